@@ -95,7 +95,7 @@ def noted(connection: Connection) -> str | None:
 
 
 def noted_before(connection: Connection) -> str | None:
-    """The revision that a release up to 0007 noted in Alembic's default table, whatever else that table holds.
+    """The revision that a release up to 0007 noted in Alembic's default table, beside other programs' revisions.
 
     None if this program's tables do not exist: a revision with such a number then belongs to another program.
     """

@@ -36,7 +36,7 @@ class Figures(NamedTuple):
     owed: int
     dead: int
     held: int
-    waiting: int  # parked or held in the database, part of what is owed
+    waiting: int  # parked or held in the database; a part of `owed`
     unverified: int
     enabled: bool
     error: str

@@ -179,7 +179,7 @@ class _Connection(asyncio.Protocol):
 
 
 def parse(data: bytes) -> tuple[Request | None, bytes]:
-    """The first request in `data` and what follows it; None while it is not complete."""
+    """The first request in `data`, None while it is not complete; and the rest of the data."""
     head, separator, rest = data.partition(b"\r\n\r\n")
     if not separator:
         return None, data

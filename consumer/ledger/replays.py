@@ -238,7 +238,7 @@ def advance(
         if stored is None:
             raise ReplayEnded(f"replay {replay_id} was deleted meanwhile")
         if stored.cancelled_at is not None:
-            raise ReplayEnded(f"replay {replay_id} was cancelled; what it had stored is sent")
+            raise ReplayEnded(f"replay {replay_id} was cancelled; its stored deliveries are sent")
         if not stored.enabled:
             how = f"`replay --resume {replay_id}`" if lease is None else "the replay"
             raise WebhooksError(

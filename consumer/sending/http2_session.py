@@ -60,7 +60,7 @@ class Session:
         self._in = b""
         self._out: list[bytes] = [PREFACE, settings(_WANTED), window_update(0, _RECEIVE - FIRST_WINDOW)]
         self._sending: deque[Stream] = deque()  # streams with an unsent body
-        self._window = FIRST_WINDOW  # what may be sent on all streams together
+        self._window = FIRST_WINDOW  # bytes that may be sent on all streams together
         self._stream_window = FIRST_WINDOW
         self._received = 0  # bytes since the connection's window was last opened
         self._calm = CONTROL

@@ -171,7 +171,7 @@ def token_request(credentials: OAuth2) -> PreparedRequest:
 def token_of(credentials: OAuth2, result: Result, began: float) -> Token:
     """The token in the answer to a request that `began` then (RFC 6749, section 5.1).
 
-    Raises NotAuthorized, whose text quotes nothing of the answer but its error code (section 5.2).
+    Raises NotAuthorized, whose text quotes only the error code of the answer (section 5.2).
     """
     where = f"no access token from {_host(credentials)}"
     if isinstance(result, RequestException):

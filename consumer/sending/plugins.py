@@ -10,8 +10,8 @@ def call(plugin: PluginAuth, request: PreparedRequest) -> None:
     """Let the plug-in add its headers to the request.
 
     Raises NotAuthorized if it fails, changes the body or the URL, which are signed or judged already, or registers a
-    hook for the answer: a delivery is one exchange, and a hook is never called. The text quotes nothing of the
-    plug-in's own.
+    hook for the answer: a delivery is one exchange, and a hook is never called. The text does not quote the plug-in's
+    own error.
     """
     body, url = request.body, request.url
     try:

@@ -74,7 +74,7 @@ class TlsStream(Stream, Protocol):
         """The cipher's name, protocol and bits."""
 
     def selected_alpn_protocol(self) -> str | None:
-        """The protocol that the peer has chosen of those that were offered."""
+        """The protocol that the peer has chosen among the offered ones."""
 
 
 class _Socket(ssl.SSLSocket):
@@ -119,7 +119,7 @@ class Tls:
         `http2`: HTTP/2 is offered too.
         """
         offered = _HTTP2 if http2 else _HTTP1
-        if offered is not self._offered:  # a connection keeps what its context offered when it was made
+        if offered is not self._offered:  # a connection keeps the protocols that its context offered when it was made
             self._offered = offered
             self._context.set_alpn_protocols(offered)
         session = self._sessions.get((host, port))

@@ -34,7 +34,7 @@ class Granted(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """The receiver has not agreed, and why. `advice`: what would help."""
+    """The receiver has not agreed, and why. `advice`: a remedy."""
 
     why: str
     advice: str | None = None
@@ -68,7 +68,7 @@ def permission(response: Response, origin: str, rate: int | None) -> Permission:
     """The permission that the answer to the request for `origin` and `rate` gives.
 
     "The existing response ought not to be interpreted as consent, and therefore the handshake cannot rely on status
-    codes" (4.2): a 2xx alone permits nothing, the headers do; and no header permits what another status refuses.
+    codes" (4.2): a 2xx without the headers permits nothing, and neither do the headers with another status.
     """
     status = response.status_code
     if status in _UNKNOWN:
@@ -96,7 +96,7 @@ def asked_rate(rate_limit: float | None) -> int | None:
 def lowered(rate_limit: float | None, rate: int | None) -> float | None:
     """The rate limit (requests a second) under which a permitted `rate` (requests a minute) is kept.
 
-    It is never higher than `rate_limit`, nor than what is permitted; it fits its column, which has three decimals.
+    It is never higher than `rate_limit` or the permitted rate; it fits its column, which has three decimals.
     """
     if rate is None:
         return rate_limit

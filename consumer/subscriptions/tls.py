@@ -57,7 +57,7 @@ def stored(connection: Connection, rows: Sequence[Row[*tuple[Any, ...]]]) -> Map
 
 
 def identity_of(row: StoredTls, decrypt: Decrypt) -> TlsIdentity:
-    """The identity of a row. Raises ValueError, which quotes nothing of it, if it cannot be used."""
+    """The identity of a row. Raises ValueError, which quotes no part of it, if it cannot be used."""
     parts = (row.certificate, row.private_key, row.authorities)
     if not all(part is None or isinstance(part, str) for part in parts):  # SQLite keeps bytes in any column
         raise ValueError("is not text")

@@ -83,7 +83,7 @@ class Part(BaseModel):
 
 
 class Preview(BaseModel):
-    """The records that a replay would read, whatever the events' types."""
+    """The records that a replay would read, of all event types."""
 
     since: Annotated[str, Field(examples=["2026-07-28T12:00:00Z"])]
     until: Annotated[str, Field(examples=["2026-07-28T14:00:00Z"])]
