@@ -173,7 +173,7 @@ def test_successes_before_the_first_failure_do_not_count() -> None:
     assert not any(results[:-1])
 
 
-def test_a_late_bucket_looks_back_no_further() -> None:
+def test_a_late_failure_counts_only_the_last_two_buckets() -> None:
     """A success just before the end of the second bucket does not bring the first bucket back."""
     made = breaker()
     for now in (0.0, 9.0):
@@ -258,7 +258,7 @@ def test_slow_start_doubles_each_second() -> None:
 
 
 @pytest.mark.parametrize(("most", "seconds"), [(1, 1), (2, 2), (7, 3), (8, 4)])
-def test_slow_start_goes_past_what_the_lane_would_have_open(most: int, seconds: int) -> None:
+def test_slow_start_applies_to_a_lane_with_one_request(most: int, seconds: int) -> None:
     """Even a lane with at most one open request stays in slow start for a second."""
     made = probed()
     for second in range(1, seconds + 1):

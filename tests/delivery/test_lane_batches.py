@@ -86,7 +86,7 @@ def test_a_batch_goes_when_it_has_its_bytes() -> None:
     assert sent(lanes, 2.0) == [[4]]
 
 
-def test_a_batch_of_one_needs_no_waiting() -> None:
+def test_a_batch_of_one_does_not_wait() -> None:
     """A batch size of one sends an array of one, at once."""
     lanes = Lanes(100)
     put(lanes, lane_of(lanes, Batch(1, 60.0)), range(2))

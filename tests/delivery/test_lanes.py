@@ -430,7 +430,7 @@ def test_a_raised_rate_applies_at_once(by: str) -> None:
     assert len(started(lanes, 2.0) + started(lanes, 3.0)) == 2
 
 
-def test_a_rate_is_kept_and_only_what_it_sends_soon_is_queued() -> None:
+def test_a_rate_is_kept_and_only_deliveries_sent_soon_are_queued() -> None:
     """Eight a second: one at once, then one each eighth of a second. What exceeds 5 s at this rate is stored."""
     lanes = Lanes(1000)
     lane = lanes.lane(endpoint(rate_limit=8.0))

@@ -13,7 +13,7 @@ Step = tuple[str, int]
 
 
 @given(st.lists(st.tuples(st.sampled_from(("hold", "release", "leave", "keep", "drop")), st.integers(0, 3))))
-def test_the_sum_of_what_is_held(steps: list[Step]) -> None:
+def test_held_bytes_add_up(steps: list[Step]) -> None:
     """A record counts until it is released or its assignment leaves. A shared body counts while it has a holder."""
     memory = Memory(MOST)
     partitions = [object() for _ in range(4)]

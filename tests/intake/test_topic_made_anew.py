@@ -61,7 +61,7 @@ def test_a_running_member_reads_a_recreated_topic_from_its_first_record(
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
-def test_an_offset_of_the_old_topic_is_not_one_of_the_new(real_kafka: Kafka, join: Join, protocol: str) -> None:
+def test_an_offset_of_the_old_topic_does_not_count_in_the_new_one(real_kafka: Kafka, join: Join, protocol: str) -> None:
     """A member settles old records and commits them after the topic was recreated. The next one ignores that."""
     topic = real_kafka.topic()
     settings = real_kafka.settings(group_protocol=protocol)

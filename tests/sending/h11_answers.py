@@ -148,13 +148,13 @@ def _kept(text: bytes) -> bytes:
     return text[: final.start()] + head + text[final.end() :]
 
 
-EMPTY_BEHIND = "an empty line behind the answer: llhttp passes it over, for h11 it is another answer"
+EMPTY_BEHIND = "an empty line after the answer: llhttp skips it, for h11 it is another answer"
 # Answers that llhttp accepts and h11 does not, with the rewriting that h11 needs.
 LENIENT: dict[str, Callable[[bytes], bytes]] = {
-    "an empty line before a status line: llhttp passes it over": _without_empty_lines,
-    "a control character in the reason: nobody reads it": _visible_reasons,
+    "an empty line before a status line: llhttp skips it": _without_empty_lines,
+    "a control character in the reason: it is not interpreted": _visible_reasons,
     "a transfer coding other than chunked: h11 knows none; for llhttp the last one frames the body": _one_coding,
-    "a trailer about the connection or the coding: llhttp heeds it": _heeded_trailers,
+    "a trailer about the connection or the coding: llhttp obeys it": _heeded_trailers,
     "HTTP/1.0 with keep-alive: h11 never keeps such a connection": _kept,
 }
 # Answers that h11 accepts and llhttp does not: the status line counts, the rest is not read, the connection closes.
@@ -166,8 +166,8 @@ STRICT = {
     "an interim answer with a body, which h11 takes for the next answer": (
         rb"(?is)HTTP/1\.[01] 1(?!00|02|03)\d\d.*\n(content-length|transfer-encoding):"
     ),
-    "a chunk extension that is none, or spaces behind a chunk's size": rb"\n[0-9A-Fa-f]+[ \t;][^\r\n]*\r\n",
-    "a length said twice, and the same": rb"(?is)\ncontent-length:.*\ncontent-length:",
+    "an invalid chunk extension, or spaces after a chunk's size": rb"\n[0-9A-Fa-f]+[ \t;][^\r\n]*\r\n",
+    "a repeated length with the same value": rb"(?is)\ncontent-length:.*\ncontent-length:",
     "a length beside chunks, or in a trailer: h11 goes by the chunks": (
         rb"(?is)\ncontent-length:.*\ntransfer-encoding:|\ntransfer-encoding:.*\ncontent-length:"
     ),

@@ -148,7 +148,7 @@ def test_chunks_of_one_byte_are_bounded() -> None:
     assert (more.status, len(more.body), more.keep) == (200, PIECES + 1, False)
 
 
-def test_limits_are_of_one_answer() -> None:
+def test_limits_apply_to_each_answer() -> None:
     """A kept connection may carry any number of answers, which together exceed the limits of one."""
     reader = AnswerReader()
     text = CONTINUE + OK + CHUNKED + b"a\r\n0123456789\r\n" * 100 + b"0\r\n\r\n"

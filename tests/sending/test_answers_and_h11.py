@@ -12,7 +12,7 @@ EXAMPLES = 200  # `python -m benchmarks.answers` tries any number
 NONE, NOT_READ, READ, KEPT = (0, b"", False), (200, b"", False), (200, b"ok", False), (200, b"ok", True)
 LENGTH = b"Content-Length: 2\r\n\r\nok"
 SHOWN = {
-    "an empty line behind the answer": (OK + LENGTH + b"\r\n", KEPT, READ),
+    "an empty line after the answer": (OK + LENGTH + b"\r\n", KEPT, READ),
     "an empty line before a status line": (b"\r\n" + OK + LENGTH, KEPT, NONE),
     "a control character in the reason": (b"HTTP/1.1 200 O\0K\r\n" + LENGTH, KEPT, NONE),
     "a transfer coding other than chunked": (
@@ -31,8 +31,8 @@ SHOWN = {
     "a folded header line": (OK + b"A: b\r\n c\r\n" + LENGTH, NOT_READ, KEPT),
     "a control character in a header's value": (OK + b"A: \x01\r\n" + LENGTH, NOT_READ, KEPT),
     "an interim answer with a body": (b"HTTP/1.1 104 X\r\n" + LENGTH[:-2] + OK + LENGTH, NONE, KEPT),
-    "a chunk extension that is none": (OK + CHUNKED + b"2 \r\nok\r\n0\r\n\r\n", NOT_READ, KEPT),
-    "a length said twice": (OK + LENGTH[:-4] + LENGTH, NOT_READ, KEPT),
+    "an invalid chunk extension": (OK + CHUNKED + b"2 \r\nok\r\n0\r\n\r\n", NOT_READ, KEPT),
+    "a repeated length": (OK + LENGTH[:-4] + LENGTH, NOT_READ, KEPT),
     "a length beside chunks": (OK + LENGTH[:-4] + CHUNKED + b"2\r\nok\r\n0\r\n\r\n", NOT_READ, KEPT),
 }
 

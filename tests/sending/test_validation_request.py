@@ -42,7 +42,7 @@ def why(answer: Permission) -> str:
     return answer.why
 
 
-def test_the_request_is_what_the_specification_says() -> None:
+def test_the_request_follows_the_specification() -> None:
     """It is OPTIONS to the same URL, with the subscription's headers and credentials, without those of deliveries."""
     own = (("X-Team", "blue"), ("WebHook-Request-Callback", "https://x"), ("webhook-request-origin", "other"))
     endpoint = Endpoint(7, "https://example.com/a?b=c", (), headers=own, auth=HTTPBasicAuth("u", "p"))
