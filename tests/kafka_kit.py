@@ -1,4 +1,4 @@
-"""Helpers for tests against Kafka: a cluster to write to and look into, and a group member that keeps a diary."""
+"""Helpers for tests with Kafka: a cluster to write to and inspect, and a recording group member."""
 
 import time
 import uuid
@@ -25,19 +25,19 @@ QUIET = {"log_level": 0}
 
 @dataclass
 class Kafka:
-    """A cluster, mock or real, to write to and look into from outside."""
+    """A cluster, mock or real, to write to and inspect from outside."""
 
     servers: str
     real: bool
 
     def __post_init__(self) -> None:
-        # Records in one batch each: offsets and order are as written.
+        # Each record is a batch of its own, so offsets and order are as written.
         self._producer = Producer(
             {"bootstrap.servers": self.servers, **QUIET, "linger.ms": 0, "enable.idempotence": True}  # keeps the order
         )
 
     def settings(self, *, group: str = "", dead_letters: str = "", **properties: str) -> KafkaSettings:
-        """Settings of a fresh group; `a_b` becomes the property `a.b`."""
+        """Settings of a fresh group. `a_b` becomes the property `a.b`."""
         named = {name.replace("_", "."): value for name, value in properties.items()}
         return KafkaSettings(
             bootstrap_servers=self.servers,
@@ -47,7 +47,7 @@ class Kafka:
         )
 
     def topic(self, name: str = "", partitions: int = 1, **config: str) -> str:
-        """A new topic; on the mock cluster any name exists, with four partitions."""
+        """A new topic. On the mock cluster any name exists, with four partitions."""
         name = name or unique("topic")
         if self.real:
             admin = AdminClient({"bootstrap.servers": self.servers, **QUIET})
@@ -56,7 +56,7 @@ class Kafka:
         return name
 
     def configure(self, topic: str, **config: str) -> None:
-        """Change a topic's configuration, on a real cluster; `a_b` is `a.b`."""
+        """Change a topic's configuration, on a real cluster. `a_b` is `a.b`."""
         entries = [
             ConfigEntry(key.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
             for key, value in config.items()
@@ -73,19 +73,19 @@ class Kafka:
         partition: int = 0,
         headers: Sequence[tuple[str, bytes | None]] = (),
     ) -> None:
-        """Records, in order, acknowledged."""
+        """Write records in order, and wait for their acknowledgement."""
         for value in values:
             self._producer.produce(topic, value, b"key", partition, headers=list(headers))
         assert self._producer.flush(20) == 0
 
     def transactional(self) -> Producer:
-        """A producer that has begun its transactions."""
+        """A transactional producer that is initialized."""
         producer = Producer({"bootstrap.servers": self.servers, **QUIET, "transactional.id": unique("transactions")})
         producer.init_transactions(20)
         return producer
 
     def committed(self, group: str, topic: str, partition: int = 0) -> tuple[int, str | None]:
-        """Offset and metadata that the group has stored."""
+        """The group's committed offset and metadata."""
         consumer = Consumer({"bootstrap.servers": self.servers, "group.id": group, **QUIET})
         try:
             (answer,) = consumer.committed([TopicPartition(topic, partition)], 10)
@@ -95,7 +95,7 @@ class Kafka:
 
 
 class Member:
-    """A Source whose callbacks and records are written down."""
+    """A Source whose callbacks and records are recorded."""
 
     def __init__(self, settings: KafkaSettings, topics: Sequence[str], *, settle: bool = True) -> None:
         self.assigned: list[Partition] = []
@@ -103,7 +103,7 @@ class Member:
         self.lost: list[Partition] = []
         self.records: list[Record] = []
         self.settle = settle
-        self.waits = 0  # how often a rebalance that waits for Kafka let the loop go on
+        self.waits = 0  # how often a waiting rebalance let the loop go on
         self.posted: deque[Callable[[], None]] = deque()
         self.source = Source(
             settings,
@@ -117,21 +117,21 @@ class Member:
         )
 
     def position(self, partition: Partition) -> None:
-        """As a worker does that has nothing stored."""
+        """Open the partition, like a worker without stored deliveries."""
         self.source.open(partition)
 
     def meanwhile(self, seconds: float) -> None:
-        """As a worker that has nothing else to do."""
+        """Go on like a worker without other work."""
         self.waits += 1
         time.sleep(seconds)
 
     @property
     def values(self) -> list[bytes | None]:
-        """Values of all records so far, in the order of arrival."""
+        """The values of all records so far, in the order of arrival."""
         return [record.value for record in self.records]
 
     def turn(self) -> None:
-        """Take what was posted, poll once, settle what came if so asked, and commit."""
+        """Run posted calls, poll once, settle the records if `settle`, and commit."""
         while self.posted:
             self.posted.popleft()()
         records = self.source.poll(500, 0.05)
@@ -143,7 +143,7 @@ class Member:
 
 
 def unique(prefix: str) -> str:
-    """A name that no other test has."""
+    """A name that no other test uses."""
     return f"{prefix}-{uuid.uuid4().hex[:8]}"
 
 
@@ -161,7 +161,7 @@ def until(condition: Callable[[], object], *members: Member, timeout: float = 20
 
 
 def await_looks() -> None:
-    """Wait until the looks at a log that requests left behind have ended: their lines are not other tests'."""
+    """Wait for pending reads of a log that requests have started, so that their log lines do not reach other tests."""
     permits = [replay_request._LOOKS.acquire(timeout=15) for _ in range(4)]
     assert all(permits)
     replay_request._LOOKS.release(len(permits))

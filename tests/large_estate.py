@@ -1,4 +1,4 @@
-"""A large estate: 100,000 subscriptions and a million stored deliveries, in SQLite. Rows are made by SQL alone."""
+"""A large estate in SQLite: 100,000 subscriptions and a million stored deliveries, made only by SQL."""
 
 from sqlalchemy import Engine
 
@@ -6,13 +6,13 @@ from tests.ledger.rows_kit import run
 
 SUBSCRIPTIONS = 100_000
 DELIVERIES = 1_000_000
-BORN = 1_700_000_000  # unix seconds: the first delivery is stored a second later
+BORN = 1_700_000_000  # unix seconds; the first delivery is stored a second later
 _NUMBERS = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :most)"
 _RECORD = "group_id, topic, partition_no, record_offset, record_ts"
 
 
 def fill(engine: Engine) -> None:
-    """A delivery each second, half of them to subscription 1; one of ten is exhausted, one of a thousand held."""
+    """Add a delivery per second, half of them to subscription 1; one in ten is exhausted, one in a thousand held."""
     _insert(
         engine,
         "webhook_subscriptions (id, url, event_type, enabled, failing_since)",

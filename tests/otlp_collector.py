@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector for tests: takes OTLP over HTTP and keeps the spans."""
+"""An OpenTelemetry collector for tests: it accepts OTLP over HTTP and keeps the spans."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,7 +27,7 @@ class Span(NamedTuple):
 
     @property
     def traceparent(self) -> str:
-        """As a receiver sees it, of a sampled span."""
+        """The traceparent that a receiver sees for this span, sampled."""
         return f"00-{self.trace}-{self.id}-01"
 
 
@@ -48,7 +48,7 @@ class Collector:
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
@@ -72,7 +72,7 @@ class Collector:
                 self.spans += [_span(span, str(service)) for span in scope.spans]
 
     def named(self, start: str) -> list[Span]:
-        """The spans whose names start like this, by their beginning."""
+        """The spans whose names begin with `name`, in the order of their start."""
         return sorted((span for span in list(self.spans) if span.name.startswith(start)), key=lambda span: span.begin)
 
 

@@ -1,4 +1,4 @@
-"""Our program in a process of its own, with an environment of its own."""
+"""Our program in a process of its own, with its own environment."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Another interpreter that has another build of the program: `make test-compiled`. That comes before this tree.
+# Another interpreter with another build of the program: `make test-compiled`. That build precedes this tree.
 OTHER = os.environ.get("TEST_PROGRAM_PYTHON", "")
 PROGRAM = [OTHER, "-P", "-m", "consumer"] if OTHER else [sys.executable, "-m", "consumer"]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -23,16 +23,16 @@ SETTINGS = (
     "OTEL_",
     "SCHEMA_REGISTRY_",
     "LOG_LEVEL",
-)  # how the names of all settings begin
+)  # the beginnings of all settings' names
 
 
 def is_setting(name: str) -> bool:
-    """An environment variable that the service reads; KAFKA_TEST_… are of the tests."""
+    """Whether the service reads this environment variable. KAFKA_TEST_… belong to the tests."""
     return name.startswith(SETTINGS) and not name.startswith("KAFKA_TEST_")
 
 
 def environment(variables: dict[str, str]) -> dict[str, str]:
-    """What a process needs to run here, and `variables`; no setting of whoever runs the tests."""
+    """The environment that a process needs to run here, and `variables`, without settings of the user's shell."""
     kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}}
     paths = {} if OTHER else {"PYTHONPATH": str(ROOT)}
     return {**kept, **paths, "PYTHONIOENCODING": "utf-8", **variables}

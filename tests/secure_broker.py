@@ -1,7 +1,7 @@
 """A real Kafka that authenticates its clients and authorizes them by ACLs, for tests.
 
-Its listeners: PLAINTEXT, on which the test is the super user; SASL_PLAINTEXT with PLAIN and SCRAM; SASL_SSL with PLAIN,
-SCRAM and OAUTHBEARER; SSL with client certificates. By each of them a client is the principal `User:` and its name.
+Its listeners: PLAINTEXT, where the test is the super user; SASL_PLAINTEXT with PLAIN and SCRAM; SASL_SSL with PLAIN,
+SCRAM and OAUTHBEARER; SSL with client certificates. On each, a client is the principal `User:` and its name.
 """
 
 import ssl
@@ -41,17 +41,17 @@ class Certificates:
         return self._issued(name, self._authority.issue_cert(f"{name}@example.com", common_name=name))
 
     def stranger(self) -> Path:
-        """An authority that has signed none of these."""
+        """An authority that has not signed any of these."""
         return self._written("stranger", trustme.CA().cert_pem.bytes())
 
     def server_tls(self) -> ssl.SSLContext:
-        """The context of another server on loopback."""
+        """The TLS context of another server on loopback."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
         return context
 
     def _issued(self, name: str, certificate: trustme.LeafCert) -> tuple[Path, Path]:
-        # Kafka reads PKCS #8 only.
+        # Kafka reads only PKCS #8.
         key = serialization.load_pem_private_key(certificate.private_key_pem.bytes(), None).private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -67,7 +67,7 @@ class Certificates:
 class SecureBroker(KafkaBroker):
     """One broker, with no ACLs. PLAIN knows the users of `passwords`; `scram` sets a user's SCRAM password.
 
-    A client with a password has to authenticate again each `again_after` seconds, one with a token when that expires.
+    A client with a password must authenticate again every `again_after` seconds, one with a token when it expires.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class SecureBroker(KafkaBroker):
         return f"127.0.0.1:{self._secure_ports[_LISTENERS.index(protocol)]}"
 
     def admin(self) -> AdminClient:
-        """A client of the super user. It has to live until its requests are answered."""
+        """A client of the super user. It must live until its requests are answered."""
         return AdminClient({"bootstrap.servers": self.bootstrap, **QUIET})
 
     def scram(self, user: str, password: str) -> None:
@@ -135,7 +135,7 @@ class SecureBroker(KafkaBroker):
             "listener.security.protocol.map": f"{properties['listener.security.protocol.map']},{protocols}",
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "allow.everyone.if.no.acl.found": "false",
-            "super.users": "User:ANONYMOUS",  # by PLAINTEXT alone
+            "super.users": "User:ANONYMOUS",  # only on PLAINTEXT
             "auto.create.topics.enable": "false",
             **passwords,
             "listener.name.sasl_ssl.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512,OAUTHBEARER",

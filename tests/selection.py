@@ -1,7 +1,7 @@
-"""Which tests `make test` runs: the quick ones, and a few that show the real parts at work.
+"""The selection of tests for `make test`: the quick ones, and a few that run the real parts.
 
-Markers say what a test costs (`slow`) and needs (`kafka`, `oracle`). They come from folders and fixtures, here, so that
-no test has to say it. `smoke` tests run in `make test` in spite of their need. The Makefile has the expressions.
+Markers state the cost of a test (`slow`) and its needs (`kafka`, `oracle`). They follow from folders and fixtures, so
+that no test declares them. `smoke` tests run in `make test` despite their needs. The Makefile has the expressions.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ FOLDERS = {
     "ledger/test_due.py": "smoke",
     "end_to_end/test_calm_delivery.py::test_two_thousand_events_reach_everyone_who_subscribed_once[sqlite]": "smoke",
 }
-# Fixtures that start a server, or a program in a process of its own; helm is built, the first time.
+# Fixtures that start a server, or a program in its own process. Helm is built the first time.
 FIXTURES = {
     "command": "slow",
     "start": "slow",
@@ -43,7 +43,7 @@ FIXTURES = {
 
 
 def mark(item: pytest.Item) -> None:
-    """Give a test its markers. A test that asks for a server by `getfixturevalue` has its marker on the parameter."""
+    """Give a test its markers. A test that requests a server by `getfixturevalue` has its marker on the parameter."""
     place = item.nodeid.removeprefix("tests/")
     markers = [marker for folder, marker in FOLDERS.items() if place.startswith(folder)]
     markers += [FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES]
@@ -52,7 +52,7 @@ def mark(item: pytest.Item) -> None:
 
 
 class LeftOut:
-    """Counts the tests that `-m` leaves out, in each process of pytest-xdist, and says so in the end."""
+    """Counts the tests that `-m` leaves out, in each process of pytest-xdist, and reports the number in the end."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -62,13 +62,13 @@ class LeftOut:
         self._number += len(items)
 
     def pytest_sessionfinish(self) -> None:
-        """A worker hands its number to the process that started it."""
+        """A pytest-xdist worker reports its number to the process that started it."""
         if hasattr(self._config, "workeroutput"):
             self._config.workeroutput["left_out"] = self._number
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """All workers collect the same tests."""
+        """All workers collect the same tests, so one number is enough."""
         self._number = getattr(node, "workeroutput", {}).get("left_out", self._number)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

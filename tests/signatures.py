@@ -1,4 +1,4 @@
-"""Signatures as texts, of secrets, to compare headers with."""
+"""Signatures as text, made from secrets, to compare headers with."""
 
 from collections.abc import Sequence
 

@@ -6,7 +6,7 @@ from consumer.telemetry.tracer import Attributes, Kind
 
 
 class RecordedSpan:
-    """A span; `ended` counts how often it has."""
+    """A span. `ended` counts the calls of `end`."""
 
     def __init__(
         self, number: int, name: str, kind: Kind, parent: str | None, links: Sequence[str], ago: float
@@ -18,14 +18,14 @@ class RecordedSpan:
         self.ended = 0
 
     def end(self, attributes: Attributes, error: str | None = None) -> None:
-        """Keep how it has ended."""
+        """Record the end."""
         self.attributes |= attributes
         self.error = error
         self.ended += 1
 
 
 class SpanRecorder:
-    """`spans` are in the order of their beginning."""
+    """`spans` are in the order of their start."""
 
     def __init__(self) -> None:
         self.spans: list[RecordedSpan] = []
@@ -40,7 +40,7 @@ class SpanRecorder:
         links: Sequence[str] = (),
         ago: float = 0.0,
     ) -> RecordedSpan:
-        """One more."""
+        """Start a span."""
         span = RecordedSpan(len(self.spans) + 1, name, kind, parent, links, ago)
         span.attributes |= attributes
         self.spans.append(span)

@@ -1,4 +1,4 @@
-"""An authorization server for tests: signs short-lived JWTs for the client credentials grant, and has a JWKS."""
+"""An authorization server for tests: it signs short-lived JWTs for the client credentials grant, and has a JWKS."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ class Tokens:
 
     @property
     def jwks(self) -> str:
-        """The public key, as brokers read it."""
+        """The public key, in the form that brokers read."""
         numbers = self._key.public_key().public_numbers()
         key = {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": _KEY_ID}
         return json.dumps({"keys": [key | {"n": _number(numbers.n), "e": _number(numbers.e)}]})
@@ -97,7 +97,7 @@ def token_server(clients: dict[str, str], tls: ssl.SSLContext) -> Iterator[Token
 
 
 def _authenticated(tokens: Tokens, authorization: str | None, body: dict[str, list[str]]) -> str | None:
-    """The client whose id and secret the request has, in its header or its body; None if they are wrong."""
+    """The client whose id and secret are in the request's header or body; None if they are wrong."""
     client, secret = body.get("client_id", [""])[0], body.get("client_secret", [""])[0]
     scheme, _, credentials = (authorization or "").partition(" ")
     if scheme == "Basic":

@@ -1,7 +1,7 @@
 """A worker with one thing changed: `python -m tests.chaos.altered_worker CHANGE run`.
 
-The broken ones are what the checks must find; `lost_answers` is a fault of the database that a sound worker bears.
-All of them give filters so little of the processor that a slow one is over its budget most of the time.
+The checks must find the broken workers. `lost_answers` is a fault of the database that a correct worker survives.
+All changes reduce the CPU budget of filters so that a slow one is over its budget most of the time.
 """
 
 import os
@@ -39,17 +39,17 @@ LITTLE = {
     "PAUSE": 1.0,
     "LONGEST_PAUSE": 1.0,
 }  # of consumer.matching.budget: an evaluation or two, and a pause
-LOST_ANSWERS = 0.2  # the part of commits whose answer is lost
-STARTED = 300  # deliveries, before the worker that stops starting them
+LOST_ANSWERS = 0.2  # fraction of commits with a lost answer
+STARTED = 300  # deliveries that the worker starts before it stops starting them
 
 
 def command(change: Change) -> tuple[str, ...]:
-    """What starts a worker with this change, but for its last word."""
+    """The command that starts a worker with this change, without its last word."""
     return sys.executable, "-m", "tests.chaos.altered_worker", change.__name__
 
 
 def none() -> None:
-    """As it is, and started in the same way."""
+    """No change; started like the others."""
 
 
 def commits_too_early() -> None:
@@ -63,17 +63,17 @@ def commits_too_early() -> None:
 
 
 def drops_a_parked_insert() -> None:
-    """What is to be stored counts as stored, and is not."""
+    """Deliveries to store count as stored, but are not."""
     _wrap(Parking, "park", lambda _park, _self, _delivery, on_stored: on_stored())
 
 
 def drops_what_is_set_aside() -> None:
-    """What the database refuses alone counts as stored."""
+    """Rows that the database refuses alone count as stored."""
     _wrap(SetAside, "add", lambda _add, _self, entry, _error: entry.on_stored())
 
 
 def drops_what_no_filter_was_asked_about() -> None:
-    """What comes for a filter that is over its budget is wanted by nobody."""
+    """Events for a filter that is over its budget count as unwanted."""
 
     def unwanted(
         postpone: Any, self: Settling, event: Any, endpoint: Any, record: OpenRecord, *rest: Any, **named: Any
@@ -87,13 +87,13 @@ def drops_what_no_filter_was_asked_about() -> None:
 
 
 def drops_what_a_lock_keeps() -> None:
-    """As that, where the database does not refuse a row and lets it wait."""
+    """Rows that wait for a lock count as stored."""
     impatient()
     drops_what_is_set_aside()
 
 
 def drops_what_cannot_be_read() -> None:
-    """A batch that cannot be decompressed is passed, and no letter tells of it."""
+    """A batch that cannot be decompressed is skipped without dead letters."""
 
     def quietly(send: Any, self: DeadLetters, record: Any, reason: str, detail: str, on_stored: Any) -> None:
         if reason == "unreadable":
@@ -110,7 +110,7 @@ def reads_for_ever() -> None:
 
 
 def uses_an_id_again() -> None:
-    """Each third event goes out under one and the same webhook-id."""
+    """Each third event goes out with the same webhook-id."""
 
     def decode(decode: Any, record: Any, *rules: Any) -> Any:
         event = decode(record, *rules)
@@ -120,12 +120,12 @@ def uses_an_id_again() -> None:
 
 
 def settles_another_offset() -> None:
-    """What is settled is the first open record of the partition, not the one that was delivered."""
+    """The first open record of the partition is settled, not the delivered one."""
     _wrap(OffsetTracker, "settle", lambda settle, self, _offset: settle(self, next(iter(self._open))))
 
 
 def moves_an_offset_back() -> None:
-    """Each tenth commit names the offset before the right one."""
+    """Each tenth commit has an offset one below the right one."""
     calls = count(1)
 
     def less(committable: Any, self: OffsetTracker) -> tuple[int, str] | None:
@@ -136,17 +136,17 @@ def moves_an_offset_back() -> None:
 
 
 def forgets_attempts() -> None:
-    """Each failure is decided as the first."""
+    """Each failure is treated as the first."""
     _wrap(RetryPolicy, "decide", lambda decide, self, _attempts, failed: decide(self, 1, failed))
 
 
 def keeps_a_batch_together() -> None:
-    """What was refused in a batch goes in that batch again."""
+    """Deliveries refused in a batch go in that batch again."""
     Delivery.goes_alone = property(lambda _: False)  # type: ignore[method-assign, assignment]
 
 
 def announces_nothing() -> None:
-    """What is given up is given up quietly."""
+    """Exhausted deliveries are not announced."""
     _wrap(settling, "exhausted", lambda _exhausted, _delivery, _failure: None)
 
 
@@ -160,30 +160,30 @@ def ignores_order() -> None:
 
 
 def commits_nothing_when_it_leaves() -> None:
-    """Who stops, or gives partitions up, leaves the last round of commits out."""
+    """At a stop or a revoke, the last round of commits is left out."""
     _wrap(Source, "commit_now", lambda _now, _self, _partitions: True)
     _wrap(Source, "commit", lambda commit, self: None if self._paused else commit(self))
 
 
 def commits_rarely() -> None:
-    """Every ten seconds, not four times a second, whatever was settled."""
+    """Commits are made every ten seconds, not four times a second, whatever is settled."""
     committer.COMMIT_EVERY = 10.0
     committer.COMMIT_RECORDS = 1_000_000
 
 
 def stops_after_a_while() -> None:
-    """Deliveries are taken in and not started any more."""
+    """Deliveries are queued but no longer started."""
     calls = count()
     _wrap(Lanes, "next", lambda following, *rest: following(*rest) if next(calls) < STARTED else None)
 
 
 def impatient() -> None:
-    """A call to Oracle may take two seconds, not thirty."""
+    """A call to Oracle may take two seconds instead of thirty."""
     engine.CALL_TIMEOUT = 2.0
 
 
 def lost_answers() -> None:
-    """The database commits, and the connection breaks before it says so."""
+    """The database commits, and the connection breaks before the answer."""
     random = Random(os.getpid())
 
     def broken_off(commit: Any, self: DefaultDialect, connection: Any) -> None:
@@ -197,7 +197,7 @@ def lost_answers() -> None:
 
 
 def _wrap(owner: Any, name: str, changed: Callable[..., Any]) -> None:
-    """In place of a function of `owner`, call `changed` with that function before its own arguments."""
+    """Replace a function of `owner` by `changed`, which gets that function before the other arguments."""
     original = getattr(owner, name)
     setattr(owner, name, lambda *values, **named: changed(original, *values, **named))
 

@@ -1,7 +1,7 @@
-"""The book of a chaos run: what was published, what receivers saw, and which rules of the guarantee that breaks.
+"""The book of a chaos run: published events, received requests, and violations of the guarantee's rules.
 
-`Book` judges while the run goes on and when it ends. Times are unix seconds of this machine. The publisher writes
-events, the conductor writes disruptions, and one thread alone, the watch, reads requests in and judges.
+`Book` judges during the run and at its end. Times are unix seconds of this machine. The publisher writes events, the
+conductor writes disruptions, and only one thread, the watch, reads requests and judges.
 """
 
 import json
@@ -17,14 +17,14 @@ from tests.end_to_end.webhook_receiver import Request
 
 REBALANCES, NO_BROKER = "storm", "broker"
 GONE_STATUS = 410
-KEPT = 20  # violations of one rule that are kept word for word
+KEPT = 20  # violations of one rule that are kept as text
 # Commits go out every 250 ms. The rest is for the answer, for the transaction before it, and for a machine whose cores
-# are shared by brokers, workers and this: what was done longer ago than this must not be repeated after a kill.
+# brokers, workers and this process share. Work completed longer ago must not be repeated after a kill.
 COMMIT_INTERVAL = 0.25 + 0.75
 
 
 class Rule(StrEnum):
-    """What the guarantee says, as it is checked."""
+    """The guarantee's rules, as they are checked."""
 
     LOST = "no event is lost for any subscription"
     ONE_ID = "one webhook-id and one body for each event"
@@ -40,7 +40,7 @@ class Rule(StrEnum):
 
 
 class Violation(NamedTuple):
-    """A rule that was broken, and how."""
+    """A violated rule, and the details."""
 
     rule: Rule
     what: str
@@ -48,7 +48,7 @@ class Violation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A record that was published. `body` is its value; `owed` is False for one that is no event (a dead letter)."""
+    """A published record. `body` is its value. `owed` is False if it is not a valid event (a dead letter)."""
 
     number: int
     at: float
@@ -61,16 +61,16 @@ class Event:
 
     @property
     def letter(self) -> bytes | None:
-        """What its dead letter is to hold; nothing of what cannot be read."""
+        """The value of its dead letter; None if the record is unreadable."""
         return self.body if self.readable else None
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A path of the receiver that is subscribed to a type; `optional` where it is disabled now and then.
+    """A path of the receiver, subscribed to a type. If `optional`, it may be disabled at times.
 
-    One that is `batched` gets CloudEvents, several in a request. Its filter wants each event of its type whose number
-    can be divided by `every`.
+    If `batched`, it gets CloudEvents, several in a request. Its filter wants each event of its type whose number is
+    divisible by `every`.
     """
 
     id: int
@@ -85,11 +85,11 @@ class Subscription:
 
 @dataclass(slots=True)
 class Disruption:
-    """Something that may make workers repeat deliveries and forget attempts.
+    """A fault that may make workers repeat deliveries and forget attempts.
 
-    What was accepted between `since` and `until`, or belongs to a record that was not settled by `since`, may be
-    repeated `times` by each disruption, and `attempts` of it may be made that nobody counts. What was stored, and
-    accepted from `unwritten_since` on, too: its row may not say so yet. With a `place`, of this record alone.
+    Each disruption may repeat `times` a delivery accepted between `since` and `until`, or whose record was not settled
+    by `since`, and may add `attempts` that no worker counts. The same applies to a stored delivery accepted from
+    `unwritten_since` on, since its row may not say so yet. With a `place`, only this record is affected.
     """
 
     what: str
@@ -104,7 +104,7 @@ class Disruption:
 
 
 class Repeat(NamedTuple):
-    """A delivery came again, at `at`, to where it had been accepted, and what explains it."""
+    """A delivery that came again, at `at`, after it was accepted, and the cause."""
 
     at: float
     before: float
@@ -117,16 +117,16 @@ class Story:
     """All requests of one event at one path."""
 
     first: float
-    tries: int = 0  # up to the first 2xx
-    requests: int = 0  # so far, with those that were sent again as they were
-    unanswered: str = ""  # the timestamp of the last one, if it got no answer
-    gone: bool = False  # one was answered 410
+    tries: int = 0  # until the first 2xx
+    requests: int = 0  # in all, with repetitions by the sender
+    unanswered: str = ""  # timestamp of the last one, if unanswered
+    gone: bool = False  # a request was answered 410
     accepted: list[float] = field(default_factory=list)
-    explained: Counter[int] = field(default_factory=Counter)  # by the index of their disruption
+    explained: Counter[int] = field(default_factory=Counter)  # by index of the disruption
 
 
 def alone(request: Request) -> list[Request]:
-    """A batch of CloudEvents as requests of its events: each with its id, and with the record that its data was."""
+    """Split a batch of CloudEvents into a request for each event, with its id and its data as body."""
     return [
         request._replace(webhook_id=each["id"], body=json.dumps(each["data"]).encode())
         for each in json.loads(request.body)
@@ -134,17 +134,17 @@ def alone(request: Request) -> list[Request]:
 
 
 class Book:
-    """`attempts` is how many a delivery has."""
+    """`attempts` is the number of attempts of a delivery."""
 
     def __init__(self, attempts: int) -> None:
         self.attempts = attempts
         self.events: list[Event] = []
         self.at: dict[tuple[int, int], Event] = {}  # by partition and offset
-        self.committed_at: dict[tuple[int, int], float] = {}  # when the watch first saw it
+        self.committed_at: dict[tuple[int, int], float] = {}  # when the watch saw it
         self.stored_at: dict[tuple[int, int, int], float] = {}  # by partition, offset and subscription
         self.subscriptions: list[Subscription] = []
         self.disruptions: list[Disruption] = []
-        self.away: list[list[float]] = []  # from, to: what is optional may be disabled
+        self.away: list[list[float]] = []  # from, to: optional subscriptions may be disabled
         self.stories: dict[tuple[str, int], Story] = {}
         self.violations: list[Violation] = []
         self.broken: Counter[Rule] = Counter()
@@ -153,7 +153,7 @@ class Book:
         self._place_of: dict[int, tuple[int, int]] = {}
         self._ids: dict[str, int] = {}
         self._id_of: dict[int, str] = {}
-        self._before: dict[int, int] = {}  # the event before, of the same type and key
+        self._before: dict[int, int] = {}  # the previous event of its type and key
         self._last_of: dict[tuple[str, bytes], int] = {}
         self._read = 0
 
@@ -170,17 +170,17 @@ class Book:
         self.events.append(event)
 
     def acknowledged(self, event: Event, offset: int) -> None:
-        """Kafka has it."""
+        """Kafka has acknowledged it."""
         self.at[event.partition, offset] = event
         self._place_of[event.number] = event.partition, offset
 
     def disrupt(self, disruption: Disruption) -> Disruption:
-        """Something is about to happen."""
+        """A fault is about to happen."""
         self.disruptions.append(disruption)
         return disruption
 
     def violated(self, rule: Rule, what: str) -> None:
-        """A rule is broken."""
+        """A rule was violated."""
         self.broken[rule] += 1
         if self.broken[rule] <= KEPT:
             self.violations.append(Violation(rule, what))
@@ -205,7 +205,7 @@ class Book:
         ]
 
     def attempts_of(self, path: str) -> int:
-        """How many a delivery has there: one more, alone, where the last one was shared."""
+        """The attempts of a delivery to this path: with batches one more, alone, after a shared last attempt."""
         return self.attempts + any(each.batched for each in self.subscriptions if each.path == path)
 
     def accepted(self, path: str, number: int) -> bool:
@@ -214,7 +214,7 @@ class Book:
         return story is not None and bool(story.accepted)
 
     def missing(self) -> list[tuple[Subscription, Event]]:
-        """What was never accepted, and ought to be."""
+        """Deliveries that were owed and never accepted."""
         return [
             (each, event)
             for event in list(self.events)
@@ -234,10 +234,10 @@ class Book:
         )
 
     def finish(self, exhausted: Iterable[tuple[int, bytes]], announced: Counter[tuple[int, str]]) -> None:
-        """The run is over: nothing may be missing, and what was given up is what no attempt could deliver.
+        """The run is over: no delivery may be missing, and only deliveries that no attempt could make may be given up.
 
-        `exhausted` are the rows of that state: subscription and body. `announced` are, by subscription and webhook-id,
-        the ids of operational events that tell of it.
+        `exhausted` are the rows in that state: subscription and body. `announced` has, by subscription and webhook-id,
+        the number of operational events for it.
         """
         by_id = {each.id: each for each in self.subscriptions}
         given_up = {(by_id[subscription], self._numbers[body]) for subscription, body in exhausted}
@@ -253,7 +253,7 @@ class Book:
             if disruption.what == REBALANCES:
                 self._judge_storm(disruption)
 
-    # Judgement of one request, or of what it would be if it carried one event of its batch alone.
+    # Judgement of one request, or of each event in a batch as if it had a request of its own.
 
     def _take(self, request: Request) -> None:
         number = self._numbers.get(request.body)
@@ -269,8 +269,8 @@ class Book:
         if story is None:
             self._judge_order(request, number)
             story = self.stories[request.path, number] = Story(request.at)
-        # A request is sent again as it is when a connection that was in use before is reset without an answer: that is
-        # one attempt. The next one has another timestamp, unless both are of one second.
+        # A request is repeated unchanged when a connection that was used before is reset without an answer: that is
+        # one attempt. The next attempt has another timestamp, unless both fall into one second.
         signed_at = request.headers["webhook-timestamp"]
         story.requests += 1
         if not story.accepted and signed_at != story.unanswered:
@@ -320,7 +320,7 @@ class Book:
         partition = self.events[number].partition
         stored = self._stored_at(request.path, number) < inf
         latest_first = reversed(list(enumerate(self.disruptions)))
-        # What nothing else explains is the storm's.
+        # A storm explains only repeats without another cause.
         for index, each in sorted(latest_first, key=lambda pair: pair[1].what == REBALANCES):
             if (
                 each.at <= request.at
@@ -342,7 +342,7 @@ class Book:
         )
 
     def _settled(self, event: Event, by: float) -> float:
-        """When the last of a record's deliveries was accepted or stored; `by`, if one was neither by then."""
+        """When the last of a record's deliveries was accepted or stored; `by` if one of them was not by then."""
         last = 0.0
         for each in self.owed_by(event):
             if each.optional and self.excused(each, event):
@@ -379,7 +379,7 @@ class Book:
     def _judge_storm(self, storm: Disruption) -> None:
         brokers = [each for each in self.disruptions if each.what == NO_BROKER]
         if any(each.at <= storm.until and storm.at <= each.until for each in brokers):
-            return  # nobody could commit
+            return  # no commit was possible
         moments = [at for story in self.stories.values() for at in story.accepted]
         delivered = sum(storm.since <= at <= storm.until for at in moments)
         if storm.repeated >= max(1, 0.05 * delivered):

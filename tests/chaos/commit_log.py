@@ -1,7 +1,7 @@
-"""Every commit of a consumer group, in the order in which the broker took them, read from Kafka's own log of them.
+"""Every commit of a consumer group, in the broker's order, read from Kafka's own log of commits.
 
-Asking for committed offsets now and then would miss what stood between two questions, and a broker that was paused
-answers from its memory. The formats are Kafka's OffsetCommitKey and OffsetCommitValue; another version is an error.
+Polling the committed offsets would miss those between two requests, and a broker that was paused answers from its
+memory. The formats are Kafka's OffsetCommitKey and OffsetCommitValue. Another version is an error.
 """
 
 import time
@@ -15,12 +15,12 @@ from tests.kafka_kit import QUIET, unique
 TOPIC = "__consumer_offsets"
 MADE_WITHIN = 20.0  # seconds
 _COMMIT_KEYS = (0, 1)
-_STRINGS, _COMPACT_STRINGS = 3, 4  # versions of the value: with a length in front as int16, as a varint of one more
+_STRINGS, _COMPACT_STRINGS = 3, 4  # value versions: length prefix as int16, or as a varint of length plus one
 _INT16, _INT32, _OFFSET_AND_EPOCH = Struct(">h"), Struct(">i"), Struct(">qi")
 
 
 class Commit(NamedTuple):
-    """One partition's part of a commit. `offset` is None when Kafka has forgotten it."""
+    """One partition's part of a commit. `offset` is None if Kafka has deleted the commit."""
 
     partition: int
     offset: int | None
@@ -28,18 +28,18 @@ class Commit(NamedTuple):
 
 
 class CommitLog:
-    """What a group commits for a topic from now on."""
+    """A group's commits for a topic from now on."""
 
     def __init__(self, servers: str, group: str, topic: str) -> None:
         self._wanted = group, topic
         self._consumer = Consumer({"bootstrap.servers": servers, "group.id": unique("watch"), **QUIET})
         partitions = self._partitions()
-        # Said as numbers, not as OFFSET_END: a broker that is killed before the first fetch would move the end.
+        # As a number, not as OFFSET_END: a broker that is killed before the first fetch would move the end.
         ends = [self._consumer.get_watermark_offsets(TopicPartition(TOPIC, each), 20)[1] for each in partitions]
         self._consumer.assign([TopicPartition(TOPIC, each, end) for each, end in zip(partitions, ends, strict=True)])
 
     def read(self, timeout: float) -> list[Commit]:
-        """What has come, after at most `timeout` seconds."""
+        """The commits that have come, after at most `timeout` seconds."""
         commits = []
         for message in self._consumer.consume(500, timeout):
             key, value = message.key(), message.value()
@@ -52,14 +52,14 @@ class CommitLog:
         self._consumer.close()
 
     def _partitions(self) -> list[int]:
-        """A fresh cluster has no such topic before it is asked for a coordinator."""
+        """A new cluster has no such topic before the first request for a coordinator."""
         end = time.monotonic() + MADE_WITHIN
         while True:
             try:
                 self._consumer.committed([TopicPartition(TOPIC, 0)], MADE_WITHIN)
                 if found := list(self._consumer.list_topics(TOPIC, MADE_WITHIN).topics[TOPIC].partitions):
                     return found
-            except KafkaException:  # the coordinator is made at this moment
+            except KafkaException:  # the coordinator is being created
                 if time.monotonic() > end:
                     raise
             assert time.monotonic() < end, f"no {TOPIC}"

@@ -1,4 +1,4 @@
-"""Plays faults in a world: several at once, each at its time, in an order that the seed decides."""
+"""Plays faults in a world, several at once. The seed decides their order and times."""
 
 import time
 from collections import deque
@@ -13,17 +13,17 @@ from tests.chaos.faults import Fault, Waits
 from tests.chaos.world import World
 
 TICK = 0.1  # seconds
-LOOKAHEAD = 4  # faults of which the first may start whose needs are free
+LOOKAHEAD = 4  # of this many next faults, the first one with free needs starts
 
-Playing = list[tuple[float, int, Fault, Waits]]  # a heap by the time of the next act
+Playing = list[tuple[float, int, Fault, Waits]]  # a heap, by the time of the next step
 
 
 def conduct(
     world: World, faults: Iterable[Fault], seed: int, pauses: tuple[float, float], seconds: float = inf
 ) -> None:
-    """Start faults, a pause of random length after each, until there are no more or time is up; return when all end.
+    """Start faults, a pause of random length after each, until the list or the time ends. Returns when all have ended.
 
-    Stops early when the book has a violation: what follows one says little.
+    Stops early at a violation, since later ones show little.
     """
     random = Random(f"{seed} faults")
     source = iter(faults)
@@ -56,7 +56,7 @@ def _startable(waiting: Iterable[Fault], playing: Playing) -> Fault | None:
 
 
 def _turn(world: World, playing: Playing) -> None:
-    """Let the one act whose wait is over; else wait a little."""
+    """Run the next step of the fault whose wait is over; else wait a little."""
     world.look_after()
     if not playing or playing[0][0] > time.monotonic():
         time.sleep(TICK)

@@ -1,4 +1,4 @@
-"""Worlds to be hurt, on a Kafka that is; each run prints its seed and what it came to."""
+"""Worlds for chaos tests on a real Kafka. Each run prints its seed and its result."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ _seeds: list[str] = []
 
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
-    """CHAOS_SEED; without one another each time, in CI the same. Printed whatever becomes of the test."""
+    """CHAOS_SEED; without it a new seed each time, but in CI always the same. It is printed for every result."""
     chosen = os.environ.get("CHAOS_SEED") or ("1" if os.environ.get("CI") else str(int.from_bytes(os.urandom(3))))
     _seeds.append(f"CHAOS_SEED={chosen}: {request.node.name}")
     return int(chosen)
@@ -34,23 +34,23 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def say() -> Say:
-    """Print at the end of the session, whether tests pass or not."""
+    """Print at the end of the session, whether or not tests pass."""
     return _said.append
 
 
 @pytest.fixture
 def new_world(new_sqlite_engine: Callable[[], Engine], tmp_path: Path) -> Iterator[NewWorld]:
-    """Makes worlds; whatever is left of them when the test ends is killed."""
+    """Makes worlds. Processes left at the end of the test are killed."""
     with making_worlds(new_sqlite_engine, tmp_path) as new_world:
         yield new_world
 
 
 @contextmanager
 def making_worlds(new_sqlite_engine: Callable[[], Engine], within: Path) -> Iterator[NewWorld]:
-    """Makes worlds, whose logs are below `within`; whatever is left of them in the end is killed."""
+    """Makes worlds with logs below `within`. Processes left in the end are killed."""
     deployments: list[Deployment] = []
     stack = ExitStack()
-    names = count()  # worlds may be made by several threads
+    names = count()  # several threads may make worlds
 
     def make(shape: Shape, servers: str, brokers: KafkaBroker | None) -> World:
         receiver = stack.enter_context(Receiver())
@@ -75,7 +75,7 @@ def making_worlds(new_sqlite_engine: Callable[[], Engine], within: Path) -> Iter
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What the runs came to."""
+    """Print the results of the runs."""
     if _seeds:
         terminalreporter.section("chaos: the same faults again with these seeds")
         for line in (*_seeds, HEADER, *_said):

@@ -1,4 +1,4 @@
-"""What can go wrong with the database: SQLite's file, or an Oracle that is emulated and can be told to."""
+"""Faults of the database: of SQLite's file, or of an emulated Oracle."""
 
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -16,15 +16,15 @@ from tests.oracle_emulator.instance import Drop, Matches
 Place = tuple[int, int]  # partition and offset
 
 TABLES = ("webhook_subscriptions", "webhook_deliveries", "webhook_payloads", "webhook_operations")
-HANGS = 3.0  # seconds for a call, longer than `altered_worker.impatient` waits
+HANGS = 3.0  # seconds of a call, longer than `altered_worker.impatient` waits
 FAILS_OVER = 120.0  # seconds
 LONGEST = 8.0  # seconds
 WRITES = ("INSERT", "UPDATE", "DELETE")
 CUT, END_OF_FILE, LOST = "DPY-4011 in a batch", "ORA-03113 in a batch", "answers to commits lost"
 LOCKED, REFUSED = "one row locked", "one row refused"
-JUST_NOW = 0.25  # seconds: what comes is not stored sooner, for its first wait is in memory
-ALONE_WITHIN = 20.0  # seconds: eight times 2, and what else takes a while
-TRIED_WITHIN = 10.0  # seconds, until what was set aside for some seconds is tried again, and told
+JUST_NOW = 0.25  # seconds: a new delivery is not stored sooner, as its first wait is in memory
+ALONE_WITHIN = 20.0  # seconds: eight times 2, and some more
+TRIED_WITHIN = 10.0  # seconds until a row set aside for some seconds is retried, and the result noticed
 DEADLOCK, HUNG, STARTS = "ORA-00060", "call_timeout", "failover of two minutes"
 
 
@@ -32,13 +32,13 @@ DEADLOCK, HUNG, STARTS = "ORA-00060", "call_timeout", "failover of two minutes"
 
 
 def hide_tables(world: World, random: Random) -> Waits:
-    """All tables are away."""
+    """All tables are renamed."""
     with world.outage(Part.DATABASE), world.deployment.sqlite.no_tables(*TABLES):
         yield random.uniform(0.5, 3.0)
 
 
 def lock_database(world: World, random: Random) -> Waits:
-    """Another process holds the one lock for writing."""
+    """Another process holds the write lock."""
     with world.outage(Part.DATABASE), world.deployment.sqlite.locked():
         yield random.uniform(0.5, 3.0)
 
@@ -58,7 +58,7 @@ def break_inserts(world: World, random: Random) -> Waits:
 
 
 def refuse_row(world: World, random: Random) -> Waits:
-    """The database takes nothing of one record, and everything else."""
+    """The database refuses all rows of one record, and accepts all others."""
     place = yield from _about_to_be_stored(world)
     if place is None:
         return
@@ -84,7 +84,7 @@ def refuse_row(world: World, random: Random) -> Waits:
 
 
 def lock_row(world: World, random: Random) -> Waits:
-    """Another session holds what belongs to one record: statements that would insert it wait for call_timeout."""
+    """Another session holds rows of one record: statements that would insert them wait for call_timeout."""
     place = yield from _about_to_be_stored(world)
     if place is None:
         return
@@ -97,7 +97,7 @@ def lock_row(world: World, random: Random) -> Waits:
             time.sleep(HANGS)
         return False
 
-    # Until it is alone, what is to be stored waits with it.
+    # Until the row is alone, other rows of its batch wait with it.
     with world.outage(Part.DATABASE), _calls(world, LOCKED, hangs):
         yield from _until_set_aside(world)
         yield random.uniform(0.5, 3.0)
@@ -106,7 +106,7 @@ def lock_row(world: World, random: Random) -> Waits:
 
 
 def kill_sessions(world: World, random: Random) -> Waits:
-    """A DBA kills all sessions, and again."""
+    """A DBA kills all sessions, several times."""
     with world.outage(Part.DATABASE):
         for _ in range(3):
             _oracle(world).server.kill_sessions(_oracle(world).user)
@@ -114,27 +114,27 @@ def kill_sessions(world: World, random: Random) -> Waits:
 
 
 def cut_connections(world: World, random: Random) -> Waits:
-    """Connections end in the middle of a batch, before or after it is executed: DPY-4011."""
+    """Connections end during a batch, before or after it is executed: DPY-4011."""
     before = random.random() < 0.5
     with world.outage(Part.DATABASE), _calls(world, CUT, _writes, drop="before" if before else "after", times=4):
         yield from _until_met(world, CUT, random)
 
 
 def end_of_file(world: World, random: Random) -> Waits:
-    """The server process dies and says so: ORA-03113."""
+    """The server process dies and reports it: ORA-03113."""
     error = OracleError(3113, "end-of-file on communication channel")
     with world.outage(Part.DATABASE), _calls(world, END_OF_FILE, _writes, error, times=4):
         yield from _until_met(world, END_OF_FILE, random)
 
 
 def lose_commits(world: World, random: Random) -> Waits:
-    """Transactions are committed, and the answers are lost."""
+    """Transactions are committed, but the answers are lost."""
     with world.outage(Part.DATABASE), _calls(world, LOST, lambda call: call.sql == "COMMIT", drop="after", times=6):
         yield from _until_met(world, LOST, random)
 
 
 def deadlocks(world: World, random: Random) -> Waits:
-    """Every other write is chosen as a deadlock's victim: ORA-00060."""
+    """Every other write is the victim of a deadlock: ORA-00060."""
     error = OracleError(60, "deadlock detected while waiting for resource")
     with (
         world.outage(Part.DATABASE),
@@ -154,12 +154,12 @@ def hang(world: World, random: Random) -> Waits:
 
     with world.outage(Part.DATABASE), _calls(world, HUNG, hangs):
         yield from _until_met(world, HUNG, random)
-        # What hangs then hangs on.
+        # Calls that hang then go on hanging.
     yield HANGS
 
 
 def rotate_password(world: World, random: Random) -> Waits:
-    """The password is another for some seconds, and sessions end: ORA-01017."""
+    """The password changes for some seconds, and sessions end: ORA-01017."""
     oracle = _oracle(world)
     with world.outage(Part.DATABASE):
         oracle.server.set_password(oracle.user, "another")
@@ -176,7 +176,7 @@ def close_listener(world: World, random: Random) -> Waits:
 
 
 def fail_over(world: World, random: Random) -> Waits:
-    """As `close_listener`, for two minutes; then the instance starts for some seconds: ORA-01033."""
+    """Like `close_listener`, for two minutes; then the instance starts for some seconds: ORA-01033."""
     yield from _without_a_listener(world, FAILS_OVER)
     error = OracleError(1033, "ORACLE initialization or shutdown in progress")
     with world.outage(Part.DATABASE), _calls(world, STARTS, lambda call: call.sql == "CONNECT", error):
@@ -199,11 +199,11 @@ def _without_a_listener(world: World, seconds: float) -> Waits:
 def _calls(
     world: World, what: str, matches: Matches, error: OracleError | None = None, *, drop: Drop = "", times: float = inf
 ) -> Iterator[None]:
-    """Have calls of workers fail until the block ends; the world counts those that met it, by `what` it is."""
+    """Make calls of workers fail until the block ends. The world counts the affected calls under `what`."""
     oracle = _oracle(world)
 
     def meets(call: Call) -> bool:
-        if call.user not in {oracle.user, ""} or not matches(call):  # who connects has no name yet
+        if call.user not in {oracle.user, ""} or not matches(call):  # a connecting client has no user yet
             return False
         world.met[what] += 1
         return True
@@ -216,7 +216,7 @@ def _calls(
 
 
 def _until_met(world: World, what: str, random: Random) -> Waits:
-    """A while, and for as long again as no call has met it."""
+    """Wait a while, and longer if no call has met the fault yet."""
     before, end = world.met[what], time.monotonic() + LONGEST
     yield random.uniform(0.5, 3.0)
     while world.met[what] == before and time.monotonic() < end:
@@ -224,17 +224,17 @@ def _until_met(world: World, what: str, random: Random) -> Waits:
 
 
 def _until_set_aside(world: World) -> Waits:
-    """Each half of a batch has to wait for `call_timeout` until the row is alone."""
+    """Each half of a batch must wait for `call_timeout` until the row is alone."""
     end = time.monotonic() + ALONE_WITHIN
     while time.monotonic() < end and not any(worker.metric("webhooks_set_aside") for worker in world.workers):
         yield 0.5
 
 
 def _about_to_be_stored(world: World) -> Generator[float, None, Place | None]:
-    """A record that has just come, and that some receiver never takes; None if there is none for a while."""
+    """A new record that some receiver never accepts; None if there is none for a while."""
     end = time.monotonic() + LONGEST
     while time.monotonic() < end:
-        for place in reversed(list(world.book.at)):  # a copy in one step: records come meanwhile, in another thread
+        for place in reversed(list(world.book.at)):  # list() copies in one step, since another thread adds records
             event = world.book.at[place]
             if event.at < time.time() - JUST_NOW:
                 break
@@ -245,7 +245,7 @@ def _about_to_be_stored(world: World) -> Generator[float, None, Place | None]:
 
 
 def _row_is_disrupted(world: World, place: Place) -> Disruption:
-    """Whoever leaves meanwhile leaves this record unsettled, and attempts of it that nothing says."""
+    """A worker that leaves meanwhile leaves this record unsettled, with attempts that no row counts."""
     return world.disrupt("a row that is not written", times=5, attempts=6, place=place)
 
 

@@ -1,7 +1,7 @@
-"""What can go wrong. Each fault is a generator: it acts, yields how many seconds to wait, and acts again.
+"""Faults. Each is a generator: it acts, yields the seconds to wait, and acts again.
 
-A fault names what it needs for itself, so that two that would only hide each other do not meet. Those that are graceful
-write no disruption into the book: they must repeat nothing.
+A fault names its exclusive needs, so that two faults that would only hide each other do not meet. Graceful faults write
+no disruption into the book: no delivery may be repeated because of them.
 """
 
 from collections.abc import Callable, Generator
@@ -25,14 +25,14 @@ from tests.intake.raw_producer import BOMB, write_bomb
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET
 
-JOINS_WITHIN = 1.5  # seconds: what a worker takes to start and be given partitions
-DISABLED_WITHIN = 2.0  # seconds: the last 410 may be written after the receiver answers otherwise
+JOINS_WITHIN = 1.5  # seconds for a worker to start and get partitions
+DISABLED_WITHIN = 2.0  # seconds: the last 410 may be written after the receiver's answer changes
 
 Waits = Generator[float, None, None]
 
 
 class Fault(NamedTuple):
-    """`play` makes it happen in a world, at random."""
+    """`play` makes the fault happen in a world, at random."""
 
     name: str
     needs: frozenset[str]
@@ -43,7 +43,7 @@ class Fault(NamedTuple):
 
 
 def rolling_restart(world: World, _random: Random) -> Waits:
-    """Each worker in turn leaves, and another takes its place."""
+    """Each worker leaves in turn, after another one has started."""
     for worker in list(world.workers):
         world.start()
         yield JOINS_WITHIN
@@ -53,7 +53,7 @@ def rolling_restart(world: World, _random: Random) -> Waits:
 
 
 def scale(world: World, random: Random) -> Waits:
-    """Two more, then two fewer."""
+    """Two more workers, then two fewer."""
     world.start()
     world.start()
     yield 2 * JOINS_WITHIN
@@ -63,7 +63,7 @@ def scale(world: World, random: Random) -> Waits:
 
 
 def storm(world: World, random: Random) -> Waits:
-    """Workers join and leave before the group has come to rest."""
+    """Workers join and leave before the group is stable."""
     storm = world.disrupt(REBALANCES)
     for _ in range(5):
         world.start()
@@ -77,7 +77,7 @@ def storm(world: World, random: Random) -> Waits:
 
 
 def kill_worker(world: World, random: Random) -> Waits:
-    """`kill -9`; another one is started."""
+    """`kill -9`; another worker is started."""
     world.kill(random.choice(world.workers))
     yield random.uniform(0.2, 2.0)
     world.start()
@@ -85,11 +85,11 @@ def kill_worker(world: World, random: Random) -> Waits:
 
 
 def freeze_worker(world: World, random: Random) -> Waits:
-    """SIGSTOP past its session and past max.poll.interval.ms; the zombie comes back."""
+    """SIGSTOP longer than its session and max.poll.interval.ms. Then the zombie continues."""
     zombie = random.choice(world.workers)
-    # Once by those who take over, once by the zombie, which also tries once more what it had in flight.
+    # The new owners may repeat once, and so may the zombie, which also retries its open requests.
     disruption = world.disrupt("freeze", times=2, attempts=4)
-    with world.deployment.database.at_rest():  # else it might be frozen with SQLite's lock in its hands
+    with world.deployment.database.at_rest():  # else it might be frozen while it holds SQLite's lock
         zombie.freeze()
     world.workers.remove(zombie)
     world.dies()
@@ -105,7 +105,7 @@ def freeze_worker(world: World, random: Random) -> Waits:
 
 
 def kill_broker(world: World, random: Random) -> Waits:
-    """`kill -9` of a node; it comes back with its data."""
+    """`kill -9` of a node, which comes back with its data."""
 
     def restart(brokers: KafkaBroker, node: int) -> None:
         brokers.restart(node, wait=False)
@@ -114,7 +114,7 @@ def kill_broker(world: World, random: Random) -> Waits:
 
 
 def pause_broker(world: World, random: Random) -> Waits:
-    """SIGSTOP of a node: it keeps its connections and does not answer."""
+    """SIGSTOP of a node: its connections stay open, and it does not answer."""
     yield from _without_a_broker(world, random, KafkaBroker.pause, KafkaBroker.resume, (1.0, 5.0))
 
 
@@ -149,7 +149,7 @@ def _all_there(world: World) -> bool:
 
 
 def unwritable_letters(world: World, random: Random) -> Waits:
-    """The dead-letter topic asks for more replicas than there are."""
+    """The dead-letter topic requires more replicas than exist."""
     with world.outage(Part.DEAD_LETTERS):
         _set_in_sync(world, "4")
         try:
@@ -169,7 +169,7 @@ def _set_in_sync(world: World, replicas: str) -> None:
 
 
 def bomb(world: World, random: Random) -> Waits:
-    """Batches come that are small on the wire and too large when they are decompressed. They must disturb nothing."""
+    """Batches that are small on the wire and too large when decompressed. They must not affect other records."""
     for _ in range(random.randint(1, 3)):
         partition = random.randrange(PARTITIONS)
         unreadable = Event(-1, time(), "bomb", partition, None, BOMB, owed=False, readable=False)
@@ -179,11 +179,11 @@ def bomb(world: World, random: Random) -> Waits:
         yield random.uniform(0.1, 1.0)
 
 
-# Receivers. Most of it is their temper.
+# Receivers. Most of their failures come from their temper.
 
 
 def gone_receiver(world: World, random: Random) -> Waits:
-    """A receiver answers 410 and is disabled; some time later it is enabled again."""
+    """A receiver answers 410 and is disabled. Some time later its subscription is enabled again."""
     rules = world.deployment.receiver.rules
     usual, rules["/leaves"] = rules["/leaves"], always(Answer(GONE_STATUS))
     with world.away():
@@ -210,4 +210,4 @@ BROKERS = (
 BOMBS = Fault("a batch that cannot be decompressed", frozenset({"brokers"}), bomb)
 LETTERS = Fault("dead-letter topic unwritable", frozenset({"brokers"}), unwritable_letters)
 GONE = Fault("receiver gone (410)", frozenset({"database"}), gone_receiver)
-ALL = (*GRACEFUL, STORM, KILL, FREEZE, *BROKERS, BOMBS, LETTERS, GONE)  # but for those of the database
+ALL = (*GRACEFUL, STORM, KILL, FREEZE, *BROKERS, BOMBS, LETTERS, GONE)  # all faults except those of the database

@@ -1,4 +1,4 @@
-"""What a run came to, as lines of a table."""
+"""The result of a run, as rows of a table."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ HEADER = (
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The figures of one run; `seconds` of publishing, `repeated` deliveries by what explains them."""
+    """The figures of one run. `seconds` is the time of publishing, `repeated` has the repeated deliveries by cause."""
 
     run: str
     seed: int
@@ -54,16 +54,16 @@ class Report:
         return f"| {' | '.join(map(str, cells))} |"
 
     def text(self) -> str:
-        """The row; where something is wrong, what, and all that happened."""
+        """The row and, after a failure, the violations and all faults."""
         return self.full() if self.violations else self.line()
 
     def full(self) -> str:
-        """The row, what is wrong, and all that happened."""
+        """The row, the violations, and all faults."""
         return "\n".join([self.line(), *(f"  {each}" for each in (*self.violations, *self.timeline))])
 
 
 def report(run: str, world: World) -> Report:
-    """Of a world that has ended."""
+    """The report of a world that has ended."""
     book = world.book
     stories = book.stories.values()
     return Report(
@@ -89,7 +89,7 @@ def _with_calls(fault: str, met: int) -> str:
 
 
 def _causes(book: Book) -> list[tuple[str, int, int]]:
-    """What disrupted, how often, and how many deliveries it explains."""
+    """The disruptions, their number, and the repeated deliveries that each explains."""
     times, repeated = Counter[str](), Counter[str]()
     for each in book.disruptions:
         times[each.what] += 1
@@ -109,7 +109,7 @@ def _disruptions(book: Book) -> list[tuple[float, str]]:
 
 
 def _repeats(book: Book) -> list[tuple[float, str]]:
-    """Those of a second, partition and cause together."""
+    """Repeats, grouped by second, partition and cause."""
     together: dict[tuple[int, int, str], list[Repeat]] = {}
     for each in book.repeats:
         together.setdefault((int(each.at), each.partition, each.cause), []).append(each)

@@ -1,4 +1,4 @@
-"""What worlds have in common whose database is not sound, or not SQLite."""
+"""Common parts of worlds whose database has faults or is not SQLite."""
 
 from dataclasses import replace
 
@@ -12,5 +12,5 @@ def with_lost_answers(shape: Shape) -> Shape:
 
 
 def on_oracle(shape: Shape, profile: str) -> Shape:
-    """An emulated Oracle, whose calls may not take long."""
+    """An emulated Oracle, with a short limit for calls."""
     return replace(shape, program=altered_worker.command(altered_worker.impatient), slow=1.0, profile=profile)

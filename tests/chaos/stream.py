@@ -1,4 +1,4 @@
-"""A steady stream of events into Kafka, written down in the book: some nobody wants, some are no events at all."""
+"""A steady stream of events into Kafka, recorded in the book; some are unwanted, and some records are not events."""
 
 import json
 import threading
@@ -15,7 +15,7 @@ from tests.kafka_kit import QUIET
 KEYS = 60
 WITHOUT_KEY = 0.1
 WEIGHTS = {"order": 80, "leaving": 6, "picky": 5, "unwanted": 5, "no event": 4}
-# A batch goes out once: a broker that dies between writing and answering makes no second record.
+# A batch is sent once: a broker that dies between writing and answering causes no second record.
 PRODUCER = {**QUIET, "enable.idempotence": True, "message.timeout.ms": 120_000, "linger.ms": 2}
 
 
@@ -34,11 +34,11 @@ class Stream:
         self._errors: list[KafkaError] = []
 
     def start(self) -> None:
-        """Publish from now on."""
+        """Begin to publish."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Publish no more, and wait until Kafka has everything."""
+        """Stop publishing, and wait until Kafka has all events."""
         self._enough.set()
         self._thread.join()
         assert self._producer.flush(60) == 0

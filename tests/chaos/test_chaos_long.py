@@ -1,4 +1,4 @@
-"""Runs for as long as one likes: `make chaos`, with CHAOS_SECONDS, CHAOS_RUNS and CHAOS_SEED."""
+"""Runs of any length: `make chaos`, with CHAOS_SECONDS, CHAOS_RUNS and CHAOS_SEED."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -21,9 +21,9 @@ from tests.processes import ROOT
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "120"))
 RUNS = int(os.environ.get("CHAOS_RUNS", "1"))
 SUMMARY = Path(os.environ.get("CHAOS_SUMMARY", ROOT / ".cache" / "chaos.md"))
-ORACLE_RATE = 20.0  # events a second: the emulator has to take in what comes in a failover of two minutes, and is slow
-PAUSES = (0.2, 2.5)  # seconds between the beginnings of two faults
-RESTS = (5.0, 15.0)  # seconds before the next fault of brokers: while one is away, less is judged
+ORACLE_RATE = 20.0  # events a second: the slow emulator must absorb the events of a two-minute failover
+PAUSES = (0.2, 2.5)  # seconds between the starts of two faults
+RESTS = (5.0, 15.0)  # seconds before the next fault of brokers: without one, fewer rules can be judged
 
 DATABASES: dict[str, Callable[[Shape], Shape]] = {
     "sound": lambda shape: shape,
@@ -42,7 +42,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(SECONDS + 500)]
 def test_the_guarantee_holds_for_as_long_as_it_is_hurt(
     protocol: str, nodes: int, database: str, run: int, seed: int, new_world: NewWorld, say: Say, tmp_path: Path
 ) -> None:
-    """All faults at random, one upon the other; every rule of the book holds."""
+    """All faults occur at random, overlapping. Every rule of the book holds."""
     seed += run
     shape = Shape(seed, protocol, in_memory=seed % 2 == 0)
     shape = DATABASES[database](shape)

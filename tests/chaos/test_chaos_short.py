@@ -1,4 +1,4 @@
-"""Half a minute of everything at once, for each of Kafka's group protocols; `make chaos` runs for longer."""
+"""Half a minute of overlapping faults, with each of Kafka's group protocols. `make chaos` runs for longer."""
 
 from dataclasses import replace
 from random import Random
@@ -16,7 +16,7 @@ from tests.kafka_broker import KafkaBroker
 
 pytestmark = pytest.mark.timeout(240)
 
-PAUSES = (0.2, 1.0)  # seconds between the beginnings of two faults
+PAUSES = (0.2, 1.0)  # seconds between the starts of two faults
 
 SHAPES = {
     "classic": Shape(seed=0, protocol="classic", workers=2),
@@ -34,7 +34,7 @@ def test_nothing_is_lost_and_little_repeated(
     kafka_cluster: KafkaBroker | None,
     say: Say,
 ) -> None:
-    """First a rolling restart, which must repeat nothing, then faults over one another; all rules of the book hold."""
+    """First a rolling restart, which repeats no delivery, then overlapping faults. All rules of the book hold."""
     shape = replace(SHAPES[name], seed=seed, in_memory=seed % 2 == 0)
     world = new_world(shape, kafka_bootstrap, kafka_cluster)
     world.begin()
@@ -63,4 +63,4 @@ def _some_of_each_kind(seed: int, *, oracle: bool) -> list[Fault]:
         database_faults.ROW_LOCKED if oracle else database_faults.ROW_REFUSED,
     ]
     random.shuffle(others)
-    return [faults.FREEZE, *others]  # it takes longest
+    return [faults.FREEZE, *others]  # it takes the longest

@@ -1,6 +1,6 @@
-"""The checks of the chaos suite can fail: each kind of broken worker turns the book red, by the rule that it breaks.
+"""The checks of the chaos suite can fail: each kind of broken worker violates its rule in the book.
 
-And they need not: the worker as it is, in the same place and at the same time, leaves the book clean.
+A correct worker, in the same place and at the same time, leaves the book without violations.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,9 +21,9 @@ from tests.chaos.world import Shape, World
 
 pytestmark = pytest.mark.timeout(240)
 
-ENOUGH = 300  # requests, before something is done to the worker
+ENOUGH = 300  # requests, before the worker is disturbed
 FOUND_WITHIN = 30.0  # seconds
-SOON = 10.0  # seconds without progress, where that is what is to be found: longer than a hand-over
+SOON = 10.0  # seconds without progress, if that is the violation: longer than a handover
 AT_ONCE = 4  # worlds
 
 Found = Mapping[Change, "Future[Book]"]
@@ -34,7 +34,7 @@ def _until_enough(world: World, requests: int = ENOUGH) -> None:
 
 
 def _look_on(_world: World) -> None:
-    """Nothing happens but events."""
+    """Only publish events."""
 
 
 def _hand_over(world: World) -> None:
@@ -52,7 +52,7 @@ def _kill(world: World) -> None:
 
 
 def _refuse_rows(world: World) -> None:
-    """The database takes no row of one record, and then of another."""
+    """The database refuses all rows of one record, and then of another."""
     conduct(world, [database_faults.ROW_REFUSED] * 3, 1, (0.1, 0.2))
 
 
@@ -62,30 +62,30 @@ def _lock_rows(world: World) -> None:
 
 
 def _write_bombs(world: World) -> None:
-    """Batches that cannot be decompressed."""
+    """Write batches that cannot be decompressed."""
     conduct(world, [BOMBS], 1, (0.1, 0.2))
 
 
 def _end(world: World) -> None:
-    """All workers stop in order and all accounts are closed, as soon as something was wrong."""
+    """Stop all workers and finish the book, as soon as a rule was violated."""
     world.wait(lambda: world.book.violations, FOUND_WITHIN)
     world.end(within=1.0)
 
 
 def _give_up(world: World) -> None:
-    """All is ended as soon as something has been given up."""
+    """Stop as soon as a delivery was given up."""
     world.wait(lambda: world.deployment.rows("exhausted"), FOUND_WITHIN)
     world.end(within=1.0)
 
 
 def _end_in_order(world: World) -> None:
-    """Handed over, and ended when all is delivered."""
+    """Replace the worker, and end when all is delivered."""
     _hand_over(world)
     _until_enough(world, 5 * ENOUGH)
     world.end()
 
 
-CONTROLS: dict[Change, tuple[Rule, Callable[[World], None]]] = {  # what takes longest first
+CONTROLS: dict[Change, tuple[Rule, Callable[[World], None]]] = {  # the longest first
     broken.stops_after_a_while: (Rule.STUCK, _look_on),
     broken.reads_for_ever: (Rule.STUCK, _write_bombs),
     broken.drops_what_a_lock_keeps: (Rule.EARLY, _lock_rows),
@@ -105,14 +105,14 @@ CONTROLS: dict[Change, tuple[Rule, Callable[[World], None]]] = {  # what takes l
     broken.commits_nothing_when_it_leaves: (Rule.DUPLICATE, _hand_over),
 }
 
-PROFILES = {broken.drops_what_a_lock_keeps: "19c"}  # of Oracle: SQLite has no lock of a row
+PROFILES = {broken.drops_what_a_lock_keeps: "19c"}  # of Oracle, since SQLite has no row locks
 
 
 @pytest.fixture(scope="module")
 def found(
     new_sqlite_engine: Callable[[], Engine], tmp_path_factory: pytest.TempPathFactory, kafka_bootstrap: str
 ) -> Iterator[Found]:
-    """The book of each of them. They wait most of the time: some of them at once."""
+    """The book of each change. The worlds mostly wait, so several run at once."""
     with (
         making_worlds(new_sqlite_engine, tmp_path_factory.mktemp("broken")) as new_world,
         ThreadPoolExecutor(AT_ONCE) as threads,
@@ -138,13 +138,13 @@ def found(
 
 @pytest.mark.parametrize("change", CONTROLS, ids=lambda each: each.__name__)
 def test_a_broken_worker_is_found(change: Change, found: Found) -> None:
-    """The rule that it breaks is named."""
+    """The book names the rule that it violates."""
     rule, _ = CONTROLS[change]
     book = found[change].result()
     assert rule in +book.broken, book.violations
 
 
 def test_a_sound_worker_is_not_accused(found: Found) -> None:
-    """Handed over and ended in order, it breaks no rule."""
+    """After a handover and an orderly stop, no rule is violated."""
     book = found[broken.none].result()
     assert not book.violations, book.violations

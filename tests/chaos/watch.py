@@ -1,7 +1,7 @@
-"""Looks at a run from outside while it goes on: what is committed must be settled, and work must go on.
+"""Observes a run from outside: committed records must be settled, and work must go on.
 
-A commit is read first; then what receivers accepted, what the database holds and what lies on the dead-letter topic.
-What is not there by then was not settled when the offset passed it.
+It reads a commit first, then the requests that receivers accepted, the rows of the database, and the dead-letter
+topic. A record that is in none of them was not settled when the offset passed it.
 """
 
 import threading
@@ -21,18 +21,18 @@ from tests.kafka_kit import QUIET, unique
 
 EVERY = 0.2  # seconds
 WITHOUT_PROGRESS = 30.0  # seconds
-# A circuit breaker keeps what is due waiting for a minute, and a random fifth of one.
+# A circuit breaker stays open for a minute at most, and up to a fifth longer at random.
 LEFT_ALONE = 72.0  # seconds
-ROWS_EVERY = 1.0  # seconds between two looks at all rows
-WORKERS_EVERY = 2.0  # seconds between two looks at all workers
+ROWS_EVERY = 1.0  # seconds between two checks of all rows
+WORKERS_EVERY = 2.0  # seconds between two checks of all workers
 LAST_LOOKS = 20
 
 
 class Watch:
     """A thread from `start` to `stop`.
 
-    `workers` are those that ought to work now; `excused` says whether nothing can go on: a part that all need is down,
-    or the group waits for the session of a dead member to end.
+    `workers` are those that should work now. `excused` says whether no progress is possible: a common dependency is
+    down, or the group waits for the session of a dead member to end.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def start(self) -> None:
-        """Watch from now on."""
+        """Begin to watch."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look once more and end. Raises what went wrong in the watch itself."""
+        """Check once more and end. Raises the watch's own error, if any."""
         self._enough.set()
         self._thread.join()
         self._commit_log.close()
@@ -77,7 +77,7 @@ class Watch:
         self.check()
 
     def check(self) -> None:
-        """Raises what went wrong in the watch itself."""
+        """Raises the watch's own error, if any."""
         if self._failure is not None:
             raise self._failure
 
@@ -133,7 +133,7 @@ class Watch:
         self._unjudged |= fresh
 
     def _judge(self) -> None:
-        """Judge what was committed; what cannot be looked at now, or is not acknowledged to us yet, a little later."""
+        """Judge committed records; later, if they cannot be checked now or Kafka's acknowledgement is not here yet."""
         known = [(place, event) for place in self._unjudged if (event := self._book.at.get(place)) is not None]
         letters = self._letters.read() if any(not event.owed for _, event in known) else None
         open_ = {place: missing for place, event in known if (missing := self._not_accepted(event))}
@@ -175,7 +175,7 @@ class Watch:
         return None if rows is None else set(rows)
 
     def _note_rows(self) -> None:
-        """Write down what has been stored since the last look. When its transaction began says little of its end."""
+        """Record the rows stored since the last check. The start of a transaction does not show when it ended."""
         rows = self._query(
             "SELECT id, partition_no, record_offset, subscription_id FROM webhook_deliveries WHERE id > ?",
             self._last_row,
@@ -220,7 +220,7 @@ class Watch:
                 self._book.violated(Rule.STUCK, f"row {row} has been due for {late:.0f} s")
 
     def _judge_workers(self) -> None:
-        """Each is ready now and then, also one that has no partition: it is a member, and nothing is wrong with it."""
+        """Each worker is ready from time to time, even without a partition, since it is a healthy member."""
         for worker in self._workers():
             began = time.time()
             if worker.ready() or self._excused():
@@ -239,7 +239,7 @@ class Watch:
 
 
 def _seconds(stored: str | datetime | None) -> float | None:
-    """A time as SQLite or Oracle gives it, in UTC."""
+    """A time from SQLite or Oracle, in UTC."""
     if stored is None:
         return None
     time = datetime.fromisoformat(stored) if isinstance(stored, str) else stored
@@ -247,7 +247,7 @@ def _seconds(stored: str | datetime | None) -> float | None:
 
 
 class Letters:
-    """What lies on the dead-letter topic."""
+    """The records of the dead-letter topic."""
 
     def __init__(self, servers: str, topic: str) -> None:
         self._place = TopicPartition(topic, 0, 0)
@@ -257,7 +257,7 @@ class Letters:
         self._found: dict[tuple[int, int], bytes | None] = {}
 
     def read(self) -> dict[tuple[int, int], bytes | None] | None:
-        """All records that lie there now, by the partition and offset they had; None while that cannot be known."""
+        """All its records now, by their original partition and offset; None while that cannot be known."""
         try:
             _, end = self._consumer.get_watermark_offsets(self._place, 2)
         except KafkaException:
@@ -280,7 +280,7 @@ class Letters:
 
 
 def read_all(servers: str, topic: str) -> list[bytes]:
-    """The values that lie in a topic's one partition now."""
+    """The values in a topic's only partition now."""
     consumer = Consumer({"bootstrap.servers": servers, "group.id": unique("watch"), **QUIET})
     place = TopicPartition(topic, 0, 0)
     _, end = consumer.get_watermark_offsets(place, 20)

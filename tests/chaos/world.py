@@ -1,4 +1,4 @@
-"""A deployment to be hurt: receivers of several tempers, a stream of events, workers that come and go, and the book."""
+"""A deployment for chaos: receivers with tempers, a stream of events, workers that start and stop, and the book."""
 
 import json
 import time
@@ -27,20 +27,20 @@ from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET
 
 PARTITIONS = 4
-TIMEOUT = 2.0  # seconds that a worker gives a receiver
-IN_MEMORY = 0.4  # the first wait of the schedule stays in memory, the others are stored
+TIMEOUT = 2.0  # seconds that a worker waits for a receiver
+IN_MEMORY = 0.4  # the schedule's first wait is in memory, later ones are stored
 SCHEDULE = (0.3, 0.5, 0.5, 0.5, 1.0, 1.0)
-DRAINED_WITHIN = 120.0  # seconds for all that is owed, once nothing happens any more; held rows are seen each minute
+DRAINED_WITHIN = 120.0  # seconds for all owed deliveries after the last fault; held rows are checked each minute
 READY_WITHIN = 10.0  # seconds; a broken worker may never be
 REJOINS_WITHIN = 10.0  # seconds: a session of 6, and the rebalance after it
-CACHED = 1.0  # seconds that a worker may go on with what it knows of subscriptions
-STOPS_WITHIN = 30.0  # seconds: the drain, the database's, Kafka's, leaving, and a machine that is shared
+CACHED = 1.0  # seconds that a worker may use cached subscriptions
+STOPS_WITHIN = 30.0  # seconds: the drain, the database's limits, Kafka's, leaving the group, and a shared machine
 SETTINGS = {
     "WEBHOOK_TIMEOUT": f"{TIMEOUT}s",
     "WEBHOOK_RETRY_SCHEDULE": ",".join(f"{wait}s" for wait in SCHEDULE),
     "WEBHOOK_MAX_IN_FLIGHT": "60",
     "WEBHOOK_DRAIN": "5s",
-    "KAFKA_MAX_POLL_INTERVAL_MS": "7000",  # a frozen worker passes it; Kafka wants it no shorter than the session
+    "KAFKA_MAX_POLL_INTERVAL_MS": "7000",  # a frozen worker exceeds it; Kafka requires at least the session timeout
     "KAFKA_TOPIC_METADATA_PROPAGATION_MAX_MS": "300",
     **{f"KAFKA_{name.upper()}": value for name, value in SMALL_READS.items()},
 }
@@ -48,9 +48,9 @@ SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a world is made of.
+    """The parts of a world.
 
-    `program` starts a worker, if it is not the product as it is; `slow` is how much longer it may take to settle;
+    `program` starts a worker other than the unchanged product. `slow` is the additional time to settle a record.
     `profile` is the emulated Oracle's, if the database is not SQLite.
     """
 
@@ -66,17 +66,17 @@ class Shape:
 
 
 class Part(Enum):
-    """What may be down, and what cannot be done then."""
+    """A dependency that may be down, and the work that needs it."""
 
     KAFKA = auto()  # read, commit
     DATABASE = auto()  # look subscriptions up, store
-    DEAD_LETTERS = auto()  # settle what is no event
-    GROUP = auto()  # commit, with the classic protocol: who has joined again waits for those who have not, or left
+    DEAD_LETTERS = auto()  # settle invalid records
+    GROUP = auto()  # commit, with the classic protocol: rejoined members wait for those that have not rejoined or left
 
 
 @dataclass(slots=True)
 class Outage:
-    """A part that all need is down from `begin` to `end`."""
+    """A common dependency is down from `begin` to `end`."""
 
     of: Part
     begin: float
@@ -85,7 +85,7 @@ class Outage:
 
 @dataclass(slots=True)
 class Leaving:
-    """A worker that was told to stop: the group waits for it, and what troubles it may make it repeat something."""
+    """A stopping worker. The group waits for it, and faults meanwhile may make it repeat deliveries."""
 
     worker: Worker
     waited_for: Outage
@@ -93,7 +93,7 @@ class Leaving:
 
 
 class World:
-    """Lives from `begin` to `end`. Faults change `workers` through its methods alone."""
+    """Lives from `begin` to `end`. Faults change `workers` only through its methods."""
 
     def __init__(self, shape: Shape, deployment: Deployment, brokers: KafkaBroker | None) -> None:
         self.shape = shape
@@ -101,7 +101,7 @@ class World:
         self.brokers = brokers
         self.workers: list[Worker] = []
         self.faults = Counter[str]()
-        self.met = Counter[str]()  # calls to Oracle, by the fault they met
+        self.met = Counter[str]()  # calls to Oracle, by fault
         self.moves: list[tuple[float, str]] = []  # of workers
         self.letters = f"{deployment.group}.dead"
         self.operations = f"{deployment.group}.operations"
@@ -119,7 +119,7 @@ class World:
         self._stream = Stream(deployment.servers, deployment.topic, PARTITIONS, self.book, shape.seed, shape.per_second)
 
     def begin(self) -> None:
-        """Workers that are ready, and events for them."""
+        """Start workers, wait until they are ready, and publish events."""
         self.watch.start()
         for _ in range(self.shape.workers):
             self.start()
@@ -128,7 +128,7 @@ class World:
         self._stream.start()
 
     def end(self, within: float = DRAINED_WITHIN) -> None:
-        """No more events and no more faults: all that is owed is delivered, all workers stop, the book is closed."""
+        """No more events or faults: all owed deliveries are made, all workers stop, and the book is finished."""
         self._stream.stop()
         self.ended_at = time.time()
         self.wait(self._drained, within)
@@ -155,11 +155,11 @@ class World:
         self.watch.stop()
 
     def at_rest(self) -> bool:
-        """Nobody is leaving any more."""
+        """No worker is leaving."""
         return not self._leaving
 
     def wait(self, condition: Callable[[], object], seconds: float) -> None:
-        """Until `condition` holds or time is up, looking after the workers meanwhile."""
+        """Wait until `condition` holds or time is up, and look after the workers meanwhile."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and not condition():
             self.look_after()
@@ -168,7 +168,7 @@ class World:
     # Workers.
 
     def start(self) -> Worker:
-        """One more."""
+        """One more worker."""
         worker = self.deployment.start(
             **SETTINGS,
             KAFKA_DEAD_LETTER_TOPIC=self.letters,
@@ -181,7 +181,7 @@ class World:
         return worker
 
     def leave(self, worker: Worker) -> None:
-        """SIGTERM. While a part that all need is down, it cannot store or commit all that it has done."""
+        """SIGTERM. While a common dependency is down, it cannot store or commit all its work."""
         self.workers.remove(worker)
         troubled = self._troubles(Part.KAFKA) + self._troubles(Part.DATABASE)
         disruption = self.disrupt("stop in an outage") if troubled else None
@@ -197,10 +197,10 @@ class World:
         self.dies()
         self._moved("SIGKILL", worker)
         worker.kill()
-        disruption.until = time.time() + 0.5  # what lay in the receiver's sockets
+        disruption.until = time.time() + 0.5  # requests in the receiver's sockets
 
     def look_after(self) -> None:
-        """Those that were told to end do so in time and in order, and no other ends."""
+        """Stopping workers end in time and in order, and no other worker ends."""
         self.watch.check()
         self._enable_again()
         for leaving in list(self._leaving):
@@ -218,9 +218,9 @@ class World:
                 self.book.violated(Rule.ENDED, f"exit {worker.process.returncode} unasked: {worker.log[-2000:]}")
 
     def _enable_again(self) -> None:
-        """What is disabled late is enabled again: a 410 that the database did not take, or did not say so, at first."""
+        """Enable subscriptions disabled late, by a 410 that the database did not accept or acknowledge at first."""
         now = time.time()
-        if now - self._looked_at < 1 or self._out(Part.DATABASE):  # who holds it may be the one who asks here
+        if now - self._looked_at < 1 or self._out(Part.DATABASE):  # the caller may itself hold the database
             return
         self._looked_at = now
         if not any(end == inf for _, end in self.book.away):
@@ -233,7 +233,7 @@ class World:
         self._enabled_at = now
 
     def enable_all(self) -> bool:
-        """Enable what is disabled. Whether there was something."""
+        """Enable disabled subscriptions. Returns whether there were any."""
         enable = "UPDATE webhook_subscriptions SET enabled = 1, disabled_reason = NULL WHERE enabled = 0"
         return self.deployment.database.change(enable) > 0
 
@@ -242,7 +242,7 @@ class World:
             log = worker.log[-2000:]
             self.book.violated(Rule.ENDED, f"still there {STOPS_WITHIN} s after SIGTERM: {log}\n{worker.abort()}")
         elif worker.process.returncode == -SIGTERM and not worker.log:
-            pass  # an altered one has much to import before it can tell
+            pass  # an altered worker imports much before it can log
         elif worker.process.returncode != 0 or "Traceback" in worker.log:
             begin = max(0, worker.log.find("Traceback") - 1000) if "Traceback" in worker.log else -2000
             log = worker.log[begin:][:4000]
@@ -256,7 +256,7 @@ class World:
     def disrupt(
         self, what: str, *, times: int = 1, attempts: int = 2, place: tuple[int, int] | None = None
     ) -> Disruption:
-        """It happens now. What was settled, and could be committed or written before, is not touched by it."""
+        """A disruption begins now. Records settled early enough to be committed or written before are not affected."""
         now = time.time()
         since = min([now, *(each.begin for each in self._troubles(Part.KAFKA) + self._waits())])
         unwritten_since = min([since, *(each.begin for each in self._troubles(Part.DATABASE))])
@@ -267,7 +267,7 @@ class World:
 
     @contextmanager
     def outage(self, of: Part) -> Iterator[None]:
-        """A part that all need is down: something cannot be settled, or not committed."""
+        """A common dependency is down: some records cannot be settled or committed."""
         outage = Outage(of, time.time())
         self._outages.append(outage)
         if of in (Part.KAFKA, Part.DATABASE):
@@ -279,7 +279,7 @@ class World:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """What is optional may be disabled meanwhile."""
+        """Optional subscriptions may be disabled meanwhile."""
         away = [time.time(), inf]
         self.book.away.append(away)
         try:
@@ -291,11 +291,11 @@ class World:
         return any(each.end == inf and each.of in of for each in self._outages)
 
     def _held_up(self) -> bool:
-        """Nothing can go on: a part that all need is down, or the group waits for a dead member."""
+        """No work can go on: a common dependency is down, or the group waits for a dead member."""
         return time.time() < self._waited_for_until or self._out(Part.KAFKA, Part.DATABASE)
 
     def dies(self) -> None:
-        """A member of the group has been killed, or is frozen: the others wait for its session to end."""
+        """A member was killed or frozen. The others wait for its session to end."""
         now = time.time()
         self._waited_for_until = now + REJOINS_WITHIN
         self._outages.append(Outage(Part.GROUP, now, self._waited_for_until))
@@ -307,14 +307,14 @@ class World:
                 leaving.disruption = self.disrupt("stop in an outage")
 
     def _waits(self) -> list[Outage]:
-        """Of the group, for some of its members: now, or until a moment ago."""
+        """The group waits for some members, now or until a moment ago."""
         now = time.time() - COMMIT_INTERVAL
         if self.shape.protocol != "classic":
             return []
         return [each for each in self._outages if each.of is Part.GROUP and now <= each.end]
 
     def _troubles(self, of: Part) -> list[Outage]:
-        """Outages that go on, or may still be felt: workers back off as long again as one has lasted."""
+        """Outages that last or may still have effects: workers back off for as long again as one has lasted."""
         now = time.time()
         return [each for each in self._outages if each.of is of and now <= each.end + (each.end - each.begin) + 2]
 
@@ -341,7 +341,7 @@ class World:
             made.result(15)
 
     def _announced(self) -> Counter[tuple[int, str]]:
-        """How many operational events, with ids of their own, tell that a delivery was given up."""
+        """The number of distinct operational events for each exhausted delivery."""
         told = {
             (data["subscription_id"], data["webhook_id"], event["id"])
             for event in map(json.loads, read_all(self.deployment.servers, self.operations))

@@ -1,4 +1,4 @@
-"""What attempts are settled at: a Settling on a real ledger, with a subscription, and requests that end when told."""
+"""A Settling on a real ledger, with one subscription and requests that end when the test says so."""
 
 from requests import RequestException, Response
 from sqlalchemy import Engine, select
@@ -34,7 +34,7 @@ class Desk:
         self.memory = Memory()
         self.clock = self.store.clock
         self.taken_up = TakenUp(self.memory)
-        self.revoked: set[TopicPartition] = set()  # its partitions are all others
+        self.revoked: set[TopicPartition] = set()  # partitions that another worker owns
         self.settling = Settling(
             self.lanes,
             self.store.parking,
@@ -53,7 +53,7 @@ class Desk:
         self.subscription = repository.add(engine, URL, "user.created")
         self.endpoint = Endpoint(self.subscription, URL, DEFAULT, batch=batch)
         self.settled: list[int] = []
-        # Offset, attempts and status of each attempt, what became of its delivery, when it ended and its seconds.
+        # Offset, attempts, status, outcome of the delivery, end time and seconds of each attempt.
         self.reported: list[tuple[int, int, int | None, str, float, float]] = []
 
     def _report(self, delivery: Delivery, what: str, outcome: Outcome, at: float, seconds: float) -> None:
@@ -61,11 +61,11 @@ class Desk:
         self.reported.append((offset, delivery.attempts, outcome.status, what, at, seconds))
 
     def record(self, offset: int = 0, deliveries: int = 1) -> OpenRecord:
-        """A record that has so many deliveries."""
+        """A record with this many deliveries."""
         return OpenRecord(self.settled.append, offset, deliveries)
 
     def start(self, origin: OpenRecord | StoredRow | None = None, attempts: int = 0, offset: int = 0) -> Delivery:
-        """A delivery whose request is open, after so many attempts."""
+        """A delivery with an open request, after this many attempts."""
         return self.open(self.delivery(origin, attempts, offset))
 
     def delivery(
@@ -78,7 +78,7 @@ class Desk:
         key: bytes | None = None,
         topic: str = "t",
     ) -> Delivery:
-        """A delivery after so many attempts, which were not answered; with a key it goes in order."""
+        """A delivery after this many unanswered attempts. With a key it is ordered."""
         event = make_event(offset, topic=topic, partition=partition, key=key)
         ordering_key = None if key is None else OrderingKey(self.subscription, topic, partition, key.decode())
         delivery = Delivery(event, self.lanes.lane(self.endpoint), origin or self.record(offset), ordering_key)
@@ -87,13 +87,13 @@ class Desk:
         return delivery
 
     def open(self, *deliveries: Delivery) -> Delivery:
-        """One request with all of them; the one that stands for it."""
+        """Open one request for all deliveries. Returns the delivery that represents it."""
         for delivery in deliveries:
             self.lanes.enqueue(delivery, self.store.monotonic.now)
         return self.go_on(deliveries[0])
 
     def go_on(self, delivery: Delivery) -> Delivery:
-        """The delivery's next request opens."""
+        """Open the delivery's next request."""
         self.lanes.wake(self.store.monotonic.now)
         assert self.lanes.next(self.store.monotonic.now) is delivery
         delivery.started_at = self.store.monotonic.now - TOOK
@@ -103,12 +103,12 @@ class Desk:
         return delivery
 
     def end(self, delivery: Delivery, result: Response | RequestException) -> None:
-        """Its request ends."""
+        """End its request."""
         self.lanes.finished(delivery.lane)
         self.settling.on_result(delivery, result)
 
     def due_row(self, attempts: int = 1, offset: int = 0, replay: int = 0) -> Delivery:
-        """The open request of a stored row."""
+        """A stored row with an open request."""
         return self.open(self.row(attempts, offset, replay))
 
     def row(self, attempts: int = 1, offset: int = 0, replay: int = 0, schedule_start: int = 0) -> Delivery:
@@ -132,22 +132,22 @@ class Desk:
         return self.delivery(StoredRow(found[0], schedule_start), attempts, offset)
 
     def rows(self) -> list[tuple[object, ...]]:
-        """Status, attempts, seconds until the next one, last status, last error."""
+        """Status, attempts, seconds until the next attempt, last status, last error."""
         return self.store.seconds(*ROW)
 
     def waiting(self) -> list[float]:
-        """Seconds after which deliveries in memory are tried again."""
+        """Seconds until each retry in memory."""
         return [due - self.store.monotonic.now for lane in self.lanes for due, _, _ in lane.waiting]
 
     def disabled(self) -> str | None:
-        """Why the subscription is disabled, once that is noted."""
+        """Why the subscription is disabled; None if it is not."""
         self.store.write_notes()
         with self.store.engine.connect() as connection:
             return connection.scalar(select(Subscription.disabled_reason).where(Subscription.enabled == 0))
 
 
 def response(status: int, **headers: str) -> Response:
-    """An answer."""
+    """An answer with this status."""
     result = Response()
     result.status_code = status
     result.headers.update({name.replace("_", "-"): value for name, value in headers.items()})

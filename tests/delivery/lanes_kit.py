@@ -1,4 +1,4 @@
-"""Lanes without a worker: subscriptions, deliveries, and what starts in a turn."""
+"""Lanes without a worker: subscriptions, deliveries, and the requests that a turn starts."""
 
 from itertools import chain
 
@@ -19,24 +19,24 @@ def endpoint(
 
 
 def delivery(lane: Lane, offset: int = 0, body: bytes = BODY, key: str | None = None, partition: int = 0) -> Delivery:
-    """A delivery of a record with one subscription; with a key it goes in order."""
+    """A delivery of a record with one subscription. With a key it is ordered."""
     event = Event(RecordId("t", partition, offset, 0), "a", "msg_1", body, "application/json", None, None)
     ordering_key = None if key is None else OrderingKey(lane.endpoint.subscription_id, "t", partition, key)
     return Delivery(event, lane, OpenRecord(lambda _: None, offset, 1), ordering_key)
 
 
 def fill(lanes: Lanes, lane: Lane, number: int, now: float = 0.0) -> None:
-    """Queue so many deliveries."""
+    """Queue this many deliveries."""
     for offset in range(number):
         lanes.enqueue(delivery(lane, offset), now)
 
 
 def turn(lanes: Lanes, now: float = 0.0) -> list[Delivery]:
-    """What starts in one turn of the loop."""
+    """The deliveries that one turn of the loop starts."""
     lanes.wake(now)
     return list(iter(lambda: lanes.next(now), None))
 
 
 def started(lanes: Lanes, now: float = 0.0) -> list[Delivery]:
-    """All that may start now, in as many turns as it takes."""
+    """All deliveries that may start now, in as many turns as it takes."""
     return list(chain.from_iterable(iter(lambda: turn(lanes, now), [])))

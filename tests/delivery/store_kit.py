@@ -1,4 +1,4 @@
-"""What deliveries are stored in: a real database and its thread; answers and the time come when the test says so."""
+"""A real database and its thread for stored deliveries. Answers arrive and time passes when the test says so."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ DEFAULT = (b"default",)
 
 
 class Clock:
-    """Stands still until it is moved."""
+    """A clock that stands still until it is moved."""
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -41,7 +41,7 @@ class Store:
         self.posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.thread = DatabaseThread("ledger", self.posted.put)
         self.woken: list[None] = []  # one for each batch that may have written an operational event
-        self.decided: list[tuple[Decided, Callable[[], None]]] = []  # what to do, and what to call once it is done
+        self.decided: list[tuple[Decided, Callable[[], None]]] = []  # the decision, and its callback once carried out
         told = self.woken.append
         self.parking = Parking(
             engine, self.thread, self.thread, GROUP, self.clock, self.monotonic, lambda: told(None), self._decide
@@ -56,19 +56,19 @@ class Store:
         self.posted.get(timeout=20)()
 
     def write(self) -> None:
-        """One batch, from its start to its answer."""
+        """Write one batch and handle its answer."""
         self.parking.poll(0.0)
         self.answer()
 
     def write_all(self, seconds: float = 10.0) -> None:
-        """Turn the loop, `seconds` each time, until all is written."""
+        """Turn the loop, `seconds` each time, until everything is written."""
         while self.parking.backlog:
             self.write()
             self.monotonic.now += seconds
         self.write_notes(seconds)
 
     def write_notes(self, seconds: float = 10.0) -> None:
-        """The same of what is noted of subscriptions."""
+        """Turn the loop until all notes on subscriptions are written."""
         while self.notes.pending:
             self.notes.poll(0.0)
             self.answer()
@@ -81,14 +81,14 @@ class Store:
             return [tuple(row) for row in found]
 
     def seconds(self, *columns: str) -> list[tuple[Any, ...]]:
-        """The same through the models, with times as seconds after NOW."""
+        """Columns of `webhook_deliveries`, read through the models, with times as seconds after NOW."""
         statement = select(*(getattr(ParkedDelivery, column) for column in columns)).order_by(ParkedDelivery.id)
         with self.engine.connect() as connection:
             return [tuple(_seconds(value) for value in row) for row in connection.execute(statement)]
 
     @contextmanager
     def without(self, table: str = "webhook_deliveries") -> Iterator[None]:
-        """The table is gone, and comes back with what was in it."""
+        """Take the table away, and bring it back with its rows."""
         rename(self.engine, table, f"away_{table}")
         try:
             yield

@@ -26,7 +26,7 @@ def event(traceparent: str | None) -> Event:
     ],
 )
 def test_the_receiver_is_named_without_its_query(url: str, full: str, address: str, port: int) -> None:
-    """Receivers put tokens there."""
+    """URLs in spans have no query string, since receivers put tokens there."""
     tracer = SpanRecorder()
     attempt_begins(tracer, Endpoint(3, url, (b"k",)), [event(SAMPLED)], 0)
     (span,) = tracer.spans
@@ -42,8 +42,8 @@ def test_the_receiver_is_named_without_its_query(url: str, full: str, address: s
     }
 
 
-def test_a_retry_says_how_many_attempts_were_made() -> None:
-    """By the conventions' counter of repeated requests, which the first one does not have."""
+def test_a_retry_has_its_resend_count() -> None:
+    """The attribute is the semantic conventions' counter of repeated requests. The first request does not have it."""
     tracer = SpanRecorder()
     attempt_begins(tracer, Endpoint(3, "https://example.com", (b"k",)), [event(None)], 2)
     assert tracer.spans[0].attributes["http.request.resend_count"] == 2
@@ -62,7 +62,7 @@ def test_a_retry_says_how_many_attempts_were_made() -> None:
 def test_a_batch_is_in_the_trace_of_its_first_sampled_event(
     traceparents: tuple[str | None, ...], parent: str | None, links: list[str]
 ) -> None:
-    """And linked to the others, each once."""
+    """It is linked to the other events, once to each."""
     tracer = SpanRecorder()
     attempt_begins(tracer, Endpoint(3, "https://example.com", (b"k",)), list(map(event, traceparents)), 0)
     (span,) = tracer.spans
@@ -82,10 +82,10 @@ def test_a_batch_is_in_the_trace_of_its_first_sampled_event(
         (None, None, "cancelled"),
     ],
 )
-def test_whatever_is_no_2xx_is_an_error(
+def test_every_status_but_2xx_is_an_error(
     result: int | RequestException | None, status: int | None, error: str | None
 ) -> None:
-    """Named by its status or its class: an exception's text may hold a URL."""
+    """The error is named by its status or exception class: an exception's text may hold a URL."""
     answer = Response()
     if isinstance(result, int):
         answer.status_code = result

@@ -1,4 +1,4 @@
-"""The breaker: against a plain reference, and at work on receivers that fail."""
+"""The circuit breaker: compared with a plain reference, and with simulated receivers that fail."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -11,16 +11,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from consumer.delivery.breaker import REFUSED_IN_A_ROW, REFUSED_PROBES, Breaker
 
-MOST = 100  # what the lane would have open at once
+MOST = 100  # the lane's limit of open requests
 
 
 def breaker() -> Breaker:
-    """One whose open periods are not stretched."""
+    """A breaker without random stretching of its open periods."""
     return Breaker(lambda: 0.0)
 
 
 def result(made: Breaker, now: float, *, failed: bool) -> bool:
-    """A request that took no time. Whether it opened the breaker."""
+    """The result of a request that took no time. Returns whether it opened the breaker."""
     if failed:
         return made.failed(now, now)
     made.succeeded(now, now, MOST)
@@ -28,14 +28,14 @@ def result(made: Breaker, now: float, *, failed: bool) -> bool:
 
 
 def opened(at: float = 0.0) -> Breaker:
-    """One that ten failures opened at `at`, for a second."""
+    """A breaker that ten failures opened at `at`, for a second."""
     made = breaker()
     assert [made.failed(at, at) for _ in range(10)] == [False] * 9 + [True]
     return made
 
 
 def probed() -> Breaker:
-    """One whose probe succeeded at 1.0, after the first open period."""
+    """A breaker whose probe succeeded at 1.0, after the first open period."""
     made = opened()
     made.succeeded(1.0, 1.0, MOST)
     assert made.window(1.0) == 1
@@ -43,11 +43,11 @@ def probed() -> Breaker:
 
 
 class Receiver:
-    """A lane that always has something to send, and a receiver: ticks of 10 ms, an answer after one, in any order."""
+    """A lane that always has something to send, and its receiver, which answers after a tick of 10 ms, in any order."""
 
     def __init__(self, made: Breaker, fails: Callable[[float, int], bool]) -> None:
         self.breaker = made
-        self.fails = fails  # the request that comes at this time, after so many others
+        self.fails = fails  # by the time and the number of requests before it in this tick
         self.random = Random(1)
         self.tick = 0
         self.open: list[float] = []
@@ -74,7 +74,7 @@ class Receiver:
 
 
 def test_open_periods_are_stretched_at_random() -> None:
-    """By up to a fifth: receivers behind one broken proxy are not all probed at the same moment."""
+    """The stretch is up to a fifth, so that receivers behind one broken proxy are not all probed at the same moment."""
     for random, until in ((0.0, 1.0), (0.5, 1.1), (1.0, 1.2)):
         made = Breaker(lambda random=random: random)  # type: ignore[misc]
         while not made.failed(0.0, 0.0):
@@ -82,8 +82,8 @@ def test_open_periods_are_stretched_at_random() -> None:
         assert made.open_until == pytest.approx(until)
 
 
-def test_nothing_but_refusals_open_too() -> None:
-    """A hundred 404s in a row; one 2xx among them begins the count anew, and then the probes' 404s keep it open."""
+def test_permanent_refusals_open_it() -> None:
+    """A hundred 404s in a row open it. A 2xx among them resets the count. Afterwards a probe's 404 opens it again."""
     made = breaker()
     for _ in range(REFUSED_IN_A_ROW - 1):
         assert not made.refused(0.0, 0.0, MOST)
@@ -102,8 +102,8 @@ def test_nothing_but_refusals_open_too() -> None:
     assert made.window(3.2) == 1
 
 
-def test_one_that_could_not_be_sent_opens_it() -> None:
-    """At once, for longer each time, until something gets through; what was started before tells nothing new."""
+def test_an_unsendable_request_opens_it() -> None:
+    """It opens at once, for longer each time, until a request succeeds. Requests started earlier do not count."""
     made = breaker()
     made.unsendable(0.0, 0.0)
     made.unsendable(0.5, 0.0)
@@ -117,14 +117,14 @@ def test_one_that_could_not_be_sent_opens_it() -> None:
 
 @given(st.lists(st.booleans(), max_size=9))
 def test_fewer_than_ten_attempts_do_not_open(failures: list[bool]) -> None:
-    """Nine failures are bad luck, whatever came between."""
+    """Nine failures do not open it, whatever else happened in between."""
     made = breaker()
     assert not any(result(made, 0.0, failed=failed) for failed in failures)
     assert made.window(0.0) is None
 
 
 def test_ten_failures_in_a_row_open_it() -> None:
-    """A success among them begins the count anew."""
+    """A success among them resets the count."""
     made = breaker()
     for _ in range(9):
         assert not made.failed(0.0, 0.0)
@@ -136,7 +136,7 @@ def test_ten_failures_in_a_row_open_it() -> None:
 
 @given(seed=st.integers(0, 2**32), share=st.sampled_from([0.3, 0.45, 0.5, 0.55, 0.7]), rate=st.integers(1, 20))
 def test_half_of_fifty_attempts_open_it(seed: int, share: float, rate: int) -> None:
-    """It opens where half of 50 attempts of the last 10 to 20 s failed, wherever these begin, and else not."""
+    """It opens when half of the 50 or more attempts of the last 10 to 20 s failed, at any alignment, and only then."""
     random = Random(seed)
     made, now, attempts = breaker(), 0.0, list[tuple[float, bool]]()
 
@@ -164,7 +164,7 @@ def test_half_of_fifty_attempts_open_it(seed: int, share: float, rate: int) -> N
 
 
 def test_successes_before_the_first_failure_do_not_count() -> None:
-    """A receiver that took a million events and breaks is noticed as fast as any other."""
+    """A receiver that took a million events and then breaks is noticed as fast as any other."""
     made = breaker()
     for _ in range(100_000):
         made.succeeded(0.0, 0.0, MOST)
@@ -173,8 +173,8 @@ def test_successes_before_the_first_failure_do_not_count() -> None:
     assert not any(results[:-1])
 
 
-def test_a_late_bucket_looks_back_no_further() -> None:
-    """A success just before the end of the second bucket does not bring the first one back."""
+def test_a_late_failure_counts_only_the_last_two_buckets() -> None:
+    """A success just before the end of the second bucket does not bring the first bucket back."""
     made = breaker()
     for now in (0.0, 9.0):
         assert not any(result(made, now, failed=n % 2 == 0) for n in range(20))
@@ -183,7 +183,7 @@ def test_a_late_bucket_looks_back_no_further() -> None:
 
 
 def test_old_failures_are_forgotten() -> None:
-    """A failure in every third attempt never opens it, and after 20 s without one nothing is left."""
+    """A failure in every third attempt never opens it. After 20 s without a failure no count is left."""
     made, now = breaker(), 0.0
     for _ in range(1000):
         now += 1
@@ -198,7 +198,7 @@ def test_old_failures_are_forgotten() -> None:
 
 @given(seed=st.integers(0, 2**32))
 def test_an_hour_down_costs_sixty_probes(seed: int) -> None:
-    """Open for 1, 2, 4, … 60 s, each stretched by up to a fifth; each probe is one request."""
+    """It opens for 1, 2, 4, … 60 s, each stretched by up to a fifth. Each probe is one request."""
     made = Breaker(Random(seed).random)
     for _ in range(10):
         made.failed(0.0, 0.0)
@@ -217,7 +217,7 @@ def test_an_hour_down_costs_sixty_probes(seed: int) -> None:
 
 @pytest.mark.parametrize(("asked", "stays"), [(None, 1.0), (0.5, 1.0), (-7.0, 1.0), (30.0, 30.0), (1e9, 600.0)])
 def test_retry_after_keeps_it_open(asked: float | None, stays: float) -> None:
-    """As long as the receiver asked, for ten minutes at most, and never shorter than it would be."""
+    """It stays open as long as the receiver asked, at most ten minutes, and never shorter than its own period."""
     made = breaker()
     for _ in range(9):
         made.failed(0.0, 0.0, asked)
@@ -226,7 +226,7 @@ def test_retry_after_keeps_it_open(asked: float | None, stays: float) -> None:
 
 
 def test_late_results_change_nothing() -> None:
-    """What was under way when it opened neither opens it for longer, nor closes it, nor counts as the probe."""
+    """Requests started earlier neither extend the open period, nor close the breaker, nor count as the probe."""
     made = opened(at=5.0)
     for now in (5.0, 5.5, 6.0, 20.0):
         assert not made.failed(now, 4.9, 60.0)
@@ -240,7 +240,7 @@ def test_late_results_change_nothing() -> None:
 
 
 def test_a_cancelled_probe_is_followed_by_another() -> None:
-    """A probe of which nothing is heard, since its partition left, leaves it half-open."""
+    """A probe without a result, because its partition left, leaves the breaker half-open."""
     made = opened()
     assert made.window(1.0) == 1
     assert made.window(5.0) == 1
@@ -249,7 +249,7 @@ def test_a_cancelled_probe_is_followed_by_another() -> None:
 
 
 def test_slow_start_doubles_each_second() -> None:
-    """1, 2, 4, … up to what the lane would have open, then no bound, and nothing to remember."""
+    """The window is 1, 2, 4, … up to the lane's limit. Then it has no bound and the breaker keeps no state."""
     at_work = Receiver(opened(), lambda _now, _place: False)
     at_work.run(10.5)
     seconds = [at_work.windows[n * 100 + 50] for n in range(10)]
@@ -258,8 +258,8 @@ def test_slow_start_doubles_each_second() -> None:
 
 
 @pytest.mark.parametrize(("most", "seconds"), [(1, 1), (2, 2), (7, 3), (8, 4)])
-def test_slow_start_goes_past_what_the_lane_would_have_open(most: int, seconds: int) -> None:
-    """A lane that has one request open at most must show for a second that it works, too."""
+def test_slow_start_applies_to_a_lane_with_one_request(most: int, seconds: int) -> None:
+    """Even a lane with at most one open request stays in slow start for a second."""
     made = probed()
     for second in range(1, seconds + 1):
         assert made.window(1.0 + second - 0.1) == 2 ** (second - 1)
@@ -269,7 +269,7 @@ def test_slow_start_goes_past_what_the_lane_would_have_open(most: int, seconds: 
 
 
 def test_slow_start_waits_for_proof() -> None:
-    """The window grows only where it was used up: one success a second says nothing about sixty-four at once."""
+    """The window grows only if it was used up: one success a second does not show that sixty-four at once succeed."""
     made = probed()
     for second in range(2, 62):
         made.succeeded(float(second), float(second), MOST)
@@ -277,7 +277,7 @@ def test_slow_start_waits_for_proof() -> None:
 
 
 def test_slow_start_ends_where_there_is_little_to_send() -> None:
-    """Ten minutes without a failure are proof enough."""
+    """Ten minutes without a failure end slow start."""
     made = probed()
     made.succeeded(300.0, 300.0, MOST)
     assert made.window(300.0) is not None
@@ -286,19 +286,19 @@ def test_slow_start_ends_where_there_is_little_to_send() -> None:
     assert made.idle(601.0)
 
 
-def test_a_receiver_that_cannot_take_it_keeps_a_small_window() -> None:
-    """One that fails whatever is over 20 at once is asked for about that many, and never flattened."""
+def test_a_receiver_with_little_capacity_keeps_a_small_window() -> None:
+    """A receiver that fails all requests beyond 20 at once keeps getting about 20, and never collapses to none."""
     at_work = Receiver(opened(), lambda _now, place: place >= 20)
     at_work.run(120)
     settled = [window for window in at_work.windows[1000:] if window is not None]
     assert len(settled) == len(at_work.windows) - 1000
-    assert max(settled) == 27  # of more than 25, over a fifth fails
+    assert max(settled) == 27  # of a window above 25, over a fifth fails
     assert sum(settled) / len(settled) >= 15
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.1])
 def test_a_few_failures_do_not_hold_slow_start_back(share: float) -> None:
-    """A receiver that always fails one in so many comes back to its full window all the same."""
+    """A receiver that fails a constant small share of requests returns to its full window."""
     random = Random(1)
     at_work = Receiver(opened(), lambda _now, _place: random.random() < share)
     at_work.run(60)
@@ -306,7 +306,7 @@ def test_a_few_failures_do_not_hold_slow_start_back(share: float) -> None:
 
 
 def widened(to: int) -> tuple[Breaker, float]:
-    """A breaker in slow start whose window has just grown to so many, and the time."""
+    """A breaker in slow start whose window has just grown to `to`, and the time."""
     made, now = probed(), 1.0
     while (window := made.window(now)) != to:
         now += 1
@@ -316,7 +316,7 @@ def widened(to: int) -> tuple[Breaker, float]:
 
 
 def test_failures_in_slow_start_halve_the_window() -> None:
-    """More than one in five within a second: half as many from then on, and never fewer than one."""
+    """More than one failure in five within a second halves the window, down to one request."""
     made, now = widened(8)
     for left in (4, 2, 1, 1):
         now += 1
@@ -326,8 +326,8 @@ def test_failures_in_slow_start_halve_the_window() -> None:
         assert made.window(now) == left
 
 
-def test_a_receiver_asked_for_too_much_is_not_taken_for_down() -> None:
-    """Ten failures in a row halve the window of one that has answered since; those under way then count for nothing."""
+def test_an_overloaded_receiver_does_not_open_it() -> None:
+    """Ten failures in a row halve the window if a request succeeded since. Open requests then do not count."""
     made, now = widened(64)
     made.succeeded(now + 0.1, now, MOST)
     for _ in range(63):
@@ -335,11 +335,11 @@ def test_a_receiver_asked_for_too_much_is_not_taken_for_down() -> None:
     assert made.window(now + 0.2) == 32
     for _ in range(9):
         assert not made.failed(now + 0.3, now + 0.2)
-    assert made.failed(now + 0.3, now + 0.2), "with less, nothing was answered: it is down"
+    assert made.failed(now + 0.3, now + 0.2), "not one success with the halved window: the receiver is down"
 
 
-def test_a_halved_window_creeps() -> None:
-    """What the receiver can take is near: an eighth more each second in which it was used up."""
+def test_a_halved_window_grows_slowly() -> None:
+    """It grows by an eighth in each second in which it was used up, since the receiver's capacity is near."""
     made, now = widened(64)
     for _ in range(10):
         made.failed(now, now)
@@ -355,7 +355,7 @@ def test_a_halved_window_creeps() -> None:
 
 
 def test_opening_again_in_slow_start_stays_open_for_longer() -> None:
-    """Only a receiver that has passed slow start begins with a second again."""
+    """Only a receiver that has completed slow start begins again with one second."""
     made, now, stays = opened(), 0.0, list[float]()
     for _ in range(8):
         assert made.open_until is not None
@@ -376,8 +376,8 @@ def test_opening_again_in_slow_start_stays_open_for_longer() -> None:
     assert made.open_until == 1e4 + 1
 
 
-def test_what_is_idle() -> None:
-    """One that never failed; and one that has not been used for ten minutes, or of a subscription that is gone."""
+def test_idle_breakers() -> None:
+    """A breaker is idle if it never failed, or is unused for ten minutes, as after its subscription was removed."""
     made = breaker()
     made.succeeded(0.0, 0.0, MOST)
     assert made.idle(0.0)
@@ -389,18 +389,18 @@ def test_what_is_idle() -> None:
 
 
 class Plain:
-    """The rules, as plainly as they can be said: state names, lists, and numbers worked out when they are asked for."""
+    """A plain reference of the rules: state names, lists, and numbers computed on request."""
 
     def __init__(self) -> None:
         self.state = "closed"
         self.row: list[bool] = []
-        self.counted: list[tuple[int, bool]] = []  # attempts with the number of their bucket
+        self.counted: list[tuple[int, bool]] = []  # attempts with their bucket number
         self.first_bucket = 0.0
         self.step: list[bool] = []
         self.step_began = self.open_until = 0.0
         self.openings = 0
         self.slow = 1
-        self.since = 0.0  # a result of what was started before counts for nothing
+        self.since = 0.0  # results of requests started earlier do not count
         self.halved = self.answered = False
 
     def result(self, now: float, started: float, *, failed: bool) -> None:
@@ -443,7 +443,7 @@ class Plain:
             self.first_bucket = now
         bucket = int((now - self.first_bucket) // 10)
         last = self.counted[-1][0] if self.counted else 0
-        if bucket > last + 1:  # nothing is left: begin anew
+        if bucket > last + 1:  # both buckets are over: begin anew
             self.first_bucket, self.counted, bucket = now, [], 0
         self.counted = [(number, each) for number, each in self.counted if number >= bucket - 1]
         self.counted.append((bucket, failed))
@@ -491,7 +491,7 @@ class MachineOfBreaker(RuleBasedStateMachine):
         self.requests.append(self.now)
         until = self.breaker.open_until
         if until is not None:
-            assert self.requests == [self.now], "a probe is the only request that is open"
+            assert self.requests == [self.now], "the probe is the only open request"
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data(), failed=st.booleans())
@@ -520,7 +520,7 @@ class MachineOfBreaker(RuleBasedStateMachine):
         self.plain.result(self.now, started, failed=failed)
         assert opened_by_it == (self.plain.openings > opens_before)
         if before is not None and started < before:
-            assert self.breaker.open_until == before, "a late result moves nothing"
+            assert self.breaker.open_until == before, "a late result changes nothing"
 
     @invariant()
     def it_is_as_the_rules_say(self) -> None:

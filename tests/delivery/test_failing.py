@@ -1,4 +1,4 @@
-"""Subscriptions whose every attempt fails, as several workers see them, each a part of the attempts."""
+"""Subscriptions whose every attempt fails, with the attempts spread over several workers."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -19,7 +19,7 @@ EVENT = ("msg_1",)
 
 
 class Workers:
-    """Two of them on one database, with one subscription."""
+    """Two workers on one database, with one subscription."""
 
     def __init__(self, engine: Engine) -> None:
         self.store = Store(engine)
@@ -27,7 +27,7 @@ class Workers:
         self.subscription = repository.add(engine, URL, "user.created")
 
     def endpoint(self) -> Endpoint:
-        """The subscription as the database has it now, with what was noted before."""
+        """The subscription as the database has it now, after all notes were written."""
         self.store.write_all()
         since = self.now().failing_since
         return replace(
@@ -52,7 +52,7 @@ def workers(engine: Engine) -> Iterator[Workers]:
 
 @pytest.mark.parametrize("last", ["one", "other"])
 def test_days_of_nothing_but_failures_disable(workers: Workers, last: str) -> None:
-    """Whichever worker sees the last of them; the first minute is not yet noted."""
+    """Either worker may see the last failure. Failures of the first minute are not yet recorded."""
     workers.one.failed(workers.endpoint(), NOW, EVENT)
     workers.one.failed(workers.endpoint(), NOW + MARK_AFTER - 1, EVENT)
     assert workers.now().failing_since is None
@@ -71,11 +71,11 @@ def test_days_of_nothing_but_failures_disable(workers: Workers, last: str) -> No
     "failures",
     [
         {0: "a", 1: "a", 2: "a", 3: "a", 5: "b", 6: "b"},  # one event's schedule, and days later another one's
-        {0: "a", 5: "b", 5.1: "c", 5.2: "d"},  # a bad moment, and another one
+        {0: "a", 5: "b", 5.1: "c", 5.2: "d"},  # one bad moment, and later another
     ],
 )
-def test_a_few_bad_moments_disable_nothing(workers: Workers, failures: dict[float, str]) -> None:
-    """Days apart, with nothing in between: several events must have failed, on several days."""
+def test_a_few_bad_moments_do_not_disable(workers: Workers, failures: dict[float, str]) -> None:
+    """Failures days apart, with no attempts in between, are not enough: several events must fail, on several days."""
     workers.one.failed(workers.endpoint(), NOW, EVENT)
     workers.one.failed(workers.endpoint(), NOW + MARK_AFTER, EVENT)
     for day, identity in failures.items():
@@ -86,8 +86,8 @@ def test_a_few_bad_moments_disable_nothing(workers: Workers, failures: dict[floa
     assert not workers.now().enabled
 
 
-def test_a_failure_that_one_worker_remembers_from_long_ago_disables_nothing(workers: Workers) -> None:
-    """Another has delivered ever since, of which the first knows nothing; nor may a clock that was set look like it."""
+def test_one_workers_old_failure_does_not_disable(workers: Workers) -> None:
+    """Another worker succeeded ever since, unknown to the first. A clock that was set must not disable it either."""
     workers.one.failed(workers.endpoint(), NOW, EVENT)
     for day in range(7):
         workers.other.succeeded(workers.endpoint(), NOW + day * DAY)
@@ -98,8 +98,8 @@ def test_a_failure_that_one_worker_remembers_from_long_ago_disables_nothing(work
     assert workers.now().failing_since is None
 
 
-def test_a_mark_that_was_taken_off_unseen_is_made_again(workers: Workers) -> None:
-    """By another worker's success, before the first has looked the subscription up again."""
+def test_a_mark_that_another_worker_removed_is_made_again(workers: Workers) -> None:
+    """Another worker's success removed it before the first worker read the subscription again."""
     unmarked = workers.endpoint()
     for second in (0.0, MARK_AFTER):
         workers.one.failed(unmarked, NOW + second, EVENT)
@@ -111,7 +111,7 @@ def test_a_mark_that_was_taken_off_unseen_is_made_again(workers: Workers) -> Non
 
 
 def test_a_success_begins_the_minute_anew(workers: Workers) -> None:
-    """Half a minute of failures before it and half a minute after it are no minute of nothing but failures."""
+    """Half a minute of failures before a success and half a minute after it do not add up to a minute of failures."""
     endpoint = workers.endpoint()
     workers.one.failed(endpoint, NOW, EVENT)
     assert workers.one.remembers(endpoint)
@@ -123,7 +123,7 @@ def test_a_success_begins_the_minute_anew(workers: Workers) -> None:
 
 
 def test_with_0_nothing_is_disabled_for_failing(workers: Workers) -> None:
-    """It is marked all the same, so that people see it."""
+    """The subscription is still marked as failing, for operators."""
     never = Failing(workers.store.notes, GROUP, 0.0)
     never.failed(workers.endpoint(), NOW, EVENT)
     never.failed(workers.endpoint(), NOW + MARK_AFTER, EVENT)
@@ -133,7 +133,7 @@ def test_with_0_nothing_is_disabled_for_failing(workers: Workers) -> None:
 
 
 def test_a_burst_of_410s_disables_once(workers: Workers) -> None:
-    """A thousand requests were open. Once it is written, and somebody has enabled it, the next 410 disables again."""
+    """A thousand requests were open. After the subscription is enabled again, the next 410 disables it again."""
     endpoint = workers.endpoint()
     for _ in range(3):
         workers.one.disable(endpoint, "410", NOW)
@@ -144,8 +144,8 @@ def test_a_burst_of_410s_disables_once(workers: Workers) -> None:
     assert not workers.now().enabled
 
 
-def test_a_410_disables_whatever_else_is_being_written(workers: Workers) -> None:
-    """A word that it has failed for days is on its way and comes to nothing: another worker's success was first."""
+def test_a_410_disables_while_another_note_is_being_written(workers: Workers) -> None:
+    """The pending note, that it has failed for days, has no effect because another worker succeeded first."""
     workers.one.failed(workers.endpoint(), NOW, EVENT)
     workers.one.failed(workers.endpoint(), NOW + MARK_AFTER, EVENT)
     marked = workers.endpoint()
@@ -156,7 +156,7 @@ def test_a_410_disables_whatever_else_is_being_written(workers: Workers) -> None
 
 
 class Counted(Notes):
-    """Writes nothing, and notes how often it was asked to."""
+    """Writes nothing, and counts the requests to write."""
 
     def __init__(self) -> None:
         self.written = 0
@@ -167,7 +167,7 @@ class Counted(Notes):
 
 
 def marked_of(failing: Failing, notes: Counted, down: Iterable[int], minutes: int) -> set[int]:
-    """Which of these get their mark, each tried once a minute; what is marked is known to be at its next attempt."""
+    """The subscriptions that get a mark, each tried once a minute. A mark is known at the next attempt."""
     marked: dict[int, float] = {}
     for minute in range(minutes):
         for number in down:
@@ -180,20 +180,20 @@ def marked_of(failing: Failing, notes: Counted, down: Iterable[int], minutes: in
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> int:
-    """As many as are remembered."""
+    """The number of subscriptions that are remembered, made small."""
     monkeypatch.setattr("consumer.delivery.failing.MOST", 4)
     return 4
 
 
-def test_more_that_fail_than_are_remembered_are_all_marked(few: int) -> None:
-    """In turn: those that are remembered are marked first, and make room."""
+def test_all_are_marked_when_more_fail_than_are_remembered(few: int) -> None:
+    """The remembered ones are marked first, and make room for the others."""
     notes = Counted()
     down = range(1, 3 * few)
     assert marked_of(Failing(notes, GROUP, 0.0), notes, down, 15) == set(down)
 
 
-def test_what_failed_once_makes_room_in_the_end(few: int) -> None:
-    """It was removed, or another worker sends for it now: nothing is heard of it again."""
+def test_a_subscription_without_further_attempts_makes_room_in_time(few: int) -> None:
+    """It was removed, or another worker sends for it now, so no further result arrives."""
     notes = Counted()
     failing = Failing(notes, GROUP, 0.0)
     for number in range(100, 100 + few):
@@ -202,8 +202,8 @@ def test_what_failed_once_makes_room_in_the_end(few: int) -> None:
     assert marked_of(failing, notes, [1, 2], int(STALE / 61) + 4) == {1, 2}
 
 
-def test_what_was_noted_is_bounded(few: int) -> None:
-    """A subscription that recovers may be removed, and is not remembered for ever."""
+def test_recorded_successes_are_bounded(few: int) -> None:
+    """A subscription that recovers may be removed, and must not be remembered for ever."""
     notes = Counted()
     failing = Failing(notes, GROUP, 0.0)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""One event, very many subscriptions: a cursor over them, at the pace of the lanes."""
+"""The fan-out of one event to very many subscriptions: a cursor that advances at the pace of the lanes."""
 
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ MANY = 10_000
 
 @dataclass
 class Postponed(Settling):
-    """Writes down what is to be stored, as long as there is `room`."""
+    """Records the deliveries to store, as long as there is `room`."""
 
     room: int = 10**9
     behind: frozenset[OrderingKey] = frozenset()
@@ -59,27 +59,27 @@ class Postponed(Settling):
 
 
 def endpoints(number: int) -> tuple[Endpoint, ...]:
-    """So many subscriptions, from 1 on."""
+    """This many subscriptions, from 1 on."""
     return tuple(Endpoint(subscription, URL, (b"key",)) for subscription in range(1, number + 1))
 
 
 def fanout(
     targets: tuple[Endpoint, ...], settled: list[int], body: bytes = b"{}", selector: Selector | None = None
 ) -> Fanout:
-    """An event of record 0 for them."""
+    """An event of record 0 for these subscriptions."""
     record = OpenRecord(settled.append, 0, len(targets))
     return Fanout(make_event(body=body), targets, record, selector or Selector(Metrics()))
 
 
 def fill(lanes: Lanes, endpoint: Endpoint, number: int, now: float = 0.0) -> None:
-    """Queue so many deliveries of other records to one subscription."""
+    """Queue this many deliveries of other records to one subscription."""
     lane = lanes.lane(endpoint)
     for _ in range(number):
         lanes.enqueue(Delivery(make_event(1), lane, OpenRecord(lambda _: None, 1, 1)), now)
 
 
 def started(lanes: Lanes) -> Iterator[Delivery]:
-    """What may start, in as many turns of the loop as it takes."""
+    """All deliveries that may start, in as many turns of the loop as it takes."""
     nothing = False
     while not nothing:
         lanes.wake(0.0)
@@ -90,12 +90,12 @@ def started(lanes: Lanes) -> Iterator[Delivery]:
 
 
 def ids(lanes: Lanes) -> list[int]:
-    """Subscriptions of deliveries of record 0 that may start."""
+    """The subscriptions whose deliveries of record 0 may start."""
     return [each.lane.endpoint.subscription_id for each in started(lanes) if each.event.record.offset == 0]
 
 
 def test_ten_thousand_subscriptions_get_the_event_once_each() -> None:
-    """In one go while there is room, and the record is settled by the last of them."""
+    """All are queued in one go while there is room. The last delivery settles the record."""
     lanes, settling, settled = Lanes(MANY * 2), Postponed(), list[int]()
     each = fanout(endpoints(MANY), settled)
     assert each.advance(lanes, settling, 0.0)
@@ -109,8 +109,8 @@ def test_ten_thousand_subscriptions_get_the_event_once_each() -> None:
     assert settled == [0]
 
 
-def test_what_has_to_wait_costs_no_memory() -> None:
-    """The cursor stands where the room ended: ten thousand subscriptions of which none may go are a few bytes."""
+def test_waiting_subscriptions_cost_no_memory() -> None:
+    """The cursor stops where the room ended: ten thousand subscriptions that must wait take a few bytes."""
     targets = endpoints(MANY)
     lanes, settling = Lanes(10), Postponed(room=0)
     fill(lanes, targets[0], LANE_DELIVERIES)
@@ -127,7 +127,7 @@ def test_what_has_to_wait_costs_no_memory() -> None:
 
 
 def test_it_goes_on_where_it_was_held() -> None:
-    """A fast receiver's full lane holds the cursor; with room again nothing is repeated and nothing left out."""
+    """A fast receiver's full lane holds the cursor. Afterwards no subscription is repeated or skipped."""
     targets = endpoints(5)
     lanes, settling = Lanes(LANE_DELIVERIES * 4), Postponed()
     fill(lanes, targets[2], LANE_DELIVERIES)
@@ -139,8 +139,8 @@ def test_it_goes_on_where_it_was_held() -> None:
     assert settling.stored == []
 
 
-def test_a_slow_receiver_holds_nobody() -> None:
-    """Its delivery is stored, the next subscriptions get theirs."""
+def test_a_slow_receiver_does_not_hold_the_others() -> None:
+    """Its delivery is stored, and the next subscriptions get theirs."""
     targets = endpoints(5)
     lanes, settling, settled = Lanes(LANE_DELIVERIES * 4), Postponed(), list[int]()
     fill(lanes, targets[2], LANE_DELIVERIES)
@@ -151,8 +151,8 @@ def test_a_slow_receiver_holds_nobody() -> None:
     assert each.record.open == 5
 
 
-def test_what_cannot_be_signed_is_stored() -> None:
-    """A subscription without a usable secret is owed the event all the same."""
+def test_an_unsignable_delivery_is_stored() -> None:
+    """A subscription without a usable secret gets the event later."""
     lanes, settling, settled = Lanes(10), Postponed(), list[int]()
     each = fanout((Endpoint(1, URL, (), fault="its secret cannot be read"), Endpoint(2, URL, (b"key",))), settled)
     assert each.advance(lanes, settling, 0.0)
@@ -160,7 +160,7 @@ def test_what_cannot_be_signed_is_stored() -> None:
 
 
 def test_an_ordered_delivery_goes_behind_the_stored_ones_of_its_key() -> None:
-    """Only it, and only for the subscription that asked for order: it is stored with its key, to be sent after them."""
+    """Only that delivery, and only for an ordered subscription, is stored with its key, to be sent after them."""
     ordered, plain = (Endpoint(number, URL, (b"key",), ordered=number == 1) for number in (1, 2))
     event = make_event(key=b"k")
     ordering_key = OrderingKey(1, *event.record.topic_partition, order_key(b"k"))
@@ -176,7 +176,7 @@ def test_an_ordered_delivery_goes_behind_the_stored_ones_of_its_key() -> None:
 
 
 def test_a_full_lane_stores_an_ordered_delivery_with_its_key() -> None:
-    """It is behind those of its key that are here; the store must know it, to keep the next ones behind it."""
+    """It is behind its key's deliveries in memory. The store must know it to keep the next ones behind it."""
     endpoint = Endpoint(1, URL, (b"key",), ordered=True)
     lanes, settling = Lanes(10), Postponed()
     fill(lanes, endpoint, LANE_DELIVERIES)
@@ -187,7 +187,7 @@ def test_a_full_lane_stores_an_ordered_delivery_with_its_key() -> None:
 
 
 def test_it_waits_for_a_database_that_does_not_keep_up() -> None:
-    """Nothing is stored beyond the backlog, nothing is skipped."""
+    """No delivery is stored beyond the backlog, and none is skipped."""
     targets = endpoints(4)
     lanes, settling = Lanes(10), Postponed(room=1)
     for endpoint in targets[1:3]:
@@ -201,7 +201,7 @@ def test_it_waits_for_a_database_that_does_not_keep_up() -> None:
 
 
 def test_all_lanes_together_are_bounded() -> None:
-    """A large fan-out into full memory is held; lanes that have nothing get one delivery all the same."""
+    """A large fan-out into full memory is held. Empty lanes still get one delivery each."""
     lanes, settling = Lanes(10), Postponed()
     targets = endpoints(ALL_DELIVERIES // LANE_DELIVERIES)
     for endpoint in targets:
@@ -215,7 +215,7 @@ def test_all_lanes_together_are_bounded() -> None:
 
 @pytest.mark.parametrize("started", [False, True])
 def test_abandoned_it_stores_the_rest_only_if_a_receiver_may_have_seen_it(*, started: bool) -> None:
-    """Begun, the next owner must find every delivery; untouched, it reads the record and sends all of it."""
+    """If a delivery was started, the others are stored. If none was, the next owner sends all of them."""
     targets = endpoints(4)
     lanes, settling, settled = Lanes(LANE_DELIVERIES * 2), Postponed(), list[int]()
     fill(lanes, targets[1], LANE_DELIVERIES)
@@ -231,8 +231,8 @@ def test_abandoned_it_stores_the_rest_only_if_a_receiver_may_have_seen_it(*, sta
         assert settled == [0]
 
 
-def test_it_stops_where_the_turn_does() -> None:
-    """And goes on there in the next."""
+def test_it_stops_at_the_end_of_the_turn() -> None:
+    """It continues from there in the next turn."""
     lanes, settling = Lanes(1000), Postponed()
     selector = Selector(Metrics(), None, Ticking(TURN / 2.5))
     each = fanout(endpoints(LOOK_EVERY * 3 + 1), [], selector=selector)
@@ -246,13 +246,13 @@ def test_it_stops_where_the_turn_does() -> None:
 
 
 def choosy(number: int, event_filter: str) -> tuple[Endpoint, ...]:
-    """So many subscriptions, from 1 on, that want what is as this says."""
+    """This many subscriptions, from 1 on, with this filter."""
     selection = Selection(filter=compile_filter(event_filter))
     return tuple(Endpoint(each, URL, (b"key",), selection=selection) for each in range(1, number + 1))
 
 
 class Ticking:
-    """A clock that each look moves by `step`: it is read behind each filter, and every LOOK_EVERY subscriptions."""
+    """A clock that advances by `step` at each reading: after each filter, and every LOOK_EVERY subscriptions."""
 
     def __init__(self, step: float) -> None:
         self.now = 0.0
@@ -263,8 +263,8 @@ class Ticking:
         return self.now
 
 
-def test_what_a_filter_refuses_is_settled_at_once() -> None:
-    """It is neither queued nor stored; the record waits for the others alone, and for nobody where there is none."""
+def test_filtered_deliveries_are_settled_at_once() -> None:
+    """They are neither queued nor stored. The record waits for the other deliveries only, if there are any."""
     lanes, settling, settled = Lanes(100), Postponed(), list[int]()
     plain, refusing, wanting = endpoints(1), choosy(3, "data.n > 1"), choosy(5, "data.n == 1")
     each = fanout((*plain, *refusing[1:], *wanting[3:]), settled, b'{"n": 1}')
@@ -283,7 +283,7 @@ def test_what_a_filter_refuses_is_settled_at_once() -> None:
 
 
 def test_filters_take_a_part_of_a_turn() -> None:
-    """Ten thousand of them go over many turns, each judged once, and the cursor stands where the time ended."""
+    """Ten thousand filters are spread over many turns, each run once. The cursor stops where the time ended."""
     targets = choosy(MANY, "data.n > 1")
     clock = Ticking(TURN / 100)
     selector, settled = Selector(Metrics(), None, clock), list[int]()
@@ -303,7 +303,7 @@ def test_filters_take_a_part_of_a_turn() -> None:
 
 
 def test_topics_take_a_part_of_a_turn() -> None:
-    """What is refused by its topic alone is little work, and ten thousand of it are not."""
+    """Refusing one subscription by topic is little work; refusing ten thousand is not."""
     elsewhere = Selection(topics=frozenset(("elsewhere",)))
     targets = tuple(Endpoint(each, URL, (b"key",), selection=elsewhere) for each in range(1, MANY + 1))
     selector = Selector(Metrics(), None, Ticking(TURN / 100))
@@ -313,8 +313,8 @@ def test_topics_take_a_part_of_a_turn() -> None:
     assert 0 < each.position <= 101
 
 
-def test_who_has_to_wait_is_not_judged_again() -> None:
-    """While the database does not keep up, a slow filter that has said yes costs nothing."""
+def test_a_waiting_delivery_is_not_filtered_again() -> None:
+    """While the database does not keep up, the cost of a slow filter that has matched is not paid again."""
     lanes, settling = Lanes(LANE_DELIVERIES * 2), Postponed(room=0)
     targets = choosy(1, "data.n == 1")
     fill(lanes, targets[0], LANE_DELIVERIES)
@@ -329,8 +329,8 @@ def test_who_has_to_wait_is_not_judged_again() -> None:
 
 
 @pytest.mark.parametrize("started", [False, True])
-def test_abandoned_it_stores_what_is_wanted_alone(*, started: bool) -> None:
-    """The filter is asked about the rest as it would have been; with the last of it the record is settled."""
+def test_abandoned_it_stores_only_wanted_deliveries(*, started: bool) -> None:
+    """The remaining filters are evaluated as usual. The record is settled with the last stored delivery."""
     lanes, settling, settled = Lanes(LANE_DELIVERIES * 2), Postponed(), list[int]()
     targets = (*endpoints(2), *choosy(4, "data.n > 1")[2:], *choosy(6, "data.n == 1")[4:])
     fill(lanes, targets[1], LANE_DELIVERIES)
@@ -347,8 +347,8 @@ def test_abandoned_it_stores_what_is_wanted_alone(*, started: bool) -> None:
 
 
 @pytest.mark.parametrize("abandoned", [False, True])
-def test_where_a_filter_cannot_be_asked_the_event_is_stored_untried(*, abandoned: bool) -> None:
-    """With the word that it has to be asked; a filter that does not want it is asked as ever."""
+def test_an_event_whose_filter_cannot_run_is_stored_unfiltered(*, abandoned: bool) -> None:
+    """The row records that the filter must still run. The other subscriptions' filters run as usual."""
     settling, settled = Postponed(), list[int]()
     broken = Endpoint(1, URL, (b"k",), selection=Selection(None, BrokenFilter()))
     targets = (broken, *choosy(3, "data.n > 1")[1:], *endpoints(4)[3:])
@@ -363,7 +363,7 @@ def test_where_a_filter_cannot_be_asked_the_event_is_stored_untried(*, abandoned
 
 
 def test_abandoned_it_does_not_wait_for_slow_filters() -> None:
-    """What they have not judged stays unsettled, and the next owner reads the record again."""
+    """Deliveries not yet filtered stay unsettled, and the next owner reads the record again."""
     settling, settled, clock = Postponed(), list[int](), Ticking(0.1)
     targets = choosy(100, "data.n == 1")
     record = OpenRecord(settled.append, 0, 100)
@@ -384,7 +384,7 @@ def test_abandoned_it_does_not_wait_for_slow_filters() -> None:
     slots=st.integers(1, 50),
 )
 def test_each_subscription_is_served_once(full: set[int], rooms: list[int], slots: int, *, slow: bool) -> None:
-    """Queued or stored, in order, never both, whatever is full and however often it has to wait."""
+    """Each delivery is queued or stored, in order, never both, whichever lanes are full and however often it waits."""
     targets = endpoints(20)
     lanes, settling, settled = Lanes(slots), Postponed(), list[int]()
     for endpoint in targets:

@@ -1,4 +1,4 @@
-"""A process that is full, whoever fills it: events go on all the same."""
+"""A full process: events go on, whatever fills it."""
 
 from itertools import count
 from typing import NamedTuple
@@ -22,14 +22,14 @@ TICK = 0.1  # seconds of a turn
 
 
 class Lot(NamedTuple):
-    """What of a subscription may be: its limits, and for how many turns its receiver keeps a request open."""
+    """A subscription's limits, and the turns for which its receiver keeps a request open."""
 
     max_in_flight: int | None
     rate_limit: float | None
     ordered: bool
     batch: Batch | None
     turns: int
-    fails: bool  # at first
+    fails: bool  # on the first attempt
 
 
 LOTS = st.builds(
@@ -48,9 +48,9 @@ LOTS = st.builds(
     lots=st.lists(LOTS, min_size=1, max_size=16), slots=st.sampled_from([1, 2, 3, 10, 1000]), behind=st.integers(0, 5)
 )
 def test_a_full_process_always_goes_on(lots: list[Lot], slots: int, behind: int) -> None:
-    """Whoever fills it: hung, limited, failing, in order, or gathering. All that comes is queued or stored, once.
+    """Hung, rate-limited, failing, ordered or gathering deliveries may fill it. Each is queued or stored once.
 
-    With slots for all it waits for nobody; without, for as long as requests take that have all of them.
+    With slots for all, the fan-out never waits. Without, it waits at most as long as the requests that hold all slots.
     """
     targets = tuple(
         Endpoint(number, URL, (b"key",), lot.ordered, lot.max_in_flight, lot.rate_limit, batch=lot.batch)
@@ -75,7 +75,7 @@ def test_a_full_process_always_goes_on(lots: list[Lot], slots: int, behind: int)
                 coming.pop(0)
             if not coming:
                 break
-            assert lanes.held <= max(held, 8)  # what was open and has failed comes on top
+            assert lanes.held <= max(held, 8)  # failed deliveries whose requests were open come on top
             before, stands = stands, (len(coming), coming[0].position)
             stood = stood + 1 if before == stands else 0
             assert stood <= (SLOW / TICK if slots > len(lots) * events else events * len(lots) * HUNG)

@@ -1,4 +1,4 @@
-"""Batches in lanes: how large they get, how long they wait, who goes alone, and that nothing is sent twice or lost."""
+"""Batches in lanes: their size, their wait, which deliveries go alone, and that none is lost or sent twice."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -16,15 +16,15 @@ from consumer.subscriptions.endpoint import Batch, Endpoint
 
 
 def lane_of(lanes: Lanes, batch: Batch | None, number: int = 1, **limits: float) -> Lane:
-    """The lane of a subscription that asks for batches."""
-    endpoint = Endpoint(number, "http://example.com/", (b"key",), batch=batch, **limits)  # type: ignore[arg-type]  # names of its fields
+    """The lane of a subscription with batches."""
+    endpoint = Endpoint(number, "http://example.com/", (b"key",), batch=batch, **limits)  # type: ignore[arg-type]  # field names
     return lanes.lane(endpoint)
 
 
 def delivery(
     lane: Lane, offset: int = 0, *, size: int = 1, key: str | None = None, status: int | None = None
 ) -> Delivery:
-    """A delivery of a body of so many bytes; its last attempt was answered with `status`, if that is one."""
+    """A delivery with a body of this size. If `status` is given, its last attempt was answered with it."""
     event = Event(RecordId("t", 0, offset, 0), "a", f"msg_{offset}", bytes(size), "application/json", None, None)
     ordering_key = None if key is None else OrderingKey(lane.endpoint.subscription_id, "t", 0, key)
     result = Delivery(event, lane, OpenRecord(lambda _: None, offset, 1), ordering_key)
@@ -33,19 +33,19 @@ def delivery(
 
 
 def put(lanes: Lanes, lane: Lane, offsets: Sequence[int], now: float = 0.0) -> None:
-    """Queue deliveries that were never tried."""
+    """Queue deliveries that were never attempted."""
     for offset in offsets:
         lanes.enqueue(delivery(lane, offset), now)
 
 
 def sent(lanes: Lanes, now: float = 0.0) -> list[list[int]]:
-    """The offsets that each request carries of those that a turn starts."""
+    """The offsets in each request that one turn starts."""
     lanes.wake(now)
     return [[each.event.record.offset for each in first.batch()] for first in iter(lambda: lanes.next(now), None)]
 
 
 def test_a_batch_goes_when_it_is_full() -> None:
-    """Two that are full go at once, in the order of the log; the rest waits for a third, or for its time."""
+    """Two full batches go at once, in the order of the log. The rest waits for a third one or for its time."""
     lanes = Lanes(100)
     lane = lane_of(lanes, Batch(3, 2.0))
     put(lanes, lane, range(7))
@@ -58,7 +58,7 @@ def test_a_batch_goes_when_it_is_full() -> None:
 
 
 def test_a_batch_goes_when_its_first_has_waited() -> None:
-    """By itself, neither earlier nor later, and without anything that looks for it meanwhile."""
+    """It goes neither earlier nor later, and no turn examines the lane meanwhile."""
     lanes = Lanes(100)
     lane = lane_of(lanes, Batch(3, 2.0))
     put(lanes, lane, [0], now=1.0)
@@ -72,7 +72,7 @@ def test_a_batch_goes_when_its_first_has_waited() -> None:
 
 
 def test_a_batch_goes_when_it_has_its_bytes() -> None:
-    """A mebibyte of bodies together; what would pass it goes next, and a body that is larger goes alone."""
+    """A batch holds up to a mebibyte of bodies. The delivery beyond that goes next; a larger body goes alone."""
     lanes = Lanes(100)
     lane = lane_of(lanes, Batch(100, 2.0))
     for offset, size in enumerate([BATCH_BYTES // 2, BATCH_BYTES // 2 - 1]):
@@ -86,16 +86,16 @@ def test_a_batch_goes_when_it_has_its_bytes() -> None:
     assert sent(lanes, 2.0) == [[4]]
 
 
-def test_a_batch_of_one_needs_no_waiting() -> None:
-    """A size of one is an array of one, at once."""
+def test_a_batch_of_one_does_not_wait() -> None:
+    """A batch size of one sends an array of one, at once."""
     lanes = Lanes(100)
     put(lanes, lane_of(lanes, Batch(1, 60.0)), range(2))
     assert sent(lanes) == [[0], [1]]
 
 
 @pytest.mark.parametrize("status", [400, 404, 422, 302])
-def test_what_was_refused_goes_alone(status: int) -> None:
-    """Whoever may be to blame takes no others with it, and waits for none; where it stands does not matter."""
+def test_a_refused_delivery_goes_alone(status: int) -> None:
+    """It takes no others with it and waits for none, wherever it stands in the queue."""
     lanes = Lanes(100)
     lane = lane_of(lanes, Batch(3, 2.0))
     lanes.enqueue(delivery(lane, 0), 0.0)
@@ -108,8 +108,8 @@ def test_what_was_refused_goes_alone(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 408])
-def test_what_a_receiver_could_not_take_goes_in_batches(status: int) -> None:
-    """Those that failed together meet again, though each is due at a time of its own; behind what is queued."""
+def test_retries_of_a_receiver_failure_go_in_batches(status: int) -> None:
+    """Deliveries that failed together share a batch again, though each has its own due time, behind queued ones."""
     lanes = Lanes(100)
     lane = lane_of(lanes, Batch(4, 2.0))
     put(lanes, lane, [9])
@@ -122,7 +122,7 @@ def test_what_a_receiver_could_not_take_goes_in_batches(status: int) -> None:
 
 
 def test_a_batch_holds_one_event_of_a_key() -> None:
-    """The next one of the key goes with a later batch, when the first is done with."""
+    """The key's next event goes in a later batch, after the first has ended."""
     lanes = Lanes(100)
     lane = lane_of(lanes, Batch(4, 2.0))
     for offset, key in enumerate("aabcad"):
@@ -140,7 +140,7 @@ def test_a_batch_holds_one_event_of_a_key() -> None:
 
 
 def test_a_batch_is_one_request_to_every_limit() -> None:
-    """Slots, `max_in_flight`, `rate_limit` and a breaker count requests; a lane has room for what these may carry."""
+    """Slots, `max_in_flight`, `rate_limit` and the breaker count requests. A lane has room for what these may carry."""
     lanes = Lanes(1000)
     lane = lane_of(lanes, Batch(100, 60.0), max_in_flight=2, rate_limit=1.0)
     admitted = 0
@@ -157,7 +157,7 @@ def test_a_batch_is_one_request_to_every_limit() -> None:
 
 
 def test_a_probe_is_a_batch() -> None:
-    """Behind a breaker that was open a whole batch has room, and the next one waits for its answer."""
+    """After an open period there is room for a whole batch. The next batch waits for its answer."""
     lanes = Lanes(1000)
     lane = lane_of(lanes, Batch(1000, 60.0))
     for _ in range(10):
@@ -176,8 +176,8 @@ def test_a_probe_is_a_batch() -> None:
     assert [len(each) for each in sent(lanes, until + 0.1)] == [1000]
 
 
-def test_a_lane_without_room_waits_for_no_more() -> None:
-    """What cannot come in cannot make the batch full: of one key, or behind a rate, it would stand for a minute."""
+def test_a_full_lane_sends_an_incomplete_batch() -> None:
+    """No further delivery can come in to fill the batch. With one key or a rate limit, it would wait for a minute."""
     lanes = Lanes(100)
     lane = lane_of(lanes, Batch(1000, 60.0))
     for offset in range(LANE_DELIVERIES):
@@ -185,8 +185,8 @@ def test_a_lane_without_room_waits_for_no_more() -> None:
     assert sent(lanes) == [[0, 1]]
 
 
-def test_a_process_without_room_waits_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches that wait for long must not keep the others' deliveries out; with room again, they wait again."""
+def test_a_full_process_sends_incomplete_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches with long waits must not keep other deliveries out. When there is room again, they wait again."""
     monkeypatch.setattr("consumer.delivery.lanes.ALL_DELIVERIES", 6)
     lanes = Lanes(100)
     waiting = [lane_of(lanes, Batch(100, 60.0), number) for number in (1, 2)]
@@ -198,10 +198,10 @@ def test_a_process_without_room_waits_for_no_more(monkeypatch: pytest.MonkeyPatc
     assert sent(lanes, 1.0) == []
 
 
-def test_a_full_lane_is_waited_for_while_its_batch_may_go() -> None:
-    """Its head has waited for company, not for the receiver: what comes next is held for a turn, and not stored.
+def test_a_full_lane_holds_the_intake_while_its_batch_may_go() -> None:
+    """Its head has waited for more deliveries, not for the receiver. The next one is held for a turn, not stored.
 
-    A receiver that hangs is not waited for once the lane has as much open as it may.
+    A hung receiver does not hold the intake once the lane has its maximum open.
     """
     lanes = Lanes(1000)
     lane = lane_of(lanes, Batch(1000, 60.0))
@@ -218,7 +218,7 @@ def test_a_full_lane_is_waited_for_while_its_batch_may_go() -> None:
 
 
 def test_batches_that_hang_hold_a_bounded_number_of_deliveries() -> None:
-    """In slots alone a lane could have half a million open."""
+    """Counted in slots alone, a lane could have half a million deliveries open."""
     lanes = Lanes(10_000)
     for size in (3, 100, 1000):
         lane = lane_of(lanes, Batch(size, 60.0), size)
@@ -226,8 +226,8 @@ def test_batches_that_hang_hold_a_bounded_number_of_deliveries() -> None:
         assert len(sent(lanes)) == lane.in_flight == OPEN_DELIVERIES // size
 
 
-def test_a_lane_that_is_told_of_batches_or_of_none_goes_on(lanes: Lanes) -> None:
-    """What waits for a batch goes when the subscription asks for none, or for another wait; retries too."""
+def test_a_lane_goes_on_when_its_batch_option_changes(lanes: Lanes) -> None:
+    """Waiting deliveries go when the subscription no longer asks for batches, or for a shorter wait. Retries do too."""
     batched = lane_of(lanes, Batch(10, 60.0))
     put(lanes, batched, range(2))
     assert sent(lanes) == []
@@ -241,8 +241,8 @@ def test_a_lane_that_is_told_of_batches_or_of_none_goes_on(lanes: Lanes) -> None
 
 
 @pytest.mark.parametrize("batch", [None, Batch(1, 0.0)])
-def test_a_lane_at_its_limit_goes_on_when_that_is_raised(lanes: Lanes, batch: Batch | None) -> None:
-    """By its subscription, or by a larger share: the requests that are open need not end, they may hang."""
+def test_a_lane_at_its_limit_goes_on_when_the_limit_is_raised(lanes: Lanes, batch: Batch | None) -> None:
+    """The subscription or a larger share may raise it. The open requests need not end first: they may hang."""
     lanes.rebound(lambda _: 0.5)
     lane = lane_of(lanes, batch, max_in_flight=2)
     put(lanes, lane, range(4))
@@ -253,8 +253,8 @@ def test_a_lane_at_its_limit_goes_on_when_that_is_raised(lanes: Lanes, batch: Ba
     assert sent(lanes, 0.2) == [[2]]
 
 
-def test_what_is_given_back_is_the_first_again(lanes: Lanes) -> None:
-    """In its order, and counted as what waits."""
+def test_deliveries_that_are_given_back_go_first(lanes: Lanes) -> None:
+    """They keep their order and count as queued."""
     lane = lane_of(lanes, Batch(4, 0.0))
     put(lanes, lane, range(5))
     lanes.wake(0.0)
@@ -268,12 +268,12 @@ def test_what_is_given_back_is_the_first_again(lanes: Lanes) -> None:
 
 @pytest.fixture
 def lanes() -> Lanes:
-    """With slots for all."""
+    """Lanes with slots for all requests."""
     return Lanes(100)
 
 
 class Offer(NamedTuple):
-    """A delivery that comes at a tick."""
+    """A delivery that arrives at a tick."""
 
     tick: int
     size: int
@@ -281,15 +281,15 @@ class Offer(NamedTuple):
 
 
 OFFERS = st.lists(st.builds(Offer, st.integers(0, 30), st.integers(0, 12), st.booleans()), max_size=60)
-ROOM = 20  # bytes of a batch, here
+ROOM = 20  # bytes of a batch in this test
 TICK = 0.25
 
 
 @given(offers=OFFERS, size=st.integers(1, 8), ticks=st.integers(0, 12), retried=st.sets(st.integers(0, 59)))
-def test_every_delivery_goes_once_in_time_in_a_batch_that_is_bounded(
+def test_every_delivery_goes_once_in_time_in_a_bounded_batch(
     offers: list[Offer], size: int, ticks: int, retried: set[int]
 ) -> None:
-    """And no batch goes early: it is full, it has its bytes, it goes alone, or its first one has waited."""
+    """No batch goes early: it is full, has its bytes, goes alone, or its first delivery has waited."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("consumer.delivery.delivery.BATCH_BYTES", ROOM)
         lanes = Lanes(1000)
@@ -329,9 +329,9 @@ def test_every_delivery_goes_once_in_time_in_a_batch_that_is_bounded(
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 5))
 @example([0] * 25 + [1], 1)
-def test_the_order_of_what_was_never_tried_is_the_logs(gaps: list[int], size: int) -> None:
-    """Within a batch and from batch to batch."""
-    lanes = Lanes(200)  # no request ends here: a lane of which nothing ends has room for all of them
+def test_new_deliveries_keep_the_order_of_the_log(gaps: list[int], size: int) -> None:
+    """The order holds within a batch and from batch to batch."""
+    lanes = Lanes(200)  # no request ends here: a lane without ended requests has room for all of them
     lane = lane_of(lanes, Batch(size, 1.0))
     began: list[list[int]] = []
     now = 0.0

@@ -1,4 +1,4 @@
-"""What may start: slots shared, queues bounded, keys in order, limits kept, nothing lost in between."""
+"""Which deliveries may start: shared slots, bounded queues, keys in order, limits; and that none is lost."""
 
 import random
 from collections import defaultdict
@@ -19,7 +19,7 @@ from tests.delivery.lanes_kit import BODY, delivery, endpoint, fill, started, tu
 
 
 def test_a_record_is_settled_with_its_last_delivery() -> None:
-    """Not before, and once."""
+    """It is settled once, and not before."""
     settled: list[int] = []
     record = OpenRecord(settled.append, 42, 3)
     record.settle_one()
@@ -30,7 +30,7 @@ def test_a_record_is_settled_with_its_last_delivery() -> None:
 
 
 def test_a_hung_receiver_leaves_slots_to_the_others() -> None:
-    """The first lane gets half of the slots, the second half of the rest: a third still starts at once."""
+    """The first lane gets half of the slots, the second half of the rest. A third still starts at once."""
     lanes = Lanes(100)
     for number in (1, 2, 3):
         fill(lanes, lanes.lane(endpoint(number)), 200)
@@ -41,12 +41,12 @@ def test_a_hung_receiver_leaves_slots_to_the_others() -> None:
 
 @pytest.mark.parametrize(("busy", "each"), [(1, 800), (2, 444), (3, 307)])
 def test_lanes_whose_requests_end_share_most_of_the_slots(busy: int, each: int) -> None:
-    """One gets four fifths, two four ninths each; the rest is for one that begins."""
+    """One lane gets four fifths, two get four ninths each. The rest is for a lane that begins."""
     lanes = Lanes(1000)
     moving = [lanes.lane(endpoint(number)) for number in range(busy)]
     for lane in moving:
         fill(lanes, lane, 1000)
-    for _ in range(6000):  # one of each ends, and what may start does
+    for _ in range(6000):  # in each lane one request ends, then every delivery that may start does
         started(lanes)
         for lane in moving:
             lanes.finished(lane)
@@ -58,20 +58,20 @@ def test_lanes_whose_requests_end_share_most_of_the_slots(busy: int, each: int) 
     assert len([each for each in started(lanes) if each.lane is late]) >= (1000 - busy * each) // 2 - 5
 
 
-def test_more_receivers_that_time_out_than_slots_share_a_part_of_these() -> None:
-    """A healthy one starts at once beside them; each of them gets its turn; and one that answers is out of the part."""
+def test_timed_out_receivers_beyond_the_slots_share_a_part_of_them() -> None:
+    """A healthy receiver starts at once beside them. Each gets its turn; one that answers leaves the shared part."""
     lanes = Lanes(200)
     hung = [lanes.lane(endpoint(number)) for number in range(240)]
     for lane in hung:
         fill(lanes, lane, 1)
     first = started(lanes)
-    assert len(first) == 200, "nothing is known of them yet"
+    assert len(first) == 200, "none of them has timed out yet"
     for each in first:
         lanes.finished(each.lane)
         lanes.ended(each.lane, timed_out=True)
         fill(lanes, each.lane, 1)
     second = started(lanes, 15.0)
-    assert len(second) == 40 + 200 // TIMED_OUT, "those that were never tried, and the part"
+    assert len(second) == 40 + 200 // TIMED_OUT, "those never tried, and the shared part"
     healthy = lanes.lane(endpoint(1000))
     fill(lanes, healthy, 50, 15.0)
     assert {each.lane for each in started(lanes, 15.0)} == {healthy}
@@ -85,8 +85,8 @@ def test_more_receivers_that_time_out_than_slots_share_a_part_of_these() -> None
     assert len(started(lanes, 30.0)) == 20
 
 
-def test_hung_receivers_take_from_one_half_of_the_slots() -> None:
-    """Of which nothing has ended for a while, they get one request each beyond it; a lane that moves gets its share."""
+def test_hung_receivers_take_at_most_half_of_the_slots() -> None:
+    """Lanes without an ended request for a while get one request each beyond half. A moving lane gets its share."""
     lanes = Lanes(1000)
     hung = [lanes.lane(endpoint(number)) for number in range(100)]
     for lane in hung:
@@ -109,7 +109,7 @@ def test_hung_receivers_take_from_one_half_of_the_slots() -> None:
 
 
 def test_a_turn_opens_few_new_connections() -> None:
-    """Each needs a TLS handshake; receivers that keep theirs do not wait for those that do not."""
+    """Each needs a TLS handshake. Receivers that keep connections open do not wait for those that close them."""
     lanes = Lanes(1000)
     closing, kept, plain = (
         lanes.lane(endpoint(n, f"http{s}://example.com/")) for n, s in ((1, "s"), (2, "s"), (3, ""))
@@ -127,7 +127,7 @@ def test_a_turn_opens_few_new_connections() -> None:
 
 
 def test_one_slot_is_enough_for_one_delivery() -> None:
-    """With a single slot deliveries go one by one."""
+    """With a single slot, deliveries go one by one."""
     lanes = Lanes(1)
     lane = lanes.lane(endpoint())
     fill(lanes, lane, 2)
@@ -146,7 +146,7 @@ def test_lanes_take_turns() -> None:
 
 
 def moving(lanes: Lanes, lane: Lane, now: float) -> None:
-    """One of the lane ends at this moment, and the next takes its place."""
+    """One request of the lane ends now, and the next takes its place."""
     lanes.wake(now)
     each = lanes.next(now)
     assert each is not None
@@ -154,8 +154,8 @@ def moving(lanes: Lanes, lane: Lane, now: float) -> None:
     lanes.enqueue(delivery(lane), now)
 
 
-def test_a_full_lane_waits_for_a_fast_receiver_and_not_for_a_slow_one() -> None:
-    """While the head of the queue is young, the intake is held; then deliveries are stored."""
+def test_a_full_lane_holds_the_intake_if_its_receiver_is_fast() -> None:
+    """While the head of the queue is young, the intake is held. Afterwards deliveries are stored."""
     lanes = Lanes(10)
     lane = lanes.lane(endpoint())
     fill(lanes, lane, LANE_DELIVERIES, now=100.0)
@@ -166,10 +166,10 @@ def test_a_full_lane_waits_for_a_fast_receiver_and_not_for_a_slow_one() -> None:
     assert lanes.admit(lanes.lane(endpoint(2)), 1, 200.0) is Admission.QUEUE
 
 
-def test_a_lane_is_waited_for_only_while_it_moves() -> None:
-    """A receiver that has gone quiet holds the others up for a tenth of a second, not for as long as its head is young.
+def test_a_full_lane_holds_the_intake_only_while_requests_end() -> None:
+    """A silent receiver holds the intake for a tenth of a second, not for as long as its head is young.
 
-    The lane's life begins with what is queued first, so that a burst into an idle lane is not taken for a hang.
+    The time counts from the first queued delivery, so that a burst into an idle lane does not count as a hang.
     """
     lanes = Lanes(10)
     lane = lanes.lane(endpoint())
@@ -182,7 +182,7 @@ def test_a_lane_is_waited_for_only_while_it_moves() -> None:
 
 
 def test_a_lane_full_of_retries_is_slow() -> None:
-    """A receiver whose deliveries all wait for their next attempt must not hold the intake."""
+    """A receiver with all deliveries waiting for their next attempt must not hold the intake."""
     lanes = Lanes(LANE_DELIVERIES)
     lane = lanes.lane(endpoint())
     for offset in range(LANE_DELIVERIES):
@@ -193,7 +193,7 @@ def test_a_lane_full_of_retries_is_slow() -> None:
 
 
 def test_a_lane_is_bounded_in_bytes() -> None:
-    """Large bodies fill a lane before their number does, but one alone always goes."""
+    """Large bodies fill a lane before their number does. A single one always goes."""
     lanes = Lanes(1)
     lane = lanes.lane(endpoint())
     assert lanes.admit(lane, LANE_BYTES * 2, 0.0) is Admission.QUEUE
@@ -203,7 +203,7 @@ def test_a_lane_is_bounded_in_bytes() -> None:
 
 
 def test_a_lane_without_room_for_another_large_body_is_full() -> None:
-    """Else its rows, the oldest that are due, would be read from the database again and again and be refused."""
+    """Otherwise its oldest due rows would be read from the database and refused again and again."""
     lanes = Lanes(1)
     lane = lanes.lane(endpoint())
     body = bytes(2**20 - 1)
@@ -213,8 +213,8 @@ def test_a_lane_without_room_for_another_large_body_is_full() -> None:
     assert lanes.room(1, 0.0) == 0
 
 
-def test_a_lane_is_cleared_without_a_look_at_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is queued, waits, and stands behind what is open: with thousands of receivers down, each look counts."""
+def test_clearing_a_lane_does_not_iterate_over_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes queued, waiting and chained deliveries. With thousands of receivers down, each iteration would count."""
     lanes = Lanes(100)
     lane, other = lanes.lane(endpoint(1)), lanes.lane(endpoint(2))
     lanes.enqueue(delivery(lane, 0, key="a"), 0.0)
@@ -239,8 +239,8 @@ def test_a_lane_is_cleared_without_a_look_at_the_others(monkeypatch: pytest.Monk
     assert [each.event.record.offset for each in started(lanes, 6.0)] == [4]
 
 
-def test_a_lane_that_was_cleared_where_it_stood_goes_on() -> None:
-    """It is listed still: what is queued next finds its place, in turn, once."""
+def test_a_cleared_lane_in_the_turn_list_goes_on() -> None:
+    """It is still listed. The next queued delivery gets its turn there, once."""
     lanes = Lanes(100)
     lane, other = lanes.lane(endpoint(1)), lanes.lane(endpoint(2))
     for each in (lane, other):
@@ -254,7 +254,7 @@ def test_a_lane_that_was_cleared_where_it_stood_goes_on() -> None:
 
 
 def test_retries_come_when_due_and_first() -> None:
-    """A retry waits its time, then goes ahead of what was never tried."""
+    """A retry waits until it is due, then goes ahead of deliveries that were never tried."""
     lanes = Lanes(100)
     lane = lanes.lane(endpoint())
     retry = delivery(lane, 7)
@@ -267,8 +267,8 @@ def test_retries_come_when_due_and_first() -> None:
     assert lanes.next(10.0) is retry
 
 
-def test_a_changed_url_is_used_for_what_is_queued() -> None:
-    """The lane sends where the subscription points now."""
+def test_a_changed_url_applies_to_queued_deliveries() -> None:
+    """The lane sends to the subscription's present URL."""
     lanes = Lanes(10)
     lane = lanes.lane(endpoint())
     fill(lanes, lane, 1)
@@ -279,7 +279,7 @@ def test_a_changed_url_is_used_for_what_is_queued() -> None:
 
 
 def test_a_mark_changes_no_request() -> None:
-    """An outage that marks ten thousand subscriptions is not ten thousand requests to prepare."""
+    """An outage that marks ten thousand subscriptions does not prepare ten thousand requests anew."""
     lanes = Lanes(10)
     lane = lanes.lane(endpoint())
     prepared = lane.prepared
@@ -290,8 +290,8 @@ def test_a_mark_changes_no_request() -> None:
     assert lane.prepared is not prepared
 
 
-def test_however_many_subscriptions_change_lanes_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the next turn: what each rests for may be over."""
+def test_lanes_are_woken_once_however_many_subscriptions_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It happens in the next turn, because each lane's reason to wait may be over."""
     heaps = 0
 
     def counted(heap: list[object]) -> None:
@@ -314,7 +314,7 @@ def test_however_many_subscriptions_change_lanes_are_looked_at_once(monkeypatch:
 
 
 @pytest.mark.parametrize("url", ["http://", "nonsense", "http://[::1", "http://a:99999/"])
-def test_a_url_that_is_none_is_an_error_not_a_crash(url: str) -> None:
+def test_an_invalid_url_is_an_error_not_a_crash(url: str) -> None:
     """The lane keeps the error for its deliveries."""
     prepared = Lanes(1).lane(endpoint(url=url)).prepared
     assert isinstance(prepared, ValueError | Template)
@@ -322,8 +322,8 @@ def test_a_url_that_is_none_is_an_error_not_a_crash(url: str) -> None:
         assert isinstance(prepared, ValueError)
 
 
-def test_withdrawing_takes_only_what_leaves() -> None:
-    """Queued and waiting deliveries of a partition come out; the others still start."""
+def test_withdrawing_takes_only_the_leaving_partition() -> None:
+    """Its queued and waiting deliveries come out. The others still start."""
     lanes = Lanes(100)
     lane, other = lanes.lane(endpoint(1)), lanes.lane(endpoint(2))
     fill(lanes, lane, 4)
@@ -337,8 +337,8 @@ def test_withdrawing_takes_only_what_leaves() -> None:
     assert not started(lanes)
 
 
-def test_a_key_goes_one_at_a_time_and_the_others_go_on() -> None:
-    """What comes for a key stands behind the one that is queued, open or waiting for its retry; other keys do not."""
+def test_a_key_goes_one_at_a_time_beside_other_keys() -> None:
+    """New deliveries of a key stand behind its queued, open or waiting one. Other keys do not wait."""
     lanes = Lanes(100)
     lane = lanes.lane(endpoint())
     for offset, key in enumerate("aabab"):
@@ -362,8 +362,8 @@ def test_a_key_goes_one_at_a_time_and_the_others_go_on() -> None:
     assert (started(lanes, 5.0), lanes.held, lanes.slots.in_flight) == ([], 1, 2)
 
 
-def test_a_head_that_leaves_takes_its_chain_along() -> None:
-    """In order, of this key only; a later delivery of the key begins a new chain, and may start."""
+def test_a_withdrawn_head_takes_its_chain_along() -> None:
+    """The chain comes out in order, of this key only. A later delivery of the key begins a new chain and may start."""
     lanes = Lanes(100)
     lane = lanes.lane(endpoint())
     for offset, key in enumerate("aabaa"):
@@ -383,7 +383,7 @@ def pair_of(each: Delivery) -> OrderingKey:
 
 
 def test_a_limit_is_shared_among_workers_and_follows_the_partitions() -> None:
-    """A quarter of the partitions: a quarter of the requests and of the rate; one request at least."""
+    """With a quarter of the partitions, a worker gets a quarter of the requests, at least one, and of the rate."""
     lanes = Lanes(1000)
     lanes.rebound(lambda _: 0.25)
     eight, two = lanes.lane(endpoint(1, max_in_flight=8)), lanes.lane(endpoint(2, max_in_flight=2))
@@ -392,7 +392,7 @@ def test_a_limit_is_shared_among_workers_and_follows_the_partitions() -> None:
     started(lanes)
     assert (eight.in_flight, two.in_flight) == (2, 1)
     lanes.rebound(lambda _: 1.0)
-    for lane in (eight, two):  # something has to end for the lane to be looked at again
+    for lane in (eight, two):  # a lane goes on only after a request has ended
         lanes.finished(lane)
     started(lanes)
     assert (eight.in_flight, two.in_flight) == (8, 2)
@@ -402,7 +402,7 @@ def test_a_limit_is_shared_among_workers_and_follows_the_partitions() -> None:
 
 
 def test_a_limit_is_shared_by_the_topics_that_a_subscription_names() -> None:
-    """Of those it names this worker has all there is; of all together a tenth."""
+    """This worker's share is all of the topics that the subscription names, but a tenth of all topics."""
     lanes = Lanes(1000)
     selection = Selection(frozenset({"orders"}))
     chosen, other = endpoint(max_in_flight=50, selection=selection), endpoint(2, max_in_flight=50)
@@ -415,8 +415,8 @@ def test_a_limit_is_shared_by_the_topics_that_a_subscription_names() -> None:
 
 
 @pytest.mark.parametrize("by", ["rate", "share"])
-def test_a_rate_that_is_raised_counts_at_once(by: str) -> None:
-    """The next start was a quarter of an hour away; so with a worker's share, when others leave the group."""
+def test_a_raised_rate_applies_at_once(by: str) -> None:
+    """The next start was a quarter of an hour away. The same holds for a larger share, when other workers leave."""
     lanes = Lanes(100)
     lanes.rebound(lambda _: 0.001)
     lane = lanes.lane(endpoint(rate_limit=1.0))
@@ -430,8 +430,8 @@ def test_a_rate_that_is_raised_counts_at_once(by: str) -> None:
     assert len(started(lanes, 2.0) + started(lanes, 3.0)) == 2
 
 
-def test_a_rate_is_kept_and_only_what_it_sends_soon_is_queued() -> None:
-    """Eight a second: one at once, then one each eighth of a second; beyond 5 s worth of them the rest is stored."""
+def test_a_rate_is_kept_and_only_deliveries_sent_soon_are_queued() -> None:
+    """Eight a second: one at once, then one each eighth of a second. What exceeds 5 s at this rate is stored."""
     lanes = Lanes(1000)
     lane = lanes.lane(endpoint(rate_limit=8.0))
     admitted = 0
@@ -448,8 +448,8 @@ def test_a_rate_is_kept_and_only_what_it_sends_soon_is_queued() -> None:
     assert (lanes.wakes_before(2.0), lanes.wakes_before(2.01)) == (False, True)
 
 
-def test_an_open_breaker_takes_nothing_and_the_probe_is_alone() -> None:
-    """Open: all of it is stored. Half-open: one goes, the next waits for its answer; then twice as many."""
+def test_an_open_breaker_admits_nothing_and_the_probe_is_alone() -> None:
+    """Open: all deliveries are stored. Half-open: one goes, the next waits for its answer. Then twice as many go."""
     lanes = Lanes(1000)
     lane = lanes.lane(endpoint())
     for _ in range(10):
@@ -469,7 +469,7 @@ def test_an_open_breaker_takes_nothing_and_the_probe_is_alone() -> None:
 
 
 def test_a_lane_rests_until_its_breaker_lets_a_request_through() -> None:
-    """What was queued when it opened is not started, and goes on by itself."""
+    """Deliveries queued when it opened do not start until then, and no event from outside is needed."""
     lanes = Lanes(10)
     lane = lanes.lane(endpoint())
     fill(lanes, lane, 2)
@@ -494,17 +494,17 @@ ENDPOINTS = (
 
 
 class LanesMachine(RuleBasedStateMachine):
-    """Random offers, starts, ends and withdrawals against plain lists of what is where, and who is before whom."""
+    """Random offers, starts, ends and withdrawals, compared with plain lists of the deliveries and their order."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lanes = Lanes(8)
         self.now = 0.0
         self.here: set[Delivery] = set()
-        self.flying: list[Delivery] = []  # requests
+        self.flying: list[Delivery] = []  # open requests
         self.ordering_keys: defaultdict[OrderingKey, list[Delivery]] = defaultdict(
             list
-        )  # what is here or open, in order
+        )  # deliveries held or open, in order
         self.offsets = iter(range(10**9))
 
     @rule(
@@ -588,7 +588,7 @@ class LanesMachine(RuleBasedStateMachine):
 
     @rule(partition=st.integers(0, 1), cancel=st.booleans())
     def leave(self, partition: int, *, cancel: bool) -> None:
-        """A partition leaves; what is open of it goes on, or is cut off. What else a request carries is tried again."""
+        """A partition leaves. Its open requests go on or are cancelled; their other deliveries are tried again."""
 
         def leaves(each: Delivery) -> bool:
             return each.event.record.partition == partition
@@ -606,7 +606,7 @@ class LanesMachine(RuleBasedStateMachine):
 
     @rule(to=st.sampled_from(ENDPOINTS))
     def leave_alone(self, to: Endpoint) -> None:
-        """All that waits for a subscription is taken out."""
+        """All waiting deliveries of a subscription are taken out."""
         lane = self.lanes.lane(to)
         self.withdrawn(self.lanes.clear(lane), {each for each in self.here if each.lane is lane})
 
@@ -635,14 +635,14 @@ class LanesMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_may_go_is_woken(self) -> None:
-        """A lane in which something is queued is in turn, waits for an end, or goes on by itself, in time."""
+        """A lane with queued deliveries is listed, waits for a request to end, or is woken in time."""
         for lane in self.lanes:
             if lane.batch is not None and lane.queue and not lane.listed and lane.startable_at(self.now) <= self.now:
                 end = max(self.now, lane.queue[0].queued_at + lane.batch.wait)
                 assert any(each is lane and at <= end for at, _, each in self.lanes._gathering)
 
     def teardown(self) -> None:
-        """Everything that was taken in comes out in the end."""
+        """Every admitted delivery comes out in the end."""
         for _ in range(400):
             self.pass_time(60.0)
             self.start()
@@ -659,7 +659,7 @@ TestLanes = LanesMachine.TestCase
 
 @given(st.integers(1, 2000), st.integers(1, 30))
 def test_every_lane_with_work_gets_on(slots: int, hung: int) -> None:
-    """However many receivers hang, one more lane starts as soon as any slot is free."""
+    """However many receivers hang, another lane starts as soon as any slot is free."""
     lanes = Lanes(slots)
     for number in range(hung):
         fill(lanes, lanes.lane(endpoint(number)), 20)
@@ -671,7 +671,7 @@ def test_every_lane_with_work_gets_on(slots: int, hung: int) -> None:
 
 @given(sizes=st.lists(st.integers(0, 12), min_size=1, max_size=40), hung=st.booleans())
 def test_a_large_request_takes_several_slots(sizes: list[int], *, hung: bool) -> None:
-    """One for each part of its events that all slots share; so what is open is bounded, and all of it comes back."""
+    """A request takes a slot for each slot's worth of bytes, so open bytes are bounded. All slots come back."""
     lanes, unit = Lanes(64), OPEN_BYTES // 64
     many = [lanes.lane(endpoint(number)) for number in range(1, 5)]
     for number, size in enumerate(sizes):
@@ -691,8 +691,8 @@ def test_a_large_request_takes_several_slots(sizes: list[int], *, hung: bool) ->
     assert all(lane.slots == lane.in_flight == 0 for lane in lanes)
 
 
-def test_a_lane_of_large_requests_leaves_as_much_to_others() -> None:
-    """It has the part of the slots, and of the bytes, that one with many small ones has."""
+def test_a_lane_of_large_requests_leaves_the_same_share_to_others() -> None:
+    """It gets the same share of slots and of bytes as a lane with many small requests."""
     lanes, unit = Lanes(64), OPEN_BYTES // 64
     large = lanes.lane(endpoint(1))
     for offset in range(16):

@@ -1,4 +1,4 @@
-"""Very many lanes: which of them are kept, and what comes in where the process is full."""
+"""Very many lanes: which are kept, and which deliveries are admitted when the process is full."""
 
 from collections.abc import Sequence
 from heapq import heappop, heappush
@@ -32,7 +32,7 @@ def test_lanes_beyond_those_kept_idle_cost_the_same() -> None:
 
 
 def test_a_rate_is_not_forgotten_with_an_idle_lane(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lane made anew would begin with a full bucket: it stays until its own is full again."""
+    """A new lane would begin with a full bucket, so an idle lane stays until its bucket is full again."""
     monkeypatch.setattr("consumer.delivery.lanes.IDLE_LANES", 2)
     lanes = Lanes(10)
     lane = lanes.lane(endpoint(0, rate_limit=0.01))
@@ -53,8 +53,8 @@ def test_a_rate_is_not_forgotten_with_an_idle_lane(monkeypatch: pytest.MonkeyPat
     assert lane not in set(lanes)
 
 
-def test_what_a_crowd_leaves_is_forgotten_like_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once they are idle, no more lanes are kept than before, but for those that were busy at the last look."""
+def test_lanes_after_a_large_fanout_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once they are idle, no more lanes are kept than before, except those busy at the last check."""
     monkeypatch.setattr("consumer.delivery.lanes.IDLE_LANES", 10)
     lanes = Lanes(1000)
     for number in range(100):
@@ -67,7 +67,7 @@ def test_what_a_crowd_leaves_is_forgotten_like_the_rest(monkeypatch: pytest.Monk
 
 
 class Crowd:
-    """A process that may hold ten deliveries, and ten more for lanes that are empty, one each."""
+    """A process that may hold ten deliveries, and ten more for empty lanes, one each."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, slots: int, **options: float) -> None:
         monkeypatch.setattr("consumer.delivery.lanes.ALL_DELIVERIES", 10)
@@ -76,7 +76,7 @@ class Crowd:
         self.numbers = iter(range(10**6))
 
     def offer(self, now: float = 0.0) -> Admission:
-        """A delivery for a lane that is empty, queued if it may be."""
+        """A delivery for an empty lane, queued if it is admitted."""
         lane = self.lanes.lane(endpoint(next(self.numbers), "http://example.com/", **self.options))
         found = self.lanes.admit(lane, len(BODY), now)
         if found is Admission.QUEUE:
@@ -85,7 +85,7 @@ class Crowd:
 
 
 def test_a_crowd_of_empty_lanes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One event for a hundred thousand subscriptions is not so many objects: it waits while slots are what is short."""
+    """One event for a hundred thousand subscriptions does not take as many objects: it waits while slots are scarce."""
     crowd = Crowd(monkeypatch, slots=5)
     for _ in range(20):
         assert crowd.offer() is Admission.QUEUE
@@ -100,7 +100,7 @@ def test_a_crowd_of_empty_lanes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
             crowd.lanes.finished(each.lane)
 
 
-def test_a_crowd_that_opens_connections_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_intake_waits_for_lanes_that_open_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next turn opens more of them."""
     crowd = Crowd(monkeypatch, slots=1000)
     while crowd.offer() is Admission.QUEUE:
@@ -113,8 +113,8 @@ def test_a_crowd_that_opens_connections_is_waited_for(monkeypatch: pytest.Monkey
     assert crowd.offer() is Admission.BACKPRESSURE
 
 
-def test_a_crowd_that_cannot_go_on_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of receivers that hang or are limited: what comes for another is stored, though its lane is empty."""
+def test_stuck_lanes_do_not_hold_the_intake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While receivers hang or are limited, another subscription's delivery is stored although its lane is empty."""
     crowd = Crowd(monkeypatch, slots=1000, max_in_flight=1)
     while crowd.offer() is Admission.QUEUE:
         pass
@@ -131,7 +131,7 @@ def test_a_crowd_that_cannot_go_on_holds_nobody(monkeypatch: pytest.MonkeyPatch)
 
 
 def in_turn(crowd: Crowd, *, ends: bool) -> float:
-    """Twenty lanes with three deliveries each, for one and a half seconds; what begins ends at once, or never."""
+    """Twenty lanes with three deliveries each, for one and a half seconds. Requests end at once, or never."""
     for number in range(20):
         fill(crowd.lanes, crowd.lanes.lane(endpoint(number, "http://example.com/", **crowd.options)), 3)
     now = 0.0
@@ -143,8 +143,8 @@ def in_turn(crowd: Crowd, *, ends: bool) -> float:
     return now
 
 
-def test_a_lane_that_waits_for_its_turn_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all slots turn over, it is the others for which a head has waited a second: nothing is stored."""
+def test_a_lane_that_waits_for_a_slot_holds_the_intake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If all slots turn over, a head that has waited a second has waited for the other lanes: nothing is stored."""
     crowd = Crowd(monkeypatch, slots=1)
     now = in_turn(crowd, ends=True)
     waiting = [lane for lane in crowd.lanes if lane.queue]
@@ -152,15 +152,15 @@ def test_a_lane_that_waits_for_its_turn_is_waited_for(monkeypatch: pytest.Monkey
     assert {crowd.lanes.admit(lane, 1, now) for lane in waiting} == {Admission.BACKPRESSURE}
 
 
-def test_a_lane_is_not_waited_for_where_receivers_keep_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They do not turn over: nobody knows how long its turn takes to come."""
+def test_a_lane_does_not_hold_the_intake_if_slots_do_not_turn_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Receivers keep the slots, so the time until the lane's turn is unknown."""
     crowd = Crowd(monkeypatch, slots=4)
     now = in_turn(crowd, ends=False)
     assert {crowd.lanes.admit(lane, 1, now) for lane in crowd.lanes} == {Admission.STORE}
 
 
 def overload(seconds: Sequence[float], until: float = 5.0) -> tuple[list[int], list[int]]:
-    """More events come than 40 slots take, in turn for receivers that need so long: how many were sent, and stored."""
+    """Offer more events than 40 slots take, to receivers with these response times. Returns sent and stored counts."""
     lanes, step = Lanes(40), 0.01
     its = [lanes.lane(endpoint(number, "http://example.com/")) for number in range(len(seconds))]
     sent, stored = [0] * len(its), [0] * len(its)
@@ -187,22 +187,22 @@ def overload(seconds: Sequence[float], until: float = 5.0) -> tuple[list[int], l
 
 
 @pytest.mark.parametrize("number", [2, 3, 10])
-def test_receivers_that_share_the_slots_are_waited_for(number: int) -> None:
-    """Each takes its part of the slots and could do more: they wait for the process; storing would help none."""
+def test_receivers_that_share_the_slots_hold_the_intake(number: int) -> None:
+    """Each uses its share of the slots and could take more. They wait for the process, so storing would not help."""
     _, stored = overload([0.1] * number)
     assert stored == [0] * number
 
 
-def test_a_slow_receiver_is_not_waited_for_though_others_are_busy() -> None:
-    """Its deliveries are stored, and the others get what they would get if nobody waited."""
+def test_a_slow_receiver_does_not_hold_the_intake_while_others_are_busy() -> None:
+    """Its deliveries are stored. The others get as many as if the intake did not wait."""
     sent, stored = overload([2.0] + [0.01] * 9)
     assert stored[0] > 100
     assert stored[1:] == [0] * 9
     assert min(sent[1:]) > 500
 
 
-def test_a_receiver_that_hangs_is_not_waited_for_though_slots_are_scarce() -> None:
-    """Others take most of them, and turn them over; nothing of this one has ended for a second."""
+def test_a_hung_receiver_does_not_hold_the_intake_when_slots_are_scarce() -> None:
+    """Other lanes take most slots and turn them over, but none of this lane's requests has ended for a second."""
     lanes = Lanes(8)
     hung, *others = (lanes.lane(endpoint(number, "http://example.com/")) for number in range(5))
     for lane in (hung, *others):
@@ -221,8 +221,8 @@ def test_a_receiver_that_hangs_is_not_waited_for_though_slots_are_scarce() -> No
     assert lanes.admit(hung, 1, now) is Admission.STORE
 
 
-def test_a_lane_at_its_own_limit_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However fast the others are: it is its receiver that it waits for."""
+def test_a_lane_at_its_own_limit_does_not_hold_the_intake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast the others are, this lane waits for its receiver."""
     crowd = Crowd(monkeypatch, slots=1, max_in_flight=1)
     now = in_turn(crowd, ends=True)
     (open_one,) = turn(crowd.lanes, now)
@@ -231,7 +231,7 @@ def test_a_lane_at_its_own_limit_is_not_waited_for(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_crowd_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One each, and together no more than twice what the others may hold."""
+    """Each empty lane may hold one delivery, all of them together no more bytes than the other lanes may."""
     monkeypatch.setattr("consumer.delivery.lanes.ALL_BYTES", 10 * len(BODY))
     lanes = Lanes(5)
     found = []
@@ -244,7 +244,7 @@ def test_a_crowd_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_stored_deliveries_of_an_empty_lane_have_room_beside_full_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Receivers that have filled the process do not keep another's rows in the database."""
+    """Receivers that have filled the process do not keep other subscriptions' rows in the database."""
     monkeypatch.setattr("consumer.delivery.lanes.ALL_DELIVERIES", 10)
     lanes = Lanes(5)
     fill(lanes, lanes.lane(endpoint(1)), 10)

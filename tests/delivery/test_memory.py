@@ -1,4 +1,4 @@
-"""The account of memory: what is held counts once, and there is always room for one."""
+"""The account of memory: bytes held are counted once, and there is always room for one record."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +13,8 @@ Step = tuple[str, int]
 
 
 @given(st.lists(st.tuples(st.sampled_from(("hold", "release", "leave", "keep", "drop")), st.integers(0, 3))))
-def test_the_sum_of_what_is_held(steps: list[Step]) -> None:
-    """Records by their assignment, which takes all of its own along; what is shared as long as somebody holds it."""
+def test_held_bytes_add_up(steps: list[Step]) -> None:
+    """A record counts until it is released or its assignment leaves. A shared body counts while it has a holder."""
     memory = Memory(MOST)
     partitions = [object() for _ in range(4)]
     things = [bytes(size) for size in (1, 20, 300, 4000)]
@@ -45,7 +45,7 @@ def test_the_sum_of_what_is_held(steps: list[Step]) -> None:
 
 @given(st.integers(0, 20 * LARGEST))
 def test_room(held: int) -> None:
-    """For so many of the largest as fit into three quarters; for one while anything is left; requests have the rest."""
+    """Room is the number of largest records in three quarters of the limit, at least one; the rest is for requests."""
     memory = Memory(MOST)
     memory.hold("t[0]", held)
     left = 6 * LARGEST - held
@@ -56,7 +56,7 @@ def test_room(held: int) -> None:
 
 
 def test_an_event_of_several_rows_counts_once() -> None:
-    """Rows that were read together share the event of their record; the last one that goes frees it."""
+    """Rows that were read together share their record's event. The last row to go frees it."""
     memory = Memory()
     rows, event = TakenUp(memory), make_event(body=bytes(1000))
     for row in (1, 2):

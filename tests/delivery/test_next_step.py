@@ -12,26 +12,26 @@ NOW = 1000.0
 POLICY = RetryPolicy((5.0, 60.0), 0.0)
 
 
-def test_a_success_is_written_where_the_database_has_the_delivery() -> None:
-    """Of a record alone nothing is written."""
+def test_a_success_is_written_only_for_a_stored_delivery() -> None:
+    """For a delivery from a record nothing is written."""
     assert after_success(is_row=False) == Done()
     assert after_success(is_row=True) == Store("delivered")
 
 
 @given(wait=st.floats(0, 1e6), in_memory=st.floats(-1, 1e6))
 def test_a_short_wait_is_in_memory_and_a_long_one_in_the_database(wait: float, in_memory: float) -> None:
-    """Exactly up to the limit; due in the database when it would have been due here."""
+    """Waits up to and including the limit are in memory. A longer one is due at the same time in the database."""
     step = after_failure(Retry(wait), NOW, in_memory=in_memory)
     assert step == (RetryIn(wait) if wait <= in_memory else Store("parked", NOW + wait))
 
 
-def test_a_delivery_that_may_not_wait_here_is_stored() -> None:
-    """Even one that is due at once."""
+def test_a_delivery_that_may_not_wait_in_memory_is_stored() -> None:
+    """Even a delivery that is due at once."""
     assert after_failure(Retry(0.0), NOW, in_memory=None) == Store("parked", NOW)
 
 
 def test_a_used_up_schedule_ends_in_the_database() -> None:
-    """However long it might wait here: people see there that it was given up."""
+    """It is stored whatever wait memory allows, so that operators see that it was given up."""
     assert after_failure(GiveUp(), NOW, in_memory=1e6) == Store("exhausted")
 
 
@@ -52,5 +52,5 @@ def test_a_used_up_schedule_ends_in_the_database() -> None:
 def test_a_failure_of_a_batch_ends_none_of_its_deliveries(
     outcome: Outcome, attempts: int, verdict: object, *, shared: bool
 ) -> None:
-    """By the schedule, while it lasts; one that may be about another event is tried again alone."""
+    """Each follows its own schedule. A delivery whose neighbour may be to blame is tried again alone."""
     assert verdict_on(outcome, attempts, POLICY, shared=shared) == verdict

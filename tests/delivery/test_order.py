@@ -1,4 +1,4 @@
-"""Which keys have rows: what is known of it in the process, against what the database has."""
+"""Which ordering keys have stored rows: the process's knowledge, compared with the database."""
 
 from collections import Counter, deque
 from collections.abc import Callable
@@ -19,8 +19,8 @@ ALL = [OrderingKey(subscription, *place, key) for subscription in (1, 2) for pla
 PAIRS = st.sampled_from(ALL)
 
 
-def test_only_what_asked_for_order_and_has_a_key_goes_in_order() -> None:
-    """A null key is none; an empty one is a key like others. Subscriptions, partitions and keys are apart."""
+def test_only_ordered_subscriptions_and_records_with_a_key_are_ordered() -> None:
+    """A null key is no key; an empty one is. Subscriptions, partitions and keys are independent."""
     ordered, plain, other = (Endpoint(number, URL, (b"key",), ordered=number != 2) for number in (1, 2, 3))
     assert ordering_key_of(make_event(key=b"k"), plain) is None
     assert ordering_key_of(make_event(key=None), ordered) is None
@@ -37,8 +37,8 @@ def test_only_what_asked_for_order_and_has_a_key_goes_in_order() -> None:
     assert ordering_key_of(make_event(1, key=b"k"), ordered) in ordering_keys
 
 
-def test_a_receiver_that_is_down_takes_no_more_than_the_bound_and_from_no_other() -> None:
-    """However many keys it piles up: those of its own partitions are given up, and come back once they are few."""
+def test_one_subscription_with_many_stored_keys_displaces_no_other() -> None:
+    """Its keys in a partition are no longer tracked beyond the bound, and are tracked again once they are few."""
     ordering_keys = StoredKeys(most=100)
     healthy = [OrderingKey(2, "t", number, "k") for number in (0, 1)]
     for ordering_key in healthy:
@@ -58,8 +58,8 @@ def test_a_receiver_that_is_down_takes_no_more_than_the_bound_and_from_no_other(
     assert (ordering_keys.unknown, kept(ordering_keys)) == ({}, 4)
 
 
-def test_a_partition_that_brings_too_many_displaces_only_those() -> None:
-    """What was known of the others stays known, and so does what it has of other subscriptions."""
+def test_a_partition_with_too_many_keys_displaces_only_those() -> None:
+    """Keys of other partitions and its keys of other subscriptions stay known."""
     ordering_keys = StoredKeys(most=100)
     ordering_keys.loaded(("t", 0), [OrderingKey(1, "t", 0, str(number)) for number in range(30)])
     ordering_keys.loaded(
@@ -73,8 +73,8 @@ def test_a_partition_that_brings_too_many_displaces_only_those() -> None:
     ]
 
 
-def test_what_comes_and_goes_fills_nothing() -> None:
-    """A key is forgotten with its last row, its subscription with its last key, a partition with all of it."""
+def test_keys_that_come_and_go_take_no_room() -> None:
+    """A key is forgotten with its last row, a subscription with its last key, and a partition with all of its keys."""
     ordering_keys = StoredKeys(most=10)
     for number in range(100):
         ordering_key = OrderingKey(number, "t", 0, str(number))
@@ -86,8 +86,8 @@ def test_what_comes_and_goes_fills_nothing() -> None:
     assert (ordering_keys.unknown, ordering_keys._known) == ({}, {("t", 0): {}})
 
 
-def test_more_subscriptions_than_the_bound_are_all_given_up() -> None:
-    """Even the note that one is given up takes room: then all of each partition is."""
+def test_beyond_the_bound_of_subscriptions_whole_partitions_are_untracked() -> None:
+    """Even the note that a subscription is untracked takes room, so then each partition is untracked as a whole."""
     ordering_keys = StoredKeys(most=10)
     for number in range(11):
         ordering_keys.seen(OrderingKey(number, "t", number % 2, "k"))
@@ -99,23 +99,23 @@ def test_more_subscriptions_than_the_bound_are_all_given_up() -> None:
 
 
 def kept(ordering_keys: StoredKeys) -> int:
-    """How many keys stand in it, and subscriptions that are given up."""
+    """The number of known keys and of untracked subscriptions."""
     known = [each for each in ordering_keys._known.values() if each is not None]
     return sum(1 if keys is None else len(keys) for each in known for keys in each.values())
 
 
 class StoredPairsMachine(RuleBasedStateMachine):
-    """One job at a time on the database thread, its answers in order, some of them still on their way."""
+    """One job at a time on the database thread. Its answers arrive in order, some of them later."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ordering_keys = StoredKeys()
         self.open: Counter[OrderingKey] = Counter()  # rows in the database
         self.ending: Counter[OrderingKey] = Counter()
-        self.unwritten: Counter[tuple[OrderingKey, int]] = Counter()  # rows whose writing has not been answered
+        self.unwritten: Counter[tuple[OrderingKey, int]] = Counter()  # rows whose write has not been answered
         self.jobs: deque[Callable[[], Callable[[], None]]] = deque()
         self.answers: deque[Callable[[], None]] = deque()
-        self.life = 0  # of the assignment
+        self.life = 0  # number of the assignment
         self.loaded: set[TopicPartition] = set()
         self.load(most=99)
 
@@ -125,7 +125,7 @@ class StoredPairsMachine(RuleBasedStateMachine):
 
     @rule(ordering_key=PAIRS, waits=st.booleans(), offset=st.integers(0, 5))
     def write(self, ordering_key: OrderingKey, offset: int, *, waits: bool) -> None:
-        """A row, which waits or is given up."""
+        """A row that waits or is given up."""
         life = self.life
         self.ordering_keys.began(ordering_key, offset)
         self.unwritten[ordering_key, offset] += 1
@@ -136,7 +136,7 @@ class StoredPairsMachine(RuleBasedStateMachine):
                 (self.ordering_keys.written if waits else self.ordering_keys.given_up)(ordering_key, offset)
 
         def job() -> Callable[[], None]:
-            if life == self.life:  # else it was forgotten
+            if life == self.life:  # else the assignment was forgotten
                 self.open[ordering_key] += waits
             return answer
 
@@ -144,7 +144,7 @@ class StoredPairsMachine(RuleBasedStateMachine):
 
     @rule(ordering_key=PAIRS)
     def end(self, ordering_key: OrderingKey) -> None:
-        """A stored row is done with."""
+        """A stored row ends."""
         if self.open[ordering_key] <= self.ending[ordering_key]:
             return
         self.ending[ordering_key] += 1
@@ -159,7 +159,7 @@ class StoredPairsMachine(RuleBasedStateMachine):
 
     @rule(most=st.integers(0, 3))
     def load(self, most: int) -> None:
-        """Both partitions, one after the other."""
+        """Load both partitions, one after the other."""
         for place in PLACES:
             self.jobs.append(partial(self.look, place, most, self.life))
 
@@ -185,7 +185,7 @@ class StoredPairsMachine(RuleBasedStateMachine):
 
     @rule()
     def leave_and_come_back(self) -> None:
-        """What was not written is forgotten; what the database has is asked for anew."""
+        """Unwritten rows are forgotten, and the database is read anew."""
         self.ordering_keys.leave(PLACES)
         self.life += 1
         self.unwritten.clear()
@@ -205,7 +205,7 @@ class StoredPairsMachine(RuleBasedStateMachine):
         assert self.ordering_keys._count == kept(self.ordering_keys) <= self.ordering_keys.most
 
     def teardown(self) -> None:
-        """When all is answered it is no more than there is, unless that was too much to know."""
+        """When all is answered, the known keys equal those in the database, unless there were too many."""
         while self.jobs:
             self.work()
         while self.answers:

@@ -1,4 +1,4 @@
-"""What an attempt's answer means."""
+"""The outcome of each answer and error."""
 
 from email.utils import formatdate
 
@@ -34,7 +34,7 @@ def response(status: int, body: bytes = b"", **headers: str) -> Response:
 
 
 def test_every_status_has_its_outcome() -> None:
-    """2xx is delivered, 410 ends the delivery, all else is tried again: a redirect is a failure."""
+    """2xx is delivered and 410 ends the delivery. Every other status is tried again: a redirect is a failure."""
     for status in range(100, 600):
         outcome = judge(response(status), 0.0)
         if 200 <= status < 300:
@@ -46,8 +46,8 @@ def test_every_status_has_its_outcome() -> None:
 
 
 @pytest.mark.parametrize(("status", "is_told"), [(400, True), (415, True), (404, False), (503, False)])
-def test_a_body_that_was_compressed_may_be_the_reason(status: int, is_told: bool) -> None:  # noqa: FBT001 (a test's parameter)
-    """The error names the option; also where the status is final."""
+def test_an_error_may_name_the_compressed_body(status: int, is_told: bool) -> None:  # noqa: FBT001 (a test's parameter)
+    """If compression may be the cause, the error names the option, also when the status is final."""
     endpoint = Endpoint(1, "https://example.com/", ())
     answer = response(status)
     for final in (frozenset[int](), frozenset([status])):
@@ -79,13 +79,13 @@ def test_network_errors_are_tried_again(error: RequestException) -> None:
 
 
 @pytest.mark.parametrize("error", [EgressRefused("no"), InvalidURL("no"), MissingSchema("no"), InvalidSchema("no")])
-def test_what_cannot_be_sent_is_no_attempt(error: RequestException) -> None:
-    """A url that is none and a forbidden address are about the subscription, which somebody can put right."""
+def test_an_unsendable_request_is_no_attempt(error: RequestException) -> None:
+    """An invalid URL and a forbidden address are faults of the subscription, which its owner can correct."""
     assert judge(error, 0.0) == Unsendable("no")
 
 
-def test_what_cannot_succeed_is_not_tried_again() -> None:
-    """A header that is none may be the event's, which nobody can put right."""
+def test_a_hopeless_request_is_not_tried_again() -> None:
+    """An invalid header may come from the event, which no correction can change."""
     assert judge(InvalidHeader("no"), 0.0) == Undeliverable("no")
 
 
@@ -110,20 +110,20 @@ def test_what_cannot_succeed_is_not_tried_again() -> None:
     ],
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:
-    """Seconds or a date; what is neither is ignored."""
+    """Seconds or a date. Any other value is ignored."""
     assert retry_after(value, 1_000_000.0) == seconds
 
 
 @given(st.text())
 def test_retry_after_takes_any_text(value: str) -> None:
-    """A receiver cannot break the loop with a header."""
+    """No header value breaks the loop."""
     seconds = retry_after(value, 1_000_000.0)
     assert seconds is None or seconds >= 0
 
 
 @given(status=st.integers(100, 599), final=st.frozensets(st.integers(200, 599)))
 def test_a_final_status_ends_the_delivery(status: int, final: frozenset[int]) -> None:
-    """What the subscription calls final is refused; a 2xx is delivered and a 410 is gone all the same."""
+    """A status in the subscription's list is rejected. A 2xx is still delivered and a 410 is still gone."""
     outcome = judge(response(status), 0.0, final)
     if status in final and not 200 <= status < 300 and status != 410:
         assert outcome == Rejected(f"status {status}", status)
@@ -146,7 +146,7 @@ def test_a_final_status_ends_the_delivery(status: int, final: frozenset[int]) ->
     ],
 )
 def test_a_failure_keeps_the_start_of_its_answer(status: int, body: bytes, kept: str | None) -> None:
-    """The first 1,000 characters, read as UTF-8; what is none is marked, and no character is cut in two."""
+    """The first 1,000 characters, decoded as UTF-8. Invalid bytes are marked, and no character is cut in two."""
     outcome = judge(response(status, body), 0.0, frozenset((400,)))
     assert isinstance(outcome, Failed | Gone | Rejected)
     assert outcome.response == kept
@@ -154,7 +154,7 @@ def test_a_failure_keeps_the_start_of_its_answer(status: int, body: bytes, kept:
 
 @given(status=st.integers(300, 599), body=st.binary(max_size=100))
 def test_any_body_is_kept(status: int, body: bytes) -> None:
-    """A receiver cannot break the loop with a body."""
+    """No body breaks the loop."""
     outcome = judge(response(status, body), 0.0)
     assert not isinstance(outcome, Delivered)
     assert (outcome.response is None) == (not body)
@@ -164,8 +164,8 @@ def test_any_body_is_kept(status: int, body: bytes) -> None:
     ("unavailable", "statuses"),
     [(True, [408, 429, 500, 503, 599]), (False, [301, 400, 401, 404, 409, 425, 499])],
 )
-def test_what_speaks_against_the_receiver(statuses: list[int], *, unavailable: bool) -> None:
-    """Time-outs, too many requests and server errors; other statuses are about the one event."""
+def test_which_statuses_count_against_the_receiver(statuses: list[int], *, unavailable: bool) -> None:
+    """Time-outs, too many requests and server errors count. Other statuses concern the one event."""
     for status in statuses:
         outcome = judge(response(status), 0.0)
         assert isinstance(outcome, Failed)
@@ -173,8 +173,8 @@ def test_what_speaks_against_the_receiver(statuses: list[int], *, unavailable: b
 
 
 @pytest.mark.parametrize("error", [ConnectTimeout("slow"), ReadTimeout("slow"), SSLError("bad"), RequestException("?")])
-def test_no_answer_speaks_against_the_receiver(error: RequestException) -> None:
-    """Whatever kept the answer from coming would keep the next one too."""
+def test_a_missing_answer_counts_against_the_receiver(error: RequestException) -> None:
+    """The cause would prevent the next answer too."""
     outcome = judge(error, 0.0)
     assert isinstance(outcome, Failed)
     assert outcome.unavailable

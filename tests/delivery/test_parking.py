@@ -1,4 +1,4 @@
-"""Between the loop and the ledger: nothing counts as stored before it is, and nothing is forgotten meanwhile."""
+"""Storing deliveries: none counts as stored before its commit, and none is forgotten meanwhile."""
 
 import time
 from collections.abc import Iterator
@@ -56,12 +56,12 @@ def parked(offset: int = 0, subscription: int = 1, *, topic: str = "t", at: floa
 
 
 def poison(offset: int, topic: str = "t") -> NewDelivery:
-    """What no database takes: a parked row that is never due."""
+    """A row that every database refuses: parked, but never due."""
     return parked(offset, topic=topic)._replace(next_attempt_at=None)
 
 
 def test_a_delivery_is_settled_when_its_transaction_is_committed(store: Store) -> None:
-    """Not when it is handed over, not when the write begins; and then another connection sees the row."""
+    """It is not settled when it is handed over or when the write begins. When it is, other connections see the row."""
     seen: list[list[tuple[object, ...]]] = []
     store.parking.park(parked(7), lambda: seen.append(store.rows("record_offset")))
     assert (store.parking.backlog, store.parking._writes.busy) == (1, False)
@@ -73,9 +73,9 @@ def test_a_delivery_is_settled_when_its_transaction_is_committed(store: Store) -
 
 
 def test_while_another_process_holds_the_lock_nothing_is_settled(store: Store) -> None:
-    """The write waits for who writes the same record, the loop does not; what comes meanwhile goes with the next batch.
+    """The write waits for the other writer of the record; the loop does not. Later deliveries go with the next batch.
 
-    SQLite's lock is for all of the file, Oracle's for the key.
+    SQLite locks the whole file, Oracle the key.
     """
     settled: list[int] = []
     with store.engine.connect() as rival:
@@ -95,7 +95,7 @@ def test_while_another_process_holds_the_lock_nothing_is_settled(store: Store) -
 
 
 def test_one_batch_is_written_at_a_time(store: Store) -> None:
-    """However many wait: BATCH of them in a transaction, in order."""
+    """A transaction takes at most STORE_BATCH deliveries, in order."""
     settled: list[int] = []
     for offset in range(STORE_BATCH + 3):
         store.parking.park(parked(offset), lambda offset=offset: settled.append(offset))  # type: ignore[misc]
@@ -108,7 +108,7 @@ def test_one_batch_is_written_at_a_time(store: Store) -> None:
 
 @contextmanager
 def without_disk(store: Store) -> Iterator[None]:
-    """The file cannot be opened."""
+    """The database file cannot be opened."""
     directory = Path(str(store.engine.url.database)).parent
     store.engine.dispose()
     away = directory.rename(directory.with_name("away"))
@@ -117,7 +117,7 @@ def without_disk(store: Store) -> Iterator[None]:
 
 
 def loses_nothing(store: Store, outage: AbstractContextManager[object]) -> None:
-    """Three writes fail: the batch stays, in order and whole; `fault` says why until the first that succeeds."""
+    """Three writes fail. The batch stays whole and in order; `fault` gives the reason until a write succeeds."""
     settled: list[int] = []
     for offset in range(5):
         store.parking.park(parked(offset), lambda offset=offset: settled.append(offset))  # type: ignore[misc]
@@ -136,7 +136,7 @@ def loses_nothing(store: Store, outage: AbstractContextManager[object]) -> None:
 
 
 def test_a_database_without_its_tables_loses_nothing(store: Store) -> None:
-    """A migration has not run yet, or a DBA is at work."""
+    """A migration has not run yet, or a DBA works on the schema."""
     loses_nothing(store, store.without())
 
 
@@ -170,7 +170,7 @@ def test_a_file_that_is_gone_loses_nothing(tmp_path: Path) -> None:
 def test_an_oracle_that_fails_loses_nothing(
     store: Store, emulator: OracleEmulator, statement: str, fault: dict[str, Any]
 ) -> None:
-    """Wherever the session breaks: a batch is written whole or not at all, and the next session goes on."""
+    """Wherever the session breaks, a batch is written as a whole or not at all, and the next session goes on."""
     if statement == "^CONNECT$":
         store.engine.dispose()
     emulator.inject(statement, **fault, times=3)
@@ -179,7 +179,7 @@ def test_an_oracle_that_fails_loses_nothing(
 
 @on_oracle
 def test_a_commit_whose_answer_is_lost_is_written_again(store: Store, emulator: OracleEmulator) -> None:
-    """Each row is there once, and is settled when the repetition is answered."""
+    """The table has each row once. It is settled when the repeated write is answered."""
     settled: list[int] = []
     for offset in range(5):
         store.parking.park(parked(offset), lambda offset=offset: settled.append(offset))  # type: ignore[misc]
@@ -192,8 +192,8 @@ def test_a_commit_whose_answer_is_lost_is_written_again(store: Store, emulator: 
 
 
 @on_oracle
-def test_a_call_that_lasts_too_long_ends(store: Store) -> None:
-    """DPY-4024, here behind a rival's lock: the connection is thrown away, since the answer may still come."""
+def test_a_call_that_exceeds_its_timeout_ends(store: Store) -> None:
+    """DPY-4024, here behind a rival's lock. The connection is discarded, since the answer may still arrive."""
     rival = store.engine.connect()
     rival.execute(insert(Payload).values(**RECORD_1))
     event.listen(store.engine, "connect", lambda connection, _: setattr(connection, "call_timeout", 500))
@@ -202,7 +202,7 @@ def test_a_call_that_lasts_too_long_ends(store: Store) -> None:
     assert any(part in str(store.parking.fault) for part in ("DPY-4024", "previous socket timeout"))
     rival.rollback()
     rival.close()
-    while store.parking.backlog:  # what was given up may hold the lock for a moment yet
+    while store.parking.backlog:  # the abandoned session may hold the lock for a moment yet
         store.monotonic.now += BACK_OFF[1]
         store.write()
     assert store.rows("record_offset") == [(1,)]
@@ -210,8 +210,8 @@ def test_a_call_that_lasts_too_long_ends(store: Store) -> None:
 
 
 @on_oracle
-def test_a_batch_that_takes_longer_than_a_call_may_becomes_smaller(store: Store, emulator: OracleEmulator) -> None:
-    """Else a slow database would be given the same batch for ever, and nothing would be stored any more."""
+def test_a_batch_that_exceeds_the_call_timeout_becomes_smaller(store: Store, emulator: OracleEmulator) -> None:
+    """Otherwise a slow database would get the same batch for ever, and no delivery would be stored any more."""
     event.listen(store.engine, "connect", lambda connection, _: setattr(connection, "call_timeout", 500))
 
     def slow(call: Call) -> bool:
@@ -231,7 +231,7 @@ def test_a_batch_that_takes_longer_than_a_call_may_becomes_smaller(store: Store,
 
 
 def test_the_back_off_doubles_to_its_limit_and_starts_anew(store: Store) -> None:
-    """Nothing is asked of a failing database before its time, and never more seldom than every five seconds."""
+    """A failing database gets no statement before its time, and one at least every five seconds."""
     store.parking.park(parked(), lambda: None)
     waits = []
     with store.without():
@@ -254,8 +254,8 @@ def test_the_back_off_doubles_to_its_limit_and_starts_anew(store: Store) -> None
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(refused=st.lists(st.booleans(), min_size=1, max_size=40))
-def test_a_row_that_the_database_refuses_holds_no_other(store: Store, refused: list[bool]) -> None:
-    """Batches halve until each refused one is alone; it is set aside, unsettled, and `fault` says so."""
+def test_a_row_that_the_database_refuses_does_not_hold_the_others(store: Store, refused: list[bool]) -> None:
+    """Batches halve until each refused row is alone. It is set aside and stays unsettled, and `fault` names it."""
     topic = f"t{len(store.rows('id'))}-{time.monotonic_ns()}"
     settled: list[int] = []
     for offset, bad in enumerate(refused):
@@ -265,7 +265,7 @@ def test_a_row_that_the_database_refuses_holds_no_other(store: Store, refused: l
     while store.parking.backlog > store.parking.set_aside:
         store.write()
         writes += 1
-        assert writes < 10 + 12 * sum(refused), "without any back-off between them"
+        assert writes < 10 + 12 * sum(refused), "no back-off between them"
     good = [offset for offset, bad in enumerate(refused) if not bad]
     assert sorted(settled) == good
     assert len(settled) == len(good)
@@ -273,15 +273,15 @@ def test_a_row_that_the_database_refuses_holds_no_other(store: Store, refused: l
     assert store.parking.set_aside == sum(refused)
     if any(refused):
         assert "ck_webhook_deliveries_due" in str(store.parking.fault).lower()
-        assert "INSERT" not in str(store.parking.fault), "the driver's words alone"
+        assert "INSERT" not in str(store.parking.fault), "only the driver's message"
         assert f"topic {topic}, partition 0, offset {refused.index(True)}, subscription 1" in str(store.parking.fault)
     store.parking.forget({(topic, 0)})
     assert (store.parking.backlog, store.parking.fault) == (0, None)
     store.parking._batch = STORE_BATCH
 
 
-def test_what_is_set_aside_is_tried_less_and_less_often(store: Store) -> None:
-    """At most once a minute in the end, in turn with what comes, and taken as soon as the database takes it."""
+def test_a_refused_row_is_retried_less_and_less_often(store: Store) -> None:
+    """In the end about once a minute, in turn with new rows. It is stored as soon as the database accepts it."""
     settled: list[int] = []
     for offset in (1, 2):
         store.parking.park(poison(offset), lambda: settled.append(0))
@@ -300,7 +300,7 @@ def test_what_is_set_aside_is_tried_less_and_less_often(store: Store) -> None:
     assert settled == [60 * minute for minute in range(10)]
     assert 10 + 2 * 10 <= written <= 10 + 2 * 16
     for each in store.parking._aside:
-        event = each.entry.item.event  # type: ignore[union-attr]  # a new one
+        event = each.entry.item.event  # type: ignore[union-attr]  # a new delivery
         each.entry = each.entry._replace(item=parked(event.record.offset))
     for _ in range(2):
         store.monotonic.now += 60
@@ -309,8 +309,8 @@ def test_what_is_set_aside_is_tried_less_and_less_often(store: Store) -> None:
     assert (store.parking.set_aside, store.parking.fault, store.parking.backlog) == (0, None, 0)
 
 
-def test_what_is_set_aside_of_a_key_keeps_its_others_behind_it(store: Store) -> None:
-    """They are stored, and none of them is taken up: their turn comes after it."""
+def test_a_refused_row_keeps_its_keys_later_rows_behind_it(store: Store) -> None:
+    """They are stored, and none of them is taken up before the refused row."""
     ordering_key = OrderingKey(1, "t", 0, order_key(b"k"))
     store.parking.park(poison(1)._replace(ordering_key=ordering_key), lambda: None)
     store.write()
@@ -321,14 +321,14 @@ def test_what_is_set_aside_of_a_key_keeps_its_others_behind_it(store: Store) -> 
 
 
 @on_oracle
-def test_a_locked_row_keeps_no_other_from_being_stored(store: Store) -> None:
-    """Somebody has not committed an UPDATE of it: the call times out, and the row alone is set aside until they do."""
+def test_a_locked_row_does_not_keep_others_from_being_stored(store: Store) -> None:
+    """Another session's UPDATE of it is not committed. The call times out, and only that row is set aside."""
     ledger.park(store.engine, GROUP, [parked(0)], 500.0)
     event.listen(store.engine, "connect", lambda connection, _: setattr(connection, "call_timeout", 500))
     store.engine.dispose()
     settled: list[int] = []
     with store.engine.connect() as rival:
-        rival.connection.dbapi_connection.call_timeout = 0  # type: ignore[union-attr]  # it is connected
+        rival.connection.dbapi_connection.call_timeout = 0  # type: ignore[union-attr]  # the connection is open
         rival.execute(text("UPDATE webhook_deliveries SET next_attempt_at = CURRENT_TIMESTAMP"))
         result = AttemptResult(1, 1, "delivered", None, 200, None, 600.0)
         store.parking.resolve(result, HEAD, lambda: settled.append(0))
@@ -349,8 +349,8 @@ def test_a_locked_row_keeps_no_other_from_being_stored(store: Store) -> None:
     assert store.parking.fault is None
 
 
-def test_a_refused_row_is_at_fault_until_it_is_in(store: Store) -> None:
-    """Others are stored meanwhile, and reading works: the reason stays, since an offset is held."""
+def test_a_refused_row_is_a_fault_until_it_is_stored(store: Store) -> None:
+    """Other rows are stored and reads succeed meanwhile. The reason stays, since an offset is held."""
     store.parking.park(poison(1), lambda: None)
     store.write()
     store.parking.park(parked(2), lambda: None)
@@ -363,8 +363,8 @@ def test_a_refused_row_is_at_fault_until_it_is_in(store: Store) -> None:
     assert store.parking.backlog == 0
 
 
-def test_what_has_left_is_not_stored(store: Store) -> None:
-    """Its next owner reads it again: nothing of it is written or settled, unless it is being written already."""
+def test_deliveries_of_a_partition_that_has_left_are_not_stored(store: Store) -> None:
+    """The next owner reads them again. They are neither written nor settled, unless their write is under way."""
     settled: list[int] = []
     for offset, partition in ((1, 0), (2, 1)):
         event = make_event(offset, partition=partition)
@@ -388,7 +388,7 @@ def test_what_has_left_is_not_stored(store: Store) -> None:
 
 
 def test_large_bodies_fill_the_backlog_before_their_number_does(store: Store) -> None:
-    """Bodies that wait are memory; written or forgotten, there is room again."""
+    """Waiting bodies take memory. When they are written or forgotten, there is room again."""
     body = bytes(BACKLOG_BYTES // 4)
     for offset in range(4):
         assert not store.parking.full
@@ -403,7 +403,7 @@ def test_large_bodies_fill_the_backlog_before_their_number_does(store: Store) ->
 
 
 def test_a_batch_that_fails_half_way_is_repeated_whole(store: Store) -> None:
-    """New rows are in when a later statement of the batch fails; written again they are no second rows."""
+    """New rows are already committed when a later statement of the batch fails. The repetition adds no duplicates."""
     settled: list[str] = []
     ledger.park(store.engine, GROUP, [parked(1)], 500.0)
     store.parking.park(parked(2), lambda: settled.append("parked"))
@@ -423,8 +423,8 @@ def _unavailable(*_: object) -> NoReturn:
     raise DatabaseUnavailable("ORA-03113: end-of-file on communication channel")
 
 
-def test_results_are_written_under_the_attempt_they_saw(store: Store) -> None:
-    """A result whose row another owner has moved meanwhile is answered too, and changes nothing."""
+def test_results_are_written_for_the_attempt_they_belong_to(store: Store) -> None:
+    """If another owner has changed the row meanwhile, the result is settled and changes no row."""
     settled: list[int] = []
     ledger.park(store.engine, GROUP, [parked(1), parked(2)], 500.0)
     late = Failure("late", 500, None, 600.0)
@@ -435,8 +435,8 @@ def test_results_are_written_under_the_attempt_they_saw(store: Store) -> None:
     assert store.rows("status", "attempt", "last_status") == [("delivered", 2, 200), ("parked", 1, 503)]
 
 
-def test_a_partition_is_loaded_when_the_database_answers_and_not_before(store: Store) -> None:
-    """In any state, from the offset on; asked again after a failure, and the next partition after it."""
+def test_a_partition_is_loaded_when_the_database_answers(store: Store) -> None:
+    """It loads rows in any state from the offset on. A failed read is repeated before the next partition's."""
     ledger.park(store.engine, GROUP, [parked(1), parked(5), parked(6)._replace(status="exhausted")], 500.0)
     loaded: list[tuple[str, Settled]] = []
     store.parking.load_stored(("t", 0), 5, lambda keys: loaded.append(("t0", keys)))
@@ -460,7 +460,7 @@ def test_a_partition_is_loaded_when_the_database_answers_and_not_before(store: S
 
 
 def ordered(offset: int, key: bytes = b"k") -> NewDelivery:
-    """A delivery to store that goes in order."""
+    """A delivery to store, with a key and in order."""
     return parked(offset)._replace(event=make_event(offset, key=key), ordering_key=pair_of(key))
 
 
@@ -470,12 +470,12 @@ def pair_of(key: bytes = b"k") -> OrderingKey:
 
 
 def ended(row: int, ordering_key: OrderingKey | None = None) -> AttemptResult:
-    """A stored delivery is delivered with its second attempt."""
+    """The success of a stored delivery's second attempt."""
     return AttemptResult(row, 1, "delivered", None, 200, None, 600.0, ordering_key)
 
 
-def test_what_is_written_is_known_to_wait(store: Store) -> None:
-    """Its head, with the time at which its first row is due; not before the commit, not for what has left or ended."""
+def test_written_rows_have_a_due_key(store: Store) -> None:
+    """It is due with its first row. It is not added before the commit, nor for rows that have left or ended."""
     due_keys = store.parking.due_keys
     store.parking.park(parked(1, at=900.0), lambda: None)
     store.parking.park(parked(2, at=700.0), lambda: None)
@@ -494,8 +494,8 @@ def test_what_is_written_is_known_to_wait(store: Store) -> None:
     assert store.parking.due_keys == {}
 
 
-def test_an_ordered_row_makes_its_head_due_at_once(store: Store) -> None:
-    """With the end of one its next becomes due, and which one was first the database has decided."""
+def test_an_ordered_row_makes_its_due_key_due_at_once(store: Store) -> None:
+    """When a key's first row ends, the next becomes due. The database has decided which row is first."""
     store.parking.park(ordered(1)._replace(next_attempt_at=10**10), lambda: None)
     store.write()
     assert store.parking.due_keys.pop(HEAD) == 0.0
@@ -504,8 +504,8 @@ def test_an_ordered_row_makes_its_head_due_at_once(store: Store) -> None:
     assert store.parking.due_keys == {HEAD: 0.0}
 
 
-def test_a_pair_is_known_from_when_it_is_handed_over_until_its_last_row_has_ended(store: Store) -> None:
-    """In between what comes for the key is stored behind; no row is sent while an earlier one is being written."""
+def test_an_ordering_key_is_known_from_handover_until_its_last_row_ends(store: Store) -> None:
+    """Meanwhile the key's new deliveries are stored behind it. No row is sent while an earlier one is being written."""
     ordering_keys = store.parking.ordering_keys
     assert pair_of() not in ordering_keys
     store.parking.park(ordered(1), lambda: None)
@@ -521,8 +521,8 @@ def test_a_pair_is_known_from_when_it_is_handed_over_until_its_last_row_has_ende
     assert pair_of() not in ordering_keys
 
 
-def test_what_is_handed_over_while_the_last_row_ends_keeps_its_pair(store: Store) -> None:
-    """The database has nothing of the ordering key any more, but it will have."""
+def test_a_row_handed_over_while_the_last_one_ends_keeps_its_ordering_key(store: Store) -> None:
+    """The database has no row of the ordering key at that moment, but will have one."""
     store.parking.park(ordered(1), lambda: None)
     store.write()
     store.parking.resolve(ended(1, pair_of()), HEAD, lambda: None)
@@ -534,10 +534,10 @@ def test_what_is_handed_over_while_the_last_row_ends_keeps_its_pair(store: Store
     assert store.rows("record_offset", "status") == [(1, "delivered"), (2, "parked")]
 
 
-def test_what_is_given_up_lets_its_key_go_on_when_it_is_stored(store: Store) -> None:
-    """Until then a crash would bring it back from the log, behind what had overtaken it; and it leaves nothing behind.
+def test_a_given_up_delivery_frees_its_key_once_it_is_stored(store: Store) -> None:
+    """Before that, a crash would bring it back from the log, behind deliveries that had overtaken it.
 
-    It says nothing of those written after it: none of its key may go until they are in.
+    It does not free deliveries of the key handed over after it: these hold the key until they are stored.
     """
     ordering_keys = store.parking.ordering_keys
     given_up = ordered(1)._replace(status="exhausted", next_attempt_at=None)
@@ -554,8 +554,8 @@ def test_what_is_given_up_lets_its_key_go_on_when_it_is_stored(store: Store) -> 
     assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of())) == (True, inf)
 
 
-def test_what_was_asked_for_a_partition_that_has_left_is_not_told(store: Store) -> None:
-    """Whether the question was under way or not; it is asked again for a partition that comes back."""
+def test_a_read_for_a_partition_that_has_left_is_discarded(store: Store) -> None:
+    """The read may be under way or not. It is repeated if the partition comes back."""
     told: list[str] = []
     ledger.park(store.engine, GROUP, [ordered(1)], 500.0)
     store.parking.load_stored(("t", 0), 0, lambda _: told.append("first"))
@@ -572,8 +572,8 @@ def test_what_was_asked_for_a_partition_that_has_left_is_not_told(store: Store) 
     assert not store.parking.busy
 
 
-def test_the_pairs_of_a_partition_come_with_it_and_go_with_it(store: Store) -> None:
-    """Loaded with what is settled; other partitions' are others'."""
+def test_the_ordering_keys_of_a_partition_come_and_go_with_it(store: Store) -> None:
+    """They are loaded with the settled records. Keys of other partitions are not."""
     ledger.park(store.engine, GROUP, [ordered(1), ordered(2), ordered(3, b"l")], 500.0)
     store.parking.load_stored(("t", 0), 9, lambda _: None)
     assert pair_of() not in store.parking.ordering_keys
@@ -585,8 +585,8 @@ def test_the_pairs_of_a_partition_come_with_it_and_go_with_it(store: Store) -> N
     assert pair_of() not in store.parking.ordering_keys
 
 
-def test_with_too_many_pairs_all_are_taken_to_have_rows(store: Store) -> None:
-    """Asked again each time the house is kept, until they can be known."""
+def test_with_too_many_ordering_keys_all_count_as_stored(store: Store) -> None:
+    """They are read again at each housekeeping, until they are few enough to be known."""
     store.parking.ordering_keys.most = 1
     live = repository.add(store.engine, URL, "user.created")
     assert live == 1
@@ -602,8 +602,8 @@ def test_with_too_many_pairs_all_are_taken_to_have_rows(store: Store) -> None:
     assert [key for key in (b"k", b"l", b"m") if pair_of(key) in store.parking.ordering_keys] == [b"k"]
 
 
-def test_what_an_outage_stores_is_kept_within_the_bound_and_known_again_after_it(store: Store) -> None:
-    """A subscription whose receiver is down gets a row of each of many keys; others' keys are not taken for stored."""
+def test_keys_stored_in_an_outage_stay_within_the_bound_and_are_known_after_it(store: Store) -> None:
+    """A failing subscription gets rows of many keys. Keys of other subscriptions do not count as stored."""
     ordering_keys = store.parking.ordering_keys
     ordering_keys.most = 10
     for subscription in (1, 2):
@@ -622,7 +622,7 @@ def test_what_an_outage_stores_is_kept_within_the_bound_and_known_again_after_it
         other._replace(key="another") in ordering_keys,
     ] == [True, True, False]
     for rows in (range(2, 22), range(22, 31)):
-        store.parking.ask_again()  # too many yet: what is known stays known
+        store.parking.ask_again()  # too many yet: the known keys stay known
         store.write()
         assert [
             pair_of(b"another") in ordering_keys,
@@ -640,8 +640,8 @@ def test_what_an_outage_stores_is_kept_within_the_bound_and_known_again_after_it
     assert (ordering_keys.unknown, other in ordering_keys) == ({}, True)
 
 
-def test_to_ask_again_reads_no_more_than_the_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many partitions have too many keys: each minute's questions are on the thread that stores deliveries."""
+def test_rereading_ordering_keys_reads_no_more_than_the_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many partitions have too many keys: the reads of each minute are on the thread that stores deliveries."""
     asked: list[tuple[int, int]] = []
 
     def open_keys(_engine: Engine, _group: str, _topic: str, partition: int, most: int) -> None:
@@ -659,7 +659,7 @@ def test_to_ask_again_reads_no_more_than_the_bound(store: Store, monkeypatch: py
 
 
 def refuse(store: Store, offset: int = 1) -> list[int]:
-    """A delivery that the database never takes is set aside; what it settles."""
+    """Set aside a delivery that the database never accepts. Returns the offsets that it settles."""
     settled: list[int] = []
     store.parking.park(poison(offset), lambda: settled.append(offset))
     store.write()
@@ -668,15 +668,15 @@ def refuse(store: Store, offset: int = 1) -> list[int]:
 
 
 def decide(store: Store, wish: Wish, subscription: int = 1, offset: int = 1) -> None:
-    """Somebody decides, and this worker hears of it."""
+    """An operator decides, and this worker is notified."""
     subject = Subject("t", 0, offset, subscription)
     marks.decide(store.engine, GROUP, subject, wish)
     store.parking.hurry(subject)
 
 
 @pytest.mark.parametrize("subscription", [1, ALL_SUBSCRIPTIONS])
-def test_what_is_set_aside_ends_as_somebody_decides(store: Store, subscription: int) -> None:
-    """Once it is refused again: held until that is carried out, then settled as if it were stored."""
+def test_a_refused_delivery_ends_by_an_operators_decision(store: Store, subscription: int) -> None:
+    """The decision applies when the row is refused again. It is held until carried out, then settled as if stored."""
     settled = refuse(store)
     assert "kafka-webhooks deliveries settle t 0 1 --subscription 1" in str(store.parking.fault)
     decide(store, Wish.GIVE_UP, subscription)
@@ -693,8 +693,8 @@ def test_what_is_set_aside_ends_as_somebody_decides(store: Store, subscription: 
     assert store.parking._bytes == 0
 
 
-def test_a_decision_may_come_first_and_is_about_one_delivery(store: Store) -> None:
-    """Before the delivery is met, as after a restart; others wait for the database, and one that it takes is stored."""
+def test_a_decision_may_precede_its_delivery_and_concerns_only_that(store: Store) -> None:
+    """It may precede it after a restart. Other deliveries wait for the database, and are stored if it accepts them."""
     for other in ({"subscription": 9}, {"offset": 2}):
         decide(store, Wish.DEAD_LETTER, **other)
     decide(store, Wish.GIVE_UP, offset=5)
@@ -709,8 +709,8 @@ def test_a_decision_may_come_first_and_is_about_one_delivery(store: Store) -> No
     assert [each.wish for each, _ in store.decided] == [Wish.DEAD_LETTER]
 
 
-def test_a_decision_on_what_has_left_is_the_next_owners(store: Store) -> None:
-    """Whether it was met or is being carried out: nothing is settled here; who gets the partition meets it again."""
+def test_a_decision_for_a_partition_that_has_left_is_the_next_owners(store: Store) -> None:
+    """Here the delivery is not settled, even if the decision is being carried out. The next owner applies it."""
     settled = refuse(store)
     decide(store, Wish.GIVE_UP)
     store.parking.poll(0.0)
@@ -726,8 +726,8 @@ def test_a_decision_on_what_has_left_is_the_next_owners(store: Store) -> None:
     assert (settled, store.parking.set_aside, store.parking._bytes) == ([], 0, 0)
 
 
-def test_those_behind_what_is_given_up_of_a_key_may_go(store: Store) -> None:
-    """As behind one that is stored as given up; the key's head is looked at."""
+def test_a_given_up_refused_delivery_frees_its_key(store: Store) -> None:
+    """As after a stored delivery that was given up. Its due key is due at once."""
     ordering_key = pair_of()
     store.parking.park(poison(1)._replace(ordering_key=ordering_key), lambda: None)
     store.write()
@@ -740,8 +740,8 @@ def test_those_behind_what_is_given_up_of_a_key_may_go(store: Store) -> None:
     assert store.parking.due_keys == {("t", 0, 1): 0.0}
 
 
-def test_while_the_database_is_away_nothing_is_decided(store: Store) -> None:
-    """An outage is no refusal: the delivery may be taken after it."""
+def test_no_decision_applies_while_the_database_is_away(store: Store) -> None:
+    """An outage is no refusal: the database may accept the delivery after it."""
     settled = refuse(store)
     decide(store, Wish.GIVE_UP)
     with store.without():

@@ -1,4 +1,4 @@
-"""Stored deliveries come back: each when it is due and may go, by its owner, once, and none is forgotten."""
+"""Stored deliveries return to their lanes: when they are due and may go, to their owner, once, and all of them."""
 
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
@@ -61,7 +61,7 @@ class Bench:
             monotonic=self.store.monotonic,
         )
         self.places: Collection[tuple[str, int]] = [HERE]
-        self.given_out = 10**9  # records below are fanned out
+        self.given_out = 10**9  # records below this offset are fanned out
         self.budget = Budget(self.store.monotonic, lambda *_: None)
         self.recall = Recall(
             Ledger(
@@ -85,23 +85,23 @@ class Bench:
         self.due_key: DueKey = (*HERE, self.subscription)
 
     def row(self, offset: int, *, due: float = 0.0, key: bytes | None = None, partition: int = 0) -> NewDelivery:
-        """A delivery that waits, due so many seconds from the beginning on."""
+        """A waiting delivery, due this many seconds after the start."""
         made = make_event(offset, partition=partition, key=key)
         ordering_key = None if key is None else OrderingKey(self.subscription, "t", partition, order_key(key))
         return NewDelivery(made, self.subscription, URL, 1, "parked", NOW + due, FAILURE, FAILURE, ordering_key)
 
     def others_store(self, *rows: NewDelivery) -> None:
-        """Another process stores them."""
+        """Another process stores these rows."""
         ledger.park(self.store.engine, GROUP, rows, NOW)
 
     def store_here(self, *rows: NewDelivery) -> None:
-        """This process does."""
+        """This process stores these rows."""
         for row in rows:
             self.store.parking.park(row, lambda: None)
         self.store.write_all(0.0)
 
     def look(self, seconds: float = 0.0) -> list[int]:
-        """Look after so many seconds, and wait for the answer, if anything was asked; the offsets of what came."""
+        """Advance the clocks, look once and handle the answer, if any. Returns the offsets of the rows taken up."""
         self.store.clock.now += seconds
         self.store.monotonic.now += seconds
         self.lanes.wake(self.store.monotonic.now)
@@ -123,7 +123,7 @@ class Bench:
         return delivery
 
     def lane_breaks(self) -> float:
-        """The receiver's breaker opens; seconds until it lets a request through."""
+        """Open the receiver's breaker. Returns the seconds until it lets a request through."""
         lane = self.lanes.lane(Endpoint(self.subscription, URL, DEFAULT, ordered=True))
         now = self.store.monotonic.now
         for _ in range(10):
@@ -140,9 +140,9 @@ def bench(engine: Engine) -> Iterator[Bench]:
     assert result.store.thread.close(20)
 
 
-def test_what_this_process_stores_comes_when_it_is_due(bench: Bench) -> None:
-    """Without a walk, and not before; with its attempts, as the row that it is."""
-    assert bench.look() == []  # the first walk
+def test_a_row_that_this_process_stores_comes_when_it_is_due(bench: Bench) -> None:
+    """No scan is needed. The row comes with its attempts."""
+    assert bench.look() == []  # the first scan
     bench.store_here(bench.row(7, due=3.0), bench.row(8, due=4.0))
     assert bench.look(2.875) == []
     assert not bench.recall.busy
@@ -156,8 +156,8 @@ def test_what_this_process_stores_comes_when_it_is_due(bench: Bench) -> None:
     assert bench.look(0.125) == [8]
 
 
-def test_a_row_that_was_refused_comes_back_alone(bench: Bench) -> None:
-    """After a restart too: its last status is in the row. Those that failed for want of a receiver go together."""
+def test_a_refused_row_comes_back_alone(bench: Bench) -> None:
+    """This holds after a restart too: the row has its last status."""
     with bench.store.engine.begin() as connection:
         connection.execute(text("UPDATE webhook_subscriptions SET batch_size = 10, batch_wait_ms = 0"))
     refused = FAILURE._replace(status=422)
@@ -170,12 +170,12 @@ def test_a_row_that_was_refused_comes_back_alone(bench: Bench) -> None:
     assert carried == [[0, 2, 3], [1]]
 
 
-def test_what_others_store_or_mark_due_is_found_by_a_walk(bench: Bench) -> None:
-    """Every five seconds, of the partitions that are ours; an assignment does not wait for that."""
+def test_rows_that_others_store_or_mark_due_are_found_by_a_scan(bench: Bench) -> None:
+    """It runs every five seconds, over the owned partitions. A new assignment does not wait for it."""
     assert bench.look() == []
     bench.others_store(bench.row(1), bench.row(2, partition=1))
     assert bench.look(LOOK_EVERY - 0.125) == []
-    assert bench.look(0.125) == []  # the walk: now the head is known
+    assert bench.look(0.125) == []  # the scan: now the due key is known
     assert bench.look(0.125) == [1]
     bench.places = [HERE, THERE]
     bench.recall.within(0.0)
@@ -184,7 +184,7 @@ def test_what_others_store_or_mark_due_is_found_by_a_walk(bench: Bench) -> None:
 
 
 def test_due_keys_are_scanned_once_and_then_slowly(bench: Bench) -> None:
-    """However many there are: a mass outage must not be a statement for each of its heads, unceasingly."""
+    """However many there are: a mass outage must not cause an unceasing stream of one statement for each due key."""
     statements = 0
 
     def count(*_: object) -> None:
@@ -217,11 +217,11 @@ def test_due_keys_are_scanned_once_and_then_slowly(bench: Bench) -> None:
     assert statements > len(due_keys)
 
 
-def test_what_others_mark_is_found_soon_however_many_heads_there_are(bench: Bench) -> None:
-    """Redelivered, say: it does not wait for the walk; marked again, it is found again; others' partitions are not."""
+def test_rows_that_others_mark_are_found_soon_however_many_due_keys_there_are(bench: Bench) -> None:
+    """A redelivered row does not wait for the scan, and is found again if marked again. Other partitions' are not."""
     rows = (bench.row(number, due=3600.0)._replace(subscription_id=number) for number in range(2, 3 * SEEKS))
     bench.others_store(*(row._replace(event=make_event(row.subscription_id, topic="s")) for row in rows))
-    bench.places = [("s", 0), HERE]  # a walk meets those of the first one before
+    bench.places = [("s", 0), HERE]  # a scan reads the due keys of the first partition before
     for _ in range(20):
         bench.look(0.1)
     assert len(bench.store.parking.due_keys) == 3 * SEEKS - 2
@@ -234,7 +234,7 @@ def test_what_others_mark_is_found_soon_however_many_heads_there_are(bench: Benc
                 found = bench.look(0.1)
         assert found == [1]
         assert (*THERE, bench.subscription) not in bench.store.parking.due_keys
-        delivery = bench.next()  # nothing comes of it, and the row is due much later
+        delivery = bench.next()  # it is not sent, and the row is now due much later
         bench.lanes.finished(delivery.lane)
         for row in list(bench.taken_up):
             bench.taken_up.remove(row)
@@ -244,8 +244,8 @@ def test_what_others_mark_is_found_soon_however_many_heads_there_are(bench: Benc
         bench.store.parking.due_keys.clear()
 
 
-def test_a_head_is_asked_once_at_a_time_and_put_back(bench: Bench) -> None:
-    """While the answer is on its way nothing else is asked; what is left of the head is asked for when it is due."""
+def test_a_due_key_has_one_read_at_a_time_and_is_put_back(bench: Bench) -> None:
+    """While the read is under way, no other starts. The due key's remaining rows are read when they are due."""
     bench.look()
     bench.store_here(bench.row(1), bench.row(2, due=30.0))
     due_keys = bench.store.parking.due_keys
@@ -262,8 +262,8 @@ def test_a_head_is_asked_once_at_a_time_and_put_back(bench: Bench) -> None:
     assert bench.look(1.5) == [2]
 
 
-def test_a_row_that_is_here_is_not_taken_again(bench: Bench) -> None:
-    """Queued, open, or its result not written yet: however often its head is due."""
+def test_a_row_in_memory_is_not_taken_up_again(bench: Bench) -> None:
+    """It is queued, open, or its result is not written yet, however often its due key is due."""
     bench.look()
     bench.store_here(bench.row(1))
     assert bench.look(0.125) == [1]
@@ -277,8 +277,8 @@ def test_a_row_that_is_here_is_not_taken_again(bench: Bench) -> None:
     assert bench.lanes.held == 0
 
 
-def test_an_answer_names_a_row_that_was_taken_meanwhile(bench: Bench) -> None:
-    """Asked for before it was here: it is not taken a second time."""
+def test_a_row_taken_up_during_the_read_is_not_taken_up_again(bench: Bench) -> None:
+    """The read began before the row was here."""
     bench.look()
     bench.store_here(bench.row(1))
     bench.store.monotonic.now += 1
@@ -289,8 +289,8 @@ def test_an_answer_names_a_row_that_was_taken_meanwhile(bench: Bench) -> None:
     assert bench.lanes.held == 0
 
 
-def test_rows_of_a_partition_that_left_meanwhile_are_not_taken(bench: Bench) -> None:
-    """They are another's by now; and nothing of a head that is not ours is asked for."""
+def test_rows_of_a_partition_that_left_during_the_read_are_not_taken_up(bench: Bench) -> None:
+    """Another worker owns them. Due keys of partitions that are not owned are not read."""
     bench.look()
     bench.store_here(bench.row(1))
     bench.store.monotonic.now += 1
@@ -303,8 +303,8 @@ def test_rows_of_a_partition_that_left_meanwhile_are_not_taken(bench: Bench) -> 
     assert not bench.recall.busy
 
 
-def test_an_ordered_row_waits_until_the_log_is_given_out_up_to_it(bench: Bench) -> None:
-    """An earlier one of its key may still come from there: it was not settled before a crash. A keyless one goes."""
+def test_an_ordered_row_waits_until_the_log_is_fanned_out_up_to_it(bench: Bench) -> None:
+    """The log may bring an earlier record of its key that was not settled before a crash. A row without a key goes."""
     bench.given_out = 5
     bench.look()
     bench.store_here(bench.row(5, key=b"k"), bench.row(6), bench.row(4, key=b"l"))
@@ -314,8 +314,8 @@ def test_an_ordered_row_waits_until_the_log_is_given_out_up_to_it(bench: Bench) 
     assert bench.look(EARLY) == [5]
 
 
-def test_rows_that_may_not_go_yet_are_not_read_in_every_look(bench: Bench) -> None:
-    """While the log is read up to them, which may take long, or while the database refuses what goes before them."""
+def test_rows_that_may_not_go_yet_are_not_read_at_every_look(bench: Bench) -> None:
+    """Reading the log up to them may take long, or the database may refuse earlier deliveries of their key."""
     bench.given_out = 5
     bench.look()
     bench.store_here(bench.row(5, key=b"k"))
@@ -324,7 +324,7 @@ def test_rows_that_may_not_go_yet_are_not_read_in_every_look(bench: Bench) -> No
 
 
 def test_an_ordered_row_waits_while_an_earlier_one_of_its_key_is_being_written(bench: Bench) -> None:
-    """When the database has both it says which of them is first."""
+    """When the database has both, it decides which is first."""
     bench.look()
     bench.store_here(bench.row(4, key=b"k"), bench.row(9, key=b"l"))
     bench.store.parking.park(bench.row(3, key=b"k"), lambda: None)
@@ -334,16 +334,16 @@ def test_an_ordered_row_waits_while_an_earlier_one_of_its_key_is_being_written(b
     assert bench.store.rows("record_offset", "status") == [(4, "blocked"), (9, "parked"), (3, "parked")]
 
 
-def test_later_rows_of_its_key_do_not_keep_an_ordered_row(bench: Bench) -> None:
-    """They go behind it. Under a steady flow one is nearly always being written, and the key would never go on."""
+def test_later_rows_of_its_key_do_not_hold_an_ordered_row(bench: Bench) -> None:
+    """They go behind it. Under a steady flow one is nearly always being written, so the key would never go on."""
     bench.look()
     bench.store_here(bench.row(4, key=b"k"))
     bench.store.parking.park(bench.row(5, key=b"k"), lambda: None)
     assert bench.look(0.125) == [4]
 
 
-def test_those_behind_an_ordered_row_come_with_it(bench: Bench) -> None:
-    """They stand in a chain behind it, in order, up to the first that may not come yet."""
+def test_later_rows_of_a_key_come_with_the_first(bench: Bench) -> None:
+    """They form a chain behind it, in order, up to the first row that may not come yet."""
     bench.given_out = 4
     bench.look()
     bench.store_here(*(bench.row(offset, key=b"k") for offset in (1, 2, 3, 4, 5)), bench.row(6, key=b"l"))
@@ -357,13 +357,13 @@ def test_those_behind_an_ordered_row_come_with_it(bench: Bench) -> None:
         bench.lanes.finished(delivery.lane)
         bench.lanes.go_on(delivery.lane, delivery.ordering_key)
     bench.given_out = 10
-    assert bench.look(EARLY) == [6], "4 is blocked as long as the results of those before it are not written"
+    assert bench.look(EARLY) == [6], "4 is blocked until the results of those before it are written"
 
 
-def test_one_of_a_chain_that_does_not_fit_keeps_those_behind_it_back(
+def test_a_row_of_a_chain_that_does_not_fit_holds_the_rows_behind_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A smaller one that would fit must not pass it."""
+    """A smaller row that would fit must not overtake it."""
     bench.look()
     rows = [bench.row(offset, key=b"k") for offset in (1, 2, 3)]
     rows[1] = rows[1]._replace(event=rows[1].event._replace(body=b"x" * 1000))
@@ -373,8 +373,8 @@ def test_one_of_a_chain_that_does_not_fit_keeps_those_behind_it_back(
     assert len(bench.taken_up) == 1
 
 
-def test_a_failing_database_loses_no_head(bench: Bench) -> None:
-    """The heads that were asked for are due again, after the back-off; `fault` says why nothing comes."""
+def test_a_failing_database_loses_no_due_key(bench: Bench) -> None:
+    """Due keys with a failed read are due again after the back-off. `fault` gives the reason."""
     bench.look()
     bench.store_here(bench.row(1), bench.row(2, due=50.0))
     with bench.store.without():
@@ -389,8 +389,8 @@ def test_a_failing_database_loses_no_head(bench: Bench) -> None:
     assert bench.look(49.9) == [2]
 
 
-def test_a_row_that_cannot_be_read_is_told_and_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one beside it comes; in a minute it is tried again, and then nothing is at fault."""
+def test_an_unreadable_row_is_reported_and_retried(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The row beside it comes. The unreadable one is retried after a minute; once it is read, the fault is gone."""
     bench.look()
     bench.store_here(bench.row(1), bench.row(2))
     whole = columns.event_of
@@ -408,8 +408,8 @@ def test_a_row_that_cannot_be_read_is_told_and_tried_again(bench: Bench, monkeyp
     assert bench.recall.fault is None
 
 
-def test_rows_behind_an_open_breaker_are_left_alone(bench: Bench) -> None:
-    """However many are due: they are not read until it lets a request through, and then two, the probe and the next."""
+def test_rows_behind_an_open_breaker_are_not_read(bench: Bench) -> None:
+    """When the breaker lets a request through, only two of the due rows are read: the probe and the next one."""
     bench.look()
     bench.store_here(*(bench.row(offset) for offset in range(10)))
     seconds = bench.lane_breaks()
@@ -423,8 +423,8 @@ def test_rows_behind_an_open_breaker_are_left_alone(bench: Bench) -> None:
     assert bench.lanes.next(bench.store.monotonic.now) is None
 
 
-def test_no_more_comes_than_its_lane_takes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those due first; the others when there is room again, and none is forgotten."""
+def test_no_more_rows_come_than_the_lane_takes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those due first come first, the others when there is room again. None is forgotten."""
     for module in ("delivery", "lanes"):
         monkeypatch.setattr(f"consumer.delivery.{module}.LANE_DELIVERIES", 3)
     bench.look()
@@ -440,8 +440,8 @@ def test_no_more_comes_than_its_lane_takes(bench: Bench, monkeypatch: pytest.Mon
     assert came == [7, 6, 5, 4, 3, 2, 1, 0]
 
 
-def test_many_heads_are_asked_for_at_once(bench: Bench) -> None:
-    """One with much room does not use up what a look may bring: the others come with it."""
+def test_many_due_keys_are_read_at_once(bench: Bench) -> None:
+    """A lane with much room does not use up the limit of one look: the others' rows come too."""
     bench.look()
     rows = [bench.row(offset)._replace(subscription_id=number) for offset, number in enumerate(subscribed(bench, 10))]
     bench.store_here(*rows)
@@ -449,12 +449,12 @@ def test_many_heads_are_asked_for_at_once(bench: Bench) -> None:
 
 
 def subscribed(bench: Bench, number: int) -> list[int]:
-    """The ids of so many more subscriptions."""
+    """The ids of this many more subscriptions."""
     return [repository.add(bench.store.engine, URL, "user.created") for _ in range(number)]
 
 
-def test_a_subscription_is_asked_for_room_once_in_a_look(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind an open breaker it may have a head in each of a thousand partitions, ten times a second."""
+def test_the_room_of_a_subscription_is_computed_once_in_a_look(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind an open breaker it may have a due key in each of a thousand partitions. There are ten looks a second."""
     bench.lane_breaks()
     bench.store.parking.due_keys.update({("t", number, bench.subscription): 0.0 for number in range(1000)})
     asked: list[int] = []
@@ -470,8 +470,8 @@ def test_a_subscription_is_asked_for_room_once_in_a_look(bench: Bench, monkeypat
     assert len(bench.store.parking.due_keys) == 1000
 
 
-def test_nothing_is_looked_for_while_the_database_does_not_keep_up(bench: Bench) -> None:
-    """What is taken up may have to be stored again: it waits where it is."""
+def test_no_due_rows_are_read_while_the_database_does_not_keep_up(bench: Bench) -> None:
+    """They might have to be stored again, so they wait where they are."""
     bench.look()
     bench.store_here(bench.row(1))
     record = OpenRecord(lambda _: None, 0, BACKLOG)
@@ -484,7 +484,7 @@ def test_nothing_is_looked_for_while_the_database_does_not_keep_up(bench: Bench)
 
 
 def chosen(bench: Bench, event_filter: str, *offsets: int, key: bytes | None = None) -> None:
-    """Rows whose filter was not asked, of a subscription that has this one now."""
+    """Rows with a pending filter, of a subscription that now has this filter."""
     repository.edit(bench.store.engine, bench.subscription, {"event_filter": event_filter})
     rows = [bench.row(offset, key=key) for offset in offsets]
     untried = [row._replace(attempt=0, first=None, last=None, filter_pending=True) for row in rows]
@@ -494,8 +494,8 @@ def chosen(bench: Bench, event_filter: str, *offsets: int, key: bytes | None = N
 
 
 @pytest.mark.parametrize("key", [None, b"k"])
-def test_a_filter_that_was_not_asked_is_asked_before_it_is_sent(bench: Bench, key: bytes | None) -> None:
-    """What it wants goes; the rest ends without an attempt, in or out of order, and what is behind it goes on."""
+def test_a_pending_filter_runs_before_the_row_is_sent(bench: Bench, key: bytes | None) -> None:
+    """A matching row is sent. Any other row ends without an attempt, ordered or not, and its key's later rows go on."""
     chosen(bench, "data.n % 2 == 1", 1, 2, 3, 4, key=key)
     came: list[int] = []
     for _ in range(20):
@@ -516,8 +516,8 @@ def test_a_filter_that_was_not_asked_is_asked_before_it_is_sent(bench: Bench, ke
     assert not bench.taken_up
 
 
-def test_a_filter_over_its_budget_is_asked_after_its_pause(bench: Bench) -> None:
-    """Its rows wait untouched; nor are they read meanwhile."""
+def test_a_filter_over_its_budget_runs_after_its_pause(bench: Bench) -> None:
+    """Its rows stay unchanged and are not read meanwhile."""
     chosen(bench, "data.n == 1 || data.l.map(x, x).size() > 0", 1)
     while not bench.budget.is_over(bench.subscription):
         bench.budget.charge(bench.subscription, 1.0)
@@ -528,7 +528,7 @@ def test_a_filter_over_its_budget_is_asked_after_its_pause(bench: Bench) -> None
 
 @pytest.mark.parametrize("key", [None, b"k"])
 def test_an_event_too_large_for_the_filter_is_given_up(bench: Bench, key: bytes | None) -> None:
-    """With this reason, and once; the next delivery of its key goes then, and not when the order is next repaired."""
+    """It ends once, with this reason. Its key's next delivery goes then, not at the next repair of the order."""
     chosen(bench, "data.l.map(x, x).size() == 0")
     large, small = (
         row._replace(attempt=0, first=None, last=None, filter_pending=True)
@@ -554,10 +554,10 @@ def test_an_event_too_large_for_the_filter_is_given_up(bench: Bench, key: bytes 
     outages=st.sets(st.integers(0, 40)),
     most=st.integers(1, 5),
 )
-def test_every_row_comes_once_and_not_before_its_time(
+def test_every_row_comes_once_and_not_before_it_is_due(
     bench: Bench, rows: list[tuple[bool, int]], outages: set[int], most: int
 ) -> None:
-    """Stored here or by others, with little room and a database that fails now and then."""
+    """This process or others store it; lanes have little room, and the database fails now and then."""
     with bench.store.engine.begin() as connection:
         connection.execute(text("DELETE FROM webhook_deliveries"))
     begun = bench.store.clock.now

@@ -1,4 +1,4 @@
-"""Which attempts are reported to the attempt history: one for each delivery and attempt, and nothing else."""
+"""Attempts reported to the attempt history: one for each delivery and attempt, and no others."""
 
 from collections.abc import Iterator
 
@@ -15,14 +15,14 @@ from tests.delivery.store_kit import NOW
 
 @pytest.fixture
 def desk(engine: Engine) -> Iterator[Desk]:
-    """A Settling whose subscription asks for batches, which never wait."""
+    """A Settling whose subscription has batches without a wait."""
     result = Desk(engine, Batch(100, 0.0))
     yield result
     assert result.store.thread.close(20)
 
 
 def test_each_attempt_of_a_delivery_is_reported_once(desk: Desk) -> None:
-    """A failure with what became of the delivery, then its success: each counted, with its end and its seconds."""
+    """Here a failure, then a success, each with the delivery's outcome, attempt number, end and duration."""
     delivery = desk.start()
     desk.end(delivery, response(503))
     assert [each[:5] for each in desk.reported] == [(0, 1, 503, "retried", NOW)]
@@ -42,17 +42,17 @@ def test_each_attempt_of_a_delivery_is_reported_once(desk: Desk) -> None:
     ],
     ids=repr,
 )
-def test_what_became_of_it_is_a_word_of_the_metrics(
+def test_the_reported_outcome_is_a_label_of_the_metrics(
     desk: Desk, attempts: int, result: Response | RequestException, status: int | None, what: str
 ) -> None:
-    """The same as in `webhooks_deliveries_total`; a 410 and the last attempt are reported like any other."""
+    """It is the label in `webhooks_deliveries_total`. A 410 and the last attempt are reported like any other."""
     desk.end(desk.start(attempts=attempts), result)
     assert [each[:4] for each in desk.reported] == [(0, attempts + 1, status, what)]
     assert desk.metrics.deliveries == {what: 1}
 
 
 def test_the_request_of_a_batch_is_an_attempt_of_each_delivery(desk: Desk) -> None:
-    """Of records and of a stored row, each with its own number of attempts and what became of it."""
+    """Records and stored rows each have their own attempt number and outcome."""
     members = [desk.delivery(offset=0), desk.delivery(offset=1, attempts=1), desk.row(2, offset=2)]
     desk.end(desk.open(*members), response(503))
     assert [each[:4] for each in desk.reported] == [
@@ -65,15 +65,15 @@ def test_the_request_of_a_batch_is_an_attempt_of_each_delivery(desk: Desk) -> No
     assert [each[:4] for each in desk.reported] == [(offset, 1, 200, "delivered") for offset in range(3, 6)]
 
 
-def test_what_was_not_sent_is_no_attempt(desk: Desk) -> None:
-    """The egress rule, a request that cannot be built: a receiver has seen nothing."""
+def test_a_request_that_was_not_sent_is_no_attempt(desk: Desk) -> None:
+    """The egress rule refused it or it could not be built, so no receiver has seen it."""
     desk.end(desk.start(offset=0), InvalidHeader("a line break"))
     desk.settling.on_undeliverable(desk.delivery(offset=1), "the template fails")
     desk.end(desk.start(offset=2), EgressRefused("10.0.0.1 is a private address"))
     assert desk.reported == []
 
 
-def test_a_request_that_is_cut_off_is_an_attempt(desk: Desk) -> None:
+def test_a_cancelled_request_is_an_attempt(desk: Desk) -> None:
     """Its receiver may have seen it, and the delivery counts it."""
     delivery = desk.start()
     desk.settling.on_cancelled([delivery], 1.5)
@@ -81,7 +81,7 @@ def test_a_request_that_is_cut_off_is_an_attempt(desk: Desk) -> None:
 
 
 def test_without_a_history_nothing_else_changes(engine: Engine) -> None:
-    """A Settling that reports to nobody settles, retries and counts alike."""
+    """A Settling without an attempt history settles, retries and counts alike."""
     desk = Desk(engine)
     desk.settling._report = None
     desk.end(desk.start(), response(204))

@@ -1,4 +1,4 @@
-"""The schedule of attempts."""
+"""The retry schedule."""
 
 import pytest
 from hypothesis import given
@@ -12,10 +12,8 @@ waits = st.lists(st.floats(0.001, 1e6), max_size=9)
 
 
 @given(schedule=waits, jitter=st.floats(0, 1), data=st.data())
-def test_the_wait_is_the_schedules_stretched_by_the_jitter(
-    schedule: list[float], jitter: float, data: st.DataObject
-) -> None:
-    """After attempt n comes the n-th wait, up to `jitter` longer; after the last wait, nothing."""
+def test_the_wait_is_the_schedules_plus_the_jitter(schedule: list[float], jitter: float, data: st.DataObject) -> None:
+    """After attempt n comes the n-th wait, stretched by up to `jitter`. After the last wait there is no attempt."""
     policy = RetryPolicy(schedule, jitter)
     attempts = data.draw(st.integers(1, len(schedule) + 3))
     decision = policy.decide(attempts, Failed("status 500", 500))
@@ -27,8 +25,8 @@ def test_the_wait_is_the_schedules_stretched_by_the_jitter(
         assert wait * 0.999999 <= decision.wait <= wait * (1 + jitter) * 1.000001
 
 
-def test_the_jitter_spreads_what_failed_together() -> None:
-    """Fifty waits of one schedule are fifty times, over most of what the jitter allows."""
+def test_the_jitter_spreads_retries_of_simultaneous_failures() -> None:
+    """Fifty waits of one schedule entry are all different, and cover most of the jitter's range."""
     waits = {RetryPolicy((100.0,), 0.5).decide(1, Failed("status 500", 500)) for _ in range(50)}
     found = [each.wait for each in waits if isinstance(each, Retry)]
     assert len(found) == 50
@@ -38,13 +36,13 @@ def test_the_jitter_spreads_what_failed_together() -> None:
 
 @given(asked=st.floats(0, 1e9))
 def test_retry_after_moves_the_attempt_later_never_earlier(asked: float) -> None:
-    """The receiver's wish counts when it is longer than the schedule's wait, and for a day at most."""
+    """The header applies if it is longer than the schedule's wait, for a day at most."""
     decision = RetryPolicy((60.0,), 0.0).decide(1, Failed("status 429", 429, asked))
     assert decision == Retry(max(60.0, min(asked, MOST_RETRY_AFTER)))
 
 
 def test_retry_after_adds_no_attempt() -> None:
-    """A used-up schedule stays used up."""
+    """A schedule without further attempts stays so."""
     assert RetryPolicy((1.0,), 0.0).decide(2, Failed("status 429", 429, 5.0)) == GiveUp()
 
 
@@ -62,8 +60,8 @@ def test_retry_after_adds_no_attempt() -> None:
         (None, 60.0),
     ],
 )
-def test_what_a_retry_after_header_comes_to(header: str | None, wait: float) -> None:
-    """Seconds or a date that lies ahead move the attempt, a day at most; past, negative or unreadable ones do not."""
+def test_the_wait_that_follows_from_a_retry_after_header(header: str | None, wait: float) -> None:
+    """Future seconds or dates move the attempt, by a day at most. Past, negative or unreadable values do not."""
     failed = Failed("status 503", 503, retry_after(header, 1000.0))
     assert RetryPolicy((60.0,), 0.0).decide(1, failed) == Retry(wait)
 
@@ -73,7 +71,7 @@ def test_what_a_retry_after_header_comes_to(header: str | None, wait: float) -> 
     late=st.lists(st.floats(0, 1e6), min_size=9, max_size=9),
 )
 def test_a_late_attempt_skips_nothing(schedule: list[float], late: list[float]) -> None:
-    """However late each attempt is made, every entry is waited for, counted from the end of the attempt before it."""
+    """However late each attempt is, every entry of the schedule is used, from the end of the attempt before it."""
     policy, now, attempts, waited = RetryPolicy(schedule, 0.0), 0.0, 1, list[float]()
     while isinstance(decision := policy.decide(attempts, Failed("status 500", 500)), Retry):
         waited.append(decision.wait)
@@ -83,29 +81,29 @@ def test_a_late_attempt_skips_nothing(schedule: list[float], late: list[float]) 
     assert now >= sum(schedule) * 0.999999
 
 
-def test_a_changed_schedule_counts_on() -> None:
-    """A shorter one may be used up at once; a longer one goes on where the count stands."""
+def test_a_changed_schedule_continues_the_count() -> None:
+    """A shorter schedule may be used up at once. A longer one continues with the next entry."""
     failed = Failed("status 500", 500)
     assert policy_for((1.0,), 0.0).decide(3, failed) == GiveUp()
     assert policy_for((1.0, 2.0, 3.0, 4.0), 0.0).decide(3, failed) == Retry(3.0)
 
 
 def test_equal_schedules_share_a_policy() -> None:
-    """A subscription's own schedule costs nothing for each attempt, and tenacity is what decides it."""
+    """A subscription's own schedule costs nothing per attempt, and tenacity still makes the decision."""
     assert policy_for((1.0, 2.0), 0.2) is policy_for((1.0, 2.0), 0.2)
     assert policy_for((1.0, 2.0), 0.2) is not policy_for((1.0, 2.0), 0.1)
     assert isinstance(policy_for((1.0, 2.0), 0.2), BaseRetrying)
 
 
 def test_policies_are_kept_within_bounds() -> None:
-    """Thousands of different schedules do not fill the memory."""
+    """Thousands of different schedules do not fill memory."""
     for seconds in range(1, 3000):
         policy_for((float(seconds),), 0.2)
     assert policy_for.cache_info().currsize <= 1024
 
 
 def test_the_policy_keeps_no_state() -> None:
-    """Deliveries share one policy: what it decided for one changes nothing for another."""
+    """Deliveries share one policy: a decision for one does not change those for another."""
     policy = RetryPolicy((1.0, 2.0, 3.0), 0.0)
     failed = Failed("status 500", 500)
     assert [policy.decide(n, failed) for n in (3, 1, 4, 2, 1)] == [
@@ -118,6 +116,6 @@ def test_the_policy_keeps_no_state() -> None:
 
 
 def test_it_runs_no_function() -> None:
-    """The call that tenacity has is closed: nothing may sleep in the loop."""
+    """Calling the policy, as tenacity allows, is an error: nothing may sleep in the loop."""
     with pytest.raises(TypeError, match="the loop waits"):
         RetryPolicy((1.0,), 0.0)(print)

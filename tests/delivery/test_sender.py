@@ -1,4 +1,4 @@
-"""Requests are made of what lanes give, alone or as a batch, within their subscription's time; of some none can be."""
+"""Requests for the deliveries that lanes start: single or batched, in the subscription's time limit, or impossible."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ from tests.span_recorder import SpanRecorder
 
 
 class Wire:
-    """Where requests go in place of the adapter: they stay open until `end`."""
+    """Stands in for the adapter: requests stay open until `end`."""
 
     def __init__(self) -> None:
         self.requests: list[PreparedRequest] = []
@@ -39,30 +39,30 @@ class Wire:
         *,
         timeout: float | None,
     ) -> "Wire":
-        """Open a request; it stands for its transfer too."""
+        """Open a request. The wire is its transfer too."""
         self.requests.append(request)
         self.timeouts.append(timeout)
         self.end = callback
         return self
 
     def cancel(self, transfer: object) -> None:
-        """It is cut off."""
+        """Cancel the request."""
         assert transfer is self
 
     def bodies(self) -> list[bytes | str | None]:
-        """What was sent."""
+        """The bodies sent."""
         return [request.body for request in self.requests]
 
 
 class Counter:
-    """A Sender at a Desk, whose subscription is told what it asks for."""
+    """A Sender at a Desk. The test sets the subscription's options."""
 
     def __init__(self, engine: Engine) -> None:
         self.tracer = SpanRecorder()
         self.desk = Desk(engine)
         self.wire = Wire()
         store = self.desk.store
-        self.over: list[int] = []  # subscriptions whose projections have taken too long
+        self.over: list[int] = []  # subscriptions with projections that have taken too long
         transport = cast("LoopAdapter", self.wire)
         self.sender = Sender(
             self.desk.lanes,
@@ -76,11 +76,11 @@ class Counter:
         )
 
     def ask(self, url: str = URL, **options: object) -> None:
-        """What the subscription asks for."""
-        self.desk.endpoint = Endpoint(self.desk.subscription, url, DEFAULT, **options)  # type: ignore[arg-type]  # names of its fields
+        """Set the subscription's URL and options."""
+        self.desk.endpoint = Endpoint(self.desk.subscription, url, DEFAULT, **options)  # type: ignore[arg-type]  # field names
 
     def queue(self, *bodies: bytes) -> list[Delivery]:
-        """One delivery for each, of records that nobody has seen."""
+        """Queue one delivery for each body, of records not yet started."""
         deliveries = [self.desk.delivery(offset=offset) for offset in range(len(bodies))]
         for delivery, body in zip(deliveries, bodies, strict=True):
             delivery.event = delivery.event._replace(body=body)
@@ -106,15 +106,15 @@ def counter(engine: Engine) -> Iterator[Counter]:
 def test_a_request_has_its_subscriptions_time_limit(
     counter: Counter, batch: Batch | None, timeout: float | None
 ) -> None:
-    """Of its own, or none: then the deployment's counts."""
+    """The subscription's own limit, or None for the deployment's."""
     counter.ask(batch=batch, timeout=timeout)
     counter.queue(b"{}")
     counter.start()
     assert counter.wire.timeouts == [timeout]
 
 
-def test_what_asks_for_no_batch_goes_as_it_came(counter: Counter) -> None:
-    """Byte for byte, one by one."""
+def test_without_batches_bodies_are_sent_unchanged(counter: Counter) -> None:
+    """They go byte for byte, in one request each."""
     counter.ask()
     counter.queue(b'{"a":  1}', b"2")
     counter.start()
@@ -123,7 +123,7 @@ def test_what_asks_for_no_batch_goes_as_it_came(counter: Counter) -> None:
 
 @pytest.mark.parametrize("number", [1, 2, 5])
 def test_a_batch_is_an_array_however_few_it_holds(counter: Counter, number: int) -> None:
-    """In the order of the log; all of its records have been begun; one request is open, and its end is that of all."""
+    """Its order is that of the log. All its records count as started. One request is open, and its end ends all."""
     counter.ask(batch=Batch(5, 0.0))
     deliveries = counter.queue(*(b'{"n":%d}' % each for each in range(number)))
     counter.start()
@@ -137,8 +137,8 @@ def test_a_batch_is_an_array_however_few_it_holds(counter: Counter, number: int)
 
 
 @pytest.mark.parametrize("bad", [{0}, {2}, {0, 1}, {0, 1, 2}])
-def test_a_member_without_a_form_is_given_up_and_the_others_go(counter: Counter, bad: set[int]) -> None:
-    """Wherever it stands. If none has one there is no request, and no slot is kept."""
+def test_a_member_that_cannot_be_rendered_is_given_up_and_the_others_go(counter: Counter, bad: set[int]) -> None:
+    """Its place in the batch does not matter. If no member can be rendered, there is no request and no slot."""
     counter.ask(batch=Batch(3, 0.0))
     deliveries = counter.queue(*(b"no JSON" if each in bad else b"%d" % each for each in range(3)))
     counter.start()
@@ -155,12 +155,14 @@ def test_a_member_without_a_form_is_given_up_and_the_others_go(counter: Counter,
 
 
 @pytest.mark.parametrize("batch", [None, Batch(10, 0.0)])
-def test_what_a_projection_takes_is_charged(
+def test_the_time_of_a_projection_is_charged(
     counter: Counter, monkeypatch: pytest.MonkeyPatch, batch: Batch | None
 ) -> None:
-    """Alone or in a batch, with a value or without; what has none is charged nothing."""
+    """It is charged alone or in a batch, with a value or without. Without a projection nothing is charged."""
     ticks = itertools.count()
-    monkeypatch.setattr("consumer.delivery.sender.time.thread_time", lambda: next(ticks) * 0.009)  # the sixth is over
+    monkeypatch.setattr(
+        "consumer.delivery.sender.time.thread_time", lambda: next(ticks) * 0.009
+    )  # the sixth is over the budget
     counter.ask(batch=batch)
     counter.queue(*[b"{}"] * 10)
     counter.start()
@@ -171,8 +173,8 @@ def test_what_a_projection_takes_is_charged(
     assert counter.over == [counter.desk.subscription]
 
 
-def test_an_event_without_a_form_is_given_up(counter: Counter) -> None:
-    """Without a batch it is the same: no request, no slot, the next one goes on."""
+def test_an_event_that_cannot_be_rendered_is_given_up(counter: Counter) -> None:
+    """It gets no request and no slot, and the next event goes on."""
     counter.ask(payload_format="standard")
     counter.queue(b"\xff", b"{}")
     counter.start()
@@ -181,8 +183,8 @@ def test_an_event_without_a_form_is_given_up(counter: Counter) -> None:
     assert counter.desk.store.rows("record_offset", "status", "attempt") == [(0, "exhausted", 1)]
 
 
-def test_a_url_that_is_none_keeps_all_of_a_batch(counter: Counter) -> None:
-    """There is nowhere to send it, until somebody says where."""
+def test_an_invalid_url_parks_all_of_a_batch(counter: Counter) -> None:
+    """There is no address to send it to until the subscription is corrected."""
     counter.ask(url="nonsense", batch=Batch(3, 0.0))
     counter.queue(b"1", b"2")
     counter.start()
@@ -192,8 +194,8 @@ def test_a_url_that_is_none_keeps_all_of_a_batch(counter: Counter) -> None:
     assert counter.desk.lanes.slots.in_flight == 0
 
 
-def test_a_batch_that_failed_is_sent_again_as_it_was(counter: Counter) -> None:
-    """With the same id, since the same events are in it."""
+def test_a_failed_batch_is_sent_again_unchanged(counter: Counter) -> None:
+    """It has the same id, since it holds the same events."""
     counter.ask(batch=Batch(3, 0.0))
     counter.queue(b"1", b"2")
     counter.start()
@@ -205,8 +207,8 @@ def test_a_batch_that_failed_is_sent_again_as_it_was(counter: Counter) -> None:
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
 
 
-def test_a_batch_that_failed_is_one_no_more(counter: Counter) -> None:
-    """When its subscription asks for none meanwhile, each is sent for itself, once."""
+def test_a_failed_batch_is_split_when_batches_are_switched_off(counter: Counter) -> None:
+    """Each event is sent in a request of its own, once."""
     counter.ask(batch=Batch(3, 0.0))
     counter.queue(b"1", b"2")
     counter.start()
@@ -220,7 +222,7 @@ def test_a_batch_that_failed_is_one_no_more(counter: Counter) -> None:
 
 
 def test_a_turn_starts_a_bounded_number_of_deliveries(counter: Counter) -> None:
-    """However they are carried: to render and sign them takes time that other receivers wait."""
+    """The bound counts deliveries, batched or not: to render and sign them takes time while other receivers wait."""
     counter.ask(batch=Batch(GROWTH // 2, 0.0))
     counter.queue(*[b"{}"] * (GROWTH * 3))
     counter.start()
@@ -233,7 +235,7 @@ def test_a_turn_starts_a_bounded_number_of_deliveries(counter: Counter) -> None:
 
 @pytest.mark.parametrize("options", [{"projection": compile_projection("data")}, {"gzip_above": 0}])
 def test_projections_and_compression_take_a_part_of_a_turn(counter: Counter, options: dict[str, Any]) -> None:
-    """A large event takes long: the others go in the next turn, so that the loop polls meanwhile."""
+    """A large event takes long. The others go in the next turn, so that the loop polls meanwhile."""
     counter.ask(**options)
     counter.queue(b"1", b"2", b"3")
     monotonic = counter.desk.store.monotonic
@@ -250,7 +252,7 @@ def test_projections_and_compression_take_a_part_of_a_turn(counter: Counter, opt
 
 
 def test_a_batch_that_takes_long_to_render_goes_in_parts(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a turn has no time for is the first of the next one, in its order; nothing is lost, nothing sent twice."""
+    """Events without time in this turn are first in the next one, in order. None is lost or sent twice."""
     monotonic = counter.desk.store.monotonic
 
     def slowly(endpoint: Endpoint, event: Event) -> Payload:
@@ -267,8 +269,8 @@ def test_a_batch_that_takes_long_to_render_goes_in_parts(counter: Counter, monke
     assert counter.desk.lanes.held == 0
 
 
-def test_a_batch_is_bounded_as_it_is_sent(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A projection may make its events larger."""
+def test_a_batch_is_bounded_in_rendered_bytes(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A projection may enlarge its events."""
     monkeypatch.setattr("consumer.delivery.sender.BATCH_BYTES", 8)
     counter.ask(batch=Batch(3, 0.0), projection=compile_projection("[data, data, data]"))
     counter.queue(b"1", b"2", b"3")
@@ -277,8 +279,8 @@ def test_a_batch_is_bounded_as_it_is_sent(counter: Counter, monkeypatch: pytest.
     assert counter.wire.bodies() == [b"[[1,1,1],[2,2,2]]", b"[[3,3,3]]"]
 
 
-def test_what_is_rendered_counts_while_its_request_is_open(counter: Counter) -> None:
-    """A body that goes as it came is the record's own, which is counted with that."""
+def test_a_rendered_body_counts_while_its_request_is_open(counter: Counter) -> None:
+    """A body sent unchanged is the record's own and is counted with the record."""
     counter.ask()
     counter.queue(b'{"id":1}')
     counter.start()
@@ -301,7 +303,7 @@ def test_what_is_rendered_counts_while_its_request_is_open(counter: Counter) -> 
 
 
 def test_while_memory_is_full_one_request_is_open_at_a_time(counter: Counter) -> None:
-    """So that what is in memory can leave it."""
+    """The deliveries in memory can then still leave it."""
     counter.ask()
     counter.queue(b"1", b"2", b"3")
     counter.desk.memory.hold("t[0]", MOST)
@@ -316,7 +318,7 @@ def test_while_memory_is_full_one_request_is_open_at_a_time(counter: Counter) ->
 
 
 def test_a_request_carries_the_span_of_its_attempt(counter: Counter) -> None:
-    """The span ends with the request: answered, failed, or cancelled."""
+    """The span ends with the request: answered, failed or cancelled."""
     spans = counter.tracer.spans
     for number, status in enumerate((200, 503)):
         counter.queue(b"{}")
@@ -331,7 +333,7 @@ def test_a_request_carries_the_span_of_its_attempt(counter: Counter) -> None:
 
 
 def test_a_batch_carries_the_span_of_its_request(counter: Counter) -> None:
-    """One for all of its events. Those that are left out, because they have no form, are not counted."""
+    """One span for all of its events. Events left out because they cannot be rendered are not counted."""
     counter.ask(batch=Batch(3, 1.0), projection=compile_projection("{'a': data.a}"))
     counter.queue(b'{"a": 1}', b"{}", b'{"a": 2}')
     counter.start()
@@ -342,8 +344,8 @@ def test_a_batch_carries_the_span_of_its_request(counter: Counter) -> None:
     assert span.ended == 1
 
 
-def test_the_span_of_what_cannot_be_built_ends_at_once(counter: Counter) -> None:
-    """As an error of its kind: no request carries it."""
+def test_the_span_of_an_event_that_cannot_be_rendered_ends_at_once(counter: Counter) -> None:
+    """It ends with the error's type, and no request carries it."""
     counter.ask(projection=compile_projection("{'a': data.a}"))
     counter.queue(b"{}")
     counter.start()

@@ -1,4 +1,4 @@
-"""What follows from the request of a batch: what counts once, what counts for each delivery, and who goes on alone."""
+"""After the request of a batch: effects that count once, effects for each delivery, and deliveries that go on alone."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -34,14 +34,14 @@ RESULTS: dict[str, Response | RequestException] = {
 
 @pytest.fixture
 def desk(engine: Engine) -> Iterator[Desk]:
-    """A Settling whose subscription asks for batches, which never wait."""
+    """A Settling whose subscription has batches without a wait."""
     result = Desk(engine, Batch(100, 0.0), disable_after=86400.0)
     yield result
     assert result.store.thread.close(20)
 
 
 def three(desk: Desk) -> list[Delivery]:
-    """A record that was never tried, one that has failed once, and a stored row that has failed twice."""
+    """A record never attempted, one that failed once, and a stored row that failed twice."""
     return [desk.delivery(offset=0), desk.delivery(offset=1, attempts=1), desk.row(2, offset=2)]
 
 
@@ -51,7 +51,7 @@ def rows(desk: Desk) -> list[tuple[object, ...]]:
 
 
 def test_a_2xx_delivers_all_and_counts_as_one_request(desk: Desk) -> None:
-    """Each is settled, each counts as delivered; there was one attempt to be counted and timed."""
+    """Each delivery is settled and counted as delivered. One attempt is counted and timed."""
     desk.end(desk.open(*three(desk)), response(204))
     assert desk.settled == [0, 1]
     desk.store.write()
@@ -64,7 +64,7 @@ def test_a_2xx_delivers_all_and_counts_as_one_request(desk: Desk) -> None:
 
 
 def test_a_failure_is_an_attempt_of_each_by_its_own_schedule(desk: Desk) -> None:
-    """The first waits here, the second is stored for longer, the third was at its last attempt and is given up."""
+    """The first is retried from memory, the second is stored for a longer wait, the third is given up."""
     members = three(desk)
     desk.end(desk.open(*members), response(503))
     assert desk.waiting() == [SHORT]
@@ -78,17 +78,17 @@ def test_a_failure_is_an_attempt_of_each_by_its_own_schedule(desk: Desk) -> None
 
 
 def test_a_batch_that_fails_is_one_failure_to_the_breaker(desk: Desk) -> None:
-    """Ten requests in a row open it, whatever they carried."""
+    """Ten failed requests in a row open it, whatever number of deliveries each carried."""
     for number in range(10):
         assert desk.lanes.lane(desk.endpoint).breaker.open_until is None
         desk.end(desk.open(*(desk.delivery(offset=100 * number + each) for each in range(5))), response(503))
     assert desk.lanes.lane(desk.endpoint).breaker.open_until is not None
-    assert desk.lanes.held == 0, "what waits is stored"
+    assert desk.lanes.held == 0, "waiting deliveries are stored"
 
 
 @pytest.mark.parametrize("result", ["fails", "no answer"])
-def test_what_a_receiver_could_not_take_meets_again(desk: Desk, result: str) -> None:
-    """Jitter does not scatter it: all that have made as many attempts are due together, and go in one batch."""
+def test_deliveries_that_failed_together_are_retried_together(desk: Desk, result: str) -> None:
+    """Jitter does not scatter them: all with the same number of attempts are due together and go in one batch."""
     desk.settling._jitter = 1.0
     members = [desk.delivery(offset=offset) for offset in range(20)]
     desk.end(desk.open(*members), RESULTS[result])
@@ -98,7 +98,7 @@ def test_what_a_receiver_could_not_take_meets_again(desk: Desk, result: str) -> 
 
 
 def end_each_alone(desk: Desk, members: Sequence[Delivery]) -> None:
-    """All are due and go in requests of their own; the second one is refused again, the others are taken."""
+    """All are due and go in requests of their own. The second one is refused again, the others succeed."""
     desk.lanes.wake(desk.store.monotonic.now)
     for _ in members:
         each = desk.lanes.next(desk.store.monotonic.now)
@@ -108,8 +108,8 @@ def end_each_alone(desk: Desk, members: Sequence[Delivery]) -> None:
     desk.store.write()
 
 
-def test_a_refusal_sends_each_alone(desk: Desk) -> None:
-    """One of them is the reason: it fails again and is given up in the end; its neighbours are delivered."""
+def test_a_refused_batch_is_retried_one_by_one(desk: Desk) -> None:
+    """One delivery is the cause: it fails again and is given up in the end. Its neighbours are delivered."""
     members = [desk.delivery(offset=offset) for offset in range(3)]
     desk.end(desk.open(*members), response(422))
     desk.store.monotonic.now += SHORT
@@ -119,7 +119,7 @@ def test_a_refusal_sends_each_alone(desk: Desk) -> None:
 
 @pytest.mark.parametrize(("status", "alone"), [(422, True), (503, False), (None, False)])
 def test_a_stored_row_remembers_whether_it_goes_alone(desk: Desk, status: int | None, *, alone: bool) -> None:
-    """Its last status says so, after a restart too; see test_recall for how it gets there."""
+    """The row's last status decides, after a restart too; see test_recall for how it is read."""
     each = desk.delivery(attempts=1)
     assert each.last is not None
     each.last = each.last._replace(status=status)
@@ -127,8 +127,8 @@ def test_a_stored_row_remembers_whether_it_goes_alone(desk: Desk, status: int | 
 
 
 @pytest.mark.parametrize("final", [frozenset((422,)), frozenset[int]()], ids=["by its status", "by its schedule"])
-def test_what_would_end_one_ends_none_of_several(desk: Desk, final: frozenset[int]) -> None:
-    """A final status, or the last attempt of a schedule: each goes alone first, and then it shows."""
+def test_a_final_failure_of_a_batch_ends_no_delivery(desk: Desk, final: frozenset[int]) -> None:
+    """After a final status, or at a schedule's last attempt, each goes alone first. Only the cause is then given up."""
     desk.endpoint = replace(desk.endpoint, final_statuses=final, retry_schedule=None if final else ())
     members = [desk.delivery(offset=offset) for offset in range(3)]
     desk.end(desk.open(*members), response(422))
@@ -137,7 +137,7 @@ def test_what_would_end_one_ends_none_of_several(desk: Desk, final: frozenset[in
 
 
 def test_a_410_ends_all_and_disables_once(desk: Desk) -> None:
-    """What waits for the same receiver is held."""
+    """Deliveries waiting for the same receiver are held."""
     waiting = desk.delivery(offset=9)
     request = desk.open(*three(desk))
     desk.lanes.enqueue(waiting, desk.store.monotonic.now)
@@ -151,8 +151,8 @@ def test_a_410_ends_all_and_disables_once(desk: Desk) -> None:
     assert sorted(told) == ["delivery.exhausted"] * 3 + ["subscription.disabled"]
 
 
-def test_what_is_told_of_a_batch_is_quiet_only_if_all_of_it_is(desk: Desk) -> None:
-    """Operational events alone raise no further ones; with another event among them that one does."""
+def test_a_batch_raises_events_unless_all_of_it_is_operational_events(desk: Desk) -> None:
+    """Operational events alone raise no further ones. Another event among them does."""
     members = [desk.delivery(offset=0, topic="operations"), desk.delivery(offset=1)]
     desk.end(desk.open(*members), response(410))
     desk.store.write_all()
@@ -160,8 +160,8 @@ def test_what_is_told_of_a_batch_is_quiet_only_if_all_of_it_is(desk: Desk) -> No
     assert sorted(told) == [("delivery.exhausted", 1), ("subscription.disabled", None)]
 
 
-def test_what_has_no_form_is_given_up_alone(desk: Desk) -> None:
-    """Without a request: nothing is counted as one, and the receiver is not blamed."""
+def test_a_delivery_that_cannot_be_rendered_is_given_up_alone(desk: Desk) -> None:
+    """There is no request: none is counted, and the receiver is not blamed."""
     each = desk.open(desk.row(0, offset=2))
     desk.lanes.finished(each.lane)
     desk.settling.on_undeliverable(each, "it is no JSON")
@@ -174,8 +174,8 @@ def test_what_has_no_form_is_given_up_alone(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("leaving", [0, 1])
-def test_what_leaves_an_open_batch_is_stored_and_the_rest_goes_on(desk: Desk, leaving: int) -> None:
-    """The request's result is for the rest alone, also where it was begun for what has left."""
+def test_leaving_deliveries_of_an_open_batch_are_stored_and_the_rest_goes_on(desk: Desk, leaving: int) -> None:
+    """The request's result applies to the rest only, even if the delivery that represents the request has left."""
     members = [desk.delivery(offset=0), desk.delivery(offset=1, partition=1), desk.delivery(offset=2)]
     members[2].attempts = 1
     request = desk.open(*members)
@@ -192,8 +192,8 @@ def test_what_leaves_an_open_batch_is_stored_and_the_rest_goes_on(desk: Desk, le
     assert {row[4] for row in desk.rows()} == {"stopped while the request was open: its outcome is unknown"}
 
 
-def test_a_key_goes_on_behind_each_of_a_batch(desk: Desk) -> None:
-    """Delivered: the next one of its key is queued. Stored: the next one is stored behind it."""
+def test_a_key_goes_on_after_a_batch(desk: Desk) -> None:
+    """If its event is delivered, the key's next one is queued. If it is stored, the next one is stored behind it."""
     first, second, third = (desk.delivery(offset=offset, key=key) for offset, key in enumerate((b"a", b"b", b"a")))
     desk.end(desk.open(first, second, third), response(200))
     assert desk.go_on(third).batch() == (third,)
@@ -205,8 +205,8 @@ def test_a_key_goes_on_behind_each_of_a_batch(desk: Desk) -> None:
     assert rows(desk) == [(2, "parked", 2), (3, "blocked", 0)]
 
 
-def test_each_delivery_of_a_batch_has_its_line(desk: Desk) -> None:
-    """With the number that went together."""
+def test_each_delivery_of_a_batch_has_its_log_line(desk: Desk) -> None:
+    """The line has the size of the batch."""
     members = [desk.delivery(offset=0), desk.delivery(offset=1)]
     with capture_logs() as logs:
         desk.end(desk.open(*members), response(503))
@@ -216,8 +216,8 @@ def test_each_delivery_of_a_batch_has_its_line(desk: Desk) -> None:
     ]
 
 
-def test_a_recovery_is_told_once(desk: Desk) -> None:
-    """A batch that gets through takes the mark off its subscription."""
+def test_a_recovery_is_announced_once(desk: Desk) -> None:
+    """A batch that succeeds removes the mark from its subscription."""
     upkeep.failing(desk.store.engine, desk.subscription, NOW - 600)
     desk.endpoint = replace(desk.endpoint, failing_since=NOW - 600)
     desk.end(desk.open(*three(desk)), response(200))
@@ -233,15 +233,15 @@ def test_a_recovery_is_told_once(desk: Desk) -> None:
     leaves=st.sets(st.integers(0, 2)),
     cut_off=st.booleans(),
 )
-def test_each_record_is_settled_once_and_only_when_it_may_be(
+def test_each_record_is_settled_once_and_not_too_early(
     desk: Desk, size: int, results: list[str], leaves: set[int], *, cut_off: bool
 ) -> None:
-    """Whatever becomes of the requests that carry it, and of partitions meanwhile; slots are free again after."""
+    """This holds for every result of its requests and for leaving partitions. All slots are free in the end."""
     base = next(UNUSED)
     desk.lanes.withdraw(lambda _: True)
     desk.settled.clear()
     desk.revoked = {("t", number) for number in leaves}
-    # The failures of another example are not this one's.
+    # A new subscription: the failures of earlier examples must not count.
     desk.endpoint = Endpoint(base, URL, DEFAULT, batch=Batch(size, 0.0))
     offsets = {base + number: number % 3 for number in range(7)}
     attempts = dict.fromkeys(offsets, 0)

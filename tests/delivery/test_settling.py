@@ -1,4 +1,4 @@
-"""What follows from an attempt, for every outcome and both origins: what is settled when, and what the row says."""
+"""The steps after an attempt, for every outcome and both origins: when a record is settled, and the row's contents."""
 
 import json
 from base64 import b64encode
@@ -44,7 +44,7 @@ def desk(engine: Engine) -> Iterator[Desk]:
 
 
 def test_a_2xx_settles_at_once_and_stores_nothing(desk: Desk) -> None:
-    """The calm case does not touch the database."""
+    """A success does not touch the database."""
     desk.end(desk.start(), response(204))
     assert desk.settled == [0]
     assert desk.store.parking.backlog == 0
@@ -55,7 +55,7 @@ def test_a_2xx_settles_at_once_and_stores_nothing(desk: Desk) -> None:
 
 
 def test_a_record_is_settled_by_the_last_of_its_deliveries(desk: Desk) -> None:
-    """One delivered, one stored, one given up: not settled until the database has the last two."""
+    """With one delivered, one stored and one given up, it is settled when the database has the last two."""
     record = desk.record(deliveries=3)
     desk.end(desk.start(record), response(200))
     desk.end(desk.start(record, attempts=1, offset=1), response(500))
@@ -68,7 +68,7 @@ def test_a_record_is_settled_by_the_last_of_its_deliveries(desk: Desk) -> None:
 
 @pytest.mark.parametrize("result", [response(503), response(302), response(404), ConnectTimeout("slow")], ids=repr)
 def test_a_short_wait_stays_in_memory(desk: Desk, result: Response | RequestException) -> None:
-    """Nothing is stored, nothing settled; the same delivery is tried again when its time has come, and may succeed."""
+    """Nothing is stored or settled. The same delivery is tried again when it is due, and may succeed."""
     delivery = desk.start()
     desk.end(delivery, result)
     assert (desk.settled, desk.store.parking.backlog, desk.waiting()) == ([], 0, [SHORT])
@@ -98,10 +98,10 @@ def test_a_short_wait_stays_in_memory(desk: Desk, result: Response | RequestExce
     ids=repr,
 )
 @pytest.mark.parametrize("stored", [False, True], ids=["record", "row"])
-def test_what_leaves_memory_is_settled_when_it_is_stored(
+def test_a_delivery_that_leaves_memory_is_settled_when_it_is_stored(
     desk: Desk, attempts: int, result: Response | RequestException, row: tuple[object, ...], *, stored: bool
 ) -> None:
-    """Long waits, the end of the schedule, 410, what is hopeless: the ledger says so, for a record and for a row."""
+    """Long waits, the end of the schedule, a 410 and hopeless requests are stored, for a record and for a row."""
     delivery = desk.due_row(attempts) if stored else desk.start(attempts=attempts)
     desk.end(delivery, result)
     assert (desk.settled, desk.waiting()) == ([], [])
@@ -118,10 +118,10 @@ def test_what_leaves_memory_is_settled_when_it_is_stored(
 @pytest.mark.parametrize("result", [REFUSED, InvalidURL("no host"), MissingSchema("no http")], ids=repr)
 @pytest.mark.parametrize("attempts", [0, 1])
 @pytest.mark.parametrize("stored", [False, True], ids=["record", "row"])
-def test_what_cannot_be_sent_is_stored_and_costs_no_attempt(
+def test_an_unsendable_delivery_is_stored_and_costs_no_attempt(
     desk: Desk, result: RequestException, attempts: int, *, stored: bool
 ) -> None:
-    """Nor does it speak against the receiver's days; the reason is said once, and kept where there is no other."""
+    """It does not count towards disabling. The reason is logged once, and stored unless the row has an older error."""
     delivery = desk.due_row(attempts) if stored else desk.start(attempts=attempts)
     desk.lanes.enqueue(desk.delivery(desk.record(1), offset=1), desk.store.monotonic.now)
     with capture_logs() as logs:
@@ -138,7 +138,7 @@ def test_what_cannot_be_sent_is_stored_and_costs_no_attempt(
         first, second = desk.store.rows("attempt", "last_error", "status")
         assert first == (attempts, reason, "parked")
         assert second == (0, None, "parked")
-        assert max(desk.store.seconds("next_attempt_at")) == (1,)  # as whole seconds
+        assert max(desk.store.seconds("next_attempt_at")) == (1,)  # whole seconds
         desk.store.monotonic.now += 2
         desk.end(desk.start(offset=2), result)
         assert lane.breaker.open_until - desk.store.monotonic.now >= 2
@@ -151,8 +151,8 @@ def test_what_cannot_be_sent_is_stored_and_costs_no_attempt(
     assert said["reason"] == f"url: {result}; its events are stored, not sent"
 
 
-def test_what_stands_behind_it_in_order_is_stored_behind_it(desk: Desk) -> None:
-    """Of one key, the first is due and the others are blocked; what is said anew after a success is news."""
+def test_ordered_deliveries_behind_an_unsendable_one_are_stored_behind_it(desk: Desk) -> None:
+    """The key's first row is due and the others are blocked. After a success the reason is logged anew."""
     first = desk.open(*(desk.delivery(offset=place, key=b"k") for place in range(3)))
     with capture_logs() as logs:
         desk.end(first, REFUSED)
@@ -161,13 +161,13 @@ def test_what_stands_behind_it_in_order_is_stored_behind_it(desk: Desk) -> None:
         assert desk.store.rows("record_offset", "status") == [(0, "parked"), (1, "blocked"), (2, "blocked")]
         desk.store.monotonic.now += 2
         desk.end(desk.start(offset=3), response(200))
-        desk.end(desk.open(desk.delivery(offset=4, key=b"k")), response(200))  # as one of its rows: it need not wait
+        desk.end(desk.open(desk.delivery(offset=4, key=b"k")), response(200))  # like one of its rows: it need not wait
         desk.end(desk.start(offset=5), REFUSED)
     assert [each["event"] for each in logs].count("a subscription is not as it should be") == 2
 
 
-def test_what_could_not_be_sent_to_where_it_pointed_before_goes_to_where_it_points(desk: Desk) -> None:
-    """Its request was open when somebody moved the subscription: it is due at once, the new url is not left alone."""
+def test_a_delivery_refused_for_the_former_url_goes_to_the_new_one(desk: Desk) -> None:
+    """The URL changed while its request was open. It is due at once, and the new URL's breaker stays closed."""
     delivery = desk.start()
     delivery.sent_to = desk.endpoint
     desk.endpoint = replace(desk.endpoint, url="https://elsewhere.example")
@@ -179,8 +179,8 @@ def test_what_could_not_be_sent_to_where_it_pointed_before_goes_to_where_it_poin
     assert desk.store.seconds("status", "attempt", "next_attempt_at") == [("parked", 0, 0)]
 
 
-def test_another_url_is_another_receiver(desk: Desk) -> None:
-    """What is known of the old one is forgotten: the new one is sent to at once."""
+def test_a_new_url_is_a_new_receiver(desk: Desk) -> None:
+    """The old receiver's state is forgotten, so deliveries go to the new one at once."""
     desk.end(desk.start(), REFUSED)
     assert desk.lanes.room(desk.subscription, desk.store.monotonic.now) == 0
     desk.endpoint = replace(desk.endpoint, timeout=2.0)
@@ -191,10 +191,10 @@ def test_another_url_is_another_receiver(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("outcome", [response(503, Retry_After="300"), response(401), response(410), ReadTimeout("t")])
-def test_a_result_of_the_former_url_says_nothing_of_the_new_receiver(
+def test_a_result_of_the_former_url_does_not_count_against_the_new_receiver(
     desk: Desk, outcome: Response | RequestException
 ) -> None:
-    """Its requests were open when somebody moved the subscription: they are retried, and the new one is not blamed."""
+    """The URL changed while the requests were open. They are retried, and the new receiver is not blamed."""
     old, desk.endpoint = desk.endpoint, replace(desk.endpoint, url="https://elsewhere.example")
     lane = desk.lanes.lane(desk.endpoint)
     for offset in range(REFUSED_IN_A_ROW):
@@ -206,8 +206,8 @@ def test_a_result_of_the_former_url_says_nothing_of_the_new_receiver(
     assert desk.disabled() is None
 
 
-def test_a_request_that_cannot_be_made_is_no_attempt_at_its_receiver(desk: Desk) -> None:
-    """`requests` refuses a header of the event: the delivery is given up; neither metrics nor breaker count it."""
+def test_a_request_that_cannot_be_built_is_no_attempt(desk: Desk) -> None:
+    """`requests` refuses a header from the event. The delivery is given up; neither metrics nor breaker count it."""
     for offset in range(REFUSED_IN_A_ROW):
         desk.end(desk.start(offset=offset), InvalidHeader("bad"))
     assert (dict(desk.metrics.attempts), desk.metrics.deliveries["exhausted"]) == ({}, REFUSED_IN_A_ROW)
@@ -215,22 +215,22 @@ def test_a_request_that_cannot_be_made_is_no_attempt_at_its_receiver(desk: Desk)
 
 
 def test_a_retry_that_goes_from_memory_to_the_database_is_counted(desk: Desk) -> None:
-    """Once as retried and once as parked, as each of these happens."""
+    """It counts once as retried and once as parked, when each happens."""
     desk.end(desk.start(), response(500))
     desk.settling.leave_alone(desk.lanes.lane(desk.endpoint))
     assert dict(desk.metrics.deliveries) == {"retried": 1, "parked": 1}
 
 
 def test_a_row_never_waits_in_memory(desk: Desk) -> None:
-    """However short the wait: a crash must find its attempt counted."""
+    """However short the wait, a crash must find its attempt counted."""
     desk.end(desk.due_row(attempts=0), response(500))
     assert desk.waiting() == []
     desk.store.write()
     assert desk.rows() == [("parked", 1, SHORT, 500, "status 500")]
 
 
-def test_a_delivered_row_is_written_off_under_its_attempt(desk: Desk) -> None:
-    """It stays taken until the database knows, so that no look for due rows brings it a second time."""
+def test_a_delivered_row_is_updated_under_its_attempt(desk: Desk) -> None:
+    """It stays taken up until the database is updated, so that no look for due rows brings it a second time."""
     desk.end(desk.due_row(attempts=4), response(200))
     assert set(desk.taken_up) == {1}
     with desk.store.without():
@@ -243,7 +243,7 @@ def test_a_delivered_row_is_written_off_under_its_attempt(desk: Desk) -> None:
 
 
 def test_each_exhausted_delivery_is_announced(desk: Desk) -> None:
-    """Also that of a replay, which has the event, the subscription and the attempts of the first."""
+    """A replay's too, although it has the event, the subscription and the attempts of the original."""
     for replay in (0, 1):
         desk.end(desk.due_row(attempts=2, replay=replay), HOPELESS)
     desk.store.write_all()
@@ -251,8 +251,8 @@ def test_each_exhausted_delivery_is_announced(desk: Desk) -> None:
     assert [event.type for _, event, _ in announced] == ["delivery.exhausted"] * 2
 
 
-def test_410_holds_what_is_stored_for_the_subscription(desk: Desk) -> None:
-    """The receiver wants no more: its other deliveries wait until somebody enables it again."""
+def test_410_holds_the_subscriptions_stored_deliveries(desk: Desk) -> None:
+    """The receiver wants no more. Its other deliveries wait until the subscription is enabled again."""
     row = NewDelivery(make_event(7), desk.subscription, URL, 1, "parked", NOW, BOOM, BOOM)
     ledger.park(desk.store.engine, GROUP, [row], NOW)
     desk.end(desk.start(), response(410))
@@ -260,8 +260,8 @@ def test_410_holds_what_is_stored_for_the_subscription(desk: Desk) -> None:
     assert [row[0] for row in desk.rows()] == ["held", "exhausted"]
 
 
-def test_a_410_of_where_it_pointed_before_disables_nothing(desk: Desk) -> None:
-    """Somebody moved the subscription by SQL and took the old receiver away; a retry was still on its way there."""
+def test_a_410_of_the_former_url_disables_nothing(desk: Desk) -> None:
+    """The URL was changed by SQL and the old receiver removed, while a retry was still on its way there."""
     delivery = desk.start()
     with desk.store.engine.begin() as connection:
         connection.execute(update(Subscription).values(url="https://new.example/hook"))
@@ -270,8 +270,8 @@ def test_a_410_of_where_it_pointed_before_disables_nothing(desk: Desk) -> None:
     assert desk.disabled() is None
 
 
-def test_410_stores_what_waits_for_the_same_receiver(desk: Desk) -> None:
-    """Queued or between two attempts, it is not sent; it is settled once the ledger holds it."""
+def test_410_stores_deliveries_waiting_for_the_same_receiver(desk: Desk) -> None:
+    """Queued deliveries and retries are not sent. They are settled once the ledger holds them."""
     retry = desk.start(offset=1)
     desk.end(retry, response(500))
     gone = desk.start(offset=0)
@@ -288,8 +288,8 @@ def test_410_stores_what_waits_for_the_same_receiver(desk: Desk) -> None:
     ]
 
 
-def test_a_breaker_that_opens_is_no_look_at_all_lanes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of receivers may be down, and each probe that fails opens one again."""
+def test_a_breaker_that_opens_does_not_iterate_over_all_lanes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of receivers may be down, and each failed probe opens one again."""
 
     def looked(_: Lanes) -> None:
         raise AssertionError
@@ -311,7 +311,7 @@ def test_a_replayed_delivery_has_the_whole_schedule_again(desk: Desk) -> None:
 
 
 def test_a_stored_delivery_keeps_when_it_was_first_tried(desk: Desk) -> None:
-    """The first attempt, not the last one."""
+    """The time of the first attempt, not of the last."""
     delivery = desk.start()
     desk.end(delivery, response(500))
     desk.clock.now += SHORT
@@ -323,7 +323,7 @@ def test_a_stored_delivery_keeps_when_it_was_first_tried(desk: Desk) -> None:
 
 
 def test_a_leaving_partition_keeps_nothing_in_memory(desk: Desk) -> None:
-    """Its next owner sends: even a short wait is stored. Other partitions are not touched."""
+    """Its next owner sends the deliveries: even one with a short wait is stored. Other partitions are not affected."""
     desk.revoked.add(("t", 1))
     desk.end(desk.start(), response(500))
     assert desk.waiting() == [SHORT]
@@ -335,8 +335,8 @@ def test_a_leaving_partition_keeps_nothing_in_memory(desk: Desk) -> None:
     assert desk.rows() == [("parked", 1, SHORT, 500, "status 500")]
 
 
-def test_a_withdrawn_retry_is_stored_as_it_waited(desk: Desk) -> None:
-    """Its attempts, its error and the time at which it is due go with it."""
+def test_a_withdrawn_retry_is_stored_unchanged(desk: Desk) -> None:
+    """It keeps its attempts, its error and its due time."""
     delivery = desk.start()
     desk.end(delivery, response(503))
     desk.clock.now += 2
@@ -348,7 +348,7 @@ def test_a_withdrawn_retry_is_stored_as_it_waited(desk: Desk) -> None:
     assert desk.rows() == [("parked", 1, SHORT, 503, "status 503")]
 
 
-def test_a_withdrawn_delivery_is_stored_if_its_record_was_begun(desk: Desk) -> None:
+def test_a_withdrawn_delivery_is_stored_if_its_record_was_started(desk: Desk) -> None:
     """The next owner must not send the other deliveries of the record again."""
     record = desk.record(deliveries=2)
     desk.end(desk.start(record), response(200))
@@ -360,14 +360,14 @@ def test_a_withdrawn_delivery_is_stored_if_its_record_was_begun(desk: Desk) -> N
     assert desk.rows() == [("parked", 0, 0, None, None)]
 
 
-def test_an_untouched_record_is_left_to_the_next_owner(desk: Desk) -> None:
-    """Neither settled nor stored: it is read again from the log."""
+def test_an_unstarted_record_is_left_to_the_next_owner(desk: Desk) -> None:
+    """It is neither settled nor stored. The next owner reads it again from the log."""
     desk.settling.on_revoked(Delivery(make_event(), desk.lanes.lane(desk.endpoint), desk.record()))
     assert (desk.settled, desk.store.parking.backlog) == ([], 0)
 
 
 def test_a_withdrawn_row_stays_as_it_is(desk: Desk) -> None:
-    """It is still owed and due; this process has let go of it."""
+    """It is still pending and due. This process no longer holds it."""
     delivery = desk.due_row()
     desk.settling.on_revoked(delivery)
     assert (len(desk.taken_up), desk.store.parking.backlog) == (0, 0)
@@ -376,7 +376,7 @@ def test_a_withdrawn_row_stays_as_it_is(desk: Desk) -> None:
 
 @pytest.mark.parametrize("stored", [False, True], ids=["record", "row"])
 def test_an_abandoned_request_counts_as_an_attempt(desk: Desk, *, stored: bool) -> None:
-    """Its outcome is unknown: the row says so, and the next owner makes the next attempt."""
+    """Its outcome is unknown. The row says so, and the next owner makes the next attempt."""
     delivery = desk.due_row(attempts=0) if stored else desk.start()
     desk.revoked.add(("t", 0))
     desk.lanes.finished(delivery.lane)
@@ -388,8 +388,8 @@ def test_an_abandoned_request_counts_as_an_attempt(desk: Desk, *, stored: bool) 
     assert desk.settled == ([] if stored else [0])
 
 
-def test_postponing_ends_where_the_database_does_not_keep_up(desk: Desk) -> None:
-    """What waits to be written is bounded; written, there is room again."""
+def test_postponing_stops_while_the_database_does_not_keep_up(desk: Desk) -> None:
+    """The backlog is bounded. Once it is written, there is room again."""
     record = desk.record(deliveries=BACKLOG)
     for offset in range(BACKLOG):
         assert desk.settling.may_postpone()
@@ -401,8 +401,8 @@ def test_postponing_ends_where_the_database_does_not_keep_up(desk: Desk) -> None
     assert desk.rows()[0] == ("parked", 0, 0, None, None)
 
 
-def test_each_failed_attempt_is_one_wide_event(desk: Desk) -> None:
-    """Its place, its subscription, its outcome and what follows; neither the body nor the url."""
+def test_each_failed_attempt_is_one_wide_log_event(desk: Desk) -> None:
+    """It has the record's place, the subscription, the outcome and the next step, but neither the body nor the URL."""
     with capture_logs() as logs:
         desk.end(desk.start(), response(503))
     (line,) = logs
@@ -439,13 +439,13 @@ OUTCOMES: dict[str, Response | RequestException] = {
     outages=st.integers(0, 3),
 )
 def test_a_record_is_settled_once_and_only_with_all_of_it(desk: Desk, fates: list[list[str]], outages: int) -> None:
-    """Whatever becomes of its deliveries and however often the database fails: never early, never twice, never not."""
+    """For every outcome and any number of database failures, it is never settled early, twice or not at all."""
     offset = 1_000_000 + len(desk.store.rows("id"))
     desk.settled.clear()
     record = desk.record(offset, len(fates))
     kept: set[int] = set()
     for number, (first, second) in enumerate(fates):
-        desk.endpoint = Endpoint(next(UNUSED), URL, DEFAULT)  # the failures of another example are not this one's
+        desk.endpoint = Endpoint(next(UNUSED), URL, DEFAULT)  # failures of earlier examples must not count
         delivery = desk.start(record, offset=offset)
         desk.end(delivery, OUTCOMES[first])
         if first == "fails":
@@ -468,7 +468,7 @@ def test_a_record_is_settled_once_and_only_with_all_of_it(desk: Desk, fates: lis
 
 
 def test_an_answer_that_echoes_the_request_keeps_no_credential(desk: Desk) -> None:
-    """They are encrypted where they belong; the start of the answer is kept in the clear, and people read it."""
+    """The start of the answer is stored unencrypted and operators read it, but credentials are encrypted at rest."""
     key, password = "k3y-of-the-subscription", "p4ss w0rd"
     desk.endpoint = replace(desk.endpoint, headers=(("x-api-key", key),), auth=HTTPBasicAuth("user-name", password))
     sent = prepare(desk.endpoint).request
@@ -485,7 +485,7 @@ def test_an_answer_that_echoes_the_request_keeps_no_credential(desk: Desk) -> No
 
 
 def test_behind_an_open_breaker_no_retry_waits_in_memory(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request that was open when it opened fails too, and its wait is short: it is stored, with what came before."""
+    """A request that was open when the breaker opened fails. Its wait is short, but it is stored like the first."""
     monkeypatch.setattr("consumer.delivery.breaker.IN_A_ROW", 1)
     first, second = (desk.start(offset=offset) for offset in (1, 2))
     desk.end(first, response(503))

@@ -1,4 +1,4 @@
-"""The token bucket: what a receiver sees, and what a saturated lane gets."""
+"""The token bucket: the rate that a receiver sees, and the rate that a saturated lane gets."""
 
 from bisect import bisect_left
 
@@ -12,11 +12,11 @@ rates = st.floats(0.01, 100_000)
 
 
 def starts(rate: float, begins: float, waits: list[float]) -> list[float]:
-    """When requests started, each asked for so long after the last one started."""
+    """The times of requests, each requested so long after the start of the one before it."""
     pace, now, found = TokenBucket(rate, begins), begins, []
     for wait in waits:
         now = pace.ready_at(now + wait)
-        assert pace.ready_at(now) == now  # the moment it names is enough
+        assert pace.ready_at(now) == now  # the returned time is late enough
         pace.take(now)
         found.append(now)
     return found
@@ -28,7 +28,7 @@ def starts(rate: float, begins: float, waits: list[float]) -> list[float]:
     waits=st.lists(st.one_of(st.just(0.0), st.floats(0, 0.1), st.floats(0, 100)), min_size=1, max_size=60),
 )
 def test_no_window_sees_more_than_the_rate_and_a_burst(rate: float, begins: float, waits: list[float]) -> None:
-    """In any t seconds, from any start to any other: rate * t and a tenth of a second's worth, at least one."""
+    """In any t seconds between two starts: rate * t, plus a tenth of a second's worth, which is at least one."""
     found = starts(rate, begins, waits)
     burst = max(1.0, rate / 10)
     for first, since in enumerate(found):
@@ -39,7 +39,7 @@ def test_no_window_sees_more_than_the_rate_and_a_burst(rate: float, begins: floa
 
 @pytest.mark.parametrize("rate", [0.5, 3.0, 9.999, 10.0, 10.1, 33.3, 999.0, 12_345.6])
 def test_a_saturated_bucket_reaches_its_rate(rate: float) -> None:
-    """Asked each millisecond, it gives 99 % of the rate or more, hours after it began as well as at once."""
+    """Polled each millisecond, it gives 99 % of the rate or more, hours after it began as well as at once."""
     pace, began, taken = TokenBucket(rate, 5e5), 5e5, 0
     for millisecond in range(20_000):
         now = began + millisecond / 1000
@@ -51,15 +51,15 @@ def test_a_saturated_bucket_reaches_its_rate(rate: float) -> None:
 
 @given(rate=rates, count=st.integers(1, 500))
 def test_it_does_not_drift(rate: float, count: int) -> None:
-    """Taken at the very moments that it names, the last of n starts comes when it should, to a millionth."""
+    """Taken at exactly the times it returns, the last of n starts is on time to a millionth."""
     found = starts(rate, 0.0, [0.0] * count)
     due = max(0.0, (count - max(1.0, rate / 10)) / rate)
     assert found[-1] == pytest.approx(due, rel=1e-6, abs=1e-9)
 
 
 @given(before=rates, after=rates, taken=st.integers(0, 200))
-def test_another_rate_gives_no_tokens(before: float, after: float, taken: int) -> None:
-    """A change of the rate, however often, lets nothing start that the old bucket, long full, had no token for."""
+def test_changing_the_rate_gives_no_tokens(before: float, after: float, taken: int) -> None:
+    """No number of rate changes allows a start for which the old, full bucket had no token."""
     pace, now, count = TokenBucket(before, 0.0), 1000.0, 0
     while count < taken and pace.ready_at(now) == now:
         pace.take(now)
@@ -74,16 +74,16 @@ def test_another_rate_gives_no_tokens(before: float, after: float, taken: int) -
 
 
 def test_the_new_rate_counts_from_now() -> None:
-    """An empty bucket waits for its next token as long as the new rate says."""
+    """An empty bucket waits for its next token as long as the new rate requires."""
     pace = TokenBucket(1.0, 0.0)
     pace.take(0.0)
     pace.set_rate(4.0, 0.0)
     assert pace.ready_at(0.0) == 0.25
-    pace.set_rate(0.5, 0.125)  # half a token is there
+    pace.set_rate(0.5, 0.125)  # half a token is left
     assert pace.ready_at(0.125) == 1.125
 
 
-def test_a_faster_rate_begins_with_what_is_there() -> None:
+def test_a_faster_rate_begins_with_the_tokens_left() -> None:
     """A bucket of one token that was full for an hour still holds one when ten would fit."""
     pace = TokenBucket(1.0, 0.0)
     pace.set_rate(100.0, 3600.0)
@@ -91,8 +91,8 @@ def test_a_faster_rate_begins_with_what_is_there() -> None:
     assert pace.ready_at(3600.0) == pytest.approx(3600.01)
 
 
-def test_a_start_that_could_not_wait_is_made_up_for() -> None:
-    """Those after it wait for longer."""
+def test_a_start_ahead_of_its_token_delays_the_next_ones() -> None:
+    """The long-term rate is kept."""
     pace = TokenBucket(1.0, 0.0)
     for _ in range(3):
         pace.take(0.0)
@@ -100,16 +100,16 @@ def test_a_start_that_could_not_wait_is_made_up_for() -> None:
 
 
 @given(rate=rates, waits=st.lists(st.floats(0, 10), max_size=50))
-def test_an_idle_bucket_holds_a_burst_and_no_more(rate: float, waits: list[float]) -> None:
-    """However long nothing was sent, no more than a burst starts at once."""
+def test_an_idle_bucket_holds_no_more_than_a_burst(rate: float, waits: list[float]) -> None:
+    """However long nothing was sent, at most a burst starts at once."""
     found = [*starts(rate, 0.0, waits), *starts(rate, 1e4, [0.0] * 30)][len(waits) :]
     at_once = bisect_left(found, 1e4 + 1e-9)
     assert at_once <= max(1.0, rate / 10) + rate * 1e-8
 
 
 @given(rate=rates, taken=st.integers(0, 50), later=st.floats(0, 100))
-def test_one_that_is_full_is_as_if_it_began_then(rate: float, taken: int, later: float) -> None:
-    """So that it may be forgotten: what may start from then on, and when, is the same."""
+def test_a_full_bucket_equals_a_new_one(rate: float, taken: int, later: float) -> None:
+    """It may therefore be forgotten: a new bucket allows the same starts at the same times."""
     pace = TokenBucket(rate, 0.0)
     for _ in range(taken):
         pace.take(0.0)

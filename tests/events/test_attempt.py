@@ -1,4 +1,4 @@
-"""The record of an attempt: written and read back, and what of a topic is none."""
+"""Records of the attempts topic: written, read back, and refused."""
 
 import orjson
 import pytest
@@ -39,7 +39,7 @@ FAILURE = SUCCESS._replace(tenant="t1", outcome="parked", status=None, error="re
 
 
 def test_it_is_a_structured_cloudevent() -> None:
-    """A success has no `error`, no `response` and, where the event has none, no `tenant`; the payload is in none."""
+    """A success has no `error` and no `response`. `tenant` is absent if the event has none. None has the payload."""
     found = orjson.loads(rendered(SUCCESS))
     assert found == {
         "specversion": "1.0",
@@ -86,13 +86,13 @@ def test_it_is_a_structured_cloudevent() -> None:
         response=st.none() | TEXTS,
     )
 )
-def test_what_is_written_is_read_back(attempt: Attempt) -> None:
-    """Every field, whatever texts an event or a receiver brings."""
+def test_a_written_record_is_read_back(attempt: Attempt) -> None:
+    """Every field, with any texts from an event or a receiver."""
     assert parse(rendered(attempt), SOURCE) == attempt
 
 
 def changed(**data: object) -> bytes:
-    """A record of which some fields of `data` are otherwise."""
+    """A record with some fields of `data` changed."""
     found = orjson.loads(rendered(FAILURE))
     found["data"] |= data
     return orjson.dumps(found)
@@ -121,13 +121,13 @@ def changed(**data: object) -> bytes:
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_what_is_no_attempt_of_this_deployment_is_none(value: bytes | None) -> None:
-    """Broken, foreign, of another type, or too large: it raises nothing."""
+def test_a_record_that_is_no_attempt_of_this_deployment_is_none(value: bytes | None) -> None:
+    """Broken, foreign, of another type, or too large: no exception is raised."""
     assert parse(value, SOURCE) is None
 
 
-def test_the_longest_attempt_is_not_too_large() -> None:
-    """The longest type, tenant, error and answer, each escaped to six bytes a character."""
+def test_the_longest_attempt_is_accepted() -> None:
+    """The longest type, tenant, error and answer, each escaped to six bytes per character."""
     longest = FAILURE._replace(
         event_type="x" * 1000, tenant="\x01" * 255, error="\x01" * 500, response="\x01" * 256, topic="t" * 249
     )

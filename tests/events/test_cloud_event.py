@@ -1,4 +1,4 @@
-"""Events as CloudEvents, in each content mode, and the variables that expressions see."""
+"""Events as CloudEvents, in each content mode, and the variables of expressions."""
 
 import base64
 from datetime import UTC, datetime, timedelta, timezone
@@ -20,18 +20,18 @@ STAMPED_TEXT = "2023-11-14T22:13:20.123Z"
 def event(
     body: object, headers: dict[str, bytes | None] | None = None, key: bytes | None = None, at: int = STAMPED
 ) -> Event:
-    """A record: a body of bytes as it is, all else as JSON."""
+    """A record: bytes unchanged, other bodies as JSON."""
     value = body if isinstance(body, bytes) else orjson.dumps(body)
     return Event(RecordId("orders", 3, 7, at), "matched.type", "msg_1", value, "application/json", key, None, headers)
 
 
 def seen(name: str, of: Event) -> Any:
-    """What expressions see of it."""
+    """The variables of an expression."""
     return Expression(name).value(variables_of(of))
 
 
-def test_a_plain_event_has_what_its_place_says() -> None:
-    """Topic, timestamp and id of the record stand in; the body is the data."""
+def test_a_plain_event_gets_attributes_from_its_record() -> None:
+    """Topic, timestamp and id of the record are used. The body is the data."""
     cloud = cloud_event_of(event({"id": "entity", "type": "t", "time": "never", "source": "here"}))
     assert (cloud.id, cloud.source, cloud.type, cloud.time) == ("msg_1", "orders", "matched.type", STAMPED_TEXT)
     assert cloud.data == {"id": "entity", "type": "t", "time": "never", "source": "here"}
@@ -40,7 +40,7 @@ def test_a_plain_event_has_what_its_place_says() -> None:
 
 
 def test_binary_mode() -> None:
-    """Attributes are the `ce_` headers; the rest of them are extensions, and other headers are neither."""
+    """Attributes are the `ce_` headers, further ones are extensions, and other headers are neither."""
     headers: dict[str, bytes | None] = {
         "ce_type": b"a",
         "ce_id": b"A1",
@@ -59,7 +59,7 @@ def test_binary_mode() -> None:
 
 
 def test_structured_mode() -> None:
-    """Attributes are the body's; its data is the data, of any kind, and base64 is bytes."""
+    """Attributes and data, of any kind, are the body's; base64 is decoded."""
     attributes = {"specversion": "1.0", "type": "t", "id": "A1", "source": "/shop", "time": "2026-07-28T14:00:00Z"}
     body = attributes | {"data": [1], "tenant": "acme", "n": 5}
     cloud = cloud_event_of(event(body))
@@ -75,8 +75,8 @@ def test_structured_mode() -> None:
     ("body", "data", "content_type"),
     [(b"text \xc3\xbc", "text ü", ""), (b"\xff\x01", b"\xff\x01", ""), (b'"text"', "text", "application/json")],
 )
-def test_data_that_is_no_json(body: bytes, data: object, content_type: str) -> None:
-    """Text as text, and what is none as bytes."""
+def test_data_other_than_json(body: bytes, data: object, content_type: str) -> None:
+    """Text is a string, all else is bytes."""
     cloud = cloud_event_of(event(body)._replace(content_type=""))
     assert (cloud.data, cloud.datacontenttype or "") == (data, content_type)
 
@@ -96,16 +96,16 @@ def test_data_that_is_no_json(body: bytes, data: object, content_type: str) -> N
         [],
     ],
 )
-def test_a_time_that_is_none_is_not_there(given_time: object) -> None:
-    """The record's stands in, so that there is always one of RFC 3339."""
+def test_an_invalid_time_is_ignored(given_time: object) -> None:
+    """The record's timestamp replaces it, so that there is always a time of RFC 3339."""
     of = event({"specversion": "1.0", "time": given_time})
     assert cloud_event_of(of).time == STAMPED_TEXT
     assert seen("time", of) == datetime(2023, 11, 14, 22, 13, 20, 123000, UTC)
 
 
 @pytest.mark.parametrize("at", [-1, -(2**63), 2**63 - 1, 0])
-def test_a_record_without_a_usable_timestamp(at: int) -> None:
-    """Has the epoch: any number may stand in a record."""
+def test_a_record_with_an_unusable_timestamp(at: int) -> None:
+    """Its time is the epoch: a record may have any number."""
     assert cloud_event_of(event({}, at=at)).time == "1970-01-01T00:00:00.000Z"
 
 
@@ -114,8 +114,8 @@ ZONES = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta(mi
 
 @settings(deadline=None)
 @given(st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1), timezones=ZONES))  # noqa: DTZ001 (Hypothesis adds the zone)
-def test_a_time_is_the_instant_that_it_says(moment: datetime) -> None:
-    """Whatever its zone, to the microsecond; centuries away the runtime's binding rounds it."""
+def test_a_time_is_the_same_instant(moment: datetime) -> None:
+    """In any zone, to the microsecond. Centuries away, the runtime's binding rounds it."""
     assert seen("time", event({}, {"ce_type": b"x", "ce_time": moment.isoformat().encode()})) == moment
 
 
@@ -139,10 +139,10 @@ NAMES_OF_HEADERS = st.sampled_from(["ce_type", "ce_id", "ce_time", "ce_tenant", 
     key=st.none() | st.binary(),
     at=st.integers(-(2**63), 2**63 - 1),
 )
-def test_every_record_has_its_variables(
+def test_every_record_has_all_variables(
     body: object, headers: dict[str, bytes | None] | None, key: bytes | None, at: int
 ) -> None:
-    """Nothing that a producer can write raises, and each variable has a value, but data that is no text may not."""
+    """No record raises an exception. Each variable has a value, except for data that is not text."""
     bound = variables_of(event(body, headers, key, at))
     for name in NAMES:
         if name != "data":
@@ -154,7 +154,7 @@ def test_every_record_has_its_variables(
 
 
 def without_nul(data: Any) -> Any:
-    """As expressions see it."""
+    """The value as expressions see it."""
     if isinstance(data, str):
         return data.replace("\0", "\ufffd")
     if isinstance(data, list):
@@ -164,13 +164,13 @@ def without_nul(data: Any) -> Any:
 
 @settings(deadline=None)
 @given(JSON)
-def test_data_is_seen_as_it_is(data: Any) -> None:
-    """All of it, to the last digit; but for NUL, in whose place stands U+FFFD: texts do not end there."""
+def test_data_is_seen_unchanged(data: Any) -> None:
+    """To the last digit, except that NUL, which would end a text, becomes U+FFFD."""
     assert seen("data", event(data)) == without_nul(data)
 
 
-def test_a_nul_ends_nothing() -> None:
-    """Neither in data nor in a header, a key or a tenant; a backslash before what looks like one is what it is."""
+def test_a_nul_does_not_end_a_text() -> None:
+    """Neither in data nor in a header, a key or a tenant. An escaped backslash before `u0000` is no NUL."""
     of = event(b'{"a\\u0000b": "c\\u0000d", "e": "\\\\u0000"}', {"h": b"i\0j"}, b"k\0l")._replace(tenant="m\0n")
     assert seen("data", of) == {"a\ufffdb": "c\ufffdd", "e": "\\u0000"}
     assert (seen("headers.h", of), seen("key", of), seen("tenant", of)) == ("i\ufffdj", "k\ufffdl", "m\ufffdn")
@@ -182,8 +182,8 @@ def test_a_nul_ends_nothing() -> None:
 
 @pytest.mark.parametrize("wrap", [b'{"a":%b}', b"[%b]"])
 @pytest.mark.parametrize(("depth", "readable"), [(200, True), (260, False), (990, False)])
-def test_what_is_nested_deeply_is_not_read(wrap: bytes, depth: int, *, readable: bool) -> None:
-    """The runtime would go down into it by recursion, until the stack ends and the process with it."""
+def test_deeply_nested_data_is_not_read(wrap: bytes, depth: int, *, readable: bool) -> None:
+    """The runtime would recurse until the stack overflows and the process ends."""
     body = b"1"
     for _ in range(depth):
         body = wrap % body

@@ -1,4 +1,4 @@
-"""CEL expressions of subscriptions: what is refused when they are set, and that nothing they meet does harm."""
+"""CEL expressions of subscriptions: refusals when they are set, and harmless evaluation of any event."""
 
 import re
 import subprocess
@@ -30,7 +30,7 @@ LARGE = 2**20 - 100
 
 
 def event(body: object, **headers: str) -> Event:
-    """A record with this body: bytes as they are, all else as JSON."""
+    """A record with this body: bytes unchanged, other values as JSON."""
     value = body if isinstance(body, bytes) else orjson.dumps(body)
     named = {name: text.encode() for name, text in headers.items()} or None
     record = RecordId("orders", 3, 7, 1_700_000_000_000)
@@ -38,7 +38,7 @@ def event(body: object, **headers: str) -> Event:
 
 
 def value(source: str, body: object, **headers: str) -> object:
-    """What an expression gives for it."""
+    """The value of an expression for it."""
     return Expression(source).value(variables_of(event(body, **headers)))
 
 
@@ -65,8 +65,8 @@ def value(source: str, body: object, **headers: str) -> object:
         ("subject", ""),
     ],
 )
-def test_over_the_whole_event(source: str, expected: object) -> None:
-    """Data, attributes, headers and place; values come back as Python has them."""
+def test_expressions_see_the_whole_event(source: str, expected: object) -> None:
+    """Data, attributes, headers and place. Values come back as Python values."""
     items = [{"sku": "a", "qty": 1}, {"sku": "b", "qty": 2}]
     body = {"amount": 150, "items": items, "price": 12.5, "big": 2**64 - 1, "none": None, "name": "Zoë"}
     headers = {"ce_type": "x", "ce_id": "A1", "ce_source": "/shop", "ce_tenant": "acme", "x": "y"}
@@ -90,8 +90,8 @@ def test_over_the_whole_event(source: str, expected: object) -> None:
         ("a\x00b", "Syntax error"),
     ],
 )
-def test_what_is_no_expression_is_refused_when_it_is_set(source: str, why: str) -> None:
-    """ValueError, with the place in it where there is one, in a line of bounded length."""
+def test_an_invalid_expression_is_refused_when_it_is_set(source: str, why: str) -> None:
+    """It raises ValueError, with the position if there is one, in one line of bounded length."""
     for compiled in (Expression, compile_filter, compile_projection):
         with pytest.raises(ValueError, match=r"\w") as caught:
             compiled(source)
@@ -113,8 +113,8 @@ def test_what_is_no_expression_is_refused_when_it_is_set(source: str, why: str) 
         ("data.a != 1 && data.b >= 2 && data.c <= 3 && data.d == \"it's = x", None),
     ],
 )
-def test_what_other_languages_write_is_hinted_at(source: str, hint: str | None) -> None:
-    """What CEL writes in its place stands behind the error; what a text holds is no slip."""
+def test_an_error_hints_at_syntax_of_other_languages(source: str, hint: str | None) -> None:
+    """The error ends with CEL's own syntax. Text inside a string literal causes no hint."""
     with pytest.raises(ValueError, match=r"\w") as caught:
         compile_filter(source)
     said = str(caught.value)
@@ -122,16 +122,16 @@ def test_what_other_languages_write_is_hinted_at(source: str, hint: str | None) 
 
 
 @pytest.mark.parametrize("source", ["type", "1", "data.items.map(i, i)", "time", "[true]", "type.size()"])
-def test_a_filter_is_true_or_false(source: str) -> None:
-    """What never can be is refused; what nobody can tell before an event comes is not, and projections may be any."""
+def test_a_filter_must_be_boolean(source: str) -> None:
+    """One that cannot be boolean is refused, unless its type depends on the event. Projections may be of any type."""
     with pytest.raises(ValueError, match="neither true nor false"):
         compile_filter(source)
     compile_projection(source)
     compile_filter("data.flag")
 
 
-def test_two_of_one_source_are_equal() -> None:
-    """So that a subscription that was read again has not changed."""
+def test_two_expressions_of_one_source_are_equal() -> None:
+    """A subscription that was read again is thus unchanged."""
     one, other = Expression("data.a == 1"), Expression("data.a == 1")
     assert (one, hash(one)) == (other, hash(other))
     assert one != Expression("data.a == 2")
@@ -165,7 +165,7 @@ ATOMS = st.sampled_from(
 
 
 def wider(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """Expressions of expressions."""
+    """Expressions that contain others."""
     signs = st.sampled_from(["+", "-", "*", "/", "%", "==", "!=", "<", ">=", "&&", "||", "in"])
     calls = st.sampled_from(["size", "string", "int", "uint", "bytes", "bool", "timestamp", "type", "dyn", "has"])
     loops = st.sampled_from(["all", "exists", "exists_one", "map", "filter"])
@@ -211,8 +211,8 @@ BODIES = st.recursive(
 @example(source="{bytes(data): data}", body="x")
 @example(source="[{b'a': 1}].map(x, x)", body="x")
 @example(source="[data, data].map(x, [x, x])", body=b"\xff\xfe")
-def test_nothing_but_value_error_is_raised(source: str, body: object) -> None:
-    """Whatever the expression and the event, in a moment; and no error holds a word of the event."""
+def test_evaluation_raises_nothing_but_value_error(source: str, body: object) -> None:
+    """This holds for any expression and event, within a moment. No error contains text of the event."""
     start = time.perf_counter()
     try:
         found = value(source, body, ce_type="x", h=MARK)
@@ -257,8 +257,8 @@ RANGE = "a loop goes over a field of the event"
         (f"[{', '.join(['1'] * 650)}].map(x, x).size() == 1", "takes too long, whatever the event"),
     ],
 )
-def test_what_could_take_long_is_not_permitted(source: str, why: str) -> None:
-    """Whatever the event: the runtime could not be stopped. It is said when it is set, with what would do."""
+def test_expressions_without_a_time_bound_are_refused(source: str, why: str) -> None:
+    """The runtime cannot be stopped. The refusal comes when the expression is set, and names an alternative."""
     with pytest.raises(ValueError, match=re.escape(why)):
         compile_projection(source)
 
@@ -284,8 +284,8 @@ def test_what_could_take_long_is_not_permitted(source: str, why: str) -> None:
         "headers.h" + " + headers.h" * 19,
     ],
 )
-def test_what_would_take_too_much_is_not_begun(source: str) -> None:
-    """Time or memory that grows with a product is refused for a large event, at once, and fails like any other."""
+def test_an_evaluation_that_would_take_too_much_is_not_begun(source: str) -> None:
+    """Where time or memory grow with a product, a large event fails at once, like any other error."""
     large = event({"s": "x" * 400_000, "l": list(range(2000)), "w": ["x"] * 2000}, h="x" * 400_000)
     seen = variables_of(large)
     expression = Expression(f"[{source}]")
@@ -307,8 +307,8 @@ def test_what_would_take_too_much_is_not_begun(source: str) -> None:
         "{'l': data.l, 't': type, 'n': data.n}",
     ],
 )
-def test_what_goes_through_a_large_event_once_may(source: str) -> None:
-    """A megabyte is no reason to fail what is linear, and what is not read costs nothing."""
+def test_a_large_event_is_evaluated_in_one_pass(source: str) -> None:
+    """A megabyte does not fail linear expressions, and unread fields cost nothing."""
     body = {
         "s": "x" * 300_000,
         "l": list(range(2000 if "filter" not in source else 400)),
@@ -323,9 +323,9 @@ def test_what_goes_through_a_large_event_once_may(source: str) -> None:
 
 
 def test_no_permitted_expression_takes_long() -> None:
-    """A few hundred at random, each on events of many sizes: `benchmarks/expressions.py` tries more.
+    """A few hundred random ones, each on events of many sizes. `benchmarks/expressions.py` tries more.
 
-    On a machine that is slow or busy now, by as much more as reading 6,000 numbers takes longer: 1.5 ms on a quick one.
+    On a machine that is slow now, the limit grows with the time to read 6,000 numbers: 1.5 ms on a fast one.
     """
     reading, numbers = Expression("data.l == []"), costs.variables(1, 6000, "a")
     slower = max(1.0, min(costs.seconds(reading, numbers) for _ in range(5)) / 0.0015)
@@ -333,8 +333,8 @@ def test_no_permitted_expression_takes_long() -> None:
         assert took < 2 * slower * LONGEST, source
 
 
-def test_usual_expressions_take_usual_events() -> None:
-    """An order of two hundred items, 14 KB, with loops, lists, and a look at the rest from within a loop."""
+def test_usual_expressions_run_on_usual_events() -> None:
+    """An order of two hundred items, 14 KB, with loops, lists, and access to other fields inside a loop."""
     items = [{"sku": f"sku-{number}", "qty": number, "price": 1.5, "tags": ["a", "b"]} for number in range(100)]
     body = {"items": items, "limit": 3, "customer": {"name": "a"}}
     for source in (
@@ -347,8 +347,8 @@ def test_usual_expressions_take_usual_events() -> None:
         assert value(source, body)
 
 
-def test_one_event_serves_many() -> None:
-    """What one expression has read another reads again, and an error of one is nothing to the next."""
+def test_one_event_serves_many_expressions() -> None:
+    """An expression may read fields that another has read, and one's error does not affect the next."""
     seen = variables_of(event({"a": 1}))
     for _ in range(3):
         assert Expression("data.a").value(seen) == 1
@@ -368,8 +368,8 @@ def test_one_event_serves_many() -> None:
         ("1 / (data.n - 5)", "divide by zero"),
     ],
 )
-def test_an_error_says_what_and_not_which(source: str, why: str) -> None:
-    """Names that stand in the expression are told, values of the event are not."""
+def test_an_error_names_the_failure_but_no_value(source: str, why: str) -> None:
+    """Names in the expression are shown, values of the event are not."""
     with pytest.raises(ExpressionFailed) as caught:
         value(source, {"s": MARK, "l": [1], "n": 5})
     assert str(caught.value) == why
@@ -387,20 +387,20 @@ def test_an_error_says_what_and_not_which(source: str, why: str) -> None:
         "time.getDayOfWeek('Europe' + '/Berlin') == 1",
     ],
 )
-def test_a_time_zone_is_written_out(source: str) -> None:
-    """The runtime opens a file of that name: one that an event names, or a path, may be a device that never answers."""
+def test_a_time_zone_must_be_a_literal(source: str) -> None:
+    """The runtime opens a file of that name. A name from an event, or a path, could be a device that blocks."""
     with pytest.raises(ValueError, match="takes a time zone in quotes"):
         compile_filter(source)
 
 
 @pytest.mark.parametrize("zone", ["", "'Europe/Berlin'", '"UTC"', "'+01:00'", "'America/Argentina/Buenos_Aires'"])
 def test_time_zones(zone: str) -> None:
-    """Of the names and offsets that CEL has."""
+    """CEL's names and offsets are valid."""
     assert compile_filter(f"time.getHours({zone}) >= 0").value(variables_of(event({}))) is True
 
 
-def test_a_field_is_given_as_it_is() -> None:
-    """Without the runtime, however large it is: half a million values would take it a fifth of a second."""
+def test_a_field_is_returned_unchanged() -> None:
+    """The runtime is bypassed for any size: half a million values would take it a fifth of a second."""
     body: dict[str, dict[str, list[dict[str, int]]]] = {"a": {"b": [{}] * 300_000}}
     seen = variables_of(event(body))
     start = time.thread_time()
@@ -414,8 +414,8 @@ def test_a_field_is_given_as_it_is() -> None:
             Expression(source).value(variables_of(event({"a": {"b": [1]}})))
 
 
-def test_the_runtime_gets_what_is_read_and_gives_its_memory_back() -> None:
-    """Twelve filters over lists of a record of 10 KB have taken two gigabytes, and kept them."""
+def test_the_runtime_gets_only_the_fields_read_and_releases_its_memory() -> None:
+    """Twelve filters over lists of a 10 KB record once took two gigabytes and kept them."""
     seen = variables_of(event({"l": [1] * 3300, "k": [1] * 300}))
     before = memory()
     for number in range(300):
@@ -426,7 +426,7 @@ def test_the_runtime_gets_what_is_read_and_gives_its_memory_back() -> None:
 
 
 def memory() -> int:
-    """Bytes of this process."""
+    """The memory of this process, in bytes."""
     return psutil.Process().memory_info().rss
 
 
@@ -439,6 +439,6 @@ for _ in range(2_000):
 
 
 def test_nulls_in_values_do_not_end_the_process() -> None:
-    """However many there are: cel-expr-python 0.1.3 takes a reference to None that is not its own, for each of them."""
+    """For any number of nulls. cel-expr-python 0.1.3 releases a reference to None too many for each."""
     run = subprocess.run([sys.executable, "-c", NULLS], cwd=ROOT, env=environment({}), capture_output=True, check=False)
     assert run.returncode == 0, run.stderr.decode()

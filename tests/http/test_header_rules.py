@@ -1,4 +1,4 @@
-"""Which headers may be sent: what a subscription may set, and what is sent."""
+"""Rules for headers: those that a subscription may set, and those that are sent."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from consumer.sending.header_lines import header_lines
 from consumer.sending.template import prepare
 from consumer.subscriptions.endpoint import Endpoint
 
-# RFC 9110, 7.6.1 and 10.1; RFC 9112, 6: what belongs to the connection or frames the message.
+# RFC 9110, 7.6.1 and 10.1; RFC 9112, 6: headers of the connection or of message framing
 FRAMING = (
     "Host",
     "Content-Length",
@@ -46,22 +46,22 @@ def in_any_case(name: str) -> st.SearchStrategy[str]:
 
 
 @given(st.sampled_from(FRAMING + PROXIES + OURS + DECODED_BY_NOBODY).flatmap(in_any_case))
-def test_names_that_are_not_a_subscriptions(name: str) -> None:
-    """What frames the message, belongs to the connection or is ours is refused, in any case; the error names it."""
+def test_reserved_names_are_refused(name: str) -> None:
+    """Headers of framing, of the connection, and our own are refused, in any case. The error names the header."""
     with pytest.raises(ValueError, match=f"^a subscription may not set {name}$"):
         header_rules.check(name, "x")
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "a:", ":path", "a\r\nb", "a\tb", "\x00", "é", "a\n", "a(b)", "a,b"])
-def test_what_is_no_name(name: str) -> None:
+def test_invalid_names(name: str) -> None:
     """A name is a token of RFC 9110."""
     with pytest.raises(ValueError, match="is not a valid header name"):
         header_rules.check(name, "x")
 
 
 @pytest.mark.parametrize("value", ["a\r\nb: c", "a\n", "\ra", "a\x00", "a\tb", "\x7f", "é", " a", "a ", " ", "\u2028"])
-def test_what_is_no_value(value: str) -> None:
-    """Visible ASCII with spaces inside; the error does not hold the value, which may be secret."""
+def test_invalid_values(value: str) -> None:
+    """A value is visible ASCII with inner spaces. The error does not contain it, since it may be secret."""
     with pytest.raises(ValueError, match=r"^the value of X-A may hold visible ASCII only, and spaces inside$"):
         header_rules.check("X-A", value)
 
@@ -69,16 +69,16 @@ def test_what_is_no_value(value: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("X-A", ""), ("x_a", 'a, b; c="d"'), ("User-Agent", "x/1"), ("Accept", "*/*")]
 )
-def test_what_a_subscription_may_set(name: str, value: str) -> None:
-    """Anything else, an empty value and the user agent included."""
+def test_permitted_headers(name: str, value: str) -> None:
+    """All others may be set, including an empty value and the user agent."""
     header_rules.check(name, value)
 
 
 @given(names, values)
 @example("data", "x")
 @example("self", "")
-def test_what_may_be_set_is_sent(name: str, value: str) -> None:
-    """What the check lets through can be prepared, and is one line with that value: no event fails of it later."""
+def test_a_permitted_header_is_sent(name: str, value: str) -> None:
+    """It can be prepared and becomes one line with that value, so no later event fails because of it."""
     if not is_allowed(name, value):
         return
     lines = lines_of(prepare(Endpoint(1, "https://example.com", (b"k",), headers=((name, value),))).request.headers)
@@ -87,7 +87,7 @@ def test_what_may_be_set_is_sent(name: str, value: str) -> None:
 
 
 def lines_of(headers: Mapping[str, str | bytes]) -> list[str]:
-    """Without their ends."""
+    """The lines without their ends."""
     *lines, last = header_lines(headers).decode().split("\r\n")
     assert last == ""
     return lines
@@ -95,7 +95,7 @@ def lines_of(headers: Mapping[str, str | bytes]) -> list[str]:
 
 @given(st.dictionaries(names, values | values.map(str.encode), max_size=3))
 def test_no_control_character_is_sent(headers: dict[str, str | bytes]) -> None:
-    """Whatever a request holds, a line is visible ASCII, and there is no more than one for each header."""
+    """For any request, a line is visible ASCII, and each header is one line."""
     try:
         lines = lines_of(headers)
     except InvalidHeader:
@@ -106,7 +106,7 @@ def test_no_control_character_is_sent(headers: dict[str, str | bytes]) -> None:
 
 
 @given(st.sampled_from(("Host", "Transfer-Encoding", "Connection")).flatmap(in_any_case))
-def test_framing_is_ours(name: str) -> None:
-    """What a plug-in may add to a request is refused there, too."""
+def test_plug_ins_cannot_change_framing(name: str) -> None:
+    """Headers that a plug-in must not set are refused when the request is built."""
     with pytest.raises(InvalidHeader):
         header_lines({name: "chunked"})

@@ -1,4 +1,4 @@
-"""A port of ours and clients that misbehave: they are cut off, and the others are served."""
+"""A listening port and misbehaving clients: these are disconnected, and the others are served."""
 
 import logging
 import socket
@@ -23,7 +23,7 @@ HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n"
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A server that gives a head a third of a second, and has room for five connections."""
+    """A server that allows a third of a second for a head, and five connections."""
     monkeypatch.setattr(serving, "_HEAD_SECONDS", 0.3)
     monkeypatch.setattr(serving, "_MOST_CONNECTIONS", 5)
 
@@ -40,7 +40,7 @@ def get(port: int) -> str:
 
 
 def answer_of(client: socket.socket) -> None:
-    """Ask on a connection, and read the answer to its end."""
+    """Send a request on a connection, and read the answer to its end."""
     client.sendall(HEAD + b"\r\n")
     client.settimeout(5.0)
     answer = b""
@@ -59,8 +59,8 @@ def is_cut_off(client: socket.socket, within: float) -> bool:
 
 
 @pytest.mark.parametrize("sent", [b"", b"G", HEAD], ids=["silent", "a letter", "no end of the head"])
-def test_a_client_that_sends_no_head_is_cut_off(port: int, sent: bytes) -> None:
-    """After the time for it, however much of it came."""
+def test_a_client_that_sends_no_head_is_disconnected(port: int, sent: bytes) -> None:
+    """Its time is limited, however much of the head has come."""
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(sent)
         begin = time.monotonic()
@@ -69,8 +69,8 @@ def test_a_client_that_sends_no_head_is_cut_off(port: int, sent: bytes) -> None:
     assert get(port) == "here"
 
 
-def test_so_is_one_that_was_served_and_begins_another_request(port: int) -> None:
-    """A connection that is kept has the same time for its next head."""
+def test_a_served_client_that_begins_another_request_is_disconnected(port: int) -> None:
+    """A kept connection has the same time limit for its next head."""
     with socket.create_connection(("127.0.0.1", port)) as client:
         answer_of(client)
         client.sendall(HEAD)
@@ -78,7 +78,7 @@ def test_so_is_one_that_was_served_and_begins_another_request(port: int) -> None
 
 
 def test_connections_beyond_the_bound_are_refused(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five are open: the next ones are closed at once, and when these have gone others are served."""
+    """With five open, further ones are closed at once. When these have gone, others are served."""
     monkeypatch.setattr(serving, "_HEAD_SECONDS", 30.0)
     with ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(5)]
@@ -89,8 +89,8 @@ def test_connections_beyond_the_bound_are_refused(port: int, monkeypatch: pytest
     assert get(port) == "here"
 
 
-def test_a_flood_of_one_line_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
-    """Asyncio says it for each connection that it cannot accept; other lines come through."""
+def test_a_repeated_log_line_is_written_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """Asyncio logs it for each connection that it cannot accept. Other lines are written."""
     log = logging.getLogger("asyncio")
     (seldom,) = (each for each in log.filters if isinstance(each, serving._Seldom))
     seldom._said_at = float("-inf")
@@ -104,15 +104,15 @@ def test_a_flood_of_one_line_is_logged_once_a_minute(caplog: pytest.LogCaptureFi
 
 
 def test_an_answer_is_sent_without_delay() -> None:
-    """The connections of a listener do not wait for the peer's acknowledgement before they send the body."""
+    """Connections of a listener do not wait for the peer's acknowledgement before they send the body."""
     with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         connection, _ = listener.accept()
         with connection:
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-def test_what_is_to_be_closed_is_closed_before_the_signal_ends_the_process() -> None:
-    """The handler that was there before may end it at once."""
+def test_resources_are_closed_before_the_signal_ends_the_process() -> None:
+    """The previous signal handler may end the process at once."""
     code = (
         "import os, signal, sys\n"
         "from starlette.applications import Starlette\n"

@@ -1,4 +1,4 @@
-"""Where a URL points, what can be none, and that nothing of it is told that may be a password."""
+"""The target of a URL, invalid URLs, and that no text shows a part that may be a password."""
 
 from contextlib import suppress
 
@@ -10,7 +10,7 @@ from consumer.http.urls import check_target, parse_target, redact_url
 
 
 def test_the_default_port_is_the_schemes() -> None:
-    """A connection is to a host and a port, so both must be known."""
+    """A connection needs both a host and a port."""
     assert parse_target("http://a.example/")[:3] == ("http", "a.example", 80)
     assert parse_target("https://A.example:444/")[:3] == ("https", "a.example", 444)
 
@@ -35,8 +35,8 @@ def test_the_default_port_is_the_schemes() -> None:
         ("https://bücher.example/", "ASCII"),
     ],
 )
-def test_what_can_be_no_url_is_refused(url: str, reason: str) -> None:
-    """The text says what is wrong, in words of ours."""
+def test_invalid_urls_are_refused(url: str, reason: str) -> None:
+    """The text says what is wrong, in our own words."""
     with pytest.raises(ValueError, match=reason):
         check_target(url)
 
@@ -52,8 +52,8 @@ def test_what_can_be_no_url_is_refused(url: str, reason: str) -> None:
         "https://user:s3cret:x",
     ],
 )
-def test_a_refusal_holds_nothing_of_the_url(url: str) -> None:
-    """It goes to logs, to `last_error` and to Kafka, and what is malformed in a URL is often its password."""
+def test_a_refusal_does_not_quote_the_url(url: str) -> None:
+    """It goes to logs, to `last_error` and to Kafka, and the malformed part of a URL is often a password."""
     with pytest.raises(ValueError, match="the URL") as caught:
         check_target(url)
     for piece in ("s3cr", "user", "@"):
@@ -62,8 +62,8 @@ def test_a_refusal_holds_nothing_of_the_url(url: str) -> None:
 
 
 @given(st.text())
-def test_nonsense_is_no_url_or_one_that_has_a_place(text: str) -> None:
-    """Whatever is written: what `check_target` takes has a host and a port."""
+def test_any_text_is_refused_or_has_a_host_and_a_port(text: str) -> None:
+    """This holds for all text that `check_target` accepts."""
     for url in (text, f"https://{text}"):
         with suppress(ValueError):
             check_target(url)
@@ -84,6 +84,6 @@ def test_nonsense_is_no_url_or_one_that_has_a_place(text: str) -> None:
         ("nonsense", "nonsense"),
     ],
 )
-def test_what_is_published_of_a_url(url: str, published: str) -> None:
-    """Operational events and commands name where a delivery goes; no password goes with it, wherever it stands."""
+def test_a_published_url_has_no_password(url: str, published: str) -> None:
+    """Operational events and commands name the target of a delivery without a password, at any position."""
     assert redact_url(url) == published

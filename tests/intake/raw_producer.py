@@ -1,4 +1,4 @@
-"""Records that no honest client would write."""
+"""Records that no ordinary client would write."""
 
 import ctypes
 from collections.abc import Sequence
@@ -33,13 +33,13 @@ def produce_with_header_name(servers: str, topic: str, name: bytes) -> None:
     library.rd_kafka_destroy(client)
 
 
-# Of a consumer that cannot read a bomb of `BOMB`: librdkafka decompresses no more than it may receive.
+# A consumer cannot read a batch of `BOMB`: librdkafka decompresses no more than its receive limit.
 SMALL_READS = {"fetch_max_bytes": "1000000", "receive_message_max_bytes": "2000000"}
 BOMB = bytes(8_000_000)
 
 
 def write_bomb(servers: str, topic: str, values: Sequence[bytes] = (BOMB,), partition: int = 0) -> int:
-    """One batch, compressed: small on the wire, and large when it is read. Returns the offset of its last record."""
+    """Write one compressed batch, small on the wire and large when read. Returns the offset of its last record."""
     offsets: list[int | None] = []
     producer = Producer(
         {

@@ -1,4 +1,4 @@
-"""Until when what was settled is known to be with the broker: what a restart asks for, and what it does not."""
+"""Until when settled records are known to be committed, so that a restart would not read them."""
 
 from confluent_kafka import KafkaError, TopicPartition
 
@@ -8,7 +8,7 @@ from consumer.intake.record import Partition
 
 
 class Broker:
-    """Takes rounds, and answers when a test says so."""
+    """Accepts commit rounds, and answers them when the test says so."""
 
     def __init__(self) -> None:
         self.now = 10.0
@@ -25,7 +25,7 @@ class Broker:
         self.partition.tracker.settle(offset)
 
     def look(self, now: float) -> float | None:
-        """What a turn of the loop learns then."""
+        """The result of `start` in a turn of the loop at `now`."""
         self.now = now
         return self.commits.start(self, [self.partition])  # type: ignore[arg-type]
 
@@ -33,22 +33,22 @@ class Broker:
         self.commits.finish(error, self._round)
 
 
-def test_what_is_settled_is_known_to_be_there_once_its_round_is_answered() -> None:
-    """A round holds what was settled before it began; without anything to send, all is there."""
+def test_settled_records_are_known_to_be_committed_once_their_round_is_answered() -> None:
+    """A round covers records settled before it began. If there is nothing to send, all are committed."""
     broker = Broker()
     assert broker.look(10.0) is None
     broker.settle(0)
     assert broker.look(11.0) == 10.0
     broker.settle(1)
-    assert broker.look(12.0) == 10.0, "the round is on its way"
+    assert broker.look(12.0) == 10.0, "the first round is under way"
     broker.answer()
-    assert broker.look(13.0) == 11.0, "the next one is"
+    assert broker.look(13.0) == 11.0, "the second round is under way"
     broker.answer()
     assert broker.look(14.0) is None
 
 
-def test_a_round_that_is_refused_or_not_answered_proves_nothing() -> None:
-    """Its records are sent again; until then a restart would read them."""
+def test_a_refused_or_unanswered_round_commits_nothing() -> None:
+    """Its offsets are sent again. Until then a restart would read the records."""
     broker = Broker()
     broker.settle(0)
     unknown = broker.look(10.0)

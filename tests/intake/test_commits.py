@@ -1,4 +1,4 @@
-"""What a last commit does inside a rebalance: whatever the coordinator does, it takes some seconds at most."""
+"""The last commit inside a rebalance: whatever the coordinator does, it takes some seconds at most."""
 
 from collections.abc import Callable
 
@@ -13,15 +13,15 @@ SILENT = KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
 
 class Coordinator:
-    """Takes a round before the question of this number is answered, one number for each round; None: refuses it.
+    """Accepts each round before the request for committed offsets with this number. None: refuses the round.
 
-    Rounds without a number are taken at once. The first `silent` questions are not answered.
+    Rounds without a number are accepted at once. The first `silent` requests are not answered.
     """
 
     def __init__(self, *rounds: int | None, silent: int = 0) -> None:
         self.now = 0.0
         self.commits = Commits(lambda: self.now, self.wait)
-        self.waited: list[Callable[[], object]] = []  # what the loop does meanwhile
+        self.waited: list[Callable[[], object]] = []  # calls of the loop while it waits
         self.sent: list[TopicPartition] = []
         self.shown: dict[int, tuple[int, str]] = {}
         self._rounds = list(rounds)
@@ -34,14 +34,14 @@ class Coordinator:
             each()
 
     def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
-        assert asynchronous, "one that waits has no time limit"
+        assert asynchronous, "a blocking commit has no time limit"
         self.sent += offsets
         arrives = self._rounds.pop(0) if self._rounds else 0
         if arrives is not None:
             self._coming.append((arrives, offsets))
 
     def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
-        assert 0 < timeout <= 0.1, "the loop stands still for so long"
+        assert 0 < timeout <= 0.1, "the loop stands still during the request"
         self._questions += 1
         if self._questions <= self._silent:
             self.now += timeout
@@ -64,7 +64,7 @@ class Coordinator:
 
 @pytest.fixture
 def partition() -> Partition:
-    """One with a settled record."""
+    """A partition with a settled record."""
     tracker = OffsetTracker(0)
     tracker.track(0)
     tracker.settle(0)
@@ -75,8 +75,8 @@ def offsets(coordinator: Coordinator) -> list[int]:
     return [each.offset for each in coordinator.sent]
 
 
-def test_a_last_commit_is_over_when_the_coordinator_shows_it(partition: Partition) -> None:
-    """Its answer would come by a poll, which must not be called there. It is counted once, and it comes too, later."""
+def test_a_last_commit_ends_when_the_coordinator_shows_it(partition: Partition) -> None:
+    """Its answer needs a poll, which must not be called in a rebalance. It is counted once, although it comes later."""
     coordinator = Coordinator()
     assert coordinator.last(partition)
     assert (offsets(coordinator), coordinator.now) == ([1], 0.0)
@@ -85,15 +85,15 @@ def test_a_last_commit_is_over_when_the_coordinator_shows_it(partition: Partitio
     other.tracker.track(0)
     other.tracker.settle(0)
     coordinator.start(other)
-    coordinator.commits.finish(None, coordinator.sent[:1])  # of the last commit
+    coordinator.commits.finish(None, coordinator.sent[:1])  # the late answer of the last commit
     assert not coordinator.commits.settled([other])
     coordinator.commits.finish(None, coordinator.sent[1:])
     assert coordinator.commits.settled([other])
     assert (coordinator.commits.total, coordinator.commits.fault) == (2, None)
 
 
-def test_a_last_commit_waits_for_the_next_generation(partition: Partition) -> None:
-    """Who leaves commits once: an answer that the next moment changes must not cost what was delivered."""
+def test_a_last_commit_is_repeated_until_the_next_generation(partition: Partition) -> None:
+    """A leaving member commits only once more, so a short-lived refusal must not repeat deliveries."""
     coordinator = Coordinator(None, None, None)
     assert coordinator.last(partition)
     assert offsets(coordinator) == [1] * 4
@@ -109,10 +109,10 @@ def test_a_last_commit_waits_for_the_next_generation(partition: Partition) -> No
     ],
     ids=["refused", "silent"],
 )
-def test_a_last_commit_does_not_wait_for_ever(
+def test_a_last_commit_is_given_up_after_some_seconds(
     partition: Partition, coordinator: Coordinator, reason: str, sent: int
 ) -> None:
-    """After some seconds it is given up, which is said; what is on its way to one that is silent is not sent again."""
+    """The fault gives the reason. A round on its way to a silent coordinator is not sent again."""
     assert not coordinator.last(partition)
     assert 4.9 < coordinator.now < 5.2
     assert partition.tracker.moved
@@ -121,14 +121,14 @@ def test_a_last_commit_does_not_wait_for_ever(
 
 
 def test_a_last_commit_is_not_sent_again_before_it_is_known_to_be_refused(partition: Partition) -> None:
-    """A coordinator that is silent for a second may still take it; then it shows it."""
+    """A coordinator that is silent for a second may still accept it, and then shows it."""
     coordinator = Coordinator(5, silent=6)
     assert coordinator.last(partition)
     assert offsets(coordinator) == [1]
 
 
-def test_the_loop_goes_on_meanwhile_and_sends_no_other_round(partition: Partition) -> None:
-    """Of two rounds on their way, librdkafka may send the earlier one again, and last."""
+def test_the_loop_goes_on_during_a_last_commit_and_sends_no_other_round(partition: Partition) -> None:
+    """With two rounds under way, librdkafka may send the earlier one again, after the later one."""
     coordinator = Coordinator(silent=20)
     other = Partition("topic", 1, OffsetTracker(0))
     other.tracker.track(0)
@@ -150,7 +150,7 @@ def test_the_loop_goes_on_meanwhile_and_sends_no_other_round(partition: Partitio
 def test_a_last_commit_waits_for_the_round_before_it(
     partition: Partition, *, before: int | None, silent: int, waited: tuple[float, float], taken: bool
 ) -> None:
-    """Inside a rebalance nothing says that a round was answered: the coordinator shows it."""
+    """Inside a rebalance the round's answer cannot arrive. The coordinator's committed offset shows it."""
     coordinator = Coordinator(before, silent=silent)
     coordinator.start(partition)
     partition.tracker.track(1)
@@ -161,7 +161,7 @@ def test_a_last_commit_waits_for_the_round_before_it(
 
 
 def test_a_round_that_failed_is_sent_again_by_the_last_commit(partition: Partition) -> None:
-    """Nothing has been settled since, so that only the round itself says that something is to be committed."""
+    """No record was settled since, so only the failed round shows that there is something to commit."""
     coordinator = Coordinator(None)
     coordinator.start(partition)
     assert not partition.tracker.moved
@@ -169,8 +169,8 @@ def test_a_round_that_failed_is_sent_again_by_the_last_commit(partition: Partiti
     assert offsets(coordinator) == [1, 1]
 
 
-def test_what_is_not_owned_any_more_is_not_committed(partition: Partition) -> None:
-    """The broker takes it from anybody, also behind the back of the next owner, whose offset it would set back."""
+def test_a_partition_that_is_no_longer_owned_is_not_committed(partition: Partition) -> None:
+    """The broker accepts commits from any member, and this one would move the next owner's offset back."""
     coordinator = Coordinator()
     partition.owned = False
     coordinator.start(partition)
@@ -180,7 +180,7 @@ def test_what_is_not_owned_any_more_is_not_committed(partition: Partition) -> No
 
 
 def test_a_commit_names_the_highest_leader_epoch_seen(partition: Partition) -> None:
-    """By it a restart finds out that the log was cut off; none is named where no record had one."""
+    """By the epoch, a restart detects a truncated log. If no record had an epoch, none is named."""
     coordinator = Coordinator()
     coordinator.start(partition)
     assert [each.leader_epoch for each in coordinator.sent] == [None]

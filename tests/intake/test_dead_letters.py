@@ -1,4 +1,4 @@
-"""What holds on the mock cluster and on a real Kafka, then what only a real one can show."""
+"""Dead letters: tests on the mock cluster and on a real Kafka, then tests that need a real one."""
 
 import hashlib
 import time
@@ -26,7 +26,7 @@ def record(value: bytes | None, headers: Headers | Unreadable | None = None, key
 
 
 def flush(letters: DeadLetters, seconds: float) -> int:
-    """Poll until nothing is pending, at most so long. How many still are."""
+    """Poll until nothing is pending, at most this long. Returns the number still pending."""
     end = time.monotonic() + seconds
     while letters.pending and time.monotonic() < end:
         letters.poll(time.monotonic())
@@ -35,11 +35,11 @@ def flush(letters: DeadLetters, seconds: float) -> int:
 
 
 def read(kafka: Kafka, topic: str, number: int) -> list[Message]:
-    """The letters on a topic, whichever partition they went to."""
+    """The letters on a topic, in any partition."""
     consumer = Consumer({"bootstrap.servers": kafka.servers, "group.id": unique("reader"), **QUIET})
     end = time.monotonic() + 15
     while not (partitions := consumer.list_topics(topic, 10).topics[topic].partitions) and time.monotonic() < end:
-        time.sleep(0.05)  # the first letter makes the topic, and may not have yet
+        time.sleep(0.05)  # the first letter creates the topic, and it may not exist yet
     consumer.assign([KafkaTopicPartition(topic, partition, 0) for partition in partitions])
     found: list[Message] = []
     while len(found) < number and time.monotonic() < end:
@@ -62,8 +62,8 @@ def open_letters() -> Iterator[Open]:
         each.close()
 
 
-def test_a_letter_is_the_record_and_says_where_it_comes_from(kafka: Kafka, open_letters: Open) -> None:
-    """Bytes, key and headers as they were; ours come after, so that the last of a name is ours."""
+def test_a_letter_is_the_record_with_its_origin(kafka: Kafka, open_letters: Open) -> None:
+    """Value, key and headers are unchanged. Our headers come after them, so that the last of a name is ours."""
     settings = kafka.settings(dead_letters=kafka.topic())
     letters = open_letters(settings)
     original: Headers = [("a", b"1"), ("b", None), ("dead-letter-reason", b"old")]
@@ -88,10 +88,10 @@ def test_a_letter_is_the_record_and_says_where_it_comes_from(kafka: Kafka, open_
 
 
 @pytest.mark.parametrize(("key", "value"), [(None, None), (b"", b"")])
-def test_null_and_empty_stay_what_they_are(
+def test_null_and_empty_values_are_kept_apart(
     kafka: Kafka, open_letters: Open, key: bytes | None, value: bytes | None
 ) -> None:
-    """Whoever repairs dead letters needs to see which it was."""
+    """Operators who repair dead letters need to see which it was."""
     settings = kafka.settings(dead_letters=kafka.topic())
     letters = open_letters(settings)
     letters.send(record(value, BAD_HEADERS, key), "null", "no value", lambda: None)
@@ -100,8 +100,8 @@ def test_null_and_empty_stay_what_they_are(
     assert (message.key(), message.value()) == (key, value)
 
 
-def test_stored_is_said_only_inside_poll_and_after_the_acknowledgement(kafka: Kafka, open_letters: Open) -> None:
-    """Not in `send`, not from another thread while the broker has long answered, and once for each letter."""
+def test_on_stored_runs_only_inside_poll_and_after_the_acknowledgement(kafka: Kafka, open_letters: Open) -> None:
+    """It does not run in `send` or on another thread, even if the broker has answered. It runs once per letter."""
     settings = kafka.settings(dead_letters=kafka.topic())
     letters = open_letters(settings)
     stored: list[int] = []
@@ -115,7 +115,7 @@ def test_stored_is_said_only_inside_poll_and_after_the_acknowledgement(kafka: Ka
     assert len(stored) == 50
 
 
-def test_what_on_stored_raises_drops_no_answer(kafka: Kafka, open_letters: Open) -> None:
+def test_an_exception_in_on_stored_loses_no_other_answer(kafka: Kafka, open_letters: Open) -> None:
     """A bug in one callback does not keep the others' records from being settled."""
     letters = open_letters(kafka.settings(dead_letters=kafka.topic()))
     stored: list[int] = []
@@ -132,8 +132,10 @@ def test_what_on_stored_raises_drops_no_answer(kafka: Kafka, open_letters: Open)
 
 
 @pytest.mark.parametrize("size", [2_000_000, 9_000_000])
-def test_what_the_topic_cannot_take_goes_as_a_stub(real_kafka: Kafka, open_letters: Open, size: int) -> None:
-    """Refused by the broker or by librdkafka: the beginning, the size and a digest are kept, and it is stored."""
+def test_a_record_that_the_topic_cannot_take_is_stored_as_a_stub(
+    real_kafka: Kafka, open_letters: Open, size: int
+) -> None:
+    """The broker or librdkafka refuses it. Its beginning, size and digest are kept, and it counts as stored."""
     settings = real_kafka.settings(dead_letters=real_kafka.topic(max_message_bytes="1048576"))
     letters = open_letters(settings)
     value = bytes(range(256)) * (size // 256)
@@ -148,8 +150,8 @@ def test_what_the_topic_cannot_take_goes_as_a_stub(real_kafka: Kafka, open_lette
     assert headers["dead-letter-sha256"] == hashlib.sha256(value).hexdigest().encode()
 
 
-def test_what_not_even_a_stub_holds_goes_as_headers(real_kafka: Kafka, open_letters: Open) -> None:
-    """A huge key or huge headers, or a topic for small records: the record's place is kept, and it is stored."""
+def test_a_record_too_large_for_a_stub_is_stored_as_headers(real_kafka: Kafka, open_letters: Open) -> None:
+    """The key or headers are huge, or the topic is for small records. The record's place is kept."""
     settings = real_kafka.settings(dead_letters=real_kafka.topic(max_message_bytes="20000"))
     letters = open_letters(settings)
     letters.send(record(b"x" * 100_000, [("a", b"1" * 30_000)], b"k" * 30_000), "too_large", "", lambda: None)
@@ -160,8 +162,8 @@ def test_what_not_even_a_stub_holds_goes_as_headers(real_kafka: Kafka, open_lett
     assert "a" not in headers
 
 
-def test_a_missing_topic_is_a_fault_that_says_what_to_do(real_kafka: Kafka, open_letters: Open) -> None:
-    """With auto-creation off nothing is lost and nothing spins: letters wait, and go out when the topic is there."""
+def test_a_missing_topic_is_a_fault_that_names_the_remedy(real_kafka: Kafka, open_letters: Open) -> None:
+    """Without auto-creation no letter is lost. Letters wait without a busy loop, and go out when the topic exists."""
     settings = real_kafka.settings(
         dead_letters=unique("missing"), allow_auto_create_topics="false", topic_metadata_propagation_max_ms="300"
     )
@@ -202,7 +204,7 @@ def test_waits_between_attempts_grow_to_half_a_minute(mock_kafka: str) -> None:
 def test_a_broker_that_is_down_holds_letters_back(
     real_kafka: Kafka, kafka_cluster: KafkaBroker | None, open_letters: Open
 ) -> None:
-    """Nothing is said to be stored while the broker is dead; all of it is when it is back."""
+    """While the broker is down no letter counts as stored. All do once it is back."""
     if kafka_cluster is None:
         pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill")
     settings = real_kafka.settings(dead_letters=real_kafka.topic(), message_timeout_ms="1000")
@@ -224,8 +226,8 @@ def test_a_broker_that_is_down_holds_letters_back(
     assert {message.value() for message in read(real_kafka, settings.dead_letter_topic, 2)} == {b"0", b"1"}
 
 
-def test_whose_records_are_pending_is_known(open_letters: Open) -> None:
-    """On their way or waiting to be sent again; nobody's once they are stored."""
+def test_the_partitions_of_pending_letters_are_known(open_letters: Open) -> None:
+    """A letter is pending on its way or between two attempts, and no longer once it is stored."""
     letters = open_letters(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
     letters.send(record(b"x"), "not_json", "", lambda: None)
     places: list[list[TopicPartition]] = [[("orders", 3)], [("orders", 2), ("others", 3)], []]
@@ -239,8 +241,8 @@ def test_whose_records_are_pending_is_known(open_letters: Open) -> None:
     assert not letters.holds(places[0])
 
 
-def test_bytes_are_given_back_with_the_acknowledgement(open_letters: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is pending is bounded, not what has ever been sent."""
+def test_bytes_are_released_with_the_acknowledgement(open_letters: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of pending letters are bounded, not those of all letters ever sent."""
     monkeypatch.setattr("consumer.intake.dead_letters._MOST_BYTES", 10)
     letters = open_letters(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
     for _ in range(3):

@@ -30,7 +30,7 @@ def reason(value: object, headers: Headers | Unreadable | None = None) -> str:
 
 
 def test_a_plain_event() -> None:
-    """Type from the body, the body byte for byte, the record's place and key kept."""
+    """The type is from the body. The body, the record's place and the key are kept unchanged."""
     body = b'{"type": "user.created",  "id": 123}'
     event = decode(record(body))
     assert event._replace(webhook_id="") == Event(
@@ -59,35 +59,35 @@ def test_a_plain_event() -> None:
         ({}, [("ce_type", b"first"), ("ce_type", b"last")], "last"),
     ],
 )
-def test_the_first_type_there_is_counts(value: object, headers: Headers | None, expected: str) -> None:
-    """The order of docs/publishing.md: ce_type, a structured type, event-type, fields, topic. The last header wins."""
+def test_the_first_available_type_counts(value: object, headers: Headers | None, expected: str) -> None:
+    """As in docs/publishing.md: ce_type, structured type, event-type, fields, topic. The last header of a name wins."""
     assert decode(record(value, headers)).type == expected
 
 
 @pytest.mark.parametrize("name", ["ce_type", "event-type"])
 def test_with_a_type_from_a_header_the_value_passes_unparsed(name: str) -> None:
-    """A producer that names the type may send what it likes."""
+    """A producer that names the type in a header may send any value."""
     event = decode(record(b"\xff\x00 no json", [(name, b"image.made"), ("content-type", b"image/png")]))
     assert (event.type, event.body, event.content_type) == ("image.made", b"\xff\x00 no json", "image/png")
 
 
 @pytest.mark.parametrize("headers", [None, [("ce_type", b"a")]])
 @pytest.mark.parametrize(("value", "expected"), [(b"", "empty"), (b" " * (MAX_VALUE_BYTES + 1), "too_large")])
-def test_a_value_that_cannot_be_sent(value: bytes, headers: Headers | None, expected: str) -> None:
-    """An empty value, or one above 1 MiB, is no event, also with a type from a header."""
+def test_an_unusable_value(value: bytes, headers: Headers | None, expected: str) -> None:
+    """An empty value, or one above 1 MiB, is not an event, even with a type from a header."""
     assert reason(value, headers) == expected
 
 
 @pytest.mark.parametrize("headers", [None, [("ce_type", b"a")]])
 def test_a_record_without_a_value_is_a_tombstone(headers: Headers | None) -> None:
-    """It is no mistake, so it is no dead letter; only headers that cannot be read make it one."""
+    """It is no mistake, so it is not a dead letter unless its headers cannot be read."""
     with pytest.raises(Tombstone):
         decode(record(None, headers))
     assert reason(None, BAD_HEADERS) == "bad_headers"
 
 
 def test_a_value_of_the_largest_size_passes() -> None:
-    """The limit itself is within it."""
+    """The limit is inclusive."""
     assert decode(record(b'{"a":"' + b"x" * (MAX_VALUE_BYTES - 8) + b'"}')).type == "orders"
 
 
@@ -117,23 +117,23 @@ def test_a_value_of_the_largest_size_passes() -> None:
         (b'{"type": "' + b"x" * (MAX_TYPE_LENGTH + 1) + b'"}', "bad_type"),
     ],
 )
-def test_what_is_no_event(value: bytes, expected: str) -> None:
-    """Strict UTF-8, strict JSON, an object, a type of visible ASCII: each has its own reason."""
+def test_invalid_events(value: bytes, expected: str) -> None:
+    """Each violation has its own reason: invalid UTF-8 or JSON, not an object, a type that is not visible ASCII."""
     assert reason(value) == expected
 
 
 @pytest.mark.parametrize("value", [b"", b"a b", b"\xff", b"a\n", b"\xc3\xa9"])
-def test_a_header_that_is_no_type(value: bytes) -> None:
-    """A header's type is held to the same rule, and is no reason to look further down the list."""
+def test_an_invalid_type_in_a_header(value: bytes) -> None:
+    """The same rule applies to a header's type. If it is invalid, the rest of the list is not consulted."""
     assert reason({"type": "good"}, [("ce_type", value)]) == "bad_type"
 
 
-def test_headers_that_cannot_be_read() -> None:
-    """A name that is not UTF-8 makes the record a dead letter: its type may stand there."""
+def test_unreadable_headers() -> None:
+    """A name that is not UTF-8 makes the record a dead letter, since its type may be in that header."""
     assert reason({"type": "good"}, BAD_HEADERS) == "bad_headers"
 
 
-def test_a_details_text_shows_nothing_of_the_payload() -> None:
+def test_the_detail_of_an_error_shows_no_payload() -> None:
     """Details are logged, payloads are not."""
     for value in (b'{"secret-123": }', b'{"type": {"secret-123": 1}}', b'{"type": "secret-123 \xff"}', b'"secret-123"'):
         with pytest.raises(Undecodable) as caught:
@@ -145,8 +145,8 @@ def webhook_id(value: object, headers: Headers | None = None, topic: str = "orde
     return decode(record(value, headers, topic=topic, offset=offset)).webhook_id
 
 
-def test_an_id_of_the_producer_is_the_same_wherever_the_record_stands() -> None:
-    """A producer's retry, at another offset, is the same event; structured and binary mode say the same."""
+def test_a_producers_id_does_not_depend_on_the_records_place() -> None:
+    """A producer's retry, at another offset, is the same event. Structured and binary mode give the same id."""
     binary: Headers = [("ce_type", b"order.paid"), ("ce_id", b"A1"), ("ce_source", b"/shop")]
     ids = {
         webhook_id(CLOUDEVENT),
@@ -159,21 +159,21 @@ def test_an_id_of_the_producer_is_the_same_wherever_the_record_stands() -> None:
     assert webhook_id({}, named) == webhook_id({"other": 1}, named, offset=9) != webhook_id({}, named, topic="b")
 
 
-def test_a_plain_id_is_the_entitys_and_not_the_events() -> None:
-    """Two events of user 123 differ."""
+def test_a_plain_id_belongs_to_the_entity_and_not_to_the_event() -> None:
+    """Two events of user 123 have different webhook ids."""
     assert webhook_id({"id": 123}) != webhook_id({"id": 123}, offset=8)
 
 
 @pytest.mark.parametrize("event_id", [5, None, "", [], {}])
-def test_an_id_that_is_no_string_is_not_there(event_id: object) -> None:
-    """The event is sent all the same, under the id of its place."""
+def test_an_id_that_is_no_string_is_ignored(event_id: object) -> None:
+    """The event is sent, with the id of the record's place."""
     value = CLOUDEVENT | {"id": event_id}
     assert webhook_id(value) == webhook_id(value) != webhook_id(value, offset=8)
 
 
 @given(st.binary(min_size=2, max_size=30), st.data())
-def test_ids_differ_when_source_or_id_do(text: bytes, data: st.DataObject) -> None:
-    """Source and id do not run together: ("a", "bc") is not ("ab", "c")."""
+def test_ids_differ_if_source_or_id_differ(text: bytes, data: st.DataObject) -> None:
+    """Source and id are kept apart: ("a", "bc") is not ("ab", "c")."""
     cuts = st.integers(1, len(text) - 1)
     one, other = data.draw(cuts), data.draw(cuts)
 
@@ -183,7 +183,7 @@ def test_ids_differ_when_source_or_id_do(text: bytes, data: st.DataObject) -> No
     assert (cut(one) == cut(other)) == (one == other)
 
 
-def test_an_id_cannot_pass_for_a_place() -> None:
+def test_a_producers_id_cannot_equal_the_id_of_a_place() -> None:
     """No id that a producer chooses is the id of a record without one."""
     place = webhook_id({}, topic="orders", offset=7)
     for guess in (b"2:7:1700000000000", b"orders:2:7:1700000000000", b"@orders:2:7:1700000000000"):
@@ -203,7 +203,7 @@ def test_an_id_cannot_pass_for_a_place() -> None:
     ],
 )
 def test_content_type(value: object, header: bytes | None, expected: str) -> None:
-    """The record's own media type if it is one, else what the body shows."""
+    """The record's own media type if it is valid, else a type by the body."""
     assert decode(record(value, [("content-type", header)])).content_type == expected
 
 
@@ -220,7 +220,7 @@ def test_content_type(value: object, header: bytes | None, expected: str) -> Non
     ],
 )
 def test_traceparent(header: bytes | None, passed: bool) -> None:  # noqa: FBT001 (a table's column)
-    """Passed on only as the W3C defines it."""
+    """It is passed on only if it is valid by the W3C's definition."""
     traceparent = decode(record({}, [("traceparent", header)])).traceparent
     assert traceparent == (header.decode() if passed and header is not None else None)
 
@@ -246,27 +246,27 @@ def test_traceparent(header: bytes | None, passed: bool) -> None:  # noqa: FBT00
         ({}, [("event-type", b"a"), ("tenant", b"*")], "*"),
     ],
 )
-def test_whose_event_it_is(value: object, headers: Headers | None, tenant: str | None) -> None:
-    """The attribute's header, the attribute of a body, the header: the first that is there, to the letter."""
+def test_the_tenant_of_an_event(value: object, headers: Headers | None, tenant: str | None) -> None:
+    """The attribute's header, the attribute of a body, or the header, whichever is found first, unchanged."""
     assert decode(record(value, headers)).tenant == tenant
 
 
 @pytest.mark.parametrize("header", [b"", b"\xff", b"x" * 256])
 @pytest.mark.parametrize("name", ["ce_tenant", "tenant"])
-def test_a_tenant_that_can_be_nobodys_is_none(name: str, header: bytes) -> None:
-    """No other stands in for it: what the producer has said otherwise might be another tenant's name."""
+def test_an_invalid_tenant_is_none(name: str, header: bytes) -> None:
+    """No other place replaces it, since that might name another tenant."""
     assert decode(record({}, [(name, header)])).tenant is None
     assert decode(record({}, [("ce_tenant", header), ("tenant", b"acme")])).tenant is None
 
 
 @pytest.mark.parametrize("value", ["", "x" * 256, 1.5, [], {"name": "acme"}])
-def test_an_attribute_that_can_be_nobodys_is_none(value: object) -> None:
-    """Also where a header has a name."""
+def test_an_invalid_attribute_is_no_tenant(value: object) -> None:
+    """This holds even if a header names a tenant."""
     assert decode(record(CLOUDEVENT | {"tenant": value}, [("tenant", b"acme")])).tenant is None
 
 
-def test_the_name_of_the_tenant_can_be_another() -> None:
-    """Then the usual one means nothing."""
+def test_the_name_of_the_tenant_header_can_be_set() -> None:
+    """The usual header is then ignored."""
     headers: Headers = [("ce_tenant", b"a"), ("tenant", b"b"), ("x-account", b"c")]
     assert decode(record({}, headers), "x-account").tenant == "c"
     assert decode(record({}, headers), "account").tenant is None
@@ -285,8 +285,8 @@ documents = st.dictionaries(fields, json_values, max_size=7).map(lambda document
 
 
 @given(st.none() | st.binary() | documents, st.none() | st.lists(st.tuples(names, values), max_size=6))
-def test_no_bytes_raise_anything_but_undecodable(value: bytes | None, headers: Headers | None) -> None:
-    """Whatever a producer writes is an event that is safe to send, a tombstone, or a dead letter with a reason."""
+def test_no_bytes_raise_an_exception_other_than_undecodable(value: bytes | None, headers: Headers | None) -> None:
+    """Any record is an event that is safe to send, a tombstone, or a dead letter with a reason."""
     try:
         event = decode(record(value, headers))
     except Tombstone:
@@ -301,7 +301,7 @@ def test_no_bytes_raise_anything_but_undecodable(value: bytes | None, headers: H
         assert event == decode(record(value, headers))
 
 
-def test_what_is_kept_of_a_record_is_counted() -> None:
-    """Bounds on memory count headers and key too: a small body may have a megabyte of them."""
+def test_headers_and_key_of_a_record_are_counted() -> None:
+    """The bounds on memory include them: a record with a small body may have a megabyte of headers."""
     event = decode(record({"type": "a"}, [("name", b"x" * 1000), ("null", None)]))
     assert event.size == len(event.body) + 1 + len("name") + 1000 + len("null")

@@ -1,4 +1,4 @@
-"""Leaving a group whose assignment has not been taken yet: librdkafka must not be given it while it closes."""
+"""Leaving a group while an assignment is pending: librdkafka must not receive it while it closes."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ KIP_848 = {"group.protocol": "consumer"}
 
 
 class Member:
-    """One that has subscribed, and what it is told. In place of its consumer, so that calls of `close` are told too."""
+    """A subscribed member that records its callbacks. It wraps its consumer, to record calls of `close` too."""
 
     def __init__(self, servers: str, group: str, topic: str, properties: dict[str, str]) -> None:
         self.told: list[str] = []
@@ -37,56 +37,58 @@ class Member:
         self.partitions -= {(each.topic, each.partition) for each in partitions}
 
     def unsubscribe(self) -> None:
-        """Refused after what is fatal."""
+        """Fail after a fatal error, as librdkafka does."""
         if self.fatal:
             raise KafkaException(KafkaError(KafkaError._FATAL))
         self._consumer.unsubscribe()
 
     def close(self) -> None:
-        """Note when."""
+        """Record the call."""
         self.told.append("closed")
         self._consumer.close()
 
 
 @pytest.fixture(params=[CLASSIC, KIP_848], ids=["classic", "consumer"])
 def new_member(request: pytest.FixtureRequest, kafka_bootstrap: str) -> Callable[..., tuple[Member, str]]:
-    """Makes members to whom the group has given a partition, which they have not taken; and the name of their group."""
+    """Makes members with a partition whose assignment callback is still pending. Returns the member and its group."""
 
     def make(**properties: str) -> tuple[Member, str]:
         group, topic = unique("group"), Kafka(kafka_bootstrap, real=True).topic()
         more = {name.replace("_", "."): value for name, value in properties.items()}
         member = Member(kafka_bootstrap, group, topic, request.param | more)
         until(lambda: any(owns(each) for each in members_of(kafka_bootstrap, group)))
-        time.sleep(1.0)  # the coordinator knows before its answer is here, and only a poll would show that it is
+        time.sleep(1.0)  # the coordinator knows before its answer is here, and only a poll would show the answer
         return member, group
 
     return make
 
 
 def members_of(servers: str, group: str) -> list[Any]:
-    """Of a group, as its coordinator tells."""
+    """The members of a group, as the coordinator reports them."""
     admin = AdminClient({"bootstrap.servers": servers, **QUIET})
     found: Any = admin.describe_consumer_groups([group])[group].result(15)
     return list(found.members)
 
 
 def owns(member: Any) -> bool:
-    """It has been given something."""
+    """Whether partitions are assigned to it."""
     return bool(member.assignment.topic_partitions)
 
 
-def test_what_is_due_is_taken_and_given_back_before_the_end(
+def test_a_pending_assignment_is_taken_and_revoked_before_the_close(
     new_member: Callable[..., tuple[Member, str]], kafka_bootstrap: str
 ) -> None:
-    """Closed first, one in a hundred would hang for ever."""
+    """If it closed first, one in a hundred would hang for ever."""
     member, group = new_member()
     leave(member, lambda: len(member.told), static=False)  # type: ignore[arg-type]
     assert member.told == ["given", "taken", "closed"]
     assert members_of(kafka_bootstrap, group) == []
 
 
-def test_a_static_member_keeps_its_place(new_member: Callable[..., tuple[Member, str]], kafka_bootstrap: str) -> None:
-    """It takes what is due, and its partition waits for it."""
+def test_a_static_member_keeps_its_assignment(
+    new_member: Callable[..., tuple[Member, str]], kafka_bootstrap: str
+) -> None:
+    """It takes the pending assignment, and the partition stays assigned to it."""
     member, group = new_member(group_instance_id="one")
     leave(member, lambda: len(member.told), static=True)  # type: ignore[arg-type]
     assert member.told[:2] == ["given", "closed"]
@@ -94,7 +96,7 @@ def test_a_static_member_keeps_its_place(new_member: Callable[..., tuple[Member,
 
 
 def test_after_a_fatal_error_it_only_closes(new_member: Callable[..., tuple[Member, str]]) -> None:
-    """There is no group to leave any more."""
+    """There is no group left to leave."""
     member, _ = new_member()
     member.fatal = True
     leave(member, lambda: len(member.told), static=False)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Reading the log by time on a real Kafka: where it begins, where it ends, and that it ends at all."""
+"""Reading the log by time on a real Kafka: the first record, the last one, and that reading ends."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka, unique
 
 Open = Callable[[KafkaSettings], LogReader]
-BASE = 1_700_000_000  # the records' own times, unix seconds; brokers refuse what is stamped in the future
+BASE = 1_700_000_000  # the records' own timestamps, unix seconds; brokers refuse timestamps in the future
 
 
 @pytest.fixture
@@ -30,12 +30,12 @@ def reader_of() -> Iterator[Open]:
 
 
 def topic_of(kafka: Kafka, partitions: int = 1) -> str:
-    """A topic that keeps records with old stamps."""
+    """A topic that keeps records with old timestamps."""
     return kafka.topic(partitions=partitions, retention_ms="-1")
 
 
 def write_at(kafka: Kafka, topic: str, times: Sequence[float], partition: int = 0, base: float = BASE) -> None:
-    """A record stamped with each of these seconds after `base`; its value is its second."""
+    """Write a record with a timestamp for each of these seconds after `base`. Its value is the second."""
     # Small batches: a batch is fetched as a whole.
     producer = Producer({"bootstrap.servers": kafka.servers, "batch.num.messages": 100, **QUIET})
     refused: list[object] = []
@@ -51,7 +51,7 @@ def write_at(kafka: Kafka, topic: str, times: Sequence[float], partition: int = 
 
 
 def read_all(reader: LogReader, within: float = 20.0, limit: int = 100) -> list[Record]:
-    """Everything, to the end."""
+    """Read everything to the end."""
     records: list[Record] = []
     end = time.monotonic() + within
     while not reader.done:
@@ -65,7 +65,7 @@ def values(records: Sequence[Record]) -> list[bytes | None]:
 
 
 def test_a_time_is_read_from_its_first_record_to_its_last(real_kafka: Kafka, reader_of: Open) -> None:
-    """`since` counts, `until` does not; partitions without such records are left out; the rest is not read."""
+    """`since` is inclusive, `until` is not. Partitions without such records are left out. The rest is not read."""
     topic = topic_of(real_kafka, 3)
     write_at(real_kafka, topic, [0, 10, 20, 30, 40])
     write_at(real_kafka, topic, [5], partition=1)
@@ -83,8 +83,8 @@ def test_a_time_is_read_from_its_first_record_to_its_last(real_kafka: Kafka, rea
     assert reader.read(10, 0.1) == []
 
 
-def test_without_an_end_it_ends_where_the_log_ended(real_kafka: Kafka, reader_of: Open) -> None:
-    """What is written while it reads is not read."""
+def test_without_an_end_time_it_ends_at_the_present_end_of_the_log(real_kafka: Kafka, reader_of: Open) -> None:
+    """Records written while it reads are not read."""
     topic = topic_of(real_kafka)
     real_kafka.write(topic, [b"1", b"2"])
     reader = reader_of(real_kafka.settings())
@@ -93,15 +93,15 @@ def test_without_an_end_it_ends_where_the_log_ended(real_kafka: Kafka, reader_of
     assert values(read_all(reader)) == [b"1", b"2"]
 
 
-def test_from_the_epoch_no_time_is_looked_up(kafka: Kafka, reader_of: Open) -> None:
-    """The span begins with the oldest record: the mock cluster would find none at any time."""
+def test_from_the_epoch_on_no_time_is_looked_up(kafka: Kafka, reader_of: Open) -> None:
+    """The span begins with the oldest record. The mock cluster would find no record at any time."""
     topic = topic_of(kafka)
     write_at(kafka, topic, [0, 10])
     assert reader_of(kafka.settings()).spans([(topic, 0)], 0.0, None) == [(topic, 0, 0, 2)]
 
 
-def test_stamps_out_of_order_bring_nothing_older(real_kafka: Kafka, reader_of: Open) -> None:
-    """One record stamped long after the others, at the start of the log, does not bring all that follows it."""
+def test_timestamps_out_of_order_add_no_older_records(real_kafka: Kafka, reader_of: Open) -> None:
+    """A record with a much later timestamp at the start of the log does not include all records after it."""
     topic = topic_of(real_kafka)
     write_at(real_kafka, topic, [1000, 10, 20, 30])
     reader = reader_of(real_kafka.settings())
@@ -110,8 +110,8 @@ def test_stamps_out_of_order_bring_nothing_older(real_kafka: Kafka, reader_of: O
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["committed", "aborted"])
-def test_markers_at_the_end_are_passed(real_kafka: Kafka, reader_of: Open, kept: bool) -> None:  # noqa: FBT001 (pytest)
-    """A span that ends with a transaction's markers, or with aborted records, has an end all the same."""
+def test_transaction_markers_at_the_end_are_skipped(real_kafka: Kafka, reader_of: Open, kept: bool) -> None:  # noqa: FBT001 (pytest)
+    """A span that ends with a transaction's markers, or with aborted records, still ends."""
     topic = topic_of(real_kafka)
     real_kafka.write(topic, [b"before"])
     producer = real_kafka.transactional()
@@ -128,14 +128,14 @@ def test_markers_at_the_end_are_passed(real_kafka: Kafka, reader_of: Open, kept:
     assert reader.positions == {(topic, 0): 7}
 
 
-def test_a_marker_before_the_end_lets_nothing_in(real_kafka: Kafka, reader_of: Open) -> None:
-    """Where the last offset before the end is no record, the next one, which comes all the same, is left out."""
+def test_a_marker_before_the_end_adds_no_record(real_kafka: Kafka, reader_of: Open) -> None:
+    """If the last offset before the end is no record, the next record arrives anyway and is left out."""
     topic = topic_of(real_kafka)
     producer = real_kafka.transactional()
     producer.begin_transaction()
     producer.produce(topic, b"inside", b"key", 0)
     producer.commit_transaction(20)
-    now = time.time()  # a marker is stamped by the broker
+    now = time.time()  # the broker sets a marker's timestamp
     write_at(real_kafka, topic, [10, 20], base=now)
     reader = reader_of(real_kafka.settings())
     (span,) = reader.spans([(topic, 0)], now - 60, now + 10)
@@ -146,7 +146,7 @@ def test_a_marker_before_the_end_lets_nothing_in(real_kafka: Kafka, reader_of: O
 
 
 def test_an_open_transaction_is_not_waited_for(real_kafka: Kafka, reader_of: Open) -> None:
-    """The log ends where the first open transaction begins: its records come to the workers later."""
+    """The log ends where the first open transaction begins. Workers read its records later."""
     topic = topic_of(real_kafka)
     real_kafka.write(topic, [b"before"])
     producer = real_kafka.transactional()
@@ -159,8 +159,8 @@ def test_an_open_transaction_is_not_waited_for(real_kafka: Kafka, reader_of: Ope
     producer.abort_transaction(20)
 
 
-def test_a_read_is_taken_up_at_its_positions(real_kafka: Kafka, reader_of: Open) -> None:
-    """Spans that begin where another reader stopped bring the rest, once; those at their ends bring nothing."""
+def test_a_read_is_resumed_at_its_positions(real_kafka: Kafka, reader_of: Open) -> None:
+    """Spans that begin where another reader stopped return the rest, once. Spans at their end return no record."""
     topic = topic_of(real_kafka, 2)
     for partition in (0, 1):
         write_at(real_kafka, topic, range(10 * (1 - partition) + 3), partition=partition)
@@ -177,8 +177,8 @@ def test_a_read_is_taken_up_at_its_positions(real_kafka: Kafka, reader_of: Open)
     assert len(records) == len({record.id for record in records}) == 16
 
 
-def test_the_groups_offsets_are_left_alone(real_kafka: Kafka, reader_of: Open) -> None:
-    """Nothing is committed, under whatever group id the settings name."""
+def test_the_groups_offsets_are_not_changed(real_kafka: Kafka, reader_of: Open) -> None:
+    """Nothing is committed, whatever group id the settings have."""
     topic = topic_of(real_kafka)
     real_kafka.write(topic, [b"1", b"2"])
     settings = real_kafka.settings()
@@ -192,14 +192,14 @@ def test_the_groups_offsets_are_left_alone(real_kafka: Kafka, reader_of: Open) -
 
 
 def remove_before(kafka: Kafka, topic: str, offset: int) -> None:
-    """What retention does, at once."""
+    """Remove records at once, as retention does in time."""
     admin = AdminClient({"bootstrap.servers": kafka.servers, **QUIET})
     place = TopicPartition(topic, 0, offset)
     admin.delete_records([place])[place].result(20)
 
 
-def test_a_beginning_that_is_gone_is_said(real_kafka: Kafka, reader_of: Open) -> None:
-    """With how many records are gone and the time of the oldest that is left."""
+def test_a_beginning_that_was_removed_is_reported(real_kafka: Kafka, reader_of: Open) -> None:
+    """The log line has the number of removed records and the time of the oldest one left."""
     topic = topic_of(real_kafka)
     write_at(real_kafka, topic, [0, 10, 20])
     remove_before(real_kafka, topic, 2)
@@ -212,10 +212,10 @@ def test_a_beginning_that_is_gone_is_said(real_kafka: Kafka, reader_of: Open) ->
 
 
 @pytest.mark.parametrize(("begin", "read", "removed"), [(5, [b"5", b"6"], 3), (7, [], 5)], ids=["a part", "the rest"])
-def test_retention_that_overtakes_is_counted(
+def test_records_removed_by_retention_are_counted(
     real_kafka: Kafka, reader_of: Open, begin: int, read: list[bytes], removed: int
 ) -> None:
-    """What was removed since the positions were written down is counted and said; what is left is read."""
+    """Records removed since the positions were stored are counted and logged. The remaining ones are read."""
     topic = topic_of(real_kafka)
     write_at(real_kafka, topic, range(8))
     reader = reader_of(real_kafka.settings())
@@ -228,8 +228,8 @@ def test_retention_that_overtakes_is_counted(
     assert [line["records"] for line in logs if line["log_level"] == "error"] == [removed]
 
 
-def test_a_topic_made_anew_is_an_error(real_kafka: Kafka, reader_of: Open) -> None:
-    """Its offsets are others: going on would replay other records than those that were asked for."""
+def test_a_recreated_topic_is_an_error(real_kafka: Kafka, reader_of: Open) -> None:
+    """Its offsets belong to other records, and reading on would replay these."""
     topic = topic_of(real_kafka)
     real_kafka.write(topic, [b"1"])
     reader = reader_of(real_kafka.settings())
@@ -239,22 +239,22 @@ def test_a_topic_made_anew_is_an_error(real_kafka: Kafka, reader_of: Open) -> No
         read_all(reader)
 
 
-def test_a_topic_that_goes_is_an_error(real_kafka: Kafka, reader_of: Open) -> None:
-    """It is not waited for."""
+def test_a_deleted_topic_is_an_error(real_kafka: Kafka, reader_of: Open) -> None:
+    """The reader does not wait for it."""
     topic = topic_of(real_kafka)
     real_kafka.write(topic, [b"1"])
     reader = reader_of(real_kafka.settings())
     (span,) = reader.spans([(topic, 0)], 0, None)
     admin = AdminClient({"bootstrap.servers": real_kafka.servers, **QUIET})
     admin.delete_topics([topic])[topic].result(20)
-    # The broker may still serve the record for a moment: the span lacks another one in either case.
+    # The broker may still serve the record for a moment; the span lacks another record in either case.
     reader.start([span._replace(end=span.end + 1)])
     with pytest.raises(WebhooksError, match=f"{topic} is gone"):
         read_all(reader)
 
 
-def test_patterns_find_topics_and_not_the_dead_letters(real_kafka: Kafka, reader_of: Open) -> None:
-    """As a worker would subscribe; a topic that is named and not there is said."""
+def test_patterns_find_topics_except_the_dead_letters(real_kafka: Kafka, reader_of: Open) -> None:
+    """They match as in a worker's subscription. A named topic that does not exist is reported."""
     prefix = unique("orders")
     dead = f"{prefix}-dead"
     for name in (f"{prefix}-b", f"{prefix}-a", dead):
@@ -267,8 +267,8 @@ def test_patterns_find_topics_and_not_the_dead_letters(real_kafka: Kafka, reader
     assert reader.spans([], 0, None) == []
 
 
-def test_a_record_is_what_a_worker_would_have_read(real_kafka: Kafka, reader_of: Open) -> None:
-    """Headers too; those that the binding cannot hand over make it undecodable, not the end."""
+def test_records_are_read_as_by_a_worker(real_kafka: Kafka, reader_of: Open) -> None:
+    """Headers too. Headers that the binding cannot return make the record undecodable, but reading goes on."""
     topic = topic_of(real_kafka)
     real_kafka.write(topic, [b"{}", None], headers=[("event-type", b"a"), ("b", None)])
     produce_with_header_name(real_kafka.servers, topic, b"\xff")
@@ -282,10 +282,10 @@ def test_a_record_is_what_a_worker_would_have_read(real_kafka: Kafka, reader_of:
     assert refused.value.reason == "bad_headers"
 
 
-def test_a_broker_that_goes_is_waited_for(
+def test_an_outage_of_the_broker_is_waited_for(
     real_kafka: Kafka, kafka_cluster: KafkaBroker | None, reader_of: Open
 ) -> None:
-    """It says so meanwhile, once, goes on by itself, and nothing comes twice."""
+    """It is reported once meanwhile. Reading goes on by itself, and no record comes twice."""
     if kafka_cluster is None:
         pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill")
     topic = topic_of(real_kafka)
@@ -306,27 +306,27 @@ def test_a_broker_that_goes_is_waited_for(
                 assert time.monotonic() < end
                 records += reader.read(1, 0)
                 time.sleep(0.01)
-            end = time.monotonic() + 3  # three times that librdkafka tells of its brokers
+            end = time.monotonic() + 3  # three times the interval of librdkafka's reports about brokers
             while time.monotonic() < end:
                 records += (fetched := reader.read(1, 0))
-                assert fetched  # before the outage: it says nothing of the broker
+                assert fetched  # before the outage, without a message about the broker
                 assert reader.fault is not None
                 time.sleep(0.01)
         finally:
             kafka_cluster.restart()
         records += read_all(reader, within=60, limit=1000)
         assert values(records) == [b"%g" % number for number in range(20_000)]
-        end = time.monotonic() + 5  # what librdkafka says of the outage may come behind the records
+        end = time.monotonic() + 5  # librdkafka's messages about the outage may come after the records
         while reader.fault is not None:
             assert time.monotonic() < end
             reader.read(10, 0.1)
     told = [line["event"] for line in logs if "Kafka" in line["event"] and line["log_level"] != "debug"]
     there_and_back = ["no Kafka broker reachable", "connected to Kafka"]
-    assert told in (there_and_back, 2 * there_and_back)  # a connection that breaks late is told of as well
+    assert told in (there_and_back, 2 * there_and_back)  # a connection that breaks late is reported, too
 
 
 def test_no_broker_at_the_start_is_an_error(reader_of: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing has begun yet, so nothing is waited for."""
+    """Reading has not begun yet, so the reader does not wait."""
     monkeypatch.setattr("consumer.intake.log_reader._TIMEOUT", 0.5)
     reader = reader_of(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
     with pytest.raises(KafkaUnavailable, match="KAFKA_BOOTSTRAP_SERVERS"):
@@ -335,8 +335,8 @@ def test_no_broker_at_the_start_is_an_error(reader_of: Open, monkeypatch: pytest
         reader.spans([("t", 0)], 0, None)
 
 
-def test_members_settings_do_not_stand_in_the_way(real_kafka: Kafka, reader_of: Open) -> None:
-    """A deployment's settings for its group are no reader's; what librdkafka refuses is a line."""
+def test_settings_of_members_do_not_disturb_the_reader(real_kafka: Kafka, reader_of: Open) -> None:
+    """A deployment's settings for its group do not apply to a reader. A setting that librdkafka refuses is one line."""
     topic = topic_of(real_kafka)
     real_kafka.write(topic, [b"1"])
     reader = reader_of(real_kafka.settings(group_protocol="consumer", group_instance_id="one"))

@@ -1,4 +1,4 @@
-"""Mappings: what is made of a record by a topic's templates, and the default rules in the same notation."""
+"""Mappings: the events that a topic's templates make of records, and the default rules as a mapping file."""
 
 import json
 from collections.abc import Callable
@@ -33,20 +33,20 @@ def record(
 
 
 def mapped(text: str, record: Record) -> Event:
-    """The event of a record by a mapping of its topic, which has these lines."""
+    """The event of a record by a mapping of its topic with these lines."""
     return decode(record, mapped=Mappings(parse(f'[[mapping]]\ntopics = ["*"]\n{text}', "m.toml")))
 
 
 def reason(text: str, record: Record) -> str:
-    """Why it is none."""
+    """The reason why the record is not an event."""
     with pytest.raises(Undecodable) as caught:
         mapped(text, record)
     return f"{caught.value.reason}: {caught.value}"
 
 
-# The default.
+# The default rules.
 
-# Mostly good values, few of them, and one or two that are not: so that examples meet the rules behind the first one.
+# Mostly valid values, few of them, and one or two invalid ones, so that examples reach the later rules.
 NAMES = ["ce_type", "ce_id", "ce_source", "event-type", "event-id", "traceparent", "tenant", "ce_tenant", "x-account"]
 FIELDS = ["type", "event_type", "eventType", "id", "source", "specversion", "tenant", "x-account"]
 scalars: st.SearchStrategy[object] = st.sampled_from(["", "é", "two words", 5, 1.5, True, None, [], {}, 2**70])
@@ -65,7 +65,7 @@ DEFAULT = {name: default_decoder(name).decode for name in ("tenant", "x-account"
 
 
 def made(by: Callable[[Record], Event], record: Record) -> Made:
-    """The event, or why there is none."""
+    """The event, or the reason why there is none."""
     try:
         return by(record)
     except Tombstone:
@@ -74,29 +74,29 @@ def made(by: Callable[[Record], Event], record: Record) -> Made:
         return error.reason, ""
 
 
-@settings(max_examples=500)  # most pairs of rules meet; it takes half a second
+@settings(max_examples=500)  # most pairs of rules occur; it takes half a second
 @given(bodies, all_headers, st.sampled_from(list(DEFAULT)))
 @example(b'{"specversion": "1.0", "type": "a", "id": 5}', [("event-id", b"a")], "tenant")
 @example(b'{"specversion": "1.0", "tenant": 1.5}', None, "tenant")
 @example(b'{"specversion": "1.0", "type": "a"}', [("event-type", b"b"), ("content-type", DECLARED)], "tenant")
 @example(b"{}", [("ce_tenant", b""), ("tenant", b"a")], "tenant")
-def test_the_default_rules_are_the_mapping_that_says_them(
+def test_the_default_rules_equal_their_mapping_file(
     value: bytes | None, headers: Headers | Unreadable | None, tenant: str
 ) -> None:
-    """The fast form and the interpreted file make the same event of any record, or refuse it for the same reason."""
+    """The fast implementation and the interpreted file give the same event, or the same reason, for any record."""
     each = record(value, headers)
     assert made(DEFAULT[tenant], each) == made(lambda it: decode(it, tenant), each)
 
 
 @pytest.mark.parametrize("size", [MAX_VALUE_BYTES, MAX_VALUE_BYTES + 1])
-def test_the_limit_of_a_value_is_the_same(size: int) -> None:
-    """Also for large values, which Hypothesis does not make."""
+def test_the_limit_of_a_value_is_the_same_for_both(size: int) -> None:
+    """This is tested with large values, which Hypothesis does not generate."""
     each = record(b'{"a":"' + b"x" * (size - 8) + b'"}')
     assert made(DEFAULT["tenant"], each) == made(decode, each)
 
 
-def test_the_default_file_is_read_by_the_file_parser() -> None:
-    """It can be copied, and changed, as a file of one's own."""
+def test_the_default_file_is_a_valid_mapping_file() -> None:
+    """Users can copy it and change it."""
     text = files("consumer.intake").joinpath("default_mapping.toml").read_text()
     each = record(CLOUDEVENT)
     assert decode(each, mapped=Mappings(parse(text, "m.toml"))) == decode(each)
@@ -126,7 +126,7 @@ def test_the_default_file_is_read_by_the_file_parser() -> None:
     ],
 )
 def test_a_type(text: str, value: object, headers: Headers | None, expected: str) -> None:
-    """From constants and parts of the record; the first template whose references are all there counts."""
+    """It is made of constants and parts of the record. The first template with all references present counts."""
     assert mapped(text, record(value, headers, key=b'{"kind": "of-the-key"}')).type == expected
 
 
@@ -147,8 +147,8 @@ def test_a_type(text: str, value: object, headers: Headers | None, expected: str
         ('type = "x"', b"", "empty"),
     ],
 )
-def test_why_a_record_is_no_event(text: str, value: object, expected: str) -> None:
-    """The detail names the mapping, the field and the template, and nothing of the payload."""
+def test_reasons_why_a_record_is_no_event(text: str, value: object, expected: str) -> None:
+    """The detail names the mapping, the field and the template, but shows no payload."""
     told = reason(text, record(value))
     assert told.startswith(expected)
     assert "secret" not in told
@@ -158,8 +158,8 @@ def same_id(text: str, one: Record, other: Record) -> bool:
     return mapped(text, one).webhook_id == mapped(text, other).webhook_id
 
 
-def test_an_id_is_the_same_wherever_the_record_stands() -> None:
-    """Also as a number; a fraction, a number above 64 bits, an empty part or none leaves the record's place."""
+def test_an_id_does_not_depend_on_the_records_place() -> None:
+    """A number works too. A fraction, a number above 64 bits, an empty part or none gives the id of the place."""
     text = 'type = "x"\nid = "{value.id}:{header.h}"\nsource = "shop"'
     named: Headers = [("h", b"1")]
     assert same_id(text, record({"id": 5}, named), record({"id": 5}, named, topic="other", offset=8))
@@ -171,8 +171,8 @@ def test_an_id_is_the_same_wherever_the_record_stands() -> None:
         assert not same_id(text, record(value, headers), record(value, headers, offset=8))
 
 
-def test_an_id_of_a_mapping_is_that_of_the_default_rules() -> None:
-    """A topic that gets a mapping keeps its ids, if source and id stay the same."""
+def test_an_id_by_a_mapping_equals_that_by_the_default_rules() -> None:
+    """A topic that gets a mapping keeps its ids if source and id stay the same."""
     each = record({"id": "A1"}, [("event-id", b"A1")])
     assert mapped('type = "x"\nid = "{value.id}"', each).webhook_id == decode(each).webhook_id
 
@@ -181,7 +181,7 @@ def test_an_id_of_a_mapping_is_that_of_the_default_rules() -> None:
     ("value", "tenant"), [("acme", "acme"), (5, "5"), ("", None), ("x" * 256, None), ([], None), (1.5, None)]
 )
 def test_a_tenant(value: object, tenant: str | None) -> None:
-    """One that no subscription can have is none, and nothing further down the list replaces it."""
+    """An invalid tenant is none, and no later entry of the list replaces it."""
     text = 'type = "x"\ntenant = ["{value.t}", "{topic}"]'
     assert mapped(text, record({"t": value})).tenant == tenant
     assert mapped(text, record({})).tenant == "orders"
@@ -189,7 +189,7 @@ def test_a_tenant(value: object, tenant: str | None) -> None:
 
 
 def test_a_content_type() -> None:
-    """The first that is a media type; else that of the header, as without a mapping, only if none is asked for."""
+    """The first media type counts. Without templates for it, that of the header counts, as without a mapping."""
     text = 'type = "x"\ncontent_type = ["{header.a}", "{header.b}"]'
     headers: Headers = [("a", b"no"), ("b", b"text/plain"), ("content-type", b"text/html")]
     assert mapped(text, record({}, headers)).content_type == "text/plain"
@@ -211,13 +211,13 @@ def test_a_content_type() -> None:
         (b'{"a": null, "b": [1]}', b"[1]"),
     ],
 )
-def test_a_body_that_is_a_part_of_the_value(value: bytes, body: bytes) -> None:
-    """Its JSON; a text that holds an object or an array of JSON as it is."""
+def test_a_body_from_a_part_of_the_value(value: bytes, body: bytes) -> None:
+    """The body is its JSON. Text that holds a JSON object or array is used unchanged."""
     assert mapped('type = "x"\nbody = ["{value.a}", "{value.b}"]', record(value)).body == body
 
 
-def test_a_body_that_is_the_value() -> None:
-    """Byte for byte, and unparsed: it need not be JSON."""
+def test_a_body_from_the_whole_value() -> None:
+    """The value is used byte for byte and unparsed. It need not be JSON."""
     assert mapped('type = "x"', record(b"\xff\x00")).body == b"\xff\x00"
     assert mapped('type = "{value.t}"', record(b'{ "t":  "x" }')).body == b'{ "t":  "x" }'
 
@@ -232,15 +232,15 @@ def test_a_body_that_is_the_value() -> None:
         (b'{"t":  "a", "payload": 1, "schema": 1}', "a", b'{"t":  "a", "payload": 1, "schema": 1}'),
     ],
 )
-def test_what_kafka_connect_writes_around_a_value(value: bytes, event_type: str, body: bytes) -> None:
-    """Its envelope and its quotes are taken off, and what has none stays as it is."""
+def test_the_wrapping_of_kafka_connect_is_removed(value: bytes, event_type: str, body: bytes) -> None:
+    """Its envelope and its quotes are removed. Values without them stay unchanged."""
     event = mapped('type = "{value.t}"\nconnect_envelope = true', record(value))
     assert (event.type, event.body) == (event_type, body)
 
 
 @pytest.mark.parametrize("value", [b'"text"', b"no JSON", b"7"])
-def test_what_has_no_envelope_passes_as_it_is(value: bytes) -> None:
-    """If no template asks for a part of it."""
+def test_a_value_without_an_envelope_is_unchanged(value: bytes) -> None:
+    """This holds if no template refers to a part of it."""
     assert mapped('type = "x"\nconnect_envelope = true', record(value)).body == value
 
 
@@ -255,8 +255,8 @@ def test_what_has_no_envelope_passes_as_it_is(value: bytes) -> None:
         (b"1e3", "1e3", b"1e3"),
     ],
 )
-def test_a_tombstone_that_is_an_event(key: bytes, text: str, body: bytes) -> None:
-    """A type of its own, an id of the record's place, and the key as JSON; a null in an envelope is one too."""
+def test_a_tombstone_as_an_event(key: bytes, text: str, body: bytes) -> None:
+    """It has a type of its own, the id of the record's place, and the key as JSON. A null in an envelope counts too."""
     mapping = """type = "{value.op}"\nconnect_envelope = true\ntombstone = "event"\ntombstone_type = "{topic}.gone"
         id = "{value.id}"\nattributes = { subject = "{key}" }"""
     for value in (None, b"null", b'{"schema": null, "payload": null}'):
@@ -268,13 +268,13 @@ def test_a_tombstone_that_is_an_event(key: bytes, text: str, body: bytes) -> Non
 
 @pytest.mark.parametrize("key", [None, b"", b"\xff"])
 def test_a_tombstone_without_a_key_is_no_event(key: bytes | None) -> None:
-    """Nobody could tell what is gone."""
+    """Receivers could not tell which entity was deleted."""
     text = 'type = "x"\ntombstone = "event"\ntombstone_type = "gone"'
     assert reason(text, record(None, key=key)).startswith("no_body: the mapping of *: tombstone: ")
 
 
-def test_a_tombstone_is_ignored_unless_a_mapping_says_otherwise() -> None:
-    """With and without a mapping."""
+def test_a_tombstone_is_ignored_unless_a_mapping_uses_it() -> None:
+    """This holds with and without a mapping."""
     with pytest.raises(Tombstone):
         decode(record(None))
     with pytest.raises(Tombstone):
@@ -282,7 +282,7 @@ def test_a_tombstone_is_ignored_unless_a_mapping_says_otherwise() -> None:
 
 
 def test_attributes() -> None:
-    """Filters and the cloudevents format see them; what is not there, or empty, is left out."""
+    """Filters and the format `cloudevents` see them. Missing and empty ones are left out."""
     text = """type = "{value.t}"
         attributes = { source = "db/{value.db}", time = "{value.at}", table = "{value.no}", subject = "{value.e}" }"""
     event = mapped(text, record({"t": "a", "db": "shop", "at": "2026-01-02T03:04:05Z", "e": ""}, [("h", b"1")]))
@@ -313,10 +313,10 @@ mappings = st.fixed_dictionaries(
 
 
 @given(mappings, bodies, all_headers, keys)
-def test_no_bytes_raise_anything_but_what_is_declared(
+def test_no_bytes_raise_an_undeclared_exception(
     mapping: dict[str, object], value: bytes | None, headers: Headers | Unreadable | None, key: bytes | None
 ) -> None:
-    """Whatever the mapping and the record: an event, the same one each time, a tombstone, or a dead letter."""
+    """Any mapping and record give an event, the same one each time, or a tombstone, or a dead letter."""
     lines = "\n".join(f"{name} = {json.dumps(each)}" for name, each in mapping.items())
     decoder = Mappings(parse(f"[[mapping]]\n{lines}", "m.toml"))
     each = record(value, headers, key=key)

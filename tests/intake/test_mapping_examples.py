@@ -1,4 +1,4 @@
-"""The examples of docs/mappings, each with records as those systems write them."""
+"""The examples of docs/mappings, with records as these systems write them."""
 
 import json
 from typing import Any
@@ -20,7 +20,7 @@ FOLDER = ROOT / "docs/mappings"
 def made(
     example: str, topic: str, value: object, headers: Headers | None = None, key: object = None, offset: int = 7
 ) -> Event:
-    """The event by an example's mapping. Text and objects are written as JSON, bytes as they are."""
+    """The event by an example's mapping. Text and objects are written as JSON, bytes unchanged."""
     mapped = Mappings(parse((FOLDER / f"{example}.toml").read_text(), example))
     assert mapped.of(topic) is not None
     body, name = (each if isinstance(each, bytes | None) else json.dumps(each).encode() for each in (value, key))
@@ -28,7 +28,7 @@ def made(
 
 
 def enveloped(schema: dict[str, Any], payload: object) -> dict[str, Any]:
-    """As JsonConverter writes it with schemas.enable=true."""
+    """The value as JsonConverter writes it with schemas.enable=true."""
     return {"schema": schema, "payload": payload}
 
 
@@ -51,7 +51,7 @@ STRUCT = {"type": "struct", "fields": [{"type": "int32", "optional": False, "fie
     ],
 )
 def test_debezium_outbox(value: object, key: object, body: str) -> None:
-    """The payload of each converter, the type and the id of their headers, the aggregate's id as subject."""
+    """The payload of each converter; the type and the id from headers; the aggregate's id as subject."""
     event = made("debezium-outbox", "outbox.event.order", value, OUTBOX, key)
     assert (event.type, event.body.decode()) == ("OrderCreated", body)
     assert cloud_event_of(event).subject == "17"
@@ -60,7 +60,7 @@ def test_debezium_outbox(value: object, key: object, body: str) -> None:
 
 
 def test_debezium_outbox_without_a_type() -> None:
-    """The router's topic is the aggregate's."""
+    """The type is that of the router's topic, the aggregate's."""
     assert made("debezium-outbox", "outbox.event.order", PAYLOAD, OUTBOX[:1]).type == "outbox.event.order"
 
 
@@ -86,7 +86,7 @@ KEY = {"type": "struct", "fields": [], "optional": False, "name": "shop.public.c
 
 
 def change(op: str, before: object, after: object) -> dict[str, Any]:
-    """A change event's value."""
+    """The value of a change event."""
     at = {"ts_ms": 1750000000100, "ts_us": 1750000000100200, "ts_ns": 1750000000100200300}
     return {"before": before, "after": after, "source": SOURCE, "transaction": None, "op": op, **at}
 
@@ -102,7 +102,7 @@ def change(op: str, before: object, after: object) -> dict[str, Any]:
     ],
 )
 def test_debezium_changes(op: str, before: object, after: object, expected: str, with_schemas: bool) -> None:  # noqa: FBT001 (a table's column)
-    """The type by table and operation; the body is the row, as it was if it is gone."""
+    """The type is made of table and operation. The body is the row, or its last state if it was deleted."""
     value, key = change(op, before, after), {"id": 1004}
     if with_schemas:
         value, key = enveloped(ENVELOPE, value), enveloped(KEY, key)
@@ -114,14 +114,14 @@ def test_debezium_changes(op: str, before: object, after: object, expected: str,
 
 @pytest.mark.parametrize("key", [{"id": 1004}, enveloped(KEY, {"id": 1004})])
 def test_debezium_changes_tombstones(key: object) -> None:
-    """What follows a deletion is no event."""
+    """The tombstone after a deletion is not an event."""
     with pytest.raises(Tombstone):
         made("debezium-changes", "shop.public.customers", None, key=key)
 
 
 @pytest.mark.parametrize(("value", "key"), [(ROW, {"id": 1004}), (enveloped({}, ROW), enveloped(KEY, {"id": 1004}))])
 def test_debezium_rows(value: dict[str, Any], key: dict[str, Any]) -> None:
-    """The row is the event; a tombstone is the event that it is deleted, and its key is the body."""
+    """The row is the event. A tombstone is the event of its deletion, with the key as body."""
     row = value.get("payload", value) | {"__op": "u"}
     value = value | {"payload": row} if "payload" in value else row
     event = made("debezium-rows", "stock.public.items", value, key=key)
@@ -136,7 +136,7 @@ def test_debezium_rows(value: dict[str, Any], key: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("quote", ["", '"'])
 def test_spring_cloud_stream(quote: str) -> None:
-    """Headers as the mapper writes them, with quotes and without."""
+    """Headers as the mapper writes them, with and without quotes."""
     named = {"contentType": "application/json", "eventType": "invoice.paid", "eventId": "0190a3c4"}
     types = json.dumps(dict.fromkeys(named, "java.lang.String")).encode()
     headers: Headers = [(name, f"{quote}{text}{quote}".encode()) for name, text in named.items()]
@@ -149,7 +149,7 @@ def test_spring_cloud_stream(quote: str) -> None:
 
 
 def test_spring_kafka_names_the_class() -> None:
-    """Its JsonSerializer does, where the application names no type."""
+    """Its JsonSerializer names the class if the application names no type."""
     headers: Headers = [("__TypeId__", b"com.example.InvoicePaid")]
     assert made("spring-cloud-stream", "billing-out-0", b"{}", headers).type == "com.example.InvoicePaid"
 
@@ -165,7 +165,7 @@ def test_spring_kafka_names_the_class() -> None:
     ],
 )
 def test_masstransit(urn: str, expected: str) -> None:
-    """The message is the body; a word replaces the urn of its type, if there is one."""
+    """The message is the body. A word replaces the urn of its type, if the mapping has one."""
     envelope = {
         "messageId": "b8a40000-5d4c-0015-9d8a-08dcd0a1c2d3",
         "requestId": None,
@@ -194,7 +194,7 @@ def test_masstransit(urn: str, expected: str) -> None:
 
 
 def test_eventbridge() -> None:
-    """The detail is the body; words without blanks stand for the types that have some."""
+    """The detail is the body. Words without blanks replace types with blanks."""
     envelope = {
         "version": "0",
         "id": "53dc4d37-cffa-4f76-80c9-8b7d4a4d2eaa",

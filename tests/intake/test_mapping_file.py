@@ -1,4 +1,4 @@
-"""The file of mappings: what is read from it, and what is said of each mistake in it."""
+"""The file of mappings: parsing, and the error for each mistake."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ type = [
 
 
 def told(text: str) -> list[str]:
-    """What is said of a file with this text."""
+    """The error messages for a file with this text."""
     with pytest.raises(SettingsError) as caught:
         parse(text, "m.toml")
     return str(caught.value).splitlines()
@@ -78,16 +78,16 @@ def told(text: str) -> list[str]:
         ("# comments =", "other = 1 #", 1, "mapping: there is no key other; each mapping begins with [[mapping]]"),
     ],
 )
-def test_a_mistake_is_told_with_its_line(right: str, wrong: str, line: int, says: str) -> None:
-    """File, line, key, the mistake, and what to write instead: one line each."""
+def test_a_mistake_is_reported_with_its_line(right: str, wrong: str, line: int, says: str) -> None:
+    """One line each: file, line, key, the mistake, and the correction."""
     assert GOOD.count(right) == 1
     (said,) = told(GOOD.replace(right, wrong))
     assert said.startswith(f"KAFKA_MAPPINGS_FILE: m.toml:{line}: ")
     assert says in said
 
 
-def test_all_mistakes_are_told_at_once() -> None:
-    """In the order of the file, twenty at most."""
+def test_all_mistakes_are_reported_at_once() -> None:
+    """They come in the order of the file, twenty at most."""
     assert [line.split(": ")[1] for line in told("[[mapping]]\n[[mapping]]\n")] == ["m.toml:1"] * 2 + ["m.toml:2"] * 2
     assert len(told("[[mapping]]\n" * 30)) == 20
 
@@ -102,8 +102,8 @@ def test_all_mistakes_are_told_at_once() -> None:
         ("[[mapping]]\n" * 1001, "there are more than 1000 mappings"),
     ],
 )
-def test_a_file_that_is_none(text: str, says: str) -> None:
-    """Broken, empty, or too much."""
+def test_an_invalid_file(text: str, says: str) -> None:
+    """The file is broken, empty or too large."""
     (said,) = told(text)
     assert says in said
 
@@ -113,7 +113,7 @@ def test_a_file_that_is_none(text: str, says: str) -> None:
     [("a.b", "a.b"), ("a.c", "a.*"), ("a.b.c", "a.b.**"), ("a.x.c", "a.**"), ("other", "*"), ("a", "*")],
 )
 def test_the_most_specific_mapping_counts(topic: str, expected: str) -> None:
-    """The name, one segment below, any depth below with the longest first, all: whatever their order in the file."""
+    """In this order: the name, one segment below, any depth below with the longest pattern first, all topics."""
     patterns = ["*", "a.**", "a.b.**", "a.*", "a.b"]
     text = "\n".join(f'[[mapping]]\ntopics = ["{pattern}"]\ntype = "a"' for pattern in patterns)
     found = Mappings(parse(text, "m.toml")).of(topic)
@@ -122,7 +122,7 @@ def test_the_most_specific_mapping_counts(topic: str, expected: str) -> None:
 
 
 def test_a_topic_without_a_mapping_has_none() -> None:
-    """The default rules are for it."""
+    """The default rules apply."""
     mappings = Mappings(parse(GOOD, "m.toml"))
     assert mappings.of("users") is None
     assert mappings.patterns == ("orders", "shop.*", "shop.**")
@@ -134,7 +134,7 @@ def settings(path: object) -> KafkaSettings:
 
 
 def test_the_setting(tmp_path: Path) -> None:
-    """It names the file; without it there are no mappings."""
+    """It names the file. Without it there are no mappings."""
     path = tmp_path / "mappings.toml"
     path.write_text(GOOD)
     assert mappings_of(settings(None)) is None
@@ -149,8 +149,8 @@ def test_the_setting(tmp_path: Path) -> None:
         (b" " * (MOST_BYTES + 1), f"has more than {MOST_BYTES} bytes"),
     ],
 )
-def test_a_file_that_cannot_be_used(tmp_path: Path, content: bytes | None, says: str) -> None:
-    """It is an error of the settings, with the name of the file."""
+def test_an_unusable_file(tmp_path: Path, content: bytes | None, says: str) -> None:
+    """It is an error of the settings that names the file."""
     path = tmp_path / "mappings.toml"
     if content is not None:
         path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""A group's member on a real Kafka: what it is given, what it hands over, and an outage in between."""
+"""A member of a group on a real Kafka: assignment, handover, and outages."""
 
 import time
 from collections.abc import Callable
@@ -18,8 +18,8 @@ Join = Callable[..., Member]
 PROTOCOLS = pytest.mark.parametrize("protocol", ["classic", "consumer"])
 
 
-def test_what_is_not_owned_is_not_committed(real_kafka: Kafka, join: Join) -> None:
-    """The broker does not fence commits: a lost partition's offset must not move, however late its work is settled."""
+def test_a_lost_partition_is_not_committed_on_a_real_kafka(real_kafka: Kafka, join: Join) -> None:
+    """The broker does not fence commits: the offset must not move, however late the partition's records are settled."""
     topic = real_kafka.topic()
     settings = real_kafka.settings()
     real_kafka.write(topic, [b"1"])
@@ -36,7 +36,7 @@ def test_what_is_not_owned_is_not_committed(real_kafka: Kafka, join: Join) -> No
 
 @PROTOCOLS
 def test_a_rebalance_hands_partitions_over(real_kafka: Kafka, join: Join, protocol: str) -> None:
-    """A second member takes its share and starts where the first one's commit ends: no record twice, none lost."""
+    """A second member takes its share and starts at the first one's commit. No record comes twice or is lost."""
     topic = real_kafka.topic(partitions=4)
     settings = real_kafka.settings(group_protocol=protocol, heartbeat_interval_ms="300")
     for partition in range(4):
@@ -59,9 +59,9 @@ def test_a_rebalance_hands_partitions_over(real_kafka: Kafka, join: Join, protoc
 
 @PROTOCOLS
 def test_a_pattern_leaves_the_dead_letter_topic_out(real_kafka: Kafka, join: Join, protocol: str) -> None:
-    """A topic that comes later is found; the dead letters, though they match, are not.
+    """A topic created later is found. The dead-letter topic, though it matches, is not.
 
-    With KIP-848 the broker looks for new topics, each 10 s at the soonest: not waited for here.
+    With KIP-848 the broker looks for new topics every 10 s at the soonest, which this test does not wait for.
     """
     prefix = unique("pattern")
     dead = real_kafka.topic(f"{prefix}.dead")
@@ -82,13 +82,13 @@ def test_a_pattern_leaves_the_dead_letter_topic_out(real_kafka: Kafka, join: Joi
         member.turn()
     assert b"dead" not in member.values
     assert {partition.topic for partition in member.assigned} == expected
-    if protocol == "classic":  # the dead letters' partitions take nobody's share of the others
+    if protocol == "classic":  # the dead letters' partitions do not shift the others' assignment
         assert {each.topic for each in member.source._consumer.assignment()} == expected
     assert member.source.fault is None
 
 
-def test_a_topic_that_does_not_exist_is_a_fault_until_it_does(real_kafka: Kafka, join: Join) -> None:
-    """Named in the log once and in /readyz; consumed as soon as it is there."""
+def test_a_missing_topic_is_a_fault_until_it_exists(real_kafka: Kafka, join: Join) -> None:
+    """The log names it once, and /readyz too. It is consumed as soon as it exists."""
     topic = unique("later")
     with capture_logs() as logs:
         member = join(real_kafka.settings(topic_metadata_refresh_interval_ms="500"), [topic])
@@ -103,10 +103,10 @@ def test_a_topic_that_does_not_exist_is_a_fault_until_it_does(real_kafka: Kafka,
 
 
 @PROTOCOLS
-def test_a_broker_that_is_killed_and_comes_back(
+def test_a_broker_that_is_killed_and_restarted(
     real_kafka: Kafka, kafka_cluster: KafkaBroker | None, join: Join, protocol: str
 ) -> None:
-    """Not ready meanwhile, no commit that blocks, nothing lost, and ready again by itself."""
+    """Meanwhile the member is not ready and no commit blocks. No record is lost, and it becomes ready by itself."""
     if kafka_cluster is None:
         pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill")
     topic = real_kafka.topic()
@@ -132,10 +132,10 @@ def test_a_broker_that_is_killed_and_comes_back(
 
 
 @PROTOCOLS
-def test_a_coordinator_that_freezes_under_a_rebalance_holds_the_loop_up_for_seconds(
+def test_a_coordinator_that_freezes_during_a_rebalance_delays_the_loop_by_seconds(
     real_kafka: Kafka, kafka_cluster: KafkaBroker | None, join: Join, protocol: str
 ) -> None:
-    """The last commit is given up, the loop goes on meanwhile, and the next owner reads what was not committed."""
+    """The last commit is given up and the loop goes on. The next owner reads the uncommitted records."""
     if kafka_cluster is None:
         pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to freeze")
     topic = real_kafka.topic(partitions=2)
@@ -174,10 +174,10 @@ def test_a_coordinator_that_freezes_under_a_rebalance_holds_the_loop_up_for_seco
 
 
 @PROTOCOLS
-def test_a_partition_that_comes_holds_nothing_up(
+def test_an_assigned_partition_without_a_position_delays_no_other(
     real_kafka: Kafka, kafka_cluster: KafkaBroker | None, join: Join, monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
-    """Kafka does not say where it stands: that is said, the loop turns, and its records come once Kafka has said it."""
+    """Kafka does not answer where it stands. This is reported, the loop turns, and its records come after that."""
     if kafka_cluster is None:
         pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to freeze")
     topic = real_kafka.topic()
@@ -213,8 +213,8 @@ def test_a_partition_that_comes_holds_nothing_up(
 
 
 @PROTOCOLS
-def test_a_member_that_drains_lets_others_come_and_go(real_kafka: Kafka, join: Join, protocol: str) -> None:
-    """It takes no more records, gives up what it is asked for, and commits what it has settled before it leaves."""
+def test_a_draining_member_lets_others_join_and_leave(real_kafka: Kafka, join: Join, protocol: str) -> None:
+    """It takes no more records, gives up revoked partitions, and commits all settled records before it leaves."""
     topic = real_kafka.topic(partitions=4)
     settings = real_kafka.settings(group_protocol=protocol, heartbeat_interval_ms="300")
     for partition in range(4):
@@ -244,10 +244,10 @@ def test_a_member_that_drains_lets_others_come_and_go(real_kafka: Kafka, join: J
 
 @PROTOCOLS
 @pytest.mark.parametrize("rebalance", [False, True], ids=["stop", "rebalance"])
-def test_offsets_do_not_go_back_when_the_coordinator_dies_under_a_last_commit(
+def test_offsets_do_not_go_back_when_the_coordinator_dies_during_a_last_commit(
     real_kafka: Kafka, kafka_cluster: KafkaBroker | None, join: Join, protocol: str, *, rebalance: bool
 ) -> None:
-    """A round is unanswered then; librdkafka sends it again when the coordinator is back, after any later one."""
+    """A round is then unanswered. When the coordinator is back, librdkafka sends it again, after any later one."""
     if kafka_cluster is None:
         pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill")
     groups = []

@@ -10,7 +10,7 @@ from consumer.intake.offsets import MAX_METADATA, OffsetRegression, OffsetTracke
 
 IDENTITY = "adIqaV/STXaXnDxP4mh0wAabcdefgh"
 
-# A log: offsets that exist, ascending, with gaps as compaction and transactions leave them.
+# A log: ascending offsets, with gaps as compaction and transactions leave them.
 logs = st.lists(st.integers(1, 40) | st.just(1), min_size=1, max_size=80).map(
     lambda steps: [sum(steps[:index]) for index in range(1, len(steps) + 1)]
 )
@@ -18,14 +18,14 @@ fractions = st.floats(0, 1)
 
 
 def restored(tracker: OffsetTracker) -> OffsetTracker:
-    """What a restart makes of what was committed."""
+    """The tracker of a restart, from the committed offset and metadata."""
     committable = tracker.committable()
     assert committable is not None
     return OffsetTracker(*committable)
 
 
 def claimed(tracker: OffsetTracker, log: Iterable[int]) -> set[int]:
-    """Which records of the log a restart would not send again."""
+    """The records of the log that a restart would not send again."""
     committable = tracker.committable()
     if committable is None:
         return set()
@@ -35,7 +35,7 @@ def claimed(tracker: OffsetTracker, log: Iterable[int]) -> set[int]:
 
 
 def test_in_order() -> None:
-    """The mark follows what is settled; nothing needs to be said of what is above."""
+    """The mark follows the settled records. No metadata is needed if none is settled above it."""
     tracker = OffsetTracker(None)
     assert tracker.committable() is None
     for offset in (5, 6, 7):
@@ -50,8 +50,8 @@ def test_in_order() -> None:
     assert tracker.committable() == (8, "")
 
 
-def test_dirty_tells_when_there_is_something_to_commit() -> None:
-    """Tracking alone commits nothing: the group stands where it stood."""
+def test_moved_tells_whether_there_is_something_to_commit() -> None:
+    """Tracking alone commits nothing, since the group's offset is still right."""
     tracker = OffsetTracker(3)
     tracker.track(3)
     assert not tracker.moved
@@ -59,8 +59,8 @@ def test_dirty_tells_when_there_is_something_to_commit() -> None:
     assert tracker.moved
 
 
-def test_settling_what_is_not_open_is_a_mistake() -> None:
-    """A mark must not move by a caller's error."""
+def test_settling_a_record_that_is_not_open_is_an_error() -> None:
+    """A caller's mistake must not move the mark."""
     tracker = OffsetTracker(None)
     tracker.track(1)
     tracker.settle(1)
@@ -70,7 +70,7 @@ def test_settling_what_is_not_open_is_a_mistake() -> None:
 
 
 def test_a_log_that_begins_again() -> None:
-    """An offset that comes a second time belongs to another life of the log, also below what was committed."""
+    """A repeated offset means that the log began anew, also below the commit."""
     tracker = OffsetTracker(10)
     with pytest.raises(OffsetRegression):
         tracker.track(9)
@@ -80,10 +80,10 @@ def test_a_log_that_begins_again() -> None:
 
 
 @given(logs, st.randoms(use_true_random=False), fractions, fractions)
-def test_nothing_unsettled_is_ever_claimed(
+def test_only_settled_records_are_claimed(
     log: list[int], chance: random.Random, tracked_part: float, settled_part: float
 ) -> None:
-    """After any steps in any order what is claimed is settled, and what is settled is claimed."""
+    """After any steps in any order, the claimed records are exactly the settled ones."""
     tracker = OffsetTracker(None)
     tracked = log[: int(len(log) * tracked_part)]
     settled: set[int] = set()
@@ -104,7 +104,7 @@ def test_nothing_unsettled_is_ever_claimed(
 def test_over_any_number_of_restarts_each_record_is_settled_once(
     log: list[int], chance: random.Random, parts: list[float]
 ) -> None:
-    """A worker that dies again and again, each time after its commit, settles every record exactly once."""
+    """A worker that dies repeatedly, each time after its commit, settles every record exactly once."""
     settled: list[int] = []
     committable: tuple[int, str] | None = None
     for part in [*parts, 1.0]:
@@ -124,10 +124,10 @@ def test_over_any_number_of_restarts_each_record_is_settled_once(
 
 
 @given(logs, logs, st.randoms(use_true_random=False))
-def test_records_that_vanish_between_restarts_hold_nothing_back(
+def test_records_that_vanish_between_restarts_do_not_hold_the_mark(
     log: list[int], left: list[int], chance: random.Random
 ) -> None:
-    """Retention and compaction remove records that were open: the mark goes past them."""
+    """Retention and compaction may remove open records. The mark passes them."""
     tracker = OffsetTracker(None)
     for offset in log:
         tracker.track(offset)
@@ -145,28 +145,28 @@ def test_records_that_vanish_between_restarts_hold_nothing_back(
 
 @st.composite
 def lives(draw: st.DrawFn) -> list[tuple[float, float, tuple[float, int] | None]]:
-    """What happens: how much is read, how much of it is settled; how much of the log is left then, and what comes."""
+    """Steps: the part read, the part of that settled, the part of the log kept, and the number of new records."""
     cut = st.none() | st.tuples(fractions, st.integers(0, 12))
     return draw(st.lists(st.tuples(fractions, fractions, cut), min_size=1, max_size=6))
 
 
 @given(lives(), st.randoms(use_true_random=False))
-def test_no_record_is_taken_for_another_one_that_stood_at_its_offset(
+def test_a_settled_record_is_not_confused_with_a_new_one_at_its_offset(
     steps: list[tuple[float, float, tuple[float, int] | None]], chance: random.Random
 ) -> None:
-    """Restarts, and unclean elections between them: a record that is still there is read, until it is settled itself.
+    """Over restarts and unclean elections, a record that is still in the log is read until it is settled itself.
 
-    Where the log was cut off below the commit, Kafka tells by the epoch, and the records come from there on.
+    If the log was truncated below the commit, Kafka detects it by the epoch, and records come from there on.
     """
     epoch = 0
-    log = [(index, epoch) for index in range(12)]  # by offset: which record it is, and its leader epoch
+    log = [(index, epoch) for index in range(12)]  # by offset: the record's number and its leader epoch
     known = len(log)
     settled: set[int] = set()
     committable: tuple[int, str, int | None] = (0, "", None)
     for read, done, cut in [*steps, (1.0, 1.0, None)]:
         start, tracker = committable[0], OffsetTracker(*committable)
         if committable[2] is not None:
-            agreed = sum(each <= committable[2] for _, each in log)  # where the leader says that this epoch ends
+            agreed = sum(each <= committable[2] for _, each in log)  # the end of this epoch by the leader
             if agreed < start:
                 start, tracker = agreed, OffsetTracker(None)
         end = start + int((len(log) - start) * read)
@@ -185,8 +185,8 @@ def test_no_record_is_taken_for_another_one_that_stood_at_its_offset(
     assert {record for record, _ in log} <= settled
 
 
-def test_a_commit_without_an_epoch_is_believed() -> None:
-    """The version before wrote none: its settled offsets must not all come again with the first of this one."""
+def test_a_commit_without_an_epoch_is_trusted() -> None:
+    """The previous version wrote none. Its settled records must not all come again after the update."""
     mark, metadata = 5, encode(5, [(6, 9)])
     tracker = OffsetTracker(mark, metadata)
     assert [offset for offset in range(5, 11) if tracker.track(offset, 3)] == [5, 9, 10]
@@ -194,7 +194,7 @@ def test_a_commit_without_an_epoch_is_believed() -> None:
 
 
 def test_an_epoch_does_not_fall() -> None:
-    """What is read again below is of earlier leaders; what the metadata names is of later ones."""
+    """Records read again below are of earlier leaders. Records that the metadata names are of later ones."""
     tracker = OffsetTracker(5, encode(5, [(6, 9)]), 4)
     assert [offset for offset in range(5, 11) if tracker.track(offset, 2)] == [5, 9, 10]
     assert tracker.epoch == 4
@@ -205,7 +205,7 @@ def test_an_epoch_does_not_fall() -> None:
     st.lists(st.tuples(st.integers(1, 10**6) | st.just(1), st.integers(1, 10**6) | st.just(1)), max_size=6000),
 )
 def test_encoding_round_trips(mark: int, pairs: list[tuple[int, int]]) -> None:
-    """What fits comes back as it was; what does not loses only the highest; never above the limit, never a NUL."""
+    """Runs that fit come back unchanged; else only the highest are lost. The text has a limit and no NUL."""
     runs, end = [], mark
     for hole, length in pairs:
         runs.append((end + hole, end + hole + length))
@@ -224,8 +224,8 @@ def test_encoding_round_trips(mark: int, pairs: list[tuple[int, int]]) -> None:
 
 
 @given(st.integers(0, 2**62), st.lists(st.tuples(st.integers(1, 10**6), st.integers(1, 10**6)), max_size=6000))
-def test_a_topics_identity_goes_along(mark: int, pairs: list[tuple[int, int]]) -> None:
-    """It comes back as it was, takes none of the runs away, and leaves the text within its limit."""
+def test_the_topics_identity_is_part_of_the_metadata(mark: int, pairs: list[tuple[int, int]]) -> None:
+    """It comes back unchanged, displaces no runs, and the text stays within its limit."""
     runs, end = [], mark
     for hole, length in pairs:
         runs.append((end + hole, end + hole + length))
@@ -241,8 +241,8 @@ def test_a_topics_identity_goes_along(mark: int, pairs: list[tuple[int, int]]) -
 
 
 @given(st.integers(0, 2**62), st.text() | st.from_regex(r"w2:(.{30})?:[rb]\d{1,20}:[A-Za-z0-9+/]*=?", fullmatch=True))
-def test_metadata_of_other_software_says_nothing_wrong(mark: int, text: str) -> None:
-    """Any text decodes to runs above the mark, in order, or to none: never an error, never the mark itself."""
+def test_metadata_of_other_software_is_harmless(mark: int, text: str) -> None:
+    """Any text decodes to ordered runs above the mark, or to none. It raises no error and does not move the mark."""
     previous = mark
     for start, stop in decode(mark, text):
         assert previous <= start < stop
@@ -258,13 +258,13 @@ def test_metadata_of_other_software_says_nothing_wrong(mark: int, text: str) -> 
         *("w2::r5:AQ", "w2::r5:AQEB", "w2::r5:!!", "é", "w2::r5:" + "/" * 4091, f"w2:{IDENTITY}:"),
     ],
 )
-def test_text_that_is_not_ours(text: str) -> None:
-    """Nothing is settled by it."""
+def test_invalid_metadata(text: str) -> None:
+    """It marks no record as settled."""
     assert decode(5, text) == []
 
 
 def test_a_huge_span_with_random_holes() -> None:
-    """200,000 offsets, every second one open at random: the text stays in its limit, and no commit takes long."""
+    """200,000 offsets, half of them open at random: the text stays within its limit, and a commit is fast."""
     chance = random.Random(1)
     tracker = OffsetTracker(0)
     for offset in range(200_000):
@@ -284,14 +284,14 @@ def test_a_huge_span_with_random_holes() -> None:
 
 
 @given(st.integers(0, 2**62), st.integers(0, 2**62))
-def test_metadata_says_nothing_about_another_mark(mark: int, other: int) -> None:
-    """A mirror translates the offset that a group has committed, and leaves the metadata as it was."""
+def test_metadata_does_not_apply_to_another_mark(mark: int, other: int) -> None:
+    """A mirror translates the group's committed offset and leaves the metadata unchanged."""
     text = encode(mark, [(mark + 1, mark + 3)])
     assert decode(other, text) == ([(mark + 1, mark + 3)] if other == mark else [])
 
 
 def test_one_long_hole_takes_few_characters() -> None:
-    """A partition that stands still on one record while a million others are settled still says so."""
+    """The metadata can say that a partition waits for one record while a million others are settled."""
     tracker = OffsetTracker(0)
     tracker.track(0)
     for offset in range(1, 300_000):

@@ -1,4 +1,4 @@
-"""Where partitions stand is asked until Kafka says it; what it does not say of one holds up no other."""
+"""Positions of partitions are requested until Kafka answers. A missing answer for one does not delay the others."""
 
 from collections.abc import Callable
 
@@ -11,8 +11,8 @@ from tests.kafka_kit import QUIET, Kafka, Member, unique, until
 Join = Callable[..., Member]
 
 
-def test_a_log_without_a_leader_holds_up_no_other(three_nodes: KafkaBroker, join: Join) -> None:
-    """Others are read, and their ends are known; its own end is known when it has a leader again."""
+def test_a_log_without_a_leader_delays_no_other(three_nodes: KafkaBroker, join: Join) -> None:
+    """The others are read and their ends are known. Its own end is known when it has a leader again."""
     kafka = Kafka(three_nodes.bootstrap, real=True)
     topic = unique("positions")
     admin = AdminClient({"bootstrap.servers": kafka.servers, **QUIET})

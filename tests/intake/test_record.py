@@ -1,4 +1,4 @@
-"""A partition tells what retention has taken from what compaction and transactions leave out."""
+"""A partition tells records removed by retention from offsets skipped by compaction and transactions."""
 
 import pytest
 
@@ -8,7 +8,7 @@ NOW = 1000.0
 
 
 def partition(committed: int | None = 10, begin: int | None = 0, end: int = 100) -> Partition:
-    """One with this offset committed, whose log Kafka said to begin and to end there; None: it has not said yet."""
+    """A partition with this committed offset and this begin and end of its log. None: Kafka has not answered yet."""
     each = Partition("t", 0)
     each.start(committed)
     if begin is not None:
@@ -16,27 +16,27 @@ def partition(committed: int | None = 10, begin: int | None = 0, end: int = 100)
     return each
 
 
-def test_what_the_log_begins_behind_was_overtaken() -> None:
-    """Read up to 10, and the next was 50, where the log begins by now; it is told once."""
+def test_records_below_the_begin_of_the_log_were_overtaken() -> None:
+    """It was read up to 10, and the next record was 50, where the log now begins. They are reported once."""
     each = partition()
     each.skipped(50, NOW)
-    assert each.overtaken(0, NOW) == 0  # an answer from before
+    assert each.overtaken(0, NOW) == 0  # an answer from before the gap
     assert each.overtaken(50, NOW + 1) == 40
     assert each.overtaken(50, NOW + 1) == 0
     assert each.passed(49)
 
 
 @pytest.mark.parametrize("end", [100, None])
-def test_no_lag_is_no_proof_that_a_record_was_read(end: int | None) -> None:
-    """It may be that of an earlier assignment; a stored delivery would overtake an unread record of its key."""
+def test_a_lag_of_0_does_not_show_that_a_record_was_read(end: int | None) -> None:
+    """It may be of an earlier assignment. A stored delivery would then overtake an unread record of its key."""
     each = partition(begin=None if end is None else 0)
     each.lag = 0
     assert [each.passed(offset) for offset in (9, 10, 99)] == [True, False, False]
     assert each.passed(100) is (end is not None)
 
 
-def test_nothing_is_passed_before_kafka_says_where_a_partition_stands() -> None:
-    """Then what is below the commit is, and what is beyond the log's end; the rest once it is read."""
+def test_no_offset_is_passed_before_the_position_is_known() -> None:
+    """Then offsets below the commit and beyond the log's end are passed. The others are once they are read."""
     each = Partition("t", 0)
     assert not any(map(each.passed, (0, 10, 200)))
     each.start(10)
@@ -48,8 +48,8 @@ def test_nothing_is_passed_before_kafka_says_where_a_partition_stands() -> None:
 
 
 @pytest.mark.parametrize("read", [False, True])
-def test_what_retention_took_before_kafka_said_it_is_told_once(*, read: bool) -> None:
-    """Whether the first record that is left comes before the answer or after it, and whoever says it first."""
+def test_records_removed_before_the_position_is_known_are_reported_once(*, read: bool) -> None:
+    """The first remaining record may come before or after the answer, and either may report them."""
     each = partition(begin=None)
     if read:
         each.skipped(40, NOW)
@@ -67,8 +67,8 @@ def test_what_retention_took_before_kafka_said_it_is_told_once(*, read: bool) ->
     assert each.reaches(40, 100, NOW) == 0
 
 
-def test_a_gap_of_another_kind_is_none_of_retentions() -> None:
-    """The log begins before it, or in the middle of what has been read since."""
+def test_a_gap_not_caused_by_retention_is_not_reported() -> None:
+    """The log begins before the gap, or in the middle of the records read since."""
     each = partition()
     each.skipped(50, NOW)
     assert each.overtaken(10, NOW) == 0
@@ -78,17 +78,17 @@ def test_a_gap_of_another_kind_is_none_of_retentions() -> None:
 @pytest.mark.parametrize(
     ("committed", "begin", "lost"), [(10, 40, 10), (None, 40, 10), (10, None, 40), (10, 60, 0), (None, None, 0)]
 )
-def test_what_was_gone_when_the_partition_came_is_not_told_again(
+def test_records_gone_at_the_assignment_are_not_reported_again(
     committed: int | None, begin: int | None, lost: int
 ) -> None:
-    """That was told at the assignment, where it was known; where nothing is known, nothing is told."""
+    """They were reported at the assignment, if they were known. If nothing is known, nothing is reported."""
     each = partition(committed, begin)
     each.skipped(50, NOW)
     assert each.overtaken(50, NOW) == lost
 
 
 def test_a_gap_is_forgotten_after_a_while() -> None:
-    """A log that grows old behind the reader has taken nothing from it; the longest gap of late is kept."""
+    """A log that ages behind the reader has not overtaken it. The longest recent gap is kept."""
     each = partition()
     each.skipped(50, NOW)
     each.skipped(20, NOW)

@@ -1,4 +1,4 @@
-"""What holds on the mock cluster and on a real Kafka, then what only a real one can show."""
+"""The source: tests on the mock cluster and on a real Kafka, then tests that need a real one."""
 
 import json
 import time
@@ -21,7 +21,7 @@ Join = Callable[..., Member]
 
 
 def test_records_arrive_as_they_were_written(kafka: Kafka, join: Join) -> None:
-    """Value, key, headers and place, the earliest record first, null and empty told apart."""
+    """Value, key, headers and place are unchanged, the earliest record comes first, and null is not empty."""
     topic = kafka.topic()
     kafka.write(topic, [b"{}", None, b""], headers=[("a", b"1"), ("b", None), ("a", b"")])
     member = join(kafka.settings(), [topic])
@@ -33,8 +33,8 @@ def test_records_arrive_as_they_were_written(kafka: Kafka, join: Join) -> None:
     assert abs(first.timestamp / 1000 - time.time()) < 60
 
 
-def test_only_what_is_settled_is_committed(real_kafka: Kafka, join: Join) -> None:
-    """A restart sends again what was not settled, and nothing else, whatever the order."""
+def test_only_settled_records_are_committed(real_kafka: Kafka, join: Join) -> None:
+    """A restart sends exactly the unsettled records again, whatever their order."""
     topic = real_kafka.topic()
     settings = real_kafka.settings()
     real_kafka.write(topic, [b"%d" % number for number in range(20)])
@@ -55,10 +55,8 @@ def test_only_what_is_settled_is_committed(real_kafka: Kafka, join: Join) -> Non
     assert real_kafka.committed(settings.group_id, topic)[0] == 21
 
 
-def test_librdkafka_asks_for_no_position_of_its_own(
-    real_kafka: Kafka, join: Join, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It never starts a partition whose question is lost with the coordinator, and tells nobody."""
+def test_librdkafka_requests_no_position_itself(real_kafka: Kafka, join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If its request is lost with the coordinator, it never starts the partition and does not report it."""
     told: list[str] = []
     monkeypatch.setattr(Source, "_on_statistics", lambda _, document: told.append(document))
     topic = real_kafka.topic(partitions=2)
@@ -70,7 +68,7 @@ def test_librdkafka_asks_for_no_position_of_its_own(
 
 
 def requests(statistics: str) -> Counter[str]:
-    """How many requests of each kind librdkafka has sent."""
+    """The number of requests of each kind that librdkafka has sent."""
     asked: Counter[str] = Counter()
     for broker in json.loads(statistics)["brokers"].values():
         asked.update(broker["req"])
@@ -78,7 +76,7 @@ def requests(statistics: str) -> Counter[str]:
 
 
 def test_commits_are_asynchronous_and_counted(kafka: Kafka, join: Join) -> None:
-    """One round at a time, and only when something has moved."""
+    """One round is under way at a time, and only if an offset has moved."""
     topic = kafka.topic()
     settings = kafka.settings()
     kafka.write(topic, [b"1", b"2"])
@@ -93,7 +91,7 @@ def test_commits_are_asynchronous_and_counted(kafka: Kafka, join: Join) -> None:
 
 
 def test_a_pause_stops_fetching_and_not_polling(kafka: Kafka, join: Join) -> None:
-    """Nothing comes while paused, everything comes after."""
+    """No record comes while paused. All come afterwards."""
     topic = kafka.topic()
     kafka.write(topic, [b"1"])
     member = join(kafka.settings(), [topic])
@@ -108,7 +106,7 @@ def test_a_pause_stops_fetching_and_not_polling(kafka: Kafka, join: Join) -> Non
 
 
 def test_a_partition_assigned_during_a_pause_is_paused(kafka: Kafka, join: Join) -> None:
-    """Back-pressure holds for newcomers too. A member that is not paused shows when a fetch has had its time."""
+    """Back-pressure applies to new partitions too. An unpaused member shows that a fetch has had its time."""
     topic = kafka.topic()
     kafka.write(topic, [b"1"])
     member = join(kafka.settings(), [topic])
@@ -121,8 +119,8 @@ def test_a_partition_assigned_during_a_pause_is_paused(kafka: Kafka, join: Join)
     until(lambda: member.values == [b"1"], member)
 
 
-def test_what_a_callback_raises_comes_out_of_the_next_poll(kafka: Kafka, join: Join) -> None:
-    """Inside librdkafka's poll an exception would lose the batch being fetched: it is kept, and raised by the next."""
+def test_an_exception_in_a_callback_is_raised_by_the_next_poll(kafka: Kafka, join: Join) -> None:
+    """Raised inside librdkafka's poll, it would lose the batch being fetched. It is kept until the next poll."""
     topic = kafka.topic()
     kafka.write(topic, [b"%d" % number for number in range(100)])
     member = join(kafka.settings(), [topic])
@@ -136,8 +134,8 @@ def test_what_a_callback_raises_comes_out_of_the_next_poll(kafka: Kafka, join: J
     until(lambda: len(member.records) == 100, member)
 
 
-def test_topics_that_a_worker_writes_are_not_consumed_by_name(mock_kafka: str) -> None:
-    """Dead letters and the attempt history would feed themselves."""
+def test_topics_written_by_workers_are_not_consumed_by_name(mock_kafka: str) -> None:
+    """Otherwise dead letters and the attempt history would feed themselves."""
     kafka = Kafka(mock_kafka, real=False)
     with pytest.raises(SettingsError, match="dead-letter topic"):
         Member(kafka.settings(dead_letters="dead"), ["orders", "dead"])
@@ -147,7 +145,7 @@ def test_topics_that_a_worker_writes_are_not_consumed_by_name(mock_kafka: str) -
 
 @pytest.mark.parametrize(("name", "value"), [("session_timeout_ms", "soon"), ("partition_assignment_strategy", "best")])
 def test_a_property_that_librdkafka_refuses_is_named(mock_kafka: str, name: str, value: str) -> None:
-    """The line says which variable, before any connection."""
+    """The error names the variable, before any connection is opened."""
     kafka = Kafka(mock_kafka, real=False)
     with pytest.raises(SettingsError, match=f"KAFKA_{name.upper()}|{name.replace('_', '.')}"):
         Member(kafka.settings(**{name: value}), ["orders"])
@@ -161,16 +159,16 @@ def test_a_property_that_librdkafka_refuses_is_named(mock_kafka: str, name: str,
         {"session_timeout_ms": "6000", "heartbeat_interval_ms": "300", "partition_assignment_strategy": "range"},
     ],
 )
-def test_properties_of_a_member_are_for_the_member_alone(
+def test_properties_of_a_member_apply_to_the_member_only(
     mock_kafka: str, join: Join, properties: dict[str, str]
 ) -> None:
-    """The client that asks where partitions stand is none: librdkafka would refuse some of them there."""
+    """The client that requests positions is no member, and librdkafka would refuse some of them for it."""
     kafka = Kafka(mock_kafka, real=False)
     join(kafka.settings(**properties), [kafka.topic()])
 
 
-def test_unknown_properties_are_left_out_with_a_warning_each(mock_kafka: str, join: Join) -> None:
-    """But for KAFKA_PORT_9092_TCP and the like, which Kubernetes plants for a service that is called kafka."""
+def test_unknown_properties_are_ignored_with_a_warning_each(mock_kafka: str, join: Join) -> None:
+    """KAFKA_PORT_9092_TCP and the like, which Kubernetes sets for a service called kafka, cause no warning."""
     kafka = Kafka(mock_kafka, real=False)
     planted = {"port_9092_tcp": "tcp://10.0.0.1:9092", "service_host": "10.0.0.1", "port": "x"}
     slips = {"logger": "x", "compresion_type": "x"}
@@ -180,8 +178,8 @@ def test_unknown_properties_are_left_out_with_a_warning_each(mock_kafka: str, jo
     assert [entry["variable"] for entry in warnings] == ["KAFKA_COMPRESION_TYPE", "KAFKA_LOGGER"]
 
 
-def test_no_broker_is_a_state_and_not_a_flood(join: Join, capfd: pytest.CaptureFixture[str]) -> None:
-    """One line in the log, a reason for /readyz, nothing raw on stderr, no exception."""
+def test_a_missing_broker_is_a_fault_without_a_flood_of_messages(join: Join, capfd: pytest.CaptureFixture[str]) -> None:
+    """There is one line in the log, a reason in /readyz, no raw text on stderr and no exception."""
     kafka = Kafka("127.0.0.1:9", real=False)
     with capture_logs() as logs:
         member = join(kafka.settings(), ["orders"])
@@ -195,7 +193,7 @@ def test_no_broker_is_a_state_and_not_a_flood(join: Join, capfd: pytest.CaptureF
 
 
 def test_a_failed_commit_is_sent_again_by_the_next_round(real_kafka: Kafka, join: Join) -> None:
-    """An answer that says no leaves the partition dirty, says so once, and the next success clears it."""
+    """A refused commit leaves the partition dirty and is logged once. The next success clears the fault."""
     topic = real_kafka.topic()
     real_kafka.write(topic, [b"1"])
     member = join(real_kafka.settings(), [topic])
@@ -215,7 +213,7 @@ def test_a_failed_commit_is_sent_again_by_the_next_round(real_kafka: Kafka, join
 
 
 def test_a_lost_partition_is_not_committed(mock_kafka: str, join: Join) -> None:
-    """Another member owns it already, and the broker would take an offset from both; one that is revoked is."""
+    """Another member already owns it, and the broker would accept commits of both. A revoked one is committed."""
     kafka = Kafka(mock_kafka, real=False)
     topic = kafka.topic()
     for partition in (0, 1):
@@ -234,7 +232,7 @@ def test_a_lost_partition_is_not_committed(mock_kafka: str, join: Join) -> None:
 
 
 def test_a_fatal_error_ends_the_consumer(mock_kafka: str, join: Join) -> None:
-    """It comes out of poll, each time, for the process to end with."""
+    """Each poll raises it, so that the process ends with it."""
     kafka = Kafka(mock_kafka, real=False)
     member = join(kafka.settings(), [kafka.topic()])
     member.source._on_error(KafkaError(KafkaError.FENCED_INSTANCE_ID, "used twice", fatal=True))
@@ -245,7 +243,7 @@ def test_a_fatal_error_ends_the_consumer(mock_kafka: str, join: Join) -> None:
 
 
 def test_a_fatal_error_comes_as_a_message_too(mock_kafka: str, join: Join) -> None:
-    """A consumer's fatal error has the code _FATAL there, and its flag is not set."""
+    """As a message it has the code _FATAL, and its flag is not set."""
     kafka = Kafka(mock_kafka, real=False)
     member = join(kafka.settings(), [kafka.topic()])
     member.source._reported.error(None, KafkaError(KafkaError._FATAL, "fenced"))
@@ -253,11 +251,11 @@ def test_a_fatal_error_comes_as_a_message_too(mock_kafka: str, join: Join) -> No
         member.turn()
 
 
-def test_a_topics_fault_ends_with_its_next_record(mock_kafka: str, join: Join) -> None:
-    """That of another topic stays."""
+def test_a_topics_fault_ends_when_its_next_record_arrives(mock_kafka: str, join: Join) -> None:
+    """The fault of another topic stays."""
     kafka = Kafka(mock_kafka, real=False)
     topic = kafka.topic()
-    kafka.write(topic, [b"0"])  # on the mock cluster it makes the topic
+    kafka.write(topic, [b"0"])  # on the mock cluster this creates the topic
     member = join(kafka.settings(), [topic])
     until(lambda: member.values == [b"0"], member)
     for each in (topic, "another"):
@@ -270,7 +268,7 @@ def test_a_topics_fault_ends_with_its_next_record(mock_kafka: str, join: Join) -
 
 
 def test_a_log_that_begins_again_is_a_new_partition(real_kafka: Kafka, join: Join) -> None:
-    """Old records, still in work, cannot settle new ones of the same offset; the mark starts over."""
+    """Old records that are still open cannot settle new ones of the same offset. The mark starts over."""
     topic = real_kafka.topic()
     real_kafka.write(topic, [b"1", b"2"])
     member = join(real_kafka.settings(), [topic], settle=False)
@@ -286,8 +284,10 @@ def test_a_log_that_begins_again_is_a_new_partition(real_kafka: Kafka, join: Joi
     assert new.tracker.low_water_mark == 0
 
 
-def test_records_of_the_log_that_was_go_with_it(real_kafka: Kafka, join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the batch that shows it, too; what is not settled below is read again, since it may still be there."""
+def test_records_of_the_old_log_are_dropped_with_it(
+    real_kafka: Kafka, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those in the batch that shows it. Unsettled ones below are read again, since they may still exist."""
     topic = real_kafka.topic()
     real_kafka.write(topic, [b"0", b"1"])
     read: list[Message] = []
@@ -307,8 +307,8 @@ def test_records_of_the_log_that_was_go_with_it(real_kafka: Kafka, join: Join, m
     assert len(member.lost) == 1
 
 
-def test_retention_that_overtook_the_group_is_told(real_kafka: Kafka, join: Join) -> None:
-    """How many were lost, in the log and in a counter; not ready for a minute; then on with what is left."""
+def test_retention_that_overtook_the_group_is_reported(real_kafka: Kafka, join: Join) -> None:
+    """A log line and a counter have the number. It is not ready for a minute, and reads the remaining records."""
     topic = real_kafka.topic()
     settings = real_kafka.settings()
     real_kafka.write(topic, [b"%d" % number for number in range(10)])
@@ -331,8 +331,8 @@ def test_retention_that_overtook_the_group_is_told(real_kafka: Kafka, join: Join
     assert [entry["records"] for entry in logs if entry["log_level"] == "error"] == [5]
 
 
-def test_a_first_start_says_how_many_records_it_will_send(real_kafka: Kafka, join: Join) -> None:
-    """Whoever points a new group at an old topic reads the number before the receivers do."""
+def test_a_first_start_reports_how_many_records_it_will_send(real_kafka: Kafka, join: Join) -> None:
+    """An operator who points a new group at an old topic sees the number before the receivers do."""
     topic = real_kafka.topic()
     real_kafka.write(topic, [b"x"] * 30)
     with capture_logs() as logs:
@@ -342,8 +342,8 @@ def test_a_first_start_says_how_many_records_it_will_send(real_kafka: Kafka, joi
     until(lambda: {partition.lag for partition in member.source.partitions.values()} == {0}, member)
 
 
-def test_a_header_name_that_is_not_utf8_harms_nobody(real_kafka: Kafka, join: Join) -> None:
-    """The binding would hand out a broken list and an exception that surfaces anywhere: the record is a dead letter."""
+def test_a_header_name_that_is_not_utf8_makes_a_dead_letter(real_kafka: Kafka, join: Join) -> None:
+    """The binding would return a broken list, and an exception would surface anywhere."""
     topic = real_kafka.topic()
     real_kafka.write(topic, [b"{}"] * 300, headers=[("a", b"b")])
     produce_with_header_name(real_kafka.servers, topic, b"\xff\xfe")
@@ -356,8 +356,8 @@ def test_a_header_name_that_is_not_utf8_harms_nobody(real_kafka: Kafka, join: Jo
         decode(poisoned)
 
 
-def test_a_batch_that_cannot_be_read_is_passed_record_by_record(real_kafka: Kafka, join: Join) -> None:
-    """Each of its records says so, in its place; what is behind it is read. librdkafka alone reads it for ever."""
+def test_an_unreadable_batch_is_skipped_record_by_record(real_kafka: Kafka, join: Join) -> None:
+    """Each of its records is reported at its offset, and later ones are read. librdkafka itself retries for ever."""
     topic = real_kafka.topic()
     real_kafka.write(topic, [b"0", b"1"])
     write_bomb(real_kafka.servers, topic, [b"2", BOMB, b"4"])
@@ -382,8 +382,8 @@ def test_a_batch_that_cannot_be_read_is_passed_record_by_record(real_kafka: Kafk
     assert [(record.offset, record.value) for record in again.records] == [(3, None)]
 
 
-def test_transactions_that_were_aborted_are_not_delivered(real_kafka: Kafka, join: Join) -> None:
-    """And the markers, which are offsets without a record, hold no mark back."""
+def test_aborted_transactions_are_not_delivered(real_kafka: Kafka, join: Join) -> None:
+    """Their markers, which are offsets without a record, do not hold the mark."""
     topic = real_kafka.topic()
     producer = real_kafka.transactional()
     for value, commit in ((b"no", False), (b"yes", True)):

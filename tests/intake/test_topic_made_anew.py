@@ -1,4 +1,4 @@
-"""A topic that is deleted and made anew under its old name: Kafka takes old offsets for its own, a member does not."""
+"""A topic deleted and recreated under its name: Kafka accepts the old offsets, but a member notices."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ OLD, NEW = [b"old %d" % number for number in range(10)], [b"new %d" % number for
 
 
 def made_anew(kafka: Kafka, topic: str) -> None:
-    """Delete a topic and make it again; its new records, more than the old, are not written by whoever knew the old."""
+    """Delete and recreate a topic. A client that knew the old topic must not write the new records."""
     admin = AdminClient({"bootstrap.servers": kafka.servers, **QUIET})
     admin.delete_topics([topic])[topic].result(15)
 
@@ -33,10 +33,10 @@ def made_anew(kafka: Kafka, topic: str) -> None:
 
 
 @pytest.mark.parametrize("reset", ["earliest", "latest"])
-def test_a_member_that_runs_reads_a_new_topic_from_its_first_record(
+def test_a_running_member_reads_a_recreated_topic_from_its_first_record(
     real_kafka: Kafka, join: Join, monkeypatch: pytest.MonkeyPatch, reset: str
 ) -> None:
-    """Also where the new one is longer than its position, so that Kafka has nothing to complain of."""
+    """This holds even if the new log is longer than its position, so that Kafka reports no error."""
     monkeypatch.setattr("consumer.intake.positions._IDLE", 0.2)
     topic = real_kafka.topic()
     settings = real_kafka.settings(auto_offset_reset=reset)
@@ -48,7 +48,7 @@ def test_a_member_that_runs_reads_a_new_topic_from_its_first_record(
     until(lambda: member.values == OLD, member)
     (old,) = member.source.partitions.values()
     until(lambda: old.tracker.identity, member)
-    member.source.pause()  # it fetches nothing, as with a database that is down
+    member.source.pause()  # fetches nothing, as while the database is down
     made_anew(real_kafka, topic)
     Kafka(real_kafka.servers, real=True).write(topic, NEW)
     member.source.resume()
@@ -61,8 +61,8 @@ def test_a_member_that_runs_reads_a_new_topic_from_its_first_record(
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
-def test_an_offset_of_the_old_topic_is_not_one_of_the_new(real_kafka: Kafka, join: Join, protocol: str) -> None:
-    """A member settles an old record when the topic is another, and commits it. The next one is not misled."""
+def test_an_offset_of_the_old_topic_does_not_count_in_the_new_one(real_kafka: Kafka, join: Join, protocol: str) -> None:
+    """A member settles old records and commits them after the topic was recreated. The next one ignores that."""
     topic = real_kafka.topic()
     settings = real_kafka.settings(group_protocol=protocol)
     real_kafka.write(topic, OLD)
@@ -74,7 +74,7 @@ def test_an_offset_of_the_old_topic_is_not_one_of_the_new(real_kafka: Kafka, joi
     until(lambda: real_kafka.committed(settings.group_id, topic)[0] == 1, first)
     first.source.pause()
     made_anew(real_kafka, topic)
-    until(lambda: real_kafka.committed(settings.group_id, topic)[0] < 0)  # Kafka forgets a deleted topic's, in a while
+    until(lambda: real_kafka.committed(settings.group_id, topic)[0] < 0)  # Kafka forgets a deleted topic's, in time
     for record in first.records[1:]:
         partition.tracker.settle(record.offset)
     assert first.source.commit_now([partition])
@@ -88,9 +88,7 @@ def test_an_offset_of_the_old_topic_is_not_one_of_the_new(real_kafka: Kafka, joi
 
 
 @pytest.mark.parametrize("origin", ["another cluster", "unknown"])
-def test_a_commit_that_a_mirror_has_copied_counts_for_its_offset_alone(
-    real_kafka: Kafka, join: Join, origin: str
-) -> None:
+def test_a_commit_copied_by_a_mirror_counts_only_with_its_offset(real_kafka: Kafka, join: Join, origin: str) -> None:
     """MirrorMaker 2 translates the offset and copies the metadata, whose settled offsets are other records here."""
     topic = real_kafka.topic()
     settings = real_kafka.settings()
@@ -108,8 +106,8 @@ def test_a_commit_that_a_mirror_has_copied_counts_for_its_offset_alone(
     until(lambda: real_kafka.committed(settings.group_id, topic)[0] == len(OLD), member)
 
 
-def test_one_answer_is_not_believed() -> None:
-    """A broker that lags behind the others tells an earlier id: nothing is read again on its word alone."""
+def test_a_single_answer_is_not_trusted() -> None:
+    """A broker that lags behind the others returns the former id. It alone does not cause a second reading."""
     now = 0.0
     ids = TopicIds(KafkaSettings(bootstrap_servers="nowhere:9092"), lambda: now)
     steady = []
@@ -119,8 +117,8 @@ def test_one_answer_is_not_believed() -> None:
     assert steady == [False, True, False, False, False, False, True]
 
 
-def test_a_cluster_that_tells_no_ids_holds_nothing_up(mock_kafka: str, join: Join) -> None:
-    """Members read and close as ever; offsets are committed without an id."""
+def test_a_cluster_without_topic_ids_delays_nothing(mock_kafka: str, join: Join) -> None:
+    """Members read and close as usual. Offsets are committed without an id."""
     kafka = Kafka(mock_kafka, real=False)
     topic, settings = kafka.topic(), kafka.settings()
     kafka.write(topic, OLD)

@@ -1,4 +1,4 @@
-"""What is made of the cluster's metadata: by itself, then against what a real Kafka assigns and answers."""
+"""Decisions from the cluster's metadata: alone, then compared with the assignments and answers of a real Kafka."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ from tests.kafka_kit import QUIET, Kafka, Member, unique, until
 
 
 def settings(**properties: str) -> KafkaSettings:
-    """Of a cluster that nobody asks."""
+    """Settings of a cluster that gets no requests."""
     named = {name.replace("_", "."): value for name, value in properties.items()}
     return KafkaSettings(
         bootstrap_servers="nowhere:9092", dead_letter_topic="dead", attempts_topic="attempts", properties=named
@@ -36,11 +36,11 @@ def settings(**properties: str) -> KafkaSettings:
 
 
 def topics(*names: str) -> Topics:
-    """Nothing known yet; consumed are `a` and `b` if no names are given."""
+    """Topics without any answer yet. `a` and `b` are consumed unless names are given."""
     return Topics(settings(), names or ("a", "b"))
 
 
-# Names
+# Names of topics.
 
 
 @pytest.mark.parametrize(
@@ -67,50 +67,50 @@ def topics(*names: str) -> Topics:
     ],
 )
 def test_names_and_patterns(names: list[str], topic: str, protocol: str, expected: bool) -> None:  # noqa: FBT001 (a table)
-    """Classic patterns are searched for, those of KIP-848 match whole names; dead letters are never consumed."""
+    """Classic patterns match anywhere in a name, those of KIP-848 the whole name. Dead letters are never consumed."""
     assert consumes(settings(group_protocol=protocol), names)(topic) is expected
 
 
-def test_what_librdkafka_is_told_to_ignore_is_not_consumed() -> None:
-    """`topic.blacklist` holds patterns, found anywhere in a name."""
+def test_topics_that_librdkafka_ignores_are_not_consumed() -> None:
+    """`topic.blacklist` holds patterns that match anywhere in a name."""
     matches = consumes(settings(topic_blacklist="^private,tmp"), ["^.*", "private-x"])
     assert [name for name in ("private-x", "my-private", "a.tmp.b", "a") if matches(name)] == ["my-private", "a"]
 
 
-def test_a_pattern_that_is_none_does_not_keep_a_worker_from_starting() -> None:
-    """It matches nothing and is named in the log; the others count."""
+def test_an_invalid_pattern_does_not_prevent_a_start() -> None:
+    """It matches no topic and is named in the log. The other patterns apply."""
     with capture_logs() as logs:
         matches = consumes(settings(), ["^(orders", "^ok"])
     assert (matches("(orders"), matches("ok")) == (False, True)
     assert [(entry["log_level"], entry["pattern"]) for entry in logs] == [("warning", "^(orders")]
 
 
-# Who leads, and which part
+# The leader and the shares.
 
 
-def test_while_nothing_is_known_nobody_leads_and_all_is_ours() -> None:
-    """Rather no leader for a moment than one for each worker; and no limit is cut before the total is known."""
+def test_before_the_first_answer_there_is_no_leader_and_no_reduced_share() -> None:
+    """No leader for a moment is better than one per worker. No limit is reduced before the total is known."""
     known = topics()
     assert (known.leads({("a", 0)}), known.share({("a", 0)}), known.lowest) == (False, 1.0, None)
 
 
-def test_a_pattern_that_is_not_understood_does_not_leave_a_group_without_a_leader() -> None:
-    """Whoever has partitions leads then: what is announced twice has the same id."""
+def test_an_unsupported_pattern_does_not_leave_a_group_without_a_leader() -> None:
+    """Each worker with partitions then leads. Events announced twice have the same id."""
     known = topics("elsewhere")
     known.learn({"a": 3}, 0.0)
     assert (known.leads({("a", 1)}), known.leads(set())) == (True, False)
 
 
-def test_topics_that_nobody_consumes_count_for_nothing() -> None:
-    """Neither as the lowest nor in the total; nor does one that is there without partitions."""
+def test_topics_that_are_not_consumed_do_not_count() -> None:
+    """They are neither the lowest topic nor part of the total. Nor is a topic without partitions."""
     known = Topics(settings(), ["^[b-z]"])
     known.learn({"a": 7, "b": 0, "dead": 5, "x": 2, "y": 2, "z": None}, 0.0)
     assert known.lowest == ("x", 0)
     assert known.share([("x", 0)]) == 0.25
 
 
-def test_a_topic_that_is_newer_than_the_answer_can_be_led_by() -> None:
-    """Who owns something below the lowest that is known owns the lowest."""
+def test_a_topic_newer_than_the_answer_may_be_the_lowest() -> None:
+    """A worker that owns a partition below the lowest known one owns the lowest."""
     known = topics()
     known.learn({"b": 2}, 0.0)
     assert known.leads({("a", 1), ("b", 1)})
@@ -121,8 +121,8 @@ PARTITIONS = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 5), max_s
 
 
 @given(PARTITIONS, st.randoms(use_true_random=False), st.integers(1, 4))
-def test_one_worker_leads_and_the_shares_are_the_whole(counts: dict[str, int], chance: object, workers: int) -> None:
-    """However Kafka spreads the partitions: one leader if there are any, and what shares add up to is 1."""
+def test_one_worker_leads_and_the_shares_add_up_to_1(counts: dict[str, int], chance: object, workers: int) -> None:
+    """However Kafka spreads the partitions, there is one leader if there are any partitions."""
     known = Topics(settings(), ["^[a-d]"])
     known.learn(counts, 0.0)
     places = [(topic, number) for topic, total in counts.items() if topic in "abcd" for number in range(total)]
@@ -140,10 +140,10 @@ SEEN = st.lists(st.sets(st.tuples(st.sampled_from("abcdef"), st.integers(0, 4)))
 
 
 @given(PARTITIONS, SEEN, st.none() | st.sets(st.sampled_from("abcd"), min_size=1), st.randoms(use_true_random=False))
-def test_shares_are_the_whole_whatever_is_written(
+def test_shares_add_up_to_1_whatever_is_written(
     counts: dict[str, int], written: list[set[tuple[str, int]]], wanted: set[str] | None, chance: object
 ) -> None:
-    """Of all consumed topics or of some, busy or not: no worker has nothing, and all together have the limit."""
+    """Over all consumed topics or some, busy or not. No worker's share is 0."""
     known = Topics(settings(), ["^[a-d]"])
     places = [(topic, number) for topic, total in counts.items() if topic in "abcd" for number in range(total)]
     ends = dict.fromkeys(places, 0)
@@ -161,8 +161,8 @@ def test_shares_are_the_whole_whatever_is_written(
         assert sum(theirs) == pytest.approx(1)
 
 
-def test_who_owns_what_is_written_to_has_nearly_all_of_a_limit() -> None:
-    """Two workers with the six busy of two hundred partitions had a fifth; and nobody has to say which these are."""
+def test_owners_of_busy_partitions_get_nearly_all_of_a_limit() -> None:
+    """By count, two workers with the six busy of 200 partitions would have a fifth. No setting names the busy ones."""
     known = topics("^.*")
     counts = {"busy": 6, **{f"quiet-{number}": 2 for number in range(97)}}
     ends = {(topic, number): 0 for topic, total in counts.items() for number in range(total)}
@@ -181,11 +181,11 @@ def test_who_owns_what_is_written_to_has_nearly_all_of_a_limit() -> None:
     assert [round(known.share(each), 2) for each in workers] == [0.1, 0.1]
 
 
-# What is gone
+# Topics that are gone.
 
 
 def told(known: Topics, answer: Counts, begin: float, seconds: float) -> float:
-    """The same answer each half minute, from `begin` on for `seconds`; when the last one came."""
+    """The same answer every half minute, from `begin` on for `seconds`. Returns the time of the last one."""
     now = begin
     while now < begin + seconds:
         known.learn(answer, now)
@@ -195,7 +195,7 @@ def told(known: Topics, answer: Counts, begin: float, seconds: float) -> float:
 
 
 def test_a_topic_is_gone_after_ten_minutes_without_it() -> None:
-    """Not a moment earlier; its partitions up to the highest that was asked for have no owner then."""
+    """It is not gone a moment earlier. Then its partitions up to the highest one asked for have no owner."""
     known = topics()
     now = told(known, {"a": 1, "b": 3}, 0.0, 60.0)
     now = told(known, {"a": 1}, now + EVERY, GONE_AFTER - 1)
@@ -204,8 +204,8 @@ def test_a_topic_is_gone_after_ten_minutes_without_it() -> None:
     assert known.gone([("b", 2), ("a", 0)], now + 1) == {"b": range(3)}
 
 
-def test_what_was_never_seen_is_missing_since_the_first_answer() -> None:
-    """A worker that starts after the topic went waits for ten minutes like the others, by its own answers."""
+def test_a_topic_never_seen_is_missing_since_the_first_answer() -> None:
+    """A worker that starts after its deletion also waits for ten minutes of its own answers."""
     known = topics()
     now = told(known, {"a": 1}, 5000.0, GONE_AFTER - 1)
     assert known.gone([("b", 0)], now) == {}
@@ -213,8 +213,8 @@ def test_what_was_never_seen_is_missing_since_the_first_answer() -> None:
     assert known.gone([("b", 0)], now + 1) == {"b": range(1)}
 
 
-def test_a_topic_made_anew_with_fewer_partitions_has_some_that_nobody_owns() -> None:
-    """Only those; what is owned by others is not named."""
+def test_a_topic_recreated_with_fewer_partitions_has_some_without_an_owner() -> None:
+    """Only these are named, and none that another worker owns."""
     known = topics()
     known.learn({"a": 6}, 0.0)
     now = told(known, {"a": 2}, EVERY, GONE_AFTER)
@@ -222,8 +222,8 @@ def test_a_topic_made_anew_with_fewer_partitions_has_some_that_nobody_owns() -> 
     assert known.gone([("a", 1)], now) == {}
 
 
-def test_one_look_at_it_begins_the_ten_minutes_again() -> None:
-    """For what was seen in it, and for that alone."""
+def test_one_answer_with_the_topic_restarts_the_ten_minutes() -> None:
+    """Only for the partitions in that answer."""
     known = topics("a")
     known.learn({"a": 1, "b": 4}, 0.0)
     now = told(known, {"a": 1}, EVERY, GONE_AFTER - 60)
@@ -234,8 +234,8 @@ def test_one_look_at_it_begins_the_ten_minutes_again() -> None:
     assert known.gone([("b", 3)], now) == {"b": range(4)}
 
 
-def test_while_the_cluster_is_silent_nothing_becomes_gone() -> None:
-    """An hour without an answer counts for nothing: the topic may have been there. Nor does an old answer judge."""
+def test_no_topic_is_gone_while_the_cluster_is_silent() -> None:
+    """An hour without an answer does not count, since the topic may have existed. Nor is an old answer used."""
     known = topics()
     known.learn({"a": 1, "b": 1}, 0.0)
     now = told(known, {"a": 1}, EVERY, GONE_AFTER / 2)
@@ -248,16 +248,16 @@ def test_while_the_cluster_is_silent_nothing_becomes_gone() -> None:
     assert known.gone([("b", 0)], now + 2 + CONTINUOUS) == {}
 
 
-def test_an_answer_without_any_topic_of_ours_is_not_believed() -> None:
-    """An account that lost its rights sees no topics; they are there, and others own them."""
+def test_an_answer_without_any_consumed_topic_is_not_trusted() -> None:
+    """An account that lost its rights sees no topics, although they exist and others own them."""
     known = topics()
     known.learn({"a": 1, "b": 1}, 0.0)
     now = told(known, {"other": 1}, EVERY, 2 * GONE_AFTER)
     assert known.gone([("a", 0), ("b", 0)], now) == {}
 
 
-def test_a_topic_in_trouble_is_not_a_missing_one() -> None:
-    """It keeps the partitions it had."""
+def test_a_topic_with_an_error_is_not_missing() -> None:
+    """It keeps its known partitions."""
     known = topics()
     known.learn({"a": 1, "b": 3}, 0.0)
     now = told(known, {"a": 1, "b": None}, EVERY, 2 * GONE_AFTER)
@@ -265,8 +265,8 @@ def test_a_topic_in_trouble_is_not_a_missing_one() -> None:
     assert known.gone([("b", 3)], now) == {"b": range(3, 4)}
 
 
-def test_topics_that_come_and_go_leave_nothing_behind() -> None:
-    """A cluster with topics of an hour, for weeks: what is noted is of the last ten minutes."""
+def test_short_lived_topics_take_no_memory_for_long() -> None:
+    """In a cluster with topics that live an hour, only the last ten minutes are remembered."""
     known = topics("a")
     for number in range(1000):
         known.learn({"a": 1, f"passing-{number}": 10}, number * EVERY)
@@ -284,10 +284,10 @@ ANSWERS = st.lists(
 
 
 @given(ANSWERS, st.integers(0, 3))
-def test_gone_is_what_no_answer_had_for_ten_minutes_of_answers(
+def test_gone_topics_are_absent_for_ten_minutes_of_answers(
     answers: list[tuple[float, dict[str, int]]], highest: int
 ) -> None:
-    """Against the plain reading: for each partition, the time between the answers since the last that had it."""
+    """Compared with a plain reference: for each partition, the time between answers since the last one that had it."""
     known = topics("a")
     now = 0.0
     absent: dict[tuple[str, int], float] = {}
@@ -304,14 +304,14 @@ def test_gone_is_what_no_answer_had_for_ten_minutes_of_answers(
         assert gone == {place for place, seconds in absent.items() if seconds >= GONE_AFTER}
 
 
-# The thread that asks
+# The thread that requests metadata.
 
 Watch = Callable[..., tuple[Topics, Callable[[], None]]]
 
 
 @pytest.fixture
 def watch() -> Iterator[Watch]:
-    """Makes what a worker has of it: the judge, and a call that waits for the next answer."""
+    """Makes a worker's parts: the Topics, and a call that waits for the next answer."""
     made: list[TopicWatch] = []
 
     def make(kafka: KafkaSettings, *names: str) -> tuple[Topics, Callable[[], None]]:
@@ -328,13 +328,13 @@ def watch() -> Iterator[Watch]:
         assert each.close(10)
 
 
-def test_topics_are_seen_as_they_come_and_go(real_kafka: Kafka, watch: Watch) -> None:
-    """At once and again: a new one with its partitions, more partitions, and the end of it."""
+def test_new_and_deleted_topics_are_seen(real_kafka: Kafka, watch: Watch) -> None:
+    """A new topic is seen at once with its partitions, and later more partitions and its deletion."""
     kafka = real_kafka.settings(topic_blacklist="t-")
     here, later = real_kafka.topic(unique("t-a"), partitions=2), unique("t-b")
     known, answer = watch(kafka, here, later)
     answer()
-    assert known._counts[here] == 2  # one that librdkafka ignores is there all the same
+    assert known._counts[here] == 2  # also a topic that librdkafka ignores is known
     assert later not in known._counts
     real_kafka.topic(later, partitions=3)
     while later not in known._counts:
@@ -347,10 +347,10 @@ def test_topics_are_seen_as_they_come_and_go(real_kafka: Kafka, watch: Watch) ->
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
-def test_what_counts_as_consumed_is_what_kafka_assigns(
+def test_consumed_topics_are_those_that_kafka_assigns(
     real_kafka: Kafka, join: Callable[..., Member], watch: Watch, protocol: str
 ) -> None:
-    """Names, patterns, dead letters and ignored topics, in either protocol; one member leads, and all of it is its."""
+    """With names, patterns, dead letters and ignored topics, in both protocols. One member leads and has them all."""
     prefix = unique("t")
     names = [f"{prefix}{end}" for end in ("", ".eu", "7", "-dead", "-tmp", "-other")]
     for name in names:
@@ -370,8 +370,8 @@ def test_what_counts_as_consumed_is_what_kafka_assigns(
     assert (known.leads(member.source.partitions), known.share(member.source.partitions)) == (True, 1.0)
 
 
-def test_the_cluster_says_which_topics_are_written_to(real_kafka: Kafka, watch: Watch) -> None:
-    """A record that comes to one of them gives its owner more of the limits, whoever asks."""
+def test_the_cluster_shows_which_topics_are_written_to(real_kafka: Kafka, watch: Watch) -> None:
+    """A record in one of them gives its owner a larger share of the limits, whichever member asks."""
     busy, quiet = (real_kafka.topic(unique(name), partitions=2) for name in ("busy", "quiet"))
     known, answer = watch(real_kafka.settings(), busy, quiet)
     answer()
@@ -382,10 +382,10 @@ def test_the_cluster_says_which_topics_are_written_to(real_kafka: Kafka, watch: 
     assert known.share({(busy, 0)}) == pytest.approx(FOR_QUIET / 4 + (1 - FOR_QUIET) / 2)
 
 
-def test_a_silent_cluster_changes_nothing_and_is_said_once(
+def test_a_silent_cluster_changes_nothing_and_is_logged_once(
     real_kafka: Kafka, kafka_cluster: KafkaBroker | None, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was known stays known; the log says when it ends and when it is back, not each time."""
+    """The last answer stays valid. The log has one line when answers stop and one when they are back."""
     if kafka_cluster is None:
         pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill")
     monkeypatch.setattr("consumer.intake.topics.TIMEOUT", 0.1)
@@ -410,8 +410,8 @@ def test_a_silent_cluster_changes_nothing_and_is_said_once(
     assert said == ["warning", "info"]
 
 
-def test_closing_does_not_wait_for_a_question_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cluster that does not answer keeps no process from stopping."""
+def test_closing_does_not_wait_for_a_pending_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster that does not answer does not keep a process from stopping."""
     monkeypatch.setattr("consumer.intake.topics.TIMEOUT", 1.0)
     posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
     kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
@@ -422,8 +422,8 @@ def test_closing_does_not_wait_for_a_question_under_way(monkeypatch: pytest.Monk
     assert posted.empty()
 
 
-def test_a_refused_setting_is_said_at_the_start() -> None:
-    """As by the other clients."""
+def test_a_refused_setting_is_reported_at_the_start() -> None:
+    """As it is by the other clients."""
     with pytest.raises(SettingsError):
         TopicWatch(
             KafkaSettings(bootstrap_servers="x:1", properties={"security.protocol": "ssl", "ssl.ca.location": "/no"}),

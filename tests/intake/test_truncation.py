@@ -1,4 +1,4 @@
-"""A log that lost records at an unclean election, and holds others at their offsets: none of those is taken for old."""
+"""A log truncated at an unclean election, with new records at old offsets: none of these counts as settled."""
 
 from collections.abc import Callable
 
@@ -11,12 +11,12 @@ from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka, Member, unique, until
 
 Join = Callable[..., Member]
-FIRST, LATE = 2, 3  # the nodes that hold the log: the one that has it all, and the one that lacks its end
+FIRST, LATE = 2, 3  # the log's nodes: one has all of it, the other lacks its end
 OLD, NEW = [b"old %d" % number for number in range(10)], [b"new %d" % number for number in range(5, 12)]
 
 
 def new_topic(kafka: Kafka) -> str:
-    """One partition, on two of the nodes, either of which may lead it whatever it lacks."""
+    """A topic with one partition on two of the nodes. Either may lead it, whatever it lacks."""
     name = unique("truncated")
     admin = AdminClient({"bootstrap.servers": kafka.servers, **QUIET})
     config = {"unclean.leader.election.enable": "true", "min.insync.replicas": "1"}
@@ -26,7 +26,7 @@ def new_topic(kafka: Kafka) -> str:
 
 
 def truncate(cluster: KafkaBroker, kafka: Kafka, topic: str, between: Callable[[], None]) -> None:
-    """Five records on both nodes, five more on one, which dies after `between`; the other one takes others instead."""
+    """Write five records to both nodes and five to one, which dies after `between`. The other takes new ones."""
     kafka.write(topic, OLD[:5])
     cluster.kill(LATE)
     kafka.write(topic, OLD[5:])
@@ -55,7 +55,7 @@ def leads(kafka: Kafka, topic: str) -> int | None:
     ],
     ids=["above the commit", "below the commit", "above and in between"],
 )
-def test_a_restart_reads_what_stands_where_settled_records_were(
+def test_a_restart_reads_new_records_at_the_offsets_of_settled_ones(
     three_nodes: KafkaBroker, join: Join, *, settled: set[int], again: list[bytes]
 ) -> None:
     """Neither a commit beyond the truncation nor the settled offsets in its metadata hide a new record."""
@@ -83,10 +83,10 @@ def test_a_restart_reads_what_stands_where_settled_records_were(
 
 
 @pytest.mark.parametrize("unsettled", [None, 3])
-def test_a_worker_that_goes_on_reads_what_stands_where_settled_records_were(
+def test_a_running_worker_reads_new_records_at_the_offsets_of_settled_ones(
     three_nodes: KafkaBroker, join: Join, unsettled: int | None
 ) -> None:
-    """Its tracker is of the log that was: the end is read as that of another, and before it what was not settled."""
+    """Its tracker is of the old log. It reads the new end from the start, and unsettled records before it."""
     kafka = Kafka(three_nodes.bootstrap, real=True)
     topic = new_topic(kafka)
     settings = kafka.settings(session_timeout_ms="45000")

@@ -1,4 +1,4 @@
-"""Whether brokers answer: from what librdkafka says each second, then with brokers that hang."""
+"""Brokers that do not answer: from librdkafka's statistics, then with brokers that hang."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ LEADER, COORDINATOR, OTHER = "10.0.0.1:9092/1", "GroupCoordinator", "10.0.0.2:90
 
 
 class Statistics:
-    """What librdkafka says each second of a leader, a coordinator and a broker that leads nothing here."""
+    """librdkafka's statistics of a leader, a coordinator and a broker that leads no partition of ours, each second."""
 
     def __init__(self, **properties: str) -> None:
         self.now = 1000.0
@@ -51,8 +51,8 @@ class Statistics:
         }
 
 
-def test_a_leader_that_owes_an_answer_for_long_is_named() -> None:
-    """After twelve seconds, and no more once one has come."""
+def test_a_leader_that_does_not_answer_is_named() -> None:
+    """After twelve seconds, until it answers."""
     seen = Statistics()
     assert seen.pass_by(60, LEADER) is None
     assert seen.pass_by(int(SILENT) - 1) is None
@@ -63,8 +63,8 @@ def test_a_leader_that_owes_an_answer_for_long_is_named() -> None:
     assert [entry["event"] for entry in logs] == ["a Kafka broker does not answer", "connected to Kafka"]
 
 
-def test_who_is_asked_nothing_owes_nothing() -> None:
-    """Partitions that are paused are not fetched; and a question just asked is not as old as the last answer."""
+def test_a_broker_without_requests_is_no_fault() -> None:
+    """Paused partitions are not fetched. A new request is not as old as the last answer."""
     seen = Statistics()
     seen.waiting[LEADER] = 0
     assert seen.pass_by(600) is None
@@ -72,15 +72,15 @@ def test_who_is_asked_nothing_owes_nothing() -> None:
     assert seen.pass_by(2) is None
 
 
-def test_a_broker_that_leads_nothing_here_is_let_be() -> None:
-    """Another takes over what it led: no event waits for it."""
+def test_a_broker_that_leads_no_partition_is_ignored() -> None:
+    """Another one leads its former partitions, so no event waits for it."""
     seen = Statistics()
     seen.waiting[OTHER] = 1
     assert seen.pass_by(600, LEADER) is None
 
 
-def test_a_coordinator_may_let_a_member_wait_that_joins() -> None:
-    """It answers when all have joined. Heartbeats it answers at once."""
+def test_a_coordinator_may_delay_the_answer_to_a_join() -> None:
+    """It answers when all have joined. Heartbeats are answered at once."""
     seen = Statistics()
     seen.waiting[COORDINATOR] = 1
     seen.join_state = "wait-join"
@@ -89,8 +89,8 @@ def test_a_coordinator_may_let_a_member_wait_that_joins() -> None:
     assert "has not answered" in str(seen.pass_by(int(SILENT) + 2, LEADER))
 
 
-def test_a_fetch_may_be_told_to_wait_for_long() -> None:
-    """By `fetch.wait.max.ms`, for so much longer."""
+def test_a_fetch_may_be_configured_to_wait_for_long() -> None:
+    """`fetch.wait.max.ms` is added to the limit."""
     seen = Statistics(**{"fetch.wait.max.ms": "30000"})
     assert seen.pass_by(int(SILENT) + 29) is None
     assert seen.pass_by(2) is not None
@@ -100,7 +100,7 @@ def test_a_fetch_may_be_told_to_wait_for_long() -> None:
 def test_a_broker_that_hangs(
     one_node: KafkaBroker, join: Join, monkeypatch: pytest.MonkeyPatch, protocol: str, *, paused: bool
 ) -> None:
-    """It is named though its connections stay, also where nothing is fetched; quiet topics alone are no fault."""
+    """It is named although its connections stay open, even if nothing is fetched. Quiet topics alone are no fault."""
     monkeypatch.setattr(client, "SILENT", 3.0)
     kafka = Kafka(one_node.bootstrap, real=True)
     member = join(kafka.settings(group_protocol=protocol), [kafka.topic()])

@@ -1,4 +1,4 @@
-"""What the log and `fault` say of a topic that is written to."""
+"""The log and `fault` of a topic that is written to."""
 
 from collections.abc import Iterator
 from typing import Any, cast
@@ -14,7 +14,7 @@ WAITS, FAILS, WELL = "no acknowledgement; it is waited for", "not stored; it is 
 
 
 class Written:
-    """Records on their way to a broker that does not answer: a test answers, and moves the time."""
+    """Records on their way to a broker that does not answer. The test answers and sets the time."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -28,7 +28,7 @@ class Written:
             self.topic.write(number, b"x", None, [])
 
     def polled(self, *answers: tuple[int, KafkaError | None], seconds: float = 0.0) -> list[str]:
-        """What the log says when these answers come, so much later, and are taken as they are."""
+        """The log lines when these answers arrive after `seconds` and are handled."""
         self.now += seconds
         for number, error in answers:
             self.topic._answered(number, error, cast("Message", None))
@@ -51,8 +51,8 @@ def written() -> Iterator[Written]:
     made.topic.close()
 
 
-def test_silence_is_said_once_and_so_is_its_end(written: Written) -> None:
-    """The client sends again for ever and says nothing, and of the operations topic nothing else tells."""
+def test_an_outage_is_logged_once_and_so_is_its_end(written: Written) -> None:
+    """The client retries for ever and logs nothing, and for the operations topic there is no other sign."""
     written.write(1, 2)
     assert written.polled(seconds=SLOW) == []
     assert written.polled(seconds=0.1) == [WAITS]
@@ -66,8 +66,8 @@ def test_silence_is_said_once_and_so_is_its_end(written: Written) -> None:
     assert written.polled(seconds=SLOW + 0.1) == [WAITS]
 
 
-def test_it_is_well_again_when_nothing_waits_for_long(written: Written) -> None:
-    """The leader of one partition is gone, others answer: that is one outage, however many records get through."""
+def test_an_outage_ends_when_no_record_waits_for_long(written: Written) -> None:
+    """The leader of one partition is gone while others answer: this is one outage, whatever other records succeed."""
     written.write(1)
     assert written.polled(seconds=SLOW + 0.1) == [WAITS]
     for number in (2, 3):
@@ -76,8 +76,8 @@ def test_it_is_well_again_when_nothing_waits_for_long(written: Written) -> None:
     assert written.polled((1, None)) == [WELL]
 
 
-def test_a_failure_is_said_once_with_what_to_do(written: Written) -> None:
-    """After a silence too: it says more than that."""
+def test_a_failure_is_logged_once_with_its_remedy(written: Written) -> None:
+    """After a silence it is logged too, since it has more information."""
     error: Any = KafkaError(KafkaError.NOT_ENOUGH_REPLICAS)
     written.write(1)
     assert written.polled(seconds=SLOW + 0.1) == [WAITS]

@@ -1,4 +1,4 @@
-"""What to change when Kafka refuses this client, by the texts that librdkafka 2.16 gives."""
+"""Remedies when Kafka refuses this client, by the messages of librdkafka 2.16."""
 
 import pytest
 from confluent_kafka import KafkaError
@@ -11,7 +11,7 @@ from tests.docs.documentation import TEXTS
 
 AUTHENTICATION, TRANSPORT, TLS = KafkaError._AUTHENTICATION, KafkaError._TRANSPORT, KafkaError._SSL
 TOKEN = "Failed to acquire SASL OAUTHBEARER token: "
-TEXTS_OF = [  # code, text, the beginning of what to change
+TEXTS_OF = [  # code, text, start of the remedy
     (AUTHENTICATION, "SASL authentication error: Authentication failed: Invalid username", "check KAFKA_SASL_USERNAME"),
     (AUTHENTICATION, f"{TOKEN}error adding trust anchors from file: /etc/pki/tls/certs/x.crt", "set KAFKA_HTTPS_CA"),
     (AUTHENTICATION, f"{TOKEN}SSL certificate OpenSSL verify result: unable to get local", "set KAFKA_HTTPS_CA"),
@@ -26,8 +26,8 @@ TEXTS_OF = [  # code, text, the beginning of what to change
 
 
 @pytest.mark.parametrize(("code", "text", "change"), TEXTS_OF)
-def test_a_refusal_says_what_to_change(code: int, text: str, change: str) -> None:
-    """And the page lists it, word for word."""
+def test_a_refusal_has_a_remedy(code: int, text: str, change: str) -> None:
+    """The documentation lists it, word for word."""
     advice = remedy(KafkaError(code, text))
     assert advice is not None
     assert advice.startswith(change)
@@ -41,17 +41,17 @@ def test_a_refusal_says_what_to_change(code: int, text: str, change: str) -> Non
         KafkaError(TRANSPORT, "Connect to ipv4#127.0.0.1:1 failed: Connection refused"),
         # Brokers refuse to authenticate twice within a second; the client connects again.
         KafkaError(AUTHENTICATION, "mechanism handshake failed: Broker: Request not valid in current SASL state"),
-        KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED),  # of no known topic
+        KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED),  # no topic named
     ],
 )
-def test_other_errors_are_told_as_they_are(error: KafkaError) -> None:
-    """They ask for no change of credentials."""
+def test_other_errors_are_shown_unchanged(error: KafkaError) -> None:
+    """They need no change of credentials."""
     assert remedy(error) is None
     assert explained(error) == error.str()
 
 
 def test_a_missing_right_names_its_topic_or_group() -> None:
-    """The broker's text names none."""
+    """The broker's message names none."""
     topic, group = KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED
     assert remedy(KafkaError(topic), topic="orders") == "allow this service's user Read on the topic orders"
     assert remedy(KafkaError(group), group="webhooks") == "allow this service's user Read on the group webhooks"
@@ -59,8 +59,8 @@ def test_a_missing_right_names_its_topic_or_group() -> None:
     assert remedy(fatal, group="webhooks") == "allow this service's user Read on the group webhooks"
 
 
-def test_a_lost_connection_does_not_hide_why() -> None:
-    """What was refused stays in /readyz until a broker answers."""
+def test_a_lost_connection_does_not_hide_the_refusal() -> None:
+    """The refusal stays in /readyz until a broker answers."""
     reachability = Reachability(KafkaSettings(bootstrap_servers="b:1"))
     reachability.error(KafkaError(AUTHENTICATION, "SASL authentication error"))
     reachability.error(KafkaError(TRANSPORT, "Disconnected"))
@@ -74,8 +74,8 @@ def test_a_lost_connection_does_not_hide_why() -> None:
     assert reachability.detail == "Disconnected"
 
 
-def test_a_group_that_answers_again_is_no_fault() -> None:
-    """Though the member kept its partitions, so that none was assigned."""
+def test_a_group_that_answers_again_clears_the_fault() -> None:
+    """Even if the member kept its partitions and none was assigned."""
     reported = Reported("webhooks")
     group = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED, "FindCoordinator: Group authorization failed")
     reported.error(None, group)
@@ -86,8 +86,8 @@ def test_a_group_that_answers_again_is_no_fault() -> None:
     assert reported.fault is None
 
 
-def test_a_token_server_is_verified_with_the_authorities_for_receivers() -> None:
-    """Librdkafka's own choice is a file that Debian does not have. Who names a file or a text gets that."""
+def test_a_token_server_is_verified_with_the_receivers_authorities() -> None:
+    """Librdkafka's default is a file that Debian does not have. A configured file or text takes precedence."""
     oidc = {"sasl.oauthbearer.method": "OIDC"}
     assert known_properties(oidc)[0] == {**oidc, "https.ca.location": ca_file()}
     named = {**oidc, "https.ca.location": "/etc/hostname"}

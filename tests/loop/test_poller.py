@@ -21,7 +21,7 @@ def poller(request: pytest.FixtureRequest) -> Iterator[Poller]:
 
 
 def test_a_ready_descriptor_calls_its_handler(poller: Poller) -> None:
-    """A handler runs when its descriptor is ready, with what it is ready for, and no longer after `unregister`."""
+    """A handler runs when its descriptor is ready, with the ready events, and not after `unregister`."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         seen: list[int] = []
@@ -40,7 +40,7 @@ def test_a_ready_descriptor_calls_its_handler(poller: Poller) -> None:
 
 
 def test_a_descriptor_closed_before_it_is_unregistered(poller: Poller) -> None:
-    """Libcurl and c-ares close descriptors first and tell later: that is no error, and the number can be used again."""
+    """Libcurl and c-ares close descriptors before they report it. This is no error, and the number can be reused."""
     reader, writer = os.pipe()
     poller.register(reader, READ, lambda _: None)
     os.close(reader)
@@ -57,8 +57,8 @@ def test_a_descriptor_closed_before_it_is_unregistered(poller: Poller) -> None:
         os.close(fd)
 
 
-def test_what_was_ready_is_no_news_of_a_later_descriptor_of_the_same_number(poller: Poller) -> None:
-    """A handler closes what else was found ready and opens another: a connection that is not made must not look so."""
+def test_an_event_of_a_closed_descriptor_does_not_reach_a_later_one_of_its_number(poller: Poller) -> None:
+    """A handler may close a ready descriptor and open another. That connection must not appear connected."""
     quiet, news = os.pipe()
     pipes = [os.pipe() for _ in range(2)]
     seen: list[int] = []
@@ -84,7 +84,7 @@ def test_what_was_ready_is_no_news_of_a_later_descriptor_of_the_same_number(poll
 
 
 def test_post_from_another_thread_wakes_the_loop(poller: Poller) -> None:
-    """A posted callback ends a wait at once and runs on the loop's thread."""
+    """A posted callback ends a wait at once, and runs on the loop's thread."""
     poller.turn(0)
     ran: list[int] = []
     thread = threading.Timer(0.05, lambda: poller.post(lambda: ran.append(threading.get_ident())))
@@ -98,7 +98,7 @@ def test_post_from_another_thread_wakes_the_loop(poller: Poller) -> None:
 
 
 def test_many_posts_are_all_run_in_order(poller: Poller) -> None:
-    """More wake-ups than the wake-up socket holds lose no callback."""
+    """No callback is lost even if there are more wake-ups than the wake-up socket holds."""
     ran: list[int] = []
     poller.turn(0)
 
@@ -114,7 +114,7 @@ def test_many_posts_are_all_run_in_order(poller: Poller) -> None:
 
 
 def test_a_callback_that_posts_does_not_starve_the_sockets(poller: Poller) -> None:
-    """What a posted callback posts runs in the next turn, which does not wait."""
+    """A callback posted by a posted callback runs in the next turn, which does not wait."""
     ran = 0
 
     def again() -> None:
@@ -151,8 +151,8 @@ def test_timers_follow_the_injected_clock() -> None:
     poller.close()
 
 
-def test_an_error_is_raised_when_all_have_run(poller: Poller) -> None:
-    """One callback's bug neither hides nor keeps the others from running."""
+def test_an_exception_is_raised_after_all_callbacks(poller: Poller) -> None:
+    """A bug in one callback is not hidden and does not keep the others from running."""
     ran: list[str] = []
 
     def bug() -> None:
@@ -172,8 +172,8 @@ def test_an_error_is_raised_when_all_have_run(poller: Poller) -> None:
     poller.turn(0)
 
 
-def test_post_after_close_is_lost_without_an_error(poller: Poller) -> None:
-    """A thread that finishes late (a database, c-ares) must not fail because the loop has gone."""
+def test_post_after_close_is_ignored(poller: Poller) -> None:
+    """A thread that finishes late (a database's, c-ares) must not fail because the loop has ended."""
     poller.turn(0)
     poller.close()
     thread = threading.Thread(target=poller.post, args=(lambda: None,))

@@ -1,4 +1,4 @@
-"""The processor's time that expressions may take: usual ones are free, and what is too slow is left out for a while."""
+"""The CPU time that expressions may take: usual ones are not charged, and slow ones are paused for a while."""
 
 import pytest
 from hypothesis import given
@@ -9,7 +9,7 @@ from consumer.matching.budget import ALL, BURST, FREE, LONGEST_PAUSE, MOST_OF_ON
 
 
 class Time:
-    """A clock that is set by hand."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -19,20 +19,20 @@ class Time:
 
 
 def overspend(spent: Budget, subscription: int) -> None:
-    """Evaluations that take as long as one can count for, until it is left out."""
+    """Charge the longest evaluation that counts, until the subscription is paused."""
     while not spent.is_over(subscription):
         spent.charge(subscription, MOST_OF_ONE)
 
 
-def test_a_pause_of_the_process_is_not_the_filter_s() -> None:
-    """The garbage collector may run while a filter is evaluated: one long evaluation is not held against it."""
+def test_a_pause_of_the_process_is_not_charged_to_the_filter() -> None:
+    """The garbage collector may run during an evaluation, so a single long one is charged only in part."""
     spent = Budget(Time(), lambda *_: None)
     spent.charge(7, 10.0)
     assert not spent.is_over(7)
 
 
-def test_what_is_usual_is_free() -> None:
-    """However many there are: a million evaluations of 50 µs charge nothing, for each sends a delivery or saves one."""
+def test_usual_evaluations_are_free() -> None:
+    """A million evaluations of 50 µs are not charged, since each sends a delivery or saves one."""
     over: list[int] = []
     spent = Budget(Time(), lambda subscription, _seconds: over.append(subscription))
     for _ in range(1_000_000):
@@ -41,8 +41,8 @@ def test_what_is_usual_is_free() -> None:
 
 
 @pytest.mark.parametrize("took", [0.001, 0.005, MOST_OF_ONE])
-def test_who_takes_too_much_is_left_out_longer_each_time(took: float) -> None:
-    """After 50 ms at once; it begins anew then, and so does its budget. Others are not asked to pay."""
+def test_a_slow_subscription_is_paused_longer_each_time(took: float) -> None:
+    """The first pause comes after 50 ms of CPU time at once. It then begins anew with a full budget. Others go on."""
     time, over = Time(), list[tuple[int, float]]()
     spent = Budget(time, lambda *left_out: over.append(left_out))
     pauses = [PAUSE, 2 * PAUSE, 4 * PAUSE, 8 * PAUSE, LONGEST_PAUSE, LONGEST_PAUSE]
@@ -60,8 +60,8 @@ def test_who_takes_too_much_is_left_out_longer_each_time(took: float) -> None:
     assert over == [(7, pause) for pause in pauses]
 
 
-def test_who_has_kept_within_its_budget_is_left_out_briefly_again() -> None:
-    """For as long as it was left out."""
+def test_after_a_time_within_its_budget_the_pause_is_short_again() -> None:
+    """That time is as long as the pause was."""
     time, over = Time(), list[tuple[int, float]]()
     spent = Budget(time, lambda *left_out: over.append(left_out))
     for _ in range(3):
@@ -70,8 +70,8 @@ def test_who_has_kept_within_its_budget_is_left_out_briefly_again() -> None:
     assert over == [(7, PAUSE)] * 3
 
 
-def test_a_share_of_the_time_may_be_taken_for_ever() -> None:
-    """A twentieth of a processor: the bucket drains as fast as it is filled."""
+def test_a_share_of_the_cpu_may_be_taken_for_ever() -> None:
+    """It is a twentieth of a CPU, where the bucket drains as fast as it fills."""
     time, over = Time(), list[int]()
     spent = Budget(time, lambda subscription, _seconds: over.append(subscription))
     for _ in range(10_000):
@@ -80,11 +80,11 @@ def test_a_share_of_the_time_may_be_taken_for_ever() -> None:
     assert over == []
 
 
-def test_of_many_that_are_slow_the_slowest_is_left_out() -> None:
-    """Each keeps within its own budget, and all together take more than a fifth of a processor."""
+def test_of_many_slow_subscriptions_the_slowest_is_paused() -> None:
+    """Each is within its own budget, but together they take more than a fifth of a CPU."""
     time, over = Time(), list[int]()
     spent = Budget(time, lambda subscription, _seconds: over.append(subscription))
-    rates = {number: 0.01 * number for number in range(1, 10)}  # 0.45 s in a second
+    rates = {number: 0.01 * number for number in range(1, 10)}  # 0.45 s per second
     for _ in range(3000):
         for number, rate in rates.items():
             if not spent.is_over(number):
@@ -96,8 +96,8 @@ def test_of_many_that_are_slow_the_slowest_is_left_out() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 30), st.floats(0, 0.02), st.floats(0, 0.1)), max_size=300))
-def test_never_more_than_all_may_take(charges: list[tuple[int, float, float]]) -> None:
-    """Whatever comes: what was charged to those that are not left out is within the budget of all, and of each."""
+def test_charges_never_exceed_the_budgets(charges: list[tuple[int, float, float]]) -> None:
+    """The charges of subscriptions that are not paused are within the budget of each and of all."""
     time = Time()
     start = time.now
     spent = Budget(time, lambda *_: None)
@@ -115,8 +115,8 @@ def test_never_more_than_all_may_take(charges: list[tuple[int, float, float]]) -
     assert sum(charged.values()) <= ALL * (BURST + time_passed) + 1e-9
 
 
-def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Buckets that have drained make room."""
+def test_the_number_of_buckets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drained buckets make room."""
     monkeypatch.setattr(budget, "MOST", 10)
     time = Time()
     spent = Budget(time, lambda *_: None)

@@ -1,4 +1,4 @@
-"""The look-up of subscriptions, and the cache in front of it."""
+"""The look-up of subscriptions and its cache."""
 
 import gc
 import time
@@ -41,7 +41,7 @@ def add_secret(
 
 
 def key(event_type: str) -> Key:
-    """Of an event without a tenant."""
+    """The key of an event without a tenant."""
     return event_type, None
 
 
@@ -52,21 +52,21 @@ def find(
     broken: SubscriptionProblems | None = None,
     now: float = 1000.0,
 ) -> dict[str, tuple[Endpoint, ...]]:
-    """Of events without a tenant, by type."""
+    """The subscriptions of events without a tenant, by type."""
     keys = [key(each) for each in types]
     found = find_endpoints(engine, keys, DEFAULT, (vault or Vault()).decrypt, broken=broken, clock=lambda: now)
     return {event_type: found[event_type, None] for event_type in types}
 
 
-def test_plain_sql_makes_a_subscription_that_is_found(engine: Engine) -> None:
-    """A url and an event type alone are enough; it is signed with the default secrets."""
+def test_a_subscription_added_by_plain_sql_is_found(engine: Engine) -> None:
+    """A URL and an event type are enough. It is signed with the default secrets."""
     with engine.begin() as connection:
         connection.exec_driver_sql(f"INSERT INTO webhook_subscriptions (url, event_type) VALUES ('{URL}', 't')")  # noqa: S608 (a constant)
     assert find(engine, "t") == {"t": (Endpoint(1, URL, DEFAULT),)}
 
 
-def test_every_type_asked_for_is_answered_exactly(engine: Engine) -> None:
-    """By id within a type; a type nobody wants has none; case and prefixes count; disabled ones match nothing."""
+def test_each_type_gets_exactly_its_subscriptions(engine: Engine) -> None:
+    """By id within a type. An unwanted type has none; case and prefixes count; disabled ones match no type."""
     ids = [repository.add(engine, URL, event_type) for event_type in ("a", "b", "a", "A", "ab")]
     disabled = repository.add(engine, URL, "a")
     with engine.begin() as connection:
@@ -80,7 +80,7 @@ def test_every_type_asked_for_is_answered_exactly(engine: Engine) -> None:
 
 
 def test_a_thousand_types_are_one_statement(engine: Engine) -> None:
-    """A batch of records costs one round trip, however many types are in it."""
+    """A batch of records costs one round trip, however many types it has."""
     wanted = repository.add(engine, URL, "type.999")
     sent: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *arguments: sent.append(arguments[2]))
@@ -91,7 +91,7 @@ def test_a_thousand_types_are_one_statement(engine: Engine) -> None:
 
 
 def test_one_statement_finds_patterns_and_tenants(engine: Engine) -> None:
-    """Each subscription once for each key that it is for, by id, whatever it has written to get it."""
+    """Each key has each of its subscriptions once, by id, whatever patterns and tenants these use."""
     written = [
         ("order.created", "*"),
         ("order.*", "acme"),
@@ -129,10 +129,8 @@ TENANTS = st.sampled_from(["*", "t", "T", "u", "té", "t t"])
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(rows=st.lists(st.tuples(NAMES, TENANTS), max_size=30), keys=st.sets(st.tuples(NAMES, TENANTS | st.none())))
-def test_a_row_goes_to_the_keys_that_it_is_for(
-    sqlite_engine: Engine, rows: list[tuple[str, str]], keys: set[Key]
-) -> None:
-    """And to no other: by pattern, and by tenant to the letter. By id, none twice."""
+def test_a_row_matches_exactly_its_keys(sqlite_engine: Engine, rows: list[tuple[str, str]], keys: set[Key]) -> None:
+    """It matches by pattern and by exact tenant, and no other key. The result is by id, without duplicates."""
     with sqlite_engine.begin() as connection:
         connection.execute(delete(Subscription))
         ids = [
@@ -150,8 +148,8 @@ def test_a_row_goes_to_the_keys_that_it_is_for(
         ]
 
 
-def test_what_several_keys_share_is_kept_once(engine: Engine) -> None:
-    """The endpoint of a pattern is one object for all types, later ones too, until it changes; nobody else keeps it."""
+def test_endpoints_shared_by_several_keys_are_kept_once(engine: Engine) -> None:
+    """A pattern's endpoint is one object for all types, later ones too, until it changes. The cache holds it weakly."""
     repository.add(engine, URL, "*")
     repository.add(engine, URL, "a")
     known = EndpointCache()
@@ -173,8 +171,8 @@ def test_what_several_keys_share_is_kept_once(engine: Engine) -> None:
     assert len(known) == 0
 
 
-def test_what_is_known_is_as_it_would_be_read(engine: Engine) -> None:
-    """A change of the row, a new secret, a secret that expires and a fault are all seen; faults stay reported."""
+def test_a_cached_endpoint_equals_one_that_is_read(engine: Engine) -> None:
+    """A changed row, a new secret, an expired secret and a fault are all seen. Faults stay reported."""
     plain, rotating = repository.add(engine, URL, "t"), repository.add(engine, URL, "t")
     add_secret(engine, rotating, "old", created=1, expires=1001)
     add_secret(engine, rotating, "new", created=2)
@@ -212,8 +210,10 @@ def test_what_is_known_is_as_it_would_be_read(engine: Engine) -> None:
         ("topics", "a b", False),
     ],
 )
-def test_what_cannot_be_told(engine: Engine, column: str, value: str, *, matches: bool) -> None:
-    """A filter that cannot be read costs no event: it is asked later. Topics let none through; others get theirs."""
+def test_an_unreadable_filter_matches_and_unreadable_topics_do_not(
+    engine: Engine, column: str, value: str, *, matches: bool
+) -> None:
+    """An unreadable filter costs no event: its events are stored and filtered later. Others get their events."""
     good, bad = repository.add(engine, URL, "t"), repository.add(engine, URL, "*")
     with engine.begin() as connection:
         connection.execute(update(Subscription).where(Subscription.id == bad).values({column: value}))
@@ -233,15 +233,15 @@ def test_what_cannot_be_told(engine: Engine, column: str, value: str, *, matches
     assert len(broken) == 1
 
 
-def test_an_event_type_that_cannot_be_one_matches_nothing(engine: Engine) -> None:
-    """Plain SQL may write any: it is no pattern, and no type that reads so gets there."""
+def test_an_invalid_event_type_matches_nothing(engine: Engine) -> None:
+    """Plain SQL may write any text. It is not used as a pattern, and an event type with this text does not match."""
     with engine.begin() as connection:
         connection.execute(insert(Subscription), [{"url": URL, "event_type": each} for each in ("a.*.b", "a*", "**")])
     assert find(engine, "a.x.b", "a.*.b", "a*", "ab", "**") == dict.fromkeys(["a.x.b", "a.*.b", "a*", "ab", "**"], ())
 
 
-def test_own_secrets_sign_newest_first_until_they_expire(engine: Engine) -> None:
-    """During a rotation both sign, the newest first; the default does not."""
+def test_own_secrets_sign_until_they_expire_newest_first(engine: Engine) -> None:
+    """During a rotation both secrets sign. The default secret does not."""
     subscription = repository.add(engine, URL, "t")
     add_secret(engine, subscription, "old", created=1, expires=1001)
     add_secret(engine, subscription, "new", created=2)
@@ -260,7 +260,7 @@ def test_own_secrets_sign_newest_first_until_they_expire(engine: Engine) -> None
 def test_a_broken_secret_leaves_its_subscription_unsigned(
     engine: Engine, secret: str, expires: float | None, reason: str
 ) -> None:
-    """It is never signed with another secret, others of its type are found, and it is logged once, not each second."""
+    """It is never signed with another secret. Others of its type are found. It is logged once, not each second."""
     good, bad = repository.add(engine, URL, "t"), repository.add(engine, URL, "t")
     add_secret(engine, bad, secret, expires=expires)
     broken, vault = SubscriptionProblems(), Vault(Fernet.generate_key().decode())
@@ -280,7 +280,7 @@ def test_a_broken_secret_leaves_its_subscription_unsigned(
     assert len(broken) == 0
 
 
-def test_an_encrypted_secret_without_a_key(engine: Engine) -> None:
+def test_an_encrypted_secret_without_the_encryption_key(engine: Engine) -> None:
     """The reason names the setting."""
     subscription = repository.add(engine, URL, "t", "own", vault=Vault(Fernet.generate_key().decode()))
     with capture_logs() as logs:
@@ -288,8 +288,8 @@ def test_an_encrypted_secret_without_a_key(engine: Engine) -> None:
     assert (logs[0]["subscription"], "WEBHOOK_ENCRYPTION_KEY is not set" in logs[0]["reason"]) == (subscription, True)
 
 
-def test_settings_that_cannot_be_read_are_as_if_not_there(engine: Engine) -> None:
-    """Plain SQL may write anything: the deployment's are used, the rest is heeded, and it is logged once."""
+def test_unreadable_options_are_ignored(engine: Engine) -> None:
+    """Plain SQL may write any text. The deployment's values apply, other options stay, and it is logged once."""
     added = repository.add(engine, URL, "t", ordering="key", max_in_flight=2, retry_schedule="1s")
     broken = SubscriptionProblems()
     with engine.begin() as connection:
@@ -308,8 +308,8 @@ def test_settings_that_cannot_be_read_are_as_if_not_there(engine: Engine) -> Non
     assert all(reason.endswith("; the default is used") for reason in (first, second))
 
 
-def test_two_faults_are_told_apart(engine: Engine) -> None:
-    """A secret that cannot be used and a schedule that cannot be read are two reports, each with its consequence."""
+def test_two_faults_are_reported_separately(engine: Engine) -> None:
+    """An unusable secret and an unreadable schedule are two reports, each with its consequence."""
     subscription = repository.add(engine, URL, "t", retry_schedule="1s")
     add_secret(engine, subscription, "spent", expires=1.0)
     with engine.begin() as connection:
@@ -322,8 +322,8 @@ def test_two_faults_are_told_apart(engine: Engine) -> None:
     ]
 
 
-def test_since_when_it_fails_is_known(engine: Engine) -> None:
-    """As unix seconds."""
+def test_the_start_of_a_failure_is_known(engine: Engine) -> None:
+    """It is in unix seconds."""
     repository.add(engine, URL, "t")
     with engine.begin() as connection:
         connection.execute(update(Subscription).values(failing_since=datetime.fromtimestamp(123.25, UTC)))
@@ -331,16 +331,16 @@ def test_since_when_it_fails_is_known(engine: Engine) -> None:
 
 
 def test_keys_can_be_rotated(engine: Engine) -> None:
-    """A secret stored under the old encryption key is read while both keys are given."""
+    """A secret encrypted with the old key can be read while both keys are set."""
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
     repository.add(engine, URL, "t", "own", vault=Vault(old))
     assert find(engine, "t", vault=Vault(f"{new} {old}"))["t"][0].secrets == (b"own",)
 
 
-def test_many_subscriptions_are_found_quickly(sqlite_engine: Engine) -> None:
-    """100,000 subscriptions over 1,000 types: a look-up of ten types uses the index (2 ms; a scan takes 40).
+def test_many_subscriptions_are_looked_up_quickly(sqlite_engine: Engine) -> None:
+    """With 100,000 subscriptions and 1,000 types, a look-up of ten types uses the index (2 ms; a scan takes 40).
 
-    On SQLite alone: an emulator's speed says nothing.
+    Only on SQLite, since the emulator's speed shows nothing.
     """
     engine = sqlite_engine
     with engine.begin() as connection:
@@ -394,7 +394,7 @@ def endpoints(*ids: int) -> tuple[Endpoint, ...]:
 
 
 def test_a_type_is_looked_up_once_and_kept(database: Database) -> None:
-    """Unknown at first; wanted twice, asked once; answered from memory while it is young."""
+    """It is unknown at first. Wanted twice, it is requested once. Until it expires, the cache answers."""
     database.content["t"] = endpoints(1)
     catalog = database.catalog(1.0)
     assert catalog.match(key("t")) is None
@@ -407,8 +407,8 @@ def test_a_type_is_looked_up_once_and_kept(database: Database) -> None:
     assert database.asked[0] == (key("t"),)
 
 
-def test_types_wanted_meanwhile_are_asked_together(database: Database) -> None:
-    """One statement is under way at a time; the next one, a moment after its begin, takes all that gathered."""
+def test_types_wanted_during_a_look_up_are_requested_together(database: Database) -> None:
+    """One statement is under way at a time. The next one, a moment after its begin, has all types wanted meanwhile."""
     catalog = database.catalog(1.0)
     catalog.want([key("a")])
     catalog.want([key("b")])
@@ -419,8 +419,8 @@ def test_types_wanted_meanwhile_are_asked_together(database: Database) -> None:
     assert database.asked == [(key("a"),), (key("b"), key("c"))]
 
 
-def test_an_answer_outlives_its_time_by_nothing(database: Database) -> None:
-    """A record that arrived later than `ttl` after the question is not answered from it."""
+def test_an_answer_is_not_used_beyond_its_time(database: Database) -> None:
+    """It does not serve a record that arrived more than `ttl` after the request."""
     catalog = database.catalog(1.0)
     catalog.want([key("t")])
     database.answer()
@@ -429,8 +429,8 @@ def test_an_answer_outlives_its_time_by_nothing(database: Database) -> None:
 
 
 @pytest.mark.parametrize("ttl", [0.0, 1.0])
-def test_those_who_waited_are_answered_however_long_it_took(database: Database, ttl: float) -> None:
-    """A slow database (10 s) answers the records that came before the question, also without a cache."""
+def test_waiting_records_are_answered_however_long_it_takes(database: Database, ttl: float) -> None:
+    """A slow database (10 s) answers the records that came before the request, even without a cache."""
     catalog = database.catalog(ttl)
     catalog.want([key("t")])
     database.now += 10
@@ -440,7 +440,7 @@ def test_those_who_waited_are_answered_however_long_it_took(database: Database, 
 
 
 def test_a_steady_flow_never_waits(database: Database) -> None:
-    """Past half of its time an answer is asked for again while the old one serves."""
+    """Half-way to its end an answer is requested again, while the old one is still used."""
     catalog = database.catalog(1.0)
     catalog.want([key("t")])
     database.answer()
@@ -452,8 +452,8 @@ def test_a_steady_flow_never_waits(database: Database) -> None:
     assert 15 <= len(database.asked) <= 21
 
 
-def test_the_same_answer_is_the_same_objects(database: Database) -> None:
-    """What was prepared for an endpoint is found by identity after a refresh that changed nothing."""
+def test_an_unchanged_answer_has_the_same_objects(database: Database) -> None:
+    """The request prepared for an endpoint is found by identity after a refresh without changes."""
     catalog = database.catalog(1.0)
     database.content["t"] = endpoints(1, 2)
     catalog.want([key("t")])
@@ -471,8 +471,8 @@ def test_the_same_answer_is_the_same_objects(database: Database) -> None:
     assert catalog.match(key("t")) == endpoints(2)
 
 
-def test_a_failure_is_named_and_asked_again_with_back_off(database: Database) -> None:
-    """The fault is for /readyz and logged once; nobody is asked before the back-off is over; a success ends both."""
+def test_a_failure_is_reported_and_retried_with_back_off(database: Database) -> None:
+    """The fault is for /readyz and logged once. No statement is sent during the back-off. A success ends both."""
     catalog = database.catalog(1.0)
     waits = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
     with capture_logs() as logs:
@@ -492,8 +492,8 @@ def test_a_failure_is_named_and_asked_again_with_back_off(database: Database) ->
     assert catalog.match(key("t"), arrived=database.now) == ()
 
 
-def test_after_a_failure_one_statement_asks_for_all(database: Database) -> None:
-    """A thousand types that waited out an outage are not a thousand statements one after the other."""
+def test_after_a_failure_one_statement_requests_all_types(database: Database) -> None:
+    """A thousand types that waited during an outage do not cause a thousand statements in sequence."""
     catalog = database.catalog(1.0)
     catalog.want([key("a")])
     catalog.want([key("b")])
@@ -505,7 +505,7 @@ def test_after_a_failure_one_statement_asks_for_all(database: Database) -> None:
 
 
 def test_memory_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In endpoints, not in types: what was asked for longest ago leaves; what was just asked for is there, if large."""
+    """It is counted in endpoints, not types. The least recently requested type leaves. A large new one is kept."""
     monkeypatch.setattr("consumer.matching.catalog.MOST_KEPT", 12)
     catalog = database.catalog(1000.0)
     for number in range(10):
@@ -533,8 +533,8 @@ def test_memory_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) 
     st.floats(0, 5),
     st.lists(st.tuples(st.sampled_from(["wait", "change", "arrive", "answer", "fail"]), st.floats(0, 3)), max_size=40),
 )
-def test_what_was_committed_before_counts(ttl: float, steps: Sequence[tuple[str, float]]) -> None:
-    """However changes, records and slow answers interleave: a record sees what was committed `ttl` before it came."""
+def test_earlier_commits_are_seen(ttl: float, steps: Sequence[tuple[str, float]]) -> None:
+    """However changes, records and slow answers interleave, a record sees all commits up to `ttl` before it came."""
     database = Database()
     catalog = database.catalog(ttl)
     history: list[tuple[float, tuple[Endpoint, ...]]] = [(0.0, ())]

@@ -1,4 +1,4 @@
-"""What the deployment asks of subscriptions: where they may be sent to, a secret of their own, a permission."""
+"""The deployment's rules for subscriptions: permitted addresses, a secret of their own, verification."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -39,21 +39,21 @@ def resolve(names: Iterable[str], _seconds: float) -> dict[str, Resolution]:
 
 
 def found(engine: Engine, rules: Rules, broken: SubscriptionProblems) -> dict[int, str | None]:
-    """The fault of each subscription to `t`, as events meet it."""
+    """The fault of each subscription to `t`, as events see it."""
     endpoints = find_endpoints(engine, [("t", None)], DEFAULT, in_the_clear, rules=rules, broken=broken)
     return {each.subscription_id: each.fault for each in endpoints["t", None]}
 
 
-def test_nothing_is_refused_where_a_proxy_decides() -> None:
-    """It enforces a rule of its own, and resolves names where it is."""
+def test_with_a_proxy_no_address_is_refused() -> None:
+    """The proxy enforces its own rule and resolves names in its network."""
     settings = RuleSettings.model_validate({"WEBHOOK_PROXY": "http://proxy:3128"})
     assert policy_of(settings) is None
     for rules in (rules_of(settings), resolving_rules_of(settings, resolve)):
         assert rules.refusal(PRIVATE) is None
 
 
-def test_what_is_refused_is_stored_for(engine: Engine) -> None:
-    """New events and stored ones meet one fault, which names the setting, and it is logged once for each."""
+def test_events_for_a_refused_address_are_stored(engine: Engine) -> None:
+    """New events and stored ones have the same fault. It names the setting and is logged once per subscription."""
     numbers = [repository.add(engine, url, "t") for url in (PUBLIC, PRIVATE, ALLOWED)]
     rules, broken = rules_of(ALLOW_SOME), SubscriptionProblems()
     with capture_logs() as logs:
@@ -72,8 +72,8 @@ def test_what_is_refused_is_stored_for(engine: Engine) -> None:
     assert found(engine, rules_of(RuleSettings()), broken)[numbers[2]] is not None
 
 
-def test_a_secret_of_its_own_can_be_required(engine: Engine) -> None:
-    """Without one what it gets is stored; an expired one says that it has expired, and other kinds sign nothing."""
+def test_an_own_secret_can_be_required(engine: Engine) -> None:
+    """Without one its events are stored. An expired secret is reported as such. Other kinds of secrets do not sign."""
     shared = repository.add(engine, PUBLIC, "t", secrets=[("bearer", "token")])
     own = repository.add(engine, PUBLIC, "t", "a secret of its own that is long enough")
     rules = rules_of(REQUIRED)
@@ -89,11 +89,11 @@ def test_a_secret_of_its_own_can_be_required(engine: Engine) -> None:
     assert len(first.problems) == 1
 
 
-def test_a_verification_can_be_required(engine: Engine) -> None:
-    """Until the URL has answered, new events are stored and stored ones stay; a changed URL has to answer again."""
+def test_verification_can_be_required(engine: Engine) -> None:
+    """Until the URL has answered, new events are stored and stored ones stay. A changed URL must answer again."""
     settings = {"WEBHOOK_REQUIRE_VERIFICATION": "true", "WEBHOOK_ORIGIN": "Events.example.com"}
     rules = rules_of(RuleSettings.model_validate(settings))
-    numbers = [repository.add(engine, PUBLIC, "t", rules=rules) for _ in range(3)]  # nobody is refused here
+    numbers = [repository.add(engine, PUBLIC, "t", rules=rules) for _ in range(3)]  # these rules allow all three
     with engine.begin() as connection:
         for number, url in zip(numbers, [None, PUBLIC, f"{PUBLIC}/old"], strict=True):
             change = update(Subscription).where(Subscription.id == number)
@@ -121,10 +121,10 @@ def test_a_verification_can_be_required(engine: Engine) -> None:
     ],
 )
 @pytest.mark.parametrize("own", [False, True])
-def test_who_signs_as_others_do_and_should_not_is_told(
+def test_a_shared_secret_that_should_not_be_shared_is_reported(
     engine: Engine, options: dict[str, Any], why: str | None, *, own: bool
 ) -> None:
-    """It is a warning and no fault: workers send, and log nothing."""
+    """It is a warning and no fault: workers send its events and log nothing."""
     secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" if own else None
     added = repository.add(engine, PUBLIC, "t", secret, **options)
     item = repository.get(engine, added)
@@ -143,8 +143,8 @@ def test_who_signs_as_others_do_and_should_not_is_told(
     assert (endpoint.fault, logs) == (None, [])
 
 
-def test_what_breaks_a_rule_is_refused(engine: Engine) -> None:
-    """By `add` and by `edit`, before anything is written; an edit is judged by its result."""
+def test_a_violation_of_a_rule_is_refused(engine: Engine) -> None:
+    """`add` and `edit` refuse it before anything is written. An edit is judged by its result."""
     with pytest.raises(InvalidSubscription, match=r"url: 10\.0\.0\.1 is not a public .* WEBHOOK_ALLOW_NETWORKS"):
         repository.add(engine, PRIVATE, "t", rules=rules_of(ALLOW_SOME))
     with pytest.raises(InvalidSubscription, match=r"secret: .* WEBHOOK_REQUIRE_OWN_SECRET"):
@@ -168,7 +168,7 @@ def test_what_breaks_a_rule_is_refused(engine: Engine) -> None:
 
 
 def test_names_are_judged_by_all_of_their_addresses() -> None:
-    """One that may be sent to is enough, as for the sender; a name without an address is refused by nobody."""
+    """One permitted address is enough, as for the sender. A name without addresses is not refused."""
     urls = [f"https://{name}/hooks" for name in NAMES]
     judged = judge_names(EgressPolicy(), [*urls, PRIVATE], resolve)
     public, private, both, nowhere = (judged[url] for url in urls)
@@ -181,8 +181,8 @@ def test_names_are_judged_by_all_of_their_addresses() -> None:
     assert "WEBHOOK_ALLOW_HTTP" in (plain["http://public.example"].refused or "")
 
 
-def test_who_can_wait_refuses_by_name_too() -> None:
-    """By the url first; a name that has no address yet is taken, and the log says so."""
+def test_add_may_also_check_the_name() -> None:
+    """The URL is checked first. A name without an address is accepted, and the log says so."""
     rules = resolving_rules_of(RuleSettings(), resolve)
     with capture_logs() as logs:
         assert "WEBHOOK_ALLOW_NETWORKS" in (rules.refusal(PRIVATE) or "")
@@ -197,8 +197,8 @@ def test_who_can_wait_refuses_by_name_too() -> None:
     )
 
 
-def test_names_are_really_resolved() -> None:
-    """By the system's configuration, all at once."""
+def test_names_are_resolved_by_the_system() -> None:
+    """They are resolved with its configuration, all at once."""
     judged = judge_names(EgressPolicy(), ["https://localhost/", "https://localhost:8443/x", "https://nowhere.invalid/"])
     first, second, third = judged.values()
     assert first == second

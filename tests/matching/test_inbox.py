@@ -1,4 +1,4 @@
-"""Events wait in order until their subscriptions are known, and go without those deliveries that are stored."""
+"""Events wait in order for their subscriptions, and leave without the deliveries that are already stored."""
 
 from collections.abc import Callable
 from itertools import count
@@ -18,7 +18,7 @@ HERE, THERE = ("t", 0), ("t", 1)
 
 
 class Lookups:
-    """A catalog whose look-ups are answered when the test says so. Two subscriptions for each type but `nobody`."""
+    """A catalog whose look-ups are answered when the test says so. Each type but `nobody` has two subscriptions."""
 
     def __init__(self, ttl: float = 1.0) -> None:
         self.now = 0.0
@@ -29,13 +29,13 @@ class Lookups:
         self.wanted: list[tuple[tuple[str, int], int]] = []
 
     def put(self, offset: int, event_type: str = "a", place: tuple[str, int] = HERE, body: bytes = b"{}") -> None:
-        """An event that arrives now."""
+        """Put an event that arrives now."""
         record = RecordId(*place, offset, 5000 + offset)
         event = Event(record, event_type, f"msg_{offset}", body, "application/json", None, None)
         self.inbox.put(event, self.settled.append, self.now)
 
     def answer(self) -> None:
-        """The oldest look-up comes back."""
+        """Answer the oldest look-up."""
         keys, done = self.asked.pop(0)
         both = Endpoint(1, URL, (b"k",)), Endpoint(2, URL, (b"k",))
         done({key: () if key[0] == "nobody" else both for key in keys})
@@ -48,8 +48,8 @@ class Lookups:
         ]
 
 
-def test_events_come_out_as_they_came() -> None:
-    """In one order over all partitions and types, each with whom it goes to; nobody is an answer too."""
+def test_events_come_out_in_order() -> None:
+    """They keep one order over all partitions and types, each with its subscriptions, possibly none."""
     desk = Lookups()
     desk.inbox.stored(HERE, set())
     desk.inbox.stored(THERE, set())
@@ -63,8 +63,8 @@ def test_events_come_out_as_they_came() -> None:
     assert not desk.inbox
 
 
-def test_an_event_carries_what_settles_it() -> None:
-    """The function that came with it, for its own partition's tracker."""
+def test_an_event_carries_its_settle_function() -> None:
+    """It is the function that was put with it, for its partition's tracker."""
     desk = Lookups()
     desk.inbox.stored(HERE, set())
     desk.put(7)
@@ -76,8 +76,8 @@ def test_an_event_carries_what_settles_it() -> None:
     assert desk.settled == [7]
 
 
-def test_a_type_that_is_not_known_is_asked_for_and_waited_for() -> None:
-    """Also those behind it wait: order holds within a partition. What is known too long is asked for again."""
+def test_an_unknown_type_is_requested_and_waited_for() -> None:
+    """Later events wait too, since order holds within a partition. An expired type is requested again."""
     desk = Lookups()
     desk.inbox.stored(HERE, set())
     desk.put(0, "a")
@@ -96,8 +96,8 @@ def test_a_type_that_is_not_known_is_asked_for_and_waited_for() -> None:
     assert [keys for keys, _ in desk.asked] == [(("a", None),)]
 
 
-def test_an_answer_counts_for_events_that_came_before_it() -> None:
-    """However long the look-up takes, and without a cache: no event is looked up for twice."""
+def test_an_answer_applies_to_events_that_came_before_it() -> None:
+    """However long the look-up takes, and without a cache, no event is looked up twice."""
     desk = Lookups(ttl=0)
     desk.inbox.stored(HERE, set())
     desk.put(0)
@@ -108,8 +108,8 @@ def test_an_answer_counts_for_events_that_came_before_it() -> None:
     assert desk.asked == []
 
 
-def test_no_event_is_taken_of_a_partition_that_is_not_loaded() -> None:
-    """None should come: sent without a look at what is stored, it might be sent twice, and before its turn."""
+def test_an_event_of_a_partition_that_is_not_loaded_is_an_error() -> None:
+    """Sent without knowledge of the stored deliveries, it might be sent twice or out of order."""
     desk = Lookups()
     with pytest.raises(KeyError):
         desk.put(0)
@@ -120,8 +120,8 @@ def test_no_event_is_taken_of_a_partition_that_is_not_loaded() -> None:
     assert desk.inbox.room == MOST_EVENTS
 
 
-def test_what_is_stored_is_left_out_of_exactly_its_record() -> None:
-    """Offset, timestamp and subscription must all agree: a topic made anew starts its offsets again."""
+def test_a_stored_delivery_is_left_out_of_exactly_its_record() -> None:
+    """Offset, timestamp and subscription must all be equal, since a recreated topic starts its offsets again."""
     desk = Lookups()
     desk.inbox.stored(HERE, {(0, 5000, 1), (1, 4999, 1), (2, 5002, 1), (2, 5002, 2), (3, 5003, 9)})
     desk.inbox.stored(THERE, set())
@@ -133,8 +133,8 @@ def test_what_is_stored_is_left_out_of_exactly_its_record() -> None:
     assert desk.out() == [(0, [2]), (1, [1, 2]), (2, []), (3, [1, 2]), (0, [1, 2])]
 
 
-def test_what_is_stored_further_up_is_asked_for_when_an_event_comes_to_it() -> None:
-    """Once for each part. Until it is known, that partition's events stand aside, and those of others go."""
+def test_stored_deliveries_at_higher_offsets_are_requested_when_an_event_needs_them() -> None:
+    """Once for each part. Until the answer, that partition's events stand aside and those of others go."""
     desk = Lookups()
     desk.inbox.stored(THERE, set())
     desk.inbox.stored(HERE, {(1, 5001, 1)}, 2)
@@ -155,8 +155,8 @@ def test_what_is_stored_further_up_is_asked_for_when_an_event_comes_to_it() -> N
     assert (desk.out(), len(desk.wanted), bool(desk.inbox)) == ([(10, [1, 2])], 2, False)
 
 
-def test_what_is_stored_of_events_that_wait_is_kept() -> None:
-    """Also when more is known before they go out: they would be sent again."""
+def test_stored_deliveries_of_waiting_events_are_kept() -> None:
+    """Also when a further part is loaded before they go: otherwise they would be sent again."""
     desk = Lookups()
     desk.inbox.stored(HERE, {(0, 5000, 1), (1, 5001, 1)}, 2)
     for offset in (0, 1, 2):
@@ -168,7 +168,7 @@ def test_what_is_stored_of_events_that_wait_is_kept() -> None:
 
 
 def test_events_that_stand_aside_leave_with_their_partition() -> None:
-    """And take up room until then."""
+    """They take up room until then."""
     desk = Lookups()
     desk.inbox.stored(HERE, set(), 2)
     desk.inbox.stored(THERE, set())
@@ -184,8 +184,8 @@ def test_events_that_stand_aside_leave_with_their_partition() -> None:
     )
 
 
-def test_what_is_stored_is_forgotten_once_it_is_passed() -> None:
-    """An event above it is not compared with it, nor kept for it: ten thousand subscriptions are 1.5 ms each time."""
+def test_stored_deliveries_are_forgotten_once_passed() -> None:
+    """Later events are not compared with them. With ten thousand subscriptions each comparison would take 1.5 ms."""
     desk = Lookups()
     desk.inbox.stored(HERE, {(1, 5001, 1), (2, 5002, 2)})
     desk.catalog.want([("a", None)])
@@ -203,7 +203,7 @@ def test_what_is_stored_is_forgotten_once_it_is_passed() -> None:
 
 
 def test_room_is_bounded_in_events_and_in_bytes() -> None:
-    """Taken out, there is room again."""
+    """When events are taken out, there is room again."""
     desk = Lookups()
     desk.inbox.stored(HERE, set())
     assert desk.inbox.room == MOST_EVENTS
@@ -224,8 +224,8 @@ def test_room_is_bounded_in_events_and_in_bytes() -> None:
     assert desk.inbox.room == MOST_EVENTS - 3
 
 
-def test_a_partition_that_leaves_takes_its_events_with_it() -> None:
-    """Its next owner reads them again; others stay in order; assigned again, it has to be loaded again."""
+def test_a_leaving_partition_takes_its_events_along() -> None:
+    """Its next owner reads them again. Others stay in order. Assigned again, the partition must be loaded again."""
     desk = Lookups()
     desk.inbox.stored(HERE, {(9, 9, 9)})
     desk.inbox.stored(THERE, set())
@@ -246,13 +246,13 @@ PLACES = st.sampled_from([HERE, THERE])
 
 
 class InboxMachine(RuleBasedStateMachine):
-    """Random arrivals, look-ups, assignments and losses against a plain list of what was put in and not discarded."""
+    """Random arrivals, look-ups, assignments and losses, compared with a plain list of the events not discarded."""
 
     def __init__(self) -> None:
         super().__init__()
         self.desk = Lookups()
         self.waiting: list[tuple[int, tuple[str, int], str]] = []
-        self.known: dict[tuple[str, int], float] = {}  # to which offset it is known what is stored
+        self.known: dict[tuple[str, int], float] = {}  # up to this offset the stored deliveries are known
         self.offsets = count()
 
     @rule(place=PLACES, event_type=st.sampled_from(["a", "b", "nobody"]), ahead=st.none() | st.integers(0, 4))
@@ -313,7 +313,7 @@ class InboxMachine(RuleBasedStateMachine):
         """In the end each event comes out, once and in order."""
         while self.desk.wanted:
             self.load_more(None)
-        for _ in range(4):  # three types, each asked for when its first event is next
+        for _ in range(4):  # there are three types, each requested when its first event is next
             self.take_out()
             if self.desk.asked:
                 self.answer()

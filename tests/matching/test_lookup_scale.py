@@ -1,4 +1,4 @@
-"""What look-ups cost a database at full load: bounded by the cache, not by events, types or subscriptions."""
+"""The cost of look-ups at full load: bounded by the cache, not by the number of events, types or subscriptions."""
 
 from collections.abc import Callable, Iterator
 from itertools import cycle
@@ -17,14 +17,14 @@ from tests.ledger.rows_kit import plans
 
 HERE = ("t", 0)
 TTL = 1.0
-TURN = 0.001  # seconds of a turn of the loop
-A_TURN = 20  # events of it: 20,000 a second, more than a worker sends
-SLOW = 3  # turns that an answer takes
+TURN = 0.001  # seconds of a turn
+A_TURN = 20  # events in a turn: 20,000 a second, more than a worker sends
+SLOW = 3  # turns until an answer comes
 URL = "https://example.com/hook"
 
 
 class Flow:
-    """Events pass the inbox and the catalog as a worker drives them; the statements are real, the clock is not."""
+    """Events pass inbox and catalog as in a worker. The statements are real, the clock is simulated."""
 
     def __init__(self, engine: Engine, types: Iterator[str]) -> None:
         self.now = 100.0
@@ -68,7 +68,7 @@ class Flow:
 
 @pytest.fixture
 def thousands(sqlite_engine: Engine) -> Engine:
-    """Types `t0` to `t9999`, with two subscriptions each."""
+    """Types `t0` to `t9999` with two subscriptions each."""
     with sqlite_engine.begin() as connection:
         rows = [{"url": URL, "event_type": f"t{number % 10_000}"} for number in range(20_000)]
         connection.execute(insert(Subscription), rows)
@@ -80,9 +80,9 @@ def thousands(sqlite_engine: Engine) -> Engine:
     ("types", "a_second"), [(1, 2 / TTL), (100, 1 / (GATHER * TTL)), (1000, 1 / (GATHER * TTL)), (10_000, 1 / GAP)]
 )
 def test_statements_are_bounded_by_the_cache(thousands: Engine, types: int, a_second: float, kind: str) -> None:
-    """20,000 events a second are no more statements than 20, and a type that nobody subscribed to is remembered too.
+    """20,000 events a second need no more statements than 20 do. A type without subscriptions is cached, too.
 
-    In a refresh interval two statements for one type, ten for a thousand, and fifty a second whatever comes.
+    Per refresh interval: two statements for one type, ten for a thousand. At most fifty a second in any case.
     """
     flow = Flow(thousands, cycle(f"{kind}{number}" for number in range(types)))
     seconds = 2.0
@@ -91,19 +91,19 @@ def test_statements_are_bounded_by_the_cache(thousands: Engine, types: int, a_se
     assert flow.matched == {f"{kind}{number}": 2 if kind == "t" else 0 for number in range(types)}
 
 
-def test_rare_types_are_bounded_too(thousands: Engine) -> None:
-    """Ten thousand types, each too seldom for the cache to help: fifty statements a second, and nothing piles up."""
+def test_statements_for_rare_types_are_bounded_too(thousands: Engine) -> None:
+    """Ten thousand types are too rare for the cache to help: fifty statements a second, and no backlog grows."""
     numbers = Random(5)
     flow = Flow(thousands, (f"t{numbers.randrange(10_000)}" for _ in iter(int, 1)))
     flow.run(1.0)
     assert len(flow.sent) <= 1 / GAP + 1
-    assert sum(flow.binds) > 10_000  # almost each event was looked up
+    assert sum(flow.binds) > 10_000  # almost each event needed a look-up
     assert flow.given == 20_000  # there was always room
     assert flow.taken > 19_000
 
 
 def test_there_are_thirteen_different_statements(thousands: Engine) -> None:
-    """Oracle parses and keeps each; no list has more than 512 pairs, and binds stay below its limit of 65,535."""
+    """Oracle parses and caches each. No list has more than 512 pairs, and binds stay below its limit of 65,535."""
     numbers = Random(5)
     flow = Flow(thousands, (f"t{numbers.randrange(10 ** numbers.randrange(5))}" for _ in iter(int, 1)))
     for amount in (0.02, 0.3, 1.0):
@@ -119,15 +119,15 @@ def test_there_are_thirteen_different_statements(thousands: Engine) -> None:
 
 
 @pytest.mark.parametrize("dots", [0, 1, 2, 5])
-def test_patterns_cost_no_statement(thousands: Engine, dots: int) -> None:
-    """512 types of up to six segments, each with patterns of its own, are one statement, as if there were none."""
+def test_patterns_need_no_further_statement(thousands: Engine, dots: int) -> None:
+    """512 types of up to six segments, each with its own patterns, are one statement, as without patterns."""
     flow = Flow(thousands, iter(()))
     flow._catalog.want((f"{number}" + f".{number}" * dots, None) for number in range(MOST_ASKED))
     assert len(flow.sent) == 1
 
 
-def test_the_index_finds_them(thousands: Engine) -> None:
-    """The table is not read through, for one type as for many; nor are the secrets. The index has all three columns."""
+def test_look_ups_use_the_index(thousands: Engine) -> None:
+    """Neither the table nor the secrets are scanned, for one type or many. The index covers all three columns."""
     for keys in ([("t1", None)], [(f"t{number}.a.b", f"tenant {number}") for number in range(MOST_ASKED)]):
         (plan,) = (
             plan

@@ -1,4 +1,4 @@
-"""Which events a subscription wants: topics and filters, their errors, and the time that they may take."""
+"""Whether a subscription wants an event: topics and filters, their errors, and their share of a turn."""
 
 import itertools
 from collections.abc import Callable
@@ -22,7 +22,7 @@ MARK = "a customer's own words"
 
 
 def wanting(event_filter: str | None = None, topics: set[str] | None = None, subscription: int = 1) -> Endpoint:
-    """A subscription that selects."""
+    """A subscription with this selection."""
     expression = None if event_filter is None else compile_filter(event_filter)
     return Endpoint(
         subscription, URL, (b"k",), selection=Selection(None if topics is None else frozenset(topics), expression)
@@ -37,7 +37,7 @@ def carrying(data: object, topic: str = "orders") -> Event:
 
 
 class Ticking:
-    """A clock that moves by `step` each time it is read."""
+    """A clock that moves by `step` at each reading."""
 
     def __init__(self, step: float = 0.0) -> None:
         self.now = 100.0
@@ -61,25 +61,23 @@ class Ticking:
         ('type.startsWith("order.") && topic == "orders" && offset == 7', None, True),
     ],
 )
-def test_topics_and_filter_both_have_to_agree(
-    event_filter: str | None, topics: set[str] | None, *, wanted: bool
-) -> None:
-    """Topics by name, the filter over the whole event."""
+def test_topics_and_filter_must_both_match(event_filter: str | None, topics: set[str] | None, *, wanted: bool) -> None:
+    """Topics match by name, the filter uses the whole event."""
     assert Selector(Metrics()).ask(wanting(event_filter, topics), carrying({"amount": 150})) is (
         FilterResult.WANTED if wanted else FilterResult.UNWANTED
     )
 
 
-def test_who_selects_nothing_wants_all() -> None:
-    """Without a look at the event."""
+def test_without_a_selection_all_events_are_wanted() -> None:
+    """The event is not read."""
     assert Selector(Metrics()).ask(Endpoint(1, URL, (b"k",)), carrying([])) is FilterResult.WANTED
 
 
 @pytest.mark.parametrize(
     "event_filter", ["data.missing > 1", "data.text", "data.text > 1", "data[data.text] == 1", "1 / data.none == 1"]
 )
-def test_an_error_is_no_match_counted_and_shown(event_filter: str) -> None:
-    """Once a minute for each subscription, without a word of the event; other subscriptions are judged as ever."""
+def test_an_error_is_no_match_and_is_counted_and_logged(event_filter: str) -> None:
+    """Once a minute per subscription, without the event's contents. Other subscriptions' filters run as usual."""
     metrics, clock = Metrics(), Ticking()
     selector = Selector(metrics, None, clock)
     event = carrying({"text": MARK, "none": 0})
@@ -95,8 +93,8 @@ def test_an_error_is_no_match_counted_and_shown(event_filter: str) -> None:
     assert logs[0]["error"]
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred thousand broken filters cost no memory: whose turn was longest ago is forgotten."""
+def test_remembered_errors_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred thousand broken filters take bounded memory: the least recent one is forgotten."""
     monkeypatch.setattr("consumer.matching.selection.MOST_REMEMBERED", 10)
     selector = Selector(Metrics())
     with capture_logs():
@@ -105,8 +103,8 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(selector._said) == list(range(90, 100))
 
 
-def test_an_event_is_read_once_and_only_if_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thousand filters over an event parse it once; topics alone never do."""
+def test_an_event_is_parsed_once_and_only_if_a_filter_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand filters parse it once. Topics alone do not parse it."""
     read: list[Event] = []
 
     def noted(event: Event) -> dict[str, object]:
@@ -127,7 +125,7 @@ def test_an_event_is_read_once_and_only_if_somebody_asks(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("step", [0.0, 0.001, 0.01])
 def test_the_time_of_a_turn_is_bounded(step: float) -> None:
-    """Once the time is over it says so, and not before; a new turn has its own."""
+    """When the time is over, the selector says so, and not before. A new turn has its own time."""
     clock = Ticking(step)
     selector = Selector(Metrics(), None, clock)
     for _ in range(2):
@@ -144,7 +142,7 @@ Rule = tuple[str, Callable[[dict[str, int]], bool]]
 
 
 def compared(name: str, sign: str, number: int) -> Rule:
-    """A comparison, as text and as Python has it."""
+    """A comparison, as CEL text and as a Python function."""
     signs: dict[str, Callable[[int, int], bool]] = {
         "==": int.__eq__, "!=": int.__ne__, "<": int.__lt__, "<=": int.__le__, ">": int.__gt__, ">=": int.__ge__,
     }  # fmt: skip
@@ -172,8 +170,8 @@ RULES = st.recursive(
 
 @settings(deadline=None)
 @given(rule=RULES, values=st.tuples(NUMBERS, NUMBERS, NUMBERS))
-def test_a_filter_says_what_python_says(rule: Rule, values: tuple[int, int, int]) -> None:
-    """Comparisons and their combinations, over numbers of an event."""
+def test_a_filter_agrees_with_python(rule: Rule, values: tuple[int, int, int]) -> None:
+    """Comparisons and their combinations, on numbers of an event."""
     text, judge = rule
     data = dict(zip("abc", values, strict=True))
     assert Selector(Metrics()).ask(wanting(text), carrying(data)) is (
@@ -181,16 +179,16 @@ def test_a_filter_says_what_python_says(rule: Rule, values: tuple[int, int, int]
     )
 
 
-def test_events_are_told_apart_by_identity() -> None:
-    """Two equal records, one after the other, are read each: nothing of one is taken for the other."""
+def test_events_are_distinguished_by_identity() -> None:
+    """Two equal records in sequence are both parsed, and no value of one is used for the other."""
     selector = Selector(Metrics())
     for amount in itertools.islice(itertools.cycle((1, 5)), 6):
         answer = FilterResult.WANTED if amount > 3 else FilterResult.UNWANTED
         assert selector.ask(wanting("data.amount > 3"), carrying({"amount": amount})) is answer
 
 
-def test_a_filter_over_its_budget_is_not_asked() -> None:
-    """It costs no event, and no other subscription its filter; after its pause it is asked again."""
+def test_a_filter_over_its_budget_does_not_run() -> None:
+    """No event is lost, and other filters run. After its pause it runs again."""
     clock, processor, over = Ticking(), Ticking(0.005), list[int]()
     budget = Budget(clock, lambda subscription, _seconds: over.append(subscription))
     selector = Selector(Metrics(), budget, clock, processor)
@@ -202,15 +200,15 @@ def test_a_filter_over_its_budget_is_not_asked() -> None:
     assert selector.ask(slow, event) is FilterResult.WANTED
 
 
-def test_a_broken_filter_is_not_asked() -> None:
-    """What it would say is known when it is put right."""
+def test_a_broken_filter_does_not_run() -> None:
+    """Its result is unknown until it is corrected."""
     endpoint = Endpoint(1, URL, (b"k",), selection=Selection(frozenset({"orders"}), BrokenFilter()))
     assert Selector(Metrics()).ask(endpoint, carrying({})) is FilterResult.NOT_ASKED
     assert Selector(Metrics()).ask(endpoint, carrying({}, topic="users")) is FilterResult.UNWANTED
 
 
-def test_reading_the_event_is_charged_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first filter of a large event would pay for all."""
+def test_parsing_the_event_is_not_charged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the first filter of a large event would pay for all."""
     clock, processor, over = Ticking(), Ticking(), list[int]()
 
     def slowly(event: Event) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The scenarios by name, with the protocols that each is tried with: `consumer`, or a strategy of the classic one."""
+"""The scenarios by name, each with its protocols: `consumer`, or an assignment strategy of the classic protocol."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ _REPEATS = {scenarios.killed, scenarios.made_anew, scenarios.made_anew_while_dow
 
 
 def judge(name: str, protocol: str, rounds: int, new_fleet: NewFleet) -> Count:
-    """Run a scenario: nothing is lost, and nothing repeated unless a worker dies or the topic is another."""
+    """Run a scenario. No event is lost, and none repeated unless a worker dies or the topic is recreated."""
     scenario, _ = CASES[name]
     fleet = new_fleet(rounds, three=scenario in _ON_THREE)
     scenario(fleet, protocol)

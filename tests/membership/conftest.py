@@ -1,4 +1,4 @@
-"""Fleets on a real Kafka of one broker, or of three in three racks; what they came to is printed in the end."""
+"""Fleets on a real Kafka of one broker, or of three in three racks. The results are printed in the end."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ _said: list[Count] = []
 
 @pytest.fixture
 def say() -> Say:
-    """Print at the end of the session, and keep in SUMMARY."""
+    """Print at the end of the session, and append to SUMMARY."""
 
     def say(count: Count) -> None:
         _said.append(count)
@@ -41,7 +41,7 @@ def say() -> Say:
 def new_fleet(
     request: pytest.FixtureRequest, new_sqlite_engine: Callable[[], Engine], tmp_path: Path
 ) -> Iterator[NewFleet]:
-    """Makes a fleet, on one broker or on `three`; its workers are killed when the test ends."""
+    """Makes a fleet, on one broker or on `three`. Its workers are killed when the test ends."""
     deployments: list[Deployment] = []
     with ExitStack() as stack:
 
@@ -60,7 +60,7 @@ def new_fleet(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What the scenarios came to."""
+    """Print the results of the scenarios."""
     if _said:
         terminalreporter.section("membership")
         for line in (HEADER, *(count.line() for count in _said)):

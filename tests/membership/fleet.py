@@ -1,4 +1,4 @@
-"""Workers of one group that join, leave, die and change their protocol while events flow; and what that came to."""
+"""Workers of one group that join, leave, die and change their protocol while events flow, and the results."""
 
 import json
 import time
@@ -21,8 +21,8 @@ from tests.kafka_kit import QUIET, unique
 
 PATH = "/count"
 PER_SECOND = 300.0
-LONG_SESSION = 45_000  # milliseconds; a worker that restarts on a busy machine is back within it
-# Prints what the group gives to a worker and takes from it, and which broker each partition is fetched from.
+LONG_SESSION = 45_000  # milliseconds; a worker that restarts on a busy machine is back in time
+# Prints the partitions that the group assigns and revokes, and the broker from which each partition is fetched.
 TALKATIVE = """
 import json, sys
 from consumer.intake.source import Source
@@ -56,7 +56,7 @@ Source._on_statistics = note
 
 
 class Count(NamedTuple):
-    """What a scenario came to; `pause` is the longest time without a delivery, in seconds, while events came."""
+    """The result of a scenario. `pause` is the longest time without a delivery, in seconds, while events flowed."""
 
     scenario: str
     protocol: str
@@ -77,9 +77,9 @@ HEADER = (
 
 
 class Fleet:
-    """A topic of `partitions`, one subscription, and workers that are told here to come and go.
+    """A topic of `partitions`, one subscription, and workers that the test starts and stops.
 
-    `common` are settings of all workers. `rounds` is how often a scenario repeats its moves.
+    `common` are settings of all workers. `rounds` is the number of times a scenario repeats its moves.
     """
 
     def __init__(
@@ -100,14 +100,14 @@ class Fleet:
 
     @property
     def brokers(self) -> KafkaBroker:
-        """The three of a cluster, to kill."""
+        """The three brokers of the cluster, which a scenario may kill."""
         assert self._cluster is not None
         return self._cluster
 
     # The topic.
 
     def make_topic(self) -> None:
-        """Make the topic; a broker that still knows an earlier one of this name is waited for."""
+        """Create the topic. Waits for brokers that still know an earlier one of this name."""
         topic = NewTopic(self.deployment.topic, self.deployment.partitions, self.replicas)
         eventually(lambda: self._made(topic))
 
@@ -119,7 +119,7 @@ class Fleet:
         self.admin.delete_topics([self.deployment.topic])[self.deployment.topic].result(15)
 
     def long_session(self) -> None:
-        """Members with KIP-848 may be silent for longer: the broker has that setting, for each group."""
+        """Let members with KIP-848 be silent for longer. This is a group setting on the broker."""
         resource = ConfigResource(
             ConfigResource.Type.GROUP,
             self.deployment.group,
@@ -132,38 +132,38 @@ class Fleet:
         self.admin.incremental_alter_configs([resource])[resource].result(15)
 
     def add_partitions(self, number: int) -> None:
-        """Make them, and publish to them too."""
+        """Add partitions, and publish to them too."""
         topic, more = self.deployment.topic, self.deployment.partitions + number
         self.admin.create_partitions([NewPartitions(topic, more)])[topic].result(15)
-        # The producer has to know them before it can write to them.
+        # The producer must know them before it can write to them.
         eventually(lambda: len(self.deployment.producer.list_topics(topic, 10).topics[topic].partitions) == more)
         self.deployment.partitions = more
 
     # Workers.
 
     def start(self, name: str, **settings: str) -> Worker:
-        """A worker that has joined."""
+        """Start a worker, and wait until it has joined."""
         worker = self.deployment.start(**self.common, **settings)
         self.workers[name] = worker
         eventually(worker.ready, timeout=60)
         return worker
 
     def start_all(self, *names: str, **settings: str) -> None:
-        """Several, at once."""
+        """Start several workers at once."""
         for name in names:
             self.workers[name] = self.deployment.start(**self.common, **settings)
         eventually(lambda: all(self.workers[name].ready() for name in names), timeout=60)
 
     def stop(self, name: str) -> None:
-        """SIGTERM, and an end in order."""
+        """Stop a worker by SIGTERM, in order."""
         self.workers.pop(name).stop()
 
     def kill(self, name: str) -> None:
-        """SIGKILL."""
+        """Kill a worker by SIGKILL."""
         self.workers.pop(name).kill()
 
     def roll(self, settings: Mapping[str, str]) -> None:
-        """Replace one worker after the other by one with these settings."""
+        """Replace the workers one after the other, with these settings."""
         for name in sorted(self.workers):
             self.stop(name)
             self.start(name, **settings)
@@ -172,14 +172,14 @@ class Fleet:
 
     @contextmanager
     def flow(self) -> Iterator[None]:
-        """Events all the time; in the end all of them are delivered and committed, or lost."""
+        """Publish all the time within this context."""
         begin = time.time()
         with self.deployment.publishing("a", per_second=PER_SECOND):
             yield
         self._flowed.append((begin, time.time()))
 
     def quiesce(self, timeout: float = 60.0) -> None:
-        """Wait until all that is not lost is delivered and committed."""
+        """Wait until every event that is not lost is delivered and committed."""
         eventually(lambda: not self.deployment.lag(), timeout, every=0.2)
 
     def delivered(self, more: int = 100) -> None:
@@ -190,18 +190,18 @@ class Fleet:
     # Results.
 
     def told(self, name: str) -> list[tuple[str, list[int]]]:
-        """What the group gave to this worker and took from it, in order."""
+        """The partitions assigned to this worker and revoked, in order."""
         lines = [json.loads(line) for line in self.workers[name].log.splitlines() if line.startswith('{"group"')]
         return [(line["group"], line["partitions"]) for line in lines]
 
     def fetched(self, name: str) -> dict[str, tuple[int, int, int]]:
-        """By the worker's last statistics: each partition's broker that is fetched from, its leader, and records."""
+        """From the worker's last statistics, by partition: the broker fetched from, the leader, and the records."""
         lines = [line for line in self.workers[name].log.splitlines() if line.startswith('{"fetched"')]
         found: dict[str, tuple[int, int, int]] = json.loads(lines[-1])["fetched"] if lines else {}
         return found
 
     def count(self, scenario: str, protocol: str) -> Count:
-        """Stop all workers and compare what was published with what arrived."""
+        """Stop all workers, and compare the published events with the received ones."""
         for name in list(self.workers):
             self.stop(name)
         deployment = self.deployment

@@ -1,4 +1,4 @@
-"""What may befall a group while events flow. A scenario runs on a `Fleet`, asserts its own rules, and ends drained."""
+"""Scenarios for a group while events flow. Each runs on a `Fleet`, asserts its own rules, and ends drained."""
 
 import time
 from itertools import chain
@@ -14,12 +14,12 @@ CONSUMER = {"KAFKA_GROUP_PROTOCOL": "consumer"}
 
 
 def group_settings(protocol: str) -> dict[str, str]:
-    """Of a worker: `protocol` is `consumer`, or an assignment strategy of the classic protocol."""
+    """Settings of a worker. `protocol` is `consumer`, or an assignment strategy of the classic protocol."""
     return CONSUMER if protocol == "consumer" else {"KAFKA_PARTITION_ASSIGNMENT_STRATEGY": protocol}
 
 
 def static_restart(fleet: Fleet, protocol: str) -> None:
-    """Static members, restarted one after the other: the others notice nothing."""
+    """Static members restart one after the other. The others see no rebalance."""
     names = ("one", "two", "three")[: 2 if fleet.rounds == 1 else 3]
     settings = group_settings(protocol)
     if protocol == "consumer":
@@ -43,7 +43,7 @@ def static_restart(fleet: Fleet, protocol: str) -> None:
 
 
 def come_and_go(fleet: Fleet, protocol: str) -> None:
-    """Workers join and leave; nobody dies."""
+    """Workers join and leave, and none dies."""
     settings = group_settings(protocol)
     fleet.start("first", **settings)
     with fleet.flow():
@@ -59,7 +59,7 @@ def come_and_go(fleet: Fleet, protocol: str) -> None:
 
 
 def killed(fleet: Fleet, protocol: str) -> None:
-    """One worker of two is killed, and one more takes its place."""
+    """One of two workers is killed, and another one takes its place."""
     settings = group_settings(protocol)
     fleet.start_all("first", "second", **settings)
     with fleet.flow():
@@ -73,9 +73,9 @@ def killed(fleet: Fleet, protocol: str) -> None:
 
 
 def upgrade_at_once(fleet: Fleet, protocol: str) -> None:
-    """With cooperative-sticky Kafka refuses a worker of KIP-848 while another is there; the way back is open.
+    """With cooperative-sticky, Kafka refuses a KIP-848 worker while a classic one is there. The way back is possible.
 
-    Kafka does not turn a group over whose assignments carry data of the strategy, as librdkafka's do with this one.
+    Kafka does not convert a group whose assignments carry data of the strategy, as librdkafka's do with this one.
     """
     settings = group_settings(protocol)
     fleet.start_all("first", "second", **settings)
@@ -98,7 +98,7 @@ def upgrade_at_once(fleet: Fleet, protocol: str) -> None:
 
 
 def eager_to_cooperative(fleet: Fleet, protocol: str) -> None:
-    """By way of KIP-848, worker by worker: together the two kinds of strategy are not to be had."""
+    """By way of KIP-848, worker by worker, since a group cannot mix the two kinds of strategy."""
     fleet.start_all("first", "second", **group_settings(protocol))
     with fleet.flow():
         for wanted in (CONSUMER, group_settings("cooperative-sticky")):
@@ -122,7 +122,7 @@ def upgrade(fleet: Fleet, protocol: str) -> None:
 
 
 def made_anew(fleet: Fleet, protocol: str) -> None:
-    """The topic is deleted and made anew while workers run: frozen, so that they see it only when it is longer."""
+    """The topic is recreated while frozen workers cannot notice, until the new log is longer than the old one."""
     settings = group_settings(protocol)
     deployment = fleet.deployment
     if protocol != "consumer":
@@ -146,7 +146,7 @@ def made_anew(fleet: Fleet, protocol: str) -> None:
 
 
 def made_anew_while_down(fleet: Fleet, protocol: str) -> None:
-    """The topic is made anew under a worker that has yet to commit what it read of the old one, and then stops."""
+    """The topic is recreated under a worker that has not committed all of the old one, and then stops."""
     settings = group_settings(protocol)
     deployment = fleet.deployment
     for _ in range(fleet.rounds):
@@ -160,7 +160,7 @@ def made_anew_while_down(fleet: Fleet, protocol: str) -> None:
         eventually(lambda: len(deployment.receiver.requests) >= before + 20)  # noqa: B023 (called here)
         fleet.delete_topic()
         fleet.make_topic()
-        fleet.stop("first")  # it commits offsets of the old topic for the new, unless it has noticed that
+        fleet.stop("first")  # without noticing, it would commit the old topic's offsets for the new one
         deployment.publish(["a"] * 400)
     deployment.receiver.rules.pop(PATH, None)
     fleet.start("first", **settings)
@@ -170,7 +170,7 @@ def made_anew_while_down(fleet: Fleet, protocol: str) -> None:
 
 
 def partitions_added(fleet: Fleet, protocol: str) -> None:
-    """More partitions, and records in them before the workers know of them."""
+    """Partitions are added, with records in them before the workers know of them."""
     settings = {**group_settings(protocol), "KAFKA_TOPIC_METADATA_REFRESH_INTERVAL_MS": "2000"}
     fleet.start_all("first", "second", **settings)
     with fleet.flow():
@@ -183,7 +183,7 @@ def partitions_added(fleet: Fleet, protocol: str) -> None:
 
 
 def transactions(fleet: Fleet, protocol: str) -> None:
-    """Committed and aborted ones, and one that its producer leaves open until the broker aborts it."""
+    """Transactions are committed and aborted, and one stays open until the broker aborts it."""
     deployment = fleet.deployment
     fleet.start_all("first", "second", **group_settings(protocol))
     with fleet.flow():
@@ -205,14 +205,14 @@ def transactions(fleet: Fleet, protocol: str) -> None:
         left_open.produce(deployment.topic, b'{"type":"a","transaction":"open"}', b"key", 0)
         left_open.flush(20)
         fleet.delivered()
-    # What is behind the open one counts as no lag, and is read once the broker has aborted it.
+    # Records behind the open one do not count as lag. They are read once the broker has aborted it.
     eventually(lambda: not deployment.missing(), timeout=60)
-    deployment.publish(["a"] * 20)  # a marker at the end of a log is passed with the record behind it
+    deployment.publish(["a"] * 20)  # a marker at the end of a log is passed with the next record
     fleet.quiesce()
 
 
 def broker_lost(fleet: Fleet, protocol: str) -> None:
-    """One broker of three is killed and comes back, each in turn."""
+    """One of three brokers is killed and restarted, each in turn."""
     fleet.start_all("first", "second", **group_settings(protocol))
     with fleet.flow():
         for number in range(fleet.rounds):
@@ -226,7 +226,7 @@ def broker_lost(fleet: Fleet, protocol: str) -> None:
 
 
 def rack(fleet: Fleet, protocol: str) -> None:
-    """Each worker fetches from the broker of its rack; when that dies, from another."""
+    """Each worker fetches from its rack's broker, and from another one while that is dead."""
     for number in (1, 2):
         fleet.start(str(number), KAFKA_CLIENT_RACK=f"rack{number}", **group_settings(protocol))
 
@@ -238,7 +238,7 @@ def rack(fleet: Fleet, protocol: str) -> None:
         _settled(fleet)
         eventually(lambda: near("1") and near("2"), timeout=60)
         leaders = {leader for name in ("1", "2") for _, leader, _ in fleet.fetched(name).values()}
-        assert leaders - {1, 2}, "a partition is led from the third rack, and not fetched from there"
+        assert leaders - {1, 2}, "a partition is led from the third rack, but not fetched from there"
         for _ in range(fleet.rounds):
             fleet.brokers.kill(2)
             fleet.delivered(600)
@@ -249,7 +249,7 @@ def rack(fleet: Fleet, protocol: str) -> None:
 
 
 def _settled(fleet: Fleet) -> None:
-    """All partitions are owned, by all workers, in equal shares."""
+    """The workers own all partitions, in equal shares."""
     partitions = list(range(fleet.deployment.partitions))
 
     def shared() -> bool:

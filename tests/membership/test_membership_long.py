@@ -1,4 +1,4 @@
-"""Every scenario with every protocol, several rounds each: `make membership`, with MEMBERSHIP_ROUNDS."""
+"""Every scenario with every protocol, in several rounds: `make membership`, with MEMBERSHIP_ROUNDS."""
 
 import os
 
@@ -16,5 +16,5 @@ pytestmark = [pytest.mark.chaos, pytest.mark.kafka, pytest.mark.timeout(180 + 12
     ("name", "protocol"), [(name, protocol) for name, (_, protocols) in CASES.items() for protocol in protocols]
 )
 def test_nothing_is_lost_and_only_crashes_repeat(name: str, protocol: str, new_fleet: NewFleet, say: Say) -> None:
-    """All records are delivered; once, unless a worker dies or the topic is another."""
+    """All records are delivered, and once, unless a worker dies or the topic is recreated."""
     say(judge(name, protocol, ROUNDS, new_fleet))

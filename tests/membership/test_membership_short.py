@@ -1,6 +1,6 @@
-"""One round of the scenarios that no other test has, with one protocol or two; `make membership` runs all, and longer.
+"""One round of scenarios that no other test covers, with one or two protocols. `make membership` runs all, for longer.
 
-Deaths of workers are in `tests/chaos`, topics made anew in `tests/intake/test_topic_made_anew.py`.
+Workers die in `tests/chaos`; topics are recreated in `tests/intake/test_topic_made_anew.py`.
 """
 
 import pytest
@@ -24,5 +24,5 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
     ],
 )
 def test_nothing_is_lost(name: str, protocol: str, new_fleet: NewFleet, say: Say) -> None:
-    """All records are delivered; once, unless a worker dies or the topic is another."""
+    """All records are delivered, and once, unless a worker dies or the topic is recreated."""
     say(judge(name, protocol, 1, new_fleet))

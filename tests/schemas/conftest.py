@@ -1,4 +1,4 @@
-"""A registry for each test, and clients of it."""
+"""A schema registry for each test, and its clients."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -12,14 +12,14 @@ from tests.schemas.registry_server import SchemaRegistry, schema_registry
 
 @pytest.fixture
 def registry() -> Iterator[SchemaRegistry]:
-    """An empty registry that wants no password."""
+    """An empty registry without authentication."""
     with schema_registry() as running:
         yield running
 
 
 @pytest.fixture
 def client_of() -> Iterator[Callable[..., Registry]]:
-    """A client of a registry, with these settings besides its URL; it is closed in the end."""
+    """Makes clients of a registry with these settings besides its URL, and closes them in the end."""
     with ExitStack() as stack:
 
         def client(registry: SchemaRegistry, **settings: Any) -> Registry:

@@ -1,4 +1,4 @@
-"""Protobuf descriptors made in code: what `protoc` would make of a .proto file."""
+"""Protobuf descriptors made in code, as `protoc` makes them from a .proto file."""
 
 from base64 import b64encode
 from typing import Any
@@ -15,12 +15,12 @@ WELL_KNOWN = (
 
 
 def file_of(name: str, package: str = "shop", *imports: str) -> FileDescriptorProto:
-    """An empty file of proto3."""
+    """An empty file with the syntax proto3."""
     return FileDescriptorProto(name=name, package=package, syntax="proto3", dependency=imports)
 
 
 def field(message: DescriptorProto, name: str, kind: str, *, repeated: bool = False, optional: bool = False) -> None:
-    """One more field; `kind` is a scalar, or the full name of a message (`.shop.Order`) or enum (`enum .shop.Size`)."""
+    """Add a field; `kind` is a scalar, or the full name of a message (`.shop.Order`) or enum (`enum .shop.Size`)."""
     new = message.field.add(name=name, number=len(message.field) + 1, label=3 if repeated else 1)
     if kind in TYPES:
         new.type = TYPES[kind]
@@ -34,7 +34,7 @@ def field(message: DescriptorProto, name: str, kind: str, *, repeated: bool = Fa
 
 
 def map_field(message: DescriptorProto, path: str, name: str, key: str, value: str) -> None:
-    """One more field, a map; `path` is the message's full name."""
+    """Add a map field; `path` is the message's full name."""
     entry = message.nested_type.add(name=f"{name.capitalize()}Entry")
     entry.options.map_entry = True
     field(entry, "key", key)
@@ -43,7 +43,7 @@ def map_field(message: DescriptorProto, path: str, name: str, key: str, value: s
 
 
 def everything() -> FileDescriptorProto:
-    """A file whose first message has a field of each kind; its second is `Other`, with a nested `Inner`."""
+    """A file whose first message has a field of each kind. Its second is `Other`, with a nested `Inner`."""
     file = file_of("everything.proto", "shop", *(f"google/protobuf/{each}.proto" for each in WELL_KNOWN))
     message = file.message_type.add(name="Everything")
     for kind in SCALARS:
@@ -72,12 +72,12 @@ def everything() -> FileDescriptorProto:
 
 
 def text_of(file: FileDescriptorProto) -> str:
-    """As a registry gives it for `format=serialized`."""
+    """The descriptor as a registry returns it for `format=serialized`."""
     return b64encode(file.SerializeToString()).decode()
 
 
 def class_of(name: str, *files: FileDescriptorProto) -> Any:
-    """The class of a message in a pool of its own, with everything that Protobuf brings."""
+    """The class of a message in a descriptor pool of its own, with all of Protobuf's well-known files."""
     from google.protobuf import (  # noqa: PLC0415 (the pool of this call)
         any_pb2,
         duration_pb2,

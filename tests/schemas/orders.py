@@ -40,11 +40,11 @@ AVRO = {
 }
 JSON_SCHEMA = {"title": "Order", "type": "object", "properties": {"id": {"type": "integer"}}}
 
-Serialize = Callable[[str, int, Headers | None], bytes]  # of topic, the order's id, and the record's headers
+Serialize = Callable[[str, int, Headers | None], bytes]  # topic, the order's id, and the record's headers
 
 
 def order(number: int, event_type: str = "order.paid") -> dict[str, Any]:
-    """As Avro's serializer takes it."""
+    """The order as Avro's serializer takes it."""
     return {
         "id": number,
         "type": event_type,
@@ -60,17 +60,17 @@ def order(number: int, event_type: str = "order.paid") -> dict[str, Any]:
 
 
 def as_json(number: int, event_type: str = "order.paid") -> dict[str, Any]:
-    """What a receiver gets of it."""
+    """The JSON that a receiver gets."""
     return {**order(number, event_type), "amount": "12.50", "created": "2026-02-28T12:30:00.000Z"}
 
 
 def message_class() -> Any:
-    """The order as a Protobuf message."""
+    """The class of the Protobuf message."""
     return class_of("shop.Order", protobuf_file())
 
 
 def protobuf_file() -> FileDescriptorProto:
-    """The file that describes it."""
+    """The file with the message."""
     file = file_of("order.proto")
     message = file.message_type.add(name="Order")
     kinds = {"id": "int32", "type": "string", "customer": "string", "amount": "string", "created": "int32"}
@@ -83,7 +83,7 @@ def protobuf_file() -> FileDescriptorProto:
 
 @contextmanager
 def serializers(url: str, *, in_header: bool = False) -> Iterator[dict[str, Serialize]]:
-    """By format. `in_header`: the schema's GUID goes into the record's headers."""
+    """Serializers by format. `in_header`: the schema's GUID is in the record's headers."""
     with SchemaRegistryClient({"url": url}) as client:
         yield _serializers(client, in_header=in_header)
 

@@ -1,4 +1,4 @@
-"""A schema registry in the test's process: what confluent-kafka's client asks, and the ways in which one fails."""
+"""A schema registry in the test's process: the requests of confluent-kafka's client, and ways to fail."""
 
 import json
 import re
@@ -20,7 +20,7 @@ Answer = tuple[int, Any]
 
 
 class SchemaRegistry:
-    """`down`: connections are closed without an answer. `slow`: seconds before each. `status`: all get this one."""
+    """`down`: connections close without an answer. `slow`: seconds before each answer. `status`: of all answers."""
 
     def __init__(self, user: str = "", password: str = "") -> None:
         self.schemas: list[dict[str, Any]] = []
@@ -56,7 +56,7 @@ class SchemaRegistry:
                 self.wfile.write(text)
 
             def log_message(self, *_: object) -> None:
-                """Nothing: the test's output is its own."""
+                """Log nothing, to keep the test's output clean."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -64,19 +64,19 @@ class SchemaRegistry:
         self._thread.start()
 
     def settings(self, **more: Any) -> SchemaSettings:
-        """How a client reaches it."""
+        """The settings of a client that uses it."""
         if isinstance(password := more.pop("password", None), str):
             more["password"] = SecretStr(password)
         return SchemaSettings(**{"url": self.url, "timeout": 2.0, **more})
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop answering."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
     def add(self, subject: str, schema: str, kind: str = "AVRO", references: Any = ()) -> int:
-        """Register a version of a subject; the schema's id."""
+        """Register a version of a subject. Returns the schema's id."""
         entry = {"schema": schema, "schemaType": kind, "references": list(references)}
         if entry not in self.schemas:
             self.schemas.append(entry)
@@ -91,7 +91,7 @@ class SchemaRegistry:
         return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.url}/{number}"))
 
     def answer(self, target: str, body: Any, authorization: str) -> Answer:  # noqa: PLR0911 (one for each path)
-        """What the registry says to a request."""
+        """The registry's answer to a request."""
         parts = urlsplit(target)
         path, query = unquote(parts.path), parse_qs(parts.query)
         if authorization != self._authorization and self._authorization:
@@ -130,7 +130,7 @@ class SchemaRegistry:
         return {**place, **self._formed(number, form)}
 
     def _formed(self, number: int, form: str) -> dict[str, Any]:
-        """As the real one does: a Protobuf schema is text, unless its descriptor is asked for."""
+        """As in the real one, a Protobuf schema is text unless the descriptor is requested."""
         entry = self.schemas[number - 1]
         text = entry["schemaType"] == "PROTOBUF" and form != "serialized"
         return {**entry, "schema": 'syntax = "proto3";' if text else entry["schema"]}
@@ -138,7 +138,7 @@ class SchemaRegistry:
 
 @contextmanager
 def schema_registry(user: str = "", password: str = "") -> Iterator[SchemaRegistry]:
-    """A registry, until the end."""
+    """A registry that is closed in the end."""
     registry = SchemaRegistry(user, password)
     try:
         yield registry

@@ -1,4 +1,4 @@
-"""Avro to JSON: each type and logical type, against fastavro's own writer, and bytes that nobody should read."""
+"""Avro to JSON: each type and logical type, compared with fastavro's writer, and malformed bytes."""
 
 import io
 import json
@@ -32,19 +32,19 @@ def record_of(kind: Any) -> dict[str, Any]:
 
 
 def written(schema: Any, value: Any) -> bytes:
-    """As a producer writes it."""
+    """The value as a producer writes it."""
     out = io.BytesIO()
     schemaless_writer(out, parse_schema(schema), value)
     return out.getvalue()
 
 
 def read(schema: Any, data: bytes) -> Any:
-    """The JSON of it, parsed."""
+    """Its JSON, parsed."""
     return json.loads(avro_decoder(schema)(Framed(1, data)))
 
 
 def as_json(kind: Any, value: Any) -> Any:
-    """What a field of this type becomes."""
+    """The JSON for a field of this type."""
     return read(record_of(kind), written(record_of(kind), {"a": value}))["a"]
 
 
@@ -109,18 +109,18 @@ FIXED = {"type": "fixed", "name": "Four", "size": 4}
     ],
 )
 def test_conversions(kind: Any, value: Any, expected: Any) -> None:
-    """As the table in docs/schemas.md has it; a logical type that is unknown or broken is what it is made of."""
+    """They are those of the table in docs/schemas.md. An unknown or broken logical type becomes its underlying type."""
     assert as_json(kind, value) == expected
 
 
 def test_a_uuid_of_sixteen_bytes() -> None:
-    """A type that fastavro does not write."""
+    """Fastavro does not write this type."""
     kind = logical("fixed", "uuid", name="U", size=16)
     assert read(record_of(kind), UUID(UUID_TEXT).bytes) == {"a": UUID_TEXT}
 
 
 def test_names_are_found_in_namespaces_and_references() -> None:
-    """A record's fields keep their order and names; a type is named once, and used again, or comes from elsewhere."""
+    """A record's fields keep their order and names. A type may be named once and reused, or be a reference."""
     money = {"type": "record", "name": "Money", "namespace": "common", "fields": [{"name": "cents", "type": "long"}]}
     order = {
         "type": "record",
@@ -140,7 +140,7 @@ def test_names_are_found_in_namespaces_and_references() -> None:
 
 
 def test_a_recursive_type() -> None:
-    """As deep as the limit, and no deeper."""
+    """It may be as deep as the limit."""
     assert read(NODE, b"\2\2\0") == {"next": {"next": {"next": None}}}
     read(NODE, b"\2" * 99 + b"\0")
     assert refusal(NODE, b"\2" * 100 + b"\0") == "too_deep"
@@ -177,7 +177,7 @@ ANYTHING: Any = {
 
 
 def wrapped(value: Any) -> dict[str, Any]:
-    """As ANYTHING has it."""
+    """The value in the form of ANYTHING."""
     if isinstance(value, list):
         return {"v": [wrapped(each) for each in value]}
     if isinstance(value, dict):
@@ -186,7 +186,7 @@ def wrapped(value: Any) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """And back."""
+    """The inverse of `wrapped`."""
     inner = value["v"]
     if isinstance(inner, list):
         return [plain(each) for each in inner]
@@ -196,7 +196,7 @@ def plain(value: Any) -> Any:
 
 
 @given(JSON_LIKE)
-def test_what_fastavro_writes_is_read_back(value: Any) -> None:
+def test_values_written_by_fastavro_are_read_back(value: Any) -> None:
     """Numbers of all lengths, texts, blocks of arrays and maps, unions and nesting."""
     back = plain(read(ANYTHING, written(ANYTHING, wrapped(value))))
     assert back == value
@@ -205,21 +205,21 @@ def test_what_fastavro_writes_is_read_back(value: Any) -> None:
 
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_a_float_keeps_its_value(value: float) -> None:
-    """The few digits that are written mean the same 32 bits."""
+    """The few digits written stand for the same 32 bits."""
     assert struct.pack("<f", as_json("float", value)) == struct.pack("<f", value)
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**9), max_value=10**9))
 def test_a_decimal_keeps_its_digits(value: Decimal) -> None:
-    """No exponent, and all places of the scale."""
+    """It has no exponent, and all digits of the scale."""
     text = decimal_text(int(value.scaleb(3)), 3)
     assert Decimal(text) == value
     assert len(text.partition(".")[2]) == 3
 
 
 @given(st.datetimes(timezones=st.just(UTC)))
-def test_times_are_as_rfc_3339_has_them(moment: datetime) -> None:
-    """The same moment comes back; a date and a time of day are its parts."""
+def test_times_are_in_the_format_of_rfc_3339(moment: datetime) -> None:
+    """The same instant is read back. A date and a time of day are its parts."""
     micros = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     text = timestamp_text(micros, "micros", "Z")
     assert datetime.fromisoformat(text) == moment
@@ -251,7 +251,7 @@ def test_times_are_as_rfc_3339_has_them(moment: datetime) -> None:
     ],
 )
 def test_values_that_do_not_fit(schema: Any, data: bytes) -> None:
-    """Too short, too long, not in the schema, or no time that a calendar has."""
+    """Too short, too long, not in the schema, or a time beyond the calendar."""
     assert refusal(schema, data) == "bad_avro"
 
 
@@ -277,7 +277,7 @@ def test_values_that_do_not_fit(schema: Any, data: bytes) -> None:
     ],
 )
 def test_few_bytes_do_not_become_much(schema: Any, data: bytes) -> None:
-    """Counts that no JSON of a mebibyte could hold end at once, with little memory."""
+    """Counts that no JSON of a mebibyte could hold are refused at once, with little memory."""
     tracemalloc.start()
     began = time.process_time()
     try:
@@ -291,7 +291,7 @@ def test_few_bytes_do_not_become_much(schema: Any, data: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    """No other error, whatever they are."""
+    """They cause no other exception."""
     for schema in (ANYTHING, NODE, *map(record_of, (logical("long", "timestamp-nanos"), ENUM, FIXED))):
         with suppress(Undecodable):
             found = avro_decoder(schema)(Framed(1, data))

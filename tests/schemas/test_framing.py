@@ -1,4 +1,4 @@
-"""Where a value says which schema it has: in front, in a header, or nowhere."""
+"""The place of a value's schema id: in front, in a header, or nowhere."""
 
 import struct
 from uuid import UUID
@@ -21,7 +21,7 @@ def record(value: bytes | None, headers: Headers | Unreadable | None = None) -> 
 
 @given(st.integers(0, 2**31 - 1), st.binary(max_size=20))
 def test_the_id_in_front(number: int, payload: bytes) -> None:
-    """A zero byte and four bytes; what follows is the payload."""
+    """A zero byte and four bytes precede the payload."""
     assert framed(record(struct.pack(">bI", 0, number) + payload)) == Framed(number, payload)
 
 
@@ -34,7 +34,7 @@ def test_the_guid_in_a_header(guid: UUID, indexes: bytes, payload: bytes) -> Non
 
 
 def test_the_id_in_a_header() -> None:
-    """The short form is valid there too. The last header of a name counts; a null one does not."""
+    """The short form is valid there too. The last header of a name counts, and a null header does not."""
     last = (HEADER, struct.pack(">bI", 0, 5))
     assert framed(record(b"x", [(HEADER, b"\1" + GUID.bytes), last])) == Framed(5, b"x", b"")
     assert framed(record(b"{}", [last, (HEADER, None)])) is None
@@ -42,7 +42,7 @@ def test_the_id_in_a_header() -> None:
 
 @pytest.mark.parametrize("value", [None, b"", b"{}", b"\1abcdefghijklmnopqrst", b" \0"])
 def test_other_values_name_no_schema(value: bytes | None) -> None:
-    """JSON, tombstones and empty values are what they are without a registry; so is what has unreadable headers."""
+    """JSON, tombstones and empty values are passed on unchanged. So are records with unreadable headers."""
     assert framed(record(value)) is None
     assert framed(record(b"\0\0\0\0\1", BAD_HEADERS)) is None
 
@@ -57,8 +57,8 @@ def test_other_values_name_no_schema(value: bytes | None) -> None:
         (b"{}", b"\2" + GUID.bytes, "bad_schema_id"),
     ],
 )
-def test_what_is_no_id(value: bytes, header: bytes | None, reason: str) -> None:
-    """A dead letter with the reason; the registry is not asked."""
+def test_an_invalid_id(value: bytes, header: bytes | None, reason: str) -> None:
+    """The record is a dead letter with the reason, and the registry gets no request."""
     with pytest.raises(Undecodable) as refused:
         framed(record(value, None if header is None else [(HEADER, header)]))
     assert refused.value.reason == reason

@@ -1,4 +1,4 @@
-"""What reads schemas is an extra: nothing of it is imported while there is no registry."""
+"""Reading schemas is an extra: without a registry none of its packages is imported."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ print(json.dumps([name for name in sys.modules if name.startswith({EXTRA!r})]))
 """
 
 
-def test_nothing_of_it_is_imported_without_a_registry() -> None:
+def test_without_a_registry_its_packages_are_not_imported() -> None:
     """Neither by a worker nor by commands."""
     code = f"import consumer.cli.run, consumer.ops.check, consumer.ops.replay\n{LIST}"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True, timeout=60)
@@ -22,7 +22,7 @@ def test_nothing_of_it_is_imported_without_a_registry() -> None:
 
 
 def test_a_registry_without_the_extra_is_a_settings_error() -> None:
-    """Exit status 2, and how to install it."""
+    """The exit status is 2, and the message says how to install it."""
     code = "import sys; sys.modules['fastavro'] = None\nfrom consumer.cli.app import main; sys.exit(main(['run']))"
     ran = subprocess.run(
         [sys.executable, "-c", code],

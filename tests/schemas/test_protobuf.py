@@ -1,4 +1,4 @@
-"""Protobuf to JSON: as Protobuf's own mapping has it, and bytes that nobody should read."""
+"""Protobuf to JSON: by Protobuf's own mapping, and malformed bytes."""
 
 import json
 import time
@@ -23,12 +23,12 @@ FIRST = b"\0"  # the message indexes of the first message
 
 
 def read(payload: bytes, indexes: bytes = FIRST) -> Any:
-    """The JSON of it, parsed."""
+    """Its JSON, parsed."""
     return json.loads(DECODE(Framed(1, indexes + payload)))
 
 
 def reference(message: Any) -> Any:
-    """What Protobuf's library makes of a message."""
+    """The JSON that Protobuf's library makes of a message."""
     text = json.dumps(MessageToDict(message, always_print_fields_with_no_presence=True))
     return json.loads(text)
 
@@ -77,8 +77,8 @@ def messages(draw: st.DrawFn, depth: int = 1) -> Any:
 
 
 @given(messages())
-def test_it_is_protobufs_own_mapping(message: Any) -> None:
-    """Names in camel case, long integers as strings, bytes in base64, enums by name; zeros and empty lists are kept."""
+def test_the_mapping_is_that_of_protobuf(message: Any) -> None:
+    """Camel case names, long integers as strings, bytes as base64, enums by name; zeros and empty lists are kept."""
     assert read(message.SerializeToString()) == reference(message)
 
 
@@ -113,7 +113,7 @@ def test_well_known_types(values: dict[str, Any]) -> None:
     ],
 )
 def test_message_indexes(indexes: bytes, payload: bytes, expected: str) -> None:
-    """A number of indexes, and each; zigzag varints. In a header they follow the id, and the value is the payload."""
+    """Their count and each index, as zigzag varints. In a header they follow the id, and the value is the payload."""
     assert expected in read(payload, indexes)
     assert expected in json.loads(DECODE(Framed("guid", payload, indexes)))
 
@@ -124,7 +124,7 @@ def test_message_indexes(indexes: bytes, payload: bytes, expected: str) -> None:
      b"\0\xff", b"\0\x0a\xff\xff\xff\xff\x0f", b"\0\x0a\x05ab"],
 )  # fmt: skip
 def test_values_that_do_not_fit(value: bytes) -> None:
-    """Indexes without end or without a message, and bytes that are no message."""
+    """Indexes without an end or without a message, and bytes that are no message."""
     with pytest.raises(Undecodable) as refused:
         DECODE(Framed(1, value))
     assert refused.value.reason == "bad_protobuf"
@@ -139,8 +139,8 @@ def test_values_that_do_not_fit(value: bytes) -> None:
         ("a_string", b"\xff\xfe"),
     ],
 )
-def test_fields_that_have_no_json(path: str, value: bytes) -> None:
-    """A time that no calendar has, an Any that is unknown or broken, text that is no UTF-8."""
+def test_fields_without_a_json_form(path: str, value: bytes) -> None:
+    """A time beyond the calendar, an Any that is unknown or broken, text that is not UTF-8."""
     number = EVERYTHING.DESCRIPTOR.fields_by_name[path].number
     tag = number << 3 | 2
     head = bytes([tag & 127 | 128, tag >> 7]) if tag > 127 else bytes([tag])
@@ -150,7 +150,7 @@ def test_fields_that_have_no_json(path: str, value: bytes) -> None:
 
 
 def tree() -> Any:
-    """A message that holds itself."""
+    """A message type that contains itself."""
     file = file_of("tree.proto")
     message = file.message_type.add(name="Tree")
     field(message, "kids", ".shop.Tree", repeated=True)
@@ -163,18 +163,18 @@ def tree() -> Any:
 
 
 def nested(levels: int) -> bytes:
-    """So many messages in one another."""
+    """This many nested messages."""
     return field_of(nested(levels - 1)) if levels else b""
 
 
 def field_of(content: bytes) -> bytes:
-    """A message as the first field, which has a length of at most two bytes."""
+    """A message as the first field, with a length of at most two bytes."""
     size = len(content)
     return b"\x0a" + (bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])) + content
 
 
 def test_few_bytes_do_not_become_much() -> None:
-    """A mebibyte of empty messages, of small numbers, or of nesting ends soon."""
+    """Reading a mebibyte of empty messages, of small numbers or of nesting ends soon."""
     for payload, reason in (
         (b"\x0a\x00" * 524_000, "too_large"),
         (b"\x12\xfc\xff\x3f" + b"\x00" * 1_048_572, "too_large"),
@@ -191,7 +191,7 @@ def test_few_bytes_do_not_become_much() -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    """No other error, whatever they are."""
+    """They cause no other exception."""
     for indexes in (b"", FIRST):
         with suppress(Undecodable):
             found = DECODE(Framed(1, indexes + data))
@@ -200,14 +200,14 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 
 
 def test_imports_are_built_in_or_references() -> None:
-    """Google's and Confluent's files are here; others are the schema's references, which may import others."""
+    """Files of Google and Confluent are built in. Others are the schema's references, which may have imports."""
     money = file_of("money.proto", "common", "google/type/date.proto")
     message = money.message_type.add(name="Money")
     field(message, "cents", "int64")
     field(message, "day", ".google.type.Date")
     order = file_of("order.proto", "shop", "common/money.proto", "confluent/meta.proto")
     field(order.message_type.add(name="Order"), "total", ".common.Money")
-    listed = ("google/type/date.proto", text_of(file_of("date.proto", "google.type")))  # not that of Google
+    listed = ("google/type/date.proto", text_of(file_of("date.proto", "google.type")))  # not Google's
     decode = protobuf_decoder(text_of(order), [listed, ("common/money.proto", text_of(money))])
     assert decode(Framed(1, FIRST + b"\x0a\x06\x08\x05\x12\x02\x18\x07")) == (
         b'{"total":{"cents":"5","day":{"year":0,"month":0,"day":7}}}'
@@ -223,7 +223,7 @@ def test_imports_are_built_in_or_references() -> None:
         (text_of(file_of("a.proto", "a", "google/protobuf/os.proto")), ImportError),
     ],
 )
-def test_schemas_that_cannot_be_used(schema: str, error: type[Exception]) -> None:
-    """Text instead of a descriptor, no descriptor, an import that nobody gives."""
+def test_unusable_protobuf_schemas(schema: str, error: type[Exception]) -> None:
+    """Text instead of a descriptor, no descriptor, or a missing import."""
     with pytest.raises(error):
         protobuf_decoder(schema)

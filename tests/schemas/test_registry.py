@@ -1,4 +1,4 @@
-"""The registry is asked as producers' own serializers fill it; each way in which it fails says what to look at."""
+"""The client of the registry, with schemas from producers' own serializers. Each failure names the cause to check."""
 
 import json
 import struct
@@ -34,7 +34,7 @@ def prefixed(number: int, payload: bytes) -> bytes:
 
 
 def body_of(registry: SchemaRegistry, value: bytes, headers: Headers | None = None) -> Any:
-    """What a receiver would get."""
+    """The body that a receiver would get."""
     with closing(Registry(registry.settings())) as client:
         return json.loads(decode(translator(client.decoder)(record(value, headers))).body)
 
@@ -46,8 +46,8 @@ def written(registry: SchemaRegistry, number: int) -> bytes:
 
 
 @pytest.mark.parametrize("in_header", [False, True])
-def test_what_confluents_serializers_write(registry: SchemaRegistry, *, in_header: bool) -> None:
-    """The three formats, with the id in front or the GUID in a header."""
+def test_values_of_confluents_serializers(registry: SchemaRegistry, *, in_header: bool) -> None:
+    """In the three formats, with the id in front or the GUID in a header."""
     found_in: dict[str, tuple[bytes, Headers]] = {}
     with serializers(registry.url, in_header=in_header) as by_format:
         for name, serialize in by_format.items():
@@ -66,10 +66,10 @@ def test_what_confluents_serializers_write(registry: SchemaRegistry, *, in_heade
             assert found == {"id": 5, "type": "order.paid"}
 
 
-def test_the_event_is_that_of_the_json(registry: SchemaRegistry, client_of: ClientOf) -> None:
-    """Type by the body's field; the raw key, which orders; a content type that is true of the body.
+def test_the_event_is_made_from_the_json(registry: SchemaRegistry, client_of: ClientOf) -> None:
+    """The type is from the body's field. The key, for the order, stays raw. The content type is that of the new body.
 
-    The webhook-id does not change with the schema's version.
+    A new version of the schema does not change the webhook-id.
     """
     json_of, value = translator(client_of(registry).decoder), written(registry, 5)
     event = decode(json_of(record(value, [("content-type", b"application/avro"), ("trace", b"7")])))
@@ -83,8 +83,8 @@ def test_the_event_is_that_of_the_json(registry: SchemaRegistry, client_of: Clie
 
 
 @pytest.mark.parametrize("content_type", [b"application/cloudevents+json; charset=utf-8", b"application/json"])
-def test_a_content_type_of_json_stays(registry: SchemaRegistry, client_of: ClientOf, content_type: bytes) -> None:
-    """A structured CloudEvent under JSON Schema is one."""
+def test_a_json_content_type_is_kept(registry: SchemaRegistry, client_of: ClientOf, content_type: bytes) -> None:
+    """A structured CloudEvent with a JSON Schema keeps its own."""
     number = registry.add("a", "{}", "JSON")
     body = b'{"specversion":"1.0","type":"a","id":"1","source":"s"}'
     json_of = translator(client_of(registry).decoder)
@@ -92,8 +92,8 @@ def test_a_content_type_of_json_stays(registry: SchemaRegistry, client_of: Clien
     assert (event.body, event.content_type) == (body, content_type.decode())
 
 
-def test_other_values_stay_as_they_are(registry: SchemaRegistry, client_of: ClientOf) -> None:
-    """Plain JSON on the same topic, and tombstones; nobody asks for them."""
+def test_other_values_are_unchanged(registry: SchemaRegistry, client_of: ClientOf) -> None:
+    """Plain JSON on the same topic, and tombstones. The registry gets no request for them."""
     json_of = translator(client_of(registry).decoder)
     for value in (b'{"type": "a"}', None, b""):
         same = record(value, [("content-type", b"text/plain")])
@@ -102,7 +102,7 @@ def test_other_values_stay_as_they_are(registry: SchemaRegistry, client_of: Clie
 
 
 def test_references(registry: SchemaRegistry) -> None:
-    """A schema may use others, which may use others; one that two of them use is read once."""
+    """A schema may refer to others, which may refer to others. One that two of them refer to is read once."""
     registry.add("day", '{"type":"enum","name":"Day","symbols":["MON","TUE"]}')
     for name in ("Left", "Right"):
         text = {"type": "record", "name": name, "fields": [{"name": "day", "type": "Day"}]}
@@ -138,10 +138,8 @@ def test_references(registry: SchemaRegistry) -> None:
         ("AVRO", '"string"', [{"name": "a", "subject": "gone", "version": 1}], "refers to one that is gone"),
     ],
 )
-def test_schemas_that_cannot_be_used(
-    registry: SchemaRegistry, kind: str, schema: str, references: Any, text: str
-) -> None:
-    """A dead letter says which schema, and why."""
+def test_unusable_schemas(registry: SchemaRegistry, kind: str, schema: str, references: Any, text: str) -> None:
+    """The dead letter names the schema and the reason."""
     number = registry.add("a", schema, kind, references)
     with pytest.raises(Undecodable, match=f"schema {number}.*{text}") as refused:
         body_of(registry, prefixed(number, b"x"))
@@ -149,10 +147,10 @@ def test_schemas_that_cannot_be_used(
 
 
 @pytest.mark.parametrize("schema", [99, "4bf92f35-77b3-4da6-a3ce-929d0e0e4736"])
-def test_an_unknown_schema_is_asked_for_once_a_minute(
+def test_an_unknown_schema_is_requested_once_a_minute(
     registry: SchemaRegistry, client_of: ClientOf, schema: SchemaId
 ) -> None:
-    """However many records name it; then the registry may have it."""
+    """However many records name it. After the minute the registry may have it."""
     now = 0.0
     json_of = translator(client_of(registry).decoder, lambda: now)
     header = (
@@ -196,10 +194,10 @@ def status(number: int) -> Callable[[SchemaRegistry], None]:
         (status(404), "answers 404: SCHEMA_REGISTRY_URL leads to no registry"),
     ],
 )
-def test_a_registry_that_fails_is_asked_again(
+def test_a_failing_registry_is_asked_again(
     registry: SchemaRegistry, client_of: ClientOf, fail: Callable[[SchemaRegistry], None], text: str
 ) -> None:
-    """No record is given up, for a proxy's 404 neither; the text names the setting to look at."""
+    """No record is given up, not even for a proxy's 404. The error names the setting to check."""
     number = registry.add("a", "{}", "JSON")
     client = client_of(registry, timeout=0.2)
     fail(registry)
@@ -211,7 +209,7 @@ def test_a_registry_that_fails_is_asked_again(
     assert client.ping() == f"schema registry at {registry.url.removeprefix('http://')} answers"
 
 
-def test_a_registry_without_guids_is_told_from_one_that_lacks_this_one(
+def test_a_registry_without_guids_is_distinguished_from_an_unknown_guid(
     registry: SchemaRegistry, client_of: ClientOf
 ) -> None:
     """Older registries answer as for any wrong path."""
@@ -221,7 +219,7 @@ def test_a_registry_without_guids_is_told_from_one_that_lacks_this_one(
 
 
 def test_user_and_password(client_of: ClientOf) -> None:
-    """By basic authentication; a wrong one is never in the text."""
+    """They are sent by basic authentication. The error never shows a wrong password."""
     with schema_registry("webhooks", "right:one") as registry:
         assert client_of(registry, user="webhooks", password="right:one").ping()
         with pytest.raises(RegistryUnavailable, match="answers 401") as refused:
@@ -230,12 +228,12 @@ def test_user_and_password(client_of: ClientOf) -> None:
 
 
 def test_one_of_several_registries_is_enough(registry: SchemaRegistry, client_of: ClientOf) -> None:
-    """The next URL is asked if one does not answer."""
+    """If one does not answer, the next URL is used."""
     assert client_of(registry, url=f"http://127.0.0.1:1,{registry.url}").ping()
 
 
-def test_certificates_that_cannot_be_read(registry: SchemaRegistry, tmp_path: Path) -> None:
-    """Said at the start, with the setting's name."""
+def test_unreadable_certificates(registry: SchemaRegistry, tmp_path: Path) -> None:
+    """The error comes at the start and names the setting."""
     (tmp_path / "empty.pem").write_text("")
     for name in ("missing.pem", "empty.pem"):
         with pytest.raises(SettingsError, match=f"SCHEMA_REGISTRY_CA_FILE: .*{name} cannot be used"):

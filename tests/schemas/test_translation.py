@@ -1,4 +1,4 @@
-"""Records wait for their schemas in the order of their partition, hold up no other one, and are bounded."""
+"""Records wait for their schemas in the order of their partition, in bounded memory. Others are not delayed."""
 
 import struct
 from collections import deque
@@ -23,7 +23,7 @@ MANY = 1000
 
 
 class World:
-    """A translation, whose questions are answered by the test; and which partitions rest."""
+    """A translation whose requests the test answers, and the resting partitions."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -47,44 +47,44 @@ class World:
         self.resting.discard(partition)
 
     def record(self, partition: Partition, value: bytes | int | None) -> Record:
-        """The next record of a partition; a number is the id of its schema."""
+        """The next record of a partition. A number as value is the id of its schema."""
         offset = self.offsets[partition] = self.offsets.get(partition, -1) + 1
         if isinstance(value, int):
             value = struct.pack(">bI", 0, value) + b"payload"
         return Record(partition, offset, 0, None, value, None)
 
     def admit(self, *records: Record, room: int = MANY) -> list[int]:
-        """A turn: the offsets that go on."""
+        """A turn. Returns the offsets that go on."""
         admitted = self.translation.admit(records, room)
         self.translation.poll(self.now)
         return [each.offset for each in admitted]
 
     def answer(self, answer: Answer) -> SchemaId:
-        """To the oldest question."""
+        """Answer the oldest request."""
         schema, done = self.asked.popleft()
         done(answer)
         return schema
 
 
 def decode(framed: Framed) -> bytes:
-    """Any schema's."""
+    """The decoder of any schema."""
     return b'{"of": "%d"}' % framed.schema if isinstance(framed.schema, int) else b"{}"
 
 
 @pytest.fixture
 def world() -> World:
-    """Nothing is known yet."""
+    """A translation without known schemas."""
     return World()
 
 
 @pytest.fixture
 def orders() -> Partition:
-    """A partition."""
+    """A partition of `orders`."""
     return Partition("orders", 0)
 
 
-def test_a_partition_waits_and_the_others_go_on(world: World, orders: Partition) -> None:
-    """What comes behind a record waits too, plain JSON as well; another partition's records do not."""
+def test_a_partition_waits_and_others_go_on(world: World, orders: Partition) -> None:
+    """Records behind a waiting one wait too, also plain JSON. Records of other partitions do not."""
     users = Partition("users", 3)
     first = world.record(orders, 7)
     assert world.admit(world.record(users, b"{}"), first, world.record(orders, b"{}")) == [0]
@@ -104,8 +104,8 @@ def test_a_partition_waits_and_the_others_go_on(world: World, orders: Partition)
     assert world.admit(world.record(orders, 7), world.record(users, 7)) == [4, 2]
 
 
-def test_what_is_no_schema_is_refused_when_its_turn_comes(world: World, orders: Partition) -> None:
-    """A broken id waits for nothing; an unknown schema is asked for once; the record is given up with the reason."""
+def test_a_record_with_an_unusable_schema_is_refused_in_its_turn(world: World, orders: Partition) -> None:
+    """A malformed id needs no request; an unknown schema is requested once. The record is given up with the reason."""
     broken, unknown = world.record(orders, b"\0\0"), world.record(orders, 7)
     assert world.admit(broken, unknown) == [0]
     with pytest.raises(Undecodable) as refused:
@@ -125,8 +125,8 @@ def test_what_is_no_schema_is_refused_when_its_turn_comes(world: World, orders: 
     assert len(world.asked) == 1
 
 
-def test_a_registry_that_is_down_is_asked_again(world: World, orders: Partition) -> None:
-    """With back-off, and a reason for /readyz until it answers; nothing goes on, and nothing is given up."""
+def test_requests_to_a_registry_that_is_down_are_repeated(world: World, orders: Partition) -> None:
+    """There is a back-off, and a reason in /readyz until it answers. No record goes on or is given up meanwhile."""
     world.admit(world.record(orders, 7))
     for failures in range(9):
         world.answer(DOWN)
@@ -151,8 +151,8 @@ def test_a_registry_that_is_down_is_asked_again(world: World, orders: Partition)
     assert world.admit() == [0]
 
 
-def test_a_schema_that_fails_holds_up_no_other(world: World) -> None:
-    """Each has a back-off of its own; a few are asked for at once."""
+def test_a_failing_schema_does_not_delay_others(world: World) -> None:
+    """Each schema has its own back-off. A few are requested at once."""
     partitions = [Partition("orders", number) for number in range(MOST_ASKED + 2)]
     world.admit(*(world.record(each, each.number + 1) for each in partitions))
     assert [schema for schema, _ in world.asked] == list(range(1, MOST_ASKED + 1))
@@ -166,7 +166,7 @@ def test_a_schema_that_fails_holds_up_no_other(world: World) -> None:
 
 
 def test_a_partition_that_leaves_is_forgotten(world: World, orders: Partition) -> None:
-    """Its next owner reads the records again; a late answer and a new assignment do no harm."""
+    """Its next owner reads the records again. A late answer and a new assignment do no harm."""
     users = Partition("users", 0)
     world.admit(world.record(orders, 7), world.record(users, 8))
     world.answer(DOWN)
@@ -185,7 +185,7 @@ def test_a_partition_that_leaves_is_forgotten(world: World, orders: Partition) -
 
 
 def test_a_partition_that_rests_for_another_reason_is_not_woken(world: World, orders: Partition) -> None:
-    """Its stored deliveries are asked for; who asks wakes it."""
+    """Its stored deliveries are being read, and the reader will wake it."""
     world.admit(world.record(orders, 7))
     world.aside.add(orders.topic_partition)
     world.answer(decode)
@@ -194,7 +194,7 @@ def test_a_partition_that_rests_for_another_reason_is_not_woken(world: World, or
 
 
 def test_records_go_on_as_there_is_room(world: World, orders: Partition) -> None:
-    """Those that waited do not overrun what comes after; what waits is bounded."""
+    """Records that waited do not overfill the next stage. The number of waiting records is bounded."""
     assert world.translation.room == MOST_BYTES // LARGEST
     world.admit(*(world.record(orders, 7) for _ in range(10)))
     assert world.translation.room == MOST_BYTES // LARGEST - 1
@@ -206,8 +206,8 @@ def test_records_go_on_as_there_is_room(world: World, orders: Partition) -> None
     assert not world.translation.busy
 
 
-def test_an_answer_that_was_forgotten_is_asked_for_again(world: World, orders: Partition) -> None:
-    """A refusal may end while the records behind it wait for room."""
+def test_a_forgotten_answer_is_requested_again(world: World, orders: Partition) -> None:
+    """A refusal may expire while the records behind it wait for room."""
     world.admit(world.record(orders, 7))
     world.answer(Undecodable("unknown_schema", "x"))
     world.admit(room=0)
@@ -219,7 +219,7 @@ def test_an_answer_that_was_forgotten_is_asked_for_again(world: World, orders: P
 
 @given(st.data())
 def test_order_is_kept_in_each_partition(data: st.DataObject) -> None:
-    """Whatever comes, is answered, fails or is full: each record goes on once, in the order of its partition."""
+    """Through answers, failures and lack of room, each record goes on once, in the order of its partition."""
     world = World()
     partitions = [Partition("orders", number) for number in range(3)]
     seen: dict[Partition, list[int]] = {each: [] for each in partitions}
@@ -248,8 +248,8 @@ def test_order_is_kept_in_each_partition(data: st.DataObject) -> None:
     assert world.translation.room == MOST_BYTES // LARGEST
 
 
-def test_questions_run_in_threads() -> None:
-    """The result, or the error, comes back on the loop."""
+def test_requests_run_in_threads() -> None:
+    """The result or the error comes back on the loop."""
     posted: deque[Callable[[], None]] = deque()
     answers: list[Answer] = []
 
@@ -267,8 +267,8 @@ def test_questions_run_in_threads() -> None:
     assert answers == [DOWN, decode]
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    """The oldest schemas leave, and the oldest refusals, but not for each other; a refusal is for a minute."""
+def test_remembered_schemas_are_bounded() -> None:
+    """The oldest schemas and the oldest refusals leave, counted separately. A refusal is kept for a minute."""
     known = KnownSchemas()
     refusal = Undecodable("bad_schema", "x")
     for number in range(MOST_KEPT + 1):

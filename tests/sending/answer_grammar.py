@@ -1,4 +1,4 @@
-"""Answers by the grammar of RFC 9112, those that are nearly such, and the pieces that they come in."""
+"""Strategies for answers by the grammar of RFC 9112, for nearly valid ones, and for their pieces."""
 
 from itertools import pairwise
 
@@ -86,19 +86,19 @@ def _answer(draw: st.DrawFn, *, keep: bool) -> bytes:
 
 
 def kept() -> st.SearchStrategy[bytes]:
-    """Interim answers and a final one, behind which the connection is kept."""
+    """Interim answers and a final one that keeps the connection."""
     return _answer(keep=True)
 
 
 @st.composite
 def right(draw: st.DrawFn) -> bytes:
-    """Interim answers, a final one, and sometimes bytes behind it."""
+    """Interim answers, a final one, and sometimes bytes after it."""
     return draw(_answer(keep=False)) + draw(_behind)
 
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """Bytes of a right answer changed, dropped, inserted, repeated, or not sent any more; most often in its head."""
+    """A valid answer with bytes changed, dropped, inserted, repeated, or cut off at the end; most often in its head."""
     text = draw(right())
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, min(len(text), draw(st.sampled_from((40, 160, 512, 70_000))))))
@@ -119,7 +119,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def cut(draw: st.DrawFn, texts: st.SearchStrategy[bytes]) -> list[bytes]:
-    """In one piece or in several; none is empty, unless nothing came at all."""
+    """The text in one or several pieces. None is empty, unless the whole text is."""
     text = draw(texts)
     most = min(len(text), draw(st.sampled_from((200, 70_000))))
     places = sorted({0, len(text), *draw(st.lists(st.integers(0, most), max_size=5))})

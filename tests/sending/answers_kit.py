@@ -1,4 +1,4 @@
-"""Answers of a receiver, cut into pieces and read."""
+"""A receiver's answer, cut into pieces and read by AnswerReader."""
 
 from collections.abc import Iterable, Iterator
 
@@ -14,9 +14,9 @@ HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
 
 
 def read(pieces: Iterable[bytes], reader: AnswerReader | None = None) -> Answer:
-    """The answer; the connection ends behind the pieces. BadAnswer.
+    """The answer, if the connection ends after the pieces. Raises BadAnswer.
 
-    Not kept, if something is left: a connection that receives what nobody asked for is closed.
+    `keep` is false if bytes are left: a connection with unrequested bytes is closed.
     """
     reader = reader or AnswerReader()
     rest = iter(pieces)
@@ -28,19 +28,19 @@ def read(pieces: Iterable[bytes], reader: AnswerReader | None = None) -> Answer:
 
 
 def reason(pieces: Iterable[bytes], reader: AnswerReader | None = None) -> str:
-    """Why the answer is none."""
+    """The reason why the text is no answer."""
     with pytest.raises(BadAnswer) as bad:
         read(pieces, reader)
     return str(bad.value)
 
 
 def pieces_of(text: bytes, size: int) -> Iterator[bytes]:
-    """Of one size, but for the last."""
+    """Pieces of one size, except for the last."""
     return (text[start : start + size] for start in range(0, len(text), size))
 
 
 def cuts(text: bytes) -> Iterator[list[bytes]]:
-    """The text whole, cut at each place, and byte by byte if so many reads are allowed."""
+    """The whole text, the text cut at each place, and byte by byte if that many reads are allowed."""
     yield [text]
     for place in range(1, len(text)):
         yield [text[:place], text[place:]]

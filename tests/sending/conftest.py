@@ -1,4 +1,4 @@
-"""Receivers that behave as told, one thread a connection, and a sender with what tests do over and over."""
+"""Receivers with configurable behaviour, one thread per connection, and a sender with helpers for tests."""
 
 import contextlib
 import socket
@@ -26,25 +26,25 @@ Behaviour = Callable[[socket.socket, bytes], bool]  # one request; True: keep th
 
 
 def reset(connection: socket.socket) -> None:
-    """Closing it will send RST."""
+    """Make the connection send RST when it is closed."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def server_tls(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    """The context of a receiver that shows this certificate."""
+    """The TLS context of a receiver with this certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     return context
 
 
 def descriptors() -> int:
-    """How many this process has open."""
+    """The number of descriptors that this process has open."""
     return psutil.Process().num_fds()
 
 
 @contextlib.contextmanager
 def black_hole(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
-    """A port whose backlog is full, so that connecting to it never ends; a firewall that drops looks the same."""
+    """A port whose backlog is full, so that connecting to it never ends, as with a firewall that drops packets."""
     with socket.create_server((host, port), backlog=0) as listener, contextlib.ExitStack() as filling:
         for _ in range(4):
             client = filling.enter_context(socket.socket())
@@ -54,7 +54,7 @@ def black_hole(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
 
 
 def read_request(connection: socket.socket, *, whole: bool = True) -> bytes:
-    """One request's head and body, or what came with the head; empty at the end of the connection."""
+    """One request's head and body; not `whole`, only the bytes that came with the head. Empty at the end."""
     data = b""
     while b"\r\n\r\n" not in data:
         chunk = connection.recv(65536)
@@ -117,7 +117,7 @@ class Listener:
             thread.start()
 
     def _greeted(self, raw: socket.socket) -> None:
-        with raw, contextlib.suppress(OSError):  # the client may go at any time
+        with raw, contextlib.suppress(OSError):  # the client may disconnect at any time
             raw.settimeout(20)
             if self._greet is not None:
                 self._greet(raw)
@@ -127,7 +127,7 @@ class Listener:
         raise NotImplementedError
 
     def close(self) -> None:
-        """End the accepting thread; connections end when their client does."""
+        """End the accepting thread. Connections end when their client closes them."""
         self.stopped.set()
         with contextlib.suppress(OSError), socket.create_connection(self._listener.getsockname()[:2]):
             self._threads[0].join(5)
@@ -137,10 +137,10 @@ class Listener:
 
 
 class Receiver(Listener):
-    """Listens on loopback and behaves as told. `stopped` ends behaviours that hang.
+    """Listens on loopback and runs a behaviour for each request. `stopped` ends behaviours that hang.
 
-    Not `whole`: it behaves when it has read the head of a request, and what came with it. `greet` is called with each
-    connection as it is accepted.
+    Not `whole`: the behaviour starts when the head of a request has been read. `greet` is called with each
+    accepted connection.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class Receiver(Listener):
 
 
 class Sender:
-    """A poller and an adapter, with what tests do over and over."""
+    """A poller and an adapter, with helpers for tests."""
 
     def __init__(
         self, *, egress: EgressPolicy = LOOPBACK, timeout: float = 5, connect_timeout: float = 2, **more: Any
@@ -181,7 +181,7 @@ class Sender:
         )
 
     def know(self, name: str, *addresses: str) -> None:
-        """As if a name server had told."""
+        """Put a name's addresses into the resolver's cache."""
         self.adapter._resolver._cache[name] = _Entry(addresses, time.monotonic() + 60)
 
     def prepare(self, url: str, body: bytes | str | None = b"{}", **headers: str) -> requests.PreparedRequest:
@@ -219,7 +219,7 @@ MakeSender = Callable[..., Sender]
 
 @pytest.fixture
 def receive() -> Iterator[Receive]:
-    """Make receivers: `receive(text, then="keep")` or `receive(behaviour)`, each with `tls=` or `whole=` if wanted."""
+    """Make receivers: `receive(text, then="keep")` or `receive(behaviour)`, optionally with `tls=` or `whole=`."""
     made: list[Receiver] = []
 
     def make(behaviour: Behaviour | bytes, then: str = "keep", **options: Any) -> Receiver:
@@ -234,7 +234,7 @@ def receive() -> Iterator[Receive]:
 
 @pytest.fixture
 def make_sender(receive: Receive) -> Iterator[MakeSender]:
-    del receive  # its receivers close after the senders, whose connections they wait for
+    del receive  # its receivers close after the senders, since they wait for the senders' connections
     made: list[Sender] = []
 
     def make(**options: Any) -> Sender:
@@ -258,7 +258,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def trusted(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Iterator[trustme.CA]:
-    """An authority that senders made from now on trust."""
+    """An authority that is trusted by all senders made from now on."""
     with authority.cert_pem.tempfile() as bundle:
         monkeypatch.setenv("SSL_CERT_FILE", bundle)
         yield authority

@@ -1,4 +1,4 @@
-"""What h11, another reader of HTTP/1.1, makes of an answer, and why it differs from ours."""
+"""Verdicts of h11, another HTTP/1.1 parser, on answers, and the reasons why they differ from ours."""
 
 import re
 from collections.abc import Callable
@@ -13,7 +13,7 @@ _LINE_END = b"\r\n"
 
 
 class Verdict(NamedTuple):
-    """What a delivery depends on. No status: the answer is none."""
+    """The parts of an answer that decide about a delivery. Status 0: no answer."""
 
     status: int
     body: bytes
@@ -30,7 +30,7 @@ def ours(pieces: list[bytes]) -> Verdict:
 
 
 def theirs(text: bytes) -> Verdict:
-    """The verdict of h11 by our rule: once the final status line is in, the answer counts whatever follows."""
+    """The verdict of h11, with our rule: a final status line counts whatever follows it."""
     connection = _asked()
     connection.receive_data(text)
     status, body, keep, ended = 0, bytearray(), False, False
@@ -57,7 +57,7 @@ def theirs(text: bytes) -> Verdict:
 
 
 def _of_line(text: bytes) -> int:
-    """What the first line is, as an answer of its own."""
+    """The status of the first line, parsed as an answer of its own."""
     line, end, _ = text.partition(b"\n")
     connection = _asked()
     connection.receive_data(line + end + b"\r\n")
@@ -77,7 +77,7 @@ def _asked() -> h11.Connection:
 
 
 def difference(text: bytes, our: Verdict) -> str:
-    """Why h11 comes to another verdict; nothing if it comes to the same. AssertionError: no reason is known."""
+    """The reason why h11's verdict differs; empty if it does not. AssertionError: no reason is known."""
     their = theirs(text)
     if our == their:
         return ""
@@ -99,7 +99,7 @@ def difference(text: bytes, our: Verdict) -> str:
 
 
 def _refuses(our: Verdict, their: Verdict, text: bytes) -> bool:
-    """We stop where h11 goes on. Only an interim answer can hide the status, or a version."""
+    """Whether we stop where h11 goes on. Only an interim answer or a version can hide the status."""
     hidden = not our.status and re.match(rb"HTTP/(1\.[01] 1|(?!1\.[01])\d\.\d )", text)
     return (bool(hidden) or our.status == their.status) and not our.keep and their.body.startswith(our.body)
 
@@ -113,7 +113,7 @@ def _visible_reasons(text: bytes) -> bytes:
 
 
 def _one_coding(text: bytes) -> bytes:
-    """Of each head the last line alone; of that line the last coding."""
+    """Keep only the last Transfer-Encoding line of each head, and only its last coding."""
     return re.sub(rb"(?is)HTTP/1\.[01] \d{3}.*?\r\n\r\n", lambda head: _one_coding_of(head[0]), text)
 
 
@@ -129,7 +129,7 @@ def _one_coding_of(head: bytes) -> bytes:
 
 
 def _heeded_trailers(text: bytes) -> bytes:
-    """With what a trailer says of the connection in the head, and without what it says of the coding."""
+    """Move a trailer's Connection lines to the head, and make its lines about the coding ineffective."""
     head = re.search(rb"HTTP/1\.[01] [2-9].*?\r\n(?=\r\n)", text, re.DOTALL)
     last = head and re.compile(rb"\n0+(?:;[^\r\n]*)?\r\n((?:[^\r\n]+\r\n)+)\r\n").search(text, head.end())
     if not head or not last:
@@ -140,7 +140,7 @@ def _heeded_trailers(text: bytes) -> bytes:
 
 
 def _kept(text: bytes) -> bytes:
-    """The final answer, where it is of HTTP/1.0 and has keep-alive, as one of HTTP/1.1."""
+    """Turn a final HTTP/1.0 answer with keep-alive into one of HTTP/1.1."""
     final = re.search(rb"HTTP/1\.0 [2-9].*?\r\n\r\n", text, re.DOTALL)
     if final is None or not re.search(rb"(?i)\nconnection:[^\r\n]*keep-alive", final[0]):
         return text
@@ -148,16 +148,16 @@ def _kept(text: bytes) -> bytes:
     return text[: final.start()] + head + text[final.end() :]
 
 
-EMPTY_BEHIND = "an empty line behind the answer: llhttp passes it over, for h11 it is another answer"
-# What llhttp takes and h11 does not, and how it has to be written for h11.
+EMPTY_BEHIND = "an empty line after the answer: llhttp skips it, for h11 it is another answer"
+# Answers that llhttp accepts and h11 does not, with the rewriting that h11 needs.
 LENIENT: dict[str, Callable[[bytes], bytes]] = {
-    "an empty line before a status line: llhttp passes it over": _without_empty_lines,
-    "a control character in the reason: nobody reads it": _visible_reasons,
+    "an empty line before a status line: llhttp skips it": _without_empty_lines,
+    "a control character in the reason: it is not interpreted": _visible_reasons,
     "a transfer coding other than chunked: h11 knows none; for llhttp the last one frames the body": _one_coding,
-    "a trailer about the connection or the coding: llhttp heeds it": _heeded_trailers,
+    "a trailer about the connection or the coding: llhttp obeys it": _heeded_trailers,
     "HTTP/1.0 with keep-alive: h11 never keeps such a connection": _kept,
 }
-# What h11 takes and llhttp does not: the status line counts, the rest is not read, and the connection is closed.
+# Answers that h11 accepts and llhttp does not: the status line counts, the rest is not read, the connection closes.
 STRICT = {
     "a line that ends without CR: h11 takes it (RFC 9112, 2.2: MAY)": rb"(?<!\r)\n",
     "a version that is neither 1.0 nor 1.1: h11 takes any two digits": rb"HTTP/(?!1\.[01])\d\.\d ",
@@ -166,8 +166,8 @@ STRICT = {
     "an interim answer with a body, which h11 takes for the next answer": (
         rb"(?is)HTTP/1\.[01] 1(?!00|02|03)\d\d.*\n(content-length|transfer-encoding):"
     ),
-    "a chunk extension that is none, or spaces behind a chunk's size": rb"\n[0-9A-Fa-f]+[ \t;][^\r\n]*\r\n",
-    "a length said twice, and the same": rb"(?is)\ncontent-length:.*\ncontent-length:",
+    "an invalid chunk extension, or spaces after a chunk's size": rb"\n[0-9A-Fa-f]+[ \t;][^\r\n]*\r\n",
+    "a repeated length with the same value": rb"(?is)\ncontent-length:.*\ncontent-length:",
     "a length beside chunks, or in a trailer: h11 goes by the chunks": (
         rb"(?is)\ncontent-length:.*\ntransfer-encoding:|\ntransfer-encoding:.*\ncontent-length:"
     ),

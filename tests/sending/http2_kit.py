@@ -1,4 +1,4 @@
-"""A receiver that speaks HTTP/2 by the library h2, and a sender whose requests ask for HTTP/2."""
+"""An HTTP/2 receiver on the library h2, and a sender whose subscriptions ask for HTTP/2."""
 
 import contextlib
 import socket
@@ -26,21 +26,21 @@ from tests.sending.conftest import Listener, Sender, server_tls
 def request(
     url: str, body: bytes = b"{}", headers: Mapping[str, str] | None = None, *, http2: bool = True
 ) -> PreparedRequest:
-    """A request to a subscription that asks for HTTP/2."""
+    """A request of a subscription that asks for HTTP/2."""
     endpoint = Endpoint(1, url, (), http2=http2, hex_header=None)
     lines = header_lines(Request("POST", url, headers=headers).prepare().headers)
     return SignedRequest(prepare(endpoint), lines, body)
 
 
 class Http2Sender(Sender):
-    """All of its requests ask for HTTP/2."""
+    """A sender whose requests all ask for HTTP/2."""
 
     def prepare(self, url: str, body: bytes | str | None = b"{}", **headers: str) -> PreparedRequest:
         return request(url, body if isinstance(body, bytes) else (body or "").encode(), headers)
 
 
 class Got(NamedTuple):
-    """A whole request, and where it came."""
+    """A complete request, with its connection and stream."""
 
     peer: "Peer"
     stream: int
@@ -48,7 +48,7 @@ class Got(NamedTuple):
     body: bytes
 
     def answer(self, status: int = 204, body: bytes = b"", **headers: str) -> None:
-        """Answer it, from any thread."""
+        """Answer the request, from any thread."""
         fields = [(":status", str(status)), *((name.replace("_", "-"), value) for name, value in headers.items())]
         pieces = [body[at : at + 16_384] for at in range(0, len(body), 16_384)]
         with contextlib.suppress(StreamClosedError), self.peer.speaking() as h2:
@@ -57,7 +57,7 @@ class Got(NamedTuple):
                 h2.send_data(self.stream, piece, end_stream=piece is pieces[-1])
 
     def reset(self, code: int) -> None:
-        """End it without an answer."""
+        """End the request without an answer."""
         with self.peer.speaking() as h2:
             h2.reset_stream(self.stream, code)
 
@@ -76,18 +76,18 @@ class Peer:
 
     @contextlib.contextmanager
     def speaking(self) -> Iterator[H2Connection]:
-        """Send what is said within."""
+        """Within this context, frames that h2 queues are sent at the end."""
         with self._lock, contextlib.suppress(OSError):
             yield self._h2
             self.connection.sendall(self._h2.data_to_send())
 
     def say(self, data: bytes) -> None:
-        """Send bytes that h2 would not send."""
+        """Send bytes that h2 would not produce."""
         with self._lock, contextlib.suppress(OSError):
             self.connection.sendall(data)
 
     def serve(self, behave: Callable[[Got], None], *, acknowledges: bool) -> None:
-        """Until the client goes, or breaks the protocol."""
+        """Serve until the client disconnects or breaks the protocol."""
         with self.speaking() as h2:
             h2.initiate_connection()
         while data := self.connection.recv(65536):
@@ -118,7 +118,7 @@ class Peer:
 
 
 class Http2Receiver(Listener):
-    """Listens on loopback by TLS, and offers HTTP/2. Behaviours run on the thread of their connection."""
+    """Listens on loopback with TLS and offers HTTP/2. Behaviours run on their connection's thread."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class Http2Receiver(Listener):
         tls.set_alpn_protocols(["h2", "http/1.1"])
         self.got: list[Got] = []
         self.peers: list[Peer] = []
-        self.faults: list[ProtocolError] = []  # of the client
+        self.faults: list[ProtocolError] = []  # of the client's
         self._behave = behave
         self._tls = tls
         self._settings = settings or {}
@@ -154,7 +154,7 @@ class Http2Receiver(Listener):
 
 
 def cut(peer: Peer) -> None:
-    """End the connection in the middle. SSLSocket's own shutdown would leave TLS, and the rest be read as it is."""
+    """End the connection abruptly. SSLSocket's own shutdown would leave TLS, and the rest be read in the clear."""
     socket.socket.shutdown(peer.connection, socket.SHUT_RDWR)
 
 
@@ -162,13 +162,13 @@ Receive2 = Callable[..., Http2Receiver]
 
 
 def answering(status: int = 204, body: bytes = b"", **headers: str) -> Callable[[Got], None]:
-    """Answer each request the same."""
+    """Give the same answer to each request."""
     return lambda got: got.answer(status, body, **headers)
 
 
 @contextlib.contextmanager
 def receivers(authority: trustme.CA) -> Iterator[Receive2]:
-    """Make receivers, trusted through `authority`."""
+    """Make receivers that are trusted through `authority`."""
     made: list[Http2Receiver] = []
 
     def make(behave: Callable[[Got], None] | None = None, **options: Any) -> Http2Receiver:

@@ -1,4 +1,4 @@
-"""Signed requests of an endpoint, as the sender of deliveries builds them."""
+"""Signed requests of an endpoint, built like those of deliveries."""
 
 from datetime import UTC, datetime
 from typing import Any

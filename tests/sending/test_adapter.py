@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\nX-One: 1\r\nx-one: 2\r\n\r\n"
 
 
-def test_a_stale_answer_is_not_used_again(sender: Sender, receive: Receive) -> None:
-    """A new connection goes where the name leads now."""
+def test_an_expired_connection_answer_is_not_reused(sender: Sender, receive: Receive) -> None:
+    """A new connection goes to the name's current address."""
     receiver = receive(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", "close")
     cache = sender.adapter._resolver._cache
     for address, result in (("127.0.0.1", True), ("127.0.0.2", False), ("127.0.0.1", True), ("127.0.0.1", True)):
@@ -33,7 +33,7 @@ def test_a_stale_answer_is_not_used_again(sender: Sender, receive: Receive) -> N
 
 
 def test_an_idle_connection_keeps_no_large_body(sender: Sender, receive: Receive) -> None:
-    """After a burst of large events their bodies would stay, one with each connection."""
+    """Otherwise, after a burst of large events, each idle connection would hold one body."""
     receiver, silent = receive(NO_CONTENT), receive(b"", "hang")
     body = b"x" * 100_000
     prepared = sender.prepare(receiver.url, body)
@@ -60,7 +60,7 @@ def test_a_failure_is_not_the_answer_before_it(sender: Sender, receive: Receive)
 
 
 def test_cancel_at_any_time(sender: Sender, receive: Receive) -> None:
-    """A cancelled transfer calls nobody back: just submitted, resolving, on the wire, or twice."""
+    """The callback of a cancelled transfer never runs: just submitted, resolving, on the wire, or cancelled twice."""
     receiver = receive(b"", "hang")
     results: list[Result] = []
     cancel = sender.adapter.cancel
@@ -80,7 +80,7 @@ def test_cancel_at_any_time(sender: Sender, receive: Receive) -> None:
 
 
 def test_a_callback_may_cancel_and_submit(sender: Sender, receive: Receive) -> None:
-    """Of two transfers that end in one turn, the first may cancel the second, and submit."""
+    """When two transfers end in one turn, the first one's callback may cancel the second and submit another."""
     receiver = receive(NO_CONTENT)
     other = receive(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother")
     ended: list[str] = []
@@ -103,8 +103,8 @@ def test_a_callback_may_cancel_and_submit(sender: Sender, receive: Receive) -> N
     assert late[0].content == b"other"
 
 
-def test_a_callback_that_raises_is_raised_by_turn(sender: Sender, receive: Receive) -> None:
-    """A bug in a callback surfaces from `turn`, after which everything works on."""
+def test_an_exception_in_a_callback_is_raised_by_turn(sender: Sender, receive: Receive) -> None:
+    """A bug in a callback surfaces from `turn`. Afterwards the adapter goes on working."""
     receiver = receive(NO_CONTENT)
 
     def bug(_result: Result) -> None:
@@ -120,8 +120,8 @@ def test_a_callback_that_raises_is_raised_by_turn(sender: Sender, receive: Recei
     assert sender.response(receiver.url).status_code == 204
 
 
-def test_what_has_ended_is_handed_over_in_parts(make_sender: MakeSender) -> None:
-    """Batches that failed take long to judge: the loop goes on in between, and none is forgotten."""
+def test_results_are_handed_over_in_parts(make_sender: MakeSender) -> None:
+    """Failed batches take long to judge. The loop goes on in between, and no result is lost."""
     now, ended = [100.0], list[Result]()
     sender = make_sender(clock=lambda: now[0])
 
@@ -140,7 +140,7 @@ def test_what_has_ended_is_handed_over_in_parts(make_sender: MakeSender) -> None
 
 
 def test_a_bug_in_the_policy_is_raised(make_sender: MakeSender, receive: Receive) -> None:
-    """Without a judgement nothing is connected to."""
+    """Without a verdict of the policy, no connection is opened."""
     sender = make_sender(egress=cast("EgressPolicy", type("Broken", (), {"refusal": lambda *_: 1 / 0})()))
     receiver = receive(NO_CONTENT)
     with pytest.raises(ZeroDivisionError):
@@ -148,8 +148,8 @@ def test_a_bug_in_the_policy_is_raised(make_sender: MakeSender, receive: Receive
     assert receiver.connections == 0
 
 
-def test_close_cancels_what_is_open(make_sender: MakeSender, receive: Receive) -> None:
-    """After `close` nothing is in flight, nothing is called back, and closing again is no error."""
+def test_close_cancels_open_transfers(make_sender: MakeSender, receive: Receive) -> None:
+    """After `close` nothing is in flight and no callback runs. A second `close` is no error."""
     sender = make_sender()
     receiver = receive(b"", "hang")
     results: list[Result] = []
@@ -164,7 +164,7 @@ def test_close_cancels_what_is_open(make_sender: MakeSender, receive: Receive) -
 
 
 def test_send_blocks_and_raises(sender: Sender, receive: Receive) -> None:
-    """`send` gives the response or raises what `submit` would have handed over."""
+    """`send` returns the response, or raises the exception that `submit` would have passed to the callback."""
     receiver = receive(NO_CONTENT)
     assert sender.adapter.send(sender.prepare(receiver.url), timeout=(1, 2)).status_code == 204
     with pytest.raises(errors.ReadTimeout):
@@ -176,7 +176,7 @@ def test_send_blocks_and_raises(sender: Sender, receive: Receive) -> None:
 
 
 def test_a_session_with_an_auth_plug_in(sender: Sender, receive: Receive) -> None:
-    """Users' habits apply: a mounted session, requests.auth, JSON bodies and answers, a digest challenge."""
+    """The usual ways of requests work: mounting a session, requests.auth, JSON in both directions, digest auth."""
     receiver = receive(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 8\r\n\r\n{"a": 1}')
     with requests.Session() as session:
         session.mount("http://", sender.adapter)
@@ -200,7 +200,7 @@ def test_a_session_with_an_auth_plug_in(sender: Sender, receive: Receive) -> Non
 
 
 def test_two_thousand_in_flight(make_sender: MakeSender) -> None:
-    """Far more transfers than `select` could wait for are open at once, and every one is answered."""
+    """Far more transfers than `select` could handle are open at once, and all are answered."""
     if raise_descriptor_limit() < 6000:
         pytest.skip("needs 6,000 descriptors (ulimit -Hn)")
     count = 2000

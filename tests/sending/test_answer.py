@@ -1,4 +1,4 @@
-"""What an answer is read as, however its bytes come."""
+"""Parsing of answers, in whatever pieces their bytes come."""
 
 import pytest
 from hypothesis import given
@@ -13,14 +13,14 @@ OTHER = "it answered with something other than HTTP/1.1"
 
 
 def in_any_pieces(text: bytes) -> Answer:
-    """The answer, which is the same whatever the pieces."""
+    """The answer, which must be the same for all pieces."""
     first, *others = map(read, cuts(text))
     assert all(other == first for other in others)
     return first
 
 
 def verdict(text: bytes) -> tuple[int, bytes, bool]:
-    """Status, body, and whether the connection is kept, which are the same whatever the pieces."""
+    """Status, body, and whether the connection is kept, which must be the same for all pieces."""
     verdicts = {(answer.status, answer.body, answer.keep) for answer in map(read, cuts(text))}
     assert len(verdicts) == 1
     return verdicts.pop()
@@ -28,21 +28,21 @@ def verdict(text: bytes) -> tuple[int, bytes, bool]:
 
 @pytest.mark.parametrize("status", [200, 201, 299, 301, 400, 410, 503, 999])
 def test_a_body_of_a_given_length(status: int) -> None:
-    """Status, head as it came, body, and the connection is kept."""
+    """The result has the status, the head unchanged and the body. The connection is kept."""
     head = b"HTTP/1.1 %d Some Reason\r\nRetry-After: 7\r\nX:\r\ncontent-length:  2" % status
     assert in_any_pieces(head + b"\r\n\r\nok") == Answer(status, head, b"ok", keep=True)
 
 
 @pytest.mark.parametrize("line", [b"", b"Content-Length: 2\r\n", b"Transfer-Encoding: chunked\r\n"])
 @pytest.mark.parametrize("status", [204, 304])
-def test_a_status_that_has_no_body(status: int, line: bytes) -> None:
-    """It ends with its head, whatever length the head tells (RFC 9112, 6.3)."""
+def test_a_status_without_a_body(status: int, line: bytes) -> None:
+    """The answer ends with its head, whatever length the head declares (RFC 9112, 6.3)."""
     assert verdict(b"HTTP/1.1 %d X\r\n%s\r\n" % (status, line)) == (status, b"", True)
 
 
 @pytest.mark.parametrize("text", [b"HTTP/1.1 200\r\n", b"HTTP/1.1 200 \r\n", b"HTTP/1.1 200  a \xff\r\n"])
 def test_a_reason_is_not_needed(text: bytes) -> None:
-    """Nor read."""
+    """It may be missing, and is not interpreted."""
     assert in_any_pieces(text + EMPTY) == Answer(200, text + EMPTY[:-4], b"", keep=True)
 
 
@@ -57,14 +57,14 @@ def test_a_reason_is_not_needed(text: bytes) -> None:
     ids=["one", "three", "extensions", "trailers"],
 )
 def test_a_body_in_chunks(body: bytes) -> None:
-    """Extensions and trailers are passed over; the connection is kept."""
+    """Extensions and trailers are skipped. The connection is kept."""
     head = OK + CHUNKED[:-4]
     assert in_any_pieces(head + b"\r\n\r\n" + body) == Answer(200, head, b"abcdefg", keep=True)
 
 
 @pytest.mark.parametrize("lines", [b"", b"Transfer-Encoding: gzip\r\n", b"Connection: keep-alive\r\n"])
 def test_a_body_without_length_ends_with_the_connection(lines: bytes) -> None:
-    """Until then the answer is not complete."""
+    """Before that, the answer is not complete."""
     assert AnswerReader().feed(OK + lines + b"\r\nabc") is None
     assert verdict(OK + lines + b"\r\nabc") == (200, b"abc", False)
 
@@ -84,7 +84,7 @@ def test_a_body_without_length_ends_with_the_connection(lines: bytes) -> None:
     ],
 )
 def test_when_a_connection_is_kept(version: bytes, lines: bytes, kept: bool) -> None:  # noqa: FBT001 (a parameter)
-    """By version and Connection (RFC 9112, 9.3)."""
+    """The version and the Connection header decide (RFC 9112, 9.3)."""
     assert verdict(b"HTTP/%s 200 OK\r\n%sContent-Length: 2\r\n\r\nok" % (version, lines)) == (200, b"ok", kept)
 
 
@@ -92,15 +92,15 @@ def test_when_a_connection_is_kept(version: bytes, lines: bytes, kept: bool) -> 
 @pytest.mark.parametrize(
     "text", [LENGTH + b"\r\nok", OK + CHUNKED + b"2\r\nok\r\n0\r\n\r\n", b"HTTP/1.1 204 X\r\n\r\n"]
 )
-def test_bytes_behind_an_answer(text: bytes, behind: bytes) -> None:
-    """They would be read as the next one: the answer counts, the connection is not kept."""
+def test_bytes_after_an_answer(text: bytes, behind: bytes) -> None:
+    """They would be read as the next answer. The answer counts, but the connection is not kept."""
     status, body, _ = verdict(text)
     assert verdict(text + behind) == (status, body, False)
 
 
 @pytest.mark.parametrize("empty", [b"\r\n", b"\n", b"\r\n\r\n", b"\r\n\r\n\r\n"])
 def test_empty_lines_before_an_answer(empty: bytes) -> None:
-    """They are passed over: they are the end of a body that was longer than it said, and came late."""
+    """They are skipped: they are the late end of a body that was longer than declared."""
     for before in (empty, empty + CONTINUE + empty):
         assert in_any_pieces(before + LENGTH + b"\r\nok") == Answer(200, LENGTH[:-2], b"ok", keep=True)
 
@@ -119,8 +119,8 @@ def test_empty_lines_before_an_answer(empty: bytes) -> None:
     ],
 )
 @pytest.mark.parametrize("lines", [b"", b"Retry-After: 7\r\n"])
-def test_interim_answers_are_passed_over(interim: bytes, lines: bytes) -> None:
-    """Whatever they say about the connection, the answer is the final one behind them."""
+def test_interim_answers_are_skipped(interim: bytes, lines: bytes) -> None:
+    """The final answer counts, whatever the interim answers say about the connection."""
     head = b"HTTP/1.1 503 X\r\n" + lines + b"Content-Length: 2"
     assert in_any_pieces(interim + head + b"\r\n\r\nok") == Answer(503, head, b"ok", keep=True)
     head = b"HTTP/1.1 503 X\r\n" + lines
@@ -130,14 +130,14 @@ def test_interim_answers_are_passed_over(interim: bytes, lines: bytes) -> None:
 @pytest.mark.parametrize("lines", [b"", b"Upgrade: websocket\r\nConnection: Upgrade\r\n"])
 @pytest.mark.parametrize("behind", [b"", LENGTH + b"\r\nok", OK + b"\r\n", OK, b"\x81\x02ok"])
 def test_another_protocol_is_no_answer(lines: bytes, behind: bytes) -> None:
-    """What follows a 101 is no HTTP, even if it looks like it."""
+    """The bytes after a 101 are not HTTP, even if they look like it."""
     for pieces in cuts(b"HTTP/1.1 101 Switching Protocols\r\n" + lines + b"\r\n" + behind):
         assert reason(pieces) == f"{OTHER}: status 101"
 
 
 @pytest.mark.parametrize("lines", [b"Content-Length: 2\r\n\r\n", CHUNKED + b"2\r\n"])
 def test_an_interim_answer_with_a_body_is_no_answer(lines: bytes) -> None:
-    """Two readers could take two things for the final one."""
+    """Two parsers could disagree about which answer is the final one."""
     for pieces in cuts(b"HTTP/1.1 104 New\r\n" + lines + LENGTH + b"\r\nok"):
         assert reason(pieces) == f"{OTHER}: an interim answer with a body"
 
@@ -154,15 +154,15 @@ def test_an_interim_answer_with_a_body_is_no_answer(lines: bytes) -> None:
         *(b"HTTP/2.0 200 OK\r\nA B\r\n", b"HTTP/1.1 100 Continue\r\nA B\r\n\r\n" + OK + EMPTY),
     ],
 )
-def test_what_is_no_answer(text: bytes) -> None:
-    """The error says that the receiver speaks something else."""
+def test_invalid_answers(text: bytes) -> None:
+    """The error says that the receiver speaks another protocol."""
     for pieces in cuts(text):
         assert reason(pieces).startswith(OTHER)
 
 
 @pytest.mark.parametrize("text", [b"", b"\r\n", b"H", b"HTTP/1.1 200", OK[:-1], CONTINUE, CONTINUE + OK[:-1]])
 def test_an_end_before_a_status_line(text: bytes) -> None:
-    """The status could be another with the next byte, or its line another protocol's."""
+    """The next byte could change the status, or make the line another protocol's."""
     for pieces in cuts(text):
         assert reason(pieces) == "it ended the connection before the end of a status line"
 
@@ -197,7 +197,7 @@ FAULTS = {
 @pytest.mark.parametrize("status", [200, 503])
 @pytest.mark.parametrize("behind", FAULTS.values(), ids=FAULTS)
 def test_a_status_line_counts_whatever_follows(behind: bytes, status: int) -> None:
-    """The receiver has said what became of the request. The connection is not kept."""
+    """The receiver has reported the request's result. The connection is not kept."""
     line = b"HTTP/1.1 %d X\r\n" % status
     for start in (b"", CONTINUE):
         for answer in map(read, cuts(start + line + behind)):
@@ -207,15 +207,15 @@ def test_a_status_line_counts_whatever_follows(behind: bytes, status: int) -> No
 
 
 @pytest.mark.parametrize("behind", [b"", b"\n", b"Content-Length: 2\n\nok", EMPTY, b"\r\n"])
-def test_a_status_line_that_ends_without_cr_counts(behind: bytes) -> None:
-    """And nothing else: what follows it is not read."""
+def test_a_status_line_without_cr_counts(behind: bytes) -> None:
+    """Only the status counts: the rest is not read."""
     for start in (b"", CONTINUE):
         assert in_any_pieces(start + b"HTTP/1.1 200 OK\n" + behind) == Answer(200, OK[:-2], b"", keep=False)
 
 
 @given(st.lists(cut(kept()), min_size=2, max_size=4))
-def test_answers_one_after_another(answers: list[list[bytes]]) -> None:
-    """A reader that has read an answer and kept the connection reads the next as a new one would."""
+def test_consecutive_answers(answers: list[list[bytes]]) -> None:
+    """After an answer that keeps the connection, the reader reads the next one as a new reader would."""
     reader = AnswerReader()
     for pieces in answers:
         assert not reader.begun
@@ -224,7 +224,7 @@ def test_answers_one_after_another(answers: list[list[bytes]]) -> None:
 
 @given(st.one_of(right(), mutated()).flatmap(lambda text: st.tuples(cut(st.just(text)), cut(st.just(text)))))
 def test_a_status_does_not_depend_on_the_pieces(ways: tuple[list[bytes], list[bytes]]) -> None:
-    """Nor does the body, nor whether there is an answer at all, however right or wrong it is."""
+    """Nor do the body and the validity of the answer, for valid and invalid answers."""
     verdicts: list[tuple[int, bytes] | None] = []
     for pieces in ways:
         try:

@@ -1,4 +1,4 @@
-"""Where the reading of an answer stops: a receiver decides about none of our time and memory."""
+"""Limits of reading an answer: no receiver takes more than a bounded amount of time and memory."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ import pytest
 from consumer.sending.answer import BYTES, PIECES, Answer, AnswerReader
 from tests.sending.answers_kit import CHUNKED, CONTINUE, EMPTY, HINTS, OK, pieces_of, read, reason
 
-READ = 16_384  # bytes of a read, as many as a record of TLS has
+READ = 16_384  # bytes of a read, as many as a TLS record has
 
 
 def framed(size: int) -> dict[str, bytes]:
@@ -22,7 +22,7 @@ def framed(size: int) -> dict[str, bytes]:
 @pytest.mark.parametrize("size", [1_000, READ, 70_000, 200_000])
 @pytest.mark.parametrize("framing", ["length", "chunked", "end"])
 def test_the_limit_of_a_body(framing: str, size: int) -> None:
-    """64 KiB are kept whole, and so is the connection; with one byte more the body is cut, and reading ends."""
+    """64 KiB are kept whole, and the connection too. With one byte more the body is cut, and reading ends."""
     whole = read(pieces_of(framed(65_536)[framing], size))
     assert (len(whole.body), whole.keep) == (65_536, framing != "end")
     longer = read(pieces_of(framed(65_536 + 1)[framing], size))
@@ -36,7 +36,7 @@ def test_the_limit_of_a_body(framing: str, size: int) -> None:
 
 @pytest.mark.parametrize("size", [300, READ, 200_000])
 def test_the_limit_of_lines(size: int) -> None:
-    """200 lines of a head; of one that has more, the first 200, and the connection is not kept."""
+    """A head may have 200 lines. Of a longer one the first 200 are kept, and the connection is not."""
     for more in (0, 1, 5_000):
         text = OK + b"a:b\r\n" * (198 + more) + EMPTY
         answer = read(pieces_of(text, size))
@@ -46,7 +46,7 @@ def test_the_limit_of_lines(size: int) -> None:
 
 @pytest.mark.parametrize("at", [0, 1, 100])
 def test_the_limit_of_a_line(at: int) -> None:
-    """8 KiB without its end, wherever it stands; with one byte more the connection is not kept."""
+    """A line may have 8 KiB without its end, at any place. With one byte more the connection is not kept."""
     for more in (0, 1):
         lines = [b"a:b\r\n"] * 100
         lines.insert(at, b"x: " + b"y" * (8_189 + more) + b"\r\n")
@@ -54,7 +54,7 @@ def test_the_limit_of_a_line(at: int) -> None:
 
 
 def test_the_limit_of_a_head() -> None:
-    """64 KiB; with one byte more the connection is not kept."""
+    """A head may have 64 KiB. With one byte more the connection is not kept."""
     lines = OK + (b"x: " + b"y" * 8_000 + b"\r\n") * 8
     for more in (0, 1):
         rest = 65_536 - len(lines) - len(b"z: \r\nContent-Length: 0") + more
@@ -70,7 +70,7 @@ def verdict_of_large(text: bytes) -> tuple[int, bool]:
 
 
 def test_the_limit_of_interim_answers() -> None:
-    """20, and a final one; with one more there is no answer, even if it has come already."""
+    """20 may precede the final one. With one more there is no answer, even if the final one has come already."""
     final = OK + b"Content-Length: 2\r\nRetry-After: 7\r\n\r\nok"
     for size in (50, 1_000):
         assert read(pieces_of(HINTS * 20 + final, size)).keep
@@ -78,7 +78,7 @@ def test_the_limit_of_interim_answers() -> None:
 
 
 def test_the_limit_of_reads() -> None:
-    """An answer may take 256; one that is not complete by then counts by its status line."""
+    """An answer may take 256. One that is incomplete by then counts by its status line."""
     head = OK + b"Content-Length: 255"
     assert read([head + b"\r\n\r\n", *[b"x"] * 255]) == Answer(200, head, b"x" * 255, keep=True)
     head = OK + b"Content-Length: 256"
@@ -112,8 +112,8 @@ ENDLESS = {
 
 @pytest.mark.parametrize("size", [1, 100, 1_000, READ])
 @pytest.mark.parametrize(("start", "repeated"), ENDLESS.values(), ids=ENDLESS)
-def test_what_never_ends_is_bounded(start: bytes, repeated: bytes, size: int) -> None:
-    """In reads, in bytes, and in what is kept; a final status line counts, and without one the error says why."""
+def test_endless_input_is_bounded(start: bytes, repeated: bytes, size: int) -> None:
+    """Reads, bytes and memory are bounded. A final status line counts; without one the error gives the reason."""
     taken: list[int] = []
     reader = AnswerReader()
 
@@ -139,7 +139,7 @@ def test_what_never_ends_is_bounded(start: bytes, repeated: bytes, size: int) ->
 
 
 def test_chunks_of_one_byte_are_bounded() -> None:
-    """By their number, long before the body's limit: each costs a call. So many as are allowed are a whole answer."""
+    """Their number is limited, long before the body's bytes, since each costs a call. The limit itself is allowed."""
     chunk, end = b"1\r\nx\r\n", b"0\r\n\r\n"
     assert read(pieces_of(OK + CHUNKED + chunk * PIECES + end, READ)) == Answer(
         200, OK + CHUNKED[:-4], b"x" * PIECES, keep=True
@@ -148,8 +148,8 @@ def test_chunks_of_one_byte_are_bounded() -> None:
     assert (more.status, len(more.body), more.keep) == (200, PIECES + 1, False)
 
 
-def test_limits_are_of_one_answer() -> None:
-    """A connection that is kept may carry any number of answers, which come to more than is allowed to one."""
+def test_limits_apply_to_each_answer() -> None:
+    """A kept connection may carry any number of answers, which together exceed the limits of one."""
     reader = AnswerReader()
     text = CONTINUE + OK + CHUNKED + b"a\r\n0123456789\r\n" * 100 + b"0\r\n\r\n"
     for _ in range(300):

@@ -1,4 +1,4 @@
-"""Bodies that are compressed, as a receiver sees them."""
+"""Compressed bodies, as a receiver sees them."""
 
 import json
 import zlib
@@ -32,7 +32,7 @@ def request_of(endpoint: Endpoint, event: Event = EVENT, traceparent: str | None
 @pytest.mark.parametrize("batch", [None, Batch(2, 0.0)])
 @pytest.mark.parametrize("form", ["record", "standard", "cloudevents"])
 def test_a_body_above_the_size_is_compressed(form: PayloadFormat, batch: Batch | None, traceparent: str | None) -> None:
-    """Everything else is as without: the signatures cover the body before it is compressed."""
+    """Everything else is unchanged: the signatures cover the body before compression."""
     endpoint = replace(ENDPOINT, payload_format=form, batch=batch)
     request, plain = request_of(endpoint, traceparent=traceparent), request_of(replace(endpoint, gzip_above=None))
     body = request.body
@@ -50,21 +50,21 @@ def test_a_body_above_the_size_is_compressed(form: PayloadFormat, batch: Batch |
 
 
 def test_only_above_the_size() -> None:
-    """A body of exactly the size goes as it is."""
+    """A body of exactly that size is not compressed."""
     for size, is_compressed in ((len(BODY), False), (len(BODY) - 1, True), (0, True)):
         assert request_of(replace(ENDPOINT, gzip_above=size)).is_compressed is is_compressed
 
 
 @pytest.mark.parametrize("body", [Random(1).randbytes(5_000), b"{}", b""])
-def test_what_would_not_get_smaller_goes_as_it_is(body: bytes) -> None:
-    """Without the header that says otherwise."""
+def test_a_body_that_would_not_shrink_is_not_compressed(body: bytes) -> None:
+    """It has no content-encoding header then."""
     request = request_of(replace(ENDPOINT, gzip_above=0), EVENT._replace(body=body))
     assert request.body == body
     assert "content-encoding" not in request.headers
 
 
 def test_each_attempt_sends_the_same_bytes() -> None:
-    """Also when other events have been sent in between: a receiver can compare what it logged."""
+    """This holds even if other events were sent in between, so that a receiver can compare its logs."""
     first = request_of(ENDPOINT).body
     request_of(ENDPOINT, EVENT._replace(body=BODY + b" "))
     again = request_of(ENDPOINT).body
@@ -72,8 +72,8 @@ def test_each_attempt_sends_the_same_bytes() -> None:
     assert again is not first
 
 
-def test_a_fan_out_compresses_once() -> None:
-    """For all subscriptions with the same form of an event, in any order; of many forms the last ones are kept."""
+def test_a_fanout_compresses_once() -> None:
+    """All subscriptions with the same form of an event share the result, in any order. The last few forms are kept."""
     standard_form = replace(ENDPOINT, payload_format="standard")
     bodies = [request_of(endpoint).body for endpoint in (ENDPOINT, standard_form) * 3]
     assert bodies[0] is bodies[2] is bodies[4]
@@ -84,14 +84,14 @@ def test_a_fan_out_compresses_once() -> None:
         request_of(ENDPOINT, EVENT._replace(body=bytes(BODY)))
 
 
-def test_an_encoding_of_the_subscriptions_own() -> None:
-    """Its records are compressed already, and it says so by a header: nothing is compressed twice."""
+def test_a_subscriptions_own_encoding() -> None:
+    """Its records are compressed already, as its own header says. They are not compressed twice."""
     request = request_of(replace(ENDPOINT, headers=(("Content-Encoding", "zstd"),)))
     assert (request.body, request.headers["content-encoding"]) == (BODY, "zstd")
 
 
-def test_it_goes_out_compressed(sender: Sender, receive: Receive) -> None:
-    """With the length of what is sent."""
+def test_the_compressed_body_is_sent(sender: Sender, receive: Receive) -> None:
+    """The content-length is that of the compressed body."""
     receiver = receive(NO_CONTENT)
     request = request_of(replace(ENDPOINT, url=receiver.url))
     assert sender.adapter.send(request).status_code == 204

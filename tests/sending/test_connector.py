@@ -1,4 +1,4 @@
-"""Connections that are opened: in which order, which never, in what time, and nothing left of one that is given up."""
+"""Opening connections: the order of addresses, addresses never used, time limits, and no descriptor left open."""
 
 import contextlib
 import socket
@@ -42,7 +42,7 @@ PRIVATE_6 = (
 
 
 def spellings(address: IPv4Address) -> list[str]:
-    """As a URL may have it."""
+    """The spellings of an address in a URL."""
     number = int(address)
     a, b, c, d = address.packed
     high, low = number >> 16, number & 0xFFFF
@@ -58,7 +58,7 @@ def spellings(address: IPv4Address) -> list[str]:
 
 
 def private_hosts() -> Iterator[str]:
-    """The first and the last address of what is not public, in every spelling."""
+    """The first and the last address of each network that is not public, in every spelling."""
     for network in map(ip_network, PRIVATE):
         for address in dict.fromkeys((network[0], network[-1])):
             assert isinstance(address, IPv4Address)
@@ -69,7 +69,7 @@ def private_hosts() -> Iterator[str]:
 
 @pytest.fixture
 def connected_to() -> Iterator[list[str]]:
-    """Every address that a socket of ours is connected to, in that order."""
+    """All addresses to which our sockets connect, in that order."""
     seen: list[str] = []
     connect_ex = socket.socket.connect_ex
 
@@ -79,12 +79,12 @@ def connected_to() -> Iterator[list[str]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect_ex", connecting)
-        patch.setattr(socket.socket, "connect", lambda *_: pytest.fail("nothing of ours connects in this way"))
+        patch.setattr(socket.socket, "connect", lambda *_: pytest.fail("our code never connects this way"))
         yield seen
 
 
 def closed_port() -> int:
-    """Nobody listens there."""
+    """A port on which no process listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
@@ -95,7 +95,7 @@ def closed_port() -> int:
 
 @given(st.lists(st.sampled_from(["1.0.0.1", "1.0.0.2", "1.0.0.3", "2::1", "2::2", "2::3"]), unique=True))
 def test_families_take_turns(addresses: list[str]) -> None:
-    """The first one stays the first, and each family keeps its order (RFC 8305, section 4)."""
+    """The first address stays first, and each family keeps its order (RFC 8305, section 4)."""
     found = alternated(addresses)
     assert sorted(found) == sorted(addresses)
     assert found[:1] == addresses[:1]
@@ -109,7 +109,7 @@ def test_families_take_turns(addresses: list[str]) -> None:
 def test_an_address_that_refuses_costs_no_time(
     monkeypatch: pytest.MonkeyPatch, sender: Sender, receive: Receive, connected_to: list[str]
 ) -> None:
-    """The next one is tried at once: a name of both families whose receiver listens on IPv4 only."""
+    """The next address is tried at once, as for a name of both families whose receiver listens on IPv4 only."""
     monkeypatch.setattr("consumer.sending.connector._ATTEMPT_DELAY", 60.0)
     receiver = receive(NO_CONTENT)
     sender.know("both.test", "::1", "127.0.0.3", "127.0.0.1")
@@ -121,7 +121,7 @@ def test_an_address_that_refuses_costs_no_time(
 def test_an_address_that_does_not_answer_costs_a_quarter_of_a_second(
     sender: Sender, receive: Receive, connected_to: list[str]
 ) -> None:
-    """Then the next one is tried beside it (RFC 8305, section 5); the one that lost is closed."""
+    """Then the next one is tried beside it (RFC 8305, section 5). The connection that comes second is closed."""
     receiver = receive(NO_CONTENT)
     sender.know("half.test", "127.0.0.2", "127.0.0.3", "127.0.0.1")
     with black_hole("127.0.0.2", receiver.port):
@@ -136,8 +136,8 @@ def test_an_address_that_does_not_answer_costs_a_quarter_of_a_second(
         assert len(sender.poller._handlers) == 1
 
 
-def test_the_one_that_answers_last_is_waited_for(sender: Sender, connected_to: list[str]) -> None:
-    """None is given up because another was tried."""
+def test_the_address_that_answers_last_is_waited_for(sender: Sender, connected_to: list[str]) -> None:
+    """No address is given up because another one was tried."""
     with black_hole("127.0.0.2") as port, socket.create_server(("127.0.0.3", port)) as refusing:
         refusing.close()
         sender.know("slow.test", "127.0.0.2", "127.0.0.3")
@@ -147,8 +147,8 @@ def test_the_one_that_answers_last_is_waited_for(sender: Sender, connected_to: l
         assert transfer.stage.late() == "no connection to 127.0.0.2"
 
 
-def test_where_all_refuse_the_error_names_an_address(sender: Sender, connected_to: list[str]) -> None:
-    """And what the system says."""
+def test_when_all_addresses_refuse_the_error_names_one(sender: Sender, connected_to: list[str]) -> None:
+    """It also has the system's message."""
     port = closed_port()
     sender.know("down.test", "127.0.0.2", "::1", "127.0.0.1")
     result = sender.result(f"http://down.test:{port}/")
@@ -159,10 +159,10 @@ def test_where_all_refuse_the_error_names_an_address(sender: Sender, connected_t
     assert f"[::1]:{port}: Connection refused" in str(sender.result(f"http://down6.test:{port}/"))
 
 
-def test_no_descriptor_left_is_an_error_that_says_so(
+def test_running_out_of_descriptors_is_a_clear_error(
     monkeypatch: pytest.MonkeyPatch, sender: Sender, receive: Receive
 ) -> None:
-    """Of that request alone."""
+    """Only that request fails."""
     receiver = receive(NO_CONTENT)
     with monkeypatch.context() as patch:
         patch.setattr("consumer.sending.connector.socket.socket", lambda *_: (_ for _ in ()).throw(OSError(24, "x")))
@@ -170,8 +170,8 @@ def test_no_descriptor_left_is_an_error_that_says_so(
     assert sender.response(receiver.url).status_code == 204
 
 
-def test_one_dial_that_waits_anew_does_not_make_others_late(connected_to: list[str]) -> None:
-    """Its next address is due later than that of one that began after it."""
+def test_a_dial_that_waits_again_does_not_delay_others(connected_to: list[str]) -> None:
+    """Its next address is due later than that of a dial that began after it."""
     now = [0.0]
     poller = Poller(lambda: now[0])
     connector = Connector(poller, egress=LOOPBACK, tls=TlsContexts(), clock=lambda: now[0])
@@ -181,7 +181,7 @@ def test_one_dial_that_waits_anew_does_not_make_others_late(connected_to: list[s
         now[0] = 0.1
         second = connector.dial(Route("b.test", port, tls=False), ["127.0.0.1", "127.0.0.9"], print)
         now[0] = 0.2
-        first.start()  # as when its address has refused
+        first.start()  # as after its address has refused
         for now[0] in (0.251, 0.351):
             poller.turn(0)
         assert connected_to[3:] == ["127.0.0.9"]
@@ -191,11 +191,11 @@ def test_one_dial_that_waits_anew_does_not_make_others_late(connected_to: list[s
     poller.close()
 
 
-# What is never connected to.
+# Addresses that are never connected to.
 
 
 def test_no_spelling_of_a_private_address_is_connected_to(make_sender: MakeSender, connected_to: list[str]) -> None:
-    """By either scheme, written into the URL or told by a name server: recorded where sockets connect."""
+    """With either scheme, in the URL or from a name server. The fixture records every connect call."""
     sender = make_sender(egress=EgressPolicy(allow_http=True), nameservers=["127.0.0.1:1"])
     hosts = list(private_hosts())
     assert len(hosts) > 600
@@ -217,10 +217,10 @@ def test_no_spelling_of_a_private_address_is_connected_to(make_sender: MakeSende
     assert sender.adapter.connections_opened == 0
 
 
-def test_an_address_that_is_refused_beside_others_is_not_connected_to(
+def test_a_forbidden_address_among_others_is_not_connected_to(
     make_sender: MakeSender, receive: Receive, connected_to: list[str]
 ) -> None:
-    """Neither before an allowed one, nor when that is down; with none left it is refused."""
+    """It is used neither before an allowed one nor when that one is down. If all are forbidden, it is refused."""
     sender, receiver = make_sender(egress=OTHERS), receive(NO_CONTENT)
     sender.know("mixed.test", "10.0.0.1", "fe80::1", "127.0.0.1", "127.0.0.2")
     assert sender.response(f"http://mixed.test:{receiver.port}/").status_code == 204
@@ -232,14 +232,14 @@ def test_an_address_that_is_refused_beside_others_is_not_connected_to(
     assert connected_to == ["127.0.0.1", "127.0.0.1"]
 
 
-# Time limits, and giving up.
+# Time limits and cancellation.
 
 Stuck = tuple[dict[str, Any], str, str]
 
 
 @contextlib.contextmanager
 def stuck(stage: str, receive: Receive) -> Iterator[Stuck]:
-    """What a sender is made with, the URL, and the text: a request that gets that far and no further."""
+    """The sender's options, the URL, and the error's text for a request that stops at this stage."""
     deaf, half = receive(b"HTTP/1.1 200 OK\r\n\r\n"), receive(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", "hang")
     with black_hole() as port, socket.create_server(("127.0.0.1", 0)) as listener:
         hole, silent = f"127.0.0.1:{port}", f"127.0.0.1:{listener.getsockname()[1]}"
@@ -267,7 +267,7 @@ STAGES = ("name", "proxy name", "connect", "connect to proxy", "TLS", "TLS with 
 
 
 def never_resolving(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No answer for names with "hung". A busy machine: between its submission and its connection, a transfer waits."""
+    """Names with "hung" never resolve. Connecting starts late after the submission, as on a busy machine."""
     known, place_of = sender.adapter._resolver.resolve, sender.adapter._place_of
 
     def placed_late(*ask: Any) -> Any:
@@ -279,10 +279,10 @@ def never_resolving(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("stage", [*STAGES, "answer"])
-def test_each_time_limit_says_what_did_not_come(
+def test_each_time_limit_names_the_missing_step(
     monkeypatch: pytest.MonkeyPatch, make_sender: MakeSender, receive: Receive, stage: str
 ) -> None:
-    """A person reads it in `last_error`. Nothing of it is left open."""
+    """Operators read it in `last_error`. No descriptor or handler stays open."""
     with stuck(stage, receive) as (options, url, text):
         sender = make_sender(timeout=0.35, connect_timeout=0.35 if stage == "answer" else 0.2, **options)
         never_resolving(sender, monkeypatch)
@@ -297,10 +297,10 @@ def test_each_time_limit_says_what_did_not_come(
 
 @pytest.mark.parametrize("how", ["cancel", "close"])
 @pytest.mark.parametrize("stage", [*STAGES, "answer", "body"])
-def test_what_is_given_up_leaves_nothing_open(
+def test_a_cancelled_request_leaves_no_descriptor_open(
     monkeypatch: pytest.MonkeyPatch, make_sender: MakeSender, receive: Receive, stage: str, how: str
 ) -> None:
-    """At whatever stage, by a cancelled transfer or a closed adapter."""
+    """At every stage, by cancelling the transfer or closing the adapter."""
     with stuck(stage, receive) as (options, url, text):
         sender = make_sender(**options)
         never_resolving(sender, monkeypatch)
@@ -321,8 +321,8 @@ def test_what_is_given_up_leaves_nothing_open(
         assert results == []
 
 
-def test_a_dial_that_failed_may_be_cancelled(sender: Sender) -> None:
-    """Whoever waits for it may go in the moment it ends."""
+def test_a_failed_dial_may_be_cancelled(sender: Sender) -> None:
+    """The requests that wait for it may be cancelled at the moment it ends."""
     ended: list[object] = []
     route = Route("127.0.0.1", closed_port(), tls=False)
     dial = sender.adapter._connector.dial(route, ["127.0.0.1"], ended.append)

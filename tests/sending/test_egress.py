@@ -14,13 +14,13 @@ PRIVATE = (
     *("168.63.129.16", "::", "::1", "::127.0.0.1", "fe80::1", "fe80::1%eth0", "fec0::1", "fc00::1"),
     *("fd00:ec2::254", "ff02::1", "ff0e::1", "2001:db8::1", "3fff::1", "100::1", "64:ff9b:1::1"),
     *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::1"),
-    "2001:0:53aa:64c::80ff:fffe",  # the last: Teredo, whose client is 127.0.0.1
+    "2001:0:53aa:64c::80ff:fffe",  # the last one is Teredo with the client 127.0.0.1
 )
 PUBLIC = (*("1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101", "2002:101:101::1"),)
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_what_is_not_public_is_refused(address: str) -> None:
+def test_non_public_addresses_are_refused(address: str) -> None:
     """No loopback, private, link-local, metadata, multicast, reserved or embedded private address passes by default."""
     assert "WEBHOOK_ALLOW_NETWORKS" in (STRICT.refusal("https", address) or "")
     assert EgressPolicy(allow_http=True).refusal("http", address) is not None
@@ -36,7 +36,7 @@ def test_public_addresses_pass_by_https_only(address: str) -> None:
 
 @given(st.ip_addresses(v=4, network="10.0.0.0/8"))
 def test_an_allowed_network_passes_by_both_schemes_in_every_spelling(address: IPv4Address) -> None:
-    """An allowed network is judged by the address that is meant, however IPv6 wraps it."""
+    """The embedded IPv4 address is judged, however IPv6 wraps it."""
     policy = EgressPolicy((ip_network("10.0.0.0/8"),))
     for text in (
         str(address),
@@ -50,7 +50,7 @@ def test_an_allowed_network_passes_by_both_schemes_in_every_spelling(address: IP
 
 
 def test_the_loopback_address_of_ipv6_can_be_allowed() -> None:
-    """It holds no IPv4 address, though it stands among those that do."""
+    """It embeds no IPv4 address, though its prefix belongs to addresses that do."""
     policy = EgressPolicy((ip_network("::1/128"),))
     assert policy.refusal("http", "::1") is None
     for other in ("::", "::2", "127.0.0.1", "::ffff:127.0.0.1"):
@@ -60,7 +60,7 @@ def test_the_loopback_address_of_ipv6_can_be_allowed() -> None:
 
 @given(st.ip_addresses(v=4))
 def test_wrapping_an_address_never_helps(address: IPv4Address) -> None:
-    """What is refused as IPv4 is refused as IPv4-mapped, NAT64 and 6to4, too."""
+    """An address that is refused as IPv4 is also refused as IPv4-mapped, NAT64 and 6to4."""
     if STRICT.refusal("https", str(address)) is not None:
         for text in (
             f"::ffff:{address}",
@@ -72,20 +72,20 @@ def test_wrapping_an_address_never_helps(address: IPv4Address) -> None:
 
 @given(st.text())
 def test_nonsense_is_refused_and_raises_nothing(text: str) -> None:
-    """What a resolver may ever give has a judgement."""
+    """Every text that a resolver may return gets a verdict."""
     assert isinstance(STRICT.refusal("https", text), str | None)
 
 
 @pytest.mark.parametrize("address", PRIVATE)
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_url_with_an_address_is_judged_by_it(scheme: str, address: str) -> None:
-    """Before anything is sent, and as it would be then."""
+    """The verdict comes before anything is sent, and is the same as at sending."""
     host = f"[{address.replace('%', '%25')}]" if ":" in address else address
     assert "WEBHOOK_ALLOW_NETWORKS" in (STRICT.refusal_of(f"{scheme}://{host}:8443/hooks") or "")
 
 
-def test_a_url_with_a_name_is_refused_where_no_address_could_help() -> None:
-    """By plain http to whatever it resolves to: only an allowed network, or WEBHOOK_ALLOW_HTTP, could."""
+def test_a_plain_http_url_with_a_name_is_refused_if_no_address_could_pass() -> None:
+    """Plain http could pass only with an allowed network or WEBHOOK_ALLOW_HTTP."""
     assert STRICT.refusal_of("https://receiver/hooks") is None
     assert "WEBHOOK_ALLOW_HTTP" in (STRICT.refusal_of("http://receiver/hooks") or "")
     assert EgressPolicy(allow_http=True).refusal_of("http://receiver/hooks") is None
@@ -94,6 +94,6 @@ def test_a_url_with_a_name_is_refused_where_no_address_could_help() -> None:
 
 @pytest.mark.parametrize("spelling", ["0x0a000001", "10.1", "167772161", "012.0.0.1", "[::ffff:10.0.0.1]", "10.0.0.1."])
 def test_no_spelling_hides_an_address(spelling: str) -> None:
-    """Decimal, hexadecimal, octal, short, wrapped: each is the private one."""
+    """Decimal, hexadecimal, octal, short or wrapped, it is recognised as the private address."""
     assert STRICT.refusal_of(f"https://{spelling}/") is not None
     assert EgressPolicy((ip_network("10.0.0.0/8"),)).refusal_of(f"http://{spelling}/") is None

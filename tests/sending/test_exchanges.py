@@ -26,7 +26,7 @@ NO_CONTENT = b"HTTP/1.1 204 No Content\r\nX-One: 1\r\nx-one: 2\r\n\r\n"
 
 
 def test_a_post_arrives_as_it_was_prepared(sender: Sender, receive: Receive) -> None:
-    """Body byte for byte, the given headers, the body's length, nothing that was not asked for."""
+    """The body byte for byte, the given headers, the body's length, and no other header."""
     receiver = receive(NO_CONTENT)
     headers = {"webhook-id": "msg_1", "content-type": "application/json", "x-empty": "", "accept-encoding": "gzip"}
     response = sender.response(receiver.url + "?a=b", **headers)
@@ -44,7 +44,7 @@ def test_a_post_arrives_as_it_was_prepared(sender: Sender, receive: Receive) -> 
 
 
 def test_connections_are_kept(sender: Sender, receive: Receive) -> None:
-    """Requests one after another use one connection, and the count of opened ones says so."""
+    """Consecutive requests use one connection, as the count of opened ones shows."""
     receiver = receive(NO_CONTENT)
     for _ in range(5):
         sender.response(receiver.url)
@@ -54,10 +54,10 @@ def test_connections_are_kept(sender: Sender, receive: Receive) -> None:
 
 @pytest.mark.parametrize("then", ["close", "reset", "hang", "drip", "endless"])
 @pytest.mark.parametrize("status", [200, 410, 503])
-def test_a_status_line_is_the_answer_whatever_the_body_does(
+def test_a_status_line_counts_whatever_the_body_does(
     make_sender: MakeSender, receive: Receive, then: str, status: int
 ) -> None:
-    """A cut, slow, endless or reset body changes nothing about the status, and at most 64 KiB of it are kept."""
+    """A cut, slow, endless or reset body does not change the status. At most 64 KiB of it are kept."""
     sender = make_sender(timeout=0.7)
     receiver = receive(b"HTTP/1.1 %d X\r\nRetry-After: 7\r\nContent-Length: 999999999\r\n\r\nabc" % status, then)
     begin = time.monotonic()
@@ -65,13 +65,13 @@ def test_a_status_line_is_the_answer_whatever_the_body_does(
     assert time.monotonic() - begin < 2
     assert response.status_code == status
     assert response.headers["retry-after"] == "7"
-    if then != "reset":  # which may overtake the body
+    if then != "reset":  # a reset may overtake the body
         assert response.content.startswith(b"abc")
     assert len(response.content) == 65536 if then == "endless" else len(response.content) < 100
 
 
 def test_a_body_of_64_kib_is_kept_whole(sender: Sender, receive: Receive) -> None:
-    """The limit itself is not cut, and the connection stays."""
+    """A body of exactly the limit is not cut, and the connection is kept."""
     receiver = receive(b"HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n" + b"y" * 65536)
     assert sender.response(receiver.url).content == b"y" * 65536
     sender.response(receiver.url)
@@ -95,7 +95,7 @@ def test_a_body_of_64_kib_is_kept_whole(sender: Sender, receive: Receive) -> Non
 def test_no_status_line_is_an_error(
     make_sender: MakeSender, receive: Receive, text: bytes, then: str, error: type[Exception]
 ) -> None:
-    """What is no HTTP answer is an exception of requests, with its request, within the time limit."""
+    """An invalid answer is an exception of requests, with its request, within the time limit."""
     sender = make_sender(timeout=0.5)
     receiver = receive(text, then)
     result = sender.result(receiver.url)
@@ -106,7 +106,7 @@ def test_no_status_line_is_an_error(
 
 
 def test_endless_headers_are_bounded(make_sender: MakeSender, receive: Receive) -> None:
-    """It stops at 64 KiB; the status line counts."""
+    """Reading stops at 64 KiB. The status line counts."""
     sender = make_sender(timeout=5)
 
     def behave(connection: socket.socket, _request: bytes) -> bool:
@@ -121,7 +121,7 @@ def test_endless_headers_are_bounded(make_sender: MakeSender, receive: Receive) 
 
 
 def test_redirects_are_returned(sender: Sender, receive: Receive) -> None:
-    """A 3xx is an answer like any other: its target is never asked."""
+    """A 3xx is an answer like any other. Its target gets no request."""
     target = receive(NO_CONTENT)
     receiver = receive(b"HTTP/1.1 302 Found\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % target.url.encode())
     assert sender.response(receiver.url).status_code == 302
@@ -152,10 +152,10 @@ def test_forbidden_addresses_are_refused_at_the_socket(
     assert sender.adapter.connections_opened == receiver.connections == 0
 
 
-def test_the_environments_proxy_is_not_obeyed(
+def test_proxies_of_the_environment_are_ignored(
     monkeypatch: pytest.MonkeyPatch, make_sender: MakeSender, receive: Receive
 ) -> None:
-    """With http_proxy obeyed, the egress rule would see the proxy only."""
+    """If http_proxy were obeyed, the egress rule would see only the proxy."""
     proxy, receiver = receive(NO_CONTENT), receive(NO_CONTENT)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "https_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
@@ -166,7 +166,7 @@ def test_the_environments_proxy_is_not_obeyed(
 def test_a_configured_proxy_gets_every_request(
     monkeypatch: pytest.MonkeyPatch, make_sender: MakeSender, receive: Receive
 ) -> None:
-    """With a proxy nothing is resolved here, no egress rule applies, and no_proxy opens no way around it."""
+    """No name is resolved here, no egress rule applies, and no_proxy does not bypass the proxy."""
     monkeypatch.setenv("no_proxy", "*")
     proxy = receive(NO_CONTENT)
     sender = make_sender(egress=EgressPolicy(), proxy=f"http://127.0.0.1:{proxy.port}")
@@ -190,7 +190,7 @@ def test_a_configured_proxy_gets_every_request(
     ],
 )
 def test_a_proxys_password(make_sender: MakeSender, receive: Receive, user: str, told: str) -> None:
-    """It is handed over as it is meant: what is percent-encoded, decoded."""
+    """It is sent percent-decoded."""
     proxy = receive(NO_CONTENT)
     sender = make_sender(proxy=f"http://{user}@127.0.0.1:{proxy.port}")
     assert sender.response("http://receiver.invalid/").status_code == 204
@@ -204,8 +204,8 @@ def test_a_proxys_password(make_sender: MakeSender, receive: Receive, user: str,
         *("http://bob:s3cret@", "socks5h://bob:s3cret@nowhere.invalid:1", "http://bob:s3%00cret@proxy"),
     ],
 )
-def test_a_proxy_that_is_none_is_refused_without_its_password(proxy: str) -> None:
-    """At the start: the text goes to a log."""
+def test_an_invalid_proxy_is_refused_without_its_password(proxy: str) -> None:
+    """It is refused at the start, and the text goes to a log."""
     with pytest.raises(ValueError, match=r"starts with neither|is malformed") as refused:
         parse_proxy(proxy)
     for piece in ("s3", "cret", "bob"):
@@ -215,7 +215,7 @@ def test_a_proxy_that_is_none_is_refused_without_its_password(proxy: str) -> Non
 @pytest.mark.parametrize("proxy", ["http://bob:s3@cret@127.0.0.1:1", "https://bob:s3#cret@127.0.0.1:1"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxys_password_is_in_no_error(make_sender: MakeSender, scheme: str, proxy: str) -> None:
-    """Else it would be logged, stored as `last_error` and published, with every delivery."""
+    """Otherwise it would be logged, stored as `last_error` and published with every delivery."""
     result = make_sender(proxy=proxy).result(f"{scheme}://receiver.invalid/")
     assert isinstance(result, errors.ProxyError)
     for piece in ("s3", "cret", "bob"):
@@ -224,7 +224,7 @@ def test_a_proxys_password_is_in_no_error(make_sender: MakeSender, scheme: str, 
 
 @pytest.mark.parametrize("then", ["close", "hang", "keep"])
 def test_a_proxys_200_is_not_the_receivers(make_sender: MakeSender, receive: Receive, then: str) -> None:
-    """The answer to CONNECT delivers nothing, whatever becomes of the tunnel."""
+    """The answer to CONNECT does not deliver the event, whatever happens to the tunnel."""
     proxy = receive(b"HTTP/1.1 200 Connection established\r\n\r\n", then)
     sender = make_sender(proxy=f"http://127.0.0.1:{proxy.port}", connect_timeout=0.3)
     assert isinstance(sender.result("https://receiver.invalid/"), errors.ConnectionError)
@@ -232,7 +232,7 @@ def test_a_proxys_200_is_not_the_receivers(make_sender: MakeSender, receive: Rec
 
 
 def test_a_name_that_does_not_resolve(sender: Sender) -> None:
-    """The error names the name; asked again at once it comes from the cache."""
+    """The error contains the name. A second look-up comes from the cache."""
     for _ in range(2):
         result = sender.result("http://nowhere.invalid/")
         assert isinstance(result, errors.ConnectionError)
@@ -240,7 +240,7 @@ def test_a_name_that_does_not_resolve(sender: Sender) -> None:
 
 
 def test_localhost_by_name(sender: Sender, receive: Receive) -> None:
-    """A name is resolved, whatever its case and with a final dot."""
+    """`localhost` resolves in any case and with a final dot."""
     receiver = receive(NO_CONTENT)
     sender.adapter._resolver._cache["dotted.test."] = _Entry(("127.0.0.1",), time.monotonic() + 60)
     for host in ("localhost", "LOCALHOST", "dotted.test."):
@@ -248,7 +248,7 @@ def test_localhost_by_name(sender: Sender, receive: Receive) -> None:
 
 
 def test_a_name_that_hangs_is_a_connect_timeout(make_sender: MakeSender, receive: Receive) -> None:
-    """A look-up without an answer ends at connect_timeout, and other names and addresses go on meanwhile."""
+    """A look-up without an answer ends at connect_timeout. Other names and addresses go on meanwhile."""
     receiver = receive(NO_CONTENT)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
@@ -272,7 +272,7 @@ def test_a_name_that_hangs_is_a_connect_timeout(make_sender: MakeSender, receive
     ],
 )
 def test_dangerous_headers_never_reach_the_wire(sender: Sender, receive: Receive, name: str, value: str) -> None:
-    """What could end a line or frame the message is InvalidHeader, and nothing is sent."""
+    """Headers that could end a line or frame the message raise InvalidHeader, and nothing is sent."""
     receiver = receive(NO_CONTENT)
     request = sender.prepare(receiver.url)
     request.headers[name] = value
@@ -287,8 +287,8 @@ def test_dangerous_headers_never_reach_the_wire(sender: Sender, receive: Receive
 @pytest.mark.parametrize(
     "url", ["ftp://127.0.0.1/", "http://", "http://127.0.0.1:99999/", "nonsense", "", "file:///etc/passwd"]
 )
-def test_a_nonsense_url_is_invalid(sender: Sender, url: str) -> None:
-    """A URL that cannot be sent to ends as InvalidURL, not as an exception out of submit."""
+def test_an_invalid_url(sender: Sender, url: str) -> None:
+    """It ends as InvalidURL in the callback, not as an exception from submit."""
     request = sender.prepare("http://127.0.0.1/")
     request.url = url
     results: list[Result] = []
@@ -297,8 +297,8 @@ def test_a_nonsense_url_is_invalid(sender: Sender, url: str) -> None:
     assert isinstance(results[0], errors.InvalidURL)
 
 
-def test_nobody_listens(sender: Sender) -> None:
-    """A refused connection is a ConnectionError and no time-out."""
+def test_a_refused_connection(sender: Sender) -> None:
+    """It is a ConnectionError and no time-out."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     result = sender.result(f"http://127.0.0.1:{port}/")
@@ -307,13 +307,13 @@ def test_nobody_listens(sender: Sender) -> None:
 
 
 def test_a_connection_that_is_not_accepted_times_out(make_sender: MakeSender) -> None:
-    """A full backlog (or a firewall that drops) and a hung TLS handshake are a ConnectTimeout."""
+    """A full backlog (as with a firewall that drops packets) and a hung TLS handshake are a ConnectTimeout."""
     sender = make_sender(connect_timeout=0.3)
     begin = time.monotonic()
-    with socket.create_server(("127.0.0.1", 0), backlog=10) as listener:  # the kernel does the connecting
+    with socket.create_server(("127.0.0.1", 0), backlog=10) as listener:  # the kernel completes the connections
         result = sender.result(f"https://127.0.0.1:{listener.getsockname()[1]}/")
     assert isinstance(result, errors.ConnectTimeout)
-    assert 0.2 < time.monotonic() - begin < 2, "not the limit of the whole exchange, 5 s"
+    assert 0.2 < time.monotonic() - begin < 2, "the connect limit, not the 5 s of the whole exchange"
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, contextlib.ExitStack() as filling:
         for _ in range(4):
             client = filling.enter_context(socket.socket())
@@ -325,8 +325,8 @@ def test_a_connection_that_is_not_accepted_times_out(make_sender: MakeSender) ->
     assert 0.2 < time.monotonic() - begin < 2
 
 
-def test_an_address_that_is_refused_beside_one_that_is_down_is_no_refusal(sender: Sender) -> None:
-    """The next attempt may find the allowed one up; a name with none that is allowed is refused."""
+def test_a_forbidden_address_beside_an_unreachable_one_is_no_refusal(sender: Sender) -> None:
+    """The next attempt may reach the allowed one. A name without any allowed address is refused."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     cache = sender.adapter._resolver._cache
@@ -340,8 +340,8 @@ def test_an_address_that_is_refused_beside_one_that_is_down_is_no_refusal(sender
         assert type(sender.result(f"http://{name}:{port}/")) is kind
 
 
-def test_resolving_a_name_takes_from_the_time_limit(make_sender: MakeSender, receive: Receive) -> None:
-    """The limit is of the whole exchange: a receiver that hangs gets what the name server has left of it."""
+def test_resolving_a_name_counts_towards_the_time_limit(make_sender: MakeSender, receive: Receive) -> None:
+    """The limit covers the whole exchange. A receiver that hangs gets the time that the look-up has left."""
     sender, receiver = make_sender(timeout=0.6), receive(b"", "hang")
 
     def resolve(_name: str, answered: Callable[[Resolution], None]) -> None:
@@ -379,7 +379,7 @@ def tls(authority: trustme.CA, name: str) -> ssl.SSLContext:
 def test_certificates_are_verified(
     monkeypatch: pytest.MonkeyPatch, make_sender: MakeSender, receive: Receive, authority: trustme.CA
 ) -> None:
-    """A trusted certificate with the right name passes, by TLS on kept connections; all others are an SSLError."""
+    """A trusted certificate with the right name passes, on kept TLS connections. All others are an SSLError."""
     good = receive(NO_CONTENT, tls=tls(authority, "127.0.0.1"))
     other = receive(NO_CONTENT, tls=tls(authority, "x.test"))
     assert isinstance(make_sender().result(good.url), errors.SSLError)

@@ -26,7 +26,7 @@ ENDED = "a header block ends within a field"
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(FIELDS, st.sampled_from([None, 0, 60, 4096]), st.booleans()), max_size=6))
 def test_answers_are_decoded_as_their_receiver_encoded_them(blocks: list) -> None:  # type: ignore[type-arg]
-    """Block after block, with a table that fills up and changes its size; with and without Huffman's code."""
+    """Block after block, while the dynamic table fills and changes its size, with and without Huffman coding."""
     encoder, decoder = hpack.Encoder(), FieldDecoder()
     for fields, size, is_huffman in blocks:
         if size is not None:
@@ -35,13 +35,13 @@ def test_answers_are_decoded_as_their_receiver_encoded_them(blocks: list) -> Non
 
 
 def test_the_static_table() -> None:
-    """It is that of RFC 7541, appendix A."""
+    """It equals RFC 7541, appendix A."""
     assert tuple(HeaderTable.STATIC_TABLE) == _STATIC
 
 
 @pytest.mark.parametrize("content_type", [b"", b"content-type: application/json\r\n"])
 def test_a_request_is_encoded_from_its_head(content_type: bytes) -> None:
-    """Names in lower case, nothing that belongs to an HTTP/1.1 connection, and no block depends on another."""
+    """Names are in lower case, headers of an HTTP/1.1 connection are left out, and no block depends on another."""
     head = HEAD % content_type
     given_type = [(b"content-type", b"application/json")] if content_type else []
     expected = [*SENT, *given_type, (b"webhook-id", b"msg_1"), (b"content-length", b"2")]
@@ -57,14 +57,14 @@ def test_a_request_is_encoded_from_its_head(content_type: bytes) -> None:
 
 @pytest.mark.parametrize("length", [126, 127, 128, 254, 255, 5000, 20_000])
 def test_a_long_value_is_encoded_whole(length: int) -> None:
-    """Its length takes one byte or more."""
+    """Its length is encoded in one byte or more."""
     head = HEAD % (b"content-type: a\r\nauthorization: Bearer %b\r\n" % (b"x" * (length - 7)))
     fields = hpack.Decoder(100_000).decode(request_block(head, first=True), raw=True)
     assert (b"authorization", b"Bearer " + b"x" * (length - 7)) in [tuple(field) for field in fields]
 
 
 def test_no_field_of_a_request_may_be_indexed() -> None:
-    """A proxy that indexes credentials would let others guess them (RFC 7541, 7.1)."""
+    """If a proxy indexed credentials, others could guess them (RFC 7541, 7.1)."""
     fields = list(hpack.Decoder().decode(request_block(HEAD % b"authorization: Bearer x\r\n", first=True), raw=True))
     assert [field[0] for field in fields if field.indexable] == [b":method", b":scheme"]
 
@@ -83,13 +83,13 @@ def test_no_field_of_a_request_may_be_indexed() -> None:
         (b"\x00\x01a", ENDED),
         (b"\x00\x01a\x7f\x80", ENDED),
         (b"\xff", ENDED),
-        (b"\x00\x01a\x84\xff\xff\xff\xff", "is not Huffman-coded correctly"),  # the end of a string within it
+        (b"\x00\x01a\x84\xff\xff\xff\xff", "is not Huffman-coded correctly"),  # end-of-string symbol inside a string
         (b"\x00\x01a\x82\x1f\xff", "is not Huffman-coded correctly"),  # more padding than seven bits
-        (b"\x00\x01a\x81\x18", "is not Huffman-coded correctly"),  # padding of other bits than ones
+        (b"\x00\x01a\x81\x18", "is not Huffman-coded correctly"),  # padding with bits other than ones
     ],
 )
-def test_what_is_no_header_block(block: bytes, why: str) -> None:
-    """It is refused, as the library refuses all of it but a third change of the table's size."""
+def test_invalid_header_blocks(block: bytes, why: str) -> None:
+    """They are refused. The library refuses them too, except for a third change of the table's size."""
     with pytest.raises(BadFields, match=why):
         FieldDecoder().decode(block)
     if block != b"\x20\x20\x20\x88":
@@ -101,13 +101,13 @@ def test_what_is_no_header_block(block: bytes, why: str) -> None:
     "field", [b"\x00\x00\x00", b"\x82", b"\x40\x00\x00", b"\x40\x01a\x7f\x81\x0e" + b"x" * 1920 + b"\xbe" * 50]
 )
 def test_a_small_block_cannot_become_a_large_head(field: bytes) -> None:
-    """64 KiB, with 32 bytes for each field as HTTP/2 counts them."""
+    """The limit is 64 KiB, counting 32 bytes more for each field as HTTP/2 does."""
     with pytest.raises(BadFields, match="the head of its answer has more than 64 KiB"):
         FieldDecoder().decode(field * 2_100)
 
 
 def test_random_blocks() -> None:
-    """Whatever comes is decoded or refused."""
+    """Any block is decoded or refused."""
     random = Random(1)
     decoder = FieldDecoder()
     for _ in range(5_000):

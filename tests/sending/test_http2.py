@@ -1,4 +1,4 @@
-"""HTTP/2 to receivers that offer it: by the library h2, and by node."""
+"""HTTP/2 to receivers that offer it, on the library h2 and on node."""
 
 import os
 import shutil
@@ -46,7 +46,7 @@ def receive2(trusted: trustme.CA) -> Iterator[Receive2]:
 
 @pytest.fixture
 def make_sender2(receive: Receive, receive2: Receive2) -> Iterator[MakeSender]:
-    del receive, receive2  # their receivers close after the senders, whose connections they wait for
+    del receive, receive2  # their receivers close after the senders, since they wait for the senders' connections
     made: list[Sender] = []
 
     def make(**options: Any) -> Sender:
@@ -72,7 +72,7 @@ def idle(sender: Sender) -> list[Any]:
 
 
 class Held:
-    """Keeps requests until they are to be answered."""
+    """Holds requests until `answer_all`."""
 
     def __init__(self) -> None:
         self.got: list[Got] = []
@@ -86,7 +86,7 @@ class Held:
 
 
 def test_one_connection_carries_all_requests(sender2: Sender, receive2: Receive2) -> None:
-    """At once, as many as our limit allows, and one after another; it is kept in between."""
+    """It carries them at once, up to our limit, and one after another. It is kept in between."""
     held = Held()
     receiver = receive2(held)
     results: list[Result] = []
@@ -109,7 +109,7 @@ def test_one_connection_carries_all_requests(sender2: Sender, receive2: Receive2
 
 
 def test_a_post_arrives_as_it_was_prepared(sender2: Sender, receive2: Receive2) -> None:
-    """As by HTTP/1.1: body byte for byte, the given headers, the length."""
+    """As with HTTP/1.1: the body byte for byte, the given headers, and the length."""
     receiver = receive2(answering(200, b"hello", x_one="1", retry_after="7"))
     response = sender2.response(receiver.url + "?a=b", **{"Webhook-Id": "msg_1", "x-empty": ""})
     (got,) = receiver.got
@@ -131,7 +131,7 @@ def test_a_post_arrives_as_it_was_prepared(sender2: Sender, receive2: Receive2) 
 
 @pytest.mark.parametrize("acknowledges", [True, False])
 def test_large_bodies_go_both_ways(sender2: Sender, receive2: Receive2, acknowledges: bool) -> None:  # noqa: FBT001
-    """As far as the receiver's windows are open; one that never opens them times out, and others go past it."""
+    """Bodies go as far as the receiver's windows are open, also to a receiver that never opens them again."""
     receiver = receive2(answering(200, b"y" * 65_000), acknowledges=acknowledges)
     results: list[Result] = []
     body = LARGE if acknowledges else LARGE[:60_000]
@@ -144,7 +144,7 @@ def test_large_bodies_go_both_ways(sender2: Sender, receive2: Receive2, acknowle
 
 
 def test_a_receiver_may_choose_http_1_1(sender2: Sender, receive: Receive, trusted: trustme.CA) -> None:
-    """Then each request has a connection of its own, and all are kept."""
+    """Each request then has a connection of its own, and all of these are kept."""
     chosen = []
 
     def behave(connection: Any, _request: bytes) -> bool:
@@ -154,7 +154,7 @@ def test_a_receiver_may_choose_http_1_1(sender2: Sender, receive: Receive, trust
 
     tls = server_tls(trusted.issue_cert("127.0.0.1"))
     tls.set_alpn_protocols(["http/1.1"])
-    for context in (tls, server_tls(trusted.issue_cert("127.0.0.1"))):  # the second one does not know of ALPN
+    for context in (tls, server_tls(trusted.issue_cert("127.0.0.1"))):  # the second one does not support ALPN
         receiver = receive(behave, tls=context)
         results: list[Result] = []
         for _ in range(5):
@@ -167,8 +167,8 @@ def test_a_receiver_may_choose_http_1_1(sender2: Sender, receive: Receive, trust
     assert sender2.adapter._sharing._groups == {}
 
 
-def test_who_does_not_ask_for_it_gets_http_1_1(make_sender: MakeSender, receive: Receive, trusted: trustme.CA) -> None:
-    """Whatever the receiver offers; also between requests that do ask."""
+def test_other_subscriptions_get_http_1_1(make_sender: MakeSender, receive: Receive, trusted: trustme.CA) -> None:
+    """Whatever the receiver offers, also between requests of subscriptions with HTTP/2."""
     chosen = []
 
     def behave(connection: Any, _request: bytes) -> bool:
@@ -191,8 +191,8 @@ def test_who_does_not_ask_for_it_gets_http_1_1(make_sender: MakeSender, receive:
     assert plain.requests[0].startswith(b"POST /hook HTTP/1.1\r\n")
 
 
-def test_a_receiver_that_takes_few_requests_gets_more_connections(sender2: Sender, receive2: Receive2) -> None:
-    """Its own limit holds for each of them, and what waits goes out as soon as there is room."""
+def test_a_low_limit_of_streams_opens_more_connections(sender2: Sender, receive2: Receive2) -> None:
+    """The receiver's limit holds for each connection. Waiting requests go out as soon as there is room."""
     held = Held()
     receiver = receive2(held, settings={SettingCodes.MAX_CONCURRENT_STREAMS: 2})
     results: list[Result] = []
@@ -206,8 +206,8 @@ def test_a_receiver_that_takes_few_requests_gets_more_connections(sender2: Sende
     assert len(idle(sender2)) == 3
 
 
-def test_a_late_request_ends_alone(make_sender2: MakeSender, receive2: Receive2) -> None:
-    """The receiver is told, and the others on its connection are answered."""
+def test_a_request_that_times_out_ends_alone(make_sender2: MakeSender, receive2: Receive2) -> None:
+    """The receiver gets a RST_STREAM, and the other requests on the connection are answered."""
     held = Held()
     receiver, sender = receive2(held, acknowledges=False), make_sender2()
     late: list[Result] = []
@@ -227,7 +227,7 @@ def test_a_late_request_ends_alone(make_sender2: MakeSender, receive2: Receive2)
 
 
 def test_a_status_counts_though_the_body_is_late(make_sender2: MakeSender, receive2: Receive2) -> None:
-    """As with HTTP/1.1; and a body without an end is cut at 64 KiB."""
+    """As with HTTP/1.1. A body without an end is cut at 64 KiB."""
 
     def behave(got: Got) -> None:
         with got.peer.speaking() as h2:
@@ -244,19 +244,19 @@ def test_a_status_counts_though_the_body_is_late(make_sender2: MakeSender, recei
     assert (long.status_code, len(long.content)) == (410, 65_536)
 
 
-def test_after_a_time_out_with_no_sign_of_life_another_connection_is_used(
+def test_after_a_time_out_on_a_silent_connection_another_one_is_used(
     make_sender2: MakeSender, receive2: Receive2
 ) -> None:
-    """The other end may be gone without a word: with HTTP/1.1 too, a time-out ends its connection."""
+    """The other end may have disappeared silently. With HTTP/1.1, too, a time-out ends its connection."""
     held = Held()
     sender, receiver = make_sender2(timeout=0.3), receive2(held)
-    for connections in (1, 1, 2):  # the first time its settings have come after the request
+    for connections in (1, 1, 2):  # at the first time-out, its settings have come after the request
         assert isinstance(sender.result(receiver.url), errors.ReadTimeout)
         assert len(receiver.peers) == connections
 
 
 def test_a_cancelled_request(sender2: Sender, receive2: Receive2) -> None:
-    """It gets no result, and its receiver is told."""
+    """It gets no result, and its receiver gets a RST_STREAM."""
     held = Held()
     receiver = receive2(held)
     results: list[Result] = []
@@ -271,8 +271,8 @@ def test_a_cancelled_request(sender2: Sender, receive2: Receive2) -> None:
     assert peer.resets == [(1, Code.CANCEL)]
 
 
-def test_who_opens_the_connection_may_be_cancelled(sender2: Sender, receive2: Receive2) -> None:
-    """One of those that wait for it opens another one."""
+def test_the_request_that_opens_the_connection_may_be_cancelled(sender2: Sender, receive2: Receive2) -> None:
+    """One of the waiting requests opens another connection."""
     receiver = receive2()
     results: list[Result] = []
     first, *_ = (sender2.submit(receiver.url, results) for _ in range(4))
@@ -282,8 +282,8 @@ def test_who_opens_the_connection_may_be_cancelled(sender2: Sender, receive2: Re
     assert len(receiver.peers) == 1
 
 
-def test_those_that_wait_for_a_connection_fail_with_it(sender2: Sender, receive2: Receive2) -> None:
-    """Each with its own error; one that is late itself does not fail the others."""
+def test_waiting_requests_fail_with_their_connection(sender2: Sender, receive2: Receive2) -> None:
+    """Each gets an error of its own. One that times out does not fail the others."""
     receiver = receive2()
     results: list[Result] = []
     for _ in range(3):
@@ -303,7 +303,7 @@ def test_those_that_wait_for_a_connection_fail_with_it(sender2: Sender, receive2
 
 
 def test_a_refused_request_is_sent_again(sender2: Sender, receive2: Receive2) -> None:
-    """REFUSED_STREAM says that it was not processed; three times is enough."""
+    """REFUSED_STREAM says that it was not processed. The third refusal is final."""
     count = Counter[str]()
 
     def behave(got: Got) -> None:
@@ -323,7 +323,7 @@ def test_a_refused_request_is_sent_again(sender2: Sender, receive2: Receive2) ->
 
 
 def test_goaway_moves_requests_to_another_connection(sender2: Sender, receive2: Receive2) -> None:
-    """Those above the last that it has processed are sent again; the others are answered where they are."""
+    """Requests above the last processed one are sent again. The others are answered on the old connection."""
     held = Held()
     receiver = receive2(held)
     results: list[Result] = []
@@ -344,7 +344,7 @@ def test_goaway_moves_requests_to_another_connection(sender2: Sender, receive2: 
 
 @pytest.mark.parametrize("how", ["closed", "goaway"])
 def test_an_idle_connection_that_its_receiver_ends(sender2: Sender, receive2: Receive2, how: str) -> None:
-    """The next request uses another one, whether it came before the news or after."""
+    """The next request uses another one, whether it is submitted before or after the end is noticed."""
     receiver = receive2()
     for count in (1, 2, 3):
         assert sender2.response(receiver.url).status_code == 204
@@ -358,8 +358,10 @@ def test_an_idle_connection_that_its_receiver_ends(sender2: Sender, receive2: Re
             sender2.turn_until(lambda: not idle(sender2))
 
 
-def test_a_connection_that_breaks_fails_what_may_have_been_processed(sender2: Sender, receive2: Receive2) -> None:
-    """Nothing says whether it was: the retry policy decides."""
+def test_a_connection_that_breaks_fails_requests_that_may_have_been_processed(
+    sender2: Sender, receive2: Receive2
+) -> None:
+    """Their processing is unknown, so the retry policy decides."""
 
     def behave(got: Got) -> None:
         if len(receiver.got) == 3:
@@ -376,7 +378,7 @@ def test_a_connection_that_breaks_fails_what_may_have_been_processed(sender2: Se
 
 
 def test_a_broken_protocol_fails_its_requests(sender2: Sender, receive2: Receive2) -> None:
-    """The text says what was wrong; the next request gets another connection."""
+    """The error says what was wrong. The next request gets another connection."""
 
     def behave(got: Got) -> None:
         if len(receiver.peers) == 1:
@@ -391,10 +393,10 @@ def test_a_broken_protocol_fails_its_requests(sender2: Sender, receive2: Receive
     assert sender2.response(receiver.url).status_code == 204
 
 
-def test_a_connection_that_was_idle_for_long_is_looked_at_and_used_again(
+def test_a_connection_that_was_idle_for_long_is_checked_and_reused(
     make_sender2: MakeSender, receive2: Receive2
 ) -> None:
-    """What has come meanwhile is read first; afterwards it is kept as before."""
+    """Frames that have come meanwhile are read first. Afterwards it is kept as before."""
     ahead = 0.0
     sender, receiver = make_sender2(clock=lambda: time.monotonic() + ahead), receive2()
     for _ in range(3):
@@ -407,7 +409,7 @@ def test_a_connection_that_was_idle_for_long_is_looked_at_and_used_again(
 
 
 def test_a_connection_is_used_for_ten_minutes(make_sender2: MakeSender, receive2: Receive2) -> None:
-    """Also one that is never idle: a receiver may have moved. What it carries then is still answered there."""
+    """Even if it is never idle, since the name may have moved. Its open requests are still answered on it."""
     held = Held()
     ahead = 0.0
     sender, receiver = make_sender2(timeout=1_000, clock=lambda: time.monotonic() + ahead), receive2(held)
@@ -432,7 +434,7 @@ def test_a_connection_is_used_for_ten_minutes(make_sender2: MakeSender, receive2
 def test_through_a_proxy(
     make_sender2: MakeSender, receive: Receive, receive2: Receive2, trusted: trustme.CA, *, by_tls: bool
 ) -> None:
-    """In a tunnel, and with TLS in TLS: many requests, one tunnel, large bodies in both directions."""
+    """In a tunnel, and with TLS in TLS: many requests, one tunnel, and large bodies in both directions."""
     receiver = receive2(answering(200, b"y" * 65_000))
     tls = server_tls(trusted.issue_cert("127.0.0.1")) if by_tls else None
     proxy = receive(Proxy(receiver), tls=tls)  # type: ignore[arg-type]
@@ -446,8 +448,8 @@ def test_through_a_proxy(
     assert proxy.connections == len(receiver.peers) == 1
 
 
-def test_ping_shows_what_the_receiver_has_chosen(sender2: Sender, receive2: Receive2) -> None:
-    """With the steps of the exchange, as by HTTP/1.1."""
+def test_ping_shows_the_receivers_choice(sender2: Sender, receive2: Receive2) -> None:
+    """The steps of the exchange are shown as with HTTP/1.1."""
     receiver = receive2()
     adapter = RecordingAdapter(sender2.poller, egress=LOOPBACK, timeout=5, connect_timeout=5, max_connections=1)
     result, seen = adapter.exchange(request(receiver.url), None)
@@ -459,7 +461,7 @@ def test_ping_shows_what_the_receiver_has_chosen(sender2: Sender, receive2: Rece
 
 
 def test_closing_ends_everything(make_sender2: MakeSender, receive2: Receive2) -> None:
-    """Connections in use, idle ones, and those being opened."""
+    """Connections in use, idle connections, and connections being opened."""
     held = Held()
     sender, receiver = make_sender2(), receive2(held)
     sender.submit(receiver.url, [])
@@ -470,11 +472,11 @@ def test_closing_ends_everything(make_sender2: MakeSender, receive2: Receive2) -
         sender.submit(f"https://127.0.0.1:{port}/", [])
         sender.adapter.close()
     assert (idle(sender), sender.adapter._sharing._leaders) == ([], {})
-    assert len(sender.poller._handlers) == 1  # its own
+    assert len(sender.poller._handlers) == 1  # its own handler
 
 
 def moody(seed: int) -> Callable[[Got], None]:
-    """Answers, refuses, resets, hangs, says goodbye, breaks the protocol or closes the connection, by chance."""
+    """Answers, refuses, resets, hangs, sends GOAWAY, breaks the protocol or closes the connection, at random."""
     chance = Random(seed)
 
     def behave(got: Got) -> None:
@@ -495,10 +497,10 @@ def moody(seed: int) -> Callable[[Got], None]:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_whatever_is_submitted_and_cancelled_in_whatever_order(
+def test_any_order_of_submitting_and_cancelling(
     make_sender2: MakeSender, receive: Receive, receive2: Receive2, trusted: trustme.CA, seed: int
 ) -> None:
-    """Each request ends once or is cancelled, and in the end nothing is open or in flight."""
+    """Each request ends once or is cancelled. In the end no connection is open and no request in flight."""
     chance = Random(seed)
     tls = server_tls(trusted.issue_cert("127.0.0.1"))
     with black_hole() as hole:
@@ -547,7 +549,7 @@ def node_url(trusted: trustme.CA, tmp_path: Path) -> Iterator[str]:
     if node is None:
         if os.environ.get("KAFKA_TEST_REQUIRED"):
             pytest.fail("node is required and not installed", pytrace=False)
-        pytest.skip("NODE NOT AVAILABLE: its HTTP/2 was not tried")
+        pytest.skip("NODE NOT AVAILABLE: its HTTP/2 was not tested")
     certificate = trusted.issue_cert("127.0.0.1")
     chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
     chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
@@ -559,8 +561,8 @@ def node_url(trusted: trustme.CA, tmp_path: Path) -> Iterator[str]:
         child.terminate()
 
 
-def test_to_node(node_url: str, make_sender2: MakeSender) -> None:
-    """An independent receiver: ten requests at once on each connection, which it ends after fifty; none is lost."""
+def test_node_as_a_receiver(node_url: str, make_sender2: MakeSender) -> None:
+    """An independent receiver answers ten requests at once, and ends a connection after fifty. None is lost."""
     sender = make_sender2(timeout=20)
     results: list[Result] = []
     sizes = [0, 1, 500, 20_000, 200_000]
@@ -575,8 +577,8 @@ def test_to_node(node_url: str, make_sender2: MakeSender) -> None:
     assert sender.adapter.connections_opened >= 6
 
 
-def test_tls_1_2_will_do(sender2: Sender, receive2: Receive2) -> None:
-    """With the ciphers that HTTP/2 allows (RFC 9113, 9.2.2), which are all that is offered."""
+def test_tls_1_2_is_enough(sender2: Sender, receive2: Receive2) -> None:
+    """Its ciphers are those that HTTP/2 allows (RFC 9113, 9.2.2). No others are offered."""
     receiver = receive2()
     receiver._tls.maximum_version = ssl.TLSVersion.TLSv1_2
     assert sender2.response(receiver.url).status_code == 204

@@ -1,4 +1,4 @@
-"""HTTP/2 without a socket: what a receiver may send, and where it ends."""
+"""HTTP/2 sessions without a socket: frames that a receiver may send, and the limits."""
 
 from collections.abc import Iterable
 from random import Random
@@ -17,7 +17,7 @@ LAST = Flag.END_HEADERS | Flag.END_STREAM
 
 
 class Talk:
-    """A session whose receiver has sent its settings, and the receiver's encoder."""
+    """A session whose receiver has sent its settings, and the receiver's header encoder."""
 
     def __init__(self, wanted: dict[int, int] | None = None) -> None:
         self.session = Session()
@@ -42,7 +42,7 @@ class Talk:
         return ended
 
     def frames(self, least: int = 2**20) -> list[tuple[int, int, int, bytes]]:
-        """What the session sends: kind, flags, stream and payload."""
+        """The frames that the session sends: kind, flags, stream and payload."""
         return list(split(self.session.take(least)))
 
     def failure(self, *frames: bytes) -> str:
@@ -63,7 +63,7 @@ def data(stream: Stream, body: bytes, flags: int = 0) -> bytes:
 
 
 def test_an_answer() -> None:
-    """Its status, its lines as HTTP/1.1 has them, and its body; it may come in any pieces."""
+    """It has a status, lines as in HTTP/1.1, and a body, and may come in any pieces."""
     for size in (1, 7, 1000):
         talk = Talk()
         stream = talk.send(b"{}")
@@ -74,7 +74,7 @@ def test_an_answer() -> None:
 
 
 def test_a_request() -> None:
-    """A head, and the body in a frame of its own; the second request has another number."""
+    """It is a HEADERS frame and a DATA frame. The second request has another stream number."""
     talk = Talk()
     for number in (1, 3):
         talk.send(b"{}")
@@ -94,8 +94,8 @@ def test_a_large_head_goes_out_in_pieces() -> None:
     assert all(len(payload) <= 16_384 for *_, payload in sent)
 
 
-def test_one_request_goes_out_before_the_receiver_says_how_many_it_takes() -> None:
-    """And after that so many as it takes, but no more than our own limit."""
+def test_one_request_goes_out_before_the_receivers_limit_is_known() -> None:
+    """Afterwards as many as it allows, but no more than our own limit."""
     session = Session()
     assert session.room == 1
     session.receive(settings({}))
@@ -112,8 +112,8 @@ def test_one_request_goes_out_before_the_receiver_says_how_many_it_takes() -> No
 # Flow control.
 
 
-def test_a_body_goes_out_as_far_as_the_windows_are_open() -> None:
-    """64 KiB at first; then as the receiver opens that of the stream, and that of the connection."""
+def test_a_body_goes_out_as_far_as_the_windows_allow() -> None:
+    """64 KiB at first, then as the receiver opens the windows of the stream and of the connection."""
     talk = Talk()
     stream = talk.send(b"x" * 100_000)
     assert sum(len(payload) for kind, *_, payload in talk.frames() if kind == Kind.DATA) == 65_535
@@ -126,8 +126,8 @@ def test_a_body_goes_out_as_far_as_the_windows_are_open() -> None:
     assert (sum(len(payload) for *_, payload in rest), rest[-1][1]) == (34_455, Flag.END_STREAM)
 
 
-def test_a_stalled_stream_holds_up_no_other() -> None:
-    """Its window is closed; the others' bodies pass it, and a large one goes in turn with small ones."""
+def test_a_stalled_stream_does_not_hold_others_up() -> None:
+    """Its window is closed. The others' bodies overtake it, and a large one goes in turn with small ones."""
     talk = Talk({Setting.INITIAL_WINDOW_SIZE: 10})
     stalled, small = talk.send(b"x" * 100), talk.send(b"y" * 10)
     sent = [(number, payload) for kind, _, number, payload in talk.frames() if kind == Kind.DATA]
@@ -140,8 +140,8 @@ def test_a_stalled_stream_holds_up_no_other() -> None:
     assert order == [1, 3, 1, 1, 1]
 
 
-def test_what_is_taken_at_once_is_bounded() -> None:
-    """Of a large body, one frame more than asked for at most."""
+def test_the_bytes_taken_at_once_are_bounded() -> None:
+    """At most one frame of a large body more than requested."""
     talk = Talk({Setting.INITIAL_WINDOW_SIZE: 2**30})
     talk.session.receive(window_update(0, 2**30))
     talk.send(b"x" * 2**20)
@@ -149,7 +149,7 @@ def test_what_is_taken_at_once_is_bounded() -> None:
 
 
 def test_settings_change_the_windows_of_open_streams() -> None:
-    """Also to less than nothing: then the receiver has to open them by more."""
+    """A window may become negative. The receiver must then open it by more."""
     talk = Talk()
     stream = talk.send(b"x" * 30_000)
     talk.session.receive(settings({Setting.INITIAL_WINDOW_SIZE: 100}))
@@ -161,8 +161,8 @@ def test_settings_change_the_windows_of_open_streams() -> None:
     assert [payload for kind, *_, payload in talk.frames() if kind == Kind.DATA] == [b"x"]
 
 
-def test_the_connections_window_is_opened_again_and_a_streams_is_not() -> None:
-    """So a receiver can send answers for ever, but no stream more than one byte beyond 64 KiB."""
+def test_the_connections_window_is_opened_again_and_a_streams_window_is_not() -> None:
+    """So a receiver can answer for ever, but no stream exceeds 64 KiB by more than a byte."""
     talk = Talk()
     opened = 0
     for _ in range(200):
@@ -174,7 +174,7 @@ def test_the_connections_window_is_opened_again_and_a_streams_is_not() -> None:
 
 
 def test_an_endless_body_is_cut() -> None:
-    """64 KiB are kept whole; with one byte more the stream is reset, and the connection goes on."""
+    """64 KiB are kept whole. With one byte more the stream is reset, and the connection goes on."""
     for more in (0, 1):
         talk = Talk()
         stream = talk.send()
@@ -190,7 +190,7 @@ def test_an_endless_body_is_cut() -> None:
 
 
 def test_a_body_in_too_many_pieces_is_cut() -> None:
-    """Pieces cost more than bytes: 4,096 of a body, empty ones included."""
+    """Pieces cost more than bytes: a body may have 4,096, including empty ones."""
     talk = Talk()
     stream = talk.send()
     assert talk.session.receive(talk.head(stream, 200) + data(stream, b"") * 4_096) == []
@@ -203,7 +203,7 @@ def test_a_body_in_too_many_pieces_is_cut() -> None:
 
 
 def test_interim_answers() -> None:
-    """20 are skipped; with one more there is no answer."""
+    """20 are skipped. With one more there is no answer."""
     talk = Talk()
     stream = talk.send()
     interim = [talk.head(stream, 103, (b"link", b"</a>")) for _ in range(21)]
@@ -215,8 +215,8 @@ def test_interim_answers() -> None:
 
 
 @pytest.mark.parametrize("status", [b"", b"20", b"2000", b"abc", b"101", b"099", b"\xb2\xb0\xb0"])
-def test_a_status_that_is_none(status: bytes) -> None:
-    """It ends the request, and not the connection."""
+def test_an_invalid_status(status: bytes) -> None:
+    """It ends the request, but not the connection."""
     talk = Talk()
     stream, other = talk.send(), talk.send()
     block = Encoder().encode([(b":status", status)] if status else [(b"x", b"y")])
@@ -225,21 +225,21 @@ def test_a_status_that_is_none(status: bytes) -> None:
     assert list(talk.session.streams.values()) == [other]
 
 
-def test_an_interim_answer_that_is_all() -> None:
-    """The final one is missing."""
+def test_an_interim_answer_without_a_final_one() -> None:
+    """The request fails."""
     talk = Talk()
     stream = talk.send()
     assert talk.one(talk.head(stream, 103, flags=LAST)).error == "its answer ended with an interim one"
 
 
 def test_a_body_before_the_head() -> None:
-    """There is no status to go by."""
+    """Without a status the request fails."""
     talk = Talk()
     assert talk.one(data(talk.send(), b"x")).error == "it sent a body before the head of its answer"
 
 
-def test_lines_that_cannot_be_lines_are_left_out() -> None:
-    """The answer counts: its fields are shown, and looked up by name."""
+def test_invalid_header_lines_are_left_out() -> None:
+    """The answer counts. Its valid fields are listed and can be looked up by name."""
     talk = Talk()
     stream = talk.send()
     fields = ((b"a", b"b\r\nx: y"), (b":x", b"y"), (b"", b"y"), (b"c\0", b"d"), (b"e", b"f"))
@@ -248,7 +248,7 @@ def test_lines_that_cannot_be_lines_are_left_out() -> None:
 
 
 def test_the_limit_of_lines() -> None:
-    """200 with the status, as with HTTP/1.1."""
+    """200 including the status, as with HTTP/1.1."""
     talk = Talk()
     stream = talk.send()
     ended = talk.one(talk.head(stream, 200, *[(b"a", b"b")] * 300, flags=LAST))
@@ -257,7 +257,7 @@ def test_the_limit_of_lines() -> None:
 
 
 def test_the_limit_of_a_head() -> None:
-    """16 KiB encoded, in however many frames, and 64 KiB decoded."""
+    """16 KiB encoded, in any number of frames, and 64 KiB decoded."""
     talk = Talk()
     stream = talk.send()
     start = frame(Kind.HEADERS, 0, stream.number, b"x" * 10_000)
@@ -269,7 +269,7 @@ def test_the_limit_of_a_head() -> None:
 
 
 def test_trailers_are_read_and_dropped() -> None:
-    """They end the answer; those that do not are cut off."""
+    """Trailers end the answer. If they do not, the stream is reset."""
     for flags in (LAST, Flag.END_HEADERS):
         talk = Talk()
         stream = talk.send()
@@ -279,7 +279,7 @@ def test_trailers_are_read_and_dropped() -> None:
 
 
 def test_padding_and_priorities_are_skipped() -> None:
-    """They carry nothing."""
+    """They carry no data."""
     talk = Talk()
     stream = talk.send()
     flags = Flag.END_HEADERS | Flag.PADDED | Flag.PRIORITY
@@ -292,7 +292,7 @@ def test_padding_and_priorities_are_skipped() -> None:
 
 
 def test_a_refused_request_may_be_sent_again() -> None:
-    """REFUSED_STREAM promises that it was not processed; so many as were open are taken as the limit."""
+    """REFUSED_STREAM promises that it was not processed. The number of open requests becomes the receiver's limit."""
     talk = Talk()
     first, second, third = talk.send(), talk.send(), talk.send()
     assert talk.one(frame(Kind.RST_STREAM, 0, 5, Code.REFUSED_STREAM.to_bytes(4))) == Ended(third)
@@ -312,7 +312,7 @@ def test_a_refused_request_may_be_sent_again() -> None:
     ],
 )
 def test_a_reset_request_has_failed_unless_its_status_is_known(code: int, error: str) -> None:
-    """The text says why; a status counts, as with HTTP/1.1."""
+    """The error gives the reason. A known status counts, as with HTTP/1.1."""
     talk = Talk()
     reset = frame(Kind.RST_STREAM, 0, talk.send().number, code.to_bytes(4))
     ended = talk.one(reset)
@@ -329,7 +329,7 @@ def goaway(last: int, code: int = 0) -> bytes:
 
 
 def test_goaway() -> None:
-    """What it has not processed may be sent again; the others go on, and no more are opened."""
+    """Requests that it did not process may be sent again. The others go on, and no further ones are opened."""
     talk = Talk()
     first, second = talk.send(), talk.send(b"x" * 100_000)
     assert talk.one(goaway(1)) == Ended(second)
@@ -339,7 +339,7 @@ def test_goaway() -> None:
 
 
 def test_a_graceful_goaway_ends_nothing() -> None:
-    """It announces the end; a second one says which requests were processed (RFC 9113, 6.8)."""
+    """It announces the end. A second GOAWAY says which requests were processed (RFC 9113, 6.8)."""
     talk = Talk()
     first, second = talk.send(), talk.send()
     assert talk.session.receive(goaway(2**31 - 1)) == []
@@ -349,7 +349,7 @@ def test_a_graceful_goaway_ends_nothing() -> None:
 
 
 def test_goaway_with_an_error() -> None:
-    """It names the error, and what was not processed may be sent again all the same."""
+    """The error names its code. Unprocessed requests may still be sent again."""
     talk = Talk()
     first, second = talk.send(), talk.send()
     assert talk.failure(goaway(1, Code.ENHANCE_YOUR_CALM)) == "it ended the connection: ENHANCE_YOUR_CALM"
@@ -370,7 +370,7 @@ def test_an_early_answer_ends_the_request() -> None:
 
 
 def test_a_cancelled_request() -> None:
-    """The receiver is told, and what it still sends for it costs nothing else."""
+    """The receiver gets a RST_STREAM. Its later frames for the request have no effect."""
     talk = Talk()
     stream, other = talk.send(b"x" * 100_000), talk.send()
     talk.session.cancel(stream)
@@ -384,7 +384,7 @@ def test_a_cancelled_request() -> None:
 
 
 def test_the_end_of_the_connection() -> None:
-    """A request is unprocessed if it was the last thing on a connection that had worked; a known status counts."""
+    """On a connection that had worked, a request is unprocessed if no byte came after it. A known status counts."""
     talk = Talk()
     answered, heard = talk.send(), talk.send()
     talk.session.receive(talk.head(answered, 200))
@@ -397,12 +397,12 @@ def test_the_end_of_the_connection() -> None:
     assert session.end("closed", orderly=True) == [Ended(stream, None, "closed")]
 
 
-# What no receiver may do.
+# Violations of the protocol.
 
 
 @pytest.mark.parametrize("kind", ["settings", "ping", "unknown", "priority", "window", "reset", "data", "heads"])
 def test_a_flood_of_frames_ends_the_connection(kind: str) -> None:
-    """A thousand that belong to no answer, and some more for each frame that went out."""
+    """A thousand frames that belong to no answer are allowed, and some more for each frame that was sent."""
     talk = Talk()
     closed, _ = talk.send(), talk.send()
     talk.session.cancel(closed)
@@ -419,13 +419,13 @@ def test_a_flood_of_frames_ends_the_connection(kind: str) -> None:
     talk.session.receive(frames[kind] * (CONTROL - 10))
     assert talk.failure(frames[kind] * 30) == "it sent more than 1000 frames that belong to no answer"
     talk = Talk()
-    for _ in range(CONTROL):  # a receiver that pings at each request does nothing wrong
+    for _ in range(CONTROL):  # a ping at each request is allowed
         stream = talk.send()
         talk.one(frame(Kind.PING, 0, 0, b"x" * 8), settings({}), talk.head(stream, 204, flags=LAST))
 
 
 def test_a_flood_of_continuations() -> None:
-    """Empty ones too: a head is not waited for for ever."""
+    """Empty frames count too: a head is not awaited for ever."""
     talk = Talk()
     stream = talk.send()
     start, more = frame(Kind.HEADERS, 0, stream.number, b""), frame(Kind.CONTINUATION, 0, stream.number, b"")
@@ -455,8 +455,8 @@ def test_a_flood_of_continuations() -> None:
         (frame(Kind.DATA, Flag.PADDED, 1, b"\x05abc"), "it sent a frame with more padding than payload"),
     ],
 )
-def test_what_breaks_the_protocol_ends_the_connection(sent: bytes, why: str) -> None:
-    """With a text that says what was wrong."""
+def test_a_violation_of_the_protocol_ends_the_connection(sent: bytes, why: str) -> None:
+    """The error says what was wrong."""
     talk = Talk()
     talk.send()
     assert talk.failure(sent) == why
@@ -466,8 +466,8 @@ def test_what_breaks_the_protocol_ends_the_connection(sent: bytes, why: str) -> 
     "sent",
     [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0" * 100, frame(Kind.PING, 0, 0, b"x" * 8), frame(4, Flag.ACK, 0, b"")],
 )
-def test_what_does_not_begin_with_settings_is_not_http2(sent: bytes) -> None:
-    """Whatever was agreed on by TLS."""
+def test_a_connection_that_does_not_begin_with_settings_is_not_http2(sent: bytes) -> None:
+    """Even if TLS has agreed on h2."""
     session = Session()
     session.open(Stream(), HEAD % 0, b"")
     with pytest.raises(SessionFailed, match=OTHER):
@@ -475,7 +475,7 @@ def test_what_does_not_begin_with_settings_is_not_http2(sent: bytes) -> None:
 
 
 def test_random_bytes_and_random_frames() -> None:
-    """Whatever comes, the session goes on or fails with a text; each request ends once."""
+    """On any input the session goes on or fails with a reason. Each request ends once."""
     random = Random(1)
     for _ in range(1_500):
         talk = Talk()

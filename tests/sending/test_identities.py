@@ -1,4 +1,4 @@
-"""Client certificates and authorities of subscriptions: who is shown what, and that nobody shares a connection."""
+"""Client certificates and authorities of subscriptions: which are used, and that no connection is shared."""
 
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ def pem(blobs: list[trustme.Blob]) -> str:
 
 
 def identity(client: trustme.LeafCert | None, authority: trustme.CA | None) -> TlsIdentity:
-    """What a subscription with this certificate and authority has stored."""
+    """The stored identity of a subscription with this certificate and these authorities."""
     return TlsIdentity(
         None if client is None else pem(client.cert_chain_pems),
         None if client is None else client.private_key_pem.bytes().decode(),
@@ -39,7 +39,7 @@ def result_of(sender: Sender, url: str, of: TlsIdentity | None) -> Result:
 
 @pytest.fixture
 def clients() -> trustme.CA:
-    """The authority of client certificates."""
+    """The authority that signs client certificates."""
     return trustme.CA()
 
 
@@ -52,14 +52,14 @@ def wants_client(receiver: trustme.LeafCert, clients: trustme.CA) -> ssl.SSLCont
 
 @pytest.fixture
 def guarded(authority: trustme.CA, clients: trustme.CA, receive: Receive) -> Receiver:
-    """A receiver that lets nobody in without a certificate of `clients`."""
+    """A receiver that requires a certificate of `clients`."""
     return receive(NO_CONTENT, tls=wants_client(authority.issue_cert("127.0.0.1"), clients))
 
 
-def test_a_client_certificate_opens_the_door(
+def test_a_client_certificate_is_accepted(
     authority: trustme.CA, clients: trustme.CA, guarded: Receiver, make_sender: MakeSender
 ) -> None:
-    """With its own authorities the deployment's are not needed; without a certificate the reason is clear."""
+    """With its own authorities, the deployment's are not needed. Without a certificate the error has a clear reason."""
     sender = make_sender()
     mine = identity(clients.issue_cert("sender.test"), authority)
     assert result_of(sender, guarded.url, mine).status_code == 204  # type: ignore[union-attr]
@@ -76,10 +76,10 @@ def test_a_client_certificate_opens_the_door(
         ("expired", "it refuses the client certificate as expired"),
     ],
 )
-def test_a_client_certificate_that_is_refused_has_a_reason(
+def test_a_refused_client_certificate_has_a_reason(
     authority: trustme.CA, clients: trustme.CA, guarded: Receiver, make_sender: MakeSender, fault: str, text: str
 ) -> None:
-    """The receiver says why, and a person reads what is wrong with it."""
+    """The error has the receiver's reason, so that an operator sees what is wrong with the certificate."""
     if fault == "expired":
         shown = clients.issue_cert("a.test", not_before=NOW - timedelta(9), not_after=NOW - timedelta(1))
     else:
@@ -90,10 +90,10 @@ def test_a_client_certificate_that_is_refused_has_a_reason(
     assert guarded.requests == []
 
 
-def test_own_authorities_are_the_only_ones(
+def test_own_authorities_replace_the_deployments(
     authority: trustme.CA, trusted: trustme.CA, receive: Receive, make_sender: MakeSender
 ) -> None:
-    """A subscription with authorities does not trust those of the deployment, and the other way round."""
+    """A subscription with authorities does not trust those of the deployment, and vice versa."""
     assert trusted is authority
     sender, private = make_sender(), trustme.CA()
     public_one = receive(NO_CONTENT, tls=server_tls(authority.issue_cert("127.0.0.1")))
@@ -108,7 +108,7 @@ def test_own_authorities_are_the_only_ones(
 
 
 def test_an_intermediate_can_be_the_authority(receive: Receive, make_sender: MakeSender) -> None:
-    """Its root need not be known."""
+    """Its root need not be trusted."""
     root = trustme.CA()
     intermediate = root.create_child_ca()
     receiver = receive(NO_CONTENT, tls=server_tls(intermediate.issue_cert("127.0.0.1")))
@@ -119,7 +119,7 @@ def test_an_intermediate_can_be_the_authority(receive: Receive, make_sender: Mak
 def test_connections_are_not_shared_between_identities(
     authority: trustme.CA, clients: trustme.CA, trusted: trustme.CA, receive: Receive, make_sender: MakeSender
 ) -> None:
-    """Nor are sessions: each connection shows its own certificate, also where the other would have been resumed."""
+    """Nor are TLS sessions: each connection shows its own certificate, even where a session could be resumed."""
     assert trusted is authority
     context = server_tls(authority.issue_cert("127.0.0.1"))
     context.verify_mode = ssl.CERT_OPTIONAL
@@ -140,7 +140,7 @@ def test_connections_are_not_shared_between_identities(
     assert receiver.connections == 3
 
 
-def test_equal_identities_share_a_context_and_old_ones_go(
+def test_equal_identities_share_a_context_and_old_contexts_are_dropped(
     clients: trustme.CA, trusted: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A context with the public authorities takes most of a megabyte."""
@@ -152,14 +152,14 @@ def test_equal_identities_share_a_context_and_old_ones_go(
     again = TlsIdentity(first.certificate, first.private_key, first.authorities)
     assert contexts.of(again) is made
     contexts.of(second)
-    assert contexts.of(first) is made  # used last
+    assert contexts.of(first) is made  # the most recently used
     contexts.of(third)
     assert contexts.of(first) is made
     assert len(contexts._own) == 2
 
 
-def test_what_openssl_refuses_is_a_clear_error(sender: Sender, guarded: Receiver) -> None:
-    """Nothing is sent, and nothing else suffers."""
+def test_an_identity_that_openssl_refuses_is_a_clear_error(sender: Sender, guarded: Receiver) -> None:
+    """The request is not sent, and others are not affected."""
     broken = TlsIdentity("-----BEGIN CERTIFICATE-----", "-----BEGIN PRIVATE KEY-----")
     refused = result_of(sender, guarded.url, broken)
     assert type(refused) is errors.SSLError

@@ -1,4 +1,4 @@
-"""Connections that are kept: when a request may be sent once more, and what a receiver may do between two."""
+"""Kept connections: when a request may be sent once more, and what a receiver may do between two requests."""
 
 import select
 import socket
@@ -34,7 +34,7 @@ LARGE = b"x" * 8_000_000
 
 
 def first_then(then: Behaviour) -> Behaviour:
-    """Answers the first request of all, and behaves as told at each one after it."""
+    """Answers the very first request, and behaves as given for all later ones."""
     count = [0]
 
     def behave(connection: socket.socket, request: bytes) -> bool:
@@ -48,12 +48,12 @@ def first_then(then: Behaviour) -> Behaviour:
 
 
 def ending(how: str, text: bytes = b"") -> Behaviour:
-    """Sends `text` and ends the connection."""
+    """Sends `text` and ends the connection in this way."""
 
     def behave(connection: socket.socket, _request: bytes) -> bool:
         connection.sendall(text)
         if how == "RST":
-            time.sleep(0.05 if text else 0)  # it would overtake the text
+            time.sleep(0.05 if text else 0)  # the end would overtake the text
             reset(connection)
         elif how == "half-closed":
             connection.shutdown(socket.SHUT_WR)
@@ -79,7 +79,7 @@ def send(sender: Sender, url: str, body: bytes) -> Result:
 def test_a_kept_connection_that_closes_unanswered_costs_no_delivery(
     sender: Sender, receive: Receive, how: str, body: bytes
 ) -> None:
-    """The request goes out whole on a new one: servers close what is idle, at any moment (RFC 9112, 9.3.1)."""
+    """The request is sent whole on a new one: servers close idle connections at any moment (RFC 9112, 9.3.1)."""
     seen: list[socket.socket] = []
 
     def behave(connection: socket.socket, request: bytes) -> bool:
@@ -99,8 +99,8 @@ def test_a_kept_connection_that_closes_unanswered_costs_no_delivery(
     assert receiver.requests[2].endswith(b"\r\n\r\n" + body)
 
 
-def test_a_large_request_whose_head_alone_was_read_is_sent_whole_again(sender: Sender, receive: Receive) -> None:
-    """A part of it has gone out on the kept connection; the new one gets all."""
+def test_a_large_request_of_which_only_the_head_was_read_is_sent_whole_again(sender: Sender, receive: Receive) -> None:
+    """The kept connection took a part of it. The new one gets all of it."""
     count = [0]
 
     def behave(connection: socket.socket, request: bytes) -> bool:
@@ -122,7 +122,7 @@ def test_a_large_request_whose_head_alone_was_read_is_sent_whole_again(sender: S
 
 @pytest.mark.parametrize("how", ["FIN", "RST"])
 def test_a_request_is_sent_once_more_and_not_twice(sender: Sender, receive: Receive, how: str) -> None:
-    """The new connection is a fresh one: what becomes of it is the result."""
+    """The second connection is fresh, so its result is final."""
     receiver = receive(first_then(ending(how)))
     sender.response(receiver.url)
     assert type(sender.result(receiver.url)) is errors.ConnectionError
@@ -131,7 +131,7 @@ def test_a_request_is_sent_once_more_and_not_twice(sender: Sender, receive: Rece
 
 @pytest.mark.parametrize("how", ["FIN", "RST", "half-closed"])
 def test_a_request_on_a_fresh_connection_is_never_sent_again(sender: Sender, receive: Receive, how: str) -> None:
-    """It may have been worked on."""
+    """The receiver may have processed it."""
     receiver = receive(ending(how))
     result = sender.result(receiver.url)
     assert type(result) is errors.ConnectionError
@@ -144,7 +144,7 @@ def test_a_request_on_a_fresh_connection_is_never_sent_again(sender: Sender, rec
 def test_a_request_is_not_sent_again_after_a_byte_of_an_answer(
     sender: Sender, receive: Receive, how: str, text: bytes
 ) -> None:
-    """The receiver has begun with it."""
+    """The receiver has begun to answer."""
     receiver = receive(first_then(ending(how, text)))
     sender.response(receiver.url)
     assert type(sender.result(receiver.url)) is errors.ConnectionError
@@ -152,8 +152,8 @@ def test_a_request_is_not_sent_again_after_a_byte_of_an_answer(
 
 
 @pytest.mark.parametrize("text", [b"", TIMED_OUT, b"\0"], ids=["EOF", "408", "rubbish"])
-def test_what_comes_unasked_closes_an_idle_connection(sender: Sender, receive: Receive, text: bytes) -> None:
-    """At once, so that it is no answer to the next request; its descriptor is free."""
+def test_unrequested_bytes_close_an_idle_connection(sender: Sender, receive: Receive, text: bytes) -> None:
+    """It closes at once, so that they are not read as the next answer, and its descriptor is freed."""
     idle = threading.Event()
 
     def behave(connection: socket.socket, _request: bytes) -> bool:
@@ -161,7 +161,7 @@ def test_what_comes_unasked_closes_an_idle_connection(sender: Sender, receive: R
         idle.wait(5)
         connection.sendall(text)
         if text:
-            connection.recv(1)  # the closing is ours
+            connection.recv(1)  # the end is our close
         return False
 
     receiver = receive(behave)
@@ -176,10 +176,8 @@ def test_what_comes_unasked_closes_an_idle_connection(sender: Sender, receive: R
 
 
 @pytest.mark.parametrize("text", [b"", TIMED_OUT], ids=["EOF", "408"])
-def test_what_came_unasked_and_was_not_read_yet_is_no_answer(
-    make_sender: MakeSender, receive: Receive, text: bytes
-) -> None:
-    """A connection that was idle for longer than a moment is looked at before it is used."""
+def test_unrequested_bytes_not_yet_read_are_no_answer(make_sender: MakeSender, receive: Receive, text: bytes) -> None:
+    """A connection that was idle for longer than a moment is checked before it is used."""
     late = [0.0]
     sender = make_sender(clock=lambda: time.monotonic() + late[0])
     receiver = receive(answer_and(text))
@@ -193,7 +191,7 @@ def test_what_came_unasked_and_was_not_read_yet_is_no_answer(
 
 
 def answer_and(text: bytes) -> Behaviour:
-    """Answers; a moment later it sends `text` and closes the connection."""
+    """Answers, and a moment later sends `text` and closes the connection."""
 
     def behave(connection: socket.socket, _request: bytes) -> bool:
         connection.sendall(NO_CONTENT)
@@ -204,8 +202,10 @@ def answer_and(text: bytes) -> Behaviour:
     return behave
 
 
-def test_a_connection_that_was_idle_and_is_quiet_is_used(make_sender: MakeSender, receive: Receive) -> None:
-    """Looking at it does it no harm."""
+def test_a_connection_that_was_idle_without_unrequested_bytes_is_used(
+    make_sender: MakeSender, receive: Receive
+) -> None:
+    """The check does not harm it."""
     late = [0.0]
     sender = make_sender(clock=lambda: time.monotonic() + late[0])
     receiver = receive(NO_CONTENT)
@@ -215,8 +215,8 @@ def test_a_connection_that_was_idle_and_is_quiet_is_used(make_sender: MakeSender
     assert receiver.connections == 1
 
 
-def test_what_idles_for_long_is_closed_by_itself(make_sender: MakeSender, receive: Receive) -> None:
-    """Though nothing is sent there any more."""
+def test_a_connection_that_idles_for_long_is_closed(make_sender: MakeSender, receive: Receive) -> None:
+    """Even if no request goes to its receiver any more."""
     late = [0.0]
     sender, receiver = make_sender(clock=lambda: time.monotonic() + late[0]), receive(NO_CONTENT)
     sender.poller._clock = sender.adapter._clock
@@ -233,10 +233,10 @@ def test_what_idles_for_long_is_closed_by_itself(make_sender: MakeSender, receiv
 @pytest.mark.parametrize("then", ["close", "keep", "hang", "reset"])
 @pytest.mark.parametrize("text", [b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno!", NO_CONTENT])
 @pytest.mark.parametrize("used", [False, True])
-def test_an_answer_before_the_body_was_read_is_the_answer(
+def test_an_answer_before_the_whole_body_counts(
     sender: Sender, receive: Receive, text: bytes, then: str, *, used: bool
 ) -> None:
-    """The rest is not sent, the connection is not kept, the request not sent again."""
+    """The rest of the body is not sent, the connection not kept, and the request not sent again."""
     judged = threading.Event()
 
     def behave(connection: socket.socket, request: bytes) -> bool:
@@ -250,7 +250,7 @@ def test_an_answer_before_the_body_was_read_is_the_answer(
             time.sleep(0.05)
             reset(connection)
         elif then == "keep":
-            judged.wait(5)  # else it would read the body, as if it were the next request
+            judged.wait(5)  # else it would read the body as the next request
         return then == "keep"
 
     receiver = receive(behave, whole=False)
@@ -264,8 +264,8 @@ def test_an_answer_before_the_body_was_read_is_the_answer(
     assert receiver.connections == 1
 
 
-def test_a_reset_after_an_answer_changes_nothing_about_it(sender: Sender, receive: Receive) -> None:
-    """It was whole; only the connection is not used again."""
+def test_a_reset_after_an_answer_does_not_change_it(sender: Sender, receive: Receive) -> None:
+    """The answer was complete. Only the connection is not used again."""
     receiver = receive(ending("RST", NO_CONTENT))
     for number in range(1, 4):
         assert sender.response(receiver.url).status_code == 204
@@ -274,7 +274,7 @@ def test_a_reset_after_an_answer_changes_nothing_about_it(sender: Sender, receiv
 
 
 def test_a_receiver_that_half_closes_with_its_answer(sender: Sender, receive: Receive) -> None:
-    """The answer counts, and what the receiver would still read is not sent there."""
+    """The answer counts. No further request goes out on that connection, although the receiver would still read it."""
     receiver = receive(ending("half-closed", NO_CONTENT))
     for number in range(1, 4):
         assert sender.response(receiver.url).status_code == 204
@@ -283,7 +283,7 @@ def test_a_receiver_that_half_closes_with_its_answer(sender: Sender, receive: Re
 
 
 class Counting:
-    """Stands for something, and notes which of its methods are called."""
+    """Wraps an object and counts the calls of its methods."""
 
     def __init__(self, real: Any) -> None:
         self._real = real
@@ -300,7 +300,7 @@ class Counting:
 def test_a_delivery_on_a_kept_connection_is_one_send_and_one_receive(
     monkeypatch: pytest.MonkeyPatch, sender: Sender, receive: Receive
 ) -> None:
-    """And no change of what the poller waits for: a system call costs as much as parsing the answer."""
+    """What the poller waits for does not change: a system call costs as much as parsing the answer."""
     receiver = receive(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000)
     sender.response(receiver.url)
     (connection,) = kept(sender)
@@ -315,7 +315,7 @@ def test_a_delivery_on_a_kept_connection_is_one_send_and_one_receive(
 
 
 def test_a_callback_may_close_the_adapter(make_sender: MakeSender) -> None:
-    """The others that ended in that turn are not called any more."""
+    """The other results of that turn are not passed to their callbacks."""
     sender = make_sender()
     ended: list[Result] = []
 
@@ -332,10 +332,10 @@ def test_a_callback_may_close_the_adapter(make_sender: MakeSender) -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_whatever_is_submitted_and_cancelled_in_whatever_order(
+def test_any_order_of_submitting_and_cancelling_on_kept_connections(
     trusted: trustme.CA, make_sender: MakeSender, receive: Receive, seed: int
 ) -> None:
-    """A thousand steps: each request ends once or is cancelled, and in the end nothing is open or in flight."""
+    """A thousand steps: each request ends once or is cancelled. In the end no connection or request is open."""
     chance = Random(seed)
     secure = server_tls(trusted.issue_cert("127.0.0.1"))
     with black_hole() as hole, socket.create_server(("127.0.0.1", 0)) as silent:
@@ -388,10 +388,8 @@ def test_whatever_is_submitted_and_cancelled_in_whatever_order(
             time.sleep(0.01)
 
 
-def test_a_new_connection_takes_the_place_of_the_one_that_was_not_used_for_the_longest_time(
-    make_sender: MakeSender, receive: Receive
-) -> None:
-    """Open ones and kept ones together stay within the bound, and so do descriptors."""
+def test_a_new_connection_replaces_the_least_recently_used_one(make_sender: MakeSender, receive: Receive) -> None:
+    """Open and kept connections together stay within the bound, and so do descriptors."""
     sender = make_sender(max_connections=3)
     receivers = [receive(NO_CONTENT) for _ in range(4)]
     for each in receivers:

@@ -1,4 +1,4 @@
-"""The loop stood still: the process was paused, or waited for something else. What came meanwhile is read first."""
+"""Late turns of the loop, after a pause of the process or a long wait: received bytes are read before time-outs."""
 
 import contextlib
 import socket
@@ -13,15 +13,15 @@ from consumer.sending.adapter import Result
 from tests.sending.conftest import MakeSender, Receive, Sender
 
 
-def test_only_a_turn_that_is_late_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a first one, nor one that waited for what it was asked to."""
+def test_only_a_late_turn_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first turn is not late, and neither is one that waited as long as requested."""
     now = [100.0]
     poller = Poller(lambda: now[0])
     told: list[float] = []
     poller.on_gap(lambda: told.append(now[0]))
 
     def pass_by(seconds: float) -> None:
-        poller.post(lambda: None)  # no turn waits
+        poller.post(lambda: None)  # the turn does not wait
         now[0] += seconds
         poller.turn(5.0)
 
@@ -44,7 +44,7 @@ def test_only_a_turn_that_is_late_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def after(seconds: float, text: bytes = b"HTTP/1.1 204 No Content\r\n\r\n") -> Callable[[socket.socket, bytes], bool]:
-    """Answers so long after the request."""
+    """Answers this many seconds after the request."""
 
     def behave(connection: socket.socket, _request: bytes) -> bool:
         time.sleep(seconds)
@@ -55,16 +55,16 @@ def after(seconds: float, text: bytes = b"HTTP/1.1 204 No Content\r\n\r\n") -> C
 
 
 def stand_still(sender: Sender, seconds: float) -> None:
-    """What is submitted goes out; then the loop does not turn for a while."""
+    """Let submitted requests go out. Then the loop does not turn for a while."""
     for _ in range(10):
         sender.poller.turn(0.01)
     time.sleep(seconds)
 
 
-def test_what_came_while_the_loop_stood_still_is_read_before_its_time_is_up(
+def test_answers_that_came_during_a_pause_are_read_before_the_time_out(
     make_sender: MakeSender, receive: Receive
 ) -> None:
-    """A process that was paused, or that waited for Kafka: else each answered request would be sent once more."""
+    """The process was paused or waited for Kafka. Otherwise each answered request would be sent once more."""
     sender = make_sender(timeout=0.5)
     results: list[Result] = []
     for seconds in (0.2, 0.2, 0.4):
@@ -74,10 +74,8 @@ def test_what_came_while_the_loop_stood_still_is_read_before_its_time_is_up(
     assert [getattr(result, "status_code", result) for result in results] == [204] * 3
 
 
-def test_what_did_not_come_while_the_loop_stood_still_has_its_time_once_more(
-    make_sender: MakeSender, receive: Receive
-) -> None:
-    """And no more than that, however often the loop is late; the handle's next request is judged as ever."""
+def test_a_request_unanswered_after_a_pause_has_its_time_once_more(make_sender: MakeSender, receive: Receive) -> None:
+    """Not more than that, however often the loop is late. The next request to the receiver has the usual limit."""
     sender = make_sender(timeout=0.6, connect_timeout=0.6)
     hung = receive(b"", "hang")
     results: list[Result] = []
@@ -96,8 +94,10 @@ def test_what_did_not_come_while_the_loop_stood_still_has_its_time_once_more(
     assert 0.5 < time.monotonic() - begin < 0.9
 
 
-def test_what_came_just_before_the_loop_is_late_again_is_read_first(make_sender: MakeSender, receive: Receive) -> None:
-    """The turn that finds its time over is the one that reads it."""
+def test_an_answer_that_came_just_before_another_late_turn_is_read_first(
+    make_sender: MakeSender, receive: Receive
+) -> None:
+    """The turn in which its time is over is also the one that reads it."""
     sender = make_sender(timeout=0.6)
     results: list[Result] = []
     sender.submit(receive(after(1.0)).url, results)
@@ -108,10 +108,8 @@ def test_what_came_just_before_the_loop_is_late_again_is_read_first(make_sender:
     assert getattr(results[0], "status_code", results[0]) == 204
 
 
-def test_a_status_line_that_came_is_the_answer_whatever_its_body_does_then(
-    make_sender: MakeSender, receive: Receive
-) -> None:
-    """As ever: the delivery is made, and must not be made again because of a body that nobody needs."""
+def test_a_status_line_that_came_counts_whatever_its_body_does(make_sender: MakeSender, receive: Receive) -> None:
+    """As always: the event is delivered, and must not be sent again because of a body that is not needed."""
     sender = make_sender(timeout=0.6)
     results: list[Result] = []
     sender.submit(receive(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", "hang").url, results)
@@ -120,10 +118,8 @@ def test_a_status_line_that_came_is_the_answer_whatever_its_body_does_then(
     assert getattr(results[0], "status_code", results[0]) == 200
 
 
-def test_a_connection_that_was_made_while_the_loop_stood_still_is_used(
-    make_sender: MakeSender, receive: Receive
-) -> None:
-    """Its time to connect is over by the clock alone. One that is not made then either is a ConnectTimeout."""
+def test_a_connection_made_during_a_pause_is_used(make_sender: MakeSender, receive: Receive) -> None:
+    """By the clock, its time to connect is over. A connection that is not made by then is a ConnectTimeout."""
     sender = make_sender(timeout=0.6, connect_timeout=0.1)
     results: list[Result] = []
     sender.submit(receive(after(0)).url, results)

@@ -1,4 +1,4 @@
-"""Access tokens: fetched once for all who wait, kept, renewed ahead, and anew after a 401; what goes wrong, and how."""
+"""Access tokens: fetched once for all waiting requests, kept, renewed ahead of their end and after a 401; failures."""
 
 import json
 import socket
@@ -62,11 +62,11 @@ def receiver(receive: Receive) -> Receiver:
     return receive(NO_CONTENT)
 
 
-# The whole way.
+# Requests with real token servers.
 
 
-def test_one_fetch_serves_all_who_wait(sender: Sender, receive: Receive, receiver: Receiver) -> None:
-    """A thousand deliveries need a token at once, later ones use it, and each is sent once."""
+def test_one_fetch_serves_all_waiting_requests(sender: Sender, receive: Receive, receiver: Receiver) -> None:
+    """A thousand deliveries need a token at once and later ones reuse it. Each delivery is sent once."""
     server = receive(grant("t0ken"))
     of = credentials(server, scope="events.write", parameters=(("audience", "hooks"),))
     assert statuses(send(sender, receiver.url, of, 1000)) == {204}
@@ -82,7 +82,7 @@ def test_one_fetch_serves_all_who_wait(sender: Sender, receive: Receive, receive
 
 
 def test_other_credentials_have_another_token(sender: Sender, receive: Receive, receiver: Receiver) -> None:
-    """Nobody gets another one's token; equal credentials of two subscriptions share one."""
+    """No credentials get another one's token. Equal credentials of two subscriptions share one."""
     tokens = iter(range(9))
     server = receive(lambda connection, _: not connection.sendall(grant(f"t{next(tokens)}")))
     one, two = credentials(server), credentials(server, scope="other")
@@ -102,8 +102,8 @@ def refuses(tokens: set[str]) -> Callable[[socket.socket, bytes], bool]:
     return behave
 
 
-def test_a_401_fetches_once_anew(make_sender: MakeSender, receive: Receive) -> None:
-    """A token that was withdrawn is replaced within the same attempt; if the next one is refused too, that is all."""
+def test_a_401_fetches_one_new_token(make_sender: MakeSender, receive: Receive) -> None:
+    """A withdrawn token is replaced within the same attempt. If the new one is refused too, the attempt fails."""
     clock = [time.monotonic()]
     sender = make_sender(clock=lambda: clock[0])
     tokens = iter(range(9))
@@ -116,7 +116,7 @@ def test_a_401_fetches_once_anew(make_sender: MakeSender, receive: Receive) -> N
     assert statuses(send(sender, receiver.url, of, 20)) == {204}
     assert len(server.requests) == 2
     withdrawn.add("t1")
-    assert statuses(send(sender, receiver.url, of, 3)) == {401}  # it is new: a third one would not help
+    assert statuses(send(sender, receiver.url, of, 3)) == {401}  # the token is new: a third one would not help
     assert len(server.requests) == 2
     clock[0] += 11
     withdrawn.add("t2")
@@ -124,8 +124,8 @@ def test_a_401_fetches_once_anew(make_sender: MakeSender, receive: Receive) -> N
     assert len(server.requests) == 3
 
 
-def test_a_token_server_that_fails_is_asked_less_and_less(make_sender: MakeSender, receive: Receive) -> None:
-    """Requests fail at once with its error during a pause, and nothing reaches the receiver."""
+def test_a_failing_token_server_is_asked_less_and_less_often(make_sender: MakeSender, receive: Receive) -> None:
+    """During a pause, requests fail at once with its error, and no request reaches the receiver."""
     clock = [time.monotonic()]
     sender = make_sender(clock=lambda: clock[0])
     server, receiver = receive(respond(401, {"error": "invalid_client"})), receive(NO_CONTENT)
@@ -142,16 +142,16 @@ def test_a_token_server_that_fails_is_asked_less_and_less(make_sender: MakeSende
 
 
 def test_each_error_names_its_own_request(sender: Sender, receive: Receive, receiver: Receiver) -> None:
-    """Secrets are masked by the request that failed."""
+    """The secrets of the failed request are masked."""
     results = send(sender, receiver.url, credentials(receive(respond(503, b""))), 2)
     assert isinstance(results[0], NotAuthorized)
     assert results[0].request is not results[1].request
 
 
-def test_a_token_server_that_hangs_ends_with_the_request(
+def test_a_hung_token_server_counts_towards_the_requests_time_limit(
     make_sender: MakeSender, receive: Receive, receiver: Receiver
 ) -> None:
-    """The time limit of the delivery holds for all of it, and others are not held up."""
+    """The delivery's time limit covers the fetch, and other requests are not held up."""
     sender = make_sender(timeout=0.5)
     hangs = receive(b"", then="hang")
     (late,) = send(sender, receiver.url, credentials(hangs))
@@ -162,7 +162,7 @@ def test_a_token_server_that_hangs_ends_with_the_request(
 def test_a_cancelled_request_leaves_the_fetch_to_the_others(
     sender: Sender, receive: Receive, receiver: Receiver
 ) -> None:
-    """Its callback does not run."""
+    """The cancelled request's callback does not run."""
     of, results = credentials(receive(grant("t"))), []  # type: ignore[var-annotated]
     first = sender.adapter.submit(signed(receiver.url, auth=of), results.append)
     sender.adapter.submit(signed(receiver.url, auth=of), results.append)
@@ -172,10 +172,10 @@ def test_a_cancelled_request_leaves_the_fetch_to_the_others(
     assert len(receiver.requests) == 1
 
 
-def test_the_token_server_is_judged_like_a_receiver(
+def test_the_token_server_obeys_the_rules_for_receivers(
     authority: trustme.CA, make_sender: MakeSender, receive: Receive, receiver: Receiver
 ) -> None:
-    """The egress rule forbids it as it would forbid a receiver; the subscription's TLS checks its certificate."""
+    """The egress rule applies to it, and the subscription's TLS identity verifies its certificate."""
     far = OAuth2("https://169.254.169.254/token", "client", "s3cret")
     (refused,) = send(make_sender(), receiver.url, far)
     assert "169.254.169.254" in str(refused)
@@ -187,8 +187,10 @@ def test_the_token_server_is_judged_like_a_receiver(
     assert "the certificate is refused" in str(unknown)
 
 
-def test_headers_that_were_read_have_the_token_too(sender: Sender, receive: Receive, receiver: Receiver) -> None:
-    """Whoever looks at a request before it is sent does not lose it; afterwards the header is there to be masked."""
+def test_the_token_is_set_even_if_headers_were_read_before(
+    sender: Sender, receive: Receive, receiver: Receiver
+) -> None:
+    """Code that inspects a request before it is sent does not lose the token. It is then there to be masked."""
     request = signed(receiver.url, auth=credentials(receive(grant("t"))))
     assert "authorization" not in request.headers
     results: list[Result] = []
@@ -198,11 +200,11 @@ def test_headers_that_were_read_have_the_token_too(sender: Sender, receive: Rece
     assert request.headers["authorization"] == "Bearer t"
 
 
-# The decisions.
+# The decisions, without a network.
 
 
 class Loop:
-    """Runs posted functions when told, and answers fetches."""
+    """Runs posted functions on demand, and answers fetches."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -212,7 +214,7 @@ class Loop:
         self.tokens = Tokens(lambda _r, _i, done: self.fetches.append(done), self.posted.append, lambda: self.now)
 
     def obtain(self) -> str | None:
-        """The token or the reason, if there is one now."""
+        """The token or the error, if one is known now."""
         found = self.tokens.obtain(KEY, lambda _wait, outcome: self.told.append(str(outcome)))
         return None if isinstance(found, Wait) else str(found)
 
@@ -235,8 +237,8 @@ def loop() -> Iterator[Loop]:
     return Loop()  # type: ignore[return-value]
 
 
-def test_a_token_is_renewed_ahead_while_it_serves(loop: Loop) -> None:
-    """From 80 % of its life one fetch is open; whoever comes meanwhile uses the present token."""
+def test_a_token_is_renewed_while_it_is_valid(loop: Loop) -> None:
+    """From 80 % of its lifetime one fetch is open. Requests meanwhile use the present token."""
     assert loop.obtain() is None
     loop.answer({"access_token": "a", "expires_in": 100})
     assert loop.told == ["a"]
@@ -248,8 +250,8 @@ def test_a_token_is_renewed_ahead_while_it_serves(loop: Loop) -> None:
     assert loop.obtain() == "b"
 
 
-def test_a_renewal_that_fails_spoils_nothing(loop: Loop) -> None:
-    """The present token serves to its end, but for ten seconds; then the reason is told."""
+def test_a_failed_renewal_keeps_the_present_token(loop: Loop) -> None:
+    """It is used until ten seconds before its end. Then requests fail with the reason."""
     loop.obtain()
     loop.answer({"access_token": "a", "expires_in": 1000})
     loop.now += 900
@@ -263,8 +265,8 @@ def test_a_renewal_that_fails_spoils_nothing(loop: Loop) -> None:
     assert loop.obtain() == "no access token from id.test: status 500"
 
 
-def test_a_refused_token_goes_unless_it_is_new_or_already_replaced(loop: Loop) -> None:
-    """Of a thousand 401s the first drops the token."""
+def test_a_refused_token_is_dropped_unless_it_is_new_or_already_replaced(loop: Loop) -> None:
+    """Of a thousand 401s, the first one drops the token."""
     loop.obtain()
     loop.answer({"access_token": "a"})
     loop.now += 9.9
@@ -295,14 +297,14 @@ def test_a_refused_token_goes_unless_it_is_new_or_already_replaced(loop: Loop) -
     ],
 )
 def test_an_answer_without_a_token_has_its_reason(status: int, body: object, text: str) -> None:
-    """Nothing of the answer is quoted but its error code."""
+    """Only the error code of the answer is quoted."""
     with pytest.raises(NotAuthorized) as refused:
         token_of(KEY.credentials, answer(body, status), 0.0)
     assert str(refused.value) == f"no access token from id.test: {text}"
 
 
-def test_no_answer_has_its_reason() -> None:
-    """As of a receiver."""
+def test_a_missing_answer_has_its_reason() -> None:
+    """The reason is named as for a receiver."""
     with pytest.raises(NotAuthorized, match=r"^no access token from id.test: no route$"):
         token_of(KEY.credentials, RequestsConnectionError("no route"), 0.0)
 
@@ -311,22 +313,22 @@ def test_no_answer_has_its_reason() -> None:
     ("given_life", "renew", "end"),
     [(3600, 2880, 3590), ("3600", 2880, 3590), (10, 8, 9), (None, 240, 290), (-1, 240, 290), ("soon", 240, 290)],
 )
-def test_how_long_a_token_serves(given_life: object, renew: float, end: float) -> None:
-    """`expires_in` counts from when it was asked for; without a usable one a token serves for five minutes."""
+def test_the_lifetime_of_a_token(given_life: object, renew: float, end: float) -> None:
+    """`expires_in` counts from the request for the token. Without a usable value the lifetime is five minutes."""
     body = {"access_token": "a", "expires_in": given_life}
     assert token_of(KEY.credentials, answer(body), 0.0) == Token("a", 0.0, renew, end)
 
 
-@given(st.none() | st.booleans() | st.floats(allow_nan=False) | st.text() | st.integers() | st.lists(st.text()))
-def test_no_life_ends_before_it_begins(life: object) -> None:
-    """Whatever a server says."""
+@given(st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text() | st.integers() | st.lists(st.text()))
+def test_no_lifetime_is_negative(life: object) -> None:
+    """Whatever value a server sends."""
     token = token_of(KEY.credentials, answer(json.dumps({"access_token": "a", "expires_in": life}).encode()), 0.0)
     assert 0.5 < token.renew_at < token.expires_at <= 30 * 86400
 
 
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_client_authentication(client: str, secret: str) -> None:
-    """RFC 6749, section 2.3.1: in the header both are form-encoded first; by post they are in the form."""
+    """RFC 6749, section 2.3.1: in the header, both parts are form-encoded first; with `post` they are in the form."""
     of = OAuth2("https://id.test/token", client, secret)
     basic = token_request(of).headers["authorization"].removeprefix("Basic ")
     user, _, password = b64decode(basic).decode().partition(":")

@@ -1,4 +1,4 @@
-"""What stands in a request's body."""
+"""Rendering of request bodies."""
 
 import json
 import time
@@ -88,12 +88,12 @@ def endpoint_of(kind: PayloadFormat, projection: str | None = None, *, batch: bo
 
 
 def render(kind: PayloadFormat, event: Event, projection: str | None = None) -> Payload:
-    """From an event that no memo knows."""
+    """Render without the memo."""
     return render_for(endpoint_of(kind, projection), event._replace())
 
 
 def parsed(payload: Payload) -> Any:
-    """As another parser reads it: numbers of any length, and no member twice."""
+    """The body as another parser reads it: numbers of any length, and no duplicate members."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         assert len(dict(pairs)) == len(pairs)
@@ -115,12 +115,12 @@ def structured(**members: Any) -> Event:
     return event_of(json.dumps({name: value for name, value in body.items() if value is not ...}).encode(), CLOUD_EVENT)
 
 
-# As it came.
+# The record unchanged.
 
 
 @given(st.binary(min_size=1), st.sampled_from((JSON, "text/plain", "application/octet-stream")))
 def test_a_record_goes_byte_for_byte(body: bytes, content_type: str) -> None:
-    """Whatever the record's value is, it is the body, under the record's content type."""
+    """The record's value is the body, whatever it is, with the record's content type."""
     event = event_of(body, content_type)
     assert render("record", event) == (event, body, content_type)
 
@@ -141,15 +141,15 @@ def test_data_in_an_envelope_is_the_value(value: Any) -> None:
     assert parsed(render("standard", event_of(json.dumps(value).encode())))["data"] == value
 
 
-def test_numbers_and_members_stay_as_they_are_written() -> None:
-    """No number is rounded on its way into an envelope or a CloudEvent, however long it is."""
+def test_numbers_and_members_are_copied_unchanged() -> None:
+    """No number is rounded in an envelope or a CloudEvent, however long it is."""
     body = b'{"amount": 12345678901234567890123.10, "n": 1E400}'.replace(b"1E400", b"1E4")
     assert body in render("standard", event_of(body)).body
     assert body in render("cloudevents", event_of(body)).body
 
 
-def test_the_timestamp_is_the_events() -> None:
-    """`ce_time`, and `time` of a structured CloudEvent, say when it happened; else the record's timestamp."""
+def test_the_timestamp_is_the_time_of_the_event() -> None:
+    """It is `ce_time`, or `time` of a structured CloudEvent; otherwise the record's timestamp."""
     at = "2026-01-02T03:04:05.123456789+01:00"
     assert parsed(render("standard", event_of(b"{}", headers=BINARY | {"ce_time": at.encode()})))["timestamp"] == at
     assert parsed(render("standard", structured(time=at, data=1)))["timestamp"] == at
@@ -157,22 +157,22 @@ def test_the_timestamp_is_the_events() -> None:
         assert parsed(render("standard", structured(time=wrong)))["timestamp"] == TIME
 
 
-def test_the_data_of_a_cloud_event_is_the_envelopes() -> None:
-    """Of a CloudEvent in either mode its data goes into the envelope, not its attributes."""
+def test_an_envelope_holds_the_data_of_a_cloud_event() -> None:
+    """For a CloudEvent in either mode, only its data goes into the envelope, not its attributes."""
     assert parsed(render("standard", structured(data={"a": 1})))["data"] == {"a": 1}
     assert parsed(render("standard", event_of(b'{"a":1}', headers=BINARY)))["data"] == {"a": 1}
 
 
 def test_text_in_an_envelope() -> None:
-    """Text is a string; what is declared as text is one, though it could be read as JSON."""
+    """Text becomes a string. Content declared as text stays text, even if it is valid JSON."""
     assert parsed(render("standard", event_of("plain é".encode(), "text/plain")))["data"] == "plain é"
     assert parsed(render("standard", event_of(b"plain")))["data"] == "plain"
     assert parsed(render("standard", event_of(b"5", "text/csv")))["data"] == "5"
 
 
 @pytest.mark.parametrize("event", [event_of(b"\xff\xfe", "image/png"), structured(data_base64="//4=")])
-def test_bytes_have_no_form_in_an_envelope(event: Event) -> None:
-    """Bytes are refused: Standard Webhooks has no word for them."""
+def test_bytes_are_refused_in_an_envelope(event: Event) -> None:
+    """Standard Webhooks defines no encoding for bytes."""
     with pytest.raises(Unrenderable, match="bytes"):
         render("standard", event)
 
@@ -181,7 +181,7 @@ def test_bytes_have_no_form_in_an_envelope(event: Event) -> None:
 
 
 def test_a_plain_record_becomes_a_cloud_event() -> None:
-    """Its attributes come from its place in Kafka; its id is the webhook's."""
+    """Its attributes come from its topic, partition and offset. Its id is the webhook's."""
     assert cloud_event(event_of(b'{"amount":5}')) == {
         "specversion": "1.0",
         "id": "msg_0a",
@@ -194,7 +194,7 @@ def test_a_plain_record_becomes_a_cloud_event() -> None:
 
 
 def test_a_binary_cloud_event_becomes_a_structured_one() -> None:
-    """All attributes and extensions of its headers are kept; other headers are none."""
+    """All attributes and extensions in its headers are kept. Other headers are left out."""
     given_headers = BINARY | {
         "ce_subject": b"order/7",
         "ce_time": b"2026-01-02T03:04:05Z",
@@ -218,8 +218,8 @@ def test_a_binary_cloud_event_becomes_a_structured_one() -> None:
     }
 
 
-def test_a_structured_cloud_event_goes_as_it_came() -> None:
-    """What is one already is not written anew: members, order and numbers stay."""
+def test_a_structured_cloud_event_is_unchanged() -> None:
+    """It is not serialized again: members, order and numbers stay."""
     body = b'{"type":"order.paid" , "data":{"z":1,"a":1.50}, "ext":true,"specversion":"1.0","id":"7","source":"/o"}'
     payload = render("cloudevents", event_of(body, "application/cloudevents+json; charset=utf-8"))
     assert payload == (payload.event, body, CLOUD_EVENT)
@@ -228,8 +228,8 @@ def test_a_structured_cloud_event_goes_as_it_came() -> None:
 @given(
     st.dictionaries(names.filter(lambda name: name != "data"), st.text() | st.booleans() | st.integers(0, 9)), values
 )
-def test_a_structured_cloud_event_that_lacks_something_gets_it(extensions: dict[str, Any], data: Any) -> None:
-    """Without an id it gets the webhook's, without a source the topic, and everything else is kept."""
+def test_a_structured_cloud_event_gets_missing_attributes(extensions: dict[str, Any], data: Any) -> None:
+    """It gets the webhook's id if it has none, and the topic as its source. All else is kept."""
     attributes = {name: value for name, value in extensions.items() if name not in SCHEMA["properties"]}
     found = cloud_event(structured(id=..., source=..., data=data, subject="s", **attributes))
     assert found["id"] == "msg_0a"
@@ -239,21 +239,21 @@ def test_a_structured_cloud_event_that_lacks_something_gets_it(extensions: dict[
     assert found["data"] == data
 
 
-def test_an_older_cloud_event_becomes_one_of_1_0() -> None:
-    """A structured event of another version is written anew."""
+def test_an_older_cloud_event_is_rewritten_as_1_0() -> None:
+    """A structured event of another version is serialized again."""
     assert cloud_event(structured(specversion="0.3", data=1))["specversion"] == "1.0"
 
 
 @given(values, st.sampled_from((JSON, "application/vnd.x+json; charset=utf-8", "TEXT/JSON")))
-def test_data_of_a_cloud_event_is_the_value(value: Any, content_type: str) -> None:
-    """Any JSON value parses back, under the type that it was declared as."""
+def test_data_of_a_cloud_event_parses_back(value: Any, content_type: str) -> None:
+    """Any JSON value parses back, with the content type that was declared."""
     found = cloud_event(event_of(json.dumps(value).encode(), content_type))
     assert (found["data"], found["datacontenttype"]) == (value, content_type)
 
 
 @given(st.binary(min_size=1), st.sampled_from(("text/csv", "image/png", JSON, "application/xml; charset=utf-8")))
-def test_any_bytes_can_be_had_back_from_a_cloud_event(body: bytes, content_type: str) -> None:
-    """As CloudEvents has it: JSON is a value, text a string, all else base64; the type says what it is."""
+def test_any_bytes_can_be_recovered_from_a_cloud_event(body: bytes, content_type: str) -> None:
+    """As in CloudEvents: JSON is a value, text is a string, all else is base64. `datacontenttype` says which."""
     found = cloud_event(event_of(body, content_type))
     if "data_base64" in found:
         assert b64decode(found["data_base64"]) == body
@@ -265,8 +265,8 @@ def test_any_bytes_can_be_had_back_from_a_cloud_event(body: bytes, content_type:
     assert content_type == JSON or found["datacontenttype"] == content_type
 
 
-def test_what_is_called_json_and_is_none() -> None:
-    """It is sent as what it is, under a type that is true."""
+def test_invalid_json_declared_as_json() -> None:
+    """It is sent as text or base64, with a content type that is true."""
     found = cloud_event(event_of(b"plain"))
     assert (found["data"], found["datacontenttype"]) == ("plain", "text/plain; charset=utf-8")
     found = cloud_event(event_of(b"\xff"))
@@ -274,7 +274,7 @@ def test_what_is_called_json_and_is_none() -> None:
 
 
 def test_bytes_of_a_structured_cloud_event_stay_bytes() -> None:
-    """`data_base64` of one that is written anew is kept."""
+    """`data_base64` is kept when an event is serialized again."""
     assert cloud_event(structured(id=..., data_base64="//4="))["data_base64"] == "//4="
 
 
@@ -304,21 +304,21 @@ def test_bytes_of_a_structured_cloud_event_stay_bytes() -> None:
     ],
 )
 def test_the_value_of_a_projection_as_json(projection: str, value: str) -> None:
-    """Of a record it is the whole body; times, durations and bytes are text; keys are sorted, for CEL has no order."""
+    """The whole body of format `record`. Times, durations and bytes are text. Keys are sorted: CEL has no order."""
     event = event_of(b'{"list":[1,2],"amount":5}', "text/plain")
     assert render("record", event, projection)[1:] == (value.encode(), JSON)
 
 
 def test_a_projection_replaces_the_data() -> None:
-    """In an envelope and in a CloudEvent, which then has JSON; the attributes stay."""
+    """This holds in an envelope and in a CloudEvent, whose data then is JSON. The attributes stay."""
     event = structured(data={"a": {"b": 1}}, subject="s", ext=True, datacontenttype="text/plain")
     assert parsed(render("standard", event, "data.a")) == {"type": "order.paid", "timestamp": TIME, "data": {"b": 1}}
     found = cloud_event(event, "data.a")
     assert (found["data"], found["datacontenttype"], found["subject"], found["ext"]) == ({"b": 1}, JSON, "s", True)
 
 
-def test_a_projection_finds_bytes_a_form() -> None:
-    """An event whose data is bytes has a form where the projection gives one."""
+def test_a_projection_may_make_bytes_representable() -> None:
+    """An event with binary data can be rendered if the projection returns JSON."""
     assert parsed(render("standard", event_of(b"\xff\xfe", "image/png"), "size(data)"))["data"] == 2
 
 
@@ -337,15 +337,15 @@ def test_a_projection_finds_bytes_a_form() -> None:
         ("data.numbers", f"at most {PROJECTION_BYTES}"),
     ],
 )
-def test_what_has_no_json_is_refused(kind: PayloadFormat, projection: str, why: str) -> None:
-    """A projection that fails, or whose value JSON cannot say, is an error that names the projection."""
+def test_a_value_without_a_json_form_is_refused(kind: PayloadFormat, projection: str, why: str) -> None:
+    """If a projection fails, or JSON cannot represent its value, the error names the projection."""
     event = event_of(b'{"amount":5,"text":"%b","numbers":[%b]}' % (b"x" * 400_000, b",".join([b"1e15"] * 120_000)))
     with pytest.raises(Unrenderable, match=rf"^projection: .*{why}"):
         render(kind, event, projection)
 
 
-def test_a_field_costs_what_its_json_does() -> None:
-    """However many values it has: to look at each of them takes five times as long."""
+def test_projecting_a_field_costs_no_more_than_its_json() -> None:
+    """This holds for any number of values: examining each of them would take five times as long."""
     body = orjson.dumps({"a": [{"b": number} for number in range(80_000)]})
 
     def seconds(work: Callable[[], object]) -> float:
@@ -358,16 +358,16 @@ def test_a_field_costs_what_its_json_does() -> None:
 
 
 @pytest.mark.parametrize("kind", ["record", "standard", "cloudevents"])
-def test_json_that_is_nested_too_deeply(kind: PayloadFormat) -> None:
-    """Depth beyond what can be written is refused as any other event, and harms nothing."""
+def test_json_nested_too_deeply(kind: PayloadFormat) -> None:
+    """JSON that is too deep to be written is refused like any other invalid event."""
     deep = b'{"id":"1","specversion":"0.3","data":' + b"[" * 1000 + b"]" * 1000 + b"}"
     with pytest.raises(Unrenderable, match=r"deeply|JSON"):
         render(kind, event_of(deep), "data" if kind == "record" else None)
 
 
 @given(objects, formats)
-def test_a_projection_renders_alike_each_time(value: dict[str, Any], kind: PayloadFormat) -> None:
-    """The same bytes each time, though CEL hands its maps over in another order each time."""
+def test_a_projection_renders_the_same_bytes_each_time(value: dict[str, Any], kind: PayloadFormat) -> None:
+    """CEL returns its maps in another order each time."""
     event = event_of(json.dumps({"a": value}).encode())
     assert len({render(kind, event, '{"a": data.a, "b": data.a, "c": 1}').body for _ in range(5)}) == 1
 
@@ -381,18 +381,18 @@ def without_nul(value: Any) -> Any:
 
 
 @given(values)
-def test_a_projection_sends_the_data_whole(value: Any) -> None:
-    """What CEL is handed comes back as it was; U+0000, at which its runtime would cut a text, as U+FFFD."""
+def test_a_projection_returns_the_data_unchanged(value: Any) -> None:
+    """Only U+0000 is replaced, by U+FFFD, since CEL's runtime would cut a text there."""
     event = event_of(json.dumps({"a": value}).encode())
     assert parsed(render("record", event, "data.a")) == without_nul(value)
 
 
-# All of them.
+# All formats.
 
 
 @given(st.binary(min_size=1) | values.map(lambda value: json.dumps(value).encode()), formats, st.booleans())
 def test_rendering_is_a_function_of_the_event(body: bytes, kind: PayloadFormat, projected: bool) -> None:  # noqa: FBT001 (a test's parameter)
-    """The memo of the last event changes nothing, nor do headers that the database cannot keep."""
+    """Neither the memo of the last event nor headers that the database cannot store change the result."""
     headers = BINARY | {"ce_ext": b"1", "ce_odd": b"\xff", "odd": None}
     event = event_of(body, "text/plain" if projected else JSON, headers)
     endpoint = endpoint_of(kind, "[type, source]" if projected else None)
@@ -409,8 +409,8 @@ def test_rendering_is_a_function_of_the_event(body: bytes, kind: PayloadFormat, 
     assert [outcome(event), outcome(stored), outcome(event)] == [first] * 3
 
 
-def test_what_was_stored_renders_as_before(engine: Engine) -> None:
-    """After a stay in the database each form of an event is byte for byte what it was at the first attempt."""
+def test_a_stored_event_renders_as_before(engine: Engine) -> None:
+    """After it is stored and read again, each form of an event is byte for byte that of the first attempt."""
     extras: dict[str, bytes | None] = {"ce_time": b"2026-01-02T03:04:05Z", "ce_ext": "é".encode(), "ce_odd": b"\xff"}
     events = [
         event_of(b'{"amount":5}'),
@@ -435,7 +435,7 @@ def test_what_was_stored_renders_as_before(engine: Engine) -> None:
 
 
 def test_the_memo_holds_few_forms() -> None:
-    """Ten thousand subscriptions with ten thousand projections are not ten thousand bodies in memory."""
+    """Ten thousand subscriptions with ten thousand projections do not keep ten thousand bodies in memory."""
     event = event_of(b'{"amount":5}')
     for number in range(50):
         render_for(endpoint_of("record", f"[data.amount, {number}]"), event)
@@ -445,7 +445,7 @@ def test_the_memo_holds_few_forms() -> None:
 
 
 def test_one_event_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fan-out to many subscriptions of one form makes that form once."""
+    """A fan-out to many subscriptions of one format renders the event once."""
     read: list[Event] = []
 
     def reading(event: Event) -> CloudEvent:
@@ -462,7 +462,7 @@ def test_one_event_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.lists(values, min_size=1, max_size=5), formats)
 def test_a_batch_parses_back_to_its_members(bodies: list[Any], kind: PayloadFormat) -> None:
-    """A batch is a JSON array of what each event would be alone, in order."""
+    """A batch is a JSON array of the events' bodies, in order."""
     endpoint = endpoint_of(kind, batch=True)
     payloads = [render_for(endpoint, event_of(json.dumps(body).encode())) for body in bodies]
     body, content_type = render_batch(endpoint, payloads)
@@ -473,7 +473,7 @@ def test_a_batch_parses_back_to_its_members(bodies: list[Any], kind: PayloadForm
 
 
 @pytest.mark.parametrize("body", [b"plain", b"\xff", b'{"a":1} {"b":2}', b"1,2", b"NaN"])
-def test_what_is_no_json_has_no_place_in_a_batch(body: bytes) -> None:
-    """A record that would break the array is refused, alone; as text in an envelope it may have a place."""
+def test_a_record_that_is_no_json_cannot_be_in_a_batch(body: bytes) -> None:
+    """Only that record, which would break the array, is refused. In an envelope it may be included as text."""
     with pytest.raises(Unrenderable, match="not JSON"):
         render_for(endpoint_of("record", batch=True), event_of(body, "text/plain"))

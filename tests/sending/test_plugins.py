@@ -1,4 +1,4 @@
-"""Plug-ins of `requests.auth`: an installed one signs each request; what goes wrong reaches nobody else."""
+"""Auth plug-ins of `requests`: an installed one signs each request, and a failing one affects only its own attempts."""
 
 import hashlib
 import hmac
@@ -24,7 +24,7 @@ URL = "https://hooks.test/a?b=c"
 
 
 def made(text: str, plugins: str = "sigv4=requests_aws4auth:AWS4Auth") -> PluginAuth:
-    """As from a row of `webhook_secrets`."""
+    """Credentials as read from a row of `webhook_secrets`."""
     rows = [StoredSecret("plugin", text, None)]
     found = credentials_of(1, rows, (), Vault().decrypt, NOW_UTC, plugins_of(plugins)).auth
     assert isinstance(found, PluginAuth)
@@ -32,7 +32,7 @@ def made(text: str, plugins: str = "sigv4=requests_aws4auth:AWS4Auth") -> Plugin
 
 
 def key_of(date: str) -> bytes:
-    """AWS Signature Version 4, "Calculate the signature": the day's key."""
+    """The day's key of AWS Signature Version 4, "Calculate the signature"."""
     key = b"AWS4s3cret-key"
     for part in (date, "eu-central-1", "execute-api", "aws4_request"):
         key = hmac.digest(key, part.encode(), "sha256")
@@ -40,7 +40,7 @@ def key_of(date: str) -> bytes:
 
 
 def test_an_installed_plug_in_signs_each_request(sender: Sender, receive: Receive) -> None:
-    """The receiver computes AWS's signature from what has arrived, and finds it in the request."""
+    """The receiver computes AWS's signature from the request that has arrived, and finds the same one in it."""
     receiver, auth = receive(NO_CONTENT), made(SIGV4)
     results: list[Result] = []
     for body in (b'{"id": 1}', b'{"id": 2}'):
@@ -65,7 +65,7 @@ def test_an_installed_plug_in_signs_each_request(sender: Sender, receive: Receiv
 
 
 class Misbehaves(AuthBase):
-    """Does what a plug-in may not do."""
+    """Does something that a plug-in must not do."""
 
     def __init__(self, how: str) -> None:
         self._how = how
@@ -91,8 +91,8 @@ class Misbehaves(AuthBase):
         (HTTPDigestAuth("a", "b"), "the plug-in p waits for a challenge in the answer, which is not supported"),
     ],
 )
-def test_what_a_plug_in_may_not_do_is_an_error_of_the_attempt(auth: AuthBase, text: str) -> None:
-    """Its own text is not quoted: it may hold a secret."""
+def test_a_misbehaving_plug_in_is_an_error_of_the_attempt(auth: AuthBase, text: str) -> None:
+    """The plug-in's own text is not quoted, since it may contain a secret."""
     with pytest.raises(NotAuthorized) as refused:
         signed(URL, auth=PluginAuth("p", "{}", auth))
     assert str(refused.value) == text
@@ -108,8 +108,8 @@ def test_what_a_plug_in_may_not_do_is_an_error_of_the_attempt(auth: AuthBase, te
         ('{"name": "text", "args": ["h1dden"]}', "the plug-in text makes a str, which is no requests.auth.AuthBase"),
     ],
 )
-def test_credentials_that_cannot_be_used(text: str, error: str) -> None:
-    """Why is a problem of the subscription; its secret is in no text."""
+def test_unusable_credentials(text: str, error: str) -> None:
+    """The reason is a problem of the subscription. No text contains the secret."""
     with pytest.raises(ValueError, match="plug-in") as refused:
         made(text, "sigv4=requests_aws4auth:AWS4Auth, text=builtins:str")
     assert str(refused.value).startswith(error)
@@ -117,7 +117,7 @@ def test_credentials_that_cannot_be_used(text: str, error: str) -> None:
 
 
 def test_the_same_row_gives_the_same_plug_in() -> None:
-    """A look-up reads the row again and again; the plug-in keeps what it has computed."""
+    """Look-ups read the row again and again, and the plug-in keeps its computed state."""
     assert made(SIGV4) == made(SIGV4)
     assert made(SIGV4).auth is made(SIGV4).auth
     assert made(SIGV4) != made(SIGV4.replace("AKID", "AKID2"))
@@ -133,8 +133,8 @@ def test_the_same_row_gives_the_same_plug_in() -> None:
         ("a=hashlib:__doc__", "a: hashlib:__doc__ is no class or function"),
     ],
 )
-def test_a_plug_in_that_cannot_be_loaded_is_named_at_the_start(value: str, text: str) -> None:
-    """Before any event is read."""
+def test_a_plug_in_that_cannot_be_loaded_is_reported_at_the_start(value: str, text: str) -> None:
+    """The process names it before any event is read."""
     with pytest.raises(SettingsError, match=r"^WEBHOOK_AUTH_PLUGINS: ") as refused:
         load(RuleSettings, {"WEBHOOK_AUTH_PLUGINS": value})
     assert text in str(refused.value)

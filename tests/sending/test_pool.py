@@ -1,4 +1,4 @@
-"""What is kept, for how long, and what goes first."""
+"""The pool of kept connections: which are kept, for how long, and which are closed first."""
 
 from typing import cast
 
@@ -12,7 +12,7 @@ from consumer.sending.pool import KEPT, Pool, connections
 
 
 class Kept:
-    """Stands for a connection."""
+    """Stands in for a connection."""
 
     def __init__(self, route: Route, born: float = 0.0, *, quiet: bool = True) -> None:
         self.route, self.born, self.used_at = route, born, born
@@ -42,8 +42,8 @@ def take(pool: Pool, way: Route, now: float) -> Kept | None:
     return cast("Kept | None", pool.take(way, now))
 
 
-def test_the_one_that_was_used_last_is_taken_first() -> None:
-    """Those that a calm time does not need become old, and go."""
+def test_the_most_recently_used_is_taken_first() -> None:
+    """In calm times the others grow old and are closed."""
     pool = Pool(10)
     first, second, other = (put(pool, Kept(route(number)), 1.0) for number in (0, 0, 1))
     assert [take(pool, route(), 1.0) for _ in range(3)] == [second, first, None]
@@ -52,8 +52,8 @@ def test_the_one_that_was_used_last_is_taken_first() -> None:
     assert len(pool) == 0
 
 
-def test_another_way_to_the_same_host_is_another_route() -> None:
-    """Another port, plain http: no connection of one may carry what is for the other."""
+def test_another_port_or_scheme_is_another_route() -> None:
+    """A connection of one route must not carry requests of the other."""
     pool = Pool(10)
     put(pool, Kept(route()), 1.0)
     assert take(pool, Route("r0.test", 443, tls=False), 1.0) is None
@@ -62,7 +62,7 @@ def test_another_way_to_the_same_host_is_another_route() -> None:
 
 
 @pytest.mark.parametrize(("idle", "kept"), [(109.9, True), (110.0, False), (500.0, False)])
-def test_one_that_was_idle_for_long_is_not_used(idle: float, *, kept: bool) -> None:
+def test_a_connection_that_was_idle_for_long_is_not_used(idle: float, *, kept: bool) -> None:
     """Most servers have closed it by then."""
     pool = Pool(10)
     one = put(pool, Kept(route(), born=50.0), 60.0)
@@ -72,8 +72,8 @@ def test_one_that_was_idle_for_long_is_not_used(idle: float, *, kept: bool) -> N
 
 
 @pytest.mark.parametrize(("age", "kept"), [(599.9, True), (600.0, False)])
-def test_one_that_is_old_is_not_used(age: float, *, kept: bool) -> None:
-    """However busy it is: the name may lead to another address by now. A younger one behind it is."""
+def test_an_old_connection_is_not_used(age: float, *, kept: bool) -> None:
+    """However busy it is, since the name's address may have changed. A younger one behind it is used."""
     pool = Pool(10)
     young, old = put(pool, Kept(route(), born=500.0), 599.0), put(pool, Kept(route(), born=0.0), 599.5)
     assert take(pool, route(), age) is (old if kept else young)
@@ -81,8 +81,8 @@ def test_one_that_is_old_is_not_used(age: float, *, kept: bool) -> None:
     assert not young.closed
 
 
-def test_what_is_too_old_is_closed_without_being_asked_for() -> None:
-    """By `expire`, and nothing else is."""
+def test_expire_closes_old_connections() -> None:
+    """It closes no others."""
     pool = Pool(10)
     old, idle, good = Kept(route(), born=0.0), Kept(route(1), born=400.0), Kept(route(1), born=400.0)
     put(pool, old, 550.0)
@@ -96,8 +96,8 @@ def test_what_is_too_old_is_closed_without_being_asked_for() -> None:
     assert take(pool, route(1), 600.0) is good
 
 
-def test_one_that_idled_is_looked_at_and_a_busy_one_is_not() -> None:
-    """Looking costs a system call. Of those that something came on unasked none is used."""
+def test_an_idle_connection_is_checked_and_a_busy_one_is_not() -> None:
+    """The check costs a system call. A connection with unrequested bytes is closed instead of used."""
     pool = Pool(10)
     good, bad = put(pool, Kept(route()), 1.0), put(pool, Kept(route(), quiet=False), 1.0)
     assert take(pool, route(), 1.9) is bad
@@ -106,8 +106,8 @@ def test_one_that_idled_is_looked_at_and_a_busy_one_is_not() -> None:
     assert (bad.closed, bad.looked_at, good.looked_at) == (True, 1, 1)
 
 
-def test_the_least_used_of_all_goes_when_there_are_too_many() -> None:
-    """Whatever its route; being used makes it the last to go."""
+def test_the_least_recently_used_goes_when_there_are_too_many() -> None:
+    """Its route does not matter. Use makes a connection the last to go."""
     pool = Pool(3)
     made = [put(pool, Kept(route(number)), float(number)) for number in range(3)]
     again = take(pool, route(0), 3.0)
@@ -118,8 +118,8 @@ def test_the_least_used_of_all_goes_when_there_are_too_many() -> None:
     assert len(pool) == 3
 
 
-def test_one_that_left_is_no_longer_counted() -> None:
-    """And leaving twice, or not being kept, is nothing."""
+def test_a_dropped_connection_no_longer_counts() -> None:
+    """Dropping it twice, or dropping one that is not kept, has no effect."""
     pool = Pool(2)
     gone, stays = put(pool, Kept(route()), 1.0), put(pool, Kept(route()), 1.0)
     for _ in range(2):
@@ -136,7 +136,7 @@ def test_one_that_left_is_no_longer_counted() -> None:
     [(1000, 2**20, 1000 + KEPT), (1000, 2000, 1500), (1000, 1024, 1000), (10_000, 20_000, 10_000 + KEPT)],
 )
 def test_more_connections_are_kept_than_requests_are_open(slots: int, descriptors: int, most: int) -> None:
-    """As far as there are descriptors; requests do not have to do without."""
+    """The number is bounded by the descriptors, and requests do not run out of them."""
     assert connections(slots, descriptors) == most
 
 
@@ -146,11 +146,11 @@ STEPS = st.tuples(
 
 
 @given(st.integers(1, 6), st.lists(STEPS, max_size=60))
-def test_the_bound_holds_whatever_happens(most: int, steps: list[tuple[str, int, float, bool]]) -> None:
-    """Nothing is lost, nothing is given out closed or twice, and what is closed is the least used."""
+def test_the_bound_holds_in_any_order_of_calls(most: int, steps: list[tuple[str, int, float, bool]]) -> None:
+    """No connection is lost, or given out closed or twice. The least recently used one is closed first."""
     pool = Pool(most)
     now = 0.0
-    idle: list[Kept] = []  # the one used last is the last
+    idle: list[Kept] = []  # the most recently used one is the last
     for what, number, seconds, quiet in steps:
         now += seconds
         before = [one for one in idle if one.route == route(number)]

@@ -1,4 +1,4 @@
-"""Requests through a proxy: in the absolute form, through tunnels, by TLS with the proxy, by TLS in TLS."""
+"""Requests through a proxy: in the absolute form, through tunnels, with TLS to the proxy, and with TLS in TLS."""
 
 import contextlib
 import select
@@ -39,7 +39,7 @@ BASIC = b"Proxy-Authorization: Basic " + b64encode(b"bob:s cret")
 
 
 class Proxy:
-    """A proxy that leads everything to one receiver, in pieces of at most `piece` bytes."""
+    """A proxy that connects all requests to one receiver, in pieces of at most `piece` bytes."""
 
     def __init__(self, receiver: Receiver, *, head: bytes = OPEN, piece: int = 65536) -> None:
         self.port = receiver.port
@@ -68,7 +68,7 @@ class Proxy:
 
 
 class Way:
-    """A proxy, its receiver, and a sender that goes through it."""
+    """A proxy, its receiver, and a sender that uses the proxy."""
 
     def __init__(self, make: Callable[..., Any], proxy: Receiver, receiver: Receiver, user: str = "") -> None:
         self.proxy, self.receiver = proxy, receiver
@@ -88,7 +88,7 @@ MakeWay = Callable[..., Way]
 
 @pytest.fixture
 def make_way(trusted: trustme.CA, make_sender: MakeSender, receive: Receive) -> MakeWay:
-    """`make_way("https", "http")`: a proxy by TLS, a receiver without; `through` is how the proxy behaves."""
+    """`make_way("https", "http")` makes a proxy with TLS and a receiver without. `through` is the proxy's behaviour."""
     context = server_tls(trusted.issue_cert("127.0.0.1", "receiver.test"))
 
     def make(
@@ -122,7 +122,7 @@ PROXIES = pytest.mark.parametrize("proxy", ["http", "https"])
 def test_every_way_through_a_proxy(
     monkeypatch: pytest.MonkeyPatch, make_way: MakeWay, proxy: str, receiver: str
 ) -> None:
-    """The name is the proxy's to resolve, the egress rule its own; the connection is kept, a tunnel with it."""
+    """The proxy resolves the name and applies its own egress rule. The connection, or the tunnel, is kept."""
     way = make_way(proxy, receiver, user=USER)
     asked: list[str] = []
     resolve = way.sender.adapter._resolver.resolve
@@ -152,8 +152,8 @@ def test_every_way_through_a_proxy(
         assert b"Proxy-" not in way.receiver.requests[0]
 
 
-def test_an_address_of_ipv6_stands_in_brackets() -> None:
-    """In what is asked of the proxy, and in its own URL."""
+def test_an_ipv6_address_is_in_brackets() -> None:
+    """Both in requests to the proxy and in the proxy's own URL."""
     proxy = parse_proxy("http://[::1]:3128")
     assert (proxy.host, proxy.port) == ("::1", 3128)
     assert proxy.connect("2001:db8::1", 443).startswith(
@@ -164,7 +164,7 @@ def test_an_address_of_ipv6_stands_in_brackets() -> None:
 @PROXIES
 @pytest.mark.parametrize("piece", [700, 65536])
 def test_bodies_of_64_kib_go_both_ways_through_a_tunnel(make_way: MakeWay, proxy: str, piece: int) -> None:
-    """By TLS in TLS, too, whatever pieces the proxy makes of it; a kept tunnel goes on behind them."""
+    """With TLS in TLS, too, whatever pieces the proxy makes. A kept tunnel goes on afterwards."""
     way = make_way(proxy, "https", echo, piece=piece)
     for _ in range(3):
         result = way.post(LARGE)
@@ -177,8 +177,8 @@ def test_bodies_of_64_kib_go_both_ways_through_a_tunnel(make_way: MakeWay, proxy
 
 
 @pytest.mark.parametrize("receiver", ["http", "https"])
-def test_a_new_connection_resumes_the_session_with_the_proxy(make_way: MakeWay, receiver: str) -> None:
-    """A handshake for each tunnel would be a full one else, beside that with the receiver."""
+def test_a_new_connection_resumes_the_tls_session_with_the_proxy(make_way: MakeWay, receiver: str) -> None:
+    """Otherwise each tunnel would need two full handshakes, with the proxy and with the receiver."""
     resumed: list[bool] = []
     there: list[bool] = []
 
@@ -201,8 +201,8 @@ def test_a_new_connection_resumes_the_session_with_the_proxy(make_way: MakeWay, 
     assert there == ([False, True, True] if receiver == "https" else [False] * 3)
 
 
-def test_what_comes_unasked_through_tls_in_tls_closes_the_tunnel(make_way: MakeWay) -> None:
-    """Though it has come in one piece with the answer, so that nothing more is to be read from the socket."""
+def test_unrequested_bytes_in_tls_in_tls_close_the_tunnel(make_way: MakeWay) -> None:
+    """They came in one piece with the answer, so that the socket itself has no more bytes to read."""
 
     def twice(connection: socket.socket, _request: bytes) -> bool:
         connection.sendall(NO_CONTENT)
@@ -220,7 +220,7 @@ def test_what_comes_unasked_through_tls_in_tls_closes_the_tunnel(make_way: MakeW
 
 
 class Together(Proxy):
-    """Hands on what comes within a moment in one piece."""
+    """Forwards all bytes of a moment in one piece."""
 
     def _pipe(self, connection: socket.socket, onward: socket.socket) -> None:
         while data := _gathered(connection):
@@ -238,7 +238,7 @@ def _gathered(one: socket.socket) -> bytes:
     return data
 
 
-# What a proxy can do wrong.
+# Errors of a proxy.
 
 NO_HTTP = "the proxy gave no HTTP answer to CONNECT"
 MORE = "the proxy sent more than an answer to CONNECT"
@@ -268,7 +268,7 @@ ENDED = "the proxy closed the connection"
     ],
 )
 def test_a_proxy_that_opens_no_tunnel(make_way: MakeWay, proxy: str, text: bytes, then: str, error: str) -> None:
-    """Is a ProxyError that says so, and no answer; nothing is left open, nothing of the request has gone out."""
+    """The result is a ProxyError with the reason. No descriptor stays open, and no byte of the request is sent."""
     way = make_way(proxy, "https", through=answer(text, then))
     before = descriptors()
     result = way.post()
@@ -289,17 +289,17 @@ def test_a_proxy_that_opens_no_tunnel(make_way: MakeWay, proxy: str, text: bytes
     ],
 )
 def test_answers_to_connect_that_open_a_tunnel(make_way: MakeWay, proxy: str, head: bytes) -> None:
-    """Any 2xx, whatever it says of a body (RFC 9110, section 9.3.6); interim answers before it are none."""
+    """Any 2xx opens it, whatever it says of a body (RFC 9110, section 9.3.6). Interim answers are skipped."""
     result = make_way(proxy, "https", head=head).post()
     assert isinstance(result, requests.Response), result
     assert result.status_code == 204
 
 
 @KINDS
-def test_an_error_before_the_tunnel_is_the_proxys(
+def test_an_error_before_the_tunnel_names_the_proxy(
     trusted: trustme.CA, make_sender: MakeSender, receive: Receive, proxy: str, receiver: str
 ) -> None:
-    """Not the receiver's: its name, its port, its certificate."""
+    """The error names the proxy's host, port or certificate, not the receiver's."""
     other = receive(NO_CONTENT, tls=server_tls(trusted.issue_cert("other.test")) if proxy == "https" else None)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         closed = listener.getsockname()[1]
@@ -323,7 +323,7 @@ def test_an_error_before_the_tunnel_is_the_proxys(
 def test_the_receivers_certificate_is_verified_through_a_tunnel(
     authority: trustme.CA, make_way: MakeWay, receive: Receive, proxy: str
 ) -> None:
-    """By its own name: the proxy's, which is trusted, proves nothing."""
+    """It must be for the receiver's name. The proxy's certificate, though trusted, does not count."""
     stranger = receive(NO_CONTENT, tls=server_tls(authority.issue_cert("127.0.0.1")))
     way = make_way(proxy, "https", through=Proxy(stranger))
     result = way.post()
@@ -334,7 +334,7 @@ def test_the_receivers_certificate_is_verified_through_a_tunnel(
 
 @PROXIES
 def test_a_tunnel_that_closed_while_it_was_kept_is_replaced(make_way: MakeWay, proxy: str) -> None:
-    """As any kept connection: once, if no byte of an answer came."""
+    """As with any kept connection: once, if no byte of an answer has come."""
     count = [0]
 
     def behave(connection: socket.socket, _request: bytes) -> bool:
@@ -352,8 +352,8 @@ def test_a_tunnel_that_closed_while_it_was_kept_is_replaced(make_way: MakeWay, p
 
 
 @given(st.binary(max_size=80), st.lists(st.integers(0, 200), max_size=8))
-def test_a_proxys_answer_is_judged_alike_however_it_is_cut(text: bytes, cuts: list[int]) -> None:
-    """And nothing but NoTunnel is raised, whatever it is."""
+def test_the_verdict_on_a_proxys_answer_does_not_depend_on_its_pieces(text: bytes, cuts: list[int]) -> None:
+    """For any bytes, no exception other than NoTunnel is raised."""
 
     def judged(pieces: list[bytes]) -> bool | str:
         reader = TunnelReader()

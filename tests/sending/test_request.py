@@ -1,4 +1,4 @@
-"""The request of a delivery, and of a batch of them."""
+"""Building the request of a delivery, and of a batch."""
 
 import json
 from base64 import b64encode
@@ -38,7 +38,7 @@ def batch_of(endpoint: Endpoint, *events: Event, timestamp: int = 1700000000) ->
 
 
 def test_headers_and_body() -> None:
-    """Each header of the contract is there, over the record's bytes."""
+    """Each header of the contract is present and computed over the record's bytes."""
     request = request_of(ENDPOINT)
     assert request.method == "POST"
     assert request.url == ENDPOINT.url
@@ -56,7 +56,7 @@ def test_headers_and_body() -> None:
 
 
 def test_one_delivery_leaves_no_trace_in_the_next() -> None:
-    """The prepared request is copied: a header of one event is not sent with another."""
+    """The prepared request is copied, so no header of one event is sent with another."""
     prepared = prepare(ENDPOINT)
     before = dict(prepared.request.headers)
     traced = EVENT._replace(traceparent=TRACEPARENT)
@@ -67,8 +67,8 @@ def test_one_delivery_leaves_no_trace_in_the_next() -> None:
 
 
 @pytest.mark.parametrize("own", [None, TRACEPARENT])
-def test_the_traceparent_of_an_attempt_takes_the_place_of_the_events(own: str | None) -> None:
-    """Each request of a fan-out has its own, and the signature is the same: it does not cover headers."""
+def test_the_traceparent_of_an_attempt_replaces_the_events(own: str | None) -> None:
+    """Each request of a fan-out has its own. The signature is the same, since it does not cover headers."""
     prepared, event = prepare(ENDPOINT), EVENT._replace(traceparent=own)
     attempts = [f"{TRACEPARENT[:-4]}{number}-01" for number in range(2)]
     requests = [build(prepared, ENDPOINT, event, 1, attempt) for attempt in attempts]
@@ -81,8 +81,8 @@ def test_the_traceparent_of_an_attempt_takes_the_place_of_the_events(own: str | 
     assert len({request.headers["webhook-signature"] for request in requests[:2]}) == 1
 
 
-def test_a_request_is_whole() -> None:
-    """What `requests` and its plug-ins may ask of a prepared request is there: a copy, hooks, cookies."""
+def test_a_request_is_a_complete_prepared_request() -> None:
+    """`requests` and its plug-ins can use all of it: a copy, hooks and cookies."""
     request = request_of(ENDPOINT)
     assert all(hasattr(request, name) for name in vars(PreparedRequest()))
     assert not hasattr(request, "another")
@@ -90,8 +90,8 @@ def test_a_request_is_whole() -> None:
 
 
 @pytest.mark.parametrize("kind", ["record", "standard", "cloudevents"])
-def test_the_signatures_are_over_what_is_sent(kind: PayloadFormat) -> None:
-    """Whatever the form, the signature and the length are those of the bytes that go."""
+def test_the_signatures_cover_the_bytes_sent(kind: PayloadFormat) -> None:
+    """In every format, the signature and the length are those of the bytes that are sent."""
     request = request_of(replace(ENDPOINT, payload_format=kind, projection=compile_projection("data.id")))
     assert isinstance(request.body, bytes)
     assert (kind == "record") == (request.body == b"123")
@@ -104,8 +104,8 @@ def test_the_signatures_are_over_what_is_sent(kind: PayloadFormat) -> None:
     )
 
 
-def test_an_event_without_such_a_form() -> None:
-    """It is a ValueError, before anything is signed."""
+def test_an_event_that_cannot_be_rendered() -> None:
+    """It raises ValueError before anything is signed."""
     endpoint = replace(ENDPOINT, projection=compile_projection("data.name"))
     with pytest.raises(Unrenderable, match="projection"):
         request_of(endpoint)
@@ -114,8 +114,8 @@ def test_an_event_without_such_a_form() -> None:
 # Signatures.
 
 
-def test_private_keys_sign_behind_the_secrets() -> None:
-    """One signature for each secret and each private key, in one header."""
+def test_signatures_of_private_keys_come_after_those_of_secrets() -> None:
+    """One header has a signature for each secret and each private key."""
     key = Ed25519Key(bytes(32))
     request = request_of(replace(ENDPOINT, private_keys=(key,)))
     signatures = request.headers["webhook-signature"].split()
@@ -137,7 +137,7 @@ def test_the_hex_header_can_have_another_name_and_a_prefix() -> None:
     [replace(ENDPOINT, hex_header=None), replace(ENDPOINT, secrets=(), private_keys=(Ed25519Key(bytes(32)),))],
 )
 def test_no_hex_header(endpoint: Endpoint) -> None:
-    """There is none where it is switched off, and none without a symmetric secret."""
+    """None is sent if it is switched off or there is no symmetric secret."""
     assert "x-webhook-signature" not in request_of(endpoint).headers
     assert "x-webhook-signature" not in batch_of(replace(endpoint, batch=Batch(9, 1.0)), EVENT).headers
 
@@ -146,7 +146,7 @@ def test_no_hex_header(endpoint: Endpoint) -> None:
 
 
 def test_custom_headers() -> None:
-    """They are sent as written; one of them may be the user agent."""
+    """They are sent unchanged. One of them may be the user agent."""
     request = request_of(replace(ENDPOINT, headers=(("X-Team", "blue"), ("User-Agent", "theirs/1"))))
     assert request.headers["x-team"] == "blue"
     assert "X-Team" in list(request.headers)
@@ -155,8 +155,8 @@ def test_custom_headers() -> None:
 
 
 @given(st.sampled_from(("webhook-id", "Webhook-Timestamp", "WEBHOOK-SIGNATURE", "content-type", "X-Webhook-Event")))
-def test_ours_come_before_custom_headers(name: str) -> None:
-    """A header of ours cannot be replaced, should one of its name get past the checks of what may be set."""
+def test_our_headers_take_precedence_over_custom_ones(name: str) -> None:
+    """Even if a custom header of that name gets past the validation of headers."""
     request = request_of(replace(ENDPOINT, headers=((name, "theirs"),)))
     assert dict(request.headers.lower_items()) == dict(request_of(ENDPOINT).headers.lower_items())
 
@@ -170,21 +170,21 @@ def test_ours_come_before_custom_headers(name: str) -> None:
     ],
 )
 def test_credentials(auth: AuthBase, header: str) -> None:
-    """An auth object of `requests` is applied, once for all requests to an endpoint."""
+    """An auth object of `requests` is applied once for all requests to an endpoint."""
     prepared = prepare(replace(ENDPOINT, auth=auth))
     assert prepared.request.headers["authorization"] == header
     request = build(prepared, ENDPOINT, EVENT, 1)
     assert f"Authorization: {header}\r\n".encode() in header_lines(request.headers)
 
 
-def test_credentials_come_before_a_custom_header() -> None:
-    """Where both say `Authorization`, the credentials count."""
+def test_credentials_take_precedence_over_a_custom_header() -> None:
+    """If both set `Authorization`, the credentials apply."""
     endpoint = replace(ENDPOINT, auth=BearerAuth("a"), headers=(("authorization", "b"),))
     assert request_of(endpoint).headers["authorization"] == "Bearer a"
 
 
-def test_an_endpoint_does_not_show_them() -> None:
-    """Neither in its repr."""
+def test_the_repr_of_an_endpoint_has_no_credentials() -> None:
+    """It has no custom headers and no secrets either."""
     endpoint = replace(ENDPOINT, auth=BearerAuth("a-token"), headers=(("x", "a-value"),), secrets=(b"a-secret",))
     assert "a-token" not in repr(endpoint)
     assert "a-value" not in repr(endpoint)
@@ -198,7 +198,7 @@ BATCHING = replace(ENDPOINT, batch=Batch(10, 1.0))
 
 
 def test_a_batch_is_one_request() -> None:
-    """An array with an id of its own, signed as any body; it carries no traceparent, for there is none for all."""
+    """It is an array with an id of its own, signed like any body. It has no traceparent, since its events differ."""
     other = EVENT._replace(webhook_id="msg_def", body=b"[1]", traceparent=TRACEPARENT)
     request = batch_of(BATCHING, EVENT, other)
     body = b'[{"id": 123},[1]]'
@@ -218,14 +218,14 @@ def test_a_batch_is_one_request() -> None:
     assert webhook_id not in {"msg_abc", "msg_def"}
 
 
-def test_a_batch_of_several_types_names_none() -> None:
-    """`x-webhook-event` is there if all events are of one type."""
+def test_a_batch_of_several_types_has_no_event_header() -> None:
+    """`x-webhook-event` is sent if all events have the same type."""
     assert "x-webhook-event" not in batch_of(BATCHING, EVENT, EVENT._replace(type="user.deleted")).headers
 
 
 @given(st.lists(st.from_regex("msg_[0-9a-f]{1,4}", fullmatch=True), min_size=1, max_size=4), st.data())
 def test_the_id_of_a_batch(ids: list[str], data: st.DataObject) -> None:
-    """The same for the same events in the same order, at each attempt; another for any others."""
+    """It is the same for the same events in the same order, at each attempt, and different for any others."""
 
     def of(members: list[str], timestamp: int = 1) -> str:
         events = [EVENT._replace(webhook_id=each) for each in members]
@@ -237,7 +237,7 @@ def test_the_id_of_a_batch(ids: list[str], data: st.DataObject) -> None:
 
 
 def test_cloud_events_in_a_batch() -> None:
-    """They have a content type of their own."""
+    """A batch of CloudEvents has a content type of its own."""
     request = batch_of(replace(BATCHING, payload_format="cloudevents"), EVENT, EVENT)
     assert request.headers["content-type"] == "application/cloudevents-batch+json"
     assert isinstance(request.body, bytes)
@@ -253,24 +253,24 @@ def test_cloud_events_in_a_batch() -> None:
         EVENT._replace(type="é"),
     ],
 )
-def test_a_member_that_would_spoil_its_batch(event: Event) -> None:
-    """An id or a type that no header can hold is refused alone, before there is a batch."""
+def test_an_event_with_an_invalid_header_value_cannot_join_a_batch(event: Event) -> None:
+    """An id or a type that no header can hold is refused alone, before the batch is built."""
     with pytest.raises(Unrenderable, match="visible ASCII"):
         render(BATCHING, event)
 
 
-# Urls.
+# URLs.
 
 
 @pytest.mark.parametrize("url", ["http://", "http://[::1", "https://exa mple.com:port", "example.com/hook"])
-def test_nonsense_urls_are_refused_when_prepared(url: str) -> None:
-    """A url that is none is an error of requests, once, before anything is sent."""
+def test_invalid_urls_are_refused_when_prepared(url: str) -> None:
+    """An invalid URL is an error of requests, once, before anything is sent."""
     with pytest.raises(InvalidURL):
         prepare(Endpoint(1, url, (b"k",)))
 
 
 def test_a_url_with_a_password_is_refused_when_prepared() -> None:
-    """`requests` would make an authorization header of it; credentials belong in webhook_secrets."""
+    """`requests` would turn it into an authorization header. Credentials belong in webhook_secrets."""
     with pytest.raises(InvalidURL, match="user name"):
         prepare(Endpoint(1, "https://bob:word@example.com/hook", (b"k",)))
 
@@ -293,15 +293,15 @@ def test_a_url_with_a_password_is_refused_when_prepared() -> None:
         *("https://*.example/s3cret", "https://.example/s3cret", "https://a:1 s3cret@host/", "https://[v1.s3cret]/"),
     ],
 )
-def test_an_error_holds_nothing_of_the_url(url: str) -> None:
-    """`requests` repeats the whole of it: a password in it would be logged, stored as `last_error`, and published."""
+def test_an_error_does_not_quote_the_url(url: str) -> None:
+    """`requests` quotes it whole: a password in it would be logged, stored as `last_error` and published."""
     with pytest.raises(InvalidURL, match="the URL") as caught:
         prepare(Endpoint(1, url, (b"k",), auth=HTTPBasicAuth("bob", "word")))
     for piece in ("s3cret", "user", "bob", "word"):
         assert piece not in str(caught.value).replace("user name or password", "")
 
 
-def test_an_error_holds_nothing_of_a_header() -> None:
+def test_an_error_does_not_quote_a_header() -> None:
     """Its value may be a secret."""
     with pytest.raises(InvalidHeader) as caught:
         prepare(Endpoint(1, "https://example.com/", (b"k",), headers=(("X-Key", "s3cret\n"),)))

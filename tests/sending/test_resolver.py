@@ -11,7 +11,7 @@ from consumer.sending.dns import Resolution, Resolver, Unresolved
 
 
 class NameServer:
-    """Answers A queries of names below `good.test` with 192.0.2.7; hangs for `hung`, NXDOMAIN for all else."""
+    """Answers A queries of names below `good.test` with 192.0.2.7; hangs for `hung`; NXDOMAIN for all other names."""
 
     def __init__(self) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -79,7 +79,7 @@ def ask(poller: Poller, resolver: Resolver, name: str) -> Resolution:
 
 
 def test_a_name_resolves_and_is_cached(poller: Poller, server: NameServer) -> None:
-    """Two look-ups at once are one query, and the answer is served from the cache until it expires (30 s here)."""
+    """Two simultaneous look-ups are one query. The answer is cached until it expires (30 s here)."""
     now = 0.0
     resolver = Resolver(poller, timeout=5, servers=[server.address], clock=lambda: now)
     answers: list[Resolution] = []
@@ -96,7 +96,7 @@ def test_a_name_resolves_and_is_cached(poller: Poller, server: NameServer) -> No
 
 
 def test_a_name_that_does_not_exist(poller: Poller, server: NameServer) -> None:
-    """The refusal names the name, and is cached for a second."""
+    """The error contains the name, and is cached for a second."""
     now = 0.0
     resolver = Resolver(poller, timeout=5, servers=[server.address], clock=lambda: now)
     answer = ask(poller, resolver, "nowhere.test")
@@ -109,7 +109,7 @@ def test_a_name_that_does_not_exist(poller: Poller, server: NameServer) -> None:
 
 
 def test_fifty_hung_names_delay_no_other(poller: Poller, server: NameServer) -> None:
-    """A look-up that never answers takes nothing from the others, and ends by itself at the time limit."""
+    """A look-up without an answer does not delay the others, and ends at the time limit."""
     resolver = Resolver(poller, timeout=1.0, servers=[server.address])
     hung: list[Resolution] = []
     begin = time.monotonic()
@@ -124,7 +124,7 @@ def test_fifty_hung_names_delay_no_other(poller: Poller, server: NameServer) -> 
 
 
 def test_a_later_look_up_has_its_own_time_limit(poller: Poller, server: NameServer) -> None:
-    """The one timer serves look-ups that started at different times."""
+    """One timer serves look-ups that started at different times."""
     resolver = Resolver(poller, timeout=0.4, servers=[server.address])
     first: list[float] = []
     second: list[float] = []
@@ -138,8 +138,8 @@ def test_a_later_look_up_has_its_own_time_limit(poller: Poller, server: NameServ
     resolver.close()
 
 
-def test_the_systems_own_names_work(poller: Poller) -> None:
-    """`localhost` and /etc/hosts are read as the system does."""
+def test_the_systems_own_names_resolve(poller: Poller) -> None:
+    """`localhost` and /etc/hosts apply as in the system's resolver."""
     resolver = Resolver(poller, timeout=5)
     answer = ask(poller, resolver, "localhost")
     assert isinstance(answer, tuple)
@@ -149,7 +149,7 @@ def test_the_systems_own_names_work(poller: Poller) -> None:
 
 @pytest.mark.parametrize("name", ["a" * 64 + ".test", "a..b", "-", "x" * 300])
 def test_impossible_names_are_unresolved(poller: Poller, server: NameServer, name: str) -> None:
-    """A name that no query can be made of ends as unresolved and raises nothing."""
+    """A name that cannot be put into a query ends as unresolved and raises nothing."""
     resolver = Resolver(poller, timeout=2, servers=[server.address])
     assert isinstance(ask(poller, resolver, name), Unresolved)
     resolver.close()

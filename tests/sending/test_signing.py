@@ -1,4 +1,4 @@
-"""The signatures that receivers verify."""
+"""Signatures of requests."""
 
 import hashlib
 import hmac
@@ -16,7 +16,7 @@ from tests.signatures import hexed, standard
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 MESSAGE_ID, TIMESTAMP, BODY = "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}'
-# Svix's server, `test_asymmetric_key_signing`, and its documentation of the keys.
+# From Svix's server, `test_asymmetric_key_signing`, and its documentation of the keys.
 PRIVATE = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg=="
 PUBLIC = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="
 ASYMMETRIC = "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg=="
@@ -26,12 +26,12 @@ SEEDS = st.lists(st.binary(min_size=32, max_size=32), max_size=3)
 
 
 def test_published_vector() -> None:
-    """The vector that the Standard Webhooks libraries share."""
+    """The test vector that the Standard Webhooks libraries share."""
     assert standard((parse_secret(SECRET),), (), MESSAGE_ID, TIMESTAMP, BODY) == SYMMETRIC
 
 
 def test_published_asymmetric_vector() -> None:
-    """The vector of Svix, whose `v1a` the specification took over; the public key is the published one too."""
+    """The vector of Svix, whose `v1a` the specification adopted. The public key is the published one, too."""
     key = parse_signing_key(PRIVATE)
     assert isinstance(key, Ed25519Key)
     assert key.public == PUBLIC
@@ -41,8 +41,8 @@ def test_published_asymmetric_vector() -> None:
 
 
 @given(KEYS, SEEDS, st.binary(max_size=2000), st.integers(0, 10**10))
-def test_a_word_for_each_key(secrets: list[bytes], seeds: list[bytes], body: bytes, timestamp: int) -> None:
-    """`v1` for each secret in their order, then `v1a` for each private key; each is verified with its key alone."""
+def test_a_signature_for_each_key(secrets: list[bytes], seeds: list[bytes], body: bytes, timestamp: int) -> None:
+    """`v1` for each secret, in their order, then `v1a` for each private key. Each verifies with its key only."""
     private_keys = [Ed25519Key(seed) for seed in seeds]
     words = standard(secrets, private_keys, "msg_1", timestamp, body).split(" ")
     assert [word.partition(",")[0] for word in words] == ["v1"] * len(secrets) + ["v1a"] * len(seeds) or words == [""]
@@ -53,16 +53,16 @@ def test_a_word_for_each_key(secrets: list[bytes], seeds: list[bytes], body: byt
 
 
 @given(body=st.text(), key=st.binary(min_size=1, max_size=64), moment=st.integers(0, 2**31))
-def test_libraries_sign_the_same(body: str, key: bytes, moment: int) -> None:
-    """Those of Standard Webhooks and of Svix, of the same key, id, time and body."""
+def test_libraries_make_the_same_signature(body: str, key: bytes, moment: int) -> None:
+    """Those of Standard Webhooks and of Svix, for the same key, id, time and body."""
     ours = standard((key,), (), "msg_1", moment, body.encode())
     for library in (Webhook, SvixWebhook):
         assert library(key).sign("msg_1", datetime.fromtimestamp(moment, UTC), body) == ours
 
 
 @given(KEYS.filter(bool), SEEDS, st.binary(max_size=300).map(bytes.hex))
-def test_libraries_verify_what_has_both(secrets: list[bytes], seeds: list[bytes], body: str) -> None:
-    """They find the signature of their secret among the others, and skip those of another version."""
+def test_libraries_verify_a_header_with_both_versions(secrets: list[bytes], seeds: list[bytes], body: str) -> None:
+    """They find the signature of their secret, and skip those of the other version."""
     now = int(datetime.now(UTC).timestamp())
     headers = {
         "webhook-id": "msg_1",
@@ -77,7 +77,7 @@ def test_libraries_verify_what_has_both(secrets: list[bytes], seeds: list[bytes]
 
 
 def test_library_refuses_a_changed_body() -> None:
-    """A signature is bound to its bytes."""
+    """A signature is valid only for its bytes."""
     now = int(datetime.now(UTC).timestamp())
     headers = {
         "webhook-id": "msg_1",
@@ -91,5 +91,5 @@ def test_library_refuses_a_changed_body() -> None:
 
 @given(key=st.binary(min_size=1, max_size=100), body=st.binary(max_size=2000))
 def test_hex_signature_is_plain_hmac(key: bytes, body: bytes) -> None:
-    """A receiver of the tutorial verifies with the standard library alone."""
+    """The receiver of the tutorial verifies it with the standard library only."""
     assert hexed(key, body) == hmac.new(key, body, hashlib.sha256).hexdigest()

@@ -1,4 +1,4 @@
-"""TLS in TLS over a socket that takes and gives few bytes at once."""
+"""TLS in TLS over a socket that transfers few bytes at a time."""
 
 import contextlib
 import ssl
@@ -20,9 +20,9 @@ def certificate(authority: trustme.CA) -> trustme.LeafCert:
 
 
 class Narrow:
-    """The socket below, with the receiver at its other end.
+    """The lower socket, with the receiver at its other end.
 
-    It takes and gives few bytes, and nothing every other time.
+    It transfers few bytes, and none at every other call.
     """
 
     def __init__(self, sizes: list[int], context: ssl.SSLContext) -> None:
@@ -53,10 +53,10 @@ class Narrow:
         return -1
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing needs closing."""
 
     def exchange(self) -> None:
-        """What was sent arrives, in both directions."""
+        """Bytes arrive in both directions."""
         self._come.write(self._sent)
         self._sent = b""
         with contextlib.suppress(ssl.SSLWantReadError):
@@ -64,7 +64,7 @@ class Narrow:
         self._arrived += self._go.read()
 
     def until(self, step: Callable[..., Any], *arguments: Any) -> Any:
-        """Call it until it can go on."""
+        """Repeat the call until it succeeds."""
         for _ in range(200_000):
             try:
                 return step(*arguments)
@@ -74,10 +74,10 @@ class Narrow:
 
 
 @given(st.lists(st.integers(1, 30_000), min_size=1, max_size=5), st.integers(1, 70_000))
-def test_tls_in_tls_loses_no_byte_whatever_the_socket_takes(
+def test_tls_in_tls_loses_no_byte_whatever_the_socket_transfers(
     authority: trustme.CA, certificate: trustme.LeafCert, sizes: list[int], size: int
 ) -> None:
-    """Not the last piece either, which nothing is sent behind."""
+    """The last piece, after which nothing is sent, arrives too."""
     outer = Narrow(sizes, server_tls(certificate))
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(client)
@@ -90,7 +90,7 @@ def test_tls_in_tls_loses_no_byte_whatever_the_socket_takes(
     outer.exchange()
     got = back = b""
     while len(got) < size:
-        got += outer.receiver.read(65536)  # SSLWantReadError, if not all of it has left
+        got += outer.receiver.read(65536)  # raises SSLWantReadError if a part has not left yet
     assert got == body
     outer.receiver.write(body)
     outer.exchange()

@@ -1,4 +1,4 @@
-"""TLS to receivers: who is believed, what is offered, sessions that are resumed, and what a broken one costs."""
+"""TLS to receivers: verification, the offered versions and protocols, resumed sessions, and broken connections."""
 
 import select
 import socket
@@ -29,19 +29,19 @@ PRIVATE = "; if its authority is a private one: subscriptions set-tls --ca"
 
 @pytest.fixture
 def sender(trusted: trustme.CA, make_sender: MakeSender) -> Sender:
-    """One that trusts `authority`."""
+    """A sender that trusts `authority`."""
     assert trusted
     return make_sender()
 
 
 @pytest.fixture(scope="module")
 def certificate(authority: trustme.CA) -> trustme.LeafCert:
-    """For most receivers of this module."""
+    """The certificate of most receivers in this module."""
     return authority.issue_cert("127.0.0.1", "receiver.test", "xn--bcher-kva.test")
 
 
 def told(result: object) -> str:
-    """The text of an error of TLS."""
+    """The text of a TLS error."""
     assert type(result) is errors.SSLError
     return str(result)
 
@@ -50,7 +50,7 @@ def url(receiver: Receiver, host: str) -> str:
     return f"https://{host}:{receiver.port}/"
 
 
-# Who is believed.
+# Verification of certificates.
 
 
 @pytest.mark.parametrize(
@@ -64,10 +64,10 @@ def url(receiver: Receiver, host: str) -> str:
         ("self-signed", f"the certificate is refused: self-signed certificate in certificate chain{PRIVATE}"),
     ],
 )
-def test_a_certificate_that_proves_nothing_is_refused(
+def test_an_invalid_certificate_is_refused(
     authority: trustme.CA, sender: Sender, receive: Receive, fault: str, text: str
 ) -> None:
-    """A person reads why in `last_error`; nothing of the request has gone out."""
+    """The reason is stored in `last_error`. No byte of the request is sent."""
     names, stranger = ("127.0.0.1", "receiver.test"), trustme.CA()
     if fault in ("name", "address"):
         shown = authority.issue_cert("other.test", "127.0.0.2")
@@ -79,7 +79,7 @@ def test_a_certificate_that_proves_nothing_is_refused(
         shown = stranger.issue_cert(*names)
     context = server_tls(shown)
     if fault == "self-signed":
-        context.load_verify_locations(cadata=stranger.cert_pem.bytes().decode())  # sent as a part of the chain
+        context.load_verify_locations(cadata=stranger.cert_pem.bytes().decode())  # it is sent as a part of the chain
     receiver = receive(NO_CONTENT, tls=context)
     sender.know("receiver.test", "127.0.0.1")
     result = sender.result(url(receiver, "127.0.0.1" if fault == "address" else "receiver.test"))
@@ -91,10 +91,10 @@ def test_a_certificate_that_proves_nothing_is_refused(
 @pytest.mark.parametrize(
     "host", ["receiver.test", "RECEIVER.test", "receiver.test.", "xn--bcher-kva.test", "127.0.0.1"]
 )
-def test_each_spelling_of_a_name_is_proven(
+def test_each_spelling_of_a_name_is_verified(
     sender: Sender, receive: Receive, certificate: trustme.LeafCert, host: str
 ) -> None:
-    """SNI has the name as RFC 6066 wants it: lower case, no final dot, and no address."""
+    """SNI has the name in the form of RFC 6066: lower case, no final dot, and no address."""
     seen: list[str | None] = []
     context = server_tls(certificate)
     context.sni_callback = lambda _socket, name, _context: seen.append(name)
@@ -104,10 +104,10 @@ def test_each_spelling_of_a_name_is_proven(
 
 
 @pytest.mark.parametrize("host", ["x" * 64 + ".test", "a..test"])
-def test_a_name_that_no_certificate_can_have(
+def test_a_name_that_no_certificate_can_contain(
     sender: Sender, receive: Receive, certificate: trustme.LeafCert, host: str
 ) -> None:
-    """An error of that request, and nothing left open."""
+    """Only that request fails, and no descriptor stays open."""
     receiver = receive(NO_CONTENT, tls=server_tls(certificate))
     sender.know(host, "127.0.0.1")
     result = sender.result(url(receiver, host))
@@ -116,11 +116,11 @@ def test_a_name_that_no_certificate_can_have(
     assert sender.response(receiver.url).status_code == 204
 
 
-# What is offered.
+# The offer of the handshake.
 
 
-def test_http_1_1_is_what_alpn_offers(sender: Sender, receive: Receive, certificate: trustme.LeafCert) -> None:
-    """A receiver that prefers HTTP/2 must not begin with it."""
+def test_alpn_offers_http_1_1(sender: Sender, receive: Receive, certificate: trustme.LeafCert) -> None:
+    """A receiver that prefers HTTP/2 must not choose it."""
     context = server_tls(certificate)
     context.set_alpn_protocols(["h2", "http/1.1"])
     seen: list[tuple[Any, ...]] = []
@@ -144,10 +144,10 @@ def test_http_1_1_is_what_alpn_offers(sender: Sender, receive: Receive, certific
     ids=["TLS 1.1", "RSA key exchange", "CBC"],
 )
 @pytest.mark.filterwarnings("ignore:.*TLSv1_1.*:DeprecationWarning")
-def test_a_receiver_of_yesterday_is_refused(
+def test_an_outdated_receiver_is_refused(
     authority: trustme.CA, sender: Sender, receive: Receive, newest: ssl.TLSVersion, ciphers: str, text: str
 ) -> None:
-    """And told why, in words that help."""
+    """The error says what is outdated, in helpful words."""
     context = server_tls(authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.RSA))
     context.set_ciphers(ciphers)
     context.minimum_version = min(newest, ssl.TLSVersion.TLSv1_2)
@@ -155,8 +155,8 @@ def test_a_receiver_of_yesterday_is_refused(
     assert told(sender.result(receive(NO_CONTENT, tls=context).url)).startswith(text)
 
 
-def test_a_receiver_without_tls_is_told_as_that(sender: Sender, receive: Receive) -> None:
-    """Its answer begins like no record of TLS."""
+def test_a_receiver_without_tls_is_named_as_such(sender: Sender, receive: Receive) -> None:
+    """The start of its answer is not a TLS record."""
 
     def speak_first(connection: socket.socket) -> None:
         connection.sendall(b"SSH-2.0-OpenSSH_9.9\r\n")
@@ -167,14 +167,14 @@ def test_a_receiver_without_tls_is_told_as_that(sender: Sender, receive: Receive
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_receiver_that_wants_a_client_certificate(
+def test_a_receiver_that_requires_a_client_certificate(
     authority: trustme.CA,
     sender: Sender,
     receive: Receive,
     certificate: trustme.LeafCert,
     version: ssl.TLSVersion,
 ) -> None:
-    """By TLS 1.3 it says so when our handshake has ended, and the request may be on its way."""
+    """With TLS 1.3 its alert comes after our handshake has ended, and the request may be on its way."""
     context = server_tls(certificate)
     context.minimum_version = context.maximum_version = version
     context.verify_mode = ssl.CERT_REQUIRED
@@ -185,15 +185,15 @@ def test_a_receiver_that_wants_a_client_certificate(
     assert receiver.requests == []
 
 
-# What a connection costs.
+# The cost of a connection.
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("then", ["reset", "Connection: close"])
-def test_a_new_connection_resumes_the_session_of_the_one_before(
+def test_a_new_connection_resumes_the_last_session(
     sender: Sender, receive: Receive, certificate: trustme.LeafCert, version: ssl.TLSVersion, then: str
 ) -> None:
-    """A third of the work of a handshake, for both; a receiver that closes after each answer needs it most."""
+    """It takes both sides a third of the work. Receivers that close after each answer benefit most."""
     context = server_tls(certificate)
     context.minimum_version = context.maximum_version = version
     resumed: list[bool] = []
@@ -210,13 +210,13 @@ def test_a_new_connection_resumes_the_session_of_the_one_before(
         sender.turn_until(lambda: not len(sender.adapter._pool))
     assert resumed == [False, True, True, True]
     assert sender.response(url(receiver, "receiver.test")).status_code == 204
-    assert resumed[-1] is False, "a session is of one name"
+    assert resumed[-1] is False, "a session is for one name"
 
 
-def test_a_transfer_tells_that_it_needed_a_handshake(
+def test_a_transfer_reports_that_it_needed_a_handshake(
     authority: trustme.CA, sender: Sender, receive: Receive, certificate: trustme.LeafCert
 ) -> None:
-    """One that failed, too: it has cost its millisecond, and those that are begun in a turn are bounded."""
+    """A failed handshake counts too: it has taken its millisecond, and handshakes in a turn are bounded."""
     good = receive(NO_CONTENT, tls=server_tls(certificate))
     bad = receive(NO_CONTENT, tls=server_tls(authority.issue_cert("other.test")))
     for receiver, told_so in ((good, True), (good, False), (bad, True), (bad, True), (receive(NO_CONTENT), False)):
@@ -226,10 +226,10 @@ def test_a_transfer_tells_that_it_needed_a_handshake(
         assert transfer.connected is told_so
 
 
-def test_a_session_is_forgotten_when_a_handshake_fails(
+def test_a_session_is_dropped_when_a_handshake_fails(
     sender: Sender, receive: Receive, certificate: trustme.LeafCert
 ) -> None:
-    """Else a receiver that cannot resume it, and breaks off, would never be reached again."""
+    """Otherwise a receiver that breaks off instead of resuming it would stay unreachable."""
     refuse = [False]
 
     def greet(connection: socket.socket) -> None:
@@ -256,7 +256,7 @@ def test_a_session_is_forgotten_when_a_handshake_fails(
 
 
 def test_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is of some KB: that of the receiver that was not connected to for the longest time goes."""
+    """Each takes some KB. The session of the least recently connected receiver is dropped."""
     monkeypatch.setattr("consumer.sending.tls._SESSIONS", 3)
     tls = Tls()
 
@@ -271,14 +271,14 @@ def test_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [port for _, port in tls._sessions] == [3, 1, 4]
 
 
-# What ends it.
+# Ends of a connection.
 
 
 @pytest.mark.parametrize("text", [NO_CONTENT, b"HTTP/1.1 200 OK\r\n\r\nuntil the end"])
 def test_an_end_without_close_notify_is_no_failure(
     sender: Sender, receive: Receive, certificate: trustme.LeafCert, text: bytes
 ) -> None:
-    """The answer is there; many servers end like this."""
+    """The answer has been read, and many servers close like this."""
     receiver = receive(text, "close", tls=server_tls(certificate))
     for _ in range(3):
         response = sender.response(receiver.url)
@@ -290,7 +290,7 @@ def test_an_end_without_close_notify_is_no_failure(
 def test_a_kept_connection_that_ended_is_replaced(
     sender: Sender, receive: Receive, certificate: trustme.LeafCert
 ) -> None:
-    """With close_notify or without: the request has had no answer."""
+    """This holds with close_notify and without. The request had no answer."""
     ends: Iterator[str] = iter(("keep", "unwrap", "keep", "close", "keep", "reset", "keep"))
 
     def behave(connection: Any, _request: bytes) -> bool:
@@ -310,10 +310,10 @@ def test_a_kept_connection_that_ended_is_replaced(
 
 
 @pytest.mark.parametrize("size", [100, 60_000, 3_000_000])
-def test_bodies_of_any_size_arrive_whole(
+def test_bodies_of_any_size_arrive_complete(
     sender: Sender, receive: Receive, certificate: trustme.LeafCert, size: int
 ) -> None:
-    """OpenSSL wants the same bytes again where it could not write them all."""
+    """After a partial write, OpenSSL requires the same bytes again."""
 
     def behave(connection: Any, request: bytes) -> bool:
         body = request.partition(b"\r\n\r\n")[2]
@@ -330,7 +330,7 @@ def test_bodies_of_any_size_arrive_whole(
 
 
 def test_a_receiver_that_resets_before_the_handshake() -> None:
-    """Is an error of the handshake, whose socket is ours to close: `wrap_socket` would leave it open."""
+    """It is an error of the handshake, and our code closes the socket, which `wrap_socket` would leave open."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname())
         server, _ = listener.accept()

@@ -1,4 +1,4 @@
-"""The validation request, and what each answer to it permits."""
+"""The validation request, and the verdict on each answer."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ RATES = st.integers(1, 10**18 - 1)
 
 
 def answered(status: int = 200, asked: int | None = None, **headers: str) -> Permission:
-    """What an answer with these headers permits."""
+    """The verdict on an answer with these headers."""
     response = Response()
     response.status_code = status
     response.headers = CaseInsensitiveDict({f"WebHook-Allowed-{name.title()}": text for name, text in headers.items()})
@@ -37,13 +37,13 @@ def answered(status: int = 200, asked: int | None = None, **headers: str) -> Per
 
 
 def why(answer: Permission) -> str:
-    """Why it is refused."""
+    """The reason of a refusal."""
     assert isinstance(answer, Refused)
     return answer.why
 
 
-def test_the_request_is_what_the_specification_says() -> None:
-    """OPTIONS to the very URL, with the subscription's headers and credentials; ours are not a subscription's."""
+def test_the_request_follows_the_specification() -> None:
+    """It is OPTIONS to the same URL, with the subscription's headers and credentials, without those of deliveries."""
     own = (("X-Team", "blue"), ("WebHook-Request-Callback", "https://x"), ("webhook-request-origin", "other"))
     endpoint = Endpoint(7, "https://example.com/a?b=c", (), headers=own, auth=HTTPBasicAuth("u", "p"))
     request = validation_request(endpoint, ORIGIN, 120)
@@ -63,7 +63,7 @@ def test_the_request_is_what_the_specification_says() -> None:
 
 
 def test_deliveries_name_the_origin_that_was_permitted() -> None:
-    """Each has WebHook-Request-Origin, whatever a custom header says; without a permission none has."""
+    """Each has WebHook-Request-Origin, whatever a custom header says. Without a permission none has it."""
     own = (("WebHook-Request-Origin", "other"),)
     permitted = prepare(Endpoint(7, "https://example.com", (), headers=own, origin=ORIGIN))
     assert permitted.lines.lower().count(b"webhook-request-origin: events.example.com\r\n") == 1
@@ -81,8 +81,8 @@ def test_deliveries_name_the_origin_that_was_permitted() -> None:
         ({"origin": "*", "rate": "120", "asked": 500, "status": 204}, Granted(120)),
     ],
 )
-def test_what_permits(answer: dict[str, Any], expected: Granted) -> None:
-    """The origin or an asterisk, and the rate or an asterisk; it may be missing if none was asked for."""
+def test_answers_that_permit(answer: dict[str, Any], expected: Granted) -> None:
+    """The origin or an asterisk, and the rate or an asterisk. The rate may be missing if none was requested."""
     assert answered(**answer) == expected
 
 
@@ -107,14 +107,14 @@ def test_what_permits(answer: dict[str, Any], expected: Granted) -> None:
         ({"origin": "*", "rate": "9" * 5000}, "WebHook-Allowed-Rate"),
     ],
 )
-def test_what_does_not(answer: dict[str, Any], said: str) -> None:
-    """No status by itself, no other origin, and no rate that is none."""
+def test_answers_that_do_not_permit(answer: dict[str, Any], said: str) -> None:
+    """A status without headers, another origin, or an invalid rate."""
     assert said in why(answered(**answer))
 
 
 @given(st.integers(100, 599), st.dictionaries(st.sampled_from(["origin", "rate"]), st.text()), st.none() | RATES)
 def test_no_answer_raises_or_permits_by_chance(status: int, headers: dict[str, str], asked: int | None) -> None:
-    """Whatever a server answers to OPTIONS, only both headers' values of the specification permit."""
+    """For any answer to OPTIONS, only the specified values of both headers permit."""
     answer = answered(status, asked, **headers)
     if isinstance(answer, Granted):
         assert 200 <= status < 300
@@ -123,8 +123,8 @@ def test_no_answer_raises_or_permits_by_chance(status: int, headers: dict[str, s
 
 
 @given(LIMITS, st.none() | RATES)
-def test_the_limit_keeps_to_what_is_permitted(limit: float | None, rate: int | None) -> None:
-    """Never above the permitted rate nor the limit before; it can be stored, and a permission once more keeps it."""
+def test_the_limit_stays_within_the_permission(limit: float | None, rate: int | None) -> None:
+    """It exceeds neither the permitted rate nor the former limit. It can be stored, and stays if permitted again."""
     new = lowered(limit, rate)
     if limit is not None:
         assert new is not None
@@ -137,6 +137,6 @@ def test_the_limit_keeps_to_what_is_permitted(limit: float | None, rate: int | N
 
 
 @given(LIMITS)
-def test_who_gets_what_was_asked_for_keeps_the_limit(limit: float | None) -> None:
-    """The request asks for no less than the limit, so that its permission lowers nothing."""
+def test_a_permission_of_the_requested_rate_keeps_the_limit(limit: float | None) -> None:
+    """The request asks for at least the limit, so that its permission does not lower it."""
     assert lowered(limit, asked_rate(limit)) == limit

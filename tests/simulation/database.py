@@ -1,4 +1,4 @@
-"""What a database does to the worker: it refuses, it loses an answer, it sees the process die in a transaction."""
+"""Faults of a simulated database: refused writes, lost answers, and the process's death in a transaction."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -13,26 +13,26 @@ LOCKED = "locked"
 
 
 class SimulatedDatabase:
-    """A real one behind a driver that fails when a test says so; only jobs run `at_work` see it, the test's SQL never.
+    """A real database behind a driver that fails on demand. Only jobs run `at_work` see the faults, not the test's SQL.
 
-    `full`: it can be read, and takes no writes. `lost_answers`: so many commits are made and not acknowledged. What a
-    trigger refuses as LOCKED takes too long, as on Oracle: SQLite has no locks of rows.
+    `full`: reads work, writes fail. `lost_answers`: this many commits are made and not acknowledged. A refusal by a
+    trigger as LOCKED is a time-out, as on Oracle, since SQLite has no row locks.
     """
 
     def __init__(self, engine: Engine, step: Callable[[], None]) -> None:
-        """`step` is called before each write and after each commit: there the process may die."""
+        """`step` is called before each write and after each commit, where the process may die."""
         self.full = False
         self.lost_answers = 0
         self._at_work = False
         self._step = step
-        dialect: Any = engine.dialect  # this engine's own: no other is concerned
+        dialect: Any = engine.dialect  # this engine's own, so no other engine is affected
         dialect.do_execute = partial(self._execute, dialect.do_execute)
         dialect.do_executemany = partial(self._execute, dialect.do_executemany)
         dialect.do_commit = partial(self._commit, dialect.do_commit)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """For the time of a job."""
+        """Enable the faults for one job."""
         self._at_work = True
         try:
             yield

@@ -1,4 +1,4 @@
-"""A simulated world with subscriptions: what happens to it, and what it owes."""
+"""A simulated world with subscriptions, the changes that tests make, and the deliveries that it owes."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -38,11 +38,11 @@ VALUES = {
     "nobody": b'{"type": "nobody"}',
     "bad": b"no JSON",
 }
-KEYS = {"a": b"x", "b": b"x", "x": b"x", "y": b"y"}  # of those subscribed to, "keyed" alone asks for order
+KEYS = {"a": b"x", "b": b"x", "x": b"x", "y": b"y"}  # of their subscriptions, only "keyed" is ordered
 ORDERED, ORDERED_BATCHES = "https://two.example/keyed", "https://three.example/keyed"
 BATCHES = "https://one.example/c"
 IN_ORDER = {ORDERED, ORDERED_BATCHES}
-BATCHED = {BATCHES: 3, ORDERED_BATCHES: 2}  # events of a request
+BATCHED = {BATCHES: 3, ORDERED_BATCHES: 2}  # events per request
 BATCH_WAIT = 200  # milliseconds: two turns
 URLS = {
     "a": ("https://one.example/", "https://two.example/"),
@@ -52,19 +52,19 @@ URLS = {
 }
 ALL_URLS = tuple(url for urls in URLS.values() for url in urls)
 SCHEDULE = (1.0, 30.0, 30.0)
-QUIET = 4  # turns, after which nothing happens without time
+QUIET = 4  # turns without requests, after which only time brings further work
 STATUSES = {"taken": 200, "fails": 500, "disputed": 422, "gone": 410}
 AWAY, BACK = "ALTER TABLE {0} RENAME TO away", "ALTER TABLE away RENAME TO {0}"
 REFUSE = "CREATE TRIGGER refusal BEFORE {0} ON webhook_deliveries {1} BEGIN SELECT RAISE(ABORT, 'refused'); END"
 ACCEPT = "DROP TRIGGER refusal"
-FAULTS = {  # of the database: how each begins, how it ends
+FAULTS = {  # of the database: how each begins and ends
     "no deliveries": (AWAY.format("webhook_deliveries"), BACK.format("webhook_deliveries")),
     "no payloads": (AWAY.format("webhook_payloads"), BACK.format("webhook_payloads")),
     "no operations": (AWAY.format("webhook_operations"), BACK.format("webhook_operations")),
     "takes no rows": (REFUSE.format("INSERT", ""), ACCEPT),
     "takes half of the rows": (REFUSE.format("INSERT", "WHEN NEW.record_offset % 2"), ACCEPT),
     "takes no results": (REFUSE.format("UPDATE", ""), ACCEPT),
-    "full": ("SELECT 1", "SELECT 1"),  # the driver says it
+    "full": ("SELECT 1", "SELECT 1"),  # made by the driver
 }
 FILTER = "event.offset % 4 != 3"
 OBSTACLES = {"locked": (LOCKED, ("INSERT", "UPDATE", "DELETE")), "refused": ("refused", ("INSERT", "UPDATE"))}
@@ -84,7 +84,7 @@ class Row(NamedTuple):
 
 
 def result(outcome: str) -> Result:
-    """What a request ends with."""
+    """The result of a request."""
     if outcome == "refused":
         return EgressRefused("a private address")
     if outcome == "hopeless":
@@ -96,23 +96,23 @@ def result(outcome: str) -> Result:
 
 @cache
 def webhook_id(place: TopicPartition, offset: int, value: bytes) -> str:
-    """The id under which receivers see a record."""
+    """The webhook id of a record."""
     record = Record(Partition(*place, OffsetTracker(None)), offset, int(BORN * 1000) + offset, None, value, None)
     return decode(record).webhook_id
 
 
 def settled_by(mark: int, metadata: str) -> Callable[[int], bool]:
-    """Tells of an offset whether this commit calls it settled."""
+    """A function that says whether this commit marks an offset as settled."""
     above = {offset for start, stop in settled_above(mark, metadata) for offset in range(start, stop)}
     return lambda offset: offset < mark or offset in above
 
 
 class Deployment:
-    """`records` are all that were written, with their kinds; `excused` what may be delivered, and is not owed.
+    """`records` are all records written, with their kinds. `excused` are deliveries that are allowed but not owed.
 
-    Those to `filtered` urls have FILTER. An event is owed to a subscription that wants it, and that counts (it was
-    enabled, and that for as long as look-ups are kept) from when the event was written until it is settled. What is
-    stored is owed in any case.
+    Subscriptions of `filtered` URLs have FILTER. An event is owed to a subscription that wants it and is in effect from
+    the event's writing until it is settled. In effect means enabled for at least as long as look-ups are cached.
+    Stored deliveries are always owed.
     """
 
     def __init__(
@@ -147,17 +147,17 @@ class Deployment:
         self._enabled_at = dict.fromkeys(urls, float("-inf"))
 
     def deliveries_of(self, place: TopicPartition, offset: int) -> list[Sent]:
-        """Whom a record goes to, if all are enabled: those who want it."""
+        """The deliveries of a record if all subscriptions are enabled."""
         kind = self.records[place, offset]
         urls = URLS.get("keyed" if VALUES[kind] == KEYED else kind, ())
         return [(webhook_id(place, offset, VALUES[kind]), url) for url in urls if self.wants(url, offset)]
 
     def wants(self, url: str, offset: int) -> bool:
-        """Whether this url's subscription wants what is of its type, there."""
-        return url in self._enabled_at and (url not in self.filtered or offset % 4 != 3)  # as FILTER
+        """Whether this URL's subscription wants the event of its type at this offset."""
+        return url in self._enabled_at and (url not in self.filtered or offset % 4 != 3)  # as by FILTER
 
     def write(self, number: int, kind: str) -> None:
-        """A record of this kind."""
+        """Write a record of this kind."""
         place = TOPIC, number
         offset = self.world.write(number, VALUES[kind], KEYS.get(kind))
         self.records[place, offset] = kind
@@ -170,7 +170,7 @@ class Deployment:
         self.look_at_subscriptions()
 
     def database_fails(self, how: str | None) -> None:
-        """One of FAULTS, until it fails in another way, or is well again."""
+        """Begin one of FAULTS, in place of the present one; None ends it."""
         if how == self.fault:
             return
         with self.engine.begin() as connection:
@@ -182,9 +182,9 @@ class Deployment:
         self.world.database.full = how == "full"
 
     def obstruct(self, how: str | None, which: str = "") -> None:
-        """The database keeps no more than some rows from being written, those for which the SQL of `which` holds.
+        """The database refuses to write the rows for which the SQL condition `which` holds, and no others.
 
-        `how` is one of OBSTACLES; None: it takes all of them again.
+        `how` is one of OBSTACLES. None ends it.
         """
         message, writes = ("", ()) if how is None else OBSTACLES[how]
         table = self._table()
@@ -203,30 +203,30 @@ class Deployment:
 
     @property
     def is_sound(self) -> bool:
-        """The database takes everything."""
+        """The database accepts all writes."""
         return self.fault is None and not self._obstacle
 
     def over_its_budget(self, url: str) -> None:
-        """The filter of this url's subscription has taken too much of the processor; it is asked in a minute."""
+        """Exceed the CPU budget of this URL's filter, so that it does not run for a minute."""
         (number,) = (number for number, its in self.subscriptions.items() if its == url)
         while not self.world.worker.parts.budget.is_over(number):
             self.world.worker.parts.budget.charge(number, MOST_OF_ONE)
 
     def disable(self, url: str) -> None:
-        """By SQL."""
+        """Disable by SQL."""
         with self.engine.begin() as connection:
             connection.execute(text("UPDATE webhook_subscriptions SET enabled = 0 WHERE url = :url"), {"url": url})
         self.look_at_subscriptions()
 
     def enable_all(self) -> None:
-        """By SQL, those that are disabled."""
+        """Enable all disabled subscriptions by SQL."""
         for url in self.look_at_subscriptions():
             self._enabled_at[url] = self.world.now
             with self.engine.begin() as connection:
                 connection.execute(text("UPDATE webhook_subscriptions SET enabled = 1 WHERE url = :url"), {"url": url})
 
     def look_at_subscriptions(self) -> set[str]:
-        """What is not settled is not owed to those that are disabled now, which are given."""
+        """Excuse unsettled events of the disabled subscriptions. Returns their URLs."""
         with reading(self.engine) as connection:
             ids = connection.execute(text("SELECT id FROM webhook_subscriptions WHERE enabled = 0")).scalars().all()
         disabled = {self.subscriptions[each] for each in ids}
@@ -238,17 +238,17 @@ class Deployment:
         return disabled
 
     def redeliver(self, statuses: Sequence[str]) -> None:
-        """What `deliveries redeliver` does."""
+        """Redeliver as `deliveries redeliver` does."""
         for _ in admin.redeliver(self.engine, admin.DeliveryQuery(statuses=statuses), BORN + self.world.now):
             continue
 
     def settle(self, place: TopicPartition, offset: int, wish: Wish) -> None:
-        """What `deliveries settle` does with a record: what cannot be stored of it is not owed."""
+        """Settle a record as `deliveries settle` does. Its deliveries that cannot be stored are excused."""
         marks.decide(self.engine, "g", Subject(*place, offset, ALL_SUBSCRIPTIONS), wish)
         self.excused |= set(self.deliveries_of(place, offset))
 
     def rows(self) -> dict[Sent, Row]:
-        """All that is stored."""
+        """All stored deliveries."""
         statement = (
             "SELECT subscription_id, partition_no, record_offset, order_key, status, attempt "  # noqa: S608 (constants)
             f"FROM {self._table()} ORDER BY record_offset"
@@ -265,11 +265,11 @@ class Deployment:
         return "away" if self.fault == "no deliveries" else "webhook_deliveries"
 
     def statuses(self) -> list[str]:
-        """Of all that is stored, by offset."""
+        """The statuses of all stored deliveries, by offset."""
         return [row.status for row in self.rows().values()]
 
     def owed(self, place: TopicPartition, settled: Callable[[int], bool]) -> dict[int, list[str]]:
-        """By offset, of those `settled`: who has neither taken it nor has it stored; or that it is not buried."""
+        """By offset, for `settled` records: URLs of deliveries neither taken nor stored, and missing dead letters."""
         done = {*self.rows(), *self.world.taken, *self.excused}
         owed = {}
         for where, offset in self.records:
@@ -282,7 +282,7 @@ class Deployment:
         return owed
 
     def mend(self) -> None:
-        """All is well again."""
+        """End all faults."""
         self.database_fails(None)
         self.obstruct(None)
         self.world.takes_commits = True
@@ -292,12 +292,12 @@ class Deployment:
         self.world.source.assign([0, 1])
 
     def finish(self) -> None:
-        """All is well again, and time passes until nothing is left to do."""
+        """End all faults, and let time pass until no work is left."""
         world = self.world
         world.dies_after, world.database.lost_answers = None, 0
         self.mend()
-        quiet = 0  # turns in which no request was open
-        for _ in range(400 + 10 * len(self.records)):  # lanes hold two, and what they do not hold waits to be due
+        quiet = 0  # turns without an open request
+        for _ in range(400 + 10 * len(self.records)):  # lanes hold two deliveries, and the others wait to be due
             world.settle_down(1)
             quiet = 0 if world.transport.open else quiet + 1
             while world.transport.open:
@@ -311,7 +311,7 @@ class Deployment:
         pytest.fail(f"not at rest: {world.committed} {self.rows()} {world.worker.reasons()}")
 
     def at_rest(self) -> bool:
-        """All is committed, and nothing is to be sent or told."""
+        """All offsets are committed, and no delivery or event is pending."""
         ends = {place: len(log) for place, log in self.world.log.items() if log}
         marks = {place: self.world.committed.get(place, (0, ""))[0] for place in ends}
         with reading(self.engine) as connection:
@@ -320,5 +320,5 @@ class Deployment:
         return marks == ends and not waiting and not untold and not self.world.transport.open
 
     def duplicates(self) -> list[Sent]:
-        """What a receiver has taken more than once."""
+        """Deliveries that a receiver has taken more than once."""
         return [each for each, number in Counter(self.world.taken).items() if number > 1]

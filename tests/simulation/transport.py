@@ -1,4 +1,4 @@
-"""The sender in a simulated world: requests stay open until a test says how they end."""
+"""The sender in a simulated world: requests stay open until the test ends them."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -17,7 +17,7 @@ Result = Response | RequestException
 
 
 class Transfer:
-    """What the worker has submitted."""
+    """A request that the worker has submitted."""
 
     def __init__(self, request: PreparedRequest, callback: Callable[[Result], None]) -> None:
         self.request = request
@@ -40,12 +40,12 @@ class Transport:
 
     @property
     def transfers(self) -> list[Transfer]:
-        """Requests whose end the worker does not know."""
+        """Requests whose end the worker does not know yet."""
         return [*self.open, *self._ending]
 
     @property
     def under_way(self) -> list[tuple[str, str]]:
-        """Webhook id and url of each delivery in one of these."""
+        """Webhook id and URL of each delivery in these requests."""
         return [each for transfer in self.transfers for each in carried(transfer.request)]
 
     def submit(self, request: PreparedRequest, callback: Callable[[Result], None], **_: float | None) -> Transfer:
@@ -58,17 +58,17 @@ class Transport:
         return self.open[-1]
 
     def cancel(self, transfer: Transfer) -> None:
-        """It is cut off."""
+        """Cancel a request."""
         (self.open if transfer in self.open else self._ending).remove(transfer)
 
     def answer(self, number: int, result: Result) -> None:
-        """The request ends; the receiver has taken it from now on, the worker knows in its next turn."""
+        """End the request. From now on the receiver has taken it; the worker learns it in its next turn."""
         transfer = self.open.pop(number % len(self.open))
         self._ending.append(transfer)
         if isinstance(result, Response) and result.status_code == HTTPStatus.OK:
             transfer.taken = True
             self._world.taken += carried(transfer.request)
-        if isinstance(result, EgressRefused):  # nothing has gone out
+        if isinstance(result, EgressRefused):  # no byte was sent
             for each in carried(transfer.request):
                 self._world.sent.remove(each)
 
@@ -80,13 +80,13 @@ class Transport:
         self._world.posted.append(done)
 
     def close(self) -> None:
-        """All are cut off."""
+        """Cancel all requests."""
         self.open.clear()
         self._ending.clear()
 
 
 def carried(request: PreparedRequest) -> list[tuple[str, str]]:
-    """Which events it carries, one or a batch of CloudEvents, and where to."""
+    """Webhook id and URL of each event in the request, which may be a batch of CloudEvents."""
     if request.headers["content-type"] != CLOUD_EVENTS:
         return [(str(request.headers["webhook-id"]), str(request.url))]
     return [(each["id"], str(request.url)) for each in orjson.loads(request.body or b"")]

@@ -1,4 +1,4 @@
-"""Holds a simulated deployment to what it promises: at each commit, each request, and each change of a row."""
+"""Checks the promises of a simulated deployment at each commit, each request, and each change of a row."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from tests.simulation.transport import Transfer, carried
 from tests.simulation.world import TOPIC
 
 ENDED = {"delivered", "exhausted"}
-IN_MEMORY = 2  # attempts, of what is not stored: the one at once, and the one a second later
+IN_MEMORY = 2  # of deliveries that are not stored: the first one at once, and one a second later
 _JOURNAL = (
     """CREATE TABLE journal (number INTEGER PRIMARY KEY, subscription_id, partition_no, record_offset, was, status,
        before, attempt, schedule_start)""",
@@ -40,7 +40,7 @@ _JOURNAL = (
 
 
 class Change(NamedTuple):
-    """Of a row, committed. `was` and `before` are None where it was stored."""
+    """A committed change of a row. `was` and `before` are None if it was inserted."""
 
     delivery: Sent
     was: str | None
@@ -51,7 +51,7 @@ class Change(NamedTuple):
 
 
 class Watch:
-    """`broken`: a rule has been, and the worker was stopped where it stood, so that it tells nothing more."""
+    """`broken`: a rule was violated, and the worker was stopped at that point, so its later state is no evidence."""
 
     def __init__(self, deployment: Deployment) -> None:
         self.broken = False
@@ -60,41 +60,41 @@ class Watch:
         self._world.on_commit = self._committed
         self._world.on_send = self._sending
         self._uncounted = Counter[Sent]()  # attempts that no row will count, since they were forgotten
-        self._exhausted: set[tuple[Sent, int]] = set()  # and after how many attempts
-        self._redelivered: dict[Sent, int] = {}  # and how often it had been sent before
-        self._read = 0  # of the journal
-        self._haunted: set[Sent] = set()  # changed by a process that was taken for dead
-        self._begun: dict[Sent, tuple[Partition, int]] = {}  # in which assignment, and how often it was taken before
-        # Requests that a batch keeps open for others when a delivery's partition leaves: their end is not for it.
+        self._exhausted: set[tuple[Sent, int]] = set()  # with the number of attempts
+        self._redelivered: dict[Sent, int] = {}  # with the number of requests before the redelivery
+        self._read = 0  # position in the journal
+        self._haunted: set[Sent] = set()  # changed by a process that was wrongly taken for dead
+        self._begun: dict[Sent, tuple[Partition, int]] = {}  # the assignment, and how often it was taken before
+        # Requests that a batch keeps open for others after a delivery's partition has left: not judged for this one.
         self._astray: defaultdict[Sent, list[Transfer]] = defaultdict(list)
-        self._last: dict[tuple[Partition, str, str], int] = {}  # the offset last sent of a key and url in an assignment
+        self._last: dict[tuple[Partition, str, str], int] = {}  # last offset sent, by key and URL in an assignment
         with deployment.engine.begin() as connection:
             for statement in _JOURNAL:
                 connection.execute(text(statement))
 
     def demand(self, rule: object, otherwise: str) -> None:
-        """A rule that must hold."""
+        """Fail unless the rule holds."""
         if not rule:
             self.broken = True
             pytest.fail(otherwise)
 
-    # What is done to the deployment, and what follows for its promises.
+    # Changes made to the deployment, and their effect on its promises.
 
     def process_ended(self) -> None:
-        """What it had attempted and not written down is counted by nobody."""
+        """Attempts that the process had not written down are no longer counted."""
         rows = self._deployment.rows()
         for delivery, sent in Counter(self._world.sent).items():
             self._uncounted[delivery] = sent - (rows[delivery].attempt if delivery in rows else 0)
 
     def requests_stay_open(self, number: int) -> None:
-        """Of a partition that has left: batches that carry something else too."""
+        """A partition has left, and batches with its deliveries may stay open for others."""
         for transfer in self._world.transport.transfers:
             for delivery in carried(transfer.request):
                 if self._deployment.offsets[delivery[0]][0] == (TOPIC, number):
                     self._astray[delivery].append(transfer)
 
     def partition_left(self, number: int, *, cut_off: bool) -> None:
-        """The same of a partition, of what is not stored; of what is, if its requests are cut off and not judged."""
+        """A partition has left: its unstored attempts no longer count, nor cancelled requests of its stored rows."""
         rows = self._deployment.rows()
         for delivery, sent in Counter(self._world.sent).items():
             if self._deployment.offsets[delivery[0]][0] == (TOPIC, number):
@@ -104,19 +104,19 @@ class Watch:
                     self._uncounted[delivery] += self._world.transport.under_way.count(delivery)
 
     def redelivered(self) -> None:
-        """What was given up is to be attempted again, and the order of its key does not hold for it."""
+        """Exhausted deliveries will be attempted again, and the order of their keys does not apply to them."""
         for change in self._changes():
             if change.was == "exhausted":
                 self._redelivered[change.delivery] = self._world.sent.count(change.delivery)
 
     def written_late(self) -> None:
-        """By a process that was taken for dead: the worker of the moment does not know of it."""
+        """A process that was wrongly taken for dead has changed rows, unknown to the present worker."""
         self._haunted.update(change.delivery for change in self.check_rows())
 
-    # What it has to keep.
+    # Promises.
 
     def _committed(self, place: TopicPartition, mark: int, metadata: str) -> None:
-        """What a commit calls settled is delivered, stored, buried, or nobody's; and it stays settled."""
+        """Records settled by a commit are delivered, stored, dead-lettered or unwanted, and they stay settled."""
         self._deployment.look_at_subscriptions()
         settled = settled_by(mark, metadata)
         owed = self._deployment.owed(place, settled)
@@ -126,9 +126,9 @@ class Watch:
         self.demand(not again, f"{place} committed at {mark} {metadata}: {again} were settled")
 
     def _sending(self, identity: str, url: str) -> None:
-        """Each attempt is the owner's, and all before it are counted, so that the schedule bounds them.
+        """Each attempt is made by the owner, after all earlier ones were counted, so that the schedule bounds them.
 
-        What has ended is not sent again; nor is what was taken, while its partition stays.
+        An ended delivery is not sent again, nor is a taken one while its partition stays.
         """
         delivery = identity, url
         place, offset = self._deployment.offsets[identity]
@@ -153,17 +153,17 @@ class Watch:
             self._check_order(partition, offset, delivery, rows)
 
     def _taken(self, delivery: Sent) -> int:
-        """How often it was, by requests whose end the worker was to know."""
+        """How often it was taken, without requests whose result the worker could not know."""
         return self._world.taken.count(delivery) - sum(transfer.taken for transfer in self._astray[delivery])
 
     def twice(self) -> list[Sent]:
-        """What was taken twice, though no partition left with its request open."""
+        """Deliveries taken twice, although no partition left with its request open."""
         return [each for each in self._deployment.duplicates() if self._taken(each) > 1]
 
     def _check_order(self, partition: Partition, offset: int, delivery: Sent, rows: dict[Sent, Row]) -> None:
-        """Of a key one is under way, and of what is sent for the first time no earlier one is open.
+        """A key has one open request, and a first attempt follows the end of all earlier events of the key.
 
-        It is taken or given up; or it was never owed, and then it does not come later.
+        Each of these was taken or given up, or was never owed and then does not come later.
         """
         place, url = (partition.topic, partition.number), delivery[1]
         kind = self._deployment.records[place, offset]
@@ -186,9 +186,9 @@ class Watch:
             self._last[partition, kind, url] = offset
 
     def check_rows(self) -> list[Change]:
-        """The rules of what is stored; the changes since the last time.
+        """Check the rules of stored rows. Returns the changes since the last call.
 
-        Attempts are counted one by one and bounded by the schedule, and what has ended stays so. Of a key's open rows
+        Attempts are counted one by one and bounded by the schedule, and ended rows stay so. Of a key's open rows
         the first is not blocked, and no other is parked.
         """
         changes = list(self._changes())
@@ -203,7 +203,7 @@ class Watch:
         return changes
 
     def check_the_end(self) -> None:
-        """All is taken, or given up with a row that says so; and that was told, under one id."""
+        """Each delivery is taken, or given up with a row. Its exhaustion was announced under one id."""
         for place, log in self._world.log.items():
             owed = self._deployment.owed(place, lambda _: True)
             self.demand(not owed, f"of {len(log)} records in {place} are owed: {owed}")
@@ -229,7 +229,7 @@ class Watch:
             change = Change((identity, self._deployment.subscriptions[subscription]), *rest)
             counted = change.before is None or change.attempt - change.before in (0, 1)
             self.demand(counted, f"attempts are not counted one by one: {change}")
-            # What a batch may have failed for another's sake is tried once more, alone.
+            # A delivery that may have failed because of another in its batch is tried once more, alone.
             most = 1 + len(SCHEDULE) + (change.delivery[1] in BATCHED)
             self.demand(change.attempt - change.schedule_start <= most, f"too many attempts: {change}")
             if change.status == "exhausted" and change.was != "exhausted":

@@ -1,9 +1,9 @@
-"""A worker in a world of one thread: Kafka, receivers, database threads and the clock move when a test says so.
+"""A worker in a single-threaded world: the test moves Kafka, receivers, database threads and the clock.
 
-The worker's code is the real one, and so are its SQL and its database. What is replaced is what waits: the poller, the
-consumer, the producers, the watch of topics, the sender, and the database threads. A `World`
-outlives its workers, as a deployment does: `start` without a stop before it is a `kill -9` and a new process. Where in
-its work a process is killed, `World.dies_after` says.
+The worker's code, its SQL and its database are real. The parts that wait are replaced: the poller, the consumer, the
+producers, the watch of topics, the sender, and the database threads. A `World` outlives its workers, as a deployment
+does: `start` without a stop before it is a `kill -9` and a new process. `World.dies_after` sets the point at which a
+process is killed.
 """
 
 from collections import Counter, deque
@@ -36,15 +36,15 @@ BORN = 1_700_000_000.0
 
 
 class Crash(BaseException):
-    """The process is killed: none of its handlers sees this."""
+    """The process is killed. None of its handlers sees this."""
 
 
 class World:
-    """The log and its committed offsets, what receivers have taken, dead letters; and the worker of the moment.
+    """The log and its committed offsets, the receivers' deliveries, the dead letters, and the present worker.
 
-    `dies_after`: so many steps from now the process dies, by a Crash out of whatever was called. A step is what others
-    see: a write, a commit, a request, a letter. `late`: jobs of the database thread that dead processes have left; one
-    that was only taken for dead does them yet.
+    `dies_after`: after this many steps the process dies, by a Crash out of the current call. A step is visible from
+    outside: a write, a commit, a request, a dead letter. `late`: database jobs that dead processes have left, for a
+    process that was wrongly taken for dead.
     """
 
     worker: Worker
@@ -64,15 +64,15 @@ class World:
         }
         self.committed: dict[TopicPartition, tuple[int, str]] = {}
         self.taken: list[tuple[str, str]] = []  # webhook id and url of each delivery answered with a 2xx
-        self.sent: list[tuple[str, str]] = []  # of each that was requested
+        self.sent: list[tuple[str, str]] = []  # and of each delivery requested
         self.buried: set[tuple[TopicPartition, int]] = set()
-        self.announced: list[OperationalEvent] = []  # the operational events that are on their topic
+        self.announced: list[OperationalEvent] = []  # the operational events on their topic
         self.on_commit: Callable[[TopicPartition, int, str], None] = lambda _place, _mark, _metadata: None
         self.on_send: Callable[[str, str], None] = lambda _webhook_id, _url: None  # before the request is open
-        self.on_wait: Callable[[], None] = lambda: None  # what goes on while the worker waits
-        self.on_serve: Callable[[], None] = lambda: None  # what the group does while the worker stops
-        self.silent = False  # Kafka does not say where partitions stand
-        self.takes_commits = True  # Kafka does
+        self.on_wait: Callable[[], None] = lambda: None  # called while the worker waits
+        self.on_serve: Callable[[], None] = lambda: None  # rebalances while the worker stops
+        self.silent = False  # Kafka does not answer where partitions stand
+        self.takes_commits = True  # Kafka accepts commits
         self.posted: deque[Callable[[], None]] = deque()
         self.jobs: dict[str, deque[Callable[[], None]]] = {}  # by thread
         self.late: deque[Callable[[], None]] = deque()
@@ -82,11 +82,11 @@ class World:
         )
 
     def start(self, *numbers: int) -> None:
-        """A new process, which is assigned these partitions."""
+        """Start a new process, and assign these partitions to it."""
         self.metrics = Metrics()
         for thread in WRITING:
             self.late.extend(self.jobs.get(thread, ()))
-        self.posted, self.jobs = deque(), {}  # what the last process still says reaches nobody
+        self.posted, self.jobs = deque(), {}  # later results of the last process are lost
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("consumer.worker.wiring.create_engine", lambda _: self.engine)
             patch.setattr("consumer.worker.wiring.Poller", partial(_Poller, self))
@@ -96,7 +96,7 @@ class World:
             patch.setattr("consumer.worker.wiring.EventPublisher", partial(_Announcer, self))
             patch.setattr("consumer.worker.wiring.TopicWatch", partial(_TopicWatch, self))
             patch.setattr("consumer.worker.wiring.Source", partial(_Source, self))
-            # The processor's time is no part of this world: a pause of the collector would leave a filter out.
+            # CPU time is not simulated: a garbage collection could put a filter over its budget.
             patch.setattr("consumer.worker.wiring.Selector", partial(Selector, processor=lambda: 0.0))
             self.worker = build_worker(
                 KafkaSettings(bootstrap_servers="none", group_id="g", dead_letter_topic="dead", properties={}),
@@ -110,23 +110,23 @@ class World:
         self.source.assign(numbers)
 
     def write(self, number: int, value: bytes, key: bytes | None = None) -> int:
-        """Add a record; its offset."""
+        """Append a record. Returns its offset."""
         log = self.log[TOPIC, number]
         log.append((key, value))
         return len(log) - 1
 
     def turn(self) -> None:
-        """What `Worker.run` does each time round."""
+        """One round of `Worker.run`."""
         self.worker._run_once()
 
     def speak(self) -> None:
-        """Kafka is not `silent` any more, and says where partitions stand that came meanwhile."""
+        """End `silent`, and answer where newly assigned partitions stand."""
         self.silent = False
         for partition in self.source.untold():
             self.posted.append(partial(self.source.tell, partition))
 
     def step(self) -> None:
-        """Something has just happened, or is about to."""
+        """Mark the moment before or after a visible effect."""
         if self.dies_after is not None:
             self.dies_after -= 1
             if self.dies_after < 0:
@@ -134,12 +134,12 @@ class World:
                 raise Crash
 
     def stop(self) -> None:
-        """As at SIGTERM."""
+        """Stop as at SIGTERM."""
         self.worker.stop()
         self.worker._close()
 
     def run_job(self, thread: str) -> bool:
-        """A database thread does one job, if it has any; its answer waits for the next turn."""
+        """Run one job of a database thread, if there is one. Its answer waits for the next turn."""
         jobs = self.jobs[thread]
         if jobs:
             with self.database.at_work():
@@ -147,7 +147,7 @@ class World:
         return bool(jobs)
 
     def run_job_slowly(self, thread: str, others: Sequence[str]) -> None:
-        """A database thread does a job, and others do one before its answer is there: what it read is old by then."""
+        """Run a job of a database thread, and one of each other thread before its answer, which is then out of date."""
         before = len(self.posted)
         self.run_job(thread)
         late = [self.posted.pop() for _ in range(len(self.posted) - before)]
@@ -156,13 +156,13 @@ class World:
         self.posted.extend(reversed(late))
 
     def run_jobs(self) -> None:
-        """All that is submitted."""
+        """Run all submitted jobs."""
         for thread in THREADS:
             while self.run_job(thread):
                 continue
 
     def settle_down(self, turns: int = 12) -> None:
-        """Turns in which the database answers and time passes, but no receiver does."""
+        """Turns in which the database answers and time passes, but no receiver answers."""
         for _ in range(turns):
             self.turn()
             self.run_jobs()
@@ -189,7 +189,7 @@ class _Poller:
 
 
 class _SteppedThread(DatabaseThread):
-    """Real jobs, real errors, real hand-over; run by `World.run_job`."""
+    """The real thread's jobs, errors and hand-over, run by `World.run_job`."""
 
     def __init__(self, world: World, name: str, post: Callable[[Callable[[], None]], None]) -> None:
         self._post = post
@@ -204,7 +204,7 @@ class _SteppedThread(DatabaseThread):
 
 
 class _DeadLetters(Part):
-    """Letters are acknowledged while the door is open."""
+    """Letters are acknowledged while `door_open`."""
 
     full = False
 
@@ -241,7 +241,7 @@ class _DeadLetters(Part):
 
 
 class _Announcer:
-    """Each batch is acknowledged in the next turn; a crash before that leaves it to be published again."""
+    """Each batch is acknowledged in the next turn. After a crash before that, it is published again."""
 
     fault = None
 
@@ -270,7 +270,7 @@ class _Announcer:
 
 
 class _TopicWatch(Part):
-    """The cluster answers once, at the start."""
+    """The cluster's metadata, answered once at the start."""
 
     def __init__(
         self,
@@ -289,10 +289,10 @@ class _TopicWatch(Part):
 
 
 class _Source:
-    """The log, from the committed offsets on. Commits are kept at once, as the broker keeps them.
+    """The log, read from the committed offsets on. Commits take effect at once, as on the broker.
 
-    Where a partition stands is told with the next turn, unless `silent`: then by `tell`. While Kafka takes no commits,
-    what they would have said waits for the next round, or is forgotten with the partition.
+    A partition's position is known in the next turn, or, while `silent`, by `tell`. While Kafka accepts no commits,
+    their offsets wait for the next round, or are forgotten with the partition.
     """
 
     fault = None
@@ -318,7 +318,7 @@ class _Source:
         return self._rebalancing
 
     def assign(self, numbers: Iterable[int]) -> None:
-        """As the group's leader says."""
+        """Assign as the group's leader does."""
         added = []
         for number in numbers:
             place = TOPIC, number
@@ -330,7 +330,7 @@ class _Source:
             self._world.posted.append(partial(self.tell, partition))
 
     def tell(self, partition: Partition) -> None:
-        """Kafka says where a partition stands: what is committed, then where its log begins and ends."""
+        """Answer where a partition stands: the commit, then the begin and end of its log."""
         place = partition.topic, partition.number
         if partition.owned and not self._world.silent and partition not in self._told:
             self._told.add(partition)
@@ -341,7 +341,7 @@ class _Source:
             partition.reaches(0, len(self._world.log[place]), self._world.now)
 
     def untold(self) -> list[Partition]:
-        """Partitions of which it was not said where they stand."""
+        """Partitions without a known position."""
         return [each for each in self.partitions.values() if each not in self._told]
 
     @property
@@ -357,7 +357,7 @@ class _Source:
         self._resting.add(partition)
 
     def revoke(self, number: int) -> None:
-        """Asked to give it up."""
+        """Revoke the partition."""
         partition = self.partitions[TOPIC, number]
         partition.revoking = True
         self._rebalance(lambda: self._on_revoke([partition]))
@@ -365,7 +365,7 @@ class _Source:
         self._leave(partition)
 
     def lose(self, number: int) -> None:
-        """Another has it already."""
+        """The partition is lost: another member owns it already."""
         partition = self.partitions[TOPIC, number]
         partition.revoking = True
         self._rebalance(lambda: self._on_lost([partition]))

@@ -1,4 +1,4 @@
-"""Metrics and logs: the names that dashboards rely on, exact counts, and lines that hold no secret."""
+"""Metrics and logs: names that dashboards rely on, exact counts, and log lines without secrets."""
 
 import json
 import os
@@ -95,7 +95,7 @@ Sample = tuple[str, frozenset[tuple[str, str]]]
 
 
 def scrape(metrics: Metrics, now: Readings = Readings()) -> dict[Sample, float]:  # noqa: B008 (it cannot change)
-    """What Prometheus reads: name and labels to value."""
+    """The samples that Prometheus reads: name and labels to value."""
     text = generate_latest(registry(metrics, lambda: now)).decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -105,12 +105,12 @@ def scrape(metrics: Metrics, now: Readings = Readings()) -> dict[Sample, float]:
 
 
 def sample(name: str, **labels: str) -> Sample:
-    """A sample's key."""
+    """The key of a sample."""
     return name, frozenset(labels.items())
 
 
-def test_the_names_are_those_that_dashboards_use() -> None:
-    """Exactly these, each with its type, a text and its labels; also where nothing has been counted yet."""
+def test_the_names_are_a_contract_with_dashboards() -> None:
+    """Exactly these names, each with its type, help text and labels, even before anything is counted."""
     metrics = Metrics()
     families = {each.name: each for each in registry(metrics, Readings).collect()}
     names = {name.removesuffix("_total") for name in LABELS}
@@ -130,8 +130,8 @@ def test_the_names_are_those_that_dashboards_use() -> None:
             )
 
 
-def test_what_the_loop_counts_is_what_is_scraped() -> None:
-    """Each attribute under its own name, now and not when the registry was made."""
+def test_counts_of_the_loop_are_scraped() -> None:
+    """Each attribute has its own name, and its value at the scrape, not at the registry's creation."""
     metrics = Metrics()
     now = Readings()
     result = registry(metrics, lambda: now)
@@ -175,8 +175,8 @@ def test_what_the_loop_counts_is_what_is_scraped() -> None:
     }
 
 
-def test_lag_is_said_for_each_partition_with_its_labels() -> None:
-    """Topic and partition are labels, odd names included; without partitions there is none."""
+def test_each_partition_has_its_lag() -> None:
+    """Topic and partition are labels, even unusual names. Without partitions there is no sample."""
     found = scrape(Metrics(), Readings(lag={('a"b\\c', 3): 7}))
     assert found[sample("webhooks_consumer_lag", topic='a"b\\c', partition="3")] == 7
     assert not [name for name, _ in scrape(Metrics()) if name == "webhooks_consumer_lag"]
@@ -187,7 +187,7 @@ TIMES = st.one_of(st.floats(0, 1e6), st.sampled_from(BUCKETS))
 
 @given(st.lists(TIMES, max_size=200))
 def test_a_histogram_counts_as_prometheus_defines_it(values: list[float]) -> None:
-    """Each bucket holds the values up to and including its bound; the last one all of them."""
+    """Each bucket holds the values up to and including its bound, the last one all values."""
     metrics = Metrics()
     for value in values:
         metrics.attempt_seconds.observe(value)
@@ -201,7 +201,7 @@ def test_a_histogram_counts_as_prometheus_defines_it(values: list[float]) -> Non
 
 
 def test_a_histogram_is_scraped_with_its_sum_and_count() -> None:
-    """Both are under their own names, and bounds parse as the numbers they are."""
+    """Both have their own names, and bounds parse as numbers."""
     metrics = Metrics()
     for value in (0.004, 0.3, 1e6):
         metrics.attempt_seconds.observe(value)
@@ -216,12 +216,12 @@ def test_a_histogram_is_scraped_with_its_sum_and_count() -> None:
 
 
 def test_an_empty_histogram_is_all_zeros() -> None:
-    """It is there from the first scrape on: a rate needs a beginning."""
+    """It exists from the first scrape on, since a rate needs a first value."""
     assert {number for _, number in Histogram().buckets()} == {0.0}
 
 
-def test_the_parts_of_the_loop_are_read_with_their_labels() -> None:
-    """Ages, waits and errors stand under the name of their partition, subscription, queue, thread, kind or work."""
+def test_readings_of_the_loops_parts_have_labels() -> None:
+    """Ages, waits and errors are labelled by partition, subscription, queue, thread, kind or work."""
     found = scrape(Metrics(), FULL)
     assert found[sample("webhooks_oldest_unsettled_age_seconds", topic="t", partition="0")] == 2
     assert found[sample("webhooks_next_stored_attempt_seconds")] == 3
@@ -233,19 +233,19 @@ def test_the_parts_of_the_loop_are_read_with_their_labels() -> None:
     assert found[sample("webhooks_database_backoff_seconds", work="lookups")] == 0.1
 
 
-def test_without_stored_deliveries_no_attempt_is_announced() -> None:
-    """A zero would say that one is due now."""
+def test_without_stored_deliveries_there_is_no_next_attempt() -> None:
+    """A zero would mean that one is due now."""
     assert not [name for name, _ in scrape(Metrics()) if name == "webhooks_next_stored_attempt_seconds"]
 
 
-def test_the_build_is_named() -> None:
-    """The version, Python's, and whether the hot modules are compiled: they are not in a checkout."""
+def test_the_build_information() -> None:
+    """Our version, Python's, and whether the hot modules are compiled, which is not so in a checkout."""
     labels = {"version": __version__, "python": platform.python_version(), "compiled": "no"}
     assert scrape(Metrics())[sample("webhooks_build_info", **labels)] == 1
 
 
-def test_the_longest_turn_is_remembered_for_a_minute_and_not_for_three() -> None:
-    """Whoever scrapes, and however often: reading changes nothing."""
+def test_the_longest_turn_is_remembered_for_one_minute_but_not_three() -> None:
+    """Reading it changes nothing, whichever process scrapes and how often."""
     lag = LoopLag()
     lag.observe(100.0, 0.01)
     lag.observe(101.0, 2.0)
@@ -260,8 +260,8 @@ def test_the_longest_turn_is_remembered_for_a_minute_and_not_for_three() -> None
     assert sum(lag.histogram.counts) == 7
 
 
-def test_a_turn_that_waited_longer_than_it_took_counts_as_none() -> None:
-    """Clocks are read one after the other: a difference below zero is no time."""
+def test_a_negative_lag_counts_as_zero() -> None:
+    """The clocks are read one after the other, so a wait may seem longer than its turn."""
     lag = LoopLag()
     lag.observe(1.0, -0.5)
     assert (lag.longest, lag.histogram.total) == (0.0, 0.0)
@@ -275,8 +275,8 @@ def run_logging(level: str) -> list[str]:
     return process.stderr.splitlines()
 
 
-def test_logs_are_json_where_nobody_reads_them() -> None:
-    """One object a line on stderr, whatever the text, ours and the libraries'; a traceback is a field."""
+def test_logs_are_json_unless_written_to_a_terminal() -> None:
+    """One object per line on stderr for any text, ours or a library's. A traceback is a field."""
     lines = [json.loads(line) for line in run_logging("INFO")]
     assert [line["event"] for line in lines] == ["attempt", "a library says 5", *FAULTS]
     assert [line["level"] for line in lines] == ["warning", "warning", "error", "error", "error"]
@@ -286,7 +286,7 @@ def test_logs_are_json_where_nobody_reads_them() -> None:
 
 
 def test_the_level_is_a_threshold() -> None:
-    """DEBUG shows our details and not the libraries' chatter."""
+    """DEBUG shows our details, but not the libraries' messages."""
     assert [json.loads(line)["event"] for line in run_logging("DEBUG")] == [
         "detail",
         "attempt",
@@ -297,7 +297,7 @@ def test_the_level_is_a_threshold() -> None:
 
 
 def test_logs_are_readable_on_a_terminal() -> None:
-    """No JSON where a person looks on."""
+    """No JSON is written there."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-c", LOG.format(level="INFO")]
     process = subprocess.Popen(command, env=environment({"TERM": "xterm"}), cwd=ROOT, stderr=theirs)
@@ -307,7 +307,7 @@ def test_logs_are_readable_on_a_terminal() -> None:
         while chunk := os.read(ours, 65536):
             text += chunk
     except OSError:
-        assert process.wait(10) == 0  # Linux's way to say that the other side is closed
+        assert process.wait(10) == 0  # Linux's sign that the other side is closed
     os.close(ours)
     assert process.wait(10) == 0
     assert b"attempt" in text

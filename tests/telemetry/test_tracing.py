@@ -1,4 +1,4 @@
-"""The tracer of OpenTelemetry: parents, sampling, the resource, and what it does while the collector is away."""
+"""The tracer of OpenTelemetry: parents, sampling, the resource, and outages of the collector."""
 
 import socket
 import subprocess
@@ -20,8 +20,8 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_a_sampled_parent_is_followed_and_an_unsampled_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sampled one is continued with an id of its own, and exported; the other stands as it is."""
+def test_sampled_and_unsampled_parents_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sampled one is continued with a new span id and exported. An unsampled one is passed on unchanged."""
     with Collector() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
         tracer = OpenTelemetryTracer()
@@ -43,8 +43,8 @@ def test_a_sampled_parent_is_followed_and_an_unsampled_one_too(monkeypatch: pyte
     assert unseen.traceparent == UNSAMPLED
 
 
-def test_a_sampler_that_follows_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may sample what the producer has not."""
+def test_a_sampler_that_ignores_parents_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may sample traces that the producer has not sampled."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
     with Collector() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
@@ -56,7 +56,7 @@ def test_a_sampler_that_follows_nobody_is_asked(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("parent", [None, "", "x", "00-zz-zz-01", f"00-{'0' * 32}-{'0' * 16}-01", "\r\n", "1-2-3-4-5"])
 def test_a_span_without_a_valid_parent_is_a_root(monkeypatch: pytest.MonkeyPatch, parent: str | None) -> None:
-    """Stored rows may have been edited by hand."""
+    """Stored rows may have been edited by SQL."""
     with Collector() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
         tracer = OpenTelemetryTracer()
@@ -67,7 +67,7 @@ def test_a_span_without_a_valid_parent_is_a_root(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_standard_variables_name_the_service_and_the_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in every program that uses OpenTelemetry. The sampler decides on roots; a sampled parent is followed."""
+    """As in every program with OpenTelemetry. The sampler decides about roots. A sampled parent is followed."""
     with Collector() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
         monkeypatch.setenv("OTEL_SERVICE_NAME", "hooks")
@@ -79,8 +79,8 @@ def test_the_standard_variables_name_the_service_and_the_sampler(monkeypatch: py
     assert [(span.name, span.service) for span in collector.spans] == [("child", "hooks")]
 
 
-def test_a_collector_that_hangs_blocks_nobody() -> None:
-    """Spans beyond the queue are dropped at once, and closing takes a second, whatever is under way."""
+def test_a_hung_collector_does_not_block() -> None:
+    """Spans beyond the queue are dropped at once. Closing takes at most a second."""
     code = (
         "import time\n"
         "from consumer.telemetry.tracing import OpenTelemetryTracer\n"
@@ -99,14 +99,14 @@ def test_a_collector_that_hangs_blocks_nobody() -> None:
     assert closing < 1.5
 
 
-def test_nothing_of_opentelemetry_is_imported_while_it_is_off() -> None:
-    """A worker's modules import none of it."""
+def test_opentelemetry_is_not_imported_while_tracing_is_off() -> None:
+    """No module of a worker imports it."""
     code = "import sys, consumer.cli.run; assert not [name for name in sys.modules if 'opentelemetry' in name]"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment({}))
 
 
-def test_a_collector_without_the_extra_is_a_wrong_setting(tmp_path: object) -> None:
-    """The message says what to install, or how to turn traces off; while they are off, nothing is asked for."""
+def test_a_collector_without_the_extra_is_a_settings_error(tmp_path: object) -> None:
+    """The message says what to install, or how to turn traces off. While they are off, nothing is needed."""
     code = "import sys; sys.modules['opentelemetry'] = None\nfrom consumer.cli.app import main; sys.exit(main(['run']))"
 
     def run(**variables: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""The attempt history's writer: what is on the topic, and that no trouble with it reaches the worker."""
+"""The writer of the attempt history: the records on its topic, and that no failure of it affects the worker."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ SERVED = 15.0  # seconds
 
 
 def delivery(subscription: int = 7, attempts: int = 1, offset: int = 0) -> Delivery:
-    """After so many attempts."""
+    """A delivery after this many attempts."""
     made = Delivery(
         make_event(offset),
         Lane(Endpoint(subscription, URL, DEFAULT), 1.0, 0.0),
@@ -58,7 +58,7 @@ def polled(log: AttemptLog, condition: Callable[[], object]) -> None:
 
 @pytest.fixture
 def open_log() -> Iterator[Open]:
-    """Makes logs, and closes them in the end."""
+    """Makes attempt logs, and closes them in the end."""
     made: list[AttemptLog] = []
 
     def make(kafka: KafkaSettings, topic: str) -> AttemptLog:
@@ -71,7 +71,7 @@ def open_log() -> Iterator[Open]:
 
 
 def test_an_attempt_is_a_record_with_the_subscription_as_key(kafka: Kafka, open_log: Open) -> None:
-    """Successes and failures, each with an id of its own and the header that tells what the bytes are."""
+    """Successes and failures, each with an id of its own and a header with the content type."""
     settings = kafka.settings(group="a group")
     topic = kafka.topic(partitions=4)
     log = open_log(settings, topic)
@@ -101,7 +101,7 @@ def test_an_attempt_is_a_record_with_the_subscription_as_key(kafka: Kafka, open_
 
 
 def test_a_failed_answer_is_kept_short_and_without_secrets(kafka: Kafka, open_log: Open) -> None:
-    """What `judge` has masked stays masked, and 256 characters of ASCII are written at most."""
+    """Credentials masked by `judge` stay masked, and at most 256 ASCII characters are written."""
     settings, topic = kafka.settings(), kafka.topic(partitions=4)
     answer = response(500)
     answer._content = b"echo: s3cret-token " + "\u00e9".encode() * 2000
@@ -117,8 +117,8 @@ def test_a_failed_answer_is_kept_short_and_without_secrets(kafka: Kafka, open_lo
     assert b"s3cret" not in (message.value() or b"")
 
 
-def test_attempts_of_a_topic_that_is_missing_are_counted(real_kafka: Kafka, open_log: Open) -> None:
-    """Nothing waits or raises; the log says so once a minute; when the topic is made, attempts get through again."""
+def test_attempts_for_a_missing_topic_are_counted(real_kafka: Kafka, open_log: Open) -> None:
+    """Nothing waits or raises. The log has a line once a minute. Once the topic exists, attempts are written again."""
     settings = real_kafka.settings(allow_auto_create_topics="false")
     topic = unique("missing")
     with pytest.MonkeyPatch.context() as patch, capture_logs() as logs:
@@ -137,7 +137,7 @@ def test_attempts_of_a_topic_that_is_missing_are_counted(real_kafka: Kafka, open
     def reported() -> bool:
         before = log.dropped
         log.report(delivery(9), "delivered", Delivered(200), NOW, 0.1)
-        log.close()  # which waits for the answer
+        log.close()  # waits for the answer
         return log.dropped == before
 
     polled(log, reported)
@@ -145,7 +145,7 @@ def test_attempts_of_a_topic_that_is_missing_are_counted(real_kafka: Kafka, open
 
 
 def test_a_full_queue_drops_at_once(open_log: Open) -> None:
-    """No broker answers: what exceeds the queue is dropped without waiting, and the rest when the worker stops."""
+    """Without a broker, attempts beyond the queue are dropped without waiting, and the rest when the worker stops."""
     settings = KafkaSettings(bootstrap_servers="127.0.0.1:1", properties={"log.level": "0"})
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(attempt_log._FIXED, "queue.buffering.max.messages", 10)
@@ -161,8 +161,8 @@ def test_a_full_queue_drops_at_once(open_log: Open) -> None:
     assert time.monotonic() - begin < attempt_log.FLUSH + 1.0
 
 
-def test_what_cannot_be_written_is_dropped(mock_kafka: str, open_log: Open) -> None:
-    """A text that JSON does not have, a time that no calendar has, a record that is too large: never an exception."""
+def test_an_attempt_that_cannot_be_written_is_dropped(mock_kafka: str, open_log: Open) -> None:
+    """Text that JSON cannot hold, a time beyond the calendar, or a record that is too large raises no exception."""
     kafka = Kafka(mock_kafka, real=False)
     log = open_log(kafka.settings(), kafka.topic())
     log.report(delivery(), "retried", Failed("\ud800"), NOW, 0.1)
@@ -171,7 +171,7 @@ def test_what_cannot_be_written_is_dropped(mock_kafka: str, open_log: Open) -> N
     assert log.dropped == 3
 
 
-def test_a_setting_that_librdkafka_refuses_is_named(mock_kafka: str) -> None:
-    """Before any connection."""
+def test_a_setting_that_librdkafka_refuses_is_named_in_the_error(mock_kafka: str) -> None:
+    """This happens before any connection is opened."""
     with pytest.raises(SettingsError, match="KAFKA_LINGER_MS"):
         AttemptLog(Kafka(mock_kafka, real=False).settings(linger_ms="soon"), "attempts")

@@ -1,4 +1,4 @@
-"""Events become deliveries: each counted once, by whether anybody wanted it, and filters leave time for the rest."""
+"""Turning events into deliveries: each event is counted once as matched or unmatched, and filters share the turn."""
 
 from typing import cast
 
@@ -23,7 +23,7 @@ WANTED, REFUSED = "data.n == 1", "data.n > 1"
 
 
 class Desk:
-    """A dispatch whose subscriptions are known, unless not; the clock moves by `step` each time it is read."""
+    """A dispatch with known subscriptions, if `known`. The clock moves by `step` at each reading."""
 
     def __init__(self, *filters: str | None, step: float = 0.0, known: bool = True) -> None:
         self.now, self.step = 100.0, step
@@ -67,10 +67,10 @@ class Desk:
         (("data.missing == 1",), "unmatched", True),
     ],
 )
-def test_an_event_is_matched_if_anybody_wants_it(
+def test_an_event_is_matched_if_any_subscription_wants_it(
     filters: tuple[str | None, ...], outcome: str, *, settled: bool
 ) -> None:
-    """It is counted once, and settled at once where nobody does."""
+    """It is counted once. If no subscription wants it, it is settled at once."""
     desk = Desk(*filters)
     desk.put(0)
     for _ in range(3):
@@ -83,11 +83,11 @@ def test_an_event_is_matched_if_anybody_wants_it(
     counts = span.attributes["webhooks.subscriptions.matched"], span.attributes["webhooks.subscriptions.refused"]
     assert counts == (len(filters) - refused, refused)
     assert span.ended == 1
-    assert span.ago == desk.now - 100.0  # since the event came
+    assert span.ago == desk.now - 100.0  # measured from the event's arrival
 
 
 def turns_of(desk: Desk) -> int:
-    """How many it takes until nothing waits any more; each asks for the next, and the last one does not."""
+    """The number of turns until no event waits. Each turn but the last requests another one."""
     turns = 0
     while desk.dispatch.busy:
         desk.dispatch.poll(desk.clock())
@@ -97,18 +97,18 @@ def turns_of(desk: Desk) -> int:
 
 
 def test_filters_leave_time_for_the_rest_of_a_turn() -> None:
-    """Over all events of it: the next turn goes on where this one ended, and comes at once."""
+    """The limit covers all events of a turn. The next turn continues at once from where this one ended."""
     desk = Desk(*[REFUSED] * 20, WANTED, *[REFUSED] * 20, step=TURN / 10)
     for offset in range(5):
         desk.put(offset)
-    desk.dispatch.poll(desk.clock())  # asks for their subscriptions
+    desk.dispatch.poll(desk.clock())  # requests their subscriptions
     assert turns_of(desk) >= 200 / 11
     assert dict(desk.metrics.events) == {"matched": 5}
 
 
 @pytest.mark.parametrize("filters", [(None,), (WANTED, REFUSED)])
-def test_what_is_stored_already_has_matched(filters: tuple[str | None, ...]) -> None:
-    """After a restart: that nobody is owed the event any more does not say that nobody wanted it."""
+def test_an_event_whose_deliveries_are_all_stored_is_matched(filters: tuple[str | None, ...]) -> None:
+    """After a restart it has no delivery left to make, but subscriptions did want it."""
     desk = Desk(*filters)
     desk.inbox.stored(("t", 0), {(0, 1, 1)})
     desk.put(0)
@@ -123,7 +123,7 @@ def lanes_of(desk: Desk) -> int:
 
 
 def test_a_turn_fans_out_to_a_part_of_many_subscriptions() -> None:
-    """Each may be a lane to make, a request to prepare: the loop goes on in between, and comes back at once."""
+    """Each may need a new lane and a prepared request. The loop goes on in between, and continues at once."""
     desk = Desk(*[None] * 2000, step=TURN / 10)
     desk.put(0)
     desk.dispatch.poll(desk.clock())
@@ -139,16 +139,16 @@ def test_a_turn_fans_out_to_a_part_of_many_subscriptions() -> None:
 
 
 def test_a_turn_fans_out_a_part_of_many_events() -> None:
-    """However few subscriptions each has."""
+    """However few subscriptions each event has."""
     desk = Desk(None, step=TURN / 10)
     for offset in range(100):
         desk.put(offset)
-    desk.dispatch.poll(desk.clock())  # asks for their subscription
+    desk.dispatch.poll(desk.clock())  # requests their subscription
     assert turns_of(desk) >= 100 / 11
 
 
-def test_an_event_that_is_fanned_out_in_part_is_the_first_of_its_partition() -> None:
-    """No stored delivery at or above it may be sent: this process may still make it anew."""
+def test_a_partly_fanned_out_event_is_the_first_of_its_partition() -> None:
+    """No stored delivery at or above it may be sent, since this process may still make that delivery from the log."""
     desk = Desk(*[None] * 2000, step=TURN / 10)
     for offset in (0, 1):
         desk.put(offset)
@@ -160,8 +160,8 @@ def test_an_event_that_is_fanned_out_in_part_is_the_first_of_its_partition() -> 
     assert desk.dispatch.first_offset(("t", 0)) is None
 
 
-def test_an_event_that_waits_for_the_database_does_not_press() -> None:
-    """However much of the turn is over: the loop may wait for the answer."""
+def test_an_event_that_waits_for_the_database_does_not_keep_the_loop_busy() -> None:
+    """However much of the turn is used up, the loop may wait for the answer."""
     desk = Desk(None, step=TURN / 3, known=False)
     desk.put(0)
     for _ in range(3):
@@ -169,8 +169,8 @@ def test_an_event_that_waits_for_the_database_does_not_press() -> None:
         assert (desk.dispatch.busy, desk.dispatch.ready) == (True, False)
 
 
-def test_one_that_has_no_room_does_not_press() -> None:
-    """It waits for requests to end, and the loop may."""
+def test_an_event_without_room_does_not_keep_the_loop_busy() -> None:
+    """It waits for requests to end, and so may the loop."""
     desk = Desk(None)
     for offset in range(LANE_DELIVERIES + 1):
         if desk.inbox.room:

@@ -1,4 +1,4 @@
-"""Operational events on their topic: what they look like, and when they count as published."""
+"""Operational events on their topic: their form, and when they count as published."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,14 +24,14 @@ Open = Callable[..., EventPublisher]
 
 
 def settings(kafka: Kafka, topic: str = "", *, group: str = "", **properties: str) -> KafkaSettings:
-    """Of a fresh group, with an operations topic of its own."""
+    """Settings of a fresh group, with an operations topic of its own."""
     return kafka.settings(group=group, **properties).model_copy(
         update={"operations_topic": topic or kafka.topic(unique("operations"), partitions=4)}
     )
 
 
 def disabled(number: int, subscription: int = 7, **data: object) -> Announcement:
-    """A subscription was disabled."""
+    """The event of a disabled subscription."""
     content: Mapping[str, object] = {"subscription_id": subscription, "reason": "410 Gone", **data}
     return number, OperationalEvent("subscription.disabled", f"disabled-{number}", content), AT
 
@@ -59,7 +59,7 @@ def served(announcer: EventPublisher, condition: Callable[[], object], seconds: 
 
 @pytest.fixture
 def open_announcer() -> Iterator[Open]:
-    """Makes announcers, and closes them in the end."""
+    """Makes publishers, and closes them in the end."""
     made: list[EventPublisher] = []
 
     def make(kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic) -> EventPublisher:
@@ -72,7 +72,7 @@ def open_announcer() -> Iterator[Open]:
 
 
 def test_an_event_is_a_structured_cloudevent(kafka: Kafka, open_announcer: Open) -> None:
-    """With the attributes that the specification asks for, and the header that tells what the bytes are."""
+    """It has the attributes that the specification requires, and a header with the content type."""
     made = settings(kafka, group="a group/1")
     announcer = open_announcer(made)
     stored: list[int] = []
@@ -92,8 +92,8 @@ def test_an_event_is_a_structured_cloudevent(kafka: Kafka, open_announcer: Open)
     }
 
 
-def test_this_service_takes_it_as_an_event_of_that_type(kafka: Kafka, open_announcer: Open) -> None:
-    """Published twice it has the same webhook id: who subscribes to operational events can tell."""
+def test_a_worker_reads_it_as_an_event_of_that_type(kafka: Kafka, open_announcer: Open) -> None:
+    """Published twice, it has the same webhook id, so that subscribers to operational events can drop duplicates."""
     made = settings(kafka)
     announcer = open_announcer(made)
     for _ in range(2):
@@ -110,8 +110,10 @@ def test_this_service_takes_it_as_an_event_of_that_type(kafka: Kafka, open_annou
     assert len(events) == 2
 
 
-def test_published_is_said_only_inside_poll_and_after_the_acknowledgement(kafka: Kafka, open_announcer: Open) -> None:
-    """Each id once, whatever number of polls it takes; meanwhile no other batch is taken."""
+def test_published_is_reported_only_inside_poll_and_after_the_acknowledgement(
+    kafka: Kafka, open_announcer: Open
+) -> None:
+    """Each id is reported once, in however many polls. No other batch is accepted meanwhile."""
     made = settings(kafka)
     announcer = open_announcer(made)
     stored: list[int] = []
@@ -126,7 +128,7 @@ def test_published_is_said_only_inside_poll_and_after_the_acknowledgement(kafka:
 
 
 def test_events_of_one_subscription_stay_in_order(kafka: Kafka, open_announcer: Open) -> None:
-    """They have one key, so one partition, in the order they were handed over."""
+    """They have the same key and so the same partition, in the order in which they were handed over."""
     made = settings(kafka)
     announcer = open_announcer(made)
     announcer.send([disabled(number, number % 5) for number in range(60)], lambda _ids: None)
@@ -141,8 +143,8 @@ def test_events_of_one_subscription_stay_in_order(kafka: Kafka, open_announcer: 
     assert all(len(each) == 1 for each in partitions.values())
 
 
-def test_an_event_of_no_subscription_is_published_too(kafka: Kafka, open_announcer: Open) -> None:
-    """Without key and subject."""
+def test_an_event_without_a_subscription_is_published_too(kafka: Kafka, open_announcer: Open) -> None:
+    """It has no key and no subject."""
     made = settings(kafka)
     announcer = open_announcer(made)
     announcer.send([(1, OperationalEvent("test", "x", {"a": 1}), AT)], lambda _ids: None)
@@ -152,8 +154,8 @@ def test_an_event_of_no_subscription_is_published_too(kafka: Kafka, open_announc
     assert "subject" not in orjson.loads(message.value() or b"")
 
 
-def test_of_a_missing_topic_the_log_says_what_to_do(real_kafka: Kafka, open_announcer: Open) -> None:
-    """Once, and when it is there; nothing spins, nothing is acknowledged, and the batch can be handed over anew."""
+def test_the_log_names_the_remedy_for_a_missing_topic(real_kafka: Kafka, open_announcer: Open) -> None:
+    """Once, and again when the topic exists. There is no busy loop, and the batch can be handed over again."""
     made = settings(
         real_kafka,
         unique("missing"),
@@ -182,8 +184,8 @@ def test_of_a_missing_topic_the_log_says_what_to_do(real_kafka: Kafka, open_anno
     assert [entry["event"] for entry in logs if "again" in entry["event"]] == ["records get through again"]
 
 
-def test_what_is_refused_does_not_hold_up_the_others(real_kafka: Kafka, open_announcer: Open) -> None:
-    """An event that is too large for the topic: the others of its batch are acknowledged."""
+def test_a_refused_event_does_not_hold_up_the_others(real_kafka: Kafka, open_announcer: Open) -> None:
+    """An event is too large for the topic. The others of its batch are acknowledged."""
     topic = real_kafka.topic(unique("operations"), partitions=4, max_message_bytes="5000")
     announcer = open_announcer(settings(real_kafka, topic, compression_type="none"))
     stored: list[int] = []
@@ -192,10 +194,10 @@ def test_what_is_refused_does_not_hold_up_the_others(real_kafka: Kafka, open_ann
     assert sorted(stored) == [1, 3]
 
 
-def test_a_broker_that_is_down_holds_events_back(
+def test_events_are_held_while_the_broker_is_down(
     real_kafka: Kafka, kafka_cluster: KafkaBroker | None, open_announcer: Open
 ) -> None:
-    """However long: they are not given up, so order holds; after ten seconds the log tells, and when it is over."""
+    """They are never given up, so that order holds. The log reports the outage after ten seconds, and its end."""
     if kafka_cluster is None:
         pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill")
     made = settings(real_kafka)
@@ -227,8 +229,8 @@ def test_a_broker_that_is_down_holds_events_back(
     ]
 
 
-def test_a_producer_that_cannot_go_on_is_made_anew(mock_kafka: str, open_announcer: Open) -> None:
-    """What was on its way has failed, with the reason in the log; a new one at most each half minute."""
+def test_a_producer_that_cannot_go_on_is_replaced(mock_kafka: str, open_announcer: Open) -> None:
+    """Its pending events fail, with the reason in the log. A new producer is made at most every half a minute."""
     kafka = Kafka(mock_kafka, real=False)
     now = [1000.0]
     announcer = open_announcer(settings(kafka), lambda: now[0])
@@ -251,8 +253,10 @@ def test_a_producer_that_cannot_go_on_is_made_anew(mock_kafka: str, open_announc
     ]
 
 
-def test_what_the_callback_raises_is_raised_by_poll_and_loses_nothing_else(kafka: Kafka, open_announcer: Open) -> None:
-    """Not inside librdkafka, where it would take other answers with it; the next batch goes through."""
+def test_an_exception_in_the_callback_is_raised_by_poll_and_loses_nothing_else(
+    kafka: Kafka, open_announcer: Open
+) -> None:
+    """Raised inside librdkafka, it would lose other answers. The next batch is published."""
     announcer = open_announcer(settings(kafka))
 
     def fail(_ids: list[int]) -> None:
@@ -266,8 +270,8 @@ def test_what_the_callback_raises_is_raised_by_poll_and_loses_nothing_else(kafka
     served(announcer, lambda: stored == [2])
 
 
-def test_closing_lets_go_of_what_is_pending(open_announcer: Open) -> None:
-    """At once, also without a broker."""
+def test_closing_drops_pending_events(open_announcer: Open) -> None:
+    """It does so at once, even without a broker."""
     announcer = open_announcer(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
     announcer.send([disabled(1)], lambda _ids: None)
     begin = time.monotonic()

@@ -1,4 +1,4 @@
-"""Partitions leave: what is waited for is theirs, so that their last commit names it; what others have goes on."""
+"""Giving partitions up: the worker waits for their own writes, so that the last commit covers them. Others go on."""
 
 from collections.abc import Callable
 
@@ -23,20 +23,20 @@ def deployment(engine: Engine) -> Deployment:
 
 
 def waited(deployment: Deployment, number: int) -> float:
-    """Seconds for which the whole group waits while this worker gives a partition up."""
+    """Seconds for which the whole group waits while this worker gives up a partition."""
     begin = deployment.world.now
     deployment.world.source.revoke(number)
     return deployment.world.now - begin
 
 
 def after(seconds: float, deployment: Deployment, then: Callable[[], None]) -> None:
-    """Once the worker has waited so long, `then` happens, each time it waits on."""
+    """Call `then` at each wait of the worker, once it has waited this long."""
     at = deployment.world.now + seconds
     deployment.world.on_wait = lambda: then() if deployment.world.now >= at else None
 
 
 def give_up(deployment: Deployment, number: int) -> None:
-    """Of two deliveries of a partition that are given up, one is being written and the other waits for that."""
+    """Exhaust two deliveries of a partition. One is being written, and the other waits for that write."""
     world = deployment.world
     for _ in range(2):
         deployment.write(number, "b")
@@ -47,8 +47,8 @@ def give_up(deployment: Deployment, number: int) -> None:
     assert world.worker.parts.parking.backlog == 2
 
 
-def test_dead_letters_of_what_stays_are_not_waited_for(deployment: Deployment) -> None:
-    """Their topic may be down for long: each rebalance would take all of the group seconds more."""
+def test_a_revoke_does_not_wait_for_dead_letters_of_other_partitions(deployment: Deployment) -> None:
+    """Their topic may be down for long, and each rebalance would take the whole group seconds longer."""
     world = deployment.world
     world.dead_letters.door_open = False
     deployment.write(1, "bad")
@@ -58,8 +58,8 @@ def test_dead_letters_of_what_stays_are_not_waited_for(deployment: Deployment) -
     assert world.committed[TOPIC, 0] == (1, "")
 
 
-def test_a_dead_letter_of_what_leaves_is_waited_for(deployment: Deployment) -> None:
-    """Acknowledged in time, the last commit names it; else its next owner sends it again."""
+def test_a_revoke_waits_for_dead_letters_of_its_partition(deployment: Deployment) -> None:
+    """If the letter is acknowledged in time, the last commit covers it. Otherwise the next owner sends it again."""
     world = deployment.world
     world.dead_letters.door_open = False
     for number in (0, 1):
@@ -72,8 +72,8 @@ def test_a_dead_letter_of_what_leaves_is_waited_for(deployment: Deployment) -> N
     assert world.committed[TOPIC, 1] == (1, "")
 
 
-def test_what_is_stored_of_a_partition_that_stays_is_not_waited_for(deployment: Deployment) -> None:
-    """Neither what is being written nor what waits for it; it is written all the same."""
+def test_a_revoke_does_not_wait_for_writes_of_other_partitions(deployment: Deployment) -> None:
+    """Neither for the write under way nor for waiting ones. They are written later all the same."""
     world = deployment.world
     give_up(deployment, 1)
     assert waited(deployment, 0) == 0
@@ -81,8 +81,8 @@ def test_what_is_stored_of_a_partition_that_stays_is_not_waited_for(deployment: 
     assert world.committed[TOPIC, 1] == (2, "")
 
 
-def test_what_is_stored_of_a_partition_that_leaves_is_waited_for(deployment: Deployment) -> None:
-    """What is being written and what waits for it: the last commit names it."""
+def test_a_revoke_waits_for_writes_of_its_partition(deployment: Deployment) -> None:
+    """It waits for the write under way and for waiting ones. The last commit covers both."""
     world = deployment.world
     give_up(deployment, 1)
     after(1.0, deployment, world.run_jobs)
@@ -90,10 +90,10 @@ def test_what_is_stored_of_a_partition_that_leaves_is_waited_for(deployment: Dep
     assert world.committed[TOPIC, 1] == (2, "")
 
 
-def test_what_is_being_written_when_its_time_is_over_is_waited_for(deployment: Deployment) -> None:
-    """The next owner asks what is stored as soon as it has the partition: what came later it would send once more.
+def test_a_revoke_waits_for_a_write_under_way_even_after_its_time_limit(deployment: Deployment) -> None:
+    """The next owner reads the stored rows as soon as it has the partition, and would send a later row again.
 
-    What waits behind it is not written any more, and left to that owner.
+    Waiting rows are not written any more, and are left to that owner.
     """
     world = deployment.world
     give_up(deployment, 1)
@@ -104,22 +104,22 @@ def test_what_is_being_written_when_its_time_is_over_is_waited_for(deployment: D
     assert [(row.place, row.offset) for row in deployment.rows().values()] == [((TOPIC, 1), 0)]
 
 
-def test_a_statement_that_never_ends_is_not_waited_for_for_ever(deployment: Deployment) -> None:
-    """The database cuts it off before; a group that waits for one worker reads nothing of the partition."""
+def test_a_revoke_does_not_wait_for_ever_for_a_statement(deployment: Deployment) -> None:
+    """The database's time limit ends it. Meanwhile no member reads the partition."""
     give_up(deployment, 1)
     assert waited(deployment, 1) == pytest.approx(STORE_DRAIN + WRITE_LIMIT, abs=0.1)
 
 
-def test_no_hand_over_takes_longer_than_the_group_waits(deployment: Deployment) -> None:
-    """Who is thrown out meanwhile can commit nothing."""
+def test_no_revoke_takes_longer_than_the_group_waits(deployment: Deployment) -> None:
+    """A member that is expelled meanwhile cannot commit."""
     deployment.world.source.rebalance_timeout = 7.0
     give_up(deployment, 1)
     assert waited(deployment, 1) == pytest.approx(REVOKE_PART * 7.0, abs=0.1)
 
 
 @pytest.mark.parametrize("how", OBSTACLES)
-def test_a_row_that_is_set_aside_is_waited_for_a_moment_once(deployment: Deployment, how: str) -> None:
-    """Somebody may lock it for an hour: the group does not wait for that in each rebalance, and its result is kept."""
+def test_a_revoke_waits_for_a_refused_row_briefly_and_once(deployment: Deployment, how: str) -> None:
+    """The row may be locked for an hour. Later rebalances do not wait for it, and its result is kept."""
     world = deployment.world
     deployment.write(1, "b")
     world.settle_down()
@@ -143,8 +143,8 @@ def test_a_row_that_is_set_aside_is_waited_for_a_moment_once(deployment: Deploym
     assert deployment.statuses() == ["delivered"]
 
 
-def test_what_the_database_refuses_is_waited_for_until_it_takes_it(deployment: Deployment) -> None:
-    """Between two tries nothing is being written, and it is not stored either."""
+def test_a_revoke_waits_for_rows_that_the_database_refuses_for_now(deployment: Deployment) -> None:
+    """Between two attempts no write is under way, but the rows are not stored either."""
     world = deployment.world
     deployment.database_fails("takes no rows")
     give_up(deployment, 1)
@@ -159,8 +159,8 @@ def test_what_the_database_refuses_is_waited_for_until_it_takes_it(deployment: D
     assert world.committed[TOPIC, 1] == (2, "")
 
 
-def test_the_result_of_a_stored_delivery_is_waited_for_with_its_partition(deployment: Deployment) -> None:
-    """It settles no record, but until it is written the next owner would send the row again."""
+def test_a_revoke_waits_for_the_result_of_a_stored_delivery(deployment: Deployment) -> None:
+    """It settles no record, but until it is written, the next owner would send the row again."""
     world = deployment.world
     deployment.write(0, "b")
     for seconds in (20, 300):
@@ -177,10 +177,10 @@ def test_the_result_of_a_stored_delivery_is_waited_for_with_its_partition(deploy
     assert deployment.statuses() == ["delivered"]
 
 
-def test_at_a_stop_what_belongs_to_no_partition_is_waited_for(
+def test_a_stop_waits_for_writes_that_belong_to_no_partition(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is written after it: a receiver that wants no more would be asked again."""
+    """No write follows a stop. A receiver that answered 410 would get further requests."""
     monkeypatch.setattr("consumer.delivery.parking.STORE_BATCH", 1)
     world = deployment.world
     world.worker.parts.parking._batch = 1
@@ -193,21 +193,21 @@ def test_at_a_stop_what_belongs_to_no_partition_is_waited_for(
     assert deployment.look_at_subscriptions() == set(URLS["b"])
 
 
-def test_of_a_lost_partition_nothing_more_is_written(deployment: Deployment) -> None:
-    """What waits to be written is forgotten: its next owner reads the record, and sends it."""
+def test_no_further_rows_of_a_lost_partition_are_written(deployment: Deployment) -> None:
+    """Waiting rows are dropped. The next owner reads the record and sends it."""
     world = deployment.world
     give_up(deployment, 1)
     world.source.lose(1)
-    world.run_jobs()  # what was being written
+    world.run_jobs()  # the write under way
     world.settle_down()
     assert [(row.place, row.offset) for row in deployment.rows().values()] == [((TOPIC, 1), 0)]
     assert (TOPIC, 1) not in world.committed
 
 
-def test_the_rest_of_a_fan_out_is_stored_with_its_partition(
+def test_the_rest_of_a_fan_out_is_stored_when_its_partition_leaves(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One of two receivers has seen the event, the other's lane is waited for: the record is not sent twice."""
+    """One receiver has the event and the other's lane holds the fan-out. The record must not be sent twice."""
     world = deployment.world
     lanes = world.worker.parts.lanes
     admit = lanes.admit
@@ -228,7 +228,7 @@ def test_the_rest_of_a_fan_out_is_stored_with_its_partition(
     ]
 
 
-def test_a_rebalance_waits_less_for_requests_than_a_stop(engine: Engine) -> None:
+def test_a_revoke_waits_less_for_requests_than_a_stop(engine: Engine) -> None:
     """All members of the group wait with it, however long WEBHOOK_DRAIN is."""
     deployment = Deployment(engine, drain=20.0)
     deployment.world.start(0, 1)
@@ -238,8 +238,8 @@ def test_a_rebalance_waits_less_for_requests_than_a_stop(engine: Engine) -> None
     assert REVOKE_DRAIN <= waited(deployment, 0) < REVOKE_DRAIN + 1
 
 
-def test_what_stays_goes_on_while_a_partition_leaves(deployment: Deployment) -> None:
-    """The receiver of what leaves hangs for all of the drain: what the other partition has read or stored is sent."""
+def test_other_partitions_go_on_while_one_leaves(deployment: Deployment) -> None:
+    """A receiver hangs for the whole drain. Events and stored deliveries of the other partition are sent meanwhile."""
     world = deployment.world
     deployment.write(1, "b")
     for seconds in (20, 280):
@@ -249,9 +249,9 @@ def test_what_stays_goes_on_while_a_partition_leaves(deployment: Deployment) -> 
     deployment.write(0, "b")
     world.settle_down(3)
     assert len(world.transport.open) == 1
-    world.now += 1.5  # what was looked up is too old
+    world.now += 1.5  # the cached subscriptions are now too old
     deployment.write(1, "b")
-    world.turn()  # its look-up is under way; the row of the first is due within a second
+    world.turn()  # its look-up is under way; the first record's row is due within a second
     before = len(world.sent)
     world.on_wait = world.run_jobs
     assert waited(deployment, 0) == pytest.approx(world.delivery.drain, abs=0.1)

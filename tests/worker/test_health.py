@@ -1,4 +1,4 @@
-"""A worker's own port."""
+"""The HTTP port of a worker."""
 
 import json
 import socket
@@ -16,7 +16,7 @@ from consumer.worker.health import STALLED, Status, create_app, serve
 
 
 class Loop:
-    """What the port sees of a worker, to be set by a test."""
+    """The state of a worker as the port sees it, set by the test."""
 
     now = 1000.0
     turned_at = 1000.0
@@ -51,7 +51,7 @@ def get(server: BackgroundServer, path: str) -> tuple[int, str]:
 
 
 def test_alive_while_the_loop_turns(server: BackgroundServer, loop: Loop) -> None:
-    """`/healthz` is 200 until the loop has not turned for 30 s."""
+    """`/healthz` is 200 unless the loop has not turned for 30 s."""
     assert get(server, "/healthz")[0] == 200
     loop.now += STALLED - 0.1
     assert get(server, "/healthz")[0] == 200
@@ -62,7 +62,7 @@ def test_alive_while_the_loop_turns(server: BackgroundServer, loop: Loop) -> Non
 
 
 def test_every_reason_is_listed(server: BackgroundServer, loop: Loop) -> None:
-    """`/readyz` says all that the worker waits for, and 200 once there is nothing."""
+    """`/readyz` lists all reasons why the worker is not ready, and is 200 if there is none."""
     loop.reasons = ("no Kafka", "no database")
     status, body = get(server, "/readyz")
     assert (status, json.loads(body)) == (503, {"ready": False, "reasons": ["no Kafka", "no database"]})
@@ -80,20 +80,20 @@ def test_metrics_are_prometheus_text(server: BackgroundServer) -> None:
 
 
 def test_a_taken_port_is_a_warning() -> None:
-    """A worker runs without its port where another process has it, and says so."""
+    """If another process has the port, the worker runs without it and logs that."""
     with socket.create_server(("127.0.0.1", 0)) as other, capture_logs() as logs:
         assert serve("127.0.0.1", other.getsockname()[1], lambda: Status(0, ()), CollectorRegistry()) is None
     assert [entry["log_level"] for entry in logs] == ["warning"]
     assert "OPS_PORT" in logs[0]["change"]
 
 
-def test_port_0_is_off() -> None:
-    """With OPS_PORT=0 nothing listens."""
+def test_port_0_disables_the_port() -> None:
+    """With OPS_PORT=0 the worker does not listen."""
     assert serve("127.0.0.1", 0, lambda: Status(0, ()), CollectorRegistry()) is None
 
 
 def test_closing_frees_the_port_at_once() -> None:
-    """After `close` the port can be taken again."""
+    """After `close` another process can bind it."""
     probe = listen("127.0.0.1", 0)
     port = probe.getsockname()[1]
     probe.close()

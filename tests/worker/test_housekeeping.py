@@ -1,4 +1,4 @@
-"""What is done to the database now and then, in slices, until it is done."""
+"""Periodic housekeeping of the database, in slices."""
 
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ HERE = ("t", 0)
 
 
 class House:
-    """Housekeeping on a real database, whose answers come when the test says so."""
+    """Housekeeping on a real database. Answers are handled when the test says so."""
 
     def __init__(self, engine: Engine) -> None:
         self.store = Store(engine)
@@ -34,17 +34,17 @@ class House:
         self.topics: list[tuple[str, int]] = []
 
     def tell(self, waiting: int, topics: Collection[tuple[str, int]]) -> None:
-        """Housekeeping tells its count."""
+        """Receive housekeeping's counts."""
         self.counted.append(waiting)
         self.topics = list(topics)
 
     def slice(self) -> None:
-        """One job, to its answer."""
+        """Run one job and handle its answer."""
         self.keeping.poll(0.0)
         self.store.answer()
 
     def slices(self) -> None:
-        """As many as it takes."""
+        """Run all pending jobs."""
         for _ in range(20):
             if not self.keeping.pending:
                 break
@@ -60,7 +60,7 @@ def house(engine: Engine) -> Iterator[House]:
 
 
 def test_everything_is_done_once(house: House) -> None:
-    """Rows of a disabled subscription are held, of a removed one given up; what is over, or nobody took, goes."""
+    """Rows of disabled subscriptions are held, of removed ones given up. Old rows and old events are deleted."""
     engine = house.store.engine
     live, off = (repository.add(engine, URL, "user.created") for _ in range(2))
     by_key = repository.add(engine, URL, "user.created", ordering="key")
@@ -79,15 +79,15 @@ def test_everything_is_done_once(house: House) -> None:
     house.slices()
 
     assert states(engine) == {1: "parked", 2: "held", 3: "exhausted", 5: "delivered", 6: "parked", 7: "blocked"}
-    assert house.counted == [3], "those that wait for their time or their turn"
+    assert house.counted == [3], "rows that are not due, and a blocked one"
     assert house.topics == [("t", 0)]
     assert [event.event_id for _, event, _ in outbox.pending(engine, GROUP, 9)] == ["new"]
     house.keeping.poll(0.0)
     assert house.store.posted.empty()
 
 
-def test_what_is_no_partitions_is_left_to_who_leads(house: House) -> None:
-    """W workers do not do the same W times a minute; what is their partitions' each does."""
+def test_jobs_of_no_partition_are_left_to_the_leader(house: House) -> None:
+    """Several workers must not do the same jobs every minute. Each does the jobs of its own partitions."""
     engine = house.store.engine
     off, by_key = (repository.add(engine, URL, "user.created", ordering="key") for _ in range(2))
     repository.set_enabled(engine, off, enabled=False)
@@ -109,8 +109,8 @@ def test_what_is_no_partitions_is_left_to_who_leads(house: House) -> None:
     assert house.counted == []
 
 
-def test_each_step_is_a_slice_where_time_is_short(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Subscriptions, partitions: what was done is not begun anew, and a step that fails is not passed over."""
+def test_each_step_is_a_slice_if_time_is_short(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Completed subscriptions and partitions are not repeated, and a step that fails is not skipped."""
     monkeypatch.setattr("consumer.worker.housekeeping.SLICE", 0.0)
     monkeypatch.setattr(upkeep, "SEEKS", 1)
     engine = house.store.engine
@@ -134,8 +134,8 @@ def test_each_step_is_a_slice_where_time_is_short(house: House, monkeypatch: pyt
     assert list(states(engine).values()) == ["parked", "held", "held"]
 
 
-def test_a_failure_is_tried_again_soon(house: House) -> None:
-    """Not at the next time, in a minute: until then the worker is not ready."""
+def test_a_failed_job_is_retried_soon(house: House) -> None:
+    """It does not wait for the next round a minute later. Until then the worker is not ready."""
     house.keeping.begin([HERE], {HERE: 5}, house.tell, leads=True)
     with house.store.without():
         house.slice()
@@ -148,8 +148,8 @@ def test_a_failure_is_tried_again_soon(house: House) -> None:
     assert house.keeping.fault is None
 
 
-def test_many_rows_let_others_in_between(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A subscription of a million rows is disabled: deliveries are stored meanwhile. It goes on until the last row."""
+def test_deliveries_are_stored_while_many_rows_change(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a subscription with a million rows is disabled, other work goes on, until the last row is held."""
     monkeypatch.setattr(upkeep, "CHANGED_AT_ONCE", 2)
     monkeypatch.setattr("consumer.worker.housekeeping.SLICE", 0.0)
     engine = house.store.engine
@@ -164,11 +164,11 @@ def test_many_rows_let_others_in_between(house: House, monkeypatch: pytest.Monke
     assert list(states(engine).values()) == ["held"] * 2 + ["parked"] * 4
     house.slices()
     assert list(states(engine).values()) == ["held"] * 5 + ["parked"]
-    assert house.counted == [4], "its turn came before the last row was held"
+    assert house.counted == [4], "the count ran before the last row was held"
 
 
-def test_more_than_one_transaction_may_prune_are_all_pruned(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one round, and not a thousand rows a minute."""
+def test_more_rows_than_one_transaction_prunes_are_all_pruned(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are pruned in one round, not a thousand rows a minute."""
     monkeypatch.setattr("consumer.worker.housekeeping.PRUNED", 2)
     engine = house.store.engine
     live = repository.add(engine, URL, "user.created")
@@ -179,8 +179,8 @@ def test_more_than_one_transaction_may_prune_are_all_pruned(house: House, monkey
     assert states(engine) == {}
 
 
-def test_a_job_that_fails_keeps_no_other_from_being_done(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody has locked a row of one partition: minute by minute all else is done, and /readyz names what is not."""
+def test_a_failing_job_does_not_prevent_the_others(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of one partition is locked. All other jobs run every minute, and /readyz names the one that fails."""
     engine = house.store.engine
     repair = ordering.repair
 
@@ -215,8 +215,8 @@ def test_a_job_that_fails_keeps_no_other_from_being_done(house: House, monkeypat
     assert (house.keeping.fault, house.keeping.pending) == (None, False)
 
 
-def test_partitions_without_rows_are_passed_over(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a thousand partitions few have something stored: each of the others would be half a dozen statements."""
+def test_partitions_without_rows_are_skipped(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a thousand partitions few have stored rows. Each of the others would take half a dozen statements."""
     looked_at: list[int] = []
 
     def spy(*arguments: Any) -> ordering.Mended:
@@ -232,8 +232,8 @@ def test_partitions_without_rows_are_passed_over(house: House, monkeypatch: pyte
     assert looked_at == [3]
 
 
-def test_what_is_begun_while_a_slice_runs_begins_after_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long job must not keep newly assigned partitions, or a new leader, waiting for the next minute."""
+def test_a_round_begun_during_a_slice_starts_after_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newly assigned partitions, or a new leader, must not wait for the next minute because of a long job."""
     monkeypatch.setattr("consumer.worker.housekeeping.SLICE", 0.0)
     sub = repository.add(house.store.engine, URL, "user.created")
     store.park(house.store.engine, GROUP, [parked(make_event(offset), sub) for offset in (1, 2)], 500.0)
@@ -247,7 +247,7 @@ def test_what_is_begun_while_a_slice_runs_begins_after_it(house: House, monkeypa
 
 
 def test_unfinished_jobs_take_turns(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prune of a million rows in one partition does not delay the count of all."""
+    """Pruning a million rows in one partition does not delay the count of all rows."""
     monkeypatch.setattr("consumer.worker.housekeeping.SLICE", 0.0)
     monkeypatch.setattr("consumer.worker.housekeeping.PRUNED", 1)
     sub = repository.add(house.store.engine, URL, "user.created")
@@ -262,8 +262,8 @@ def test_unfinished_jobs_take_turns(house: House, monkeypatch: pytest.MonkeyPatc
     assert states(house.store.engine) == {}
 
 
-def test_in_an_outage_one_job_at_a_time_is_tried(house: House) -> None:
-    """With the back-off of the database: a thousand partitions are not a thousand errors in a row."""
+def test_in_an_outage_one_job_at_a_time_is_retried(house: House) -> None:
+    """The database's back-off applies, so a thousand partitions do not cause a thousand errors in a row."""
     places = [("t", number) for number in range(50)]
     house.keeping.begin(places, {}, house.tell, leads=True)
     tried = 0
@@ -277,8 +277,8 @@ def test_in_an_outage_one_job_at_a_time_is_tried(house: House) -> None:
     assert tried < 10
 
 
-def test_the_leader_looks_at_certificates_each_hour(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first to expire are shown, from all pages; a worker that no longer leads shows none."""
+def test_the_leader_reads_certificates_each_hour(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first ones to expire are shown, from all pages. A worker that no longer leads shows none."""
     engine = house.store.engine
     monkeypatch.setattr(tls, "_BATCH", 2)
     monkeypatch.setattr(housekeeping, "MOST_CERTIFICATES", 3)
@@ -296,7 +296,7 @@ def test_the_leader_looks_at_certificates_each_hour(house: House, monkeypatch: p
 
     assert shown() == [2, 4, 5]
     assert tls.remove_tls(engine, 2)
-    assert shown() == [2, 4, 5], "not yet"
+    assert shown() == [2, 4, 5], "the hour is not over"
     house.store.monotonic.now += housekeeping.LOOK_AT_CERTIFICATES
     assert shown() == [4, 5, 3]
     house.keeping.begin([], {}, house.tell, leads=False)

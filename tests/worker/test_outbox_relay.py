@@ -1,4 +1,4 @@
-"""Operational events from the database to Kafka: removed after the acknowledgement, by the leader, without a hurry."""
+"""Relaying operational events from the database to Kafka: by the leader, and deleted after the acknowledgement."""
 
 import time
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
@@ -25,7 +25,7 @@ Open = Callable[..., "Rig"]
 
 
 class Rig:
-    """A relay on a real database and a real Kafka; the time is the test's, answers come when it turns."""
+    """A relay on a real database and a real Kafka. The test sets the time, and answers are handled in turns."""
 
     def __init__(self, engine: Engine, kafka: KafkaSettings) -> None:
         self.engine = engine
@@ -42,7 +42,7 @@ class Rig:
         )
 
     def turn(self, seconds: float = 0.0) -> None:
-        """One turn of the loop, after `seconds` of the relay's time."""
+        """One turn of the loop, `seconds` later by the relay's clock."""
         self.now += seconds
         self.relay.poll(self.now)
         try:
@@ -60,18 +60,18 @@ class Rig:
             time.sleep(0.002)
 
     def settle(self) -> None:
-        """Start what is due, and turn until nothing is awaited."""
+        """Start due work, and turn until no answer is pending."""
         self.turn()
         self.until(lambda: not self.relay.busy)
 
     def write(self, *names: str, group: str = GROUP) -> None:
-        """Operational events, as the ledger stores them."""
+        """Write operational events as the ledger does."""
         happened = [OperationalEvent("delivery.exhausted", name, {"subscription_id": 7}) for name in names]
         with self.engine.begin() as connection:
             outbox.add(connection, group, happened)
 
     def stored(self) -> int:
-        """How many are in the database."""
+        """The number of events in the database."""
         with self.engine.connect() as connection:
             return int(connection.scalar(select(func.count()).select_from(StoredOperation)) or 0)
 
@@ -81,7 +81,7 @@ class Rig:
             connection.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
 
     def close(self) -> None:
-        """As a process that dies: nothing is awaited."""
+        """End like a process that dies, without waiting."""
         self.relay.close()
         event.remove(self.engine, "before_cursor_execute", self._count)
         assert self._thread.close(20)
@@ -91,12 +91,12 @@ class Rig:
 
 
 def said(logs: Sequence[MutableMapping[str, Any]]) -> list[MutableMapping[str, Any]]:
-    """What the log says, but for librdkafka's own lines."""
+    """The lines of the log, without those of librdkafka itself."""
     return [entry for entry in logs if entry["event"] != "librdkafka"]
 
 
 def published(kafka: KafkaSettings, number: int) -> list[str]:
-    """The CloudEvents ids on the topic once `number` are there, and half a second later."""
+    """The CloudEvents ids on the topic, read until half a second after `number` have come."""
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": unique("reader"), **QUIET})
     consumer.assign([TopicPartition(kafka.operations_topic, 0, 0)])
     found: list[str] = []
@@ -118,13 +118,13 @@ def real_kafka(kafka_bootstrap: str) -> Kafka:
 
 @pytest.fixture
 def kafka(real_kafka: Kafka) -> KafkaSettings:
-    """Settings with a topic for operational events that is there."""
+    """Settings with an existing topic for operational events."""
     return real_kafka.settings().model_copy(update={"operations_topic": real_kafka.topic()})
 
 
 @pytest.fixture
 def nowhere() -> KafkaSettings:
-    """Settings of a Kafka that is not there."""
+    """Settings of a Kafka that does not exist."""
     return KafkaSettings(bootstrap_servers="127.0.0.1:1")
 
 
@@ -142,8 +142,8 @@ def open_rig(engine: Engine) -> Iterator[Open]:
         each.close()
 
 
-def test_events_go_out_in_order_and_leave_the_database(open_rig: Open, kafka: KafkaSettings) -> None:
-    """All of this group's, and no other's, however many batches it takes, without a wait between full ones."""
+def test_events_are_published_in_order_and_deleted(open_rig: Open, kafka: KafkaSettings) -> None:
+    """All events of this group and no other's, in any number of batches, without a wait between full ones."""
     rig = open_rig(kafka)
     names = [f"e{number}" for number in range(2 * EVENTS_AT_ONCE + 50)]
     rig.write(*names)
@@ -153,10 +153,10 @@ def test_events_go_out_in_order_and_leave_the_database(open_rig: Open, kafka: Ka
     assert rig.now == 1000.0
 
 
-def test_what_is_acknowledged_and_not_removed_is_not_sent_twice_by_this_process(
+def test_an_acknowledged_event_that_could_not_be_deleted_is_not_sent_twice_by_this_process(
     open_rig: Open, kafka: KafkaSettings
 ) -> None:
-    """While the database fails: removing is tried again after a back-off, and nothing is read before it succeeds."""
+    """While the database fails, deletion is retried after a back-off. No row is read before it succeeds."""
     rig = open_rig(kafka)
     rig.write("a", "b")
     rig.turn()
@@ -186,7 +186,7 @@ def test_what_is_acknowledged_and_not_removed_is_not_sent_twice_by_this_process(
 def test_after_a_crash_between_acknowledgement_and_removal_the_id_is_the_same(
     open_rig: Open, kafka: KafkaSettings
 ) -> None:
-    """The next leader publishes the row again: at least once, and to be recognised."""
+    """The next leader publishes the row again: at least once, and recognisable by the id."""
     rig = open_rig(kafka)
     rig.write("a")
     rig.turn()
@@ -197,10 +197,8 @@ def test_after_a_crash_between_acknowledgement_and_removal_the_id_is_the_same(
     assert published(kafka, 2) == ["a", "a"]
 
 
-def test_what_does_not_get_through_stays_and_is_tried_again_more_and_more_seldom(
-    real_kafka: Kafka, open_rig: Open
-) -> None:
-    """The topic is missing: waits of 0.5 s, doubled up to 30 s; then it is there, and all events are, once."""
+def test_unpublished_events_are_kept_and_retried_with_a_growing_back_off(real_kafka: Kafka, open_rig: Open) -> None:
+    """While the topic is missing, the waits are 0.5 s, doubled up to 30 s. Once it exists, each event is there once."""
     base = real_kafka.settings(allow_auto_create_topics="false", topic_metadata_propagation_max_ms="200")
     kafka = base.model_copy(update={"operations_topic": unique("missing")})
     rig = open_rig(kafka)
@@ -222,8 +220,8 @@ def test_what_does_not_get_through_stays_and_is_tried_again_more_and_more_seldom
     assert published(kafka, len(names)) == names
 
 
-def test_nothing_is_removed_that_no_broker_has(open_rig: Open, nowhere: KafkaSettings) -> None:
-    """Neither while Kafka is away nor at a stop: the rows are there for the next leader."""
+def test_no_event_is_deleted_before_a_broker_has_it(open_rig: Open, nowhere: KafkaSettings) -> None:
+    """Neither during an outage of Kafka nor at a stop. The rows remain for the next leader."""
     rig = open_rig(nowhere)
     rig.write("a", "b")
     rig.turn()
@@ -237,8 +235,8 @@ def test_nothing_is_removed_that_no_broker_has(open_rig: Open, nowhere: KafkaSet
     assert rig.stored() == 2
 
 
-def test_only_the_leader_looks(open_rig: Open, nowhere: KafkaSettings) -> None:
-    """Who does not lead asks the database nothing, and looks within a second when it leads."""
+def test_only_the_leader_reads_the_outbox(open_rig: Open, nowhere: KafkaSettings) -> None:
+    """Other workers send no statement. A new leader reads within a second."""
     rig = open_rig(nowhere)
     rig.leads = False
     for _ in range(100):
@@ -252,8 +250,8 @@ def test_only_the_leader_looks(open_rig: Open, nowhere: KafkaSettings) -> None:
     assert rig.looks == 1
 
 
-def test_looks_are_seldom_and_soon_after_an_event(open_rig: Open, nowhere: KafkaSettings) -> None:
-    """Each ten seconds by itself; when one was written here, within a second, and never twice in one."""
+def test_reads_are_rare_but_soon_after_an_event(open_rig: Open, nowhere: KafkaSettings) -> None:
+    """They come every ten seconds, or within a second of an event written here, never twice in one second."""
     rig = open_rig(nowhere)
 
     def looks(seconds: float, *, wake: bool) -> int:
@@ -274,8 +272,8 @@ def test_looks_are_seldom_and_soon_after_an_event(open_rig: Open, nowhere: Kafka
     assert looks(SELDOM - SOON, wake=False) == 0
 
 
-def test_a_database_that_fails_is_said_and_asked_again(open_rig: Open, nowhere: KafkaSettings) -> None:
-    """With a back-off, and without waiting for the next usual look once it answers."""
+def test_a_failing_database_is_reported_and_retried(open_rig: Open, nowhere: KafkaSettings) -> None:
+    """A back-off applies. Once the database answers, the relay does not wait for the next regular read."""
     rig = open_rig(nowhere)
     rig.write("a")
     rig.rename("webhook_operations", "away")
@@ -292,8 +290,8 @@ def test_a_database_that_fails_is_said_and_asked_again(open_rig: Open, nowhere: 
     assert "the tables are missing or old" in refused["error"]
 
 
-def test_a_turn_waits_for_nothing(open_rig: Open, nowhere: KafkaSettings) -> None:
-    """Neither for a database thread that is busy nor for a Kafka that is not there."""
+def test_a_turn_does_not_wait(open_rig: Open, nowhere: KafkaSettings) -> None:
+    """Neither for a busy database thread nor for a Kafka that does not exist."""
     rig = open_rig(nowhere)
     rig.write("a")
     rig._thread.submit(lambda: time.sleep(0.5), lambda _result: None)

@@ -1,4 +1,4 @@
-"""What a scrape reads from the parts of a worker: ages, waits, failures, the database and the loop itself."""
+"""The gauges that a scrape reads from a worker: ages, waits, failures, the database and the loop."""
 
 import time
 from dataclasses import replace
@@ -25,12 +25,12 @@ def deployment(engine: Engine) -> Deployment:
 
 
 def readings(deployment: Deployment) -> Readings:
-    """What a scrape finds now."""
+    """The readings of a scrape now."""
     return deployment.world.worker.readings()
 
 
 def test_the_age_of_the_first_unsettled_record_is_that_of_its_timestamp(deployment: Deployment) -> None:
-    """It grows until that record is settled, whatever is settled above it; a partition that owes nothing shows 0."""
+    """It grows until that record is settled, whatever is settled above it. A partition without open records shows 0."""
     world = deployment.world
     for kind in ("b", "b", "nobody"):
         deployment.write(0, kind)
@@ -39,23 +39,23 @@ def test_the_age_of_the_first_unsettled_record_is_that_of_its_timestamp(deployme
     assert readings(deployment).oldest_unsettled == {(TOPIC, 0): pytest.approx(40.0), (TOPIC, 1): 0.0}
     world.transport.answer(0, result("taken"))
     world.settle_down(1)
-    second = BORN + 0.001  # the timestamp of offset 1
+    second = BORN + 0.001  # timestamp of offset 1
     assert readings(deployment).oldest_unsettled[TOPIC, 0] == pytest.approx(BORN + world.now - second)
     world.transport.answer(0, result("taken"))
     world.settle_down()
     assert readings(deployment).oldest_unsettled == {(TOPIC, 0): 0.0, (TOPIC, 1): 0.0}
 
 
-def test_of_a_record_without_a_timestamp_no_age_is_shown(deployment: Deployment) -> None:
-    """It would be half a century."""
+def test_a_record_without_a_timestamp_has_no_age(deployment: Deployment) -> None:
+    """Its age would be half a century."""
     world = deployment.world
     partition: Partition = world.source.partitions[TOPIC, 0]
     partition.tracker.track(0)
     assert readings(deployment).oldest_unsettled == {(TOPIC, 1): 0.0}
 
 
-def test_the_next_stored_attempt_is_announced(deployment: Deployment) -> None:
-    """Its seconds go down to 0 and not below, and nothing is shown once nothing is stored."""
+def test_the_next_stored_attempt_is_shown(deployment: Deployment) -> None:
+    """Its seconds fall to 0 and not below. Without stored deliveries there is no value."""
     world = deployment.world
     deployment.write(0, "b")
     world.settle_down()
@@ -77,7 +77,7 @@ def test_the_next_stored_attempt_is_announced(deployment: Deployment) -> None:
 
 
 def test_a_failing_subscription_is_shown_until_it_succeeds(deployment: Deployment) -> None:
-    """By its id, with the time since its first failure, also once the database has a mark of it."""
+    """The value has its id and the time since its first failure, also once the database has its mark."""
     world = deployment.world
     number = next(key for key, url in deployment.subscriptions.items() if url == "https://one.example/b")
     begin = world.now
@@ -99,8 +99,8 @@ def test_a_failing_subscription_is_shown_until_it_succeeds(deployment: Deploymen
     assert (readings(deployment).failing, readings(deployment).failing_longest) == (0, {})
 
 
-def test_of_many_failing_subscriptions_the_longest_are_shown(deployment: Deployment) -> None:
-    """Twenty have a value each, the others are counted."""
+def test_only_the_longest_failing_subscriptions_are_shown(deployment: Deployment) -> None:
+    """Twenty have a value each. The others are counted."""
     world, failing = deployment.world, deployment.world.worker.parts.failing
     world.settle_down()
     deployment.write(0, "b")
@@ -115,21 +115,21 @@ def test_of_many_failing_subscriptions_the_longest_are_shown(deployment: Deploym
     assert readings(deployment).failing == 0
 
 
-def test_a_mark_that_another_worker_takes_off_begins_anew(deployment: Deployment) -> None:
-    """The receiver has answered there: it does not fail since the first mark."""
+def test_a_mark_that_another_worker_removes_begins_anew(deployment: Deployment) -> None:
+    """The receiver has answered there, so it has not failed since the first mark."""
     world, failing = deployment.world, deployment.world.worker.parts.failing
     deployment.write(0, "b")
     world.settle_down()
     endpoint = next(iter(world.worker.parts.lanes)).endpoint
     failing.failed(replace(endpoint, failing_since=1000.0), 1100.0, ("msg_1",))
     assert failing.failing_since(1101.0) == {endpoint.subscription_id: 1000.0}
-    assert failing.remembers(replace(endpoint, failing_since=None)), "so that its success takes it off"
+    assert failing.remembers(replace(endpoint, failing_since=None)), "so that its success removes the mark"
     failing.failed(replace(endpoint, failing_since=None), 1102.0, ("msg_1",))
     assert failing.failing_since(1103.0) == {endpoint.subscription_id: 1102.0}
 
 
-def test_queues_show_how_long_their_first_entry_waits(engine: Engine) -> None:
-    """Events for their subscriptions, deliveries for a slot, deliveries for the database; 0 when the queue is empty."""
+def test_queues_show_the_wait_of_their_first_entry(engine: Engine) -> None:
+    """Events wait for subscriptions, deliveries for a slot or for the database. An empty queue shows 0."""
     deployment = Deployment(engine, max_in_flight=1)
     world = deployment.world
     world.start(0)
@@ -155,8 +155,8 @@ def test_queues_show_how_long_their_first_entry_waits(engine: Engine) -> None:
     assert readings(deployment).queue_ages["storing"] == 0
 
 
-def test_what_is_set_aside_does_not_count_as_waiting_to_be_stored(deployment: Deployment) -> None:
-    """It is `webhooks_set_aside` that shows it: else one locked row would hide how the others fare."""
+def test_refused_rows_do_not_count_as_waiting_to_be_stored(deployment: Deployment) -> None:
+    """`webhooks_set_aside` counts them. Otherwise one locked row would hide the wait of the others."""
     world = deployment.world
     deployment.database_fails("takes no rows")
     deployment.write(0, "b")
@@ -172,8 +172,8 @@ def test_what_is_set_aside_does_not_count_as_waiting_to_be_stored(deployment: De
         assert readings(deployment).queue_ages["storing"] == 0
 
 
-def test_the_database_shows_its_time_its_errors_and_its_back_off(deployment: Deployment) -> None:
-    """Each thread counts its jobs, and its failures by kind; the back-off grows, and a success ends it."""
+def test_the_database_shows_its_durations_errors_and_back_off(deployment: Deployment) -> None:
+    """Each thread counts its jobs, and its failures by kind. The back-off grows, and a success ends it."""
     world = deployment.world
     world.settle_down()
     before = readings(deployment)
@@ -202,25 +202,23 @@ def test_the_database_shows_its_time_its_errors_and_its_back_off(deployment: Dep
     assert after.ready
 
 
-def test_a_turn_that_takes_long_is_the_loops_lag(deployment: Deployment) -> None:
-    """What the loop does between two waits counts, and the wait itself does not."""
+def test_a_long_turn_is_the_loops_lag(deployment: Deployment) -> None:
+    """The work between two waits counts, not the waits."""
     world = deployment.world
     for _ in range(10):
         world.turn()
     lag = readings(deployment).loop_lag
     assert lag is not None
     assert lag.longest < 0.01
-    world.now += 3  # as if a part took so long
+    world.now += 3  # as if a part took that long
     assert readings(deployment).turn_age == pytest.approx(3, abs=0.01)
     world.turn()
     assert lag.longest == pytest.approx(3, abs=0.01)
     assert readings(deployment).turn_age < 0.01
 
 
-def test_the_wait_for_records_of_an_idle_loop_is_no_lag(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing is late by it: an idle loop owes nobody anything."""
+def test_an_idle_loops_wait_for_records_is_no_lag(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle loop delays no work."""
     world = deployment.world
     world.settle_down()
     lag, poll = readings(deployment).loop_lag, world.source.poll
@@ -240,8 +238,8 @@ def test_the_wait_for_records_of_an_idle_loop_is_no_lag(
     assert lag.histogram.total - before < 0.2  # the last step of `settle_down`
 
 
-def test_the_poller_says_when_its_wait_has_ended() -> None:
-    """After the wait, and before the handlers."""
+def test_the_poller_reports_the_end_of_its_wait() -> None:
+    """After the wait, and before the handlers run."""
     poller = Poller()
     seen: list[float] = []
     timer = poller.timer(lambda: seen.append(poller.woke_at))

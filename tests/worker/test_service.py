@@ -1,4 +1,4 @@
-"""`kafka-webhooks run` as a process: what it waits for and says, how it ends, and that it keeps secrets to itself."""
+"""`kafka-webhooks run` as a process: waiting for its dependencies, its log, its end, and secrecy."""
 
 import json
 import signal
@@ -28,7 +28,7 @@ OUTCOMES = {"delivered", "retried", "parked", "exhausted"}
 
 
 class Run:
-    """A worker's process, its port and its log."""
+    """The process of a worker, its port and its log."""
 
     def __init__(self, directory: Path, **variables: str) -> None:
         with closing(socket.create_server(("127.0.0.1", 0))) as free:
@@ -49,26 +49,26 @@ class Run:
 
     @property
     def log(self) -> str:
-        """All of it so far."""
+        """The whole log so far."""
         return self.log_file.read_text()
 
     def lines(self) -> list[dict[str, object]]:
-        """The log's whole lines; each is JSON."""
+        """The log's complete lines; each is JSON."""
         return [json.loads(line) for line in self.log.splitlines(keepends=True) if line.endswith("\n")]
 
     def logged(self, event: str) -> int:
-        """How many lines say this."""
+        """The number of lines with this event."""
         return sum(line["event"] == event for line in self.lines())
 
     def reasons(self) -> list[str]:
-        """Why it is not ready; empty when it is."""
+        """The reasons why it is not ready; empty if it is ready."""
         answer = requests.get(f"http://127.0.0.1:{self.port}/readyz", timeout=5)
         reasons: list[str] = answer.json()["reasons"]
         assert answer.status_code == (503 if reasons else 200)
         return reasons
 
     def until(self, condition: Callable[[], object], timeout: float = 20.0) -> None:
-        """Wait until `condition` holds; a port that is not open yet means not yet."""
+        """Wait until `condition` holds. While the port is not open, it does not hold."""
         end = time.monotonic() + timeout
         while True:
             assert self.process.poll() is None, self.log
@@ -81,7 +81,7 @@ class Run:
             time.sleep(0.02)
 
     def stop(self) -> int:
-        """SIGTERM; the exit status."""
+        """Send SIGTERM. Returns the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(15)
 
@@ -91,7 +91,7 @@ Start = Callable[..., Run]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts workers; keywords are their environment."""
+    """Starts workers. Keywords are their environment variables."""
     running: list[Run] = []
 
     def begin(**variables: str) -> Run:
@@ -108,8 +108,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     ("address", "why"),
     [("127.0.0.1:1", "Connection refused"), ("absent.invalid:1521", "cannot connect to absent.invalid: ")],
 )
-def test_without_its_database_it_waits_and_says_why(start: Start, address: str, why: str) -> None:
-    """Alive and not ready, one line of log and no traceback, no password anywhere; SIGTERM ends it with 0, at once."""
+def test_without_its_database_it_waits_and_reports_why(start: Start, address: str, why: str) -> None:
+    """Alive and not ready, with one log line, no traceback and no password. SIGTERM ends it at once with status 0."""
     run = start(DATABASE_URL=f"oracle+oracledb://webhooks:p4ssw0rd@{address}/?service_name=FREEPDB1")
     run.until(lambda: run.reasons() != ["starting"])
     (reason,) = run.reasons()
@@ -117,7 +117,7 @@ def test_without_its_database_it_waits_and_says_why(start: Start, address: str, 
     assert why in reason
     assert requests.get(f"http://127.0.0.1:{run.port}/healthz", timeout=5).status_code == 200
     assert requests.get(f"http://127.0.0.1:{run.port}/metrics", timeout=5).status_code == 200
-    time.sleep(1.2)  # two more tries
+    time.sleep(1.2)  # two more attempts
     began = time.monotonic()
     assert run.stop() == 0
     assert time.monotonic() - began < 2
@@ -125,8 +125,8 @@ def test_without_its_database_it_waits_and_says_why(start: Start, address: str, 
     assert "p4ssw0rd" not in run.log + reason
 
 
-def test_tables_that_are_missing_are_waited_for(start: Start, tmp_path: Path, mock_kafka: str) -> None:
-    """The reason names the command; once it has been run the worker goes on by itself, and joins its group."""
+def test_it_waits_for_missing_tables(start: Start, tmp_path: Path, mock_kafka: str) -> None:
+    """The reason names the command. Once the command has run, the worker goes on by itself and joins its group."""
     path, topic = tmp_path / "webhooks.db", unique("topic")
     path.touch()
     Kafka(mock_kafka, real=False).write(topic, [b"{}"])
@@ -148,7 +148,7 @@ def test_tables_that_are_missing_are_waited_for(start: Start, tmp_path: Path, mo
 
 
 def test_the_back_off_grows_and_each_reason_is_logged_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a second at first, five at most; the status says the newest reason, the log each change."""
+    """It is half a second at first and five at most. The status has the latest reason, the log each change."""
     errors = ["refused", "refused", "no listener", "no listener", "no listener", "refused"]
     waits: list[float] = []
     said: list[object] = []
@@ -173,8 +173,8 @@ def test_the_back_off_grows_and_each_reason_is_logged_once(engine: Engine, monke
     assert [line["reason"] for line in logs] == [refused, silent, refused]
 
 
-def test_without_kafka_it_waits_and_says_why(start: Start, tmp_path: Path) -> None:
-    """No broker: alive, not ready, and the addresses that were tried are in the reason; SIGTERM exits 0."""
+def test_without_kafka_it_waits_and_reports_why(start: Start, tmp_path: Path) -> None:
+    """Without a broker it is alive but not ready. The reason has the addresses tried. SIGTERM ends it with status 0."""
     migrations.upgrade(database(tmp_path / "webhooks.db"))
     run = start(DATABASE_URL=f"sqlite:///{tmp_path}/webhooks.db")
     run.until(lambda: any("127.0.0.1:1" in reason for reason in run.reasons()))
@@ -184,7 +184,7 @@ def test_without_kafka_it_waits_and_says_why(start: Start, tmp_path: Path) -> No
 
 
 def test_secrets_and_payloads_are_never_logged(start: Start, tmp_path: Path, mock_kafka: str) -> None:
-    """At DEBUG, through every kind of outcome: delivered, failed, gone, refused, no event, no usable secret."""
+    """At level DEBUG, for all outcomes: delivered, failed, gone, refused, not an event, no usable secret."""
     engine = database(tmp_path / "webhooks.db")
     migrations.upgrade(engine)
     kafka, topic = Kafka(mock_kafka, real=False), unique("topic")

@@ -1,4 +1,4 @@
-"""The worker on real parts: librdkafka's mock cluster, a database and a receiver, the loop in a thread of the test."""
+"""The worker on real parts: librdkafka's mock cluster, a database and a receiver, with the loop in a test thread."""
 
 import threading
 import time
@@ -34,14 +34,14 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 class Rig:
-    """A topic, a database, a receiver; and the worker that runs in a thread once it is started."""
+    """A topic, a database and a receiver, and the worker, which runs in a thread once it is started."""
 
     def __init__(self, servers: str, engine: Engine, receiver: Receiver) -> None:
         self.kafka = Kafka(servers, real=False)
         self.engine = engine
         self.receiver = receiver
         self.topic = unique("topic")
-        # On the mock cluster a classic group takes 3 s to begin, and never gives partitions to who comes after.
+        # On the mock cluster a classic group takes 3 s to begin, and never rebalances to later members.
         self.settings: KafkaSettings = self.kafka.settings(group_protocol="consumer")
         self.metrics = Metrics()
         self.load_schema: Callable[[SchemaId], Decode] | None = None
@@ -49,7 +49,7 @@ class Rig:
         self._errors: list[BaseException] = []
 
     def subscribe(self, path: str, event_type: str = "a") -> int:
-        """The receiver's path gets events of this type."""
+        """Subscribe the receiver's path to this type."""
         return repository.add(self.engine, self.receiver.url(path), event_type)
 
     def write(self, *values: bytes | None) -> None:
@@ -57,7 +57,7 @@ class Rig:
         self.kafka.write(self.topic, values)
 
     def start(self, monkeypatch: pytest.MonkeyPatch, **delivery: str) -> Worker:
-        """A worker. It runs what `on_loop` hands it where rebalance callbacks run: inside `Source.poll`."""
+        """Start a worker. `on_loop` calls run inside `Source.poll`, as rebalance callbacks do."""
         values = {
             "WEBHOOK_SECRET": SECRET,
             "WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
@@ -93,7 +93,7 @@ class Rig:
             self._errors.append(error)
 
     def on_loop(self, call: Callable[[], None]) -> None:
-        """Run something on the loop's thread and wait for it."""
+        """Run a call on the loop's thread and wait for its result."""
         done = threading.Event()
 
         def run() -> None:
@@ -104,16 +104,16 @@ class Rig:
         assert done.wait(20)
 
     def owned(self) -> list[Partition]:
-        """The partitions of the moment."""
+        """The partitions owned now."""
         return list(self.worker.parts.source.partitions.values())
 
     def revoke(self) -> None:
-        """As librdkafka asks for all partitions."""
+        """Revoke all partitions, as librdkafka does."""
         source = self.worker.parts.source
         source._on_revoke(source._consumer, [TopicPartition(each.topic, each.number) for each in self.owned()])
 
     def stop(self) -> None:
-        """Stop, and wait for the end of `run`."""
+        """Stop, and wait until `run` returns."""
         self.worker.stop()
         self._thread.join(30)
         assert not self._thread.is_alive()
@@ -121,12 +121,12 @@ class Rig:
             raise self._errors.pop()
 
     def end(self) -> None:
-        """Leave nothing running, whatever the test has done."""
+        """Leave no thread running, whatever the test has done."""
         if hasattr(self, "_thread") and self._thread.is_alive():
             self.stop()
 
     def committed(self) -> int:
-        """The group's offset of partition 0; below 0 where there is none."""
+        """The group's committed offset of partition 0; negative if there is none."""
         return self.kafka.committed(self.settings.group_id, self.topic)[0]
 
     def rows(self) -> list[tuple[Any, ...]]:
@@ -140,7 +140,7 @@ class Rig:
 
 @pytest.fixture
 def rig(mock_kafka: str, engine: Engine) -> Iterator[Rig]:
-    """A deployment that has no worker yet."""
+    """A deployment without a worker."""
     with Receiver() as receiver:
         result = Rig(mock_kafka, engine, receiver)
         yield result
@@ -148,7 +148,7 @@ def rig(mock_kafka: str, engine: Engine) -> Iterator[Rig]:
 
 
 def until(condition: Callable[[], object], timeout: float = 20.0) -> None:
-    """Wait for something that other threads do."""
+    """Wait for a condition that other threads bring about."""
     end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end
@@ -156,12 +156,12 @@ def until(condition: Callable[[], object], timeout: float = 20.0) -> None:
 
 
 def events(number: int, event_type: str = "a") -> Sequence[bytes]:
-    """So many bodies, no two alike."""
+    """This many different bodies."""
     return [b'{"type": "%s", "n": %d}' % (event_type.encode(), each) for each in range(number)]
 
 
 def dead_letters(rig: Rig, number: int) -> list[bytes | None]:
-    """The first values of the dead-letter topic."""
+    """The first values on the dead-letter topic."""
     reader = Consumer({"bootstrap.servers": rig.kafka.servers, "group.id": unique("reader"), **QUIET})
     reader.assign([TopicPartition(rig.settings.dead_letter_topic, each, OFFSET_BEGINNING) for each in range(4)])
     messages = reader.consume(number, 15)
@@ -170,7 +170,7 @@ def dead_letters(rig: Rig, number: int) -> list[bytes | None]:
 
 
 def test_events_arrive_signed_and_are_then_committed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each subscription gets each event once, byte for byte, with a signature that a receiver's library takes."""
+    """Each subscription gets each event once, byte for byte, with a signature that a receiver's library accepts."""
     rig.subscribe("/one")
     rig.subscribe("/two")
     bodies = events(20)
@@ -190,11 +190,11 @@ def test_events_arrive_signed_and_are_then_committed(rig: Rig, monkeypatch: pyte
     assert rig.rows() == []
 
 
-def test_scrapes_go_on_beside_the_loop(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred times a second another thread gets an answer, and the loop goes on."""
+def test_scrapes_do_not_disturb_the_loop(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread gets an answer a hundred times a second, and the loop goes on."""
     rig.subscribe("/one")
     rig.subscribe("/two")
-    rig.write(*events(1, "nobody's"))  # the mock cluster assigns no topic that comes after the group
+    rig.write(*events(1, "nobody's"))  # the mock cluster assigns no topic created after the group
     rig.start(monkeypatch)
     exposed = registry(rig.metrics, rig.worker.readings)
     ages: list[float] = []
@@ -220,7 +220,7 @@ def test_scrapes_go_on_beside_the_loop(rig: Rig, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_next_request_does_not_wait_for_records(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one slot, all records read and the last request ended, a poll that waits for records would hold the next."""
+    """With one slot and all records read, a poll that waits for records must not hold up the next request."""
     rig.subscribe("/one")
     rig.write(*events(1))
     worker = rig.start(monkeypatch, WEBHOOK_MAX_IN_FLIGHT="1")
@@ -239,12 +239,12 @@ def test_the_next_request_does_not_wait_for_records(rig: Rig, monkeypatch: pytes
     assert not any(waits)
 
 
-def test_what_nobody_wants_is_committed_and_what_is_no_event_is_buried_first(
+def test_unwanted_events_are_committed_and_invalid_ones_are_dead_lettered_first(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unmatched and undecodable records move the offset, and so do tombstones.
+    """Unmatched records, undecodable records and tombstones all move the offset.
 
-    Undecodable ones are in the dead-letter topic, as they were; tombstones are only counted.
+    Undecodable ones are in the dead-letter topic, unchanged. Tombstones are only counted.
     """
     rig.subscribe("/one")
     rig.write(*events(3, "nobody"), b"no JSON", None, *events(1), b"", b"\xff", None)
@@ -256,10 +256,10 @@ def test_what_nobody_wants_is_committed_and_what_is_no_event_is_buried_first(
     assert rig.metrics.events == {"unmatched": 3, "dead_lettered": 3, "matched": 1, "tombstone": 2}
 
 
-def test_a_failure_is_tried_again_then_parked_then_sent_from_the_database(
+def test_a_failure_is_retried_then_parked_then_sent_from_the_database(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After 0.1 s from memory; for the minute it is stored, and the offset moves; marked as due, it is sent."""
+    """First from memory after 0.1 s. For a minute it is stored, and the offset moves. Marked due, it is sent."""
     monkeypatch.setattr("consumer.delivery.recall.LOOK_EVERY", 0.2)
     rig.subscribe("/one")
     rig.receiver.rules["/one"] = always(Answer(500))
@@ -279,7 +279,7 @@ def test_a_failure_is_tried_again_then_parked_then_sent_from_the_database(
 
 
 def test_a_revoke_waits_for_open_requests_and_commits_them(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing new starts, what is open ends and is committed before the callback returns; the rest is untouched."""
+    """No request starts. Open ones end and are committed before the callback returns. Other records are not started."""
     rig.subscribe("/slow")
     rig.receiver.rules["/slow"] = always(Answer(delay=0.5))
     rig.write(*events(20))
@@ -295,8 +295,8 @@ def test_a_revoke_waits_for_open_requests_and_commits_them(rig: Rig, monkeypatch
     assert rig.committed() == 4
 
 
-def test_a_revoke_stores_what_does_not_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut off after the drain, an open request counts as an attempt; stored and committed when the callback returns."""
+def test_a_revoke_stores_deliveries_whose_requests_do_not_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request cancelled after the drain counts as an attempt. It is stored and committed before the return."""
     monkeypatch.setattr(worker_module, "REVOKE_DRAIN", 0.3)
     rig.subscribe("/hangs")
     rig.receiver.rules["/hangs"] = always(Silence.HANG)
@@ -311,7 +311,7 @@ def test_a_revoke_stores_what_does_not_end(rig: Rig, monkeypatch: pytest.MonkeyP
 
 
 def test_lost_partitions_are_forgotten(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others own them already: open requests are cut, nothing is stored, nothing committed."""
+    """Other workers own them already. Open requests are cancelled, and nothing is stored or committed."""
     rig.subscribe("/hangs")
     rig.receiver.rules["/hangs"] = always(Silence.HANG)
     rig.write(*events(10))
@@ -329,7 +329,7 @@ def test_lost_partitions_are_forgotten(rig: Rig, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_stop_drains_and_a_new_worker_goes_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is open is delivered, what is not begun is left; the two together send each event once."""
+    """Open requests are completed and unstarted records are left. Both workers together send each event once."""
     rig.subscribe("/slow")
     rig.receiver.rules["/slow"] = always(Answer(delay=0.3))
     bodies = events(40)
@@ -348,8 +348,8 @@ def test_a_stop_drains_and_a_new_worker_goes_on(rig: Rig, monkeypatch: pytest.Mo
     assert rig.committed() == 40
 
 
-def test_without_the_subscriptions_events_wait(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The look-up fails: nothing is committed, the reason is said, and with the table back all arrive."""
+def test_without_the_subscriptions_table_events_wait(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look-up fails, nothing is committed, and the reason is reported. Later all events arrive."""
     rig.subscribe("/one")
     with rig.engine.begin() as connection:
         connection.execute(text("ALTER TABLE webhook_subscriptions RENAME TO away"))
@@ -367,10 +367,10 @@ def test_without_the_subscriptions_events_wait(rig: Rig, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("url", ["http://10.0.0.1/", "ftp://example.com/", "nonsense"])
-def test_a_url_that_cannot_work_costs_no_event_and_touches_no_other(
+def test_an_invalid_url_costs_no_event_and_affects_no_other(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
-    """Its delivery is stored untried, and the offset moves."""
+    """Its delivery is stored without an attempt, and the offset moves."""
     rig.subscribe("/one")
     with rig.engine.begin() as connection:
         connection.execute(text("INSERT INTO webhook_subscriptions (url, event_type) VALUES (:u, 'a')"), {"u": url})

@@ -1,4 +1,4 @@
-"""A row that the database never takes holds its offset until somebody decides what becomes of its delivery."""
+"""A row that the database never accepts holds its offset until an operator decides about its delivery."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +20,7 @@ BEGIN SELECT RAISE(ABORT, 'a rule of ours'); END
 
 
 class Site:
-    """One subscription whose receiver fails, so that each delivery is to be stored; one row is never taken."""
+    """One subscription whose receiver fails, so that each delivery must be stored. One row is never accepted."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -34,7 +34,7 @@ class Site:
         self.world.start(0, 1)
 
     def turns(self, number: int = 40, seconds: float = 1.0) -> None:
-        """So many, in which receivers fail and the database answers."""
+        """This many turns, in which receivers fail and the database answers."""
         for _ in range(number):
             while self.world.transport.open:
                 self.world.transport.answer(0, result("fails"))
@@ -42,24 +42,24 @@ class Site:
             self.world.now += seconds
 
     def decide(self, wish: Wish) -> None:
-        """What `deliveries settle` does."""
+        """Decide as `deliveries settle` does."""
         marks.decide(self.engine, "g", self.subject, wish)
 
     @property
     def committed(self) -> list[int]:
-        """Of both partitions."""
+        """The committed offsets of both partitions."""
         return [self.world.committed.get((TOPIC, number), (0, ""))[0] for number in (0, 1)]
 
     @property
     def outcomes(self) -> tuple[int, int, int]:
-        """Given up and dead-lettered by decision, and how many are set aside."""
+        """The numbers of deliveries given up and dead-lettered by decision, and of rows set aside."""
         counted = self.world.metrics.deliveries
         return counted["exhausted"], counted["dead_lettered"], self.world.worker.parts.parking.set_aside
 
 
 @pytest.fixture
 def site(sqlite_engine: Engine) -> Site:
-    """A worker that has met the row."""
+    """A worker that has met the refused row."""
     made = Site(sqlite_engine)
     made.turns()
     assert made.committed == [BAD, LAST + 1]
@@ -73,7 +73,7 @@ def rows(engine: Engine) -> list[tuple[object, ...]]:
 
 
 def test_it_is_given_up(site: Site) -> None:
-    """Within seconds of the decision, which goes once the offset has passed; its neighbours are not disturbed."""
+    """It ends within seconds of the decision, which is deleted once the offset has passed. Others are not affected."""
     sent = len(site.world.sent)
     site.decide(Wish.GIVE_UP)
     site.turns(8)
@@ -85,7 +85,7 @@ def test_it_is_given_up(site: Site) -> None:
 
 
 def test_it_goes_to_the_dead_letter_topic(site: Site) -> None:
-    """Settled once that is acknowledged, and not before."""
+    """It is settled when the dead letter is acknowledged, not before."""
     site.world.dead_letters.door_open = False
     site.decide(Wish.DEAD_LETTER)
     site.turns(8)
@@ -96,8 +96,8 @@ def test_it_goes_to_the_dead_letter_topic(site: Site) -> None:
     assert site.world.buried == {((TOPIC, 0), BAD)}
 
 
-def test_the_last_word_counts_and_may_be_said_twice(site: Site) -> None:
-    """Also before any worker has the partition."""
+def test_the_last_decision_counts_and_may_be_repeated(site: Site) -> None:
+    """It may also come before any worker has the partition."""
     site.world.stop()
     for wish in (Wish.DEAD_LETTER, Wish.GIVE_UP, Wish.GIVE_UP):
         site.decide(wish)
@@ -106,16 +106,16 @@ def test_the_last_word_counts_and_may_be_said_twice(site: Site) -> None:
     assert (site.outcomes, site.committed, site.world.buried) == ((1, 0, 0), [LAST + 1, LAST + 1], set())
 
 
-def test_a_decision_about_what_is_not_set_aside_changes_nothing(site: Site) -> None:
-    """Neither what is stored nor what is another record's."""
+def test_a_decision_about_another_delivery_changes_nothing(site: Site) -> None:
+    """Neither for a stored delivery nor for another record."""
     for offset in (BAD - 1, BAD + 1, 99):
         marks.decide(site.engine, "g", site.subject._replace(offset=offset), Wish.GIVE_UP)
     site.turns(150)
     assert (site.outcomes, site.committed) == ((0, 0, 1), [BAD, LAST + 1])
 
 
-def test_no_hand_over_waits_for_it(site: Site) -> None:
-    """All of the group would, in each rebalance; whoever gets the partition meets it again."""
+def test_no_revoke_waits_for_a_decision(site: Site) -> None:
+    """The whole group would wait in each rebalance. The next owner meets the row again."""
     began = site.world.now
     site.world.source.revoke(0)
     assert site.world.now - began < 0.1
@@ -125,8 +125,8 @@ def test_no_hand_over_waits_for_it(site: Site) -> None:
 
 
 @pytest.mark.parametrize("wish", [Wish.GIVE_UP, Wish.DEAD_LETTER])
-def test_a_crash_between_the_act_and_the_commit(site: Site, monkeypatch: pytest.MonkeyPatch, wish: Wish) -> None:
-    """The row is met again, and so is the decision, though it was done."""
+def test_a_crash_between_a_decision_and_the_commit(site: Site, monkeypatch: pytest.MonkeyPatch, wish: Wish) -> None:
+    """The row is met again and the decision is carried out again."""
     monkeypatch.setattr(site.world.source, "commit", lambda: None)
     site.decide(wish)
     site.turns(8)
@@ -138,10 +138,10 @@ def test_a_crash_between_the_act_and_the_commit(site: Site, monkeypatch: pytest.
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(wish=st.sampled_from((Wish.GIVE_UP, Wish.DEAD_LETTER)), dies_after=st.integers(0, 12), moves=st.booleans())
-def test_it_ends_so_whatever_crashes_or_moves(
+def test_a_decision_is_carried_out_despite_crashes_and_rebalances(
     sqlite_engine: Engine, wish: Wish, dies_after: int, *, moves: bool
 ) -> None:
-    """Whoever meets the row before the offset is committed finds the decision, done or not; then it is forgotten."""
+    """Until the offset is committed, each owner finds the decision, carried out or not. Then it is deleted."""
     with sqlite_engine.begin() as connection:
         for table in ("webhook_deliveries", "webhook_payloads", "webhook_marks", "webhook_subscriptions"):
             connection.execute(text(f"DELETE FROM {table}"))  # noqa: S608 (names)

@@ -1,4 +1,4 @@
-"""What a worker holds in memory is bounded in sum, and whatever it holds goes on."""
+"""A worker's memory: its sum is bounded, and deliveries go on whatever fills it."""
 
 import pytest
 from sqlalchemy import Engine
@@ -18,13 +18,13 @@ URL = "https://one.example/"
 
 
 def large(event_type: str = "a") -> bytes:
-    """The largest record that is an event."""
+    """The largest valid record."""
     head = b'{"type": "%b", "pad": "' % event_type.encode()
     return head + b"x" * (MAX_VALUE_BYTES - len(head) - 2) + b'"}'
 
 
 class Site:
-    """A worker, and what it has read of two partitions and not settled."""
+    """A worker, and its read but unsettled records of two partitions."""
 
     def __init__(self, engine: Engine, **options: str) -> None:
         for name in ("a", "b"):
@@ -37,7 +37,7 @@ class Site:
         self.world.start(0, 1)
 
     def turns(self, number: int) -> None:
-        """So many; look-ups are answered, and nothing is stored."""
+        """This many turns. Look-ups are answered, but nothing is stored."""
         for _ in range(number):
             self.world.turn()
             while self.world.run_job("lookups") or self.world.run_job("taking-up"):
@@ -46,19 +46,19 @@ class Site:
 
     @property
     def unsettled(self) -> int:
-        """Bytes of the bodies of records that were read and are not settled."""
+        """Bytes in the bodies of read but unsettled records."""
         trackers = [partition.tracker for partition in self.world.source.partitions.values()]
         return sum(len(tracker._open) for tracker in trackers) * MAX_VALUE_BYTES
 
     def rendered(self, body: bytes) -> int:
-        """Bytes of what was made for open requests, and is not the record's own body."""
+        """Bytes rendered for open requests, apart from the records' own bodies."""
         made = {id(each.request.body): each.request.body or b"" for each in self.world.transport.open}
         return sum(len(each) for each in made.values() if each is not body)
 
 
 @pytest.mark.parametrize("options", [{}, {"payload_format": "standard"}, {"batch_size": "2"}])
 def test_many_large_events_do_not_fill_the_memory(sqlite_engine: Engine, options: dict[str, str]) -> None:
-    """Receivers hang and the database stores nothing: then partitions are paused, and go on as requests end."""
+    """Receivers hang and the database stores nothing. Partitions are paused, and resumed as requests end."""
     site = Site(sqlite_engine, **options)
     world, body = site.world, large()
     for number in range(400):
@@ -78,8 +78,8 @@ def test_many_large_events_do_not_fill_the_memory(sqlite_engine: Engine, options
     assert world.worker.parts.memory.held == 0
 
 
-def test_a_receiver_that_hangs_on_large_events_stops_no_other(sqlite_engine: Engine) -> None:
-    """It has a part of the memory, as it has of the slots; what it has no room for is stored."""
+def test_a_receiver_that_hangs_on_large_events_does_not_stop_others(sqlite_engine: Engine) -> None:
+    """Its share of memory is limited like its share of slots. Deliveries without room are stored."""
     site = Site(sqlite_engine)
     world = site.world
     for number in range(200):
@@ -94,8 +94,8 @@ def test_a_receiver_that_hangs_on_large_events_stops_no_other(sqlite_engine: Eng
     assert {url for _, url in world.taken} == {f"{URL}b"}
 
 
-def test_what_leaves_is_counted_no_more(sqlite_engine: Engine) -> None:
-    """Of a partition that is revoked or lost; what comes back counts anew, and is settled once."""
+def test_records_of_a_leaving_partition_no_longer_count(sqlite_engine: Engine) -> None:
+    """The partition is revoked or lost. Records that come back count anew and are settled once."""
     site = Site(sqlite_engine)
     world = site.world
     for number in range(40):
@@ -116,8 +116,8 @@ def test_what_leaves_is_counted_no_more(sqlite_engine: Engine) -> None:
     assert world.worker.parts.memory.held == 0
 
 
-def test_however_much_is_stored_a_page_of_it_is_in_memory(sqlite_engine: Engine) -> None:
-    """Without a committed offset the log is read anew: what is stored is left alone, whatever its state."""
+def test_however_many_deliveries_are_stored_memory_holds_a_page_of_their_offsets(sqlite_engine: Engine) -> None:
+    """Without a committed offset the log is read anew, and stored deliveries in any state are not made again."""
     site = Site(sqlite_engine)
     world, number = site.world, 2 * PAGE + 500
     for offset in range(number):
@@ -135,7 +135,7 @@ def test_however_much_is_stored_a_page_of_it_is_in_memory(sqlite_engine: Engine)
         world.settle_down(1)
         most = max([most, *(len(stored.keys) for stored in world.worker.parts.inbox._stored.values())])
         aside = world.worker.parts.inbox.stands_aside((TOPIC, 0))
-        assert aside == (world.source.partitions[TOPIC, 0] in world.source._resting)  # nothing is read to wait there
+        assert aside == (world.source.partitions[TOPIC, 0] in world.source._resting)  # no record is read only to wait
     assert world.committed[TOPIC, 0] == (number, "")
     assert len(world.sent) == len(world.taken) == number - len(site.stored)
-    assert 0 < most <= 2 * PAGE  # that of events that wait, and the next
+    assert 0 < most <= 2 * PAGE  # the page of waiting events, and the next one

@@ -1,4 +1,4 @@
-"""A worker whose records have schemas: with a registry that answers, fails, and does not know."""
+"""A worker whose records have schemas: with a registry that answers, that fails, or that lacks a schema."""
 
 import json
 import struct
@@ -29,28 +29,28 @@ def registry() -> Iterator[SchemaRegistry]:
 
 @pytest.fixture
 def schemas(rig: Rig, registry: SchemaRegistry) -> Iterator[SchemaRegistry]:
-    """The registry that the rig's worker asks."""
+    """The registry that the rig's worker uses."""
     with closing(Registry(registry.settings(timeout=0.5))) as client:
         rig.load_schema = client.decoder
         yield registry
 
 
 def orders(registry: SchemaRegistry, *numbers: int) -> list[bytes]:
-    """In Avro."""
+    """Orders in Avro."""
     with serializers(registry.url) as serialize:
         return [serialize["avro"]("orders", number, None) for number in numbers]
 
 
 def reason_of(rig: Rig) -> str:
-    """What /readyz says of the registry, once it does."""
+    """The reason in /readyz about the registry, once there is one."""
     until(lambda: any("schema registry" in each for each in rig.worker.reasons()))
     return next(each for each in rig.worker.reasons() if "schema registry" in each)
 
 
-def test_records_arrive_as_json_and_bad_ones_are_buried_as_they_were(
+def test_records_arrive_as_json_and_bad_ones_are_dead_lettered_unchanged(
     rig: Rig, schemas: SchemaRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Plain JSON goes on beside them. A letter has the original bytes, if its JSON is no event too."""
+    """Plain JSON records go on beside them. A dead letter has the original bytes, even if only its JSON is invalid."""
     rig.subscribe("/one", "order.paid")
     rig.subscribe("/one", "a")
     (good,) = orders(schemas, 1)
@@ -68,10 +68,10 @@ def test_records_arrive_as_json_and_bad_ones_are_buried_as_they_were(
     assert {request.headers["content-type"] for request in rig.receiver.requests} == {"application/json"}
 
 
-def test_a_registry_that_fails_holds_the_partition_and_loses_nothing(
+def test_a_failing_registry_holds_the_partition_and_loses_nothing(
     rig: Rig, schemas: SchemaRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another partition's events go on meanwhile; what waits is sent once the registry answers, in order."""
+    """Events of other partitions go on meanwhile. Waiting ones are sent in order once the registry answers."""
     rig.subscribe("/one", "order.paid")
     rig.subscribe("/two", "a")
     values = orders(schemas, *range(1, 6))
@@ -87,7 +87,7 @@ def test_a_registry_that_fails_holds_the_partition_and_loses_nothing(
     assert len(rig.receiver.requests) == 1
     assert rig.committed() < 0
     given_out = rig.worker.parts.recall._given_out((rig.topic, 0))
-    assert not given_out(0)  # stored deliveries in order wait for what waits here
+    assert not given_out(0)  # ordered stored deliveries wait for the records waiting here
     schemas.down = False
     until(lambda: len(rig.receiver.requests) == 7)
     until(lambda: not rig.worker.reasons())
@@ -100,10 +100,10 @@ def test_a_registry_that_fails_holds_the_partition_and_loses_nothing(
 
 
 @pytest.mark.parametrize(("limit", "most"), [("MOST_WAITING", 2), ("MOST_BYTES", 2 * 2**20)])
-def test_what_waits_up_to_its_limit_goes_on_afterwards(
+def test_records_waiting_up_to_the_limit_go_on_afterwards(
     rig: Rig, schemas: SchemaRegistry, monkeypatch: pytest.MonkeyPatch, limit: str, most: int
 ) -> None:
-    """At the limit nothing more is taken in; once the registry answers, all of it is sent."""
+    """At the limit no more records are read. Once the registry answers, all of them are sent."""
     monkeypatch.setattr(f"consumer.schemas.translation.{limit}", most)
     rig.subscribe("/one")
     schema = struct.pack(">bI", 0, schemas.add("text", "{}", "JSON"))
@@ -123,10 +123,10 @@ def test_what_waits_up_to_its_limit_goes_on_afterwards(
     assert rig.worker.parts.memory.held == 0
 
 
-def test_partitions_that_leave_while_they_wait_are_left_as_they_were(
+def test_partitions_that_leave_while_waiting_are_left_unchanged(
     rig: Rig, schemas: SchemaRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A revoke and a stop wait for no registry; the next worker sends everything once."""
+    """A revoke and a stop do not wait for the registry. The next worker sends each event once."""
     rig.subscribe("/one", "order.paid")
     values = orders(schemas, 1, 2, 3)
     schemas.status = 401
@@ -156,8 +156,8 @@ def test_partitions_that_leave_while_they_wait_are_left_as_they_were(
     assert rig.committed() == 3
 
 
-def test_check_asks_the_registry(registry: SchemaRegistry) -> None:
-    """As a worker would: what is wrong with it is a finding, and so is a wrong setting."""
+def test_check_uses_the_registry(registry: SchemaRegistry) -> None:
+    """It does so as a worker would. Failures of the registry and wrong settings are findings."""
     values = {"SCHEMA_REGISTRY_URL": registry.url}
     (finding,) = _schema_registry(values)
     assert (finding.ok, finding.text) == (True, f"schema registry at {registry.url[7:]} answers")

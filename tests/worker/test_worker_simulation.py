@@ -1,4 +1,4 @@
-"""The worker in a simulated world: what it does where records, answers and partitions meet in one order."""
+"""The worker in a simulated world: specific orders of records, answers and rebalances."""
 
 import pytest
 from sqlalchemy import Engine
@@ -23,7 +23,7 @@ def deployment(engine: Engine) -> Deployment:
 
 
 def fail_until_due(deployment: Deployment) -> None:
-    """A delivery fails twice and is stored; half a minute later it is sent again."""
+    """A delivery fails twice and is stored. Half a minute later it is sent again."""
     world = deployment.world
     deployment.write(0, "b")
     world.settle_down()
@@ -35,19 +35,19 @@ def fail_until_due(deployment: Deployment) -> None:
     assert len(world.transport.open) == 1
 
 
-def test_receivers_in_turn_keep_their_connections(deployment: Deployment) -> None:
-    """There are more connections than slots: else each request of more receivers than slots would open one."""
+def test_more_connections_are_kept_than_there_are_slots(deployment: Deployment) -> None:
+    """Otherwise, with more receivers than slots, each request would open a connection."""
     world = deployment.world
     assert world.transport.max_connections > world.delivery.max_in_flight
 
 
-def test_without_room_partitions_are_paused_and_polled_on(deployment: Deployment) -> None:
-    """Full for a second, they are paused, once; with room again they are resumed, and nothing is lost."""
+def test_without_room_partitions_are_paused_and_still_polled(deployment: Deployment) -> None:
+    """After being full for a second, they are paused once. With room they are resumed, and no record is lost."""
     world = deployment.world
     world.settle_down(2)
     for _ in range(MOST_EVENTS + 10):
         deployment.write(0, "nobody")
-    for _ in range(8):  # no look-up is answered: the inbox fills
+    for _ in range(8):  # no look-up is answered, so the inbox fills
         world.turn()
     assert world.worker.parts.inbox.room == 0
     assert world.source.pauses == 0
@@ -60,8 +60,8 @@ def test_without_room_partitions_are_paused_and_polled_on(deployment: Deployment
     assert world.committed[TOPIC, 0] == (MOST_EVENTS + 10, "")
 
 
-def test_a_database_that_does_not_answer_is_told(deployment: Deployment) -> None:
-    """A call is given up after half a minute only: /readyz says sooner that events wait, and forgets it after."""
+def test_a_database_that_does_not_answer_is_reported(deployment: Deployment) -> None:
+    """A call ends only after half a minute. /readyz reports sooner that events wait, until they do not."""
     world = deployment.world
     deployment.write(0, "nobody")
     world.turn()
@@ -74,7 +74,7 @@ def test_a_database_that_does_not_answer_is_told(deployment: Deployment) -> None
 
 
 def test_a_record_is_held_until_its_dead_letter_is_acknowledged(deployment: Deployment) -> None:
-    """Those behind it are settled above the mark; with the acknowledgement the mark passes all of them."""
+    """Later records are settled above the mark. With the acknowledgement, the mark passes all of them."""
     world = deployment.world
     world.dead_letters.door_open = False
     for kind in ("nobody", "bad", "nobody"):
@@ -87,14 +87,14 @@ def test_a_record_is_held_until_its_dead_letter_is_acknowledged(deployment: Depl
     assert world.committed[TOPIC, 0] == (3, "")
 
 
-def test_what_was_settled_above_the_mark_is_not_sent_after_a_crash(deployment: Deployment) -> None:
-    """The commit's metadata names it; only what was open is sent again."""
+def test_records_settled_above_the_mark_are_not_sent_after_a_crash(deployment: Deployment) -> None:
+    """The commit's metadata names them. Only the open record is sent again."""
     world = deployment.world
     for kind in ("b", "a", "b"):
         deployment.write(0, kind)
     world.settle_down()
     assert len(world.transport.open) == 4
-    for _ in range(3):  # the second record's two, and the third's
+    for _ in range(3):  # both deliveries of the second record, and that of the third
         world.transport.answer(1, result("taken"))
     world.settle_down()
     assert world.committed[TOPIC, 0][0] == 0
@@ -104,8 +104,8 @@ def test_what_was_settled_above_the_mark_is_not_sent_after_a_crash(deployment: D
     assert world.sent[before:] == [world.sent[0]]
 
 
-def test_a_lost_partition_says_nothing_of_its_new_life(deployment: Deployment) -> None:
-    """Answers for deliveries of the earlier assignment settle nothing in the later one."""
+def test_answers_of_a_lost_assignment_settle_nothing_in_the_next(deployment: Deployment) -> None:
+    """The earlier assignment's deliveries do not count in the later one."""
     world = deployment.world
     deployment.write(0, "b")
     world.settle_down()
@@ -120,8 +120,8 @@ def test_a_lost_partition_says_nothing_of_its_new_life(deployment: Deployment) -
     assert world.committed[TOPIC, 0] == (1, "")
 
 
-def test_a_record_that_is_partly_sent_is_stored_with_the_rest_of_it(deployment: Deployment) -> None:
-    """One of two has it when the partition leaves: the delivery to the other is stored, and the record committed."""
+def test_the_rest_of_a_partly_sent_record_is_stored(deployment: Deployment) -> None:
+    """One of two receivers has it when the partition leaves. The other delivery is stored and the record committed."""
     world = deployment.world
     deployment.write(0, "a")
     world.settle_down()
@@ -135,8 +135,8 @@ def test_a_record_that_is_partly_sent_is_stored_with_the_rest_of_it(deployment: 
     assert [(url, row.status) for (_, url), row in deployment.rows().items()] == [(URLS["a"][1], "parked")]
 
 
-def test_a_stored_delivery_is_sent_when_it_is_due_and_by_its_owner(deployment: Deployment) -> None:
-    """Not before, once, and not while the partition is another's."""
+def test_a_stored_delivery_is_sent_by_its_owner_when_it_is_due(deployment: Deployment) -> None:
+    """It is sent once, not before, and not by a worker that does not own the partition."""
     world = deployment.world
     deployment.write(0, "b")
     world.settle_down()
@@ -158,7 +158,7 @@ def test_a_stored_delivery_is_sent_when_it_is_due_and_by_its_owner(deployment: D
 
 
 def test_a_row_whose_result_is_not_written_yet_is_not_sent_again(deployment: Deployment) -> None:
-    """Its partition leaves and comes back while the database reads and does not write: the attempt made counts."""
+    """Its partition leaves and returns while the database answers reads but not writes. The attempt counts."""
     world = deployment.world
     fail_until_due(deployment)
     deployment.database_fails("takes no results")
@@ -180,8 +180,10 @@ def test_a_row_whose_result_is_not_written_yet_is_not_sent_again(deployment: Dep
 
 
 @pytest.mark.parametrize("restart", [False, True])
-def test_what_a_names_address_forbids_goes_out_once_it_is_another(deployment: Deployment, *, restart: bool) -> None:
-    """Offsets move on, one request in a minute or so looks, none is an attempt, and a crash changes nothing of that."""
+def test_events_for_a_forbidden_address_are_sent_once_the_address_changes(
+    deployment: Deployment, *, restart: bool
+) -> None:
+    """Offsets move on. About one request a minute tests the address, and is no attempt, also after a crash."""
     world = deployment.world
     for number in (0, 1, 1):
         deployment.write(number, "b")
@@ -208,8 +210,8 @@ def test_what_a_names_address_forbids_goes_out_once_it_is_another(deployment: De
     assert {(row.status, row.attempt) for row in deployment.rows().values()} <= {("delivered", 1)}
 
 
-def test_a_delivery_whose_commit_was_not_acknowledged_is_stored_once(deployment: Deployment) -> None:
-    """The database has it, the worker cannot know: its record is settled when that was written again."""
+def test_a_delivery_with_an_unacknowledged_commit_is_stored_once(deployment: Deployment) -> None:
+    """The database has it but the worker does not know. Its record is settled when the write was repeated."""
     world = deployment.world
     deployment.write(0, "b")
     world.settle_down()
@@ -227,8 +229,8 @@ def test_a_delivery_whose_commit_was_not_acknowledged_is_stored_once(deployment:
     assert world.worker.reasons() == []
 
 
-def test_a_result_that_is_written_again_does_not_undo_a_redelivery(deployment: Deployment) -> None:
-    """Given up, not acknowledged, and redelivered before the repetition: it is sent again."""
+def test_a_repeated_result_does_not_undo_a_redelivery(deployment: Deployment) -> None:
+    """It was given up, not acknowledged, and redelivered before the repetition. It is sent again."""
     world = deployment.world
     fail_until_due(deployment)
     world.transport.answer(0, result("hopeless"))
@@ -246,10 +248,10 @@ def test_a_result_that_is_written_again_does_not_undo_a_redelivery(deployment: D
 
 
 @pytest.mark.parametrize(("steps", "stored"), [(0, []), (1, []), (2, []), (3, ["exhausted"])])
-def test_a_process_that_dies_while_it_stores_leaves_all_or_nothing(
+def test_a_process_that_dies_while_storing_leaves_all_or_nothing(
     deployment: Deployment, steps: int, stored: list[str]
 ) -> None:
-    """Before the payload, the row, what is told of it, and behind the commit: what is not stored is sent anew."""
+    """It dies before the payload, the row or the event, or after the commit. Unstored deliveries are sent again."""
     world = deployment.world
     deployment.write(0, "b")
     world.settle_down()
@@ -265,8 +267,8 @@ def test_a_process_that_dies_while_it_stores_leaves_all_or_nothing(
     assert ((TOPIC, 0) in world.committed) == bool(stored)
 
 
-def test_a_process_that_was_taken_for_dead_overwrites_nothing(deployment: Deployment) -> None:
-    """Its result comes late, when its successor has made an attempt of its own."""
+def test_a_process_wrongly_taken_for_dead_overwrites_nothing(deployment: Deployment) -> None:
+    """Its result comes late, after its successor's own attempt."""
     world = deployment.world
     fail_until_due(deployment)
     world.transport.answer(0, result("hopeless"))
@@ -283,7 +285,7 @@ def test_a_process_that_was_taken_for_dead_overwrites_nothing(deployment: Deploy
 
 
 def open_batch(deployment: Deployment) -> None:
-    """Two events of partition 0 and one of partition 1 are in one request, which is open."""
+    """Two events of partition 0 and one of partition 1 are in one open request."""
     world = deployment.world
     for number in (0, 1, 0):
         deployment.write(number, "c")
@@ -293,11 +295,11 @@ def open_batch(deployment: Deployment) -> None:
 
 
 @pytest.mark.parametrize(("leaving", "staying"), [(0, 1), (1, 0)])
-def test_a_batch_of_which_some_leaves_goes_on_for_the_rest(deployment: Deployment, leaving: int, staying: int) -> None:
-    """What leaves is stored as attempted, and is sent from there; what stays is sent once, whoever stands for it."""
+def test_a_batch_goes_on_when_some_of_its_deliveries_leave(deployment: Deployment, leaving: int, staying: int) -> None:
+    """These are stored as attempted and sent from the database. The others are sent once, whichever is the first."""
     world = deployment.world
     open_batch(deployment)
-    number = {0: 2, 1: 1}  # of events, by partition
+    number = {0: 2, 1: 1}  # number of events by partition
     world.on_wait = world.run_jobs
     world.source.revoke(leaving)
     assert len(world.transport.open) == world.worker.parts.lanes.slots.in_flight == 1
@@ -316,8 +318,8 @@ def test_a_batch_of_which_some_leaves_goes_on_for_the_rest(deployment: Deploymen
     assert set(deployment.statuses()) == {"delivered"}
 
 
-def test_a_batch_of_which_all_leaves_in_two_steps_is_cut_off(deployment: Deployment) -> None:
-    """When the last that it was still open for leaves too."""
+def test_a_batch_is_cancelled_when_its_last_partition_leaves(deployment: Deployment) -> None:
+    """Its partitions leave one after the other."""
     world = deployment.world
     open_batch(deployment)
     world.on_wait = world.run_jobs
@@ -328,8 +330,8 @@ def test_a_batch_of_which_all_leaves_in_two_steps_is_cut_off(deployment: Deploym
     assert deployment.statuses() == ["parked"] * 3
 
 
-def test_of_a_lost_partition_not_even_the_attempt_is_written(deployment: Deployment) -> None:
-    """Stored deliveries are open in one batch: of what stays its result is written, the others are their owner's."""
+def test_no_attempt_of_a_lost_partition_is_written(deployment: Deployment) -> None:
+    """Stored deliveries are in one open batch. Only the results of the remaining partition are written."""
     world = deployment.world
     open_batch(deployment)
     for seconds in (1.0, 31.0):
@@ -348,8 +350,8 @@ def test_of_a_lost_partition_not_even_the_attempt_is_written(deployment: Deploym
     ]
 
 
-def test_a_batch_of_which_some_is_lost_goes_on_with_the_rest(deployment: Deployment) -> None:
-    """Of what is lost nothing is stored or committed: its next owner reads it. What stays is sent once."""
+def test_a_batch_goes_on_when_some_of_its_partitions_are_lost(deployment: Deployment) -> None:
+    """Their records are neither stored nor committed: the next owner reads them. The others are sent once."""
     world = deployment.world
     open_batch(deployment)
     world.source.lose(0)
@@ -362,8 +364,8 @@ def test_a_batch_of_which_some_is_lost_goes_on_with_the_rest(deployment: Deploym
     assert world.committed == {(TOPIC, 1): (1, "")}
 
 
-def test_a_batch_that_ends_while_some_of_it_leaves_needs_no_cutting_off(deployment: Deployment) -> None:
-    """Its receiver answers within the drain: all is delivered, and committed with the partition."""
+def test_a_batch_that_ends_during_a_revoke_is_not_cancelled(deployment: Deployment) -> None:
+    """Its receiver answers within the drain. All events are delivered, and committed with the partition."""
     world = deployment.world
     open_batch(deployment)
 
@@ -379,8 +381,8 @@ def test_a_batch_that_ends_while_some_of_it_leaves_needs_no_cutting_off(deployme
     assert (deployment.rows(), len(world.sent)) == ({}, 3)
 
 
-def test_a_batch_whose_database_is_down_holds_its_offsets(deployment: Deployment) -> None:
-    """Given up, it is to be stored: until it is, nothing of it is committed, and it is sent to nobody again."""
+def test_a_batch_holds_its_offsets_while_the_database_is_down(deployment: Deployment) -> None:
+    """It is given up and must be stored. Until then none of its offsets is committed, and it is not sent again."""
     world = deployment.world
     open_batch(deployment)
     deployment.database_fails("full")
@@ -395,10 +397,8 @@ def test_a_batch_whose_database_is_down_holds_its_offsets(deployment: Deployment
 
 
 @pytest.mark.parametrize("steps", range(8))
-def test_a_process_that_dies_while_it_stores_a_batch_forgets_only_what_is_not_stored(
-    deployment: Deployment, steps: int
-) -> None:
-    """Each of its events is stored, or is sent again by the next process; none is both, none is neither."""
+def test_a_process_that_dies_while_storing_a_batch_loses_no_delivery(deployment: Deployment, steps: int) -> None:
+    """Each event is either stored or sent again by the next process, never both or neither."""
     world = deployment.world
     open_batch(deployment)
     world.transport.answer(0, result("hopeless"))
@@ -415,8 +415,8 @@ def test_a_process_that_dies_while_it_stores_a_batch_forgets_only_what_is_not_st
     assert again == set(world.sent[:3]) - stored
 
 
-def test_an_ordered_row_waits_until_kafka_says_where_its_partition_stands(engine: Engine) -> None:
-    """Whatever the statistics say, which may be of an earlier assignment: a record of its key may be unread before."""
+def test_an_ordered_row_waits_until_its_partitions_position_is_known(engine: Engine) -> None:
+    """The lag may be of an earlier assignment, and an earlier record of its key may be unread."""
     deployment = Deployment(engine, (ORDERED,))
     world = deployment.world
     world.start(0)
@@ -439,8 +439,8 @@ def test_an_ordered_row_waits_until_kafka_says_where_its_partition_stands(engine
     assert len(world.transport.open) == 1
 
 
-def test_what_is_stored_goes_out_with_its_partitions_records_and_does_not_wait_for_long(deployment: Deployment) -> None:
-    """Alone, those that fail again would make their receiver look dead; but Kafka may be silent for hours."""
+def test_stored_deliveries_wait_briefly_for_their_partitions_records(deployment: Deployment) -> None:
+    """Sent alone, repeated failures would make the receiver look dead. But Kafka may be silent for hours."""
     world = deployment.world
     deployment.write(0, "b")
     for seconds in (20, 40):
@@ -457,8 +457,8 @@ def test_what_is_stored_goes_out_with_its_partitions_records_and_does_not_wait_f
     assert len(world.transport.open) == 1
 
 
-def test_a_partition_that_is_not_open_holds_no_other_up(deployment: Deployment) -> None:
-    """Kafka does not say where one stands, or the database what is stored of it: others' events go out meanwhile."""
+def test_a_partition_that_is_not_open_does_not_hold_others_up(deployment: Deployment) -> None:
+    """Its position or its stored rows are unknown for now. Events of other partitions are sent meanwhile."""
     world = deployment.world
     world.settle_down(2)
     world.source.revoke(1)
@@ -485,15 +485,15 @@ def test_a_partition_that_is_not_open_holds_no_other_up(deployment: Deployment) 
     assert (TOPIC, 1) in {deployment.offsets[each][0] for each, _ in world.sent}
 
 
-def test_what_is_told_of_a_partition_that_leaves_opens_nothing(deployment: Deployment) -> None:
-    """Not Kafka's answer, nor the database's: come again, it is asked for anew."""
+def test_answers_for_a_leaving_partition_do_not_open_it(deployment: Deployment) -> None:
+    """Neither Kafka's answer nor the database's does. When it is assigned again, both are requested anew."""
     world = deployment.world
     world.settle_down(2)
     world.source.revoke(1)
     world.source.assign([1])
     partition = world.source.partitions[TOPIC, 1]
-    world.turn()  # Kafka's answer
-    world.on_wait = world.run_jobs  # the database's, while others drain
+    world.turn()  # handles Kafka's answer
+    world.on_wait = world.run_jobs  # the database's answer comes during the drain
     world.source.revoke(1)
     world.settle_down(2)
     assert not partition.opened
@@ -502,7 +502,7 @@ def test_what_is_told_of_a_partition_that_leaves_opens_nothing(deployment: Deplo
 
 @pytest.mark.parametrize("stopping", [False, True])
 def test_a_bug_leaves_the_group(deployment: Deployment, monkeypatch: pytest.MonkeyPatch, *, stopping: bool) -> None:
-    """In the loop or in the drain: the others get its partitions at once, and what is open is theirs to send."""
+    """A bug in the loop or in the drain: other members get the partitions at once, and send the open events."""
     world = deployment.world
     deployment.write(0, "b")
     world.settle_down()
@@ -515,10 +515,10 @@ def test_a_bug_leaves_the_group(deployment: Deployment, monkeypatch: pytest.Monk
     assert world.committed == {}
 
 
-def test_an_event_that_is_too_large_for_a_filter_is_given_up_where_people_see_it(
+def test_an_event_too_large_for_a_filter_is_given_up_visibly(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody knows whether it was wanted: it does not vanish by its size, and can be sent again."""
+    """Whether it was wanted is unknown. It does not disappear, and can be sent again."""
     world = deployment.world
     run(deployment.engine, "UPDATE webhook_subscriptions SET event_filter = 'data == 1' WHERE event_type = 'b'")
     monkeypatch.setattr("consumer.expressions.expression.MOST_READ", 0)
@@ -533,8 +533,8 @@ def test_an_event_that_is_too_large_for_a_filter_is_given_up_where_people_see_it
     assert world.metrics.events == {"matched": 1, "unmatched": 1}
 
 
-def test_a_locked_row_holds_its_own_offset_alone(deployment: Deployment) -> None:
-    """Others are stored, /readyz names it, and it is stored, and not sent, once it can be."""
+def test_a_locked_row_holds_only_its_own_offset(deployment: Deployment) -> None:
+    """Other rows are stored. /readyz names the locked one, which is stored, and not sent again, once it is unlocked."""
     world = deployment.world
     for _ in range(3):
         deployment.write(0, "b")
@@ -554,14 +554,14 @@ def test_a_locked_row_holds_its_own_offset_alone(deployment: Deployment) -> None
     assert (len(world.sent), world.worker.reasons()) == (3, [])
 
 
-def test_a_filter_over_its_budget_is_asked_when_it_may_run_again(engine: Engine) -> None:
-    """What comes meanwhile is stored and its offset moves on; then it is sent once, or was not wanted."""
+def test_a_filter_over_its_budget_runs_later(engine: Engine) -> None:
+    """New events are stored and their offset moves. Later each is sent once, or filtered out."""
     deployment = Deployment(engine, filtered=URLS["b"])
     world = deployment.world
     world.start(0)
     world.settle_down(2)
     deployment.over_its_budget(*URLS["b"])
-    for _ in range(4):  # the last is not wanted
+    for _ in range(4):  # the last one does not match
         deployment.write(0, "b")
     world.settle_down(10)
     assert (world.sent, deployment.statuses()) == ([], ["parked"] * 4)
@@ -577,8 +577,8 @@ def test_a_filter_over_its_budget_is_asked_when_it_may_run_again(engine: Engine)
     ]
 
 
-def test_a_commit_that_is_not_taken_repeats_what_it_would_have_said(deployment: Deployment) -> None:
-    """The partition leaves all the same; its next owner begins where Kafka knows, and Kafka is silent for a while."""
+def test_a_refused_last_commit_repeats_deliveries(deployment: Deployment) -> None:
+    """The partition leaves all the same. Its next owner begins at the committed offset, once Kafka answers."""
     world = deployment.world
     deployment.write(0, "b")
     world.settle_down()
@@ -598,8 +598,8 @@ def test_a_commit_that_is_not_taken_repeats_what_it_would_have_said(deployment: 
     assert world.committed[TOPIC, 0] == (1, "")
 
 
-def test_what_was_read_before_an_earlier_one_of_its_key_was_stored_waits_for_that(engine: Engine) -> None:
-    """The look for due rows was under way: its answer comes after that of the write, and does not know of it."""
+def test_a_row_read_before_an_earlier_one_of_its_key_was_stored_waits_for_that(engine: Engine) -> None:
+    """The read of due rows was under way, and its answer, which lacks the earlier row, comes after the write's."""
     deployment = Deployment(engine, (ORDERED,))
     world = deployment.world
     Watch(deployment)
@@ -622,7 +622,7 @@ def test_what_was_read_before_an_earlier_one_of_its_key_was_stored_waits_for_tha
     world.now += 60
     world.turn()
     assert world.jobs["storing"]
-    while world.worker.parts.parking.due_keys:  # until the row behind it is looked for
+    while world.worker.parts.parking.due_keys:  # until the row behind it is being read
         world.run_job("taking-up")
         world.now += 0.1
         world.turn()
@@ -637,8 +637,8 @@ def test_what_was_read_before_an_earlier_one_of_its_key_was_stored_waits_for_tha
     assert set(deployment.statuses()) == {"delivered"}
 
 
-def test_a_partition_that_comes_while_its_worker_stops_starts_nothing(deployment: Deployment) -> None:
-    """What would be sent of it then is cut off when all is closed, and counted by nobody: it is the next owner's."""
+def test_a_partition_assigned_during_a_stop_starts_nothing(deployment: Deployment) -> None:
+    """Its requests would be cancelled at the close and not be counted. They are the next owner's."""
     world = deployment.world
     deployment.write(0, "b")
     deployment.write(1, "b")

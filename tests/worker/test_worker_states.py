@@ -1,4 +1,4 @@
-"""The worker under every order of events, faults and crashes: what is committed is delivered or stored."""
+"""The worker under any order of events, faults and crashes: a committed record is delivered or stored."""
 
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
@@ -46,12 +46,12 @@ JOBS = st.lists(st.lists(st.sampled_from(THREADS), max_size=3), min_size=1, max_
 ASKED = st.lists(st.tuples(st.sampled_from(["revoke", "lose", "assign"]), NUMBERS), max_size=2)  # by the group
 OUTCOMES = st.sampled_from(["taken"] * 4 + ["fails"] * 3 + ["disputed", "refused", "hopeless", "gone"])
 OBSTACLE = st.none() | st.sampled_from(list(OBSTACLES))
-STEPS = st.integers(0, 25)  # a round of the worker takes one or two, more if it stores or sends something
+STEPS = st.integers(0, 25)  # a round of the worker takes one or two steps, more if it stores or sends
 P = ParamSpec("P")
 
 
 def mortal(body: Callable[Concatenate["WorkerMachine", P], None]) -> Callable[Concatenate["WorkerMachine", P], None]:
-    """A rule in which the process may die: the rest of the rule does not happen, and a new process starts."""
+    """A rule in which the process may die. The rest of the rule is skipped, and a new process starts."""
 
     @wraps(body)
     def rule(machine: "WorkerMachine", /, *values: P.args, **named: P.kwargs) -> None:
@@ -64,7 +64,7 @@ def mortal(body: Callable[Concatenate["WorkerMachine", P], None]) -> Callable[Co
 
 
 class WorkerMachine(RuleBasedStateMachine):
-    """Records, answers, rebalances and switched subscriptions in any order; unless `calm`, faults and crashes too."""
+    """Records, answers, rebalances and disabled subscriptions in any order; unless `calm`, faults and crashes, too."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class WorkerMachine(RuleBasedStateMachine):
         self.kinds = kinds
         self.urls = sorted(urls)
         self.filtered = filtered
-        # Few slots and a short cache: deliveries queue, events wait.
+        # With few slots and a short cache, deliveries queue and events wait.
         self.deployment = Deployment(engine, urls, filtered, max_in_flight=3, subscription_cache=0.2)
         self.world = self.deployment.world
         self.watch = Watch(self.deployment)
@@ -99,7 +99,7 @@ class WorkerMachine(RuleBasedStateMachine):
     @rule(jobs=JOBS, crossing=st.booleans())
     @mortal
     def turn(self, jobs: list[list[str]], *, crossing: bool) -> None:
-        """Jobs are done, and answers come in their order; or, `crossing`, that of the first comes last."""
+        """Run jobs and handle their answers in order. If `crossing`, the first job's answer comes last."""
         for threads in jobs:
             self.world.turn()
             if crossing and threads:
@@ -126,7 +126,7 @@ class WorkerMachine(RuleBasedStateMachine):
     @rule(number=NUMBERS, kinds=KINDS)
     @mortal
     def fail_until_due(self, number: int, kinds: list[int]) -> None:
-        """New records fail, and again a second later, and are stored; when they are due, they are sent."""
+        """New records fail twice within a second and are stored. When they are due, they are sent."""
         self.write(number, kinds)
         self.all_goes_well()
         for seconds in (1.0, 31.0):
@@ -140,7 +140,7 @@ class WorkerMachine(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         self.world.now += seconds
 
-    # What holds some of it up, and loses and repeats nothing.
+    # Delays that lose and repeat nothing.
 
     @rule(number=st.integers(0, 9))
     def filter_is_over_its_budget(self, number: int) -> None:
@@ -149,7 +149,7 @@ class WorkerMachine(RuleBasedStateMachine):
     @rule(number=NUMBERS, kinds=KINDS, which=st.integers(0, 9))
     @mortal
     def filter_is_asked_later(self, number: int, kinds: list[int], which: int) -> None:
-        """What comes is stored, and looked at when the subscription is over its budget no more."""
+        """New events are stored, and filtered when their subscription is within its budget again."""
         self.all_goes_well()
         self.filter_is_over_its_budget(which)
         self.write(number, kinds)
@@ -177,7 +177,7 @@ class WorkerMachine(RuleBasedStateMachine):
     )
     @mortal
     def stand_still(self, answers: list[str], jobs: list[str], seconds: float, lost: set[int]) -> None:
-        """The process is paused; receivers and the database have answered, and partitions may be others' by now."""
+        """The process is paused. Receivers and the database have answered, and partitions may have been lost."""
         self.world.turn()
         for outcome in answers[: len(self.world.transport.open)]:
             self.world.transport.answer(0, result(outcome))
@@ -189,7 +189,7 @@ class WorkerMachine(RuleBasedStateMachine):
                 self.lost(number)
         self.world.turn()
 
-    # People and receivers change what is owed.
+    # Operators and receivers change subscriptions.
 
     @rule(number=st.integers(0, 9))
     def disable(self, number: int) -> None:
@@ -204,7 +204,7 @@ class WorkerMachine(RuleBasedStateMachine):
     def disable_for_a_minute(
         self, number: int, kinds: list[int], more: list[int], which: int | None, *, redeliver: bool
     ) -> None:
-        """What is stored is held; enabled again, more comes before that is resumed."""
+        """Stored deliveries are held. After the subscription is enabled, new ones come before those are resumed."""
         self.fail_until_due(number, kinds)
         if which is None:
             self.answer([(0, "gone")])
@@ -280,7 +280,7 @@ class WorkerMachine(RuleBasedStateMachine):
         stored: bool,
         database: bool,
     ) -> None:
-        """Deliveries are under way when the database fails, or they have to leave, or the process dies of it."""
+        """With deliveries under way, the database fails, a partition leaves, or the process dies."""
         if stored:
             self.fail_until_due(number, kinds)
         else:
@@ -312,7 +312,7 @@ class WorkerMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.calm and self.world.late)
     @rule()
     def come_back_from_the_dead(self) -> None:
-        """The last process was only taken for dead, and does what it had begun."""
+        """The last process was wrongly taken for dead, and completes a statement."""
         self.world.late.popleft()()
         self.watch.written_late()
 
@@ -324,7 +324,7 @@ class WorkerMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.calm)
     @rule(how=OBSTACLE, number=NUMBERS, back=st.integers(-2, 7))
     def obstruct(self, how: str | None, number: int, back: int) -> None:
-        """One record's rows are locked, or the database never takes them: of one that is there, or comes yet."""
+        """One record's rows are locked or never accepted. They may be stored already or be new."""
         offset = len(self.world.log[TOPIC, number]) - 1 - back
         self.deployment.obstruct(how, f"{{0}}.partition_no = {number} AND {{0}}.record_offset = {offset}")
 
@@ -352,7 +352,7 @@ class WorkerMachine(RuleBasedStateMachine):
         *,
         stored: bool,
     ) -> None:
-        """Of what ends, one record's results cannot be written; nobody knows for how long, or somebody settles it."""
+        """The results of one record cannot be written. This ends after unknown time or by a decision."""
         if stored:
             self.fail_until_due(number, kinds)
         else:
@@ -393,7 +393,7 @@ class WorkerMachine(RuleBasedStateMachine):
         self.world.dead_letters.door_open = door_open
 
     def meanwhile(self, answers: list[str], *, database: bool) -> None:
-        """While the worker drains, some receivers answer, and the database works; or, unless calm, it does not."""
+        """While the worker drains, some receivers answer, and the database works or, unless calm, does not."""
 
         def go_on() -> None:
             if answers and self.world.transport.open:
@@ -404,7 +404,7 @@ class WorkerMachine(RuleBasedStateMachine):
         self.world.on_wait = go_on
 
     def stop(self, answers: list[str], asked: list[tuple[str, int]], *, database: bool) -> None:
-        """And start. The group asks for partitions, or gives them, while the worker drains."""
+        """Stop and start. During the drain the group revokes or assigns partitions."""
 
         def serve() -> None:
             how, number = asked.pop() if asked else ("", 0)
@@ -420,7 +420,7 @@ class WorkerMachine(RuleBasedStateMachine):
         self.start()
 
     def start(self) -> None:
-        """A new process. In a calm run the last one has left nothing unwritten."""
+        """Start a new process. In a calm run the last one has completed all its writes."""
         if not self.calm:
             self.watch.process_ended()
         self.world.on_wait = self.world.on_serve = lambda: None
@@ -448,7 +448,7 @@ class WorkerMachine(RuleBasedStateMachine):
         self.watch.check_rows()
 
     def teardown(self) -> None:
-        """In the end nothing is lost: each delivery is taken, or given up with a row that says so."""
+        """In the end no delivery is lost: each is taken by its receiver, or given up with a row that says so."""
         try:
             if not self.watch.broken:
                 self.deployment.finish()
@@ -466,28 +466,28 @@ MACHINES = {
 }
 
 
-@pytest.mark.timeout(400)  # a failure takes minutes to shrink
+@pytest.mark.timeout(400)  # shrinking a failure takes minutes
 @pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
 def test_no_order_of_events_loses_a_delivery(
     new_engine: Callable[[], Engine], monkeypatch: pytest.MonkeyPatch, machine: Callable[[Engine], WorkerMachine]
 ) -> None:
-    """Committed means delivered, stored, buried or nobody's; in the end all has arrived, in a calm run once.
+    """Committed means delivered, stored, dead-lettered or unwanted. In the end all has arrived, once in a calm run.
 
-    And of a key, where it was asked for, one at a time and in order.
+    An ordered key's events arrive one at a time and in order.
     """
-    for module in ("delivery", "lanes"):  # fan-outs wait, and are parked
+    for module in ("delivery", "lanes"):  # so that fan-outs wait and deliveries are parked
         monkeypatch.setattr(f"consumer.delivery.{module}.LANE_DELIVERIES", 2)
     monkeypatch.setattr("consumer.delivery.breaker.IN_A_ROW", 3)
-    monkeypatch.setattr("consumer.delivery.parking.STORE_BATCH", 4)  # what belongs together takes several transactions
-    monkeypatch.setattr("consumer.delivery.parking.StoredKeys", partial(StoredKeys, 2))  # keys are given up
+    monkeypatch.setattr("consumer.delivery.parking.STORE_BATCH", 4)  # rows of a record take several transactions
+    monkeypatch.setattr("consumer.delivery.parking.StoredKeys", partial(StoredKeys, 2))  # so that keys are untracked
 
     def make() -> WorkerMachine:
         path = Path(str(new_engine().url.database))
-        engine = database(path)  # another: each statement read as Oracle's would take half of the time
+        engine = database(path)  # another one: with each statement checked as Oracle's, it would take half of the time
         event.listen(engine, "connect", _without_waiting_for_the_disk)
         return machine(engine)
 
-    with capture_logs():  # written out, they would take half of the time
+    with capture_logs():  # writing the log would take half of the time
         run_state_machine_as_test(
             make,  # type: ignore[arg-type]  # any factory will do, its documentation says
             settings=settings(
@@ -497,4 +497,4 @@ def test_no_order_of_events_loses_a_delivery(
 
 
 def _without_waiting_for_the_disk(connection: sqlite3.Connection, _: object) -> None:
-    connection.execute("PRAGMA synchronous = OFF").close()  # it is the process that dies here, never the machine
+    connection.execute("PRAGMA synchronous = OFF").close()  # the process dies here, never the machine

@@ -1,4 +1,4 @@
-"""Which worker keeps what tidy: what is its partitions', what is nobody's any more, and what is everybody's."""
+"""Which worker tidies which rows: those of its partitions, of deleted topics, and of all partitions."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ def deployment(engine: Engine) -> Deployment:
 
 
 def minutes(deployment: Deployment, number: int) -> Iterator[None]:
-    """Time for that many rounds of housekeeping; Kafka says what topics there are, as it does each half a minute."""
+    """Time for this many rounds of housekeeping. Kafka's list of topics comes every half a minute."""
     world = deployment.world
     for _ in range(number):
         world.worker.parts.topics.learn({TOPIC: len(world.log)}, world.now)
@@ -32,25 +32,25 @@ def minutes(deployment: Deployment, number: int) -> Iterator[None]:
 
 
 def pass_by(deployment: Deployment, number: int) -> None:
-    """The same, where nothing is asked for in between."""
+    """Let minutes pass."""
     for _ in minutes(deployment, number):
         continue
 
 
 def left(deployment: Deployment) -> list[tuple[str, int, str]]:
-    """Topic, offset and status of what is stored."""
+    """Topic, offset and status of the stored rows."""
     sql = "SELECT topic, record_offset, status FROM webhook_deliveries ORDER BY topic, record_offset"
     return [tuple(row) for row in query(deployment.engine, sql)]
 
 
 def keep_delivered(deployment: Deployment, offset: int) -> None:
-    """A row of partition 0 that a worker has sent."""
+    """A row of partition 0 that a worker has delivered."""
     store.park(deployment.engine, "g", [parked(make_event(offset), 1)], 1.0)
     run(deployment.engine, "UPDATE webhook_deliveries SET status = 'delivered'")
 
 
-def test_what_is_sent_of_a_topic_that_is_gone_goes_too(deployment: Deployment) -> None:
-    """No partition's offset will ever pass it; also what another worker sent, or this one before it was updated."""
+def test_delivered_rows_of_a_deleted_topic_are_pruned(deployment: Deployment) -> None:
+    """No committed offset will ever pass them. Another worker, or this one before its update, delivered them."""
     world = deployment.world
     store.park(deployment.engine, "g", [parked(make_event(9, topic=GONE, partition=3), 1)], 1.0)
     run(deployment.engine, "UPDATE webhook_deliveries SET status = 'delivered'")
@@ -70,8 +70,8 @@ def test_what_is_sent_of_a_topic_that_is_gone_goes_too(deployment: Deployment) -
     assert world.worker.parts.ownership.adopted == {}
 
 
-def test_a_topic_that_has_come_back_keeps_what_a_restart_asks_for(deployment: Deployment) -> None:
-    """Made anew, its partition is assigned here before the next look says that it is adopted no more."""
+def test_a_recreated_topic_keeps_rows_that_a_restart_would_read(deployment: Deployment) -> None:
+    """Its partition is assigned here before the next answer ends the adoption."""
     world = deployment.world
     deployment.write(0, "nobody")
     keep_delivered(deployment, 5)
@@ -82,10 +82,10 @@ def test_a_topic_that_has_come_back_keeps_what_a_restart_asks_for(deployment: De
     assert left(deployment) == [(TOPIC, 5, "delivered")]
 
 
-def test_a_topic_that_cannot_be_read_keeps_no_other_from_being_tidied(
+def test_a_topic_that_cannot_be_read_does_not_prevent_tidying_others(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """KAFKA_TOPICS names one that does not exist: the worker says so for as long, and its commits are made."""
+    """KAFKA_TOPICS names a topic that does not exist. The worker reports it meanwhile, and makes its commits."""
     world = deployment.world
     for _ in range(3):
         deployment.write(0, "nobody")
@@ -97,8 +97,8 @@ def test_a_topic_that_cannot_be_read_keeps_no_other_from_being_tidied(
     assert left(deployment) == []
 
 
-def test_what_may_not_be_committed_is_kept(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A round of commits that is not answered: a restart would ask for what was delivered above the one before it."""
+def test_rows_of_uncommitted_records_are_kept(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit round is unanswered, so a restart would read the records above the committed offset."""
     world = deployment.world
     for _ in range(3):
         deployment.write(0, "nobody")
@@ -112,8 +112,8 @@ def test_what_may_not_be_committed_is_kept(deployment: Deployment, monkeypatch: 
     assert left(deployment) == []
 
 
-def test_one_worker_follows_subscriptions_and_counts(deployment: Deployment) -> None:
-    """The one that has the lowest partition; what the others show adds nothing, also after they have led."""
+def test_one_worker_follows_subscriptions_and_counts_rows(deployment: Deployment) -> None:
+    """It is the owner of the lowest partition. The others report no count, also after they have led."""
     world = deployment.world
     deployment.disable(deployment.subscriptions[1])
     far = [parked(make_event(offset, partition=1), 2, 9e9) for offset in (4, 5)]
