@@ -319,7 +319,14 @@ def test_the_lifetime_of_a_token(given_life: object, renew: float, end: float) -
     assert token_of(KEY.credentials, answer(body), 0.0) == Token("a", 0.0, renew, end)
 
 
-@given(st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text() | st.integers() | st.lists(st.text()))
+@given(
+    st.none()
+    | st.booleans()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+    | st.integers()
+    | st.lists(st.text())
+)
 def test_no_lifetime_is_negative(life: object) -> None:
     """Whatever value a server sends."""
     token = token_of(KEY.credentials, answer(json.dumps({"access_token": "a", "expires_in": life}).encode()), 0.0)
