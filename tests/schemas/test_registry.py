@@ -172,7 +172,7 @@ def down(registry: SchemaRegistry) -> None:
 
 
 def slow(registry: SchemaRegistry) -> None:
-    registry.slow = 1.0
+    registry.slow = 1.5
 
 
 def status(number: int) -> Callable[[SchemaRegistry], None]:
@@ -199,7 +199,7 @@ def test_a_failing_registry_is_asked_again(
 ) -> None:
     """No record is given up, not even for a proxy's 404. The error names the setting to check."""
     number = registry.add("a", "{}", "JSON")
-    client = client_of(registry, timeout=0.2)
+    client = client_of(registry, timeout=0.7 if fail is slow else 10.0)
     fail(registry)
     for question in (lambda: client.decoder(number), client.ping):
         with pytest.raises(RegistryUnavailable, match=text):
