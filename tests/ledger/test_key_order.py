@@ -72,8 +72,8 @@ def test_followers_are_fetched_with_the_first(engine: Engine, sub: int) -> None:
     assert offsets(find(engine, here=[rows[0].id])) == [7, 8, 9], "its followers were fetched with it"
 
 
-def test_what_is_behind_stops_at_one_that_is_under_way(engine: Engine, sub: int) -> None:
-    """The first was redelivered meanwhile: that one may have ended when this is known, and would be sent again."""
+def test_followers_stop_at_a_row_under_way(engine: Engine, sub: int) -> None:
+    """If the first row is redelivered while the second is under way, the second is not fetched: it may end by then."""
     park(engine, *(ordered(offset, sub) for offset in (1, 2, 3)))
     ids = {row.event.record.offset: row.id for row in find(engine)}
     assert [row.event.record.offset for row in find(engine, here={ids[2]})] == [1]
