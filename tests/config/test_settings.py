@@ -137,7 +137,7 @@ def test_a_misspelt_property_is_reported() -> None:
 
 @pytest.mark.parametrize("name", slips.PROPERTIES)
 def test_suggested_properties_exist(name: str) -> None:
-    """librdkafka knows each suggested property, and none is reported as a misspelt setting."""
+    """Each suggested property is known to librdkafka, and none is reported as a misspelt setting."""
     with suppress(SettingsError):
         assert known_properties({name: "1"})[1] == []
     assert slips.of_settings([slips.variable_of(name)]) == []
