@@ -10,11 +10,11 @@ ALTER SESSION SET CURRENT_SCHEMA = webhooks
 select sys_context( 'userenv', 'current_schema' ) from dual
 ;
 
--- SQLAlchemy, at the first connection: the transaction's id, needed to query its isolation level.
+-- SQLAlchemy, at the first connection: the transaction id, needed for the isolation level.
 begin :trans_id := dbms_transaction.local_transaction_id( TRUE ); end;
 ;
 
--- SQLAlchemy, at the first connection: the isolation level. Without V$TRANSACTION: READ COMMITTED.
+-- SQLAlchemy, at the first connection: its isolation level, if it can read V$TRANSACTION.
 SELECT CASE BITAND(t.flag, POWER(2, 28)) WHEN 0 THEN 'READ COMMITTED' ELSE 'SERIALIZABLE' END AS isolation_level FROM v$transaction t WHERE (t.xidusn, t.xidslot, t.xidsqn) = ((:xidusn, :xidslot, :xidsqn))
 ;
 
