@@ -343,7 +343,7 @@ def killed_before(engine: Engine, beginning: str) -> Iterator[None]:
         event.remove(engine, "before_cursor_execute", die)
 
 
-def test_a_database_that_goes_is_waited_for(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
+def test_a_lost_database_is_waited_for(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
     """It is said once, and the batch is stored when the database is back."""
     topic = kafka.topic()
     write(kafka, topic, "aaa")
