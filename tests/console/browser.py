@@ -1,4 +1,4 @@
-"""A browser that runs no script: it keeps cookies, follows redirects, and sends forms."""
+"""A browser without scripts: it keeps cookies, follows redirects, and sends forms."""
 
 import re
 from typing import Any
@@ -9,14 +9,14 @@ from consumer.console.app import BASE
 
 
 class Browser(requests.Session):
-    """A browser before a console: `path` is below it. It keeps cookies, and follows redirects."""
+    """A browser of a console: `path` is below its root. It keeps cookies and follows redirects."""
 
     def __init__(self, port: int) -> None:
         super().__init__()
         self.base = f"http://127.0.0.1:{port}{BASE}"
 
     def request(self, method: str, url: str, **options: Any) -> requests.Response:  # type: ignore[override]
-        """Go there."""
+        """Sends a request."""
         return super().request(method, f"{self.base}{url}", timeout=5, **options)
 
 
