@@ -21,7 +21,7 @@ class Browser(requests.Session):
 
 
 def form_token(page: str) -> str:
-    """The token of the forms of a page."""
+    """The token of the forms on a page."""
     found = re.search(r'name="form_token" value="([^"]+)"', page)
     assert found is not None
     return found[1]
