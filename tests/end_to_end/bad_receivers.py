@@ -34,7 +34,7 @@ class Kind(StrEnum):
     DRIP_HEAD = "drip-head"  # a byte of the status line a second
     DRIP_BODY = "drip-body"  # 200 at once, then a byte of the body a second
     RESET = "reset"  # RST in place of an answer
-    REFUSE = "refuse"  # nobody listens
+    REFUSE = "refuse"  # does not listen
     FLAP = "flap"  # listens for FLAP seconds, then not for FLAP seconds
     FAIL = "fail"  # 500
     SLOW = "slow"  # 200 after SLOW seconds

@@ -45,7 +45,7 @@ class CommandLine:
 
 
 def end_of(process: "subprocess.Popen[str]", within: float = 60.0) -> tuple[int, str, str]:
-    """Its exit status, what it has said, and on stderr."""
+    """The exit status, stdout and stderr of a command."""
     output, errors = process.communicate(timeout=within)
     assert "Traceback" not in errors, errors
     return process.returncode, output, errors

@@ -53,7 +53,7 @@ class Deployment:
         self.database = database
         self.receiver = receiver
         self.published: dict[bytes, str] = {}
-        self.keys: dict[bytes, bytes | None] = {}  # of what is published
+        self.keys: dict[bytes, bytes | None] = {}  # of published events
         self.published_at: dict[bytes, float] = {}
         self.partitions = 4  # of the topic
         self.subscriptions: dict[str, str] = {}  # event type by path
@@ -143,7 +143,10 @@ class Deployment:
     def publish(
         self, event_types: Iterable[str], *, per_second: float = 0, keys: Sequence[bytes | None] = (b"key",)
     ) -> None:
-        """One event of each type named, spread over the partitions, with these keys in turn, acknowledged."""
+        """Publishes one event of each type, over all partitions, with these keys in turn.
+
+        Waits for acknowledgements.
+        """
         random = Random(len(self.published))
         begin = time.monotonic()
         for sent, event_type in enumerate(event_types):

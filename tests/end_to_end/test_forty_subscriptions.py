@@ -191,7 +191,7 @@ class Encrypted(str):
 
 
 class Asked(NamedTuple):
-    """A subscription: its columns, its secrets (kind, text, expiry), what must reach it, and how that must look."""
+    """A subscription: columns, secrets (kind, text, expiry), the events it must get, and a check of their form."""
 
     event_type: str
     wants: set[str]

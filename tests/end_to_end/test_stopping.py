@@ -52,7 +52,7 @@ def test_a_stop_does_not_wait_for_a_database_that_hangs(deployment: Deployment) 
 
 
 def test_a_stop_while_starting(deployment: Deployment) -> None:
-    """From the first moment that a process can catch a signal, through imports, database, group and first records."""
+    """It can be stopped once it catches signals: during imports, database, group and first records."""
     deployment.subscribe("a", "/good")
     deployment.publish(["a"] * 10)
     for delay in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.2):
