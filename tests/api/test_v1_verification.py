@@ -22,7 +22,7 @@ class Receiver:
         self.asked: list[tuple[str, int | None]] = []
 
     def __call__(self, endpoint: Endpoint, rate: int | None) -> Permission:
-        """Be asked."""
+        """Records a validation request and returns the answer."""
         self.asked.append((endpoint.url, rate))
         return self.answer
 

@@ -203,7 +203,7 @@ def test_tls_is_shown(
     assert len(receiver.requests) == 1
 
 
-def test_nobody_listens(engine: Engine, ping: Ping) -> None:
+def test_a_refused_connection(engine: Engine, ping: Ping) -> None:
     """A refused connection is reported."""
     with socket.create_server(("127.0.0.1", 0)) as gone:
         url = f"http://127.0.0.1:{gone.getsockname()[1]}/"

@@ -8,8 +8,8 @@ from tests.end_to_end.bad_receivers import Kind, bad_receiver
 from tests.end_to_end.isolation_rig import LATEST, Company, Latencies, Names, come_back, meet, neighbours
 from tests.end_to_end.service_rig import Deployment, percentile
 
-# Seconds of p95 that a slow machine may show in any company, shared as it is by broker, worker and receivers. Waiting
-# for bad ones would cost more; what their company does cost is measured by benchmarks.isolation.
+# Seconds of p95 that a slow machine may show in any case, with broker, worker and receivers on it. Waiting for bad
+# receivers would cost more; benchmarks.isolation measures their real effect.
 FLOOR = 1.5
 FACTOR = 3
 

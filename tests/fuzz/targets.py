@@ -77,7 +77,7 @@ def _mapped(decoder: Decoder, record: Record) -> None:
 
 
 def mapping_files(data: bytes) -> None:
-    """The text of a mapping file: a mistake is told in lines of bounded length, and a mapping decodes any record."""
+    """The text of a mapping file: a mistake is reported in lines of bounded length. A mapping decodes any record."""
     text, _, given = data.partition(b"\n---\n")
     try:
         rules = parse(text.decode(), "m.toml")

@@ -177,7 +177,7 @@ def test_of_many_held_rows_only_one_is_resumed(engine: Engine, sub: int) -> None
     """Rows set to held by hand become due one after the other."""
     park(engine, *(ordered(offset, sub) for offset in range(3)))
     run(engine, "UPDATE webhook_deliveries SET status = 'held'")
-    assert upkeep.reconcile(engine, 500.0) == (0, 3, 0, None)  # in order from the start: nothing is to be mended
+    assert upkeep.reconcile(engine, 500.0) == (0, 3, 0, None)  # in order from the start: no repair is needed
     assert states(engine) == {0: "parked", 1: "blocked", 2: "blocked"}
 
 

@@ -143,7 +143,7 @@ def test_an_instant_is_read_back_unchanged(moments: tuple[Engine, Table], at: da
         ("x'00'", UNREADABLE),
     ],
 )
-def test_sqlite_reads_whatever_plain_sql_wrote(sqlite_engine: Engine, written: str, read: datetime) -> None:
+def test_sqlite_reads_invalid_times(sqlite_engine: Engine, written: str, read: datetime) -> None:
     """An invalid time in SQLite is read as UNREADABLE, and the rows beside it are read."""
     with sqlite_engine.begin() as connection:
         connection.exec_driver_sql(INSERT)

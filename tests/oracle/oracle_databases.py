@@ -114,7 +114,7 @@ class RealOracle:
             names = ", ".join(sorted(found))
             pytest.exit(
                 f"ORACLE_URL: the user's schema has tables ({names}), and these tests delete all tables. "
-                "Name a user of its own, or remove what a run that was killed has left: alembic downgrade base",
+                "Name a user of its own, or remove the tables that a killed run has left: alembic downgrade base",
                 returncode=2,
             )
         migrations.upgrade(self._engine)

@@ -153,7 +153,7 @@ def test_a_session_is_checked_before_use(oracle: OracleEmulator) -> None:
 
 
 def test_sessions_are_renewed_after_half_an_hour(oracle: OracleEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not earlier. So they move to a node that has come back."""
+    """Sessions move to a node that has come back, but are not renewed earlier."""
     engine = make(oracle.url)
     first = session_of(engine)
     now = time.time()

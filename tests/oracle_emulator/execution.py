@@ -25,7 +25,7 @@ def execute(session: Session, reader: Reader, writer: Writer) -> None:
     bind_count = reader.number()
     reader.skip("bbbbbb")  # pointers
     define_count = reader.number()
-    reader.skip("nbbbnbnnbnb")  # registration, pointers to what is not used here
+    reader.skip("nbbbnbnnbnb")  # registration, pointers to unused parts
     if session.field_version >= 8:
         reader.skip("bnbnb")
     if session.field_version >= 9:
