@@ -1,4 +1,4 @@
-"""Runs migrations: against DATABASE_URL, the engine that `consumer.database.migrations` brings, or as SQL on stdout."""
+"""Runs migrations: on DATABASE_URL, on an engine given by `consumer.database.migrations`, or as SQL on stdout."""
 
 from logging.config import fileConfig
 from typing import Any
@@ -31,20 +31,21 @@ from consumer.errors import WebhooksError
 from models import Base
 
 ORIGIN = "0001"  # the tutorial's table
-# A command of SQL*Plus, which else goes on: in the wrong schema, or with a revision noted whose statements have failed.
+# A command of SQL*Plus, which otherwise goes on after an error: in the wrong schema, or to record a revision whose
+# statements have failed.
 STOP_AT_ERROR = "WHENEVER SQLERROR EXIT FAILURE ROLLBACK"
 LOCK_WAIT = 30  # seconds that DDL waits for each table in use (else ORA-00054, at once)
 
 
 class RepeatableOracle(OracleImpl):
-    """Oracle as Alembic knows it, for migrations that are run again after they stopped in the middle of a revision.
+    """Alembic's Oracle dialect, for migrations that are run again after they stopped in the middle of a revision.
 
-    DDL commits by itself, so that a part of the revision is there: online, what is there already is passed over.
-    Printed SQL is for tables without, and has no RETURNING, which would stand there with nothing to return to.
+    DDL commits by itself, so a stopped revision leaves a part of its changes. Online, changes that are already made are
+    skipped. Printed SQL assumes that none is made, and has no RETURNING, which would have no variables to return into.
     """
 
     __dialect__ = "oracle"
-    _there: Inspector | None = None  # it remembers what it was asked
+    _there: Inspector | None = None  # caches its answers
 
     def version_table_impl(self, **kw: Any) -> Table:
         """Alembic's own table."""
@@ -53,7 +54,7 @@ class RepeatableOracle(OracleImpl):
         return table
 
     def _exec(self, construct: Any, *arguments: Any, **more: Any) -> Any:
-        """All statements come here."""
+        """Execute a statement, unless it is done; Alembic passes all statements here."""
         if not self.as_sql and self._is_done(construct):
             return None
         self._there = None
@@ -62,10 +63,10 @@ class RepeatableOracle(OracleImpl):
         except DBAPIError as error:
             if self.as_sql or error.connection_invalidated or not self._is_done(construct):
                 raise
-            return None  # another process has done it meanwhile
+            return None  # another process has executed it meanwhile
 
     def _is_done(self, construct: Any) -> bool:
-        """Whether an earlier attempt has defined or dropped it. WebhooksError for another thing of that name."""
+        """Whether an earlier attempt has created or dropped the object. WebhooksError if its name is taken."""
         done = False
         match construct:
             case CreateTable(element=Table() as made):
@@ -92,18 +93,18 @@ class RepeatableOracle(OracleImpl):
                 or self.compare_type(Column(column.name, found["type"]), column)
             ):
                 raise WebhooksError(
-                    f"{table} is there, and its {column.name} is not what we make; rename what is there, "
-                    "then migrate again"
+                    f"{table} exists, and its column {column.name} differs from the migration's; "
+                    "rename the existing one, then migrate again"
                 )
         return True
 
     def _columns(self, table: str) -> dict[str, ReflectedColumn]:
-        """Those of a table, by name; none if it is not there."""
+        """The columns of a table, by name; none if the table does not exist."""
         there = self._inspector()
         return {column["name"]: column for column in there.get_columns(table)} if there.has_table(table) else {}
 
     def _has(self, part: Index | Constraint) -> bool:
-        """Whether an index or a check constraint is there, by its name. No revision adds or drops other constraints."""
+        """Whether an index or a check constraint of this name exists. No revision adds or drops other constraints."""
         there, table = self._inspector(), str(part.table)
         if isinstance(part, Index):
             return there.has_index(table, str(part.name))
@@ -122,9 +123,9 @@ def version_table() -> Table:
 
 
 def print_note(revision: str) -> None:
-    """Where a revision is noted that has been noted nowhere, or elsewhere by a release before.
+    """Print the SQL that records a revision which is recorded nowhere yet, or in the table of an earlier release.
 
-    Nobody but a tutorial stops at the first one: its table is there, and none of Alembic's.
+    Only a tutorial stops at the first revision: its table exists, and none of Alembic's.
     """
     context.execute(CreateTable(version_table()))
     context.execute(insert(version_table()).values(version_num=literal_column(f"'{revision}'")))
@@ -133,9 +134,9 @@ def print_note(revision: str) -> None:
 
 
 def take_over(connection: Connection) -> None:
-    """Move what a release before has noted into our table.
+    """Move the revision that an earlier release has recorded into our table.
 
-    The row is deleted first: of two processes one waits for the other here, and finds nothing to move.
+    The row is deleted first: of two processes, one waits here for the other, and then finds nothing to move.
     """
     with connection.begin():
         if noted(connection) or not noted_before(connection):
@@ -147,7 +148,7 @@ def take_over(connection: Connection) -> None:
 
 
 def make_version_table(connection: Connection) -> None:
-    """Make it, unless another process has meanwhile."""
+    """Create the version table, unless another process does so meanwhile."""
     try:
         version_table().create(connection, checkfirst=True)
     except DBAPIError:
@@ -168,7 +169,7 @@ def offline(engine: Engine) -> None:
     with context.begin_transaction():
         if engine.dialect.name == "oracle":
             context.get_context().impl.static_output(STOP_AT_ERROR)
-        if sqlite:  # rebuilding a table drops it, which would delete what refers to it
+        if sqlite:  # rebuilding a table drops it, which would delete the rows that refer to it
             context.execute("PRAGMA foreign_keys = OFF")
         if schema := engine.get_execution_options().get("db_schema"):
             context.execute(f"ALTER SESSION SET CURRENT_SCHEMA = {schema}")
@@ -178,35 +179,35 @@ def offline(engine: Engine) -> None:
         if sqlite:
             context.execute("PRAGMA foreign_keys = ON")
         if engine.dialect.name == "oracle":
-            context.execute("COMMIT")  # DDL has committed itself, but not the revision that is noted last
+            context.execute("COMMIT")  # DDL has committed itself, but not the last revision's record
 
 
 def is_of_ours(name: str | None, kind: str, _parents: object) -> bool:
-    """Whether `alembic check` and `--autogenerate` look at it: other programs' tables may be in the schema."""
+    """Whether `alembic check` and `--autogenerate` compare it: other programs' tables may be in the schema."""
     return kind != "table" or name in Base.metadata.tables
 
 
 def have_patience(connection: Connection) -> None:
-    """Wait for tables that are in use, and as long as a statement lasts: an index of a large table takes minutes."""
+    """Wait for tables in use, and set no limit on a statement: an index of a large table takes minutes."""
     session: Any = connection.connection.driver_connection
     session.call_timeout = 0
-    connection.detach()  # it ends with the migration: nobody else gets it
+    connection.detach()  # it is closed after the migration, and does not return to the pool
     with connection.begin():
         connection.exec_driver_sql(f"ALTER SESSION SET DDL_LOCK_TIMEOUT = {LOCK_WAIT}")
 
 
 def tell(ctx: Any, step: Any, heads: Any, run_args: Any) -> None:  # noqa: ARG001 (as Alembic calls it)
-    """Pass on that a revision is done."""
+    """Report that a revision is done."""
     if (applied := context.config.attributes.get("applied")) is not None:
         applied(step.up_revision_id)
 
 
 def online(engine: Engine) -> None:
-    """Migrate. On SQLite all of it is one transaction, and a second process waits for the first."""
+    """Migrate. On SQLite the whole migration is one transaction, and a second process waits for the first."""
     create_file(engine)
     sqlite = engine.dialect.name == "sqlite"
     with engine.connect() as connection:
-        if sqlite:  # rebuilding a table drops it, which would delete what refers to it
+        if sqlite:  # rebuilding a table drops it, which would delete the rows that refer to it
             connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
         else:
             have_patience(connection)
@@ -220,7 +221,7 @@ def online(engine: Engine) -> None:
             on_version_apply=tell,
         )
         try:
-            if not context.get_context().opts.get("dont_mutate"):  # `alembic current` only looks
+            if not context.get_context().opts.get("dont_mutate"):  # `alembic current` changes nothing
                 take_over(connection)
             with context.begin_transaction():
                 context.run_migrations()

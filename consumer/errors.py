@@ -15,7 +15,7 @@ WebhooksError
 ├── ReplayEnded              a replay was cancelled or deleted, or another process runs it: nothing more is stored
 ├── InvalidPosition          a position in a search is none that an earlier page gave
 ├── KeyTaken                 another request with the same idempotency key was quicker
-├── KeyReused                an idempotency key came with another body before
+├── KeyReused                an idempotency key was used with another body before
 ├── EgressRefused            the egress policy forbids an address (also a requests ConnectionError)
 └── NotAuthorized            a request has no token, or a plug-in fails (also a requests RequestException)
 """
@@ -108,11 +108,11 @@ class InvalidPosition(WebhooksError):
 
 
 class KeyTaken(WebhooksError):
-    """Another request with this idempotency key was quicker: roll back, and find what it has created."""
+    """Another request with this idempotency key was quicker: roll back, and find the resource that it has created."""
 
 
 class KeyReused(WebhooksError):
-    """The idempotency key came with another body before."""
+    """The idempotency key was used with another body before."""
 
 
 class EgressRefused(WebhooksError, RequestsConnectionError):

@@ -136,7 +136,7 @@ class ParkedDelivery(Base):
     record_offset: Mapped[int] = mapped_column(BigInteger, comment="Offset of its record.")
     record_ts: Mapped[int] = mapped_column(BigInteger, comment="Timestamp of its record in milliseconds.")
     subscription_id: Mapped[int] = mapped_column(
-        Id, comment="Whom it is for. No foreign key: the row outlives its subscription."
+        Id, comment="Id of its subscription. No foreign key: the row outlives the subscription."
     )
     replay: Mapped[int] = mapped_column(
         Integer,
@@ -144,7 +144,7 @@ class ParkedDelivery(Base):
         comment="webhook_replays.id of the replay that read its record again. 0: none.",
     )
     url: Mapped[str] = mapped_column(
-        String(URL_LENGTH), comment="Where it went when it was stored. It is sent to where the subscription points now."
+        String(URL_LENGTH), comment="URL of its subscription when it was stored. It is sent to the present URL."
     )
     status: Mapped[str] = mapped_column(
         String(10),
@@ -153,7 +153,7 @@ class ParkedDelivery(Base):
     )
     attempt: Mapped[int] = mapped_column(Integer, server_default=text("0"), comment="Attempts made.")
     next_attempt_at: Mapped[datetime | None] = mapped_column(
-        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When a parked one is due."
+        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When a parked delivery is due."
     )
     first_attempt_at: Mapped[datetime | None] = mapped_column(UtcTimestamp, comment="When it was tried first.")
     last_status: Mapped[int | None] = mapped_column(
@@ -184,7 +184,8 @@ class ParkedDelivery(Base):
     first_error: Mapped[str | None] = mapped_column(String(ERROR_LENGTH), comment="Why the first attempt failed.")
     last_attempt_at: Mapped[datetime | None] = mapped_column(UtcTimestamp, comment="When it was tried last.")
     last_response: Mapped[str | None] = mapped_column(
-        String(RESPONSE_LENGTH), comment="Start of the last failed answer, escaped to ASCII. Written by a stranger."
+        String(RESPONSE_LENGTH),
+        comment="Start of the last failed answer, escaped to ASCII. Untrusted: the receiver wrote it.",
     )
 
 

@@ -22,16 +22,16 @@ class StoredReplay(Base):
     __table_args__ = (
         CheckConstraint("background IN (0, 1)", name="ck_webhook_replays_background"),
         *is_json("positions", "ck_webhook_replays_positions"),
-        {"sqlite_autoincrement": True, "comment": "Replays: what was asked for, and how far each is."},
+        {"sqlite_autoincrement": True, "comment": "Replays: the request and the progress of each."},
     )
 
     id: Mapped[int] = mapped_column(
         Id, Identity(), primary_key=True, comment="Key, given by the database. Never used again: deliveries name it."
     )
     group_id: Mapped[str] = mapped_column(
-        String(GROUP_LENGTH), comment="Kafka consumer group whose workers send what is stored."
+        String(GROUP_LENGTH), comment="Kafka consumer group whose workers send the deliveries."
     )
-    subscription_id: Mapped[int] = mapped_column(Id, comment="Whom it is for.")
+    subscription_id: Mapped[int] = mapped_column(Id, comment="Id of its subscription.")
     since_at: Mapped[datetime] = mapped_column(UtcTimestamp, comment="Records from then on, by their own timestamps.")
     until_at: Mapped[datetime] = mapped_column(UtcTimestamp, comment="Records before then.")
     event_type: Mapped[str | None] = mapped_column(
@@ -46,7 +46,7 @@ class StoredReplay(Base):
         UtcTimestamp, comment="When all was read and stored. Null: it can be resumed."
     )
     positions: Mapped[str] = mapped_column(
-        Text, comment="What is left to read, as JSON: topic, partition, next offset and end."
+        Text, comment="Spans left to read, as JSON: topic, partition, next offset and end."
     )
     record_count: Mapped[int | None] = mapped_column(
         BigInteger, comment="Records to read when it began. Null: begun by a release before 0009."
@@ -61,7 +61,7 @@ class StoredReplay(Base):
         UtcTimestamp, comment="Until then one API process runs it, and the others leave it alone. Null: none does."
     )
     last_error: Mapped[str | None] = mapped_column(
-        String(ERROR_LENGTH), comment="Why it stands still. Null: it does not."
+        String(ERROR_LENGTH), comment="Why it makes no progress. Null: it does."
     )
     created_by: Mapped[str | None] = mapped_column(String(ACTOR_LENGTH), comment="Who began it. Null: not noted.")
 

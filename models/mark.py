@@ -1,4 +1,4 @@
-"""Wishes of people and of other workers to the worker that owns a partition."""
+"""Requests (wishes) of operators and of other workers to the worker that owns a partition."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -36,23 +36,23 @@ class Mark(Base):
         CheckConstraint("wish IN ('look', 'dead_letter', 'give_up')", name="ck_webhook_marks_wish"),
         # Each worker looks for recent marks every few seconds.
         Index("ix_webhook_marks_time", "group_id", "marked_at"),
-        {"comment": "What is asked of the worker of a partition: to look for rows, or to end a delivery."},
+        {"comment": "Requests to the worker of a partition: to look for rows, or to end a delivery."},
     )
 
-    group_id: Mapped[str] = mapped_column(String(GROUP_LENGTH), comment="Kafka consumer group whose worker is asked.")
+    group_id: Mapped[str] = mapped_column(String(GROUP_LENGTH), comment="Kafka consumer group of the worker.")
     topic: Mapped[str] = mapped_column(String(TOPIC_LENGTH), comment="Kafka topic.")
     partition_no: Mapped[int] = mapped_column(Integer, comment="Partition of the topic.")
     record_offset: Mapped[int] = mapped_column(
         BigInteger, comment="Offset of the record that is decided on. -1: about stored deliveries that are due."
     )
-    subscription_id: Mapped[int] = mapped_column(Id, comment="Whose deliveries. 0: those of all subscriptions.")
+    subscription_id: Mapped[int] = mapped_column(Id, comment="Id of the subscription. 0: all subscriptions.")
     wish: Mapped[str] = mapped_column(
         String(20),
-        comment="look: for what is due. dead_letter, give_up: what becomes of a delivery that cannot be stored.",
+        comment="look: for due rows. dead_letter, give_up: the decision on a delivery that cannot be stored.",
     )
-    asked: Mapped[int] = mapped_column(Integer, server_default=text("1"), comment="How often this was asked.")
+    asked: Mapped[int] = mapped_column(Integer, server_default=text("1"), comment="How often the request was made.")
     marked_at: Mapped[datetime] = mapped_column(
-        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When it was asked last."
+        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When the request was last made."
     )
     done_at: Mapped[datetime | None] = mapped_column(
         UtcTimestamp, comment="When a worker last acted on a decision. Null: not yet."

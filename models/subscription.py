@@ -47,7 +47,7 @@ class Subscription(Base):
         Index("ix_webhook_subs_failing", "failing_since"),  # few rows: Oracle leaves null out
         {
             "sqlite_autoincrement": True,
-            "comment": "Who wants which events. One row is one receiver of one event type or pattern.",
+            "comment": "Subscriptions. One row is one receiver of one event type or pattern.",
         },
     )
 
@@ -65,7 +65,9 @@ class Subscription(Base):
         comment="When the row was made, in the time zone of the session that made it.",
     )
     enabled: Mapped[int] = mapped_column(
-        Flag, server_default=text("1"), comment="1: gets events. 0: matches nothing, and what is stored for it is held."
+        Flag,
+        server_default=text("1"),
+        comment="1: gets events. 0: matches nothing, and its stored deliveries are held.",
     )
     disabled_reason: Mapped[str | None] = mapped_column(String(REASON_LENGTH), comment="Why it was disabled.")
     ordering: Mapped[str] = mapped_column(
@@ -125,7 +127,7 @@ class Subscription(Base):
         comment="Name of the header with the hex HMAC-SHA256 of the body. none: it is not sent.",
     )
     signature_prefix: Mapped[str | None] = mapped_column(
-        String(PREFIX_LENGTH), comment="What stands before the hex digits, such as sha256=. Null: nothing."
+        String(PREFIX_LENGTH), comment="Prefix of the hex digits, such as sha256=. Null: none."
     )
     custom_headers: Mapped[str | None] = mapped_column(
         String(HEADERS_LENGTH), comment="Further request headers, as a JSON object of texts. Null: none."
@@ -157,7 +159,7 @@ class SubscriptionSecret(Base):
         Index("ix_webhook_secrets_sub", "subscription_id"),
         {
             "sqlite_autoincrement": True,
-            "comment": "Secrets of subscriptions: what they sign with, and what they show to their receivers.",
+            "comment": "Secrets of subscriptions: signing keys, and credentials at their receivers.",
         },
     )
 
@@ -165,7 +167,7 @@ class SubscriptionSecret(Base):
     subscription_id: Mapped[int] = mapped_column(
         Id,
         ForeignKey(Subscription.id, name="fk_webhook_secrets_sub", ondelete="CASCADE"),
-        comment="Whose secret it is. Goes with its subscription.",
+        comment="Id of its subscription. Deleted with the subscription.",
     )
     secret: Mapped[str] = mapped_column(
         String(SECRET_LENGTH),
@@ -204,7 +206,7 @@ class SubscriptionTls(Base):
         ForeignKey(Subscription.id, name="fk_webhook_tls_sub", ondelete="CASCADE"),
         primary_key=True,
         autoincrement=False,
-        comment="Whose it is. Goes with its subscription.",
+        comment="Id of its subscription. Deleted with the subscription.",
     )
     certificate: Mapped[str | None] = mapped_column(
         Text, comment="Client certificate and its intermediates, PEM. Null: none."

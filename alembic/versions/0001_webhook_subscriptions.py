@@ -1,4 +1,4 @@
-"""The table that many start with: who wants which events."""
+"""The table that many projects start with: the subscriptions."""
 
 from collections.abc import Sequence
 
@@ -15,15 +15,16 @@ depends_on: Sequence[str] | None = None
 
 SUBSCRIPTIONS = "webhook_subscriptions"
 COLUMNS = {"id", "url", "event_type", "created_at"}
-# What later revisions add: Oracle would stop there, with half of them done.
+# Columns that later revisions add: Oracle would stop at an existing one, with a part of the revisions done.
 LATER = {"enabled", "disabled_reason", "ordering", "max_in_flight", "rate_limit"}
 LATER |= {"retry_schedule", "final_statuses", "failing_since"}
 LATER |= {"tenant", "topics", "event_filter", "timeout_seconds", "payload_format", "projection"}
 LATER |= {"batch_size", "batch_wait_ms", "signature_header", "signature_prefix", "custom_headers", "slow_until"}
+LATER |= {"gzip_above", "http_version", "verified_url"}
 
 
 def upgrade() -> None:
-    """Create it, or leave one that exists as it is, rows and all. Offline nobody can tell: start from 0001."""
+    """Create the table, or keep an existing one with its rows. Printed SQL cannot tell: print it from 0001 on."""
     if not context.is_offline_mode() and _is_there(sa.inspect(op.get_bind())):
         return
     op.create_table(
@@ -38,12 +39,12 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop it."""
+    """Drop the table."""
     op.drop_table(SUBSCRIPTIONS)
 
 
 def _is_there(inspector: sa.Inspector) -> bool:
-    """Whether the table exists. WebhooksError for one that cannot be adopted: nothing has been changed yet."""
+    """Whether the table exists. WebhooksError if it cannot be adopted: nothing has been changed yet."""
     if not inspector.has_table(SUBSCRIPTIONS):
         if op.get_context().dialect.name == "oracle" and inspector.has_table(quoted_name(SUBSCRIPTIONS, quote=True)):
             raise WebhooksError(

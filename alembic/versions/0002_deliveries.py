@@ -1,4 +1,4 @@
-"""Longer urls, disabled subscriptions, secrets, and deliveries that left memory."""
+"""Longer urls, disabled subscriptions, secrets, and stored deliveries."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -21,7 +21,7 @@ RECORD = ("group_id", "topic", "partition_no", "record_offset", "record_ts")
 
 
 def upgrade() -> None:
-    """SQLite rebuilds the subscriptions, which also keeps it from using an id again (AUTOINCREMENT)."""
+    """SQLite rebuilds the table of subscriptions, also with AUTOINCREMENT, so that no id is used again."""
     with op.batch_alter_table(
         SUBSCRIPTIONS, copy_from=_before(), recreate=_on_sqlite(), table_kwargs={"sqlite_autoincrement": True}
     ) as table:
@@ -98,7 +98,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Parked deliveries and secrets are lost; a url too long for the old column stops it (ORA-01441)."""
+    """Parked deliveries and secrets are lost. A url too long for the old column stops the downgrade (ORA-01441)."""
     op.drop_table("webhook_deliveries")
     op.drop_table("webhook_payloads")
     op.drop_table("webhook_secrets")
@@ -128,7 +128,7 @@ def _on_sqlite() -> Literal["always", "never"]:
 
 
 def _narrower(name: str, length: int) -> bool:
-    """Whether a column is to be widened: a table that was here before us may have a longer one."""
+    """Whether a column is to be widened: an adopted table may have a longer one."""
     if context.is_offline_mode():
         return True
     columns = {
@@ -139,7 +139,7 @@ def _narrower(name: str, length: int) -> bool:
 
 
 def _before(url: int = 255, event_type: int = 50, *more: sa.schema.SchemaItem) -> sa.Table | None:
-    """The table as SQLite has it, for rebuilding it without a connection; else it is asked for."""
+    """The table as SQLite has it, for rebuilding it in printed SQL; None online, where the database is asked for it."""
     if not context.is_offline_mode():
         return None
     return sa.Table(

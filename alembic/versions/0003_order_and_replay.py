@@ -79,7 +79,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Replays and operational events are lost. What waits for its turn becomes due: the old program knows no order."""
+    """Replays and operational events are lost. Blocked deliveries become due: the old program knows no order."""
     op.drop_table("webhook_replays")
     op.drop_table("webhook_operations")
     op.drop_index("ix_webhook_deliveries_order", DELIVERIES)
@@ -110,7 +110,7 @@ class Rebuild(TypedDict):
 
 
 def _rebuild(table: sa.Table) -> Rebuild:
-    """`table` as it stands, for printed SQL; with a connection the database says, and keeps what others added."""
+    """Printed SQL rebuilds `table`. Online, the table is read from the database, and keeps columns of others."""
     return {
         "copy_from": table if context.is_offline_mode() else None,
         "recreate": "always" if op.get_context().dialect.name == "sqlite" else "never",

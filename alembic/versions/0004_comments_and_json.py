@@ -25,13 +25,13 @@ CHECKS = (
 )
 COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
     "webhook_subscriptions": (
-        "Who wants which events. One row is one receiver of one event type.",
+        "Subscriptions. One row is one receiver of one event type.",
         {
             "id": "Key, given by the database. Never used again.",
             "url": "Where to POST. Visible ASCII.",
             "event_type": "Which events, compared as a whole. Upper and lower case differ.",
             "created_at": "When the row was made, in the time zone of the session that made it.",
-            "enabled": "1: gets events. 0: matches nothing, and what is stored for it is held.",
+            "enabled": "1: gets events. 0: matches nothing, and its stored deliveries are held.",
             "disabled_reason": "Why it was disabled.",
             "ordering": "none, or key: the events of one key go one at a time, in order.",
             "max_in_flight": "Requests open at once, of all workers together. Null: no limit.",
@@ -45,7 +45,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         "Signing secrets of subscriptions that have their own.",
         {
             "id": "Key, given by the database.",
-            "subscription_id": "Whose secret it is. Goes with its subscription.",
+            "subscription_id": "Id of its subscription. Deleted with the subscription.",
             "secret": "whsec_ and base64, any other text, or fernet: and a token (encrypted). Confidential.",
             "created_at": "When it was made. The newest signs first.",
             "expires_at": "Signs until then. Null: for ever.",
@@ -79,12 +79,12 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "partition_no": "Partition of its record.",
             "record_offset": "Offset of its record.",
             "record_ts": "Timestamp of its record in milliseconds.",
-            "subscription_id": "Whom it is for. No foreign key: the row outlives its subscription.",
+            "subscription_id": "Id of its subscription. No foreign key: the row outlives the subscription.",
             "replay": "webhook_replays.id of the replay that read its record again. 0: none.",
-            "url": "Where it went when it was stored. It is sent to where the subscription points now.",
+            "url": "URL of its subscription when it was stored. It is sent to the present URL.",
             "status": "parked, blocked and held: owed. exhausted: given up. delivered: done.",
             "attempt": "Attempts made.",
-            "next_attempt_at": "When a parked one is due.",
+            "next_attempt_at": "When a parked delivery is due.",
             "first_attempt_at": "When it was tried first.",
             "last_status": "HTTP status of the last attempt. Null: no answer.",
             "last_error": "Why the last attempt failed, or why it was given up.",
@@ -95,7 +95,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "first_status": "HTTP status of the first attempt. Null: no answer.",
             "first_error": "Why the first attempt failed.",
             "last_attempt_at": "When it was tried last.",
-            "last_response": "Start of the last failed answer, escaped to ASCII. Written by a stranger.",
+            "last_response": "Start of the last failed answer, escaped to ASCII. Untrusted: the receiver wrote it.",
         },
     ),
     "webhook_operations": (
@@ -110,11 +110,11 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "webhook_replays": (
-        "What the replay command was asked for, and how far it is.",
+        "Replays: the command and the progress of each.",
         {
             "id": "Key, given by the database. Never used again: deliveries name it.",
-            "group_id": "Kafka consumer group whose workers send what is stored.",
-            "subscription_id": "Whom it is for.",
+            "group_id": "Kafka consumer group whose workers send the deliveries.",
+            "subscription_id": "Id of its subscription.",
             "since_at": "Records from then on, by their own timestamps.",
             "until_at": "Records before then.",
             "event_type": "Only events of this type. Null: that of the subscription.",
@@ -122,7 +122,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "matched": "Deliveries stored so far.",
             "created_at": "When it began.",
             "finished_at": "When all was read and stored. Null: it can be resumed.",
-            "positions": "What is left to read, as JSON: topic, partition, next offset and end.",
+            "positions": "Spans left to read, as JSON: topic, partition, next offset and end.",
         },
     ),
 }
@@ -152,7 +152,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Those that somebody has changed go too."""
+    """Drop the comments, also changed ones, and the checks."""
     if not _on_sqlite():
         for table, (_, columns) in COMMENTS.items():
             op.drop_table_comment(table)
@@ -167,7 +167,7 @@ def downgrade() -> None:
 
 
 def _nullable() -> list[ReflectedColumn]:
-    """Those of the columns that must have a value and need not. WebhooksError where there are rows without one."""
+    """The required columns that are still nullable. WebhooksError if one of them has rows without a value."""
     connection = op.get_bind()
     found = []
     for column in sa.inspect(connection).get_columns(SUBSCRIPTIONS):
@@ -188,7 +188,7 @@ def _on_sqlite() -> bool:
 
 
 def _rebuilding(table: str, *checks: sa.CheckConstraint) -> AbstractContextManager[BatchOperations]:
-    """A table of SQLite's, to be copied: as it stands, for printed SQL; with a connection the database says."""
+    """Copy a table on SQLite. Printed SQL has its definition; online it is read from the database."""
     return op.batch_alter_table(
         table,
         copy_from=_stands(table, *checks) if context.is_offline_mode() else None,

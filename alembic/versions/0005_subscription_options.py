@@ -1,4 +1,4 @@
-"""What subscriptions can ask for: tenants, filters, payloads, batches, headers, credentials; headers of records."""
+"""Options of subscriptions: tenants, filters, payloads, batches, headers, credentials; headers of records."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, TypedDict
@@ -59,7 +59,7 @@ COMMENTS: dict[str, dict[str, tuple[str, str | None]]] = {
             "Name of the header with the hex HMAC-SHA256 of the body. none: it is not sent.",
             None,
         ),
-        "signature_prefix": ("What stands before the hex digits, such as sha256=. Null: nothing.", None),
+        "signature_prefix": ("Prefix of the hex digits, such as sha256=. Null: none.", None),
         "custom_headers": ("Further request headers, as a JSON object of texts. Null: none.", None),
     },
     SECRETS: {
@@ -79,18 +79,18 @@ COMMENTS: dict[str, dict[str, tuple[str, str | None]]] = {
 }
 TABLE_COMMENTS = {
     SUBSCRIPTIONS: (
-        "Who wants which events. One row is one receiver of one event type or pattern.",
-        "Who wants which events. One row is one receiver of one event type.",
+        "Subscriptions. One row is one receiver of one event type or pattern.",
+        "Subscriptions. One row is one receiver of one event type.",
     ),
     SECRETS: (
-        "Secrets of subscriptions: what they sign with, and what they show to their receivers.",
+        "Secrets of subscriptions: signing keys, and credentials at their receivers.",
         "Signing secrets of subscriptions that have their own.",
     ),
 }
 
 
 def upgrade() -> None:
-    """SQLite rebuilds the tables: it cannot add a check. Elsewhere the new index is there before the old one goes."""
+    """SQLite rebuilds the tables: it cannot add a check. Elsewhere the new index is created before the old one goes."""
     for table in (SUBSCRIPTIONS, SECRETS, PAYLOADS):
         with op.batch_alter_table(table, **_rebuild(_stands(table))) as changed:
             for column in _columns(table):
@@ -107,7 +107,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """What subscriptions asked for is lost, and credentials with it; a pattern is then a type that no event has."""
+    """The options and credentials of subscriptions are lost; a pattern is then a type that no event has."""
     _comment(1)
     op.create_index(MATCH_BEFORE, SUBSCRIPTIONS, ["event_type", "enabled"])
     op.drop_index(MATCH, SUBSCRIPTIONS)
@@ -127,7 +127,7 @@ def downgrade() -> None:
 
 
 def _has_kinds() -> bool:
-    """On Oracle a step back that stopped may have dropped the column already."""
+    """Whether the column `kind` exists: on Oracle, a stopped downgrade may have dropped it already."""
     if context.is_offline_mode():
         return True
     return "kind" in {column["name"] for column in sa.inspect(op.get_bind()).get_columns(SECRETS)}
@@ -142,7 +142,7 @@ class Rebuild(TypedDict):
 
 
 def _rebuild(table: sa.Table) -> Rebuild:
-    """`table` as it stands, for printed SQL; with a connection the database says, and keeps what others added."""
+    """Printed SQL rebuilds `table`. Online, the table is read from the database, and keeps columns of others."""
     return {
         "copy_from": table if context.is_offline_mode() else None,
         "recreate": "always" if _on_sqlite() else "never",
@@ -160,7 +160,7 @@ def _rules(table: str) -> list[tuple[str, str]]:
 
 
 def _comment(which: int) -> None:
-    """The comments of after (0) or before (1) this revision; SQLite has none."""
+    """Set the comments of after (0) or before (1) this revision; SQLite has none."""
     if _on_sqlite():
         return
     for table, texts in TABLE_COMMENTS.items():

@@ -17,10 +17,10 @@ KEY = ("group_id", "topic", "partition_no", "record_offset", "subscription_id")
 
 
 def upgrade() -> None:
-    """A table more; no other is touched."""
+    """Create a table; no other table changes."""
     op.create_table(
         "webhook_marks",
-        sa.Column("group_id", sa.String(255), nullable=False, comment="Kafka consumer group whose worker is asked."),
+        sa.Column("group_id", sa.String(255), nullable=False, comment="Kafka consumer group of the worker."),
         sa.Column("topic", sa.String(249), nullable=False, comment="Kafka topic."),
         sa.Column("partition_no", sa.Integer(), nullable=False, comment="Partition of the topic."),
         sa.Column(
@@ -29,25 +29,29 @@ def upgrade() -> None:
             nullable=False,
             comment="Offset of the record that is decided on. -1: about stored deliveries that are due.",
         ),
-        sa.Column("subscription_id", ID, nullable=False, comment="Whose deliveries. 0: those of all subscriptions."),
+        sa.Column("subscription_id", ID, nullable=False, comment="Id of the subscription. 0: all subscriptions."),
         sa.Column(
             "wish",
             sa.String(20),
             nullable=False,
-            comment="look: for what is due. dead_letter, give_up: what becomes of a delivery that cannot be stored.",
+            comment="look: for due rows. dead_letter, give_up: the decision on a delivery that cannot be stored.",
         ),
         sa.Column(
-            "asked", sa.Integer(), server_default=sa.text("1"), nullable=False, comment="How often this was asked."
+            "asked",
+            sa.Integer(),
+            server_default=sa.text("1"),
+            nullable=False,
+            comment="How often the request was made.",
         ),
-        sa.Column("marked_at", INSTANT, server_default=NOW, nullable=False, comment="When it was asked last."),
+        sa.Column("marked_at", INSTANT, server_default=NOW, nullable=False, comment="When the request was last made."),
         sa.Column("done_at", INSTANT, comment="When a worker last acted on a decision. Null: not yet."),
         sa.PrimaryKeyConstraint(*KEY, name="pk_webhook_marks"),
         sa.CheckConstraint("wish IN ('look', 'dead_letter', 'give_up')", name="ck_webhook_marks_wish"),
-        comment="What is asked of the worker of a partition: to look for rows, or to end a delivery.",
+        comment="Requests to the worker of a partition: to look for rows, or to end a delivery.",
     )
     op.create_index("ix_webhook_marks_time", "webhook_marks", ["group_id", "marked_at"])
 
 
 def downgrade() -> None:
-    """Decisions that no worker has acted on are lost: what cannot be stored holds its offset."""
+    """Decisions that no worker has acted on are lost: the deliveries that cannot be stored hold their offsets."""
     op.drop_table("webhook_marks")

@@ -33,6 +33,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """A stored delivery whose filter was not asked is then sent without asking it."""
+    """A stored delivery whose filter was not evaluated is then sent unfiltered."""
     op.drop_column("webhook_deliveries", "filter_pending")
     op.drop_column("webhook_subscriptions", "slow_until")

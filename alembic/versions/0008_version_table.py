@@ -1,4 +1,4 @@
-"""The tables' revision is noted in `webhook_alembic_version`, not in the table that Alembic gives every program."""
+"""The tables' revision is recorded in `webhook_alembic_version`, not in the table that Alembic gives every program."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,8 @@ depends_on: Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Nothing: `env.py` moves it before any revision runs. Printed SQL tells by this one which table a database has."""
+    """Do nothing: `env.py` moves the record before any revision runs. Printed SQL tells by 0008 where it was."""
 
 
 def downgrade() -> None:
-    """Nothing: it stays where it is."""
+    """Do nothing: the record stays in the new table."""

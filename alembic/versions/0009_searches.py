@@ -1,4 +1,4 @@
-"""Indexes for searches and statistics; replays know how many records they are about, and can be cancelled."""
+"""Indexes for searches and statistics; replays store their number of records, and can be cancelled."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ CANCELLED = "When it was cancelled, and reading ended. Null: it was not."
 
 
 def upgrade() -> None:
-    """No row changes. The new index of a subscription's deliveries is there before the old one goes."""
+    """No row changes. The new index of a subscription's deliveries is created before the old one goes."""
     op.create_index("ix_webhook_deliveries_receiver", DELIVERIES, ["subscription_id", "status", "id"])
     op.drop_index("ix_webhook_deliveries_sub", DELIVERIES)
     op.create_index("ix_webhook_deliveries_state", DELIVERIES, ["status", "id", "subscription_id"])

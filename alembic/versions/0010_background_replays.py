@@ -16,12 +16,12 @@ INSTANT = sa.TIMESTAMP(timezone=True)
 FLAG = sa.Integer().with_variant(oracle.NUMBER(1), "oracle")  # type: ignore[no-untyped-call]  # SQLAlchemy's
 NOW = sa.text("CURRENT_TIMESTAMP")
 CHECK, CHECKED = "ck_webhook_replays_background", "background IN (0, 1)"
-ABOUT = "Replays: what was asked for, and how far each is."
-ABOUT_BEFORE = "What the replay command was asked for, and how far it is."
+ABOUT = "Replays: the request and the progress of each."
+ABOUT_BEFORE = "Replays: the command and the progress of each."
 COMMENTS = {
     "background": "1: processes of the API run it. 0: the command that began it does.",
     "lease_until": "Until then one API process runs it, and the others leave it alone. Null: none does.",
-    "last_error": "Why it stands still. Null: it does not.",
+    "last_error": "Why it makes no progress. Null: it does.",
     "created_by": "Who began it. Null: not noted.",
 }
 
@@ -62,7 +62,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Replays of the API are then the command line's: `replay --resume` goes on with them."""
+    """Replays of the API then belong to the command line: `replay --resume` continues them."""
     op.drop_table(KEYS)
     for column in reversed(COMMENTS):
         op.drop_column(REPLAYS, column)

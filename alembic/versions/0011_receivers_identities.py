@@ -50,7 +50,9 @@ def upgrade() -> None:
     _allow_kinds(KNOWN_BEFORE, KNOWN)
     op.create_table(
         TLS,
-        sa.Column("subscription_id", ID, nullable=False, comment="Whose it is. Goes with its subscription."),
+        sa.Column(
+            "subscription_id", ID, nullable=False, comment="Id of its subscription. Deleted with the subscription."
+        ),
         sa.Column("certificate", sa.Text(), comment="Client certificate and its intermediates, PEM. Null: none."),
         sa.Column(
             "private_key",
@@ -78,7 +80,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Certificates, OAuth2 and plug-in credentials are lost: what is sent to their receivers is then refused."""
+    """Certificates, OAuth2 and plug-in credentials are lost: their receivers then refuse the requests."""
     op.drop_table(TLS)
     op.execute("DELETE FROM webhook_secrets WHERE kind IN ('oauth2', 'plugin')")
     _allow_kinds(KNOWN, KNOWN_BEFORE)
@@ -104,7 +106,7 @@ def _on_sqlite() -> bool:
 
 
 def _secrets(known: str) -> sa.Table:
-    """The table as it stands, for printed SQL; with a connection the database says."""
+    """The table's definition, for printed SQL; online it is read from the database."""
     return sa.Table(
         SECRETS,
         sa.MetaData(),

@@ -84,7 +84,7 @@ class Failure(BaseModel):
 
 
 class Alive(BaseModel):
-    """The process answers."""
+    """The answer of a live process."""
 
     alive: Annotated[bool, Field(examples=[True])]
 
@@ -171,7 +171,7 @@ def create_app(
 
     @app.get("/healthz", tags=["health"])
     async def show_health() -> Alive:
-        """Say that the process answers; no token is needed."""
+        """Answer that the process is alive; no token is needed."""
         return Alive(alive=True)
 
     if backing is not None:

@@ -37,12 +37,12 @@ class _TooLarge(Exception):
 class Guard:
     """ASGI middleware. Answers 400, 401, 403, 408, 413 and 415 itself, before the body is parsed.
 
-    The application finds the `Caller` in the request's state. Paths besides /v1 take a token of all tenants only.
+    The application finds the `Caller` in the request's state. Paths outside /v1 accept only tokens of all tenants.
 
     Without a token the Host must be a loopback name: else a web page could make a browser on this machine register
     webhooks through a host name of its own that resolves to 127.0.0.1 (DNS rebinding). Posts from other sites' pages
-    are refused: the browser names the page's site (`Origin`), and asks before it sends JSON, so that any other content
-    type is refused.
+    are refused: the browser states the page's site (`Origin`). Any content type but JSON is refused too, because a
+    browser sends JSON to another site only after a preflight request.
     """
 
     def __init__(self, app: ASGIApp, tokens: TokenFile) -> None:
@@ -104,7 +104,7 @@ def _check_site(path: str, method: str, headers: Headers) -> None:
         if kind not in _JSON:
             raise Refused(HTTPStatus.BAD_REQUEST, "bad-request", WANTED)
     elif kind not in _PATCHES if method == "PATCH" else method == "POST" and kind not in _JSON:
-        why = "send content-type: application/json, and {} if there is nothing to say"
+        why = "send content-type: application/json, and {} as an empty body"
         raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", why)
 
 

@@ -35,7 +35,7 @@ TITLES: Mapping[Code, str] = {
     "conflict": "The state of the resource does not allow this",
     "failed": "The service failed",
     "invalid": "The request has values that cannot work",
-    "key-reused": "The idempotency key came with another request",
+    "key-reused": "The idempotency key was used with another request",
     "method-not-allowed": "The resource has no such method",
     "not-found": "There is no such resource",
     "scope": "The token lacks a scope",

@@ -1,4 +1,4 @@
-"""Reads the OpenAPI description of the API into what its reference shows: operations by subject, and models. Pure.
+"""Turns the OpenAPI description of the API into its reference: operations by subject, and models. Pure.
 
 It knows the subset of OpenAPI 3.1 that FastAPI writes.
 """
@@ -14,7 +14,7 @@ from consumer.api.problems import concerns
 Schema = Mapping[str, Any]
 _OF_MODELS = "#/components/schemas/"
 _METHODS = ("get", "post", "put", "patch", "delete")
-_WIDEST = 2**63  # a bound of the database, which tells a reader nothing
+_WIDEST = 2**63  # a bound of the database, of no use to a reader
 _BOUNDS = (("minLength", "maxLength", " characters"), ("minItems", "maxItems", " items"), ("minimum", "maximum", ""))
 _DEPTH = 5  # of models in models of an example
 
@@ -47,7 +47,7 @@ class Body(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """An answer that is no error. `example` is JSON, with line breaks."""
+    """A successful answer. `example` is JSON, with line breaks."""
 
     status: int
     about: str
@@ -57,7 +57,7 @@ class Answer(NamedTuple):
 
 
 class Errors(NamedTuple):
-    """The errors that have the same model: status and what it means."""
+    """The errors that have the same model, by status, with their meanings."""
 
     model: str
     statuses: tuple[tuple[int, str], ...]
@@ -87,7 +87,7 @@ class Group(NamedTuple):
 
 
 class Model(NamedTuple):
-    """An object that answers, or members of others, have."""
+    """The type of an object in answers, or in members of other objects."""
 
     name: str
     about: str
@@ -95,7 +95,7 @@ class Model(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """The whole reference: first what is under /v1."""
+    """The whole reference; the paths under /v1 come first."""
 
     title: str
     version: str
@@ -184,7 +184,7 @@ def _command(path: str, method: str, parameters: Sequence[Member], sent: object,
 
 
 def _models(groups: Sequence[Group], schemas: Mapping[str, Schema]) -> tuple[Model, ...]:
-    """The models that operations refer to, and those that these refer to, by name."""
+    """The models that operations refer to, directly or through other models, by name."""
     waiting = [name for group in groups for operation in group.operations for name in _referred(operation)]
     found: dict[str, Model] = {}
     while waiting:
@@ -234,7 +234,7 @@ def _limits(schema: Schema) -> Iterator[str]:
 
 
 def _plain(bound: float | None) -> float | None:
-    """The bounds of a whole number that may be null come as floats."""
+    """A bound without `.0`: Pydantic writes the bounds of a nullable whole number as floats."""
     return int(bound) if bound is not None and bound == int(bound) else bound
 
 
@@ -263,7 +263,7 @@ def _one_of_kinds(choices: Sequence[Schema], schemas: Mapping[str, Schema]) -> K
 
 
 def _sent(whole: Schema, schemas: Mapping[str, Schema]) -> object:
-    """An example of a request's body: its own, or the members that it must have, or else all that have an example."""
+    """An example of a request's body: its own, or its required members, or else all members that have an example."""
     if whole.get("examples"):
         return whole["examples"][0]
     members: Mapping[str, Schema] = whole.get("properties", {})
@@ -274,7 +274,7 @@ def _sent(whole: Schema, schemas: Mapping[str, Schema]) -> object:
 
 
 def _example(schema: Schema, schemas: Mapping[str, Schema], depth: int = _DEPTH) -> object:  # noqa: PLR0911 (a case each)
-    """A value that the schema has: the example that it states, or the least that it allows."""
+    """A valid value: the example in the schema, or the least value that it allows."""
     whole = _whole(schema, schemas)
     if whole.get("examples"):
         return whole["examples"][0]

@@ -52,7 +52,7 @@ class Caller(NamedTuple):
         return f"api:{self.name}"
 
 
-ANYONE = Caller(LOCAL, frozenset(SCOPES))  # where no token is set, and only this machine is served
+ANYONE = Caller(LOCAL, frozenset(SCOPES))  # if no token is set, so that only this machine is served
 
 
 def _tenant(name: str) -> str:
@@ -103,7 +103,7 @@ def _table(text: str) -> Mapping[str, object]:
 
 
 def find(tokens: Tokens, token: bytes) -> Caller | None:
-    """The caller with this token. The time does not depend on which token it is, nor on how much of one is right."""
+    """The caller with this token. The time depends neither on the token nor on how many of its characters are right."""
     digest = sha256(token).digest()
     found = None
     for known, caller in tokens.items():
@@ -133,7 +133,7 @@ def _quoted(text: str) -> str:
 
 
 class TokenFile:
-    """The tokens of a file, and API_TOKEN. Read again when the file changes; an unusable file leaves the last ones."""
+    """The tokens of a file, and API_TOKEN. A changed file is read again; if it is unusable, the last tokens stay."""
 
     def __init__(self, path: str | None, single: str | None = None) -> None:
         """SettingsError if the file cannot be read or is wrong. `single`: API_TOKEN, which has all scopes."""
@@ -199,7 +199,7 @@ _SINGLE = Caller(SINGLE, frozenset(SCOPES))
 
 
 def _version(path: str) -> tuple[int, int, int]:
-    """Changes with the file. Raises ValueError if it cannot be looked at."""
+    """A value that changes with the file. Raises ValueError if the file's metadata cannot be read."""
     try:
         found = os.stat(path)  # noqa: PTH116 (on every request)
     except (OSError, ValueError) as error:

@@ -18,7 +18,7 @@ def api() -> None:
     """Serve the HTTP API and the web console until SIGTERM.
 
     The console is at /, the API's reference at /reference, and its OpenAPI description at /openapi.json. With
-    KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPICS and KAFKA_ATTEMPTS_TOPIC both show what is in Kafka too, and replay it.
+    KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPICS and KAFKA_ATTEMPTS_TOPIC both show data from Kafka too, and replay events.
     Without API_TOKEN or API_TOKENS_FILE only requests from this machine are served.
 
     \b
@@ -106,7 +106,7 @@ def api_token(
 
 
 def _observing(backing: "Backing", values: "Mapping[str, str]") -> "tuple[Backing, KafkaSettings | None]":
-    """Add lag, attempts and the log, which are in Kafka. Without KAFKA_BOOTSTRAP_SERVERS, the API says so."""
+    """Add lag, attempts and the log, which are in Kafka. Without KAFKA_BOOTSTRAP_SERVERS the API reports that."""
     from functools import partial
 
     from consumer.config.environment import load

@@ -143,7 +143,7 @@ def _told(error: Exception) -> tuple[str, int]:
     match error:
         case WebhooksError():
             return str(error), USAGE if isinstance(error, SettingsError | InvalidSubscription) else 1
-        case typer.Abort():  # stdin ended at a question
+        case typer.Abort():  # stdin has ended at a question
             return "no answer: nothing was changed", 1
         case typer.TyperException():
             return _of_typer(error)
@@ -170,7 +170,7 @@ def _of_typer(error: typer.TyperException) -> tuple[str, int]:
 
 
 def _put_in_words(error: typer.TyperException) -> None:
-    """Reword Pydantic's message for an invalid value, which Typer has taken over."""
+    """Reword Pydantic's message for an invalid value, which Typer has adopted."""
     from pydantic import ValidationError
 
     if isinstance(error.__cause__, ValidationError):
@@ -189,7 +189,7 @@ def _of_import(error: ImportError) -> str | None:
 
 
 def _of_database(error: Exception) -> str | None:
-    """The message for a database error; None for any other. A command without a database does not wait for imports."""
+    """The message for a database error; None for any other. Imports nothing for a command without a database."""
     if "sqlalchemy" not in sys.modules:
         return None
     from consumer.database.engine import unavailable

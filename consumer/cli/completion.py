@@ -1,4 +1,4 @@
-"""`kafka-webhooks completion`: Typer's scripts, by which a shell asks this program to complete a word.
+"""`kafka-webhooks completion`: Typer's scripts, with which a shell calls this program to complete a word.
 
 The program then answers from its commands and options alone. It reads no setting and no database.
 """
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-ASKED = "_KAFKA_WEBHOOKS_COMPLETE"  # the variable by which a script asks; Typer derives its name from the program's
+ASKED = "_KAFKA_WEBHOOKS_COMPLETE"  # the variable that a script sets; Typer derives its name from the program's
 
 
 class Shell(StrEnum):
@@ -21,9 +21,9 @@ class Shell(StrEnum):
 
 
 def completion(shell: Annotated[Shell, typer.Argument(help="The shell.")]) -> None:
-    """Print a script by which a shell completes commands.
+    """Print a script that lets a shell complete commands.
 
-    The script asks the installed program, so that it need not be renewed after an upgrade. For zsh it belongs behind
+    The script calls the installed program, so that it need not be renewed after an upgrade. For zsh put it after
     compinit.
 
     \b
@@ -40,7 +40,7 @@ def completion(shell: Annotated[Shell, typer.Argument(help="The shell.")]) -> No
 
 
 def answer_shell() -> None:
-    """Have Typer answer if a shell asks. It does so only with its own two options in each help, or with this call."""
+    """Let Typer answer a shell's call. Without this call it would need two options of its own in each help."""
     if ASKED in os.environ:
         from typer.completion import completion_init  # type: ignore[attr-defined]  # the same
 

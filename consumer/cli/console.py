@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
-MOST_COUNTED = 10_000  # deliveries; a question about more of them only says "more than"
+MOST_COUNTED = 10_000  # deliveries; a question about more says "more than"
 PAGE = 1000  # rows of a list that are aligned and printed together
 _HEADER = re.compile(r"(\s*[^\s:=][^:=]*)([:=])(.*)", re.DOTALL)
 _ROW_ID = re.compile(r"-?[0-9]{1,18}")  # below 2^63, the limit of every database
@@ -59,7 +59,7 @@ def print_json(value: object) -> None:
 
 
 def print_json_rows(values: Iterable[object]) -> None:
-    """Print a JSON array on stdout, each member as soon as it is there."""
+    """Print a JSON array on stdout, each member as soon as it is available."""
     before = "["
     for value in values:
         typer.echo(f"{before}\n{indent(_json(value), '  ')}", nl=False)
@@ -70,7 +70,7 @@ def print_json_rows(values: Iterable[object]) -> None:
 def print_rows(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> int:
     """Print rows under their columns' names, aligned and with unprintable characters escaped. Returns their number.
 
-    Rows are printed a thousand at a time; a wider cell widens its column from its page on.
+    Rows are printed a thousand at a time; a wider cell widens its column from there on.
     """
     widths = [0] * len(columns)
     shown, lines = 0, [list(columns)]
@@ -163,9 +163,9 @@ class Unasked(typer.BadParameter):
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Return if `yes` or a person confirms; exit with status 1 at a no. Unasked if there is no terminal to ask on.
+    """Return if `yes` or a person confirms; exit with status 1 at a no. Raises Unasked without a terminal.
 
-    Each command that gives something up for good, or sets many deliveries in motion, asks this way.
+    For each command that deletes or gives up for good, or sends many deliveries.
     """
     if yes:
         return
@@ -185,7 +185,7 @@ def bounded_length(count: int) -> int | None:
 def progress_bar(length: int | None) -> Iterator[Callable[[int, str], None]]:
     """A progress bar on stderr, if that is a terminal; `length` is None if unknown.
 
-    Yields a function that redraws the bar, given how much is done and a text to show beside the bar.
+    Yields a function that redraws the bar, given the amount done and a text to show beside it.
     """
     text = ""
     nothing: Iterator[None] = (None for _ in ())  # a tuple would have a length of its own
@@ -205,7 +205,7 @@ def progress_bar(length: int | None) -> Iterator[Callable[[int, str], None]]:
 
 @contextmanager
 def signals_noted() -> Iterator[Callable[[], bool]]:
-    """Note the first SIGINT or SIGTERM; yields a function that says whether one came. A second one acts as before."""
+    """Note the first SIGINT or SIGTERM; yields a function that reports whether one came. A second acts as before."""
     noted: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
@@ -235,7 +235,7 @@ def until_signal(batches: Iterable[T], left: str) -> Iterator[T]:
 
 
 def open_streams() -> None:
-    """Open the null device in place of a closed stdin or stderr: else a database's file would take their number.
+    """Open the null device in place of a closed stdin or stderr: else a database's file would get their descriptor.
 
     WebhooksError if stdout is closed.
     """
@@ -250,7 +250,7 @@ def open_streams() -> None:
 
 
 def unwritten(error: OSError) -> bool:
-    """Whether the error means that stdout cannot be written: no other file without a name is written to."""
+    """Whether the error means that stdout cannot be written: it is the only written file without a name."""
     return error.filename is None and error.errno in _UNWRITTEN
 
 

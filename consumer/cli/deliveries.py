@@ -22,7 +22,7 @@ _BODY_SHOWN = 100_000  # characters
 
 
 class State(StrEnum):
-    """The values of `models.Status`, without the imports that would slow `--help` down."""
+    """The values of `models.Status`, without the imports, which would slow `--help` down."""
 
     PARKED = "parked"
     BLOCKED = "blocked"
@@ -137,7 +137,7 @@ def show(
     engine = open_database()
     found = detail(engine, delivery_id)
     if found is None:
-        raise WebhooksError(f"there is no delivery {delivery_id}; `deliveries list` shows those that are stored")
+        raise WebhooksError(f"there is no delivery {delivery_id}; `deliveries list` shows the stored ones")
     text = found.event.body.decode(errors="backslashreplace")
     receiver = repository.get(engine, found.delivery.subscription_id)
     own_schedule = receiver.options["retry_schedule"] if receiver else None
@@ -164,7 +164,7 @@ def redeliver(
     yes: YesOption = False,
     no_wait: NoWaitOption = False,
 ) -> None:
-    """Have deliveries sent again, now and on a new retry schedule.
+    """Send deliveries again, now and on a new retry schedule.
 
     Name them by id, or choose them by options; without --status, options choose exhausted ones. The command marks them,
     and the workers send them with their original ids and bodies, while the command shows the progress. Ctrl-C ends the

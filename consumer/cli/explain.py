@@ -18,10 +18,10 @@ def explain(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Show what becomes of a record, and who gets it.
+    """Show how a record is read, and which subscriptions get it.
 
-    Reads one record from Kafka, outside any group. Shows which mapping applies and what gave each field, the event or
-    the reason why it is none, and the subscriptions to its type: those that would get it, and why the others would not.
+    Reads one record from Kafka, outside any group. Shows which mapping applies and the source of each field, the event
+    or the reason why it is none, and the subscriptions to its type: which ones would get it, and why others would not.
     Sends and stores nothing. Without a database it shows the first part alone.
 
     \b
@@ -54,7 +54,7 @@ def explain(
 
 
 def _receivers(event: "Event") -> "tuple[Receivers | None, str | None]":
-    """The subscriptions to an event's type, or why they are not known."""
+    """The subscriptions to an event's type, or the reason why they are not known."""
     from consumer.cli.console import open_database
     from consumer.config.environment import load
     from consumer.config.settings import DatabaseSettings, RuleSettings
@@ -72,7 +72,7 @@ def _receivers(event: "Event") -> "tuple[Receivers | None, str | None]":
 
 
 def _told(found: "Explained", receivers: "Receivers | None", not_looked: str | None) -> dict[str, object]:
-    """The explanation, as JSON has it."""
+    """The explanation, as JSON."""
     from consumer.cli.console import time_text
     from consumer.ops.explain import SHOWN
 

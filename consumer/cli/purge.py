@@ -29,7 +29,7 @@ def purge(
     *,
     older_than: Annotated[
         str,
-        typer.Option(metavar="TIME", help="Delete what ended before this: an age such as 30d, or a time: 2026-07-28."),
+        typer.Option(metavar="TIME", help="Delete rows that ended before: an age such as 30d, or a time: 2026-07-28."),
     ],
     status: Annotated[
         list[Ended] | None,
@@ -43,7 +43,7 @@ def purge(
 
     Also deletes the events that no other delivery needs, and the replays that ended before that time; of all consumer
     groups. Parked, blocked and held deliveries are still owed, and never deleted. Workers delete delivered rows
-    themselves; --status delivered is for the rows of a group that has no workers any more.
+    themselves; --status delivered is for the rows of a group without workers.
 
     Each transaction deletes a thousand rows at most; workers may run meanwhile. Ctrl-C and SIGTERM end the command
     after the current transaction.

@@ -1,4 +1,4 @@
-"""What the commands on subscriptions share: how they find, change and show one."""
+"""Shared by the commands on subscriptions: finding, changing and showing one."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +19,7 @@ IdArgument = Annotated[int, typer.Argument(metavar="ID", parser=row_id)]
 
 
 def registry(engine: "Engine", vault: "Vault | None" = None, default: "tuple[str, ...]" = ()) -> "Registry":
-    """The registry of the settings, for a change. `vault`: what new secrets are stored with."""
+    """The registry of the settings, for a change. `vault` encrypts new secrets."""
     from consumer.config.environment import load
     from consumer.config.settings import GroupSettings
     from consumer.ops.changes import Registry
@@ -28,14 +28,14 @@ def registry(engine: "Engine", vault: "Vault | None" = None, default: "tuple[str
 
 
 def absent(subscription_id: int) -> "WebhooksError":
-    """The error of an id that no subscription has."""
+    """The error for an id that no subscription has."""
     from consumer.errors import WebhooksError
 
     return WebhooksError(f"there is no subscription {subscription_id}; `subscriptions list` shows them")
 
 
 def existing(engine: "Engine", subscription_id: int) -> "Subscribed":
-    """A subscription, as the settings judge it. WebhooksError if there is none."""
+    """A subscription, with its problems under these settings. WebhooksError if there is none."""
     from consumer.subscriptions import repository as store
 
     found = store.get(engine, subscription_id, vault_to_read(), rules())

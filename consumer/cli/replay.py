@@ -38,7 +38,7 @@ def replay(
     until: Annotated[str | None, typer.Option(metavar="TIME", help="End, in the same notation. Default: now.")] = None,
     event_type: Annotated[str | None, typer.Option(metavar="TYPE", help="Only events of this type or pattern.")] = None,
     topic: Annotated[
-        list[str] | None, typer.Option(metavar="TOPIC", help="Only this one of KAFKA_TOPICS; may be repeated.")
+        list[str] | None, typer.Option(metavar="TOPIC", help="Only this topic of KAFKA_TOPICS; may be repeated.")
     ] = None,
     rate: Annotated[
         float | None,
@@ -153,7 +153,7 @@ def _begun(engine: "Engine", kafka: "KafkaSettings", replay_id: int) -> "Replay"
 
 @contextmanager
 def _usage(topics: "Sequence[str]") -> "Iterator[None]":
-    """Report an option that cannot work as a usage error."""
+    """Report an invalid option as a usage error."""
     from consumer.errors import InvalidReplay
 
     try:

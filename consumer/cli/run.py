@@ -14,6 +14,6 @@ def run() -> None:
     settings = load_worker(values)
     configure_logging(settings.log.log_level)
     slips.warn(slips.of_settings(values))
-    # OpenTelemetry reads the environment itself, and knows nothing of a .env file.
+    # OpenTelemetry reads the environment itself, and no .env file.
     os.environ.update({name: value for name, value in values.items() if name.startswith("OTEL_")})
     Service().run(settings)

@@ -49,7 +49,7 @@ def settle(
     The decision stands until the group's offset has passed the record, over crashes and rebalances; a later decision
     replaces it.
 
-    The receiver does not get the event, unless somebody publishes or replays it.
+    The receiver does not get the event, unless it is published or replayed later.
 
     The command waits until a worker has acted; Ctrl-C ends only the waiting. Exit status 1 if no worker acts within two
     and a half minutes, or if the delivery is stored: see `deliveries list`.

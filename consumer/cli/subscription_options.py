@@ -48,7 +48,7 @@ FLAGS: Mapping[str, Any] = {
     ],
     "payload_format": Annotated[
         Literal["record", "standard", "cloudevents"] | None,
-        _flag("--format", PAYLOAD, "FORMAT", "record (as it came), standard (type, timestamp, data) or cloudevents."),
+        _flag("--format", PAYLOAD, "FORMAT", "record (as received), standard (type, timestamp, data) or cloudevents."),
     ],
     "projection": Annotated[
         str | None, _flag("--projection", PAYLOAD, "CEL", """Send its value instead of the data: '{"id": data.id}'.""")
@@ -86,7 +86,7 @@ FLAGS: Mapping[str, Any] = {
     ],
     "ordering": Annotated[
         Literal["none", "key"] | None,
-        _flag("--ordering", LIMITS, "ORDER", "key: events with the same key go one at a time, in order; or none."),
+        _flag("--ordering", LIMITS, "ORDER", "key: events of a key are sent one at a time, in order; or none."),
     ],
     "max_in_flight": Annotated[
         int | None, _flag("--max-in-flight", LIMITS, "REQUESTS", "Requests open at once, of all workers together.")
@@ -107,7 +107,7 @@ FLAGS: Mapping[str, Any] = {
 def flag_of(column: str) -> str:
     """The flag that sets a column of a subscription, `--filter` for `event_filter`."""
     (_, option) = get_args(FLAGS[column])
-    return str(option.default)  # Typer keeps the first name there until it builds the command
+    return str(option.default)  # Typer keeps the first name here until it builds the command
 
 
 class PanelledCommand(TyperCommand):

@@ -254,7 +254,7 @@ def enable(subscription_id: IdArgument) -> None:
     if set_enabled(registry(engine), command_line_actor(), subscription_id, True) is None:
         raise absent(subscription_id)
     held = counts.of_subscription(engine, subscription_id)["held"]
-    waiting = f"; {number(held, 'delivery')} held for it go out within a minute" if held else ""
+    waiting = f"; {number(held, 'delivery')} held for it will be sent within a minute" if held else ""
     typer.echo(f"subscription {subscription_id} is enabled{waiting}")
 
 
@@ -332,7 +332,7 @@ def _broken(found: "Iterable[Subscribed]") -> "Iterator[Subscribed]":
 
 
 def _warn_of_name(url: str) -> None:
-    """Warn if workers could not send to a URL's host as it resolves here; they may use another DNS, so only warn."""
+    """Warn if workers could not send to a URL's host as it resolves here. Only a warning: they may use another DNS."""
     from consumer.config.environment import load
     from consumer.config.settings import RuleSettings
     from consumer.matching.destinations import judge_names, policy_of

@@ -1,4 +1,4 @@
-"""`kafka-webhooks subscriptions verify`, and what `subscriptions add --verify` does after it has added."""
+"""`kafka-webhooks subscriptions verify`, and the verification after `subscriptions add --verify`."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,8 +25,8 @@ def verify(
     """Ask a subscription's receiver for its permission.
 
     This command, not a worker, sends one OPTIONS request to the subscription's URL, with its headers and credentials,
-    in the name of WEBHOOK_ORIGIN, as CloudEvents' web hooks demand. If the receiver agrees, the subscription is
-    verified; if it permits a lower rate than the rate limit, that is lowered. A subscription that was added with
+    in the name of WEBHOOK_ORIGIN, as CloudEvents' web hooks require. If the receiver agrees, the subscription is
+    verified; if it permits a lower rate than the rate limit, the limit is lowered. A subscription that was added with
     --verify is enabled.
 
     Exit status 0 if the receiver agrees, else 1; then nothing has changed.
@@ -47,7 +47,7 @@ def verify(
 
 
 def asking() -> "Ask":
-    """Asks receivers with the settings of this command. SettingsError without WEBHOOK_ORIGIN."""
+    """The function that asks receivers, by the settings. SettingsError without WEBHOOK_ORIGIN."""
     from consumer.config.environment import load
     from consumer.config.settings import NO_ORIGIN, DeliverySettings
     from consumer.errors import SettingsError
@@ -73,7 +73,7 @@ def verified(registry: "Registry", subscription_id: int, ask: "Ask", rate: int |
 
 
 def conclude(done: "Verification", *, quiet: bool = False) -> None:
-    """Say what the receiver has answered, unless `quiet`; exit with status 1 if it does not agree."""
+    """Print the receiver's answer, unless `quiet`; exit with status 1 if it does not agree."""
     from consumer.cli.console import printable
     from consumer.errors import WebhooksError
     from consumer.sending.validation_request import Refused

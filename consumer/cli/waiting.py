@@ -18,7 +18,7 @@ _quiet = ContextVar("quiet", default=False)
 
 @contextmanager
 def quietly(*, quiet: bool) -> Iterator[None]:
-    """Within the context, report no waiting if `quiet`: a program reads the command's output."""
+    """Within the context, report no waiting if `quiet`, because a program reads the command's output."""
     before = _quiet.set(quiet)
     try:
         yield

@@ -1,1 +1,1 @@
-"""Settings: their types, how they are read, and what to do about a wrong one."""
+"""Settings: their types, how they are read, and the messages about wrong ones."""

@@ -14,7 +14,7 @@ _PLUGIN = re.compile(r"([a-z][a-z0-9_-]{0,49})=([A-Za-z_][\w.]*):([A-Za-z_]\w*)"
 def plugins_of(text: str) -> Plugins:
     """Import plug-ins, written `sigv4=requests_aws4auth:AWS4Auth,…`: names and factories.
 
-    ValueError, which says what to do, for one that cannot be used.
+    ValueError, which says what to do, if a plug-in cannot be used.
     """
     found: dict[str, PluginFactory] = {}
     for word in filter(None, map(str.strip, text.split(","))):

@@ -60,8 +60,8 @@ class SchemaSettings(Group):
             raise ValueError(f"SCHEMA_REGISTRY_{given} is set without SCHEMA_REGISTRY_{missing}. Set both, or neither")
         if not all(map(_has, _PACKAGES)) or not any(map(_has, _CLIENTS)):
             raise ValueError(
-                "SCHEMA_REGISTRY_URL is set, but what reads schemas is not installed. "
-                'Install it (pip install "kafka-webhooks[schemas]"), or unset SCHEMA_REGISTRY_URL'
+                "SCHEMA_REGISTRY_URL is set, but the packages that read schemas are not installed. "
+                'Install them (pip install "kafka-webhooks[schemas]"), or unset SCHEMA_REGISTRY_URL'
             )
         return self
 

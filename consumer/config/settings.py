@@ -48,7 +48,7 @@ FROM_FILES = ("API_TOKEN", "SCHEMA_REGISTRY_PASSWORD", "WEBHOOK_ENCRYPTION_KEY",
 
 
 class GroupSettings(Group):
-    """The consumer group; what does not contact Kafka needs only this."""
+    """The consumer group; commands that do not contact Kafka need only this."""
 
     group_id: str = Field(
         default="webhooks",
@@ -124,7 +124,7 @@ class KafkaSettings(GroupSettings):
 
     @property
     def event_source(self) -> str:
-        """The CloudEvents source of what the service itself publishes."""
+        """The CloudEvents source of the events that the service itself publishes."""
         return f"kafka-webhooks/{quote(self.group_id, safe='')}"
 
     @property

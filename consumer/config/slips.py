@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 _OURS = "WEBHOOK_"  # no other program's variables begin like this
 _KAFKA = "KAFKA_"  # any other variable sets a property of librdkafka, which reports unknown ones itself
-_LIKE, _ALMOST = 0.7, 0.9  # similarity, up to 1: to suggest a name with the same prefix; to take a whole name for meant
+_LIKE, _ALMOST = 0.7, 0.9  # similarity, up to 1: to suggest a name with the same prefix; a name with any prefix
 # Kubernetes sets these for each service: a service named `kafka` sets KAFKA_PORT_9092_TCP.
 _PLANTED = re.compile(r"[A-Z0-9_]+_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)")
 # The properties of librdkafka that are set most often: librdkafka offers no list.

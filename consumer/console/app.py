@@ -1,6 +1,6 @@
-"""The console's frame: who may see a page, which forms are taken, and what every answer carries.
+"""The console's frame: access to pages, checks of forms, and the headers of every answer.
 
-Each page is a function from a `Visit` to an answer. It runs in a thread, since it asks the database or Kafka.
+Each page is a function from a `Visit` to an answer. It runs in a thread, since it queries the database or Kafka.
 """
 
 import secrets
@@ -36,7 +36,7 @@ from consumer.errors import InvalidSubscription, SettingsError, WebhooksError
 log = structlog.get_logger(__name__)
 
 BASE = "/console"
-FORM_BYTES, FORM_FIELDS = 64 * 1024, 500  # of one form: a page of deliveries, and some
+FORM_BYTES, FORM_FIELDS = 64 * 1024, 500  # of one form: more than a page of deliveries needs
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -72,7 +72,7 @@ class Said(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """One request to a page, by somebody who may make it."""
+    """An authorised request to a page."""
 
     caller: Caller
     path: Mapping[str, str]
@@ -85,7 +85,7 @@ Page = Callable[[Visit], Response]
 
 
 class Refusal(WebhooksError):
-    """The page cannot be shown or the form not be taken; the text says why, to the visitor."""
+    """The page cannot be shown or the form not accepted; the text tells the visitor why."""
 
     def __init__(self, status: HTTPStatus, text: str) -> None:
         super().__init__(text)
@@ -93,7 +93,7 @@ class Refusal(WebhooksError):
 
 
 class Entry(NamedTuple):
-    """A page at `path` below the console, and the scope that it takes. Forms are `post`."""
+    """A page at `path` below the console, and the scope that it needs. Forms are `post`."""
 
     path: str
     page: Page
@@ -102,7 +102,7 @@ class Entry(NamedTuple):
 
 
 def to(path: str, said: str = "", **query: str) -> Response:
-    """Send the visitor to a page; `said` names one of SAID."""
+    """Redirect the visitor to a page; `said` names one of SAID."""
     asked = {**query, **({"said": said} if said else {})}
     return RedirectResponse(f"{BASE}{path}{'?' + urlencode(asked) if asked else ''}", HTTPStatus.SEE_OTHER)
 
@@ -110,7 +110,7 @@ def to(path: str, said: str = "", **query: str) -> Response:
 class Frame:
     """Lets visitors in and shows them pages.
 
-    `tokens` gives the callers by the SHA-256 of their token. If there are none, every visitor may do everything.
+    `tokens` gives the callers by the SHA-256 of their token. Without tokens, every visitor may do everything.
     """
 
     def __init__(
@@ -123,11 +123,11 @@ class Frame:
         self._tokens = tokens
         self._said = said
         self._clock = clock
-        self._local = secrets.token_bytes(32)  # signs the sessions of visitors who need no token
+        self._local = secrets.token_bytes(32)  # signs the sessions of visitors without a token
         self._templates: Environment = environment(BASE, clock, pages=PAGES, **names)
 
     def app(self, entries: Iterable[Entry], more: Iterable[Route] = ()) -> Starlette:
-        """All pages, with signing in and out and the static files, and `more` that look after their visitors alone."""
+        """All pages, with signing in and out and the static files, and `more` routes with checks of their own."""
         return Starlette(
             routes=[
                 Route("/sign-in", self._sign_in_page, methods=["GET"]),
@@ -175,7 +175,7 @@ class Frame:
             return self._error(request, session, HTTPStatus.SERVICE_UNAVAILABLE, text)
 
     async def _form(self, request: Request, session: Session) -> Form:
-        """The form of a request from one of our own pages. Raises Refusal for any other."""
+        """The form of a request from a page of the console. Raises Refusal for any other."""
         if _is_foreign(request):
             raise Refusal(HTTPStatus.FORBIDDEN, "The form comes from another site.")
         form = await _form_of(request)
@@ -201,7 +201,7 @@ class Frame:
         return self._sign_in_form(request.query_params.get("next", "/"))
 
     async def _sign_in(self, request: Request) -> Response:
-        if _is_foreign(request):  # else a visitor could be signed in as somebody else
+        if _is_foreign(request):  # else another site could sign a visitor in with its own token
             return self._sign_in_form("/")
         try:
             form = await _form_of(request)
@@ -269,7 +269,7 @@ class Frame:
 
 
 class _Static(StaticFiles):
-    """The static files by the names that pages use, which change with their content."""
+    """The static files, under names that change with their content."""
 
     def __init__(self) -> None:
         super().__init__(directory=STATIC)
@@ -301,7 +301,7 @@ class Headers:
 
 
 async def _form_of(request: Request) -> Form:
-    """The fields of a form, which has no files. Raises Refusal if it is too large, or no form."""
+    """The fields of a form, which has no files. Raises Refusal if it is too large, or not a form."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -314,7 +314,7 @@ async def _form_of(request: Request) -> Form:
 
 
 def _check_numbers(path: Mapping[str, object]) -> None:
-    """Raises Refusal for a number in a path that no row can have."""
+    """Raise Refusal for a number in a path that no row can have."""
     if any(number >= 2**63 for number in path.values() if isinstance(number, int)):
         raise Refusal(HTTPStatus.NOT_FOUND, "No row has this number.")
 
@@ -337,7 +337,7 @@ def _digest(token: str) -> bytes:
 
 
 def _is_foreign(request: Request) -> bool:
-    """The browser says that a page of another site has sent this."""
+    """Whether the browser reports that a page of another site has sent the request."""
     site, origin = request.headers.get("sec-fetch-site", "same-origin"), request.headers.get("origin")
     return site not in {"same-origin", "none"} or (
         origin is not None and urlsplit(origin).netloc != request.headers.get("host")

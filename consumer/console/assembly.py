@@ -25,8 +25,8 @@ SAID = {
         "Marked in part.", "warn", "Some are delivered by now, keep their turn in an order, or have no subscription."
     ),
     "published": Said("Published again.", more="The workers read it as a new record."),
-    "replaying": Said("The replay is begun.", more="It goes on without you; this page shows how far it is."),
-    "cancelled": Said("Cancelled.", more="What it had stored is sent."),
+    "replaying": Said("The replay is begun.", more="It runs in the background; this page shows its progress."),
+    "cancelled": Said("Cancelled.", more="Its stored deliveries are sent."),
 }
 
 
@@ -37,11 +37,11 @@ def with_console(
     tokens: TokenFile,
     clock: Callable[[], float] = time.time,
 ) -> ASGIApp:
-    """The API with the console at /console, to which / leads, and the API's reference at /reference.
+    """The API with the console at /console, to which / redirects, and the API's reference at /reference.
 
-    `kafka` None: this process does not know Kafka.
+    `kafka` None: this process has no settings for Kafka.
     """
-    assert backing.look is not None  # noqa: S101 (the command gives one)
+    assert backing.look is not None  # noqa: S101 (the command sets it)
     sources = Sources(
         backing.registry, kafka, backing.history, backing.refusal, backing.ping, clock, backing.log, backing.ask
     )

@@ -18,9 +18,9 @@ class Bar(NamedTuple):
 
 
 def bars(values: Sequence[Bar], title: str) -> Markup:
-    """A column for each interval, failures at its foot, so that a few are seen beside many successes.
+    """A column for each interval, with failures at the bottom, so that few failures are visible beside many successes.
 
-    A failure is never less than one unit high. `title` is read out in place of the drawing.
+    A failure is never less than one unit high. Screen readers read `title` instead of the drawing.
     """
     highest = max((each.succeeded + each.failed for each in values), default=0)
     step = WIDTH / max(1, len(values))
@@ -43,7 +43,7 @@ def bars(values: Sequence[Bar], title: str) -> Markup:
 
 
 def line(values: Sequence[float], title: str) -> Markup:
-    """A line over equal intervals, from zero up. Flat at the foot if all values are zero."""
+    """A line over equal intervals, from zero up. Flat at the bottom if all values are zero."""
     highest = max(values, default=0.0) or 1.0
     step = WIDTH / max(1, len(values) - 1)
     points = [
@@ -58,7 +58,7 @@ def line(values: Sequence[float], title: str) -> Markup:
 
 
 def share(part: float, title: str) -> Markup:
-    """A bar of which `part` (0 to 1) is filled."""
+    """A bar, filled to `part` (0 to 1)."""
     filled = min(max(part, 0.0), 1.0) * WIDTH
     content = _column("chart-track", 0, 0, WIDTH, HEIGHT) + _column("chart-filled", 0, 0, filled, HEIGHT)
     return _drawing("chart chart-share", title, content)
@@ -79,7 +79,7 @@ def _column(name: str, x: float, y: float, width: float, height: float) -> Marku
 
 
 def _base() -> Markup:
-    """The line at the foot, so that an hour with little in it is seen to be an hour."""
+    """The base line, which shows the whole hour even if few columns are filled."""
     return _column("chart-base", 0, HEIGHT - 0.5, WIDTH, 0.5)
 
 

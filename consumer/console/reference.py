@@ -25,7 +25,7 @@ _HEADERS = HEADERS | {
 
 
 def reference_page(description: Callable[[], Mapping[str, Any]]) -> Route:
-    """The page, which needs no token: it shows what /openapi.json shows. It is made at the first visit."""
+    """The page, which needs no token, as /openapi.json needs none. It is made at the first visit."""
 
     @cache
     def text() -> str:
@@ -40,5 +40,5 @@ def reference_page(description: Callable[[], Mapping[str, Any]]) -> Route:
 
 
 def _prose(text: str) -> Markup:
-    """A description, with what stands between backticks as code."""
+    """A description, with text between backticks as code."""
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 (escaped)

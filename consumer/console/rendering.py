@@ -1,4 +1,4 @@
-"""Renders pages: the templates, and how numbers, shares and times are written."""
+"""Renders pages: the templates, and the formats of numbers, shares and times."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -12,11 +12,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 MINUTE, HOUR, DAY = 60, 3600, 86400
-_FEW = 0.01  # a share so near to none or all is told to a hundredth of a percent
+_FEW = 0.01  # a share so near to 0 or 1 is written to a hundredth of a percent
 
 
 class State(NamedTuple):
-    """A state in a word; `kind` (good, warn, bad, or empty) picks the colour."""
+    """A state in one word; `kind` (good, warn, bad, or empty) selects the colour."""
 
     word: str
     kind: str = ""
@@ -28,7 +28,7 @@ def number(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share of 0 to 1. It reads 100 % only if nothing is missing, and 0 % only if there is nothing."""
+    """A share of 0 to 1. 100 % and 0 % stand for exactly all and none."""
     if share in {0, 1}:
         return f"{share:.0%}".replace("%", " %")
     digits = 1 if min(share, 1 - share) >= _FEW else 2
@@ -53,7 +53,7 @@ def span(value: float) -> str:
 
 
 def ago(at: float, now: float) -> str:
-    """A moment (unix seconds) from here: "5 min ago", "in 2 h", or "now" within a second."""
+    """A moment (unix seconds) relative to now: "5 min ago", "in 2 h", or "now" within a second."""
     if abs(now - at) < 1:
         return "now"
     return f"{span(now - at)} ago" if at < now else f"in {span(at - now)}"

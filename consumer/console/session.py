@@ -1,4 +1,4 @@
-"""Sessions of the console: a cookie that is signed with its token's hash, and a form token that belongs to it. Pure.
+"""Sessions of the console: a cookie signed with its token's hash, and a form token for that session. Pure.
 
 A session needs no store, so that any API pod serves it: it ends when its token leaves the file, or after LIFETIME.
 """
@@ -20,7 +20,7 @@ _EXPIRY = 8
 
 
 class Session(NamedTuple):
-    """A visitor who has signed in. `form_token` has to come with each form."""
+    """A visitor who has signed in. Each form must carry `form_token`."""
 
     caller: Caller
     form_token: str
@@ -33,7 +33,7 @@ def cookie_of(digest: bytes, now: float, nonce: bytes) -> str:
 
 
 def session_of(cookie: str, tokens: Mapping[bytes, Caller], now: float) -> Session | None:
-    """The session of a cookie; None if it is not ours, has ended, or its token is gone.
+    """The session of a cookie; None if it is forged, has ended, or its token was removed.
 
     `tokens` are the callers by the SHA-256 of their token.
     """

@@ -1,4 +1,4 @@
-"""The data of the pages, and the forms in which several of them show it."""
+"""The data of the pages, and the views of it that several pages share."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -25,8 +25,8 @@ from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import Subscribed
 
-LATELY = 10  # minutes from which a subscription's state is told
-SOME, HALF = 0.05, 0.5  # shares of attempts that fail, from which a subscription is in some trouble, and in much
+LATELY = 10  # minutes whose attempts determine a subscription's state
+SOME, HALF = 0.05, 0.5  # shares of failed attempts from which a subscription's state is a warning, or bad
 _WHOLE = re.compile(r"[0-9]{1,18}")  # below 2^63, the limit of every database
 _OF_STATUS = {"parked": "warn", "held": "warn", "exhausted": "bad", "delivered": "good"}
 
@@ -34,10 +34,10 @@ _OF_STATUS = {"parked": "warn", "held": "warn", "exhausted": "bad", "delivered":
 class Sources(NamedTuple):
     """The parts that the pages read and change.
 
-    `kafka` None: this process does not know Kafka. `history` None: there is no attempts topic. `refusal` judges a new
-    URL; it may wait for a name server. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with.
-    `clock` gives unix seconds. `log` is what a replay reads; None: this process does not know Kafka. `ask` makes a
-    validation request; None: there is no WEBHOOK_ORIGIN, or no WEBHOOK_SECRET.
+    `kafka` None: this process has no settings for Kafka. `history` None: there is no attempts topic. `refusal` judges a
+    new URL; it may wait for a name server. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with.
+    `clock` gives unix seconds. `log` is the log that replays read; None: this process has no settings for Kafka. `ask`
+    makes a validation request; None: there is no WEBHOOK_ORIGIN, or no WEBHOOK_SECRET.
     """
 
     registry: Registry
@@ -88,14 +88,14 @@ def kafka_of(sources: Sources) -> KafkaSettings:
 
 
 def log_of(sources: Sources) -> Log:
-    """The log of this service's topics. Raises Refusal if this process does not know Kafka."""
+    """The log of this service's topics. Raises Refusal if this process has no settings for Kafka."""
     if sources.log is None:
         raise Refusal(HTTPStatus.CONFLICT, f"{NO_KAFKA[0].upper()}{NO_KAFKA[1:]}.")
     return sources.log
 
 
 def visible(sources: Sources, caller: Caller, subscription_id: int) -> Subscribed:
-    """The subscription, if the caller may see it. Raises Refusal, alike if there is none and if it is another's."""
+    """The subscription. Raises the same Refusal for a missing one and for one that the caller may not see."""
     registry = sources.registry
     found = repository.get(registry.engine, subscription_id, registry.vault, registry.rules)
     if found is None or caller.tenant not in {None, found.tenant}:
@@ -104,13 +104,13 @@ def visible(sources: Sources, caller: Caller, subscription_id: int) -> Subscribe
 
 
 def for_all_tenants(caller: Caller) -> None:
-    """Refuse a caller who may see one tenant alone."""
+    """Raise Refusal for a caller who may see one tenant only."""
     if caller.tenant is not None:
-        raise Refusal(HTTPStatus.FORBIDDEN, "This page is about all tenants; your token is for one.")
+        raise Refusal(HTTPStatus.FORBIDDEN, "This page covers all tenants; your token is for one.")
 
 
 def state_of(item: Subscribed, tried: Tried | None = None) -> State:
-    """A subscription's state in a word; `tried` are its attempts of the last minutes."""
+    """A subscription's state in one word; `tried` are its attempts of the last minutes."""
     if not item.enabled:
         return State("disabled", "warn")
     if item.broken:
@@ -134,7 +134,7 @@ def tried_lately(minutes: Sequence[Minute], subscription_id: int) -> Tried:
 
 
 def reason_of(item: Subscribed) -> str | None:
-    """Why a subscription is not well, in a sentence; its problems have lines of their own."""
+    """The reason for a subscription's bad state, in a sentence; its problems have lines of their own."""
     if not item.enabled:
         return item.disabled_reason or "It was disabled. Its stored deliveries are held until it is enabled."
     if item.failing_since is not None:
@@ -143,7 +143,7 @@ def reason_of(item: Subscribed) -> str | None:
 
 
 def whole(text: str) -> int | None:
-    """The whole number that a field or a query holds; None for anything else, and for one that no row or offset has."""
+    """The whole number that a field or a query holds; None for other text, and for numbers that none can have."""
     return int(text) if _WHOLE.fullmatch(text) else None
 
 

@@ -1,4 +1,4 @@
-"""Receivers by trouble: the failing first, then unusable and disabled ones, and others with deliveries that wait."""
+"""Receivers by trouble: failing ones first, then unusable and disabled ones, then others with waiting deliveries."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -16,7 +16,7 @@ _COLUMNS = 30  # of a receiver's chart: two minutes each
 
 
 class Trouble(NamedTuple):
-    """A subscription, and the first thing that is wrong with it; `since` in unix seconds."""
+    """A subscription, and its worst problem; `since` in unix seconds."""
 
     id: int
     url: str
@@ -36,7 +36,7 @@ class Receiver(NamedTuple):
 
 
 def receivers(sources: Sources, seen: Overview) -> Iterator[Receiver]:
-    """The rows, each subscription once, with the worst that is known of it."""
+    """The rows: each subscription once, with its worst problem."""
     owed = {each.subscription_id: each.waiting for each in seen.loaded or ()}
     owed |= {each.subscription.subscription_id: each.waiting for each in seen.failing or ()}
     history = sources.history
@@ -76,7 +76,7 @@ def _disabled(seen: Overview) -> Iterator[Trouble]:
 
 
 def _degraded(sources: Sources, history: AttemptHistory) -> Iterator[Trouble]:
-    """Some attempts of the last minutes have failed."""
+    """Subscriptions of which some attempts of the last minutes have failed."""
     for tried in history.most_failed(LATELY, LISTED):
         found = repository.get(sources.registry.engine, tried.subscription_id)
         if found is not None and share_failed(tried) >= SOME:

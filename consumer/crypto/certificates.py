@@ -1,4 +1,4 @@
-"""Certificates and keys in PEM: what a subscription shows to its receiver, and which authorities it trusts. Pure."""
+"""Certificates and keys in PEM: a subscription's client certificate, and the authorities that it trusts. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ _PUBLIC = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 class TlsIdentity:
     """The TLS of a subscription: a client `certificate` (PEM, the leaf first) with its key, and `authorities` (PEM).
 
-    With authorities, only theirs are trusted; None: those of the deployment. Equal ones share connections.
+    With authorities, only their certificates are trusted; None: the deployment's. Equal identities share connections.
     """
 
     certificate: str | None = None
@@ -86,7 +86,7 @@ def _check_pair(leaf: x509.Certificate, private_key: str) -> None:
     if len(private_key) > LARGEST_PEM:
         raise ValueError(f"private_key: has {len(private_key)} characters; at most {LARGEST_PEM} are kept")
     try:
-        # OpenSSL checks the key again when it is used; its proof that the factors are prime takes 100 ms.
+        # OpenSSL checks the key again on use. The skipped check, whether the factors are prime, takes 100 ms.
         key = load_pem_private_key(private_key.encode(), None, unsafe_skip_rsa_key_validation=True)
     except TypeError:
         raise ValueError("private_key: has a pass phrase; store it without (openssl pkey -in key.pem)") from None

@@ -1,4 +1,4 @@
-"""Selects the valid secrets of a subscription, and parses those that a request shows to the receiver. Pure."""
+"""Selects the valid secrets of a subscription, and parses the credentials that requests carry. Pure."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from consumer.http.urls import check_target
 
 PluginFactory = Callable[..., AuthBase]
 Plugins = tuple[tuple[str, PluginFactory], ...]  # by name
-# How a client shows its secret to the token endpoint; the names are those of RFC 7591, section 2.
+# How a client sends its secret to the token endpoint; the names are from RFC 7591, section 2.
 ClientAuthentication = Literal["client_secret_basic", "client_secret_post"]
 _PLUGINS_KEPT = 1000  # an instance may hold state, such as a signing key of the day
 _OAUTH2 = frozenset(
@@ -106,9 +106,9 @@ def credentials_of(
 ) -> Credentials:
     """The secrets of a subscription that are valid at `now`; `default` signs if it has no signing secrets.
 
-    `stored` is newest first. Raises ValueError if a valid secret is unusable or all of a kind have expired: another
-    secret must not stand in, because the receiver does not know it. The newest of all kinds but `signing` and `header`
-    is used, and the newest header of each name.
+    `stored` is newest first. Raises ValueError if a valid secret is unusable or all of a kind have expired: no other
+    secret may replace it, because the receiver does not know that one. The newest of all kinds but `signing` and
+    `header` is used, and the newest header of each name.
     """
     keys = tuple(_parse(text) for _, text in _good(subscription_id, stored, {"signing"}, decrypt, now))
     auths = [

@@ -109,7 +109,7 @@ def parse_secret(text: str) -> bytes:
         return _decoded(text, PREFIX)
     try:
         return text.encode()
-    except UnicodeEncodeError:  # a lone surrogate: how Python hands over an environment that is not UTF-8
+    except UnicodeEncodeError:  # a lone surrogate: Python's form of an environment that is not UTF-8
         raise ValueError("the secret is not valid UTF-8") from None
 
 

@@ -193,7 +193,7 @@ def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
         url,
         creator=connector(settings, url),
         pool_pre_ping=True,
-        pool_recycle=1800,  # so that sessions return to a node that was down, and respect a DBA's limit on their age
+        pool_recycle=1800,  # sessions return to a node that was down, and keep a DBA's limit on their age
         pool_size=4,
         max_overflow=4,
         pool_timeout=10,

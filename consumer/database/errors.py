@@ -20,7 +20,7 @@ _DISCONNECTS = {
     "ORA-02399",  # a profile's limit per session: age
     "ORA-12570",  # the packet reader failed
     "ORA-25408",  # lost in a call that cannot be replayed
-    "DPY-4024",  # call time-out: the answer may still arrive, and nobody reads it
+    "DPY-4024",  # call time-out: the answer may still arrive and would stay unread
 }
 # Parts of the error's text if a single call took too long or exceeded a limit: a smaller batch may succeed.
 _TOO_SLOW = (

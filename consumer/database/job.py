@@ -16,7 +16,7 @@ def _always(_error: Exception) -> bool:
 
 
 def _nothing(_error: Exception) -> None:
-    """Do nothing: the failure is logged and shows in `fault`, and the owner starts again once the job is ready."""
+    """Do nothing: the failure is logged and visible in `fault`; the owner starts again once the job is ready."""
 
 
 class DatabaseJob(Generic[W, T]):

@@ -19,7 +19,7 @@ from consumer.errors import DatabaseUnavailable, WebhooksError
 
 
 class State(NamedTuple):
-    """The database's revision (None: it has no tables of this program) and the one that this program needs."""
+    """The database's revision (None: it has no tables of this program) and the revision that this program needs."""
 
     current: str | None
     head: str
@@ -89,13 +89,13 @@ def scripts() -> Path:
 
 
 def noted(connection: Connection) -> str | None:
-    """The revision in VERSIONS; several, joined by commas, if others have been added by hand; None without any."""
+    """The revision in VERSIONS. Several are joined by commas, if someone has added rows by hand; None: no revision."""
     heads = MigrationContext.configure(connection, opts={"version_table": VERSIONS}).get_current_heads()
     return ", ".join(sorted(heads)) or None
 
 
 def noted_before(connection: Connection) -> str | None:
-    """The revision that a release up to 0007 noted in Alembic's default table, whatever else that table holds.
+    """The revision that a release up to 0007 noted in Alembic's default table, beside other programs' revisions.
 
     None if this program's tables do not exist: a revision with such a number then belongs to another program.
     """
@@ -133,7 +133,7 @@ def _refuse_others(engine: Engine, directory: ScriptDirectory) -> str | None:
         if others:
             raise WebhooksError(
                 f"the tables exist, but not their revision: {FORMER.name} holds {others}, of another program. "
-                f"If that follows one of ours, such as 0007, insert that one into {FORMER.name} too, "
+                f"If it follows a revision of this program, such as 0007, insert that one into {FORMER.name} too, "
                 "and migrate again; docs/alembic.md says where migrations of your own belong"
             )
         return None

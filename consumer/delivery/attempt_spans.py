@@ -33,7 +33,7 @@ def attempt_begins(tracer: Tracer, endpoint: Endpoint, events: Sequence[Event], 
 
 
 def attempt_ends(span: Span, result: Response | RequestException | None) -> None:
-    """End the span with the request's result; None: it was cancelled. Whatever is no 2xx is an error."""
+    """End the span with the request's result; None: it was cancelled. Any result but a 2xx is an error."""
     if isinstance(result, Response):
         status = result.status_code
         span.end({"http.response.status_code": status}, None if 200 <= status < 300 else str(status))  # noqa: PLR2004 (2xx)

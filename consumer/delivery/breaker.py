@@ -7,9 +7,9 @@
                                                    ▲  (as closed, unless a halved window helps)        │
                                                    └─────────────────────── the probe succeeds ────────┘
 
-A hundred answers in a row without a 2xx open it too, until a 2xx comes. Such a receiver works, so that several probes
-go at once: deliveries that it never takes must not stand in front of those that it would. One request that cannot be
-sent at all opens it at once. Times are monotonic seconds and come with the call. The caller decides which results are
+A hundred answers in a row without a 2xx open it too, until a 2xx comes. Such a receiver works, so several probes go at
+once: deliveries that it never accepts must not hold up deliveries that it would accept. One request that cannot be sent
+at all opens it at once. Times are monotonic seconds and come with the call. The caller decides which results are
 failures (`Failed.unavailable`) and keeps at most `window` requests open. A result names the time at which its request
 started; results of requests from before the last probe, or from before the window was last halved, are ignored. A
 cancelled request therefore needs no report: the next request is the probe.
@@ -22,13 +22,13 @@ from collections.abc import Callable
 
 IN_A_ROW = 10  # failures in a row that open the breaker
 REFUSED_IN_A_ROW = 100  # answers in a row other than 2xx that open it: each costs an attempt and the update of a row
-REFUSED_PROBES = 10  # requests that are the probe of a receiver that works and refuses
+REFUSED_PROBES = 10  # probes at once for a receiver that works and refuses
 RATE_ATTEMPTS = 50  # attempts of which half failed that open it
 BUCKET = 10.0  # seconds; attempts are counted in the current bucket and the one before
 FIRST_OPEN = 1.0  # seconds; doubled up to LONGEST_OPEN as long as the receiver does not recover
 LONGEST_OPEN = 60.0  # about sixty probes in an hour
 STRETCH = 0.2  # random part, so that receivers behind one broken proxy are not probed at the same moment
-LONGEST_ASKED = 600.0  # seconds; the longest that a Retry-After keeps it open: it may concern one event alone
+LONGEST_ASKED = 600.0  # seconds for which a Retry-After keeps it open at most: it may concern one event alone
 STEP = 1.0  # seconds between two changes of slow start's window
 TOLERATED = 5  # slow start tolerates one failure in so many answers: some receivers always have a few
 CREEP = 8  # near the receiver's limit the window grows by 1/8 a step: about six seconds to double
@@ -164,7 +164,8 @@ class Breaker:
     def refused(self, now: float, started: float, most: int) -> bool:
         """The receiver answered without accepting the request (401, 404). True if that opened the breaker.
 
-        A few such answers concern their events, and show that the receiver works. A hundred in a row concern it.
+        A few such answers concern their events, and show that the receiver works. A hundred in a row concern the
+        receiver.
         """
         self._refused += 1
         if self._refused < REFUSED_IN_A_ROW:

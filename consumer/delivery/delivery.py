@@ -59,9 +59,9 @@ class StoredRow(NamedTuple):
 class Delivery:
     """An event on its way to one subscription.
 
-    `ordering_key` is set if the delivery must keep its place among those of its record key. `first` and `last` are the
-    first and the last failed attempt. In an open batch, one delivery stands for the request and the others are its
-    `batch_members`. A `released` delivery is still part of the request, but its partition has been revoked, so it
+    `ordering_key` is set if the delivery must keep its place among the deliveries of its record key. `first` and `last`
+    are the first and the last failed attempt. In an open batch, one delivery stands for the request and the others are
+    its `batch_members`. A `released` delivery is still part of the request, but its partition has been revoked, so it
     ignores the result. `rendered` is the request's body if that differs from the event's; `slots` is how many slots the
     request takes.
     """
@@ -98,7 +98,7 @@ class Delivery:
         self.due_at = 0.0  # unix seconds, of the next attempt
         self.queued_at = 0.0
         self.started_at = 0.0
-        self.sent_to: Endpoint | None = None  # where its request goes; the lane may be told of another url meanwhile
+        self.sent_to: Endpoint | None = None  # the endpoint of its request; the lane may get another url meanwhile
         self.transfer: Transfer | None = None
         self.batch_members: Sequence[Delivery] = ()
         self.released = False
@@ -175,7 +175,7 @@ class Lane:
         if endpoint.url != self.endpoint.url:  # another receiver: its health is unknown
             self.breaker, self.unsendable = Breaker(random), None
         self.endpoint = endpoint
-        self.connects = endpoint.url[:6].lower() == "https:"  # as the last request did: each opens a TLS connection
+        self.connects = endpoint.url[:6].lower() == "https:"  # a guess; later, whether the last request opened one
         self.prepared: Template | RequestException
         try:
             self.prepared = prepare(endpoint)
@@ -230,7 +230,7 @@ class Lane:
         return self.held_bytes >= BATCH_BYTES and sum(len(each.event.body) for each in self.queue) >= BATCH_BYTES
 
     def gather(self) -> Sequence[Delivery]:
-        """Move deliveries from the queue to the `batch_members` of its first one, and return them.
+        """Move deliveries from the queue to the `batch_members` of its first delivery, and return them.
 
         Deliveries that go alone keep their places, and so does the first one that would make the batch too large.
         """
@@ -262,13 +262,13 @@ class Lane:
         return most - self.held if self.held_bytes <= LANE_BYTES - LARGEST or not self.held else 0
 
     def could_not_send(self, now: float, started: float, why: str) -> bool:
-        """No request can be sent, as one that was started then has shown. True if the reason is new."""
+        """A request that started at `started` has shown that none can be sent. True if the reason is new."""
         self.breaker.unsendable(now, started)
         news, self.unsendable = why != self.unsendable, why
         return news
 
     def succeeded(self, now: float, started: float, slots: int) -> None:
-        """The receiver accepted a request that was started then."""
+        """The receiver accepted a request that started at `started`."""
         self.unsendable = None
         self.breaker.succeeded(now, started, self.limit or slots)
 

@@ -24,14 +24,16 @@ MARK_AFTER = 60.0  # seconds of nothing but failures
 # The earliest mark, as a fraction of the time after which it disables. A subscription that failed here long ago may
 # have succeeded on another worker since, or the clock was set. Any success on any worker removes the mark.
 OLDEST_MARK = 0.5
-PARTS = 5  # The time until a subscription is disabled has so many parts; failures must be seen here in SPREAD of them,
+# The time until a subscription is disabled has PARTS parts. This worker must have seen failures in SPREAD parts, and of
+# EVENTS events.
+PARTS = 5
 SPREAD = 3
-EVENTS = 3  # and for so many events.
+EVENTS = 3
 MOST = 100_000  # subscriptions remembered between first failure and mark, and as many with a mark that was noted
 # Seconds without a mark after which a subscription makes room for another one, if there are MOST. A receiver that is
 # down is tried about once a minute, so it is marked, and forgotten here, within four minutes.
 STALE = 600.0
-SHOWN = 900.0  # seconds without a failure until a subscription is not shown; a Retry-After keeps a breaker open for 600
+SHOWN = 900.0  # seconds for which a subscription is shown after a failure; a Retry-After keeps a breaker open for 600
 
 
 class _Evidence(NamedTuple):
@@ -43,7 +45,7 @@ class _Evidence(NamedTuple):
 
 
 class _Failure(NamedTuple):
-    """Nothing but failures since `since`; `mark` is the endpoint's mark at the last of them."""
+    """Nothing but failures since `since`; `mark` is the endpoint's mark at the last failure."""
 
     since: float
     last: float
@@ -58,9 +60,9 @@ class Failing:
         self._group = group
         self._disable_after = disable_after
         self._since = OrderedDict[int, float]()  # first failure after the last success; the oldest first
-        self._failures = OrderedDict[int, _Failure]()  # for metrics; the one that failed longest ago first
-        self._evidence = OrderedDict[int, _Evidence]()  # of marked ones; the one that failed longest ago first
-        self._disabling: set[int] = set()  # for a 410, being written: each request that was open may answer so
+        self._failures = OrderedDict[int, _Failure]()  # for metrics; the earliest last failure first
+        self._evidence = OrderedDict[int, _Evidence]()  # of marked subscriptions; the earliest last failure first
+        self._disabling: set[int] = set()  # being written, for a 410: every open request may get the same answer
         self._noted = OrderedDict[int, float]()  # the mark that a success (negative) or disabling was noted for
 
     def failed(self, endpoint: Endpoint, now: float, events: Iterable[str], *, quietly: bool = False) -> None:
@@ -72,7 +74,7 @@ class Failing:
         marked = endpoint.failing_since
         self._remember(key, now, marked)
         if marked is not None:
-            self._since.pop(key, None)  # when the mark is taken off, by whomever, counting begins anew
+            self._since.pop(key, None)  # when a worker removes the mark, counting begins anew
             if (
                 self._disable_after
                 and self._is_spread(key, marked, now, events)
@@ -92,14 +94,14 @@ class Failing:
                 del self._since[oldest]
             self._since[key] = now
         elif now - since >= MARK_AFTER:
-            self._since[key] = now  # another worker's success may take the mark off before this one sees it
+            self._since[key] = now  # another worker's success may remove the mark before this worker sees it
             self._since.move_to_end(key)
             at = max(since, now - OLDEST_MARK * self._disable_after) if self._disable_after else since
             self._notes.add(lambda engine: upkeep.failing(engine, key, at), _nothing)
 
     def _remember(self, key: int, now: float, marked: float | None) -> None:
         before = self._failures.get(key)
-        # A mark that was taken off stands for a success on another worker.
+        # The removal of a mark means a success on another worker.
         unmarked_since = now if before is None or before.mark is not None else before.since
         since = unmarked_since if marked is None else marked
         self._failures[key] = _Failure(since, now, marked)
@@ -143,7 +145,7 @@ class Failing:
     def failing_since(self, now: float) -> dict[int, float]:
         """Subscriptions of which this worker sees nothing but failures, and since when; the longest first.
 
-        Without those whose last failure is SHOWN seconds old. Safe to call from another thread.
+        Leaves out subscriptions whose last failure is SHOWN seconds old. Safe to call from another thread.
         """
         failures = [(each.since, key) for key, each in list(self._failures.items()) if now - each.last < SHOWN]
         return {key: since for since, key in sorted(failures)}
@@ -157,7 +159,7 @@ class Failing:
         *,
         quietly: bool = False,
     ) -> None:
-        """Disable a subscription, as its receiver asked for (410) or for failing since before then."""
+        """Disable a subscription: its receiver has answered 410, or it has failed since before `failing_before`."""
         key = endpoint.subscription_id
         self._since.pop(key, None)
         self._failures.pop(key, None)

@@ -11,14 +11,14 @@ from consumer.events.event import Event
 from consumer.matching.selection import FILTER_TOO_LARGE, FilterResult, Selector
 from consumer.subscriptions.endpoint import Endpoint
 
-LOOK_EVERY = 32  # subscriptions between two looks at the clock: 0.1 ms, or 2 ms where each gets its lane
+LOOK_EVERY = 32  # subscriptions between two checks of the clock: 0.1 ms, or 2 ms where each needs a new lane
 LEAVING = 1.0  # seconds that filters may take while a partition is revoked: all members of the group wait
 
 
 class Fanout:
     """An event's deliveries. Those before `position` are queued or stored, or a filter `refused` them.
 
-    A refused delivery is settled at once. After a crash the filter is asked again.
+    A refused delivery is settled at once. After a crash the filter is evaluated again.
     """
 
     __slots__ = ("_answer", "_selector", "endpoints", "event", "position", "record", "refused")
@@ -29,7 +29,7 @@ class Fanout:
         self.record = record
         self.position = 0
         self.refused = 0
-        self._answer = (-1, FilterResult.WANTED)  # the last position asked, and its answer: turns do not ask again
+        self._answer = (-1, FilterResult.WANTED)  # the last evaluated position and its result, for the next turn
         self._selector = selector
 
     def advance(self, lanes: Lanes, settling: Settling, now: float) -> bool:
@@ -50,7 +50,7 @@ class Fanout:
                     continue
             asked = endpoint.selection is None or self._answer[1] is not FilterResult.NOT_ASKED
             ordering_key = ordering_key_of(event, endpoint) if endpoint.ordered else None
-            # A subscription that cannot be signed for is owed its events: they are stored until the fault is mended.
+            # A fault, such as an unusable secret, stops the sending: events are stored until the fault is mended.
             stored = (
                 endpoint.fault is not None
                 or not asked
@@ -70,8 +70,8 @@ class Fanout:
     def abandon(self, lanes: Lanes, settling: Settling) -> None:
         """The partition is revoked: store the rest if a receiver may have seen the event; else the next owner sends it.
 
-        Deliveries that slow filters have not judged in time stay unsettled: the next owner reads the record again and
-        sends those that are not stored.
+        Deliveries that slow filters have not judged in time stay unsettled: the next owner reads the record again, and
+        sends the deliveries that are not stored.
         """
         if not self.record.started:
             return

@@ -1,4 +1,4 @@
-"""Decides which deliveries may start now. Each subscription has a lane, so that a bad receiver fills only its own.
+"""Decides which deliveries may start now. Each subscription has a lane, so that a bad receiver fills only its own lane.
 
 Four bounds keep lanes apart:
 
@@ -43,8 +43,8 @@ class Admission(Enum):
     """The decision on the next delivery of a lane."""
 
     QUEUE = auto()
-    BACKPRESSURE = auto()  # the receivers are fast, and Kafka is faster: ask again soon
-    STORE = auto()  # the receiver is slow, limited or down, or all queued deliveries are of such: do not wait
+    BACKPRESSURE = auto()  # the receivers are fast, and Kafka is faster: try again soon
+    STORE = auto()  # this receiver, or each with queued deliveries, is slow, limited or down: do not wait
 
 
 class Lanes:
@@ -58,13 +58,13 @@ class Lanes:
         self._now = 0.0
         self._lanes: dict[int, Lane] = {}
         self._ready: deque[Lane] = deque()  # lanes with queued deliveries, in turn
-        self._blocked: list[Lane] = []  # such lanes that are over their share until a request ends, or the next turn
-        self._capped: list[Lane] = []  # such lanes that timed out, while all slots of that group are taken
+        self._blocked: list[Lane] = []  # lanes over their share until a request ends; lanes that wait for a connection
+        self._capped: list[Lane] = []  # lanes that timed out, while all slots of such lanes are taken
         self._resting: list[tuple[float, int, Lane]] = []  # lanes at their limit; a heap by when they may go on
         self._gathering: list[tuple[float, int, Lane]] = []  # incomplete batches; a heap by when they are sent
         self._waiting: list[tuple[float, int, Lane]] = []  # when retries are due; may name retries already taken out
         self._changed: dict[Lane, None] = {}  # lanes whose limits changed, in this order: they may go on at once
-        self._connections = NEW_CONNECTIONS  # that this turn may still open
+        self._connections = NEW_CONNECTIONS  # TLS connections that this turn may still open
         self._all_started = False  # the last turn started every delivery that may start
         self._tie = count()
         self._most = IDLE_LANES
@@ -192,7 +192,7 @@ class Lanes:
         while self._waiting and self._waiting[0][0] <= now:
             lane = heappop(self._waiting)[2]
             if not lane.waiting or lane.waiting[0][0] > now:
-                continue  # it was taken out
+                continue  # the retry was taken out
             delivery = heappop(lane.waiting)[2]
             if lane.batch is None or delivery.goes_alone:
                 lane.queue.appendleft(delivery)
@@ -264,7 +264,7 @@ class Lanes:
         return bool(self._ready or (self._blocked and not self._connections)) and self.slots.taken < self.slots.total
 
     def finished(self, lane: Lane, slots: int = 1) -> None:
-        """A request that `next` started, and that took so many slots, has ended with whatever result."""
+        """A request that `next` started, and that took so many slots, has ended with any result."""
         lane.in_flight -= 1
         lane.slots -= slots
         lane.moved_at, lane.warm = self._now, True
@@ -340,13 +340,13 @@ class Lanes:
 
     @property
     def _packed(self) -> bool:
-        """It holds twice as many, one for each lane that was empty: nothing may come in."""
+        """The process holds twice as many, with one for each lane that was empty: nothing more may come in."""
         return self.held >= 2 * ALL_DELIVERIES or self._held_bytes >= 2 * ALL_BYTES
 
     def _may_start(self, lane: Lane, now: float) -> bool:
         """A request of this lane can start as soon as it is its turn and a slot is free.
 
-        A lane over its share counts too while slots are scarce: others have taken them, and turn them over.
+        While slots are scarce, a lane over its share counts too: other lanes hold the slots, and will free them.
         """
         if not lane.queue or (lane.timed_out and self.slots.is_capped):
             return False
@@ -375,7 +375,7 @@ class Lanes:
 
     @staticmethod
     def _is_over(lane: Lane, free: int, now: float) -> bool:
-        """Whether a lane that has at least as many slots as are free in its half has its share."""
+        """Whether a lane has its share of slots. The caller has found that it has at least `free` less half of all."""
         return lane.slots >= (BUSY * free if lane.warm else free) or now - lane.moved_at >= STILL
 
     def _unblock(self) -> None:

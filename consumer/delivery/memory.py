@@ -1,4 +1,4 @@
-"""Counts the bytes of events that this process holds, and says whether it may take in more: for all of its parts.
+"""Counts the bytes of the events that all parts of this process hold, and decides whether more may come in.
 
 It counts the bodies, keys and headers of
 
@@ -68,7 +68,7 @@ class Memory:
             self.held += size
 
     def drop(self, thing: object) -> None:
-        """A holder lets go of a thing."""
+        """One holder no longer needs a thing."""
         holders, size = self._shared.pop(id(thing))
         if holders > 1:
             self._shared[id(thing)] = holders - 1, size

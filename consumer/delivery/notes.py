@@ -1,4 +1,4 @@
-"""Writes changes of subscriptions to the database: that one is failing, has recovered, or is disabled.
+"""Writes changes of subscriptions to the database: a subscription is failing, has recovered, or is disabled.
 
 Notes are written one at a time, on a thread for which storing does not wait. A note that the database refuses, or whose
 row is locked, has its own back-off, and the others go on.
@@ -18,7 +18,7 @@ from consumer.database.job import ThreadJob
 from consumer.loop.part import Part
 
 LONGEST_BACK_OFF = 60.0  # seconds
-FAILED = "could not note what became of a subscription"
+FAILED = "could not write a subscription's new state"
 
 
 @dataclass(slots=True, eq=False)
@@ -41,7 +41,7 @@ class Notes(Part):
         """`on_operation` is called when an operational event may have been written."""
         self._engine, self._monotonic = engine, monotonic
         self._on_operation = on_operation
-        self._notes: deque[_Note] = deque()  # without the one that is being written
+        self._notes: deque[_Note] = deque()  # without the note that is being written
         self._writes = ThreadJob[object](thread.submit, FAILED, monotonic, backs_off=is_outage)
 
     @property

@@ -26,7 +26,7 @@ def ordering_key_of(event: Event, endpoint: Endpoint) -> OrderingKey | None:
 class StoredKeys:
     """The ordering keys with rows in the assigned partitions, at most `most` of them.
 
-    Above that, it stops to keep keys of the subscriptions with most keys in a partition: each then counts as one key,
+    Above that, it drops the keys of the subscriptions with the most keys in a partition: each then counts as one key,
     and all of its deliveries there go behind rows. So the backlog of a receiver that is down does not send other
     subscriptions' deliveries through the database.
     """
@@ -48,7 +48,7 @@ class StoredKeys:
         return keys is None or ordering_key.key in keys or ordering_key in self._writing
 
     def look_begins(self) -> None:
-        """Rows are being read: they may lack rows that are written meanwhile."""
+        """A read of rows begins: it may miss rows that are written meanwhile."""
         self._written = {}
 
     def look_ends(self) -> None:
@@ -73,7 +73,7 @@ class StoredKeys:
         return {partition: _size(known) + part for partition, known in given_up.items()}
 
     def loaded(self, partition: TopicPartition, ordering_keys: Iterable[OrderingKey] | None) -> None:
-        """The ordering keys that the database has for a partition; None if there are too many."""
+        """Take the ordering keys that the database has for a partition; None if there are too many."""
         self._forget(partition)
         if ordering_keys is None:
             self._known[partition] = None
@@ -141,7 +141,7 @@ class StoredKeys:
         self._count -= _size(self._known.pop(partition, None))
 
     def _make_room(self) -> None:
-        """If there are too many ordering keys, stop to keep half of them, so that this is rare."""
+        """If there are too many ordering keys, drop half of them, so that this is rare."""
         if self._count <= self.most:
             return
         found = [

@@ -24,7 +24,7 @@ from consumer.sending.masking import masked
 from consumer.sending.signed_request import SignedRequest
 
 RESPONSE = 1000  # characters kept of an answer's body
-# What a receiver may answer to a body whose encoding it does not understand (RFC 9110, 15.5.16; RFC 7694)
+# Answers to a body whose encoding the receiver does not understand (RFC 9110, 15.5.16; RFC 7694)
 COMPRESSION_STATUSES = frozenset((HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE))
 _OVERLOADED = frozenset((HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS))
 

@@ -47,12 +47,12 @@ class _Refused(NamedTuple):
     wish: Wish
 
 
-_Written = frozenset[OrderingKey] | _Refused  # ordering keys of which nothing is open any more
+_Written = frozenset[OrderingKey] | _Refused  # ordering keys that have no open rows any more
 _Known = tuple[assigned.Settled | None, frozenset[OrderingKey] | None]
 
 
 class _Load(NamedTuple):
-    """A question about a partition: its ordering keys (at most `most`), its settled deliveries, or both."""
+    """A look-up for a partition: its ordering keys (at most `most`), its settled deliveries, or both."""
 
     partition: TopicPartition
     most: int | None
@@ -63,7 +63,7 @@ class _Load(NamedTuple):
 class Parking(Part):
     """Entries that are to be written or are being written. All methods are called on the loop's thread.
 
-    `due_keys` are those of the rows that are known to wait, `ordering_keys` the ordered ones among them.
+    `due_keys` are the due keys of the rows that are known to wait, `ordering_keys` the ordering keys of such rows.
     """
 
     def __init__(
@@ -152,14 +152,15 @@ class Parking(Part):
         return bool(self.backlog or self._to_load)
 
     def holds(self, partitions: Collection[TopicPartition]) -> bool:
-        """Entries of these partitions are unwritten and may soon be written; without those refused for long.
+        """Entries of these partitions are unwritten and may soon be written; entries refused for long do not count.
 
-        Such an entry may settle one of their records, or be the result of a row, whose attempt others would repeat.
+        Such an entry may settle one of their records, or hold the result of an attempt that the next owner would
+        repeat.
         """
         return self.writes(partitions) or self._aside.has_lately(partitions)
 
     def writes(self, partitions: Collection[TopicPartition]) -> bool:
-        """Entries of these partitions are being written or queued for it; without those that are set aside."""
+        """Entries of these partitions are being written or queued for it; entries set aside do not count."""
         return any(entry.due_key[:2] in partitions for entry in chain(self._writing, self._to_write))
 
     def park(self, delivery: NewDelivery, on_stored: OnStored) -> None:
@@ -175,7 +176,7 @@ class Parking(Part):
         self._to_write.append(Entry(result, on_stored, due_key, self._monotonic()))
 
     def forget(self, partitions: Collection[TopicPartition]) -> None:
-        """Drop entries and questions of revoked partitions, except those under way: the next owner repeats them."""
+        """Drop entries and look-ups of revoked partitions unless they are under way: the next owner repeats them."""
         self._to_write = deque(entry for entry in self._to_write if not self._dropped(entry, partitions))
         self._aside.keep(lambda each: each is self._trying or not self._dropped(each.entry, partitions))
         if self._writing:
@@ -215,14 +216,14 @@ class Parking(Part):
                 self._to_load.append(_Load(partition, most, 0, None))
 
     def load_stored(self, partition: TopicPartition, from_offset: int, loaded: Loaded) -> None:
-        """Ask, until answered, which deliveries of an assigned partition are stored, from an offset on.
+        """Look up which deliveries of an assigned partition are stored, from an offset on; repeated until it succeeds.
 
         The answer includes the partition's ordering keys. It may cover the first offsets only.
         """
         self._to_load.append(_Load(partition, self.ordering_keys.most, from_offset, loaded))
 
     def load_more(self, partition: TopicPartition, from_offset: int, loaded: Loaded) -> None:
-        """Ask for the stored deliveries from a higher offset on."""
+        """Look up the stored deliveries from a higher offset on."""
         self._to_load.append(_Load(partition, None, from_offset, loaded))
 
     def _load(self) -> None:

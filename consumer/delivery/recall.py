@@ -29,14 +29,14 @@ from consumer.matching.selection import FILTER_TOO_LARGE, TURN, FilterResult, Se
 
 LOOK_EVERY = 5.0  # seconds until marks are found; and between two steps of the scan, once it has seen all
 SOON = 0.1  # seconds between two looks at the due keys, in memory
-LOOKING = 9  # times its own length a look pauses: going through half a million due keys would block the loop
-EARLY = 0.5  # seconds until a due key is asked again whose rows may not go yet: each time they are read for nothing
+LOOKING = 9  # pause after a look, in times of its own length: going through half a million due keys blocks the loop
+EARLY = 0.5  # seconds until a due key whose rows may not go yet is tried again: each try reads them in vain
 DUE_KEYS = 20  # due keys in one job
 ROWS = 500  # rows in one job
 
 
 class Ledger(NamedTuple):
-    """The ledger's functions for the database thread, with all but the question filled in."""
+    """The ledger's functions for the database thread, partially applied."""
 
     scan: Callable[[Sequence[TopicPartition], DueKey | None], Scanned]
     recent: Callable[[datetime | None], RecentMarks]
@@ -52,8 +52,8 @@ class _Answer(NamedTuple):
 class Recall(Part):
     """Looks for rows of this worker's partitions, which `partitions` gives.
 
-    `given_out(partition)` tells of an offset whether all records up to it were fanned out. An ordered row waits for
-    that: before, an earlier delivery of its key may still come that was not settled before a crash.
+    `given_out(partition)` returns a predicate on offsets: whether all records up to the offset were fanned out. An
+    ordered row waits for that: an earlier delivery of its key that was unsettled before a crash may still come.
     """
 
     def __init__(
@@ -85,20 +85,20 @@ class Recall(Part):
         self._monotonic = monotonic
         self._next = self._next_scan = self._next_marks = 0.0
         self._scanned_to: DueKey | None = None
-        self._scanned_all = False  # since partitions have come
-        self._seen = RecentMarks({}, {}, None)  # what was marked lately
-        self._begun_anew = False  # while a walk was under way
-        self._unreadable: dict[int, str] = {}  # rows of the last look that met any, by id
+        self._scanned_all = False  # since the last assignment
+        self._seen = RecentMarks({}, {}, None)  # the marks that were recent at the last look
+        self._begun_anew = False  # a new scan was requested while a look was under way
+        self._unreadable: dict[int, str] = {}  # the errors of unreadable rows, by id, of the last look that met any
         self._unreadable_until = 0.0
 
     @property
     def busy(self) -> bool:
-        """The database has been asked."""
+        """A look is under way on the database thread."""
         return self._looks.busy
 
     @property
     def fault(self) -> str | None:
-        """Why the database cannot be asked, or which rows cannot be read, for /readyz."""
+        """Why looks fail, or which rows cannot be read, for /readyz."""
         if self._looks.fault is None and self._monotonic() < self._unreadable_until:
             row, error = next(iter(self._unreadable.items()))
             more = f" and {len(self._unreadable) - 1} more" if len(self._unreadable) > 1 else ""
@@ -120,7 +120,7 @@ class Recall(Part):
         self._begun_anew = True
 
     def poll(self, _now: float) -> None:
-        """Ask the database for what is due."""
+        """Look for due rows, recent marks and rows to scan, as far as it is time."""
         now = self._monotonic()
         if now < self._next or self._parking.full or not self._looks.ready:
             return
@@ -144,7 +144,7 @@ class Recall(Part):
             self._seen.until,
         )
 
-        def job() -> _Answer:  # marks first: later marks are seen the next time, whatever the scan finds
+        def job() -> _Answer:  # marks first: marks written during the scan are seen the next time
             return _Answer(
                 self._ledger.recent(since) if marking else None,
                 self._ledger.scan(partitions, after) if scanning else None,
@@ -231,7 +231,7 @@ class Recall(Part):
         now = self._monotonic()
         self._selector.begin(TURN)
         given_out: dict[TopicPartition, Callable[[int], bool]] = {}
-        ends: dict[OrderingKey, float] = {}  # the offset from which on an ordering key's rows may not come yet
+        ends: dict[OrderingKey, float] = {}  # the offset from which on an ordering key's rows must wait
         later: set[DueKey] = set()
         for row in rows:
             partition, offset = row.event.record.topic_partition, row.event.record.offset
@@ -271,19 +271,19 @@ class Recall(Part):
         if partition not in given_out:
             given_out[partition] = self._given_out(partition)
         if ordering_key not in ends:
-            self._parking.ordering_keys.seen(ordering_key)  # an adopted one was not known
+            self._parking.ordering_keys.seen(ordering_key)  # the key of an adopted row was not known
             ends[ordering_key] = self._parking.ordering_keys.first_unseen(ordering_key)
         return offset >= ends[ordering_key] or not given_out[partition](offset)
 
     def _is_wanted(self, row: DueDelivery, due_key: DueKey) -> bool:
-        """Ask the filter that was not asked when the row was stored. If False, the row has ended, or waits."""
+        """Evaluate the filter, which was not evaluated when the row was stored. False: the row has ended, or waits."""
         if self._selector.spent:
             self._note({due_key: 0.0})
             return False
         match self._selector.ask(row.endpoint, row.event):
             case FilterResult.WANTED:
                 return True
-            case FilterResult.NOT_ASKED:  # since this look began
+            case FilterResult.NOT_ASKED:  # broken or over its budget since this look began
                 self._note({due_key: 0.0})
             case FilterResult.UNWANTED:
                 self._settling.on_unwanted(row)

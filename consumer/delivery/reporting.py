@@ -24,7 +24,7 @@ def exhausted(delivery: Delivery, failure: Failure) -> OperationalEvent:
         "status": failure.status,
     }
     identity = f"exhausted-{event.webhook_id}-{endpoint.subscription_id}-{delivery.attempts}"
-    if isinstance(delivery.origin, StoredRow):  # a replay's row has the event and perhaps the attempts of another
+    if isinstance(delivery.origin, StoredRow):  # a replay's row may have another row's event and number of attempts
         identity += f"-{delivery.origin.id}"
     return OperationalEvent("delivery.exhausted", identity, data)
 

@@ -33,12 +33,12 @@ class GiveUp(NamedTuple):
 
 
 def asked_for(outcome: object) -> float:
-    """Seconds that a receiver wants to be left alone before the next attempt."""
+    """The seconds of the receiver's `Retry-After`, at most MOST_RETRY_AFTER; 0 without one."""
     return min(outcome.retry_after or 0.0, MOST_RETRY_AFTER) if isinstance(outcome, Failed) else 0.0
 
 
 class wait_at_least_retry_after(wait_base):  # noqa: N801 (tenacity's naming: it reads as a word in a sentence)
-    """Another wait, made later, never earlier, by what the receiver asked for."""
+    """Another wait, lengthened to the receiver's `Retry-After`, and never shortened."""
 
     def __init__(self, wait: wait_base) -> None:
         self.wait = wait

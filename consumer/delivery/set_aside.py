@@ -85,7 +85,7 @@ class SetAside:
             return fault
         topic, partition, offset, subscription = subject
         command = f"kafka-webhooks deliveries settle {topic} {partition} {offset} --subscription {subscription}"
-        return f"{fault}; if it never can be, decide by: {command}"
+        return f"{fault}; if it can never be stored, settle it: {command}"
 
     def add(self, entry: Entry, error: Exception) -> None:
         """Set an entry aside that was refused alone."""

@@ -1,4 +1,4 @@
-"""Carries out what follows from an attempt: settle the record, wait in memory for a retry, or store the delivery."""
+"""Carries out the step after an attempt: settle the record, wait in memory for a retry, or store the delivery."""
 
 import logging
 import time
@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 UNKNOWN = Failed("stopped while the request was open: its outcome is unknown")
 Clock = Callable[[], float]
-# Takes an attempt's delivery, the word of the metrics for what became of it, the outcome, its end and its seconds.
+# Takes the attempt's delivery, the outcome's name in the metrics, the outcome, its end (unix seconds) and its seconds.
 AttemptReport = Callable[[Delivery, str, Outcome, float, float], None]
 
 
@@ -62,7 +62,7 @@ class Settling:
         clock: Clock = time.time,
         monotonic: Clock = time.monotonic,
     ) -> None:
-        """`owns` tells of a partition whether this worker sends its deliveries, and is not giving it up.
+        """`owns`: whether this worker sends the deliveries of a partition, and is not giving it up.
 
         `report`, if given, gets each attempt of each delivery; it must not raise.
         """
@@ -139,7 +139,7 @@ class Settling:
         return opened or isinstance(outcome, Gone)
 
     def _counts_against(self, lane: Lane, outcome: Failed | Rejected | Gone, moment: float, started: float) -> bool:
-        """Tell the lane's circuit breaker of a failure. True if that opened it."""
+        """Report a failure to the lane's circuit breaker. True if that opened it."""
         if isinstance(outcome, Failed) and outcome.unavailable:
             opened = lane.breaker.failed(moment, started, outcome.retry_after)
         else:
@@ -157,7 +157,7 @@ class Settling:
         """No request can be sent, so this is no attempt for the deliveries that it would have carried.
 
         Unless the subscription has another url by now, the lane's circuit breaker opens and its deliveries are stored.
-        A delivery now and then tries again: only that shows whether a name has another address.
+        Now and then a delivery is tried again: only a request shows whether the name has another address.
         """
         lane = delivery.lane
         stays = _is_of_lane(delivery)
@@ -214,8 +214,8 @@ class Settling:
     ) -> None:
         """Store a delivery without an attempt. It is due at once, or when the lane's circuit breaker allows a request.
 
-        `asked` says that the subscription's filter, if any, has accepted it; else it is asked before the delivery is
-        sent.
+        `asked`: the subscription's filter, if any, has accepted the event; else the filter is evaluated before the
+        delivery is sent.
         """
         due = self._clock() if lane is None else self._opens_at(lane)
         self._metrics.deliveries["parked"] += 1
@@ -295,8 +295,8 @@ class Settling:
         self._apply(delivery, after_success(is_row=isinstance(delivery.origin, StoredRow)), now, None, outcome.status)
 
     def _failed(self, deliveries: Sequence[Delivery], outcome: Outcome, now: float, took: float) -> None:
-        """Decide on each delivery. Those with equally many attempts share a verdict, and meet in a batch again."""
-        assert not isinstance(outcome, Delivered)  # noqa: S101 (for the type checker: `on_result` has taken those)
+        """Decide on each delivery. Deliveries with equally many attempts share a verdict, and so a batch again."""
+        assert not isinstance(outcome, Delivered)  # noqa: S101 (for the type checker: `on_result` handles it)
         failure = Failure(outcome.error, outcome.status, outcome.response, now)
         shared = len(deliveries) > 1 and isinstance(outcome, Failed | Rejected) and not unavailable(outcome.status)
         verdicts: dict[int, Retry | GiveUp] = {}
@@ -347,7 +347,7 @@ class Settling:
         return all(map(self._is_operational, deliveries))
 
     def _is_operational(self, delivery: Delivery) -> bool:
-        """The delivery carries an operational event; its fate is not published as another one."""
+        """The delivery carries an operational event; its outcome is not published as another one."""
         return delivery.event.record.topic == self._operations_topic
 
     def _policy(self, endpoint: Endpoint) -> RetryPolicy:
@@ -379,5 +379,5 @@ class Settling:
 
 
 def _is_of_lane(delivery: Delivery) -> bool:
-    """Its request went to the url that its lane has now."""
+    """The delivery's request went to the present url of its lane."""
     return delivery.sent_to is None or delivery.sent_to.url == delivery.lane.endpoint.url

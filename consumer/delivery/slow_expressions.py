@@ -1,4 +1,4 @@
-"""Takes subscriptions out of the loop whose filter or projection exceeds its budget of CPU time.
+"""Takes subscriptions out of the loop if their filter or projection exceeds its budget of CPU time.
 
 For a while the filter is not evaluated: deliveries are stored, and filtered before they are sent. Deliveries with a
 projection are not sent meanwhile. Operators see it in the log, a metric and `subscriptions list --broken`.
@@ -32,7 +32,7 @@ class SlowExpressions:
         """Log and note it, and send nothing for so many `seconds` if the subscription has a projection."""
         until = self._clock() + seconds
         log.error(
-            "a subscription's filter or projection takes too much of the processor; what comes for it is stored",
+            "a subscription's filter or projection takes too much CPU time; its events are stored",
             subscription=subscription,
             seconds=seconds,
         )

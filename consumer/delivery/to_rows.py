@@ -8,7 +8,7 @@ from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, Operationa
 def new_delivery(
     delivery: Delivery, step: Store, failure: Failure | None, operation: OperationalEvent | None
 ) -> NewDelivery:
-    """The row of a delivery that came from a record. `failure` is its last attempt; `operation` is told with it."""
+    """The row of a delivery that came from a record. `failure` is its last attempt; `operation` is written with it."""
     assert step.status != "delivered"  # noqa: S101 (for the type checker: that is Done)
     endpoint = delivery.lane.endpoint
     return NewDelivery(

@@ -36,7 +36,7 @@ class Figures(NamedTuple):
     owed: int
     dead: int
     held: int
-    waiting: int  # parked or held in the database, part of what is owed
+    waiting: int  # parked or held in the database; a part of `owed`
     unverified: int
     enabled: bool
     error: str
@@ -71,7 +71,7 @@ def stored(engine: Engine) -> dict[int, RowCounts]:
 
 
 def figures(receivers: Iterable[Receiver], rows: Mapping[int, RowCounts]) -> list[Figures]:
-    """Join both sides. An event is owed if it was published and is neither delivered nor given up."""
+    """Join requests and rows. An event is owed if it was published and is neither delivered nor given up."""
     return [_figures(receiver, rows.get(receiver.subscription_id, RowCounts())) for receiver in receivers]
 
 

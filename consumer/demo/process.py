@@ -13,7 +13,7 @@ from consumer.errors import WebhooksError
 
 _SETTINGS = ("KAFKA_", "WEBHOOK_", "DATABASE_", "OPS_", "API_", "LOG_LEVEL")
 _GRACE = 10.0  # seconds until the worker must have stopped, drain included
-_LINES = 8  # last lines of its log, which say why it ended
+_LINES = 8  # last lines of its log, with the reason why it ended
 
 
 class WorkerProcess:
@@ -68,5 +68,5 @@ def run() -> None:
 
 
 def _end_with_parent() -> None:
-    os.read(sys.stdin.fileno(), 1)  # the demo writes nothing: this returns when its end of the pipe closes
+    os.read(sys.stdin.fileno(), 1)  # the demo writes nothing: this returns when the demo's end of the pipe closes
     os._exit(1)  # without a drain: Kafka is gone with the demo

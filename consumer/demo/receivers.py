@@ -52,7 +52,7 @@ class Receiver:
     subscription_id: int = 0
     published: int = 0  # events of its type that are in Kafka
     requests: int = 0
-    asked: set[str] = field(default_factory=set)  # webhook ids, whatever the answer was
+    asked: set[str] = field(default_factory=set)  # webhook ids, with any answer
     answered: Counter[str] = field(default_factory=Counter)  # webhook ids, times answered with 2xx
     deliveries: list[Delivered] = field(default_factory=list)
     unverified: int = 0
@@ -179,7 +179,7 @@ class _Connection(asyncio.Protocol):
 
 
 def parse(data: bytes) -> tuple[Request | None, bytes]:
-    """The first request in `data` and what follows it; None while it is not complete."""
+    """The first request in `data`, None while it is not complete; and the rest of the data."""
     head, separator, rest = data.partition(b"\r\n\r\n")
     if not separator:
         return None, data

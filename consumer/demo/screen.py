@@ -52,7 +52,7 @@ class Screen:
         self._console.print(Text(text, style=style))
 
     def done(self, text: str, *, good: bool | None = True) -> None:
-        """Print a result: `good` says whether it was achieved or shown, None that this is unknown."""
+        """Print a result. `good`: whether it was achieved or shown; None: unknown."""
         mark, style = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("?", "yellow")}[good]
         lines = wrap(text, self._console.width - 2)
         self._console.print(Text.assemble((mark, style), " ", "\n  ".join(lines)))

@@ -39,7 +39,7 @@ RATE = 400  # events a second
 CALM, STORM = 2 * RATE, 8 * RATE  # events: for crm alone, then of all types
 MIX = ("order.placed", "user.created", "order.placed", "user.deleted", "order.placed", "user.created", "invoice.paid")
 TICK = 0.01  # seconds
-SWITCH = 0.0005  # seconds that a thread may hold the interpreter: receivers must not wait for a picture to be drawn
+SWITCH = 0.0005  # seconds that a thread may hold the interpreter: receivers must not wait while the table is drawn
 LOOK = 0.5  # seconds between looks at the database
 LONGEST_START = 25.0  # seconds until the first event arrives; Kafka's wait for other members of the group takes 3
 LONGEST = 45.0  # seconds from the start; the demo then stops waiting and reports the deliveries still owed
@@ -227,7 +227,7 @@ def _stream(stage: Parts, phase: str, planned: Sequence[Planned]) -> float:
 
 
 def _last_deliveries(stage: Parts) -> None:
-    """Wait until all offsets are committed and nothing is owed, except to receivers left alone; or until time is up."""
+    """Wait until all offsets are committed and nothing is owed, except to receivers left alone; or until LONGEST."""
     total, next_look = 1 + len(stage.published_at), 0.0
     while (now := time.monotonic()) - stage.started < LONGEST:
         stage.breathe()

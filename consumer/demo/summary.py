@@ -18,7 +18,7 @@ kafka-webhooks check
 kafka-webhooks run"""
 
 
-# The storm brings several times the calm's requests to two shared cores: traffic explains a factor up to this.
+# The storm sends several times the calm's requests on two shared cores: traffic explains a factor up to this.
 _UNDISTURBED = 5
 
 

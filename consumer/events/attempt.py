@@ -90,7 +90,7 @@ def render(
 
 
 def parse(value: bytes | None, source: str) -> Attempt | None:
-    """The attempt that a record holds; None if it holds none, or one of another `source`."""
+    """The attempt in a record; None if there is none, or if it is of another `source`."""
     if value is None or len(value) > LARGEST:
         return None
     try:

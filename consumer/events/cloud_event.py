@@ -44,7 +44,7 @@ class CloudEvent(NamedTuple):
 
 
 def cloud_event_of(event: Event) -> CloudEvent:
-    """The event with its attributes. Its type is the one that subscriptions are matched with."""
+    """The event with its attributes. Its `type` is the event type that subscriptions are matched with."""
     data, is_json = _data(event.body)
     headers = event.headers or {}
     given: Mapping[str, Any]
@@ -71,7 +71,7 @@ def cloud_event_of(event: Event) -> CloudEvent:
 
 
 def variables_of(event: Event, cloud: CloudEvent | None = None) -> dict[str, object]:
-    """The variables that filters and projections see. `cloud`: the result of `cloud_event_of`, if there is one yet.
+    """The variables that filters and projections see. `cloud`: the result of `cloud_event_of`, if already computed.
 
     CEL's runtime cuts texts and bytes at a NUL. So U+FFFD replaces each NUL in texts, and `event.data` is left out if
     it is bytes with a NUL.

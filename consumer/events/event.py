@@ -23,10 +23,10 @@ class RecordId(NamedTuple):
 class Event(NamedTuple):
     """A decoded record.
 
-    `webhook_id` is the same on every retry, redelivery and replay. `body` is the record's value, byte for byte, or the
-    JSON of a value that has a schema, or what the topic's mapping makes of it; `content_type` and `traceparent` are
-    safe to put in a header (visible ASCII). `headers` are the record's headers by name, and the `ce_` headers of
-    attributes that a mapping adds; a stored record has only its UTF-8 ones. `extra` is the size of the key and the
+    `webhook_id` is the same on every retry, redelivery and replay. `body` is the record's value byte for byte, or the
+    JSON of a value that has a schema, or the body that the topic's mapping selects. `content_type` and `traceparent`
+    are safe to put in a header (visible ASCII). `headers` are the record's headers by name, and the `ce_` headers of
+    attributes that a mapping adds; a stored record has only its UTF-8 headers. `extra` is the size of the key and the
     headers, in bytes.
     """
 

@@ -243,7 +243,7 @@ def _add(sizes: Iterable[Size]) -> Size:
 
 
 def _most(counts: Mapping[Path, int], variable: str) -> int:
-    """How often any part of the loop's element is counted at most: two fields of it are at most the whole element."""
+    """How often one part of the loop's element is counted at most: separate fields together are at most the element."""
     mine = [path for path in counts if path[0] == variable]
     return max((sum(counts[path[:length]] for length in range(1, len(path) + 1)) for path in mine), default=0)
 

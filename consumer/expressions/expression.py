@@ -70,7 +70,7 @@ class Expression:
             self._program = _ENV.compile(source)
             self._kind = self._program.return_type()  # raises for a map type that no value can have
         except TypeError:  # pybind's error for a lone surrogate
-            raise ValueError("is not valid text: it has half of a character") from None
+            raise ValueError("is not valid text: it has an unpaired surrogate") from None
         except RuntimeError as error:
             raise ValueError(_readable(str(error)) + _hint(source)) from None
         self._shape = Shape(parse(self._program.serialize()), len(source.encode()))

@@ -1,4 +1,4 @@
-"""The certificate authorities that this process trusts, except for Kafka's brokers."""
+"""The certificate authorities that this process trusts for connections other than to Kafka's brokers."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The rules for request headers: valid ones, and those that a subscription may set. Pure."""
+"""The rules for request headers: which are valid, and which a subscription may set. Pure."""
 
 import re
 

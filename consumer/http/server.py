@@ -38,7 +38,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(app: ASGIApp, listener: socket.socket, closing: Callable[[], None] = lambda: None) -> None:
-    """Serve until SIGTERM or Ctrl-C, let requests end, and meanwhile call `closing`, in a thread.
+    """Serve until SIGTERM or Ctrl-C. Then let open requests end, and call `closing` in a thread meanwhile.
 
     Then raise the signal again for the previous handler, which may end the process at once.
     """
@@ -94,7 +94,7 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """Uvicorn's protocol, which waits for a head for ever, with a time limit for it and a limit of connections."""
+    """Uvicorn's protocol with a time limit for the head, for which it would wait for ever, and a connection limit."""
 
     _timer: TimerHandle | None = None
 

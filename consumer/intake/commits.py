@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 
 _NO_ANSWER = KafkaError(KafkaError._NO_OFFSET)  # noqa: SLF001 (the binding's public name for it)
 _PATIENCE = 5.0  # seconds for a last round; the group refuses commits while its generation changes, for some 100 ms
-_LOOK = 0.1  # seconds for one request for the committed offsets, which blocks the loop
+_LOOK = 0.1  # seconds that one request for the committed offsets may block the loop
 _AGAIN_AFTER = 0.05
 # Seconds for a round to arrive or fail: on a live connection, librdkafka resends it within retry.backoff.max.ms.
 _ARRIVAL = 1.5
@@ -33,7 +33,7 @@ class Commits:
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, wait: Callable[[float], None] = time.sleep, group: str = ""
     ) -> None:
-        """`wait(seconds)` runs while a last round is awaited; it may call `start`. `group`: the one that commits."""
+        """`wait(seconds)` runs while a last round is awaited; it may call `start`. `group`: the consumer group."""
         self._group = group
         self._clock = clock
         self._wait = wait
@@ -44,7 +44,7 @@ class Commits:
         self._begun_at = self._taken_until = -inf
         self._with_metadata = True
         self._last = False  # a last round is being sent
-        self._unheard: list[set[tuple[str, int, int]]] = []  # last rounds whose answers will be ignored
+        self._unheard: list[set[tuple[str, int, int]]] = []  # last rounds whose answers are ignored when they come
 
     def settled(self, partitions: Iterable[Partition]) -> bool:
         """Whether no round is outstanding and no offset of these partitions waits for the next one."""
@@ -96,7 +96,7 @@ class Commits:
             self._last = False
 
     def _arrived(self, consumer: Consumer, end: float) -> bool:
-        """Wait until the outstanding round has reached the broker: it must not arrive after the last one.
+        """Wait until the outstanding round has reached the broker: it must not arrive after the last round.
 
         While the coordinator does not answer, librdkafka may still resend the round. If the coordinator does not show
         the round `_ARRIVAL` seconds after it began to answer, the round has failed. False: no answer until `end`.

@@ -18,8 +18,8 @@ _DEFAULTS: dict[str, Any] = {
     "partition.assignment.strategy": "cooperative-sticky",
     # A new topic that matches a pattern is consumed within this time.
     "topic.metadata.refresh.interval.ms": 30_000,
-    # Prefetch. At 40,000 records/s, 2,000 are consumed between two looks 50 ms apart: 5,000 suffice. With events of
-    # 450 bytes that is 2 MB; larger ones stop at 16 MiB for all partitions together. No more: pausing discards
+    # Prefetch. At 40,000 records/s, 2,000 are consumed between two fetches 50 ms apart, so 5,000 suffice. Events of 450
+    # bytes then take 2 MB; larger ones stop at 16 MiB for all partitions together. No more, because pausing discards
     # prefetched records.
     "queued.min.messages": 5_000,
     "queued.max.messages.kbytes": 16_384,

@@ -26,7 +26,7 @@ _MOST_BYTES = 64 * 2**20  # of the pending records' values
 
 _PURPOSE = Purpose("dead-letter topic", "KAFKA_DEAD_LETTER_TOPIC", "records")
 _DEFAULTS: dict[str, Any] = {
-    # The largest max.message.bytes that is common on topics; larger records go as stubs. The broker has the last word.
+    # The largest max.message.bytes that is common on topics; larger records go as stubs. The broker's limit decides.
     "message.max.bytes": 8 * 1024 * 1024,
     "queue.buffering.max.kbytes": 64 * 1024,
     "delivery.timeout.ms": 30_000,

@@ -1,6 +1,6 @@
 """Decodes a record into an event: its type, id, tenant and content type. Pure.
 
-docs/publishing.md has the rules, and default_mapping.toml has them as a mapping: this module is the fast form of it.
+docs/publishing.md has the rules, and default_mapping.toml states them as a mapping. This module is its fast form.
 `mapping.py` decodes records of topics with a mapping of their own. The last value of a repeated header counts, as with
 `Headers.lastHeader` of the Java clients, because interceptors append. A null header or field counts as absent.
 """
@@ -25,7 +25,7 @@ MAX_TENANT_LENGTH = 255  # the length of the column
 JSON = "application/json"
 CLOUDEVENT = "application/cloudevents+json"
 _TYPE_FIELDS = ("type", "event_type", "eventType")
-_WHOLE: tuple[type, ...] = (int,)  # of a type that mypyc does not know: where it knows int, it turns True into 1
+_WHOLE: tuple[type, ...] = (int,)  # hidden from mypyc: where it knows the type int, it turns True into 1
 _VISIBLE = re.compile(r"[!-~]+")
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _MEDIA_TYPE = re.compile(_TOKEN + rb"/" + _TOKEN + rb"(?:[ \t]*;[ -~]*)?")
@@ -39,8 +39,8 @@ def decode(record: Record, tenant_name: str = "tenant", mapped: Mapped | None = 
     """The event that a record carries. `tenant_name` names the attribute or header that holds its tenant.
 
     `mapped` decodes the records of topics with a mapping. Raises Tombstone for a record without a value that is to be
-    ignored, Undecodable with the reason unreadable, empty, too_large, bad_headers, bad_type, not_utf8, not_json,
-    too_deep or not_object, or one that `mapped` gives, and no other error, whatever the bytes.
+    ignored. Raises Undecodable with the reason unreadable, empty, too_large, bad_headers, bad_type, not_utf8, not_json,
+    too_deep or not_object, or with a reason of `mapped`. Raises nothing else, for any bytes.
     """
     if mapped is not None and (event := mapped(record)) is not None:
         return event
@@ -127,7 +127,7 @@ def parse(value: bytes) -> Any:
 
 
 def no_object(body: object) -> Undecodable:
-    """Why a value that is parsed, and no object, is no event."""
+    """Why parsed JSON that is no object is no event."""
     return Undecodable("not_object", f"the value is JSON but no object: {type(body).__name__}")
 
 

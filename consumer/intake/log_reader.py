@@ -207,7 +207,7 @@ class LogReader:
         timestamp = message.timestamp()[1]
         if (cut := self._cut.pop(partition, 0)) > 0:
             log.warning(
-                "retention has removed the beginning of a partition, perhaps records of the time asked for",
+                "retention has removed the beginning of a partition, perhaps records of the requested time",
                 partition=str(self._partitions[partition]),
                 records_removed=cut,
                 oldest_left=datetime.fromtimestamp(timestamp / 1000, UTC).isoformat(),
@@ -259,7 +259,7 @@ class LogReader:
                 )
 
     def _skip_removed(self, span: Span) -> None:
-        """The log does not hold the position any more: go on where the log begins now."""
+        """The log no longer holds the position: go on where the log begins now."""
         partition = (span.topic, span.number)
         position, begin = self.positions[partition], self._ask([partition], OFFSET_BEGINNING)[partition]
         if begin <= position:
@@ -296,7 +296,7 @@ class LogReader:
         for answer in answers:
             if answer.error is not None:
                 raise KafkaUnavailable(
-                    f"Kafka does not say where {answer.topic}[{answer.partition}] stands: {answer.error.str()}"
+                    f"Kafka does not report the offsets of {answer.topic}[{answer.partition}]: {answer.error.str()}"
                 )
         return {(answer.topic, answer.partition): answer.offset for answer in answers}
 

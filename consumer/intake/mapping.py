@@ -1,4 +1,4 @@
-"""Decodes the records of a topic by its mapping, which says where type, id, tenant and body come from. Pure.
+"""Decodes the records of a topic by its mapping, which states the sources of type, id, tenant and body. Pure.
 
 A mapping is compiled once, into a function for each template. docs/mappings.md has the rules.
 """
@@ -29,16 +29,17 @@ from consumer.intake.templates import Reference, Template, parse_body, parse_tem
 OnTombstone = Literal["ignore", "event", "dead_letter"]
 Templates = tuple[Template, ...]
 
-_SHOWN = 3  # templates of a field that a dead letter names
+_SHOWN = 3  # templates of one field that a dead letter names at most
 _WHOLE = (parse_body("{value}"),)
 _CONTENT_TYPE = (parse_template("{header.content-type}"),)
 
 
 class Rules(NamedTuple):
-    """A mapping as the file has it. Of each field's templates, the first whose references are all there counts.
+    """A mapping as it stands in the file. Each field's value is that of its first template whose references all exist.
 
-    `words` replace what a reference (its text) reads. `connect_envelope`: what Kafka Connect writes around a value or a
-    key is taken off. `quoted_headers`: a header that is a JSON string stands for its text.
+    `words` replace the text that a reference (given as its own text) reads. `connect_envelope`: the envelope that Kafka
+    Connect writes around a value or a key is removed. `quoted_headers`: a header that is a JSON string stands for its
+    text.
     """
 
     topics: tuple[str, ...]
@@ -57,7 +58,7 @@ class Rules(NamedTuple):
 
 
 class Step(NamedTuple):
-    """How a field of an event came about: the template, or a rule in words, and the value that it gave."""
+    """The source of an event's field: the template, or a rule in words, and the resulting value."""
 
     field: str
     by: str
@@ -82,7 +83,7 @@ class _Field:
         self._renders = [_Render(template, name, rules, numbers) for template in templates]
 
     def first(self, reading: Reading) -> tuple[bytes, Template] | None:
-        """The first text whose references are all there, with its template."""
+        """The first accepted text whose references all exist, with its template."""
         for render in self._renders:
             text = render(reading)
             if text is not None and self._accepts(text):
@@ -91,7 +92,7 @@ class _Field:
 
 
 class _Render:
-    """A template, compiled: its text for a record. None: a reference is not there; empty: one of them is no text."""
+    """A compiled template: its text for a record. None: a reference is missing. Empty: a reference is no text."""
 
     __slots__ = ("_parts", "template")
 
@@ -111,7 +112,7 @@ class _Render:
 
 
 class _Part:
-    """A reference, compiled: its text for a record."""
+    """A compiled reference: its text for a record."""
 
     __slots__ = ("_kinds", "_read", "_words")
 
@@ -139,7 +140,7 @@ class _Part:
 
 
 def _any(_text: bytes) -> bool:
-    """Accept each text: one that is wrong is not passed over."""
+    """Accept each text, so that a wrong one is an error and does not fall back to the next template."""
     return True
 
 
@@ -147,14 +148,14 @@ class Decoder:
     """Decodes the records of a mapping's topics."""
 
     def __init__(self, rules: Rules, name: str = "") -> None:
-        """`name` says in a dead letter which mapping it was; by default its topics."""
+        """`name` identifies the mapping in dead letters; by default it is the first of its topics."""
         more = f" and {len(rules.topics) - 1} more" if len(rules.topics) > 1 else ""
         self.name = name or f"the mapping of {rules.topics[0]}{more}"
         self._connect = rules.connect_envelope
         self._tombstone = rules.tombstone
         self._type = _Field("type", rules.type, rules, (int, float), _any)
         self._tombstone_type = _Field("tombstone_type", rules.tombstone_type, rules, (int, float), _any)
-        # Not fractions, nor integers above 64 bits, which a parser reads as such: two ids could become one.
+        # No fractions, nor integers above 64 bits, which a parser reads as fractions: two ids could become one.
         self._id = _Field("id", rules.id, rules, (int,))
         self._source = _Field("source", rules.source, rules, (int,))
         self._tenant = _Field("tenant", rules.tenant, rules, (int,), _any)
@@ -167,7 +168,7 @@ class Decoder:
     def decode(self, record: Record) -> Event:
         """The event that a record carries. Raises Tombstone, and Undecodable with a detail that names the mapping.
 
-        Its reasons are those of `decode.decode`, and null, no_type and no_body.
+        The reasons are those of `decode.decode`, and null, no_type and no_body.
         """
         try:
             return self._event(record)
@@ -175,7 +176,7 @@ class Decoder:
             raise Undecodable(error.reason, f"{self.name}: {error}") from None
 
     def explain(self, record: Record) -> Iterator[Step]:
-        """How each field of the event comes about; raises as `decode` does, at the field at fault."""
+        """The source of each field of the event; raises as `decode` does, at the field at fault."""
         reading = self._begun(record)
         event_type, by = self._type_of(reading)
         yield Step("type", by, event_type)

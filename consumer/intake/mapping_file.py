@@ -1,6 +1,6 @@
-"""Reads the mappings of topics from a file (KAFKA_MAPPINGS_FILE), and checks them: each mistake is told with its line.
+"""Reads the mappings of topics from a file (KAFKA_MAPPINGS_FILE) and checks them. Each mistake is reported by line.
 
-The file is TOML, because Python reads it without a further package and it says where it is broken. docs/mappings.md
+The file is TOML, because Python's standard library reads it and reports the position of a mistake. docs/mappings.md
 describes it.
 """
 
@@ -26,7 +26,7 @@ MOST_TOPICS = 1000  # of a mapping
 MOST_TEMPLATES = 20  # of a field
 MOST_ATTRIBUTES = 20
 MOST_WORDS = 1000  # for one reference
-_MOST_MISTAKES = 20  # that are told at once
+_MOST_MISTAKES = 20  # that are reported at once
 
 _TEMPLATES = ("type", "id", "source", "tenant", "content_type", "tombstone_type")
 _SWITCHES = ("connect_envelope", "quoted_headers")
@@ -48,7 +48,7 @@ Mistake = tuple[Place, str]
 
 
 class Mappings:
-    """The mappings of a deployment. As a function, it decodes a record whose topic has one, and else returns None."""
+    """The mappings of a deployment. A call decodes a record whose topic has a mapping; it returns None for others."""
 
     def __init__(self, rules: Mapping[str, Rules]) -> None:
         """`rules` by topic or pattern."""
@@ -79,7 +79,7 @@ class Mappings:
 def mappings_of(kafka: KafkaSettings) -> Mappings | None:
     """The mappings of KAFKA_MAPPINGS_FILE; None if it is not set.
 
-    Raises SettingsError with a line for each mistake: the file, its line and what to write instead.
+    Raises SettingsError with a line for each mistake: the file, the line in it, and what to write instead.
     """
     path = kafka.mappings_file
     if path is None:
@@ -140,7 +140,7 @@ def _most_specific(topic: str) -> list[str]:
 
 
 def _rules(content: Mapping[str, Any], mistakes: list[Mistake]) -> Iterator[tuple[Place, Rules]]:
-    """The mappings without a mistake, each with its place; adds to the mistakes those of the others."""
+    """The correct mappings, each with its place. Appends to `mistakes` for the others."""
     mistakes += [
         ((key,), f"there is no key {key}; each mapping begins with [[mapping]]") for key in content if key != "mapping"
     ]
@@ -171,7 +171,7 @@ class _Table:
         self._mistakes: list[Mistake] = []
 
     def rules(self) -> Rules | list[Mistake]:
-        """The mapping, or what is wrong with it."""
+        """The mapping, or its mistakes."""
         table = self._table
         for key in table:
             if key not in _KEYS:
@@ -270,7 +270,7 @@ class _Table:
         return tables
 
     def _check_together(self, rules: Rules) -> None:
-        """Find keys that are right on their own, but not with the rest."""
+        """Find keys that are valid alone, but not in combination."""
         if (rules.tombstone == "event") != bool(self._table.get("tombstone_type")):
             has, what = ("tombstone_type", 'needs tombstone = "event"') if "tombstone_type" in self._table else (
                 "tombstone", 'needs tombstone_type = "{topic}.deleted", or another type for records without a value'
@@ -289,7 +289,7 @@ class _Table:
 
 
 def _line_of(text: str, place: Place) -> int:
-    """The line of a place: of its mapping's head, then of each key and text in it that can be found from there on."""
+    """The line of a place: the head of its mapping, or the last of its keys and texts that is found below the head."""
     lines = ["" if line.lstrip().startswith("#") else line for line in text.splitlines()]
     heads = [number for number, line in enumerate(lines) if _HEAD.match(line)]
     match place:

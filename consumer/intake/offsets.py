@@ -1,8 +1,8 @@
 """Tracks which offset may be committed and which records above it are settled. Pure; one tracker for each assignment.
 
-A commit has the low-water mark, below which every record is settled, and metadata that names the settled records above
-it, so that a restart does not send them again. An offset that the log does not hold (compacted, or a transaction's
-marker) counts as settled.
+A commit consists of the low-water mark, below which every record is settled, and metadata that names the settled
+records above it, so that a restart does not send them again. An offset that the log does not hold (compacted, or a
+transaction's marker) counts as settled.
 """
 
 import binascii
@@ -39,7 +39,7 @@ class OffsetTracker:
     `committed`, `metadata` and `epoch` are the group's stored position (None: nothing stored, or unknown). `epoch` is
     the highest leader epoch of all records seen, in all assignments that the metadata covers; None: no record had one.
     `moved` counts the records settled since `committing`; while it is 0, `committable()` is unchanged. `identity` is
-    that of the topic that these offsets are of, as in `topic_ids`, None if unknown; commits name it.
+    the identity of the topic, as in `topic_ids`, None if unknown; commits name it.
 
     A record with an epoch above the stored one shows that the settled records named by the metadata from there on are
     gone: epochs ascend along a log, and no settled record had an epoch above the stored one. So the log was truncated,
@@ -119,7 +119,7 @@ class OffsetTracker:
         self.moved = 0
 
     def commit_again(self) -> None:
-        """The broker may not have it: the next round sends it again."""
+        """The broker may not have the last commit: the next round sends it again."""
         self.moved = max(1, self.moved)
 
     def committable(self) -> tuple[int, str] | None:
@@ -153,7 +153,7 @@ def encode(mark: int, runs: Iterable[Run], identity: str | None = None) -> str:
     """Metadata for settled runs above `mark`, ascending: at most MAX_METADATA characters, the lower runs if too many.
 
     The encoding is either pairs of varints (the number of unsettled offsets, then of settled ones) or a bit for each
-    offset: the one that covers more, or else the shorter one. Empty if there are no runs and no `identity`.
+    offset: the encoding that covers more offsets, else the shorter one. Empty if there are no runs and no `identity`.
     """
     kept = list(islice(_merged(runs), _MAX_RUNS))
     if not kept:
@@ -178,7 +178,7 @@ def same_cluster(identity: str, other: str) -> bool:
 def decode(mark: int, metadata: str) -> list[Run]:
     """The settled runs above `mark` that `encode` wrote into `metadata`; empty for any other text or mark.
 
-    The mark tells metadata that was copied to another offset: MirrorMaker 2 translates a group's offsets for another
+    The mark reveals metadata that was copied to another offset: MirrorMaker 2 translates a group's offsets for another
     cluster, and leaves the metadata as it is.
     """
     form = _FORM.fullmatch(metadata) if len(metadata) <= MAX_METADATA else None

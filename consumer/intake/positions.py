@@ -1,8 +1,8 @@
-"""Looks up the positions of assigned partitions: committed offsets, where the logs begin and end, and the topics' ids.
+"""Looks up the positions of assigned partitions: committed offsets, the ends of the logs, and the topics' ids.
 
-A consumer that joins no group asks for both until Kafka answers, on a thread of its own: neither the loop nor the group
-waits for a broker that does not answer. AdminClient's request, which returns a future, crashes the process while a
-coordinator still loads (librdkafka 2.16 has to retry there, and has no request to repeat).
+A consumer that joins no group repeats each request until Kafka answers, on a thread of its own. So neither the loop nor
+the group waits for a broker that does not answer. AdminClient's request, which returns a future, would crash the
+process while a coordinator loads: librdkafka 2.16 has to retry there, and has no request to repeat.
 """
 
 import time
@@ -27,8 +27,8 @@ log = structlog.get_logger(__name__)
 
 COMMITTED_TIMEOUT = 5.0  # seconds for one request, which is then repeated
 ENDS_TIMEOUT = 1.0  # the same; requests that come meanwhile wait for it
-_IDLE = 5.0  # seconds between two looks at the topics' ids, and polls for librdkafka's log lines
-_AGAIN = 1.0  # seconds after a look that found another id
+_IDLE = 5.0  # seconds between two checks of the topics' ids, and polls for librdkafka's log lines
+_AGAIN = 1.0  # seconds until the next check after one that found another id
 # Properties of group members; without the group protocol, librdkafka refuses some of them.
 _OF_MEMBERS = ("group.", "session.", "heartbeat.", "max.poll.", "partition.assignment.")
 BACK_OFF = (0.1, 2.0)  # seconds until an unanswered request is repeated: the first wait, the longest
@@ -37,7 +37,7 @@ BACK_OFF = (0.1, 2.0)  # seconds until an unanswered request is repeated: the fi
 class Committed(NamedTuple):
     """The position a group has committed for a partition. `offset` None: none. `epoch` None: leader epoch unknown.
 
-    `made_anew`: what was committed is of a topic that was deleted; the identity of the one that has its name now.
+    `made_anew`: the group has committed for an earlier topic of this name; the identity of the present topic.
     """
 
     offset: int | None
@@ -61,7 +61,7 @@ OnIdentity = Callable[[Partition, str], None]
 class Positions:
     """Asks for positions; `on_committed` and `on_ends` get the answers, on the loop. `fault` names a missing answer.
 
-    `on_identity` gets that of a partition's topic if the partition's tracker has none, or another one: some
+    `on_identity` gets the identity of a partition's topic if the partition's tracker has none, or another one: some
     seconds after the topic was made anew. Requests for a partition end when it leaves; an answer may still come
     afterwards.
     """
@@ -141,7 +141,7 @@ class Positions:
 
     def _learn_committed(self, unknown: list[Partition], endless: list[Partition]) -> str | None:
         answers, failure = _asked(self._consumer.committed, unknown, COMMITTED_TIMEOUT)
-        # Asked after the commits were: what was committed by then is not of a later topic.
+        # Requested after the committed offsets, which therefore belong to no later topic than these ids.
         ids = self._ids.ask({topic for (topic, _), each in answers.items() if identity_of(each.metadata or "")})
         found = [
             (each, committed)
@@ -154,10 +154,10 @@ class Positions:
         known = {each for each, _ in found}
         endless += known
         unknown[:] = [each for each in unknown if each not in known]
-        return failure and f"what the group has committed for {unknown[0]}: {failure}"
+        return failure and f"the committed offset of {unknown[0]}: {failure}"
 
     def _look(self) -> None:
-        """Compare the ids of topics with those that their partitions began with."""
+        """Compare the topics' ids with the ids that their partitions began with."""
         self._watched = [each for each in self._watched if each.owned]
         self._look_at = time.monotonic() + _IDLE
         ids = self._ids.ask({each.topic for each in self._watched}, self._questions.empty)
@@ -178,10 +178,10 @@ class Positions:
         for each in tuple(endless) if len(endless) > 1 else ():
             if self._questions.empty():
                 failure = self._learn_ends_of([each], endless) or failure
-        return f"where the log of {endless[0]} begins and ends: {failure}" if endless else None
+        return f"the ends of the log of {endless[0]}: {failure}" if endless else None
 
     def _refresh(self, topics: Collection[str]) -> str | None:
-        """Refresh the leaders: the client caches those of topics it does not consume for a quarter of an hour."""
+        """Refresh the leaders: for topics that it does not consume, the client caches them for a quarter of an hour."""
         try:
             for topic in topics:
                 self._consumer.list_topics(topic, ENDS_TIMEOUT)
@@ -212,10 +212,10 @@ class Positions:
         self._consumer.poll(0)  # delivers librdkafka's log lines
         if failure is not None:
             if self.fault is None:
-                log.warning("Kafka does not say where a partition stands; it waits", detail=failure)
-            self.fault = f"Kafka does not say {failure}"
+                log.warning("Kafka does not report a partition's position; it waits", detail=failure)
+            self.fault = f"Kafka does not report {failure}"
         elif not waiting and self.fault is not None:
-            log.info("Kafka says where partitions stand again")
+            log.info("Kafka reports partitions' positions again")
             self.fault = None
 
 
@@ -237,12 +237,12 @@ def _config(kafka: KafkaSettings) -> dict[str, Any]:
 
 
 def _valid(answer: KafkaTopicPartition, current: TopicIdentity | None) -> Committed | None:
-    """What is committed, unless it is of an earlier topic of this name; None: it seems so, and is to be asked again."""
+    """The committed offset. None if it may belong to an earlier topic of the same name: the caller asks again."""
     metadata, offset = answer.metadata or "", answer.offset if answer.offset >= 0 else None
     identity = identity_of(metadata)
     if current is None or identity is None or identity == current.text:
         return Committed(offset, metadata, answer.leader_epoch)
-    if not same_cluster(identity, current.text):  # a mirror has translated the offset, and left the metadata as it was
+    if not same_cluster(identity, current.text):  # a mirror has translated the offset, but not the metadata
         return Committed(offset, "", None)
     return Committed(None, "", None, current.text) if current.steady else None
 

@@ -1,4 +1,4 @@
-"""A record as the templates of a mapping read it: its JSON is parsed when a template first asks for it. Pure."""
+"""A record as the templates of a mapping read it: its JSON is parsed when a template first needs it. Pure."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from consumer.intake.decode import CLOUDEVENT, media_type, no_object, parse
 from consumer.intake.record import Record, Unreadable
 from consumer.intake.templates import Reference
 
-Read = Callable[["Reading"], object]  # a part of a record; None: it is not there
+Read = Callable[["Reading"], object]  # a part of a record; None: it is missing
 
 _UNREAD: Any = object()
 _AS_IS: Any = object()
@@ -19,9 +19,9 @@ _QUOTED = (b"{", b'"')  # how JSON begins that Kafka Connect writes around a tex
 
 
 class Reading:
-    """One record. `value` is None for a tombstone, and `headers` holds the last one of each name.
+    """One record. `value` is None for a tombstone, and `headers` holds the last header of each name.
 
-    `connect`: the envelope that Kafka Connect writes is taken off the value and the key.
+    `connect`: the envelope that Kafka Connect writes is removed from the value and the key.
     """
 
     __slots__ = ("_connect", "_inner", "_key", "_parsed", "headers", "key", "record", "topic", "value")
@@ -38,7 +38,7 @@ class Reading:
         self._inner = _AS_IS
 
     def is_null(self) -> bool:
-        """Whether the record is a tombstone, also one that Kafka Connect has written as JSON."""
+        """Whether the record is a tombstone, also in the JSON form of Kafka Connect."""
         if self.value is None or not self._connect:
             return self.value is None
         try:
@@ -56,7 +56,7 @@ class Reading:
         return self._parsed
 
     def field(self, path: Sequence[str]) -> Any:
-        """A part of the value; None if it is not there. Raises Undecodable if the value is no JSON object."""
+        """A part of the value; None if it is missing. Raises Undecodable if the value is no JSON object."""
         if self.value is None:
             return None
         found = self.parsed()
@@ -65,9 +65,10 @@ class Reading:
         return _at(found, path)
 
     def structured(self) -> dict[str, Any]:
-        """The attributes of a CloudEvent in structured mode; empty if this is none. Raises as `field` does.
+        """The attributes of a CloudEvent in structured mode; empty for other records. Raises as `field` does.
 
-        It is one if it is declared as such, or has no type in a header, and its value has `specversion`.
+        A record is such a CloudEvent if its value has `specversion`, and it is declared as one or has no type in a
+        header.
         """
         headers = self.headers
         if self.value is None or headers.get("ce_type") is not None:
@@ -89,24 +90,24 @@ class Reading:
             return False
 
     def body(self) -> bytes:
-        """The value byte for byte, or what Kafka Connect's envelope holds. Raises Undecodable (too_deep)."""
+        """The value byte for byte, or the content of Kafka Connect's envelope. Raises Undecodable (too_deep)."""
         if self._connect and self._parsed is _UNREAD:
             self.is_null()
         return (self.value or b"") if self._inner is _AS_IS else json_of(self._inner)
 
     def key_part(self, path: Sequence[str]) -> Any:
-        """A part of the key's JSON; None if it is not there."""
+        """A part of the key's JSON; None if it is missing."""
         return _at(self._key_json(), path)
 
     def key_text(self) -> object:
-        """The whole key: its bytes, or what Kafka Connect's envelope holds."""
+        """The whole key: its bytes, or the content of Kafka Connect's envelope."""
         if not (self._connect and self.key and self.key.startswith(_QUOTED)):
             return self.key
         found = self._key_json()
         return found if found is None or isinstance(found, str | int) else orjson.dumps(found)
 
     def key_body(self) -> bytes:
-        """The key as JSON: as it is if it is JSON, else as a string. Raises Undecodable (no_body) if there is none."""
+        """The key as JSON: unchanged if it is JSON, else as a string. Raises Undecodable (no_body) if there is none."""
         found = self._key_json()
         if found is not None:
             wrapped = self._connect and self.key is not None and self.key.startswith(_QUOTED)
@@ -130,10 +131,10 @@ class Reading:
 
 
 def reader(reference: Reference, *, quoted: bool, filled: bool) -> Read:
-    """The function that reads what a reference names.
+    """The function that reads a reference.
 
-    `quoted`: a header that is a JSON string stands for its text. `filled`: an empty header of a CloudEvent is as if it
-    were not there.
+    `quoted`: a header that is a JSON string stands for its text. `filled`: an empty header of a CloudEvent counts as
+    missing.
     """
     match reference:
         case Reference("topic"):
@@ -169,9 +170,9 @@ def _attribute(name: str, *, filled: bool) -> Read:
 
 
 def json_of(found: Any) -> bytes:
-    """A parsed value as JSON; a text that holds an object or an array of JSON as it is. Raises Undecodable (too_deep).
+    """A parsed value as JSON. A text that holds a JSON object or array stays as it is. Raises Undecodable (too_deep).
 
-    Debezium's outbox and others write JSON as a string of JSON.
+    Debezium's outbox and others write JSON inside a JSON string.
     """
     if isinstance(found, str) and _inside(found) is not _AS_IS:
         return found.encode()
@@ -192,7 +193,7 @@ def _inside(text: str) -> Any:
 
 
 def _unwrapped(found: Any) -> tuple[Any, Any]:
-    """What Kafka Connect has written around a value is taken off: the value, and what its body is made of."""
+    """The value without Kafka Connect's envelope, and the source of the event's body."""
     inner = found["payload"] if isinstance(found, dict) and found.keys() == _ENVELOPE else found
     if isinstance(inner, str) and (document := _inside(inner)) is not _AS_IS:
         return document, inner

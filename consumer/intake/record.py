@@ -105,7 +105,7 @@ Headers = list[tuple[str, bytes | None]]
 
 
 class Unreadable(NamedTuple):
-    """Replaces a record's headers if the record or its headers cannot be read; the fields are those of Undecodable."""
+    """Replaces a record's headers if the record or its headers cannot be read. Has the fields of Undecodable."""
 
     reason: str
     detail: str
@@ -116,7 +116,7 @@ BAD_HEADERS = Unreadable("bad_headers", "the name of a header is not UTF-8")
 
 # Not `message.headers()`: for a name that is not UTF-8 the binding returns a list with a NULL inside and leaves an
 # exception pending, which specialised bytecode does not check. A call from C checks it and raises SystemError. Never
-# ask the message again.
+# read the headers of such a message twice.
 _headers = methodcaller("headers")
 
 

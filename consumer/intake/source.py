@@ -274,7 +274,7 @@ class Source:
         if message.error() is not None:
             return self._given_up(message)
         partition = self.partitions.get((message.topic(), message.partition()))  # type: ignore[arg-type]
-        if partition is None or not partition.opened:  # not opened: the log began again, and the record will come again
+        if partition is None or not partition.opened:  # not opened: the log began again, and is read anew
             return None
         self._reported.answers(partition.topic)
         return self._tracked(partition, message)
@@ -287,7 +287,7 @@ class Source:
         try:
             fresh = partition.tracker.track(offset, message.leader_epoch(), timestamp)
         except OffsetRegression as went_back:
-            mark = partition.tracker.low_water_mark  # what is not settled below may still exist
+            mark = partition.tracker.low_water_mark  # unsettled records below `offset` may still exist
             self._begin_again(partition, offset if mark is None else min(offset, mark), str(went_back))
             return None
         if not fresh:
@@ -295,7 +295,7 @@ class Source:
         return Record(partition, offset, timestamp, message.key(), message.value(), headers_of(message))
 
     def _given_up(self, message: Message) -> Record | None:
-        """Note an error that Kafka reports in place of a record. The record to give up, if its batch is unreadable."""
+        """Note an error that Kafka reports in place of a record. Returns the record to give up; None: there is none."""
         error, offset = message.error(), message.offset()
         partition = self.partitions.get((message.topic(), message.partition()))  # type: ignore[arg-type]
         if error is not None:
@@ -332,7 +332,7 @@ class Source:
         self._joined = True
         self._reachability.coordinated()
         # Assigned here and not by the binding, so that nothing is read yet. An empty assignment is valid too.
-        # Some offset must be given, and `open` sets the right one: without any, librdkafka asks for the committed
+        # `open` sets the right offset, but one must be given here: without any, librdkafka requests the committed
         # offset, and if the coordinator dies with that request, the partition never starts, without an error.
         starts = [KafkaTopicPartition(each.topic, each.partition, 0) for each in assigned]
         self._consumer.pause(starts)

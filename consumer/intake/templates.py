@@ -41,7 +41,7 @@ class Template(NamedTuple):
 
 
 def parse_template(text: str) -> Template:
-    """The template that `text` is. Raises ValueError, whose text says what to write instead."""
+    """Parse a template. Raises ValueError, whose text says what to write instead."""
     if not text:
         raise ValueError("is empty; write a text or a reference, or leave it out")
     if len(text) > LONGEST:
@@ -68,7 +68,7 @@ def parse_template(text: str) -> Template:
 
 
 def parse_reference(text: str) -> Reference:
-    """The reference that stands between braces. Raises ValueError, whose text says what to write instead."""
+    """Parse the text between braces. Raises ValueError, whose text says what to write instead."""
     kind, dot, rest = text.partition(".")
     match kind:
         case "topic" if not dot:

@@ -1,8 +1,8 @@
-"""Asks the cluster for the identities of topics: one that was deleted and made anew has another than before.
+"""Asks the cluster for the identities of topics. A topic that is deleted and made anew gets another identity.
 
-Offsets of the old topic say nothing about the new one's records, and Kafka takes them all the same: it checks neither a
-commit nor a position for that. An identity is the topic's id and a digest of the cluster's: commits that a mirror has
-copied from another cluster name another topic too, but their offsets were translated, and count.
+Offsets of the old topic say nothing about the new topic's records, but Kafka accepts them: it checks this neither for a
+commit nor for a position. An identity is the topic's id and a digest of the cluster's id. The digest reveals commits
+that a mirror has copied from another cluster: they name another topic too, but their translated offsets count.
 """
 
 import time
@@ -20,20 +20,20 @@ from consumer.config.settings import KafkaSettings
 from consumer.kafka.client import LibrdkafkaLog, known_properties
 
 TIMEOUT = 1.0  # seconds
-STEADY_AFTER = 1.0  # seconds; a broker may lag behind the others with what it knows of topics
+STEADY_AFTER = 1.0  # seconds; a broker's metadata may lag behind that of the others
 _SLICE = 0.05  # seconds
 _NONE = "A" * 22  # the id of a topic whose cluster has no ids
 
 
 class TopicIdentity(NamedTuple):
-    """A topic's identity now: 30 characters. `steady`: earlier answers, from `STEADY_AFTER` ago on, said the same."""
+    """A topic's identity now: 30 characters. `steady`: all answers since `STEADY_AFTER` ago or longer gave the same."""
 
     text: str
     steady: bool
 
 
 class TopicIds:
-    """Blocks, and so is for a thread of its own."""
+    """Asks for identities. Its calls block, so it needs a thread of its own."""
 
     def __init__(self, kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._kafka, self._clock = kafka, clock
@@ -42,7 +42,7 @@ class TopicIds:
         self._since: dict[str, tuple[str, float]] = {}  # by topic: its last identity, and when that was first seen
 
     def ask(self, topics: Collection[str], patient: Callable[[], bool] = lambda: True) -> dict[str, TopicIdentity]:
-        """Those of these topics that the cluster tells within a second, and while `patient`."""
+        """The identities that the cluster reports within a second and while `patient` holds; others are missing."""
         if not topics:
             return {}
         if self._admin is None:

@@ -1,7 +1,7 @@
 """Derives the group's leader, a worker's share of limits and the partitions that are gone from cluster metadata.
 
 `TopicWatch` asks the cluster, on a thread of its own; `Topics` evaluates the answers on the loop, without I/O. Both
-group protocols work alike: a worker owns the partitions it was assigned, whoever assigned them.
+group protocols work alike: a worker owns the partitions that the client or the broker has assigned to it.
 """
 
 import re
@@ -135,9 +135,9 @@ class Topics:
         """The share of a subscription's limits for the owner of these partitions: above 0, 1 while unknown.
 
         `topics` are the subscription's topics; None: all consumed ones. The shares of all workers add up to 1, except
-        that a worker without any of these partitions gets the share of one. Quiet topics count little, whoever owns
-        them: the brokers tell all workers alike which ones are quiet, and no worker knows which topics have events for
-        which subscription.
+        that a worker without any of these partitions gets the share of one partition. Quiet topics count little, on
+        each worker: all workers learn from the brokers which topics are quiet, but none knows which topics have events
+        for which subscription.
         """
         ours = {topic: number for topic, number in self._ours.items() if topics is None or topic in topics}
         if not ours:
@@ -159,7 +159,7 @@ class Topics:
             return {}
         found = {}
         for topic, highest in topics:
-            # Higher partition numbers went earlier, so the long-gone ones are at the upper end.
+            # Higher partition numbers disappeared earlier, so the long-gone ones are at the upper end.
             beyond = range(self._counts.get(topic, 0), highest + 1)
             first = next((number for number in beyond if self._long_missing(topic, number)), None)
             if first is not None:
@@ -196,7 +196,7 @@ class TopicWatch(Part):
     ) -> None:
         """`post` takes a callback from any thread and runs it on the loop. SettingsError: a setting is refused.
 
-        The ends are requested of `consumed` topics only.
+        Ends are requested for `consumed` topics only.
         """
         self._post, self._learn, self._consumed, self._clock, self._every = post, learn, consumed, clock, every
         self._failing = False
@@ -230,7 +230,7 @@ class TopicWatch(Part):
             cluster = self._admin.list_topics(timeout=TIMEOUT)
         except KafkaException as error:
             if not self._failing:
-                log.warning("Kafka does not list its topics; going on with what was known", error=error.args[0].str())
+                log.warning("Kafka does not list its topics; keeping the last known list", error=error.args[0].str())
             self._failing = True
             return False
         finally:

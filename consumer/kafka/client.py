@@ -31,7 +31,7 @@ _TRUST = {"https.ca.location", "https.ca.pem"}
 
 
 def known_properties(properties: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Split users' properties into the ones that librdkafka knows and the names of unknown ones.
+    """Split users' properties into the properties that librdkafka knows and the names of unknown ones.
 
     A client of a token server trusts the authorities of `ca_file`, unless the properties name others. Raises
     SettingsError with the property whose value librdkafka refuses. No client is created.
@@ -51,7 +51,7 @@ def known_properties(properties: Mapping[str, str]) -> tuple[dict[str, str], lis
             # librdkafka's text does not repeat the value of a secret.
             raise SettingsError(f"{slips.variable_of(name)}: {text}")
     if known.get("sasl.oauthbearer.method", "").lower() == "oidc" and not known.keys() & _TRUST:
-        # librdkafka's wheels look for a file that only some distributions have, also if told to probe.
+        # librdkafka's wheels look for a file that only some distributions have, even with `probe`.
         known["https.ca.location"] = ca_file()
     return known, unknown
 
@@ -89,7 +89,7 @@ class Reachability:
     def __init__(
         self, kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic, *, expected: bool = True
     ) -> None:
-        """`expected`: that there is no connection yet is a fault, as for a service; else only outages are."""
+        """`expected`: a missing first connection is a fault, as for a service; else only outages are faults."""
         self.fault: str | None = f"{_UNCONNECTED}{kafka.bootstrap_servers}" if expected else None
         self.coordinator_up = True
         self._servers = kafka.bootstrap_servers
@@ -110,7 +110,7 @@ class Reachability:
         advice = remedy(error)
         if advice is not None and advice != self._advice:
             log.warning("Kafka refuses this client", servers=self._servers, error=error.str(), advice=advice)
-        if advice is not None or self._advice is None:  # a lost connection does not hide why it is lost
+        if advice is not None or self._advice is None:  # the report of a lost connection does not hide its cause
             self._detail, self._advice = f" ({explained(error)})", advice
         if self.fault is not None and self.fault.startswith(_UNCONNECTED):
             self.fault = f"{_UNCONNECTED}{self._servers}{self._detail}"
@@ -181,7 +181,7 @@ class Reported:
     """Errors that Kafka reports in place of records. `fatal`: the error that makes this client unusable."""
 
     def __init__(self, group: str) -> None:
-        """`group` is the one that this client is a member of."""
+        """`group`: the consumer group of this client."""
         self._group = group
         self.fatal: FatalKafkaError | None = None
         self._faults: dict[str | None, str] = {}
@@ -203,7 +203,7 @@ class Reported:
         self._faults[topic] = fault
 
     def statistics(self, statistics: Mapping[str, Any]) -> None:
-        """Clear the client's fault if one statistics document of librdkafka shows a member that the group has again."""
+        """Clear the client's fault if one statistics document of librdkafka shows the client in the group again."""
         group = statistics.get("cgrp", {})
         if group.get("state") == "up" and group.get("join_state") == "steady":
             self.answers(None)

@@ -1,6 +1,6 @@
 """What to change when Kafka, or the token server in front of it, refuses this client. Pure.
 
-librdkafka has few codes for it, so that its text, which the conditions below quote, has to tell causes apart.
+librdkafka has few error codes for this, so its texts, which the conditions below quote, have to tell causes apart.
 """
 
 from confluent_kafka import KafkaError
@@ -9,7 +9,7 @@ IS_IT_UP = "is it up, are KAFKA_BOOTSTRAP_SERVERS and KAFKA_SECURITY_PROTOCOL ri
 _CUT_SHORT = "mechanism handshake failed"  # by a lost connection, or within a second of the last authentication
 _USER = "check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
 _TOKENS_AUTHORITY = "set KAFKA_HTTPS_CA_LOCATION to the authority of the token server's certificate"
-_IN_TEXTS = (  # the first that an error's text has
+_IN_TEXTS = (  # parts of an error's text with their advice; the first match counts
     ("trust anchors", _TOKENS_AUTHORITY),
     ("certificate OpenSSL verify", _TOKENS_AUTHORITY),
     ("SASL OAUTHBEARER token", "check KAFKA_SASL_OAUTHBEARER_CLIENT_ID, _CLIENT_SECRET and _TOKEN_ENDPOINT_URL"),

@@ -1,4 +1,4 @@
-"""Shows stored deliveries to the command line and the API, has them sent again, and moves them between groups.
+"""Lists, counts and redelivers stored deliveries, for the command line and the API.
 
 These functions only mark rows; the owner of a row's partition sends it. They work in batches, one transaction each.
 """
@@ -206,7 +206,7 @@ def of_tenant(tenant: str) -> ColumnElement[bool]:
 
 
 def redeliver(engine: Engine, selection: DeliveryQuery, now: float) -> Iterator[Marked]:
-    """Have deliveries sent again: due now, on a new retry schedule. Yields after each step, empty ones too.
+    """Redeliver: make deliveries due now, on a new retry schedule. Yields after each step, empty ones too.
 
     Exhausted, parked and held rows are marked; rows of a disabled subscription are held until it is enabled. Blocked
     rows keep their turn. Delivered rows are left alone, and so are rows stored after the call. A step is a transaction,

@@ -1,4 +1,4 @@
-"""Adoption: a group's stored deliveries pass to another group, when a group is renamed."""
+"""Adoption: moves a group's stored deliveries to another group, when a group is renamed."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial

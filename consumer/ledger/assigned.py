@@ -1,4 +1,4 @@
-"""Tells a partition's owner which deliveries are stored, which ordering keys are open and which topics have rows."""
+"""Reads stored deliveries, open ordering keys and topics with rows, for the owner of a partition."""
 
 from bisect import bisect_left
 from collections.abc import Collection
@@ -21,7 +21,7 @@ Key = tuple[int, int, int]  # offset, record timestamp, subscription
 
 
 class Settled(NamedTuple):
-    """A partition's stored deliveries from an offset on: all of them below `end`; None: all that there are."""
+    """The keys of a partition's stored deliveries from an offset on: complete below `end`; None: complete."""
 
     keys: set[Key]
     end: int | None

@@ -20,7 +20,7 @@ T = TypeVar("T")
 AnyRow = Row[*tuple[Any, ...]]
 AnySelect = Select[*tuple[Any, ...]]
 BATCH = 1000  # rows of a transaction: an array bind of this size takes some 30 ms
-RIVALS = 10  # runs of a transaction that may fail because another process wrote one of its rows
+RIVALS = 10  # tries of a transaction that conflicts with another process
 OPEN = (Status.PARKED, Status.HELD, Status.BLOCKED)  # still to be sent
 
 RECORD = (
@@ -76,7 +76,7 @@ def is_bound(*columns: InstrumentedAttribute[Any]) -> ColumnElement[bool]:
 
 
 def in_transaction(engine: Engine, work: Callable[[Connection], T]) -> T:
-    """Run `work` and commit; begin again if a unique or foreign key shows that another process has interfered."""
+    """Run `work` and commit; begin again if a unique or foreign key shows a conflict with another process."""
     rivals = 0
     while True:
         try:
@@ -159,7 +159,7 @@ def cut(text: str | None, length: int) -> str | None:
 
 
 def escaped(text: str | None, length: int) -> str | None:
-    """A receiver's text, cut and with control characters escaped: it will be shown on terminals."""
+    """A receiver's text, cut and with control characters escaped, because terminals show it."""
     return text[:length].encode("unicode_escape").decode()[:length] if text else None
 
 

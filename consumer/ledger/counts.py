@@ -1,4 +1,4 @@
-"""Counts stored deliveries by state, and says when the next one is due: for people who wait or watch."""
+"""Counts stored deliveries by state, and reads when the next one is due: for commands and the console."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -15,7 +15,7 @@ from models import ParkedDelivery, Status
 from models.base import in_utc
 
 SAMPLE = 1000  # rows at each end of an open state, read from an index alone
-_NEWEST = 10  # rows of a subscription that are asked for their failure
+_NEWEST = 10  # rows of a subscription that are searched for a failure
 # A replay may have millions of rows, and no index finds them: they are read by id.
 _BY_STATE = select(ParkedDelivery.status, func.count().label("number")).group_by(ParkedDelivery.status)
 
@@ -40,8 +40,8 @@ def by_state(engine: Engine, most: int) -> Mapping[str, int]:
 def most_loaded(engine: Engine, number: int, most: int) -> list[Load]:
     """The subscriptions with the most open rows, at most `number` of them; each count stops at `most`.
 
-    Only those are found that have one of the SAMPLE rows stored first, or of the SAMPLE rows stored last, of an open
-    state; the ones with most of these are counted. No index could tell without reading every open row.
+    Reads the SAMPLE rows stored first and the SAMPLE rows stored last of each open state, and counts the rows of the
+    subscriptions that occur most often among them. An exact answer would have to read every open row.
     """
     sample: Counter[int] = Counter()
     with reading(engine) as connection:
@@ -54,7 +54,7 @@ def most_loaded(engine: Engine, number: int, most: int) -> list[Load]:
 
 
 def last_failure(engine: Engine, subscription_id: int) -> Failure | None:
-    """The latest failed attempt among a subscription's rows stored last; None if none of these has failed."""
+    """The latest failed attempt among a subscription's newest rows; None if none of these has failed."""
     found: list[Failure] = []
     with reading(engine) as connection:
         for state in (Status.PARKED, Status.EXHAUSTED):
@@ -85,17 +85,17 @@ def of_replay(engine: Engine, replay_id: int, matched: int) -> Counter[str]:
 
 
 def next_of_replay(engine: Engine, replay_id: int) -> float | None:
-    """When the first of a replay's parked rows is due (unix seconds), or None if none is parked."""
+    """The due time (unix seconds) of the first parked row of a replay; None if none is parked."""
     return min(_due(engine, replay_id), default=None)
 
 
 def last_of_replay(engine: Engine, replay_id: int) -> float | None:
-    """When the last of a replay's parked rows that wait for their first attempt is due (unix seconds), or None."""
+    """The latest due time (unix seconds) among a replay's parked rows without an attempt, or None."""
     return max(_due(engine, replay_id, ParkedDelivery.attempt == 0), default=None)
 
 
 def next_of(engine: Engine, ids: Collection[int]) -> float | None:
-    """When the first parked one of these rows is due (unix seconds), or None if none is parked."""
+    """The earliest due time (unix seconds) among the parked ones of these rows; None if none is parked."""
     ordered = sorted(ids)
     parts = (ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH))
     found = (_next(engine, part) for part in parts)

@@ -1,9 +1,9 @@
 """Finds due stored deliveries by their *due key*: the partition and the subscription that they belong to.
 
 A due key is a range of the index ix_webhook_deliveries_head, in the order of due times. `scan` leaps from due key to
-due key, with a seek for each; `fetch` reads the first rows of some. The cost depends on the number of due keys and of
-fetched rows, not of waiting rows: a million rows behind an open circuit breaker, or in other workers' partitions, are
-never read.
+due key, with a seek for each; `fetch` reads the first rows of some of them. The cost depends on the number of due keys
+and of fetched rows, not of waiting rows: a million rows behind an open circuit breaker, or in other workers'
+partitions, are never read.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 
 RUNS = 50  # ordering keys of one `fetch` whose following rows are looked for, with a statement for each
 SEEKS = 200  # in one `scan`: 5 ms on SQLite, a tenth of a second over a network
-FETCH_BYTES = 16 * 2**20  # of bodies that one `fetch` brings into memory
+FETCH_BYTES = 16 * 2**20  # of bodies that one `fetch` reads
 POSTPONED = 60.0  # seconds that a row waits if its subscription has a fault or the row cannot be read
 LATER = 30.0  # seconds until a disabled subscription's due key is fetched again: its rows are about to be held
 
@@ -55,7 +55,7 @@ _Reader = Callable[[Sequence[int], Sequence["FetchRequest"]], tuple[_Pairs, list
 
 
 class Scanned(NamedTuple):
-    """Due keys, each with its first row's due time (unix seconds); and where to go on, None after the last one."""
+    """Due keys, each with its first row's due time (unix seconds); and the key to go on after, None at the end."""
 
     due_keys: dict[DueKey, float]
     end: DueKey | None
@@ -74,7 +74,7 @@ class Fetched(NamedTuple):
 
     rows: list[DueDelivery]
     next_due: dict[DueKey, float]
-    unreadable: dict[int, str] = {}  # noqa: RUF012 (a default that nobody changes)
+    unreadable: dict[int, str] = {}  # noqa: RUF012 (the default is never changed)
 
 
 _DUE_AT = in_utc(ParkedDelivery.next_attempt_at)
@@ -88,7 +88,7 @@ _POSTPONE = (
 def scan(
     engine: Engine, group: str, partitions: Sequence[TopicPartition], after: DueKey | None, most: int = SEEKS
 ) -> Scanned:
-    """Due keys with parked rows in some partitions (sorted), after `after`: as many as `most` seeks find."""
+    """Due keys behind `after` with parked rows in some partitions (sorted); makes at most `most` seeks."""
     due_keys: dict[DueKey, float] = {}
     with reading(engine) as connection:
         if after is None and connection.scalar(_any_parked(group)) is None:
@@ -123,10 +123,10 @@ def fetch(
 ) -> Fetched:
     """Rows of some due keys that are due at `now`, the earliest of each first; none of a disabled subscription.
 
-    The first row of an ordering key is followed by the rows that may go right after it, in their order. Fewer rows come
-    if their bodies together pass `most_bytes` (a record's body is shared and counts once). A row is postponed by a
-    minute if it cannot be read or its subscription has a fault. A fault is logged unless `said` has it already; `said`
-    is updated for the next call.
+    The first row of an ordering key is followed by the rows that may go right after it, in their order. Fewer rows are
+    returned if their bodies together exceed `most_bytes` (a record's body is shared and counts once). A row is
+    postponed by a minute if it cannot be read or its subscription has a fault. A fault is logged unless it is in
+    `said`, which is updated for the next call.
     """
     with reading(engine) as connection:
         ids, next_due = _due(connection, group, wants, now)
@@ -206,7 +206,7 @@ def _read(
     events = _events(connection, {record_of(row): row.id for row in rows}) if rows else {}
     kept = {row.id for row in rows}
     return (
-        # The event of a delivery that has ended meanwhile may be gone.
+        # A delivery may have ended meanwhile and its event been deleted.
         [(row, events[record_of(row)]) for row in rows if record_of(row) in events],
         [row for row in found.values() if row.id not in kept],
     )

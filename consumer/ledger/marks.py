@@ -1,7 +1,8 @@
-"""Marks: wishes that the command line, the API and other workers write, and that a partition's owner carries out.
+"""Marks: requests of the command line, the API and other workers, which a partition's owner carries out.
 
-A wish either asks to look for stored deliveries that were made due, or decides what becomes of a delivery that the
-database refuses. The times are the database's own, so that the writers' clocks need not agree.
+A mark (its `wish`) either requests a search for stored deliveries that were made due, or decides on a delivery that the
+database refuses: write its record to the dead-letter topic, or give it up. The times are the database's own, so that
+the writers' clocks need not agree.
 """
 
 from collections.abc import Collection, Iterable
@@ -44,7 +45,7 @@ class Subject(NamedTuple):
 
 
 class RecentMarks(NamedTuple):
-    """Recent marks: due keys to look at, and decisions, each with its count of wishes; and the database's last time."""
+    """Recent due keys to search and decisions, each with its number of requests; and the time of the last mark."""
 
     due_keys: dict[DueKey, int]
     decisions: dict[Subject, int]
@@ -60,7 +61,7 @@ class Decision(NamedTuple):
 
 
 def look(connection: Connection, group: str, due_keys: Collection[DueKey]) -> None:
-    """Have the owners look for due rows of these due keys. Call it last in a transaction: others wait for its locks."""
+    """Request a search for due rows of these due keys. Call it last in a transaction: others wait for its locks."""
     if due_keys:
         _mark(connection, group, ((*due_key[:2], NO_OFFSET, due_key[2]) for due_key in sorted(due_keys)), Wish.LOOK)
 
@@ -75,7 +76,7 @@ def look_for(connection: Connection, rows: Iterable[AnyRow]) -> None:
 
 
 def decide(engine: Engine, group: str, subject: Subject, wish: Wish) -> None:
-    """Decide what becomes of a delivery that the database refuses. The last decision counts."""
+    """Record a decision on a delivery that the database refuses. The last decision counts."""
     in_transaction(engine, lambda connection: _mark(connection, group, [subject], wish))
 
 
@@ -95,7 +96,7 @@ def acted(engine: Engine, group: str, subject: Subject) -> None:
 
 
 def recent(engine: Engine, group: str, since: datetime | None) -> RecentMarks:
-    """A group's marks since a time, with an overlap: known marks may come again.
+    """A group's marks since a time, with an overlap: known marks may be returned again.
 
     None, for the first call: since the group's latest mark.
     """
@@ -118,7 +119,7 @@ def recent(engine: Engine, group: str, since: datetime | None) -> RecentMarks:
 
 
 def prune(engine: Engine, group: str, topic: str, partition: int, committed: int) -> int:
-    """Delete decisions on records below the committed offset: no restart meets them again. Returns their number."""
+    """Delete decisions on records below the committed offset, which no restart reads again. Returns their number."""
     here = (
         Mark.group_id == group,
         Mark.topic == topic,
@@ -161,7 +162,7 @@ def _of(group: str, subject: Subject) -> tuple[ColumnElement[bool], ...]:
 
 
 def _delete(engine: Engine, *which: ColumnElement[bool]) -> int:
-    with reading(engine) as connection:  # usually there is nothing to delete: other writers must not wait for that
+    with reading(engine) as connection:  # a write would block other writers; usually there is nothing to delete
         if connection.scalar(select(Mark.topic).where(*which).limit(1)) is None:
             return 0
     with engine.begin() as connection:

@@ -38,12 +38,12 @@ _PAIR = (
 )
 _NOW = bindparam("b_now", type_=ParkedDelivery.updated_at.type)
 FIRST, LAST = "/", "~"  # before and behind every digest of a key
-RUN = 50  # rows fetched behind the first of their ordering key: one by one, each would wait for a fetch of its own
+RUN = 50  # rows fetched behind the first of their ordering key, since a fetch for each would be slow
 _other = aliased(ParkedDelivery)
 
 
 class Mended(NamedTuple):
-    """How many ordering keys were put in order, and behind which key to go on; None after the last."""
+    """The number of ordering keys put in order, and the key to go on behind; None after the last."""
 
     ordering_keys: int
     end: str | None
@@ -158,7 +158,7 @@ def repair(engine: Engine, group: str, topic: str, partition: int, now: float, a
     mended = 0
     for astray in (_stuck(some), _unordered(some)):
         while True:
-            with reading(engine) as connection:  # most steps write nothing: other writers must not wait for them
+            with reading(engine) as connection:  # a write would block other writers; most steps write nothing
                 found = connection.execute(astray.limit(BATCH)).all()
             if found:
                 in_transaction(engine, partial(_mend, rows=found, now=now))

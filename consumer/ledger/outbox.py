@@ -10,7 +10,7 @@ from consumer.ledger.columns import BATCH
 from consumer.ledger.rows import OperationalEvent
 from models import StoredOperation
 
-KEPT = 7 * 86400.0  # seconds that an event waits for its topic: as long as Kafka keeps records by default
+KEPT = 7 * 86400.0  # seconds that an event waits to be published: Kafka's default retention
 
 _DELETE = delete(StoredOperation).where(StoredOperation.id == bindparam("b_id"))
 

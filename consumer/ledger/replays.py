@@ -1,4 +1,4 @@
-"""Replays: the spans of the log that one has left to read, updated in one transaction with the rows that it stores."""
+"""Replays: the spans of the log left to read, updated in one transaction with the rows that a replay stores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from models.base import in_utc
 from models.delivery import ERROR_LENGTH
 from models.job import ACTOR_LENGTH
 
-_LARGEST = 2**63 - 1  # that a column holds
-_CANDIDATES = 20  # replays that `claim` tries, of those that nobody runs
+_LARGEST = 2**63 - 1  # a column's maximum
+_CANDIDATES = 20  # replays without a lease that `claim` tries
 
 
 class Span(NamedTuple):
@@ -33,9 +33,9 @@ class Span(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """A process's hold on a replay, until `held`, and the one that takes its place, until `until` (unix seconds).
+    """A process's lease of a replay, which ends at `held`, and its renewal, until `until` (unix seconds).
 
-    `problem`: why the replay stands still at this moment, None if it does not.
+    `problem`: why the replay makes no progress now; None if it does.
     """
 
     held: float
@@ -47,9 +47,9 @@ class Lease(NamedTuple):
 class Replay:
     """A replay as it stands. Times are unix seconds; `rate` is deliveries per second.
 
-    `spans` are left to read, of `record_count` records (None: begun by a release that did not note it); `matched`
+    `spans` are left to read, of `record_count` records (None: created by a release that did not store it); `matched`
     deliveries are stored. `event_type` None: the subscription's own. A `background` replay is run by API processes, of
-    which one has it until `lease_until`; `last_error` says why it stands still, or why it was cancelled.
+    which one holds it until `lease_until`; `last_error` is the reason why it makes no progress or was cancelled.
     """
 
     id: int
@@ -72,7 +72,7 @@ class Replay:
 
     @property
     def left(self) -> int:
-        """Records left to read, those included that compaction has removed."""
+        """Records left to read, including the ones that compaction has removed."""
         return sum(span.end - span.begin for span in self.spans)
 
     @property
@@ -83,8 +83,8 @@ class Replay:
     def state(self, now: float) -> str:
         """`cancelled`, or `finished`: all is read and stored.
 
-        Else `running` or `waiting` (for an API process, or for the end of its `last_error`); one that a command began
-        is `unfinished`: it is read now, or can be resumed.
+        Else `running` or `waiting` (for an API process, or for the end of its `last_error`). A replay begun by a
+        command is `unfinished`: a process reads it now, or it can be resumed.
         """
         if self.ended:
             return "finished" if self.cancelled_at is None else "cancelled"
@@ -150,9 +150,9 @@ def find(
 
 
 def claim(engine: Engine, group: str, now: float, until: float) -> Replay | None:
-    """Take a background replay of the group that nobody runs at `now`, and hold it until `until`; None: there is none.
+    """Lease a background replay of the group that has no lease at `now`, until `until`; None if there is none.
 
-    The one that has waited longest comes first, so that those that fail do not keep others waiting.
+    The replay that has waited longest comes first, so that failing replays do not keep others waiting.
     """
     open_ones = (
         select(StoredReplay.id)
@@ -172,9 +172,9 @@ def claim(engine: Engine, group: str, now: float, until: float) -> Replay | None
 
 
 def release(engine: Engine, replay_id: int, held: float, until: float | None, problem: str | None) -> None:
-    """Give up the lease that ends at `held`. Nobody runs the replay before `until`; None: another process may at once.
+    """Give up the lease that ends at `held`. No process takes the replay before `until`; None: one may at once.
 
-    `problem`: why it stands still. Nothing changes if the lease is another's by now, or the replay has ended.
+    `problem`: why it makes no progress. Nothing changes if another process has the lease, or the replay has ended.
     """
     statement = update(StoredReplay).where(StoredReplay.id == replay_id, *_OPEN, _held(held))
     with engine.begin() as connection:
@@ -182,7 +182,7 @@ def release(engine: Engine, replay_id: int, held: float, until: float | None, pr
 
 
 def cancel(bind: Engine | Connection, replay_id: int, now: float, reason: str | None = None) -> bool:
-    """Have a replay read no more; what it has stored is sent. False if it has ended, or none has this id.
+    """Stop reading a replay's records; its stored deliveries are sent. False if it has ended, or none has this id.
 
     The process that runs it stops with its next transaction, and `replay --resume` refuses it. A repetition after a
     lost answer returns False; the time and the `reason` of the first call stand.
@@ -229,7 +229,7 @@ def advance(
 
     `positions` are the next offsets to read, by partition, and `matched` is the replay's new total: a repetition after
     a lost answer changes nothing. A position only moves forward. A background replay's `lease` is renewed. ReplayEnded
-    if the replay was deleted or cancelled, or the lease is another's by now; WebhooksError if its subscription was
+    if the replay was deleted or cancelled, or another process has the lease; WebhooksError if its subscription was
     disabled or removed: no worker would send the stored rows.
     """
 
@@ -238,7 +238,7 @@ def advance(
         if stored is None:
             raise ReplayEnded(f"replay {replay_id} was deleted meanwhile")
         if stored.cancelled_at is not None:
-            raise ReplayEnded(f"replay {replay_id} was cancelled; what it had stored is sent")
+            raise ReplayEnded(f"replay {replay_id} was cancelled; its stored deliveries are sent")
         if not stored.enabled:
             how = f"`replay --resume {replay_id}`" if lease is None else "the replay"
             raise WebhooksError(
@@ -250,7 +250,7 @@ def advance(
         statement = update(StoredReplay).where(StoredReplay.id == replay_id)
         values: dict[str, object] = {"matched": matched, "positions": _text(spans)}
         if lease is not None:
-            # Else a process that was stopped for a while would store again what was sent meanwhile.
+            # Else a process that was stopped for a while would store deliveries again that were sent meanwhile.
             statement = statement.where(or_(_held(lease.held), _held(lease.until)))  # the second: after a lost answer
             values |= {"lease_until": time_of(lease.until), "last_error": cut(lease.problem, ERROR_LENGTH)}
         if connection.execute(statement.values(values)).rowcount != 1:

@@ -1,7 +1,7 @@
-"""Idempotency keys: each is written in the transaction that creates a resource, so that a repetition finds that one.
+"""Idempotency keys: each is written in the transaction that creates a resource, so that a repetition finds it.
 
-Only digests are stored. A body may hold secrets that can be guessed, and a plain digest would confirm a guess: so the
-body's is an HMAC whose key is the idempotency key, which the database does not have.
+Only digests are stored. A body may hold secrets that can be guessed, and a plain digest would confirm a guess. The
+body's digest is therefore an HMAC whose key is the idempotency key, which the database does not have.
 """
 
 import hmac
@@ -19,12 +19,12 @@ from consumer.ledger.columns import is_bound, time_of
 from models import RequestKey as StoredKey
 from models.base import in_utc
 
-KEPT = 86400.0  # seconds that a key is known
-_REMOVED = 100  # old keys that a new one removes at most: more than one, so that their number falls
+KEPT = 86400.0  # seconds that a key is kept
+_REMOVED = 100  # expired keys removed with each new one, at most: more than one, so that their number falls
 
 
 class RequestKey(NamedTuple):
-    """A request's key: the digests of whose it is and of the body, and when the request came (unix seconds)."""
+    """A request's key: the digests of the key with its owner and of the body, and the request's time (unix seconds)."""
 
     digest: str
     request_digest: str
@@ -39,15 +39,15 @@ class Creation(NamedTuple):
 
 
 def request_key(sent: str, whose: tuple[str | None, ...], body: bytes, at: float) -> RequestKey:
-    """The key that was `sent` with a body. `whose` (caller, path, …) tells it from the same text of others."""
+    """The key that was `sent` with a body. `whose` (caller, path, …) separates equal keys of different owners."""
     told_apart = json.dumps([*whose, sent]).encode()
     return RequestKey(sha256(told_apart).hexdigest(), hmac.digest(sent.encode(), body, "sha256").hex(), at)
 
 
 def note(connection: Connection, key: RequestKey, resource_id: int) -> None:
-    """Write what a request has created, in its transaction and as its last statement. Removes some keys out of date.
+    """Store the id that a request has created, as the last statement of its transaction. Removes some expired keys.
 
-    KeyTaken: the key is there already; the transaction must be rolled back.
+    KeyTaken: the key is stored already, and the transaction must be rolled back.
     """
     made, before = in_utc(StoredKey.created_at), time_of(key.at - KEPT)
     old = select(StoredKey.key_digest).where(made <= before).order_by(made).limit(_REMOVED)
@@ -70,12 +70,12 @@ def note(connection: Connection, key: RequestKey, resource_id: int) -> None:
 
 
 def find(engine: Engine, key: RequestKey) -> Creation | None:
-    """The creation by a request with this key within KEPT before, or None. KeyReused: its body was another."""
+    """The creation by a request with this key in the last KEPT seconds, or None. KeyReused if its body differs."""
     statement = select(StoredKey.resource_id, StoredKey.request_digest, StoredKey.created_at)
     with reading(engine) as connection:
         row = connection.execute(statement.where(StoredKey.key_digest == key.digest)).first()
     if row is None or row.created_at <= time_of(key.at - KEPT):
         return None
     if row.request_digest != key.request_digest:
-        raise KeyReused("the idempotency key came with another body before")
+        raise KeyReused("the idempotency key was used with another body before")
     return Creation(row.resource_id, row.created_at)

@@ -9,7 +9,7 @@ from consumer.events.event import Event
 from consumer.subscriptions.endpoint import Endpoint
 
 DueKey = tuple[str, int, int]  # topic, partition, subscription: a range of stored deliveries
-Owned = Mapping[str, Sequence[int] | None]  # topic to partitions; None: every partition of it, as of an adopted topic
+Owned = Mapping[str, Sequence[int] | None]  # topic to partitions; None: all partitions, as of an adopted topic
 
 
 def due_key_of(event: Event, subscription_id: int) -> DueKey:
@@ -75,7 +75,7 @@ class AttemptResult(NamedTuple):
     """The result of one more attempt, which ended at `at`, of the row `id` after `attempt_before` earlier ones.
 
     The attempt belongs to the retry schedule that began after `schedule_start` attempts. `unwanted`: no attempt was
-    made, because the subscription's filter does not want the event.
+    made, because the event does not pass the subscription's filter.
     """
 
     id: int

@@ -1,8 +1,8 @@
 """Searches stored deliveries, newest first, a page at a time: for the API and the console.
 
-A page begins with a seek of an index for each state, or of the primary key: the ids come from the index alone, in its
-order. Conditions that no index has are then asked of at most EXAMINED rows, so that a page takes the same time whatever
-the table's size; the page says where the search goes on.
+A page begins with a seek in an index for each state, or in the primary key, and takes the ids from the index alone, in
+its order. Conditions without an index are then evaluated on at most EXAMINED rows, so that a page's time does not
+depend on the table's size. The page's position is where the search goes on.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ from models import ParkedDelivery, Payload, Status
 from models.base import BEFORE_IDS, in_utc
 
 MOST = 200  # deliveries of a page
-EXAMINED = IN_LIST  # rows of a page that conditions without an index are asked of: one list of ids, some 5 ms
+EXAMINED = IN_LIST  # rows of a page on which conditions without an index are evaluated: one list of ids, some 5 ms
 RECENT = IN_LIST  # deliveries whose event types are counted
 _SLACK = 600.0  # seconds by which ids may be out of the order of time: clocks differ, and sequences are cached
 _LARGEST_ID = 2**63 - 1
@@ -31,9 +31,9 @@ _LARGEST_ID = 2**63 - 1
 class Query(NamedTuple):
     """Conditions that deliveries must all meet; empty or None: any.
 
-    An index has `statuses` and `subscription`; `since` (inclusive) and `until`, in unix seconds, are about when a
-    delivery was stored, and become a range of ids. The others are asked row by row. `tenant` is the subscription's own,
-    as written: a removed subscription has none.
+    `statuses` and `subscription` use an index. `since` (inclusive) and `until`, in unix seconds, limit the time when a
+    delivery was stored, and become a range of ids. The others are evaluated row by row. `tenant` is the subscription's
+    own, as written: a removed subscription has none.
     """
 
     statuses: Collection[Status] = ()
@@ -56,7 +56,7 @@ class Page(NamedTuple):
 
 
 class TypeCount(NamedTuple):
-    """How many of the rows looked at have this event type."""
+    """The number of examined rows that have this event type."""
 
     event_type: str
     number: int
@@ -65,7 +65,7 @@ class TypeCount(NamedTuple):
 def search(engine: Engine, query: Query, limit: int = 50, position: str | None = None) -> Page:
     """A page of at most `limit` (1 to MOST) deliveries, after the `position` that an earlier page of this query gave.
 
-    ValueError for another limit, InvalidPosition for a text that is no position.
+    ValueError for a limit outside that range, InvalidPosition for a text that is not a position.
     """
     if not 1 <= limit <= MOST:
         raise ValueError(f"a page has 1 to {MOST} deliveries, not {limit}")
@@ -103,7 +103,7 @@ def recent_types(engine: Engine) -> list[TypeCount]:
 
 
 def _states(query: Query) -> Collection[Status | None]:
-    """A seek for each; None: of the primary key."""
+    """The states to seek, each in its index; None: in the primary key."""
     if query.statuses:
         return sorted(set(query.statuses))
     return [None] if query.subscription is None else sorted(Status)
@@ -136,7 +136,7 @@ def _conditions(query: Query) -> Iterator[ColumnElement[bool]]:
 
 
 def _range(connection: Connection, query: Query) -> tuple[int, int]:
-    """The lowest id, and the one above the highest, of rows that may have been stored in the query's time."""
+    """The range of ids (from, to before) of rows that may have been stored in the query's time."""
     lowest, below = BEFORE_IDS, _LARGEST_ID
     if query.since is not None or query.until is not None:
         first = connection.scalar(select(func.min(ParkedDelivery.id)))

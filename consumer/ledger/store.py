@@ -119,7 +119,7 @@ def park(engine: Engine, group: str, rows: Sequence[NewDelivery], now: float) ->
 
 
 def record(engine: Engine, group: str, results: Sequence[AttemptResult]) -> frozenset[OrderingKey]:
-    """Write the results of attempts. A row whose attempt count a later owner has changed stays as that owner left it.
+    """Write the results of attempts. A row whose attempt count a later owner has changed is left alone.
 
     `parked` reschedules and leaves the state alone: a row that was held or exhausted meanwhile stays so. A failure on a
     schedule that a redelivery has replaced meanwhile only counts as an attempt. The operational event is written only
@@ -249,7 +249,7 @@ def _payload_binds(group: str, event: Event) -> dict[str, object]:
     return record_binds(group, event.record) | {
         "b_event_type": event.type,
         "b_webhook_id": event.webhook_id,
-        # A header longer than its column would hold up its partition for ever: the delivery goes without the header.
+        # A header longer than its column would hold up its partition for ever: the delivery is sent without the header.
         "b_content_type": event.content_type if len(event.content_type) <= CONTENT_TYPE_LENGTH else None,
         "b_traceparent": event.traceparent if len(event.traceparent or "") <= TRACEPARENT_LENGTH else None,
         "b_has_key": int(event.key is not None),

@@ -43,7 +43,7 @@ from models import ParkedDelivery, Payload, Status, StoredReplay, Subscription
 from models.base import BEFORE_IDS, in_utc
 from models.subscription import REASON_LENGTH
 
-CHANGED_AT_ONCE = 1000  # rows of one transaction when many follow their subscription
+CHANGED_AT_ONCE = 1000  # rows changed in one transaction after a change of their subscription
 SEEKS = 200  # subscriptions of one step: 5 ms on SQLite, a tenth of a second over a network
 FIRST = BEFORE_IDS
 REMOVED = "the subscription was removed"
@@ -73,7 +73,7 @@ class Purged(NamedTuple):
 
 
 class Reconciled(NamedTuple):
-    """How many rows followed their subscriptions, and where to go on; None after the last subscription."""
+    """How many rows were changed, and the subscription to go on after; None after the last one."""
 
     held: int
     resumed: int
@@ -159,7 +159,7 @@ def reconcile(engine: Engine, now: float, after: int = FIRST) -> Reconciled:
     again with the `end` of the last step until that is None, and start over every minute or so. Sending does not depend
     on it: `due.fetch` reads the subscription itself.
     """
-    with reading(engine) as connection:  # most steps write nothing: other writers must not wait for them
+    with reading(engine) as connection:  # a write would block other writers; most steps write nothing
         seen = _seen(connection, after)
         enabled = _enabled(connection, seen)
     held = _follow(engine, [each for each in seen if enabled.get(each) == 0], (Status.PARKED,), _HOLD)
@@ -173,8 +173,8 @@ def reconcile(engine: Engine, now: float, after: int = FIRST) -> Reconciled:
 def prune(engine: Engine, group: str, topic: str, partition: int, committed: int, limit: int = BATCH) -> int:
     """Delete delivered rows below the committed offset, and payloads left unused. Returns the number of rows.
 
-    Delivered rows tell a restart that their deliveries are settled; no restart asks below the committed offset, nor
-    for rows of replays at any offset.
+    Delivered rows tell a restarted worker that their deliveries are settled. It reads none below the committed offset,
+    and none of replays.
     """
     statement = (
         select(ParkedDelivery.id, *RECORD[1:])
@@ -226,7 +226,7 @@ def by_id(engine: Engine, rows: AnySelect, *which: ColumnElement[bool]) -> Itera
 
 
 def counted(steps: Iterable[Sized], most: int) -> int:
-    """How many rows the steps of `by_id` have together: exact up to `most`; counting stops soon after."""
+    """The number of rows in the steps of `by_id`: exact up to `most`; counting stops soon after."""
     total = 0
     for rows in steps:
         total += len(rows)
@@ -273,7 +273,7 @@ def purge_replays(engine: Engine, before: float) -> int:
 
 
 def replays_finished_before(engine: Engine, before: float) -> int:
-    """How many `purge_replays` would delete."""
+    """The number of replays that `purge_replays` would delete."""
     with reading(engine) as connection:
         return connection.scalar(select(func.count()).select_from(StoredReplay).where(_finished(before))) or 0
 

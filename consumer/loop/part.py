@@ -6,29 +6,29 @@ from typing import TypeVar
 T = TypeVar("T")
 
 RECORDS_WAIT = (
-    0.1  # seconds that the loop waits for records at most: answers for parts that are not `busy` come so late
+    0.1  # seconds that the loop waits for records at most; answers for parts that are not `busy` may be so late
 )
 
 
 class Part:
-    """A part of the loop. All of it runs on the loop's thread, but for `fault`, which is safe to read from another one.
+    """A part of the loop. It runs on the loop's thread, except `fault`, which is safe to read from another thread.
 
-    A part overrides what it has a use for; the rest says that there is nothing to do.
+    A part overrides the members that it needs; the defaults mean that there is nothing to do.
     """
 
     @property
     def ready(self) -> bool:
-        """It can make progress at once: the loop must not wait at all."""
+        """The part can make progress at once: the loop must not wait at all."""
         return False
 
     @property
     def busy(self) -> bool:
-        """It waits for something that wakes the poller, or for a moment that comes soon: not for records alone."""
+        """The part waits for an event that wakes the poller, or for a time that comes soon: not only for records."""
         return False
 
     @property
     def fault(self) -> str | None:
-        """Why it cannot do its work now, for /readyz."""
+        """Why the part cannot do its work now, for /readyz."""
         return None
 
     def poll(self, now: float) -> None:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 READ, WRITE, ERROR, HANGUP = 1, 4, 8, 16  # the values of EPOLLIN, EPOLLOUT, EPOLLERR and EPOLLHUP
-GAP = 0.25  # seconds by which a turn is late until those that measure time are told
+GAP = 0.25  # seconds by which a turn must be late to call the `on_gap` callbacks
 _MAX_EVENTS = 1024  # a turn stays below about 20 ms: 1,024 answers of 20 µs
 
 Callback = Callable[[], None]
@@ -72,8 +72,8 @@ class _Selector:
 class Poller:
     """Waits for everything the loop waits for. All methods but `post` belong to the thread that calls `turn`.
 
-    A handler, timer or callback that raises does not keep the others of the turn from running: when they all have run,
-    `turn` raises what it raised (an ExceptionGroup if they were several).
+    If a handler, timer or callback raises, the others of the turn still run. Then `turn` raises the exception, or an
+    ExceptionGroup of several.
     """
 
     def __init__(
@@ -82,13 +82,13 @@ class Poller:
         self._clock = clock
         self._epoll = select.epoll() if use_epoll else _Selector()
         self._handlers: dict[int, Callable[[int], None]] = {}
-        self._registered: set[int] = set()  # in this turn: what it found ready was an older one of the same number
+        self._registered: set[int] = set()  # in this turn: readiness was that of an older descriptor of the same number
         self._timers: list[Timer] = []
         self._posted: deque[Callback] = deque()
         self._gap_callbacks: list[Callback] = []
         self._turned_at: float | None = None
         self.woke_at = clock()  # the end of the last wait
-        self._owner: int | None = None  # the one that calls turn
+        self._owner: int | None = None  # the thread that calls `turn`
         self._wake_lock = threading.Lock()
         self._closed = False
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -97,7 +97,7 @@ class Poller:
         self.register(self._wake_reader.fileno(), READ, self._woken)
 
     def register(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
-        """Call `handler(events)` in each turn from the next on that finds `fd` ready.
+        """Call `handler(events)` in each later turn that finds `fd` ready.
 
         FileExistsError if it is registered.
         """
@@ -128,9 +128,9 @@ class Poller:
         self._timers.remove(timer)
 
     def on_gap(self, callback: Callback) -> None:
-        """Call this first in each turn that is late: the process stood still, or did something else for long.
+        """Call `callback` first in each late turn, after the process stood still or did something else for long.
 
-        What came meanwhile has waited; whoever judges time should read it before.
+        Data that arrived meanwhile has waited: a part that measures time-outs should read it before it judges them.
         """
         self._gap_callbacks.append(callback)
 
@@ -146,7 +146,7 @@ class Poller:
                         return  # full of wake-ups that are not read yet
 
     def turn(self, timeout: float) -> None:
-        """Wait at most `timeout` seconds for anything, then run the handlers, the timers and what was posted."""
+        """Wait at most `timeout` seconds for anything, then run the handlers, the timers and the posted callbacks."""
         self._owner = threading.get_ident()
         errors: list[Exception] = []
         patience = self._patience(timeout)

@@ -49,7 +49,7 @@ class _LeftOut(NamedTuple):
 
 
 class Budget:
-    """Calls `on_over(subscription, seconds)` when it leaves a subscription out so long. The clock is monotonic."""
+    """Calls `on_over(subscription, seconds)` as it leaves a subscription out for `seconds`. The clock is monotonic."""
 
     def __init__(self, clock: Callable[[], float], on_over: Callable[[int, float], None]) -> None:
         self._clock = clock

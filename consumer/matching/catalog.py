@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 MOST_KEPT = 250_000  # keys and endpoints in the cache: 190 MB; the answers looked up longest ago leave first
 MOST_ASKED = 512  # keys of one statement
 MOST_PATTERNS = 4096  # patterns of one statement that can match its keys: thirteen different statements in all
-GAP = 0.02  # seconds between the starts of two statements: at most fifty a second, whatever comes
+GAP = 0.02  # seconds between the starts of two statements: at most fifty a second
 GATHER = 0.1  # share of the time to live for which refreshes of ageing answers wait for each other
 
 Key = tuple[str, str | None]  # of events: their type and their tenant
@@ -115,7 +115,7 @@ def find_endpoints(
     """The enabled subscriptions of each of `keys` (one or more), by id, in one statement; every key is answered.
 
     `default_secrets` sign for a subscription without secrets of its own; `decrypt` opens a stored secret. Endpoints in
-    `known` are used again. `broken` notes the unusable values of subscriptions, and those that `rules` refuse; a
+    `known` are used again. `broken` notes unusable values of subscriptions, and values that `rules` refuse; a
     subscription that therefore matches nothing is left out.
     """
     now = datetime.fromtimestamp(clock(), UTC)
@@ -244,7 +244,7 @@ class Catalog(Part):
         for key in keys:
             self._missing.pop(key, None)
             self._ageing.pop(key, None)
-        self._asked = frozenset(keys)  # events that need a newer answer call `want` once this one is there
+        self._asked = frozenset(keys)  # for events that need a newer answer, `want` is called once this one is there
         self._asked_at = now
         self._job.start(tuple(keys), partial(self._found, now), partial(self._failed, keys))
 

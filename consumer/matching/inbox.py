@@ -1,7 +1,7 @@
 """Queues decoded events, in the order they came, until their subscriptions are known.
 
 A partition's events wait until its stored deliveries are known. These are known up to an offset; events beyond it stand
-aside until more are known. So the queue, shared by all partitions, never waits for one of them.
+aside until more are known. So the queue, which all partitions share, never waits for a single partition.
 """
 
 from collections import deque

@@ -1,4 +1,4 @@
-"""Selects a subscription's events, by its topics and its filter, from those that match its type and tenant."""
+"""Selects a subscription's events, by its topics and its filter, from the events that match its type and tenant."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -28,16 +28,16 @@ class FilterResult(Enum):
     WANTED = 1
     UNWANTED = 2
     TOO_LARGE = 3  # the filter may not run for an event of this size
-    NOT_ASKED = 4  # the filter is broken, or over its budget: it is asked later
+    NOT_ASKED = 4  # the filter is broken, or over its budget: it is evaluated later
 
 
 class Selector:
-    """Decides for one event after the other. `spent`: at the last look, the time that `begin` granted was over.
+    """Decides for one event after the other. `spent`: at the last check, the time that `begin` granted was over.
 
-    A filter's verdict depends on the filter and the event alone, and never on time: an event that is read again, after
-    a crash or by the next owner of its partition, goes to the same subscriptions. A filter that fails on an event, or
-    whose value is neither true nor false, does not want the event: this is counted, and logged once a minute for each
-    subscription.
+    A filter's verdict depends on the filter and the event alone, and never on time. So an event that is read again,
+    after a crash or by the next owner of its partition, goes to the same subscriptions. A filter that fails on an
+    event, or whose value is neither true nor false, refuses the event. This is counted, and logged once a minute for
+    each subscription.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Selector:
         clock: Callable[[], float] = time.monotonic,
         processor: Callable[[], float] = time.thread_time,
     ) -> None:
-        """`budget` None: no limit, as nothing else waits. `processor` returns the thread's processor seconds."""
+        """`budget` None: no limit, for callers that hold up nothing. `processor` returns the thread's CPU seconds."""
         self.spent = False
         self._metrics = metrics
         self._budget = budget
@@ -56,7 +56,7 @@ class Selector:
         self._until = inf
         self._event: Event | None = None
         self._variables: Mapping[str, object] = {}
-        self._said: dict[int, float] = {}  # by subscription, the oldest first
+        self._said: dict[int, float] = {}  # when a failure was last logged, by subscription, the oldest first
 
     def begin(self, seconds: float) -> None:
         """Grant `seconds` from now on."""
@@ -64,7 +64,7 @@ class Selector:
         self._until = self._clock() + seconds
 
     def is_spent(self) -> bool:
-        """Look at the clock: whether the granted time is over. Each evaluation looks too."""
+        """Check the clock: whether the granted time is over. Each evaluation checks it too."""
         self.spent = self._clock() >= self._until
         return self.spent
 

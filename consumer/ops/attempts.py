@@ -1,6 +1,6 @@
-"""The attempt history: what the attempts topic holds, as workers write it with KAFKA_ATTEMPTS_TOPIC.
+"""The attempt history: reads the attempts topic, which workers write with KAFKA_ATTEMPTS_TOPIC.
 
-A thread reads the topic outside any group, and keeps the last hour in memory. What is older is read on demand.
+A thread reads the topic outside any group, and keeps the last hour in memory. Older attempts are read on demand.
 """
 
 import time
@@ -31,7 +31,7 @@ LOOK_EVERY = 30.0  # seconds between two looks at the topic's partitions
 AGAIN = 2.0  # seconds after a failure
 READ_BACK = 10.0  # seconds of one `read_back`
 RECORDS_READ = 100_000  # records of one `read_back`
-LATE = 30.0  # seconds after its attempt in which a record is written: workers give it up then
+LATE = 30.0  # seconds after an attempt until its record is written, or workers give it up
 STEP = 5_000  # records that `read_back` reads at once, of all partitions together
 _TIMEOUT = 5.0  # seconds of a request
 _AT_ONCE = 1_000  # records
@@ -43,7 +43,7 @@ _CONFIG: dict[str, Any] = {
 
 
 class AttemptHistory:
-    """Answers which attempts there were. Its thread runs from `start` to `close`; every method is safe in any thread.
+    """Returns past attempts. Its thread runs from `start` to `close`; every method is safe in any thread.
 
     `fault` says why attempts are missing now, else it is None. `skipped` counts records that hold no attempt of this
     deployment's workers (KAFKA_GROUP_ID).
@@ -82,7 +82,7 @@ class AttemptHistory:
     ) -> list[Attempt]:
         """Attempts of the last hour that are in memory, of a subscription or of all, that meet `where`; newest first.
 
-        `where` must not wait: the reader of the topic does meanwhile.
+        `where` must not wait, because the thread that reads the topic waits meanwhile.
         """
         with self._lock:
             return self._recent.recent(subscription_id, limit, self._clock(), where)
@@ -100,9 +100,9 @@ class AttemptHistory:
     def read_back(self, subscription_id: int | None, since: float, until: float, limit: int) -> list[Attempt]:
         """The newest attempts at or after `since` and before `until` (unix seconds), from the topic, newest first.
 
-        Reads for 10 s and 100,000 records at most: there may be older ones than it returns. Those of one subscription
-        are found only in the partition that its records go to now. Raises KafkaUnavailable, WebhooksError if the
-        topic may not be read, and SettingsError if librdkafka refuses a setting.
+        Reads for 10 s and 100,000 records at most, so that older attempts may be left out. Attempts of one subscription
+        are found only in the partition that its records are written to now. Raises KafkaUnavailable, WebhooksError if
+        the topic may not be read, and SettingsError if librdkafka refuses a setting.
         """
         end = time.monotonic() + READ_BACK
         with LogReader(self._kafka, name="attempts") as reader:
@@ -110,7 +110,7 @@ class AttemptHistory:
             if subscription_id is not None and partitions:
                 partitions = [partitions[zlib.crc32(key_of(subscription_id)) % len(partitions)]]
             found: list[Attempt] = []
-            # Records are not quite in the order of their times: those that were written late belong to it too.
+            # Records are not quite in the order of their times: include records that were written late.
             left = {
                 (span.topic, span.number): span for span in reader.spans(partitions, since, until + LATE, quietly=True)
             }
@@ -130,7 +130,7 @@ class AttemptHistory:
                         if subscription_id in {None, attempt.subscription_id} and since <= attempt.at < until:
                             found.append(attempt)
                 left = _before(left, steps)
-                # What is not yet read of a partition is older than what is.
+                # The unread records of a partition are older than its read ones.
                 horizon = max((oldest.get(place, until) for place in left), default=since)
                 if sum(attempt.at >= horizon for attempt in found) >= limit:
                     break
@@ -164,7 +164,7 @@ class AttemptHistory:
             raise SettingsError(f"Kafka's client refuses the settings: {error.args[0].str()}") from None
 
     def _follow(self, consumer: Consumer) -> None:
-        """Read until `close`; raises what only a new consumer may mend."""
+        """Read until `close`. Raises the errors that need a new consumer."""
         look_at = 0.0
         assigned: set[int] = set()
         while not self._closing.is_set():
@@ -183,12 +183,12 @@ class AttemptHistory:
                     self._take(message)
 
     def _look(self, consumer: Consumer, assigned: set[int]) -> None:
-        """Assign the partitions that are new, each from an hour ago. Raises KafkaException."""
+        """Assign new partitions, each from an hour ago. Raises KafkaException."""
         cluster = consumer.list_topics(timeout=_TIMEOUT)
         self._reachability.up()
         topic = cluster.topics.get(self._topic)
         if topic is None or not topic.partitions:
-            if assigned:  # it has been deleted; a topic of this name begins anew
+            if assigned:  # it has been deleted; read a new topic of this name from its start
                 consumer.unassign()
                 assigned.clear()
                 self._positions.clear()
@@ -244,7 +244,7 @@ class AttemptHistory:
 
 
 def _last_steps(spans: Sequence[Span]) -> list[Span]:
-    """The last records of each span, so many that a step has `STEP` records."""
+    """The last records of each span, together `STEP`."""
     each = max(1, STEP // len(spans))
     return [span._replace(begin=max(span.begin, span.end - each)) for span in spans]
 

@@ -1,4 +1,4 @@
-"""Operational events as people see them: who changed a subscription, and what the service did by itself."""
+"""Operational events for display: changes of subscriptions by people, and actions of the service itself."""
 
 from datetime import datetime
 from typing import NamedTuple
@@ -27,7 +27,7 @@ def recent(kafka: KafkaSettings, limit: int) -> list[AuditEntry]:
 
 
 def _entry_of(record: Record, source: str) -> AuditEntry | None:
-    """None for a record that is no operational event of ours."""
+    """None for a record that is not an operational event of this group."""
     try:
         event = orjson.loads(record.value or b"")
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""Runs a question in a thread of its own, so that an answer that does not come costs a known time."""
+"""Runs a blocking call in a thread of its own, so that the caller waits for a limited time."""
 
 import threading
 from collections.abc import Callable
@@ -15,9 +15,9 @@ T = TypeVar("T")
 
 
 def begin(job: Callable[[], T]) -> Callable[[float], T]:
-    """Start `job` in a thread. The function returned waits so many seconds for its result, and returns or raises it.
+    """Start `job` in a thread. The returned function waits for its result, and returns it or raises its error.
 
-    It raises Unavailable if the job takes longer; the thread is left behind, and ends with the job.
+    It raises Unavailable if the job takes longer than the given seconds; the thread then ends with the job.
     """
     answers: SimpleQueue[tuple[T | None, Exception | None]] = SimpleQueue()
 
@@ -34,7 +34,7 @@ def begin(job: Callable[[], T]) -> Callable[[float], T]:
             raise Unavailable(f"no answer within {round(seconds, 1):g} s") from None
         if error is not None:
             raise error
-        return value  # type: ignore[return-value]  # there is one where there is no error
+        return value  # type: ignore[return-value]  # a result, since there is no error
 
     threading.Thread(target=work, daemon=True).start()
     return wait
@@ -46,7 +46,7 @@ def within(job: Callable[[], T], seconds: float) -> T:
 
 
 def reason_of(error: Exception) -> str | None:
-    """Why Kafka, the database or the settings did not give an answer, in a line; None for a bug."""
+    """The reason on one line, for errors of Kafka, the database and settings; None for other errors, which are bugs."""
     match error:
         case WebhooksError():
             return str(error)

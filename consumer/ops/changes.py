@@ -34,7 +34,7 @@ CREATED, CHANGED, REMOVED = "subscription.created", "subscription.changed", "sub
 ENABLED, DISABLED, ROTATED = "subscription.enabled", "subscription.disabled", "subscription.secret_rotated"
 VERIFIED = "subscription.verified"
 
-Condition = Callable[[Subscribed], object]  # raises to prevent a change of the subscription, as it is before
+Condition = Callable[[Subscribed], object]  # gets the subscription before a change; raises to prevent it
 
 
 class Registry(NamedTuple):
@@ -76,7 +76,7 @@ def add(
 ) -> Subscribed:
     """Add a subscription as `repository.add` does, with secrets (kind and text).
 
-    With the `key` of the request its secrets are made `key.at`. KeyTaken, and nothing is added: see `request_keys`.
+    With the `key` of the request its secrets are made `key.at`. KeyTaken (see `request_keys`): nothing is added.
     """
     with registry.engine.begin() as connection:
         added = repository.add(
@@ -104,7 +104,7 @@ def edit(
     changes: Callable[[Subscribed], Mapping[str, Any]],
     condition: Condition = _always,
 ) -> Subscribed | None:
-    """Apply `changes`, computed from the subscription as it is, as `repository.edit` does. None: there is none."""
+    """Apply `changes`, computed from the present subscription, as `repository.edit` does. None: no such one."""
     with registry.engine.begin() as connection:
         before = _locked(connection, registry, subscription_id, condition)
         if before is None:
@@ -123,7 +123,7 @@ def set_enabled(
     reason: str | None = None,
     condition: Condition = _always,
 ) -> tuple[Subscribed, Subscribed] | None:
-    """Enable or disable a subscription as `repository.set_enabled` does; it before and after. None: there is none."""
+    """Enable or disable, as `repository.set_enabled` does. Returns the subscription before and after, or None."""
     with registry.engine.begin() as connection:
         before = _locked(connection, registry, subscription_id, condition)
         if before is None:
@@ -137,9 +137,9 @@ def set_enabled(
 def set_verified(
     registry: Registry, actor: str, subscription_id: int, rate: int | None, condition: Condition = _always
 ) -> Subscribed | None:
-    """Note that a subscription's receiver permits its events, at most `rate` a minute (None: any). None: there is none.
+    """Note that a subscription's receiver permits its events, at most `rate` a minute (None: any).
 
-    Lowers its rate limit to that, and enables it if it awaits this.
+    Lowers the rate limit to that, and enables a subscription that awaits verification. None: no such subscription.
     """
     with registry.engine.begin() as connection:
         before = _locked(connection, registry, subscription_id, condition)
@@ -268,7 +268,7 @@ def remove_secret(
     allow: Callable[[SecretEntry], object],
     condition: Condition = _always,
 ) -> bool | None:
-    """Remove one secret, unless `allow` raises. None: there is no such subscription; False: no such secret of it."""
+    """Remove one secret, unless `allow` raises. None: no such subscription; False: it has no such secret."""
     with registry.engine.begin() as connection:
         before = _locked(connection, registry, subscription_id, condition)
         if before is None:
@@ -355,7 +355,7 @@ def _shown(item: Subscribed | None) -> dict[str, Any] | None:
 
 
 def _masked(shown: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Without what may be confidential: a password in the URL, and the values of headers."""
+    """Masks confidential values: a password in the URL, and the values of headers."""
     if shown is None:
         return None
     return {**shown, "url": redact_url(str(shown["url"])), "custom_headers": _names_only(shown["custom_headers"])}

@@ -48,7 +48,7 @@ from consumer.subscriptions import repository, secrets, tls
 
 _MOST_SUBSCRIPTIONS = 50_000  # checked: 3 s
 _MOST_SECRETS = 50_000  # the same
-_SOON = timedelta(days=30)  # a certificate that expires in less is a finding
+_SOON = timedelta(days=30)  # a certificate that expires sooner is a finding
 _MOST_URLS = 1000  # whose host names are resolved, all at once
 _LIST = "kafka-webhooks subscriptions list --broken"
 _ROTATE = "kafka-webhooks subscriptions rotate-secret"
@@ -86,7 +86,7 @@ def _mappings(values: Mapping[str, str]) -> Iterator[Finding]:
     try:
         found = mappings_of(load(KafkaSettings, values))
     except SettingsError as error:
-        if str(error).startswith(MAPPINGS):  # others are told already
+        if str(error).startswith(MAPPINGS):  # other errors have been reported
             yield from (Finding("mappings", False, line) for line in str(error).splitlines())
         return
     if found is not None:
@@ -125,7 +125,7 @@ def _kafka(values: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _schema_registry(values: Mapping[str, str]) -> Iterator[Finding]:
-    """A finding if there is a registry to ask."""
+    """A finding, if a schema registry is configured."""
     try:
         settings = load(SchemaSettings, values)
     except SettingsError as error:
@@ -207,7 +207,7 @@ def _allow(operation: str, topic: str) -> str:
 
 
 def _there(wanted: str, cluster: ClusterMetadata) -> str:
-    """A hint that names the existing topics most similar to a name or pattern that finds none; empty without any."""
+    """A hint with the existing topics most similar to a name or pattern that matches none; empty if there are none."""
     names = [name for name in sorted(cluster.topics) if not name.startswith("__")]
     near = get_close_matches(re.sub(r"[^A-Za-z0-9_-]", "", wanted), names, _MOST_NEAR)
     return f" (there is {', '.join(near)})" if near else ""
@@ -317,7 +317,7 @@ def _secrets(engine: Engine, vault: Vault) -> str:
         how = "kafka-webhooks subscriptions encrypt-secrets" if vault.encrypts else "set WEBHOOK_ENCRYPTION_KEY"
         text += f"; stored in the clear for {_ids(in_the_clear)}: {how}"
     if found.weak:
-        text += f"; shorter or longer than Standard Webhooks wants for {_ids(found.weak)}: {_ROTATE}"
+        text += f"; shorter or longer than Standard Webhooks requires for {_ids(found.weak)}: {_ROTATE}"
     if found.unopened:
         raise WebhooksError(
             f"{text}; cannot be decrypted for {_ids(found.unopened)}, whose deliveries are stored, not sent: "

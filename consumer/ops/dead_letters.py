@@ -1,4 +1,4 @@
-"""Dead letters as people see them, and publishing one again once its cause is mended."""
+"""Lists dead letters, and publishes one again once its cause is removed."""
 
 from typing import NamedTuple
 
@@ -8,15 +8,15 @@ from consumer.intake.record import Record, Unreadable
 from consumer.kafka.publishing import Published, publish
 from consumer.ops.tail import newest, record_at
 
-OURS = "dead-letter-"  # the headers that a worker adds begin so
+OURS = "dead-letter-"  # the prefix of the headers that a worker adds
 SHOWN = 2000  # bytes of a value
 
 
 class DeadLetter(NamedTuple):
     """A dead letter at `partition` and `offset` of the dead-letter topic; `at` (unix seconds) is when it was written.
 
-    `origin` is the place of the record in its own `topic`, `reason` and `detail` why it is no event. `value` is its
-    beginning; its whole `size` is in bytes. `whole`: the topic has all of it, so that it can be published again.
+    `origin` is the position of the record in its own `topic`; `reason` and `detail` say why it is not an event. `value`
+    is its beginning, `size` its full length in bytes. `whole`: the topic holds all of it, so it can be published again.
     """
 
     partition: int
@@ -39,9 +39,9 @@ def recent(kafka: KafkaSettings, limit: int) -> list[DeadLetter]:
 
 
 def publish_again(kafka: KafkaSettings, partition: int, offset: int) -> tuple[str, Published]:
-    """Publish the record of a dead letter to its own topic, as it was; returns that topic, and the new record's place.
+    """Publish the record of a dead letter to its own topic, unchanged; returns that topic and the new position.
 
-    Raises WebhooksError if the topic does not have it any more or not all of it, and KafkaUnavailable.
+    Raises WebhooksError if the topic no longer holds it, or only a part of it, and KafkaUnavailable.
     """
     record = record_at(kafka, kafka.dead_letter_topic, partition, offset)
     letter = None if record is None else _letter_of(record)

@@ -13,16 +13,17 @@ ReadEvent = Callable[[Record], Event]  # raises Tombstone, Undecodable and Regis
 
 
 def event_reader(kafka: KafkaSettings, schemas: SchemaSettings) -> ReadEvent:
-    """A function that reads records by the workers' settings: else the ids of events would differ.
+    """A function that reads records by the workers' settings: with other settings the ids of events would differ.
 
-    It asks the schema registry if there is one. Raises SettingsError if the file of KAFKA_MAPPINGS_FILE cannot be used.
+    It queries the schema registry if there is one. Raises SettingsError if the file of KAFKA_MAPPINGS_FILE cannot be
+    used.
     """
     read, json_of = partial(decode, tenant_name=kafka.tenant, mapped=mappings_of(kafka)), json_reader(schemas)
     return lambda record: read(json_of(record))
 
 
 def json_reader(schemas: SchemaSettings) -> Callable[[Record], Record]:
-    """A function that gives records their value as JSON, by their schemas; without SCHEMA_REGISTRY_URL, as it is.
+    """A function that converts a record's value to JSON by its schema; without SCHEMA_REGISTRY_URL it changes nothing.
 
     It raises Undecodable and RegistryUnavailable.
     """

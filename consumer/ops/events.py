@@ -1,4 +1,4 @@
-"""Events as people look them up: the record at an offset, and the event that it carries."""
+"""Looks up an event: the record at an offset, and the event that it carries."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from consumer.ops.tail import record_at
 
 
 class Found(NamedTuple):
-    """A record of the log, and its event. `event` None: it carries none, for this `reason`."""
+    """A record of the log, and its event. `event` None: the record is not an event, for this `reason`."""
 
     record: Record
     event: Event | None
@@ -19,7 +19,7 @@ class Found(NamedTuple):
 
 
 def find(kafka: KafkaSettings, read_event: ReadEvent, topic: str, partition: int, offset: int) -> Found | None:
-    """The record at an offset; None if the log does not have it any more. Raises as `tail.record_at` does."""
+    """The record at an offset; None if the log no longer holds it. Raises as `tail.record_at` does."""
     record = record_at(kafka, topic, partition, offset)
     if record is None:
         return None

@@ -1,4 +1,4 @@
-"""`explain`: what a worker would make of a record, field by field, and which subscriptions would get the event."""
+"""`explain`: how a worker would read a record, field by field, and which subscriptions would get the event."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -31,10 +31,10 @@ _LAST = 10  # offsets at a partition's end, some of which may be markers of tran
 
 
 class Explained(NamedTuple):
-    """What becomes of the record at `place`: an event, a tombstone or a dead_letter, its `outcome`.
+    """The `outcome` of the record at `place`: an event, a tombstone or a dead_letter.
 
-    `mapping` names the rules, `steps` say how each field came about, up to the one at fault. `reason` and `detail` are
-    those of a dead letter.
+    `mapping` names the rules; `steps` explain each field, up to the one at fault. `reason` and `detail` are a dead
+    letter's.
     """
 
     place: RecordId
@@ -47,9 +47,9 @@ class Explained(NamedTuple):
 
 
 class Receiver(NamedTuple):
-    """A subscription to the event's type. `gets`: the event is owed to it; `why` not, or why it is not sent at once.
+    """A subscription to the event's type, and whether it `gets` the event; its url is redacted.
 
-    The url is redacted.
+    `why`: the reason why it does not, or why the event is not sent at once.
     """
 
     id: int
@@ -88,7 +88,7 @@ def explain(
     mapped: Mappings | None,
     json_of: Callable[[Record], Record] = lambda record: record,
 ) -> Explained:
-    """What a worker with these rules makes of a record. `json_of` as `event_reader.json_reader` gives it.
+    """Read a record as a worker with these rules does. `json_of`: from `event_reader.json_reader`.
 
     Raises RegistryUnavailable.
     """
@@ -129,18 +129,18 @@ def _receiver(item: Subscribed, event: Event, variables: Mapping[str, object]) -
 
 
 def _hindrance(item: Subscribed, event: Event, variables: Mapping[str, object]) -> str | None:
-    """Why a subscription does not get an event of its type."""
+    """The reason why a subscription does not get an event of its type, or None."""
     unmatched = next((str(problem) for problem in item.problems if problem.effect is Effect.UNMATCHED), None)
     if not item.enabled:
         return f"disabled: {item.disabled_reason}" if item.disabled_reason else "disabled"
     if item.tenant not in {EVERY_TENANT, event.tenant}:
-        return f"tenant: it gets those of {item.tenant}, and this event is of {event.tenant or 'none'}"
+        return f"tenant: it gets events of {item.tenant}; the tenant of this event is {event.tenant or 'none'}"
     if unmatched is not None:
         return unmatched
     meant, _ = read(item.options)
     if meant["topics"] is not None and event.record.topic not in meant["topics"]:
-        return f"topics: it gets those of {', '.join(sorted(meant['topics']))}"
-    broken = any(problem.option == "event_filter" for problem in item.problems)  # then it is stored without being asked
+        return f"topics: it gets events of {', '.join(sorted(meant['topics']))}"
+    broken = any(problem.option == "event_filter" for problem in item.problems)  # then its events are stored
     return None if broken or meant["event_filter"] is None else _refusal(meant["event_filter"], variables)
 
 

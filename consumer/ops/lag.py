@@ -1,4 +1,4 @@
-"""The lag of a consumer group in each partition, asked without joining the group."""
+"""Reads the lag of a consumer group in each partition, without joining the group."""
 
 import time
 from collections.abc import Collection, Sequence
@@ -19,8 +19,8 @@ from consumer.intake.topics import consumes
 from consumer.kafka.client import LibrdkafkaLog, known_properties
 from consumer.kafka.remedies import IS_IT_UP, explained, remedy
 
-TIMEOUT = 10.0  # seconds for each question
-_SOON = 3.0  # seconds for a broker to answer: an overview waits five for everything
+TIMEOUT = 10.0  # seconds for each request
+_SOON = 3.0  # seconds for a broker to answer: an overview waits five in all
 _AGAIN = 0.2  # seconds between two tries
 _QUICK = 1.0  # seconds of the first try: a coordinator that knows the group takes milliseconds
 # A fresh cluster creates the coordinator for its first group, which takes one to three seconds.
@@ -104,7 +104,7 @@ def admin_of(kafka: KafkaSettings) -> tuple[AdminClient, list[str]]:
 def metadata(
     admin: AdminClient, kafka: KafkaSettings, detail: Sequence[str], seconds: float = TIMEOUT / 2
 ) -> ClusterMetadata:
-    """The cluster's brokers and topics. KafkaUnavailable, with what `detail` holds first, if none answers."""
+    """The cluster's brokers and topics. KafkaUnavailable, with the first text of `detail`, if none answers."""
     try:
         return admin.list_topics(timeout=seconds)
     except KafkaException:
@@ -116,7 +116,7 @@ def metadata(
 def _committed(kafka: KafkaSettings, places: list[KafkaTopicPartition]) -> list[KafkaTopicPartition]:
     """The group's committed offsets, from a consumer that does not join: AdminClient crashes as a coordinator loads.
 
-    If the group may not be seen, librdkafka asks until the time is over, and tells why to those who poll.
+    If the user may not describe the group, librdkafka retries until the time-out; `poll` returns the reason.
     """
     consumer = Consumer(
         {**_config(kafka), "group.id": kafka.group_id, "enable.auto.commit": False}, logger=LibrdkafkaLog()
@@ -139,7 +139,7 @@ def _committed(kafka: KafkaSettings, places: list[KafkaTopicPartition]) -> list[
 
 
 def _raise_refusal(consumer: Consumer, kafka: KafkaSettings) -> None:
-    message = consumer.poll(0)  # it has no partitions: what comes is no record
+    message = consumer.poll(0)  # it has no partitions, so that a message is never a record
     error = message.error() if message is not None else None
     if error is not None and (advice := remedy(error, group=kafka.group_id)) is not None:
         raise WebhooksError(f"{error.str()}; {advice}")

@@ -1,4 +1,4 @@
-"""The overview for whoever is woken by an alert: deliveries owed, failing subscriptions, and the group's lag."""
+"""The overview for an operator after an alert: deliveries owed, failing subscriptions, and the group's lag."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +31,7 @@ SECONDS = 5.0  # for all parts together, which run at once
 
 
 class FailingReceiver(NamedTuple):
-    """A failing subscription, the latest failure that is stored for it, and how many open deliveries it has."""
+    """A failing subscription, its latest stored failure, and the number of its open deliveries."""
 
     subscription: Failing
     last: Failure | None
@@ -39,7 +39,7 @@ class FailingReceiver(NamedTuple):
 
 
 class LoadedReceiver(NamedTuple):
-    """A subscription with open deliveries, how many, and the latest failure that is stored for it.
+    """A subscription with open deliveries, their number, and its latest stored failure.
 
     `subscription` None: it was removed.
     """
@@ -51,7 +51,7 @@ class LoadedReceiver(NamedTuple):
 
 
 class Missing(NamedTuple):
-    """A part of the overview that could not be had, and why."""
+    """A part of the overview that is not available, and why."""
 
     part: str
     reason: str
@@ -59,7 +59,7 @@ class Missing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The overview at `at` (unix seconds). A part that could not be had is None, and named in `missing`.
+    """The overview at `at` (unix seconds). A part that is not available is None, and named in `missing`.
 
     A count above `most_counted` means that there are more. Lists have at most LISTED members.
     """
@@ -85,7 +85,7 @@ def overview(
     seconds: float = SECONDS,
     clock: Callable[[], float] = time.time,
 ) -> Overview:
-    """Gather all parts at once, in at most `seconds`. A part that fails or takes longer is missing; the others stand.
+    """Gather all parts at once, in at most `seconds`. A part that fails or takes longer is missing.
 
     A part that takes longer keeps its thread and connection until its own time limit; begin no new overview before
     this one has returned.
@@ -126,7 +126,7 @@ def shared(
 ) -> Callable[[], Overview]:
     """A `look` that takes the overview anew if the last one is older than `fresh` seconds. Callers may be threads.
 
-    Those who come while it is taken share it, so that the database is asked as often for many as for one.
+    Callers that come meanwhile share it, so that many callers cost the database as much as one.
     """
     lock = Lock()
     last: tuple[float, Overview] | None = None

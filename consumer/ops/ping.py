@@ -199,7 +199,7 @@ def describe(endpoint: Endpoint, done: Ping) -> dict[str, object]:
 
 
 def _headers(endpoint: Endpoint, request: PreparedRequest) -> dict[str, str]:
-    """Values by name; those that may be secret are masked."""
+    """Values by name; possibly secret values are masked."""
     hidden = _SECRET | {name.lower() for name, _ in endpoint.headers}
     return {name: MASK if name.lower() in hidden else str(value) for name, value in request.headers.items()}
 

@@ -101,7 +101,7 @@ def create_app(
 ) -> ASGIApp:
     """An app that receives POSTs on any path. It answers 401 if verification fails, 413 if the body is too large.
 
-    To a validation request (CloudEvents' web hooks, section 4) it answers that anybody may send, at any rate.
+    It answers a validation request (CloudEvents' web hooks, section 4) with permission for any origin, at any rate.
     `on_received` gets each request with its answer, before the answer's delay. Neither callable may block.
     """
 
@@ -145,7 +145,7 @@ def _other(method: str, headers: Mapping[str, str]) -> Reply:
 
 
 def unpacked(body: bytes) -> bytes | None:
-    """A body that was sent compressed, as it was signed; as it came if it is no gzip; None if it is too large."""
+    """The body as it was signed: decompressed, or unchanged if it is not gzip; None if it is too large."""
     reader = zlib.decompressobj(wbits=31)
     try:
         plain = reader.decompress(body, BODY_BYTES + 1)

@@ -12,7 +12,7 @@ HOUR = 3600.0
 MINUTES = 60
 OF_ONE = 200  # attempts kept of one subscription
 OF_ALL = 50_000  # attempts kept
-BYTES = 64 * 2**20  # of all that are kept, about
+BYTES = 64 * 2**20  # of all kept attempts, about
 OVERHEAD = 700  # bytes of an attempt's objects in memory, beyond its record
 COUNTED = 20_000  # subscriptions that are counted by the minute, some 1.5 kB each
 
@@ -34,7 +34,7 @@ class Tried(NamedTuple):
 
 
 class RecentAttempts:
-    """Keeps the newest attempts. What does not fit is forgotten, the oldest first. Times are unix seconds.
+    """Keeps the newest attempts. The oldest ones beyond the limits are forgotten first. Times are unix seconds.
 
     The counts of `summary` include attempts that are forgotten; they are kept for the subscriptions that were last
     attempted.
@@ -108,7 +108,7 @@ class RecentAttempts:
         return nlargest(limit, tried, key=attrgetter("failed"))
 
     def _fit(self, now: float) -> None:
-        """Forget what is an hour old, or too much."""
+        """Forget attempts that are an hour old, and the oldest ones beyond the limits."""
         oldest = self._oldest
         while oldest:
             at, number = oldest[0]

@@ -1,7 +1,7 @@
 """A replay reads the log again for one subscription, and stores the matching events for the workers to send.
 
-Rows and the positions after them are written in one transaction. A replay that is interrupted, in whatever way,
-therefore continues where it stopped, and stores each matching record once. It does not touch the group's offsets.
+Rows and the positions after them are written in one transaction. However a replay is interrupted, it therefore
+continues where it stopped, and stores each matching record once. It does not touch the group's offsets.
 """
 
 import time
@@ -39,7 +39,7 @@ T = TypeVar("T")
 PART_OF_LIMIT = 10  # a replay takes a tenth of the rate limit; the rest is left for new events
 RATE_WITHOUT_LIMIT = 100.0  # deliveries per second, if the subscription has no rate limit
 MOST_RATE = 100_000.0  # deliveries per second, the highest rate that can be set
-SOONEST = 7.0  # seconds from storing a row until it is due: workers look every 5 s, so that none are sent in a burst
+SOONEST = 7.0  # seconds from storing a row until it is due: workers scan every 5 s, and so send no burst
 AHEAD = 10.0  # seconds from storing a row until it is due, at most: no table fills with far-off rows
 ROWS_AT_ONCE = 500  # rows per transaction
 BYTES_AT_ONCE = 4 * 2**20  # of bodies per transaction, about
@@ -117,7 +117,7 @@ class Choice:
         return self._metrics.filter_errors
 
     def event_of(self, record: Record) -> Event | None:
-        """The event that a record carries; None if it carries none. RegistryUnavailable: ask again."""
+        """The event that a record carries, or None. After RegistryUnavailable the call may be repeated."""
         try:
             return self._read_event(record)
         except (Tombstone, Undecodable):
@@ -216,7 +216,7 @@ def _next_due(last_due: float | None, rate: float, now: float) -> float:
 
 
 def _chosen(choice: Choice, records: Iterable[Record], ask: _Ask) -> _Chosen | None:
-    """The events to store, and how many records are none. None: `ask` has given up."""
+    """The events to store, and the number of records that are not events. None: `ask` has given up."""
     events, undecodable = [], 0
     for record in records:
         answer = ask(partial(choice.event_of, record))

@@ -1,7 +1,7 @@
 """Runs the background replays of the group, in every API process that knows Kafka.
 
-The database says who runs what: a process claims a replay with a lease, each transaction of the replay renews it, and
-when it is over another process goes on. A process that has lost its lease can store nothing more.
+A process claims a replay with a lease in the database. Each transaction of the replay renews it; after it has expired,
+another process goes on. A process that has lost its lease can store nothing more.
 """
 
 import time
@@ -26,7 +26,7 @@ from consumer.subscriptions import repository
 
 log = structlog.get_logger(__name__)
 
-LEASE = 30.0  # seconds that a process may be silent before another goes on
+LEASE = 30.0  # seconds without a transaction after which another process goes on
 AGAIN = 30.0  # seconds after an error until the replay is tried again
 LOOK_EVERY = 2.0  # seconds between two looks for replays
 MOST = 4  # replays at once in this process: each has a thread, a Kafka client and 16 MB of records
@@ -75,11 +75,11 @@ class ReplayJobs:
             except Exception as error:
                 fault = reason_of(error) or type(error).__name__
                 if fault != self._fault:
-                    log.exception("the replays cannot be looked for; they wait", reason=fault)
+                    log.exception("replays cannot be looked up; they wait", reason=fault)
                 self._fault = fault
 
     def _look(self) -> None:
-        """Begin what nobody runs, as long as there is room."""
+        """Begin replays without a lease, as long as there is room."""
         self._running = [each for each in self._running if each.is_alive()]
         while len(self._running) < self._most and not self._stopping.is_set():
             now = self._clock()
@@ -97,7 +97,7 @@ class ReplayJobs:
         try:
             self._run(replay, hold)
         except ReplayEnded as error:
-            log.info("a replay ends here", replay=replay.id, reason=str(error))
+            log.info("a replay is no longer run here", replay=replay.id, reason=str(error))
         except (WebhooksError, SQLAlchemyError) as error:
             problem = reason_of(error)
             if problem != replay.last_error:
@@ -110,7 +110,7 @@ class ReplayJobs:
             until = None if problem is None else self._clock() + AGAIN
             replays.release(self._registry.engine, replay.id, hold.until, until, problem)
         except SQLAlchemyError as error:
-            log.warning("the lease of a replay is left to end", replay=replay.id, reason=reason_of(error))
+            log.warning("the lease of a replay is not released; it expires", replay=replay.id, reason=reason_of(error))
 
     def _run(self, replay: Replay, hold: Hold) -> None:
         registry = self._registry
@@ -129,7 +129,7 @@ class ReplayJobs:
             for step in run(registry.engine, replay, choice, reader, stopped, hold=hold, clock=self._clock):
                 done = step
             log.info(
-                "a replay has stored all" if done.finished else "a replay is left to another process",
+                "a replay has stored all its deliveries" if done.finished else "a replay is left to another process",
                 replay=replay.id,
                 stored=done.matched,
                 undecodable=done.undecodable,

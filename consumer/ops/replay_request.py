@@ -1,4 +1,4 @@
-"""What a replay may be asked for, and its beginning and end: the command line, the API and the console decide it here.
+"""Checks the request of a replay, and begins and cancels replays, for the command line, the API and the console.
 
 A replay that begins or is cancelled writes an operational event in the same transaction, as `ops.changes` does.
 """
@@ -28,9 +28,11 @@ from consumer.subscriptions.patterns import check_pattern, matches
 from consumer.subscriptions.repository import Subscribed
 
 CREATED, CANCELLED = "replay.created", "replay.cancelled"
-SECONDS = 10.0  # that a request waits for Kafka
+SECONDS = 10.0  # for which a request waits for Kafka
 NO_KAFKA = "set KAFKA_BOOTSTRAP_SERVERS and KAFKA_TOPICS for this process, as workers have them"
-_LOOKS = BoundedSemaphore(4)  # looks at the log in this process: each has a client, and a thread for a minute at most
+_LOOKS = BoundedSemaphore(
+    4
+)  # look-ups of the log in this process: each has a client, and a thread for at most a minute
 
 
 class Log(NamedTuple):
@@ -42,7 +44,7 @@ class Log(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What somebody asks for. Times as in `config.types.moment`; no topic means all; `rate` None: the default."""
+    """The requested values. Times as in `config.types.moment`; no topic means all; `rate` None: the default."""
 
     since: str
     until: str | None = None
@@ -52,7 +54,7 @@ class Wanted(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A replay that can be. Times are unix seconds; `until` None: the log's end as it is found. Rate: deliveries/s."""
+    """A valid replay. Times are unix seconds; `until` None: the present end of the log. `rate`: deliveries/s."""
 
     receiver: Subscribed
     since: float
@@ -69,7 +71,7 @@ class Plan(NamedTuple):
 
 
 def plan(receiver: Subscribed, wanted: Wanted, now: float, zone: tzinfo | None = UTC) -> Plan:
-    """The replay that is asked for. A time without a zone is in `zone`; None: it is refused.
+    """The requested replay, checked. A time without a zone is in `zone`; None: it is refused.
 
     Raises InvalidReplay, or WebhooksError if the subscription matches nothing.
     """
@@ -141,7 +143,7 @@ def spans(reader: LogReader, topics: Sequence[str], planned: Plan) -> list[Span]
 
 
 def spans_soon(log: Log, planned: Plan, seconds: float = SECONDS) -> list[Span]:
-    """The same in at most `seconds`, for a request; KafkaUnavailable if it takes longer, or too many are under way."""
+    """The same in at most `seconds`, for a request; KafkaUnavailable if it takes longer, or too many run."""
     if not _LOOKS.acquire(blocking=False):
         raise KafkaUnavailable("too many replays are being looked up; try again")
 

@@ -1,4 +1,4 @@
-"""Which rights Kafka's ACLs give this user, as Kafka tells them."""
+"""The rights that Kafka's ACLs give this user, as brokers report them."""
 
 from collections.abc import Collection
 
@@ -11,7 +11,7 @@ _TIMEOUT = 5.0  # seconds
 def without(operation: AclOperation, topics: Collection[str], admin: AdminClient) -> list[str]:
     """The topics on which this user lacks the right to `operation`; a topic that it may not even see is one of them.
 
-    Where Kafka does not tell, or a topic does not exist, the right counts as given.
+    If brokers do not report it, or a topic does not exist, the right counts as given.
     """
     if not topics:
         return []

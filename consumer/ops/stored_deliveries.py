@@ -1,4 +1,4 @@
-"""Stored deliveries as the API and the console show them to a caller, and have them sent again."""
+"""Shows and redelivers stored deliveries for a caller of the API or the console, within its tenant."""
 
 from collections.abc import Collection
 
@@ -12,7 +12,7 @@ from consumer.subscriptions import repository
 def find(engine: Engine, delivery_id: int, tenant: str | None) -> StoredDetail | None:
     """A stored delivery with its event; None if there is none, or its subscription is not the tenant's.
 
-    `tenant` None: the caller sees those of all tenants.
+    `tenant` None: the caller sees deliveries of all tenants.
     """
     found = admin.detail(engine, delivery_id)
     if found is None or tenant is None:
@@ -22,9 +22,9 @@ def find(engine: Engine, delivery_id: int, tenant: str | None) -> StoredDetail |
 
 
 def redeliver(engine: Engine, ids: Collection[int], tenant: str | None, now: float) -> list[int]:
-    """Have those of these deliveries that the tenant may see sent again. Returns the ids that are marked, sorted.
+    """Redeliver these deliveries, as far as the tenant may see them. Returns the marked ids, sorted.
 
-    Not marked: a delivery that is delivered, keeps its turn in an order, or has no subscription any more.
+    Not marked: a delivery that is delivered, keeps its turn in an order, or whose subscription was removed.
     """
     return sorted(
         each for step in admin.redeliver(engine, DeliveryQuery(ids=ids, tenant=tenant), now) for each in step.ids

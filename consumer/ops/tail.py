@@ -1,4 +1,4 @@
-"""Reads the newest records of a topic, for people who look at it. Joins no group and commits nothing."""
+"""Reads the newest records of a topic, for display. Joins no group and commits nothing."""
 
 import time
 
@@ -12,7 +12,7 @@ MOST_BYTES = 16 * 2**20  # of the records' values
 
 
 def newest(kafka: KafkaSettings, topic: str, limit: int, partition: int | None = None) -> list[Record]:
-    """At most `limit` records of a topic, or of one `partition`, newest first; fewer if they do not come within 5 s.
+    """At most `limit` records of a topic, or of one `partition`, newest first; fewer if they do not arrive within 5 s.
 
     Raises KafkaUnavailable, WebhooksError if the topic may not be read, and SettingsError if librdkafka refuses a
     setting. A topic that does not exist has no records.

@@ -1,4 +1,4 @@
-"""Asks a receiver whether it wants a subscription's events, and writes down that it has agreed.
+"""Asks a receiver whether it wants a subscription's events, and notes its permission.
 
 The request is made between two transactions. A process that ends between them leaves the subscription as it was: it may
 be verified again at any time.
@@ -34,11 +34,11 @@ class Verification(NamedTuple):
 
 
 class _Moved(Exception):
-    """The URL that has answered is not the subscription's any more."""
+    """The subscription's URL was changed after the request."""
 
 
 def asking(settings: DeliverySettings) -> Ask | None:
-    """Asks receivers as workers with these settings send, under the egress rule. None: there is no WEBHOOK_ORIGIN."""
+    """`ask` with the egress rule and the other settings of workers. None: there is no WEBHOOK_ORIGIN."""
     if settings.origin is None:
         return None
     return partial(ask, origin=settings.origin, send=sending_by(settings))
@@ -78,10 +78,11 @@ def verify(
 ) -> Verification | None:
     """Ask the receiver of a subscription; if it agrees, note that, and keep to the rate that it permits.
 
-    Enables a subscription that awaits this; one that is disabled for another reason stays so. A refusal changes
-    nothing. `condition` may raise for the subscription, before it is asked and when that is noted. None: there is none.
+    Enables a subscription that awaits this; one that is disabled for another reason stays disabled. A refusal changes
+    nothing. `condition` may raise for the subscription, before the request and before the note. None: no such
+    subscription.
     """
-    rules = registry.rules._replace(verification=False)  # the fault that this removes must not prevent it
+    rules = registry.rules._replace(verification=False)  # a missing verification must not prevent it
     found = repository.get_endpoint(registry.engine, subscription_id, (), registry.vault, rules)
     if found is None:
         return None
@@ -110,7 +111,7 @@ def _noted(
 
 
 def _unanswered(endpoint: Endpoint, request: PreparedRequest, error: RequestException, seen: ExchangeTrace) -> Refused:
-    """In the words of deliveries, which name the setting if the egress rule is the cause."""
+    """The error as deliveries report it, which names the setting if the egress rule is the cause."""
     outcome = judge(error, 0.0)
     why = str(error) if isinstance(outcome, Delivered) else outcome.error
     return Refused(masked(f"no answer: {why}", secrets_in(endpoint, request)), advice_on(error, seen))

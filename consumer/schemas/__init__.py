@@ -1,1 +1,1 @@
-"""From records that a schema registry describes to records in JSON."""
+"""Turns records whose schema is in a schema registry into records in JSON."""

@@ -1,7 +1,7 @@
 """Avro to JSON, by docs/schemas.md. Pure.
 
-fastavro parses schemas. It does not read the values: 200 KB of hostile bytes under a recursive schema overflow its
-stack and kill the process, and ten bytes make it append to a list for ever. This reader knows limits.
+fastavro parses schemas. It does not read the values here: 200 KB of hostile bytes under a recursive schema overflow its
+stack and kill the process, and ten bytes make it append to a list for ever. This reader has limits.
 """
 
 import struct
@@ -58,7 +58,7 @@ _Read = Callable[[_Source], Any]
 def avro_decoder(schema: Any, references: Sequence[Any] = ()) -> Decode:
     """A function that turns payloads of this schema, parsed from JSON, into JSON.
 
-    `references` are the schemas whose names it uses, each after those that it uses itself. The function raises
+    `references` are the schemas whose names it uses, each after its own references. The function raises
     Undecodable: bad_avro, too_large, too_deep. ValueError, or an error of fastavro: the schema cannot be used.
     """
     named: dict[str, Any] = {}

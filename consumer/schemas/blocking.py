@@ -14,9 +14,9 @@ from consumer.schemas.known import KnownSchemas
 def translator(
     load: Callable[[SchemaId], Decode], clock: Callable[[], float] = time.monotonic
 ) -> Callable[[Record], Record]:
-    """A function that gives records their value as JSON, as a worker does; others it returns as they are.
+    """A function that returns a record with its value as JSON, as workers decode it; unchanged if it names no schema.
 
-    Any thread may call it. It raises Undecodable, and RegistryUnavailable: ask again.
+    Any thread may call it. It raises Undecodable, and RegistryUnavailable: call it again later.
     """
     known, lock = KnownSchemas(), Lock()
 
@@ -27,7 +27,7 @@ def translator(
             answer = known.get(schema_id)
         if answer is None:
             try:
-                answer = load(schema_id)  # several threads may ask for the same one
+                answer = load(schema_id)  # several threads may request the same schema
             except Undecodable as refused:
                 answer = refused
             with lock:

@@ -1,4 +1,4 @@
-"""What all formats share: the limits of one value, how JSON is written, and the record that comes of it. Pure."""
+"""Code that all formats share: the limits of one value, the writing of JSON, and the translated record. Pure."""
 
 import math
 import struct
@@ -32,13 +32,13 @@ class Budget:
         self.depth = 0
 
     def spend(self, size: int) -> None:
-        """Something that takes at least so many bytes of JSON comes next. Undecodable: too_large."""
+        """Count a part of at least so many bytes of JSON. Undecodable: too_large."""
         self.left -= size
         if self.left < 0:
             raise Undecodable("too_large", f"the value is more than {MAX_VALUE_BYTES} bytes as JSON")
 
     def enter(self, size: int) -> None:
-        """An object or array of at least so many bytes of JSON begins. Undecodable: too_large, too_deep."""
+        """Begin an object or array of at least so many bytes of JSON. Undecodable: too_large, too_deep."""
         self.spend(size)
         self.depth += 1
         if self.depth > MOST_DEPTH:
@@ -55,7 +55,7 @@ def key_cost(name: str) -> int:
 
 
 def translated(record: Record, framed: Framed | None, decode: Decode | None) -> Record:
-    """The record with its value as JSON, and without a content type that says otherwise; unchanged if not `framed`.
+    """The record with its value as JSON, and without a content type other than JSON's; unchanged if not `framed`.
 
     Undecodable: too_large, and the reasons of `decode`.
     """
@@ -76,14 +76,14 @@ def dumps(value: object) -> bytes:
 
 
 def number(value: float) -> float | str:
-    """A floating-point number; JSON has no others than finite ones, so these are strings, as in Protobuf's mapping."""
+    """A floating-point number. JSON has only finite numbers, so the others are strings, as in Protobuf's mapping."""
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def single(value: float) -> float | str:
-    """A number of 32 bits, with no more digits than tell it from its neighbours: 0.1, not 0.10000000149011612."""
+    """A 32-bit number with the fewest digits that distinguish it from its neighbours: 0.1, not 0.10000000149011612."""
     if not math.isfinite(value):
         return number(value)
     packed = _FLOAT.pack(value)

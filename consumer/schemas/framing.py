@@ -2,7 +2,7 @@
 
 In front, as Confluent's serializers write it: a zero byte, then the schema's id in four bytes. JSON never begins with a
 zero byte. In the header `__value_schema_id`: a byte 1 and the schema's GUID in 16 bytes, or the form above; the value
-is then the payload alone. Protobuf's message indexes follow the id, wherever that is.
+is then the payload alone. Protobuf's message indexes follow the id in either place.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ SchemaId = int | str  # a schema's id, or its GUID as text
 
 
 class Framed(NamedTuple):
-    """A value's schema and its payload. `indexes`: what follows the id in the header; None: the id is in the value."""
+    """A value's schema and its payload. `indexes`: the header's bytes after the id; None: the id is in the value."""
 
     schema: SchemaId
     payload: bytes

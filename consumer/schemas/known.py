@@ -1,33 +1,33 @@
-"""Remembers what the registry has answered. Pure."""
+"""Remembers the registry's answers. Pure."""
 
 from consumer.errors import Undecodable
 from consumer.schemas.conversion import Decode
 from consumer.schemas.framing import SchemaId
 
 MOST_KEPT = 1000  # schemas, and as many refusals; the oldest leaves first
-REFUSED_FOR = 60.0  # seconds for which an unknown or unusable schema is not asked for again
+REFUSED_FOR = 60.0  # seconds for which an unknown or unusable schema is not requested again
 
 
 class KnownSchemas:
-    """The answers by schema. A schema never changes under its id, so a good answer stays; a refusal is for a minute.
+    """The answers by schema. A schema never changes under its id, so a decoder stays; a refusal is kept for a minute.
 
-    Answers leave only in `put` and `purge`: what `get` has found is there until then. However many unknown ids come,
-    they drive out no schema.
+    Answers leave only in `put` and `purge`, so an answer of `get` stays valid until then. Unknown ids, however many,
+    displace no schema.
     """
 
     def __init__(self) -> None:
         self._decoders: dict[SchemaId, Decode] = {}
-        self._refusals: dict[SchemaId, tuple[Undecodable, float]] = {}  # until when, soonest first
+        self._refusals: dict[SchemaId, tuple[Undecodable, float]] = {}  # each with its end, soonest first
 
     def get(self, schema_id: SchemaId) -> Decode | Undecodable | None:
-        """What makes JSON of values of this schema, or why nothing can; None: ask the registry."""
+        """The decoder of this schema's values, or the reason why there is none; None: ask the registry."""
         found = self._decoders.get(schema_id)
         if found is None and schema_id in self._refusals:
             return self._refusals[schema_id][0]
         return found
 
     def put(self, schema_id: SchemaId, answer: Decode | Undecodable, now: float) -> None:
-        """Note the answer to a question."""
+        """Note an answer of the registry."""
         if isinstance(answer, Undecodable):
             self._refusals.pop(schema_id, None)
             self._refusals[schema_id] = answer, now + REFUSED_FOR

@@ -1,6 +1,6 @@
 """Protobuf to JSON, by Protobuf's own mapping. Pure.
 
-Not by `google.protobuf.json_format`: it has no limit, and takes twelve seconds for a hostile megabyte.
+`google.protobuf.json_format` is not used: it has no limit, and takes twelve seconds for a hostile megabyte.
 """
 
 import re
@@ -20,7 +20,7 @@ from consumer.errors import Undecodable
 from consumer.schemas.conversion import Budget, Decode, base64, dumps, key_cost, number, single
 from consumer.schemas.framing import Framed
 
-_NAME = "the schema of the record"  # of the file in its pool; an import cannot have it
+_NAME = "the schema of the record"  # the file's name in its pool; an import cannot have it
 _MOST_INDEXES = 100  # of a message nested in messages
 _MOST_BYTES = 5  # of a varint that is an index
 # Files that every Protobuf or Confluent client has; registries do not list them among the references of a schema.
@@ -37,7 +37,7 @@ class _Misfit(ValueError):
 def protobuf_decoder(schema: str, references: Sequence[tuple[str, str]] = ()) -> Decode:
     """A function that turns payloads of this schema into JSON; the schema is a FileDescriptorProto in base64.
 
-    `references` are the files that it imports, by name, each after those that it imports itself. The function raises
+    `references` are the files that it imports, by name, each after its own imports. The function raises
     Undecodable: bad_protobuf, too_large, too_deep. ValueError, TypeError, KeyError, ImportError: the schema cannot be
     used.
     """
@@ -80,7 +80,7 @@ def _parsed(name: str, text: str) -> FileDescriptorProto:
 
 
 def _add_built_in(pool: DescriptorPool, names: Iterable[str], added: set[str]) -> None:
-    """Add the files of these names, and those that they import, that no registry lists."""
+    """Add the named built-in files, which no registry has to list, and the files that they import."""
     for name in names:
         if name in added or not _BUILT_IN.fullmatch(name):
             continue

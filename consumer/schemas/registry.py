@@ -72,9 +72,9 @@ class Registry:
         )
 
     def ping(self) -> str:
-        """Ask for a schema that does not exist, as a worker asks for others; a line on what answers.
+        """Request a schema that does not exist, as workers request schemas. Returns a line that names the registry.
 
-        RegistryUnavailable: a worker's questions would fail.
+        RegistryUnavailable: a worker's requests would fail.
         """
         with suppress(Undecodable):
             self._get(_NO_ID, self._texts)
@@ -95,7 +95,7 @@ class Registry:
     def _references(
         self, schema_id: SchemaId, schema: Schema, client: SchemaRegistryClient, seen: set[str] | None = None
     ) -> Iterator[tuple[str, Schema]]:
-        """The schemas that a schema refers to, with the names that it gives them; each after those that it needs."""
+        """The schemas that a schema refers to, with the names that it gives them; each after its own references."""
         seen = set() if seen is None else seen
         form = "serialized" if client is self._descriptors else None
         for reference in schema.references or ():
@@ -115,7 +115,7 @@ class Registry:
             return question()
         except SchemaRegistryError as error:
             raise self._meant(schema_id, error) from None
-        except Exception as error:  # noqa: BLE001 (what the client and its HTTP library raise is not documented)
+        except Exception as error:  # noqa: BLE001 (the errors of the client and its HTTP library are not documented)
             raise RegistryUnavailable(f"{self._place} does not answer: {self._reason(error)}") from None
 
     def _meant(self, schema_id: SchemaId, error: SchemaRegistryError) -> Undecodable | RegistryUnavailable:
@@ -149,7 +149,7 @@ def _parsed(schema: Schema) -> object:
 def _made(schema_id: SchemaId, make: Callable[[], Decode]) -> Decode:
     try:
         return make()
-    except Exception as error:  # noqa: BLE001 (what is wrong with a schema surfaces as any error of its library)
+    except Exception as error:  # noqa: BLE001 (a wrong schema may cause any error of its library)
         why = " ".join(f"{type(error).__name__}: {error}"[:_TEXT_LENGTH].split())
         raise Undecodable("bad_schema", f"schema {schema_id} cannot be used: {why}") from None
 

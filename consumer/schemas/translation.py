@@ -1,4 +1,4 @@
-"""Turns records into JSON as they come; those whose schema is not known yet wait, in order, and hold up no others."""
+"""Turns records into JSON as they come. While a record's schema is not known, only its partition waits, in order."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -19,12 +19,12 @@ from consumer.schemas.known import KnownSchemas
 
 log = structlog.get_logger(__name__)
 
-# Nothing more is taken in then. Intake stops by memory only beyond: what waits must not keep itself from going on.
+# Intake stops at these limits. Memory stops it only beyond them: waiting records must not prevent their own release.
 MOST_WAITING = 20_000  # records
 MOST_BYTES = 128 * 2**20  # of them
 MOST_RELEASED = 500  # of one turn
-MOST_ASKED = 4  # questions at once: one that hangs must not hold up the others
-BACK_OFF = (0.1, 5.0)  # seconds: the first wait for an answer to a question that has failed, and the longest
+MOST_ASKED = 4  # requests at once: a request that hangs must not hold up the others
+BACK_OFF = (0.1, 5.0)  # seconds until a failed request is repeated: the first wait, the longest
 _RECORD = 500  # bytes of a record in memory besides its value
 
 Answer = Decode | Exception
@@ -32,7 +32,7 @@ Ask = Callable[[SchemaId, Callable[[Answer], None]], None]
 
 
 def in_threads(load: Callable[[SchemaId], Decode], post: Callable[[Callable[[], None]], None]) -> Ask:
-    """An `ask` that runs `load` in a thread of its own for each question, and answers on the loop by `post`."""
+    """An `ask` that runs each `load` in a thread of its own, and answers on the loop by `post`."""
 
     def ask(schema_id: SchemaId, done: Callable[[Answer], None]) -> None:
         def work() -> None:
@@ -43,7 +43,7 @@ def in_threads(load: Callable[[SchemaId], Decode], post: Callable[[Callable[[], 
                 answer = error
             post(partial(done, answer))
 
-        # A daemon: a question that hangs must not keep a stopped process alive.
+        # A daemon: a request that hangs must not keep a stopped process alive.
         Thread(target=work, name=f"schema-{schema_id}", daemon=True).start()
 
     return ask
@@ -73,9 +73,9 @@ class Translation(Part):
         stands_aside: Callable[[TopicPartition], bool],
         monotonic: Callable[[], float],
     ) -> None:
-        """`ask(schema, done)` starts a question and calls `done` later, on the loop.
+        """`ask(schema, done)` starts a request and calls `done` later, on the loop.
 
-        `stands_aside` tells that a partition rests for another reason, and whoever has it rest will wake it.
+        `stands_aside`: whether a partition rests for another reason; the part that paused it then wakes it.
         """
         self._ask = ask
         self._memory = memory
@@ -91,12 +91,12 @@ class Translation(Part):
 
     @property
     def busy(self) -> bool:
-        """The registry is asked, or records may go on."""
+        """A request to the registry is open, or records may go on."""
         return self._more or any(each.asked for each in self._questions.values())
 
     @property
     def fault(self) -> str | None:
-        """Why schemas are not known, and what waits for them."""
+        """Why schemas are not known, and which partitions wait for them."""
         return self._fault
 
     @property
@@ -105,7 +105,7 @@ class Translation(Part):
         return max(0, min(MOST_WAITING - self._number, (MOST_BYTES - self._bytes) // LARGEST))
 
     def admit(self, records: Sequence[Record], room: int) -> Sequence[Record]:
-        """The records that may go on now, in the order of their partitions: of those that waited, at most `room`."""
+        """The records that may go on now, in order within each partition; at most `room` of them have waited."""
         if not self._waiting and all(self._missing(record) is None for record in records):
             return records
         admitted = self._released(min(room, MOST_RELEASED))
@@ -150,7 +150,7 @@ class Translation(Part):
         self._report()
 
     def poll(self, now: float) -> None:
-        """Ask for schemas that records wait for, as soon as their back-off is over."""
+        """Request schemas that records wait for, as soon as their back-off is over."""
         self._known.purge(now)
         asked = sum(each.asked for each in self._questions.values()) if self._questions else 0
         for schema_id, question in list(self._questions.items()):
@@ -192,7 +192,7 @@ class Translation(Part):
             self._memory.release(record.partition, size)
 
     def _missing(self, record: Record) -> SchemaId | None:
-        """The schema that a record lacks."""
+        """The id of a record's schema if the schema is not known; else None."""
         try:
             found = framed(record)
         except Undecodable:  # `json_of` raises it again
@@ -208,7 +208,7 @@ class Translation(Part):
         question = self._questions.get(schema_id)
         if isinstance(answer, RegistryUnavailable):
             if question is None:
-                return  # whoever waited for it has left
+                return  # the records that waited for it have left
             question.asked = False
             question.retry_at = now + min(BACK_OFF[0] * 2 ** min(question.failures, 10), BACK_OFF[1])
             question.failures += 1

@@ -1,7 +1,7 @@
 """An adapter of `requests` over non-blocking sockets: one thread handles ten thousand requests in flight.
 
-With HTTP/1.1 each request in flight has its own connection, so a stalled request holds up no other. Requests that ask
-for HTTP/2 share connections, as `http2_sharing.py` has it.
+With HTTP/1.1 each request in flight has its own connection, so a stalled request holds up no other. Requests for
+HTTP/2 share connections (`http2_sharing.py`).
 """
 
 import time
@@ -199,7 +199,7 @@ class LoopAdapter(BaseAdapter):
             self._connect(transfer, place.route, place.address)
 
     def _authorize(self, transfer: Transfer, request: SignedRequest, grant: Grant) -> None:
-        """Start the transfer with an access token, at once or when there is one."""
+        """Start the transfer with an access token: at once if one is kept, else after the fetch."""
         found = self._tokens.obtain(grant.key, partial(self._on_token, transfer, request, grant))
         if isinstance(found, Wait):
             transfer.stage = found
@@ -250,7 +250,7 @@ class LoopAdapter(BaseAdapter):
     # Opening a connection.
 
     def await_connection(self, transfer: Transfer) -> None:
-        """The transfer is to have a connection within the connect time-out."""
+        """Start the transfer's connect time-out."""
         transfer.connect_by = min(transfer.deadline, self._clock() + self._connect_timeout)
         self._expect(transfer.connect_by)
 
@@ -400,7 +400,7 @@ class LoopAdapter(BaseAdapter):
             self.failed(transfer, errors.ConnectTimeout(f"{text} within {limit:g} s"))
 
     def _on_gap(self) -> None:
-        """Restart the time limit of each open transfer, once: the loop stood still and has read nothing meanwhile."""
+        """Restart the time limit of each open transfer, once: the loop stood still and read nothing."""
         now = self._clock()
         for transfer in self._open:
             if not transfer.again:

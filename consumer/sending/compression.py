@@ -6,7 +6,7 @@ from consumer.events.event import Event
 from consumer.sending.payloads import MOST_FORMS
 
 HEADER = b"content-encoding: gzip\r\n"
-_LEVEL = 1  # 5.5 ms for 1 MiB of JSON, which becomes 27 % of it; level 6 makes 23 % of it, in 14 ms
+_LEVEL = 1  # compresses 1 MiB of JSON to 27 % in 5.5 ms; level 6: to 23 % in 14 ms
 _GZIP = 31  # as zlib calls this format; it writes no time into the header
 
 
@@ -28,7 +28,7 @@ def compressed(body: bytes) -> bytes | None:
 
 
 def compressed_for(event: Event, body: bytes) -> bytes | None:
-    """The same of a body of this event, which is remembered until another event comes."""
+    """The same for a body of this event. The result is kept until another event's body is compressed."""
     last = _last
     if last.event is not event:
         last.event = event

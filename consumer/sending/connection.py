@@ -101,7 +101,7 @@ class Connection(Exchanging):
         return self._fd >= 0
 
     def cancel(self) -> None:
-        """Close the connection without telling the owner."""
+        """Close the connection without calling the owner."""
         self._transfer = None
         if self._fd >= 0:
             self._poller.unregister(self._fd)

@@ -64,7 +64,7 @@ class EgressPolicy:
         return None if scheme == "https" or self.allow_http else _PLAIN_HTTP
 
     def refusal_of(self, url: str) -> str | None:
-        """The reason to refuse a URL whatever its name resolves to; None if allowed, or if it depends on the address.
+        """The reason to refuse a URL without resolving its name; None if allowed, or if it depends on the address.
 
         Raises ValueError as `parse_target` does.
         """

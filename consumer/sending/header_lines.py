@@ -9,7 +9,7 @@ from consumer.http.header_rules import is_name, is_value
 
 _MAX_NAMES = 10_000
 _REFUSED = frozenset(("host", "transfer-encoding"))
-# The adapter counts the body itself, and hands over answers undecoded, so it must not ask for an encoding.
+# The adapter sets the length itself. It does not decode answers, so it must not accept an encoding.
 _DROPPED = frozenset(("content-length", "accept-encoding"))
 
 _prefixes: dict[str, str] = {}  # header name as given → "name: ", or "" if the header is dropped

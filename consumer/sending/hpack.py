@@ -76,9 +76,9 @@ class BadFields(Exception):
 def request_block(head: bytes, *, first: bool) -> bytes:
     """The header block of a request whose head has been rendered for HTTP/1.1, with Host as its first header.
 
-    It uses no table of ours, so that blocks do not depend on each other; the `first` of a connection says so.
+    It uses no dynamic table, so that blocks do not depend on each other. The `first` block of a connection states this.
     """
-    # What stands before the content type is the same for all requests of a subscription.
+    # The part before the content type is the same for all requests of a subscription.
     start, line_end, rest = head.removesuffix(b"\r\n\r\n").partition(_CONTENT_TYPE)
     block = _start_of_block(start) if line_end else _start_of_block.__wrapped__(start)
     if line_end:

@@ -16,8 +16,8 @@ from consumer.sending.http2_stream import Ended, Stream
 from consumer.sending.tls import PIECE, reason_of
 from consumer.sending.transfer import Exchanging, Transfer
 
-_WRITE = 65_536  # bytes taken from the session at once: a large body keeps a small one waiting for so many at most
-_WRITES = 4  # of these in a turn
+_WRITE = 65_536  # bytes taken from the session at once; a small body waits for at most so many of a large one
+_WRITES = 4  # in a turn
 _READS = 32  # TLS records in a turn: answers come in one each
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -85,17 +85,17 @@ class Http2Connection:
 
     @property
     def settled(self) -> bool:
-        """The receiver has said how many requests it takes; until then there is room for one."""
+        """Whether the receiver's settings have arrived, which limit its requests; until then there is room for one."""
         return self._session.settled
 
     @property
     def is_idle(self) -> bool:
-        """It carries no request."""
+        """Whether it carries no request."""
         return not self._exchanges
 
     @property
     def is_open(self) -> bool:
-        """It has not been closed."""
+        """Whether it has not been closed."""
         return self._fd >= 0
 
     def carry(self, transfer: Transfer) -> None:
@@ -113,9 +113,9 @@ class Http2Connection:
             self._send_soon()
 
     def drop(self, exchange: Exchange) -> None:
-        """The answer of an exchange is not wanted any longer.
+        """Abandon an exchange.
 
-        If nothing at all has come since its request was sent, the other end may be gone: it carries no more requests.
+        If nothing has arrived since its request was sent, the receiver may be gone: the connection takes no more.
         """
         stream = exchange.stream
         if self._exchanges.pop(stream.number, None) is not None:
@@ -130,7 +130,7 @@ class Http2Connection:
         return self.room > 0
 
     def cancel(self) -> None:
-        """Close the connection without telling the owner."""
+        """Close the connection without calling the owner."""
         self._exchanges.clear()
         self._shut(self._session.goaway())
 
@@ -138,7 +138,7 @@ class Http2Connection:
         if self._fd >= 0:
             self._poller.unregister(self._fd)
             self._fd = -1
-            if not self._todo:  # else it would stand within a frame
+            if not self._todo:  # else GOAWAY would stand within a frame
                 with contextlib.suppress(OSError):
                     self.stream.send(last)
             self.stream.close()
@@ -146,7 +146,7 @@ class Http2Connection:
     # Writing.
 
     def _send_soon(self) -> None:
-        """What a turn has to send goes out together, which saves calls and TLS records."""
+        """Send all bytes of a turn together, which saves calls and TLS records."""
         if not self._is_posted and not self._waits_to_write and self._fd >= 0:
             self._is_posted = True
             self._poller.post(self._flush)
@@ -209,7 +209,7 @@ class Http2Connection:
                 self._end(str(bad), orderly=False, code=bad.code)
                 return
             self._settle(ended)
-            if not self._exchanges:  # nothing more is waited for
+            if not self._exchanges:  # no request waits for an answer
                 break
         else:
             self._poller.post(self._read_on)  # a TLS stream within TLS may hold more, which no poller reports
@@ -231,7 +231,7 @@ class Http2Connection:
         self._owner.freed(self)
 
     def _settle(self, ended: list[Ended]) -> None:
-        """Hand over what has ended."""
+        """Report the ended exchanges to the owner."""
         for stream, answer, error in ended:
             exchange = self._exchanges.pop(stream.number, None)
             if exchange is None:

@@ -7,7 +7,7 @@ from typing import Final
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEAD = Struct(">IBI")  # size and kind, flags, stream
 LEAST_FRAME, MOST_FRAME = 16_384, 2**24 - 1  # the range of a peer's largest payload; at first it is the least
-FIRST_WINDOW = 65_535  # bytes of each window until somebody says otherwise
+FIRST_WINDOW = 65_535  # bytes of each window at first (section 6.9.2)
 MOST_WINDOW = 2**31 - 1
 
 
@@ -67,7 +67,7 @@ _CODES = (
 
 
 class SessionFailed(Exception):
-    """The connection cannot be used any longer. The text says why, `code` tells the receiver."""
+    """The connection cannot be used any longer. The text gives the reason; `code` is sent to the receiver."""
 
     def __init__(self, text: str, code: int = Code.PROTOCOL_ERROR) -> None:
         super().__init__(text)
@@ -91,7 +91,7 @@ def window_update(number: int, more: int) -> bytes:
 
 
 def sized(payload: bytes, size: int) -> int:
-    """The number that a payload of this size is."""
+    """The payload as a number. Raises SessionFailed if it does not have this size."""
     if len(payload) != size:
         raise SessionFailed("it sent a frame of a wrong size", Code.FRAME_SIZE_ERROR)
     return int.from_bytes(payload)

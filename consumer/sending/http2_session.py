@@ -30,13 +30,13 @@ from consumer.sending.http2_stream import Ended, Stream
 
 STREAMS = 100  # open on a connection at most: what the RFC recommends to allow (6.5.2), and most servers do
 BLOCK_LIMIT = 16_384  # bytes of an encoded head; decoding it takes 3 ms at most
-CONTROL = 1_000  # frames that are no part of an answer: so many at once, and more as requests and answers go on
-_EARNED = 4  # of them for each frame sent: a receiver answers DATA with two updates of windows
+CONTROL = 1_000  # frames outside answers that a receiver may send at first
+_EARNED = 4  # more of them for each DATA frame and each answer: a receiver answers DATA with two WINDOW_UPDATEs
 _MOST_EARNED = 20_000
-_SMALL = 4_096  # bytes of a body that goes out with its head if nothing is in front of it
+_SMALL = 4_096  # bytes; a body up to this size goes out with its head if no other body waits
 
 _RECEIVE = 8 * 2**20  # bytes: the connection's window, which the streams together do not fill
-# A stream may get one byte more than is kept of a body, so that the limit shows; its window is never opened further.
+# One byte more than is kept of a body, so that a longer body is noticed. A stream's window is never opened further.
 _STREAM_WINDOW = BODY_LIMIT + 1
 _WANTED = {
     Setting.ENABLE_PUSH: 0,
@@ -60,11 +60,11 @@ class Session:
         self._in = b""
         self._out: list[bytes] = [PREFACE, settings(_WANTED), window_update(0, _RECEIVE - FIRST_WINDOW)]
         self._sending: deque[Stream] = deque()  # streams with an unsent body
-        self._window = FIRST_WINDOW  # what may be sent on all streams together
+        self._window = FIRST_WINDOW  # bytes that may be sent on all streams together
         self._stream_window = FIRST_WINDOW
         self._received = 0  # bytes since the connection's window was last opened
         self._calm = CONTROL
-        self._block: list[bytes] | None = None  # of a head whose end is still to come
+        self._block: list[bytes] | None = None  # of a head that is not complete yet
         self._block_size = 0
         self._block_stream = 0
         self._block_ends = False
@@ -102,12 +102,12 @@ class Session:
                 self._take_from(stream)
 
     def cancel(self, stream: Stream) -> None:
-        """The answer is not wanted any longer; does nothing if the stream has ended."""
+        """Abandon the request; does nothing if the stream has ended."""
         if self._forget(stream):
             self._reset(stream.number)
 
     def take(self, least: int) -> bytes:
-        """Bytes to send: what is to go first, then DATA of each stream in turn, until they are `least` or more."""
+        """Bytes to send: queued frames, then DATA of each stream in turn, until they are `least` or more."""
         size = sum(map(len, self._out))
         stuck = 0
         while size < least and self._window > 0 and stuck < len(self._sending):
@@ -162,10 +162,10 @@ class Session:
         return ended
 
     def end(self, why: str, *, orderly: bool) -> list[Ended]:
-        """The connection has ended: what becomes of its streams.
+        """The connection has ended. Returns its open streams as ended ones.
 
-        A request is unprocessed if nothing was heard after it, on a connection that had worked before and whose end is
-        `orderly`: servers close what is idle at any moment, as with HTTP/1.1 (RFC 9112, 9.3.1).
+        A request is unprocessed if nothing arrived after it, on a connection that had worked before and whose end is
+        `orderly`: servers close idle connections at any moment, as with HTTP/1.1 (RFC 9112, 9.3.1).
         """
         found, self._ended = self._ended, []
         for stream in self.streams.values():
@@ -246,7 +246,7 @@ class Session:
         if stream is None or not self._forget(stream):
             return
         if code == Code.REFUSED_STREAM:
-            self._limit = max(1, min(self._limit, len(self.streams)))  # what it seems to take now
+            self._limit = max(1, min(self._limit, len(self.streams)))  # as many as it seems to accept now
             self._ended.append(Ended(stream))
         elif code == Code.HTTP_1_1_REQUIRED:
             self._ended.append(Ended(stream, stream.answer(), "it wants HTTP/1.1: set http_version to 1.1"))
@@ -347,7 +347,7 @@ class Session:
         self._ended.append(Ended(stream, stream.answer()))
 
     def _drop(self, stream: Stream, error: str) -> None:
-        """End a stream by what it has, or by the error."""
+        """End a stream with the answer received so far, or with the error."""
         self._forget(stream)
         self._reset(stream.number)
         self._ended.append(Ended(stream, stream.answer(), error))
@@ -356,7 +356,7 @@ class Session:
         self._out.append(frame(Kind.RST_STREAM, 0, number, Code.CANCEL.to_bytes(4)))
 
     def _forget(self, stream: Stream) -> bool:
-        """Whether the stream was open."""
+        """Remove the stream. True if it was open."""
         if self.streams.pop(stream.number, None) is None:
             return False
         if stream.unsent:
@@ -371,7 +371,7 @@ class Session:
             raise SessionFailed("it answered a request that it did not get")
         return self.streams.get(number)
 
-    # Frames that are no part of an answer.
+    # Frames outside answers.
 
     def _earn(self, frames: int) -> None:
         self._calm = min(_MOST_EARNED, self._calm + _EARNED * frames)

@@ -1,4 +1,4 @@
-"""Lets requests share HTTP/2 connections: which of them carries a request, and which requests wait for the next one."""
+"""Lets requests share HTTP/2 connections: chooses the connection of a request, or lets it wait for the next one."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -30,14 +30,14 @@ class Opener(Protocol):
         """Send the transfer over a new connection."""
 
     def await_connection(self, transfer: Transfer) -> None:
-        """The transfer is to have a connection within the connect time-out."""
+        """Start the transfer's connect time-out."""
 
     def keep(self, connection: Reusable) -> None:
         """Put an idle connection into the pool."""
 
 
 class _Group:
-    """One route: its connections that carry requests, the transfer that opens one, and those that wait for one."""
+    """One route: its connections in use, the transfer that opens one, and the transfers that wait for one."""
 
     __slots__ = ("connections", "leader", "route", "waiting")
 
@@ -48,7 +48,7 @@ class _Group:
         self.waiting: dict[Transfer, None] = {}
 
     def wants_another(self) -> bool:
-        """Nobody opens a connection, and each that is open has said how many requests it takes."""
+        """Whether no connection is being opened, and the receiver's limit of requests is known for each open one."""
         return self.leader is None and all(each.settled for each in self.connections if each.is_open)
 
 
@@ -71,9 +71,9 @@ class _Waiting:
 class Sharing:
     """The HTTP/2 connections of an adapter, by route.
 
-    One request at a time opens a connection to a route, and the others wait for it, since they need no more than one.
-    Those that find no room on it open the next, again one at a time. If the receiver chooses HTTP/1.1, each opens its
-    own.
+    One request at a time opens a connection to a route, and the others wait for it, since one may carry them all.
+    Requests that find no room on it open the next, again one at a time. If the receiver chooses HTTP/1.1, each request
+    opens its own.
     """
 
     def __init__(self, opener: Opener, poller: Poller, pool: Pool, clock: Callable[[], float]) -> None:
@@ -96,7 +96,7 @@ class Sharing:
                 return
         while True:
             kept = self._pool.take(route, now)
-            group = self._groups.setdefault(route, group)  # a connection that was read for this may have tidied it away
+            group = self._groups.setdefault(route, group)  # reading a connection may have removed the group
             if kept is None:
                 break
             if isinstance(kept, Connection):
@@ -137,16 +137,16 @@ class Sharing:
         return False
 
     def cancelled(self, transfer: Transfer) -> None:
-        """If the transfer was opening a connection, another one does."""
+        """If the transfer was opening a connection, let another transfer open one."""
         group = self._leaders.pop(transfer, None)
         if group is not None:
             group.leader = None
             self._poller.post(lambda: self._serve(group))
 
     def has_failed(self, transfer: Transfer, error: RequestException) -> None:
-        """If the transfer was to open a connection, those that wait for it have failed as well.
+        """If the transfer was opening a connection, the transfers that wait for it fail too.
 
-        If it was late, its own time limit may be short: another one tries.
+        After a time-out, whose limit may have been the transfer's own, another transfer tries instead.
         """
         group = self._leaders.get(transfer)
         if group is None:
@@ -178,7 +178,7 @@ class Sharing:
             self._opener.failed(transfer, errors.ConnectionError(text))
 
     def freed(self, connection: Http2Connection) -> None:
-        """Serve those that wait; keep a connection that has become idle, or close it if it takes no more requests."""
+        """Serve the waiting transfers. Keep a connection that has become idle, or close it if it takes no more."""
         group = self._groups.get(connection.route)
         if group is not None and group.waiting:
             self._serve(group)
@@ -202,7 +202,7 @@ class Sharing:
         self._opener.unused(transfer)
 
     def _serve(self, group: _Group) -> None:
-        """Let those that wait use the room there is; if it is not enough, the first of them opens a connection."""
+        """Send waiting transfers on connections with room; the first that finds none opens a connection."""
         now = self._clock()
         waiting = group.waiting
         for connection in tuple(group.connections):

@@ -27,7 +27,7 @@ class Stream:
         self.room = BODY_LIMIT
 
     def take_head(self, fields: list[Field]) -> str:
-        """Take an interim or the final head. Returns the error if it can be none."""
+        """Take an interim or the final head. Returns an error if it is invalid."""
         status = _status_of(fields)
         if not status:
             return "the head of its answer has no valid status"

@@ -19,7 +19,7 @@ SHORTEST = 6  # characters; a shorter value is not a secret and occurs in many t
 def secrets_in(endpoint: Endpoint, request: PreparedRequest) -> list[str]:
     """The request's possibly secret header values, plain and as JSON, HTML and URLs write them, longest first.
 
-    Also as a receiver shows what it takes for Latin-1, and as its Latin-1 looks in UTF-8.
+    Each also as UTF-8 bytes read as Latin-1, and as Latin-1 bytes read as UTF-8.
     """
     values = [value for _, value in endpoint.headers]
     if endpoint.auth is not None:

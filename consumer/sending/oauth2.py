@@ -1,4 +1,4 @@
-"""Access tokens by OAuth 2.0 client credentials (RFC 6749, section 4.4): fetched once, shared, and renewed ahead."""
+"""Access tokens by OAuth 2.0 client credentials (RFC 6749, section 4.4): fetched once, shared, and renewed early."""
 
 import re
 from collections import deque
@@ -18,12 +18,12 @@ from consumer.sending.transfer import Key, Result
 
 _DEFAULT_LIFE = 300.0  # seconds, if the answer does not say (RFC 6749, section 5.1: expires_in is RECOMMENDED)
 _SHORTEST_LIFE, _LONGEST_LIFE = 1.0, 30 * 86400.0  # seconds
-_AHEAD = 0.8  # of a token's life, after which the next request has it renewed while it still serves
-_MARGIN = 10.0  # seconds before its end when a token serves no longer: it must be valid when the receiver reads it
+_AHEAD = 0.8  # of a token's life, after which the next request starts a renewal; the old token serves meanwhile
+_MARGIN = 10.0  # seconds before its expiry from which a token is not used: it must be valid when the receiver reads it
 _FRESH = 10.0  # seconds: a 401 to a token that is younger is not the token's fault
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two fetches, after one that failed
 _HANDING_OVER = 0.01  # seconds of a turn in which waiting requests are started
-_CODE = re.compile(r"[a-z_]{1,40}")  # an error code that is shown; a secret would have other characters
+_CODE = re.compile(r"[a-z_]{1,40}")  # an error code that may be shown; a secret would have other characters
 _KEPT = 10_000  # keys
 
 Fetch = Callable[[PreparedRequest, TlsIdentity | None, Callable[[Result], None]], object]
@@ -61,7 +61,7 @@ Done = Callable[[Wait, str | NotAuthorized], None]
 
 
 class _State:
-    """The token of a key, and its fetch. `pause_until`: no fetch begins before; `why`: the last one failed."""
+    """The token of a key, and its fetch. No fetch begins before `pause_until`; `why`: the last error."""
 
     def __init__(self) -> None:
         self.token: Token | None = None
@@ -85,7 +85,7 @@ class Tokens:
         self._post = post
         self._clock = clock
         self._states: dict[Key, _State] = {}  # oldest first
-        self._ready: deque[tuple[Wait, str, bool]] = deque()  # with a token if True, else with the reason
+        self._ready: deque[tuple[Wait, str, bool]] = deque()  # the text is a token if True, else an error
 
     def obtain(self, key: Key, done: Done) -> str | NotAuthorized | Wait:
         """The token to use, or the error; or the stage of waiting for one, after which `done` is called."""
@@ -171,7 +171,7 @@ def token_request(credentials: OAuth2) -> PreparedRequest:
 def token_of(credentials: OAuth2, result: Result, began: float) -> Token:
     """The token in the answer to a request that `began` then (RFC 6749, section 5.1).
 
-    Raises NotAuthorized, whose text quotes nothing of the answer but its error code (section 5.2).
+    Raises NotAuthorized, whose text quotes only the error code of the answer (section 5.2).
     """
     where = f"no access token from {_host(credentials)}"
     if isinstance(result, RequestException):

@@ -9,8 +9,9 @@ from consumer.errors import NotAuthorized
 def call(plugin: PluginAuth, request: PreparedRequest) -> None:
     """Let the plug-in add its headers to the request.
 
-    Raises NotAuthorized if it fails, changes the body or the URL, which are signed or judged already, or wants to see
-    the answer: a delivery is one exchange, and a hook is never called. The text quotes nothing of the plug-in's own.
+    Raises NotAuthorized if it fails, changes the body or the URL, which are signed or judged already, or registers a
+    hook for the answer: a delivery is one exchange, and a hook is never called. The text does not quote the plug-in's
+    own error.
     """
     body, url = request.body, request.url
     try:

@@ -37,8 +37,8 @@ class Reusable(Protocol):
 class Pool:
     """Keeps at most `most` idle connections; `take` prefers the most recently used one of a route.
 
-    Beyond that, the least recently used connection is closed, whatever its route: there is no limit per route, because
-    many subscriptions may share one host, which then needs nearly all connections.
+    Beyond that, the least recently used connection of any route is closed. There is no limit per route, because many
+    subscriptions may share one host, which then needs nearly all connections.
     """
 
     def __init__(self, most: int) -> None:

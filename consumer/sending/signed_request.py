@@ -12,8 +12,8 @@ from consumer.sending.template import Template
 class SignedRequest(PreparedRequest):
     """A request with its header lines ready to send, in `lines`. Other attributes are built on first access.
 
-    `payload` is what the signatures cover: the body before it is compressed. `authorization`: the header line of an
-    access token, which `authorize` sets just before the request is sent.
+    `payload` is covered by the signatures: the body before compression. `authorization`: the header line of an access
+    token, which `authorize` sets just before the request is sent.
     """
 
     authorization = b""

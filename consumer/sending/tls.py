@@ -14,14 +14,14 @@ from consumer.http.authorities import ca_file
 _HTTP1, _HTTP2 = ["http/1.1"], ["h2", "http/1.1"]  # the protocols that are offered (RFC 7301)
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2; all ciphers of TLS 1.3 have forward secrecy
 _SESSIONS = 2_000  # receivers whose session is kept, 3 to 8 KB each
-_IDENTITIES = 200  # whose context is kept: up to 0.8 MB each with certifi's authorities, and 20 ms to make
+_IDENTITIES = 200  # contexts that are kept: up to 0.8 MB each with certifi's authorities, and 20 ms to make
 PIECE = 16_384  # bytes of a read: a whole TLS record, so that OpenSSL buffers no rest of it
 _MEANINGS = {  # explanations of OpenSSL's error reasons
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "it has no cipher with forward secrecy (ECDHE), or wants a client certificate",
     "TLSV1_ALERT_PROTOCOL_VERSION": "it does not support TLS 1.2 or newer",
     "SSLV3_ALERT_BAD_CERTIFICATE": "it refuses the client certificate",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "to it the client certificate has expired",
-    "SSLV3_ALERT_CERTIFICATE_REVOKED": "to it the client certificate is revoked",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "it refuses the client certificate as expired",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": "it refuses the client certificate as revoked",
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it refuses the client certificate",
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "it does not support the client certificate",
     "TLSV1_ALERT_ACCESS_DENIED": "it accepts the client certificate, but not its owner",
@@ -74,7 +74,7 @@ class TlsStream(Stream, Protocol):
         """The cipher's name, protocol and bits."""
 
     def selected_alpn_protocol(self) -> str | None:
-        """The protocol that the peer has chosen of those that were offered."""
+        """The protocol that the peer has chosen among the offered ones."""
 
 
 class _Socket(ssl.SSLSocket):
@@ -119,7 +119,7 @@ class Tls:
         `http2`: HTTP/2 is offered too.
         """
         offered = _HTTP2 if http2 else _HTTP1
-        if offered is not self._offered:  # a connection keeps what its context offered when it was made
+        if offered is not self._offered:  # a connection keeps the protocols that its context offered when it was made
             self._offered = offered
             self._context.set_alpn_protocols(offered)
         session = self._sessions.get((host, port))
@@ -147,7 +147,7 @@ class Tls:
 
 
 class TlsContexts:
-    """A Tls for each identity, and one for requests without. The least recently used identities are made anew."""
+    """A Tls for each identity, and one for requests without. The least recently used ones are dropped."""
 
     def __init__(self, *, verified: bool = True) -> None:
         """`verified` as for Tls. Raises SettingsError."""

@@ -1,4 +1,4 @@
-"""The validation request of CloudEvents' web hooks, and what an answer to it permits. Pure.
+"""The validation request of CloudEvents' web hooks, and the permission in its answer. Pure.
 
 "HTTP 1.1 Web Hooks for Event Delivery", version 1.0.2, section 4: "a legitimate delivery target needs to indicate that
 it agrees with notifications being delivered to it". Of its parts `WebHook-Request-Callback` (4.1.3, "OPTIONAL"), by
@@ -34,7 +34,7 @@ class Granted(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """The receiver has not agreed, and why. `advice`: what would help."""
+    """The receiver has not agreed, and why. `advice`: a remedy."""
 
     why: str
     advice: str | None = None
@@ -65,10 +65,10 @@ def validation_request(endpoint: Endpoint, origin: str, rate: int | None) -> Sig
 
 
 def permission(response: Response, origin: str, rate: int | None) -> Permission:
-    """What the answer to the request for `origin` and `rate` permits.
+    """The permission that the answer to the request for `origin` and `rate` gives.
 
     "The existing response ought not to be interpreted as consent, and therefore the handshake cannot rely on status
-    codes" (4.2): a 2xx alone permits nothing, the headers do; and no header permits what another status refuses.
+    codes" (4.2): a 2xx without the headers permits nothing, and neither do the headers with another status.
     """
     status = response.status_code
     if status in _UNKNOWN:
@@ -96,7 +96,7 @@ def asked_rate(rate_limit: float | None) -> int | None:
 def lowered(rate_limit: float | None, rate: int | None) -> float | None:
     """The rate limit (requests a second) under which a permitted `rate` (requests a minute) is kept.
 
-    It is never higher than `rate_limit`, nor than what is permitted; it fits its column, which has three decimals.
+    It is never higher than `rate_limit` or the permitted rate; it fits its column, which has three decimals.
     """
     if rate is None:
         return rate_limit

@@ -24,7 +24,7 @@ class Selection(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A request carries up to `size` events and is sent at most `wait` seconds after the first of them."""
+    """A request carries up to `size` events and is sent at most `wait` seconds after the first one."""
 
     size: int
     wait: float
@@ -35,13 +35,13 @@ class Endpoint:
     """A subscription in the form that sending uses. `secrets` are HMAC keys, newest first; `private_keys` sign too.
 
     `ordered`: the events of one key are sent one at a time. `max_in_flight` (open requests) and `rate_limit` (requests
-    a second) apply to all workers together; None: no limit. `retry_schedule` (seconds) replaces the deployment's.
-    A status in `final_statuses` ends a delivery. `failing_since` (unix seconds): every attempt since has failed.
-    `fault`: why nothing can be sent now; matching events are stored. `selection` None: all events of its type and
-    tenant. `projection`: its value replaces the data. `hex_header` None: the hex signature is not sent.
-    `timeout` (seconds) replaces the deployment's. A body of more than `gzip_above` bytes is compressed; None: none is.
-    `http2`: HTTP/2 if the receiver offers it. `tls`: its client certificate and authorities; None: the deployment's.
-    `origin`: the name in which the receiver has permitted requests, sent with each; None: it was not asked.
+    a second) apply to all workers together; None: no limit. `retry_schedule` (seconds) replaces the deployment's. A
+    status in `final_statuses` ends a delivery. `failing_since` (unix seconds): every attempt since has failed. `fault`:
+    why nothing can be sent now; matching events are stored. `selection` None: all events of its type and tenant.
+    `projection`: its value replaces the data. `hex_header` None: the hex signature is not sent. `timeout` (seconds)
+    replaces the deployment's. A body of more than `gzip_above` bytes is compressed; None: none is. `http2`: HTTP/2 if
+    the receiver offers it. `tls`: its client certificate and authorities; None: the deployment's. `origin`: the name to
+    which the receiver has given permission, sent with each request; None: it was not asked.
     """
 
     subscription_id: int

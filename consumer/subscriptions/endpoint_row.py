@@ -37,10 +37,10 @@ NEEDS_ITS_OWN = "it has no secret of its own, and WEBHOOK_REQUIRE_OWN_SECRET req
 class Rules(NamedTuple):
     """The deployment's requirements for each subscription.
 
-    `refusal` gives the reason why nothing may be sent to a URL, judged by the URL alone; None if it may be used. With
+    `refusal` returns the reason why nothing may be sent to a URL, judged by the URL alone; None if it may be used. With
     `own_secret`, each subscription needs its own signing secret; with `verification`, its receiver's permission.
-    `origin` is the deployment's DNS name (WEBHOOK_ORIGIN), in which receivers are asked. `plugins` are the ones that
-    credentials may name.
+    `origin` is the deployment's DNS name (WEBHOOK_ORIGIN), which validation requests state. Credentials may name one of
+    the `plugins`.
     """
 
     refusal: Callable[[str], str | None] = lambda _: None
@@ -51,7 +51,7 @@ class Rules(NamedTuple):
 
 
 def unverified(subscription_id: int) -> str:
-    """Why nothing is sent to a subscription whose receiver has not been asked, and what to do."""
+    """The reason why nothing is sent to an unverified subscription, and what to do."""
     return f"it has not been verified; run: kafka-webhooks subscriptions verify {subscription_id}"
 
 

@@ -18,7 +18,7 @@ from models.base import UNREADABLE, in_utc
 
 
 class Failing(NamedTuple):
-    """A subscription of which no attempt has succeeded since then; the URL is without a password."""
+    """A subscription without a successful attempt since then; the URL is without a password."""
 
     subscription_id: int
     url: str
@@ -48,7 +48,7 @@ _SHOWN = (Subscription.id, Subscription.url, Subscription.event_type, Subscripti
 
 
 def failing(engine: Engine, most: int) -> list[Failing]:
-    """At most `most` failing subscriptions, the ones that fail longest first."""
+    """At most `most` failing subscriptions, in the order in which they began to fail."""
     since = in_utc(Subscription.failing_since)
     statement = select(*_SHOWN, Subscription.failing_since).where(since.is_not(None)).order_by(since).limit(most)
     with reading(engine) as connection:
@@ -85,6 +85,6 @@ def problematic(
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: Callable[[], float] = time.time,
 ) -> Problematic:
-    """Those with problems among the first `most` enabled subscriptions, at 40 µs for each that is looked at."""
+    """The subscriptions with problems among the first `most` enabled ones. Each one examined takes 40 µs."""
     found = list(islice(walk(engine, vault, enabled=True, rules=rules, clock=clock), most))
     return Problematic(tuple(each for each in found if each.problems), len(found))

@@ -31,7 +31,7 @@ from models.base import BEFORE_IDS, UNREADABLE
 from models.subscription import EVERY_TENANT, REASON_LENGTH
 
 State = Literal["enabled", "disabled", "failing"]
-AWAITS_VERIFICATION = "not verified yet"  # the reason of a subscription that its verification enables
+AWAITS_VERIFICATION = "not verified yet"  # the reason of a disabled subscription that its verification will enable
 
 _PAGE = 500  # subscriptions read in one statement
 _LARGEST_ID = 2**63 - 1  # encrypted secrets of this id are the longest
@@ -43,7 +43,7 @@ class Subscribed:
 
     `options`: the stored value of each column of OPTIONS. `secrets`: the number of its own signing secrets.
     `credentials`: the kinds of its other secrets. `tls`: its certificates, if it has any of its own. `problems`: its
-    unusable or inadvisable values. `verified`: its URL, as it is now, has answered the validation request.
+    unusable or inadvisable values. `verified`: the receiver at its present URL has given permission.
     """
 
     id: int
@@ -75,7 +75,7 @@ class Subscribed:
 
     @property
     def state(self) -> str:
-        """Its state in a word (enabled, disabled, broken, warning, failing), with the reason."""
+        """Its state (enabled, disabled, broken, warning, failing), with the reason."""
         more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
         kind = "broken" if self.broken else "warning"
         problem = f"{kind}: {self.problems[0]}{more}" if self.problems else ""
@@ -301,7 +301,7 @@ def set_enabled(bind: Engine | Connection, subscription_id: int, enabled: bool, 
 
 
 def set_verified(connection: Connection, subscription_id: int, url: str, rate_limit: float | None) -> None:
-    """Note that `url` has answered the validation request, and set the rate limit that follows from the answer."""
+    """Note that the receiver at `url` has given permission, and set the rate limit that follows from its answer."""
     changes = {"verified_url": url, "rate_limit": rate_limit}
     connection.execute(update(Subscription).where(Subscription.id == subscription_id).values(changes))
 

@@ -20,7 +20,7 @@ from models.subscription import SECRET_LENGTH
 Credential = Literal["basic", "bearer", "header", "oauth2", "plugin"]
 CREDENTIALS = ("basic", "bearer", "header", "oauth2", "plugin")
 _BATCH = 200  # rows read in one statement and changed in one transaction
-_FORGOTTEN = timedelta(days=1)  # a secret is deleted this long after it expires: no worker's clock is that far behind
+_FORGOTTEN = timedelta(days=1)  # a secret is deleted so long after its expiry, because a worker's clock may be behind
 _TICK = timedelta(microseconds=1)  # the resolution of the column
 
 _ENCRYPT = (
@@ -32,7 +32,7 @@ _ENCRYPT = (
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """`secret` signs from now on. The previous secrets sign until `previous_until` at the latest; None: no longer."""
+    """`secret` signs from now on. Previous secrets sign until `previous_until` at the latest; None: no more."""
 
     secret: str = field(repr=False)
     previous_until: datetime | None

@@ -48,7 +48,7 @@ _COLUMNS = (
 
 
 def stored(connection: Connection, rows: Sequence[Row[*tuple[Any, ...]]]) -> Mapping[int, StoredTls]:
-    """The rows of the subscriptions in `rows`, which `endpoint_rows` selects; asks only if one has any."""
+    """The rows of the subscriptions in `rows`, which `endpoint_rows` selects; queries only if one has any."""
     ids = list(dict.fromkeys(row.tls_of for row in rows if row.tls_of is not None))
     if not ids:
         return {}
@@ -57,7 +57,7 @@ def stored(connection: Connection, rows: Sequence[Row[*tuple[Any, ...]]]) -> Map
 
 
 def identity_of(row: StoredTls, decrypt: Decrypt) -> TlsIdentity:
-    """The identity of a row. Raises ValueError, which quotes nothing of it, if it cannot be used."""
+    """The identity of a row. Raises ValueError, which quotes no part of it, if it cannot be used."""
     parts = (row.certificate, row.private_key, row.authorities)
     if not all(part is None or isinstance(part, str) for part in parts):  # SQLite keeps bytes in any column
         raise ValueError("is not text")
@@ -158,7 +158,7 @@ def remove_tls(bind: Engine | Connection, subscription_id: int) -> bool:
 
 
 def expiries(engine: Engine) -> list[Expiry]:
-    """The certificates that expire first, of each subscription with an identity: its own, and its authorities'."""
+    """The certificates that expire first, for each subscription with an identity: its own, and its authorities'."""
     found: list[Expiry] = []
     after: int | None = FIRST
     while after is not None:
@@ -168,7 +168,7 @@ def expiries(engine: Engine) -> list[Expiry]:
 
 
 def expiries_after(engine: Engine, after: int) -> tuple[list[Expiry], int | None]:
-    """The same of a page of subscriptions with ids above `after`, and where the next page begins; None: no more."""
+    """The same for a page of subscriptions with ids above `after`; and the next page's `after`, None at the end."""
     rows = _page(engine, after)
     found = []
     for row in rows:

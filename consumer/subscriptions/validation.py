@@ -12,7 +12,7 @@ from consumer.errors import InvalidSubscription
 from consumer.subscriptions.options import OPTIONS, Effect, read
 from models import Subscription
 
-COLUMN_BYTES = 4000  # the limit of a VARCHAR2, whatever its declared number of characters
+COLUMN_BYTES = 4000  # the limit of a VARCHAR2, for any declared number of characters
 _COLUMNS = Subscription.__table__.columns
 
 

@@ -31,7 +31,7 @@ class Tracer(Protocol):
         links: Sequence[str] = (),
         ago: float = 0.0,
     ) -> Span:
-        """Start a span, as of `ago` seconds. `parent` and `links` are values of `traceparent`; without one, a root."""
+        """Start a span, as of `ago` seconds. `parent` and `links` are `traceparent` values; no `parent`: a root."""
 
     def close(self) -> None:
-        """Export what has ended, for a second at most."""
+        """Export ended spans, for a second at most."""

@@ -111,7 +111,7 @@ class OpenTelemetryTracer:
         return OpenTelemetrySpan(span)
 
     def close(self) -> None:
-        """Export what has ended. The SDK would wait for half a minute: after a second, the rest is lost."""
+        """Export ended spans. The SDK would wait for half a minute: after a second, the remaining spans are lost."""
         closing = Thread(target=self._provider.shutdown, name="traces-closing", daemon=True)
         closing.start()
         closing.join(FLUSH)

@@ -1,1 +1,1 @@
-"""The loop, and what it does between records: partitions that come and go, the database kept tidy, probes."""
+"""The worker: its loop, changes of the assignment, upkeep of the database, and the health port."""

@@ -21,7 +21,7 @@ from consumer.loop.part import Part
 log = structlog.get_logger(__name__)
 
 RESPONSE = 256  # characters of an answer, escaped to ASCII
-FLUSH = 1.0  # seconds that unacknowledged records get at the end
+FLUSH = 1.0  # seconds at the end for records to be acknowledged
 POLL_EVERY = 0.05  # seconds: librdkafka counts a record as queued until its answer is served
 SAY_EVERY = 60.0  # seconds between two lines in the log
 _CONTENT_TYPE: list[tuple[str, str | bytes | None]] = [("content-type", b"application/cloudevents+json")]
@@ -36,7 +36,7 @@ _DEFAULTS: dict[str, str | int] = {
 _FIXED: dict[str, str | int | bool] = {
     "acks": 1,
     "enable.idempotence": False,
-    # All that this may take of memory, and for how long; beyond that, attempts are dropped.
+    # Limits of memory and time; beyond them, attempts are dropped.
     "queue.buffering.max.messages": 50_000,
     "queue.buffering.max.kbytes": 16_384,
     "delivery.timeout.ms": 30_000,
@@ -47,9 +47,9 @@ _FIXED: dict[str, str | int | bool] = {
 
 
 class AttemptLog(Part):
-    """Writes the attempts of one worker. It never raises and never waits, but for `close`.
+    """Writes the attempts of one worker. It never raises, and waits only in `close`.
 
-    `dropped` counts attempts that Kafka has not taken. Its failures are no `fault`: the worker does its work.
+    `dropped` counts attempts that Kafka has not taken. A failure is no `fault`: deliveries go on.
     """
 
     def __init__(self, kafka: KafkaSettings, topic: str) -> None:
@@ -60,7 +60,7 @@ class AttemptLog(Part):
         self._prefix = os.urandom(8).hex()  # makes the ids of this process's records unique
         self._number = 0
         self._poll_at = self._say_at = 0.0
-        self._said = 0  # of `dropped`
+        self._said = 0  # the value of `dropped` in the last log line
         self._reason = ""
         properties, _unknown = known_properties(kafka.properties)  # Source has warned of the unknown ones
         try:
@@ -79,7 +79,7 @@ class AttemptLog(Part):
         self._produce: Callable[..., None] = self._producer.produce
 
     def report(self, delivery: Delivery, what: str, outcome: Outcome, at: float, seconds: float) -> None:
-        """An attempt has ended `at` (unix seconds), with this outcome; `what` became of it, in a word of the metrics.
+        """Write an attempt that ended `at` (unix seconds) after `seconds`. `what` is its outcome's name in the metrics.
 
         Call it after the attempt is counted. Drops the attempt if Kafka cannot take it at once.
         """
@@ -108,20 +108,20 @@ class AttemptLog(Part):
             self._drop(failure)
 
     def poll(self, now: float) -> None:
-        """Serve answers, now and then. Says in the log, once a minute, what was dropped."""
+        """Serve delivery reports at intervals. Logs dropped attempts once a minute."""
         if now < self._poll_at:
             return
         self._poll_at = now + POLL_EVERY
         try:
             self._producer.poll(0)
-        except KafkaException as failure:  # the binding raises errors of the client as a whole
+        except KafkaException as failure:  # the binding raises errors that concern the whole client
             self._reason = str(failure.args[0].str())
         if self.dropped != self._said and now >= self._say_at:
             self._say_at = now + SAY_EVERY
             self._say()
 
     def close(self) -> None:
-        """Wait a second at most for records under way, and drop the rest."""
+        """Wait at most a second for acknowledgements, then drop the rest."""
         try:
             self._producer.flush(FLUSH)
             self._producer.purge()

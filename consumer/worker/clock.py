@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from consumer.loop.part import Part
 
-JUMP = 5.0  # seconds between two looks; NTP slews by 0.5 ms a second at most
+JUMP = 5.0  # seconds between two calls that count as a jump; NTP slews by 0.5 ms a second at most
 _FAULT_SECONDS = 60.0
 
 

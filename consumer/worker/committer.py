@@ -6,7 +6,7 @@ from consumer.intake.source import Source
 from consumer.loop.part import Part
 
 COMMIT_EVERY = 0.25  # seconds
-COMMIT_RECORDS, COMMIT_REST = 256, 0.01  # settled records after which it is done earlier; seconds, below which never
+COMMIT_RECORDS, COMMIT_REST = 256, 0.01  # settled records that cause an earlier commit; seconds between two at least
 
 
 def is_commit_due(since: float, moved: Callable[[], int]) -> bool:
@@ -26,7 +26,7 @@ class Committer(Part):
         self.until: float | None = None
 
     def poll(self, now: float) -> None:
-        """Commit if it is time."""
+        """Commit if a commit is due."""
         if is_commit_due(now - self._at, lambda: self._source.moved):
             self._at = now
             self.until = self._source.commit()

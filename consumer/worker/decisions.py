@@ -1,8 +1,8 @@
 """Carries out operators' decisions on deliveries that the database refuses.
 
-`deliveries settle` only marks; the owner of the partition acts once the database has refused the delivery again. The
-mark stays until the group's offset has passed it. Until then, after a crash or a rebalance, the next owner acts on it
-again.
+`deliveries settle` only writes a mark; the owner of the partition acts on it once the database has refused the delivery
+again. The mark stays until the group's offset has passed it. Until then, after a crash or a rebalance, the next owner
+acts on it again.
 """
 
 from collections.abc import Callable, Mapping

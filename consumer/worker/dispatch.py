@@ -37,11 +37,11 @@ class Dispatch(Part):
         self._monotonic = monotonic
         self._selector = selector
         self._tracer = tracer
-        self._arrived = 0.0  # when the event came that is fanned out
+        self._arrived = 0.0  # when the event that is being fanned out arrived
         self._fanout: Fanout | None = None
         self._counted = False
         self._pressed = False
-        self._waiting_since: float | None = None  # for an answer of the database
+        self._waiting_since: float | None = None  # since when the next event waits for the database
 
     @property
     def ready(self) -> bool:
@@ -91,7 +91,7 @@ class Dispatch(Part):
         return self._inbox.first_offset(topic_partition)
 
     def discard(self, topic_partitions: set[TopicPartition]) -> Fanout | None:
-        """Forget revoked partitions and their events. Returns the one that is fanned out in part, if it is theirs."""
+        """Forget revoked partitions and their events. Returns the partly fanned-out event, if it is one of them."""
         self._inbox.discard(topic_partitions)
         fanout = self._fanout
         if fanout is None or fanout.event.record.topic_partition not in topic_partitions:

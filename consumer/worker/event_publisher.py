@@ -1,7 +1,7 @@
 """Operational events on a topic of their own, as structured CloudEvents in JSON.
 
-Events stay in the database until they are acknowledged here, so this module keeps and repeats none: the outbox relay
-reads an event again that did not get through.
+Events stay in the database until they are acknowledged here. So this module neither keeps nor repeats any: the outbox
+relay reads a failed event again.
 """
 
 import time
@@ -17,7 +17,7 @@ from consumer.kafka.producer import AcknowledgedTopic, Purpose
 from consumer.ledger.rows import OperationalEvent
 
 _PURPOSE = Purpose("operations topic", "KAFKA_OPERATIONS_TOPIC", "operational events")
-# For ever: an event that librdkafka gives up while the next gets through would change places with it.
+# 0: no limit. If librdkafka gave up one event and the next one got through, the two would change places.
 _DEFAULTS: dict[str, Any] = {"delivery.timeout.ms": 0}
 _CONTENT_TYPE: list[tuple[str, str | bytes | None]] = [("content-type", b"application/cloudevents+json")]
 
@@ -63,7 +63,7 @@ class EventPublisher:
             self._sent.add(number)
 
     def poll(self) -> None:
-        """Serve acknowledgements. Raises what `on_acknowledged` raises."""
+        """Serve acknowledgements. Errors of `on_acknowledged` propagate."""
         self._topic.poll()
         answers = self._topic.answers
         stored = []

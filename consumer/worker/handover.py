@@ -1,4 +1,4 @@
-"""Gives partitions up: when they are revoked while the group waits, lost to others, or at a stop."""
+"""Gives partitions up: when they are revoked (the group waits meanwhile), when they are lost, and at a stop."""
 
 from collections.abc import Callable, Collection, Sequence
 from math import inf
@@ -18,7 +18,7 @@ from consumer.worker.dispatch import Dispatch
 
 REVOKE_DRAIN = 5.0  # seconds for requests in flight during a rebalance, for which all members wait
 STORE_DRAIN = 5.0  # seconds for the database, after those for the receivers
-WRITE_LIMIT = 35.0  # seconds for a statement under way: the database's own limit of 30, and some
+WRITE_LIMIT = 35.0  # seconds for a statement under way: the database's own limit of 30, and a margin
 
 
 class Handover:
@@ -56,8 +56,8 @@ class Handover:
         `adopted` partitions have rows but no log; they are given up likewise. Requests in flight get `seconds`; the
         drain ends at `until` (monotonic seconds) at the latest.
         """
-        # 1. Start no more requests. Store the rest of records that receivers have seen in part; the next owner reads
-        # the others again.
+        # 1. Start no more requests. Store the open deliveries of records that some receivers have seen; the next owner
+        # reads the other records again.
         topic_partitions = {each.topic_partition for each in partitions} | set(adopted)
         fanout = self._discard(topic_partitions)
         if fanout is not None:
@@ -107,7 +107,7 @@ class Handover:
         self._forget(partitions, topic_partitions)
 
     def _discard(self, topic_partitions: set[TopicPartition]) -> Fanout | None:
-        """Forget what is not fanned out yet. Returns the event that is in part, if it is of these partitions."""
+        """Forget events that are not fanned out. Returns the partly fanned-out one, if it is of these partitions."""
         if self._translation is not None:
             self._translation.discard(topic_partitions)
         return self._dispatch.discard(topic_partitions)
@@ -118,7 +118,7 @@ class Handover:
             self._memory.leave(partition)
 
     def _take_out(self, request: Delivery, topic_partitions: Collection[TopicPartition]) -> list[Delivery]:
-        """Release and return a request's deliveries of these partitions. A batch with others goes on with those."""
+        """Release and return a request's deliveries of these partitions. A batch goes on with its other deliveries."""
         carried = request.batch()
         leaving = [each for each in carried if _topic_partition(each) in topic_partitions]
         if len(leaving) == len(carried):

@@ -1,4 +1,4 @@
-"""Keeps the database tidy: rows follow their subscriptions, keys stay in order, rows that nobody needs are deleted.
+"""Keeps the database tidy: rows follow changed subscriptions, keys stay in order, unneeded rows are deleted.
 
 Each job has its own back-off, and the others go on: a locked row in one partition does not stop work on the others.
 """
@@ -26,12 +26,12 @@ log = structlog.get_logger(__name__)
 SLICE = 0.2  # seconds of one slice, which finishes the step that is under way
 PRUNED = 1000  # rows in one transaction
 LONGEST_BACK_OFF = 60.0  # seconds, of a job that fails while others succeed
-FIND, COUNT, CERTIFICATES = "partitions with rows", "count of what waits", "certificates that expire"
-LOOK_AT_CERTIFICATES = 3600.0  # seconds between two looks
+FIND, COUNT, CERTIFICATES = "partitions with rows", "count of waiting deliveries", "certificates that expire"
+LOOK_AT_CERTIFICATES = 3600.0  # seconds between two checks
 MOST_CERTIFICATES = 20  # the first to expire
 
-# Called with the number of the group's deliveries that wait for their time or turn, and with the topics that have rows
-# (each with its highest partition that has).
+# Called with the number of the group's deliveries that wait for their time or turn, and with the topics that have open
+# or delivered rows, each with its highest partition that has any.
 Counted = Callable[[int, Collection[TopicPartition]], None]
 
 # Takes a short step from where the last one ended (None: from the start). Returns where it ended; None: done.
@@ -53,7 +53,7 @@ class _Job:
 class Housekeeping(Part):
     """Runs jobs in slices, between the other work of their database thread, until all are done.
 
-    `expiring`: the certificates of subscriptions that expire first, the soonest first, as the leader saw them last.
+    `expiring`: the subscriptions' certificates that expire first, in that order, as of the leader's last check.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Housekeeping(Part):
         self._of_partitions: Mapping[TopicPartition, Mapping[str, Step]] = {}
         self._counted: Counted = _nobody
         self.expiring: tuple[tls.Expiry, ...] = ()  # empty in a worker that does not lead
-        self._expiries: list[tls.Expiry] = []  # of the look that is under way, on the database thread
+        self._expiries: list[tls.Expiry] = []  # of the check that is under way, on the database thread
         self._next_look = monotonic()
         self._slices = ThreadJob[None](thread.submit, "could not tidy the stored deliveries", monotonic)
 
@@ -104,11 +104,11 @@ class Housekeeping(Part):
     ) -> None:
         """Begin all jobs, once the slice that runs has ended. Unfinished jobs continue, and are not begun again.
 
-        `partitions` are the partitions whose stored deliveries are this worker's; `marks` are the offsets below which a
-        restart reads no rows. Partitions without rows get no jobs. Only a worker that `leads` does the jobs of the
-        whole group, and calls `counted`, on the loop.
+        This worker sends the stored deliveries of `partitions`; `marks` are the offsets below which a restart reads no
+        rows. Partitions without rows get no jobs. Only a worker that `leads` does the jobs of the whole group, and
+        calls `counted`, on the loop.
         """
-        if self._slices.busy:  # its jobs are the database thread's
+        if self._slices.busy:  # its jobs belong to the database thread
             self._asked = partial(self.begin, partitions, marks, counted, leads=leads)
             return
         self._asked = None

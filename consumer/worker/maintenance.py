@@ -1,4 +1,4 @@
-"""Maintenance, each second and each minute: look at the clock, share limits anew, have the database tidied."""
+"""Maintenance: checks the clock and shares limits each second, has the database tidied each minute."""
 
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
@@ -18,7 +18,7 @@ from consumer.worker.ownership import Ownership
 
 log = structlog.get_logger(__name__)
 
-LOOK_EVERY = 1.0  # seconds between two looks at clocks and shares
+LOOK_EVERY = 1.0  # seconds between two checks of clocks and shares
 FIRST_TIDY, TIDY_EVERY = 5.0, 60.0  # seconds
 
 
@@ -84,7 +84,7 @@ class Maintenance:
         self.parked = self.breakers_open = 0
 
     def run(self, now: float) -> None:
-        """Do what is due at `now` (monotonic seconds)."""
+        """Do the maintenance that is due at `now` (monotonic seconds)."""
         if now < self._next_look:
             return
         self._next_look = now + LOOK_EVERY
@@ -101,7 +101,7 @@ class Maintenance:
                 self._ownership.topic_partitions(), self._unasked_below(now), self._counted, leads=leads
             )
             self._parking.ask_again()
-            if not leads and self._ownership.adopted:  # a new, lower topic has another leader
+            if not leads and self._ownership.adopted:  # a new topic, the first by name, belongs to another worker
                 self._handover.drain((), self._ownership.released(), REVOKE_DRAIN)
 
     def _share_limits(self) -> None:

@@ -18,7 +18,7 @@ from consumer.loop.part import Part
 from consumer.worker.event_publisher import Announcement, EventPublisher
 
 EVENTS_AT_ONCE = 100
-SOON, SELDOM = 1.0, 10.0  # seconds between two looks: after this process has written an event, and otherwise
+SOON, SELDOM = 1.0, 10.0  # seconds between two reads: after this process has written an event, and otherwise
 
 
 class OutboxRelay(Part):
@@ -34,12 +34,12 @@ class OutboxRelay(Part):
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`leads` tells whether this worker leads the group."""
+        """`leads`: whether this worker leads the group."""
         self._engine, self._group = engine, group
         self._announcer, self._leads = announcer, leads
         self._reads = ThreadJob[Sequence[Announcement]](thread.submit, "could not read operational events", clock)
         self._removals = ThreadJob[None](thread.submit, "could not remove published operational events", clock)
-        self._unanswered = 0  # of the last batch
+        self._unanswered = 0  # events of the last batch without an acknowledgement
         self._acknowledged: list[int] = []  # published, and still in the database
         self._woken = False
         self._not_before = self._look_at = clock()
@@ -47,15 +47,15 @@ class OutboxRelay(Part):
 
     @property
     def busy(self) -> bool:
-        """The database or Kafka has been asked."""
+        """A statement or an acknowledgement is outstanding, or published events are to be removed."""
         return self._reads.busy or self._removals.busy or bool(self._announcer.pending or self._acknowledged)
 
     def wake(self) -> None:
-        """This process has written an operational event: look within a second."""
+        """This process has written an operational event: read the outbox within a second."""
         self._woken = True
 
     def poll(self, now: float) -> None:
-        """Serve answers and start what is due; returns at once."""
+        """Serve acknowledgements, and start the statement that is due. Returns at once."""
         self._announcer.poll()
         if not self._reads.ready or not self._removals.ready:
             return

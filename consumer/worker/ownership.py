@@ -56,12 +56,12 @@ class Ownership:
     def adopt(self, topics: Collection[TopicPartition]) -> None:
         """Adopt the rows of partitions that are long gone, if this worker leads.
 
-        `topics` have rows, each up to this partition.
+        `topics` have rows; each comes with its highest partition that has any.
         """
         gone = self._topics.gone(topics, self._monotonic()) if self.leads else {}
         adopted = {(topic, number): None for topic, numbers in gone.items() for number in numbers}
         for topic in {topic for topic, _ in adopted.keys() - self.adopted.keys()}:
-            log.warning("a topic is gone; sending what is stored of it", topic=topic)
+            log.warning("a topic is gone; sending its stored deliveries", topic=topic)
         self.adopted = adopted
 
     def released(self) -> Collection[TopicPartition]:
@@ -72,7 +72,7 @@ class Ownership:
         return released
 
     def given_out(self, topic_partition: TopicPartition, waiting: int | None) -> Callable[[int], bool]:
-        """A function that tells of an offset whether all records of this partition up to it were fanned out.
+        """A predicate on offsets: whether all records of this partition up to the offset were fanned out.
 
         `waiting` is the lowest offset that was read and is not yet fanned out; None if there is none.
         """
@@ -82,5 +82,5 @@ class Ownership:
         return partition.passed if waiting is None else lambda offset: offset < waiting
 
     def unasked(self) -> dict[TopicPartition, int]:
-        """Adopted partitions, which no restart reads, except those of a topic that was just created anew."""
+        """Adopted partitions, which no restart reads, except partitions of a topic that was just recreated."""
         return dict.fromkeys(self.adopted.keys() - self._partitions().keys(), NO_LOG)

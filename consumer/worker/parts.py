@@ -1,4 +1,4 @@
-"""All that a worker is made of."""
+"""The parts of a worker."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -35,7 +35,7 @@ from consumer.worker.takeover import Takeover
 
 
 class Parts(NamedTuple):
-    """All that a worker is made of; `wiring` constructs it."""
+    """The parts of a worker; `wiring` constructs them."""
 
     poller: Poller
     threads: Sequence[DatabaseThread]

@@ -1,4 +1,4 @@
-"""Records become events, or dead letters: as many as there is room for. Kafka is polled at all times."""
+"""Turns records into events or dead letters, as many as there is room for. Polls Kafka at all times."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,13 +23,13 @@ from consumer.worker.record_spans import trace_dead_letter, trace_record
 log = structlog.get_logger(__name__)
 
 MOST_RECORDS = 500  # of one poll
-PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause drops what librdkafka has prefetched
+PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause drops prefetched records
 
 
 class Polling(Part):
     """Takes records in.
 
-    `received_at`: when the last ones came (monotonic seconds). `waited`: seconds that the last poll waited for records.
+    `received_at`: when the last records came (monotonic seconds). `waited`: seconds that the last poll waited for them.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class Polling(Part):
         tracer: Tracer | None = None,
         translation: Translation | None = None,
     ) -> None:
-        """`is_idle` tells that only a record can make work, so that a poll may wait for one. Spans name the `group`.
+        """`is_idle`: whether only a record can make work, so that a poll may wait for one. Spans name the `group`.
 
-        `tenant_name` and `mapped` as in `decode`. Without a `translation`, values are events as they come.
+        `tenant_name` and `mapped` as in `decode`. Without a `translation`, values are decoded as they come.
         """
         self._source = source
         self._catalog = catalog
@@ -82,7 +82,7 @@ class Polling(Part):
         return self._source.fault
 
     def stop(self) -> None:
-        """Take in no more records; the group goes on."""
+        """Take in no more records, and stay in the group."""
         self._source.pause()
         self._stopped = True
 
@@ -95,7 +95,7 @@ class Polling(Part):
         self.waited = 0.0
         if self._source.rebalancing:
             return
-        if self._stopped:  # others may come and go while this one drains
+        if self._stopped:  # other members may come and go while this one drains
             self._source.serve()
             return
         if idle := self._is_idle():
@@ -150,7 +150,7 @@ class Polling(Part):
         return self._source.poll(1, 0.0)
 
     def _room(self) -> int:
-        """How many more events may be made of records."""
+        """How many more records may be turned into events."""
         if self._parking.full or self._dead_letters.full:
             return 0
         return min(self._inbox.room, self._memory.room)

@@ -31,9 +31,9 @@ def trace_record(tracer: Tracer, group: str, event: Event, settle: Settle, secon
 def trace_dead_letter(
     tracer: Tracer, group: str, record: Record, reason: str, settle: Settle, seconds: float
 ) -> Settle:
-    """Start the span of a record that is no event, as of so many seconds ago; it fails when the dead letter is stored.
+    """Start the span of a record that is no event, as of so many seconds ago; it ends when the dead letter is stored.
 
-    `reason` is its `error.type`. Returns the function that settles the record.
+    It ends as failed, with `reason` as its `error.type`. Returns the function that settles the record.
     """
     topic, partition = record.partition.topic_partition
     size = {"messaging.message.body.size": len(record.value or b"")}

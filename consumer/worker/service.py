@@ -1,4 +1,4 @@
-"""`kafka-webhooks run`: one worker with its health port, from the first look at the database to the last commit."""
+"""`kafka-webhooks run`: one worker with its health port, from the wait for the database to the last commit."""
 
 import gc
 import os
@@ -63,7 +63,7 @@ class Service:
                 tracer=tracer,
                 load_schema=load_schema,
             )
-            # What is there now stays: the collector need not walk it. Deliveries die with their last reference.
+            # Objects made so far stay, so the collector need not walk them. Deliveries are freed without a collection.
             gc.freeze()
             gc.set_threshold(*COLLECT_EVERY)
             self._worker.run()

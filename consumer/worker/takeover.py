@@ -1,4 +1,4 @@
-"""Takes assigned partitions over: asks for their stored deliveries, and reads records as far as these are known."""
+"""Takes assigned partitions over: looks up their stored deliveries, and opens partitions whose deliveries are known."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +18,7 @@ RECORDS_FIRST = 0.3  # seconds by which the first records go ahead of stored del
 
 
 class Takeover(Part):
-    """Takes partitions over. The records of one partition never wait for questions about another."""
+    """Takes partitions over. The records of one partition never wait for the look-up of another."""
 
     def __init__(
         self,
@@ -44,25 +44,25 @@ class Takeover(Part):
         since = min((at for partition, at in list(self._loading.items()) if partition.owned), default=None)
         if since is None or self._monotonic() - since < SLOW_DATABASE:
             return None
-        return f"database: no answer for {self._monotonic() - since:.0f} s; partitions wait for what is stored of them"
+        return f"database: no answer for {self._monotonic() - since:.0f} s; partitions wait for their stored deliveries"
 
     def assigned(self) -> None:
         """Partitions were assigned. Their stored deliveries are sent when their records are.
 
-        Stored deliveries that fail, sent alone, would make their receiver look dead. But they wait for Kafka only
+        If failing stored deliveries were sent alone, their receiver would look dead. But they wait for Kafka only
         STORED_ALONE seconds.
         """
         self._recall.within(STORED_ALONE)
 
     def positioned(self, partition: Partition) -> None:
-        """Kafka has said where to begin reading: ask which deliveries from there on are stored."""
+        """The partition's position is known: look up which deliveries from there on are stored."""
         self._loading[partition] = self._monotonic()
         topic_partition = partition.topic_partition
         mark = partition.tracker.low_water_mark or 0
         self._parking.load_stored(topic_partition, mark, partial(self._loaded, partition, topic_partition))
 
     def more(self, topic_partition: TopicPartition, offset: int) -> None:
-        """Pause the partition at this offset, and ask which deliveries from here on are stored."""
+        """Pause the partition at this offset, and look up which deliveries from here on are stored."""
         partition = self._source().partitions[topic_partition]
         self._loading[partition] = self._monotonic()
         self._source().rest(partition)

@@ -1,6 +1,6 @@
 """Builds a worker: each part is constructed here, and given the parts that it uses.
 
-Parts that need one another get a function that gives the other one, which is made later.
+Where two parts need each other, the first gets a function that returns the second, which is made later.
 """
 
 import time
@@ -74,7 +74,7 @@ def build_worker(
     """A member of the consumer group; it joins now, and works when it runs. SettingsError: Kafka refuses a setting.
 
     `names` as in KAFKA_TOPICS; `mapped` decodes records of topics with a mapping. Without a `tracer`, nothing is
-    traced. `load_schema` asks the registry, and blocks; without it, values are events as they come. `clock` gives unix
+    traced. `load_schema` asks the registry, and blocks; without it, values are decoded as they come. `clock` gives unix
     seconds, `monotonic` seconds that only go forward.
     """
     engine, group = create_engine(database), kafka.group_id
@@ -120,12 +120,12 @@ def build_worker(
         )
     dead_letters = DeadLetters(kafka)
 
-    # Which partitions are this worker's.
+    # Ownership of partitions.
     topics = Topics(kafka, names)
     topic_watch = TopicWatch(kafka, poller.post, topics.learn, topics.consumed, clock=monotonic)
     ownership = Ownership(lambda: source.partitions, topics, monotonic)
 
-    # What is stored, and what is told.
+    # Stored deliveries, and operational events.
     relay = OutboxRelay(engine, upkeep, group, EventPublisher(kafka), lambda: ownership.leads, clock=monotonic)
     notes = Notes(engine, upkeep, monotonic, relay.wake)
     decisions = Decisions(group, dead_letters, notes, metrics, lambda: source.partitions)
@@ -140,7 +140,7 @@ def build_worker(
         on_decision=decisions.act,
     )
 
-    # From lanes to results, and what follows from them.
+    # From lanes to results, and from results to next steps.
     attempt_log = AttemptLog(kafka, kafka.attempts_topic) if kafka.attempts_topic else None
     failing = Failing(notes, group, delivery.disable_after)
     settling = Settling(
@@ -163,7 +163,7 @@ def build_worker(
     sender = Sender(lanes, settling, transport, memory, budget, clock=clock, monotonic=monotonic, tracer=tracer)
     dispatch = Dispatch(inbox, lanes, settling, selector, metrics, monotonic, tracer)
 
-    # The rows that come with partitions.
+    # The stored deliveries of assigned partitions.
     def first_waiting(topic_partition: TopicPartition) -> int | None:
         first = dispatch.first_offset(topic_partition)
         if first is None and translation is not None:  # records there come after all events of their partition

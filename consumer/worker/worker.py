@@ -5,9 +5,9 @@
        ▼       catalog                 recall ◀── database ◀── parking
     dead letters
 
-An offset is settled when each of its deliveries has been delivered or stored, when a filter has refused them or nobody
-has subscribed, when its record is in the dead-letter topic, or by an operator's decision. Only settled offsets are
-committed.
+An offset is settled when each of its deliveries has succeeded or is stored, when no subscription matches or filters
+have refused the event, when its record is in the dead-letter topic, or by an operator's decision. Only settled offsets
+are committed.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ SOON, LATER, RECENT = 0.001, 0.005, 1.0
 
 
 class Worker:
-    """One member of the consumer group. All of it happens in the thread that calls `run`, until `stop`."""
+    """One member of the consumer group. All of it runs in the thread that calls `run`, until `stop`."""
 
     def __init__(
         self, parts: Parts, *, drain: float, clock: Callable[[], float], monotonic: Callable[[], float]
@@ -64,7 +64,7 @@ class Worker:
         self._stopping = self._closing = False
 
     def stop(self) -> None:
-        """Finish what is in flight and return from `run`. Safe to call from a signal handler or another thread."""
+        """Finish open requests and return from `run`. Safe to call from a signal handler or another thread."""
         self._stopping = True
 
     def reasons(self) -> list[str]:
@@ -101,9 +101,9 @@ class Worker:
         self.parts.maintenance.run(self._monotonic())
 
     def turn(self, longest: float | None = None) -> None:
-        """Wait for sockets and answers, for `longest` seconds at most if that is given; then all parts make progress.
+        """Wait for sockets and answers, for `longest` seconds at most if that is given; then poll all parts.
 
-        While partitions leave, which may take seconds, this goes on for the others.
+        While partitions leave, which may take seconds, turns go on for the others.
         """
         began, parts = self._monotonic(), self.parts
         self._lag.observe(began, began - parts.poller.woke_at - parts.polling.waited)

@@ -257,7 +257,7 @@ def test_stored_deliveries_of_a_subscription_are_counted(
     counted = [line.split() for line in shown.splitlines()[-4:]]
     assert counted == [["parked", "0"], ["blocked", "0"], ["held", "1"], ["exhausted", "3"]]
     enabled = command("subscriptions", "enable", "1", **database).stdout
-    assert enabled == "subscription 1 is enabled; 1 delivery held for it go out within a minute\n"
+    assert enabled == "subscription 1 is enabled; 1 delivery held for it will be sent within a minute\n"
 
 
 @pytest.mark.parametrize(

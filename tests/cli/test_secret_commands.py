@@ -205,7 +205,7 @@ def test_check_reports_how_secrets_are_stored(deployment: Deployment) -> None:
     deployment.insert("hidden")
     clear = "1 secret owned by subscriptions; stored in the clear for 1 subscription (1): "
     short = (
-        "; shorter or longer than Standard Webhooks wants for 1 subscription (1): "
+        "; shorter or longer than Standard Webhooks requires for 1 subscription (1): "
         "kafka-webhooks subscriptions rotate-secret"
     )
     assert secrets(KEY) == (True, f"{clear}kafka-webhooks subscriptions encrypt-secrets{short}")

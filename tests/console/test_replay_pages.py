@@ -129,7 +129,7 @@ def test_an_empty_replay_cannot_be_begun(visit: Visit, subscription: int) -> Non
         ("since", "soon", "neither a time", HTTPStatus.BAD_REQUEST),
         ("until", "3h", "not after the beginning", HTTPStatus.BAD_REQUEST),
         ("event_type", '"><script>', "would match nothing", HTTPStatus.BAD_REQUEST),
-        ("rate", "fast", "no number", HTTPStatus.BAD_REQUEST),
+        ("rate", "fast", "not a number", HTTPStatus.BAD_REQUEST),
         ("rate", "51", "to 50 per second", HTTPStatus.BAD_REQUEST),
         ("subscription", "x", "not the number", HTTPStatus.BAD_REQUEST),
         ("subscription", "99", "no subscription 99", HTTPStatus.NOT_FOUND),

@@ -86,7 +86,7 @@ def test_over_the_whole_event(source: str, expected: object) -> None:
         ("(" * 100 + "1" + ")" * 100, "recursion limit"),
         ("data" + ".a" * 900, "max recursion depth"),
         ("9" * 100, "invalid int literal"),
-        ("\ud800", "half of a character"),
+        ("\ud800", "unpaired surrogate"),
         ("a\x00b", "Syntax error"),
     ],
 )

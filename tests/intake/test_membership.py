@@ -199,7 +199,7 @@ def test_a_partition_that_comes_holds_nothing_up(
         begin = time.monotonic()
         member.turn()
         longest = max(longest, time.monotonic() - begin)
-        return "Kafka does not say what the group has committed" in (member.source.fault or "")
+        return "Kafka does not report the committed offset" in (member.source.fault or "")
 
     try:
         until(turned)

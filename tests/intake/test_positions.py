@@ -27,7 +27,7 @@ def test_a_log_without_a_leader_holds_up_no_other(three_nodes: KafkaBroker, join
         until(lambda: len(member.records) == 6, member, timeout=60)
         ends = [member.source.partitions[topic, number] for number in range(3)]
         until(lambda: [each.end for each in ends] == [3, None, 3], member, timeout=30)
-        until(lambda: f"Kafka does not say where the log of {topic}[1]" in (member.source.fault or ""), member)
+        until(lambda: f"Kafka does not report the ends of the log of {topic}[1]" in (member.source.fault or ""), member)
         assert not ends[1].passed(100)
     finally:
         three_nodes.restart(3)

@@ -19,7 +19,7 @@ from consumer.database.engine import create_file
 from consumer.errors import DatabaseUnavailable, WebhooksError
 from consumer.subscriptions import repository
 from consumer.subscriptions.options import OPTIONS
-from models import Base
+from models import Base, Subscription
 from tests.databases import connect_to, database, differences, on_oracle
 from tests.oracle.sqlplus import STOP, statements
 from tests.oracle_emulator import OracleEmulator, OracleError
@@ -34,6 +34,9 @@ CREATE TABLE webhook_subscriptions (
     id INTEGER PRIMARY KEY, url VARCHAR(255) NOT NULL, event_type VARCHAR(50) NOT NULL,
     created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP{more})
 """
+LATER_COLUMNS = sorted(
+    {column.name for column in Subscription.__table__.columns} - {"id", "url", "event_type", "created_at"}
+)
 # Words with RESERVED = 'Y' in Oracle's V$RESERVED_WORDS that our tables might use, and words that cannot be binds.
 RESERVED = frozenset(
     """
@@ -292,6 +295,16 @@ def test_another_table_of_that_name_is_refused(empty: Engine, path: Path) -> Non
     with pytest.raises(WebhooksError, match="without these columns: created_at, event_type, url"):
         migrations.upgrade(empty)
     assert [name for name, _ in definitions(path)] == ["webhook_subscriptions"]
+
+
+@pytest.mark.parametrize("column", LATER_COLUMNS)
+def test_a_column_of_a_later_revision_is_refused(empty: Engine, path: Path, column: str) -> None:
+    """It is refused before any change: on Oracle, earlier revisions would stay applied."""
+    adopt(path, f", {column} INTEGER")
+    before = definitions(path)
+    with pytest.raises(WebhooksError, match=f"names we need; rename: {column}$"):
+        migrations.upgrade(empty)
+    assert definitions(path) == before
 
 
 def test_a_failed_migration_changes_nothing(empty: Engine, path: Path) -> None:

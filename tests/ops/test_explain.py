@@ -101,8 +101,8 @@ def test_subscriptions_that_would_get_it_and_those_that_would_not(engine: Engine
     whys = {number: (found[number].why or "") for number in (not_topic, not_tenant, untrue, failing, odd, disabled)}
     assert whys.pop(failing).startswith("filter: it fails on this event: ")
     assert whys == {
-        not_topic: "topics: it gets those of billing, users",
-        not_tenant: "tenant: it gets those of acme, and this event is of none",
+        not_topic: "topics: it gets events of billing, users",
+        not_tenant: "tenant: it gets events of acme; the tenant of this event is none",
         untrue: "filter: false for this event",
         odd: "filter: its value is neither true nor false",
         disabled: "disabled: moved",

@@ -290,4 +290,4 @@ def test_an_unreachable_database_is_waited_for(engine: Engine, begin: Begin, sta
         Event().wait(0.5)
         change(engine, "ALTER TABLE away RENAME TO webhook_replays")
         until(lambda: state(engine, replay) == "finished")
-    assert [each["event"] for each in logs].count("the replays cannot be looked for; they wait") == 1
+    assert [each["event"] for each in logs].count("replays cannot be looked up; they wait") == 1

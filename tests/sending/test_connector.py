@@ -129,7 +129,7 @@ def test_an_address_that_does_not_answer_costs_a_quarter_of_a_second(
         before = descriptors()
         begin = time.monotonic()
         assert sender.response(f"http://half.test:{receiver.port}/").status_code == 204
-        assert 0.2 < time.monotonic() - begin < 1
+        assert 0.2 < time.monotonic() - begin < 2  # seconds: the connect time-out
         assert connected_to == ["127.0.0.2", "127.0.0.3", "127.0.0.1"]
         sender.adapter._pool.close()
         sender.turn_until(lambda: descriptors() == before)

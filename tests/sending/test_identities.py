@@ -73,7 +73,7 @@ def test_a_client_certificate_opens_the_door(
     ("fault", "text"),
     [
         ("stranger", "it does not trust the authority of the client certificate"),
-        ("expired", "to it the client certificate has expired"),
+        ("expired", "it refuses the client certificate as expired"),
     ],
 )
 def test_a_client_certificate_that_is_refused_has_a_reason(

@@ -44,7 +44,7 @@ def install(app: FastAPI, backing: Backing) -> None:
 
 
 def _leave_out_framework_errors(description: dict[str, Any]) -> None:
-    """Remove the 422 of the framework's own form, which it describes beside what the routes answer, and its models."""
+    """Remove the framework's own 422 and its models, which it describes besides the routes' answers."""
     for path, methods in description["paths"].items():
         if not concerns(path):
             for operation in methods.values():

@@ -65,10 +65,10 @@ _EXCHANGES = BoundedSemaphore(8)  # under way in this process: each may hold a t
 class Backing(NamedTuple):
     """The parts that the resources work with.
 
-    The rules of `registry` must not wait, since they are applied in a transaction; `refusal` may: it judges a new URL
-    before. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with. `ask` makes a
-    validation request; None: there is no WEBHOOK_ORIGIN, or no WEBHOOK_SECRET. `history` None: there is no
-    attempts topic. `look` takes the overview. `log` is what a replay reads; None: this process does not know Kafka.
+    The rules of `registry` must not wait, since they are applied in a transaction; `refusal`, which judges a new URL
+    before it, may wait. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with. `ask` makes a
+    validation request; None: there is no WEBHOOK_ORIGIN, or no WEBHOOK_SECRET. `history` None: there is no attempts
+    topic. `look` takes the overview. `log` is the log that replays read; None: this process has no settings for Kafka.
     `clock` gives unix seconds, for the age of idempotency keys.
     """
 
@@ -113,7 +113,7 @@ IfMatch = Annotated[
 
 
 def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The responses of a route, for OpenAPI: these problems, and those that each route may give."""
+    """The responses of a route, for OpenAPI: these problems, and the ones that every route may return."""
     return {
         status: {
             "description": _MEANING.get(status) or HTTPStatus(status).phrase,
@@ -124,17 +124,17 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def absent() -> Refused:
-    """The problem of an id that the caller's tenant does not have, whether or not another one does."""
+    """The problem of an id that the caller's tenant does not have, whether or not another tenant has it."""
     return Refused(HTTPStatus.NOT_FOUND, "not-found", "there is no such subscription")
 
 
 def may_see(caller: Caller, item: Subscribed) -> bool:
-    """Whether a subscription is the caller's tenant's."""
+    """Whether a subscription belongs to the caller's tenant."""
     return caller.tenant is None or item.tenant == caller.tenant
 
 
 def condition(caller: Caller, if_match: str | None = None) -> Callable[[Subscribed], None]:
-    """Raises Refused for a subscription of another tenant, or one whose ETag is not among those of `if_match`."""
+    """Raises Refused for a subscription of another tenant, or one whose ETag is not in `if_match`."""
 
     def check(item: Subscribed) -> None:
         if not may_see(caller, item):
@@ -149,7 +149,7 @@ def condition(caller: Caller, if_match: str | None = None) -> Callable[[Subscrib
 
 
 def etag(item: Subscribed) -> str:
-    """Differs if people have changed a subscription; what workers write into its row leaves it as it is."""
+    """Changes when people change a subscription, and not when workers write into its row."""
     secret = (item.secrets, item.credentials, item.tls)
     parts = (item.id, item.options, item.enabled, item.disabled_reason, *secret, item.verified)
     return f'"{hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]}"'
@@ -175,7 +175,7 @@ def check_url(backing: Backing, url: object) -> None:
 
 @contextmanager
 def exchanging() -> Iterator[None]:
-    """A context in which a receiver is sent a request. Raises Refused if others are sent as many as there may be."""
+    """A context for a request to a receiver. Raises Refused if as many as allowed are under way."""
     if not _EXCHANGES.acquire(blocking=False):
         why = "too many requests to receivers are under way; try again"
         raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "conflict", why, headers=RETRY_AFTER)
@@ -188,11 +188,11 @@ def exchanging() -> Iterator[None]:
 def of_all_tenants(caller: Caller) -> None:
     """Raise Refused for a token of one tenant, at a resource about all of them."""
     if caller.tenant is not None:
-        raise Refused(HTTPStatus.FORBIDDEN, "tenant", "this is about all tenants; the token is for one")
+        raise Refused(HTTPStatus.FORBIDDEN, "tenant", "this resource covers all tenants; the token is for one")
 
 
 def moment(text: str | None, parameter: str) -> float | None:
-    """Unix seconds of a query's RFC 3339 time. Raises Refused for a text that is none, or has no offset."""
+    """Unix seconds of a query's RFC 3339 time. Raises Refused for another text, or one without an offset."""
     if text is None:
         return None
     try:
@@ -219,7 +219,7 @@ def cursor_after(last: int) -> str:
 
 
 def parse_cursor(cursor: str | None) -> int | None:
-    """The id that a page begins after; None for the first page. Raises Refused for a cursor that is none of ours."""
+    """The id that a page begins after; None for the first page. Raises Refused for an invalid cursor."""
     if cursor is None:
         return None
     try:
@@ -233,7 +233,7 @@ def parse_cursor(cursor: str | None) -> int | None:
 
 
 def translated(error: Exception) -> Refused:
-    """The problem of an error of the rooms below."""
+    """The problem document for an error of the rooms below."""
     match error:
         case InvalidSubscription():
             example = f"; for example {error.example}" if error.example else ""

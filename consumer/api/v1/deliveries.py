@@ -1,4 +1,4 @@
-"""/v1/deliveries: what is stored, because it waits, is held, or was given up."""
+"""/v1/deliveries: stored deliveries, which wait, are held, or were given up."""
 
 import time
 from base64 import b64encode
@@ -112,7 +112,7 @@ def list_deliveries(
     cursor: Annotated[str | None, Query(description="`next` of the page before.", max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=MOST, description="How many at most.")] = 50,
 ) -> Response:
-    """Search stored deliveries, newest first. `since` and `until` are about when they were stored."""
+    """Search stored deliveries, newest first. `since` and `until` refer to the time when they were stored."""
     if caller.tenant is not None and tenant not in {None, caller.tenant}:
         return answer({"items": [], "next": None})
     query = SearchQuery(
@@ -148,7 +148,7 @@ def show_delivery(caller: Reader, backing: Backed, delivery_id: DeliveryId) -> R
 
 @router.post("/{delivery_id}/redeliver", response_model=Marked, responses=described(404, 409))
 def redeliver_delivery(caller: Writer, backing: Backed, delivery_id: DeliveryId, _: Nothing) -> Response:
-    """Have a delivery sent again: due now, on a new retry schedule. 409: it is delivered or keeps its turn."""
+    """Redeliver: the delivery becomes due now, on a new retry schedule. 409: it is delivered or keeps its turn."""
     _of(caller, backing, delivery_id)
     marked = stored_deliveries.redeliver(backing.registry.engine, [delivery_id], caller.tenant, time.time())
     if not marked:
@@ -159,7 +159,7 @@ def redeliver_delivery(caller: Writer, backing: Backed, delivery_id: DeliveryId,
 
 @router.post("/redeliver", response_model=Marked, responses=described())
 def redeliver_deliveries(caller: Writer, backing: Backed, these: Redelivery) -> Response:
-    """Have deliveries sent again. Those that cannot be are left out of the answer."""
+    """Redeliver several deliveries. The answer leaves out the ones that cannot be redelivered."""
     marked = stored_deliveries.redeliver(backing.registry.engine, these.ids, caller.tenant, time.time())
     return answer({"ids": marked})
 

@@ -1,4 +1,4 @@
-"""Idempotency-Key: a creation that is sent again answers with what the first one has created."""
+"""Idempotency-Key: a repeated creation answers with the resource that the first one created."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -22,7 +22,7 @@ _NAME = "idempotency-key"
 CREATED_HEADERS: dict[str, Any] = {
     "Location": {"description": "Its path.", "schema": {"type": "string"}},
     "Idempotency-Replayed": {
-        "description": "An earlier request with this Idempotency-Key has created it; this one, nothing.",
+        "description": "An earlier request with this Idempotency-Key has created it; this one has created nothing.",
         "schema": {"type": "string", "enum": ["true"]},
     },
 }
@@ -48,7 +48,7 @@ async def _key_of(
     if len(request.headers.getlist(_NAME)) > 1:
         raise invalid(Mistake(header=_NAME, detail="is there more than once"))
     caller: Caller = request.state.caller
-    # The tenant too: a token's name may be given to another one meanwhile.
+    # The tenant too: a token's name may be given to another tenant meanwhile.
     whose = (caller.name, caller.tenant, request.scope["path"])
     return request_keys.request_key(idempotency_key, whose, await request.body(), backing.clock())
 
@@ -82,7 +82,7 @@ def once(
 
 
 def gone(what: str) -> Refused:
-    """The problem of a key whose resource is not there any more."""
+    """The problem of a key whose resource was removed."""
     return Refused(HTTPStatus.CONFLICT, "conflict", f"the {what} that this key created was removed; use another key")
 
 
@@ -90,6 +90,6 @@ def _find(engine: Engine, key: RequestKey) -> Creation | None:
     try:
         return request_keys.find(engine, key)
     except KeyReused:
-        why = "within a day a key is good for one body; use another key"
-        mistake = Mistake(header=_NAME, detail="came with another body before")
+        why = "within a day, a key may be repeated with the same body only; use another key"
+        mistake = Mistake(header=_NAME, detail="was used with another body before")
         raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "key-reused", why, errors=[mistake]) from None

@@ -123,7 +123,7 @@ class Reason(BaseModel):
     reason: Annotated[
         str | None,
         Field(
-            max_length=REASON_LENGTH, description="Null: one that is there stays.", examples=["moves to another host"]
+            max_length=REASON_LENGTH, description="Null: the present reason stays.", examples=["moves to another host"]
         ),
     ] = None
 
@@ -135,7 +135,7 @@ class Nothing(BaseModel):
 
 
 class Fault(BaseModel):
-    """An option with a value that cannot be used, or that is not advisable."""
+    """An option with an unusable or inadvisable value."""
 
     option: Annotated[str, Field(examples=["url"])]
     why: Annotated[str, Field(examples=["the URL has no host"])]
@@ -188,11 +188,11 @@ class Shown(BaseModel):
         datetime | None, Field(description="Every attempt since has failed.", examples=["2026-07-28T14:00:00+00:00"])
     ]
     created_at: Annotated[datetime | None, Field(examples=["2026-07-28T14:00:00+00:00"])]
-    signing_secrets: Annotated[int, Field(description="How many sign for it alone.", examples=[1])]
+    signing_secrets: Annotated[int, Field(description="Number of its own signing secrets.", examples=[1])]
     credentials: Annotated[list[str], Field(description="Kinds of its other secrets.", examples=[["bearer"]])]
     tls: Annotated[ShownTls | None, Field(description="Its own certificates, if it has any.", examples=[None])]
     verified: Annotated[
-        bool, Field(description="Its URL, as it is now, has answered the validation request.", examples=[True])
+        bool, Field(description="The receiver at its present URL has given permission.", examples=[True])
     ]
     problems: Annotated[list[Fault], Field(examples=[[]])]
 
@@ -205,7 +205,7 @@ class Verification(BaseModel):
         int | None, Field(description="Requests a minute that it permits. Null: any.", examples=[600])
     ]
     reason: Annotated[str | None, Field(description="Why it does not agree.", examples=[None])]
-    advice: Annotated[str | None, Field(description="What would help.", examples=[None])]
+    advice: Annotated[str | None, Field(description="What to do about it.", examples=[None])]
 
 
 class Created(Shown):
@@ -219,7 +219,7 @@ class Created(Shown):
         ),
     ] = None
     verification: Annotated[
-        Verification | None, Field(description="What its receiver has answered. Null: it was not asked.")
+        Verification | None, Field(description="The answer of its receiver. Null: it was not asked.")
     ] = None
 
 

@@ -1,4 +1,4 @@
-"""/v1/attempts, /v1/statistics and /v1/event-types: what the service has done, and what it owes."""
+"""/v1/attempts, /v1/statistics and /v1/event-types: past attempts, and deliveries owed."""
 
 from datetime import datetime
 from http import HTTPStatus
@@ -42,7 +42,7 @@ class Attempt(BaseModel):
 
 
 class Attempts(BaseModel):
-    """Attempts, newest first. `missing`: why some may not be there."""
+    """Attempts, newest first. `missing`: the reason why some may be missing."""
 
     items: list[Attempt]
     missing: Annotated[str | None, Field(examples=[None])]
@@ -56,7 +56,7 @@ class Count(BaseModel):
 
 
 class FailingSubscription(BaseModel):
-    """A subscription of which no attempt has succeeded since then."""
+    """A subscription without a successful attempt since then."""
 
     id: Annotated[int, Field(examples=[7])]
     url: Annotated[str, Field(examples=["https://example.com/hooks"])]
@@ -131,7 +131,7 @@ def list_attempts(
 
 @router.get("/statistics", tags=["statistics"], response_model=Statistics, responses=described(404))
 def show_statistics(caller: Reader, backing: Backed) -> Response:
-    """Show what is owed, which subscriptions fail, and the lag; at most two seconds old."""
+    """Show the deliveries owed, the failing subscriptions and the lag, at most two seconds old."""
     of_all_tenants(caller)
     if backing.look is None:
         raise Refused(HTTPStatus.NOT_FOUND, "not-found", "this process has no statistics")

@@ -1,4 +1,4 @@
-"""/v1/replays: events that are sent once more from the log.
+"""/v1/replays: events that are sent again from the log.
 
 Replays are about the topics of all tenants: a token of one tenant may neither see nor begin them.
 """
@@ -46,7 +46,7 @@ Topic = Annotated[str, Field(max_length=249)]  # as Kafka allows
 
 
 class NewReplay(BaseModel):
-    """A replay to begin: the events of a time that match the subscription now, sent to it once more."""
+    """A replay to begin, of the events in a time window that match the subscription now."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -60,7 +60,7 @@ class NewReplay(BaseModel):
         Field(max_length=EVENT_TYPE_LENGTH, description="Only events of this type or pattern.", examples=[None]),
     ] = None
     topics: Annotated[
-        list[Topic] | None, Field(max_length=100, description="Only these of KAFKA_TOPICS.", examples=[None])
+        list[Topic] | None, Field(max_length=100, description="Only these topics of KAFKA_TOPICS.", examples=[None])
     ] = None
     rate: Annotated[
         float | None,
@@ -69,7 +69,7 @@ class NewReplay(BaseModel):
             examples=[20.0],
         ),
     ] = None
-    dry_run: Annotated[bool, Field(description="Answer what would be read; store nothing.")] = False
+    dry_run: Annotated[bool, Field(description="Answer with the records that would be read; store nothing.")] = False
 
 
 class Part(BaseModel):
@@ -83,7 +83,7 @@ class Part(BaseModel):
 
 
 class Preview(BaseModel):
-    """The records that a replay would read, whatever the events' types."""
+    """The records that a replay would read, of all event types."""
 
     since: Annotated[str, Field(examples=["2026-07-28T12:00:00Z"])]
     until: Annotated[str, Field(examples=["2026-07-28T14:00:00Z"])]
@@ -100,7 +100,7 @@ class Replay(BaseModel):
     state: Annotated[
         str, Field(description="waiting, running, finished, cancelled; unfinished: a command's.", examples=["running"])
     ]
-    since: Annotated[str, Field(description="Records from then on.", examples=["2026-07-28T12:00:00Z"])]
+    since: Annotated[str, Field(description="Records at or after this time.", examples=["2026-07-28T12:00:00Z"])]
     until: Annotated[str, Field(description="Records before.", examples=["2026-07-28T14:00:00Z"])]
     event_type: Annotated[str | None, Field(description="Null: the subscription's.", examples=[None])]
     rate: Annotated[float, Field(description="Deliveries per second.", examples=[20.0])]
@@ -141,13 +141,13 @@ def list_replays(
     status_code=HTTPStatus.CREATED,
     response_model=Replay,
     responses={
-        HTTPStatus.OK: {"model": Preview, "description": "What would be read (dry_run)."},
+        HTTPStatus.OK: {"model": Preview, "description": "The records that would be read (dry_run)."},
         HTTPStatus.CREATED: {"headers": CREATED_HEADERS},
         **described(404, 409),
     },
 )
 def create_replay(caller: Writer, backing: Backed, new: NewReplay, key: IdempotencyKey = None) -> Response:
-    """Begin a replay, which the API's processes run. 409: the subscription is disabled, or Kafka is not known here."""
+    """Begin a replay, which the API's processes run. 409: the subscription is disabled, or Kafka is not configured."""
     of_all_tenants(caller)
     if new.dry_run:
         return answer(_previewed(*_planned(backing, new)))
@@ -191,7 +191,7 @@ def show_replay(caller: Reader, backing: Backed, replay_id: ReplayId) -> Respons
 
 @router.post("/{replay_id}/cancel", response_model=Replay, responses=described(404, 409))
 def cancel_replay(caller: Writer, backing: Backed, replay_id: ReplayId, _: Nothing) -> Response:
-    """Have a replay read no more. What it has stored is sent. 409: it has ended."""
+    """Cancel a replay: it reads no more, and its stored deliveries are sent. 409: it has ended."""
     of_all_tenants(caller)
     _of(backing, replay_id)
     if not cancel(backing.registry.engine, caller.actor, replay_id, time.time()):

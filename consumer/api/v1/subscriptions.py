@@ -164,7 +164,7 @@ def _create_verified(
 def _create(
     caller: Caller, backing: Backing, new: NewSubscription, key: RequestKey | None, disabled: str | None = None
 ) -> tuple[Subscribed, str | None, dict[str, object]]:
-    """A new subscription, its generated secret, and no more members of the answer."""
+    """A new subscription, its generated secret, and no further members of the answer."""
     options = stored_options(new.model_dump(exclude_unset=True, exclude={"secrets", "generate_secret", "verify"}))
     if caller.tenant is not None:
         options.setdefault("tenant", caller.tenant)
@@ -188,7 +188,7 @@ def _created_before(caller: Caller, backing: Backing, new: NewSubscription, crea
     generated = None
     if new.generate_secret is not None:
         given = {each.secret for each in new.secrets}
-        # Only what this request has made: a later secret is for tokens with the scope of secrets.
+        # Only the secret that this request has made: a later one needs a token with the scope secrets.
         made = secrets.made_at(registry.engine, found.id, creation.at, registry.vault)
         generated = next((text for text in made if text not in given), None)
     return _created(found, generated, {})

@@ -59,7 +59,7 @@ def verify_subscription(
 
 
 def asking(backing: Backing) -> Ask:
-    """Asks receivers. Raises Refused if this process lacks a setting for it."""
+    """The function that asks receivers. Raises Refused if this process lacks a setting for it."""
     if backing.ask is None:
         why = "the API needs WEBHOOK_ORIGIN and WEBHOOK_SECRET, as workers have them"
         raise Refused(HTTPStatus.CONFLICT, "conflict", why)
@@ -74,7 +74,7 @@ def asked(
     rate: int | None = None,
     if_match: str | None = None,
 ) -> dict[str, Any]:
-    """The members of `Verified`, after its receiver was asked."""
+    """Ask the receiver; returns the members of `Verified`."""
     allowed = condition(caller, if_match)
     done = verification.verify(backing.registry, caller.actor, subscription_id, ask, rate, allowed)
     if done is None:

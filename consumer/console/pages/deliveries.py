@@ -1,4 +1,4 @@
-"""The search of stored deliveries, and the page of each."""
+"""The search of stored deliveries, and the page of a delivery."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ _REDELIVERABLE = {"parked", "held", "exhausted"}
 
 
 def entries(sources: Sources) -> list[Entry]:
-    """Their pages and forms."""
+    """The pages and forms of deliveries."""
     return [
         Entry("/deliveries", partial(_search, sources)),
         Entry("/deliveries/{id:int}", partial(_show, sources)),
@@ -62,7 +62,7 @@ def _search(sources: Sources, visit: Visit) -> Response:
 
 
 def _query(asked: dict[str, str], visit: Visit) -> Query:
-    """Raises ValueError for a field that cannot be read."""
+    """The query of the form's fields. Raises ValueError for an invalid field."""
     subscription = whole(asked["subscription"])
     if asked["subscription"] and subscription is None:
         raise ValueError("A subscription is named by its number.")
@@ -80,13 +80,13 @@ def _query(asked: dict[str, str], visit: Visit) -> Query:
 
 
 def _moment(text: str) -> float | None:
-    """Unix seconds of a form's local time, which is taken as UTC: the page shows times in UTC."""
+    """Unix seconds of a form's time without a zone, which is UTC, as the times on the page are."""
     if not text:
         return None
     try:
         return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
     except (ValueError, OverflowError):
-        raise ValueError(f"{text} is no time; write it as 2026-01-31T13:00.") from None
+        raise ValueError(f"{text} is not a time; write it as 2026-01-31T13:00.") from None
 
 
 def _show(sources: Sources, visit: Visit) -> Response:

@@ -20,7 +20,7 @@ _PLACE = ("topic", "partition", "offset")
 
 
 def entries(sources: Sources) -> list[Entry]:
-    """Their pages."""
+    """The pages of events."""
     return [
         Entry("/events", partial(_recent, sources)),
         Entry("/events/{topic}/{partition:int}/{offset:int}", partial(_show, sources)),

@@ -1,4 +1,4 @@
-"""The first page: what is delivered, what is owed, and which receivers are in trouble, live."""
+"""The first page, live: deliveries made and owed, and the receivers in trouble."""
 
 import asyncio
 import time
@@ -26,15 +26,15 @@ from consumer.ops.lag import Lag
 from consumer.ops.overview import Overview
 from consumer.ops.recent_attempts import Minute
 
-REFRESH = 2.0  # seconds between two looks, whoever watches
+REFRESH = 2.0  # seconds between two readings, for all watchers together
 STREAMS = 50  # watchers at once, of 200 connections
-STREAM_SECONDS = 600.0  # then the browser connects again, and shows its session again
-RECENT = 5_000  # attempts from which times are taken, and the latest failures
+STREAM_SECONDS = 600.0  # then the browser connects again, with its session
+RECENT = 5_000  # attempts from which times and the latest failures are taken
 FAILURES = 10  # shown
 
 
 class Live:
-    """The overview as values for its template, made once for all who watch. Used by any thread."""
+    """The overview as values for its template, made once for all watchers. Used by any thread."""
 
     def __init__(self, sources: Sources, look: Callable[[], Overview]) -> None:
         """`look` gives the same overview for some seconds."""
@@ -129,7 +129,7 @@ def _hour(minutes: Sequence[Minute], attempts: Sequence[Attempt], now: float) ->
 
 
 def _medians(attempts: Sequence[Attempt], columns: int = 60) -> Iterator[float]:
-    """The median time of as many groups of attempts, the oldest first; `attempts` are the newest first."""
+    """The median times of `columns` groups of attempts, oldest first; `attempts` are newest first."""
     size = max(1, len(attempts) // columns)
     for begin in range(0, len(attempts) - size + 1, size):
         part = sorted(each.seconds for each in attempts[::-1][begin : begin + size])

@@ -1,4 +1,4 @@
-"""Replays: what was sent once more from the log, how far it is, and the form that begins one."""
+"""Replays: their progress, and the form that begins one."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ _NOTHING = dict.fromkeys(_FIELDS, "")
 
 
 class Form(NamedTuple):
-    """The form: what was typed, what is wrong with it by field (and "" for all of it), and whose page it is on."""
+    """The form: the typed values, the errors by field ("": the whole form), and the subscription whose page has it."""
 
     given: Mapping[str, str]
     wrong: Mapping[str, str]
@@ -36,7 +36,7 @@ class Form(NamedTuple):
 
 
 class _Wrong(Exception):
-    """A field, or "", cannot be taken; the text is a sentence."""
+    """A field is invalid ("": the whole form); the text is a sentence."""
 
     def __init__(self, field: str, text: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
         super().__init__(text)
@@ -44,7 +44,7 @@ class _Wrong(Exception):
 
 
 def entries(sources: Sources) -> list[Entry]:
-    """Their page and forms."""
+    """The page and forms of replays."""
     return [
         Entry("/replays", partial(_list, sources)),
         Entry("/replays", partial(_start, sources), "write", post=True),
@@ -89,7 +89,7 @@ def _row(item: Replay, now: float) -> dict[str, object]:
 
 
 def _preview(sources: Sources, visit: Visit) -> Response:
-    """Show what a replay would read, and the button that begins it."""
+    """Show the records that a replay would read, and the button that begins it."""
     given = _given(visit)
     try:
         planned, found = _planned(sources, visit.caller, given)
@@ -110,7 +110,7 @@ def _preview(sources: Sources, visit: Visit) -> Response:
             "takes": number / planned.rate,
             "parts": [(f"{each.topic}[{each.number}]", each.end - each.begin) for each in found[:PARTITIONS]],
             "partitions": len(found),
-            # Begun with these, it reads what was shown, however long somebody looks at it.
+            # With these times it reads the records shown, however long the page stays open.
             "fields": given | {"since": _time(planned.since), "until": _time(planned.end)},
         },
     )
@@ -172,7 +172,7 @@ def _number(field: str, text: str) -> float | None:
     try:
         return float(text) if text else None
     except ValueError:
-        raise _Wrong(field, "It is no number.") from None
+        raise _Wrong(field, "It is not a number.") from None
 
 
 def _time(at: float) -> str:

@@ -1,4 +1,4 @@
-"""The list of subscriptions, and the page of each."""
+"""The list of subscriptions, and the page of a subscription."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -53,7 +53,7 @@ class Pager(NamedTuple):
 
 
 def entries(sources: Sources) -> list[Entry]:
-    """Their pages and forms."""
+    """The pages and forms of subscriptions."""
     read: dict[str, Callable[[Sources, Visit], Response]] = {
         "/subscriptions": _list,
         "/subscriptions/new": _new,
@@ -187,7 +187,7 @@ def _page(sources: Sources, visit: Visit, item: Subscribed, **more: object) -> R
 
 
 def _options(item: Subscribed) -> list[tuple[str, object]]:
-    """The options that are not as they are by default, by name; the url and type are in the title."""
+    """The options that differ from their defaults, by name; the url and type are in the title."""
     usual = {name: option.default for name, option in OPTIONS.items()}
     return [
         (
@@ -235,7 +235,7 @@ def _verify(sources: Sources, visit: Visit) -> Response:
 
 @contextmanager
 def _exchanging() -> Iterator[None]:
-    """The bound that the API has for requests to receivers, of both together."""
+    """The limit of open requests to receivers, which the API and the console share."""
     try:
         with exchanging():
             yield

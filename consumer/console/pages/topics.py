@@ -1,4 +1,4 @@
-"""Pages about what is in Kafka and in the catalog: dead letters, audit, event types."""
+"""Pages about dead letters, the audit log and event types."""
 
 from collections import Counter
 from functools import partial

@@ -251,7 +251,7 @@ ALTER TABLE webhook_replays ADD CONSTRAINT ck_webhook_replays_positions CHECK (p
 
 /
 
-COMMENT ON TABLE webhook_subscriptions IS 'Who wants which events. One row is one receiver of one event type.'
+COMMENT ON TABLE webhook_subscriptions IS 'Subscriptions. One row is one receiver of one event type.'
 
 /
 
@@ -271,7 +271,7 @@ COMMENT ON COLUMN webhook_subscriptions.created_at IS 'When the row was made, in
 
 /
 
-COMMENT ON COLUMN webhook_subscriptions.enabled IS '1: gets events. 0: matches nothing, and what is stored for it is held.'
+COMMENT ON COLUMN webhook_subscriptions.enabled IS '1: gets events. 0: matches nothing, and its stored deliveries are held.'
 
 /
 
@@ -311,7 +311,7 @@ COMMENT ON COLUMN webhook_secrets.id IS 'Key, given by the database.'
 
 /
 
-COMMENT ON COLUMN webhook_secrets.subscription_id IS 'Whose secret it is. Goes with its subscription.'
+COMMENT ON COLUMN webhook_secrets.subscription_id IS 'Id of its subscription. Deleted with the subscription.'
 
 /
 
@@ -415,7 +415,7 @@ COMMENT ON COLUMN webhook_deliveries.record_ts IS 'Timestamp of its record in mi
 
 /
 
-COMMENT ON COLUMN webhook_deliveries.subscription_id IS 'Whom it is for. No foreign key: the row outlives its subscription.'
+COMMENT ON COLUMN webhook_deliveries.subscription_id IS 'Id of its subscription. No foreign key: the row outlives the subscription.'
 
 /
 
@@ -423,7 +423,7 @@ COMMENT ON COLUMN webhook_deliveries.replay IS 'webhook_replays.id of the replay
 
 /
 
-COMMENT ON COLUMN webhook_deliveries.url IS 'Where it went when it was stored. It is sent to where the subscription points now.'
+COMMENT ON COLUMN webhook_deliveries.url IS 'URL of its subscription when it was stored. It is sent to the present URL.'
 
 /
 
@@ -435,7 +435,7 @@ COMMENT ON COLUMN webhook_deliveries.attempt IS 'Attempts made.'
 
 /
 
-COMMENT ON COLUMN webhook_deliveries.next_attempt_at IS 'When a parked one is due.'
+COMMENT ON COLUMN webhook_deliveries.next_attempt_at IS 'When a parked delivery is due.'
 
 /
 
@@ -479,7 +479,7 @@ COMMENT ON COLUMN webhook_deliveries.last_attempt_at IS 'When it was tried last.
 
 /
 
-COMMENT ON COLUMN webhook_deliveries.last_response IS 'Start of the last failed answer, escaped to ASCII. Written by a stranger.'
+COMMENT ON COLUMN webhook_deliveries.last_response IS 'Start of the last failed answer, escaped to ASCII. Untrusted: the receiver wrote it.'
 
 /
 
@@ -511,7 +511,7 @@ COMMENT ON COLUMN webhook_operations.data IS 'Its data, as JSON.'
 
 /
 
-COMMENT ON TABLE webhook_replays IS 'What the replay command was asked for, and how far it is.'
+COMMENT ON TABLE webhook_replays IS 'Replays: the command and the progress of each.'
 
 /
 
@@ -519,11 +519,11 @@ COMMENT ON COLUMN webhook_replays.id IS 'Key, given by the database. Never used 
 
 /
 
-COMMENT ON COLUMN webhook_replays.group_id IS 'Kafka consumer group whose workers send what is stored.'
+COMMENT ON COLUMN webhook_replays.group_id IS 'Kafka consumer group whose workers send the deliveries.'
 
 /
 
-COMMENT ON COLUMN webhook_replays.subscription_id IS 'Whom it is for.'
+COMMENT ON COLUMN webhook_replays.subscription_id IS 'Id of its subscription.'
 
 /
 
@@ -555,7 +555,7 @@ COMMENT ON COLUMN webhook_replays.finished_at IS 'When all was read and stored. 
 
 /
 
-COMMENT ON COLUMN webhook_replays.positions IS 'What is left to read, as JSON: topic, partition, next offset and end.'
+COMMENT ON COLUMN webhook_replays.positions IS 'Spans left to read, as JSON: topic, partition, next offset and end.'
 
 /
 
@@ -661,11 +661,11 @@ DROP INDEX ix_webhook_subs_event_type
 
 /
 
-COMMENT ON TABLE webhook_subscriptions IS 'Who wants which events. One row is one receiver of one event type or pattern.'
+COMMENT ON TABLE webhook_subscriptions IS 'Subscriptions. One row is one receiver of one event type or pattern.'
 
 /
 
-COMMENT ON TABLE webhook_secrets IS 'Secrets of subscriptions: what they sign with, and what they show to their receivers.'
+COMMENT ON TABLE webhook_secrets IS 'Secrets of subscriptions: signing keys, and credentials at their receivers.'
 
 /
 
@@ -713,7 +713,7 @@ COMMENT ON COLUMN webhook_subscriptions.signature_header IS 'Name of the header 
 
 /
 
-COMMENT ON COLUMN webhook_subscriptions.signature_prefix IS 'What stands before the hex digits, such as sha256=. Null: nothing.'
+COMMENT ON COLUMN webhook_subscriptions.signature_prefix IS 'Prefix of the hex digits, such as sha256=. Null: none.'
 
 /
 
@@ -771,11 +771,11 @@ CREATE TABLE webhook_marks (
 
 /
 
-COMMENT ON TABLE webhook_marks IS 'What is asked of the worker of a partition: to look for rows, or to end a delivery.'
+COMMENT ON TABLE webhook_marks IS 'Requests to the worker of a partition: to look for rows, or to end a delivery.'
 
 /
 
-COMMENT ON COLUMN webhook_marks.group_id IS 'Kafka consumer group whose worker is asked.'
+COMMENT ON COLUMN webhook_marks.group_id IS 'Kafka consumer group of the worker.'
 
 /
 
@@ -791,19 +791,19 @@ COMMENT ON COLUMN webhook_marks.record_offset IS 'Offset of the record that is d
 
 /
 
-COMMENT ON COLUMN webhook_marks.subscription_id IS 'Whose deliveries. 0: those of all subscriptions.'
+COMMENT ON COLUMN webhook_marks.subscription_id IS 'Id of the subscription. 0: all subscriptions.'
 
 /
 
-COMMENT ON COLUMN webhook_marks.wish IS 'look: for what is due. dead_letter, give_up: what becomes of a delivery that cannot be stored.'
+COMMENT ON COLUMN webhook_marks.wish IS 'look: for due rows. dead_letter, give_up: the decision on a delivery that cannot be stored.'
 
 /
 
-COMMENT ON COLUMN webhook_marks.asked IS 'How often this was asked.'
+COMMENT ON COLUMN webhook_marks.asked IS 'How often the request was made.'
 
 /
 
-COMMENT ON COLUMN webhook_marks.marked_at IS 'When it was asked last.'
+COMMENT ON COLUMN webhook_marks.marked_at IS 'When the request was last made.'
 
 /
 
@@ -953,7 +953,7 @@ COMMENT ON COLUMN webhook_replays.lease_until IS 'Until then one API process run
 
 /
 
-COMMENT ON COLUMN webhook_replays.last_error IS 'Why it stands still. Null: it does not.'
+COMMENT ON COLUMN webhook_replays.last_error IS 'Why it makes no progress. Null: it does.'
 
 /
 
@@ -961,7 +961,7 @@ COMMENT ON COLUMN webhook_replays.created_by IS 'Who began it. Null: not noted.'
 
 /
 
-COMMENT ON TABLE webhook_replays IS 'Replays: what was asked for, and how far each is.'
+COMMENT ON TABLE webhook_replays IS 'Replays: the request and the progress of each.'
 
 /
 
@@ -1016,7 +1016,7 @@ COMMENT ON TABLE webhook_tls IS 'TLS of subscriptions with a client certificate,
 
 /
 
-COMMENT ON COLUMN webhook_tls.subscription_id IS 'Whose it is. Goes with its subscription.'
+COMMENT ON COLUMN webhook_tls.subscription_id IS 'Id of its subscription. Deleted with the subscription.'
 
 /
 

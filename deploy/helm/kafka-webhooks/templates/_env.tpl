@@ -75,7 +75,7 @@ is needed. Each argument is the root.
 {{- end }}
 {{- end }}
 
-{{/* What users add. It comes last: of two variables with one name the last counts. */}}
+{{/* Variables that users add. They come last: of two variables with one name the last counts. */}}
 {{- define "kafka-webhooks.extraEnv" -}}
 {{- range $name, $value := .Values.settings }}
 - name: {{ $name }}
@@ -86,7 +86,7 @@ is needed. Each argument is the root.
 {{- end }}
 {{- end }}
 
-{{/* Variables of a worker, and of `check`, which looks at the same. */}}
+{{/* Variables of a worker, and of `check`, which reads the same ones. */}}
 {{- define "kafka-webhooks.workerEnv" -}}
 {{ include "kafka-webhooks.kafkaEnv" . }}
 {{ include "kafka-webhooks.accountEnv" . }}

@@ -1,4 +1,4 @@
-{{/* What all pods have in common. The argument is (list $ serviceAccountName). */}}
+{{/* The common parts of all pods. The argument is (list $ serviceAccountName). */}}
 {{- define "kafka-webhooks.pod" -}}
 {{- $root := index . 0 -}}
 serviceAccountName: {{ index . 1 }}
