@@ -1,4 +1,4 @@
-"""Reads random answers, right ones and nearly right ones, with our reader and with h11, and counts the differences.
+"""Parses random valid and nearly valid answers with our parser and with h11, and counts the differences.
 
     python -m benchmarks.answers [COUNT] [SEED]
 
@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from tests.sending.answer_grammar import cut, mutated, right
 from tests.sending.h11_answers import difference, ours
 
-PART = 5_000  # answers of one seed: later ones are more and more like those before
+PART = 5_000  # answers of one seed: later ones resemble earlier ones more and more
 
 
 def main(total: int = 20_000, first: int = 1) -> None:
-    """In parts, each with a seed of its own."""
+    """Runs parts, each with a seed of its own."""
     found: Counter[str] = Counter()
     for part, start in enumerate(range(0, total, PART)):
         _read(min(PART, total - start), first + part, found)

@@ -1,8 +1,8 @@
-"""The CPU that the attempt history costs each delivery: one call of `AttemptLog.report`, and what librdkafka does then.
+"""The CPU that the attempt history costs each delivery: a call of `AttemptLog.report`, and librdkafka's work.
 
 python -m benchmarks.attempts [ATTEMPTS]
 
-Needs no Kafka: librdkafka's mock cluster takes the records. It runs in a process of its own.
+It needs no Kafka: librdkafka's mock cluster, in a process of its own, accepts the records.
 """
 
 import subprocess
@@ -19,19 +19,19 @@ from consumer.subscriptions.endpoint import Endpoint
 from consumer.worker.attempt_log import AttemptLog
 
 OF_A_TURN = 50  # attempts between two polls of the loop
-AT_ONCE = 20_000  # attempts, fewer than the queue takes; then the queue is drained
+AT_ONCE = 20_000  # attempts before the queue, which holds more, is drained
 SUBSCRIPTIONS = 100
 
 
 def mock_cluster() -> None:
-    """Print the addresses of a cluster, and keep it until standard input ends."""
+    """Prints the addresses of a mock cluster and keeps it running until standard input ends."""
     owner = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1})
     print(",".join(f"{each.host}:{each.port}" for each in owner.list_topics(timeout=10).brokers.values()), flush=True)
     sys.stdin.read()
 
 
 def deliveries() -> list[Delivery]:
-    """One of each subscription."""
+    """One delivery of each subscription."""
     found = []
     for number in range(SUBSCRIPTIONS):
         place = RecordId("orders", number % 6, 1_000_000 + number, 1_700_000_000_000)
@@ -43,7 +43,7 @@ def deliveries() -> list[Delivery]:
 
 
 def measure(servers: str, attempts: int, what: str, outcome: Outcome) -> None:
-    """Report so many attempts, and print what each costs: this thread's CPU, and that of the whole process."""
+    """Reports so many attempts, and prints the cost of each: this thread's CPU and the whole process's."""
     log = AttemptLog(KafkaSettings(bootstrap_servers=servers), "webhooks.attempts")
     each = deliveries()
     log.report(each[0], what, outcome, time.time(), 0.0123)
@@ -66,7 +66,7 @@ def measure(servers: str, attempts: int, what: str, outcome: Outcome) -> None:
 
 
 def main(attempts: int) -> None:
-    """Successes, then failures with an answer."""
+    """Measures successes, then failures with an answer."""
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.attempts", "--mock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as cluster:

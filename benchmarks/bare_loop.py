@@ -16,11 +16,11 @@ from benchmarks.events import PAD, event
 
 PIECE = 16_384
 KEY = b"benchmark-secret"  # as rig.SECRET
-SEND_BUFFER = 200_000  # bytes: a whole request of 64 KB goes out in one call
+SEND_BUFFER = 200_000  # bytes: enough to send a request of 64 KB in one call
 
 
 def connect(place: SplitResult, context: ssl.SSLContext | None) -> socket.socket:
-    """An open connection that does not block; with a context the handshake is done."""
+    """An open non-blocking connection; with a context its handshake is done."""
     each = socket.create_connection((place.hostname or "", place.port or 80))
     each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
@@ -31,7 +31,7 @@ def connect(place: SplitResult, context: ssl.SSLContext | None) -> socket.socket
 
 
 def main(url: str, requests: int, concurrency: int, pad: int) -> None:
-    """Send so many requests and print the CPU each took, in microseconds."""
+    """Sends so many requests and prints the CPU of each, in microseconds."""
     place = urlsplit(url)
     start = f"POST {place.path} HTTP/1.1\r\nHost: {place.netloc}\r\ncontent-type: application/json\r\n".encode()
     body = json.dumps(event(0, pad)).encode()
@@ -59,7 +59,7 @@ def main(url: str, requests: int, concurrency: int, pad: int) -> None:
             each = sockets[descriptor]
             try:
                 answer = each.recv(PIECE)
-            except ssl.SSLWantReadError:  # a session ticket
+            except ssl.SSLWantReadError:  # a TLS session ticket
                 continue
             failed += not (answer.startswith(b"HTTP/1.1 2") and answer.endswith(b"\r\n\r\n"))
             free.append(each)

@@ -1,4 +1,4 @@
-"""What batches save: one worker, one subscription, events alone and in batches of 10, 100 and 500.
+"""The savings of batches: one worker, one subscription, events alone and in batches of 10, 100 and 500.
 
     python -m benchmarks.batches [EVENTS]
 
@@ -14,11 +14,11 @@ from benchmarks import rig
 from benchmarks.events import TYPE, create_topic, fill
 
 SIZES = (None, 10, 100, 500)
-WARM = 0.1  # of the events, before the watch starts
+WARM = 0.1  # share of the events before the measurement
 
 
 def main(events: int) -> None:
-    """Run all sizes and print the table."""
+    """Runs all sizes and prints the table."""
     measured: dict[int | None, rig.Used] = {}
     repeated: dict[int | None, int] = {}
     with rig.kafka() as bootstrap, rig.sink() as receiver:

@@ -1,9 +1,9 @@
-"""What compressed bodies cost the sender, and what they save, without Kafka and the database.
+"""The cost of compressed bodies for the sender, and the bytes saved, without Kafka and the database.
 
     python -m benchmarks.compression [DELIVERIES]
 
-JSON of typical orders, each body another one, by plain HTTP to a receiver that answers at once: plain and compressed in
-turn; and compressed in a fan-out of 50, where each body is compressed once. The CPU includes writing to the socket.
+JSON of typical orders, all different, is sent by plain HTTP to a receiver that answers at once: plain and compressed in
+turn, and compressed in a fan-out of 50, where each body is compressed once. The CPU includes writing to the socket.
 """
 
 import json
@@ -18,12 +18,12 @@ from benchmarks.sending import Run
 SIZES = {"450 B": 450, "1 KiB": 2**10, "10 KiB": 10 * 2**10, "100 KiB": 100 * 2**10, "1 MiB": 2**20}
 OPEN = 32
 FAN_OUT = 50
-VARIANTS = 8  # bodies of a size
+VARIANTS = 8  # bodies of each size
 ROUNDS = 3
 
 
 def order(random_source: random.Random) -> dict[str, object]:
-    """One of an event: names and words repeat, ids and tokens do not."""
+    """The order of an event: names and words repeat, ids and tokens do not."""
     return {
         "id": random_source.randrange(10**9),
         "sku": f"SKU-{random_source.randrange(10**5):05}",
@@ -38,7 +38,7 @@ def order(random_source: random.Random) -> dict[str, object]:
 
 
 def body_of(size: int, seed: int) -> bytes:
-    """JSON of about this size."""
+    """A JSON body of about this size."""
     random_source = random.Random(seed)  # noqa: S311 (a seed, no secret)
     orders = [order(random_source)]
     each = len(json.dumps(orders[0])) + 2
@@ -47,7 +47,7 @@ def body_of(size: int, seed: int) -> bytes:
 
 
 def measure(url: str, bodies: list[bytes], deliveries: int, *, above: int | None, fan_out: bool) -> tuple[float, float]:
-    """CPU in microseconds, and bytes, of each delivery."""
+    """CPU in microseconds and bytes of each delivery."""
     run = Run([f"{url}/hook{number}" for number in range(FAN_OUT)], gzip_above=above, fan_out=fan_out)
     count = max(FAN_OUT, deliveries // FAN_OUT * FAN_OUT)
     run.until(FAN_OUT, OPEN, lambda number: bodies[number % VARIANTS])
@@ -59,7 +59,7 @@ def measure(url: str, bodies: list[bytes], deliveries: int, *, above: int | None
 
 
 def main(deliveries: int) -> None:
-    """Print the table of docs/payloads.md."""
+    """Prints the table of docs/payloads.md."""
     print("| body | plain, CPU µs | compressed, CPU µs | in a fan-out, CPU µs | compressed, bytes | saved |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     with rig.sink() as receiver:

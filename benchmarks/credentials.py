@@ -2,8 +2,8 @@
 
     python -m benchmarks.credentials [EVENTS]
 
-In one run, on one real Kafka and one receiver: events a second, CPU for each delivery, and how much more that is than
-without. Certificates are compared with TLS, the others with plain http.
+In one run, on one real Kafka and one receiver: events a second, CPU for each delivery, and the extra cost. Certificates
+are compared with TLS, the others with plain http.
 """
 
 import json
@@ -25,9 +25,9 @@ from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.vault import Vault
 from consumer.subscriptions import secrets, tls
 
-WARM = 0.2  # of the events, before the watch starts
-RUNS = 3  # of each; the one in the middle counts
-TOKEN = {"access_token": "a" * 800, "token_type": "Bearer", "expires_in": 3600}  # as long as a signed one
+WARM = 0.2  # share of the events before the measurement
+RUNS = 3  # runs of each; the median counts
+TOKEN = {"access_token": "a" * 800, "token_type": "Bearer", "expires_in": 3600}  # as long as a signed token
 SIGV4 = {"name": "sigv4", "args": ["AKID", "s3cret", "eu-central-1", "execute-api"]}
 
 
@@ -50,12 +50,12 @@ Give = Callable[[Engine], object]
 
 
 def credential(kind: secrets.Credential, text: str) -> Give:
-    """Gives the one subscription a credential."""
+    """Gives the only subscription a credential."""
     return lambda engine: secrets.set_credential(engine, 1, kind, text, Vault(), datetime.now(UTC))
 
 
 def main(events: int) -> None:
-    """Run each, and print the table."""
+    """Runs each and prints the table."""
     authority = trustme.CA()
     client, server = authority.issue_cert("sender.test"), authority.issue_cert("127.0.0.1")
     ca, chain, key = (

@@ -1,4 +1,4 @@
-"""The events that every benchmark sends: 450 bytes if nothing else is said, one type, a thousand keys."""
+"""The events of all benchmarks: by default 450 bytes, one type, a thousand keys."""
 
 import time
 from collections.abc import Sequence
@@ -11,25 +11,25 @@ from confluent_kafka.cimpl import NewTopic
 
 TYPE = "user.created"
 KEYS = 1000
-PAD = 330  # bytes of an event of 450
-QUEUED = 1_000_000  # records that a producer keeps until Kafka has them
+PAD = 330  # padding of an event of 450 bytes
+QUEUED = 1_000_000  # records that a producer keeps until Kafka acknowledges them
 
 
 def event(number: int, pad: int = PAD, at: int | None = None, event_type: str = TYPE) -> dict[str, Any]:
-    """One event; `at` (unix nanoseconds, now if not given) tells the receiver how long it took."""
+    """One event; `at` (unix nanoseconds, by default now) tells the receiver its latency."""
     data = {"id": number, "name": "Jane Doe", "pad": "x" * pad}
     sent = time.time_ns() if at is None else at
     return {"at": sent, "type": event_type, "id": f"evt_{number}", "source": "/users", "data": data}
 
 
 def create_topic(bootstrap: str, topic: str, partitions: int = 4) -> None:
-    """Make an empty topic."""
+    """Creates an empty topic."""
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     admin.create_topics([NewTopic(topic, num_partitions=partitions, replication_factor=1)])[topic].result(15)
 
 
 def fill(bootstrap: str, topic: str, number: int, pad: int = PAD, types: Sequence[str] = (TYPE,)) -> None:
-    """Publish so many events, of each of `types` in turn, as fast as it goes, and wait until Kafka has them."""
+    """Publishes so many events, of each of `types` in turn, as fast as possible, and waits for acknowledgements."""
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20, "queue.buffering.max.messages": QUEUED})
     for position in range(number):
         value = orjson.dumps(event(position, pad, event_type=types[position % len(types)]))
@@ -42,9 +42,9 @@ def fill(bootstrap: str, topic: str, number: int, pad: int = PAD, types: Sequenc
 
 
 def stream(bootstrap: str, topic: str, per_second: float, seconds: float, pad: int = PAD, *, linger_ms: int = 0) -> int:
-    """Publish at a steady rate; the number published.
+    """Publishes at a steady rate; returns the number published.
 
-    An event's `at` is when it should have been published, so that a publisher that is late makes no latency look good.
+    An event's `at` is its scheduled time, so that a late publisher does not improve the latency.
     """
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": linger_ms})
     origin, begin, sent = time.time_ns(), time.perf_counter(), 0
@@ -59,6 +59,6 @@ def stream(bootstrap: str, topic: str, per_second: float, seconds: float, pad: i
 
 
 def delete_topic(bootstrap: str, topic: str) -> None:
-    """Give the disk back."""
+    """Deletes a topic to free disk space."""
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     admin.delete_topics([topic])[topic].result(15)

@@ -1,8 +1,8 @@
-"""How long a filter or projection can take: random expressions, each on events of many sizes.
+"""The evaluation time of filters and projections: random expressions on events of many sizes.
 
     python -m benchmarks.expressions [COUNT] [SEED]
 
-Prints the slowest, by the processor's time, beside what `consumer.expressions` allows.
+Prints the slowest, by CPU time, with the limit of `consumer.expressions`.
 """
 
 import random
@@ -13,10 +13,10 @@ from contextlib import suppress
 
 from consumer.expressions import LONGEST, Expression, ExpressionFailed
 
-SHOWN = 10  # of the slowest
-SOURCE = 200  # characters of one
-TEXTS = (100, 3_000, 30_000, 300_000, 2**20)  # characters of a text of an event
-VALUES = (10, 100, 400, 1500, 6000)  # in a list of it
+SHOWN = 10  # number of slowest expressions printed
+SOURCE = 200  # characters of a printed expression
+TEXTS = (100, 3_000, 30_000, 300_000, 2**20)  # characters of an event's texts
+VALUES = (10, 100, 400, 1500, 6000)  # values in an event's lists
 FIELDS = ("data.s", "data.t", "data.l", "data.w", "data.o", "data.m", "data.d", "data.n", "type", "headers.h", "data")
 SIGNS = ("==", "!=", "<", ">=", "+", "&&", "||", "in", "-", "*")
 CALLS = ("size", "string", "int", "double", "bytes", "type", "dyn", "timestamp", "duration", "bool", "uint")
@@ -26,13 +26,13 @@ COUNTS = ("", "", "*", "+", "?", "{3}", "{2,9}", "{30}")
 
 
 def pattern(pick: random.Random) -> str:
-    """A regular expression, as hard as a short one can be."""
+    """A regular expression, as expensive as a short one can be."""
     parts = "".join(pick.choice(ATOMS) + pick.choice(COUNTS) for _ in range(pick.randint(1, 12)))
     return pick.choice(("", "", "(?i)")) + parts + pick.choice(("", "$", "c"))
 
 
 def expression(pick: random.Random, depth: int, names: tuple[str, ...], *, loops: bool) -> str:
-    """Text of an expression over `names`."""
+    """The text of an expression over `names`."""
 
     def inner() -> str:
         return expression(pick, depth - 1, names, loops=loops)
@@ -56,7 +56,7 @@ def expression(pick: random.Random, depth: int, names: tuple[str, ...], *, loops
 
 
 def loop(pick: random.Random, depth: int, names: tuple[str, ...]) -> str:
-    """A loop over a field, or over a filter of one."""
+    """A loop over a field, or over a filtered field."""
     over = pick.choice((*names, f"[{', '.join(['1'] * pick.randint(1, 300))}]"))
     if not pick.randrange(3):
         over += f".filter(x, {expression(pick, depth - 2, ('x', 'x.s', *names), loops=False)})"
@@ -64,7 +64,7 @@ def loop(pick: random.Random, depth: int, names: tuple[str, ...]) -> str:
 
 
 def variables(text: int, values: int, letters: str) -> dict[str, object]:
-    """Those of an event with so long texts, and so many values in each list."""
+    """The variables of an event with texts of this length and lists of this size."""
     string = (letters * (text // len(letters) + 1))[:text]
     data = {
         "s": string,
@@ -80,7 +80,7 @@ def variables(text: int, values: int, letters: str) -> dict[str, object]:
 
 
 def seconds(compiled: Expression, event: dict[str, object]) -> float:
-    """Of the processor, for one evaluation, or for finding out that the event is too large."""
+    """CPU seconds of one evaluation, or of finding that the event is too large."""
     begin = time.thread_time()
     with suppress(ExpressionFailed):
         compiled.value(event)
@@ -88,7 +88,7 @@ def seconds(compiled: Expression, event: dict[str, object]) -> float:
 
 
 def slowest(compiled: Expression, events: list[dict[str, object]]) -> float:
-    """Of all events; what is slow by chance is tried again."""
+    """The slowest of all events; times that are slow by chance are repeated."""
     worst = 0.0
     for event in events:
         took = seconds(compiled, event)
@@ -98,7 +98,7 @@ def slowest(compiled: Expression, events: list[dict[str, object]]) -> float:
 
 
 def worst(count: int, seed: int) -> Iterator[tuple[float, str]]:
-    """`count` permitted expressions, each with the seconds of the processor that it took at most."""
+    """`count` permitted expressions, each with its highest CPU seconds."""
     pick = random.Random(seed)  # noqa: S311 (no secret)
     sizes = [(text, values) for text in TEXTS for values in VALUES]
     events = [variables(text, values, letters) for text, values in sizes for letters in ("a", "abé")]
@@ -113,7 +113,7 @@ def worst(count: int, seed: int) -> Iterator[tuple[float, str]]:
 
 
 def main(count: int, seed: int) -> None:
-    """Try `count` expressions."""
+    """Tries `count` expressions."""
     found: list[tuple[float, str]] = []
     for number, each in enumerate(worst(count, seed), 1):
         found = sorted([*found, each], reverse=True)[:SHOWN]

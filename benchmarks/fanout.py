@@ -2,9 +2,9 @@
 
 python -m benchmarks.fanout [DELIVERIES]
 
-No Kafka, no database, no request: events pass the dispatch and the lanes as a worker drives them, and what may start
-ends at once. What a request costs on top is the throughput benchmark's. Times are of the CPU, so that what else the
-machine does counts little; a turn's is the wall clock's.
+There is no Kafka, database or request: events pass the dispatch and the lanes as in a worker, and started deliveries
+end at once. The throughput benchmark has the cost of requests. Times are CPU time, so that other load hardly matters; a
+turn's is wall-clock time.
 """
 
 import gc
@@ -44,15 +44,15 @@ BATCH = 500  # records of one poll, as the worker takes them
 
 
 class Stored:
-    """Nothing is stored here: the lanes have room."""
+    """Nothing is stored here, because the lanes have room."""
 
     def may_postpone(self) -> bool:
-        """Wait rather."""
+        """Whether deliveries may be stored: they wait in memory here."""
         return False
 
 
 class Result(NamedTuple):
-    """Of one run: events and subscriptions asked about in a second of CPU, deliveries, the longest turn in seconds."""
+    """One run: events and evaluated subscriptions a second of CPU, deliveries, and the longest turn in seconds."""
 
     events: float
     asked: float
@@ -61,7 +61,7 @@ class Result(NamedTuple):
 
 
 def run(endpoints: tuple[Endpoint, ...], events: int) -> Result:
-    """So many events, for all of these."""
+    """Runs so many events for all of these subscriptions."""
     metrics = Metrics()
     lanes = Lanes(max(1000, 2 * len(endpoints)))
     answer = cast("Callable[[tuple[Key, ...], Callable[[Matches | Exception], None]], None]", _answering(endpoints))
@@ -77,7 +77,7 @@ def run(endpoints: tuple[Endpoint, ...], events: int) -> Result:
         settled += 1
 
     while settled < events:
-        if given == 1 and not start and settled == 1:  # lanes are made, requests prepared
+        if given == 1 and not start and settled == 1:  # warm-up: lanes and prepared requests
             gc.collect()
             start = time.process_time()
             delivered = 0
@@ -106,7 +106,7 @@ def _answering(endpoints: tuple[Endpoint, ...]) -> object:
 
 
 def subscriptions(number: int, selection: Selection | None) -> tuple[Endpoint, ...]:
-    """So many, alike."""
+    """So many subscriptions of one kind."""
     return tuple(
         Endpoint(each, f"http://receiver-{each}.example.com/hooks", (b"k",), selection=selection)
         for each in range(1, number + 1)
@@ -114,7 +114,10 @@ def subscriptions(number: int, selection: Selection | None) -> tuple[Endpoint, .
 
 
 def main(deliveries: int) -> None:
-    """A row for each kind and number; the last column is against those without a selection in the same run."""
+    """Prints a row for each kind and number.
+
+    The last column is relative to subscriptions without a selection in the same run.
+    """
     gc.set_threshold(*COLLECT_EVERY)
     configure_logging("ERROR")
     kinds: dict[str, Selection | None] = {

@@ -2,9 +2,9 @@
 
     python -m benchmarks.faults [FAULT …]
 
-At 200 events a second, one good receiver answers at once and one after 50 ms. Then as many events more, each of which a
-receiver refuses, so that it is stored; and beside these, the fault. The locked row is on an emulated Oracle
-(java 17 and maven), for SQLite has no lock of a row; so its figures compare with each other alone.
+At 200 events a second, one good receiver answers at once and one after 50 ms. Then as many further events follow, each
+refused by a receiver and therefore stored; and beside these, the fault. The locked row is on an emulated Oracle (java
+17 and maven), because SQLite has no row locks, so its figures compare only with each other.
 """
 
 import sys
@@ -24,7 +24,7 @@ from tests.end_to_end.webhook_receiver import Answer, always
 from tests.intake.raw_producer import SMALL_READS, write_bomb
 
 ALONE, BESIDE = 4.0, 12.0  # seconds
-ROWS = 25  # that the database refuses
+ROWS = 25  # records that the database refuses
 BOMBS = 3
 SMALL = {f"KAFKA_{name.upper()}": value for name, value in SMALL_READS.items()}
 FIRST = "id = (SELECT MIN(id) FROM webhook_deliveries)"
@@ -33,14 +33,14 @@ Fault = Callable[[Deployment], AbstractContextManager[object]]
 
 
 def met(deployment: Deployment, metric: str) -> None:
-    """Stop if the worker has not noticed the fault."""
+    """Stops the run if the worker has not met the fault."""
     if not deployment.workers[0].metric(metric):
         sys.exit(f"{metric} is 0: the fault did not come about")
 
 
 @contextmanager
 def refused_rows(deployment: Deployment) -> Iterator[None]:
-    """The database takes no delivery of some records."""
+    """The database refuses the deliveries of some records."""
     first = max(deployment.committed().values())
     deployment.sql(
         "CREATE TRIGGER refused BEFORE INSERT ON webhook_deliveries"
@@ -52,7 +52,7 @@ def refused_rows(deployment: Deployment) -> Iterator[None]:
 
 @contextmanager
 def locked_row(deployment: Deployment) -> Iterator[None]:
-    """Somebody changes a subscription, and a delivery that is owed to it, and does not commit."""
+    """Another session changes a subscription and one of its open deliveries, and does not commit."""
     engine = connect_to(deployment.database.url)
     with engine.connect() as connection:
         for table, of in (("webhook_subscriptions", "event_type = 'bad-a'"), ("webhook_deliveries", FIRST)):
@@ -64,7 +64,7 @@ def locked_row(deployment: Deployment) -> Iterator[None]:
 
 @contextmanager
 def slow_filters(deployment: Deployment) -> Iterator[None]:
-    """Five filters take 2 ms each of the processor, of each event that is stored."""
+    """Five filters take 2 ms of CPU each on every stored event."""
     for each in range(5):
         deployment.subscribe("bad-a", f"/slow{each}", event_filter=SLOW % each)
     yield
@@ -73,7 +73,7 @@ def slow_filters(deployment: Deployment) -> Iterator[None]:
 
 @contextmanager
 def bombs(deployment: Deployment) -> Iterator[None]:
-    """Batches come that cannot be decompressed."""
+    """Batches that cannot be decompressed arrive."""
     for _ in range(BOMBS):
         write_bomb(deployment.servers, deployment.topic)
     yield
@@ -90,7 +90,7 @@ FAULTS: dict[str, Fault] = {
 
 
 def show_fault(bootstrap: str, name: str) -> None:
-    """Two lines: the receiver that answers at once, and the one that takes 50 ms."""
+    """Prints a row for the receiver that answers at once, and one for the receiver that takes 50 ms."""
     database = emulated_oracle("19c") if name.endswith("Oracle") else nullcontext(None)
     with deployed(bootstrap) as deployment, database as oracle:
         deployment.database = oracle or deployment.database
@@ -111,7 +111,7 @@ def show_fault(bootstrap: str, name: str) -> None:
 
 
 def main(names: list[str]) -> None:
-    """Print the table."""
+    """Prints the table."""
     print(HEADER)
     with rig.kafka() as bootstrap:
         for name in names or FAULTS:

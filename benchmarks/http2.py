@@ -1,10 +1,10 @@
-"""HTTP/1.1 against HTTP/2, by TLS: what the sender needs for a delivery, without Kafka and the database.
+"""HTTP/1.1 and HTTP/2 by TLS: the sender's cost of a delivery, without Kafka and the database.
 
     python -m benchmarks.http2 [ROUNDS]
 
-Each line has the medians of ROUNDS runs (3) of the two protocols in turn. A run sends 450-byte events, signed, in a
-process of its own: so many at once, which opens the connections ("start"); then as fast as the receivers answer with so
-many requests open; then 1,000 a second for the latency, without the receivers' delay. The receivers' CPU is not
+Each row has the medians of ROUNDS runs (3) of the two protocols in turn. A run sends signed 450-byte events in a
+process of its own: first so many at once, which opens the connections ("start"); then as fast as the receivers answer
+with so many open requests; then 1,000 a second for the latency, without the receivers' delay. The receivers' CPU is not
 counted, but they share the machine.
 """
 
@@ -26,10 +26,10 @@ from benchmarks import rig
 from benchmarks.events import event
 from benchmarks.sending import Run
 
-SECONDS = 2.0  # of the steady rate
+SECONDS = 2.0  # seconds at the steady rate
 RATE = 1_000  # events a second, for the latency
-WARM = 0.2  # of the deliveries, before the watch starts
-SCENARIOS = [  # delay of an answer in ms, hosts, requests open, deliveries
+WARM = 0.2  # share of the deliveries before the measurement
+SCENARIOS = [  # delay of an answer in ms, hosts, open requests, deliveries
     (0, 1, 256, 20_000),
     (0, 50, 256, 20_000),
     (10, 1, 256, 20_000),
@@ -41,7 +41,7 @@ SCENARIOS = [  # delay of an answer in ms, hosts, requests open, deliveries
 
 
 def send(url: str, hosts: int, version: str, deliveries: int, concurrency: int) -> None:
-    """One run; prints its figures as JSON."""
+    """Makes one run; prints its figures as JSON."""
     run = Run([rig.hook(url, number, hosts) for number in range(hosts)], http2=version == "2")
     body = json.dumps(event(0)).encode()
     cold = time.process_time()
@@ -80,7 +80,7 @@ def send(url: str, hosts: int, version: str, deliveries: int, concurrency: int) 
 
 @contextmanager
 def certificate(hosts: int) -> Iterator[rig.Certificate]:
-    """A certificate of so many loopback addresses."""
+    """A certificate for so many loopback addresses."""
     with tempfile.TemporaryDirectory(prefix="http2-") as folder:
         authority = trustme.CA()
         issued = authority.issue_cert(*(f"127.0.0.{host}" for host in range(1, hosts + 1)))
@@ -123,7 +123,7 @@ COLUMNS: dict[str, Callable[[dict[str, float]], str]] = {
 
 
 def main(rounds: int = 3) -> None:
-    """Print the table of docs/performance.md."""
+    """Prints the table of docs/performance.md."""
     print(f"| receivers | open | HTTP | {' | '.join(COLUMNS)} |")
     print(f"| --- | ---: | --- |{' ---: |' * len(COLUMNS)}")
     for delay, hosts, concurrency, deliveries in SCENARIOS:

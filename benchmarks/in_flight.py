@@ -1,4 +1,4 @@
-"""Up to ten thousand requests open at once, to slow receivers, through one worker.
+"""Up to ten thousand open requests to slow receivers, through one worker.
 
 python -m benchmarks.in_flight [EVENTS [DELAY_MS]]
 """
@@ -9,12 +9,12 @@ import uuid
 from benchmarks import rig
 from benchmarks.events import TYPE, create_topic, fill
 
-SUBSCRIPTIONS = 20  # together they may take 80 of 81 parts of the slots
+SUBSCRIPTIONS = 20  # together they may take 80/81 of the slots
 IN_FLIGHT = 10_000
 
 
 def main(events: int, delay_ms: int) -> None:
-    """Deliver each event to every subscription and print what it took."""
+    """Delivers each event to every subscription and prints the resources used."""
     deliveries = events * SUBSCRIPTIONS
     with rig.kafka() as bootstrap, rig.sink(delay_ms=delay_ms, hosts=SUBSCRIPTIONS) as receiver:
         urls = [rig.hook(receiver.url, number, SUBSCRIPTIONS) for number in range(SUBSCRIPTIONS)]

@@ -1,12 +1,12 @@
-"""An incident in real time: one of fifty receivers fails for more than an hour, and the alert is judged by Prometheus.
+"""An incident in real time: one of fifty receivers fails for more than an hour, and Prometheus evaluates the alert.
 
     python -m benchmarks.incident [MINUTES]
 
-Each second an event goes to all fifty receivers. After three minutes one of them answers 503, for MINUTES (65, for the
-alert WebhooksSubscriptionFails waits for an hour); then it is mended, and its deliveries are redelivered. The worker's
-/metrics is scraped every 15 seconds, and promtool evaluates deploy/prometheus/rules.yaml on these scrapes. Prints when
-the console shows the failure, when the alert fires and resolves, and when the backlog is gone. Needs java 17, maven,
-and Go for promtool.
+Each second an event goes to all fifty receivers. After three minutes one of them answers 503 for MINUTES (65, because
+the alert WebhooksSubscriptionFails waits for an hour); then it is repaired, and its deliveries are redelivered. The
+worker's /metrics is scraped every 15 seconds, and promtool evaluates deploy/prometheus/rules.yaml on these scrapes.
+Prints when the console shows the failure, when the alert fires and resolves, and when the backlog is gone. Needs java
+17, maven, and Go for promtool.
 """
 
 import json
@@ -39,7 +39,7 @@ RULES = rig.ROOT / "deploy/prometheus/rules.yaml"
 
 
 class Scrapes:
-    """The samples of a worker, by series; a gap where it did not answer."""
+    """The samples of a worker by series, with a gap where it did not answer."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -47,7 +47,7 @@ class Scrapes:
         self.number = 0
 
     def take(self) -> None:
-        """One scrape. A series that is not in it any more is stale at once, as in Prometheus."""
+        """Makes one scrape. A series missing in it is stale at once, as in Prometheus."""
         for family in text_string_to_metric_families(self._worker.get("/metrics")[1]):
             for sample in family.samples:
                 if sample.name.startswith("webhooks_"):
@@ -61,7 +61,7 @@ class Scrapes:
         self.number += 1
 
     def firing(self, number: int) -> bool:
-        """Whether Prometheus lets the alert fire at the time of a scrape."""
+        """Whether the alert fires at the time of a scrape, according to Prometheus."""
         expected = {
             "expr": f'count(ALERTS{{alertname="{ALERT}", alertstate="firing"}})',
             "eval_time": f"{number * SCRAPE:.0f}s",
@@ -86,7 +86,7 @@ class Scrapes:
 
 
 def main(minutes: float) -> None:
-    """Run it, and print the times."""
+    """Runs the incident and prints the times."""
     promtool()
     with rig.kafka() as bootstrap, deployed(bootstrap) as deployment, tempfile.TemporaryDirectory() as folder:
         attempts = Kafka(bootstrap, real=True).topic()
@@ -112,7 +112,7 @@ def _watch(
     scrapes, begin = Scrapes(worker), time.monotonic()
 
     def until(done: Callable[[], bool]) -> int:
-        """Scrape in time until `done`; the number of the last scrape."""
+        """Scrapes at each interval until `done`; returns the number of the last scrape."""
         while not done():
             if time.monotonic() - begin >= scrapes.number * SCRAPE:
                 scrapes.take()

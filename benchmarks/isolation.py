@@ -1,10 +1,11 @@
-"""What bad receivers do to good ones: latency of the good alone and beside each kind of bad, in one run of a worker.
+"""The effect of bad receivers on good ones: latency of good ones alone and beside each kind of bad one.
 
     python -m benchmarks.isolation [KIND …]
 
-At 200 events a second, one good receiver answers at once and one after 50 ms. Each event goes to ten bad subscriptions
-too (two where each request is a new TLS connection), or as many events again go to the bad ones alone. Then a receiver
-that takes 400 requests a second, and lets 50 wait, comes back to 6,000 events that are owed to it and all due.
+In one run of a worker, at 200 events a second, one good receiver answers at once and one after 50 ms. Each event also
+goes to ten bad subscriptions (two if each request is a new TLS connection), or as many further events go only to bad
+ones. Then a receiver that serves 400 requests a second with a queue of 50 recovers with a backlog of 6,000 events, all
+due.
 """
 
 import sys
@@ -32,7 +33,7 @@ HEADER = f"""{"":44}{"alone":>32}  {"beside them":>32}{"p95":>10}
 
 
 class Row(NamedTuple):
-    """A meeting of the table."""
+    """A row of the table."""
 
     bad: Kind | Names
     number: int
@@ -59,7 +60,7 @@ ROWS = (
 
 @contextmanager
 def deployed(bootstrap: str) -> Iterator[Deployment]:
-    """A topic, a database and a good receiver of its own."""
+    """Its own topic, database and good receiver."""
     topic = f"bench-{uuid.uuid4().hex[:8]}"
     create_topic(bootstrap, topic)
     with Receiver() as receiver, rig.database([receiver.url("/nothing")], "nothing") as url:
@@ -73,14 +74,14 @@ def deployed(bootstrap: str) -> Iterator[Deployment]:
 
 
 def show(name: str, good: Latencies) -> None:
-    """One line of the table."""
+    """Prints one row of the table."""
     cells = [f"{percentile(values, part) * 1e3:8.1f}" for values in good for part in PARTS.values()]
     ratio = percentile(good.beside, PARTS["p95"]) / percentile(good.alone, PARTS["p95"])
     print(f"{name:44}{''.join(cells[:4])}  {''.join(cells[4:])}{ratio:10.2f}", flush=True)
 
 
 def show_meeting(bootstrap: str, row: Row, folder: Path) -> None:
-    """Two lines: the receiver that answers at once, and the one that takes 50 ms."""
+    """Prints a row for the receiver that answers at once, and one for the receiver that takes 50 ms."""
     with deployed(bootstrap) as deployment, neighbours(row.bad, row.number, folder) as bad:
         good = meet(deployment, bad, row.company, alone=ALONE, beside=BESIDE, burst=row.burst).good
     burst = f", {row.burst} at once" if row.burst else ""
@@ -89,7 +90,7 @@ def show_meeting(bootstrap: str, row: Row, folder: Path) -> None:
 
 
 def show_recovery(bootstrap: str) -> None:
-    """What others notice, and what the receiver itself saw, second by second."""
+    """Prints the latency of others, and the receiver's own counts second by second."""
     with deployed(bootstrap) as deployment, bad_receiver(Kind.LIMITED, str(PER_SECOND), str(QUEUE)) as receiver:
         recovery = come_back(deployment, receiver, backlog=BACKLOG, live=LIVE, within=60)
     for path, latencies in recovery.good.items():
@@ -102,7 +103,7 @@ def show_recovery(bootstrap: str) -> None:
 
 
 def main(kinds: list[str]) -> None:
-    """Print the table."""
+    """Prints the table."""
     print(HEADER)
     with rig.kafka() as bootstrap, tempfile.TemporaryDirectory(prefix="webhooks-benchmark-") as folder:
         for row in ROWS:

@@ -1,4 +1,4 @@
-"""From `produce` to the receiver, at a steady rate, through one worker.
+"""The latency from `produce` to the receiver, at a steady rate, through one worker.
 
 python -m benchmarks.latency [EVENTS_PER_SECOND] [SECONDS]
 """
@@ -12,7 +12,7 @@ from benchmarks.events import TYPE, create_topic, fill, stream
 
 
 def main(per_second: int, seconds: float) -> None:
-    """Warm up, stream, print the percentiles."""
+    """Warms up, streams events and prints the percentiles."""
     with rig.kafka() as bootstrap, rig.sink() as receiver, rig.database([receiver.url + "/hook"], TYPE) as database:
         topic = f"bench-{uuid.uuid4().hex[:8]}"
         create_topic(bootstrap, topic)

@@ -1,8 +1,8 @@
-"""A million subscriptions: the time of a look-up, what it keeps in memory, and how many a worker at full load makes.
+"""A million subscriptions: the time of a look-up, its memory, and the number of look-ups of a worker at full load.
 
 python -m benchmarks.lookups [SUBSCRIPTIONS]
 
-SQLite, in a temporary directory. No Kafka: events pass the catalog and the inbox as a worker drives them.
+It uses SQLite in a temporary directory and no Kafka: events pass the catalog and the inbox as in a worker.
 """
 
 import gc
@@ -30,28 +30,28 @@ from models import Subscription
 from tests.databases import database
 
 TENANTS, TYPES = 1_000, 10_000
-MOST_MATCHES = 10_000  # of each of the ten busiest types
-ROWS = 50_000  # in one insert
+MOST_MATCHES = 10_000  # subscriptions of each of the ten busiest types
+ROWS = 50_000  # rows of one insert
 SECRETS = (b"benchmark-secret",)
-RATE = 10_000  # events a second that pass the catalog: more than a worker sends
+RATE = 10_000  # events a second through the catalog: more than a worker sends
 SECONDS = 5.0
-BATCH = 500  # records of one poll, as the worker takes them
+BATCH = 500  # records of one poll, as in a worker
 
 Find = Callable[[tuple[Key, ...]], Matches]
 
 
 def type_of(number: int) -> str:
-    """Ten types of each tenant: a tenant is the first part of the event type."""
+    """Ten types for each tenant, whose name is the first part of the event type."""
     return f"tenant-{number // 10:04}.order.{number % 10}"
 
 
 def of_nobody(types: Iterable[str]) -> tuple[Key, ...]:
-    """Events of these types without a tenant."""
+    """The keys of events of these types without a tenant."""
     return tuple((each, None) for each in types)
 
 
 def extra() -> Iterator[dict[str, object]]:
-    """Patterns, and subscriptions of a tenant, beside the others: none of them is for the types above."""
+    """Further patterns and subscriptions of tenants, none of which match the types above."""
     for number in range(TENANTS):
         host = f"https://tenant-{number:04}.example.com/hooks"
         for event_type in ("shop.order.created", "shop.order.*", "shop.**"):
@@ -61,7 +61,7 @@ def extra() -> Iterator[dict[str, object]]:
 
 
 def subscriptions(total: int) -> Iterator[dict[str, object]]:
-    """Types 0-9 have 10,000 each, types 10-1009 have one, all others an equal share. Types are mixed, as in life."""
+    """Types 0-9 have 10,000 each, types 10-1009 have one, all others an equal share, in mixed order."""
     shares = [MOST_MATCHES] * 10 + [1] * 1_000
     rest = (total - sum(shares)) // (TYPES - len(shares))
     shares += [rest] * (TYPES - len(shares))
@@ -90,14 +90,14 @@ def fill(path: Path, total: int) -> None:
 
 
 def finder(path: Path) -> tuple[Engine, Find]:
-    """A new engine, without a connection, and the look-up on it."""
+    """A new engine without a connection, and the look-up on it."""
     engine = database(path)
     known = EndpointCache()
     return engine, lambda keys: find_endpoints(engine, keys, SECRETS, Vault().decrypt, known=known)
 
 
 def evict(path: Path) -> None:
-    """Have the file's pages leave the system's memory."""
+    """Drops the file's pages from the system's cache."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -107,14 +107,14 @@ def evict(path: Path) -> None:
 
 
 def timed(job: Callable[[], object]) -> float:
-    """Milliseconds of wall clock."""
+    """Milliseconds of wall-clock time."""
     start = time.perf_counter()
     job()
     return (time.perf_counter() - start) * 1000
 
 
 def look_up(path: Path, what: str, keys: tuple[Key, ...], repeat: int) -> None:
-    """One row of the table: cold (a new connection, nothing in memory), then the best of the warm ones."""
+    """Prints a row of the table: cold (a new connection, empty caches), then the best of the warm ones."""
     evict(path)
     engine, find = finder(path)
     cold = timed(lambda: find(keys))
@@ -126,7 +126,7 @@ def look_up(path: Path, what: str, keys: tuple[Key, ...], repeat: int) -> None:
 
 
 def memory(path: Path, keys: tuple[Key, ...]) -> None:
-    """What an endpoint costs that is kept."""
+    """Prints the memory of a cached endpoint."""
     engine, find = finder(path)
     find(keys[:1])
     gc.collect()
@@ -142,11 +142,11 @@ def memory(path: Path, keys: tuple[Key, ...]) -> None:
 
 
 def _settle(offset: int) -> None:
-    """No offset is kept here."""
+    """Does nothing: no offset is kept here."""
 
 
 def full_load(path: Path, what: str, keys: tuple[Key, ...]) -> None:
-    """Events of these types and tenants, in turn, pass the catalog and the inbox. How many statements run."""
+    """Events of these types and tenants, in turn, pass the catalog and the inbox. Prints the number of statements."""
     engine, find = finder(path)
     statements = 0
 
@@ -186,7 +186,7 @@ def full_load(path: Path, what: str, keys: tuple[Key, ...]) -> None:
 
 
 def main(total: int) -> None:
-    """Fill, look up, load."""
+    """Fills the database, then measures look-ups and full load."""
     gc.set_threshold(*COLLECT_EVERY)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "webhooks.db"

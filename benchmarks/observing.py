@@ -2,8 +2,8 @@
 
     python -m benchmarks.observing [EVENTS]
 
-In one run, on one real Kafka and one receiver: events a second, CPU for each delivery, and how much more that is than
-without. The collector of traces throws away what it gets.
+In one run, on one real Kafka and one receiver: events a second, CPU for each delivery, and the extra cost. The
+collector discards the traces.
 """
 
 import statistics
@@ -18,8 +18,8 @@ from http.server import BaseHTTPRequestHandler
 from benchmarks import rig
 from benchmarks.events import TYPE, create_topic, fill
 
-WARM = 0.2  # of the events, before the watch starts
-RUNS = 3  # of each; the one in the middle counts
+WARM = 0.2  # share of the events before the measurement
+RUNS = 3  # runs of each; the median counts
 SCRAPE = 1.0  # seconds between two scrapes
 
 
@@ -38,7 +38,7 @@ class _Collector(BaseHTTPRequestHandler):
 
 @contextmanager
 def scraping(port: int) -> Iterator[None]:
-    """Ask for the worker's metrics every SCRAPE seconds, from its start on."""
+    """Scrapes the worker's metrics every SCRAPE seconds, from its start on."""
     enough = threading.Event()
 
     def scrape() -> None:
@@ -46,7 +46,7 @@ def scraping(port: int) -> Iterator[None]:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read()
             except OSError:
-                continue  # it has not started, or has ended
+                continue  # the worker has not started yet, or has ended
 
     thread = threading.Thread(target=scrape, name="scraping")
     thread.start()
@@ -58,7 +58,7 @@ def scraping(port: int) -> Iterator[None]:
 
 
 def main(events: int) -> None:
-    """Run each, and print the table."""
+    """Runs each and prints the table."""
     with rig.kafka() as bootstrap, rig.sink() as receiver, rig.http_server(_Collector) as traces:
         attempts, port = f"attempts-{uuid.uuid4().hex[:8]}", rig.free_port()
         create_topic(bootstrap, attempts)

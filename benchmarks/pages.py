@@ -1,8 +1,8 @@
-"""How long the console's pages and the API take, with 100,000 subscriptions and a million stored deliveries in SQLite.
+"""The response times of the console and the API with 100,000 subscriptions and a million stored deliveries in SQLite.
 
     python -m benchmarks.pages
 
-Each is asked for 21 times: the first answer, and the median and the slowest of the others. The requests go to a
+Each path is requested 21 times: the first time, and the median and the maximum of the others. Requests go to a
 `kafka-webhooks api` on loopback, one after the other.
 """
 
@@ -20,7 +20,7 @@ import requests
 from benchmarks import rig
 
 REPEATED = 20
-START = 20.0  # seconds in which the server must answer
+START = 20.0  # seconds within which the server must answer
 PATHS = (
     "/console/",
     "/console/subscriptions",
@@ -46,7 +46,7 @@ PATHS = (
 
 
 def main() -> None:
-    """Make the estate, ask for each path, print the table."""
+    """Fills the database, requests each path and prints the table."""
     with tempfile.TemporaryDirectory(prefix="webhooks-pages-") as folder:
         settings = {"DATABASE_URL": f"sqlite:///{folder}/webhooks.db", "LOG_LEVEL": "WARNING"}
         print("making the rows …", flush=True)

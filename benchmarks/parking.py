@@ -1,8 +1,8 @@
-"""How fast deliveries are stored, and what came of them: rows and bytes a second, in batches as a worker writes them.
+"""The speed of storing deliveries and results: rows and bytes a second, in batches as a worker writes them.
 
 python -m benchmarks.parking [ROWS]
 
-SQLite, in a temporary directory, with `synchronous=FULL` as the program opens it: what the disk does counts.
+It uses SQLite in a temporary directory with `synchronous=FULL`, as the program opens it, so the disk counts.
 """
 
 import gc
@@ -29,7 +29,7 @@ FAILED = Failure("status 503", 503, "unavailable", 1.0)
 
 
 def rows(total: int, body: bytes, subscriptions: int) -> list[NewDelivery]:
-    """Failed first attempts: of each record as many deliveries as there are subscriptions."""
+    """Failed first attempts: each record has as many deliveries as there are subscriptions."""
     return [
         NewDelivery(event, subscription, URL, 1, "parked", 100.0, FAILED, FAILED)
         for offset in range(total // subscriptions)
@@ -41,7 +41,7 @@ def rows(total: int, body: bytes, subscriptions: int) -> list[NewDelivery]:
 
 
 def in_batches(work: Callable[[Sequence[NewDelivery]], object], todo: Sequence[NewDelivery]) -> float:
-    """Seconds, a transaction for each batch."""
+    """The seconds for all, with a transaction for each batch."""
     start = time.perf_counter()
     for begin in range(0, len(todo), STORE_BATCH):
         work(todo[begin : begin + STORE_BATCH])
@@ -49,12 +49,12 @@ def in_batches(work: Callable[[Sequence[NewDelivery]], object], todo: Sequence[N
 
 
 def settle(engine: Engine, ids: Sequence[int]) -> None:
-    """Each is delivered at its second attempt."""
+    """Each row is delivered at its second attempt."""
     store.record(engine, GROUP, [AttemptResult(row, 1, "delivered", None, 200, None, 2.0) for row in ids])
 
 
 def measure(total: int, size: int, subscriptions: int) -> None:
-    """One row of the table."""
+    """Prints one row of the table."""
     todo = rows(total, bytes(size), subscriptions)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "webhooks.db"
@@ -75,7 +75,7 @@ def measure(total: int, size: int, subscriptions: int) -> None:
 
 
 def main(total: int) -> None:
-    """Small and large bodies, one subscription and many."""
+    """Measures small and large bodies, one subscription and many."""
     gc.set_threshold(*COLLECT_EVERY)
     print(f"{total:,} rows, {STORE_BATCH} in a transaction:")
     for size, subscriptions in ((450, 1), (450, 100), (16_384, 1), (16_384, 100)):

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a real Kafka, a receiver, one worker on SQLite, and what a process used."""
+"""Shared parts of the benchmarks: a real Kafka, a receiver, one worker on SQLite, and the resources of a process."""
 
 import json
 import os
@@ -24,7 +24,7 @@ CACHE = ROOT / ".cache"
 
 
 class Used(NamedTuple):
-    """What a process has used from `begin` to `end` deliveries."""
+    """The resources of a process from `begin` to `end` deliveries."""
 
     per_second: float
     cpu_us: float
@@ -32,7 +32,7 @@ class Used(NamedTuple):
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port without a listener."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -40,7 +40,7 @@ def free_port() -> int:
 
 @contextmanager
 def process(arguments: list[str], **environment: str) -> Iterator[psutil.Popen]:
-    """Run a program from the project's root; it is stopped, and if need be killed, at the end."""
+    """Runs a program from the project's root; it is stopped, and killed if necessary, at the end."""
     child = psutil.Popen(arguments, cwd=ROOT, env={**os.environ, **environment})
     try:
         yield child
@@ -54,7 +54,7 @@ def process(arguments: list[str], **environment: str) -> Iterator[psutil.Popen]:
 
 
 class Certificate(NamedTuple):
-    """PEM files: of the receiver at 127.0.0.1, and of the authority to trust."""
+    """PEM files: the certificate of the receiver at 127.0.0.1, and the authority to trust."""
 
     chain: Path
     key: Path
@@ -62,7 +62,7 @@ class Certificate(NamedTuple):
 
 
 class Sink:
-    """The receiver: a process of its own, in Go, so that it is faster than what is measured."""
+    """The receiver: a process of its own in Go, so that it is faster than the measured programs."""
 
     def __init__(self, port: int, tls_port: int = 0) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -70,7 +70,7 @@ class Sink:
         self.process: psutil.Popen | None = None
 
     def get(self, path: str, method: str = "GET") -> bytes:
-        """Ask the receiver itself."""
+        """Queries the receiver."""
         request = urllib.request.Request(self.url + path, method=method)  # noqa: S310 (loopback)
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
             return bytes(answer.read())
@@ -80,7 +80,7 @@ class Sink:
         return int(self.get("/count"))
 
     def events(self) -> int:
-        """Events received, in whatever requests."""
+        """Events received, in single requests or batches."""
         return int(self.get("/events"))
 
     def stats(self) -> dict[str, Any]:
@@ -88,17 +88,17 @@ class Sink:
         return dict(json.loads(self.get("/stats")))
 
     def reset(self) -> None:
-        """Forget all."""
+        """Clears all counts."""
         self.get("/reset", "POST")
 
 
 def hook(base: str, number: int, hosts: int) -> str:
-    """The url of a subscription: subscriptions take the addresses of the receiver at `base` in turn."""
+    """The url of a subscription: subscriptions use the addresses of the receiver at `base` in turn."""
     return f"{base}/hook{number // hosts}".replace("127.0.0.1", f"127.0.0.{number % hosts + 1}")
 
 
 def build_go(folder: str, name: str) -> Path:
-    """A compiled Go program: a file or a folder with a module, below benchmarks/."""
+    """A compiled Go program: a file, or a folder with a module, below benchmarks/."""
     go = shutil.which("go")
     if go is None:
         sys.exit("the benchmarks' receiver is written in Go: install go 1.22 or newer")
@@ -118,7 +118,7 @@ def sink(
     certificate: Certificate | None = None,
     http2: bool = False,
 ) -> Iterator[Sink]:
-    """A running receiver, on so many loopback addresses; compiled once. With a certificate it answers by https too."""
+    """A running receiver on so many loopback addresses, compiled once. With a certificate it also answers by https."""
     program = build_go("sink.go", "sink")
     port = free_port()
     flags = {"port": port, "delay": f"{delay_ms}ms", "hosts": hosts, "tail": str(tail).lower(), "secret": SECRET}
@@ -141,7 +141,7 @@ def sink(
 
 @contextmanager
 def http_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """A small server of the benchmark's own; its address."""
+    """Runs a small server of a benchmark; gives its address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, name=handler.__name__)
     thread.start()
@@ -167,7 +167,7 @@ def kafka() -> Iterator[str]:
 
 @contextmanager
 def database(urls: list[str], event_type: str) -> Iterator[str]:
-    """A migrated SQLite file with these subscriptions; its URL."""
+    """A migrated SQLite file with these subscriptions; gives its URL."""
     with tempfile.TemporaryDirectory(prefix="webhooks-benchmark-") as folder:
         url = f"sqlite:///{folder}/webhooks.db"
         command = [sys.executable, "-m", "consumer"]
@@ -202,13 +202,13 @@ def worker_settings(bootstrap: str, topic: str, database_url: str) -> dict[str, 
 
 @contextmanager
 def worker(bootstrap: str, topic: str, database_url: str, **settings: str) -> Iterator[psutil.Popen]:
-    """One `kafka-webhooks run`."""
+    """A running `kafka-webhooks run`."""
     with process(WORKER, **{**worker_settings(bootstrap, topic, database_url), **settings}) as child:
         yield child
 
 
 def cpu_seconds(pid: int) -> float:
-    """What the threads of a process have used, by the scheduler's clock (`cpu_times` counts in hundredths)."""
+    """CPU seconds of a process's threads by the scheduler's clock (`cpu_times` counts in hundredths)."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
@@ -221,7 +221,7 @@ def measure(
     seconds: float = 300,
     count: Callable[[Sink], int] = Sink.count,
 ) -> Used:
-    """Watch a process from the `begin`-th distinct delivery (it is warm then) to the `end`-th."""
+    """Measures a process from the `begin`-th distinct delivery, when it is warm, to the `end`-th."""
     limit = time.monotonic() + seconds
     memory = 0.0
 

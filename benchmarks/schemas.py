@@ -1,8 +1,8 @@
-"""The cost of decoding: an order of ten fields in Avro, Protobuf and JSON Schema, against the same as plain JSON.
+"""The cost of decoding: an order of ten fields in Avro, Protobuf and JSON Schema, relative to plain JSON.
 
     python -m benchmarks.schemas
 
-Processor time of `decode` for each event, and of what comes before it where there is a schema, which is known already.
+CPU time of `decode` for each event, and of the conversion before it with a schema, which is known already.
 """
 
 import io
@@ -24,11 +24,11 @@ from tests.schemas.descriptors import text_of
 from tests.schemas.orders import AVRO, as_json, message_class, order, protobuf_file
 
 EVENTS = 20_000
-ROUNDS = 7  # the best counts
+ROUNDS = 7  # the best run counts
 
 
 def records() -> tuple[dict[str, Record], Callable[[Record], Record]]:
-    """The same order in each format, and what makes JSON of it."""
+    """The same order in each format, with the function that converts it to JSON."""
     plain, avro = orjson.dumps(as_json(5)), io.BytesIO()
     schemaless_writer(avro, parse_schema(AVRO), order(5))
     values = {name: value for name, value in as_json(5).items() if name != "notes"}
@@ -57,7 +57,7 @@ def cost(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """Print a table."""
+    """Prints the table."""
     found, json_of = records()
     print(f"{'value':<12} {'bytes':>6} {'JSON':>6} {'µs':>6}")
     for name, record in found.items():

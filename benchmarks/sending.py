@@ -1,4 +1,4 @@
-"""The sender alone, without Kafka and the database, for the benchmarks that measure it."""
+"""The sender alone, without Kafka and the database, for benchmarks that measure it."""
 
 import sys
 import time
@@ -20,7 +20,7 @@ from consumer.subscriptions.endpoint import Endpoint
 
 
 class Run:
-    """Sends events to the urls: each to one of them in turn, or to all of them if it is a `fan_out`."""
+    """Sends events to the urls: each to one of them in turn, or to all of them with `fan_out`."""
 
     def __init__(self, urls: Sequence[str], *, fan_out: bool = False, **options: Any) -> None:
         secrets = (rig.SECRET.encode(),)
@@ -39,7 +39,7 @@ class Run:
         self.latencies: list[float] = []
 
     def send(self, body: bytes) -> None:
-        """Send one event."""
+        """Sends one event."""
         number = self.sent // self._each
         record = RecordId("bench", 0, number, 0)
         made = Event(record, "bench.event", f"msg_{number:032x}", body, "application/json", None, None)
@@ -57,7 +57,7 @@ class Run:
         self.latencies.append(time.perf_counter() - began)
 
     def until(self, number: int, concurrency: int, body: Callable[[int], bytes]) -> None:
-        """Send until so many are done. `body` gives that of the next event, by the number of those sent."""
+        """Sends until so many are done. `body` returns the next event's body for the number sent so far."""
         while self.done < number:
             while self.sent < number and self.sent - self.done < concurrency:
                 self.send(body(self.sent))

@@ -1,8 +1,8 @@
 // A receiver that is faster than any sender measured here.
 // usage: sink [flags]; GET /stats, /count and /events, POST /reset; every other path is a delivery and answers 204.
-// An event may carry "at":<unix ns> as its first field: the time from there to here is kept, of a batch for its first.
-// GET /events: how many of these have come, in whatever requests.
-// With -secret the first 200 signatures are checked: Standard Webhooks', or else the hexadecimal one of the body alone.
+// An event may have "at":<unix ns> as its first field: the latency since then is recorded, of a batch for its first event.
+// GET /events: the number of such events received, in single requests or batches.
+// With -secret the first 200 signatures are checked: that of Standard Webhooks, or else the hexadecimal one of the body.
 package main
 
 import (
@@ -29,8 +29,8 @@ import (
 )
 
 const (
-	signatures = 200 // that are checked
-	shape      = 1.1 // of the Pareto distribution of a heavy tail: p50 19 ms, p99 660 ms with 10 ms as the least
+	signatures = 200 // to check
+	shape      = 1.1 // of the Pareto distribution of a heavy tail: p50 19 ms, p99 660 ms with a minimum of 10 ms
 	longest    = 5 * time.Second
 )
 

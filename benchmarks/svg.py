@@ -1,4 +1,4 @@
-"""The frame of all pictures of the benchmarks: SVG, readable on light and on dark ground, that says what it shows."""
+"""The frame of all pictures of the benchmarks: SVG, readable on light and dark backgrounds, with a text description."""
 
 from collections.abc import Iterable
 from xml.sax.saxutils import escape
@@ -16,7 +16,7 @@ _DARK = """
 
 
 def document(size: tuple[int, float], title: str, said: str, style: tuple[str, str], parts: Iterable[str]) -> str:
-    """A picture of so many pixels, with rules of `style` for light and for dark ground; `said` is what it shows."""
+    """A picture of so many pixels, with `style` rules for light and dark backgrounds; `said` is its description."""
     light, dark = style
     width, height = size
     return "\n".join(

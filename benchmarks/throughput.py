@@ -1,4 +1,4 @@
-"""One worker against the loop that a tutorial would write, and against a loop that only sends.
+"""One worker, the loop of a tutorial, and a loop that only sends.
 
     python -m benchmarks.throughput [EVENTS]
 
@@ -13,12 +13,12 @@ import uuid
 from benchmarks import rig
 from benchmarks.events import TYPE, create_topic, fill
 
-WARM = 0.1  # of the events, before the watch starts
+WARM = 0.1  # share of the events before the measurement
 TUTORIAL = 50  # times fewer events for the tutorial's loop
 
 
 def main(events: int) -> None:
-    """Run all three and print the table."""
+    """Runs all three and prints the table."""
     with rig.kafka() as bootstrap, rig.sink() as receiver, rig.database([receiver.url + "/hook"], TYPE) as database:
         topic, short = (f"bench-{uuid.uuid4().hex[:8]}" for _ in range(2))
         print(f"publishing {events} events of 450 bytes …", flush=True)

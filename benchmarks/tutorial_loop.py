@@ -1,4 +1,4 @@
-"""The consumer that a tutorial would write: one poll, query, `requests.post` with tenacity and commit an event.
+"""The consumer of a typical tutorial: for each event one poll, query, `requests.post` with tenacity, and commit.
 
 python tutorial_loop.py BOOTSTRAP TOPIC DATABASE_URL SECRET
 """
@@ -17,14 +17,14 @@ from tenacity import retry, stop_after_attempt, wait_exponential
 
 @retry(stop=stop_after_attempt(5), wait=wait_exponential(multiplier=0.5, max=10))
 def deliver(url: str, webhook_id: str, body: bytes, secret: bytes) -> None:
-    """POST one event to one subscriber."""
+    """POSTs one event to one subscriber."""
     signature = hmac.new(secret, body, hashlib.sha256).hexdigest()
     headers = {"content-type": "application/json", "webhook-id": webhook_id, "x-webhook-signature": signature}
     requests.post(url, data=body, headers=headers, timeout=10).raise_for_status()
 
 
 def main(bootstrap: str, topic: str, database: str, secret: str) -> None:
-    """Consume for ever."""
+    """Consumes for ever."""
     engine = create_engine(database)
     session = int(os.environ.get("SESSION_TIMEOUT_MS", "45000"))
     consumer = Consumer(

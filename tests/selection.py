@@ -24,7 +24,7 @@ FOLDERS = {
     "api/test_v1_fuzz.py": "slow",
     "docs/test_tutorial.py": "slow",
     "ledger/test_due.py": "smoke",
-    "end_to_end/test_calm_delivery.py::test_two_thousand_events_reach_everyone_who_subscribed_once[sqlite]": "smoke",
+    "end_to_end/test_calm_delivery.py::test_two_thousand_events_reach_each_subscription_once[sqlite]": "smoke",
 }
 # Fixtures that start a server, or a program in its own process. Helm is built the first time.
 FIXTURES = {

@@ -1,8 +1,8 @@
-"""This service beside its peers, in one run, on one real Kafka, with the same events and receiver.
+"""This service and its peers, in one run, on one real Kafka, with the same events and receiver.
 
     python -m benchmarks.compare [--quick] [--only NAME …] [--json FILE] [--pages]
 
-Writes docs/performance.md, its pictures and docs/performance/results.json; what is measured in part replaces its part.
+Writes docs/performance.md, its pictures and docs/performance/results.json; a partial run replaces only its results.
 `--quick` and `--json` write no page. NAME is a scenario or a program. Needs Go, java 17 and maven.
 """
 
@@ -20,7 +20,7 @@ from benchmarks.compare.scenarios import SCENARIOS, Scenario
 
 
 def pairs(only: list[str], *, quick: bool) -> list[tuple[Scenario, Program]]:
-    """The runs that are asked for. ValueError: no scenario and no program has one of the names."""
+    """The selected runs. Raises ValueError if a name is neither a scenario nor a program."""
     names = {*(each.name for each in SCENARIOS), *(each.name for each in PROGRAMS)}
     if unknown := set(only) - names:
         raise ValueError(
@@ -39,7 +39,7 @@ def pairs(only: list[str], *, quick: bool) -> list[tuple[Scenario, Program]]:
 
 
 def say(text: str) -> None:
-    """Progress."""
+    """Reports progress."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -55,7 +55,7 @@ def shown(scenario: Scenario, program: Program, result: Result) -> str:
 
 
 def measure(chosen: list[tuple[Scenario, Program]], kept: Path | None, *, latency: bool) -> Report:
-    """Run all, one after the other; each result is written at once, so that a run that is stopped has its part."""
+    """Runs all, one after the other. Each result is written at once, so that an interrupted run keeps its part."""
     report = Report(page.about())
     with stage() as shared:
         for scenario, program in chosen:
@@ -69,14 +69,14 @@ def measure(chosen: list[tuple[Scenario, Program]], kept: Path | None, *, latenc
 
 
 def main(words: list[str]) -> int:
-    """1: something was lost, or did not end."""
+    """Returns 1 if a delivery was lost or a run did not end."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="0 and 100 ms alone, without latency, in five minutes")
     parser.add_argument("--only", metavar="NAME", nargs="+", default=[], help="these scenarios or programs")
     parser.add_argument(
         "--json", metavar="FILE", type=Path, help="write or replace these results in a file, and no page"
     )
-    parser.add_argument("--pages", action="store_true", help="measure nothing: write the page from what is stored")
+    parser.add_argument("--pages", action="store_true", help="measure nothing: write the page from stored results")
     given = parser.parse_args(words)
     if given.pages:
         page.publish(read(page.STORED))
@@ -100,7 +100,7 @@ def main(words: list[str]) -> int:
 
 
 def stop(_number: int, _frame: object) -> None:
-    """End the run, as Ctrl-C does. `timeout` sends the signal twice; the second one is ignored."""
+    """Ends the run like Ctrl-C. `timeout` sends the signal twice; the second one is ignored."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 

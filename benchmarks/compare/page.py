@@ -1,4 +1,4 @@
-"""docs/performance.md: its tables between markers, its pictures beside it, all from the results."""
+"""docs/performance.md: its tables between markers, and its pictures, all from the results."""
 
 import os
 import platform
@@ -27,7 +27,10 @@ STORED = FOLDER / "results.json"
 
 
 def filled(page: str, parts: dict[str, str]) -> str:
-    """The page with what stands between `<!-- name -->` and `<!-- end of name -->` replaced. KeyError: no marker."""
+    """The page with the text between `<!-- name -->` and `<!-- end of name -->` replaced.
+
+    Raises KeyError for a missing marker.
+    """
     for name, text in parts.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
         before, found, rest = page.partition(begin)
@@ -39,7 +42,7 @@ def filled(page: str, parts: dict[str, str]) -> str:
 
 
 def publish(report: Report) -> None:
-    """Write tables and pictures."""
+    """Writes tables and pictures."""
     drawn = pictures(report)
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, text in drawn.items():
@@ -49,7 +52,7 @@ def publish(report: Report) -> None:
 
 
 def about() -> dict[str, str]:
-    """The machine and the versions, now."""
+    """The present machine and versions."""
     memory = psutil.virtual_memory().total / 2**30
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     kernel = ".".join(platform.release().split(".")[:2])
@@ -83,7 +86,7 @@ def _match(pattern: str, text: str) -> str:
 
 
 def _parallel_consumer() -> str:
-    """As the pom says, and what comes with it."""
+    """The version in the pom, and those of its dependencies."""
     pom = ET.parse(HERE / "parallel_consumer" / "pom.xml")  # noqa: S314 (our own file)
     jars = " ".join(path.name for path in (rig.CACHE / "parallel_consumer" / "lib").glob("*.jar"))
     vertx, clients = (_match(rf"{name}-([0-9.]+)\.jar", jars) for name in ("vertx-core", "kafka-clients"))

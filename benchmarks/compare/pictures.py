@@ -1,4 +1,4 @@
-"""Results as bar charts: SVG, readable on light and on dark ground, each figure beside its bar."""
+"""Results as bar charts: SVG, readable on light and dark backgrounds, each figure beside its bar."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -9,9 +9,9 @@ from benchmarks.compare.scenarios import SCENARIOS
 from benchmarks.compare.tables import concurrency, ordered, rounded, title
 from benchmarks.svg import document
 
-WIDTH, LABELS, BARS = 900, 250, 430  # of the picture, of what is left of the bars, of the longest bar
+WIDTH, LABELS, BARS = 900, 250, 430  # widths: of the picture, left of the bars, of the longest bar
 LINE, BAR, HEADING = 20, 13, 34
-CUT = 4  # times as long as the next: such a bar would hide what the others say
+CUT = 4  # times as long as the next: such a bar would make the others look alike
 STYLE = (
     """    .label { fill: #444c56; font-size: 12px; text-anchor: end; }
     .figure { fill: #444c56; font-size: 12px; }
@@ -39,14 +39,14 @@ class Bar(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Bars that stand together."""
+    """Bars with one scale."""
 
     title: str
     bars: Sequence[Bar]
 
 
 class Picture(NamedTuple):
-    """A figure of all programs in the scenarios named; `value` is None where there is none."""
+    """A figure for all programs in the named scenarios; `value` is None where it does not exist."""
 
     title: str
     scenarios: Sequence[str]
@@ -75,13 +75,13 @@ PICTURES = {
 
 
 def scale(values: Sequence[float]) -> float:
-    """The value of the longest bar: the highest, or the second highest where one is far above all others."""
+    """The value of the longest bar: the highest, or the second highest if one is far above all others."""
     first, second, *_ = [*sorted(values, reverse=True), 0.0, 0.0]
     return (second if first > CUT * second > 0 else first) or 1.0
 
 
 def draw(heading: str, groups: Sequence[Group]) -> str:
-    """The picture; the bars of a group share a scale, and one that is far beyond it is cut."""
+    """Draws the picture. The bars of a group share a scale, and one far beyond it is cut."""
     parts, y = [], 34
     for group in groups:
         most = scale([bar.value for bar in group.bars])
@@ -106,14 +106,14 @@ def draw(heading: str, groups: Sequence[Group]) -> str:
 
 
 def kind(program: str) -> str:
-    """How its bar is drawn."""
+    """The style of its bar."""
     if program.startswith(("worker", "compiled")):
         return "ours"
     return "limit" if program == "bare" else "peer"
 
 
 def pictures(report: Report) -> dict[str, str]:
-    """Each picture by its name; those that nothing was measured for are left out."""
+    """Each picture by its name; those without a measured figure are left out."""
     drawn = {}
     for name, picture in PICTURES.items():
         groups = []

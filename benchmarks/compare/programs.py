@@ -1,4 +1,4 @@
-"""The programs that are compared: how each is built, started and told what to do."""
+"""The compared programs: how each is built, started and configured."""
 
 import subprocess
 import sys
@@ -14,12 +14,14 @@ from benchmarks.events import KEYS
 HERE = Path(__file__).parent
 STORE_PASSWORD = "benchmark"  # noqa: S105 (of a file with a public certificate)
 COMPILED = rig.CACHE / "compiled" / "venv" / "bin" / "python"
-CHECKPOINT_LIMIT = 65_536  # records above the oldest open one; 1,024, as usual, and a 5 s answer stops a partition
+CHECKPOINT_LIMIT = (
+    65_536  # records above the oldest open one; with the default of 1,024, a 5 s answer stops a partition
+)
 JAVA = ("java", "-Xms256m", "-Xmx1g", "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error")
 
 
 class Command(NamedTuple):
-    """The command that starts a process, and the variables that are added to our environment."""
+    """The command of a process, and variables to add to our environment."""
 
     arguments: list[str]
     environment: dict[str, str]
@@ -27,7 +29,7 @@ class Command(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """The task of a program. Kafka takes a member that is silent for `session_ms` milliseconds for dead."""
+    """The task of a program. Kafka considers a member dead that is silent for `session_ms` milliseconds."""
 
     bootstrap: str
     topic: str
@@ -37,27 +39,27 @@ class Task:
     deliveries: int
     pad: int
     session_ms: int
-    authority: Path | None  # whom to trust by TLS, as PEM
+    authority: Path | None  # the authority to trust, as PEM
 
 
 @dataclass(frozen=True)
 class Program:
-    """One line of a table. `per_second` is about the most that it does on two cores: it sizes its runs."""
+    """One row of a table. `per_second` is about its maximum on two cores, from which the length of runs is computed."""
 
     name: str
     title: str
     command: Callable[[Task], Command]
     per_second: int
     processes: int = 1
-    most_open: int | None = None  # requests, if it cannot have more
+    most_open: int | None = None  # requests, if it has a maximum
     from_kafka: bool = True
     database: bool = False
     fans_out: bool = False
-    usual: bool = True  # runs unless another one is named
+    usual: bool = True  # whether it runs by default
     build: Callable[[], object] = field(default=lambda: None)
 
     def concurrency(self, allowed: int) -> int:
-        """Open requests that each of its processes may have."""
+        """The open requests that each of its processes may have."""
         return min(allowed, self.most_open or allowed)
 
 
@@ -105,7 +107,7 @@ def _parallel_consumer(engine: str, order: str) -> Callable[[Task], Command]:
 
 
 def _variables(task: Task) -> dict[str, str]:
-    """How the peers in other languages are told; they have the one subscription in a map, not in a database."""
+    """The settings of the peers in other languages, which have their subscription in a map, not in a database."""
     return {
         "BOOTSTRAP": task.bootstrap,
         "TOPIC": task.topic,
@@ -122,7 +124,7 @@ def _trusted(task: Task) -> dict[str, str]:
 
 
 def _trust_store(authority: Path) -> Path:
-    """The same for Java; made once for each authority."""
+    """A Java trust store with the authority, made once for each."""
     store = authority.with_suffix(".p12")
     if not store.exists():
         command = ["keytool", "-importcert", "-noprompt", "-alias", "benchmark", "-file", str(authority)]
@@ -133,7 +135,7 @@ def _trust_store(authority: Path) -> Path:
 
 @cache
 def _build_parallel_consumer() -> None:
-    """Into .cache, by Maven."""
+    """Builds it into .cache with Maven."""
     pom = HERE / "parallel_consumer" / "pom.xml"
     command = ["mvn", "-q", "-B", "-f", str(pom), "package", f"-Doutput={rig.CACHE / 'parallel_consumer'}"]
     subprocess.run(command, check=True, stdout=sys.stderr)

@@ -16,9 +16,9 @@ from benchmarks.compare.scenarios import BEFORE_WARM, HALF, HOSTS, NEARLY_ALL, P
 from benchmarks.compare.watch import Crew, Mark, Watch
 from benchmarks.events import TYPE, create_topic, delete_topic, fill, stream
 
-SESSION_MS = 3000  # of Kafka's group: after kill -9 this is what the new process waits for
+SESSION_MS = 3000  # session time-out of Kafka's group: the wait of the new process after kill -9
 LATENCY_SECONDS = 6.0
-LINGER_MS = 5  # librdkafka's default; without it Kafka itself is what is slow, at 10,000 events a second
+LINGER_MS = 5  # librdkafka's default; without it Kafka itself is the bottleneck, at 10,000 events a second
 LATEST = 20.0  # seconds after the last event was published
 STILL = 1.0  # seconds without a delivery: no duplicate follows
 
@@ -33,7 +33,7 @@ class Stage:
 
 @contextmanager
 def stage() -> Iterator[Stage]:
-    """A Kafka, and a certificate for the receiver."""
+    """Starts a Kafka and makes a certificate for the receiver."""
     with rig.kafka() as bootstrap, tempfile.TemporaryDirectory(prefix="compare-") as folder:
         authority = trustme.CA()
         issued = authority.issue_cert("127.0.0.1")
@@ -46,7 +46,10 @@ def stage() -> Iterator[Stage]:
 
 
 def run(program: Program, scenario: Scenario, shared: Stage, *, latency: bool = True) -> Result:
-    """Publish, start, watch, kill if the scenario says so, count; then the latency at half of the rate."""
+    """Publishes, starts, watches, kills if the scenario says so, and counts.
+
+    Then measures latency at half of the rate.
+    """
     concurrency = program.concurrency(scenario.concurrency)
     events = scenario.events(program.per_second, concurrency * program.processes)
     topic = f"compare-{uuid.uuid4().hex[:8]}"
@@ -81,7 +84,7 @@ def run(program: Program, scenario: Scenario, shared: Stage, *, latency: bool = 
 
 
 def _deliver(watch: Watch, crew: Crew, receiver: rig.Sink, task: Task, program: Program, scenario: Scenario) -> Result:
-    """The rate is taken from the first fifth to the kill at half, or to nine tenths."""
+    """The rate is measured from the first fifth to the kill at half, or to nine tenths."""
     seconds = 30 + 4 * scenario.seconds
     kill = scenario.kill and program.from_kafka
     begin = watch.until(max(1, int(task.deliveries * BEFORE_WARM)), seconds)
@@ -122,7 +125,7 @@ def _per_second(begin: Mark, end: Mark) -> float:
 
 
 def _latency(result: Result, receiver: rig.Sink, task: Task, watch: Watch) -> Result:
-    """Of events that are published at half of the rate, by the processes that have just made the deliveries."""
+    """The latency of events published at half of the rate, by the processes that have just made the deliveries."""
     offered = result.per_second / 2
     receiver.reset()
     sent = stream(task.bootstrap, task.topic, offered, LATENCY_SECONDS, task.pad, linger_ms=LINGER_MS)

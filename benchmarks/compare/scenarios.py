@@ -1,14 +1,17 @@
-"""What is compared: receivers, bodies, fan-out, plain or TLS; how many open requests, and for how long."""
+"""The compared scenarios: receivers, bodies, fan-out, plain or TLS, open requests, and duration."""
 
 from dataclasses import dataclass
 
 from benchmarks import rig
 from benchmarks.events import PAD
 
-HOSTS = 100  # loopback addresses that many subscriptions are spread over
+HOSTS = 100  # loopback addresses over which many subscriptions are spread
 PARTITIONS = 4
-BEFORE_WARM = 0.2  # of the deliveries: start, connections, compilers
-HALF, NEARLY_ALL = 0.5, 0.9  # of the deliveries: the rate is taken up to the kill, or before the last ones trickle in
+BEFORE_WARM = 0.2  # share of the deliveries: start, connections, compilers
+HALF, NEARLY_ALL = (
+    0.5,
+    0.9,
+)  # share of the deliveries: the rate is measured up to the kill, or before the slow last ones
 
 
 @dataclass(frozen=True)
@@ -18,24 +21,24 @@ class Scenario:
     name: str
     title: str
     delay_ms: int = 0
-    tail: bool = False  # the delay is the least, and Pareto-distributed
+    tail: bool = False  # delays are Pareto-distributed, and `delay_ms` is the minimum
     pad: int = PAD  # bytes of an event above 120
     fan_out: int = 1
     tls: bool = False
     concurrency: int = 256  # open requests that each program may have
-    most: int = 50_000  # deliveries a second that its runs are sized for, at most
-    seconds: float = 6.0  # that a run is sized for
-    kill: bool = False  # kill -9 at half, and start again
+    most: int = 50_000  # maximum of deliveries a second for which runs are sized
+    seconds: float = 6.0  # intended length of a run
+    kill: bool = False  # kill -9 at half, then a restart
     latency: bool = False
     quick: bool = False
 
     def urls(self, base: str) -> list[str]:
-        """Those of the subscriptions, spread over the receiver's addresses."""
+        """The URLs of the subscriptions, spread over the receiver's addresses."""
         hosts = min(self.fan_out, HOSTS)
         return [rig.hook(base, number, hosts) for number in range(self.fan_out)]
 
     def events(self, per_second: float, concurrency: int) -> int:
-        """How many make a run of about `seconds`, for a program that can do so much and no more."""
+        """The number of events for a run of about `seconds`, for a program with this maximum rate."""
         rate = min(per_second, self.most)
         if self.delay_ms:
             rate = min(rate, concurrency / self.delay_ms * 1000 / (4 if self.tail else 1))

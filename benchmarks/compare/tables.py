@@ -7,12 +7,14 @@ from benchmarks.compare.results import DISTURBED, Report, Result
 from benchmarks.compare.scenarios import SCENARIOS
 
 TITLES = {program.name: program.title for program in PROGRAMS}
-SLOW = {scenario.name for scenario in SCENARIOS if scenario.delay_ms}  # else what is open is over before it is seen
+SLOW = {
+    scenario.name for scenario in SCENARIOS if scenario.delay_ms
+}  # otherwise open requests end before they are counted
 ORDER = {program.name: position for position, program in enumerate(PROGRAMS)}
 
 
 def rounded(value: float) -> str:
-    """Three digits that count, thousands apart: 16,500; 54.3; 0.12."""
+    """Three significant digits with thousands separators: 16,500; 54.3; 0.12."""
     if not value:
         return "0"
     magnitude = len(str(int(abs(value))))
@@ -20,12 +22,12 @@ def rounded(value: float) -> str:
 
 
 def title(result: Result) -> str:
-    """Of the program, marked if something else took part in the run."""
+    """The program's title, marked if something else used the machine during the run."""
     return TITLES.get(result.program, result.program) + (" †" if result.others > DISTURBED else "")
 
 
 def concurrency(result: Result) -> str:
-    """As a program is told: in each of its processes."""
+    """The configured open requests of each process."""
     number = f"{result.concurrency:,}"
     return number if result.processes == 1 else f"{result.processes} times {number}"
 
@@ -58,12 +60,12 @@ COLUMNS: dict[str, Callable[[Result], str]] = {
 
 
 def ordered(results: Sequence[Result]) -> list[Result]:
-    """As the programs are listed."""
+    """The results in the order of the list of programs."""
     return sorted(results, key=lambda each: ORDER.get(each.program, len(ORDER)))
 
 
 def table(results: Sequence[Result]) -> str:
-    """Of one scenario; columns that nothing has are left out."""
+    """The table of one scenario, without columns that have no value."""
     lines = [[cell(each) for cell in COLUMNS.values()] for each in ordered(results)]
     kept = [place for place in range(len(COLUMNS)) if any(line[place] for line in lines)]
     names = list(COLUMNS)
@@ -74,7 +76,7 @@ def table(results: Sequence[Result]) -> str:
 
 
 def tables(report: Report) -> str:
-    """All scenarios that were measured, each under its title."""
+    """All measured scenarios, each under its title."""
     return "\n\n".join(
         f"### {scenario.title}\n\n{table(results)}" for scenario in SCENARIOS if (results := report.of(scenario.name))
     )

@@ -1,4 +1,4 @@
-"""The processes of a program, and what they use while the receiver counts."""
+"""The processes of a program, and their resources while the receiver counts."""
 
 import os
 import time
@@ -11,12 +11,12 @@ import psutil
 from benchmarks import rig
 from benchmarks.compare.programs import Command
 
-EVERY = 0.05  # seconds between two looks at the receiver
+EVERY = 0.05  # seconds between two queries of the receiver
 EVERY_MEMORY = 0.5
 
 
 class Crew:
-    """A program's processes; they end by kill -9, also when the block is left."""
+    """A program's processes, which end by kill -9, at the latest when the block ends."""
 
     def __init__(self, command: Command, processes: int, log: Path) -> None:
         self._command = command
@@ -25,7 +25,7 @@ class Crew:
         self._processes: list[psutil.Popen] = []
 
     def start(self) -> None:
-        """All of them, at once; what they print goes to the log."""
+        """Starts all processes at once; their output goes to the log."""
         environment = {**os.environ, **self._command.environment}
         with self._log.open("ab") as log:
             self._processes = [
@@ -34,23 +34,23 @@ class Crew:
             ]
 
     def kill(self) -> None:
-        """`kill -9` all of them."""
+        """Kills all with `kill -9`."""
         for each in self._processes:
             if each.is_running():
                 each.kill()
             each.wait()
 
     def cpu(self) -> float:
-        """Seconds of user and system that they have used, with their children."""
+        """The CPU seconds, user and system, of the processes and their children."""
         return sum(map(_cpu, self._processes))
 
     def memory(self) -> float:
-        """MiB now; what they share is counted once."""
+        """Present memory in MiB; shared pages count once."""
         return sum(map(_memory, self._processes)) / 2**20
 
     @property
     def running(self) -> bool:
-        """None of them has ended."""
+        """Whether all are still running."""
         return all(map(_alive, self._processes))
 
     def __enter__(self) -> Self:
@@ -64,7 +64,7 @@ class Crew:
 
 
 class Mark(NamedTuple):
-    """A moment: distinct deliveries until then, and seconds of clock, of the program and of all that is not ours."""
+    """A point in time: distinct deliveries so far, and seconds of clock, of the program's CPU and of others' CPU."""
 
     deliveries: int
     clock: float
@@ -73,7 +73,7 @@ class Mark(NamedTuple):
 
 
 class Watch:
-    """Looks at the receiver's count until a number is reached; the highest memory seen meanwhile."""
+    """Polls the receiver's count until a number is reached, and keeps the highest memory."""
 
     def __init__(self, receiver: rig.Sink, crew: Crew) -> None:
         self._receiver = receiver
@@ -82,7 +82,7 @@ class Watch:
         self.memory = 0.0
 
     def until(self, number: int, seconds: float) -> Mark:
-        """Return when so many distinct deliveries are in, or when the time is over, or the program ended."""
+        """Returns when so many distinct deliveries have arrived, the time is over, or the program has ended."""
         limit = time.monotonic() + seconds
         while True:
             running = self._crew.running
@@ -96,7 +96,7 @@ class Watch:
             time.sleep(EVERY)
 
     def quiet(self, seconds: float) -> None:
-        """Wait until nothing has arrived for so long."""
+        """Waits until nothing has arrived for so long."""
         last, since = -1, time.monotonic()
         while time.monotonic() - since < seconds:
             total = self._receiver.stats()["total"]
@@ -112,7 +112,7 @@ def _alive(process: psutil.Process) -> bool:
 def _memory(process: psutil.Process) -> int:
     try:
         return int(process.memory_full_info().pss)
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):  # it has just ended
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):  # the process has just ended
         return 0
 
 
@@ -139,7 +139,7 @@ def _own_cpu(process: psutil.Process) -> float:
 
 
 def _others() -> float:
-    """Seconds of CPU that processes used which we did not start, since some moment."""
+    """CPU seconds of processes that we did not start."""
     times = psutil.cpu_times()
     me = psutil.Process()
     ours = _own_cpu(me) + sum(map(_own_cpu, me.children(recursive=True)))

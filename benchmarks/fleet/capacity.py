@@ -1,4 +1,4 @@
-"""The capacity of a pod, and the number of pods that a rate needs: by CPU, by open requests, by memory."""
+"""The capacity of a pod, and the number of pods for a rate: by CPU, by open requests, by memory."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from consumer.matching.catalog import GAP, GATHER, MOST_ASKED, MOST_KEPT
 from consumer.sending.pool import _MAX_IDLE, connections
 from consumer.sending.tls import _SESSIONS
 
-PLANNED = 0.7  # of a core, of the slots and of the memory, as docs/running.md plans
+PLANNED = 0.7  # planned share of a core, of the slots and of the memory: docs/running.md
 CONTAINER_MIB = 768.0  # docs/running.md
-FETCH_MIB = 16.0 + 50.0  # fetched ahead, and a fetch under way: docs/running.md
+FETCH_MIB = 16.0 + 50.0  # prefetched records, and a fetch under way: docs/running.md
 SLOTS = int(setting("max_in_flight"))
 CONNECTIONS = connections(SLOTS, 2**20)
 CACHE = setting("subscription_cache")
-STEPS = 40  # of halving an interval, until nothing more changes in the figures that are shown
+STEPS = 40  # of bisection, until the printed figures no longer change
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,10 @@ class Load:
     """The work of a pod at a rate, for each second."""
 
     rate: float
-    reused: float  # the part of its requests that find a connection
-    resumed: float  # of the others the part that resumes a TLS session
+    reused: float  # share of requests that reuse a connection
+    resumed: float  # share of the others that resume a TLS session
     lookups: float  # statements
-    keys: float  # asked for in these
+    keys: float  # keys in these statements
     open: float
     cpu: float  # of a core
     memory_mib: float
@@ -36,7 +36,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """Pods, by what each of three bounds asks for alone."""
+    """The pods needed for each of three bounds alone."""
 
     by_cpu: int
     by_slots: int
@@ -44,20 +44,20 @@ class Needed:
 
     @property
     def pods(self) -> int:
-        """As many as the tightest bound asks for."""
+        """The pods needed for the tightest bound."""
         return max(self.by_cpu, self.by_slots, self.by_memory)
 
     @property
     def binds(self) -> str:
-        """The name of that bound."""
+        """The name of the tightest bound."""
         bounds = {"CPU": self.by_cpu, "open requests": self.by_slots, "memory": self.by_memory}
         return max(bounds, key=lambda name: bounds[name])
 
 
 def remembered(classes: Sequence[Class], rate: float, room: float, longest: float) -> float:
-    """The part of requests whose receiver is among the `room` that were used last, and used within `longest` seconds.
+    """The share of requests to receivers among the `room` most recently used ones, used within `longest` seconds.
 
-    Che's approximation of a cache that drops what was not used for the longest time.
+    This is Che's approximation of a cache that drops the least recently used.
     """
 
     def kept(seconds: float) -> float:
@@ -74,10 +74,10 @@ def remembered(classes: Sequence[Class], rate: float, room: float, longest: floa
 
 
 def lookups(classes: Sequence[Class], rate: float, cache: float = CACHE) -> tuple[float, float]:
-    """Statements and keys a second that a pod's look-ups of subscriptions come to; each receiver has a key of its own.
+    """Statements and keys a second of a pod's look-ups of subscriptions; each receiver has a key of its own.
 
-    An answer is asked for again by the first event after half its time, a little later for company. Statements follow
-    each other by `GAP` at least; what comes meanwhile goes with the next.
+    The first event after half of an answer's lifetime, or a little later to gather more keys, renews it. Statements are
+    at least `GAP` apart; keys that arrive meanwhile join the next.
     """
     held = cache * (0.5 + GATHER)
     keys = sum(each.number * each.share * rate / (1 + each.share * rate * held) for each in classes)
@@ -87,7 +87,7 @@ def lookups(classes: Sequence[Class], rate: float, cache: float = CACHE) -> tupl
 
 
 def load(world: World, rate: float, costs: Costs = MEASURED) -> Load:
-    """The work of a pod of the world that has `rate` deliveries a second."""
+    """The work of a pod with `rate` deliveries a second."""
     opened = rate * mean_open()
     idle = max(0.0, CONNECTIONS - opened)
     reused = remembered(world.classes, rate, idle, min(_MAX_IDLE, KEEP_ALIVE))
@@ -97,7 +97,7 @@ def load(world: World, rate: float, costs: Costs = MEASURED) -> Load:
     connection = world.https * by_tls + (1 - world.https) * costs.connection
     each = costs.delivery + costs.each_open * opened + (1 - reused) * connection
     asking = statements * costs.lookup + max(0.0, keys - statements) * costs.lookup_key
-    known = min(MOST_KEPT, 2 * world.receivers)  # a key and its one endpoint each
+    known = min(MOST_KEPT, 2 * world.receivers)  # each has a key and one endpoint
     kib = (
         opened * (costs.open_kib + EVENT_KIB)
         + world.https * CONNECTIONS * costs.tls_kib
@@ -118,12 +118,12 @@ def load(world: World, rate: float, costs: Costs = MEASURED) -> Load:
 
 
 def most_open(lanes: float) -> float:
-    """How many requests so many busy lanes may have open together: each takes four times what is left."""
+    """The open requests that so many busy lanes may have together: each may take four times the free slots."""
     return SLOTS * BUSY * lanes / (BUSY * lanes + 1)
 
 
 def fastest(world: World, costs: Costs = MEASURED) -> Load:
-    """A pod that has more than it can do: as fast as its core and its slots let it be."""
+    """A pod with a backlog: as fast as its core and its slots allow."""
     low, high = 0.0, 1e6 / costs.delivery
     most = most_open(world.receivers)
     for _ in range(STEPS):
@@ -134,7 +134,7 @@ def fastest(world: World, costs: Costs = MEASURED) -> Load:
 
 
 def needed(world: World, costs: Costs = MEASURED) -> Needed:
-    """How many pods the world's rate needs, if each may be used as far as is planned."""
+    """The pods that the world's rate needs, each used up to the planned share."""
     bounds: tuple[Callable[[Load], bool], ...] = (
         lambda each: each.cpu <= PLANNED,
         lambda each: each.open <= PLANNED * most_open(world.receivers),

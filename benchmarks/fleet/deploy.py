@@ -1,7 +1,7 @@
-"""All pods are replaced, group by group: which partitions move, and what that cuts off.
+"""All pods are replaced, group by group: the partitions that move, and the requests that this cuts off.
 
-A pod that stops waits WEBHOOK_DRAIN for what is open. A new one takes partitions of pods that go on; these wait
-`REVOKE_DRAIN` at most, and store what is open then as an attempt of unknown outcome, to be sent again.
+A pod that stops waits WEBHOOK_DRAIN for open requests. A new pod takes partitions of remaining ones, which wait at most
+`REVOKE_DRAIN` and store open requests as attempts of unknown outcome, to be sent again.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,29 +17,29 @@ from consumer.worker.handover import REVOKE_DRAIN
 GROUPS = 20  # a twentieth of the pods at a time
 DRAIN = setting("drain")
 
-Owned = Mapping[int, Sequence[int]]  # by member its partitions
+Owned = Mapping[int, Sequence[int]]  # partitions by member
 
 
 class Moved(NamedTuple):
-    """An assignment, and what was taken for it from members that go on."""
+    """An assignment, and the partitions revoked for it from remaining members."""
 
     owned: dict[int, list[int]]
     revoked: list[int]
-    came: int  # partitions that have a new owner
+    came: int  # number of partitions with a new owner
 
 
 @dataclass(frozen=True, slots=True)
 class Deploy:
     """The result of a rolling deploy."""
 
-    moved: int  # partitions that came to another owner, all of them counted each time
-    revoked: int  # of these, taken from pods that went on
-    statements: int  # that ask what is stored of them
-    repeated: int  # requests that were cut off and would have been answered: their receivers get them twice
+    moved: int  # partitions that changed owners, counted each time
+    revoked: int  # of these, revoked from remaining pods
+    statements: int  # statements that read their stored deliveries
+    repeated: int  # requests cut off that would have been answered: receivers get them twice
 
 
 def rebalanced(owned: Owned, members: Collection[int], partitions: int) -> Moved:
-    """Every partition is given to a member, evenly, and no more than needs be is moved (cooperative-sticky)."""
+    """Assigns every partition to a member, evenly, and moves as few as possible (cooperative-sticky)."""
     least, more = divmod(partitions, len(members))
     kept = {each: list(owned.get(each, ())) for each in members}
     with_more = set(sorted(members, key=lambda each: (-len(kept[each]), each))[:more])
@@ -56,22 +56,22 @@ def rebalanced(owned: Owned, members: Collection[int], partitions: int) -> Moved
 
 
 def cut_off(rate: float, drain: float, random: Random) -> int:
-    """How many of a partition's open requests outlast a drain, and would have been answered in time.
+    """The number of a partition's open requests that outlast a drain and would have been answered in time.
 
-    Only those count that take longer than the drain at all; each is drawn by itself.
+    Only requests longer than the drain can; each of them is drawn individually.
     """
     if drain >= TIMEOUT:
         return 0
     cut = 0
     for _ in range(poisson(rate * TIMEOUT * later_than(max(drain, TAIL_FROM)), random)):
         took = max(drain, TAIL_FROM) * random.paretovariate(TAIL_SHAPE)
-        age = random.random() * TIMEOUT  # when it was started, before the drain began
+        age = random.random() * TIMEOUT  # time since its start when the drain begins
         cut += age + drain < took < TIMEOUT
     return cut
 
 
 def poisson(mean: float, random: Random) -> int:
-    """How many of many, each of which is unlikely."""
+    """A Poisson-distributed number."""
     if mean > 500:  # noqa: PLR2004 (where both are the same for us)
         return max(0, round(random.gauss(mean, mean**0.5)))
     number, product, end = 0, random.random(), exp(-mean)
@@ -82,7 +82,7 @@ def poisson(mean: float, random: Random) -> int:
 
 
 def rolling(world: World, seed: int, drain: float = DRAIN, costs: Costs = MEASURED) -> Deploy:
-    """Replace all pods: a group stops, its partitions go to the others, new pods come and take their part."""
+    """Replaces all pods: a group stops, its partitions go to the others, and new pods take their share."""
     random = Random(f"{seed} deploy")  # noqa: S311 (a simulation)
     rate = world.rate / world.partitions
     owned = rebalanced({}, range(world.pods), world.partitions).owned

@@ -1,7 +1,7 @@
-"""One pod and its receivers that fail, request by request: what it stores, takes up again, and when all is delivered.
+"""One pod and its failing receivers, request by request: rows stored and taken up, and when all are delivered.
 
-It runs on the product's own breaker, retry policy and bounds. Receivers that are well are not in it: nothing of theirs
-comes to the database.
+It uses the product's own breaker, retry policy and limits of taking up. It leaves out healthy receivers, which have no
+rows in the database.
 """
 
 from collections import Counter, deque
@@ -41,7 +41,7 @@ from consumer.delivery.slots import TIMED_OUT
 
 IN_MEMORY = setting("retry_in_memory")
 POLICY = policy_for(waits(), setting("retry_jitter"))
-LIVE_AFTER = 15 * MINUTE  # for so long after the end new events come: until each breaker has closed
+LIVE_AFTER = 15 * MINUTE  # new events arrive for so long after the end, until each breaker has closed
 _FAILED = Failed("the simulated receiver is down", 503)
 
 DueKey = tuple[int, int]  # partition and subscription, here the receiver's rank
@@ -49,26 +49,26 @@ DueKey = tuple[int, int]  # partition and subscription, here the receiver's rank
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """The history of one pod. Statements are by what they are for, in each minute; times are seconds from `end`."""
+    """The history of one pod. Statements are by purpose, for each minute; times are seconds from `end`."""
 
     minutes: Sequence[Counter[str]]
     offered: int
     delivered: int
-    owed: int  # stored and not delivered, when the run ended
-    in_hand: int  # neither: its record is not settled
+    owed: int  # stored and not delivered at the end of the run
+    in_hand: int  # neither delivered nor stored: the record is not settled
     exhausted: int
-    stored: int  # rows that were stored by `end`
+    stored: int  # rows stored by `end`
     attempts: int
-    heads: int  # most pairs of partition and receiver that had rows
-    waits: Sequence[float]  # of what was not delivered at `end`, sorted: when it was
-    probes: int  # half-open breakers that were asked, in the last ten minutes before `end`
+    heads: int  # highest number of due keys with rows
+    waits: Sequence[float]  # sorted delivery times of deliveries still open at `end`
+    probes: int  # probes of half-open breakers in the last ten minutes before `end`
 
 
 @dataclass(slots=True)
 class _Entry:
     kind: str  # new, again, delivered
     delivery: Delivery
-    first: bool  # its row was never tried before
+    first: bool  # the row's first attempt
 
 
 class _Pod:
@@ -103,12 +103,12 @@ class _Pod:
         self.owed: dict[int, Delivery] = {}
         self.in_hand: dict[int, Delivery] = {}
         self.exhausted: set[int] = set()
-        self._missing: set[int] = set()  # not delivered at the end of the outage, and to be so
+        self._missing: set[int] = set()  # open at the end of the outage, to be delivered
         self.stored = self.attempts = self.heads = self.probes = self.offered = 0
         self.waits: list[float] = []
 
     def run(self, until: float) -> None:
-        """Until then, or until all that was owed at the end is delivered."""
+        """Runs until that time, or until all deliveries open at the end of the outage are made."""
         if self._rate:
             self._at(self._random.expovariate(self._rate), self._arrive)
         self._at(self._end, self._over)
@@ -218,7 +218,7 @@ class _Pod:
             self._start(delivery.lane, now)
 
     def _leave_alone(self, lane: Lane, now: float) -> None:
-        """Its breaker has opened: what waits here is the database's again."""
+        """The breaker has opened: rows waiting in memory go back to the database."""
         held = [*lane.queue, *(self._waiting.pop(each) for each in sorted(lane.waiting))]
         lane.queue.clear()
         lane.waiting.clear()
@@ -228,7 +228,7 @@ class _Pod:
             else:
                 self._store(delivery, delivery.due if delivery.made else max(now, lane.breaker.open_until or now))
 
-    # What is stored, and what came of it.
+    # Storing rows and results.
 
     def _store(self, delivery: Delivery, due: float) -> None:
         delivery.due = due
@@ -274,7 +274,7 @@ class _Pod:
             self._noted[head] = due
             heappush(self._ready, (due, head))
 
-    # Stored deliveries are taken up.
+    # Taking up stored deliveries.
 
     def _plan(self, now: float) -> None:
         if self._looking or not self._ready:
@@ -308,7 +308,7 @@ class _Pod:
         self._at(now + asking * ROUND_TRIP, partial(self._taken, tuple(chosen), taken))
 
     def _choose(self, now: float) -> dict[DueKey, int]:
-        """Heads that are due, each with how many rows there is room for."""
+        """Due keys whose time has come, each with its room."""
         chosen: dict[DueKey, int] = {}
         while self._ready and self._ready[0][0] <= now and len(chosen) < DUE_KEYS:
             due, head = heappop(self._ready)
@@ -343,13 +343,13 @@ class _Pod:
 
     def _maintain(self, now: float) -> None:
         ended = self._tally.before(now, DELIVERED)
-        with_rows = max(len({place for place, _ in self._rows}), min(self._places, ended))  # delivered rows too
+        with_rows = max(len({place for place, _ in self._rows}), min(self._places, ended))  # including delivered rows
         self._tally.add(now, "polling", statements.polling(self._costs, len(self._rows), self._places))
         self._tally.add(now, "upkeep", statements.tidying(self._costs, with_rows, ended))
         self._at(now + MINUTE, self._maintain)
 
     def _over(self, _now: float) -> None:
-        """The outage is over: what is not delivered yet is to be, unless its receiver is down for longer."""
+        """The outage ends: open deliveries are to be made, unless their receiver stays down longer."""
         self._missing = {
             number
             for number, each in (self.owed | self.in_hand).items()
@@ -357,7 +357,7 @@ class _Pod:
         }
 
     def story(self) -> Story:
-        """The history up to now."""
+        """The history so far."""
         return Story(
             self._tally.minutes,
             self.offered,
@@ -382,9 +382,9 @@ def suffer(
     until: float = inf,
     costs: Costs = MEASURED,
 ) -> Story:
-    """Run one pod of the world whose receivers have these outages, which are over after so many seconds.
+    """Runs one pod of the world whose receivers have these outages, which end after so many seconds.
 
-    It ends when all that was owed then is delivered, or at `until`. The same `name` gives the same run.
+    The run ends when all deliveries open then are made, or at `until`. The same `name` gives the same run.
     """
     with seeded(name):
         pod = _Pod(world, outages, seconds, Random(name), costs)  # noqa: S311 (a simulation)

@@ -1,7 +1,7 @@
 """One worker, request by request, until it is killed, and the deliveries that the next owner repeats.
 
-It runs on the product's own offset tracker, its metadata and its cadence of commits. A worker's time is CPU time: a
-turn takes what its requests cost, and what has come meanwhile is handled in the next.
+It uses the product's own offset tracker, metadata and commit interval. A worker's time is CPU time: a turn takes as
+long as its requests cost, and answers that arrive meanwhile are handled in the next.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,28 +19,28 @@ from consumer.delivery.sender import GROWTH
 from consumer.intake.offsets import OffsetTracker, decode
 from consumer.worker.committer import COMMIT_EVERY, is_commit_due
 
-HELD = 2 * TIMEOUT + waits()[0] * (1 + setting("retry_jitter"))  # seconds that a receiver that hangs holds a record:
+HELD = 2 * TIMEOUT + waits()[0] * (1 + setting("retry_jitter"))  # seconds that a hanging receiver holds a record:
 # an attempt, a wait in memory, another attempt; then it is stored
-SLEEP = 0.001  # seconds that a turn waits where there is nothing to do
+SLEEP = 0.001  # seconds of an idle turn
 Answer = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """The load of one worker. `rate` inf: a backlog, of which it takes what it can. `answer` draws a latency."""
+    """The load of one worker. `rate` inf means a backlog, taken as fast as possible. `answer` draws a latency."""
 
     rate: float
     answer: Answer
-    open: int  # requests that it may have open
+    open: int  # limit of open requests
     partitions: int
-    cpu: float  # seconds of a delivery
+    cpu: float  # seconds of CPU of a delivery
 
 
 @dataclass(slots=True)
 class _Partition:
     tracker: OffsetTracker = field(default_factory=lambda: OffsetTracker(0))
-    delivered: set[int] = field(default_factory=set)  # that a receiver has had, and below which not all is committed
-    committed: tuple[int, str] = (0, "")  # that the broker has
+    delivered: set[int] = field(default_factory=set)  # offsets received by a receiver, at or above the committed one
+    committed: tuple[int, str] = (0, "")  # the broker's state
     read: int = 0
 
 
@@ -51,23 +51,23 @@ class Run:
     delivered: int
     per_second: float  # in the second half of the run
     open: int
-    repeated: int  # of what receivers have had, what the next owner sends again
+    repeated: int  # deliveries received before that the next owner repeats
 
 
 def run(offered: Offered, seconds: float, random: Random) -> Run:
-    """Run a worker and kill it at some moment of the last quarter of a second.
+    """Runs a worker and kills it at a random time within the last commit interval.
 
-    Records come to its partitions in turn; each has one delivery. A receiver counts one that it has received, though
-    its answer has not come.
+    Records go to its partitions in turn; each has one delivery. A receiver counts a delivery when it has received it,
+    even before its answer arrives.
     """
     end = seconds + random.random() * COMMIT_EVERY
     partitions = [_Partition() for _ in range(offered.partitions)]
     answers: list[tuple[float, int, _Partition, int]] = []
     now = committed_at = middle = 0.0
-    came = random.expovariate(offered.rate) if offered.rate < inf else 0.0  # when the next record comes
+    came = random.expovariate(offered.rate) if offered.rate < inf else 0.0  # time of the next record
     ended = delivered = by_middle = 0
     records, tie = count(), count()
-    sent: tuple[float, list[tuple[_Partition, tuple[int, str]]]] | None = None  # a commit on its way
+    sent: tuple[float, list[tuple[_Partition, tuple[int, str]]]] | None = None  # a commit under way
     while now < end:
         if not middle and now >= seconds / 2:
             middle, by_middle = now, delivered
@@ -84,7 +84,7 @@ def run(offered: Offered, seconds: float, random: Random) -> Run:
             now += offered.cpu / 2
             begun += 1
             came = 0.0 if offered.rate == inf else came + random.expovariate(offered.rate)
-        ended, looked_at = 0, now  # what is answered from now on is for the next turn
+        ended, looked_at = 0, now  # answers from now on are for the next turn
         while answers and answers[0][0] <= looked_at and now < end:
             _, _, partition, offset = heappop(answers)
             partition.tracker.settle(offset)
@@ -113,19 +113,19 @@ def _committable(partition: _Partition) -> tuple[int, str]:
 
 
 def _commit(partition: _Partition, image: tuple[int, str]) -> None:
-    """The broker has it: nobody sends again what is below, so that it need not be remembered here."""
+    """The broker has the commit: nothing below it is repeated, so it can be dropped here."""
     before, partition.committed = partition.committed[0], image
     for offset in range(before, image[0]):
         partition.delivered.discard(offset)
 
 
 def _known(partition: _Partition) -> set[int]:
-    """The offsets that the next owner knows to be settled, above the one that it begins with."""
+    """The offsets that the next owner knows as settled, above its start offset."""
     return {offset for begin, end in decode(*partition.committed) for offset in range(begin, end)}
 
 
 def killed(world: World, number: int, sampled: int, seed: int, costs: Costs = MEASURED) -> list[Run]:
-    """Pods of the world that are killed, `number` of them; at most `sampled` are run, each by itself."""
+    """`number` pods of the world that are killed; at most `sampled` are simulated, each by itself."""
     partitions = max(1, round(world.partitions / world.pods))
     now = load(world, world.of_a_pod, costs)
     runs = []

@@ -1,4 +1,4 @@
-"""A receiver that fails, as one pod sees it: its breaker, what waits for it, and how much more may."""
+"""A failing receiver in one pod: its breaker, its waiting deliveries, and the room for more."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -11,20 +11,20 @@ from consumer.delivery.delivery import LANE_DELIVERIES
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """The part of a receiver that is in the process. `waiting`: deliveries that wait in memory, by number."""
+    """A receiver's deliveries in the process. `waiting`: the numbers of deliveries that wait in memory."""
 
     rank: int
     outages: Sequence[Outage]
     breaker: Breaker
     open: int = 0
-    timed_out: bool = False  # as its last request did
+    timed_out: bool = False  # whether its last request timed out
     queue: "deque[Delivery]" = field(default_factory=deque)
     waiting: set[int] = field(default_factory=set)
     full: list[int] = field(default_factory=list)  # partitions whose rows wait for room
 
     @property
     def held(self) -> int:
-        """How many are here and not open."""
+        """The number of deliveries here that are not open requests."""
         return len(self.queue) + len(self.waiting)
 
     def room(self, now: float) -> int:
@@ -36,7 +36,10 @@ class Lane:
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """One event on its way to it. `made` are its attempts, `due` is when the next is; `row`: it is stored."""
+    """One event on its way to a receiver.
+
+    `made`: attempts; `due`: time of the next one; `row`: whether it is stored.
+    """
 
     number: int
     lane: Lane

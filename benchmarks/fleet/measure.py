@@ -2,8 +2,8 @@
 
 python -m benchmarks.fleet.measure
 
-SQLite, in a temporary directory, and receivers on loopback in a process of their own. CPU time is that of this process:
-with SQLite it holds the database's work too, of which a worker on Oracle has only the driver's part.
+It uses SQLite in a temporary directory, and receivers on loopback in a process of their own. CPU time is that of this
+process: with SQLite it includes the database's work, of which a worker on Oracle has only the driver's part.
 """
 
 import os
@@ -47,7 +47,7 @@ FAILED = Failure("status 503", 503, "unavailable", 1.0)
 
 @contextmanager
 def ledger(subscriptions: int) -> Iterator[Engine]:
-    """A migrated database with so many subscriptions, one for each of as many types."""
+    """A migrated database with so many subscriptions, each to a type of its own."""
     with tempfile.TemporaryDirectory(prefix="webhooks-fleet-") as folder:
         engine = database(Path(folder) / "webhooks.db")
         migrations.upgrade(engine)
@@ -62,7 +62,7 @@ def ledger(subscriptions: int) -> Iterator[Engine]:
 
 @contextmanager
 def counting(engine: Engine) -> Iterator[Counter[str]]:
-    """How many statements go to the database meanwhile, by their first word; many rows in one execution are one."""
+    """Counts statements meanwhile by their first word; one execution with many rows is one."""
     seen: Counter[str] = Counter()
 
     def note(_connection: object, _cursor: object, sql: str, *_: object) -> None:
@@ -78,7 +78,7 @@ def counting(engine: Engine) -> Iterator[Counter[str]]:
 
 
 def statements(engine: Engine) -> dict[str, int]:
-    """How many statements each function of the ledger takes, as the simulation counts them."""
+    """The number of statements of each ledger function, as the simulation counts them."""
     counts: dict[str, int] = {}
 
     def count(name: str, work: Callable[[], object]) -> None:
@@ -128,14 +128,14 @@ def _prune(engine: Engine, mark: int) -> None:
 
 
 def cpu(work: Callable[[], object], of: int) -> float:
-    """Microseconds of CPU for each of so many."""
+    """Microseconds of CPU for each of `of` items."""
     before = time.process_time()
     work()
     return (time.process_time() - before) / of * 1e6
 
 
 def rows_cost(total: int) -> dict[str, float]:
-    """Microseconds of CPU: a row stored, taken up, settled; in full batches."""
+    """Microseconds of CPU for storing, fetching and settling a row, in full batches."""
     with ledger(DUE_KEYS) as engine:
         todo = [
             row._replace(subscription_id=1 + place % DUE_KEYS) for place, row in enumerate(rows(total, bytes(450), 1))
@@ -160,7 +160,7 @@ def _settle(engine: Engine, total: int) -> None:
 
 
 def lookup_cost(number: int) -> dict[str, float]:
-    """Microseconds of CPU of a look-up of one key, and of each key more."""
+    """Microseconds of CPU of a look-up of one key, and of each further key."""
     with ledger(512) as engine:
         find = partial(find_endpoints, engine, default_secrets=SECRETS, decrypt=Vault().decrypt)
         keys = [(f"t.{each}", None) for each in range(1, 513)]
@@ -211,7 +211,7 @@ def receiver(*arguments: str) -> Iterator[int]:
 
 
 def exchange_cost(url: str) -> tuple[float, int]:
-    """Microseconds of CPU of a request and its answer, and how many connections were opened for all of them."""
+    """Microseconds of CPU of a request and its answer, and the number of connections opened for all of them."""
     poller = Poller()
     adapter = LoopAdapter(
         poller,
@@ -247,7 +247,7 @@ def exchange_cost(url: str) -> tuple[float, int]:
 
 
 def connection_cost() -> dict[str, float]:
-    """Microseconds of CPU of opening a connection, plain, by TLS, and by TLS with a session that is resumed."""
+    """Microseconds of CPU for opening a connection: plain, by TLS, and by TLS with a resumed session."""
     costs = {}
     authority = trustme.CA()
     with tempfile.TemporaryDirectory(prefix="webhooks-fleet-") as folder, ExitStack() as stack:
@@ -272,7 +272,7 @@ def connection_cost() -> dict[str, float]:
 
 @contextmanager
 def environment(**values: str) -> Iterator[None]:
-    """These variables are set meanwhile."""
+    """Sets these variables meanwhile."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -286,14 +286,14 @@ def environment(**values: str) -> Iterator[None]:
 
 
 def show(title: str, figures: dict[str, float] | dict[str, int]) -> None:
-    """A part of what is printed."""
+    """Prints a part of the output."""
     print(title)
     for name, value in figures.items():
         print(f"  {name:<26} {value:>8.1f}")
 
 
 def main() -> None:
-    """Measure all and print it."""
+    """Measures and prints all costs."""
     with ledger(2) as engine:
         show("statements:", statements(engine))
     show("rows, µs of CPU each:", rows_cost(20 * STORE_BATCH))

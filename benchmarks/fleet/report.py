@@ -1,4 +1,4 @@
-"""All answers for one deployment, and the tables that show them."""
+"""The results for one deployment, and the tables that show them."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,21 +16,21 @@ from benchmarks.fleet.statements import KINDS, MINUTE, core, of_all
 from benchmarks.fleet.world import Outage, World, at_once, background
 
 HOUR = 3600.0
-PODS = 3  # that are run through an outage, request by request; the others are like them
-KILLED, REQUESTS = 20, 2_000_000  # pods at most that are run until they are killed, and requests of all of them
+PODS = 3  # pods simulated through an outage, request by request; the others are like them
+KILLED, REQUESTS = 20, 2_000_000  # limits of simulated killed pods, and of the requests of all of them
 PARTS = {"half": 0.5, "90 %": 0.9, "99 %": 0.99, "all": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """Statements a second of all pods, by what they are for; and what they take of a pod's core, without look-ups."""
+    """Statements a second of all pods by purpose, and their share of a pod's core, without look-ups."""
 
     each: Mapping[str, float]
     core: float
 
     @property
     def all(self) -> float:
-        """Of all kinds."""
+        """The sum of all purposes."""
         return sum(self.each.values())
 
 
@@ -40,9 +40,9 @@ class Drained:
 
     log_seconds: float  # from the start of all pods, with an hour's records in the log; inf: never
     fastest: float  # deliveries a second of a pod meanwhile
-    rows: int  # that were stored in the outage of receivers
-    owed: int  # deliveries that were not made when these were back
-    seconds: Mapping[str, float]  # until so many of these were
+    rows: int  # stored during the outage of receivers
+    owed: int  # deliveries open when these were back
+    seconds: Mapping[str, float]  # until these shares of them were made
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +59,12 @@ class Report:
     after: Statements  # in the busiest minute after it
     deploy: Deploy
     killed: int
-    repeated: float  # of each pod that is killed
+    repeated: float  # average of each killed pod
     repeated_most: int
     drained: Drained
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; what never ends is None."""
+        """Plain values; None for a duration without end."""
         return dict(_plain(asdict(self) | {"pods_needed": self.needed.pods, "binds": self.needed.binds}))
 
 
@@ -75,14 +75,14 @@ def _plain(value: Any) -> Any:
 
 
 def drain_log(world: World, outage: float, costs: Costs = MEASURED) -> float:
-    """Seconds that the pod with most partitions takes for what the log holds of an outage, while more comes."""
+    """Seconds in which the pod with the most partitions works off the log of an outage, while new records arrive."""
     comes = world.rate / world.partitions * ceil(world.partitions / world.pods)
     spare = fastest(world, costs).rate - comes
     return comes * outage / spare if spare > 0 else inf
 
 
 def _statements(world: World, minutes: Sequence[Counter[str]], outages: Iterable[tuple[int, Outage]]) -> Statements:
-    """Those in some minutes of the pods that were run."""
+    """The statements in some minutes of the simulated pods."""
     with_rows = len({rank for rank, each in outages if each.end >= HOUR})
     return Statements(of_all(MEASURED, world, minutes, with_rows), core(MEASURED, minutes))
 
@@ -93,13 +93,13 @@ def _second_half(stories: Iterable[Story]) -> list[Counter[str]]:
 
 
 def _busiest_after(stories: Iterable[Story]) -> list[Counter[str]]:
-    """Of each pod the minute with most statements, after the outage."""
+    """For each pod the minute with the most statements after the outage."""
     rest = (story.minutes[int(HOUR / MINUTE) :] or [Counter[str]()] for story in stories)
     return [max(minutes, key=lambda minute: sum(minute[kind] for kind in KINDS)) for minutes in rest]
 
 
 def simulate(world: World, seed: int, down: float, pods_killed: int) -> Report:
-    """Answer all questions. The same arguments give the same report."""
+    """Runs all parts. The same arguments give the same report."""
     random = Random(f"{seed} receivers")  # noqa: S311 (a simulation)
     usual: list[tuple[int, Outage]] = list(background(world.receivers, HOUR, random))
     broken = [*usual, *at_once(world.receivers, down, HOUR, random)]
@@ -134,7 +134,7 @@ def simulate(world: World, seed: int, down: float, pods_killed: int) -> Report:
 
 
 def shown(seconds: float) -> str:
-    """A time that people read: 42 s, 12 min, 2.3 h."""
+    """A duration for people: 42 s, 12 min, 2.3 h."""
     if seconds == inf:
         return "never"
     if seconds < 2 * MINUTE:
@@ -176,8 +176,8 @@ def table(report: Report) -> str:
         "| --- | ---: |",
         f"| rolling deploy of all pods, WEBHOOK_DRAIN {DRAIN:.0f} s | {report.deploy.repeated:,} |",
         f"| partitions that it moves | {report.deploy.moved:,} |",
-        f"| of these from pods that go on | {report.deploy.revoked:,} |",
-        f"| statements that ask what is stored of them | {report.deploy.statements:,} |",
+        f"| of these from remaining pods | {report.deploy.revoked:,} |",
+        f"| statements that read their stored deliveries | {report.deploy.statements:,} |",
         f"| kill -9 of so many pods: {report.killed:,} | {_rounded(report.killed * report.repeated)} |",
         f"| each of them, on average | {report.repeated:.0f} |",
         f"| each of them, at most | {report.repeated_most:,} |",
@@ -197,6 +197,6 @@ def _row(name: str, values: Iterable[float]) -> str:
 
 
 def _rounded(value: float) -> str:
-    """Three digits that count."""
+    """Three significant digits."""
     number = round(value)
     return f"{round(number, 3 - len(str(number))):,}"

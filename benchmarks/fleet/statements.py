@@ -1,4 +1,4 @@
-"""How many statements what takes: those of one pod, counted as it runs, and those of all."""
+"""The number of statements of each kind of work: of one pod, counted as it runs, and of all pods."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -18,54 +18,54 @@ STORED, SETTLED, TAKEN_UP, DELIVERED = "rows stored", "rows settled", "rows take
 
 
 class Tally:
-    """Counts in each minute of a run, by what they are of."""
+    """Counts by purpose in each minute of a run."""
 
     def __init__(self) -> None:
         self.minutes: list[Counter[str]] = []
 
     def add(self, now: float, what: str, number: int) -> None:
-        """So many more at `now` (seconds from the beginning)."""
+        """Adds a number at `now` (seconds from the beginning)."""
         while len(self.minutes) <= now / MINUTE:
             self.minutes.append(Counter())
         self.minutes[int(now / MINUTE)][what] += number
 
     def before(self, now: float, what: str) -> int:
-        """How many there were in the minute before the one of `now`."""
+        """The count in the minute before that of `now`."""
         minute = int(now / MINUTE) - 1
         return self.minutes[minute][what] if 0 <= minute < len(self.minutes) else 0
 
 
 def storing(costs: Costs, partitions: int) -> int:
-    """Those of a transaction that stores rows of so many partitions."""
+    """The statements of a transaction that stores rows of so many partitions."""
     return costs.store_statements + costs.store_partition_statements * partitions if partitions else 0
 
 
 def results(costs: Costs, outcomes: int, *, untried: bool) -> int:
-    """Those of a transaction that writes so many kinds of results, of rows that were never tried before too."""
+    """The statements of a transaction that writes results with so many outcomes; `untried`: also of first attempts."""
     return costs.result_statements * outcomes + costs.result_first_statements * untried
 
 
 def taking_up(costs: Costs, heads: int, *, found: bool) -> int:
-    """Those of a look at so many heads."""
+    """The statements of a fetch of so many due keys."""
     return costs.fetch_key_statements * heads + costs.fetch_statements * found
 
 
 def polling(costs: Costs, heads: int, partitions: int) -> int:
-    """Those of a minute of looking for marks and for what was changed by hand: a step of the walk each few seconds."""
+    """The statements of a minute of polling marks and scanning for changes by hand: one scan step each few seconds."""
     seeks = min(SEEKS, heads + partitions) if heads else 0
     each = costs.marks_statements + costs.scan_statements + costs.seek_statements * seeks
     return round(each * MINUTE / LOOK_EVERY)
 
 
 def tidying(costs: Costs, with_rows: int, ended: int) -> int:
-    """Those of a minute of upkeep: of all partitions, those with rows are found, of which so many were delivered."""
+    """The statements of a minute of upkeep: partitions with rows are found, and so many delivered rows deleted."""
     found = costs.prune_found_statements * min(with_rows, ended)
     each = costs.find_partition_statements + costs.repair_statements + costs.prune_statements
     return round((costs.find_statements + with_rows * each + found) * MINUTE / TIDY_EVERY)
 
 
 def leading(costs: Costs, world: World, subscriptions: int) -> float:
-    """Statements a second of the one worker that leads, where so many subscriptions have rows."""
+    """Statements a second of the leading worker, if so many subscriptions have rows."""
     topics = 2 * (costs.topics_statements + costs.topics_found_statements * min(1, subscriptions))
     minutely = (
         costs.reconcile_seek_statements * (subscriptions + 1)
@@ -78,7 +78,7 @@ def leading(costs: Costs, world: World, subscriptions: int) -> float:
 
 
 def of_all(costs: Costs, world: World, minutes: Iterable[Counter[str]], subscriptions: int) -> dict[str, float]:
-    """Statements a second of all pods, of which some were like this in these minutes."""
+    """Statements a second of all pods, of which some had these minutes."""
     seen = list(minutes)
     total = sum(seen, Counter[str]())
     each = {kind: total[kind] * world.pods / MINUTE / max(1, len(seen)) for kind in KINDS}
@@ -88,7 +88,7 @@ def of_all(costs: Costs, world: World, minutes: Iterable[Counter[str]], subscrip
 
 
 def core(costs: Costs, minutes: Iterable[Counter[str]]) -> float:
-    """The part of its core that a pod needs for its statements and rows in these minutes; look-ups are its load's."""
+    """The share of its core that a pod needs for its statements and rows in these minutes, without look-ups."""
     seen = list(minutes)
     total = sum(seen, Counter[str]())
     rows = {STORED: costs.row_stored, SETTLED: costs.row_settled, TAKEN_UP: costs.row_taken_up}

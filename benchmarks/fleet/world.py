@@ -1,4 +1,4 @@
-"""Assumptions about receivers: how often each gets an event, how long it takes to answer, and when it is down."""
+"""Assumptions about receivers: the rate of each, its latency, and its outages."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,16 +16,16 @@ MEDIAN, SIGMA = 0.08, 1.0  # seconds; log-normal: 99 % of these answers come wit
 TAIL, TAIL_FROM, TAIL_SHAPE = 0.01, 1.0, 1.5  # one answer in a hundred: Pareto, from a second on
 UP = 30 * 86400.0  # seconds between two outages of a receiver, on average; exponential
 DOWN_MEDIAN, DOWN_SIGMA = 300.0, 1.2  # seconds of an outage; log-normal: 10 minutes on average
-HUNG = 1e-4  # of the receivers take requests and never answer
-HANGING = 0.2  # of the outages are of the kind that does not answer; in the others a connection is refused
-REFUSAL = 0.02  # seconds until it is
-KEEP_ALIVE = 60.0  # seconds that receivers keep a connection without requests
+HUNG = 1e-4  # share of receivers that accept requests and never answer
+HANGING = 0.2  # share of outages without an answer; in the others connections are refused
+REFUSAL = 0.02  # seconds until a connection is refused
+KEEP_ALIVE = 60.0  # seconds that receivers keep an idle connection
 EVENT_KIB = 0.45
-SINGLE = 64  # ranks that are classes of their own; those behind them share a hundred
+SINGLE = 64  # ranks that are classes of their own; the other ranks share a hundred classes
 
 
 def setting(name: str) -> float:
-    """The default of a delivery setting that is a number."""
+    """The default of a numeric delivery setting."""
     return float(DeliverySettings.model_fields[name].default)
 
 
@@ -39,7 +39,7 @@ TIMEOUT = setting("timeout")
 
 @contextmanager
 def seeded(text: str) -> Iterator[None]:
-    """Tenacity draws from Python's own random numbers: the same ones for the same text; they are put back after."""
+    """Seeds Python's global random numbers, which tenacity uses, by the text, and restores their state afterwards."""
     state = getstate()
     seed(text)
     try:
@@ -49,7 +49,7 @@ def seeded(text: str) -> Iterator[None]:
 
 
 class Class(NamedTuple):
-    """Receivers that get about as many deliveries as each other: how many, and how much of all each gets."""
+    """Receivers with about the same number of deliveries: how many, and each one's share of all."""
 
     number: int
     share: float
@@ -63,7 +63,7 @@ class Failure(Enum):
 
 
 class Outage(NamedTuple):
-    """From and until when (seconds) a receiver is down."""
+    """Begin and end (seconds) of a receiver's outage."""
 
     begin: float
     end: float
@@ -78,11 +78,11 @@ class World:
     receivers: int = 1_000_000
     partitions: int = 3_000
     rate: float = 500_000.0
-    https: float = 1.0  # the part of its receivers that are sent to by https: all, by the egress rule's default
+    https: float = 1.0  # share of receivers with https URLs: all, by the egress rule's default
 
     @property
     def of_a_pod(self) -> float:
-        """Deliveries a second of a pod that has its share."""
+        """Deliveries a second of an average pod."""
         return self.rate / self.pods
 
     @cached_property
@@ -91,7 +91,7 @@ class World:
         return zipf(self.receivers)
 
     def share(self, rank: int) -> float:
-        """The part of all deliveries that the receiver of a rank (0 or more) gets."""
+        """The share of all deliveries of the receiver with this rank (0 or more)."""
         return _weight(rank) / self._weights
 
     @cached_property
@@ -108,13 +108,13 @@ def _all_weights(number: int) -> float:
 
 
 def _between(begin: int, end: int) -> float:
-    """The weights of the ranks from `begin` up to `end`, about."""
+    """The approximate weights of the ranks from `begin` up to `end`."""
     power = 1 - EXPONENT
     return max(0.0, float((end + 0.5) ** power - (begin + 0.5) ** power) / power)
 
 
 def zipf(number: int) -> tuple[Class, ...]:
-    """So many receivers in classes; the shares of all receivers add up to one."""
+    """So many receivers in classes; all shares add up to one."""
     total = _all_weights(number)
     classes = [Class(1, _weight(rank) / total) for rank in range(min(SINGLE, number))]
     begin = SINGLE
@@ -126,14 +126,14 @@ def zipf(number: int) -> tuple[Class, ...]:
 
 
 def latency(random: Random) -> float:
-    """Seconds until a receiver that is up answers; above TIMEOUT it is too late."""
+    """Seconds until a healthy receiver answers; above TIMEOUT it is too late."""
     if random.random() < TAIL:
         return float(TAIL_FROM * random.paretovariate(TAIL_SHAPE))
     return random.lognormvariate(0.0, SIGMA) * MEDIAN
 
 
 def mean_open() -> float:
-    """Seconds that a request to a receiver that is up or hung is open, on average."""
+    """The average seconds of a request to a receiver that is healthy or hangs."""
     body = MEDIAN * exp(SIGMA**2 / 2)
     power = TAIL_SHAPE - 1
     tail = TAIL_FROM + (TAIL_FROM - TAIL_FROM**TAIL_SHAPE * TIMEOUT**-power) / power
@@ -141,7 +141,7 @@ def mean_open() -> float:
 
 
 def later_than(seconds: float) -> float:
-    """The part of all answers that take so long or longer; `seconds` are in the tail, far above the median."""
+    """The share of answers that take so long or longer; `seconds` must be in the tail, far above the median."""
     return float(TAIL * min(1.0, (TAIL_FROM / seconds) ** TAIL_SHAPE))
 
 
@@ -155,9 +155,9 @@ def _failure(random: Random) -> Failure:
 
 
 def background(receivers: int, until: float, random: Random) -> Iterator[tuple[int, Outage]]:
-    """Ranks, each with an outage, of receivers that hang or fail by themselves some time from 0 to `until`.
+    """Ranks with an outage each, of receivers that hang or fail independently between 0 and `until`.
 
-    Those that are down at 0 have been so for a while; each falls once at most, which is nearly so in a few hours.
+    Receivers down at 0 have been so for a while. Each fails at most once, which is nearly true within a few hours.
     """
     mean = DOWN_MEDIAN * exp(DOWN_SIGMA**2 / 2)
     for rank in random.sample(range(receivers), round(receivers * HUNG)):
@@ -171,11 +171,11 @@ def background(receivers: int, until: float, random: Random) -> Iterator[tuple[i
 
 
 def at_once(receivers: int, share: float, seconds: float, random: Random) -> Iterator[tuple[int, Outage]]:
-    """The same of a share of the receivers, all of which are down from 0 on for so long."""
+    """The same for a share of the receivers, all down from 0 on for so long."""
     for rank in random.sample(range(receivers), round(receivers * share)):
         yield rank, Outage(0.0, seconds, _failure(random))
 
 
 def is_down(outages: Sequence[Outage], now: float) -> Failure | None:
-    """How a request fails that is sent now; None: it does not."""
+    """How a request sent now fails; None if it does not."""
     return next((each.failure for each in outages if each.begin <= now < each.end), None)

@@ -1,4 +1,4 @@
-"""How the cost of a delivery grows with events, subscriptions, partitions, stored deliveries and open requests.
+"""The cost of a delivery as events, subscriptions, partitions, stored deliveries or open requests grow.
 
     python -m benchmarks.growth [--quick] [--only AXIS …] [--pages]
 
@@ -23,12 +23,12 @@ STORED = FOLDER / "growth.json"
 
 
 def read(path: Path) -> list[Point]:
-    """The points that `write` wrote; none if there is no file."""
+    """The points written by `write`; none if there is no file."""
     return [Point(**each) for each in json.loads(path.read_text())] if path.exists() else []
 
 
 def write(path: Path, points: Sequence[Point]) -> None:
-    """As JSON, a point a line, so that a change is seen in a diff."""
+    """Writes JSON with one point a line, so that a diff shows each change."""
     lines = ",\n".join("  " + json.dumps(asdict(each)) for each in points)
     path.write_text(f"[\n{lines}\n]\n")
 
@@ -40,7 +40,7 @@ def curves(points: Sequence[Point]) -> list[tuple[Axis, list[Point]]]:
 
 
 def table(axis: Axis, points: Sequence[Point]) -> str:
-    """Markdown; the ratio is against the first size."""
+    """Markdown; the ratio is relative to the first size."""
     head = [f"| {axis.title} | CPU, µs | against the first | deliveries/s | memory, MiB |", "| ---: " * 5 + "|"]
     return "\n".join(
         head
@@ -53,12 +53,12 @@ def table(axis: Axis, points: Sequence[Point]) -> str:
 
 
 def tables(points: Sequence[Point]) -> str:
-    """Of all axes."""
+    """The tables of all axes."""
     return "\n\n".join(table(axis, its) for axis, its in curves(points))
 
 
 def publish(points: Sequence[Point]) -> None:
-    """Write the picture and the part of the page."""
+    """Writes the picture and the part of the page."""
     (FOLDER / "growth.svg").write_text(draw(curves(points)))
     PAGE.write_text(filled(PAGE.read_text(), {"growth": tables(points)}))
 
@@ -70,7 +70,7 @@ def merged(old: Sequence[Point], new: Sequence[Point]) -> list[Point]:
 
 
 def measure(axes: Sequence[Axis], *, quick: bool) -> list[Point]:
-    """Each axis, with a line for each point as it comes; each is written at once, unless it is a quick one."""
+    """Measures each axis, with a line for each point. Each is written at once, unless the run is quick."""
     points = []
     with rig.kafka() as bootstrap:
         for axis in axes:
@@ -85,14 +85,14 @@ def measure(axes: Sequence[Axis], *, quick: bool) -> list[Point]:
 
 
 def main(words: Sequence[str]) -> None:
-    """Measure what is asked for, and publish it."""
+    """Measures the selected axes and publishes them."""
     names = [axis.name for axis in AXES]
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.growth", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="few small sizes, in five minutes")
     parser.add_argument("--only", metavar="AXIS", nargs="+", choices=names, default=names, help=", ".join(names))
-    parser.add_argument("--pages", action="store_true", help="measure nothing: write the page from what is stored")
+    parser.add_argument("--pages", action="store_true", help="measure nothing: write the page from stored results")
     given = parser.parse_args(words)
     if given.pages:
         publish(read(STORED))

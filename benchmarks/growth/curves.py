@@ -1,4 +1,4 @@
-"""The CPU of a delivery while one thing grows and all else stays as it is."""
+"""The CPU of a delivery while one quantity grows and all others stay the same."""
 
 import time
 import uuid
@@ -20,17 +20,17 @@ from consumer.ledger.rows import Failure, NewDelivery
 from models import Subscription
 from tests.databases import database
 
-RUNS = 3  # of a size: the one in the middle counts
+RUNS = 3  # runs of a size: the median counts
 DELIVERIES = 400_000  # of a run
-WARM = 0.5  # of them, before the watch starts: a worker of a thousand partitions has its assignment behind it
+WARM = 0.5  # share before the measurement: a worker of a thousand partitions has finished its assignment
 PARTITIONS = 4
 HOSTS = 20  # loopback addresses of the receiver
-TYPES = 1000  # event types at most that events have, where subscriptions grow
+TYPES = 1000  # limit of event types while subscriptions grow
 LATER = 86_400.0  # seconds until a stored delivery is due
 ROWS = 50_000  # subscriptions in one insert
-RATE = 10_000.0  # deliveries a second at most where open requests grow: for 10,000 of them a receiver takes 1 s
-STEADY = 10.0  # seconds of the watch where open requests grow
-ANSWERS = 12  # of a receiver, one after the other, before that watch: connections are open, and nothing is stored
+RATE = 10_000.0  # limit of deliveries a second while open requests grow: with 10,000 a receiver takes 1 s
+STEADY = 10.0  # seconds of the measurement while open requests grow
+ANSWERS = 12  # consecutive answers of a receiver before that measurement: connections are open, and nothing is stored
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ Measure = Callable[[str, Sequence[int]], Iterator[tuple[int, rig.Used]]]
 
 @dataclass(frozen=True)
 class Axis:
-    """The thing that grows. `measure` takes Kafka's address and sizes in rising order; `quick` ones take a minute."""
+    """The growing quantity. `measure` takes Kafka's address and sizes in rising order; `quick` ones take a minute."""
 
     name: str
     title: str
@@ -58,7 +58,7 @@ class Axis:
     measure: Measure
 
     def points(self, bootstrap: str, sizes: Sequence[int]) -> Iterator[Point]:
-        """One for each size."""
+        """A point for each size."""
         for size, used in self.measure(bootstrap, sizes):
             yield Point(self.name, size, used.cpu_us, used.per_second, used.memory_mib)
 
@@ -74,7 +74,7 @@ class Bench:
 
     @contextmanager
     def engine(self) -> Iterator[Engine]:
-        """The database, opened as the service opens it."""
+        """The database, opened like the service does."""
         engine = database(Path(str(make_url(self.database_url).database)))
         try:
             yield engine
@@ -82,7 +82,7 @@ class Bench:
             engine.dispose()
 
     def used(self, types: Sequence[str] = (TYPE,)) -> rig.Used:
-        """The use of a new worker for each delivery of new events: the median of some runs, by CPU."""
+        """The resources of a new worker for each delivery of new events: the median of some runs, by CPU."""
         runs = sorted((self._used(types) for _ in range(RUNS)), key=lambda run: run.cpu_us)
         return runs[RUNS // 2]
 
@@ -106,7 +106,7 @@ def bench(bootstrap: str, partitions: int = PARTITIONS, delay_ms: float = 0) -> 
 
 
 def events(bootstrap: str, sizes: Sequence[int]) -> Iterator[tuple[int, rig.Used]]:
-    """One worker makes all of them: each size is the deliveries from the size before it to its own."""
+    """One worker makes all deliveries: a size is measured from the previous size to its own."""
     with bench(bootstrap) as one:
         fill(bootstrap, one.topic, sizes[-1])
         with rig.worker(bootstrap, one.topic, one.database_url) as child:
@@ -115,7 +115,7 @@ def events(bootstrap: str, sizes: Sequence[int]) -> Iterator[tuple[int, rig.Used
 
 
 def event_type(number: int) -> str:
-    """Of a subscription, where each has a type of its own."""
+    """The event type of a subscription with its own type."""
     return f"customer-{number // 10}.order.{number % 10}"
 
 
@@ -128,7 +128,7 @@ def subscribe(engine: Engine, receiver: rig.Sink, numbers: range) -> None:
 
 
 def subscriptions(bootstrap: str, sizes: Sequence[int]) -> Iterator[tuple[int, rig.Used]]:
-    """So many in the table, each with a type of its own; events have the types of the first TYPES of them."""
+    """So many in the table, each with its own type; events have the types of the first TYPES of them."""
     with bench(bootstrap) as one:
         for before, size in zip([0, *sizes], sizes, strict=False):
             with one.engine() as engine:
@@ -137,7 +137,7 @@ def subscriptions(bootstrap: str, sizes: Sequence[int]) -> Iterator[tuple[int, r
 
 
 def partitions(bootstrap: str, sizes: Sequence[int]) -> Iterator[tuple[int, rig.Used]]:
-    """One topic with so many, all of one worker."""
+    """One topic with so many partitions, all owned by one worker."""
     for size in sizes:
         with bench(bootstrap, size) as one:
             yield size, one.used()
@@ -146,7 +146,7 @@ def partitions(bootstrap: str, sizes: Sequence[int]) -> Iterator[tuple[int, rig.
 def stored(bootstrap: str, sizes: Sequence[int]) -> Iterator[tuple[int, rig.Used]]:
     """So many rows of this worker's group and partitions, of a hundred other subscriptions, due tomorrow."""
     with bench(bootstrap) as one:
-        one.used()  # their records are behind what is committed
+        one.used()  # the rows' records are below the committed offset
         with one.engine() as engine:
             subscribe(engine, one.receiver, range(100))
         for before, size in zip([0, *sizes], sizes, strict=False):
@@ -156,7 +156,7 @@ def stored(bootstrap: str, sizes: Sequence[int]) -> Iterator[tuple[int, rig.Used
 
 
 def store_deliveries(engine: Engine, one: Bench, numbers: range) -> None:
-    """As after a failed attempt, to a hundred subscriptions for each record."""
+    """Stores deliveries as after a failed attempt, to a hundred subscriptions for each record."""
     now = time.time()
     failed = Failure("status 503", 503, "unavailable", now)
     rows = (
@@ -170,7 +170,7 @@ def store_deliveries(engine: Engine, one: Bench, numbers: range) -> None:
                 None,
                 None,
             ),
-            2 + hook,  # the first one is TYPE's
+            2 + hook,  # the first one is for TYPE
             rig.hook(one.receiver.url, hook, HOSTS),
             1,
             "parked",
@@ -185,7 +185,7 @@ def store_deliveries(engine: Engine, one: Bench, numbers: range) -> None:
 
 
 def open_requests(bootstrap: str, sizes: Sequence[int]) -> Iterator[tuple[int, rig.Used]]:
-    """So many slots, all taken: a receiver takes so long that they make RATE. Twenty subscriptions share them."""
+    """So many slots, all taken: the receiver is so slow that they make RATE. Twenty subscriptions share them."""
     types = [event_type(number) for number in range(HOSTS)]
     for size in sizes:
         answer = size / RATE

@@ -1,4 +1,4 @@
-"""The curves as small pictures beside each other: SVG, readable on light and on dark ground, each figure at its dot."""
+"""The curves as small pictures side by side: SVG, readable on light and dark backgrounds, each figure at its dot."""
 
 import math
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from benchmarks.compare.tables import rounded
 from benchmarks.growth.curves import Axis, Point
 from benchmarks.svg import document
 
-COLUMNS, WIDTH, HEIGHT = 3, 300, 200  # of the picture; of one of its parts
-LEFT, RIGHT, TOP, BOTTOM = 24, 28, 44, 30  # around the curve of a part
-FLAT = 0.1  # how far a curve may leave its first point: the band
-OVER = 1.25  # the height, in terms of the highest value
+COLUMNS, WIDTH, HEIGHT = 3, 300, 200  # sizes: of the picture; of one of its parts
+LEFT, RIGHT, TOP, BOTTOM = 24, 28, 44, 30  # margins around the curve of a part
+FLAT = 0.1  # half width of the band around the first point
+OVER = 1.25  # the height, relative to the highest value
 STYLE = (
     """    .figure { fill: #444c56; font-size: 11px; text-anchor: middle; }
     .ground { stroke: #8a96a3; }
@@ -35,7 +35,7 @@ def short(size: int) -> str:
 
 
 def places(points: Sequence[Point]) -> list[tuple[float, float]]:
-    """Of the dots, in a part: logarithmic from left to right (0 is at the left edge), linear from 0 upwards."""
+    """The positions of a part's dots: logarithmic from left to right (0 at the left edge), linear upwards from 0."""
     powers = [math.log10(max(1, point.size)) for point in points]
     low, high = min(powers), max(powers)
     most = OVER * max(point.cpu_us for point in points)
@@ -47,7 +47,7 @@ def places(points: Sequence[Point]) -> list[tuple[float, float]]:
 
 
 def part(axis: Axis, points: Sequence[Point], left: float, top: float) -> list[str]:
-    """One curve, with the band of what is flat about its first point."""
+    """One curve with the band around its first point."""
     dots = places(points)
     ground, wide = HEIGHT - BOTTOM, WIDTH - LEFT - RIGHT
     per_us = (ground - dots[0][1]) / points[0].cpu_us
@@ -69,7 +69,7 @@ def part(axis: Axis, points: Sequence[Point], left: float, top: float) -> list[s
 
 
 def draw(curves: Sequence[tuple[Axis, Sequence[Point]]]) -> str:
-    """All of them."""
+    """Draws all curves."""
     heading = "CPU for each delivery, µs; the band is a tenth about the first size"
     said = "; ".join(
         f"{axis.title}: " + ", ".join(f"{point.size:,}: {rounded(point.cpu_us)}" for point in points)

@@ -12,7 +12,7 @@ from tests.api.v1_kit import Api, make_api, running, token_file
 
 @pytest.fixture(autouse=True)
 def servers_end() -> Iterator[None]:
-    """Close the servers that the test has started."""
+    """Closes the servers that the test has started."""
     yield
     while running:
         running.pop().close()
@@ -20,5 +20,5 @@ def servers_end() -> Iterator[None]:
 
 @pytest.fixture
 def api(engine: Engine, tmp_path: Path) -> Api:
-    """The application with a file of tokens."""
+    """The application with a token file."""
     return make_api(engine, TokenFile(token_file(tmp_path / "tokens.toml")))

@@ -1,4 +1,4 @@
-"""The reference says what the OpenAPI description says, and the description what the API does."""
+"""The reference agrees with the OpenAPI description, and the description with the API."""
 
 import json
 import shlex
@@ -17,13 +17,13 @@ OPERATIONS = [operation for group in FOUND.groups for operation in group.operati
 
 
 def described(operation: Operation) -> dict[str, Any]:
-    """The operation in the description."""
+    """The description of an operation."""
     found: dict[str, Any] = DESCRIPTION["paths"][operation.path][operation.method.lower()]
     return found
 
 
 def schemas_and_examples(operation: Operation) -> Iterator[tuple[dict[str, Any], str]]:
-    """The schemas of what is sent and answered, each with the example that the reference shows of it."""
+    """The schemas of requests and answers, each with the reference's example."""
     of = described(operation)
     words = shlex.split(operation.command)
     if "--json" in words:
@@ -35,7 +35,7 @@ def schemas_and_examples(operation: Operation) -> Iterator[tuple[dict[str, Any],
 
 
 def test_it_has_every_operation() -> None:
-    """Once each, what is under /v1 first, with each parameter and each answer."""
+    """Each operation is there once, those under /v1 first, with each parameter and each answer."""
     there = [each["operationId"] for methods in DESCRIPTION["paths"].values() for each in methods.values()]
     assert sorted(operation.id for operation in OPERATIONS) == sorted(there)
     under = [operation.path.startswith("/v1/") for operation in OPERATIONS]
@@ -49,7 +49,7 @@ def test_it_has_every_operation() -> None:
 
 
 def test_every_model_is_explained() -> None:
-    """Each one that is named anywhere."""
+    """This holds for each model that the reference names."""
     members = [member for model in FOUND.models for member in model.members]
     for operation in OPERATIONS:
         members += [*operation.parameters, *(operation.body.members if operation.body else ())]
@@ -61,7 +61,7 @@ def test_every_model_is_explained() -> None:
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.id)
 def test_examples_are_valid(operation: Operation) -> None:
-    """What a command sends, and what an answer is said to be, fits its schema; no part of a path is left open."""
+    """The examples of requests and answers match their schemas, and no path parameter is left open."""
     assert "{" not in shlex.split(operation.command.partition("--json")[0])[-1]
     for schema, example in schemas_and_examples(operation):
         whole = {**schema, "components": DESCRIPTION["components"]}
@@ -92,7 +92,7 @@ def test_examples_are_valid(operation: Operation) -> None:
     ],
 )
 def test_types_in_words(schema: dict[str, Any], kind: Kind) -> None:
-    """Each form of a schema that the description has."""
+    """Each form of a schema in the description has a text."""
     schemas = {
         "A": {"type": "object", "properties": {}},
         "E": {"enum": ["x", "y"]},

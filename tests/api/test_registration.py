@@ -1,4 +1,4 @@
-"""The admin HTTP API, over a real connection and under fuzz."""
+"""The admin HTTP API, over real connections and with fuzzing."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -54,15 +54,15 @@ def register(url: str, body: Any = None, **options: Any) -> tuple[int, dict[str,
     return answer.status_code, answer.json()
 
 
-def test_as_the_tutorial_has_it(serve: Callable[..., str], engine: Engine) -> None:
+def test_a_registration_as_in_the_tutorial(serve: Callable[..., str], engine: Engine) -> None:
     """A url and an event type make a subscription, and the answer is the tutorial's."""
     assert register(serve(engine)) == (201, {"message": "Webhook registered successfully"})
     (row,) = repository.walk(engine)
     assert (row.url, row.event_type, row.enabled) == ("https://example.com/hooks", "user.created", True)
 
 
-def test_the_answer_says_where_the_subscription_is(serve: Callable[..., str], engine: Engine) -> None:
-    """In `Location`, with the tutorial's body as it is; there it is shown as it stands, and nothing of its secrets."""
+def test_the_answer_has_the_location(serve: Callable[..., str], engine: Engine) -> None:
+    """The body is still the tutorial's; `Location` leads to the subscription, shown without secrets."""
     url = serve(engine)
     answer = requests.post(f"{url}/register-webhook", json=GOOD | {"ownSecret": True}, timeout=5)
     (row,) = repository.walk(engine)
@@ -93,15 +93,15 @@ def test_the_answer_says_where_the_subscription_is(serve: Callable[..., str], en
 
 
 @pytest.mark.parametrize("path", ["2", "0", "-1", "x", "1.5", "9223372036854775808", "9" * 5000, "%20", "1/secrets"])
-def test_a_subscription_that_is_none_is_a_404(serve: Callable[..., str], engine: Engine, path: str) -> None:
-    """Whatever stands in place of its id; with a token, only for who has it."""
+def test_an_unknown_subscription_is_a_404(serve: Callable[..., str], engine: Engine, path: str) -> None:
+    """Any other text instead of an id is a 404 too."""
     repository.add(engine, GOOD["url"], "a")
     answer = requests.get(f"{serve(engine)}/subscriptions/{path}", timeout=5)
     assert (answer.status_code, set(answer.json())) == (404, {"error"})
 
 
-def test_who_may_not_register_may_not_look(serve: Callable[..., str], engine: Engine) -> None:
-    """The token, or a loopback name, is asked for before there is an answer."""
+def test_reading_needs_the_same_rights_as_registering(serve: Callable[..., str], engine: Engine) -> None:
+    """The token, or a loopback host name, is checked before the look-up."""
     repository.add(engine, GOOD["url"], "a")
     path = "subscriptions/1"
     assert requests.get(f"{serve(engine, 'secret-token')}/{path}", timeout=5).status_code == 401
@@ -112,7 +112,7 @@ def test_who_may_not_register_may_not_look(serve: Callable[..., str], engine: En
 
 @pytest.mark.parametrize("pattern", ["order.*", "order.**", "*"])
 def test_a_pattern_is_an_event_type(serve: Callable[..., str], engine: Engine, pattern: str) -> None:
-    """One level, any depth, everything: taken as they are, with every option at its default."""
+    """Patterns are stored unchanged, and every option has its default."""
     assert register(serve(engine), {"url": "https://example.com/hooks", "eventType": pattern})[0] == 201
     (row,) = repository.walk(engine)
     assert (row.event_type, row.tenant, row.state) == (pattern, "*", "enabled")
@@ -143,7 +143,7 @@ def test_a_pattern_is_an_event_type(serve: Callable[..., str], engine: Engine, p
     ],
 )
 def test_bad_input_is_explained(serve: Callable[..., str], engine: Engine, body: Any, said: str) -> None:
-    """What cannot work is a 400 that says why, and nothing is stored."""
+    """Invalid input is a 400 with the reason, and nothing is stored."""
     status, answer = register(serve(engine), body)
     assert status == 400
     assert said in answer["error"]
@@ -160,10 +160,11 @@ def test_bad_input_is_explained(serve: Callable[..., str], engine: Engine, body:
         ("https://1.1.1.1/h", None),
     ],
 )
-def test_what_settings_do_not_allow_is_refused(
-    serve: Callable[..., str], engine: Engine, target: str, setting: str | None
-) -> None:
-    """A 400 that names the setting; a name that does not resolve is taken, for its receiver may not be up yet."""
+def test_the_settings_rules_refuse(serve: Callable[..., str], engine: Engine, target: str, setting: str | None) -> None:
+    """The answer is a 400 that names the setting.
+
+    A name that does not resolve is accepted: the receiver may come later.
+    """
     rules = resolving_rules_of(RuleSettings())
     with capture_logs():
         status, answer = register(serve(engine, rules=rules), {**GOOD, "url": target})
@@ -173,10 +174,8 @@ def test_what_settings_do_not_allow_is_refused(
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
-def test_a_secret_of_its_own_is_made_and_shown_once(
-    serve: Callable[..., str], engine: Engine, *, encrypted: bool
-) -> None:
-    """In the answer, and nowhere else: not in the log, and where there is a key not in the table."""
+def test_an_own_secret_is_shown_once(serve: Callable[..., str], engine: Engine, *, encrypted: bool) -> None:
+    """It is in the answer only, not in the log and, with an encryption key, not in the table."""
     vault = Vault(Fernet.generate_key().decode() if encrypted else "")
     url = serve(engine, vault=vault, rules=Rules(own_secret=True))
     with capture_logs() as logs:
@@ -199,8 +198,8 @@ def test_a_secret_of_its_own_is_made_and_shown_once(
     assert not any(each["secret"] in str(logs) for each in told)
 
 
-def test_the_shared_secret_signs_unless_asked(serve: Callable[..., str], engine: Engine) -> None:
-    """`false` is as nothing said, with the same answer to the byte."""
+def test_the_shared_secret_signs_by_default(serve: Callable[..., str], engine: Engine) -> None:
+    """`false` has the same effect as no member, and the same answer to the byte."""
     url = serve(engine)
     for body in (GOOD, {**GOOD, "ownSecret": False}):
         answer = requests.post(f"{url}/register-webhook", json=body, timeout=5)
@@ -210,7 +209,7 @@ def test_the_shared_secret_signs_unless_asked(serve: Callable[..., str], engine:
 
 
 def test_a_registration_needs_no_permission(serve: Callable[..., str], engine: Engine) -> None:
-    """Where one is required it is answered as always, and the subscription gets nothing until its receiver agrees."""
+    """If verification is required, the answer is as usual, and no event is sent until the receiver agrees."""
     rules = Rules(verification=True, origin="events.example.com")
     assert register(serve(engine, rules=rules), GOOD) == (201, {"message": "Webhook registered successfully"})
     (item,) = repository.walk(engine, rules=rules)
@@ -218,8 +217,8 @@ def test_a_registration_needs_no_permission(serve: Callable[..., str], engine: E
 
 
 @pytest.mark.parametrize("asked", [{}, {"ownSecret": False}])
-def test_a_secret_of_its_own_can_be_required(serve: Callable[..., str], engine: Engine, asked: dict[str, bool]) -> None:
-    """Who does not ask for one gets a 400 that says what to send."""
+def test_an_own_secret_can_be_required(serve: Callable[..., str], engine: Engine, asked: dict[str, bool]) -> None:
+    """A request without `ownSecret` gets a 400 that says what to send."""
     status, answer = register(serve(engine, rules=Rules(own_secret=True)), GOOD | asked)
     assert (status, answer["error"]) == (
         400,
@@ -230,7 +229,7 @@ def test_a_secret_of_its_own_can_be_required(serve: Callable[..., str], engine: 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
 def test_only_json_is_read(serve: Callable[..., str], engine: Engine, kind: str | None) -> None:
-    """Another content type is refused: a web page could send it to a port of this machine unasked."""
+    """Another content type is refused: a web page could send it to a local port without a preflight request."""
     headers = {"content-type": kind} if kind else {}
     answer = requests.post(f"{serve(engine)}/register-webhook", json.dumps(GOOD), headers=headers, timeout=5)
     assert answer.status_code == 400
@@ -244,7 +243,7 @@ def test_only_json_is_read(serve: Callable[..., str], engine: Engine, kind: str 
 def test_a_page_of_another_site_registers_nothing(
     serve: Callable[..., str], engine: Engine, token: str | None, origin: str, status: int
 ) -> None:
-    """Whatever its content type: the browser says whose page it is."""
+    """This holds for any content type, by the browser's Origin header."""
     url = serve(engine, token)
     headers = {"origin": origin.format(url.removeprefix("http://"))} | (
         {"authorization": f"Bearer {token}"} if token else {}
@@ -254,7 +253,7 @@ def test_a_page_of_another_site_registers_nothing(
 
 
 def test_malformed_json(serve: Callable[..., str], engine: Engine) -> None:
-    """A body that is no JSON is a 400."""
+    """A body that is not JSON is a 400."""
     answer = requests.post(
         f"{serve(engine)}/register-webhook", b"{", headers={"content-type": "application/json"}, timeout=5
     )
@@ -274,8 +273,8 @@ def test_the_body_is_bounded(serve: Callable[..., str], engine: Engine, *, chunk
     assert answer.status_code == 413
 
 
-def test_a_token_is_asked_for(serve: Callable[..., str], engine: Engine) -> None:
-    """With a token, a request without it is a 401 before anything of it is looked at; /healthz needs none."""
+def test_a_token_is_required(serve: Callable[..., str], engine: Engine) -> None:
+    """A request without the token is a 401 before anything else is checked; /healthz needs none."""
     url = serve(engine, "secret-token")
     for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "secret-token"}, {"authorization": "é"}):
         encoded = {name: value.encode("latin-1") for name, value in headers.items()}
@@ -298,7 +297,7 @@ def test_without_a_token_only_localhost_is_served(serve: Callable[..., str], eng
 
 
 def test_a_failing_database_is_the_tutorials_500(serve: Callable[..., str], tmp_path: Path) -> None:
-    """Without its tables, or without a file to open, the answer is a 500 that tells nothing of the inside."""
+    """Without its tables or its file, the answer is a 500 without internal details."""
     empty = create_engine(DatabaseSettings.model_validate({"DATABASE_URL": f"sqlite:///{tmp_path}/empty.db"}))
     absent = create_engine(DatabaseSettings.model_validate({"DATABASE_URL": f"sqlite:///{tmp_path}/no/such.db"}))
     for engine in (empty, absent):
@@ -310,7 +309,7 @@ def test_a_failing_database_is_the_tutorials_500(serve: Callable[..., str], tmp_
 
 
 def test_a_missing_table_is_a_500_and_then_works(serve: Callable[..., str], engine: Engine) -> None:
-    """The database's trouble passes, and the API with it."""
+    """The API recovers with the database."""
     url = serve(engine)
     rename(engine, "webhook_subscriptions", "away")
     with capture_logs():
@@ -323,25 +322,25 @@ def test_a_missing_table_is_a_500_and_then_works(serve: Callable[..., str], engi
 @pytest.mark.parametrize(
     "fault", [{"drop": "before"}, {"error": OracleError(1012, "not logged on")}, {"error": OracleError(60, "deadlock")}]
 )
-def test_a_session_that_is_lost_is_a_500_and_then_works(
+def test_a_lost_session_is_a_500_and_then_works(
     serve: Callable[..., str], engine: Engine, emulator: OracleEmulator, fault: dict[str, Any]
 ) -> None:
-    """One request meets it: the pool's other connections, and the next request, do not."""
+    """Only one request fails: other connections of the pool and the next request work."""
     url = serve(engine)
     assert register(url)[0] == 201
     emulator.inject("INSERT INTO webhook_subscriptions", **fault)
-    with capture_logs():  # printed for a person, a traceback through the driver takes seconds
+    with capture_logs():  # formatting a traceback through the driver for the terminal takes seconds
         assert register(url)[0] == 500
     assert register(url)[0] == 201
     assert len(tuple(repository.walk(engine))) == 2
 
 
 def test_errors_are_json(serve: Callable[..., str], engine: Engine) -> None:
-    """Paths and methods that are none are answered as JSON too."""
+    """Unknown paths and methods are answered in JSON too."""
     url = serve(engine)
     for answer, status in (
         (requests.get(f"{url}/nothing", timeout=5), 404),
-        (requests.get(f"{url}/docs", timeout=5), 404),  # a page whose script a foreign host serves
+        (requests.get(f"{url}/docs", timeout=5), 404),  # FastAPI's page loads scripts from a foreign host
         (requests.get(f"{url}/register-webhook", timeout=5), 405),
     ):
         assert answer.status_code == status
@@ -349,7 +348,7 @@ def test_errors_are_json(serve: Callable[..., str], engine: Engine) -> None:
 
 
 def test_openapi_describes_it(serve: Callable[..., str], engine: Engine) -> None:
-    """The description names the path, its body's fields and each answer, and needs no token."""
+    """The description has the path, the fields of its body and each answer, and needs no token."""
     description = requests.get(f"{serve(engine, 'token')}/openapi.json", timeout=5).json()
     operation = description["paths"]["/register-webhook"]["post"]
     assert {"201", "400", "401", "413", "500"} <= set(operation["responses"])
@@ -380,7 +379,7 @@ registrations = st.fixed_dictionaries(
     kind=st.sampled_from(["application/json", "application/json; charset=utf-16", "application/problem+json", "x", ""]),
 )
 def test_no_input_breaks_it(serve: Callable[..., str], engine: Engine, body: bytes, kind: str) -> None:
-    """Whatever is sent, the answer is a 201 or a 4xx with a text; never a 500."""
+    """Any request gets a 201 or a 4xx with a text, never a 500."""
     url = serve(engine)
     answer = requests.post(f"{url}/register-webhook", body, headers={"content-type": kind}, timeout=5)
     assert answer.status_code in {201, 400}

@@ -1,4 +1,4 @@
-"""Who may do what: each route, with no token, a wrong one, one without the scope, and another tenant's id."""
+"""Authorisation of each route: no token, a wrong one, a missing scope, and another tenant's id."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.api.v1_kit import NEW, Api, make_api
 
 S, D = "/subscriptions", "/deliveries"
 CA = trustme.CA().cert_pem.bytes().decode()
-# Each route of /v1: method, path, a body that works, and the scope that it needs.
+# Each route of /v1: method, path, a valid body, and the required scope.
 ROUTES: list[tuple[str, str, Any, str]] = [
     ("GET", S, None, "read"),
     ("POST", S, NEW, "write"),
@@ -65,7 +65,7 @@ def filled(path: str, theirs: str, api: Api) -> str:
 
 
 def test_the_table_has_every_route(api: Api) -> None:
-    """A route that is added to /v1 is added to this table, with the scope that its description names."""
+    """Each route of /v1 is in this table, with the scope that its description names."""
     there = requests.get(f"{api.url}/openapi.json", timeout=5).json()["paths"]
     described = {
         (method.upper(), path.removeprefix("/v1"), *operation["security"][0]["HTTPBearer"])
@@ -77,8 +77,10 @@ def test_the_table_has_every_route(api: Api) -> None:
 
 
 @pytest.mark.parametrize(("method", "path", "body", "scope"), ROUTES, ids=names)
-def test_who_may_not_is_refused(api: Api, theirs: str, method: str, path: str, body: Any, scope: str) -> None:
-    """401 without a right token, 403 without the scope; each a problem, and nothing is changed."""
+def test_unauthorised_requests_are_refused(
+    api: Api, theirs: str, method: str, path: str, body: Any, scope: str
+) -> None:
+    """Without a valid token the answer is 401, without the scope 403, each a problem document, and nothing changes."""
     before, events = api.call("GET", S).json(), len(api.events())
     place = filled(path, theirs, api)
     refusals = [(None, 401), ("wrong", 401), ("allx", 401), ("al", 401), ("", 401)]
@@ -95,8 +97,8 @@ def test_who_may_not_is_refused(api: Api, theirs: str, method: str, path: str, b
 
 
 @pytest.mark.parametrize(("method", "path", "body", "scope"), OF_ONE, ids=[f"{r[0]} {r[1]}" for r in OF_ONE])
-def test_another_tenants_id_is_no_id(api: Api, theirs: str, method: str, path: str, body: Any, scope: str) -> None:
-    """The answer is the one to an id of nothing, to the byte, and nothing is changed, nor sent."""
+def test_another_tenants_id_is_unknown(api: Api, theirs: str, method: str, path: str, body: Any, scope: str) -> None:
+    """The answer equals that for an unknown id to the byte, and nothing is changed or sent."""
     del scope
     before, events = api.call("GET", S).json(), len(api.events())
     place = filled(path, theirs, api)
@@ -112,19 +114,24 @@ def test_another_tenants_id_is_no_id(api: Api, theirs: str, method: str, path: s
 
 
 @pytest.mark.parametrize(("method", "path", "body", "scope"), ABOUT_ALL, ids=[f"{r[0]} {r[1]}" for r in ABOUT_ALL])
-def test_a_tenant_learns_nothing_of_all(api: Api, method: str, path: str, body: Any, scope: str) -> None:
-    """What is about all tenants is a 403 for a token of one, whatever it holds."""
+def test_requests_about_all_tenants_are_refused_for_one(
+    api: Api, method: str, path: str, body: Any, scope: str
+) -> None:
+    """A tenant's token gets a 403, whatever its scopes."""
     del scope
     api.app.state.backing = api.app.state.backing._replace(history=object(), look=lambda: pytest.fail("it looked"))
     refused = api.call(method, path.format(replay_id=1), body, token="other")
     assert (refused.status_code, refused.json()["type"]) == (403, "urn:kafka-webhooks:problem:tenant")
 
 
-def test_a_tenant_creates_and_lists_its_own_alone(api: Api, theirs: str) -> None:
-    """Its tenant is the default; another, or all, is a 403 at creation, in a patch, and an empty list in a filter."""
+def test_a_tenant_creates_and_lists_only_its_own(api: Api, theirs: str) -> None:
+    """Its tenant is the default.
+
+    Another one, or all, is a 403 on creation and change, and an empty list in a filter.
+    """
     mine = api.create(token="other")
     assert mine["tenant"] == "other"
-    api.create()  # of all tenants: theirs alone who have a token of all
+    api.create()  # of all tenants: only for tokens of all tenants
     for tenant in ("acme", "*", None):
         refused = api.call("POST", S, NEW | {"tenant": tenant}, token="other")
         assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (403, "/tenant")
@@ -140,7 +147,7 @@ def test_a_tenant_creates_and_lists_its_own_alone(api: Api, theirs: str) -> None
 
 
 def test_the_old_token_may_do_everything(engine: Engine) -> None:
-    """API_TOKEN alone has all scopes and all tenants."""
+    """API_TOKEN has all scopes and all tenants."""
     api = make_api(engine, TokenFile(None, "single"))
     created = api.create(token="single", tenant="acme")
     path = f"{S}/{created['id']}"

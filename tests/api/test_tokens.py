@@ -1,4 +1,4 @@
-"""The file of tokens."""
+"""The token file."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.api.v1_kit import NEW, SCOPES, make_api, token_file
 
 
 def test_a_printed_line_is_a_token_of_the_file() -> None:
-    """The line that the command prints is read back, whatever the tenant's name."""
+    """The line that the command prints is a valid entry with any tenant's name."""
     for tenant in (None, "acme", 'a"b\\c', "naïve ☃"):
         token = generate()
         found = tokens.find(parse(line_of("t-1", token, ("read", "write"), tenant)), token.encode())
@@ -23,7 +23,7 @@ def test_a_printed_line_is_a_token_of_the_file() -> None:
 
 
 def test_a_token_is_not_in_the_file() -> None:
-    """The file holds a hash; tokens have 256 random bits and are never the same."""
+    """The file has a hash. Tokens have 256 random bits, so no two are equal."""
     token = generate()
     assert token not in line_of("t", token, ("read",), None)
     assert len(token) > 43
@@ -47,7 +47,7 @@ def test_a_token_is_not_in_the_file() -> None:
     ],
 )
 def test_a_wrong_file_is_refused_at_the_start(tmp_path: Path, text: str, said: str) -> None:
-    """The error names the setting, the file and the place, and no hash."""
+    """The error names the setting, the file and the place, and contains no hash."""
     digest = sha256(b"t").hexdigest()
     file = tmp_path / "tokens.toml"
     file.write_text(text.replace("HASH", digest))
@@ -65,7 +65,7 @@ def test_an_absent_file_is_refused_at_the_start(tmp_path: Path) -> None:
 
 
 def test_the_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
-    """A new token works and a removed one does not, without a restart; an unusable file leaves the last tokens."""
+    """New tokens work and removed ones do not, without a restart. An invalid file leaves the last valid tokens."""
     file = tmp_path / "tokens.toml"
     file.write_text(line_of("old", "first", ("read",), None))
     known = TokenFile(str(file), "single")
@@ -83,14 +83,14 @@ def test_the_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
 
 
 def replaced(file: Path, text: str) -> None:
-    """Replace a file as Kubernetes does: another file takes its name."""
+    """Replaces a file as Kubernetes does: another file is renamed to it."""
     other = file.with_suffix(".new")
     other.write_text(text)
     other.replace(file)
 
 
 def test_every_token_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A search compares with each known token, also after the right one, and by a function of constant time."""
+    """A search compares every known token, also after a match, in constant time."""
     compared: list[tuple[bytes, bytes]] = []
 
     def compare(first: bytes, second: bytes) -> bool:
@@ -106,7 +106,7 @@ def test_every_token_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_old_paths_need_a_token_of_all_tenants(engine: Engine, tmp_path: Path) -> None:
-    """With a file of tokens they keep their form of errors, and a token of a tenant is refused there."""
+    """With a token file they keep their error format, and refuse a tenant's token."""
     api = make_api(engine, TokenFile(token_file(tmp_path / "t"), "single"))
     body = {"url": NEW["url"], "eventType": "a"}
     statuses = {}
@@ -121,12 +121,12 @@ def test_the_old_paths_need_a_token_of_all_tenants(engine: Engine, tmp_path: Pat
 
 
 def bearer(token: str) -> dict[str, str]:
-    """The header of a token."""
+    """The header with a token."""
     return {"authorization": f"Bearer {token}"}
 
 
 def test_without_any_token_only_localhost_is_served(engine: Engine) -> None:
-    """As for the old paths: a page of another site cannot reach /v1 through a name of its own."""
+    """As for the old paths, a page of another site cannot reach /v1 by a name that resolves here."""
     api = make_api(engine, TokenFile(None))
     assert api.call("GET", "/subscriptions", token=None).status_code == 200
     for path in ("/subscriptions", "/nothing"):

@@ -1,4 +1,4 @@
-"""/v1/deliveries, on each database: searched, shown, sent again, each tenant its own."""
+"""/v1/deliveries, on each database: search, detail and redelivery, with each tenant limited to its own."""
 
 import pytest
 from sqlalchemy import Engine, text
@@ -14,7 +14,7 @@ def stored(engine: Engine, subscription: int, offset: int, status: str = "parked
 
 
 def test_deliveries_are_searched_page_by_page(api: Api, engine: Engine) -> None:
-    """Newest first, by state, subscription, type and topic; each is on one page."""
+    """They come newest first, by state, subscription, type and topic, each on one page."""
     first, second = api.create()["id"], api.create()["id"]
     for offset in range(5):
         stored(engine, first, offset)
@@ -37,15 +37,15 @@ def test_deliveries_are_searched_page_by_page(api: Api, engine: Engine) -> None:
 @pytest.mark.parametrize(
     "query", ["cursor=x", "since=yesterday", "until=2026-01-01T00:00:00", "limit=0", "status=lost"]
 )
-def test_what_cannot_be_searched_is_a_problem(api: Api, query: str) -> None:
-    """It names the parameter."""
+def test_an_invalid_search_is_a_problem(api: Api, query: str) -> None:
+    """The problem names the parameter."""
     answer = api.call("GET", f"/deliveries?{query}")
     assert answer.status_code == 422
     assert query.partition("=")[0] in answer.text
 
 
 def test_a_delivery_is_shown_with_its_event(api: Api, engine: Engine) -> None:
-    """Its body as it is, as text or as base64."""
+    """The body is shown as text or as base64."""
     subscription = api.create()["id"]
     stored(engine, subscription, 1, body=b'{"amount": 5}')
     stored(engine, subscription, 2, body=b"\xff")
@@ -58,7 +58,7 @@ def test_a_delivery_is_shown_with_its_event(api: Api, engine: Engine) -> None:
 
 
 def test_deliveries_are_sent_again(api: Api, engine: Engine) -> None:
-    """One, or many; a delivered one is a conflict, and left out of many."""
+    """One or many can be. A delivered one is a conflict alone, and skipped among many."""
     subscription = api.create()["id"]
     for offset, status in enumerate(("exhausted", "exhausted", "parked")):
         stored(engine, subscription, offset, status)
@@ -75,7 +75,7 @@ def test_deliveries_are_sent_again(api: Api, engine: Engine) -> None:
 
 
 def test_a_tenant_sees_and_sends_its_own(api: Api, engine: Engine) -> None:
-    """Another's delivery is like none: in a search, by its id, and among those to send again."""
+    """Another tenant's delivery is unknown in a search, by its id and in a redelivery."""
     stored(engine, api.create(tenant="acme")["id"], 1, "exhausted")
     (item,) = api.call("GET", "/deliveries").json()["items"]
     for query in ("", "?tenant=acme", f"?subscription={item['subscription_id']}"):

@@ -1,4 +1,4 @@
-"""Schemathesis over the whole of /v1: the description is true, and no request breaks the service."""
+"""Schemathesis on all of /v1: answers agree with the description, and no request causes a server error."""
 
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ from consumer.api.tokens import TokenFile
 from tests.api.v1_kit import make_api, token_file
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-EXAMPLES = 25  # of each operation and mode
+EXAMPLES = 25  # for each operation and mode
 
 
 def test_no_request_breaks_it(engine: Engine, tmp_path: Path) -> None:
-    """Each answer has a status, a media type and a body that the description names; none is a server error."""
+    """Each answer has a status, media type and body of the description, and is not a server error."""
     api = make_api(engine, TokenFile(token_file(tmp_path / "tokens.toml")))
     for _ in range(2):
         api.create(secrets=[{"kind": "bearer", "secret": "t"}, {"kind": "signing", "secret": "s"}])

@@ -1,4 +1,4 @@
-"""Idempotency-Key: a creation that is sent again creates nothing twice, whatever happened in between."""
+"""Idempotency-Key: a repeated creation creates nothing twice, whatever happens in between."""
 
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
@@ -34,27 +34,27 @@ SECRETS = {
 
 
 def create(api: Api, body: Any = NEW, key: str = KEY, **more: Any) -> Response:
-    """Send a creation with a key."""
+    """Sends a creation with a key."""
     return api.call("POST", S, body, headers={"idempotency-key": key}, **more)
 
 
 def replayed(answer: Response) -> bool:
-    """Whether an answer says that an earlier request has created it."""
+    """Whether the answer is that of an earlier request."""
     return answer.headers.get("idempotency-replayed") == "true"
 
 
 def ids(api: Api) -> list[int]:
-    """All subscriptions."""
+    """The ids of all subscriptions."""
     return [each.id for each in repository.walk(api.engine)]
 
 
 def refusal(answer: Response) -> tuple[int, str]:
-    """The status and the code of a problem."""
+    """The status and the type of a problem."""
     return answer.status_code, answer.json()["type"].rpartition(":")[2]
 
 
-def test_a_creation_that_is_sent_again_creates_nothing(api: Api) -> None:
-    """The answer is the same, with Location and ETag, and the generated key; one subscription, one event."""
+def test_a_repeated_creation_creates_nothing(api: Api) -> None:
+    """The answer is the same, with Location, ETag and the generated key; there is one subscription and one event."""
     first = create(api, NEW | SECRETS)
     assert (first.status_code, replayed(first)) == (201, False)
     again = create(api, NEW | SECRETS)
@@ -68,8 +68,8 @@ def test_a_creation_that_is_sent_again_creates_nothing(api: Api) -> None:
     assert (replayed(without), len(ids(api))) == (False, 2)
 
 
-def test_it_answers_with_what_is_stored_now(api: Api) -> None:
-    """A change shows, in the body and in the ETag."""
+def test_a_repetition_shows_the_present_state(api: Api) -> None:
+    """A change is visible in the body and in the ETag."""
     created = create(api).json()
     changed = api.call("PATCH", f"{S}/{created['id']}", {"rate_limit": 5})
     again = create(api)
@@ -77,8 +77,8 @@ def test_it_answers_with_what_is_stored_now(api: Api) -> None:
     assert again.headers["etag"] == changed.headers["etag"]
 
 
-def test_a_secret_that_came_later_is_not_shown(api: Api) -> None:
-    """Neither in the overlap, when the first one still signs, nor once that is gone."""
+def test_a_later_secret_is_not_shown(api: Api) -> None:
+    """It is not shown during the overlap, when the first one still signs, nor after its removal."""
     created = create(api, NEW | {"generate_secret": "ed25519"}, token="writer").json()
     assert created["receiver_key"].startswith("whpk_")
     path = f"{S}/{created['id']}/secrets"
@@ -92,7 +92,7 @@ def test_a_secret_that_came_later_is_not_shown(api: Api) -> None:
 
 
 def test_the_key_comes_from_an_encrypted_secret(engine: Engine) -> None:
-    """The vault opens it; one that cannot leaves it out, and the rest of the answer stands."""
+    """If the secret cannot be decrypted, the answer leaves it out."""
     api = make_api(engine, TokenFile(None))
     backing = api.app.state.backing
     api.app.state.backing = backing._replace(
@@ -106,7 +106,10 @@ def test_the_key_comes_from_an_encrypted_secret(engine: Engine) -> None:
 
 
 def test_another_body_is_refused(api: Api) -> None:
-    """A 422 of its own kind that names the header; nothing is created, and the first body is still answered."""
+    """It is a 422 of its own type that names the header.
+
+    Nothing is created, and the first body still gets its answer.
+    """
     create(api)
     refused = create(api, NEW | {"rate_limit": 1})
     assert refusal(refused) == (422, "key-reused")
@@ -115,8 +118,8 @@ def test_another_body_is_refused(api: Api) -> None:
     assert len(ids(api)) == 1
 
 
-def test_what_is_gone_is_not_created_again(api: Api) -> None:
-    """A 409, to a tenant too whose subscription another one has now; another key creates."""
+def test_a_removed_creation_is_not_repeated(api: Api) -> None:
+    """It is a 409, also if the subscription now belongs to another tenant. Another key creates."""
     removed = create(api, token="acme").json()
     api.call("DELETE", f"{S}/{removed['id']}")
     assert refusal(create(api, token="acme")) == (409, "conflict")
@@ -128,7 +131,7 @@ def test_what_is_gone_is_not_created_again(api: Api) -> None:
 
 
 def test_tokens_do_not_share_keys(api: Api, engine: Engine, tmp_path: Path) -> None:
-    """Each token creates its own with the same key; so does a token whose name is another tenant's now."""
+    """Each token creates its own subscription with the same key. So does a token that was given to another tenant."""
     made = [create(api, token=token).json() for token in ("all", "writer", "acme", "other")]
     assert len({each["id"] for each in made}) == 4
     assert refusal(create(api, token="reader")) == (403, "scope")
@@ -141,7 +144,7 @@ def test_tokens_do_not_share_keys(api: Api, engine: Engine, tmp_path: Path) -> N
 
 
 def test_a_day_later_a_key_is_new(engine: Engine) -> None:
-    """By the clock of the process; until then the same subscription answers."""
+    """The process's clock decides; before that the same subscription is returned."""
     now = [1_790_000_000.0]
     api = make_api(engine, TokenFile(None), clock=lambda: now[0])
     first = create(api, token=None).json()
@@ -163,8 +166,8 @@ def test_a_day_later_a_key_is_new(engine: Engine) -> None:
         (["k", "k"], "more than once"),
     ],
 )
-def test_a_key_that_cannot_be_one_is_refused(api: Api, sent: list[str], detail: str) -> None:
-    """A 422 that names the header, and creates nothing."""
+def test_an_invalid_key_is_refused(api: Api, sent: list[str], detail: str) -> None:
+    """The answer is a 422 that names the header, and nothing is created."""
     client = HTTPConnection(api.url.removeprefix("http://"), timeout=10)
     client.putrequest("POST", f"/v1{S}")
     body = orjson.dumps(NEW)
@@ -181,13 +184,13 @@ def test_a_key_that_cannot_be_one_is_refused(api: Api, sent: list[str], detail: 
 
 
 def test_a_key_is_any_visible_text(api: Api) -> None:
-    """Up to 255 characters; quotes, which the IETF's draft has, are characters like others."""
+    """It may have 255 characters. The quotes of the IETF draft are ordinary characters."""
     keys = ["x", "x" * 255, f'"{KEY}"', KEY, "".join(map(chr, range(0x21, 0x7F)))]
     assert len({create(api, key=key).json()["id"] for key in keys * 2}) == len(keys)
 
 
-def test_of_requests_at_once_one_creates(api: Api) -> None:
-    """All have seen that the key is new. One creates; the others answer with that, the generated key included."""
+def test_one_of_concurrent_requests_creates(api: Api) -> None:
+    """All have found the key new. One creates, and the others get its answer with the generated key."""
     rivals = 3
     begin, looks = Barrier(rivals), count()
 
@@ -206,7 +209,7 @@ def test_of_requests_at_once_one_creates(api: Api) -> None:
 
 
 def test_a_crash_leaves_neither_key_nor_subscription(api: Api) -> None:
-    """After the last insert, before the commit; the same request then creates."""
+    """After a crash between the last insert and the commit, the same request creates."""
 
     def crash(_: Connection, __: object, statement: str, *___: object) -> None:
         if statement.startswith("INSERT INTO webhook_request_keys"):
@@ -222,7 +225,7 @@ def test_a_crash_leaves_neither_key_nor_subscription(api: Api) -> None:
 
 
 def test_a_lost_answer_is_repeated(api: Api) -> None:
-    """The commit was made, and nobody heard of it: the next request is told what it has created."""
+    """If the commit succeeded but its answer was lost, the next request gets its creation."""
 
     def send() -> None:
         assert create(api, NEW | SECRETS).status_code == 500
@@ -236,7 +239,7 @@ def test_a_lost_answer_is_repeated(api: Api) -> None:
 
 
 def test_other_posts_ignore_a_key(api: Api) -> None:
-    """It is neither refused nor kept: the same key and another path, or another body, is answered as without one."""
+    """Other requests neither refuse nor store it, so the same key with another path or body has no effect."""
     created = create(api).json()
     headers = {"idempotency-key": KEY}
     for body in ({}, {"reason": "moves"}):
@@ -257,7 +260,7 @@ def test_other_posts_ignore_a_key(api: Api) -> None:
 
 
 def test_the_description_has_the_header(api: Api) -> None:
-    """With an example, its bounds, and the header of the answer."""
+    """It has an example, its bounds, and the header of the answer."""
     described = requests.get(f"{api.url}/openapi.json", timeout=10).json()["paths"][f"/v1{S}"]["post"]
     (header,) = (each for each in described["parameters"] if each["name"] == "idempotency-key")
     assert (header["in"], header["required"], len(header["schema"]["examples"])) == ("header", False, 1)
@@ -265,8 +268,8 @@ def test_the_description_has_the_header(api: Api) -> None:
     assert "409" in described["responses"]
 
 
-def test_a_key_that_is_taken_and_gone_is_tried_again_later(engine: Engine) -> None:
-    """A process whose clock is ahead has removed the winner's row: a 503, which is sent again as any other."""
+def test_a_key_whose_row_was_removed_is_a_503(engine: Engine) -> None:
+    """If a process whose clock is ahead removed the winner's row, the client retries as after any 503."""
 
     def lose() -> Any:
         raise KeyTaken

@@ -1,4 +1,4 @@
-"""/v1/attempts, statistics, event-types and replays: what the service has done and owes."""
+"""/v1/attempts, statistics, event-types and replays."""
 
 import time
 
@@ -13,7 +13,7 @@ from tests.ledger.rows_kit import make_event, parked
 
 
 class History:
-    """An attempt history that holds these attempts, as AttemptHistory answers."""
+    """An attempt history of these attempts, with AttemptHistory's interface."""
 
     fault = None
 
@@ -22,23 +22,26 @@ class History:
         self.asked: list[tuple[float, float]] = []
 
     def recent(self, subscription: int | None, limit: int) -> list[Attempt]:
-        """Those of the last hour."""
+        """The attempts of the last hour."""
         return [each for each in self.attempts if subscription in {None, each.subscription_id}][:limit]
 
     def read_back(self, subscription: int | None, since: float, until: float, limit: int) -> list[Attempt]:
-        """Those of a time."""
+        """The attempts of a time range."""
         self.asked.append((since, until))
         return self.recent(subscription, limit)
 
 
 def attempt(subscription: int) -> Attempt:
-    """A failed one."""
+    """A failed attempt."""
     at = 1_800_000_000.0
     return Attempt(at, subscription, "msg_1", "a", None, "t", 0, 7, 1, "parked", 503, "status 503", 0.042, "try later")
 
 
 def test_attempts_are_listed(api: Api) -> None:
-    """All of them, a subscription's, or those of a time; a tenant sees those of its own subscriptions."""
+    """The list has all attempts, a subscription's, or those of a time range.
+
+    A tenant sees those of its own subscriptions.
+    """
     mine, theirs = api.create(tenant="acme")["id"], api.create(tenant="other")["id"]
     assert api.call("GET", "/attempts").status_code == 404
     history = History([attempt(mine), attempt(theirs)])
@@ -54,8 +57,11 @@ def test_attempts_are_listed(api: Api) -> None:
     assert told["missing"] is not None
 
 
-def test_statistics_say_what_is_owed_and_what_is_missing(api: Api, engine: Engine) -> None:
-    """Counts by state and failing subscriptions; without Kafka's settings the lag is missing, with the reason."""
+def test_statistics(api: Api, engine: Engine) -> None:
+    """They have counts by state and failing subscriptions.
+
+    Without Kafka's settings the lag is missing, with the reason.
+    """
     subscription = api.create()["id"]
     store.park(engine, GROUP, [parked(make_event(1), subscription)], 1.0)
     api.app.state.backing = api.app.state.backing._replace(look=lambda: overview(engine, None, ()))
@@ -66,7 +72,7 @@ def test_statistics_say_what_is_owed_and_what_is_missing(api: Api, engine: Engin
 
 
 def test_event_types_are_listed_page_by_page(api: Api) -> None:
-    """Each with the number of its subscriptions."""
+    """Each has its number of subscriptions."""
     for event_type in ("a", "b", "b", "c"):
         api.create(event_type=event_type)
     first = api.call("GET", "/event-types?limit=2").json()
@@ -76,7 +82,7 @@ def test_event_types_are_listed_page_by_page(api: Api) -> None:
 
 
 def test_replays_are_listed_and_cancelled(api: Api, engine: Engine) -> None:
-    """With their progress; one that has ended is a conflict, and another group's is not there."""
+    """They have their progress. Cancelling an ended one is a conflict, and another group's is unknown."""
     subscription = api.create()["id"]
     for group in (GROUP, "another"):
         replays.create(engine, group, subscription, 1000.0, 2000.0, None, 10.0, [Span("t", 0, 5, 15)])

@@ -1,4 +1,4 @@
-"""POST /v1/replays: a replay is begun, or shown before, and refused with the place of the mistake."""
+"""POST /v1/replays: beginning a replay, previewing one, and errors that point to the mistake."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -13,13 +13,13 @@ from tests.kafka_kit import Kafka, await_looks
 
 @pytest.fixture
 def topic(api: Api, mock_kafka: str) -> str:
-    """A topic that the API knows; its name. The mock cluster finds no record by its time."""
+    """The name of a topic that the API knows. The mock cluster finds no record by its time."""
     return written(api, Kafka(mock_kafka, real=False))
 
 
 @pytest.fixture
 def records(api: Api, kafka_bootstrap: str) -> str:
-    """A topic of three records, which the API knows; its name."""
+    """The name of a topic with three records that the API knows."""
     return written(api, Kafka(kafka_bootstrap, real=True))
 
 
@@ -31,7 +31,7 @@ def written(api: Api, kafka: Kafka) -> str:
 
 
 def test_a_replay_is_begun(api: Api, records: str) -> None:
-    """The answer is the replay, which waits for a process, and names its place; the event has who began it."""
+    """The answer is the replay, which waits for a process, with its Location; the event names the actor."""
     subscription = api.create(rate_limit=50)["id"]
     answer = api.call("POST", "/replays", {"subscription_id": subscription, "since": "1h", "topics": [records]})
     assert answer.status_code == 201, answer.text
@@ -55,7 +55,7 @@ def test_a_replay_is_begun(api: Api, records: str) -> None:
 
 @pytest.mark.usefixtures("topic")
 def test_a_key_begins_one_replay(api: Api) -> None:
-    """The request that is sent again is answered with the first one's replay, as it is by then."""
+    """A repeated request gets the first one's replay in its present state."""
     body = {"subscription_id": api.create()["id"], "since": "1970-01-01T00:00:00Z"}
     first, second = (api.call("POST", "/replays", body, headers={"idempotency-key": "k"}) for _ in range(2))
     assert (first.status_code, second.status_code) == (201, 201), first.text
@@ -65,7 +65,7 @@ def test_a_key_begins_one_replay(api: Api) -> None:
 
 
 def test_a_dry_run_stores_nothing(api: Api, records: str) -> None:
-    """It answers what would be read, by partition."""
+    """It answers the records that would be read, by partition."""
     subscription = api.create()["id"]
     since = datetime.fromtimestamp(0, UTC).isoformat()
     body = {"subscription_id": subscription, "since": since, "rate": 20, "dry_run": True}
@@ -97,16 +97,16 @@ def test_a_dry_run_stores_nothing(api: Api, records: str) -> None:
         ({}, "/since"),
     ],
 )
-def test_a_mistake_has_its_place(api: Api, topic: str, wrong: dict[str, Any], pointer: str) -> None:
-    """And nothing is begun."""
+def test_a_mistake_is_pointed_at(api: Api, topic: str, wrong: dict[str, Any], pointer: str) -> None:
+    """No replay is begun."""
     del topic
     answer = api.call("POST", "/replays", {"subscription_id": api.create(rate_limit=50)["id"], **wrong})
     assert (answer.status_code, [each["pointer"] for each in answer.json()["errors"]]) == (422, [pointer])
     assert replays.find(api.engine, limit=1) == []
 
 
-def test_what_prevents_a_replay_is_said(api: Api, topic: str) -> None:
-    """No such subscription, one that is disabled, no topic, a Kafka that is away, and a process that knows none."""
+def test_obstacles_to_a_replay_are_named(api: Api, topic: str) -> None:
+    """They are an unknown or disabled subscription, an unknown topic, and a process without Kafka's settings."""
     subscription = api.create()["id"]
     body = {"subscription_id": subscription, "since": "1h"}
     absent = api.call("POST", "/replays", {**body, "subscription_id": subscription + 1})
@@ -123,8 +123,8 @@ def test_what_prevents_a_replay_is_said(api: Api, topic: str) -> None:
     assert (unknown.status_code, "KAFKA_BOOTSTRAP_SERVERS" in unknown.json()["detail"]) == (409, True)
 
 
-def test_a_kafka_that_is_away_is_not_waited_for_long(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer says when to try again."""
+def test_an_unreachable_kafka_is_a_quick_error(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer says when to retry."""
     monkeypatch.setattr("consumer.ops.replay_request.spans_soon.__defaults__", (0.2,))
     log = Log(Kafka("127.0.0.1:1", real=True).settings(group=GROUP), ["t"])
     api.app.state.backing = api.app.state.backing._replace(log=log)

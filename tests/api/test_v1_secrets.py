@@ -22,7 +22,7 @@ def endpoint(engine: Engine) -> Endpoint:
 
 
 def test_a_rotation_shows_the_key_once_and_keeps_the_previous(api: Api) -> None:
-    """The new key and the deployment's sign for the overlap; the list has kinds and ends, and no text."""
+    """The new key and the deployment's sign for the overlap. The list has kinds and ends, and no text."""
     path = f"/subscriptions/{api.create()['id']}/secrets"
     answer = api.call("POST", f"{path}/rotate", {"overlap": "1h"})
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
@@ -45,7 +45,7 @@ def test_a_rotation_shows_the_key_once_and_keeps_the_previous(api: Api) -> None:
 
 
 def test_a_given_secret_is_not_shown(api: Api) -> None:
-    """Whoever gave it has it: no answer and no event repeats it."""
+    """The caller has it, so no answer and no event repeats it."""
     path = f"/subscriptions/{api.create()['id']}/secrets"
     secret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
     rotated = api.call("POST", f"{path}/rotate", {"secret": secret, "overlap": 0})
@@ -72,7 +72,7 @@ def test_a_given_secret_is_not_shown(api: Api) -> None:
     ],
 )
 def test_a_wrong_secret_is_not_quoted(api: Api, action: str, body: Any, place: str) -> None:
-    """A 422 that points at the mistake and repeats no secret; nothing is stored."""
+    """The answer is a 422 that points at the mistake and repeats no secret; nothing is stored."""
     path = f"/subscriptions/{api.create()['id']}/secrets"
     answer = api.call("POST", path + action, body)
     assert answer.status_code == 422
@@ -81,8 +81,8 @@ def test_a_wrong_secret_is_not_quoted(api: Api, action: str, body: Any, place: s
     assert api.call("GET", path).json()["items"] == []
 
 
-def test_a_rotation_without_a_previous_secret_says_what_is_missing(engine: Engine) -> None:
-    """Without WEBHOOK_SECRET the API cannot let it sign for the overlap: a 409 that names the setting."""
+def test_a_rotation_needs_the_previous_secret(engine: Engine) -> None:
+    """Without WEBHOOK_SECRET the API cannot let it sign for the overlap: a 409 names the setting."""
     api = make_api(engine, TokenFile(None))
     registry = api.app.state.backing.registry._replace(default=())
     api.app.state.backing = api.app.state.backing._replace(registry=registry)
@@ -93,7 +93,7 @@ def test_a_rotation_without_a_previous_secret_says_what_is_missing(engine: Engin
 
 
 def test_certificates(api: Api) -> None:
-    """They are shown without the key; parts that are null stay; the change is in the audit log."""
+    """They are shown without the key, parts that are null stay, and the change is in the audit log."""
     authority = trustme.CA()
     issued = authority.issue_cert("sender.test")
     ca, certificate, key = (
@@ -124,8 +124,8 @@ def test_certificates(api: Api) -> None:
         ({"private_key": "h1dden"}, "a client certificate and its key belong together"),
     ],
 )
-def test_certificates_that_cannot_be_used(api: Api, body: dict[str, str], detail: str) -> None:
-    """A problem that says why, and quotes nothing."""
+def test_unusable_certificates(api: Api, body: dict[str, str], detail: str) -> None:
+    """The problem gives the reason and quotes nothing."""
     answer = api.call("PUT", f"/subscriptions/{api.create()['id']}/tls", body)
     assert (answer.status_code, detail in answer.text, "h1dden" in answer.text) == (422, True, False), answer.text
     assert api.call("PUT", "/subscriptions/99/tls", {"authorities": "x"}).status_code == 404

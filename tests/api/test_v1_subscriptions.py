@@ -44,18 +44,18 @@ EVERY_OPTION: dict[str, Any] = {
 
 
 def test_the_models_have_the_options() -> None:
-    """Each option is in each model, with the type that `validation.Options` has; there is no other."""
+    """Each model has exactly the options, with the types of `validation.Options`."""
     types = get_type_hints(validation.Options)
     assert list(types) == list(Options.model_fields) == [name for name in OPTIONS if name not in {"url", "event_type"}]
     for name, kind in types.items():
-        if name != "custom_headers":  # an object here, its JSON there
+        if name != "custom_headers":  # an object in the API, JSON text in the options
             assert Options.model_fields[name].annotation == kind
     for model in (NewSubscription, Patch, Shown):
         assert set(OPTIONS) <= set(model.model_fields)
 
 
 def test_a_subscription_with_every_option_is_shown_as_it_was_created(api: Api) -> None:
-    """The answer to the creation, and what its Location shows, are the same; options left out have their defaults."""
+    """Creation and Location show the same; options left out have their defaults."""
     answer = api.call("POST", "/subscriptions", NEW | EVERY_OPTION)
     assert answer.status_code == 201
     shown = api.call("GET", answer.headers["location"].removeprefix("/v1"))
@@ -68,7 +68,7 @@ def test_a_subscription_with_every_option_is_shown_as_it_was_created(api: Api) -
 
 
 def test_a_generated_secret_is_shown_once(api: Api) -> None:
-    """The key is in the answer to the creation alone, which no cache may keep."""
+    """The key is only in the answer to the creation, which no cache may store."""
     answer = api.call("POST", "/subscriptions", NEW | {"generate_secret": "hmac"})
     created = answer.json()
     assert created["receiver_key"].startswith("whsec_")
@@ -99,8 +99,8 @@ def test_a_generated_secret_is_shown_once(api: Api) -> None:
         ([], "", "must be an object"),
     ],
 )
-def test_a_value_that_cannot_work_is_pointed_at(api: Api, body: Any, place: str, said: str) -> None:
-    """A 422 whose errors hold a JSON Pointer and the mistake, but nothing secret; nothing is stored."""
+def test_an_invalid_value_is_pointed_at(api: Api, body: Any, place: str, said: str) -> None:
+    """The answer is a 422 whose errors have a JSON Pointer and the mistake, but no secret; nothing is stored."""
     answer = api.call("POST", "/subscriptions", body)
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
     problem = answer.json()
@@ -113,7 +113,7 @@ def test_a_value_that_cannot_work_is_pointed_at(api: Api, body: Any, place: str,
 
 
 def test_refused_urls_and_missing_secrets_are_pointed_at(engine: Engine) -> None:
-    """The rules of the deployment refuse, as everywhere, before anything is stored."""
+    """The deployment's rules apply before anything is stored."""
     rules = Rules(own_secret=True)
     api = make_api(engine, TokenFile(None), rules, refusal=lambda _: "its address is not allowed")
     own = api.call("POST", "/subscriptions", NEW, token=None).json()
@@ -123,8 +123,8 @@ def test_refused_urls_and_missing_secrets_are_pointed_at(engine: Engine) -> None
     assert tuple(repository.walk(engine)) == ()
 
 
-def test_a_merge_patch_changes_what_it_has(api: Api) -> None:
-    """Null is the default, an absent member stays, and members of the headers are merged (RFC 7396)."""
+def test_a_merge_patch_changes_its_members(api: Api) -> None:
+    """Null sets the default, an absent member stays, and members of the headers are merged (RFC 7396)."""
     created = api.create(**EVERY_OPTION)
     path = f"/subscriptions/{created['id']}"
     patch = {"rate_limit": None, "event_type": "order.*", "custom_headers": {"X-Origin": None, "X-New": "1"}}
@@ -153,7 +153,7 @@ def test_a_merge_patch_changes_what_it_has(api: Api) -> None:
     ],
 )
 def test_a_change_of_a_stale_version_is_refused(api: Api, method: str, action: str, body: Any) -> None:
-    """If-Match with an older ETag is a 412 that changes nothing; with the present one, or *, the change is made."""
+    """If-Match with an older ETag is a 412 without a change; with the present one, or *, the change is made."""
     api.app.state.backing = api.app.state.backing._replace(ask=lambda *_: Granted(None))
     created = api.create(secrets=[{"kind": "header", "secret": "x-key: 1"}])
     path = f"/subscriptions/{created['id']}"
@@ -168,8 +168,8 @@ def test_a_change_of_a_stale_version_is_refused(api: Api, method: str, action: s
     assert api.call(method, path + action, body, headers={"if-match": f"{old}, {tag}"}).status_code in {200, 204}
 
 
-def test_what_workers_write_leaves_the_version(api: Api) -> None:
-    """A subscription that begins to fail can still be changed by who read it before."""
+def test_changes_by_workers_leave_the_version(api: Api) -> None:
+    """A client can still change a subscription that has begun to fail since it was read."""
     created = api.create()
     path = f"/subscriptions/{created['id']}"
     tag = api.call("GET", path).headers["etag"]
@@ -179,7 +179,7 @@ def test_what_workers_write_leaves_the_version(api: Api) -> None:
 
 
 def test_enable_and_disable(api: Api) -> None:
-    """The reason is kept until another one is given, or it is enabled."""
+    """The reason stays until another one is given or the subscription is enabled."""
     path = f"/subscriptions/{api.create()['id']}"
     first = api.call("POST", f"{path}/disable", {"reason": "moving"}).json()
     assert (first["enabled"], first["disabled_reason"]) == (False, "moving")
@@ -188,8 +188,8 @@ def test_enable_and_disable(api: Api) -> None:
     assert (again["enabled"], again["disabled_reason"]) == (True, None)
 
 
-def test_a_removal_says_what_is_owed(api: Api) -> None:
-    """With deliveries stored it is a 409 with their number, unless they are to be given up."""
+def test_a_removal_with_open_deliveries_is_a_conflict(api: Api) -> None:
+    """It is a 409 with their number, unless the request asks to exhaust them."""
     created = api.create()
     path = f"/subscriptions/{created['id']}"
     with api.engine.begin() as connection:
@@ -204,7 +204,7 @@ def test_a_removal_says_what_is_owed(api: Api) -> None:
 
 
 def test_pages_are_walked_by_their_cursors(api: Api) -> None:
-    """Each subscription is on one page, in order, also if one before the cursor is removed meanwhile."""
+    """Each subscription is on one page, in order, even if one before the cursor is removed meanwhile."""
     ids = [api.create()["id"] for _ in range(5)]
     page = api.call("GET", "/subscriptions?limit=2").json()
     found = [item["id"] for item in page["items"]]
@@ -220,15 +220,15 @@ def test_pages_are_walked_by_their_cursors(api: Api) -> None:
 @pytest.mark.parametrize(
     "query", ["cursor=x", "cursor=YWZ0ZXI6", "cursor=%C3%A9", "limit=0", "limit=201", "state=x", "url="]
 )
-def test_a_query_that_cannot_work_is_named(api: Api, query: str) -> None:
-    """A 422 whose error names the parameter."""
+def test_an_invalid_query_is_named(api: Api, query: str) -> None:
+    """The answer is a 422 whose error names the parameter."""
     answer = api.call("GET", f"/subscriptions?{query}")
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["parameter"] == query.partition("=")[0]
 
 
 def test_a_test_event_is_sent(engine: Engine) -> None:
-    """The exchange is shown; without WEBHOOK_SECRET the answer says what the API lacks."""
+    """The exchange is shown; without WEBHOOK_SECRET the answer names it."""
     sent: list[PreparedRequest] = []
 
     def send(request: PreparedRequest, _: float | None) -> tuple[Response, ExchangeTrace]:
@@ -254,7 +254,7 @@ def test_a_test_event_is_sent(engine: Engine) -> None:
 
 
 def test_every_error_is_a_problem(api: Api) -> None:
-    """Of paths, methods, media types, sizes, JSON and the database: each with its status and media type."""
+    """Errors of paths, methods, media types, sizes, JSON and the database have their status and media type."""
     json_type = {"content-type": "application/json"}
     answers = {
         404: api.call("GET", "/nothing"),
@@ -276,13 +276,13 @@ def test_every_error_is_a_problem(api: Api) -> None:
 
 
 @pytest.mark.parametrize("place", ["x", "0", "9223372036854775808", "1.5", "%00"])
-def test_an_id_of_nothing_is_a_404(api: Api, place: str) -> None:
-    """Whatever stands in its place."""
+def test_an_unknown_id_is_a_404(api: Api, place: str) -> None:
+    """Any other text instead of an id is a 404 too."""
     assert api.call("GET", f"/subscriptions/{place}").status_code == 404
 
 
-def test_what_plain_sql_wrote_is_shown(api: Api) -> None:
-    """A row that no option allows is listed with its problems, and without a password in its URL."""
+def test_invalid_rows_of_plain_sql_are_shown(api: Api) -> None:
+    """Such a row is listed with its problems, and without a password in its URL."""
     created = api.create()
     with api.engine.begin() as connection:
         connection.execute(update(Subscription).values(url="https://u:s3cret@example.com", custom_headers="[]"))

@@ -15,14 +15,14 @@ NO = Refused("the receiver answered 405: it does not implement the validation re
 
 
 class Receiver:
-    """Answers as told; `asked` has the URL and the rate of each request."""
+    """Gives the test's answers; `asked` has the URL and rate of each request."""
 
     def __init__(self) -> None:
         self.answer: Permission = Granted(90)
         self.asked: list[tuple[str, int | None]] = []
 
     def __call__(self, endpoint: Endpoint, rate: int | None) -> Permission:
-        """Be asked."""
+        """Records a validation request and returns the answer."""
         self.asked.append((endpoint.url, rate))
         return self.answer
 
@@ -35,8 +35,8 @@ def receiver(api: Api) -> Receiver:
     return made
 
 
-def test_who_agrees_is_enabled_at_once(api: Api, receiver: Receiver) -> None:
-    """A creation with `verify` answers with the subscription as it is after its receiver has agreed."""
+def test_a_creation_is_verified_at_once(api: Api, receiver: Receiver) -> None:
+    """A creation with `verify` answers with the subscription after its receiver has agreed."""
     created = api.create(verify=True, generate_secret="hmac")
     assert (created["enabled"], created["verified"], created["rate_limit"]) == (True, True, 1.5)
     assert created["verification"] == {"granted": True, "allowed_rate": 90, "reason": None, "advice": None}
@@ -51,8 +51,11 @@ def test_who_agrees_is_enabled_at_once(api: Api, receiver: Receiver) -> None:
     ]
 
 
-def test_who_does_not_is_created_disabled(api: Api, receiver: Receiver) -> None:
-    """201 with the reason; a repetition creates and asks nothing; the route asks again, and enables it."""
+def test_a_creation_without_consent_is_disabled(api: Api, receiver: Receiver) -> None:
+    """The answer is a 201 with the reason.
+
+    A repetition creates and asks nothing; the verify route asks again and enables it.
+    """
     receiver.answer = NO
     key = {"idempotency-key": "once"}
     first = api.call("POST", "/subscriptions", NEW | {"verify": True}, headers=key)
@@ -75,7 +78,7 @@ def test_who_does_not_is_created_disabled(api: Api, receiver: Receiver) -> None:
 
 
 def test_another_url_is_another_receiver(api: Api, receiver: Receiver) -> None:
-    """A patch of the URL takes the permission away, and changes the ETag as every change does."""
+    """A patch of the URL ends the verification, and changes the ETag like any change."""
     created = api.create(verify=True)
     path = f"/subscriptions/{created['id']}"
     patched = api.call("PATCH", path, {"url": "https://example.com/other"})
@@ -88,15 +91,15 @@ def test_another_url_is_another_receiver(api: Api, receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize("rate", [0, -1, 1.5, "600", 10**10])
-def test_a_rate_that_is_none_is_pointed_at(api: Api, receiver: Receiver, rate: object) -> None:
-    """As every value that cannot work; nobody is asked."""
+def test_an_invalid_rate_is_pointed_at(api: Api, receiver: Receiver, rate: object) -> None:
+    """No receiver is asked."""
     answer = api.call("POST", f"/subscriptions/{api.create()['id']}/verify", {"rate": rate})
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/rate")
     assert receiver.asked == []
 
 
-def test_a_process_without_a_name_says_so(engine: Engine) -> None:
-    """A 409 that names the settings; nothing is created."""
+def test_a_process_without_an_origin_refuses(engine: Engine) -> None:
+    """The answer is a 409 that names the settings; nothing is created."""
     api = make_api(engine, TokenFile(None))
     created = api.create(token="x")
     for path, body in ((f"/subscriptions/{created['id']}/verify", {}), ("/subscriptions", NEW | {"verify": True})):
@@ -107,7 +110,7 @@ def test_a_process_without_a_name_says_so(engine: Engine) -> None:
 
 
 def test_few_receivers_are_asked_at_once(api: Api) -> None:
-    """As many as get test events: one that hangs holds no more than that, and the next request is told to wait."""
+    """The limit is that of test events, so hanging receivers hold few threads, and the next request is told to wait."""
     hanging, end = threading.Semaphore(0), threading.Event()
 
     def ask(_endpoint: Endpoint, _rate: int | None) -> Permission:

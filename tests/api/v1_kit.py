@@ -1,4 +1,4 @@
-"""The API with /v1 on a database, and tokens of every kind, for tests."""
+"""For tests: the API with /v1 on a database, and tokens of every kind."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ from consumer.ops.changes import Registry
 from consumer.subscriptions.endpoint_row import Rules
 
 GROUP = "webhooks"
-EVERYTHING = "all"  # the token of all scopes and tenants
+EVERYTHING = "all"  # the token with all scopes and tenants
 URL = "https://example.com/hooks"
 NEW = {"url": URL, "event_type": "order.created"}
 DEFAULT = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",)
 running: list[BackgroundServer] = []  # closed after each test
 SCOPES: tuple[Scope, ...] = ("read", "write", "secrets")
-# By the token's text, which is also its name: scopes and tenant.
+# Scopes and tenant by the token's text, which is also its name.
 TOKENS: Mapping[str, tuple[tuple[str, ...], str | None]] = {
     "all": (SCOPES, None),
     "reader": (("read",), None),
@@ -48,14 +48,14 @@ class Api:
     def call(
         self, method: str, path: str, body: Any = None, *, token: str | None = EVERYTHING, **more: Any
     ) -> requests.Response:
-        """Send a request to a path below /v1."""
+        """Sends a request to a path below /v1."""
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
         headers |= more.pop("headers", {})
         content = {} if body is None else {"json": body}
         return requests.request(method, f"{self.url}/v1{path}", headers=headers, timeout=10, **content, **more)
 
     def create(self, *, token: str = EVERYTHING, **options: Any) -> dict[str, Any]:
-        """Create a subscription."""
+        """Creates a subscription."""
         answer = self.call("POST", "/subscriptions", NEW | options, token=token)
         assert answer.status_code == 201, answer.text
         created: dict[str, Any] = answer.json()
@@ -67,7 +67,7 @@ class Api:
 
 
 def token_file(path: Path) -> str:
-    """Write the file of TOKENS."""
+    """Writes the token file of TOKENS."""
     lines = []
     for name, (scopes, tenant) in TOKENS.items():
         of = "" if tenant is None else f', tenant = "{tenant}"'

@@ -1,4 +1,4 @@
-"""The comparison's tables, pictures and page, from results that nobody measured."""
+"""The comparison's tables, pictures and page, from invented results."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def lines(table: str) -> list[list[str]]:
-    """The cells of each line."""
+    """The cells of each row."""
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
 
 
@@ -27,13 +27,13 @@ def lines(table: str) -> list[list[str]]:
     ("value", "shown"),
     [(0, "0"), (0.123, "0.12"), (5.4321, "5.43"), (54.321, "54.3"), (543.21, "543"), (16_512, "16,500")],
 )
-def test_three_digits_count(value: float, shown: str) -> None:
-    """Figures are not shown to a precision that a run does not have."""
+def test_figures_have_three_significant_digits(value: float, shown: str) -> None:
+    """Figures have no more precision than a run."""
     assert tables.rounded(value) == shown
 
 
-def test_a_table_has_the_columns_that_somebody_has() -> None:
-    """Programs come in the order of their list; what only one has is empty at the others."""
+def test_a_table_has_the_columns_with_values() -> None:
+    """Programs are in the order of their list, and a column that only one has is empty for the others."""
     head, _, first, second = lines(tables.table([PEER, OURS]))
     assert [first[0], second[0]] == ["this service, one worker", "Parallel Consumer, Vert.x"]
     assert dict(zip(head, second, strict=True))["after kill -9"] == "1,234"
@@ -43,7 +43,7 @@ def test_a_table_has_the_columns_that_somebody_has() -> None:
 
 
 def test_losses_are_marked() -> None:
-    """Lost deliveries, wrong signatures and runs without an end stand in bold, and fail the command."""
+    """Lost deliveries, wrong signatures and unfinished runs are bold, and fail the command."""
     assert results.failures([OURS, PEER]) == []
     for wrong, says in ((replace(OURS, lost=3), "**3**"), (replace(OURS, finished=False), "**given up**")):
         assert says in tables.table([wrong])
@@ -52,7 +52,7 @@ def test_losses_are_marked() -> None:
 
 
 def test_the_longest_bar_of_a_group_is_full() -> None:
-    """Each group has a scale of its own; labels are text, not markup; each figure is behind its bar."""
+    """Each group has its own scale, labels are escaped, and each figure is behind its bar."""
     groups = [
         Group("a < b", [Bar("x & y", 10, "10", "ours"), Bar("z", 5, "5", "peer")]),
         Group("c", [Bar("x", 0, "0", "limit")]),
@@ -66,7 +66,7 @@ def test_the_longest_bar_of_a_group_is_full() -> None:
 
 
 def test_a_bar_far_beyond_the_others_is_cut() -> None:
-    """So that these can be told from each other; two such bars are no exception."""
+    """Otherwise the others would look alike. Two such bars are not cut."""
     assert scale([1000, 10, 5]) == 10
     assert scale([1000, 900, 5]) == 1000
     assert scale([7]) == 7
@@ -76,16 +76,16 @@ def test_a_bar_far_beyond_the_others_is_cut() -> None:
     assert cut.count(f'width="{BARS:.1f}"') == 2
 
 
-def test_a_picture_of_what_was_measured() -> None:
-    """None is drawn for figures that nobody has."""
+def test_pictures_need_measured_figures() -> None:
+    """No picture is drawn without figures."""
     drawn = pictures(Report({}, [OURS, PEER]))
     assert {"rate", "cpu", "memory", "repeated", "latency"} <= set(drawn)
     assert "1,234" not in drawn["rate"]
     assert set(pictures(Report({}, [OURS]))) == {"rate", "cpu", "memory", "bodies-tls"}
 
 
-def test_a_part_replaces_its_part(tmp_path: Path) -> None:
-    """What is measured again takes the place of what was; all else stays, also in the file."""
+def test_new_results_replace_old_ones(tmp_path: Path) -> None:
+    """Only results measured again are replaced, also in the file."""
     again = replace(PEER, per_second=1.0)
     report = results.merged(Report({"a": "old"}, [OURS, PEER]), Report({"a": "new"}, [again]))
     assert report == Report({"a": "new"}, [OURS, again])
@@ -94,8 +94,8 @@ def test_a_part_replaces_its_part(tmp_path: Path) -> None:
     assert results.read(tmp_path / "none.json") == Report({})
 
 
-def test_only_what_is_between_the_markers_changes() -> None:
-    """A page keeps its prose; a marker that it does not have is an error."""
+def test_only_text_between_the_markers_changes() -> None:
+    """A page keeps its prose; an unknown marker is an error."""
     text = "a\n<!-- results -->\nold\n<!-- end of results -->\nb\n"
     assert page.filled(text, {"results": "new\nlines"}) == text.replace("old", "new\nlines")
     empty = text.replace("old\n", "")
@@ -104,8 +104,8 @@ def test_only_what_is_between_the_markers_changes() -> None:
         page.filled(text, {"machine": "x"})
 
 
-def test_what_is_run() -> None:
-    """Peers have no fan-out; the quick run is short; a name picks a scenario or a program."""
+def test_the_selection_of_runs() -> None:
+    """Peers have no fan-out, the quick run is short, and a name selects a scenario or a program."""
     everything = command.pairs([], quick=False)
     assert {program.name for scenario, program in everything if scenario.fan_out > 1} == {
         "worker",
@@ -125,7 +125,7 @@ def test_what_is_run() -> None:
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_a_run_is_bounded(scenario: Scenario, program: Program) -> None:
-    """In events, in bytes on Kafka's disk, and in the seconds that it should take."""
+    """It is in events, in bytes on Kafka's disk, and in its expected seconds."""
     allowed = program.concurrency(scenario.concurrency) * program.processes
     events = scenario.events(program.per_second, allowed)
     assert 10 <= events <= 500_000
@@ -135,7 +135,7 @@ def test_a_run_is_bounded(scenario: Scenario, program: Program) -> None:
 
 
 def test_subscriptions_have_urls_of_their_own() -> None:
-    """Spread over a hundred addresses, so that no bound of one address is what is measured."""
+    """They are spread over a hundred addresses, so that no limit of one address is measured."""
     urls = Scenario("s", "s", fan_out=1000).urls("http://127.0.0.1:9000")
     assert len(set(urls)) == 1000
     assert {url.split(":")[1] for url in urls} == {f"//127.0.0.{host}" for host in range(1, 101)}

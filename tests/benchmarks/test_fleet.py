@@ -1,4 +1,4 @@
-"""The simulated fleet against what was measured, against the product's own parts, and against itself."""
+"""The simulated fleet, compared with measured figures, with the product's own parts, and with itself."""
 
 import json
 from collections import Counter, OrderedDict
@@ -34,7 +34,7 @@ WORDS = ["--pods", "2", "--receivers", "300", "--rate", "20"]
 
 
 def full_speed(opened: int, delay: float, seed: int, seconds: float = 1.0) -> Run:
-    """A worker with a backlog, whose only receiver answers after `delay`; it has four partitions, as those measured."""
+    """A worker of four partitions, as in the measured runs, with a backlog; its receiver answers after `delay`."""
     cpu = (MEASURED.delivery + MEASURED.each_open * opened) / 1e6
     return run(Offered(inf, lambda: delay, opened, 4, cpu), seconds, Random(seed))
 
@@ -42,27 +42,27 @@ def full_speed(opened: int, delay: float, seed: int, seconds: float = 1.0) -> Ru
 @pytest.mark.parametrize(
     ("opened", "delay", "measured"), [(204, 0.0, 29_100), (800, 0.02, 23_500), (1600, 0.1, 15_500), (8000, 1.0, 7_140)]
 )
-def test_a_worker_is_as_fast_as_the_one_that_was_measured(opened: int, delay: float, measured: float) -> None:
+def test_a_worker_has_the_measured_speed(opened: int, delay: float, measured: float) -> None:
     """docs/performance.md, one worker: receivers that answer at once, after 20 ms, 100 ms and 1 s."""
     seconds = 1.0 + 3 * delay
     assert full_speed(opened, delay, 1, seconds).per_second == pytest.approx(measured, rel=0.15)
 
 
 def test_a_kill_at_full_speed_repeats_as_much_as_was_measured() -> None:
-    """What was delivered since the last commit, and what is open: 136, 229, 347 and 453 were measured."""
+    """Deliveries since the last commit and open ones are repeated: 136, 229, 347 and 453 were measured."""
     repeated = [full_speed(204, 0.0, seed, 0.5).repeated for seed in range(10)]
     assert 80 <= min(repeated) <= max(repeated) <= 500
     assert sum(repeated) / len(repeated) == pytest.approx((136 + 229 + 347 + 453) / 4, rel=0.2)
 
 
-def test_a_kill_repeats_what_is_open_to_slower_receivers() -> None:
+def test_a_kill_with_slow_receivers_repeats_open_requests() -> None:
     """1,638 and 1,632 were measured with 1,600 requests open, to receivers that take 100 ms."""
     runs = [full_speed(1600, 0.1, seed) for seed in range(3)]
     assert sum(each.repeated for each in runs) / len(runs) == pytest.approx(1635, rel=0.1)
 
 
 def test_pods_are_killed_like_workers() -> None:
-    """At their share of the rate, with answers of all kinds: what is open, and what half of a quarter second brings."""
+    """At their share of the rate, with all kinds of latency, they repeat open requests and half a commit interval's."""
     runs = killed(SMALL, 4, 2, seed=1)
     assert len(runs) == 2
     assert runs == killed(SMALL, 4, 2, seed=1)
@@ -71,7 +71,7 @@ def test_pods_are_killed_like_workers() -> None:
 
 
 def test_statements_are_as_many_as_the_ledger_makes() -> None:
-    """The costs are what the product's own functions send to the database."""
+    """The costs equal the statements that the product's own functions send to the database."""
     with ledger(2) as engine:
         found = counted(engine)
     costs = MEASURED
@@ -85,14 +85,16 @@ def test_statements_are_as_many_as_the_ledger_makes() -> None:
         "repair": costs.repair_statements,
         "prune_idle": costs.prune_statements,
         "topics_idle": costs.topics_statements,
-        "reconcile_idle": costs.reconcile_seek_statements,  # the one that finds nothing
+        "reconcile_idle": costs.reconcile_seek_statements,  # the seek that finds no subscription
         "expire": costs.expire_statements,
         "count_partition": costs.count_statements,
         "assigned": costs.assigned_statements,
         "store": statements.storing(costs, 1),
         "scan_two_keys": costs.scan_statements + 3 * costs.seek_statements,
         "topics": costs.topics_statements + 2 * costs.topics_found_statements,
-        "reconcile_two": 3 * costs.reconcile_seek_statements + costs.reconcile_statements + 2,  # one is gone: two more
+        "reconcile_two": 3 * costs.reconcile_seek_statements
+        + costs.reconcile_statements
+        + 2,  # one is removed, which costs two more
         "fetch_two_keys": statements.taking_up(costs, 2, found=True),
         "result_again": statements.results(costs, 1, untried=False),
         "result_delivered": statements.results(costs, 1, untried=False),
@@ -102,7 +104,7 @@ def test_statements_are_as_many_as_the_ledger_makes() -> None:
 
 
 def real_outage(engine: Engine, world: World, seconds: float) -> tuple[int, Counter[str]]:
-    """The real worker in a simulated world, all of whose receivers are down: requests, and statements by thread."""
+    """The real worker in a simulated world whose receivers are all down: its requests, and statements by thread."""
     for rank in range(world.receivers):
         repository.add(engine, f"https://down-{rank}.example/", f"t{rank}")
     real = RealWorld(engine, partitions=1, retry_schedule=waits(), retry_jitter=0.2)
@@ -110,7 +112,7 @@ def real_outage(engine: Engine, world: World, seconds: float) -> tuple[int, Coun
     shares = [world.share(rank) for rank in range(world.receivers)]
     random, seen, events = Random(1), Counter[str](), 0
     while real.now < seconds:
-        if real.now * world.rate > events:  # evenly: what comes in one step of the clock is stored in one transaction
+        if real.now * world.rate > events:  # evenly: all events in one step of the clock are stored in one transaction
             real.write(0, b'{"type": "t%d"}' % random.choices(range(world.receivers), shares)[0])
             events += 1
         real.turn()
@@ -125,8 +127,8 @@ def real_outage(engine: Engine, world: World, seconds: float) -> tuple[int, Coun
     return len(real.sent), seen
 
 
-def test_a_pod_suffers_as_the_real_worker_does(engine: Engine) -> None:
-    """Requests and statements in the first minutes of an outage, on the real worker and its real SQL."""
+def test_a_pod_in_an_outage_is_like_the_real_worker(engine: Engine) -> None:
+    """Requests and statements in the first minutes of an outage equal those of the real worker with its real SQL."""
     world, seconds = World(pods=1, receivers=8, partitions=1, rate=0.5), 160.0
     with seeded("real"):
         sent, seen = real_outage(engine, world, seconds)
@@ -145,7 +147,7 @@ def test_a_pod_suffers_as_the_real_worker_does(engine: Engine) -> None:
 
 @pytest.mark.parametrize(("receivers", "rate"), [(100, 50.0), (20_000, 400.0), (3, 0.5)])
 def test_look_ups_are_those_of_the_catalog(receivers: int, rate: float) -> None:
-    """The product's catalog, on a clock of ours, asks as often and for as many keys as is said."""
+    """The product's catalog, on a simulated clock, makes as many statements for as many keys as calculated."""
     random, classes = Random(1), zipf(receivers)
     now, seconds = 0.0, 40.0
     asked: list[int] = []
@@ -175,8 +177,8 @@ def test_look_ups_are_those_of_the_catalog(receivers: int, rate: float) -> None:
     assert len(asked) / seconds == pytest.approx(expected, rel=0.2)
 
 
-def test_connections_are_found_as_often_as_one_that_drops_the_oldest_has_them() -> None:
-    """Che's approximation, beside such a cache itself."""
+def test_the_share_of_reused_connections() -> None:
+    """Che's approximation agrees with a real cache that drops the least recently used."""
     random, classes = Random(1), zipf(500)
     kept, found, total = OrderedDict[tuple[int, int], None](), 0, 20_000
     shares = [each.number * each.share for each in classes]
@@ -191,14 +193,14 @@ def test_connections_are_found_as_often_as_one_that_drops_the_oldest_has_them() 
 
 
 def test_which_bound_decides() -> None:
-    """TLS to a million receivers takes the CPU; a few thousand that keep their connections take the slots."""
+    """TLS to a million receivers needs CPU; a few thousand with kept connections need slots."""
     assert capacity.needed(World()).binds == "CPU"
     assert capacity.needed(World(receivers=1_000, https=0.0)).binds == "open requests"
 
 
 @given(rate=st.floats(100, 1e6), more=st.floats(1, 3), receivers=st.integers(1, 60))
 def test_a_higher_rate_never_needs_fewer_pods(rate: float, more: float, receivers: int) -> None:
-    """Of any of the three bounds."""
+    """This holds for each of the three bounds."""
     world = World(receivers=receivers, rate=rate)
     less, greater = capacity.needed(world), capacity.needed(replace(world, rate=rate * more))
     assert less.by_cpu <= greater.by_cpu
@@ -209,13 +211,13 @@ def test_a_higher_rate_never_needs_fewer_pods(rate: float, more: float, receiver
 
 @given(pods=st.integers(1, 400), more=st.integers(0, 400), outage=st.floats(0, 86_400))
 def test_more_pods_never_take_longer(pods: int, more: int, outage: float) -> None:
-    """To work off what the log holds, at the same rate."""
+    """They do not when they work off the log at the same rate."""
     world = World(pods=pods, receivers=30, partitions=1_200, rate=100_000.0)
     assert drain_log(replace(world, pods=pods + more), outage) <= drain_log(world, outage)
 
 
 def test_pods_that_only_keep_up_never_catch_up() -> None:
-    """Said as such, in words and in JSON."""
+    """Text and JSON both say so."""
     fastest = capacity.fastest(World()).rate
     assert drain_log(World(pods=10, partitions=10, rate=10 * fastest), 3600.0) == inf
     assert [shown(seconds) for seconds in (inf, 42, 600, 9000)] == ["never", "42 s", "10 min", "2.5 h"]
@@ -228,8 +230,8 @@ def test_pods_that_only_keep_up_never_catch_up() -> None:
     members=st.sets(st.integers(0, 9), min_size=1),
     partitions=st.integers(31, 60),
 )
-def test_partitions_move_as_little_as_they_can(owned: dict[int, list[int]], members: set[int], partitions: int) -> None:
-    """Each has one owner, shares are even, and no even sharing takes fewer from those who go on."""
+def test_as_few_partitions_as_possible_move(owned: dict[int, list[int]], members: set[int], partitions: int) -> None:
+    """Each has one owner, shares are even, and no even assignment takes fewer from remaining members."""
     moved = rebalanced(owned, members, partitions)
     assert sorted(number for mine in moved.owned.values() for number in mine) == list(range(partitions))
     sizes = [len(mine) for mine in moved.owned.values()]
@@ -254,8 +256,8 @@ def test_a_deploy_repeats_what_outlasts_its_drain() -> None:
     assert cut_off(1e6, TIMEOUT, Random(1)) == 0
 
 
-def test_what_is_cut_off_is_what_is_slow_enough() -> None:
-    """Beside requests that are drawn one by one, each with its age at the moment."""
+def test_slow_requests_are_cut_off() -> None:
+    """The number agrees with requests drawn one by one, each with its age at that time."""
     random, rate, drain = Random(1), 30_000.0, 5.0
     number = poisson(rate * TIMEOUT, random)
     assert number == pytest.approx(rate * TIMEOUT, rel=0.01)
@@ -273,7 +275,7 @@ outages = st.lists(
 def test_nothing_is_lost_and_nothing_is_owed_twice(
     drawn: Sequence[tuple[int, float, float, Failure]], rate: float, until: float, name: str
 ) -> None:
-    """Offered is delivered, stored, in hand or given up, at any moment; and each delivery is one of these."""
+    """At any time each offered delivery is in exactly one state: delivered, stored, in memory or exhausted."""
     world = World(pods=1, receivers=50, partitions=3, rate=rate)
     mine = [(rank, Outage(begin, begin + length, failure)) for rank, begin, length, failure in drawn]
     with seeded(name):
@@ -287,7 +289,7 @@ def test_nothing_is_lost_and_nothing_is_owed_twice(
 
 
 def test_an_outage_is_worked_off() -> None:
-    """All that was owed when the receivers are back is delivered, the untried soon, the tried on their schedule."""
+    """All open deliveries are made once the receivers are back, untried ones soon, tried ones on their schedule."""
     world = World(pods=1, receivers=20, partitions=3, rate=5.0)
     mine = [(rank, Outage(0.0, 900.0, Failure.REFUSED)) for rank in range(5)]
     story = suffer(world, mine, 900.0, "a")
@@ -297,8 +299,8 @@ def test_an_outage_is_worked_off() -> None:
     assert story.waits[-1] < 1800.0 * 1.2 + 60
 
 
-def test_the_world_is_as_it_says() -> None:
-    """Shares add up, the busiest come first, and latencies have the mean that capacity goes by."""
+def test_the_world_is_consistent() -> None:
+    """Shares add up to one, the busiest come first, and latencies have the mean that the capacity assumes."""
     for number in (1, 7, 64, 65, 1_000_000):
         classes = zipf(number)
         assert sum(each.number for each in classes) == number
@@ -310,7 +312,7 @@ def test_the_world_is_as_it_says() -> None:
 
 
 def test_the_same_seed_prints_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """And writes it as JSON; another seed does not."""
+    """It also writes the same JSON; another seed gives other output."""
     stored = tmp_path / "fleet.json"
     printed = []
     for seed in ("7", "7", "8"):
@@ -323,8 +325,8 @@ def test_the_same_seed_prints_the_same(tmp_path: Path, capsys: pytest.CaptureFix
     assert figures["seed"] == 8
 
 
-def test_what_cannot_be_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """More than the pods can do, pods without a partition, more of them killed than there are."""
+def test_impossible_arguments_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """A rate above the pods' capacity, pods without a partition, and more killed pods than exist are errors."""
     assert command.main(["--pods", "2", "--rate", "1e6"]) == 2
     assert "below" in capsys.readouterr().err
     for words in (["--partitions", "5"], ["--pods", "3", "--killed", "4"], ["--down", "2"], ["--receivers", "0"]):

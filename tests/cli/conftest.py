@@ -1,4 +1,4 @@
-"""The command line as people run it."""
+"""The command line as users run it."""
 
 import io
 import subprocess
@@ -14,7 +14,7 @@ from tests.processes import PROGRAM, Command, Start, environment
 
 @pytest.fixture(autouse=True)
 def _logs_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A command that is called in this process sets logs up, for the standard error of its test: no logger keeps it."""
+    """A command called in this process configures logging with its test's stderr: no logger may cache that."""
     configure = structlog.configure
     monkeypatch.setattr(
         "structlog.configure", lambda **options: configure(**options | {"cache_logger_on_first_use": False})
@@ -44,7 +44,7 @@ def command(tmp_path: Path) -> Command:
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    """Runs a command as `command` does, in this process, which takes a tenth of the time."""
+    """Runs a command as `command` does, but in this process, which takes a tenth of the time."""
 
     def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
         with monkeypatch.context() as patch:
@@ -59,7 +59,7 @@ def called(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a command that goes on until it is told to stop."""
+    """Starts a command that runs until it is stopped."""
     running: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: str, **variables: str) -> subprocess.Popen[str]:

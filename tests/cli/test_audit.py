@@ -1,4 +1,4 @@
-"""Changes by commands are in the audit log, and `api-token` makes tokens that the API takes."""
+"""Changes by commands are in the audit log, and the API accepts the tokens of `api-token`."""
 
 import json
 from pathlib import Path
@@ -13,8 +13,8 @@ from tests.databases import url_of
 from tests.processes import Command, Start
 
 
-def test_each_command_that_changes_is_told(called: Command, engine: Engine) -> None:
-    """Each writes an event for the group of KAFKA_GROUP_ID, with the user as its actor, and none of a secret."""
+def test_each_change_by_a_command_is_reported(called: Command, engine: Engine) -> None:
+    """Each writes an event for the group of KAFKA_GROUP_ID, with the user as actor and without secrets."""
     settings = {"DATABASE_URL": url_of(engine), "KAFKA_GROUP_ID": "g", "WEBHOOK_SECRET": "whsec_" + "A" * 32}
     commands = (
         ("add", "https://example.com/hooks", "a", "--bearer", "s3cret", "--unencrypted"),
@@ -42,8 +42,8 @@ def test_each_command_that_changes_is_told(called: Command, engine: Engine) -> N
     assert "s3cret" not in str(events)
 
 
-def test_a_made_token_is_taken(called: Command, tmp_path: Path) -> None:
-    """The token is on stdout alone, and its line, without it, on stderr alone."""
+def test_a_new_token_is_accepted(called: Command, tmp_path: Path) -> None:
+    """Stdout has only the token, and stderr only its line for the file, without the token."""
     done = called("api-token", "acme", "--scope", "read", "--scope", "write", "--tenant", "acme")
     assert done.returncode == 0
     token = done.stdout.strip()
@@ -56,14 +56,14 @@ def test_a_made_token_is_taken(called: Command, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "words", [("local", "--scope", "read"), ("a b", "--scope", "read"), ("a", "--scope", "all"), ("a",)]
 )
-def test_a_token_that_cannot_be_is_a_usage_error(called: Command, words: tuple[str, ...]) -> None:
-    """Nothing is printed on stdout then."""
+def test_an_invalid_token_is_a_usage_error(called: Command, words: tuple[str, ...]) -> None:
+    """Nothing is printed on stdout."""
     done = called("api-token", *words)
     assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_the_api_serves_v1_with_the_file(start: Start, engine: Engine, called: Command, tmp_path: Path) -> None:
-    """The process takes the file's token, writes events with its name, and pings with WEBHOOK_SECRET."""
+    """The process accepts the file's token, writes events with its name, and pings with WEBHOOK_SECRET."""
     made = called("api-token", "robot", "--scope", "read", "--scope", "write")
     (tmp_path / "tokens.toml").write_text(made.stderr)
     process = start(

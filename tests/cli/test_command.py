@@ -1,4 +1,4 @@
-"""What holds for every command: help, exit status, one line for an error, an end at any time."""
+"""Requirements on every command: help, exit status, one line for an error, and a clean end at any time."""
 
 import json
 import os
@@ -39,7 +39,7 @@ LEAST = {
 
 @pytest.fixture
 def database(engine: Engine) -> dict[str, str]:
-    """Where the tables are."""
+    """The URL of a migrated database."""
     return {"DATABASE_URL": url_of(engine)}
 
 
@@ -47,7 +47,7 @@ def database(engine: Engine) -> dict[str, str]:
     "words", [[name] for name in COMMANDS] + [[group, name] for group in GROUPS for name in GROUPS[group]]
 )
 def test_help_shows_an_example(command: Command, words: list[str]) -> None:
-    """`--help` needs no settings, says what the command does and shows how it is used."""
+    """`--help` needs no settings, describes the command and shows an example."""
     shown = command(*words, "--help")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert re.search(rf"Examples?:\s.*kafka-webhooks {' '.join(words)}\b", shown.stdout, re.DOTALL)
@@ -57,7 +57,7 @@ def test_help_shows_an_example(command: Command, words: list[str]) -> None:
     ("words", "names"), [([], [*COMMANDS, *GROUPS]), *(([group], names) for group, names in GROUPS.items())]
 )
 def test_help_lists_every_command(command: Command, words: list[str], names: list[str]) -> None:
-    """The program's help, and the program without a word, list the commands, so does a group's; no line is cut."""
+    """The program's help, also without arguments, and each group's help list all commands; no line is cut."""
     shown = command(*words, "--help")
     assert shown.returncode == 0
     assert all(re.search(rf"^  {name} ", shown.stdout, re.MULTILINE) for name in names)
@@ -65,8 +65,8 @@ def test_help_lists_every_command(command: Command, words: list[str], names: lis
     assert command(*words).returncode == 2
 
 
-def test_version_is_there_at_once(command: Command) -> None:
-    """`--version` prints the package's version without the heavy imports."""
+def test_version_needs_no_heavy_imports(command: Command) -> None:
+    """`--version` prints the package's version without heavy imports."""
     started = time.monotonic()
     assert command("--version").stdout == f"kafka-webhooks {__version__}\n"
     assert time.monotonic() - started < 2
@@ -119,7 +119,7 @@ def test_version_is_there_at_once(command: Command) -> None:
     ],
 )
 def test_wrong_usage_is_2(command: Command, words: list[str]) -> None:
-    """A command that cannot be meant ends with 2 and a line that says why, whatever is set."""
+    """A command with invalid usage ends with status 2 and a line with the reason, whatever is set."""
     ended = command(*words)
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
@@ -148,7 +148,7 @@ def test_wrong_usage_is_2(command: Command, words: list[str]) -> None:
     ],
 )
 def test_missing_settings_are_2(command: Command, words: list[str]) -> None:
-    """Each setting that is missing is a line with its name and a right value."""
+    """Each missing setting is one line with its name and a valid value."""
     ended = command(*words)
     assert ended.returncode == 2
     assert ended.stdout == ""
@@ -157,8 +157,8 @@ def test_missing_settings_are_2(command: Command, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("words", [["run"], ["publish", "users", "{}"], ["replay", "--resume", "1"]])
-def test_a_misspelt_setting_is_told_once(start: Start, words: list[str]) -> None:
-    """Where settings are read: one line with the nearest name, and never the value."""
+def test_a_misspelt_setting_is_reported_once(start: Start, words: list[str]) -> None:
+    """A command that reads settings prints one line with the most similar name and never the value."""
     process = start(*words, **LEAST, WEBHOOK_TIMEOUTS="hidden", KAFKA_SECURTY_PROTOCOL="hidden")
     time.sleep(4)
     process.send_signal(signal.SIGTERM)
@@ -182,8 +182,8 @@ def test_a_misspelt_setting_is_told_once(start: Start, words: list[str]) -> None
         ["https://x", "a", "--final-statuses", "200"],
     ],
 )
-def test_a_subscription_that_cannot_work_is_2(command: Command, words: list[str]) -> None:
-    """A url, type or limit that can never be delivered to is wrong usage, whatever the database's state."""
+def test_an_unusable_subscription_is_2(command: Command, words: list[str]) -> None:
+    """A url, type or limit that can never work is wrong usage, whatever the database's state."""
     ended = command("subscriptions", "add", *words, **LEAST)
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1
@@ -203,7 +203,10 @@ def test_a_subscription_that_cannot_work_is_2(command: Command, words: list[str]
     ],
 )
 def test_an_absent_database_is_1(command: Command, words: list[str], tmp_path: Path) -> None:
-    """A database that cannot be opened is one line with its path and what to do, not a traceback; no file is made."""
+    """A database that cannot be opened is one line with its path and the remedy, without a traceback.
+
+    No file is created.
+    """
     ended = command(*words, **LEAST)
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
@@ -219,7 +222,7 @@ def test_an_absent_database_is_1(command: Command, words: list[str], tmp_path: P
     "words", [["--version"], ["--help"], ["migrate", "--sql"], ["subscriptions", "list", "--json"]]
 )
 def test_output_that_cannot_be_written_is_1(tmp_path: Path, words: list[str], database: dict[str, str]) -> None:
-    """A full disk and a closed stdout are a line that says so; who reads no further has seen enough."""
+    """A full disk and a closed stdout are reported in one line. A reader that closes its pipe is no error."""
     program = shlex.join([*PROGRAM, *words])
 
     def run(redirected: str) -> tuple[int, str]:
@@ -241,8 +244,8 @@ def test_output_that_cannot_be_written_is_1(tmp_path: Path, words: list[str], da
     assert run("<&- 2>&-") == (0, "")
 
 
-def test_a_models_module_of_somebody_else(command: Command, tmp_path: Path, database: dict[str, str]) -> None:
-    """One in the working directory is not taken for ours; one that is, by PYTHONPATH, is named."""
+def test_a_foreign_models_module(command: Command, tmp_path: Path, database: dict[str, str]) -> None:
+    """One in the working directory is not imported; one on PYTHONPATH is named in an error."""
     (tmp_path / "models.py").write_text("raise SystemExit('not ours')\n")
     assert command("subscriptions", "list", **database).returncode == 0
     (tmp_path / "models.py").write_text("")
@@ -256,7 +259,7 @@ def test_a_models_module_of_somebody_else(command: Command, tmp_path: Path, data
 
 @pytest.mark.parametrize("words", [["listen"], ["api"]])
 def test_a_taken_port_is_1(command: Command, words: list[str]) -> None:
-    """Where another process has the port, the line names it."""
+    """The error names a port that another process uses."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         options = ["--port", str(port)] if words == ["listen"] else []
@@ -268,7 +271,7 @@ def test_a_taken_port_is_1(command: Command, words: list[str]) -> None:
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("words", [["listen", "--port", "0"], ["api"]])
 def test_servers_end_with_0(start: Start, words: list[str], number: signal.Signals) -> None:
-    """SIGTERM and Ctrl-C end a server with 0, without a traceback."""
+    """SIGTERM and Ctrl-C end a server with status 0 and without a traceback."""
     process = start(*words, **LEAST, API_PORT="0")
     assert process.stderr is not None
     assert "listening" in process.stderr.readline()
@@ -281,8 +284,8 @@ def test_servers_end_with_0(start: Start, words: list[str], number: signal.Signa
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("wait", [0.1, 0.25, 0.4, 1.0])
 @pytest.mark.parametrize("words", [["run"], ["publish", "users", "{}"], ["check"], ["listen", "--port", "0"]])
-def test_an_end_at_any_time_is_0(start: Start, words: list[str], wait: float, number: signal.Signals) -> None:
-    """Also while it starts, waits for Kafka or backs off from an absent database, at whatever moment."""
+def test_a_signal_at_any_time_ends_with_0(start: Start, words: list[str], wait: float, number: signal.Signals) -> None:
+    """This includes the start, the wait for Kafka and the back-off from an absent database."""
     process = start(*words, **LEAST)
     time.sleep(wait)
     process.send_signal(number)
@@ -292,7 +295,7 @@ def test_an_end_at_any_time_is_0(start: Start, words: list[str], wait: float, nu
 
 
 def test_listen_verifies_and_prints(start: Start) -> None:
-    """A signed request is printed as verified, another as not; what it holds cannot drive the terminal."""
+    """`listen` prints whether a request's signature is verified, and no content can control the terminal."""
     process = start("listen", "--port", "0", "--secret", "other", "--secret", "secret", "--status", "202")
     assert process.stderr is not None
     assert process.stdout is not None
@@ -314,7 +317,7 @@ def test_listen_verifies_and_prints(start: Start) -> None:
 
 
 def test_subscriptions_from_first_to_last(command: Command, tmp_path: Path) -> None:
-    """Migrate, add, list, remove: what the quick start says, on SQLite."""
+    """The quick start's commands work on SQLite: migrate, add, list, remove."""
     database = {"DATABASE_URL": f"sqlite:///{tmp_path}/webhooks.db"}
     before = command("subscriptions", "list", **database)
     assert before.returncode == 1
@@ -334,7 +337,7 @@ def test_subscriptions_from_first_to_last(command: Command, tmp_path: Path) -> N
 
 
 def test_migrations_without_a_connection(command: Command) -> None:
-    """`--sql` prints Oracle's statements, whole or from a revision on, where no Oracle is."""
+    """`--sql` prints Oracle's statements without a server, all of them or from a revision on."""
     database = {"DATABASE_URL": "oracle+oracledb://u:p@127.0.0.1:1/?service_name=X"}
     whole = command("migrate", "--sql", **database)
     rest = command("migrate", "--sql", "--revision", "0001:head", **database)

@@ -1,4 +1,4 @@
-"""Completion by a real bash, and the scripts for other shells."""
+"""Completion in a real bash, and the scripts for other shells."""
 
 import os
 import shutil
@@ -43,7 +43,7 @@ def installed(tmp_path: Path) -> dict[str, str]:
     ],
 )
 def test_bash_completes(installed: dict[str, str], words: list[str], some: set[str], others: set[str]) -> None:
-    """Commands, options and their values, by the script as it is printed; no id, for that would need a database."""
+    """The printed script completes commands, options and their values; not ids, which would need a database."""
     installed["DATABASE_URL"] = "oracle+oracledb://user:password@192.0.2.1/?service_name=x"
     done = subprocess.run(
         [BASH, "--norc", "-c", ASK, "bash", "kafka-webhooks", *words],
@@ -62,7 +62,7 @@ def test_bash_completes(installed: dict[str, str], words: list[str], some: set[s
 
 @pytest.mark.parametrize(("shell", "registers"), [("zsh", "compdef "), ("fish", "complete --command kafka-webhooks")])
 def test_the_other_shells_have_a_script(command: Command, shell: str, registers: str) -> None:
-    """Each asks the program by the same variable."""
+    """Each script calls the program with the same environment variable."""
     done = command("completion", shell)
     assert done.returncode == 0
     assert registers in done.stdout
@@ -70,14 +70,14 @@ def test_the_other_shells_have_a_script(command: Command, shell: str, registers:
 
 
 def test_a_shell_without_a_script_is_a_usage_error(command: Command) -> None:
-    """It names those that have one."""
+    """The error names the shells that have one."""
     done = command("completion", "tcsh")
     assert done.returncode == 2
     assert "bash" in done.stderr
 
 
 def test_an_answer_imports_no_database_and_no_kafka(installed: dict[str, str]) -> None:
-    """It comes while somebody waits for it, in 0.1 s: imports take most of that."""
+    """A user waits for completion; it takes 0.1 s, and these imports would take most of it."""
     code = (
         "import sys, consumer.cli.app as app\n"
         "try: app.main([])\n"

@@ -1,4 +1,4 @@
-"""What commands share: times and ids as people write them, and what is shown of what others sent."""
+"""Functions shared by commands: parsing times and ids, and showing text of others safely."""
 
 import contextlib
 import json
@@ -47,7 +47,7 @@ HOUR = 3600.0
     ],
 )
 def test_times_and_ages(text: str, means: float) -> None:
-    """ISO 8601, UTC where no zone is named, or an age; what is before the first record there can be is all there is."""
+    """A time is ISO 8601, UTC by default, or an age. Times before the first possible record mean all records."""
     assert moment(text, NOW, "--since") == pytest.approx(means, abs=1e-6)
 
 
@@ -55,30 +55,30 @@ def test_times_and_ages(text: str, means: float) -> None:
     "text",
     ["", "now", "yesterday", "14:00", "120", "1785254400", "-2h", "2 h", "1h30m", "2H", "..h", "2026-02-30", "\uff12h"],
 )
-def test_what_is_no_time(text: str) -> None:
-    """A bare number too: nobody can tell seconds, years and unix times apart. The line shows what would do."""
+def test_invalid_times_are_refused(text: str) -> None:
+    """A bare number is refused too: it may be seconds, a year or a unix time. The error shows a valid value."""
     with pytest.raises(typer.BadParameter, match=r"neither a time such as .* nor an age such as 2h"):
         moment(text, NOW, "--since")
 
 
 @given(st.text(max_size=30))
 def test_no_text_breaks_a_time(text: str) -> None:
-    """It is a moment or a usage error."""
+    """Any text is a time or a usage error."""
     with contextlib.suppress(typer.BadParameter):
         assert moment(text, NOW, "--since") >= 0
 
 
 @given(st.integers(1 - 10**18, 10**18 - 1))
 def test_ids_are_numbers(number: int) -> None:
-    """Any that a row can have: plain SQL may have made up one below zero."""
+    """An id may be negative, because plain SQL can set it."""
     assert row_id(str(number)) == number
 
 
 @pytest.mark.parametrize(
     "text", ["", "-", "--1", "+1", "1.0", " 1", "1e3", "x", "٣", "9223372036854775808", "9" * 5000]
 )
-def test_what_is_no_id(text: str) -> None:
-    """What no row can have is a usage error, not one of the database's."""
+def test_invalid_ids_are_refused(text: str) -> None:
+    """An id that no row can have is a usage error, not a database error."""
     with pytest.raises(typer.BadParameter, match="a whole number such as 7"):
         row_id(text)
 
@@ -99,27 +99,27 @@ def test_what_is_no_id(text: str) -> None:
     ],
 )
 def test_a_header_is_written_in_two_ways(text: str, means: tuple[str, str]) -> None:
-    """The first of both signs divides it; behind `=` the value is as it is."""
+    """The first `:` or `=` separates the name; behind `=` the value is unchanged."""
     assert header(text, "--header") == means
 
 
 @pytest.mark.parametrize("text", ["", "hidden", ": hidden", "=hidden", " =hidden"])
-def test_what_is_no_header(text: str) -> None:
-    """The line shows what would do, and not what was given: it may be a secret."""
+def test_invalid_headers_are_refused(text: str) -> None:
+    """The error shows a valid header, and not the given text, which may be a secret."""
     with pytest.raises(typer.BadParameter, match=r"^write 'NAME: VALUE'$"):
         header(text, "--header")
 
 
 def test_rows_stand_under_their_names(capsys: pytest.CaptureFixture[str]) -> None:
-    """Aligned, with a dash for what is not there, and nothing in them that a terminal would obey."""
+    """Columns are aligned, a missing value is a dash, and no value can control the terminal."""
     print_rows(("id", "error"), [{"id": 1, "error": None}, {"id": 1234, "error": "\x1b[2Jno"}])
     assert capsys.readouterr().out.splitlines() == ["id    error", "1     -", "1234  \\x1b[2Jno"]
 
 
-def test_a_long_list_begins_before_it_is_known_to_its_end(
+def test_a_long_list_is_printed_page_by_page(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page at a time, wider from where something wider stands; an array is one document all the same."""
+    """Columns widen from the page that has a longer value on. A JSON array is one document all the same."""
     monkeypatch.setattr(console, "PAGE", 2)
     printed = []
 
@@ -139,8 +139,8 @@ def test_a_long_list_begins_before_it_is_known_to_its_end(
         assert capsys.readouterr().out == json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
-def test_texts_are_made_fit_to_be_shown() -> None:
-    """Letters of any alphabet stay; control characters and marks that turn the line around do not."""
+def test_text_is_made_printable() -> None:
+    """Letters of any alphabet stay; control characters and marks of text direction are removed."""
     assert printable("Jané 名\r\n\u202e") == "Jané 名\\r\\n\\u202e"
     assert (shortened("abc", 3), shortened("abcd", 3)) == ("abc", "ab…")
     assert (number(1, "delivery"), number(2000, "delivery"), number(0, "record")) == (
@@ -150,13 +150,13 @@ def test_texts_are_made_fit_to_be_shown() -> None:
     )
 
 
-def test_a_signal_ends_work_behind_the_batch_under_way(capsys: pytest.CaptureFixture[str]) -> None:
-    """With status 0 and a word of the rest; what is set for the signal is set again."""
+def test_a_signal_ends_work_after_the_present_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    """The status is 0 and a line reports the rest; the previous signal handler is restored."""
     before = signal.getsignal(signal.SIGINT)
     done = []
 
     def work() -> None:
-        for batch in until_signal(iter(range(5)), "the rest is as it was"):
+        for batch in until_signal(iter(range(5)), "the rest is unchanged"):
             if batch == 2:
                 os.kill(os.getpid(), signal.SIGINT)
             done.append(batch)
@@ -164,5 +164,5 @@ def test_a_signal_ends_work_behind_the_batch_under_way(capsys: pytest.CaptureFix
     with pytest.raises(typer.Exit) as ended:
         work()
     assert (done, ended.value.exit_code) == ([0, 1, 2], 0)
-    assert capsys.readouterr().err == "stopped; the rest is as it was\n"
+    assert capsys.readouterr().err == "stopped; the rest is unchanged\n"
     assert signal.getsignal(signal.SIGINT) is before

@@ -1,4 +1,4 @@
-"""`deliveries`, `subscriptions` and what `replay` refuses; nobody sends anything."""
+"""`deliveries`, `subscriptions` and the refusals of `replay`; no worker runs."""
 
 import json
 import time
@@ -26,7 +26,7 @@ FAILED = Failure("status 503\x1b[31m", 503, "<h1>no\x1b]0;title\x07", AT + 5)
 
 @pytest.fixture
 def database(engine: Engine) -> dict[str, str]:
-    """Settings of a command: the database, and a Kafka where nobody listens."""
+    """Settings of a command: the database, and a Kafka address where nobody listens."""
     return {
         "DATABASE_URL": url_of(engine),
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
@@ -40,7 +40,7 @@ def sub(engine: Engine) -> int:
 
 
 def keep(engine: Engine, sub: int, offsets: Sequence[int], status: str, *, event_type: str = "a") -> None:
-    """Deliveries of records with these offsets: parked for long, or given up."""
+    """Stores deliveries of records with these offsets, parked for long or exhausted."""
     rows = []
     for offset in offsets:
         event = Event(
@@ -57,12 +57,12 @@ def states(engine: Engine) -> dict[int, str]:
 
 
 def test_the_states_are_the_models() -> None:
-    """The command line knows each, without their imports."""
+    """The command line has all states without importing the models."""
     assert {state.value for state in State} == {status.value for status in Status}
 
 
-def test_deliveries_are_listed_as_asked(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
-    """Filters narrow, a limit says that there is more, and what a receiver said cannot drive the terminal."""
+def test_deliveries_are_listed_by_filter(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
+    """Filters and a limit apply, the limit is reported, and a receiver's answer cannot control the terminal."""
     other = repository.add(engine, URL, "b")
     keep(engine, sub, range(3), "exhausted")
     keep(engine, other, range(5, 7), "parked", event_type="b")
@@ -91,7 +91,7 @@ def test_deliveries_are_listed_as_asked(command: Command, database: dict[str, st
 
 
 def test_no_password_of_a_url_is_shown(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
-    """Plain SQL can write such a row, which is broken; lists get copied into tickets."""
+    """Plain SQL can store such a URL, which is broken; lists are copied into tickets."""
     keep(engine, sub, [7], "parked")
     with engine.begin() as connection:
         for table in ("webhook_subscriptions", "webhook_deliveries"):
@@ -107,8 +107,8 @@ def test_no_password_of_a_url_is_shown(command: Command, database: dict[str, str
         assert ("@host/" in said, "s3cret" in said) == (True, False), words
 
 
-def test_a_delivery_is_shown_whole(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
-    """Its record, its receiver, its attempts and what was answered; its body only where that is asked for."""
+def test_a_delivery_is_shown_in_full(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
+    """The output has record, receiver, attempts and the answer; the body only on request."""
     keep(engine, sub, [7], "parked")
     shown = command("deliveries", "show", "1", **database).stdout
     assert "\x1b" not in shown
@@ -133,8 +133,13 @@ def test_a_delivery_is_shown_whole(command: Command, database: dict[str, str], e
     assert (missing.returncode, missing.stdout, len(missing.stderr.splitlines())) == (1, "", 1)
 
 
-def test_redelivery_marks_what_was_chosen(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
-    """By options those given up, unless they name a status; by id each; and never what is of a removed subscription."""
+def test_redelivery_marks_the_selected_deliveries(
+    command: Command, database: dict[str, str], engine: Engine, sub: int
+) -> None:
+    """Options select exhausted deliveries unless they name a status.
+
+    Ids select any. Those of removed subscriptions are skipped.
+    """
     gone = repository.add(engine, URL, "b")
     keep(engine, sub, range(3), "exhausted")
     keep(engine, gone, range(5, 7), "exhausted", event_type="b")
@@ -153,8 +158,10 @@ def test_redelivery_marks_what_was_chosen(command: Command, database: dict[str, 
     assert "not marked: 4, 99" in none.stderr
 
 
-def test_what_is_held_is_told_and_is_1(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
-    """Nobody waits for what waits for a person."""
+def test_held_deliveries_end_the_watching_with_1(
+    command: Command, database: dict[str, str], engine: Engine, sub: int
+) -> None:
+    """The command does not wait for deliveries that wait for an operator."""
     keep(engine, sub, range(2), "exhausted")
     repository.set_enabled(engine, sub, False)
     ended = command("deliveries", "redeliver", "1", "2", **database)
@@ -165,7 +172,10 @@ def test_what_is_held_is_told_and_is_1(command: Command, database: dict[str, str
 def test_removing_asks_before_deliveries_are_given_up(
     called: Command, database: dict[str, str], engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is owed is counted, up to a bound; where nothing is, nobody is asked. Without a terminal, --yes goes on."""
+    """Open deliveries are counted, up to a bound.
+
+    Without any there is no question, and without a terminal --yes is needed.
+    """
     keep(engine, sub, range(3), "parked")
     keep(engine, sub, [5], "exhausted")
     remove = ("subscriptions", "remove", str(sub))
@@ -181,16 +191,16 @@ def test_removing_asks_before_deliveries_are_given_up(
     done = called(*remove, "--yes", **database)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "subscription 1 removed; given up within a minute: more than 2 deliveries\n"
-    again = called(*remove, **database)  # they are given up soon: it is gone already
+    again = called(*remove, **database)  # its deliveries are exhausted later
     assert (again.returncode, again.stderr.startswith("kafka-webhooks: there is no subscription 1;")) == (1, True)
     other = repository.add(engine, URL, "a")
     assert called("subscriptions", "remove", str(other), **database).stdout == f"subscription {other} removed\n"
 
 
-def test_adoption_moves_rows_and_tells_of_the_rest(
+def test_adoption_moves_rows_and_reports_the_rest(
     command: Command, database: dict[str, str], engine: Engine, sub: int
 ) -> None:
-    """What the new group has stored itself stays, and is counted; a group does not adopt its own."""
+    """Rows that the new group has stored itself stay and are counted; a group cannot adopt its own."""
     keep(engine, sub, range(3), "parked")
     database |= {"KAFKA_GROUP_ID": "new"}
     nothing = command("deliveries", "adopt", "--from-group", "other", "--yes", **database)
@@ -209,8 +219,8 @@ def test_adoption_moves_rows_and_tells_of_the_rest(
     assert (own.returncode, len(own.stderr.splitlines())) == (2, 1)
 
 
-def test_a_subscription_has_its_own_ways(command: Command, database: dict[str, str]) -> None:
-    """Added with limits, shown with them, disabled with a reason, enabled again."""
+def test_a_subscription_from_add_to_enable(command: Command, database: dict[str, str]) -> None:
+    """It is added with limits, shown with them, disabled with a reason and enabled again."""
     options = ["--ordering", "key", "--max-in-flight", "3", "--rate-limit", "0.5"]
     options += ["--retry-schedule", "1m,1h", "--final-statuses", "400,5xx"]
     added = command("subscriptions", "add", URL, "a", *options, **database)
@@ -232,10 +242,10 @@ def test_a_subscription_has_its_own_ways(command: Command, database: dict[str, s
         assert (missing.returncode, missing.stdout, len(missing.stderr.splitlines())) == (1, "", 1)
 
 
-def test_what_is_stored_for_a_subscription_is_counted(
+def test_stored_deliveries_of_a_subscription_are_counted(
     command: Command, database: dict[str, str], engine: Engine, sub: int
 ) -> None:
-    """And enabling says how much was held."""
+    """Enabling it reports how many were held."""
     keep(engine, sub, range(3), "exhausted")
     keep(engine, sub, [5], "parked")
     with engine.begin() as connection:
@@ -261,10 +271,10 @@ def test_what_is_stored_for_a_subscription_is_counted(
         (["--since", "1h", "--rate", "nan"], "--rate"),
     ],
 )
-def test_a_replay_that_cannot_be_meant_is_2(
+def test_an_invalid_replay_is_2(
     command: Command, database: dict[str, str], sub: int, words: Sequence[str], says: str
 ) -> None:
-    """And the line says what to change, before Kafka is asked."""
+    """The error says what to change, before Kafka is contacted."""
     ended = command("replay", "--subscription", str(sub), *words, "--yes", **database)
     assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (2, "", 1)
     assert says in ended.stderr
@@ -280,10 +290,10 @@ def test_a_replay_that_cannot_be_meant_is_2(
         (["--resume", "2"], "replay 2 is run by the API's processes"),
     ],
 )
-def test_a_replay_that_cannot_be_is_1(
+def test_an_impossible_replay_is_1(
     command: Command, database: dict[str, str], engine: Engine, sub: int, words: Sequence[str], says: str
 ) -> None:
-    """Nothing is stored for whom is gone or disabled, for another group's workers, or beside the API's processes."""
+    """Nothing is stored for an absent or disabled subscription, for another group, or for a replay of API processes."""
     repository.set_enabled(engine, sub, False)
     day = datetime(2026, 1, 1, tzinfo=UTC)
     with engine.begin() as connection:
@@ -312,8 +322,10 @@ def marks_of(engine: Engine) -> list[tuple[object, ...]]:
         return [tuple(row) for row in connection.execute(statement)]
 
 
-def test_a_decision_is_noted_for_the_owner(called: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
-    """One of two, of one delivery or all of a record; the last word counts. What is stored needs none."""
+def test_a_decision_is_stored_for_the_owner(
+    called: Command, database: dict[str, str], engine: Engine, sub: int
+) -> None:
+    """It concerns one delivery or all of a record, and the last one counts. A stored delivery needs none."""
     words = ("deliveries", "settle", "t", "2", "7")
     assert called(*words, **database).returncode == 2
     assert called(*words, "--give-up", "--dead-letter", **database).returncode == 2
@@ -337,7 +349,7 @@ def test_a_decision_is_noted_for_the_owner(called: Command, database: dict[str, 
 
 
 def test_a_decision_is_waited_for(start: Start, database: dict[str, str], engine: Engine) -> None:
-    """Until a worker has acted, or the offset has passed; a signal ends the waiting alone."""
+    """The command waits until a worker has acted or the offset is committed; a signal ends only the waiting."""
     ends = {
         "UPDATE webhook_marks SET done_at = CURRENT_TIMESTAMP": "settled by decision: give up",
         "DELETE FROM webhook_marks": "settled: the group's offset has passed the record",

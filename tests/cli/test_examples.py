@@ -1,4 +1,4 @@
-"""The examples that `--help` prints: each can be copied as it stands, and those that need a database alone work."""
+"""The examples of `--help`: each can be copied, and those that need only a database work."""
 
 import re
 import shlex
@@ -23,14 +23,14 @@ from tests.processes import Command
 
 URL = "https://example.com/hooks"
 OAUTH2 = '{"token_url": "https://id.example.com/token", "client_id": "webhooks", "client_secret": "secret"}'
-ALONE = {"migrate", "subscriptions", "deliveries"}  # they need a database, and nobody else
-NOT_ALONE = {"ping", "verify", "--verify"}  # but for these, which need a receiver
+ALONE = {"migrate", "subscriptions", "deliveries"}  # these need only a database
+NOT_ALONE = {"ping", "verify", "--verify"}  # except these, which need a receiver
 CHOICES = {"--algorithm"}  # the help shows them
 UNATTENDED = {"remove": ["--yes"], "settle": ["--yes", "--no-wait"], "redeliver": ["--yes", "--no-wait"]}
 
 
 def commands() -> Iterator[tuple[list[str], Any]]:
-    """Each command, under its words."""
+    """Each command by its words."""
     top: Any = typer.main.get_command(app)
     for name, command in top.commands.items():
         for each, leaf in getattr(command, "commands", {"": command}).items():
@@ -38,7 +38,7 @@ def commands() -> Iterator[tuple[list[str], Any]]:
 
 
 def examples() -> Iterator[tuple[list[str], str]]:
-    """The words of a command, and each line of shell under its examples, as its help shows them on 80 columns."""
+    """The command's words, and each shell line of its examples, as its help shows them at 80 columns."""
     for words, command in commands():
         with command.make_context(" ".join([PROGRAM, *words]), [], resilient_parsing=True) as context:
             shown = command.get_help(context)
@@ -49,7 +49,7 @@ def examples() -> Iterator[tuple[list[str], str]]:
 
 
 def typed(line: str) -> list[str]:
-    """What the program gets of a line: no variables in front of it, no redirection behind it."""
+    """The program's arguments in a shell line, without variables and redirections."""
     words = takewhile(lambda word: word not in {"<", ">", ">>", "&"}, shlex.split(line))
     return [word for word in words if not re.match(r"[A-Z_]+=", word)]
 
@@ -59,15 +59,15 @@ OURS = [(words, line) for words, line in examples() if not line.startswith("curl
 
 @pytest.mark.parametrize(("words", "line"), OURS)
 def test_an_example_can_be_copied(words: list[str], line: str) -> None:
-    """It is one line, however narrow the terminal, and its command takes it."""
+    """It is one line even on a narrow terminal, and its command accepts it."""
     assert typed(line)[: len(words) + 1] == [PROGRAM, *words]
     (command,) = (leaf for name, leaf in commands() if name == words)
     command.make_context(PROGRAM, typed(line)[len(words) + 1 :])
 
 
 @pytest.mark.parametrize("words", [words for words, _ in commands()], ids=" ".join)
-def test_an_option_says_what_it_takes(words: list[str]) -> None:
-    """A word for it, and no type of Python's."""
+def test_an_option_describes_its_value(words: list[str]) -> None:
+    """Its placeholder is a word, not a Python type."""
     (command,) = (leaf for name, leaf in commands() if name == words)
     options = [each for each in command.params if each.param_type_name == "option"]
     metavars = {each.opts[0]: each.metavar for each in options if not each.is_flag}
@@ -76,7 +76,7 @@ def test_an_option_says_what_it_takes(words: list[str]) -> None:
 
 @pytest.fixture
 def database(engine: Engine) -> dict[str, str]:
-    """Settings of a deployment with the subscription and the deliveries that the examples name."""
+    """Settings of a deployment with the subscription and deliveries that the examples name."""
     failure = Failure("status 503", 503, None, 1_700_000_000.0)
     events = [
         Event(RecordId("t", 0, offset, 0), "user.created", f"m_{offset}", b"{}", "", None, None) for offset in (1, 2)
@@ -98,7 +98,7 @@ def database(engine: Engine) -> dict[str, str]:
 
 @pytest.fixture
 def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The files that the examples name, in the working directory."""
+    """Creates the files that the examples name, in the working directory."""
     authority = trustme.CA()
     issued = authority.issue_cert("sender.test")
     issued.cert_chain_pems[0].write_to_path(str(tmp_path / "client.pem"))
@@ -112,7 +112,7 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "line"), [(words, line) for words, line in OURS if words[0] in ALONE and not NOT_ALONE & {*line.split()}]
 )
 def test_an_example_works(called: Command, database: dict[str, str], words: list[str], line: str) -> None:
-    """On a database that has what it names; where it would ask or wait, with the options that do without."""
+    """It works on a database with the named objects; an option replaces a question or a wait."""
     more = [option for option in UNATTENDED.get(words[-1], []) if option not in line]
     given = OAUTH2 if "--oauth2" in line else "a-token-or-a-secret\n"
     done = called(*typed(line)[1:], *more, stdin=given if "<" in line else "", **database)

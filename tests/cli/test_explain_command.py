@@ -31,7 +31,7 @@ def settings(mock_kafka: str, tmp_path: Path) -> dict[str, str]:
 
 
 def test_explain(called: Command, settings: dict[str, str], engine: Engine) -> None:
-    """Both parts, for people, and as JSON."""
+    """Both parts are printed as text and as JSON."""
     topic = settings["KAFKA_TOPICS"]
     settings["DATABASE_URL"] = url_of(engine)
     gets = repository.add(engine, "https://example.com/hooks", "orders.*")
@@ -58,7 +58,7 @@ def test_explain(called: Command, settings: dict[str, str], engine: Engine) -> N
 
 
 def test_explain_without_a_database(called: Command, settings: dict[str, str]) -> None:
-    """The first part is there, and the second says why it is not."""
+    """The first part is printed, and the second says why it is missing."""
     for url, why in (("", "DATABASE_URL is not set"), ("sqlite:///absent/webhooks.db", "there is no directory")):
         shown = called("explain", settings["KAFKA_TOPICS"], **settings, DATABASE_URL=url)
         assert shown.returncode == 0
@@ -67,8 +67,8 @@ def test_explain_without_a_database(called: Command, settings: dict[str, str]) -
         assert why in shown.stdout
 
 
-def test_explain_what_is_no_event(called: Command, settings: dict[str, str]) -> None:
-    """The reason that the dead letter would have, and status 0: the question is answered."""
+def test_explain_a_dead_letter(called: Command, settings: dict[str, str]) -> None:
+    """The reason is that of the dead letter, and the status is 0, since the question is answered."""
     topic = settings["KAFKA_TOPICS"]
     Kafka(settings["KAFKA_BOOTSTRAP_SERVERS"], real=False).write(topic, [b"{}"], partition=1)
     shown = called("explain", topic, "--partition", "1", **settings)
@@ -80,7 +80,7 @@ def test_explain_what_is_no_event(called: Command, settings: dict[str, str]) -> 
 
 
 def test_a_wrong_file_is_an_error_of_the_settings(called: Command, settings: dict[str, str]) -> None:
-    """Each mistake is a line of `check`, and ends the commands that need the file with status 2."""
+    """Each mistake is a line of `check`, and commands that need the file end with status 2."""
     path = Path(settings["KAFKA_MAPPINGS_FILE"])
     right = called("check", "--json", **settings)
     assert {"part": "mappings", "ok": True, "text": f"for {settings['KAFKA_TOPICS']}"} in json.loads(right.stdout)

@@ -1,4 +1,4 @@
-"""`publish` and `check` on a Kafka: the mock cluster, then a real one."""
+"""`publish` and `check` on a Kafka: the mock cluster and a real one."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def servers(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def settings(servers: str, tmp_path: Path) -> dict[str, str]:
-    """All that a worker needs, with a topic and a group of its own."""
+    """The settings of a worker, with its own topic and group."""
     return {
         "KAFKA_BOOTSTRAP_SERVERS": servers,
         "KAFKA_TOPICS": f"t-{uuid.uuid4().hex[:8]}",
@@ -44,8 +44,8 @@ def read(servers: str, topic: str, partition: int, offset: int) -> tuple[bytes |
     return message.key(), message.value(), message.headers()
 
 
-def test_an_event_is_stored_as_it_was_given(command: Command, settings: dict[str, str]) -> None:
-    """Its bytes, key, type, id and headers are in the log at the place that is printed."""
+def test_an_event_is_published_unchanged(command: Command, settings: dict[str, str]) -> None:
+    """Its bytes, key, type, id and headers are in the log at the printed offset."""
     topic, value = settings["KAFKA_TOPICS"], '{"id": 123,  "name": "Jané"}'
     options = ["--key", "123", "--type", "user.created", "--id", "e-1", "--header", "traceparent=00-a=b"]
     options += ["--header", "x-origin: a=b"]
@@ -64,7 +64,7 @@ def test_an_event_is_stored_as_it_was_given(command: Command, settings: dict[str
 
 
 def test_many_events_from_a_pipe(command: Command, settings: dict[str, str]) -> None:
-    """One document a line, each acknowledged, with a count for each partition."""
+    """Each line is one document; all are acknowledged, with a count for each partition."""
     lines = "".join(f'{{"n": {number}}}\n' for number in range(300))
     done = command("publish", settings["KAFKA_TOPICS"], "-", "--count", "2", stdin=lines, **settings)
     assert done.returncode == 0
@@ -80,8 +80,11 @@ def test_one_document_of_many_lines_is_one_event(command: Command, settings: dic
     assert len(done.stdout.splitlines()) == 1
 
 
-def test_check_tells_what_to_do_until_all_is_there(command: Command, settings: dict[str, str]) -> None:
-    """A line for each part; once topic, tables and subscription are made, all are well and the start is foretold."""
+def test_check_says_what_to_do_until_all_is_well(command: Command, settings: dict[str, str]) -> None:
+    """Each part has a line.
+
+    Once topic, tables and subscription exist, all are well and the start position is reported.
+    """
     before = command("check", **settings)
     assert before.returncode == 1
     assert f"✗ topic: {settings['KAFKA_TOPICS']} does not exist" in before.stdout
@@ -121,8 +124,8 @@ def test_check_tells_what_to_do_until_all_is_there(command: Command, settings: d
     assert findings["settings"]["text"] == weak
 
 
-def test_check_counts_from_what_is_committed(command: Command, settings: dict[str, str]) -> None:
-    """What the group has done already is not counted."""
+def test_check_counts_from_the_committed_offsets(command: Command, settings: dict[str, str]) -> None:
+    """Records that the group has committed are not counted."""
     topic = settings["KAFKA_TOPICS"]
     command("publish", topic, "{}", "--count", "7", "--key", "same", **settings)
     consumer = Consumer(
@@ -138,8 +141,8 @@ def test_check_counts_from_what_is_committed(command: Command, settings: dict[st
     assert group.endswith("a start now sends 2 records")
 
 
-def test_check_tells_of_what_retention_dropped(command: Command, kafka_bootstrap: str, topic: str) -> None:
-    """A committed offset below the log's start is a failure with the number of records that were never sent."""
+def test_check_reports_records_deleted_by_retention(command: Command, kafka_bootstrap: str, topic: str) -> None:
+    """A committed offset below the log's start is a failure, with the number of records never sent."""
     settings = {"KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap, "KAFKA_TOPICS": topic, "KAFKA_GROUP_ID": f"g-{topic}"}
     command("publish", topic, "{}", "--count", "9", "--key", "same", **settings)
     consumer = Consumer({"bootstrap.servers": kafka_bootstrap, "group.id": f"g-{topic}"})
@@ -155,8 +158,8 @@ def test_check_tells_of_what_retention_dropped(command: Command, kafka_bootstrap
     assert "a start now sends 3 records; retention has dropped 4 records" in group
 
 
-def test_check_goes_on_past_what_fails(command: Command) -> None:
-    """With everything wrong, every part is still told of, in bounded time and without a secret."""
+def test_check_continues_after_a_failure(command: Command) -> None:
+    """With everything wrong, each part is still reported, in bounded time and without a secret."""
     ended = command(
         "check",
         KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1",
@@ -183,8 +186,8 @@ def test_check_goes_on_past_what_fails(command: Command) -> None:
         ({"DATABASE_URL": "mysql://u:hidden@h/d"}, "database", "DATABASE_URL: starts with neither oracle"),
     ],
 )
-def test_check_says_why_it_does_not_look(called: Command, settings: dict[str, str], part: str, says: str) -> None:
-    """A part whose settings are wrong has the reason beside it, and so have the settings."""
+def test_check_says_why_a_part_is_not_checked(called: Command, settings: dict[str, str], part: str, says: str) -> None:
+    """A part whose settings are wrong names the reason, and so do the settings."""
     least = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "KAFKA_TOPICS": "t", "DATABASE_URL": "sqlite:///w.db"}
     ended = called("check", "--json", **{**least, "WEBHOOK_SECRET": "hidden", **settings})
     found = [(finding["part"], finding["text"]) for finding in json.loads(ended.stdout) if not finding["ok"]]
@@ -193,8 +196,8 @@ def test_check_says_why_it_does_not_look(called: Command, settings: dict[str, st
     assert "hidden" not in ended.stdout
 
 
-def test_check_tells_of_names_that_nothing_has(called: Command, mock_kafka: str, tmp_path: Path) -> None:
-    """A topic or a pattern that finds none is a failure, a variable that sets nothing a warning; with the nearest."""
+def test_check_reports_unknown_names(called: Command, mock_kafka: str, tmp_path: Path) -> None:
+    """An unmatched topic or pattern is a failure, an unknown variable a warning; the most similar name is shown."""
     command = {
         "KAFKA_BOOTSTRAP_SERVERS": mock_kafka,
         "DATABASE_URL": f"sqlite:///{tmp_path}/w.db",
@@ -215,8 +218,8 @@ def test_check_tells_of_names_that_nothing_has(called: Command, mock_kafka: str,
     assert "✗ settings: WEBHOOK_TIMEOUTS is no setting" in missing.stdout
 
 
-def test_replay_tells_that_it_waits_for_kafka(called: Command, engine: Engine) -> None:
-    """And then that there is none, in one line."""
+def test_replay_reports_that_it_waits_for_kafka(called: Command, engine: Engine) -> None:
+    """If no broker answers in time, one line says so."""
     repository.add(engine, "https://example.com/", "a")
     servers = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "KAFKA_TOPICS": "t", "DATABASE_URL": url_of(engine)}
     ended = called("replay", "--subscription", "1", "--since", "1h", "--dry-run", **servers)
@@ -226,7 +229,7 @@ def test_replay_tells_that_it_waits_for_kafka(called: Command, engine: Engine) -
 
 
 def test_no_kafka_is_1(command: Command) -> None:
-    """What was not acknowledged is not said to be stored."""
+    """Records that were not acknowledged are not reported as stored."""
     ended = command("publish", "users", "{}", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
     assert ended.returncode == 1
     assert ended.stdout == ""

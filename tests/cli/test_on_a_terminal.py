@@ -1,4 +1,4 @@
-"""Commands at a terminal: a question before what cannot be undone, a bar while it lasts, and Ctrl-C."""
+"""Commands at a terminal: a question before an irreversible change, progress bars, and Ctrl-C."""
 
 import os
 import re
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals
 
 URL = "https://example.com/hook"
 QUESTION = "Redeliver 3 deliveries? [y/N]:"
-# A program of its own: to fork a process that has threads, as this one may, is not safe.
+# A separate program, because forking a process with threads, which this one may have, is not safe.
 ON_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 
 
@@ -41,19 +41,19 @@ class Terminal:
         )
 
     def until(self, said: str, within: float = 20.0) -> None:
-        """Wait until it has said this."""
+        """Waits until the output contains this."""
         end = time.monotonic() + within
         while said not in self.shown:
             assert self._more(end), self.shown
 
     def type(self, keys: str) -> None:
-        """What a person types; `^C` and `^D` are control characters."""
+        """Types this; `^C` and `^D` are control characters."""
         assert self.process.stdin is not None
         self.process.stdin.write(keys.replace("^C", "\x03").replace("^D", "\x04").encode())
         self.process.stdin.flush()
 
     def end(self, within: float = 20.0) -> int:
-        """Its exit status."""
+        """The exit status."""
         end = time.monotonic() + within
         while self._more(end):
             pass
@@ -69,7 +69,7 @@ class Terminal:
 
 @pytest.fixture
 def settings(engine: Engine) -> dict[str, str]:
-    """Three deliveries that were given up, and nobody who would send them."""
+    """Settings with three exhausted deliveries and no worker to send them."""
     subscription = repository.add(engine, URL, "a")
     failure = Failure("status 503", 503, None, 1_700_000_000.0)
     events = [Event(RecordId("t", 0, offset, 0), "a", f"msg_{offset}", b"{}", "", None, None) for offset in range(3)]
@@ -83,7 +83,7 @@ Open = Callable[..., Terminal]
 
 @pytest.fixture
 def terminal(settings: dict[str, str], tmp_path: Path) -> Iterator[Open]:
-    """Opens terminals with a command each."""
+    """Opens terminals, each with a command."""
     opened: list[Terminal] = []
 
     def make(*words: str, **variables: str) -> Terminal:
@@ -115,10 +115,10 @@ def marked(engine: Engine) -> int:
     ids=["no", "enter", "end of input", "Ctrl-C"],
 )
 def test_nothing_is_done_without_a_yes(engine: Engine, terminal: Open, keys: str, status: int, says: str) -> None:
-    """Whatever else is typed at the question."""
+    """Any other answer to the question changes nothing."""
     command = terminal("deliveries", "redeliver", "--status", "exhausted")
     command.until(QUESTION)
-    time.sleep(0.2)  # Python loses a Ctrl-C in the instant between the question and the read
+    time.sleep(0.2)  # Python loses a Ctrl-C between the question and the read
     command.type(keys)
     assert command.end() == status
     assert says in command.shown
@@ -126,8 +126,8 @@ def test_nothing_is_done_without_a_yes(engine: Engine, terminal: Open, keys: str
     assert marked(engine) == 0
 
 
-def test_a_bar_shows_how_it_goes_until_ctrl_c(engine: Engine, terminal: Open) -> None:
-    """After a yes they are marked; then it is watched, and Ctrl-C ends that alone, with 0."""
+def test_a_bar_shows_progress_until_ctrl_c(engine: Engine, terminal: Open) -> None:
+    """After a yes the deliveries are marked and watched; Ctrl-C ends only the watching, with status 0."""
     command = terminal("deliveries", "redeliver", "--status", "exhausted")
     command.until(QUESTION)
     command.type("y\n")
@@ -153,8 +153,8 @@ def test_no_bar_goes_where_no_terminal_is(terminal: Open) -> None:
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [(None, True), ("", True), ("1", False)])
-def test_the_log_has_colours_unless_nobody_wants_them(terminal: Open, no_color: str | None, *, coloured: bool) -> None:
-    """As no-color.org has it: set, and not empty."""
+def test_the_log_has_colours_unless_no_color_is_set(terminal: Open, no_color: str | None, *, coloured: bool) -> None:
+    """As no-color.org defines it: NO_COLOR is set and not empty."""
     command = terminal("api", API_PORT="0", **({} if no_color is None else {"NO_COLOR": no_color}))
     command.until("listening")
     command.type("^C")
@@ -162,15 +162,15 @@ def test_the_log_has_colours_unless_nobody_wants_them(terminal: Open, no_color: 
     assert ("\x1b[" in command.shown) == coloured
 
 
-def test_a_search_among_all_shows_that_it_goes_on(terminal: Open) -> None:
-    """A bar for what may take a minute; what it finds stands below it."""
+def test_a_search_among_all_shows_a_bar(terminal: Open) -> None:
+    """It may take a minute; its results appear below the bar."""
     command = terminal("subscriptions", "list", "--broken")
     assert command.end() == 0
     assert "0 checked" in command.shown
     assert command.shown.rstrip().endswith("no subscriptions")
 
 
-def test_a_migration_shows_the_revisions_that_are_done(terminal: Open, tmp_path: Path) -> None:
+def test_a_migration_shows_finished_revisions(terminal: Open, tmp_path: Path) -> None:
     """An index of a large table takes minutes."""
     command = terminal("migrate", DATABASE_URL=f"sqlite:///{tmp_path}/new.db")
     assert command.end() == 0
@@ -179,8 +179,8 @@ def test_a_migration_shows_the_revisions_that_are_done(terminal: Open, tmp_path:
     assert command.shown.rstrip().endswith("migrated from nothing to 0011")
 
 
-def test_counting_what_a_purge_would_delete_shows_that_it_goes_on(terminal: Open) -> None:
-    """It reads each row of the table."""
+def test_counting_for_a_purge_shows_a_bar(terminal: Open) -> None:
+    """The count reads each row of the table."""
     command = terminal("deliveries", "purge", "--older-than", "30d", "--dry-run")
     assert command.end() == 0
     assert "3 counted" in command.shown

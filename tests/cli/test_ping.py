@@ -1,4 +1,4 @@
-"""`subscriptions ping`, to receivers that are there and to some that are not."""
+"""`subscriptions ping`, with receivers that answer and addresses that do not."""
 
 import gzip
 import json
@@ -69,20 +69,20 @@ def ping(engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
 
 
 def parts_of(request: bytes) -> tuple[dict[str, str], bytes]:
-    """The headers, by lower-case name, and the body."""
+    """The request's headers, by lower-case name, and its body."""
     head, _, body = request.partition(b"\r\n\r\n")
     lines = (line.decode().partition(": ") for line in head.split(b"\r\n")[1:])
     return {name.lower(): value for name, _, value in lines}, body
 
 
 def echo(connection: socket.socket, request: bytes) -> bool:
-    """Send back what came, as people's test receivers do."""
+    """Sends the request back, as public test receivers do."""
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(request), request))
     return True
 
 
 def test_the_exchange_is_shown(engine: Engine, ping: Ping, receive: Receive) -> None:
-    """Address, the headers as they were sent, status, times, the answer; a receiver finds the signature right."""
+    """The output has the address, the sent headers, status, times and answer; the receiver can verify the signature."""
     receiver = receive(b"HTTP/1.1 201 Created\r\nContent-Length: 8\r\n\r\nok\x1b[31m!")
     done = ping(repository.add(engine, receiver.url, "a"))
     assert (done.status, done.err) == (0, "")
@@ -102,7 +102,7 @@ def test_the_exchange_is_shown(engine: Engine, ping: Ping, receive: Receive) -> 
 
 
 def test_a_compressed_body_is_shown_as_it_was_signed(engine: Engine, ping: Ping, receive: Receive) -> None:
-    """And if the receiver does not understand it, the advice names the option."""
+    """If the receiver cannot decompress it, the advice names the option."""
     receiver = receive(b"HTTP/1.1 415 No\r\nContent-Length: 0\r\n\r\n")
     done = ping(repository.add(engine, receiver.url, "a", gzip_above=0), "--data", '{"a": "%s"}' % ("b" * 200))
     headers, body = parts_of(receiver.requests[0])
@@ -113,7 +113,7 @@ def test_a_compressed_body_is_shown_as_it_was_signed(engine: Engine, ping: Ping,
 
 
 def test_nothing_is_stored(engine: Engine, ping: Ping, receive: Receive) -> None:
-    """A ping leaves no delivery behind, and has an id of its own, so that it is no repetition."""
+    """A ping stores no delivery, and its id is new, so receivers do not take it for a repetition."""
     receiver = receive(b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n")
     one = repository.add(engine, receiver.url, "a")
     assert [ping(one).status, ping(one).status] == [1, 1]
@@ -123,7 +123,7 @@ def test_nothing_is_stored(engine: Engine, ping: Ping, receive: Receive) -> None
 
 
 def test_a_process_of_its_own(engine: Engine, command: Command, receive: Receive) -> None:
-    """As JSON, and with an event as the receiver expects it."""
+    """The command prints JSON, and sends a given event."""
     receiver = receive(OK)
     one = repository.add(engine, receiver.url, "a")
     words = "--event-type", "order.paid", "--data", '{"amount": 5}', "--json"
@@ -162,7 +162,7 @@ def test_a_process_of_its_own(engine: Engine, command: Command, receive: Receive
     ],
 )
 def test_other_answers(engine: Engine, ping: Ping, receive: Receive, line: bytes, verdict: str, advice: str) -> None:
-    """Whatever is no 2xx fails, and says what a worker would make of it and what to look at."""
+    """An answer other than 2xx fails, and the output says how a worker would treat it and what to check."""
     receiver = receive(b"HTTP/1.1 " + line + b"\r\nContent-Length: 0\r\n\r\n")
     done = ping(repository.add(engine, receiver.url, "a", final_statuses="422"))
     shown = dict(line.split("  ", maxsplit=1) for line in done.out.splitlines() if "  " in line)
@@ -175,7 +175,7 @@ def test_other_answers(engine: Engine, ping: Ping, receive: Receive, line: bytes
 def test_tls_is_shown(
     engine: Engine, ping: Ping, receive: Receive, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Version and cipher, whose certificate, by whom and until when; one that is not trusted is shown, too."""
+    """The output has version, cipher, the certificate's subject, issuer and expiry, also of an untrusted one."""
     authority = trustme.CA(organization_name="The authority")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1", organization_name="The receiver").configure_cert(context)
@@ -203,8 +203,8 @@ def test_tls_is_shown(
     assert len(receiver.requests) == 1
 
 
-def test_nobody_listens(engine: Engine, ping: Ping) -> None:
-    """A connection that is refused says so."""
+def test_a_refused_connection(engine: Engine, ping: Ping) -> None:
+    """A refused connection is reported."""
     with socket.create_server(("127.0.0.1", 0)) as gone:
         url = f"http://127.0.0.1:{gone.getsockname()[1]}/"
     done = ping(repository.add(engine, url, "a"), "--json")
@@ -215,7 +215,7 @@ def test_nobody_listens(engine: Engine, ping: Ping) -> None:
 
 
 def test_no_answer_in_time(engine: Engine, ping: Ping, receive: Receive) -> None:
-    """The subscription's own time limit counts; the connection was made."""
+    """The subscription's own time-out applies, and the output shows that the connection was made."""
     receiver = receive(b"", "hang")
     done = ping(repository.add(engine, receiver.url, "a", timeout_seconds=0.3), "--json")
     told = json.loads(done.out)
@@ -228,7 +228,7 @@ def test_no_answer_in_time(engine: Engine, ping: Ping, receive: Receive) -> None
 
 
 def test_an_address_that_is_not_allowed(engine: Engine, ping: Ping, receive: Receive) -> None:
-    """The egress rule of the settings holds, and the error names the setting; nothing is connected to."""
+    """The egress rule applies: the error names the setting, and no connection is made."""
     receiver = receive(OK)
     for url in (receiver.url, receiver.url.replace("127.0.0.1", "localhost")):
         done = ping(repository.add(engine, url, "a"), WEBHOOK_ALLOW_NETWORKS="10.0.0.0/8")
@@ -239,7 +239,7 @@ def test_an_address_that_is_not_allowed(engine: Engine, ping: Ping, receive: Rec
 
 
 def test_a_name_that_does_not_resolve(engine: Engine, ping: Ping) -> None:
-    """A name without an address says so; there is nothing to show of a connection."""
+    """A name without an address is reported, and no connection is shown."""
     done = ping(repository.add(engine, "https://nowhere.invalid/", "a"), "--json")
     told = json.loads(done.out)
     assert (done.status, told["addresses"], told["connected"]) == (1, [], None)
@@ -248,7 +248,7 @@ def test_a_name_that_does_not_resolve(engine: Engine, ping: Ping) -> None:
 
 
 def test_a_name_that_resolves(engine: Engine, ping: Ping, receive: Receive) -> None:
-    """The time that the name took is shown, and the address that it gave."""
+    """The output has the time of the resolution and the address."""
     receiver = receive(OK)
     url = receiver.url.replace("127.0.0.1", "localhost")
     told = json.loads(ping(repository.add(engine, url, "a"), "--json", WEBHOOK_ALLOW_HTTP="true").out)
@@ -259,7 +259,7 @@ def test_a_name_that_resolves(engine: Engine, ping: Ping, receive: Receive) -> N
 
 
 def test_a_broken_subscription_says_so(engine: Engine, ping: Ping, receive: Receive) -> None:
-    """What workers would store and not send is not sent here either, and the reason is the one that they have."""
+    """A subscription whose events workers would only store is not pinged, for the same reason."""
     receiver = receive(OK)
     vault = Vault(Fernet.generate_key().decode())
     one = repository.add(engine, receiver.url, "a", "own secret", vault=vault)
@@ -271,7 +271,7 @@ def test_a_broken_subscription_says_so(engine: Engine, ping: Ping, receive: Rece
 
 
 def test_a_disabled_subscription_can_be_pinged(engine: Engine, ping: Ping, receive: Receive) -> None:
-    """It is said that it is disabled; the event goes all the same."""
+    """The output says that it is disabled, and the event is sent all the same."""
     receiver = receive(OK)
     one = repository.add(engine, receiver.url, "a")
     repository.set_enabled(engine, one, enabled=False, reason="until Monday")
@@ -283,7 +283,7 @@ def test_a_disabled_subscription_can_be_pinged(engine: Engine, ping: Ping, recei
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_secrets_are_sent_and_not_shown(engine: Engine, ping: Ping, receive: Receive, as_json: bool) -> None:  # noqa: FBT001 (a test's parameter)
-    """Nor of what a receiver sends back: credentials, values of custom headers, the signing secret."""
+    """The output, also of the receiver's answer, masks credentials, custom header values and the signing secret."""
     receiver = receive(echo)
     credentials = [
         ("signing", "own-signing-secret"),
@@ -308,12 +308,12 @@ def test_secrets_are_sent_and_not_shown(engine: Engine, ping: Ping, receive: Rec
         "key-of-theirs",
         f"Basic {basic}",
     )
-    assert done.out.count("(not shown)") == 6  # each as a header, and in the answer
+    assert done.out.count("(not shown)") == 6  # once as a header, once in the answer
     for secret in ("own-signing-secret", "key-of-theirs", "pass-word", basic, "team-blue", encryption, KEY.decode()):
         assert secret not in done.out + done.err
 
 
-def test_what_is_too_short_to_be_a_secret_is_not_looked_for(engine: Engine, ping: Ping, receive: Receive) -> None:
+def test_short_header_values_are_not_masked(engine: Engine, ping: Ping, receive: Receive) -> None:
     """A custom header of one character does not make an answer unreadable."""
     receiver = receive(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nv1 is v1 now")
     one = repository.add(engine, receiver.url, "a", custom_headers='{"X-Version": "1"}')
@@ -332,7 +332,7 @@ def test_what_is_too_short_to_be_a_secret_is_not_looked_for(engine: Engine, ping
 def test_the_format_is_the_subscriptions(
     engine: Engine, ping: Ping, receive: Receive, options: dict[str, Any], expected: object
 ) -> None:
-    """Format, projection and batch are as a worker would send them, and signed so."""
+    """The event has the subscription's format, projection and batch, and is signed accordingly."""
     receiver = receive(OK)
     one = repository.add(engine, receiver.url, "a", **options)
     assert ping(one, "--event-type", "order.paid", "--data", '{"amount":5}').status == 0
@@ -344,8 +344,8 @@ def test_the_format_is_the_subscriptions(
     assert value == expected
 
 
-def test_an_event_that_has_no_such_form(engine: Engine, ping: Ping, receive: Receive) -> None:
-    """A projection that fails for the test event says so, and how to send another event."""
+def test_a_projection_that_fails_for_the_test_event(engine: Engine, ping: Ping, receive: Receive) -> None:
+    """The error says so, and how to send another event."""
     receiver = receive(OK)
     done = ping(repository.add(engine, receiver.url, "a", projection="data.amount"))
     assert done.status == 1
@@ -357,21 +357,21 @@ def test_an_event_that_has_no_such_form(engine: Engine, ping: Ping, receive: Rec
 @pytest.mark.parametrize(
     "words", [["--data", "{"], ["--event-type", "a b"], ["--event-type", ""], ["--event-type", "é"]]
 )
-def test_wrong_words(ping: Ping, words: list[str]) -> None:
-    """An event that cannot be is wrong usage, before anything is asked."""
+def test_invalid_arguments(ping: Ping, words: list[str]) -> None:
+    """An invalid event is wrong usage, before any connection is made."""
     done = ping(7, *words)
     assert (done.status, done.out) == (2, "")
 
 
 def test_no_such_subscription(ping: Ping) -> None:
-    """It is told how to find one."""
+    """The error says how to find existing ones."""
     done = ping(7)
     assert (done.status, done.out) == (1, "")
     assert done.err == "kafka-webhooks: there is no subscription 7; `subscriptions list` shows them\n"
 
 
 def test_long_answers_are_cut(engine: Engine, ping: Ping, receive: Receive) -> None:
-    """The start of an answer is enough."""
+    """Only the start of an answer is shown."""
     receiver = receive(b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n" + b"x" * 50_000)
     told = json.loads(ping(repository.add(engine, receiver.url, "a"), "--json").out)
     assert len(told["answer"]) == SHOWN
@@ -388,7 +388,7 @@ def test_long_answers_are_cut(engine: Engine, ping: Ping, receive: Receive) -> N
     ],
 )
 def test_advice(error: errors.RequestException, advice: str | None) -> None:
-    """Each kind of failure has its own; where the error says all, there is none."""
+    """Each kind of failure has its own advice, unless the error says everything."""
     verdict = verdict_on(Endpoint(1, "https://x", (b"k",)), error, ExchangeTrace(started=True), 0.0)
     assert not verdict.ok
     assert (verdict.advice is None) if advice is None else (advice in (verdict.advice or ""))

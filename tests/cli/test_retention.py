@@ -1,4 +1,4 @@
-"""`deliveries purge`: what it takes and refuses, what it says, and how it is interrupted."""
+"""`deliveries purge`: its selection, refusals, output and interruption."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def database(engine: Engine) -> dict[str, str]:
 
 
 def filled(engine: Engine) -> dict[str, str]:
-    """A subscription with five deliveries given up 40 days ago, two of today, and a replay of then."""
+    """A subscription with five deliveries exhausted 40 days ago, two exhausted today, and a replay of 40 days ago."""
     repository.add(engine, URL, "a")
     keep(engine, range(5), time.time() - 40 * DAY)
     keep(engine, range(5, 7), time.time())
@@ -50,19 +50,19 @@ def keep(engine: Engine, offsets: Sequence[int], at: float) -> None:
 
 
 def left(engine: Engine) -> tuple[int, int, int]:
-    """Deliveries, payloads, replays."""
+    """The numbers of deliveries, payloads and replays."""
     tables = ("webhook_deliveries", "webhook_payloads", "webhook_replays")
     deliveries, payloads, replays = (query(engine, f"SELECT COUNT(*) FROM {table}")[0][0] for table in tables)  # noqa: S608 (names above)
     return deliveries, payloads, replays
 
 
-def test_the_states_are_those_that_nobody_is_owed() -> None:
-    """The command line knows each, without the models' imports, and none of the others."""
+def test_only_ended_states_can_be_purged() -> None:
+    """The command line has exactly these states, without importing the models."""
     assert {state.value for state in Ended} == {status.value for status in Status} - {status.value for status in OPEN}
 
 
-def test_it_counts_deletes_and_tells(command: Command, database: dict[str, str], engine: Engine) -> None:
-    """First what would go, then what went; a second time there is nothing, and nobody is asked."""
+def test_it_counts_deletes_and_reports(command: Command, database: dict[str, str], engine: Engine) -> None:
+    """It reports the count before and after; a second run finds nothing and asks no question."""
     words = ("deliveries", "purge", "--older-than", "30d")
     counted = command(*words, "--dry-run", **database)
     assert (counted.returncode, counted.stdout) == (0, "5 deliveries and 1 replay would be deleted\n")
@@ -92,10 +92,8 @@ def test_it_counts_deletes_and_tells(command: Command, database: dict[str, str],
         (("--yes",), "--older-than"),
     ],
 )
-def test_what_it_refuses_is_2_and_deletes_nothing(
-    command: Command, engine: Engine, options: Sequence[str], said: str
-) -> None:
-    """Nobody to ask, a time too near, a state in which somebody is owed something; no database is asked of it."""
+def test_refusals_are_2_and_delete_nothing(command: Command, engine: Engine, options: Sequence[str], said: str) -> None:
+    """It refuses without a terminal or --yes, a time that is too recent and open states, before using the database."""
     refused = command("deliveries", "purge", *options, **filled(engine))
     assert (refused.returncode, refused.stdout) == (2, "")
     assert said in refused.stderr
@@ -104,20 +102,20 @@ def test_what_it_refuses_is_2_and_deletes_nothing(
 
 @pytest.fixture
 def _survived() -> Iterator[None]:
-    """A signal that the command does not take does not end the tests."""
+    """Keeps a signal that the command does not handle from ending the tests."""
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     yield
     signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.usefixtures("_survived")
-def test_a_signal_ends_it_behind_the_step_under_way(
+def test_a_signal_ends_it_after_the_present_step(
     engine: Engine, database: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With a word on the rest, which the same command deletes."""
+    """A line reports the rest, which the same command deletes."""
     monkeypatch.setattr(upkeep, "BATCH", 2)
     monkeypatch.setenv("DATABASE_URL", database["DATABASE_URL"])
-    monkeypatch.setenv("LOG_LEVEL", "INFO")  # before what a .env file says
+    monkeypatch.setenv("LOG_LEVEL", "INFO")  # overrides a .env file
     whole = upkeep.purge
 
     def interrupted(*arguments: object) -> Iterator[upkeep.Purged]:

@@ -1,4 +1,4 @@
-"""Secrets on the command line: rotation, credentials, encryption, and that none of them is seen anywhere else."""
+"""Secrets on the command line: rotation, credentials, encryption; no other output shows a secret."""
 
 import json
 import re
@@ -26,17 +26,17 @@ PRIVATE = "whsk_" + b64encode(SEED).decode()
 
 
 class Deployment:
-    """A migrated file, and commands that are run on it with a key."""
+    """A migrated database, and commands that run on it with an encryption key."""
 
     def __init__(self, command: Command, directory: Path) -> None:
         self._command = command
         self._file = directory / "webhooks.db"
         self.settings = {"DATABASE_URL": f"sqlite:///{self._file}", "WEBHOOK_ENCRYPTION_KEY": KEY}
-        self.output = ""  # of all commands
+        self.output = ""  # output of all commands
         assert command("migrate", **self.settings).returncode == 0
 
     def __call__(self, *words: str, status: int = 0, stdin: str = "", **variables: str) -> tuple[str, str]:
-        """Runs `subscriptions …` to its end; what it wrote to stdout and to stderr."""
+        """Runs `subscriptions …` to its end and returns stdout and stderr."""
         values = {name: value for name, value in (self.settings | variables).items() if value}
         done = self._command("subscriptions", *words, stdin=stdin, **values)
         self.output += done.stdout + done.stderr
@@ -44,7 +44,7 @@ class Deployment:
         return done.stdout, done.stderr
 
     def rows(self) -> list[tuple[str, str, str | None]]:
-        """Kind, text as it is stored, and end of each secret, newest first."""
+        """Kind, stored text and end of each secret, newest first."""
         with sqlite3.connect(self._file) as database:
             query = "SELECT kind, secret, expires_at FROM webhook_secrets ORDER BY created_at DESC, id DESC"
             found: list[tuple[str, str, str | None]] = database.execute(query).fetchall()
@@ -52,7 +52,7 @@ class Deployment:
         return found
 
     def insert(self, *texts: str) -> None:
-        """Secrets of subscription 1, as plain SQL writes them."""
+        """Adds secrets to subscription 1 by plain SQL."""
         with sqlite3.connect(self._file) as database:
             database.executemany("INSERT INTO webhook_secrets (subscription_id, secret) VALUES (1, ?)", zip(texts))
         database.close()
@@ -70,7 +70,7 @@ def deployment(called: Command, tmp_path: Path) -> Iterator[Deployment]:
 
 
 def test_a_rotation_for_scripts_and_for_people(deployment: Deployment) -> None:
-    """Stdout is the new secret alone; stderr says what to do and until when. What is stored is encrypted."""
+    """Stdout has only the new secret; stderr says what to do and by when. The stored text is encrypted."""
     before = datetime.now(UTC)
     shown, told = deployment("rotate-secret", "1", "--overlap", "2h", WEBHOOK_SECRET="deployed older")
     assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=\n", shown)
@@ -91,7 +91,7 @@ def test_a_rotation_for_scripts_and_for_people(deployment: Deployment) -> None:
 
 
 def test_the_private_key_is_never_shown(deployment: Deployment) -> None:
-    """Of an ed25519 key receivers need the public one; that is what stdout is."""
+    """For ed25519, stdout has the public key, which receivers need."""
     shown, told = deployment("rotate-secret", "1", "--algorithm", "ed25519", "--overlap", "0")
     stored = Vault(KEY).decrypt(deployment.rows()[0][1], FIRST)
     key = parse_signing_key(stored)
@@ -104,8 +104,8 @@ def test_the_private_key_is_never_shown(deployment: Deployment) -> None:
         assert private.removeprefix("whsk_")[:40] not in deployment.output
 
 
-def test_what_a_rotation_refuses(deployment: Deployment) -> None:
-    """Usage and settings are 2 and an absent subscription 1, each with a line that says what to do."""
+def test_refusals_of_a_rotation(deployment: Deployment) -> None:
+    """Wrong usage and settings are 2, an absent subscription 1, each with a line that says what to do."""
     _, told = deployment("rotate-secret", "1", status=2)
     assert "WEBHOOK_SECRET is not set, and signs for subscription 1" in told
     _, told = deployment("rotate-secret", "1", status=2, WEBHOOK_ENCRYPTION_KEY="")
@@ -122,8 +122,8 @@ def test_what_a_rotation_refuses(deployment: Deployment) -> None:
     assert deployment.rows() == []
 
 
-def test_in_the_clear_only_when_it_is_said(deployment: Deployment) -> None:
-    """`--unencrypted` without a key stores the text itself; with a key it changes nothing."""
+def test_in_the_clear_only_on_request(deployment: Deployment) -> None:
+    """`--unencrypted` without an encryption key stores the text itself; with a key it has no effect."""
     words = ["rotate-secret", "1", "--overlap", "0", "--unencrypted", "--secret", "in the clear"]
     _, told = deployment(*words, WEBHOOK_ENCRYPTION_KEY="")
     assert deployment.rows()[0][1] == "in the clear"
@@ -136,7 +136,7 @@ def test_in_the_clear_only_when_it_is_said(deployment: Deployment) -> None:
 
 
 def test_credentials(deployment: Deployment) -> None:
-    """Read from stdin or given; one takes the place of the one before; removed are all."""
+    """They are read from stdin or arguments. One replaces the previous one, and --remove removes all."""
     deployment("set-credential", "1", "--basic", "-", stdin="user:password\n")
     deployment("set-credential", "1", "--header", "x-key: hidden-before")
     deployment("set-credential", "1", "--header", "x-key=hidden")
@@ -165,7 +165,10 @@ def test_credentials(deployment: Deployment) -> None:
 
 
 def test_a_change_of_the_encryption_key(deployment: Deployment) -> None:
-    """New key in front, all encrypted anew, old key away, as documented; what is lost is named, with 1."""
+    """As documented: add the new key in front, encrypt anew, remove the old key.
+
+    Lost secrets are named, with status 1.
+    """
     deployment.insert("plain", Vault(OLD_KEY).encrypt("older", FIRST), Vault(OTHER_KEY).encrypt("lost", FIRST))
     keys = f"{KEY} {OLD_KEY}"
     shown, told = deployment("encrypt-secrets", WEBHOOK_ENCRYPTION_KEY=keys, status=1)
@@ -180,7 +183,7 @@ def test_a_change_of_the_encryption_key(deployment: Deployment) -> None:
 
 
 def test_keys_from_files(deployment: Deployment, tmp_path: Path) -> None:
-    """As Docker and Kubernetes mount them: the commands read the same keys and secrets from files."""
+    """Commands read keys and secrets from files, as Docker and Kubernetes mount them."""
     (tmp_path / "key").write_text(f"{KEY}\n")
     (tmp_path / "secret").write_text("deployed\n")
     files: Any = {"WEBHOOK_ENCRYPTION_KEY_FILE": f"{tmp_path}/key", "WEBHOOK_SECRET_FILE": f"{tmp_path}/secret"}
@@ -190,8 +193,8 @@ def test_keys_from_files(deployment: Deployment, tmp_path: Path) -> None:
     assert told == "kafka-webhooks: WEBHOOK_ENCRYPTION_KEY_FILE: WEBHOOK_ENCRYPTION_KEY is set too. Unset one of them\n"
 
 
-def test_check_tells_how_secrets_are_stored(deployment: Deployment) -> None:
-    """How many, whose are in the clear, whose cannot be decrypted here; the latter is a failure."""
+def test_check_reports_how_secrets_are_stored(deployment: Deployment) -> None:
+    """It counts them, and lists subscriptions with secrets in the clear or, as a failure, undecryptable ones."""
 
     def secrets(key: str) -> tuple[bool, str]:
         values = {"DATABASE_URL": deployment.settings["DATABASE_URL"], "WEBHOOK_ENCRYPTION_KEY": key}
@@ -229,8 +232,8 @@ HIDDEN = {
 }
 
 
-def test_no_secret_is_seen(deployment: Deployment, command: Command) -> None:
-    """With all kinds of secrets stored, nothing that any command prints or logs has one, or a key; errors neither."""
+def test_no_command_shows_a_secret(deployment: Deployment, command: Command) -> None:
+    """With all kinds stored, no output, log or error of any command contains a secret or a key."""
     deployment.insert(HIDDEN["signing"])
     everywhere: Any = {"LOG_LEVEL": "DEBUG", "WEBHOOK_SECRET": HIDDEN["deployed"]}
     deployment("rotate-secret", "1", "--secret", "-", "--json", stdin=HIDDEN["rotated"], **everywhere)
@@ -259,7 +262,7 @@ def test_no_secret_is_seen(deployment: Deployment, command: Command) -> None:
 
 
 def test_listen_with_a_public_key_and_another_header(start: Start) -> None:
-    """What a private key has signed is verified with the public one; a hex signature where its receivers have it."""
+    """A private key's signature is verified with the public key, and the hex signature in its configured header."""
     private = Ed25519Key(SEED)
     words = ["--secret", private.public, "--secret", "secret", "--hex-header", "X-Hub-Signature-256"]
     process = start("listen", "--port", "0", *words, "--hex-prefix", "sha256=")
@@ -280,8 +283,8 @@ def test_listen_with_a_public_key_and_another_header(start: Start) -> None:
     assert requests.post(address[0], body, headers=headers, timeout=5).status_code == 401
 
 
-def test_listen_refuses_a_key_that_is_none(command: Command) -> None:
-    """A public key of another length is a usage error."""
+def test_listen_refuses_an_invalid_key(command: Command) -> None:
+    """A public key of a wrong length is a usage error."""
     ended = command("listen", "--secret", "whpk_aGlkZGVu")
     assert ended.returncode == 2
     assert "whpk_ is followed by 6 bytes; a public key has 32" in ended.stderr

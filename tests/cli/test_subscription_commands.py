@@ -1,4 +1,4 @@
-"""`subscriptions add`, `edit`, `list` and `show`: every option, what is refused, and what is never shown."""
+"""`subscriptions add`, `edit`, `list` and `show`: options, refusals, and values that are never shown."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from tests.processes import Command
 
 URL = "https://example.com/hooks"
 ADD = ["subscriptions", "add", URL, "order.*"]
-WORDS: dict[str, tuple[Sequence[str], Any]] = {  # by column: what is typed behind the flag, and what is stored
+WORDS: dict[str, tuple[Sequence[str], Any]] = {  # by column: the flag's argument, and the stored value
     "tenant": (["acme"], "acme"),
     "topics": (["orders,users"], "orders,users"),
     "event_filter": (["data.amount > 100"], "data.amount > 100"),
@@ -56,21 +56,23 @@ def options(engine: Engine, subscription_id: int = 1) -> dict[str, Any]:
 
 
 def test_add_has_a_flag_for_every_option(called: Command, database: dict[str, str], engine: Engine) -> None:
-    """What is typed reaches its column, human units and all; `show` and `--json` give it back."""
+    """Each argument, with its units, reaches its column; `show` and `--json` print it."""
     assert WORDS.keys() == FLAGS.keys()
     added = called(*ADD, *ALL_FLAGS, **database)
     assert (added.returncode, added.stdout) == (0, "subscription 1 added\n")
     assert options(engine) == STORED
     shown = json.loads(called("subscriptions", "show", "1", "--json", **database).stdout)
     assert {column: shown[column] for column in OPTIONS} == STORED | {"url": URL, "event_type": "order.*"}
-    assert [problem["effect"] for problem in shown["problems"]] == ["it is sent all the same"]  # of its projection
+    assert [problem["effect"] for problem in shown["problems"]] == [
+        "it is sent all the same"
+    ]  # the projection's warning
     assert (shown["state"][:8], shown["deliveries"]["parked"]) == ("warning:", 0)
     as_text = called("subscriptions", "show", "1", **database).stdout
     assert "event filter      data.amount > 100\n" in as_text
 
 
 def test_edit_sets_and_unsets_every_option(called: Command, database: dict[str, str], engine: Engine) -> None:
-    """Only what is named changes; unset it is at its default again."""
+    """Only named options change, and an unset one has its default again."""
     first, other = (repository.add(engine, URL, "a") for _ in range(2))
     untouched = options(engine, other)
     edit = ["subscriptions", "edit", str(first)]
@@ -119,10 +121,10 @@ def test_edit_sets_and_unsets_every_option(called: Command, database: dict[str, 
         (["--url", "https://10.0.0.1:99999"], "--url: the URL is malformed"),
     ],
 )
-def test_a_change_that_cannot_work_is_refused(
+def test_an_invalid_change_is_refused(
     called: Command, database: dict[str, str], engine: Engine, words: list[str], said: str
 ) -> None:
-    """Status 2, one line that says what would work, and nothing is changed; nobody's header is repeated."""
+    """The status is 2 and one line shows a valid value; nothing changes, and no header's value is repeated."""
     repository.add(engine, URL, "a", batch_size=5, batch_wait_ms=5)
     before = tuple(repository.walk(engine))
     ended = called("subscriptions", "edit", "1", *words, **database)
@@ -133,8 +135,8 @@ def test_a_change_that_cannot_work_is_refused(
     assert tuple(repository.walk(engine)) == before
 
 
-def test_edit_of_none_is_1(called: Command, database: dict[str, str]) -> None:
-    """There is nothing to change."""
+def test_editing_an_absent_subscription_is_1(called: Command, database: dict[str, str]) -> None:
+    """The error says how to find existing ones."""
     ended = called("subscriptions", "edit", "7", "--unset", "filter", **database)
     assert (ended.returncode, ended.stderr) == (
         1,
@@ -143,7 +145,7 @@ def test_edit_of_none_is_1(called: Command, database: dict[str, str]) -> None:
 
 
 def test_if_not_exists_compares_url_type_and_tenant(called: Command, database: dict[str, str], engine: Engine) -> None:
-    """With the same three it is there already, whatever its options are, and they are left as they are."""
+    """If a subscription has the same three, nothing is added, and its options stay unchanged."""
     add = [*ADD, "--if-not-exists"]
     assert called(*add, "--timeout", "5s", **database).stdout == "subscription 1 added\n"
     again = called(*add, "--timeout", "9s", **database)
@@ -154,8 +156,10 @@ def test_if_not_exists_compares_url_type_and_tenant(called: Command, database: d
     assert len(tuple(repository.walk(engine))) == 2
 
 
-def test_check_counts_what_is_broken(database: dict[str, str], engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of those that are enabled; where there are too many to look at each, of the first."""
+def test_check_counts_broken_subscriptions(
+    database: dict[str, str], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts enabled ones; if there are too many to examine, only among the first."""
 
     def said() -> str:
         (found,) = [each for each in check.check_all(database) if each.part == "subscriptions"]
@@ -173,8 +177,8 @@ def test_check_counts_what_is_broken(database: dict[str, str], engine: Engine, m
     assert said() == "3 enabled; 1 of the first 2 broken: kafka-webhooks subscriptions list --broken"
 
 
-def test_check_says_who_cannot_be_sent_to_and_who_shares(database: dict[str, str], engine: Engine) -> None:
-    """By the url, by the name's address here, and by whose secret signs."""
+def test_check_lists_refused_addresses_and_shared_secrets(database: dict[str, str], engine: Engine) -> None:
+    """It lists subscriptions whose URL or address is refused, and those that sign with WEBHOOK_SECRET but must not."""
 
     def said(**variables: str) -> str:
         (found,) = [each for each in check.check_all(database | variables) if each.part == "subscriptions"]
@@ -217,10 +221,10 @@ def test_check_says_who_cannot_be_sent_to_and_who_shares(database: dict[str, str
         (URL, {"WEBHOOK_REQUIRE_OWN_SECRET": "true"}, "WEBHOOK_REQUIRE_OWN_SECRET requires one: "),
     ],
 )
-def test_what_the_deployment_does_not_allow_is_refused(
+def test_the_deployments_rules_refuse(
     called: Command, database: dict[str, str], engine: Engine, url: str, variables: dict[str, str], said: str
 ) -> None:
-    """By `add` and by `edit`: status 2, one line that names the setting, and nothing is changed."""
+    """By `add` and `edit`: status 2, one line that names the setting, and no change."""
     added = called("subscriptions", "add", url, "a", **database, **variables)
     assert (added.returncode, said in added.stderr, len(added.stderr.splitlines())) == (2, True, 1)
     assert tuple(repository.walk(engine)) == ()
@@ -230,8 +234,8 @@ def test_what_the_deployment_does_not_allow_is_refused(
     assert [row.url for row in repository.walk(engine)] == [f"{URL}/old"]
 
 
-def test_what_is_allowed_is_taken(called: Command, database: dict[str, str], engine: Engine) -> None:
-    """With the setting that the error named; a secret of its own can be generated."""
+def test_an_allowed_subscription_is_accepted(called: Command, database: dict[str, str], engine: Engine) -> None:
+    """With the setting that the error named it is added; its own secret can be generated."""
     for url, variables in (
         ("http://10.0.0.1/", {"WEBHOOK_ALLOW_NETWORKS": "10.0.0.0/8"}),
         ("http://1.1.1.1/", {"WEBHOOK_ALLOW_HTTP": "true"}),
@@ -252,10 +256,10 @@ def test_what_is_allowed_is_taken(called: Command, database: dict[str, str], eng
         ("https://1.1.1.1/", None),
     ],
 )
-def test_a_name_that_leads_nowhere_from_here_is_a_warning(
+def test_a_name_that_does_not_resolve_is_a_warning(
     called: Command, database: dict[str, str], engine: Engine, url: str, said: str | None
 ) -> None:
-    """Workers may ask another DNS, and a receiver may come later: it is added or changed, and said on stderr."""
+    """Workers may use another DNS, and the receiver may come later, so it is added with a warning on stderr."""
     for words in (["add", url, "a"], ["edit", "1", "--url", url]):
         done = called("subscriptions", *words, **database)
         assert done.returncode == 0
@@ -266,8 +270,8 @@ def test_a_name_that_leads_nowhere_from_here_is_a_warning(
     assert [row.url for row in repository.walk(engine)] == [url]
 
 
-def test_list_says_what_is_broken(called: Command, database: dict[str, str], engine: Engine) -> None:
-    """The state of each, with its reason, on a line; `--broken` gives those that somebody has to look at."""
+def test_list_shows_broken_subscriptions(called: Command, database: dict[str, str], engine: Engine) -> None:
+    """Each line has the state and its reason; `--broken` lists those that need attention."""
     for event_type in ("a", "b", "c", "d"):
         repository.add(engine, URL, event_type)
     repository.set_enabled(engine, 2, enabled=False, reason="moving")
@@ -311,8 +315,8 @@ def test_list_says_what_is_broken(called: Command, database: dict[str, str], eng
     )
 
 
-def test_ids_that_plain_sql_has_made_up_can_be_named(called: Command, database: dict[str, str], engine: Engine) -> None:
-    """What is counted is listed, and what is listed can be removed: below zero behind `--`."""
+def test_ids_set_by_plain_sql_can_be_named(called: Command, database: dict[str, str], engine: Engine) -> None:
+    """Negative ids are counted, listed and, behind `--`, removed."""
     for number in (-7, 0):
         with engine.begin() as connection:
             connection.execute(insert(Subscription), {"id": number, "url": URL, "event_type": "t"})
@@ -324,7 +328,7 @@ def test_ids_that_plain_sql_has_made_up_can_be_named(called: Command, database: 
 
 
 def test_secrets_go_in_and_are_not_shown(called: Command, database: dict[str, str], engine: Engine) -> None:
-    """Encrypted when there is a key; list, show and JSON say how many and of which kind."""
+    """They are encrypted if there is a key; list, show and JSON print their number and kinds."""
     key = Fernet.generate_key().decode()
     words = [
         "--secret",
@@ -366,10 +370,10 @@ def test_secrets_go_in_and_are_not_shown(called: Command, database: dict[str, st
         (["--generate-secret", "rsa"], "'rsa' is not one of 'hmac', 'ed25519'"),
     ],
 )
-def test_a_secret_that_cannot_be_kept_is_refused(
+def test_an_invalid_secret_is_refused(
     called: Command, database: dict[str, str], engine: Engine, words: list[str], said: str
 ) -> None:
-    """Status 2, no subscription, and its text is not repeated."""
+    """The status is 2, no subscription is added, and the text is not repeated."""
     ended = called(*ADD, *words, stdin="secret", **database)
     assert ended.returncode == 2
     assert said in ended.stderr
@@ -378,7 +382,7 @@ def test_a_secret_that_cannot_be_kept_is_refused(
 
 
 def test_a_generated_secret_is_shown_once(called: Command, database: dict[str, str], engine: Engine) -> None:
-    """What the receiver verifies with is printed when it is made: never again."""
+    """The receiver's key is printed on creation and never again."""
     added = called(*ADD, "--generate-secret", "hmac", "--unencrypted", **database).stdout
     first, second = added.splitlines()
     assert first == "subscription 1 added"

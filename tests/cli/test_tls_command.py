@@ -1,4 +1,4 @@
-"""`subscriptions set-tls`, and what `show`, `check` and `encrypt-secrets` make of it."""
+"""`subscriptions set-tls`, and its effect on `show`, `check` and `encrypt-secrets`."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
 def test_certificates_are_set_shown_encrypted_and_removed(
     called: Command, engine: Engine, files: dict[str, Path]
 ) -> None:
-    """By files; the key is in nothing that is printed."""
+    """They are read from files, and no output contains the key."""
     database = {"DATABASE_URL": url_of(engine)}
     key = files["key"].read_text()
     output = ""
@@ -77,10 +77,10 @@ def test_certificates_are_set_shown_encrypted_and_removed(
         (("--ca", "key"), 2, "authorities: is not PEM"),
     ],
 )
-def test_what_is_refused(
+def test_refusals(
     called: Command, engine: Engine, files: dict[str, Path], words: tuple[str, ...], status: int, text: str
 ) -> None:
-    """Before or after the database was asked; nothing is stored."""
+    """A refusal comes before or after the database is read; nothing is stored."""
     repository.add(engine, "https://example.com/hooks", "a")
     database = {"DATABASE_URL": url_of(engine), "WEBHOOK_ENCRYPTION_KEY": KEY}
     named = [str(files.get(word, files["ca"].parent / word)) if word[0] != "-" else word for word in words]

@@ -1,4 +1,4 @@
-"""`top` as people run it."""
+"""`top` as users run it."""
 
 import json
 import uuid
@@ -29,7 +29,7 @@ def settings(engine: Engine, mock_kafka: str) -> dict[str, str]:
 
 
 def test_the_overview_is_printed_once(called: Command, settings: dict[str, str]) -> None:
-    """Without a terminal, or where it is asked for; texts of strangers control nothing."""
+    """It is without a terminal or on request; text of others cannot control the terminal."""
     for arguments in (["top"], ["top", "--once"]):
         done = called(*arguments, **settings)
         assert (done.returncode, done.stderr) == (0, "")
@@ -39,8 +39,8 @@ def test_the_overview_is_printed_once(called: Command, settings: dict[str, str])
         assert "Lag: 0 records" in done.stdout
 
 
-def test_the_overview_is_there_for_programs(called: Command, settings: dict[str, str]) -> None:
-    """Each part under its name."""
+def test_the_overview_as_json(called: Command, settings: dict[str, str]) -> None:
+    """Each part is a member with its name."""
     done = called("top", "--json", **settings)
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
@@ -53,7 +53,7 @@ def test_the_overview_is_there_for_programs(called: Command, settings: dict[str,
 
 
 def test_a_part_that_is_missing_is_exit_status_1(called: Command, settings: dict[str, str]) -> None:
-    """The others are shown."""
+    """The other parts are shown."""
     done = called("top", "--once", **settings | {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"})
     assert done.returncode == 1
     assert "lag: no broker reachable at 127.0.0.1:1" in done.stdout

@@ -1,4 +1,4 @@
-"""`subscriptions add --verify` and `subscriptions verify`, with receivers that agree and some that do not."""
+"""`subscriptions add --verify` and `subscriptions verify`, with receivers that agree and others."""
 
 import json
 import re
@@ -45,19 +45,19 @@ def run(called: Command, engine: Engine) -> Run:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    """Knows no OPTIONS, until `agrees`."""
+    """A receiver that does not know OPTIONS until `agrees`."""
     made = Receiver(answer(NO_OPTIONS), None)
     yield made
     made.close()
 
 
 def agrees(receiver: Receiver) -> None:
-    """It permits two requests a second from now on."""
+    """From now on it permits two requests a second."""
     receiver._behave = answer(CONSENT)
 
 
-def test_who_agrees_is_enabled(run: Run, receiver: Receiver, engine: Engine) -> None:
-    """One command adds, asks and enables, and keeps to the rate; the audit log has both steps."""
+def test_a_subscription_whose_receiver_agrees_is_enabled(run: Run, receiver: Receiver, engine: Engine) -> None:
+    """One command adds it, asks the receiver, enables it and keeps to the rate; the audit log has both steps."""
     agrees(receiver)
     done = run("add", receiver.url, "a", "--verify", "--generate-secret", "hmac", "--unencrypted")
     assert (done.returncode, done.stderr) == (0, "")
@@ -77,8 +77,8 @@ def test_who_agrees_is_enabled(run: Run, receiver: Receiver, engine: Engine) -> 
     assert json.loads(run("list", "--json").stdout)[0]["verified"] is True
 
 
-def test_who_does_not_stays_disabled_until_it_does(run: Run, receiver: Receiver, engine: Engine) -> None:
-    """The subscription is there, and the message says why it is not enabled, and how to go on."""
+def test_a_subscription_stays_disabled_until_its_receiver_agrees(run: Run, receiver: Receiver, engine: Engine) -> None:
+    """It is added, and the error says why it is not enabled, and how to continue."""
     refused = run("add", receiver.url, "a", "--verify")
     assert refused.returncode == 1
     assert refused.stdout == "subscription 1 added\n"
@@ -98,8 +98,8 @@ def test_who_does_not_stays_disabled_until_it_does(run: Run, receiver: Receiver,
     assert b"webhook-request-rate: 600\r\n" in receiver.requests[-1].lower()
 
 
-def test_a_repetition_goes_on(run: Run, receiver: Receiver, engine: Engine) -> None:
-    """A script that is run again, after a crash between the steps, finds the row, asks, and ends with status 0."""
+def test_a_repeated_add_continues(run: Run, receiver: Receiver, engine: Engine) -> None:
+    """A script that runs again after a crash between the steps finds the row, asks, and ends with status 0."""
     again = ("add", receiver.url, "a", "--verify", "--if-not-exists", "--json")
     first = run(*again)
     told = json.loads(first.stdout)
@@ -118,7 +118,7 @@ def test_a_repetition_goes_on(run: Run, receiver: Receiver, engine: Engine) -> N
 
 
 def test_as_json(run: Run, receiver: Receiver, engine: Engine) -> None:
-    """The answer and the subscription in one document, whatever the answer is."""
+    """One document has the receiver's answer and the subscription, whatever the answer."""
     one = str(repository.add(engine, receiver.url, "a"))
     refused = run("verify", one, "--json")
     told = json.loads(refused.stdout)
@@ -136,7 +136,7 @@ def test_as_json(run: Run, receiver: Receiver, engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("words", [("add", "https://example.com/", "a", "--verify"), ("verify", "1")])
-def test_a_name_is_needed_to_ask_in(run: Run, engine: Engine, words: tuple[str, ...]) -> None:
+def test_an_origin_is_needed(run: Run, engine: Engine, words: tuple[str, ...]) -> None:
     """The error names the setting, and nothing is added."""
     done = run(*words, WEBHOOK_ORIGIN=None)
     assert done.returncode == 2
@@ -145,13 +145,13 @@ def test_a_name_is_needed_to_ask_in(run: Run, engine: Engine, words: tuple[str, 
     assert tuple(repository.walk(engine)) == ()
 
 
-def test_what_is_not_there_is_told(run: Run) -> None:
-    """As by every other command."""
+def test_an_absent_subscription_is_reported(run: Run) -> None:
+    """The error is the same as that of other commands."""
     assert "there is no subscription 7" in run("verify", "7").stderr
 
 
 def test_listen_agrees(run: Run) -> None:
-    """The receiver of `listen` permits everything, so that the steps can be tried."""
+    """The receiver of `listen` permits any rate, so that users can try the steps."""
     app = create_app([b"key"], lambda *_: None, lambda _: Reply())
     with closing(BackgroundServer(app, listen("127.0.0.1", 0), "listen")) as server:
         done = run("add", f"http://127.0.0.1:{server.port}/hooks", "a", "--verify")

@@ -1,4 +1,4 @@
-"""What is told while a command waits: after a second, once, and to people alone."""
+"""Messages while a command waits: after a second, once, and not for programs."""
 
 import sqlite3
 import threading
@@ -19,13 +19,13 @@ ADD = ["subscriptions", "add", "https://example.com/hooks", "a"]
 
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second is over sooner."""
+    """Shortens the second."""
     monkeypatch.setattr(waiting, "PATIENCE", 0.05)
 
 
 @contextmanager
 def locked(engine: Engine, seconds: float) -> Iterator[None]:
-    """Another process is in the middle of a transaction for so long."""
+    """Keeps another process's transaction open for a time."""
     assert engine.url.database is not None
     with closing(sqlite3.connect(engine.url.database, check_same_thread=False, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
@@ -36,8 +36,8 @@ def locked(engine: Engine, seconds: float) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("brief")
-def test_what_takes_long_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
-    """However often it is waited for; what is quick is not."""
+def test_a_long_wait_is_reported_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is reported once however often it occurs, and short waits are not."""
     slow = Waiting("the tide")
     for seconds in (0.0, 0.3, 0.3):
         with slow:
@@ -47,7 +47,7 @@ def test_what_takes_long_is_told_once(capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.usefixtures("brief")
 def test_an_error_ends_the_waiting(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing is told of it later."""
+    """Nothing is reported afterwards."""
     with pytest.raises(ValueError, match="at once"), Waiting("the tide"):
         raise ValueError("at once")
     time.sleep(0.2)
@@ -55,8 +55,8 @@ def test_an_error_ends_the_waiting(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("brief")
-def test_programs_are_told_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where a command prints JSON; the next one tells again."""
+def test_nothing_is_reported_with_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """Only commands with JSON output are quiet; the next command reports again."""
     with quietly(quiet=True), Waiting("the tide"):
         time.sleep(0.2)
     assert capsys.readouterr().err == ""
@@ -65,8 +65,8 @@ def test_programs_are_told_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "waiting for the tide\n"
 
 
-def test_a_locked_database_is_told_of(called: Command, sqlite_engine: Engine) -> None:
-    """By every command, as each statement is watched: SQLite alone has one lock for all. Not with --json."""
+def test_a_locked_database_is_reported(called: Command, sqlite_engine: Engine) -> None:
+    """Every command does so, because all statements are watched: only SQLite has one lock for all. Not with --json."""
     url = url_of(sqlite_engine)
     with locked(sqlite_engine, 2.0):
         ended = called(*ADD, DATABASE_URL=url)

@@ -1,4 +1,4 @@
-"""Waiting for deliveries: what is asked, what is said, and how it ends."""
+"""Watching deliveries: queries, output, and the end."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from consumer.errors import DatabaseUnavailable
 
 
 class Clock:
-    """Moves only while somebody sleeps."""
+    """A clock that moves only during sleeps."""
 
     def __init__(self) -> None:
         self.now = 1_700_000_000.0
@@ -26,7 +26,7 @@ class Clock:
 
 
 def over_time(clock: Clock, *steps: tuple[float, dict[str, int]]) -> States:
-    """From so many seconds on, these states."""
+    """The states from these times on, in seconds."""
     begin = clock()
     return lambda: Counter([states for at, states in steps if clock() - begin >= at][-1])
 
@@ -36,7 +36,7 @@ def follow(look: States, clock: Clock, next_at: Callable[[], float | None] = lam
 
 
 def test_it_ends_when_all_are_delivered(capsys: pytest.CaptureFixture[str]) -> None:
-    """With a line that says so; where there is no terminal, with one each ten seconds before."""
+    """A final line says so; without a terminal there is a line each ten seconds before."""
     clock = Clock()
     look = over_time(clock, (0, {"parked": 3}), (15, {"parked": 1, "delivered": 2}), (25, {"delivered": 3}))
     follow(look, clock)
@@ -46,8 +46,8 @@ def test_it_ends_when_all_are_delivered(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize("state", ["exhausted", "held"])
-def test_what_was_not_delivered_is_1(capsys: pytest.CaptureFixture[str], state: str) -> None:
-    """Given up, or held until a person enables the subscription."""
+def test_undelivered_rows_are_1(capsys: pytest.CaptureFixture[str], state: str) -> None:
+    """They were exhausted, or are held until an operator enables the subscription."""
     clock = Clock()
     with pytest.raises(typer.Exit) as ended:
         follow(over_time(clock, (0, {"blocked": 2}), (3, {state: 1, "delivered": 1})), clock)
@@ -60,15 +60,15 @@ def test_what_was_not_delivered_is_1(capsys: pytest.CaptureFixture[str], state: 
     [(None, "is a worker running?"), (-10.0, "is a worker running?"), (600.0, "the next attempt is due at 2023-")],
 )
 def test_nothing_moves(capsys: pytest.CaptureFixture[str], due_in: float | None, says: str) -> None:
-    """After half a minute it is said why, once: no worker, or nothing due yet."""
+    """After half a minute one line gives the reason: no worker, or no delivery due yet."""
     clock = Clock()
     look = over_time(clock, (0, {"parked": 2}), (2.5 * STALLED, {"delivered": 2}))
     follow(look, clock, lambda: None if due_in is None else clock() + due_in)
     assert len([line for line in capsys.readouterr().err.splitlines() if says in line]) == 1
 
 
-def test_a_database_that_goes_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
-    """It is said once for each time that it goes; no worker is blamed for that, however long it takes."""
+def test_a_lost_database_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each outage is reported once, and workers are not blamed for it, however long it takes."""
     clock = Clock()
     begin = clock.now
 
@@ -86,7 +86,7 @@ def test_a_database_that_goes_is_waited_for(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_mistake_of_ours_ends_it() -> None:
-    """What no waiting mends is raised."""
+    """An error that waiting cannot resolve is raised."""
     states = iter([Counter(parked=1)])
     with pytest.raises(StopIteration):
         follow(lambda: next(states), Clock())
@@ -94,7 +94,7 @@ def test_a_mistake_of_ours_ends_it() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_watching_alone(capsys: pytest.CaptureFixture[str], number: signal.Signals) -> None:
-    """It says that the workers go on; afterwards signals do what they did."""
+    """A line says that the workers go on, and the signal handlers are restored."""
     before = signal.getsignal(number)
     clock = Clock()
 
@@ -112,8 +112,8 @@ def test_a_signal_ends_the_watching_alone(capsys: pytest.CaptureFixture[str], nu
     assert signal.getsignal(number) is before
 
 
-def test_what_has_ended_is_not_asked_again() -> None:
-    """A block of which all are delivered or given up keeps its count."""
+def test_ended_blocks_are_not_queried_again() -> None:
+    """A block of rows that are all delivered or exhausted keeps its count."""
     asked: list[Sequence[int]] = []
     states = dict.fromkeys(range(2 * BLOCK), "parked")
 
@@ -130,8 +130,8 @@ def test_what_has_ended_is_not_asked_again() -> None:
     assert asked == [list(range(BLOCK, 2 * BLOCK))]
 
 
-def test_a_summary_names_what_there_is() -> None:
-    """Delivered always, the others where they are."""
+def test_a_summary_names_the_present_states() -> None:
+    """Delivered is always shown, other states if they occur."""
     assert summary(Counter()) == "0 delivered"
     assert summary(Counter(delivered=1200, exhausted=1, held=2, parked=3, blocked=4)) == (
         "1,200 delivered, 1 exhausted, 2 held, 7 still owed"

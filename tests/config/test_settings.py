@@ -1,4 +1,4 @@
-"""Settings: what is read, what is refused, and what a person is told."""
+"""Settings: reading, refusing invalid values, and the errors shown to users."""
 
 import re
 from contextlib import suppress
@@ -32,7 +32,7 @@ def refusal(group: type[Any], **values: str) -> str:
 
 
 def test_four_settings_are_enough() -> None:
-    """All but four settings have a default."""
+    """All but four settings have defaults."""
     worker = load_worker(LEAST)
     assert worker.topics.topics == ("orders", "users")
     assert worker.delivery.secrets == ("newest", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
@@ -43,7 +43,7 @@ def test_four_settings_are_enough() -> None:
 
 @pytest.mark.parametrize("name", LEAST)
 def test_a_missing_setting_is_named_with_an_example(name: str) -> None:
-    """Without one of the four there is one line: its name, what it is for, a right value."""
+    """For each of the four, if it is missing, one line has its name, its purpose and a valid value."""
     with pytest.raises(SettingsError) as caught:
         load_worker({other: value for other, value in LEAST.items() if other != name})
     (line,) = str(caught.value).splitlines()
@@ -76,8 +76,8 @@ def test_a_missing_setting_is_named_with_an_example(name: str) -> None:
         (settings.LogSettings, "LOG_LEVEL", "loud", "'loud' is not one of DEBUG, INFO, WARNING, ERROR"),
     ],
 )
-def test_what_is_wrong_is_quoted(group: type[Any], name: str, value: str, says: str) -> None:
-    """In a person's words, and not in those of the library that checks it."""
+def test_an_invalid_value_is_quoted(group: type[Any], name: str, value: str, says: str) -> None:
+    """The error uses plain words, not those of the validation library."""
     line = refusal(group, **{name: value})
     assert line.startswith(f"{name}: ")
     assert says in line
@@ -99,8 +99,8 @@ def test_what_is_wrong_is_quoted(group: type[Any], name: str, value: str, says: 
         ("LOG_LEVELS", "LOG_LEVEL"),
     ],
 )
-def test_a_misspelt_setting_is_told(name: str, nearest: str | None) -> None:
-    """With the nearest name that there is, never with what it is set to; also beside what is missing."""
+def test_a_misspelt_setting_is_reported(name: str, nearest: str | None) -> None:
+    """The error names the most similar setting and never the value; it appears beside errors for missing settings."""
     assert slips.of_settings({**LEAST, name: "hidden"}) == [Slip(name, nearest)]
     with pytest.raises(SettingsError) as caught:
         load_worker({name: "hidden"})
@@ -118,13 +118,13 @@ def test_a_misspelt_setting_is_told(name: str, nearest: str | None) -> None:
         *("WEBHOOK_PORT", "WEBHOOK_PORT_8080_TCP_ADDR", *LEAST),
     ],
 )
-def test_what_others_set_is_no_slip(name: str) -> None:
-    """Neither other programs' variables, nor those that Kubernetes plants for a service, nor librdkafka's."""
+def test_variables_of_other_programs_are_not_reported(name: str) -> None:
+    """Variables of other programs, of librdkafka and those that Kubernetes sets for services are not reported."""
     assert slips.of_settings([name]) == []
 
 
-def test_a_misspelt_property_is_told() -> None:
-    """What librdkafka does not know; the nearest that it does is named. What Kubernetes plants is not told."""
+def test_a_misspelt_property_is_reported() -> None:
+    """A property unknown to librdkafka is reported with the most similar known one, unless Kubernetes set it."""
     _, unknown = known_properties(
         {"sasl.mechanismz": "hidden", "securty.protocol": "x", "topic": "x", "colour": "x", "port.9092.tcp": "x"}
     )
@@ -137,14 +137,14 @@ def test_a_misspelt_property_is_told() -> None:
 
 @pytest.mark.parametrize("name", slips.PROPERTIES)
 def test_suggested_properties_exist(name: str) -> None:
-    """Each is known to librdkafka, whatever it says of the value, and none is taken for a misspelt setting."""
+    """Each suggested property is known to librdkafka, and none is reported as a misspelt setting."""
     with suppress(SettingsError):
         assert known_properties({name: "1"})[1] == []
     assert slips.of_settings([slips.variable_of(name)]) == []
 
 
-def test_all_that_is_wrong_is_said_at_once() -> None:
-    """One start tells of every wrong setting, in whatever group."""
+def test_all_errors_are_reported_at_once() -> None:
+    """One start reports every invalid setting of all groups."""
     with pytest.raises(SettingsError) as caught:
         load_worker({"WEBHOOK_TIMEOUT": "soon", "OPS_PORT": "x", "KAFKA_GROUP_ID": "g"})
     named = [line.split()[0].rstrip(":") for line in str(caught.value).splitlines()]
@@ -204,8 +204,8 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         (settings.ApiSettings, "API_TOKEN", "two words"),
     ],
 )
-def test_a_wrong_value_is_named_with_a_right_one(group: type[Any], name: str, value: str) -> None:
-    """One line names the setting and shows a right value; it never repeats what may be a secret."""
+def test_an_invalid_value_is_reported_with_a_valid_one(group: type[Any], name: str, value: str) -> None:
+    """One line names the setting and shows a valid value; it never repeats a possible secret."""
     line = refusal(group, **{name: value})
     assert line.startswith(f"{name}: ")
     assert f"For example: {name}=" in line
@@ -217,14 +217,14 @@ def test_a_wrong_value_is_named_with_a_right_one(group: type[Any], name: str, va
     "url",
     ["", "http://proxy", "https://proxy.example:3128/", "http://us:p@ss%40/:word@[::1]:1080", "http://10.0.0.1:1"],
 )
-def test_proxies_that_may_work(url: str) -> None:
-    """With and without a port, a user, a password that holds what marks the places of others."""
+def test_valid_proxies_are_accepted(url: str) -> None:
+    """URLs are accepted with and without port and user, and with delimiters in the password."""
     assert load(settings.DeliverySettings, {**LEAST, "WEBHOOK_PROXY": url}).proxy == url
 
 
 @pytest.mark.parametrize("group", settings.GROUPS)
-def test_every_example_is_a_right_value(group: type[Any]) -> None:
-    """What an error tells people to write is accepted; that of a file's name is a name, with nothing behind it."""
+def test_every_example_is_valid(group: type[Any]) -> None:
+    """Each example in an error is accepted; that of a file is only its name."""
     for field in group.model_fields.values():
         if field.validation_alias in {name + settings.FILE for name in settings.FROM_FILES}:
             continue
@@ -239,27 +239,27 @@ def test_every_example_is_a_right_value(group: type[Any]) -> None:
 
 @pytest.mark.parametrize("name", REFUSED_KAFKA_PROPERTIES)
 def test_properties_that_break_the_guarantee_are_refused(name: str) -> None:
-    """A property that lets an offset move too early, or that another setting sets, is refused with the reason."""
+    """A property that would commit offsets too early, or that another setting sets, is refused with the reason."""
     variable = "KAFKA_" + name.upper().replace(".", "_")
     assert refusal(settings.KafkaSettings, **{variable: "1"}).startswith(f"{variable} cannot be set: ")
 
 
-def test_a_verification_needs_a_name_to_ask_in() -> None:
-    """The rule without it would stop every subscription for good."""
+def test_verification_needs_an_origin() -> None:
+    """Without WEBHOOK_ORIGIN the rule would stop every subscription for good."""
     line = refusal(settings.RuleSettings, WEBHOOK_REQUIRE_VERIFICATION="true")
     assert line.startswith("WEBHOOK_REQUIRE_VERIFICATION needs it. WEBHOOK_ORIGIN is not set: ")
     assert load(settings.RuleSettings, {"WEBHOOK_ORIGIN": "Events.Example.com"}).origin == "events.example.com"
 
 
 def test_other_kafka_variables_become_properties() -> None:
-    """`KAFKA_A_B` is the librdkafka property `a.b`, unless it is a setting of ours, empty, or for the tests."""
+    """`KAFKA_A_B` is the librdkafka property `a.b`, unless it is empty, a setting of ours or for the tests."""
     values = {**LEAST, "KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_X": "", "KAFKA_TEST_NODES": "3", "OTHER": "1"}
     kafka = load(settings.KafkaSettings, {name: value for name, value in values.items() if value})
     assert kafka.properties == {"security.protocol": "SSL"}
 
 
 def test_operational_events_have_a_topic_of_their_own() -> None:
-    """A topic for them and for dead letters alike is refused: one can be consumed, the other never."""
+    """Sharing the dead-letter topic is refused: consumers may read operational events, but never dead letters."""
     line = refusal(settings.KafkaSettings, KAFKA_OPERATIONS_TOPIC="webhooks.dead-letters")
     assert line.startswith("KAFKA_OPERATIONS_TOPIC and KAFKA_DEAD_LETTER_TOPIC are both webhooks.dead-letters.")
     assert refusal(settings.KafkaSettings, KAFKA_DEAD_LETTER_TOPIC="webhooks.operations") == line.replace(
@@ -283,7 +283,7 @@ def test_the_attempt_history_has_a_topic_of_its_own_or_none() -> None:
 
 
 def test_when_a_subscription_is_disabled() -> None:
-    """After five days of failures; a deployment may say another time, or never."""
+    """The default is five days of failures; a deployment may set another time, or never."""
     assert load(settings.DeliverySettings, LEAST).disable_after == 5 * 86400
     assert "`WEBHOOK_DISABLE_AFTER` | `5d` |" in settings.table()
     for text, value in (("36h", 36 * 3600), ("0", 0)):
@@ -292,7 +292,7 @@ def test_when_a_subscription_is_disabled() -> None:
 
 
 def test_no_secret_is_in_a_representation() -> None:
-    """Printing settings, as a log of a start might, shows no password, key or token."""
+    """The repr of settings, which a log might contain, shows no password, key or token."""
     values = {
         **LEAST,
         "DATABASE_URL": "oracle+oracledb://u:hidden@h/?service_name=s",
@@ -307,14 +307,14 @@ def test_no_secret_is_in_a_representation() -> None:
 
 
 def test_no_secret_is_in_an_error_of_the_library() -> None:
-    """Not even where a group is made without `load`."""
+    """This holds even if a group is constructed without `load`."""
     with pytest.raises(ValidationError) as caught:
         settings.DatabaseSettings.model_validate({"DATABASE_URL": "hidden"})
     assert "hidden" not in str(caught.value)
 
 
 def test_a_registry_needs_user_and_password_or_neither() -> None:
-    """One alone is a mistake; without a registry nothing is asked of them."""
+    """One without the other is an error; without a registry neither is checked."""
     registry = {"SCHEMA_REGISTRY_URL": "https://one:8081, http://two:8081/ccompat"}
     assert load(settings.SchemaSettings, registry).url == registry["SCHEMA_REGISTRY_URL"]
     for there, missing in (("USER", "PASSWORD"), ("PASSWORD", "USER")):
@@ -324,7 +324,7 @@ def test_a_registry_needs_user_and_password_or_neither() -> None:
 
 
 def test_an_api_that_can_be_reached_from_outside_needs_a_token() -> None:
-    """Without API_TOKEN the API binds loopback, and another API_HOST is refused with what to set."""
+    """Without API_TOKEN the API binds to loopback; another API_HOST is refused, and the error names the setting."""
     for address in ("0.0.0.0", "::", "192.168.1.5", "host.example"):  # noqa: S104 (what is refused)
         assert refusal(settings.ApiSettings, API_HOST=address).startswith("API_TOKEN is not set")
     assert load(settings.ApiSettings, {}).bind_host == "127.0.0.1"
@@ -333,8 +333,8 @@ def test_an_api_that_can_be_reached_from_outside_needs_a_token() -> None:
     assert load(settings.ApiSettings, {"API_TOKEN": "t"}).bind_host == process_settings.ANY_ADDRESS
 
 
-def test_the_environment_is_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A `.env` file gives what the process's environment does not; an empty value is none."""
+def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `.env` file supplies only variables missing in the environment; an empty value counts as missing."""
     file = tmp_path / ".env"
     file.write_text("WEBHOOK_SECRET=file\nKAFKA_TOPICS=file\nDATABASE_URL=\n")
     monkeypatch.setenv("WEBHOOK_SECRET", "process")
@@ -344,8 +344,8 @@ def test_the_environment_is_before_the_file(tmp_path: Path, monkeypatch: pytest.
     assert "DATABASE_URL" not in values
 
 
-def test_a_file_that_is_no_text_is_a_settings_error(tmp_path: Path) -> None:
-    """A `.env` file that is not UTF-8 is told in one line."""
+def test_an_env_file_that_is_not_utf_8_is_a_settings_error(tmp_path: Path) -> None:
+    """The error has one line."""
     file = tmp_path / ".env"
     file.write_bytes(b"WEBHOOK_SECRET=\xff\xfe")
     with pytest.raises(SettingsError, match="cannot be read"):
@@ -369,8 +369,8 @@ KEY = "n0Mz9GHkqQWzMRzIm3RVqP2PgrlC0zCaMXDPWuTZ8kU="
 
 @pytest.mark.parametrize("name", settings.FROM_FILES)
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
-def test_what_is_secret_may_be_in_a_file(tmp_path: Path, name: str, end: str) -> None:
-    """The file's content is the setting's value, without the end of its line."""
+def test_a_secret_may_be_in_a_file(tmp_path: Path, name: str, end: str) -> None:
+    """The setting's value is the file's content without the final line break."""
     file = tmp_path / "secret"
     file.write_bytes(KEY.encode() + end.encode())
     rest = {other: value for other, value in LEAST.items() if other != name}
@@ -381,8 +381,8 @@ def test_what_is_secret_may_be_in_a_file(tmp_path: Path, name: str, end: str) ->
 
 
 @pytest.mark.parametrize("name", settings.FROM_FILES)
-def test_a_file_that_cannot_be_taken_is_named(tmp_path: Path, name: str) -> None:
-    """One line names the setting and the file; what is in a file is in no error."""
+def test_an_unusable_file_is_named(tmp_path: Path, name: str) -> None:
+    """One line names the setting and the file; no error contains the file's content."""
     file = tmp_path / "secret"
     rest = {other: value for other, value in LEAST.items() if other != name}
 
@@ -403,8 +403,8 @@ def test_a_file_that_cannot_be_taken_is_named(tmp_path: Path, name: str) -> None
     assert line(**{name: KEY}) == f"{name}_FILE: {name} is set too. Unset one of them"
 
 
-def test_a_wrong_file_hides_no_other_mistake(tmp_path: Path) -> None:
-    """The line of a file that is not there stands beside those of the group's other settings."""
+def test_a_missing_file_hides_no_other_error(tmp_path: Path) -> None:
+    """Its line stands beside those of the group's other settings."""
     values = {"WEBHOOK_SECRET_FILE": str(tmp_path / "none"), "WEBHOOK_TIMEOUT": "soon"}
     with pytest.raises(SettingsError) as caught:
         load(settings.DeliverySettings, values)
@@ -414,29 +414,29 @@ def test_a_wrong_file_hides_no_other_mistake(tmp_path: Path) -> None:
     ]
 
 
-def test_names_that_are_no_settings_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable with a field's bare name (`TIMEOUT`, `URL`) is no setting."""
+def test_bare_field_names_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable with a field's bare name (`TIMEOUT`, `URL`) is not a setting."""
     for name in ("TIMEOUT", "SECRET", "URL", "PROXY"):
         monkeypatch.setenv(name, "bad")
     assert load_worker({**environment("missing"), **LEAST}).delivery.timeout == 15
 
 
 def test_the_table_has_every_setting_once() -> None:
-    """The table of docs/settings.md names each setting in its first column."""
+    """The first column of the table of docs/settings.md names each setting."""
     names = [line.split("`")[1] for line in settings.table().splitlines()[2:]]
     assert sorted(names) == sorted(settings.known_names())
 
 
 @given(st.integers(0, 10**9), st.sampled_from([("ms", 0.001), ("s", 1), ("m", 60), ("h", 3600), ("d", 86400)]))
 def test_durations_have_units(number: int, unit: tuple[str, float]) -> None:
-    """A number and a unit are that many seconds; a bare number is seconds."""
+    """A number with a unit is that many of the unit; a bare number is seconds."""
     name, size = unit
     assert seconds(f"{number}{name}") == number * size
     assert seconds(f" {number} ") == seconds(number) == number
 
 
 @given(st.text())
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_invalid_durations_are_refused(text: str) -> None:
     """Any text is a duration of 0 or more seconds, or a ValueError."""
     try:
         result = seconds(text)
@@ -447,27 +447,27 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 700), st.sampled_from("smh")), max_size=9))
 def test_waits_are_durations(parts: list[tuple[int, str]]) -> None:
-    """A schedule's text gives its waits in seconds, in order; nothing gives no wait."""
+    """A schedule gives its waits in seconds, in order; an empty one gives none."""
     text = ", ".join(f"{number}{unit}" for number, unit in parts)
     assert waits(text) == tuple(number * {"s": 1, "m": 60, "h": 3600}[unit] for number, unit in parts)
 
 
 @pytest.mark.parametrize("text", ["0s", "5s,0", "31d", "5s;5m", "5s 5m", "-1", "nan", "inf"])
-def test_what_is_no_schedule_is_refused(text: str) -> None:
-    """A wait is a duration of more than nothing and at most a month."""
+def test_invalid_schedules_are_refused(text: str) -> None:
+    """A wait must be more than zero and at most 30 days."""
     with pytest.raises(ValueError, match=r"is not a duration; write 10s|is not a wait between attempts; each is"):
         waits(text)
 
 
 @given(st.sets(st.integers(300, 599)))
-def test_final_statuses_are_what_is_named(codes: set[int]) -> None:
-    """Each code from 300 to 599 may be named."""
+def test_final_statuses_are_the_listed_ones(codes: set[int]) -> None:
+    """Any code from 300 to 599 may be listed."""
     assert final_statuses(" , ".join(map(str, codes))) == codes
 
 
 @pytest.mark.parametrize("name", ["3xx", "4xx", "5xx", "4XX"])
-def test_a_class_is_all_of_it_that_does_not_ask_for_another_attempt(name: str) -> None:
-    """A class stands for its hundred statuses, without 408, 409, 425 and 429; those count where they are named."""
+def test_a_class_leaves_out_statuses_that_ask_for_a_retry(name: str) -> None:
+    """A class means its hundred statuses without 408, 409, 425 and 429, which count if listed."""
     hundred = range(100 * int(name[0]), 100 * int(name[0]) + 100)
     assert final_statuses(name) == {*hundred} - {408, 409, 425, 429}
     assert final_statuses(f"{name},429") == {*hundred, 429} - {408, 409, 425}
@@ -476,15 +476,15 @@ def test_a_class_is_all_of_it_that_does_not_ask_for_another_attempt(name: str) -
 @pytest.mark.parametrize(
     "text", ["200", "2xx", "400,204", "100", "600", "6xx", "4x", "40x", "xxx", "4000", "4xx 5xx", "²00", "4xX"]
 )
-def test_what_cannot_be_final_is_refused(text: str) -> None:
-    """A 2xx is a delivery, and what is no status is a slip of the pen."""
+def test_invalid_final_statuses_are_refused(text: str) -> None:
+    """A 2xx is a success, and anything that is not a status is a mistake."""
     with pytest.raises(ValueError, match="is neither a status from 300 to 599 nor a class"):
         final_statuses(text)
 
 
 @given(st.text())
 def test_any_text_is_statuses_or_an_error(text: str) -> None:
-    """Whatever somebody wrote into the table, what is understood lies between 300 and 599."""
+    """Any text is statuses from 300 to 599, or a ValueError."""
     try:
         result = final_statuses(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Pages are for visitors who have signed in, forms for those who were shown them."""
+"""Pages are for signed-in visitors, and forms for those who were shown them."""
 
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -31,17 +31,17 @@ def shown(visit: Visit) -> Response:
 
 
 def done(visit: Visit) -> Response:
-    """A form that does something."""
+    """A form with an effect."""
     return to("/page", "done", word=str(visit.form.get("word")))
 
 
 def refuses(_visit: Visit) -> Response:
-    """A page that cannot be shown."""
+    """A page that refuses."""
     raise Refusal(HTTPStatus.NOT_FOUND, "There is no subscription 7.")
 
 
 def fails(_visit: Visit) -> Response:
-    """A page whose database is away."""
+    """A page whose database is unreachable."""
     raise DatabaseUnavailable("no answer")
 
 
@@ -60,7 +60,7 @@ Open = Callable[[dict[bytes, Caller]], Browser]
 
 @pytest.fixture
 def browse() -> Iterator[Open]:
-    """Opens browsers, each before a console with these tokens."""
+    """Opens browsers, each of a console with these tokens."""
     servers = []
 
     def browser_of(tokens: dict[bytes, Caller]) -> Browser:
@@ -75,23 +75,23 @@ def browse() -> Iterator[Open]:
 
 @pytest.fixture
 def browser(browse: Open) -> Browser:
-    """Of a console with tokens."""
+    """A browser of a console with tokens."""
     return browse(TOKENS)
 
 
 @pytest.fixture
 def local(browse: Open) -> Browser:
-    """Of a console without tokens."""
+    """A browser of a console without tokens."""
     return browse({})
 
 
 def sign_in(browser: Browser, token: str, **form: str) -> str:
-    """Sign in; returns the page that follows."""
+    """Signs in and returns the page that follows."""
     return browser.post("/sign-in", data={"token": token, **form}).text
 
 
-def test_a_visitor_signs_in_and_gets_where_they_wanted(browser: Browser) -> None:
-    """By a token of the API; the cookie is for this console, for no script, and for no other site."""
+def test_signing_in_leads_to_the_requested_page(browser: Browser) -> None:
+    """A token of the API signs in. The cookie is for this console only, hidden from scripts and other sites."""
     assert "Sign in" in browser.get("/page/5").text
     form = {"token": " all ", "next": "/page/5"}
     answer = browser.post("/sign-in", data=form, allow_redirects=False, headers={"x-forwarded-proto": "https"})
@@ -103,7 +103,7 @@ def test_a_visitor_signs_in_and_gets_where_they_wanted(browser: Browser) -> None
 
 @pytest.mark.parametrize("token", ["", "wrong", "all reader", "\udcff"])
 def test_a_wrong_token_is_refused(browser: Browser, token: str) -> None:
-    """With a reason, and without a session."""
+    """The page gives the reason, and no session starts."""
     answer = browser.post("/sign-in", data={"token": token.encode(errors="surrogateescape")})
     assert answer.status_code == HTTPStatus.UNAUTHORIZED
     assert "No token matches" in answer.text
@@ -111,14 +111,14 @@ def test_a_wrong_token_is_refused(browser: Browser, token: str) -> None:
 
 
 @pytest.mark.parametrize("wanted", ["//evil.example", "https://evil.example", "/\\evil.example", ""])
-def test_nobody_is_sent_to_another_site(browser: Browser, wanted: str) -> None:
-    """After signing in."""
+def test_signing_in_never_leads_to_another_site(browser: Browser, wanted: str) -> None:
+    """Targets on other sites are ignored."""
     answer = browser.post("/sign-in", data={"token": "all", "next": wanted}, allow_redirects=False)
     assert answer.headers["location"].startswith(f"{BASE}/")
 
 
-def test_a_form_of_a_page_is_taken(browser: Browser) -> None:
-    """And says what it has done on the page that follows."""
+def test_a_form_of_a_page_is_accepted(browser: Browser) -> None:
+    """The next page reports the effect."""
     token = form_token(sign_in(browser, "all"))
     page = browser.post("/do", data={"form_token": token, "word": "x"})
     assert urlsplit(page.url).path == f"{BASE}/page"
@@ -127,7 +127,7 @@ def test_a_form_of_a_page_is_taken(browser: Browser) -> None:
 
 
 def test_a_form_without_its_token_is_refused(browser: Browser) -> None:
-    """None, another's, or that of an earlier session."""
+    """So is one with another's token, or that of an earlier session."""
     earlier = form_token(sign_in(browser, "all"))
     sign_in(browser, "all")
     for token in ({}, {"form_token": ""}, {"form_token": "x"}, {"form_token": earlier}):
@@ -138,7 +138,7 @@ def test_a_form_without_its_token_is_refused(browser: Browser) -> None:
 
 @pytest.mark.parametrize("header", [{"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}])
 def test_a_form_of_another_site_is_refused(browser: Browser, header: dict[str, str]) -> None:
-    """Whatever it holds; signing in, too, so that nobody is signed in as somebody else."""
+    """This holds for any content, and for signing in: otherwise a visitor could be signed in as somebody else."""
     token = form_token(sign_in(browser, "all"))
     assert browser.post("/do", data={"form_token": token}, headers=header).status_code == HTTPStatus.FORBIDDEN
     browser.cookies.clear()
@@ -146,8 +146,8 @@ def test_a_form_of_another_site_is_refused(browser: Browser, header: dict[str, s
     assert COOKIE not in browser.cookies
 
 
-def test_a_token_does_what_its_scopes_say(browser: Browser) -> None:
-    """A reader reads."""
+def test_a_session_has_the_scopes_of_its_token(browser: Browser) -> None:
+    """A token with the scope `read` can only read."""
     token = form_token(sign_in(browser, "reader"))
     answer = browser.post("/do", data={"form_token": token})
     assert answer.status_code == HTTPStatus.FORBIDDEN
@@ -156,21 +156,21 @@ def test_a_token_does_what_its_scopes_say(browser: Browser) -> None:
 
 
 def test_signing_out_ends_the_session(browser: Browser) -> None:
-    """In this browser."""
+    """It ends in this browser."""
     token = form_token(sign_in(browser, "all"))
     browser.post("/sign-out", data={"form_token": token})
     assert "Sign in" in browser.get("/page").text
 
 
-def test_without_tokens_nobody_signs_in_and_forms_are_still_their_page_s(local: Browser) -> None:
-    """The first visit begins a session of its own; another site's form has no token of it."""
+def test_without_tokens_forms_still_belong_to_their_page(local: Browser) -> None:
+    """The first visit starts a session, whose form token another site does not have."""
     assert "Sign out" not in local.get("/page").text
     assert local.get("/sign-in").url == f"{local.base}/"
     assert local.post("/do", data={"word": "x"}).status_code == HTTPStatus.FORBIDDEN
 
 
 def test_every_answer_keeps_scripts_and_frames_out(browser: Browser) -> None:
-    """Pages, errors, redirects, and files, which alone are kept by browsers."""
+    """This holds for pages, errors, redirects and files; only files may be cached by browsers."""
     sign_in(browser, "all")
     file = f"/static/{static_names()['console.css']}"
     for path in ("/page", "/refuses", "/absent", file, "/static/console.css"):
@@ -190,8 +190,8 @@ def test_every_answer_keeps_scripts_and_frames_out(browser: Browser) -> None:
         ("/do", 404, "There is no such page."),
     ],
 )
-def test_what_cannot_be_shown_is_said_on_a_page(browser: Browser, path: str, status: int, text: str) -> None:
-    """With the reason, inside the console."""
+def test_errors_are_pages_of_the_console(browser: Browser, path: str, status: int, text: str) -> None:
+    """They give the reason."""
     sign_in(browser, "all")
     answer = browser.get(path)
     assert (answer.status_code, text in answer.text, "Subscriptions" in answer.text) == (status, True, True)

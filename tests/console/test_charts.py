@@ -1,4 +1,4 @@
-"""Charts are SVG that says in words what it shows, whatever the numbers."""
+"""Charts are SVG with a text that describes them, for any numbers."""
 
 from xml.etree import ElementTree as ET
 
@@ -11,24 +11,24 @@ SVG = st.lists(st.builds(Bar, st.integers(0, 10**9), st.integers(0, 10**9), st.t
 
 
 def drawn(markup: str) -> ET.Element:
-    """The drawing, as a browser would parse it."""
+    """The drawing, parsed as a browser would."""
     return ET.fromstring(markup)  # noqa: S314 (our own markup)
 
 
 def rects(markup: str, name: str) -> list[tuple[float, float, float, float]]:
-    """Place and size of the drawing's rectangles of a kind."""
+    """Place and size of the drawing's rectangles of a class."""
     found = (each for each in drawn(markup).iter("rect") if each.get("class") == name)
     return [tuple(float(each.get(side, "nan")) for side in ("x", "y", "width", "height")) for each in found]  # type: ignore[misc]
 
 
 def without_control(values: list[Bar]) -> list[Bar]:
-    """XML has no control characters; labels are ours, and have none."""
+    """Removes control characters, which XML lacks; labels are ours and have none."""
     return [each._replace(label="".join(filter(str.isprintable, each.label))) for each in values]
 
 
 @given(SVG.map(without_control))
 def test_each_interval_is_a_column_inside_the_drawing(values: list[Bar]) -> None:
-    """A failure is always seen, at the foot; nothing sticks out."""
+    """A failure is always visible at the foot, and nothing exceeds the drawing."""
     drawing = bars(values, "attempts <by> minute")
     assert drawn(drawing).get("aria-label") == "attempts <by> minute"
     failed, succeeded = rects(drawing, "chart-failed"), rects(drawing, "chart-succeeded")
@@ -43,7 +43,7 @@ def test_each_interval_is_a_column_inside_the_drawing(values: list[Bar]) -> None
 
 @given(st.lists(st.floats(0, 1e9), max_size=80))
 def test_a_line_stays_inside_the_drawing(values: list[float]) -> None:
-    """Also of one value, of none, and of zeros alone."""
+    """This includes lines of one value, of none, and of zeros only."""
     found = drawn(line(values, "median")).find("polyline")
     points = [
         tuple(map(float, each.split(","))) for each in (found.get("points", "") if found is not None else "").split()
@@ -53,13 +53,13 @@ def test_a_line_stays_inside_the_drawing(values: list[float]) -> None:
 
 
 @given(st.floats(-1, 2))
-def test_a_share_is_filled_as_far(part: float) -> None:
-    """From none to all of it."""
+def test_a_share_is_filled_in_proportion(part: float) -> None:
+    """It may be anything from none to all."""
     filled = sum(width for _, _, width, _ in rects(share(part, "done"), "chart-filled"))
     assert abs(filled - min(max(part, 0.0), 1.0) * WIDTH) < 0.01
 
 
-def test_a_label_is_no_markup() -> None:
+def test_a_label_is_escaped() -> None:
     """A label or title that looks like markup is text."""
     drawing = bars([Bar(1, 1, "<script>")], '"><script>')
     assert "<script" not in drawing

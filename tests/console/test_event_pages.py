@@ -37,7 +37,7 @@ def topic(log: Kafka) -> str:
 
 @pytest.fixture
 def browser(log: Kafka, topic: str, sqlite_engine: Engine) -> Iterator[Browser]:
-    """Before a console of this cluster and database."""
+    """A browser of a console on this cluster and database."""
     kafka, registry = log.settings(), Registry(sqlite_engine, GROUP, Vault())
     backing = Backing(registry, look=lambda: overview(sqlite_engine, None, ()), log=Log(kafka, [topic]))
     app = with_console(create_app(sqlite_engine, None, backing=backing), backing, kafka, TokenFile(None))
@@ -49,7 +49,7 @@ def browser(log: Kafka, topic: str, sqlite_engine: Engine) -> Iterator[Browser]:
 def test_an_event_is_shown_with_its_stored_deliveries(
     browser: Browser, log: Kafka, topic: str, sqlite_engine: Engine
 ) -> None:
-    """The form leads to it; its value is text and never markup."""
+    """The form leads to it, and its value is escaped."""
     log.write(topic, [b'{"type": "order.paid", "note": "<b>"}'], headers=[("ce_tenant", b"acme"), ("none", None)])
     store.park(sqlite_engine, GROUP, [parked(make_event(0, topic=topic), 7)], 1.0)
     found = browser.get("/events", params={"topic": topic, "partition": "0", "offset": "0"})
@@ -60,7 +60,7 @@ def test_an_event_is_shown_with_its_stored_deliveries(
 
 
 def test_a_record_that_carries_no_event_is_shown_with_the_reason(browser: Browser, log: Kafka, topic: str) -> None:
-    """It is in the dead-letter topic too; here it is whole."""
+    """It is in the dead-letter topic too; this page shows all of it."""
     log.write(topic, [b"\xffnot JSON"])
     page = browser.get(f"/events/{topic}/0/0").text
     assert "This record carries no event" in page
@@ -76,10 +76,10 @@ def test_a_record_that_carries_no_event_is_shown_with_the_reason(browser: Browse
         ("", 2**63, HTTPStatus.NOT_FOUND, "No row has this number"),
     ],
 )
-def test_nothing_else_is_read(
+def test_other_records_are_not_read(
     browser: Browser, log: Kafka, topic: str, of: str, offset: int, status: HTTPStatus, text: str
 ) -> None:
-    """Neither an offset that the log does not have, nor a topic that no worker consumes."""
+    """Offsets that the log lacks and topics that no worker consumes are refused."""
     log.write(topic, [b"{}"])
     found = browser.get(f"/events/{of or topic}/0/{offset}")
     assert found.status_code == status

@@ -1,4 +1,4 @@
-"""The pages, on a real database: what they show, what their forms do, and what a token of one tenant sees of it."""
+"""The pages on a real database: their content, their forms, and the view of a tenant's token."""
 
 import html
 import re
@@ -31,7 +31,7 @@ SECRET = "the-secret-of-the-deployment"
 
 
 class Tokens(TokenFile):
-    """These tokens, without a file."""
+    """Tokens without a file."""
 
     def __init__(self, callers: dict[str, Caller]) -> None:
         super().__init__(None)
@@ -46,7 +46,7 @@ ALL = {
 
 @pytest.fixture
 def console(engine: Engine) -> Iterator[Callable[[str | None], Browser]]:
-    """Opens a browser for a token, before a console on this database; None: of a console without tokens."""
+    """Opens a browser for a token, of a console on this database; None: of a console without tokens."""
     servers = []
 
     def browser_of(token: str | None, **more: Any) -> Browser:
@@ -66,7 +66,7 @@ def console(engine: Engine) -> Iterator[Callable[[str | None], Browser]]:
 
 
 def send(browser: Browser, page: str, path: str, **fields: str) -> str:
-    """Send a form of a page; returns the page that follows."""
+    """Sends a form of a page and returns the page that follows."""
     return browser.post(path, data={**fields, "form_token": form_token(browser.get(page).text)}).text
 
 
@@ -76,7 +76,7 @@ def add(engine: Engine, path: str, **options: str) -> int:
 
 
 def stored(engine: Engine, subscription: int, offset: int, status: str = "parked") -> int:
-    """A stored delivery that has failed; returns its id."""
+    """Stores a delivery that has failed and returns its id."""
     event = make_event(offset, body=b'{"offset": %d}' % offset)
     store.park(engine, GROUP, [parked(event, subscription, status=status)], 1.0)
     with engine.connect() as connection:
@@ -84,7 +84,7 @@ def stored(engine: Engine, subscription: int, offset: int, status: str = "parked
 
 
 def test_the_overview_lists_receivers_by_trouble(engine: Engine, console: Callable[[str | None], Browser]) -> None:
-    """With how much waits; what cannot be told, as without Kafka, is named, with the setting to change."""
+    """Each has its number of waiting deliveries. A missing part, as without Kafka, is named with its setting."""
     well, disabled, waiting = add(engine, "well"), add(engine, "disabled"), add(engine, "waiting")
     repository.set_enabled(engine, disabled, False, "the receiver answered 410 Gone")
     stored(engine, waiting, 1)
@@ -95,7 +95,7 @@ def test_the_overview_lists_receivers_by_trouble(engine: Engine, console: Callab
 
 
 def test_an_empty_service_says_how_to_begin(console: Callable[[str | None], Browser]) -> None:
-    """Each page teaches what it will show."""
+    """Each page explains its future content."""
     browser = console(None)
     for path, text in (
         ("/", "Every receiver is well"),
@@ -110,10 +110,8 @@ def test_an_empty_service_says_how_to_begin(console: Callable[[str | None], Brow
         assert text in browser.get(path).text
 
 
-def test_a_subscription_is_added_changed_and_tells_who_did_it(
-    engine: Engine, console: Callable[[str | None], Browser]
-) -> None:
-    """By forms; each change is an operational event with the token's name."""
+def test_a_subscription_is_added_and_changed_by_forms(engine: Engine, console: Callable[[str | None], Browser]) -> None:
+    """Each change is an operational event with the token's name."""
     browser = console("all")
     new = {"url": "https://example.com/new", "event_type": "order.*"}
     page = send(browser, "/subscriptions/new", "/subscriptions/new", **new)
@@ -134,7 +132,7 @@ def test_a_subscription_is_added_changed_and_tells_who_did_it(
 def test_a_receiver_is_asked_for_its_permission(
     engine: Engine, console: Callable[..., Browser], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a button that is there while it has not agreed; the page says what it has answered, as text."""
+    """There is a button until it has agreed, and the page shows its answer as text."""
     one = add(engine, "asked", rate_limit=5)  # type: ignore[arg-type]  # an option
     answers: list[Permission] = [Refused("it <b>does not</b>", "look there"), Granted(120)]
     nameless, browser = console("all"), console("all", ask=lambda *_: answers.pop(0))
@@ -156,10 +154,10 @@ def test_a_receiver_is_asked_for_its_permission(
 
 
 @pytest.mark.parametrize(("url", "event_type"), [("not a url", "a"), ("https://example.com/h", "two words")])
-def test_a_subscription_that_cannot_work_is_not_added(
+def test_an_invalid_subscription_is_not_added(
     engine: Engine, console: Callable[[str | None], Browser], url: str, event_type: str
 ) -> None:
-    """The form comes back with what was typed, and the reason."""
+    """The form comes back with the input and the reason."""
     page = send(console(None), "/subscriptions/new", "/subscriptions/new", url=url, event_type=event_type)
     assert "cannot work" in page
     assert f'value="{url}"' in page
@@ -176,7 +174,7 @@ def test_lists_go_on_from_page_to_page(engine: Engine, console: Callable[[str | 
 
 
 def seen(browser: Browser, path: str, kind: str) -> list[int]:
-    """The ids on this page and all that follow."""
+    """The ids on this page and all following ones."""
     found: list[int] = []
     following: str | None = path
     while following is not None:
@@ -192,7 +190,7 @@ def seen(browser: Browser, path: str, kind: str) -> list[int]:
 def test_a_delivery_shows_its_payload_and_is_sent_again(
     engine: Engine, console: Callable[[str | None], Browser]
 ) -> None:
-    """What a receiver or producer wrote is text, never markup."""
+    """Text of receivers and producers is escaped."""
     browser = console(None)
     delivery = stored(engine, add(engine, "down"), 7, "exhausted")
     page = browser.get(f"/deliveries/{delivery}").text
@@ -217,14 +215,14 @@ def test_a_delivery_shows_its_payload_and_is_sent_again(
         "position=1",
     ],
 )
-def test_a_search_that_cannot_be_read_says_so(console: Callable[[str | None], Browser], query: str) -> None:
-    """And is no error of the server."""
+def test_an_invalid_search_says_so(console: Callable[[str | None], Browser], query: str) -> None:
+    """It is not a server error."""
     answer = console(None).get(f"/deliveries?{query}")
     assert (answer.status_code, "cannot be made" in answer.text) == (HTTPStatus.BAD_REQUEST, True)
 
 
 def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[[str | None], Browser]) -> None:
-    """Subscriptions and deliveries of others are not there for it, on any page and for any form."""
+    """Other tenants' subscriptions and deliveries are unknown to it on every page and in every form."""
     mine, other = add(engine, "mine", tenant="acme"), add(engine, "other", tenant="other")
     own, foreign = stored(engine, mine, 1), stored(engine, other, 2)
     browser = console("acme")
@@ -257,13 +255,13 @@ def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[[str | 
 
 
 def test_a_host_name_of_another_site_is_refused_without_tokens(console: Callable[[str | None], Browser]) -> None:
-    """Its pages could otherwise use this console by a name that leads here (DNS rebinding)."""
+    """Otherwise its pages could use this console by a name that resolves here (DNS rebinding)."""
     browser = console(None)
     assert browser.get("/", headers={"host": "evil.example"}).status_code == HTTPStatus.FORBIDDEN
 
 
-def test_a_database_that_is_away_is_named_on_the_page(engine: Engine, console: Callable[[str | None], Browser]) -> None:
-    """The overview stands, with what it could not tell."""
+def test_an_unreachable_database_is_named_on_the_page(engine: Engine, console: Callable[[str | None], Browser]) -> None:
+    """The overview is shown without the missing parts."""
     browser = console(None)
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE webhook_deliveries")

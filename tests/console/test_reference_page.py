@@ -1,4 +1,4 @@
-"""The page of the API's reference, which needs neither a token nor a network."""
+"""The page of the API's reference, which works without a token and without a network."""
 
 import re
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ from consumer.ops.overview import Overview
 
 
 def nothing() -> Overview:
-    """The overview, which this page does not ask for."""
+    """The overview, which this page does not request."""
     raise AssertionError
 
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    """Of an API with a token, and the console."""
+    """The URL of an API with a token, and of the console."""
     engine, tokens = create_engine("sqlite://"), TokenFile(None, "a-token-of-the-api")
     backing = Backing(Registry(engine, "webhooks", Vault()), look=nothing)
     app = with_console(create_app(engine, tokens, backing=backing), backing, None, tokens)
@@ -34,7 +34,7 @@ def url() -> Iterator[str]:
 
 
 def test_it_shows_every_operation(url: str) -> None:
-    """To anybody who may see /openapi.json: under its id, with its path, and with a link to it."""
+    """Without a token, like /openapi.json, it shows each with its id, its path, and a link to it."""
     page = requests.get(f"{url}/reference", timeout=10)
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     paths = requests.get(f"{url}/openapi.json", timeout=10).json()["paths"]
@@ -46,7 +46,7 @@ def test_it_shows_every_operation(url: str) -> None:
 
 
 def test_it_needs_nothing_from_elsewhere(url: str) -> None:
-    """What it refers to is on this server or on the page itself, and its policy allows no script at all."""
+    """It refers only to this server or to itself, and its policy allows no script."""
     page = requests.get(f"{url}/reference", timeout=10)
     policy = dict(each.split(" ", 1) for each in page.headers["content-security-policy"].split("; "))
     assert policy["default-src"] == "'none'"
@@ -64,8 +64,8 @@ def test_it_needs_nothing_from_elsewhere(url: str) -> None:
             assert requests.get(f"{url}{target}", timeout=10).status_code == 200
 
 
-def test_it_is_only_read(url: str) -> None:
-    """Other methods are refused; the console leads to it."""
+def test_it_is_read_only(url: str) -> None:
+    """Other methods are refused; the console links to it."""
     assert requests.head(f"{url}/reference", timeout=10).status_code == 200
     assert requests.post(f"{url}/reference", timeout=10).status_code == 405
     with requests.Session() as browser:

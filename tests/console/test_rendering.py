@@ -1,4 +1,4 @@
-"""Numbers, shares and times read as people write them."""
+"""Formatting numbers, shares and times for people."""
 
 import pytest
 from jinja2 import UndefinedError
@@ -20,24 +20,24 @@ def test_a_share_is_never_rounded_to_all_or_nothing(share: float, text: str) -> 
     ("value", "text"),
     [(0.0431, "43 ms"), (1.25, "1.2 s"), (59.96, "60.0 s"), (90, "2 min"), (7200, "2 h"), (90000, "1 d")],
 )
-def test_a_length_of_time_is_in_its_unit(value: float, text: str) -> None:
-    """Milliseconds below a second, then seconds, then the largest unit."""
+def test_a_duration_has_a_fitting_unit(value: float, text: str) -> None:
+    """It is in milliseconds below a second, then in seconds, then in the largest unit."""
     assert seconds(value) == text
 
 
 @pytest.mark.parametrize(("at", "text"), [(100.4, "now"), (40, "1 min ago"), (7300, "in 2 h"), (58, "42 s ago")])
-def test_a_moment_is_told_from_here(at: float, text: str) -> None:
-    """Past and future."""
+def test_a_time_is_relative_to_now(at: float, text: str) -> None:
+    """It may be past or future."""
     assert ago(at, 100.0) == text
 
 
 def test_numbers_have_their_thousands_separated() -> None:
-    """And no fraction."""
+    """They have no fraction."""
     assert (number(1234567), span(86400 * 3)) == ("1,234,567", "3 d")
 
 
 def test_a_page_links_each_file_by_its_content() -> None:
-    """A changed file has another name, so that browsers may keep it for good."""
+    """A changed file gets another name, so browsers may cache it for good."""
     page = environment("/console").from_string("{{ static('console.css') }}").render()
     assert page == f"/console/static/{static_names()['console.css']}"
     assert {"console.css", "htmx.min.js", "sse.min.js", "icon.svg"} == set(static_names())
@@ -45,7 +45,7 @@ def test_a_page_links_each_file_by_its_content() -> None:
 
 
 def test_values_are_escaped_and_a_missing_one_is_an_error() -> None:
-    """What a tenant writes is never markup; a template that asks for an unknown value fails in tests, not silently."""
+    """A tenant's text is never markup, and an unknown value in a template fails in tests."""
     templates = environment("")
     assert templates.from_string("{{ it }}").render(it="<b>") == Markup("&lt;b&gt;")
     with pytest.raises(UndefinedError):

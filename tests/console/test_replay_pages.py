@@ -1,4 +1,4 @@
-"""The pages of replays: a preview, then the button that begins one, for those who may; and how far each is."""
+"""The pages of replays: a preview, then a button that begins one for those who may, and the progress."""
 
 import html
 import re
@@ -44,7 +44,7 @@ class Tokens(TokenFile):
 
 @pytest.fixture
 def log(request: pytest.FixtureRequest) -> Log:
-    """A topic of three records; the mock cluster finds none of them by its time."""
+    """A topic of three records; the mock cluster finds none of them by time."""
     real = "kafka_bootstrap" in request.fixturenames
     kafka = Kafka(request.getfixturevalue("kafka_bootstrap" if real else "mock_kafka"), real=real)
     topic = kafka.topic()
@@ -57,7 +57,7 @@ Visit = Callable[..., Browser]
 
 @pytest.fixture
 def visit(engine: Engine, log: Log) -> Iterator[Visit]:
-    """Opens a browser for a token, before a console that knows Kafka."""
+    """Opens a browser for a token, of a console that knows Kafka."""
     servers = []
 
     def browser_of(token: str, *, known: bool = True) -> Browser:
@@ -82,14 +82,14 @@ def subscription(engine: Engine) -> int:
 
 
 def send(browser: Browser, path: str, **fields: str) -> tuple[int, str]:
-    """Send a form; status and text of the page that follows."""
+    """Sends a form; returns status and text of the next page."""
     token = form_token(browser.get("/replays").text)
     answer = browser.post(path, data={**fields, "form_token": token})
     return answer.status_code, answer.text
 
 
 def hidden(page: str) -> dict[str, str]:
-    """The fields of the form that begins a replay."""
+    """The hidden fields of the form that begins a replay."""
     form = re.search(r'<form[^>]*action="/console/replays">(.*?)</form>', page, re.DOTALL)
     assert form is not None
     return {name: html.unescape(value) for name, value in re.findall(r'name="(\w+)" value="([^"]*)"', form[1])}
@@ -97,7 +97,7 @@ def hidden(page: str) -> dict[str, str]:
 
 @pytest.mark.usefixtures("kafka_bootstrap")
 def test_a_replay_is_previewed_then_begun(engine: Engine, visit: Visit, subscription: int) -> None:
-    """The preview stores nothing, and what is begun reads what it has shown."""
+    """The preview stores nothing, and the replay reads the previewed records."""
     browser = visit("all")
     page = browser.get(f"/subscriptions/{subscription}").text
     assert FORM in page
@@ -117,8 +117,8 @@ def test_a_replay_is_previewed_then_begun(engine: Engine, visit: Visit, subscrip
     ]
 
 
-def test_nothing_is_begun_where_there_is_nothing(visit: Visit, subscription: int) -> None:
-    """The preview says so, and has no button."""
+def test_an_empty_replay_cannot_be_begun(visit: Visit, subscription: int) -> None:
+    """The preview says so and has no button."""
     status, page = send(visit("all"), "/replays/preview", subscription=str(subscription), since="2h")
     assert (status, "hold no record of that time" in page, "Start the replay" in page) == (200, True, False)
 
@@ -136,10 +136,10 @@ def test_nothing_is_begun_where_there_is_nothing(visit: Visit, subscription: int
     ],
 )
 @pytest.mark.parametrize("path", ["/replays/preview", "/replays"])
-def test_a_mistake_is_told_at_its_field(
+def test_a_mistake_is_shown_at_its_field(
     engine: Engine, visit: Visit, subscription: int, path: str, field: str, value: str, text: str, status: HTTPStatus
 ) -> None:
-    """With what was typed, as text."""
+    """The field keeps its input, escaped."""
     typed = {"subscription": str(subscription), "since": "2h", field: value}
     answered, page = send(visit("all"), path, **typed)
     wrong = re.search(rf'id="wrong-{field}">([^<]+)</span><input name="{field}" value="([^"]*)"', page)
@@ -149,8 +149,8 @@ def test_a_mistake_is_told_at_its_field(
     assert replays.find(engine, limit=1) == []
 
 
-def test_who_may_not_begin_one_is_shown_no_form(engine: Engine, visit: Visit, subscription: int) -> None:
-    """A token that only reads, and one of a tenant; without Kafka's settings the page names them."""
+def test_the_form_is_only_for_those_who_may_begin_one(engine: Engine, visit: Visit, subscription: int) -> None:
+    """Tokens that only read or belong to a tenant see none. Without Kafka's settings the page names them."""
     for token in ("reader", "acme"):
         browser = visit(token)
         page = browser.get(f"/subscriptions/{subscription}")
@@ -177,7 +177,7 @@ def test_a_form_of_another_site_begins_nothing(engine: Engine, visit: Visit, sub
 def test_the_list_shows_who_began_each_and_refreshes_while_one_runs(
     engine: Engine, visit: Visit, subscription: int
 ) -> None:
-    """With the reason why one stands still; it rests when all have ended."""
+    """It shows the reason for a replay that stands still, and stops refreshing once all have ended."""
     browser, now = visit("all"), time.time()
     spans = [Span("t", 0, 0, 4)]
     replay = replays.create(

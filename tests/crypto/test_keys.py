@@ -1,4 +1,4 @@
-"""Signing secrets as people write them."""
+"""Parsing signing secrets."""
 
 from base64 import b64encode
 
@@ -56,31 +56,31 @@ RFC_8032 = [
 
 @pytest.mark.parametrize("length", [1, 23, 24, 64, 65])
 def test_a_secret_of_another_length_than_the_specifications_is_weak(length: int) -> None:
-    """Standard Webhooks, "Signature scheme": between 24 bytes and 64 bytes."""
+    """Standard Webhooks, "Signature scheme", requires 24 to 64 bytes."""
     why = None if 24 <= length <= 64 else f"has {length} bytes; Standard Webhooks wants 24 to 64"
     assert weakness(PREFIX + b64encode(b"x" * length).decode()) == weakness("x" * length) == why
 
 
-def test_what_is_generated_is_not_weak() -> None:
-    """Of either kind."""
+def test_generated_secrets_are_not_weak() -> None:
+    """A generated secret of either algorithm is strong."""
     assert weakness(generate("hmac")) is weakness(generate("ed25519")) is None
 
 
 @given(st.binary(min_size=1, max_size=80))
 def test_a_prefixed_secret_is_its_base64(key: bytes) -> None:
-    """`whsec_` + base64 of a key is that key, as the Standard Webhooks library reads it."""
+    """The key of `whsec_` + base64 is the decoded base64, as in the Standard Webhooks library."""
     text = PREFIX + b64encode(key).decode()
     assert parse_secret(text) == key == Webhook(text)._whsecret
 
 
 @given(st.text(min_size=1).filter(lambda text: not text.startswith(PREFIX)).filter(str.isprintable))
 def test_any_other_string_is_its_utf8_bytes(text: str) -> None:
-    """A secret without the prefix is used as it stands."""
+    """A secret without the prefix is used unchanged."""
     assert parse_secret(text) == text.encode()
 
 
 def parsed(text: str) -> bytes | str:
-    """The key, or why there is none."""
+    """The key, or the error's text."""
     try:
         return parse_secret(text)
     except ValueError as error:
@@ -96,8 +96,8 @@ REFUSALS = {parsed(PREFIX), parsed(f"{PREFIX}*")}
 @example("whsec_Zm9vYg")
 @example("whsec_Zm9v\nZm9v")
 @example("whsec_-_-_")
-def test_what_is_wrong_is_said_without_the_secret(text: str) -> None:
-    """A key comes out, or one of two messages of one line, which are the same for every secret."""
+def test_errors_do_not_contain_the_secret(text: str) -> None:
+    """Parsing gives a key, or one of two one-line messages that are the same for every secret."""
     result = parsed(text)
     if isinstance(result, str):
         assert result in REFUSALS
@@ -107,8 +107,8 @@ def test_what_is_wrong_is_said_without_the_secret(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "whsec_", "whsec_Zm9vYg", "whsec_a b", "whsec_Zm9v*Zm9v", "whsec_-_-_", "\udcff"])
-def test_a_secret_that_is_none_is_refused(text: str) -> None:
-    """Empty keys, base64 that is none, and bytes that are no UTF-8 cannot be secrets."""
+def test_an_invalid_secret_is_refused(text: str) -> None:
+    """Empty keys, invalid base64 and text that has no UTF-8 are refused."""
     with pytest.raises(ValueError, match=r"secret|base64|follows"):
         parse_secret(text)
 
@@ -119,7 +119,7 @@ def encoded(prefix: str, key: bytes) -> str:
 
 @pytest.mark.parametrize(("private", "public", "message", "signature"), RFC_8032)
 def test_published_vectors_of_ed25519(private: str, public: str, message: str, signature: str) -> None:
-    """The vectors of RFC 8032, with a private key of 32 bytes and with one that has its public key behind it."""
+    """The vectors of RFC 8032 hold for a private key of 32 bytes, and for one followed by its public key."""
     seed, behind = bytes.fromhex(private), bytes.fromhex(public)
     for text in (encoded(PRIVATE_PREFIX, seed), encoded(PRIVATE_PREFIX, seed + behind)):
         key = parse_signing_key(text)
@@ -140,8 +140,8 @@ def test_published_vectors_of_ed25519(private: str, public: str, message: str, s
         (encoded(PUBLIC_PREFIX, bytes(32)), "public key, which verifies and cannot sign"),
     ],
 )
-def test_what_cannot_sign_is_refused(text: str, problem: str) -> None:
-    """A private key of another length, one whose halves are not of each other, a public key."""
+def test_keys_that_cannot_sign_are_refused(text: str, problem: str) -> None:
+    """A private key of another length, one with the wrong public half and a public key are refused."""
     with pytest.raises(ValueError, match=problem) as caught:
         parse_signing_key(text)
     assert "hidden" not in str(caught.value)
@@ -157,15 +157,15 @@ def test_what_cannot_sign_is_refused(text: str, problem: str) -> None:
         ("", "empty"),
     ],
 )
-def test_what_cannot_verify_is_refused(text: str, problem: str) -> None:
-    """A public key of another length, base64 that is none, an empty secret."""
+def test_keys_that_cannot_verify_are_refused(text: str, problem: str) -> None:
+    """A public key of another length, invalid base64 and an empty secret are refused."""
     with pytest.raises(ValueError, match=problem):
         parse_verifying_key(text)
 
 
 @given(st.binary(min_size=32, max_size=32))
-def test_a_private_key_verifies_as_its_public_one(seed: bytes) -> None:
-    """A receiver of one's own may be given either."""
+def test_a_private_key_verifies_like_its_public_key(seed: bytes) -> None:
+    """One's own receiver may be given either key."""
     key = Ed25519Key(seed)
     verifying = parse_verifying_key(encoded(PRIVATE_PREFIX, seed))
     verifying.verify(key.sign(b"message"), b"message")  # type: ignore[union-attr]
@@ -175,7 +175,7 @@ def test_a_private_key_verifies_as_its_public_one(seed: bytes) -> None:
 
 @pytest.mark.parametrize("algorithm", ["hmac", "ed25519"])
 def test_a_new_secret(algorithm: Algorithm) -> None:
-    """It is of its algorithm, as the specification writes it, and another each time."""
+    """A new secret has the requested algorithm, in the specification's format, and is different each time."""
     text = generate(algorithm)
     assert text != generate(algorithm)
     assert algorithm_of(text) == algorithm

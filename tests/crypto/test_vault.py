@@ -1,4 +1,4 @@
-"""Secrets at rest, and what of a subscription's is good now."""
+"""Encryption of secrets at rest, and the credentials of a subscription that are valid now."""
 
 from base64 import b64encode
 from collections.abc import Callable
@@ -31,7 +31,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: no
 
 
 def stored(kind: str, text: str, expires_in: float | None = None) -> StoredSecret:
-    """A row, in the clear, that is good for so many seconds from NOW."""
+    """A row in the clear, valid for so many seconds from NOW."""
     return StoredSecret(kind, text, None if expires_in is None else NOW + timedelta(seconds=expires_in))
 
 
@@ -39,13 +39,13 @@ OWNER = Owner(7, "signing")
 
 
 def good(*rows: StoredSecret, default: tuple[bytes, ...] = (b"default",)) -> Credentials:
-    """What of `rows` is good at NOW."""
+    """The credentials of `rows` that are valid at NOW."""
     return credentials_of(7, rows, default, Vault().decrypt, NOW)
 
 
 @given(TEXTS)
-def test_what_is_encrypted_comes_back(text: str) -> None:
-    """With a key the text cannot be seen in what is stored; without one it is what is stored. Either comes back."""
+def test_encrypted_text_is_decrypted(text: str) -> None:
+    """With a key the text is stored encrypted, without one in the clear. Either is read back."""
     encrypted = Vault(KEY).encrypt(text, OWNER)
     assert encrypted.startswith(ENCRYPTED)
     assert Fernet(KEY).decrypt(encrypted.removeprefix(ENCRYPTED)).decode() == f"7:signing:{text}"
@@ -54,7 +54,7 @@ def test_what_is_encrypted_comes_back(text: str) -> None:
 
 
 def test_the_newest_key_encrypts_and_any_decrypts() -> None:
-    """During a change of the key both are there, newest first."""
+    """While keys are changed both are set, newest first."""
     both = Vault(f"{KEY} {OLD_KEY}")
     assert Vault(KEY).decrypt(both.encrypt("a", OWNER), OWNER) == "a"
     assert both.decrypt(Vault(OLD_KEY).encrypt("a", OWNER), OWNER) == "a"
@@ -77,8 +77,8 @@ def test_the_newest_key_encrypts_and_any_decrypts() -> None:
     ],
     ids=map(str, range(10)),
 )
-def test_what_is_stored_as_it_would_be_now(keys: str, text: str, current: bool) -> None:  # noqa: FBT001 (a column of the table)
-    """With the newest key, or in the clear where there is none; what nobody can read is not."""
+def test_current_text_is_recognised(keys: str, text: str, current: bool) -> None:  # noqa: FBT001 (a column of the table)
+    """Text is current if encrypted with the newest key, or in the clear if no key is set; undecryptable text is not."""
     assert Vault(keys).is_current(text, OWNER) is current
 
 
@@ -87,8 +87,8 @@ def test_what_is_stored_as_it_would_be_now(keys: str, text: str, current: bool) 
     [Vault(OTHER_KEY).encrypt(HIDDEN, OWNER), ENCRYPTED, ENCRYPTED + HIDDEN, ENCRYPTED + "é"],
     ids=["another's", "nothing", "no token", "no ASCII"],
 )
-def test_what_no_key_decrypts_is_said_without_it(text: str) -> None:
-    """The error names the setting and holds nothing of the token, the text or a key; so without any key."""
+def test_the_error_for_undecryptable_text_does_not_contain_it(text: str) -> None:
+    """The error names the setting and contains no part of the token, the text or a key."""
     for keys, problem in (
         (KEY, "no key in WEBHOOK_ENCRYPTION_KEY decrypts"),
         ("", "WEBHOOK_ENCRYPTION_KEY is not set"),
@@ -102,8 +102,8 @@ def test_what_no_key_decrypts_is_said_without_it(text: str) -> None:
 
 
 @pytest.mark.parametrize("owner", [Owner(8, "signing"), Owner(7, "bearer"), Owner(77, "signing")])
-def test_what_is_encrypted_for_another_is_not_used(owner: Owner) -> None:
-    """A token that somebody has copied into a row of their own would show them what it holds."""
+def test_text_encrypted_for_another_subscription_is_not_used(owner: Owner) -> None:
+    """Otherwise someone who copies a token into a row of their own would see its text."""
     for key in (KEY, OLD_KEY):
         vault = Vault(f"{KEY} {OLD_KEY}")
         token = Vault(key).encrypt(HIDDEN, owner)
@@ -114,8 +114,8 @@ def test_what_is_encrypted_for_another_is_not_used(owner: Owner) -> None:
         assert not vault.is_current(token, OWNER)
 
 
-def test_what_is_encrypted_by_a_key_and_is_no_text() -> None:
-    """Somebody else's bytes under our key are an error like any other."""
+def test_encrypted_bytes_that_are_not_text_are_an_error() -> None:
+    """Bytes that are not UTF-8, encrypted with our key, are an error like any other."""
     token = ENCRYPTED + Fernet(KEY).encrypt(b"\xff").decode()
     with pytest.raises(ValueError, match="decrypts its secret"):
         Vault(KEY).decrypt(token, OWNER)
@@ -126,16 +126,16 @@ def test_what_is_encrypted_by_a_key_and_is_no_text() -> None:
     ["hidden", f"{KEY} hidden", "hiddené", b64encode(b"hidden").decode()],
     ids=["no base64", "the second", "no ASCII", "too short"],
 )
-def test_a_key_that_is_none_is_refused_without_it(keys: str) -> None:
-    """A vault is made with Fernet keys only; the error repeats none."""
+def test_an_invalid_key_is_refused_without_quoting_it(keys: str) -> None:
+    """A vault needs Fernet keys; the error repeats no key."""
     with pytest.raises(ValueError, match="Fernet keys") as caught:
         Vault(keys)
     assert "hidden" not in str(caught.value)
     assert KEY not in str(caught.value)
 
 
-def test_all_that_are_good_sign_newest_first() -> None:
-    """Symmetric and private keys alike, in the order of the rows; what has expired does not."""
+def test_all_valid_secrets_sign_newest_first() -> None:
+    """Symmetric and private keys sign in the order of the rows; expired ones do not."""
     rows = (
         stored("signing", "new"),
         stored("signing", PRIVATE, 1),
@@ -145,15 +145,15 @@ def test_all_that_are_good_sign_newest_first() -> None:
     assert good(*rows).keys == (b"new", Ed25519Key(SEED), b"b")
 
 
-def test_a_secret_is_good_until_its_end() -> None:
-    """At the very moment it is no more."""
+def test_a_secret_is_valid_until_its_end() -> None:
+    """At that very moment it is valid no more."""
     rows = (stored("signing", "new"), stored("signing", "old", 0.000001))
     assert good(*rows).keys == (b"new", b"old")
     assert credentials_of(7, rows, (), Vault().decrypt, NOW + timedelta(microseconds=1)).keys == (b"new",)
 
 
-def test_the_default_signs_only_where_there_is_none() -> None:
-    """A credential is no signing secret; a signing secret that has expired is one, and nothing may stand in for it."""
+def test_the_default_signs_only_for_subscriptions_without_a_secret() -> None:
+    """Credentials do not count as signing secrets. An expired signing secret does: the default does not replace it."""
     assert good().keys == (b"default",)
     assert good(stored("bearer", "token")).keys == (b"default",)
     assert good(stored("signing", "own")).keys == (b"own",)
@@ -164,8 +164,8 @@ def test_the_default_signs_only_where_there_is_none() -> None:
 @pytest.mark.parametrize(
     ("kind", "text"), [("signing", "a"), ("basic", "user:a"), ("bearer", "a"), ("header", "x-key: a")]
 )
-def test_all_of_a_kind_have_expired(kind: str, text: str) -> None:
-    """Whatever the kind: nothing is sent without what the receiver wants to see, and the error says which."""
+def test_a_kind_whose_secrets_have_all_expired_is_an_error(kind: str, text: str) -> None:
+    """Nothing is sent without a credential that the receiver expects, and the error names the kind."""
     with pytest.raises(ValueError, match=rf"have expired \({kind}\)"):
         good(
             stored(kind, text, -1),
@@ -174,7 +174,7 @@ def test_all_of_a_kind_have_expired(kind: str, text: str) -> None:
 
 
 def test_the_newest_of_basic_and_bearer_counts() -> None:
-    """There is one Authorization header; what has expired gives way to an older one."""
+    """There is one Authorization header, and an expired credential gives way to an older valid one."""
     basic, bearer = stored("basic", "user:password"), stored("bearer", "token")
     assert good(basic, bearer).auth == HTTPBasicAuth(b"user", b"password")
     assert good(bearer, basic).auth == BearerAuth("token")
@@ -182,21 +182,21 @@ def test_the_newest_of_basic_and_bearer_counts() -> None:
 
 
 def test_the_newest_header_of_each_name_counts() -> None:
-    """Names are the same in any case."""
+    """Header names are compared without regard to case."""
     rows = (stored("header", "X-Key: new"), stored("header", "x-key: old"), stored("header", "x-other:b"))
     assert good(*rows).headers == (("X-Key", "new"), ("x-other", "b"))
 
 
-def test_what_they_put_into_a_request() -> None:
-    """Basic authentication is UTF-8 in base64; a bearer token stands behind its word."""
+def test_credentials_in_a_request() -> None:
+    """Basic authentication is UTF-8 in base64; a bearer token follows `Bearer`."""
     basic = good(stored("basic", "jané:a:b")).auth
     bearer = good(stored("bearer", " token ")).auth
     for auth, value in ((basic, "Basic " + b64encode("jané:a:b".encode()).decode()), (bearer, "Bearer token")):
         assert Request("POST", "https://example.com/", auth=auth).prepare().headers["Authorization"] == value
 
 
-def test_what_has_expired_is_not_decrypted() -> None:
-    """A secret under a key that is gone hurts nobody once it has expired; one that is good does."""
+def test_expired_secrets_are_not_decrypted() -> None:
+    """An undecryptable secret is an error only while it has not expired."""
     gone = Vault(OTHER_KEY).encrypt("gone", OWNER)
     rows = (stored("signing", "new"), stored("signing", gone, -1))
     assert credentials_of(7, rows, (), Vault(KEY).decrypt, NOW).keys == (b"new",)
@@ -229,8 +229,8 @@ def test_what_has_expired_is_not_decrypted() -> None:
         ("header", f"Webhook-Signature: {HIDDEN}"),
     ],
 )
-def test_what_cannot_be_stored_is_refused_without_it(kind: str, text: str) -> None:
-    """A text that is none of its kind, that would break into the request, or would be read as a token."""
+def test_unusable_secrets_are_refused_without_quoting_them(kind: str, text: str) -> None:
+    """Text that is invalid for its kind, would break the request or looks like a token is refused."""
     with pytest.raises(ValueError, match=r".") as caught:
         check_secret(kind, text)
     assert HIDDEN not in f"{caught.value}{caught.value.__context__}"
@@ -238,8 +238,8 @@ def test_what_cannot_be_stored_is_refused_without_it(kind: str, text: str) -> No
 
 
 @given(st.sampled_from(["signing", "basic", "bearer", "header"]), st.text())
-def test_what_is_taken_can_be_used(kind: str, text: str) -> None:
-    """Whatever `check_secret` lets pass is encrypted, decrypted and used; whatever it does not, is a ValueError."""
+def test_accepted_secrets_can_be_used(kind: str, text: str) -> None:
+    """Text that `check_secret` accepts is encrypted, decrypted and used; any other raises ValueError."""
     try:
         check_secret(kind, text)
     except ValueError:
@@ -258,7 +258,7 @@ def test_what_is_taken_can_be_used(kind: str, text: str) -> None:
 
 
 def test_representations_show_no_secret() -> None:
-    """Neither of a row, of what is good, of the ways to authenticate, nor of a vault."""
+    """The repr of rows, credentials, auth objects, keys and vaults contains no secret."""
     rows = (stored("signing", HIDDEN), stored("bearer", HIDDEN), stored("header", f"x-key: {HIDDEN}"))
     found = good(*rows)
     shown = repr([*rows, found, found.auth, HTTPBasicAuth(HIDDEN, HIDDEN), Vault(KEY), Ed25519Key(SEED)])

@@ -1,4 +1,4 @@
-"""Opens stored secrets as they are, for tests that are not about encryption."""
+"""A decrypt function for tests that are not about encryption: stored secrets are in the clear."""
 
 from consumer.crypto.vault import Owner
 

@@ -1,4 +1,4 @@
-"""One back-off for each kind of database job."""
+"""The back-off of each kind of database job."""
 
 from structlog.testing import capture_logs
 
@@ -6,7 +6,7 @@ from consumer.database.backoff import BACK_OFF, Backoff
 
 
 class Clock:
-    """Stands still until it is moved."""
+    """A clock that stands still until the test moves it."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -15,8 +15,8 @@ class Clock:
         return self.now
 
 
-def test_the_wait_doubles_to_its_limit_and_starts_anew_with_a_success() -> None:
-    """0.1 s after the first failure, never more than five; not over before it is over."""
+def test_the_wait_doubles_up_to_its_limit_and_a_success_resets_it() -> None:
+    """The first wait is 0.1 s, the longest 5 s."""
     clock = Clock()
     backoff = Backoff(clock)
     assert backoff.ready
@@ -32,8 +32,8 @@ def test_the_wait_doubles_to_its_limit_and_starts_anew_with_a_success() -> None:
     assert backoff.ready
 
 
-def test_each_reason_is_logged_once_and_said_until_a_success() -> None:
-    """A failure that repeats itself is one line; so is the end of it, which is none without a beginning."""
+def test_each_reason_is_logged_once_and_shown_until_a_success() -> None:
+    """A repeated failure is logged once, and so is the recovery, which is not logged without a failure."""
     backoff = Backoff(Clock())
     with capture_logs() as logs:
         for reason in ("refused", "refused", "no listener", "refused"):

@@ -1,4 +1,4 @@
-"""The engine's promises, what errors mean, and the thread that statements run on."""
+"""The engine's guarantees, the classification of errors, and the thread that runs statements."""
 
 import sqlite3
 import threading
@@ -37,26 +37,26 @@ INSERT = "INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://e
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"])
 def test_a_database_in_memory_is_refused(url: str) -> None:
-    """It would forget what is stored in it: the error names the setting and shows a right value."""
+    """It would lose its content. The error names the setting and shows a valid value."""
     with pytest.raises(SettingsError, match=r"DATABASE_URL=sqlite:///webhooks\.db"):
         connect_to(url)
 
 
 def test_sqlite_has_no_schemas() -> None:
-    """A schema that would be ignored is an error."""
+    """A schema for SQLite is an error, as it would be ignored."""
     with pytest.raises(SettingsError, match="DATABASE_SCHEMA"):
         connect_to("sqlite:///x.db", "HOOKS")
 
 
 def test_an_engine_does_not_connect_by_itself(tmp_path: Path) -> None:
-    """Making an engine touches neither file nor network."""
+    """Creating an engine touches neither file nor network."""
     connect_to(f"sqlite:///{tmp_path}/x.db")
     connect_to("oracle+oracledb://scott:tiger@nowhere.invalid/?service_name=X")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_sqlite_is_durable_and_shared(sqlite_engine: Engine) -> None:
-    """Write-ahead log, full sync, foreign keys, and a lock is waited for."""
+    """SQLite uses the write-ahead log, full sync and foreign keys, and waits for a lock."""
     with sqlite_engine.connect() as connection:
         values = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
@@ -66,7 +66,7 @@ def test_sqlite_is_durable_and_shared(sqlite_engine: Engine) -> None:
 
 
 def test_readers_do_not_wait_for_a_writer(engine: Engine) -> None:
-    """While one transaction has written and not committed, another reads what was there before."""
+    """While one transaction has uncommitted writes, another reads the earlier state."""
     with engine.begin() as writer:
         writer.exec_driver_sql(INSERT)
         with reading(engine) as reader:
@@ -74,7 +74,7 @@ def test_readers_do_not_wait_for_a_writer(engine: Engine) -> None:
 
 
 def test_writers_take_turns(sqlite_engine: Engine) -> None:
-    """Eight threads that read, then write, lose no update and see no error: SQLite's lock is taken at BEGIN."""
+    """Eight threads that read and then write lose no update and see no error: SQLite's lock is taken at BEGIN."""
     engine = sqlite_engine
     with engine.begin() as connection:
         connection.exec_driver_sql(INSERT)
@@ -97,7 +97,7 @@ def test_writers_take_turns(sqlite_engine: Engine) -> None:
 
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=3000))
 def test_a_padded_list_means_the_same(values: list[int]) -> None:
-    """Padding adds no element and loses none, and no list is longer than Oracle takes."""
+    """Padding adds and loses no element, and no list exceeds Oracle's limit."""
     clause = any_of(sa.column("id", sa.Integer), values)
     compiled = sa.select(sa.literal(1)).where(clause).compile()
     lists = list(compiled.params.values())
@@ -107,8 +107,8 @@ def test_a_padded_list_means_the_same(values: list[int]) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 3, 1000, 2500])
-def test_a_list_of_any_length_is_taken(engine: Engine, number: int) -> None:
-    """Oracle refuses one of more than 1,000 elements (ORA-01795)."""
+def test_a_list_of_any_length_is_accepted(engine: Engine, number: int) -> None:
+    """Oracle refuses a list of more than 1,000 elements (ORA-01795)."""
     with engine.begin() as connection:
         connection.exec_driver_sql(INSERT)
         among = sa.select(Subscription.id).where(any_of(Subscription.id.expression, range(1, number + 1)))
@@ -152,8 +152,8 @@ def oracle_error(code: str, kind: type[oracledb.Error]) -> oracledb.Error:
         ("ORA-01795", oracledb.DatabaseError, False),
     ],
 )
-def test_what_passes_by_itself_and_what_is_our_mistake(code: str, kind: type[oracledb.Error], passes: bool) -> None:  # noqa: FBT001 (a table's column)
-    """An error that may be gone at the next try is DatabaseUnavailable; a mistake in a statement stays what it is."""
+def test_transient_errors_and_mistakes_are_told_apart(code: str, kind: type[oracledb.Error], passes: bool) -> None:  # noqa: FBT001 (a table's column)
+    """An error that may not recur at a retry is DatabaseUnavailable; a mistake in a statement keeps its type."""
     wrapped = DBAPIError.instance("SELECT secret", {"x": "pa55word"}, oracle_error(code, kind), oracledb.Error)
     found = unavailable(wrapped) if isinstance(wrapped, Exception) else None
     assert isinstance(found, DatabaseUnavailable) is passes
@@ -161,7 +161,7 @@ def test_what_passes_by_itself_and_what_is_our_mistake(code: str, kind: type[ora
     assert "pa55word" not in str(found)
 
 
-# What a DBA mends, and no entry of a batch is to blame for: room, memory, limits of the server, files, definitions.
+# Errors that a DBA resolves and no entry of a batch causes: space, memory, server limits, files, definitions.
 MENDED_BY_A_DBA = (
     *("ORA-01536", "ORA-01631", "ORA-01653", "ORA-01654", "ORA-01683", "ORA-01688", "ORA-01691", "ORA-01692"),
     *("ORA-01950", "ORA-12954", "ORA-15041", "ORA-30036", "ORA-65114"),
@@ -169,25 +169,25 @@ MENDED_BY_A_DBA = (
     *("ORA-00372", "ORA-00376", "ORA-01502", "ORA-01647", "ORA-28365", "ORA-02399", "ORA-02392"),
     *("ORA-04020", "ORA-04021"),
 )
-# Limits of one call, as those of a profile or of the resource manager: less of it may pass.
+# Limits of one call, set by a profile or the resource manager: a smaller batch may succeed.
 LIMITS_OF_A_CALL = ("ORA-00040", "ORA-02393", "ORA-02395", "ORA-56720", "DPY-4024")
 
 
 def meaning(code: str) -> DatabaseUnavailable | None:
-    """What an error that the driver knows nothing of is taken for."""
+    """The classification of an error that the driver has no class for."""
     wrapped = DBAPIError.instance("INSERT", {}, oracle_error(code, oracledb.DatabaseError), oracledb.Error)
     assert isinstance(wrapped, Exception)
     return unavailable(wrapped)
 
 
 @pytest.mark.parametrize("code", MENDED_BY_A_DBA)
-def test_what_a_dba_mends_is_an_outage(code: str) -> None:
-    """The batch is kept whole and written again: its entries are not tried one by one and set aside."""
+def test_an_error_that_a_dba_resolves_is_an_outage(code: str) -> None:
+    """The batch is kept whole and retried; its entries are not tried one by one and set aside."""
     assert is_outage(meaning(code))
 
 
 @pytest.mark.parametrize("code", LIMITS_OF_A_CALL)
-def test_a_call_that_the_server_ends_for_its_length_is_too_slow(code: str) -> None:
+def test_a_call_that_exceeds_a_server_limit_is_too_slow(code: str) -> None:
     """The batch is halved, as after a time-out of our own."""
     assert isinstance(meaning(code), DatabaseTooSlow)
 
@@ -196,11 +196,11 @@ def test_a_call_that_the_server_ends_for_its_length_is_too_slow(code: str) -> No
     "code",
     [
         *("ORA-01012", "ORA-01034", "ORA-01089", "ORA-01092", "ORA-12570", "ORA-25408", "DPY-4024"),
-        *("ORA-02392", "ORA-02394", "ORA-02399"),  # limits of a session, which is being logged off
+        *("ORA-02392", "ORA-02394", "ORA-02399"),  # limits of a session: the server ends it
     ],
 )
 def test_disconnects_that_sqlalchemy_does_not_know(code: str) -> None:
-    """After these the connection is thrown away, and with it the rest of its pool."""
+    """After these errors the connection is discarded with the rest of its pool."""
     engine = connect_to("oracle+oracledb://scott:tiger@nowhere.invalid/?service_name=X")
     error = oracle_error(code, oracledb.DatabaseError)
     assert not engine.dialect.is_disconnect(error, None, None)  # type: ignore[arg-type]  # the driver has no types
@@ -211,7 +211,7 @@ def test_disconnects_that_sqlalchemy_does_not_know(code: str) -> None:
 
 
 def test_sqlite_errors_are_told_apart(sqlite_engine: Engine, tmp_path: Path) -> None:
-    """An unmigrated file passes; a violated constraint does not."""
+    """A file that is not migrated yet is a transient error; a violated constraint is not."""
     bare = connect_to(f"sqlite:///{tmp_path}/bare.db")
     create_file(bare)
     with pytest.raises(DBAPIError) as caught, bare.begin() as connection:
@@ -233,7 +233,7 @@ def test_sqlite_errors_are_told_apart(sqlite_engine: Engine, tmp_path: Path) -> 
     ],
 )
 def test_a_file_that_cannot_be_opened(tmp_path: Path, place: str, why: str) -> None:
-    """It passes, and the line has the path and what to do. No file is made by looking for one."""
+    """It is a transient error whose line has the path and the remedy. No file is created by the check."""
     (tmp_path / "folder.db").mkdir()
     (tmp_path / "text.db").write_text("no database, but longer than a header " * 20)
     before = sorted(tmp_path.iterdir())
@@ -243,8 +243,8 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path, place: str, why: str) -> N
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_file_is_made_only_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a migration; a name may be relative, and have what a URI could not hold as it is."""
+def test_only_a_migration_creates_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name may be relative, and have characters that a URI must escape."""
     monkeypatch.chdir(tmp_path)
     engine = connect_to("sqlite:///ä 100%#?.db".replace("?", "%3F"))
     with pytest.raises(DatabaseUnavailable, match="no such file"):
@@ -259,7 +259,7 @@ def test_a_file_is_made_only_where_that_is_asked_for(tmp_path: Path, monkeypatch
 
 
 def test_ping_says_why_on_one_line() -> None:
-    """No listener at the port: one line, within the connect time-out, with the address and without the password."""
+    """If no listener is at the port, one line within the connect time-out has the address, without the password."""
     with pytest.raises(
         DatabaseUnavailable, match=r"127\.0\.0\.1:1: DPY-6005.*are host and port in DATABASE_URL"
     ) as caught:
@@ -269,12 +269,12 @@ def test_ping_says_why_on_one_line() -> None:
 
 
 def test_ping_of_a_database_that_answers(engine: Engine) -> None:
-    """Nothing to say."""
+    """A ping of a reachable database returns nothing."""
     ping(engine)
 
 
 class Loop:
-    """Where callbacks land: a queue that the test empties, as the loop would in its next turn."""
+    """The loop's queue of callbacks, which the test runs turn by turn."""
 
     def __init__(self) -> None:
         self._posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -299,7 +299,7 @@ def thread(loop: Loop) -> Iterator[DatabaseThread]:
 
 
 def test_jobs_run_in_order_on_one_other_thread(thread: DatabaseThread, loop: Loop) -> None:
-    """Jobs run one by one on the thread, and their outcomes arrive in order, on the loop."""
+    """Jobs run one by one on the thread, and their outcomes reach the loop in order."""
     numbers = count()
     outcomes: list[object] = []
     here: set[str] = set()
@@ -317,7 +317,7 @@ def test_jobs_run_in_order_on_one_other_thread(thread: DatabaseThread, loop: Loo
 
 
 def test_a_lost_database_arrives_as_unavailable(thread: DatabaseThread, loop: Loop, tmp_path: Path) -> None:
-    """What passes by itself is DatabaseUnavailable; a mistake arrives as itself; the thread lives on."""
+    """A transient error is delivered as DatabaseUnavailable and a mistake as itself; the thread goes on."""
     outcomes: list[object] = []
     engine = connect_to(f"sqlite:///{tmp_path}/missing/x.db")
     mistake = KeyError("column")
@@ -334,8 +334,8 @@ def test_a_lost_database_arrives_as_unavailable(thread: DatabaseThread, loop: Lo
     assert outcomes[1:] == [mistake, "fine"]
 
 
-def test_closing_finishes_what_was_submitted(loop: Loop) -> None:
-    """Parking must be awaited at the end: close returns after the last job, and no job is taken later."""
+def test_closing_finishes_submitted_jobs(loop: Loop) -> None:
+    """Parking must finish at shutdown: close returns after the last job, and later jobs are refused."""
     thread = DatabaseThread("closing", loop.post)
     outcomes: list[int] = []
     numbers = count()
@@ -352,7 +352,7 @@ def test_closing_finishes_what_was_submitted(loop: Loop) -> None:
 
 
 def test_closing_gives_up_on_a_hung_job(loop: Loop) -> None:
-    """A statement that hangs in the driver does not keep the process: close says that time ran out."""
+    """A statement that hangs in the driver does not keep the process alive: close reports that time ran out."""
     thread = DatabaseThread("hung", loop.post)
     release = threading.Event()
     thread.submit(release.wait, lambda _: None)
@@ -361,8 +361,8 @@ def test_closing_gives_up_on_a_hung_job(loop: Loop) -> None:
     assert thread.close(10)
 
 
-def test_the_sqlite_driver_begins_nothing_by_itself(sqlite_engine: Engine) -> None:
-    """Transactions are ours: DDL and reads are in them too."""
+def test_the_sqlite_driver_begins_no_transaction(sqlite_engine: Engine) -> None:
+    """We begin transactions, so they include DDL and reads."""
     with sqlite_engine.connect() as connection:
         raw = connection.connection.driver_connection
         assert isinstance(raw, sqlite3.Connection)
@@ -371,8 +371,8 @@ def test_the_sqlite_driver_begins_nothing_by_itself(sqlite_engine: Engine) -> No
 
 @on_oracle
 @pytest.mark.parametrize("code", [1031, 41900])
-def test_a_missing_grant_is_told_and_may_follow(engine: Engine, emulator: OracleEmulator, code: int) -> None:
-    """Not a mistake of ours: workers wait for the DBA, and what they say names the page."""
+def test_a_missing_grant_is_a_transient_error(engine: Engine, emulator: OracleEmulator, code: int) -> None:
+    """Workers wait for the DBA, and the error names the page that lists the grants."""
     with engine.connect() as connection:
         emulator.inject("^SELECT 1", OracleError(code, "insufficient privileges"), times=9)
         with pytest.raises(DBAPIError) as refused:

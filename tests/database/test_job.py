@@ -1,4 +1,4 @@
-"""Work for a database thread, one piece at a time."""
+"""A kind of work for a database thread, one piece at a time."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from consumer.database.job import DatabaseJob
 
 
 class Bench:
-    """A job whose pieces are answered when the test says so."""
+    """A job whose pieces the test answers."""
 
     def __init__(self, backs_off: Callable[[Exception], bool]) -> None:
         self.now = 100.0
@@ -24,19 +24,19 @@ class Bench:
         )
 
     def run(self, answer: str | Exception) -> None:
-        """A piece, to its end."""
+        """Starts a piece and answers it."""
         self.job.start("work", self.done.append, self.failed.append)
         self.submitted.pop()[1](answer)
 
 
 @pytest.fixture
 def bench() -> Bench:
-    """A job for which a ValueError is about one piece alone."""
+    """A job for which a ValueError concerns one piece alone."""
     return Bench(lambda error: not isinstance(error, ValueError))
 
 
 def test_one_piece_is_under_way_at_most(bench: Bench) -> None:
-    """Until it is answered the next one may not start."""
+    """The next piece may not start before the last is answered."""
     assert bench.job.ready
     bench.job.start("work", bench.done.append)
     assert (bench.job.busy, bench.job.ready) == (True, False)
@@ -50,15 +50,15 @@ def test_one_piece_is_under_way_at_most(bench: Bench) -> None:
 
 @pytest.mark.parametrize("answer", ["", "result"])
 def test_anything_but_an_error_is_a_success(bench: Bench, answer: str) -> None:
-    """An empty answer too; it ends the back-off."""
+    """A result, even an empty one, ends the back-off."""
     bench.run(RuntimeError("down"))
     bench.now += BACK_OFF[1]
     bench.run(answer)
     assert (bench.done, bench.job.fault, bench.job.ready) == ([answer], None, True)
 
 
-def test_a_failure_is_told_and_backed_off(bench: Bench) -> None:
-    """It shows until a success, and the next piece waits."""
+def test_a_failure_is_reported_and_backed_off(bench: Bench) -> None:
+    """The fault shows until a success, and the next piece waits."""
     bench.run(RuntimeError("down"))
     assert [str(error) for error in bench.failed] == ["down"]
     assert (bench.job.fault, bench.job.ready) == ("database: down", False)
@@ -67,7 +67,7 @@ def test_a_failure_is_told_and_backed_off(bench: Bench) -> None:
 
 
 def test_an_error_of_one_piece_delays_no_other(bench: Bench) -> None:
-    """The database has answered: it ends the back-off of an outage."""
+    """The database has answered, so such an error ends the back-off of an outage."""
     bench.run(RuntimeError("down"))
     bench.now += BACK_OFF[0]
     bench.run(ValueError("refused"))
@@ -75,8 +75,8 @@ def test_an_error_of_one_piece_delays_no_other(bench: Bench) -> None:
     assert (bench.job.fault, bench.job.ready) == (None, True)
 
 
-def test_the_next_piece_may_start_while_the_last_is_being_told(bench: Bench) -> None:
-    """Whoever is told that one has ended may start another at once."""
+def test_a_callback_may_start_the_next_piece(bench: Bench) -> None:
+    """The callback of an ended piece may start another at once."""
     bench.job.start("first", lambda _: bench.job.start("second", bench.done.append))
     bench.submitted.pop()[1]("result")
     assert [work for work, _ in bench.submitted] == ["second"]

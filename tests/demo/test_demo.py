@@ -1,4 +1,4 @@
-"""The demo: what it claims, and that nothing is left of it, however it ends."""
+"""The demo: its claims, and a clean end in any case."""
 
 import contextlib
 import os
@@ -63,7 +63,7 @@ def _with_first(**changes: object) -> Evidence:
 
 
 def test_claims_hold_for_good_figures() -> None:
-    """Figures in which all went well bear out every claim."""
+    """Figures of a run without faults support every claim."""
     assert [claim.text for claim in claims(GOOD) if not claim.holds] == []
     left_alone = GOOD._replace(
         rows=[*GOOD.rows[:3], DEAD._replace(dead=0, owed=30, waiting=30, retried=2), GOOD.rows[4]]
@@ -83,15 +83,15 @@ def test_claims_hold_for_good_figures() -> None:
     ],
 )
 def test_bad_figures_are_not_claimed(evidence: Evidence, sentence: str) -> None:
-    """A lost delivery, a bad signature, an open offset or a stray dead letter fails exactly the claim it is about."""
+    """A lost delivery, a bad signature, an uncommitted offset or a stray dead letter fails exactly its own claim."""
     failed = [claim.text for claim in claims(evidence) if claim.holds is False]
 
     assert len(failed) == 1
     assert sentence in failed[0]
 
 
-def test_what_nobody_can_tell_is_no_failure() -> None:
-    """Healthy receivers that became slow, or retries not seen out, make a claim unknown: neither true nor false."""
+def test_an_undecidable_claim_is_no_failure() -> None:
+    """If healthy receivers became slow, or retries did not finish, a claim is unknown: neither true nor false."""
     late = _with_first(p95=0.5)
     disturbed = GOOD._replace(beside=0.136)
     early = GOOD._replace(rows=[*GOOD.rows[:3], DEAD._replace(dead=5, owed=4, waiting=3), GOOD.rows[4]])
@@ -105,7 +105,7 @@ def test_what_nobody_can_tell_is_no_failure() -> None:
 
 
 def test_real_thing_names_commands_and_settings_that_exist() -> None:
-    """Each line to copy sets a setting, or runs a command, that this version has."""
+    """Each line to copy sets an existing setting or runs an existing command."""
     for line in REAL_THING.splitlines():
         if line.startswith("export "):
             assert line.split()[1].partition("=")[0] in known_names()
@@ -124,7 +124,7 @@ def test_real_thing_names_commands_and_settings_that_exist() -> None:
 def test_a_request_is_read_from_any_pieces(
     headers: list[tuple[str, str]], body: bytes, rest: bytes, data: st.DataObject
 ) -> None:
-    """A request is complete when all its bytes are there, not before, and what follows it is kept."""
+    """A request is complete once all its bytes have arrived; later bytes are kept."""
     lines = ["POST / HTTP/1.1", *(f"{name}: {value}" for name, value in headers), f"Content-Length: {len(body)}"]
     whole = "\r\n".join(lines).encode() + b"\r\n\r\n" + body
     cut = data.draw(st.integers(0, len(whole) - 1))
@@ -137,7 +137,7 @@ def test_a_request_is_read_from_any_pieces(
 
 @given(st.lists(st.floats(0, 10), min_size=1), st.sampled_from([0.5, 0.95]))
 def test_a_percentile_is_not_below_its_part_of_the_values(values: list[float], part: float) -> None:
-    """At least the asked part of the values is at or below their percentile."""
+    """At least that share of the values is at or below the percentile."""
     found = percentile(sorted(values), part)
 
     assert found in values
@@ -145,7 +145,7 @@ def test_a_percentile_is_not_below_its_part_of_the_values(values: list[float], p
 
 
 def test_plan_keeps_its_rate_and_numbers() -> None:
-    """Events are due evenly, numbered on, their types in turn."""
+    """Events are due at even intervals, numbered consecutively, with types in turn."""
     events = list(plan(RATE, ["a", "b"], 1000))
 
     assert [event.number for event in events] == list(range(1000, 1000 + RATE))
@@ -154,7 +154,7 @@ def test_plan_keeps_its_rate_and_numbers() -> None:
 
 
 def test_latency_is_split_by_when_an_event_was_published() -> None:
-    """What was published before the moment counts as before, even if it arrived after."""
+    """An event published before the given time counts as before, even if it arrived after."""
     receiver = Receiver("r", "t", "", lambda _: Reply())
     receiver.deliveries = [Delivered(at=10.0, latency=2.0), Delivered(at=12.0, latency=1.0)]
 
@@ -162,7 +162,7 @@ def test_latency_is_split_by_when_an_event_was_published() -> None:
 
 
 def test_figures_come_from_the_database_and_the_receiver(engine: Engine) -> None:
-    """Rows are counted by subscription and state; a first answer that is final has waited for nothing."""
+    """Rows are counted by subscription and state; a final first answer counts as no retry."""
     subscribed = repository.add(engine, "http://127.0.0.1:1/", "t")
     event = Event(RecordId("events", 0, 0, 1), "t", "msg_1", b"{}", "application/json", None, None)
 
@@ -184,7 +184,7 @@ def test_figures_come_from_the_database_and_the_receiver(engine: Engine) -> None
 
 @pytest.fixture
 def street() -> Iterator[list[Receiver]]:
-    """The demo's receivers, open."""
+    """The demo's receivers, listening."""
     receivers = make_receivers()
     street = ReceiverServer(receivers, b"secret", {})
     yield receivers
@@ -199,23 +199,23 @@ def _ask(receiver: Receiver, timeout: float = 2.0) -> bytes:
         return connection.recv(1000)
 
 
-def test_what_is_not_signed_is_not_delivered(street: list[Receiver]) -> None:
-    """A request without signatures is refused, and counted as such and nothing else."""
+def test_an_unsigned_request_is_not_a_delivery(street: list[Receiver]) -> None:
+    """It is refused, and counted only as unverified."""
     assert _ask(street[0]).startswith(b"HTTP/1.1 401 ")
     assert (street[0].unverified, len(street[0].answered)) == (1, 0)
     assert street[0].problem
 
 
 def test_a_receiver_may_refuse_connections(street: list[Receiver]) -> None:
-    """The one that is gone refuses at once, on a port that stays taken."""
+    """The absent receiver refuses at once, on a port that stays reserved."""
     gone = next(receiver for receiver in street if receiver.behaviour is None)
 
     with pytest.raises(ConnectionRefusedError):
         _ask(gone)
 
 
-def test_behaviours_are_what_the_table_says() -> None:
-    """Fast, slow, down for six seconds, silent, and 410."""
+def test_behaviours_match_the_table() -> None:
+    """They are fast, slow, down for six seconds, silent, and 410."""
     request = Request("POST / HTTP/1.1", {"webhook-id": "msg_1"}, b"{}")
 
     def answers(name: str, *moments: float) -> list[int | None]:
@@ -230,7 +230,7 @@ def test_behaviours_are_what_the_table_says() -> None:
 
 
 def test_embedded_kafka_keeps_records_and_offsets() -> None:
-    """Published records are in the log, uncommitted until a group commits them; dead letters are read back."""
+    """Published records are uncommitted until a group commits them, and dead letters are read back."""
     with contextlib.closing(EmbeddedKafka()) as kafka:
         kafka.create("events")
         kafka.create("dead")
@@ -247,14 +247,14 @@ def test_embedded_kafka_keeps_records_and_offsets() -> None:
 
 @pytest.fixture
 def demo_folder(tmp_path: Path) -> Iterator[Path]:
-    """Where the demo keeps its files; nothing of it may run or be there in the end."""
+    """The demo's folder for files; at the end no process uses it and no file is left."""
     yield tmp_path
     assert _workers(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
 
 def _start(demo_folder: Path, command: Sequence[str] = DEMO, **changes: str) -> "subprocess.Popen[str]":
-    """A demo; a .env and settings of the user's, which would stop a worker, must not reach it."""
+    """Starts a demo, which must ignore a .env and settings of the user that would stop a worker."""
     return subprocess.Popen(
         command,
         env={**os.environ, "TMPDIR": str(demo_folder), "KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "WEBHOOK_TIMEOUT": "x"}
@@ -267,7 +267,7 @@ def _start(demo_folder: Path, command: Sequence[str] = DEMO, **changes: str) -> 
 
 
 def _workers(demo_folder: Path) -> list[psutil.Process]:
-    """Processes whose demo has its files in `demo_folder`."""
+    """Processes of the demo with its files in `demo_folder`."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -285,7 +285,10 @@ def _await_line(process: "subprocess.Popen[str]", start: str) -> None:
 
 
 def test_whole_demo_in_a_pipe(demo_folder: Path) -> None:
-    """`make demo` ends within a minute with 0; a pipe gets plain lines of at most 80 columns, and all claims hold."""
+    """`make demo` ends within a minute with status 0.
+
+    A pipe gets plain lines of at most 80 columns, and all claims hold.
+    """
     started = time.monotonic()
     process = _start(demo_folder, ["make", "--silent", "demo"])
     output, errors = process.communicate(timeout=90)
@@ -304,7 +307,7 @@ def test_whole_demo_in_a_pipe(demo_folder: Path) -> None:
     ("number", "line"), [(signal.SIGTERM, "✓ 800 events"), (signal.SIGINT, "✓ Kafka"), (signal.SIGHUP, "╭")]
 )
 def test_stopped_in_the_middle(demo_folder: Path, number: int, line: str) -> None:
-    """A signal at any time ends it with 0 in a few seconds, and it says that nothing is left."""
+    """A signal at any time ends it with status 0 in a few seconds, and it says that nothing is left."""
     with _start(demo_folder) as process:
         _await_line(process, line)
         process.send_signal(number)
@@ -316,13 +319,13 @@ def test_stopped_in_the_middle(demo_folder: Path, number: int, line: str) -> Non
 
 @pytest.mark.oracle
 def test_on_an_emulated_oracle(demo_folder: Path) -> None:
-    """`make demo DATABASE=oracle`: the same, and its server is gone with it."""
+    """`make demo DATABASE=oracle` works alike, and its server ends with it."""
     with start_emulator():
-        pass  # it can run here
+        pass  # skips the test if it cannot run here
     with _start(demo_folder, ORACLE_DEMO) as process:
         _await_line(process, "✓ an emulated Oracle 23ai server, its tables made by the Alembic migrations")
         _await_line(process, "✓ 800 events")
-        time.sleep(3)  # rows are stored, and looked at
+        time.sleep(3)  # rows are stored and read
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=15)
     assert (process.returncode, errors) == (0, "")
@@ -330,7 +333,7 @@ def test_on_an_emulated_oracle(demo_folder: Path) -> None:
 
 
 def test_worker_that_dies(demo_folder: Path) -> None:
-    """When the worker is gone the demo says so, with its status, and exits 1."""
+    """If the worker dies, the demo says so with its status, and exits with 1."""
     with _start(demo_folder) as process:
         _await_line(process, "✓ a worker")
         [worker] = [each for each in _workers(demo_folder) if each.pid != process.pid]
@@ -342,7 +345,7 @@ def test_worker_that_dies(demo_folder: Path) -> None:
 
 
 def test_worker_ends_with_a_demo_that_is_killed(demo_folder: Path) -> None:
-    """SIGKILL leaves no time to clean up; the worker ends all the same."""
+    """After SIGKILL the demo cannot clean up, but the worker ends all the same."""
     with _start(demo_folder) as process:
         _await_line(process, "╭")
         process.kill()
@@ -352,12 +355,12 @@ def test_worker_ends_with_a_demo_that_is_killed(demo_folder: Path) -> None:
         time.sleep(0.05)
 
     assert _workers(demo_folder) == []
-    for left in sorted(demo_folder.rglob("*"), reverse=True):  # the files nobody could remove
+    for left in sorted(demo_folder.rglob("*"), reverse=True):  # the files that it could not remove
         left.rmdir() if left.is_dir() else left.unlink()
 
 
 def test_reader_that_leaves(demo_folder: Path) -> None:
-    """`demo | head -1` ends the demo, without a traceback."""
+    """`demo | head -1` ends the demo without a traceback."""
     process = _start(demo_folder)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -370,7 +373,7 @@ def test_reader_that_leaves(demo_folder: Path) -> None:
 
 
 def test_on_a_terminal_without_colours(demo_folder: Path) -> None:
-    """A terminal gets a live table, no colours where NO_COLOR asks for none, and its cursor back."""
+    """A terminal gets a live table, no colours with NO_COLOR, and its cursor back."""
     ours, theirs = pty.openpty()
     environment = {
         **os.environ,

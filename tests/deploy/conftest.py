@@ -9,7 +9,7 @@ from tests.deploy.schemas import DEFINITIONS
 
 @pytest.fixture(scope="session")
 def helm() -> Helm:
-    """The program, and the definitions of the kinds that are not Kubernetes' own."""
+    """The helm program, with the definitions of kinds that are not Kubernetes' own."""
     try:
         program = helm_program()
         for module, _ in DEFINITIONS.values():

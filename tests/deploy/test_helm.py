@@ -1,4 +1,4 @@
-"""The Helm chart, rendered by helm without a cluster: held against Kubernetes' schemas and against our code."""
+"""The Helm chart, rendered by helm without a cluster, checked against Kubernetes' schemas and our code."""
 
 import inspect
 import json
@@ -38,7 +38,7 @@ GROUPS: dict[str, tuple[type[Any], ...]] = {
         settings.TopicSettings,
     ),
 }
-# What a key of the Secret holds, for the programs that read it.
+# Contents of the Secret's keys that programs can read.
 SECRETS = {
     "webhook-secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     "database-password": "password",
@@ -50,7 +50,7 @@ SECRETS = {
     "password": "password",
 }
 FOLDER = "/run/secrets/kafka-webhooks"
-# Wrong values, and what the message says of them.
+# Invalid values, and a part of the message.
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"image.repository": ""}, "/image/repository"),
     ({"image.digest": "latest"}, "/image/digest"),
@@ -96,14 +96,14 @@ def variables(found: PodOf, folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_lint(helm: Helm, name: str) -> None:
-    """Helm finds nothing to warn about."""
+    """Helm has no warnings."""
     assert "0 chart(s) failed" in helm(
         "lint", "--strict", str(CHART), "--values", str(CHART / f"ci/{name}-values.yaml")
     )
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_kubernetes_takes_every_object(helm: Helm, name: str) -> None:
+def test_kubernetes_accepts_every_object(helm: Helm, name: str) -> None:
     """Each object follows the schema of its kind, without unknown fields, and no two have the same name."""
     things = helm.render(name)
     found = [
@@ -115,7 +115,7 @@ def test_kubernetes_takes_every_object(helm: Helm, name: str) -> None:
 
 
 def test_a_misspelt_field_is_found(helm: Helm) -> None:
-    """The schemas are strict: a field that Kubernetes does not know is a fault, in its own kinds and in others."""
+    """The schemas are strict: an unknown field is a fault, in Kubernetes' kinds and in others."""
     things = helm.render("keda-api")
     for kind, end in (("Deployment", "worker"), ("ScaledObject", ""), ("PodMonitor", "")):
         thing = one(things, kind, end)
@@ -125,7 +125,7 @@ def test_a_misspelt_field_is_found(helm: Helm) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_selectors_find_their_pods(helm: Helm, name: str) -> None:
-    """Whatever selects pods by label selects those of one component."""
+    """Each selector of pods selects those of one component."""
     things = helm.render(name)
     for thing in things:
         specification = thing.get("spec", {})
@@ -138,7 +138,7 @@ def test_selectors_find_their_pods(helm: Helm, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_pods_have_no_privileges(helm: Helm, name: str) -> None:
-    """Not root, a read-only root file system, no capability, seccomp, no token of the API server, no service links."""
+    """They have no root user, a read-only root file system, no capability, seccomp, no API token, no service links."""
     for each in pods(helm.render(name)):
         assert each.spec["automountServiceAccountToken"] is False
         assert each.spec["enableServiceLinks"] is False
@@ -161,8 +161,8 @@ def image_user() -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_programs_get_what_they_read(helm: Helm, name: str, tmp_path: Path) -> None:
-    """Each variable is a setting or a property of librdkafka, once, and each command's own loader takes them all."""
+def test_programs_get_their_settings(helm: Helm, name: str, tmp_path: Path) -> None:
+    """Each variable is a setting or a property of librdkafka, set once, and each command's loader accepts them all."""
     for each in pods(helm.render(name)):
         listed = [variable["name"] for variable in each.container["env"]]
         assert len(set(listed)) == len(listed)
@@ -171,14 +171,14 @@ def test_programs_get_what_they_read(helm: Helm, name: str, tmp_path: Path) -> N
         values = variables(each, tmp_path)
         (command,) = each.container["args"]
         check(GROUPS[command], values)
-        create_engine(load(settings.DatabaseSettings, values))  # it reads the URL's parameters
+        create_engine(load(settings.DatabaseSettings, values))  # the loader reads the URL's parameters
         if command == "run":
             assert known_properties(load(settings.KafkaSettings, values).properties)[1] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_pods_mount_the_secrets_that_they_read(helm: Helm, name: str) -> None:
-    """Each mounted key of the Secret is named by a variable, and the other way round; no value is written down."""
+    """A variable names each mounted key of the Secret, and each named key is mounted; no value is in the chart."""
     for each in pods(helm.render(name)):
         named = {
             variable["value"].removeprefix(f"{FOLDER}/")
@@ -190,7 +190,7 @@ def test_pods_mount_the_secrets_that_they_read(helm: Helm, name: str) -> None:
 
 
 def seconds_to_stop() -> float:
-    """The longest time that a stop takes after the drain: see `Worker._close`."""
+    """The longest time of a stop after the drain: see `Worker._close`."""
     leave = inspect.signature(source.Source.close).parameters["timeout"].default
     threads = re.search(r"([\w, ]+) = threads = \[", inspect.getsource(wiring))
     assert threads
@@ -201,14 +201,14 @@ def seconds_to_stop() -> float:
 
 @pytest.mark.parametrize("drain", [0, 1, 20, 299, 600])
 def test_kubernetes_waits_longer_than_a_stop_takes(helm: Helm, drain: int, tmp_path: Path) -> None:
-    """The grace period is longer than the drain and everything that follows it, whatever the drain is."""
+    """The grace period exceeds the drain and all later steps, whatever the drain."""
     found = pod(helm.render("minimal", *set_to({"worker.drainSeconds": drain})), "worker")
     assert load(settings.DeliverySettings, variables(found, tmp_path)).drain == drain
     assert found.spec["terminationGracePeriodSeconds"] > drain + seconds_to_stop()
 
 
-def test_probes_and_monitors_ask_the_port_that_is_served(helm: Helm, tmp_path: Path) -> None:
-    """Liveness is /healthz; a worker's readiness is /readyz; their port is the setting's, whatever else is set."""
+def test_probes_and_monitors_use_the_configured_port(helm: Helm, tmp_path: Path) -> None:
+    """Liveness is /healthz, a worker's readiness is /readyz, on the port of the setting, whatever else is set."""
     things = helm.render("keda-api")
     for component, group, field, ready in (
         ("worker", settings.OpsSettings, "ops_port", "/readyz"),
@@ -227,7 +227,7 @@ def test_probes_and_monitors_ask_the_port_that_is_served(helm: Helm, tmp_path: P
 
 
 def test_the_migration_runs_before_everything_else(helm: Helm) -> None:
-    """It is a hook, and so is its network policy, and it needs nothing that an installation makes later."""
+    """It is a hook, like its network policy, and needs no object that the installation creates later."""
     things = helm.render("minimal")
     before = [
         thing
@@ -246,7 +246,7 @@ def test_the_migration_runs_before_everything_else(helm: Helm) -> None:
 
 
 def test_another_account_migrates(helm: Helm, tmp_path: Path) -> None:
-    """The owner of the tables has a URL and a password of its own; workers do not get them."""
+    """The owner of the tables has its own URL and password, which workers do not get."""
     things = helm.render("full")
     migrate, run = pod(things, "migrate"), pod(things, "worker")
     assert "//webhooks@" in variables(migrate, tmp_path)["DATABASE_URL"]
@@ -256,7 +256,7 @@ def test_another_account_migrates(helm: Helm, tmp_path: Path) -> None:
 
 
 def test_a_url_of_the_owner_does_without_the_workers_url(helm: Helm) -> None:
-    """If workers have their whole URL in the Secret, the owner's plain URL is used with the owner's password."""
+    """If the workers' whole URL is in the Secret, the owner's plain URL is used with the owner's password."""
     url = "oracle+oracledb://owner@db:1521/?service_name=S"
     changes = {"migration.database": {"url": url, "passwordKey": "owner-password"}}
     migrate = pod(helm.render("keda-api", *set_to(changes)), "migrate")
@@ -265,7 +265,7 @@ def test_a_url_of_the_owner_does_without_the_workers_url(helm: Helm) -> None:
 
 
 def test_scaling(helm: Helm) -> None:
-    """KEDA's object scales the worker's Deployment, which then has no number of replicas, by the workers' own group."""
+    """KEDA scales the worker's Deployment, which then has no number of replicas, by the lag of the workers' group."""
     things = helm.render("keda-api")
     scaled, deployment = one(things, "ScaledObject")["spec"], one(things, "Deployment", "worker")
     assert scaled["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
@@ -280,13 +280,13 @@ def test_scaling(helm: Helm) -> None:
 
 
 def test_a_large_number_stays_a_number(helm: Helm) -> None:
-    """Helm reads numbers as floating point: a threshold of a hundred million is not written as 1e+08."""
+    """Helm reads numbers as floating point, but a threshold of a hundred million is not written as 1e+08."""
     (trigger,) = one(helm.render("full"), "ScaledObject")["spec"]["triggers"]
     assert trigger["metadata"]["lagThreshold"] == "100000000"
 
 
 def test_a_rolling_update_never_has_fewer_workers(helm: Helm) -> None:
-    """One more worker at a time, none fewer, and a pause; nodes can be drained although no worker is ready."""
+    """It adds one worker at a time, with a pause. Nodes can be drained although no worker is ready."""
     things = helm.render("minimal")
     specification = one(things, "Deployment", "worker")["spec"]
     assert specification["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
@@ -299,15 +299,15 @@ def test_a_rolling_update_never_has_fewer_workers(helm: Helm) -> None:
 
 
 @pytest.mark.parametrize(("changes", "message"), WRONG)
-def test_wrong_values_are_refused(helm: Helm, changes: dict[str, Any], message: str) -> None:
-    """A value that cannot work, is of another type, unknown, secret or set elsewhere is refused; the message helps."""
+def test_invalid_values_are_refused(helm: Helm, changes: dict[str, Any], message: str) -> None:
+    """Values of a wrong type, unknown, secret or set elsewhere are refused with a helpful message."""
     with pytest.raises(HelmError) as refused:
         helm.render("minimal", *set_to(changes))
     assert message in str(refused.value)
 
 
 def paths(values: dict[str, Any], properties: dict[str, Any], before: str = "") -> Iterator[str]:
-    """Each value by its path, down to where the schema names no more."""
+    """Each value by its path, as deep as the schema has names."""
     for name, value in values.items():
         yield before + name
         inner = properties[name].get("properties")
@@ -317,7 +317,7 @@ def paths(values: dict[str, Any], properties: dict[str, Any], before: str = "") 
 
 
 def test_documented_values() -> None:
-    """The schema and values.yaml have the same values, and those that docs/kubernetes.md names are among them."""
+    """The schema and values.yaml have the same values, which include those in docs/kubernetes.md."""
     schema = json.loads((CHART / "values.schema.json").read_text())
     there = set(paths(yaml.safe_load((CHART / "values.yaml").read_text()), schema["properties"]))
     assert set(schema["properties"]) - {"global"} <= there
@@ -327,7 +327,7 @@ def test_documented_values() -> None:
     assert set(named) - {"values.yaml"} <= there
 
 
-def test_whatever_the_chart_sets_has_one_place(helm: Helm) -> None:
+def test_each_variable_has_one_value(helm: Helm) -> None:
     """`settings` refuses each variable that another value sets."""
     set_by_values = {name for each in NAMES for found in pods(helm.render(each)) for name in found.environment}
     extra = {
@@ -342,7 +342,7 @@ def test_whatever_the_chart_sets_has_one_place(helm: Helm) -> None:
 
 
 def test_the_rules_are_included(helm: Helm, tmp_path: Path) -> None:
-    """files/rules.yaml becomes a PrometheusRule, word for word; without that file the value is refused."""
+    """files/rules.yaml becomes a PrometheusRule, word for word; without the file the value is refused."""
     chart = copytree(CHART, tmp_path / "chart", ignore=lambda *_: {"files"})
     on = set_to({"prometheusRule.enabled": True})
     with pytest.raises(HelmError, match=r"files/rules\.yaml"):
@@ -357,6 +357,6 @@ def test_the_rules_are_included(helm: Helm, tmp_path: Path) -> None:
 
 
 def test_the_version_is_the_programs(helm: Helm) -> None:
-    """The image's default tag is the version of the program that this chart belongs to."""
+    """The image's default tag is the version of the program in this repository."""
     assert pod(helm.render("minimal"), "worker").container["image"].endswith(f":{__version__}")
     assert "@sha256:" in pod(helm.render("full"), "worker").container["image"]

@@ -1,4 +1,4 @@
-"""The chart's network policy, held against the rule by which the service judges addresses."""
+"""The chart's network policy, compared with the service's egress rule."""
 
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -13,7 +13,7 @@ from tests.deploy.helm_kit import Helm, Object, one, pod, set_to
 
 
 def egress(things: list[Object], component: str, port: int) -> list[Object]:
-    """The peers that a component may connect to on a port; `{}` stands for any."""
+    """The peers that a component may connect to on a port; `{}` means any."""
     rules = one(things, "NetworkPolicy", f"-{component}")["spec"]["egress"]
     chosen = [rule for rule in rules if port in {each["port"] for each in rule.get("ports", [{"port": port}])}]
     return [peer for rule in chosen for peer in rule.get("to", [{}])]
@@ -31,13 +31,13 @@ def lets(peers: list[Object], address: IPv4Address | IPv6Address) -> bool:
 
 @pytest.fixture(scope="module")
 def receivers(helm: Helm) -> list[Object]:
-    """Where a worker may send to by https."""
+    """The peers of a worker for https."""
     return egress(helm.render("minimal"), "worker", 443)
 
 
 # Networks that embed an IPv4 address, and Teredo's with its neighbours.
 TUNNELS = [ip_network(text) for text in ("::/96", "::ffff:0:0/96", "2001::/23", "2002::/16")]
-# Of the registries of special-purpose addresses.
+# From the registries of special-purpose addresses.
 SPECIAL = [
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -71,7 +71,7 @@ module_fixture = partial(settings, suppress_health_check=[HealthCheck.function_s
 @given(address=IPV4)
 @module_fixture()
 def test_ipv4_receivers(receivers: list[Object], address: IPv4Address) -> None:
-    """The policy lets exactly the addresses through that the service takes for public, also behind NAT64."""
+    """The policy allows exactly the addresses that the service considers public, also behind NAT64."""
     public = EgressPolicy().refusal("https", str(address)) is None
     assert lets(receivers, address) == public
     assert lets(receivers, ip_address(int(IPv6Address("64:ff9b::")) | int(address))) == public
@@ -84,7 +84,7 @@ def test_ipv4_receivers(receivers: list[Object], address: IPv4Address) -> None:
 )
 @module_fixture()
 def test_ipv6_receivers(receivers: list[Object], address: IPv6Address) -> None:
-    """Of IPv6 it lets no address through that the service refuses, and all others that embed no IPv4 address."""
+    """It allows no IPv6 address that the service refuses, and all others that embed no IPv4 address."""
     public = EgressPolicy().refusal("https", str(address)) is None
     embeds = any(address in network for network in TUNNELS)
     assert lets(receivers, address) <= public
@@ -93,7 +93,7 @@ def test_ipv6_receivers(receivers: list[Object], address: IPv6Address) -> None:
 
 @pytest.mark.parametrize("text", [*SPECIAL, *(str(network) for network in egress_rule._NOT_PUBLIC)])
 def test_edges_of_special_networks(receivers: list[Object], text: str) -> None:
-    """The first and the last address of each network that is not public, and their neighbours, are judged alike."""
+    """The policy and the service agree on each non-public network's first and last address and their neighbours."""
     network = ip_network(text)
     kind = type(network[0])
     for number in (int(network[0]) - 1, int(network[0]), int(network[-1]), int(network[-1]) + 1):
@@ -105,7 +105,7 @@ def test_edges_of_special_networks(receivers: list[Object], text: str) -> None:
 
 
 def test_policy_of_the_values(helm: Helm) -> None:
-    """Networks and plain http that the settings allow are allowed here; Kafka and the database on their ports alone."""
+    """Networks and plain http allowed by the settings are allowed here; Kafka and the database on their ports only."""
     things = helm.render("full")
     assert {"ipBlock": {"cidr": "10.1.0.0/16"}} in egress(things, "worker", 8080)
     assert lets(egress(things, "worker", 80), ip_address("1.1.1.1"))
@@ -119,14 +119,14 @@ def test_policy_of_the_values(helm: Helm) -> None:
 
 
 def test_kafkas_ports_are_those_of_its_servers(helm: Helm) -> None:
-    """They need not be said twice."""
+    """The values need not repeat them."""
     things = helm.render("keda-api")
     assert egress(things, "worker", 9093) == egress(things, "worker", 9094) == egress(things, "check", 9094) == [{}]
     assert egress(things, "worker", 9092) == []
 
 
-def test_a_proxy_takes_the_place_of_receivers(helm: Helm) -> None:
-    """Then a worker reaches no receiver by itself."""
+def test_with_a_proxy_workers_reach_no_receiver(helm: Helm) -> None:
+    """The policy then allows the proxy only."""
     things = helm.render("keda-api")
     assert egress(things, "worker", 443) == []
     assert egress(things, "worker", 3128) == [{"podSelector": {"matchLabels": {"app": "egress-proxy"}}}]

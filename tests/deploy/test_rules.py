@@ -1,4 +1,4 @@
-"""The alerts and the dashboard of deploy/: they name metrics that exist, fire, resolve, and lead to a runbook."""
+"""The alerts and the dashboard of deploy/: their metrics exist; alerts fire, resolve, and link to a runbook."""
 
 import json
 import os
@@ -21,12 +21,12 @@ UNIT_TESTS = ROOT / "tests/deploy/rules_test.yaml"
 DASHBOARD = json.loads((ROOT / "deploy/grafana/kafka-webhooks.json").read_text())
 ALERTS: list[dict[str, Any]] = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
-PANELS = {"row", "stat", "table", "timeseries"}  # none that Grafana has deprecated
+PANELS = {"row", "stat", "table", "timeseries"}  # without those that Grafana has deprecated
 
 
 @pytest.fixture(scope="session")
 def checker() -> Path:
-    """Promtool; built the first time, which takes minutes."""
+    """Promtool, built the first time, which takes minutes."""
     try:
         return promtool()
     except PromtoolUnavailable as error:
@@ -36,14 +36,14 @@ def checker() -> Path:
 
 
 def test_each_alert_fires_and_resolves(checker: Path) -> None:
-    """As tests/deploy/rules_test.yaml tells, evaluated by Prometheus' own engine."""
+    """Prometheus' own engine evaluates tests/deploy/rules_test.yaml."""
     for words in (["check", "rules", str(RULES)], ["test", "rules", str(UNIT_TESTS)]):
         done = subprocess.run([checker, *words], capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_no_alert_is_left_untested() -> None:
-    """For each there is a moment at which it fires, and earlier and later ones at which it does not."""
+    """Each has a time at which it fires, and earlier and later ones at which it does not."""
     seen: dict[str, list[bool]] = {}
     for group in yaml.safe_load(UNIT_TESTS.read_text())["tests"]:
         for each in group["alert_rule_test"]:
@@ -53,7 +53,7 @@ def test_no_alert_is_left_untested() -> None:
 
 
 def test_the_object_has_the_same_rules() -> None:
-    """It is written by the script, and is what Prometheus' operator reads."""
+    """The script writes it for Prometheus' operator."""
     script = ROOT / "deploy/prometheus/prometheusrule.py"
     namespace: dict[str, Any] = {"__name__": "prometheusrule", "__file__": str(script)}
     exec(compile(script.read_text(), str(script), "exec"), namespace)  # noqa: S102 (our own file, which is no module)
@@ -76,7 +76,7 @@ def test_an_alert_says_what_is_wrong_and_where_to_read_on(alert: dict[str, Any])
 
 
 def queries() -> Iterator[str]:
-    """Each expression of the rules and the dashboard."""
+    """The expressions of the rules and the dashboard."""
     yield from (each["expr"] for each in ALERTS)
     for panel in DASHBOARD["panels"]:
         yield from (target["expr"] for target in panel.get("targets", ()))
@@ -84,8 +84,8 @@ def queries() -> Iterator[str]:
         yield variable.get("definition", "")
 
 
-def test_what_alerts_and_dashboard_name_is_exposed() -> None:
-    """Each metric exists in a worker's registry, under the name that its samples have."""
+def test_the_metrics_of_alerts_and_dashboard_exist() -> None:
+    """Each is in a worker's registry, under the name of its samples."""
     families = list(registry(Metrics(), Readings).collect())
     exposed = {family.name + suffix for family in families for suffix in SUFFIXES[family.type]}
     named = {name for query in queries() for name in re.findall(r"\b(?:webhooks|process)_\w+", query)}
@@ -93,15 +93,15 @@ def test_what_alerts_and_dashboard_name_is_exposed() -> None:
     assert named <= exposed
 
 
-def test_the_dashboard_shows_all_that_a_worker_counts() -> None:
-    """But for what the process shows of itself."""
+def test_the_dashboard_shows_all_metrics_of_a_worker() -> None:
+    """Only the metrics of the process itself are left out."""
     families = {family.name for family in registry(Metrics(), Readings).collect()}
     shown = "\n".join(queries())
     assert {name for name in families if name.startswith("webhooks_") and name not in shown} == set()
 
 
-def test_the_dashboard_has_panels_that_grafana_keeps() -> None:
-    """Each is of a present kind, described, in place, and asks the data source that was chosen."""
+def test_the_dashboard_has_current_panels() -> None:
+    """Each has a type that is not deprecated, a description and a place, and uses the selected data source."""
     places: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         assert panel["type"] in PANELS
@@ -118,7 +118,7 @@ def test_the_dashboard_has_panels_that_grafana_keeps() -> None:
 
 
 def test_the_dashboard_filters_by_its_variables() -> None:
-    """Each query is of the namespaces and jobs that were chosen."""
+    """Each query selects the chosen namespaces and jobs."""
     assert [each["name"] for each in DASHBOARD["templating"]["list"]] == ["datasource", "namespace", "job", "topic"]
     for panel in DASHBOARD["panels"]:
         for target in panel.get("targets", ()):

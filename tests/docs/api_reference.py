@@ -16,13 +16,13 @@ PAGE = ROOT / "docs/api-reference.md"
 
 
 def description() -> dict[str, Any]:
-    """What /openapi.json answers."""
+    """The content of /openapi.json."""
     engine = create_engine("sqlite://")
     return create_app(engine, None, backing=Backing(Registry(engine, "webhooks", Vault()))).openapi()
 
 
 def written(found: Reference) -> str:
-    """The page."""
+    """The page's text."""
     return "\n".join(_lines(found))
 
 

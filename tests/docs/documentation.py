@@ -1,4 +1,4 @@
-"""The documentation's pages, their tables and fenced blocks, and the program's text, for tests that compare them."""
+"""The documentation's pages, tables and fenced blocks, and the program's text, for tests that compare them."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ SOURCE = "\n".join(path.read_text() for path in sorted((ROOT / "consumer").rglob
 
 
 class Block(NamedTuple):
-    """A fenced block: the page it is on, what follows the fence, and what it holds."""
+    """A fenced block: its page, its info string, and its text."""
 
     page: str
     info: str
@@ -31,12 +31,12 @@ def prose(content: str) -> str:
 
 
 def cells(line: str) -> list[str]:
-    """The cells of a table's line."""
+    """The cells of a table's row."""
     return [cell.strip() for cell in line.strip("|").split(" | ")]
 
 
 def rows(page: str, heading: str) -> list[list[str]]:
-    """The cells of the first table behind a heading, without its head."""
+    """The cells of the first table behind a heading, without its header."""
     section = re.split(rf"^#+ {re.escape(heading)}$", TEXTS[page], flags=re.MULTILINE)[1]
     lines = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)
     assert lines, heading
@@ -44,10 +44,10 @@ def rows(page: str, heading: str) -> list[list[str]]:
 
 
 def table_behind(page: str, head: str) -> list[list[str]]:
-    """The cells of the table whose first line begins so."""
+    """The cells of the table whose first line starts so."""
     return [cells(line) for line in TEXTS[page].split(head)[1].split("\n\n")[0].splitlines()[2:]]
 
 
 def code(cell: str) -> list[str]:
-    """What is set as code, in order."""
+    """The code spans, in order."""
     return re.findall(r"`([^`]+)`", cell)

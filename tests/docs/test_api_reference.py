@@ -5,5 +5,5 @@ from tests.docs.api_reference import PAGE, description, written
 
 
 def test_the_reference_is_up_to_date() -> None:
-    """`make reference` would write what is there."""
+    """`make reference` would write the same page."""
     assert PAGE.read_text() == written(reference(description()))

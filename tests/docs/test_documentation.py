@@ -43,13 +43,13 @@ from tests.docs.documentation import BLOCKS, ROOT, SOURCE, TEXTS, code, prose, r
 
 
 def test_settings_table() -> None:
-    """The table of docs/settings.md is what the settings say of themselves."""
+    """The table of docs/settings.md is generated from the settings."""
     table = TEXTS["docs/settings.md"].split("python -m consumer.config.settings` -->\n")[1].split("\n<!-- end")[0]
     assert table == settings.table()
 
 
 def test_metrics_table() -> None:
-    """Each metric is documented with its labels and type, and no other."""
+    """All metrics, and no others, are documented with labels and type."""
     families = list(registry(Metrics(), lambda: Readings(lag={("t", 0): 1})).collect())
     names = {f"{family.name}_total" if family.type == "counter" else family.name: family.type for family in families}
     documented = {code(name)[0].partition("{")[0]: kind for name, kind, _ in rows("docs/operations.md", "Metrics")}
@@ -57,14 +57,14 @@ def test_metrics_table() -> None:
 
 
 def test_reasons_table() -> None:
-    """What /readyz is said to answer is in the code, word for word."""
+    """The documented reasons of /readyz are in the code, word for word."""
     reasons = [words for reason, *_ in table_behind("docs/operations.md", "| reason |") for words in code(reason)]
     assert len(reasons) > 5
     assert [words for words in reasons if words not in SOURCE] == []
 
 
 def test_dead_letter_headers_and_reasons() -> None:
-    """Each header and each reason of a dead letter is documented, and no other."""
+    """All headers and reasons of a dead letter, and no others, are documented."""
     table = {name: says for names, says in rows("docs/operations.md", "Dead letters") for name in code(names)}
     letters = (ROOT / "consumer/intake/dead_letters.py").read_text()
     assert set(table) == set(re.findall(r'\("(dead-letter-[a-z0-9]+)"', letters))
@@ -76,32 +76,32 @@ def test_dead_letter_headers_and_reasons() -> None:
 
 @pytest.mark.parametrize("table", sorted(Base.metadata.tables))
 def test_columns(table: str) -> None:
-    """Each column of each table is documented, in its order, and no other."""
+    """All columns of all tables, and no others, are documented in their order."""
     documented = [name for names, *_ in rows("docs/database.md", table) for name in code(names)]
     assert sorted(documented) == sorted(column.name for column in Base.metadata.tables[table].columns)
 
 
 def test_statuses() -> None:
-    """Each state of a stored delivery is documented, and no other."""
+    """All states of a stored delivery, and no others, are documented."""
     documented = [code(row[0])[0] for row in table_behind("docs/database.md", "| status |")]
     assert set(documented) == {status.value for status in Status}
 
 
 def test_indexes() -> None:
-    """Each index is documented with its columns, and no other."""
+    """All indexes, and no others, are documented with their columns."""
     documented = {code(name)[0]: code(columns) for name, columns, _ in rows("docs/database.md", "Indexes")}
     indexes = [index for table in Base.metadata.tables.values() for index in table.indexes]
     assert documented == {index.name: [column.name for column in index.columns] for index in indexes}
 
 
 def test_revisions() -> None:
-    """Each migration is documented, and no other."""
+    """All migrations, and no others, are documented."""
     there = {path.name[:4] for path in (ROOT / "alembic/versions").glob("[0-9]*.py")}
     assert {code(row[0])[0] for row in rows("docs/database.md", "Existing tables")} == there
 
 
 def test_log_lines() -> None:
-    """Each line that the log is said to have is in the code, word for word."""
+    """Each documented log line is in the code, word for word."""
     lines = [code(row[0])[0] for row in rows("docs/operations.md", "The log")]
     assert len(lines) > 10
     assert [line for line in lines if f'"{line}"' not in SOURCE] == []
@@ -111,21 +111,21 @@ def test_log_lines() -> None:
 
 
 def test_operational_events(engine: Engine) -> None:
-    """Each type is documented with the fields that it has, and no other."""
+    """All types, and no others, are documented with their fields."""
     documented = {code(row[0])[0]: set(code(row[2])) for row in table_behind("docs/operations.md", "| type | when |")}
     assert set(documented) == set(re.findall(r'OperationalEvent\(\s*"([a-z.]+)"', SOURCE))
     assert {each.type: set(each.data) for each in happened(engine)} == documented
 
 
 def test_attributes_of_operational_events() -> None:
-    """Each attribute of the CloudEvent is documented, and no other."""
+    """All attributes of the CloudEvent, and no others, are documented."""
     documented = [code(row[0])[0] for row in table_behind("docs/operations.md", "| attribute |")]
     published = json.loads(_cloudevent("kafka-webhooks/g", OperationalEvent("a.b", "1", {"subscription_id": 1}), 0.0))
     assert list(published) == documented
 
 
 def happened(engine: Engine) -> list[OperationalEvent]:
-    """One of each: a subscription recovers, another one is disabled, a delivery is given up."""
+    """One event of each type: a subscription recovers, another one is disabled, a delivery is exhausted."""
     stored = Store(engine)
     failing = Failing(stored.notes, "webhooks", 60.0)
     first, second = (repository.add(engine, f"https://{name}.example", "t") for name in "ab")
@@ -159,7 +159,7 @@ def happened(engine: Engine) -> list[OperationalEvent]:
 
 
 def test_numbers_of_the_breaker() -> None:
-    """What the guarantee says of it is what the code does."""
+    """The guarantee's numbers are those of the code."""
     states = {row[0]: " ".join(row[1:]) for row in table_behind("docs/guarantee.md", "| state | requests sent |")}
     assert f"{breaker.IN_A_ROW} failures in a row" in states["closed"]
     assert f"half of at least {breaker.RATE_ATTEMPTS} attempts" in states["closed"]
@@ -173,7 +173,7 @@ def test_numbers_of_the_breaker() -> None:
 
 
 def test_bounds_of_lanes() -> None:
-    """What the guarantee says of queues is what the code does."""
+    """The guarantee's numbers on queues are those of the code."""
     text = TEXTS["docs/guarantee.md"]
     assert f"holds {delivery.LANE_DELIVERIES:,} deliveries or {delivery.LANE_BYTES // 2**20} MiB" in text
     assert f"hold {lanes.ALL_DELIVERIES:,} deliveries or {lanes.ALL_BYTES // 2**20} MiB" in text
@@ -198,7 +198,7 @@ def anchors(content: str) -> set[str]:
 
 @pytest.mark.parametrize("page", TEXTS)
 def test_links_resolve(page: str) -> None:
-    """Each relative link leads to a file, and to a heading in it where it names one."""
+    """Each relative link leads to a file, and to the heading in it that it names."""
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(TEXTS[page])):
         if target.startswith("https://"):
             continue
@@ -209,7 +209,7 @@ def test_links_resolve(page: str) -> None:
 
 
 def test_pages_are_linked() -> None:
-    """The index has each page of docs/, and the README leads to the index."""
+    """The index links each page of docs/, and the README links the index."""
     index = "docs/README.md"
     assert f"]({index})" in TEXTS["README.md"]
     pages = {page.removeprefix("docs/") for page in TEXTS if page.startswith("docs/")}
@@ -217,18 +217,18 @@ def test_pages_are_linked() -> None:
 
 
 def test_picture_is_well_formed() -> None:
-    """The picture is XML, says in words what it shows, and knows dark mode."""
+    """The picture is XML, has a text description, and supports dark mode."""
     picture = (ROOT / "docs/path.svg").read_text()
     names = {element.tag.rpartition("}")[2] for element in ET.fromstring(picture).iter()}  # noqa: S314 (our own file)
     assert {"title", "desc"} <= names
     assert "prefers-color-scheme: dark" in picture
 
 
-UNWALKED = ("cli", "api", "demo")  # rooms that the walk names as a whole
+UNWALKED = ("cli", "api", "demo")  # rooms that the architecture page names as a whole
 
 
 def test_modules_and_files_exist() -> None:
-    """Each module that the walk through the rooms names is there, and it names each that is there."""
+    """docs/architecture.md names all modules, and no others."""
     named = set(re.findall(r"`(?:[\w./]*/)?(\w+\.py)`", TEXTS["docs/architecture.md"]))
     there = {path.name for path in (ROOT / "consumer").rglob("*.py")} - {"__init__.py", "__main__.py"}
     walked = {path.name for path in (ROOT / "consumer").rglob("*.py") if path.parent.name not in UNWALKED} & there
@@ -237,7 +237,7 @@ def test_modules_and_files_exist() -> None:
 
 
 def test_settings_exist() -> None:
-    """Each variable that is named is a setting, a property that librdkafka knows, or one that tests read."""
+    """Each variable in the text is a setting, a property of librdkafka, or a variable of the tests."""
     others = {"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "KAFKA_TEST_REQUIRED", "KAFKA_TEST_BOOTSTRAP_SERVERS", "KAFKA_A_B"}
     refused = {"KAFKA_ENABLE_AUTO_COMMIT", "KAFKA_ISOLATION_LEVEL", "KAFKA_ACKS"}
     named = {
@@ -279,7 +279,7 @@ def command_lines() -> Iterator[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize(("page", "words"), list(command_lines()))
 def test_command_lines_parse(page: str, words: list[str]) -> None:
-    """Each command line in a shell block is taken by the real command line: command, options, values, arguments."""
+    """The real command line accepts each one: command, options, values, arguments."""
     command: Any = typer.main.get_command(app)
     while hasattr(command, "commands"):
         assert words, page
@@ -298,7 +298,7 @@ def test_commands_table() -> None:
 
 
 def test_variables_of_chaos() -> None:
-    """Those that are documented are read, and no other."""
+    """The documented variables are those that the code reads."""
     read = "\n".join(path.read_text() for path in sorted((ROOT / "tests/chaos").glob("*.py")))
     assert set(re.findall(r"CHAOS_[A-Z]+", TEXTS["CONTRIBUTING.md"])) == set(
         re.findall(r'environ\.get\("(CHAOS_[A-Z]+)"', read)
@@ -307,7 +307,7 @@ def test_variables_of_chaos() -> None:
 
 @pytest.mark.parametrize("page", TEXTS)
 def test_commands_in_the_text_exist(page: str) -> None:
-    """Each command and option that the text names, exists; each target of make too."""
+    """Each command, option and target of make that the text names exists."""
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     lines = [line for block in BLOCKS if block.page == page for line in block.text.splitlines()]
     spans = code(prose(TEXTS[page])) + lines

@@ -10,19 +10,19 @@ PAGE = "docs/mappings.md"
 
 
 def test_keys() -> None:
-    """Each key is documented, and no other."""
+    """All keys, and no others, are documented."""
     assert {code(row[0])[0] for row in rows(PAGE, "The keys")} == set(mapping_file._KEYS)
 
 
 def test_the_default_rules() -> None:
-    """They are the file that is tested, and each block of the page is a file that can be used."""
+    """They are the tested file, and each block of the page is a valid file."""
     blocks = [block.text for block in BLOCKS if block.page == PAGE and block.info == "toml"]
     assert blocks[-1] == (ROOT / "consumer/intake/default_mapping.toml").read_text()
     assert [list(parse(block, PAGE)) for block in blocks] == [["shop.orders", "billing.*"], ["*"]]
 
 
 def test_examples() -> None:
-    """Each file is on the page, and has a test of its own."""
+    """Each file is on the page and has a test of its own."""
     there = {path.name for path in (ROOT / "docs/mappings").iterdir()}
     assert set(re.findall(r"\(mappings/([\w.-]+)\)", TEXTS[PAGE])) == there
     tests = (ROOT / "tests/intake/test_mapping_examples.py").read_text()
@@ -30,7 +30,7 @@ def test_examples() -> None:
 
 
 def test_limits() -> None:
-    """Each number is the code's."""
+    """Each number is that of the code."""
     text = TEXTS[PAGE].partition("## Limits")[2]
     numbers = [int(number.replace(",", "")) for number in re.findall(r"[0-9][0-9,]*", text)]
     assert numbers == [

@@ -1,4 +1,4 @@
-"""docs/payloads.md against the code: its examples are rendered, its tables looked up."""
+"""docs/payloads.md against the code: examples are rendered and tables compared."""
 
 import json
 import re
@@ -42,13 +42,13 @@ def in_order(text: str | bytes) -> Any:
 
 
 def test_each_format_has_an_example() -> None:
-    """No format is without one."""
+    """No format lacks one."""
     assert {kind for kind, projection, _ in RENDERED if not projection} == set(get_args(PayloadFormat))
 
 
 @pytest.mark.parametrize(("kind", "projection", "text"), RENDERED)
 def test_examples(kind: str, projection: str, text: str) -> None:
-    """Each example is what the page's record becomes, member by member, in order."""
+    """Each example is the rendered record of the page, member by member, in order."""
     payload = rendered(kind, projection)
     assert in_order(payload.body) == in_order(text)
     assert kind != "record" or payload.body == text.strip().encode()
@@ -56,13 +56,13 @@ def test_examples(kind: str, projection: str, text: str) -> None:
 
 @pytest.mark.parametrize("row", table_behind("docs/payloads.md", "| projection |"))
 def test_projections(row: list[str]) -> None:
-    """Each projection of the table gives what stands beside it, byte for byte."""
+    """Each projection of the table gives the result beside it, byte for byte."""
     [projection], [text] = map(code, row)
     assert rendered("record", projection).body == text.encode()
 
 
 def test_the_variables_are_named() -> None:
-    """The page lists each, and no other."""
+    """The page lists all variables, and no others."""
     assert code(PAGE.split("over the same variables: ")[1].split(". ")[0]) == sorted(
         NAMES, key=lambda name: PAGE.split("over the same variables: ")[1].index(f"`{name}`")
     )
@@ -70,15 +70,15 @@ def test_the_variables_are_named() -> None:
 
 
 @pytest.mark.parametrize("projection", ["1.0 / 0.0", "type(1)", "{1: 2}", "data.note"])
-def test_what_has_no_form(projection: str) -> None:
-    """What the page calls an error is one."""
+def test_unrenderable_events(projection: str) -> None:
+    """Each error described on the page is one."""
     with pytest.raises(Unrenderable):
         rendered("record", projection)
     assert f"{PROJECTION_BYTES // 2**20} MiB" in PAGE
 
 
 def test_the_batch() -> None:
-    """The example is what its two records become."""
+    """The example is the rendering of its two records."""
     text = re.findall(r"<!-- batch: standard -->\n```json\n(.*?)```", PAGE, re.DOTALL)[0]
     second = EVENT._replace(body=json.dumps(json.loads(text)[1]["data"]).encode())
     endpoint = replace(ENDPOINT, payload_format="standard", batch=Batch(10, 1.0))
@@ -87,7 +87,7 @@ def test_the_batch() -> None:
 
 
 def test_content_types() -> None:
-    """Those of the page are those that are sent."""
+    """The content types on the page are those that are sent."""
     for kind in get_args(PayloadFormat):
         assert f"`{rendered(kind).content_type}`" in PAGE
         endpoint = replace(ENDPOINT, payload_format=kind, batch=Batch(10, 1.0))
@@ -95,7 +95,7 @@ def test_content_types() -> None:
 
 
 def test_headers() -> None:
-    """The table has each header of a request, and no other; none but the user agent may be a custom one."""
+    """The table has all headers of a request, and no others; only the user agent may be a custom header."""
     event = EVENT._replace(traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
     sent = {name.lower() for name in build(prepare(ENDPOINT), ENDPOINT, event, 1).headers}
     names = [code(row[0])[0] for row in rows("docs/payloads.md", "Headers")]

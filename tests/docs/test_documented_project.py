@@ -1,4 +1,4 @@
-"""docs/alembic.md: the project it shows, file by file and command by command, beside the service's tables."""
+"""docs/alembic.md: its project, file by file and command by command, beside the service's tables."""
 
 import re
 import shlex
@@ -27,7 +27,7 @@ Alembic = Callable[..., str]
 
 
 def alembic(*words: str, cwd: Path, url: str) -> str:
-    """What the command prints; it must succeed."""
+    """The output of the command, which must succeed."""
     variables = environment({"DATABASE_URL": url, "PYTHONPATH": ""})
     command = [sys.executable, "-m", "alembic", *words]
     done = subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=60, check=False)
@@ -37,7 +37,7 @@ def alembic(*words: str, cwd: Path, url: str) -> str:
 
 @pytest.fixture
 def project(tmp_path: Path, engine: Engine) -> Alembic:
-    """The project as the page says how to make it; runs Alembic in it."""
+    """The project, built as the page describes; runs Alembic in it."""
 
     def run(*words: str) -> str:
         return alembic(*words, cwd=tmp_path, url=url_of(engine))
@@ -50,7 +50,7 @@ def project(tmp_path: Path, engine: Engine) -> Alembic:
 
 
 def filters(engine: Engine) -> list[tuple[object, ...]]:
-    """Of each subscription."""
+    """The filter of each subscription."""
     return [
         (row.options["event_type"], row.tenant, row.options["event_filter"], row.broken)
         for row in repository.walk(engine)
@@ -58,7 +58,7 @@ def filters(engine: Engine) -> list[tuple[object, ...]]:
 
 
 def test_the_project_runs_beside_the_service(project: Alembic, engine: Engine, tmp_path: Path) -> None:
-    """Its commands, one by one; its downgrade takes its rows back, and nobody loses a table or a revision."""
+    """Its commands work one by one. Its downgrade removes its rows, and neither side loses a table or a revision."""
     ours = {*Base.metadata.tables, "webhook_alembic_version"}
     repository.add(engine, "https://other.example.com/", "user.created")
     other = [("user.created", "*", None, False)]
@@ -74,7 +74,9 @@ def test_the_project_runs_beside_the_service(project: Alembic, engine: Engine, t
     migrations.upgrade(engine)
     assert query(engine, "SELECT version_num FROM alembic_version") == [("0003",)]
     checked = alembic("check", cwd=ROOT, url=url_of(engine))
-    assert "No new upgrade operations detected" in checked  # the service's own autogenerate sees nothing of theirs
+    assert (
+        "No new upgrade operations detected" in checked
+    )  # the service's own autogenerate ignores the project's tables
     project("downgrade", "0001")
     assert filters(engine)[1:] == [paid, ("order.**", "acme", "data.amount > 100", False)]
     project("downgrade", "base")
@@ -83,7 +85,7 @@ def test_the_project_runs_beside_the_service(project: Alembic, engine: Engine, t
 
 
 def test_a_project_that_has_a_model_of_our_table(project: Alembic, tmp_path: Path) -> None:
-    """As in the tutorial: it neither makes the table anew nor changes it."""
+    """As in the tutorial, it neither creates the table nor changes it."""
     with (tmp_path / "shop.py").open("a") as file:
         file.write('Table("webhook_subscriptions", metadata, Column("id", Integer, primary_key=True))\n')
     project(*shlex.split("upgrade head"))
@@ -94,7 +96,7 @@ def test_a_project_that_has_a_model_of_our_table(project: Alembic, tmp_path: Pat
 
 
 def test_the_printed_script(project: Alembic, engine: Engine) -> None:
-    """For a DBA: literals alone, and no bind."""
+    """A script for a DBA has literals and no bind."""
     script = project("upgrade", "head", "--sql")
     assert '\'{"X-Origin": "shop"}\'' in script
     assert "CREATE TABLE alembic_version" in script

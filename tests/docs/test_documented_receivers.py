@@ -1,4 +1,4 @@
-"""The receivers in the documentation, run as they stand, against requests that are really signed and really sent."""
+"""The receivers in the documentation, run unchanged, with requests that are really signed and sent."""
 
 import gzip
 import json
@@ -53,7 +53,7 @@ def example(name: str) -> str:
 
 
 def run_by(language: str) -> str:
-    """The program that runs a language; without node a visible skip, or an error where CI requires everything."""
+    """The program for a language; without node the test is skipped visibly, or fails if CI requires everything."""
     if language == "python":
         return sys.executable
     found = shutil.which("node")
@@ -78,7 +78,7 @@ def signed(
 
 @pytest.fixture
 def status() -> Iterator[Callable[[PreparedRequest], int]]:
-    """Sends a request as the worker does; the receiver's answer."""
+    """Sends a request as the worker does, and returns the receiver's status."""
     poller = Poller()
     adapter = LoopAdapter(poller, egress=LOOPBACK, timeout=10, connect_timeout=5, max_connections=4)
     yield lambda request: adapter.send(request).status_code
@@ -88,7 +88,7 @@ def status() -> Iterator[Callable[[PreparedRequest], int]]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a documented receiver with its secrets; its URL and its process."""
+    """Starts a documented receiver with its secrets; returns its URL and its process."""
     running: list[subprocess.Popen[str]] = []
 
     def begin(language: str, secrets: str) -> tuple[str, "subprocess.Popen[str]"]:
@@ -115,7 +115,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def called_with(language: str, name: str, directory: Path) -> Callable[[dict[str, str], bytes, bytes | str], bool]:
-    """A documented `verify`, called with headers by lower-case name, a body and a key."""
+    """The documented `verify`, called with headers by lower-case name, a body and a key."""
     program = run_by(language)
     if language == "python":
         names: dict[str, Any] = {}
@@ -148,12 +148,12 @@ def verdict(request: pytest.FixtureRequest, tmp_path: Path) -> Verdict:
 
 @pytest.fixture(params=LANGUAGES)
 def public_verdict(request: pytest.FixtureRequest, tmp_path: Path) -> Verdict:
-    """The `verify` of those who have a public key, called with headers by lower-case name, a body and that key."""
+    """The documented `verify` for public keys, called with headers by lower-case name, a body and a key."""
     return called_with(request.param, "verify_v1a", tmp_path)
 
 
 def test_verify_in_the_readme(verdict: Verdict) -> None:
-    """It trusts what a worker signs, with any of its secrets, and nothing else."""
+    """It trusts a worker's signatures by any of its secrets, and no others."""
     request = signed(NEW, OLD)
     headers = {name.lower(): value for name, value in request.headers.items()}
     assert verdict(headers, BODY, NEW)
@@ -169,7 +169,7 @@ def test_verify_in_the_readme(verdict: Verdict) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_compressed_bodies(language: str, tmp_path: Path) -> None:
-    """What a worker compresses is unpacked to what it has signed; too much, and what is no gzip, to nothing."""
+    """`unpack` returns a compressed body as it was signed, and nothing for one too large or not gzip."""
     event = EVENT._replace(body=BODY * 100)
     endpoint = Endpoint(1, "http://127.0.0.1:1/hooks", (parse_secret(NEW),), gzip_above=0)
     request = build(prepare(endpoint), endpoint, event, int(time.time()))
@@ -181,7 +181,7 @@ def test_compressed_bodies(language: str, tmp_path: Path) -> None:
 
 
 def unpacked_by(language: str, given: list[tuple[dict[str, str], bytes]], directory: Path) -> list[bytes | None]:
-    """What the documented `unpack` makes of headers and bodies."""
+    """The results of the documented `unpack` for headers and bodies."""
     program = run_by(language)
     if language == "python":
         names: dict[str, Any] = {}
@@ -201,7 +201,7 @@ def unpacked_by(language: str, given: list[tuple[dict[str, str], bytes]], direct
 
 
 def test_verify_with_a_public_key(public_verdict: Verdict) -> None:
-    """It trusts what a worker signs with any of its private keys, beside an HMAC or alone, and nothing else."""
+    """It trusts a worker's signatures by any of its private keys, beside an HMAC or alone, and no others."""
     new, old, other = (Ed25519Key(bytes(31) + bytes([number])) for number in range(3))
     for secrets in ((), (NEW,)):
         request = signed(*secrets, private_keys=(new, old))
@@ -219,8 +219,8 @@ def test_verify_with_a_public_key(public_verdict: Verdict) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_receiver_trusts_what_is_signed(start: Start, status: Callable[[PreparedRequest], int], language: str) -> None:
-    """It answers 2xx to a worker's request and handles its event once, however often it comes."""
+def test_receiver_trusts_signed_requests(start: Start, status: Callable[[PreparedRequest], int], language: str) -> None:
+    """It answers 2xx to a worker's request and handles its event once, however often it arrives."""
     url, process = start(language, f"{OLD} {NEW}")
     other = EVENT._replace(webhook_id="msg_other")
     answers = [status(signed(NEW, OLD, url=url)) for _ in range(2)] + [status(signed(OLD, url=url, event=other))]
@@ -236,7 +236,7 @@ def test_receiver_trusts_what_is_signed(start: Start, status: Callable[[Prepared
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_receiver_refuses_the_rest(start: Start, status: Callable[[PreparedRequest], int], language: str) -> None:
-    """It answers 401, and handles nothing, if any of body, id, time, secret or signature is not right."""
+    """It answers 401 and handles nothing if body, id, time, secret or signature is wrong."""
     url, process = start(language, NEW)
     changed = {
         "webhook-id": "msg_1",
@@ -265,7 +265,7 @@ def test_receiver_refuses_the_rest(start: Start, status: Callable[[PreparedReque
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_permission(language: str, tmp_path: Path) -> None:
-    """What it answers permits its origin, at its rate, and no other; and none to who asks in no name."""
+    """Its answer permits its own origin at its rate, no other, and no request without an origin."""
     if language == "python":
         names: dict[str, Any] = {}
         exec(example("permission.py"), names)  # noqa: S102 (the documentation's function)
@@ -303,7 +303,7 @@ def test_permission(language: str, tmp_path: Path) -> None:
 
 
 def test_library_of_standard_webhooks() -> None:
-    """The library takes a worker's request, refuses another's, and takes a plain secret as the page encodes it."""
+    """The library accepts a worker's request, refuses another's, and accepts a plain secret as the page encodes it."""
     names: dict[str, Any] = {}
     exec(example("library.py"), names)  # noqa: S102 (the documentation's function)
     receive = names["receive"]
@@ -317,7 +317,7 @@ def test_library_of_standard_webhooks() -> None:
 
 
 def test_encrypted_secret(tmp_path: Path) -> None:
-    """What the documented program prints is a secret that a worker with the same key can use."""
+    """A worker with the same key can use the secret that the documented program prints."""
     key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
     shown = subprocess.run(
         [sys.executable, "-c", example("encrypt.py")],
@@ -333,7 +333,7 @@ def test_encrypted_secret(tmp_path: Path) -> None:
 
 
 def test_request_in_the_readme() -> None:
-    """It is what a worker sends for that event at that moment, line by line."""
+    """It is the worker's request for that event at that time, line by line."""
     pattern = r"^<!-- the request, signed with (\S+) -->\n```http\n(.*?)^```$"
     ((secret, text),) = re.findall(pattern, (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     head, _, body = text.strip().partition("\n\n")

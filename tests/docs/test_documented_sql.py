@@ -1,4 +1,4 @@
-"""The SQL in the documentation: it runs on the tables, and its grants are enough."""
+"""The SQL in the documentation runs on the tables, and its grants suffice."""
 
 import shlex
 import sqlite3
@@ -31,7 +31,7 @@ BINDS: dict[str, object] = {
     "webhook_id": "msg_0",
     "new_secret": "new",
     "in_a_day": NOW + timedelta(days=1),
-    "a_month_ago": NOW + timedelta(days=1),  # so that what is made here is old
+    "a_month_ago": NOW + timedelta(days=1),  # so that rows made here are old
 }
 STATEMENTS = [block for block in BLOCKS if block.info == "sql"]
 
@@ -61,7 +61,7 @@ def filled(engine: Engine) -> Engine:
 
 @pytest.mark.parametrize("block", STATEMENTS, ids=lambda block: f"{block.page}: {block.text[:40]}")
 def test_sql_runs(filled: Engine, block: Block) -> None:
-    """Each statement runs on the migrated tables and does something."""
+    """Each statement runs on the migrated tables and has an effect."""
     statement = text(block.text)
     if block.text.startswith("CREATE TABLE webhook_inbox"):
         with filled.begin() as connection:
@@ -78,7 +78,7 @@ def test_sql_runs(filled: Engine, block: Block) -> None:
 
 @pytest.fixture
 def used(sqlite_engine: Engine) -> set[tuple[str, str]]:
-    """What the statements do from now on, to which table: SQLite's authorizer is told of each."""
+    """The actions and tables of all statements from now on, as reported to SQLite's authorizer."""
     found: set[tuple[str, str]] = set()
     names = {sqlite3.SQLITE_READ: "SELECT", sqlite3.SQLITE_INSERT: "INSERT", sqlite3.SQLITE_DELETE: "DELETE"}
     names |= {sqlite3.SQLITE_UPDATE: "UPDATE"}
@@ -95,13 +95,13 @@ def used(sqlite_engine: Engine) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("account", ACCOUNTS)
 def test_grants(sqlite_engine: Engine, used: set[tuple[str, str]], account: str) -> None:
-    """Each account is granted what its statements need, and no more."""
+    """Each account is granted exactly the rights that its statements need."""
     ACCOUNTS[account](sqlite_engine, used.clear)
     assert used == granted(account)
 
 
 def test_adoption_by_the_dba(tmp_path: Path) -> None:
-    """The script that the documented command prints adopts a table that Alembic does not know."""
+    """The script printed by the documented command adopts a table that Alembic does not know."""
     (block,) = [block for block in BLOCKS if "0001:head" in block.text]
     path = tmp_path / "webhooks.db"
     connection = sqlite3.connect(path)

@@ -20,7 +20,7 @@ ADD: Any = typer.main.get_command(app)
 
 
 def test_each_option_is_in_the_table() -> None:
-    """Its column, its default and its flag, and no other."""
+    """The table has the column, default and flag of all options, and no others."""
     assert {code(column)[0] for column, *_ in TABLE} == OPTIONS.keys()
     for cells in TABLE:
         column = code(cells[0])[0]
@@ -31,7 +31,7 @@ def test_each_option_is_in_the_table() -> None:
 
 
 def test_each_secret_is_in_the_table() -> None:
-    """Its kind and the flags of `add`, and no other."""
+    """The table has all kinds with the flags of `add`, and no others."""
     assert [code(kind)[0] for kind, *_ in SECRETS] == ["signing", *CREDENTIALS]
     flags = {flag for _, names, *_ in SECRETS for flag in code(names)}
     command = ADD.commands["subscriptions"].commands["add"]
@@ -40,14 +40,14 @@ def test_each_secret_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("test", sorted({code(cells[-1])[0] for cells in [*TABLE, *SECRETS]}))
-def test_what_is_said_to_show_it_is_there(test: str) -> None:
-    """A test that is renamed is renamed here."""
+def test_the_named_tests_exist(test: str) -> None:
+    """A test that is renamed is renamed here too."""
     file, name = test.split("::")
     assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.MULTILINE)
 
 
 def test_effects() -> None:
-    """What follows from each option that cannot be used."""
+    """The page has the effect of each option whose value is unusable."""
     *of_options, together = rows(PAGE, "Broken subscriptions")
     said = {name: follows for names, follows in of_options for name in code(names)}
     assert said.keys() == OPTIONS.keys()
@@ -57,6 +57,6 @@ def test_effects() -> None:
 
 
 def test_variables_of_filters() -> None:
-    """Each name that a filter can use is there."""
+    """The page has each name that a filter can use."""
     (line,) = [line for line in TEXTS[PAGE].splitlines() if line.startswith("- **Filter**")]
     assert set(NAMES) <= set(code(line))

@@ -1,4 +1,4 @@
-"""The threat model against the tests: each defence names one that exists."""
+"""The threat model against the tests: each defence names an existing test."""
 
 import re
 
@@ -8,7 +8,7 @@ NAMED = re.compile(r"`([a-z_0-9]+/[a-z_0-9]+\.py)::(test_\w+)`")
 
 
 def test_each_defence_has_a_test() -> None:
-    """Every row of the tables of threats names tests, and each of them is there."""
+    """Every row of the tables of threats names tests, and all of them exist."""
     text = TEXTS["docs/threat-model.md"]
     threats = [
         line

@@ -1,4 +1,4 @@
-"""The tutorial, run as it stands, with a Kafka in memory."""
+"""The tutorial, run unchanged, with a Kafka in memory."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Runs a page of the documentation as it stands: its blocks in their order, in one shell."""
+"""Runs a page of the documentation unchanged: its blocks in order, in one shell."""
 
 import os
 import re
@@ -17,22 +17,22 @@ from consumer.http.server import listen
 from tests.docs.documentation import BLOCKS, TEXTS
 from tests.processes import PROGRAM, environment
 
-# What is another on each run: ids, times, ports, the newest revision.
+# Text that differs in each run: ids, times, ports, the newest revision.
 CHANGES = r"msg_[0-9a-f]{32}|\d{4}-\d\d-\d\dT[\d:]+Z|(?<=127\.0\.0\.1:)\d+|(?<=nothing to )\d{4}"
 
 
 def free_port() -> str:
-    """A port that nothing listens on."""
+    """A port without a listener."""
     with listen("127.0.0.1", 0) as listener:
         return str(listener.getsockname()[1])
 
 
 def run_page(page: str, folder: Path, other: Mapping[str, str], variables: Mapping[str, str], *, after: str) -> None:
-    """Run the blocks behind the first occurrence of `after`, and look for each line that the page shows.
+    """Run the blocks behind the first occurrence of `after`, and check each line that the page shows.
 
-    `folder` gets what the blocks write. `other` replaces texts of the page, such as ports; `variables` are the shell's.
-    An example named `receiver.py` of the page `tutorial` is marked `tutorial_receiver.py`, and written where a block
-    makes the first folder.
+    `folder` gets the files that the blocks write. `other` replaces text of the page, such as ports; `variables` are the
+    shell's. An example named `receiver.py` of the page `tutorial` is marked `tutorial_receiver.py`, and is written when
+    a block makes the first folder.
     """
     bash = shutil.which("bash")
     if bash is None or not all(map(shutil.which, ("curl", "openssl"))):
@@ -75,7 +75,7 @@ def run_page(page: str, folder: Path, other: Mapping[str, str], variables: Mappi
 
 
 def _programs(folder: Path) -> None:
-    """Programs by the names that the pages call them by."""
+    """Programs under the names that the pages use."""
     folder.mkdir()
     for name, words in (("kafka-webhooks", PROGRAM), ("python", [sys.executable])):
         (folder / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
@@ -83,5 +83,5 @@ def _programs(folder: Path) -> None:
 
 
 def _fixed(text: str) -> list[str]:
-    """The lines of an output, without what changes, and with one space for several."""
+    """The lines of an output, without variable text and repeated spaces."""
     return re.sub(" +", " ", re.sub(CHANGES, "*", text)).splitlines()

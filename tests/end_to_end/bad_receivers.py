@@ -1,8 +1,8 @@
-"""Receivers that misbehave, each in a process of its own, so that they take nothing from the thread that measures.
+"""Misbehaving receivers, each in a process of its own, so that they take no CPU from the measuring thread.
 
     python -m tests.end_to_end.bad_receivers KIND [OPTIONS]
 
-prints its port, takes `up`, `down` and `stats` on its standard input, and ends with it.
+prints its port, accepts `up`, `down` and `stats` on its standard input, and ends with it.
 """
 
 import asyncio
@@ -28,18 +28,18 @@ from tests.processes import ROOT, environment
 
 
 class Kind(StrEnum):
-    """How it is bad."""
+    """The ways to misbehave."""
 
-    HANG = "hang"  # takes the request, never answers
+    HANG = "hang"  # reads the request, never answers
     DRIP_HEAD = "drip-head"  # a byte of the status line a second
     DRIP_BODY = "drip-body"  # 200 at once, then a byte of the body a second
     RESET = "reset"  # RST in place of an answer
-    REFUSE = "refuse"  # nobody listens
-    FLAP = "flap"  # there for FLAP seconds, gone for FLAP seconds
+    REFUSE = "refuse"  # does not listen
+    FLAP = "flap"  # listens for FLAP seconds, then not for FLAP seconds
     FAIL = "fail"  # 500
     SLOW = "slow"  # 200 after SLOW seconds
     TLS_CLOSE = "tls-close"  # 200 over TLS, a new connection for each
-    LIMITED = "limited"  # a number of requests a second and a short queue, beyond it 503; 503 to all while down
+    LIMITED = "limited"  # serves so many requests a second with a short queue; 503 beyond it, and to all while down
     NAMES = "names"  # a name server: see `NameServer`
 
 
@@ -52,7 +52,7 @@ LONG = b"HTTP/1.1 200 x\r\ncontent-length: 1000\r\n\r\n" + b"x" * 1000
 
 
 class Second(NamedTuple):
-    """What a limited receiver saw in one second since it is up."""
+    """The counts of a limited receiver in one second since it went up."""
 
     served: int
     refused: int
@@ -60,7 +60,7 @@ class Second(NamedTuple):
 
 
 class BadReceiver:
-    """The process, from outside."""
+    """The receiver's process, seen from outside."""
 
     def __init__(self, kind: Kind, *options: str) -> None:
         self._scheme = "https" if kind is Kind.TLS_CLOSE else "http"
@@ -75,26 +75,26 @@ class BadReceiver:
         self.port = int(self._read())
 
     def url(self, path: str, host: str = "127.0.0.1") -> str:
-        """Where it pretends to receive `path`."""
+        """Its URL for `path`."""
         return f"{self._scheme}://{host}:{self.port}{path}"
 
     def up(self) -> None:
-        """A limited receiver takes requests from now on."""
+        """A limited receiver serves requests from now on."""
         self._write("up")
 
     def requests(self) -> int:
-        """How many requests have come; for a name server, questions for names that are not good."""
+        """The number of requests received; for a name server, of queries for other names than the good ones."""
         self._write("stats")
         requests: int = json.loads(self._read())["requests"]
         return requests
 
     def seconds(self) -> list[Second]:
-        """What a limited receiver saw, second by second since it is up."""
+        """The counts of a limited receiver for each second since it went up."""
         self._write("stats")
         return [Second(*each) for each in json.loads(self._read())["seconds"]]
 
     def close(self) -> None:
-        """End it."""
+        """Ends the process."""
         self._process.communicate(timeout=10)
 
     def _write(self, line: str) -> None:
@@ -108,7 +108,7 @@ class BadReceiver:
 
 @contextmanager
 def bad_receiver(kind: Kind, *options: str) -> Iterator[BadReceiver]:
-    """One that runs until the end of the block."""
+    """A bad receiver that runs until the end of the block."""
     receiver = BadReceiver(kind, *options)
     try:
         yield receiver
@@ -117,14 +117,14 @@ def bad_receiver(kind: Kind, *options: str) -> Iterator[BadReceiver]:
 
 
 class Certificates(NamedTuple):
-    """Files: what a worker must trust (SSL_CERT_FILE), and what a receiver on 127.0.0.1 shows."""
+    """Files: the authority that a worker must trust (SSL_CERT_FILE), and a certificate for a receiver on 127.0.0.1."""
 
     trusted: Path
     shown: Path
 
 
 def certificates(directory: Path) -> Certificates:
-    """A certificate authority of its own."""
+    """Certificates of a new authority."""
     authority = trustme.CA()
     made = Certificates(directory / "authority.pem", directory / "receiver.pem")
     authority.cert_pem.write_to_path(made.trusted)
@@ -133,7 +133,7 @@ def certificates(directory: Path) -> Certificates:
 
 
 def asking(name_server: BadReceiver) -> str:
-    """Code that makes a worker resolve names there: c-ares takes name servers from the system's files alone."""
+    """Code that makes a worker resolve names at this server: c-ares reads name servers from system files only."""
     return _ASKING.format(f"127.0.0.1:{name_server.port}")
 
 
@@ -145,54 +145,54 @@ from consumer.worker import wiring
 wiring.LoopAdapter = partial(wiring.LoopAdapter, nameservers=["{}"])
 """
 
-# From here on: inside the process.
+# Code inside the process.
 
-Behaviour = Callable[[asyncio.Transport], None]  # what follows a request
+Behaviour = Callable[[asyncio.Transport], None]  # called for each request
 
 
 def hang(_: asyncio.Transport) -> None:
-    """No answer, and the connection stays open."""
+    """Never answers, and keeps the connection open."""
 
 
 def say(answer: bytes, transport: asyncio.Transport) -> None:
-    """Answer at once."""
+    """Answers at once."""
     transport.write(answer)
 
 
 def say_late(answer: bytes, transport: asyncio.Transport) -> None:
-    """Answer after SLOW seconds."""
+    """Answers after SLOW seconds."""
     asyncio.get_running_loop().call_later(SLOW, transport.write, answer)
 
 
 def say_and_close(answer: bytes, transport: asyncio.Transport) -> None:
-    """Answer at once, and close the connection."""
+    """Answers at once and closes the connection."""
     transport.write(answer)
     transport.close()
 
 
 def drip(answer: bytes, position: int, transport: asyncio.Transport) -> None:
-    """Write the answer up to `position`, and one byte more a second."""
+    """Writes the answer up to `position`, then one more byte each second."""
     if position <= len(answer) and not transport.is_closing():
         transport.write(answer[max(position - 1, 0) : position])
         asyncio.get_running_loop().call_later(DRIP, drip, answer, position + 1, transport)
 
 
 def drip_body(transport: asyncio.Transport) -> None:
-    """The head at once, the body drop by drop."""
+    """Writes the head at once, and the body byte by byte."""
     head = LONG.index(b"\r\n\r\n") + 4
     transport.write(LONG[:head])
     drip(LONG, head + 1, transport)
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """RST."""
+    """Resets the connection."""
     peer: socket.socket = transport.get_extra_info("socket")
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 
 
 class Limited:
-    """Serves `per_second` requests, in the order they came; answers 503 where more than `queue` wait, or while down."""
+    """Serves `per_second` requests in order. Answers 503 if more than `queue` wait, or while down."""
 
     TICK = 0.01
 
@@ -205,7 +205,7 @@ class Limited:
         self.seconds: list[list[int]] = []  # as in Second
 
     def __call__(self, transport: asyncio.Transport) -> None:
-        """A request has come."""
+        """Serves or refuses a request."""
         if self._since is None:
             transport.write(REFUSED)
         elif len(self._waiting) >= self._most:
@@ -217,14 +217,14 @@ class Limited:
             second[2] = max(second[2], len(self._waiting))
 
     def up(self) -> None:
-        """Take requests from now on."""
+        """Serves requests from now on."""
         self._since = asyncio.get_running_loop().time()
         self._tick(self._since)
 
     def _tick(self, last: float) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        # What was not asked for in time is no credit for later: it works at a rate.
+        # Unused capacity is not saved for later: it works at a rate.
         for _ in range(min(len(self._waiting), self._due(last, now))):
             self._waiting.popleft().write(OK)
             self._second()[0] += 1
@@ -243,31 +243,31 @@ class Limited:
 
 
 class Connection(Exchanges):
-    """Does to each request what the behaviour says."""
+    """Applies the behaviour to each request."""
 
     def __init__(self, server: "Server") -> None:
         super().__init__()
         self._server = server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Known to the server, which may cut it off."""
+        """Registers with the server, which may reset the connection."""
         super().connection_made(transport)
         self._server.connections.add(self.transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Gone."""
+        """Deregisters."""
         del exc
         self._server.connections.discard(self.transport)
 
     def take(self, path: str, headers: dict[str, str], body: bytes) -> None:
-        """A request has come."""
+        """Counts a request and applies the behaviour."""
         del path, headers, body
         self._server.requests += 1
         self._server.behave(self.transport)
 
 
 class Server:
-    """A port, and what happens there."""
+    """A port and its behaviour."""
 
     def __init__(self, behave: Behaviour, tls: ssl.SSLContext | None = None) -> None:
         self.behave = behave
@@ -278,7 +278,7 @@ class Server:
         self._listening: asyncio.Server | None = None
 
     async def listen(self, port: int = 0) -> int:
-        """Be there; the port."""
+        """Listens; returns the port."""
         self._listening = await asyncio.get_running_loop().create_server(
             lambda: Connection(self), "127.0.0.1", port, ssl=self._tls, backlog=4096
         )
@@ -286,7 +286,7 @@ class Server:
         return taken
 
     async def flap(self, port: int) -> None:
-        """Go and come back, for ever."""
+        """Stops and starts listening again and again."""
         while self._listening is not None:
             await asyncio.sleep(FLAP)
             self._listening.close()
@@ -297,17 +297,19 @@ class Server:
 
 
 class NameServer(asyncio.DatagramProtocol):
-    """Answers queries of names below `good.test` with 127.0.0.1, never of `hung` ones; all else does not exist."""
+    """Answers 127.0.0.1 for names below `good.test`, nothing for `hung` names, and NXDOMAIN for others."""
 
     def __init__(self) -> None:
         self.requests = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is bound."""
-        self.transport = cast("asyncio.DatagramTransport", transport)  # asyncio's own is none until 3.12
+        """Keeps the socket."""
+        self.transport = cast(
+            "asyncio.DatagramTransport", transport
+        )  # asyncio's own class is no DatagramTransport until 3.12
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        """A query: 12 bytes of head, the name as labels with their lengths, two bytes of type, two of class."""
+        """Answers a query: 12 bytes of header, the name as labels with lengths, two bytes of type, two of class."""
         end = data.index(0, 12)
         name, (kind,) = data[12:end].lower(), struct.unpack_from("!H", data, end + 1)
         good = name.endswith(b"\x04good\x04test")
@@ -332,7 +334,7 @@ BEHAVIOURS: dict[Kind, Behaviour] = {
 
 
 async def main(kind: Kind, *options: str) -> None:
-    """Be bad until the standard input ends."""
+    """Misbehave until the standard input ends."""
     loop = asyncio.get_running_loop()
     limited: Limited | None = None
     server: Server | NameServer = Server(hang)

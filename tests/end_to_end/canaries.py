@@ -1,4 +1,4 @@
-"""Planted secrets: made so that any part of one is recognised, and looked for in whatever a process has let out."""
+"""Planted secrets, of which any part can be recognised, and the search for them in the output of processes."""
 
 import json
 import re
@@ -10,14 +10,14 @@ from html import escape
 from typing import NamedTuple
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
-LEAST = 8  # bytes of a text that is looked for: a shorter one is found by chance
-SHOWN = 60  # characters around what is found
+LEAST = 8  # bytes of the shortest text to search for: a shorter one may occur by chance
+SHOWN = 60  # characters around a match
 _NAMES = re.compile("SECRET|PASSWORD|TOKEN$|ENCRYPTION_KEY")
 _PLANTED = re.compile("cn[0-9a-f]{14}")
 
 
 class Found(NamedTuple):
-    """A secret, by its name, and where a part of it was found, with what is around it."""
+    """A match: the secret's name, the place, and the text around it."""
 
     secret: str
     place: str
@@ -25,12 +25,12 @@ class Found(NamedTuple):
 
 
 def planted(between: str = '/+"%\\') -> str:
-    """A new secret: two random words, and between them characters that JSON, URLs and HTML each write differently."""
+    """A new secret: two random words around characters that JSON, URLs and HTML each write differently."""
     return f"cn{secrets.token_hex(7)}{between}cn{secrets.token_hex(7)}"
 
 
 def search(secrets_by_name: Mapping[str, str], texts: Mapping[str, bytes | str]) -> list[Found]:
-    """Each place that holds a part of a secret, in any of its forms."""
+    """All places that contain a part of a secret, in any of its forms."""
     sought = {name: forms_of(secret) for name, secret in secrets_by_name.items()}
     found = []
     for place, text in texts.items():
@@ -44,10 +44,10 @@ def search(secrets_by_name: Mapping[str, str], texts: Mapping[str, bytes | str])
 
 
 def forms_of(secret: str) -> set[bytes]:
-    """What a secret is recognised by, in lower case.
+    """The forms to search for, in lower case.
 
-    Each word of a planted one, else the text as JSON, HTML and URLs write it; in hex, and in base64 wherever it stands
-    in a longer text; and the same of the bytes that it is base64 of.
+    They are each word of a planted secret, or the text of another one as JSON, HTML and URLs write it; in hex, and in
+    base64 at any position within a longer text. If the secret is base64, the same forms of its decoded bytes are added.
     """
     parts = {word.encode() for word in _PLANTED.findall(secret)} or {
         form(secret).encode() for form in (str, quote, quote_plus, escape, lambda text: json.dumps(text)[1:-1])
@@ -67,12 +67,12 @@ def _written(part: bytes) -> Iterable[bytes]:
     for before in range(3):
         for encode in (b64encode, urlsafe_b64encode):
             text = encode(b"\0" * before + part + b"\0" * (-(before + len(part)) % 3))
-            # Only the characters that no neighbour has a share in.
+            # Only the characters that do not depend on neighbouring bytes.
             yield text[(before * 8 + 5) // 6 : (before + len(part)) * 8 // 6]
 
 
 def secrets_of(settings: Mapping[str, str]) -> dict[str, str]:
-    """The secrets in a process's settings, by the setting's name: passwords of URLs too."""
+    """The secrets in a process's settings, by the setting's name, including passwords of URLs."""
     found: dict[str, str] = {}
     for name, value in settings.items():
         if _NAMES.search(name) and not name.endswith("_FILE"):

@@ -1,4 +1,4 @@
-"""A deployment with planted secrets, and all that it lets out."""
+"""A deployment with planted secrets, and all of its output."""
 
 import subprocess
 from base64 import b64encode
@@ -16,12 +16,12 @@ from tests.end_to_end.test_bad_records import read_all
 from tests.kafka_kit import Kafka
 from tests.processes import environment
 
-# Where a secret may be seen, and why: the name of the secret, and of the place.
+# Where a secret may appear: the names of secret and place, and the reason.
 MEANT = {
-    ("a URL password", "table webhook_subscriptions.url"): "somebody wrote it there by SQL; the column is plain text",
+    ("a URL password", "table webhook_subscriptions.url"): "plain SQL wrote it there; the column is plain text",
     ("a URL password", "file webhooks.db"): "the same, in the database's file",
     ("a URL password", "file webhooks.db-wal"): "the same",
-    ("the key of rotate-secret", "rotate-secret"): "the receiver needs it: shown once, to whoever asked for it",
+    ("the key of rotate-secret", "rotate-secret"): "the receiver needs it; shown once to the caller",
     ("the key of the API rotation", "POST rotate"): "the same",
     ("a console session", "POST sign-in"): "the cookie itself, for the browser that has signed in",
 }
@@ -30,7 +30,7 @@ IDENTITY = AUTHORITY.issue_cert("sender.test")
 
 
 class Scene:
-    """A deployment with planted secrets, and what it lets out: `texts` by place."""
+    """A deployment with planted secrets; `texts` has its output by place."""
 
     def __init__(self, deployment: Deployment, directory: Path) -> None:
         self.deployment = deployment
@@ -96,10 +96,10 @@ class Scene:
             "LOG_LEVEL": "DEBUG",
         }
 
-    # What lets something out.
+    # Sources of output.
 
     def command(self, *words: str, name: str = "", given: str = "", **variables: str) -> str:
-        """Run a command to its end, whatever that is; what it says."""
+        """Runs a command to its end, whatever its status, and returns its stdout."""
         done = subprocess.run(
             [*self.deployment.program, *words],
             input=given,
@@ -115,7 +115,7 @@ class Scene:
         return done.stdout
 
     def call(self, method: str, path: str, *, name: str = "", token: str | None = None, **more: Any) -> Any:
-        """Send a request to the API or the console; its answer, whose head counts too."""
+        """Sends a request to the API or the console and records its answer with the headers."""
         headers = {"authorization": f"Bearer {token or self.secrets['the API token']}", **more.pop("headers", {})}
         answer = requests.request(method, self.url + path, headers=headers, timeout=30, allow_redirects=False, **more)
         head = "\n".join(f"{key}: {value}" for key, value in answer.headers.items())
@@ -124,12 +124,12 @@ class Scene:
         return answer
 
     def read_worker(self, worker: Worker) -> None:
-        """Take down what a worker serves."""
+        """Records the answers of a worker's port."""
         for path in ("/metrics", "/readyz", "/healthz"):
             self.texts[f"{path} of a worker"] = worker.get(path)[1]
 
     def take_down(self) -> None:
-        """Everything that is stored or published by now."""
+        """Records all stored and published data."""
         for name, topic in self.topics.items():
             for message in read_all(self.deployment.servers, topic):
                 head = repr(message.headers()).encode()
@@ -149,7 +149,7 @@ class Scene:
             self.texts[f"file {path.name.replace(database.name, 'webhooks.db')}"] = path.read_bytes()
 
     def found(self) -> list[Found]:
-        """Each secret that can be seen where none is meant to be."""
+        """The secrets found outside the intended places."""
         return [
             each
             for each in search(self.secrets, self.texts)
@@ -157,7 +157,7 @@ class Scene:
         ]
 
 
-# Secrets that stand where they should not, and must not be repeated to whoever put them there.
+# Secrets in wrong places, which errors must not repeat.
 WRONG = (
     "a token that is none",
     "a password in a URL that is refused",

@@ -13,7 +13,7 @@ class CommandLine:
 
     def __init__(self, deployment: Deployment, directory: Path) -> None:
         self.started: list[subprocess.Popen[str]] = []
-        self.secrets: dict[str, str] = {}  # of their settings
+        self.secrets: dict[str, str] = {}  # of the settings
         self._directory = directory
         self._settings = {
             "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
@@ -25,7 +25,7 @@ class CommandLine:
         }
 
     def start(self, *words: str, **variables: str) -> "subprocess.Popen[str]":
-        """A command that is under way."""
+        """Starts a command."""
         self.secrets |= secrets_of(self._settings | variables)
         process = subprocess.Popen(
             [*PROGRAM, *words],
@@ -40,12 +40,12 @@ class CommandLine:
         return process
 
     def run(self, *words: str, **variables: str) -> tuple[int, str, str]:
-        """A command to its end: exit status, what it says, what it says on stderr."""
+        """Runs a command to its end: exit status, stdout, stderr."""
         return end_of(self.start(*words, **variables))
 
 
 def end_of(process: "subprocess.Popen[str]", within: float = 60.0) -> tuple[int, str, str]:
-    """Its exit status, what it has said, and on stderr."""
+    """The exit status, stdout and stderr of a command."""
     output, errors = process.communicate(timeout=within)
     assert "Traceback" not in errors, errors
     return process.returncode, output, errors

@@ -17,21 +17,21 @@ from tests.kafka_broker import KafkaBroker
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    """Listening until the test ends."""
+    """A receiver that listens until the test ends."""
     with Receiver() as listening:
         yield listening
 
 
 @pytest.fixture
 def door() -> Iterator[Door]:
-    """A port where nobody listens yet."""
+    """A port that is reserved, where no receiver listens yet."""
     with closing(Door()) as closed:
         yield closed
 
 
 @pytest.fixture
 def deployed_database(request: pytest.FixtureRequest) -> Iterator[DeployedDatabase]:
-    """SQLite; where a test is marked with `ON_EACH_DATABASE`, Oracle too."""
+    """SQLite, and also Oracle for tests marked with `ON_EACH_DATABASE`."""
     name = getattr(request, "param", "sqlite")
     with making_engines(request, name) as make:
         engine = make()
@@ -42,9 +42,9 @@ def deployed_database(request: pytest.FixtureRequest) -> Iterator[DeployedDataba
 def deployment(
     kafka_bootstrap: str, topic: str, deployed_database: DeployedDatabase, receiver: Receiver, tmp_path: Path
 ) -> Iterator[Deployment]:
-    """A topic of four partitions, a database of its own, a receiver; workers that are left over are killed.
+    """A topic of four partitions, a database and a receiver; remaining workers are killed at the end.
 
-    No worker may have printed a secret.
+    Fails if a worker has printed a secret.
     """
     deployment = Deployment(kafka_bootstrap, topic, deployed_database, receiver, tmp_path)
     yield deployment
@@ -55,7 +55,7 @@ def deployment(
 
 @pytest.fixture
 def brokers(kafka_cluster: KafkaBroker | None) -> Iterator[KafkaBroker]:
-    """The brokers, to kill; they run again when the test ends."""
+    """The brokers, which a test may kill; they run again when the test ends."""
     if kafka_cluster is None:
         pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill")
     yield kafka_cluster
@@ -65,11 +65,11 @@ def brokers(kafka_cluster: KafkaBroker | None) -> Iterator[KafkaBroker]:
 
 @pytest.fixture
 def command_line(deployment: Deployment, tmp_path: Path) -> Iterator[CommandLine]:
-    """Commands that are left over are killed, and none may have printed a secret."""
+    """Runs commands. Remaining ones are killed, and the test fails if one has printed a secret."""
     commands = CommandLine(deployment, tmp_path)
     yield commands
     said = []
     for process in commands.started:
         process.kill()
-        said.append("\n".join(process.communicate()))  # also what it has said before
+        said.append("\n".join(process.communicate()))  # with its earlier output
     assert search(commands.secrets, {f"command {place}": text for place, text in enumerate(said)}) == []

@@ -1,4 +1,4 @@
-"""The database that a deployment's workers share, as tests look into it from outside: SQLite or an emulated Oracle."""
+"""The database shared by a deployment's workers, as tests access it from outside: SQLite or an emulated Oracle."""
 
 import re
 import sqlite3
@@ -19,54 +19,54 @@ from tests.databases import DATABASES, connect_to, url_of
 from tests.oracle.oracle_databases import start_emulator
 from tests.oracle_emulator import PROFILES, OracleEmulator
 
-JUDGE = "JUDGE"  # who looks from outside, and meets no fault that is meant for workers
+JUDGE = "JUDGE"  # the tests' own user, not affected by faults for workers
 
 
 class DatabaseAway(Exception):
-    """It cannot be asked now: the tables are away, or another process holds them."""
+    """The database is not accessible now: its tables are renamed, or another process locks it."""
 
 
 class DeployedDatabase(Protocol):
-    """What tests and workers need of it."""
+    """The interface for tests and workers."""
 
     @property
     def url(self) -> str:
-        """What workers are given."""
+        """The workers' URL."""
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """Run one statement, with a `?` for each value, in a transaction of its own; its rows. DatabaseAway."""
+        """Runs one statement, with `?` for each value, in its own transaction; returns rows. Raises DatabaseAway."""
 
     def change(self, statement: str, *values: object) -> int:
-        """Run one statement like `sql`; how many rows it changed."""
+        """Runs one statement like `sql`; returns the number of changed rows."""
 
     def at_rest(self) -> AbstractContextManager[None]:
-        """No worker holds a lock that all others need."""
+        """Holds off locks of workers that would block all others."""
 
 
 class SqliteDatabase:
-    """A file. Many a test hurts it as only a file can be hurt."""
+    """A file, with faults that only a file can have."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def url(self) -> str:
-        """What workers are given."""
+        """The workers' URL."""
         return f"sqlite:///{self.path}"
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """Run one statement in a transaction of its own."""
+        """Runs one statement in its own transaction."""
         with self._transaction() as connection:
             return connection.execute(statement, values).fetchall()
 
     def change(self, statement: str, *values: object) -> int:
-        """Run one statement in a transaction of its own."""
+        """Runs one statement in its own transaction."""
         with self._transaction() as connection:
             return connection.execute(statement, values).rowcount
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Another process holds the one lock for writing."""
+        """Holds the only write lock, as another process would."""
         with closing(sqlite3.connect(self.path, timeout=30, isolation_level=None)) as connection:
             connection.execute("BEGIN EXCLUSIVE")
             yield
@@ -75,7 +75,7 @@ class SqliteDatabase:
 
     @contextmanager
     def no_tables(self, *tables: str) -> Iterator[None]:
-        """For every connection, old and new, these tables are gone, and come back with what was in them."""
+        """These tables are missing for every connection, old and new, and come back with their content."""
         for table in tables:
             self.sql(f"ALTER TABLE {table} RENAME TO away_{table}")
         try:
@@ -94,26 +94,26 @@ class SqliteDatabase:
 
 
 class OracleDatabase:
-    """A migrated schema on an Oracle, emulated or real. `engine` is for those who look from outside."""
+    """A migrated schema on an Oracle, emulated or real. `engine` is for the tests' own access."""
 
     def __init__(self, engine: Engine, url: str | None = None) -> None:
         """Workers connect as `engine` does, unless another `url` is given."""
         self._engine = engine
         self.url = url or url_of(engine)
-        self._lock = Lock()  # one connection for all: while the listener is down, none can be made
+        self._lock = Lock()  # one connection for all threads: while the listener is down, no other can be opened
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """Run one statement in a transaction of its own."""
+        """Runs one statement in its own transaction."""
         with self._executed(statement, values) as result:
             return [tuple(row) for row in result] if result.returns_rows else []
 
     def change(self, statement: str, *values: object) -> int:
-        """Run one statement in a transaction of its own."""
+        """Runs one statement in its own transaction."""
         with self._executed(statement, values) as result:
             return result.rowcount
 
     def at_rest(self) -> AbstractContextManager[None]:
-        """A session's locks are in nobody's way for longer than a call may take."""
+        """Does nothing: a session's locks block others no longer than a call's time limit."""
         return nullcontext()
 
     @contextmanager
@@ -129,10 +129,10 @@ class OracleDatabase:
 
 
 class EmulatedOracle(OracleDatabase):
-    """A server of its own, which can be hurt: those who look from outside are another user, and hurt less."""
+    """A server of its own, for faults: the tests' own access is by another user, which most faults do not affect."""
 
     def __init__(self, server: OracleEmulator) -> None:
-        """`server` was made for this, and listens."""
+        """`server` belongs to this database alone, and listens."""
         self.server = server
         owner = connect_to(server.url)
         migrations.upgrade(owner)
@@ -142,18 +142,18 @@ class EmulatedOracle(OracleDatabase):
         super().__init__(connect_to(server.url_of(JUDGE), self.user), server.url)
 
     def close(self) -> None:
-        """Ask no more."""
+        """Closes the connections."""
         self._engine.dispose()
 
 
 @contextmanager
 def emulated_oracle(profile: str) -> Iterator[EmulatedOracle]:
-    """A server that in the end has understood all that it was asked."""
+    """A server, which at the end must have lacked no request."""
     with start_emulator(PROFILES[profile]) as server:
         with closing(EmulatedOracle(server)) as database:
             yield database
         assert server.failures == [], server.failures
 
 
-# For tests of a whole deployment that are worth it; the others run on SQLite.
+# For selected tests of a whole deployment; the others run on SQLite.
 ON_EACH_DATABASE = pytest.mark.parametrize("deployed_database", DATABASES, indirect=True)

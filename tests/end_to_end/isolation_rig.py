@@ -1,4 +1,4 @@
-"""Good subscriptions beside bad ones: how long their events take, alone and in that company, in one run."""
+"""Good subscriptions beside bad ones: the latency of the good ones alone and beside them, in one run."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,30 +12,30 @@ from tests.end_to_end.bad_receivers import BadReceiver, Kind, Second, asking, ba
 from tests.end_to_end.service_rig import Deployment, eventually
 from tests.end_to_end.webhook_receiver import Answer, always
 
-GOOD = {"/fast": 0.0, "/ordinary": 0.05}  # path to the seconds it takes to answer
+GOOD = {"/fast": 0.0, "/ordinary": 0.05}  # seconds to answer, by path
 FAN_OUT = 10  # bad subscriptions of one event
 RATE = 200.0  # events a second
-# Short, so that a few seconds show both sides of a time-out; a hung name ends at the second.
+# Short, so that a few seconds show both sides of a time-out; the second setting ends a hung name.
 PATIENCE = {"WEBHOOK_TIMEOUT": "3s", "WEBHOOK_CONNECT_TIMEOUT": "3s"}
-LATEST = 30.0  # seconds that an event is waited for
+LATEST = 30.0  # seconds to wait for an event
 
 
 class Names(StrEnum):
-    """Bad receivers that are nothing but a name."""
+    """Bad receivers that are only a name."""
 
     UNKNOWN = "unknown-name"
-    HUNG = "hung-name"  # whoever is asked for it says nothing
+    HUNG = "hung-name"  # the name server does not answer
 
 
 class Company(StrEnum):
-    """How bad subscriptions meet good ones."""
+    """How bad subscriptions share the load with good ones."""
 
-    SAME_EVENTS = "same events"  # each event goes to the good and to FAN_OUT of the bad
-    OWN_EVENTS = "own events"  # as many events again, each to one of the bad alone
+    SAME_EVENTS = "same events"  # each event goes to the good ones and to FAN_OUT bad ones
+    OWN_EVENTS = "own events"  # as many further events, each to one bad subscription only
 
 
 class Neighbours(NamedTuple):
-    """Where bad subscriptions point, what a worker needs for trying, and the name that good ones go by."""
+    """The URLs of bad subscriptions, the worker's settings to reach them, and the host name of good ones."""
 
     urls: Sequence[str]
     requests: Callable[[], int]
@@ -45,14 +45,14 @@ class Neighbours(NamedTuple):
 
 
 class Latencies(NamedTuple):
-    """Seconds from publishing to the request, sorted; for an event that never came, so far."""
+    """Seconds from publishing to the request, sorted; for an event that never arrived, the time so far."""
 
     alone: list[float]
     beside: list[float]
 
 
 class Meeting(NamedTuple):
-    """What came of it: `good` by path, and the requests that the bad ones saw."""
+    """The result: `good` by path, and the requests that the bad receivers got."""
 
     good: Mapping[str, Latencies]
     requests: int
@@ -60,7 +60,7 @@ class Meeting(NamedTuple):
 
 @contextmanager
 def neighbours(bad: Kind | Names, number: int, directory: Path) -> Iterator[Neighbours]:
-    """So many receivers that are bad in one way."""
+    """So many receivers that misbehave in one way."""
     if isinstance(bad, Names):
         with bad_receiver(Kind.NAMES) as server:
             urls = [f"http://{bad}-{place}.test/" for place in range(number)]
@@ -83,9 +83,9 @@ def meet(
     beside: float,
     burst: int = 0,
 ) -> Meeting:
-    """Publish for the good ones alone and then in company, so many seconds each, through one worker.
+    """Publishes for the good ones alone, then beside the bad ones, for so many seconds each, through one worker.
 
-    A `burst` of events, as fast as they can be published, goes ahead of the company's own ones.
+    A `burst` of events, published as fast as possible, precedes the events of the second part.
     """
     same = company is Company.SAME_EVENTS
     rough = [f"rough-{number}" for number in range(max(1, len(bad.urls) // FAN_OUT))]
@@ -100,7 +100,7 @@ def meet(
     deployment.alter(bad.altered)
     deployment.start(**bad.settings)
 
-    measure(deployment, ["calm"] * 50)  # modules are imported, connections are open
+    measure(deployment, ["calm"] * 50)  # warm-up: imports and connections
     before = measure(deployment, ["calm"] * int(RATE * alone))
     types = [rough[place % len(rough)] for place in range(int(RATE * beside))]
     if not same:
@@ -111,11 +111,11 @@ def meet(
 
 
 class Recovery(NamedTuple):
-    """How a receiver came back to its backlog while its events kept coming."""
+    """The recovery of a receiver with a backlog while new events arrive for it."""
 
-    good: Mapping[str, Latencies]  # others', alone and meanwhile
-    seconds: Sequence[Second]  # as the receiver saw them
-    owed: int  # deliveries that were left at the end
+    good: Mapping[str, Latencies]  # of other receivers, alone and meanwhile
+    seconds: Sequence[Second]  # the receiver's own counts
+    owed: int  # deliveries left at the end
     took: float  # seconds
 
     @property
@@ -125,7 +125,10 @@ class Recovery(NamedTuple):
 
 
 def come_back(deployment: Deployment, receiver: BadReceiver, backlog: int, live: float, within: float) -> Recovery:
-    """A receiver answers 503 until so much is owed to it; then it is up, all is due, and `live` more come a second."""
+    """A receiver answers 503 until it has its backlog.
+
+    Then it is up, all rows are due, and `live` events a second follow.
+    """
     for path, delay in GOOD.items():
         deployment.receiver.rules[path] = always(Answer(delay=delay))
         deployment.subscribe("calm", path)
@@ -150,7 +153,7 @@ def come_back(deployment: Deployment, receiver: BadReceiver, backlog: int, live:
 
 
 def measure(deployment: Deployment, event_types: Sequence[str], per_second: float = RATE) -> dict[str, list[float]]:
-    """Publish, and wait for the good ones to have it all: by path, seconds from publishing to the request, sorted."""
+    """Publishes and waits until the good ones have all: by path, the sorted seconds from publishing to request."""
     before = len(deployment.published)
     deployment.publish(event_types, per_second=per_second)
     events = list(deployment.published.items())[before:]

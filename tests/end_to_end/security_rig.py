@@ -1,4 +1,4 @@
-"""A secured Kafka, the settings by which a user connects to it, and the rights that docs/kafka-security.md gives."""
+"""A secured Kafka, the settings of its users, and the rights of docs/kafka-security.md."""
 
 import re
 import shlex
@@ -28,14 +28,14 @@ _ALLOW = AclPermissionType.ALLOW
 
 
 class SecureKafka(NamedTuple):
-    """A broker that asks who its clients are, with what they need to tell it."""
+    """A broker that authenticates clients, and their credentials."""
 
     broker: SecureBroker
     certificates: Certificates
     tokens: Tokens
 
     def settings(self, way: str, user: str = "webhooks") -> dict[str, str]:
-        """The variables by which `user` connects: `way` is a mechanism, or `SSL` for a client certificate."""
+        """The variables with which `user` connects: `way` is a mechanism, or `SSL` for a client certificate."""
         trust = {"KAFKA_SSL_CA_LOCATION": str(self.certificates.authority)}
         protocol = {"PLAIN": "SASL_PLAINTEXT", "SSL": "SSL"}.get(way, "SASL_SSL")
         common = {"KAFKA_BOOTSTRAP_SERVERS": self.broker.address(protocol), "KAFKA_SECURITY_PROTOCOL": protocol}
@@ -60,7 +60,7 @@ class SecureKafka(NamedTuple):
 
 @contextmanager
 def secure_kafka() -> Iterator[SecureKafka]:
-    """Start one. KafkaUnavailable if it cannot be."""
+    """Starts a secured broker. Raises KafkaUnavailable if that fails."""
     with tempfile.TemporaryDirectory(prefix="kafka-security-") as directory:
         certificates, passwords = Certificates(Path(directory)), dict.fromkeys(USERS, PASSWORD)
         with (

@@ -1,4 +1,4 @@
-"""A whole deployment for a test: a topic, a migrated database, a receiver, and workers that are real processes."""
+"""A whole deployment for a test: a topic, a migrated database, a receiver, and workers as real processes."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from tests.kafka_kit import QUIET, unique
 from tests.processes import PROGRAM, environment
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-# Rebalances and dead members are noticed soon; a broker's outage, some seconds here, must not end the session.
+# Short, to notice rebalances and dead members soon, but longer than a broker's outage of some seconds.
 QUICK_GROUP = {"KAFKA_HEARTBEAT_INTERVAL_MS": "300", "KAFKA_SESSION_TIMEOUT_MS": "6000"}
 
 
@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
 
 class Deployment:
-    """What workers share. `published` holds each event's body and its type, in the order of publishing."""
+    """The resources that workers share. `published` has each event's body and type, in the order of publishing."""
 
     def __init__(
         self, servers: str, topic: str, database: DeployedDatabase, receiver: Receiver, directory: Path
@@ -53,10 +53,10 @@ class Deployment:
         self.database = database
         self.receiver = receiver
         self.published: dict[bytes, str] = {}
-        self.keys: dict[bytes, bytes | None] = {}  # of what is published
+        self.keys: dict[bytes, bytes | None] = {}  # of published events
         self.published_at: dict[bytes, float] = {}
         self.partitions = 4  # of the topic
-        self.subscriptions: dict[str, str] = {}  # path to event type
+        self.subscriptions: dict[str, str] = {}  # event type by path
         self.workers: list[Worker] = []
         self.program: Sequence[str] = PROGRAM
         self.secrets: dict[str, str] = {}  # of the workers' settings
@@ -74,7 +74,7 @@ class Deployment:
     # Workers.
 
     def start(self, **variables: str) -> "Worker":
-        """One more worker."""
+        """Starts another worker."""
         port = free_port()
         settings = {
             "KAFKA_BOOTSTRAP_SERVERS": self.servers,
@@ -97,29 +97,29 @@ class Deployment:
         return worker
 
     def alter(self, code: str) -> None:
-        """Workers started from now on run this first, inside their process."""
+        """Workers started from now on first run this code inside their process."""
         script = self._directory / "altered.py"
         script.write_text(f"{code}\nfrom consumer.__main__ import main\n\nmain()\n")
         self.program = (sys.executable, str(script))
 
     def assert_no_secret_is_told(self) -> None:
-        """No worker has printed a secret of its settings."""
+        """Fails if a worker has printed a secret of its settings."""
         assert search(self.secrets, {f"worker {place}": each.log for place, each in enumerate(self.workers)}) == []
 
     # Subscriptions, by plain SQL.
 
     @property
     def sqlite(self) -> SqliteDatabase:
-        """The database, which is SQLite's."""
+        """The database, if it is SQLite."""
         assert isinstance(self.database, SqliteDatabase)
         return self.database
 
     def sql(self, statement: str, *values: object) -> list[tuple[object, ...]]:
-        """Run one statement in a transaction of its own."""
+        """Runs one statement in its own transaction."""
         return self.database.sql(statement, *values)
 
     def subscribe(self, event_type: str, path: str, url: str | None = None, **options: str | float) -> int:
-        """A subscription with its url, event type and these columns; `url` is the receiver's if none is given."""
+        """Adds a subscription with its event type and these columns; `url` is by default the receiver's."""
         columns = {"url": url or self.receiver.url(path), "event_type": event_type, **options}
         self.sql(
             f"INSERT INTO webhook_subscriptions ({', '.join(columns)}) "  # noqa: S608 (names of columns, from tests)
@@ -132,7 +132,7 @@ class Deployment:
         return subscription_id
 
     def rows(self, status: str = "") -> list[Row]:
-        """What the ledger holds."""
+        """The stored deliveries."""
         found = self.sql(
             "SELECT subscription_id, status, attempt, last_error, last_status FROM webhook_deliveries ORDER BY id"
         )
@@ -143,7 +143,10 @@ class Deployment:
     def publish(
         self, event_types: Iterable[str], *, per_second: float = 0, keys: Sequence[bytes | None] = (b"key",)
     ) -> None:
-        """One event of each type named, spread over the partitions, with these keys in turn, acknowledged."""
+        """Publishes one event of each type, over all partitions, with these keys in turn.
+
+        Waits for acknowledgements.
+        """
         random = Random(len(self.published))
         begin = time.monotonic()
         for sent, event_type in enumerate(event_types):
@@ -165,7 +168,7 @@ class Deployment:
     def publishing(
         self, event_type: str, *, per_second: float, keys: Sequence[bytes | None] = (b"key",)
     ) -> Iterator[None]:
-        """Publish without a break, from a thread of its own."""
+        """Publishes continuously in a thread of its own."""
         enough = threading.Event()
 
         def flow() -> None:
@@ -188,21 +191,21 @@ class Deployment:
         headers: Sequence[tuple[str, bytes | None]] = (),
         key: bytes | None = b"key",
     ) -> None:
-        """Any record at all; `flush` waits for it."""
+        """Writes a record of any content; `flush` waits for it."""
         self.producer.produce(
             self.topic, value, key, partition, headers=list(headers), on_delivery=_assert_acknowledged
         )
 
     def flush(self) -> None:
-        """Wait for all acknowledgements."""
+        """Waits for all acknowledgements."""
         assert self.producer.flush(30) == 0
 
     def committed(self) -> dict[int, int]:
-        """The group's offsets; 0 for a partition that has none."""
+        """The group's offsets; 0 for a partition without one."""
         return {number: offset for number, (offset, _) in self._offsets().items()}
 
     def lag(self) -> int:
-        """Records of all partitions that are not committed."""
+        """Uncommitted records of all partitions."""
         return sum(end - offset for offset, end in self._offsets().values())
 
     def _offsets(self) -> dict[int, tuple[int, int]]:
@@ -215,32 +218,32 @@ class Deployment:
             consumer.close()
         return {each.partition: (max(0, each.offset), end) for each, end in zip(committed, ends, strict=True)}
 
-    # Published against received.
+    # Comparing published with received events.
 
     def expected(self) -> Counter[tuple[str, bytes]]:
-        """Each path that is subscribed with each body it is owed."""
+        """Each subscribed path with each body that it must receive."""
         return Counter(
             (path, body)
             for path, wanted in self.subscriptions.items()
-            for body, event_type in list(self.published.items())  # events may come meanwhile
+            for body, event_type in list(self.published.items())  # more events may be published meanwhile
             if wanted == event_type
         )
 
     def accepted(self) -> Counter[tuple[str, bytes]]:
-        """Each path with each body it has answered with a 2xx."""
+        """Each path with each body that it has answered with a 2xx."""
         return Counter((each.path, each.body) for each in list(self.receiver.requests) if each.accepted)
 
     def missing(self) -> int:
-        """Deliveries owed and not accepted."""
+        """Deliveries that are due and not accepted."""
         return len(self.expected().keys() - self.accepted().keys())
 
     def duplicates(self) -> int:
-        """Deliveries accepted again."""
+        """Repeated accepted deliveries."""
         accepted = self.accepted()
         return accepted.total() - len(accepted)
 
     def assert_true_to_what_was_published(self) -> None:
-        """Nothing came that nobody published or subscribed to, and all requests of an event carry one id of its own."""
+        """Only published and subscribed events arrived, and all requests of an event have one id of its own."""
         assert self.accepted().keys() <= self.expected().keys()
         ids: dict[bytes, set[str]] = {}
         for request in list(self.receiver.requests):
@@ -275,47 +278,47 @@ class Worker:
 
     @property
     def log(self) -> str:
-        """What it has printed."""
+        """Its output so far."""
         return self._log.read_text()
 
     def terminate(self) -> None:
-        """SIGTERM."""
+        """Sends SIGTERM."""
         self.process.terminate()
 
     def stop(self, within: float = 30.0) -> float:
-        """SIGTERM, and exit status 0. How many seconds it took."""
+        """Sends SIGTERM, checks exit status 0, and returns the seconds that the stop took."""
         begin = time.monotonic()
         self.process.terminate()
         self.exits(within)
         return time.monotonic() - begin
 
     def exits(self, within: float = 30.0) -> None:
-        """It ends by itself in time, as if all went well, and without a traceback."""
+        """Checks that it ends in time with status 0 and without a traceback."""
         assert self.process.wait(within) == 0, self.log[-3000:]
         assert "Traceback" not in self.log, self.log[-3000:]
 
     def kill(self) -> None:
-        """`kill -9`."""
+        """Sends SIGKILL."""
         self.process.kill()
         self.process.wait()
 
     def abort(self) -> str:
-        """SIGABRT: it prints where its threads stand, which is returned, and dies."""
+        """Sends SIGABRT; returns the stacks of its threads, which it prints."""
         self.process.send_signal(signal.SIGABRT)
         self.process.wait()
         return self.log.rpartition("Fatal Python error")[2]
 
     def freeze(self) -> None:
-        """SIGSTOP; returns when all of its threads stand still."""
+        """Sends SIGSTOP; returns when all of its threads are stopped."""
         os.kill(self.process.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
-        """SIGCONT."""
+        """Sends SIGCONT."""
         os.kill(self.process.pid, signal.SIGCONT)
 
     def get(self, path: str) -> tuple[int, str]:
-        """Status and body of its own port; status 0 where it does not answer."""
+        """Status and body from its own port; status 0 if it does not answer."""
         try:
             with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
                 return answer.status, answer.read().decode()
@@ -325,29 +328,29 @@ class Worker:
             return 0, ""
 
     def ready(self) -> bool:
-        """/readyz says yes."""
+        """Whether /readyz reports it as ready."""
         return self.get("/readyz")[0] == 200
 
     def unready_because(self) -> str:
-        """What /readyz gives as reasons; empty while ready, or while it does not answer."""
+        """The reasons in /readyz; empty while ready or if it does not answer."""
         status, body = self.get("/readyz")
         return "; ".join(json.loads(body)["reasons"]) if status == 503 else ""
 
     def lag(self) -> dict[int, float]:
-        """By its metrics, of the partitions that it owns."""
+        """The lag in its metrics, by partition that it owns."""
         lines = self.get("/metrics")[1].splitlines()
         found = (re.fullmatch(r'webhooks_consumer_lag{partition="(\d+)",.*} (\S+)', line) for line in lines)
         return {int(each[1]): float(each[2]) for each in found if each}
 
     def metric(self, sample: str) -> float:
-        """The value of one sample, labels and all; 0 if there is none."""
+        """The value of one sample, given with labels; 0 if it does not exist."""
         _, text = self.get("/metrics")
         values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
         return float(values.get(sample, 0))
 
 
 def eventually(condition: Callable[[], object], timeout: float = 30.0, every: float = 0.05) -> None:
-    """Wait until `condition` holds."""
+    """Waits until `condition` holds."""
     end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end, f"not within {timeout} s"
@@ -355,14 +358,14 @@ def eventually(condition: Callable[[], object], timeout: float = 30.0, every: fl
 
 
 def percentile(values: Sequence[float], part: float) -> float:
-    """Of sorted values, the one that `part` of them do not exceed."""
+    """The value that `part` of the sorted values do not exceed."""
     return values[min(len(values) - 1, int(len(values) * part))]
 
 
 def assert_in_order(deployment: Deployment, path: str) -> None:
-    """No request of an event before the earlier ones of its key were accepted, or tried for the last time.
+    """Each event's requests come after the earlier events of its key were accepted or exhausted.
 
-    Of what a crash repeats, the first acceptance counts. Keys that are null have no order.
+    If a crash repeats deliveries, the first acceptance counts. Null keys have no order.
     """
     attempts: dict[bytes, list[int]] = {}
     accepted: dict[bytes, int] = {}
@@ -384,7 +387,7 @@ def _assert_acknowledged(error: object, _message: Message) -> None:
 
 
 def free_port() -> int:
-    """Below the ephemeral range: no outgoing connection takes it meanwhile."""
+    """A port below the ephemeral range, so that no outgoing connection takes it meanwhile."""
     random = Random()
     while True:
         with socket.socket() as candidate:

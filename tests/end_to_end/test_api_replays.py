@@ -1,4 +1,4 @@
-"""Replays that API processes run, on real Kafka: they outlive each process, and send each event once."""
+"""Replays run by API processes on a real Kafka outlive each process, and send each event once."""
 
 import signal
 import time
@@ -14,7 +14,7 @@ from tests.end_to_end.service_rig import Deployment, eventually, free_port
 
 
 class Process:
-    """An API process, and a client of it."""
+    """An API process and its client."""
 
     def __init__(self, commands: CommandLine, **variables: str) -> None:
         port = free_port()
@@ -37,13 +37,16 @@ class Process:
 
 
 def stored(deployment: Deployment, replay: int) -> int:
-    """Deliveries of a replay, by its own count."""
+    """The deliveries of a replay, by its own count."""
     ((matched,),) = deployment.sql("SELECT matched FROM webhook_replays WHERE id = ?", replay)
     return int(str(matched))
 
 
 def test_a_replay_outlives_the_processes_that_run_it(deployment: Deployment, command_line: CommandLine) -> None:
-    """One is killed and another goes on after the lease; one is stopped and another goes on at once; then a cancel."""
+    """After a kill another process goes on once the lease expires, after a stop at once.
+
+    Then the replay is cancelled.
+    """
     worker = deployment.start()
     deployment.publish(["a", "b", "a"] * 200)
     eventually(lambda: not deployment.lag())
@@ -66,7 +69,7 @@ def test_a_replay_outlives_the_processes_that_run_it(deployment: Deployment, com
     before = stored(deployment, number)
     assert before < len(past)
     eventually(lambda: stored(deployment, number) > before, timeout=LEASE + 20)
-    assert time.monotonic() - killed > LEASE - LOOK_EVERY - 3  # its lease was renewed within the last seconds
+    assert time.monotonic() - killed > LEASE - LOOK_EVERY - 3  # the lease was renewed within the last seconds
 
     second.process.send_signal(signal.SIGTERM)
     assert end_of(second.process, 15)[0] == 0

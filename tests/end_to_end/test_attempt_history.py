@@ -1,4 +1,4 @@
-"""The attempt history of a whole deployment: every attempt is on the topic, and no trouble with it stops a delivery."""
+"""The attempt history of a whole deployment: every attempt is on the topic, and faults of it stop no delivery."""
 
 from confluent_kafka import Message
 
@@ -24,7 +24,7 @@ def told(found: list[Attempt], subscription: int) -> list[tuple[int, str, int | 
 
 
 def test_every_attempt_is_on_the_topic_and_in_the_history(deployment: Deployment, kafka_bootstrap: str) -> None:
-    """A success, a success after a failure, a delivery that is given up, a batch: each with its numbers."""
+    """A success, a success after a failure, an exhausted delivery and a batch have all their attempts."""
     topic = Kafka(kafka_bootstrap, real=True).topic()
     good = deployment.subscribe("a", "/good")
     second = deployment.subscribe("b", "/second", retry_schedule="0.2s")
@@ -58,8 +58,8 @@ def test_every_attempt_is_on_the_topic_and_in_the_history(deployment: Deployment
     history.close()
 
 
-def test_a_topic_that_is_missing_costs_no_delivery(deployment: Deployment) -> None:
-    """Deliveries go on, the worker stays ready and stops in time; what is missing is counted and logged."""
+def test_a_missing_topic_costs_no_delivery(deployment: Deployment) -> None:
+    """Deliveries go on, and the worker stays ready and stops in time. Missing attempts are counted and logged."""
     deployment.subscribe("a", "/good")
     settings = {
         "KAFKA_ATTEMPTS_TOPIC": unique("missing"),

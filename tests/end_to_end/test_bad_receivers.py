@@ -1,4 +1,4 @@
-"""One bad receiver slows no other, holds no partition, and gets what it is owed when it recovers."""
+"""A bad receiver slows no other, blocks no partition, and gets its backlog when it recovers."""
 
 import json
 import subprocess
@@ -13,7 +13,10 @@ from tests.processes import PROGRAM, environment
 
 
 def test_bad_receivers_hold_nothing_up_and_get_all_when_they_recover(deployment: Deployment, door: Door) -> None:
-    """Gone, hanging, resetting, failing: offsets move on, the good one is as fast as alone, the same ids come later."""
+    """Absent, hanging, resetting and failing receivers delay neither offsets nor the good one.
+
+    They get the same ids later.
+    """
     receiver = deployment.receiver
     deployment.subscribe("calm", "/good")
     for path in ("/good", "/hangs", "/resets", "/fails", "/never"):
@@ -27,7 +30,9 @@ def test_bad_receivers_hold_nothing_up_and_get_all_when_they_recover(deployment:
         "/fails": always(Answer(500)),
         "/never": always(Answer(403)),
     }
-    deployment.alter("import consumer.delivery.breaker as breaker; breaker.REFUSED_IN_A_ROW = 10**9")  # 403 to all 400
+    deployment.alter(
+        "import consumer.delivery.breaker as breaker; breaker.REFUSED_IN_A_ROW = 10**9"
+    )  # so that all 400 get a 403
     worker = deployment.start(
         WEBHOOK_TIMEOUT="1s", WEBHOOK_RETRY_SCHEDULE="1s,1s,1s,1s,1s,2s", WEBHOOK_RETRY_IN_MEMORY="0"
     )
@@ -62,7 +67,7 @@ def test_bad_receivers_hold_nothing_up_and_get_all_when_they_recover(deployment:
     assert {(row.attempt, row.last_error, row.last_status) for row in exhausted} == {(7, "status 403", 403)}
 
 
-UNUSABLE = {  # what cannot be sent to, and what is said of it
+UNUSABLE = {  # unusable URLs, and the reason in the list
     "not a url": "visible ASCII",
     "nonsense": "must start with",
     "http://": "no host",
@@ -77,7 +82,7 @@ UNUSABLE = {  # what cannot be sent to, and what is said of it
 
 
 def broken(deployment: Deployment, networks: str) -> dict[int, str]:
-    """What `subscriptions list --broken` says where these networks are allowed: the state, by subscription."""
+    """The broken states in `subscriptions list --broken`, by subscription, with these networks allowed."""
     shown = subprocess.run(
         [*PROGRAM, "subscriptions", "list", "--broken", "--json"],
         env=environment({"DATABASE_URL": deployment.database.url, "WEBHOOK_ALLOW_NETWORKS": networks}),
@@ -87,9 +92,12 @@ def broken(deployment: Deployment, networks: str) -> dict[int, str]:
     return {each["id"]: each["state"] for each in json.loads(shown.stdout)}
 
 
-def test_a_url_that_cannot_be_sent_to_costs_no_event(deployment: Deployment) -> None:
-    """Nonsense, a private address, plain http: stored untried, nothing connected, others untouched; corrected, sent."""
-    deployment.alter("import consumer.ledger.due as due; due.POSTPONED = 1.0")  # a minute is long for a test
+def test_an_unusable_url_costs_no_event(deployment: Deployment) -> None:
+    """Events for an invalid URL, a private address or plain http are stored untried, and sent once it is corrected.
+
+    Other subscriptions are unaffected.
+    """
+    deployment.alter("import consumer.ledger.due as due; due.POSTPONED = 1.0")  # a minute is too long for a test
     ids = {deployment.subscribe("a", url, url): reason for url, reason in UNUSABLE.items()}
     deployment.subscriptions.clear()
     deployment.subscribe("a", "/good")
@@ -122,14 +130,14 @@ def test_a_url_that_cannot_be_sent_to_costs_no_event(deployment: Deployment) -> 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"], ids=["address", "name"])
 def test_a_forgotten_allowance_costs_no_event(deployment: Deployment, host: str) -> None:
-    """What the egress rule refuses, by the url or by a name's address, is stored; once it is allowed, all arrives."""
+    """Events refused by the egress rule, by URL or by a name's address, are stored, and sent once it is allowed."""
     deployment.alter("import consumer.ledger.due as due; due.POSTPONED = 1.0")
     deployment.subscribe("a", "/kept", deployment.receiver.url("/kept").replace("127.0.0.1", host))
     deployment.subscribe("a", "/kept-in-order", deployment.receiver.url("/kept-in-order"), ordering="key")
     forgetful = deployment.start(WEBHOOK_ALLOW_NETWORKS="10.9.0.0/16")
     deployment.publish(["a"] * 100, per_second=200, keys=(b"a", b"b", b"c", None))
     eventually(lambda: not deployment.lag(), timeout=20)
-    time.sleep(3)  # it looks again
+    time.sleep(3)  # it has checked again
     assert deployment.receiver.requests == []
     rows = deployment.rows()
     assert len(rows) == 200
@@ -139,7 +147,7 @@ def test_a_forgotten_allowance_costs_no_event(deployment: Deployment, host: str)
     assert forgetful.metric('webhooks_attempts_total{status_class="error"}') == 0
     assert forgetful.log.count("a subscription is not as it should be") == 2
     assert "add its network to WEBHOOK_ALLOW_NETWORKS; its events are stored, not sent" in forgetful.log
-    assert len(broken(deployment, "10.9.0.0/16")) == (2 if host == "127.0.0.1" else 1)  # no name is resolved there
+    assert len(broken(deployment, "10.9.0.0/16")) == (2 if host == "127.0.0.1" else 1)  # the list resolves no name
     forgetful.stop()
     worker = deployment.start()
     eventually(lambda: not deployment.missing())
@@ -150,8 +158,8 @@ def test_a_forgotten_allowance_costs_no_event(deployment: Deployment, host: str)
     assert_in_order(deployment, "/kept-in-order")
 
 
-def test_a_url_that_was_not_verified_costs_no_event(deployment: Deployment, command_line: CommandLine) -> None:
-    """Nothing is sent to a row of plain SQL until its receiver agrees; then all that was stored, in its order."""
+def test_an_unverified_url_costs_no_event(deployment: Deployment, command_line: CommandLine) -> None:
+    """No event is sent to a row of plain SQL until its receiver agrees; then all stored ones are sent in order."""
     deployment.alter("import consumer.ledger.due as due; due.POSTPONED = 1.0")
     rule = {"WEBHOOK_REQUIRE_VERIFICATION": "true", "WEBHOOK_ORIGIN": "events.example.com"}
     verify = ("subscriptions", "verify", str(deployment.subscribe("a", "/asked", ordering="key")))
@@ -160,7 +168,7 @@ def test_a_url_that_was_not_verified_costs_no_event(deployment: Deployment, comm
     eventually(lambda: len(deployment.rows()) == 40 and not deployment.lag(), timeout=20)
     assert {(row.status, row.attempt) for row in deployment.rows()} == {("parked", 0), ("blocked", 0)}
     assert worker.log.count("a subscription is not as it should be") == 1
-    eventually(lambda: "stored deliveries postponed" in worker.log)  # it has looked at what is stored
+    eventually(lambda: "stored deliveries postponed" in worker.log)  # it has checked the stored rows
     assert deployment.receiver.requests == []
     status, said, _ = command_line.run(*verify, WEBHOOK_ALLOW_NETWORKS="127.0.0.0/8", **rule)
     assert (status, "any rate" in said) == (0, True)
@@ -175,8 +183,8 @@ def test_a_url_that_was_not_verified_costs_no_event(deployment: Deployment, comm
     }
 
 
-def test_a_password_in_a_url_is_not_told(deployment: Deployment) -> None:
-    """Its events are stored, and neither the log, the list nor the reason repeats it, however the url is written."""
+def test_a_password_in_a_url_is_not_shown(deployment: Deployment) -> None:
+    """Events are stored. Neither the log, the list nor the reason repeats it, however the URL is written."""
     urls = ("https://user:s3cret@host/", "https://user:s3/cret@host/", "https://user:s3cret@host:99999/", "s3cret@host")
     ids = {deployment.subscribe("a", url, url) for url in urls}
     deployment.subscriptions.clear()

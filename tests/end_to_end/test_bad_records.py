@@ -1,4 +1,4 @@
-"""Records that are no events are kept on the dead-letter topic, and hold nothing up."""
+"""Records that are not events are kept on the dead-letter topic, and hold up no other."""
 
 import hashlib
 import json
@@ -22,9 +22,9 @@ BAD: dict[str, list[bytes]] = {
 
 
 def test_bad_records_are_dead_lettered_and_the_rest_is_delivered(deployment: Deployment, kafka_bootstrap: str) -> None:
-    """Whole, with where they were and why in headers; as a stub with a digest where the topic cannot take them.
+    """Dead letters are whole, with position and reason in headers, or a stub with a digest if the topic refuses them.
 
-    Tombstones are counted, and are nowhere else.
+    Tombstones are only counted.
     """
     kafka = Kafka(kafka_bootstrap, real=True)
     deployment.topic = kafka.topic(partitions=4, max_message_bytes="4000000")
@@ -63,9 +63,9 @@ def test_bad_records_are_dead_lettered_and_the_rest_is_delivered(deployment: Dep
 
 
 def test_a_partition_waits_for_the_dead_letter_topic(deployment: Deployment, kafka_bootstrap: str) -> None:
-    """Missing, or too small, it holds the bad record's offset, and /readyz says so; events go on, all resumes.
+    """If it is missing or its limit too low, the offset stays below the bad record and /readyz says so. Events go on.
 
-    What was delivered behind the bad record is written down with its offset: a restart does not send it again.
+    Events delivered behind the bad record are stored in the commit's metadata: a restart does not repeat them.
     """
     kafka = Kafka(kafka_bootstrap, real=True)
     dead = unique("dead")
@@ -106,18 +106,18 @@ def test_a_partition_waits_for_the_dead_letter_topic(deployment: Deployment, kaf
 
 
 def headers_of(message: Message) -> dict[str, bytes]:
-    """A letter's headers, all of which have a value."""
+    """A dead letter's headers, all of which have a value."""
     headers: Any = message.headers()
     return dict(headers)
 
 
 def _stored(value: bytes) -> bytes:
-    """What the dead-letter topic, of the usual 1 MiB, keeps of it."""
+    """The dead letter's value, on a topic with the usual limit of 1 MiB."""
     return value[: 64 * 1024] if len(value) > 1024 * 1024 else value
 
 
 def read_all(servers: str, topic: str) -> list[Message]:
-    """What a topic of one partition holds."""
+    """All records of a topic with one partition."""
     consumer = Consumer({"bootstrap.servers": servers, "group.id": unique("reader"), **QUIET})
     try:
         consumer.assign([TopicPartition(topic, 0, 0)])
@@ -128,7 +128,7 @@ def read_all(servers: str, topic: str) -> list[Message]:
 
 
 def test_a_batch_that_cannot_be_decompressed_holds_up_nothing(deployment: Deployment, kafka_bootstrap: str) -> None:
-    """A stub of each of its records is kept, with why; what is behind it is delivered, also after a restart."""
+    """A stub of each of its records is kept with the reason. Later records are delivered, also after a restart."""
     dead = Kafka(kafka_bootstrap, real=True).topic()
     deployment.subscribe("a", "/good")
     deployment.publish(["a"] * 8)

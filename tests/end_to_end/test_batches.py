@@ -1,4 +1,4 @@
-"""Batches on a real Kafka: arrays that verify. Chaos has kills, stops, rebalances and poisonous events for them."""
+"""Batches on a real Kafka: arrays that verify. Chaos tests cover kills, stops, rebalances and invalid events."""
 
 import json
 import time
@@ -18,12 +18,12 @@ def carried(request: Request) -> list[int]:
 
 
 def accepted(deployment: Deployment) -> Counter[int]:
-    """How often each event was in a batch that was accepted."""
+    """How often each event was in an accepted batch."""
     return Counter(number for each in deployment.receiver.at(PATH) if each.accepted for number in carried(each))
 
 
 def assert_true_to_what_was_published(deployment: Deployment) -> None:
-    """Each batch is an array of the records as they came, byte for byte, and is signed."""
+    """Each batch is an array of the unchanged records, and is signed."""
     bodies = list(deployment.published)
     for request in deployment.receiver.at(PATH):
         assert request.body == b"[" + b",".join(bodies[number] for number in carried(request)) + b"]"
@@ -33,7 +33,10 @@ def assert_true_to_what_was_published(deployment: Deployment) -> None:
 
 
 def test_events_arrive_in_arrays(deployment: Deployment) -> None:
-    """Full ones at once, the rest after its time, each partition in order; others see no difference."""
+    """Full ones are sent at once, others after their wait, in order of each partition.
+
+    Other subscriptions are unaffected.
+    """
     deployment.subscribe("a", PATH, batch_size=20, batch_wait_ms=1500)
     deployment.subscribe("a", "/single")
     deployment.receiver.rules[PATH] = always(Answer(delay=0.01))

@@ -1,4 +1,4 @@
-"""Nothing goes wrong: each event once to each who subscribed, signed, and all offsets committed."""
+"""Without faults each subscription gets each event once, signed, and all offsets are committed."""
 
 import hmac
 import json
@@ -16,8 +16,8 @@ FAN_OUT = {"user.created": 1, "user.updated": 2, "order.paid": 3, "order.shipped
 
 
 @ON_EACH_DATABASE
-def test_two_thousand_events_reach_everyone_who_subscribed_once(deployment: Deployment) -> None:
-    """Fan-outs of 1 to 20: no delivery is missing, none comes twice, bodies are the very bytes, signatures hold."""
+def test_two_thousand_events_reach_each_subscription_once(deployment: Deployment) -> None:
+    """With fan-outs of 1 to 20 no delivery is missing or repeated, bodies are unchanged, and signatures verify."""
     for event_type, number in FAN_OUT.items():
         for each in range(number):
             deployment.subscribe(event_type, f"/{event_type}/{each}")
@@ -28,7 +28,7 @@ def test_two_thousand_events_reach_everyone_who_subscribed_once(deployment: Depl
     eventually(lambda: not deployment.missing())
     delivered_at = time.monotonic()
     eventually(lambda: not deployment.lag())
-    assert time.monotonic() - delivered_at < 5  # a commit each 0.25 s
+    assert time.monotonic() - delivered_at < 5  # a commit every 0.25 s
     assert worker.stop() < 10
     assert deployment.accepted() == deployment.expected()
     assert len(deployment.receiver.requests) == sum(deployment.expected().values())
@@ -45,7 +45,7 @@ def test_two_thousand_events_reach_everyone_who_subscribed_once(deployment: Depl
 
 
 def test_a_subscription_counts_from_when_it_is_made_until_it_is_removed(deployment: Deployment) -> None:
-    """By plain SQL, while a worker runs: within about WEBHOOK_SUBSCRIPTION_CACHE, without a restart."""
+    """Workers see changes by plain SQL within about WEBHOOK_SUBSCRIPTION_CACHE, without a restart."""
     deployment.subscribe("a", "/first")
     worker = deployment.start(WEBHOOK_SUBSCRIPTION_CACHE="0.3")
     deployment.publish(["a"])
@@ -69,8 +69,8 @@ def test_a_subscription_counts_from_when_it_is_made_until_it_is_removed(deployme
     assert len(deployment.receiver.at("/first")) == 21
 
 
-def test_what_a_worker_says_of_itself(deployment: Deployment) -> None:
-    """Its port answers with the metrics' fixed names and true counts, that it is alive, and that it is ready."""
+def test_a_workers_own_port(deployment: Deployment) -> None:
+    """It serves metrics with fixed names and true counts, liveness and readiness."""
     deployment.subscribe("a", "/good")
     deployment.subscribe("a", "/bad")
     deployment.receiver.rules["/bad"] = always(Answer(503))

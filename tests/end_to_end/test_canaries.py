@@ -1,7 +1,7 @@
-"""No secret of a deployment is in anything that it prints, stores, publishes or serves.
+"""No secret of a deployment appears in anything that it prints, stores, publishes or serves.
 
-Each secret is planted: `canaries.py` recognises any part of it in any usual form. The deployment then meets what may go
-wrong with receivers, records, settings, requests and its own code, at the lowest log level.
+Each secret is planted: `canaries.py` recognises any part of it in any usual form. The deployment then meets faults of
+receivers, records, settings, requests and its own code, at the lowest log level.
 """
 
 import json
@@ -51,7 +51,7 @@ def scene(deployment: Deployment, tmp_path: Path) -> Iterator[Scene]:
 
 
 def test_no_secret_is_printed_stored_published_or_served(scene: Scene) -> None:
-    """But for the places in MEANT."""
+    """The places in MEANT are the only exceptions."""
     deployment = scene.deployment
     ids = subscribe(scene)
     worker = deployment.start(**scene.settings, OPS_PORT=str(port := free_port()))
@@ -80,7 +80,7 @@ def test_no_secret_is_printed_stored_published_or_served(scene: Scene) -> None:
 
 
 def subscribe(scene: Scene) -> dict[str, int]:
-    """Subscriptions whose receivers fail, each in its way; most have all kinds of credentials."""
+    """Adds subscriptions whose receivers each fail in another way; most have all kinds of credentials."""
     deployment, secrets = scene.deployment, scene.secrets
     eventually(lambda: is_up(scene))
     token, header = secrets["a bearer token"], secrets["a confidential header"]
@@ -150,11 +150,11 @@ def subscribe(scene: Scene) -> dict[str, int]:
 
 
 def commands(scene: Scene, ids: dict[str, int]) -> Iterator[tuple[tuple[str, ...], dict[str, str]]]:
-    """What people run: what works, and what does not."""
+    """Runs users' commands, valid and invalid ones."""
     secrets = scene.secrets
     echo, hook = str(ids["/echo-basic"]), "https://example.com/"
     proxy = f"http://shop:{secrets['the proxy password']}@127.0.0.1:9"
-    unread = {"SCHEMA_REGISTRY_URL": "", "SCHEMA_REGISTRY_USER": ""}  # a record waits for the registry, which is away
+    unread = {"SCHEMA_REGISTRY_URL": "", "SCHEMA_REGISTRY_USER": ""}  # a record waits for the unreachable registry
     yield ("check",), {"WEBHOOK_PROXY": proxy}
     yield ("top", "--once"), {}
     yield ("explain", scene.deployment.topic, "--partition", "0", "--offset", "0"), {}
@@ -188,7 +188,7 @@ def commands(scene: Scene, ids: dict[str, int]) -> Iterator[tuple[tuple[str, ...
 
 
 def use_api(scene: Scene, ids: dict[str, int]) -> None:
-    """Each route that shows something, and what it refuses."""
+    """Calls each route that shows data, and provokes its refusals."""
     secrets, echo = scene.secrets, ids["/echo-basic"]
     described = scene.call("GET", "/openapi.json").json()["paths"]
     rows = scene.call("GET", "/v1/deliveries").json()["items"]
@@ -232,7 +232,7 @@ def use_api(scene: Scene, ids: dict[str, int]) -> None:
 
 
 def look_at_console(scene: Scene) -> None:
-    """A visitor signs in, at the second try, and opens every page that a page leads to."""
+    """Signs in at the second try and opens every linked page."""
     wrong = {"token": scene.secrets["a token at the console door"], "next": "/"}
     assert scene.call("POST", "/console/sign-in", name="wrong", data=wrong).status_code == 401
     right = {"token": scene.secrets["a token of the file"], "next": "/"}
@@ -253,7 +253,7 @@ def look_at_console(scene: Scene) -> None:
 
 
 def crash(scene: Scene) -> None:
-    """A worker and a command that end with a traceback, where secrets are in reach."""
+    """Ends a worker and a command with a traceback where secrets are in memory."""
     deployment = scene.deployment
     deployment.write(json.dumps({"type": "a", "n": "crash"}).encode())
     deployment.flush()
@@ -266,7 +266,7 @@ def crash(scene: Scene) -> None:
 
 
 def is_up(scene: Scene) -> bool:
-    """The API answers."""
+    """Whether the API answers."""
     try:
         return bool(requests.get(f"{scene.url}/healthz", timeout=5).status_code)
     except requests.ConnectionError:
@@ -274,7 +274,7 @@ def is_up(scene: Scene) -> bool:
 
 
 def assert_something_happened(scene: Scene, worker: Worker) -> None:
-    """The paths that were to be taken have been: else nothing would be proven."""
+    """All intended paths were taken; otherwise the test proves nothing."""
     text = "\n".join(each if isinstance(each, str) else each.decode("latin-1") for each in scene.texts.values())
     taken = (
         *("status 401", "410 Gone", "TLS", "nobody.invalid", "time-out", "(not shown)", "not_json"),
@@ -297,7 +297,7 @@ def assert_something_happened(scene: Scene, worker: Worker) -> None:
     ],
 )
 def test_a_planted_secret_is_found(written: Any) -> None:
-    """In the middle of a text, in each form, and if only half of it is there."""
+    """It is found within a longer text, in each form, and if only half of it is there."""
     secret = planted()
     for part in (secret, secret[:20], secret[-18:]):
         (found,) = search({"it": secret}, {"a log": f"before {written(part)} behind"})

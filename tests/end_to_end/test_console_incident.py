@@ -1,6 +1,6 @@
-"""The console before a real deployment, in a real browser: an incident from its first failure to its last delivery.
+"""The console of a real deployment in a real browser: an incident from its first failure to its last delivery.
 
-CONSOLE_SCREENSHOTS=docs/console keeps what the browser shows, for the documents: `make screenshots`.
+CONSOLE_SCREENSHOTS=docs/console keeps screenshots for the documents: `make screenshots`.
 """
 
 import os
@@ -31,12 +31,12 @@ PAGES = (
     *("/types", "/dead-letters", "/replays", "/audit"),
 )
 WIDE, NARROW = (1280, 860), (400, 800)
-SOON = 30_000  # milliseconds for anything to show, on a machine that runs other tests too
+SOON = 30_000  # milliseconds to wait for an element, on a machine that runs other tests too
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The browser. Without one the tests are skipped visibly; with KAFKA_TEST_REQUIRED, as in CI, they fail."""
+    """The browser. Without one the tests are skipped visibly, or fail with KAFKA_TEST_REQUIRED, as in CI."""
     if PROGRAM is None:
         reason = "no browser: install chromium"
         if os.environ.get("KAFKA_TEST_REQUIRED"):
@@ -50,7 +50,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Visitor:
-    """Somebody who looks at the console of a deployment, and on whose screen nothing may go wrong."""
+    """A user of a deployment's console, whose pages must have no errors."""
 
     def __init__(self, browser: Browser, url: str) -> None:
         self.errors: list[str] = []
@@ -60,21 +60,21 @@ class Visitor:
         self._url = url
 
     def go(self, path: str, *, below: str = "/console") -> Page:
-        """Open a page."""
+        """Opens a page."""
         self.page.goto(f"{self._url}{below}{path}")
         return self.page
 
     def keep(self, name: str) -> None:
-        """A screenshot for the documents, if they are made."""
+        """Takes a screenshot for the documents, if requested."""
         if SCREENSHOTS:
             Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
             self.page.screenshot(path=f"{SCREENSHOTS}/{name}.png")
 
     def assert_accessible(self) -> None:
-        """Axe finds nothing in the light and in the dark, and a phone need not scroll sideways."""
+        """Axe finds no fault in light and dark mode, and a phone need not scroll sideways."""
         schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
         for scheme in schemes:
-            self.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # colours change at once
+            self.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # without colour transitions
             found = Axe().run(self.page)
             assert found.violations_count == 0, f"{self.page.url}, {scheme}: {found.generate_report()}"
         self.page.emulate_media(color_scheme="light")
@@ -90,7 +90,10 @@ class Visitor:
 def test_an_incident_from_the_first_failure_to_the_last_delivery(
     deployment: Deployment, kafka_bootstrap: str, chromium: Browser, command_line: CommandLine
 ) -> None:
-    """One of twelve receivers fails: the open page shows it by itself, with its answers; mended, its backlog drains."""
+    """When one of twelve receivers fails, the open page shows it with its answers.
+
+    After the repair its backlog drains.
+    """
     kafka, port = Kafka(kafka_bootstrap, real=True), free_port()
     topic = kafka.topic()
     settings = {"KAFKA_ATTEMPTS_TOPIC": topic, "KAFKA_OPERATIONS_TOPIC": f"{deployment.group}.operations"}
@@ -110,7 +113,7 @@ def test_an_incident_from_the_first_failure_to_the_last_delivery(
     expect(page.locator(".figure .value").first).to_have_text(f"{before + 480:,}")
     visitor.keep("well")
 
-    # One fails: shown on the page that is open.
+    # One fails: the open page shows it.
     deployment.receiver.rules["/billing"] = always(Answer(503, body="upstream is away"))
     deployment.publish(["order.paid"] * 40)
     row = page.locator(f"#receiver-{billing}")
@@ -121,7 +124,7 @@ def test_an_incident_from_the_first_failure_to_the_last_delivery(
     expect(page.get_by_role("heading", level=1)).to_contain_text("/billing")
     look_at_attempts(visitor, billing)
 
-    # It is mended, and what waits is sent again.
+    # It is repaired, and waiting deliveries are sent again.
     del deployment.receiver.rules["/billing"]
     page.get_by_role("link", name="All of them").click()
     eventually(lambda: len(deployment.rows("parked")) == 40)
@@ -135,7 +138,7 @@ def test_an_incident_from_the_first_failure_to_the_last_delivery(
     eventually(lambda: not deployment.missing() and not deployment.lag())
     assert deployment.duplicates() == 0
 
-    # What somebody does is in the audit.
+    # Actions are in the audit log.
     page = visitor.go(f"/subscriptions/{billing}")
     page.get_by_role("button", name="Send a test event").click()
     expect(page.get_by_role("heading", name="Test event")).to_be_visible()
@@ -144,14 +147,14 @@ def test_an_incident_from_the_first_failure_to_the_last_delivery(
     eventually(lambda: "subscription.disabled" in visitor.go("/audit").content())
     visitor.keep("audit")
 
-    # Every page, for everybody.
+    # Every page is accessible.
     look_at_every_page(visitor)
     assert visitor.errors == []
     worker.stop()
 
 
 def look_at_every_page(visitor: Visitor) -> None:
-    """Of the console, and the API's reference."""
+    """Opens all pages of the console, and the API's reference."""
     for path in PAGES:
         visitor.go(path)
         visitor.assert_accessible()
@@ -161,7 +164,7 @@ def look_at_every_page(visitor: Visitor) -> None:
 
 
 def look_at_attempts(visitor: Visitor, billing: int) -> None:
-    """On a subscription's page: to the answer of one, to its event with all of its attempts, and back."""
+    """From a subscription's page to an attempt's answer, to its event with all attempts, and back."""
     page = visitor.page
     page.get_by_text("status 503").first.click()
     expect(page.get_by_text("upstream is away").first).to_be_visible()
@@ -176,7 +179,7 @@ def look_at_attempts(visitor: Visitor, billing: int) -> None:
 
 
 def write_history(deployment: Deployment, kafka: Kafka, topic: str, subscriptions: Sequence[int]) -> int:
-    """Attempts of the hour before, as workers write them; some fail. Returns how many succeeded."""
+    """Writes attempts of the past hour as workers do, some of them failed. Returns the number of successes."""
     producer = Producer({"bootstrap.servers": kafka.servers, **QUIET})
     source = kafka.settings(group=deployment.group).event_source
     now, succeeded = time.time(), 0
@@ -197,7 +200,7 @@ def write_history(deployment: Deployment, kafka: Kafka, topic: str, subscription
 
 
 def is_up(visitor: Visitor) -> bool:
-    """The console answers."""
+    """Whether the console answers."""
     try:
         return bool(re.search("Overview", visitor.go("/").content()))
     except Exception:  # noqa: BLE001 (it does not yet)

@@ -1,4 +1,4 @@
-"""The one test that measures: what a delivery costs, beside the least that sending costs in Python, in the same run."""
+"""The only test that measures: the cost of a delivery relative to the least cost of sending in Python."""
 
 import json
 import multiprocessing
@@ -21,29 +21,29 @@ from tests.kafka_kit import unique
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 RUNS, EVENTS, WARM = 5, 20_000, 4_000
-# Measured: 4.7 to 6.4. A third more is a change that somebody should have looked at.
+# Measured: 4.7 to 6.4. A third more is a change that needs a review.
 MOST = 7.9
 ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
 class Receiver:
-    """Answers 204, and counts; a process of its own."""
+    """Answers 204 and counts, in a process of its own."""
 
     def __init__(self, port: int, counted: "Synchronized[int]") -> None:
         self.url = f"http://127.0.0.1:{port}/hook"
         self._counted = counted
 
     def count(self) -> int:
-        """Requests so far."""
+        """The requests so far."""
         return self._counted.value
 
     def reset(self) -> None:
-        """Count from zero."""
+        """Restarts the count."""
         self._counted.value = 0
 
 
 def serve(listener: socket.socket, counted: "Synchronized[int]") -> None:
-    """One request at a time on each connection, in one piece, as those here are sent."""
+    """Handles one request at a time on each connection, each received in one piece, as sent here."""
     epoll, connections = select.epoll(), {}
     epoll.register(listener.fileno(), select.EPOLLIN)
     while True:
@@ -61,7 +61,7 @@ def serve(listener: socket.socket, counted: "Synchronized[int]") -> None:
 
 @contextmanager
 def receiver() -> Iterator[Receiver]:
-    """Listens until the end."""
+    """A receiver that listens until the end of the block."""
     context = multiprocessing.get_context("spawn")
     counted = context.Value("l", 0)
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
@@ -73,8 +73,8 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_a_delivery_costs_little_more_than_sending(kafka_bootstrap: str) -> None:
-    """The median of five ratios of CPU: whoever slows the path of a delivery down by a third sees it here."""
-    costs: list[tuple[float, float]] = []  # µs, and those of the bare loop
+    """The median of five ratios of CPU is below a limit, which a slow-down by a third exceeds."""
+    costs: list[tuple[float, float]] = []  # µs of a delivery, and of the bare loop
     with receiver() as sink, rig.database([sink.url], TYPE) as database:
         for _ in range(RUNS):
             topic = unique("cost")

@@ -1,4 +1,4 @@
-"""`kill -9` and frozen processes: nothing is lost, and what comes twice is bounded and recognisable."""
+"""`kill -9` and frozen processes: nothing is lost, and duplicates are bounded and recognisable."""
 
 import time
 from collections.abc import Collection, Mapping
@@ -14,10 +14,10 @@ DEAD_MEMBER = {"KAFKA_SESSION_TIMEOUT_MS": "2000"}
 
 @pytest.mark.parametrize("standby", [False, True], ids=["restarted", "taken over"])
 def test_a_kill_loses_nothing_and_repeats_little(deployment: Deployment, standby: bool) -> None:  # noqa: FBT001 (pytest)
-    """Repeated is at most, and once, what was in flight or had ended since the last commit, with the same id and body.
+    """Only requests in flight or ended since the last commit are repeated, at most once, with the same id and body.
 
-    One receiver fails now and then, so that stored deliveries live through the kill too: of these, what was sent and
-    whose row did not say so yet.
+    One receiver fails at times, so that stored deliveries are killed too: of these, the ones sent whose row was not
+    updated yet are repeated.
     """
     for path in ("/one", "/two"):
         deployment.subscribe("a", path)
@@ -35,7 +35,7 @@ def test_a_kill_loses_nothing_and_repeats_little(deployment: Deployment, standby
     eventually(lambda: worker.metric("webhooks_commits_total") > 0, every=0.01)
 
     worker.kill()
-    before = time.time() + 0.5  # what lay in the receiver's sockets; nobody has taken over yet
+    before = time.time() + 0.5  # requests still in the receiver's sockets; no other worker has taken over yet
     assert deployment.missing()
     committed = deployment.committed()
     assert any(committed[partition] for partition in owned)
@@ -66,7 +66,7 @@ def test_a_kill_loses_nothing_and_repeats_little(deployment: Deployment, standby
 
 
 def at_risk(number: int, owned: Collection[int], committed: Mapping[int, int]) -> bool:
-    """The event that was published so many others later is of a partition owned, and not committed."""
+    """Whether the event with this number in the order of publishing is in an owned partition and not committed."""
     offset, partition = divmod(number, 4)
     return partition in owned and offset >= committed[partition]
 
@@ -75,8 +75,8 @@ def _delivered(worker: Worker) -> float:
     return worker.metric('webhooks_deliveries_total{outcome="delivered"}')
 
 
-def test_what_was_answered_while_a_worker_was_frozen_is_not_sent_again(deployment: Deployment) -> None:
-    """Its time is over by the clock when the worker wakes; the answers lie in its sockets, and are read first."""
+def test_answers_received_while_frozen_count(deployment: Deployment) -> None:
+    """When the worker wakes, the time-out has passed, but the answers in its sockets are read first."""
     deployment.subscribe("a", "/slow")
     deployment.receiver.rules["/slow"] = always(Answer(delay=0.7))
     worker = deployment.start(WEBHOOK_TIMEOUT="1.5", WEBHOOK_MAX_IN_FLIGHT="200")
@@ -92,19 +92,19 @@ def test_what_was_answered_while_a_worker_was_frozen_is_not_sent_again(deploymen
     worker.stop()
 
 
-def test_a_worker_that_was_frozen_finds_its_partitions_gone(deployment: Deployment) -> None:
-    """Another one takes over meanwhile; the first neither moves offsets back nor stops working for good."""
+def test_a_frozen_worker_has_lost_its_partitions(deployment: Deployment) -> None:
+    """Another worker takes over meanwhile; the first one neither moves offsets back nor stops working for good."""
     for path in ("/good", "/fails-once"):
         deployment.subscribe("a", path)
     deployment.receiver.rules["/good"] = always(Answer(delay=0.02))
-    # Not twice: what failed once is due first, and would keep the circuit breaker open for a minute.
+    # Only once: failed deliveries are due first, and would keep the circuit breaker open for a minute.
     deployment.receiver.rules["/fails-once"] = every(5, in_turn(500, 200))
     settings = {**SHORT_RETRIES, **DEAD_MEMBER, "WEBHOOK_MAX_IN_FLIGHT": "20"}
     frozen = deployment.start(**settings)
     eventually(frozen.ready)
     deployment.publish(["a"] * 1000)
     eventually(lambda: len(deployment.receiver.requests) > 700, every=0.01)
-    with deployment.database.at_rest():  # else it might be frozen with SQLite's lock in its hands, and all would wait
+    with deployment.database.at_rest():  # otherwise it might be frozen while it holds SQLite's lock
         frozen.freeze()
     assert deployment.missing() > 500
     other = deployment.start(**settings)
@@ -117,7 +117,7 @@ def test_a_worker_that_was_frozen_finds_its_partitions_gone(deployment: Deployme
     eventually(lambda: "lost" in frozen.log or frozen.ready(), timeout=20)
     time.sleep(1)
     assert deployment.committed() == committed
-    assert deployment.duplicates() <= repeated + 200  # of 2000: what it starts before its client tells it
+    assert deployment.duplicates() <= repeated + 200  # of 2000: it starts some before its client reports the loss
     before = _delivered(frozen)
     with deployment.publishing("a", per_second=100):
         eventually(lambda: _delivered(frozen) > before)

@@ -1,4 +1,4 @@
-"""A row that the database never takes: its offset is held until a person decides, with a command."""
+"""A row that the database never accepts: its offset is held until an operator decides, with a command."""
 
 import pytest
 
@@ -15,10 +15,10 @@ BEGIN SELECT RAISE(ABORT, 'a rule of ours'); END
 
 
 @pytest.mark.parametrize("decision", ["--give-up", "--dead-letter"])
-def test_an_operator_decides_on_a_row_that_is_never_taken(
+def test_an_operator_decides_on_a_row_that_is_never_stored(
     deployment: Deployment, command_line: CommandLine, kafka_bootstrap: str, decision: str
 ) -> None:
-    """/readyz names the command, which releases the offset, also over a restart; its neighbours are not disturbed."""
+    """/readyz names the command, which releases the offset, also across a restart; other deliveries are unaffected."""
     dead = Kafka(kafka_bootstrap, real=True).topic()
     settings = {"KAFKA_DEAD_LETTER_TOPIC": dead, "WEBHOOK_RETRY_IN_MEMORY": "0", "WEBHOOK_RETRY_SCHEDULE": "1h"}
     failing = deployment.subscribe("a", "/fails")
@@ -38,7 +38,7 @@ def test_an_operator_decides_on_a_row_that_is_never_taken(
     words = ["deliveries", "settle", *place.split(), "--subscription", str(failing), decision, "--yes"]
     process = command_line.start(*words, KAFKA_DEAD_LETTER_TOPIC=dead)
     eventually(lambda: deployment.sql("SELECT wish FROM webhook_marks WHERE record_offset = 2"))
-    assert process.poll() is None, "nobody can act on it yet"
+    assert process.poll() is None, "no worker can act on it yet"
     worker = deployment.start(**settings)
     status, said, errors = end_of(process)
     assert (status, said.splitlines()[-1]) == (0, f"settled by decision: {decision[2:].replace('-', ' ')}"), errors

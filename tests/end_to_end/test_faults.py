@@ -1,4 +1,4 @@
-"""Faults from outside: held or retried, said in the log and in readiness, resumed without help, nothing lost."""
+"""Faults from outside: records are held or retried, log and readiness report it, nothing is lost."""
 
 import signal
 import socket
@@ -19,7 +19,7 @@ SHORT_RETRIES = {"WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,1s", "WEBHOOK_RETRY_IN_MEMO
 
 
 def test_the_database_is_slow(deployment: Deployment) -> None:
-    """Another process holds the one lock for writing most of the time: slower, and otherwise as ever."""
+    """If another process holds the only write lock most of the time, deliveries are slower and otherwise unaffected."""
     deployment.subscribe("a", "/fails-once")
     deployment.subscribe("a", "/ordered", ordering="key")
     for path in ("/fails-once", "/ordered"):
@@ -39,7 +39,7 @@ def test_the_database_is_slow(deployment: Deployment) -> None:
 
 @contextmanager
 def in_turns(deployment: Deployment, *, held: float, free: float) -> Iterator[None]:
-    """The database is locked for `held` seconds, free for `free`, again and again."""
+    """Locks the database for `held` seconds and frees it for `free`, again and again."""
     enough = threading.Event()
 
     def take_turns() -> None:
@@ -56,10 +56,8 @@ def in_turns(deployment: Deployment, *, held: float, free: float) -> Iterator[No
         thread.join()
 
 
-def test_deliveries_of_a_topic_that_is_gone_are_made_by_the_one_who_leads(
-    deployment: Deployment, kafka_bootstrap: str
-) -> None:
-    """Stored before the topic was deleted; adopted by one of two workers, and by the other when that one leaves."""
+def test_the_leader_sends_deliveries_of_a_deleted_topic(deployment: Deployment, kafka_bootstrap: str) -> None:
+    """They were stored before its deletion. One of two workers adopts them, and the other one when it leaves."""
     kafka = Kafka(kafka_bootstrap, real=True)
     kept, deployment.topic = deployment.topic, kafka.topic(partitions=4)
     deployment.subscribe("a", "/ordered", ordering="key")
@@ -99,7 +97,7 @@ maintenance.FIRST_TIDY = maintenance.TIDY_EVERY = 0.7
 
 
 def test_the_clock_is_set_back_by_an_hour_and_right_again(deployment: Deployment) -> None:
-    """Said in the log and for a minute in readiness; new events and retries in memory go on, stored ones later."""
+    """The log reports it, readiness too for a minute. New events and retries in memory go on, stored ones later."""
     deployment.alter("""
 import signal, time
 import consumer.worker.clock
@@ -129,7 +127,7 @@ build_worker.__kwdefaults__["clock"] = lambda: time.time() + difference
     eventually(lambda: not deployment.lag())
     eventually(worker.ready)
     assert worker.get("/healthz")[0] == 200
-    # Those of the wrong hour are made in it, and those from before it wait.
+    # Deliveries stored in the wrong hour are sent in it, and earlier ones wait.
     eventually(lambda: deployment.missing() == 20)
     worker.process.send_signal(signal.SIGUSR1)
     eventually(lambda: "the system clock went forward by 3600 s" in worker.unready_because())
@@ -141,7 +139,7 @@ build_worker.__kwdefaults__["clock"] = lambda: time.time() + difference
 
 
 def test_a_receivers_name_is_gone_and_comes_back(deployment: Deployment) -> None:
-    """Its deliveries are tried again, others are as quick as before, and all arrive when the name resolves again."""
+    """Its deliveries are retried, others are as fast as before, and all arrive once the name resolves again."""
     with NameServer() as names:
         deployment.alter(f"""
 from consumer.sending.adapter import LoopAdapter
@@ -167,7 +165,7 @@ LoopAdapter.__init__.__kwdefaults__["nameservers"] = ("127.0.0.1:{names.port}",)
 
 
 class NameServer:
-    """Says 127.0.0.1 for each name, or, unless `known`, that there is none."""
+    """Answers 127.0.0.1 for each name or, unless `known`, NXDOMAIN."""
 
     def __init__(self) -> None:
         self.known = True
@@ -190,7 +188,7 @@ class NameServer:
             query, client = self._socket.recvfrom(4096)
             if not query:
                 return
-            end = query.index(b"\0", 12) + 5  # of the question: the name's last label, type and class
+            end = query.index(b"\0", 12) + 5  # end of the question: the name's last label, type and class
             asks_for_a = query[end - 4 : end - 2] == b"\0\1"
             address = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 1, 4) + b"\x7f\0\0\1"
             answer = address if self.known and asks_for_a else b""
@@ -199,7 +197,10 @@ class NameServer:
 
 
 def test_retention_overtakes_the_committed_offset(deployment: Deployment, kafka_bootstrap: str) -> None:
-    """Counted, said in the log and in readiness; the worker goes on with what is left, and sends what it has stored."""
+    """Log, metrics and readiness report it.
+
+    The worker goes on with the remaining records, and sends its stored deliveries.
+    """
     deployment.subscribe("a", "/fails-once")
     deployment.receiver.rules["/fails-once"] = every(5, in_turn(503, 200))
     settings = {"WEBHOOK_RETRY_SCHEDULE": "3s,3s", "WEBHOOK_RETRY_IN_MEMORY": "0"}
@@ -229,7 +230,7 @@ def test_retention_overtakes_the_committed_offset(deployment: Deployment, kafka_
 
 
 def test_retention_overtakes_a_worker_that_runs(deployment: Deployment, kafka_bootstrap: str) -> None:
-    """Held by its database for too long: what is gone when it goes on is counted and said, as after a restart."""
+    """If its database holds a worker up too long, deleted records are counted and reported as after a restart."""
     deployment.subscribe("a", "/good")
     worker = deployment.start(KAFKA_QUEUED_MIN_MESSAGES="1", KAFKA_FETCH_MESSAGE_MAX_BYTES="1000")
     eventually(worker.ready)
@@ -252,7 +253,7 @@ def test_retention_overtakes_a_worker_that_runs(deployment: Deployment, kafka_bo
 
 
 def test_a_fatal_kafka_error_ends_the_process(deployment: Deployment) -> None:
-    """Fenced by another member with its name, a worker exits with 1, so that it is started anew; the other goes on."""
+    """A worker fenced by another member with its name exits with 1, so that it is restarted; the other goes on."""
     deployment.subscribe("a", "/good")
     fenced = deployment.start(KAFKA_GROUP_INSTANCE_ID="one")
     eventually(fenced.ready)

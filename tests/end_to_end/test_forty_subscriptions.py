@@ -1,4 +1,4 @@
-"""Forty subscriptions that each ask for something else, made by plain SQL, and the same few events for all of them."""
+"""Forty subscriptions with different options, made by plain SQL, and the same few events for all of them."""
 
 import json
 import re
@@ -31,7 +31,7 @@ TOMORROW = datetime.now(UTC) + timedelta(days=1)
 
 
 class Published(NamedTuple):
-    """An event, by its label, which stands in its body."""
+    """An event, identified by the label in its body."""
 
     label: str
     body: bytes
@@ -156,7 +156,7 @@ def has_headers(**expected: str) -> Check:
 
 
 def has_body(expected: Mapping[str, Any], content_type: str = "application/json") -> Check:
-    """The JSON of each label's request; what is None there is not compared but must be there."""
+    """Checks the JSON of each label's request; a value of None must exist and is not compared."""
 
     def check(request: Request) -> None:
         Webhook(SECRET).verify(request.body, request.headers)
@@ -191,7 +191,7 @@ class Encrypted(str):
 
 
 class Asked(NamedTuple):
-    """A subscription: its columns, its secrets (kind, text, expiry), what must reach it, and how that must look."""
+    """A subscription: columns, secrets (kind, text, expiry), the events it must get, and a check of their form."""
 
     event_type: str
     wants: set[str]
@@ -205,7 +205,7 @@ CLOUD_KEYS = {"specversion", "id", "source", "type", "time", "datacontenttype", 
 
 
 def asked(first_topic: str, second_topic: str) -> dict[str, Asked]:
-    """By the last part of their paths."""
+    """The subscriptions by the last part of their paths."""
     return {
         # Matching.
         "exact": Asked("order.created", ORDERS),
@@ -389,7 +389,7 @@ def asked(first_topic: str, second_topic: str) -> dict[str, Asked]:
 
 @ON_EACH_DATABASE
 def test_each_of_forty_subscriptions_gets_what_it_asked_for(deployment: Deployment) -> None:
-    """No more, no less, in the form that it asked for; a broken one is left alone and breaks no other."""
+    """Each gets exactly its events in the requested form. A broken one is left out and affects no other."""
     second = Kafka(deployment.servers, real=True).topic(unique("second"), partitions=4)
     asks = asked(deployment.topic, second)
     assert len(asks) == 40
@@ -471,6 +471,6 @@ def _missing(deployment: Deployment, asks: Mapping[str, Asked]) -> dict[str, set
 
 
 def _bound(deployment: Deployment, moment: datetime) -> object:
-    """As the database's own driver takes it."""
+    """The value as the database's own driver accepts it."""
     naive = moment.replace(tzinfo=None)
     return str(naive) if isinstance(deployment.database, SqliteDatabase) else naive

@@ -29,13 +29,13 @@ from tests.kafka_kit import Kafka
 
 PARTITIONS = 4
 EVENTS = 400
-# The two ways to be a member are tried with each way to connect.
+# Both group protocols are tried with each way to connect.
 WAYS = {"PLAIN": "classic", "SCRAM-SHA-512": "consumer", "SSL": "classic", "OAUTHBEARER": "consumer"}
 
 
 @pytest.fixture(scope="session")
 def secured() -> Iterator[SecureKafka]:
-    """A broker that knows its clients; it has no ACLs but those that a test adds."""
+    """A broker that authenticates clients; it has only the ACLs that a test adds."""
     try:
         with secure_kafka() as started:
             yield started
@@ -46,12 +46,12 @@ def secured() -> Iterator[SecureKafka]:
 
 
 class Estate(Deployment):
-    """A deployment whose users have the rights of the page and no others."""
+    """A deployment whose users have exactly the rights of the page."""
 
     def __init__(self, kafka: SecureKafka, database: SqliteDatabase, receiver: Receiver, directory: Path) -> None:
         super().__init__(kafka.broker.bootstrap, "", database, receiver, directory)
         self.topic = f"{self.group}.orders"
-        self.names = {  # of the page, with the ones here
+        self.names = {  # the page's names, with the test's
             "orders": self.topic,
             "webhooks": self.group,
             "webhooks.dead-letters": f"{self.group}.dead",
@@ -71,7 +71,7 @@ class Estate(Deployment):
         return [name for page, name in self.names.items() if page.startswith("webhooks.")]
 
     def settings(self, way: str, user: str = "webhooks") -> dict[str, str]:
-        """The variables of a process of `user`, the way by which it connects included."""
+        """The variables of a process of `user`, with its way to connect."""
         dead, operations, attempts = self.written
         topics = {"DEAD_LETTER": dead, "OPERATIONS": operations, "ATTEMPTS": attempts}
         own = {f"KAFKA_{name}_TOPIC": topic for name, topic in topics.items()}
@@ -82,7 +82,7 @@ class Estate(Deployment):
         return load(KafkaSettings, self.settings("PLAIN", user) | {"KAFKA_GROUP_ID": self.group})
 
     def give(self, user: str = "webhooks") -> list[AclBinding]:
-        """Give a user the rights of the page."""
+        """Gives a user the rights of the page."""
         acls = documented(user, self.names)
         assert acls
         self.kafka.broker.allow(acls)
@@ -90,20 +90,20 @@ class Estate(Deployment):
         return acls
 
     def page_name(self, name: str) -> str:
-        """What the page calls a topic or a group."""
+        """The page's name for a topic or group."""
         return next(page for page, here in self.names.items() if here == name)
 
     def check(self, way: str) -> list[Finding]:
-        """What `kafka-webhooks check` finds as the workers' user."""
+        """The findings of `kafka-webhooks check` as the workers' user."""
         needed = {"KAFKA_GROUP_ID": self.group, "KAFKA_TOPICS": self.topic, "WEBHOOK_SECRET": SECRET}
         return list(check_all({**self.settings(way), **needed, "DATABASE_URL": self.database.url}))
 
     def all_arrived(self) -> bool:
-        """Every event has, and every offset is committed."""
+        """Whether every event has arrived and every offset is committed."""
         return not self.missing() and not self.lag()
 
     def assert_each_once(self) -> None:
-        """Nothing was lost or repeated, and the group has committed all of it."""
+        """Nothing was lost or repeated, and the group has committed all records."""
         assert self.accepted() == self.expected()
         self.assert_true_to_what_was_published()
         assert sum(self.committed().values()) == len(self.published)
@@ -114,7 +114,7 @@ class Estate(Deployment):
 def estate(
     secured: SecureKafka, deployed_database: SqliteDatabase, receiver: Receiver, tmp_path: Path
 ) -> Iterator[Estate]:
-    """Topics and a group of its own; its users have no rights yet."""
+    """Its own topics and group; its users have no rights yet."""
     estate = Estate(secured, deployed_database, receiver, tmp_path)
     estate.subscribe("a", "/a")
     yield estate
@@ -128,13 +128,13 @@ TOKEN_LIFE = 4.0  # seconds
 
 
 def operation_of(acl: AclBinding) -> str:
-    """Its name, in capitals."""
+    """The operation's name, in capitals."""
     return AclOperation(acl.operation).name
 
 
 @pytest.mark.parametrize(("way", "protocol"), WAYS.items())
 def test_each_way_to_connect_delivers_each_event_once(estate: Estate, way: str, protocol: str) -> None:
-    """While passwords have to be shown again, and tokens expire, in the middle of it."""
+    """During the test, passwords have to be presented again and tokens expire."""
     estate.give()
     tokens = estate.kafka.tokens
     tokens.seconds, tokens.issued = TOKEN_LIFE, 0
@@ -149,7 +149,7 @@ def test_each_way_to_connect_delivers_each_event_once(estate: Estate, way: str, 
     estate.assert_each_once()
 
 
-# What tells that a worker's right is missing, by the page's name of the topic or group.
+# The text that reports a worker's missing right, by the page's name of the topic or group.
 WITHOUT = {
     "orders": "allow this service's user Read on the topic",
     "webhooks": "allow this service's user Read on the group",
@@ -160,7 +160,7 @@ WITHOUT = {
 
 
 def provoke(estate: Estate, page_name: str) -> None:
-    """Write records that make a worker use each right."""
+    """Writes records that make a worker use each right."""
     if page_name == "webhooks.operations":
         estate.subscribe("b", "/gone")
         del estate.subscriptions["/gone"]
@@ -172,10 +172,10 @@ def provoke(estate: Estate, page_name: str) -> None:
 
 
 def test_a_worker_needs_each_right_of_the_page(estate: Estate) -> None:
-    """Without it the log and `check` say which one is missing; with it again, all that came meanwhile arrives."""
+    """Without a right the log and `check` name it; once it is back, all events of the meantime arrive."""
     acls = estate.give()
     assert {estate.page_name(acl.name) for acl in acls} == WITHOUT.keys()
-    # A right to a topic that is back is seen with the next list of topics; by default twice a minute.
+    # A restored right to a topic is noticed with the next metadata request, by default twice a minute.
     worker = estate.start(**estate.settings("PLAIN"), KAFKA_TOPIC_METADATA_REFRESH_INTERVAL_MS="500")
     estate.publish(["a"] * 20)
     eventually(estate.all_arrived)
@@ -187,7 +187,7 @@ def test_a_worker_needs_each_right_of_the_page(estate: Estate) -> None:
 
 
 def without(acl: AclBinding, estate: Estate, worker: Worker) -> None:
-    """Take a right of the workers away for a while."""
+    """Takes a right from the workers for a while."""
     page_name, before = estate.page_name(acl.name), len(worker.log)
     told = WITHOUT[page_name]
     assert told in TEXTS[PAGE]
@@ -202,7 +202,7 @@ def without(acl: AclBinding, estate: Estate, worker: Worker) -> None:
 
 
 def test_the_right_to_the_group_with_kip_848(estate: Estate) -> None:
-    """Without it a worker waits for it; taken later, it ends the worker with status 1. Topics come by a prefix."""
+    """Without it a worker waits; if it is taken later, the worker exits with status 1. Topics have rights by prefix."""
     prefix = estate.topic.removesuffix("orders")
     acls = documented("webhooks", {"events.": prefix, "webhooks": estate.group})
     (group,) = [acl for acl in acls if acl.name == estate.group]
@@ -226,7 +226,7 @@ def test_the_right_to_the_group_with_kip_848(estate: Estate) -> None:
 
 
 def test_wrong_credentials_say_what_to_change_and_lose_nothing(estate: Estate) -> None:
-    """An unknown authority; then a password that is changed under a worker, which has to show it again."""
+    """First the authority is unknown; then a password changes while a worker, which must reauthenticate, runs."""
     estate.give()
     estate.publish(["a"] * 20)
     stranger = str(estate.kafka.certificates.stranger())
@@ -251,7 +251,7 @@ def test_wrong_credentials_say_what_to_change_and_lose_nothing(estate: Estate) -
 
 @pytest.mark.parametrize("user", ["webhooks-api", "webhooks-cli"])
 def test_each_right_of_the_api_and_of_commands_is_needed(estate: Estate, user: str) -> None:
-    """With it a use works; without it the use says which right is missing."""
+    """With a right the use works; without it the error names it."""
     acls = estate.give(user)
     kafka = estate.loaded(user)
     records = Kafka(estate.servers, real=True)
@@ -267,7 +267,7 @@ def test_each_right_of_the_api_and_of_commands_is_needed(estate: Estate, user: s
 
 
 def test_a_command_and_the_api_as_users_of_their_own(estate: Estate, tmp_path: Path) -> None:
-    """With the rights of the page, a replay sends all that is in the log; the API sees the log and the attempts."""
+    """With the rights of the page, a replay sends the whole log, and the API reads the log and the attempts."""
     for user in USERS:
         estate.give(user)
     worker = estate.start(**estate.settings("PLAIN"))

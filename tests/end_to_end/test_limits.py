@@ -1,4 +1,4 @@
-"""What a subscription asks for: how many at once, how fast, when again, what is final; dead receivers are spared."""
+"""Options of subscriptions: concurrency, rate, schedule and final statuses; dead receivers are spared."""
 
 import time
 from email.utils import formatdate
@@ -9,7 +9,7 @@ from tests.end_to_end.webhook_receiver import Answer, Door, Request, Rule, alway
 
 
 def test_two_workers_keep_the_limits_of_a_subscription_together(deployment: Deployment) -> None:
-    """Each takes a share by the partitions that it owns, who is left alone takes all, and nobody else is slowed."""
+    """Each has a share by its partitions, the last one left has all, and no other subscription is slowed."""
     delay, rate = 0.3, 40.0
     deployment.subscribe("a", "/four", max_in_flight=4)
     deployment.receiver.rules["/four"] = always(Answer(delay=delay))
@@ -18,17 +18,15 @@ def test_two_workers_keep_the_limits_of_a_subscription_together(deployment: Depl
     first, second = deployment.start(), deployment.start()
     for worker in (first, second):
         eventually(lambda worker=worker: len(worker.lag()) == 2)  # type: ignore[misc]
-    time.sleep(1.5)  # a look at the share each second
+    time.sleep(1.5)  # shares are computed each second
     deployment.publish(["a"] * 160)
     eventually(lambda: len(deployment.receiver.at("/free")) == 160)
     assert len(deployment.receiver.at("/paced")) < 160
     eventually(lambda: len(deployment.receiver.at("/paced")) > 80)
-    most = (
-        2 * rate + 2 * (0.1 * rate + 1) + 0.5 * rate
-    )  # of two seconds; half of one is for a receiver that falls behind
+    most = 2 * rate + 2 * (0.1 * rate + 1) + 0.5 * rate  # for two seconds; half a second more for a slow receiver
     assert most_in(deployment.receiver.at("/paced"), 2.0) <= most
     assert most_in(deployment.receiver.at("/four"), delay) <= 4
-    assert len(deployment.receiver.at("/four")) > 20  # and they are made use of
+    assert len(deployment.receiver.at("/four")) > 20  # and the slots are used
     second.stop()
     eventually(lambda: len(first.lag()) == 4)
     time.sleep(1.5)
@@ -43,7 +41,7 @@ def test_two_workers_keep_the_limits_of_a_subscription_together(deployment: Depl
 
 
 def most_in(requests: list[Request], seconds: float) -> int:
-    """The most requests that came within so many seconds."""
+    """The most requests that arrived within so many seconds."""
     times = sorted(request.at for request in requests)
     most = first = 0
     for last, at in enumerate(times):
@@ -53,8 +51,8 @@ def most_in(requests: list[Request], seconds: float) -> int:
     return most
 
 
-def test_schedules_final_statuses_and_what_receivers_ask_for(deployment: Deployment) -> None:
-    """A subscription's own schedule and final statuses replace the deployment's; Retry-After moves attempts later."""
+def test_schedules_final_statuses_and_retry_after(deployment: Deployment) -> None:
+    """A subscription's schedule and final statuses replace the deployment's; Retry-After postpones attempts."""
     deployment.subscribe("a", "/own", retry_schedule="0.2s,0.2s", final_statuses="422,4xx")
     deployment.subscribe("b", "/own-final", retry_schedule="0.2s,0.2s", final_statuses="422,4xx")
     deployment.subscribe("a", "/default")
@@ -93,7 +91,7 @@ def test_schedules_final_statuses_and_what_receivers_ask_for(deployment: Deploym
 
 
 def at_a_date(due: list[int], seconds: float = 5.0) -> Rule:
-    """Unavailable until then, it says when first asked, to the second; `due` takes the time."""
+    """Answers 503 with a Retry-After date until that date, to the second; `due` gets the time."""
 
     def answer(_: bytes) -> Answer:
         if due:
@@ -104,10 +102,10 @@ def at_a_date(due: list[int], seconds: float = 5.0) -> Rule:
     return answer
 
 
-def test_a_dead_receiver_is_asked_now_and_then_and_gets_all_when_it_is_back(deployment: Deployment, door: Door) -> None:
-    """What comes for it is stored without an attempt, each event is delivered, and those of others flow as ever.
+def test_a_dead_receiver_is_probed_and_gets_its_backlog(deployment: Deployment, door: Door) -> None:
+    """Its events are stored without an attempt and delivered later; other subscriptions are unaffected.
 
-    One refuses connections; one, which asked for order, answers 503.
+    One receiver refuses connections; another one, with ordering, answers 503.
     """
     keys = [b"a", b"b", b"c", b"d"]
     down = deployment.subscribe("a", "/down", door.url("/down"))
@@ -143,5 +141,5 @@ def test_a_dead_receiver_is_asked_now_and_then_and_gets_all_when_it_is_back(depl
 
 
 def _attempts(worker: Worker) -> float:
-    """Of which none was accepted."""
+    """The failed attempts."""
     return sum(worker.metric(f'webhooks_attempts_total{{status_class="{each}"}}') for each in ("error", "5xx"))

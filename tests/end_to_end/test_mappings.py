@@ -1,4 +1,4 @@
-"""Topics whose producers will not change: a file of mappings, and compacted topics with tombstones."""
+"""Topics of producers that cannot change: a file of mappings, and compacted topics with tombstones."""
 
 import json
 from collections import Counter
@@ -16,9 +16,9 @@ ROWS = 40
 def test_change_events_with_tombstones(
     deployment: Deployment, command_line: CommandLine, kafka_bootstrap: str, tmp_path: Path
 ) -> None:
-    """Debezium's reach each receiver under the type of table and operation; tombstones are counted; no lag is left.
+    """Debezium's events reach each receiver by table and operation. Tombstones are counted, and no lag is left.
 
-    A replay sends the same ids again, and `explain` names them before.
+    A replay sends the same ids again, and `explain` names them beforehand.
     """
     prefix = unique("shop")
     deployment.topic = Kafka(kafka_bootstrap, real=True).topic(

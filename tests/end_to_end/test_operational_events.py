@@ -1,4 +1,4 @@
-"""What happens to subscriptions and deliveries is told on a topic, which can itself be subscribed to."""
+"""Operational events report changes of subscriptions and deliveries on a topic that can be subscribed to."""
 
 import json
 import time
@@ -16,7 +16,7 @@ LOOKS_OFTEN = "import consumer.worker.outbox_relay as relay; relay.SELDOM = 0.3"
 
 
 def days_ago(days: float) -> str:
-    """As the column has it."""
+    """The time in the column's format."""
     return (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
@@ -25,8 +25,8 @@ def told(servers: str, topic: str) -> list[dict[str, Any]]:
     return [json.loads(message.value() or b"") for message in read_all(servers, topic)]
 
 
-def test_each_kind_is_told_once_and_delivered_to_who_subscribed(deployment: Deployment, kafka_bootstrap: str) -> None:
-    """As CloudEvents with documented fields; what becomes of deliveries of these events is not told in turn."""
+def test_each_kind_is_published_once_and_delivered(deployment: Deployment, kafka_bootstrap: str) -> None:
+    """They are CloudEvents with documented fields; exhausted deliveries of these events are not reported in turn."""
     operations = Kafka(kafka_bootstrap, real=True).topic()
     kinds = ("delivery.exhausted", "subscription.disabled", "subscription.recovered")
     for kind in kinds:
@@ -105,10 +105,8 @@ def _operational(deployment: Deployment) -> list[Request]:
     return [each for each in deployment.receiver.requests if each.path.rpartition("/")[2].count(".") == 1]
 
 
-def test_nothing_but_failures_for_long_enough_disables_a_subscription(
-    deployment: Deployment, kafka_bootstrap: str
-) -> None:
-    """Marked first; a success on any worker takes the mark off. Of two workers that see it, one disables and tells."""
+def test_a_subscription_with_only_failures_is_disabled(deployment: Deployment, kafka_bootstrap: str) -> None:
+    """It is marked first, and a success on any worker clears the mark. Of two workers, one disables it and reports."""
     operations = Kafka(kafka_bootstrap, real=True).topic()
     fails, recovers = deployment.subscribe("a", "/fails"), deployment.subscribe("a", "/recovers")
     deployment.receiver.rules |= {"/fails": always(Answer(404)), "/recovers": always(Answer(404))}
@@ -145,8 +143,8 @@ def test_nothing_but_failures_for_long_enough_disables_a_subscription(
     ]
 
 
-def test_what_cannot_be_told_waits_and_holds_nothing_up(deployment: Deployment, kafka_bootstrap: str) -> None:
-    """The topic is missing; meanwhile events flow, and the worker is killed. When the topic is there, all is told."""
+def test_operational_events_wait_for_their_topic(deployment: Deployment, kafka_bootstrap: str) -> None:
+    """While it is missing, events flow and the worker is killed. Once it exists, all are published."""
     operations = unique("operations")
     deployment.subscribe("a", "/exhausts", final_statuses="500")
     deployment.subscribe("b", "/good")

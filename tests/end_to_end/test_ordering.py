@@ -1,11 +1,11 @@
-"""`ordering = 'key'`: the events of one key go one at a time, in the order of the log, whatever happens in between."""
+"""`ordering = 'key'`: the events of a key are sent one at a time, in the order of the log, in spite of any faults."""
 
 from tests.end_to_end.service_rig import Deployment, Worker, assert_in_order, eventually
 from tests.end_to_end.webhook_receiver import every, in_turn
 
 
 def test_order_is_kept_while_workers_come_go_and_die(deployment: Deployment) -> None:
-    """A second one joins, the first leaves, a third joins, one is killed; retries wait in memory and stored."""
+    """A second worker joins, the first leaves, a third joins, one is killed; retries wait in memory and stored."""
     deployment.subscribe("a", "/ordered", ordering="key")
     deployment.subscribe("a", "/free")
     deployment.receiver.rules |= {
@@ -19,7 +19,7 @@ def test_order_is_kept_while_workers_come_go_and_die(deployment: Deployment) -> 
     }
     first = deployment.start(**settings)
     eventually(first.ready)
-    # Of each key some three a second, so that none falls behind for good: each ninth stands still for 1.5 s.
+    # About three a second for each key, so that none falls behind for good: every ninth is delayed by 1.5 s.
     with deployment.publishing("a", per_second=150, keys=[f"key {number}".encode() for number in range(48)]):
         second = deployment.start(**settings)
         _delivers(second)

@@ -1,4 +1,4 @@
-"""The database or Kafka goes away and comes back: held and said meanwhile, resumed without help, nothing lost."""
+"""The database or Kafka fails and comes back: work waits and reports it, resumes by itself, and nothing is lost."""
 
 import time
 
@@ -14,7 +14,7 @@ SHORT_RETRIES = {"WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,1s", "WEBHOOK_RETRY_IN_MEMO
 
 
 def test_the_database_goes_away_in_the_middle(deployment: Deployment) -> None:
-    """Neither subscriptions nor the ledger can be reached for a while: offsets stand still, then all is made up for."""
+    """While neither subscriptions nor the ledger can be read, offsets stand still; later all is delivered."""
     for path in ("/good", "/fails-twice"):
         deployment.subscribe("a", path)
     deployment.receiver.rules["/fails-twice"] = every(5, in_turn(500, 404, 200))
@@ -39,7 +39,10 @@ def test_the_database_goes_away_in_the_middle(deployment: Deployment) -> None:
 
 
 def test_no_kafka_at_one_workers_end_and_the_nexts_start(deployment: Deployment, brokers: KafkaBroker) -> None:
-    """The first ends in time though nothing can be committed; the second waits, says so, and repeats at most that."""
+    """The first worker stops in time without its last commit.
+
+    The second waits, reports it, and repeats at most those records.
+    """
     deployment.subscribe("a", "/good")
     settings = {"KAFKA_SESSION_TIMEOUT_MS": "2000"}
     worker = deployment.start(**settings)
@@ -62,9 +65,9 @@ def test_no_kafka_at_one_workers_end_and_the_nexts_start(deployment: Deployment,
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_kafka_goes_away_in_the_middle(deployment: Deployment, brokers: KafkaBroker, protocol: str) -> None:
-    """Killed and started again under load: what was fetched is delivered, the rest follows, offsets catch up.
+    """If brokers are killed and restarted under load, fetched records are delivered, and offsets catch up.
 
-    What is stored is sent when it is due, Kafka or not: its partition is still this worker's.
+    Stored deliveries are sent when due even without Kafka: their partition is still this worker's.
     """
     for path in ("/one", "/two"):
         deployment.subscribe("a", path)

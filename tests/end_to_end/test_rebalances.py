@@ -1,4 +1,4 @@
-"""Workers come and go while events flow: nothing is lost, and while they leave in peace nothing comes twice."""
+"""Workers come and go while events flow: nothing is lost, and orderly leaving repeats nothing."""
 
 import time
 
@@ -10,9 +10,9 @@ from tests.end_to_end.webhook_receiver import Answer, always, every, in_turn
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_scaling_up_and_down(deployment: Deployment, protocol: str) -> None:
-    """One worker, then two, then three, then the first two leave; by both of Kafka's group protocols.
+    """One worker, then two, then three, then the first two leave, with both group protocols.
 
-    A receiver that fails now and then makes stored deliveries, which change hands with their partitions.
+    A receiver that fails at times causes stored deliveries, which change owners with their partitions.
     """
     deployment.subscribe("a", "/quick")
     deployment.subscribe("a", "/slow")

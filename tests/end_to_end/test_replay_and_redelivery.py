@@ -1,4 +1,4 @@
-"""What people set in motion from the command line, with real workers: replay, redelivery, adoption."""
+"""Replay, redelivery and adoption from the command line, with real workers."""
 
 import json
 import signal
@@ -24,14 +24,14 @@ def replayed(deployment: Deployment) -> int:
 
 
 def matched(deployment: Deployment) -> int:
-    """By the replay's own count."""
+    """The count of the replay itself."""
     return sum(int(str(row[0])) for row in deployment.sql("SELECT matched FROM webhook_replays"))
 
 
 def test_a_replay_sends_each_matching_record_once(deployment: Deployment, command_line: CommandLine) -> None:
-    """Killed twice in the middle, once without any worker: nothing is left out, nothing comes twice.
+    """Killed twice in the middle, once without any worker, it misses and repeats nothing.
 
-    With the bodies and ids of the first time, whatever else happens; the group's offsets stay where they were.
+    Bodies and ids are the original ones, and the group's offsets do not move.
     """
     deployment.subscribe("a", "/first")
     worker = deployment.start()
@@ -72,8 +72,8 @@ def test_a_replay_sends_each_matching_record_once(deployment: Deployment, comman
     worker.stop()
 
 
-def test_a_replay_tells_how_it_goes(deployment: Deployment, command_line: CommandLine) -> None:
-    """First dry, then stopped in order, taken up, and watched to its end."""
+def test_a_replay_reports_its_progress(deployment: Deployment, command_line: CommandLine) -> None:
+    """It is previewed, then stopped, resumed, and watched to its end."""
     subscription = deployment.subscribe("a", "/late")
     deployment.publish(["a"] * 300 + ["b"] * 20)
     deployment.write(b"{")
@@ -114,7 +114,7 @@ def test_a_replay_tells_how_it_goes(deployment: Deployment, command_line: Comman
 
 
 def test_a_topic_that_no_worker_reads_is_refused(deployment: Deployment, command_line: CommandLine) -> None:
-    """Its rows would wait for ever. Where no topic is there at all, nothing was done, and the status says so."""
+    """Its rows would wait for ever. If no topic exists, nothing is stored and the status says so."""
     deployment.subscribe("a", "/")
     words = ["replay", "--subscription", "1", "--since", "1h", "--yes"]
     status, output, errors = command_line.run(*words, "--topic", "other")
@@ -126,7 +126,7 @@ def test_a_topic_that_no_worker_reads_is_refused(deployment: Deployment, command
 
 
 def test_a_replay_that_finds_nothing_says_so(deployment: Deployment, command_line: CommandLine) -> None:
-    """No record of the time, or none that matches: done, with a hint where to look."""
+    """If no record has that time, or none matches, it ends with a hint."""
     deployment.subscribe("A", "/")
     words = ["replay", "--subscription", "1", "--yes"]
     deployment.publish(["a"] * 5)
@@ -139,8 +139,8 @@ def test_a_replay_that_finds_nothing_says_so(deployment: Deployment, command_lin
     assert not deployment.receiver.requests
 
 
-def test_a_subscription_that_is_switched_off_ends_its_replay(deployment: Deployment, command_line: CommandLine) -> None:
-    """With 1 and what to do; then it is taken up: each event comes once from it, and once from the group."""
+def test_disabling_a_subscription_ends_its_replay(deployment: Deployment, command_line: CommandLine) -> None:
+    """The status is 1, with the remedy. Once resumed, each event is sent once by the replay and once by the group."""
     deployment.subscribe("a", "/")
     deployment.publish(["a"] * 200)
     process = command_line.start("replay", "--subscription", "1", "--since", "1h", "--rate", "5", "--yes")
@@ -166,7 +166,7 @@ def test_a_subscription_that_is_switched_off_ends_its_replay(deployment: Deploym
 
 
 def give_up(deployment: Deployment, number: int) -> None:
-    """A worker, and as many deliveries that were given up after an attempt: their receiver will never take them."""
+    """A worker, and so many deliveries exhausted after an attempt, because their receiver never accepts them."""
     deployment.subscribe("a", "/", final_statuses="422", retry_schedule="8s")
     deployment.receiver.rules["/"] = always(Answer(422))
     deployment.start()
@@ -174,8 +174,8 @@ def give_up(deployment: Deployment, number: int) -> None:
     eventually(lambda: len(deployment.rows("exhausted")) == number)
 
 
-def test_what_was_given_up_is_sent_again(deployment: Deployment, command_line: CommandLine) -> None:
-    """Once each, with the ids and bodies that they had; the command waits, and says that all were delivered."""
+def test_exhausted_deliveries_are_sent_again(deployment: Deployment, command_line: CommandLine) -> None:
+    """Each is sent once with its id and body; the command waits, and reports that all were delivered."""
     give_up(deployment, 40)
     del deployment.receiver.rules["/"]
     status, output, errors = command_line.run("deliveries", "redeliver", "--subscription", "1", "--yes")
@@ -187,8 +187,8 @@ def test_what_was_given_up_is_sent_again(deployment: Deployment, command_line: C
     assert (status, errors) == (0, "no such deliveries are stored\n")
 
 
-def test_what_is_given_up_again_is_1(deployment: Deployment, command_line: CommandLine) -> None:
-    """The attempts go on counting; what cannot be sent again is named."""
+def test_deliveries_exhausted_again_are_1(deployment: Deployment, command_line: CommandLine) -> None:
+    """Attempts go on counting, and deliveries that cannot be sent again are named."""
     give_up(deployment, 3)
     status, output, errors = command_line.run("deliveries", "redeliver", "1", "3", "77")
     assert (status, output) == (1, "2 deliveries marked; the workers send them\n0 delivered, 2 exhausted\n")
@@ -196,7 +196,7 @@ def test_what_is_given_up_again_is_1(deployment: Deployment, command_line: Comma
     assert [row.attempt for row in deployment.rows()] == [2, 1, 2]
 
 
-def test_the_watching_can_be_left(deployment: Deployment, command_line: CommandLine) -> None:
+def test_the_watching_can_be_interrupted(deployment: Deployment, command_line: CommandLine) -> None:
     """Ctrl-C ends it with 0 and says that the workers go on; they do."""
     give_up(deployment, 5)
     deployment.receiver.rules["/"] = in_turn(500, 200)
@@ -210,7 +210,7 @@ def test_the_watching_can_be_left(deployment: Deployment, command_line: CommandL
 
 
 def test_a_group_that_was_renamed_takes_its_deliveries_over(deployment: Deployment, command_line: CommandLine) -> None:
-    """They are sent by the new group's workers, once, though it reads the topic from its beginning."""
+    """The new group's workers send them once, though it reads the topic from its beginning."""
     deployment.subscribe("a", "/")
     deployment.receiver.rules["/"] = always(Answer(500))
     old = deployment.start(WEBHOOK_RETRY_SCHEDULE="1h", WEBHOOK_RETRY_IN_MEMORY="0")

@@ -1,4 +1,4 @@
-"""A secret is changed while events flow: both sign until the overlap ends, and nothing tells of either."""
+"""A secret is changed while events flow: both sign until the overlap ends, and no output shows either."""
 
 import json
 import subprocess
@@ -21,9 +21,9 @@ TOKEN = "hidden-token"
 
 
 def test_receivers_change_whenever_they_like(deployment: Deployment, tmp_path: Path) -> None:
-    """From the deployment's HMAC to a private key of its own: who has either key trusts every request of its time.
+    """From the deployment's HMAC to an own private key, either key verifies every request of its time.
 
-    Keys and secrets are in files; attempts fail now and then, and all is logged. No secret is in the log.
+    Keys and secrets are in files, attempts fail at times, and everything is logged. No secret is in the log.
     """
     key = Fernet.generate_key().decode()
     files = {"WEBHOOK_ENCRYPTION_KEY_FILE": tmp_path / "key", "WEBHOOK_SECRET_FILE": tmp_path / "secret"}
@@ -84,11 +84,11 @@ def test_receivers_change_whenever_they_like(deployment: Deployment, tmp_path: P
 
 
 def versions(request: Request) -> list[str]:
-    """Of a request's signatures, in their order."""
+    """The versions of a request's signatures, in order."""
     return [word.partition(",")[0] for word in request.headers["webhook-signature"].split()]
 
 
 def words_of(deployment: Deployment) -> list[str]:
-    """Those of the latest request."""
+    """The signatures of the latest request."""
     requests = deployment.receiver.requests
     return versions(requests[-1]) if requests else []

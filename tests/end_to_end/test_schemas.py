@@ -1,4 +1,4 @@
-"""Records in Avro, Protobuf and JSON Schema, a registry, and its outage: the whole path on a real Kafka."""
+"""Records in Avro, Protobuf and JSON Schema, a registry and its outage: the whole path on a real Kafka."""
 
 import json
 import struct
@@ -29,7 +29,7 @@ def ids(deployment: Deployment, path: str) -> set[str]:
 
 
 def publish(deployment: Deployment, registry: SchemaRegistry) -> None:
-    """Orders in each format on each of three partitions, with the id in front or the GUID in a header."""
+    """Publishes orders in each format on each of three partitions, with the id in front or the GUID in a header."""
     url = registry.url.replace("http://", f"http://{USER}:{PASSWORD}@")
     with serializers(url) as in_front, serializers(url, in_header=True) as in_header:
         for number in range(ORDERS):
@@ -43,10 +43,10 @@ def publish(deployment: Deployment, registry: SchemaRegistry) -> None:
 def test_records_with_schemas_arrive_as_json_through_an_outage_of_the_registry(
     deployment: Deployment, command_line: CommandLine, kafka_bootstrap: str
 ) -> None:
-    """While the registry is down, another topic goes on, nothing is committed or given up; then all arrives in order.
+    """Meanwhile another topic goes on, and no record is committed or dead-lettered; then all arrive in order.
 
-    What names an unknown schema is kept as it was, with the reason. A replay decodes as the workers do. Nothing prints
-    the password.
+    A record with an unknown schema id is kept unchanged, with the reason. A replay decodes like the workers. Nothing
+    prints the password.
     """
     kafka = Kafka(kafka_bootstrap, real=True)
     dead, other = kafka.topic(), kafka.topic()
@@ -90,7 +90,7 @@ def test_records_with_schemas_arrive_as_json_through_an_outage_of_the_registry(
 
 
 def assert_orders(orders: list[dict[str, Any]]) -> None:
-    """Each once, in the order of its partition, as JSON of its format."""
+    """Each order arrived once, in the order of its partition, as JSON of its format."""
     assert sorted(each["id"] for each in orders) == list(range(ORDERS))
     for partition in range(3):
         numbers = [each["id"] for each in orders if each["id"] % 3 == partition]
@@ -102,7 +102,7 @@ def assert_orders(orders: list[dict[str, Any]]) -> None:
 
 
 def assert_kept(letters: list[Message]) -> None:
-    """The record of an unknown schema, and no other, as it was."""
+    """The dead-letter topic has only the record of an unknown schema, unchanged."""
     (letter,) = letters
     assert letter.value() == UNKNOWN
     headers = headers_of(letter)
@@ -111,7 +111,7 @@ def assert_kept(letters: list[Message]) -> None:
 
 
 def replay(deployment: Deployment, command_line: CommandLine, settings: dict[str, str]) -> str:
-    """To a new subscription: the same events with the same ids. What was printed."""
+    """Replays to a new subscription: the same events with the same ids. Returns the output."""
     late = deployment.subscribe("order.paid", "/late")
     words = ["replay", "--subscription", str(late), "--since", "1h", "--yes", "--no-wait"]
     status, output, errors = command_line.run(*words, **{**settings, "KAFKA_TOPICS": deployment.topic})

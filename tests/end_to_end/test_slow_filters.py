@@ -1,4 +1,4 @@
-"""Filters that take long, or cannot be used: nobody else waits for them, and no event is lost to them."""
+"""Slow and invalid filters delay no other subscription and lose no event."""
 
 import json
 import subprocess
@@ -12,17 +12,17 @@ from tests.processes import PROGRAM, environment
 
 QUICK = "data.number % 3 == 0"
 EVENTS = 600
-FLOOR = 0.5  # seconds of a p95 that a busy machine may show
+FLOOR = 0.5  # seconds of p95 that a busy machine may show
 
 
 def wanted(deployment: Deployment) -> set[bytes]:
-    """The bodies that the filters want."""
+    """The bodies that the filters match."""
     slow = (body for body, kind in deployment.published.items() if kind == "slow")
     return {body for body in slow if json.loads(body)["number"] % 3 == 0}
 
 
 def broken(deployment: Deployment) -> dict[int, str]:
-    """What `subscriptions list --broken` says, by subscription."""
+    """The states in `subscriptions list --broken`, by subscription."""
     listed = subprocess.run(
         [*PROGRAM, "subscriptions", "list", "--broken", "--json"],
         env=environment(
@@ -36,12 +36,12 @@ def broken(deployment: Deployment) -> dict[int, str]:
 
 
 def metric(worker: Worker) -> float:
-    """How many subscriptions are left out."""
+    """The number of subscriptions whose filter is disabled."""
     return worker.metric("webhooks_expressions_left_out")
 
 
-def test_filters_over_their_budget_delay_nobody_and_lose_nothing(deployment: Deployment) -> None:
-    """Their events are stored without asking them, and asked about each before it is sent."""
+def test_filters_over_their_budget_delay_no_other_and_lose_nothing(deployment: Deployment) -> None:
+    """Their events are stored without evaluating them, and filtered before they are sent."""
     deployment.alter("import consumer.matching.budget as budget; budget.PAUSE = budget.LONGEST_PAUSE = 12.0")
     deployment.subscribe("calm", "/calm")
     slow = {f"/slow{each}": deployment.subscribe("slow", f"/slow{each}", event_filter=SLOW % each) for each in range(5)}
@@ -70,8 +70,8 @@ def test_filters_over_their_budget_delay_nobody_and_lose_nothing(deployment: Dep
 
 
 @pytest.mark.parametrize("event_filter", ["data.number % == 0", "data.l.all(x, data.l.all(y, x == y))"])
-def test_a_filter_that_cannot_be_used_costs_no_event(deployment: Deployment, event_filter: str) -> None:
-    """What comes is stored; put right, it is asked about each event. Its neighbours get theirs."""
+def test_an_invalid_filter_costs_no_event(deployment: Deployment, event_filter: str) -> None:
+    """Its events are stored and, once it is corrected, filtered. Other subscriptions get theirs."""
     deployment.subscribe("slow", "/neighbour")
     subscription = deployment.subscribe("slow", "/broken", event_filter=event_filter)
     worker = deployment.start()
@@ -80,7 +80,7 @@ def test_a_filter_that_cannot_be_used_costs_no_event(deployment: Deployment, eve
     eventually(lambda: len(deployment.receiver.at("/neighbour")) == 30 and deployment.lag() == 0)
     assert len(deployment.rows("parked")) == 30
     assert broken(deployment)[subscription].startswith("broken: event_filter: ")
-    worker.kill()  # what was stored is asked about by whoever owns the partition then
+    worker.kill()  # the partition's present owner filters stored events
     deployment.sql("UPDATE webhook_subscriptions SET event_filter = ? WHERE id = ?", QUICK, subscription)
     deployment.sql("UPDATE webhook_deliveries SET next_attempt_at = created_at")
     deployment.start()

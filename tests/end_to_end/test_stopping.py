@@ -1,4 +1,4 @@
-"""SIGTERM at any time: exit status 0, in time, and the next worker repeats nothing."""
+"""SIGTERM at any time: the worker exits in time with status 0, and the next one repeats nothing."""
 
 import subprocess
 import time
@@ -11,7 +11,7 @@ SIGTERM_BIT = 1 << 14
 
 
 def test_a_stop_under_load_repeats_nothing(deployment: Deployment) -> None:
-    """Receivers are slower than the load and faster than WEBHOOK_DRAIN: the next worker goes on from there."""
+    """Receivers are slower than the load and faster than WEBHOOK_DRAIN; the next worker continues from there."""
     for number in range(3):
         deployment.subscribe("a", f"/{number}")
         deployment.receiver.rules[f"/{number}"] = always(Answer(delay=0.1 + 0.3 * number))
@@ -31,9 +31,12 @@ def test_a_stop_under_load_repeats_nothing(deployment: Deployment) -> None:
 
 
 def test_a_stop_does_not_wait_for_a_database_that_hangs(deployment: Deployment) -> None:
-    """Another process holds the write lock: what cannot be stored is left to the next worker, and lost by neither."""
+    """While another process holds the write lock, deliveries that cannot be stored are left to the next worker.
+
+    None is lost.
+    """
     deployment.subscribe("a", "/fails")
-    deployment.receiver.rules["/fails"] = always(Answer(404))  # of 500 the breaker would open
+    deployment.receiver.rules["/fails"] = always(Answer(404))  # 500s would open the breaker
     settings = {"WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,1s", "WEBHOOK_RETRY_IN_MEMORY": "0", "WEBHOOK_DRAIN": "1s"}
     worker = deployment.start(**settings)
     eventually(worker.ready)
@@ -49,7 +52,7 @@ def test_a_stop_does_not_wait_for_a_database_that_hangs(deployment: Deployment) 
 
 
 def test_a_stop_while_starting(deployment: Deployment) -> None:
-    """From the first moment that a process can catch a signal, through imports, database, group and first records."""
+    """It can be stopped once it catches signals: during imports, database, group and first records."""
     deployment.subscribe("a", "/good")
     deployment.publish(["a"] * 10)
     for delay in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.2):

@@ -1,4 +1,4 @@
-"""Traces of a real worker, as a collector gets them."""
+"""Traces of a real worker, as a collector receives them."""
 
 import socket
 import time
@@ -17,13 +17,13 @@ SOON = {"OTEL_BSP_SCHEDULE_DELAY": "100"}
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    """Listening until the test ends."""
+    """A collector that listens until the test ends."""
     with Collector() as listening:
         yield listening
 
 
 def write(deployment: Deployment, body: bytes, flags: str = "01", producer: str = PRODUCER) -> None:
-    """A record of type `a` in the producer's trace."""
+    """Writes a record of type `a` in the producer's trace."""
     deployment.write(
         body,
         headers=[("event-type", b"a"), ("traceparent", f"00-{TRACE}-{producer}-{flags}".encode())],
@@ -35,9 +35,9 @@ def write(deployment: Deployment, body: bytes, flags: str = "01", producer: str 
 def test_a_record_its_match_and_its_attempts_are_one_trace(
     deployment: Deployment, collector: Collector, tmp_path: Path
 ) -> None:
-    """Children of the producer's span; the receiver gets each attempt's own span as its parent; failures are errors.
+    """They are children of the producer's span. The receiver gets each attempt's span as its parent.
 
-    OpenTelemetry's own variables may be in a .env file too.
+    Failures are errors. OpenTelemetry's own variables may be in a .env file too.
     """
     (tmp_path / ".env").write_text("OTEL_SERVICE_NAME=hooks\n")
     good = deployment.subscribe("a", "/good", deployment.receiver.url("/good?token=hush"))
@@ -65,7 +65,7 @@ def test_a_record_its_match_and_its_attempts_are_one_trace(
     }
     assert (match.kind, match.parent, match.attributes["webhooks.subscriptions.matched"]) == ("INTERNAL", process.id, 2)
     assert {(span.kind, span.parent) for span in attempts} == {("CLIENT", process.id)}
-    assert abs(process.begin - match.begin) < 1e6  # both as of the record's arrival; nanoseconds
+    assert abs(process.begin - match.begin) < 1e6  # both since the record's arrival, in nanoseconds
     assert match.begin < match.end < max(span.end for span in attempts) < process.end
 
     by_traceparent = {span.traceparent: span for span in attempts}
@@ -84,7 +84,7 @@ def test_a_record_its_match_and_its_attempts_are_one_trace(
 
 
 def test_a_stored_delivery_stays_in_its_trace(deployment: Deployment, collector: Collector) -> None:
-    """Its retries from the database, by another worker, are children of the record's span."""
+    """Its retries from the database by another worker are children of the record's span."""
     deployment.subscribe("a", "/bad")
     deployment.receiver.rules["/bad"] = in_turn(503, 200)
     variables = {
@@ -110,7 +110,7 @@ def test_a_stored_delivery_stays_in_its_trace(deployment: Deployment, collector:
 
 
 def test_a_batch_is_one_attempt_linked_to_each_event(deployment: Deployment, collector: Collector) -> None:
-    """It is in the trace of its first sampled event. An event that the producer has not sampled leaves no span."""
+    """Its span is in the trace of its first sampled event. An event that the producer did not sample has no span."""
     deployment.subscribe("a", "/batch", batch_size=3, batch_wait_ms=5000)
     deployment.start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, **SOON)
     write(deployment, b'{"n": 1}', flags="00")
@@ -122,7 +122,7 @@ def test_a_batch_is_one_attempt_linked_to_each_event(deployment: Deployment, col
     assert attempt.parent == second.id
     assert attempt.attributes["messaging.batch.message_count"] == 3
     assert third.traceparent in attempt.links
-    assert len(attempt.links) == 2  # the first one too, though it is not sampled
+    assert len(attempt.links) == 2  # also of the first event, which is not sampled
     (request,) = deployment.receiver.requests
     assert request.headers["traceparent"] == attempt.traceparent
 
@@ -141,7 +141,7 @@ def test_a_dead_letter_is_a_failed_span_in_its_producers_trace(deployment: Deplo
 
 @pytest.mark.parametrize("collects", ["hangs", "refuses"])
 def test_a_collector_that_is_down_costs_no_delivery(deployment: Deployment, collects: str) -> None:
-    """More spans than the queue holds are dropped; all events come once, in time, and a stop waits a second at most."""
+    """Spans beyond the queue are dropped; all events arrive once, in time, and a stop waits at most a second."""
     deployment.subscribe("a", "/all")
     with socket.create_server(("127.0.0.1", 0)) as hangs:
         port = hangs.getsockname()[1] if collects == "hangs" else 1
@@ -159,7 +159,7 @@ def test_a_collector_that_is_down_costs_no_delivery(deployment: Deployment, coll
 
 
 def test_the_records_own_traceparent_is_passed_on_without_a_collector(deployment: Deployment) -> None:
-    """As it came: there is no span in between."""
+    """It is unchanged, because there is no span in between."""
     deployment.subscribe("a", "/a")
     deployment.receiver.rules["/a"] = always(Answer(204))
     deployment.start()

@@ -1,4 +1,4 @@
-"""Estates as their pages in docs tell them, each run as written on real Kafka: everything arrives, and arrives once."""
+"""Deployments as described on their pages in docs, run as written on a real Kafka: everything arrives exactly once."""
 
 from pathlib import Path
 from shutil import copytree
@@ -14,13 +14,13 @@ def variables() -> dict[str, str]:
 
 
 def test_oauth2_and_mutual_tls(kafka_bootstrap: str, topic: str, tmp_path: Path) -> None:
-    """Each of its errors is seen, then tokens are renewed while events flow."""
+    """Each documented error appears; then tokens are renewed while events flow."""
     other = {"localhost:9092": kafka_bootstrap, "8443": free_port(), " orders": f" {topic}", "=orders": f"={topic}"}
     run_page("docs/credentials.md", tmp_path, other, variables(), after="## Try it")
 
 
 def test_avro_with_a_registry(kafka_bootstrap: str, topic: str, tmp_path: Path) -> None:
-    """Decimals, times and null arrive as the page says."""
+    """Decimals, times and null arrive as the page describes."""
     with schema_registry() as registry:
         other = {"localhost:9092": kafka_bootstrap, "http://localhost:8081": registry.url, "8000": free_port()}
         other |= {'"orders"': f'"{topic}"', "=orders": f"={topic}"}
@@ -28,7 +28,7 @@ def test_avro_with_a_registry(kafka_bootstrap: str, topic: str, tmp_path: Path) 
 
 
 def test_debezium_outbox_and_changes(kafka_bootstrap: str, tmp_path: Path) -> None:
-    """Types by header, and by table and operation; tombstones are no events."""
+    """Types come from a header, or from table and operation; tombstones are no events."""
     kafka, prefix = Kafka(kafka_bootstrap, real=True), unique("shop")
     outbox = kafka.topic(f"outbox.event.{prefix}")
     changes = kafka.topic(f"{prefix}.public.customers", cleanup_policy="compact")

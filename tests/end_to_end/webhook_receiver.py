@@ -1,7 +1,7 @@
-"""A receiver for tests: writes down each request and answers as it is told, path by path.
+"""A receiver for tests: records each request and answers by rules for each path.
 
-A few lines of HTTP/1.1 on asyncio in a thread of its own: it must be faster than the service, and no framework lets a
-test hang, or reset a connection in the middle.
+It is a little HTTP/1.1 on asyncio in a thread of its own: it must be faster than the service, and no framework lets a
+test hang or reset a connection in the middle.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ _PERMISSION = b"HTTP/1.1 200 x\r\nwebhook-allowed-origin: *\r\nwebhook-allowed-r
 
 
 class Request(NamedTuple):
-    """One request. `status` is what it is answered, None where it is not; `at` is unix seconds."""
+    """One request. `status` is that of the answer, or None without one; `at` is unix seconds."""
 
     path: str
     webhook_id: str
@@ -30,12 +30,12 @@ class Request(NamedTuple):
 
     @property
     def accepted(self) -> bool:
-        """It is answered with a 2xx."""
+        """Whether it was answered with a 2xx."""
         return self.status is not None and 200 <= self.status < 300
 
 
 class Answer(NamedTuple):
-    """A status line, `delay` seconds later, one more header line if `header` is one, and a body."""
+    """A status line after `delay` seconds, an optional further header line `header`, and a body."""
 
     status: int = 200
     delay: float = 0.0
@@ -44,7 +44,7 @@ class Answer(NamedTuple):
 
 
 class Drip(NamedTuple):
-    """A 200 of which one more byte comes each `every` seconds: all of it, or its body of some bytes alone."""
+    """A 200 sent one byte each `every` seconds: all of it, or only its body."""
 
     every: float
     head: bool
@@ -53,20 +53,20 @@ class Drip(NamedTuple):
 class Silence(Enum):
     """No answer."""
 
-    HANG = auto()  # and the connection stays open
+    HANG = auto()  # the connection stays open
     RESET = auto()
 
 
-Rule = Callable[[bytes], Answer | Drip | Silence]  # takes the body
+Rule = Callable[[bytes], Answer | Drip | Silence]  # called with the body
 
 
 def always(answer: Answer | Drip | Silence) -> Rule:
-    """The same for each request."""
+    """The same answer for each request."""
     return lambda _: answer
 
 
 def in_turn(*statuses: int, header: str = "") -> Rule:
-    """These for each event's attempts in turn; the last one stays. All have this header line."""
+    """These answers for each event's attempts in turn, the last one repeated. All have this header line."""
     attempts = Counter[bytes]()
 
     def answer(body: bytes) -> Answer:
@@ -77,9 +77,9 @@ def in_turn(*statuses: int, header: str = "") -> Rule:
 
 
 def every(nth: int, rule: Rule) -> Rule:
-    """The rule for the first event and each nth after it, at all their attempts; the others are accepted.
+    """A rule for the first event and each nth after it, at all their attempts; other events are accepted.
 
-    A receiver that fails at first for all of its events looks dead, and is left alone.
+    A receiver that failed for all first events would look dead, and its breaker would open.
     """
     turns: dict[bytes, int] = {}
 
@@ -90,7 +90,7 @@ def every(nth: int, rule: Rule) -> Rule:
 
 
 class Receiver:
-    """Listens on loopback. `rules` by path; a path without one answers 200. `requests` grows as they come.
+    """Listens on loopback. `rules` are by path; a path without one answers 200. `requests` has all received ones.
 
     It agrees to each validation request.
     """
@@ -119,11 +119,11 @@ class Receiver:
         self._loop.close()
 
     def url(self, path: str) -> str:
-        """Where `path` is received."""
+        """The URL of `path`."""
         return self._door.url(path)
 
     def open(self, door: "Door") -> None:
-        """Listen there too."""
+        """Listens at this port too."""
         self._run(self._serve(door.socket)).result(10)
 
     def at(self, path: str) -> list[Request]:
@@ -150,34 +150,34 @@ class Receiver:
 
 
 class Door:
-    """A port of loopback that is taken: connections are refused until a receiver opens it."""
+    """A reserved port of loopback: connections are refused until a receiver opens it."""
 
     def __init__(self) -> None:
         self.socket = socket.socket()
         self.socket.bind(("127.0.0.1", 0))
 
     def close(self) -> None:
-        """Give the port back."""
+        """Releases the port."""
         self.socket.close()
 
     def url(self, path: str) -> str:
-        """Where `path` would be received."""
+        """The URL of `path` at this port."""
         return f"http://127.0.0.1:{self.socket.getsockname()[1]}{path}"
 
 
 class Exchanges(asyncio.Protocol):
-    """One connection, cut into requests: `take` is called with each."""
+    """A connection, split into requests: calls `take` for each."""
 
     def __init__(self) -> None:
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Somebody has connected."""
+        """Keeps the transport."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Some of a request, or several."""
+        """Handles received bytes: a part of a request, or several."""
         self._buffer += data
         while True:
             head, end, rest = self._buffer.partition(b"\r\n\r\n")
@@ -192,7 +192,7 @@ class Exchanges(asyncio.Protocol):
             self.take(first.split(" ")[1], headers, rest[:length])
 
     def take(self, path: str, headers: dict[str, str], body: bytes) -> None:
-        """A request is complete; its answer is written to `transport`."""
+        """Handles a complete request by writing its answer to `transport`."""
         raise NotImplementedError
 
 

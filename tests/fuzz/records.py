@@ -1,4 +1,4 @@
-"""The records that inputs describe, and what is promised of each event."""
+"""Records described by inputs, and the guarantees for each event."""
 
 import re
 from collections.abc import Callable
@@ -29,7 +29,7 @@ REASONS = frozenset(
 KEYS = (b"a key of thirty-two bytes, or so",)
 PLACE = "https://example.com/hook"
 _LINE = re.compile(r"[ -~]+")
-_NOT_IN_TOPICS = re.compile(rb"[^A-Za-z0-9._-]")  # Kafka has no other topics
+_NOT_IN_TOPICS = re.compile(rb"[^A-Za-z0-9._-]")  # Kafka has no other topic names
 _WEBHOOK_ID = re.compile(r"msg_[0-9a-f]{32}")
 _FORMATS: tuple[PayloadFormat, ...] = ("record", "standard", "cloudevents")
 _ENDPOINTS = {
@@ -75,7 +75,7 @@ def record_of(data: bytes) -> Record:
 
 
 def refusal(by: Callable[[Record], T], record: Record) -> T | str:
-    """What a decoder makes of a record, or the reason why it makes nothing. Any other error is a mistake."""
+    """The event that a decoder makes of a record, or the reason of its refusal. Any other error is a mistake."""
     try:
         return by(record)
     except Tombstone:
@@ -87,7 +87,7 @@ def refusal(by: Callable[[Record], T], record: Record) -> T | str:
 
 
 def check_event(event: Event, record: Record) -> None:
-    """Each way of sending the event makes a request that is safe, or says that it cannot."""
+    """Checks that each way of sending the event makes a safe request, or reports that it cannot."""
     assert event.record == record.id
     assert _WEBHOOK_ID.fullmatch(event.webhook_id), event.webhook_id
     assert "." not in event.webhook_id

@@ -1,8 +1,8 @@
-"""Looks for inputs that break a fuzz target, guided by coverage (atheris, libFuzzer): `make fuzz`.
+"""Searches for inputs that break a fuzz target, guided by coverage (atheris, libFuzzer): `make fuzz`.
 
-New inputs that reach new code go to `.cache/fuzz/TARGET`, and an input that fails to `tests/fuzz/corpus/TARGET`, so
-that the ordinary tests fail with it until the code is mended. `--keep` adds those of the new inputs to the corpus that
-reach a step from one line to another that no smaller one reaches.
+New inputs that reach new code go to `.cache/fuzz/TARGET`. An input that fails goes to `tests/fuzz/corpus/TARGET`, so
+that the ordinary tests fail until the code is fixed. `--keep` adds those new inputs to the corpus that reach a step
+from one line to another that no smaller input reaches.
 """
 
 import argparse
@@ -16,20 +16,20 @@ from typing import Any
 
 import atheris
 
-Step = tuple[str, int, int]  # a file of ours, a line, and the line that ran before it in the same call
+Step = tuple[str, int, int]  # a file of ours, a line, and the line executed before it in the same call
 
 CORPUS = Path(__file__).with_name("corpus")
 NEW = Path(__file__).parents[2] / ".cache/fuzz"
 LONGEST = 4096  # bytes of an input; a file of the corpus stays short
-SECONDS, MEGABYTES = 5, 1024  # that one input may take
+SECONDS, MEGABYTES = 5, 1024  # limits for one input
 
 
 def main() -> None:
-    """Search each target that is named, or all of them, for some seconds each, in a process of its own."""
+    """Search each given target, or all, for some seconds each, in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("targets", nargs="*")
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--keep", action="store_true", help="add to the corpus what earlier searches have found")
+    parser.add_argument("--keep", action="store_true", help="add inputs found by earlier searches to the corpus")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside:
@@ -75,7 +75,7 @@ def _keep(corpus: Path, new: Path, run: Callable[[bytes], None]) -> None:
 
 
 def _steps(content: bytes, run: Callable[[bytes], None]) -> set[Step]:
-    """The steps in our code that an input reaches."""
+    """The steps in our code that an input causes."""
     found: set[Step] = set()
 
     def trace(frame: FrameType, _event: str, _argument: object) -> Any:

@@ -1,6 +1,6 @@
-"""What each fuzz target does with an input: bytes in, and an error if a promise of the code is broken.
+"""The fuzz targets: each takes an input in bytes, and raises if a guarantee of the code is broken.
 
-An input is text wherever that is possible, so that a file of the corpus can be read, and written by hand.
+Inputs are text wherever possible, so that files of the corpus can be read and written by hand.
 """
 
 import random
@@ -45,7 +45,7 @@ _WORD = re.compile(r"[A-Za-z0-9]{4,}")
 
 
 def decoding(data: bytes) -> None:
-    """A record without a mapping: the fast rules, and the same rules as a mapping, agree."""
+    """A record without a mapping: the fast rules, and the same rules as a mapping, give the same result."""
     record = record_of(data)
     made = refusal(decode, record)
     assert made == refusal(decode, record)
@@ -57,7 +57,7 @@ def decoding(data: bytes) -> None:
 
 
 def documented_mappings(data: bytes) -> None:
-    """A record under each mapping that the documentation offers; an explanation comes to the same end."""
+    """A record under each documented mapping: an explanation gives the same result."""
     record = record_of(data)
     for decoder in _DOCUMENTED:
         _mapped(decoder, record)
@@ -72,12 +72,12 @@ def _mapped(decoder: Decoder, record: Record) -> None:
         assert isinstance(steps, list)
         assert steps[0].value == made.type
     else:
-        # The size of a body is known before its tenant and type of content are.
+        # Both fail for the same reason: the body's size is checked before the tenant and the content type.
         assert steps == made, (steps, made)
 
 
 def mapping_files(data: bytes) -> None:
-    """The text of a mapping file: a mistake is told in lines of bounded length, and a mapping decodes any record."""
+    """The text of a mapping file: a mistake is reported in lines of bounded length. A mapping decodes any record."""
     text, _, given = data.partition(b"\n---\n")
     try:
         rules = parse(text.decode(), "m.toml")
@@ -97,12 +97,12 @@ def mapping_files(data: bytes) -> None:
 
 
 def avro(data: bytes) -> None:
-    """Any payload under several schemas, which the first byte chooses."""
+    """Any payload, with a schema that the first byte selects."""
     _schema(_AVRO[data[0] % len(_AVRO)] if data else _AVRO[0], Framed(1, data[1:]))
 
 
 def avro_schemas(data: bytes) -> None:
-    """A schema, and behind an empty line a payload of it."""
+    """A schema and, behind an empty line, a payload of it."""
     text, _, payload = data.partition(b"\n\n")
     try:
         made = avro_decoder(orjson.loads(text))
@@ -112,7 +112,7 @@ def avro_schemas(data: bytes) -> None:
 
 
 def protobuf(data: bytes) -> None:
-    """Any payload, its message indexes in front, under several schemas, which the first byte chooses."""
+    """Any payload with message indexes in front, with a schema that the first byte selects."""
     _schema(_PROTOBUF[data[0] % len(_PROTOBUF)] if data else _PROTOBUF[0], Framed(1, data[1:]))
 
 
@@ -123,14 +123,14 @@ def _schema(made: Decode, given: Framed) -> None:
     if isinstance(found, Record):
         assert found.value is not None
         orjson.loads(found.value)
-        assert len(found.value) < 6 * MAX_VALUE_BYTES, len(found.value)  # what a text needs in escapes is not counted
+        assert len(found.value) < 6 * MAX_VALUE_BYTES, len(found.value)  # escapes are not counted
         event = refusal(decode, found)
         if isinstance(event, Event):
             check_event(event, found)
 
 
 def framing(data: bytes) -> None:
-    """A record that may name a schema: where its id stands, and what is left."""
+    """A record that may name a schema: the position of its id, and the rest."""
     record = record_of(data)
     found = refusal(framed, record)
     if isinstance(found, Framed):
@@ -141,12 +141,12 @@ def framing(data: bytes) -> None:
 
 
 def filters(data: bytes) -> None:
-    """An expression, behind an empty line the record that it judges; no error quotes the record."""
+    """An expression and, behind an empty line, the record to evaluate it on; no error quotes the record."""
     _expression(data, compile_filter)
 
 
 def projections(data: bytes) -> None:
-    """The same for a projection, whose value is JSON of bounded size."""
+    """The same with a projection, whose value is JSON of bounded size."""
     _expression(data, compile_projection)
 
 
@@ -187,7 +187,7 @@ def _value(expression: Expression, event: Event) -> None:
 
 
 def answers(data: bytes) -> None:
-    """What a receiver may answer: the same in one piece as in several, and within the limits."""
+    """Possible answers of a receiver: whole or in pieces they give the same result, within the limits."""
     whole = _read([data])
     cuts = random.Random(data)
     places = sorted({0, len(data), *(cuts.randrange(len(data) + 1) for _ in range(3))})
@@ -220,7 +220,7 @@ def _read(pieces: list[bytes]) -> Answer | str:
 
 
 def urls(data: bytes) -> None:
-    """A URL of a subscription: refused without being quoted, or one that a request can be made for."""
+    """A URL of a subscription: refused without being quoted, or usable for a request."""
     text = data.decode("utf-8", "surrogateescape")
     shown = redact_url(text)
     try:
@@ -243,19 +243,19 @@ def urls(data: bytes) -> None:
     assert request.url
     sent = parse_target(request.url)
     assert (sent.scheme, sent.port, sent.address) == (target.scheme, target.port, target.address), text
-    # Other characters are percent-encoded on the way; no name with one resolves.
+    # Other characters are percent-encoded later; no name with one resolves.
     assert sent.host == target.host or not (_HOST.fullmatch(sent.host) or _HOST.fullmatch(target.host)), text
 
 
 def _check_shown(text: str, shown: str) -> None:
-    """No word of a user name or password is in what is shown of a URL that is refused."""
+    """Raises if the shown form of a refused URL contains a word of its user name or password."""
     user, at, rest = text.replace("%40", "@").rpartition("@")
     for word in _WORD.findall(user) if at else ():
         assert word in rest or word not in shown, shown
 
 
 def headers(data: bytes) -> None:
-    """A header that a subscription sets: refused without its value, or sent as one line."""
+    """A header set by a subscription: refused without its value, or sent as one line."""
     name, _, value = data.decode("utf-8", "surrogateescape").partition("\n")
     try:
         header_rules.check(name, value)
@@ -277,7 +277,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
 
 
 def _tree() -> Iterator[Any]:
-    """Descriptors of messages that hold themselves."""
+    """Descriptors of messages that contain themselves."""
     file = file_of("tree.proto", "shop", "google/protobuf/any.proto", "google/protobuf/struct.proto")
     message = file.message_type.add(name="Tree")
     field(message, "kids", ".shop.Tree", repeated=True)

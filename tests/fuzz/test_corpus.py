@@ -1,4 +1,4 @@
-"""The corpus of the fuzz targets, and new inputs near it: nothing breaks a promise. `make fuzz` searches for longer."""
+"""The corpus of the fuzz targets, and inputs near it, break no guarantee. `make fuzz` searches for longer."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ WORDS = [
 
 @st.composite
 def near(draw: st.DrawFn, kept: list[bytes]) -> bytes:
-    """An input of the corpus, changed in one place or some: bytes changed, left out, put in, or those of another."""
+    """An input of the corpus with some changes: bytes replaced, removed or inserted, or parts of another input."""
     text = draw(st.sampled_from(kept))
     for _ in range(draw(st.integers(1, 4))):
         at, size = draw(st.integers(0, len(text))), draw(st.integers(0, 12))
@@ -31,8 +31,8 @@ def near(draw: st.DrawFn, kept: list[bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_each_kept_input_is_withstood(target: str) -> None:
-    """Those that once failed have a name that says what they are."""
+def test_each_kept_input_passes(target: str) -> None:
+    """Inputs that failed once have a descriptive name."""
     assert KEPT[target], target
     for path in FILES:
         if path.parent.name == target:
@@ -45,12 +45,12 @@ def test_each_kept_input_is_withstood(target: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 @given(st.data())
-def test_inputs_near_them_are_withstood(target: str, data: st.DataObject) -> None:
-    """And some that Hypothesis makes of nothing."""
+def test_inputs_near_the_corpus_pass(target: str, data: st.DataObject) -> None:
+    """Hypothesis also generates some from scratch."""
     TARGETS[target](data.draw(near(KEPT[target]) | st.binary(max_size=60)))
 
 
 def test_the_corpus_stays_small() -> None:
-    """A few kilobytes for each target: what a search adds is chosen, and not all of it kept."""
+    """It has a few kilobytes for each target: only selected inputs of a search are kept."""
     assert sum(each.stat().st_size for each in FILES) < 300_000
     assert {each.parent.name for each in FILES} == set(TARGETS)

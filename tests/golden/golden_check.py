@@ -1,7 +1,7 @@
-"""A pytest plugin: what `consumer` issues while tests run must stand in docs/sql/oracle.
+"""A pytest plugin: statements that `consumer` issues during tests must be in docs/sql/oracle.
 
-`python -m pytest -p tests.golden.golden_check`, as in CI. A statement is looked up as it is sent to Oracle,
-and as it would be where it goes to SQLite. It costs up to half of a test's time, so it is not part of every run.
+`python -m pytest -p tests.golden.golden_check`, as in CI. A statement is looked up in the text sent to Oracle; one sent
+to SQLite is compiled for Oracle first. This costs up to half of a test's time, so it is not part of every run.
 """
 
 from collections.abc import Iterator
@@ -16,23 +16,23 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from tests.databases import ORACLE
 from tests.golden.golden_sql import COMMAND, Known, issuer, known
 
-unknown: dict[str, str] = {}  # statements that no file knows, and who issued them
+unknown: dict[str, str] = {}  # statements missing in the files, with the functions that issued them
 seen: set[str] = set()
 
 
 @pytest.fixture(autouse=True)
 def no_unknown_sql() -> Iterator[None]:
-    """A test fails in which `consumer` issues a statement that no file has, on whatever engine."""
+    """Fails a test in which `consumer` issues a statement that is in no file, on any database."""
     yield
     found = dict(unknown)
     unknown.clear()
     assert not found, (
-        f"no file in docs/sql/oracle has this: say in tests/golden/golden_statements.py what it is for; `{COMMAND}`"
+        f"not in docs/sql/oracle: state its purpose in tests/golden/golden_statements.py, then run `{COMMAND}`"
     )
 
 
 def pytest_configure() -> None:
-    """Look at what each engine sends from now on."""
+    """Checks the statements of every engine from now on."""
     event.listen(Engine, "before_cursor_execute", look)
 
 
@@ -43,11 +43,11 @@ def look(connection: Connection, _: object, sql: str, __: object, context: Any, 
     text = sql if connection.dialect.name == "oracle" else _for_oracle(context.compiled)
     if text and not _known().has(text):
         unknown[text] = function
-    seen.add(sql)  # behind what Oracle's reader refuses, which is so each time
+    seen.add(sql)  # last: a statement that sqlglot cannot parse must fail each time
 
 
 def _for_oracle(compiled: Compiled | None) -> str:
-    """What is sent to another database, as it would be to Oracle; nothing for words of its own, such as BEGIN."""
+    """A statement for another database, compiled for Oracle; empty for raw SQL such as BEGIN."""
     if compiled is None or compiled.statement is None:
         return ""
     assert isinstance(compiled, SQLCompiler)

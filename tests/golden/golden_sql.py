@@ -1,8 +1,8 @@
-"""The SQL that Oracle gets, kept as files that people read: docs/sql/oracle. `make sql` writes them anew.
+"""The SQL that Oracle receives, kept as readable files: docs/sql/oracle. `make sql` writes them anew.
 
-`migrations.sql` is what `alembic upgrade head --sql` prints. The others hold each statement that `consumer` issues, as
-the driver sent it to an emulated server, but for line breaks. There `tests.golden.golden_check` looks up what tests
-issue.
+`migrations.sql` is the output of `alembic upgrade head --sql`. The others have each statement that `consumer` issues,
+as the driver sent it to an emulated server, apart from line breaks. `tests.golden.golden_check` looks up the statements
+issued during tests.
 """
 
 import re
@@ -16,10 +16,10 @@ from sqlglot import exp
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "sql" / "oracle"
 MIGRATIONS = FOLDER / "migrations.sql"
-SESSION = FOLDER / "session.sql"  # of SQLAlchemy and of commands, which sqlglot does not read
+SESSION = FOLDER / "session.sql"  # statements of SQLAlchemy, and commands that sqlglot cannot parse
 COMMAND = "make sql"
-OTHERS = ("tests", "alembic", "consumer/demo")  # whose statements no service issues
-ANY_OF_THESE = "Of the conditions, those that were asked for."
+OTHERS = ("tests", "alembic", "consumer/demo")  # code whose statements no service issues
+ANY_OF_THESE = "A call has only the requested conditions."
 
 
 class Issued(NamedTuple):
@@ -30,13 +30,13 @@ class Issued(NamedTuple):
 
 
 class Known(NamedTuple):
-    """Canonical statements, and of those whose conditions may be missing the rest and the conditions."""
+    """Canonical statements; those with optional conditions also as the rest and the conditions."""
 
     exact: frozenset[str]
     loose: tuple[tuple[str, frozenset[str]], ...]
 
     def has(self, sql: str) -> bool:
-        """Whether a file has this statement, however long its lists and whatever of its conditions was asked for."""
+        """Whether a file has this statement, with lists of any length and any of the optional conditions."""
         if canonical(sql) in self.exact:
             return True
         rest, conditions = without_conditions(sql)
@@ -44,7 +44,7 @@ class Known(NamedTuple):
 
 
 def issuer() -> str | None:
-    """For a listener: the function of `consumer` that issues a statement at this moment; None if it is another's."""
+    """For a listener: the `consumer` function that is issuing a statement; None for other code."""
     frame = sys._getframe(2)
     while frame is not None:
         path = Path(frame.f_code.co_filename)
@@ -58,7 +58,7 @@ def issuer() -> str | None:
 
 
 def known() -> Known:
-    """What the files hold."""
+    """The statements in the files."""
     exact: set[str] = set()
     loose: list[tuple[str, frozenset[str]]] = []
     for path in sorted(FOLDER.glob("*.sql")):
@@ -73,22 +73,22 @@ def known() -> Known:
 
 
 def blocks(text: str) -> list[str]:
-    """Each statement of a file, but for that of the migrations, with what is said of it."""
+    """The statements of a file with their comments; not for migrations.sql."""
     return [block for block in text.split("\n;\n") if block.strip()]
 
 
 def bare(block: str) -> str:
-    """The statement alone."""
+    """The statement without its comments."""
     return "\n".join(line for line in block.splitlines() if not line.startswith("--")).strip()
 
 
 def canonical(sql: str) -> str:
-    """A statement without what differs between calls: lengths of lists, numbers of rows, numbers in names of binds."""
+    """A statement without differences between calls: list lengths, row limits, numbers in bind names."""
     return _canonical(sql).sql(dialect="oracle")
 
 
 def readable(sql: str) -> str:
-    """With line breaks and indents, and otherwise as it is."""
+    """The statement with line breaks and indents."""
     body, returning, targets = sql.partition(" RETURNING ")  # sqlglot drops INTO
     pretty = sqlglot.parse_one(body, dialect="oracle").sql(dialect="oracle", pretty=True)
     pretty = re.sub(r"NOT (\S+) IS NULL", r"\1 IS NOT NULL", pretty).replace(" <> ", " != ")
@@ -108,10 +108,10 @@ def _canonical(sql: str) -> exp.Expr:
     for bind in tree.find_all(exp.Placeholder):
         bind.set("this", re.sub(r"(_\d+)+$", "", bind.name))
     for listed in tree.find_all(exp.In):
-        # Of values, or of tuples of them.
+        # Lists of values or of tuples.
         if all(isinstance(each, exp.Placeholder | exp.Tuple) for each in listed.expressions):
             listed.set("expressions", listed.expressions[:1])
-    for either in reversed(list(tree.find_all(exp.Or))):  # one long list, cut in lists that Oracle takes
+    for either in reversed(list(tree.find_all(exp.Or))):  # one long list, split into lists that Oracle accepts
         if isinstance(either.left, exp.In) and either.left == either.right:
             either.replace(either.left)
     for paren in list(tree.find_all(exp.Paren)):
@@ -123,7 +123,7 @@ def _canonical(sql: str) -> exp.Expr:
 
 
 def without_conditions(sql: str) -> tuple[str, frozenset[str]]:
-    """A statement without any WHERE, and all the conditions of these."""
+    """A statement without its WHERE clauses, and all their conditions."""
     tree = _canonical(sql)
     conditions: set[str] = set()
     for where in reversed(list(tree.find_all(exp.Where))):  # the innermost first

@@ -1,4 +1,4 @@
-"""What the golden files of SQL are made from: each statement's function, what it is for, and a run that issues it.
+"""The source of the golden files of SQL: each statement's function, its purpose, and a run that issues it.
 
 python -m tests.golden.golden_statements
 """
@@ -60,245 +60,253 @@ from tests.processes import environment
 
 NOWHERE = environment({"DATABASE_URL": "oracle+oracledb://nobody:nothing@nowhere/?service_name=x"})
 KEYS = (b"default",)
-T = 1000.0  # a moment
+T = 1000.0  # a time
 TWO = (Status.PARKED, Status.EXHAUSTED)
 CHOICE = {"group": GROUP, "statuses": TWO, "subscription": 1, "since": 0.0, "until": 10 * T}
 
 SESSION = {
-    "ALTER SESSION SET TIME_ZONE": "Each new session: times in UTC, texts sorted and compared by their bytes.",
+    "ALTER SESSION SET TIME_ZONE": "Each new session: times in UTC, text sorted and compared by its bytes.",
     "ALTER SESSION SET CURRENT_SCHEMA": "Each new session, with DATABASE_SCHEMA.",
-    "select sys_context": "SQLAlchemy, at the first connection of a process: the schema that names mean.",
-    "begin": "SQLAlchemy, the same: the number of its transaction, to ask for the isolation level.",
-    "SELECT CASE BITAND": "SQLAlchemy, the same; where V$TRANSACTION may not be read READ COMMITTED is assumed.",
-    "SELECT 1.1": "SQLAlchemy, the same: whether numbers come with a point.",
-    "SELECT 1 ": "The pool, before a session that was used before is given out: does it answer? Once a transaction.",
+    "select sys_context": "SQLAlchemy, at the first connection of a process: the current schema.",
+    "begin": "SQLAlchemy, at the first connection: the transaction id, needed for the isolation level.",
+    "SELECT CASE BITAND": "SQLAlchemy, at the first connection: its isolation level, if it can read V$TRANSACTION.",
+    "SELECT 1.1": "SQLAlchemy, at the first connection: the decimal character.",
+    "SELECT 1 ": "The pool, before it hands out a used session: does it answer? Once a transaction.",
 }
 
-# By file and function: what each of its statements is for, in the order of the run below.
+# By file and function: the purpose of each statement, in the order of the run below.
 PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
     "database": {
         "database.engine.ping": ("`check`: does the database answer?",),
-        "database.migrations.noted": ("Is our table of Alembic's there?", "Which revision are the tables at?"),
+        "database.migrations.noted": ("Does our version table exist?", "At which revision are the tables?"),
         "database.migrations._in_former": (
-            "Where it is not: are Alembic's default table, and one of ours, there?",
-            "What a release before 0008 has noted, and other programs.",
+            "If it does not: do Alembic's default table and one of ours exist?",
+            "The revisions in Alembic's default table: of a release before 0008, or of other programs.",
         ),
     },
     "subscriptions": {
         "matching.catalog.find_endpoints": (
-            "Who subscribed to these types and tenants, with the secrets that sign. Workers, hot.",
+            "Workers, hot: the subscriptions to these types and tenants, with their signing secrets.",
         ),
-        "subscriptions.repository.add": ("A subscription.",),
-        "subscriptions.repository.find": ("Is it there already?",),
+        "subscriptions.repository.add": ("Insert a subscription.",),
+        "subscriptions.repository.find": ("Does it exist already?",),
         "subscriptions.repository.edit": (
-            "It as it is, locked.",
-            "Has it a signing secret of its own? Where each needs one (WEBHOOK_REQUIRE_OWN_SECRET).",
-            "It as it is to be.",
-            "The same, where its filter or projection changes.",
+            "Read and lock it.",
+            "With WEBHOOK_REQUIRE_OWN_SECRET: has it a signing secret of its own?",
+            "Write it.",
+            "The same, if its filter or projection changes.",
         ),
         "subscriptions.repository.walk": (
-            "The ids of the next page of all of them, or of some.",
-            "These, with what would be found wrong, for people.",
+            "The ids of the next page, of all or of those that match.",
+            "The subscriptions of these ids, with everything that their problems depend on.",
         ),
         "subscriptions.repository.page": (
-            "The API: the ids of a page, of all of them or of some.",
-            "These, with what would be found wrong, for people.",
+            "The API: the ids of a page, of all or of those that match.",
+            "The subscriptions of these ids, with everything that their problems depend on.",
         ),
-        "subscriptions.repository.get": ("One of them.",),
-        "subscriptions.health.failing": ("Failing ones, longest first.",),
-        "subscriptions.health.disabled": ("Disabled ones, newest first.",),
+        "subscriptions.repository.get": ("One subscription.",),
+        "subscriptions.health.failing": ("Failing subscriptions, the longest failing first.",),
+        "subscriptions.health.disabled": ("Disabled subscriptions, newest first.",),
         "subscriptions.event_types.named_types": (
             "The first event type that a subscription names.",
-            "How many name it, up to a bound.",
+            "The number of subscriptions that name it, up to a bound.",
             "The next event type.",
         ),
-        "subscriptions.repository.count_enabled": ("`check`: how many are there?",),
+        "subscriptions.repository.count_enabled": ("`check`: the number of enabled subscriptions.",),
         "subscriptions.repository.set_enabled": (
-            "Disable it: a reason that it was disabled for before stays.",
-            "The same, for a new reason.",
+            "Disable it and keep an earlier reason.",
+            "Disable it for a new reason.",
             "Enable it.",
         ),
-        "subscriptions.repository.set_verified": ("Its receiver has agreed, to at most this rate.",),
-        "subscriptions.repository.remove": ("Remove it; its secrets go with it.",),
-        "subscriptions.secrets.insert_secrets": ("Secrets of a new one, an array.",),
-        "subscriptions.secrets.lock": ("The subscription, locked: its secrets are about to be changed.",),
+        "subscriptions.repository.set_verified": ("Its receiver has agreed, up to this rate.",),
+        "subscriptions.repository.remove": ("Remove it, and its secrets by the foreign key.",),
+        "subscriptions.secrets.insert_secrets": ("Insert its secrets, an array.",),
+        "subscriptions.secrets.lock": ("Lock the subscription before its secrets change.",),
         "subscriptions.secrets.rotate": (
-            "What signs for it, newest first.",
-            "Delete what ended long ago.",
-            "What signs now has an end.",
-            "The new one, an array.",
+            "Its signing secrets, newest first.",
+            "Delete secrets that ended long ago.",
+            "Set the end of the secrets that sign now.",
+            "Insert the new secret, an array.",
         ),
-        "subscriptions.secrets._credentials": ("What it shows to its receiver.",),
-        "subscriptions.secrets.set_credential": ("The new one.",),
-        "subscriptions.secrets._delete": ("Those whose place it takes.",),
-        "subscriptions.secrets.entries": ("Its secrets, without their texts.",),
-        "subscriptions.secrets.made_at": ("Its signing secrets without an end: which was made by the request?",),
-        "subscriptions.secrets.remove_secret": ("One of them is removed.",),
-        "subscriptions.secrets.count": ("How many there are to be encrypted anew.",),
-        "subscriptions.secrets._pages": ("All secrets, page by page.",),
-        "subscriptions.secrets._write": ("Encrypt them anew, if nobody has changed them meanwhile; an array.",),
-        "subscriptions.tls.stored": ("The certificates of subscriptions that have some, after the look-up. Workers.",),
+        "subscriptions.secrets._credentials": ("Its credentials.",),
+        "subscriptions.secrets.set_credential": ("Insert the new credential.",),
+        "subscriptions.secrets._delete": ("Delete the ones that it replaces.",),
+        "subscriptions.secrets.entries": ("Its secrets, without their text.",),
+        "subscriptions.secrets.made_at": (
+            "Its signing secrets without an end, to find the one that a request has created.",
+        ),
+        "subscriptions.secrets.remove_secret": ("Remove one of them.",),
+        "subscriptions.secrets.count": ("The number of secrets to encrypt anew.",),
+        "subscriptions.secrets._pages": ("All secrets, a page at a time.",),
+        "subscriptions.secrets._write": ("Encrypt them anew if they are unchanged, an array.",),
+        "subscriptions.tls.stored": ("Workers: the certificates of subscriptions that have some, after the look-up.",),
         "subscriptions.tls.set_tls": (
-            "Its certificates: parts that are not given stay.",
-            "Its first ones.",
-            "Others in their place.",
+            "Its certificates, because parts that are not given stay.",
+            "Insert its first certificates.",
+            "Replace its certificates.",
         ),
         "subscriptions.tls.remove_tls": ("Remove them.",),
-        "subscriptions.tls.count": ("How many private keys there may be to be encrypted anew.",),
-        "subscriptions.tls._page": ("All certificates, page by page: what expires, and keys to be encrypted.",),
+        "subscriptions.tls.count": ("The number of private keys to encrypt anew.",),
+        "subscriptions.tls._page": ("All certificates, a page at a time, for expiry dates and for keys to encrypt.",),
         "subscriptions.tls._replace_key": (
-            "A key, locked: has nobody changed it meanwhile?",
+            "Lock a key: is it unchanged?",
             "Encrypt it anew.",
         ),
     },
     "ledger_storing": {
-        "ledger.store._stored_records": ("Which of these payloads are there already?",),
-        "ledger.store.insert_new": ("Payloads, an array.", "Deliveries that are not there, an array. Workers, hot."),
-        "ledger.store._announced": ("Which of these rows are stored as exhausted, so that an event may tell of it?",),
+        "ledger.store._stored_records": ("Which of these payloads are stored already?",),
+        "ledger.store.insert_new": (
+            "Insert payloads, an array.",
+            "Workers, hot: insert the deliveries that are not stored yet, an array.",
+        ),
+        "ledger.store._announced": ("Which of these rows are stored as exhausted, and need an operational event?",),
         "ledger.store._record": (
-            "The first attempt of a row, an array.",
-            "Attempts that failed, an array.",
-            "Attempts that failed for the last time, an array.",
-            "Attempts that failed of a schedule that a redelivery has replaced, an array.",
-            "Attempts that delivered, an array.",
-            "Rows whose filter was asked, at last, and does not want the event, an array.",
+            "First attempts, an array.",
+            "Failed attempts that are retried, an array.",
+            "Failed last attempts, an array.",
+            "Failed attempts of a schedule that a redelivery has replaced, an array.",
+            "Successful attempts, an array.",
+            "Rows whose filter, evaluated late, does not match the event, an array.",
         ),
-        "ledger.store._exhausted_after": ("Which of these rows are exhausted now?",),
+        "ledger.store._exhausted_after": ("Which of these rows are exhausted after this attempt?",),
         "ledger.ordering.normalise": (
-            "Of each subscription and key the first open row is not blocked, an array. Hot where ordered.",
-            "And a later one not parked.",
+            "Hot with ordering: unblock the first open row of each subscription and key, an array.",
+            "Block later parked rows, an array.",
         ),
-        "ledger.ordering.open_ones": ("Which of these ordering keys have something open?",),
+        "ledger.ordering.open_ones": ("Which of these ordering keys have open rows?",),
         "ledger.ordering.repair": (
-            "Of some keys, pairs that wait for nothing.",
-            "Of some keys, pairs whose order somebody has broken.",
+            "Among some keys, ordering keys whose first open row is blocked.",
+            "Among some keys, ordering keys with a parked row behind another open one.",
         ),
-        "ledger.ordering._thousandth": ("Which keys these are: as many as have a thousand rows of a state.",),
-        "ledger.outbox.add": ("Which of these operational events wait already?", "Operational events, an array."),
+        "ledger.ordering._thousandth": ("The last key of a step: the step has a thousand rows of a state.",),
+        "ledger.outbox.add": (
+            "Which of these operational events are stored already?",
+            "Insert operational events, an array.",
+        ),
         "ledger.outbox.pending": ("The next operational events to publish.",),
-        "ledger.outbox.forget": ("They are published.",),
-        "ledger.outbox.expire": ("The oldest operational events: when were they written?",),
+        "ledger.outbox.forget": ("Delete published events.",),
+        "ledger.outbox.expire": ("The oldest operational events and their times.",),
     },
     "ledger_sending": {
         "ledger.due.scan": (
-            "Is anything parked?",
-            "The next head: the first row of the next subscription in a partition. Workers, hot.",
+            "Is any row parked?",
+            "Workers, hot: the first due row of the next subscription in a partition.",
         ),
-        "ledger.due._due": ("The rows of a head that are due first. Workers, hot.",),
-        "ledger.due._read": ("What is known of them, and of those that may go right behind the first of their key.",),
-        "ledger.ordering.behind": ("What may go right behind the first row of a key.",),
-        "ledger.due._endpoints": ("Where they go now, and the secrets that sign.",),
-        "ledger.due._events": ("The records that they carry.",),
-        "ledger.due._postpone": ("Later: nothing can be signed for their subscription, an array.",),
+        "ledger.due._due": ("Workers, hot: the earliest due rows of a partition and subscription.",),
+        "ledger.due._read": ("These rows, and those that may go right behind the first of their key.",),
+        "ledger.ordering.behind": ("The rows that may go right behind the first of a key.",),
+        "ledger.due._endpoints": ("Their subscriptions, with the signing secrets.",),
+        "ledger.due._events": ("Their records.",),
+        "ledger.due._postpone": ("Postpone rows whose subscription has no usable secret, an array.",),
         "ledger.marks.recent": (
-            "When was anything asked last? A worker begins.",
-            "What is asked of the owners of partitions? Workers, every few seconds.",
+            "A worker starts: the time of the newest mark.",
+            "Workers, every few seconds: the new marks for owners of partitions.",
         ),
-        "ledger.marks.decision": ("A delivery cannot be stored: what has somebody decided on it?",),
-        "ledger.marks.acted": ("That was done.",),
+        "ledger.marks.decision": ("An operator's decision on a delivery that cannot be stored.",),
+        "ledger.marks.acted": ("The decision is carried out.",),
         "ledger.assigned.settled_keys": (
-            "A partition is assigned or read on: what of it is stored at or above an offset? A page.",
-            "The same of one record that has more rows than a page.",
+            "A partition is assigned or resumed: a page of its stored deliveries at or above an offset.",
+            "The same, for one record with more rows than a page.",
         ),
-        "ledger.assigned.open_keys": ("A partition is assigned: which keys wait in it?",),
+        "ledger.assigned.open_keys": ("A partition is assigned: its ordering keys with open rows.",),
         "ledger.assigned.open_topics": (
             "The first topic with rows of a state.",
-            "The highest partition of it.",
+            "Its highest partition.",
             "The next topic.",
         ),
         "ledger.assigned._numbers": (
-            "The database is to be tidied: which is the next of these partitions that has rows?",
-            "And marks?",
+            "Upkeep: the next of these partitions that has rows.",
+            "Upkeep: the next of these partitions that has marks.",
         ),
     },
     "ledger_upkeep": {
-        "ledger.upkeep.disable": ("A subscription is disabled: a 410, or failures for days.",),
-        "ledger.upkeep.failing": ("A subscription fails from now on.",),
-        "ledger.upkeep.recovered": ("It does no more.",),
-        "ledger.upkeep.slow": ("Its filter or projection is left out until then.",),
+        "ledger.upkeep.disable": ("Disable a subscription, after a 410 or days of failures.",),
+        "ledger.upkeep.failing": ("A subscription has begun to fail.",),
+        "ledger.upkeep.recovered": ("A subscription has recovered.",),
+        "ledger.upkeep.slow": ("Disable its slow filter or projection until a time.",),
         "ledger.upkeep._seen": ("The next subscription that has rows.",),
-        "ledger.upkeep._enabled": ("Which of these subscriptions are there, and enabled?",),
+        "ledger.upkeep._enabled": ("Which of these subscriptions exist, and which are enabled?",),
         "ledger.upkeep._follow": (
-            "Of some subscriptions, disabled, enabled or removed, what has not followed them.",
-            "Hold them, an array.",
-            "What was held is due, an array.",
-            "What nobody can get is given up, an array.",
+            "Rows that have not followed subscriptions that were disabled, enabled or removed.",
+            "Hold rows, an array.",
+            "Resume held rows, an array.",
+            "Exhaust rows of removed subscriptions, an array.",
         ),
-        "ledger.upkeep.prune": ("Delivered rows below the committed offset.", "Delete them, an array."),
-        "ledger.upkeep.drop_payloads": ("Delete payloads that nothing refers to any more, an array.",),
+        "ledger.upkeep.prune": ("Delivered rows below the committed offset.", "Delete these rows, an array."),
+        "ledger.upkeep.drop_payloads": ("Delete payloads without rows, an array.",),
         "ledger.marks._delete": (
             "Are there decisions below the committed offset?",
-            "Forget them.",
-            "Is anything that is asked a week old?",
-            "Forget it.",
+            "Delete these decisions.",
+            "Are there marks older than a week?",
+            "Delete these marks.",
         ),
-        "ledger.upkeep.waiting": ("How many rows of a partition wait, for a gauge.",),
+        "ledger.upkeep.waiting": ("The number of waiting rows of a partition, for a gauge.",),
         "ledger.upkeep.by_id": (
-            "What commands say or do of any rows: the last id. They are gone through by the primary key.",
-            "The next id.",
-            "`redeliver`, `adopt`: those of a step.",
-            "Of an event type.",
-            "Of a topic and a tenant.",
-            "Of an event type, a topic and a tenant.",
-            "A replay: when those of a step are due.",
-            "The same: how many of a step are in which state.",
-            "`purge`: those of a step that have ended long ago.",
+            "Commands on any rows, in steps by primary key: the last id.",
+            "The first id of the next step.",
+            "`redeliver`, `adopt`: the rows of a step.",
+            "The same, of an event type.",
+            "The same, of a topic and a tenant.",
+            "The same, of an event type, a topic and a tenant.",
+            "A replay: the due times of its rows in a step.",
+            "A replay: its rows of a step by state.",
+            "`purge`: the rows of a step that ended long ago.",
         ),
-        "ledger.upkeep._purge": ("Delete them, an array.",),
+        "ledger.upkeep._purge": ("Delete these rows, an array.",),
         "ledger.upkeep.purge_replays": ("Delete replays that ended long ago.",),
-        "ledger.upkeep.replays_finished_before": ("How many that would be.",),
+        "ledger.upkeep.replays_finished_before": ("The number of replays that this would delete.",),
     },
     "ledger_commands": {
         "ledger.admin.find": ("A page of deliveries.", "A page of deliveries of an event type."),
-        "ledger.admin.owed": ("`subscriptions remove`: how many would be given up, up to a bound.",),
-        "ledger.admin.detail": ("One delivery.", "The record that it carries."),
+        "ledger.admin.owed": ("`subscriptions remove`: the number of rows that would be exhausted, up to a bound.",),
+        "ledger.admin.detail": ("One delivery.", "Its record."),
         "ledger.admin._redeliver": (
-            "Of a step: what may be sent again.",
-            "Of an event type.",
+            "The rows of a step that can be sent again.",
+            "The same, of an event type.",
         ),
-        "ledger.admin.of_record": ("`settle`: what is stored of a record?",),
-        "ledger.admin._mark": ("They are due, an array.",),
+        "ledger.admin.of_record": ("`settle`: the stored deliveries of a record.",),
+        "ledger.admin._mark": ("Make rows due, an array.",),
         "ledger.marks._mark": (
-            "Whoever makes rows due, or decides: ask the owner once more, an array.",
-            "Ask for the first time, an array.",
+            "Mark due rows or a decision again for the partition's owner, an array.",
+            "Insert the first mark, an array.",
         ),
-        "ledger.admin.progress": ("Where these rows stand.",),
+        "ledger.admin.progress": ("The number of these rows in each state.",),
         "ledger.adoption._adopt": (
-            "A batch of these, and whether the other group has the delivery itself.",
+            "A batch of rows, and whether the new group already has each delivery.",
             "Copy the payloads, an array.",
             "Move the rows, an array.",
         ),
-        "ledger.replays.create": ("A replay begins.",),
-        "ledger.replays.load": ("A replay, to go on with it or to show it.",),
-        "ledger.replays.claim": ("The API's processes: which replays does nobody run?", "Take one."),
-        "ledger.replays.release": ("Leave it to another process, or to be tried again.",),
+        "ledger.replays.create": ("Insert a replay.",),
+        "ledger.replays.load": ("A replay, to continue or to show.",),
+        "ledger.replays.claim": ("API processes: background replays without a valid lease.", "Take the lease of one."),
+        "ledger.replays.release": ("Release the lease, at once or with a retry time.",),
         "ledger.replays.advance": (
-            "How far a replay is.",
-            "It is further now.",
-            "The same, while the process still has it.",
+            "A replay's progress.",
+            "Advance it.",
+            "Advance it if the process still holds the lease.",
         ),
-        "ledger.replays.finish": ("It has ended.",),
-        "ledger.replays.find": ("A page of replays, the newest first.",),
-        "ledger.replays.cancel": ("Nothing more is to be read.",),
-        "ledger.request_keys.find": ("What has a request with this idempotency key created?",),
+        "ledger.replays.finish": ("Finish a replay.",),
+        "ledger.replays.find": ("A page of replays, newest first.",),
+        "ledger.replays.cancel": ("Cancel a replay.",),
+        "ledger.request_keys.find": ("The creation of an earlier request with this idempotency key.",),
         "ledger.request_keys.note": (
-            "Idempotency keys older than a day, some of them.",
-            "They are removed, and this one if it is that old, an array.",
-            "What a request has created. It fails if another one with this key was quicker.",
+            "A bounded number of idempotency keys older than a day.",
+            "Delete them, and this key if it is that old, an array.",
+            "Insert a request's key and creation; fails if another request with the key was faster.",
         ),
-        "ledger.counts.by_state": ("How many rows of a state are there, up to a bound?",),
+        "ledger.counts.by_state": ("The number of rows in a state, up to a bound.",),
         "ledger.counts.most_loaded": (
-            "Whose are the open rows that were stored first?",
-            "Whose are those that were stored last?",
+            "The subscriptions of the oldest open rows.",
+            "The subscriptions of the newest open rows.",
         ),
-        "ledger.counts.last_failure": ("Why a subscription's newest rows of a state have failed.",),
-        "ledger.search._range": ("Searches by time: the first row.", "And the last one."),
-        "ledger.search._first_since": ("When was the row of an id, or the next one, stored?",),
-        "ledger.search._ids": ("The ids of a page of a search, newest first; of a state, of a subscription.",),
-        "ledger.search.search": ("Those of these ids that meet conditions which no index has.",),
-        "ledger.search.recent_types": ("The event types of rows.",),
-        "ledger.counts.of_subscription": ("A subscription's rows by state.",),
-        "ledger.counts._next": ("The first of these rows that is due.",),
+        "ledger.counts.last_failure": ("The last failures of a subscription's newest rows in a state.",),
+        "ledger.search._range": ("Searches by time: the first row.", "Searches by time: the last row."),
+        "ledger.search._first_since": ("The storing time of an id, or of the next id.",),
+        "ledger.search._ids": ("The ids of a page of a search, newest first, by state and subscription.",),
+        "ledger.search.search": ("The rows of these ids that meet conditions without an index.",),
+        "ledger.search.recent_types": ("The event types of recent rows.",),
+        "ledger.counts.of_subscription": ("A subscription's number of rows by state.",),
+        "ledger.counts._next": ("The earliest due time of these rows.",),
     },
 }
 LOOSE = {
@@ -316,16 +324,16 @@ LOOSE = {
 
 
 def printed_migrations(*words: str) -> str:
-    """What Alembic prints for Oracle, from nothing to the newest if nothing else is said; nothing connects."""
+    """Alembic's SQL for Oracle, by default from nothing to the newest revision, without a connection."""
     command = [sys.executable, "-m", "alembic", *(words or ("upgrade", "head")), "--sql"]
     return subprocess.run(command, cwd=ROOT, env=NOWHERE, check=True, capture_output=True, text=True).stdout
 
 
 def files(oracle: OracleEmulator) -> dict[str, str]:
-    """The files of statements by name, from a run on a server. ValueError says which purposes are to be written."""
+    """The files of statements by name, from a run on a server. Raises ValueError naming missing purposes."""
     owner = connect_to(oracle.url)
     migrations.upgrade(owner)
-    with owner.begin() as connection:  # as a release before 0008 left it
+    with owner.begin() as connection:  # as left by a release before 0008
         connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR2(32))")
     owner.dispose()
     oracle.forget()
@@ -337,7 +345,7 @@ def files(oracle: OracleEmulator) -> dict[str, str]:
     by_function: dict[str, dict[str, str]] = defaultdict(dict)
     for function, sql in issued:
         if sql not in sent:
-            raise ValueError(f"the driver sent something else than {sql}")
+            raise ValueError(f"the driver sent another text than {sql}")
         by_function[function].setdefault(_shape(sql) if function in LOOSE else canonical(sql), sql)
     ours = {sql for _, sql in issued}
     texts = {"session.sql": _session([sql for sql in sent if sql not in ours])}
@@ -353,7 +361,7 @@ def files(oracle: OracleEmulator) -> dict[str, str]:
 
 
 def _shape(sql: str) -> str:
-    """A statement without its conditions, but for those that look into other tables."""
+    """A statement without its conditions, except those with a subquery."""
     rest, conditions = without_conditions(sql)
     return " ".join([rest, *sorted(each for each in conditions if "SELECT" in each)])
 
@@ -374,14 +382,14 @@ def _session(sent: list[str]) -> str:
     for sql in sent:
         purposes = [purpose for start, purpose in SESSION.items() if sql.startswith(start)]
         if not purposes:
-            raise ValueError(f"in SESSION nothing is said of {sql}")
+            raise ValueError(f"SESSION has no purpose for {sql}")
         text = " ".join(sql.split())
         blocks.append(f"-- {purposes[0]}\n{text}\n;\n")
     return "\n".join(blocks)
 
 
 def _check(by_function: Mapping[str, Mapping[str, str]]) -> None:
-    """Each statement has its purpose."""
+    """Raises ValueError unless each statement has its purpose."""
     said = {function: purposes for functions in PURPOSES.values() for function, purposes in functions.items()}
     wrong = [
         f"{function}: {len(said.get(function, ()))} purposes, and these statements:\n" + "\n".join(statements.values())
@@ -389,7 +397,7 @@ def _check(by_function: Mapping[str, Mapping[str, str]]) -> None:
         if len(said.get(function, ())) != len(statements := by_function.get(function, {}))
     ]
     if wrong:
-        raise ValueError("PURPOSES does not fit what is issued\n" + "\n\n".join(sorted(wrong)))
+        raise ValueError("PURPOSES does not match the statements issued\n" + "\n\n".join(sorted(wrong)))
 
 
 def _blocks(function: str, purposes: Iterable[str], statements: Iterable[str]) -> Iterator[str]:
@@ -399,7 +407,7 @@ def _blocks(function: str, purposes: Iterable[str], statements: Iterable[str]) -
 
 
 def run(engine: Engine) -> None:
-    """Have `consumer` issue each of its statements, on empty tables."""
+    """Makes `consumer` issue each of its statements on empty tables."""
     ping(engine)
     migrations.state(engine)
     with engine.connect() as connection:
@@ -561,7 +569,7 @@ def _keep(engine: Engine) -> None:
 
 
 def _end(engine: Engine, group: str) -> None:
-    """One row is delivered."""
+    """Delivers one row."""
     wants = [FetchRequest(("t", 0, 1), 9, frozenset())]
     taken = due.fetch(engine, group, wants, T, default_secrets=KEYS, decrypt=in_the_clear).rows
     store.record(engine, group, [AttemptResult(taken[0].id, taken[0].attempt, "delivered", None, 200, None, T)])

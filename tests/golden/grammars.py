@@ -1,7 +1,7 @@
-"""Two grammars of Oracle's SQL, beside the emulator: what each refuses, and which right statements are beyond it.
+"""Two grammars of Oracle's SQL, as a check beside the emulator, and the valid statements that each cannot parse.
 
 ShardingSphere's follows Oracle's reference, is strict, and takes half a minute of CPU until it has met each construct.
-Druid's is quick and more lenient; it reads what the first cannot.
+Druid's is quick and more lenient; it parses the statements that the first cannot.
 """
 
 import re
@@ -13,7 +13,7 @@ import jpype
 from tests.oracle_emulator import java
 from tests.oracle_emulator.java import Java
 
-# The parser is generated for this release of ANTLR, and needs nothing else.
+# The parser is generated for this release of ANTLR and has no other dependency.
 _SHARDINGSPHERE = (
     "org.apache.shardingsphere:shardingsphere-parser-sql-oracle:5.5.2",
     "org.antlr:antlr4-runtime:4.10.1",
@@ -24,12 +24,15 @@ _DRUID = "com.alibaba:druid:1.2.28"
 
 
 def shardingsphere(sql: str) -> str:
-    """Why it refuses a statement; nothing if it takes it. The quick way refuses some that the whole way takes."""
+    """The parser's error for a statement, or an empty text.
+
+    SLL mode is fast but refuses some statements that LL accepts.
+    """
     return _antlr(sql, "SLL") and _antlr(sql, "LL")
 
 
 def druid(sql: str) -> str:
-    """Why it refuses a statement; nothing if it takes it."""
+    """The parser's error for a statement, or an empty text."""
     utilities = _class("com.alibaba.druid.sql.SQLUtils")
     try:
         utilities.parseStatements(sql, "oracle")
@@ -40,7 +43,7 @@ def druid(sql: str) -> str:
 
 Grammar = Callable[[str], str]
 GRAMMARS: list[Grammar] = [shardingsphere, druid]
-# What Oracle takes and a grammar does not, as a pattern of the statement on one line, and why.
+# Statements that Oracle accepts and a grammar does not: a pattern of the statement on one line, and the reason.
 LIMITS: dict[Grammar, dict[str, str]] = {
     shardingsphere: {
         r"RETURNING .* INTO :": "it knows a name behind INTO, and no bind",
@@ -56,7 +59,7 @@ LIMITS: dict[Grammar, dict[str, str]] = {
 
 
 def limit(grammar: Grammar, sql: str) -> str:
-    """Why a right statement is beyond a grammar; nothing if it is not."""
+    """Why a grammar cannot parse a valid statement; empty if it can."""
     line = " ".join(sql.split())
     return next((why for pattern, why in LIMITS[grammar].items() if re.search(pattern, line)), "")
 
@@ -90,4 +93,4 @@ def _antlr(sql: str, mode: str) -> str:
 
 
 def _ignore(*_: object) -> None:
-    """For events that are no errors."""
+    """For parser events that are not errors."""

@@ -1,4 +1,4 @@
-"""The files in docs/sql/oracle: what Oracle really gets, and all of it."""
+"""The files in docs/sql/oracle have all SQL that Oracle receives, word for word."""
 
 from collections.abc import Callable, Iterator
 from itertools import combinations
@@ -19,13 +19,13 @@ from tests.ledger.rows_kit import GROUP, URL
 from tests.oracle.oracle_databases import start_emulator
 from tests.oracle_emulator import PROFILES
 
-STALE = f"is not what Oracle gets now: run `{COMMAND}`, and look at what changes"
+STALE = f"is out of date: run `{COMMAND}` and review the difference"
 HEADED = 3  # lines: function, purpose, and the statement's first
 
 
 @pytest.fixture
 def watched(new_engine: Callable[[], Engine]) -> Iterator[Engine]:
-    """An engine, and nothing known yet of what was looked up before."""
+    """An engine whose statements are checked, with an empty memory of checked ones."""
     engine = new_engine()
     event.listen(engine, "before_cursor_execute", look)
     seen.clear()
@@ -36,8 +36,8 @@ def watched(new_engine: Callable[[], Engine]) -> Iterator[Engine]:
 
 @pytest.mark.oracle
 @pytest.mark.parametrize("profile", PROFILES)
-def test_the_driver_sends_what_the_files_say(profile: str) -> None:
-    """The text on the wire, to either release; no statement is without a word on what it is for."""
+def test_the_files_have_the_statements_that_the_driver_sends(profile: str) -> None:
+    """The files equal the text on the wire for either release, and each statement has a purpose."""
     with start_emulator(PROFILES[profile]) as oracle:
         texts = files(oracle)
         assert oracle.failures == []
@@ -47,13 +47,13 @@ def test_the_driver_sends_what_the_files_say(profile: str) -> None:
         assert there[name] == text, f"docs/sql/oracle/{name} {STALE}"
 
 
-def test_alembic_prints_what_the_file_says() -> None:
-    """A migration that changes shows its SQL in the same review."""
+def test_the_file_of_migrations_is_alembics_output() -> None:
+    """So a changed migration shows its SQL in the same review."""
     assert MIGRATIONS.read_text() == printed_migrations(), f"docs/sql/oracle/{MIGRATIONS.name} {STALE}"
 
 
-def test_each_statement_is_headed_by_who_issues_it() -> None:
-    """A function that is there, and a line on what it is for."""
+def test_each_statement_is_headed_by_its_function() -> None:
+    """Each statement is headed by an existing function and a line with the purpose."""
     for path in set(FOLDER.glob("*.sql")) - {MIGRATIONS, SESSION}:
         for block in blocks(path.read_text()):
             function, purpose, *_ = block.strip().splitlines()
@@ -63,8 +63,8 @@ def test_each_statement_is_headed_by_who_issues_it() -> None:
             assert purpose.startswith("-- "), function
 
 
-def test_a_statement_that_no_file_has_is_noticed(watched: Engine) -> None:
-    """Of `consumer`, wherever it runs; another program's statements are not looked at."""
+def test_an_unknown_statement_is_noticed(watched: Engine) -> None:
+    """Statements of `consumer` are checked on any database; those of other code are not."""
     issue = "def ask(engine, statement):\n    with engine.connect() as connection: connection.execute(statement)"
     for place in ("tests", "consumer"):
         assert not unknown
@@ -76,8 +76,8 @@ def test_a_statement_that_no_file_has_is_noticed(watched: Engine) -> None:
     assert "webhook_payloads.topic" in sql
 
 
-def test_what_differs_between_calls_is_no_other_statement(watched: Engine) -> None:
-    """Lists of any length, numbers of rows, and any of the conditions that may be asked for."""
+def test_calls_of_one_statement_are_recognised(watched: Engine) -> None:
+    """List lengths, row limits and optional conditions make no other statement."""
     for number in (1, 3, 512, 2000):
         find_endpoints(watched, [(f"t{each}", None) for each in range(number)], (b"k",), in_the_clear)
     choice: Any = CHOICE | {"event_type": "t"}
@@ -91,7 +91,7 @@ def test_what_differs_between_calls_is_no_other_statement(watched: Engine) -> No
 
 
 def test_a_condition_more_is_another_statement() -> None:
-    """And one less, where it is not said that it may be missing."""
+    """So is one condition fewer, unless it is marked as optional."""
     due_key = "SELECT webhook_subscriptions.id FROM webhook_subscriptions WHERE "
     assert not known().has(due_key + "webhook_subscriptions.id = :id_1")
     block = blocks((FOLDER / "ledger_storing.sql").read_text())[0]

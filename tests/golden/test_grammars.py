@@ -1,4 +1,4 @@
-"""Oracle's SQL, ours and the documentation's, is read by two grammars of it; those refuse another database's."""
+"""Two grammars parse our Oracle SQL and that of the documentation, and refuse other databases' SQL."""
 
 import io
 import re
@@ -27,7 +27,7 @@ NOT_SEEN = {
     "SELECT SYSDATE() FROM dual",
     "SELECT CURRENT_TIMESTAMP() FROM dual",
     "DROP INDEX ix_t ON t",
-    # To a grammar any word may be a type or a column.
+    # A grammar accepts any word as a type or column.
     "CREATE TABLE x (name TEXT)",
     "CREATE TABLE x (id BIGINT)",
     "CREATE TABLE x (at TIMESTAMPTZ)",
@@ -38,7 +38,7 @@ NOT_SEEN = {
 
 
 def ours() -> Iterator[str]:
-    """Each statement of docs/sql, of the scripts that Alembic prints, and of the documentation."""
+    """The statements of docs/sql, of the scripts that Alembic prints, and of the documentation."""
     for path in sorted(set(FOLDER.glob("*.sql")) - {MIGRATIONS}):
         yield from map(bare, blocks(path.read_text()))
     yield from sqlplus.statements(MIGRATIONS.read_text())
@@ -53,7 +53,7 @@ def ours() -> Iterator[str]:
 
 
 def documented(info: str) -> Iterator[str]:
-    """The statements of blocks that are so marked; one that is the end of a statement gets a beginning."""
+    """The statements of blocks with this info string; a partition clause gets a beginning."""
     for block in BLOCKS:
         if block.info == info:
             beginning = "CREATE TABLE t (a NUMBER) " if block.text.startswith("PARTITION BY ") else ""
@@ -62,11 +62,11 @@ def documented(info: str) -> Iterator[str]:
 
 @pytest.mark.oracle
 @pytest.mark.timeout(600)  # half a minute of CPU
-def test_ours_is_taken_and_another_databases_is_not() -> None:
-    """In one test, since a grammar is slow until it has met each construct.
+def test_our_sql_parses_and_other_databases_sql_does_not() -> None:
+    """This is one test because a grammar is slow until it has met each construct.
 
-    What a grammar refuses of ours has a reason that is known and still holds, and the other grammar takes it.
-    Of another database's they take together what is named here, and no more; the documentation has the numbers.
+    If a grammar refuses a statement of ours, the reason is listed and still holds, and the other grammar accepts it. Of
+    other databases' statements the grammars together accept only those listed here; the documentation has the numbers.
     """
     or_skip(lambda: [grammar("SELECT 1 FROM dual") for grammar in GRAMMARS])
     statements = dict.fromkeys(ours())

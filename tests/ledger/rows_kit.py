@@ -1,4 +1,4 @@
-"""Rows for the ledger, and what comes out of it."""
+"""Builders of ledger rows, and queries that read them back."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Literal
@@ -61,7 +61,7 @@ def find(
     here: Collection[int] = (),
     decrypt: Decrypt = in_the_clear,
 ) -> list[DueDelivery]:
-    """What is due, of each partition and subscription the earliest first."""
+    """The due rows of each partition and subscription, earliest first."""
     walked = due.scan(engine, GROUP, places, None)
     assert walked.end is None
     wants = [due.FetchRequest(due_key, room, frozenset(here)) for due_key in walked.due_keys]
@@ -69,7 +69,7 @@ def find(
 
 
 def result(row: DueDelivery, status: Result, at: float | None = None, *, error: str = "boom") -> AttemptResult:
-    """What came of one more attempt of a row, at 2000."""
+    """The result of one more attempt of a row, at 2000."""
     failure = None if status == "delivered" else Failure(error, 500, "sorry", 1999.0)
     code = 500 if failure else 200
     return AttemptResult(row.id, row.attempt, status, at, code, failure, 2000.0, row.ordering_key)
@@ -84,36 +84,36 @@ def offsets(rows: Iterable[DueDelivery]) -> list[int]:
 
 
 def states(engine: Engine, subscription: int | None = None) -> dict[int, str]:
-    """Offset to status."""
+    """The status of each offset."""
     where = "" if subscription is None else f"WHERE subscription_id = {subscription}"
     found = query(engine, f"SELECT record_offset, status FROM webhook_deliveries {where} ORDER BY id")  # noqa: S608 (a number)
     return {row[0]: row[1] for row in found}
 
 
 def counts(engine: Engine, group: str = GROUP) -> dict[str, int]:
-    """Status to how many rows of a group have it."""
+    """The number of a group's rows in each status."""
     sql = "SELECT status, count(*) FROM webhook_deliveries WHERE group_id = :g GROUP BY status"
     return {row[0]: row[1] for row in query(engine, sql, g=group)}
 
 
 def query(engine: Engine, sql: str, **binds: object) -> list[Any]:
-    """Plain SQL, as another program would ask."""
+    """Runs plain SQL, as another program would."""
     with engine.connect() as connection:
         return list(connection.execute(text(sql), binds))
 
 
 def run(engine: Engine, sql: str, **binds: object) -> None:
-    """Plain SQL, as somebody at a prompt would change it."""
+    """Runs plain SQL that changes rows, as an administrator would at a prompt."""
     with engine.begin() as connection:
         connection.execute(text(sql), binds)
 
 
 class LostAnswer(Exception):
-    """The commit has been made, and nobody heard of it."""
+    """The commit succeeded, but its answer was lost."""
 
 
 def losing_the_answer(engine: Engine, work: Callable[[], object]) -> None:
-    """Do `work`, whose first commit is made but seems to fail."""
+    """Runs `work`, whose first commit succeeds but seems to fail."""
     commit = engine.dialect.do_commit
     with pytest.MonkeyPatch.context() as patch:
 
@@ -128,7 +128,7 @@ def losing_the_answer(engine: Engine, work: Callable[[], object]) -> None:
 
 
 def plans(engine: Engine, work: Callable[[], object]) -> list[tuple[str, str]]:
-    """Each statement that `work` runs, and SQLite's plan of it."""
+    """Each statement that `work` runs, with SQLite's plan of it."""
     found: list[tuple[str, str]] = []
 
     def explain(connection: Connection, _: object, statement: str, parameters: Any, __: object, many: bool) -> None:  # noqa: FBT001 (SQLAlchemy's signature)

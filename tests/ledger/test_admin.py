@@ -1,4 +1,4 @@
-"""What the command line sees of stored deliveries, and sets in motion again."""
+"""Listing and redelivering stored deliveries."""
 
 import re
 from collections import Counter
@@ -46,7 +46,7 @@ def marked(engine: Engine, selection: DeliveryQuery, now: float = 5000.0) -> lis
 
 
 def test_stored_deliveries_are_found(engine: Engine, sub: int) -> None:
-    """By group, state, subscription, event type and time of the last change, page by page in the order of ids."""
+    """Deliveries are found by group, state, subscription, type and last change, a page at a time, ordered by id."""
     other = repository.add(engine, URL, "t")
     store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(4)], 96.0)
     store.park(engine, "another", [parked(make_event(9, type="t"), other)], 96.0)
@@ -80,8 +80,8 @@ def test_stored_deliveries_are_found(engine: Engine, sub: int) -> None:
     }
 
 
-def test_one_is_shown_with_all_that_is_known(engine: Engine, sub: int) -> None:
-    """The event's bytes and key, first and last failure, the last answer; None for an id that is not there."""
+def test_a_delivery_is_shown_in_full(engine: Engine, sub: int) -> None:
+    """A delivery is shown with its event, first and last failure and last answer; an unknown id gives None."""
     event = make_event(7, key=b"\x00k", body=b"\xff")
     store.park(engine, GROUP, [parked(event, sub, attempt=3)], 96.0)
     exhaust_all(engine)
@@ -96,8 +96,8 @@ def test_one_is_shown_with_all_that_is_known(engine: Engine, sub: int) -> None:
     assert admin.detail(engine, 2) is None
 
 
-def test_one_that_was_given_up_without_an_attempt_says_why(engine: Engine, sub: int) -> None:
-    """Its subscription was removed before anything was sent."""
+def test_a_delivery_given_up_without_an_attempt_has_a_reason(engine: Engine, sub: int) -> None:
+    """If the subscription was removed before the first attempt, the row's error says so."""
     store.park(engine, GROUP, [parked(make_event(1), sub, attempt=0)], 96.0)
     repository.remove(engine, sub)
     upkeep.reconcile(engine, 3000.0)
@@ -108,7 +108,10 @@ def test_one_that_was_given_up_without_an_attempt_says_why(engine: Engine, sub: 
 
 
 def test_redelivery_starts_a_new_schedule(engine: Engine, sub: int) -> None:
-    """Due now; attempts go on counting, so that a zombie is still known, and the schedule begins behind them."""
+    """A redelivered row is due now.
+
+    Its attempt number goes on, so that results of a zombie are recognised, and the new schedule starts behind it.
+    """
     store.park(engine, GROUP, [parked(make_event(offset), sub, attempt=9) for offset in range(2)], 96.0)
     (stale, _) = find(engine)
     exhaust_all(engine)
@@ -122,8 +125,8 @@ def test_redelivery_starts_a_new_schedule(engine: Engine, sub: int) -> None:
     assert marked(engine, DeliveryQuery(ids=[2, 1, 1])) == [Marked((1, 2), 0)]
 
 
-def test_a_row_that_is_sent_meanwhile_is_left(engine: Engine, sub: int) -> None:
-    """Between look and mark its owner has written what came of an attempt: that stands (SQLite alone excludes it)."""
+def test_a_row_attempted_meanwhile_is_not_marked(engine: Engine, sub: int) -> None:
+    """A result that the owner writes between the read and the mark stands (SQLite excludes this case by its lock)."""
     store.park(engine, GROUP, [parked(make_event(0), sub, attempt=3)], 96.0)
 
     def attempt(connection: Connection, _: object, statement: str, *__: object) -> None:
@@ -140,7 +143,7 @@ def test_a_row_that_is_sent_meanwhile_is_left(engine: Engine, sub: int) -> None:
 
 
 def test_redelivery_by_filter_goes_in_batches(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that fit, some in each transaction, and each once, though they change their state on the way."""
+    """Each matching row is marked exactly once, in several transactions, though its state changes on the way."""
     monkeypatch.setattr(upkeep, "BATCH", 10)
     store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(25)], 96.0)
     store.park(engine, "another", [parked(make_event(1), sub)], 96.0)
@@ -151,10 +154,8 @@ def test_redelivery_by_filter_goes_in_batches(engine: Engine, sub: int, monkeypa
     assert not any(batch.ids for batch in marked(engine, DeliveryQuery(statuses=("exhausted",))))
 
 
-def test_redelivery_marks_what_was_there_and_each_row_once(
-    engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is given up while it goes on, for the first time or again, is left to another call."""
+def test_redelivery_marks_existing_rows_once(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that become exhausted during a redelivery, for the first time or again, are left to the next one."""
     monkeypatch.setattr(upkeep, "BATCH", 10)
     store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(25)], 96.0)
     exhaust_all(engine)
@@ -168,7 +169,7 @@ def test_redelivery_marks_what_was_there_and_each_row_once(
 
 
 def test_no_statement_asks_for_all_ids(sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of ten million rows nobody holds more than a step: each statement has a range of ids, a list, or one answer."""
+    """No statement reads more than one step of ids: each has a range, a list, or an aggregate."""
     engine = sqlite_engine
     monkeypatch.setattr(upkeep, "BATCH", 10)
     sub = repository.add(engine, URL, "user.created")
@@ -181,8 +182,11 @@ def test_no_statement_asks_for_all_ids(sqlite_engine: Engine, monkeypatch: pytes
         assert re.search("m(in|ax)\\(", sql) or "id BETWEEN ? AND ?" in sql or "webhook_deliveries.id IN (" in sql, sql
 
 
-def test_what_cannot_be_sent_is_not_marked(engine: Engine) -> None:
-    """Of a removed subscription: counted. Of a disabled one: held, on a new schedule once enabled. Delivered: left."""
+def test_unsendable_rows_are_not_marked(engine: Engine) -> None:
+    """Rows of removed subscriptions are counted only.
+
+    Those of disabled ones stay held and get a new schedule once enabled. Delivered rows are skipped.
+    """
     gone, off, on = (repository.add(engine, URL, "user.created") for _ in range(3))
     store.park(engine, GROUP, [parked(make_event(number), number) for number in (gone, off, on)], 96.0)
     rows = {row.endpoint.subscription_id: row for row in find(engine)}
@@ -200,7 +204,7 @@ def test_what_cannot_be_sent_is_not_marked(engine: Engine) -> None:
 
 
 def test_redelivery_keeps_the_order_of_keys(engine: Engine, sub: int) -> None:
-    """An exhausted one goes before what is still owed of its key; what is blocked keeps its turn."""
+    """A redelivered row goes before the later open rows of its key, and blocked rows keep their turn."""
     store.park(engine, GROUP, [ordered(offset, sub) for offset in range(4)], 96.0)
     for _ in range(2):
         store.record(engine, GROUP, [result(find(engine, 3000.0)[0], "exhausted")])
@@ -210,7 +214,7 @@ def test_redelivery_keeps_the_order_of_keys(engine: Engine, sub: int) -> None:
 
 
 def test_progress_counts_states(engine: Engine, sub: int) -> None:
-    """A row that was pruned was delivered."""
+    """Progress counts rows by state, and a pruned row counts as delivered."""
     store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(4)], 96.0)
     one, two, three, _ = find(engine)
     store.record(engine, GROUP, [result(one, "delivered"), result(two, "exhausted"), result(three, "delivered")])
@@ -232,13 +236,13 @@ def test_progress_counts_states(engine: Engine, sub: int) -> None:
 def test_an_attempt_under_way_does_not_swallow_a_redelivery(
     engine: Engine, status: Any, next_at: float | None, after: tuple[object, ...]
 ) -> None:
-    """It counts, and the new schedule is whole behind it; where it was taken, nothing is left to send."""
+    """An attempt under way counts, and the new schedule starts behind it. If it succeeds, nothing is sent again."""
     sub = repository.add(engine, URL, "user.created")
     store.park(engine, GROUP, [parked(make_event(1), sub)._replace(attempt=3)], 500.0)
     assert [each.ids for each in marked(engine, DeliveryQuery(ids=[1]), NOW)] == [(1,)]
     failure = None if status == "delivered" else Failure("status 503", 503, None, NOW + 1)
     code = 200 if status == "delivered" else 503
-    for _ in range(2):  # the first answer of the database may be lost
+    for _ in range(2):  # the first answer may be lost
         store.record(engine, GROUP, [AttemptResult(1, 3, status, next_at, code, failure, NOW + 1)])
         with engine.connect() as connection:
             row = connection.execute(

@@ -1,4 +1,4 @@
-"""A group's stored deliveries pass to another group."""
+"""Moving a group's stored deliveries to another group."""
 
 import pytest
 from sqlalchemy import Engine
@@ -28,7 +28,10 @@ def sub(engine: Engine) -> int:
 
 
 def test_a_group_adopts_the_deliveries_of_another(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of all states and their payloads move, in batches; what the group has itself stays with the other."""
+    """Rows of all states and their payloads move in batches.
+
+    A row that the new group already has stays with the old one.
+    """
     monkeypatch.setattr(upkeep, "BATCH", 10)
     store.park(engine, "old", [parked(make_event(offset), sub) for offset in range(25)], 96.0)
     store.park(engine, "old", [parked(make_event(3), sub, replay=1)], 96.0)
@@ -46,8 +49,8 @@ def test_a_group_adopts_the_deliveries_of_another(engine: Engine, sub: int, monk
     assert len(assigned.settled_keys(engine, GROUP, "t", 0, 0).keys) == 25
 
 
-def test_an_adoption_moves_what_was_there(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends, though workers of the other group that should not run store more; what they store is left there."""
+def test_an_adoption_moves_existing_rows(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adoption ends even if workers of the old group go on storing; rows stored meanwhile stay there."""
     monkeypatch.setattr(upkeep, "BATCH", 10)
     store.park(engine, "old", [parked(make_event(offset), sub) for offset in range(25)], 96.0)
     moved = []
@@ -59,7 +62,7 @@ def test_an_adoption_moves_what_was_there(engine: Engine, sub: int, monkeypatch:
 
 
 def test_adoption_keeps_the_order_of_keys(engine: Engine, sub: int) -> None:
-    """What the group has of a key and what it adopts are put in order together."""
+    """Adopted rows and the group's own rows of a key are put in order together."""
     store.park(engine, "old", [ordered(offset, sub) for offset in (1, 2, 6)], 96.0)
     store.park(engine, GROUP, [ordered(5, sub)], 96.0)
     losing_the_answer(engine, lambda: list(adoption.adopt(engine, "old", GROUP, 200.0)))

@@ -1,4 +1,4 @@
-"""Counts for people who watch: exact up to a bound, whatever the table's size."""
+"""Counts for the console and the API: exact up to a bound, whatever the table's size."""
 
 from sqlalchemy import Engine
 
@@ -13,7 +13,7 @@ def fill(engine: Engine, sub: int, number: int, first: int = 0) -> None:
 
 
 def test_states_are_counted_up_to_a_bound(engine: Engine) -> None:
-    """One above the bound means more; a state without rows is zero."""
+    """A count of one above the bound means more; a state without rows counts zero."""
     sub = repository.add(engine, URL, "user.created")
     fill(engine, sub, 8)
     run(engine, "UPDATE webhook_deliveries SET status = 'held' WHERE record_offset < 3")
@@ -21,7 +21,7 @@ def test_states_are_counted_up_to_a_bound(engine: Engine) -> None:
 
 
 def test_the_most_loaded_subscriptions_come_first(engine: Engine) -> None:
-    """By their open rows alone, and no more of them than asked for; a count stops at its bound."""
+    """Subscriptions are sorted by open rows, up to the limit requested; each count stops at its bound."""
     few, many, ended, some = (repository.add(engine, URL, "user.created") for _ in range(4))
     fill(engine, ended, 9)
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted'")
@@ -32,8 +32,8 @@ def test_the_most_loaded_subscriptions_come_first(engine: Engine) -> None:
     assert counts.most_loaded(engine, 2, 5) == [(many, 5), (some, 3)]
 
 
-def test_the_latest_failure_is_told(engine: Engine) -> None:
-    """Of the rows stored last, whether they wait or are given up; of nothing else's."""
+def test_the_latest_failure_is_found(engine: Engine) -> None:
+    """The latest failure is that of the subscription's rows stored last, parked or exhausted."""
     sub, other = (repository.add(engine, URL, "user.created") for _ in range(2))
     assert counts.last_failure(engine, sub) is None
     late = Failure("status 500", 500, None, 99.0)

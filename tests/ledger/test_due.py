@@ -1,4 +1,4 @@
-"""What is due, found by partition and subscription: nothing that is due is overlooked, nothing else is read."""
+"""Finding due rows by partition and subscription: all that are due, and no others."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -22,11 +22,11 @@ from tests.delivery.store_kit import DEFAULT, GROUP, URL, make_event
 NOW = 1_700_000_000.0
 PLACES = [("t", 0), ("t", 1), ("u", 0)]
 FAILURE = Failure("boom", 503, None, NOW - 5)
-Row = tuple[DueKey, int, float]  # whose, its offset, seconds until it is due
+Row = tuple[DueKey, int, float]  # due key, offset, seconds until it is due
 
 
 def park(engine: Engine, rows: Collection[Row], group: str = GROUP) -> None:
-    """Rows that wait, each after one attempt."""
+    """Parks rows, each after one attempt."""
     store.park(
         engine,
         group,
@@ -50,7 +50,7 @@ def park(engine: Engine, rows: Collection[Row], group: str = GROUP) -> None:
 def taken(
     engine: Engine, wants: Mapping[DueKey, int], *here: int, now: float = NOW, most_bytes: int = 10**9
 ) -> Fetched:
-    """Ask for so many rows of these heads."""
+    """Fetches up to so many rows of each due key."""
     return fetch(
         engine,
         GROUP,
@@ -63,7 +63,7 @@ def taken(
 
 
 def decrypt(stored: str, _owner: Owner) -> str:
-    """What is stored is the secret, or cannot be used."""
+    """Takes stored text as the secret, except `unusable`."""
     if stored == "unusable":
         raise ValueError(stored)
     return stored
@@ -75,7 +75,7 @@ def subscribed(engine: Engine, number: int = 1) -> list[int]:
 
 
 def walked(engine: Engine, places: Collection[tuple[str, int]], most: int) -> dict[DueKey, float]:
-    """Several walks, one going on where the last has ended."""
+    """The due keys of consecutive scans, each starting where the last one ended."""
     due_keys, after = dict[DueKey, float](), None
     while True:
         part = scan(engine, GROUP, sorted(places), after, most)
@@ -87,17 +87,17 @@ def walked(engine: Engine, places: Collection[tuple[str, int]], most: int) -> di
         after = part.end
 
 
-SUBSCRIPTIONS = [-7, 0, 1, 2, 3]  # plain SQL may have given an id
+SUBSCRIPTIONS = [-7, 0, 1, 2, 3]  # zero and below: ids set by plain SQL
 HEADS = st.tuples(st.sampled_from(["t", "u"]), st.integers(0, 1), st.sampled_from(SUBSCRIPTIONS))
 ROWS = st.lists(st.tuples(HEADS, st.integers(-3, 3)), max_size=25)
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, most=st.integers(1, 8))
-def test_a_walk_finds_each_head_with_its_first_due_time(
+def test_a_scan_finds_each_due_key_with_its_first_due_time(
     engine: Engine, rows: list[tuple[DueKey, int]], most: int
 ) -> None:
-    """Of the partitions asked for, whatever the number of seeks that one walk may make; of this group only."""
+    """A scan covers the requested partitions of this group, whatever its limit of seeks."""
     _clear(engine)
     numbered = [(due_key, offset, float(due)) for offset, (due_key, due) in enumerate(rows)]
     park(engine, numbered)
@@ -115,7 +115,7 @@ def test_a_walk_finds_each_head_with_its_first_due_time(
 def test_rows_come_in_the_order_in_which_they_are_due(
     engine: Engine, rows: list[tuple[DueKey, int]], rooms: dict[DueKey, int], here: set[int]
 ) -> None:
-    """Of each head the first that are due and not here, as many as there is room for; and when to ask for the rest."""
+    """A fetch takes the earliest due rows that are not in memory, up to its room, and says when the next one is due."""
     _clear(engine)
     if not tuple(repository.walk(engine)):
         with engine.begin() as connection:
@@ -140,8 +140,8 @@ def test_rows_come_in_the_order_in_which_they_are_due(
         assert (row.attempt, row.first, row.last) == (1, FAILURE, FAILURE)
 
 
-def test_a_row_comes_with_all_that_is_needed_to_send_it(engine: Engine) -> None:
-    """Its event as it was, whom it goes to as it is now, the attempts so far, its ordering key."""
+def test_a_fetched_row_is_ready_to_send(engine: Engine) -> None:
+    """A row has its event as stored, its subscription as of now, its attempts and its ordering key."""
     number = repository.add(engine, URL, "user.created", "own secret", ordering="key", rate_limit=2.0)
     made = make_event(3, body=b'{"n": 3}', key=b"k")
     ordering_key = OrderingKey(number, "t", 0, order_key(b"k"))
@@ -153,8 +153,8 @@ def test_a_row_comes_with_all_that_is_needed_to_send_it(engine: Engine) -> None:
     assert (row.endpoint.secrets, row.endpoint.ordered, row.endpoint.rate_limit) == ((b"own secret",), True, 2.0)
 
 
-def test_nothing_of_a_disabled_or_removed_subscription_comes(engine: Engine) -> None:
-    """Its head is asked again in a while: its rows are about to be held, or given up. The others go on."""
+def test_rows_of_disabled_or_removed_subscriptions_are_skipped(engine: Engine) -> None:
+    """Their due keys are checked again later, because upkeep will hold or exhaust the rows. Other rows are fetched."""
     off, on = subscribed(engine, 2)
     park(engine, [(("t", 0, off), 1, 0.0), (("t", 0, on), 2, 0.0), (("t", 0, 99), 3, 0.0)])
     with engine.begin() as connection:
@@ -164,8 +164,8 @@ def test_nothing_of_a_disabled_or_removed_subscription_comes(engine: Engine) -> 
     assert found.next_due == {("t", 0, off): NOW + LATER, ("t", 0, 99): NOW + LATER}
 
 
-def test_what_cannot_be_signed_is_postponed_and_holds_nobody(engine: Engine) -> None:
-    """By a minute, in the database: another worker would meet the same secret."""
+def test_unsignable_rows_are_postponed_and_hold_up_no_other(engine: Engine) -> None:
+    """They are postponed by a minute, in the database: another worker would read the same secret."""
     (broken, fine) = subscribed(engine, 2)
     with engine.begin() as connection:
         connection.execute(
@@ -179,7 +179,7 @@ def test_what_cannot_be_signed_is_postponed_and_holds_nobody(engine: Engine) -> 
 
 
 def test_a_fault_is_logged_when_it_changes(engine: Engine) -> None:
-    """Not each minute that its rows are looked at; mended and broken again, it is said again."""
+    """A fault is logged once, not at each fetch of its rows, and again after it was repaired and has come back."""
     (number,) = subscribed(engine)
     park(engine, [(("t", 0, number), 1, 0.0)])
     said: dict[int, str] = {}
@@ -193,10 +193,8 @@ def test_a_fault_is_logged_when_it_changes(engine: Engine) -> None:
     ]
 
 
-def test_a_row_that_cannot_be_read_is_postponed_and_holds_nobody(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The driver raises for one of them, in one statement with the others: these come, its subscription's too."""
+def test_an_unreadable_row_is_postponed_and_holds_up_no_other(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row for which the driver raises does not keep others, of its subscription too, from being fetched."""
     one, two = subscribed(engine, 2)
     park(engine, [(("t", 0, one), 1, 0.0), (("t", 0, one), 2, 0.0), (("t", 0, two), 3, 0.0)])
     whole = columns.event_of
@@ -218,8 +216,11 @@ def test_a_row_that_cannot_be_read_is_postponed_and_holds_nobody(
     assert (offsets(NOW), offsets(NOW + POSTPONED)) == ([1], [1, 2])
 
 
-def test_large_bodies_come_in_parts(engine: Engine) -> None:
-    """At least one, whatever its size; a head that has more is due at once. A record's body counts once."""
+def test_large_bodies_are_fetched_in_parts(engine: Engine) -> None:
+    """At least one row is fetched, whatever its size.
+
+    A due key with more is due at once. A record's body counts once.
+    """
     one, two = subscribed(engine, 2)
     for offset in range(3):
         big = make_event(offset, body=bytes(1000))
@@ -234,8 +235,8 @@ def test_large_bodies_come_in_parts(engine: Engine) -> None:
     assert whole.next_due == {}
 
 
-def test_a_row_that_ended_meanwhile_does_not_come(engine: Engine) -> None:
-    """Only what is parked: not held, not given up, not waiting for its turn."""
+def test_only_parked_rows_are_fetched(engine: Engine) -> None:
+    """Held, blocked and exhausted rows are not fetched."""
     (number,) = subscribed(engine)
     park(engine, [(("t", 0, number), offset, 0.0) for offset in range(4)])
     with engine.begin() as connection:
@@ -246,8 +247,8 @@ def test_a_row_that_ended_meanwhile_does_not_come(engine: Engine) -> None:
     assert [row.event.record.offset for row in found.rows] == [3]
 
 
-def test_the_cost_does_not_follow_what_waits(sqlite_engine: Engine) -> None:
-    """Each statement seeks in the index of heads; none reads through or sorts what others own.
+def test_the_cost_does_not_grow_with_the_backlog(sqlite_engine: Engine) -> None:
+    """Each statement seeks in the index of due keys; none scans or sorts the rows of others.
 
     The plan is SQLite's: no emulator has Oracle's.
     """
@@ -275,8 +276,8 @@ def test_the_cost_does_not_follow_what_waits(sqlite_engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("places", [[], [("t", 0)]])
-def test_an_empty_database_costs_one_look(engine: Engine, places: list[tuple[str, int]]) -> None:
-    """However many partitions are owned: nothing waits in the whole group."""
+def test_an_empty_database_costs_one_statement(engine: Engine, places: list[tuple[str, int]]) -> None:
+    """If the group has no due row at all, one statement says so, however many partitions are owned."""
     seen: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *arguments: seen.append(arguments[2]))
     assert scan(engine, GROUP, places * 100, None) == ({}, None)
@@ -290,7 +291,7 @@ def _clear(engine: Engine) -> None:
 
 
 def _ids(engine: Engine) -> dict[int, int]:
-    """By offset."""
+    """Row ids by offset."""
     with engine.connect() as connection:
         found = connection.execute(text("SELECT record_offset, id FROM webhook_deliveries")).all()
         return {row.record_offset: row.id for row in found}

@@ -1,4 +1,4 @@
-"""What a worker asks of a million rows is served by an index: nothing is read through, nothing is sorted."""
+"""A worker's statements on a million rows are served by an index: no scan, no sort."""
 
 import re
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from models import Status, Wish
 from tests.crypto.vaults import in_the_clear
 from tests.ledger.rows_kit import GROUP, URL, find, ordered, ordering_key, parked, plans, result, run
 
-SQLITES_OWN = "sqlite_autoindex_webhook_deliveries_"  # how SQLite calls the index of the unique constraint
+SQLITES_OWN = "sqlite_autoindex_webhook_deliveries_"  # SQLite's name for the index of the unique constraint
 
 LAST = "SELECT max(webhook_deliveries.id) AS max_1 FROM webhook_deliveries"
 
@@ -42,7 +42,7 @@ def used(engine: Engine, work: Callable[[], object]) -> list[str]:
 
 
 def test_looking_for_due_rows(full: Engine) -> None:
-    """Each seek of the walk, and the first rows of a head, come from the index in the order it has."""
+    """Each seek of a scan, and the first rows of a due key, come from the index in its order."""
     for plan in used(full, lambda: due.scan(full, GROUP, [("t", 0)], None)):
         assert "ix_webhook_deliveries_head" in plan or "ix_webhook_deliveries_order" in plan
     want = due.FetchRequest(("t", 0, 1), 10, frozenset())
@@ -53,7 +53,7 @@ def test_looking_for_due_rows(full: Engine) -> None:
 
 
 def test_putting_a_key_in_order(full: Engine) -> None:
-    """Each part is a seek to an ordering key's rows of one state, up to the offset where there is one."""
+    """Each part seeks an ordering key's rows of one state, up to the offset if there is one."""
     with full.begin() as connection:
         unblock, block = used(full, lambda: normalise(connection, GROUP, [ordering_key(1)], 96.0))
         (still,) = used(full, lambda: open_ones(connection, GROUP, [ordering_key(1)]))
@@ -69,7 +69,7 @@ def test_putting_a_key_in_order(full: Engine) -> None:
 
 
 def test_looking_for_keys_out_of_order(full: Engine) -> None:
-    """Each statement reads a range of keys of a state."""
+    """Each statement reads a range of ordering keys of one state."""
     for plan in used(full, lambda: repair(full, GROUP, "t", 0, 96.0)):
         first = plan.split("SEARCH webhook_deliveries ")[1]
         assert (
@@ -103,14 +103,14 @@ def test_looking_for_keys_out_of_order(full: Engine) -> None:
         ),
     ],
 )
-def test_what_an_assignment_and_a_tidy_ask(full: Engine, work: Callable[[Engine], object], index: str) -> None:
-    """Settled keys, open ordering keys, open topics, delivered rows; what a subscription is owed."""
+def test_assignment_and_upkeep(full: Engine, work: Callable[[Engine], object], index: str) -> None:
+    """An index serves settled and open ordering keys, open topics, delivered rows, and a subscription's open rows."""
     for plan in used(full, lambda: work(full)):
         assert index in plan, plan
 
 
 def test_writing(full: Engine) -> None:
-    """Parking looks under the unique key; results name the id."""
+    """Parking searches the unique key; results address rows by id."""
     for plan in used(full, lambda: store.park(full, GROUP, [parked(ordered(500, 1).event, 1)], 96.0)):
         assert SQLITES_OWN in plan or plan == "SCAN CONSTANT ROW", plan
     (row, *_) = find(full)
@@ -119,7 +119,7 @@ def test_writing(full: Engine) -> None:
 
 
 def test_rows_that_follow_their_subscription(full: Engine) -> None:
-    """By subscription and state; subscriptions by leaps through the index."""
+    """Rows are found by subscription and state, and subscriptions by seeks that jump through the index."""
     held = used(full, lambda: upkeep.disable(full, GROUP, 2, "410"))
     assert all("ix_webhook_deliveries_receiver (subscription_id=? AND status=?)" in plan for plan in held[:1]), held
     repository.remove(full, 3)
@@ -129,8 +129,8 @@ def test_rows_that_follow_their_subscription(full: Engine) -> None:
     assert all("(subscription_id=? AND status=?)" in plan or "PRIMARY KEY" in plan for plan in followed[4:]), followed
 
 
-def test_subscriptions_are_not_read_through(full: Engine) -> None:
-    """Each minute, of a million: only those that have something stored are looked at."""
+def test_subscriptions_are_not_scanned(full: Engine) -> None:
+    """Upkeep reads only the subscriptions that have stored rows."""
     for sql, plan in plans(full, lambda: upkeep.reconcile(full, 1000.0)):
         assert "SCAN webhook_subscriptions" not in plan, (sql, plan)
 
@@ -149,7 +149,7 @@ def test_subscriptions_are_not_read_through(full: Engine) -> None:
     ],
 )
 def test_going_through_rows_by_id(full: Engine, work: Callable[[Engine], object]) -> None:
-    """What may be about any of a million rows takes ranges of the primary key, and looks first for its end alone."""
+    """A statement on any of a million rows reads a range of the primary key; one first looks up the largest id."""
     searched = [
         (sql, part)
         for sql, plan in plans(full, lambda: work(full))
@@ -163,8 +163,8 @@ def test_going_through_rows_by_id(full: Engine, work: Callable[[Engine], object]
         assert by_key or " ".join(sql.split()) == LAST, (sql, part)
 
 
-def test_what_is_asked_of_an_owner(full: Engine) -> None:
-    """Every few seconds by time; a decision by its key, and those of a partition by the front of that."""
+def test_marks(full: Engine) -> None:
+    """Recent marks are found by time, a decision by its key, and a partition's decisions by the key's prefix."""
     subject = marks.Subject("t", 0, 5, 1)
     asked: list[tuple[Callable[[], object], str]] = [
         (lambda: marks.recent(full, GROUP, None), "ix_webhook_marks_time (group_id=?"),

@@ -1,4 +1,4 @@
-"""Of one subscription and key, only the first in the log may be due; what is behind it waits for its turn."""
+"""Of one subscription and key, only the first row in the log may be due; later ones wait for their turn."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -39,7 +39,7 @@ def park(engine: Engine, *rows: NewDelivery, now: float = 96.0) -> None:
 
 
 def mend(engine: Engine) -> list[int]:
-    """A round of `mend`, to its end: how many ordering keys each step has put in order."""
+    """How many ordering keys each step of one whole `repair` has put in order."""
     found = [ordering.repair(engine, GROUP, "t", 0, 500.0)]
     while (end := found[-1].end) is not None:
         found.append(ordering.repair(engine, GROUP, "t", 0, 500.0, end))
@@ -47,7 +47,7 @@ def mend(engine: Engine) -> list[int]:
 
 
 def test_only_the_first_of_a_key_is_due(engine: Engine, sub: int) -> None:
-    """Stored in one batch or in several, in whatever order: the lowest offset is parked, the others are blocked."""
+    """In whatever batches rows are stored, the lowest offset is parked and the others are blocked."""
     park(engine, ordered(3, sub), ordered(1, sub), ordered(7, sub, b"other"))
     park(engine, ordered(2, sub), ordered(4, sub))
     assert states(engine) == {1: "parked", 2: "blocked", 3: "blocked", 4: "blocked", 7: "parked"}
@@ -57,8 +57,11 @@ def test_only_the_first_of_a_key_is_due(engine: Engine, sub: int) -> None:
     }
 
 
-def test_what_goes_behind_the_first_comes_with_it(engine: Engine, sub: int) -> None:
-    """In its order, for each key as much; one by one, each would wait for a look of its own."""
+def test_followers_are_fetched_with_the_first(engine: Engine, sub: int) -> None:
+    """Blocked rows are fetched in order behind the first, evenly for each key.
+
+    Otherwise each would cost a fetch of its own.
+    """
     park(engine, *(ordered(offset, sub) for offset in (1, 2, 3, 4, 5)))
     park(engine, *(ordered(offset, sub, b"other") for offset in (7, 8, 9)))
     rows = find(engine)
@@ -66,18 +69,18 @@ def test_what_goes_behind_the_first_comes_with_it(engine: Engine, sub: int) -> N
     assert {row.ordering_key for row in rows} == {ordering_key(sub), ordering_key(sub, b"other")}
     assert offsets(find(engine, room=7)) == [1, 7, 2, 3, 8, 9]
     assert offsets(find(engine, room=3)) == [1, 7]
-    assert offsets(find(engine, here=[rows[0].id])) == [7, 8, 9], "its followers came with it"
+    assert offsets(find(engine, here=[rows[0].id])) == [7, 8, 9], "its followers were fetched with it"
 
 
-def test_what_is_behind_stops_at_one_that_is_under_way(engine: Engine, sub: int) -> None:
-    """The first was redelivered meanwhile: that one may have ended when this is known, and would be sent again."""
+def test_followers_stop_at_a_row_under_way(engine: Engine, sub: int) -> None:
+    """If the first row is redelivered while the second is under way, the second is not fetched: it may end by then."""
     park(engine, *(ordered(offset, sub) for offset in (1, 2, 3)))
     ids = {row.event.record.offset: row.id for row in find(engine)}
     assert [row.event.record.offset for row in find(engine, here={ids[2]})] == [1]
 
 
-def test_results_of_those_behind_may_come_before_its_own(engine: Engine, sub: int) -> None:
-    """In one batch or one after the other: each names the attempt that it was, whatever the row's state is by then."""
+def test_results_of_followers_may_come_first(engine: Engine, sub: int) -> None:
+    """Results of a chain may be written in any order: each names its attempt, whatever the row's state is by then."""
     park(engine, *(ordered(offset, sub) for offset in (1, 2, 3)))
     first, second, third = find(engine)
     store.record(
@@ -89,8 +92,8 @@ def test_results_of_those_behind_may_come_before_its_own(engine: Engine, sub: in
     assert third.attempt == 1
 
 
-def test_what_is_behind_stops_where_one_has_to_wait(engine: Engine, sub: int) -> None:
-    """At a later time of its own, or held: those behind that one do not pass it."""
+def test_followers_stop_at_a_row_that_has_to_wait(engine: Engine, sub: int) -> None:
+    """Rows behind a follower that is held, or has a later due time, are not fetched."""
     park(engine, *(ordered(offset, sub) for offset in (1, 2, 3, 4)))
     far = datetime(2050, 1, 1, tzinfo=UTC)
     with engine.begin() as connection:
@@ -100,8 +103,8 @@ def test_what_is_behind_stops_where_one_has_to_wait(engine: Engine, sub: int) ->
     assert offsets(find(engine)) == [1]
 
 
-def test_an_earlier_one_goes_first_though_it_comes_later(engine: Engine, sub: int) -> None:
-    """A worker that has parked a later one finds an earlier one unsettled after a crash: the later one waits again."""
+def test_an_earlier_offset_stored_later_goes_first(engine: Engine, sub: int) -> None:
+    """If a worker finds an earlier record unsettled after a crash, the parked later one is blocked again."""
     park(engine, ordered(5, sub))
     park(engine, ordered(3, sub))
     assert states(engine) == {5: "blocked", 3: "parked"}
@@ -109,7 +112,10 @@ def test_an_earlier_one_goes_first_though_it_comes_later(engine: Engine, sub: in
 
 @pytest.mark.parametrize("end", ["delivered", "exhausted"])
 def test_the_next_is_due_at_once_when_the_first_has_ended(engine: Engine, sub: int, end: str) -> None:
-    """Delivered or given up; and the ordering key is said to be free after the last, not before."""
+    """When the first row is delivered or exhausted, the next is due.
+
+    The ordering key is reported free only after the last.
+    """
     park(engine, *(ordered(offset, sub) for offset in range(3)))
     for offset in range(3):
         (row,) = find(engine, 3000.0, room=1)
@@ -122,8 +128,8 @@ def test_the_next_is_due_at_once_when_the_first_has_ended(engine: Engine, sub: i
         assert due_at == ([] if offset == 2 else [100.0])  # as it was stored
 
 
-def test_one_that_was_tried_keeps_its_next_attempt(engine: Engine, sub: int) -> None:
-    """Blocked by one that goes again before it, it is due when its receiver said, not when that one has ended."""
+def test_a_blocked_row_keeps_its_next_attempt(engine: Engine, sub: int) -> None:
+    """A row that was tried, then blocked by an earlier one, is due at its own time, not when the earlier one ends."""
     park(engine, ordered(1, sub, status="exhausted", next_attempt_at=None))
     park(engine, ordered(2, sub, attempt=1, next_attempt_at=9000.0))
     (given_up,) = admin.find(engine, statuses=("exhausted",), limit=9)
@@ -137,7 +143,10 @@ def test_one_that_was_tried_keeps_its_next_attempt(engine: Engine, sub: int) -> 
 
 
 def test_keys_subscriptions_and_partitions_do_not_wait_for_each_other(engine: Engine, sub: int) -> None:
-    """Nor does what has no key, nor what belongs to a replay or to another group."""
+    """Only rows of one key, subscription, partition and group wait for each other.
+
+    Rows without a key and replays do not.
+    """
     other = repository.add(engine, URL, "user.created", ordering="key")
     park(engine, ordered(1, sub), ordered(2, sub, b"b"), ordered(1, other), ordered(1, sub, partition=1))
     park(engine, parked(make_event(3), sub), ordered(4, sub, replay=2))
@@ -146,15 +155,15 @@ def test_keys_subscriptions_and_partitions_do_not_wait_for_each_other(engine: En
     assert [row.ordering_key for row in find(engine) if row.event.record.offset in (3, 4)] == [None, None]
 
 
-def test_an_exhausted_one_lets_the_key_go_on(engine: Engine, sub: int) -> None:
-    """Stored as given up, it blocks nobody, before or after the others were stored."""
+def test_an_exhausted_row_blocks_no_other(engine: Engine, sub: int) -> None:
+    """A row stored as exhausted does not block its key."""
     park(engine, ordered(1, sub, status="exhausted", next_attempt_at=None))
     park(engine, ordered(2, sub), ordered(3, sub))
     assert states(engine) == {1: "exhausted", 2: "parked", 3: "blocked"}
 
 
-def test_what_is_held_keeps_its_place(engine: Engine, sub: int) -> None:
-    """What is stored behind a held one waits; when the subscription is enabled again the first goes first."""
+def test_a_held_row_keeps_its_place(engine: Engine, sub: int) -> None:
+    """Rows stored behind a held one are blocked, and once the subscription is enabled the first goes first."""
     park(engine, ordered(1, sub), ordered(2, sub))
     upkeep.disable(engine, GROUP, sub, "410")
     park(engine, ordered(3, sub))
@@ -164,16 +173,16 @@ def test_what_is_held_keeps_its_place(engine: Engine, sub: int) -> None:
     assert states(engine) == {1: "parked", 2: "blocked", 3: "blocked"}
 
 
-def test_of_many_held_only_one_is_resumed(engine: Engine, sub: int) -> None:
-    """Rows that somebody has set to held by hand become due one after the other."""
+def test_of_many_held_rows_only_one_is_resumed(engine: Engine, sub: int) -> None:
+    """Rows set to held by hand become due one after the other."""
     park(engine, *(ordered(offset, sub) for offset in range(3)))
     run(engine, "UPDATE webhook_deliveries SET status = 'held'")
-    assert upkeep.reconcile(engine, 500.0) == (0, 3, 0, None)  # in order from the start: nothing is to be mended
+    assert upkeep.reconcile(engine, 500.0) == (0, 3, 0, None)  # in order from the start: no repair is needed
     assert states(engine) == {0: "parked", 1: "blocked", 2: "blocked"}
 
 
 def test_a_repetition_after_a_lost_answer_is_the_same(engine: Engine, sub: int) -> None:
-    """The next one is unblocked once, and the ordering key that is free is named again."""
+    """A result written again unblocks the next row once, and reports the free ordering key again."""
     park(engine, ordered(1, sub), ordered(2, sub))
     (first, _) = find(engine)
     losing_the_answer(engine, lambda: store.record(engine, GROUP, [result(first, "delivered")]))
@@ -193,8 +202,8 @@ def test_a_repetition_after_a_lost_answer_is_the_same(engine: Engine, sub: int) 
         "UPDATE webhook_deliveries SET status = 'parked' WHERE record_offset = 3",
     ],
 )
-def test_what_somebody_put_out_of_order_is_mended(engine: Engine, sub: int, edit: str) -> None:
-    """An ordering key that nothing moves any more, or of which two are due, is put in order within a minute."""
+def test_order_broken_by_hand_is_repaired(engine: Engine, sub: int, edit: str) -> None:
+    """An ordering key with no due row, or with two, is put in order."""
     park(engine, *(ordered(offset, sub) for offset in (1, 2, 3)))
     run(engine, edit)
     assert sum(mend(engine)) >= 1
@@ -203,8 +212,8 @@ def test_what_somebody_put_out_of_order_is_mended(engine: Engine, sub: int, edit
 
 
 @pytest.mark.parametrize("first", ["exhausted", "held", "blocked"])
-def test_one_that_waits_without_a_time_is_due(engine: Engine, sub: int, first: str) -> None:
-    """By hand: the table takes a blocked row without a time, but no parked one. It goes in its turn, the others too."""
+def test_a_row_without_a_due_time_is_due(engine: Engine, sub: int, first: str) -> None:
+    """A row blocked by hand without a time (a parked one must have one) is due in its turn, and so are the others."""
     park(engine, *(ordered(offset, sub) for offset in (1, 2, 3)), ordered(9, sub, b"other"))
     run(engine, "UPDATE webhook_deliveries SET status = 'blocked', next_attempt_at = NULL WHERE record_offset = 2")
     assert offsets(find(engine)) == [1, 9, 2, 3]
@@ -219,8 +228,8 @@ def test_one_that_waits_without_a_time_is_due(engine: Engine, sub: int, first: s
     assert offsets(find(engine, 500.0)) == [9, *range(due_key, 4)]
 
 
-def test_many_pairs_are_mended(engine: Engine, sub: int) -> None:
-    """More than fit one step, some keys at a time: whatever is stored, no statement reads all of it."""
+def test_many_keys_are_repaired(engine: Engine, sub: int) -> None:
+    """A repair takes as many steps as it needs, and no statement reads all rows."""
     park(engine, *(ordered(offset, sub, b"%d" % (offset // 2)) for offset in range(4200)))
     run(engine, "UPDATE webhook_deliveries SET status = 'blocked'")
     found = mend(engine)
@@ -230,10 +239,10 @@ def test_many_pairs_are_mended(engine: Engine, sub: int) -> None:
     assert mend(engine) == [0, 0, 0], "a thousand blocked rows each, then the rest"
 
 
-def test_a_key_with_more_rows_than_a_step_is_mended_whole(
+def test_a_key_with_more_rows_than_a_step_is_repaired(
     engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So is one that many subscriptions have; and those on both sides of it."""
+    """A key with more rows, or with more subscriptions, than a step is repaired, and so are its neighbours."""
     monkeypatch.setattr(ordering, "BATCH", 10)
     others = [repository.add(engine, URL, "user.created", ordering="key") for _ in range(25)]
     keys = [b"%d" % number for number in range(5)]
@@ -247,15 +256,15 @@ def test_a_key_with_more_rows_than_a_step_is_mended_whole(
 
 
 def test_a_removed_first_row_frees_the_next(engine: Engine, sub: int) -> None:
-    """Somebody has deleted the row that the others waited for."""
+    """If the first row was deleted by hand, the next becomes due."""
     park(engine, ordered(1, sub), ordered(2, sub))
     run(engine, "DELETE FROM webhook_deliveries WHERE record_offset = 1")
     ordering.repair(engine, GROUP, "t", 0, 500.0)
     assert offsets(find(engine)) == [2]
 
 
-def test_open_pairs_are_known_when_a_partition_comes(engine: Engine, sub: int) -> None:
-    """Those with something owed, held ones too; not those that have ended; None where they are more than asked for."""
+def test_open_keys_are_read_at_assignment(engine: Engine, sub: int) -> None:
+    """Ordering keys with an open row, also a held one, are open. The result is None above the limit."""
     park(engine, ordered(1, sub, b"a"), ordered(2, sub, b"a"), ordered(3, sub, b"b"), ordered(4, sub, partition=1))
     park(engine, parked(make_event(5), sub), ordered(6, sub, b"c", replay=1))
     (ended,) = [row for row in find(engine) if row.ordering_key == ordering_key(sub, b"b")]
@@ -268,7 +277,10 @@ def test_open_pairs_are_known_when_a_partition_comes(engine: Engine, sub: int) -
 
 
 def test_a_digest_stands_for_a_key_of_any_length() -> None:
-    """32 hexadecimal digits, the empty key's too; they are stored, so they never change."""
+    """A key of any length, also an empty one, has a digest of 32 hexadecimal digits.
+
+    Digests are stored, so they never change.
+    """
     assert order_key(b"") != order_key(b"\x00")
     assert {len(order_key(key)) for key in (b"", b"x" * 10**6)} == {32}
     assert order_key(b"user-1") == "d6fc1c4b4ddbb4e741457d1d873d0d46"
@@ -286,10 +298,10 @@ STEPS = st.lists(
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(STEPS)
-def test_whatever_happens_the_first_goes_first(
+def test_only_the_first_open_row_of_a_key_is_due(
     new_engine: Callable[[], Engine], steps: Sequence[tuple[str, int, int]]
 ) -> None:
-    """After each step at most one row of an ordering key is due, and that is the first of its open rows."""
+    """After each step at most one row of an ordering key is due, and it is the first of its open rows."""
     engine = new_engine()
     sub = repository.add(engine, URL, "user.created", ordering="key")
     for step, offset, key in steps:
@@ -315,7 +327,7 @@ def test_whatever_happens_the_first_goes_first(
 
 
 def check_order(engine: Engine) -> None:
-    """The invariant, read as one would by eye."""
+    """Checks the invariant by reading all rows."""
     sql = "SELECT order_key, subscription_id, status FROM webhook_deliveries ORDER BY record_offset"
     rows = [((key, to), status) for key, to, status in query(engine, sql)]
     for one in {row[0] for row in rows}:

@@ -1,4 +1,4 @@
-"""What is asked of a partition's owner: whoever makes rows due marks it, and a decision stands until it is over."""
+"""Requests to a partition's owner: rows made due are marked, and a decision stands until its offset is committed."""
 
 from datetime import datetime
 
@@ -19,7 +19,7 @@ OF_TWO = Subject("t", 0, 5, 2)
 
 @pytest.fixture
 def sub(engine: Engine) -> int:
-    """A subscription with a stored delivery, whose head nobody has marked."""
+    """A subscription with a stored delivery, whose due key is not marked."""
     number = repository.add(engine, URL, "user.created", ordering="key")
     store.park(engine, GROUP, [parked(make_event(1), number)], 96.0)
     assert marks.recent(engine, GROUP, None) == ({}, {}, None)
@@ -32,7 +32,7 @@ def look(engine: Engine, *due_keys: tuple[str, int, int], group: str = GROUP) ->
 
 
 def age(engine: Engine) -> None:
-    """All that is marked was so long ago."""
+    """Sets the time of all marks far into the past."""
     text = "'2020-01-01 00:00:00.000000'" if engine.dialect.name == "sqlite" else "TIMESTAMP '2020-01-01 00:00:00'"
     run(engine, f"UPDATE webhook_marks SET marked_at = {text}")  # noqa: S608 (constants)
 
@@ -41,8 +41,8 @@ def since(engine: Engine) -> datetime | None:
     return marks.recent(engine, GROUP, None).until
 
 
-def test_what_was_marked_is_seen_with_how_often(engine: Engine) -> None:
-    """Of one group; a repetition counts up, whatever was asked at the same moment."""
+def test_marks_are_read_with_their_counts(engine: Engine) -> None:
+    """Marks are those of one group, and a repeated mark counts up."""
     look(engine, ("t", 0, 1), ("t", 0, 2))
     look(engine, ("t", 0, 1), ("u", 3, 1))
     look(engine, ("t", 0, 9), group="another")
@@ -54,8 +54,8 @@ def test_what_was_marked_is_seen_with_how_often(engine: Engine) -> None:
     assert seen.until is not None
 
 
-def test_what_was_marked_long_ago_is_not_seen_again(engine: Engine) -> None:
-    """Only what was marked since, and a minute before: a transaction may be committed after a later one."""
+def test_old_marks_are_not_read_again(engine: Engine) -> None:
+    """A read returns marks since the last one, and of a minute before: a transaction may commit after a later one."""
     look(engine, ("t", 0, 1))
     age(engine)
     before = since(engine)
@@ -63,17 +63,17 @@ def test_what_was_marked_long_ago_is_not_seen_again(engine: Engine) -> None:
     look(engine, ("t", 0, 2))
     assert set(marks.recent(engine, GROUP, before).due_keys) == {("t", 0, 1), ("t", 0, 2)}
     assert set(marks.recent(engine, GROUP, since(engine)).due_keys) == {("t", 0, 2)}
-    assert set(marks.recent(engine, GROUP, None).due_keys) == {("t", 0, 2)}, "for who begins: since the last of all"
+    assert set(marks.recent(engine, GROUP, None).due_keys) == {("t", 0, 2)}, "a first read starts at the newest mark"
 
 
-def test_whoever_makes_rows_due_marks_them(engine: Engine, sub: int) -> None:
-    """Redelivery, adoption, a replay, a subscription that is enabled, a key whose order somebody has broken."""
+def test_rows_made_due_are_marked(engine: Engine, sub: int) -> None:
+    """Redelivery, adoption, a replay, an enabled subscription and a repaired key mark the rows that become due."""
     (row,) = find(engine)
     list(admin.redeliver(engine, admin.DeliveryQuery(ids=[row.id]), 100.0))
     assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 1}
     repository.set_enabled(engine, sub, enabled=False)
     upkeep.reconcile(engine, 100.0)
-    assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 1}, "what is held is not due"
+    assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 1}, "held rows are not due"
     repository.set_enabled(engine, sub, enabled=True)
     upkeep.reconcile(engine, 100.0)
     assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 2}
@@ -89,8 +89,11 @@ def test_whoever_makes_rows_due_marks_them(engine: Engine, sub: int) -> None:
     assert marks.recent(engine, "another", None).due_keys == {("t", 0, sub): 1, ("t", 1, sub): 1}
 
 
-def test_a_decision_is_the_last_word(engine: Engine) -> None:
-    """About one delivery before all of its record; done once somebody has acted, and not once it is given anew."""
+def test_the_most_specific_decision_counts(engine: Engine) -> None:
+    """A decision on one delivery overrides that on its record.
+
+    It is done once carried out, and open again when given anew.
+    """
     assert marks.decision(engine, GROUP, OF_TWO) is None
     marks.decide(engine, GROUP, OF_TWO._replace(subscription_id=ALL_SUBSCRIPTIONS), Wish.DEAD_LETTER)
     for other in (OF_TWO._replace(offset=6), OF_TWO._replace(partition=1), OF_TWO._replace(topic="u")):
@@ -113,8 +116,8 @@ def test_a_decision_is_the_last_word(engine: Engine) -> None:
     assert (found.wish, found.done_at) == (Wish.DEAD_LETTER, None)
 
 
-def test_a_decision_goes_when_the_offset_has_passed(engine: Engine) -> None:
-    """Not before: a restart would meet the delivery again. What is to be looked at stays, until it is old."""
+def test_a_decision_is_deleted_once_its_offset_is_committed(engine: Engine) -> None:
+    """Before that, a restart would meet the delivery again. Marks of due keys stay until they expire."""
     look(engine, ("t", 0, 2))
     for offset in (4, 5):
         marks.decide(engine, GROUP, OF_TWO._replace(offset=offset), Wish.GIVE_UP)

@@ -1,4 +1,4 @@
-"""Old deliveries that nobody is owed are deleted, with what only they needed; on each database."""
+"""Purging old ended deliveries and the payloads that only they needed, on each database."""
 
 from collections.abc import Iterable
 
@@ -37,7 +37,7 @@ def sub(engine: Engine) -> int:
 def keep(
     engine: Engine, sub: int, offsets: range, status: str = "exhausted", at: float = OLD, group: str = GROUP
 ) -> None:
-    """Rows in this state, changed last at that time."""
+    """Stores rows in a state, last changed at a given time."""
     rows = [parked(make_event(offset), sub) for offset in offsets]
     if status == "exhausted":
         rows = [row._replace(status="exhausted", next_attempt_at=None, last=BOOM) for row in rows]
@@ -53,7 +53,7 @@ def keep(
 
 
 def total(steps: Iterable[Purged]) -> tuple[int, int]:
-    """Deliveries and payloads, of all steps."""
+    """The deliveries and payloads of all steps."""
     done = list(steps)
     return sum(step.deliveries for step in done), sum(step.payloads for step in done)
 
@@ -64,12 +64,12 @@ def payloads(engine: Engine) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that few rows are several steps."""
+    """Makes steps so small that few rows take several."""
     monkeypatch.setattr(upkeep, "BATCH", 4)
 
 
-def test_only_what_ended_long_ago_goes(engine: Engine, sub: int) -> None:
-    """What is owed stays, however old; so does what was given up lately. Delivered rows go where that is asked for."""
+def test_only_rows_that_ended_long_ago_are_purged(engine: Engine, sub: int) -> None:
+    """Open rows stay, however old, and so do those that ended lately. Delivered rows are purged only on request."""
     for number, status in enumerate(Status):
         keep(engine, sub, range(number * 10, number * 10 + 3), status)
     keep(engine, sub, range(90, 93), at=NEW)
@@ -85,8 +85,8 @@ def test_only_what_ended_long_ago_goes(engine: Engine, sub: int) -> None:
 
 
 @pytest.mark.parametrize("status", ["parked", "blocked", "held"])
-def test_what_is_owed_is_refused(engine: Engine, sub: int, status: str) -> None:
-    """By the function itself, whoever calls it."""
+def test_purging_open_states_is_refused(engine: Engine, sub: int, status: str) -> None:
+    """The function itself refuses, whoever calls it."""
     keep(engine, sub, range(2), status)
     with pytest.raises(ValueError, match=status):
         list(upkeep.purge(engine, [Status.EXHAUSTED, Status(status)], CUT))
@@ -94,7 +94,7 @@ def test_what_is_owed_is_refused(engine: Engine, sub: int, status: str) -> None:
 
 
 def test_a_payload_that_another_row_needs_stays(engine: Engine, sub: int) -> None:
-    """Also another group's: it has its own. The payload goes with the last row."""
+    """A payload is deleted with its last row; another group has its own payload."""
     other = repository.add(engine, URL, "user.created")
     keep(engine, sub, range(2))
     store.park(engine, GROUP, [parked(make_event(0), other)], OLD)
@@ -106,8 +106,8 @@ def test_a_payload_that_another_row_needs_stays(engine: Engine, sub: int) -> Non
     assert payloads(engine) == []
 
 
-def test_each_step_is_whole_and_the_rest_can_follow(engine: Engine, sub: int) -> None:
-    """An interruption leaves no row without its payload and none half deleted; a second run does the rest."""
+def test_an_interrupted_purge_can_be_continued(engine: Engine, sub: int) -> None:
+    """After an interruption each remaining row has its payload, and a second run deletes the rest."""
     keep(engine, sub, range(10))
     keep(engine, sub, range(10, 12), at=NEW)
     steps = upkeep.purge(engine, ENDED, CUT)
@@ -119,7 +119,7 @@ def test_each_step_is_whole_and_the_rest_can_follow(engine: Engine, sub: int) ->
 
 
 def test_a_commit_whose_answer_is_lost_can_be_repeated(engine: Engine, sub: int) -> None:
-    """What is gone is gone, and nothing else goes for it."""
+    """A step repeated after a lost answer deletes nothing else."""
     keep(engine, sub, range(3))
     keep(engine, sub, range(5, 7), "parked")
     losing_the_answer(engine, lambda: list(upkeep.purge(engine, ENDED, CUT)))
@@ -127,8 +127,8 @@ def test_a_commit_whose_answer_is_lost_can_be_repeated(engine: Engine, sub: int)
     assert sorted(states(engine)) == payloads(engine) == [5, 6]
 
 
-def test_a_row_that_is_owed_again_meanwhile_stays(engine: Engine, sub: int) -> None:
-    """Between the reading of a step and its deletion somebody has redelivered one: it is sent, so it is kept."""
+def test_a_row_redelivered_meanwhile_stays(engine: Engine, sub: int) -> None:
+    """A row redelivered between a step's read and its deletion is kept."""
     keep(engine, sub, range(3))
     (rows,) = upkeep.ended_before(engine, ENDED, CUT)
     assert [each.ids for each in admin.redeliver(engine, DeliveryQuery(ids=[rows[1].id]), NEW)]
@@ -139,10 +139,8 @@ def test_a_row_that_is_owed_again_meanwhile_stays(engine: Engine, sub: int) -> N
 
 
 @on_oracle
-def test_a_payload_that_a_worker_takes_up_meanwhile_is_refused(
-    engine: Engine, emulator: OracleEmulator, sub: int
-) -> None:
-    """The foreign key answers ORA-02292, where a delivery of it was stored in between: the step begins again."""
+def test_a_payload_that_a_worker_needs_meanwhile_is_kept(engine: Engine, emulator: OracleEmulator, sub: int) -> None:
+    """If a delivery of it is stored meanwhile, the foreign key refuses (ORA-02292), and the step is repeated."""
     keep(engine, sub, range(2))
     emulator.inject("^DELETE FROM webhook_payloads", OracleError(2292, "integrity constraint violated - child record"))
     assert total(upkeep.purge(engine, ENDED, CUT)) == (2, 2)
@@ -151,7 +149,7 @@ def test_a_payload_that_a_worker_takes_up_meanwhile_is_refused(
 
 
 def test_a_step_reads_no_more_than_its_ids(sqlite_engine: Engine) -> None:
-    """By the primary key alone, from where the last step ended: a million rows that stay cost no long statement.
+    """A step reads by primary key from where the last one ended, so a million rows that stay cost no long statement.
 
     On SQLite, whose plans can be read.
     """
@@ -167,14 +165,14 @@ def test_a_step_reads_no_more_than_its_ids(sqlite_engine: Engine) -> None:
 
 
 def test_gaps_between_ids_are_jumped_over(engine: Engine, sub: int) -> None:
-    """Ids are never used again: where millions are gone, there are no steps for them."""
+    """Ids are never reused, so a gap of millions costs no steps."""
     keep(engine, sub, range(2))
     run(engine, "UPDATE webhook_deliveries SET id = id + 1000000 WHERE record_offset = 1")
     assert [len(rows) for rows in upkeep.ended_before(engine, ENDED, CUT)] == [1, 1]
 
 
-def test_old_replays_go(engine: Engine, sub: int) -> None:
-    """Those that have ended before; one that can be resumed stays, however old."""
+def test_old_replays_are_deleted(engine: Engine, sub: int) -> None:
+    """Replays that ended before the cut are deleted; one that can be resumed stays, however old."""
 
     def begin() -> int:
         return replays.create(engine, GROUP, sub, 0.0, 1.0, None, 1.0, [])

@@ -1,4 +1,4 @@
-"""Which process runs a background replay is decided by its row: one at a time, and another when that one is silent."""
+"""A background replay's row says which process runs it: one at a time, and another once its lease has expired."""
 
 from collections.abc import Callable
 from threading import Barrier, Thread
@@ -18,7 +18,7 @@ Begin = Callable[..., int]
 
 @pytest.fixture
 def begin(engine: Engine) -> Begin:
-    """Notes a replay of 100 records that API processes run, and gives its id."""
+    """Creates a replay of 100 records for API processes and returns its id."""
     subscription = repository.add(engine, URL, "user.created")
 
     def make(group: str = GROUP, *, background: bool = True) -> int:
@@ -41,13 +41,16 @@ def claim(engine: Engine, now: float = NOW, group: str = GROUP) -> int | None:
 
 
 def advance(engine: Engine, replay: int, held: float, first: int, *, until: float, matched: int) -> None:
-    """Store three records from an offset on, as the process that holds it until then."""
+    """Stores three records from an offset on, as the process whose lease ends at `held`."""
     rows = [parked(make_event(first + n), 1, attempt=0, replay=replay) for n in range(3)]
     replays.advance(engine, replay, GROUP, rows, {("t", 0): first + 3}, matched, NOW, Lease(held, until))
 
 
 def test_each_replay_is_given_to_one_process(engine: Engine, begin: Begin) -> None:
-    """Neither one that a command runs, nor another group's, nor one that has ended; held ones when the time is over."""
+    """A claim skips ended replays and those of commands and other groups.
+
+    A held one can be claimed once its lease expires.
+    """
     first, second = begin(), begin()
     begin(background=False)
     begin("another")
@@ -58,8 +61,8 @@ def test_each_replay_is_given_to_one_process(engine: Engine, begin: Begin) -> No
     assert load(engine, first).lease_until == NOW + 60
 
 
-def test_many_who_ask_at_once_get_different_ones(engine: Engine, begin: Begin) -> None:
-    """However their statements interleave."""
+def test_concurrent_claims_get_different_replays(engine: Engine, begin: Begin) -> None:
+    """Each replay goes to one process, however their statements interleave."""
     made = [begin() for _ in range(3)]
     barrier, got = Barrier(6), list[int | None]()
 
@@ -75,8 +78,11 @@ def test_many_who_ask_at_once_get_different_ones(engine: Engine, begin: Begin) -
     assert sorted(each for each in got if each is not None) == made
 
 
-def test_who_was_silent_for_too_long_stores_nothing_more(engine: Engine, begin: Begin) -> None:
-    """Another goes on, whose rows may be sent and deleted by then: neither these nor the count are written again."""
+def test_a_process_whose_lease_expired_stores_no_more(engine: Engine, begin: Begin) -> None:
+    """Another process has gone on, and its rows may be sent and deleted by now.
+
+    Neither rows nor the count are written again.
+    """
     replay = begin()
     claim(engine)
     advance(engine, replay, NOW + 30, 0, until=NOW + 31, matched=3)
@@ -84,14 +90,14 @@ def test_who_was_silent_for_too_long_stores_nothing_more(engine: Engine, begin: 
     advance(engine, replay, NOW + 61, 3, until=NOW + 62, matched=6)
     with pytest.raises(ReplayEnded, match=f"another process runs replay {replay}"):
         advance(engine, replay, NOW + 31, 3, until=NOW + 63, matched=7)
-    replays.release(engine, replay, NOW + 31, None, "the one that lost it")
+    replays.release(engine, replay, NOW + 31, None, "reported without the lease")
     found = load(engine, replay)
     assert (found.matched, found.spans[0].begin, found.lease_until, found.last_error) == (6, 6, NOW + 62, None)
     assert offsets(find(engine)) == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_lost_answer_does_not_lose_the_lease(engine: Engine, begin: Begin) -> None:
-    """The same transaction again is the holder's own."""
+    """The holder may repeat a transaction whose answer was lost."""
     replay = begin()
     claim(engine)
     losing_the_answer(engine, lambda: advance(engine, replay, NOW + 30, 0, until=NOW + 31, matched=3))
@@ -99,8 +105,8 @@ def test_a_lost_answer_does_not_lose_the_lease(engine: Engine, begin: Begin) -> 
     assert (load(engine, replay).matched, offsets(find(engine))) == (3, [0, 1, 2])
 
 
-def test_a_replay_that_is_given_up_is_free_or_waits(engine: Engine, begin: Begin) -> None:
-    """Free at once for another process, or only when it is to be tried again; those that wait keep nobody waiting."""
+def test_a_released_replay_is_free_or_backed_off(engine: Engine, begin: Begin) -> None:
+    """A released replay is free at once, or only at its retry time; one that waits delays no other."""
     failing, other = begin(), begin()
     claim(engine)
     replays.release(engine, failing, NOW + 30, NOW + 10, "why")
@@ -110,8 +116,11 @@ def test_a_replay_that_is_given_up_is_free_or_waits(engine: Engine, begin: Begin
     assert [claim(engine, NOW + 11), claim(engine, NOW + 11)] == [other, failing]
 
 
-def test_its_state_says_whether_somebody_runs_it(engine: Engine, begin: Begin) -> None:
-    """It waits without a holder, with one that is silent, and with a reason; a command's own cannot be told."""
+def test_the_state_says_whether_a_process_runs_it(engine: Engine, begin: Begin) -> None:
+    """It waits without a holder, with an expired lease, and with an error.
+
+    For a replay of a command the state cannot tell.
+    """
     replay = begin()
     assert load(engine, replay).state(NOW) == "waiting"
     claim(engine)
@@ -125,8 +134,8 @@ def test_its_state_says_whether_somebody_runs_it(engine: Engine, begin: Begin) -
     assert load(engine, begin(background=False)).state(NOW) == "unfinished"
 
 
-def test_a_cancellation_ends_who_runs_it(engine: Engine, begin: Begin) -> None:
-    """At its next transaction, with the reason; what it does afterwards changes nothing."""
+def test_a_cancellation_stops_the_running_process(engine: Engine, begin: Begin) -> None:
+    """Its next transaction fails with the reason, and later ones change nothing."""
     replay = begin()
     claim(engine)
     assert replays.cancel(engine, replay, NOW, "subscription 1 was removed")

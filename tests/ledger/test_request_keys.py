@@ -1,4 +1,4 @@
-"""Idempotency keys: one creation for each, for a day, and no text of key or body in the database."""
+"""Idempotency keys: one creation for each, kept for a day; the database holds no text of a key or body."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -17,23 +17,26 @@ WHOSE = ("acme", None, "/v1/subscriptions")
 
 
 def key(sent: str = "k1", body: bytes = BODY, at: float = T) -> RequestKey:
-    """The key of a request of acme."""
+    """The key of a request of tenant acme."""
     return request_key(sent, WHOSE, body, at)
 
 
 def note(engine: Engine, noted: RequestKey, resource_id: int) -> None:
-    """Note a key in a transaction of its own."""
+    """Stores a key in a transaction of its own."""
     with engine.begin() as connection:
         request_keys.note(connection, noted, resource_id)
 
 
 def count(engine: Engine) -> int:
-    """How many keys are stored."""
+    """The number of stored keys."""
     return int(query(engine, "SELECT count(*) FROM webhook_request_keys")[0][0])
 
 
-def test_a_key_finds_what_it_has_created(engine: Engine) -> None:
-    """With the time of the first request; another key finds nothing, another body is refused."""
+def test_a_key_finds_its_creation(engine: Engine) -> None:
+    """A key finds its creation and the time of the first request.
+
+    Another key finds nothing, and another body is refused.
+    """
     assert request_keys.find(engine, key()) is None
     note(engine, key(), 2**62)
     found = request_keys.find(engine, key(at=T + 5))
@@ -46,7 +49,7 @@ def test_a_key_finds_what_it_has_created(engine: Engine) -> None:
 
 @pytest.mark.parametrize("body", [BODY, b"{}"])
 def test_a_key_is_written_once(engine: Engine, body: bytes) -> None:
-    """The second transaction is to roll back, whatever its body; the first one's row stays."""
+    """A second transaction with the key has to roll back, whatever its body; the first one's row stays."""
     note(engine, key(), 7)
     with pytest.raises(KeyTaken):
         note(engine, key(body=body, at=T + 1), 8)
@@ -54,7 +57,7 @@ def test_a_key_is_written_once(engine: Engine, body: bytes) -> None:
 
 
 def test_after_a_day_a_key_is_new(engine: Engine) -> None:
-    """Up to then it is known, to the microsecond; then it is not, and can be written again, whatever came with it."""
+    """A key is known for a day, to the microsecond; then it can be stored again with any body."""
     note(engine, key(), 7)
     assert request_keys.find(engine, key(at=T + KEPT - 0.001)) is not None
     with pytest.raises(KeyTaken):
@@ -69,7 +72,10 @@ def test_after_a_day_a_key_is_new(engine: Engine) -> None:
 
 
 def test_a_new_key_removes_a_bounded_number_of_old_ones(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest first; those of the last day stay, and this one is removed if it is old, though many are older."""
+    """The oldest are removed first and those of the last day stay.
+
+    An old row of the same key is removed though many are older.
+    """
     for number in range(5):
         note(engine, key(f"old{number}", at=T + number), number)
     note(engine, key("young", at=T + 1000), 5)
@@ -81,8 +87,8 @@ def test_a_new_key_removes_a_bounded_number_of_old_ones(engine: Engine, monkeypa
     assert query(engine, "SELECT resource_id FROM webhook_request_keys ORDER BY resource_id") == [(5,), (6,), (7,)]
 
 
-def test_whoever_sends_it_has_keys_of_their_own(engine: Engine) -> None:
-    """Token, tenant, path and key are told apart, wherever the text of one ends and the next one's begins."""
+def test_keys_of_other_callers_differ(engine: Engine) -> None:
+    """Token, tenant, path and key are told apart, wherever the text of one ends and the next begins."""
     whose: list[tuple[str | None, ...]] = [
         ("a", None, "/v1/x"),
         ("a", "None", "/v1/x"),
@@ -98,7 +104,7 @@ def test_whoever_sends_it_has_keys_of_their_own(engine: Engine) -> None:
 
 
 def test_neither_key_nor_body_is_stored(engine: Engine) -> None:
-    """Digests alone, and two keys have two for one body: who guesses the body needs the key to see it confirmed."""
+    """Only digests are stored. The body's depends on the key, so guessing a body needs the key to confirm it."""
     note(engine, key("k-of-a-request"), 7)
     note(engine, key("k2"), 7)
     rows = query(engine, "SELECT key_digest, request_digest FROM webhook_request_keys")
@@ -106,8 +112,8 @@ def test_neither_key_nor_body_is_stored(engine: Engine) -> None:
     assert all(len(text) == 64 and set(text) <= set("0123456789abcdef") for row in rows for text in row)
 
 
-def test_of_many_at_once_one_writes(engine: Engine) -> None:
-    """All have seen that the key is free, or old; the others are told once the winner is there."""
+def test_one_of_many_concurrent_requests_writes(engine: Engine) -> None:
+    """When several find the key free or old, one writes, and the others get its answer."""
     rivals = 4
     for sent, old in (("free", False), ("old", True)):
         if old:
@@ -132,7 +138,7 @@ def test_of_many_at_once_one_writes(engine: Engine) -> None:
 
 
 def test_a_winner_that_rolls_back_leaves_the_key_free(engine: Engine) -> None:
-    """A crash after the insert: the next one writes it."""
+    """After a crash behind the insert, the next request can store the key."""
 
     def crash(_: Connection, __: object, statement: str, *___: object) -> None:
         if statement.startswith("INSERT INTO webhook_request_keys"):
@@ -147,7 +153,7 @@ def test_a_winner_that_rolls_back_leaves_the_key_free(engine: Engine) -> None:
 
 
 def test_an_index_serves_each_statement(sqlite_engine: Engine) -> None:
-    """Keys by their digest, old ones by their age. The plans are SQLite's: no emulator has Oracle's."""
+    """Keys are found by digest and old ones by age. The plans are SQLite's: no emulator has Oracle's."""
 
     def work() -> None:
         request_keys.find(sqlite_engine, key())

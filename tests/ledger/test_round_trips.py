@@ -1,7 +1,7 @@
-"""How often a worker goes to Oracle: a few times for a batch, however many rows are in it. Its speed is another matter.
+"""The number of a worker's round trips to Oracle: a few for each batch, however many rows it has. Speed is not tested.
 
-The emulator counts the statements that the driver sends; each transaction ends with a commit more. A large body takes
-more of the network, not more calls.
+The emulator counts the statements that the driver sends; each transaction adds a commit. A large body takes more of the
+network, not more calls.
 """
 
 from collections import Counter
@@ -16,20 +16,20 @@ from tests.databases import on_oracle
 from tests.ledger.rows_kit import GROUP, URL, find, make_event, ordered, parked, result
 from tests.oracle_emulator import OracleEmulator
 
-PING = ("SELECT 1 FROM", 1)  # the pool's look at a session before it is given out
+PING = ("SELECT 1 FROM", 1)  # the pool's check of a session before it hands it out
 
 
 def calls(emulator: OracleEmulator) -> list[tuple[str, int]]:
-    """The first words of each call, and how many rows of binds went with it."""
+    """The first words of each call, and its number of rows of binds."""
     found = [(" ".join(call.sql.split()[:3]), len(call.rows)) for call in emulator.calls]
     emulator.calls.clear()
     return found
 
 
 @on_oracle
-@pytest.mark.parametrize("size", [450, 33_000])  # a larger one goes as LONG
+@pytest.mark.parametrize("size", [450, 33_000])  # a larger body is sent as LONG
 def test_a_batch_is_stored_in_three_calls_and_a_commit(engine: Engine, emulator: OracleEmulator, size: int) -> None:
-    """Which payloads are there, the payloads, the deliveries: all rows of a statement in one call."""
+    """One call looks up stored payloads, one inserts payloads, one inserts deliveries, each with all its rows."""
     repository.add(engine, URL, "user.created")
     rows = [parked(make_event(offset, body=bytes(size)), 1) for offset in range(STORE_BATCH)]
     emulator.calls.clear()
@@ -43,8 +43,8 @@ def test_a_batch_is_stored_in_three_calls_and_a_commit(engine: Engine, emulator:
 
 
 @on_oracle
-def test_results_are_two_calls_more_where_keys_go_in_order(engine: Engine, emulator: OracleEmulator) -> None:
-    """Attempts that have ended are one call; what is behind them is set free by two, and a look at what is open."""
+def test_results_of_ordered_rows_take_few_calls(engine: Engine, emulator: OracleEmulator) -> None:
+    """Ended attempts take two calls; unblocking the rows behind them takes two, and a query finds keys still open."""
     repository.add(engine, URL, "user.created", ordering="key")
     store.park(engine, GROUP, [ordered(offset, 1, b"%d" % offset) for offset in range(100)], 1.0)
     found = find(engine)
@@ -52,6 +52,6 @@ def test_results_are_two_calls_more_where_keys_go_in_order(engine: Engine, emula
     store.record(engine, GROUP, [result(row, "delivered") for row in found])
     assert Counter(calls(emulator)) == {
         PING: 1,
-        ("UPDATE webhook_deliveries SET", 100): 4,  # first attempts, ends, what is free now, what is not
+        ("UPDATE webhook_deliveries SET", 100): 4,  # first attempts, ends, rows to unblock, rows to block
         ("SELECT DISTINCT webhook_deliveries.order_key,", 1): 1,
     }

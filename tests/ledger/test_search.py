@@ -19,7 +19,7 @@ T = 1_700_000_000.0
 
 
 def found(engine: Engine, asked: Query, limit: int = 200) -> list[int]:
-    """The offsets of all pages, which never overlap."""
+    """The offsets on all pages, which never overlap."""
     offsets: list[int] = []
     position = None
     while True:
@@ -33,7 +33,7 @@ def found(engine: Engine, asked: Query, limit: int = 200) -> list[int]:
 
 @pytest.fixture
 def two(engine: Engine) -> tuple[int, int]:
-    """Forty deliveries for each of two subscriptions, one every ten minutes: odd offsets are the second one's."""
+    """Forty deliveries for each of two subscriptions, one every ten minutes; odd offsets belong to the second."""
     subs = (
         repository.add(engine, URL, "user.created"),
         repository.add(engine, URL, "user.*", tenant="acme"),
@@ -55,7 +55,7 @@ def two(engine: Engine) -> tuple[int, int]:
 
 @pytest.mark.parametrize("limit", [1, 7, 200])
 def test_pages_have_each_delivery_once_newest_first(engine: Engine, two: tuple[int, int], limit: int) -> None:
-    """Whatever the length of a page, and whatever is stored meanwhile."""
+    """The pages have each delivery once, newest first, whatever their length and whatever is stored meanwhile."""
     first = search.search(engine, Query(), limit)
     store.park(engine, GROUP, [parked(make_event(99), two[0])], T)
     offsets = [each.record.offset for each in first.deliveries]
@@ -88,7 +88,7 @@ def test_pages_have_each_delivery_once_newest_first(engine: Engine, two: tuple[i
     ],
 )
 @pytest.mark.parametrize("examined", [3, 1000])
-def test_a_search_finds_what_meets_all_conditions(
+def test_a_search_finds_all_matching_deliveries(
     engine: Engine,
     two: tuple[int, int],
     monkeypatch: pytest.MonkeyPatch,
@@ -96,7 +96,7 @@ def test_a_search_finds_what_meets_all_conditions(
     expected: Callable[[int], bool],
     examined: int,
 ) -> None:
-    """Also if a page ends because it has examined enough rows, before it has found enough."""
+    """It also does if a page ends because it has examined enough rows before it is full."""
     monkeypatch.setattr(search, "EXAMINED", examined)
     real = None if asked.subscription is None else two[asked.subscription - 1]  # Oracle's ids may begin anywhere
     wanted = [offset for offset in range(79, -1, -1) if expected(offset)]
@@ -112,20 +112,20 @@ def test_a_limit_outside_the_bounds_is_refused(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("position", ["", "7", "7.", "a.b", "7.7.7", f"{2**63}.0", "9" * 5000 + ".1"])
-def test_a_text_that_is_no_position_is_refused(engine: Engine, position: str) -> None:
-    """A position comes back from a stranger."""
+def test_an_invalid_position_is_refused(engine: Engine, position: str) -> None:
+    """Clients send positions back, so any text may arrive."""
     with pytest.raises(InvalidPosition, match="begin without one"):
         search.search(engine, Query(), 10, position)
 
 
 def test_an_empty_table_has_an_empty_page(engine: Engine) -> None:
-    """With every condition that there is."""
+    """The page is empty with any condition."""
     assert search.search(engine, Query()) == ((), None)
     assert search.search(engine, Query(since=T, until=T + 1)) == ((), None)
 
 
 def test_ids_out_of_the_order_of_time_are_found(engine: Engine, two: tuple[int, int]) -> None:
-    """By some minutes, as clocks of workers and cached sequences make them."""
+    """Rows are found though workers' clocks and cached sequences order ids and times differently by some minutes."""
     store.park(engine, GROUP, [parked(make_event(80), two[0])], T + 79 * 600 - 300)
     assert found(engine, Query(since=T + 79 * 600)) == [79]
     assert found(engine, Query(until=T + 79 * 600))[:2] == [80, 78]
@@ -133,13 +133,13 @@ def test_ids_out_of_the_order_of_time_are_found(engine: Engine, two: tuple[int, 
 
 
 def test_recent_types_are_counted(engine: Engine, two: tuple[int, int]) -> None:
-    """The most frequent first; two deliveries of one record count as two."""
+    """The most frequent type comes first; two deliveries of one record count as two."""
     store.park(engine, GROUP, [parked(make_event(0, type="user.deleted"), two[1])], T)
     assert search.recent_types(engine) == [("x", 64), ("user.deleted", 17)]
 
 
-def test_what_was_found_by_tenant_or_topic_can_be_redelivered(engine: Engine, two: tuple[int, int]) -> None:
-    """A tenant's own deliveries alone are marked."""
+def test_redelivery_by_tenant_and_topic(engine: Engine, two: tuple[int, int]) -> None:
+    """Only the tenant's own deliveries of the topic are marked."""
     chosen = DeliveryQuery(statuses=[Status.EXHAUSTED], tenant="acme", topic="u")
     marked = {each for step in admin.redeliver(engine, chosen, T) for each in step.ids}
     ids = {row.id for row in query(engine, f"SELECT id FROM webhook_deliveries WHERE subscription_id = {two[1]}")}  # noqa: S608 (a number)
@@ -165,7 +165,7 @@ def test_what_was_found_by_tenant_or_topic_can_be_redelivered(engine: Engine, tw
     ],
 )
 def test_an_index_has_the_ids_in_order(sqlite_engine: Engine, asked: Query, index: str) -> None:
-    """The rows themselves are found by their ids, whatever the conditions."""
+    """An index gives the ids in order, and rows are read by id, whatever the conditions."""
     sub = repository.add(sqlite_engine, URL, "user.created")
     store.park(sqlite_engine, GROUP, [parked(make_event(offset), sub) for offset in range(10)], T)
     told = plans(sqlite_engine, lambda: search.search(sqlite_engine, asked))

@@ -1,4 +1,4 @@
-"""Deliveries go in once, results are written once, and nobody overwrites what is no longer theirs."""
+"""Deliveries are stored once, results are written once, and a former owner overwrites nothing."""
 
 import multiprocessing
 import threading
@@ -40,8 +40,8 @@ def sub(engine: Engine) -> int:
     return repository.add(engine, URL, "user.created")
 
 
-def test_a_delivery_comes_back_as_it_went(engine: Engine, sub: int) -> None:
-    """Every field of event, endpoint and attempts survives, and the row's own columns say what happened."""
+def test_a_delivery_is_read_back_unchanged(engine: Engine, sub: int) -> None:
+    """Every field of event, endpoint and attempts survives, and the row's own columns state the last result."""
     event = make_event(7, body=bytes(range(256)) * 100, key=b"user-1", traceparent="00-abc-def-01")
     first, last = Failure("time-out", None, None, 90.125), Failure("status 503", 503, "busy", 95.5)
     store.park(engine, GROUP, [NewDelivery(event, sub, URL, 5, "parked", 100.25, first, last, schedule_start=3)], 96.0)
@@ -54,7 +54,7 @@ def test_a_delivery_comes_back_as_it_went(engine: Engine, sub: int) -> None:
 
 
 def test_a_due_time_is_kept_to_the_microsecond(engine: Engine, sub: int) -> None:
-    """Oracle's DATE, which is what a driver makes of a datetime unless it is told, has whole seconds."""
+    """A driver binds a datetime as Oracle's DATE, with whole seconds, unless its type is declared."""
     at = 1000.000_001
     store.park(engine, GROUP, [parked(make_event(1), sub, at)], 1.0)
     with engine.connect() as connection:
@@ -69,18 +69,18 @@ def test_a_due_time_is_kept_to_the_microsecond(engine: Engine, sub: int) -> None
 @pytest.mark.parametrize("key", [None, b"", b"\x00", b"k" * 5000])
 @pytest.mark.parametrize("body", [b"", b"\x00\xff", b"x" * 1_100_000])
 def test_empty_bytes_stay_empty_bytes(engine: Engine, sub: int, key: bytes | None, body: bytes) -> None:
-    """An empty key is not no key, also where the database keeps an empty string as NULL."""
+    """An empty key differs from no key, also if the database keeps an empty string as NULL."""
     event = make_event(1, body=body, key=key, content_type="")
     store.park(engine, GROUP, [parked(event, sub)], 96.0)
-    with engine.begin() as connection:  # what Oracle makes of them
+    with engine.begin() as connection:  # as Oracle stores them
         connection.execute(update(Payload).where(Payload.body == b"").values(body=None))
         connection.execute(update(Payload).where(Payload.record_key == b"").values(record_key=None))
         connection.execute(update(Payload).where(Payload.content_type == "").values(content_type=None))
     assert find(engine)[0].event == event
 
 
-def test_what_does_not_fit_a_column_does_not_hold_a_partition(engine: Engine, sub: int) -> None:
-    """Errors are cut and made ASCII; headers too long to keep are dropped; the delivery is stored."""
+def test_values_too_long_for_a_column_are_cut(engine: Engine, sub: int) -> None:
+    """Errors are cut and made ASCII, and headers that are too long are dropped, so the delivery is stored."""
     event = make_event(1, content_type="x" * 1001, traceparent="y" * 256)
     store.park(engine, GROUP, [parked(event, sub, last=BOOM._replace(error="é" * 2000, response="é" * 3000))], 96.0)
     (row,) = find(engine)
@@ -89,8 +89,8 @@ def test_what_does_not_fit_a_column_does_not_hold_a_partition(engine: Engine, su
 
 
 @pytest.mark.parametrize("text", ["\x1b[31mred\r\n", "\udcff", "a\x00b", "\\", "plain"])
-def test_what_a_receiver_answered_is_harmless_on_a_terminal(engine: Engine, sub: int, text: str) -> None:
-    """Control characters, half characters and NUL are kept escaped, as visible ASCII."""
+def test_an_answer_is_stored_escaped(engine: Engine, sub: int, text: str) -> None:
+    """Control characters, lone surrogates and NUL are stored as visible ASCII, which is harmless on a terminal."""
     store.park(engine, GROUP, [parked(make_event(1), sub, last=BOOM._replace(response=text))], 96.0)
     last = find(engine)[0].last
     assert last is not None
@@ -98,7 +98,7 @@ def test_what_a_receiver_answered_is_harmless_on_a_terminal(engine: Engine, sub:
 
 
 def test_parking_again_changes_nothing(engine: Engine, sub: int) -> None:
-    """After a crash the same rows are parked again: those that are there keep their state and their attempts."""
+    """Rows that are parked again after a crash keep their state and attempts."""
     first, second = make_event(1), make_event(2)
     store.park(engine, GROUP, [parked(first, sub, attempt=3), parked(first, sub)], 96.0)
     assert [row.attempt for row in find(engine)] == [3]
@@ -108,7 +108,7 @@ def test_parking_again_changes_nothing(engine: Engine, sub: int) -> None:
 
 
 def test_a_replay_is_another_delivery(engine: Engine, sub: int) -> None:
-    """The same record is stored again for a replay, once, and shares the payload; an assignment ignores it."""
+    """A replay stores a record's delivery again, once, and shares its payload. An assignment ignores it."""
     event = make_event(1)
     for _ in range(2):
         store.park(engine, GROUP, [parked(event, sub), parked(event, sub, 101.0, replay=4)], 96.0)
@@ -118,8 +118,11 @@ def test_a_replay_is_another_delivery(engine: Engine, sub: int) -> None:
     assert assigned.settled_keys(engine, GROUP, "t", 0, 0).keys == {(1, 1_700_000_000_001, sub)}
 
 
-def test_what_is_settled_comes_in_pages_of_whole_records(engine: Engine, sub: int) -> None:
-    """Rows in any state, each once; a page has all of its records, and as many rows as one record has at least."""
+def test_settled_keys_come_in_pages_of_whole_records(engine: Engine, sub: int) -> None:
+    """Rows of any state are read once each.
+
+    A page holds whole records, so it may exceed its limit by one record's rows.
+    """
     subs = [sub, *(repository.add(engine, URL, "user.created") for _ in range(6))]
     of_record = {3: 1, 4: 3, 5: 1, 8: 7, 9: 2, 11: 1}
     rows = [parked(make_event(offset), each) for offset, number in of_record.items() for each in subs[:number]]
@@ -137,7 +140,7 @@ def test_what_is_settled_comes_in_pages_of_whole_records(engine: Engine, sub: in
 
 
 def test_a_payload_is_stored_once_for_each_record(engine: Engine) -> None:
-    """All subscriptions share the bytes of a record, those that are parked later too, and in memory as well."""
+    """All subscriptions share a record's payload, also those parked later, and also in memory."""
     event = make_event(1, body=b"x" * 100_000)
     ids = [repository.add(engine, URL, "user.created") for _ in range(20)]
     store.park(engine, GROUP, [parked(event, number) for number in ids[:10]], 96.0)
@@ -148,8 +151,8 @@ def test_a_payload_is_stored_once_for_each_record(engine: Engine) -> None:
     assert query(engine, "SELECT count(*) FROM webhook_payloads") == [(1,)]
 
 
-def test_a_re_created_topic_is_another_record(engine: Engine, sub: int) -> None:
-    """The same offset with another timestamp is another delivery, with its own bytes."""
+def test_a_record_of_a_re_created_topic_is_another_delivery(engine: Engine, sub: int) -> None:
+    """The same offset with another timestamp is another delivery, with its own payload."""
     old = make_event(1, body=b"old")
     new = old._replace(record=old.record._replace(timestamp=5), body=b"new")
     store.park(engine, GROUP, [parked(old, sub), parked(new, sub, 101.0)], 96.0)
@@ -157,7 +160,7 @@ def test_a_re_created_topic_is_another_record(engine: Engine, sub: int) -> None:
 
 
 def test_results_are_written(engine: Engine, sub: int) -> None:
-    """Delivered and exhausted rows are not due again; a rescheduled one is, later, with one attempt more."""
+    """Delivered and exhausted rows are not due again; a rescheduled one is due later, with one attempt more."""
     store.park(engine, GROUP, [parked(make_event(offset), sub, attempt=offset) for offset in range(3)], 96.0)
     done, again, dead = find(engine)
     results = [result(dead, "exhausted", error="gone"), result(again, "parked", 3000.0), result(done, "delivered")]
@@ -179,7 +182,7 @@ def test_results_are_written(engine: Engine, sub: int) -> None:
 
 
 def test_the_first_failure_is_kept(engine: Engine, sub: int) -> None:
-    """Of a row that was parked without an attempt the first result says what happened first; later ones do not."""
+    """Of a row parked without an attempt, the first failed attempt is kept as its first failure."""
     store.park(engine, GROUP, [parked(make_event(1), sub, attempt=0)], 96.0)
     for error in ("one", "two", "three"):
         store.record(engine, GROUP, [result(find(engine)[0], "parked", 100.0, error=error)])
@@ -189,7 +192,7 @@ def test_the_first_failure_is_kept(engine: Engine, sub: int) -> None:
 
 
 def test_a_zombie_overwrites_nothing(engine: Engine, sub: int) -> None:
-    """A worker that has lost the partition reports an attempt of long ago: the new owner's result stands."""
+    """A late result from a worker that has lost the partition is ignored: the new owner's result stands."""
     store.park(engine, GROUP, [parked(make_event(1), sub)], 96.0)
     (stale,) = find(engine)
     store.record(engine, GROUP, [result(stale, "delivered")])
@@ -200,7 +203,7 @@ def test_a_zombie_overwrites_nothing(engine: Engine, sub: int) -> None:
 
 
 def test_a_result_is_written_once(engine: Engine, sub: int) -> None:
-    """A result whose answer was lost is written again: the attempt counts once."""
+    """A result written again after a lost answer counts as one attempt."""
     store.park(engine, GROUP, [parked(make_event(1), sub)], 96.0)
     (row,) = find(engine)
     losing_the_answer(engine, lambda: store.record(engine, GROUP, [result(row, "parked", 500.0)]))
@@ -208,8 +211,8 @@ def test_a_result_is_written_once(engine: Engine, sub: int) -> None:
     assert [row.attempt for row in find(engine)] == [2]
 
 
-def test_an_attempt_that_ends_after_its_row_was_held_does_not_wake_it(engine: Engine, sub: int) -> None:
-    """A failure reported then reschedules but stays held, or given up; a success counts."""
+def test_a_late_failure_does_not_resume_a_held_row(engine: Engine, sub: int) -> None:
+    """A failure reported after the row was held or exhausted leaves its state; a success counts."""
     store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(2)], 96.0)
     failed, succeeded = find(engine)
     upkeep.disable(engine, GROUP, sub, "410")
@@ -222,7 +225,7 @@ def test_an_attempt_that_ends_after_its_row_was_held_does_not_wake_it(engine: En
 
 
 def test_an_exhausted_delivery_is_announced_with_its_row(engine: Engine, sub: int) -> None:
-    """Parked as exhausted or reported so: the event is there if the row is, once, also when the answer was lost."""
+    """The operational event is stored once, in the row's transaction, for a row parked as exhausted or reported so."""
     lost = parked(make_event(1), sub, attempt=2, status="exhausted", operation=operation(1))
     losing_the_answer(engine, lambda: store.park(engine, GROUP, [lost], 96.0))
     store.park(engine, GROUP, [lost, parked(make_event(2), sub)], 96.0)
@@ -232,8 +235,8 @@ def test_an_exhausted_delivery_is_announced_with_its_row(engine: Engine, sub: in
     assert [event for _, event, _ in outbox.pending(engine, GROUP, 10)] == [operation(1), operation(2)]
 
 
-def test_who_finds_another_state_announces_nothing(engine: Engine, sub: int) -> None:
-    """A row that another owner has parked, with other attempts, is not given up, whatever this one wanted to store."""
+def test_a_stale_result_announces_nothing(engine: Engine, sub: int) -> None:
+    """If another owner has parked the row with other attempts, it is not exhausted, and no event is stored."""
     store.park(engine, GROUP, [parked(make_event(1), sub, attempt=1)], 96.0)
     zombie = parked(make_event(1), sub, attempt=9, status="exhausted", operation=operation())
     store.park(engine, GROUP, [zombie], 96.0)
@@ -241,7 +244,7 @@ def test_who_finds_another_state_announces_nothing(engine: Engine, sub: int) -> 
 
 
 def test_a_batch_that_fails_in_the_middle_is_repeated_whole(engine: Engine, sub: int) -> None:
-    """A crash between the payloads and the rows leaves neither; parking again stores all."""
+    """A crash between payloads and rows leaves neither, and parking again stores all."""
     rows = [parked(make_event(offset), sub) for offset in range(10)]
 
     def crash(_: Connection, __: object, statement: str, *___: object) -> None:
@@ -257,8 +260,11 @@ def test_a_batch_that_fails_in_the_middle_is_repeated_whole(engine: Engine, sub:
     assert offsets(find(engine)) == list(range(10))
 
 
-def test_a_rival_in_the_middle_is_waited_out(engine: Engine, emulator: OracleEmulator | None, sub: int) -> None:
-    """The unique key refuses, a rival has committed first (ORA-00001): roll back and repeat, ten times."""
+def test_a_conflict_with_another_writer_is_retried(engine: Engine, emulator: OracleEmulator | None, sub: int) -> None:
+    """If the unique key refuses a row (ORA-00001), the batch rolls back and is repeated.
+
+    It is tried ten times at most.
+    """
     with refusing(engine, emulator, "INSERT INTO webhook_deliveries", times=3) as refused:
         store.park(engine, GROUP, [parked(make_event(1), sub)], 96.0)
     assert len(refused) == 3
@@ -269,13 +275,15 @@ def test_a_rival_in_the_middle_is_waited_out(engine: Engine, emulator: OracleEmu
     ):
         store.park(engine, GROUP, [parked(make_event(2), sub)], 96.0)
     assert len(refused) == 10
-    assert query(engine, "SELECT count(*) FROM webhook_payloads") == [(1,)], "all of it is rolled back"
+    assert query(engine, "SELECT count(*) FROM webhook_payloads") == [(1,)], "the batch is rolled back"
 
 
-def test_what_a_rival_is_storing_is_stored_once(engine: Engine, sub: int) -> None:
-    """Neither sees the other's row before it is committed: the unique key lets the second wait, and begin again."""
+def test_two_writers_store_a_row_once(engine: Engine, sub: int) -> None:
+    """Neither sees the other's row before its commit: the unique key makes the second wait, and it starts again."""
     rows = [parked(make_event(1), sub)]
-    store.park(engine, GROUP, [parked(make_event(1), 999)], 96.0)  # the payload is there: nothing else keeps them apart
+    store.park(
+        engine, GROUP, [parked(make_event(1), 999)], 96.0
+    )  # with the payload stored, only the row's unique key is left
     late = threading.Thread(target=store.park, args=(engine, GROUP, rows, 96.0))
     with engine.begin() as rival:
         store.insert_new(rival, GROUP, store.in_order(rows), 96.0)
@@ -296,8 +304,8 @@ def _park_all(url: str, start: float, seed: int) -> None:
     engine.dispose()
 
 
-def test_two_processes_with_the_same_rows_leave_each_once(engine: Engine) -> None:
-    """A partition that is parked by its old and its new owner at once: every row is there, none twice."""
+def test_two_processes_store_each_row_once(engine: Engine) -> None:
+    """If the old and the new owner of a partition park it at once, every row is stored exactly once."""
     for _ in range(2):
         repository.add(engine, URL, "user.created")
     context = multiprocessing.get_context("spawn")
@@ -315,7 +323,7 @@ def test_two_processes_with_the_same_rows_leave_each_once(engine: Engine) -> Non
 
 
 def test_threads_that_park_record_and_prune_lose_nothing(engine: Engine, sub: int) -> None:
-    """Owners and zombies at once: after four threads each row is in one state, and none is missing."""
+    """With owners and zombies at once, in four threads, each row is in one state and none is missing."""
     rows = [parked(make_event(offset), sub) for offset in range(200)]
     failures: list[BaseException] = []
 
@@ -357,7 +365,7 @@ def test_rows_are_parked_at_speed(sqlite_engine: Engine) -> None:
 
 
 def test_a_subscription_without_a_url_has_its_deliveries_stored(sqlite_engine: Engine) -> None:
-    """SQLite takes an empty text where none may be NULL; to Oracle it is NULL, and no subscription has it."""
+    """SQLite accepts an empty url, which Oracle reads as NULL and refuses."""
     subscription = repository.add(sqlite_engine, URL, "user.created")
     store.park(sqlite_engine, GROUP, [parked(make_event(1), subscription)._replace(url="")], 96.0)
     with sqlite_engine.connect() as connection:
@@ -365,8 +373,8 @@ def test_a_subscription_without_a_url_has_its_deliveries_stored(sqlite_engine: E
 
 
 @pytest.mark.parametrize("status", ["delivered", "exhausted"])
-def test_what_has_ended_is_not_ended_again_as_unwanted(engine: Engine, sub: int, status: str) -> None:
-    """The answer was lost and it is written again, or its subscription was removed meanwhile: no attempt tells."""
+def test_an_ended_row_does_not_end_as_unwanted(engine: Engine, sub: int, status: str) -> None:
+    """A result `unwanted` is ignored if it is repeated after a lost answer, or if the row has ended meanwhile."""
     store.park(engine, GROUP, [parked(make_event(0), sub, attempt=0)], 1.0)
     with engine.begin() as connection:
         connection.execute(update(ParkedDelivery).values(status=status, last_error="as it was", next_attempt_at=None))
@@ -375,8 +383,8 @@ def test_what_has_ended_is_not_ended_again_as_unwanted(engine: Engine, sub: int,
     assert query(engine, "SELECT status, last_error FROM webhook_deliveries") == [(status, "as it was")]
 
 
-def test_unwanted_ones_end_together(engine: Engine, sub: int) -> None:
-    """Without an attempt; what is held or blocked meanwhile too."""
+def test_unwanted_rows_end_together(engine: Engine, sub: int) -> None:
+    """Unwanted rows end without an attempt, also those held or blocked meanwhile."""
     store.park(engine, GROUP, [parked(make_event(offset), sub, attempt=0) for offset in range(4)], 1.0)
     with engine.begin() as connection:
         connection.execute(update(ParkedDelivery).where(ParkedDelivery.record_offset == 2).values(status="held"))

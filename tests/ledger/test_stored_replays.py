@@ -1,4 +1,4 @@
-"""A replay's place in the log moves with the rows that it stores."""
+"""A replay's position in the log moves with the rows that it stores."""
 
 from typing import Any
 
@@ -31,8 +31,8 @@ def load(engine: Engine, replay: int) -> Replay:
     return found
 
 
-def test_a_replay_comes_back_as_it_was_noted(engine: Engine, sub: int, replay: int) -> None:
-    """Nothing is read or stored yet; an id that is not there is None."""
+def test_a_new_replay_is_read_back_unchanged(engine: Engine, sub: int, replay: int) -> None:
+    """Nothing is read or stored yet; an unknown id gives None."""
     found = load(engine, replay)
     assert (found.id, found.group, found.subscription_id, found.event_type) == (replay, GROUP, sub, None)
     assert (found.since, found.until, found.rate, found.spans) == (1000.5, 2000.25, 2.5, tuple(SPANS))
@@ -41,7 +41,7 @@ def test_a_replay_comes_back_as_it_was_noted(engine: Engine, sub: int, replay: i
 
 
 def test_rows_and_positions_move_together(engine: Engine, sub: int, replay: int) -> None:
-    """After a lost answer the same step is made again and changes nothing; a position never goes back."""
+    """A step repeated after a lost answer changes nothing, and a position never goes back."""
     rows = [parked(make_event(offset), sub, attempt=0, replay=replay) for offset in (11, 12)]
 
     def step() -> None:
@@ -56,7 +56,7 @@ def test_rows_and_positions_move_together(engine: Engine, sub: int, replay: int)
 
 
 def test_a_step_that_fails_leaves_nothing(engine: Engine, sub: int, replay: int) -> None:
-    """A crash after the rows, before the position: neither is there."""
+    """A crash between the rows and the position leaves neither."""
 
     def crash(_: Connection, __: object, statement: str, *___: object) -> None:
         if statement.startswith("UPDATE webhook_replays"):
@@ -74,7 +74,7 @@ def test_a_step_that_fails_leaves_nothing(engine: Engine, sub: int, replay: int)
 @pytest.mark.parametrize(
     "change", ["UPDATE webhook_subscriptions SET enabled = 0", "DELETE FROM webhook_subscriptions"]
 )
-def test_a_subscription_that_is_switched_off_gets_nothing(engine: Engine, sub: int, replay: int, change: str) -> None:
+def test_a_disabled_or_removed_subscription_gets_nothing(engine: Engine, sub: int, replay: int, change: str) -> None:
     """Neither rows nor positions move, so that a later run goes on from there."""
     run(engine, change)
     with pytest.raises(WebhooksError, match=f"subscription {sub} was disabled or removed"):
@@ -83,8 +83,8 @@ def test_a_subscription_that_is_switched_off_gets_nothing(engine: Engine, sub: i
     assert (load(engine, replay).spans, load(engine, replay).matched) == (tuple(SPANS), 0)
 
 
-def test_it_is_known_until_when_its_rows_are_due(engine: Engine, sub: int, replay: int) -> None:
-    """Those that wait for their first attempt; not those that wait for another, nor another replay's."""
+def test_the_last_due_time_of_a_replay_is_known(engine: Engine, sub: int, replay: int) -> None:
+    """It is the latest of its own rows that wait for their first attempt."""
     assert counts.last_of_replay(engine, replay) is None
     rows = [
         (1, replay, 0, 100.25),
@@ -102,16 +102,16 @@ def test_it_is_known_until_when_its_rows_are_due(engine: Engine, sub: int, repla
     assert counts.last_of_replay(engine, replay) == 101.5
 
 
-def test_a_replay_that_is_gone_stores_nothing(engine: Engine, sub: int, replay: int) -> None:
-    """Somebody has deleted it."""
+def test_a_deleted_replay_stores_nothing(engine: Engine, sub: int, replay: int) -> None:
+    """A step of a replay whose row was deleted fails."""
     run(engine, "DELETE FROM webhook_replays")
     with pytest.raises(WebhooksError, match="replay 1 was deleted"):
         replays.advance(engine, replay, GROUP, [parked(make_event(11), sub, replay=replay)], {}, 1, 96.0)
     assert query(engine, "SELECT count(*) FROM webhook_deliveries") == [(0,)]
 
 
-def test_it_ends_once_and_its_id_is_not_used_again(engine: Engine, sub: int, replay: int) -> None:
-    """The first time of ending stands; rows that name a replay never come to belong to a later one."""
+def test_a_replay_ends_once_and_its_id_is_not_reused(engine: Engine, sub: int, replay: int) -> None:
+    """The first end time stands, and rows of a deleted replay never belong to a later one."""
     replays.finish(engine, replay, 3000.0)
     replays.finish(engine, replay, 4000.0)
     assert load(engine, replay).finished_at == 3000.0
@@ -121,14 +121,14 @@ def test_it_ends_once_and_its_id_is_not_used_again(engine: Engine, sub: int, rep
 
 
 def test_a_replayed_event_does_not_wait_for_its_key(engine: Engine, sub: int, replay: int) -> None:
-    """Replays are unordered: what is parked of the same record is another delivery."""
+    """Replays are unordered: the parked delivery of the same record is another delivery."""
     store.park(engine, GROUP, [parked(make_event(11), sub)], 96.0)
     replays.advance(engine, replay, GROUP, [parked(make_event(11), sub, replay=replay)], {}, 1, 96.0)
     assert [(row.replay, row.ordering_key) for row in find(engine)] == [(0, None), (replay, None)]
 
 
 def test_replays_are_listed_newest_first(engine: Engine, sub: int, replay: int) -> None:
-    """Page by page, of a group or a subscription."""
+    """A listing has pages, of a group or of a subscription."""
     other = repository.add(engine, URL, "user.created")
     second = replays.create(engine, "another", other, 1000.5, 2000.25, "t", 2.5, SPANS)
     third = replays.create(engine, GROUP, other, 1000.5, 2000.25, None, 2.5, [])
@@ -143,8 +143,8 @@ def test_replays_are_listed_newest_first(engine: Engine, sub: int, replay: int) 
     assert replays.find(engine, limit=10, subscription=sub) == [load(engine, replay)]
 
 
-def test_a_replay_says_how_far_it_is(engine: Engine, replay: int) -> None:
-    """In records, of those that there were when it began."""
+def test_a_replay_states_its_progress(engine: Engine, replay: int) -> None:
+    """Progress is counted in records, of those that existed when it began."""
     assert (load(engine, replay).record_count, load(engine, replay).left) == (85, 85)
     replays.advance(engine, replay, GROUP, [], {("t", 0): 40}, 0, 96.0)
     found = load(engine, replay)
@@ -154,7 +154,7 @@ def test_a_replay_says_how_far_it_is(engine: Engine, replay: int) -> None:
 
 
 def test_a_cancelled_replay_stores_no_more(engine: Engine, sub: int, replay: int) -> None:
-    """What it has stored stays; it is cancelled once, and does not finish."""
+    """Stored rows stay. It is cancelled once, and does not finish."""
     replays.advance(engine, replay, GROUP, [parked(make_event(11), sub, replay=replay)], {("t", 0): 12}, 1, 96.0)
     losing_the_answer(engine, lambda: replays.cancel(engine, replay, 97.0))
     assert not replays.cancel(engine, replay, 98.0)
@@ -167,7 +167,7 @@ def test_a_cancelled_replay_stores_no_more(engine: Engine, sub: int, replay: int
 
 
 def test_a_finished_replay_cannot_be_cancelled(engine: Engine, replay: int) -> None:
-    """Nor one that is not there."""
+    """A finished or unknown replay cannot be cancelled."""
     replays.finish(engine, replay, 97.0)
     assert not replays.cancel(engine, replay, 98.0)
     assert not replays.cancel(engine, replay + 1, 98.0)

@@ -1,4 +1,4 @@
-"""Rows follow their subscriptions; subscriptions that fail are noted and disabled; what nobody needs goes."""
+"""Upkeep: rows follow their subscriptions, failing subscriptions are disabled, unneeded rows are deleted."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -35,7 +35,7 @@ def sub(engine: Engine) -> int:
 
 
 def steps(engine: Engine) -> list[upkeep.Reconciled]:
-    """A round of `reconcile`, to its end."""
+    """The steps of one whole `reconcile`."""
     found = [upkeep.reconcile(engine, 500.0)]
     while (end := found[-1].end) is not None:
         found.append(upkeep.reconcile(engine, 500.0, end))
@@ -43,7 +43,7 @@ def steps(engine: Engine) -> list[upkeep.Reconciled]:
 
 
 def statements(engine: Engine, work: Callable[[], object]) -> list[str]:
-    """What `work` sends, transactions too."""
+    """The statements that `work` sends, with those that begin and end transactions."""
     found: list[str] = []
 
     def note(_: Connection, __: object, statement: str, *___: object) -> None:
@@ -60,7 +60,7 @@ def told(engine: Engine) -> list[str]:
 
 
 def test_a_disabled_subscription_holds_its_rows_and_enabling_resumes_them(engine: Engine, sub: int) -> None:
-    """410: nothing more is sent; enabling by plain SQL makes all due; the first reason stays, and is told once."""
+    """A 410 holds all rows; enabling by plain SQL makes them due. The first reason stays and is reported once."""
     other = repository.add(engine, URL, "user.created")
     store.park(engine, GROUP, [parked(make_event(offset), sub, 5000.0) for offset in range(3)], 96.0)
     store.park(engine, GROUP, [parked(make_event(9), other)], 96.0)
@@ -78,24 +78,27 @@ def test_a_disabled_subscription_holds_its_rows_and_enabling_resumes_them(engine
     assert sorted(offsets(find(engine, 500.0))) == [0, 1, 2, 9]
 
 
-def test_disabling_whose_answer_is_lost_is_told_once_and_holds(engine: Engine, sub: int) -> None:
-    """The repetition finds it done, and holds the rows, which the first call did not come to."""
+def test_disabling_again_after_a_lost_answer_holds_rows(engine: Engine, sub: int) -> None:
+    """The repetition reports nothing again, and holds the rows that the first call did not reach."""
     store.park(engine, GROUP, [parked(make_event(1), sub)], 96.0)
     losing_the_answer(engine, lambda: upkeep.disable(engine, GROUP, sub, "410", operation()))
     assert not upkeep.disable(engine, GROUP, sub, "410", operation())
     assert (states(engine), told(engine)) == ({1: "held"}, ["op_1"])
 
 
-def test_disabled_by_sql_is_not_sent_even_before_the_rows_follow(engine: Engine, sub: int) -> None:
-    """Who looks for rows looks at the subscription too; they become held with the next reconciliation."""
+def test_a_subscription_disabled_by_sql_is_not_sent_to(engine: Engine, sub: int) -> None:
+    """A fetch checks the subscription too; the rows become held at the next reconciliation."""
     store.park(engine, GROUP, [parked(make_event(1), sub)], 96.0)
     run(engine, "UPDATE webhook_subscriptions SET enabled = 0")
     assert find(engine) == []
     assert upkeep.reconcile(engine, 1.0) == (1, 0, 0, None)
 
 
-def test_a_subscription_that_only_fails_is_disabled_after_a_while(engine: Engine, sub: int) -> None:
-    """From the first note on; not a second before, not one that has recovered, and only once."""
+def test_a_subscription_that_only_fails_is_disabled(engine: Engine, sub: int) -> None:
+    """The time counts from the first note.
+
+    A subscription that recovered is not disabled, and one is disabled only once.
+    """
     upkeep.failing(engine, sub, 1000.25)
     upkeep.failing(engine, sub, 2000.0)
     found = repository.get(engine, sub)
@@ -116,7 +119,7 @@ def test_a_subscription_that_only_fails_is_disabled_after_a_while(engine: Engine
 
 
 def test_a_removed_subscription_exhausts_its_rows(engine: Engine, sub: int) -> None:
-    """Parked, blocked and held rows are given up with that reason; delivered ones stay; nothing is announced."""
+    """Parked, blocked and held rows are exhausted with that reason; delivered ones stay. No event is stored."""
     held, chain = (repository.add(engine, URL, "user.created") for _ in range(2))
     store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(2)], 96.0)
     store.park(engine, GROUP, [parked(make_event(2), held, 200.0), *(ordered(n, chain) for n in (3, 4))], 96.0)
@@ -124,7 +127,7 @@ def test_a_removed_subscription_exhausts_its_rows(engine: Engine, sub: int) -> N
     upkeep.disable(engine, GROUP, held, "410")
     for number in (sub, held, chain):
         repository.remove(engine, number)
-    store.park(engine, GROUP, [parked(make_event(5), -7)], 96.0)  # ids that plain SQL had made up
+    store.park(engine, GROUP, [parked(make_event(5), -7)], 96.0)  # ids set by plain SQL
     store.park(engine, GROUP, [parked(make_event(6), 0)], 96.0)
     assert upkeep.reconcile(engine, 500.0) == (0, 0, 6, None)
     assert upkeep.reconcile(engine, 500.0) == (0, 0, 0, None)
@@ -135,7 +138,7 @@ def test_a_removed_subscription_exhausts_its_rows(engine: Engine, sub: int) -> N
 
 
 def test_many_rows_follow_in_batches(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A subscription with more rows than one transaction takes: what it is called between does not wait for all."""
+    """Rows beyond one transaction follow in later steps, so work between the steps does not wait for all."""
     monkeypatch.setattr(upkeep, "CHANGED_AT_ONCE", 10)
     store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(35)], 96.0)
     upkeep.disable(engine, GROUP, sub, "410")
@@ -145,8 +148,8 @@ def test_many_rows_follow_in_batches(engine: Engine, sub: int, monkeypatch: pyte
     assert [step.exhausted for step in steps(engine)] == [10, 10, 10, 5]
 
 
-def test_subscriptions_are_leapt_over_a_few_in_each_step(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A seek for each that has rows, whatever their number; what each step finds follows, the next goes on behind."""
+def test_each_step_visits_a_few_subscriptions(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step makes one seek for each subscription with rows, however many rows, and the next step goes on behind it."""
     monkeypatch.setattr(upkeep, "SEEKS", 2)
     subs = [repository.add(engine, URL, "user.created") for _ in range(5)]
     for sub in subs:
@@ -162,8 +165,8 @@ def test_subscriptions_are_leapt_over_a_few_in_each_step(engine: Engine, monkeyp
     assert steps(engine) == [(0, 0, 0, subs[1]), (0, 0, 0, subs[3]), (0, 20, 0, None)]
 
 
-def test_who_finds_nothing_to_change_locks_nobody_out(sqlite_engine: Engine) -> None:
-    """On SQLite a transaction that may write has the file for itself: none begins for looking."""
+def test_reading_begins_no_write_transaction(sqlite_engine: Engine) -> None:
+    """On SQLite a write transaction locks the whole file, so none begins only to read."""
     engine = sqlite_engine
     subs = [repository.add(engine, URL, "user.created") for _ in range(2)]
     repository.set_enabled(engine, subs[1], enabled=False)
@@ -179,8 +182,8 @@ def test_who_finds_nothing_to_change_locks_nobody_out(sqlite_engine: Engine) -> 
     assert len(sent) > 5
 
 
-def test_what_waits_is_counted_by_partition(engine: Engine, sub: int) -> None:
-    """Parked and blocked, of one group; what is held, or has ended, waits for nothing."""
+def test_waiting_rows_are_counted_by_partition(engine: Engine, sub: int) -> None:
+    """Parked and blocked rows of one group count; held and ended ones do not."""
     by_key = repository.add(engine, URL, "user.created", ordering="key")
     rows = [parked(make_event(offset), sub) for offset in range(4)]
     store.park(engine, GROUP, [*rows, ordered(5, by_key), ordered(6, by_key), ordered(7, by_key, partition=1)], 96.0)
@@ -190,8 +193,8 @@ def test_what_waits_is_counted_by_partition(engine: Engine, sub: int) -> None:
     assert [upkeep.waiting(engine, GROUP, "t", number) for number in range(3)] == [4, 1, 0]
 
 
-def test_delivered_rows_go_once_the_committed_offset_has_passed(engine: Engine) -> None:
-    """Below it nobody asks for them; their payloads go with the last row that needs them; failures stay."""
+def test_delivered_rows_below_the_committed_offset_are_pruned(engine: Engine) -> None:
+    """No assignment reads them again. A payload is deleted with its last row; exhausted rows stay."""
     one, two = (repository.add(engine, URL, "user.created") for _ in range(2))
     rows = [parked(make_event(offset), number) for offset in range(3) for number in (one, two)]
     store.park(engine, GROUP, rows, 96.0)
@@ -206,10 +209,13 @@ def test_delivered_rows_go_once_the_committed_offset_has_passed(engine: Engine) 
     assert offsets(find(engine)) == [1, 2]
 
 
-def test_a_rival_that_stores_a_delivery_meanwhile_keeps_its_payload(
+def test_pruning_repeats_if_a_delivery_is_stored_meanwhile(
     engine: Engine, emulator: OracleEmulator | None, sub: int
 ) -> None:
-    """Oracle waits for it and says ORA-02292, where SQLite lets one go after the other: begin again, and look again."""
+    """Oracle waits for the other writer and then refuses (ORA-02292): the step starts again.
+
+    SQLite runs them one by one.
+    """
     store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(2)], 96.0)
     store.record(engine, GROUP, [result(row, "delivered") for row in find(engine)])
     with refusing(engine, emulator, "DELETE FROM webhook_payloads", error=2292, times=3) as refused:
@@ -218,8 +224,8 @@ def test_a_rival_that_stores_a_delivery_meanwhile_keeps_its_payload(
     assert query(engine, "SELECT record_offset FROM webhook_payloads") == []
 
 
-def test_delivered_rows_of_a_replay_go_at_once(engine: Engine, sub: int) -> None:
-    """No restart asks for them, wherever the group's offset is; the payload stays while the first delivery needs it."""
+def test_delivered_rows_of_a_replay_are_pruned_at_once(engine: Engine, sub: int) -> None:
+    """No restart needs them, whatever the group's offset. The payload stays while the original delivery needs it."""
     store.park(engine, GROUP, [parked(make_event(9), sub, replay=1), parked(make_event(9), sub)], 96.0)
     (replayed,) = [row for row in find(engine) if row.replay]
     store.record(engine, GROUP, [result(replayed, "delivered")])
@@ -227,10 +233,10 @@ def test_delivered_rows_of_a_replay_go_at_once(engine: Engine, sub: int) -> None
     assert [row.replay for row in find(engine)] == [0]
 
 
-def test_topics_with_something_open(engine: Engine, sub: int) -> None:
-    """By name, with the highest partition that has something owed or delivered; what was given up does not count.
+def test_topics_with_open_rows(engine: Engine, sub: int) -> None:
+    """Topics are listed with the highest partition that has an open or delivered row; exhausted rows do not count.
 
-    Of a topic that is gone, what is delivered is to be deleted, whoever has sent it, and however long ago.
+    Delivered rows of a deleted topic are to be deleted, whichever worker sent them and however long ago.
     """
     for topic, partition in (("t", 0), ("t", 5), ("u", 2), ("v", 3), ("x", 4)):
         store.park(engine, GROUP, [parked(make_event(1, topic=topic, partition=partition), sub)], 96.0)
@@ -243,7 +249,10 @@ def test_topics_with_something_open(engine: Engine, sub: int) -> None:
 
 
 def test_partitions_with_rows(engine: Engine, sub: int) -> None:
-    """In any state, or with marks alone; partitions of others are passed over, with a seek for each of ours at most."""
+    """Partitions with rows of any state, or with marks alone, are found.
+
+    Other workers' partitions cost at most one seek for each of ours.
+    """
     for topic, partition in (("t", 0), ("t", 5), ("t", 6), ("u", 2)):
         store.park(engine, GROUP, [parked(make_event(1, topic=topic, partition=partition), sub)], 96.0)
     store.park(engine, "another", [parked(make_event(1, topic="t", partition=3), sub)], 96.0)
@@ -253,8 +262,8 @@ def test_partitions_with_rows(engine: Engine, sub: int) -> None:
     assert assigned.with_rows(engine, GROUP, [*ours, ("u", 1), ("v", 0)]) == {("t", 0), ("t", 5), ("t", 9)}
 
 
-def test_operational_events_wait_until_they_are_forgotten(engine: Engine, sub: int) -> None:
-    """In the order they were written, each with its data, of one group; one that waits already is not written again."""
+def test_operational_events_stay_until_they_are_published(engine: Engine, sub: int) -> None:
+    """They come in the order of writing, of one group. One that is already waiting is not written again."""
     for number in (2, 1):
         repository.set_enabled(engine, sub, enabled=True)
         upkeep.disable(engine, GROUP, sub, "410", operation(number))
@@ -271,15 +280,15 @@ def test_operational_events_wait_until_they_are_forgotten(engine: Engine, sub: i
 
 
 def test_operational_events_of_two_groups_are_two(engine: Engine) -> None:
-    """Both deployments on one database tell of the same subscription, each on its own topic."""
+    """Two deployments on one database report on the same subscription, each on its own topic."""
     for group in (GROUP, "another"):
         with engine.begin() as connection:
             outbox.add(connection, group, [operation(1)])
     assert [len(outbox.pending(engine, group, 9)) for group in (GROUP, "another")] == [1, 1]
 
 
-def test_operational_events_that_nobody_took_are_dropped(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those written before a time, of one group, so many at once; the others wait on. Their data is not read."""
+def test_unpublished_operational_events_expire(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of one group written before a time are deleted, a batch at a time, without reading their data."""
     monkeypatch.setattr(outbox, "BATCH", 2)
     with engine.begin() as connection:
         outbox.add(connection, GROUP, [operation(number) for number in range(5)])

@@ -28,7 +28,7 @@ from tests.processes import PROGRAM, environment
 ROOT = Path(__file__).parents[2]
 UNREACHABLE = "oracle+oracledb://scott:tiger@127.0.0.1:1/?service_name=X"
 ORACLE = "oracle+oracledb://scott:tiger@nowhere.invalid:1521/?service_name=FREEPDB1"
-# As it stands in articles: no constraint has a name.
+# As articles print it: constraints have no names.
 TUTORIAL = """
 CREATE TABLE webhook_subscriptions (
     id INTEGER PRIMARY KEY, url VARCHAR(255) NOT NULL, event_type VARCHAR(50) NOT NULL,
@@ -37,7 +37,7 @@ CREATE TABLE webhook_subscriptions (
 LATER_COLUMNS = sorted(
     {column.name for column in Subscription.__table__.columns} - {"id", "url", "event_type", "created_at"}
 )
-# Of Oracle's V$RESERVED_WORDS with RESERVED = 'Y', those a table like ours could hit, and words it may not bind.
+# Words with RESERVED = 'Y' in Oracle's V$RESERVED_WORDS that our tables might use, and words that cannot be binds.
 RESERVED = frozenset(
     """
     access add all alter and any as asc audit between by char check cluster column comment compress connect
@@ -64,7 +64,7 @@ def empty(path: Path) -> Iterator[Engine]:
 
 
 def alembic(*arguments: str, url: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command as people run it in the project's root, with DATABASE_URL alone."""
+    """Runs alembic as users do, in the project's root with only DATABASE_URL set."""
     return subprocess.run(
         [sys.executable, "-m", "alembic", *arguments],
         cwd=ROOT,
@@ -94,19 +94,19 @@ def definitions(path: Path) -> list[tuple[str, str]]:
 
 
 def canonical(sql: str) -> str:
-    """Without what a rebuilt table may have otherwise: white space, parentheses of a default, constraints' order."""
+    """Removes differences of a rebuilt table: white space, parentheses of a default, order of constraints."""
     text = re.sub(r"[\s\"]+", " ", sql).replace("(CURRENT_TIMESTAMP)", "CURRENT_TIMESTAMP")
     columns, *constraints = text.removesuffix(" )").split(", CONSTRAINT ")
     return "\n".join([columns, *sorted(constraints)])
 
 
 def test_migrations_make_the_models(engine: Engine) -> None:
-    """The tables that the migrations make are those that the models describe, on each database."""
+    """Migrations create the tables that the models describe, on each database."""
     assert not migrations.state(engine).behind
     assert differences(engine) == []
 
 
-def test_state_names_what_the_database_has_and_what_it_needs(empty: Engine) -> None:
+def test_state_names_the_current_and_the_needed_revision(empty: Engine) -> None:
     """Before the migration there is no revision, after it the newest; a second run changes nothing."""
     create_file(empty)
     assert migrations.state(empty)[:2] == (None, "0011")
@@ -115,8 +115,8 @@ def test_state_names_what_the_database_has_and_what_it_needs(empty: Engine) -> N
     assert migrations.state(empty)[:2] == ("0011", "0011")
 
 
-def test_a_later_version_is_worked_with(empty: Engine) -> None:
-    """Its tables are not behind, and are not migrated. Another program's revision: test_version_table.py."""
+def test_tables_of_a_later_version_are_accepted(empty: Engine) -> None:
+    """They are not behind, and are not migrated. For another program's revision, see test_version_table.py."""
     migrations.upgrade(empty)
     with empty.begin() as connection:
         connection.exec_driver_sql("UPDATE webhook_alembic_version SET version_num = '0099'")
@@ -126,7 +126,7 @@ def test_a_later_version_is_worked_with(empty: Engine) -> None:
 
 
 def test_down_and_up_again(empty: Engine, path: Path) -> None:
-    """Down to the tutorial's table keeps its rows and takes all else away; up again makes the same tables as before."""
+    """A downgrade keeps the rows of the tutorial's table and removes all else; an upgrade creates it again."""
     migrations.upgrade(empty)
     before = definitions(path)
     with empty.begin() as connection:
@@ -147,8 +147,8 @@ def test_down_and_up_again(empty: Engine, path: Path) -> None:
     assert [name for name, _ in definitions(path)] == ["sqlite_sequence", "webhook_alembic_version"]
 
 
-def test_rows_survive_the_order_of_keys(empty: Engine, path: Path) -> None:
-    """What the program before stored is there afterwards, with defaults; down again, what was blocked is due."""
+def test_rows_survive_the_revision_of_ordering_keys(empty: Engine, path: Path) -> None:
+    """Stored rows get defaults by the upgrade; by the downgrade, blocked rows become due."""
     migrations.upgrade(empty, revision="0002")
     with empty.begin() as connection:
         connection.exec_driver_sql(
@@ -176,8 +176,11 @@ def test_rows_survive_the_order_of_keys(empty: Engine, path: Path) -> None:
     assert tuple(row) == ("parked", 0)
 
 
-def test_rows_survive_what_subscriptions_can_ask_for(empty: Engine, path: Path) -> None:
-    """Every option is at its default, and secrets sign; down again, credentials go and signing secrets stay."""
+def test_rows_survive_the_revision_of_options(empty: Engine, path: Path) -> None:
+    """The upgrade sets each option to its default, and secrets sign.
+
+    The downgrade deletes credentials and keeps signing secrets.
+    """
     migrations.upgrade(empty, revision="0004")
     with empty.begin() as connection:
         connection.exec_driver_sql(
@@ -207,7 +210,7 @@ def test_rows_survive_what_subscriptions_can_ask_for(empty: Engine, path: Path) 
 
 
 def test_the_tutorials_table_is_adopted_with_its_rows(empty: Engine, path: Path) -> None:
-    """A table made by plain DDL, without names for its constraints, keeps its rows and ids and becomes ours."""
+    """A table of plain DDL, with unnamed constraints, keeps its rows and ids and becomes ours."""
     adopt(path)
     migrations.upgrade(empty)
     assert differences(empty) == []
@@ -220,13 +223,13 @@ def test_the_tutorials_table_is_adopted_with_its_rows(empty: Engine, path: Path)
     assert [(row.id, row.url, row.enabled) for row in rows] == [
         (1, "https://example.com/0", 1),
         (2, "https://example.com/1", 1),
-        (4, "https://b.example", 1),  # not 3 again: what is stored for the removed one is not its
+        (4, "https://b.example", 1),  # not 3 again: rows stored for the removed one do not become its own
     ]
     assert all(row.created_at for row in rows)
 
 
-def test_what_a_team_added_to_the_table_stays(empty: Engine, path: Path) -> None:
-    """Further columns, an index and a wider url than ours survive the migration."""
+def test_additions_to_the_tutorials_table_stay(empty: Engine, path: Path) -> None:
+    """Further columns, an index and a unique constraint survive the migration."""
     adopt(path, ", owner_team VARCHAR(20) DEFAULT 'core', UNIQUE (url, event_type)")
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE INDEX my_index ON webhook_subscriptions (owner_team)")
@@ -240,8 +243,11 @@ def test_what_a_team_added_to_the_table_stays(empty: Engine, path: Path) -> None
         assert ours.exec_driver_sql("SELECT DISTINCT owner_team FROM webhook_subscriptions").all() == [("core",)]
 
 
-def test_columns_that_may_be_null_are_closed(path: Path, tmp_path: Path) -> None:
-    """They become what the tutorial's are. A row without a url stops the migration in a line; all stays as it was."""
+def test_nullable_columns_become_not_null(path: Path, tmp_path: Path) -> None:
+    """They become as in the tutorial's table.
+
+    A row without a url stops the migration with one line, and nothing changes.
+    """
     tables = []
     for name, adopted in (("strict.db", TUTORIAL), ("loose.db", TUTORIAL.replace(" NOT NULL", ""))):
         with sqlite3.connect(tmp_path / name) as connection:
@@ -270,8 +276,8 @@ def migrate(path: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_longer_column_is_not_cut(empty: Engine, path: Path) -> None:
-    """A url column that is longer than ours already stays as long as it is."""
+def test_a_longer_column_keeps_its_length(empty: Engine, path: Path) -> None:
+    """A url column that is already longer than ours is not shortened."""
     with sqlite3.connect(path) as connection:
         connection.execute(TUTORIAL.format(more="").replace("url VARCHAR(255)", "url VARCHAR(4000)"))
     connection.close()
@@ -282,7 +288,7 @@ def test_a_longer_column_is_not_cut(empty: Engine, path: Path) -> None:
 
 
 def test_another_table_of_that_name_is_refused(empty: Engine, path: Path) -> None:
-    """A table of that name without the columns we read stops the migration, which names them, and stays as it is."""
+    """If columns that we read are missing, the migration stops and names them, and the table is unchanged."""
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE webhook_subscriptions (id INTEGER PRIMARY KEY, target VARCHAR(255))")
     connection.close()
@@ -293,7 +299,7 @@ def test_another_table_of_that_name_is_refused(empty: Engine, path: Path) -> Non
 
 @pytest.mark.parametrize("column", LATER_COLUMNS)
 def test_a_column_of_a_later_revision_is_refused(empty: Engine, path: Path, column: str) -> None:
-    """Before anything changes: on Oracle, the revisions before would stay done."""
+    """It is refused before any change: on Oracle, earlier revisions would stay applied."""
     adopt(path, f", {column} INTEGER")
     before = definitions(path)
     with pytest.raises(WebhooksError, match=f"names we need; rename: {column}$"):
@@ -301,8 +307,8 @@ def test_a_column_of_a_later_revision_is_refused(empty: Engine, path: Path, colu
     assert definitions(path) == before
 
 
-def test_a_migration_that_fails_leaves_nothing_behind(empty: Engine, path: Path) -> None:
-    """On SQLite all revisions are one transaction: the adopted table is as it was, and a later run succeeds."""
+def test_a_failed_migration_changes_nothing(empty: Engine, path: Path) -> None:
+    """On SQLite all revisions are one transaction: the adopted table is unchanged, and a later run succeeds."""
     adopt(path)
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE webhook_payloads (id INTEGER)")
@@ -319,8 +325,8 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty: Engine, path: Path)
 
 
 @on_oracle
-def test_on_oracle_a_migration_that_fails_leaves_whole_revisions_noted(emulator: OracleEmulator) -> None:
-    """DDL commits by itself: the state names the last revision that is whole, and what is left is behind."""
+def test_a_failed_migration_on_oracle_records_whole_revisions(emulator: OracleEmulator) -> None:
+    """DDL commits by itself, so the state names the last complete revision and is behind."""
     emulator.add_user("NEW", "secret")
     engine = connect_to(emulator.url_of("NEW"))
     emulator.inject("CREATE TABLE webhook_replays", OracleError(1653, "unable to extend table"))
@@ -344,7 +350,7 @@ def test_two_processes_migrate_at_once(path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [("upgrade", "head"), ("upgrade", "0001:head"), ("downgrade", "head:base")])
 def test_sql_for_oracle_needs_no_connection(arguments: tuple[str, str]) -> None:
-    """DATABASE_URL alone, of a host that is not there, gives SQL that stops at an error; a commit ends it."""
+    """With the URL of an unreachable host, the script stops at the first error and ends with a commit."""
     result = alembic(*arguments, "--sql", url=ORACLE)
     assert result.returncode == 0, result.stderr
     assert "tiger" not in result.stdout + result.stderr
@@ -357,8 +363,8 @@ def test_sql_for_oracle_needs_no_connection(arguments: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("upgrade", "head"), ("upgrade", "0001:head"), ("downgrade", "head:base")])
-def test_sqlplus_takes_the_script_as_it_is(arguments: tuple[str, str]) -> None:
-    """No variable to ask for, no line that it would cut, end early, continue or take for a command of its own."""
+def test_sqlplus_runs_the_script_unchanged(arguments: tuple[str, str]) -> None:
+    """No line has a substitution variable, or would be cut, ended early, continued or run as a SQL*Plus command."""
     script = alembic(*arguments, "--sql", url=ORACLE).stdout
     assert "&" not in script
     for statement in statements(script):
@@ -371,7 +377,7 @@ def test_sqlplus_takes_the_script_as_it_is(arguments: tuple[str, str]) -> None:
 
 
 def test_sql_for_oracle_starts_after_a_table_that_exists() -> None:
-    """`0001:head` leaves the tutorial's table alone but for what comes after it."""
+    """`0001:head` only adds to the tutorial's table."""
     whole = alembic("upgrade", "head", "--sql", url=ORACLE).stdout
     after = alembic("upgrade", "0001:head", "--sql", url=ORACLE).stdout
     assert "CREATE TABLE webhook_subscriptions" in whole
@@ -380,13 +386,16 @@ def test_sql_for_oracle_starts_after_a_table_that_exists() -> None:
 
 
 def test_sql_for_another_schema() -> None:
-    """With DATABASE_SCHEMA the script switches to it first."""
+    """With DATABASE_SCHEMA the script first switches to that schema."""
     found = statements(alembic("upgrade", "head", "--sql", url=ORACLE, DATABASE_SCHEMA="HOOKS").stdout)
     assert found[0] == "ALTER SESSION SET CURRENT_SCHEMA = HOOKS"
 
 
 def test_names_fit_every_oracle() -> None:
-    """Names of tables, columns, constraints and indexes: at most 30 characters, no reserved word, none missing."""
+    """Names of tables, columns, constraints and indexes have at most 30 characters.
+
+    None is missing or a reserved word.
+    """
     for table in Base.metadata.tables.values():
         named = [table, *table.columns, *table.constraints, *table.indexes]
         for item in named:
@@ -396,8 +405,8 @@ def test_names_fit_every_oracle() -> None:
             assert name.lower() not in RESERVED - {"body"}, name  # BODY is a keyword that Oracle does not reserve
 
 
-def test_oracle_gets_types_that_keep_values() -> None:
-    """No DATE (loses fractions and zone), no BOOLEAN (unknown before 23ai), bytes as BLOB, long text as CLOB."""
+def test_oracle_types_keep_values() -> None:
+    """No DATE (loses fractions and zone), no BOOLEAN (unknown before 23ai); bytes are BLOB, long text is CLOB."""
     sql = alembic("upgrade", "head", "--sql", url=ORACLE).stdout
     assert not re.search(r"\b(DATE|BOOLEAN|SMALLINT)\b", sql)
     assert "TIMESTAMP WITH TIME ZONE DEFAULT CURRENT_TIMESTAMP" in sql
@@ -414,7 +423,7 @@ def test_oracle_gets_types_that_keep_values() -> None:
 
 
 def test_sql_for_sqlite_makes_the_same_tables(empty: Engine, path: Path, tmp_path: Path) -> None:
-    """The printed script, run by the sqlite3 shell's rules, makes what the migration makes."""
+    """The printed script, run by the rules of the sqlite3 shell, creates the same tables as the migration."""
     output = io.StringIO()
     migrations.upgrade(empty, sql=True, output=output)
     assert not path.exists()
@@ -426,8 +435,8 @@ def test_sql_for_sqlite_makes_the_same_tables(empty: Engine, path: Path, tmp_pat
     assert definitions(by_hand) == definitions(path)
 
 
-def test_a_database_that_does_not_answer_is_named() -> None:
-    """No traceback of the driver: one error of ours, for both questions."""
+def test_an_unreachable_database_is_one_error() -> None:
+    """`state` and `upgrade` raise one error of ours in one line, without the driver's traceback."""
     engine = connect_to(UNREACHABLE)
     for question in (migrations.state, migrations.upgrade):
         with pytest.raises(DatabaseUnavailable) as caught:
@@ -437,8 +446,8 @@ def test_a_database_that_does_not_answer_is_named() -> None:
 
 
 def test_env_refuses_a_missing_url() -> None:
-    """Without DATABASE_URL the command names it."""
-    environment = {"PATH": os.environ["PATH"], "DATABASE_URL": ""}  # as if not set; before what a .env file says
+    """Without DATABASE_URL, alembic fails and names the setting."""
+    environment = {"PATH": os.environ["PATH"], "DATABASE_URL": ""}  # counts as not set, and overrides a .env file
     result = subprocess.run(
         [sys.executable, "-m", "alembic", "upgrade", "head"],
         cwd=ROOT,
@@ -452,12 +461,12 @@ def test_env_refuses_a_missing_url() -> None:
     assert "DATABASE_URL is not set" in result.stderr
 
 
-def test_printed_sql_keeps_what_refers_to_a_table_that_it_rebuilds(tmp_path: Path) -> None:
-    """Where foreign keys are enforced, secrets go with their subscription: not with a table dropped for its copy."""
+def test_printed_sql_keeps_rows_that_refer_to_a_rebuilt_table(tmp_path: Path) -> None:
+    """Where foreign keys are enforced, dropping the table for its copy must not delete its secrets."""
     path = tmp_path / "printed.db"
     engine = connect_to(f"sqlite:///{path}")
     migrations.upgrade(engine, revision="0004")
-    with engine.begin() as connection:  # as the release of that revision noted it
+    with engine.begin() as connection:  # the version table of that release
         connection.execute(sa.text("ALTER TABLE webhook_alembic_version RENAME TO alembic_version"))
         connection.execute(sa.text("INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://a/', 'b')"))
         connection.execute(sa.text("INSERT INTO webhook_secrets (subscription_id, secret) VALUES (1, 'mine')"))

@@ -1,4 +1,4 @@
-"""What plain SQL may rely on, and the column types that mean the same on both databases."""
+"""The guarantees for plain SQL, and column types that mean the same on both databases."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -29,7 +29,7 @@ def test_url_and_event_type_make_a_subscription(engine: Engine) -> None:
 
 @pytest.mark.parametrize("column", ["url", "event_type"])
 def test_url_and_event_type_are_required(engine: Engine, column: str) -> None:
-    """The database refuses a row that could match or reach nothing."""
+    """The database refuses a row that could match nothing or be sent nowhere."""
     with engine.begin() as connection:
         connection.exec_driver_sql(INSERT)
         with pytest.raises(IntegrityError, match=r"NOT NULL|ORA-01400"):
@@ -37,7 +37,7 @@ def test_url_and_event_type_are_required(engine: Engine, column: str) -> None:
 
 
 def test_enabled_is_zero_or_one(engine: Engine) -> None:
-    """A flag has two values."""
+    """The database refuses other values of the flag."""
     with engine.begin() as connection:
         connection.exec_driver_sql(INSERT)
         with pytest.raises(IntegrityError, match=r"(?i)ck_webhook_subs_enabled"):
@@ -62,8 +62,8 @@ def test_enabled_is_zero_or_one(engine: Engine) -> None:
         ("payload_format = NULL", r"webhook_subscriptions.payload_format|ORA-01407|ORA-01400"),
     ],
 )
-def test_what_nobody_can_mean_is_refused(engine: Engine, change: str, constraint: str) -> None:
-    """What the database can check it checks: a name says which rule it is. By default nothing is limited."""
+def test_invalid_values_are_refused(engine: Engine, change: str, constraint: str) -> None:
+    """The database refuses values by constraints whose names state the rule. By default nothing is limited."""
     with engine.begin() as connection:
         connection.exec_driver_sql(INSERT)
         row = connection.execute(select(Subscription.__table__)).one()._asdict()
@@ -79,7 +79,7 @@ def test_what_nobody_can_mean_is_refused(engine: Engine, change: str, constraint
 
 
 def test_secrets_go_with_their_subscription(engine: Engine) -> None:
-    """A secret made by plain SQL has its defaults, and a removed subscription leaves none behind."""
+    """A secret inserted by plain SQL gets defaults, and removing its subscription deletes it."""
     with engine.begin() as connection:
         connection.exec_driver_sql(INSERT)
         connection.exec_driver_sql("INSERT INTO webhook_secrets (subscription_id, secret) VALUES (1, 'plain')")
@@ -90,8 +90,8 @@ def test_secrets_go_with_their_subscription(engine: Engine) -> None:
         assert connection.execute(select(SubscriptionSecret.__table__)).all() == []
 
 
-def test_a_secret_is_of_a_kind(engine: Engine) -> None:
-    """It signs, if nothing is said; what nobody can use is refused."""
+def test_a_secret_has_a_kind(engine: Engine) -> None:
+    """Without a kind it signs; an unknown kind is refused."""
     with engine.begin() as connection:
         connection.exec_driver_sql(INSERT)
         connection.exec_driver_sql("INSERT INTO webhook_secrets (subscription_id, secret) VALUES (1, 'plain')")
@@ -100,8 +100,8 @@ def test_a_secret_is_of_a_kind(engine: Engine) -> None:
             connection.exec_driver_sql("UPDATE webhook_secrets SET kind = 'cookie'")
 
 
-def test_ids_are_never_used_again(engine: Engine) -> None:
-    """What is stored for a removed subscription must not go to a later one."""
+def test_ids_are_never_reused(engine: Engine) -> None:
+    """Rows stored for a removed subscription must not go to a later one."""
     with engine.begin() as connection:
         connection.exec_driver_sql(INSERT)
         connection.exec_driver_sql("DELETE FROM webhook_subscriptions")
@@ -122,8 +122,8 @@ ZONES = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timezone(ti
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.datetimes(datetime(1971, 1, 2), datetime(9998, 12, 30), timezones=ZONES))  # noqa: DTZ001 (the strategy adds zones)
-def test_an_instant_comes_back_as_it_went(moments: tuple[Engine, Table], at: datetime) -> None:
-    """Whatever zone a datetime is in, the same instant is read back, in UTC, to the microsecond."""
+def test_an_instant_is_read_back_unchanged(moments: tuple[Engine, Table], at: datetime) -> None:
+    """A datetime of any zone is read back as the same instant in UTC, to the microsecond."""
     engine, table = moments
     with engine.connect() as connection:
         connection.execute(insert(table), {"moment": at})
@@ -143,8 +143,8 @@ def test_an_instant_comes_back_as_it_went(moments: tuple[Engine, Table], at: dat
         ("x'00'", UNREADABLE),
     ],
 )
-def test_sqlite_reads_whatever_plain_sql_wrote(sqlite_engine: Engine, written: str, read: datetime) -> None:
-    """SQLite keeps anything in a column of times: one that is none says so, and the rows beside it are read."""
+def test_sqlite_reads_invalid_times(sqlite_engine: Engine, written: str, read: datetime) -> None:
+    """An invalid time in SQLite is read as UNREADABLE, and the rows beside it are read."""
     with sqlite_engine.begin() as connection:
         connection.exec_driver_sql(INSERT)
         connection.exec_driver_sql(INSERT)
@@ -155,8 +155,8 @@ def test_sqlite_reads_whatever_plain_sql_wrote(sqlite_engine: Engine, written: s
 
 @on_oracle
 @pytest.mark.parametrize("zone", ["+05:30", "-08:00", "+00:00"])
-def test_a_row_of_a_session_elsewhere_is_read_as_its_instant(engine: Engine, zone: str) -> None:
-    """SQL*Plus works in the zone of its user: CURRENT_TIMESTAMP has that zone, which the driver would drop."""
+def test_a_row_of_a_session_in_another_zone_is_read_as_its_instant(engine: Engine, zone: str) -> None:
+    """CURRENT_TIMESTAMP has the zone of the SQL*Plus session, which the driver would drop."""
     made = datetime.now(UTC)
     with engine.begin() as connection:
         connection.exec_driver_sql(f"ALTER SESSION SET TIME_ZONE = '{zone}'")
@@ -172,14 +172,14 @@ def test_a_row_of_a_session_elsewhere_is_read_as_its_instant(engine: Engine, zon
 
 
 def test_a_naive_datetime_is_refused(moments: tuple[Engine, Table]) -> None:
-    """Nobody can tell which instant it is: an error, not a guess."""
+    """Its instant is unknown, so it is an error."""
     engine, table = moments
     with engine.connect() as connection, pytest.raises(Exception, match="naive datetime"):
         connection.execute(insert(table), {"moment": datetime(2026, 1, 1)})  # noqa: DTZ001 (what is refused)
 
 
 def test_oracle_selects_and_sorts_instants() -> None:
-    """Oracle converts to UTC itself: the driver would drop an offset and refuses a zone's name (DPY-3022)."""
+    """Oracle converts to UTC itself: the driver would drop an offset, and refuses a zone's name (DPY-3022)."""
     column = ParkedDelivery.next_attempt_at
     statement = select(column).order_by(in_utc(column))
     sql = " ".join(str(statement.compile(dialect=ORACLE)).split())
@@ -190,7 +190,7 @@ def test_oracle_selects_and_sorts_instants() -> None:
 
 
 def test_oracle_column_types_unconnected() -> None:
-    """Compiled without a connection, types are those that every version since 19c has."""
+    """Compiled without a connection, the types exist in every version since 19c."""
     sql = str(CreateTable(Subscription.metadata.tables["webhook_subscriptions"]).compile(dialect=ORACLE))
     assert "enabled NUMBER(1) DEFAULT 1 NOT NULL" in sql
     assert "url VARCHAR2(2048 CHAR) NOT NULL" in sql

@@ -1,4 +1,4 @@
-"""Where the tables' revision is noted: a table of ours, apart from that of any other program in the same schema."""
+"""Our revision is stored in a table of ours, apart from those of other programs in the same schema."""
 
 import io
 import subprocess
@@ -20,7 +20,7 @@ HEAD = "0011"
 
 
 def run(engine: Engine, *statements: str) -> None:
-    """Each is a transaction, as Oracle's DDL is."""
+    """Runs each statement in a transaction of its own, like DDL on Oracle."""
     for statement in statements:
         with engine.begin() as connection:
             connection.exec_driver_sql(statement)
@@ -31,9 +31,9 @@ def insert(table: str, revision: str) -> str:
 
 
 def as_before(engine: Engine, *revisions: str) -> None:
-    """As a release up to 0007 left it, or another program: what is noted stands in Alembic's default table."""
+    """Sets Alembic's default table as another program, or a release up to 0007, left it."""
     if migrations.state(engine).current == HEAD:
-        down(engine, "0008")  # which has changed no table
+        down(engine, "0008")  # 0008 changed no table
     run(
         engine,
         "DROP TABLE webhook_alembic_version",
@@ -48,7 +48,7 @@ def down(engine: Engine, revision: str) -> None:
 
 
 def noted(engine: Engine) -> tuple[list[str], list[str]]:
-    """What stands in our table, and in Alembic's default one."""
+    """The revisions in our table, and those in Alembic's default table."""
     ours, other = (
         [name for (name,) in query(engine, f"SELECT {table}.version_num FROM {table} ORDER BY 1")]  # noqa: S608 (ours)
         for table in ("webhook_alembic_version", "alembic_version")
@@ -58,7 +58,7 @@ def noted(engine: Engine) -> tuple[list[str], list[str]]:
 
 @pytest.mark.parametrize("others", [(), (THEIRS,)], ids=["ours alone", "shared"])
 def test_the_revision_moves(engine: Engine, others: tuple[str, ...]) -> None:
-    """Out of Alembic's default table into ours; what another program has noted there stays."""
+    """It moves from Alembic's default table to ours; another program's revision stays there."""
     as_before(engine, "0007", *others)
     assert migrations.state(engine) == ("0007", HEAD, True)
     migrations.upgrade(engine)
@@ -69,7 +69,7 @@ def test_the_revision_moves(engine: Engine, others: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("theirs", [THEIRS, "0001", "0003"])
 def test_another_programs_revision_stays(engine: Engine, theirs: str) -> None:
-    """Whatever it is called, where the tables that we would have made are not there."""
+    """A revision in the default table is another program's, whatever its name, if our tables do not exist."""
     down(engine, "base")
     as_before(engine, theirs)
     assert migrations.state(engine).current is None
@@ -79,7 +79,7 @@ def test_another_programs_revision_stays(engine: Engine, theirs: str) -> None:
 
 @pytest.mark.parametrize("others", [(), (THEIRS,)], ids=["ours alone", "shared"])
 def test_the_printed_script_moves_it(engine: Engine, others: tuple[str, ...]) -> None:
-    """From a revision of a release before; from the first of ours on it has nothing to move."""
+    """The script moves the revision of an earlier release; from our current one there is nothing to move."""
     down(engine, "0002")
     as_before(engine, "0002", *others)
     output = io.StringIO()
@@ -95,8 +95,8 @@ def test_the_printed_script_moves_it(engine: Engine, others: tuple[str, ...]) ->
     assert "alembic_version" not in output.getvalue()
 
 
-def test_two_move_it_at_once(engine: Engine) -> None:
-    """One does; the other finds that it is done."""
+def test_two_processes_move_it_at_once(engine: Engine) -> None:
+    """One moves it, and the other finds it moved."""
     as_before(engine, "0007", THEIRS)
     variables = environment({"DATABASE_URL": url_of(engine)})
     both = [
@@ -108,8 +108,8 @@ def test_two_move_it_at_once(engine: Engine) -> None:
     assert noted(engine) == ([HEAD], [THEIRS])
 
 
-def test_the_release_before_can_be_gone_back_to(engine: Engine) -> None:
-    """With its revision in Alembic's default table, as the documentation says; both tables may be there at once."""
+def test_an_earlier_release_can_be_run_again(engine: Engine) -> None:
+    """Its revision is in Alembic's default table, as the documentation describes; both tables may exist at once."""
     as_before(engine, "0007")
     migrations.upgrade(engine)
     run(engine, insert("alembic_version", "0007"))
@@ -121,16 +121,16 @@ def test_the_release_before_can_be_gone_back_to(engine: Engine) -> None:
     assert noted(engine) == ([HEAD], [])
 
 
-def test_looking_changes_nothing(engine: Engine) -> None:
-    """`alembic current` moves nothing."""
+def test_current_changes_nothing(engine: Engine) -> None:
+    """`alembic current` moves no revision."""
     as_before(engine, "0007")
     command.current(migrations._config(engine))
     assert query(engine, "SELECT version_num FROM alembic_version") == [("0007",)]
     assert "webhook_alembic_version" not in sa.inspect(engine).get_table_names()
 
 
-def test_a_revision_put_behind_ours_is_met_with_what_to_do(engine: Engine) -> None:
-    """Another program's, in one line with ours: its name has taken the place of ours, so that nobody knows which."""
+def test_a_revision_overwritten_by_another_program_is_an_error(engine: Engine) -> None:
+    """Another program's revision has replaced ours, so nobody knows it. The error says how to restore it."""
     as_before(engine, THEIRS)
     assert migrations.state(engine) == (None, HEAD, True)
     with pytest.raises(
@@ -144,7 +144,7 @@ def test_a_revision_put_behind_ours_is_met_with_what_to_do(engine: Engine) -> No
 
 @pytest.mark.parametrize("also", [(), (HEAD,)], ids=["behind ours", "beside ours"])
 def test_another_programs_revision_in_our_table_is_refused(engine: Engine, also: tuple[str, ...]) -> None:
-    """As one line behind our revisions, or as a second head: a line says what belongs there."""
+    """It is refused instead of our revision or beside it, and the error names it."""
     rows = (THEIRS, *also)
     run(
         engine,

@@ -1,4 +1,4 @@
-"""A receiver is asked, over sockets, and its answer is written down: once, for that URL, with who has asked."""
+"""Validation requests over sockets: the answer is stored once, for that URL, with the requester."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -35,7 +35,7 @@ def consent(rate: bytes = b"*", origin: bytes = ORIGIN.encode()) -> bytes:
 
 @pytest.fixture
 def receive() -> Iterator[Receive]:
-    """Makes receivers."""
+    """Starts receivers."""
     made: list[Receiver] = []
 
     def make(behaviour: Behaviour | bytes, then: str = "keep") -> Receiver:
@@ -61,26 +61,26 @@ def registry(engine: Engine, rules: Rules = RULES) -> Registry:
 
 
 def verify(engine: Engine, subscription_id: int, ask: Ask | None = None, **more: Any) -> Verification:
-    """Ask, and note the answer."""
+    """Asks the receiver and stores its answer."""
     done = verification.verify(registry(engine), WHO, subscription_id, ask or asking(), **more)
     assert done is not None
     return done
 
 
 def told(engine: Engine) -> list[tuple[str, dict[str, Any]]]:
-    """The events of the group, oldest first."""
+    """The group's operational events, oldest first."""
     return [(event.type, dict(event.data)) for _, event, _ in outbox.pending(engine, "g", 100)]
 
 
 def stored(engine: Engine, subscription_id: int) -> Subscribed:
-    """It as people see it where verification is required."""
+    """The subscription as shown to users when verification is required."""
     found = repository.get(engine, subscription_id, rules=RULES)
     assert found is not None
     return found
 
 
 def test_a_receiver_that_agrees_is_verified(engine: Engine, receive: Receive) -> None:
-    """One OPTIONS request; then nothing is wrong, its rate is the permitted one, and an event says who did it."""
+    """After one OPTIONS request no problem is left, the rate is the permitted one, and an event names the actor."""
     receiver = receive(consent(b"90"))
     one = repository.add(engine, receiver.url, "a", rate_limit=5.0, secrets=[("bearer", "t0ken")])
     assert stored(engine, one).state == (
@@ -100,11 +100,11 @@ def test_a_receiver_that_agrees_is_verified(engine: Engine, receive: Receive) ->
     assert (kind, data["actor"], data["subscription_id"]) == ("subscription.verified", WHO, one)
     assert data["changed"] == ["rate_limit", "verified"]
     verify(engine, one)
-    assert len(told(engine)) == 1  # nothing has changed once more
+    assert len(told(engine)) == 1  # nothing has changed again
 
 
 def test_deliveries_name_the_origin_from_then_on(engine: Engine, receive: Receive) -> None:
-    """Of this deployment as it is configured; another URL has not agreed."""
+    """They name the deployment's configured origin; another URL has not agreed."""
     receiver = receive(consent())
     one = repository.add(engine, receiver.url, "a")
 
@@ -143,7 +143,7 @@ def test_a_refusal_changes_nothing(
     why: str,
     advice: str | None,
 ) -> None:
-    """It says why, and what would help; the receiver gets one request at most, and the egress rule holds."""
+    """The error gives the reason and a remedy. The receiver gets at most one request, and the egress rule applies."""
     receiver = receive(behaviour, then)
     one = repository.add(engine, receiver.url, "a")
     before = stored(engine, one)
@@ -156,8 +156,8 @@ def test_a_refusal_changes_nothing(
     assert len(receiver.requests) == (0 if "WEBHOOK_ALLOW_NETWORKS" in settings else 1)
 
 
-def test_what_awaits_it_is_enabled_and_nothing_else(engine: Engine, receive: Receive) -> None:
-    """Whoever disabled a subscription for another reason has to enable it."""
+def test_only_a_subscription_that_awaits_verification_is_enabled(engine: Engine, receive: Receive) -> None:
+    """A subscription disabled for another reason stays disabled."""
     receiver = receive(consent())
     held = registry(engine)
     waiting = changes.add(held, WHO, receiver.url, "a", disabled=AWAITS_VERIFICATION).id
@@ -174,8 +174,8 @@ def test_what_awaits_it_is_enabled_and_nothing_else(engine: Engine, receive: Rec
     ]
 
 
-def test_what_changes_meanwhile_is_not_overwritten(engine: Engine) -> None:
-    """The permission is for the URL that gave it, of a subscription that is there and may be changed."""
+def test_changes_made_meanwhile_are_not_overwritten(engine: Engine) -> None:
+    """The permission is stored only if the URL is the same and the subscription exists and may be changed."""
     one = repository.add(engine, "https://example.com/a", "a")
 
     def meanwhile(statement: str) -> Callable[[Endpoint, int | None], Permission]:
@@ -204,8 +204,8 @@ def test_what_changes_meanwhile_is_not_overwritten(engine: Engine) -> None:
     assert told(engine) == []
 
 
-def test_who_may_not_change_it_does_not_ask(engine: Engine) -> None:
-    """The condition is asked before the receiver is."""
+def test_the_condition_is_checked_before_asking(engine: Engine) -> None:
+    """A caller who may not change the subscription causes no request."""
     one = repository.add(engine, "https://example.com/a", "a")
 
     def refuse(_: Subscribed) -> None:
@@ -215,8 +215,8 @@ def test_who_may_not_change_it_does_not_ask(engine: Engine) -> None:
         verify(engine, one, lambda *_: pytest.fail("it was asked"), condition=refuse)
 
 
-def test_a_broken_subscription_is_not_asked_for(engine: Engine) -> None:
-    """Its credentials may be what cannot be read, and the receiver would refuse it for their lack."""
+def test_the_receiver_of_a_broken_subscription_is_not_asked(engine: Engine) -> None:
+    """Its credentials may be unreadable, and the receiver would refuse a request without them."""
     one = repository.add(engine, "https://example.com/a", "a")
     with engine.begin() as connection:
         connection.execute(text("UPDATE webhook_subscriptions SET url = 'ftp://x'"))
@@ -229,6 +229,6 @@ def test_a_broken_subscription_is_not_asked_for(engine: Engine) -> None:
     )
 
 
-def test_without_an_origin_nobody_is_asked() -> None:
-    """There is nothing to ask in the name of."""
+def test_without_an_origin_no_receiver_is_asked() -> None:
+    """The request needs an origin to name."""
     assert verification.asking(DeliverySettings.model_validate({"WEBHOOK_SECRET": "s"})) is None

@@ -1,4 +1,4 @@
-"""The attempt history on a real Kafka: the last hour in memory, and what is older on demand."""
+"""The attempt history on a real Kafka: the last hour from memory, older attempts on demand."""
 
 import time
 import zlib
@@ -20,7 +20,7 @@ PARTITIONS = 3
 
 
 class Written:
-    """A topic to which attempts are written with a time of their own."""
+    """A topic to which attempts are written with chosen times."""
 
     def __init__(self, kafka: Kafka, topic: str = "") -> None:
         self.kafka = kafka
@@ -29,7 +29,7 @@ class Written:
         self.now = time.time()
 
     def add(self, subscription: int, *ages: float, outcome: str = "delivered", source: str = "") -> None:
-        """An attempt for each age (seconds), in this order, acknowledged; its record's offset is the age."""
+        """Writes an attempt for each age (seconds), in this order; its record's offset is the age."""
         key = key_of(subscription)
         for age in ages:
             place = RecordId("t", 0, int(age), 0)
@@ -44,13 +44,13 @@ class Written:
 
 
 def ages(written: Written, found: list[Attempt]) -> list[int]:
-    """How many seconds ago these were."""
+    """The ages of these attempts, in seconds."""
     return [round(written.now - each.at) for each in found]
 
 
 @pytest.fixture
 def open_history() -> Iterator[Open]:
-    """Starts histories, and closes them in the end."""
+    """Starts histories, and closes them after the test."""
     made: list[AttemptHistory] = []
 
     def make(kafka: KafkaSettings, topic: str) -> AttemptHistory:
@@ -63,8 +63,8 @@ def open_history() -> Iterator[Open]:
         each.close()
 
 
-def test_the_last_hour_is_in_memory_and_goes_on(real_kafka: Kafka, open_history: Open) -> None:
-    """What is older stays on the topic; new attempts come by themselves; foreign and broken records are counted."""
+def test_the_last_hour_is_in_memory(real_kafka: Kafka, open_history: Open) -> None:
+    """New attempts are read continuously, older ones stay on the topic, and foreign or broken records are counted."""
     written = Written(real_kafka)
     written.add(1, 5000, 3000, 60)
     written.add(2, 4000, 50, outcome="parked")
@@ -85,7 +85,7 @@ def test_the_last_hour_is_in_memory_and_goes_on(real_kafka: Kafka, open_history:
 def test_partitions_that_are_added_are_found(
     real_kafka: Kafka, open_history: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And a topic that is created after the start; until then `fault` says what to do."""
+    """So is a topic created after the start; until then `fault` says what to do."""
     monkeypatch.setattr(attempts, "LOOK_EVERY", 0.5)
     monkeypatch.setattr(attempts, "AGAIN", 0.3)
     written = Written(real_kafka, unique("later"))
@@ -104,7 +104,7 @@ def test_partitions_that_are_added_are_found(
 
 
 def test_it_goes_on_after_an_outage(one_node: KafkaBroker, open_history: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`fault` says that no broker answers; what was read stays, once, and new attempts come by themselves."""
+    """`fault` says that no broker answers. Attempts read before stay, once, and new ones follow."""
     monkeypatch.setattr(attempts, "AGAIN", 0.3)
     written = Written(Kafka(one_node.bootstrap, real=True))
     written.add(1, 3)
@@ -119,10 +119,10 @@ def test_it_goes_on_after_an_outage(one_node: KafkaBroker, open_history: Open, m
     until(lambda: history.fault is None)
 
 
-def test_a_new_client_goes_on_where_the_last_one_was(
+def test_a_new_client_continues_where_the_last_one_stopped(
     real_kafka: Kafka, open_history: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After an error that only another client mends, nothing is counted twice."""
+    """After an error that only a new client resolves, no attempt counts twice."""
     monkeypatch.setattr(attempts, "AGAIN", 0.1)
     written = Written(real_kafka)
     written.add(1, 3, 2)
@@ -136,8 +136,8 @@ def test_a_new_client_goes_on_where_the_last_one_was(
     until(lambda: history.fault is None)
 
 
-def test_what_is_older_is_read_back_newest_first(real_kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one subscription or of all, between two times, in steps from the end; no thread need run."""
+def test_older_attempts_are_read_back_newest_first(real_kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read of one subscription or all, between two times, in steps from the end, without the thread."""
     monkeypatch.setattr(attempts, "STEP", 6)
     written = Written(real_kafka)
     for each in range(30):
@@ -161,7 +161,7 @@ def test_what_is_older_is_read_back_newest_first(real_kafka: Kafka, monkeypatch:
 
 
 def test_reading_back_ends_in_time(real_kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Records beyond the bound stay unread: what comes back is the newest part."""
+    """Only the newest records within the bound are read."""
     monkeypatch.setattr(attempts, "STEP", 5)
     monkeypatch.setattr(attempts, "RECORDS_READ", 10)
     written = Written(real_kafka)
@@ -170,8 +170,8 @@ def test_reading_back_ends_in_time(real_kafka: Kafka, monkeypatch: pytest.Monkey
     assert ages(written, history.read_back(1, written.now - 200, written.now, 100)) == list(range(1, 11))
 
 
-def test_reading_back_says_what_is_wrong(real_kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No broker is an error of this project; a topic that does not exist has no attempts."""
+def test_errors_of_reading_back(real_kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unreachable broker is an error of this project; a topic that does not exist has no attempts."""
     assert AttemptHistory(real_kafka.settings(), unique("missing")).read_back(1, 0, time.time(), 5) == []
     monkeypatch.setattr("consumer.intake.log_reader._TIMEOUT", 0.5)
     with pytest.raises(KafkaUnavailable):

@@ -25,12 +25,12 @@ def registry(engine: Engine) -> Registry:
 
 
 def told(engine: Engine) -> list[tuple[str, dict[str, Any]]]:
-    """The events of the group, oldest first."""
+    """The group's operational events, oldest first."""
     return [(event.type, dict(event.data)) for _, event, _ in outbox.pending(engine, "g", 100)]
 
 
-def test_each_change_is_told_with_its_actor(engine: Engine) -> None:
-    """Before and after are in the event of each kind, with the names of the options that changed."""
+def test_each_change_is_reported_with_its_actor(engine: Engine) -> None:
+    """Each event has the values before and after, and the names of the changed options."""
     held = registry(engine)
     added = changes.add(held, WHO, URL, "a", tenant="acme").id
     changes.edit(held, WHO, added, lambda _: {"rate_limit": 5.0})
@@ -67,8 +67,8 @@ def test_each_change_is_told_with_its_actor(engine: Engine) -> None:
     assert "t0ken" not in str(events)
 
 
-def test_a_change_that_changes_nothing_is_not_told(engine: Engine) -> None:
-    """A command that is repeated, after an answer was lost, writes no second event."""
+def test_a_change_without_effect_is_not_reported(engine: Engine) -> None:
+    """A command repeated after a lost answer writes no second event."""
     held = registry(engine)
     added = changes.add(held, WHO, URL, "a").id
     for _ in range(2):
@@ -78,8 +78,8 @@ def test_a_change_that_changes_nothing_is_not_told(engine: Engine) -> None:
     assert [kind for kind, _ in told(engine)] == ["subscription.created", "subscription.changed"]
 
 
-def test_what_fails_is_neither_made_nor_told(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The event and the change are one transaction: each is undone with the other."""
+def test_a_failed_change_is_neither_made_nor_reported(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event and the change are one transaction, and roll back together."""
     held = registry(engine)
     added = changes.add(held, WHO, URL, "a").id
     with pytest.raises(InvalidSubscription):
@@ -109,7 +109,7 @@ def test_what_fails_is_neither_made_nor_told(engine: Engine, monkeypatch: pytest
 
 
 def test_a_condition_prevents_a_change(engine: Engine) -> None:
-    """What it raises undoes the transaction, and it sees the subscription as it is."""
+    """Its exception rolls back the transaction, in which it reads the subscription."""
     held = registry(engine)
     added = changes.add(held, WHO, URL, "a").id
     seen = []
@@ -126,8 +126,8 @@ def test_a_condition_prevents_a_change(engine: Engine) -> None:
     assert len(told(engine)) == 1
 
 
-def test_what_may_be_confidential_is_not_told(engine: Engine) -> None:
-    """Of headers only the names, and of a URL that plain SQL wrote no password."""
+def test_confidential_values_are_not_reported(engine: Engine) -> None:
+    """Events have only the names of headers, and no password of a URL that plain SQL wrote."""
     held = registry(engine)
     added = changes.add(held, WHO, URL, "a", custom_headers='{"x-key": "s3cret"}').id
     changes.edit(held, WHO, added, lambda _: {"custom_headers": '{"x-key": "s3cret2"}'})
@@ -136,8 +136,8 @@ def test_what_may_be_confidential_is_not_told(engine: Engine) -> None:
     assert "s3cret" not in str(told(engine))
 
 
-def test_an_absent_subscription_is_told_apart(engine: Engine) -> None:
-    """Each change says that there is none, and writes nothing."""
+def test_an_absent_subscription_is_reported(engine: Engine) -> None:
+    """Each change reports it and writes nothing."""
     held = registry(engine)
     assert changes.edit(held, WHO, 1, lambda _: {}) is None
     assert changes.set_enabled(held, WHO, 1, True) is None
@@ -150,7 +150,7 @@ def test_an_absent_subscription_is_told_apart(engine: Engine) -> None:
 
 
 def test_a_secret_is_removed_by_its_id(engine: Engine) -> None:
-    """Only a subscription's own; entries have no text."""
+    """It must belong to the subscription; the listing has no text of secrets."""
     held = registry(engine)
     first = changes.add(held, WHO, URL, "a", new_secrets=[("bearer", "t"), ("signing", "secret")]).id
     second = changes.add(held, WHO, URL, "a").id
@@ -163,7 +163,7 @@ def test_a_secret_is_removed_by_its_id(engine: Engine) -> None:
 
 
 def test_pages_of_subscriptions_by_filter(engine: Engine) -> None:
-    """By type, tenant, state and a part of the URL in any case; a percent sign in it is a percent sign."""
+    """Filters are type, tenant, state and a part of the URL in any case, in which a percent sign is literal."""
     held = registry(engine)
     ids = [
         changes.add(held, WHO, url, kind, tenant=tenant).id

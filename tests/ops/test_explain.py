@@ -1,4 +1,4 @@
-"""`explain`: what would be made of a record, and who would get it."""
+"""`explain`: the event made from a record, and the subscriptions that would get it."""
 
 import json
 
@@ -40,8 +40,8 @@ def event() -> Event:
     return found
 
 
-def test_each_field_has_what_gave_it() -> None:
-    """The template, or a rule in words, and the value."""
+def test_each_field_has_its_source_and_value() -> None:
+    """The source is the template, or a rule in words."""
     found = explained(VALUE)
     assert (found.mapping, found.outcome) == ("the mapping of shop.*", "event")
     assert {step.field: (step.by, step.value) for step in found.steps} == {
@@ -58,7 +58,7 @@ def test_each_field_has_what_gave_it() -> None:
 
 
 def test_a_topic_without_a_mapping_has_the_default_rules() -> None:
-    """They are shown as a mapping."""
+    """These rules are shown like a mapping."""
     found = explained({"type": "a"}, "users")
     assert found.mapping == "the rules for topics without a mapping"
     assert found.steps[0] == ("type", "{value.type}", "a")
@@ -66,21 +66,21 @@ def test_a_topic_without_a_mapping_has_the_default_rules() -> None:
     assert found.event.type == "a"
 
 
-def test_a_dead_letter_has_the_fields_before_the_one_at_fault() -> None:
-    """And the reason and the detail that it would have."""
+def test_a_dead_letter_has_the_fields_before_the_invalid_one() -> None:
+    """It also has the reason and detail of the dead letter."""
     found = explained({"table": "orders", "op": "c"})
     assert (found.outcome, found.event, found.reason) == ("dead_letter", None, "no_body")
     assert found.detail == "the mapping of shop.*: body: the record has nothing that {value.after} refers to"
     assert [step.field for step in found.steps] == ["type"]
 
 
-def test_a_tombstone_is_one() -> None:
+def test_a_tombstone_is_recognised() -> None:
     """It has no field and no event."""
     assert explained(None)[2:] == ((), "tombstone", None, None, None)
 
 
-def test_who_would_get_it_and_who_would_not(engine: Engine) -> None:
-    """By type and pattern, with the reason of each that would not; others are not named."""
+def test_subscriptions_that_would_get_it_and_those_that_would_not(engine: Engine) -> None:
+    """Candidates by type and pattern are listed, with the reason for each that would not get it; others are not."""
     url = "https://example.com/hooks"
     gets = [repository.add(engine, url, pattern) for pattern in ("orders.created", "orders.*", "*")]
     repository.add(engine, url, "orders.deleted")
@@ -110,7 +110,7 @@ def test_who_would_get_it_and_who_would_not(engine: Engine) -> None:
 
 
 def test_lists_are_bounded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And say that there are more; a url that holds a password does not show it."""
+    """A cut list says so, and a URL with a password does not show it."""
     monkeypatch.setattr(module, "MOST", 3)
     for number in range(3):
         repository.add(engine, "https://example.com/hooks", ["orders.created", "*", "orders.**"][number])
@@ -126,7 +126,10 @@ def test_lists_are_bounded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_record(mock_kafka: str) -> None:
-    """The newest of the topic or of a partition, or the one at an offset; else an error that says what is not there."""
+    """It is the newest of the topic or a partition, or the one at an offset.
+
+    Otherwise the error says what is missing.
+    """
     kafka = Kafka(mock_kafka, real=False)
     topic, settings = kafka.topic(), kafka.settings()
     with pytest.raises(WebhooksError, match=f"{topic} has no record: is the name right"):

@@ -1,4 +1,4 @@
-"""How far a group is behind, on the mock cluster and on a real Kafka."""
+"""The group's lag, on the mock cluster and on a real Kafka."""
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
@@ -8,8 +8,8 @@ from consumer.ops.lag import group_lag
 from tests.kafka_kit import Kafka
 
 
-def test_a_group_is_behind_by_what_it_has_not_committed(kafka: Kafka) -> None:
-    """By partition, in the topics that it consumes; without a commit by all that the log has."""
+def test_the_lag_counts_uncommitted_records(kafka: Kafka) -> None:
+    """It is counted for each partition of the consumed topics; without a commit it is the whole log."""
     topic, other = kafka.topic(partitions=2), kafka.topic()
     settings = kafka.settings()
     kafka.write(topic, [b"{}"] * 5)
@@ -25,8 +25,8 @@ def test_a_group_is_behind_by_what_it_has_not_committed(kafka: Kafka) -> None:
     assert [each.overtaken for each in found.values()] == [0, 0]
 
 
-def test_a_group_that_begins_at_the_end_is_not_behind(kafka: Kafka) -> None:
-    """Without a commit, auto.offset.reset says where it begins."""
+def test_a_group_that_begins_at_the_end_has_no_lag(kafka: Kafka) -> None:
+    """Without a commit, auto.offset.reset decides where it begins."""
     topic = kafka.topic()
     kafka.write(topic, [b"{}"] * 5)
     (first, *_) = group_lag(kafka.settings(auto_offset_reset="latest"), [topic])
@@ -34,11 +34,11 @@ def test_a_group_that_begins_at_the_end_is_not_behind(kafka: Kafka) -> None:
 
 
 def test_topics_that_do_not_exist_have_no_lag(kafka: Kafka) -> None:
-    """A pattern may match nothing yet."""
+    """A pattern may match no topic yet."""
     assert group_lag(kafka.settings(), ["^nobody-has-this-.*"]) == []
 
 
-def test_a_kafka_that_is_away_is_named() -> None:
-    """With the setting that may be wrong."""
+def test_an_unreachable_kafka_is_named() -> None:
+    """The error also names the settings that may be wrong."""
     with pytest.raises(KafkaUnavailable, match="are KAFKA_BOOTSTRAP_SERVERS and KAFKA_SECURITY_PROTOCOL right"):
         group_lag(Kafka("127.0.0.1:1", real=False).settings(), ["t"])

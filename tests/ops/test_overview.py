@@ -1,4 +1,4 @@
-"""The overview: each part of it, and what stands when a part does not answer."""
+"""The overview: its parts, and the remaining ones if a part fails."""
 
 import time
 from threading import Event
@@ -27,7 +27,7 @@ def settings(mock_kafka: str) -> tuple[KafkaSettings, str]:
 
 
 def test_an_overview_has_all_parts(engine: Engine, settings: tuple[KafkaSettings, str]) -> None:
-    """Counts, who fails and why, who is loaded, disabled or broken, and the lag."""
+    """It has counts, failing subscriptions with reasons, loaded, disabled and broken ones, and the lag."""
     kafka, topic = settings
     failing, disabled, loaded = (repository.add(engine, URL, "user.created") for _ in range(3))
     store.park(engine, GROUP, [parked(make_event(0), failing), parked(make_event(1), loaded)], T)
@@ -56,7 +56,7 @@ def test_an_overview_has_all_parts(engine: Engine, settings: tuple[KafkaSettings
 def test_a_part_that_hangs_is_named(
     engine: Engine, settings: tuple[KafkaSettings, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the limit; the others stand."""
+    """It is dropped after the time limit, and the others are returned."""
     kafka, topic = settings
     released = Event()
     monkeypatch.setattr(module, "group_lag", lambda *_: released.wait(60))
@@ -69,16 +69,16 @@ def test_a_part_that_hangs_is_named(
     assert "no answer within" in found.missing[0].reason
 
 
-def test_a_kafka_that_is_away_leaves_the_database_s_parts(engine: Engine) -> None:
-    """It is named, with what may be wrong."""
+def test_without_kafka_the_parts_of_the_database_remain(engine: Engine) -> None:
+    """The missing part is named, with the settings that may be wrong."""
     found = overview(engine, Kafka("127.0.0.1:1", real=False).settings(), ["t"], seconds=60)
     ((part, reason),) = found.missing
     assert (part, "KAFKA_BOOTSTRAP_SERVERS" in reason) == ("lag", True)
     assert found.disabled == []
 
 
-def test_a_statement_that_is_refused_takes_one_part(sqlite_engine: Engine, settings: tuple[KafkaSettings, str]) -> None:
-    """The other parts of the same database stand."""
+def test_a_refused_statement_removes_only_its_part(sqlite_engine: Engine, settings: tuple[KafkaSettings, str]) -> None:
+    """The other parts of the same database are returned."""
     with sqlite_engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE webhook_subscriptions RENAME COLUMN disabled_reason TO other")
     found = overview(sqlite_engine, settings[0], [settings[1]], seconds=60)
@@ -89,7 +89,7 @@ def test_a_statement_that_is_refused_takes_one_part(sqlite_engine: Engine, setti
 
 
 def test_a_bug_is_not_hidden(sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what Kafka, the database or the settings cause makes a part missing."""
+    """Only errors of Kafka, the database or the settings make a part missing."""
     monkeypatch.setattr(module, "group_lag", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         overview(sqlite_engine, Kafka("127.0.0.1:1", real=False).settings(), ["t"], seconds=60)

@@ -1,4 +1,4 @@
-"""The cost of looking at 100,000 subscriptions and a million stored deliveries: a few seeks, and no table read through.
+"""The cost of an overview of 100,000 subscriptions and a million stored deliveries: a few seeks, and no table scan.
 
 pytest -s prints the time of each function.
 """
@@ -20,17 +20,17 @@ from tests.ledger.rows_kit import plans
 
 @pytest.fixture(scope="module")
 def full(new_sqlite_engine: Callable[[], Engine]) -> Iterator[Engine]:
-    """The large estate."""
+    """The database with all these rows."""
     engine = new_sqlite_engine()
     fill(engine)
     yield engine
     engine.dispose()
 
 
-OF_ALL = 10 * overview.LISTED  # statements of a part of the overview, about
+OF_ALL = 10 * overview.LISTED  # about the number of statements of a part
 
 
-@pytest.mark.timeout(600)  # the rows take a minute
+@pytest.mark.timeout(600)  # inserting the rows takes a minute
 @pytest.mark.parametrize(
     ("name", "work", "statements"),
     [
@@ -54,8 +54,8 @@ OF_ALL = 10 * overview.LISTED  # statements of a part of the overview, about
         ("replays", lambda e: replays.find(e, limit=MOST), 1),
     ],
 )
-def test_nothing_is_read_through(full: Engine, name: str, work: Callable[[Engine], object], statements: int) -> None:
-    """Each statement has an index for its condition and its order, and there are a bounded number of them."""
+def test_no_table_is_scanned(full: Engine, name: str, work: Callable[[Engine], object], statements: int) -> None:
+    """Each statement has an index for its condition and order, and their number is bounded."""
     began = time.perf_counter()
     work(full)
     took = time.perf_counter() - began
@@ -64,7 +64,7 @@ def test_nothing_is_read_through(full: Engine, name: str, work: Callable[[Engine
     assert 0 < len(told) <= statements
     for sql, plan in told:
         for part in plan.split(" | "):
-            if name != "disabled":  # which few subscriptions are; see there
+            if name != "disabled":  # few subscriptions are disabled; see there
                 assert not part.startswith("SCAN webhook_") or part == "SCAN webhook_replays", (sql, plan)
         assert "FOR ORDER BY" not in plan or "webhook_secrets" in sql, (sql, plan)
-    assert took < 2.0  # twenty times what it takes: the machine may be loaded
+    assert took < 2.0  # twenty times the usual time: the machine may be loaded

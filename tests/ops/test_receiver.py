@@ -1,4 +1,4 @@
-"""The receiver behind `listen` and the demo."""
+"""The receiver of `listen` and of the demo."""
 
 import contextlib
 import gzip
@@ -33,28 +33,28 @@ def signed(body: bytes, secrets: tuple[bytes, ...], timestamp: int = NOW) -> dic
 
 
 @given(st.binary(max_size=300), st.sampled_from([(NEW,), (NEW, OLD), (OLD,)]))
-def test_what_the_sender_signs_is_verified(body: bytes, secrets: tuple[bytes, ...]) -> None:
-    """During a rotation either side may have the older secret, the newer or both."""
+def test_the_senders_signatures_are_verified(body: bytes, secrets: tuple[bytes, ...]) -> None:
+    """During a rotation either side may have the older secret, the newer one or both."""
     assert verify(signed(body, secrets), body, (NEW, OLD), NOW) is None
 
 
 @given(st.binary(max_size=300), st.binary(max_size=300))
 def test_another_body_is_refused(body: bytes, other: bytes) -> None:
-    """A signature is of its body alone."""
+    """A signature is valid for its body only."""
     problem = verify(signed(body, (NEW,)), other, (NEW,), NOW)
     assert (problem is None) == (body == other)
 
 
 @given(st.dictionaries(st.sampled_from(sorted(signed(b"", (NEW,)))), st.text(st.characters(max_codepoint=255))))
 def test_no_headers_break_it(changes: dict[str, str]) -> None:
-    """Whatever a sender puts in a header, the answer is a verdict."""
+    """With any headers, the result is a verdict."""
     headers = {**signed(b"body", (OTHER,)), **changes}
     assert isinstance(verify(headers, b"body", (NEW, OLD), NOW), str)
 
 
 @given(st.binary(max_size=300), st.binary(max_size=300))
 def test_a_public_key_verifies(body: bytes, other: bytes) -> None:
-    """What a private key has signed is verified with its public one, beside or without an HMAC, and nothing else is."""
+    """It verifies its private key's signatures, beside an HMAC or alone, and no others."""
     private, another = Ed25519Key(bytes(32)), Ed25519Key(bytes(31) + b"1")
     public, unknown = parse_verifying_key(private.public), parse_verifying_key(another.public)
     for secrets in ((), (NEW,)):
@@ -69,8 +69,8 @@ def test_a_public_key_verifies(body: bytes, other: bytes) -> None:
 
 
 @pytest.mark.parametrize("word", ["v1a,", "v1a,AAAA", "v1a,é", "v1a,*", "v1a", f"v1,{'A' * 88}"])
-def test_a_signature_that_is_none_breaks_nothing(word: str) -> None:
-    """What is no base64, or no signature, is not of a known key; the right one behind it still counts."""
+def test_an_invalid_signature_is_skipped(word: str) -> None:
+    """It counts as one of an unknown key, and a valid signature behind it still counts."""
     private = Ed25519Key(bytes(32))
     right = standard((), [private], "msg_1", NOW, b"body")
     for words, trusted in ((word, False), (f"{word} {right}", True)):
@@ -79,8 +79,8 @@ def test_a_signature_that_is_none_breaks_nothing(word: str) -> None:
 
 
 @given(st.binary(max_size=300), st.sampled_from(["sha256=", "", "t=1,v0="]))
-def test_a_hex_signature_of_another_name(body: bytes, prefix: str) -> None:
-    """It may be in any header and behind any prefix; then that is where it is looked for, and nowhere else."""
+def test_a_hex_signature_in_another_header(body: bytes, prefix: str) -> None:
+    """It may be in any header with any prefix; then only that header is checked."""
     where = HexHeader("X-Hub-Signature-256", prefix)
     headers = signed(body, (NEW, OLD))
     headers["x-hub-signature-256"] = prefix + headers.pop("x-webhook-signature")
@@ -91,8 +91,8 @@ def test_a_hex_signature_of_another_name(body: bytes, prefix: str) -> None:
     assert verify(headers, body, (NEW,), NOW, hex_header=where) == "X-Hub-Signature-256 matches no known secret"
 
 
-def test_a_hex_signature_that_nobody_can_verify() -> None:
-    """Who has a public key alone trusts the `v1a` signature, whatever the hex header says."""
+def test_a_hex_signature_without_a_secret() -> None:
+    """With only a public key, the `v1a` signature decides, whatever the hex header contains."""
     private = Ed25519Key(bytes(32))
     headers = signed(b"body", (NEW,))
     headers["webhook-signature"] += " " + standard((), [private], "msg_1", NOW, b"body")
@@ -100,7 +100,7 @@ def test_a_hex_signature_that_nobody_can_verify() -> None:
 
 
 def test_another_library_signs_the_same() -> None:
-    """What the Standard Webhooks library signs is verified."""
+    """Signatures of the Standard Webhooks library are verified."""
     hook = Webhook("whsec_bmV3IHNlY3JldA==")
     signature = hook.sign("msg_1", datetime.fromtimestamp(NOW, UTC), "body")
     headers = {"webhook-id": "msg_1", "webhook-timestamp": str(NOW), "webhook-signature": signature}
@@ -122,12 +122,12 @@ def test_another_library_signs_the_same() -> None:
     ],
 )
 def test_each_fault_is_named(change: dict[str, str], problem: str) -> None:
-    """A receiver's operator reads what is wrong."""
+    """The operator of a receiver sees what is wrong."""
     assert problem in (verify({**signed(b"body", (NEW,)), **change}, b"body", (NEW,), NOW) or "")
 
 
 def test_the_clock_may_be_off_by_the_tolerance() -> None:
-    """A timestamp up to 300 s away, either way, is taken."""
+    """A timestamp up to 300 s off, either way, is accepted."""
     for skew in (-TOLERANCE, TOLERANCE):
         assert verify(signed(b"", (NEW,)), b"", (NEW,), NOW + skew) is None
 
@@ -152,7 +152,7 @@ def serve(received: list[tuple[Received, Reply]]) -> Iterator[Callable[[Reply], 
 
 
 def test_over_http(serve: Callable[[Reply], str], received: list[tuple[Received, Reply]]) -> None:
-    """A verified request gets the answer asked for, any other a 401; both are told of."""
+    """A verified request gets the configured answer, any other a 401, and both are reported."""
     url = serve(Reply(503, headers=[(b"retry-after", b"7")]))
     answer = requests.post(f"{url}/hooks", b"body", headers=signed(b"body", (OLD,)), timeout=5)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
@@ -165,16 +165,16 @@ def test_over_http(serve: Callable[[Reply], str], received: list[tuple[Received,
 
 
 def test_bodies_are_bounded(serve: Callable[[Reply], str], received: list[tuple[Received, Reply]]) -> None:
-    """A body over 2 MiB is refused with 413 and is not kept, also without a length."""
+    """A body over 2 MiB is refused with 413 and not kept, also without a length."""
     url = serve(Reply())
     too_large = [b"x" * 65536] * (BODY_BYTES // 65536 + 1)
-    with contextlib.suppress(requests.ConnectionError):  # closed while the rest was being sent: as good
+    with contextlib.suppress(requests.ConnectionError):  # closed while the rest was being sent: fine too
         assert requests.post(url, iter(too_large), timeout=5).status_code == 413
     assert received == []
 
 
 def test_compressed_bodies(serve: Callable[[Reply], str], received: list[tuple[Received, Reply]]) -> None:
-    """They are verified and shown as they were signed; one that grows beyond the limit is refused."""
+    """They are verified and shown as they were signed; one that exceeds the limit decompressed is refused."""
     url = serve(Reply())
     headers = signed(b"body", (OLD,)) | {"content-encoding": "gzip"}
     for body, status in (
@@ -189,14 +189,14 @@ def test_compressed_bodies(serve: Callable[[Reply], str], received: list[tuple[R
 
 @pytest.mark.parametrize("status", [204, 301, 410, 500])
 def test_any_status(serve: Callable[[Reply], str], status: int) -> None:
-    """A receiver can be told to answer what receivers answer."""
+    """The status of the answer can be configured."""
     url = serve(Reply(status))
     answer = requests.post(url, b"", headers=signed(b"", (NEW,)), timeout=5, allow_redirects=False)
     assert answer.status_code == status
 
 
-def test_a_delay_holds_only_its_own_answer(serve: Callable[[Reply], str]) -> None:
-    """Two requests to a receiver that takes its time are answered together."""
+def test_a_delay_delays_only_its_own_answer(serve: Callable[[Reply], str]) -> None:
+    """A slow receiver answers two requests at the same time."""
     url = serve(Reply(delay=0.3))
     started = time.monotonic()
     threads = [
@@ -211,7 +211,7 @@ def test_a_delay_holds_only_its_own_answer(serve: Callable[[Reply], str]) -> Non
 
 
 def test_other_methods(serve: Callable[[Reply], str]) -> None:
-    """A GET is a health check, anything else is refused."""
+    """A GET is a health check; other methods are refused."""
     url = serve(Reply(503))
     assert requests.get(url, timeout=5).status_code == 200
     assert requests.put(url, b"", timeout=5).status_code == 405

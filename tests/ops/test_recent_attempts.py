@@ -9,7 +9,7 @@ from consumer.events.attempt import Attempt
 from consumer.ops import recent_attempts
 from consumer.ops.recent_attempts import HOUR, MINUTES, OVERHEAD, Minute, RecentAttempts
 
-NOW = 1_700_000_040.0  # a minute begins
+NOW = 1_700_000_040.0  # start of a minute
 
 
 def attempt(subscription: int = 7, at: float = NOW, outcome: str = "delivered", number: int = 0) -> Attempt:
@@ -19,7 +19,7 @@ def attempt(subscription: int = 7, at: float = NOW, outcome: str = "delivered", 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 300), st.integers(0, 3000)), min_size=20, max_size=60))
 def test_the_newest_are_kept_within_every_bound(steps: list[tuple[int, int, int]]) -> None:
-    """In the order of their times: the newest of each subscription, and of those the newest in number and in bytes."""
+    """The newest by time are kept, bounded for each subscription and, over all, in number and bytes."""
     of_one, of_all, most = 3, 9, 9 * OVERHEAD + 12_000
     recent = RecentAttempts(of_one, of_all, most)
     model: list[tuple[Attempt, int]] = []
@@ -45,7 +45,7 @@ def test_the_newest_are_kept_within_every_bound(steps: list[tuple[int, int, int]
 
 
 def test_the_first_partitions_read_do_not_displace_newer_attempts() -> None:
-    """At the start a whole hour of one partition comes after that of another: times decide, not the order."""
+    """At the start one partition's hour is read after another's: times decide, not the order of reading."""
     recent = RecentAttempts(of_all=10)
     for number in range(10):
         recent.add(attempt(number, NOW - number), 1, NOW)
@@ -55,7 +55,7 @@ def test_the_first_partitions_read_do_not_displace_newer_attempts() -> None:
 
 
 def test_a_limit_takes_the_newest() -> None:
-    """Newest first; a subscription that nobody attempted has none."""
+    """The newest come first; a subscription without attempts has none."""
     recent = RecentAttempts()
     for number in range(5):
         recent.add(attempt(at=NOW + number), 1, NOW + 5)
@@ -63,8 +63,8 @@ def test_a_limit_takes_the_newest() -> None:
     assert recent.recent(8, 2, NOW + 5) == []
 
 
-def test_what_is_an_hour_old_is_forgotten() -> None:
-    """Also where nothing new comes, and where it was that old when it came."""
+def test_attempts_are_dropped_after_an_hour() -> None:
+    """This needs no new attempt, and applies to attempts that arrive late."""
     recent = RecentAttempts()
     recent.add(attempt(at=NOW - HOUR), 1, NOW)
     assert (len(recent), recent.summary(7, NOW)[0].ok) == (0, 0)
@@ -74,7 +74,10 @@ def test_what_is_an_hour_old_is_forgotten() -> None:
 
 
 def test_the_summary_counts_the_last_sixty_minutes() -> None:
-    """By subscription and for all, oldest first, empty minutes too; more than is kept, and nothing older."""
+    """Counts are by subscription and in total, oldest minute first, with empty minutes.
+
+    They include attempts that are no longer kept.
+    """
     recent = RecentAttempts(of_one=2)
     for _ in range(5):
         recent.add(attempt(at=NOW - 61), 1, NOW)
@@ -91,7 +94,7 @@ def test_the_summary_counts_the_last_sixty_minutes() -> None:
 
 
 def test_counts_are_bounded_too() -> None:
-    """The subscription that was attempted longest ago is counted no more."""
+    """The subscription whose last attempt is oldest is dropped."""
     recent = RecentAttempts()
     for subscription in (1, *range(2, recent_attempts.COUNTED + 1), 1, -1):
         recent.add(attempt(subscription), 1, NOW)
@@ -100,8 +103,8 @@ def test_counts_are_bounded_too() -> None:
     assert recent.summary(3, NOW)[-1].ok == 1
 
 
-def test_the_heap_of_times_does_not_outgrow_what_is_kept() -> None:
-    """One busy subscription forgets its own attempts, behind an older one of another that is kept."""
+def test_the_heap_of_times_stays_bounded() -> None:
+    """A busy subscription drops its own attempts, though an older one of another subscription is kept."""
     recent = RecentAttempts(of_one=5)
     recent.add(attempt(8, at=NOW - 100), 1, NOW)
     for number in range(10_000):

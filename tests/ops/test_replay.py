@@ -1,4 +1,4 @@
-"""A replay's pace and its steps: on a real Kafka and a real database, with a clock that is moved."""
+"""A replay's pace and steps, on a real Kafka and database, with a clock that the test moves."""
 
 import json
 import math
@@ -44,7 +44,7 @@ URL = "https://example.com/hook"
 
 
 class Clock:
-    """Moves only while somebody sleeps. `slept` is for how long in all."""
+    """A clock that moves only during sleeps. `slept` is their sum."""
 
     def __init__(self) -> None:
         self.now = NOW
@@ -62,8 +62,8 @@ class Clock:
     rate=st.floats(0.001, 100_000),
     steps=st.lists(st.tuples(st.floats(0, 100), st.integers(0, 50)), max_size=20),
 )
-def test_a_pace_spaces_and_never_hurries(rate: float, steps: list[tuple[float, int]]) -> None:
-    """Due times are at least 1/rate apart, none before workers know of it, and none far off while there is room."""
+def test_a_pace_keeps_its_rate(rate: float, steps: list[tuple[float, int]]) -> None:
+    """Due times are at least 1/rate apart, not before workers know of them, and not far ahead while there is room."""
     pace, now, last = DueSchedule(rate), NOW, -math.inf
     for passed, wanted in steps:
         now += passed
@@ -75,8 +75,8 @@ def test_a_pace_spaces_and_never_hurries(rate: float, steps: list[tuple[float, i
 
 
 @given(rate=st.floats(0.001, 100_000))
-def test_a_pace_gets_on(rate: float) -> None:
-    """There is always room for the first, and again for one when its time is near."""
+def test_a_pace_makes_progress(rate: float) -> None:
+    """There is always room for the first, and again once its time is near."""
     pace = DueSchedule(rate)
     assert pace.room(NOW) >= 1
     for _ in range(min(pace.room(NOW), 1000)):
@@ -84,8 +84,8 @@ def test_a_pace_gets_on(rate: float) -> None:
     assert pace.room(NOW + 1 / rate + AHEAD) >= 1
 
 
-def test_a_tenth_of_the_limit_is_taken() -> None:
-    """And a fixed rate where there is no limit; never nothing."""
+def test_the_default_rate_is_a_tenth_of_the_limit() -> None:
+    """It is a fixed rate without a limit, and never zero."""
     assert (default_rate(50.0), default_rate(None), default_rate(0.001)) == (5.0, 100.0, 0.001)
 
 
@@ -102,13 +102,13 @@ def receiver(engine: Engine) -> Subscribed:
 
 
 def write(kafka: Kafka, topic: str, types: str) -> None:
-    """A record of each type, a letter each; `!` is no event."""
+    """Writes a record of each type, one letter each; `!` is not an event."""
     values = [f'{{"type": "{each}", "n": {n}}}'.encode() if each != "!" else b"{" for n, each in enumerate(types)]
     kafka.write(topic, values)
 
 
 def choice(receiver: Subscribed, event_type: str | None = None) -> Choice:
-    """What a replay to it takes."""
+    """The selection of a replay to this subscription."""
     return Choice(receiver, decode, event_type)
 
 
@@ -117,7 +117,7 @@ Open = Callable[..., tuple[Replay, LogReader]]
 
 @pytest.fixture
 def begin(engine: Engine, kafka: Kafka, receiver: Subscribed) -> Iterator[Open]:
-    """Notes a replay of all that a topic holds, or takes one up again; gives it with a reader."""
+    """Creates or resumes a replay of the whole topic, and returns it with a reader."""
     readers = []
 
     def make(topic: str = "", *, rate: float = 100.0, again: int = 0) -> tuple[Replay, LogReader]:
@@ -136,7 +136,7 @@ def begin(engine: Engine, kafka: Kafka, receiver: Subscribed) -> Iterator[Open]:
 
 
 def stored(engine: Engine) -> list[tuple[int, float]]:
-    """Offset and due time, after NOW, of the rows of replays; nothing of them has been tried."""
+    """Offset and due time, after NOW, of replayed rows, none of them tried yet."""
     with engine.connect() as connection:
         rows = connection.execute(
             select(ParkedDelivery.record_offset, ParkedDelivery.next_attempt_at)
@@ -162,10 +162,10 @@ CHOSEN = [
 
 
 @pytest.mark.parametrize(("options", "event_type", "chosen"), CHOSEN)
-def test_the_log_is_matched_as_live_events_are(
+def test_the_log_is_matched_like_live_events(
     engine: Engine, options: dict[str, str], event_type: str | None, chosen: list[str]
 ) -> None:
-    """By pattern, tenant, topics and filter; `--event-type` narrows it, and an error of the filter is no match."""
+    """Pattern, tenant, topics and filter apply, `--event-type` narrows them, and a filter's error is no match."""
     number = repository.add(engine, URL, **options)  # type: ignore[arg-type]  # a test's shorthand
     receiver = repository.get(engine, number)
     assert receiver is not None
@@ -185,7 +185,7 @@ def test_the_log_is_matched_as_live_events_are(
 def test_a_replay_waits_for_the_schema_registry(
     engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open
 ) -> None:
-    """Nothing is skipped while it does not answer; a replay that is stopped meanwhile goes on where it was."""
+    """No record is skipped while it does not answer, and a replay stopped meanwhile can be resumed."""
     topic, down = kafka.topic(), True
 
     def read_event(record: Record) -> Event:
@@ -208,8 +208,8 @@ def test_a_replay_waits_for_the_schema_registry(
     assert [offset for offset, _ in stored(engine)] == [0, 1, 2, 3]
 
 
-def test_a_filter_that_cannot_be_read_is_no_replay(engine: Engine) -> None:
-    """Nothing would match, and the error says what is wrong with it."""
+def test_an_invalid_filter_is_refused(engine: Engine) -> None:
+    """It would match no event; the error says what is wrong with it."""
     number = repository.add(engine, URL, "a")
     with engine.begin() as connection:
         connection.execute(text("UPDATE webhook_subscriptions SET event_filter = 'data.n >'"))
@@ -219,8 +219,10 @@ def test_a_filter_that_cannot_be_read_is_no_replay(engine: Engine) -> None:
         choice(receiver)
 
 
-def test_what_matches_is_stored_at_its_pace(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
-    """Only the subscription's type, with its original place, evenly spaced; what is no event is counted."""
+def test_matching_events_are_stored_at_the_pace(
+    engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open
+) -> None:
+    """Rows have their original offsets and evenly spaced times; records that are not events are counted."""
     topic = kafka.topic()
     write(kafka, topic, "abaa!a")
     replay, reader = begin(topic, rate=2.0)
@@ -236,7 +238,7 @@ def test_what_matches_is_stored_at_its_pace(engine: Engine, kafka: Kafka, receiv
 
 
 def test_little_is_stored_ahead(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
-    """Never more than ten seconds' worth, in batches of at most 500; the rest waits in Kafka."""
+    """At most ten seconds' worth is stored, in batches of at most 500; the rest stays in Kafka."""
     topic = kafka.topic()
     write(kafka, topic, "a" * 4000)
     replay, reader = begin(topic, rate=200.0)
@@ -252,10 +254,10 @@ def test_little_is_stored_ahead(engine: Engine, kafka: Kafka, receiver: Subscrib
 
 
 @pytest.mark.parametrize("way", ["asked to stop", "killed in a transaction"])
-def test_an_interrupted_replay_goes_on_where_it_stopped(
+def test_an_interrupted_replay_continues_where_it_stopped(
     engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open, way: str
 ) -> None:
-    """Every matching record is stored once, none is left out, the count goes on, and so does the pace."""
+    """Every matching record is stored exactly once, and the count and the pace continue."""
     topic = kafka.topic()
     write(kafka, topic, "ab" * 1500)
     replay, reader = begin(topic, rate=200.0)
@@ -279,8 +281,8 @@ def test_an_interrupted_replay_goes_on_where_it_stopped(
     assert all(later - earlier > 0.0045 for earlier, later in pairwise(sorted(due for _, due in rows)))
 
 
-def test_a_pace_that_goes_on_is_not_led_astray(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
-    """Neither by a row that was put off, by a breaker or a clock that was set, nor by one that is long due."""
+def test_a_resumed_pace_ignores_unusual_rows(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
+    """Neither a row postponed by a breaker or a changed clock nor one long due affects it."""
     topic = kafka.topic()
     write(kafka, topic, "aaa")
     for moved, first in ((3600, AHEAD + 0.5), (-3600, SOONEST)):
@@ -306,10 +308,10 @@ def test_a_pace_that_goes_on_is_not_led_astray(engine: Engine, kafka: Kafka, rec
 @pytest.mark.parametrize(
     "change", ["UPDATE webhook_subscriptions SET enabled = 0", "DELETE FROM webhook_subscriptions"]
 )
-def test_nothing_is_stored_for_whom_is_switched_off(
+def test_nothing_is_stored_for_a_disabled_subscription(
     engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open, change: str
 ) -> None:
-    """A replay that is under way ends with an error that says so, and can be taken up."""
+    """A running replay ends with an error that says so, and can be resumed."""
     topic = kafka.topic()
     write(kafka, topic, "a" * 1000)
     replay, reader = begin(topic, rate=10.0)
@@ -330,7 +332,7 @@ def test_nothing_is_stored_for_whom_is_switched_off(
 
 @contextmanager
 def killed_before(engine: Engine, beginning: str) -> Iterator[None]:
-    """The process dies before the statement that begins so, inside of its transaction."""
+    """Kills the process, within a transaction, before the statement that starts so."""
 
     def die(_: Connection, __: object, statement: str, *___: object) -> None:
         if statement.startswith(beginning):
@@ -343,8 +345,8 @@ def killed_before(engine: Engine, beginning: str) -> Iterator[None]:
         event.remove(engine, "before_cursor_execute", die)
 
 
-def test_a_database_that_goes_is_waited_for(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
-    """It is said once, and the batch is stored when the database is back."""
+def test_a_lost_database_is_waited_for(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
+    """The outage is reported once, and the batch is stored when the database is back."""
     topic = kafka.topic()
     write(kafka, topic, "aaa")
     replay, reader = begin(topic)
@@ -369,7 +371,7 @@ def test_a_database_that_goes_is_waited_for(engine: Engine, kafka: Kafka, receiv
 
 
 def test_a_stop_does_not_wait_for_the_database(engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open) -> None:
-    """What is not stored is not counted as read: it comes when the replay is taken up."""
+    """Records that are not stored do not count as read, and are stored by the resumed replay."""
     topic = kafka.topic()
     write(kafka, topic, "aaa")
     replay, reader = begin(topic)
@@ -390,7 +392,7 @@ def test_a_stop_does_not_wait_for_the_database(engine: Engine, kafka: Kafka, rec
 def test_a_mistake_of_ours_is_not_waited_for(
     engine: Engine, emulator: OracleEmulator | None, kafka: Kafka, receiver: Subscribed, begin: Open
 ) -> None:
-    """What no waiting mends is raised."""
+    """An error that waiting cannot resolve is raised."""
     topic = kafka.topic()
     write(kafka, topic, "a")
     replay, reader = begin(topic)
@@ -402,7 +404,7 @@ def test_a_mistake_of_ours_is_not_waited_for(
 def test_an_event_is_stored_as_a_worker_would_have_sent_it(
     engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open
 ) -> None:
-    """The id that its producer gave, its bytes, its key, its content type."""
+    """The row has the producer's id, the bytes, the key and the content type."""
     topic = kafka.topic()
     body = json.dumps({"ü": 1}, ensure_ascii=False).encode()
     kafka.write(topic, [body], headers=[("event-type", b"a"), ("event-id", b"e-1"), ("content-type", b"text/x")])

@@ -1,4 +1,4 @@
-"""API processes run replays in the background: each stored once, whoever stops, and none in the way of another."""
+"""Background replays in API processes: each event is stored once, processes may stop, no replay blocks another."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ RECORDS = 300
 
 
 class Clock:
-    """Real time, and what a test has added to it."""
+    """Real time plus the time that a test has added."""
 
     def __init__(self) -> None:
         self.added = 0.0
@@ -43,7 +43,7 @@ class Clock:
 
 @pytest.fixture
 def log(mock_kafka: str) -> tuple[Kafka, str]:
-    """A topic of as many events of type a."""
+    """A topic of so many events of type a."""
     kafka = Kafka(mock_kafka, real=False)
     topic = kafka.topic()
     kafka.write(topic, [b'{"type": "a", "n": %d}' % n for n in range(RECORDS)])
@@ -55,7 +55,7 @@ Begin = Callable[..., int]
 
 @pytest.fixture
 def begin(engine: Engine, log: tuple[Kafka, str]) -> Begin:
-    """Notes a replay of the topic to a subscription of its own, and gives its id, which is the subscription's too."""
+    """Creates a replay of the topic to a new subscription; returns its id, which is also the subscription's."""
 
     def make(rate: float = 100_000.0) -> int:
         subscription = repository.add(engine, URL, "a")
@@ -72,7 +72,7 @@ Start = Callable[..., ReplayJobs]
 
 @pytest.fixture
 def start(engine: Engine, log: tuple[Kafka, str]) -> Iterator[Start]:
-    """Starts the jobs of an API process, and closes them in the end."""
+    """Starts the jobs of an API process, and closes them after the test."""
     started: list[ReplayJobs] = []
 
     def make(clock: Clock | None = None, servers: str = "", **options: Any) -> ReplayJobs:
@@ -123,8 +123,8 @@ def change(engine: Engine, statement: str) -> None:
         connection.execute(text(statement))
 
 
-def test_a_replay_that_is_noted_is_run(engine: Engine, begin: Begin, start: Start) -> None:
-    """More of them than run at once, and each is stored whole."""
+def test_a_created_replay_is_run(engine: Engine, begin: Begin, start: Start) -> None:
+    """More than run at the same time are each stored whole."""
     made = [begin() for _ in range(3)]
     start(most=2)
     until(lambda: [state(engine, each) for each in made] == ["finished"] * 3)
@@ -134,7 +134,7 @@ def test_a_replay_that_is_noted_is_run(engine: Engine, begin: Begin, start: Star
 
 
 def begun_and_killed(engine: Engine, log: tuple[Kafka, str], replay: int, clock: Clock) -> Iterator[object]:
-    """The steps of a process that is killed, or stands still, in the middle of the replay: after its first rows."""
+    """The steps of a process that is killed or stops in the middle of the replay, after its first rows."""
     claimed = replays.claim(engine, GROUP, clock(), clock() + LEASE)
     assert claimed is not None
     receiver = repository.get(engine, claimed.subscription_id)
@@ -146,10 +146,13 @@ def begun_and_killed(engine: Engine, log: tuple[Kafka, str], replay: int, clock:
     assert claimed.id == replay
 
 
-def test_another_process_goes_on_where_one_was_killed(
+def test_another_process_continues_a_killed_ones_replay(
     engine: Engine, log: tuple[Kafka, str], begin: Begin, start: Start
 ) -> None:
-    """Half a minute later. If the first was only slow, it stores nothing more, not even what has been sent by then."""
+    """It does half a minute later.
+
+    If the first was only slow, it stores nothing more, not even rows that were sent by then.
+    """
     replay, clock = begin(rate=20.0), Clock()
     steps = begun_and_killed(engine, log, replay, clock)
     with closing(steps):  # type: ignore[type-var]  # a generator
@@ -162,7 +165,7 @@ def test_another_process_goes_on_where_one_was_killed(
         change(engine, "UPDATE webhook_replays SET rate = 100000")
         clock.added += LEASE
         until(lambda: load(engine, replay).matched > len(first))
-        change(engine, "DELETE FROM webhook_deliveries WHERE record_offset < 100")  # as if they were sent
+        change(engine, "DELETE FROM webhook_deliveries WHERE record_offset < 100")  # as if sent
         with pytest.raises(ReplayEnded):
             list(steps)
     until(lambda: state(engine, replay, clock) == "finished")
@@ -173,8 +176,8 @@ def test_another_process_goes_on_where_one_was_killed(
     assert not set(first) & set(rows)
 
 
-def test_a_process_that_stops_leaves_its_replays_at_once(engine: Engine, begin: Begin, start: Start) -> None:
-    """Between two transactions; another goes on without waiting for the lease."""
+def test_a_process_that_stops_releases_its_replays(engine: Engine, begin: Begin, start: Start) -> None:
+    """It does so between two transactions, and another goes on without waiting for the lease to expire."""
     replay = begin(rate=20.0)
     jobs = start()
     until(lambda: load(engine, replay).matched)
@@ -188,7 +191,7 @@ def test_a_process_that_stops_leaves_its_replays_at_once(engine: Engine, begin: 
 
 
 def test_a_disabled_subscription_is_waited_for(engine: Engine, begin: Begin, start: Start) -> None:
-    """With the reason, which the log has once; other replays go on meanwhile."""
+    """The reason is logged once, and other replays go on."""
     replay, clock = begin(rate=20.0), Clock()
     with capture_logs() as logs:
         start(clock)
@@ -209,12 +212,12 @@ def test_a_disabled_subscription_is_waited_for(engine: Engine, begin: Begin, sta
         until(lambda: state(engine, replay, clock) == "finished")
     assert (stored(engine, replay), load(engine, replay).last_error) == (list(range(RECORDS)), None)
     told = [each["reason"] for each in logs if each["event"].startswith("a replay stands still")]
-    assert len(told) == 2  # as it was switched off, and why it is tried in vain
+    assert len(told) == 2  # first disabled, then tried in vain
     assert "was disabled or removed meanwhile" in told[0]
 
 
 def test_a_removed_subscription_ends_its_replay(engine: Engine, begin: Begin, start: Start) -> None:
-    """It is cancelled with the reason, by the service itself."""
+    """The service itself cancels it with the reason."""
     replay = begin()
     change(engine, "DELETE FROM webhook_subscriptions")
     start()
@@ -225,7 +228,7 @@ def test_a_removed_subscription_ends_its_replay(engine: Engine, begin: Begin, st
 
 
 def test_a_replay_is_cancelled_while_it_runs(engine: Engine, begin: Begin, start: Start) -> None:
-    """What it has stored stays, and it stores no more."""
+    """Stored rows stay, and it stores no more."""
     replay = begin(rate=20.0)
     jobs = start()
     until(lambda: load(engine, replay).matched)
@@ -238,7 +241,7 @@ def test_a_replay_is_cancelled_while_it_runs(engine: Engine, begin: Begin, start
 def test_a_fault_of_one_replay_stops_no_other(
     engine: Engine, begin: Begin, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is noted with it, logged once, and tried again."""
+    """It is stored with its replay, logged once, and the replay is retried."""
     faulty, clock = begin(), Clock()
     tried: list[int] = []
 
@@ -263,8 +266,8 @@ def test_a_fault_of_one_replay_stops_no_other(
     ]
 
 
-def test_a_kafka_that_is_away_is_the_reason_that_is_shown(engine: Engine, begin: Begin, start: Start) -> None:
-    """The replay keeps its process, which stops soon when it is told to."""
+def test_an_unreachable_kafka_is_the_reason_shown(engine: Engine, begin: Begin, start: Start) -> None:
+    """The process keeps the replay, and stops soon on request."""
     replay = begin()
     with capture_logs():
         jobs = start(servers="127.0.0.1:1")
@@ -277,8 +280,8 @@ def test_a_kafka_that_is_away_is_the_reason_that_is_shown(engine: Engine, begin:
     assert load(engine, replay).lease_until is None
 
 
-def test_a_database_that_is_away_is_waited_for(engine: Engine, begin: Begin, start: Start) -> None:
-    """It is said once, and replays are run when it is back."""
+def test_an_unreachable_database_is_waited_for(engine: Engine, begin: Begin, start: Start) -> None:
+    """The outage is logged once, and replays run when it is back."""
     replay = begin()
     change(engine, "ALTER TABLE webhook_replays RENAME TO away")
     with capture_logs() as logs:

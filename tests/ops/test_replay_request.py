@@ -1,4 +1,4 @@
-"""What a replay may be asked for: the command line, the API and the console take and refuse the same."""
+"""Requests for replays: the command line, the API and the console accept and refuse the same ones."""
 
 import time
 from threading import BoundedSemaphore
@@ -40,10 +40,10 @@ def receiver(engine: Engine) -> Subscribed:
         ("0001-01-01T00:00Z", None, (0.0, None)),
     ],
 )
-def test_times_are_moments_or_ages(
+def test_times_are_absolute_or_ages(
     receiver: Subscribed, since: str, until: str | None, meant: tuple[float, float | None]
 ) -> None:
-    """An end that is not yet over is the log's end; nothing is before 1970."""
+    """An end in the future is the log's end, and no time is before 1970."""
     planned = plan(receiver, Wanted(since, until), NOW)
     assert (planned.since, planned.until) == meant
     assert planned.end == (NOW if planned.until is None else planned.until)
@@ -65,8 +65,8 @@ def test_times_are_moments_or_ages(
         (Wanted("1h", rate=float("nan")), "rate", "is not from"),
     ],
 )
-def test_what_cannot_work_names_its_option(receiver: Subscribed, wanted: Wanted, option: str, why: str) -> None:
-    """And its text does not repeat what was sent."""
+def test_an_invalid_request_names_its_option(receiver: Subscribed, wanted: Wanted, option: str, why: str) -> None:
+    """The error does not repeat the given text."""
     with pytest.raises(InvalidReplay) as refused:
         plan(receiver, wanted, NOW)
     assert refused.value.option == option
@@ -74,8 +74,8 @@ def test_what_cannot_work_names_its_option(receiver: Subscribed, wanted: Wanted,
     assert wanted.since not in refused.value.why
 
 
-def test_a_time_without_a_zone_is_taken_or_refused(receiver: Subscribed) -> None:
-    """Programs name it; people may leave it out."""
+def test_a_time_without_a_zone_is_accepted_or_refused(receiver: Subscribed) -> None:
+    """Programs must name the zone; people may leave it out."""
     assert plan(receiver, Wanted("2026-07-28T13:00"), NOW).since == NOW - HOUR
     assert plan(receiver, Wanted("2026-07-28T13:00Z"), NOW, None).since == NOW - HOUR
     assert plan(receiver, Wanted("1h"), NOW, None).since == NOW - HOUR
@@ -83,8 +83,8 @@ def test_a_time_without_a_zone_is_taken_or_refused(receiver: Subscribed) -> None
         plan(receiver, Wanted("2026-07-28T13:00"), NOW, None)
 
 
-def test_whom_nothing_matches_is_replayed_nothing(engine: Engine, receiver: Subscribed) -> None:
-    """It is not the request that is wrong."""
+def test_a_subscription_that_matches_nothing_is_refused(engine: Engine, receiver: Subscribed) -> None:
+    """This is an error of the subscription, not of the request."""
     with engine.begin() as connection:
         connection.execute(text("UPDATE webhook_subscriptions SET event_filter = 'data.n >'"))
     broken = repository.get(engine, receiver.id)
@@ -93,8 +93,8 @@ def test_whom_nothing_matches_is_replayed_nothing(engine: Engine, receiver: Subs
         plan(broken, Wanted("1h"), NOW)
 
 
-def test_a_replay_is_written_down_with_who_began_and_ended_it(engine: Engine, receiver: Subscribed) -> None:
-    """As events in the same transactions: one that is rolled back leaves neither."""
+def test_the_start_and_end_of_a_replay_are_reported_with_their_actors(engine: Engine, receiver: Subscribed) -> None:
+    """Events are written in the same transactions: a rolled back one leaves neither."""
     planned = plan(receiver, Wanted("2h", "1h", "a.b", ("t",)), NOW)
     spans = [Span("t", 0, 5, 15)]
     with engine.connect() as connection:
@@ -128,8 +128,8 @@ def planned_now(receiver: Subscribed, *topics: str) -> Plan:
     return plan(receiver, Wanted("1h", topics=topics), time.time())
 
 
-def test_the_log_is_looked_at_within_a_time(receiver: Subscribed) -> None:
-    """A Kafka that is away is told within it, and the next request is served again."""
+def test_reading_the_log_has_a_time_limit(receiver: Subscribed) -> None:
+    """An unreachable Kafka is reported within it, and the next request is served."""
     log = Log(Kafka("127.0.0.1:1", real=True).settings(), ["t"])
     began = time.monotonic()
     with pytest.raises(KafkaUnavailable, match=r"127\.0\.0\.1:1 gave no answer within 0.3 s"):
@@ -138,21 +138,23 @@ def test_the_log_is_looked_at_within_a_time(receiver: Subscribed) -> None:
     await_looks()
 
 
-def test_only_so_many_look_at_once(receiver: Subscribed, mock_kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each has a client of Kafka's; one more is told to come again, and one that has ended leaves its place."""
+def test_few_requests_read_the_log_at_once(
+    receiver: Subscribed, mock_kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each needs a Kafka client. One above the limit is told to retry, and an ended one frees its place."""
     log = Log(Kafka(mock_kafka, real=False).settings(), ["away"])
     for _ in range(6):
         with pytest.raises(WebhooksError, match="KAFKA_TOPICS=away"):
             spans_soon(log, planned_now(receiver))
-    monkeypatch.setattr(replay_request, "within", lambda *_: None)  # the thread never begins, and keeps its place
+    monkeypatch.setattr(replay_request, "within", lambda *_: None)  # the thread never begins, so it keeps its place
     monkeypatch.setattr(replay_request, "_LOOKS", BoundedSemaphore(1))
     spans_soon(log, planned_now(receiver))
     with pytest.raises(KafkaUnavailable, match="too many"):
         spans_soon(log, planned_now(receiver))
 
 
-def test_a_topic_that_no_worker_sends_from_is_refused(receiver: Subscribed, mock_kafka: str) -> None:
-    """By its place in the list."""
+def test_a_topic_that_workers_do_not_consume_is_refused(receiver: Subscribed, mock_kafka: str) -> None:
+    """The error has its position in the list."""
     kafka = Kafka(mock_kafka, real=False)
     topic = kafka.topic()
     kafka.write(topic, [b"{}"])

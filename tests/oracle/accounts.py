@@ -1,4 +1,4 @@
-"""What each database account of the documentation does, and what it is granted there."""
+"""The work of each database account of the documentation, and its documented grants."""
 
 import re
 import time
@@ -41,11 +41,11 @@ from tests.crypto.vaults import in_the_clear
 from tests.docs.documentation import BLOCKS
 
 URL = "https://a.example"
-Begin = Callable[[], object]  # told when what is prepared by somebody else is there
+Begin = Callable[[], object]  # called when the rows that another account prepares exist
 
 
 def granted(account: str) -> set[tuple[str, str]]:
-    """Privileges and tables, as the documentation grants them."""
+    """The account's privileges on tables, as the documentation grants them."""
     blocks = "".join(block.text for block in BLOCKS if block.info == "sql oracle")
     return {
         (action, table)
@@ -55,7 +55,7 @@ def granted(account: str) -> set[tuple[str, str]]:
 
 
 def as_worker(engine: Engine, begin: Begin) -> None:
-    """All that a worker asks of the database."""
+    """Makes all requests that a worker makes of the database."""
     repository.add(engine, URL, "t")
     begin()
     migrations.state(engine)
@@ -81,7 +81,7 @@ def as_worker(engine: Engine, begin: Begin) -> None:
     upkeep.waiting(engine, "g", "t", 0)
     outbox.expire(engine, "g", now - 1000)
     subject = marks.Subject("t", 0, 1, 1)
-    marks.decide(engine, "g", subject, Wish.GIVE_UP)  # as its housekeeping asks others to look
+    marks.decide(engine, "g", subject, Wish.GIVE_UP)  # as its upkeep requests others to look for due rows
     marks.recent(engine, "g", None)
     assert marks.decision(engine, "g", subject)
     marks.acted(engine, "g", subject)
@@ -91,7 +91,7 @@ def as_worker(engine: Engine, begin: Begin) -> None:
 
 
 def as_administrator(engine: Engine, begin: Begin) -> None:
-    """All that the API and `subscriptions` ask."""
+    """Makes all requests of the API and of `subscriptions`."""
     begin()
     now, vault = datetime.fromtimestamp(int(time.time()), UTC), Vault(Fernet.generate_key().decode())
     repository.add(engine, URL, "t", "secret")
@@ -133,7 +133,7 @@ def as_administrator(engine: Engine, begin: Begin) -> None:
 
 
 def as_operator(engine: Engine, begin: Begin) -> None:
-    """All that `deliveries`, `replay` and `top` ask."""
+    """Makes all requests of `deliveries`, `replay` and `top`."""
     repository.add(engine, URL, "t")
     begin()
     repository.get(engine, 1)
@@ -174,7 +174,7 @@ def as_operator(engine: Engine, begin: Begin) -> None:
 
 
 def as_keeper(engine: Engine, begin: Begin) -> None:
-    """All that `deliveries purge` asks."""
+    """Makes all requests of `deliveries purge`."""
     repository.add(engine, URL, "t")
     store.park(engine, "g", [NewDelivery(_event(None), 1, URL, 1, "exhausted", None)], 1000.0)
     begin()

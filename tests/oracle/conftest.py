@@ -1,4 +1,4 @@
-"""The emulator itself under test, on each profile; a server of its own for each test."""
+"""Tests of the emulator itself, on each profile, with a server of its own for each test."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,7 +17,7 @@ Connect = Callable[..., oracledb.Connection]
 
 @pytest.fixture
 def start_oracle() -> Iterator[Start]:
-    """Starts emulators. Each must have understood all that it was asked."""
+    """Starts emulators, and fails if one received a request that it lacks."""
     with ExitStack() as stack:
         started: list[OracleEmulator] = []
 
@@ -37,7 +37,7 @@ def oracle(request: pytest.FixtureRequest, start_oracle: Start) -> OracleEmulato
 
 @pytest.fixture
 def connect(oracle: OracleEmulator) -> Iterator[Connect]:
-    """Connects with the driver as it is; all is closed in the end."""
+    """Connects with the unmodified driver; connections are closed after the test."""
     with ExitStack() as stack:
 
         def make(**more: Any) -> oracledb.Connection:
@@ -56,5 +56,5 @@ def connection(connect: Connect) -> oracledb.Connection:
 
 @pytest.fixture
 def cursor(connection: oracledb.Connection) -> oracledb.Cursor:
-    """Its cursor."""
+    """A cursor."""
     return connection.cursor()

@@ -1,4 +1,4 @@
-"""For tests of connecting: engines made from settings, and what is said when there is no connection."""
+"""For tests of connecting: engines made from settings, and the errors of failed connections."""
 
 import socket
 import threading
@@ -20,22 +20,22 @@ OPEN = "(ADDRESS=(PROTOCOL=TCP)(HOST=127.0.0.1)(PORT={port}))"
 
 
 def make(url: str, **more: str) -> Engine:
-    """An engine, as the program makes it of these settings."""
+    """An engine, made as the program makes it from these settings."""
     return create_engine(load(DatabaseSettings, {"DATABASE_URL": url, **more}))
 
 
 def tnsnames(directory: Path, text: str) -> Path:
-    """The directory, with this tnsnames.ora."""
+    """The directory, after writing this tnsnames.ora into it."""
     (directory / "tnsnames.ora").write_text(text)
     return directory
 
 
 def refusal(engine: Engine) -> str:
-    """The one line that says why there is no connection."""
+    """The one-line error of a failed connection."""
     with pytest.raises(DBAPIError) as caught:
         engine.connect()
     known = unavailable(caught.value)
-    assert known is not None, "it would be taken for a mistake of ours"
+    assert known is not None, "it would be classified as a mistake of ours"
     text = str(known)
     assert "\n" not in text
     assert "secret" not in text
@@ -43,7 +43,7 @@ def refusal(engine: Engine) -> str:
 
 
 def session_of(engine: Engine) -> int:
-    """The number of the session that the pool hands out now, after it has run a statement."""
+    """The number of the session that the pool hands out now, once it has run a statement."""
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT 1 FROM dual").scalar() == 1
         session = connection.connection.driver_connection
@@ -59,7 +59,7 @@ def unused_port() -> int:
 
 
 def await_log_ins() -> None:
-    """Until no log-in is under way: one that was given up goes on until the server ends it."""
+    """Waits until no log-in is under way: an abandoned one goes on until the server ends it."""
     for thread in threading.enumerate():
         if thread.name == "oracle-connect":
             thread.join(10)

@@ -1,4 +1,4 @@
-"""`make demo DATABASE=oracle`: the demo on an emulated Oracle server, which is a process of its own."""
+"""`make demo DATABASE=oracle`: the demo on an emulated Oracle server, which runs in a process of its own."""
 
 import subprocess
 import sys
@@ -11,12 +11,12 @@ COMMAND = [sys.executable, "-m", "tests.oracle_emulator", "--profile", "23ai", "
 
 
 def run() -> None:
-    """Run the demo; its failures are told in a line, as the command line tells them."""
+    """Runs the demo; a failure is one line, as on the command line."""
     with subprocess.Popen(
         COMMAND,
         stdout=subprocess.PIPE,
         text=True,
-        process_group=0,  # Ctrl-C is the demo's to handle
+        process_group=0,  # the demo handles Ctrl-C
         preexec_fn=die_with_parent,  # noqa: PLW1509 (no thread is started before)
     ) as server:
         assert server.stdout is not None

@@ -1,4 +1,4 @@
-"""A printed script as SQL*Plus runs it."""
+"""Runs a printed script as SQL*Plus does."""
 
 import re
 
@@ -8,13 +8,16 @@ STOP = "WHENEVER SQLERROR EXIT FAILURE ROLLBACK"
 
 
 def statements(script: str) -> list[str]:
-    """What it sends: each statement ends with a line that holds only a slash. Comments and STOP are not sent."""
+    """The statements that it sends: each ends with a line of a single slash. Comments and STOP are not sent."""
     bare = "\n".join(line for line in script.splitlines() if not line.startswith("--") and line != STOP)
     return [text.strip() for text in re.split(r"^/$", bare, flags=re.MULTILINE) if text.strip()]
 
 
 def run(connection: oracledb.Connection, script: str) -> list[str]:
-    """The errors' codes. It goes on after an error, unless STOP is the script's first line; in the end it commits."""
+    """The codes of the errors.
+
+    It continues after an error unless the script's first line is STOP, and commits at the end.
+    """
     errors = []
     for statement in statements(script):
         try:

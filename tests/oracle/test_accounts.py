@@ -1,4 +1,4 @@
-"""Accounts that own nothing: with the documented grants they can do all of their work, and no more."""
+"""Accounts without tables of their own: the documented grants allow all of their work, and no more."""
 
 import importlib
 import inspect
@@ -32,7 +32,7 @@ OURS = {*Base.metadata.tables, "webhook_alembic_version"}
 
 @pytest.fixture
 def service(oracle: OracleEmulator) -> Iterator[Engine]:
-    """The engine of an account that owns nothing, on the tables of another."""
+    """The engine of an account without tables, on the tables of another account."""
     owner = connect_to(oracle.url)
     migrations.upgrade(owner)
     oracle.add_user(SERVICE, "secret")
@@ -43,9 +43,9 @@ def service(oracle: OracleEmulator) -> Iterator[Engine]:
 
 
 def needed(sql: str) -> set[tuple[str, str]]:
-    """The privileges that a statement needs, on which tables of ours.
+    """The privileges on our tables that a statement needs.
 
-    With SQL92_SECURITY, true from 12.2 on, whoever names columns of what is changed must be allowed to read them.
+    With SQL92_SECURITY, true from 12.2 on, a change whose conditions name columns also needs SELECT.
     """
     statement = sqlglot.parse_one(sql, dialect="oracle")
     assert isinstance(statement, exp.Query | exp.DML), sql
@@ -63,10 +63,8 @@ def needed(sql: str) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("account", ACCOUNTS)
-def test_an_account_that_owns_nothing_needs_what_it_is_granted(
-    oracle: OracleEmulator, service: Engine, account: str
-) -> None:
-    """All that it does, through the driver: no statement that is not granted, no grant without a statement."""
+def test_an_account_needs_exactly_its_grants(oracle: OracleEmulator, service: Engine, account: str) -> None:
+    """Of all its statements, sent through the driver, each is granted, and each grant is needed."""
     ACCOUNTS[account](service, oracle.forget)
     calls = [call for call in oracle.calls if call.user == SERVICE]
     statements = {call.sql for call in calls if re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b", call.sql)}
@@ -80,7 +78,10 @@ def test_an_account_that_owns_nothing_needs_what_it_is_granted(
 
 
 def test_no_function_is_left_out() -> None:
-    """Each that asks the database is done by one of the accounts, or by what they do: else its grants are not seen."""
+    """Each function that queries the database is called for one of the accounts.
+
+    Otherwise its grants would go unchecked.
+    """
     done = Path(accounts.__file__).read_text()
     by_another = {"in_transaction", "by_id"}
     modules = [
@@ -99,8 +100,8 @@ def test_no_function_is_left_out() -> None:
     assert {name for name in public - by_another if not re.search(rf"\b{name}\(", done)} == set()
 
 
-def test_an_account_that_owns_nothing_sees_how_far_the_tables_are(oracle: OracleEmulator, service: Engine) -> None:
-    """The migration's state is that of the owner's tables, though the account has none; without its schema, none is."""
+def test_an_account_sees_the_revision_of_the_owners_tables(oracle: OracleEmulator, service: Engine) -> None:
+    """Without DATABASE_SCHEMA it finds no revision and no tables."""
     assert query(service, "SELECT table_name FROM user_tables") == []
     state = migrations.state(service)
     assert (state.current, state.behind) == (state.head, False)
@@ -112,14 +113,14 @@ def test_an_account_that_owns_nothing_sees_how_far_the_tables_are(oracle: Oracle
     lost.dispose()
 
 
-def test_another_account_moves_the_revision_where_the_tables_are(oracle: OracleEmulator, service: Engine) -> None:
-    """With DATABASE_SCHEMA: what a release before 0008 has noted there, and not beside the account."""
+def test_another_account_moves_the_revision_in_the_owners_schema(oracle: OracleEmulator, service: Engine) -> None:
+    """With DATABASE_SCHEMA, a revision that a release before 0008 has stored is moved there."""
     owner = connect_to(oracle.url)
     as_before(owner, "0007")
     migrations.upgrade(service)
     assert noted(owner) == ([migrations.state(service).head], [])
     assert query(service, "SELECT table_name FROM user_tables") == []
-    with service.begin() as connection:  # as docs/alembic.md has a migration of such an account do
+    with service.begin() as connection:  # as a migration in docs/alembic.md does for such an account
         named = sa.table("webhook_subscriptions", *map(sa.column, ("url", "event_type")), schema="webhooks")
         connection.execute(named.insert().values(url="https://a.example", event_type="t"))
     assert [row.url for row in repository.walk(owner)] == ["https://a.example"]
@@ -127,7 +128,7 @@ def test_another_account_moves_the_revision_where_the_tables_are(oracle: OracleE
 
 
 def test_an_account_needs_no_view_of_the_instance(oracle: OracleEmulator, service: Engine) -> None:
-    """SQLAlchemy asks V$PARAMETER at its first connection, which such an account may not see: it goes on."""
+    """SQLAlchemy reads V$PARAMETER at its first connection; such an account may not, and goes on."""
     refused: list[str] = []
 
     def asks(call: Call) -> bool:

@@ -1,4 +1,4 @@
-"""Tables that are there before us: adopted with their rows, online or by the DBA's script, or refused with a reason."""
+"""Existing tables: adopted with their rows, online or by the DBA's script, or refused with a reason."""
 
 import io
 import subprocess
@@ -39,7 +39,7 @@ def own(oracle: OracleEmulator) -> Iterator[Engine]:
 
 @contextmanager
 def session(engine: Engine) -> Iterator[oracledb.Connection]:
-    """A session of somebody else's, by the driver alone."""
+    """Another user's session, by the driver alone."""
     parts = engine.url
     place = f"{parts.host}:{parts.port}/{parts.query['service_name']}"
     with closing(oracledb.connect(user=parts.username, password=parts.password, dsn=place)) as connection:
@@ -47,7 +47,7 @@ def session(engine: Engine) -> Iterator[oracledb.Connection]:
 
 
 def there(engine: Engine, *statements: str) -> None:
-    """What somebody has made before us, by plain SQL."""
+    """Creates the tables of another user by plain SQL."""
     with session(engine) as connection:
         for statement in statements:
             connection.cursor().execute(statement)
@@ -55,20 +55,20 @@ def there(engine: Engine, *statements: str) -> None:
 
 
 def printed(engine: Engine, revision: str) -> str:
-    """What `migrate --sql` prints."""
+    """The output of `migrate --sql`."""
     output = io.StringIO()
     migrations.upgrade(engine, revision=revision, sql=True, output=output)
     return output.getvalue()
 
 
 def errors_of(engine: Engine, script: str) -> list[str]:
-    """Run a script as SQL*Plus does."""
+    """The errors of a script that SQL*Plus runs."""
     with session(engine) as connection:
         return sqlplus.run(connection, script)
 
 
-def test_the_whole_script_makes_the_tables_and_takes_them_away(own: Engine) -> None:
-    """On an empty schema, by a DBA: what the migration would have made; and the way back leaves nothing."""
+def test_the_whole_script_creates_the_tables_and_drops_them(own: Engine) -> None:
+    """A DBA's run on an empty schema creates the tables of the migration, and the downgrade leaves none."""
     assert errors_of(own, printed(own, "head")) == []
     assert differences(own) == []
     back = subprocess.run(
@@ -86,7 +86,7 @@ def test_the_whole_script_makes_the_tables_and_takes_them_away(own: Engine) -> N
 
 
 def test_a_script_stops_at_its_first_error(own: Engine, oracle: OracleEmulator) -> None:
-    """No space in the middle: what would come after it is not run, and the revision is not noted."""
+    """Without space, the script stops in the middle, and the incomplete revision is not recorded."""
     oracle.inject("CREATE TABLE webhook_payloads", OracleError(1653, "unable to extend table"))
     assert errors_of(own, printed(own, "head")) == ["ORA-01653"]
     assert set(sa.inspect(own).get_table_names()) == {
@@ -97,8 +97,8 @@ def test_a_script_stops_at_its_first_error(own: Engine, oracle: OracleEmulator) 
     assert migrations.state(own).current == "0001"
 
 
-def test_a_script_for_a_schema_that_is_not_there_makes_nothing(own: Engine, oracle: OracleEmulator) -> None:
-    """Its tables would be made in the schema of whoever runs it."""
+def test_a_script_for_a_missing_schema_creates_nothing(own: Engine, oracle: OracleEmulator) -> None:
+    """It would create the tables in the schema of the user who runs it."""
     for_another = connect_to(oracle.url, "NOBODY")
     assert errors_of(own, printed(for_another, "head")) == ["ORA-01435"]
     assert sa.inspect(own).get_table_names() == []
@@ -107,7 +107,7 @@ def test_a_script_for_a_schema_that_is_not_there_makes_nothing(own: Engine, orac
 
 @pytest.mark.parametrize("offline", [False, True], ids=["online", "by script"])
 def test_the_tutorials_table_is_adopted(own: Engine, offline: bool) -> None:  # noqa: FBT001 (pytest passes it so)
-    """With its rows, ids and times, and with what a team has added to it; then it works like one of ours."""
+    """It keeps rows, ids, times and a team's additions, and then works like our own."""
     more = ", owner_team VARCHAR2(20) DEFAULT 'core', CONSTRAINT my_unique UNIQUE (url, event_type))"
     second = ROW.replace("a.example", "b.example")
     there(own, TUTORIAL[:-1] + more, "CREATE INDEX my_index ON webhook_subscriptions (event_type)", ROW, second)
@@ -137,7 +137,7 @@ def test_the_tutorials_table_is_adopted(own: Engine, offline: bool) -> None:  # 
     ],
 )
 def test_tables_that_are_nearly_the_tutorials_are_adopted_too(own: Engine, was: str, becomes: str) -> None:
-    """Other types of the time, longer columns, columns that may be null, a sequence for the ids."""
+    """Times of other types, longer or nullable columns and a sequence for the ids are accepted."""
     assert was in TUTORIAL
     there(own, "CREATE SEQUENCE webhook_ids", TUTORIAL.replace(was, becomes), ROW)
     migrations.upgrade(own)
@@ -149,7 +149,7 @@ def test_tables_that_are_nearly_the_tutorials_are_adopted_too(own: Engine, was: 
 
 
 def test_the_script_for_columns_that_may_be_null(own: Engine) -> None:
-    """The statements that the documentation adds to the script make such a table what the migration makes of it."""
+    """The statements that the documentation adds to the script give the same table as the migration."""
     (block,) = [block for block in BLOCKS if "MODIFY url NOT NULL" in block.text]
     there(own, TUTORIAL.replace(" NOT NULL", ""), ROW)
     assert errors_of(own, printed(own, "0001:head")) == []
@@ -168,8 +168,8 @@ def test_the_script_for_columns_that_may_be_null(own: Engine) -> None:
         ((TUTORIAL.replace(" NOT NULL", ""), ROW.replace("'https://a.example'", "''")), r"1 row\(s\) without url"),
     ],
 )
-def test_what_cannot_be_adopted_is_said(own: Engine, statements: tuple[str, ...], said: str) -> None:
-    """In one line, before anything of the table is changed; not by a table of ours beside it."""
+def test_an_unsuitable_table_is_refused(own: Engine, statements: tuple[str, ...], said: str) -> None:
+    """One line gives the reason, before the table is changed or one of ours is created beside it."""
     there(own, *statements)
     with pytest.raises(WebhooksError, match=said):
         migrations.upgrade(own)

@@ -1,4 +1,4 @@
-"""How values are declared to Oracle: what arrives on the wire, and that values of every length are kept."""
+"""How values are declared to Oracle: the declarations on the wire, and values of every length."""
 
 from collections.abc import Sequence
 from random import Random
@@ -17,20 +17,20 @@ from tests.ledger.rows_kit import GROUP, make_event, parked
 from tests.oracle_emulator import Bind, Call, OracleEmulator
 
 VARCHAR, RAW, NUMBER, TIMESTAMP_TZ = 1, 23, 2, 180
-SHORT = 4000  # bytes: the most that a bind may have and is no LONG
+SHORT = 4000  # bytes: the longest bind that is not LONG
 
 pytestmark = on_oracle
 
 
 @pytest.fixture
 def calls(emulator: OracleEmulator) -> list[Call]:
-    """What was sent since the test began."""
+    """The calls since the test began."""
     emulator.forget()
     return emulator.calls
 
 
 def shapes(calls: Sequence[Call], start: str) -> dict[str, set[tuple[Bind, ...]]]:
-    """By statement, in how many ways its binds were declared."""
+    """The different declarations of binds, by statement."""
     found: dict[str, set[tuple[Bind, ...]]] = {}
     for call in calls:
         if call.sql.startswith(start) and call.binds:
@@ -39,7 +39,7 @@ def shapes(calls: Sequence[Call], start: str) -> dict[str, set[tuple[Bind, ...]]
 
 
 def batch(random: Random, number: int, first: int) -> list[NewDelivery]:
-    """Deliveries whose texts and bytes have all lengths that are no LONG."""
+    """Deliveries with text and bytes of all lengths below LONG."""
     rows = []
     for offset in range(first, first + number):
         event = make_event(
@@ -58,7 +58,7 @@ def batch(random: Random, number: int, first: int) -> list[NewDelivery]:
 
 
 def test_a_look_up_has_one_shape_for_each_length_of_its_list(engine: Engine, calls: list[Call]) -> None:
-    """Oracle keeps a child cursor for each combination of the steps (32, 128, 2,000 bytes) that its binds are in."""
+    """Oracle keeps a child cursor for each combination of bind sizes (32, 128, 2,000 bytes)."""
     random = Random(1)
     for _ in range(40):
         names = [f"{'n' * random.randint(1, 200)}.{random.randrange(9999)}" for _ in range(random.randint(1, 5))]
@@ -71,7 +71,7 @@ def test_a_look_up_has_one_shape_for_each_length_of_its_list(engine: Engine, cal
 
 
 def test_batches_have_one_shape(engine: Engine, calls: list[Call]) -> None:
-    """Whatever is in them, and whatever is missing; no text goes out as NVARCHAR2, which Oracle converts."""
+    """This holds whatever values are present or missing. No text is sent as NVARCHAR2, which Oracle would convert."""
     random = Random(2)
     for number in range(20):
         store.park(engine, GROUP, batch(random, random.randint(1, 5), 10 * number), 1.0)
@@ -83,7 +83,7 @@ def test_batches_have_one_shape(engine: Engine, calls: list[Call]) -> None:
 
 
 def test_long_values_have_few_shapes(engine: Engine, calls: list[Call]) -> None:
-    """Answers of failing receivers: what does not fit into the usual size is declared in powers of two."""
+    """Values beyond the usual size, such as answers of failing receivers, are declared in powers of two."""
     random = Random(3)
     for offset in range(30):
         failure = Failure("boom", 500, "r" * random.randint(1025, 2000), 1.0)
@@ -98,7 +98,7 @@ def test_long_values_have_few_shapes(engine: Engine, calls: list[Call]) -> None:
 @pytest.mark.parametrize("length", [0, 1, 999, 1000, 1001, 4000, 8191, 8192, 40_000])
 @pytest.mark.parametrize("character", ["x", "é", "😀"])
 def test_values_of_all_lengths_are_kept(engine: Engine, length: int, character: str) -> None:
-    """On either side of each size that is declared, the longest in the middle of a batch, up to 4 bytes a character."""
+    """Lengths around each declared size are kept, with the longest amid a batch and up to 4 bytes a character."""
     text = character * length
     body = text.encode()
     events = [make_event(0), make_event(1, body=body, headers={"h": body}, key=body), make_event(2)]
@@ -117,7 +117,7 @@ def test_values_of_all_lengths_are_kept(engine: Engine, length: int, character: 
     assert waiting.data == {"text": text}
 
 
-@pytest.mark.parametrize("name", ["x", "漢" * 255, "😀" * 127])  # the emulator counts UTF-16's units
+@pytest.mark.parametrize("name", ["x", "漢" * 255, "😀" * 127])  # the emulator counts UTF-16 units
 def test_a_text_fills_its_column(engine: Engine, name: str) -> None:
     """A VARCHAR2(255 CHAR) holds up to 1,020 bytes, a VARCHAR2(4000 CHAR) 4,000 characters of one byte."""
     with engine.begin() as connection:
@@ -131,8 +131,8 @@ def test_a_text_fills_its_column(engine: Engine, name: str) -> None:
     assert (len(row.url), row.secret) == (2048, "s" * 4000)
 
 
-def test_a_value_that_no_column_could_hold_finds_nothing(engine: Engine) -> None:
-    """An event type of a record may be longer than any subscription's: the look-up is no error."""
+def test_a_value_too_long_for_the_column_finds_nothing(engine: Engine) -> None:
+    """A record's event type may be longer than any subscription's; looking it up is not an error."""
     for length in (256, 1000, 4000):
         key = ("t" * length, "x" * length)
         assert find_endpoints(engine, [key], (b"k",), in_the_clear) == {key: ()}

@@ -1,4 +1,4 @@
-"""Settings of an Oracle connection: what is taken, what is refused, and what is said without a server."""
+"""Settings of an Oracle connection: accepted and refused ones, and errors that need no server."""
 
 import re
 from pathlib import Path
@@ -18,8 +18,8 @@ from tests.oracle.connection_kit import OPEN, PASSWORDLESS, SERVICE, USER, make,
 DOCUMENT = Path(__file__).parents[2] / "docs/database.md"
 
 
-def test_the_documentations_urls_are_taken() -> None:
-    """Each block of settings in docs/database.md, as it is copied: no parameter of them is unknown or misspelt."""
+def test_the_documented_urls_are_accepted() -> None:
+    """Each block of settings in docs/database.md works as copied, with known parameters only."""
     text = DOCUMENT.read_text().partition("## Connecting")[2].partition("## Tables")[0]
     blocks = [dict(re.findall(r"export (\w+)='?([^'\n]+)'?", block)) for block in text.split("```sh")[1:]]
     assert len(blocks) == 10
@@ -40,8 +40,8 @@ def test_the_documentations_urls_are_taken() -> None:
         ("half?config_dir={directory}", "DPY-4017: invalid connect descriptor"),
     ],
 )
-def test_a_place_that_is_not_there(tmp_path: Path, place: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is one line that names the place, and the setting to correct."""
+def test_an_unreachable_place(tmp_path: Path, place: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each error is one line that names the place, and the setting to correct."""
     monkeypatch.setattr("oracledb.defaults.config_dir", None)
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -50,8 +50,8 @@ def test_a_place_that_is_not_there(tmp_path: Path, place: str, text: str, monkey
     assert refusal(make(USER + place.format(**given))).startswith(text.format(**given))
 
 
-def test_who_waits_for_the_database_waits(tmp_path: Path) -> None:
-    """Whatever stops a log-in is an error of SQLAlchemy's, as one in a statement is: a replay waits for both."""
+def test_a_failed_log_in_is_an_sqlalchemy_error(tmp_path: Path) -> None:
+    """So a replay, which waits for failed statements, also waits for failed log-ins of any cause."""
     file = tmp_path / "password"
     for engine in (
         make(f"{USER}nowhere.invalid/?service_name=X"),
@@ -67,7 +67,7 @@ def test_who_waits_for_the_database_waits(tmp_path: Path) -> None:
     [(None, "cannot be read: No such file"), (b"\n", "is empty"), (b"\xff\n", "cannot be read: it is not UTF-8")],
 )
 def test_a_password_file_without_a_password(tmp_path: Path, content: bytes | None, text: str) -> None:
-    """It may still come: the line names the setting and the file, and never what is in it."""
+    """The password may still come: the line names the setting and the file, never its content."""
     file = tmp_path / "password"
     if content is not None:
         file.write_bytes(content)
@@ -76,7 +76,7 @@ def test_a_password_file_without_a_password(tmp_path: Path, content: bytes | Non
 
 
 def test_no_password_at_all() -> None:
-    """The line says where one may be."""
+    """The line says where to set one."""
     assert "DATABASE_PASSWORD_FILE" in refusal(make(PASSWORDLESS.format(port=1)))
 
 
@@ -113,7 +113,7 @@ def test_no_password_at_all() -> None:
     ],
 )
 def test_a_url_that_can_never_work(url: str, more: dict[str, str], text: str) -> None:
-    """Said at the start, in one line, before anything connects, and without the secrets. No word is ignored."""
+    """It is refused at the start, in one line without secrets, before anything connects. No parameter is ignored."""
     with pytest.raises(SettingsError, match=text) as caught:
         make(url, **more)
     assert "\n" not in str(caught.value)
@@ -121,7 +121,7 @@ def test_a_url_that_can_never_work(url: str, more: dict[str, str], text: str) ->
 
 
 def test_the_settings_do_not_show_passwords() -> None:
-    """Nor does the engine, when it is logged."""
+    """The repr of settings and engine shows none."""
     settings = DatabaseSettings(
         url=SecretStr(USER + "h/?service_name=X"),
         db_schema=None,
@@ -133,8 +133,8 @@ def test_the_settings_do_not_show_passwords() -> None:
     assert not re.search("p4ss|secret@|:secret", f"{settings!r} {engine!r} {engine.url}")
 
 
-def test_check_says_why(tmp_path: Path) -> None:
-    """`kafka-webhooks check` shows what is wrong with settings that are right one by one, and what cannot connect."""
+def test_check_shows_the_cause(tmp_path: Path) -> None:
+    """`kafka-webhooks check` shows settings that conflict with each other, and a failed connection."""
 
     def found(**values: str) -> Any:
         return next(iter(check._database(values)))

@@ -1,4 +1,4 @@
-"""Connecting to Oracle as the settings say, what the pool does, and what is said when it does not work."""
+"""Connecting to Oracle by the settings, the pool, and the errors of failed connections."""
 
 import os
 import re
@@ -49,7 +49,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_each_form_of_url_connects(start_oracle: Start, tmp_path: Path, form: str) -> None:
-    """What the documentation shows. Of several addresses, one that answers is enough."""
+    """All documented forms connect. One reachable address of several is enough."""
     emulator = start_oracle()
     tnsnames(tmp_path, f"webhooks = (DESCRIPTION={OPEN}{SERVICE})".format(port=emulator.port))
     place = FORMS[form].format(port=emulator.port, closed=unused_port(), directory=tmp_path)
@@ -58,9 +58,11 @@ def test_each_form_of_url_connects(start_oracle: Start, tmp_path: Path, form: st
     engine.dispose()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the driver leaves a socket to Python
-def test_an_address_without_the_service_is_passed_over(start_oracle: Start) -> None:
-    """As of a standby, where a service that belongs to the primary does not run."""
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # the driver leaves closing a socket to the garbage collector
+def test_an_address_without_the_service_is_skipped(start_oracle: Start) -> None:
+    """A standby is such an address: a service of the primary does not run there."""
     standby, primary = start_oracle(service="OTHER"), start_oracle()
     addresses = OPEN.format(port=standby.port) + OPEN.format(port=primary.port)
     engine = make(f"{USER}/?dsn=(DESCRIPTION=(ADDRESS_LIST={addresses}){SERVICE})")
@@ -69,8 +71,8 @@ def test_an_address_without_the_service_is_passed_over(start_oracle: Start) -> N
     engine.dispose()
 
 
-def test_a_dba_sees_who_it_is(oracle: OracleEmulator) -> None:
-    """V$SESSION holds these names; by default they would be the path of a Python."""
+def test_v_session_shows_the_programs_name(oracle: OracleEmulator) -> None:
+    """By default it would show the path of a Python."""
     engine = make(oracle.url)
     ping(engine)
     (client,) = oracle.clients
@@ -79,9 +81,10 @@ def test_a_dba_sees_who_it_is(oracle: OracleEmulator) -> None:
 
 
 def test_a_session_does_not_depend_on_the_servers_settings(oracle: OracleEmulator) -> None:
-    """Times are in UTC, and texts are sorted and compared by their bytes, as Python does. One round trip says so.
+    """One round trip sets UTC for times and binary order for text, as in Python.
 
-    The emulator sorts so in any case: a server whose language is German, say, would put letters before digits.
+    The emulator sorts so anyway; a server with a German language setting, for example, would sort letters before
+    digits.
     """
     engine = make(oracle.url)
     ping(engine)
@@ -91,7 +94,7 @@ def test_a_session_does_not_depend_on_the_servers_settings(oracle: OracleEmulato
 
 
 def test_a_server_that_is_too_old_is_refused(start_oracle: Start) -> None:
-    """Before 19c FETCH FIRST reads all that it could return: each connection says so, and `check` too."""
+    """Before 19c FETCH FIRST reads all rows that match: each connection is refused, and `check` reports it."""
     oracle = start_oracle(PROFILE_18C)
     engine = make(oracle.url)
     assert refusal(engine) == "this is Oracle 18.3.0.0.0; Oracle 19c or newer is needed"
@@ -104,8 +107,8 @@ def test_a_server_that_is_too_old_is_refused(start_oracle: Start) -> None:
     assert oracle.clients == []
 
 
-def test_silence_is_probed(oracle: OracleEmulator) -> None:
-    """A firewall forgets a connection that is idle; the kernel's probes keep it, and notice a server that is gone."""
+def test_idle_connections_are_probed(oracle: OracleEmulator) -> None:
+    """The kernel's keep-alive probes keep firewalls from dropping an idle connection, and detect a lost server."""
     engine = make(oracle.url)
     ping(engine)
     (timer, left) = _timer_to(oracle.port)
@@ -127,7 +130,7 @@ def _timer_to(port: int) -> tuple[str, float]:
 
 
 def test_a_killed_session_is_replaced_before_use(oracle: OracleEmulator) -> None:
-    """A statement never meets a session that the server has ended while it was idle."""
+    """A statement never gets a session that the server has ended while it was idle."""
     engine = make(oracle.url)
     before = session_of(engine)
     oracle.kill_sessions()
@@ -135,8 +138,8 @@ def test_a_killed_session_is_replaced_before_use(oracle: OracleEmulator) -> None
     engine.dispose()
 
 
-def test_a_session_is_asked_before_use(oracle: OracleEmulator) -> None:
-    """That is one round trip each time, of a statement that is parsed once."""
+def test_a_session_is_checked_before_use(oracle: OracleEmulator) -> None:
+    """This costs one round trip each time, with a statement that is parsed once."""
     engine = make(oracle.url)
     for _ in range(2):
         session_of(engine)
@@ -150,7 +153,7 @@ def test_a_session_is_asked_before_use(oracle: OracleEmulator) -> None:
 
 
 def test_sessions_are_renewed_after_half_an_hour(oracle: OracleEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that they move to a node that came back. Before that they stay."""
+    """Sessions move to a node that has come back, but are not renewed earlier."""
     engine = make(oracle.url)
     first = session_of(engine)
     now = time.time()
@@ -163,7 +166,7 @@ def test_sessions_are_renewed_after_half_an_hour(oracle: OracleEmulator, monkeyp
 
 @pytest.mark.parametrize(("more", "parsed"), [("", 0), ("&stmtcachesize=5", 40)])
 def test_a_statement_is_parsed_once(oracle: OracleEmulator, more: str, parsed: int) -> None:
-    """Forty different ones stay open in a session, which executes them by their cursors. The URL may say otherwise."""
+    """A session keeps forty statements open and executes them by cursor; the URL may set another number."""
     engine = make(oracle.url + more)
     with engine.connect() as connection:
         for _ in range(2):
@@ -176,7 +179,7 @@ def test_a_statement_is_parsed_once(oracle: OracleEmulator, more: str, parsed: i
 
 
 def test_a_call_that_hangs_is_ended(oracle: OracleEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It passes, and the pool hands that session out no more: its answer could still come."""
+    """The error is transient, and the pool discards the session, whose answer could still arrive."""
     monkeypatch.setattr("consumer.database.engine.CALL_TIMEOUT", 0.3)
     engine = make(oracle.url)
     session = session_of(engine)
@@ -190,7 +193,7 @@ def test_a_call_that_hangs_is_ended(oracle: OracleEmulator, monkeypatch: pytest.
 
 
 def test_a_listener_that_was_down(start_oracle: Start) -> None:
-    """Until it is up the line says so; then the same engine connects."""
+    """The error says so until it is up; then the same engine connects."""
     port = unused_port()
     engine = make(f"{USER}127.0.0.1:{port}/?service_name=FREEPDB1")
     assert "Connection refused" in refusal(engine)
@@ -200,7 +203,7 @@ def test_a_listener_that_was_down(start_oracle: Start) -> None:
 
 
 def test_a_listener_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes the connection and no more. The driver would wait for ever."""
+    """It accepts the connection and does no more; the driver would wait for ever."""
     monkeypatch.setattr(oracle_module, "CONNECT_LIMIT", 0.3)
     monkeypatch.setattr(oracle_module, "MAX_HANGING", 2)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -214,21 +217,21 @@ def test_a_listener_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
             client, _ = listener.accept()
             with client:
                 received = b""
-                while b"FREEPDB1" not in received:  # all of it: else closing would be a reset
+                while b"FREEPDB1" not in received:  # read all: otherwise closing would reset the connection
                     received += client.recv(4096)
     await_log_ins()
     assert "Connection refused" in refusal(engine)
 
 
 def test_a_log_in_that_comes_too_late_is_closed(oracle: OracleEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else an instance that hangs for an hour would have a session for each try when it comes back."""
+    """Otherwise an instance that hung for an hour would have a session for each try when it recovers."""
     monkeypatch.setattr(oracle_module, "CONNECT_LIMIT", 0.3)
     go_on, logged_in = threading.Event(), threading.Event()
     connect, kept = oracledb.connect, []
     engine = make(oracle.url)
 
     def keep(**arguments: Any) -> oracledb.Connection:
-        kept.append(connect(**arguments))  # else Python could end it by forgetting it
+        kept.append(connect(**arguments))  # otherwise garbage collection could close it
         return kept[-1]
 
     def hold(call: Call) -> bool:
@@ -254,7 +257,7 @@ def test_a_log_in_that_comes_too_late_is_closed(oracle: OracleEmulator, monkeypa
 
 
 def test_the_environment_names_the_directory_of_aliases(start_oracle: Start, tmp_path: Path) -> None:
-    """TNS_ADMIN, as with Oracle's own tools: the command connects, finds no tables, and says so in one line."""
+    """With TNS_ADMIN, as for Oracle's own tools, the command connects, finds no tables and says so in one line."""
     emulator = start_oracle()
     tnsnames(tmp_path, f"webhooks = (DESCRIPTION={OPEN}{SERVICE})".format(port=emulator.port))
     done = subprocess.run(
@@ -273,22 +276,22 @@ def test_an_alias_that_is_corrected_needs_no_restart(start_oracle: Start, tmp_pa
     emulator = start_oracle()
     engine = make(f"{USER}webhooks?config_dir={tnsnames(tmp_path, 'other = x')}")
     assert "DPY-4000" in refusal(engine)
-    time.sleep(1.1)  # the driver looks at the file's whole seconds
+    time.sleep(1.1)  # the driver compares modification times in whole seconds
     tnsnames(tmp_path, f"webhooks = (DESCRIPTION={OPEN}{SERVICE})".format(port=emulator.port))
     ping(engine)
     engine.dispose()
 
 
 def test_one_name_that_does_not_resolve_stops_all_addresses(start_oracle: Start) -> None:
-    """The driver looks all names up first: the documentation warns of it. If this changes, so should that."""
+    """The driver resolves all names first. If this changes, so must the documentation's warning."""
     emulator = start_oracle()
     dsn = f"(DESCRIPTION=(ADDRESS=(PROTOCOL=TCP)(HOST=nowhere.invalid)(PORT=1)){OPEN}{SERVICE})"
     text = refusal(make(f"{USER}/?dsn={dsn.format(port=emulator.port)}"))
     assert text.startswith("cannot connect to nowhere.invalid, 127.0.0.1: ")
 
 
-def test_a_schema_that_nobody_owns(oracle: OracleEmulator) -> None:
-    """A slip in DATABASE_SCHEMA, or the owner's account is still to be made."""
+def test_a_missing_schema(oracle: OracleEmulator) -> None:
+    """DATABASE_SCHEMA is wrong, or the owner's account does not exist yet."""
     assert "ORA-01435: user does not exist (is DATABASE_SCHEMA" in refusal(make(oracle.url, DATABASE_SCHEMA="NOBODY"))
 
 
@@ -299,20 +302,20 @@ def test_a_schema_that_nobody_owns(oracle: OracleEmulator) -> None:
         (OracleError(12514, "TNS:listener does not currently know of service"), "service_name in DATABASE_URL"),
     ],
 )
-def test_what_a_listener_refuses_comes_with_advice(oracle: OracleEmulator, error: OracleError, advice: str) -> None:
-    """A server that wants native encryption, and one that does not know the service, look alike otherwise."""
+def test_a_listeners_refusal_comes_with_advice(oracle: OracleEmulator, error: OracleError, advice: str) -> None:
+    """Otherwise a server that requires native encryption looks like one that does not know the service."""
     oracle.inject("^CONNECT$", error)
     assert advice in refusal(make(oracle.url))
 
 
 def test_a_sid_where_a_service_belongs(oracle: OracleEmulator) -> None:
-    """The commonest slip: in a URL the part after the port is a SID."""
+    """This is the most frequent mistake: in a URL the part after the port is a SID."""
     text = refusal(make(oracle.url.replace("/?service_name=", "/")))
     assert "DPY-6003" in text or "DPY-6001" in text
 
 
 def test_the_password_file_is_read_at_each_connect(oracle: OracleEmulator, tmp_path: Path) -> None:
-    """A rotation needs no restart: sessions go on, and the next one is made with the new password."""
+    """A rotation needs no restart: open sessions continue, and the next one uses the new password."""
     file = tmp_path / "password"
     file.write_text("secret\n")
     engine = make(PASSWORDLESS.format(port=oracle.port), DATABASE_PASSWORD_FILE=str(file))

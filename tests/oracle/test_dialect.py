@@ -18,7 +18,7 @@ from tests.oracle_emulator import OracleEmulator, OracleError
 
 
 class Base(DeclarativeBase):
-    """Tables of this test's own: more kinds of columns than the project has."""
+    """This test's own tables, with more kinds of columns than the project has."""
 
 
 class Endpoint(Base):
@@ -48,7 +48,7 @@ class Topic(Base):
 
 @pytest.fixture
 def engine(oracle: OracleEmulator) -> Iterator[Engine]:
-    """An engine, beside the tables."""
+    """An engine whose database has these tables."""
     engine = sa.create_engine(oracle.url, pool_pre_ping=True)
     Base.metadata.create_all(engine)
     yield engine
@@ -61,7 +61,7 @@ def number_of(engine: Engine, table: type[Base]) -> int:
 
 
 def test_the_first_connection(oracle: OracleEmulator, engine: Engine) -> None:
-    """What the dialect asks for of a server it does not know."""
+    """The dialect's queries at its first connection are answered."""
     with engine.connect() as connection:
         assert engine.dialect.server_version_info == oracle.profile.version
         assert engine.dialect.default_schema_name == "webhooks"
@@ -72,7 +72,7 @@ def test_the_first_connection(oracle: OracleEmulator, engine: Engine) -> None:
 
 
 def test_a_unit_of_work(engine: Engine) -> None:
-    """All kinds of columns, keys that the database gives, children, bulk statements, RETURNING of many rows."""
+    """It covers all kinds of columns, generated keys, children, bulk statements, and RETURNING of many rows."""
     when = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone(timedelta(hours=5)))
     with Session(engine) as session:
         topics = [Topic(name="one"), Topic(name="two")]
@@ -105,7 +105,7 @@ def test_a_unit_of_work(engine: Engine) -> None:
     ],
 )
 def test_constraints_are_integrity_errors(engine: Engine, make: Callable[[], Base], code: int) -> None:
-    """With Oracle's number inside."""
+    """They contain Oracle's error number."""
     with Session(engine) as session:
         session.add(Endpoint(name="a"))
         session.commit()
@@ -116,7 +116,7 @@ def test_constraints_are_integrity_errors(engine: Engine, make: Callable[[], Bas
     assert raised.value.orig.args[0].code == code
 
 
-def test_two_that_skip_locked_rows_get_different_ones(engine: Engine) -> None:
+def test_sessions_that_skip_locked_rows_get_different_ones(engine: Engine) -> None:
     """FOR UPDATE with a row limit is ORA-02014."""
     with Session(engine) as session, Session(engine) as other:
         session.add_all(Endpoint(name=f"e{number}") for number in range(4))
@@ -131,7 +131,7 @@ def test_two_that_skip_locked_rows_get_different_ones(engine: Engine) -> None:
 
 
 def test_savepoints(engine: Engine) -> None:
-    """What failed inside is undone, what was before stays."""
+    """A rollback to a savepoint undoes later changes and keeps earlier ones."""
     with Session(engine) as session:
         session.add(Endpoint(name="keep"))
         session.flush()
@@ -145,7 +145,7 @@ def test_savepoints(engine: Engine) -> None:
 
 
 def test_a_connection_lost_in_a_transaction_is_invalidated(oracle: OracleEmulator, engine: Engine) -> None:
-    """The pool gives out another."""
+    """The pool hands out another one."""
     oracle.inject("UPDATE endpoint", drop="before")
     with engine.connect() as connection, pytest.raises(DBAPIError) as raised:
         connection.execute(sa.update(Endpoint).values(active=0))
@@ -162,7 +162,7 @@ def test_a_deadlock_does_not_invalidate(oracle: OracleEmulator, engine: Engine) 
 
 
 def test_threads_insert_at_once(engine: Engine) -> None:
-    """Each in its own session."""
+    """Each thread has its own session."""
     failures: list[Exception] = []
 
     def work(thread: int) -> None:
@@ -184,7 +184,7 @@ def test_threads_insert_at_once(engine: Engine) -> None:
 
 
 def test_reflected_tables_are_as_they_were_declared(engine: Engine) -> None:
-    """Columns, keys and indexes: Alembic finds nothing to change. Expressions of an index are spelled by H2."""
+    """Alembic finds no difference in columns, keys and indexes. H2 spells expressions of an index its own way."""
     inspector = sa.inspect(engine)
     assert {each["name"] for each in inspector.get_columns("endpoint")} == set(Endpoint.__table__.c.keys())
     assert [each["name"] for each in inspector.get_foreign_keys("topic")] == ["fk_topic_endpoint"]

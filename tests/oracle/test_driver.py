@@ -22,13 +22,13 @@ PRIMARY KEY (id), CONSTRAINT uq_name UNIQUE (name))"""
 
 @pytest.fixture
 def table(cursor: oracledb.Cursor) -> oracledb.Cursor:
-    """A cursor, beside a table."""
+    """A cursor of a schema with a table."""
     cursor.execute(TABLE)
     return cursor
 
 
 def test_the_version_is_the_profiles(oracle: OracleEmulator, connection: oracledb.Connection) -> None:
-    """Thin mode logs in on both paths, and a ping is answered."""
+    """Thin mode logs in by both protocols, and a ping is answered."""
     assert connection.thin
     assert connection.version == ".".join(map(str, oracle.profile.version))
     connection.ping()
@@ -42,13 +42,13 @@ def test_a_wrong_log_in_is_refused(connect: Connect, wrong: dict[str, str]) -> N
 
 
 def test_an_unknown_service_is_refused(oracle: OracleEmulator, connect: Connect) -> None:
-    """By the listener."""
+    """The listener refuses it."""
     with pytest.raises(oracledb.OperationalError, match="DPY-6001"):
         connect(dsn=f"127.0.0.1:{oracle.port}/nope")
 
 
-def test_values_come_back_as_they_went(connection: oracledb.Connection, cursor: oracledb.Cursor) -> None:
-    """Numbers of 38 digits, moments from year 1 to 9999, texts and bytes of lengths that are sent differently."""
+def test_values_are_read_back_unchanged(connection: oracledb.Connection, cursor: oracledb.Cursor) -> None:
+    """Numbers of 38 digits, times of the years 1 to 9999, and text and bytes of all wire formats survive."""
     random = Random(7)
     connection.outputtypehandler = lambda cursor, metadata: (
         cursor.var(Decimal, arraysize=cursor.arraysize) if metadata.type_code is oracledb.DB_TYPE_NUMBER else None
@@ -69,7 +69,7 @@ def test_values_come_back_as_they_went(connection: oracledb.Connection, cursor: 
 
 
 def test_returning_into(table: oracledb.Cursor) -> None:
-    """One row, an array's rows, several rows of one execution, none."""
+    """It returns one row, an array's rows, several rows of one execution, or none."""
     out = table.var(int)
     table.execute("INSERT INTO t (name) VALUES (:1) RETURNING id INTO :2", ["a", out])
     assert out.getvalue() == [1]
@@ -85,7 +85,7 @@ def test_returning_into(table: oracledb.Cursor) -> None:
 
 
 def test_large_objects(connection: oracledb.Connection, table: oracledb.Cursor) -> None:
-    """Bound as LONG, written through a locator; read through a locator, and inline."""
+    """They are bound as LONG or written through a locator, and read through a locator or inline."""
     text, data = "é" * 70_000, bytes(range(256)) * 300
     table.execute("INSERT INTO t (name, body, b) VALUES ('big', :1, :2)", [text, data])
     lob = connection.createlob(oracledb.DB_TYPE_CLOB)
@@ -99,7 +99,7 @@ def test_large_objects(connection: oracledb.Connection, table: oracledb.Cursor) 
 
 
 def test_many_rows_are_fetched_in_several_calls(cursor: oracledb.Cursor) -> None:
-    """Repeated columns are left out on the wire, and a query can be left half read."""
+    """Repeated column values are left out on the wire, and a query can be abandoned half read."""
     cursor.execute("CREATE TABLE m (i NUMBER(9), s VARCHAR2(20 CHAR))")
     rows = [(number, f"group{number // 50}") for number in range(1000)]
     cursor.executemany("INSERT INTO m VALUES (:1, :2)", rows)
@@ -110,7 +110,7 @@ def test_many_rows_are_fetched_in_several_calls(cursor: oracledb.Cursor) -> None
 
 
 def test_an_array_stops_at_its_first_error(table: oracledb.Cursor) -> None:
-    """The rows before it are in, and are counted."""
+    """The rows before it are inserted and counted."""
     with pytest.raises(oracledb.IntegrityError, match="ORA-00001"):
         table.executemany("INSERT INTO t (name) VALUES (:1)", [("a",), ("b",), ("a",), ("c",)])
     assert table.rowcount == 2
@@ -118,7 +118,7 @@ def test_an_array_stops_at_its_first_error(table: oracledb.Cursor) -> None:
 
 
 def test_transactions(connect: Connect, table: oracledb.Cursor) -> None:
-    """Another session sees what is committed; closing without a commit rolls back."""
+    """Another session sees committed rows only, and closing without a commit rolls back."""
     one, two = table.connection, connect()
 
     def count() -> int:
@@ -139,8 +139,8 @@ def test_transactions(connect: Connect, table: oracledb.Cursor) -> None:
     assert count() == 1
 
 
-def test_a_call_that_takes_too_long_is_broken_off(connection: oracledb.Connection) -> None:
-    """By the client; the session goes on."""
+def test_a_call_that_takes_too_long_is_cancelled(connection: oracledb.Connection) -> None:
+    """The client cancels it, and the session stays usable."""
     connection.call_timeout = 200
     began = time.monotonic()
     with pytest.raises(oracledb.DatabaseError, match="DPY-4024"):
@@ -151,7 +151,7 @@ def test_a_call_that_takes_too_long_is_broken_off(connection: oracledb.Connectio
 
 
 def test_a_locked_row_is_waited_for(connect: Connect, table: oracledb.Cursor) -> None:
-    """For as long as the client waits, or not at all; a locked row can be skipped."""
+    """The client waits up to its limit or not at all, or skips the row."""
     table.execute("INSERT INTO t (name) VALUES ('x')")
     table.connection.commit()
     table.execute("UPDATE t SET n = 1")
@@ -165,8 +165,8 @@ def test_a_locked_row_is_waited_for(connect: Connect, table: oracledb.Cursor) ->
     assert other.cursor().execute("SELECT id FROM t FOR UPDATE SKIP LOCKED").fetchall() == []
 
 
-def test_of_two_in_a_deadlock_one_gives_way(connect: Connect, table: oracledb.Cursor) -> None:
-    """ORA-00060 for one of them."""
+def test_one_session_of_a_deadlock_fails(connect: Connect, table: oracledb.Cursor) -> None:
+    """It gets ORA-00060."""
     table.executemany("INSERT INTO t (name) VALUES (:1)", [("a",), ("b",)])
     table.connection.commit()
     other = connect()
@@ -189,7 +189,7 @@ def test_of_two_in_a_deadlock_one_gives_way(connect: Connect, table: oracledb.Cu
 
 
 def test_a_pool_and_its_threads(oracle: OracleEmulator, table: oracledb.Cursor) -> None:
-    """Six threads on four connections."""
+    """Six threads share four connections."""
     pool = oracledb.create_pool(user="webhooks", password="secret", dsn=oracle.dsn, min=2, max=4)
     failures: list[Exception] = []
 
@@ -213,7 +213,7 @@ def test_a_pool_and_its_threads(oracle: OracleEmulator, table: oracledb.Cursor) 
 
 
 def test_plain_datetimes_lose_their_microseconds(table: oracledb.Cursor) -> None:
-    """What the driver does: it binds them as DATE unless it is told otherwise."""
+    """The driver binds them as DATE unless another type is declared."""
     moment = datetime(2026, 1, 2, 3, 4, 5, 678901)  # noqa: DTZ001 (as the driver takes it)
     assert table.execute("SELECT :1 FROM dual", [moment]).fetchone() == (moment.replace(microsecond=0),)
     table.setinputsizes(oracledb.DB_TYPE_TIMESTAMP)
@@ -222,7 +222,7 @@ def test_plain_datetimes_lose_their_microseconds(table: oracledb.Cursor) -> None
 
 
 def test_aware_datetimes_lose_their_offset(oracle: OracleEmulator, table: oracledb.Cursor) -> None:
-    """What the driver does, whatever the type: it sends the fields and ignores the zone."""
+    """The driver sends the fields and ignores the zone, whatever the type."""
     moment = datetime(2026, 1, 2, 12, 0, 0, 5, tzinfo=timezone(timedelta(hours=2)))
     table.setinputsizes(oracledb.DB_TYPE_TIMESTAMP_TZ)
     table.execute("INSERT INTO t (name, tz) VALUES ('x', :1)", [moment])
@@ -231,7 +231,7 @@ def test_aware_datetimes_lose_their_offset(oracle: OracleEmulator, table: oracle
 
 
 def test_tls(start_oracle: Start, tmp_path: Path) -> None:
-    """The same over TCPS, the server's name checked by the client."""
+    """The same works over TCPS, and the client verifies the server's name."""
     authority = trustme.CA()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(server)

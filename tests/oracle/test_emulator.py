@@ -1,4 +1,4 @@
-"""What a test can do to the emulator: users of its own, faults, and what was seen."""
+"""The emulator's controls for tests: users, faults, and the recorded calls."""
 
 import shutil
 import socket
@@ -20,13 +20,13 @@ DEADLOCK = OracleError(60, "deadlock detected while waiting for resource")
 
 
 def count(connection: oracledb.Connection) -> int:
-    """Rows of the table."""
+    """The number of rows in the table."""
     (number,) = connection.cursor().execute("SELECT COUNT(*) FROM t").fetchone() or (0,)
     return int(number)
 
 
 def test_a_new_user_begins_with_the_tables_of_another(oracle: OracleEmulator, cursor: oracledb.Cursor) -> None:
-    """Rows, keys and constraints included; what either does then, the other does not see."""
+    """Rows, keys and constraints are copied, and later changes of either user do not reach the other."""
     cursor.execute(TABLE)
     cursor.execute("CREATE INDEX ix_lower ON t (LOWER(name))")
     cursor.execute("INSERT INTO t (name) VALUES ('first')")
@@ -45,8 +45,8 @@ def test_a_new_user_begins_with_the_tables_of_another(oracle: OracleEmulator, cu
     assert count(cursor.connection) == 1
 
 
-def test_a_user_that_is_dropped_is_gone(oracle: OracleEmulator, cursor: oracledb.Cursor, connect: Connect) -> None:
-    """With its sessions and its tables; the others stay."""
+def test_a_dropped_user_leaves_nothing(oracle: OracleEmulator, cursor: oracledb.Cursor, connect: Connect) -> None:
+    """Its sessions and tables go; other users keep theirs."""
     cursor.execute(TABLE)
     oracle.add_user("other", "secret")
     other = connect(user="other")
@@ -62,7 +62,7 @@ def test_a_user_that_is_dropped_is_gone(oracle: OracleEmulator, cursor: oracledb
 
 
 def test_an_error_is_injected_once(oracle: OracleEmulator, cursor: oracledb.Cursor) -> None:
-    """For the statements that a pattern finds, and for no other."""
+    """Only a statement that the pattern matches fails."""
     cursor.execute(TABLE)
     oracle.inject("INSERT INTO t", DEADLOCK)
     assert count(cursor.connection) == 0
@@ -72,8 +72,8 @@ def test_an_error_is_injected_once(oracle: OracleEmulator, cursor: oracledb.Curs
     assert count(cursor.connection) == 1
 
 
-def test_a_function_chooses_what_fails(oracle: OracleEmulator, cursor: oracledb.Cursor) -> None:
-    """It sees the statement, its user and its binds, and may answer with an error of its own."""
+def test_a_function_chooses_the_calls_that_fail(oracle: OracleEmulator, cursor: oracledb.Cursor) -> None:
+    """It receives the statement, its user and its binds, and may raise an error of its own."""
     cursor.execute(TABLE)
     seen: list[Call] = []
 
@@ -96,7 +96,7 @@ def test_a_function_chooses_what_fails(oracle: OracleEmulator, cursor: oracledb.
 
 
 def test_a_function_can_hold_a_call(oracle: OracleEmulator, connect: Connect, cursor: oracledb.Cursor) -> None:
-    """Others are served meanwhile: a slow statement."""
+    """This simulates a slow statement; others are served meanwhile."""
     cursor.execute(TABLE)
     held, go_on = threading.Event(), threading.Event()
 
@@ -120,7 +120,7 @@ def test_a_function_can_hold_a_call(oracle: OracleEmulator, connect: Connect, cu
 def test_a_commit_whose_answer_is_lost(
     oracle: OracleEmulator, connect: Connect, cursor: oracledb.Cursor, drop: str, rows: int
 ) -> None:
-    """It was made or not: the client cannot know."""
+    """The client cannot know whether the commit succeeded."""
     cursor.execute(TABLE)
     cursor.execute("INSERT INTO t (name) VALUES ('x')")
     oracle.inject("^COMMIT$", drop=drop)  # type: ignore[arg-type]  # one of the two
@@ -130,7 +130,7 @@ def test_a_commit_whose_answer_is_lost(
 
 
 def test_a_log_in_is_refused(oracle: OracleEmulator, connect: Connect) -> None:
-    """By the listener, with the error that it is told; once."""
+    """The listener refuses it once, with the injected error."""
     oracle.inject("^CONNECT$", OracleError(12516, "no appropriate handler"))
     with pytest.raises(oracledb.OperationalError, match=r"ORA-12516|DPY-6000"):
         connect()
@@ -138,7 +138,7 @@ def test_a_log_in_is_refused(oracle: OracleEmulator, connect: Connect) -> None:
 
 
 def test_killed_sessions(oracle: OracleEmulator, connection: oracledb.Connection) -> None:
-    """The client notices, and pools replace the connection."""
+    """The client sees its connection closed, and pools replace it."""
     engine = create_engine(oracle.url, pool_pre_ping=True)
     with engine.connect() as pooled:
         pooled.execute(text("SELECT 1 FROM dual"))
@@ -152,7 +152,7 @@ def test_killed_sessions(oracle: OracleEmulator, connection: oracledb.Connection
 
 
 def test_without_maven_it_is_unavailable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The reason says what is missing; with the jar in the cache nothing is."""
+    """The reason names the missing program; a jar in the cache suffices."""
     monkeypatch.setenv("ORACLE_TEST_CACHE", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(OracleEmulatorUnavailable, match="no mvn on PATH to download some-name"):
@@ -161,8 +161,8 @@ def test_without_maven_it_is_unavailable(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert java.provision("group:some-name:1.0") == tmp_path / "some-name-1.0.jar"
 
 
-def test_sessions_leave_nothing_behind_in_java(start_oracle: Start) -> None:
-    """Each session has its threads; Java forgets them with it."""
+def test_sessions_leave_no_threads_in_java(start_oracle: Start) -> None:
+    """The threads of a session are detached from Java when it ends."""
     threads = java.of_java("java.lang.management.ManagementFactory").getThreadMXBean()
     start_oracle()  # or skips
     before = threads.getThreadCount()
@@ -170,12 +170,12 @@ def test_sessions_leave_nothing_behind_in_java(start_oracle: Start) -> None:
         for _ in range(20):
             with oracledb.connect(user="webhooks", password="secret", dsn=oracle.dsn) as connection:
                 connection.cursor().execute("SELECT 1 FROM dual").fetchall()
-    assert threads.getThreadCount() <= before + 5, "H2 has a few of its own"
+    assert threads.getThreadCount() <= before + 5, "H2 has some threads of its own"
 
 
 def test_a_session_that_is_killed_before_its_statement_runs_ends(oracle: OracleEmulator) -> None:
-    """Whoever kills it leaves the socket to its thread, which may be about to wait for it: that is no gap here."""
-    assert oracle.failures == []  # it has started Java, which the thread of statements wants
+    """Its thread, which may be about to wait for the socket, closes it; this is not a failure of the emulator."""
+    assert oracle.failures == []  # the fixture has started Java, which the worker needs
     ours, theirs = socket.socketpair()
     channel = Channel(ours)
     channel.kill()

@@ -1,4 +1,4 @@
-"""Migrations that stop in the middle: on Oracle DDL commits by itself, and the next run goes on from there."""
+"""Interrupted migrations: on Oracle DDL commits by itself, and the next run continues from there."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ ADOPTED = """CREATE TABLE webhook_subscriptions (
 
 @pytest.fixture
 def undisturbed(oracle: OracleEmulator) -> Iterator[Engine]:
-    """An engine on an empty schema, of the user WEBHOOKS."""
+    """An engine on the empty schema of user WEBHOOKS, where no faults are injected."""
     engine = connect_to(oracle.url)
     yield engine
     engine.dispose()
@@ -41,7 +41,7 @@ def undisturbed(oracle: OracleEmulator) -> Iterator[Engine]:
 
 @pytest.fixture
 def new(oracle: OracleEmulator) -> Iterator[Engine]:
-    """An engine on another, of the user NEW: here things go wrong."""
+    """An engine on the empty schema of user NEW, where faults are injected."""
     oracle.add_user("NEW", "secret")
     engine = connect_to(oracle.url_of("NEW"))
     yield engine
@@ -59,12 +59,12 @@ def down(engine: Engine) -> None:
 
 
 def dictionary(oracle: OracleEmulator, user: str) -> list[str]:
-    """A schema: tables, types, defaults, constraints, indexes, comments, and the revision."""
+    """The content of a schema: tables, types, defaults, constraints, indexes, comments, and the revision."""
     return [each.replace(f'"{user}".', "") for each in oracle.tables_of(user).statements]
 
 
 def changes(oracle: OracleEmulator, migrate: Callable[[], None]) -> list[str]:
-    """What a migration changes; of the comments, which are all alike, two."""
+    """The statements with which a migration changes the schema; only two of the comments, which are alike."""
     oracle.calls.clear()
     migrate()
     found = [call.sql for call in oracle.calls if CHANGE.match(call.sql)]
@@ -73,12 +73,12 @@ def changes(oracle: OracleEmulator, migrate: Callable[[], None]) -> list[str]:
 
 
 def half(oracle: OracleEmulator, statements: list[str]) -> list[str]:
-    """Every other statement: the first profile takes those that the second one leaves."""
+    """Every second statement: each profile gets one half."""
     return statements[list(PROFILES.values()).index(oracle.profile) :: 2]
 
 
 def errors_at(oracle: OracleEmulator, statements: list[str], migrate: Callable[[], None]) -> list[Exception]:
-    """Migrate until it succeeds; each of the statements fails once: an error, or a connection lost around it."""
+    """The errors of a migration repeated until it succeeds; each statement fails once or loses its connection."""
     for sql, (error, drop) in zip(statements, cycle(FAULTS), strict=False):
         oracle.inject(_is(sql), error, drop=drop)
     errors: list[Exception] = []
@@ -96,8 +96,11 @@ def _is(sql: str) -> Callable[[Call], bool]:
     return lambda call: (call.user, call.sql) == ("NEW", sql)
 
 
-def test_it_goes_on_where_it_stopped(oracle: OracleEmulator, undisturbed: Engine, new: Engine) -> None:
-    """Wherever that is: no space, a table in use, a session that is lost. The line says so, and nothing is missing."""
+def test_a_migration_continues_where_it_stopped(oracle: OracleEmulator, undisturbed: Engine, new: Engine) -> None:
+    """After any fault, such as no space, a table in use or a lost session, the error says so.
+
+    In the end nothing is missing.
+    """
     statements = half(oracle, changes(oracle, lambda: migrations.upgrade(undisturbed)))
     errors = errors_at(oracle, statements, lambda: migrations.upgrade(new))
     assert len(errors) == len(statements) >= 20
@@ -108,8 +111,8 @@ def test_it_goes_on_where_it_stopped(oracle: OracleEmulator, undisturbed: Engine
     assert differences(new) == []
 
 
-def test_the_way_back_goes_on_too(oracle: OracleEmulator, undisturbed: Engine, new: Engine) -> None:
-    """`alembic downgrade` once more, and Alembic's own table is all that is left."""
+def test_a_downgrade_continues_where_it_stopped(oracle: OracleEmulator, undisturbed: Engine, new: Engine) -> None:
+    """Once `alembic downgrade` is repeated, only the version table is left."""
     for engine in (undisturbed, new):
         migrations.upgrade(engine)
     statements = half(oracle, changes(oracle, lambda: down(undisturbed)))[::2]
@@ -119,7 +122,7 @@ def test_the_way_back_goes_on_too(oracle: OracleEmulator, undisturbed: Engine, n
 
 
 def test_a_table_is_adopted_in_several_runs(oracle: OracleEmulator, undisturbed: Engine, new: Engine) -> None:
-    """Columns of ours in it are refused at first sight; those that a run before has made are not."""
+    """Columns with our names are refused in a foreign table, except those that an earlier run has added."""
     for engine in (undisturbed, new):
         run(engine, ADOPTED)
     found = changes(oracle, lambda: migrations.upgrade(undisturbed))
@@ -129,8 +132,11 @@ def test_a_table_is_adopted_in_several_runs(oracle: OracleEmulator, undisturbed:
     assert dictionary(oracle, "NEW") == dictionary(oracle, "WEBHOOKS")
 
 
-def test_what_somebody_else_has_made_is_not_taken_for_ours(new: Engine) -> None:
-    """A table or a column of a name of ours, and of another kind: a line names it. Without it, it goes on."""
+def test_foreign_objects_are_not_taken_for_ours(new: Engine) -> None:
+    """A table or column with our name but another definition is named in one line.
+
+    Once it is dropped, the migration continues.
+    """
     subscriptions, deliveries = (f"ALTER TABLE webhook_{table}" for table in ("subscriptions", "deliveries"))
     for revision, made, gone, said in (
         ("0001", "CREATE TABLE webhook_payloads (id NUMBER)", "DROP TABLE webhook_payloads", "payloads .* group_id"),
@@ -146,8 +152,8 @@ def test_what_somebody_else_has_made_is_not_taken_for_ours(new: Engine) -> None:
     assert differences(new) == []
 
 
-def test_it_is_patient_and_nobody_else(oracle: OracleEmulator, new: Engine) -> None:
-    """It waits for tables in use, and for an index that takes minutes; the sessions of the pool keep their limits."""
+def test_only_the_migrations_session_has_no_time_limit(oracle: OracleEmulator, new: Engine) -> None:
+    """It waits for tables in use and for slow index builds; sessions of the pool keep their limits."""
     limits = set()
 
     @event.listens_for(new, "before_cursor_execute")

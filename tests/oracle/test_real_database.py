@@ -1,4 +1,4 @@
-"""What `make test-oracle` does to the database of ORACLE_URL, shown on an emulated one."""
+"""The handling of the database of ORACLE_URL by `make test-oracle`, shown on an emulated one."""
 
 import pytest
 import sqlalchemy as sa
@@ -22,7 +22,7 @@ def tables(url: str) -> list[str]:
 
 
 def test_each_test_begins_with_empty_tables_and_the_last_leaves_none(oracle: OracleEmulator) -> None:
-    """Ids begin with 1 each time; a table that a test has taken away comes back, one that it has made goes."""
+    """Ids start at 1 in each test. A table that a test removed is restored, and one that it added is dropped."""
     with RealOracle(connect_to, oracle.url) as real:
         for leave in ("ALTER TABLE webhook_secrets RENAME TO away", "CREATE TABLE mine (id NUMBER)", "COMMIT"):
             with real.making() as make:
@@ -34,7 +34,7 @@ def test_each_test_begins_with_empty_tables_and_the_last_leaves_none(oracle: Ora
 
 
 def test_a_schema_that_is_in_use_is_refused(oracle: OracleEmulator) -> None:
-    """Whose tables they are is not for a test to guess; nothing is touched."""
+    """The tests cannot know whose tables these are, so they touch none."""
     engine = sa.create_engine(oracle.url)
     run(engine, "CREATE TABLE orders (id NUMBER)")
     engine.dispose()

@@ -1,4 +1,4 @@
-"""What Oracle refuses is refused, with its number; what it knows and H2 does not is understood."""
+"""The emulator refuses what Oracle refuses, with its error number, and accepts Oracle's SQL that H2 lacks."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +17,7 @@ LONG_LIST = "SELECT 1 FROM dual WHERE 1 IN ({})".format(", ".join("1" * 1001))  
 
 @pytest.fixture
 def tables(cursor: oracledb.Cursor) -> oracledb.Cursor:
-    """A cursor, beside a parent and its child, of one row each."""
+    """A cursor of a schema with a parent and a child table, of one row each."""
     for sql in (TABLE, CHILD, "INSERT INTO t (name) VALUES ('dup')", "INSERT INTO child (t_id) VALUES (1)"):
         cursor.execute(sql)
     cursor.connection.commit()
@@ -25,7 +25,7 @@ def tables(cursor: oracledb.Cursor) -> oracledb.Cursor:
 
 
 def code_of(cursor: oracledb.Cursor, sql: str, **binds: object) -> int:
-    """Oracle's number of the error that a statement ends with."""
+    """Oracle's number of the error that a statement raises."""
     with pytest.raises(oracledb.DatabaseError) as raised:
         cursor.execute(sql, binds)
     return int(raised.value.args[0].code)
@@ -43,7 +43,7 @@ def code_of(cursor: oracledb.Cursor, sql: str, **binds: object) -> int:
     ],
 )
 def test_constraints(tables: oracledb.Cursor, sql: str, code: int) -> None:
-    """As IntegrityError, and the session goes on."""
+    """Violations raise IntegrityError, and the session stays usable."""
     with pytest.raises(oracledb.IntegrityError) as raised:
         tables.execute(sql)
     assert raised.value.args[0].code == code
@@ -81,7 +81,7 @@ def test_constraints(tables: oracledb.Cursor, sql: str, code: int) -> None:
     ],
 )
 def test_refused_on_every_profile(tables: oracledb.Cursor, sql: str, code: int) -> None:
-    """With the number that Oracle documents."""
+    """The error has the number that Oracle documents."""
     assert code_of(tables, sql) == code
 
 
@@ -94,13 +94,13 @@ def test_refused_on_every_profile(tables: oracledb.Cursor, sql: str, code: int) 
     ],
 )
 def test_refused_before_23ai(start_oracle: Start, sql: str, code: int) -> None:
-    """What came with 23ai; `wrong_sql` has more of it."""
+    """These statements are valid from 23ai on; `wrong_sql` has more of them."""
     with oracledb.connect(user="webhooks", password="secret", dsn=start_oracle(PROFILE_19C).dsn) as connection:
         assert code_of(connection.cursor(), sql) == code
 
 
 def test_all_of_another_databases_sql_is_refused(start_oracle: Start) -> None:
-    """By 19c, with Oracle's number; or as a statement that is not understood."""
+    """19c refuses each statement with Oracle's number, or as unknown."""
     oracle = start_oracle(PROFILE_19C)
     with oracledb.connect(user="webhooks", password="secret", dsn=oracle.dsn) as connection:
         cursor = connection.cursor()
@@ -130,7 +130,7 @@ def test_all_of_another_databases_sql_is_refused(start_oracle: Start) -> None:
     ],
 )
 def test_refused_by_23ai_with_another_number(start_oracle: Start, sql: str, code: int) -> None:
-    """It says which word is wrong, in place of ORA-00933."""
+    """23ai names the wrong word, instead of ORA-00933."""
     with oracledb.connect(user="webhooks", password="secret", dsn=start_oracle(PROFILE_23AI).dsn) as connection:
         assert code_of(connection.cursor(), sql) == code
 
@@ -145,8 +145,8 @@ def test_refused_by_23ai_with_another_number(start_oracle: Start, sql: str, code
         "DROP TABLE IF EXISTS x",
     ],
 )
-def test_taken_by_23ai(start_oracle: Start, sql: str) -> None:
-    """What 19c refuses."""
+def test_accepted_by_23ai(start_oracle: Start, sql: str) -> None:
+    """These statements are refused by 19c."""
     with oracledb.connect(user="webhooks", password="secret", dsn=start_oracle(PROFILE_23AI).dsn) as connection:
         cursor = connection.cursor()
         cursor.execute("CREATE TABLE t (id NUMBER)")
@@ -154,7 +154,7 @@ def test_taken_by_23ai(start_oracle: Start, sql: str) -> None:
 
 
 def test_a_bind_may_not_have_a_reserved_name(cursor: oracledb.Cursor) -> None:
-    """Unless it is quoted, as SQLAlchemy does."""
+    """It may if it is quoted, as SQLAlchemy does."""
     assert code_of(cursor, "SELECT 1 FROM dual WHERE :level = 1", level=1) == 1745
     assert cursor.execute('SELECT 1 FROM dual WHERE :"level" = 1', {'"level"': 1}).fetchone() == (1,)
 
@@ -178,8 +178,8 @@ def test_a_bind_may_not_have_a_reserved_name(cursor: oracledb.Cursor) -> None:
         "SELECT id FROM t WHERE id = (1) AND COALESCE(id, 2) > (COALESCE(1, 2)) AND id >= ((1 + 2) - 3)",
     ],
 )
-def test_taken(tables: oracledb.Cursor, sql: str) -> None:
-    """What only looks like something to refuse."""
+def test_accepted(tables: oracledb.Cursor, sql: str) -> None:
+    """Valid statements that resemble invalid ones are accepted."""
     tables.execute(sql).fetchall()
 
 
@@ -189,7 +189,7 @@ def test_division_is_exact(cursor: oracledb.Cursor) -> None:
 
 
 def test_the_utc_of_an_instant(connect: Connect, tables: oracledb.Cursor) -> None:
-    """Of a column in the list, in a comparison and in the order; the session's zone does not matter."""
+    """It works in the column list, in comparisons and in the order, whatever the session's zone."""
     insert = "INSERT INTO t (name, tz) VALUES (:1, TO_TIMESTAMP_TZ(:2, 'YYYY-MM-DD HH24:MI:SS.FF TZH:TZM'))"
     tables.execute(insert, ["later", "2026-01-02 03:04:05.678901 -05:00"])
     tables.execute(insert, ["earlier", "2026-01-02 04:00:00.000000 +00:00"])
@@ -211,7 +211,7 @@ def test_the_utc_of_an_instant(connect: Connect, tables: oracledb.Cursor) -> Non
 
 
 def test_an_index_on_an_expression(tables: oracledb.Cursor) -> None:
-    """Of a text's lower case, unique; of an instant's UTC."""
+    """The expression may be a text's lower case, with a unique index, or an instant's UTC."""
     tables.execute("CREATE UNIQUE INDEX ix_lower ON t (LOWER(name))")
     tables.execute("CREATE INDEX ix_utc ON t (SYS_EXTRACT_UTC(tz) DESC, id)")
     assert code_of(tables, "INSERT INTO t (name) VALUES ('DUP')") == 1
@@ -219,8 +219,8 @@ def test_an_index_on_an_expression(tables: oracledb.Cursor) -> None:
     assert tables.execute("SELECT COUNT(*) FROM t").fetchone() == (2,)
 
 
-def test_what_is_not_understood_is_a_failure(start_oracle: Start) -> None:
-    """Answered as invalid SQL, and kept with the statement and its user."""
+def test_an_unknown_statement_is_a_failure(start_oracle: Start) -> None:
+    """It is answered as invalid SQL, and recorded with its user."""
     oracle = start_oracle()
     with oracledb.connect(user="webhooks", password="secret", dsn=oracle.dsn) as connection:
         sql = "SELECT * FROM dual PIVOT (COUNT(*) FOR dummy IN ('X'))"
@@ -233,8 +233,8 @@ def test_what_is_not_understood_is_a_failure(start_oracle: Start) -> None:
 
 
 @pytest.mark.usefixtures("tables")
-def test_names_are_the_schemas(oracle: OracleEmulator, connect: Connect) -> None:
-    """Each user sees its own tables; another's by CURRENT_SCHEMA, or with the owner's name."""
+def test_names_belong_to_schemas(oracle: OracleEmulator, connect: Connect) -> None:
+    """A user sees its own tables, and another's by CURRENT_SCHEMA or with the owner's name."""
     oracle.add_user("other", "secret")
     other = connect(user="other").cursor()
     assert code_of(other, "SELECT COUNT(*) FROM t") == 942

@@ -1,4 +1,4 @@
-"""What a DBA looks at before signing off: comments, names, keys, checks, and the migration that made them."""
+"""The schema as a DBA reviews it: comments, names, keys, checks, and the migration that created them."""
 
 import os
 import re
@@ -54,7 +54,7 @@ def models_comments() -> dict[tuple[str, str], str | None]:
 
 
 def test_everything_has_a_comment_that_any_tool_can_print() -> None:
-    """Plain ASCII of one line, without what SQL*Plus would take for a variable, an end or a continuation."""
+    """Comments are one line of plain ASCII, without characters that SQL*Plus interprets."""
     comments = [
         comment for table in TABLES.values() for comment in (table.comment, *(c.comment for c in table.columns))
     ]
@@ -66,7 +66,7 @@ def test_everything_has_a_comment_that_any_tool_can_print() -> None:
 
 @on_oracle
 def test_the_dictionary_has_the_comments_of_the_models(engine: Engine) -> None:
-    """As a DBA reads them: of each table and of each column, and none else. Alembic makes its own without."""
+    """Each table and each column has its comment. Alembic's own table has none."""
     of_models = f"table_name LIKE 'WEBHOOK%' AND table_name != '{migrations.VERSIONS.upper()}'"
     found = query(engine, f"SELECT table_name, comments FROM user_tab_comments WHERE {of_models}")  # noqa: S608 (ours)
     assert {row[0]: row[1] for row in found} == {table.name.upper(): table.comment for table in TABLES.values()}
@@ -83,7 +83,7 @@ def test_the_dictionary_has_the_comments_of_the_models(engine: Engine) -> None:
 
 @on_oracle
 def test_names_are_those_of_the_models(engine: Engine) -> None:
-    """No key, check or index has a name that the database has made up (NOT NULL alone has: SYS_C…)."""
+    """No key, check or index has a generated name, except NOT NULL constraints (SYS_C…)."""
     inspector = sa.inspect(engine)
     for table in TABLES.values():
         checks = {each.name for each in table.constraints if isinstance(each, sa.CheckConstraint)}
@@ -98,7 +98,7 @@ def test_names_are_those_of_the_models(engine: Engine) -> None:
 
 
 def test_each_flag_is_a_number_that_is_checked() -> None:
-    """0 and 1 and nothing else."""
+    """A check allows only 0 and 1."""
     flags = [column for table in TABLES.values() for column in table.columns if column.type is Flag]
     assert len(flags) == 4
     for flag in flags:
@@ -107,7 +107,7 @@ def test_each_flag_is_a_number_that_is_checked() -> None:
 
 
 def test_foreign_keys_are_indexed() -> None:
-    """Without an index that begins with its columns, deleting a parent locks the whole child."""
+    """Without an index that starts with its columns, deleting a parent locks the whole child table."""
     for table in TABLES.values():
         begins = [[column.name for column in index.columns] for index in table.indexes]
         begins += [
@@ -121,26 +121,26 @@ def test_foreign_keys_are_indexed() -> None:
 
 
 def test_keys_of_indexes_fit_a_block() -> None:
-    """The longest that an index's key can be, in UTF-8: Oracle takes 6,398 bytes in blocks of 8 KiB (ORA-01450)."""
+    """The longest key of each index, in UTF-8, fits: Oracle allows 6,398 bytes in blocks of 8 KiB (ORA-01450)."""
     for table in TABLES.values():
         keys: list[sa.Index | sa.PrimaryKeyConstraint | sa.UniqueConstraint] = [*table.indexes, table.primary_key]
         keys += [each for each in table.constraints if isinstance(each, sa.UniqueConstraint)]
         for key in keys:
             lengths = [getattr(column.type, "length", None) for column in key.columns]
             longest = sum(min(4 * length, 4000) if length else 22 for length in lengths)  # a number: 22, an instant: 13
-            assert longest + 2 * len(lengths) < 3118, key.name  # so that blocks of 4 KiB take it too
+            assert longest + 2 * len(lengths) < 3118, key.name  # fits blocks of 4 KiB too
 
 
 @pytest.mark.parametrize("data", ["", "{", "{'a': 1}", "nothing", "[1, 2"])
-def test_what_is_no_json_is_refused(engine: Engine, data: str) -> None:
-    """By the database itself, whoever writes it: a worker could not publish it, nor a replay go on."""
+def test_invalid_json_is_refused(engine: Engine, data: str) -> None:
+    """The database refuses it from any writer: a worker could not publish it, and a replay could not continue."""
     statement = insert(StoredOperation).values(group_id="g", event_id="1", event_type="a", data=data)
     with pytest.raises(IntegrityError), engine.begin() as connection:
         connection.execute(statement)
 
 
-def test_what_we_write_is_json(engine: Engine) -> None:
-    """The checks take whatever we store: quotes, letters of any script, lists, much of it."""
+def test_stored_values_are_valid_json(engine: Engine) -> None:
+    """The checks accept everything that we store: quotes, letters of any script, long lists."""
     data = {"error": "é \u2028 \"'\\ 好 \U0001f600", "none": None, "long": "x" * 100_000}
     with engine.begin() as connection:
         outbox.add(connection, "g", [OperationalEvent("a", "1", data)])
@@ -156,7 +156,7 @@ def test_what_we_write_is_json(engine: Engine) -> None:
 
 
 def test_comments_and_checks_go_and_come_back(engine: Engine) -> None:
-    """Down to 0003 and up again, with rows: nothing is lost, and the models have nothing to add."""
+    """Down to 0003 and up again, rows are kept and no difference to the models remains."""
     with engine.begin() as connection:
         outbox.add(connection, "g", [OperationalEvent("a", "1", {"n": 1})])
     alembic(engine, "downgrade", "0003")
@@ -171,8 +171,8 @@ def test_comments_and_checks_go_and_come_back(engine: Engine) -> None:
 
 
 @on_oracle
-def test_a_check_that_a_busy_table_refused_is_made_later(engine: Engine, emulator: OracleEmulator) -> None:
-    """Workers hold the table for a moment: it is said, and a second attempt finds what the first has done."""
+def test_a_check_that_a_busy_table_refused_is_added_later(engine: Engine, emulator: OracleEmulator) -> None:
+    """If workers hold the table, the error says so, and a second attempt continues behind the first."""
     alembic(engine, "downgrade", "0003")
     emulator.inject("ADD CONSTRAINT ck_webhook_replays_positions", OracleError(54, "resource busy"))
     with pytest.raises(DatabaseUnavailable, match="ORA-00054"):
@@ -185,7 +185,7 @@ def test_a_check_that_a_busy_table_refused_is_made_later(engine: Engine, emulato
 
 @on_oracle
 def test_all_the_way_down_and_up(engine: Engine) -> None:
-    """Oracle's DDL of each step back: nothing of ours is left, and the way up is free again."""
+    """The downgrade's DDL on Oracle leaves no table of ours, and an upgrade then succeeds."""
     alembic(engine, "downgrade", "base")
     left = [name for name in sa.inspect(engine).get_table_names() if name.startswith("webhook")]
     assert left == ["webhook_alembic_version"]

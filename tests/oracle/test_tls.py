@@ -1,4 +1,4 @@
-"""TLS to Oracle: whom we trust, what the server's certificate must say, and the client's own one in a wallet."""
+"""TLS to Oracle: trusted authorities, the server's certificate, and the client's own certificate in a wallet."""
 
 import ssl
 from pathlib import Path
@@ -23,13 +23,13 @@ class Wallets(NamedTuple):
 
     authority: trustme.CA
     trust: Path  # certificates to trust, no key
-    client: Path  # and a key of the client's own
+    client: Path  # and the client's own key
     locked: Path  # the same, encrypted
 
 
 @pytest.fixture(scope="module")
 def wallets(tmp_path_factory: pytest.TempPathFactory) -> Wallets:
-    """Of an authority of our own, which is in no system's list."""
+    """Wallets with a private authority that no system trusts."""
     authority = trustme.CA()
     certificate = authority.issue_cert("kafka-webhooks.example.com")
     pem = certificate.private_key_pem.bytes()
@@ -49,7 +49,7 @@ def wallets(tmp_path_factory: pytest.TempPathFactory) -> Wallets:
 
 
 def server(wallets: Wallets, *, wants_client: bool = False, host: str = "localhost") -> ssl.SSLContext:
-    """The server's side, with a certificate for a host."""
+    """The server's TLS context, with a certificate for a host."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     wallets.authority.issue_cert(host, common_name=host).configure_cert(context)
     if wants_client:
@@ -59,14 +59,14 @@ def server(wallets: Wallets, *, wants_client: bool = False, host: str = "localho
 
 
 def url(port: int, host: str = "localhost", **more: object) -> str:
-    """A URL of the form that most people write."""
+    """A URL of the most usual form."""
     query = "".join(f"&{name}={value}" for name, value in more.items())
     return f"{USER}{host}:{port}/?service_name=FREEPDB1&protocol=tcps{query}"
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_server_of_an_authority_of_our_own(start_oracle: Start, wallets: Wallets, profile: str) -> None:
-    """Its certificate alone in ewallet.pem: no key, no password."""
+def test_a_server_of_a_private_authority(start_oracle: Start, wallets: Wallets, profile: str) -> None:
+    """Its certificate in ewallet.pem suffices, without key and password."""
     port = start_oracle(PROFILES[profile], tls=server(wallets)).port
     engine = make(url(port, wallet_location=wallets.trust))
     ping(engine)
@@ -75,7 +75,7 @@ def test_a_server_of_an_authority_of_our_own(start_oracle: Start, wallets: Walle
 
 @pytest.mark.parametrize("form", ["easy connect", "descriptor", "alias", "zip"])
 def test_the_other_forms_of_url(start_oracle: Start, wallets: Wallets, tmp_path: Path, form: str) -> None:
-    """Each can say tcps, and where the wallet is; the zip file of an Autonomous Database leaves that to the URL."""
+    """Each can set tcps and the wallet's directory. The zip file of an Autonomous Database leaves these to the URL."""
     port = start_oracle(tls=server(wallets)).port
     place = f"(ADDRESS=(PROTOCOL=TCPS)(HOST=localhost)(PORT={port}))(CONNECT_DATA=(SERVICE_NAME=FREEPDB1))"
     descriptor = f"(DESCRIPTION={place}(SECURITY=(SSL_SERVER_DN_MATCH=ON)(MY_WALLET_DIRECTORY={wallets.trust})))"
@@ -93,7 +93,7 @@ def test_the_other_forms_of_url(start_oracle: Start, wallets: Wallets, tmp_path:
 
 
 def test_the_systems_authorities(start_oracle: Start, wallets: Wallets, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a wallet they are trusted, and SSL_CERT_FILE names them."""
+    """Without a wallet the system's authorities are trusted, and SSL_CERT_FILE replaces them."""
     port = start_oracle(tls=server(wallets)).port
     monkeypatch.setenv("SSL_CERT_FILE", str(wallets.trust / "ewallet.pem"))
     engine = make(url(port))
@@ -101,15 +101,15 @@ def test_the_systems_authorities(start_oracle: Start, wallets: Wallets, monkeypa
     engine.dispose()
 
 
-def test_a_certificate_of_a_stranger_is_refused(start_oracle: Start, wallets: Wallets) -> None:
-    """With the way to trust its issuer."""
+def test_a_certificate_of_an_unknown_authority_is_refused(start_oracle: Start, wallets: Wallets) -> None:
+    """The error says how to trust the authority."""
     text = refusal(make(url(start_oracle(tls=server(wallets)).port)))
     assert "CERTIFICATE_VERIFY_FAILED" in text
     assert "belongs in ewallet.pem, in wallet_location" in text
 
 
 def test_a_certificate_of_another_host_is_refused(start_oracle: Start, wallets: Wallets) -> None:
-    """Of a trusted issuer even: whoever has a certificate for some host of the company is not our database."""
+    """A trusted authority does not suffice: a certificate for another host of the company is not our database's."""
     port = start_oracle(tls=server(wallets, host="other.example.com")).port
     text = refusal(make(url(port, wallet_location=wallets.trust)))
     assert "DPY-6006" in text
@@ -117,8 +117,8 @@ def test_a_certificate_of_another_host_is_refused(start_oracle: Start, wallets: 
 
 
 @pytest.mark.parametrize(("match", "text"), [("false", ""), ("off", ""), ("true", "DPY-6006")])
-def test_the_name_may_be_left_unseen(start_oracle: Start, wallets: Wallets, match: str, text: str) -> None:
-    """In one word, which the driver understands as we do."""
+def test_the_check_of_the_name_may_be_turned_off(start_oracle: Start, wallets: Wallets, match: str, text: str) -> None:
+    """The driver and we accept the same words for that."""
     port = start_oracle(tls=server(wallets, host="other.example.com")).port
     engine = make(url(port, wallet_location=wallets.trust, ssl_server_dn_match=match))
     if text:
@@ -129,7 +129,7 @@ def test_the_name_may_be_left_unseen(start_oracle: Start, wallets: Wallets, matc
 
 
 def test_a_certificate_may_be_named(start_oracle: Start, wallets: Wallets) -> None:
-    """Where its host is not the one that is connected to: by its whole distinguished name."""
+    """A certificate for another host is accepted by its whole distinguished name."""
     certificate = wallets.authority.issue_cert("other.example.com", common_name="other.example.com")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
@@ -141,8 +141,8 @@ def test_a_certificate_may_be_named(start_oracle: Start, wallets: Wallets) -> No
     assert "DPY-6002" in refusal(make(url(port, wallet_location=wallets.trust, ssl_server_cert_dn="CN=x.example.com")))
 
 
-def test_a_server_that_wants_to_know_the_client(start_oracle: Start, wallets: Wallets) -> None:
-    """A wallet with a key, encrypted or not, is shown; without one the line says what is missing."""
+def test_a_server_that_requires_a_client_certificate(start_oracle: Start, wallets: Wallets) -> None:
+    """A wallet with a key, encrypted or not, is presented; without one the error names the client certificate."""
     port = start_oracle(tls=server(wallets, wants_client=True)).port
     for engine in (
         make(url(port, wallet_location=wallets.client)),
@@ -151,7 +151,7 @@ def test_a_server_that_wants_to_know_the_client(start_oracle: Start, wallets: Wa
         ping(engine)
         engine.dispose()
     text = refusal(make(url(port, wallet_location=wallets.trust)))
-    assert "client certificate" in text, "its alert, or its hanging up, whichever is seen first"
+    assert "client certificate" in text, "the server's alert or its hang-up, whichever is seen first"
 
 
 @pytest.mark.parametrize(
@@ -159,21 +159,21 @@ def test_a_server_that_wants_to_know_the_client(start_oracle: Start, wallets: Wa
     [({}, "is not set"), ({"DATABASE_WALLET_PASSWORD": "wrong"}, "does not open its key")],
 )
 def test_a_wallet_that_does_not_open(wallets: Wallets, more: dict[str, str], text: str) -> None:
-    """The driver would go on without the key, or ask for the password on the terminal."""
+    """The driver would continue without the key, or ask for the password on the terminal."""
     line = refusal(make(url(1, wallet_location=wallets.locked), **more))
     assert line.startswith(f"{wallets.locked}/ewallet.pem")
     assert text in line
 
 
-def test_a_wallet_that_is_not_there(tmp_path: Path) -> None:
-    """The line names the file."""
+def test_a_missing_wallet(tmp_path: Path) -> None:
+    """The error names the file."""
     text = refusal(make(url(1, wallet_location=tmp_path)))
     assert text == f"{tmp_path}/ewallet.pem cannot be read: No such file or directory: correct wallet_location"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the driver closes no socket on a reset
 def test_only_one_side_speaks_tls(start_oracle: Start, wallets: Wallets, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A listener takes a TLS greeting for the start of a long packet and waits for the rest; we do not."""
+    """A plain listener takes a TLS greeting for the start of a long packet and waits for the rest; we give up."""
     monkeypatch.setattr("consumer.database.oracle.CONNECT_LIMIT", 0.5)
     plain, encrypted = start_oracle(), start_oracle(tls=server(wallets)).port
     assert "only one side speaks TLS" in refusal(make(url(plain.port, wallet_location=wallets.trust)))

@@ -1,4 +1,4 @@
-"""Values and numbers as they go over the wire: what is written is read."""
+"""Encoding of values and messages on the wire: each is read back unchanged."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
@@ -15,7 +15,7 @@ from tests.oracle_emulator.wire import Reader, Writer
 
 DECIMALS = st.builds(
     lambda digits, exponent: Decimal(digits).scaleb(exponent),
-    st.integers(-(10**28) + 1, 10**28 - 1),  # as many digits as Python's own arithmetic keeps
+    st.integers(-(10**28) + 1, 10**28 - 1),  # as many digits as Python's decimal arithmetic keeps
     st.integers(-60, 60),
 )
 OFFSETS = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
@@ -27,7 +27,7 @@ def nothing_more() -> bytes:
 
 @given(DECIMALS)
 def test_numbers(number: Decimal) -> None:
-    """Exactly, at any place of the decimal point."""
+    """Numbers are exact, wherever the decimal point is."""
     assert values.decode_number(values.encode_number(number)) == number
 
 
@@ -36,13 +36,13 @@ def test_numbers(number: Decimal) -> None:
     [(0, "80"), (1, "c102"), (-1, "3e6466"), (100, "c202"), (123, "c20218"), (-123, "3d644e66"), (0.5, "c033")],
 )
 def test_numbers_look_as_oracle_documents_them(number: float, image: str) -> None:
-    """As DUMP(x, 16) shows them."""
+    """They equal the output of DUMP(x, 16)."""
     assert values.encode_number(number).hex() == image
 
 
 @given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=OFFSETS))  # noqa: DTZ001 (Hypothesis wants them so)
 def test_instants(moment: datetime) -> None:
-    """With a zone; TIMESTAMP keeps the fields, DATE whole seconds."""
+    """A time with a zone is kept; TIMESTAMP keeps the fields, DATE whole seconds."""
     assert values.decode_datetime(values.encode_datetime(moment, values.TIMESTAMP_TZ)) == moment
     plain = moment.replace(tzinfo=None)
     assert values.decode_datetime(values.encode_datetime(plain, values.TIMESTAMP)) == plain
@@ -51,14 +51,14 @@ def test_instants(moment: datetime) -> None:
 
 @given(st.floats(allow_nan=False))
 def test_doubles(number: float) -> None:
-    """Their images sort as they do."""
+    """The encoded bytes sort like the numbers."""
     assert values.decode_double(values.encode_double(number)) == number
     assert (values.encode_double(number) >= values.encode_double(0.0)) == (number >= 0 and str(number) != "-0.0")
 
 
 @given(st.lists(st.one_of(st.integers(-(2**60), 2**60), st.binary(max_size=70_000))))
 def test_messages(parts: list[int | bytes]) -> None:
-    """Whatever was written in a row is read in a row, however it is split into packets."""
+    """Values written in sequence are read in that sequence, however they are split into packets."""
     writer = Writer()
     for part in parts:
         _ = writer.number(part) if isinstance(part, int) else writer.counted(part)
@@ -69,15 +69,15 @@ def test_messages(parts: list[int | bytes]) -> None:
     assert reader.at_end()
 
 
-def test_a_message_that_is_too_short_is_seen() -> None:
-    """What fetches the next packet says so."""
+def test_a_message_that_is_too_short_is_noticed() -> None:
+    """The function that fetches the next packet raises."""
     with pytest.raises(EOFError):
         Reader(b"\x02\x01", nothing_more).number()
 
 
 @given(st.text(alphabet="ab'\"/*-:= \n12", max_size=60))
 def test_tokens_lose_nothing(sql: str) -> None:
-    """Whatever is written."""
+    """Any text is the concatenation of its tokens."""
     assert text_of(tokens_of(sql)) == sql
 
 
@@ -90,10 +90,10 @@ def test_tokens_lose_nothing(sql: str) -> None:
     ],
 )
 def test_rewriting(oracle: str, h2: str) -> None:
-    """Binds become question marks, except in texts, names and comments."""
+    """Binds become question marks, except in strings, names and comments."""
     assert for_h2(tokens_of(oracle)) == h2
 
 
-def test_now_is_a_datetime_as_any_other() -> None:
-    """A subclass of date with a time."""
+def test_a_datetime_keeps_its_time() -> None:
+    """A datetime is a date with a time, though a subclass of date."""
     assert values.encode(datetime(2026, 1, 2, tzinfo=UTC), values.DATE).hex() == "787e0102010101"

@@ -1,4 +1,4 @@
-"""Statements that Oracle 19c refuses, most of them another database's SQL: what judges ours has to see these faults."""
+"""Statements that Oracle 19c refuses, mostly other databases' SQL: a checker of our SQL must detect these errors."""
 
 from typing import NamedTuple
 

@@ -4,11 +4,11 @@
         engine = sqlalchemy.create_engine(oracle.url)
         oracle.inject("INSERT INTO t", OracleError(60, "deadlock detected"))  # ORA-00060, once
         oracle.inject("^COMMIT$", drop="after")  # commit, and lose the answer
-        oracle.kill_sessions()  # every server process dies
-        assert not oracle.failures  # nothing was beyond the emulator
+        oracle.kill_sessions()  # all server processes die
+        assert not oracle.failures  # the emulator lacked nothing
 
-It is not Oracle. A green test shows that the driver, SQLAlchemy's dialect and our SQL work together on the wire; what
-only a real server can show stays to be shown by one. README.md says what is missing.
+It is not Oracle. A green test shows that the driver, SQLAlchemy's dialect and our SQL work together on the wire; only
+a real server can show more. README.md lists the missing parts.
 """
 
 from tests.oracle_emulator.emulator import OracleEmulator, Tables

@@ -9,7 +9,7 @@ from tests.oracle_emulator import PROFILES, OracleEmulator, OracleEmulatorUnavai
 
 
 def main() -> None:
-    """Print where it listens, and wait."""
+    """Prints the address and waits."""
     parser = argparse.ArgumentParser(description="An emulated Oracle server on loopback, for tests.")
     parser.add_argument("--port", type=int, default=15211)
     parser.add_argument("--user", default="webhooks")
@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--service", default="FREEPDB1")
     parser.add_argument("--profile", choices=PROFILES, default="19c")
     chosen = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):  # also when a shell started this in the background
+    for number in (signal.SIGINT, signal.SIGTERM):  # also if a shell started this in the background
         signal.signal(number, signal.default_int_handler)
     users = {chosen.user: chosen.password}
     try:

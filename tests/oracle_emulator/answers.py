@@ -1,4 +1,4 @@
-"""The messages of a server's answers."""
+"""The messages with which a server answers."""
 
 import secrets
 from collections.abc import Iterable, Sequence
@@ -14,24 +14,24 @@ from tests.oracle_emulator.wire import Writer
 ERROR, ROW_HEADER, ROW_DATA, PARAMETERS, STATUS = 4, 6, 7, 8, 9
 IO_VECTOR, LOB_DATA, DESCRIBE, BIT_VECTOR = 11, 14, 16, 21
 AL32UTF8 = 873
-_IMPLICIT = 1  # the form of the database's own character set
-_NOW = bytes([120, 126, 1, 1, 1, 1, 1])  # a DATE; nobody reads it
+_IMPLICIT = 1  # the form: the database's character set
+_NOW = bytes([120, 126, 1, 1, 1, 1, 1])  # a DATE, which the driver ignores
 
 
 def status(session: Session, writer: Writer) -> Writer:
-    """The end of a call that gives nothing."""
+    """The end of a call without a result."""
     return writer.byte(STATUS).number(2 if session.in_transaction else 0, session.calls & 0xFFFF)
 
 
 def end(
     session: Session, writer: Writer, *, cursor: int = 0, rows: int = 0, error: OracleError | None = None
 ) -> Writer:
-    """The end of a call: the transaction's state, the cursor, how many rows it was about, and what went wrong."""
+    """The end of a call: the transaction's state, the cursor, the number of rows, and the error."""
     code = error.code if error else 0
     rows = (error.rows if error else 0) or rows
     writer.byte(ERROR).number(2 if session.in_transaction else 0, session.calls & 0xFFFF)
     writer.number(rows & 0xFFFFFFFF, code & 0xFFFF)
-    writer.number(0, 0, cursor, 0)  # errors of an array, cursor, where the error is
+    writer.number(0, 0, cursor, 0)  # errors of an array, cursor, position of the error
     writer.byte(0, 0, 0, 0, 0, 0)  # kind of SQL, fatal, flags, options of the cursor, of UPI, warning
     writer.number(0, 0).byte(0).number(0, 0)  # the row's id
     writer.number(0).byte(0, 0).number(0, 0)  # error of the system, numbers of statement and call, iterations
@@ -46,14 +46,14 @@ def end(
 
 
 def parameters(session: Session, writer: Writer, row_counts: Sequence[int] | None = None) -> None:
-    """What an execution returns beside its rows: the cursor, and how many rows each element of an array changed."""
+    """An execution's result besides rows: the cursor, and the rows changed by each element of an array."""
     writer.byte(PARAMETERS).number(6, 0, 0, session.cursor, 0, 0, 0).number(0, 0, 0)
     if row_counts is not None:
         writer.number(len(row_counts), *row_counts)
 
 
 def pairs(writer: Writer, items: Iterable[tuple[str, str, int]]) -> None:
-    """Keys, values and flags, as a log-in exchanges them."""
+    """Keys, values and flags of a log-in."""
     items = list(items)
     writer.byte(PARAMETERS).number(len(items))
     for key, value, flags in items:
@@ -85,7 +85,7 @@ def describe(session: Session, writer: Writer, columns: Sequence[Column]) -> Non
 
 
 def column_value(session: Session, writer: Writer, value: Value, kind: int, *, inline: bool = False) -> None:
-    """A value in a row. A large object is a locator, or `inline` all of it."""
+    """A value in a row. A large object is a locator or, with `inline`, its whole content."""
     if kind not in values.LOBS or inline:
         writer.value(values.encode(value, kind))
         if inline:

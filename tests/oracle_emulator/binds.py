@@ -1,4 +1,4 @@
-"""The values that a client sends with a statement."""
+"""The values of binds that a client sends."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,7 +14,7 @@ _ESCAPE = 0xFD  # before a BOOLEAN's NULL
 
 
 def read_descriptions(session: Session, reader: Reader, count: int) -> list[Bind]:
-    """How binds, or the columns that the client defines, are sent."""
+    """The declarations of binds, or of the columns that the client defines."""
     described = []
     for _ in range(count):
         kind = reader.byte()
@@ -34,20 +34,20 @@ def read_descriptions(session: Session, reader: Reader, count: int) -> list[Bind
 def read_rows(
     session: Session, reader: Reader, cursor: Cursor, positions: Iterable[int], count: int
 ) -> list[dict[int, Value]]:
-    """The values of so many executions, by the bind's position."""
+    """The values of each execution, by the bind's position."""
     order = _order(session, cursor, positions)
     return [_read_row(session, reader, cursor, order) for _ in range(count)]
 
 
 def _order(session: Session, cursor: Cursor, positions: Iterable[int]) -> Sequence[int]:
-    """As they are sent: LONG values last."""
+    """The order on the wire: LONG values last."""
     longest = session.profile.max_string if cursor.statement.kind != "plsql" else float("inf")
     return sorted(positions, key=lambda position: cursor.binds[position].size > longest)
 
 
 def _read_row(session: Session, reader: Reader, cursor: Cursor, order: Sequence[int]) -> dict[int, Value]:
     if (message := reader.byte()) != ROW_DATA:
-        raise Disconnect(f"message {message} where binds were to come")
+        raise Disconnect(f"message {message} instead of binds")
     return {position: _read_value(session, reader, cursor.binds[position]) for position in order}
 
 

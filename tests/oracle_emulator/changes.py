@@ -1,4 +1,4 @@
-"""What is not a query: changes of rows, definitions, transactions, and the little PL/SQL there is."""
+"""Statements other than queries: changes of rows, definitions, transactions, and a little PL/SQL."""
 
 import re
 import threading
@@ -11,7 +11,7 @@ from tests.oracle_emulator.session import Cursor, Session
 from tests.oracle_emulator.values import Value
 from tests.oracle_emulator.wire import Writer
 
-_OUT = 16  # a bind that only comes back
+_OUT = 16  # direction of an OUT bind
 _SLEEP = re.compile(r"dbms_(?:session|lock)\.sleep\s*\(\s*([\d.]+)", re.IGNORECASE)
 _TRANSACTION_ID = re.compile(r":\w+\s*:=\s*dbms_transaction\.local_transaction_id", re.IGNORECASE)
 _ROLLBACK_TO = re.compile(r"ROLLBACK\s+TO\s+(?:SAVEPOINT\s+)?", re.IGNORECASE)
@@ -22,7 +22,7 @@ Row = Mapping[int, Value]
 def change(
     session: Session, writer: Writer, cursor: Cursor, rows: Sequence[Row], *, commit: bool, counts: bool, full: bool
 ) -> None:
-    """INSERT, UPDATE, DELETE, MERGE, once for each row of binds. An error keeps what the rows before it changed."""
+    """Runs INSERT, UPDATE, DELETE or MERGE for each row of binds. After an error, earlier rows stay changed."""
     session.prepare(cursor)
     changed: list[int] = []
     returned: list[list[list[Value]]] = []
@@ -51,7 +51,7 @@ def change(
 
 
 def other(session: Session, writer: Writer, cursor: Cursor) -> None:
-    """Definitions, which commit before and after; ALTER SESSION; transactions by SQL; PL/SQL."""
+    """Runs definitions, which commit before and after, ALTER SESSION, transaction statements, and PL/SQL."""
     sql = cursor.statement.sql.strip()
     if cursor.statement.kind == "plsql":
         _block(session, writer, cursor, sql)
@@ -82,7 +82,7 @@ def _define(session: Session, statements: Sequence[str]) -> None:
 
 
 def end_transaction(session: Session, how: str) -> None:
-    """COMMIT or ROLLBACK."""
+    """Runs COMMIT or ROLLBACK."""
     if how == "COMMIT":
         session.connection.commit()
     else:
@@ -91,7 +91,7 @@ def end_transaction(session: Session, how: str) -> None:
 
 
 def _change_one(session: Session, cursor: Cursor, row: Row) -> tuple[int, list[list[Value]]]:
-    """How many rows changed, and what RETURNING gives of them."""
+    """The number of rows changed, and the values of RETURNING."""
     statement = cursor.statement
     binds = [row.get(position) for position in statement.in_binds]
     done = session.connection.execute(cursor.prepared, binds, statement.lock_wait)
@@ -105,7 +105,7 @@ def _change_one(session: Session, cursor: Cursor, row: Row) -> tuple[int, list[l
 
 
 def _send_returned(session: Session, writer: Writer, cursor: Cursor, returned: list[list[list[Value]]]) -> None:
-    """For each execution the values of each OUT bind, in the type that the client declared for it."""
+    """Sends, for each execution, the values of each OUT bind in the type that the client declared."""
     for rows in returned:
         writer.byte(answers.ROW_DATA)
         for position, bind in enumerate(cursor.statement.out_binds):
@@ -115,11 +115,11 @@ def _send_returned(session: Session, writer: Writer, cursor: Cursor, returned: l
                 value = row[position]
                 wanted = str(value) if kind in values.TEXTS and value is not None else value
                 answers.column_value(session, writer, wanted, kind)
-                writer.number(0)  # not cut
+                writer.number(0)  # not truncated
 
 
 def _block(session: Session, writer: Writer, cursor: Cursor, sql: str) -> None:
-    """There is no PL/SQL: only what SQLAlchemy and the tests send."""
+    """Runs the only PL/SQL blocks there are: those of SQLAlchemy and of the tests."""
     if sleep := _SLEEP.search(sql):
         woken = threading.Event()
         session.worker.run(lambda: woken.wait(float(sleep[1])), woken.set)

@@ -1,4 +1,4 @@
-"""H2's result sets as Oracle describes them, and their rows as Python's values."""
+"""H2's result sets, described as Oracle does, and their rows as Python values."""
 
 import re
 from datetime import datetime, timedelta, timezone
@@ -10,7 +10,7 @@ from tests.oracle_emulator.errors import Unsupported
 from tests.oracle_emulator.java import Java
 from tests.oracle_emulator.values import Value
 
-ANY_NUMBER = (0, -127)  # the precision and scale of a NUMBER that has none
+ANY_NUMBER = (0, -127)  # precision and scale of a NUMBER declared without them
 LONGEST = 32767
 
 # Oracle's kinds by java.sql.Types.
@@ -40,19 +40,19 @@ _MOMENT = re.compile(r"(\d+)-(\d+)-(\d+)(?:[ T](\d+):(\d+):(\d+)(?:\.(\d+))?)?(?
 
 
 class Column(NamedTuple):
-    """A column as the client is told of it."""
+    """A column as described to the client."""
 
     name: str
     kind: int
-    size: int  # in bytes; 0 if it is NULL whatever the row
+    size: int  # in bytes; 0 if it is NULL in every row
     precision: int = 0
     scale: int = 0
-    characters: int = 0  # of a text
+    characters: int = 0  # of a text column
     nullable: bool = True
 
     @property
     def is_lob(self) -> bool:
-        """Whether a locator stands in its place."""
+        """Whether a locator is sent instead of the value."""
         return self.kind in values.LOBS
 
     @property
@@ -68,7 +68,7 @@ def describe(result: Java, release: int) -> list[Column]:
 
 
 def fetch(result: Java, columns: list[Column]) -> list[Value] | None:
-    """The next row, None behind the last."""
+    """The next row; None after the last."""
     if not result.next():
         return None
     return [_value(result, number, column.kind) for number, column in enumerate(columns, 1)]
@@ -83,7 +83,7 @@ def _column(data: Java, number: int, release: int) -> Column:
         precision, scale = _precision(data, number, jdbc)
     elif kind in values.INSTANTS:
         scale = int(data.getScale(number))
-        if kind == values.TIMESTAMP and scale == 0:  # what Oracle calls a DATE
+        if kind == values.TIMESTAMP and scale == 0:  # Oracle's DATE
             kind = values.DATE
     elif kind == values.BOOLEAN and release < 23:
         kind = values.NUMBER
@@ -99,7 +99,7 @@ def _column(data: Java, number: int, release: int) -> Column:
 
 
 def _precision(data: Java, number: int, jdbc: int) -> tuple[int, int]:
-    """Precision and scale: as declared for a column, none for an expression."""
+    """Precision and scale as declared for a column; none for an expression."""
     if jdbc in _FLOATS:
         return 126, -127
     if not data.getTableName(number) or str(data.getColumnTypeName(number)).startswith("DECFLOAT"):
@@ -108,7 +108,7 @@ def _precision(data: Java, number: int, jdbc: int) -> tuple[int, int]:
 
 
 def _value(result: Java, number: int, kind: int) -> Value:
-    """A column of the row; an empty text reads as NULL, as in Oracle."""
+    """A column of the row; empty text reads as NULL, as in Oracle."""
     if kind in {values.BLOB, values.RAW}:
         data = result.getBytes(number)
         return None if data is None else bytes(memoryview(data))

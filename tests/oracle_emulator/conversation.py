@@ -1,4 +1,4 @@
-"""A session from its connection to its end: which message comes, and who answers it."""
+"""One session from its connection to its end: dispatches each message to its handler."""
 
 import re
 import ssl
@@ -16,14 +16,14 @@ from tests.oracle_emulator.worker import leave_java
 PIGGYBACK, ONE_WAY = 17, 26
 REEXECUTE, FETCH, LOG_OFF, COMMIT, ROLLBACK, REEXECUTE_AND_FETCH = 4, 5, 9, 14, 15, 78
 EXECUTE, LOB, CLOSE_CURSORS, END_TO_END, PING, SET_SCHEMA, SESSION_STATE = 94, 96, 105, 135, 147, 152, 176
-_FAST_AUTHENTICATION = 0x1A000000  # and an end of response: what ACCEPT says of a server that knows them
-_HAS_PIPELINES = 18  # the field version
+_FAST_AUTHENTICATION = 0x1A000000  # and end of response: the flags of ACCEPT
+_HAS_PIPELINES = 18  # field version
 
 Handler = Callable[[Session, Reader, Writer], None]
 
 
 class Conversation:
-    """Answers one client until it goes."""
+    """Answers one client until it disconnects."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -42,7 +42,7 @@ class Conversation:
         }
 
     def run(self, tls: ssl.SSLContext | None) -> None:
-        """All of it. What the emulator lacks ends it, and is kept among the failures."""
+        """Runs the session. A request that the emulator lacks ends it, and is recorded among the failures."""
         session = self._session
         try:
             if tls:
@@ -68,7 +68,7 @@ class Conversation:
         self._session.instance.failures.append(Failure(self._session.user, self._session.sql, error))
 
     def _accept(self) -> None:
-        """The listener's part: which service, and how packets look."""
+        """The listener's part: chooses the service and the packet format."""
         session = self._session
         profile = session.profile
         found = re.search(r"SERVICE_NAME=([^)]*)", self._connect_data(), re.IGNORECASE)
@@ -88,7 +88,7 @@ class Conversation:
         session.channel.long_lengths = True
 
     def _connect_data(self) -> str:
-        """What the client wants to connect to. A real listener has it sent again when it comes in its own packet."""
+        """The client's connect string. A real listener has it sent again if it comes in a packet of its own."""
         channel = self._session.channel
         for attempt in range(2):
             kind, body = channel.receive()
@@ -105,7 +105,7 @@ class Conversation:
         return data.decode()
 
     def _answer(self, reader: Reader) -> None:
-        """One message, with the piggybacks before it."""
+        """Handles one message and the piggybacks before it."""
         session = self._session
         while True:
             message = reader.byte()
@@ -169,7 +169,7 @@ def _ping(session: Session, _: Reader, writer: Writer) -> None:
 
 
 def _piggyback(session: Session, function: int, reader: Reader) -> None:
-    """What a client sends along with its next call."""
+    """Handles a request that a client sends along with its next call."""
     if function == CLOSE_CURSORS:
         reader.byte()
         for number in reader.numbers(reader.number()):
@@ -182,7 +182,7 @@ def _piggyback(session: Session, function: int, reader: Reader) -> None:
         login.alter_session(session, "CURRENT_SCHEMA=" + reader.text())
     elif function == SESSION_STATE:
         reader.number()
-    elif function == END_TO_END:  # names that a client gives itself
+    elif function == END_TO_END:  # the client's names for itself
         _read_names(session, reader)
     else:
         raise Disconnect(f"a piggyback {function}")

@@ -1,4 +1,4 @@
-"""One H2 database in memory with a schema for each user, and the connections that sessions have to it."""
+"""One H2 database in memory with a schema for each user, and the sessions' connections to it."""
 
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -14,12 +14,12 @@ from tests.oracle_emulator.errors import H2_LOCK_TIMEOUT, OracleError, from_h2
 from tests.oracle_emulator.java import Java
 from tests.oracle_emulator.values import Value
 
-# H2 cannot cancel the wait for a lock: it waits for so many milliseconds at a time.
+# H2 cannot cancel a wait for a lock, so it waits for this many milliseconds at a time.
 LOCK_WAIT = 100
 OPTIONS = {
     "MODE": "Oracle",
     "DEFAULT_NULL_ORDERING": "HIGH",
-    "NON_KEYWORDS": "DAY,VALUE,YEAR,MONTH,HOUR,MINUTE,SECOND,KEY",  # names like any other in Oracle
+    "NON_KEYWORDS": "DAY,VALUE,YEAR,MONTH,HOUR,MINUTE,SECOND,KEY",  # ordinary names in Oracle
     "DB_CLOSE_DELAY": "-1",
     "LOCK_TIMEOUT": LOCK_WAIT,
     "ANALYZE_AUTO": 200,
@@ -32,14 +32,14 @@ T = TypeVar("T")
 
 
 class Done(NamedTuple):
-    """What a statement gave: rows, or how many it changed."""
+    """A statement's result: rows, or the number of rows changed."""
 
     result: Java | None
     changed: int
 
 
 class Database:
-    """A database in memory, which lives until it is closed."""
+    """A database in memory, until it is closed."""
 
     def __init__(self, name: str, release: int) -> None:
         self._url = f"jdbc:h2:mem:{name};" + ";".join(f"{option}={value}" for option, value in OPTIONS.items())
@@ -49,19 +49,19 @@ class Database:
         self.run(dictionary.definitions(f"{release}.0.0"))
 
     def connect(self, schema: str) -> "Connection":
-        """A connection whose names are those of a schema."""
+        """A connection that resolves names in a schema."""
         return Connection(self, java.of_java("java.sql.DriverManager").getConnection(self._url, "sa", ""), schema)
 
     def add_schema(self, schema: str) -> None:
-        """A schema, unless there is one."""
+        """Creates a schema if it does not exist."""
         self.run([f'CREATE SCHEMA IF NOT EXISTS "{schema}"'])
 
     def drop_schema(self, schema: str) -> None:
-        """A schema and all that is in it."""
+        """Drops a schema with all its objects."""
         self.run([f'DROP SCHEMA IF EXISTS "{schema}" CASCADE'])
 
     def script(self, schema: str) -> list[str]:
-        """The statements that make the schema's tables with their rows."""
+        """The statements that create the schema's tables and rows."""
         statement = self._own.createStatement()
         try:
             result = statement.executeQuery(f'SCRIPT NOPASSWORDS NOSETTINGS SCHEMA "{schema}"')
@@ -73,7 +73,7 @@ class Database:
             statement.close()
 
     def run(self, statements: Iterable[str]) -> None:
-        """Statements of H2's own."""
+        """Runs statements in H2's SQL."""
         statement = self._own.createStatement()
         try:
             for sql in statements:
@@ -82,12 +82,12 @@ class Database:
             statement.close()
 
     def close(self) -> None:
-        """Forget everything."""
+        """Closes the database, whose content is lost."""
         self.run(["SHUTDOWN IMMEDIATELY"])
 
 
 class Connection:
-    """A session's connection. OracleError for what H2 refuses."""
+    """A session's connection. H2's errors are raised as OracleError."""
 
     def __init__(self, database: Database, connection: Java, schema: str) -> None:
         self.database = database
@@ -99,13 +99,13 @@ class Connection:
         self.set_schema(schema)
 
     def set_schema(self, schema: str) -> None:
-        """Where names are looked up."""
+        """Sets the schema that resolves names."""
         self.command(f'SET SCHEMA "{schema}"')
         self.command(f'SET SCHEMA_SEARCH_PATH "{schema}", SYS, PUBLIC')
         self._schema = schema
 
     def command(self, sql: str) -> None:
-        """Run a statement that has no binds and gives nothing."""
+        """Runs a statement without binds and results."""
         statement = self._connection.createStatement()
         try:
             self._translating(lambda: statement.execute(sql))
@@ -113,31 +113,31 @@ class Connection:
             statement.close()
 
     def commit(self) -> None:
-        """Commit."""
+        """Commits."""
         self._translating(self._connection.commit)
 
     def rollback(self) -> None:
-        """Roll back."""
+        """Rolls back."""
         self._translating(self._connection.rollback)
 
     def close(self) -> None:
-        """Roll back and go."""
+        """Rolls back and closes."""
         with suppress(jpype.JException):
             self._connection.rollback()
             self._connection.close()
 
     def ready(self) -> None:
-        """Before a call: what was cancelled before is over."""
+        """Before a call: clears an earlier cancellation."""
         self._cancelled = False
 
     def cancel(self) -> None:
-        """End the call that is under way; from another thread."""
+        """Cancels the call under way, from another thread."""
         self._cancelled = True
         if (statement := self._running) is not None:
             statement.cancel()
 
     def has_instant(self, columns: Collection[str]) -> bool:
-        """Whether one of these names is that of a column, in any table of the schema, that holds dates or times."""
+        """Whether any table of the schema has a date or time column of one of these names."""
         prepared = self.prepare(
             "SELECT COUNT(*) FROM INFORMATION_SCHEMA.COLUMNS "
             "WHERE TABLE_SCHEMA = CURRENT_SCHEMA AND DATA_TYPE LIKE 'TIMESTAMP%' AND COLUMN_NAME = ?"
@@ -148,11 +148,11 @@ class Connection:
             prepared.close()
 
     def prepare(self, sql: str) -> Java:
-        """A statement for `execute`."""
+        """Prepares a statement for `execute`."""
         return self._translating(lambda: self._connection.prepareStatement(dictionary.qualified(sql, self._user)))
 
     def execute(self, prepared: Java, binds: Sequence[Value], lock_wait: float) -> Done:
-        """Run it. It waits `lock_wait` seconds for a lock, or until the call is cancelled (ORA-01013)."""
+        """Runs a statement. Waits `lock_wait` seconds for a lock, or until the call is cancelled (ORA-01013)."""
         deadline = time.monotonic() + lock_wait
         self._running = prepared
         try:
@@ -165,7 +165,7 @@ class Connection:
                     changed = int(prepared.getUpdateCount())
                     self.database.changed += changed
                     return Done(None, changed)
-                except jpype.JException as error:  # H2 has undone the statement: it can be repeated
+                except jpype.JException as error:  # H2 has undone the statement, so it can be repeated
                     if _code(error) != H2_LOCK_TIMEOUT or time.monotonic() >= deadline:
                         raise self._translated(error) from None
             raise OracleError(1013, "user requested cancel of current operation")
@@ -185,7 +185,7 @@ class Connection:
             raise self._translated(error) from None
 
     def _translated(self, error: Java) -> Exception:
-        """H2's error as Oracle's. What is none of SQL is a failure of the emulator."""
+        """H2's error as Oracle's. One that is not about SQL is a failure of the emulator."""
         code, message = _code(error), str(error)
         if code is None:
             return RuntimeError(message)
@@ -193,7 +193,7 @@ class Connection:
 
 
 def _code(error: Java) -> int | None:
-    """H2's number of an error, if it is one of SQL."""
+    """H2's number of an SQL error; None for other errors."""
     number = getattr(error, "getErrorCode", None)
     return int(number()) if number else None
 

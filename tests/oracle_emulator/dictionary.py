@@ -1,6 +1,6 @@
 """Oracle's data dictionary, as views of H2's in a schema SYS.
 
-As much of it as SQLAlchemy's dialect reads: at the first connect, in `has_table()`, and when it reflects tables.
+It has the parts that SQLAlchemy's dialect reads: at its first connection, in `has_table()`, and in reflection.
 """
 
 import re
@@ -97,15 +97,15 @@ _OWN = re.compile(r"(?<![\w.$\"'])USER_(TABLES|TAB_COMMENTS|COL_COMMENTS|CONSTRA
 
 
 def definitions(compatible: str) -> list[str]:
-    """What makes the views; `compatible` is the server's parameter of that name."""
+    """The statements that create the views; `compatible` is the server's parameter of that name."""
     views = (f'CREATE VIEW SYS."{name}" AS {body.format(compatible=compatible)}' for name, body in VIEWS.items())
     return ["CREATE SCHEMA IF NOT EXISTS SYS", *views]
 
 
 def qualified(sql: str, user: str) -> str:
-    """The views named with their schema: in Oracle they are public synonyms. H2 has no EXCEPT ALL.
+    """The SQL with the views' schema, since in Oracle they are public synonyms, and without EXCEPT ALL, which H2 lacks.
 
-    USER_… is what `user` owns, who has logged in, whatever the session's current schema is.
+    USER_… views show the objects of `user`, who has logged in, whatever the session's current schema.
     """
     sql = _OWN.sub(lambda name: f"(SELECT * FROM ALL_{name.group(1)} WHERE OWNER = '{user}')", sql)  # noqa: S608 (a test's user)
     sql = re.sub(r"EXCEPT\s+ALL(?=.*all_mviews)", "EXCEPT", sql, flags=re.IGNORECASE | re.DOTALL)

@@ -1,4 +1,4 @@
-"""The emulated server: its listener, its users, and what a test can do to it."""
+"""The emulated server: its listener, its users, and the controls for tests."""
 
 import contextlib
 import secrets
@@ -22,14 +22,14 @@ _FIRST_SESSION = 101
 
 
 class Tables(NamedTuple):
-    """A user's tables and rows, as the statements that make them."""
+    """A user's tables and rows, as the statements that create them."""
 
     owner: str
     statements: tuple[str, ...]
 
 
 class OracleEmulator:
-    """A server on loopback, as long as the `with` block lasts. OracleEmulatorUnavailable if it cannot run here."""
+    """A server on loopback for the `with` block. Raises OracleEmulatorUnavailable if it cannot run here."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class OracleEmulator:
         port: int = 0,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`users`: passwords by user, `{"webhooks": "secret"}` if none are given. With `tls` the listener is TCPS."""
+        """`users`: passwords by user, by default `{"webhooks": "secret"}`. With `tls` the listener is TCPS."""
         self.profile = profile
         self.host = "127.0.0.1"
         self._tls = tls
@@ -65,102 +65,103 @@ class OracleEmulator:
         self.kill_sessions()
         with self._lock:
             threads = list(self._sessions.values())
-        for thread in threads:  # one that is left in Java when the process ends would stop it from ending
+        for thread in threads:  # a thread still in Java would keep the process from ending
             thread.join()
         self._database.close()
 
     @property
     def dsn(self) -> str:
-        """Where it listens, as the driver takes it."""
+        """The server's address, as the driver expects it."""
         return f"{'tcps://' if self._tls else ''}{self.host}:{self.port}/{self._instance.service}"
 
     @property
     def url(self) -> str:
-        """The first user's url, as SQLAlchemy takes it."""
+        """The first user's URL, as SQLAlchemy expects it."""
         return self.url_of(next(iter(self._instance.passwords)))
 
     def url_of(self, user: str) -> str:
-        """A user's url, as SQLAlchemy takes it."""
+        """A user's URL, as SQLAlchemy expects it."""
         password = self._instance.passwords[user.upper()]
         place = f"{self.host}:{self.port}/?service_name={self._instance.service}"
         return f"oracle+oracledb://{user.lower()}:{password}@{place}"
 
     def add_user(self, user: str, password: str) -> None:
-        """A user with an empty schema."""
+        """Adds a user with an empty schema."""
         self._database.add_schema(user.upper())
         self._instance.passwords[user.upper()] = password
 
     def tables_of(self, user: str) -> Tables:
-        """A user's tables as they are now, with their rows: what `new_user` begins with."""
+        """A user's present tables and rows, for `new_user`."""
         return Tables(user.upper(), tuple(self._database.script(user.upper())))
 
     def new_user(self, tables: Tables) -> str:
-        """A user of its own for one test, with these tables: a few milliseconds. Its name; `url_of` has its url."""
+        """Adds a user with these tables, for one test, in some milliseconds. Returns its name; `url_of` has its URL."""
         user = f"U{secrets.token_hex(6).upper()}"
         self.add_user(user, secrets.token_hex(8))
         self._database.run(each.replace(f'"{tables.owner}".', f'"{user}".') for each in tables.statements)
         return user
 
     def drop_user(self, user: str) -> None:
-        """End a user's sessions, drop its schema, forget it."""
+        """Ends a user's sessions and drops it with its schema."""
         self.kill_sessions(user)
         self._instance.passwords.pop(user.upper(), None)
         self._database.drop_schema(user.upper())
 
     @property
     def calls(self) -> list[Call]:
-        """What has been run since `forget`."""
+        """The calls since `forget`."""
         return self._instance.calls
 
     @property
     def clients(self) -> list[Client]:
-        """Who is logged in."""
+        """The clients that are logged in."""
         with self._lock:
             sessions = [session for session in self._sessions if session.logged_in]
         return [Client(session.number, session.user, session.program, session.module) for session in sessions]
 
     @property
     def failures(self) -> list[Failure]:
-        """What the emulator could not do since `forget`: a test that leaves some here proves nothing."""
+        """Requests since `forget` that the emulator could not serve; a test that causes any proves nothing."""
         return self._instance.failures
 
     def forget(self) -> None:
-        """Before the next test: no faults to come, no calls, no failures."""
+        """Clears faults, calls and failures, before the next test."""
         self._instance.forget()
 
     def inject(
         self, calls: str | Matches, error: OracleError | None = None, *, drop: Drop = "", times: float = 1
     ) -> Fault:
-        """Have so many calls fail: with an error, or by losing the connection before or after they are executed.
+        """Make the next `times` matching calls fail.
 
-        `calls` is a regular expression for their SQL (or COMMIT, ROLLBACK, PING, CONNECT), or a function that takes a
-        Call and tells. The function may do more: wait, count, or raise an OracleError of its own. What is returned ends
-        when its `times` are set to 0.
+        They fail with an error, or lose the connection before or after they execute. `calls` is a regular expression
+        for their SQL (or COMMIT, ROLLBACK, PING, CONNECT), or a function that receives a Call and says whether it
+        fails. The function may also wait, count, or raise an OracleError of its own. To end the returned fault, set its
+        `times` to 0.
         """
         fault = Fault(pattern(calls) if isinstance(calls, str) else calls, error, drop, times)
         self._instance.inject(fault)
         return fault
 
     def kill_sessions(self, user: str | None = None) -> None:
-        """As if the server's processes died, all of them or one user's: clients see their connections closed."""
+        """Closes the sessions' connections, all or one user's, as if the server processes had died."""
         with self._lock:
             chosen = [session for session in self._sessions if user is None or session.user == user.upper()]
         for session in chosen:
             session.channel.kill()
 
     def close_listener(self) -> None:
-        """Nobody can connect any more; sessions go on."""
+        """Refuses new connections; sessions go on."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._listener.close()
 
     def open_listener(self) -> None:
-        """Listen again, on the same port."""
+        """Listens again, on the same port."""
         self._listener = socket.create_server((self.host, self.port))
         self._start_listening()
 
     def set_password(self, user: str, password: str) -> None:
-        """As a DBA does: sessions go on, and new ones need it."""
+        """Changes a password as a DBA does: sessions go on, and new ones need it."""
         self._instance.passwords[user.upper()] = password
 
     def _start_listening(self) -> None:

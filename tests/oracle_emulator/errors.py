@@ -1,24 +1,24 @@
-"""Oracle's errors, and which of them H2's errors stand for."""
+"""Oracle's errors, and their mapping from H2's."""
 
 import re
 
-TOO_LONG = 12899  # for its column
+TOO_LONG = 12899  # for a column
 H2_LOCK_TIMEOUT = 50200
 H2_CONCURRENT_UPDATE = 90131
 
 
 class OracleError(Exception):
-    """What the server answers: ORA- and five digits."""
+    """A server's error: ORA- and five digits."""
 
     def __init__(self, code: int, text: str, *, rows: int = 0) -> None:
-        """`rows`: how many an array had written before the one that failed."""
+        """`rows`: the rows that an array had written before it failed."""
         super().__init__(f"ORA-{code:05d}: {text}")
         self.code = code
         self.rows = rows
 
 
 class Unsupported(OracleError):
-    """The emulator lacks something: answered like an error, and kept among the emulator's failures."""
+    """A request that the emulator lacks: answered with an error, and recorded among the failures."""
 
 
 _BY_H2_CODE = {
@@ -55,7 +55,7 @@ _BY_H2_CODE = {
 }
 _UNIQUE, _VALUE_TOO_LONG = 23505, 22001
 _GENERAL = 50000
-# H2 checks names before it locks: of two sessions that make or drop the same object, one meets these.
+# H2 checks names before it locks, so one of two sessions that create or drop the same object gets these.
 _RACES = {
     "object already exists": (955, "name is already used by an existing object"),
     "not found: IX_": (1418, "specified index does not exist"),
@@ -70,7 +70,7 @@ _CONSTRAINTS = {
 
 
 def from_h2(code: int, message: str, schema: str, release: int) -> OracleError:
-    """The error that a real server would most likely answer where H2 raised this one."""
+    """The error that a real server would most likely return instead of H2's."""
     message = message.partition("; SQL statement:")[0]
     quoted = re.search(r'"([^"]+)"', message)
     name = quoted.group(1) if quoted else ""

@@ -1,4 +1,4 @@
-"""The calls that run statements, as the client sends them."""
+"""The calls that execute statements."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ from tests.oracle_emulator.wire import Reader, Writer
 
 _PARSE = 1
 _COUNT_EACH = 0x4000
-_SETTINGS = 13  # numbers that say more of an execution: the second how often, the tenth its flags
+_SETTINGS = 13  # numbers that describe an execution: the second is its count, the tenth its flags
 
 
 def execute(session: Session, reader: Reader, writer: Writer) -> None:
-    """Parse a statement, or take an open one; bind, define, execute, fetch, as the options say."""
+    """Parses a statement or uses an open cursor, then binds, defines, executes and fetches, by the options."""
     options, number = reader.number(), reader.number()
     reader.skip("bnbnbbn")  # SQL's length, settings' length, output pointers, prefetch buffer
     rows = reader.number()
@@ -25,7 +25,7 @@ def execute(session: Session, reader: Reader, writer: Writer) -> None:
     bind_count = reader.number()
     reader.skip("bbbbbb")  # pointers
     define_count = reader.number()
-    reader.skip("nbbbnbnnbnb")  # registration, pointers to what is not used here
+    reader.skip("nbbbnbnnbnb")  # registration, pointers to unused parts
     if session.field_version >= 8:
         reader.skip("bnbnb")
     if session.field_version >= 9:
@@ -51,17 +51,17 @@ def execute(session: Session, reader: Reader, writer: Writer) -> None:
 
 
 def execute_again(session: Session, reader: Reader, writer: Writer) -> None:
-    """Execute an open statement with other binds."""
+    """Executes an open cursor with other binds."""
     _again(session, reader, writer, fetch=False)
 
 
 def execute_again_and_fetch(session: Session, reader: Reader, writer: Writer) -> None:
-    """The same for a query, with its first rows."""
+    """Executes an open cursor's query again, and fetches its first rows."""
     _again(session, reader, writer, fetch=True)
 
 
 def fetch(session: Session, reader: Reader, writer: Writer) -> None:
-    """More rows."""
+    """Fetches more rows."""
     cursor = session.cursor_of(reader.number())
     session.sql = cursor.statement.sql
     queries.send_rows(session, writer, cursor, reader.number())
@@ -86,7 +86,7 @@ def _again(session: Session, reader: Reader, writer: Writer, *, fetch: bool) -> 
 
 
 def _cursor(session: Session, number: int, sql: str | None, bind_count: int) -> tuple[Cursor, OracleError | None]:
-    """The cursor, and the refusal of its statement: the binds are to be read before it is answered."""
+    """The cursor, and the error if its statement is refused: binds must be read before it is sent."""
     if sql is None:
         return session.cursor_of(number), None
     session.sql = sql

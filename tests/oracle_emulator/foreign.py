@@ -1,4 +1,4 @@
-"""Other databases' SQL, which H2 takes and Oracle refuses: each by its own error."""
+"""Other databases' SQL that H2 accepts and Oracle refuses, each with its error."""
 
 import re
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ _CLAUSES = {"SELECT", "FROM", "JOIN", "WITH", "WHERE", "ON", "USING", "SET", "GR
 
 
 class _Refused(NamedTuple):
-    pattern: str  # in words with one space between them
+    pattern: str  # for words separated by one space
     code: int
-    since_23: int | None  # its code there; None: it is taken
+    since_23: int | None  # its code from 23ai on; None: valid there
 
 
 _REFUSED = [
@@ -44,7 +44,7 @@ _REFUSED = [
     _Refused(r"`", 911, 911),
     _Refused(rf"\b(?:{_NEVER_CALLED}) \( \)", 923, 923),
     _Refused(r"\bSELECT DISTINCT ON \(", 936, 936),
-    _Refused(r"\) FILTER \( WHERE\b", 923, 923),  # from 23.26.1 on it is taken
+    _Refused(r"\) FILTER \( WHERE\b", 923, 923),  # valid from 23.26.1 on
     _Refused(r"^WITH RECURSIVE\b", 905, 905),
     _Refused(r"\b(?:FROM|JOIN) \( VALUES\b", 903, None),
     _Refused(rf"^ALTER TABLE {_NAME} ALTER COLUMN\b", 1735, 1735),
@@ -52,7 +52,7 @@ _REFUSED = [
     _Refused(rf"^ALTER TABLE {_NAME} ADD (?:\( )?COLUMN\b", 904, 904),
     _Refused(rf"^ALTER TABLE {_NAME} MODIFY (?:\( )?COLUMN\b(?!.* SUBSTITUTABLE\b)", 905, 905),
     _Refused(rf"^ALTER TABLE {_NAME} DROP \w+$", 905, 905),
-    _Refused(r"^CREATE TABLE IF NOT EXISTS\b", 922, None),  # these three are taken from 19.28 on
+    _Refused(r"^CREATE TABLE IF NOT EXISTS\b", 922, None),  # these three are valid from 19.28 on
     _Refused(r"^CREATE (?:UNIQUE )?INDEX IF NOT EXISTS\b", 969, None),
     _Refused(r"^DROP \w+ IF EXISTS\b", 933, None),
     _Refused(rf"^DROP INDEX {_NAME} ON\b", 933, 3048),
@@ -63,7 +63,7 @@ _REFUSED = [
 
 
 def refuse_foreign(words: Sequence[Token], kind: str, profile: Profile) -> None:
-    """OracleError where Oracle would not take the statement. `words` are its tokens without spaces."""
+    """Raises OracleError if Oracle would refuse the statement. `words` are its tokens without spaces."""
     text = " ".join("''" if word.kind == "string" else word.upper for word in words)
     for each in _REFUSED:
         code = each.code if profile.release < 23 else each.since_23
@@ -78,9 +78,9 @@ def refuse_foreign(words: Sequence[Token], kind: str, profile: Profile) -> None:
 
 
 def _refuse_alias(words: Sequence[Token], profile: Profile) -> None:
-    """AS before the alias of a table: FROM t AS x."""
+    """Refuses AS before the alias of a table: FROM t AS x."""
     for position, word in enumerate(words[:-1]):
-        if word.upper == "AS" and words[position + 1].upper != "OF":  # as of a moment
+        if word.upper == "AS" and words[position + 1].upper != "OF":  # AS OF a time
             clause = _clause(words, position)
             if clause == "JOIN":
                 raise _error(905)
@@ -89,7 +89,7 @@ def _refuse_alias(words: Sequence[Token], profile: Profile) -> None:
 
 
 def _clause(words: Sequence[Token], position: int) -> str:
-    """The word that began the clause of what stands there, in the same parentheses; nothing if there is none."""
+    """The keyword of the clause around a position, in the same parentheses; empty if there is none."""
     depth = 0
     for word in reversed(words[:position]):
         depth += (word.text == ")") - (word.text == "(")
@@ -101,7 +101,7 @@ def _clause(words: Sequence[Token], position: int) -> str:
 
 
 def _refuse_comparison(words: Sequence[Token]) -> None:
-    """(a, b) = (1, 2), which is ((1, 2)) to Oracle; (a, b) > ((1, 2)), which it never is."""
+    """Refuses (a, b) = (1, 2), which Oracle writes as ((1, 2)), and (a, b) > ((1, 2)), which does not exist."""
     for position, word in enumerate(words[:-2]):
         if word.text in {"=", "<>", "!="} and _is_list(words, position + 1):
             raise _error(920)
@@ -111,7 +111,7 @@ def _refuse_comparison(words: Sequence[Token]) -> None:
 
 def _is_list(words: Sequence[Token], opening: int) -> bool:
     inside = words[opening + 1 : closing(words, opening)]
-    is_opening = words[opening].text == "(" and words[opening - 1].kind == "operator"  # no function's
+    is_opening = words[opening].text == "(" and words[opening - 1].kind == "operator"  # not a function call
     return is_opening and inside[0].upper != "SELECT" and any(word.text == "," for word in top_level(inside))
 
 

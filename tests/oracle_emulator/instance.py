@@ -1,4 +1,4 @@
-"""What all sessions of an emulated server share: its users and database, its faults, and what it has seen."""
+"""The state that all sessions of an emulated server share: users, database, faults, recorded calls."""
 
 import re
 import secrets
@@ -17,7 +17,7 @@ Drop: TypeAlias = Literal["", "before", "after"]
 
 
 class Bind(NamedTuple):
-    """How the client says that it sends a bind: its type, its form (2: NCHAR) and its largest size in bytes."""
+    """A client's declaration of a bind: type, form (2: NCHAR), and maximum size in bytes."""
 
     kind: int
     form: int
@@ -25,10 +25,10 @@ class Bind(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A statement that a session ran: Oracle's text, and its binds as they were received, a row for each execution.
+    """A statement that a session ran: Oracle's text, and the binds received, one row for each execution.
 
-    What goes without a statement has a text too: COMMIT, ROLLBACK, PING, CONNECT. `parsed`: the client sent the text;
-    if not, it named a cursor that was open. `binds`: how the values of a row are sent.
+    Calls without a statement have a text too: COMMIT, ROLLBACK, PING, CONNECT. `parsed`: the client sent the text, and
+    not the number of an open cursor. `binds`: the declarations of a row's binds.
     """
 
     session: int
@@ -40,7 +40,7 @@ class Call(NamedTuple):
 
 
 class Client(NamedTuple):
-    """What a session's client says of itself: what V$SESSION shows a DBA."""
+    """A session's client, as V$SESSION shows it to a DBA."""
 
     session: int
     user: str
@@ -52,7 +52,7 @@ Matches: TypeAlias = Callable[[Call], bool]
 
 
 class Failure(NamedTuple):
-    """Something that the emulator could not do: the session's user, what it had been asked last, what went wrong."""
+    """A request that the emulator could not serve: the session's user, its last statement, and the error."""
 
     user: str
     sql: str
@@ -61,7 +61,7 @@ class Failure(NamedTuple):
 
 @dataclass
 class Fault:
-    """A fault to come: the calls it is for, and what happens to so many of them."""
+    """An injected fault: the calls that it matches, its effect, and how many times it still happens."""
 
     matches: Matches
     error: OracleError | None
@@ -70,7 +70,7 @@ class Fault:
 
 
 class Instance:
-    """A server, but for its listener and its sessions."""
+    """A server without its listener and sessions."""
 
     def __init__(self, database: Database, profile: Profile, service: str) -> None:
         self.database = database
@@ -80,27 +80,27 @@ class Instance:
         self.salt = secrets.token_bytes(16)
         self.calls: list[Call] = []
         self.failures: list[Failure] = []
-        self.answers: deque[bytes] = deque(maxlen=1000)  # TTC as it went out
+        self.answers: deque[bytes] = deque(maxlen=1000)  # TTC messages as sent
         self._faults: list[Fault] = []
         self._lock = Lock()
 
     def inject(self, fault: Fault) -> None:
-        """Have a fault happen."""
+        """Adds a fault."""
         with self._lock:
             self._faults.append(fault)
 
     def fault_of(self, call: Call) -> Fault | None:
-        """The fault that this call meets; it is used up by one."""
+        """The fault for this call, whose `times` is decreased by one."""
         with self._lock:
             faults = list(self._faults)
         for fault in faults:
-            if fault.times > 0 and fault.matches(call):  # not under the lock: a test's own function may wait
+            if fault.times > 0 and fault.matches(call):  # without the lock: a test's function may wait
                 fault.times -= 1
                 return fault
         return None
 
     def forget(self) -> None:
-        """Drop the faults to come, and what was noted."""
+        """Clears faults and all records."""
         with self._lock:
             self._faults.clear()
         self.calls.clear()
@@ -109,6 +109,6 @@ class Instance:
 
 
 def pattern(text: str) -> Matches:
-    """Calls in whose SQL a regular expression is found."""
+    """Matches calls whose SQL contains a regular expression."""
     expression = re.compile(text, re.IGNORECASE | re.DOTALL)
     return lambda call: expression.search(call.sql) is not None

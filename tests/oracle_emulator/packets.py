@@ -1,4 +1,4 @@
-"""TNS packets over one connection: data, and the markers of a break."""
+"""TNS packets on one connection: data, and the markers of a break."""
 
 import contextlib
 import socket
@@ -7,7 +7,7 @@ import struct
 from tests.oracle_emulator.wire import Writer
 
 CONNECT, ACCEPT, REFUSE, DATA, RESEND, MARKER = 1, 2, 4, 6, 11, 12
-UNIT = 8192  # the size of a session's data unit, which the driver accepts
+UNIT = 8192  # size of the session data unit
 _BREAK, _RESET = 1, 2
 _HEADER = 8
 _FLAGS = 2
@@ -16,7 +16,7 @@ _END_OF_RESPONSE = 29
 
 
 class Disconnect(Exception):
-    """The connection is over: the client went, or is to be left."""
+    """The connection is over: the client has gone, or is to be dropped."""
 
 
 class Break(Exception):
@@ -24,27 +24,27 @@ class Break(Exception):
 
 
 class Channel:
-    """A connection to one client. Only the session's own thread may use it, but for `kill`."""
+    """A connection to one client. Only the session's own thread may use it, except `kill`."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
-        self.long_lengths = False  # of packets: from ACCEPT on
-        self.marks_end = False  # of a response
+        self.long_lengths = False  # packets after ACCEPT have long lengths
+        self.marks_end = False  # an answer's last packet marks its end
 
     def receive(self) -> tuple[int, bytes]:
-        """The next packet: its type and what it carries."""
+        """The next packet's type and content."""
         header = self._exactly(_HEADER)
         size: int = struct.unpack(">I" if self.long_lengths else ">H", header[: 4 if self.long_lengths else 2])[0]
         return header[4], self._exactly(size - _HEADER)
 
     def send(self, kind: int, payload: bytes) -> None:
-        """One packet."""
+        """Sends one packet."""
         size = len(payload) + _HEADER
         length = struct.pack(">I", size) if self.long_lengths else struct.pack(">HH", size, 0)
         self.connection.sendall(length + bytes([kind, 0, 0, 0]) + payload)
 
     def data(self) -> bytes:
-        """What the client's next data packet carries. Break if it interrupts instead."""
+        """The content of the client's next data packet. Raises Break if the client interrupts instead."""
         while True:
             kind, body = self.receive()
             if kind == MARKER:
@@ -58,7 +58,7 @@ class Channel:
                 return body[_FLAGS:]
 
     def answer(self, message: Writer) -> None:
-        """Send a whole answer, in as many packets as it takes."""
+        """Sends a whole answer, in as many packets as needed."""
         if self.marks_end:
             message.byte(_END_OF_RESPONSE)
         room = UNIT - _HEADER - _FLAGS
@@ -68,30 +68,30 @@ class Channel:
             self.send(DATA, struct.pack(">H", flags) + message[start : start + room])
 
     def interrupted(self) -> bool:
-        """Read one packet in the middle of a call. Whether it is a break; if not, the client is gone."""
+        """Reads one packet in the middle of a call. True for a break; False if the client has gone."""
         with contextlib.suppress(Disconnect, OSError):
             return self.receive()[0] == MARKER
         return False
 
     def acknowledge_break(self) -> None:
-        """The handshake that follows a client's break."""
+        """Runs the handshake that follows a client's break."""
         self._mark(_BREAK)
         self._await_reset()
         self._mark(_RESET)
 
     def announce_error(self) -> None:
-        """What a real server does before it answers with an error: it breaks, and waits for the client's reset."""
+        """Breaks and waits for the client's reset, as a real server does before it answers with an error."""
         self._mark(_BREAK)
         self._mark(_RESET)
         self._await_reset()
 
     def kill(self) -> None:
-        """End the connection, whoever is reading from it: that thread hears it, and closes the socket, which is its."""
+        """Ends the connection from any thread. The thread that reads from it notices, and closes the socket."""
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """The same, by the thread that reads from it."""
+        """Ends the connection and closes the socket; for the reading thread."""
         self.kill()
         self.connection.close()
 

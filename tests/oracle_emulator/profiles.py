@@ -1,4 +1,4 @@
-"""Which server the emulator looks like: the versions that take the driver down its different paths."""
+"""The server versions to emulate, which take the driver down its different paths."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,17 @@ class Profile:
     name: str
     version: tuple[int, int, int, int, int]
     tns_version: int
-    field_version: int  # of TTC: which fields its messages have
-    modern: bool  # fast authentication, and an "end of response" behind each answer
+    field_version: int  # version of TTC's message fields
+    modern: bool  # fast authentication, and an end-of-response flag in each answer
     max_string: int = 4000  # bytes of a VARCHAR2: MAX_STRING_SIZE=STANDARD
 
     @property
     def release(self) -> int:
-        """The number people call it by: 19, 23."""
+        """The major version: 19, 23."""
         return self.version[0]
 
 
-# Too old for the service: not among those that its tests run on.
+# Too old for the service; not among the profiles of its tests.
 PROFILE_18C = Profile("18c", (18, 3, 0, 0, 0), tns_version=318, field_version=11, modern=False)
 PROFILE_19C = Profile("19c", (19, 24, 0, 0, 0), tns_version=318, field_version=12, modern=False)
 PROFILE_23AI = Profile("23ai", (23, 9, 0, 25, 7), tns_version=319, field_version=24, modern=True)

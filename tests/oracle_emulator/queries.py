@@ -1,4 +1,4 @@
-"""Queries, and the rows they give."""
+"""Queries and their rows."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from tests.oracle_emulator.session import Cursor, Session
 from tests.oracle_emulator.values import Value
 from tests.oracle_emulator.wire import Writer
 
-DEFINE, EXECUTE, FETCH, COMMIT = 0x10, 0x20, 0x40, 0x100  # what an execution is to do
+DEFINE, EXECUTE, FETCH, COMMIT = 0x10, 0x20, 0x40, 0x100  # options of an execution
 
 _NO_DATA = OracleError(1403, "no data found")
 
@@ -24,12 +24,12 @@ def run(
     options: int,
     describe: bool,
 ) -> None:
-    """Execute a query, or go on with one; send its columns and the first rows, as far as the options ask for them."""
+    """Executes a query or continues one; sends the columns and the first rows, as the options request."""
     if options & EXECUTE or cursor.result is None:
         _execute(session, cursor, binds)
     if describe and not options & DEFINE:
         answers.describe(session, writer, cursor.columns)
-    # A real server sends neither large objects nor columns that are always NULL before they are asked for.
+    # A real server sends large objects and columns that are always NULL only on request.
     undefined_lobs = cursor.defines is None and any(column.is_lob for column in cursor.columns)
     waits = undefined_lobs or any(column.size == 0 for column in cursor.columns)
     if options & FETCH and not waits:
@@ -41,7 +41,7 @@ def run(
 
 
 def send_rows(session: Session, writer: Writer, cursor: Cursor, count: int, *, parameters: bool = False) -> None:
-    """The next rows of a query. Columns that are as in the row before are left out."""
+    """Sends the next rows of a query, without the column values that repeat those of the row before."""
     if cursor.result is None:
         raise OracleError(1002, "fetch out of sequence")
     writer.byte(answers.ROW_HEADER, 0x22).number(len(cursor.columns), 0, count, 0, 0).counted(None)
@@ -86,7 +86,7 @@ def _next(cursor: Cursor) -> list[Value] | None:
 
 def _image(session: Session, cursor: Cursor, position: int, value: Value) -> bytes:
     column, writer = cursor.columns[position], Writer()
-    if column.size:  # nothing is sent for one that is always NULL
+    if column.size:  # a column that is always NULL is not sent
         as_lob = cursor.defines is None or cursor.defines[position] in values.LOBS
         answers.column_value(session, writer, value, column.kind, inline=column.is_lob and not as_lob)
     return bytes(writer)

@@ -1,6 +1,6 @@
-"""What a real Oracle refuses and H2 would take: the emulator must not be more lenient where it is known.
+"""SQL that a real Oracle refuses and H2 accepts: the emulator refuses it too.
 
-Add to this whenever a refusal of Oracle's is learnt.
+Add each further refusal of Oracle here.
 """
 
 import re
@@ -14,7 +14,7 @@ from tests.oracle_emulator.foreign import refuse_foreign
 from tests.oracle_emulator.profiles import Profile
 from tests.oracle_emulator.tokens import Token, closing, top_level
 
-# May not be the name of a column, table or bind, unless quoted.
+# Reserved as names of columns, tables and binds, unless quoted.
 _RESERVED = frozenset(
     """ACCESS ADD ALL ALTER AND ANY AS ASC AUDIT BETWEEN BY CHAR CHECK CLUSTER COLUMN COMMENT COMPRESS CONNECT CREATE
     CURRENT DATE DECIMAL DEFAULT DELETE DESC DISTINCT DROP ELSE EXCLUSIVE EXISTS FILE FLOAT FOR FROM GRANT GROUP HAVING
@@ -33,7 +33,7 @@ _COMPARISONS = {"=", "<", ">", "<=", ">=", "<>", "!="}
 
 
 def refuse(words: Sequence[Token], kind: str, profile: Profile) -> None:
-    """OracleError where Oracle would not take the statement. `words` are its tokens without spaces."""
+    """Raises OracleError if Oracle would refuse the statement. `words` are its tokens without spaces."""
     if not words:
         raise OracleError(900, "invalid SQL statement")
     if words[-1].text == ";" and kind != "plsql":
@@ -50,7 +50,7 @@ def refuse(words: Sequence[Token], kind: str, profile: Profile) -> None:
 
 
 def refuse_result(clauses: Collection[str], columns: Sequence[Column]) -> None:
-    """OracleError where Oracle would not give these columns. `clauses` are the query's words outside of parentheses."""
+    """Raises OracleError if Oracle would refuse these columns. `clauses`: the query's words outside parentheses."""
     compares = "DISTINCT" in clauses or "MINUS" in clauses or "INTERSECT" in clauses
     if (compares or ("UNION" in clauses and "ALL" not in clauses)) and any(column.is_lob for column in columns):
         raise OracleError(932, "inconsistent datatypes: expected - got LOB")
@@ -59,7 +59,7 @@ def refuse_result(clauses: Collection[str], columns: Sequence[Column]) -> None:
 
 
 def dated_by_text(words: Sequence[Token]) -> frozenset[str]:
-    """Columns that meet a text such as '2026-01-02': Oracle reads it by NLS_…_FORMAT, which is another one.
+    """Columns compared with or set to a text such as '2026-01-02', for which Oracle's NLS_…_FORMAT differs.
 
     ORA-01843 if one of them has a date's type.
     """
@@ -116,7 +116,7 @@ def _refuse_query(words: Sequence[Token], profile: Profile) -> None:
 
 
 def _refuse_what_is_new(words: Sequence[Token], kind: str) -> None:
-    """BOOLEAN literals and several rows of VALUES came with 23ai."""
+    """Refuses BOOLEAN literals and VALUES with several rows before 23ai."""
     if kind not in {"query", "dml"}:
         return
     for word in words:

@@ -1,4 +1,4 @@
-"""Oracle's SQL in H2's words, where H2's Oracle mode does not know it already."""
+"""Rewrites Oracle's SQL for H2, where H2's Oracle mode does not accept it."""
 
 import re
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ _INDEX = re.compile(r"(CREATE\s+(?:UNIQUE\s+)?INDEX)\s+(\S+)\s+ON\s+(\S+)\s*\((.
 
 
 def for_h2(tokens: Sequence[Token]) -> str:
-    """A query or a change, with `?` for each bind."""
+    """A query or change for H2, with `?` for each bind."""
     text = text_of(tokens)
     changed = text
     for pattern, replacement in _FIXED:
@@ -43,7 +43,7 @@ def for_h2(tokens: Sequence[Token]) -> str:
 
 
 def returning(tokens: Sequence[Token], clause: int, into: int) -> str:
-    """A change with RETURNING … INTO: a query of the rows that it has changed."""
+    """A change with RETURNING … INTO, as a query of the rows that it changes."""
     columns = text_of(tokens[clause + 1 : into]).strip()
     words = without_space(tokens)
     rows = "OLD" if words[0].upper == "DELETE" else "FINAL"
@@ -51,7 +51,7 @@ def returning(tokens: Sequence[Token], clause: int, into: int) -> str:
 
 
 def to_h2_ddl(tokens: Sequence[Token]) -> tuple[str, ...]:
-    """A definition, which may take several statements."""
+    """A definition for H2, which may need several statements."""
     sql = _expressions(tokens, division=False).strip()
     for pattern, replacement in _DDL:
         sql = pattern.sub(replacement, sql)
@@ -62,7 +62,7 @@ def to_h2_ddl(tokens: Sequence[Token]) -> tuple[str, ...]:
 
 
 def _expressions(tokens: Sequence[Token], *, division: bool = True) -> str:
-    """Binds, division (exact in Oracle; H2 cuts integers off) and the UTC of an instant."""
+    """Rewrites binds, divisions (exact in Oracle, truncated for integers in H2) and the UTC of an instant."""
     parts: list[str] = []
     position = 0
     while position < len(tokens):
@@ -73,7 +73,7 @@ def _expressions(tokens: Sequence[Token], *, division: bool = True) -> str:
             parts.append("* CAST(1 AS DECFLOAT(40)) /")
         elif token.upper == "SYS_EXTRACT_UTC" and (opening := _opening(tokens, position + 1)) is not None:
             end = closing(tokens, opening)
-            # By arithmetic: H2's casts would convert to the session's zone.
+            # Arithmetic, because H2's casts would convert to the session's zone.
             argument = _expressions(tokens[opening + 1 : end], division=division)
             since = f"(({argument}) - TIMESTAMP WITH TIME ZONE '{_EPOCH}+00:00')"
             parts.append(f"(TIMESTAMP '{_EPOCH}' + {since})")
@@ -85,14 +85,14 @@ def _expressions(tokens: Sequence[Token], *, division: bool = True) -> str:
 
 
 def _opening(tokens: Sequence[Token], position: int) -> int | None:
-    """Where the parenthesis of a call opens, if there is one."""
+    """The position of a call's opening parenthesis, if there is one."""
     while position < len(tokens) and tokens[position].kind == "space":
         position += 1
     return position if position < len(tokens) and tokens[position].text == "(" else None
 
 
 def _target(words: Sequence[Token]) -> str:
-    """The name, or alias, by which the columns behind RETURNING are qualified."""
+    """The table name or alias that qualifies the columns behind RETURNING."""
     position = 2 if words[0].upper == "INSERT" or words[1].upper == "FROM" else 1
     while words[position + 1].text == ".":
         position += 2
@@ -102,7 +102,7 @@ def _target(words: Sequence[Token]) -> str:
 
 
 def _index(create: str, name: str, table: str, body: str) -> tuple[str, ...]:
-    """An index on expressions is one on invisible columns, which is how Oracle keeps it too (SYS_NC…)."""
+    """Creates an index on expressions as one on invisible columns, like Oracle (SYS_NC…)."""
     hidden: list[str] = []
     columns: list[str] = []
     for number, column in enumerate(_elements(body)):
@@ -119,7 +119,7 @@ def _index(create: str, name: str, table: str, body: str) -> tuple[str, ...]:
 
 
 def _elements(body: str) -> list[str]:
-    """What the commas outside of parentheses separate."""
+    """The elements that commas outside parentheses separate."""
     elements, depth = [""], 0
     for character in body:
         depth += (character == "(") - (character == ")")

@@ -1,4 +1,4 @@
-"""What one session knows: who it is, its cursors, its large objects, its transaction."""
+"""The state of one session: its user, cursors, large objects and transaction."""
 
 from dataclasses import dataclass, field
 
@@ -14,8 +14,8 @@ from tests.oracle_emulator.values import Value
 from tests.oracle_emulator.wire import Writer
 from tests.oracle_emulator.worker import Worker
 
-# Rows to be changed until a statement is prepared again. H2 analyses a table after as many, and an older plan may read
-# the wrong index from end to end.
+# Changed rows after which a statement is prepared again. H2 analyses a table after as many, and an older plan may scan
+# a wrong index.
 PLAN_LASTS = 200
 
 
@@ -26,17 +26,17 @@ class Cursor:
     number: int
     statement: Statement
     prepared: Java | None = None
-    planned_at: int = 0  # rows that had been changed
+    planned_at: int = 0  # rows changed in the database by then
     result: Java | None = None
     columns: list[Column] = field(default_factory=list)
     binds: list[Bind] = field(default_factory=list)
-    defines: list[int] | None = None  # the types in which the client wants the columns
-    returned: frozenset[int] = frozenset()  # binds of PL/SQL that only come back
-    ahead: list[Value] | None = None  # a row that is read and not sent
+    defines: list[int] | None = None  # the column types that the client has defined
+    returned: frozenset[int] = frozenset()  # OUT binds of PL/SQL
+    ahead: list[Value] | None = None  # a row already read and not sent yet
     sent: int = 0  # rows
 
     def close(self) -> None:
-        """Let H2's statement go."""
+        """Closes H2's statement."""
         if self.prepared is not None:
             self.prepared.close()
         self.prepared = self.result = self.defines = None
@@ -53,10 +53,10 @@ class Session:
         self.field_version = instance.profile.field_version
         self.user = ""
         self.program = self.module = ""
-        self.sql = ""  # that it was asked for last
+        self.sql = ""  # the last statement requested
         self.in_transaction = False
         self.calls = 0
-        self.cursor = 0  # that the present call is about
+        self.cursor = 0  # the cursor of the present call
         self.cursors: dict[int, Cursor] = {}
         self.lobs = LargeObjects()
         self.worker = Worker(channel)
@@ -65,7 +65,7 @@ class Session:
 
     @property
     def connection(self) -> Connection:
-        """The connection to H2; there is one from the log-in on."""
+        """The connection to H2, which exists from the log-in on."""
         if self._connection is None:
             raise Disconnect("a call before the log-in")
         return self._connection
@@ -76,7 +76,7 @@ class Session:
         return self._connection is not None
 
     def log_in(self, user: str) -> None:
-        """Connect to H2."""
+        """Connects to H2."""
         self.user = user
         self._connection = self.instance.database.connect(user)
 
@@ -88,13 +88,13 @@ class Session:
         return cursor
 
     def cursor_of(self, number: int) -> Cursor:
-        """An open cursor. ORA-01001 if there is none of that number."""
+        """An open cursor. Raises ORA-01001 if none has this number."""
         if number not in self.cursors:
             raise OracleError(1001, "invalid cursor")
         return self.cursors[number]
 
     def prepare(self, cursor: Cursor) -> Java:
-        """The cursor's statement, as H2 has it."""
+        """The cursor's statement, prepared in H2."""
         changed = self.connection.database.changed
         if cursor.prepared is not None and changed >= cursor.planned_at + PLAN_LASTS:
             cursor.prepared.close()
@@ -107,7 +107,10 @@ class Session:
         return cursor.prepared
 
     def fault(self, call: Call) -> Fault | None:
-        """What a test has in store for this call: its error, a lost connection, or one to be lost afterwards."""
+        """The fault injected for this call.
+
+        Raises its error, or Disconnect if the connection is lost before executing.
+        """
         fault = self.instance.fault_of(call)
         if fault and fault.error:
             raise fault.error
@@ -120,12 +123,12 @@ class Session:
         return Call(self.number, self.user, text)
 
     def answer(self, message: Writer) -> None:
-        """Send an answer, and keep it."""
+        """Sends an answer and records it."""
         self.channel.answer(message)
         self.instance.answers.append(bytes(message))
 
     def close(self) -> None:
-        """The end."""
+        """Ends the session."""
         if self._connection is not None:
             self._connection.close()
         self.worker.close()

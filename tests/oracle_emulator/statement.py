@@ -1,4 +1,4 @@
-"""A statement of Oracle's, understood: what kind it is, which binds it has, and what H2 is to run for it."""
+"""A parsed statement of Oracle: its kind, its binds, and its translation for H2."""
 
 import re
 from collections.abc import Sequence
@@ -26,24 +26,24 @@ _FIRST_WORDS: dict[str, Kind] = {
 class Statement:
     """A parsed statement. Binds are named by position."""
 
-    sql: str  # Oracle's text, as it came
+    sql: str  # Oracle's text, as received
     kind: Kind
-    in_binds: tuple[int, ...] = ()  # those that carry a value
-    out_binds: tuple[int, ...] = ()  # those behind RETURNING … INTO
+    in_binds: tuple[int, ...] = ()  # binds with a value
+    out_binds: tuple[int, ...] = ()  # binds behind RETURNING … INTO
     h2: tuple[str, ...] = ()
-    clauses: frozenset[str] = frozenset()  # of a query, the words outside of parentheses
-    dated: frozenset[str] = frozenset()  # columns that meet a date written as text
-    lock_wait: float = inf  # seconds to wait for a row's lock: Oracle waits for ever
+    clauses: frozenset[str] = frozenset()  # a query's words outside parentheses
+    dated: frozenset[str] = frozenset()  # columns compared with or set to a date as text
+    lock_wait: float = inf  # seconds to wait for a row's lock; by default Oracle waits for ever
 
     @property
     def locks(self) -> bool:
-        """SELECT … FOR UPDATE."""
+        """Whether this is SELECT … FOR UPDATE."""
         return "UPDATE" in self.clauses
 
 
 @lru_cache(maxsize=2000)
 def parse(sql: str, profile: Profile) -> Statement:
-    """The statement, or the OracleError that it deserves."""
+    """The parsed statement. Raises OracleError if Oracle would refuse it."""
     tokens = tokens_of(sql)
     words = without_space(tokens)
     kind = _kind(words)
@@ -61,7 +61,7 @@ def parse(sql: str, profile: Profile) -> Statement:
 
 
 def unparsed(sql: str, binds: int) -> Statement:
-    """Stands in for a statement that was refused while its binds are read."""
+    """A placeholder for a refused statement while its binds are read."""
     return Statement(sql, "other", tuple(range(binds)))
 
 
@@ -73,7 +73,7 @@ def _kind(words: Sequence[Token]) -> Kind:
 
 
 def _returning_clause(tokens: Sequence[Token]) -> tuple[int, int] | None:
-    """Where RETURNING and its INTO stand."""
+    """The positions of RETURNING and its INTO."""
     at: int | None = None
     clause: tuple[int, int] | None = None
     for position, token in enumerate(tokens):

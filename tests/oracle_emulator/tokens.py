@@ -19,34 +19,34 @@ _TOKEN = re.compile(
 
 
 class Token(NamedTuple):
-    """A piece of a statement; its kind is a group's name in the pattern above."""
+    """A piece of a statement; its kind is the name of a group in the pattern above."""
 
     kind: str
     text: str
 
     @property
     def upper(self) -> str:
-        """As Oracle compares it: case counts in strings and quoted names only."""
+        """The text as Oracle compares it: case matters only in strings and quoted names."""
         return self.text.upper() if self.kind in {"word", "operator"} else self.text
 
 
 def tokens_of(sql: str) -> list[Token]:
-    """All of a statement, with its spaces and comments."""
+    """The tokens of a statement, with its spaces and comments."""
     return [Token(found.lastgroup or "", found.group()) for found in _TOKEN.finditer(sql)]
 
 
 def without_space(tokens: Iterable[Token]) -> list[Token]:
-    """What counts."""
+    """The tokens without spaces and comments."""
     return [token for token in tokens if token.kind != "space"]
 
 
 def text_of(tokens: Iterable[Token]) -> str:
-    """The tokens as SQL again."""
+    """The SQL of these tokens."""
     return "".join(token.text for token in tokens)
 
 
 def top_level(tokens: Iterable[Token]) -> list[Token]:
-    """What is in no parentheses, with each opening one left as a mark."""
+    """The tokens outside parentheses, with each opening parenthesis as a mark."""
     outside: list[Token] = []
     depth = 0
     for token in tokens:
@@ -57,7 +57,7 @@ def top_level(tokens: Iterable[Token]) -> list[Token]:
 
 
 def closing(tokens: Sequence[Token], opening: int) -> int:
-    """Where the parenthesis that opens at `opening` closes; the end, if it does not."""
+    """The position of the parenthesis that closes the one at `opening`; the end if there is none."""
     depth = 0
     for position in range(opening, len(tokens)):
         depth += (tokens[position].text == "(") - (tokens[position].text == ")")

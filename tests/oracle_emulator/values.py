@@ -1,4 +1,4 @@
-"""Values as Oracle writes them into rows and binds: NUMBER, DATE, TIMESTAMP, BINARY_DOUBLE."""
+"""Oracle's encoding of values in rows and binds: NUMBER, DATE, TIMESTAMP, BINARY_DOUBLE."""
 
 import struct
 from collections.abc import Callable
@@ -14,10 +14,10 @@ BYTES = frozenset({RAW, LONG_RAW})
 INSTANTS = frozenset({DATE, TIMESTAMP, TIMESTAMP_TZ, TIMESTAMP_LTZ})
 LOBS = frozenset({CLOB, BLOB})
 
-NATIONAL = 2  # the form of a character set: UTF-16
+NATIONAL = 2  # form of a bind: UTF-16
 _ZERO = b"\x80"
 _NEGATIVE_END = 0x66
-_PAIRS = 20  # of decimal digits that a NUMBER can have
+_PAIRS = 20  # decimal digits of a NUMBER
 _ZONE_HOUR, _ZONE_MINUTE = 20, 60
 _WITH_FRACTION, _WITH_ZONE = 11, 13
 
@@ -25,7 +25,7 @@ Value: TypeAlias = str | bytes | bool | int | float | Decimal | datetime | None
 
 
 def encode(value: Value, kind: int) -> bytes:
-    """A value of an Oracle type; nothing is NULL."""
+    """The bytes of a value in an Oracle type; empty for NULL."""
     if value is None:
         return b""
     if isinstance(value, datetime) and kind in INSTANTS:
@@ -41,7 +41,7 @@ def encode(value: Value, kind: int) -> bytes:
 
 
 def decode(data: bytes | None, kind: int, form: int) -> Value:
-    """A value that the client binds. An empty one is NULL."""
+    """The value of a bind. Empty bytes are NULL."""
     if data is None:
         return None
     if kind in TEXTS:
@@ -87,13 +87,13 @@ def decode_number(data: bytes) -> int | Decimal:
     digits = "".join(f"{pair:02}" for pair in pairs)
     shortest = digits.rstrip("0")
     exponent = 2 * (exponent - len(pairs) + 1) + len(digits) - len(shortest)
-    # From text: arithmetic would round to the context's 28 digits.
+    # From text, because arithmetic would round to the context's 28 digits.
     number = Decimal(f"{'' if positive else '-'}{shortest}E{exponent}")
     return int(number) if exponent >= 0 else number
 
 
 def encode_datetime(value: date, kind: int) -> bytes:
-    """DATE takes 7 bytes, TIMESTAMP 11, TIMESTAMP WITH TIME ZONE 13: its fields in UTC, then the offset."""
+    """DATE takes 7 bytes, TIMESTAMP 11, TIMESTAMP WITH TIME ZONE 13: the fields in UTC, then the offset."""
     moment = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)  # noqa: DTZ001 (Oracle's DATE has no zone)
     offset = 0
     if kind == TIMESTAMP_TZ:
@@ -111,7 +111,7 @@ def encode_datetime(value: date, kind: int) -> bytes:
 
 
 def decode_datetime(data: bytes) -> datetime:
-    """The moment that `encode_datetime` writes; aware if it has a zone."""
+    """The time that `encode_datetime` wrote; aware if it has a zone."""
     micro = int.from_bytes(data[7:_WITH_FRACTION], "big") // 1000 if len(data) >= _WITH_FRACTION else 0
     year = (data[0] - 100) * 100 + data[1] - 100
     moment = datetime(year, data[2], data[3], data[4] - 1, data[5] - 1, data[6] - 1, micro)  # noqa: DTZ001 (its zone follows)
@@ -122,7 +122,7 @@ def decode_datetime(data: bytes) -> datetime:
 
 
 def encode_double(value: float) -> bytes:
-    """BINARY_DOUBLE: its bits in an order that sorts."""
+    """BINARY_DOUBLE: the bits, transformed so that bytes sort like numbers."""
     data = struct.pack(">d", value)
     if data[0] & 0x80:
         return bytes(byte ^ 0xFF for byte in data)

@@ -1,16 +1,16 @@
-"""TTC's primitives, each the mirror image of what python-oracledb's thin mode does."""
+"""TTC's primitives, each the inverse of the one in python-oracledb's thin mode."""
 
 import struct
 from collections.abc import Callable
 from typing import Self
 
-LONG_VALUE = 0xFE  # in place of a length: chunks follow, each with its own
+LONG_VALUE = 0xFE  # instead of a length: chunks follow, each with its length
 CHUNK = 32767
-SHORT = 252  # bytes that a one-byte length can announce
+SHORT = 252  # the largest one-byte length
 
 
 class Reader:
-    """Reads a client's message; `more` fetches its next packet when a message spans several."""
+    """Reads a client's message; `more` fetches its next packet if it spans several."""
 
     def __init__(self, data: bytes, more: Callable[[], bytes]) -> None:
         self._data = bytearray(data)
@@ -18,7 +18,7 @@ class Reader:
         self._more = more
 
     def raw(self, length: int) -> bytes:
-        """The next bytes as they are."""
+        """The next bytes, unchanged."""
         while len(self._data) - self._position < length:
             self._data += self._more()
         start = self._position
@@ -26,7 +26,7 @@ class Reader:
         return bytes(self._data[start : self._position])
 
     def at_end(self) -> bool:
-        """Whether nothing is left of what has arrived."""
+        """Whether all received bytes are read."""
         return self._position >= len(self._data)
 
     def byte(self) -> int:
@@ -34,11 +34,11 @@ class Reader:
         return self.raw(1)[0]
 
     def two_bytes(self) -> int:
-        """A number of two bytes, the high one first."""
+        """A two-byte number, high byte first."""
         return int.from_bytes(self.raw(2), "big")
 
     def number(self) -> int:
-        """A packed integer: its length (bit 7 set: negative), then its bytes, the high one first."""
+        """A packed integer: its length (bit 7 set: negative), then its bytes, high byte first."""
         length = self.byte()
         value = int.from_bytes(self.raw(length & 0x7F), "big")
         return -value if length & 0x80 else value
@@ -48,7 +48,7 @@ class Reader:
         return [self.number() for _ in range(count)]
 
     def skip(self, layout: str) -> None:
-        """Pass over fields that do not matter here: `b` is a byte, `n` a packed integer."""
+        """Skips fields that do not matter here: `b` is a byte, `n` a packed integer."""
         for kind in layout:
             if kind == "b":
                 self.byte()
@@ -56,7 +56,7 @@ class Reader:
                 self.number()
 
     def value(self) -> bytes | None:
-        """Bytes behind a one-byte length, or in chunks. No length is NULL."""
+        """Bytes behind a one-byte length, or in chunks. Length 0 is NULL."""
         length = self.byte()
         if length in {0, 0xFF}:
             return None
@@ -68,11 +68,11 @@ class Reader:
         return bytes(value)
 
     def counted(self) -> bytes:
-        """A packed length, and unless it is 0 the value it announces."""
+        """A packed length and, unless it is 0, a value."""
         return (self.value() or b"") if self.number() else b""
 
     def text(self) -> str:
-        """The same, as text."""
+        """A counted value as text."""
         return self.counted().decode()
 
     def until_nul(self) -> bytes:
@@ -92,7 +92,7 @@ class Writer(bytearray):
         return self
 
     def two_bytes(self, value: int) -> Self:
-        """A number of two bytes, the high one first."""
+        """A two-byte number, high byte first."""
         self.extend(struct.pack(">H", value))
         return self
 
@@ -106,7 +106,7 @@ class Writer(bytearray):
         return self
 
     def value(self, data: bytes | None) -> Self:
-        """Bytes behind their length, or in chunks; nothing is NULL."""
+        """Bytes behind their length, or in chunks; None and empty bytes are NULL."""
         if not data:
             self.append(0)
         elif len(data) <= SHORT:
@@ -122,12 +122,12 @@ class Writer(bytearray):
         return self
 
     def counted(self, data: bytes | str | None) -> Self:
-        """A packed length, and unless it is 0 the value."""
+        """A packed length and, unless it is 0, the value."""
         encoded = data.encode() if isinstance(data, str) else data or b""
         self.number(len(encoded))
         return self.value(encoded) if encoded else self
 
     def raw(self, data: bytes) -> Self:
-        """Bytes as they are."""
+        """The bytes, unchanged."""
         self.extend(data)
         return self

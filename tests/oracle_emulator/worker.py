@@ -1,4 +1,4 @@
-"""The thread that a session's SQL runs on, so that the session hears its client break in meanwhile."""
+"""The thread that runs a session's SQL, so that the session can receive its client's break meanwhile."""
 
 import select
 import socket
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Worker:
-    """Runs one job after another; the thread starts with the first."""
+    """Runs one job at a time; the thread starts with the first."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -26,7 +26,10 @@ class Worker:
         self._thread: Thread | None = None
 
     def run(self, job: Callable[[], T], cancel: Callable[[], None]) -> T:
-        """The job's result, or what it raised. When the client interrupts or goes, cancel it: Break or Disconnect."""
+        """The job's result or exception.
+
+        If the client interrupts or goes, cancels it and raises Break or Disconnect.
+        """
         if self._thread is None:
             self._thread = Thread(target=self._work, daemon=True, name="oracle-emulator-sql")
             self._thread.start()
@@ -43,7 +46,7 @@ class Worker:
         return outcome.result()
 
     def close(self) -> None:
-        """End the thread, which has nothing left to do."""
+        """Ends the idle thread."""
         if self._thread is not None:
             self._jobs.put(None)
             self._thread.join()
@@ -58,7 +61,7 @@ class Worker:
 
 
 def leave_java() -> None:
-    """Before a thread ends: Java would keep what it knows of it."""
+    """Detaches the calling thread from Java, which would otherwise keep its state."""
     thread: Any = jpype.java.lang.Thread
     if thread.isAttached():
         thread.detach()
@@ -67,5 +70,5 @@ def leave_java() -> None:
 def _run(job: Callable[[], T], outcome: Future[T]) -> None:
     try:
         outcome.set_result(job())
-    except Exception as error:  # noqa: BLE001 (raised again where the result is asked for)
+    except Exception as error:  # noqa: BLE001 (raised again by `outcome.result()`)
         outcome.set_exception(error)

@@ -1,4 +1,4 @@
-"""docker-compose.yml and Dockerfile, which cannot run here: held against the specification and against our code."""
+"""docker-compose.yml and Dockerfile, which cannot run here, checked against the specification and our code."""
 
 import json
 import re
@@ -27,7 +27,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = sorted(name for name, service in SERVICES.items() if "build" in service)
-# What the images themselves read: apache/kafka takes KAFKA_* as broker properties, gvenzl/oracle-free documents these.
+# Variables of the images: apache/kafka reads KAFKA_* as broker properties, gvenzl/oracle-free documents these.
 ORACLE_VARIABLES = {"ORACLE_PASSWORD", "APP_USER", "APP_USER_PASSWORD"}
 GROUPS: dict[str, tuple[type[Any], ...]] = {
     "run": tuple(settings.WorkerSettings.__annotations__.values()),
@@ -39,14 +39,14 @@ GROUPS: dict[str, tuple[type[Any], ...]] = {
 
 
 def environment(service: dict[str, Any]) -> dict[str, str]:
-    """A service's environment as it is where no variable is set."""
+    """A service's environment if the shell sets no variable."""
     return {
         name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value)) for name, value in service.get("environment", {}).items()
     }
 
 
 def test_it_follows_the_specification() -> None:
-    """The file is valid under the JSON schema of the Compose Specification, which check-jsonschema brings."""
+    """The file is valid under the Compose Specification's JSON schema, which is part of check-jsonschema."""
     command = [
         sys.executable,
         "-m",
@@ -60,8 +60,8 @@ def test_it_follows_the_specification() -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_our_services_set_what_our_code_reads(name: str) -> None:
-    """Every variable is a setting or a property that librdkafka knows, and each command has all that it requires."""
+def test_our_services_set_existing_settings(name: str) -> None:
+    """Every variable is a setting or a property of librdkafka, and each command has all that it requires."""
     values = environment(SERVICES[name])
     assert not [variable for variable in values if "$" in values[variable]]
     unknown = {name for name in values if name not in settings.known_names() and not name.startswith("KAFKA_")}
@@ -71,8 +71,8 @@ def test_our_services_set_what_our_code_reads(name: str) -> None:
         assert known_properties(load(settings.KafkaSettings, values).properties)[1] == []
 
 
-def test_other_services_set_what_their_images_read() -> None:
-    """No variable of ours is on a service that does not read it."""
+def test_other_services_set_variables_of_their_images() -> None:
+    """No service has a variable of ours that it does not read."""
     for name in SERVICES.keys() - OURS:
         variables = set(environment(SERVICES[name]))
         assert variables <= ORACLE_VARIABLES or all(variable.startswith("KAFKA_") for variable in variables)
@@ -87,7 +87,7 @@ def test_every_command_exists(name: str) -> None:
 
 
 def test_start_order() -> None:
-    """Who waits for a healthy service waits for one that has a health check; who waits for a job, for one that ends."""
+    """A dependency on a healthy service needs a health check there. One on a finished job needs a job that ends."""
     for service in SERVICES.values():
         for other, wait in service.get("depends_on", {}).items():
             match wait["condition"]:
@@ -99,8 +99,8 @@ def test_start_order() -> None:
                     pytest.fail(f"{condition} waits for nothing")
 
 
-def test_who_waits_for_what() -> None:
-    """A consumer starts after topics, tables and the first subscription, and after its receiver."""
+def test_consumers_wait_for_their_dependencies() -> None:
+    """A consumer starts after topics, tables, the first subscription and its receiver."""
     assert set(SERVICES["consumer"]["depends_on"]) == {"topics", "subscribe", "receiver"}
     assert set(SERVICES["subscribe"]["depends_on"]) == {"migrate"}
     assert set(SERVICES["migrate"]["depends_on"]) == {"oracle"}
@@ -109,7 +109,7 @@ def test_who_waits_for_what() -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_health_checks_are_programs(name: str) -> None:
-    """A health check written in Python compiles, and asks the port that its service listens on."""
+    """A health check in Python compiles, and uses the port of its service."""
     test = SERVICES[name].get("healthcheck", {}).get("test")
     if test is None:
         assert SERVICES[name]["restart"].startswith("on-failure")
@@ -129,7 +129,7 @@ def test_health_checks_are_programs(name: str) -> None:
 
 
 def test_the_topics_are_created() -> None:
-    """Those that the consumer reads, and the three that it writes: this Kafka creates none by itself."""
+    """They are the consumer's input topic and its three output topics, because this Kafka creates none by itself."""
     (script,) = SERVICES["topics"]["command"]
     created = re.findall(r"for topic in (.*); do", script)[0].split()
     values = environment(SERVICES["consumer"])
@@ -139,7 +139,7 @@ def test_the_topics_are_created() -> None:
 
 
 def test_there_are_two_workers_that_may_drain() -> None:
-    """Two replicas, and Docker waits longer than they drain."""
+    """There are two replicas, and Docker waits longer than they drain."""
     service = SERVICES["consumer"]
     assert service["deploy"]["replicas"] == 2
     assert "container_name" not in service
@@ -148,8 +148,8 @@ def test_there_are_two_workers_that_may_drain() -> None:
     assert int(service["stop_grace_period"].removesuffix("s")) >= drain + 35
 
 
-def test_nothing_is_open_to_the_network() -> None:
-    """Ports are published on this machine's loopback alone: the passwords are written in the file."""
+def test_ports_are_on_loopback_only() -> None:
+    """The passwords are written in the file."""
     for service in SERVICES.values():
         for port in service.get("ports", ()):
             assert port.startswith("127.0.0.1:")
@@ -161,8 +161,8 @@ def instructions() -> list[tuple[str, str]]:
     return [(word, rest) for word, rest in pairs]
 
 
-def test_the_image_copies_what_there_is() -> None:
-    """Each copied path exists and is not left out of the build's context."""
+def test_the_image_copies_existing_files() -> None:
+    """Each copied path exists and is in the build's context."""
     kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     copied = [rest.split()[0] for word, rest in instructions() if word == "COPY" and not rest.startswith("--from")]
     assert sorted(copied) == sorted(kept)
@@ -171,7 +171,7 @@ def test_the_image_copies_what_there_is() -> None:
 
 
 def test_the_image_runs_a_real_command_unprivileged() -> None:
-    """In exec form, so that SIGTERM reaches Python; not as root; with the port of the probes."""
+    """It is in exec form, so that SIGTERM reaches Python, and not as root; it exposes the port of the probes."""
     found = dict(instructions())
     assert json.loads(found["ENTRYPOINT"]) == ["python", "-m", "consumer"]
     assert json.loads(found["CMD"]) == ["run"]
@@ -180,8 +180,8 @@ def test_the_image_runs_a_real_command_unprivileged() -> None:
     assert ports == [str(settings.OpsSettings().ops_port), str(settings.ApiSettings().api_port)]
 
 
-def test_the_image_says_what_it_is() -> None:
-    """Its version is the program's, its licence the project's; no digest of a base image is made up."""
+def test_the_labels_of_the_image() -> None:
+    """The version is the program's and the licence the project's; no digest of a base image is invented."""
     labels = dict(re.findall(r'^LABEL org[.]opencontainers[.]image[.](\S+)="(.*)"$', DOCKERFILE, re.MULTILINE))
     assert (labels["version"], labels["licenses"]) == (__version__, "Apache-2.0")
     bases = [rest.split()[0] for word, rest in instructions() if word == "FROM"]
@@ -189,8 +189,8 @@ def test_the_image_says_what_it_is() -> None:
 
 
 @pytest.mark.parametrize(("alive", "status"), [(True, 0), (False, 1)])
-def test_the_image_asks_for_a_workers_health(alive: bool, status: int) -> None:  # noqa: FBT001 (a parameter of pytest)
-    """Its health check ends with 0 if the loop of the worker on OPS_PORT turns, ready or not, and else with 1."""
+def test_the_image_checks_a_workers_health(alive: bool, status: int) -> None:  # noqa: FBT001 (a parameter of pytest)
+    """Its health check ends with 0 if the loop of the worker on OPS_PORT turns, ready or not, and otherwise with 1."""
     options, command = dict(instructions())["HEALTHCHECK"].split(" CMD ")
     assert "--timeout=5s" in options
     _, *arguments = json.loads(command)

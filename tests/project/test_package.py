@@ -1,4 +1,4 @@
-"""What is installed: built as `pip install .` builds it, and opened."""
+"""The installed package, built as by `pip install .`, and its content."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ from tests.processes import ROOT, environment
 
 
 def test_the_wheel(tmp_path: Path) -> None:
-    """Types, migrations and the licence are in it, and who made it under which licence."""
+    """It has types, migrations, the licence, and metadata with author and licence."""
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, env=environment({}), capture_output=True, timeout=60, check=True)
     (path,) = tmp_path.glob("*.whl")
@@ -33,13 +33,13 @@ def test_the_wheel(tmp_path: Path) -> None:
 
 
 def test_compose_starts_the_kafka_that_is_tested() -> None:
-    """The same version as the tests start, in each service that uses its image."""
+    """It has the tested version in each service that uses its image."""
     images = re.findall(r"image: apache/kafka:(\S+)", (ROOT / "docker-compose.yml").read_text())
     assert set(images) == {KAFKA_VERSION}
 
 
-def test_what_a_compiled_class_derives_from_is_compiled() -> None:
-    """Of our classes: mypyc would take away most of what it gains if one base stayed interpreted."""
+def test_bases_of_compiled_classes_are_compiled() -> None:
+    """If one of our bases stayed interpreted, most of mypyc's gain would be lost."""
     hooks = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]
     compiled = {path.removeprefix("/").removesuffix(".py").replace("/", ".") for path in hooks["mypyc"]["include"]}
     bases = {

@@ -1,4 +1,4 @@
-"""`make test` and `make test-rest` run each test once between them, and what they need is known beforehand."""
+"""`make test` and `make test-rest` together run each test once, and report missing requirements."""
 
 import shlex
 import subprocess
@@ -19,12 +19,12 @@ def collected(*words: str) -> list[str]:
 
 
 def chosen(target: str) -> list[str]:
-    """The same of a target of the Makefile, by the command that it would run last."""
+    """The ids of the tests of a Makefile target, from the last command that it would run."""
     return shlex.split(output("make", "--dry-run", target)[-1])[3:]
 
 
 def output(*words: str) -> list[str]:
-    """What a command prints, whatever pytest or make this one runs under."""
+    """The output of a command, without the settings of the pytest or make around it."""
     return subprocess.run(
         words, cwd=ROOT, env=environment({}), capture_output=True, text=True, check=True
     ).stdout.splitlines()
@@ -32,7 +32,7 @@ def output(*words: str) -> list[str]:
 
 @pytest.mark.slow
 def test_each_test_is_in_one_of_the_two_runs() -> None:
-    """Nothing is left out of both, and nothing is paid for twice; a million subscriptions and chaos are in the rest."""
+    """No test is in neither or in both. Those of a million subscriptions and of chaos are in the second."""
     everything = collected("-m", "not chaos")
     quick, rest = (collected(*chosen(target)) for target in ("test", "test-rest"))
     assert len(everything) > 1000
@@ -43,7 +43,7 @@ def test_each_test_is_in_one_of_the_two_runs() -> None:
 
 
 def test_no_setting_of_the_shell_reaches_a_test() -> None:
-    """conftest.py takes these out of the environment, so that no test writes to the cluster they name."""
+    """conftest.py removes them from the environment, so that no test writes to the cluster that they name."""
     assert all(map(is_setting, known_names()))
     assert is_setting("KAFKA_SASL_PASSWORD")
     assert not is_setting("KAFKA_TEST_BOOTSTRAP_SERVERS")

@@ -1,4 +1,4 @@
-"""Subscriptions that need attention, and the types that subscriptions name."""
+"""Subscriptions that need attention, and the event types that subscriptions name."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -16,14 +16,14 @@ T = 1_700_000_000.0
 
 @pytest.fixture
 def subs(engine: Engine) -> list[int]:
-    """Of three types; plain SQL has put a password into their URLs."""
+    """Subscriptions to three types, with a password that plain SQL has put into their URLs."""
     added = [repository.add(engine, URL, name) for name in ("b", "a.*", "b", "c")]
     run(engine, "UPDATE webhook_subscriptions SET url = 'https://user:password@example.com/hook'")
     return added
 
 
-def test_failing_ones_come_in_the_order_of_since_when(engine: Engine, subs: list[int]) -> None:
-    """The longest first; those that work are left out; no password is shown."""
+def test_failing_subscriptions_are_sorted_by_start(engine: Engine, subs: list[int]) -> None:
+    """The one that has failed longest comes first, working ones are left out, and no password is shown."""
     for sub, at in ((subs[0], T), (subs[2], T - 60), (subs[3], T + 60)):
         upkeep.failing(engine, sub, at)
     found = health.failing(engine, 2)
@@ -35,8 +35,8 @@ def test_failing_ones_come_in_the_order_of_since_when(engine: Engine, subs: list
     assert "password" not in found[0].url
 
 
-def test_disabled_ones_come_with_their_reason(engine: Engine, subs: list[int]) -> None:
-    """The newest first."""
+def test_disabled_subscriptions_are_listed_with_their_reason(engine: Engine, subs: list[int]) -> None:
+    """The newest come first."""
     for sub, reason in ((subs[0], "moved"), (subs[1], None), (subs[2], "410")):
         repository.set_enabled(engine, sub, False, reason)
     found = health.disabled(engine, 2)
@@ -44,8 +44,8 @@ def test_disabled_ones_come_with_their_reason(engine: Engine, subs: list[int]) -
     assert "password" not in found[0].url
 
 
-def test_problems_are_looked_for_among_the_first(engine: Engine, subs: list[int]) -> None:
-    """And how many were looked at is said; a disabled one is not."""
+def test_problems_are_searched_in_a_bounded_number(engine: Engine, subs: list[int]) -> None:
+    """The result says how many were examined; disabled subscriptions are not."""
     run(engine, "UPDATE webhook_subscriptions SET url = 'https://example.com' WHERE id = :s", s=subs[1])
     repository.set_enabled(engine, subs[0], False)
     found = health.problematic(engine, 2)
@@ -54,7 +54,7 @@ def test_problems_are_looked_for_among_the_first(engine: Engine, subs: list[int]
 
 @pytest.mark.usefixtures("subs")
 def test_named_types_are_counted_up_to_a_bound(engine: Engine) -> None:
-    """Patterns too, page by page in the order of their bytes."""
+    """Types and patterns are counted a page at a time, in the order of their bytes."""
     assert event_types.named_types(engine, 10, 5) == [("a.*", 1), ("b", 2), ("c", 1)]
     assert event_types.named_types(engine, 1, 1, after="a.*") == [("b", 2)]
     run(engine, "INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://example.com', 'b')")
@@ -63,7 +63,7 @@ def test_named_types_are_counted_up_to_a_bound(engine: Engine) -> None:
 
 
 def test_an_index_finds_them(sqlite_engine: Engine) -> None:
-    """In their order: nothing is sorted, and no table is read through."""
+    """An index gives them in order: no sort, no table scan."""
     for work, index in (
         (lambda: health.failing(sqlite_engine, 9), "ix_webhook_subs_failing"),
         (lambda: event_types.named_types(sqlite_engine, 9, 9, after="a"), "COVERING INDEX ix_webhook_subs_match"),

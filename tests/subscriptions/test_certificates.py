@@ -1,4 +1,4 @@
-"""Rows of `webhook_tls`: what is stored, what is read back, what of plain SQL is a problem, and keys encrypted anew."""
+"""Rows of `webhook_tls`: storing, reading back, problems in rows of plain SQL, and encrypting keys anew."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -49,8 +49,8 @@ def subscription(engine: Engine) -> int:
     return repository.add(engine, "https://example.com/hook", "a")
 
 
-def test_what_is_set_reaches_the_endpoint(engine: Engine, subscription: int) -> None:
-    """By the look-up of events and by a listing; another subscription has nothing of it; the key is encrypted."""
+def test_stored_certificates_reach_the_endpoint(engine: Engine, subscription: int) -> None:
+    """Look-ups and listings show them for their own subscription only, and the key is stored encrypted."""
     other = repository.add(engine, "https://example.com/other", "a")
     mine = client()
     assert tls.set_tls(engine, subscription, mine, VAULT, NOW)
@@ -84,7 +84,7 @@ def endpoint_of(engine: Engine, subscription: int) -> Endpoint:
 
 
 def test_only_subscriptions_with_certificates_cost_a_second_statement(engine: Engine, subscription: int) -> None:
-    """A change by plain SQL is seen by the next look-up, although the endpoint's other rows are the same."""
+    """The next look-up sees a change made by plain SQL, though the subscription's own row is unchanged."""
     statements: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *about: statements.append(about[2]))
     cache = EndpointCache()
@@ -126,8 +126,11 @@ CHAIN = client().certificate or ""
         (TlsIdentity(authorities="x" * 70_000), "authorities: has 70000 characters"),
     ],
 )
-def test_what_cannot_be_used_is_refused(engine: Engine, subscription: int, given: TlsIdentity, text: str) -> None:
-    """By `set_tls`; by plain SQL it is a problem, and events are stored. The text quotes nothing."""
+def test_unusable_certificates_are_refused(engine: Engine, subscription: int, given: TlsIdentity, text: str) -> None:
+    """`set_tls` refuses them.
+
+    In a row of plain SQL they are a problem, and events are stored. The error quotes nothing.
+    """
     with pytest.raises(ValueError, match=r".") as error:
         check_identity(given)
     assert text in str(error.value)
@@ -143,8 +146,8 @@ def test_what_cannot_be_used_is_refused(engine: Engine, subscription: int, given
     assert text in (endpoint(engine).fault or "")
 
 
-def test_what_is_unusable_can_be_replaced(engine: Engine, subscription: int) -> None:
-    """A key that the vault cannot decrypt, or authorities that are not PEM."""
+def test_unusable_certificates_can_be_replaced(engine: Engine, subscription: int) -> None:
+    """A key that the vault cannot decrypt and authorities that are not PEM can be replaced."""
     mine = client()
     tls.set_tls(engine, subscription, mine, Vault(OLD), NOW)
     with pytest.raises(InvalidSubscription, match="WEBHOOK_ENCRYPTION_KEY"):
@@ -156,8 +159,8 @@ def test_what_is_unusable_can_be_replaced(engine: Engine, subscription: int) -> 
     assert endpoint(engine).fault is None
 
 
-def test_a_certificate_that_is_not_valid_is_sent_and_shown(engine: Engine, subscription: int) -> None:
-    """The receiver decides; nobody can set one that is useless already."""
+def test_an_expired_certificate_is_sent_and_shown(engine: Engine, subscription: int) -> None:
+    """The receiver decides on it. A certificate that has expired or is not valid yet cannot be set."""
     expired = client(not_before=NOW - timedelta(9), not_after=NOW - timedelta(1))
     early = client(not_before=NOW + timedelta(2), not_after=NOW + timedelta(9))
     for given, text in ((expired, "has expired"), (early, "is not valid before")):
@@ -172,7 +175,7 @@ def test_a_certificate_that_is_not_valid_is_sent_and_shown(engine: Engine, subsc
 
 
 def test_keys_are_encrypted_anew(engine: Engine, subscription: int) -> None:
-    """With the newest key; a token of another subscription is not opened for this one."""
+    """They get the newest key. A token copied from another subscription is not decrypted for this one."""
     mine = client()
     tls.set_tls(engine, subscription, mine, Vault(), NOW)
     assert tls.in_the_clear(engine) == [subscription]
@@ -194,8 +197,8 @@ def test_keys_are_encrypted_anew(engine: Engine, subscription: int) -> None:
     assert [(each.what, each.subscription_id) for each in batch.unopened] == [("private key", other)]
 
 
-def test_what_expires_first_comes_first(engine: Engine) -> None:
-    """Pages of rows; a row that cannot be read is left out here."""
+def test_expiries_are_sorted(engine: Engine) -> None:
+    """The certificate that expires first comes first, over several pages of rows; unreadable rows are left out."""
     days = {}
     for number in range(tls._BATCH + 2):
         each = repository.add(engine, f"https://example.com/{number}", "a")

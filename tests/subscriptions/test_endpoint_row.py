@@ -1,4 +1,4 @@
-"""From rows of plain SQL to an Endpoint: every default, every broken value, and never another one's."""
+"""Reading rows of plain SQL as Endpoints: every default and every broken value; no row affects another."""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -44,7 +44,7 @@ BROKEN = {
     "retry_schedule": "soon",
     "final_statuses": "200",
 }
-CHECKED = {  # by the database
+CHECKED = {  # refused by the database
     "payload_format": "xml",
     "gzip_above": -1,
     "http_version": "3",
@@ -64,7 +64,7 @@ def read(engine: Engine) -> dict[int, tuple[Endpoint, tuple[Problem, ...]]]:
 
 
 def test_url_and_event_type_are_enough(engine: Engine) -> None:
-    """Two columns of plain SQL make an Endpoint with every option at its default, as `add` does."""
+    """A row with only these two columns is an Endpoint with every option at its default, as `add` makes it."""
     with engine.begin() as connection:
         connection.execute(text(PLAIN))
     repository.add(engine, URL, "user.created")
@@ -76,8 +76,8 @@ def test_url_and_event_type_are_enough(engine: Engine) -> None:
     assert by_sql == added
 
 
-def test_what_is_asked_for_reaches_the_endpoint(engine: Engine) -> None:
-    """Each option that workers take from it, by a value other than its default."""
+def test_options_reach_the_endpoint(engine: Engine) -> None:
+    """Each option that workers read from a subscription arrives, with a value other than its default."""
     asked: dict[str, Any] = {
         "tenant": "acme",
         "topics": "orders, users",
@@ -126,8 +126,8 @@ def test_what_is_asked_for_reaches_the_endpoint(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_a_value_that_cannot_be_used_has_its_effect_and_no_other(engine: Engine, name: str) -> None:
-    """Made by plain SQL: matched by nothing, stored, or at its default; the subscription beside it is as it was."""
+def test_an_unusable_value_has_its_own_effect_only(engine: Engine, name: str) -> None:
+    """It leaves the subscription unmatched, its events stored, or a default in place. Others are unaffected."""
     good = repository.add(engine, URL, "user.created")
     bad = repository.add(engine, URL, "user.created")
     changed = update(Subscription).where(Subscription.id == bad)
@@ -153,8 +153,8 @@ def test_a_value_that_cannot_be_used_has_its_effect_and_no_other(engine: Engine,
     assert row.state == f"broken: {problems[0]}"
 
 
-def test_what_cannot_be_together_is_told(engine: Engine) -> None:
-    """A wait without batches has no effect; a header that is the signature's cannot be sent twice."""
+def test_conflicting_options_are_reported(engine: Engine) -> None:
+    """A batch wait without batches has no effect; a custom header cannot be the signature's header."""
     with engine.begin() as connection:
         connection.execute(text(PLAIN))
         connection.execute(update(Subscription).values(batch_wait_ms=5, signature_header="X-A"))
@@ -168,8 +168,8 @@ def test_what_cannot_be_together_is_told(engine: Engine) -> None:
     assert endpoint.fault == str(problems[1])
 
 
-def test_a_secret_that_cannot_be_read_is_told_without_it(engine: Engine) -> None:
-    """What it gets is stored until somebody puts it right; neither state nor fault holds a part of it."""
+def test_an_unreadable_secret_is_reported_without_its_text(engine: Engine) -> None:
+    """Events are stored until the secret is replaced, and neither state nor fault contains a part of it."""
     added = repository.add(engine, URL, "t", "whsec_c2VjcmV0")
     with engine.begin() as connection:
         connection.execute(update(SubscriptionSecret).values(secret="fernet:c2VjcmV0"))
@@ -198,7 +198,7 @@ ROWS = st.dictionaries(st.sampled_from(sorted(OPTIONS)), VALUES, max_size=4)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(ROWS, st.none() | VALUES)
 def test_no_row_keeps_another_from_being_read(table: Engine, values: Mapping[str, Any], expires: Any) -> None:
-    """SQLite keeps anything in any column: whatever it takes is read, and the row beside it is as it was."""
+    """SQLite stores any value in any column: every row that it accepts is read, and its neighbour is unchanged."""
     with table.connect() as connection:
         connection.exec_driver_sql("DELETE FROM webhook_subscriptions")
         connection.exec_driver_sql(PLAIN)
@@ -223,8 +223,8 @@ def test_no_row_keeps_another_from_being_read(table: Engine, values: Mapping[str
     assert [row.id for row in repository.walk(table)] == ids
 
 
-def test_a_url_of_bytes_is_none(sqlite_engine: Engine) -> None:
-    """SQLite keeps them in any column: the endpoint has a text, of which no request can be made. Others are read."""
+def test_a_url_of_bytes_is_a_problem(sqlite_engine: Engine) -> None:
+    """SQLite stores bytes in a text column: the endpoint has an unusable url, and other rows are read."""
     with sqlite_engine.begin() as connection:
         connection.execute(text(PLAIN))
         connection.execute(text(PLAIN))
@@ -234,8 +234,8 @@ def test_a_url_of_bytes_is_none(sqlite_engine: Engine) -> None:
     assert [bool(problems) for _, problems in found.values()] == [True, False]
 
 
-def test_text_that_is_no_utf_8_is_read(sqlite_engine: Engine) -> None:
-    """What a Latin-1 terminal wrote into SQLite is a problem of its row alone."""
+def test_text_that_is_not_utf_8_is_a_problem(sqlite_engine: Engine) -> None:
+    """Latin-1 text in SQLite is a problem of its own row alone."""
     with sqlite_engine.begin() as connection:
         connection.execute(text(PLAIN))
         connection.execute(text(PLAIN))

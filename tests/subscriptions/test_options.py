@@ -1,4 +1,4 @@
-"""What subscriptions may ask for: one table of options, read alike wherever it came from."""
+"""The options of subscriptions: one table, by which commands, the API and rows are read alike."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ from consumer.subscriptions.validation import Options, completed
 from models import Subscription
 
 COLUMNS = Subscription.__table__.columns
-# What workers and commands write; no one asks for it.
+# Columns that workers and commands write; no subscriber sets them.
 STATE = {"verified_url", "id", "created_at", "enabled", "disabled_reason", "failing_since", "slow_until"}
 LEAST: dict[str, Any] = {"url": "https://example.com/hooks", "event_type": "order.created"}
 DEFAULTS = LEAST | {name: option.default for name, option in OPTIONS.items() if not option.required}
 
-# What might be in a column, the more so the more it looks like what belongs there.
+# Possible content of a column, mostly similar to valid content.
 WORDS = (
     "https:// http:// a.example / : @ [ order . * ** , 5s 1h 4xx 400 { } ( ) none key record sha256= X-A Host Cookie"
     " x-webhook-signature ^ é \N{GRINNING FACE} data.amount > 100 matches in ' \" \\ \ud800"
@@ -30,8 +30,8 @@ NUMBERS = st.integers() | st.floats() | st.sampled_from([0, 1, 0.001, 300, 300.0
 ANYTHING = TEXTS | NUMBERS | st.binary(max_size=8)
 
 
-def test_each_column_that_is_asked_for_is_an_option() -> None:
-    """The tables, the options and the keywords of `add` name the same, and the flags all but url and event type."""
+def test_each_column_that_a_subscriber_may_set_is_an_option() -> None:
+    """Tables, options and keywords of `add` have the same names. Flags exist for all but url and event type."""
     assert OPTIONS.keys() == {column.name for column in COLUMNS} - STATE
     assert Options.__annotations__.keys() == OPTIONS.keys() - LEAST.keys()
     assert FLAGS.keys() == OPTIONS.keys() - LEAST.keys()
@@ -40,15 +40,15 @@ def test_each_column_that_is_asked_for_is_an_option() -> None:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_default_is_the_databases(name: str) -> None:
-    """Plain SQL that says nothing of an option and `add` that says nothing of it write the same."""
+    """A row by plain SQL and one by `add` have the same values for options that neither mentions."""
     default: Any = COLUMNS[name].server_default
     assert OPTIONS[name].nullable == COLUMNS[name].nullable
     assert OPTIONS[name].default == (str(default.arg).strip("'") if default is not None else None)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_the_example_of_an_option_is_right(name: str) -> None:
-    """What an error shows as right is taken."""
+def test_the_example_of_an_option_is_valid(name: str) -> None:
+    """Each example that errors show is accepted."""
     example = OPTIONS[name].example
     number = not isinstance(COLUMNS[name].type.python_type(), str)
     batch = {"batch_size": 10} if name == "batch_wait_ms" else {}
@@ -57,7 +57,7 @@ def test_the_example_of_an_option_is_right(name: str) -> None:
 
 @given(st.sampled_from(sorted(OPTIONS)), ANYTHING)
 def test_reading_never_raises(name: str, value: Any) -> None:
-    """Whatever a column holds is understood, or is a problem with the effect of its option and its default in place."""
+    """Any value of a column is understood, or is a problem with its option's effect and default."""
     meant, problems = read(DEFAULTS | {name: value})
     assert meant.keys() == OPTIONS.keys()
     plain, none = read(DEFAULTS)
@@ -81,10 +81,8 @@ def judged(asked: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
 
 
 @given(st.sampled_from(sorted(OPTIONS)), ANYTHING, st.dictionaries(st.sampled_from(sorted(OPTIONS)), ANYTHING))
-def test_what_is_accepted_is_read_without_a_problem_and_nothing_else(
-    name: str, value: Any, others: dict[str, Any]
-) -> None:
-    """`add` refuses what workers would find wrong, or what does not fit its column; it accepts all the rest."""
+def test_add_accepts_exactly_the_values_that_workers_can_use(name: str, value: Any, others: dict[str, Any]) -> None:
+    """`add` refuses a value only if workers would report a problem or it does not fit its column."""
     for asked in ({name: value}, others):
         values, refusal = judged(LEAST | asked)
         if refusal is None:
@@ -128,8 +126,8 @@ def test_what_is_accepted_is_read_without_a_problem_and_nothing_else(
         ({"url": None}, "url: is required; for example https://example.com/hooks"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_what_would_work(asked: dict[str, Any], said: str) -> None:
-    """The error names the option, says what is wrong with it and shows a right value; never a header's value."""
+def test_unusable_values_are_refused_with_a_valid_example(asked: dict[str, Any], said: str) -> None:
+    """The error names the option, says what is wrong and shows a valid value; it never quotes a header's value."""
     with pytest.raises(InvalidSubscription) as caught:
         completed(LEAST | asked)
     assert said in str(caught.value)
@@ -137,12 +135,12 @@ def test_what_cannot_be_used_is_refused_with_what_would_work(asked: dict[str, An
 
 
 def test_an_empty_text_is_as_null() -> None:
-    """Oracle keeps it so: a row means the same on both databases."""
+    """Oracle stores an empty text as NULL, so a row means the same on both databases."""
     empty = {name: "" for name, option in OPTIONS.items() if option.nullable}
     assert read(DEFAULTS | empty) == read(DEFAULTS)
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIONS if isinstance(COLUMNS[name].type, String)])
-def test_a_blank_text_says_nothing(name: str) -> None:
-    """Neither null nor a value: a schedule of blanks is not one without retries."""
+def test_a_blank_text_is_a_problem(name: str) -> None:
+    """It is neither null nor a value: a blank schedule does not mean one without retries."""
     assert [problem.option for problem in read(DEFAULTS | {name: " "})[1]] == [name]

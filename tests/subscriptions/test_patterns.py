@@ -1,4 +1,4 @@
-"""Which event types a subscription's pattern stands for, against a matcher that goes segment by segment."""
+"""The event types that a pattern matches, compared with a matcher that goes segment by segment."""
 
 import pytest
 from hypothesis import example, given
@@ -13,7 +13,7 @@ LONG = st.tuples(st.sampled_from(["", "a", "segment"]), st.integers(1, 400)).map
 
 
 def reference(pattern: str, event_type: str) -> bool:
-    """As the documentation says it: by segments, and by nothing else."""
+    """Matches segment by segment, as the documentation describes it."""
     if pattern == "*":
         return True
     prefix, _, last = pattern.rpartition(".")
@@ -34,14 +34,14 @@ def reference(pattern: str, event_type: str) -> bool:
 @example(pattern=".*", event_type=".a")
 @example(pattern=".**", event_type="..a")
 @example(pattern="..*", event_type="..")
-def test_a_pattern_matches_as_its_segments_say(pattern: str, event_type: str) -> None:
-    """One level, any depth, everything or to the letter; also for types with empty segments and with stars."""
+def test_a_pattern_matches_by_segments(pattern: str, event_type: str) -> None:
+    """A pattern is exact or has one level, any depth or everything, also for types with empty segments or stars."""
     assert matches(pattern, event_type) == reference(pattern, event_type)
 
 
 @given(TYPES | LONG | st.text("a.", min_size=900, max_size=1000))
 def test_the_candidates_of_a_type_are_few_and_fit(event_type: str) -> None:
-    """Each once, none longer than the column, and no more than 256 of a type of a thousand characters."""
+    """They are distinct and fit the column; a type of a thousand characters has at most 256."""
     found = candidates(event_type)
     assert len(set(found)) == len(found) <= 256
     assert max(map(len, found)) <= EVENT_TYPE_LENGTH
@@ -50,15 +50,15 @@ def test_the_candidates_of_a_type_are_few_and_fit(event_type: str) -> None:
 
 
 def test_the_candidates_of_a_type() -> None:
-    """Itself, one level above, each level above at any depth, and everything."""
+    """They are the type itself, one level above, each level above at any depth, and everything."""
     assert set(candidates("a.b.c")) == {"a.b.c", "a.b.*", "a.b.**", "a.**", "*"}
     assert set(candidates("a")) == {"a", "*"}
     assert len(candidates("." * 1000)) == 253
 
 
 @pytest.mark.parametrize("event_type", ["*", "order.*", "order.**", "**", "a*", "*.a"])
-def test_a_type_with_stars_is_no_pattern(event_type: str) -> None:
-    """It goes to those who would get any other type in its place, and to whoever wrote it to the letter."""
+def test_stars_in_a_type_are_not_wildcards(event_type: str) -> None:
+    """Such a type matches the patterns that any other type in its place would, and the pattern equal to it."""
     other = event_type.replace("*", "other")
     patterns = {"*", "order.*", "order.**", "x.*", "*.a", "order.created", "order"}
     got = {each for each in patterns if matches(each, event_type)} - {event_type}
@@ -73,8 +73,8 @@ def test_a_type_with_stars_is_no_pattern(event_type: str) -> None:
         *("https://example.com/types#paid", "urn:types:a%20b%2C", "a_b?c=d"),
     ],
 )
-def test_what_can_be_written(text: str) -> None:
-    """Types of any kind, and a star as the last segment."""
+def test_valid_patterns_are_accepted(text: str) -> None:
+    """Types of any form, and patterns with a star as the last segment, are accepted."""
     check_pattern(text)
 
 
@@ -105,16 +105,16 @@ def test_what_can_be_written(text: str) -> None:
         (".**", "has nothing before the dot"),
     ],
 )
-def test_what_cannot_be_written_is_refused_with_what_can(text: str, why: str) -> None:
-    """The error goes on from the option's name and shows what works."""
+def test_invalid_patterns_are_refused_with_a_valid_one(text: str, why: str) -> None:
+    """The error text continues behind the option's name and shows a valid pattern."""
     with pytest.raises(ValueError, match=r"^(is|has|may|must|holds|ends) ") as caught:
         check_pattern(text)
     assert why in str(caught.value)
 
 
 @given(TYPES)
-def test_what_is_accepted_matches_something(text: str) -> None:
-    """A pattern that passes has a type below it that is no pattern."""
+def test_each_accepted_pattern_matches_a_type(text: str) -> None:
+    """An accepted pattern matches a type without stars, or itself."""
     try:
         check_pattern(text)
     except ValueError:

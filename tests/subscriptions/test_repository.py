@@ -1,4 +1,4 @@
-"""Adding, listing, disabling and removing subscriptions, and what is refused."""
+"""Adding, listing, disabling and removing subscriptions, and refusing invalid ones."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +25,8 @@ from tests.ledger.rows_kit import run
 URL = "https://example.com/hook"
 
 
-def test_what_was_added_is_listed_until_it_is_removed(engine: Engine) -> None:
-    """Ids grow; removing twice says so the second time."""
+def test_a_subscription_is_listed_until_it_is_removed(engine: Engine) -> None:
+    """Ids grow, and removing a subscription again reports that it is absent."""
     first = repository.add(engine, URL, "user.created")
     second = repository.add(engine, URL, "user.deleted", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     listed = tuple(repository.walk(engine))
@@ -43,7 +43,7 @@ def test_what_was_added_is_listed_until_it_is_removed(engine: Engine) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5])
 def test_a_walk_goes_page_by_page(engine: Engine, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    """Each once, by id, with all of its secrets; those alone that are asked for."""
+    """A walk yields each subscription once, by id and with all its secrets, or only those selected."""
     monkeypatch.setattr(repository, "_PAGE", 2)
     for number in range(count):
         given = [("signing", f"secret {n}") for n in range(number % 3)]
@@ -68,7 +68,7 @@ def test_a_walk_goes_page_by_page(engine: Engine, monkeypatch: pytest.MonkeyPatc
 
 
 def test_limits_are_kept_and_reach_the_endpoint(engine: Engine) -> None:
-    """Given when it is added, listed as given, and what the worker heeds; without, all is the deployment's."""
+    """Limits given to `add` are listed and reach the worker; without them the deployment's apply."""
     added = repository.add(
         engine,
         URL,
@@ -110,15 +110,15 @@ def test_limits_are_kept_and_reach_the_endpoint(engine: Engine) -> None:
         ({"final_statuses": "400," * 64}, "final_statuses: has 256 characters; at most 255"),
     ],
 )
-def test_a_limit_that_cannot_be_kept_is_refused(engine: Engine, limits: dict[str, Any], what: str) -> None:
-    """The error names it and says what would work, and no row is made."""
+def test_an_invalid_limit_is_refused(engine: Engine, limits: dict[str, Any], what: str) -> None:
+    """The error names the limit and a valid value, and no row is added."""
     with pytest.raises(InvalidSubscription, match=re.escape(what)):
         repository.add(engine, URL, "t", **limits)
     assert tuple(repository.walk(engine)) == ()
 
 
-def test_enabling_forgets_why_it_was_disabled(engine: Engine) -> None:
-    """Disabled with a reason it matches nothing; enabled, neither reason nor failures are left."""
+def test_enabling_clears_the_reason_and_the_failures(engine: Engine) -> None:
+    """A subscription disabled with a reason matches nothing; enabled, it has neither a reason nor failures."""
     added = repository.add(engine, URL, "t")
     with engine.begin() as connection:
         connection.execute(update(Subscription).values(failing_since=datetime.fromtimestamp(50, UTC)))
@@ -134,7 +134,7 @@ def test_enabling_forgets_why_it_was_disabled(engine: Engine) -> None:
 
 
 def test_disabling_again_keeps_the_reason_until_there_is_another(engine: Engine) -> None:
-    """Whoever disabled it first knew why. One that an enabled row was left with is not taken for it."""
+    """The first reason stays until another is given. A reason left over in an enabled row does not count."""
     added = repository.add(engine, URL, "t")
     run(engine, "UPDATE webhook_subscriptions SET disabled_reason = 'left over'")
     told = []
@@ -147,8 +147,8 @@ def test_disabling_again_keeps_the_reason_until_there_is_another(engine: Engine)
     assert told == [None, None, "moving", "moving", "moving", "gone"]
 
 
-def test_one_that_is_not_there_is_neither_shown_nor_enabled(engine: Engine) -> None:
-    """None, and False; a reason that would not fit is refused before that."""
+def test_an_unknown_subscription_is_neither_shown_nor_enabled(engine: Engine) -> None:
+    """`get` returns None and `set_enabled` False; a reason that is too long is refused first."""
     assert repository.get(engine, 7) is None
     assert not repository.set_enabled(engine, 7, enabled=True)
     with pytest.raises(InvalidSubscription, match="the reason has 1001 characters; at most 1000"):
@@ -156,7 +156,7 @@ def test_one_that_is_not_there_is_neither_shown_nor_enabled(engine: Engine) -> N
 
 
 def test_a_secret_is_stored_encrypted_and_signs(engine: Engine) -> None:
-    """With a key the table holds no secret that a reader of the database could use; the look-up gives its bytes."""
+    """With an encryption key the table holds no usable secret, and the look-up returns the secret's bytes."""
     vault = Vault(Fernet.generate_key().decode())
     added = repository.add(engine, URL, "t", "a secret of their own", vault=vault)
     with engine.connect() as connection:
@@ -185,8 +185,8 @@ def test_a_secret_is_stored_encrypted_and_signs(engine: Engine) -> None:
         (URL, "t" * 256, "256 characters; at most 255"),
     ],
 )
-def test_what_cannot_work_is_refused(engine: Engine, url: str, event_type: str, what: str) -> None:
-    """The error says what would work, and no row is made."""
+def test_invalid_subscriptions_are_refused(engine: Engine, url: str, event_type: str, what: str) -> None:
+    """The error shows a valid value, and no row is added."""
     with pytest.raises(InvalidSubscription, match=re.escape(what)):
         repository.add(engine, url, event_type)
     assert tuple(repository.walk(engine)) == ()
@@ -194,7 +194,7 @@ def test_what_cannot_work_is_refused(engine: Engine, url: str, event_type: str, 
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_no base64!", "x" * 4001])
 def test_a_secret_that_cannot_sign_is_refused(engine: Engine, secret: str) -> None:
-    """Not stored, and its text is not repeated."""
+    """It is not stored, and the error does not repeat its text."""
     with pytest.raises(InvalidSubscription) as caught:
         repository.add(engine, URL, "t", secret)
     assert "no base64!" not in str(caught.value)
@@ -202,8 +202,8 @@ def test_a_secret_that_cannot_sign_is_refused(engine: Engine, secret: str) -> No
 
 
 @given(st.text(min_size=1, max_size=300), st.text(min_size=1, max_size=300))
-def test_what_is_accepted_fits_its_columns(path: str, event_type: str) -> None:
-    """Whatever validation lets through is visible ASCII, bytes and characters being the same, and short enough."""
+def test_accepted_values_fit_their_columns(path: str, event_type: str) -> None:
+    """Accepted values are visible ASCII, where characters are bytes, and short enough."""
     url = f"https://example.com/{path}"
     try:
         completed({"url": url, "event_type": event_type})
@@ -214,8 +214,8 @@ def test_what_is_accepted_fits_its_columns(path: str, event_type: str) -> None:
     assert len(event_type) <= 255
 
 
-def test_the_longest_that_is_accepted_is_matched(engine: Engine) -> None:
-    """A url of 2,048 and an event type of 255 characters go in and come back whole."""
+def test_the_longest_accepted_values_are_matched(engine: Engine) -> None:
+    """A url of 2,048 characters and an event type of 255 are stored and read back whole."""
     url, event_type = "https://example.com/".ljust(2048, "x"), "t" * 255
     added = repository.add(engine, url, event_type)
     (endpoint,) = find_endpoints(engine, [(event_type, None)], (b"k",), Vault().decrypt)[event_type, None]
@@ -223,15 +223,15 @@ def test_the_longest_that_is_accepted_is_matched(engine: Engine) -> None:
 
 
 def test_a_subscription_added_by_sql_is_listed(engine: Engine) -> None:
-    """Rows of plain SQL and of older programs, without a creation time, are shown like all others."""
+    """Rows of plain SQL and of older programs, without a creation time, are listed too."""
     with engine.begin() as connection:
         connection.execute(insert(Subscription), {"url": "nonsense", "event_type": "t", "created_at": None})
     (row,) = repository.walk(engine)
     assert (row.url, row.created_at, row.enabled) == ("nonsense", None, True)
 
 
-def test_ids_that_plain_sql_has_made_up_are_listed(engine: Engine) -> None:
-    """Zero and below too: what is counted is listed."""
+def test_ids_set_by_plain_sql_are_listed(engine: Engine) -> None:
+    """Ids of zero and below are counted and listed."""
     for number in (-7, 0, 5):
         with engine.begin() as connection:
             connection.execute(insert(Subscription), {"id": number, "url": URL, "event_type": "t"})
@@ -239,21 +239,21 @@ def test_ids_that_plain_sql_has_made_up_are_listed(engine: Engine) -> None:
     assert repository.count_enabled(engine) == 3
 
 
-def test_an_edit_changes_what_it_names(engine: Engine) -> None:
-    """Everything else stays, of this subscription and of the others; None sets the column's default."""
+def test_an_edit_changes_only_the_named_options(engine: Engine) -> None:
+    """All else stays, in this subscription and others; None sets the column's default."""
     first, other = (repository.add(engine, URL, "t", rate_limit=2, tenant="acme", topics="a") for _ in range(2))
     assert repository.set_enabled(engine, first, enabled=False, reason="moving")
     before, untouched = repository.walk(engine)
     assert repository.edit(engine, first, {"rate_limit": 3.5, "tenant": None, "topics": None, "ordering": "key"})
     after = repository.get(engine, first)
     changed = {"rate_limit": 3.5, "tenant": "*", "topics": None, "ordering": "key"}
-    assert after == replace(before, options={**before.options, **changed}, problems=())  # of its tenant there was one
+    assert after == replace(before, options={**before.options, **changed}, problems=())  # the tenant had been a problem
     assert repository.get(engine, other) == untouched
     assert not repository.edit(engine, 7, {"topics": None})
 
 
-def test_an_edit_that_would_not_work_changes_nothing(engine: Engine) -> None:
-    """What counts is the result: a wait without batches, and what plain SQL had broken, until that is put right."""
+def test_an_edit_with_an_invalid_result_changes_nothing(engine: Engine) -> None:
+    """The whole result is checked, so an edit that leaves a value of plain SQL broken is refused too."""
     added = repository.add(engine, URL, "t", batch_size=5, batch_wait_ms=100)
     before = repository.get(engine, added)
     for changes, said in (
@@ -272,8 +272,8 @@ def test_an_edit_that_would_not_work_changes_nothing(engine: Engine) -> None:
     assert repository.edit(engine, added, {"timeout_seconds": 5, "event_filter": None})
 
 
-def test_two_edits_at_once_are_both_kept(sqlite_engine: Engine) -> None:
-    """One waits for the other, and begins with what that one has left."""
+def test_concurrent_edits_are_all_kept(sqlite_engine: Engine) -> None:
+    """Each edit waits for the one before and starts from its result."""
     added = repository.add(sqlite_engine, URL, "t")
     wanted: list[dict[str, Any]] = [{"topics": "a"}, {"rate_limit": 5}, {"timeout_seconds": 3}, {"tenant": "acme"}]
     with ThreadPoolExecutor(4) as pool:
@@ -283,8 +283,8 @@ def test_two_edits_at_once_are_both_kept(sqlite_engine: Engine) -> None:
     assert all(row.options.items() >= changes.items() for changes in wanted)
 
 
-def test_one_that_is_there_is_found_by_url_type_and_tenant(engine: Engine) -> None:
-    """All three have to be the same; the first of several is told."""
+def test_a_subscription_is_found_by_url_type_and_tenant(engine: Engine) -> None:
+    """All three must match, and the first of several is returned."""
     first, _, third = (repository.add(engine, URL, "t", tenant=tenant) for tenant in ("*", "*", "acme"))
     assert repository.find(engine, URL, "t") == first
     assert repository.find(engine, URL, "t", "acme") == third
@@ -294,7 +294,7 @@ def test_one_that_is_there_is_found_by_url_type_and_tenant(engine: Engine) -> No
 
 
 def test_credentials_are_counted_and_not_shown(engine: Engine) -> None:
-    """Signing secrets by their number, the others by their kinds."""
+    """A listing shows the number of signing secrets and the kinds of other credentials."""
     secrets = [("signing", "a-secret"), ("bearer", "a-token"), ("header", "X-A: b"), ("header", "X-B: c")]
     repository.add(engine, URL, "t", "first-secret", secrets=secrets)
     (row,) = repository.walk(engine)
@@ -303,8 +303,8 @@ def test_credentials_are_counted_and_not_shown(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("moment", ["'garbage'", "1700000000", "x'00'"])
-def test_a_time_that_is_none_keeps_no_other_from_being_listed(sqlite_engine: Engine, moment: str) -> None:
-    """SQLite keeps anything in any column."""
+def test_an_invalid_time_keeps_no_other_row_from_being_listed(sqlite_engine: Engine, moment: str) -> None:
+    """SQLite stores any value in any column."""
     first, second = (repository.add(sqlite_engine, URL, "t") for _ in range(2))
     run(sqlite_engine, f"UPDATE webhook_subscriptions SET created_at = {moment} WHERE id = :id", id=first)  # noqa: S608 (a test's own words)
     listed = {item.id: item.created_at for item in repository.walk(sqlite_engine)}

@@ -1,4 +1,4 @@
-"""Rows of secrets: rotation with an overlap, credentials, and encrypting all of them anew."""
+"""Rows of secrets: rotation with an overlap, credentials, and encrypting all secrets anew."""
 
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
@@ -23,14 +23,14 @@ from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixtu
 URL = "https://example.com/hook"
 OLD_KEY, KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(3))
 VAULT = Vault(KEY)
-FIRST = Owner(1, "signing")  # of the only subscription of a test
+FIRST = Owner(1, "signing")  # a test's only subscription
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 PRIVATE = "whsk_" + b64encode(bytes(range(32))).decode()
 
 
 def add(engine: Engine, secret: str | None = None, at: datetime = NOW - DAY) -> int:
-    """A subscription, with a secret of its own as plain SQL writes it, made then."""
+    """A subscription with a secret of its own, as plain SQL writes it, created at that time."""
     subscription = repository.add(engine, URL, "t")
     if secret is not None:
         row = {"subscription_id": subscription, "secret": secret, "created_at": at}
@@ -47,20 +47,20 @@ def turn(
     now: datetime = NOW,
     default: tuple[str, ...] = (),
 ) -> Rotation:
-    """Rotate the secret of a subscription that is there."""
+    """Rotates the secret of an existing subscription."""
     done = rotate(engine, subscription, vault=VAULT, default=default, overlap=overlap, now=now, secret=secret)
     assert done is not None
     return done
 
 
 def endpoint(engine: Engine, at: datetime, default: bytes = b"default") -> Endpoint:
-    """The one subscription's, as workers read it then."""
+    """The only endpoint, as workers read it at that time."""
     (found,) = find_endpoints(engine, [("t", None)], (default,), VAULT.decrypt, clock=at.timestamp)["t", None]
     return found
 
 
 def texts(engine: Engine) -> dict[int, str]:
-    """What is stored, by id."""
+    """The stored texts by id."""
     with engine.connect() as connection:
         return {
             row.id: row.secret for row in connection.execute(select(SubscriptionSecret.id, SubscriptionSecret.secret))
@@ -68,7 +68,7 @@ def texts(engine: Engine) -> dict[int, str]:
 
 
 def test_both_sign_until_the_overlap_ends(engine: Engine) -> None:
-    """The new one first, the one before for as long as was asked for; it is stored encrypted."""
+    """The new secret signs first and the previous one for the overlap; the new one is stored encrypted."""
     subscription = add(engine, "old")
     done = turn(engine, subscription)
     assert done.previous_until == NOW + DAY
@@ -84,7 +84,7 @@ def test_both_sign_until_the_overlap_ends(engine: Engine) -> None:
 
 
 def test_without_an_overlap_the_new_one_signs_alone(engine: Engine) -> None:
-    """At once; the deployment's secret is not asked for."""
+    """The new secret replaces the old one at once, and the deployment's secret is not needed."""
     own, without = add(engine, "old"), add(engine)
     for subscription in (own, without):
         done = turn(engine, subscription, "new", timedelta(0))
@@ -93,8 +93,8 @@ def test_without_an_overlap_the_new_one_signs_alone(engine: Engine) -> None:
     assert [each.secrets for each in found] == [(b"new",), (b"new",)]
 
 
-def test_an_end_is_never_put_off(engine: Engine) -> None:
-    """Of two rotations in a row the first secret keeps its own end; one that is later comes forward."""
+def test_an_end_is_never_postponed(engine: Engine) -> None:
+    """A second rotation leaves the end of the first secret as it is, unless the new end is earlier."""
     subscription = add(engine, "a")
     turn(engine, subscription, "b")
     second = turn(engine, subscription, "c", 2 * DAY, NOW + DAY / 2)
@@ -105,8 +105,8 @@ def test_an_end_is_never_put_off(engine: Engine) -> None:
     assert endpoint(engine, NOW + DAY + timedelta(hours=1)).secrets == (b"d",)
 
 
-def test_what_ended_long_ago_is_deleted(engine: Engine) -> None:
-    """A day after its end; until then a worker whose clock is behind may still sign with it."""
+def test_secrets_that_ended_long_ago_are_deleted(engine: Engine) -> None:
+    """They are deleted a day after their end; until then a worker whose clock is behind may still sign with them."""
     subscription = add(engine, "a")
     turn(engine, subscription, "b")
     turn(engine, subscription, "c", now=NOW + 1.5 * DAY)
@@ -116,8 +116,11 @@ def test_what_ended_long_ago_is_deleted(engine: Engine) -> None:
     assert endpoint(engine, NOW + 2 * DAY).secrets == (b"d", b"c", b"b")
 
 
-def test_the_deployments_secrets_sign_on(engine: Engine) -> None:
-    """Where there was none of its own, they become its own, in their order, with that end; whatever comes then."""
+def test_the_deployments_secrets_keep_signing(engine: Engine) -> None:
+    """The deployment's secrets become the subscription's own, in order and with that end.
+
+    Later changes of them do not matter.
+    """
     subscription = add(engine)
     done = turn(engine, subscription, "new", default=("d2", "d1", PRIVATE))
     assert done.previous_until == NOW + DAY
@@ -129,7 +132,7 @@ def test_the_deployments_secrets_sign_on(engine: Engine) -> None:
 
 
 def test_an_overlap_needs_the_deployments_secret(engine: Engine) -> None:
-    """Without it nothing is changed, and the error names what to set."""
+    """Without it nothing changes, and the error names the setting."""
     subscription = add(engine)
     with pytest.raises(SettingsError, match=f"WEBHOOK_SECRET is not set, and signs for subscription {subscription}"):
         turn(engine, subscription)
@@ -140,8 +143,8 @@ def test_an_overlap_needs_the_deployments_secret(engine: Engine) -> None:
         turn(engine, subscription)
 
 
-def test_a_rotation_goes_by_the_newest(engine: Engine) -> None:
-    """A random secret is of the newest one's algorithm, unless another is asked for."""
+def test_a_rotation_uses_the_algorithm_of_the_newest(engine: Engine) -> None:
+    """A random secret has the algorithm of the newest one unless another is requested."""
     subscription = add(engine, PRIVATE)
     assert turn(engine, subscription).secret.startswith("whsk_")
     hmac = rotate(engine, subscription, vault=VAULT, default=(), overlap=DAY, now=NOW, algorithm="hmac")
@@ -152,8 +155,8 @@ def test_a_rotation_goes_by_the_newest(engine: Engine) -> None:
     assert turn(engine, other, default=(PRIVATE, "old")).secret.startswith("whsk_")
 
 
-def test_a_newest_one_that_cannot_be_read(engine: Engine) -> None:
-    """Whose algorithm is not known has to be told one; then a rotation puts it right."""
+def test_rotating_an_unreadable_secret(engine: Engine) -> None:
+    """The algorithm of an unreadable secret is unknown and must be named; a rotation then repairs the subscription."""
     subscription = add(engine, Vault(OTHER_KEY).encrypt("lost", FIRST))
     with pytest.raises(InvalidSubscription, match="WEBHOOK_ENCRYPTION_KEY decrypts its secret: choose the"):
         turn(engine, subscription)
@@ -163,8 +166,8 @@ def test_a_newest_one_that_cannot_be_read(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("secret", ["", "whsec_*", ENCRYPTED + "x", "x" * 3000])
-def test_a_secret_that_is_none_changes_nothing(engine: Engine, secret: str) -> None:
-    """It is refused; what signed before signs on without an end."""
+def test_an_invalid_secret_changes_nothing(engine: Engine, secret: str) -> None:
+    """It is refused, and the previous secret signs on without an end."""
     subscription = add(engine, "old")
     with pytest.raises(InvalidSubscription) as caught:
         turn(engine, subscription, secret)
@@ -173,7 +176,7 @@ def test_a_secret_that_is_none_changes_nothing(engine: Engine, secret: str) -> N
 
 
 def test_a_secret_from_a_clock_that_is_ahead(engine: Engine) -> None:
-    """The new one is the newest, also where the database's clock made the one before later than ours."""
+    """The new secret is the newest even if the database's clock, ahead of ours, dated the previous one."""
     subscription = add(engine, "old", at=NOW + DAY / 24)
     turn(engine, subscription, "new")
     turn(engine, subscription, "newer")
@@ -181,15 +184,15 @@ def test_a_secret_from_a_clock_that_is_ahead(engine: Engine) -> None:
 
 
 def test_no_such_subscription(engine: Engine) -> None:
-    """Each of them says so, and writes nothing."""
+    """Each function reports an absent subscription and writes nothing."""
     assert rotate(engine, 99, vault=VAULT, default=("d",), overlap=DAY, now=NOW) is None
     assert not set_credential(engine, 99, "bearer", "token", VAULT, NOW)
     assert secrets.remove_credentials(engine, 99) is None
     assert texts(engine) == {}
 
 
-def test_only_its_own_are_touched(engine: Engine) -> None:
-    """Another subscription's secrets, and its credentials, stay as they are."""
+def test_secrets_of_other_subscriptions_are_untouched(engine: Engine) -> None:
+    """Another subscription's secrets and credentials stay as they are."""
     mine, another = add(engine, "old"), add(engine, "another's")
     set_credential(engine, mine, "bearer", "token", VAULT, NOW)
     set_credential(engine, another, "bearer", "token", VAULT, NOW)
@@ -201,7 +204,7 @@ def test_only_its_own_are_touched(engine: Engine) -> None:
 
 
 def test_two_rotations_at_once(sqlite_engine: Engine) -> None:
-    """One waits for the other: of the two new ones just one signs without an end."""
+    """One waits for the other, and only one of the two new secrets has no end."""
     subscription = add(sqlite_engine, "old")
     barrier = Barrier(2)
 
@@ -218,8 +221,8 @@ def test_two_rotations_at_once(sqlite_engine: Engine) -> None:
     assert len(endpoint(sqlite_engine, NOW + 2 * DAY).secrets) == 1
 
 
-def test_a_credential_takes_the_place_of_the_one_before(engine: Engine) -> None:
-    """Basic and bearer of each other, a header of one of its name; others stay; removed are all."""
+def test_a_credential_replaces_the_previous_one(engine: Engine) -> None:
+    """Basic and bearer replace each other, and a header replaces one of its name. Others stay. Removing takes all."""
     subscription = add(engine)
     assert set_credential(engine, subscription, "basic", "user:password", VAULT, NOW)
     assert set_credential(engine, subscription, "header", "X-Key: old", VAULT, NOW)
@@ -237,8 +240,8 @@ def test_a_credential_takes_the_place_of_the_one_before(engine: Engine) -> None:
     assert texts(engine) == {}
 
 
-def test_a_credential_beside_one_that_cannot_be_read(engine: Engine) -> None:
-    """A header whose name nobody can tell stays, and is told of; removing takes it away."""
+def test_a_credential_beside_an_unreadable_one(engine: Engine) -> None:
+    """A header whose name cannot be decrypted stays and is reported; removing deletes it."""
     subscription = add(engine)
     set_credential(engine, subscription, "header", "x-key: old", Vault(OTHER_KEY), NOW)
     set_credential(engine, subscription, "header", "x-key: new", VAULT, NOW)
@@ -247,8 +250,8 @@ def test_a_credential_beside_one_that_cannot_be_read(engine: Engine) -> None:
     assert endpoint(engine, NOW).fault is None
 
 
-def test_a_credential_that_is_none_changes_nothing(engine: Engine) -> None:
-    """The error repeats nothing of it."""
+def test_an_invalid_credential_changes_nothing(engine: Engine) -> None:
+    """The error repeats no part of it."""
     subscription = add(engine)
     set_credential(engine, subscription, "bearer", "token", VAULT, NOW)
     with pytest.raises(InvalidSubscription) as caught:
@@ -258,7 +261,7 @@ def test_a_credential_that_is_none_changes_nothing(engine: Engine) -> None:
 
 
 def store(engine: Engine, stored: list[str]) -> list[int]:
-    """Rows of secrets of one subscription, as they stand; their ids."""
+    """Stores rows of secrets of one subscription unchanged, and returns their ids."""
     subscription = add(engine)
     with engine.begin() as connection:
         connection.execute(
@@ -268,11 +271,11 @@ def store(engine: Engine, stored: list[str]) -> list[int]:
 
 
 def test_all_are_encrypted_with_the_newest_key(engine: Engine) -> None:
-    """Those in the clear and under an older key, once; what is as it should be, and what no key opens, stay."""
+    """Secrets in the clear or under an older key are encrypted once. Current ones, and those no key decrypts, stay."""
     vault = Vault(f"{KEY} {OLD_KEY}")
     kept = [VAULT.encrypt("current", FIRST), Vault(OTHER_KEY).encrypt("lost", FIRST)]
     ids = store(engine, ["plain", Vault(OLD_KEY).encrypt("older", FIRST), *kept, "x" * 3900])
-    with engine.begin() as connection:  # as plain SQL may have numbered it
+    with engine.begin() as connection:  # an id set by plain SQL
         connection.execute(update(SubscriptionSecret).where(SubscriptionSecret.id == ids[0]).values(id=-7))
     ids[0] = -7
     (batch,) = secrets.reencrypt(engine, vault)
@@ -291,7 +294,7 @@ def test_all_are_encrypted_with_the_newest_key(engine: Engine) -> None:
 
 
 def test_batches_of_many(engine: Engine) -> None:
-    """However many there are, each is looked at once; their number is known before."""
+    """All are processed once, in batches, and their number is known beforehand."""
     store(engine, [f"secret {number}" for number in range(450)])
     assert secrets.count(engine) == 450
     batches = list(secrets.reencrypt(engine, VAULT))
@@ -301,8 +304,8 @@ def test_batches_of_many(engine: Engine) -> None:
     assert sorted(stored) == sorted(f"secret {number}" for number in range(450))
 
 
-def test_what_is_changed_meanwhile_stays(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who changes or deletes a secret between the look at it and its writing, has the last word."""
+def test_secrets_changed_meanwhile_stay(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret that is changed or deleted between its read and its write is left as it is."""
     first, second, third = store(engine, ["one", "two", "three"])
     write = secrets._write
 
@@ -322,8 +325,8 @@ def test_what_is_changed_meanwhile_stays(engine: Engine, monkeypatch: pytest.Mon
     assert (VAULT.decrypt(after[first], FIRST), after[second]) == ("one", "changed")
 
 
-def test_survey_of_what_is_stored(engine: Engine) -> None:
-    """Whose are in the clear, opened by no key, or too short for a signature; what has expired is left out."""
+def test_a_survey_of_stored_secrets(engine: Engine) -> None:
+    """It lists subscriptions whose valid secrets are in the clear, undecryptable or too short to sign."""
     plain, lost, fine, over = (add(engine, text) for text in ("plain", Vault(OTHER_KEY).encrypt("x", FIRST), "y", "z"))
     turn(engine, fine, "n" * 24, timedelta(0))
     with engine.begin() as connection:

@@ -6,7 +6,7 @@ FROM DUAL
 ;
 
 -- database.migrations.noted
--- Is our table of Alembic's there?
+-- Does our version table exist?
 SELECT
   tables_and_views.table_name
 FROM (
@@ -26,14 +26,14 @@ WHERE
 ;
 
 -- database.migrations.noted
--- Which revision are the tables at?
+-- At which revision are the tables?
 SELECT
   webhook_alembic_version.version_num
 FROM webhook_alembic_version
 ;
 
 -- database.migrations._in_former
--- Where it is not: are Alembic's default table, and one of ours, there?
+-- If it does not: do Alembic's default table and one of ours exist?
 SELECT
   tables_and_views.table_name
 FROM (
@@ -53,7 +53,7 @@ WHERE
 ;
 
 -- database.migrations._in_former
--- What a release before 0008 has noted, and other programs.
+-- The revisions in Alembic's default table: of a release before 0008, or of other programs.
 SELECT
   alembic_version.version_num
 FROM alembic_version

@@ -1,6 +1,6 @@
 -- ledger.admin.find
 -- A page of deliveries.
--- Of the conditions, those that were asked for.
+-- A call has only the requested conditions.
 SELECT
   webhook_deliveries.id,
   webhook_deliveries.group_id,
@@ -56,7 +56,7 @@ ORDER BY
 
 -- ledger.admin.find
 -- A page of deliveries of an event type.
--- Of the conditions, those that were asked for.
+-- A call has only the requested conditions.
 SELECT
   webhook_deliveries.id,
   webhook_deliveries.group_id,
@@ -118,8 +118,8 @@ ORDER BY
 ;
 
 -- ledger.admin.owed
--- `subscriptions remove`: how many would be given up, up to a bound.
--- Of the conditions, those that were asked for.
+-- `subscriptions remove`: the number of rows that would be exhausted, up to a bound.
+-- A call has only the requested conditions.
 SELECT
   COUNT(*) AS count_1
 FROM (
@@ -173,7 +173,7 @@ WHERE
 ;
 
 -- ledger.admin.detail
--- The record that it carries.
+-- Its record.
 SELECT
   webhook_payloads.topic,
   webhook_payloads.partition_no,
@@ -201,8 +201,8 @@ WHERE
 ;
 
 -- ledger.admin._redeliver
--- Of a step: what may be sent again.
--- Of the conditions, those that were asked for.
+-- The rows of a step that can be sent again.
+-- A call has only the requested conditions.
 SELECT
   webhook_deliveries.id,
   webhook_deliveries.attempt,
@@ -265,8 +265,8 @@ ORDER BY
 ;
 
 -- ledger.admin._redeliver
--- Of an event type.
--- Of the conditions, those that were asked for.
+-- The same, of an event type.
+-- A call has only the requested conditions.
 SELECT
   webhook_deliveries.id,
   webhook_deliveries.attempt,
@@ -338,7 +338,7 @@ ORDER BY
 ;
 
 -- ledger.admin.of_record
--- `settle`: what is stored of a record?
+-- `settle`: the stored deliveries of a record.
 SELECT
   webhook_deliveries.subscription_id,
   webhook_deliveries.id,
@@ -353,7 +353,7 @@ WHERE
 ;
 
 -- ledger.admin._mark
--- They are due, an array.
+-- Make rows due, an array.
 UPDATE webhook_deliveries SET status = :b_status, next_attempt_at = :b_now, updated_at = :b_now, schedule_start = webhook_deliveries.attempt
 WHERE
   webhook_deliveries.id = :b_id
@@ -366,7 +366,7 @@ WHERE
 ;
 
 -- ledger.marks._mark
--- Whoever makes rows due, or decides: ask the owner once more, an array.
+-- Mark due rows or a decision again for the partition's owner, an array.
 UPDATE webhook_marks SET wish = :b_wish, asked = (
   webhook_marks.asked + :asked_1
 ), marked_at = CURRENT_TIMESTAMP, done_at = :done_at
@@ -379,7 +379,7 @@ WHERE
 ;
 
 -- ledger.marks._mark
--- Ask for the first time, an array.
+-- Insert the first mark, an array.
 INSERT INTO webhook_marks (
   group_id,
   topic,
@@ -413,7 +413,7 @@ WHERE
 ;
 
 -- ledger.admin.progress
--- Where these rows stand.
+-- The number of these rows in each state.
 SELECT
   webhook_deliveries.status
 FROM webhook_deliveries
@@ -422,7 +422,7 @@ WHERE
 ;
 
 -- ledger.adoption._adopt
--- A batch of these, and whether the other group has the delivery itself.
+-- A batch of rows, and whether the new group already has each delivery.
 SELECT
   webhook_deliveries.id,
   webhook_deliveries.topic,
@@ -514,7 +514,7 @@ WHERE
 ;
 
 -- ledger.replays.create
--- A replay begins.
+-- Insert a replay.
 INSERT INTO webhook_replays (
   group_id,
   subscription_id,
@@ -544,7 +544,7 @@ RETURNING webhook_replays.id INTO :ret_0
 ;
 
 -- ledger.replays.load
--- A replay, to go on with it or to show it.
+-- A replay, to continue or to show.
 SELECT
   webhook_replays.id,
   webhook_replays.group_id,
@@ -569,7 +569,7 @@ WHERE
 ;
 
 -- ledger.replays.claim
--- The API's processes: which replays does nobody run?
+-- API processes: background replays without a valid lease.
 SELECT
   webhook_replays.id
 FROM webhook_replays
@@ -589,7 +589,7 @@ FETCH FIRST 20 ROWS ONLY
 ;
 
 -- ledger.replays.claim
--- Take one.
+-- Take the lease of one.
 UPDATE webhook_replays SET lease_until = :lease_until
 WHERE
   webhook_replays.id = :id_1
@@ -602,7 +602,7 @@ WHERE
 ;
 
 -- ledger.replays.release
--- Leave it to another process, or to be tried again.
+-- Release the lease, at once or with a retry time.
 UPDATE webhook_replays SET lease_until = :lease_until, last_error = :last_error
 WHERE
   webhook_replays.id = :id_1
@@ -612,7 +612,7 @@ WHERE
 ;
 
 -- ledger.replays.advance
--- How far a replay is.
+-- A replay's progress.
 SELECT
   webhook_replays.positions,
   webhook_replays.subscription_id,
@@ -626,14 +626,14 @@ WHERE
 ;
 
 -- ledger.replays.advance
--- It is further now.
+-- Advance it.
 UPDATE webhook_replays SET matched = :matched, positions = :positions
 WHERE
   webhook_replays.id = :id_1
 ;
 
 -- ledger.replays.advance
--- The same, while the process still has it.
+-- Advance it if the process still holds the lease.
 UPDATE webhook_replays SET matched = :matched, positions = :positions, lease_until = :lease_until, last_error = :last_error
 WHERE
   webhook_replays.id = :id_1
@@ -644,7 +644,7 @@ WHERE
 ;
 
 -- ledger.replays.finish
--- It has ended.
+-- Finish a replay.
 UPDATE webhook_replays SET finished_at = :finished_at, lease_until = :lease_until, last_error = :last_error
 WHERE
   webhook_replays.id = :id_1
@@ -653,8 +653,8 @@ WHERE
 ;
 
 -- ledger.replays.find
--- A page of replays, the newest first.
--- Of the conditions, those that were asked for.
+-- A page of replays, newest first.
+-- A call has only the requested conditions.
 SELECT
   webhook_replays.id,
   webhook_replays.group_id,
@@ -684,7 +684,7 @@ FETCH FIRST 10 ROWS ONLY
 ;
 
 -- ledger.replays.cancel
--- Nothing more is to be read.
+-- Cancel a replay.
 UPDATE webhook_replays SET cancelled_at = :cancelled_at, lease_until = :lease_until, last_error = :last_error
 WHERE
   webhook_replays.id = :id_1
@@ -693,7 +693,7 @@ WHERE
 ;
 
 -- ledger.request_keys.find
--- What has a request with this idempotency key created?
+-- The creation of an earlier request with this idempotency key.
 SELECT
   webhook_request_keys.resource_id,
   webhook_request_keys.request_digest,
@@ -704,7 +704,7 @@ WHERE
 ;
 
 -- ledger.request_keys.note
--- Idempotency keys older than a day, some of them.
+-- A bounded number of idempotency keys older than a day.
 SELECT
   webhook_request_keys.key_digest
 FROM webhook_request_keys
@@ -716,7 +716,7 @@ FETCH FIRST 100 ROWS ONLY
 ;
 
 -- ledger.request_keys.note
--- They are removed, and this one if it is that old, an array.
+-- Delete them, and this key if it is that old, an array.
 DELETE FROM webhook_request_keys
 WHERE
   webhook_request_keys.key_digest = :b_key_digest
@@ -724,7 +724,7 @@ WHERE
 ;
 
 -- ledger.request_keys.note
--- What a request has created. It fails if another one with this key was quicker.
+-- Insert a request's key and creation; fails if another request with the key was faster.
 INSERT INTO webhook_request_keys (
   key_digest,
   request_digest,
@@ -736,7 +736,7 @@ VALUES
 ;
 
 -- ledger.counts.by_state
--- How many rows of a state are there, up to a bound?
+-- The number of rows in a state, up to a bound.
 SELECT
   COUNT(*) AS count_1
 FROM (
@@ -750,7 +750,7 @@ FROM (
 ;
 
 -- ledger.counts.most_loaded
--- Whose are the open rows that were stored first?
+-- The subscriptions of the oldest open rows.
 SELECT
   webhook_deliveries.subscription_id
 FROM webhook_deliveries
@@ -762,7 +762,7 @@ FETCH FIRST 1000 ROWS ONLY
 ;
 
 -- ledger.counts.most_loaded
--- Whose are those that were stored last?
+-- The subscriptions of the newest open rows.
 SELECT
   webhook_deliveries.subscription_id
 FROM webhook_deliveries
@@ -774,7 +774,7 @@ FETCH FIRST 1000 ROWS ONLY
 ;
 
 -- ledger.counts.last_failure
--- Why a subscription's newest rows of a state have failed.
+-- The last failures of a subscription's newest rows in a state.
 SELECT
   SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
   webhook_deliveries.attempt,
@@ -803,14 +803,14 @@ FROM webhook_deliveries
 ;
 
 -- ledger.search._range
--- And the last one.
+-- Searches by time: the last row.
 SELECT
   MAX(webhook_deliveries.id) AS max_1
 FROM webhook_deliveries
 ;
 
 -- ledger.search._first_since
--- When was the row of an id, or the next one, stored?
+-- The storing time of an id, or of the next id.
 SELECT
   webhook_deliveries.id,
   SYS_EXTRACT_UTC(webhook_deliveries.created_at) AS created_at
@@ -823,8 +823,8 @@ FETCH FIRST 1 ROWS ONLY
 ;
 
 -- ledger.search._ids
--- The ids of a page of a search, newest first; of a state, of a subscription.
--- Of the conditions, those that were asked for.
+-- The ids of a page of a search, newest first, by state and subscription.
+-- A call has only the requested conditions.
 SELECT
   webhook_deliveries.id
 FROM webhook_deliveries
@@ -839,8 +839,8 @@ FETCH FIRST 513 ROWS ONLY
 ;
 
 -- ledger.search.search
--- Those of these ids that meet conditions which no index has.
--- Of the conditions, those that were asked for.
+-- The rows of these ids that meet conditions without an index.
+-- A call has only the requested conditions.
 SELECT
   webhook_deliveries.id,
   webhook_deliveries.group_id,
@@ -913,7 +913,7 @@ FETCH FIRST 50 ROWS ONLY
 ;
 
 -- ledger.search.recent_types
--- The event types of rows.
+-- The event types of recent rows.
 SELECT
   webhook_payloads.event_type
 FROM webhook_payloads
@@ -928,7 +928,7 @@ WHERE
 ;
 
 -- ledger.counts.of_subscription
--- A subscription's rows by state.
+-- A subscription's number of rows by state.
 SELECT
   webhook_deliveries.status,
   COUNT(*) AS "number"
@@ -940,7 +940,7 @@ GROUP BY
 ;
 
 -- ledger.counts._next
--- The first of these rows that is due.
+-- The earliest due time of these rows.
 SELECT
   SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
 FROM webhook_deliveries

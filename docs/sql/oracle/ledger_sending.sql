@@ -1,5 +1,5 @@
 -- ledger.due.scan
--- Is anything parked?
+-- Is any row parked?
 SELECT
   webhook_deliveries.id
 FROM webhook_deliveries
@@ -10,7 +10,7 @@ FETCH FIRST 1 ROWS ONLY
 ;
 
 -- ledger.due.scan
--- The next head: the first row of the next subscription in a partition. Workers, hot.
+-- Workers, hot: the first due row of the next subscription in a partition.
 SELECT
   webhook_deliveries.subscription_id,
   SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
@@ -28,7 +28,7 @@ FETCH FIRST 1 ROWS ONLY
 ;
 
 -- ledger.due._due
--- The rows of a head that are due first. Workers, hot.
+-- Workers, hot: the earliest due rows of a partition and subscription.
 SELECT
   webhook_deliveries.id,
   SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
@@ -46,7 +46,7 @@ FETCH FIRST 16 ROWS ONLY
 ;
 
 -- ledger.due._read
--- What is known of them, and of those that may go right behind the first of their key.
+-- These rows, and those that may go right behind the first of their key.
 SELECT
   webhook_deliveries.id,
   webhook_deliveries.topic,
@@ -79,7 +79,7 @@ WHERE
 ;
 
 -- ledger.ordering.behind
--- What may go right behind the first row of a key.
+-- The rows that may go right behind the first of a key.
 SELECT
   webhook_deliveries.id,
   SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
@@ -113,7 +113,7 @@ FETCH FIRST 50 ROWS ONLY
 ;
 
 -- ledger.due._endpoints
--- Where they go now, and the secrets that sign.
+-- Their subscriptions, with the signing secrets.
 SELECT
   webhook_subscriptions.id AS subscription_id,
   SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
@@ -157,7 +157,7 @@ ORDER BY
 ;
 
 -- ledger.due._events
--- The records that they carry.
+-- Their records.
 SELECT
   webhook_payloads.topic,
   webhook_payloads.partition_no,
@@ -185,14 +185,14 @@ WHERE
 ;
 
 -- ledger.due._postpone
--- Later: nothing can be signed for their subscription, an array.
+-- Postpone rows whose subscription has no usable secret, an array.
 UPDATE webhook_deliveries SET next_attempt_at = :b_next_attempt_at
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.status = :status_1
 ;
 
 -- ledger.marks.recent
--- When was anything asked last? A worker begins.
+-- A worker starts: the time of the newest mark.
 SELECT
   SYS_EXTRACT_UTC(webhook_marks.marked_at) AS marked_at
 FROM webhook_marks
@@ -204,7 +204,7 @@ FETCH FIRST 1 ROWS ONLY
 ;
 
 -- ledger.marks.recent
--- What is asked of the owners of partitions? Workers, every few seconds.
+-- Workers, every few seconds: the new marks for owners of partitions.
 SELECT
   webhook_marks.topic,
   webhook_marks.partition_no,
@@ -220,7 +220,7 @@ WHERE
 ;
 
 -- ledger.marks.decision
--- A delivery cannot be stored: what has somebody decided on it?
+-- An operator's decision on a delivery that cannot be stored.
 SELECT
   webhook_marks.subscription_id,
   webhook_marks.wish,
@@ -239,7 +239,7 @@ WHERE
 ;
 
 -- ledger.marks.acted
--- That was done.
+-- The decision is carried out.
 UPDATE webhook_marks SET done_at = CURRENT_TIMESTAMP
 WHERE
   webhook_marks.group_id = :group_id_1
@@ -253,7 +253,7 @@ WHERE
 ;
 
 -- ledger.assigned.settled_keys
--- A partition is assigned or read on: what of it is stored at or above an offset? A page.
+-- A partition is assigned or resumed: a page of its stored deliveries at or above an offset.
 SELECT
   webhook_deliveries.record_offset,
   webhook_deliveries.record_ts,
@@ -271,7 +271,7 @@ FETCH FIRST 1 ROWS ONLY
 ;
 
 -- ledger.assigned.settled_keys
--- The same of one record that has more rows than a page.
+-- The same, for one record with more rows than a page.
 SELECT
   webhook_deliveries.record_offset,
   webhook_deliveries.record_ts,
@@ -286,7 +286,7 @@ WHERE
 ;
 
 -- ledger.assigned.open_keys
--- A partition is assigned: which keys wait in it?
+-- A partition is assigned: its ordering keys with open rows.
 SELECT DISTINCT
   webhook_deliveries.order_key,
   webhook_deliveries.subscription_id
@@ -311,7 +311,7 @@ WHERE
 ;
 
 -- ledger.assigned.open_topics
--- The highest partition of it.
+-- Its highest partition.
 SELECT
   MAX(webhook_deliveries.partition_no) AS max_1
 FROM webhook_deliveries
@@ -333,7 +333,7 @@ WHERE
 ;
 
 -- ledger.assigned._numbers
--- The database is to be tidied: which is the next of these partitions that has rows?
+-- Upkeep: the next of these partitions that has rows.
 SELECT
   MIN(webhook_deliveries.partition_no) AS min_1
 FROM webhook_deliveries
@@ -344,7 +344,7 @@ WHERE
 ;
 
 -- ledger.assigned._numbers
--- And marks?
+-- Upkeep: the next of these partitions that has marks.
 SELECT
   MIN(webhook_marks.partition_no) AS min_1
 FROM webhook_marks

@@ -1,5 +1,5 @@
 -- ledger.store._stored_records
--- Which of these payloads are there already?
+-- Which of these payloads are stored already?
 SELECT
   webhook_payloads.record_offset,
   webhook_payloads.record_ts
@@ -21,7 +21,7 @@ WHERE
 ;
 
 -- ledger.store.insert_new
--- Payloads, an array.
+-- Insert payloads, an array.
 INSERT INTO webhook_payloads (
   group_id,
   topic,
@@ -60,7 +60,7 @@ VALUES
 ;
 
 -- ledger.store.insert_new
--- Deliveries that are not there, an array. Workers, hot.
+-- Workers, hot: insert the deliveries that are not stored yet, an array.
 INSERT INTO webhook_deliveries (
   group_id,
   topic,
@@ -130,7 +130,7 @@ WHERE
 ;
 
 -- ledger.store._announced
--- Which of these rows are stored as exhausted, so that an event may tell of it?
+-- Which of these rows are stored as exhausted, and need an operational event?
 SELECT
   webhook_deliveries.group_id,
   webhook_deliveries.topic,
@@ -150,14 +150,14 @@ WHERE
 ;
 
 -- ledger.store._record
--- The first attempt of a row, an array.
+-- First attempts, an array.
 UPDATE webhook_deliveries SET first_attempt_at = :b_last_attempt_at, first_status = :b_last_status, first_error = :b_last_error
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.attempt = :b_attempt
 ;
 
 -- ledger.store._record
--- Attempts that failed, an array.
+-- Failed attempts that are retried, an array.
 UPDATE webhook_deliveries SET attempt = :b_made, next_attempt_at = :b_next_attempt_at, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
 WHERE
   webhook_deliveries.id = :b_id
@@ -166,7 +166,7 @@ WHERE
 ;
 
 -- ledger.store._record
--- Attempts that failed for the last time, an array.
+-- Failed last attempts, an array.
 UPDATE webhook_deliveries SET status = :b_status, attempt = :b_made, next_attempt_at = :b_next_attempt_at, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
 WHERE
   webhook_deliveries.id = :b_id
@@ -175,7 +175,7 @@ WHERE
 ;
 
 -- ledger.store._record
--- Attempts that failed of a schedule that a redelivery has replaced, an array.
+-- Failed attempts of a schedule that a redelivery has replaced, an array.
 UPDATE webhook_deliveries SET attempt = :b_made, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, schedule_start = (
   webhook_deliveries.schedule_start + :schedule_start_1
 ), last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
@@ -186,7 +186,7 @@ WHERE
 ;
 
 -- ledger.store._record
--- Attempts that delivered, an array.
+-- Successful attempts, an array.
 UPDATE webhook_deliveries SET status = :status, next_attempt_at = :next_attempt_at, last_error = :last_error, updated_at = :b_at
 WHERE
   webhook_deliveries.id = :b_id
@@ -199,14 +199,14 @@ WHERE
 ;
 
 -- ledger.store._record
--- Rows whose filter was asked, at last, and does not want the event, an array.
+-- Rows whose filter, evaluated late, does not match the event, an array.
 UPDATE webhook_deliveries SET status = :b_status, attempt = :b_made, next_attempt_at = :b_next_attempt_at, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.attempt = :b_attempt
 ;
 
 -- ledger.store._exhausted_after
--- Which of these rows are exhausted now?
+-- Which of these rows are exhausted after this attempt?
 SELECT
   webhook_deliveries.id,
   webhook_deliveries.attempt
@@ -216,7 +216,7 @@ WHERE
 ;
 
 -- ledger.ordering.normalise
--- Of each subscription and key the first open row is not blocked, an array. Hot where ordered.
+-- Hot with ordering: unblock the first open row of each subscription and key, an array.
 UPDATE webhook_deliveries SET status = :status, next_attempt_at = COALESCE(webhook_deliveries.next_attempt_at, :b_now), updated_at = :b_now
 WHERE
   webhook_deliveries.group_id = :b_group_id
@@ -270,7 +270,7 @@ WHERE
 ;
 
 -- ledger.ordering.normalise
--- And a later one not parked.
+-- Block later parked rows, an array.
 UPDATE webhook_deliveries SET status = :status, updated_at = :b_now
 WHERE
   webhook_deliveries.group_id = :b_group_id
@@ -329,7 +329,7 @@ WHERE
 ;
 
 -- ledger.ordering.open_ones
--- Which of these ordering keys have something open?
+-- Which of these ordering keys have open rows?
 SELECT DISTINCT
   webhook_deliveries.order_key,
   webhook_deliveries.subscription_id
@@ -344,7 +344,7 @@ WHERE
 ;
 
 -- ledger.ordering.repair
--- Of some keys, pairs that wait for nothing.
+-- Among some keys, ordering keys whose first open row is blocked.
 SELECT
   first_blocked.group_id,
   first_blocked.topic,
@@ -410,7 +410,7 @@ FETCH FIRST 1000 ROWS ONLY
 ;
 
 -- ledger.ordering.repair
--- Of some keys, pairs whose order somebody has broken.
+-- Among some keys, ordering keys with a parked row behind another open one.
 SELECT DISTINCT
   webhook_deliveries.group_id,
   webhook_deliveries.topic,
@@ -476,7 +476,7 @@ FETCH FIRST 1000 ROWS ONLY
 ;
 
 -- ledger.ordering._thousandth
--- Which keys these are: as many as have a thousand rows of a state.
+-- The last key of a step: the step has a thousand rows of a state.
 SELECT
   webhook_deliveries.order_key
 FROM webhook_deliveries
@@ -492,7 +492,7 @@ FETCH FIRST 1000 ROWS ONLY
 ;
 
 -- ledger.outbox.add
--- Which of these operational events wait already?
+-- Which of these operational events are stored already?
 SELECT
   webhook_operations.event_id
 FROM webhook_operations
@@ -502,7 +502,7 @@ WHERE
 ;
 
 -- ledger.outbox.add
--- Operational events, an array.
+-- Insert operational events, an array.
 INSERT INTO webhook_operations (
   group_id,
   event_id,
@@ -531,14 +531,14 @@ FETCH FIRST 10 ROWS ONLY
 ;
 
 -- ledger.outbox.forget
--- They are published.
+-- Delete published events.
 DELETE FROM webhook_operations
 WHERE
   webhook_operations.id = :b_id
 ;
 
 -- ledger.outbox.expire
--- The oldest operational events: when were they written?
+-- The oldest operational events and their times.
 SELECT
   webhook_operations.id,
   SYS_EXTRACT_UTC(webhook_operations.created_at) AS created_at

@@ -1,6 +1,6 @@
 -- ledger.upkeep.disable
--- A subscription is disabled: a 410, or failures for days.
--- Of the conditions, those that were asked for.
+-- Disable a subscription, after a 410 or days of failures.
+-- A call has only the requested conditions.
 UPDATE webhook_subscriptions SET enabled = :enabled, disabled_reason = :disabled_reason, failing_since = :failing_since
 WHERE
   webhook_subscriptions.id = :id_1
@@ -10,7 +10,7 @@ WHERE
 ;
 
 -- ledger.upkeep.failing
--- A subscription fails from now on.
+-- A subscription has begun to fail.
 UPDATE webhook_subscriptions SET failing_since = :failing_since
 WHERE
   webhook_subscriptions.id = :id_1
@@ -19,7 +19,7 @@ WHERE
 ;
 
 -- ledger.upkeep.recovered
--- It does no more.
+-- A subscription has recovered.
 UPDATE webhook_subscriptions SET failing_since = :failing_since
 WHERE
   webhook_subscriptions.id = :id_1
@@ -27,7 +27,7 @@ WHERE
 ;
 
 -- ledger.upkeep.slow
--- Its filter or projection is left out until then.
+-- Disable its slow filter or projection until a time.
 UPDATE webhook_subscriptions SET slow_until = :slow_until
 WHERE
   webhook_subscriptions.id = :id_1
@@ -43,7 +43,7 @@ WHERE
 ;
 
 -- ledger.upkeep._enabled
--- Which of these subscriptions are there, and enabled?
+-- Which of these subscriptions exist, and which are enabled?
 SELECT
   webhook_subscriptions.id,
   webhook_subscriptions.enabled
@@ -53,7 +53,7 @@ WHERE
 ;
 
 -- ledger.upkeep._follow
--- Of some subscriptions, disabled, enabled or removed, what has not followed them.
+-- Rows that have not followed subscriptions that were disabled, enabled or removed.
 SELECT
   webhook_deliveries.id,
   webhook_deliveries.group_id,
@@ -69,21 +69,21 @@ FETCH FIRST 1000 ROWS ONLY
 ;
 
 -- ledger.upkeep._follow
--- Hold them, an array.
+-- Hold rows, an array.
 UPDATE webhook_deliveries SET status = :status, updated_at = CURRENT_TIMESTAMP
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.status = :status_1
 ;
 
 -- ledger.upkeep._follow
--- What was held is due, an array.
+-- Resume held rows, an array.
 UPDATE webhook_deliveries SET status = :status, next_attempt_at = :b_now, updated_at = CURRENT_TIMESTAMP
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.status = :status_1
 ;
 
 -- ledger.upkeep._follow
--- What nobody can get is given up, an array.
+-- Exhaust rows of removed subscriptions, an array.
 UPDATE webhook_deliveries SET status = :status, next_attempt_at = :next_attempt_at, last_error = :last_error, updated_at = CURRENT_TIMESTAMP
 WHERE
   webhook_deliveries.id = :b_id
@@ -116,14 +116,14 @@ FETCH FIRST 1000 ROWS ONLY
 ;
 
 -- ledger.upkeep.prune
--- Delete them, an array.
+-- Delete these rows, an array.
 DELETE FROM webhook_deliveries
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.status = :status_1
 ;
 
 -- ledger.upkeep.drop_payloads
--- Delete payloads that nothing refers to any more, an array.
+-- Delete payloads without rows, an array.
 DELETE FROM webhook_payloads
 WHERE
   webhook_payloads.group_id = :b_group_id
@@ -161,7 +161,7 @@ FETCH FIRST 1 ROWS ONLY
 ;
 
 -- ledger.marks._delete
--- Forget them.
+-- Delete these decisions.
 DELETE FROM webhook_marks
 WHERE
   webhook_marks.group_id = :group_id_1
@@ -172,7 +172,7 @@ WHERE
 ;
 
 -- ledger.marks._delete
--- Is anything that is asked a week old?
+-- Are there marks older than a week?
 SELECT
   webhook_marks.topic
 FROM webhook_marks
@@ -183,7 +183,7 @@ FETCH FIRST 1 ROWS ONLY
 ;
 
 -- ledger.marks._delete
--- Forget it.
+-- Delete these marks.
 DELETE FROM webhook_marks
 WHERE
   webhook_marks.group_id = :group_id_1
@@ -191,7 +191,7 @@ WHERE
 ;
 
 -- ledger.upkeep.waiting
--- How many rows of a partition wait, for a gauge.
+-- The number of waiting rows of a partition, for a gauge.
 SELECT
   COUNT(*) AS count_1
 FROM webhook_deliveries
@@ -203,16 +203,16 @@ WHERE
 ;
 
 -- ledger.upkeep.by_id
--- What commands say or do of any rows: the last id. They are gone through by the primary key.
--- Of the conditions, those that were asked for.
+-- Commands on any rows, in steps by primary key: the last id.
+-- A call has only the requested conditions.
 SELECT
   MAX(webhook_deliveries.id) AS max_1
 FROM webhook_deliveries
 ;
 
 -- ledger.upkeep.by_id
--- The next id.
--- Of the conditions, those that were asked for.
+-- The first id of the next step.
+-- A call has only the requested conditions.
 SELECT
   MIN(webhook_deliveries.id) AS min_1
 FROM webhook_deliveries
@@ -221,8 +221,8 @@ WHERE
 ;
 
 -- ledger.upkeep.by_id
--- `redeliver`, `adopt`: those of a step.
--- Of the conditions, those that were asked for.
+-- `redeliver`, `adopt`: the rows of a step.
+-- A call has only the requested conditions.
 SELECT
   webhook_deliveries.id
 FROM webhook_deliveries
@@ -254,8 +254,8 @@ ORDER BY
 ;
 
 -- ledger.upkeep.by_id
--- Of an event type.
--- Of the conditions, those that were asked for.
+-- The same, of an event type.
+-- A call has only the requested conditions.
 SELECT
   webhook_deliveries.id
 FROM webhook_deliveries
@@ -296,8 +296,8 @@ ORDER BY
 ;
 
 -- ledger.upkeep.by_id
--- Of a topic and a tenant.
--- Of the conditions, those that were asked for.
+-- The same, of a topic and a tenant.
+-- A call has only the requested conditions.
 SELECT
   webhook_deliveries.id
 FROM webhook_deliveries
@@ -345,8 +345,8 @@ ORDER BY
 ;
 
 -- ledger.upkeep.by_id
--- Of an event type, a topic and a tenant.
--- Of the conditions, those that were asked for.
+-- The same, of an event type, a topic and a tenant.
+-- A call has only the requested conditions.
 SELECT
   webhook_deliveries.id
 FROM webhook_deliveries
@@ -403,8 +403,8 @@ ORDER BY
 ;
 
 -- ledger.upkeep.by_id
--- A replay: when those of a step are due.
--- Of the conditions, those that were asked for.
+-- A replay: the due times of its rows in a step.
+-- A call has only the requested conditions.
 SELECT
   webhook_deliveries.status,
   COUNT(*) AS "number"
@@ -419,8 +419,8 @@ GROUP BY
 ;
 
 -- ledger.upkeep.by_id
--- The same: how many of a step are in which state.
--- Of the conditions, those that were asked for.
+-- A replay: its rows of a step by state.
+-- A call has only the requested conditions.
 SELECT
   SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
 FROM webhook_deliveries
@@ -438,8 +438,8 @@ WHERE
 ;
 
 -- ledger.upkeep.by_id
--- `purge`: those of a step that have ended long ago.
--- Of the conditions, those that were asked for.
+-- `purge`: the rows of a step that ended long ago.
+-- A call has only the requested conditions.
 SELECT
   webhook_deliveries.id,
   webhook_deliveries.status,
@@ -465,7 +465,7 @@ ORDER BY
 ;
 
 -- ledger.upkeep._purge
--- Delete them, an array.
+-- Delete these rows, an array.
 DELETE FROM webhook_deliveries
 WHERE
   webhook_deliveries.status = :b_status AND webhook_deliveries.id = :b_id
@@ -479,7 +479,7 @@ WHERE
 ;
 
 -- ledger.upkeep.replays_finished_before
--- How many that would be.
+-- The number of replays that this would delete.
 SELECT
   COUNT(*) AS count_1
 FROM webhook_replays

@@ -1,5 +1,5 @@
 -- matching.catalog.find_endpoints
--- Who subscribed to these types and tenants, with the secrets that sign. Workers, hot.
+-- Workers, hot: the subscriptions to these types and tenants, with their signing secrets.
 SELECT
   webhook_subscriptions.id AS subscription_id,
   SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
@@ -43,7 +43,7 @@ ORDER BY
 ;
 
 -- subscriptions.repository.add
--- A subscription.
+-- Insert a subscription.
 INSERT INTO webhook_subscriptions (
   url,
   event_type,
@@ -97,7 +97,7 @@ RETURNING webhook_subscriptions.id INTO :ret_0
 ;
 
 -- subscriptions.repository.find
--- Is it there already?
+-- Does it exist already?
 SELECT
   webhook_subscriptions.id
 FROM webhook_subscriptions
@@ -110,7 +110,7 @@ ORDER BY
 ;
 
 -- subscriptions.repository.edit
--- It as it is, locked.
+-- Read and lock it.
 SELECT
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
@@ -138,7 +138,7 @@ WHERE
 ;
 
 -- subscriptions.repository.edit
--- Has it a signing secret of its own? Where each needs one (WEBHOOK_REQUIRE_OWN_SECRET).
+-- With WEBHOOK_REQUIRE_OWN_SECRET: has it a signing secret of its own?
 SELECT
   webhook_secrets.id
 FROM webhook_secrets
@@ -149,22 +149,22 @@ FETCH FIRST 1 ROWS ONLY
 ;
 
 -- subscriptions.repository.edit
--- It as it is to be.
+-- Write it.
 UPDATE webhook_subscriptions SET url = :url, event_type = :event_type, ordering = :ordering, max_in_flight = :max_in_flight, rate_limit = :rate_limit, retry_schedule = :retry_schedule, final_statuses = :final_statuses, tenant = :tenant, topics = :topics, event_filter = :event_filter, timeout_seconds = :timeout_seconds, payload_format = :payload_format, projection = :projection, batch_size = :batch_size, batch_wait_ms = :batch_wait_ms, signature_header = :signature_header, signature_prefix = :signature_prefix, custom_headers = :custom_headers, gzip_above = :gzip_above, http_version = :http_version
 WHERE
   webhook_subscriptions.id = :id_1
 ;
 
 -- subscriptions.repository.edit
--- The same, where its filter or projection changes.
+-- The same, if its filter or projection changes.
 UPDATE webhook_subscriptions SET url = :url, event_type = :event_type, ordering = :ordering, max_in_flight = :max_in_flight, rate_limit = :rate_limit, retry_schedule = :retry_schedule, final_statuses = :final_statuses, slow_until = :slow_until, tenant = :tenant, topics = :topics, event_filter = :event_filter, timeout_seconds = :timeout_seconds, payload_format = :payload_format, projection = :projection, batch_size = :batch_size, batch_wait_ms = :batch_wait_ms, signature_header = :signature_header, signature_prefix = :signature_prefix, custom_headers = :custom_headers, gzip_above = :gzip_above, http_version = :http_version
 WHERE
   webhook_subscriptions.id = :id_1
 ;
 
 -- subscriptions.repository.walk
--- The ids of the next page of all of them, or of some.
--- Of the conditions, those that were asked for.
+-- The ids of the next page, of all or of those that match.
+-- A call has only the requested conditions.
 SELECT
   webhook_subscriptions.id
 FROM webhook_subscriptions
@@ -179,8 +179,8 @@ FETCH FIRST 500 ROWS ONLY
 ;
 
 -- subscriptions.repository.walk
--- These, with what would be found wrong, for people.
--- Of the conditions, those that were asked for.
+-- The subscriptions of these ids, with everything that their problems depend on.
+-- A call has only the requested conditions.
 SELECT
   webhook_subscriptions.id AS subscription_id,
   SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
@@ -230,8 +230,8 @@ ORDER BY
 ;
 
 -- subscriptions.repository.page
--- The API: the ids of a page, of all of them or of some.
--- Of the conditions, those that were asked for.
+-- The API: the ids of a page, of all or of those that match.
+-- A call has only the requested conditions.
 SELECT
   webhook_subscriptions.id
 FROM webhook_subscriptions
@@ -250,8 +250,8 @@ FETCH FIRST 10 ROWS ONLY
 ;
 
 -- subscriptions.repository.page
--- These, with what would be found wrong, for people.
--- Of the conditions, those that were asked for.
+-- The subscriptions of these ids, with everything that their problems depend on.
+-- A call has only the requested conditions.
 SELECT
   webhook_subscriptions.id AS subscription_id,
   SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
@@ -298,7 +298,7 @@ ORDER BY
 ;
 
 -- subscriptions.repository.get
--- One of them.
+-- One subscription.
 SELECT
   webhook_subscriptions.id AS subscription_id,
   SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
@@ -345,7 +345,7 @@ ORDER BY
 ;
 
 -- subscriptions.health.failing
--- Failing ones, longest first.
+-- Failing subscriptions, the longest failing first.
 SELECT
   webhook_subscriptions.id,
   webhook_subscriptions.url,
@@ -361,7 +361,7 @@ FETCH FIRST 20 ROWS ONLY
 ;
 
 -- subscriptions.health.disabled
--- Disabled ones, newest first.
+-- Disabled subscriptions, newest first.
 SELECT
   webhook_subscriptions.id,
   webhook_subscriptions.url,
@@ -384,7 +384,7 @@ FROM webhook_subscriptions
 ;
 
 -- subscriptions.event_types.named_types
--- How many name it, up to a bound.
+-- The number of subscriptions that name it, up to a bound.
 SELECT
   COUNT(*) AS count_1
 FROM (
@@ -407,7 +407,7 @@ WHERE
 ;
 
 -- subscriptions.repository.count_enabled
--- `check`: how many are there?
+-- `check`: the number of enabled subscriptions.
 SELECT
   COUNT(*) AS count_1
 FROM webhook_subscriptions
@@ -416,7 +416,7 @@ WHERE
 ;
 
 -- subscriptions.repository.set_enabled
--- Disable it: a reason that it was disabled for before stays.
+-- Disable it and keep an earlier reason.
 UPDATE webhook_subscriptions SET enabled = :enabled, disabled_reason = CASE
   WHEN (
     webhook_subscriptions.enabled = :enabled_1
@@ -428,7 +428,7 @@ WHERE
 ;
 
 -- subscriptions.repository.set_enabled
--- The same, for a new reason.
+-- Disable it for a new reason.
 UPDATE webhook_subscriptions SET enabled = :enabled, disabled_reason = :disabled_reason
 WHERE
   webhook_subscriptions.id = :id_1
@@ -442,21 +442,21 @@ WHERE
 ;
 
 -- subscriptions.repository.set_verified
--- Its receiver has agreed, to at most this rate.
+-- Its receiver has agreed, up to this rate.
 UPDATE webhook_subscriptions SET rate_limit = :rate_limit, verified_url = :verified_url
 WHERE
   webhook_subscriptions.id = :id_1
 ;
 
 -- subscriptions.repository.remove
--- Remove it; its secrets go with it.
+-- Remove it, and its secrets by the foreign key.
 DELETE FROM webhook_subscriptions
 WHERE
   webhook_subscriptions.id = :id_1
 ;
 
 -- subscriptions.secrets.insert_secrets
--- Secrets of a new one, an array.
+-- Insert its secrets, an array.
 INSERT INTO webhook_secrets (
   subscription_id,
   secret,
@@ -469,7 +469,7 @@ RETURNING webhook_secrets.id INTO :ret_0
 ;
 
 -- subscriptions.secrets.lock
--- The subscription, locked: its secrets are about to be changed.
+-- Lock the subscription before its secrets change.
 SELECT
   webhook_subscriptions.id
 FROM webhook_subscriptions
@@ -478,7 +478,7 @@ WHERE
 ;
 
 -- subscriptions.secrets.rotate
--- What signs for it, newest first.
+-- Its signing secrets, newest first.
 SELECT
   webhook_secrets.secret,
   SYS_EXTRACT_UTC(webhook_secrets.created_at) AS created_at,
@@ -493,7 +493,7 @@ ORDER BY
 ;
 
 -- subscriptions.secrets.rotate
--- Delete what ended long ago.
+-- Delete secrets that ended long ago.
 DELETE FROM webhook_secrets
 WHERE
   webhook_secrets.subscription_id = :subscription_id_1
@@ -502,7 +502,7 @@ WHERE
 ;
 
 -- subscriptions.secrets.rotate
--- What signs now has an end.
+-- Set the end of the secrets that sign now.
 UPDATE webhook_secrets SET expires_at = :expires_at
 WHERE
   webhook_secrets.subscription_id = :subscription_id_1
@@ -513,7 +513,7 @@ WHERE
 ;
 
 -- subscriptions.secrets.rotate
--- The new one, an array.
+-- Insert the new secret, an array.
 INSERT INTO webhook_secrets (
   subscription_id,
   secret,
@@ -526,7 +526,7 @@ RETURNING webhook_secrets.id INTO :ret_0
 ;
 
 -- subscriptions.secrets._credentials
--- What it shows to its receiver.
+-- Its credentials.
 SELECT
   webhook_secrets.id,
   webhook_secrets.kind,
@@ -538,7 +538,7 @@ WHERE
 ;
 
 -- subscriptions.secrets.set_credential
--- The new one.
+-- Insert the new credential.
 INSERT INTO webhook_secrets (
   subscription_id,
   secret,
@@ -551,14 +551,14 @@ RETURNING webhook_secrets.id INTO :ret_0
 ;
 
 -- subscriptions.secrets._delete
--- Those whose place it takes.
+-- Delete the ones that it replaces.
 DELETE FROM webhook_secrets
 WHERE
   webhook_secrets.id IN (:id_1_1)
 ;
 
 -- subscriptions.secrets.entries
--- Its secrets, without their texts.
+-- Its secrets, without their text.
 SELECT
   webhook_secrets.id,
   webhook_secrets.kind,
@@ -573,7 +573,7 @@ ORDER BY
 ;
 
 -- subscriptions.secrets.made_at
--- Its signing secrets without an end: which was made by the request?
+-- Its signing secrets without an end, to find the one that a request has created.
 SELECT
   webhook_secrets.secret,
   SYS_EXTRACT_UTC(webhook_secrets.created_at) AS created_at
@@ -585,7 +585,7 @@ WHERE
 ;
 
 -- subscriptions.secrets.remove_secret
--- One of them is removed.
+-- Remove one of them.
 DELETE FROM webhook_secrets
 WHERE
   webhook_secrets.id = :id_1
@@ -593,14 +593,14 @@ WHERE
 ;
 
 -- subscriptions.secrets.count
--- How many there are to be encrypted anew.
+-- The number of secrets to encrypt anew.
 SELECT
   COUNT(*) AS count_1
 FROM webhook_secrets
 ;
 
 -- subscriptions.secrets._pages
--- All secrets, page by page.
+-- All secrets, a page at a time.
 SELECT
   webhook_secrets.id,
   webhook_secrets.subscription_id,
@@ -616,14 +616,14 @@ FETCH FIRST 200 ROWS ONLY
 ;
 
 -- subscriptions.secrets._write
--- Encrypt them anew, if nobody has changed them meanwhile; an array.
+-- Encrypt them anew if they are unchanged, an array.
 UPDATE webhook_secrets SET secret = :b_secret
 WHERE
   webhook_secrets.id = :b_id AND webhook_secrets.secret = :b_before
 ;
 
 -- subscriptions.tls.stored
--- The certificates of subscriptions that have some, after the look-up. Workers.
+-- Workers: the certificates of subscriptions that have some, after the look-up.
 SELECT
   webhook_tls.subscription_id,
   webhook_tls.certificate,
@@ -635,7 +635,7 @@ WHERE
 ;
 
 -- subscriptions.tls.set_tls
--- Its certificates: parts that are not given stay.
+-- Its certificates, because parts that are not given stay.
 SELECT
   webhook_tls.subscription_id,
   webhook_tls.certificate,
@@ -647,7 +647,7 @@ WHERE
 ;
 
 -- subscriptions.tls.set_tls
--- Its first ones.
+-- Insert its first certificates.
 INSERT INTO webhook_tls (
   subscription_id,
   certificate,
@@ -660,7 +660,7 @@ VALUES
 ;
 
 -- subscriptions.tls.set_tls
--- Others in their place.
+-- Replace its certificates.
 UPDATE webhook_tls SET certificate = :certificate, private_key = :private_key, authorities = :authorities, created_at = :created_at
 WHERE
   webhook_tls.subscription_id = :subscription_id_1
@@ -674,14 +674,14 @@ WHERE
 ;
 
 -- subscriptions.tls.count
--- How many private keys there may be to be encrypted anew.
+-- The number of private keys to encrypt anew.
 SELECT
   COUNT(*) AS count_1
 FROM webhook_tls
 ;
 
 -- subscriptions.tls._page
--- All certificates, page by page: what expires, and keys to be encrypted.
+-- All certificates, a page at a time, for expiry dates and for keys to encrypt.
 SELECT
   webhook_tls.subscription_id,
   webhook_tls.certificate,
@@ -696,7 +696,7 @@ FETCH FIRST 100 ROWS ONLY
 ;
 
 -- subscriptions.tls._replace_key
--- A key, locked: has nobody changed it meanwhile?
+-- Lock a key: is it unchanged?
 SELECT
   webhook_tls.private_key
 FROM webhook_tls

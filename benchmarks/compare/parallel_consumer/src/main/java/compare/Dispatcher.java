@@ -54,7 +54,7 @@ public final class Dispatcher {
 
     private record Signed(String id, String timestamp, String signature) {}
 
-    /** As Standard Webhooks say. */
+    /** By the specification of Standard Webhooks. */
     private static Signed sign(String id, byte[] body) {
         String timestamp = Long.toString(System.currentTimeMillis() / 1000);
         Mac mac = MAC.get();
