@@ -17,7 +17,7 @@ from consumer.api.problems import Code, Refused
 from consumer.api.tokens import ANYONE, Caller, TokenFile
 
 REQUEST_BYTES = 64 * 1024  # the largest request body; a registration has at most 2.5 kB
-_BODY_TIMEOUT = 10.0  # seconds for the whole body
+BODY_TIMEOUT = 10.0  # seconds for the whole body
 WANTED = (
     'send a JSON object {"url": …, "eventType": …}, perhaps with "ownSecret": true, with content-type: application/json'
 )
@@ -59,13 +59,14 @@ class Guard:
         try:
             caller = None if path in _OPEN_PATHS else self._caller(path, method, headers)
             _check_site(path, method, headers)
-            async with asyncio.timeout(_BODY_TIMEOUT):
+            async with asyncio.timeout(BODY_TIMEOUT):
                 receive = _replay(await _read(receive), receive)
             scope["state"] = {**scope.get("state", {}), "caller": caller}
         except ClientDisconnect:
             return
         except TimeoutError:
-            app = _answer(path, Refused(HTTPStatus.REQUEST_TIMEOUT, "too-slow", "the body did not arrive in time"))
+            why = "the body did not arrive in time"  # its rest could keep the connection open
+            app = _answer(path, Refused(HTTPStatus.REQUEST_TIMEOUT, "too-slow", why, headers={"connection": "close"}))
         except _TooLarge:
             why = f"the body has more than {REQUEST_BYTES} bytes"
             app = _answer(path, Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", why))

@@ -3,6 +3,7 @@
 Each page is a function from a `Visit` to an answer. It runs in a thread, since it queries the database or Kafka.
 """
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,15 +21,15 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import ImmutableMultiDict, MutableHeaders, QueryParams
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from consumer.api.guard import is_loopback_name
-from consumer.api.tokens import ANYONE, Caller, Scope
+from consumer.api.guard import BODY_TIMEOUT, is_loopback_name
+from consumer.api.tokens import ANYONE, Caller, Scope, TokenFile
 from consumer.console.rendering import STATIC, environment, static_names
 from consumer.console.session import COOKIE, LIFETIME, NONCE, Session, cookie_of, session_of
 from consumer.errors import InvalidSubscription, SettingsError, WebhooksError
@@ -108,14 +109,11 @@ def to(path: str, said: str = "", **query: str) -> Response:
 
 
 class Frame:
-    """Lets visitors in and shows them pages.
-
-    `tokens` gives the callers by the SHA-256 of their token. Without tokens, every visitor may do everything.
-    """
+    """Lets visitors in and shows them pages. Without tokens, every visitor from this machine may do everything."""
 
     def __init__(
         self,
-        tokens: Callable[[], Mapping[bytes, Caller]],
+        tokens: TokenFile,
         said: Mapping[str, Said],
         clock: Callable[[], float] = time.time,
         **names: object,
@@ -141,7 +139,7 @@ class Frame:
                 ),
             ],
             exception_handlers={HTTPStatus.NOT_FOUND: self._not_found, HTTPStatus.METHOD_NOT_ALLOWED: self._not_found},
-            middleware=[Middleware(Headers)],
+            middleware=[Middleware(Headers), Middleware(Entrance, self._tokens)],
         )
 
     def session(self, request: Request) -> Session | None:
@@ -149,11 +147,9 @@ class Frame:
         return session_of(request.cookies.get(COOKIE, ""), self._callers(), self._clock())
 
     def _callers(self) -> Mapping[bytes, Caller]:
-        return self._tokens() or {self._local: ANYONE}
+        return self._tokens.all() if self._tokens.required else {self._local: ANYONE}
 
     async def _show(self, entry: Entry, request: Request) -> Response:
-        if not self._tokens() and not is_loopback_name(request.headers.get("host", "")):
-            return _page("Without API_TOKEN, only requests to localhost are served.", HTTPStatus.FORBIDDEN)
         session = self.session(request)
         if session is None:
             return self._without_session(request)
@@ -189,14 +185,14 @@ class Frame:
         wanted = "/"
         if request.method == "GET":
             wanted = request.url.path.removeprefix(BASE) + (f"?{request.url.query}" if request.url.query else "")
-        if self._tokens():
+        if self._tokens.required:
             return to("/sign-in", next=wanted)
         answer = to(wanted)
         self._begin(request, answer, self._local)
         return answer
 
     async def _sign_in_page(self, request: Request) -> Response:
-        if not self._tokens():
+        if not self._tokens.required:
             return to("/")
         return self._sign_in_form(request.query_params.get("next", "/"))
 
@@ -205,11 +201,11 @@ class Frame:
             return self._sign_in_form("/")
         try:
             form = await _form_of(request)
-        except Refusal:
-            return self._sign_in_form("/", wrong=True)
+        except Refusal as refusal:
+            return _page(str(refusal), refusal.status)
         wanted = str(form.get("next", "/"))
         digest = _digest(str(form.get("token", "")).strip())
-        if digest not in self._tokens():
+        if digest not in self._tokens.all():
             log.warning("a sign-in was refused", client=request.client.host if request.client else None)
             return self._sign_in_form(wanted, wrong=True)
         answer = to(wanted if wanted.startswith("/") and not wanted.startswith("//") else "/")
@@ -249,7 +245,7 @@ class Frame:
             {
                 "here": next((path for path, _ in reversed(PAGES) if here == path or here.startswith(f"{path}/")), "/"),
                 "session": caller,
-                "signed_in": bool(self._tokens()),
+                "signed_in": self._tokens.required,
                 "may": {scope: scope in caller.scopes for scope in ("read", "write", "secrets")},
                 "said": self._said.get(request.query_params.get("said", "")),
                 "csrf": partial(_form_token, session.form_token),
@@ -282,7 +278,7 @@ class _Static(StaticFiles):
 
 
 class Headers:
-    """ASGI middleware: every answer carries HEADERS, unless it has its own."""
+    """ASGI middleware: every answer carries HEADERS, unless it has its own. 408 closes the connection."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -295,18 +291,46 @@ class Headers:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
+                if message["status"] == HTTPStatus.REQUEST_TIMEOUT:
+                    headers["connection"] = "close"  # else the rest of the form could keep it open
             await send(message)
 
         await self._app(scope, receive, with_headers)
 
 
+class Entrance:
+    """ASGI middleware: without tokens, refuses each request whose Host is not this machine.
+
+    Otherwise a web page could read the console through a host name of its own that resolves to 127.0.0.1 (DNS
+    rebinding).
+    """
+
+    def __init__(self, app: ASGIApp, tokens: TokenFile) -> None:
+        self._app = app
+        self._tokens = tokens
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 403."""
+        if scope["type"] != "http" or self._tokens.required or is_loopback_name(Request(scope).headers.get("host", "")):
+            await self._app(scope, receive, send)
+        else:
+            refusal = _page("Without API_TOKEN, only requests to localhost are served.", HTTPStatus.FORBIDDEN)
+            await refusal(scope, receive, send)
+
+
 async def _form_of(request: Request) -> Form:
-    """The fields of a form, which has no files. Raises Refusal if it is too large, or not a form."""
+    """The fields of a form, which has no files. Raises Refusal if it is too large, too slow, or not a form."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > FORM_BYTES:
-            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The form has more than {FORM_BYTES} bytes.")
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > FORM_BYTES:
+                    raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The form has more than {FORM_BYTES} bytes.")
+    except TimeoutError:
+        raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "The form did not arrive in time: send it again.") from None
+    except ClientDisconnect:
+        raise Refusal(HTTPStatus.BAD_REQUEST, "The form was not sent to its end.") from None
     try:
         return Form(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=FORM_FIELDS))
     except ValueError:

@@ -46,7 +46,7 @@ def with_console(
         backing.registry, kafka, backing.history, backing.refusal, backing.ping, clock, backing.log, backing.ask
     )
     live = overview.Live(sources, backing.look)
-    frame = Frame(tokens.all, SAID, sources.clock)
+    frame = Frame(tokens, SAID, sources.clock)
     console = frame.app(
         [
             *overview.entries(live, sources.registry.group),

@@ -1,7 +1,8 @@
 """Pages are for signed-in visitors, and forms for those who were shown them."""
 
+import socket
 from collections.abc import Callable, Iterator
-from hashlib import sha256
+from functools import partial
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,16 +12,18 @@ from starlette.responses import Response
 from starlette.routing import Mount
 
 from consumer.api.tokens import Caller
+from consumer.console import app
 from consumer.console.app import BASE, HEADERS, Entry, Frame, Refusal, Said, Visit, to
 from consumer.console.rendering import static_names
 from consumer.console.session import COOKIE
 from consumer.errors import DatabaseUnavailable
 from consumer.http.server import BackgroundServer, listen
 from tests.console.browser import Browser, form_token
+from tests.console.tokens import Tokens
 
 TOKENS = {
-    sha256(b"all").digest(): Caller("all", frozenset({"read", "write", "secrets"})),
-    sha256(b"reader").digest(): Caller("reader", frozenset({"read"}), "acme"),
+    "all": Caller("all", frozenset({"read", "write", "secrets"})),
+    "reader": Caller("reader", frozenset({"read"}), "acme"),
 }
 SAID = {"done": Said("It is done.")}
 
@@ -55,7 +58,7 @@ ENTRIES = [
 ]
 
 
-Open = Callable[[dict[bytes, Caller]], Browser]
+Open = Callable[[dict[str, Caller]], Browser]
 
 
 @pytest.fixture
@@ -63,8 +66,8 @@ def browse() -> Iterator[Open]:
     """Opens browsers, each of a console with these tokens."""
     servers = []
 
-    def browser_of(tokens: dict[bytes, Caller]) -> Browser:
-        app = Starlette(routes=[Mount(BASE, Frame(lambda: tokens, SAID).app(ENTRIES))])
+    def browser_of(callers: dict[str, Caller]) -> Browser:
+        app = Starlette(routes=[Mount(BASE, Frame(Tokens(callers), SAID).app(ENTRIES))])
         servers.append(BackgroundServer(app, listen("127.0.0.1", 0), "console"))
         return Browser(servers[-1].port)
 
@@ -153,6 +156,19 @@ def test_a_session_has_the_scopes_of_its_token(browser: Browser) -> None:
     assert answer.status_code == HTTPStatus.FORBIDDEN
     assert "no scope write" in answer.text
     assert "tenant acme" in browser.get("/page").text
+
+
+def test_a_form_that_never_ends_is_given_up(browser: Browser, local: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection is free again, whether a session is needed or not."""
+    monkeypatch.setattr(app, "BODY_TIMEOUT", 0.2)
+    session = local.get("/", allow_redirects=False).headers["set-cookie"].partition(";")[0]
+    for console, path, more in ((browser, "/sign-in", ""), (local, "/do", f"cookie: {session}\r\n")):
+        port = urlsplit(console.base).port
+        head = f"POST {BASE}{path} HTTP/1.1\r\nhost: localhost\r\n{more}content-length: 10\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", port or 0), timeout=10) as connection:
+            connection.sendall(head.encode())
+            answer = b"".join(iter(partial(connection.recv, 65536), b""))  # up to the end: it is closed
+        assert answer.startswith(b"HTTP/1.1 408 ")
 
 
 def test_signing_out_ends_the_session(browser: Browser) -> None:

@@ -3,8 +3,8 @@
 import html
 import re
 from collections.abc import Callable, Iterator
-from hashlib import sha256
 from http import HTTPStatus
+from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any
 
@@ -13,9 +13,10 @@ from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from consumer.api.app import create_app
-from consumer.api.tokens import Caller, TokenFile
+from consumer.api.tokens import Caller, TokenFile, line_of
 from consumer.api.v1 import context
 from consumer.api.v1.context import Backing
+from consumer.console.app import BASE
 from consumer.console.assembly import SAID, with_console
 from consumer.crypto.vault import Vault
 from consumer.http.server import BackgroundServer, listen
@@ -25,22 +26,16 @@ from consumer.ops.overview import overview
 from consumer.sending.validation_request import Granted, Permission, Refused
 from consumer.subscriptions import repository
 from tests.console.browser import Browser, form_token
+from tests.console.tokens import Tokens
 from tests.ledger.rows_kit import GROUP, make_event, parked
 
 SECRET = "the-secret-of-the-deployment"
 
 
-class Tokens(TokenFile):
-    """Tokens without a file."""
-
-    def __init__(self, callers: dict[str, Caller]) -> None:
-        super().__init__(None)
-        self._tokens = {sha256(name.encode()).digest(): caller for name, caller in callers.items()}
-
-
 ALL = {
     "all": Caller("all", frozenset({"read", "write", "secrets"})),
     "acme": Caller("acme", frozenset({"read", "write", "secrets"}), "acme"),
+    "writer": Caller("writer", frozenset({"write"})),
 }
 
 
@@ -49,9 +44,9 @@ def console(engine: Engine) -> Iterator[Callable[[str | None], Browser]]:
     """Opens a browser for a token, of a console on this database; None: of a console without tokens."""
     servers = []
 
-    def browser_of(token: str | None, **more: Any) -> Browser:
+    def browser_of(token: str | None, tokens: TokenFile | None = None, **more: Any) -> Browser:
         registry = Registry(engine, GROUP, Vault(), default=(SECRET,))
-        tokens = Tokens({} if token is None else ALL)
+        tokens = tokens or Tokens({} if token is None else ALL)
         backing = Backing(registry, look=lambda: overview(engine, None, ()), **more)
         app = with_console(create_app(engine, tokens, backing=backing), backing, None, tokens)
         servers.append(BackgroundServer(app, listen("127.0.0.1", 0), "console"))
@@ -254,10 +249,37 @@ def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[[str | 
     assert [operation.data["url"] for _, operation, _ in outbox.pending(engine, GROUP, 10)] == [new["url"]]
 
 
-def test_a_host_name_of_another_site_is_refused_without_tokens(console: Callable[[str | None], Browser]) -> None:
+@pytest.mark.parametrize("path", ["/", "/absent", "/live", "/sign-in", "/static/absent"])
+def test_a_host_name_of_another_site_is_refused_without_tokens(console: Callable[..., Browser], path: str) -> None:
     """Otherwise its pages could use this console by a name that resolves here (DNS rebinding)."""
     browser = console(None)
-    assert browser.get("/", headers={"host": "evil.example"}).status_code == HTTPStatus.FORBIDDEN
+    answer = browser.get(path, headers={"host": "evil.example"}, allow_redirects=False)
+    assert (answer.status_code, answer.headers.get("set-cookie")) == (HTTPStatus.FORBIDDEN, None)
+
+
+def test_a_file_without_tokens_lets_nobody_in(console: Callable[..., Browser], tmp_path: Path) -> None:
+    """An operator may have revoked the last token."""
+    file = tmp_path / "tokens.toml"
+    file.write_text(line_of("ops", "a-token", ["read"], None))
+    browser = console(None, TokenFile(str(file)))
+    browser.post("/sign-in", data={"token": "a-token"})
+    assert "Overview" in browser.get("/subscriptions").text
+    file.write_text("# none")
+    for path in ("/", "/subscriptions", "/absent"):
+        answer = browser.get(path, headers={"host": "localhost"}, allow_redirects=False)
+        assert answer.headers["location"].startswith(f"{BASE}/sign-in")
+        assert "set-cookie" not in answer.headers
+    assert browser.get("/live", headers={"host": "localhost"}).status_code == HTTPStatus.UNAUTHORIZED
+    assert browser.post("/sign-in", data={"token": ""}).status_code == HTTPStatus.UNAUTHORIZED
+
+
+@pytest.mark.parametrize(("token", "status"), [("all", 200), ("acme", 403), ("writer", 403)])
+def test_the_live_overview_needs_what_the_page_needs(
+    console: Callable[..., Browser], token: str, status: HTTPStatus
+) -> None:
+    """The scope `read`, and a token of all tenants."""
+    with console(token).get("/live", stream=True) as answer:
+        assert answer.status_code == status
 
 
 def test_an_unreachable_database_is_named_on_the_page(engine: Engine, console: Callable[[str | None], Browser]) -> None:

@@ -4,14 +4,13 @@ import html
 import re
 import time
 from collections.abc import Callable, Iterator
-from hashlib import sha256
 from http import HTTPStatus
 
 import pytest
 from sqlalchemy import Engine
 
 from consumer.api.app import create_app
-from consumer.api.tokens import Caller, TokenFile
+from consumer.api.tokens import Caller
 from consumer.api.v1.context import Backing
 from consumer.console.assembly import SAID, with_console
 from consumer.crypto.vault import Vault
@@ -23,6 +22,7 @@ from consumer.ops.overview import overview
 from consumer.ops.replay_request import Log
 from consumer.subscriptions import repository
 from tests.console.browser import Browser, form_token
+from tests.console.tokens import Tokens
 from tests.kafka_kit import Kafka
 from tests.ledger.rows_kit import GROUP
 
@@ -32,14 +32,6 @@ CALLERS = {
     "acme": Caller("acme", frozenset({"read", "write", "secrets"}), "acme"),
 }
 FORM = 'action="/console/replays/preview"'
-
-
-class Tokens(TokenFile):
-    """A token for each of CALLERS, by its name."""
-
-    def __init__(self) -> None:
-        super().__init__(None)
-        self._tokens = {sha256(name.encode()).digest(): caller for name, caller in CALLERS.items()}
 
 
 @pytest.fixture
@@ -64,7 +56,7 @@ def visit(engine: Engine, log: Log) -> Iterator[Visit]:
         backing = Backing(
             Registry(engine, GROUP, Vault()), look=lambda: overview(engine, None, ()), log=log if known else None
         )
-        tokens = Tokens()
+        tokens = Tokens(CALLERS)
         app = with_console(create_app(engine, tokens, backing=backing), backing, None, tokens)
         servers.append(BackgroundServer(app, listen("127.0.0.1", 0), "console"))
         browser = Browser(servers[-1].port)

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from consumer.api.tokens import Caller
 from consumer.console import charts
 from consumer.console.app import Entry, Frame, Visit, to
 from consumer.console.charts import Bar
@@ -63,8 +64,10 @@ def stream(live: Live, frame: Frame) -> Route:
 
     async def events(request: Request) -> Response:
         session = frame.session(request)
-        if session is None or session.caller.tenant is not None:
+        if session is None:
             return Response(status_code=HTTPStatus.UNAUTHORIZED)
+        if not _may_watch(session.caller):
+            return Response(status_code=HTTPStatus.FORBIDDEN)
         if watchers.locked():
             return Response(status_code=HTTPStatus.SERVICE_UNAVAILABLE, headers={"retry-after": "30"})
         return EventSourceResponse(parts(request), ping=15)
@@ -75,12 +78,16 @@ def stream(live: Live, frame: Frame) -> Route:
             while time.monotonic() < end:
                 await asyncio.sleep(REFRESH)
                 session = frame.session(request)
-                if session is None:
+                if session is None or not _may_watch(session.caller):
                     return
                 values = await run_in_threadpool(live.values)
                 yield {"event": "overview", "data": frame.fragment(request, session, "overview_live.html", **values)}
 
     return Route("/live", events)
+
+
+def _may_watch(caller: Caller) -> bool:
+    return caller.tenant is None and "read" in caller.scopes
 
 
 def _show(live: Live, group: str, visit: Visit) -> Response:
