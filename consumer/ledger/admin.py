@@ -169,12 +169,12 @@ def count(engine: Engine, selection: DeliveryQuery, most: int) -> int:
     return counted(steps(engine, selection), most)
 
 
-def owed(engine: Engine, subscription_id: int, most: int) -> int:
+def owed(bind: Engine | Connection, subscription_id: int, most: int) -> int:
     """How many open deliveries a subscription has; counting stops at `most`."""
     first = select(ParkedDelivery.id).where(
         ParkedDelivery.subscription_id == subscription_id, ParkedDelivery.status.in_(OPEN)
     )
-    with reading(engine) as connection:
+    with reading(bind) as connection:
         return connection.execute(select(func.count()).select_from(first.limit(most).subquery("counted"))).scalar_one()
 
 

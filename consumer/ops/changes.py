@@ -154,12 +154,23 @@ def set_verified(
         return after
 
 
-def remove(registry: Registry, actor: str, subscription_id: int, condition: Condition = _always) -> Subscribed | None:
-    """Remove a subscription and its secrets. Returns it as it was, or None if there is none of that id."""
+def remove(
+    registry: Registry,
+    actor: str,
+    subscription_id: int,
+    condition: Condition = _always,
+    check: Callable[[Connection], None] | None = None,
+) -> Subscribed | None:
+    """Remove a subscription and its secrets. Returns it as it was, or None if there is none of that id.
+
+    `check` may raise, too: it queries in the transaction, since another connection of the pool may not be free.
+    """
     with registry.engine.begin() as connection:
         before = _locked(connection, registry, subscription_id, condition)
         if before is None:
             return None
+        if check is not None:
+            check(connection)
         repository.remove(connection, subscription_id)
         _record(connection, registry, actor, REMOVED, before, None)
         return before

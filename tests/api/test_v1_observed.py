@@ -1,9 +1,12 @@
 """/v1/attempts, statistics, event-types and replays."""
 
 import time
+from threading import BoundedSemaphore
 
+import pytest
 from sqlalchemy import Engine
 
+from consumer.api.v1 import context
 from consumer.events.attempt import Attempt
 from consumer.ledger import replays, store
 from consumer.ledger.replays import Span
@@ -55,6 +58,20 @@ def test_attempts_are_listed(api: Api) -> None:
     told = api.call("GET", "/attempts?since=2027-01-15T07:00:00Z&until=2027-01-15T09:00:00Z").json()
     assert history.asked == [(1_800_000_000.0 - 3600, 1_800_000_000.0 + 3600)]
     assert told["missing"] is not None
+
+
+def test_few_requests_read_the_topic_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each holds a thread for seconds; the requests of other tenants need one too."""
+    mine, history = api.create(tenant="acme")["id"], History([])
+    api.app.state.backing = api.app.state.backing._replace(history=history)
+    monkeypatch.setattr(context, "_READS", BoundedSemaphore(1))
+    path = f"/attempts?subscription={mine}&since=2027-01-15T07:00:00Z"
+    assert api.call("GET", path, token="acme").status_code == 200
+    with context.reading_back():
+        refused = api.call("GET", path, token="acme")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert api.call("GET", f"/attempts?subscription={mine}", token="acme").status_code == 200
+    assert len(history.asked) == 1
 
 
 def test_statistics(api: Api, engine: Engine) -> None:

@@ -4,7 +4,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 from requests import PreparedRequest, Response
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, event, update
 from structlog.testing import capture_logs
 
 from consumer.api.tokens import TokenFile
@@ -201,6 +201,31 @@ def test_a_removal_with_open_deliveries_is_a_conflict(api: Api) -> None:
     assert (removed.status_code, removed.content) == (204, b"")
     assert api.call("GET", path).status_code == 404
     assert api.call("DELETE", path).status_code == 404
+
+
+def test_a_removal_needs_one_connection(api: Api) -> None:
+    """Several at once, each waiting for a second connection of the pool, would wait for each other."""
+    path, taken = f"/subscriptions/{api.create()['id']}", [0]
+    event.listen(api.engine, "checkout", lambda *_: taken.append(taken[-1] + 1))
+    event.listen(api.engine, "checkin", lambda *_: taken.append(taken[-1] - 1))
+    assert api.call("DELETE", path).status_code == 204
+    assert max(taken) == 1
+
+
+@pytest.mark.parametrize("secret", [{"kind": "bearer", "secret": "t"}, {"kind": "header", "secret": "x-key: v"}])
+def test_credentials_go_to_another_server_only_with_the_scope_of_secrets(api: Api, secret: dict[str, str]) -> None:
+    """A token that may not read or set them could otherwise have them sent to a server of its own."""
+    created = api.create()
+    path = f"/subscriptions/{created['id']}"
+    assert api.call("PATCH", path, {"url": "https://example.org/"}, token="writer").status_code == 200
+    assert api.call("POST", f"{path}/secrets", secret).status_code == 204
+    for url in ("https://attacker.example/", "https://example.org:8443/", "http://example.org/"):
+        refused = api.call("PATCH", path, {"url": url}, token="writer")
+        assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (403, "scope")
+    assert (
+        api.call("PATCH", path, {"url": "https://EXAMPLE.org/new", "rate_limit": 1}, token="writer").status_code == 200
+    )
+    assert api.call("PATCH", path, {"url": "https://example.net/"}).status_code == 200
 
 
 def test_pages_are_walked_by_their_cursors(api: Api) -> None:

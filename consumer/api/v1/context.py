@@ -59,7 +59,8 @@ TRANSLATED = (
     SQLAlchemyError,
 )
 RETRY_AFTER = {"retry-after": "5"}  # seconds
-_EXCHANGES = BoundedSemaphore(8)  # under way in this process: each may hold a thread for minutes
+# Under way in this process. Each holds one of the 40 threads that serve all requests: for minutes, or for 10 s.
+_EXCHANGES, _READS = BoundedSemaphore(8), BoundedSemaphore(4)
 
 
 class Backing(NamedTuple):
@@ -176,13 +177,25 @@ def check_url(backing: Backing, url: object) -> None:
 @contextmanager
 def exchanging() -> Iterator[None]:
     """A context for a request to a receiver. Raises Refused if as many as allowed are under way."""
-    if not _EXCHANGES.acquire(blocking=False):
-        why = "too many requests to receivers are under way; try again"
+    with _taking(_EXCHANGES, "too many requests to receivers are under way; try again"):
+        yield
+
+
+@contextmanager
+def reading_back() -> Iterator[None]:
+    """A context for reading the attempts topic. Raises Refused if as many as allowed are under way."""
+    with _taking(_READS, "too many requests read older attempts; try again"):
+        yield
+
+
+@contextmanager
+def _taking(places: BoundedSemaphore, why: str) -> Iterator[None]:
+    if not places.acquire(blocking=False):
         raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "conflict", why, headers=RETRY_AFTER)
     try:
         yield
     finally:
-        _EXCHANGES.release()
+        places.release()
 
 
 def of_all_tenants(caller: Caller) -> None:

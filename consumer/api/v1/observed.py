@@ -9,7 +9,19 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from consumer.api.problems import Refused
-from consumer.api.v1.context import At, Backed, Reader, absent, answer, described, iso, may_see, moment, of_all_tenants
+from consumer.api.v1.context import (
+    At,
+    Backed,
+    Reader,
+    absent,
+    answer,
+    described,
+    iso,
+    may_see,
+    moment,
+    of_all_tenants,
+    reading_back,
+)
 from consumer.events.attempt import Attempt as Attempted
 from consumer.ops.attempts import READ_BACK
 from consumer.ops.overview import MOST_COUNTED, Overview
@@ -124,7 +136,8 @@ def list_attempts(
     if begin is None and end is None:
         found, missing = backing.history.recent(subscription, limit), backing.history.fault
     else:
-        found = backing.history.read_back(subscription, begin or 0.0, end or _FAR, limit)
+        with reading_back():
+            found = backing.history.read_back(subscription, begin or 0.0, end or _FAR, limit)
         missing = None if len(found) == limit else f"attempts that were not read within {READ_BACK:.0f} s, if any"
     return answer({"items": [_attempt(each) for each in found], "missing": missing})
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Connection
 
 from consumer.api.problems import Mistake, Refused, invalid
 from consumer.api.tokens import Caller
@@ -46,6 +47,7 @@ from consumer.api.v1.models import (
 )
 from consumer.api.v1.verification import asking
 from consumer.crypto.keys import generate, parse_signing_key, receiver_key
+from consumer.http.urls import Target, parse_target
 from consumer.ledger import admin
 from consumer.ledger.request_keys import Creation, RequestKey
 from consumer.ops import changes, verification
@@ -224,19 +226,33 @@ def show_subscription(caller: Reader, backing: Backed, subscription_id: Subscrip
 def patch_subscription(
     caller: Writer, backing: Backed, subscription_id: SubscriptionId, patch: Patch, if_match: IfMatch = None
 ) -> Response:
-    """Change the options that the JSON merge patch has. Workers apply changes within WEBHOOK_SUBSCRIPTION_CACHE."""
+    """Change the options that the JSON merge patch has. Workers apply changes within WEBHOOK_SUBSCRIPTION_CACHE.
+
+    If the subscription has credentials or certificates, another host, port or scheme needs the scope `secrets` too:
+    they would go there.
+    """
     given = patch.model_dump(exclude_unset=True)
     if "tenant" in given:
         check_tenant(caller, given["tenant"])
     check_url(backing, given.get("url"))
-    changed = changes.edit(
-        backing.registry,
-        caller.actor,
-        subscription_id,
-        lambda before: merged(given, before),
-        condition(caller, if_match),
-    )
+    allowed = condition(caller, if_match)
+
+    def check(item: Subscribed) -> None:
+        allowed(item)
+        moves = "url" in given and _target(given["url"] or "") != _target(item.url)
+        if moves and (item.credentials or item.tls) and "secrets" not in caller.scopes:
+            why = "its credentials would go to another server: the token needs the scope secrets"
+            raise Refused(HTTPStatus.FORBIDDEN, "scope", why)
+
+    changed = changes.edit(backing.registry, caller.actor, subscription_id, lambda before: merged(given, before), check)
     return _one(changed)
+
+
+def _target(url: str) -> Target | None:
+    try:
+        return parse_target(url)
+    except ValueError:
+        return None
 
 
 @router.post("/{subscription_id}/enable", response_model=Shown, responses=described(404, 412) | _OK)
@@ -277,13 +293,12 @@ def remove_subscription(
     """Remove a subscription and its secrets."""
     registry, allowed = backing.registry, condition(caller, if_match)
 
-    def check(item: Subscribed) -> None:
-        allowed(item)
-        if owed == "refuse" and (count := admin.owed(registry.engine, subscription_id, MOST_COUNTED + 1)):
+    def check_owed(connection: Connection) -> None:
+        if owed == "refuse" and (count := admin.owed(connection, subscription_id, MOST_COUNTED + 1)):
             why = "deliveries are stored for it; owed=exhaust gives them up"
             raise Refused(HTTPStatus.CONFLICT, "conflict", why, owed=count)
 
-    if changes.remove(registry, caller.actor, subscription_id, check) is None:
+    if changes.remove(registry, caller.actor, subscription_id, allowed, check_owed) is None:
         raise absent()
     return Response(status_code=HTTPStatus.NO_CONTENT, headers=no_store())
 
