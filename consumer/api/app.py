@@ -12,7 +12,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
-from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
@@ -21,13 +20,12 @@ from consumer.api import v1
 from consumer.api.guard import TOKEN, WANTED, Guard
 from consumer.api.problems import concerns, document, of_status, of_validation
 from consumer.api.tokens import TokenFile
-from consumer.api.v1.context import Backing
+from consumer.api.v1.context import Backing, check_url
 from consumer.crypto.keys import generate
-from consumer.crypto.vault import Vault
 from consumer.database.engine import unavailable
 from consumer.errors import DatabaseUnavailable, InvalidSubscription
+from consumer.ops import changes
 from consumer.subscriptions import repository
-from consumer.subscriptions.endpoint_row import Rules
 
 log = structlog.get_logger(__name__)
 
@@ -104,18 +102,9 @@ _FAILURES_OF_A_LOOK = {status: _FAILURES[status] for status in (401, 403, 500)} 
 _LOCATION = {"description": "The path that shows the subscription.", "schema": {"type": "string"}}
 
 
-def create_app(
-    engine: Engine,
-    token: str | TokenFile | None,
-    vault: Vault | None = None,
-    rules: Rules = Rules(),  # noqa: B008 (immutable)
-    backing: Backing | None = None,
-) -> FastAPI:
-    """The API. With a token, or a file of them, requests must carry one; else their Host must be a loopback name.
-
-    `vault` encrypts the secrets to store; a subscription that breaks the `rules` is refused. `backing` is for /v1;
-    None: there is no /v1.
-    """
+def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
+    """The API. If tokens are required, requests must carry one; else their Host must be a loopback name."""
+    registry = backing.registry
     app = FastAPI(
         title="kafka-webhooks",
         version=__version__,
@@ -123,7 +112,7 @@ def create_app(
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.add_middleware(Guard, tokens=token if isinstance(token, TokenFile) else TokenFile(None, token))
+    app.add_middleware(Guard, tokens=tokens)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _broken)
@@ -136,16 +125,17 @@ def create_app(
         dependencies=[Security(TOKEN, scopes=["write"])],
         tags=["registration"],
     )
-    def register_webhook(registration: Registration, response: Response) -> Done:
+    def register_webhook(registration: Registration, request: Request, response: Response) -> Done:
         """Subscribe a url to the events of a type."""
         secret = generate("hmac") if registration.own_secret else None
-        if rules.own_secret and secret is None:
+        if registry.rules.own_secret and secret is None:
             raise HTTPException(HTTPStatus.BAD_REQUEST, _NEEDS_ITS_OWN)
+        url, event_type, caller = registration.url, registration.event_type, request.state.caller
         try:
+            check_url(backing, url)
             with _or_500("failed to register a webhook", _FAILED):
-                added = repository.add(
-                    engine, registration.url, registration.event_type, secret, vault=vault, rules=rules
-                )
+                own = [] if secret is None else [("signing", secret)]
+                added = changes.add(registry, caller.actor, url, event_type, new_secrets=own).id
         except InvalidSubscription as error:
             raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from None
         response.headers["location"] = f"/subscriptions/{added}"
@@ -164,7 +154,7 @@ def create_app(
     ) -> Registered:
         """Show a subscription, without its secrets."""
         with _or_500("failed to look a subscription up", _NOT_SHOWN):
-            found = repository.get(engine, subscription_id)
+            found = repository.get(registry.engine, subscription_id)
         if found is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, _ABSENT)
         return Registered.model_validate(found, from_attributes=True)
@@ -174,8 +164,7 @@ def create_app(
         """Answer that the process is alive; no token is needed."""
         return Alive(alive=True)
 
-    if backing is not None:
-        v1.install(app, backing)
+    v1.install(app, backing)
     return app
 
 

@@ -64,7 +64,7 @@ def api() -> None:
         values,
     )
     jobs = None if backing.log is None else ReplayJobs(registry, backing.log.kafka, backing.log.read_event)
-    app = with_console(create_app(engine, tokens, vault, rules, backing), backing, kafka, tokens)
+    app = with_console(create_app(backing, tokens), backing, kafka, tokens)
     listener = listen(settings.bind_host, settings.api_port)
     host, port = listener.getsockname()[:2]
     structlog.get_logger(__name__).info("listening", url=f"http://{host}:{port}", token=tokens.required)

@@ -74,13 +74,18 @@ class LoopLag:
         return max(self._before, self._now)
 
 
+EVENTS = "matched", "unmatched", "dead_lettered", "tombstone"
+DELIVERIES = "delivered", "retried", "parked", "exhausted", "dead_lettered"
+ATTEMPTS = "2xx", "3xx", "4xx", "5xx", "error"
+
+
 @dataclass(slots=True)
 class Metrics:
     """The loop's counters since its start."""
 
-    events: Counter[str] = field(default_factory=Counter)  # matched, unmatched, dead_lettered, tombstone
-    deliveries: Counter[str] = field(default_factory=Counter)  # delivered, retried, parked, exhausted, dead_lettered
-    attempts: Counter[str] = field(default_factory=Counter)  # 2xx, 3xx, 4xx, 5xx, error
+    events: Counter[str] = field(default_factory=Counter)  # by EVENTS
+    deliveries: Counter[str] = field(default_factory=Counter)  # by DELIVERIES
+    attempts: Counter[str] = field(default_factory=Counter)  # by ATTEMPTS
     attempt_seconds: Histogram = field(default_factory=Histogram)
     delivery_latency_seconds: Histogram = field(default_factory=Histogram)
     filter_errors: int = 0
@@ -130,9 +135,10 @@ class WorkerCollector(Collector):
 
 
 def _totals(metrics: Metrics, now: Readings) -> Iterable[Metric]:
-    yield _counts("webhooks_events", "Records by outcome.", "outcome", metrics.events)
-    yield _counts("webhooks_deliveries", "Deliveries by outcome.", "outcome", metrics.deliveries)
-    yield _counts("webhooks_attempts", "Requests by the class of the answer.", "status_class", metrics.attempts)
+    yield _counts("webhooks_events", "Records by outcome.", "outcome", EVENTS, metrics.events)
+    yield _counts("webhooks_deliveries", "Deliveries by outcome.", "outcome", DELIVERIES, metrics.deliveries)
+    text = "Requests by the class of the answer."
+    yield _counts("webhooks_attempts", text, "status_class", ATTEMPTS, metrics.attempts)
     for name, text, histogram in (
         ("webhooks_attempt_seconds", "Time of one exchange.", metrics.attempt_seconds),
         (
@@ -248,9 +254,10 @@ def registry(metrics: Metrics, readings: Callable[[], Readings]) -> CollectorReg
     return result
 
 
-def _counts(name: str, text: str, label: str, counts: Mapping[str, int]) -> Metric:
+def _counts(name: str, text: str, label: str, known: Sequence[str], counts: Mapping[str, int]) -> Metric:
+    """A counter with a sample for each known label value: one that appears above 0 has no increase in PromQL."""
     family = CounterMetricFamily(name, text, labels=[label])
-    for value, count in dict(counts).items():
+    for value, count in (dict.fromkeys(known, 0) | dict(counts)).items():
         family.add_metric([value], count)
     return family
 

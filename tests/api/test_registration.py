@@ -16,16 +16,21 @@ from structlog.testing import capture_logs
 
 from consumer.api.app import create_app
 from consumer.api.guard import REQUEST_BYTES
+from consumer.api.tokens import TokenFile
+from consumer.api.v1.context import Backing
 from consumer.config.settings import DatabaseSettings, RuleSettings
 from consumer.crypto.keys import parse_secret
 from consumer.crypto.vault import Vault
 from consumer.database.engine import create_engine
 from consumer.http.server import BackgroundServer, listen
+from consumer.ledger import outbox
 from consumer.matching.catalog import find_endpoints
 from consumer.matching.destinations import resolving_rules_of
+from consumer.ops.changes import Registry
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint_row import Rules
 from models import Subscription, SubscriptionSecret
+from tests.api.v1_kit import GROUP
 from tests.databases import on_oracle
 from tests.delivery.store_kit import rename
 from tests.oracle_emulator import OracleEmulator, OracleError
@@ -41,7 +46,9 @@ def serve() -> Iterator[Callable[..., str]]:
     def start(engine: Engine, token: str | None = None, *, vault: Vault | None = None, rules: Rules = OPEN) -> str:
         key = engine, token, vault, rules
         if key not in servers:
-            servers[key] = BackgroundServer(create_app(engine, token, vault, rules), listen("127.0.0.1", 0), "api")
+            backing = Backing(Registry(engine, GROUP, vault or Vault(), rules))
+            app = create_app(backing, TokenFile(None, token))
+            servers[key] = BackgroundServer(app, listen("127.0.0.1", 0), "api")
         return f"http://127.0.0.1:{servers[key].port}"
 
     yield start
@@ -58,6 +65,8 @@ def test_a_registration_as_in_the_tutorial(serve: Callable[..., str], engine: En
     """A url and an event type make a subscription, and the answer is the tutorial's."""
     assert register(serve(engine)) == (201, {"message": "Webhook registered successfully"})
     (row,) = repository.walk(engine)
+    ((_, event, _),) = outbox.pending(engine, GROUP, 10)
+    assert (event.type, event.data["actor"]) == ("subscription.created", "api:local")
     assert (row.url, row.event_type, row.enabled) == ("https://example.com/hooks", "user.created", True)
 
 

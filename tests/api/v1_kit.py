@@ -84,9 +84,7 @@ def make_api(
     **backing: Any,
 ) -> Api:
     """The application on a database."""
-    vault = Vault()
-    registry = Registry(engine, GROUP, vault, rules, DEFAULT)
-    app = create_app(engine, tokens, vault, rules, Backing(registry, **backing))
+    app = create_app(Backing(Registry(engine, GROUP, Vault(), rules, DEFAULT), **backing), tokens)
     server = BackgroundServer(app, listen("127.0.0.1", 0), "api")
     running.append(server)
     return Api(app, engine, f"http://127.0.0.1:{server.port}")

@@ -40,7 +40,7 @@ def browser(log: Kafka, topic: str, sqlite_engine: Engine) -> Iterator[Browser]:
     """A browser of a console on this cluster and database."""
     kafka, registry = log.settings(), Registry(sqlite_engine, GROUP, Vault())
     backing = Backing(registry, look=lambda: overview(sqlite_engine, None, ()), log=Log(kafka, [topic]))
-    app = with_console(create_app(sqlite_engine, None, backing=backing), backing, kafka, TokenFile(None))
+    app = with_console(create_app(backing, TokenFile(None)), backing, kafka, TokenFile(None))
     server = BackgroundServer(app, listen("127.0.0.1", 0), "console")
     yield Browser(server.port)
     server.close()

@@ -48,7 +48,7 @@ def console(engine: Engine) -> Iterator[Callable[[str | None], Browser]]:
         registry = Registry(engine, GROUP, Vault(), default=(SECRET,))
         tokens = tokens or Tokens({} if token is None else ALL)
         backing = Backing(registry, look=lambda: overview(engine, None, ()), **more)
-        app = with_console(create_app(engine, tokens, backing=backing), backing, None, tokens)
+        app = with_console(create_app(backing, tokens), backing, None, tokens)
         servers.append(BackgroundServer(app, listen("127.0.0.1", 0), "console"))
         browser = Browser(servers[-1].port)
         if token is not None:

@@ -28,7 +28,7 @@ def url() -> Iterator[str]:
     """The URL of an API with a token, and of the console."""
     engine, tokens = create_engine("sqlite://"), TokenFile(None, "a-token-of-the-api")
     backing = Backing(Registry(engine, "webhooks", Vault()), look=nothing)
-    app = with_console(create_app(engine, tokens, backing=backing), backing, None, tokens)
+    app = with_console(create_app(backing, tokens), backing, None, tokens)
     with closing(BackgroundServer(app, listen("127.0.0.1", 0), "api")) as server:
         yield f"http://127.0.0.1:{server.port}"
 

@@ -57,7 +57,7 @@ def visit(engine: Engine, log: Log) -> Iterator[Visit]:
             Registry(engine, GROUP, Vault()), look=lambda: overview(engine, None, ()), log=log if known else None
         )
         tokens = Tokens(CALLERS)
-        app = with_console(create_app(engine, tokens, backing=backing), backing, None, tokens)
+        app = with_console(create_app(backing, tokens), backing, None, tokens)
         servers.append(BackgroundServer(app, listen("127.0.0.1", 0), "console"))
         browser = Browser(servers[-1].port)
         browser.post("/sign-in", data={"token": token})

@@ -7,6 +7,7 @@ from sqlalchemy import create_engine
 
 from consumer.api.app import create_app
 from consumer.api.reference import Kind, Member, Operation, Reference, reference
+from consumer.api.tokens import TokenFile
 from consumer.api.v1.context import Backing
 from consumer.crypto.vault import Vault
 from consumer.ops.changes import Registry
@@ -18,7 +19,7 @@ PAGE = ROOT / "docs/api-reference.md"
 def description() -> dict[str, Any]:
     """The content of /openapi.json."""
     engine = create_engine("sqlite://")
-    return create_app(engine, None, backing=Backing(Registry(engine, "webhooks", Vault()))).openapi()
+    return create_app(Backing(Registry(engine, "webhooks", Vault())), TokenFile(None)).openapi()
 
 
 def written(found: Reference) -> str:

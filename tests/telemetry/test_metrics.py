@@ -156,7 +156,11 @@ def test_counts_of_the_loop_are_scraped() -> None:
         ("webhooks_deliveries_total", "retried"): 5,
         ("webhooks_deliveries_total", "parked"): 6,
         ("webhooks_deliveries_total", "exhausted"): 7,
+        ("webhooks_deliveries_total", "dead_lettered"): 0,  # an increase from nothing would not be seen
         ("webhooks_attempts_total", "2xx"): 8,
+        ("webhooks_attempts_total", "3xx"): 0,
+        ("webhooks_attempts_total", "4xx"): 0,
+        ("webhooks_attempts_total", "5xx"): 0,
         ("webhooks_attempts_total", "error"): 9,
         ("webhooks_in_flight",): 10,
         ("webhooks_parked",): 11,
