@@ -18,8 +18,10 @@ from h2.settings import SettingCodes
 from requests import exceptions as errors
 
 from consumer.sending.adapter import Result
-from consumer.sending.http2_connection import Http2Connection
+from consumer.sending.http2_connection import _READS, Http2Connection
 from consumer.sending.http2_frames import Code, Kind, frame, settings
+from consumer.sending.http2_session import Session
+from consumer.sending.http2_stream import Ended
 from consumer.sending.recording import RecordingAdapter
 from consumer.sending.transfer import Transfer
 from tests.sending.conftest import (
@@ -391,6 +393,45 @@ def test_a_broken_protocol_fails_its_requests(sender2: Sender, receive2: Receive
     assert isinstance(error, errors.ConnectionError)
     assert str(error) == "it sent a frame that it must not send"
     assert sender2.response(receiver.url).status_code == 204
+
+
+@pytest.mark.parametrize("by_proxy", [False, True])
+def test_a_turn_reads_a_bounded_part_of_a_flood(
+    make_sender2: MakeSender,
+    receive: Receive,
+    receive2: Receive2,
+    trusted: trustme.CA,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    by_proxy: bool,
+) -> None:
+    """The rest is read in later turns, also from TLS in TLS, which holds bytes that no poller reports."""
+    reads = 0
+    receive_bytes = Session.receive
+
+    def counted(session: Session, data: bytes) -> list[Ended]:
+        nonlocal reads
+        reads += 1
+        return receive_bytes(session, data)
+
+    monkeypatch.setattr(Session, "receive", counted)
+    held = Held()
+    receiver = receive2(held)
+    proxy = receive(Proxy(receiver), tls=server_tls(trusted.issue_cert("127.0.0.1")))  # type: ignore[arg-type]
+    sender = make_sender2(proxy=f"https://127.0.0.1:{proxy.port}" if by_proxy else "")
+    results: list[Result] = []
+    sender.submit(receiver.url, results)
+    sender.turn_until(lambda: held.got)
+    for _ in range(600):
+        held.got[0].peer.say(frame(Kind.PING, 0, 0, bytes(8)))
+    held.answer_all()
+    turns = []
+    while not results:
+        reads = 0
+        sender.turn_until(lambda: reads or results)
+        turns.append(reads)
+    assert sum(turns) > 600
+    assert max(turns) <= 2 * _READS
 
 
 def test_a_connection_that_was_idle_for_long_is_checked_and_reused(
