@@ -12,10 +12,18 @@ from requests import PreparedRequest
 from requests.auth import HTTPBasicAuth
 
 from consumer.crypto.credentials import OAuth2, PluginAuth
+from consumer.sending.signed_request import SignedRequest
 from consumer.subscriptions.endpoint import Endpoint
 
 MASK = "(not shown)"
 SHORTEST = 6  # characters; a shorter value is not a secret and occurs in many texts by chance
+# Headers of every request besides those of its template and the hex signature.
+_OURS = frozenset(
+    (
+        *("content-encoding", "content-length", "content-type", "traceparent", "x-webhook-event"),
+        *("webhook-id", "webhook-signature", "webhook-timestamp"),
+    )
+)
 _HIDDEN = "\ud800"  # stands for a character of a secret: decoded text has no lone surrogate
 _RUNS = re.compile(f"{_HIDDEN}+")
 
@@ -36,8 +44,21 @@ def secrets_in(endpoint: Endpoint, request: PreparedRequest) -> list[str]:
             values.append(secret)
         case PluginAuth(arguments=arguments):
             values += _texts(json.loads(arguments))
+            values += plugin_headers(endpoint, request).values()
     found = frozenset[str]().union(*map(_forms, values))
     return sorted((text for text in found if len(text) >= SHORTEST), key=len, reverse=True)
+
+
+def plugin_headers(endpoint: Endpoint, request: PreparedRequest) -> dict[str, str]:
+    """The headers that a plug-in has added to the request: each may be a secret, or made of one."""
+    if not isinstance(endpoint.auth, PluginAuth) or not isinstance(request, SignedRequest):
+        return {}
+    known = {*_OURS, *map(str.lower, request.template.request.headers), (endpoint.hex_header or "").lower()}
+    return {
+        name: value if isinstance(value, str) else value.decode("latin-1")
+        for name, value in request.headers.items()
+        if name.lower() not in known
+    }
 
 
 @lru_cache(1_000)  # up to half a millisecond for a long value
