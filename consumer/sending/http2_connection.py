@@ -18,7 +18,9 @@ from consumer.sending.transfer import Exchanging, Transfer
 
 _WRITE = 65_536  # bytes taken from the session at once; a small body waits for at most so many of a large one
 _WRITES = 4  # in a turn
-_READS = 32  # TLS records read at once, and twice in a turn at most: answers come in one each
+# Read at once, and twice in a turn at most:
+_READS = 32  # TLS records: answers come in one each
+_READ = 65_536  # bytes: as many of heads take 10 ms to decode at worst
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -193,7 +195,8 @@ class Http2Connection:
             self._read()
 
     def _read(self) -> None:
-        for _ in range(_READS):
+        reads = size = 0
+        while reads < _READS and size < _READ:
             try:
                 data = self.stream.recv(PIECE)
             except _NOT_NOW:
@@ -204,6 +207,8 @@ class Http2Connection:
             if not data:
                 self._closed(None)
                 return
+            reads += 1
+            size += len(data)
             try:
                 ended = self._session.receive(data)
             except SessionFailed as bad:
