@@ -19,6 +19,8 @@ PluginFactory = Callable[..., AuthBase]
 Plugins = tuple[tuple[str, PluginFactory], ...]  # by name
 # How a client sends its secret to the token endpoint; the names are from RFC 7591, section 2.
 ClientAuthentication = Literal["client_secret_basic", "client_secret_post"]
+MOST_HEADERS = 50  # confidential ones of a subscription: each answer of a failed request is searched for all of them
+TOO_MANY_HEADERS = f"a subscription has at most {MOST_HEADERS} confidential headers"
 _PLUGINS_KEPT = 1000  # an instance may hold state, such as a signing key of the day
 _OAUTH2 = frozenset(
     ("token_url", "client_id", "client_secret", "scope", "parameters", "token_endpoint_auth_method"),
@@ -107,8 +109,8 @@ def credentials_of(
     """The secrets of a subscription that are valid at `now`; `default` signs if it has no signing secrets.
 
     `stored` is newest first. Raises ValueError if a valid secret is unusable or all of a kind have expired: no other
-    secret may replace it, because the receiver does not know that one. The newest of all kinds but `signing` and
-    `header` is used, and the newest header of each name.
+    secret may replace it, because the receiver does not know that one; also for too many headers. The newest of all
+    kinds but `signing` and `header` is used, and the newest header of each name.
     """
     keys = tuple(_parse(text) for _, text in _good(subscription_id, stored, {"signing"}, decrypt, now))
     auths = [
@@ -119,6 +121,8 @@ def credentials_of(
     for _, text in _good(subscription_id, stored, {"header"}, decrypt, now):
         name, value = parse_header(text)
         headers.setdefault(name.lower(), (name, value))
+    if len(headers) > MOST_HEADERS:
+        raise ValueError(TOO_MANY_HEADERS)
     return Credentials(keys or default, auths[0] if auths else None, tuple(headers.values()))
 
 

@@ -20,7 +20,7 @@ from requests import RequestException, Response
 from requests.exceptions import ConnectTimeout, InvalidSchema, InvalidURL, MissingSchema, ReadTimeout, SSLError
 
 from consumer.errors import EgressRefused
-from consumer.sending.masking import masked
+from consumer.sending.masking import masked_start
 from consumer.sending.signed_request import SignedRequest
 
 RESPONSE = 1000  # characters kept of an answer's body
@@ -145,7 +145,7 @@ def retry_after(value: str | None, now: float) -> float | None:
 
 def _start_of(body: bytes | None, secrets: Callable[[], Sequence[str]]) -> str | None:
     """Decoded as UTF-8, whatever the header says: a receiver could make charset detection take seconds of CPU."""
-    return masked(body.decode("utf-8", "replace"), secrets())[:RESPONSE] if body else None
+    return masked_start(body.decode("utf-8", "replace"), secrets(), RESPONSE) if body else None
 
 
 def _text(error: RequestException) -> str:

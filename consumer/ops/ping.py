@@ -30,7 +30,7 @@ from consumer.events.event import Event, RecordId
 from consumer.intake.decode import MAX_TYPE_LENGTH, MAX_VALUE_BYTES
 from consumer.loop.poller import Poller
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.masking import MASK, masked, secrets_in
+from consumer.sending.masking import MASK, masked, plugin_headers, secrets_in
 from consumer.sending.payloads import JSON, Unrenderable, render
 from consumer.sending.recording import ExchangeTrace, RecordingAdapter
 from consumer.sending.request import build, build_batch
@@ -187,7 +187,7 @@ def describe(endpoint: Endpoint, done: Ping) -> dict[str, object]:
         "connected": seen.connected,
         "tls": seen.tls,
         "certificate": seen.certificate and seen.certificate._asdict(),
-        "headers": _headers(endpoint, request) if request else {},
+        "headers": _headers(endpoint, request, secrets) if request else {},
         "body": _start_of(request.payload if isinstance(request, SignedRequest) else request.body) if request else None,
         "status": None if answer is None else answer.status_code,
         "answer": None if answer is None else _start_of(answer.content, secrets),
@@ -198,10 +198,13 @@ def describe(endpoint: Endpoint, done: Ping) -> dict[str, object]:
     }
 
 
-def _headers(endpoint: Endpoint, request: PreparedRequest) -> dict[str, str]:
-    """Values by name; possibly secret values are masked."""
-    hidden = _SECRET | {name.lower() for name, _ in endpoint.headers}
-    return {name: MASK if name.lower() in hidden else str(value) for name, value in request.headers.items()}
+def _headers(endpoint: Endpoint, request: PreparedRequest, secrets: Sequence[str]) -> dict[str, str]:
+    """Values by name; possibly secret values are masked, also within others."""
+    names = (*(name for name, _ in endpoint.headers), *plugin_headers(endpoint, request))
+    hidden = _SECRET.union(map(str.lower, names))
+    return {
+        name: MASK if name.lower() in hidden else masked(str(value), secrets) for name, value in request.headers.items()
+    }
 
 
 def _start_of(body: bytes | str | None, secrets: Sequence[str] = ()) -> str | None:

@@ -22,6 +22,7 @@ from consumer.errors import EgressRefused
 from consumer.http.proxy import Proxy
 from consumer.http.urls import place_of
 from consumer.loop.poller import READ, WRITE, Poller
+from consumer.sending.dns import alternated
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.tls import PIECE, Stream, Tls, TlsContexts, TlsStream, reason_of
 from consumer.sending.tunnel import NoTunnel, TunnelReader
@@ -369,17 +370,3 @@ class Connector:
                 dial.start()
         # All dials wait equally long, so the first in the dictionary is due first.
         self._timer.deadline = next((dial.next_at for dial in self._waiting if dial.next_at is not None), None)
-
-
-def alternated(addresses: Sequence[str]) -> list[str]:
-    """IPv6 and IPv4 addresses alternated, starting with the family of the first address (RFC 8305, 4)."""
-    families: dict[bool, deque[str]] = {}
-    for address in addresses:
-        families.setdefault(":" in address, deque()).append(address)
-    found: list[str] = []
-    while families:
-        for family, left in tuple(families.items()):
-            found.append(left.popleft())
-            if not left:
-                del families[family]
-    return found

@@ -4,6 +4,7 @@ A resolver with threads would share a few of them among all names: ten hanging n
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from consumer.loop.poller import Poller
 _POSITIVE_TTL = 30.0  # seconds at most; a record's own TTL may be shorter, but not below _NEGATIVE_TTL
 _NEGATIVE_TTL = 1.0
 _MAX_NAMES = 10_000
+MOST_ADDRESSES = 16  # of a name: a connection may try each, and an answer of DNS has room for thousands
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Resolver:
     """Resolves names as the system is configured (/etc/hosts, search domains, resolv.conf), or at `servers` (ip:port).
 
     A name without an answer within `timeout` seconds is unresolved. Concurrent requests for a name share one look-up.
+    An answer has at most MOST_ADDRESSES addresses, of both families if the name has both; the rest is dropped.
     """
 
     def __init__(
@@ -110,7 +113,7 @@ class Resolver:
     def _on_answer(self, name: str, result: pycares.AddrInfoResult | None, error: int | None) -> None:
         """Post the answer to the poller; runs on the thread of c-ares."""
         nodes = [] if result is None else result.nodes
-        addresses = tuple(dict.fromkeys(node.addr[0].decode() for node in nodes))
+        addresses = tuple(alternated(list(dict.fromkeys(node.addr[0].decode() for node in nodes))))[:MOST_ADDRESSES]
         if addresses:
             ttl = min(node.ttl for node in nodes)
             self._poller.post(partial(self._settle, name, addresses, min(max(ttl, _NEGATIVE_TTL), _POSITIVE_TTL)))
@@ -136,3 +139,17 @@ class Resolver:
             answer = Unresolved(f"{name!r} did not resolve within {self._timeout:g} s", timed_out=True)
             self._settle(name, answer, _NEGATIVE_TTL)
         self._timer.deadline = next((pending.deadline for pending in self._pending.values()), None)
+
+
+def alternated(addresses: Sequence[str]) -> list[str]:
+    """IPv6 and IPv4 addresses alternated, starting with the family of the first address (RFC 8305, 4)."""
+    families: dict[bool, deque[str]] = {}
+    for address in addresses:
+        families.setdefault(":" in address, deque()).append(address)
+    found: list[str] = []
+    while families:
+        for family, left in tuple(families.items()):
+            found.append(left.popleft())
+            if not left:
+                del families[family]
+    return found

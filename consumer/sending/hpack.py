@@ -145,16 +145,16 @@ class FieldDecoder:
         self._size = 0
         self._most = _TABLE
 
-    def decode(self, block: bytes) -> list[Field]:
-        """The fields of a block. Raises BadFields."""
+    def decode(self, block: bytes, room: int) -> tuple[list[Field], int]:
+        """The fields of a block, and the rest of `room`, which is in bytes. Raises BadFields, also if that is full."""
         try:
-            return self._decode(block)
+            return self._decode(block, room)
         except IndexError:
             raise BadFields("a header block ends within a field") from None
 
-    def _decode(self, block: bytes) -> list[Field]:
+    def _decode(self, block: bytes, room: int) -> tuple[list[Field], int]:
         fields: list[Field] = []
-        at = updates = size = 0
+        at = updates = 0
         while at < len(block):
             first = block[at]
             if first & 0x80:
@@ -178,11 +178,11 @@ class FieldDecoder:
                 field = (name, value)
                 if first & 0x40:
                     self._add(field)
-            size += len(field[0]) + len(field[1]) + _ENTRY
-            if size > HEAD_LIMIT:
+            room -= len(field[0]) + len(field[1]) + _ENTRY
+            if room < 0:
                 raise BadFields(f"the head of its answer has more than {HEAD_LIMIT // 1024} KiB")
             fields.append(field)
-        return fields
+        return fields, room
 
     def _entry(self, index: int) -> Field:
         if 0 < index <= len(_STATIC):

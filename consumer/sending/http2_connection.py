@@ -18,7 +18,9 @@ from consumer.sending.transfer import Exchanging, Transfer
 
 _WRITE = 65_536  # bytes taken from the session at once; a small body waits for at most so many of a large one
 _WRITES = 4  # in a turn
-_READS = 32  # TLS records in a turn: answers come in one each
+# Read at once, and twice in a turn at most:
+_READS = 32  # TLS records: answers come in one each
+_READ = 65_536  # bytes: as many of heads take 10 ms to decode at worst
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -74,6 +76,7 @@ class Http2Connection:
         self._exchanges: dict[int, Exchange] = {}  # by the number of their stream
         self._todo = memoryview(b"")
         self._is_posted = False
+        self._reads_on = False  # a read is posted
         self._waits_to_write = False
         self._fd: int = stream.fileno()
         poller.register(self._fd, READ, self._ready)
@@ -188,11 +191,12 @@ class Http2Connection:
     def _ready(self, events: int) -> None:
         if events & WRITE and self._waits_to_write:
             self._write()
-        if events & ~WRITE and self._fd >= 0:
+        if events & ~WRITE and self._fd >= 0 and not self._reads_on:
             self._read()
 
     def _read(self) -> None:
-        for _ in range(_READS):
+        reads = size = 0
+        while reads < _READS and size < _READ:
             try:
                 data = self.stream.recv(PIECE)
             except _NOT_NOW:
@@ -203,6 +207,8 @@ class Http2Connection:
             if not data:
                 self._closed(None)
                 return
+            reads += 1
+            size += len(data)
             try:
                 ended = self._session.receive(data)
             except SessionFailed as bad:
@@ -212,12 +218,15 @@ class Http2Connection:
             if not self._exchanges:  # no request waits for an answer
                 break
         else:
-            self._poller.post(self._read_on)  # a TLS stream within TLS may hold more, which no poller reports
+            if not self._reads_on:
+                self._reads_on = True
+                self._poller.post(self._read_on)  # a TLS stream within TLS may hold more, which no poller reports
         if self._fd >= 0:
             self._send_soon()
             self._owner.freed(self)
 
     def _read_on(self) -> None:
+        self._reads_on = False
         if self._fd >= 0:
             self._read()
 

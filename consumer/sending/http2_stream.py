@@ -3,7 +3,7 @@
 from itertools import islice
 from typing import NamedTuple
 
-from consumer.sending.answer import BODY_LIMIT, INTERIM, LINES, Answer
+from consumer.sending.answer import BODY_LIMIT, HEAD_LIMIT, INTERIM, LINES, Answer
 from consumer.sending.hpack import Field
 
 _LOWEST_FINAL = 200
@@ -12,7 +12,21 @@ _LOWEST_FINAL = 200
 class Stream:
     """One request and its answer. `number` is 0 before it is opened."""
 
-    __slots__ = ("body", "heard", "interim", "lines", "number", "parts", "pieces", "room", "status", "unsent", "window")
+    __slots__ = (
+        "body",
+        "encoded",
+        "head_room",
+        "heard",
+        "interim",
+        "lines",
+        "number",
+        "parts",
+        "pieces",
+        "room",
+        "status",
+        "unsent",
+        "window",
+    )
 
     def __init__(self) -> None:
         self.number = 0
@@ -24,6 +38,8 @@ class Stream:
         self.lines: list[bytes] = []
         self.parts: list[bytes] = []
         self.pieces = self.interim = 0
+        self.encoded = 0  # bytes of its heads so far: interim ones, the final one and trailers
+        self.head_room = HEAD_LIMIT  # bytes that they may yet have decoded
         self.room = BODY_LIMIT
 
     def take_head(self, fields: list[Field]) -> str:

@@ -1,7 +1,9 @@
 """Masks secrets in an answer, since a receiver may echo the request. Pure."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from html import escape
 from itertools import chain
 from urllib.parse import quote, quote_plus
@@ -10,10 +12,20 @@ from requests import PreparedRequest
 from requests.auth import HTTPBasicAuth
 
 from consumer.crypto.credentials import OAuth2, PluginAuth
+from consumer.sending.signed_request import SignedRequest
 from consumer.subscriptions.endpoint import Endpoint
 
 MASK = "(not shown)"
 SHORTEST = 6  # characters; a shorter value is not a secret and occurs in many texts by chance
+# Headers of every request besides those of its template and the hex signature.
+_OURS = frozenset(
+    (
+        *("content-encoding", "content-length", "content-type", "traceparent", "x-webhook-event"),
+        *("webhook-id", "webhook-signature", "webhook-timestamp"),
+    )
+)
+_HIDDEN = "\ud800"  # stands for a character of a secret: decoded text has no lone surrogate
+_RUNS = re.compile(f"{_HIDDEN}+")
 
 
 def secrets_in(endpoint: Endpoint, request: PreparedRequest) -> list[str]:
@@ -32,9 +44,28 @@ def secrets_in(endpoint: Endpoint, request: PreparedRequest) -> list[str]:
             values.append(secret)
         case PluginAuth(arguments=arguments):
             values += _texts(json.loads(arguments))
-    values += [form(value) for value in values for form in (_mistaken, _latin)]
-    values += [form(value) for value in values for form in (_json, _json_ascii, escape, quote, quote_plus)]
-    return sorted({value for value in values if len(value) >= SHORTEST}, key=len, reverse=True)
+            values += plugin_headers(endpoint, request).values()
+    found = frozenset[str]().union(*map(_forms, values))
+    return sorted((text for text in found if len(text) >= SHORTEST), key=len, reverse=True)
+
+
+def plugin_headers(endpoint: Endpoint, request: PreparedRequest) -> dict[str, str]:
+    """The headers that a plug-in has added to the request: each may be a secret, or made of one."""
+    if not isinstance(endpoint.auth, PluginAuth) or not isinstance(request, SignedRequest):
+        return {}
+    known = {*_OURS, *map(str.lower, request.template.request.headers), (endpoint.hex_header or "").lower()}
+    return {
+        name: value if isinstance(value, str) else value.decode("latin-1")
+        for name, value in request.headers.items()
+        if name.lower() not in known
+    }
+
+
+@lru_cache(1_000)  # up to half a millisecond for a long value
+def _forms(value: str) -> frozenset[str]:
+    plain = {value, _mistaken(value), _latin(value)}
+    written = [form(text) for text in plain for form in (_json, _json_ascii, escape, quote, quote_plus)]
+    return frozenset((*plain, *written))
 
 
 def _texts(found: object) -> Iterator[str]:
@@ -69,3 +100,14 @@ def masked(text: str, secrets: Sequence[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, MASK)
     return text
+
+
+def masked_start(text: str, secrets: Sequence[str], most: int) -> str:
+    """The first `most` characters of the text, with each secret in it replaced by MASK; cut to `most` once more.
+
+    No more is searched than these, and what a secret that begins in them may take beyond.
+    """
+    text = text[: most + max(map(len, secrets), default=0)]
+    for secret in secrets:
+        text = text.replace(secret, _HIDDEN * len(secret))  # as long, so that the end of the start stays in place
+    return _RUNS.sub(MASK, text[:most])[:most]

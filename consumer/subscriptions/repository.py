@@ -22,7 +22,7 @@ from consumer.http.urls import redact_url
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import NEEDS_ITS_OWN, Rules, endpoint_of, endpoint_rows, written
 from consumer.subscriptions.options import OPTIONS, Effect, Problem
-from consumer.subscriptions.secrets import insert_secrets, stored_of
+from consumer.subscriptions.secrets import check_headers, insert_secrets, stored_of
 from consumer.subscriptions.tls import StoredTls, TlsSummary, summary_of
 from consumer.subscriptions.tls import stored as stored_tls
 from consumer.subscriptions.validation import Options, completed
@@ -117,6 +117,7 @@ def add(
     if rules.own_secret and all(kind != "signing" for kind, _ in secrets):
         raise InvalidSubscription(f"secret: {NEEDS_ITS_OWN}: --generate-secret hmac makes one")
     vault = vault or Vault()
+    check_headers(kind for kind, _ in secrets)
     for kind, text in secrets:
         stored_of(text, Owner(_LARGEST_ID, kind), vault)
     with writing(bind) as connection:

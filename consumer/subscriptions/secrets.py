@@ -1,6 +1,6 @@
 """Reads and writes `webhook_secrets`: signing secrets and credentials, stored as the vault encrypts them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert, or_, select, update
 
-from consumer.crypto.credentials import check_secret, parse_header
+from consumer.crypto.credentials import MOST_HEADERS, TOO_MANY_HEADERS, check_secret, parse_header
 from consumer.crypto.keys import Algorithm, algorithm_of, generate, weakness
 from consumer.crypto.vault import ENCRYPTED, Owner, Vault
 from consumer.database.engine import any_of, reading, writing
@@ -88,6 +88,12 @@ def stored_of(text: str, owner: Owner, vault: Vault) -> str:
             f"the secret is too long: it is stored in {len(stored)} characters, and {SECRET_LENGTH} are kept"
         )
     return stored
+
+
+def check_headers(kinds: Iterable[str]) -> None:
+    """InvalidSubscription if secrets of these kinds have more headers than a subscription may have."""
+    if sum(kind == "header" for kind in kinds) > MOST_HEADERS:
+        raise InvalidSubscription(TOO_MANY_HEADERS)
 
 
 def insert_secrets(
@@ -170,19 +176,21 @@ def set_credential(
     """Send the credential `text` to the receiver from now on. False if there is no such subscription.
 
     A header replaces one of its name; the other kinds replace each other.
-    InvalidSubscription for a text that is not valid for its kind.
+    InvalidSubscription for a text that is not valid for its kind, and for a header too many.
     """
     stored = stored_of(text, Owner(subscription_id, kind), vault)
     name = parse_header(text)[0].lower() if kind == "header" else None
     with writing(bind) as connection:
         if not lock(connection, subscription_id):
             return False
+        before = _credentials(connection, subscription_id)
         replaced = [
             row.id
-            for row in _credentials(connection, subscription_id)
+            for row in before
             if (name is None and row.kind != "header")
             or (name and row.kind == "header" and _is_of(name, subscription_id, row, vault))
         ]
+        check_headers([kind, *(row.kind for row in before if row.id not in replaced)])
         _delete(connection, replaced)
         row = {"subscription_id": subscription_id, "kind": kind, "secret": stored, "created_at": now}
         connection.execute(insert(SubscriptionSecret), [row])

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import pytest
 import trustme
 from cryptography.fernet import Fernet
+from requests import PreparedRequest
 from requests import exceptions as errors
+from requests.auth import AuthBase
 from sqlalchemy import Engine, text
 
 from consumer.cli.app import main
@@ -310,6 +312,35 @@ def test_secrets_are_sent_and_not_shown(engine: Engine, ping: Ping, receive: Rec
     )
     assert done.out.count("(not shown)") == 6  # once as a header, once in the answer
     for secret in ("own-signing-secret", "key-of-theirs", "pass-word", basic, "team-blue", encryption, KEY.decode()):
+        assert secret not in done.out + done.err
+
+
+class KeyAuth(AuthBase):
+    """A plug-in that sends its key, the key reversed, and a short value, in headers of its own and in one of ours."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def __call__(self, r: PreparedRequest) -> PreparedRequest:
+        r.headers["X-Api-Key"] = self.key
+        r.headers["X-Api-Key-Reversed"] = self.key[::-1]
+        r.headers["X-Short"] = "7"
+        r.headers["User-Agent"] = f"with {self.key}"
+        return r
+
+
+def test_the_headers_of_a_plug_in_are_not_shown(engine: Engine, ping: Ping, receive: Receive) -> None:
+    """Any of them may be a secret. The request's other headers are shown."""
+    receiver = receive(echo)
+    plugin = '{"name": "key", "args": ["key-of-theirs"]}'
+    one = repository.add(engine, receiver.url, "a", secrets=[("plugin", plugin)])
+    done = ping(one, "--json", WEBHOOK_AUTH_PLUGINS=f"key={__name__}:KeyAuth")
+    assert b"X-Api-Key: key-of-theirs" in receiver.requests[0]
+    shown = {name.lower(): value for name, value in json.loads(done.out)["headers"].items()}
+    hidden = {name for name, value in shown.items() if value == "(not shown)"}
+    assert hidden == {"x-api-key", "x-api-key-reversed", "x-short"}
+    assert shown["user-agent"] == "with (not shown)"
+    for secret in ("key-of-theirs", "key-of-theirs"[::-1]):
         assert secret not in done.out + done.err
 
 

@@ -19,6 +19,7 @@ from requests.exceptions import (
 
 from consumer.delivery.outcome import Delivered, Failed, Gone, Rejected, Undeliverable, Unsendable, judge, retry_after
 from consumer.errors import EgressRefused
+from consumer.sending.masking import masked_start
 from consumer.sending.signed_request import SignedRequest
 from consumer.sending.template import prepare
 from consumer.subscriptions.endpoint import Endpoint
@@ -150,6 +151,37 @@ def test_a_failure_keeps_the_start_of_its_answer(status: int, body: bytes, kept:
     outcome = judge(response(status, body), 0.0, frozenset((400,)))
     assert isinstance(outcome, Failed | Gone | Rejected)
     assert outcome.response == kept
+
+
+@pytest.mark.parametrize(
+    ("secrets", "text", "kept"),
+    [
+        (["secret-of-more"], "x" * 995 + "secret-of-more", "x" * 995 + "(not "),
+        (["secret-of-more"], "x" * 1000 + "secret-of-more", "x" * 1000),
+        (["secret"], "x" * 990 + "secret" * 20, "x" * 990 + "(not shown"),
+        (["secret-of-more", "secret"], "secret-of-more" * 72, "(not shown)"),
+        (["s" + "o" * 700, "secret"], ("s" + "o" * 700 + ".") * 3, "(not shown).(not shown)"),
+        (["s" + "o" * 700, "secret"], ("s" + "o" * 700 + ".") + "secret" * 200, "(not shown).(not shown)"),
+    ],
+)
+def test_no_part_of_an_echoed_secret_is_kept(secrets: list[str], text: str, kept: str) -> None:
+    """Wherever the answer is cut: masking may make it shorter, or longer, before the cut."""
+    outcome = judge(response(500, text.encode()), 0.0, secrets=lambda: secrets)
+    assert isinstance(outcome, Failed)
+    assert outcome.response == kept
+
+
+def test_only_the_start_of_an_answer_is_searched_for_secrets() -> None:
+    """A search of 64 KiB for each form of each header would hold the loop up."""
+
+    class Whole(str):
+        __slots__ = ()
+
+        def replace(self, *_: object) -> str:
+            raise AssertionError
+
+    text = Whole("x" * 900 + "secret" * 10_000)
+    assert masked_start(text, ["secret"], 1000) == "x" * 900 + "(not shown)"
 
 
 @given(status=st.integers(300, 599), body=st.binary(max_size=100))

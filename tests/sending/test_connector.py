@@ -16,7 +16,8 @@ from requests import exceptions as errors
 from consumer.errors import EgressRefused
 from consumer.loop.poller import Poller
 from consumer.sending.adapter import Result
-from consumer.sending.connector import Connector, Route, alternated
+from consumer.sending.connector import Connector, Route
+from consumer.sending.dns import alternated
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.tls import TlsContexts
 from tests.sending.conftest import (

@@ -8,6 +8,7 @@ from hpack.table import HeaderTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consumer.sending.answer import HEAD_LIMIT
 from consumer.sending.hpack import _STATIC, BadFields, FieldDecoder, request_block
 
 NAMES = st.sampled_from([b":status", b"date", b"server", b"x-request-id", b"set-cookie", b"x-" + b"n" * 300])
@@ -31,7 +32,7 @@ def test_answers_are_decoded_as_their_receiver_encoded_them(blocks: list) -> Non
     for fields, size, is_huffman in blocks:
         if size is not None:
             encoder.header_table_size = size
-        assert decoder.decode(encoder.encode(fields, huffman=is_huffman)) == fields
+        assert decoder.decode(encoder.encode(fields, huffman=is_huffman), HEAD_LIMIT)[0] == fields
 
 
 def test_the_static_table() -> None:
@@ -91,7 +92,7 @@ def test_no_field_of_a_request_may_be_indexed() -> None:
 def test_invalid_header_blocks(block: bytes, why: str) -> None:
     """They are refused. The library refuses them too, except for a third change of the table's size."""
     with pytest.raises(BadFields, match=why):
-        FieldDecoder().decode(block)
+        FieldDecoder().decode(block, HEAD_LIMIT)
     if block != b"\x20\x20\x20\x88":
         with pytest.raises(hpack.HPACKError):
             hpack.Decoder().decode(block, raw=True)
@@ -103,7 +104,7 @@ def test_invalid_header_blocks(block: bytes, why: str) -> None:
 def test_a_small_block_cannot_become_a_large_head(field: bytes) -> None:
     """The limit is 64 KiB, counting 32 bytes more for each field as HTTP/2 does."""
     with pytest.raises(BadFields, match="the head of its answer has more than 64 KiB"):
-        FieldDecoder().decode(field * 2_100)
+        FieldDecoder().decode(field * 2_100, HEAD_LIMIT)
 
 
 def test_random_blocks() -> None:
@@ -112,6 +113,6 @@ def test_random_blocks() -> None:
     decoder = FieldDecoder()
     for _ in range(5_000):
         try:
-            decoder.decode(random.randbytes(random.randrange(1, 30)))
+            decoder.decode(random.randbytes(random.randrange(1, 30)), HEAD_LIMIT)
         except BadFields:
             decoder = FieldDecoder()

@@ -18,8 +18,10 @@ from h2.settings import SettingCodes
 from requests import exceptions as errors
 
 from consumer.sending.adapter import Result
-from consumer.sending.http2_connection import Http2Connection
+from consumer.sending.http2_connection import _READ, _READS, Http2Connection
 from consumer.sending.http2_frames import Code, Kind, frame, settings
+from consumer.sending.http2_session import Session
+from consumer.sending.http2_stream import Ended
 from consumer.sending.recording import RecordingAdapter
 from consumer.sending.transfer import Transfer
 from tests.sending.conftest import (
@@ -391,6 +393,78 @@ def test_a_broken_protocol_fails_its_requests(sender2: Sender, receive2: Receive
     assert isinstance(error, errors.ConnectionError)
     assert str(error) == "it sent a frame that it must not send"
     assert sender2.response(receiver.url).status_code == 204
+
+
+@pytest.mark.parametrize("by_proxy", [False, True])
+def test_a_turn_reads_a_bounded_part_of_a_flood(
+    make_sender2: MakeSender,
+    receive: Receive,
+    receive2: Receive2,
+    trusted: trustme.CA,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    by_proxy: bool,
+) -> None:
+    """The rest is read in later turns, also from TLS in TLS, which holds bytes that no poller reports."""
+    reads = [0]  # of each turn
+    receive_bytes = Session.receive
+
+    def counted(session: Session, data: bytes) -> list[Ended]:
+        reads[-1] += 1
+        return receive_bytes(session, data)
+
+    def is_answered() -> list[Result]:
+        reads.append(0)
+        return results
+
+    monkeypatch.setattr(Session, "receive", counted)
+    held = Held()
+    receiver = receive2(held)
+    proxy = receive(Proxy(receiver), tls=server_tls(trusted.issue_cert("127.0.0.1")))  # type: ignore[arg-type]
+    sender = make_sender2(proxy=f"https://127.0.0.1:{proxy.port}" if by_proxy else "")
+    results: list[Result] = []
+    sender.submit(receiver.url, results)
+    sender.turn_until(lambda: held.got)
+    for _ in range(600):
+        held.got[0].peer.say(frame(Kind.PING, 0, 0, bytes(8)))
+    held.answer_all()
+    sender.turn_until(is_answered)
+    assert sum(reads) > 600
+    assert max(reads) <= 2 * _READS
+
+
+class Flooded:
+    """The stream of a connection that also receives 64 large frames at once."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.reads = [0]  # of each turn
+        self.left = 64
+
+    def recv(self, most: int) -> bytes:
+        if not self.left:
+            return self.stream.recv(most)  # type: ignore[no-any-return]
+        self.left -= 1
+        self.reads[-1] += 1
+        return frame(0x42, 0, 0, bytes(16_000))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def test_a_turn_reads_few_large_records(sender2: Sender, receive2: Receive2) -> None:
+    """A head of 16 KiB takes more than 2 ms to decode."""
+    held = Held()
+    receiver = receive2(held)
+    results: list[Result] = []
+    transfer = sender2.submit(receiver.url, results)
+    sender2.turn_until(lambda: held.got and transfer.stage.connection.settled)
+    connection = transfer.stage.connection
+    connection.stream = flooded = Flooded(connection.stream)
+    held.answer_all()
+    sender2.turn_until(lambda: flooded.reads.append(0) or results)  # type: ignore[func-returns-value]
+    assert sum(flooded.reads) == 64
+    assert max(flooded.reads) <= 2 * (_READ // 16_000 + 1)
 
 
 def test_a_connection_that_was_idle_for_long_is_checked_and_reused(

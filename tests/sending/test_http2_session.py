@@ -268,6 +268,23 @@ def test_the_limit_of_a_head() -> None:
     assert talk.failure(frame(1, LAST, talk.send().number, bomb)) == "the head of its answer has more than 64 KiB"
 
 
+@pytest.mark.parametrize(
+    ("field", "why"), [(b"\x00\x01a\x7f\xd1\x0e" + b"x" * 2_000, "16 KiB"), (b"\xbe" * 5, "64 KiB")]
+)
+def test_interim_answers_and_trailers_count_as_parts_of_the_head(field: bytes, why: str) -> None:
+    """Encoded and decoded, as with HTTP/1.1: each may take milliseconds of CPU. Other answers do not count."""
+    talk = Talk()
+    large = b"\x40\x01a\x7f\x81\x0e" + b"x" * 1_920  # an entry of the dynamic table
+    talk.one(frame(Kind.HEADERS, LAST, talk.send().number, b"\x89" + large))
+    stream, other = talk.send(), talk.send()
+    interim = frame(Kind.HEADERS, Flag.END_HEADERS, stream.number, b"\x08\x03103" + field)
+    assert talk.session.receive(interim * 6) == []
+    talk.one(frame(Kind.HEADERS, LAST, other.number, b"\x89" + field))
+    final = frame(Kind.HEADERS, Flag.END_HEADERS, stream.number, b"\x88")
+    trailers = frame(Kind.HEADERS, LAST, stream.number, field * 3)
+    assert talk.failure(final + trailers) == f"the head of its answer has more than {why}"
+
+
 def test_trailers_are_read_and_dropped() -> None:
     """Trailers end the answer. If they do not, the stream is reset."""
     for flags in (LAST, Flag.END_HEADERS):
@@ -400,9 +417,16 @@ def test_the_end_of_the_connection() -> None:
 # Violations of the protocol.
 
 
-@pytest.mark.parametrize("kind", ["settings", "ping", "unknown", "priority", "window", "reset", "data", "heads"])
-def test_a_flood_of_frames_ends_the_connection(kind: str) -> None:
-    """A thousand frames that belong to no answer are allowed, and some more for each frame that was sent."""
+@pytest.mark.parametrize(
+    ("kind", "weight"),
+    [(kind, 1) for kind in ("settings", "ping", "unknown", "priority", "window", "reset", "data", "heads")]
+    + [("large heads", 11)],
+)
+def test_a_flood_of_frames_ends_the_connection(kind: str, weight: int) -> None:
+    """A thousand frames that belong to no answer are allowed, and some more for each frame that was sent.
+
+    A large head counts as several frames, since decoding it costs more.
+    """
     talk = Talk()
     closed, _ = talk.send(), talk.send()
     talk.session.cancel(closed)
@@ -415,8 +439,9 @@ def test_a_flood_of_frames_ends_the_connection(kind: str) -> None:
         "reset": frame(Kind.RST_STREAM, 0, 1, bytes(4)),
         "data": data(closed, b""),
         "heads": frame(Kind.HEADERS, LAST, 1, b"\x88"),
+        "large heads": frame(Kind.HEADERS, LAST, 1, b"\x00\x01a\x7f\x81\x13" + b"x" * 2_560),
     }
-    talk.session.receive(frames[kind] * (CONTROL - 10))
+    talk.session.receive(frames[kind] * ((CONTROL - 10) // weight))
     assert talk.failure(frames[kind] * 30) == "it sent more than 1000 frames that belong to no answer"
     talk = Talk()
     for _ in range(CONTROL):  # a ping at each request is allowed

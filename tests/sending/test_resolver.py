@@ -11,7 +11,10 @@ from consumer.sending.dns import Resolution, Resolver, Unresolved
 
 
 class NameServer:
-    """Answers A queries of names below `good.test` with 192.0.2.7; hangs for `hung`; NXDOMAIN for all other names."""
+    """Answers A queries of names below `good.test` with 192.0.2.7; hangs for `hung`; NXDOMAIN for all other names.
+
+    `many.good.test` has 30 addresses of each family.
+    """
 
     def __init__(self) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -36,10 +39,12 @@ class NameServer:
             if "hung" in name:
                 continue
             good = name.endswith("good.test")
-            answers = (
-                b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 60, 4) + bytes((192, 0, 2, 7)) if good and kind == 1 else b""
-            )
-            head = query[:2] + struct.pack("!HHHHH", 0x8180 if good else 0x8183, 1, bool(answers), 0, 0)
+            addresses = [bytes((192, 0, 2, 7))] if good and kind == 1 else []
+            if name.startswith("many."):
+                start = b"\xc0\0\x02" if kind == 1 else b"\x20\x01\x0d\xb8" + bytes(11)
+                addresses = [start + bytes((last,)) for last in range(30)]
+            answers = b"".join(b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, 60, len(each)) + each for each in addresses)
+            head = query[:2] + struct.pack("!HHHHH", 0x8180 if good else 0x8183, 1, len(addresses), 0, 0)
             self.socket.sendto(head + question + answers, client)
 
     def close(self) -> None:
@@ -92,6 +97,16 @@ def test_a_name_resolves_and_is_cached(poller: Poller, server: NameServer) -> No
     assert resolver.cached("a.good.test") == ("192.0.2.7",)
     now = 30.1
     assert resolver.cached("a.good.test") is None
+    resolver.close()
+
+
+def test_the_number_of_addresses_is_limited(poller: Poller, server: NameServer) -> None:
+    """A connection may try each of them, and a hostile answer has thousands. Both families are kept."""
+    resolver = Resolver(poller, timeout=5, servers=[server.address])
+    answer = ask(poller, resolver, "many.good.test")
+    assert isinstance(answer, tuple)
+    assert sorted(":" in address for address in answer) == [False] * 8 + [True] * 8
+    assert resolver.cached("many.good.test") == answer
     resolver.close()
 
 

@@ -9,7 +9,7 @@ from cryptography.fernet import Fernet
 from requests.auth import HTTPBasicAuth
 from sqlalchemy import Engine, delete, insert, select, update
 
-from consumer.crypto.credentials import BearerAuth
+from consumer.crypto.credentials import MOST_HEADERS, BearerAuth
 from consumer.crypto.keys import Ed25519Key, parse_signing_key
 from consumer.crypto.vault import ENCRYPTED, Owner, Vault
 from consumer.errors import InvalidSubscription, SettingsError
@@ -248,6 +248,27 @@ def test_a_credential_beside_an_unreadable_one(engine: Engine) -> None:
     assert endpoint(engine, NOW).fault is not None
     assert secrets.remove_credentials(engine, subscription) == 2
     assert endpoint(engine, NOW).fault is None
+
+
+def test_the_number_of_headers_is_limited(engine: Engine) -> None:
+    """Each answer of a failed request is searched for all of them. More, written by SQL, break the subscription."""
+    subscription = add(engine)
+    headers = [("header", f"x-{number}: secret") for number in range(MOST_HEADERS + 1)]
+    with pytest.raises(InvalidSubscription, match="at most 50 confidential headers"):
+        repository.add(engine, URL, "t", secrets=headers)
+    now = {"subscription_id": subscription, "created_at": NOW}
+    rows = [now | {"kind": kind, "secret": text} for kind, text in headers]
+    with engine.begin() as connection:
+        connection.execute(insert(SubscriptionSecret), rows[:-1])
+    set_credential(engine, subscription, "header", "X-0: another", VAULT, NOW)
+    set_credential(engine, subscription, "bearer", "token", VAULT, NOW)
+    with pytest.raises(InvalidSubscription, match="at most 50 confidential headers"):
+        set_credential(engine, subscription, "header", headers[-1][1], VAULT, NOW)
+    found = endpoint(engine, NOW)
+    assert (found.fault, len(found.headers)) == (None, MOST_HEADERS)
+    with engine.begin() as connection:
+        connection.execute(insert(SubscriptionSecret), rows[-1:])
+    assert "at most 50 confidential headers" in str(endpoint(engine, NOW).fault)
 
 
 def test_an_invalid_credential_changes_nothing(engine: Engine) -> None:
