@@ -121,13 +121,17 @@ class LoopAdapter(BaseAdapter):
         now = self._clock()
         transfer = Transfer(request, callback, now, self._timeout if timeout is None else timeout)
         self._open[transfer] = None
-        if isinstance(request, SignedRequest):
-            transfer.identity = request.template.tls
-            if request.template.oauth2 is not None:
-                transfer.grant = Grant(Key(request.template.oauth2, transfer.identity))
-                self._authorize(transfer, request, transfer.grant)
-                return transfer
-        self._start(transfer, now)
+        try:
+            if isinstance(request, SignedRequest):
+                transfer.identity = request.template.tls
+                if request.template.oauth2 is not None:
+                    transfer.grant = Grant(Key(request.template.oauth2, transfer.identity))
+                    self._authorize(transfer, request, transfer.grant)
+                    return transfer
+            self._start(transfer, now)
+        except Exception:  # a bug: the caller gets the exception, so the callback must not run as well
+            self.cancel(transfer)
+            raise
         return transfer
 
     def cancel(self, transfer: Transfer) -> None:
