@@ -299,7 +299,8 @@ class LoopAdapter(BaseAdapter):
         """Return the connection to the pool if the answer allows it, and hand over the response."""
         if transfer.connected:
             route = connection.route
-            self._tls.of(route.identity).remember(connection.stream, route.host, route.port)
+            if (tls := self._tls.kept(route.identity)) is not None:
+                tls.remember(connection.stream, route.host, route.port)
         if answer.keep:
             self.keep(connection)
         grant, request = transfer.grant, transfer.request

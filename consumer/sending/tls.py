@@ -1,13 +1,9 @@
 """TLS to receivers and proxies: verification, ciphers, session resumption, and TLS inside of TLS."""
 
-import os
 import ssl
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
-from consumer.crypto.certificates import TlsIdentity
+from consumer.crypto.certificates import TlsIdentity, install
 from consumer.errors import SettingsError
 from consumer.http.authorities import ca_file
 
@@ -106,7 +102,7 @@ class Tls:
             _trust_file(context, ca_file())
         if identity is not None:
             try:
-                _use(context, identity)
+                install(context, identity)
             except OSError as error:
                 raise ValueError(f"the subscription's certificates cannot be used: {reason_of(error)}") from None
         self._context = context
@@ -165,39 +161,16 @@ class TlsContexts:
         self._own[identity] = tls
         return tls
 
+    def kept(self, identity: TlsIdentity | None) -> Tls | None:
+        """The Tls of an identity, if it is kept: without it there is no session to keep or to drop."""
+        return self._plain if identity is None else self._own.get(identity)
+
 
 def _trust_file(context: ssl.SSLContext, file: str) -> None:
     try:
         context.load_verify_locations(file)
     except OSError as error:
         raise SettingsError(f"the certificate authorities in {file}: {reason_of(error)}") from None
-
-
-def _use(context: ssl.SSLContext, identity: TlsIdentity) -> None:
-    if identity.authorities is not None:
-        context.load_verify_locations(cadata=identity.authorities)
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate may be the authority
-    if identity.certificate is not None and identity.private_key is not None:
-        with _named(f"{identity.certificate}\n{identity.private_key}") as path:
-            # OpenSSL would ask the terminal for a pass phrase; `check_identity` has refused keys with one.
-            context.load_cert_chain(path, password="")
-
-
-@contextmanager
-def _named(text: str) -> Iterator[str]:
-    """A path that holds the text, on Linux without a disk: the module takes a key from a file alone."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("identity")
-        try:
-            os.write(descriptor, text.encode())
-            yield f"/proc/self/fd/{descriptor}"
-        finally:
-            os.close(descriptor)
-        return
-    with tempfile.NamedTemporaryFile("w") as file:
-        file.write(text)
-        file.flush()
-        yield file.name
 
 
 class TlsInTls:
