@@ -200,6 +200,19 @@ def test_the_token_is_set_even_if_headers_were_read_before(
     assert request.headers["authorization"] == "Bearer t"
 
 
+def test_the_token_replaces_the_subscriptions_own_authorization(
+    sender: Sender, receive: Receive, receiver: Receiver
+) -> None:
+    """As other credentials do. A request with two such lines is invalid."""
+    of = credentials(receive(grant("t")))
+    assert statuses(send(sender, receiver.url, of, headers=(("AUTHORIZATION", "Basic eA=="), ("x-a", "b")))) == {204}
+    lines = receiver.requests[0].lower().split(b"\r\n")
+    assert [line for line in lines if line.startswith((b"authorization:", b"x-a:"))] == [
+        b"x-a: b",
+        b"authorization: bearer t",
+    ]
+
+
 # The decisions, without a network.
 
 
