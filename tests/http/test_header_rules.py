@@ -46,6 +46,7 @@ def in_any_case(name: str) -> st.SearchStrategy[str]:
     return st.tuples(*cases).map("".join)
 
 
+@example("WebHook-Request-Origin")
 @given(st.sampled_from(FRAMING + PROXIES + OURS + DECODED_BY_NOBODY).flatmap(in_any_case))
 def test_reserved_names_are_refused(name: str) -> None:
     """Headers of framing, of the connection, and our own are refused, in any case. The error names the header."""
