@@ -129,8 +129,11 @@ class Tls:
         return self._context.wrap_socket(stream, server_hostname=name, session=session, do_handshake_on_connect=False)
 
     def remember(self, stream: Any, host: str, port: int) -> None:
-        """Keep the stream's session for the next connection. With TLS 1.3 there is none before the first read."""
-        if (session := stream.session) is None or not session.has_ticket:
+        """Keep the stream's session for the next connection. With TLS 1.3 there is none before the first read.
+
+        A session of a dropped context of the same identity is not kept: it could not be resumed here.
+        """
+        if (session := stream.session) is None or not session.has_ticket or stream.context is not self._context:
             return
         self._sessions.pop((host, port), None)
         if len(self._sessions) >= _SESSIONS:
@@ -188,7 +191,7 @@ class TlsInTls:
         self._taken = 0  # bytes passed to `send` that are encrypted but not yet all sent
         self.fileno, self.close = outer.fileno, outer.close
         self.getpeercert, self.version, self.cipher = self._inner.getpeercert, self._inner.version, self._inner.cipher
-        self.selected_alpn_protocol = self._inner.selected_alpn_protocol
+        self.selected_alpn_protocol, self.context = self._inner.selected_alpn_protocol, context
 
     @property
     def session(self) -> ssl.SSLSession | None:
