@@ -1,6 +1,10 @@
-"""Certificates and keys in PEM: a subscription's client certificate, and the authorities that it trusts. Pure."""
+"""Certificates and keys in PEM: a subscription's client certificate, and the authorities that it trusts."""
 
-from collections.abc import Sequence
+import os
+import ssl
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -37,15 +41,22 @@ class CertificateInfo(NamedTuple):
     fingerprint: str
 
 
-@lru_cache(1000)  # a key takes milliseconds to check, and each look-up of subscriptions needs its identity
 def check_identity(identity: TlsIdentity) -> None:
     """Raise ValueError for an identity that cannot be used; its text names the part at fault and quotes none."""
-    if (identity.certificate is None) != (identity.private_key is None):
-        raise ValueError("a client certificate and its key belong together; one of them is missing")
-    if identity.certificate is not None and identity.private_key is not None:
-        _check_pair(_chain("certificate", identity.certificate)[0], identity.private_key)
+    if (fault := _fault(identity)) is not None:
+        raise ValueError(fault)
+
+
+def install(context: ssl.SSLContext, identity: TlsIdentity) -> None:
+    """Let OpenSSL use the identity, which `check_identity` accepts. Raises OSError."""
     if identity.authorities is not None:
-        _chain("authorities", identity.authorities)
+        ascii_only = identity.authorities.encode("ascii", "replace").decode()  # between certificates, any text may be
+        context.load_verify_locations(cadata=ascii_only)
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate may be the authority
+    if identity.certificate is not None and identity.private_key is not None:
+        with _named(f"{identity.certificate}\n{identity.private_key}") as path:
+            # OpenSSL would ask the terminal for a pass phrase; `check_identity` has refused keys with one.
+            context.load_cert_chain(path, password="")
 
 
 def validity(identity: TlsIdentity, now: datetime) -> str | None:
@@ -61,16 +72,56 @@ def validity(identity: TlsIdentity, now: datetime) -> str | None:
 @lru_cache(1000)
 def certificate_infos(pem: str) -> tuple[CertificateInfo, ...]:
     """The certificates of a text, in its order. ValueError if there is none, or one that cannot be read."""
-    return tuple(
-        CertificateInfo(
-            each.subject.rfc4514_string(),
-            each.issuer.rfc4514_string(),
-            each.not_valid_before_utc,
-            each.not_valid_after_utc,
-            each.fingerprint(SHA256()).hex(),
+    return _infos("certificate", _chain("certificate", pem))
+
+
+@lru_cache(1000)  # a key takes milliseconds to check, and each look-up of subscriptions needs its identity
+def _fault(identity: TlsIdentity) -> str | None:
+    """Why the identity cannot be used, or None. Raises OSError without a verdict, if no file can be opened."""
+    try:
+        _check(identity)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _check(identity: TlsIdentity) -> None:
+    certificate, private_key, authorities = identity.certificate, identity.private_key, identity.authorities
+    if (certificate is None) != (private_key is None):
+        raise ValueError("a client certificate and its key belong together; one of them is missing")
+    if certificate is not None and private_key is not None:
+        chain = _chain("certificate", certificate)
+        _infos("certificate", chain)
+        _check_pair(chain[0], private_key)
+        _check_use("certificate", TlsIdentity(certificate, private_key))
+    if authorities is not None:
+        _infos("authorities", _chain("authorities", authorities))
+        _check_use("authorities", TlsIdentity(authorities=authorities))
+
+
+def _check_use(part: str, identity: TlsIdentity) -> None:
+    """OpenSSL refuses some identities that can be read, such as one with an RSA key of 1024 bits."""
+    try:
+        install(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), identity)
+    except ssl.SSLError as error:
+        reason = (error.reason or "no reason given").lower().replace("_", " ")
+        raise ValueError(f"{part}: OpenSSL refuses it ({reason})") from None
+
+
+def _infos(part: str, chain: Sequence[x509.Certificate]) -> tuple[CertificateInfo, ...]:
+    try:
+        return tuple(
+            CertificateInfo(
+                each.subject.rfc4514_string(),
+                each.issuer.rfc4514_string(),
+                each.not_valid_before_utc,
+                each.not_valid_after_utc,
+                each.fingerprint(SHA256()).hex(),
+            )
+            for each in chain
         )
-        for each in _chain("certificate", pem)
-    )
+    except (ValueError, UnsupportedAlgorithm):  # a certificate is parsed when it is read
+        raise ValueError(f"{part}: cannot be read") from None
 
 
 def _chain(part: str, pem: str) -> Sequence[x509.Certificate]:
@@ -92,5 +143,26 @@ def _check_pair(leaf: x509.Certificate, private_key: str) -> None:
         raise ValueError("private_key: has a pass phrase; store it without (openssl pkey -in key.pem)") from None
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError("private_key: is not a private key in PEM") from None
-    if key.public_key().public_bytes(*_PUBLIC) != leaf.public_key().public_bytes(*_PUBLIC):
+    try:
+        belongs = key.public_key().public_bytes(*_PUBLIC) == leaf.public_key().public_bytes(*_PUBLIC)
+    except (ValueError, UnsupportedAlgorithm):  # a curve that is not supported
+        raise ValueError("certificate: cannot be read") from None
+    if not belongs:
         raise ValueError("private_key: belongs to another certificate; the subscription's own comes first in its text")
+
+
+@contextmanager
+def _named(text: str) -> Iterator[str]:
+    """A path that holds the text, on Linux without a disk: the module takes a key from a file alone."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("identity")
+        try:
+            os.write(descriptor, text.encode())
+            yield f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+        return
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(text)
+        file.flush()
+        yield file.name

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+import structlog
 from requests import RequestException, Response
 
 from consumer.delivery.attempt_spans import attempt_begins, attempt_ends
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import Memory
+from consumer.delivery.reporting import fields
 from consumer.delivery.settling import Settling
 from consumer.errors import NotAuthorized
 from consumer.events.event import Event
@@ -19,9 +21,12 @@ from consumer.matching.budget import Budget
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.payloads import Payload, Unrenderable, parse, render
 from consumer.sending.request import build, build_batch
+from consumer.sending.signed_request import SignedRequest
 from consumer.sending.template import Template
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.telemetry.tracer import Span, Tracer
+
+log = structlog.get_logger(__name__)
 
 RENDERING = 0.02  # seconds of a turn after which it renders and compresses no more
 BATCH_BYTES = 4 * 2**20  # of a rendered batch: with a projection it may be larger than its events
@@ -124,7 +129,10 @@ class Sender(Part):
                 each.origin.started = True
 
     def _send(self, delivery: Delivery, template: Template, now: float, timestamp: int) -> None:
-        """Send one delivery, or give it up without a request if none can be built."""
+        """Send one delivery, or give it up without a request if none can be built.
+
+        Any other exception fails the attempt, which is then retried or stored as after an error of the network.
+        """
         endpoint, event = delivery.lane.endpoint, delivery.event
         span = None if self._tracer is None else attempt_begins(self._tracer, endpoint, (event,), delivery.attempts)
         traceparent = None if span is None else span.traceparent
@@ -134,20 +142,25 @@ class Sender(Part):
             else:
                 with self._charged(endpoint, event):
                     request = build(template, endpoint, event, timestamp, traceparent)
-        except NotAuthorized as error:  # a plug-in failed: another attempt may succeed
-            self._begin(delivery, now, span=span)
-            self._completed(delivery, error)
-            return
         except ValueError as error:  # a projection without a value; a stored row with an edited header
             if span is not None:
                 span.end({}, type(error).__name__)
             self._lanes.finished(delivery.lane, delivery.slots)
             self._settling.on_undeliverable(delivery, str(error))
             return
+        except Exception as error:  # noqa: BLE001 (one delivery must not end the worker)
+            self._begin(delivery, now, span=span)
+            self._completed(delivery, _failure(delivery, error))
+            return
         self._begin(delivery, now, request.body, span)
-        delivery.transfer = self._transport.submit(
-            request, partial(self._completed, delivery), timeout=endpoint.timeout
-        )
+        self._submit(delivery, request)
+
+    def _submit(self, delivery: Delivery, request: SignedRequest) -> None:
+        ended = partial(self._completed, delivery)
+        try:
+            delivery.transfer = self._transport.submit(request, ended, timeout=delivery.lane.endpoint.timeout)
+        except Exception as error:  # noqa: BLE001 (one delivery must not end the worker)
+            self._completed(delivery, _failure(delivery, error))
 
     def _send_batch(self, first: Delivery, template: Template, now: float, timestamp: int) -> None:
         """Send the deliveries of a batch that can be rendered; the others are given up without a request."""
@@ -166,8 +179,8 @@ class Sender(Part):
                     payload = render(endpoint, each.event)
                 payloads.append(payload)
                 size += len(payloads[-1].body)
-            except Unrenderable as error:
-                hopeless.append((each, str(error)))
+            except Exception as error:  # noqa: BLE001 (retried with the batch, it would fail the others each time)
+                hopeless.append((each, str(error if isinstance(error, Unrenderable) else _failure(each, error))))
             else:
                 sent.append(each)
         if sent:
@@ -180,13 +193,12 @@ class Sender(Part):
                 traceparent = span.traceparent
             try:
                 request = build_batch(template, endpoint, payloads, timestamp, traceparent)
-            except NotAuthorized as error:
+            except Exception as error:  # noqa: BLE001 (one batch must not end the worker)
                 self._begin(first, now, span=span)
-                self._completed(first, error)
+                self._completed(first, _failure(first, error))
             else:
                 self._begin(first, now, request.body, span)
-                ended = partial(self._completed, first)
-                first.transfer = self._transport.submit(request, ended, timeout=endpoint.timeout)
+                self._submit(first, request)
         else:
             self._lanes.finished(lane, slots)
         for each, why in hopeless:
@@ -208,3 +220,11 @@ class Sender(Part):
         if delivery.rendered is not None:
             self._memory.drop(delivery.rendered)
             delivery.rendered = None
+
+
+def _failure(delivery: Delivery, error: Exception) -> RequestException:
+    """The result of an attempt whose request could not be made: a plug-in's failure, or a bug, which is logged."""
+    if isinstance(error, NotAuthorized):
+        return error
+    log.error("a request could not be made", **fields(delivery, 0.0, len(delivery.batch())), exc_info=error)
+    return RequestException(f"the request could not be made ({type(error).__name__}); the worker's log says more")

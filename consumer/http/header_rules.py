@@ -9,6 +9,7 @@ _OURS = _FRAMING | {
     *("accept-encoding", "content-encoding", "content-type", "expect", "keep-alive", "te", "trailer", "upgrade"),
     *("proxy-authenticate", "proxy-authorization", "proxy-connection", "traceparent"),
     *("webhook-id", "webhook-timestamp", "webhook-signature", "x-webhook-event"),
+    "webhook-request-origin",  # it says that the receiver has permitted this origin
 }
 
 

@@ -6,6 +6,8 @@ from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from requests import PreparedRequest, RequestException
+
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -46,13 +48,15 @@ def parse_target(url: str) -> Target:
 
 
 def check_target(url: str) -> None:
-    """Raise ValueError for a URL that no subscription may have: `parse_target` refuses it, or it holds a password.
+    """Raise ValueError for a URL that no subscription may have.
 
-    The error's text quotes no part of the URL.
+    `parse_target` or requests refuses it, or it holds a password. The error's text quotes no part of the URL.
     """
     parse_target(url)
     if "@" in url and "@" in urlsplit(url).netloc:
         raise ValueError("the URL must not hold a user name or password; store them as a secret of kind basic")
+    if not _can_be_sent(url):
+        raise ValueError("the URL is malformed: its host is not valid")
 
 
 def redact_url(url: str) -> str:
@@ -68,6 +72,16 @@ def redact_url(url: str) -> str:
 def place_of(host: str, port: int) -> str:
     """Host and port as written in a URL, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@lru_cache(1024)
+def _can_be_sent(url: str) -> bool:
+    """Whether requests makes a request to the URL: it refuses some hosts that urllib accepts, such as `*.a.example`."""
+    try:
+        PreparedRequest().prepare_url(url, None)
+    except RequestException:
+        return False
+    return True
 
 
 def _literal(host: str) -> str | None:

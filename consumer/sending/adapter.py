@@ -121,13 +121,17 @@ class LoopAdapter(BaseAdapter):
         now = self._clock()
         transfer = Transfer(request, callback, now, self._timeout if timeout is None else timeout)
         self._open[transfer] = None
-        if isinstance(request, SignedRequest):
-            transfer.identity = request.template.tls
-            if request.template.oauth2 is not None:
-                transfer.grant = Grant(Key(request.template.oauth2, transfer.identity))
-                self._authorize(transfer, request, transfer.grant)
-                return transfer
-        self._start(transfer, now)
+        try:
+            if isinstance(request, SignedRequest):
+                transfer.identity = request.template.tls
+                if request.template.oauth2 is not None:
+                    transfer.grant = Grant(Key(request.template.oauth2, transfer.identity))
+                    self._authorize(transfer, request, transfer.grant)
+                    return transfer
+            self._start(transfer, now)
+        except Exception:  # a bug: the caller gets the exception, so the callback must not run as well
+            self.cancel(transfer)
+            raise
         return transfer
 
     def cancel(self, transfer: Transfer) -> None:
@@ -295,7 +299,8 @@ class LoopAdapter(BaseAdapter):
         """Return the connection to the pool if the answer allows it, and hand over the response."""
         if transfer.connected:
             route = connection.route
-            self._tls.of(route.identity).remember(connection.stream, route.host, route.port)
+            if (tls := self._tls.kept(route.identity)) is not None:
+                tls.remember(connection.stream, route.host, route.port)
         if answer.keep:
             self.keep(connection)
         grant, request = transfer.grant, transfer.request

@@ -10,7 +10,6 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -277,8 +276,8 @@ class Dial:
 
     def _no_tls(self, proxy: Proxy | None, error: Exception) -> None:
         place, reason = self._route if proxy is None else proxy, reason_of(error)
-        with suppress(ValueError):  # there is no session of an identity that cannot be used
-            self._tls_with(proxy).forget(place.host, place.port)
+        if (tls := self._connector.tls.kept(self._route.identity if proxy is None else None)) is not None:
+            tls.forget(place.host, place.port)
         self._end(errors.SSLError(reason) if proxy is None else errors.ProxyError(f"no TLS with the proxy: {reason}"))
 
     # The end.

@@ -18,19 +18,20 @@ _prefixes: dict[str, str] = {}  # header name as given → "name: ", or "" if th
 def header_lines(headers: Mapping[str, str | bytes]) -> bytes:
     """The header lines as bytes, each with its line end.
 
-    Raises InvalidHeader for a name that is not a token, a value with a byte outside 0x20 to 0x7E, and for headers that
-    frame the message: Host, Transfer-Encoding and any Connection other than the default keep-alive.
+    Raises InvalidHeader for a name that is not a token, a value that is not text or has a byte outside 0x20 to 0x7E,
+    and for headers that frame the message: Host, Transfer-Encoding and any Connection other than the default
+    keep-alive.
     """
     # The private store is ten times faster than items(), which looks up each value by its lower-cased name.
     stored: Any = getattr(headers, "_store", None)
-    items: Iterable[tuple[str, str | bytes]] = headers.items() if stored is None else stored.values()
+    items: Iterable[tuple[str, Any]] = headers.items() if stored is None else stored.values()
     lines: list[str] = []
     for name, value in items:
         prefix = _prefixes.get(name)
         if prefix is None:
             prefix = _prefix(name, value)
         if prefix:
-            text = value if isinstance(value, str) else value.decode("latin-1")
+            text = value if isinstance(value, str) else _decoded(name, value)
             lines.append(prefix + text if text.strip() else f"{name}:")
     return encoded(lines)
 
@@ -41,6 +42,12 @@ def encoded(lines: list[str]) -> bytes:
         raise InvalidHeader("a header's value may hold visible ASCII and spaces only")
     lines.append("")
     return "\r\n".join(lines).encode("ascii")
+
+
+def _decoded(name: str, value: object) -> str:
+    if not isinstance(value, bytes):
+        raise InvalidHeader(f"the value of {name} is not text")
+    return value.decode("latin-1")
 
 
 def _prefix(name: str | bytes, value: str | bytes) -> str:

@@ -10,6 +10,7 @@ from urllib.parse import quote_plus, urlsplit
 import orjson
 from requests import PreparedRequest, Request, RequestException
 from requests.auth import HTTPBasicAuth
+from requests.exceptions import InvalidURL
 
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.credentials import OAuth2, is_token
@@ -95,10 +96,8 @@ class Tokens:
             if now >= token.renew_at and state.fetching_since is None and now >= state.pause_until:
                 self._begin(key, state, now)
             return token.text
-        if state.fetching_since is None:
-            if now < state.pause_until:
-                return NotAuthorized(state.why)
-            self._begin(key, state, now)
+        if state.fetching_since is None and (now < state.pause_until or not self._begin(key, state, now)):
+            return NotAuthorized(state.why)
         return Wait(_host(key.credentials), done, state.waiting)
 
     def refused(self, key: Key, text: str) -> bool:
@@ -121,9 +120,17 @@ class Tokens:
             state = self._states[key] = _State()
         return state
 
-    def _begin(self, key: Key, state: _State, now: float) -> None:
+    def _begin(self, key: Key, state: _State, now: float) -> bool:
+        """Start a fetch. False if no request can be made, which counts as a fetch that failed."""
+        answered = partial(self._answered, key, state, now)
+        try:
+            request = token_request(key.credentials)
+        except RequestException:  # its text may quote the URL
+            answered(InvalidURL("the token_url is malformed"))
+            return False
         state.fetching_since = now
-        self._fetch(token_request(key.credentials), key.identity, partial(self._answered, key, state, now))
+        self._fetch(request, key.identity, answered)
+        return True
 
     def _answered(self, key: Key, state: _State, began: float, result: Result) -> None:
         state.fetching_since = None
@@ -154,7 +161,7 @@ class Tokens:
 
 
 def token_request(credentials: OAuth2) -> PreparedRequest:
-    """The request for a token (RFC 6749, sections 2.3.1 and 4.4.2)."""
+    """The request for a token (RFC 6749, sections 2.3.1 and 4.4.2). Raises InvalidURL."""
     form = {"grant_type": "client_credentials", **dict(credentials.parameters)}
     if credentials.scope is not None:
         form["scope"] = credentials.scope

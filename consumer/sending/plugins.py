@@ -4,25 +4,38 @@ from requests import PreparedRequest
 
 from consumer.crypto.credentials import PluginAuth
 from consumer.errors import NotAuthorized
+from consumer.sending.signed_request import SignedRequest
 
 
-def call(plugin: PluginAuth, request: PreparedRequest) -> None:
+def call(plugin: PluginAuth, request: SignedRequest) -> None:
     """Let the plug-in add its headers to the request.
 
-    Raises NotAuthorized if it fails, changes the body or the URL, which are signed or judged already, or registers a
-    hook for the answer: a delivery is one exchange, and a hook is never called. The text does not quote the plug-in's
-    own error.
+    Raises NotAuthorized if it fails, changes the body or the URL, which are signed or judged already, sets a header
+    that is not text, or registers a hook for the answer: a delivery is one exchange, and a hook is never called. The
+    text does not quote the plug-in's own error.
     """
     body, url = request.body, request.url
     try:
         result = plugin.auth(request)
+        why = _fault(result, body, url)
+        if why is None and result is not request:
+            request.headers = result.headers
+            request.lines = None
     except Exception as error:  # noqa: BLE001 (a plug-in's own)
         raise NotAuthorized(f"the plug-in {plugin.name} failed ({type(error).__name__})") from None
+    if why is not None:
+        raise NotAuthorized(f"the plug-in {plugin.name} {why}")
+
+
+def _fault(result: object, body: object, url: str | None) -> str | None:
+    """Why the request that a plug-in returned cannot be sent, or None."""
     if not isinstance(result, PreparedRequest):
-        raise NotAuthorized(f"the plug-in {plugin.name} returned no request")
-    if result is not request:
-        request.headers = result.headers
+        return "returned no request"
     if result.body is not body or result.url != url:
-        raise NotAuthorized(f"the plug-in {plugin.name} changed the body or the URL; it may only add headers")
+        return "changed the body or the URL; it may only add headers"
     if any(result.hooks.values()):
-        raise NotAuthorized(f"the plug-in {plugin.name} waits for a challenge in the answer, which is not supported")
+        return "waits for a challenge in the answer, which is not supported"
+    # Its arguments are JSON of the subscription, so a value may be a number or null.
+    if not all(isinstance(name, str) and isinstance(value, str | bytes) for name, value in result.headers.items()):
+        return "set a header that is not text"
+    return None

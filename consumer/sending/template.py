@@ -73,6 +73,10 @@ def prepare(endpoint: Endpoint) -> Template:
         raise InvalidURL(str(error)) from None
     given = CaseInsensitiveDict({"user-agent": f"kafka-webhooks/{__version__}"})
     given.update(endpoint.headers)
+    if isinstance(endpoint.auth, OAuth2):
+        given.pop(
+            "authorization", None
+        )  # as basic and bearer replace it; two such lines would make the request invalid
     if endpoint.origin is not None:
         given[REQUEST_ORIGIN] = endpoint.origin
     try:

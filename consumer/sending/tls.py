@@ -1,13 +1,9 @@
 """TLS to receivers and proxies: verification, ciphers, session resumption, and TLS inside of TLS."""
 
-import os
 import ssl
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
-from consumer.crypto.certificates import TlsIdentity
+from consumer.crypto.certificates import TlsIdentity, install
 from consumer.errors import SettingsError
 from consumer.http.authorities import ca_file
 
@@ -106,7 +102,7 @@ class Tls:
             _trust_file(context, ca_file())
         if identity is not None:
             try:
-                _use(context, identity)
+                install(context, identity)
             except OSError as error:
                 raise ValueError(f"the subscription's certificates cannot be used: {reason_of(error)}") from None
         self._context = context
@@ -133,8 +129,11 @@ class Tls:
         return self._context.wrap_socket(stream, server_hostname=name, session=session, do_handshake_on_connect=False)
 
     def remember(self, stream: Any, host: str, port: int) -> None:
-        """Keep the stream's session for the next connection. With TLS 1.3 there is none before the first read."""
-        if (session := stream.session) is None or not session.has_ticket:
+        """Keep the stream's session for the next connection. With TLS 1.3 there is none before the first read.
+
+        A session of a dropped context of the same identity is not kept: it could not be resumed here.
+        """
+        if (session := stream.session) is None or not session.has_ticket or stream.context is not self._context:
             return
         self._sessions.pop((host, port), None)
         if len(self._sessions) >= _SESSIONS:
@@ -165,39 +164,16 @@ class TlsContexts:
         self._own[identity] = tls
         return tls
 
+    def kept(self, identity: TlsIdentity | None) -> Tls | None:
+        """The Tls of an identity, if it is kept: without it there is no session to keep or to drop."""
+        return self._plain if identity is None else self._own.get(identity)
+
 
 def _trust_file(context: ssl.SSLContext, file: str) -> None:
     try:
         context.load_verify_locations(file)
     except OSError as error:
         raise SettingsError(f"the certificate authorities in {file}: {reason_of(error)}") from None
-
-
-def _use(context: ssl.SSLContext, identity: TlsIdentity) -> None:
-    if identity.authorities is not None:
-        context.load_verify_locations(cadata=identity.authorities)
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate may be the authority
-    if identity.certificate is not None and identity.private_key is not None:
-        with _named(f"{identity.certificate}\n{identity.private_key}") as path:
-            # OpenSSL would ask the terminal for a pass phrase; `check_identity` has refused keys with one.
-            context.load_cert_chain(path, password="")
-
-
-@contextmanager
-def _named(text: str) -> Iterator[str]:
-    """A path that holds the text, on Linux without a disk: the module takes a key from a file alone."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("identity")
-        try:
-            os.write(descriptor, text.encode())
-            yield f"/proc/self/fd/{descriptor}"
-        finally:
-            os.close(descriptor)
-        return
-    with tempfile.NamedTemporaryFile("w") as file:
-        file.write(text)
-        file.flush()
-        yield file.name
 
 
 class TlsInTls:
@@ -215,7 +191,7 @@ class TlsInTls:
         self._taken = 0  # bytes passed to `send` that are encrypted but not yet all sent
         self.fileno, self.close = outer.fileno, outer.close
         self.getpeercert, self.version, self.cipher = self._inner.getpeercert, self._inner.version, self._inner.cipher
-        self.selected_alpn_protocol = self._inner.selected_alpn_protocol
+        self.selected_alpn_protocol, self.context = self._inner.selected_alpn_protocol, context
 
     @property
     def session(self) -> ssl.SSLSession | None:

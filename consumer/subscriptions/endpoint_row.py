@@ -13,7 +13,7 @@ from consumer.crypto.credentials import Credentials, OAuth2, Plugins, StoredSecr
 from consumer.crypto.keys import Ed25519Key, SigningKey
 from consumer.crypto.vault import Decrypt
 from consumer.subscriptions.endpoint import Batch, BrokenFilter, Endpoint, Selection
-from consumer.subscriptions.options import BATCH_WAIT, OPTIONS, Effect, Problem, read
+from consumer.subscriptions.options import BATCH_WAIT, OPTIONS, Effect, Problem, read, reason_of
 from consumer.subscriptions.tls import StoredTls, identity_of
 from models import Subscription, SubscriptionSecret, SubscriptionTls
 from models.base import UNREADABLE
@@ -163,8 +163,8 @@ def _credentials(
         if not (kept := list(_stored(rows))):
             return Credentials(default), []
         found = credentials_of(subscription_id, kept, default, decrypt, now, rules.plugins)
-    except ValueError as error:
-        return Credentials(()), [Problem("secret", str(error), Effect.STORED)]
+    except Exception as error:  # noqa: BLE001 (one row must not end a look-up of many)
+        return Credentials(()), [Problem("secret", reason_of(error), Effect.STORED)]
     if isinstance(found.auth, OAuth2) and (refusal := rules.refusal(found.auth.token_url)) is not None:
         return found, [Problem("secret", f"its token_url: {refusal}", Effect.STORED)]
     return found, []
@@ -174,9 +174,9 @@ def _identity(tls: StoredTls, decrypt: Decrypt, now: datetime) -> tuple[TlsIdent
     """An identity that is not valid at `now` is used: the receiver decides whether it accepts the certificate."""
     try:
         identity = identity_of(tls, decrypt)
-    except ValueError as error:
-        return None, [Problem("tls", str(error), Effect.STORED)]
-    why = validity(identity, now)
+        why = validity(identity, now)
+    except Exception as error:  # noqa: BLE001 (one row must not end a look-up of many)
+        return None, [Problem("tls", reason_of(error), Effect.STORED)]
     return identity, [] if why is None else [Problem("tls", why, Effect.SENT)]
 
 

@@ -10,12 +10,15 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
+import structlog
 
 from consumer.config.types import final_statuses, topic_names, waits
 from consumer.expressions import compile_filter, compile_projection
 from consumer.http import header_rules
 from consumer.http.urls import check_target
 from consumer.subscriptions.patterns import check_pattern
+
+log = structlog.get_logger(__name__)
 
 BATCH_WAIT = 1.0  # seconds; the default of batch_wait_ms
 LONGEST_BATCH_WAIT = 60_000  # milliseconds
@@ -213,10 +216,18 @@ def read(stored: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
             continue
         try:
             meant[column] = option.parse(value)
-        except ValueError as error:
-            problems.append(Problem(column, str(error), option.effect))
+        except Exception as error:  # noqa: BLE001 (one row must not end a look-up of many)
+            problems.append(Problem(column, reason_of(error), option.effect))
     problems.extend(_conflicts(stored, meant))
     return meant, problems
+
+
+def reason_of(error: Exception) -> str:
+    """The reason of a problem. The text of an exception other than ValueError, a bug, may quote a secret."""
+    if isinstance(error, ValueError):
+        return str(error)
+    log.debug("a value of a subscription cannot be read", exc_info=error)  # each look-up repeats it
+    return f"cannot be read ({type(error).__name__})"
 
 
 def _conflicts(stored: Mapping[str, Any], meant: Mapping[str, Any]) -> Iterator[Problem]:

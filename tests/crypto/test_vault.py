@@ -227,6 +227,7 @@ def test_expired_secrets_are_not_decrypted() -> None:
         ("header", f"x-key: {HIDDEN}\r\nx-evil: 1"),
         ("header", f"host: {HIDDEN}"),
         ("header", f"Webhook-Signature: {HIDDEN}"),
+        ("oauth2", f'{{"token_url": "https://*.test/{HIDDEN}", "client_id": "a", "client_secret": "{HIDDEN}"}}'),
     ],
 )
 def test_unusable_secrets_are_refused_without_quoting_them(kind: str, text: str) -> None:

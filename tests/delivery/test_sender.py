@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import orjson
 import pytest
 from requests import PreparedRequest
 from sqlalchemy import Engine
+from structlog.testing import capture_logs
 
 from consumer.delivery.delivery import Delivery
 from consumer.delivery.memory import MOST
@@ -181,6 +182,58 @@ def test_an_event_that_cannot_be_rendered_is_given_up(counter: Counter) -> None:
     assert (len(counter.wire.requests), counter.desk.lanes.slots.in_flight) == (1, 1)
     counter.desk.store.write()
     assert counter.desk.store.rows("record_offset", "status", "attempt") == [(0, "exhausted", 1)]
+
+
+def fail(*_: object, **__: object) -> NoReturn:
+    raise AttributeError("a bug")
+
+
+BUG = "the request could not be made (AttributeError); the worker's log says more"
+
+
+@pytest.mark.parametrize("batch", [None, Batch(2, 0.0)])
+@pytest.mark.parametrize("place", ["build", "submit"])
+def test_a_bug_in_a_request_fails_its_attempt_alone(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch, batch: Batch | None, place: str
+) -> None:
+    """The exception is logged and does not end the worker. The record is settled once a retry has been delivered."""
+    counter.ask(batch=batch, max_in_flight=1)
+    counter.queue(b"1")
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        if place == "submit":
+            patch.setattr(counter.wire, "submit", fail)
+        else:
+            patch.setattr("consumer.delivery.sender.build", fail)
+            patch.setattr("consumer.delivery.sender.build_batch", fail)
+        counter.start()
+    (bug, attempt) = logs
+    assert (bug["event"], type(bug["exc_info"])) == ("a request could not be made", AttributeError)
+    assert (attempt["outcome"], attempt["error"]) == ("retried", BUG)
+    assert [(span.error, span.ended) for span in counter.tracer.spans] == [("RequestException", 1)]
+    assert (counter.sender.open, counter.desk.lanes.slots.in_flight, counter.desk.settled) == ({}, 0, [])
+    counter.desk.store.monotonic.now += SHORT
+    counter.start()
+    counter.wire.end(response(200))
+    assert (counter.wire.bodies(), counter.desk.settled) == ([b"1" if batch is None else b"[1]"], [0])
+
+
+def test_a_bug_in_rendering_gives_up_its_own_event_of_a_batch(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a retried batch, the event would fail the others again."""
+
+    def render_or_fail(endpoint: Endpoint, event: Event) -> Payload:
+        return fail() if event.body == b"1" else render(endpoint, event)
+
+    monkeypatch.setattr("consumer.delivery.sender.render", render_or_fail)
+    counter.ask(batch=Batch(3, 0.0))
+    counter.queue(b"0", b"1", b"2")
+    counter.start()
+    counter.wire.end(response(200))
+    counter.desk.store.write()
+    assert counter.wire.bodies() == [b"[0,2]"]
+    assert counter.desk.store.rows("record_offset", "status", "last_error") == [(1, "exhausted", BUG)]
+    assert sorted(counter.desk.settled) == [0, 1, 2]
 
 
 def test_an_invalid_url_parks_all_of_a_batch(counter: Counter) -> None:

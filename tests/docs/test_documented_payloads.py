@@ -97,7 +97,8 @@ def test_content_types() -> None:
 def test_headers() -> None:
     """The table has all headers of a request, and no others; only the user agent may be a custom header."""
     event = EVENT._replace(traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-    sent = {name.lower() for name in build(prepare(ENDPOINT), ENDPOINT, event, 1).headers}
+    verified = replace(ENDPOINT, origin="events.example.com")
+    sent = {name.lower() for name in build(prepare(verified), verified, event, 1).headers}
     names = [code(row[0])[0] for row in rows("docs/payloads.md", "Headers")]
     assert set(names) == sent - {"content-length"}
     for name in set(names) - {"user-agent", "x-webhook-signature"}:

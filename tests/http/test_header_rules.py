@@ -1,6 +1,7 @@
 """Rules for headers: those that a subscription may set, and those that are sent."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -45,6 +46,7 @@ def in_any_case(name: str) -> st.SearchStrategy[str]:
     return st.tuples(*cases).map("".join)
 
 
+@example("WebHook-Request-Origin")
 @given(st.sampled_from(FRAMING + PROXIES + OURS + DECODED_BY_NOBODY).flatmap(in_any_case))
 def test_reserved_names_are_refused(name: str) -> None:
     """Headers of framing, of the connection, and our own are refused, in any case. The error names the header."""
@@ -103,6 +105,13 @@ def test_no_control_character_is_sent(headers: dict[str, str | bytes]) -> None:
     for line in lines:
         assert all(" " <= character <= "~" for character in line)
     assert len(lines) <= len(headers)
+
+
+@pytest.mark.parametrize("value", [42, None, ["a"]])
+def test_a_value_that_is_not_text_is_refused(value: Any) -> None:
+    """A plug-in can set any value."""
+    with pytest.raises(InvalidHeader, match="the value of X-Shop-Id is not text"):
+        header_lines({"X-Shop-Id": value})
 
 
 @given(st.sampled_from(("Host", "Transfer-Encoding", "Connection")).flatmap(in_any_case))

@@ -33,6 +33,10 @@ def test_the_default_port_is_the_schemes() -> None:
         ("https://example.com/\r\nHost: x", "spaces"),
         ("https://example.com\\@127.0.0.1/", "backslashes"),
         ("https://bücher.example/", "ASCII"),
+        ("https://*.example.com/", "its host is not valid"),
+        ("https://.example.com/", "its host is not valid"),
+        ("https://a%zz.com/", "its host is not valid"),
+        ("https://[v1.x]/", "its host is not valid"),
     ],
 )
 def test_invalid_urls_are_refused(url: str, reason: str) -> None:

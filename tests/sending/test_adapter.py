@@ -140,12 +140,12 @@ def test_results_are_handed_over_in_parts(make_sender: MakeSender) -> None:
 
 
 def test_a_bug_in_the_policy_is_raised(make_sender: MakeSender, receive: Receive) -> None:
-    """Without a verdict of the policy, no connection is opened."""
+    """Without a verdict of the policy, no connection is opened. The request has ended: its callback does not run."""
     sender = make_sender(egress=cast("EgressPolicy", type("Broken", (), {"refusal": lambda *_: 1 / 0})()))
     receiver = receive(NO_CONTENT)
     with pytest.raises(ZeroDivisionError):
         sender.submit(receiver.url, [])
-    assert receiver.connections == 0
+    assert (receiver.connections, sender.adapter.in_flight) == (0, 0)
 
 
 def test_close_cancels_open_transfers(make_sender: MakeSender, receive: Receive) -> None:

@@ -1,6 +1,7 @@
 """Client certificates and authorities of subscriptions: which are used, and that no connection is shared."""
 
 import ssl
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -158,10 +159,40 @@ def test_equal_identities_share_a_context_and_old_contexts_are_dropped(
     assert len(contexts._own) == 2
 
 
-def test_an_identity_that_openssl_refuses_is_a_clear_error(sender: Sender, guarded: Receiver) -> None:
-    """The request is not sent, and others are not affected."""
+def test_a_session_of_a_dropped_context_is_not_resumed(
+    authority: trustme.CA, receive: Receive, make_sender: MakeSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With more identities than are kept, a context may be made anew before the first one's answer arrives."""
+    monkeypatch.setattr(tls, "_IDENTITIES", 1)
+    answers = [threading.Event() for _ in range(4)]
+    turns = iter(answers)
+
+    def behave(connection: ssl.SSLSocket, _request: bytes) -> bool:
+        next(turns).wait(20)
+        connection.sendall(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n")
+        return False
+
+    receiver, sender = receive(behave, tls=server_tls(authority.issue_cert("127.0.0.1"))), make_sender()
+    one, other = identity(None, authority), identity(trustme.CA().issue_cert("a.test"), authority)
+    results: list[Result] = []
+    for number, of in enumerate((one, other, one), 1):
+        sender.adapter.submit(signed(receiver.url, tls=of), results.append)
+        sender.turn_until(lambda number=number: len(receiver.requests) == number)  # type: ignore[misc]
+    for number, place in enumerate((1, 2, 0), 1):
+        answers[place].set()
+        sender.turn_until(lambda number=number: len(results) == number)  # type: ignore[misc]
+    answers[3].set()
+    assert result_of(sender, receiver.url, one).status_code == 204  # type: ignore[union-attr]
+
+
+def test_an_identity_that_openssl_refuses_is_a_clear_error(
+    sender: Sender, guarded: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request is not sent, and others are not affected. One context is made, since it takes 20 ms of the loop."""
+    made: list[object] = []
+    monkeypatch.setattr(tls, "_trust_file", lambda *about: made.append(about))
     broken = TlsIdentity("-----BEGIN CERTIFICATE-----", "-----BEGIN PRIVATE KEY-----")
     refused = result_of(sender, guarded.url, broken)
     assert type(refused) is errors.SSLError
     assert "the subscription's certificates cannot be used" in str(refused)
-    assert guarded.requests == []
+    assert (guarded.requests, len(made)) == ([], 1)

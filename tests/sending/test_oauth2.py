@@ -200,6 +200,19 @@ def test_the_token_is_set_even_if_headers_were_read_before(
     assert request.headers["authorization"] == "Bearer t"
 
 
+def test_the_token_replaces_the_subscriptions_own_authorization(
+    sender: Sender, receive: Receive, receiver: Receiver
+) -> None:
+    """As other credentials do. A request with two such lines is invalid."""
+    of = credentials(receive(grant("t")))
+    assert statuses(send(sender, receiver.url, of, headers=(("AUTHORIZATION", "Basic eA=="), ("x-a", "b")))) == {204}
+    lines = receiver.requests[0].lower().split(b"\r\n")
+    assert [line for line in lines if line.startswith((b"authorization:", b"x-a:"))] == [
+        b"x-a: b",
+        b"authorization: bearer t",
+    ]
+
+
 # The decisions, without a network.
 
 
@@ -263,6 +276,17 @@ def test_a_failed_renewal_keeps_the_present_token(loop: Loop) -> None:
     loop.answer({}, 500)
     loop.now += 0.6
     assert loop.obtain() == "no access token from id.test: status 500"
+
+
+def test_a_token_url_without_a_request_fails_the_requests_alone(loop: Loop) -> None:
+    """They get an error that does not quote the URL. As after a failed fetch, none is open, and a pause begins."""
+    key = Key(OAuth2("https://*.test/s3cret", "client", "s3cret"), None)
+    for _ in range(2):
+        found = loop.tokens.obtain(key, lambda _wait, _outcome: None)
+        assert str(found) == "no access token from *.test: the token_url is malformed"
+    state = loop.tokens._states[key]
+    assert (state.fetching_since, state.pause_until, state.failures) == (None, loop.now + 1, 1)
+    assert (loop.fetches, loop.posted) == ([], [])
 
 
 def test_a_refused_token_is_dropped_unless_it_is_new_or_already_replaced(loop: Loop) -> None:

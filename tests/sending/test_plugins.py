@@ -4,6 +4,8 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable
+from copy import copy
+from typing import Any
 
 import pytest
 from requests import PreparedRequest
@@ -16,6 +18,7 @@ from consumer.crypto.credentials import PluginAuth, StoredSecret, credentials_of
 from consumer.crypto.vault import Vault
 from consumer.errors import NotAuthorized, SettingsError
 from consumer.sending.adapter import Result
+from consumer.sending.message import message, placed
 from tests.sending.conftest import NO_CONTENT, Receive, Sender
 from tests.sending.signed_kit import EVENT, NOW_UTC, header, signed
 
@@ -70,12 +73,17 @@ class Misbehaves(AuthBase):
     def __init__(self, how: str) -> None:
         self._how = how
 
-    def __call__(self, r: PreparedRequest) -> PreparedRequest:
+    def __call__(self, r: Any) -> PreparedRequest:
         how: dict[str, Callable[[], object]] = {
             "raises": lambda: int("s3cret"),
             "body": lambda: setattr(r, "body", b"{}"),
             "url": lambda: setattr(r, "url", "https://10.0.0.1/"),
             "nothing": lambda: None,
+            "number": lambda: r.headers.__setitem__("X-Shop-Id", 42),
+            "null": lambda: r.headers.__setitem__("X-Shop-Id", None),
+            "name": lambda: setattr(r, "headers", {7: "x"}),
+            "headers": lambda: setattr(r, "headers", None),
+            "hooks": lambda: setattr(r, "hooks", None),
         }
         how[self._how]()
         return r if self._how != "nothing" else None  # type: ignore[return-value]
@@ -88,6 +96,11 @@ class Misbehaves(AuthBase):
         (Misbehaves("body"), "the plug-in p changed the body or the URL; it may only add headers"),
         (Misbehaves("url"), "the plug-in p changed the body or the URL; it may only add headers"),
         (Misbehaves("nothing"), "the plug-in p returned no request"),
+        (Misbehaves("number"), "the plug-in p set a header that is not text"),
+        (Misbehaves("null"), "the plug-in p set a header that is not text"),
+        (Misbehaves("name"), "the plug-in p set a header that is not text"),
+        (Misbehaves("headers"), "the plug-in p failed (AttributeError)"),
+        (Misbehaves("hooks"), "the plug-in p failed (AttributeError)"),
         (HTTPDigestAuth("a", "b"), "the plug-in p waits for a challenge in the answer, which is not supported"),
     ],
 )
@@ -96,6 +109,21 @@ def test_a_misbehaving_plug_in_is_an_error_of_the_attempt(auth: AuthBase, text: 
     with pytest.raises(NotAuthorized) as refused:
         signed(URL, auth=PluginAuth("p", "{}", auth))
     assert str(refused.value) == text
+
+
+class Copies(AuthBase):
+    """Returns another request, as `requests` allows."""
+
+    def __call__(self, r: PreparedRequest) -> PreparedRequest:
+        copied = copy(r)
+        copied.headers["X-Shop-Id"] = "42"
+        return copied
+
+
+def test_the_headers_of_a_copied_request_are_sent() -> None:
+    """They replace the lines that were rendered before the plug-in was called."""
+    request = signed(URL, auth=PluginAuth("p", "{}", Copies()))
+    assert b"X-Shop-Id: 42\r\n" in message(request, placed(URL, None, None))[0]
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,7 @@ def test_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def remember(port: int, *, ticket: bool = True) -> None:
         session = type("Session", (), {"has_ticket": ticket})()
-        tls.remember(type("Stream", (), {"session": session})(), "x.test", port)
+        tls.remember(type("Stream", (), {"session": session, "context": tls._context})(), "x.test", port)
 
     for port in (1, 2, 3, 1, 4):
         remember(port)

@@ -1,13 +1,19 @@
 """Rows of `webhook_tls`: storing, reading back, problems in rows of plain SQL, and encrypting keys anew."""
 
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
+from typing import NoReturn
 
 import pytest
 import trustme
+from cryptography import x509
 from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
+    NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
@@ -18,7 +24,8 @@ from consumer.crypto.vault import Vault
 from consumer.errors import InvalidSubscription, WebhooksError
 from consumer.matching.catalog import EndpointCache, find_endpoints
 from consumer.ops.check import _certificates
-from consumer.subscriptions import repository, tls
+from consumer.sending.tls import Tls
+from consumer.subscriptions import repository, secrets, tls
 from consumer.subscriptions.endpoint import Endpoint
 from models import SubscriptionTls
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
@@ -105,6 +112,23 @@ def test_only_subscriptions_with_certificates_cost_a_second_statement(engine: En
     assert look() == TlsIdentity(authorities=CA + CA)
 
 
+def self_signed(
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, edit: tuple[bytes, bytes] = (b"", b"")
+) -> TlsIdentity:
+    """A certificate that names AAAAAAAA, with its key. In its DER, `edit` replaces some bytes by as many others."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "AAAAAAAA")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(NOW - timedelta(1)).not_valid_after(NOW + timedelta(9))
+    der = builder.sign(key, SHA256()).public_bytes(Encoding.DER).replace(*edit)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    return TlsIdentity(f"-----BEGIN CERTIFICATE-----\n{b64encode(der).decode()}\n-----END CERTIFICATE-----\n", private)
+
+
+P256, OTHER_CURVE = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d030106")
+CURVE_KEY = ec.generate_private_key(ec.SECP256R1())
+UNKNOWN_CURVE = self_signed(CURVE_KEY, (P256, OTHER_CURVE))
+BAD_NAME = self_signed(CURVE_KEY, (b"AAAAAAAA", b"\xff" * 8))
+WEAK = self_signed(rsa.generate_private_key(65537, 1024))  # noqa: S505 (OpenSSL's security level 2 refuses it)
 KEY = client().private_key or ""
 LOCKED = (
     load_pem_private_key(KEY.encode(), None)
@@ -124,12 +148,17 @@ CHAIN = client().certificate or ""
         (TlsIdentity("h1dden", KEY), "certificate: is not PEM"),
         (TlsIdentity(authorities="h1dden"), "authorities: is not PEM"),
         (TlsIdentity(authorities="x" * 70_000), "authorities: has 70000 characters"),
+        (UNKNOWN_CURVE, "certificate: cannot be read"),
+        (BAD_NAME, "certificate: cannot be read"),
+        (TlsIdentity(authorities=BAD_NAME.certificate), "authorities: cannot be read"),
+        (WEAK, "certificate: OpenSSL refuses it (ee key too small)"),
     ],
 )
 def test_unusable_certificates_are_refused(engine: Engine, subscription: int, given: TlsIdentity, text: str) -> None:
     """`set_tls` refuses them.
 
-    In a row of plain SQL they are a problem, and events are stored. The error quotes nothing.
+    In a row of plain SQL they are a problem: its subscription is listed as broken, and events are stored. Others are
+    sent. The error quotes nothing.
     """
     with pytest.raises(ValueError, match=r".") as error:
         check_identity(given)
@@ -143,7 +172,40 @@ def test_unusable_certificates_are_refused(engine: Engine, subscription: int, gi
     row = {"certificate": given.certificate, "private_key": given.private_key, "authorities": given.authorities}
     with engine.begin() as connection:
         connection.execute(insert(SubscriptionTls), [{"subscription_id": subscription, **row}])
-    assert text in (endpoint(engine).fault or "")
+    other = repository.add(engine, "https://example.com/other", "a")
+    assert text in (endpoint_of(engine, subscription).fault or "")
+    assert endpoint_of(engine, other).fault is None
+    assert [(each.id, each.broken) for each in repository.walk(engine, VAULT)] == [(subscription, True), (other, False)]
+
+
+def test_text_between_certificates_is_ignored(engine: Engine, subscription: int) -> None:
+    """Bundles name their certificates there, in any language. OpenSSL itself takes ASCII alone."""
+    given = TlsIdentity(authorities=f"Főtanúsítvány\n{CA}")
+    tls.set_tls(engine, subscription, given, VAULT, NOW)
+    assert endpoint(engine).tls == given
+    Tls(given)
+
+
+def test_a_bug_in_reading_a_row_is_a_problem_of_its_subscription(
+    engine: Engine, subscription: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its events are stored, it is listed as broken, and the others are looked up. Secrets are not quoted."""
+    other = repository.add(engine, "https://example.com/other", "a")
+    tls.set_tls(engine, subscription, client(), VAULT, NOW)
+    secrets.set_credential(engine, subscription, "bearer", "h1dden", VAULT, NOW)
+
+    def fail(text: object, *_: object) -> NoReturn:
+        raise KeyError(text)
+
+    monkeypatch.setattr("consumer.subscriptions.endpoint_row.identity_of", fail)
+    monkeypatch.setattr("consumer.subscriptions.endpoint_row.credentials_of", fail)
+    fault = endpoint_of(engine, subscription).fault
+    assert fault == (
+        "secret: cannot be read (KeyError); its events are stored, not sent; "
+        "tls: cannot be read (KeyError); its events are stored, not sent"
+    )
+    assert endpoint_of(engine, other).fault is None
+    assert [each.broken for each in repository.walk(engine, VAULT)] == [True, False]
 
 
 def test_unusable_certificates_can_be_replaced(engine: Engine, subscription: int) -> None:

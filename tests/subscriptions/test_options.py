@@ -9,7 +9,7 @@ from sqlalchemy import String
 
 from consumer.cli.subscription_options import FLAGS, flag_of
 from consumer.errors import InvalidSubscription
-from consumer.subscriptions.options import OPTIONS, Effect, read
+from consumer.subscriptions.options import OPTIONS, Effect, Problem, read
 from consumer.subscriptions.validation import Options, completed
 from models import Subscription
 
@@ -132,6 +132,18 @@ def test_unusable_values_are_refused_with_a_valid_example(asked: dict[str, Any],
         completed(LEAST | asked)
     assert said in str(caught.value)
     assert "Bearer" not in str(caught.value)
+
+
+def test_a_bug_in_parsing_has_the_effect_of_an_unusable_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look-up reads many rows, and one must not end it. The exception's text may quote a secret, and is not shown."""
+
+    def fail(value: str) -> None:
+        raise KeyError(value)
+
+    option = OPTIONS["event_filter"]._replace(parse=fail)
+    monkeypatch.setattr("consumer.subscriptions.options.OPTIONS", {**OPTIONS, "event_filter": option})
+    _, problems = read({**DEFAULTS, "event_filter": "h1dden"})
+    assert problems == [Problem("event_filter", "cannot be read (KeyError)", Effect.STORED)]
 
 
 def test_an_empty_text_is_as_null() -> None:
