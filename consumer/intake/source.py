@@ -365,10 +365,17 @@ class Source:
     def _on_revoke(self, _consumer: Consumer, revoked: list[KafkaTopicPartition]) -> None:
         _, on_revoke, _ = self._callbacks
         self._leave(on_revoke, self._owned(revoked), commit=True)
+        self._gone(revoked)
 
     def _on_lost(self, _consumer: Consumer, lost: list[KafkaTopicPartition]) -> None:
         _, _, on_lost = self._callbacks
         self._leave(on_lost, self._owned(lost))
+        self._gone(lost)
+
+    def _gone(self, listed: list[KafkaTopicPartition]) -> None:
+        """Clear the errors of topics that have left altogether: they concern the next owners."""
+        for topic in {each.topic for each in listed} - {topic for topic, _ in self.partitions}:
+            self._reported.answers(topic)
 
     def _enter(self, partitions: list[Partition]) -> None:
         on_assign, _, _ = self._callbacks

@@ -240,7 +240,7 @@ def test_a_rebalance_goes_on_when_a_topic_is_found_to_be_made_anew(mock_kafka: s
     topic = kafka.topic()
     for number in (0, 1):
         kafka.write(topic, [b"1"], partition=number)
-    member = join(kafka.settings(), [topic])
+    member = join(kafka.settings(group_protocol="consumer"), [topic])  # joins sooner
     until(lambda: len(member.records) == 2, member)
     source = member.source
     kept, given_up = (source.partitions[topic, number] for number in (0, 1))
@@ -282,6 +282,22 @@ def test_a_fatal_error_comes_as_a_message_too(mock_kafka: str, join: Join) -> No
     member.source._reported.error(None, KafkaError(KafkaError._FATAL, "fenced"))
     with pytest.raises(FatalKafkaError, match="fenced"):
         member.turn()
+
+
+def test_a_topics_fault_ends_when_its_last_partition_has_left(mock_kafka: str, join: Join) -> None:
+    """Otherwise /readyz would blame this member for ever: no record of the topic arrives here any more."""
+    kafka = Kafka(mock_kafka, real=False)
+    topic = kafka.topic()
+    kafka.write(topic, [b"0"])
+    member = join(kafka.settings(group_protocol="consumer"), [topic])  # joins sooner
+    until(lambda: member.values == [b"0"], member)
+    source = member.source
+    source._reported.error(topic, KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    source._on_revoke(source._consumer, [TopicPartition(topic, number) for number in (0, 1)])
+    assert (source.fault or "").startswith(f"{topic}: ")
+    source._on_lost(source._consumer, [TopicPartition(topic, 2)])
+    source._on_revoke(source._consumer, [TopicPartition(topic, 3)])
+    assert source.fault is None
 
 
 def test_a_topics_fault_ends_when_its_next_record_arrives(mock_kafka: str, join: Join) -> None:
