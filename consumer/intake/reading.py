@@ -100,11 +100,11 @@ class Reading:
         return _at(self._key_json(), path)
 
     def key_text(self) -> object:
-        """The whole key: its bytes, or the content of Kafka Connect's envelope."""
+        """The whole key: its bytes, or the content of Kafka Connect's envelope. Raises Undecodable (too_deep)."""
         if not (self._connect and self.key and self.key.startswith(_QUOTED)):
             return self.key
         found = self._key_json()
-        return found if found is None or isinstance(found, str | int) else orjson.dumps(found)
+        return found if found is None or isinstance(found, str | int) else _dumped(found, "key")
 
     def key_body(self) -> bytes:
         """The key as JSON: unchanged if it is JSON, else as a string. Raises Undecodable (no_body) if there is none."""
@@ -176,10 +176,14 @@ def json_of(found: Any) -> bytes:
     """
     if isinstance(found, str) and _inside(found) is not _AS_IS:
         return found.encode()
+    return _dumped(found, "body")
+
+
+def _dumped(found: Any, part: str) -> bytes:
     try:
         return orjson.dumps(found)
-    except orjson.JSONEncodeError:
-        raise Undecodable("too_deep", "body: it is nested too deeply") from None
+    except orjson.JSONEncodeError:  # orjson reads 1,024 levels and writes 254
+        raise Undecodable("too_deep", f"{part}: it is nested too deeply") from None
 
 
 def _inside(text: str) -> Any:

@@ -4,6 +4,7 @@ from operator import methodcaller
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, Message
+from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from consumer.events.event import RecordId, TopicPartition
 from consumer.intake.offsets import OffsetTracker
@@ -56,6 +57,14 @@ class Partition:
     def start(self, committed: int | None, metadata: str = "", epoch: int | None = None) -> None:
         """Set the position that the group has committed. No record may have been read yet."""
         self.tracker = OffsetTracker(committed, metadata, epoch)
+
+    def begins_at(self, otherwise: int) -> KafkaTopicPartition:
+        """The offset at which reading begins: the committed one, else `first`, else `otherwise`."""
+        committed, epoch = self.tracker.committed, self.tracker.epoch
+        if committed is None:
+            return KafkaTopicPartition(self.topic, self.number, otherwise if self.first is None else self.first)
+        # librdkafka compares the epoch with the leader's: a log truncated below the offset is read from the cut.
+        return KafkaTopicPartition(self.topic, self.number, committed, leader_epoch=-1 if epoch is None else epoch)
 
     def reaches(self, begin: int, end: int, now: float) -> int:
         """Note the log's ends. Returns how many unread offsets retention has removed since the last commit."""

@@ -173,23 +173,13 @@ class Source:
             self.wake(partition)
             return
         try:
-            self._consumer.seek(self._position(partition))
+            self._consumer.seek(partition.begins_at(self._first))
         except KafkaException as error:
             self._unopened[partition] = f"{partition} cannot be read yet: {error.args[0].str()}"
             return
         partition.opened = True
         del self._unopened[partition]
         self._resume([partition])
-
-    def _position(self, partition: Partition) -> KafkaTopicPartition:
-        """The offset at which reading begins: the committed one, else `first`, else where auto.offset.reset says."""
-        committed, epoch = partition.tracker.committed, partition.tracker.epoch
-        if committed is None:
-            first = self._first if partition.first is None else partition.first
-            return KafkaTopicPartition(partition.topic, partition.number, first)
-        # librdkafka compares the epoch with the leader's: a log truncated below the offset is read from the cut.
-        last = -1 if epoch is None else epoch
-        return KafkaTopicPartition(partition.topic, partition.number, committed, leader_epoch=last)
 
     def rest(self, partition: Partition) -> None:
         """Stop fetching an opened partition until it is opened again."""
@@ -361,7 +351,7 @@ class Source:
             return
         if partition.tracker.identity is None:
             partition.tracker.identity = identity
-        else:
+        elif not self._rebalancing and not partition.revoking:  # else `Positions` reports it again, or the next owner's
             self._begin_again(partition, OFFSET_BEGINNING, "its topic was deleted and made anew", identity)
 
     def _on_ends(self, answers: list[tuple[Partition, Ends]]) -> None:
@@ -375,10 +365,17 @@ class Source:
     def _on_revoke(self, _consumer: Consumer, revoked: list[KafkaTopicPartition]) -> None:
         _, on_revoke, _ = self._callbacks
         self._leave(on_revoke, self._owned(revoked), commit=True)
+        self._gone(revoked)
 
     def _on_lost(self, _consumer: Consumer, lost: list[KafkaTopicPartition]) -> None:
         _, _, on_lost = self._callbacks
         self._leave(on_lost, self._owned(lost))
+        self._gone(lost)
+
+    def _gone(self, listed: list[KafkaTopicPartition]) -> None:
+        """Clear the errors of topics that have left altogether: they concern the next owners."""
+        for topic in {each.topic for each in listed} - {topic for topic, _ in self.partitions}:
+            self._reported.answers(topic)
 
     def _enter(self, partitions: list[Partition]) -> None:
         on_assign, _, _ = self._callbacks
@@ -390,7 +387,7 @@ class Source:
 
     def _leave(self, callback: OnPartitions, partitions: list[Partition], *, commit: bool = False) -> None:
         self._rebalances += 1
-        self._rebalancing = True
+        before, self._rebalancing = self._rebalancing, True
         for partition in partitions:
             partition.revoking = True
         try:
@@ -399,13 +396,14 @@ class Source:
                 if commit:
                     self.commit_now(partitions)
         finally:
-            self._rebalancing = False
+            self._rebalancing = before
             for partition in partitions:
                 partition.owned = False
                 self._unopened.pop(partition, None)
                 self._resting.discard(partition)
                 self._unreadable.forget(partition)
-                self.partitions.pop(partition.topic_partition, None)
+                if self.partitions.get(partition.topic_partition) is partition:
+                    del self.partitions[partition.topic_partition]
 
     def _owned(self, listed: list[KafkaTopicPartition]) -> list[Partition]:
         found = (self.partitions.get((each.topic, each.partition)) for each in listed)

@@ -8,6 +8,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import wait
 from contextlib import suppress
 from functools import partial
 from threading import Event, Thread
@@ -33,6 +34,7 @@ log = structlog.get_logger(__name__)
 EVERY = 30.0  # seconds between two requests
 AGAIN = 5.0  # seconds after a failed request
 TIMEOUT = 5.0
+MARGIN = 1.0  # seconds above TIMEOUT in which librdkafka reports that a request timed out
 GONE_AFTER = 600.0  # seconds: time enough to recreate a topic
 CONTINUOUS = 90.0  # seconds between two answers, two lost ones allowed; a longer gap counts as unobserved time
 QUIET_AFTER = 900.0  # seconds without a new record after which a topic counts as quiet
@@ -223,7 +225,12 @@ class TopicWatch(Part):
 
     def _work(self) -> None:
         while not self._closing.is_set():
-            self._closing.wait(self._every if self._ask() else min(AGAIN, self._every))
+            answered = False
+            try:
+                answered = self._ask()
+            except Exception:  # a bug; without this thread there would be no leader
+                log.exception("asking Kafka for its topics failed; asking again")
+            self._closing.wait(self._every if answered else min(AGAIN, self._every))
 
     def _ask(self) -> bool:
         try:
@@ -255,9 +262,10 @@ class TopicWatch(Part):
             answers = self._admin.list_offsets(asked, request_timeout=TIMEOUT) if asked else {}
         except KafkaException:
             return ends
+        wait(answers.values(), TIMEOUT + MARGIN)
         for topic_partition, answer in answers.items():
-            with suppress(KafkaException):
-                ends[topic_partition.topic, topic_partition.partition] = answer.result(TIMEOUT).offset
+            with suppress(KafkaException, TimeoutError):
+                ends[topic_partition.topic, topic_partition.partition] = answer.result(0).offset
         return ends
 
 

@@ -209,7 +209,7 @@ class Reported:
             self.answers(None)
 
     def answers(self, topic: str | None) -> None:
-        """Clear the fault of `topic`: a record of it arrived, or it was assigned."""
+        """Clear the fault of `topic`: a record of it arrived, or it was assigned, or its last partition has left."""
         if self._faults:
             self._faults.pop(topic, None)
 

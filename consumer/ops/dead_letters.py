@@ -10,13 +10,21 @@ from consumer.ops.tail import newest, record_at
 
 OURS = "dead-letter-"  # the prefix of the headers that a worker adds
 SHOWN = 2000  # bytes of a value
+_PRODUCER = "its producer has to publish it again"
+_CUT = f"only a part of this record was kept, because it was too large; {_PRODUCER}"
+# By reason: dead letters without a part of their record.
+_LACKING = {
+    "unreadable": f"the content of this record was not kept, because it could not be read; {_PRODUCER}",
+    "bad_headers": f"the headers of this record were not kept, because they could not be read; {_PRODUCER}",
+}
 
 
 class DeadLetter(NamedTuple):
     """A dead letter at `partition` and `offset` of the dead-letter topic; `at` (unix seconds) is when it was written.
 
     `origin` is the position of the record in its own `topic`; `reason` and `detail` say why it is not an event. `value`
-    is its beginning, `size` its full length in bytes. `whole`: the topic holds all of it, so it can be published again.
+    is its beginning, `size` its full length in bytes. `lacking`: why it cannot be published again, because the topic
+    does not hold the whole record; None if it can.
     """
 
     partition: int
@@ -29,7 +37,7 @@ class DeadLetter(NamedTuple):
     key: bytes | None
     value: bytes
     size: int
-    whole: bool
+    lacking: str | None
 
 
 def recent(kafka: KafkaSettings, limit: int) -> list[DeadLetter]:
@@ -41,17 +49,14 @@ def recent(kafka: KafkaSettings, limit: int) -> list[DeadLetter]:
 def publish_again(kafka: KafkaSettings, partition: int, offset: int) -> tuple[str, Published]:
     """Publish the record of a dead letter to its own topic, unchanged; returns that topic and the new position.
 
-    Raises WebhooksError if the topic no longer holds it, or only a part of it, and KafkaUnavailable.
+    Raises WebhooksError if the topic does not hold the whole record, or not any more, and KafkaUnavailable.
     """
     record = record_at(kafka, kafka.dead_letter_topic, partition, offset)
     letter = None if record is None else _letter_of(record)
     if record is None or letter is None:
         raise WebhooksError(f"{kafka.dead_letter_topic}[{partition}] has no dead letter at offset {offset} any more")
-    if not letter.whole:
-        raise WebhooksError(
-            f"only a part of this record is in {kafka.dead_letter_topic}, because it was too large; "
-            f"its producer has to publish it again"
-        )
+    if letter.lacking is not None:
+        raise WebhooksError(letter.lacking)
     headers = [] if record.headers is None or isinstance(record.headers, Unreadable) else record.headers
     own = [(name, value) for name, value in headers if not name.startswith(OURS)]
     (published,) = publish(kafka, letter.topic, [record.value], key=record.key, headers=own)
@@ -79,5 +84,5 @@ def _letter_of(record: Record) -> DeadLetter | None:
         record.key,
         value[:SHOWN],
         int(cut) if cut.isdecimal() else len(value),
-        not cut,
+        _CUT if cut else _LACKING.get(reason),
     )

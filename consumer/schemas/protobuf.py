@@ -64,7 +64,9 @@ def protobuf_decoder(schema: str, references: Sequence[tuple[str, str]] = ()) ->
             message.ParseFromString(payload)
             value = mapping.json(message, Budget())
         except (DecodeError, ValueError, OverflowError) as error:
-            raise Undecodable("bad_protobuf", f"the value does not fit its schema: {error}"[:300]) from None
+            # Others may quote the value.
+            why = str(error) if isinstance(error, _Misfit) else type(error).__name__
+            raise Undecodable("bad_protobuf", f"the value does not fit its schema: {why}") from None
         return dumps(value)
 
     return decode

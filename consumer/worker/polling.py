@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from traceback import format_tb
 
 import structlog
 
 from consumer.delivery.memory import Memory
 from consumer.delivery.parking import Parking
 from consumer.errors import Tombstone, Undecodable
+from consumer.events.event import Event
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped, decode
 from consumer.intake.record import Partition, Record
@@ -113,9 +115,7 @@ class Polling(Part):
         keys = set()
         for record in records:
             try:
-                event = decode(
-                    record if translation is None else translation.json_of(record), self._tenant_name, self._mapped
-                )
+                event = self._event_of(record)
             except Tombstone:
                 self._metrics.events["tombstone"] += 1
                 record.partition.tracker.settle(record.offset)
@@ -129,6 +129,21 @@ class Polling(Part):
                 event, settle = trace_record(self._tracer, self._group, event, settle, self._monotonic() - now)
             self._inbox.put(event, settle, now)
         self._catalog.want(keys)
+
+    def _event_of(self, record: Record) -> Event:
+        """The event of an admitted record. Raises Tombstone and Undecodable, for bugs of the decoders too."""
+        translation = self._translation
+        try:
+            return decode(
+                record if translation is None else translation.json_of(record), self._tenant_name, self._mapped
+            )
+        except (Tombstone, Undecodable):
+            raise
+        except Exception as error:  # noqa: BLE001 (raised, it would end each worker that reads the record)
+            kind, places = type(error).__name__, "".join(format_tb(error.__traceback__))
+            # Without the exception's text, which may quote the record.
+            log.error("a record's decoding failed: a bug", record=_place(record), error=kind, exception=places)  # noqa: TRY400
+            raise Undecodable("error", f"the service has failed to decode it: {kind}") from None
 
     def _records(self, *, idle: bool) -> Sequence[Record]:
         """New records. If there is no room for PAUSE_AFTER seconds, pauses the partitions and polls on."""
@@ -157,8 +172,7 @@ class Polling(Part):
 
     def _bury(self, record: Record, error: Undecodable, arrived: float) -> None:
         self._metrics.events["dead_lettered"] += 1
-        record_id = *record.partition.topic_partition, record.offset
-        log.warning("undecodable", record=record_id, reason=error.reason, error=str(error))
+        log.warning("undecodable", record=_place(record), reason=error.reason, error=str(error))
         settle = self._hold(record, len(record.value or b""))
         if self._tracer is not None:
             seconds = self._monotonic() - arrived
@@ -174,3 +188,7 @@ class Polling(Part):
     def _settled(self, partition: Partition, size: int, offset: int) -> None:
         partition.tracker.settle(offset)
         self._memory.release(partition, size)
+
+
+def _place(record: Record) -> tuple[str, int, int]:
+    return *record.partition.topic_partition, record.offset

@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -16,17 +17,22 @@ from consumer.api.app import create_app
 from consumer.api.tokens import Caller, TokenFile, line_of
 from consumer.api.v1 import context
 from consumer.api.v1.context import Backing
+from consumer.config.settings import KafkaSettings
 from consumer.console.app import BASE
 from consumer.console.assembly import SAID, with_console
 from consumer.crypto.vault import Vault
 from consumer.http.server import BackgroundServer, listen
+from consumer.intake.dead_letters import DeadLetters
+from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable
 from consumer.ledger import outbox, store
 from consumer.ops.changes import Registry
 from consumer.ops.overview import overview
+from consumer.ops.tail import newest
 from consumer.sending.validation_request import Granted, Permission, Refused
 from consumer.subscriptions import repository
 from tests.console.browser import Browser, form_token
 from tests.console.tokens import Tokens
+from tests.kafka_kit import Kafka, until
 from tests.ledger.rows_kit import GROUP, make_event, parked
 
 SECRET = "the-secret-of-the-deployment"
@@ -44,11 +50,13 @@ def console(engine: Engine) -> Iterator[Callable[[str | None], Browser]]:
     """Opens a browser for a token, of a console on this database; None: of a console without tokens."""
     servers = []
 
-    def browser_of(token: str | None, tokens: TokenFile | None = None, **more: Any) -> Browser:
+    def browser_of(
+        token: str | None, tokens: TokenFile | None = None, kafka: KafkaSettings | None = None, **more: Any
+    ) -> Browser:
         registry = Registry(engine, GROUP, Vault(), default=(SECRET,))
         tokens = tokens or Tokens({} if token is None else ALL)
         backing = Backing(registry, look=lambda: overview(engine, None, ()), **more)
-        app = with_console(create_app(backing, tokens), backing, None, tokens)
+        app = with_console(create_app(backing, tokens), backing, kafka, tokens)
         servers.append(BackgroundServer(app, listen("127.0.0.1", 0), "console"))
         browser = Browser(servers[-1].port)
         if token is not None:
@@ -247,6 +255,41 @@ def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[[str | 
     send(browser, page, "/subscriptions/new", **new)
     assert {item.url: item.tenant for item in repository.walk(engine)}["https://example.com/another"] == "acme"
     assert [operation.data["url"] for _, operation, _ in outbox.pending(engine, GROUP, 10)] == [new["url"]]
+
+
+def test_a_dead_letter_without_its_whole_record_is_not_published_again(
+    mock_kafka: str, console: Callable[..., Browser]
+) -> None:
+    """Without its content it would be a tombstone, and without its headers another event. The page says why."""
+    kafka = Kafka(mock_kafka, real=False)
+    settings, topic = kafka.settings(), kafka.topic()
+    letters = DeadLetters(settings)
+    acknowledged: list[int] = []
+    parts: tuple[tuple[str, bytes | None, Headers | Unreadable], ...] = (
+        ("not_json", b"one", [("event-id", b"7")]),
+        ("unreadable", None, Unreadable("unreadable", "damaged")),
+        ("bad_headers", b"three", BAD_HEADERS),
+    )
+    for offset, (reason, value, headers) in enumerate(parts):
+        record = Record(Partition(topic, 0), offset, 1_700_000_000_000, b"key", value, headers)
+        letters.send(record, reason, "detail", partial(acknowledged.append, offset))
+
+    def all_acknowledged() -> bool:
+        letters.poll(0.0)
+        return len(acknowledged) == len(parts)
+
+    until(all_acknowledged)
+    letters.close()
+    browser = console(None, kafka=settings)
+    page = html.unescape(browser.get("/dead-letters").text)
+    reasons = ("its producer has to publish it again", "the content of this record", "the headers of this record")
+    assert [page.count(text) for text in (" disabled ", *reasons)] == [2, 2, 1, 1]
+    for letter in newest(settings, settings.dead_letter_topic, 9):
+        place = {"partition": str(letter.partition.number), "offset": str(letter.offset)}
+        answer = html.unescape(send(browser, "/dead-letters", "/dead-letters/publish", **place))
+        assert (SAID["published"].text in answer) == (letter.value == b"one")
+    (again,) = newest(settings, topic, 9)
+    assert (again.key, again.value, again.headers) == (b"key", b"one", [("event-id", b"7")])
 
 
 @pytest.mark.parametrize("path", ["/", "/absent", "/live", "/sign-in", "/static/absent"])

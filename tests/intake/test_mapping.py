@@ -154,6 +154,15 @@ def test_reasons_why_a_record_is_no_event(text: str, value: object, expected: st
     assert "secret" not in told
 
 
+@pytest.mark.parametrize("text", ['type = "x"\nid = "{key}"', 'type = "{key}"'])
+def test_a_key_nested_too_deeply_makes_a_dead_letter(text: str) -> None:
+    """The content of Kafka Connect's envelope is read and written again; orjson reads more levels than it writes."""
+    for depth in (255, 1000):
+        key = b'{"schema": null, "payload": %b1%b}' % (b'{"a":' * depth, b"}" * depth)
+        told = reason(f"{text}\nconnect_envelope = true", record({"a": 1}, key=key))
+        assert told == "too_deep: the mapping of *: key: it is nested too deeply"
+
+
 def same_id(text: str, one: Record, other: Record) -> bool:
     return mapped(text, one).webhook_id == mapped(text, other).webhook_id
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from consumer.errors import FatalKafkaError, SettingsError, Undecodable
 from consumer.intake.decode import decode
-from consumer.intake.record import Unreadable, batch
+from consumer.intake.record import Partition, Unreadable, batch
 from consumer.intake.source import Source
 from tests.intake.raw_producer import BOMB, SMALL_READS, produce_with_header_name, write_bomb
 from tests.kafka_kit import QUIET, Kafka, Member, until
@@ -231,6 +231,39 @@ def test_a_lost_partition_is_not_committed(mock_kafka: str, join: Join) -> None:
     assert kafka.committed(settings.group_id, topic, 1)[0] == 1
 
 
+def test_a_rebalance_goes_on_when_a_topic_is_found_to_be_made_anew(mock_kafka: str, join: Join) -> None:
+    """The drain of a revoked partition turns the loop, which may bring that answer, also about this partition.
+
+    Replacing it there would end the rebalance for `poll`, or keep a partition that is never opened nor revoked.
+    """
+    kafka = Kafka(mock_kafka, real=False)
+    topic = kafka.topic()
+    for number in (0, 1):
+        kafka.write(topic, [b"1"], partition=number)
+    member = join(kafka.settings(group_protocol="consumer"), [topic])  # joins sooner
+    until(lambda: len(member.records) == 2, member)
+    source = member.source
+    kept, given_up = (source.partitions[topic, number] for number in (0, 1))
+    kept.tracker.identity = given_up.tracker.identity = "old"
+    rebalancing = []
+
+    def drain(_revoked: list[Partition]) -> None:
+        for each in (kept, given_up):
+            source._on_identity(each, "new")
+        source._on_lost(source._consumer, [])
+        rebalancing.append(source.rebalancing)
+
+    on_assign, _, on_lost = source._callbacks
+    source._callbacks = on_assign, drain, on_lost
+    source._on_revoke(source._consumer, [TopicPartition(topic, 1)])
+    assert (rebalancing, source.rebalancing, source.opening) == ([True], False, False)
+    assert (member.lost, kept.owned, given_up.owned) == ([], True, False)
+    assert source.partitions.keys() == {(topic, 0), (topic, 2), (topic, 3)}
+    source._on_identity(kept, "new")
+    assert member.lost == [kept]
+    assert source.partitions[topic, 0].owned
+
+
 def test_a_fatal_error_ends_the_consumer(mock_kafka: str, join: Join) -> None:
     """Each poll raises it, so that the process ends with it."""
     kafka = Kafka(mock_kafka, real=False)
@@ -249,6 +282,22 @@ def test_a_fatal_error_comes_as_a_message_too(mock_kafka: str, join: Join) -> No
     member.source._reported.error(None, KafkaError(KafkaError._FATAL, "fenced"))
     with pytest.raises(FatalKafkaError, match="fenced"):
         member.turn()
+
+
+def test_a_topics_fault_ends_when_its_last_partition_has_left(mock_kafka: str, join: Join) -> None:
+    """Otherwise /readyz would blame this member for ever: no record of the topic arrives here any more."""
+    kafka = Kafka(mock_kafka, real=False)
+    topic = kafka.topic()
+    kafka.write(topic, [b"0"])
+    member = join(kafka.settings(group_protocol="consumer"), [topic])  # joins sooner
+    until(lambda: member.values == [b"0"], member)
+    source = member.source
+    source._reported.error(topic, KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    source._on_revoke(source._consumer, [TopicPartition(topic, number) for number in (0, 1)])
+    assert (source.fault or "").startswith(f"{topic}: ")
+    source._on_lost(source._consumer, [TopicPartition(topic, 2)])
+    source._on_revoke(source._consumer, [TopicPartition(topic, 3)])
+    assert source.fault is None
 
 
 def test_a_topics_fault_ends_when_its_next_record_arrives(mock_kafka: str, join: Join) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from queue import SimpleQueue
 
 import pytest
@@ -408,6 +409,43 @@ def test_a_silent_cluster_changes_nothing_and_is_logged_once(
             answer()
     said = [entry["log_level"] for entry in logs if "its topics" in entry["event"]]
     assert said == ["warning", "info"]
+
+
+def test_topics_are_learnt_without_the_ends_that_do_not_come(
+    kafka: Kafka, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker may stop between the two requests, so that a future never gets a result. The next ends come again."""
+    monkeypatch.setattr("consumer.intake.topics.TIMEOUT", 0.5)
+    monkeypatch.setattr("consumer.intake.topics.MARGIN", 0.0)
+    topic = kafka.topic(partitions=4)
+    kafka.write(topic, [b"event"])
+    with monkeypatch.context() as silent:
+        silent.setattr(AdminClient, "list_offsets", lambda _self, asked, **_: {each: Future[None]() for each in asked})
+        known, answer = watch(kafka.settings(), topic)
+        answer()
+        answer()
+        assert (known._counts[topic], dict(known._ends)) == (4, {})
+    while (topic, 0) not in known._ends:
+        answer()
+
+
+def test_an_unexpected_exception_does_not_end_the_requests(
+    kafka: Kafka, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged with its traceback. Without further answers there would be no leader."""
+
+    def fails(_self: AdminClient, **_: float) -> None:
+        raise RuntimeError("a bug")
+
+    topic = kafka.topic(partitions=4)
+    kafka.write(topic, [b"event"])
+    with capture_logs() as logs, monkeypatch.context() as failing:
+        failing.setattr(AdminClient, "list_topics", fails)
+        known, answer = watch(kafka.settings(), topic)
+        until(lambda: logs)
+    answer()
+    assert known._counts[topic] == 4
+    assert (logs[0]["log_level"], logs[0]["exc_info"]) == ("error", True)
 
 
 def test_closing_does_not_wait_for_a_pending_request(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,17 +136,22 @@ def test_values_that_do_not_fit(value: bytes) -> None:
         ("the_timestamp", b"\x08" + b"\xff" * 8 + b"\x7f"),
         ("the_any", b"\x0a\x0ashop.Gone/\x12\x00"),
         ("the_any", b"\x0a\x0ashop.Other\x12\x02\x0a\x05"),
+        ("the_fieldmask", b"\x0a\x06Secret"),
         ("a_string", b"\xff\xfe"),
     ],
 )
 def test_fields_without_a_json_form(path: str, value: bytes) -> None:
-    """A time beyond the calendar, an Any that is unknown or broken, text that is not UTF-8."""
+    """A time beyond the calendar, an Any that is unknown or broken, a mask in other letters, text that is not UTF-8.
+
+    The detail, which is logged, quotes no value.
+    """
     number = EVERYTHING.DESCRIPTOR.fields_by_name[path].number
     tag = number << 3 | 2
     head = bytes([tag & 127 | 128, tag >> 7]) if tag > 127 else bytes([tag])
     with pytest.raises(Undecodable) as refused:
         DECODE(Framed(1, FIRST + head + bytes([len(value)]) + value))
     assert refused.value.reason == "bad_protobuf"
+    assert "Secret" not in str(refused.value)
 
 
 def tree() -> Any:

@@ -14,9 +14,12 @@ from prometheus_client import generate_latest
 from pydantic import SecretStr
 from sqlalchemy import Engine, text, update
 from standardwebhooks import Webhook
+from structlog.testing import capture_logs
 
 from consumer.config.environment import load
 from consumer.config.settings import DatabaseSettings, DeliverySettings, KafkaSettings
+from consumer.events.event import Event
+from consumer.intake.decode import decode
 from consumer.intake.record import Partition, Record
 from consumer.schemas.conversion import Decode
 from consumer.schemas.framing import SchemaId
@@ -254,6 +257,29 @@ def test_unwanted_events_are_committed_and_invalid_ones_are_dead_lettered_first(
     rig.stop()
     assert rig.committed() == 9
     assert rig.metrics.events == {"unmatched": 3, "dead_lettered": 3, "matched": 1, "tombstone": 2}
+
+
+def test_a_bug_of_a_decoder_makes_a_dead_letter_of_its_record(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a record would end one worker after the other. The log shows the place in the code, and no payload."""
+
+    def failing(record: Record, *more: Any) -> Event:
+        if record.value == b"bug":
+            raise RuntimeError(record.value.decode() + "gy payload")
+        return decode(record, *more)
+
+    monkeypatch.setattr("consumer.worker.polling.decode", failing)
+    rig.subscribe("/one")
+    rig.write(*events(1), b"bug", *events(1))
+    with capture_logs() as logs:
+        rig.start(monkeypatch)
+        until(lambda: len(rig.receiver.requests) == 2)
+        assert dead_letters(rig, 1) == [b"bug"]
+        rig.stop()
+    assert rig.committed() == 3
+    failed, undecodable = (entry for entry in logs if "decod" in entry["event"])
+    assert (undecodable["reason"], undecodable["record"]) == ("error", failed["record"])
+    assert "in failing" in failed["exception"]
+    assert "payload" not in str((failed["error"], undecodable["error"]))
 
 
 def test_a_failure_is_retried_then_parked_then_sent_from_the_database(
