@@ -247,7 +247,6 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "`redeliver`, `adopt`: the rows of a step.",
             "The same, of an event type.",
             "The same, of a topic and a tenant.",
-            "The same, of an event type, a topic and a tenant.",
             "A replay: the due times of its rows in a step.",
             "A replay: its rows of a step by state.",
             "`purge`: the rows of a step that ended long ago.",
@@ -262,7 +261,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.admin.detail": ("One delivery.", "Its record."),
         "ledger.admin._redeliver": (
             "The rows of a step that can be sent again.",
-            "The same, of an event type.",
+            "The same, of an event type and a tenant.",
         ),
         "ledger.admin.of_record": ("`settle`: the stored deliveries of a record.",),
         "ledger.admin._mark": ("Make rows due, an array.",),
@@ -510,9 +509,8 @@ def _command(engine: Engine) -> None:
     admin.owed(engine, 1, 10_001)
     admin.detail(engine, 1)
     admin.of_record(engine, GROUP, "t", 0, 1)
-    for event_type in (None, "user.created"):
-        of_all = DeliveryQuery(event_type=event_type, tenant="*", topic="t", **choice)
-        list(admin.redeliver(engine, of_all, T))
+    list(admin.redeliver(engine, DeliveryQuery(topic="t", **choice), T))
+    list(admin.redeliver(engine, DeliveryQuery([1], event_type="user.created", tenant="acme", topic="t", **choice), T))
     admin.progress(engine, [1, 2])
     span = Span("t", 0, 0, 9)
     replay = replays.create(engine, GROUP, 1, 0.0, T, None, 1.0, [span])
