@@ -197,7 +197,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.ordering.behind": ("The rows that may go right behind the first of a key.",),
         "ledger.due._endpoints": ("Their subscriptions, with the signing secrets.",),
         "ledger.due._events": ("Their records.",),
-        "ledger.due._postpone": ("Postpone rows whose subscription has no usable secret, an array.",),
+        "ledger.due.postpone": ("Postpone rows whose subscription has no usable secret, an array.",),
         "ledger.marks.recent": (
             "A worker starts: the time of the newest mark.",
             "Workers, every few seconds: the new marks for owners of partitions.",
@@ -483,7 +483,7 @@ def _send(engine: Engine) -> None:
     due.scan(engine, GROUP, [("t", 0)], None)
     wants = [FetchRequest(("t", 0, 1), 9, frozenset())]
     due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=in_the_clear)
-    due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=_refuse)
+    due.postpone(engine, due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=_refuse).faulty, T)
     assigned.settled_keys(engine, GROUP, "t", 0, 0, 0)
     assigned.open_keys(engine, GROUP, "t", 0, 10)
     subject = marks.Subject("t", 0, 0, 1)
