@@ -272,15 +272,15 @@ def purge(engine: Engine, statuses: Collection[Status], before: float) -> Iterat
 
 
 def purge_replays(engine: Engine, before: float) -> int:
-    """Delete replays that finished before a time (unix seconds). Returns their number."""
+    """Delete replays that finished or were cancelled before a time (unix seconds). Returns their number."""
     with engine.begin() as connection:
-        return connection.execute(delete(StoredReplay).where(_finished(before))).rowcount
+        return connection.execute(delete(StoredReplay).where(_ended(before))).rowcount
 
 
-def replays_finished_before(engine: Engine, before: float) -> int:
+def replays_ended_before(engine: Engine, before: float) -> int:
     """The number of replays that `purge_replays` would delete."""
     with reading(engine) as connection:
-        return connection.scalar(select(func.count()).select_from(StoredReplay).where(_finished(before))) or 0
+        return connection.scalar(select(func.count()).select_from(StoredReplay).where(_ended(before))) or 0
 
 
 def waiting(engine: Engine, group: str, topic: str, partition: int) -> int:
@@ -309,8 +309,8 @@ def _purge(connection: Connection, *, rows: Sequence[AnyRow]) -> Purged:
     return Purged(deleted, payloads)
 
 
-def _finished(before: float) -> ColumnElement[bool]:
-    return in_utc(StoredReplay.finished_at) < time_of(before)
+def _ended(before: float) -> ColumnElement[bool]:
+    return or_(*(in_utc(at) < time_of(before) for at in (StoredReplay.finished_at, StoredReplay.cancelled_at)))
 
 
 def _changed(*states: Status, **values: object) -> Update:

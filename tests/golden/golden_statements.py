@@ -253,7 +253,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "ledger.upkeep._purge": ("Delete these rows, an array.",),
         "ledger.upkeep.purge_replays": ("Delete replays that ended long ago.",),
-        "ledger.upkeep.replays_finished_before": ("The number of replays that this would delete.",),
+        "ledger.upkeep.replays_ended_before": ("The number of replays that this would delete.",),
     },
     "ledger_commands": {
         "ledger.admin.find": ("A page of deliveries.", "A page of deliveries of an event type."),
@@ -562,7 +562,7 @@ def _keep(engine: Engine) -> None:
     repository.remove(engine, 1)
     upkeep.reconcile(engine, T)
     list(upkeep.purge(engine, (Status.DELIVERED, Status.EXHAUSTED), 5_000_000_000.0))
-    upkeep.replays_finished_before(engine, T)
+    upkeep.replays_ended_before(engine, T)
     upkeep.purge_replays(engine, T)
 
 

@@ -427,13 +427,15 @@ WHERE
 DELETE FROM webhook_replays
 WHERE
   SYS_EXTRACT_UTC(webhook_replays.finished_at) < :param_1
+  OR SYS_EXTRACT_UTC(webhook_replays.cancelled_at) < :param_2
 ;
 
--- ledger.upkeep.replays_finished_before
+-- ledger.upkeep.replays_ended_before
 -- The number of replays that this would delete.
 SELECT
   COUNT(*) AS count_1
 FROM webhook_replays
 WHERE
   SYS_EXTRACT_UTC(webhook_replays.finished_at) < :param_1
+  OR SYS_EXTRACT_UTC(webhook_replays.cancelled_at) < :param_2
 ;
