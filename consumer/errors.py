@@ -9,6 +9,7 @@ WebhooksError
 │   ├── DatabaseUnavailable
 │   └── RegistryUnavailable
 ├── DatabaseRefused          the database refuses a statement
+│   └── RowsRefused          it does not let a subscription's stored deliveries be changed: one is locked, say
 ├── FatalKafkaError          the consumer cannot go on (exit 1; the orchestrator starts a new one)
 ├── InvalidSubscription      a subscription has a value that cannot work (exit 2)
 ├── InvalidReplay            an option of a replay has a value that cannot work (exit 2)
@@ -68,6 +69,14 @@ class DatabaseTooSlow(DatabaseUnavailable):
 
 class DatabaseRefused(WebhooksError):
     """The database refuses a statement because of a constraint, a value, or a bug in this project."""
+
+
+class RowsRefused(DatabaseRefused):
+    """The database does not let stored deliveries of this subscription be changed; the text is its reason."""
+
+    def __init__(self, subscription_id: int, reason: str) -> None:
+        super().__init__(reason)
+        self.subscription_id = subscription_id
 
 
 class FatalKafkaError(WebhooksError):

@@ -72,11 +72,11 @@ def purge(
     if dry_run:
         counts = {
             "deliveries": _count(upkeep.ended_before(engine, statuses, before)),
-            "replays": upkeep.replays_finished_before(engine, before),
+            "replays": upkeep.replays_ended_before(engine, before),
         }
     else:
         total = upkeep.counted(upkeep.ended_before(engine, statuses, before), MOST_COUNTED)
-        replays = upkeep.replays_finished_before(engine, before)
+        replays = upkeep.replays_ended_before(engine, before)
         if total or replays:
             confirm(
                 f"Delete {bounded(total, 'delivery')} and {number(replays, 'replay')} that ended before {when}?",

@@ -62,6 +62,7 @@ class Failing:
         self._since = OrderedDict[int, float]()  # first failure after the last success; the oldest first
         self._failures = OrderedDict[int, _Failure]()  # for metrics; the earliest last failure first
         self._evidence = OrderedDict[int, _Evidence]()  # of marked subscriptions; the earliest last failure first
+        self._marking: set[int] = set()  # being written: a locked row takes as many minutes as its lock
         self._disabling: set[int] = set()  # being written, for a 410: every open request may get the same answer
         self._noted = OrderedDict[int, float]()  # the mark that a success (negative) or disabling was noted for
 
@@ -96,8 +97,11 @@ class Failing:
         elif now - since >= MARK_AFTER:
             self._since[key] = now  # another worker's success may remove the mark before this worker sees it
             self._since.move_to_end(key)
+            if key in self._marking:
+                return
+            self._marking.add(key)
             at = max(since, now - OLDEST_MARK * self._disable_after) if self._disable_after else since
-            self._notes.add(lambda engine: upkeep.failing(engine, key, at), _nothing)
+            self._notes.add(lambda engine: upkeep.failing(engine, key, at), partial(self._marking.discard, key))
 
     def _remember(self, key: int, now: float, marked: float | None) -> None:
         before = self._failures.get(key)

@@ -7,6 +7,7 @@ surplus key sends its deliveries through the database.
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 from math import inf
 
 from consumer.events.event import Event, TopicPartition
@@ -38,6 +39,7 @@ class StoredKeys:
         self._count = 0
         self._writing: dict[OrderingKey, Counter[int]] = {}  # offsets of the rows that are being written
         self._written: dict[OrderingKey, int] | None = None  # the lowest offset written since a look began
+        self._unread: set[OrderingKey] | None = None  # keys of rows that were written or seen since a load began
 
     def __contains__(self, ordering_key: OrderingKey) -> bool:
         """Deliveries with this ordering key go behind its rows."""
@@ -72,14 +74,26 @@ class StoredKeys:
         part = (self.most - self._count) // max(1, len(given_up))
         return {partition: _size(known) + part for partition, known in given_up.items()}
 
+    def load_begins(self) -> None:
+        """A read of a partition's ordering keys begins: it may miss rows that are written meanwhile."""
+        self._unread = set()
+
+    def load_ends(self) -> None:
+        """The read has failed, or `loaded` has its result."""
+        self._unread = None
+
     def loaded(self, partition: TopicPartition, ordering_keys: Iterable[OrderingKey] | None) -> None:
-        """Take the ordering keys that the database has for a partition; None if there are too many."""
+        """Take the ordering keys that the database has for a partition; None if there are too many.
+
+        The keys of rows that were written since the read began are kept as well.
+        """
         self._forget(partition)
         if ordering_keys is None:
             self._known[partition] = None
             return
         known: defaultdict[int, set[str]] = defaultdict(set)
-        for ordering_key in ordering_keys:
+        missed = (ordering_key for ordering_key in self._unread or () if ordering_key[1:3] == partition)
+        for ordering_key in chain(ordering_keys, missed):
             known[ordering_key.subscription_id].add(ordering_key.key)
         self._known[partition] = dict(known)
         self._count += _size(known)
@@ -98,6 +112,8 @@ class StoredKeys:
 
     def seen(self, ordering_key: OrderingKey) -> None:
         """A row with this ordering key waits in the database."""
+        if self._unread is not None:
+            self._unread.add(ordering_key)
         known = self._known.setdefault(ordering_key[1:3], {})
         if known is None:
             return

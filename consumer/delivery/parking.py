@@ -236,6 +236,10 @@ class Parking(Part):
             return assigned.settled_keys(self._engine, self._group, *partition, from_offset), ordering_keys
 
         def done(answer: _Known) -> None:
+            take(answer)
+            self.ordering_keys.load_ends()
+
+        def take(answer: _Known) -> None:
             if not self._to_load or self._to_load[0] is not load:
                 return  # the partition was revoked
             self._to_load.popleft()
@@ -245,7 +249,8 @@ class Parking(Part):
             if loaded is not None and settled is not None:
                 loaded(settled)
 
-        self._reads.start(job, done)
+        self.ordering_keys.load_begins()
+        self._reads.start(job, done, lambda _error: self.ordering_keys.load_ends())
 
     def _write(self, items: Sequence[NewDelivery | AttemptResult]) -> frozenset[OrderingKey]:
         new = [item for item in items if isinstance(item, NewDelivery)]

@@ -8,12 +8,16 @@ behind an open circuit breaker, or through rows of other workers' partitions.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from math import inf
 from typing import NamedTuple
 
+import structlog
+
 from consumer.database.engine import DatabaseThread
+from consumer.database.errors import is_outage, translated
 from consumer.database.job import ThreadJob
 from consumer.delivery.delivery import Delivery, StoredRow
 from consumer.delivery.lanes import Admission, Lanes
@@ -26,6 +30,8 @@ from consumer.ledger.marks import RecentMarks
 from consumer.ledger.rows import DueDelivery, DueKey, OrderingKey, due_key_of
 from consumer.loop.part import Part
 from consumer.matching.selection import FILTER_TOO_LARGE, TURN, FilterResult, Selector
+
+log = structlog.get_logger(__name__)
 
 LOOK_EVERY = 5.0  # seconds until marks are found; and between two steps of the scan, once it has seen all
 SOON = 0.1  # seconds between two looks at the due keys, in memory
@@ -41,12 +47,14 @@ class Ledger(NamedTuple):
     scan: Callable[[Sequence[TopicPartition], DueKey | None], Scanned]
     recent: Callable[[datetime | None], RecentMarks]
     fetch: Callable[[Sequence[FetchRequest], float], Fetched]
+    postpone: Callable[[Iterable[int], float], None]
 
 
 class _Answer(NamedTuple):
     marks: RecentMarks | None
     scanned: Scanned | None
     fetched: Fetched | None
+    unchanged: str | None  # why the faulty rows are not postponed; empty if it was not tried
 
 
 class Recall(Part):
@@ -90,6 +98,8 @@ class Recall(Part):
         self._begun_anew = False  # a new scan was requested while a look was under way
         self._unreadable: dict[int, str] = {}  # the errors of unreadable rows, by id, of the last look that met any
         self._unreadable_until = 0.0
+        self._unchanged = ""  # why faulty rows could not be postponed
+        self._next_postponing = -inf
 
     @property
     def busy(self) -> bool:
@@ -98,12 +108,17 @@ class Recall(Part):
 
     @property
     def fault(self) -> str | None:
-        """Why looks fail, or which rows cannot be read, for /readyz."""
-        if self._looks.fault is None and self._monotonic() < self._unreadable_until:
+        """Why looks fail, or which rows cannot be read or postponed, for /readyz."""
+        now = self._monotonic()
+        if self._looks.fault is not None:
+            return self._looks.fault
+        if now < self._unreadable_until:
             row, error = next(iter(self._unreadable.items()))
             more = f" and {len(self._unreadable) - 1} more" if len(self._unreadable) > 1 else ""
             return f"database: {error}; a stored delivery cannot be read: row {row}{more}"
-        return self._looks.fault
+        if now < self._next_postponing + POSTPONED:  # until the next try, which may take half a minute, has ended
+            return f"database: {self._unchanged}; stored deliveries cannot be postponed"
+        return None
 
     @property
     def backoff(self) -> float:
@@ -144,14 +159,28 @@ class Recall(Part):
             self._seen.until,
         )
 
+        postpones = now >= self._next_postponing
+
         def job() -> _Answer:  # marks first: marks written during the scan are seen the next time
-            return _Answer(
-                self._ledger.recent(since) if marking else None,
-                self._ledger.scan(partitions, after) if scanning else None,
-                self._ledger.fetch(wants, clock) if wants else None,
-            )
+            marks = self._ledger.recent(since) if marking else None
+            scanned = self._ledger.scan(partitions, after) if scanning else None
+            fetched = self._ledger.fetch(wants, clock) if wants else None
+            if fetched is None or not fetched.faulty:
+                return _Answer(marks, scanned, fetched, None)
+            return _Answer(marks, scanned, fetched, self._postpone(fetched, clock) if postpones else "")
 
         self._looks.start(job, self._answered, partial(self._failed, wants))
+
+    def _postpone(self, fetched: Fetched, now: float) -> str | None:
+        """Postpone the faulty rows, on the database thread. Returns the error if one of them cannot be changed."""
+        try:
+            self._ledger.postpone(fetched.faulty, now + POSTPONED)
+        except Exception as error:
+            cause = translated(error)
+            if is_outage(cause):
+                raise
+            return str(cause)
+        return None
 
     def _failed(self, wants: Sequence[FetchRequest], _error: Exception) -> None:
         self._parking.ordering_keys.look_ends()
@@ -174,8 +203,20 @@ class Recall(Part):
                 self._unreadable = answer.fetched.unreadable
                 self._unreadable_until = self._monotonic() + POSTPONED + LOOK_EVERY
             self._note(answer.fetched.next_due)
+            self._note_faulty(answer.fetched.faulty, answer.unchanged)
             self._found(answer.fetched.rows, partitions)
         self._parking.ordering_keys.look_ends()
+
+    def _note_faulty(self, faulty: Mapping[int, DueKey], unchanged: str | None) -> None:
+        """Leave due keys alone whose faulty rows are not postponed: a locked row would cost half a minute each time."""
+        now = self._monotonic()
+        if unchanged:
+            log.error("stored deliveries cannot be postponed; tried again in a minute", error=unchanged)
+            self._unchanged, self._next_postponing = unchanged, now + POSTPONED
+        elif unchanged is None and faulty:
+            self._next_postponing = -inf  # no fault any more
+        if unchanged is not None:
+            self._parking.due_keys.postpone(faulty.values(), self._clock() + self._next_postponing - now)
 
     def _marked(self, seen: RecentMarks, partitions: Collection[TopicPartition]) -> None:
         """Act on the marks that are new among the recent ones."""

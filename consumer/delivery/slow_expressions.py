@@ -5,8 +5,10 @@ projection are not sent meanwhile. Operators see it in the log, a metric and `su
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import structlog
+from sqlalchemy import Engine
 
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.notes import Notes
@@ -27,6 +29,7 @@ class SlowExpressions:
         self._notes = notes
         self._clock = clock
         self._monotonic = monotonic
+        self._until: dict[int, float] = {}  # by subscription, being written: its row may be locked for long
 
     def __call__(self, subscription: int, seconds: float) -> None:
         """Log and note it, and send nothing for so many `seconds` if the subscription has a projection."""
@@ -36,8 +39,13 @@ class SlowExpressions:
             subscription=subscription,
             seconds=seconds,
         )
-        self._notes.add(lambda engine: upkeep.slow(engine, subscription, until), lambda: None)
+        if subscription not in self._until:
+            self._notes.add(partial(self._write, subscription), lambda: self._until.pop(subscription))
+        self._until[subscription] = until
         lane = self._lanes.find(subscription)
         if lane is not None and lane.endpoint.projection is not None:
             lane.breaker.trip(self._monotonic(), seconds)
             self._settling.leave_alone(lane)
+
+    def _write(self, subscription: int, engine: Engine) -> None:
+        upkeep.slow(engine, subscription, self._until[subscription])

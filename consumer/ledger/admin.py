@@ -49,6 +49,7 @@ from consumer.ledger.rows import Failure
 from consumer.ledger.upkeep import by_id, by_no_index, counted
 from models import ParkedDelivery, Payload, Status, Subscription
 from models.base import in_utc
+from models.subscription import EVERY_TENANT
 
 _REDELIVERED = (Status.EXHAUSTED, Status.PARKED, Status.HELD)
 
@@ -86,7 +87,7 @@ class StoredDetail(NamedTuple):
 class DeliveryQuery:
     """Conditions that deliveries must all meet. `since` (inclusive) and `until`: their last change, in unix seconds.
 
-    `tenant` is the subscription's own, as written: a removed subscription has none.
+    `tenant` is as in `of_tenant`: a removed subscription has none.
     """
 
     ids: Collection[int] | None = None
@@ -200,9 +201,15 @@ def of_record(engine: Engine, group: str, topic: str, partition: int, offset: in
         return {row.subscription_id: (row.id, row.status) for row in connection.execute(statement)}
 
 
-def of_tenant(tenant: str) -> ColumnElement[bool]:
-    """The condition that the subscription of a delivery has this tenant."""
-    return exists().where(_owner.id == ParkedDelivery.subscription_id, _owner.tenant == tenant)
+def of_tenant(tenant: str) -> Iterator[ColumnElement[bool]]:
+    """The conditions that a delivery's subscription and its event, joined as Payload, have this tenant.
+
+    A subscription may have been of another tenant, or of all, when the delivery was stored. With EVERY_TENANT, the
+    event may be of any tenant.
+    """
+    yield exists().where(_owner.id == ParkedDelivery.subscription_id, _owner.tenant == tenant)
+    if tenant != EVERY_TENANT:
+        yield Payload.tenant == tenant
 
 
 def redeliver(engine: Engine, selection: DeliveryQuery, now: float) -> Iterator[Marked]:
@@ -239,7 +246,8 @@ def _redeliver(connection: Connection, *, ids: Sequence[int], selection: Deliver
 def _ids(selection: DeliveryQuery) -> Select[int]:
     """Select all ids, with the join that the selection's conditions need."""
     statement = select(ParkedDelivery.id)
-    return statement if selection.event_type is None else statement.join(Payload, OF_PAYLOAD)
+    plain = selection.event_type is None and selection.tenant is None
+    return statement if plain else statement.join(Payload, OF_PAYLOAD)
 
 
 def _conditions(selection: DeliveryQuery) -> Iterator[ColumnElement[bool]]:
@@ -255,7 +263,7 @@ def _conditions(selection: DeliveryQuery) -> Iterator[ColumnElement[bool]]:
     if selection.topic is not None:
         yield ParkedDelivery.topic == selection.topic
     if selection.tenant is not None:
-        yield of_tenant(selection.tenant)
+        yield from of_tenant(selection.tenant)
     if selection.since is not None:
         yield in_utc(ParkedDelivery.updated_at) >= time_of(selection.since)
     if selection.until is not None:

@@ -47,7 +47,7 @@ log = structlog.get_logger(__name__)
 RUNS = 50  # ordering keys of one `fetch` whose following rows are looked for, with a statement for each
 SEEKS = 200  # in one `scan`: 5 ms on SQLite, a tenth of a second over a network
 FETCH_BYTES = 16 * 2**20  # of bodies that one `fetch` reads
-POSTPONED = 60.0  # seconds that a row waits if its subscription has a fault or the row cannot be read
+POSTPONED = 60.0  # seconds by which faulty rows are postponed
 LATER = 30.0  # seconds until a disabled subscription's due key is fetched again: its rows are about to be held
 
 _Pairs = list[tuple[Row[Any], Event]]  # deliveries with their events
@@ -70,10 +70,15 @@ class FetchRequest(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """Rows to send, when to fetch due keys with more rows again (unix seconds), and why some rows cannot be read."""
+    """Rows to send, and when to fetch due keys with more rows again (unix seconds).
+
+    `faulty` are due rows that cannot be sent, with their due keys: the caller postpones them. `unreadable` says why
+    some of these cannot be read.
+    """
 
     rows: list[DueDelivery]
     next_due: dict[DueKey, float]
+    faulty: dict[int, DueKey] = {}  # noqa: RUF012 (the default is never changed)
     unreadable: dict[int, str] = {}  # noqa: RUF012 (the default is never changed)
 
 
@@ -124,9 +129,9 @@ def fetch(
     """Rows of some due keys that are due at `now`, the earliest of each first; none of a disabled subscription.
 
     The first row of an ordering key is followed by the rows that may go right after it, in their order. Fewer rows are
-    returned if their bodies together exceed `most_bytes` (a record's body is shared and counts once). A row is
-    postponed by a minute if it cannot be read or its subscription has a fault. A fault is logged unless it is in
-    `said`, which is updated for the next call.
+    returned if their bodies together exceed `most_bytes` (a record's body is shared and counts once). A row is faulty
+    if it cannot be read or its subscription has a fault. A fault is logged unless it is in `said`, which is updated for
+    the next call.
     """
     with reading(engine) as connection:
         ids, next_due = _due(connection, group, wants, now)
@@ -135,12 +140,13 @@ def fetch(
         subscriptions = sorted({want.due_key[2] for want in wants})
         read = partial(endpoint_of, default=default_secrets, decrypt=decrypt, now=time_of(now), rules=rules)
         endpoints, unusable = _endpoints(connection, subscriptions, read)
-        rows, rest, unreadable = _read_all(partial(_read, connection, group, now, most_bytes), ids, wants)
+        rows, rest, unreadable = _read_all(partial(_read, connection, group, now, most_bytes), list(ids), wants)
     for row in rest:
         next_due[row.topic, row.partition_no, row.subscription_id] = now
-    postponed = [row.id for row, _ in rows if row.subscription_id in unusable]
-    if unusable or unreadable:
-        _postpone(engine, [*postponed, *unreadable], now + POSTPONED)
+    faulty = {row: ids[row] for row in unreadable}
+    for row, _ in rows:
+        if row.subscription_id in unusable:
+            faulty[row.id] = row.topic, row.partition_no, row.subscription_id
     if news := _news(unusable, endpoints, {} if said is None else said):
         log.error("stored deliveries postponed", reasons=news)
     if unreadable:
@@ -166,7 +172,13 @@ def fetch(
         for row, event in rows
         if row.subscription_id in endpoints
     ]
-    return Fetched(deliveries, next_due, unreadable)
+    return Fetched(deliveries, next_due, faulty, unreadable)
+
+
+def postpone(engine: Engine, ids: Iterable[int], until: float) -> None:
+    """Postpone parked rows until a time (unix seconds), in one call."""
+    with engine.begin() as connection:
+        connection.execute(_POSTPONE, [{"b_id": row, "b_next_attempt_at": time_of(until)} for row in sorted(ids)])
 
 
 def _news(faults: Mapping[int, str], sound: Iterable[int], said: dict[int, str]) -> dict[int, str]:
@@ -180,15 +192,15 @@ def _news(faults: Mapping[int, str], sound: Iterable[int], said: dict[int, str])
 
 def _due(
     connection: Connection, group: str, wants: Sequence[FetchRequest], now: float
-) -> tuple[list[int], dict[DueKey, float]]:
-    """The ids of due rows, and when the next row of each due key is due."""
-    ids: list[int] = []
+) -> tuple[dict[int, DueKey], dict[DueKey, float]]:
+    """The ids of due rows with their due keys, and when the next row of each due key is due."""
+    ids: dict[int, DueKey] = {}
     next_due: dict[DueKey, float] = {}
     for want in wants:
         listed = connection.execute(_first(group, want.due_key, padded(len(want.here) + want.room + 1))).all()
         others = [(row.id, row.next_attempt_at.timestamp()) for row in listed if row.id not in want.here]
         due = [row for row, due_at in others[: want.room] if due_at <= now]
-        ids += due
+        ids |= dict.fromkeys(due, want.due_key)
         if len(others) > len(due):
             next_due[want.due_key] = others[len(due)][1]
     return ids, next_due
@@ -357,8 +369,3 @@ def _within(rows: Sequence[Row[Any]], most_bytes: int) -> Sequence[Row[Any]]:
             if position and total > most_bytes:
                 return rows[:position]
     return rows
-
-
-def _postpone(engine: Engine, ids: Sequence[int], until: float) -> None:
-    with engine.begin() as connection:
-        connection.execute(_POSTPONE, [{"b_id": row, "b_next_attempt_at": time_of(until)} for row in ids])

@@ -32,8 +32,8 @@ class Query(NamedTuple):
     """Conditions that deliveries must all meet; empty or None: any.
 
     `statuses` and `subscription` use an index. `since` (inclusive) and `until`, in unix seconds, limit the time when a
-    delivery was stored, and become a range of ids. The others are evaluated row by row. `tenant` is the subscription's
-    own, as written: a removed subscription has none.
+    delivery was stored, and become a range of ids. The others are evaluated row by row. `tenant` is as in
+    `admin.of_tenant`: a removed subscription has none.
     """
 
     statuses: Collection[Status] = ()
@@ -124,7 +124,7 @@ def _ids(
 def _conditions(query: Query) -> Iterator[ColumnElement[bool]]:
     """The conditions that no index serves."""
     if query.tenant is not None:
-        yield of_tenant(query.tenant)
+        yield from of_tenant(query.tenant)
     if query.event_type is not None:
         yield Payload.event_type == query.event_type
     if query.topic is not None:

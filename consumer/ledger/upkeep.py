@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence, Sized
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 from sqlalchemy import (
@@ -21,6 +23,8 @@ from sqlalchemy import (
 )
 
 from consumer.database.engine import any_of, reading
+from consumer.database.errors import is_outage, translated
+from consumer.errors import RowsRefused
 from consumer.events.event import RecordId
 from consumer.ledger import marks, outbox
 from consumer.ledger.columns import (
@@ -152,19 +156,20 @@ def slow(engine: Engine, subscription_id: int, until: float) -> None:
         )
 
 
-def reconcile(engine: Engine, now: float, after: int = FIRST) -> Reconciled:
+def reconcile(engine: Engine, now: float, after: int = FIRST, without: Collection[int] = ()) -> Reconciled:
     """Update rows after any change of their subscriptions: disabled holds, enabled resumes, removed exhausts.
 
     A step covers the next SEEKS subscriptions that have rows, and at most CHANGED_AT_ONCE rows of each kind. Call it
     again with the `end` of the last step until that is None, and start over every minute or so. Sending does not depend
-    on it: `due.fetch` reads the subscription itself.
+    on it: `due.fetch` reads the subscription itself. After RowsRefused, call it again `without` that subscription.
     """
     with reading(engine) as connection:  # a write would block other writers; most steps write nothing
         seen = _seen(connection, after)
         enabled = _enabled(connection, seen)
-    held = _follow(engine, [each for each in seen if enabled.get(each) == 0], (Status.PARKED,), _HOLD)
-    resumed = _follow(engine, [each for each in seen if enabled.get(each) == 1], (Status.HELD,), _RESUME, now)
-    exhausted = _follow(engine, [each for each in seen if each not in enabled], OPEN, _EXHAUST)
+    wanted = [each for each in seen if each not in without]
+    held = _follow(engine, [each for each in wanted if enabled.get(each) == 0], (Status.PARKED,), _HOLD)
+    resumed = _follow(engine, [each for each in wanted if enabled.get(each) == 1], (Status.HELD,), _RESUME, now)
+    exhausted = _follow(engine, [each for each in wanted if each not in enabled], OPEN, _EXHAUST)
     if CHANGED_AT_ONCE in (held, resumed, exhausted):
         return Reconciled(held, resumed, exhausted, after)
     return Reconciled(held, resumed, exhausted, seen[-1] if len(seen) == SEEKS else None)
@@ -267,15 +272,15 @@ def purge(engine: Engine, statuses: Collection[Status], before: float) -> Iterat
 
 
 def purge_replays(engine: Engine, before: float) -> int:
-    """Delete replays that finished before a time (unix seconds). Returns their number."""
+    """Delete replays that finished or were cancelled before a time (unix seconds). Returns their number."""
     with engine.begin() as connection:
-        return connection.execute(delete(StoredReplay).where(_finished(before))).rowcount
+        return connection.execute(delete(StoredReplay).where(_ended(before))).rowcount
 
 
-def replays_finished_before(engine: Engine, before: float) -> int:
+def replays_ended_before(engine: Engine, before: float) -> int:
     """The number of replays that `purge_replays` would delete."""
     with reading(engine) as connection:
-        return connection.scalar(select(func.count()).select_from(StoredReplay).where(_finished(before))) or 0
+        return connection.scalar(select(func.count()).select_from(StoredReplay).where(_ended(before))) or 0
 
 
 def waiting(engine: Engine, group: str, topic: str, partition: int) -> int:
@@ -304,8 +309,8 @@ def _purge(connection: Connection, *, rows: Sequence[AnyRow]) -> Purged:
     return Purged(deleted, payloads)
 
 
-def _finished(before: float) -> ColumnElement[bool]:
-    return in_utc(StoredReplay.finished_at) < time_of(before)
+def _ended(before: float) -> ColumnElement[bool]:
+    return or_(*(in_utc(at) < time_of(before) for at in (StoredReplay.finished_at, StoredReplay.cancelled_at)))
 
 
 def _changed(*states: Status, **values: object) -> Update:
@@ -355,7 +360,8 @@ def _follow(
 ) -> int:
     """Apply a change to rows of these subscriptions in these states, at most CHANGED_AT_ONCE; `now`: they become due.
 
-    Returns how many rows were found: each is changed, unless another process has just done so.
+    Returns how many rows were found: each is changed, unless another process has just done so. Each subscription has
+    its own transaction; if one cannot be committed, RowsRefused names it, and the ones before it are done.
     """
     if not subscriptions:
         return 0
@@ -363,14 +369,21 @@ def _follow(
     rows = select(ParkedDelivery.id, *_PAIR).where(theirs, ParkedDelivery.status.in_(states)).limit(CHANGED_AT_ONCE)
     with reading(engine) as connection:
         found = connection.execute(rows).all()
-    if found:
-        moment = {} if now is None else {"b_now": time_of(now)}
+    moment = {} if now is None else {"b_now": time_of(now)}
 
-        def follow(connection: Connection) -> None:
-            connection.execute(change, [{"b_id": row.id} | moment for row in found])
-            if now is not None:
-                put_in_order(connection, found, now)
-                marks.look_for(connection, found)
+    def follow(connection: Connection, *, rows: Sequence[AnyRow]) -> None:
+        connection.execute(change, [{"b_id": row.id} | moment for row in rows])
+        if now is not None:
+            put_in_order(connection, rows, now)
+            marks.look_for(connection, rows)
 
-        in_transaction(engine, follow)
+    by_subscription = attrgetter("subscription_id")
+    for subscription_id, group in groupby(sorted(found, key=by_subscription), by_subscription):
+        try:
+            in_transaction(engine, partial(follow, rows=list(group)))
+        except Exception as error:
+            cause = translated(error)
+            if is_outage(cause):
+                raise
+            raise RowsRefused(subscription_id, str(cause)) from error
     return len(found)

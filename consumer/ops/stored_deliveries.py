@@ -10,13 +10,15 @@ from consumer.subscriptions import repository
 
 
 def find(engine: Engine, delivery_id: int, tenant: str | None) -> StoredDetail | None:
-    """A stored delivery with its event; None if there is none, or its subscription is not the tenant's.
+    """A stored delivery with its event; None if there is none, or its subscription or event is not the tenant's.
 
     `tenant` None: the caller sees deliveries of all tenants.
     """
     found = admin.detail(engine, delivery_id)
     if found is None or tenant is None:
         return found
+    if found.event.tenant != tenant:  # the subscription may have been of all tenants when the event was stored
+        return None
     subscription = repository.get(engine, found.delivery.subscription_id)
     return found if subscription is not None and subscription.tenant == tenant else None
 

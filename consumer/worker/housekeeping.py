@@ -16,6 +16,7 @@ from consumer.database.backoff import Backoff
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage, translated
 from consumer.database.job import ThreadJob
+from consumer.errors import RowsRefused
 from consumer.events.event import TopicPartition
 from consumer.ledger import assigned, marks, ordering, outbox, upkeep
 from consumer.loop.part import Part
@@ -27,6 +28,7 @@ SLICE = 0.2  # seconds of one slice, which finishes the step that is under way
 PRUNED = 1000  # rows in one transaction
 LONGEST_BACK_OFF = 60.0  # seconds, of a job that fails while others succeed
 FIND, COUNT, CERTIFICATES = "partitions with rows", "count of waiting deliveries", "certificates that expire"
+RECONCILE = "rows of changed subscriptions"
 LOOK_AT_CERTIFICATES = 3600.0  # seconds between two checks
 MOST_CERTIFICATES = 20  # the first to expire
 
@@ -76,6 +78,8 @@ class Housekeeping(Part):
         self.expiring: tuple[tls.Expiry, ...] = ()  # empty in a worker that does not lead
         self._expiries: list[tls.Expiry] = []  # of the check that is under way, on the database thread
         self._next_look = monotonic()
+        self._refused: dict[int, str] = {}  # by subscription, in the pass that is under way; on the database thread
+        self._unchanged: str | None = None  # why the last pass could not change some rows
         self._slices = ThreadJob[None](thread.submit, "could not tidy the stored deliveries", monotonic)
 
     @property
@@ -87,7 +91,7 @@ class Housekeeping(Part):
     def fault(self) -> str | None:
         """Why jobs are not done, for /readyz: an outage, else the error of the first job that failed."""
         own = (f"{job.backoff.fault} ({job.name})" for job in list(self._jobs) if job.backoff.fault is not None)
-        return self._slices.fault or next(own, None)
+        return self._slices.fault or next(own, None) or self._unchanged
 
     @property
     def backoff(self) -> float:
@@ -119,7 +123,7 @@ class Housekeeping(Part):
         steps: dict[str, Step] = {}
         if leads:
             steps = {
-                "rows of changed subscriptions": self._reconcile,
+                RECONCILE: self._reconcile,
                 "old operational events": self._expire,
                 "old marks": self._forget_marks,
                 COUNT: self._count,
@@ -127,7 +131,7 @@ class Housekeeping(Part):
             if self._monotonic() >= self._next_look:
                 steps[CERTIFICATES] = self._look_at_certificates
         else:
-            self.expiring, self._next_look = (), 0.0
+            self.expiring, self._next_look, self._unchanged = (), 0.0, None
         if self._of_partitions:
             steps[FIND] = partial(self._find, frozenset(self._of_partitions))
         going_on = {name: step for its in self._of_partitions.values() for name, step in its.items()}
@@ -191,6 +195,8 @@ class Housekeeping(Part):
                 self._jobs.remove(job)
                 if job.name == COUNT:
                     self._counted(self._waiting, self._topics)
+                elif job.name == RECONCILE:
+                    self._reconciled()
                 elif job.name == CERTIFICATES:
                     self.expiring = tuple(self._expiries)
                     self._next_look = self._monotonic() + LOOK_AT_CERTIFICATES
@@ -205,7 +211,23 @@ class Housekeeping(Part):
         self._with_rows = assigned.with_rows(self._engine, self._group, partitions)
 
     def _reconcile(self, after: int | None) -> int | None:
-        return upkeep.reconcile(self._engine, self._clock(), upkeep.FIRST if after is None else after).end
+        if after is None:
+            self._refused = {}
+            after = upkeep.FIRST
+        try:
+            return upkeep.reconcile(self._engine, self._clock(), after, self._refused).end
+        except RowsRefused as error:  # a locked row costs half a minute: once in a pass, and other jobs go between
+            self._refused[error.subscription_id] = str(error)
+            return after
+
+    def _reconciled(self) -> None:
+        """A pass has ended: report the subscriptions whose rows could not be changed. The next pass tries again."""
+        self._unchanged = None
+        if self._refused:
+            subscription, error = next(iter(self._refused.items()))
+            more = f" and {len(self._refused) - 1} more" if len(self._refused) > 1 else ""
+            self._unchanged = f"database: {error} ({RECONCILE}: {subscription}{more})"
+            log.error("rows of changed subscriptions cannot be changed; tried again in a minute", refused=self._refused)
 
     def _expire(self, _after: object) -> int | None:
         dropped = outbox.expire(self._engine, self._group, self._clock() - outbox.KEPT)

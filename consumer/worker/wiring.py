@@ -25,7 +25,7 @@ from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped
 from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
-from consumer.ledger.due import fetch, scan
+from consumer.ledger.due import fetch, postpone, scan
 from consumer.ledger.marks import recent
 from consumer.loop.poller import Poller, raise_descriptor_limit
 from consumer.matching.budget import Budget
@@ -174,6 +174,7 @@ def build_worker(
         partial(scan, engine, group),
         partial(recent, engine, group),
         partial(fetch, engine, group, default_secrets=secrets, decrypt=decrypt, rules=rules, said={}),
+        partial(postpone, engine),
     )
     recall = Recall(
         ledger,

@@ -8,9 +8,17 @@ from tests.api.v1_kit import Api
 from tests.ledger.rows_kit import GROUP, make_event, parked
 
 
-def stored(engine: Engine, subscription: int, offset: int, status: str = "parked", body: bytes = b"{}") -> None:
+def stored(
+    engine: Engine,
+    subscription: int,
+    offset: int,
+    status: str = "parked",
+    body: bytes = b"{}",
+    tenant: str | None = None,
+) -> None:
     """A stored delivery that has failed once."""
-    store.park(engine, GROUP, [parked(make_event(offset, body=body), subscription, status=status)], 1.0)
+    event = make_event(offset, body=body, tenant=tenant)
+    store.park(engine, GROUP, [parked(event, subscription, status=status)], 1.0)
 
 
 def test_deliveries_are_searched_page_by_page(api: Api, engine: Engine) -> None:
@@ -75,14 +83,25 @@ def test_deliveries_are_sent_again(api: Api, engine: Engine) -> None:
 
 
 def test_a_tenant_sees_and_sends_its_own(api: Api, engine: Engine) -> None:
-    """Another tenant's delivery is unknown in a search, by its id and in a redelivery."""
-    stored(engine, api.create(tenant="acme")["id"], 1, "exhausted")
-    (item,) = api.call("GET", "/deliveries").json()["items"]
-    for query in ("", "?tenant=acme", f"?subscription={item['subscription_id']}"):
+    """Another tenant's delivery is unknown in a search, by its id and in a redelivery.
+
+    So is another tenant's event that was stored while the subscription was of all tenants.
+    """
+    subscription = api.create()["id"]
+    stored(engine, subscription, 1, "exhausted", tenant="acme")
+    stored(engine, subscription, 2, "exhausted", tenant="other")
+    assert api.call("PATCH", f"/subscriptions/{subscription}", {"tenant": "acme"}).status_code == 200
+    foreign, own = (item["id"] for item in api.call("GET", "/deliveries").json()["items"])
+    for query in ("", "?tenant=acme", f"?subscription={subscription}"):
         assert api.call("GET", f"/deliveries{query}", token="other").json() == {"items": [], "next": None}
-    for method, path, body in (("GET", "", None), ("POST", "/redeliver", {})):
-        foreign = api.call(method, f"/deliveries/{item['id']}{path}", body, token="other")
-        nothing = api.call(method, f"/deliveries/999{path}", body, token="other")
-        assert (foreign.status_code, foreign.content) == (404, nothing.content)
-    assert api.call("POST", "/deliveries/redeliver", {"ids": [item["id"]]}, token="other").json() == {"ids": []}
-    assert api.call("GET", f"/deliveries/{item['id']}", token="acme").json()["status"] == "exhausted"
+        seen = api.call("GET", f"/deliveries{query}", token="acme").json()["items"]
+        assert [item["id"] for item in seen] == [own]
+    for token, delivery in (("other", own), ("other", foreign), ("acme", foreign)):
+        for method, path, body in (("GET", "", None), ("POST", "/redeliver", {})):
+            refused = api.call(method, f"/deliveries/{delivery}{path}", body, token=token)
+            nothing = api.call(method, f"/deliveries/999{path}", body, token=token)
+            assert (refused.status_code, refused.content) == (404, nothing.content)
+    both = {"ids": [own, foreign]}
+    assert api.call("POST", "/deliveries/redeliver", both, token="other").json() == {"ids": []}
+    assert api.call("GET", f"/deliveries/{own}", token="acme").json()["status"] == "exhausted"
+    assert api.call("POST", "/deliveries/redeliver", both, token="acme").json() == {"ids": [own]}

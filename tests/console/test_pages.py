@@ -78,9 +78,9 @@ def add(engine: Engine, path: str, **options: str) -> int:
     return repository.add(engine, f"https://example.com/{path}", "order.paid", **options)  # type: ignore[arg-type]
 
 
-def stored(engine: Engine, subscription: int, offset: int, status: str = "parked") -> int:
+def stored(engine: Engine, subscription: int, offset: int, status: str = "parked", tenant: str | None = None) -> int:
     """Stores a delivery that has failed and returns its id."""
-    event = make_event(offset, body=b'{"offset": %d}' % offset)
+    event = make_event(offset, body=b'{"offset": %d}' % offset, tenant=tenant)
     store.park(engine, GROUP, [parked(event, subscription, status=status)], 1.0)
     with engine.connect() as connection:
         return int(connection.exec_driver_sql("SELECT max(id) FROM webhook_deliveries").scalar_one())
@@ -227,7 +227,8 @@ def test_an_invalid_search_says_so(console: Callable[[str | None], Browser], que
 def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[[str | None], Browser]) -> None:
     """Other tenants' subscriptions and deliveries are unknown to it on every page and in every form."""
     mine, other = add(engine, "mine", tenant="acme"), add(engine, "other", tenant="other")
-    own, foreign = stored(engine, mine, 1), stored(engine, other, 2)
+    own, foreign = stored(engine, mine, 1, tenant="acme"), stored(engine, other, 2, tenant="other")
+    earlier = stored(engine, mine, 3, tenant="other")  # the subscription was of all tenants
     browser = console("acme")
     for path in (
         "/",
@@ -237,10 +238,14 @@ def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[[str | 
         f"/deliveries?subscription={other}",
     ):
         assert "https://example.com/other" not in browser.get(path).text
+    for path in ("/deliveries", f"/subscriptions/{mine}"):
+        links = browser.get(path).text
+        assert (f'/deliveries/{own}"' in links, f'/deliveries/{earlier}"' in links) == (True, False)
     assert browser.get(f"/subscriptions/{mine}").status_code == browser.get(f"/deliveries/{own}").status_code == 200
     for path in (
         f"/subscriptions/{other}",
         f"/deliveries/{foreign}",
+        f"/deliveries/{earlier}",
         f"/subscriptions/{2**63}",
         f"/deliveries/{2**63}",
     ):

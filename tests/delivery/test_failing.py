@@ -110,6 +110,19 @@ def test_a_mark_that_another_worker_removed_is_made_again(workers: Workers) -> N
     assert workers.now().failing_since is not None
 
 
+def test_a_mark_that_is_being_written_is_not_written_again(workers: Workers) -> None:
+    """Its row may be locked for hours. Notes on other subscriptions do not wait behind copies of this one."""
+    unmarked = workers.endpoint()
+    for minute in range(10):
+        workers.one.failed(unmarked, NOW + minute * MARK_AFTER, EVENT)
+    assert workers.store.notes.pending == 1
+    workers.other.succeeded(workers.endpoint(), NOW + 10 * MARK_AFTER)
+    assert workers.now().failing_since is None
+    workers.one.failed(unmarked, NOW + 11 * MARK_AFTER, EVENT)
+    assert workers.store.notes.pending == 1
+    assert workers.now().failing_since is not None
+
+
 def test_a_success_begins_the_minute_anew(workers: Workers) -> None:
     """Half a minute of failures before a success and half a minute after it do not add up to a minute of failures."""
     endpoint = workers.endpoint()

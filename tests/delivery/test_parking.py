@@ -1,10 +1,11 @@
 """Storing deliveries: none counts as stored before its commit, and none is forgotten meanwhile."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import inf
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NoReturn
 
 import pytest
@@ -15,6 +16,7 @@ from structlog.testing import capture_logs
 
 from consumer.database import migrations
 from consumer.database.backoff import BACK_OFF
+from consumer.database.engine import DatabaseThread
 from consumer.delivery.parking import BACKLOG_BYTES, STORE_BATCH
 from consumer.errors import DatabaseUnavailable
 from consumer.ledger import marks
@@ -600,6 +602,21 @@ def test_with_too_many_ordering_keys_all_count_as_stored(store: Store) -> None:
     store.parking.poll(0.0)
     store.answer()
     assert [key for key in (b"k", b"l", b"m") if pair_of(key) in store.parking.ordering_keys] == [b"k"]
+
+
+def test_a_row_written_while_ordering_keys_are_read_stays_known(store: Store) -> None:
+    """The read may have begun before the row was committed, and may be answered after it."""
+    posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
+    ordering_keys = store.parking.ordering_keys
+    store.parking._reads._submit = DatabaseThread("reads", posted.put).submit
+    ordering_keys.loaded(("t", 0), None)
+    store.parking.ask_again()
+    store.parking.poll(0.0)
+    answer = posted.get(timeout=20)
+    store.parking.park(ordered(1), lambda: None)
+    store.write()
+    answer()
+    assert (ordering_keys.unknown, pair_of() in ordering_keys, pair_of(b"l") in ordering_keys) == ({}, True, False)
 
 
 def test_keys_stored_in_an_outage_stay_within_the_bound_and_are_known_after_it(store: Store) -> None:

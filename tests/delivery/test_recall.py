@@ -1,6 +1,6 @@
 """Stored deliveries return to their lanes: when they are due and may go, to their owner, once, and all of them."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -19,10 +19,11 @@ from consumer.delivery.next_step import after_success
 from consumer.delivery.parking import BACKLOG
 from consumer.delivery.recall import EARLY, LOOK_EVERY, Ledger, Recall
 from consumer.delivery.settling import Settling
+from consumer.errors import DatabaseTooSlow
 from consumer.events.event import Event
 from consumer.ledger import admin, columns
 from consumer.ledger import store as ledger
-from consumer.ledger.due import POSTPONED, SEEKS, fetch, scan
+from consumer.ledger.due import POSTPONED, SEEKS, fetch, postpone, scan
 from consumer.ledger.marks import recent
 from consumer.ledger.rows import DueKey, Failure, NewDelivery, OrderingKey, order_key
 from consumer.ledger.store import UNWANTED
@@ -68,6 +69,7 @@ class Bench:
                 partial(scan, engine, GROUP),
                 partial(recent, engine, GROUP),
                 partial(fetch, engine, GROUP, default_secrets=DEFAULT, decrypt=in_the_clear),
+                self._postpone,
             ),
             self.store.thread,
             self.store.parking,
@@ -81,8 +83,15 @@ class Bench:
             self.store.clock,
             self.store.monotonic,
         )
+        self.postponings, self.locked = 0, False
         self.subscription = repository.add(engine, URL, "user.created", ordering="key")
         self.due_key: DueKey = (*HERE, self.subscription)
+
+    def _postpone(self, ids: Iterable[int], until: float) -> None:
+        self.postponings += 1
+        if self.locked:
+            raise DatabaseTooSlow("DPY-4024: timed out")
+        postpone(self.store.engine, ids, until)
 
     def row(self, offset: int, *, due: float = 0.0, key: bytes | None = None, partition: int = 0) -> NewDelivery:
         """A waiting delivery, due this many seconds after the start."""
@@ -406,6 +415,28 @@ def test_an_unreadable_row_is_reported_and_retried(bench: Bench, monkeypatch: py
     monkeypatch.undo()
     assert bench.look(POSTPONED + LOOK_EVERY) == [2]
     assert bench.recall.fault is None
+
+
+def test_a_row_that_cannot_be_postponed_holds_up_no_other(bench: Bench) -> None:
+    """Another session has locked it, so that each try takes half a minute. There is one try a minute for all rows."""
+    other = repository.add(bench.store.engine, URL, "user.created")
+    with bench.store.engine.begin() as connection:
+        connection.execute(text("UPDATE webhook_subscriptions SET url = 'ftp://x' WHERE id = :id"), {"id": other})
+    bench.look()
+    bench.postponings, bench.locked = 0, True
+    bench.others_store(*(bench.row(offset)._replace(subscription_id=other) for offset in range(2)))
+    for offset in range(2, 9):
+        bench.store_here(bench.row(offset))
+        assert bench.look(LOOK_EVERY) == [offset]
+    assert bench.recall.fault == "database: DPY-4024: timed out; stored deliveries cannot be postponed"
+    bench.look(POSTPONED)
+    assert bench.postponings == 2
+    bench.locked = False
+    bench.look(POSTPONED)
+    assert bench.postponings == 3
+    assert not bench.recall.fault
+    due = bench.store.seconds("next_attempt_at")
+    assert due[:2] == [(round(bench.store.clock.now - NOW + POSTPONED),)] * 2
 
 
 def test_rows_behind_an_open_breaker_are_not_read(bench: Bench) -> None:

@@ -197,7 +197,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.ordering.behind": ("The rows that may go right behind the first of a key.",),
         "ledger.due._endpoints": ("Their subscriptions, with the signing secrets.",),
         "ledger.due._events": ("Their records.",),
-        "ledger.due._postpone": ("Postpone rows whose subscription has no usable secret, an array.",),
+        "ledger.due.postpone": ("Postpone rows whose subscription has no usable secret, an array.",),
         "ledger.marks.recent": (
             "A worker starts: the time of the newest mark.",
             "Workers, every few seconds: the new marks for owners of partitions.",
@@ -247,14 +247,13 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "`redeliver`, `adopt`: the rows of a step.",
             "The same, of an event type.",
             "The same, of a topic and a tenant.",
-            "The same, of an event type, a topic and a tenant.",
             "A replay: the due times of its rows in a step.",
             "A replay: its rows of a step by state.",
             "`purge`: the rows of a step that ended long ago.",
         ),
         "ledger.upkeep._purge": ("Delete these rows, an array.",),
         "ledger.upkeep.purge_replays": ("Delete replays that ended long ago.",),
-        "ledger.upkeep.replays_finished_before": ("The number of replays that this would delete.",),
+        "ledger.upkeep.replays_ended_before": ("The number of replays that this would delete.",),
     },
     "ledger_commands": {
         "ledger.admin.find": ("A page of deliveries.", "A page of deliveries of an event type."),
@@ -262,7 +261,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.admin.detail": ("One delivery.", "Its record."),
         "ledger.admin._redeliver": (
             "The rows of a step that can be sent again.",
-            "The same, of an event type.",
+            "The same, of an event type and a tenant.",
         ),
         "ledger.admin.of_record": ("`settle`: the stored deliveries of a record.",),
         "ledger.admin._mark": ("Make rows due, an array.",),
@@ -484,7 +483,7 @@ def _send(engine: Engine) -> None:
     due.scan(engine, GROUP, [("t", 0)], None)
     wants = [FetchRequest(("t", 0, 1), 9, frozenset())]
     due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=in_the_clear)
-    due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=_refuse)
+    due.postpone(engine, due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=_refuse).faulty, T)
     assigned.settled_keys(engine, GROUP, "t", 0, 0, 0)
     assigned.open_keys(engine, GROUP, "t", 0, 10)
     subject = marks.Subject("t", 0, 0, 1)
@@ -510,9 +509,8 @@ def _command(engine: Engine) -> None:
     admin.owed(engine, 1, 10_001)
     admin.detail(engine, 1)
     admin.of_record(engine, GROUP, "t", 0, 1)
-    for event_type in (None, "user.created"):
-        of_all = DeliveryQuery(event_type=event_type, tenant="*", topic="t", **choice)
-        list(admin.redeliver(engine, of_all, T))
+    list(admin.redeliver(engine, DeliveryQuery(topic="t", **choice), T))
+    list(admin.redeliver(engine, DeliveryQuery([1], event_type="user.created", tenant="acme", topic="t", **choice), T))
     admin.progress(engine, [1, 2])
     span = Span("t", 0, 0, 9)
     replay = replays.create(engine, GROUP, 1, 0.0, T, None, 1.0, [span])
@@ -564,7 +562,7 @@ def _keep(engine: Engine) -> None:
     repository.remove(engine, 1)
     upkeep.reconcile(engine, T)
     list(upkeep.purge(engine, (Status.DELIVERED, Status.EXHAUSTED), 5_000_000_000.0))
-    upkeep.replays_finished_before(engine, T)
+    upkeep.replays_ended_before(engine, T)
     upkeep.purge_replays(engine, T)
 
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from consumer.crypto.vault import Owner
 from consumer.events.event import Event
 from consumer.ledger import columns, due, store
-from consumer.ledger.due import LATER, POSTPONED, SEEKS, Fetched, FetchRequest, fetch, scan
+from consumer.ledger.due import LATER, POSTPONED, SEEKS, Fetched, FetchRequest, fetch, postpone, scan
 from consumer.ledger.rows import DueKey, Failure, NewDelivery, OrderingKey, order_key
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint_row import Rules
@@ -50,8 +50,8 @@ def park(engine: Engine, rows: Collection[Row], group: str = GROUP) -> None:
 def taken(
     engine: Engine, wants: Mapping[DueKey, int], *here: int, now: float = NOW, most_bytes: int = 10**9
 ) -> Fetched:
-    """Fetches up to so many rows of each due key."""
-    return fetch(
+    """Fetches up to so many rows of each due key, and postpones the faulty ones."""
+    found = fetch(
         engine,
         GROUP,
         [FetchRequest(due_key, room, frozenset(here)) for due_key, room in wants.items()],
@@ -60,6 +60,9 @@ def taken(
         decrypt=decrypt,
         most_bytes=most_bytes,
     )
+    if found.faulty:
+        postpone(engine, found.faulty, now + POSTPONED)
+    return found
 
 
 def decrypt(stored: str, _owner: Owner) -> str:
@@ -175,6 +178,7 @@ def test_unsignable_rows_are_postponed_and_hold_up_no_other(engine: Engine) -> N
     found = taken(engine, {("t", 0, broken): 5, ("t", 0, fine): 5})
     assert [row.event.record.offset for row in found.rows] == [2]
     assert found.next_due == {("t", 0, broken): NOW + POSTPONED}
+    assert list(found.faulty.values()) == [("t", 0, broken)]
     assert scan(engine, GROUP, PLACES, None).due_keys[("t", 0, broken)] == NOW + POSTPONED
 
 
@@ -212,6 +216,7 @@ def test_an_unreadable_row_is_postponed_and_holds_up_no_other(engine: Engine, mo
     assert sorted(row.event.record.offset for row in found.rows) == [1, 3]
     assert list(found.unreadable.values()) == ["'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"]
     assert found.next_due == {("t", 0, one): NOW + POSTPONED, ("t", 0, two): NOW + POSTPONED}
+    assert list(found.faulty.values()) == [("t", 0, one)]
     monkeypatch.undo()
     assert (offsets(NOW), offsets(NOW + POSTPONED)) == ([1], [1, 2])
 

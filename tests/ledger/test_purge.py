@@ -172,14 +172,16 @@ def test_gaps_between_ids_are_jumped_over(engine: Engine, sub: int) -> None:
 
 
 def test_old_replays_are_deleted(engine: Engine, sub: int) -> None:
-    """Replays that ended before the cut are deleted; one that can be resumed stays, however old."""
+    """Replays that finished or were cancelled before the cut are deleted; one that can be resumed stays."""
 
     def begin() -> int:
         return replays.create(engine, GROUP, sub, 0.0, 1.0, None, 1.0, [])
 
-    for at in (OLD, OLD, NEW):
-        replays.finish(engine, begin(), at)
+    for end in (replays.finish, replays.cancel):
+        for at in (OLD, NEW):
+            end(engine, begin(), at)
     open_one = begin()
-    assert upkeep.replays_finished_before(engine, CUT) == 2
+    assert upkeep.replays_ended_before(engine, CUT) == 2
     assert upkeep.purge_replays(engine, CUT) == 2
-    assert [row[0] for row in query(engine, "SELECT id FROM webhook_replays ORDER BY id")] == [open_one - 1, open_one]
+    left = [row[0] for row in query(engine, "SELECT id FROM webhook_replays ORDER BY id")]
+    assert left == [open_one - 3, open_one - 1, open_one]

@@ -180,7 +180,7 @@ def as_keeper(engine: Engine, begin: Begin) -> None:
     begin()
     assert [len(rows) for rows in upkeep.ended_before(engine, [Status.EXHAUSTED], 2000.0)] == [1]
     assert list(upkeep.purge(engine, [Status.EXHAUSTED], 2000.0)) == [(1, 1)]
-    upkeep.replays_finished_before(engine, 2000.0)
+    upkeep.replays_ended_before(engine, 2000.0)
     upkeep.purge_replays(engine, 2000.0)
 
 

@@ -13,6 +13,7 @@ from consumer.crypto.vault import Vault
 from consumer.database.backoff import BACK_OFF
 from consumer.errors import DatabaseTooSlow
 from consumer.ledger import ordering, outbox, store, upkeep
+from consumer.ledger.columns import in_transaction
 from consumer.ledger.rows import AttemptResult, OperationalEvent
 from consumer.subscriptions import repository, tls
 from consumer.worker import housekeeping
@@ -213,6 +214,40 @@ def test_a_failing_job_does_not_prevent_the_others(house: House, monkeypatch: py
     minute()
     minute()
     assert (house.keeping.fault, house.keeping.pending) == (None, False)
+
+
+def test_rows_that_cannot_be_changed_stop_no_other_subscription(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another session has locked one: each try takes half a minute. There is one in each pass, and it stays visible."""
+    monkeypatch.setattr(upkeep, "CHANGED_AT_ONCE", 2)
+    monkeypatch.setattr("consumer.worker.housekeeping.SLICE", 0.0)
+    engine = house.store.engine
+    locked, off, on = (repository.add(engine, URL, "user.created") for _ in range(3))
+    for sub in (locked, off, on):
+        store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(3)], 500.0)
+    run(engine, f"UPDATE webhook_deliveries SET status = 'held' WHERE subscription_id = {on}")  # noqa: S608 (a number)
+    for sub in (locked, off):
+        repository.set_enabled(engine, sub, enabled=False)
+    tries: list[int] = []
+
+    def refuse(engine: Engine, work: Any) -> Any:
+        if any(row.subscription_id == locked for row in work.keywords["rows"]):
+            tries.append(locked)
+            raise DatabaseTooSlow("DPY-4024: timed out")
+        return in_transaction(engine, work)
+
+    def minute() -> None:
+        house.keeping.begin([], {}, house.tell, leads=True)
+        house.slices()
+
+    monkeypatch.setattr("consumer.ledger.upkeep.in_transaction", refuse)
+    for passes in (1, 2):
+        minute()
+        assert [set(states(engine, sub).values()) for sub in (locked, off, on)] == [{"parked"}, {"held"}, {"parked"}]
+        assert len(tries) == passes
+        assert house.keeping.fault == f"database: DPY-4024: timed out (rows of changed subscriptions: {locked})"
+    monkeypatch.undo()
+    minute()
+    assert (set(states(engine, locked).values()), house.keeping.fault) == ({"held"}, None)
 
 
 def test_partitions_without_rows_are_skipped(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

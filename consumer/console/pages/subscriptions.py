@@ -151,7 +151,7 @@ def _show(sources: Sources, visit: Visit) -> Response:
 def _page(sources: Sources, visit: Visit, item: Subscribed, **more: object) -> Response:
     history = sources.history
     minutes = None if history is None else history.summary(item.id)
-    stored = search(sources.registry.engine, Query(subscription=item.id), STORED)
+    stored = search(sources.registry.engine, Query(subscription=item.id, tenant=visit.caller.tenant), STORED)
     return visit.render(
         "subscription.html",
         it={

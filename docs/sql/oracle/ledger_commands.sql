@@ -231,19 +231,6 @@ WHERE
   ) THEN 1 END = 1
   AND CASE
     WHEN (
-      EXISTS(
-        SELECT
-          *
-        FROM webhook_subscriptions webhook_subscriptions_1
-        WHERE
-          webhook_subscriptions_1.id = webhook_deliveries.subscription_id
-          AND webhook_subscriptions_1.tenant = :tenant_1
-      )
-    )
-    THEN 1
-  END = 1
-  AND CASE
-    WHEN (
       SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
     )
     THEN 1
@@ -265,7 +252,7 @@ ORDER BY
 ;
 
 -- ledger.admin._redeliver
--- The same, of an event type.
+-- The same, of an event type and a tenant.
 -- A call has only the requested conditions.
 SELECT
   webhook_deliveries.id,
@@ -286,7 +273,7 @@ JOIN webhook_payloads
 LEFT OUTER JOIN webhook_subscriptions
   ON webhook_subscriptions.id = webhook_deliveries.subscription_id
 WHERE
-  webhook_deliveries.id IN (:id_1_1, :id_1_2)
+  webhook_deliveries.id IN (:id_1_1)
   AND CASE WHEN (
     webhook_payloads.event_type = :event_type_1
   ) THEN 1 END = 1
@@ -315,6 +302,9 @@ WHERE
     )
     THEN 1
   END = 1
+  AND CASE WHEN (
+    webhook_payloads.tenant = :tenant_2
+  ) THEN 1 END = 1
   AND CASE
     WHEN (
       SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
@@ -889,6 +879,9 @@ WHERE
     )
     THEN 1
   END = 1
+  AND CASE WHEN (
+    webhook_payloads.tenant = :tenant_2
+  ) THEN 1 END = 1
   AND CASE WHEN (
     webhook_payloads.event_type = :event_type_1
   ) THEN 1 END = 1

@@ -184,7 +184,7 @@ WHERE
   webhook_deliveries.id IN (:id_1_1, :id_1_2)
 ;
 
--- ledger.due._postpone
+-- ledger.due.postpone
 -- Postpone rows whose subscription has no usable secret, an array.
 UPDATE webhook_deliveries SET next_attempt_at = :b_next_attempt_at
 WHERE

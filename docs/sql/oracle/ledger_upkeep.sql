@@ -301,55 +301,6 @@ ORDER BY
 SELECT
   webhook_deliveries.id
 FROM webhook_deliveries
-WHERE
-  CASE WHEN (
-    webhook_deliveries.group_id = :group_id_1
-  ) THEN 1 END = 1
-  AND CASE WHEN (
-    webhook_deliveries.status IN (:status_1_1, :status_1_2)
-  ) THEN 1 END = 1
-  AND CASE WHEN (
-    webhook_deliveries.subscription_id = :subscription_id_1
-  ) THEN 1 END = 1
-  AND CASE WHEN (
-    webhook_deliveries.topic = :topic_1
-  ) THEN 1 END = 1
-  AND CASE
-    WHEN (
-      EXISTS(
-        SELECT
-          *
-        FROM webhook_subscriptions webhook_subscriptions_1
-        WHERE
-          webhook_subscriptions_1.id = webhook_deliveries.subscription_id
-          AND webhook_subscriptions_1.tenant = :tenant_1
-      )
-    )
-    THEN 1
-  END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-    )
-    THEN 1
-  END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
-    )
-    THEN 1
-  END = 1
-  AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
-ORDER BY
-  webhook_deliveries.id
-;
-
--- ledger.upkeep.by_id
--- The same, of an event type, a topic and a tenant.
--- A call has only the requested conditions.
-SELECT
-  webhook_deliveries.id
-FROM webhook_deliveries
 JOIN webhook_payloads
   ON webhook_payloads.group_id = webhook_deliveries.group_id
   AND webhook_payloads.topic = webhook_deliveries.topic
@@ -358,9 +309,6 @@ JOIN webhook_payloads
   AND webhook_payloads.record_ts = webhook_deliveries.record_ts
 WHERE
   CASE WHEN (
-    webhook_payloads.event_type = :event_type_1
-  ) THEN 1 END = 1
-  AND CASE WHEN (
     webhook_deliveries.group_id = :group_id_1
   ) THEN 1 END = 1
   AND CASE WHEN (
@@ -385,6 +333,9 @@ WHERE
     )
     THEN 1
   END = 1
+  AND CASE WHEN (
+    webhook_payloads.tenant = :tenant_2
+  ) THEN 1 END = 1
   AND CASE
     WHEN (
       SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
@@ -476,13 +427,15 @@ WHERE
 DELETE FROM webhook_replays
 WHERE
   SYS_EXTRACT_UTC(webhook_replays.finished_at) < :param_1
+  OR SYS_EXTRACT_UTC(webhook_replays.cancelled_at) < :param_2
 ;
 
--- ledger.upkeep.replays_finished_before
+-- ledger.upkeep.replays_ended_before
 -- The number of replays that this would delete.
 SELECT
   COUNT(*) AS count_1
 FROM webhook_replays
 WHERE
   SYS_EXTRACT_UTC(webhook_replays.finished_at) < :param_1
+  OR SYS_EXTRACT_UTC(webhook_replays.cancelled_at) < :param_2
 ;
