@@ -1,6 +1,7 @@
 """/v1/attempts, statistics, event-types and replays."""
 
 import time
+from collections.abc import Callable
 from threading import BoundedSemaphore
 
 import pytest
@@ -24,9 +25,11 @@ class History:
         self.attempts = attempts
         self.asked: list[tuple[float, float]] = []
 
-    def recent(self, subscription: int | None, limit: int) -> list[Attempt]:
+    def recent(
+        self, subscription: int | None, limit: int, where: Callable[[Attempt], bool] = lambda _: True
+    ) -> list[Attempt]:
         """The attempts of the last hour."""
-        return [each for each in self.attempts if subscription in {None, each.subscription_id}][:limit]
+        return [each for each in self.attempts if subscription in {None, each.subscription_id} and where(each)][:limit]
 
     def read_back(self, subscription: int | None, since: float, until: float, limit: int) -> list[Attempt]:
         """The attempts of a time range."""
@@ -34,20 +37,22 @@ class History:
         return self.recent(subscription, limit)
 
 
-def attempt(subscription: int) -> Attempt:
-    """A failed attempt."""
+def attempt(subscription: int, tenant: str | None = None) -> Attempt:
+    """A failed attempt at an event of a tenant."""
     at = 1_800_000_000.0
-    return Attempt(at, subscription, "msg_1", "a", None, "t", 0, 7, 1, "parked", 503, "status 503", 0.042, "try later")
+    return Attempt(
+        at, subscription, "msg_1", "a", tenant, "t", 0, 7, 1, "parked", 503, "status 503", 0.042, "try later"
+    )
 
 
 def test_attempts_are_listed(api: Api) -> None:
     """The list has all attempts, a subscription's, or those of a time range.
 
-    A tenant sees those of its own subscriptions.
+    A tenant sees those of its own subscriptions and events: a subscription may have had another tenant before.
     """
     mine, theirs = api.create(tenant="acme")["id"], api.create(tenant="other")["id"]
     assert api.call("GET", "/attempts").status_code == 404
-    history = History([attempt(mine), attempt(theirs)])
+    history = History([attempt(mine, "acme"), attempt(theirs)])
     api.app.state.backing = api.app.state.backing._replace(history=history)
     items = api.call("GET", "/attempts").json()["items"]
     assert [item["subscription_id"] for item in items] == [mine, theirs]
@@ -55,6 +60,11 @@ def test_attempts_are_listed(api: Api) -> None:
     (item,) = api.call("GET", f"/attempts?subscription={mine}", token="acme").json()["items"]
     assert (item["status"], item["error"], item["response"]) == (503, "status 503", "try later")
     assert api.call("GET", f"/attempts?subscription={theirs}", token="acme").status_code == 404
+    history.attempts.append(attempt(mine, "other"))
+    for query in ("", "&since=2027-01-15T07:00:00Z"):
+        (item,) = api.call("GET", f"/attempts?subscription={mine}{query}", token="acme").json()["items"]
+        assert len(api.call("GET", f"/attempts?subscription={mine}{query}").json()["items"]) == 2
+    history.asked.clear()
     told = api.call("GET", "/attempts?since=2027-01-15T07:00:00Z&until=2027-01-15T09:00:00Z").json()
     assert history.asked == [(1_800_000_000.0 - 3600, 1_800_000_000.0 + 3600)]
     assert told["missing"] is not None

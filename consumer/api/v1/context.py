@@ -22,6 +22,7 @@ from consumer.api.problems import CONTENT_TYPE, TITLES, Mistake, Refused, invali
 from consumer.api.tokens import Caller, Scope
 from consumer.database.engine import unavailable
 from consumer.errors import DatabaseUnavailable, InvalidReplay, InvalidSubscription, KafkaUnavailable, SettingsError
+from consumer.events.attempt import Attempt
 from consumer.events.cloud_event import rfc3339
 from consumer.events.event import Event
 from consumer.ops.attempts import AttemptHistory
@@ -132,6 +133,11 @@ def absent() -> Refused:
 def may_see(caller: Caller, item: Subscribed) -> bool:
     """Whether a subscription belongs to the caller's tenant."""
     return caller.tenant is None or item.tenant == caller.tenant
+
+
+def seeing(caller: Caller) -> Callable[[Attempt], bool]:
+    """Whether the caller may see an attempt: its subscription may have had another tenant then."""
+    return lambda attempt: caller.tenant is None or attempt.tenant == caller.tenant
 
 
 def condition(caller: Caller, if_match: str | None = None) -> Callable[[Subscribed], None]:

@@ -21,6 +21,7 @@ from consumer.api.v1.context import (
     moment,
     of_all_tenants,
     reading_back,
+    seeing,
 )
 from consumer.events.attempt import Attempt as Attempted
 from consumer.ops.attempts import READ_BACK
@@ -134,11 +135,13 @@ def list_attempts(
             raise absent()
     begin, end = moment(since, "since"), moment(until, "until")
     if begin is None and end is None:
-        found, missing = backing.history.recent(subscription, limit), backing.history.fault
+        found, missing = backing.history.recent(subscription, limit, seeing(caller)), backing.history.fault
     else:
         with reading_back():
             found = backing.history.read_back(subscription, begin or 0.0, end or _FAR, limit)
-        missing = None if len(found) == limit else f"attempts that were not read within {READ_BACK:.0f} s, if any"
+        full = len(found) == limit
+        found = [*filter(seeing(caller), found)]
+        missing = None if full else f"attempts that were not read within {READ_BACK:.0f} s, if any"
     return answer({"items": [_attempt(each) for each in found], "missing": missing})
 
 

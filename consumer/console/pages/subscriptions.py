@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from consumer.api.problems import Refused
-from consumer.api.v1.context import exchanging
+from consumer.api.v1.context import exchanging, seeing
 from consumer.console import charts
 from consumer.console.app import BASE, Entry, Refusal, Visit, to
 from consumer.console.pages.replays import form_for
@@ -178,7 +178,9 @@ def _page(sources: Sources, visit: Visit, item: Subscribed, **more: object) -> R
             "failed": sum(each.failed for each in minutes),
             "most": max(each.ok + each.failed for each in minutes),
         },
-        attempts=[] if history is None else [attempt_row(each) for each in history.recent(item.id, ATTEMPTS)],
+        attempts=[]
+        if history is None
+        else [*map(attempt_row, history.recent(item.id, ATTEMPTS, seeing(visit.caller)))],
         stored=[row_of(each) for each in stored.deliveries],
         form=form_for(sources, visit.caller, item),
         may_ask=sources.ask is not None,
