@@ -66,6 +66,7 @@ def as_worker(engine: Engine, begin: Begin) -> None:
     assert due.scan(engine, "g", [("t", 0)], None).due_keys
     wants = [FetchRequest(("t", 0, 1), 1, frozenset())]
     (row,) = due.fetch(engine, "g", wants, now, default_secrets=(b"key",), decrypt=in_the_clear).rows
+    due.postpone(engine, [row.id], now)
     assigned.settled_keys(engine, "g", "t", 0, 0)
     assigned.open_keys(engine, "g", "t", 0, 1)
     assigned.open_topics(engine, "g")
