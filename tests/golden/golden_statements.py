@@ -509,7 +509,7 @@ def _command(engine: Engine) -> None:
     admin.owed(engine, 1, 10_001)
     admin.detail(engine, 1)
     admin.of_record(engine, GROUP, "t", 0, 1)
-    list(admin.redeliver(engine, DeliveryQuery(topic="t", **choice), T))
+    list(admin.redeliver(engine, DeliveryQuery(**choice), T))
     list(admin.redeliver(engine, DeliveryQuery([1], event_type="user.created", tenant="acme", topic="t", **choice), T))
     admin.progress(engine, [1, 2])
     span = Span("t", 0, 0, 9)
