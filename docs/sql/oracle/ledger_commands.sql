@@ -226,9 +226,6 @@ WHERE
   AND CASE WHEN (
     webhook_deliveries.subscription_id = :subscription_id_1
   ) THEN 1 END = 1
-  AND CASE WHEN (
-    webhook_deliveries.topic = :topic_1
-  ) THEN 1 END = 1
   AND CASE
     WHEN (
       SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
