@@ -140,8 +140,13 @@ def test_foreign_objects_are_not_taken_for_ours(new: Engine) -> None:
     subscriptions, deliveries = (f"ALTER TABLE webhook_{table}" for table in ("subscriptions", "deliveries"))
     for revision, made, gone, said in (
         ("0001", "CREATE TABLE webhook_payloads (id NUMBER)", "DROP TABLE webhook_payloads", "payloads .* group_id"),
-        ("0002", f"{subscriptions} ADD ordering VARCHAR2(10)", f"{subscriptions} DROP COLUMN ordering", "its column ordering"),
-        ("0002", f"{deliveries} ADD first_error CLOB", f"{deliveries} DROP COLUMN first_error", "its first_error"),
+        (
+            "0002",
+            f"{subscriptions} ADD ordering VARCHAR2(10)",
+            f"{subscriptions} DROP COLUMN ordering",
+            "column ordering",
+        ),
+        ("0002", f"{deliveries} ADD first_error CLOB", f"{deliveries} DROP COLUMN first_error", "column first_error"),
     ):
         migrations.upgrade(new, revision=revision)
         run(new, made)
