@@ -16,7 +16,7 @@ from consumer.api import problems
 from consumer.api.problems import Code, Refused
 from consumer.api.tokens import ANYONE, Caller, TokenFile
 
-REQUEST_BYTES = 64 * 1024  # the largest request body; a registration has at most 2.5 kB
+REQUEST_BYTES = 64 * 1024  # the largest body of a request or form; a registration has at most 2.5 kB
 BODY_TIMEOUT = 10.0  # seconds for the whole body
 WANTED = (
     'send a JSON object {"url": …, "eventType": …}, perhaps with "ownSecret": true, with content-type: application/json'
@@ -30,8 +30,8 @@ TOKEN = HTTPBearer(auto_error=False)  # for /openapi.json; the guard has checked
 _UNAUTHENTICATED = {"www-authenticate": "Bearer"}
 
 
-class _TooLarge(Exception):
-    pass
+class TooLarge(Exception):
+    """A body has more than REQUEST_BYTES."""
 
 
 class Guard:
@@ -59,15 +59,14 @@ class Guard:
         try:
             caller = None if path in _OPEN_PATHS else self._caller(path, method, headers)
             _check_site(path, method, headers)
-            async with asyncio.timeout(BODY_TIMEOUT):
-                receive = _replay(await _read(receive), receive)
+            receive = _replay(await read_body(receive), receive)
             scope["state"] = {**scope.get("state", {}), "caller": caller}
         except ClientDisconnect:
             return
         except TimeoutError:
             why = "the body did not arrive in time"  # its rest could keep the connection open
             app = _answer(path, Refused(HTTPStatus.REQUEST_TIMEOUT, "too-slow", why, headers={"connection": "close"}))
-        except _TooLarge:
+        except TooLarge:
             why = f"the body has more than {REQUEST_BYTES} bytes"
             app = _answer(path, Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", why))
         except Refused as refused:
@@ -135,17 +134,19 @@ def is_loopback_name(host: str) -> bool:
         return False
 
 
-async def _read(receive: Receive) -> bytes:
+async def read_body(receive: Receive) -> bytes:
+    """The whole body of a request. Raises TooLarge, TimeoutError after BODY_TIMEOUT, and ClientDisconnect."""
     body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        if len(body) > REQUEST_BYTES:
-            raise _TooLarge
-        if not message.get("more_body", False):
-            return bytes(body)
+    async with asyncio.timeout(BODY_TIMEOUT):
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            body += message.get("body", b"")
+            if len(body) > REQUEST_BYTES:
+                raise TooLarge
+            if not message.get("more_body", False):
+                return bytes(body)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -3,7 +3,6 @@
 Each page is a function from a `Visit` to an answer. It runs in a thread, since it queries the database or Kafka.
 """
 
-import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -28,7 +27,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from consumer.api.guard import BODY_TIMEOUT, is_loopback_name
+from consumer.api.guard import REQUEST_BYTES, TooLarge, is_loopback_name, read_body
 from consumer.api.tokens import ANYONE, Caller, Scope, TokenFile
 from consumer.console.rendering import STATIC, environment, static_names
 from consumer.console.session import COOKIE, LIFETIME, NONCE, Session, cookie_of, session_of
@@ -37,7 +36,7 @@ from consumer.errors import InvalidSubscription, SettingsError, WebhooksError
 log = structlog.get_logger(__name__)
 
 BASE = "/console"
-FORM_BYTES, FORM_FIELDS = 64 * 1024, 500  # of one form: more than a page of deliveries needs
+FORM_FIELDS = 500  # of one form: more than a page of deliveries needs
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -320,13 +319,11 @@ class Entrance:
 
 async def _form_of(request: Request) -> Form:
     """The fields of a form, which has no files. Raises Refusal if it is too large, too slow, or not a form."""
-    body = bytearray()
     try:
-        async with asyncio.timeout(BODY_TIMEOUT):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > FORM_BYTES:
-                    raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The form has more than {FORM_BYTES} bytes.")
+        body = await read_body(request.receive)
+    except TooLarge:
+        text = f"The form has more than {REQUEST_BYTES} bytes."
+        raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text) from None
     except TimeoutError:
         raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "The form did not arrive in time: send it again.") from None
     except ClientDisconnect:

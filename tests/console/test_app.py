@@ -11,8 +11,8 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Mount
 
+from consumer.api import guard
 from consumer.api.tokens import Caller
-from consumer.console import app
 from consumer.console.app import BASE, HEADERS, Entry, Frame, Refusal, Said, Visit, to
 from consumer.console.rendering import static_names
 from consumer.console.session import COOKIE
@@ -160,7 +160,7 @@ def test_a_session_has_the_scopes_of_its_token(browser: Browser) -> None:
 
 def test_a_form_that_never_ends_is_given_up(browser: Browser, local: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connection is free again, whether a session is needed or not."""
-    monkeypatch.setattr(app, "BODY_TIMEOUT", 0.2)
+    monkeypatch.setattr(guard, "BODY_TIMEOUT", 0.2)
     session = local.get("/", allow_redirects=False).headers["set-cookie"].partition(";")[0]
     for console, path, more in ((browser, "/sign-in", ""), (local, "/do", f"cookie: {session}\r\n")):
         port = urlsplit(console.base).port
