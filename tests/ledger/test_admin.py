@@ -32,11 +32,6 @@ from tests.ledger.rows_kit import (
 NOW = 5000.0
 
 
-@pytest.fixture
-def sub(engine: Engine) -> int:
-    return repository.add(engine, URL, "user.created")
-
-
 def exhaust_all(engine: Engine) -> None:
     store.record(engine, GROUP, [result(row, "exhausted") for row in find(engine)])
 

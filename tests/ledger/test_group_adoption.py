@@ -5,10 +5,8 @@ from sqlalchemy import Engine
 
 from consumer.ledger import adoption, assigned, store, upkeep
 from consumer.ledger.adoption import Adopted
-from consumer.subscriptions import repository
 from tests.ledger.rows_kit import (
     GROUP,
-    URL,
     counts,
     find,
     losing_the_answer,
@@ -20,11 +18,6 @@ from tests.ledger.rows_kit import (
     run,
     states,
 )
-
-
-@pytest.fixture
-def sub(engine: Engine) -> int:
-    return repository.add(engine, URL, "user.created")
 
 
 def test_a_group_adopts_the_deliveries_of_another(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:

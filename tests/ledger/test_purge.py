@@ -29,11 +29,6 @@ OLD, CUT, NEW = 1000.0, 2000.0, 3000.0
 ENDED = [Status.EXHAUSTED]
 
 
-@pytest.fixture
-def sub(engine: Engine) -> int:
-    return repository.add(engine, URL, "user.created")
-
-
 def keep(
     engine: Engine, sub: int, offsets: range, status: str = "exhausted", at: float = OLD, group: str = GROUP
 ) -> None:

@@ -35,11 +35,6 @@ from tests.ledger.rows_kit import (
 from tests.oracle_emulator import OracleEmulator
 
 
-@pytest.fixture
-def sub(engine: Engine) -> int:
-    return repository.add(engine, URL, "user.created")
-
-
 def test_a_delivery_is_read_back_unchanged(engine: Engine, sub: int) -> None:
     """Every field of event, endpoint and attempts survives, and the row's own columns state the last result."""
     event = make_event(7, body=bytes(range(256)) * 100, key=b"user-1", traceparent="00-abc-def-01")

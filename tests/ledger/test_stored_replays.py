@@ -16,11 +16,6 @@ SPANS = [Span("t", 0, 10, 90), Span("t", 1, 0, 5)]
 
 
 @pytest.fixture
-def sub(engine: Engine) -> int:
-    return repository.add(engine, URL, "user.created")
-
-
-@pytest.fixture
 def replay(engine: Engine, sub: int) -> int:
     return replays.create(engine, GROUP, sub, 1000.5, 2000.25, None, 2.5, SPANS)
 

@@ -29,11 +29,6 @@ from tests.ledger.rows_kit import (
 from tests.oracle_emulator import OracleEmulator
 
 
-@pytest.fixture
-def sub(engine: Engine) -> int:
-    return repository.add(engine, URL, "user.created")
-
-
 def steps(engine: Engine) -> list[upkeep.Reconciled]:
     """The steps of one whole `reconcile`."""
     found = [upkeep.reconcile(engine, 500.0)]

@@ -300,7 +300,7 @@ class Counting:
 def test_a_delivery_on_a_kept_connection_is_one_send_and_one_receive(
     monkeypatch: pytest.MonkeyPatch, sender: Sender, receive: Receive
 ) -> None:
-    """What the poller waits for does not change: a system call costs as much as parsing the answer."""
+    """The poller's registration does not change: a system call costs as much as parsing the answer."""
     receiver = receive(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000)
     sender.response(receiver.url)
     (connection,) = kept(sender)
