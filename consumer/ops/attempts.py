@@ -97,12 +97,19 @@ class AttemptHistory:
         with self._lock:
             return self._recent.most_failed(minutes, limit, self._clock())
 
-    def read_back(self, subscription_id: int | None, since: float, until: float, limit: int) -> list[Attempt]:
-        """The newest attempts at or after `since` and before `until` (unix seconds), from the topic, newest first.
+    def read_back(
+        self,
+        subscription_id: int | None,
+        since: float,
+        until: float,
+        limit: int,
+        where: Callable[[Attempt], bool] = lambda _: True,
+    ) -> list[Attempt]:
+        """The newest attempts at or after `since` and before `until` (unix seconds) that meet `where`; newest first.
 
-        Reads for 10 s and 100,000 records at most, so that older attempts may be left out. Attempts of one subscription
-        are found only in the partition that its records are written to now. Raises KafkaUnavailable, WebhooksError if
-        the topic may not be read, and SettingsError if librdkafka refuses a setting.
+        Reads the topic for 10 s and 100,000 records at most, so that older attempts may be left out. Attempts of one
+        subscription are found only in the partition that its records are written to now. Raises KafkaUnavailable,
+        WebhooksError if the topic may not be read, and SettingsError if librdkafka refuses a setting.
         """
         end = time.monotonic() + READ_BACK
         with LogReader(self._kafka, name="attempts") as reader:
@@ -127,7 +134,8 @@ class AttemptHistory:
                             continue
                         place = (record.partition.topic, record.partition.number)
                         oldest[place] = min(attempt.at, oldest.get(place, attempt.at))
-                        if subscription_id in {None, attempt.subscription_id} and since <= attempt.at < until:
+                        meant = subscription_id in {None, attempt.subscription_id} and since <= attempt.at < until
+                        if meant and where(attempt):
                             found.append(attempt)
                 left = _before(left, steps)
                 # The unread records of a partition are older than its read ones.

@@ -31,10 +31,12 @@ class History:
         """The attempts of the last hour."""
         return [each for each in self.attempts if subscription in {None, each.subscription_id} and where(each)][:limit]
 
-    def read_back(self, subscription: int | None, since: float, until: float, limit: int) -> list[Attempt]:
+    def read_back(
+        self, subscription: int | None, since: float, until: float, limit: int, where: Callable[[Attempt], bool]
+    ) -> list[Attempt]:
         """The attempts of a time range."""
         self.asked.append((since, until))
-        return self.recent(subscription, limit)
+        return self.recent(subscription, limit, where)
 
 
 def attempt(subscription: int, tenant: str | None = None) -> Attempt:
