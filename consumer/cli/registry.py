@@ -92,9 +92,7 @@ def json_of(item: "Subscribed") -> dict[str, object]:
         "credentials": list(item.credentials),
         "tls": None if item.tls is None else described(item.tls),
         "verified": item.verified,
-        "problems": [
-            {"option": problem.option, "why": problem.why, "effect": problem.effect.value} for problem in item.problems
-        ],
+        "problems": [problem.as_json() for problem in item.problems],
         "failing_since": item.failing_since.isoformat() if item.failing_since else None,
         "created_at": item.created_at.isoformat() if item.created_at else None,
     }

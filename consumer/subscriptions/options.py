@@ -51,6 +51,10 @@ class Problem(NamedTuple):
     def __str__(self) -> str:
         return f"{self.option}: {self.why}; {self.effect.value}"
 
+    def as_json(self) -> dict[str, str]:
+        """The problem as a JSON object, in the API and in `--json`."""
+        return {"option": self.option, "why": self.why, "effect": self.effect.value}
+
 
 class Option(NamedTuple):
     """A column that holds an option of a subscription.

@@ -249,9 +249,7 @@ def shown(item: Subscribed) -> dict[str, Any]:
         "credentials": list(item.credentials),
         "tls": None if item.tls is None else described(item.tls),
         "verified": item.verified,
-        "problems": [
-            {"option": problem.option, "why": problem.why, "effect": problem.effect.value} for problem in item.problems
-        ],
+        "problems": [problem.as_json() for problem in item.problems],
     }
 
 
