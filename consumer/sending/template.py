@@ -73,10 +73,8 @@ def prepare(endpoint: Endpoint) -> Template:
         raise InvalidURL(str(error)) from None
     given = CaseInsensitiveDict({"user-agent": f"kafka-webhooks/{__version__}"})
     given.update(endpoint.headers)
-    if isinstance(endpoint.auth, OAuth2):
-        given.pop(
-            "authorization", None
-        )  # as basic and bearer replace it; two such lines would make the request invalid
+    if isinstance(endpoint.auth, OAuth2):  # as with basic and bearer; two such lines would make the request invalid
+        given.pop("authorization", None)
     if endpoint.origin is not None:
         given[REQUEST_ORIGIN] = endpoint.origin
     try:

@@ -151,6 +151,7 @@ def _show(sources: Sources, visit: Visit) -> Response:
 def _page(sources: Sources, visit: Visit, item: Subscribed, **more: object) -> Response:
     history = sources.history
     minutes = None if history is None else history.summary(item.id)
+    attempts = [] if history is None else history.recent(item.id, ATTEMPTS, seeing(visit.caller))
     stored = search(sources.registry.engine, Query(subscription=item.id, tenant=visit.caller.tenant), STORED)
     return visit.render(
         "subscription.html",
@@ -178,9 +179,7 @@ def _page(sources: Sources, visit: Visit, item: Subscribed, **more: object) -> R
             "failed": sum(each.failed for each in minutes),
             "most": max(each.ok + each.failed for each in minutes),
         },
-        attempts=[]
-        if history is None
-        else [*map(attempt_row, history.recent(item.id, ATTEMPTS, seeing(visit.caller)))],
+        attempts=[*map(attempt_row, attempts)],
         stored=[row_of(each) for each in stored.deliveries],
         form=form_for(sources, visit.caller, item),
         may_ask=sources.ask is not None,
