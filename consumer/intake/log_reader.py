@@ -18,9 +18,10 @@ from consumer.events.event import TopicPartition
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Partition, Record, batch, headers_of
 from consumer.intake.topics import consumes
-from consumer.kafka.client import LibrdkafkaLog, Reachability, guarded, usable_properties
+from consumer.kafka.client import LibrdkafkaLog, Reachability, usable_properties
 from consumer.kafka.remedies import IS_IT_UP, explained
 from consumer.ledger.replays import Span
+from consumer.loop.guarded import guarded
 
 log = structlog.get_logger(__name__)
 

@@ -20,7 +20,8 @@ from consumer.intake.record import MAX_WAIT, Partition, Record, batch, headers_o
 from consumer.intake.retention import Retention, say_first_start
 from consumer.intake.topics import hides
 from consumer.intake.unreadable import CODES, UnreadableBatches
-from consumer.kafka.client import LibrdkafkaLog, Reachability, Reported, guarded
+from consumer.kafka.client import LibrdkafkaLog, Reachability, Reported
+from consumer.loop.guarded import guarded
 
 log = structlog.get_logger(__name__)
 

@@ -212,15 +212,3 @@ class Reported:
         """Clear the fault of `topic`: a record of it arrived, or it was assigned, or its last partition has left."""
         if self._faults:
             self._faults.pop(topic, None)
-
-
-def guarded(keep: Callable[[Exception], None], handler: Callable[..., None]) -> Callable[..., None]:
-    """Wrap `handler` so that it never raises: an exception inside librdkafka's poll loses fetched records."""
-
-    def callback(*arguments: Any) -> None:
-        try:
-            handler(*arguments)
-        except Exception as error:  # noqa: BLE001 (`keep` stores it, and the next poll raises it)
-            keep(error)
-
-    return callback

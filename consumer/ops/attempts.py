@@ -21,8 +21,9 @@ from consumer.events.attempt import Attempt, key_of, parse
 from consumer.events.event import TopicPartition
 from consumer.intake.log_reader import LogReader, groupless
 from consumer.intake.record import batch
-from consumer.kafka.client import LibrdkafkaLog, Reachability, guarded
+from consumer.kafka.client import LibrdkafkaLog, Reachability
 from consumer.ledger.replays import Span
+from consumer.loop.guarded import guarded
 from consumer.ops.recent_attempts import HOUR, Minute, RecentAttempts, Tried
 
 log = structlog.get_logger(__name__)

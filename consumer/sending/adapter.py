@@ -19,6 +19,7 @@ from requests.adapters import BaseAdapter
 from consumer.crypto.certificates import TlsIdentity
 from consumer.errors import NotAuthorized
 from consumer.http.proxy import parse_proxy
+from consumer.loop.guarded import guarded
 from consumer.loop.poller import Poller
 from consumer.sending.answer import Answer
 from consumer.sending.connection import Connection
@@ -27,17 +28,16 @@ from consumer.sending.dns import Resolution as Addresses
 from consumer.sending.dns import Resolver, Unresolved
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.http2_sharing import Sharing
-from consumer.sending.message import Place, message, placed
+from consumer.sending.message import Places, message
 from consumer.sending.oauth2 import Tokens, Wait
 from consumer.sending.pool import SWEEP, Pool, Reusable
 from consumer.sending.response import LazyResponse
 from consumer.sending.signed_request import SignedRequest
 from consumer.sending.tls import Stream, TlsContexts
-from consumer.sending.transfer import Exchanging, Grant, Key, Result, Stage, Transfer
+from consumer.sending.transfer import Exchanging, Grant, Key, Result, Stage, Transfer, unexpected
 
 __all__ = ["LoopAdapter", "Result", "Transfer"]
 
-_MAX_URLS = 10_000
 _HANDING_OVER = 0.01  # seconds per turn for the callbacks of ended transfers; a failed batch's callback is slow
 _TICK = 0.05  # seconds between two checks for late transfers
 
@@ -97,7 +97,7 @@ class LoopAdapter(BaseAdapter):
         self._pool = Pool(max_connections)
         self._tokens = Tokens(self._fetch_token, poller.post, clock)
         self._sharing = Sharing(self, poller, self._pool, clock)
-        self._places: dict[tuple[str, bool, TlsIdentity | None], Place] = {}
+        self._places = Places(self._proxy)
         self._open: dict[Transfer, None] = {}
         self._ended: deque[tuple[Transfer, Result]] = deque()
         self._closed = False
@@ -188,7 +188,7 @@ class LoopAdapter(BaseAdapter):
 
     def _start(self, transfer: Transfer, now: float) -> None:
         try:
-            place = self._place_of(transfer.request, transfer.identity)
+            place = self._places.of(transfer.request, transfer.identity)
             transfer.head, transfer.body = message(transfer.request, place)
         except RequestException as error:
             self.failed(transfer, error)
@@ -204,7 +204,9 @@ class LoopAdapter(BaseAdapter):
 
     def _authorize(self, transfer: Transfer, request: SignedRequest, grant: Grant) -> None:
         """Start the transfer with an access token: at once if one is kept, else after the fetch."""
-        found = self._tokens.obtain(grant.key, partial(self._on_token, transfer, request, grant))
+        found = self._tokens.obtain(
+            grant.key, self._contained(transfer, partial(self._on_token, transfer, request, grant))
+        )
         if isinstance(found, Wait):
             transfer.stage = found
             transfer.connect_by = transfer.deadline
@@ -237,20 +239,6 @@ class LoopAdapter(BaseAdapter):
         self._open[transfer] = None
         self._start(transfer, now)
 
-    def _place_of(self, request: PreparedRequest, identity: TlsIdentity | None) -> Place:
-        http2 = isinstance(request, SignedRequest) and request.template.http2
-        key = request.url or "", http2, identity
-        place = self._places.get(key)
-        if place is None:
-            try:
-                place = placed(request.url or "", identity, self._proxy, http2=http2)
-            except ValueError as error:
-                raise errors.InvalidURL(str(error)) from None
-            if len(self._places) >= _MAX_URLS:
-                self._places.clear()
-            self._places[key] = place
-        return place
-
     # Opening a connection.
 
     def await_connection(self, transfer: Transfer) -> None:
@@ -266,7 +254,9 @@ class LoopAdapter(BaseAdapter):
         look_up = transfer.stage = _LookUp(host)
         answer: Addresses | None = (address,) if address is not None else self._resolver.cached(host)
         if answer is None:
-            self._resolver.resolve(host, partial(self._on_resolved, transfer, route, look_up))
+            self._resolver.resolve(
+                host, self._contained(transfer, partial(self._on_resolved, transfer, route, look_up))
+            )
         else:
             self._on_resolved(transfer, route, look_up, answer)
 
@@ -279,7 +269,8 @@ class LoopAdapter(BaseAdapter):
             self.failed(transfer, (errors.ConnectTimeout if answer.timed_out else kind)(answer.text))
             return
         transfer.connected = route.tls or (route.proxy is not None and route.proxy.tls)
-        dial = self._connector.dial(route, answer, partial(self._on_connected, transfer, route), self.watcher)
+        connected = self._contained(transfer, partial(self._on_connected, transfer, route))
+        dial = self._connector.dial(route, answer, connected, self.watcher)
         if transfer.stage is look_up:  # else the dial has failed already
             transfer.stage = dial
 
@@ -333,12 +324,21 @@ class LoopAdapter(BaseAdapter):
     def unused(self, transfer: Transfer) -> None:
         """Send the transfer over a new connection."""
         transfer.stage = None
-        place = self._place_of(transfer.request, transfer.identity)
+        place = self._places.of(transfer.request, transfer.identity)
         self._connect(transfer, place.route, place.address)
 
     def left(self, connection: Connection) -> None:
         """Drop the connection from the pool."""
         self._pool.drop(connection)
+
+    def _contained(self, transfer: Transfer, step: Callable[..., None]) -> Callable[..., None]:
+        """Wrap a later step of the transfer: an unexpected exception fails the transfer, and the worker goes on."""
+        return guarded(partial(self._on_bug, transfer), step)
+
+    def _on_bug(self, transfer: Transfer, error: Exception) -> None:
+        if transfer.stage is not None:
+            transfer.stage.cancel()
+        self.failed(transfer, unexpected(error))
 
     # Handing over results.
 

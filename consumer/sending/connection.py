@@ -10,7 +10,7 @@ from consumer.loop.poller import READ, WRITE, Poller
 from consumer.sending.answer import Answer, AnswerReader, BadAnswer
 from consumer.sending.connector import Route
 from consumer.sending.tls import PIECE, Stream, reason_of
-from consumer.sending.transfer import Exchanging, Transfer
+from consumer.sending.transfer import Exchanging, Transfer, unexpected
 
 _LARGE = 65_536  # bytes; a larger body is sent separately from the head, to avoid a copy
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -111,10 +111,13 @@ class Connection(Exchanging):
             self._todo.clear()
 
     def _ready(self, events: int) -> None:
-        if events & WRITE and self._todo:
-            self._write()
-        if events & ~WRITE and self._fd >= 0:
-            self._read()
+        try:
+            if events & WRITE and self._todo:
+                self._write()
+            if events & ~WRITE and self._fd >= 0:
+                self._read()
+        except Exception as error:  # noqa: BLE001 (one receiver must not end the worker)
+            self._fail(unexpected(error, self.route.host))
 
     def _write(self) -> None:
         todo = self._todo
@@ -198,3 +201,5 @@ class Connection(Exchanging):
         self.cancel()
         if transfer is not None:
             self._owner.failed(transfer, error)
+        else:
+            self._owner.left(self)

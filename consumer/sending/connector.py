@@ -20,10 +20,12 @@ from consumer.crypto.certificates import TlsIdentity
 from consumer.errors import EgressRefused
 from consumer.http.proxy import Proxy
 from consumer.http.urls import place_of
+from consumer.loop.guarded import guarded
 from consumer.loop.poller import READ, WRITE, Poller
 from consumer.sending.dns import alternated
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.tls import PIECE, Stream, Tls, TlsContexts, TlsStream, reason_of
+from consumer.sending.transfer import unexpected
 from consumer.sending.tunnel import NoTunnel, TunnelReader
 
 _ATTEMPT_DELAY = 0.25  # seconds until the next address is tried in parallel with a silent one (RFC 8305, 5 and 8)
@@ -163,7 +165,7 @@ class Dial:
             attempt.close()
             return fault
         self._attempts[attempt] = address
-        self._connector.poller.register(attempt.fileno(), WRITE, partial(self._connectable, attempt))
+        self._register(attempt.fileno(), WRITE, partial(self._connectable, attempt))
         return None
 
     def _failed(self, address: str, fault: int) -> None:
@@ -283,7 +285,14 @@ class Dial:
     # The end.
 
     def _watch(self, events: int, handler: Callable[[int], None]) -> None:
-        self._connector.poller.register(self._stream.fileno(), events, handler)
+        self._register(self._stream.fileno(), events, handler)
+
+    def _register(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
+        self._connector.poller.register(fd, events, guarded(self.fail, handler))
+
+    def fail(self, error: Exception) -> None:
+        """End with a bug of this program."""
+        self._end(unexpected(error, self._route.host))
 
     def _succeed(self) -> None:
         stream, self._stream = self._stream, None
@@ -366,6 +375,6 @@ class Connector:
                 self._waiting.pop(dial, None)
             elif dial.next_at <= now:
                 del self._waiting[dial]
-                dial.start()
+                guarded(dial.fail, dial.start)()
         # All dials wait equally long, so the first in the dictionary is due first.
         self._timer.deadline = next((dial.next_at for dial in self._waiting if dial.next_at is not None), None)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from requests import RequestException
 from requests import exceptions as errors
 
+from consumer.loop.guarded import guarded
 from consumer.loop.poller import READ, WRITE, Poller
 from consumer.sending.answer import Answer
 from consumer.sending.connector import Route
@@ -14,7 +15,7 @@ from consumer.sending.http2_frames import SessionFailed
 from consumer.sending.http2_session import Session
 from consumer.sending.http2_stream import Ended, Stream
 from consumer.sending.tls import PIECE, reason_of
-from consumer.sending.transfer import Exchanging, Transfer
+from consumer.sending.transfer import Exchanging, Transfer, unexpected
 
 _WRITE = 65_536  # bytes taken from the session at once; a small body waits for at most so many of a large one
 _WRITES = 4  # in a turn
@@ -78,8 +79,10 @@ class Http2Connection:
         self._is_posted = False
         self._reads_on = False  # a read is posted
         self._waits_to_write = False
+        self._flush_soon = guarded(self._on_bug, self._flush)
+        self._read_soon = guarded(self._on_bug, self._read_on)
         self._fd: int = stream.fileno()
-        poller.register(self._fd, READ, self._ready)
+        poller.register(self._fd, READ, guarded(self._on_bug, self._ready))
 
     @property
     def room(self) -> int:
@@ -152,7 +155,7 @@ class Http2Connection:
         """Send all bytes of a turn together, which saves calls and TLS records."""
         if not self._is_posted and not self._waits_to_write and self._fd >= 0:
             self._is_posted = True
-            self._poller.post(self._flush)
+            self._poller.post(self._flush_soon)
 
     def _flush(self) -> None:
         self._is_posted = False
@@ -220,7 +223,7 @@ class Http2Connection:
         else:
             if not self._reads_on:
                 self._reads_on = True
-                self._poller.post(self._read_on)  # a TLS stream within TLS may hold more, which no poller reports
+                self._poller.post(self._read_soon)  # a TLS stream within TLS may hold more, which no poller reports
         if self._fd >= 0:
             self._send_soon()
             self._owner.freed(self)
@@ -238,6 +241,10 @@ class Http2Connection:
         self._shut(self._session.goaway(code))
         self._settle(self._session.end(why, orderly=orderly))
         self._owner.freed(self)
+
+    def _on_bug(self, error: Exception) -> None:
+        """End this connection, so that the worker goes on."""
+        self._end(str(unexpected(error, self.route.host)), orderly=False)
 
     def _settle(self, ended: list[Ended]) -> None:
         """Report the ended exchanges to the owner."""

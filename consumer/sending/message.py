@@ -1,9 +1,10 @@
-"""Renders a prepared request as the bytes of an HTTP/1.1 message. Pure."""
+"""Parses the target of a prepared request, and renders the request as the bytes of an HTTP/1.1 message."""
 
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from requests import PreparedRequest, RequestException
+from requests.exceptions import InvalidURL
 
 from consumer.crypto.certificates import TlsIdentity
 from consumer.http.proxy import Proxy
@@ -12,6 +13,7 @@ from consumer.sending.connector import Route
 from consumer.sending.header_lines import header_lines
 from consumer.sending.signed_request import SignedRequest
 
+_MAX_URLS = 10_000
 _METHODS = {name: name.encode() for name in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 
 
@@ -43,6 +45,29 @@ def placed(url: str, identity: TlsIdentity | None, proxy: Proxy | None, *, http2
     # All plain http targets share one route: any connection to the proxy may carry their requests.
     line = f"{scheme}://{name}{path}{host_line}".encode() + proxy.authorization
     return Place(Route(proxy.host, proxy.port, tls, proxy), None, line)
+
+
+class Places:
+    """Keeps the parsed targets of requests, which reach receivers through `proxy` unless it is None."""
+
+    def __init__(self, proxy: Proxy | None) -> None:
+        self._proxy = proxy
+        self._known: dict[tuple[str, bool, TlsIdentity | None], Place] = {}
+
+    def of(self, request: PreparedRequest, identity: TlsIdentity | None) -> Place:
+        """The target of `request`. Raises InvalidURL."""
+        http2 = isinstance(request, SignedRequest) and request.template.http2
+        key = request.url or "", http2, identity
+        place = self._known.get(key)
+        if place is None:
+            try:
+                place = placed(request.url or "", identity, self._proxy, http2=http2)
+            except ValueError as error:
+                raise InvalidURL(str(error)) from None
+            if len(self._known) >= _MAX_URLS:
+                self._known.clear()
+            self._known[key] = place
+        return place
 
 
 def message(request: PreparedRequest, place: Place) -> tuple[bytes, bytes]:

@@ -92,7 +92,7 @@ class RecordingAdapter(LoopAdapter):
         look = _Look(self._seen)
         identity = request.template.tls if isinstance(request, SignedRequest) else None
         connector = Connector(self._poller, egress=self._egress, tls=TlsContexts(verified=False), clock=self._clock)
-        dial = connector.dial(self._place_of(request, identity).route, self._seen.addresses, look.end, look)
+        dial = connector.dial(self._places.of(request, identity).route, self._seen.addresses, look.end, look)
         until = self._clock() + self._connect_timeout
         while not look.ended and self._clock() < until:
             self._poller.turn(0.1)

@@ -3,11 +3,15 @@
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+import structlog
 from requests import PreparedRequest, RequestException, Response
+from requests import exceptions as errors
 
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.credentials import OAuth2
 from consumer.sending.answer import Answer
+
+log = structlog.get_logger(__name__)
 
 Result = Response | RequestException
 
@@ -99,3 +103,9 @@ class Transfer:
         self.identity: TlsIdentity | None = None
         self.grant: Grant | None = None
         self.refusals = 0
+
+
+def unexpected(error: Exception, host: str | None = None) -> RequestException:
+    """The result of a transfer that met a bug of this program. It is logged; one receiver must not end the worker."""
+    log.error("a request failed by an unexpected error", host=host, exc_info=error)
+    return errors.ConnectionError(f"unexpected error of the worker ({type(error).__name__}); its log says more")

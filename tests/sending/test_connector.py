@@ -269,13 +269,13 @@ STAGES = ("name", "proxy name", "connect", "connect to proxy", "TLS", "TLS with 
 
 def never_resolving(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names with "hung" never resolve. Connecting starts late after the submission, as on a busy machine."""
-    known, place_of = sender.adapter._resolver.resolve, sender.adapter._place_of
+    known, place_of = sender.adapter._resolver.resolve, sender.adapter._places.of
 
     def placed_late(*ask: Any) -> Any:
         time.sleep(0.002)
         return place_of(*ask)
 
-    monkeypatch.setattr(sender.adapter, "_place_of", placed_late)
+    monkeypatch.setattr(sender.adapter._places, "of", placed_late)
     monkeypatch.setattr(sender.adapter._resolver, "resolve", lambda *ask: None if "hung" in ask[0] else known(*ask))
 
 
