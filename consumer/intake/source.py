@@ -78,6 +78,7 @@ class Source:
         self._resting: set[Partition] = set()  # opened, and then paused by `rest`
         self._retention = Retention(clock())
         self._unreadable = UnreadableBatches()
+        self._sought: set[Partition] = set()  # by `poll`, which has fetched their further messages before
         config = consumer_config(kafka, topics)
         self._static = "group.instance.id" in config
         self.rebalance_timeout = float(config.get("max.poll.interval.ms", _MAX_POLL_INTERVAL)) / 1000
@@ -149,6 +150,7 @@ class Source:
             raise self._reported.fatal
         for waiting in [each for each, reason in self._unopened.items() if reason] if self._unopened else ():
             self.open(waiting)
+        self._sought.clear()
         messages = batch(self._consumer, limit, timeout)
         rebalances = self._rebalances
         records = [record for message in messages if (record := self._read(message)) is not None]
@@ -267,6 +269,8 @@ class Source:
         partition = self.partitions.get((message.topic(), message.partition()))  # type: ignore[arg-type]
         if partition is None or not partition.opened:  # not opened: the log began again, and is read anew
             return None
+        if self._sought and partition in self._sought:
+            return None
         self._reported.answers(partition.topic)
         return self._tracked(partition, message)
 
@@ -293,11 +297,15 @@ class Source:
             self._reported.error(message.topic(), error)
         if error is None or offset is None or partition is None or not partition.opened:
             return None
-        record = self._unreadable.failed(partition, offset, error.str()) if error.code() in CODES else None
+        # librdkafka queues an error for each read: those behind a `seek` would give up records that can be read.
+        if error.code() not in CODES or partition in self._sought:
+            return None
+        record = self._unreadable.failed(partition, offset, error.str())
         if record is None:
             return None
         self._reported.answers(partition.topic)
         self._consumer.seek(KafkaTopicPartition(partition.topic, partition.number, record.offset + 1))
+        self._sought.add(partition)
         return record if partition.tracker.track(record.offset, timestamp=record.timestamp) else None
 
     def _begin_again(self, partition: Partition, first: int, reason: str, identity: str | None = None) -> None:
