@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def guarded(keep: Callable[[Exception], None], handler: Callable[..., None]) -> Callable[..., None]:
+def guarded(keep: Callable[[Exception], object], handler: Callable[..., None]) -> Callable[..., None]:
     """Wrap `handler` so that it never raises: `keep` gets its exception.
 
     Inside librdkafka's poll an exception loses fetched records; in a turn of the poller it ends the worker.

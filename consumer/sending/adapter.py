@@ -237,7 +237,7 @@ class LoopAdapter(BaseAdapter):
         transfer = Transfer(request, callback, now, self._timeout)
         transfer.identity = identity
         self._open[transfer] = None
-        self._start(transfer, now)
+        self._contained(transfer, self._start)(transfer, now)
 
     # Opening a connection.
 
@@ -389,7 +389,7 @@ class LoopAdapter(BaseAdapter):
             if due > now:
                 following = min(following, due)
             elif transfer.stage is not None:  # else the transfer has ended and waits for its callback
-                self._late(transfer, transfer.stage)
+                self._contained(transfer, self._late)(transfer, transfer.stage)
         self._judge.deadline = max(following, now + _TICK) if self._open else None
 
     def _late(self, transfer: Transfer, stage: Stage) -> None:

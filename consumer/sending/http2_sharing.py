@@ -1,18 +1,20 @@
 """Lets requests share HTTP/2 connections: chooses the connection of a request, or lets it wait for the next one."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from requests import RequestException
 from requests import exceptions as errors
 
+from consumer.loop.guarded import guarded
 from consumer.loop.poller import Poller
 from consumer.sending.answer import Answer
 from consumer.sending.connection import Connection
 from consumer.sending.connector import Route
 from consumer.sending.http2_connection import Http2Connection
 from consumer.sending.pool import MAX_AGE, Pool, Reusable
-from consumer.sending.transfer import Transfer
+from consumer.sending.transfer import Transfer, unexpected
 
 _REFUSALS = 3  # of one request, after which it fails
 
@@ -141,7 +143,7 @@ class Sharing:
         group = self._leaders.pop(transfer, None)
         if group is not None:
             group.leader = None
-            self._poller.post(lambda: self._serve(group))
+            self._poller.post(guarded(lambda bug: unexpected(bug, group.route.host), partial(self._serve, group)))
 
     def has_failed(self, transfer: Transfer, error: RequestException) -> None:
         """If the transfer was opening a connection, the transfers that wait for it fail too.

@@ -15,7 +15,7 @@ from requests.exceptions import InvalidURL
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.credentials import OAuth2, is_token
 from consumer.errors import NotAuthorized
-from consumer.sending.transfer import Key, Result
+from consumer.sending.transfer import Key, Result, unexpected
 
 _DEFAULT_LIFE = 300.0  # seconds, if the answer does not say (RFC 6749, section 5.1: expires_in is RECOMMENDED)
 _SHORTEST_LIFE, _LONGEST_LIFE = 1.0, 30 * 86400.0  # seconds
@@ -136,10 +136,11 @@ class Tokens:
         state.fetching_since = None
         try:
             state.token = token_of(key.credentials, result, began)
-        except NotAuthorized as error:
+        except Exception as error:  # noqa: BLE001 (one token server must not end the worker)
+            failure = error if isinstance(error, NotAuthorized) else unexpected(error, _host(key.credentials))
             pause = min(_FIRST_PAUSE * 2**state.failures, _LONGEST_PAUSE)
             state.failures = min(state.failures + 1, 10)
-            state.pause_until, state.why = self._clock() + pause, str(error)
+            state.pause_until, state.why = self._clock() + pause, str(failure)
             outcome = state.why, False
         else:
             state.failures, state.pause_until = 0, 0.0

@@ -10,7 +10,8 @@ from requests import exceptions as errors
 from structlog.testing import capture_logs
 
 from consumer.crypto.credentials import OAuth2
-from consumer.sending.adapter import Result
+from consumer.sending import oauth2
+from consumer.sending.adapter import LoopAdapter, Result
 from consumer.sending.answer import AnswerReader
 from consumer.sending.connection import Connection
 from consumer.sending.connector import Connector, Dial
@@ -148,6 +149,31 @@ def test_a_bug_in_sending_the_frames_of_a_turn_ends_the_connection(
     assert all("unexpected error of the worker" in str(each) for each in results)
     assert isinstance(result_of(sender, request(receiver.url, b"now")), Response)
     assert receiver.connections == 2
+
+
+def test_a_bug_in_reading_a_token_fails_the_waiting_requests(
+    way_of: Callable[[str], Way], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it does in starting the request for a token: the next fetch begins after the pause that follows a failure."""
+    sender, make = way_of("token")
+    for owner, name in ((oauth2, "token_of"), (LoopAdapter, "_start")):
+        with monkeypatch.context() as broken:
+            broken.setattr(owner, name, bug)
+            failed = result_of(sender, make())
+        assert "unexpected error of the worker" in str(failed)
+        (state,) = sender.adapter._tokens._states.values()
+        state.pause_until = 0.0
+    assert isinstance(result_of(sender, make()), Response)
+
+
+def test_a_bug_in_reading_a_late_answer_fails_its_request(
+    make_sender: MakeSender, receive: Receive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer received so far is read when the time limit has passed."""
+    sender = make_sender(timeout=0.2)
+    receiver = receive(b"HTTP/1.1 500 X\r\nContent-Length: 9\r\n\r\nabc", then="hang")
+    monkeypatch.setattr(AnswerReader, "end", bug)
+    assert "unexpected error of the worker" in str(sender.result(receiver.url))
 
 
 def test_an_idle_connection_whose_bytes_meet_a_bug_is_closed(
