@@ -19,6 +19,7 @@ from consumer.crypto.keys import SigningKey
 from consumer.crypto.vault import Decrypt
 from consumer.database.engine import any_of, padded, reading, unavailable
 from consumer.database.errors import line
+from consumer.errors import DatabaseRefused
 from consumer.events.event import Event, RecordId, TopicPartition
 from consumer.ledger.columns import (
     ATTEMPTS,
@@ -176,9 +177,19 @@ def fetch(
 
 
 def postpone(engine: Engine, ids: Iterable[int], until: float) -> None:
-    """Postpone parked rows until a time (unix seconds), in one call."""
+    """Postpone parked rows until a time (unix seconds).
+
+    Does not wait for rows that another session has locked: raises DatabaseRefused after postponing the others.
+    """
+    mine, next_attempt_at = any_of(ParkedDelivery.id.expression, rows := sorted(ids)), time_of(until)
     with engine.begin() as connection:
-        connection.execute(_POSTPONE, [{"b_id": row, "b_next_attempt_at": time_of(until)} for row in sorted(ids)])
+        free = connection.execute(select(ParkedDelivery.id).where(mine).with_for_update(skip_locked=True)).scalars()
+        if changes := [{"b_id": row, "b_next_attempt_at": next_attempt_at} for row in sorted(free)]:
+            connection.execute(_POSTPONE, changes)
+        if locked := len(rows) - len(changes):
+            locked = len(connection.execute(select(ParkedDelivery.id).where(mine)).all()) - len(changes)
+    if locked:
+        raise DatabaseRefused(f"rows locked by another session: {locked}")
 
 
 def _news(faults: Mapping[int, str], sound: Iterable[int], said: dict[int, str]) -> dict[int, str]:

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, event, insert, text
 from structlog.testing import capture_logs
 
 from consumer.crypto.vault import Owner
+from consumer.errors import DatabaseRefused
 from consumer.events.event import Event
 from consumer.ledger import columns, due, store
 from consumer.ledger.due import LATER, POSTPONED, SEEKS, Fetched, FetchRequest, fetch, postpone, scan
@@ -180,6 +181,23 @@ def test_unsignable_rows_are_postponed_and_hold_up_no_other(engine: Engine) -> N
     assert found.next_due == {("t", 0, broken): NOW + POSTPONED}
     assert list(found.faulty.values()) == [("t", 0, broken)]
     assert scan(engine, GROUP, PLACES, None).due_keys[("t", 0, broken)] == NOW + POSTPONED
+
+
+def test_a_locked_row_is_not_waited_for(engine: Engine) -> None:
+    """The other rows are postponed at once. SQLite has no locks of rows."""
+    (number,) = subscribed(engine)
+    park(engine, [(("t", 0, number), 1, 0.0), (("t", 0, number), 2, 0.0)])
+    locked, free = sorted(row.id for row in taken(engine, {("t", 0, number): 5}).rows)
+    with engine.connect() as other:
+        if engine.dialect.name == "oracle":
+            other.execute(text("SELECT id FROM webhook_deliveries WHERE id = :id FOR UPDATE"), {"id": locked})
+            with pytest.raises(DatabaseRefused, match="rows locked by another session: 1"):
+                postpone(engine, [locked, free], NOW + POSTPONED)
+        else:
+            postpone(engine, [free], NOW + POSTPONED)
+    assert [row.id for row in taken(engine, {("t", 0, number): 5}).rows] == [locked]
+    postpone(engine, [locked, free, free + 1000], NOW + POSTPONED)
+    assert not taken(engine, {("t", 0, number): 5}).rows
 
 
 def test_a_fault_is_logged_when_it_changes(engine: Engine) -> None:
