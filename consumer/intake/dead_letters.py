@@ -1,5 +1,7 @@
 """Dead letters: records that cannot become deliveries, written unchanged to a topic of their own.
 
+Only headers that begin with `dead-letter-` are replaced.
+
 A record counts as stored only when all in-sync replicas have it. Until then it stays in memory and is sent again with
 back-off. Its offset does not move, so nothing is lost while the topic is missing, full or unreachable.
 """
@@ -19,6 +21,7 @@ from consumer.intake.record import Record, Unreadable
 from consumer.kafka.producer import FIRST_WAIT, LONGEST_WAIT, AcknowledgedTopic, Headers, Purpose
 from consumer.loop.part import Part
 
+OURS = "dead-letter-"  # the prefix of the headers that a dead letter has besides its record's
 STUB_BYTES = 64 * 1024
 _DETAIL_LENGTH = 1000
 _MOST_PENDING = 5000
@@ -166,8 +169,9 @@ _TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaE
 def _whole(letter: _Letter) -> _Content:
     headers = letter.record.headers
     original = () if headers is None or isinstance(headers, Unreadable) else headers
-    # Our headers come last, and the last one of a name counts: a record dead-lettered twice names its latest origin.
-    return letter.record.key, letter.record.value, [*original, *letter.headers]
+    # Without a producer's `dead-letter-size`, say, which would make a whole record look cut.
+    kept = [each for each in original if not each[0].startswith(OURS)]
+    return letter.record.key, letter.record.value, kept + letter.headers
 
 
 def _stub(letter: _Letter) -> _Content:
