@@ -25,7 +25,7 @@ OURS = "dead-letter-"  # the prefix of the headers that a dead letter has beside
 STUB_BYTES = 64 * 1024
 _DETAIL_LENGTH = 1000
 _MOST_PENDING = 5000
-_MOST_BYTES = 64 * 2**20  # of the pending records' values
+_MOST_BYTES = 64 * 2**20  # of the pending records
 
 _PURPOSE = Purpose("dead-letter topic", "KAFKA_DEAD_LETTER_TOPIC", "records")
 _DEFAULTS: dict[str, Any] = {
@@ -92,7 +92,7 @@ class DeadLetters(Part):
 
     def send(self, record: Record, reason: str, detail: str, on_stored: Callable[[], None]) -> None:
         """Dead-letter `record`. `on_stored` runs in a later `poll`, once all in-sync replicas have the record."""
-        self._bytes += len(record.value or b"")
+        self._bytes += record.size
         self._produce(_Letter(record, self._describe(record, reason, detail), on_stored))
 
     def poll(self, now: float) -> None:
@@ -133,7 +133,7 @@ class DeadLetters(Part):
 
     def _stored(self, letter: _Letter) -> None:
         self._topic.got_through()
-        self._bytes -= len(letter.record.value or b"")
+        self._bytes -= letter.record.size
         letter.on_stored()
 
     def _failed(self, letter: _Letter, error: KafkaError) -> None:

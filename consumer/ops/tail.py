@@ -9,7 +9,7 @@ from consumer.intake.record import Record
 from consumer.ledger.replays import Span
 
 SECONDS = 5.0  # of one reading
-MOST_BYTES = 16 * 2**20  # of the records' values
+MOST_BYTES = 16 * 2**20  # of the records
 
 
 def newest(kafka: KafkaSettings, topic: str, limit: int, partition: int | None = None) -> list[Record]:
@@ -51,11 +51,7 @@ def _read(reader: LogReader, at_once: int) -> list[Record]:
     while not reader.done and time.monotonic() < end:
         for record in reader.read(max(1, at_once), 0.1):
             heappush(records, (record.timestamp, record.offset, record.partition.number, record))
-            size += _size(record)
+            size += record.size
         while size > MOST_BYTES and len(records) > 1:
-            size -= _size(heappop(records)[3])
+            size -= heappop(records)[3].size
     return [record for *_, record in records]
-
-
-def _size(record: Record) -> int:
-    return len(record.value or b"")

@@ -246,11 +246,11 @@ def test_the_partitions_of_pending_letters_are_known(open_letters: Open) -> None
 
 
 def test_bytes_are_released_with_the_acknowledgement(open_letters: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bytes of pending letters are bounded, not those of all letters ever sent."""
+    """The bytes of pending letters are bounded, not those of all letters ever sent. Keys and headers count too."""
     monkeypatch.setattr("consumer.intake.dead_letters._MOST_BYTES", 10)
     letters = open_letters(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
-    for _ in range(3):
-        letters.send(record(b"x" * 10), "not_json", "", lambda: None)
+    for each in (record(b"x" * 10, key=None), record(None, key=b"x" * 10), record(None, [("x", b"x" * 9)], None)):
+        letters.send(each, "not_json", "", lambda: None)
         assert letters.full
         (number,) = letters._sent
         letters._topic.answers.append((number, None))
