@@ -13,7 +13,7 @@ WebhooksError
 ├── FatalKafkaError          the consumer cannot go on (exit 1; the orchestrator starts a new one)
 ├── InvalidSubscription      a subscription has a value that cannot work (exit 2)
 ├── InvalidReplay            an option of a replay has a value that cannot work (exit 2)
-├── ReplayEnded              a replay was cancelled or deleted, or another process runs it: nothing more is stored
+├── ReplayEnded              a replay was cancelled, finished or deleted, or another process runs it
 ├── InvalidPosition          a position in a search is none that an earlier page gave
 ├── KeyTaken                 another request with the same idempotency key was quicker
 ├── KeyReused                an idempotency key was used with another body before
@@ -109,7 +109,7 @@ class InvalidReplay(WebhooksError):
 
 
 class ReplayEnded(WebhooksError):
-    """A replay was cancelled or deleted, or another process runs it: nothing more of it is to be stored here."""
+    """A replay was cancelled, finished or deleted, or another process runs it: this one must store nothing more."""
 
 
 class InvalidPosition(WebhooksError):

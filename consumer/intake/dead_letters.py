@@ -1,5 +1,7 @@
 """Dead letters: records that cannot become deliveries, written unchanged to a topic of their own.
 
+Only headers that begin with `dead-letter-` are replaced.
+
 A record counts as stored only when all in-sync replicas have it. Until then it stays in memory and is sent again with
 back-off. Its offset does not move, so nothing is lost while the topic is missing, full or unreachable.
 """
@@ -19,10 +21,11 @@ from consumer.intake.record import Record, Unreadable
 from consumer.kafka.producer import FIRST_WAIT, LONGEST_WAIT, AcknowledgedTopic, Headers, Purpose
 from consumer.loop.part import Part
 
+OURS = "dead-letter-"  # the prefix of the headers that a dead letter has besides its record's
 STUB_BYTES = 64 * 1024
 _DETAIL_LENGTH = 1000
 _MOST_PENDING = 5000
-_MOST_BYTES = 64 * 2**20  # of the pending records' values
+_MOST_BYTES = 64 * 2**20  # of the pending records
 
 _PURPOSE = Purpose("dead-letter topic", "KAFKA_DEAD_LETTER_TOPIC", "records")
 _DEFAULTS: dict[str, Any] = {
@@ -89,7 +92,7 @@ class DeadLetters(Part):
 
     def send(self, record: Record, reason: str, detail: str, on_stored: Callable[[], None]) -> None:
         """Dead-letter `record`. `on_stored` runs in a later `poll`, once all in-sync replicas have the record."""
-        self._bytes += len(record.value or b"")
+        self._bytes += record.size
         self._produce(_Letter(record, self._describe(record, reason, detail), on_stored))
 
     def poll(self, now: float) -> None:
@@ -130,7 +133,7 @@ class DeadLetters(Part):
 
     def _stored(self, letter: _Letter) -> None:
         self._topic.got_through()
-        self._bytes -= len(letter.record.value or b"")
+        self._bytes -= letter.record.size
         letter.on_stored()
 
     def _failed(self, letter: _Letter, error: KafkaError) -> None:
@@ -166,8 +169,9 @@ _TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaE
 def _whole(letter: _Letter) -> _Content:
     headers = letter.record.headers
     original = () if headers is None or isinstance(headers, Unreadable) else headers
-    # Our headers come last, and the last one of a name counts: a record dead-lettered twice names its latest origin.
-    return letter.record.key, letter.record.value, [*original, *letter.headers]
+    # Without a producer's `dead-letter-size`, say, which would make a whole record look cut.
+    kept = [each for each in original if not each[0].startswith(OURS)]
+    return letter.record.key, letter.record.value, kept + letter.headers
 
 
 def _stub(letter: _Letter) -> _Content:

@@ -9,6 +9,7 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 from consumer.events.event import RecordId, TopicPartition
 from consumer.intake.offsets import OffsetTracker
 
+_HEADER = 100  # bytes of a header in memory besides its name and value
 MAX_WAIT = 0.1  # seconds; confluent-kafka holds its lock, and delays signals, for the whole wait
 GAP_SECONDS = 5.0  # librdkafka asks each second where a log begins; the next statistics have the answer
 
@@ -162,3 +163,12 @@ class Record(NamedTuple):
     def id(self) -> RecordId:
         """The record's place, which stays valid after the assignment."""
         return RecordId(self.partition.topic, self.partition.number, self.offset, self.timestamp)
+
+    @property
+    def size(self) -> int:
+        """The approximate bytes in memory of its value, key and headers."""
+        headers = self.headers
+        named = 0
+        if headers and not isinstance(headers, Unreadable):
+            named = sum([len(name) + len(value or b"") + _HEADER for name, value in headers])
+        return len(self.value or b"") + len(self.key or b"") + named

@@ -221,16 +221,15 @@ def advance(
     group: str,
     rows: Sequence[NewDelivery],
     positions: Mapping[TopicPartition, int],
-    matched: int,
     now: float,
     lease: Lease | None = None,
 ) -> None:
     """Store the deliveries of the records read, and the new positions, in one transaction.
 
-    `positions` are the next offsets to read, by partition, and `matched` is the replay's new total: a repetition after
-    a lost answer changes nothing. A position only moves forward. A background replay's `lease` is renewed. ReplayEnded
-    if the replay was deleted or cancelled, or another process has the lease; WebhooksError if its subscription was
-    disabled or removed: no worker would send the stored rows.
+    `positions` are the next offsets to read, by partition. A repetition after a lost answer changes nothing: rows of
+    records before the stored positions are left out. A background replay's `lease` is renewed. ReplayEnded if the
+    replay was deleted, cancelled or finished, or another process has the lease or has read further; WebhooksError if
+    its subscription was disabled or removed: no worker would send the stored rows.
     """
 
     def work(connection: Connection) -> None:
@@ -239,23 +238,32 @@ def advance(
             raise ReplayEnded(f"replay {replay_id} was deleted meanwhile")
         if stored.cancelled_at is not None:
             raise ReplayEnded(f"replay {replay_id} was cancelled; its stored deliveries are sent")
+        if stored.finished_at is not None:
+            raise ReplayEnded(f"another process has finished replay {replay_id}")
         if not stored.enabled:
             how = f"`replay --resume {replay_id}`" if lease is None else "the replay"
             raise WebhooksError(
                 f"subscription {stored.subscription_id} was disabled or removed meanwhile; "
                 f"once it is enabled, {how} goes on with the rest"
             )
-        spans = [_read_to(Span(*span), positions) for span in orjson.loads(stored.positions)]
-        insert_new(connection, group, in_order(rows), now)
-        statement = update(StoredReplay).where(StoredReplay.id == replay_id)
-        values: dict[str, object] = {"matched": matched, "positions": _text(spans)}
+        spans = [Span(*span) for span in orjson.loads(stored.positions)]
+        read = {(span.topic, span.number): span.begin for span in spans}
+        if any(position < read.get(partition, 0) for partition, position in positions.items()):
+            raise ReplayEnded(f"another process runs replay {replay_id} by now")
+        # The rows of records before the stored positions are stored, or even sent and deleted.
+        new = in_order([row for row in rows if row.event.record.offset >= read.get(row.event.record[:2], 0)])
+        insert_new(connection, group, new, now)
+        # `matched` has grown if another process has stored rows meanwhile.
+        statement = update(StoredReplay).where(StoredReplay.id == replay_id, StoredReplay.matched == stored.matched)
+        moved = [_read_to(span, positions) for span in spans]
+        values: dict[str, object] = {"matched": stored.matched + len(new), "positions": _text(moved)}
         if lease is not None:
             # Else a process that was stopped for a while would store deliveries again that were sent meanwhile.
             statement = statement.where(or_(_held(lease.held), _held(lease.until)))  # the second: after a lost answer
             values |= {"lease_until": time_of(lease.until), "last_error": cut(lease.problem, ERROR_LENGTH)}
         if connection.execute(statement.values(values)).rowcount != 1:
             raise ReplayEnded(f"another process runs replay {replay_id} by now")
-        marks.look(connection, group, {due_key_of(row.event, row.subscription_id) for row in rows})
+        marks.look(connection, group, {due_key_of(row.event, row.subscription_id) for row in new})
 
     in_transaction(engine, work)
 
@@ -269,7 +277,12 @@ def finish(engine: Engine, replay_id: int, now: float) -> None:
 
 _OPEN = (StoredReplay.finished_at.is_(None), StoredReplay.cancelled_at.is_(None))
 _POSITIONS = select(
-    StoredReplay.positions, StoredReplay.subscription_id, StoredReplay.cancelled_at, Subscription.enabled
+    StoredReplay.positions,
+    StoredReplay.matched,
+    StoredReplay.subscription_id,
+    StoredReplay.cancelled_at,
+    StoredReplay.finished_at,
+    Subscription.enabled,
 ).outerjoin(Subscription, Subscription.id == StoredReplay.subscription_id)
 
 
@@ -283,7 +296,7 @@ def _held(until: float) -> ColumnElement[bool]:
 
 
 def _read_to(span: Span, positions: Mapping[TopicPartition, int]) -> Span:
-    return span._replace(begin=max(span.begin, positions.get((span.topic, span.number), span.begin)))
+    return span._replace(begin=positions.get((span.topic, span.number), span.begin))
 
 
 def _text(spans: Sequence[Span]) -> str:

@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import WebhooksError
+from consumer.intake.dead_letters import OURS
 from consumer.intake.record import Record, Unreadable
 from consumer.kafka.publishing import Published, publish
 from consumer.ops.tail import newest, record_at
 
-OURS = "dead-letter-"  # the prefix of the headers that a worker adds
 SHOWN = 2000  # bytes of a value
+_MOST_DIGITS = 19  # of a size
 _PRODUCER = "its producer has to publish it again"
 _CUT = f"only a part of this record was kept, because it was too large; {_PRODUCER}"
 # By reason: dead letters without a part of their record.
@@ -72,7 +73,9 @@ def _letter_of(record: Record) -> DeadLetter | None:
         topic, number, offset, reason = (headers[OURS + name] for name in ("topic", "partition", "offset", "reason"))
     except KeyError:
         return None
-    value, cut = record.value or b"", headers.get(f"{OURS}size", "")
+    value, size = record.value or b"", headers.get(f"{OURS}size", "")
+    # Earlier releases kept a producer's header of this name; a worker's own comes with the digest.
+    cut = f"{OURS}sha256" in headers and size.isdecimal() and len(size) <= _MOST_DIGITS
     return DeadLetter(
         record.partition.number,
         record.offset,
@@ -83,6 +86,6 @@ def _letter_of(record: Record) -> DeadLetter | None:
         headers.get(f"{OURS}detail", ""),
         record.key,
         value[:SHOWN],
-        int(cut) if cut.isdecimal() else len(value),
+        int(size) if cut else len(value),
         _CUT if cut else _LACKING.get(reason),
     )

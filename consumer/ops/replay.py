@@ -179,7 +179,7 @@ def run(
         full = len(rows) >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE
         if ended or full or not 0 <= clock() - flushed < FLUSH:
             matched += len(rows)
-            store = partial(_advance, engine, replay, rows, reader, matched, clock(), hold)
+            store = partial(_advance, engine, replay, rows, reader, clock(), hold)
             if not _insist(store, stopped, sleep):
                 return
             rows, size, flushed = [], 0, clock()
@@ -197,12 +197,11 @@ def _advance(
     replay: Replay,
     rows: Sequence[NewDelivery],
     reader: LogReader,
-    matched: int,
     now: float,
     hold: Hold | None,
 ) -> None:
     lease = None if hold is None else Lease(hold.until, now + hold.seconds, reader.fault)
-    replays.advance(engine, replay.id, replay.group, rows, reader.positions, matched, now, lease)
+    replays.advance(engine, replay.id, replay.group, rows, reader.positions, now, lease)
     if hold is not None:
         hold.until = now + hold.seconds
 

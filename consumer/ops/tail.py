@@ -1,6 +1,7 @@
 """Reads the newest records of a topic, for display. Joins no group and commits nothing."""
 
 import time
+from heapq import heappop, heappush
 
 from consumer.config.settings import KafkaSettings
 from consumer.intake.log_reader import LogReader
@@ -8,14 +9,15 @@ from consumer.intake.record import Record
 from consumer.ledger.replays import Span
 
 SECONDS = 5.0  # of one reading
-MOST_BYTES = 16 * 2**20  # of the records' values
+MOST_BYTES = 16 * 2**20  # of the records
 
 
 def newest(kafka: KafkaSettings, topic: str, limit: int, partition: int | None = None) -> list[Record]:
-    """At most `limit` records of a topic, or of one `partition`, newest first; fewer if they do not arrive within 5 s.
+    """At most `limit` records of a topic, or of one `partition`, newest first.
 
-    Raises KafkaUnavailable, WebhooksError if the topic may not be read, and SettingsError if librdkafka refuses a
-    setting. A topic that does not exist has no records.
+    Fewer if they do not arrive within 5 s, and without the oldest ones if all together have more than 16 MiB. Raises
+    KafkaUnavailable, WebhooksError if the topic may not be read, and SettingsError if librdkafka refuses a setting. A
+    topic that does not exist has no records.
     """
     with LogReader(kafka, name="tail") as reader:
         wanted = [each for each in reader.partitions_of(topic) if partition in {None, each[1]}]
@@ -43,10 +45,13 @@ def record_at(kafka: KafkaSettings, topic: str, partition: int, offset: int) -> 
 
 
 def _read(reader: LogReader, at_once: int) -> list[Record]:
-    records: list[Record] = []
+    """The records, without the oldest ones if all together are too large."""
+    records: list[tuple[int, int, int, Record]] = []
     end, size = time.monotonic() + SECONDS, 0
-    while not reader.done and time.monotonic() < end and size < MOST_BYTES:
-        found = reader.read(max(1, at_once), 0.1)
-        size += sum(len(record.value or b"") for record in found)
-        records += found
-    return records
+    while not reader.done and time.monotonic() < end:
+        for record in reader.read(max(1, at_once), 0.1):
+            heappush(records, (record.timestamp, record.offset, record.partition.number, record))
+            size += record.size
+        while size > MOST_BYTES and len(records) > 1:
+            size -= heappop(records)[3].size
+    return [record for *_, record in records]

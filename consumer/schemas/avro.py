@@ -169,7 +169,7 @@ def _double(source: _Source) -> float | str:
 
 
 def _bytes(source: _Source) -> str:
-    return base64(source.take(_long(source)))
+    return source.budget.counted(base64(source.take(_long(source))))
 
 
 def _string(source: _Source) -> str:
@@ -261,13 +261,13 @@ def _enum(symbols: tuple[str, ...]) -> _Read:
         index = _long(source)
         if not 0 <= index < len(symbols):
             raise _Misfit(f"symbol {index} of an enum of {len(symbols)} before byte {source.at}")
-        return symbols[index]
+        return source.budget.counted(symbols[index])
 
     return read
 
 
 def _fixed(size: int) -> _Read:
-    return lambda source: base64(source.take(size))
+    return lambda source: source.budget.counted(base64(source.take(size)))
 
 
 # Logical types.
@@ -293,7 +293,7 @@ def _decimal(schema: Mapping[str, Any]) -> _Read | None:
         length = _long(source) if size is None else size
         if length > MOST_DECIMAL:
             raise _Misfit(f"a decimal of {length} bytes at byte {source.at}")
-        return decimal_text(int.from_bytes(source.take(length), signed=True), scale)
+        return source.budget.counted(decimal_text(int.from_bytes(source.take(length), signed=True), scale))
 
     return read
 
@@ -306,16 +306,16 @@ def decimal_text(unscaled: int, scale: int) -> str:
 
 
 def _uuid(source: _Source) -> str:
-    return str(UUID(bytes=source.take(_UUID_SIZE)))
+    return source.budget.counted(str(UUID(bytes=source.take(_UUID_SIZE))))
 
 
 def _duration(source: _Source) -> str:
     months, days, millis = _DURATION.unpack(source.take(_DURATION_SIZE))
-    return f"P{months}M{days}DT{millis // 1000}.{millis % 1000:03}S"
+    return source.budget.counted(f"P{months}M{days}DT{millis // 1000}.{millis % 1000:03}S")
 
 
 def _date(source: _Source) -> str:
-    return date_text(_long(source))
+    return source.budget.counted(date_text(_long(source)))
 
 
 def date_text(days: int) -> str:
@@ -339,11 +339,11 @@ def timestamp_text(units: int, unit: str, zone: str) -> str:
 
 
 def _time(unit: str) -> _Read:
-    return lambda source: time_text(_long(source), unit)
+    return lambda source: source.budget.counted(time_text(_long(source), unit))
 
 
 def _timestamp(unit: str, zone: str) -> _Read:
-    return lambda source: timestamp_text(_long(source), unit, zone)
+    return lambda source: source.budget.counted(timestamp_text(_long(source), unit, zone))
 
 
 _LOGICAL: dict[tuple[str, str], _Read] = {

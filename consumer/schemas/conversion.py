@@ -37,6 +37,13 @@ class Budget:
         if self.left < 0:
             raise Undecodable("too_large", f"the value is more than {MAX_VALUE_BYTES} bytes as JSON")
 
+    def counted(self, text: str) -> str:
+        """The text, counted: a few bytes, such as the number of an enum's symbol, may become a long one."""
+        self.left -= len(text)
+        if self.left < 0:
+            self.spend(0)
+        return text
+
     def enter(self, size: int) -> None:
         """Begin an object or array of at least so many bytes of JSON. Undecodable: too_large, too_deep."""
         self.spend(size)

@@ -154,8 +154,11 @@ class _Mapping:
         budget.enter(cost)
         result = {}
         for field, key, presence, convert in plan:
-            if not presence or message.HasField(field):
-                result[key] = convert(getattr(message, field), budget)
+            if presence:
+                if not message.HasField(field):
+                    continue
+                budget.spend(key_cost(key))
+            result[key] = convert(getattr(message, field), budget)
         budget.leave()
         return result
 
@@ -215,8 +218,8 @@ class _Mapping:
 _WRAPPED = ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
 
 
-def _by_itself(message: Any, _budget: Budget) -> Any:
-    return message.ToJsonString()
+def _by_itself(message: Any, budget: Budget) -> Any:
+    return budget.counted(message.ToJsonString())
 
 
 def _repeated(convert: _Convert) -> _Convert:
@@ -234,7 +237,7 @@ def _scalar(field: FieldDescriptor) -> _Convert:
         if field.enum_type.full_name == "google.protobuf.NullValue":
             return lambda _value, _budget: None
         names = {number: each.name for number, each in field.enum_type.values_by_number.items()}
-        return lambda value, _budget: names.get(value, value)
+        return lambda value, budget: budget.counted(names[value]) if value in names else value
     return _SCALARS.get(field.cpp_type, _as_it_is) if field.type != FieldDescriptor.TYPE_BYTES else _base64
 
 
@@ -242,8 +245,8 @@ def _as_it_is(value: Any, _budget: Budget) -> Any:
     return value
 
 
-def _base64(value: bytes, _budget: Budget) -> str:
-    return base64(value)
+def _base64(value: bytes, budget: Budget) -> str:
+    return budget.counted(base64(value))
 
 
 def _key(key: str | int) -> str:

@@ -25,7 +25,7 @@ MOST_BYTES = 128 * 2**20  # of them
 MOST_RELEASED = 500  # of one turn
 MOST_ASKED = 4  # requests at once: a request that hangs must not hold up the others
 BACK_OFF = (0.1, 5.0)  # seconds until a failed request is repeated: the first wait, the longest
-_RECORD = 500  # bytes of a record in memory besides its value
+_RECORD = 500  # bytes of a record in memory besides its value, key and headers
 
 Answer = Decode | Exception
 Ask = Callable[[SchemaId, Callable[[Answer], None]], None]
@@ -183,7 +183,7 @@ class Translation(Part):
 
     def _count(self, record: Record, number: int) -> None:
         """Note that a record begins (1) or ends (-1) to wait."""
-        size = len(record.value or b"") + len(record.key or b"") + _RECORD
+        size = record.size + _RECORD
         self._number += number
         self._bytes += number * size
         if number > 0:

@@ -173,7 +173,7 @@ class Polling(Part):
     def _bury(self, record: Record, error: Undecodable, arrived: float) -> None:
         self._metrics.events["dead_lettered"] += 1
         log.warning("undecodable", record=_place(record), reason=error.reason, error=str(error))
-        settle = self._hold(record, len(record.value or b""))
+        settle = self._hold(record, record.size)
         if self._tracer is not None:
             seconds = self._monotonic() - arrived
             settle = trace_dead_letter(self._tracer, self._group, record, error.reason, settle, seconds)

@@ -176,7 +176,7 @@ def test_the_list_shows_who_began_each_and_refreshes_while_one_runs(
         engine, GROUP, subscription, 0.0, 1.0, None, 1.0, spans, background=True, created_by="api:<b>"
     )
     replays.claim(engine, GROUP, now, now + 30)
-    replays.advance(engine, replay, GROUP, [], {("t", 0): 1}, 0, now, Lease(now + 30, now + 31, "no broker <i>"))
+    replays.advance(engine, replay, GROUP, [], {("t", 0): 1}, now, Lease(now + 30, now + 31, "no broker <i>"))
     page = browser.get("/replays").text
     assert 'hx-trigger="every 2s"' in page
     assert all(text in page for text in ("waiting", "no broker &lt;i&gt;", "by api:&lt;b&gt;", "25% read"))

@@ -516,11 +516,11 @@ def _command(engine: Engine) -> None:
     replay = replays.create(engine, GROUP, 1, 0.0, T, None, 1.0, [span])
     replays.load(engine, replay)
     row = NewDelivery(make_event(0), 1, URL, 0, "parked", 1.0, replay=replay)
-    replays.advance(engine, replay, GROUP, [row], {("t", 0): 9}, 1, T)
+    replays.advance(engine, replay, GROUP, [row], {("t", 0): 9}, T)
     replays.create(engine, GROUP, 1, 0.0, T, None, 1.0, [span], background=True, created_by="api:token")
     claimed = replays.claim(engine, GROUP, T, T + 30)
     assert claimed is not None
-    replays.advance(engine, claimed.id, GROUP, [], {}, 0, T, Lease(T + 30, T + 31))
+    replays.advance(engine, claimed.id, GROUP, [], {}, T, Lease(T + 30, T + 31))
     replays.release(engine, claimed.id, T + 31, None, None)
     replays.finish(engine, replay, T)
     replays.find(engine, limit=10, group=GROUP, subscription=1, before=9)

@@ -1,8 +1,8 @@
-"""A partition tells records removed by retention from offsets skipped by compaction and transactions."""
+"""Sizes of records. A partition tells records removed by retention from offsets skipped by compaction."""
 
 import pytest
 
-from consumer.intake.record import GAP_SECONDS, Partition
+from consumer.intake.record import BAD_HEADERS, GAP_SECONDS, Headers, Partition, Record, Unreadable
 
 NOW = 1000.0
 
@@ -14,6 +14,21 @@ def partition(committed: int | None = 10, begin: int | None = 0, end: int = 100)
     if begin is not None:
         each.reaches(begin, end, NOW)
     return each
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "headers", "size"),
+    [
+        (None, None, None, 0),
+        (b"key", b"value", BAD_HEADERS, 8),
+        (b"key", b"value", [("a", b"1234"), ("bc", None)], 8 + 7 + 2 * 100),
+    ],
+)
+def test_the_size_of_a_record_is_all_that_it_holds(
+    key: bytes | None, value: bytes | None, headers: Headers | Unreadable | None, size: int
+) -> None:
+    """A header takes memory besides its name and value: a mebibyte of empty ones takes more than a large value."""
+    assert Record(partition(), 0, 0, key, value, headers).size == size
 
 
 def test_records_below_the_begin_of_the_log_were_overtaken() -> None:

@@ -79,7 +79,7 @@ def test_rows_made_due_are_marked(engine: Engine, sub: int) -> None:
     assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 2}
     replay = replays.create(engine, GROUP, sub, 0.0, 9.0, None, 1.0, [Span("t", 1, 0, 9)])
     again = NewDelivery(make_event(3, partition=1), sub, URL, 0, "parked", 1.0, replay=replay)
-    replays.advance(engine, replay, GROUP, [again], {("t", 1): 9}, 1, 100.0)
+    replays.advance(engine, replay, GROUP, [again], {("t", 1): 9}, 100.0)
     assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 2, ("t", 1, sub): 1}
     store.park(engine, GROUP, [ordered(5, sub), ordered(6, sub)], 96.0)
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset = 5")

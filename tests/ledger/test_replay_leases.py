@@ -40,10 +40,10 @@ def claim(engine: Engine, now: float = NOW, group: str = GROUP) -> int | None:
     return None if found is None else found.id
 
 
-def advance(engine: Engine, replay: int, held: float, first: int, *, until: float, matched: int) -> None:
+def advance(engine: Engine, replay: int, held: float, first: int, *, until: float) -> None:
     """Stores three records from an offset on, as the process whose lease ends at `held`."""
     rows = [parked(make_event(first + n), 1, attempt=0, replay=replay) for n in range(3)]
-    replays.advance(engine, replay, GROUP, rows, {("t", 0): first + 3}, matched, NOW, Lease(held, until))
+    replays.advance(engine, replay, GROUP, rows, {("t", 0): first + 3}, NOW, Lease(held, until))
 
 
 def test_each_replay_is_given_to_one_process(engine: Engine, begin: Begin) -> None:
@@ -85,11 +85,11 @@ def test_a_process_whose_lease_expired_stores_no_more(engine: Engine, begin: Beg
     """
     replay = begin()
     claim(engine)
-    advance(engine, replay, NOW + 30, 0, until=NOW + 31, matched=3)
+    advance(engine, replay, NOW + 30, 0, until=NOW + 31)
     assert claim(engine, NOW + 31) == replay
-    advance(engine, replay, NOW + 61, 3, until=NOW + 62, matched=6)
+    advance(engine, replay, NOW + 61, 3, until=NOW + 62)
     with pytest.raises(ReplayEnded, match=f"another process runs replay {replay}"):
-        advance(engine, replay, NOW + 31, 3, until=NOW + 63, matched=7)
+        advance(engine, replay, NOW + 31, 3, until=NOW + 63)
     replays.release(engine, replay, NOW + 31, None, "reported without the lease")
     found = load(engine, replay)
     assert (found.matched, found.spans[0].begin, found.lease_until, found.last_error) == (6, 6, NOW + 62, None)
@@ -100,8 +100,8 @@ def test_a_lost_answer_does_not_lose_the_lease(engine: Engine, begin: Begin) -> 
     """The holder may repeat a transaction whose answer was lost."""
     replay = begin()
     claim(engine)
-    losing_the_answer(engine, lambda: advance(engine, replay, NOW + 30, 0, until=NOW + 31, matched=3))
-    advance(engine, replay, NOW + 30, 0, until=NOW + 31, matched=3)
+    losing_the_answer(engine, lambda: advance(engine, replay, NOW + 30, 0, until=NOW + 31))
+    advance(engine, replay, NOW + 30, 0, until=NOW + 31)
     assert (load(engine, replay).matched, offsets(find(engine))) == (3, [0, 1, 2])
 
 
@@ -125,9 +125,9 @@ def test_the_state_says_whether_a_process_runs_it(engine: Engine, begin: Begin) 
     assert load(engine, replay).state(NOW) == "waiting"
     claim(engine)
     assert [load(engine, replay).state(at) for at in (NOW, NOW + 30)] == ["running", "waiting"]
-    replays.advance(engine, replay, GROUP, [], {}, 0, NOW, Lease(NOW + 30, NOW + 31, "no broker"))
+    replays.advance(engine, replay, GROUP, [], {}, NOW, Lease(NOW + 30, NOW + 31, "no broker"))
     assert (load(engine, replay).state(NOW), load(engine, replay).last_error) == ("waiting", "no broker")
-    replays.advance(engine, replay, GROUP, [], {}, 0, NOW, Lease(NOW + 31, NOW + 32))
+    replays.advance(engine, replay, GROUP, [], {}, NOW, Lease(NOW + 31, NOW + 32))
     assert (load(engine, replay).state(NOW), load(engine, replay).last_error) == ("running", None)
     replays.finish(engine, replay, NOW)
     assert (load(engine, replay).state(NOW), load(engine, replay).lease_until) == ("finished", None)
@@ -140,7 +140,7 @@ def test_a_cancellation_stops_the_running_process(engine: Engine, begin: Begin) 
     claim(engine)
     assert replays.cancel(engine, replay, NOW, "subscription 1 was removed")
     with pytest.raises(ReplayEnded, match="was cancelled"):
-        advance(engine, replay, NOW + 30, 0, until=NOW + 31, matched=3)
+        advance(engine, replay, NOW + 30, 0, until=NOW + 31)
     replays.release(engine, replay, NOW + 30, NOW + 60, "another reason")
     found = load(engine, replay)
     assert (found.state(NOW), found.last_error, found.lease_until) == ("cancelled", "subscription 1 was removed", None)

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, text
 
-from consumer.errors import WebhooksError
+from consumer.errors import ReplayEnded, WebhooksError
 from consumer.ledger import counts, replays, store
 from consumer.ledger.replays import Replay, Span
 from consumer.subscriptions import repository
@@ -36,18 +36,57 @@ def test_a_new_replay_is_read_back_unchanged(engine: Engine, sub: int, replay: i
 
 
 def test_rows_and_positions_move_together(engine: Engine, sub: int, replay: int) -> None:
-    """A step repeated after a lost answer changes nothing, and a position never goes back."""
+    """A step repeated after a lost answer changes nothing, even if the rows were sent and deleted meanwhile."""
     rows = [parked(make_event(offset), sub, attempt=0, replay=replay) for offset in (11, 12)]
 
     def step() -> None:
-        replays.advance(engine, replay, GROUP, rows, {("t", 0): 13, ("t", 1): 5}, 2, 96.0)
+        replays.advance(engine, replay, GROUP, rows, {("t", 0): 13, ("t", 1): 5}, 96.0)
 
     losing_the_answer(engine, step)
     step()
     assert (load(engine, replay).spans, load(engine, replay).matched) == ((Span("t", 0, 13, 90), Span("t", 1, 5, 5)), 2)
     assert [(row.event.record.offset, row.replay) for row in find(engine)] == [(11, replay), (12, replay)]
-    replays.advance(engine, replay, GROUP, [], {("t", 0): 3}, 2, 96.0)
-    assert load(engine, replay).spans[0].begin == 13
+    run(engine, "DELETE FROM webhook_deliveries")
+    step()
+    assert (find(engine), load(engine, replay).matched) == ([], 2)
+
+
+def test_a_replay_that_two_processes_run_stores_nothing_twice(engine: Engine, sub: int, replay: int) -> None:
+    """The slower process ends, and the faster one stores only the rows of later records.
+
+    Rows that the other process has stored may be sent and deleted by now.
+    """
+
+    def step(*offsets: int) -> None:
+        rows = [parked(make_event(offset), sub, attempt=0, replay=replay) for offset in offsets]
+        replays.advance(engine, replay, GROUP, rows, {("t", 0): offsets[-1] + 1}, 96.0)
+
+    step(10, 11, 12)
+    run(engine, "DELETE FROM webhook_deliveries")
+    with pytest.raises(ReplayEnded, match=f"another process runs replay {replay}"):
+        step(10, 11)
+    step(10, 11, 12, 13, 14)
+    assert [row.event.record.offset for row in find(engine)] == [13, 14]
+    assert (load(engine, replay).spans[0].begin, load(engine, replay).matched) == (15, 5)
+    replays.finish(engine, replay, 97.0)
+    with pytest.raises(ReplayEnded, match=f"another process has finished replay {replay}"):
+        step(10, 11, 12, 13, 14, 15)
+    assert (len(find(engine)), load(engine, replay).matched) == (2, 5)
+
+
+def test_rows_stored_between_two_statements_of_a_step_undo_the_step(
+    engine: Engine, sub: int, replay: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The positions that it has read are outdated, so its rows could be rows that were sent and deleted meanwhile."""
+
+    def insert_new(connection: Connection, *arguments: Any) -> None:
+        connection.execute(text("UPDATE webhook_replays SET matched = 3"))
+        store.insert_new(connection, *arguments)
+
+    monkeypatch.setattr(replays, "insert_new", insert_new)
+    with pytest.raises(ReplayEnded, match=f"another process runs replay {replay}"):
+        replays.advance(engine, replay, GROUP, [parked(make_event(11), sub, replay=replay)], {("t", 0): 12}, 96.0)
+    assert (find(engine), load(engine, replay).spans) == ([], tuple(SPANS))
 
 
 def test_a_step_that_fails_leaves_nothing(engine: Engine, sub: int, replay: int) -> None:
@@ -60,7 +99,7 @@ def test_a_step_that_fails_leaves_nothing(engine: Engine, sub: int, replay: int)
     event.listen(engine, "before_cursor_execute", crash)
     rows = [parked(make_event(11), sub, replay=replay)]
     with pytest.raises(KeyboardInterrupt):
-        replays.advance(engine, replay, GROUP, rows, {("t", 0): 12}, 1, 96.0)
+        replays.advance(engine, replay, GROUP, rows, {("t", 0): 12}, 96.0)
     event.remove(engine, "before_cursor_execute", crash)
     assert query(engine, "SELECT count(*) FROM webhook_deliveries") == [(0,)]
     assert load(engine, replay).spans == tuple(SPANS)
@@ -73,7 +112,7 @@ def test_a_disabled_or_removed_subscription_gets_nothing(engine: Engine, sub: in
     """Neither rows nor positions move, so that a later run goes on from there."""
     run(engine, change)
     with pytest.raises(WebhooksError, match=f"subscription {sub} was disabled or removed"):
-        replays.advance(engine, replay, GROUP, [parked(make_event(11), sub, replay=replay)], {("t", 0): 12}, 1, 96.0)
+        replays.advance(engine, replay, GROUP, [parked(make_event(11), sub, replay=replay)], {("t", 0): 12}, 96.0)
     assert query(engine, "SELECT count(*) FROM webhook_deliveries") == [(0,)]
     assert (load(engine, replay).spans, load(engine, replay).matched) == (tuple(SPANS), 0)
 
@@ -101,7 +140,7 @@ def test_a_deleted_replay_stores_nothing(engine: Engine, sub: int, replay: int) 
     """A step of a replay whose row was deleted fails."""
     run(engine, "DELETE FROM webhook_replays")
     with pytest.raises(WebhooksError, match="replay 1 was deleted"):
-        replays.advance(engine, replay, GROUP, [parked(make_event(11), sub, replay=replay)], {}, 1, 96.0)
+        replays.advance(engine, replay, GROUP, [parked(make_event(11), sub, replay=replay)], {}, 96.0)
     assert query(engine, "SELECT count(*) FROM webhook_deliveries") == [(0,)]
 
 
@@ -118,7 +157,7 @@ def test_a_replay_ends_once_and_its_id_is_not_reused(engine: Engine, sub: int, r
 def test_a_replayed_event_does_not_wait_for_its_key(engine: Engine, sub: int, replay: int) -> None:
     """Replays are unordered: the parked delivery of the same record is another delivery."""
     store.park(engine, GROUP, [parked(make_event(11), sub)], 96.0)
-    replays.advance(engine, replay, GROUP, [parked(make_event(11), sub, replay=replay)], {}, 1, 96.0)
+    replays.advance(engine, replay, GROUP, [parked(make_event(11), sub, replay=replay)], {}, 96.0)
     assert [(row.replay, row.ordering_key) for row in find(engine)] == [(0, None), (replay, None)]
 
 
@@ -141,7 +180,7 @@ def test_replays_are_listed_newest_first(engine: Engine, sub: int, replay: int) 
 def test_a_replay_states_its_progress(engine: Engine, replay: int) -> None:
     """Progress is counted in records, of those that existed when it began."""
     assert (load(engine, replay).record_count, load(engine, replay).left) == (85, 85)
-    replays.advance(engine, replay, GROUP, [], {("t", 0): 40}, 0, 96.0)
+    replays.advance(engine, replay, GROUP, [], {("t", 0): 40}, 96.0)
     found = load(engine, replay)
     assert (found.record_count, found.left, found.state(NOW)) == (85, 55, "unfinished")
     replays.finish(engine, replay, 97.0)
@@ -150,11 +189,11 @@ def test_a_replay_states_its_progress(engine: Engine, replay: int) -> None:
 
 def test_a_cancelled_replay_stores_no_more(engine: Engine, sub: int, replay: int) -> None:
     """Stored rows stay. It is cancelled once, and does not finish."""
-    replays.advance(engine, replay, GROUP, [parked(make_event(11), sub, replay=replay)], {("t", 0): 12}, 1, 96.0)
+    replays.advance(engine, replay, GROUP, [parked(make_event(11), sub, replay=replay)], {("t", 0): 12}, 96.0)
     losing_the_answer(engine, lambda: replays.cancel(engine, replay, 97.0))
     assert not replays.cancel(engine, replay, 98.0)
     with pytest.raises(WebhooksError, match=f"replay {replay} was cancelled"):
-        replays.advance(engine, replay, GROUP, [parked(make_event(12), sub, replay=replay)], {("t", 0): 13}, 2, 98.0)
+        replays.advance(engine, replay, GROUP, [parked(make_event(12), sub, replay=replay)], {("t", 0): 13}, 98.0)
     replays.finish(engine, replay, 99.0)
     found = load(engine, replay)
     assert (found.state(NOW), found.cancelled_at, found.finished_at, found.matched) == ("cancelled", 97.0, None, 1)

@@ -150,7 +150,7 @@ def as_operator(engine: Engine, begin: Begin) -> None:
     replays.release(engine, number, now + 30, None, None)
     assert replays.load(engine, number)
     row = NewDelivery(_event(b"k"), 1, URL, 0, "parked", now, replay=number)
-    replays.advance(engine, number, "g", [row], {("t", 0): 2}, 1, now)
+    replays.advance(engine, number, "g", [row], {("t", 0): 2}, now)
     replays.finish(engine, number, now)
     assert counts.of_replay(engine, number, 1)
     assert counts.next_of_replay(engine, number)

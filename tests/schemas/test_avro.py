@@ -274,10 +274,21 @@ def test_values_that_do_not_fit(schema: Any, data: bytes) -> None:
             },
             b"\xfe\x7f",
         ),
+        *(
+            ({"type": "array", "items": items}, b"\x80\x80\x20" + item * 2**18 + b"\0")
+            for items, item in (
+                ({"type": "enum", "name": "Long", "symbols": ["A" * 2000]}, b"\0"),
+                (logical("bytes", "decimal", precision=1001, scale=1000), b"\0"),
+                (logical("int", "date"), b"\0"),
+                (logical("int", "time-millis"), b"\0"),
+                (logical("long", "timestamp-millis"), b"\0"),
+                (logical("long", "local-timestamp-nanos"), b"\0"),
+            )
+        ),
     ],
 )
 def test_few_bytes_do_not_become_much(schema: Any, data: bytes) -> None:
-    """Counts that no JSON of a mebibyte could hold are refused at once, with little memory."""
+    """Counts and texts that no JSON of a mebibyte could hold are refused at once, with little memory."""
     tracemalloc.start()
     began = time.process_time()
     try:

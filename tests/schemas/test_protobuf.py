@@ -156,11 +156,16 @@ def test_fields_without_a_json_form(path: str, value: bytes) -> None:
 
 def tree() -> Any:
     """A message type that contains itself."""
-    file = file_of("tree.proto")
+    file = file_of("tree.proto", "shop", "google/protobuf/timestamp.proto")
     message = file.message_type.add(name="Tree")
     field(message, "kids", ".shop.Tree", repeated=True)
     field(message, "n", "int32", repeated=True)
     field(message, "wide", ".shop.Wide", repeated=True)
+    field(message, "sizes", "enum .shop.Long", repeated=True)
+    field(message, "times", ".google.protobuf.Timestamp", repeated=True)
+    field(file.message_type.add(name="Named"), "b" * 2000, "int32", optional=True)
+    field(message, "named", ".shop.Named", repeated=True)
+    file.enum_type.add(name="Long").value.add(name="A" * 2000, number=0)
     wide = file.message_type.add(name="Wide")
     for number in range(500):
         field(wide, f"n{number}", "int32")
@@ -179,12 +184,15 @@ def field_of(content: bytes) -> bytes:
 
 
 def test_few_bytes_do_not_become_much() -> None:
-    """Reading a mebibyte of empty messages, of small numbers or of nesting ends soon."""
+    """Reading a mebibyte of empty messages, of small numbers, of enums or of nesting ends soon."""
     for payload, reason in (
         (b"\x0a\x00" * 524_000, "too_large"),
         (b"\x12\xfc\xff\x3f" + b"\x00" * 1_048_572, "too_large"),
         (b"\x1a\x00" * 1000, "too_large"),
         (nested(60), "too_deep"),
+        (b"\x22\x80\x80\x10" + b"\x00" * 2**18, "too_large"),
+        (b"\x2a\x00" * 2**16, "too_large"),
+        (b"\x32\x02\x08\x00" * 2**16, "too_large"),
         (b"\x0a\x02" * 500 + b"\x0a\x00", "bad_protobuf"),
     ):
         began = time.process_time()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from consumer.delivery.memory import LARGEST, Memory
 from consumer.errors import RegistryUnavailable, Undecodable
 from consumer.events.event import TopicPartition
-from consumer.intake.record import Partition, Record
+from consumer.intake.record import Headers, Partition, Record
 from consumer.intake.source import Source
 from consumer.schemas.framing import Framed, SchemaId
 from consumer.schemas.known import MOST_KEPT, REFUSED_FOR, KnownSchemas
@@ -46,12 +46,12 @@ class World:
     def wake(self, partition: Partition) -> None:
         self.resting.discard(partition)
 
-    def record(self, partition: Partition, value: bytes | int | None) -> Record:
+    def record(self, partition: Partition, value: bytes | int | None, headers: Headers | None = None) -> Record:
         """The next record of a partition. A number as value is the id of its schema."""
         offset = self.offsets[partition] = self.offsets.get(partition, -1) + 1
         if isinstance(value, int):
             value = struct.pack(">bI", 0, value) + b"payload"
-        return Record(partition, offset, 0, None, value, None)
+        return Record(partition, offset, 0, None, value, headers)
 
     def admit(self, *records: Record, room: int = MANY) -> list[int]:
         """A turn. Returns the offsets that go on."""
@@ -92,8 +92,8 @@ def test_a_partition_waits_and_others_go_on(world: World, orders: Partition) -> 
     assert world.translation.busy
     assert world.translation.first_offset(orders.topic_partition) == 0
     assert world.translation.first_offset(users.topic_partition) is None
-    assert world.admit(world.record(users, b"{}"), world.record(orders, 7)) == [1]
-    assert world.memory.held > 0
+    assert world.admit(world.record(users, b"{}"), world.record(orders, 7, [("a", b"x" * 50_000)])) == [1]
+    assert world.memory.held > 50_000
     assert world.answer(decode) == 7
     assert not world.asked
     assert world.admit(world.record(orders, 7)) == [0, 1, 2, 3]

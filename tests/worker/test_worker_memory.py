@@ -116,6 +116,15 @@ def test_records_of_a_leaving_partition_no_longer_count(sqlite_engine: Engine) -
     assert world.worker.parts.memory.held == 0
 
 
+def test_the_key_of_an_undecodable_record_counts(sqlite_engine: Engine) -> None:
+    """It is in memory until the dead letter is acknowledged, and so are the headers."""
+    site = Site(sqlite_engine)
+    site.world.dead_letters.door_open = False
+    site.world.write(0, b"no JSON", b"k" * 10_000)
+    site.turns(3)
+    assert site.world.worker.parts.memory.held == 10_007
+
+
 def test_however_many_deliveries_are_stored_memory_holds_a_page_of_their_offsets(sqlite_engine: Engine) -> None:
     """Without a committed offset the log is read anew, and stored deliveries in any state are not made again."""
     site = Site(sqlite_engine)

@@ -602,8 +602,10 @@ WHERE
 -- A replay's progress.
 SELECT
   webhook_replays.positions,
+  webhook_replays.matched,
   webhook_replays.subscription_id,
   SYS_EXTRACT_UTC(webhook_replays.cancelled_at) AS cancelled_at,
+  SYS_EXTRACT_UTC(webhook_replays.finished_at) AS finished_at,
   webhook_subscriptions.enabled
 FROM webhook_replays
 LEFT OUTER JOIN webhook_subscriptions
@@ -616,7 +618,7 @@ WHERE
 -- Advance it.
 UPDATE webhook_replays SET matched = :matched, positions = :positions
 WHERE
-  webhook_replays.id = :id_1
+  webhook_replays.id = :id_1 AND webhook_replays.matched = :matched_1
 ;
 
 -- ledger.replays.advance
@@ -624,6 +626,7 @@ WHERE
 UPDATE webhook_replays SET matched = :matched, positions = :positions, lease_until = :lease_until, last_error = :last_error
 WHERE
   webhook_replays.id = :id_1
+  AND webhook_replays.matched = :matched_1
   AND (
     SYS_EXTRACT_UTC(webhook_replays.lease_until) = :param_1
     OR SYS_EXTRACT_UTC(webhook_replays.lease_until) = :param_2
