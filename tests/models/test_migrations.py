@@ -6,6 +6,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,9 +18,11 @@ from sqlalchemy import Engine
 from consumer.database import migrations
 from consumer.database.engine import create_file
 from consumer.errors import DatabaseUnavailable, WebhooksError
+from consumer.ledger.due import FetchRequest, fetch
 from consumer.subscriptions import repository
 from consumer.subscriptions.options import OPTIONS
 from models import Base, Subscription
+from tests.crypto.vaults import in_the_clear
 from tests.databases import connect_to, database, differences, on_oracle
 from tests.oracle.sqlplus import STOP, statements
 from tests.oracle_emulator import OracleEmulator, OracleError
@@ -148,7 +151,7 @@ def test_down_and_up_again(empty: Engine, path: Path) -> None:
 
 
 def test_rows_survive_the_revision_of_ordering_keys(empty: Engine, path: Path) -> None:
-    """Stored rows get defaults by the upgrade; by the downgrade, blocked rows become due."""
+    """Stored rows get defaults by the upgrade, and failed ones are sent; the downgrade makes blocked rows due."""
     migrations.upgrade(empty, revision="0002")
     with empty.begin() as connection:
         connection.exec_driver_sql(
@@ -161,10 +164,13 @@ def test_rows_survive_the_revision_of_ordering_keys(empty: Engine, path: Path) -
         )
         connection.exec_driver_sql(
             "INSERT INTO webhook_deliveries"
-            " (group_id, topic, partition_no, record_offset, record_ts, subscription_id, url)"
-            " VALUES ('g', 't', 0, 1, 2, 1, 'https://a.example')"
+            " (group_id, topic, partition_no, record_offset, record_ts, subscription_id, url, attempt, last_error)"
+            " VALUES ('g', 't', 0, 1, 2, 1, 'https://a.example', 1, 'status 503')"
         )
     migrations.upgrade(empty)
+    wants = [FetchRequest(("t", 0, 1), 1, frozenset())]
+    found = fetch(empty, "g", wants, time.time() + 60, default_secrets=(b"default",), decrypt=in_the_clear)
+    assert [row.last and row.last.error for row in found.rows] == ["status 503"]
     with empty.begin() as connection:
         row = connection.exec_driver_sql("SELECT status, schedule_start, order_key FROM webhook_deliveries").one()
         assert tuple(row) == ("parked", 0, None)
