@@ -215,6 +215,36 @@ def test_rows_survive_the_revision_of_options(empty: Engine, path: Path) -> None
     assert differences(empty) == []
 
 
+@pytest.mark.parametrize("printed", [False, True])
+def test_ids_of_deleted_rows_are_not_used_again(empty: Engine, path: Path, *, printed: bool) -> None:
+    """SQLite rebuilds tables, and their ids go on after the last one, also if the table is empty."""
+    add = {
+        "webhook_subscriptions": "(url, event_type) VALUES ('https://a.example', 't')",
+        "webhook_replays": "(group_id, subscription_id, since_at, until_at, rate, positions)"
+        " VALUES ('g', 2, '2026-01-01', '2026-01-02', 1, '[]')",
+    }
+    migrations.upgrade(empty, revision="0003")
+    with empty.begin() as connection:
+        for table, values in add.items():
+            for _ in range(2):
+                connection.exec_driver_sql(f"INSERT INTO {table} {values}")
+        connection.exec_driver_sql("DELETE FROM webhook_subscriptions WHERE id = 2")
+        connection.exec_driver_sql("DELETE FROM webhook_replays")
+    if printed:
+        with empty.begin() as connection:  # the version table of that release
+            connection.exec_driver_sql("ALTER TABLE webhook_alembic_version RENAME TO alembic_version")
+        output = io.StringIO()
+        migrations.upgrade(empty, revision="0003:head", sql=True, output=output)
+        with closing(sqlite3.connect(path)) as shell:
+            shell.executescript(output.getvalue())
+    else:
+        migrations.upgrade(empty)
+    with empty.begin() as connection:
+        for table, values in add.items():
+            connection.exec_driver_sql(f"INSERT INTO {table} {values}")
+            assert connection.scalar(sa.select(sa.func.max(sa.column("id"))).select_from(sa.table(table))) == 3
+
+
 def test_the_tutorials_table_is_adopted_with_its_rows(empty: Engine, path: Path) -> None:
     """A table of plain DDL, with unnamed constraints, keeps its rows and ids and becomes ours."""
     adopt(path)
