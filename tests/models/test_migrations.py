@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from sqlalchemy import Engine
 
 from consumer.database import migrations
@@ -370,6 +371,52 @@ def test_a_failed_migration_on_oracle_records_whole_revisions(emulator: OracleEm
         migrations.upgrade(engine)
     assert migrations.state(engine)[::2] == ("0002", True)
     assert {"webhook_operations", "webhook_deliveries"} <= set(sa.inspect(engine).get_table_names())
+    engine.dispose()
+    emulator.drop_user("NEW")
+
+
+def test_a_missing_table_of_an_earlier_revision_is_named(empty: Engine) -> None:
+    """The advice is to restore it: the migration, run again, would fail again."""
+    assert_that_a_missing_table_is_named(empty)
+
+
+@on_oracle
+def test_a_missing_table_is_named_on_oracle(emulator: OracleEmulator) -> None:
+    """ORA-00942 names none before 23ai, and is no reason to run the migration again."""
+    emulator.add_user("NEW", "secret")
+    engine = connect_to(emulator.url_of("NEW"))
+    assert_that_a_missing_table_is_named(engine)
+    engine.dispose()
+    emulator.drop_user("NEW")
+
+
+def assert_that_a_missing_table_is_named(engine: Engine) -> None:
+    migrations.upgrade(engine, revision="0002")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE webhook_deliveries")
+    with pytest.raises(WebhooksError, match="at revision 0002, but a table or column of it is missing") as caught:
+        migrations.upgrade(engine)
+    assert "webhook_deliveries" in str(caught.value)
+    assert "run kafka-webhooks migrate" not in str(caught.value)
+
+
+@on_oracle
+@pytest.mark.parametrize("column", ["url", "event_type"])
+def test_a_downgrade_that_would_cut_a_value_drops_nothing(emulator: OracleEmulator, column: str) -> None:
+    """Oracle's DDL commits by itself: after ORA-01441 the stored deliveries would be lost, and neither way be open."""
+    emulator.add_user("NEW", "secret")
+    engine = connect_to(emulator.url_of("NEW"))
+    migrations.upgrade(engine, revision="0002")
+    values = {"url": "https://a.example", "event_type": "t"} | {column: "t" * 255 + ("t" if column == "url" else "")}
+    with engine.begin() as connection:
+        statement = "INSERT INTO webhook_subscriptions (url, event_type) VALUES (:url, :event_type)"
+        connection.execute(sa.text(statement), values)
+    before = sa.inspect(engine).get_table_names()
+    with pytest.raises(WebhooksError, match=f"1 row.s. whose {column} has more than"):
+        command.downgrade(migrations._config(engine), "0001")
+    assert sa.inspect(engine).get_table_names() == before
+    migrations.upgrade(engine)
+    assert differences(engine) == []
     engine.dispose()
     emulator.drop_user("NEW")
 
