@@ -34,6 +34,22 @@ ORIGIN = "0001"  # the tutorial's table
 # A command of SQL*Plus, which otherwise goes on after an error: in the wrong schema, or to record a revision whose
 # statements have failed.
 STOP_AT_ERROR = "WHENEVER SQLERROR EXIT FAILURE ROLLBACK"
+# Rebuilding a table on SQLite restarts its AUTOINCREMENT at the highest copied id: ids of deleted rows would be used
+# again, and rows stored for a removed subscription would become those of a new one.
+KEEP_IDS = "CREATE TEMP TABLE webhook_sequences AS SELECT name, seq FROM main.sqlite_sequence"
+RESTORE_IDS = (
+    """
+    UPDATE main.sqlite_sequence SET seq = max(seq, (
+        SELECT kept.seq FROM temp.webhook_sequences AS kept WHERE kept.name = sqlite_sequence.name
+    )) WHERE name IN (SELECT name FROM temp.webhook_sequences)
+    """,
+    """
+    INSERT INTO main.sqlite_sequence (name, seq) SELECT name, seq FROM temp.webhook_sequences
+    WHERE name NOT IN (SELECT name FROM main.sqlite_sequence)
+    AND name IN (SELECT name FROM main.sqlite_master WHERE type = 'table')
+    """,
+    "DROP TABLE temp.webhook_sequences",
+)
 LOCK_WAIT = 30  # seconds that DDL waits for each table in use (else ORA-00054, at once)
 
 
@@ -156,6 +172,15 @@ def make_version_table(connection: Connection) -> None:
             raise
 
 
+def run_migrations(*, keep_ids: bool) -> None:
+    """Run the migrations. `keep_ids`: the database has tables with AUTOINCREMENT, which go on after their last ids."""
+    if keep_ids:
+        context.execute(KEEP_IDS)
+    context.run_migrations()
+    for statement in RESTORE_IDS if keep_ids else ():
+        context.execute(statement)
+
+
 def offline(engine: Engine) -> None:
     """Print the SQL; nothing connects."""
     context.configure(
@@ -175,7 +200,7 @@ def offline(engine: Engine) -> None:
             context.execute(f"ALTER SESSION SET CURRENT_SCHEMA = {schema}")
         if (start := str(context.get_starting_revision_argument())) in FORMER_REVISIONS:
             print_note(start)
-        context.run_migrations()
+        run_migrations(keep_ids=sqlite and start not in {"None", "base", ORIGIN})  # which have no AUTOINCREMENT
         if sqlite:
             context.execute("PRAGMA foreign_keys = ON")
         if engine.dialect.name == "oracle":
@@ -221,10 +246,11 @@ def online(engine: Engine) -> None:
             on_version_apply=tell,
         )
         try:
-            if not context.get_context().opts.get("dont_mutate"):  # `alembic current` changes nothing
+            if mutates := not context.get_context().opts.get("dont_mutate"):  # `alembic current` changes nothing
                 take_over(connection)
             with context.begin_transaction():
-                context.run_migrations()
+                keep_ids = sqlite and mutates and inspect(connection).has_table("sqlite_sequence")
+                run_migrations(keep_ids=keep_ids)
         finally:
             if sqlite:
                 connection.connection.cursor().execute("PRAGMA foreign_keys = ON")

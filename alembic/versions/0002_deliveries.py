@@ -7,6 +7,8 @@ import sqlalchemy as sa
 from alembic import context, op
 from sqlalchemy.dialects import oracle
 
+from consumer.errors import WebhooksError
+
 revision: str = "0002"
 down_revision: str | None = "0001"
 branch_labels: Sequence[str] | None = None
@@ -17,6 +19,7 @@ ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 FLAG = sa.Integer().with_variant(oracle.NUMBER(1), "oracle")  # type: ignore[no-untyped-call]  # SQLAlchemy's
 INSTANT = sa.TIMESTAMP(timezone=True)
 NOW = sa.text("CURRENT_TIMESTAMP")
+NARROWED = (("event_type", 255, 50), ("url", 2048, 255))  # by the downgrade
 RECORD = ("group_id", "topic", "partition_no", "record_offset", "record_ts")
 
 
@@ -98,7 +101,22 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Parked deliveries and secrets are lost. A url too long for the old column stops the downgrade (ORA-01441)."""
+    """Parked deliveries and secrets are lost. A url or event type too long for its old column stops the downgrade.
+
+    On Oracle, DDL commits by itself: it stops before the first change, and a printed script (ORA-01441) before a loss.
+    """
+    on_sqlite = _on_sqlite() == "always"  # which keeps text of any length
+    if not on_sqlite:
+        if not context.is_offline_mode():
+            _refuse_long_values()
+        for name, length, before in NARROWED:
+            op.alter_column(
+                SUBSCRIPTIONS,
+                name,
+                type_=sa.String(before),
+                existing_type=sa.String(length),
+                existing_nullable=False,
+            )
     op.drop_table("webhook_deliveries")
     op.drop_table("webhook_payloads")
     op.drop_table("webhook_secrets")
@@ -109,8 +127,19 @@ def downgrade() -> None:
         table.drop_constraint("ck_webhook_subs_enabled", type_="check")
         table.drop_column("disabled_reason")
         table.drop_column("enabled")
-        for name, length, before in (("event_type", 255, 50), ("url", 2048, 255)):
+        for name, length, before in NARROWED if on_sqlite else ():
             table.alter_column(name, type_=sa.String(before), existing_type=sa.String(length), existing_nullable=False)
+
+
+def _refuse_long_values() -> None:
+    for name, _, length in NARROWED:
+        column: sa.ColumnClause[str] = sa.column(name, sa.String())
+        long = sa.select(sa.func.count()).select_from(sa.table(SUBSCRIPTIONS)).where(sa.func.length(column) > length)
+        if number := op.get_bind().scalar(long):
+            raise WebhooksError(
+                f"{SUBSCRIPTIONS} has {number} row(s) whose {name} has more than {length} characters; "
+                "shorten or delete them, then downgrade again"
+            )
 
 
 def _record() -> tuple[sa.Column[str] | sa.Column[int], ...]:

@@ -144,6 +144,10 @@ def _begun(engine: "Engine", kafka: "KafkaSettings", replay_id: int) -> "Replay"
         )
     if found.cancelled_at is not None:
         raise WebhooksError(f"replay {replay_id} was cancelled; begin another with --subscription and --since")
+    if found.damage is not None:
+        raise WebhooksError(
+            f"replay {replay_id} cannot be resumed: {found.damage}; begin another with --subscription and --since"
+        )
     if found.background:
         raise WebhooksError(
             f"replay {replay_id} is run by the API's processes, and goes on by itself: see /v1/replays/{replay_id}"

@@ -166,9 +166,7 @@ def unavailable(error: Exception) -> DatabaseUnavailable | None:
     if not isinstance(error, DBAPIError):
         return None
     code = _code(error.orig)
-    if code in _NOT_MIGRATED or (
-        code == "SQLITE_ERROR" and line(error).startswith(("no such table", "no such column"))
-    ):
+    if is_not_migrated(error):
         return DatabaseUnavailable(f"{line(error)} ({MIGRATE})")
     if any(part in str(error.orig) for part in _TOO_SLOW):
         return DatabaseTooSlow(line(error))
@@ -181,6 +179,14 @@ def unavailable(error: Exception) -> DatabaseUnavailable | None:
         or (sqlite and code.removeprefix("SQLITE_").startswith(_SQLITE_TRANSIENT))
     )
     return DatabaseUnavailable(line(error)) if passes else None
+
+
+def is_not_migrated(error: DBAPIError) -> bool:
+    """Whether a table or column does not exist."""
+    code = _code(error.orig)
+    return code in _NOT_MIGRATED or (
+        code == "SQLITE_ERROR" and line(error).startswith(("no such table", "no such column"))
+    )
 
 
 def refused(error: Exception) -> DatabaseRefused | None:

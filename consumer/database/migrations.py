@@ -12,9 +12,10 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, NoSuchTableError
 
 from consumer.database.engine import create_file, reading, unavailable
+from consumer.database.errors import is_not_migrated, line
 from consumer.errors import DatabaseUnavailable, WebhooksError
 
 
@@ -58,13 +59,28 @@ def upgrade(
         before = None if sql else _refuse_others(engine, ScriptDirectory.from_config(config))
         try:
             command.upgrade(config, revision, sql=sql)
-        except (CommandError, DBAPIError) as error:
-            if passes := unavailable(error):
+        except (CommandError, DBAPIError, NoSuchTableError) as error:
+            lacks = isinstance(error, NoSuchTableError) or (isinstance(error, DBAPIError) and is_not_migrated(error))
+            if not lacks and (passes := unavailable(error)):
                 raise DatabaseUnavailable(f"{passes}; {AGAIN}") from None
             if not sql and _current(engine) != before:
                 continue  # another process migrates at the same time; or a part is done, and the next try fails again
+            if lacks:
+                raise WebhooksError(_lacking(error, before)) from None
             raise (WebhooksError(str(error)) if isinstance(error, CommandError) else error) from None
         return
+
+
+def _lacking(error: Exception, revision: str | None) -> str:
+    """A migration's error if a table or column does not exist: the same migration would fail again."""
+    if isinstance(error, NoSuchTableError):
+        reason = f"there is no table {error}"
+    else:  # before 23ai, Oracle does not name it
+        reason = f"{line(error)}, in: {' '.join(str(getattr(error, 'statement', '')).split())[:200]}"
+    return (
+        f"the tables are at revision {revision}, but a table or column of it is missing, or this account may not see "
+        f"it; restore it, then migrate again: {reason}"
+    )
 
 
 def state(engine: Engine) -> State:

@@ -51,7 +51,7 @@ FETCH_BYTES = 16 * 2**20  # of bodies that one `fetch` reads
 POSTPONED = 60.0  # seconds by which faulty rows are postponed
 LATER = 30.0  # seconds until a disabled subscription's due key is fetched again: its rows are about to be held
 
-_Pairs = list[tuple[Row[Any], Event]]  # deliveries with their events
+_Pairs = list[tuple[Row[Any], DueDelivery | None]]  # None: its subscription has no endpoint
 _Reader = Callable[[Sequence[int], Sequence["FetchRequest"]], tuple[_Pairs, list[Row[Any]]]]
 
 
@@ -141,7 +141,8 @@ def fetch(
         subscriptions = sorted({want.due_key[2] for want in wants})
         read = partial(endpoint_of, default=default_secrets, decrypt=decrypt, now=time_of(now), rules=rules)
         endpoints, unusable = _endpoints(connection, subscriptions, read)
-        rows, rest, unreadable = _read_all(partial(_read, connection, group, now, most_bytes), list(ids), wants)
+        read_rows = partial(_read, connection, group, now, most_bytes, endpoints)
+        rows, rest, unreadable = _read_all(read_rows, list(ids), wants)
     for row in rest:
         next_due[row.topic, row.partition_no, row.subscription_id] = now
     faulty = {row: ids[row] for row in unreadable}
@@ -157,23 +158,7 @@ def fetch(
             next_due[want.due_key] = now + (POSTPONED if want.due_key[2] in unusable else LATER)
         elif unreadable:
             next_due.setdefault(want.due_key, now + POSTPONED)
-    deliveries = [
-        DueDelivery(
-            row.id,
-            event,
-            endpoints[row.subscription_id],
-            row.attempt,
-            row.schedule_start,
-            first_of(row),
-            last_of(row),
-            pair_of(row),
-            row.replay,
-            filter_pending=bool(row.filter_pending) and not row.attempt,
-        )
-        for row, event in rows
-        if row.subscription_id in endpoints
-    ]
-    return Fetched(deliveries, next_due, faulty, unreadable)
+    return Fetched([delivery for _, delivery in rows if delivery is not None], next_due, faulty, unreadable)
 
 
 def postpone(engine: Engine, ids: Iterable[int], until: float) -> None:
@@ -218,9 +203,15 @@ def _due(
 
 
 def _read(
-    connection: Connection, group: str, now: float, most_bytes: int, ids: Sequence[int], wants: Sequence[FetchRequest]
+    connection: Connection,
+    group: str,
+    now: float,
+    most_bytes: int,
+    endpoints: Mapping[int, Endpoint],
+    ids: Sequence[int],
+    wants: Sequence[FetchRequest],
 ) -> tuple[_Pairs, list[Row[Any]]]:
-    """These rows and the rows that may follow them, with their events; and the rows beyond `most_bytes`."""
+    """These rows and the rows that may follow them, with their deliveries; and the rows beyond `most_bytes`."""
     found = {row.id: row for row in connection.execute(_details(sorted(ids), Status.PARKED))}
     runs = _runs(connection, group, wants, found.values(), now) if wants else []
     if runs:
@@ -230,8 +221,29 @@ def _read(
     kept = {row.id for row in rows}
     return (
         # A delivery may have ended meanwhile and its event been deleted.
-        [(row, events[record_of(row)]) for row in rows if record_of(row) in events],
+        [
+            (row, _delivery(row, event, endpoints.get(row.subscription_id)))
+            for row in rows
+            if (event := events.get(record_of(row))) is not None
+        ],
         [row for row in found.values() if row.id not in kept],
+    )
+
+
+def _delivery(row: Row[Any], event: Event, endpoint: Endpoint | None) -> DueDelivery | None:
+    if endpoint is None:
+        return None
+    return DueDelivery(
+        row.id,
+        event,
+        endpoint,
+        row.attempt,
+        row.schedule_start,
+        first_of(row),
+        last_of(row),
+        pair_of(row),
+        row.replay,
+        filter_pending=bool(row.filter_pending) and not row.attempt,
     )
 
 
@@ -332,6 +344,7 @@ def _details(ids: Sequence[int], *statuses: Status) -> AnySelect:
             ParkedDelivery.replay,
             ParkedDelivery.order_key,
             ParkedDelivery.filter_pending,
+            ParkedDelivery.updated_at,
             *ATTEMPTS,
             Payload.body_size,
         )

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 
 import orjson
+import structlog
 from sqlalchemy import Connection, Engine, bindparam, delete, insert, select
 
 from consumer.database.engine import any_of, reading
 from consumer.ledger.columns import BATCH
 from consumer.ledger.rows import OperationalEvent
 from models import StoredOperation
+
+log = structlog.get_logger(__name__)
 
 KEPT = 7 * 86400.0  # seconds that an event waits to be published: Kafka's default retention
 
@@ -38,8 +41,15 @@ def add(connection: Connection, group: str, operations: Sequence[OperationalEven
         connection.execute(insert(StoredOperation), rows)
 
 
-def pending(engine: Engine, group: str, limit: int) -> list[tuple[int, OperationalEvent, float]]:
-    """Unpublished events, oldest first: row id, event and the time it was written (unix seconds)."""
+def pending(
+    engine: Engine, group: str, limit: int, unreadable: set[int] | None = None
+) -> list[tuple[int, OperationalEvent, float]]:
+    """Unpublished events, oldest first: row id, event and the time it was written (unix seconds).
+
+    Events whose data is not a JSON object are left out, and stay until they expire. Each is logged, unless its row is
+    in `unreadable`, which is updated for the next call: known rows take no place in the `limit`.
+    """
+    known = set() if unreadable is None else unreadable
     statement = (
         select(
             StoredOperation.id,
@@ -50,13 +60,32 @@ def pending(engine: Engine, group: str, limit: int) -> list[tuple[int, Operation
         )
         .where(StoredOperation.group_id == group)
         .order_by(StoredOperation.id)
-        .limit(limit)
+        .limit(limit + len(known))
     )
     with reading(engine) as connection:
-        return [
-            (row.id, OperationalEvent(row.event_type, row.event_id, orjson.loads(row.data)), row.created_at.timestamp())
-            for row in connection.execute(statement)
-        ]
+        rows = connection.execute(statement).all()
+    found: list[tuple[int, OperationalEvent, float]] = []
+    bad: set[int] = set()
+    for row in rows:
+        data = _data(row.data)
+        if data is not None:
+            found.append((row.id, OperationalEvent(row.event_type, row.event_id, data), row.created_at.timestamp()))
+            continue
+        bad.add(row.id)
+        if row.id not in known:
+            log.error("an operational event cannot be read, and is not published", row=row.id, event_id=row.event_id)
+    if unreadable is not None:
+        unreadable.clear()
+        unreadable.update(bad)
+    return found[:limit]
+
+
+def _data(text: str) -> dict[str, object] | None:
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def forget(engine: Engine, ids: Sequence[int]) -> None:

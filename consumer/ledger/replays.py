@@ -50,6 +50,7 @@ class Replay:
     `spans` are left to read, of `record_count` records (None: created by a release that did not store it); `matched`
     deliveries are stored. `event_type` None: the subscription's own. A `background` replay is run by API processes, of
     which one holds it until `lease_until`; `last_error` is the reason why it makes no progress or was cancelled.
+    `damage`: why its positions cannot be read, as after an edit by hand; it has no spans then, and is not to be run.
     """
 
     id: int
@@ -69,6 +70,7 @@ class Replay:
     lease_until: float | None = None
     last_error: str | None = None
     created_by: str | None = None
+    damage: str | None = None
 
     @property
     def left(self) -> int:
@@ -194,6 +196,7 @@ def cancel(bind: Engine | Connection, replay_id: int, now: float, reason: str | 
 
 
 def _replay(row: AnyRow) -> Replay:
+    spans, damage = _spans(row.positions)
     return Replay(
         row.id,
         row.group_id,
@@ -202,7 +205,7 @@ def _replay(row: AnyRow) -> Replay:
         row.until_at.timestamp(),
         row.event_type,
         row.rate,
-        tuple(Span(*span) for span in orjson.loads(row.positions)),
+        spans,
         row.matched,
         row.created_at.timestamp(),
         unix(row.finished_at),
@@ -210,9 +213,25 @@ def _replay(row: AnyRow) -> Replay:
         row.record_count,
         bool(row.background),
         unix(row.lease_until),
-        row.last_error,
+        row.last_error or damage,
         row.created_by,
+        damage,
     )
+
+
+def _spans(positions: str) -> tuple[tuple[Span, ...], str | None]:
+    """The spans of a replay's row. None, and the reason, if they cannot be read: one bad row must not hide others."""
+    try:
+        found = orjson.loads(positions)
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, list) or not all(_is_span(each) for each in found):
+        return (), "its positions are not a JSON array of [topic, partition, first offset, end offset]"
+    return tuple([Span(*each) for each in found]), None
+
+
+def _is_span(found: object) -> bool:
+    return isinstance(found, list) and [type(each) for each in found] == [str, int, int, int] and min(found[1:]) >= 0
 
 
 def advance(

@@ -115,8 +115,8 @@ class ReplayJobs:
     def _run(self, replay: Replay, hold: Hold) -> None:
         registry = self._registry
         receiver = repository.get(registry.engine, replay.subscription_id, registry.vault, registry.rules)
-        if receiver is None:
-            reason = f"subscription {replay.subscription_id} was removed"
+        if receiver is None or replay.damage is not None:
+            reason = replay.damage or f"subscription {replay.subscription_id} was removed"
             if cancel(registry.engine, None, replay.id, self._clock(), reason):
                 log.warning("a replay is cancelled", replay=replay.id, reason=reason)
             return

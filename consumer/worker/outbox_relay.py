@@ -40,6 +40,7 @@ class OutboxRelay(Part):
         self._reads = ThreadJob[Sequence[Announcement]](thread.submit, "could not read operational events", clock)
         self._removals = ThreadJob[None](thread.submit, "could not remove published operational events", clock)
         self._unanswered = 0  # events of the last batch without an acknowledgement
+        self._unreadable: set[int] = set()  # rows that are logged and skipped; used by the database thread
         self._acknowledged: list[int] = []  # published, and still in the database
         self._woken = False
         self._not_before = self._look_at = clock()
@@ -84,7 +85,8 @@ class OutboxRelay(Part):
         def failed(_error: Exception) -> None:
             self._not_before = self._look_at = now  # as soon as the back-off is over
 
-        self._reads.start(partial(outbox.pending, self._engine, self._group, EVENTS_AT_ONCE), found, failed)
+        read = partial(outbox.pending, self._engine, self._group, EVENTS_AT_ONCE, self._unreadable)
+        self._reads.start(read, found, failed)
 
     def _published(self, ids: list[int]) -> None:
         self._acknowledged += ids

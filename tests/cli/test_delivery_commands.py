@@ -288,16 +288,20 @@ def test_an_invalid_replay_is_2(
         (["--resume", "7"], "there is no replay 7"),
         (["--resume", "1"], "KAFKA_GROUP_ID"),
         (["--resume", "2"], "replay 2 is run by the API's processes"),
+        (["--resume", "3"], "replay 3 cannot be resumed: its positions are not a JSON array"),
     ],
 )
 def test_an_impossible_replay_is_1(
     command: Command, database: dict[str, str], engine: Engine, sub: int, words: Sequence[str], says: str
 ) -> None:
-    """Nothing is stored for an absent or disabled subscription, for another group, or for a replay of API processes."""
+    """Nothing is stored for an absent or disabled subscription, for another group, or for a replay of API processes.
+
+    Nor for a replay with damaged positions.
+    """
     repository.set_enabled(engine, sub, False)
     day = datetime(2026, 1, 1, tzinfo=UTC)
     with engine.begin() as connection:
-        for group, background in (("other", 0), ("webhooks", 1)):
+        for group, background, positions in (("other", 0, "[]"), ("webhooks", 1, "[]"), ("webhooks", 0, "{}")):
             connection.execute(
                 insert(StoredReplay).values(
                     group_id=group,
@@ -305,7 +309,7 @@ def test_an_impossible_replay_is_1(
                     since_at=day,
                     until_at=day,
                     rate=1,
-                    positions="[]",
+                    positions=positions,
                     background=background,
                 )
             )

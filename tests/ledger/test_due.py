@@ -239,6 +239,35 @@ def test_an_unreadable_row_is_postponed_and_holds_up_no_other(engine: Engine, mo
     assert (offsets(NOW), offsets(NOW + POSTPONED)) == ([1], [1, 2])
 
 
+def test_a_row_with_an_error_and_no_time_of_its_attempt_is_fetched(engine: Engine) -> None:
+    """Migrated rows and rows given up without an attempt have none: the time of their last change stands for it."""
+    one, two = subscribed(engine, 2)
+    park(engine, [(("t", 0, one), 1, 0.0), (("t", 0, two), 2, 0.0)])
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE webhook_deliveries SET last_attempt_at = NULL WHERE record_offset = 1"))
+    found = taken(engine, {("t", 0, one): 5, ("t", 0, two): 5})
+    assert [(row.event.record.offset, row.last and row.last.error) for row in found.rows] == [(1, "boom"), (2, "boom")]
+    assert not found.faulty
+
+
+def test_a_row_that_makes_no_delivery_is_postponed_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault in the columns of one row keeps neither its neighbours nor other subscriptions from being fetched."""
+    one, two = subscribed(engine, 2)
+    park(engine, [(("t", 0, one), 1, 0.0), (("t", 0, one), 2, 0.0), (("t", 0, two), 3, 0.0)])
+    whole = columns.last_of
+
+    def refuse(row: Any) -> Failure | None:
+        if row.record_offset == 2:
+            raise AttributeError("no such column")
+        return whole(row)
+
+    monkeypatch.setattr(due, "last_of", refuse)
+    found = taken(engine, {("t", 0, one): 5, ("t", 0, two): 5})
+    assert sorted(row.event.record.offset for row in found.rows) == [1, 3]
+    assert list(found.unreadable.values()) == ["no such column"]
+    assert list(found.faulty.values()) == [("t", 0, one)]
+
+
 def test_large_bodies_are_fetched_in_parts(engine: Engine) -> None:
     """At least one row is fetched, whatever its size.
 

@@ -177,6 +177,20 @@ def test_replays_are_listed_newest_first(engine: Engine, sub: int, replay: int) 
     assert replays.find(engine, limit=10, subscription=sub) == [load(engine, replay)]
 
 
+@pytest.mark.parametrize("positions", ["[1]", "{}", '[["t", 0, 0]]', '[["t", 0, 0, "5"]]'])
+def test_a_replay_with_damaged_positions_hides_no_other(engine: Engine, sub: int, replay: int, positions: str) -> None:
+    """It is listed and claimed like the others, without spans, and its error says why."""
+    others = [replays.create(engine, GROUP, sub, 0.0, 1.0, None, 1.0, SPANS, background=True) for _ in range(2)]
+    run(engine, "UPDATE webhook_replays SET positions = :p WHERE id = :id", p=positions, id=others[0])
+    damaged, fine = load(engine, others[0]), load(engine, others[1])
+    assert (damaged.spans, damaged.last_error, damaged.damage) == ((), damaged.damage, damaged.last_error)
+    assert "positions are not a JSON array" in (damaged.damage or "")
+    assert (fine.spans, fine.last_error, fine.damage) == (tuple(SPANS), None, None)
+    assert [each.id for each in replays.find(engine, limit=9)] == [*reversed(others), replay]
+    claimed = [replays.claim(engine, GROUP, NOW, NOW + 30) for _ in range(3)]
+    assert [each and each.id for each in claimed] == [*others, None]
+
+
 def test_a_replay_states_its_progress(engine: Engine, replay: int) -> None:
     """Progress is counted in records, of those that existed when it began."""
     assert (load(engine, replay).record_count, load(engine, replay).left) == (85, 85)

@@ -1,10 +1,12 @@
 """Upkeep: rows follow their subscriptions, failing subscriptions are disabled, unneeded rows are deleted."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import Connection, Engine, event, update
+from structlog.testing import capture_logs
 
 from consumer.ledger import assigned, marks, outbox, store, upkeep
 from consumer.subscriptions import repository
@@ -272,6 +274,21 @@ def test_operational_events_stay_until_they_are_published(engine: Engine, sub: i
     assert told(engine) == ["op_1"]
     assert len(outbox.pending(engine, GROUP, 1)) == 1
     assert outbox.pending(engine, "another", 10) == []
+
+
+def test_an_unreadable_operational_event_holds_up_no_other(engine: Engine) -> None:
+    """It is logged once, takes no place among the events of later calls, and is deleted once it has expired."""
+    with engine.begin() as connection:
+        outbox.add(connection, GROUP, [operation(number) for number in range(5)])
+    for number, data in enumerate(("[1]", "[]", '["a"]')):
+        run(engine, "UPDATE webhook_operations SET data = :d WHERE event_id = :e", d=data, e=f"op_{number}")
+    unreadable: set[int] = set()
+    with capture_logs() as logs:
+        found = [[event for _, event, _ in outbox.pending(engine, GROUP, 4, unreadable)] for _ in range(3)]
+    assert found == [[operation(3)], *[[operation(3), operation(4)]] * 2]
+    assert [entry["event_id"] for entry in logs] == ["op_0", "op_1", "op_2"]
+    assert outbox.expire(engine, GROUP, time.time() + 3600) == 5
+    assert (outbox.pending(engine, GROUP, 4, unreadable), unreadable) == ([], set())
 
 
 def test_operational_events_of_two_groups_are_two(engine: Engine) -> None:

@@ -6,20 +6,24 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from sqlalchemy import Engine
 
 from consumer.database import migrations
 from consumer.database.engine import create_file
 from consumer.errors import DatabaseUnavailable, WebhooksError
+from consumer.ledger.due import FetchRequest, fetch
 from consumer.subscriptions import repository
 from consumer.subscriptions.options import OPTIONS
 from models import Base, Subscription
+from tests.crypto.vaults import in_the_clear
 from tests.databases import connect_to, database, differences, on_oracle
 from tests.oracle.sqlplus import STOP, statements
 from tests.oracle_emulator import OracleEmulator, OracleError
@@ -148,7 +152,7 @@ def test_down_and_up_again(empty: Engine, path: Path) -> None:
 
 
 def test_rows_survive_the_revision_of_ordering_keys(empty: Engine, path: Path) -> None:
-    """Stored rows get defaults by the upgrade; by the downgrade, blocked rows become due."""
+    """Stored rows get defaults by the upgrade, and failed ones are sent; the downgrade makes blocked rows due."""
     migrations.upgrade(empty, revision="0002")
     with empty.begin() as connection:
         connection.exec_driver_sql(
@@ -161,10 +165,13 @@ def test_rows_survive_the_revision_of_ordering_keys(empty: Engine, path: Path) -
         )
         connection.exec_driver_sql(
             "INSERT INTO webhook_deliveries"
-            " (group_id, topic, partition_no, record_offset, record_ts, subscription_id, url)"
-            " VALUES ('g', 't', 0, 1, 2, 1, 'https://a.example')"
+            " (group_id, topic, partition_no, record_offset, record_ts, subscription_id, url, attempt, last_error)"
+            " VALUES ('g', 't', 0, 1, 2, 1, 'https://a.example', 1, 'status 503')"
         )
     migrations.upgrade(empty)
+    wants = [FetchRequest(("t", 0, 1), 1, frozenset())]
+    found = fetch(empty, "g", wants, time.time() + 60, default_secrets=(b"default",), decrypt=in_the_clear)
+    assert [row.last and row.last.error for row in found.rows] == ["status 503"]
     with empty.begin() as connection:
         row = connection.exec_driver_sql("SELECT status, schedule_start, order_key FROM webhook_deliveries").one()
         assert tuple(row) == ("parked", 0, None)
@@ -207,6 +214,36 @@ def test_rows_survive_the_revision_of_options(empty: Engine, path: Path) -> None
         assert connection.exec_driver_sql("SELECT secret FROM webhook_secrets").scalars().all() == ["own"]
     migrations.upgrade(empty)
     assert differences(empty) == []
+
+
+@pytest.mark.parametrize("printed", [False, True])
+def test_ids_of_deleted_rows_are_not_used_again(empty: Engine, path: Path, *, printed: bool) -> None:
+    """SQLite rebuilds tables, and their ids go on after the last one, also if the table is empty."""
+    add = {
+        "webhook_subscriptions": "(url, event_type) VALUES ('https://a.example', 't')",
+        "webhook_replays": "(group_id, subscription_id, since_at, until_at, rate, positions)"
+        " VALUES ('g', 2, '2026-01-01', '2026-01-02', 1, '[]')",
+    }
+    migrations.upgrade(empty, revision="0003")
+    with empty.begin() as connection:
+        for table, values in add.items():
+            for _ in range(2):
+                connection.exec_driver_sql(f"INSERT INTO {table} {values}")
+        connection.exec_driver_sql("DELETE FROM webhook_subscriptions WHERE id = 2")
+        connection.exec_driver_sql("DELETE FROM webhook_replays")
+    if printed:
+        with empty.begin() as connection:  # the version table of that release
+            connection.exec_driver_sql("ALTER TABLE webhook_alembic_version RENAME TO alembic_version")
+        output = io.StringIO()
+        migrations.upgrade(empty, revision="0003:head", sql=True, output=output)
+        with closing(sqlite3.connect(path)) as shell:
+            shell.executescript(output.getvalue())
+    else:
+        migrations.upgrade(empty)
+    with empty.begin() as connection:
+        for table, values in add.items():
+            connection.exec_driver_sql(f"INSERT INTO {table} {values}")
+            assert connection.scalar(sa.select(sa.func.max(sa.column("id"))).select_from(sa.table(table))) == 3
 
 
 def test_the_tutorials_table_is_adopted_with_its_rows(empty: Engine, path: Path) -> None:
@@ -334,6 +371,52 @@ def test_a_failed_migration_on_oracle_records_whole_revisions(emulator: OracleEm
         migrations.upgrade(engine)
     assert migrations.state(engine)[::2] == ("0002", True)
     assert {"webhook_operations", "webhook_deliveries"} <= set(sa.inspect(engine).get_table_names())
+    engine.dispose()
+    emulator.drop_user("NEW")
+
+
+def test_a_missing_table_of_an_earlier_revision_is_named(empty: Engine) -> None:
+    """The advice is to restore it: the migration, run again, would fail again."""
+    assert_that_a_missing_table_is_named(empty)
+
+
+@on_oracle
+def test_a_missing_table_is_named_on_oracle(emulator: OracleEmulator) -> None:
+    """ORA-00942 names none before 23ai, and is no reason to run the migration again."""
+    emulator.add_user("NEW", "secret")
+    engine = connect_to(emulator.url_of("NEW"))
+    assert_that_a_missing_table_is_named(engine)
+    engine.dispose()
+    emulator.drop_user("NEW")
+
+
+def assert_that_a_missing_table_is_named(engine: Engine) -> None:
+    migrations.upgrade(engine, revision="0002")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE webhook_deliveries")
+    with pytest.raises(WebhooksError, match="at revision 0002, but a table or column of it is missing") as caught:
+        migrations.upgrade(engine)
+    assert "webhook_deliveries" in str(caught.value)
+    assert "run kafka-webhooks migrate" not in str(caught.value)
+
+
+@on_oracle
+@pytest.mark.parametrize("column", ["url", "event_type"])
+def test_a_downgrade_that_would_cut_a_value_drops_nothing(emulator: OracleEmulator, column: str) -> None:
+    """Oracle's DDL commits by itself: after ORA-01441 the stored deliveries would be lost, and neither way be open."""
+    emulator.add_user("NEW", "secret")
+    engine = connect_to(emulator.url_of("NEW"))
+    migrations.upgrade(engine, revision="0002")
+    values = {"url": "https://a.example", "event_type": "t"} | {column: "t" * 255 + ("t" if column == "url" else "")}
+    with engine.begin() as connection:
+        statement = "INSERT INTO webhook_subscriptions (url, event_type) VALUES (:url, :event_type)"
+        connection.execute(sa.text(statement), values)
+    before = sa.inspect(engine).get_table_names()
+    with pytest.raises(WebhooksError, match=f"1 row.s. whose {column} has more than"):
+        command.downgrade(migrations._config(engine), "0001")
+    assert sa.inspect(engine).get_table_names() == before
+    migrations.upgrade(engine)
+    assert differences(engine) == []
     engine.dispose()
     emulator.drop_user("NEW")
 

@@ -227,6 +227,16 @@ def test_a_removed_subscription_ends_its_replay(engine: Engine, begin: Begin, st
     assert (event.type, event.data["actor"]) == ("replay.cancelled", None)
 
 
+def test_a_replay_with_damaged_positions_is_cancelled(engine: Engine, begin: Begin, start: Start) -> None:
+    """It is neither finished, with its records unread, nor claimed again and again; others go on."""
+    damaged = begin()
+    change(engine, "UPDATE webhook_replays SET positions = '{}'")
+    other = begin()
+    start()
+    until(lambda: state(engine, damaged) == "cancelled" and state(engine, other) == "finished")
+    assert "positions are not a JSON array" in (load(engine, damaged).last_error or "")
+
+
 def test_a_replay_is_cancelled_while_it_runs(engine: Engine, begin: Begin, start: Start) -> None:
     """Stored rows stay, and it stores no more."""
     replay = begin(rate=20.0)

@@ -57,6 +57,7 @@ SELECT
   webhook_deliveries.replay,
   webhook_deliveries.order_key,
   webhook_deliveries.filter_pending,
+  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
   webhook_deliveries.attempt,
   webhook_deliveries.schedule_start,
   SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
