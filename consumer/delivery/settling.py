@@ -107,6 +107,8 @@ class Settling:
             is_open = self._tell_receiver(lane, outcome, deliveries, now, moment, delivery.started_at)
         else:
             is_open = False
+            if isinstance(outcome, Rejected | Gone):  # final for the former receiver only
+                outcome = Failed(outcome.error, outcome.status, response=outcome.response)
         if isinstance(outcome, Delivered):
             for each in deliveries:
                 self._delivered(each, outcome, now, took, len(deliveries))

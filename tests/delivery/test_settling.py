@@ -206,6 +206,20 @@ def test_a_result_of_the_former_url_does_not_count_against_the_new_receiver(
     assert desk.disabled() is None
 
 
+@pytest.mark.parametrize("status", [410, 422])
+def test_a_final_answer_of_the_former_url_ends_no_delivery(desk: Desk, status: int) -> None:
+    """The URL changed while the request was open. The next attempt goes to the new receiver, which accepts it."""
+    desk.endpoint = replace(desk.endpoint, final_statuses=frozenset((422,)))
+    delivery = desk.start()
+    delivery.sent_to, desk.endpoint = desk.endpoint, replace(desk.endpoint, url="https://elsewhere.example")
+    desk.lanes.lane(desk.endpoint)
+    desk.end(delivery, response(status))
+    assert desk.metrics.deliveries == {"retried": 1}
+    desk.store.monotonic.now += SHORT
+    desk.end(desk.go_on(delivery), response(200))
+    assert (desk.settled, desk.store.parking.backlog) == ([0], 0)
+
+
 def test_a_request_that_cannot_be_built_is_no_attempt(desk: Desk) -> None:
     """`requests` refuses a header from the event. The delivery is given up; neither metrics nor breaker count it."""
     for offset in range(REFUSED_IN_A_ROW):
