@@ -289,7 +289,9 @@ class Settling:
         delivery.attempts += 1
         metrics = self._metrics
         metrics.deliveries["delivered"] += 1
-        metrics.delivery_latency_seconds.observe(now - delivery.event.record.timestamp / 1000)
+        timestamp = delivery.event.record.timestamp
+        if timestamp >= 0:  # a producer may set none, or one of the future: the sum must neither leap nor fall
+            metrics.delivery_latency_seconds.observe(max(0.0, now - timestamp / 1000))
         if self._report is not None:
             self._report(delivery, "delivered", outcome, now, took)
         if self._log_delivered:

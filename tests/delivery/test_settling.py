@@ -54,6 +54,16 @@ def test_a_2xx_settles_at_once_and_stores_nothing(desk: Desk) -> None:
     assert desk.metrics.delivery_latency_seconds.total == pytest.approx(100)
 
 
+@pytest.mark.parametrize(("timestamp", "counted"), [(-1, 0), (int(NOW * 1e6), 1)], ids=["none", "microseconds"])
+def test_a_strange_timestamp_does_not_spoil_the_latency(desk: Desk, timestamp: int, counted: int) -> None:
+    """Half a century would hide all other latencies, and a sum that falls looks like a restart."""
+    delivery = desk.delivery()
+    delivery.event = delivery.event._replace(record=delivery.event.record._replace(timestamp=timestamp))
+    desk.end(desk.open(delivery), response(200))
+    latency = desk.metrics.delivery_latency_seconds
+    assert (latency.total, sum(latency.counts), desk.settled) == (0.0, counted, [0])
+
+
 def test_a_record_is_settled_by_the_last_of_its_deliveries(desk: Desk) -> None:
     """With one delivered, one stored and one given up, it is settled when the database has the last two."""
     record = desk.record(deliveries=3)
