@@ -3,7 +3,7 @@
 A turn of the loop advances it by some subscriptions. Deliveries that wait for room are not yet objects.
 """
 
-from consumer.delivery.delivery import Delivery, OpenRecord
+from consumer.delivery.delivery import QUEUE_SECONDS, Delivery, OpenRecord
 from consumer.delivery.lanes import Admission, Lanes
 from consumer.delivery.order import ordering_key_of
 from consumer.delivery.settling import Settling
@@ -57,7 +57,8 @@ class Fanout:
                 or (ordering_key is not None and settling.goes_behind_rows(ordering_key))
             )
             lane = None if stored else lanes.lane(endpoint)
-            admission = lanes.admit(lane, size, now) if lane is not None else Admission.STORE
+            soon = lane is not None and lane.sends_within(QUEUE_SECONDS, now)
+            admission = lanes.admit(lane, size, now) if lane is not None and soon else Admission.STORE
             if lane is not None and admission is Admission.QUEUE:
                 lanes.enqueue(Delivery(event, lane, self.record, ordering_key), now)
             elif admission is Admission.BACKPRESSURE or not settling.may_postpone():

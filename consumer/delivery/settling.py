@@ -8,7 +8,7 @@ from functools import partial
 import structlog
 from requests import RequestException, Response, Timeout
 
-from consumer.delivery.delivery import Delivery, Lane, OpenRecord, StoredRow
+from consumer.delivery.delivery import QUEUE_SECONDS, Delivery, Lane, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import TakenUp
@@ -363,6 +363,7 @@ class Settling:
         return (
             isinstance(delivery.origin, OpenRecord)
             and delivery.lane.breaker.open_until is None
+            and delivery.lane.sends_within(QUEUE_SECONDS, self._monotonic())
             and self._owns(delivery.event.record.topic_partition)
         )
 

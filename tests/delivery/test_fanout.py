@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.delivery.delivery import LANE_DELIVERIES, Delivery, Lane, OpenRecord
+from consumer.delivery.delivery import LANE_DELIVERIES, QUEUE_SECONDS, Delivery, Lane, OpenRecord
 from consumer.delivery.fanout import LOOK_EVERY, Fanout
 from consumer.delivery.lanes import ALL_DELIVERIES, SLOW, STILL, Lanes
 from consumer.delivery.settling import Settling
@@ -149,6 +149,23 @@ def test_a_slow_receiver_does_not_hold_the_others() -> None:
     assert settling.stored == [3]
     assert ids(lanes) == [1, 2, 4, 5]
     assert each.record.open == 5
+
+
+def test_a_very_low_rate_keeps_no_record_unsettled() -> None:
+    """One request in 100 s: others are stored. Stored ones are taken up shortly before it is time, then new ones."""
+    lanes, settling = Lanes(10), Postponed()
+    targets = (Endpoint(1, URL, (b"key",), rate_limit=0.01),)
+    for offset in range(3):
+        assert fanout(targets, []).advance(lanes, settling, 0.0)
+        assert ids(lanes) == ([1] if offset == 0 else [])
+    assert settling.stored == [1, 1]
+    rooms = [lanes.room(1, 100.0 - seconds) for seconds in (2.1 * QUEUE_SECONDS, 1.9 * QUEUE_SECONDS)]
+    assert rooms == [0, 1]
+    held = []
+    for seconds in (1.1 * QUEUE_SECONDS, 0.9 * QUEUE_SECONDS):
+        assert fanout(targets, []).advance(lanes, settling, 100.0 - seconds)
+        held.append(lanes.held)
+    assert (held, settling.stored) == ([0, 1], [1] * 3)
 
 
 def test_an_unsignable_delivery_is_stored() -> None:

@@ -238,6 +238,14 @@ def test_a_request_that_cannot_be_built_is_no_attempt(desk: Desk) -> None:
     assert desk.lanes.lane(desk.endpoint).breaker.open_until is None
 
 
+def test_at_a_very_low_rate_no_retry_waits_in_memory(desk: Desk) -> None:
+    """Its wait is short, but the rate allows its next attempt only in 100 s."""
+    desk.endpoint = replace(desk.endpoint, rate_limit=0.01)
+    desk.end(desk.start(), response(500))
+    desk.store.write()
+    assert (desk.waiting(), desk.settled, desk.rows()[0][:2]) == ([], [0], ("parked", 1))
+
+
 def test_a_retry_that_goes_from_memory_to_the_database_is_counted(desk: Desk) -> None:
     """It counts once as retried and once as parked, when each happens."""
     desk.end(desk.start(), response(500))
