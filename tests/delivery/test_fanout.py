@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.delivery.delivery import LANE_DELIVERIES, QUEUE_SECONDS, Delivery, Lane, OpenRecord
-from consumer.delivery.fanout import LOOK_EVERY, Fanout
+from consumer.delivery.fanout import LEAVING, LOOK_EVERY, Fanout
 from consumer.delivery.lanes import ALL_DELIVERIES, SLOW, STILL, Lanes
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event
@@ -246,6 +246,33 @@ def test_abandoned_it_stores_the_rest_only_if_a_receiver_may_have_seen_it(*, sta
             assert settled == []
             settle()
         assert settled == [0]
+
+
+def test_abandoned_it_stores_no_more_than_the_database_takes() -> None:
+    """It goes on when there is room again. The record is settled with the last stored delivery, and not before."""
+    settling, settled = Postponed(), list[int]()
+    each = fanout(endpoints(100), settled)
+    each.record.started = True
+    for room, stored in ((40, 40), (40, 40), (80, 80), (200, 100)):
+        settling.room = room
+        assert each.abandon(Lanes(10), settling) is (stored == 100)
+        assert settling.stored == list(range(1, stored + 1))
+        for settle in settling.settle:
+            settle()
+        settling.settle.clear()
+        assert settled == ([0] if stored == 100 else [])
+
+
+def test_abandoned_it_watches_the_clock_without_filters() -> None:
+    """A very large rest would hold up all other receivers. What is not stored stays unsettled."""
+    settling, settled, clock = Postponed(), list[int](), Ticking(LEAVING / 2.5)
+    each = fanout(endpoints(LOOK_EVERY * 9), settled, selector=Selector(Metrics(), None, clock))
+    each.record.started = True
+    assert each.abandon(Lanes(10), settling)
+    assert settling.stored == list(range(1, LOOK_EVERY * 2 + 1))
+    for settle in settling.settle:
+        settle()
+    assert settled == []
 
 
 def test_it_stops_at_the_end_of_the_turn() -> None:
