@@ -95,9 +95,6 @@ class Settling:
         if isinstance(outcome, Unsendable):
             self._not_sent(delivery, outcome, now)
             return
-        if isinstance(outcome, Undeliverable):
-            self._failed(delivery.split(), outcome, now, took)
-            return
         metrics = self._metrics
         metrics.attempt_seconds.observe(took)
         metrics.attempts[f"{outcome.status // 100}xx" if outcome.status else "error"] += 1

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from requests import RequestException, Response
 from requests.auth import HTTPBasicAuth
-from requests.exceptions import ConnectTimeout, InvalidHeader, InvalidURL, MissingSchema, ReadTimeout
+from requests.exceptions import ConnectTimeout, InvalidURL, MissingSchema, ReadTimeout
 from sqlalchemy import Engine, update
 from structlog.testing import capture_logs
 
@@ -29,10 +29,11 @@ from consumer.subscriptions.endpoint import Endpoint
 from models import Subscription
 from tests.delivery.desk_kit import BOOM, LONG, SHORT, TOOK, Desk, response
 from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, make_event
+from tests.simulation.transport import Hopeless
 
 UNUSED = count(100)  # ids of subscriptions
 REFUSED = EgressRefused("10.0.0.1 is a private address")
-HOPELESS = InvalidHeader("a line break")
+HOPELESS = Hopeless("a line break")
 
 
 @pytest.fixture
@@ -231,9 +232,9 @@ def test_a_final_answer_of_the_former_url_ends_no_delivery(desk: Desk, status: i
 
 
 def test_a_request_that_cannot_be_built_is_no_attempt(desk: Desk) -> None:
-    """`requests` refuses a header from the event. The delivery is given up; neither metrics nor breaker count it."""
+    """No header can hold the event's type. The delivery is given up; neither metrics nor breaker count it."""
     for offset in range(REFUSED_IN_A_ROW):
-        desk.end(desk.start(offset=offset), InvalidHeader("bad"))
+        desk.end(desk.start(offset=offset), HOPELESS)
     assert (dict(desk.metrics.attempts), desk.metrics.deliveries["exhausted"]) == ({}, REFUSED_IN_A_ROW)
     assert desk.lanes.lane(desk.endpoint).breaker.open_until is None
 
