@@ -254,8 +254,17 @@ class Lane:
         queue.extendleft(reversed((first, *stay)))
         return batch_members
 
+    def sends_within(self, seconds: float, now: float) -> bool:
+        """The rate allows the next request within so many seconds."""
+        return self.pace is None or self.pace.ready_at(now) <= now + seconds
+
     def room(self, now: float) -> int:
-        """How many more deliveries the lane may hold; 0 while the circuit breaker is open."""
+        """How many more deliveries the lane may hold; 0 while the circuit breaker is open or the rate allows nothing.
+
+        At a very low rate there is room for stored deliveries before new ones are queued, so the older ones go first.
+        """
+        if not self.sends_within(2 * QUEUE_SECONDS, now):
+            return 0
         most = self.capacity
         if (window := self.breaker.window(now)) is not None:
             most = min(most, 2 * window * (1 if self.batch is None else self.batch.size))

@@ -3,7 +3,7 @@
 A turn of the loop advances it by some subscriptions. Deliveries that wait for room are not yet objects.
 """
 
-from consumer.delivery.delivery import Delivery, OpenRecord
+from consumer.delivery.delivery import QUEUE_SECONDS, Delivery, OpenRecord
 from consumer.delivery.lanes import Admission, Lanes
 from consumer.delivery.order import ordering_key_of
 from consumer.delivery.settling import Settling
@@ -57,7 +57,8 @@ class Fanout:
                 or (ordering_key is not None and settling.goes_behind_rows(ordering_key))
             )
             lane = None if stored else lanes.lane(endpoint)
-            admission = lanes.admit(lane, size, now) if lane is not None else Admission.STORE
+            soon = lane is not None and lane.sends_within(QUEUE_SECONDS, now)
+            admission = lanes.admit(lane, size, now) if lane is not None and soon else Admission.STORE
             if lane is not None and admission is Admission.QUEUE:
                 lanes.enqueue(Delivery(event, lane, self.record, ordering_key), now)
             elif admission is Admission.BACKPRESSURE or not settling.may_postpone():
@@ -67,21 +68,27 @@ class Fanout:
             self.position += 1
         return True
 
-    def abandon(self, lanes: Lanes, settling: Settling) -> None:
+    def abandon(self, lanes: Lanes, settling: Settling) -> bool:
         """The partition is revoked: store the rest if a receiver may have seen the event; else the next owner sends it.
 
-        Deliveries that slow filters have not judged in time stay unsettled: the next owner reads the record again, and
-        sends the deliveries that are not stored.
+        False if the database has to catch up first: call it again after a turn. Deliveries for which the time does not
+        suffice, as with slow filters, stay unsettled: the next owner reads the record again, and sends the deliveries
+        that are not stored.
         """
         if not self.record.started:
-            return
+            return True
         self._selector.begin(LEAVING)
-        while self.position < len(self.endpoints) and not self._selector.spent:
+        while self.position < len(self.endpoints):
+            if not settling.may_postpone():
+                return False
+            if self._selector.spent or (not self.position % LOOK_EVERY and self._selector.is_spent()):
+                return True
             endpoint = self.endpoints[self.position]
             if self._is_owed(endpoint, lanes, settling):
                 asked = self._answer[1] is not FilterResult.NOT_ASKED
                 settling.postpone(self.event, endpoint, self.record, ordering_key_of(self.event, endpoint), asked=asked)
                 self.position += 1
+        return True
 
     def _is_owed(self, endpoint: Endpoint, lanes: Lanes, settling: Settling) -> bool:
         """Whether the next subscription gets the event, or may get it. If not, its delivery is settled here.

@@ -99,11 +99,12 @@ def judge(
     now: float,
     final: frozenset[int] = frozenset(),
     secrets: Callable[[], Sequence[str]] = tuple,
-) -> Outcome:
+) -> Delivered | Failed | Rejected | Gone | Unsendable:
     """The outcome of an exchange that ended at `now` (unix seconds). 3xx is a failure: redirects are never followed.
 
-    A status in `final` is Rejected, except 2xx and 410. `secrets` gives the secrets that an answer might echo and that
-    must not be kept; it is called only if the answer is kept.
+    A status in `final` is Rejected, except 2xx and 410. An error of a request that was built, such as InvalidHeader, is
+    Failed: its cause is not the event, and may be put right. `secrets` gives the secrets that an answer might echo and
+    that must not be kept; it is called only if the answer is kept.
     """
     if isinstance(result, Response):
         status = result.status_code
@@ -120,8 +121,7 @@ def judge(
         return Failed(error, status, retry_after(result.headers.get("retry-after"), now), response)
     if isinstance(result, EgressRefused | InvalidURL | InvalidSchema | MissingSchema):
         return Unsendable(_text(result))
-    # The other ValueErrors of requests are about a header, which may be the event's.
-    return Undeliverable(_text(result)) if isinstance(result, ValueError) else Failed(_text(result))
+    return Failed(_text(result))
 
 
 def is_compressed(request: object) -> bool:

@@ -8,7 +8,7 @@ from functools import partial
 import structlog
 from requests import RequestException, Response, Timeout
 
-from consumer.delivery.delivery import Delivery, Lane, OpenRecord, StoredRow
+from consumer.delivery.delivery import QUEUE_SECONDS, Delivery, Lane, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import TakenUp
@@ -95,9 +95,6 @@ class Settling:
         if isinstance(outcome, Unsendable):
             self._not_sent(delivery, outcome, now)
             return
-        if isinstance(outcome, Undeliverable):
-            self._failed(delivery.split(), outcome, now, took)
-            return
         metrics = self._metrics
         metrics.attempt_seconds.observe(took)
         metrics.attempts[f"{outcome.status // 100}xx" if outcome.status else "error"] += 1
@@ -107,6 +104,8 @@ class Settling:
             is_open = self._tell_receiver(lane, outcome, deliveries, now, moment, delivery.started_at)
         else:
             is_open = False
+            if isinstance(outcome, Rejected | Gone):  # final for the former receiver only
+                outcome = Failed(outcome.error, outcome.status, response=outcome.response)
         if isinstance(outcome, Delivered):
             for each in deliveries:
                 self._delivered(each, outcome, now, took, len(deliveries))
@@ -287,7 +286,9 @@ class Settling:
         delivery.attempts += 1
         metrics = self._metrics
         metrics.deliveries["delivered"] += 1
-        metrics.delivery_latency_seconds.observe(now - delivery.event.record.timestamp / 1000)
+        timestamp = delivery.event.record.timestamp
+        if timestamp >= 0:  # a producer may set none, or one of the future: the sum must neither leap nor fall
+            metrics.delivery_latency_seconds.observe(max(0.0, now - timestamp / 1000))
         if self._report is not None:
             self._report(delivery, "delivered", outcome, now, took)
         if self._log_delivered:
@@ -359,6 +360,7 @@ class Settling:
         return (
             isinstance(delivery.origin, OpenRecord)
             and delivery.lane.breaker.open_until is None
+            and delivery.lane.sends_within(QUEUE_SECONDS, self._monotonic())
             and self._owns(delivery.event.record.topic_partition)
         )
 

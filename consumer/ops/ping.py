@@ -19,7 +19,6 @@ from consumer.delivery.outcome import (
     Failed,
     Gone,
     Rejected,
-    Undeliverable,
     Unsendable,
     is_compressed,
     judge,
@@ -172,7 +171,7 @@ def verdict_on(endpoint: Endpoint, result: Result, seen: ExchangeTrace, now: flo
             )
         case Failed(error):
             return Verdict(ok=False, text=f"failed: {error}; a worker would try again", advice=advice)
-        case Unsendable(error) | Undeliverable(error):
+        case Unsendable(error):
             return Verdict(ok=False, text=f"not sent: {error}", advice=advice)
 
 

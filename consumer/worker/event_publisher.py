@@ -9,12 +9,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
+import structlog
 from confluent_kafka import KafkaException
 
 from consumer.config.settings import KafkaSettings
 from consumer.events.cloud_event import rfc3339
 from consumer.kafka.producer import AcknowledgedTopic, Purpose
 from consumer.ledger.rows import OperationalEvent
+
+log = structlog.get_logger(__name__)
 
 _PURPOSE = Purpose("operations topic", "KAFKA_OPERATIONS_TOPIC", "operational events")
 # 0: no limit. If librdkafka gave up one event and the next one got through, the two would change places.
@@ -43,23 +46,26 @@ class EventPublisher:
         """Publish, in order. RuntimeError while the last batch is pending.
 
         Later calls of `poll` give `on_acknowledged` the ids of events that all in-sync replicas have. When none is
-        pending, the events whose ids it has not received have failed.
+        pending, the events whose ids it has not received have failed. An event of which no record can be made is
+        logged, fails, and does not stop the others.
         """
         if self._sent:
             raise RuntimeError("one batch at a time")
         self._on_acknowledged = on_acknowledged
         for number, operation, at in batch:
-            subscription = operation.data.get("subscription_id")
-            key = (
-                None if subscription is None else str(subscription).encode()
-            )  # one subscription's events stay in order
             try:
+                subscription = operation.data.get("subscription_id")
+                # The key keeps one subscription's events in order.
+                key = None if subscription is None else str(subscription).encode()
                 self._topic.write(number, _cloudevent(self._source, operation, at), key, _CONTENT_TYPE)
             except BufferError:
                 return
             except KafkaException as error:
                 self._topic.failed(error.args[0])
                 return
+            except Exception:
+                log.exception("an operational event could not be sent", row=number, event_id=operation.event_id)
+                continue
             self._sent.add(number)
 
     def poll(self) -> None:

@@ -56,12 +56,12 @@ class Handover:
         `adopted` partitions have rows but no log; they are given up likewise. Requests in flight get `seconds`; the
         drain ends at `until` (monotonic seconds) at the latest.
         """
-        # 1. Start no more requests. Store the open deliveries of records that some receivers have seen; the next owner
-        # reads the other records again.
+        # 1. Start no more requests. Store the open deliveries of records that some receivers have seen, as far as the
+        # database keeps up; the next owner reads the other records again.
         topic_partitions = {each.topic_partition for each in partitions} | set(adopted)
         fanout = self._discard(topic_partitions)
-        if fanout is not None:
-            fanout.abandon(self._lanes, self._settling)
+        if fanout is not None and fanout.abandon(self._lanes, self._settling):
+            fanout = None
         for delivery in self._lanes.withdraw(lambda delivery: _topic_partition(delivery) in topic_partitions):
             self._settling.on_revoked(delivery)
         # 2. Wait for requests in flight; failures are stored, not retried here.
@@ -77,8 +77,10 @@ class Handover:
         # would wait.
         end = min(self._monotonic() + STORE_DRAIN, until)
         while self._monotonic() < end and (
-            self._parking.holds(topic_partitions) or self._dead_letters.holds(topic_partitions)
+            fanout is not None or self._parking.holds(topic_partitions) or self._dead_letters.holds(topic_partitions)
         ):
+            if fanout is not None and fanout.abandon(self._lanes, self._settling):
+                fanout = None
             self._turn(0.01)
         self._forget(partitions, topic_partitions)
 

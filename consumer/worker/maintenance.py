@@ -52,7 +52,8 @@ class Maintenance:
     """Runs between turns, not in them: it may give adopted rows up, which must not begin inside a rebalance.
 
     `parked` is the number of the group's deliveries that wait in the database, or 0 if another worker counts them;
-    `breakers_open` is the number of open circuit breakers.
+    `breakers_open` is the number of open circuit breakers, without those that have had nothing to probe with for long:
+    their subscriptions may have been disabled or removed.
     """
 
     def __init__(
@@ -91,7 +92,8 @@ class Maintenance:
         if (jump := self._clocks.jump()) is not None:
             log.warning("the system clock was set", seconds=round(jump, 1), meaning=self._clocks.fault)
         self._share_limits()
-        self.breakers_open = sum(lane.breaker.open_until is not None for lane in self._lanes)
+        breakers = [lane.breaker for lane in self._lanes if lane.breaker.open_until is not None]
+        self.breakers_open = sum(not breaker.idle(now) for breaker in breakers)
         leads = self._ownership.leads
         if not leads:
             self.parked = 0  # only the leader shows the group's number, so that the sum over workers is right

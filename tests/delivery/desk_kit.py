@@ -17,6 +17,7 @@ from consumer.subscriptions.endpoint import Batch, Endpoint
 from consumer.telemetry.metrics import Metrics
 from models import Subscription
 from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, Store, make_event
+from tests.simulation.transport import Hopeless
 
 TOOK = 0.25
 SHORT, LONG = 5.0, 300.0
@@ -103,9 +104,13 @@ class Desk:
         return delivery
 
     def end(self, delivery: Delivery, result: Response | RequestException) -> None:
-        """End its request."""
+        """End its request; Hopeless: none could be built."""
         self.lanes.finished(delivery.lane)
-        self.settling.on_result(delivery, result)
+        if isinstance(result, Hopeless):
+            for each in delivery.split():
+                self.settling.on_undeliverable(each, str(result))
+        else:
+            self.settling.on_result(delivery, result)
 
     def due_row(self, attempts: int = 1, offset: int = 0, replay: int = 0) -> Delivery:
         """A stored row with an open request."""

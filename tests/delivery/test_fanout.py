@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.delivery.delivery import LANE_DELIVERIES, Delivery, Lane, OpenRecord
-from consumer.delivery.fanout import LOOK_EVERY, Fanout
+from consumer.delivery.delivery import LANE_DELIVERIES, QUEUE_SECONDS, Delivery, Lane, OpenRecord
+from consumer.delivery.fanout import LEAVING, LOOK_EVERY, Fanout
 from consumer.delivery.lanes import ALL_DELIVERIES, SLOW, STILL, Lanes
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event
@@ -151,6 +151,23 @@ def test_a_slow_receiver_does_not_hold_the_others() -> None:
     assert each.record.open == 5
 
 
+def test_a_very_low_rate_keeps_no_record_unsettled() -> None:
+    """One request in 100 s: others are stored. Stored ones are taken up shortly before it is time, then new ones."""
+    lanes, settling = Lanes(10), Postponed()
+    targets = (Endpoint(1, URL, (b"key",), rate_limit=0.01),)
+    for offset in range(3):
+        assert fanout(targets, []).advance(lanes, settling, 0.0)
+        assert ids(lanes) == ([1] if offset == 0 else [])
+    assert settling.stored == [1, 1]
+    rooms = [lanes.room(1, 100.0 - seconds) for seconds in (2.1 * QUEUE_SECONDS, 1.9 * QUEUE_SECONDS)]
+    assert rooms == [0, 1]
+    held = []
+    for seconds in (1.1 * QUEUE_SECONDS, 0.9 * QUEUE_SECONDS):
+        assert fanout(targets, []).advance(lanes, settling, 100.0 - seconds)
+        held.append(lanes.held)
+    assert (held, settling.stored) == ([0, 1], [1] * 3)
+
+
 def test_an_unsignable_delivery_is_stored() -> None:
     """A subscription without a usable secret gets the event later."""
     lanes, settling, settled = Lanes(10), Postponed(), list[int]()
@@ -229,6 +246,33 @@ def test_abandoned_it_stores_the_rest_only_if_a_receiver_may_have_seen_it(*, sta
             assert settled == []
             settle()
         assert settled == [0]
+
+
+def test_abandoned_it_stores_no_more_than_the_database_takes() -> None:
+    """It goes on when there is room again. The record is settled with the last stored delivery, and not before."""
+    settling, settled = Postponed(), list[int]()
+    each = fanout(endpoints(100), settled)
+    each.record.started = True
+    for room, stored in ((40, 40), (40, 40), (80, 80), (200, 100)):
+        settling.room = room
+        assert each.abandon(Lanes(10), settling) is (stored == 100)
+        assert settling.stored == list(range(1, stored + 1))
+        for settle in settling.settle:
+            settle()
+        settling.settle.clear()
+        assert settled == ([0] if stored == 100 else [])
+
+
+def test_abandoned_it_watches_the_clock_without_filters() -> None:
+    """A very large rest would hold up all other receivers. What is not stored stays unsettled."""
+    settling, settled, clock = Postponed(), list[int](), Ticking(LEAVING / 2.5)
+    each = fanout(endpoints(LOOK_EVERY * 9), settled, selector=Selector(Metrics(), None, clock))
+    each.record.started = True
+    assert each.abandon(Lanes(10), settling)
+    assert settling.stored == list(range(1, LOOK_EVERY * 2 + 1))
+    for settle in settling.settle:
+        settle()
+    assert settled == []
 
 
 def test_it_stops_at_the_end_of_the_turn() -> None:

@@ -17,7 +17,7 @@ from requests.exceptions import (
     SSLError,
 )
 
-from consumer.delivery.outcome import Delivered, Failed, Gone, Rejected, Undeliverable, Unsendable, judge, retry_after
+from consumer.delivery.outcome import Delivered, Failed, Gone, Rejected, Unsendable, judge, retry_after
 from consumer.errors import EgressRefused
 from consumer.sending.masking import masked_start
 from consumer.sending.signed_request import SignedRequest
@@ -70,9 +70,10 @@ def test_an_error_may_name_the_compressed_body(status: int, is_told: bool) -> No
         SSLError("bad"),
         RequestsConnectionError("reset"),
         RequestException("?"),
+        InvalidHeader("no"),  # of a request that was built
     ],
 )
-def test_network_errors_are_tried_again(error: RequestException) -> None:
+def test_errors_of_a_request_are_tried_again(error: RequestException) -> None:
     """The error's text is kept for the log and the row."""
     outcome = judge(error, 0.0)
     assert isinstance(outcome, Failed)
@@ -83,11 +84,6 @@ def test_network_errors_are_tried_again(error: RequestException) -> None:
 def test_an_unsendable_request_is_no_attempt(error: RequestException) -> None:
     """An invalid URL and a forbidden address are faults of the subscription, which its owner can correct."""
     assert judge(error, 0.0) == Unsendable("no")
-
-
-def test_a_hopeless_request_is_not_tried_again() -> None:
-    """An invalid header may come from the event, which no correction can change."""
-    assert judge(InvalidHeader("no"), 0.0) == Undeliverable("no")
 
 
 @pytest.mark.parametrize(

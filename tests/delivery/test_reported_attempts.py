@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 from requests import RequestException, Response
-from requests.exceptions import ConnectTimeout, InvalidHeader
+from requests.exceptions import ConnectTimeout
 from sqlalchemy import Engine
 
 from consumer.errors import EgressRefused
 from consumer.subscriptions.endpoint import Batch
 from tests.delivery.desk_kit import SHORT, TOOK, Desk, response
 from tests.delivery.store_kit import NOW
+from tests.simulation.transport import Hopeless
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_the_request_of_a_batch_is_an_attempt_of_each_delivery(desk: Desk) -> No
 
 def test_a_request_that_was_not_sent_is_no_attempt(desk: Desk) -> None:
     """The egress rule refused it or it could not be built, so no receiver has seen it."""
-    desk.end(desk.start(offset=0), InvalidHeader("a line break"))
+    desk.end(desk.start(offset=0), Hopeless("a line break"))
     desk.settling.on_undeliverable(desk.delivery(offset=1), "the template fails")
     desk.end(desk.start(offset=2), EgressRefused("10.0.0.1 is a private address"))
     assert desk.reported == []

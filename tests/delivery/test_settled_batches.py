@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from requests import RequestException, Response
-from requests.exceptions import ConnectTimeout, InvalidHeader
+from requests.exceptions import ConnectTimeout
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
@@ -18,6 +18,7 @@ from consumer.ledger import outbox, upkeep
 from consumer.subscriptions.endpoint import Batch, Endpoint
 from tests.delivery.desk_kit import LONG, SHORT, TOOK, Desk, response
 from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL
+from tests.simulation.transport import Hopeless
 
 REFUSED = EgressRefused("10.0.0.1 is a private address")
 UNUSED = count(1000, 100)  # offsets, and ids of subscriptions
@@ -28,7 +29,7 @@ RESULTS: dict[str, Response | RequestException] = {
     "refused": response(422),
     "gone": response(410),
     "unsendable": REFUSED,
-    "hopeless": InvalidHeader("a line break"),
+    "hopeless": Hopeless("a line break"),
 }
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from requests import RequestException, Response
 from requests.auth import HTTPBasicAuth
-from requests.exceptions import ConnectTimeout, InvalidHeader, InvalidURL, MissingSchema, ReadTimeout
+from requests.exceptions import ConnectTimeout, InvalidURL, MissingSchema, ReadTimeout
 from sqlalchemy import Engine, update
 from structlog.testing import capture_logs
 
@@ -29,10 +29,11 @@ from consumer.subscriptions.endpoint import Endpoint
 from models import Subscription
 from tests.delivery.desk_kit import BOOM, LONG, SHORT, TOOK, Desk, response
 from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, make_event
+from tests.simulation.transport import Hopeless
 
 UNUSED = count(100)  # ids of subscriptions
 REFUSED = EgressRefused("10.0.0.1 is a private address")
-HOPELESS = InvalidHeader("a line break")
+HOPELESS = Hopeless("a line break")
 
 
 @pytest.fixture
@@ -52,6 +53,16 @@ def test_a_2xx_settles_at_once_and_stores_nothing(desk: Desk) -> None:
     assert desk.metrics.attempts == {"2xx": 1}
     assert desk.metrics.attempt_seconds.total == pytest.approx(TOOK)
     assert desk.metrics.delivery_latency_seconds.total == pytest.approx(100)
+
+
+@pytest.mark.parametrize(("timestamp", "counted"), [(-1, 0), (int(NOW * 1e6), 1)], ids=["none", "microseconds"])
+def test_a_strange_timestamp_does_not_spoil_the_latency(desk: Desk, timestamp: int, counted: int) -> None:
+    """Half a century would hide all other latencies, and a sum that falls looks like a restart."""
+    delivery = desk.delivery()
+    delivery.event = delivery.event._replace(record=delivery.event.record._replace(timestamp=timestamp))
+    desk.end(desk.open(delivery), response(200))
+    latency = desk.metrics.delivery_latency_seconds
+    assert (latency.total, sum(latency.counts), desk.settled) == (0.0, counted, [0])
 
 
 def test_a_record_is_settled_by_the_last_of_its_deliveries(desk: Desk) -> None:
@@ -206,12 +217,34 @@ def test_a_result_of_the_former_url_does_not_count_against_the_new_receiver(
     assert desk.disabled() is None
 
 
+@pytest.mark.parametrize("status", [410, 422])
+def test_a_final_answer_of_the_former_url_ends_no_delivery(desk: Desk, status: int) -> None:
+    """The URL changed while the request was open. The next attempt goes to the new receiver, which accepts it."""
+    desk.endpoint = replace(desk.endpoint, final_statuses=frozenset((422,)))
+    delivery = desk.start()
+    delivery.sent_to, desk.endpoint = desk.endpoint, replace(desk.endpoint, url="https://elsewhere.example")
+    desk.lanes.lane(desk.endpoint)
+    desk.end(delivery, response(status))
+    assert desk.metrics.deliveries == {"retried": 1}
+    desk.store.monotonic.now += SHORT
+    desk.end(desk.go_on(delivery), response(200))
+    assert (desk.settled, desk.store.parking.backlog) == ([0], 0)
+
+
 def test_a_request_that_cannot_be_built_is_no_attempt(desk: Desk) -> None:
-    """`requests` refuses a header from the event. The delivery is given up; neither metrics nor breaker count it."""
+    """No header can hold the event's type. The delivery is given up; neither metrics nor breaker count it."""
     for offset in range(REFUSED_IN_A_ROW):
-        desk.end(desk.start(offset=offset), InvalidHeader("bad"))
+        desk.end(desk.start(offset=offset), HOPELESS)
     assert (dict(desk.metrics.attempts), desk.metrics.deliveries["exhausted"]) == ({}, REFUSED_IN_A_ROW)
     assert desk.lanes.lane(desk.endpoint).breaker.open_until is None
+
+
+def test_at_a_very_low_rate_no_retry_waits_in_memory(desk: Desk) -> None:
+    """Its wait is short, but the rate allows its next attempt only in 100 s."""
+    desk.endpoint = replace(desk.endpoint, rate_limit=0.01)
+    desk.end(desk.start(), response(500))
+    desk.store.write()
+    assert (desk.waiting(), desk.settled, desk.rows()[0][:2]) == ([], [0], ("parked", 1))
 
 
 def test_a_retry_that_goes_from_memory_to_the_database_is_counted(desk: Desk) -> None:

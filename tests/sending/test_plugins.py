@@ -24,6 +24,8 @@ from tests.sending.signed_kit import EVENT, NOW_UTC, header, signed
 
 SIGV4 = '{"name": "sigv4", "args": ["AKID", "s3cret-key", "eu-central-1", "execute-api"]}'
 URL = "https://hooks.test/a?b=c"
+UNSENDABLE = "which cannot be sent"
+NO_TEXT = "a header's value may hold visible ASCII and spaces only"
 
 
 def made(text: str, plugins: str = "sigv4=requests_aws4auth:AWS4Auth") -> PluginAuth:
@@ -82,6 +84,11 @@ class Misbehaves(AuthBase):
             "number": lambda: r.headers.__setitem__("X-Shop-Id", 42),
             "null": lambda: r.headers.__setitem__("X-Shop-Id", None),
             "name": lambda: setattr(r, "headers", {7: "x"}),
+            "line end": lambda: r.headers.__setitem__("X-Token", "s3cret\n"),
+            "umlaut": lambda: r.headers.__setitem__("X-User", "J\u00fcrgen"),
+            "host": lambda: r.headers.__setitem__("Host", "127.0.0.1"),
+            "connection": lambda: r.headers.__setitem__("Connection", "close"),
+            "bad name": lambda: r.headers.__setitem__("X Shop", "42"),
             "headers": lambda: setattr(r, "headers", None),
             "hooks": lambda: setattr(r, "hooks", None),
         }
@@ -99,13 +106,24 @@ class Misbehaves(AuthBase):
         (Misbehaves("number"), "the plug-in p set a header that is not text"),
         (Misbehaves("null"), "the plug-in p set a header that is not text"),
         (Misbehaves("name"), "the plug-in p set a header that is not text"),
+        (Misbehaves("line end"), f"the plug-in p set the header 'X-Token', {UNSENDABLE}: {NO_TEXT}"),
+        (Misbehaves("umlaut"), f"the plug-in p set the header 'X-User', {UNSENDABLE}: {NO_TEXT}"),
+        (Misbehaves("host"), f"the plug-in p set the header 'Host', {UNSENDABLE}: Host is set by the sender"),
+        (
+            Misbehaves("connection"),
+            f"the plug-in p set the header 'Connection', {UNSENDABLE}: Connection is set by the sender",
+        ),
+        (
+            Misbehaves("bad name"),
+            f"the plug-in p set the header 'X Shop', {UNSENDABLE}: 'X Shop' is not a valid header name",
+        ),
         (Misbehaves("headers"), "the plug-in p failed (AttributeError)"),
         (Misbehaves("hooks"), "the plug-in p failed (AttributeError)"),
         (HTTPDigestAuth("a", "b"), "the plug-in p waits for a challenge in the answer, which is not supported"),
     ],
 )
 def test_a_misbehaving_plug_in_is_an_error_of_the_attempt(auth: AuthBase, text: str) -> None:
-    """The plug-in's own text is not quoted, since it may contain a secret."""
+    """The plug-in's own text and its headers' values are not quoted, since they may contain a secret."""
     with pytest.raises(NotAuthorized) as refused:
         signed(URL, auth=PluginAuth("p", "{}", auth))
     assert str(refused.value) == text

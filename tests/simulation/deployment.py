@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import pytest
 from requests import Response
-from requests.exceptions import InvalidHeader
 from sqlalchemy import Engine, text
 
 from consumer.database.engine import reading
@@ -24,7 +23,7 @@ from consumer.subscriptions import repository
 from models import Wish
 from models.mark import ALL_SUBSCRIPTIONS
 from tests.simulation.database import LOCKED
-from tests.simulation.transport import Result
+from tests.simulation.transport import Hopeless, Result
 from tests.simulation.world import BORN, TOPIC, World
 
 KEYED = b'{"type": "keyed"}'
@@ -88,7 +87,7 @@ def result(outcome: str) -> Result:
     if outcome == "refused":
         return EgressRefused("a private address")
     if outcome == "hopeless":
-        return InvalidHeader("a line break")
+        return Hopeless("a line break")
     response = Response()
     response.status_code = STATUSES[outcome]
     return response

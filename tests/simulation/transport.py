@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from requests import PreparedRequest, RequestException, Response
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 Result = Response | RequestException
+
+
+class Hopeless(RequestException):
+    """Stands for a request that cannot be built from its events: the sender gives their deliveries up."""
 
 
 class Transfer:
@@ -75,7 +79,10 @@ class Transport:
         def done() -> None:
             if transfer in self._ending:
                 self._ending.remove(transfer)
-                transfer.callback(result)
+                if isinstance(result, Hopeless):
+                    _give_up(transfer, result)
+                else:
+                    transfer.callback(result)
 
         self._world.posted.append(done)
 
@@ -83,6 +90,15 @@ class Transport:
         """Cancel all requests."""
         self.open.clear()
         self._ending.clear()
+
+
+def _give_up(transfer: Transfer, why: Hopeless) -> None:
+    """End the deliveries of a request as the sender does with those of which it can build none."""
+    callback: Any = transfer.callback
+    sender, (delivery,) = callback.func.__self__, callback.args
+    sender._end(delivery)
+    for each in delivery.split():
+        sender._settling.on_undeliverable(each, str(why))
 
 
 def carried(request: PreparedRequest) -> list[tuple[str, str]]:

@@ -127,6 +127,19 @@ def test_published_is_reported_only_inside_poll_and_after_the_acknowledgement(
     assert sorted(stored) == list(range(100))
 
 
+def test_an_event_of_which_no_record_can_be_made_does_not_stop_the_others(kafka: Kafka, open_announcer: Open) -> None:
+    """Its data is JSON, but no object. It is logged, and is not reported as published."""
+    announcer = open_announcer(settings(kafka))
+    stored: list[int] = []
+    bad = 2, OperationalEvent("subscription.disabled", "bad", cast("Mapping[str, object]", [])), AT
+    with capture_logs() as logs:
+        announcer.send([disabled(1), bad, disabled(3)], stored.extend)
+        served(announcer, lambda: not announcer.pending)
+    assert stored == [1, 3]
+    (line,) = (each for each in logs if each["event"] != "librdkafka")
+    assert (line["event"], line["row"], line["event_id"]) == ("an operational event could not be sent", 2, "bad")
+
+
 def test_events_of_one_subscription_stay_in_order(kafka: Kafka, open_announcer: Open) -> None:
     """They have the same key and so the same partition, in the order in which they were handed over."""
     made = settings(kafka)

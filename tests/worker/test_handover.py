@@ -228,6 +228,38 @@ def test_the_rest_of_a_fan_out_is_stored_when_its_partition_leaves(
     ]
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_large_rest_of_a_fan_out_is_stored_as_the_database_takes_it(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, *, answers: bool
+) -> None:
+    """The backlog's bound holds meanwhile. If the database does not answer, the record stays unsettled."""
+    world = deployment.world
+    lanes, parking = world.worker.parts.lanes, world.worker.parts.parking
+    first = "https://one.example/keyed"
+    admit, most = lanes.admit, 0
+
+    def hold(lane: Lane, size: int, now: float) -> Admission:
+        return admit(lane, size, now) if lane.endpoint.url == first else Admission.BACKPRESSURE
+
+    def run_jobs() -> None:
+        nonlocal most
+        most = max(most, parking.backlog)
+        if answers:
+            world.run_jobs()
+
+    monkeypatch.setattr("consumer.delivery.parking.BACKLOG", 1)
+    monkeypatch.setattr(lanes, "admit", hold)
+    deployment.write(0, "keyless")
+    world.settle_down()
+    assert [url for _, url in world.sent] == [first]
+    world.transport.answer(0, result("taken"))
+    world.on_wait = run_jobs
+    world.source.revoke(0)
+    assert most == 1
+    assert world.committed.get((TOPIC, 0)) == ((1, "") if answers else None)
+    assert len(deployment.rows()) == (2 if answers else 0)
+
+
 def test_a_revoke_waits_less_for_requests_than_a_stop(engine: Engine) -> None:
     """All members of the group wait with it, however long WEBHOOK_DRAIN is."""
     deployment = Deployment(engine, drain=20.0)

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
+from consumer.delivery.breaker import MEMORY
 from consumer.delivery.failing import MARK_AFTER, SHOWN
 from consumer.intake.record import Partition, Record
 from consumer.loop.poller import Poller
@@ -97,6 +98,23 @@ def test_a_failing_subscription_is_shown_until_it_succeeds(deployment: Deploymen
     world.transport.answer(0, result("taken"))
     world.settle_down()
     assert (readings(deployment).failing, readings(deployment).failing_longest) == (0, {})
+
+
+def test_an_open_breaker_counts_until_it_could_long_have_been_probed(deployment: Deployment) -> None:
+    """A subscription that was disabled or removed gets no probe, so that no result closes its breaker."""
+    world = deployment.world
+    deployment.write(0, "b")
+    world.settle_down()
+    (lane,) = world.worker.parts.lanes
+    lane.breaker.trip(world.now, 60.0)
+    world.settle_down()
+    assert readings(deployment).breaker_open == 1
+    world.now += 60.0 + MEMORY / 2
+    world.settle_down()
+    assert readings(deployment).breaker_open == 1
+    world.now += MEMORY / 2
+    world.settle_down()
+    assert readings(deployment).breaker_open == 0
 
 
 def test_only_the_longest_failing_subscriptions_are_shown(deployment: Deployment) -> None:
