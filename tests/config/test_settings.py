@@ -368,11 +368,11 @@ KEY = "n0Mz9GHkqQWzMRzIm3RVqP2PgrlC0zCaMXDPWuTZ8kU="
 
 
 @pytest.mark.parametrize("name", settings.FROM_FILES)
-@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
-def test_a_secret_may_be_in_a_file(tmp_path: Path, name: str, end: str) -> None:
-    """The setting's value is the file's content without the final line break."""
+@pytest.mark.parametrize(("start", "end"), [("", ""), ("", "\n"), ("", "\r\n"), ("\ufeff", "\n")])
+def test_a_secret_may_be_in_a_file(tmp_path: Path, name: str, start: str, end: str) -> None:
+    """The setting's value is the file's content without the final line break, and without a byte order mark."""
     file = tmp_path / "secret"
-    file.write_bytes(KEY.encode() + end.encode())
+    file.write_bytes(f"{start}{KEY}{end}".encode())
     rest = {other: value for other, value in LEAST.items() if other != name}
     assert load(OWNERS[name], {**rest, name + "_FILE": str(file)}).model_dump() == {
         **load(OWNERS[name], {**rest, name: KEY}).model_dump(),
@@ -401,6 +401,15 @@ def test_an_unusable_file_is_named(tmp_path: Path, name: str) -> None:
     assert "hidden" not in line()
     file.write_text(KEY)
     assert line(**{name: KEY}) == f"{name}_FILE: {name} is set too. Unset one of them"
+
+
+@pytest.mark.parametrize("value", ['"whsec_Zm9v"', "'hidden'", "\ufeffhidden", "new KEY=whsec_Zm9v"])
+def test_a_signing_secret_with_text_around_it_is_refused(value: str) -> None:
+    """As `docker --env-file` leaves quotation marks: each secret would silently be another key."""
+    with pytest.raises(SettingsError, match=r"^WEBHOOK_SECRET: .*(write it without|remove)") as caught:
+        load(settings.SigningSettings, {"WEBHOOK_SECRET": value})
+    assert "hidden" not in str(caught.value)
+    assert "Zm9v" not in str(caught.value)
 
 
 def test_a_missing_file_hides_no_other_error(tmp_path: Path) -> None:
