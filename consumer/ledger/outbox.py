@@ -6,7 +6,7 @@ import orjson
 from sqlalchemy import Connection, Engine, bindparam, delete, insert, select
 
 from consumer.database.engine import any_of, reading
-from consumer.ledger.columns import BATCH
+from consumer.ledger.columns import BATCH, unix
 from consumer.ledger.rows import OperationalEvent
 from models import StoredOperation
 
@@ -54,7 +54,7 @@ def pending(engine: Engine, group: str, limit: int) -> list[tuple[int, Operation
     )
     with reading(engine) as connection:
         return [
-            (row.id, OperationalEvent(row.event_type, row.event_id, orjson.loads(row.data)), row.created_at.timestamp())
+            (row.id, OperationalEvent(row.event_type, row.event_id, orjson.loads(row.data)), unix(row.created_at))
             for row in connection.execute(statement)
         ]
 

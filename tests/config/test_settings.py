@@ -2,6 +2,7 @@
 
 import re
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from consumer.config import process_settings, settings, slips
+from consumer.config import process_settings, settings, slips, types
 from consumer.config.environment import environment, load, load_worker
 from consumer.config.slips import Slip
 from consumer.config.types import REFUSED_KAFKA_PROPERTIES, final_statuses, seconds, waits
@@ -421,6 +422,13 @@ def test_a_missing_file_hides_no_other_error(tmp_path: Path) -> None:
         "WEBHOOK_SECRET_FILE",
         "WEBHOOK_TIMEOUT",
     ]
+
+
+@pytest.mark.parametrize("text", ["9999-12-31T23:59-12:00", "9999-12-31T23:59:59.999999", "0001-01-01T00:00+14:00"])
+def test_a_time_is_one_that_can_be_shown(text: str) -> None:
+    """Its offset from UTC, or a float's rounding, would put it outside the years that a datetime can have."""
+    found = datetime.fromtimestamp(types.moment(text, 0.0), UTC)
+    assert found.year in {1970, 9999}
 
 
 def test_bare_field_names_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
