@@ -52,6 +52,8 @@ def _is_there(inspector: sa.Inspector) -> bool:
                 f'ALTER TABLE "{SUBSCRIPTIONS}" RENAME TO {SUBSCRIPTIONS}, then migrate again'
             )
         return False
+    if SUBSCRIPTIONS in map(str.lower, inspector.get_view_names()):
+        raise WebhooksError(f"{SUBSCRIPTIONS} is a view, and a table is needed; rename the view, then migrate again")
     names = [column["name"] for column in inspector.get_columns(SUBSCRIPTIONS)]
     for found, wrong in (
         (COLUMNS - {name.lower() for name in names}, "exists, without these columns"),
@@ -60,4 +62,23 @@ def _is_there(inspector: sa.Inspector) -> bool:
     ):
         if found:
             raise WebhooksError(f"{SUBSCRIPTIONS} {wrong}: {', '.join(sorted(found))}")
+    if op.get_context().dialect.name == "sqlite":
+        _check_for_sqlite(inspector)
+        for name in {name for name in names if name.lower() in COLUMNS} - COLUMNS:
+            for old, new in ((name, f"{name}_before"), (f"{name}_before", name.lower())):  # ignores a change of case
+                op.execute(f"ALTER TABLE {SUBSCRIPTIONS} RENAME COLUMN {old} TO {new}")
     return True
+
+
+def _check_for_sqlite(inspector: sa.Inspector) -> None:
+    """WebhooksError if SQLite cannot rebuild the table, or cannot fill its ids then."""
+    if SUBSCRIPTIONS not in inspector.get_table_names():
+        raise WebhooksError(f"the name of {SUBSCRIPTIONS} is not in lower case; rename it, by way of another name")
+    types = {column["name"].lower(): column["type"] for column in inspector.get_columns(SUBSCRIPTIONS)}
+    key = [name.lower() for name in inspector.get_pk_constraint(SUBSCRIPTIONS)["constrained_columns"]]
+    rowid = inspector.get_table_options(SUBSCRIPTIONS).get("sqlite_with_rowid", True)
+    if key != ["id"] or type(types["id"]) is not sa.INTEGER or not rowid:
+        raise WebhooksError(
+            f"the id of {SUBSCRIPTIONS} is not filled by SQLite; make the table anew with id INTEGER PRIMARY KEY, and "
+            "not WITHOUT ROWID, then migrate again"
+        )

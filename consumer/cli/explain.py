@@ -12,9 +12,12 @@ if TYPE_CHECKING:
 def explain(
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="Topic to read the record from.")],
     *,
-    partition: Annotated[int | None, typer.Option(min=0, metavar="NUMBER", help="Its partition.")] = None,
+    partition: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, metavar="NUMBER", help="Its partition.")
+    ] = None,
     offset: Annotated[
-        int | None, typer.Option(min=0, metavar="NUMBER", help="Its offset, with --partition. Default: the newest.")
+        int | None,
+        typer.Option(min=0, max=2**63 - 1, metavar="NUMBER", help="Its offset, with --partition. Default: the newest."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:

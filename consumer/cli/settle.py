@@ -23,8 +23,8 @@ _NOT_DONE = (
 
 def settle(
     topic: Annotated[str, typer.Argument(metavar="TOPIC")],
-    partition: Annotated[int, typer.Argument(metavar="PARTITION", min=0)],
-    offset: Annotated[int, typer.Argument(metavar="OFFSET", min=0)],
+    partition: Annotated[int, typer.Argument(metavar="PARTITION", min=0, max=2**31 - 1)],
+    offset: Annotated[int, typer.Argument(metavar="OFFSET", min=0, max=2**63 - 1)],
     *,
     subscription: Annotated[
         int | None,

@@ -67,12 +67,12 @@ def load(group: type[_T], values: Mapping[str, str] | None = None) -> _T:
 
 
 def _content(name: str, values: Mapping[str, str]) -> str:
-    """A setting's value from its file, without a final newline. ValueError says why it cannot be used."""
+    """A setting's value from its file, without a final newline or a byte order mark. ValueError: it cannot be used."""
     if name in values:
         raise ValueError(f"{name} is set too. Unset one of them")
     path = values[name + FILE]
     try:
-        content = Path(path).read_text(encoding="utf-8").removesuffix("\n")
+        content = Path(path).read_text(encoding="utf-8-sig").removesuffix("\n")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the name
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ValueError(f"{path} cannot be read: {why}") from None

@@ -191,7 +191,7 @@ class SigningSettings(Group):
     secret: SigningSecrets = Field(
         validation_alias="WEBHOOK_SECRET",
         description="Signing secret of subscriptions without one of their own; several are space-separated, newest "
-        "first. `whsec_` + base64, or any string.",
+        "first. `whsec_` + base64, or any string without quotation marks around it.",
         examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
     )
 

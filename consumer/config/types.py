@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from consumer.crypto.keys import parse_signing_key
+from consumer.events.moments import in_calendar
 from consumer.http.proxy import parse_proxy
 from consumer.http.urls import parse_target
 
@@ -66,7 +67,7 @@ def moment(text: str, now: float, zone: tzinfo | None = UTC) -> float:
             return max(0.0, now - seconds(text))
         parsed = datetime.fromisoformat(text)
         if parsed.tzinfo or zone:
-            return max(0.0, (parsed if parsed.tzinfo else parsed.replace(tzinfo=zone)).timestamp())
+            return in_calendar(max(0.0, (parsed if parsed.tzinfo else parsed.replace(tzinfo=zone)).timestamp()))
     except (ValueError, OverflowError):
         pass
     raise ValueError("is neither a time such as 2026-07-28T14:00Z nor an age such as 2h or 3d")

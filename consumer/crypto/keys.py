@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 PREFIX = "whsec_"
 PRIVATE_PREFIX, PUBLIC_PREFIX = "whsk_", "whpk_"
+_QUOTES, _BYTE_ORDER_MARK = ('"', "'"), "\ufeff"
 _RANDOM = 32  # bytes of a new symmetric secret
 _LENGTHS = range(24, 65)  # bytes of a symmetric secret that the specification allows
 _SEED, _PAIR = 32, 64  # bytes of a private key (RFC 8032, 5.1.5), and of a private key followed by its public key
@@ -101,12 +102,20 @@ def parse_signing_key(text: str) -> SigningKey:
 def parse_secret(text: str) -> bytes:
     """Parse a symmetric key: `whsec_` + base64 is decoded, any other string gives its UTF-8 bytes.
 
-    Raises ValueError for an empty key or invalid base64; its text quotes no part of the secret.
+    Raises ValueError for an empty key, invalid base64, and text around a secret that would silently become part of the
+    key (a quotation mark, a byte order mark, anything before a prefix); its text quotes no part of the secret.
     """
     if not text:
         raise ValueError("the secret is empty")
     if text.startswith(PREFIX):
         return _decoded(text, PREFIX)
+    if text.startswith(_QUOTES):  # docker's --env-file keeps them
+        raise ValueError("the secret begins with a quotation mark, which would belong to the key: write it without")
+    if text.startswith(_BYTE_ORDER_MARK):
+        raise ValueError("the secret begins with a byte order mark (U+FEFF), which would belong to the key: remove it")
+    for prefix in (PREFIX, PRIVATE_PREFIX):
+        if prefix in text:
+            raise ValueError(f"{prefix} does not stand at the start of the secret: remove the text before it")
     try:
         return text.encode()
     except UnicodeEncodeError:  # a lone surrogate: Python's form of an environment that is not UTF-8

@@ -197,7 +197,7 @@ def _close(outcome: Future[oracledb.Connection | str]) -> None:
 
 def _read_password(file: str) -> str:
     try:
-        password = Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+        password = Path(file).read_text(encoding="utf-8-sig").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise oracledb.OperationalError(f"DATABASE_PASSWORD_FILE={file} cannot be read: {reason}") from None

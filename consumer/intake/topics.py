@@ -150,23 +150,19 @@ class Topics:
             part = FOR_QUIET * part + (1 - FOR_QUIET) * _part(owned, busy)
         return min(1.0, part) or 1 / sum(ours.values())
 
-    def gone(self, topics: Iterable[TopicPartition], now: float) -> dict[str, range]:
-        """Partitions that no worker can own: for `GONE_AFTER` or longer, no answer has listed them.
+    def gone(self, partitions: Iterable[TopicPartition], now: float) -> list[TopicPartition]:
+        """Those of `partitions` that no worker can own: for `GONE_AFTER` or longer, no answer has listed them.
 
-        Each of `topics` comes with the highest partition number to check. A topic recreated with fewer partitions has
-        such partitions beside the owned ones. The result is empty if the last answer is old or lists no consumed topic:
-        this account may have lost the right to see them.
+        A topic recreated with fewer partitions has such partitions beside the owned ones. The result is empty if the
+        last answer is old or lists no consumed topic: this account may have lost the right to see them.
         """
         if self._answered_at is None or now - self._answered_at > CONTINUOUS or self.lowest is None:
-            return {}
-        found = {}
-        for topic, highest in topics:
-            # Higher partition numbers disappeared earlier, so the long-gone ones are at the upper end.
-            beyond = range(self._counts.get(topic, 0), highest + 1)
-            first = next((number for number in beyond if self._long_missing(topic, number)), None)
-            if first is not None:
-                found[topic] = range(first, highest + 1)
-        return found
+            return []
+        return [
+            (topic, number)
+            for topic, number in partitions
+            if number >= self._counts.get(topic, 0) and self._long_missing(topic, number)
+        ]
 
     def _long_missing(self, topic: str, number: int) -> bool:
         return self._watched - self._missing.get((topic, number), 0.0) >= GONE_AFTER

@@ -334,6 +334,6 @@ def delivery_of(row: AnyRow) -> StoredDelivery:
         first_of(row),
         last_of(row),
         row.replay,
-        row.created_at.timestamp(),
-        row.updated_at.timestamp(),
+        unix(row.created_at),
+        unix(row.updated_at),
     )

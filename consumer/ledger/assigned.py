@@ -61,24 +61,32 @@ def open_keys(engine: Engine, group: str, topic: str, partition: int, most: int)
     return frozenset(OrderingKey(row.subscription_id, topic, partition, row.order_key) for row in rows)
 
 
-def open_topics(engine: Engine, group: str) -> list[tuple[str, int]]:
-    """Each topic that has open or delivered rows, and its highest partition number among these rows.
+def open_topics(engine: Engine, group: str) -> list[str]:
+    """Each topic that has open or delivered rows.
 
-    Delivered rows count because they have to be deleted if the topic is gone. Takes two seeks for each topic and state,
+    Delivered rows count because they have to be deleted if the topic is gone. Takes a seek for each topic and state,
     however many rows there are.
     """
-    highest: dict[str, int] = {}
+    topics: set[str] = set()
     with reading(engine) as connection:
         for status in (*OPEN, Status.DELIVERED):
-            here = (ParkedDelivery.group_id == group, ParkedDelivery.status == status)
-            first = select(func.min(ParkedDelivery.topic)).where(*here)
-            last = select(func.max(ParkedDelivery.partition_no)).where(*here)
+            first = select(func.min(ParkedDelivery.topic)).where(
+                ParkedDelivery.group_id == group, ParkedDelivery.status == status
+            )
             topic = connection.scalar(first)
             while topic is not None:
-                number = connection.scalar(last.where(ParkedDelivery.topic == topic))
-                highest[topic] = max(highest.get(topic, 0), number or 0)
+                topics.add(topic)
                 topic = connection.scalar(first.where(ParkedDelivery.topic > topic))
-    return sorted(highest.items())
+    return sorted(topics)
+
+
+def next_partition(engine: Engine, group: str, topic: str, after: int) -> int | None:
+    """The lowest partition above `after` that has rows, in any state. One seek, however large the numbers are."""
+    lowest = select(func.min(ParkedDelivery.partition_no)).where(
+        ParkedDelivery.group_id == group, ParkedDelivery.topic == topic, ParkedDelivery.partition_no > after
+    )
+    with reading(engine) as connection:
+        return connection.scalar(lowest)
 
 
 def with_rows(engine: Engine, group: str, partitions: Collection[TopicPartition]) -> set[TopicPartition]:

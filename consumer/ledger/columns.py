@@ -5,7 +5,7 @@ Binds are named `b_…`: INSERT and UPDATE already use a column's own name, and 
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import orjson
 from sqlalchemy import BindParameter, ColumnElement, Connection, Engine, Row, Select, and_, bindparam
@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute
 
 from consumer.events.event import Event, RecordId, extra_of
+from consumer.events.moments import in_calendar
 from consumer.ledger.rows import Failure, OrderingKey
 from models import ParkedDelivery, Payload, Status
 
@@ -142,7 +143,7 @@ def first_of(row: AnyRow) -> Failure | None:
     """The first attempt of a delivery's row, if it failed."""
     if row.first_error is None or row.first_attempt_at is None:
         return None
-    return Failure(row.first_error, row.first_status, None, row.first_attempt_at.timestamp())
+    return Failure(row.first_error, row.first_status, None, unix(row.first_attempt_at))
 
 
 def last_of(row: AnyRow) -> Failure | None:
@@ -150,7 +151,7 @@ def last_of(row: AnyRow) -> Failure | None:
     if row.last_error is None:
         return None
     at = row.last_attempt_at or row.updated_at
-    return Failure(row.last_error, row.last_status, row.last_response, at.timestamp())
+    return Failure(row.last_error, row.last_status, row.last_response, unix(at))
 
 
 def cut(text: str | None, length: int) -> str | None:
@@ -164,8 +165,8 @@ def escaped(text: str | None, length: int) -> str | None:
 
 
 def time_of(seconds: float) -> datetime:
-    """Unix seconds as a datetime for a column."""
-    return datetime.fromtimestamp(seconds, UTC)
+    """Unix seconds as a datetime for a column; the nearest one if they are outside the calendar."""
+    return datetime.fromtimestamp(in_calendar(seconds), UTC)
 
 
 def time_or_none(seconds: float | None) -> datetime | None:
@@ -173,6 +174,10 @@ def time_or_none(seconds: float | None) -> datetime | None:
     return None if seconds is None else time_of(seconds)
 
 
+@overload
+def unix(moment: datetime) -> float: ...
+@overload
+def unix(moment: None) -> None: ...
 def unix(moment: datetime | None) -> float | None:
-    """A datetime from a column as unix seconds."""
-    return None if moment is None else moment.timestamp()
+    """A datetime from a column as unix seconds, from which `time_of` and formatters can make a datetime again."""
+    return None if moment is None else in_calendar(moment.timestamp())

@@ -107,7 +107,7 @@ def _due(engine: Engine, replay_id: int, *which: ColumnElement[bool]) -> Iterato
     for rows in by_id(
         engine, select(ParkedDelivery.next_attempt_at), ParkedDelivery.replay == replay_id, parked, *which
     ):
-        yield from (row.next_attempt_at.timestamp() for row in rows)
+        yield from (unix(row.next_attempt_at) for row in rows)
 
 
 def _next(engine: Engine, ids: Collection[int]) -> float | None:

@@ -86,7 +86,7 @@ def decision(engine: Engine, group: str, subject: Subject) -> Decision | None:
     with reading(engine) as connection:
         rows = {row.subscription_id: row for row in connection.execute(statement)}
     row = rows.get(subject.subscription_id) or rows.get(ALL_SUBSCRIPTIONS)
-    return Decision(Wish(row.wish), row.marked_at.timestamp(), unix(row.done_at)) if row else None
+    return Decision(Wish(row.wish), unix(row.marked_at), unix(row.done_at)) if row else None
 
 
 def acted(engine: Engine, group: str, subject: Subject) -> None:

@@ -7,7 +7,7 @@ import structlog
 from sqlalchemy import Connection, Engine, bindparam, delete, insert, select
 
 from consumer.database.engine import any_of, reading
-from consumer.ledger.columns import BATCH
+from consumer.ledger.columns import BATCH, unix
 from consumer.ledger.rows import OperationalEvent
 from models import StoredOperation
 
@@ -69,7 +69,7 @@ def pending(
     for row in rows:
         data = _data(row.data)
         if data is not None:
-            found.append((row.id, OperationalEvent(row.event_type, row.event_id, data), row.created_at.timestamp()))
+            found.append((row.id, OperationalEvent(row.event_type, row.event_id, data), unix(row.created_at)))
             continue
         bad.add(row.id)
         if row.id not in known:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert, or_, select, update
@@ -22,6 +22,7 @@ CREDENTIALS = ("basic", "bearer", "header", "oauth2", "plugin")
 _BATCH = 200  # rows read in one statement and changed in one transaction
 _FORGOTTEN = timedelta(days=1)  # a secret is deleted so long after its expiry, because a worker's clock may be behind
 _TICK = timedelta(microseconds=1)  # the resolution of the column
+_LAST = datetime.max.replace(tzinfo=UTC)
 
 _ENCRYPT = (
     update(SubscriptionSecret)
@@ -144,7 +145,8 @@ def rotate(
         text = secret
         if text is None:
             text = generate(algorithm or _algorithm([row.secret for row in before] or default, owner, vault))
-        created_at = max([now, *(row.created_at + _TICK for row in before)])
+        # Of secrets with the calendar's last time, the one with the highest id is the newest.
+        created_at = max([now, *(min(row.created_at, _LAST - _TICK) + _TICK for row in before)])
         rows: list[tuple[str, datetime, datetime | None]] = [(stored_of(text, owner, vault), created_at, None)]
         if before:
             connection.execute(

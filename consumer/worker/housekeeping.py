@@ -31,9 +31,10 @@ FIND, COUNT, CERTIFICATES = "partitions with rows", "count of waiting deliveries
 RECONCILE = "rows of changed subscriptions"
 LOOK_AT_CERTIFICATES = 3600.0  # seconds between two checks
 MOST_CERTIFICATES = 20  # the first to expire
+BEFORE_ALL = -1  # no partition has a lower number
 
-# Called with the number of the group's deliveries that wait for their time or turn, and with the topics that have open
-# or delivered rows, each with its highest partition that has any.
+# Called with the number of the group's deliveries that wait for their time or turn, and with the partitions that have
+# rows, of the topics that have open or delivered rows.
 Counted = Callable[[int, Collection[TopicPartition]], None]
 
 # Takes a short step from where the last one ended (None: from the start). Returns where it ended; None: done.
@@ -71,7 +72,7 @@ class Housekeeping(Part):
         self._jobs: list[_Job] = []  # unfinished jobs, the next one first
         self._asked: Callable[[], None] | None = None  # `begin` was called while a slice ran
         self._waiting = 0  # like the next two, set by the database thread and read when the job is done
-        self._topics: Collection[TopicPartition] = ()
+        self._stored: list[TopicPartition] = []
         self._with_rows: set[TopicPartition] = set()
         self._of_partitions: Mapping[TopicPartition, Mapping[str, Step]] = {}
         self._counted: Counted = _nobody
@@ -194,7 +195,7 @@ class Housekeeping(Part):
             if job.done:
                 self._jobs.remove(job)
                 if job.name == COUNT:
-                    self._counted(self._waiting, self._topics)
+                    self._counted(self._waiting, self._stored)
                 elif job.name == RECONCILE:
                     self._reconciled()
                 elif job.name == CERTIFICATES:
@@ -253,16 +254,20 @@ class Housekeeping(Part):
         pruned = upkeep.prune(self._engine, self._group, *partition, mark, PRUNED)
         return pruned if pruned == PRUNED else None
 
-    def _count(self, rest: tuple[int, list[TopicPartition]] | None) -> tuple[int, list[TopicPartition]] | None:
-        """Count one partition per step; `rest` is the count so far and the partitions that are left."""
-        if rest is None:
-            self._topics = assigned.open_topics(self._engine, self._group)
-            rest = 0, [(topic, number) for topic, highest in self._topics for number in range(highest + 1)]
-        waiting, partitions = rest
-        if not partitions:
-            self._waiting = waiting
+    def _count(self, at: tuple[Sequence[str], int] | None) -> tuple[Sequence[str], int] | None:
+        """Count one partition per step; `at`: the topics that are left, and the partition of the first counted last."""
+        if at is None:
+            self._waiting, self._stored = 0, []
+            at = assigned.open_topics(self._engine, self._group), BEFORE_ALL
+        topics, last = at
+        if not topics:
             return None
-        return waiting + upkeep.waiting(self._engine, self._group, *partitions[0]), partitions[1:]
+        number = assigned.next_partition(self._engine, self._group, topics[0], last)
+        if number is None:
+            return (topics[1:], BEFORE_ALL) if topics[1:] else None
+        self._waiting += upkeep.waiting(self._engine, self._group, topics[0], number)
+        self._stored.append((topics[0], number))
+        return topics, number
 
 
 def _slice(jobs: Sequence[_Job], worked: list[_Job]) -> None:
@@ -292,5 +297,5 @@ def _shown(partition: TopicPartition) -> str:
     return f"{partition[0]}[{partition[1]}]"
 
 
-def _nobody(_waiting: int, _topics: Collection[TopicPartition]) -> None:
+def _nobody(_waiting: int, _stored: Collection[TopicPartition]) -> None:
     """Another worker leads and counts."""

@@ -121,6 +121,6 @@ class Maintenance:
         }
         return self._ownership.unasked() | self._unasked.below(marks, self._committer.until, now)
 
-    def _counted(self, waiting: int, topics: Collection[TopicPartition]) -> None:
+    def _counted(self, waiting: int, stored: Collection[TopicPartition]) -> None:
         self.parked = waiting
-        self._ownership.adopt(topics)
+        self._ownership.adopt(stored)

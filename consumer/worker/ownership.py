@@ -53,13 +53,9 @@ class Ownership:
     def _kept(self) -> list[TopicPartition]:
         return [each.topic_partition for each in self._partitions().values() if not each.revoking]
 
-    def adopt(self, topics: Collection[TopicPartition]) -> None:
-        """Adopt the rows of partitions that are long gone, if this worker leads.
-
-        `topics` have rows; each comes with its highest partition that has any.
-        """
-        gone = self._topics.gone(topics, self._monotonic()) if self.leads else {}
-        adopted = {(topic, number): None for topic, numbers in gone.items() for number in numbers}
+    def adopt(self, stored: Collection[TopicPartition]) -> None:
+        """Adopt those of the partitions with rows, `stored`, that are long gone, if this worker leads."""
+        adopted = dict.fromkeys(self._topics.gone(stored, self._monotonic())) if self.leads else {}
         for topic in {topic for topic, _ in adopted.keys() - self.adopted.keys()}:
             log.warning("a topic is gone; sending its stored deliveries", topic=topic)
         self.adopted = adopted

@@ -1,9 +1,12 @@
 """/v1/deliveries, on each database: search, detail and redelivery, with each tenant limited to its own."""
 
+from datetime import UTC, datetime
+
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, text, update
 
 from consumer.ledger import store
+from models import ParkedDelivery
 from tests.api.v1_kit import Api
 from tests.ledger.rows_kit import GROUP, make_event, parked
 
@@ -40,6 +43,30 @@ def test_deliveries_are_searched_page_by_page(api: Api, engine: Engine) -> None:
     assert (item["next_attempt_at"], item["last_failure"]["status"]) == (None, 503)
     assert api.call("GET", "/deliveries?topic=another").json() == {"items": [], "next": None}
     assert api.call("GET", "/deliveries?since=2001-01-01T00:00:00Z").json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "until=9999-12-31T23:59:59.999999Z",
+        "until=9999-12-31T23:59:59-14:00",
+        "since=0001-01-01T00:00:00%2B14:00",
+        "since=1969-01-01T00:00:00Z",
+    ],
+)
+def test_times_at_the_ends_of_the_calendar(api: Api, engine: Engine, query: str) -> None:
+    """A row that an operator has put off for ever hides no other, and a far time is a time like any other."""
+    subscription = api.create()["id"]
+    for offset in range(2):
+        stored(engine, subscription, offset)
+    with engine.begin() as connection:
+        never = datetime.max.replace(tzinfo=UTC)
+        last = update(ParkedDelivery).where(ParkedDelivery.record_offset == 1)
+        connection.execute(last.values(status="parked", next_attempt_at=never, updated_at=never))
+    items = api.call("GET", f"/deliveries?{query}").json()["items"]
+    assert [item["offset"] for item in items] == [1, 0]
+    assert items[0]["next_attempt_at"] == "9999-12-31T23:59:59.999Z"
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,8 @@ def test_attempts_are_listed(api: Api) -> None:
     told = api.call("GET", "/attempts?since=2027-01-15T07:00:00Z&until=2027-01-15T09:00:00Z").json()
     assert history.asked == [(1_800_000_000.0 - 3600, 1_800_000_000.0 + 3600)]
     assert told["missing"] is not None
+    api.call("GET", "/attempts?since=1969-12-31T23:59:59Z&until=1970-01-01T00:00:00Z")
+    assert history.asked[-1] == (0.0, 0.0)
 
 
 def test_few_requests_read_the_topic_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -333,7 +333,9 @@ def test_a_decision_is_stored_for_the_owner(
     words = ("deliveries", "settle", "t", "2", "7")
     assert called(*words, **database).returncode == 2
     assert called(*words, "--give-up", "--dead-letter", **database).returncode == 2
-    assert called("deliveries", "settle", "t", "2", "x", "--give-up", **database).returncode == 2
+    for place in (("2", "x"), ("2", str(2**63)), (str(2**31), "7")):
+        refused = called("deliveries", "settle", "t", *place, "--give-up", "--yes", "--no-wait", **database)
+        assert (refused.returncode, "Invalid value for" in refused.stderr) == (2, True)
     of_none = called(*words, "--subscription", "0", "--give-up", "--yes", "--no-wait", **database)
     assert (of_none.returncode, "0 would decide for all subscriptions" in of_none.stderr) == (2, True)
     asked = called(*words, "--give-up", **database)

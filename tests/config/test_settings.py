@@ -2,6 +2,7 @@
 
 import re
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from consumer.config import process_settings, settings, slips
+from consumer.config import process_settings, settings, slips, types
 from consumer.config.environment import environment, load, load_worker
 from consumer.config.slips import Slip
 from consumer.config.types import REFUSED_KAFKA_PROPERTIES, final_statuses, seconds, waits
@@ -368,11 +369,11 @@ KEY = "n0Mz9GHkqQWzMRzIm3RVqP2PgrlC0zCaMXDPWuTZ8kU="
 
 
 @pytest.mark.parametrize("name", settings.FROM_FILES)
-@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
-def test_a_secret_may_be_in_a_file(tmp_path: Path, name: str, end: str) -> None:
-    """The setting's value is the file's content without the final line break."""
+@pytest.mark.parametrize(("start", "end"), [("", ""), ("", "\n"), ("", "\r\n"), ("\ufeff", "\n")])
+def test_a_secret_may_be_in_a_file(tmp_path: Path, name: str, start: str, end: str) -> None:
+    """The setting's value is the file's content without the final line break, and without a byte order mark."""
     file = tmp_path / "secret"
-    file.write_bytes(KEY.encode() + end.encode())
+    file.write_bytes(f"{start}{KEY}{end}".encode())
     rest = {other: value for other, value in LEAST.items() if other != name}
     assert load(OWNERS[name], {**rest, name + "_FILE": str(file)}).model_dump() == {
         **load(OWNERS[name], {**rest, name: KEY}).model_dump(),
@@ -403,6 +404,15 @@ def test_an_unusable_file_is_named(tmp_path: Path, name: str) -> None:
     assert line(**{name: KEY}) == f"{name}_FILE: {name} is set too. Unset one of them"
 
 
+@pytest.mark.parametrize("value", ['"whsec_Zm9v"', "'hidden'", "\ufeffhidden", "new KEY=whsec_Zm9v"])
+def test_a_signing_secret_with_text_around_it_is_refused(value: str) -> None:
+    """As `docker --env-file` leaves quotation marks: each secret would silently be another key."""
+    with pytest.raises(SettingsError, match=r"^WEBHOOK_SECRET: .*(write it without|remove)") as caught:
+        load(settings.SigningSettings, {"WEBHOOK_SECRET": value})
+    assert "hidden" not in str(caught.value)
+    assert "Zm9v" not in str(caught.value)
+
+
 def test_a_missing_file_hides_no_other_error(tmp_path: Path) -> None:
     """Its line stands beside those of the group's other settings."""
     values = {"WEBHOOK_SECRET_FILE": str(tmp_path / "none"), "WEBHOOK_TIMEOUT": "soon"}
@@ -412,6 +422,13 @@ def test_a_missing_file_hides_no_other_error(tmp_path: Path) -> None:
         "WEBHOOK_SECRET_FILE",
         "WEBHOOK_TIMEOUT",
     ]
+
+
+@pytest.mark.parametrize("text", ["9999-12-31T23:59-12:00", "9999-12-31T23:59:59.999999", "0001-01-01T00:00+14:00"])
+def test_a_time_is_one_that_can_be_shown(text: str) -> None:
+    """Its offset from UTC, or a float's rounding, would put it outside the years that a datetime can have."""
+    found = datetime.fromtimestamp(types.moment(text, 0.0), UTC)
+    assert found.year in {1970, 9999}
 
 
 def test_bare_field_names_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

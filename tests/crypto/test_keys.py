@@ -73,7 +73,7 @@ def test_a_prefixed_secret_is_its_base64(key: bytes) -> None:
     assert parse_secret(text) == key == Webhook(text)._whsecret
 
 
-@given(st.text(min_size=1).filter(lambda text: not text.startswith(PREFIX)).filter(str.isprintable))
+@given(st.text(min_size=1).filter(lambda text: not text.startswith((PREFIX, '"', "'"))).filter(str.isprintable))
 def test_any_other_string_is_its_utf8_bytes(text: str) -> None:
     """A secret without the prefix is used unchanged."""
     assert parse_secret(text) == text.encode()
@@ -115,6 +115,32 @@ def test_an_invalid_secret_is_refused(text: str) -> None:
 
 def encoded(prefix: str, key: bytes) -> str:
     return prefix + b64encode(key).decode()
+
+
+@pytest.mark.parametrize(
+    ("before", "text"),
+    [
+        ('"', "quotation mark"),
+        ("'", "quotation mark"),
+        ("\ufeff", "byte order mark"),
+        (" ", "start"),
+        ("KEY=", "start"),
+    ],
+)
+@pytest.mark.parametrize("secret", [encoded(PREFIX, b"k" * 24), encoded(PRIVATE_PREFIX, b"k" * 32)])
+def test_text_before_a_secret_is_refused(before: str, secret: str, text: str) -> None:
+    """As a part of the key it would sign with a key that no receiver has. The error contains no part of the secret."""
+    with pytest.raises(ValueError, match=text) as caught:
+        parse_signing_key(before + secret)
+    assert secret[10:20] not in str(caught.value)
+
+
+@pytest.mark.parametrize("before", ['"', "'", "\ufeff"])
+def test_a_quoted_plain_secret_is_refused(before: str) -> None:
+    """Quotation marks and byte order marks are refused without a prefix as well; inside a secret they are its bytes."""
+    with pytest.raises(ValueError, match="mark"):
+        parse_secret(f"{before}plain")
+    assert parse_secret(f"plain{before}") == f"plain{before}".encode()
 
 
 @pytest.mark.parametrize(("private", "public", "message", "signature"), RFC_8032)

@@ -210,10 +210,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "ledger.assigned.open_keys": ("A partition is assigned: its ordering keys with open rows.",),
         "ledger.assigned.open_topics": (
-            "The first topic with rows of a state.",
-            "Its highest partition.",
+            "Upkeep: the first topic with rows of a state.",
             "The next topic.",
         ),
+        "ledger.assigned.next_partition": ("Upkeep: the next partition of a topic that has rows.",),
         "ledger.assigned._numbers": (
             "Upkeep: the next of these partitions that has rows.",
             "Upkeep: the next of these partitions that has marks.",
@@ -492,6 +492,7 @@ def _send(engine: Engine) -> None:
     marks.decision(engine, GROUP, subject)
     marks.acted(engine, GROUP, subject)
     assigned.open_topics(engine, GROUP)
+    assigned.next_partition(engine, GROUP, "t", 0)
     assigned.with_rows(engine, GROUP, [("t", 0)])
 
 

@@ -89,6 +89,7 @@ def test_looking_for_keys_out_of_order(full: Engine) -> None:
         ),
         (lambda engine: assigned.with_rows(engine, GROUP, [("t", 0), ("t", 1)]), "(group_id=? AND topic=? AND"),
         (lambda engine: assigned.open_topics(engine, GROUP), "INDEX ix_webhook_deliveries_"),
+        (lambda engine: assigned.next_partition(engine, GROUP, "t", 0), "(group_id=? AND topic=? AND partition_no>?)"),
         (
             lambda engine: upkeep.prune(engine, "another", "t", 0, 50),
             "(group_id=? AND status=? AND topic=? AND partition_no=?",

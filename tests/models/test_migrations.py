@@ -334,6 +334,48 @@ def test_another_table_of_that_name_is_refused(empty: Engine, path: Path) -> Non
     assert [name for name, _ in definitions(path)] == ["webhook_subscriptions"]
 
 
+def test_columns_in_upper_case_are_renamed_on_sqlite(empty: Engine, path: Path) -> None:
+    """SQLite ignores the case of names, and Alembic does not. The rows stay."""
+    with sqlite3.connect(path) as connection:
+        columns = re.sub(r"\b(id|url|event_type|created_at)\b", lambda found: found[0].upper(), TUTORIAL)
+        connection.execute(columns.format(more=""))
+        connection.execute("INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://a.example', 't')")
+    connection.close()
+    migrations.upgrade(empty)
+    assert differences(empty) == []
+    with empty.connect() as ours:
+        assert ours.exec_driver_sql("SELECT url, event_type FROM webhook_subscriptions").all() == [
+            ("https://a.example", "t")
+        ]
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "error"),
+    [
+        ("webhook_subscriptions", "Webhook_Subscriptions", "not in lower case; rename it, by way of another name"),
+        ("id INTEGER", "id BIGINT", "make the table anew with id INTEGER PRIMARY KEY"),
+        ("id INTEGER", "id VARCHAR(36)", "make the table anew with id INTEGER PRIMARY KEY"),
+        ("PRIMARY KEY", "UNIQUE", "make the table anew with id INTEGER PRIMARY KEY"),
+        ("URRENT_TIMESTAMP{more})", "URRENT_TIMESTAMP) WITHOUT ROWID", "not WITHOUT ROWID"),
+        ("CREATE TABLE webhook_subscriptions", "CREATE TABLE another", "is a view, and a table is needed"),
+    ],
+)
+def test_a_table_that_sqlite_cannot_rebuild_is_refused(
+    empty: Engine, path: Path, was: str, becomes: str, error: str
+) -> None:
+    """One line says what to change, and nothing is changed yet."""
+    assert was in TUTORIAL
+    with sqlite3.connect(path) as connection:
+        connection.execute(TUTORIAL.replace(was, becomes).format(more=""))
+        if "another" in becomes:
+            connection.execute("CREATE VIEW webhook_subscriptions AS SELECT * FROM another")
+    connection.close()
+    before = definitions(path)
+    with pytest.raises(WebhooksError, match=error):
+        migrations.upgrade(empty)
+    assert definitions(path) == before
+
+
 @pytest.mark.parametrize("column", LATER_COLUMNS)
 def test_a_column_of_a_later_revision_is_refused(empty: Engine, path: Path, column: str) -> None:
     """It is refused before any change: on Oracle, earlier revisions would stay applied."""

@@ -70,6 +70,7 @@ def as_worker(engine: Engine, begin: Begin) -> None:
     assigned.settled_keys(engine, "g", "t", 0, 0)
     assigned.open_keys(engine, "g", "t", 0, 1)
     assigned.open_topics(engine, "g")
+    assigned.next_partition(engine, "g", "t", 0)
     assigned.with_rows(engine, "g", [("t", 0)])
     upkeep.failing(engine, 1, now)
     upkeep.slow(engine, 1, now)

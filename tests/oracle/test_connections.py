@@ -323,7 +323,7 @@ def test_the_password_file_is_read_at_each_connect(oracle: OracleEmulator, tmp_p
         held.exec_driver_sql("SELECT 1 FROM dual")
         oracle.set_password("webhooks", "rotated")
         assert "ORA-01017" in refusal(engine)
-        file.write_text("rotated\r\n")
+        file.write_bytes(b"\xef\xbb\xbfrotated\r\n")  # as an editor on Windows writes it
         ping(engine)
         held.exec_driver_sql("SELECT 1 FROM dual")
     engine.dispose()

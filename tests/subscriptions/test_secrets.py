@@ -183,6 +183,14 @@ def test_a_secret_from_a_clock_that_is_ahead(engine: Engine) -> None:
     assert endpoint(engine, NOW).secrets == (b"newer", b"new", b"old")
 
 
+def test_a_secret_from_the_calendars_last_moment_can_be_rotated(engine: Engine) -> None:
+    """No time is later. The new secrets are made at the same time, and are the newest by their ids."""
+    subscription = add(engine, "old", at=datetime.max.replace(tzinfo=UTC))
+    turn(engine, subscription, "new")
+    turn(engine, subscription, "newer")
+    assert endpoint(engine, NOW).secrets == (b"newer", b"new", b"old")
+
+
 def test_no_such_subscription(engine: Engine) -> None:
     """Each function reports an absent subscription and writes nothing."""
     assert rotate(engine, 99, vault=VAULT, default=("d",), overlap=DAY, now=NOW) is None

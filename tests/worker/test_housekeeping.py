@@ -32,12 +32,12 @@ class House:
         self.store = Store(engine)
         self.keeping = Housekeeping(engine, self.store.thread, GROUP, self.store.clock, self.store.monotonic)
         self.counted: list[int] = []
-        self.topics: list[tuple[str, int]] = []
+        self.stored: list[tuple[str, int]] = []
 
-    def tell(self, waiting: int, topics: Collection[tuple[str, int]]) -> None:
+    def tell(self, waiting: int, stored: Collection[tuple[str, int]]) -> None:
         """Receive housekeeping's counts."""
         self.counted.append(waiting)
-        self.topics = list(topics)
+        self.stored = list(stored)
 
     def slice(self) -> None:
         """Run one job and handle its answer."""
@@ -81,7 +81,7 @@ def test_everything_is_done_once(house: House) -> None:
 
     assert states(engine) == {1: "parked", 2: "held", 3: "exhausted", 5: "delivered", 6: "parked", 7: "blocked"}
     assert house.counted == [3], "rows that are not due, and a blocked one"
-    assert house.topics == [("t", 0)]
+    assert house.stored == [("t", 0)]
     assert [event.event_id for _, event, _ in outbox.pending(engine, GROUP, 9)] == ["new"]
     house.keeping.poll(0.0)
     assert house.store.posted.empty()
@@ -265,6 +265,26 @@ def test_partitions_without_rows_are_skipped(house: House, monkeypatch: pytest.M
     house.keeping.begin(places, dict.fromkeys(places, 10), house.tell, leads=False)
     house.slices()
     assert looked_at == [3]
+
+
+def test_the_count_visits_only_partitions_with_rows(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row with an absurd partition number costs the leader no memory and no statements for the numbers below it."""
+    seen: list[tuple[str, int]] = []
+    plain = upkeep.waiting
+
+    def spy(engine: Engine, group: str, topic: str, partition: int) -> int:
+        seen.append((topic, partition))
+        return plain(engine, group, topic, partition)
+
+    monkeypatch.setattr(upkeep, "waiting", spy)
+    sub = repository.add(house.store.engine, URL, "user.created")
+    places = [("t", 3), ("t", 1_000_000), ("u", 0), ("u", 2)]
+    rows = [parked(make_event(1, topic=topic, partition=number), sub) for topic, number in places]
+    store.park(house.store.engine, GROUP, rows, 500.0)
+    run(house.store.engine, "UPDATE webhook_deliveries SET status = 'delivered' WHERE topic = 'u' AND partition_no = 2")
+    house.keeping.begin([], {}, house.tell, leads=True)
+    house.slices()
+    assert (house.counted, house.stored, seen) == ([3], places, places)
 
 
 def test_a_round_begun_during_a_slice_starts_after_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

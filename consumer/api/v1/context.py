@@ -25,6 +25,7 @@ from consumer.errors import DatabaseUnavailable, InvalidReplay, InvalidSubscript
 from consumer.events.attempt import Attempt
 from consumer.events.cloud_event import rfc3339
 from consumer.events.event import Event
+from consumer.events.moments import in_calendar
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.changes import Registry
 from consumer.ops.overview import Overview
@@ -211,13 +212,13 @@ def of_all_tenants(caller: Caller) -> None:
 
 
 def moment(text: str | None, parameter: str) -> float | None:
-    """Unix seconds of a query's RFC 3339 time. Raises Refused for another text, or one without an offset."""
+    """Unix seconds, at least 0, of a query's RFC 3339 time. Raises Refused for another text, also without an offset."""
     if text is None:
         return None
     try:
         found = datetime.fromisoformat(text)
         if found.tzinfo is not None:
-            return found.timestamp()
+            return in_calendar(max(0.0, found.timestamp()))
     except (ValueError, OverflowError):
         pass
     raise invalid(Mistake(parameter=parameter, detail="is no RFC 3339 time, such as 2026-07-28T14:00:00Z"))

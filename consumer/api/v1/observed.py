@@ -138,7 +138,8 @@ def list_attempts(
         found, missing = backing.history.recent(subscription, limit, seeing(caller)), backing.history.fault
     else:
         with reading_back():
-            found = backing.history.read_back(subscription, begin or 0.0, end or _FAR, limit, seeing(caller))
+            until_time = _FAR if end is None else end
+            found = backing.history.read_back(subscription, begin or 0.0, until_time, limit, seeing(caller))
         missing = None if len(found) == limit else f"attempts that were not read within {READ_BACK:.0f} s, if any"
     return answer({"items": [_attempt(each) for each in found], "missing": missing})
 

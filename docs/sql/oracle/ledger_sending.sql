@@ -302,24 +302,13 @@ FETCH FIRST 11 ROWS ONLY
 ;
 
 -- ledger.assigned.open_topics
--- The first topic with rows of a state.
+-- Upkeep: the first topic with rows of a state.
 SELECT
   MIN(webhook_deliveries.topic) AS min_1
 FROM webhook_deliveries
 WHERE
   webhook_deliveries.group_id = :group_id_1
   AND webhook_deliveries.status = :status_1
-;
-
--- ledger.assigned.open_topics
--- Its highest partition.
-SELECT
-  MAX(webhook_deliveries.partition_no) AS max_1
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.status = :status_1
-  AND webhook_deliveries.topic = :topic_1
 ;
 
 -- ledger.assigned.open_topics
@@ -331,6 +320,17 @@ WHERE
   webhook_deliveries.group_id = :group_id_1
   AND webhook_deliveries.status = :status_1
   AND webhook_deliveries.topic > :topic_1
+;
+
+-- ledger.assigned.next_partition
+-- Upkeep: the next partition of a topic that has rows.
+SELECT
+  MIN(webhook_deliveries.partition_no) AS min_1
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.group_id = :group_id_1
+  AND webhook_deliveries.topic = :topic_1
+  AND webhook_deliveries.partition_no > :partition_no_1
 ;
 
 -- ledger.assigned._numbers
