@@ -3,7 +3,6 @@
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +14,7 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 from consumer.config.settings import KafkaSettings
 from consumer.errors import FatalKafkaError, KafkaUnavailable, SettingsError, WebhooksError
 from consumer.events.event import TopicPartition
+from consumer.events.times import utc
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Partition, Record, batch, headers_of
 from consumer.intake.topics import consumes
@@ -224,7 +224,7 @@ class LogReader:
                 "retention has removed the beginning of a partition, perhaps records of the requested time",
                 partition=str(self._partitions[partition]),
                 records_removed=cut,
-                oldest_left=datetime.fromtimestamp(timestamp / 1000, UTC).isoformat(),
+                oldest_left=utc(timestamp / 1000).isoformat(),
             )
         if timestamp < self._since:
             return None

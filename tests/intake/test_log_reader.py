@@ -30,9 +30,9 @@ def reader_of() -> Iterator[Open]:
         yield lambda settings: stack.enter_context(LogReader(settings))
 
 
-def topic_of(kafka: Kafka, partitions: int = 1) -> str:
+def topic_of(kafka: Kafka, partitions: int = 1, **config: str) -> str:
     """A topic that keeps records with old timestamps."""
-    return kafka.topic(partitions=partitions, retention_ms="-1")
+    return kafka.topic(partitions=partitions, retention_ms="-1", **config)
 
 
 def write_at(kafka: Kafka, topic: str, times: Sequence[float], partition: int = 0, base: float = BASE) -> None:
@@ -220,6 +220,18 @@ def test_a_beginning_that_was_removed_is_reported(real_kafka: Kafka, reader_of: 
         assert values(read_all(reader)) == [b"20"]
     (line,) = [each for each in logs if "retention" in each["event"]]
     assert (line["records_removed"], line["oldest_left"]) == (2, "2023-11-14T22:13:40+00:00")
+
+
+def test_a_timestamp_beyond_the_calendar_is_reported(kafka: Kafka, reader_of: Open) -> None:
+    """The report that the beginning was removed costs no record: a producer may stamp microseconds."""
+    topic = topic_of(kafka, message_timestamp_after_max_ms=str(2**63 - 1))
+    write_at(kafka, topic, [0, 1], base=BASE * 1000)
+    reader = reader_of(kafka.settings())
+    reader.start(reader.spans([(topic, 0)], 0, None), BASE)
+    reader._cut[topic, 0] = 2  # not even the oldest record of the mock cluster's log can be removed
+    with capture_logs() as logs:
+        assert [record.timestamp for record in read_all(reader)] == [BASE * 1000_000, BASE * 1000_000 + 1000]
+    assert [line["oldest_left"] for line in logs if "retention" in line["event"]] == ["1970-01-01T00:00:00+00:00"]
 
 
 @pytest.mark.parametrize(("begin", "read", "removed"), [(5, [b"5", b"6"], 3), (7, [], 5)], ids=["a part", "the rest"])
