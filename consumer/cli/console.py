@@ -8,13 +8,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from itertools import islice
 from textwrap import indent
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+
+from consumer.events.times import utc
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -122,7 +123,7 @@ def bounded(count: int, noun: str) -> str:
 
 def time_text(seconds: float | None) -> str | None:
     """Unix seconds as ISO 8601 in UTC, to the second."""
-    return None if seconds is None else datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
+    return None if seconds is None else utc(int(seconds)).isoformat().replace("+00:00", "Z")
 
 
 def moment(text: str, now: float, option: str) -> float:

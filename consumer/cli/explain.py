@@ -84,7 +84,7 @@ def _told(found: "Explained", receivers: "Receivers | None", not_looked: str | N
         "topic": place.topic,
         "partition": place.partition,
         "offset": place.offset,
-        "timestamp": time_text(max(0, place.timestamp) / 1000),
+        "timestamp": time_text(place.timestamp / 1000),
         "mapping": found.mapping,
         "fields": [step._asdict() for step in found.steps],
         "outcome": found.outcome,

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from consumer.crypto.keys import parse_signing_key
-from consumer.events.moments import in_calendar
+from consumer.events.times import in_calendar
 from consumer.http.proxy import parse_proxy
 from consumer.http.urls import parse_target
 

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from consumer.events.times import utc
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -61,7 +62,7 @@ def ago(at: float, now: float) -> str:
 
 def iso(at: float) -> str:
     """A moment (unix seconds) as RFC 3339 in UTC."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return utc(at).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def static_names() -> dict[str, str]:

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import orjson
 
 from consumer.events.event import Event
+from consumer.events.times import EPOCH, utc
 
 PREFIX = "ce_"  # of headers, in binary content mode (Kafka protocol binding for CloudEvents, section 3.2.3.1)
 _ATTRIBUTES = frozenset(("specversion", "id", "source", "type", "subject", "time", "dataschema", "datacontenttype"))
 _DATA = frozenset(("data", "data_base64"))
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")  # as JSON writes it
 _INSTEAD = "\ufffd".encode()
 
@@ -150,7 +150,7 @@ def _structured(body: Mapping[str, Any]) -> tuple[Any, bool]:
 
 def rfc3339(at: float) -> str:
     """Unix seconds in RFC 3339, in UTC and to the millisecond, as the service writes the `time` of its own events."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return utc(at).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _text(value: object) -> str | None:
@@ -171,9 +171,9 @@ def _rfc3339(value: object) -> str | None:
 def _written(milliseconds: int) -> str:
     """Unix milliseconds in RFC 3339. The epoch for -1, the value of a record without a timestamp."""
     try:
-        moment = _EPOCH + timedelta(milliseconds=max(0, milliseconds))
+        moment = EPOCH + timedelta(milliseconds=max(0, milliseconds))
     except OverflowError:
-        moment = _EPOCH
+        moment = EPOCH
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -182,4 +182,4 @@ def _moment(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)
     except OverflowError:
-        return _EPOCH
+        return EPOCH

@@ -195,7 +195,7 @@ class Commits:
 
     def _note(self, failures: dict[str, KafkaError]) -> None:
         failure = next(iter(failures.values()))
-        if failure.code() == KafkaError.OFFSET_METADATA_TOO_LARGE:
+        if any(each.code() == KafkaError.OFFSET_METADATA_TOO_LARGE for each in failures.values()):
             # The broker's offset.metadata.max.bytes was lowered: a restart will resend records settled above the mark.
             self._with_metadata = False
         reason = explained(failure, group=self._group)

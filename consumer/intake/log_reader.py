@@ -3,7 +3,6 @@
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,9 +14,11 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 from consumer.config.settings import KafkaSettings
 from consumer.errors import FatalKafkaError, KafkaUnavailable, SettingsError, WebhooksError
 from consumer.events.event import TopicPartition
+from consumer.events.times import utc
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Partition, Record, batch, headers_of
 from consumer.intake.topics import consumes
+from consumer.intake.unreadable import CODES, UnreadableBatches
 from consumer.kafka.client import LibrdkafkaLog, Reachability, usable_properties
 from consumer.kafka.remedies import IS_IT_UP, explained
 from consumer.ledger.replays import Span
@@ -48,6 +49,8 @@ _FIXED: dict[str, Any] = {
     "queued.min.messages": 5_000,
     "queued.max.messages.kbytes": 16_384,
     "fetch.queue.backoff.ms": 50,
+    # An unreadable batch is skipped record by record, with this wait before each.
+    "fetch.error.backoff.ms": 100,
     "statistics.interval.ms": 1_000,
 }
 
@@ -73,6 +76,7 @@ class LogReader:
         self._partitions: dict[TopicPartition, Partition] = {}
         self._cut: dict[TopicPartition, int] = {}
         self._said: set[tuple[str | None, int]] = set()
+        self._unreadable = UnreadableBatches()
         self._failures: list[Exception] = []
         self._reachability = Reachability(kafka, clock, expected=False)
         keep = self._failures.append
@@ -176,8 +180,9 @@ class LogReader:
     def read(self, limit: int, timeout: float) -> list[Record]:
         """Up to `limit` (at least 1) records. Waits for the first at most `timeout` seconds, and never above 0.1.
 
-        Empty if no record came in time, `done` or not. Raises WebhooksError when a partition cannot be read any more,
-        and FatalKafkaError: `positions` then follow the last record that was returned.
+        Empty if no record came in time, `done` or not. A record that librdkafka cannot read has Unreadable headers and
+        no timestamp. Raises WebhooksError when a partition cannot be read any more, and FatalKafkaError: `positions`
+        then follow the last record that was returned.
         """
         if self._failures:
             raise self._failures.pop(0)
@@ -188,12 +193,20 @@ class LogReader:
         elif now - self._heard > _IDLE and self.fault is None:
             self._heard = now
             self._look_for_topics()
-        records = []
+        records: list[Record] = []
+        moved: set[TopicPartition] = set()
         for message in messages:
             partition: TopicPartition = (message.topic(), message.partition())  # type: ignore[assignment]
+            if partition in moved:
+                continue  # queued for the old position, like another error of the same batch: it is read again
+            record = None
             if (error := message.error()) is not None:
-                self._on_message_error(partition, message.offset() or 0, error)
-            elif (span := self._left.get(partition)) is not None and (record := self._taken(span, message)) is not None:
+                record = self._on_message_error(partition, message.offset() or 0, error)
+                if record is not None:
+                    moved.add(partition)
+            elif (span := self._left.get(partition)) is not None:
+                record = self._taken(span, message)
+            if record is not None:
                 records.append(record)
         return records
 
@@ -211,7 +224,7 @@ class LogReader:
                 "retention has removed the beginning of a partition, perhaps records of the requested time",
                 partition=str(self._partitions[partition]),
                 records_removed=cut,
-                oldest_left=datetime.fromtimestamp(timestamp / 1000, UTC).isoformat(),
+                oldest_left=utc(timestamp / 1000).isoformat(),
             )
         if timestamp < self._since:
             return None
@@ -223,8 +236,11 @@ class LogReader:
         self.positions[partition] = self._left.pop(partition).end
         self._consumer.incremental_unassign([KafkaTopicPartition(*partition)])
 
-    def _on_message_error(self, partition: TopicPartition, offset: int, error: KafkaError) -> None:
-        """Keep an error for the next `read` to raise: records before it in this batch count as read."""
+    def _on_message_error(self, partition: TopicPartition, offset: int, error: KafkaError) -> Record | None:
+        """Keep an error for the next `read` to raise: records before it in this batch count as read.
+
+        Returns the record to give up, if the error is the last read of an unreadable one.
+        """
         span = self._left.get(partition)
         code = error.code()
         if error.fatal() or code == KafkaError._FATAL:  # noqa: SLF001 (a message's error lacks the flag)
@@ -235,6 +251,8 @@ class LogReader:
         elif span is None:
             # The partition is done, or the error concerns the throw-away group, which need not be usable.
             log.debug("Kafka reports", error=error.str())
+        elif code in CODES:
+            return self._given_up(span, offset, error)
         elif code == KafkaError._PARTITION_EOF:  # noqa: SLF001 (the binding's public name)
             if offset >= span.end:
                 self._finish(partition)
@@ -244,6 +262,22 @@ class LogReader:
             guarded(self._failures.append, self._skip_removed)(span)
         else:
             self._say(f"Kafka reports: {error.str()}", partition, code)
+        return None
+
+    def _given_up(self, span: Span, base: int, error: KafkaError) -> Record | None:
+        """Note that the batch at offset `base` cannot be read. Returns its next record if that is to be given up."""
+        partition = (span.topic, span.number)
+        self._say(f"Kafka reports: {error.str()}", partition, error.code())
+        position = self.positions[partition]
+        record = self._unreadable.failed(self._partitions[partition], base, error.str(), position)
+        if record is None:
+            return None
+        if record.offset < span.end - 1:
+            self.positions[partition] = record.offset + 1
+            self._consumer.seek(KafkaTopicPartition(*partition, record.offset + 1))
+        else:
+            self._finish(partition)
+        return record if record.offset < span.end else None
 
     def _look_for_topics(self) -> None:
         """Check that the topics exist: librdkafka 2.16 only logs a deleted topic, and its reader waits for ever."""

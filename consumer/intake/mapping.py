@@ -250,14 +250,11 @@ class Decoder:
     def _body_of(self, reading: Reading) -> tuple[tuple[bytes, bool], str]:
         """The body, whether it is the whole value, and the template."""
         if reading.value is None:
-            return (reading.key_body(), False), "the key, as JSON"
+            return (_limited(reading.key_body()), False), "the key, as JSON"
         for template, path in self._body:
             found = reading.field(path) if path else reading.body()
             if found is not None:
-                body = json_of(found) if path else found
-                if len(body) > MAX_VALUE_BYTES:
-                    raise Undecodable("too_large", f"body: it has {len(body)} bytes; the limit is {MAX_VALUE_BYTES}")
-                return (body, not path), template.text
+                return (_limited(json_of(found) if path else found), not path), template.text
         texts = ", ".join(template.text for template, _ in self._body[:_SHOWN])
         raise Undecodable("no_body", f"body: the record has nothing that {texts} refers to")
 
@@ -286,6 +283,13 @@ class Decoder:
             if (text := field.first(reading)) is not None:
                 found[f"{PREFIX}{field.name}"] = text[0]
         return found
+
+
+def _limited(body: bytes) -> bytes:
+    """The body. Undecodable: too_large; JSON may be several times as long as the text that it was made of."""
+    if len(body) > MAX_VALUE_BYTES:
+        raise Undecodable("too_large", f"body: it has {len(body)} bytes; the limit is {MAX_VALUE_BYTES}")
+    return body
 
 
 def references_of(rules: Rules) -> Iterator[Reference]:

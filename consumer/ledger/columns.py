@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute
 
 from consumer.events.event import Event, RecordId, extra_of
-from consumer.events.moments import in_calendar
+from consumer.events.times import in_calendar
 from consumer.ledger.rows import Failure, OrderingKey
 from models import ParkedDelivery, Payload, Status
 

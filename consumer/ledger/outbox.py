@@ -104,6 +104,6 @@ def expire(engine: Engine, group: str, before: float) -> int:
         .limit(BATCH)
     )
     with reading(engine) as connection:
-        expired = [row.id for row in connection.execute(oldest) if row.created_at.timestamp() < before]
+        expired = [row.id for row in connection.execute(oldest) if unix(row.created_at) < before]
     forget(engine, expired)
     return len(expired)

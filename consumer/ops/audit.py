@@ -36,7 +36,7 @@ def _entry_of(record: Record, source: str) -> AuditEntry | None:
         case {"source": its_source, "type": str(kind), "time": str(moment), "data": dict(data)} if its_source == source:
             try:
                 at = datetime.fromisoformat(moment).timestamp()
-            except ValueError:
+            except (ValueError, OverflowError):
                 return None
             subscription, actor = data.get("subscription_id"), data.get("actor")
             return AuditEntry(

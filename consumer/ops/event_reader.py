@@ -6,6 +6,7 @@ from functools import partial
 from consumer.config.settings import KafkaSettings, SchemaSettings
 from consumer.events.event import Event
 from consumer.intake.decode import decode
+from consumer.intake.decoding import decoded
 from consumer.intake.mapping_file import mappings_of
 from consumer.intake.record import Record
 
@@ -15,11 +16,11 @@ ReadEvent = Callable[[Record], Event]  # raises Tombstone, Undecodable and Regis
 def event_reader(kafka: KafkaSettings, schemas: SchemaSettings) -> ReadEvent:
     """A function that reads records by the workers' settings: with other settings the ids of events would differ.
 
-    It queries the schema registry if there is one. Raises SettingsError if the file of KAFKA_MAPPINGS_FILE cannot be
-    used.
+    It queries the schema registry if there is one. A bug of a decoder makes the record Undecodable, as for workers.
+    Raises SettingsError if the file of KAFKA_MAPPINGS_FILE cannot be used.
     """
     read, json_of = partial(decode, tenant_name=kafka.tenant, mapped=mappings_of(kafka)), json_reader(schemas)
-    return lambda record: read(json_of(record))
+    return partial(decoded, lambda record: read(json_of(record)))
 
 
 def json_reader(schemas: SchemaSettings) -> Callable[[Record], Record]:

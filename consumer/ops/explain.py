@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from sqlalchemy import Engine
@@ -13,6 +14,7 @@ from consumer.events.cloud_event import variables_of
 from consumer.events.event import Event, RecordId
 from consumer.expressions import EventTooLarge, Expression, ExpressionFailed
 from consumer.intake.decode import decode
+from consumer.intake.decoding import decoded
 from consumer.intake.mapping import Step
 from consumer.intake.mapping_file import Mappings, default_decoder
 from consumer.intake.record import Record
@@ -94,15 +96,15 @@ def explain(
     """
     decoder = (None if mapped is None else mapped.of(record.partition.topic)) or default_decoder(tenant_name)
     try:
-        record = json_of(record)
+        record = decoded(json_of, record)
     except Undecodable as error:
         return Explained(record.id, decoder.name, (), "dead_letter", None, error.reason, str(error))
     steps: list[Step] = []
     with suppress(Tombstone, Undecodable):  # `decode` raises them again below
-        steps.extend(decoder.explain(record))
+        decoded(lambda each: steps.extend(decoder.explain(each)), record)
     so_far = Explained(record.id, decoder.name, tuple(steps), "event")
     try:
-        return so_far._replace(event=decode(record, tenant_name, mapped))
+        return so_far._replace(event=decoded(partial(decode, tenant_name=tenant_name, mapped=mapped), record))
     except Tombstone:
         return so_far._replace(outcome="tombstone")
     except Undecodable as error:

@@ -47,8 +47,8 @@ class Lag(NamedTuple):
 
     @property
     def records(self) -> int:
-        """Records that a start now would read."""
-        return self.end - max(self.start, self.first)
+        """Records that a start now would read. 0 while the committed offset is one of an earlier topic of the name."""
+        return max(0, self.end - max(self.start, self.first))
 
     @property
     def overtaken(self) -> int:

@@ -249,13 +249,20 @@ def _base64(value: bytes, budget: Budget) -> str:
     return budget.counted(base64(value))
 
 
-def _key(key: str | int) -> str:
+def _key(key: str | bytes | int) -> str:
     if isinstance(key, bool):
         return "true" if key else "false"
-    return str(key)
+    return str(key) if isinstance(key, int) else _text(key)
+
+
+def _text(value: str | bytes, _budget: Budget | None = None) -> str:
+    if isinstance(value, bytes):  # parsing checks the strings of proto3 only
+        raise _Misfit("a string is not UTF-8")
+    return value
 
 
 _SCALARS: dict[int, _Convert] = {
+    FieldDescriptor.CPPTYPE_STRING: _text,
     FieldDescriptor.CPPTYPE_INT64: lambda value, _budget: str(value),
     FieldDescriptor.CPPTYPE_UINT64: lambda value, _budget: str(value),
     FieldDescriptor.CPPTYPE_DOUBLE: lambda value, _budget: number(value),

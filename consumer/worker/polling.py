@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from traceback import format_tb
 
 import structlog
 
@@ -12,6 +11,7 @@ from consumer.errors import Tombstone, Undecodable
 from consumer.events.event import Event
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped, decode
+from consumer.intake.decoding import decoded
 from consumer.intake.record import Partition, Record
 from consumer.intake.source import Source
 from consumer.loop.part import RECORDS_WAIT, Part
@@ -115,7 +115,7 @@ class Polling(Part):
         keys = set()
         for record in records:
             try:
-                event = self._event_of(record)
+                event = decoded(self._event_of, record)
             except Tombstone:
                 self._metrics.events["tombstone"] += 1
                 record.partition.tracker.settle(record.offset)
@@ -131,19 +131,9 @@ class Polling(Part):
         self._catalog.want(keys)
 
     def _event_of(self, record: Record) -> Event:
-        """The event of an admitted record. Raises Tombstone and Undecodable, for bugs of the decoders too."""
+        """The event of an admitted record. Raises Tombstone and Undecodable."""
         translation = self._translation
-        try:
-            return decode(
-                record if translation is None else translation.json_of(record), self._tenant_name, self._mapped
-            )
-        except (Tombstone, Undecodable):
-            raise
-        except Exception as error:  # noqa: BLE001 (raised, it would end each worker that reads the record)
-            kind, places = type(error).__name__, "".join(format_tb(error.__traceback__))
-            # Without the exception's text, which may quote the record.
-            log.error("a record's decoding failed: a bug", record=_place(record), error=kind, exception=places)  # noqa: TRY400
-            raise Undecodable("error", f"the service has failed to decode it: {kind}") from None
+        return decode(record if translation is None else translation.json_of(record), self._tenant_name, self._mapped)
 
     def _records(self, *, idle: bool) -> Sequence[Record]:
         """New records. If there is no room for PAUSE_AFTER seconds, pauses the partitions and polls on."""

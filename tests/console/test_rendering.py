@@ -4,7 +4,9 @@ import pytest
 from jinja2 import UndefinedError
 from markupsafe import Markup
 
-from consumer.console.rendering import STATIC, ago, environment, number, percent, seconds, span, static_names
+from consumer.cli.console import time_text
+from consumer.console.rendering import STATIC, ago, environment, iso, number, percent, seconds, span, static_names
+from consumer.events.cloud_event import rfc3339
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,23 @@ def test_a_duration_has_a_fitting_unit(value: float, text: str) -> None:
 def test_a_time_is_relative_to_now(at: float, text: str) -> None:
     """It may be past or future."""
     assert ago(at, 100.0) == text
+
+
+@pytest.mark.parametrize(
+    ("at", "text"),
+    [
+        (1_764_000_000.9, "2025-11-24T16:00:00Z"),
+        (1_764_000_000_000.0, "1970-01-01T00:00:00Z"),
+        (253_402_351_199.0, "1970-01-01T00:00:00Z"),
+        (1e300, "1970-01-01T00:00:00Z"),
+        (-0.001, "1970-01-01T00:00:00Z"),
+    ],
+    ids=["a time", "microseconds", "the year 10000", "beyond all clocks", "no timestamp"],
+)
+def test_any_timestamp_has_a_text(at: float, text: str) -> None:
+    """Producers set the timestamps of records. A time outside the calendar is shown as the epoch, as events have it."""
+    assert iso(at) == time_text(at) == text
+    assert rfc3339(at)[:19] == text[:19]
 
 
 def test_numbers_have_their_thousands_separated() -> None:

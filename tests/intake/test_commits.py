@@ -62,6 +62,14 @@ class Coordinator:
         return self.commits.now(self, [partition])  # type: ignore[arg-type]
 
 
+class Answer:
+    """A partition of an answer to a round; the binding's class takes no error."""
+
+    def __init__(self, sent: TopicPartition, error: KafkaError) -> None:
+        self.topic, self.partition, self.offset, self.metadata = sent.topic, sent.partition, sent.offset, sent.metadata
+        self.error = error
+
+
 @pytest.fixture
 def partition() -> Partition:
     """A partition with a settled record."""
@@ -189,3 +197,22 @@ def test_a_commit_names_the_highest_leader_epoch_seen(partition: Partition) -> N
     partition.tracker.settle(1)
     coordinator.start(partition)
     assert coordinator.sent[-1].leader_epoch == 7
+
+
+def test_metadata_that_is_too_large_for_one_partition_is_left_out() -> None:
+    """It would fail for ever. The failures of other partitions do not hide it."""
+    coordinator, partitions = Coordinator(), []
+    for number in range(2):
+        tracker = OffsetTracker(0)
+        for offset in range(2):
+            tracker.track(offset)
+        tracker.settle(1)
+        partitions.append(Partition("topic", number, tracker))
+    coordinator.commits.start(coordinator, partitions)  # type: ignore[arg-type]
+    assert all(each.metadata for each in coordinator.sent)
+    codes = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.OFFSET_METADATA_TOO_LARGE)
+    answers = [Answer(each, KafkaError(code)) for each, code in zip(coordinator.sent, codes, strict=True)]
+    coordinator.sent = []
+    coordinator.commits.finish(None, answers)  # type: ignore[arg-type]
+    coordinator.commits.start(coordinator, partitions)  # type: ignore[arg-type]
+    assert [each.metadata for each in coordinator.sent] == ["", ""]

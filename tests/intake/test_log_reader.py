@@ -14,7 +14,8 @@ from consumer.errors import KafkaUnavailable, SettingsError, Undecodable, Webhoo
 from consumer.intake.decode import decode
 from consumer.intake.log_reader import LogReader
 from consumer.intake.record import Record
-from tests.intake.raw_producer import produce_with_header_name
+from consumer.ledger.replays import Span
+from tests.intake.raw_producer import BOMB, SMALL_READS, produce_with_header_name, write_bomb
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka, unique
 
@@ -29,9 +30,9 @@ def reader_of() -> Iterator[Open]:
         yield lambda settings: stack.enter_context(LogReader(settings))
 
 
-def topic_of(kafka: Kafka, partitions: int = 1) -> str:
+def topic_of(kafka: Kafka, partitions: int = 1, **config: str) -> str:
     """A topic that keeps records with old timestamps."""
-    return kafka.topic(partitions=partitions, retention_ms="-1")
+    return kafka.topic(partitions=partitions, retention_ms="-1", **config)
 
 
 def write_at(kafka: Kafka, topic: str, times: Sequence[float], partition: int = 0, base: float = BASE) -> None:
@@ -57,6 +58,16 @@ def read_all(reader: LogReader, within: float = 20.0, limit: int = 100) -> list[
     while not reader.done:
         assert time.monotonic() < end, (reader.positions, len(records))
         records += reader.read(limit, 0.1)
+    return records
+
+
+def read_some(reader: LogReader, count: int) -> list[Record]:
+    """Read so many records, one at a time."""
+    records: list[Record] = []
+    end = time.monotonic() + 20
+    while len(records) < count:
+        assert time.monotonic() < end
+        records += reader.read(1, 0.1)
     return records
 
 
@@ -211,6 +222,18 @@ def test_a_beginning_that_was_removed_is_reported(real_kafka: Kafka, reader_of: 
     assert (line["records_removed"], line["oldest_left"]) == (2, "2023-11-14T22:13:40+00:00")
 
 
+def test_a_timestamp_beyond_the_calendar_is_reported(kafka: Kafka, reader_of: Open) -> None:
+    """The report that the beginning was removed costs no record: a producer may stamp microseconds."""
+    topic = topic_of(kafka, message_timestamp_after_max_ms=str(2**63 - 1))
+    write_at(kafka, topic, [0, 1], base=BASE * 1000)
+    reader = reader_of(kafka.settings())
+    reader.start(reader.spans([(topic, 0)], 0, None), BASE)
+    reader._cut[topic, 0] = 2  # not even the oldest record of the mock cluster's log can be removed
+    with capture_logs() as logs:
+        assert [record.timestamp for record in read_all(reader)] == [BASE * 1000_000, BASE * 1000_000 + 1000]
+    assert [line["oldest_left"] for line in logs if "retention" in line["event"]] == ["1970-01-01T00:00:00+00:00"]
+
+
 @pytest.mark.parametrize(("begin", "read", "removed"), [(5, [b"5", b"6"], 3), (7, [], 5)], ids=["a part", "the rest"])
 def test_records_removed_by_retention_are_counted(
     real_kafka: Kafka, reader_of: Open, begin: int, read: list[bytes], removed: int
@@ -280,6 +303,37 @@ def test_records_are_read_as_by_a_worker(real_kafka: Kafka, reader_of: Open) -> 
     with pytest.raises(Undecodable) as refused:
         decode(poison)
     assert refused.value.reason == "bad_headers"
+
+
+@pytest.mark.parametrize("stall", [0.0, 1.0], ids=["read at once", "with reports of several reads queued"])
+def test_an_unreadable_batch_is_skipped_record_by_record(kafka: Kafka, reader_of: Open, stall: float) -> None:
+    """Reading ends. Each record of the batch is undecodable, at its offset, and no record behind it is lost."""
+    topic = topic_of(kafka)
+    kafka.write(topic, [b"0"])
+    write_bomb(kafka.servers, topic, [BOMB, b"2"])
+    kafka.write(topic, [b"3"] * 10)
+    reader = reader_of(kafka.settings(**SMALL_READS))
+    (span,) = reader.spans([(topic, 0)], 0, None)
+    reader.start([span])
+    assert values(read_some(reader, 1)) == [b"0"]
+    time.sleep(stall)
+    records = read_all(reader)
+    assert [record.offset for record in records] == list(range(1, 13))
+    assert values(records) == [None, None, *[b"3"] * 10]
+    for record in records[:2]:
+        with pytest.raises(Undecodable, match="Decompression") as refused:
+            decode(record)
+        assert refused.value.reason == "unreadable"
+
+
+def test_a_span_ends_within_an_unreadable_batch(kafka: Kafka, reader_of: Open) -> None:
+    """The record before its end is given up, whatever `since` is: its timestamp is unknown."""
+    topic = topic_of(kafka)
+    write_bomb(kafka.servers, topic, [BOMB, b"1", b"2"])
+    reader = reader_of(kafka.settings(**SMALL_READS))
+    reader.start([Span(topic, 0, 1, 2)], BASE)
+    assert [record.offset for record in read_all(reader)] == [1]
+    assert reader.positions == {(topic, 0): 2}
 
 
 def test_an_outage_of_the_broker_is_waited_for(

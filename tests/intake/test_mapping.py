@@ -282,6 +282,13 @@ def test_a_tombstone_without_a_key_is_no_event(key: bytes | None) -> None:
     assert reason(text, record(None, key=key)).startswith("no_body: the mapping of *: tombstone: ")
 
 
+def test_a_tombstones_body_is_limited() -> None:
+    """The JSON of a key may be several times as long as the key. It is limited as the body of a value is."""
+    text = 'type = "x"\ntombstone = "event"\ntombstone_type = "gone"'
+    told = reason(text, record(None, key=b"\x01" * (MAX_VALUE_BYTES // 2)))
+    assert told == f"too_large: the mapping of *: body: it has {MAX_VALUE_BYTES * 3 + 2} bytes; the limit is 1048576"
+
+
 def test_a_tombstone_is_ignored_unless_a_mapping_uses_it() -> None:
     """This holds with and without a mapping."""
     with pytest.raises(Tombstone):

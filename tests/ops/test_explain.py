@@ -4,17 +4,20 @@ import json
 
 import pytest
 from sqlalchemy import Engine, text
+from structlog.testing import capture_logs
 
-from consumer.config.settings import RuleSettings
+from consumer.config.settings import KafkaSettings, RuleSettings, SchemaSettings
 from consumer.crypto.vault import Vault
-from consumer.errors import WebhooksError
+from consumer.errors import Undecodable, WebhooksError
 from consumer.events.event import Event
 from consumer.intake.mapping_file import Mappings, parse
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Headers, Partition, Record
 from consumer.ops import explain as module
+from consumer.ops.event_reader import event_reader
 from consumer.ops.explain import Explained, Receiver, explain, receivers_of, record_of
 from consumer.subscriptions import repository
+from tests.intake.raw_producer import BOMB, SMALL_READS, write_bomb
 from tests.kafka_kit import Kafka
 
 MAPPING = """[[mapping]]
@@ -141,3 +144,29 @@ def test_the_record(mock_kafka: str) -> None:
     for place, said in (((1, 99), r"\[1\] has no record at offset 99"), ((7, None), r"\[7\] has no record")):
         with pytest.raises(WebhooksError, match=said):
             record_of(settings, topic, *place)
+
+
+def test_an_unreadable_record(mock_kafka: str) -> None:
+    """A record in a batch that cannot be decompressed is found, and is explained as a dead letter."""
+    kafka = Kafka(mock_kafka, real=False)
+    topic = kafka.topic()
+    write_bomb(kafka.servers, topic, [b"0", BOMB])
+    found = explain(record_of(kafka.settings(**SMALL_READS), topic, 0, 1), "tenant", None)
+    assert (found.place.offset, found.outcome, found.reason) == (1, "dead_letter", "unreadable")
+
+
+def test_a_bug_of_a_decoder_is_a_dead_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for workers: `explain` has the reason, and a replay counts the record and goes on. No text has the payload."""
+
+    def failing(record: Record, *_: object, **__: object) -> Record:
+        raise RuntimeError(f"{record.value!r}")
+
+    record = Record(Partition("orders", 2), 7, 1, None, b'{"type": "secret"}', None)
+    with capture_logs() as logs:
+        found = explain(record, "tenant", None, failing)
+        monkeypatch.setattr("consumer.ops.event_reader.decode", failing)
+        with pytest.raises(Undecodable) as refused:
+            event_reader(KafkaSettings(bootstrap_servers="localhost:9092"), SchemaSettings())(record)
+    assert (found.outcome, found.reason, refused.value.reason) == ("dead_letter", "error", "error")
+    assert [line["record"] for line in logs] == [("orders", 2, 7)] * 2
+    assert "secret" not in str((found, refused.value, logs))

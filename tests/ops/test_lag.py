@@ -4,7 +4,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from consumer.errors import KafkaUnavailable
-from consumer.ops.lag import group_lag
+from consumer.ops.lag import Lag, group_lag
 from tests.kafka_kit import Kafka
 
 
@@ -31,6 +31,11 @@ def test_a_group_that_begins_at_the_end_has_no_lag(kafka: Kafka) -> None:
     kafka.write(topic, [b"{}"] * 5)
     (first, *_) = group_lag(kafka.settings(auto_offset_reset="latest"), [topic])
     assert (first.committed, first.end, first.records) == (None, 5, 0)
+
+
+def test_a_topic_made_anew_has_no_negative_lag() -> None:
+    """Until a worker has committed there, the group's offset is one of the earlier topic."""
+    assert Lag("t", 0, committed=1000, first=0, end=10, start=1000).records == 0
 
 
 def test_topics_that_do_not_exist_have_no_lag(kafka: Kafka) -> None:

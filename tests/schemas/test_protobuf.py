@@ -14,7 +14,7 @@ from consumer.errors import Undecodable
 from consumer.intake.decode import MAX_VALUE_BYTES
 from consumer.schemas.framing import Framed
 from consumer.schemas.protobuf import protobuf_decoder
-from tests.schemas.descriptors import SCALARS, class_of, everything, field, file_of, text_of
+from tests.schemas.descriptors import SCALARS, class_of, everything, field, file_of, map_field, text_of
 
 FILE = everything()
 EVERYTHING = class_of("shop.Everything", FILE)
@@ -152,6 +152,24 @@ def test_fields_without_a_json_form(path: str, value: bytes) -> None:
         DECODE(Framed(1, FIRST + head + bytes([len(value)]) + value))
     assert refused.value.reason == "bad_protobuf"
     assert "Secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "value", [b"\x0a\x02\xff\xfe", b"\x0a\x03\xed\xa0\x80", b"\x12\x01\xff", b"\x1a\x05\x0a\x01\xff\x10\x01"]
+)
+def test_a_string_of_proto2_that_is_not_utf8(value: bytes) -> None:
+    """Parsing does not check it, in a field, a list or a map's key. It does not fit the schema, as in proto3."""
+    file = file_of("old.proto")
+    file.syntax = "proto2"
+    message = file.message_type.add(name="Old")
+    field(message, "note", "string")
+    field(message, "notes", "string", repeated=True)
+    map_field(message, ".shop.Old", "sizes", "string", "int64")
+    decoder = protobuf_decoder(text_of(file))
+    assert decoder(Framed(1, FIRST + b"\x0a\x02hi")) == b'{"note":"hi","notes":[],"sizes":{}}'
+    with pytest.raises(Undecodable, match="not UTF-8") as refused:
+        decoder(Framed(1, FIRST + value))
+    assert refused.value.reason == "bad_protobuf"
 
 
 def tree() -> Any:

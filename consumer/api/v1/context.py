@@ -25,7 +25,7 @@ from consumer.errors import DatabaseUnavailable, InvalidReplay, InvalidSubscript
 from consumer.events.attempt import Attempt
 from consumer.events.cloud_event import rfc3339
 from consumer.events.event import Event
-from consumer.events.moments import in_calendar
+from consumer.events.times import in_calendar
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.changes import Registry
 from consumer.ops.overview import Overview

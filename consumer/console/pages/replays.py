@@ -1,7 +1,6 @@
 """Replays: their progress, and the form that begins one."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from consumer.console.app import Entry, Refusal, Visit, to
 from consumer.console.rendering import State
 from consumer.console.sources import Sources, for_all_tenants, log_of, visible, whole
 from consumer.errors import InvalidReplay, KafkaUnavailable, WebhooksError
+from consumer.events.times import utc
 from consumer.ledger import replays
 from consumer.ledger.replays import Replay, Span
 from consumer.ops.replay_request import NO_KAFKA, Plan, Wanted, cancel, create, plan, records, spans_soon
@@ -176,7 +176,7 @@ def _number(field: str, text: str) -> float | None:
 
 
 def _time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return utc(at).isoformat(timespec="milliseconds")
 
 
 def _cancel(sources: Sources, visit: Visit) -> Response:
