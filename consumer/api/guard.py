@@ -97,7 +97,7 @@ def _check_site(path: str, method: str, headers: Headers) -> None:
     if method in _SAFE:
         return
     origin = headers.get("origin")
-    if origin is not None and _site(origin) != headers.get("host"):
+    if origin is not None and site_of(origin) != headers.get("host"):
         raise _forbidden("untrusted-origin", "requests from other sites' pages are refused")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if not problems.concerns(path):
@@ -108,7 +108,8 @@ def _check_site(path: str, method: str, headers: Headers) -> None:
         raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", why)
 
 
-def _site(origin: str) -> str | None:
+def site_of(origin: str) -> str | None:
+    """The host and port of a header `Origin`; None if it is malformed."""
     try:
         return urlsplit(origin).netloc
     except ValueError:

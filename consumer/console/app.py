@@ -10,7 +10,7 @@ from functools import partial
 from hashlib import sha256
 from http import HTTPStatus
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 import structlog
 from jinja2 import Environment
@@ -27,7 +27,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from consumer.api.guard import REQUEST_BYTES, TooLarge, is_loopback_name, read_body
+from consumer.api.guard import REQUEST_BYTES, TooLarge, is_loopback_name, read_body, site_of
 from consumer.api.tokens import ANYONE, Caller, Scope, TokenFile
 from consumer.console.rendering import STATIC, environment, static_names
 from consumer.console.session import COOKIE, LIFETIME, NONCE, Session, cookie_of, session_of
@@ -123,9 +123,9 @@ class Frame:
         self._local = secrets.token_bytes(32)  # signs the sessions of visitors without a token
         self._templates: Environment = environment(BASE, clock, pages=PAGES, **names)
 
-    def app(self, entries: Iterable[Entry], more: Iterable[Route] = ()) -> Starlette:
+    def app(self, entries: Iterable[Entry], more: Iterable[Route] = ()) -> ASGIApp:
         """All pages, with signing in and out and the static files, and `more` routes with checks of their own."""
-        return Starlette(
+        app = Starlette(
             routes=[
                 Route("/sign-in", self._sign_in_page, methods=["GET"]),
                 Route("/sign-in", self._sign_in, methods=["POST"]),
@@ -138,8 +138,9 @@ class Frame:
                 ),
             ],
             exception_handlers={HTTPStatus.NOT_FOUND: self._not_found, HTTPStatus.METHOD_NOT_ALLOWED: self._not_found},
-            middleware=[Middleware(Headers), Middleware(Entrance, self._tokens)],
+            middleware=[Middleware(Entrance, self._tokens)],
         )
+        return Headers(app)  # outside of Starlette's own middleware, which answers unexpected errors
 
     def session(self, request: Request) -> Session | None:
         """The visitor's session."""
@@ -361,5 +362,5 @@ def _is_foreign(request: Request) -> bool:
     """Whether the browser reports that a page of another site has sent the request."""
     site, origin = request.headers.get("sec-fetch-site", "same-origin"), request.headers.get("origin")
     return site not in {"same-origin", "none"} or (
-        origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+        origin is not None and site_of(origin) != request.headers.get("host")
     )

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 _GRACE = 5  # seconds that open requests get at shutdown before they are cut
 _HEAD_SECONDS = 10.0  # seconds for a request's head to arrive, after the connection or the last answer
+_UNREAD_SECONDS = 30.0  # seconds for which a client may read nothing of an answer that waits for it
 _MOST_CONNECTIONS = 200  # per port: each takes a file descriptor that a receiver's connection may need
 _BACKLOG = 64  # connections that asyncio accepts in one turn; out of descriptors, it logs a line for each
 _SILENCE = 60.0  # seconds between two such log lines
@@ -94,9 +95,10 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """Uvicorn's protocol with a time limit for the head, for which it would wait for ever, and a connection limit."""
+    """Uvicorn's protocol with limits of connections, and of the waits for a head and for a client to read."""
 
-    _timer: TimerHandle | None = None
+    _timer: TimerHandle | None = None  # for the head
+    _unread: TimerHandle | None = None  # for the client to read
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -107,6 +109,7 @@ class _Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._is_read()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -117,6 +120,19 @@ class _Protocol(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._await_head()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(_UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._is_read()
+        super().resume_writing()
+
+    def _is_read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _await_head(self) -> None:
         self._stop_waiting()

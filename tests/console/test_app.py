@@ -48,6 +48,11 @@ def fails(_visit: Visit) -> Response:
     raise DatabaseUnavailable("no answer")
 
 
+def broken(_visit: Visit) -> Response:
+    """A page with a bug."""
+    raise ZeroDivisionError
+
+
 ENTRIES = [
     Entry("/", shown),
     Entry("/page", shown),
@@ -55,6 +60,7 @@ ENTRIES = [
     Entry("/do", done, "write", post=True),
     Entry("/refuses", refuses),
     Entry("/fails", fails),
+    Entry("/broken", broken),
 ]
 
 
@@ -139,7 +145,9 @@ def test_a_form_without_its_token_is_refused(browser: Browser) -> None:
         assert "earlier session" in answer.text
 
 
-@pytest.mark.parametrize("header", [{"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}])
+@pytest.mark.parametrize(
+    "header", [{"origin": "https://evil.example"}, {"origin": "http://["}, {"sec-fetch-site": "cross-site"}]
+)
 def test_a_form_of_another_site_is_refused(browser: Browser, header: dict[str, str]) -> None:
     """This holds for any content, and for signing in: otherwise a visitor could be signed in as somebody else."""
     token = form_token(sign_in(browser, "all"))
@@ -189,7 +197,8 @@ def test_every_answer_keeps_scripts_and_frames_out(browser: Browser) -> None:
     """This holds for pages, errors, redirects and files; only files may be cached by browsers."""
     sign_in(browser, "all")
     file = f"/static/{static_names()['console.css']}"
-    for path in ("/page", "/refuses", "/absent", file, "/static/console.css"):
+    # The last one closes the connection.
+    for path in ("/page", "/refuses", "/absent", file, "/static/console.css", "/broken"):
         answer = browser.get(path)
         for name in HEADERS.keys() - {"cache-control"}:
             assert answer.headers[name] == HEADERS[name]

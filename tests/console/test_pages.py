@@ -17,7 +17,8 @@ from consumer.api.app import create_app
 from consumer.api.tokens import Caller, TokenFile, line_of
 from consumer.api.v1 import context
 from consumer.api.v1.context import Backing
-from consumer.config.settings import KafkaSettings
+from consumer.config.environment import load
+from consumer.config.settings import KafkaSettings, RuleSettings
 from consumer.console.app import BASE
 from consumer.console.assembly import SAID, with_console
 from consumer.crypto.vault import Vault
@@ -25,6 +26,7 @@ from consumer.http.server import BackgroundServer, listen
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable
 from consumer.ledger import outbox, store
+from consumer.matching.destinations import resolving_rules_of, rules_of
 from consumer.ops.changes import Registry
 from consumer.ops.overview import overview
 from consumer.ops.tail import newest
@@ -36,7 +38,7 @@ from tests.kafka_kit import Kafka, until
 from tests.ledger.rows_kit import GROUP, make_event, parked
 
 SECRET = "the-secret-of-the-deployment"
-
+RULES = load(RuleSettings, {})
 
 ALL = {
     "all": Caller("all", frozenset({"read", "write", "secrets"})),
@@ -53,9 +55,10 @@ def console(engine: Engine) -> Iterator[Callable[[str | None], Browser]]:
     def browser_of(
         token: str | None, tokens: TokenFile | None = None, kafka: KafkaSettings | None = None, **more: Any
     ) -> Browser:
-        registry = Registry(engine, GROUP, Vault(), default=(SECRET,))
+        registry = Registry(engine, GROUP, Vault(), rules_of(RULES), default=(SECRET,))
         tokens = tokens or Tokens({} if token is None else ALL)
-        backing = Backing(registry, look=lambda: overview(engine, None, ()), **more)
+        refusal = resolving_rules_of(RULES, lambda *_: {}).refusal
+        backing = Backing(registry, refusal, look=lambda: overview(engine, None, ()), **more)
         app = with_console(create_app(backing, tokens), backing, kafka, tokens)
         servers.append(BackgroundServer(app, listen("127.0.0.1", 0), "console"))
         browser = Browser(servers[-1].port)
@@ -156,7 +159,17 @@ def test_a_receiver_is_asked_for_its_permission(
     assert "Too many requests to receivers are under way" in send(browser, here, f"{here}/verify")
 
 
-@pytest.mark.parametrize(("url", "event_type"), [("not a url", "a"), ("https://example.com/h", "two words")])
+@pytest.mark.parametrize(
+    ("url", "event_type"),
+    [
+        ("not a url", "a"),
+        ("", "a"),
+        ("https://[::1", "a"),
+        ("https://example.com:99999/", "a"),
+        ("https://127.0.0.1/", "a"),
+        ("https://example.com/h", "two words"),
+    ],
+)
 def test_an_invalid_subscription_is_not_added(
     engine: Engine, console: Callable[[str | None], Browser], url: str, event_type: str
 ) -> None:

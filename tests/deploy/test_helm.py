@@ -79,6 +79,20 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"networkPolicy.receivers.ports": []}, "/networkPolicy/receivers/ports"),
     ({"podMonitor.interval": "often"}, "/podMonitor/interval"),
 ]
+# Numbers without an upper bound in the schema.
+UNBOUNDED = (
+    "worker.replicas",
+    "worker.maxSurge",
+    "worker.maxUnavailable",
+    "worker.minReadySeconds",
+    "worker.disruptionBudget.maxUnavailable",
+    "api.replicas",
+    "migration.activeDeadlineSeconds",
+    "keda.minReplicas",
+    "keda.maxReplicas",
+    "keda.lagThreshold",
+    "keda.pollingInterval",
+)
 
 
 def variables(found: PodOf, folder: Path) -> dict[str, str]:
@@ -280,9 +294,31 @@ def test_scaling(helm: Helm) -> None:
 
 
 def test_a_large_number_stays_a_number(helm: Helm) -> None:
-    """Helm reads numbers as floating point, but a threshold of a hundred million is not written as 1e+08."""
-    (trigger,) = one(helm.render("full"), "ScaledObject")["spec"]["triggers"]
-    assert trigger["metadata"]["lagThreshold"] == "100000000"
+    """Helm reads numbers as floating point, but writes none as 2.097152e+06, which Kafka's client would read as 2."""
+    large = 2097152
+    properties = {"max.partition.fetch.bytes": large, "linger.ms": 0.5, "enable.ssl.certificate.verification": False}
+    changes = {
+        "kafka.properties": properties,
+        "settings.WEBHOOK_MAX_IN_FLIGHT": large,
+        "keda.metadata": {"activationLagThreshold": large, "version": "1.0"},
+        **dict.fromkeys(UNBOUNDED, large),
+    }
+    scaled, plain = (helm.render(name, *set_to(changes)) for name in ("full", "minimal"))
+    assert "e+0" not in json.dumps([scaled, plain])
+    environment = pod(plain, "worker").environment
+    written = {name: environment[name]["value"] for name in environment if "value" in environment[name]}
+    assert written.items() >= {
+        ("KAFKA_MAX_PARTITION_FETCH_BYTES", "2097152"),
+        ("KAFKA_LINGER_MS", "0.5"),
+        ("KAFKA_ENABLE_SSL_CERTIFICATE_VERIFICATION", "false"),
+        ("WEBHOOK_MAX_IN_FLIGHT", "2097152"),
+    }
+    (trigger,) = one(scaled, "ScaledObject")["spec"]["triggers"]
+    assert trigger["metadata"].items() >= {
+        ("lagThreshold", "2097152"),
+        ("activationLagThreshold", "2097152"),
+        ("version", "1.0"),
+    }
 
 
 def test_a_rolling_update_never_has_fewer_workers(helm: Helm) -> None:

@@ -1,18 +1,20 @@
 """A listening port and misbehaving clients: these are disconnected, and the others are served."""
 
+import asyncio
 import logging
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 
 import pytest
 import requests
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from consumer.http import server as serving
@@ -87,6 +89,42 @@ def test_connections_beyond_the_bound_are_refused(port: int, monkeypatch: pytest
         assert all(is_cut_off(each, 5.0) for each in more)
         answer_of(clients[0])
     assert get(port) == "here"
+
+
+def test_a_client_that_never_reads_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answer ends, however long it is. A client that reads gets all of it, however long that takes."""
+    monkeypatch.setattr(serving, "_UNREAD_SECONDS", 2.0)
+    ended = threading.Event()
+
+    async def parts(request: Request) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"x" * 262_144
+                await asyncio.sleep(0.01)
+        finally:
+            if request.url.path == "/unread":
+                ended.set()
+
+    async def endless(request: Request) -> StreamingResponse:
+        return StreamingResponse(parts(request))
+
+    server = BackgroundServer(Starlette(routes=[Route("/{_}", endless)]), listen("127.0.0.1", 0), "test")
+    with ExitStack() as stack:
+        stack.callback(server.close)
+        for path in ("unread", "read"):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            client.connect(("127.0.0.1", server.port))
+            client.sendall(f"GET /{path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        client.settimeout(5.0)
+        time.sleep(0.3)  # both answers wait for their clients
+        give_up = time.monotonic() + 20.0
+        while not ended.is_set():
+            assert client.recv(262_144)
+            assert time.monotonic() < give_up
+        more = time.monotonic() + 0.4
+        while time.monotonic() < more:
+            assert client.recv(262_144)
 
 
 def test_a_repeated_log_line_is_written_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:

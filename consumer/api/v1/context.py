@@ -170,15 +170,15 @@ def check_tenant(caller: Caller, tenant: str | None) -> None:
         raise Refused(HTTPStatus.FORBIDDEN, "tenant", why, errors=[Mistake(pointer="/tenant", detail=why)])
 
 
-def check_url(backing: Backing, url: object) -> None:
-    """Raise InvalidSubscription if the egress rule refuses the URL's name. An invalid URL is refused elsewhere."""
+def check_url(refusal: Callable[[str], str | None], url: object) -> None:
+    """Raise InvalidSubscription if a Backing's `refusal` refuses the URL. An invalid URL is refused elsewhere."""
     if isinstance(url, str):
         try:
-            refusal = backing.refusal(url)
+            refused = refusal(url)
         except ValueError:
             return
-        if refusal is not None:
-            raise InvalidSubscription(refusal, "url")
+        if refused is not None:
+            raise InvalidSubscription(refused, "url")
 
 
 @contextmanager

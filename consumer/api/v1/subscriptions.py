@@ -176,7 +176,7 @@ def _create(
     if backing.registry.rules.own_secret and all(kind != "signing" for kind, _ in own):
         why = f"{NEEDS_ITS_OWN}: set generate_secret to hmac"
         raise invalid(Mistake(pointer="/generate_secret", detail=why))
-    check_url(backing, new.url)
+    check_url(backing.refusal, new.url)
     added = changes.add(backing.registry, caller.actor, new_secrets=own, key=key, disabled=disabled, **options)
     return added, generated, {}
 
@@ -234,7 +234,7 @@ def patch_subscription(
     given = patch.model_dump(exclude_unset=True)
     if "tenant" in given:
         check_tenant(caller, given["tenant"])
-    check_url(backing, given.get("url"))
+    check_url(backing.refusal, given.get("url"))
     allowed = condition(caller, if_match)
 
     def check(item: Subscribed) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from http import HTTPStatus
 from itertools import islice
@@ -61,6 +61,14 @@ def entries(live: Live, group: str) -> list[Entry]:
 def stream(live: Live, frame: Frame) -> Route:
     """The page's events: its live part, rendered anew every REFRESH seconds."""
     watchers = asyncio.Semaphore(STREAMS)
+    reading: asyncio.Task[dict[str, object]] | None = None
+
+    def read() -> Awaitable[dict[str, object]]:
+        """The values, of one reading for all watchers: each that waited in a thread would take one from the pages."""
+        nonlocal reading
+        if reading is None or reading.done():
+            reading = asyncio.create_task(run_in_threadpool(live.values))
+        return asyncio.shield(reading)
 
     async def events(request: Request) -> Response:
         session = frame.session(request)
@@ -80,7 +88,7 @@ def stream(live: Live, frame: Frame) -> Route:
                 session = frame.session(request)
                 if session is None or not _may_watch(session.caller):
                     return
-                values = await run_in_threadpool(live.values)
+                values = await read()
                 yield {"event": "overview", "data": frame.fragment(request, session, "overview_live.html", **values)}
 
     return Route("/live", events)

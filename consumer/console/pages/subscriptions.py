@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from consumer.api.problems import Refused
-from consumer.api.v1.context import exchanging, seeing
+from consumer.api.v1.context import check_url, exchanging, seeing
 from consumer.console import charts
 from consumer.console.app import BASE, Entry, Refusal, Visit, to
 from consumer.console.pages.replays import form_for
@@ -125,7 +125,7 @@ def _create(sources: Sources, visit: Visit) -> Response:
     given = {name: visit.form.get(name, "").strip() for name in ("url", "event_type", "tenant")}
     caller = visit.caller
     try:
-        _check_url(sources, given["url"])
+        check_url(sources.refusal, given["url"])
         tenant = caller.tenant or given["tenant"]
         added = changes.add(
             sources.registry,
@@ -137,11 +137,6 @@ def _create(sources: Sources, visit: Visit) -> Response:
     except InvalidSubscription as error:
         return visit.render("subscription_new.html", HTTPStatus.BAD_REQUEST, given=given, wrong=str(error))
     return to(f"/subscriptions/{added.id}", "created")
-
-
-def _check_url(sources: Sources, url: str) -> None:
-    if (refusal := sources.refusal(url)) is not None:
-        raise InvalidSubscription(refusal, "url")
 
 
 def _show(sources: Sources, visit: Visit) -> Response:

@@ -11,7 +11,7 @@ is needed. Each argument is the root.
   value: {{ join "," .Values.kafka.topics | quote }}
 {{- range $property, $value := .Values.kafka.properties }}
 - name: {{ printf "KAFKA_%s" ($property | upper | replace "." "_") }}
-  value: {{ $value | toString | quote }}
+  value: {{ include "kafka-webhooks.text" $value }}
 {{- end }}
 {{- range $property, $key := .Values.kafka.secretProperties }}
 - name: {{ printf "KAFKA_%s" ($property | upper | replace "." "_") }}
@@ -79,7 +79,7 @@ is needed. Each argument is the root.
 {{- define "kafka-webhooks.extraEnv" -}}
 {{- range $name, $value := .Values.settings }}
 - name: {{ $name }}
-  value: {{ $value | toString | quote }}
+  value: {{ include "kafka-webhooks.text" $value }}
 {{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}

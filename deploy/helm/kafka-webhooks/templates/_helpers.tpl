@@ -47,3 +47,8 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* A value of any type as quoted text. Helm holds numbers as floats, of which toString writes a million as 1e+06. */}}
+{{- define "kafka-webhooks.text" -}}
+{{ ternary . (toJson .) (kindIs "string" .) | quote }}
+{{- end }}
