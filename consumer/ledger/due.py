@@ -51,6 +51,9 @@ FETCH_BYTES = 16 * 2**20  # of bodies that one `fetch` reads
 POSTPONED = 60.0  # seconds by which faulty rows are postponed
 LATER = 30.0  # seconds until a disabled subscription's due key is fetched again: its rows are about to be held
 
+_TYPES = dict.fromkeys(("attempt", "schedule_start", "replay", "first_status", "last_status"), int) | dict.fromkeys(
+    ("first_error", "last_error", "last_response", "order_key"), str
+)
 _Pairs = list[tuple[Row[Any], DueDelivery | None]]  # None: its subscription has no endpoint
 _Reader = Callable[[Sequence[int], Sequence["FetchRequest"]], tuple[_Pairs, list[Row[Any]]]]
 
@@ -231,8 +234,13 @@ def _read(
 
 
 def _delivery(row: Row[Any], event: Event, endpoint: Endpoint | None) -> DueDelivery | None:
+    """The delivery of a row. Raises ValueError for a value of a wrong type, which SQLite keeps in any column."""
     if endpoint is None:
         return None
+    for name, kind in _TYPES.items():
+        value = getattr(row, name)
+        if value is not None and not isinstance(value, kind):
+            raise ValueError(f"{name} is of the wrong type ({type(value).__name__})")
     return DueDelivery(
         row.id,
         event,

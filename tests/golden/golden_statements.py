@@ -197,7 +197,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.ordering.behind": ("The rows that may go right behind the first of a key.",),
         "ledger.due._endpoints": ("Their subscriptions, with the signing secrets.",),
         "ledger.due._events": ("Their records.",),
-        "ledger.due.postpone": ("Postpone rows whose subscription has no usable secret, an array.",),
+        "ledger.due.postpone": (
+            "Rows whose subscription has no usable secret, but for locked ones.",
+            "Postpone them, an array.",
+        ),
         "ledger.marks.recent": (
             "A worker starts: the time of the newest mark.",
             "Workers, every few seconds: the new marks for owners of partitions.",

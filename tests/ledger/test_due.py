@@ -268,6 +268,21 @@ def test_a_row_that_makes_no_delivery_is_postponed_alone(engine: Engine, monkeyp
     assert list(found.faulty.values()) == [("t", 0, one)]
 
 
+@pytest.mark.parametrize(
+    "damage", ["attempt = 'three'", "schedule_start = 1.5", "last_status = 'x'", "last_error = x'00'"]
+)
+def test_a_value_of_a_wrong_type_is_a_fault_of_its_row(sqlite_engine: Engine, damage: str) -> None:
+    """SQLite keeps it. Fetched, the row would end each worker that has sent it, after each request."""
+    (number,) = subscribed(sqlite_engine)
+    park(sqlite_engine, [(("t", 0, number), 1, 0.0), (("t", 0, number), 2, 0.0)])
+    with sqlite_engine.begin() as connection:
+        connection.execute(text(f"UPDATE webhook_deliveries SET {damage} WHERE record_offset = 1"))
+    found = taken(sqlite_engine, {("t", 0, number): 5})
+    assert [row.event.record.offset for row in found.rows] == [2]
+    (why,) = found.unreadable.values()
+    assert "is of the wrong type" in why
+
+
 def test_large_bodies_are_fetched_in_parts(engine: Engine) -> None:
     """At least one row is fetched, whatever its size.
 

@@ -186,7 +186,16 @@ WHERE
 ;
 
 -- ledger.due.postpone
--- Postpone rows whose subscription has no usable secret, an array.
+-- Rows whose subscription has no usable secret, but for locked ones.
+SELECT
+  webhook_deliveries.id
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.id IN (:id_1_1, :id_1_2)   FOR UPDATE SKIP LOCKED
+;
+
+-- ledger.due.postpone
+-- Postpone them, an array.
 UPDATE webhook_deliveries SET next_attempt_at = :b_next_attempt_at
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.status = :status_1
