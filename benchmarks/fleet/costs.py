@@ -52,7 +52,7 @@ class Costs:
     reconcile_statements: int = 2  # comparing two hundred subscriptions with their rows,
     reconcile_seek_statements: int = 1  # and for each subscription that has rows
     expire_statements: int = 2  # expiring operational events and marks
-    count_statements: int = 1  # counting a partition's waiting rows
+    count_statements: int = 2  # finding the next partition with rows, and counting its waiting rows
     relay_statements: int = 1  # a query for operational events
     assigned_statements: int = 2  # reading a newly assigned partition's stored deliveries
 

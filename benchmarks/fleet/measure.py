@@ -98,7 +98,10 @@ def statements(engine: Engine) -> dict[str, int]:
     count("topics_idle", lambda: assigned.open_topics(engine, GROUP))
     count("reconcile_idle", lambda: upkeep.reconcile(engine, 1.0))
     count("expire", lambda: (outbox.expire(engine, GROUP, 0.0), marks.expire(engine, GROUP, 0.0)))
-    count("count_partition", lambda: upkeep.waiting(engine, GROUP, "t", 0))
+    count(
+        "count_partition",
+        lambda: (assigned.next_partition(engine, GROUP, "t", -1), upkeep.waiting(engine, GROUP, "t", 0)),
+    )
     count(
         "assigned",
         lambda: (assigned.settled_keys(engine, GROUP, "t", 0, 0), assigned.open_keys(engine, GROUP, "t", 0, 100)),
