@@ -57,8 +57,8 @@ class Fanout:
                 or (ordering_key is not None and settling.goes_behind_rows(ordering_key))
             )
             lane = None if stored else lanes.lane(endpoint)
-            soon = lane is not None and lane.sends_within(QUEUE_SECONDS, now)
-            admission = lanes.admit(lane, size, now) if lane is not None and soon else Admission.STORE
+            slow = lane is not None and lane.pace is not None and not lane.sends_within(QUEUE_SECONDS, now)
+            admission = Admission.STORE if lane is None or slow else lanes.admit(lane, size, now)
             if lane is not None and admission is Admission.QUEUE:
                 lanes.enqueue(Delivery(event, lane, self.record, ordering_key), now)
             elif admission is Admission.BACKPRESSURE or not settling.may_postpone():
