@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, event, insert, text
+from sqlalchemy import Engine, event, insert, literal, text, update
+from sqlalchemy.types import NullType
 from structlog.testing import capture_logs
 
 from consumer.crypto.vault import Owner
@@ -17,7 +18,7 @@ from consumer.ledger.due import LATER, POSTPONED, SEEKS, Fetched, FetchRequest, 
 from consumer.ledger.rows import DueKey, Failure, NewDelivery, OrderingKey, order_key
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint_row import Rules
-from models import Subscription
+from models import ParkedDelivery, Subscription
 from tests.delivery.store_kit import DEFAULT, GROUP, URL, make_event
 
 NOW = 1_700_000_000.0
@@ -269,14 +270,16 @@ def test_a_row_that_makes_no_delivery_is_postponed_alone(engine: Engine, monkeyp
 
 
 @pytest.mark.parametrize(
-    "damage", ["attempt = 'three'", "schedule_start = 1.5", "last_status = 'x'", "last_error = x'00'"]
+    ("column", "value"), [("attempt", "three"), ("schedule_start", 1.5), ("last_status", "x"), ("last_error", b"x")]
 )
-def test_a_value_of_a_wrong_type_is_a_fault_of_its_row(sqlite_engine: Engine, damage: str) -> None:
+def test_a_value_of_a_wrong_type_is_a_fault_of_its_row(sqlite_engine: Engine, column: str, value: object) -> None:
     """SQLite keeps it. Fetched, the row would end each worker that has sent it, after each request."""
     (number,) = subscribed(sqlite_engine)
     park(sqlite_engine, [(("t", 0, number), 1, 0.0), (("t", 0, number), 2, 0.0)])
     with sqlite_engine.begin() as connection:
-        connection.execute(text(f"UPDATE webhook_deliveries SET {damage} WHERE record_offset = 1"))
+        connection.execute(
+            update(ParkedDelivery).where(ParkedDelivery.record_offset == 1).values({column: literal(value, NullType())})
+        )
     found = taken(sqlite_engine, {("t", 0, number): 5})
     assert [row.event.record.offset for row in found.rows] == [2]
     (why,) = found.unreadable.values()
