@@ -4,9 +4,8 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 
-import orjson
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from consumer.config.settings import KafkaSettings
@@ -15,12 +14,12 @@ from consumer.intake.commits import Commits
 from consumer.intake.consumer_config import consumer_config, first_offset
 from consumer.intake.leaving import leave, within
 from consumer.intake.offsets import OffsetRegression
-from consumer.intake.positions import Committed, Ends, Positions
+from consumer.intake.positions import Committed, Positions
 from consumer.intake.record import MAX_WAIT, Partition, Record, batch, headers_of
-from consumer.intake.retention import Retention, say_first_start
+from consumer.intake.source_health import SourceHealth
 from consumer.intake.topics import hides
 from consumer.intake.unreadable import CODES, UnreadableBatches
-from consumer.kafka.client import LibrdkafkaLog, Reachability, Reported
+from consumer.kafka.client import LibrdkafkaLog
 from consumer.loop.guarded import guarded
 
 log = structlog.get_logger(__name__)
@@ -68,27 +67,26 @@ class Source:
         self._post = post
         self._clock = clock
         self._hides = hides(kafka, topics)
-        self._reachability = Reachability(kafka, clock)
         self._commits = Commits(clock, meanwhile, kafka.group_id)
         self._failures: list[Exception] = []
-        self._reported = Reported(kafka.group_id)
         self._joined = self._paused = self._closing = self._rebalancing = False
         self._rebalances = 0
         self._unopened: dict[Partition, str | None] = {}  # each with the reason why `open` failed, if it did
         self._resting: set[Partition] = set()  # opened, and then paused by `rest`
-        self._retention = Retention(clock())
         self._unreadable = UnreadableBatches()
         self._sought: set[Partition] = set()  # by `poll`, which has fetched their further messages before
         config = consumer_config(kafka, topics)
         self._static = "group.instance.id" in config
         self.rebalance_timeout = float(config.get("max.poll.interval.ms", _MAX_POLL_INTERVAL)) / 1000
         self._first = first_offset(config)
+        self._health = SourceHealth(kafka, self._first, clock)
+        self._reported = self._health.reported
         keep = self._failures.append
         try:
             self._consumer = Consumer(
                 {
                     **config,
-                    "error_cb": guarded(keep, self._on_error),
+                    "error_cb": guarded(keep, self._health.error),
                     "stats_cb": guarded(keep, self._on_statistics),
                     "on_commit": guarded(keep, self._commits.finish),
                 },
@@ -100,7 +98,7 @@ class Source:
                 on_revoke=guarded(keep, self._on_revoke),
                 on_lost=guarded(keep, self._on_lost),
             )
-            self._positions = Positions(kafka, post, self._on_committed, self._on_ends, self._on_identity)
+            self._positions = Positions(kafka, post, self._on_committed, self._health.ends, self._on_identity)
         except KafkaException as error:
             raise SettingsError(f"Kafka's client refuses the settings: {error.args[0].str()}") from None
         cooperative = config.get("partition.assignment.strategy", "cooperative-sticky") == "cooperative-sticky"
@@ -109,7 +107,7 @@ class Source:
     @property
     def overtaken_total(self) -> int:
         """How many records retention removed before they were read."""
-        return self._retention.total
+        return self._health.retention.total
 
     @property
     def moved(self) -> int:
@@ -124,18 +122,12 @@ class Source:
     @property
     def fault(self) -> str | None:
         """Why this member cannot do its work now, for /readyz."""
-        if self._reported.fatal is not None:
-            return str(self._reported.fatal)
-        if self._reachability.fault is not None:
-            return self._reachability.fault
-        if self._reported.fault is not None:
-            return self._reported.fault
+        if (of_kafka := self._health.of_kafka) is not None:
+            return of_kafka
         if not self._joined:
             return "waiting for the group to assign partitions"
-        removed = self._retention.fault(self._clock())
-        return (
-            removed or self._positions.fault or next(filter(None, list(self._unopened.values())), self._commits.fault)
-        )
+        waiting = next(filter(None, list(self._unopened.values())), None)
+        return self._health.of_records or self._positions.fault or waiting or self._commits.fault
 
     def poll(self, limit: int, timeout: float) -> list[Record]:
         """Up to `limit` (at least 1) new records, tracked; records settled before a restart are left out.
@@ -236,7 +228,7 @@ class Source:
         """
         if not partitions:
             return True
-        if not self._reachability.coordinator_up:
+        if not self._health.reachability.coordinator_up:
             log.warning("offsets not committed: the group's coordinator is not reachable")
             return False
         if self._rebalancing:
@@ -329,7 +321,7 @@ class Source:
         if self._closing:
             return  # partitions assigned to a leaving member go on to the others at once
         self._joined = True
-        self._reachability.coordinated()
+        self._health.reachability.coordinated()
         # Assigned here and not by the binding, so that nothing is read yet. An empty assignment is valid too.
         # `open` sets the right offset, but one must be given here: without any, librdkafka requests the committed
         # offset, and if the coordinator dies with that request, the partition never starts, without an error.
@@ -362,14 +354,6 @@ class Source:
             partition.tracker.identity = identity
         elif not self._rebalancing and not partition.revoking:  # else `Positions` reports it again, or the next owner's
             self._begin_again(partition, OFFSET_BEGINNING, "its topic was deleted and made anew", identity)
-
-    def _on_ends(self, answers: list[tuple[Partition, Ends]]) -> None:
-        owned = [(partition, ends) for partition, ends in answers if partition.owned]
-        if self._first == OFFSET_BEGINNING:
-            new = {str(each): ends.end - ends.begin for each, ends in owned if each.tracker.committed is None}
-            say_first_start(new)
-        now = self._clock()
-        self._retention.removed({str(partition): partition.reaches(*ends, now) for partition, ends in owned}, now)
 
     def _on_revoke(self, _consumer: Consumer, revoked: list[KafkaTopicPartition]) -> None:
         _, on_revoke, _ = self._callbacks
@@ -418,26 +402,8 @@ class Source:
         found = (self.partitions.get((each.topic, each.partition)) for each in listed)
         return [partition for partition in found if partition is not None]
 
-    def _on_error(self, error: KafkaError) -> None:
-        if error.fatal():
-            self._reported.error(None, error)
-        else:
-            self._reachability.error(error)
-
     def _on_statistics(self, document: str) -> None:
-        statistics = orjson.loads(document)
-        self._reachability.statistics(statistics)
-        self._reported.statistics(statistics)
-        overtaken, now = {}, self._clock()
-        for topic, details in statistics["topics"].items():
-            for number, each in details["partitions"].items():
-                partition = self.partitions.get((topic, int(number)))
-                if partition is None:
-                    continue
-                if each["consumer_lag"] >= 0:
-                    partition.lag = each["consumer_lag"]
-                overtaken[str(partition)] = partition.overtaken(each["lo_offset"], now)
-        self._retention.removed(overtaken, now)
+        self._health.statistics(document, self.partitions)
 
 
 def _topic_partitions(partitions: Iterable[Partition]) -> list[KafkaTopicPartition]:

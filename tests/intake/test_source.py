@@ -268,7 +268,7 @@ def test_a_fatal_error_ends_the_consumer(mock_kafka: str, join: Join) -> None:
     """Each poll raises it, so that the process ends with it."""
     kafka = Kafka(mock_kafka, real=False)
     member = join(kafka.settings(), [kafka.topic()])
-    member.source._on_error(KafkaError(KafkaError.FENCED_INSTANCE_ID, "used twice", fatal=True))
+    member.source._health.error(KafkaError(KafkaError.FENCED_INSTANCE_ID, "used twice", fatal=True))
     for _ in range(2):
         with pytest.raises(FatalKafkaError, match="used twice"):
             member.turn()

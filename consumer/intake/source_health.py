@@ -1,0 +1,69 @@
+"""The health of a member of the group: brokers, topics, and records that retention removed before they were read."""
+
+from collections.abc import Callable, Mapping
+
+import orjson
+from confluent_kafka import OFFSET_BEGINNING, KafkaError
+
+from consumer.config.settings import KafkaSettings
+from consumer.events.event import TopicPartition
+from consumer.intake.positions import Ends
+from consumer.intake.record import Partition
+from consumer.intake.retention import Retention, say_first_start
+from consumer.kafka.client import Reachability, Reported
+
+
+class SourceHealth:
+    """Takes librdkafka's errors and statistics, and finds the fault for /readyz. Belongs to the loop's thread."""
+
+    def __init__(self, kafka: KafkaSettings, first: int, clock: Callable[[], float]) -> None:
+        """`first`: where partitions without a committed offset begin."""
+        self.reachability = Reachability(kafka, clock)
+        self.reported = Reported(kafka.group_id)
+        self.retention = Retention(clock())
+        self._first = first
+        self._clock = clock
+
+    @property
+    def of_kafka(self) -> str | None:
+        """The fault of this client, of brokers or of topics."""
+        if self.reported.fatal is not None:
+            return str(self.reported.fatal)
+        return self.reachability.fault or self.reported.fault
+
+    @property
+    def of_records(self) -> str | None:
+        """A recent removal of unread records by retention."""
+        return self.retention.fault(self._clock())
+
+    def error(self, error: KafkaError) -> None:
+        """Take note of an error from librdkafka's `error_cb`."""
+        if error.fatal():
+            self.reported.error(None, error)
+        else:
+            self.reachability.error(error)
+
+    def statistics(self, document: str, partitions: Mapping[TopicPartition, Partition]) -> None:
+        """Take note of one statistics document: the lag of the owned `partitions`, and the start of their logs."""
+        statistics = orjson.loads(document)
+        self.reachability.statistics(statistics)
+        self.reported.statistics(statistics)
+        overtaken, now = {}, self._clock()
+        for topic, details in statistics["topics"].items():
+            for number, each in details["partitions"].items():
+                partition = partitions.get((topic, int(number)))
+                if partition is None:
+                    continue
+                if each["consumer_lag"] >= 0:
+                    partition.lag = each["consumer_lag"]
+                overtaken[str(partition)] = partition.overtaken(each["lo_offset"], now)
+        self.retention.removed(overtaken, now)
+
+    def ends(self, answers: list[tuple[Partition, Ends]]) -> None:
+        """Take note of the first and the last offsets of newly owned partitions."""
+        owned = [(partition, ends) for partition, ends in answers if partition.owned]
+        if self._first == OFFSET_BEGINNING:
+            new = {str(each): ends.end - ends.begin for each, ends in owned if each.tracker.committed is None}
+            say_first_start(new)
+        now = self._clock()
+        self.retention.removed({str(partition): partition.reaches(*ends, now) for partition, ends in owned}, now)
