@@ -296,7 +296,7 @@ def test_a_resumed_pace_ignores_unusual_rows(engine: Engine, kafka: Kafka, recei
             positions = select(StoredReplay.positions).order_by(StoredReplay.id)
             ((name, partition, _, *rest),) = json.loads(connection.scalars(positions).all()[-1])
             read = json.dumps([[name, partition, 1, *rest]])
-            connection.execute(update(StoredReplay).values(positions=read))
+            connection.execute(update(StoredReplay).values(positions=read, finished_at=None))
         again, other = begin(again=replay.id)
         clock = Clock()
         list(run(engine, again, choice(receiver), other, lambda: False, clock=clock, sleep=clock.sleep))
