@@ -26,7 +26,7 @@ def attempt_begins(tracer: Tracer, endpoint: Endpoint, events: Sequence[Event], 
         attributes |= {"webhooks.id": event.webhook_id, "webhooks.event.type": event.type}
         return tracer.start("POST", "client", event.traceparent, attributes)
     attributes["messaging.batch.message_count"] = len(events)
-    parents = [event.traceparent for event in events if event.traceparent is not None]
+    parents = [event.traceparent for event in events if event.traceparent]  # an edited row may have an empty one
     parent = next((each for each in parents if each[-1] in _SAMPLED), parents[0] if parents else None)
     links = [each for each in dict.fromkeys(parents) if each != parent]
     return tracer.start("POST", "client", parent, attributes, links=links)

@@ -56,6 +56,7 @@ def test_a_retry_has_its_resend_count() -> None:
         ((UNSAMPLED, SAMPLED, ANOTHER, SAMPLED), SAMPLED, [UNSAMPLED, ANOTHER]),
         ((UNSAMPLED, ANOTHER), ANOTHER, [UNSAMPLED]),
         ((None, UNSAMPLED), UNSAMPLED, []),
+        (("", UNSAMPLED), UNSAMPLED, []),
         ((None, None), None, []),
     ],
 )
