@@ -204,9 +204,7 @@ class LoopAdapter(BaseAdapter):
 
     def _authorize(self, transfer: Transfer, request: SignedRequest, grant: Grant) -> None:
         """Start the transfer with an access token: at once if one is kept, else after the fetch."""
-        found = self._tokens.obtain(
-            grant.key, self._contained(transfer, partial(self._on_token, transfer, request, grant))
-        )
+        found = self._tokens.obtain(grant.key, partial(self._on_token, transfer, request, grant))
         if isinstance(found, Wait):
             transfer.stage = found
             transfer.connect_by = transfer.deadline
@@ -220,7 +218,7 @@ class LoopAdapter(BaseAdapter):
         stage = transfer.stage
         if stage is wait:  # else it was cancelled or timed out
             transfer.stage = None
-            self._authorized(transfer, request, grant, found)
+            self._contained(transfer, self._authorized)(transfer, request, grant, found)
 
     def _authorized(self, transfer: Transfer, request: SignedRequest, grant: Grant, found: str | NotAuthorized) -> None:
         if isinstance(found, NotAuthorized):

@@ -178,8 +178,7 @@ class Connection(Exchanging):
         """Handle a connection that the receiver closed or that broke."""
         transfer = self._transfer
         if transfer is None:
-            self.cancel()
-            self._owner.left(self)
+            self._leave()
         elif self._reader.begun:
             try:
                 answer = self._reader.end()
@@ -198,8 +197,12 @@ class Connection(Exchanging):
 
     def _fail(self, error: RequestException) -> None:
         transfer = self._transfer
-        self.cancel()
-        if transfer is not None:
-            self._owner.failed(transfer, error)
+        if transfer is None:
+            self._leave()
         else:
-            self._owner.left(self)
+            self.cancel()
+            self._owner.failed(transfer, error)
+
+    def _leave(self) -> None:
+        self.cancel()
+        self._owner.left(self)
