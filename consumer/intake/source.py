@@ -292,7 +292,7 @@ class Source:
         # librdkafka queues an error for each read: those behind a `seek` would give up records that can be read.
         if error.code() not in CODES or partition in self._sought:
             return None
-        record = self._unreadable.failed(partition, offset, error.str())
+        record = self._unreadable.failed(partition, offset, error.str(), partition.tracker.position)
         if record is None:
             return None
         self._reported.answers(partition.topic)

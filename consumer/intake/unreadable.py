@@ -19,18 +19,18 @@ class UnreadableBatches:
     def __init__(self) -> None:
         self._failed: dict[Partition, tuple[int, int]] = {}
 
-    def failed(self, partition: Partition, base: int, detail: str, position: int | None = None) -> Record | None:
+    def failed(self, partition: Partition, base: int, detail: str, position: int) -> Record | None:
         """Note a failed read of the batch that begins at offset `base`. The record to give up; None: read it again.
 
         That record is not tracked yet. Reading has to continue at the offset after it. `position` is the next offset to
-        read; None: the tracker's.
+        read.
         """
         known, times = self._failed.get(partition, (base, 0))
         times = times + 1 if known == base else 1
         self._failed[partition] = base, times
         if times < READS:
             return None
-        offset = max(partition.tracker.position if position is None else position, base)
+        offset = max(position, base)
         return Record(partition, offset, NO_TIMESTAMP, None, None, Unreadable("unreadable", detail))
 
     def forget(self, partition: Partition) -> None:
