@@ -169,13 +169,15 @@ def postpone(engine: Engine, ids: Iterable[int], until: float) -> None:
 
     Does not wait for rows that another session has locked: raises DatabaseRefused after postponing the others.
     """
-    mine, next_attempt_at = any_of(ParkedDelivery.id.expression, rows := sorted(ids)), time_of(until)
+    rows = sorted(ids)
+    there = select(ParkedDelivery.id).where(any_of(ParkedDelivery.id.expression, rows))
+    locked = 0
     with engine.begin() as connection:
-        free = connection.execute(select(ParkedDelivery.id).where(mine).with_for_update(skip_locked=True)).scalars()
-        if changes := [{"b_id": row, "b_next_attempt_at": next_attempt_at} for row in sorted(free)]:
-            connection.execute(_POSTPONE, changes)
-        if locked := len(rows) - len(changes):
-            locked = len(connection.execute(select(ParkedDelivery.id).where(mine)).all()) - len(changes)
+        free = sorted(connection.scalars(there.with_for_update(skip_locked=True)))
+        if free:
+            connection.execute(_POSTPONE, [{"b_id": row, "b_next_attempt_at": time_of(until)} for row in free])
+        if len(free) < len(rows):  # the others are locked, or have ended meanwhile
+            locked = len(connection.scalars(there).all()) - len(free)
     if locked:
         raise DatabaseRefused(f"rows locked by another session: {locked}")
 

@@ -220,7 +220,7 @@ def _replay(row: AnyRow) -> Replay:
 
 
 def _spans(positions: str) -> tuple[tuple[Span, ...], str | None]:
-    """The spans of a replay's row. None, and the reason, if they cannot be read: one bad row must not hide others."""
+    """The spans of a replay's row; none, and the reason, if they cannot be read: one bad row must not hide others."""
     try:
         found = orjson.loads(positions)
     except orjson.JSONDecodeError:
@@ -265,7 +265,9 @@ def advance(
                 f"subscription {stored.subscription_id} was disabled or removed meanwhile; "
                 f"once it is enabled, {how} goes on with the rest"
             )
-        spans = [Span(*span) for span in orjson.loads(stored.positions)]
+        spans, damage = _spans(stored.positions)
+        if damage is not None:
+            raise WebhooksError(f"replay {replay_id} cannot go on: {damage}")
         read = {(span.topic, span.number): span.begin for span in spans}
         if any(position < read.get(partition, 0) for partition, position in positions.items()):
             raise ReplayEnded(f"another process runs replay {replay_id} by now")
