@@ -39,9 +39,7 @@ class Budget:
 
     def counted(self, text: str) -> str:
         """The text, counted: a few bytes, such as the number of an enum's symbol, may become a long one."""
-        self.left -= len(text)
-        if self.left < 0:
-            self.spend(0)
+        self.spend(len(text))
         return text
 
     def enter(self, size: int) -> None:
