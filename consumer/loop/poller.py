@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 
 READ, WRITE, ERROR, HANGUP = 1, 4, 8, 16  # the values of EPOLLIN, EPOLLOUT, EPOLLERR and EPOLLHUP
 GAP = 0.25  # seconds by which a turn must be late to call the `on_gap` callbacks
-_MAX_EVENTS = 1024  # a turn stays below about 20 ms: 1,024 answers of 20 µs
+BUDGET = 0.01  # seconds of a turn for handlers, and as much for posted callbacks; the call that exceeds it ends first
+_MAX_EVENTS = 1024  # descriptors that one wait reports
 
 Callback = Callable[[], None]
 
@@ -82,12 +83,13 @@ class Poller:
         self._clock = clock
         self._epoll = select.epoll() if use_epoll else _Selector()
         self._handlers: dict[int, Callable[[int], None]] = {}
-        self._registered: set[int] = set()  # in this turn: readiness was that of an older descriptor of the same number
+        self._ready: dict[int, int] = {}  # descriptor → events; those that wait for the longest come first
         self._timers: list[Timer] = []
         self._posted: deque[Callback] = deque()
         self._gap_callbacks: list[Callback] = []
         self._turned_at: float | None = None
         self.woke_at = clock()  # the end of the last wait
+        self.served_at = self.woke_at  # the end of the last wait of which all ready descriptors have been handled
         self._owner: int | None = None  # the thread that calls `turn`
         self._wake_lock = threading.Lock()
         self._closed = False
@@ -103,7 +105,7 @@ class Poller:
         """
         self._epoll.register(fd, events)
         self._handlers[fd] = handler
-        self._registered.add(fd)
+        self._ready.pop(fd, None)  # readiness of an older descriptor of the same number
 
     def modify(self, fd: int, events: int) -> None:
         """Wait for other events. FileNotFoundError if `fd` is not registered, or was closed since."""
@@ -111,6 +113,7 @@ class Poller:
 
     def unregister(self, fd: int) -> None:
         """Forget `fd`, which may be closed already."""
+        self._ready.pop(fd, None)
         if self._handlers.pop(fd, None) is not None:
             try:
                 self._epoll.unregister(fd)
@@ -135,7 +138,10 @@ class Poller:
         self._gap_callbacks.append(callback)
 
     def post(self, callback: Callback) -> None:
-        """Run `callback` on the loop's thread, in this turn or the next. From any thread; lost once closed."""
+        """Run `callback` on the loop's thread, after the next wait. From any thread; lost once closed.
+
+        A callback that a handler has posted thus runs when the poller has looked at all descriptors once more.
+        """
         self._posted.append(callback)
         if threading.get_ident() != self._owner:
             with self._wake_lock:
@@ -146,26 +152,34 @@ class Poller:
                         return  # full of wake-ups that are not read yet
 
     def turn(self, timeout: float) -> None:
-        """Wait at most `timeout` seconds for anything, then run the handlers, the timers and the posted callbacks."""
+        """Wait at most `timeout` seconds for anything, then run the handlers, the timers and the posted callbacks.
+
+        Handlers and posted callbacks that exceed their BUDGET are left for the next turn, which starts with them.
+        """
         self._owner = threading.get_ident()
         errors: list[Exception] = []
         patience = self._patience(timeout)
-        found = self._epoll.poll(patience, _MAX_EVENTS)
-        self._registered.clear()
+        ready = self._ready
+        ready.update(self._epoll.poll(patience, _MAX_EVENTS))
         self.woke_at = self._clock()
+        due = len(self._posted)
         if self._turned_at is not None and self.woke_at - self._turned_at - patience > GAP:
             self._run(self._gap_callbacks, errors)
-        registered = self._registered
-        for fd, events in found:
+        until = self.woke_at + BUDGET
+        for fd in tuple(ready):
+            events = ready.pop(fd, None)  # None: another handler of this turn has unregistered it
             handler = self._handlers.get(fd)
-            if handler is not None and fd not in registered:
+            if events is not None and handler is not None:
                 try:
                     handler(events)
                 except Exception as error:  # noqa: BLE001 (raised below, when all have run)
                     errors.append(error)
+                if self._clock() > until:
+                    break
+        if not ready:
+            self.served_at = self.woke_at
         self._run_timers(errors)
-        posted = self._posted
-        self._run((posted.popleft() for _ in range(len(posted))), errors)
+        self._run(self._due(due), errors)
         self._turned_at = self._clock()
         if errors:
             raise errors[0] if len(errors) == 1 else ExceptionGroup("several callbacks of one turn failed", errors)
@@ -182,7 +196,7 @@ class Poller:
         self._posted.clear()
 
     def _patience(self, timeout: float) -> float:
-        if self._posted:
+        if self._posted or self._ready:
             return 0.0
         now: float | None = None
         for timer in self._timers:
@@ -190,6 +204,13 @@ class Poller:
                 now = self._clock() if now is None else now
                 timeout = min(timeout, timer.deadline - now)
         return max(timeout, 0.0)
+
+    def _due(self, count: int) -> Iterable[Callback]:
+        until = self._clock() + BUDGET
+        for _ in range(count):
+            yield self._posted.popleft()
+            if self._clock() > until:
+                return
 
     def _run(self, callbacks: Iterable[Callback], errors: list[Exception]) -> None:
         for callback in callbacks:

@@ -40,6 +40,7 @@ __all__ = ["LoopAdapter", "Result", "Transfer"]
 
 _HANDING_OVER = 0.01  # seconds per turn for the callbacks of ended transfers; a failed batch's callback is slow
 _TICK = 0.05  # seconds between two checks for late transfers
+_BEHIND = 1.0  # seconds by which reading may lag before time-outs are judged all the same
 
 
 class _LookUp:
@@ -196,7 +197,10 @@ class LoopAdapter(BaseAdapter):
         self._expect(transfer.deadline)
         if place.route.http2:
             self._sharing.carry(transfer, place.route)
-        elif isinstance(connection := self._pool.take(place.route, now), Connection):
+            return
+        crowded = len(self._open) + len(self._pool) >= self._most
+        connection = self._pool.take(place.route, now, self._poller.served_at, crowded=crowded)
+        if isinstance(connection, Connection):
             transfer.stage = connection
             connection.carry(transfer)
         else:
@@ -379,8 +383,8 @@ class LoopAdapter(BaseAdapter):
             self._judge.deadline = due
 
     def _on_judgement(self) -> None:
-        """Time out late transfers. Runs after this turn's input has been read."""
-        now = self._clock()
+        """Time out transfers that were late when all that had arrived was read; in a flood, a little later."""
+        now = max(self._poller.served_at, self._clock() - _BEHIND)
         following = now + self._timeout
         for transfer in tuple(self._open):
             due = transfer.connect_by if not isinstance(transfer.stage, Exchanging) else transfer.deadline
@@ -388,7 +392,7 @@ class LoopAdapter(BaseAdapter):
                 following = min(following, due)
             elif transfer.stage is not None:  # else the transfer has ended and waits for its callback
                 self._contained(transfer, self._late)(transfer, transfer.stage)
-        self._judge.deadline = max(following, now + _TICK) if self._open else None
+        self._judge.deadline = max(following, self._clock() + _TICK) if self._open else None
 
     def _late(self, transfer: Transfer, stage: Stage) -> None:
         answer = stage.cut() if isinstance(stage, Exchanging) else None

@@ -9,11 +9,11 @@ from requests import exceptions as errors
 from consumer.loop.poller import READ, WRITE, Poller
 from consumer.sending.answer import Answer, AnswerReader, BadAnswer
 from consumer.sending.connector import Route
-from consumer.sending.tls import PIECE, Stream, reason_of
+from consumer.sending.pool import REST
+from consumer.sending.tls import NOT_NOW, PIECE, Stream, TlsStream, reason_of
 from consumer.sending.transfer import Exchanging, Transfer, unexpected
 
 _LARGE = 65_536  # bytes; a larger body is sent separately from the head, to avoid a copy
-_NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Owner(Protocol):
@@ -35,14 +35,15 @@ class Owner(Protocol):
 class Connection(Exchanging):
     """An open connection, registered with the poller until closed. `born` and `used_at` are monotonic seconds."""
 
+    rest = REST
     __slots__ = (
         "_fd",
-        "_held",
         "_owner",
         "_poller",
         "_reader",
         "_recv",
         "_send",
+        "_tls",
         "_todo",
         "_transfer",
         "_used",
@@ -60,7 +61,7 @@ class Connection(Exchanging):
         self._poller = poller
         self._reader = AnswerReader()
         self._recv, self._send = stream.recv, stream.send
-        self._held = getattr(stream, "held", None)  # a TLS socket buffers nothing: a read takes a whole record
+        self._tls = stream if isinstance(stream, TlsStream) else None
         self._todo: list[memoryview] = []
         self._transfer: Transfer | None = None
         self._used = False  # whether it has carried an exchange
@@ -75,7 +76,7 @@ class Connection(Exchanging):
             first, rest = first + rest, b""
         try:
             sent = self._send(first)
-        except _NOT_NOW:
+        except NOT_NOW:
             sent = 0
         except OSError as error:
             self._broken(error)
@@ -106,7 +107,7 @@ class Connection(Exchanging):
         if self._fd >= 0:
             self._poller.unregister(self._fd)
             self._fd = -1
-            self._held = None
+            self._tls = None
             self.stream.close()
             self._todo.clear()
 
@@ -128,7 +129,7 @@ class Connection(Exchanging):
                     todo[0] = todo[0][sent:]
                     return
                 del todo[0]
-        except _NOT_NOW:
+        except NOT_NOW:
             return
         except OSError as error:
             self._broken(error)
@@ -143,11 +144,10 @@ class Connection(Exchanging):
             self._ended(error)
 
     def _read(self) -> None:
-        more: Any = True
-        while more:
+        while True:
             try:
                 data = self._recv(PIECE)
-            except _NOT_NOW:
+            except NOT_NOW:
                 return
             except OSError as error:
                 self._ended(error)
@@ -161,9 +161,24 @@ class Connection(Exchanging):
             except BadAnswer as bad:
                 self._fail(errors.ConnectionError(str(bad)))
                 return
+            tls = self._tls
             if answer is not None:
-                self._answered(transfer, answer)  # any bytes buffered after the answer were not asked for
-            more = self._held and self._held()
+                if tls is not None and tls.held() and not self._is_silent():
+                    answer = answer._replace(keep=False)
+                self._answered(transfer, answer)
+                return
+            if tls is None or not tls.held():
+                return
+
+    def _is_silent(self) -> bool:
+        """Whether only tickets and the like are held behind an answer, which no poller would report."""
+        try:
+            self._recv(PIECE)
+        except NOT_NOW:
+            return True
+        except OSError:
+            return False
+        return False
 
     def _answered(self, transfer: Transfer, answer: Answer) -> None:
         self._transfer = None

@@ -24,11 +24,12 @@ from consumer.loop.guarded import guarded
 from consumer.loop.poller import READ, WRITE, Poller
 from consumer.sending.dns import alternated
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.tls import PIECE, Stream, Tls, TlsContexts, TlsStream, reason_of
+from consumer.sending.tls import NOT_NOW, PIECE, Stream, Tls, TlsContexts, TlsStream, reason_of
 from consumer.sending.transfer import unexpected
 from consumer.sending.tunnel import NoTunnel, TunnelReader
 
 _ATTEMPT_DELAY = 0.25  # seconds until the next address is tried in parallel with a silent one (RFC 8305, 5 and 8)
+_ATTEMPTS = 4  # addresses tried at once; the next one replaces the first of them, silent for a second by then
 _KEEPALIVE = 60  # seconds: an idle connection is probed; below the idle limit of common load balancers (350 s, 240 s)
 _OPTIONS = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
 _OPTIONS += [
@@ -123,16 +124,18 @@ class Dial:
         """Close all sockets; `done` is not called."""
         self._done = None
         self._next_at = None
-        poller = self._connector.poller
-        for attempt in self._attempts:
-            poller.unregister(attempt.fileno())
-            attempt.close()
-        self._attempts.clear()
+        for attempt in tuple(self._attempts):
+            self._drop(attempt)
         if self._stream is not None:
-            poller.unregister(self._stream.fileno())
+            self._connector.poller.unregister(self._stream.fileno())
             self._stream.close()
             self._stream = None
         self._connector.forget(self)
+
+    def _drop(self, attempt: socket.socket) -> None:
+        del self._attempts[attempt]
+        self._connector.poller.unregister(attempt.fileno())
+        attempt.close()
 
     # TCP.
 
@@ -140,6 +143,8 @@ class Dial:
         """Try the next address; if it fails at once, go on to the one after."""
         self._next_at = None
         while self._addresses:
+            if len(self._attempts) == _ATTEMPTS:
+                self._drop(next(iter(self._attempts)))
             address = self._addresses.popleft()
             fault = self._try(address)
             if fault is None:
@@ -182,10 +187,8 @@ class Dial:
             if self._addresses or not self._attempts:
                 self.start()
             return
-        for other in self._attempts:
-            poller.unregister(other.fileno())
-            other.close()
-        self._attempts.clear()
+        for other in tuple(self._attempts):
+            self._drop(other)
         self._addresses.clear()
         self._next_at = None
         self._peer = address
@@ -218,7 +221,9 @@ class Dial:
                 if not self._todo:
                     self._connector.poller.modify(self._stream.fileno(), READ)
             is_open = bool(events & ~WRITE) and self._tunnel.feed(self._stream.recv(PIECE))
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            while isinstance(self._stream, TlsStream) and self._stream.held():
+                is_open = self._tunnel.feed(self._stream.recv(PIECE))
+        except NOT_NOW:
             return
         except NoTunnel as error:
             self._end(errors.ProxyError(str(error)))

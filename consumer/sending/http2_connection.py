@@ -1,7 +1,6 @@
 """A connection that speaks HTTP/2: it carries many requests at once, and a stalled one holds up no other."""
 
 import contextlib
-import ssl
 from typing import Any, Protocol
 
 from requests import RequestException
@@ -14,15 +13,11 @@ from consumer.sending.connector import Route
 from consumer.sending.http2_frames import SessionFailed
 from consumer.sending.http2_session import Session
 from consumer.sending.http2_stream import Ended, Stream
-from consumer.sending.tls import PIECE, reason_of
+from consumer.sending.tls import NOT_NOW, PIECE, reason_of
 from consumer.sending.transfer import Exchanging, Transfer, unexpected
 
 _WRITE = 65_536  # bytes taken from the session at once; a small body waits for at most so many of a large one
 _WRITES = 4  # in a turn
-# Read at once, and twice in a turn at most:
-_READS = 32  # TLS records: answers come in one each
-_READ = 65_536  # bytes: as many of heads take 10 ms to decode at worst
-_NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Http2Owner(Protocol):
@@ -67,6 +62,8 @@ class Exchange(Exchanging):
 class Http2Connection:
     """An open connection, registered with the poller until closed. `born` and `used_at` are monotonic seconds."""
 
+    rest = 0.0  # an answer names its request
+
     def __init__(self, owner: Http2Owner, poller: Poller, stream: Any, route: Route, now: float) -> None:
         self.route = route
         self.stream = stream
@@ -77,12 +74,12 @@ class Http2Connection:
         self._exchanges: dict[int, Exchange] = {}  # by the number of their stream
         self._todo = memoryview(b"")
         self._is_posted = False
-        self._reads_on = False  # a read is posted
         self._waits_to_write = False
         self._flush_soon = guarded(self._on_bug, self._flush)
-        self._read_soon = guarded(self._on_bug, self._read_on)
         self._fd: int = stream.fileno()
         poller.register(self._fd, READ, guarded(self._on_bug, self._ready))
+        if stream.held():  # the receiver's settings may have come with the end of the handshake
+            poller.post(guarded(self._on_bug, self._read_early))
 
     @property
     def room(self) -> int:
@@ -171,7 +168,7 @@ class Http2Connection:
                     return
             try:
                 self._todo = self._todo[self.stream.send(self._todo) :]
-            except _NOT_NOW:
+            except NOT_NOW:
                 break
             except OSError as error:
                 self._broken(error)
@@ -194,15 +191,18 @@ class Http2Connection:
     def _ready(self, events: int) -> None:
         if events & WRITE and self._waits_to_write:
             self._write()
-        if events & ~WRITE and self._fd >= 0 and not self._reads_on:
+        if events & ~WRITE and self._fd >= 0:
+            self._read()
+
+    def _read_early(self) -> None:
+        if self._fd >= 0:
             self._read()
 
     def _read(self) -> None:
-        reads = size = 0
-        while reads < _READS and size < _READ:
+        while True:
             try:
                 data = self.stream.recv(PIECE)
-            except _NOT_NOW:
+            except NOT_NOW:
                 break
             except OSError as error:
                 self._closed(error)
@@ -210,28 +210,17 @@ class Http2Connection:
             if not data:
                 self._closed(None)
                 return
-            reads += 1
-            size += len(data)
             try:
                 ended = self._session.receive(data)
             except SessionFailed as bad:
                 self._end(str(bad), orderly=False, code=bad.code)
                 return
             self._settle(ended)
-            if not self._exchanges:  # no request waits for an answer
+            if self._fd < 0 or not self.stream.held():
                 break
-        else:
-            if not self._reads_on:
-                self._reads_on = True
-                self._poller.post(self._read_soon)  # a TLS stream within TLS may hold more, which no poller reports
         if self._fd >= 0:
             self._send_soon()
             self._owner.freed(self)
-
-    def _read_on(self) -> None:
-        self._reads_on = False
-        if self._fd >= 0:
-            self._read()
 
     def _closed(self, error: OSError | None) -> None:
         reason = f": {reason_of(error)}" if error is not None else ""

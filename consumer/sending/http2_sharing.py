@@ -97,7 +97,7 @@ class Sharing:
                 connection.carry(transfer)
                 return
         while True:
-            kept = self._pool.take(route, now)
+            kept = self._pool.take(route, now, self._poller.served_at)
             group = self._groups.setdefault(route, group)  # reading a connection may have removed the group
             if kept is None:
                 break

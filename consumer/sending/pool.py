@@ -1,12 +1,14 @@
 """Keeps idle connections for the next request over the same route."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from consumer.sending.connector import Route
 
 _MAX_IDLE = 110.0  # seconds; most servers close a connection that is idle for longer
 MAX_AGE = 600.0  # seconds; limits how long a receiver's changed DNS answer is ignored
-_QUIET = 1.0  # seconds; a connection idle for longer may just have been closed, or sent a 408
+_QUIET = 0.05  # seconds since the poller has last looked; a connection may have been closed meanwhile, or sent a 408
+REST = 0.01  # seconds; a second answer to one request follows within them, and is not taken for that to the next
+_RESTING = 64  # connections of a route that rest; above 6,400 deliveries a second each of them rests for less than REST
 SWEEP = 10.0  # seconds between two sweeps for expired connections
 KEPT = 2000  # connections beyond the open requests; a TLS connection holds 46 KiB, so these hold 90 MiB
 OTHER_DESCRIPTORS = 500  # descriptors for brokers, the database, ports and files
@@ -21,8 +23,12 @@ def connections(slots: int, descriptors: int) -> int:
 
 
 class Reusable(Protocol):
-    """An open connection of any protocol. `born` and `used_at` are monotonic seconds."""
+    """An open connection of any protocol. `born` and `used_at` are monotonic seconds.
 
+    `rest`: seconds after an answer until it carries the next request, while others can.
+    """
+
+    rest: float
     route: Route
     born: float
     used_at: float
@@ -34,8 +40,15 @@ class Reusable(Protocol):
         """Close it."""
 
 
+class _Kept(NamedTuple):
+    """The connections of a route, least recently used first."""
+
+    rested: dict[Reusable, None]
+    resting: dict[Reusable, None]
+
+
 class Pool:
-    """Keeps at most `most` idle connections; `take` prefers the most recently used one of a route.
+    """Keeps at most `most` idle connections; `take` prefers the most recently used one of a route that has rested.
 
     Beyond that, the least recently used connection of any route is closed. There is no limit per route, because many
     subscriptions may share one host, which then needs nearly all connections.
@@ -44,23 +57,34 @@ class Pool:
     def __init__(self, most: int) -> None:
         self._most = most
         self._idle: dict[Reusable, None] = {}  # least recently used first
-        self._places: dict[Route, dict[Reusable, None]] = {}  # the same connections and order, by route
+        self._places: dict[Route, _Kept] = {}  # the same connections and order, by route
 
     def __len__(self) -> int:
         return len(self._idle)
 
-    def take(self, route: Route, now: float) -> Reusable | None:
-        """Take a usable connection of this route out of the pool; None if there is none."""
+    def take(self, route: Route, now: float, served_at: float, *, crowded: bool = False) -> Reusable | None:
+        """Take a usable connection of this route out of the pool; None if there is none.
+
+        Bytes behind the last answer would be taken for the next one. The poller has reported those that had come by
+        `served_at`; a read has to find them where that was before the connection was put here, or long ago. `crowded`:
+        another connection would replace a kept one, so resting ones are taken too.
+        """
         kept = self._places.get(route)
-        while kept:
-            connection, _ = kept.popitem()
-            del self._idle[connection]
-            if not kept:
-                del self._places[route]
-            idle = now - connection.used_at
-            if idle < _MAX_IDLE and now - connection.born < MAX_AGE and (idle < _QUIET or connection.is_quiet()):
+        while kept is not None:
+            rested, resting = kept
+            while resting and (first := next(iter(resting))).used_at + first.rest <= now:
+                del resting[first]
+                rested[first] = None
+            if not rested and not crowded and len(resting) < _RESTING:
+                return None
+            connection = next(reversed(rested)) if rested else next(iter(resting))
+            self.drop(connection)
+            is_heard = served_at > connection.used_at and now - served_at < _QUIET
+            is_young = now - connection.used_at < _MAX_IDLE and now - connection.born < MAX_AGE
+            if is_young and (is_heard or connection.is_quiet()):
                 return connection
             connection.cancel()
+            kept = self._places.get(route)
         return None
 
     def put(self, connection: Reusable, now: float) -> None:
@@ -68,8 +92,8 @@ class Pool:
         connection.used_at = now
         kept = self._places.get(connection.route)
         if kept is None:
-            kept = self._places[connection.route] = {}
-        kept[connection] = self._idle[connection] = None
+            kept = self._places[connection.route] = _Kept({}, {})
+        kept.resting[connection] = self._idle[connection] = None
         if len(self._idle) > self._most:
             self.make_room()
 
@@ -83,8 +107,8 @@ class Pool:
         if connection in self._idle:
             del self._idle[connection]
             kept = self._places[connection.route]
-            del kept[connection]
-            if not kept:
+            del (kept.rested if connection in kept.rested else kept.resting)[connection]
+            if not (kept.rested or kept.resting):
                 del self._places[connection.route]
 
     def expire(self, now: float) -> None:

@@ -1,7 +1,10 @@
 """TLS to receivers and proxies: verification, ciphers, session resumption, and TLS inside of TLS."""
 
+import contextlib
 import ssl
-from typing import Any, Literal, Protocol
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 from consumer.crypto.certificates import TlsIdentity, install
 from consumer.errors import SettingsError
@@ -11,7 +14,12 @@ _HTTP1, _HTTP2 = ["http/1.1"], ["h2", "http/1.1"]  # the protocols that are offe
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2; all ciphers of TLS 1.3 have forward secrecy
 _SESSIONS = 2_000  # receivers whose session is kept, 3 to 8 KB each
 _IDENTITIES = 200  # contexts that are kept: up to 0.8 MB each with certifi's authorities, and 20 ms to make
-PIECE = 16_384  # bytes of a read: a whole TLS record, so that OpenSSL buffers no rest of it
+_SESSION_AGE = 86_400.0  # seconds after a full handshake, which alone verifies the certificate
+PIECE = 16_384  # bytes of a read: the data of a whole TLS record
+NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)  # the operation would block
+_WRITE = 65_536  # bytes encrypted at once, for one call of the socket
+_EMPTY = 65_536  # bytes received without data, a handshake among them; the largest chains of certificates have 20 KiB
+_WORTH = 4  # bytes that a byte of data pays for: a record adds 22, and small frames of HTTP/2 come in one each
 _MEANINGS = {  # explanations of OpenSSL's error reasons
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "it has no cipher with forward secrecy (ECDHE), or wants a client certificate",
     "TLSV1_ALERT_PROTOCOL_VERSION": "it does not support TLS 1.2 or newer",
@@ -50,40 +58,129 @@ class Stream(Protocol):
         """Close the socket."""
 
 
-class TlsStream(Stream, Protocol):
-    """A TLS stream whose handshake is still to be done."""
+class TlsStream:
+    """TLS over a socket, or over a TLS stream to a proxy. The handshake is still to be done.
+
+    OpenSSL does not read the socket itself: it would go on for as long as the peer sends tickets and key updates. It
+    gets PIECE bytes in a call of this class at most, and the stream ends if too many of them carry no data.
+
+    As with OpenSSL, a `send` that would block has already taken the start of the data and must be called again with the
+    same data.
+    """
+
+    def __init__(self, lower: Any, context: ssl.SSLContext, name: str, kept: "KeptSession | None" = None) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        session = None if kept is None else kept.session
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name, session=session)
+        self._lower_recv, self._lower_send = lower.recv, lower.send
+        self._lower_held: Callable[[], int] | None = lower.held if isinstance(lower, TlsStream) else None
+        self._unsent = b""
+        self._taken = 0  # bytes passed to `send` that are encrypted but not yet all sent
+        self._empty = 0  # bytes received that carried too little data
+        self._begun = False
+        self.context, self.kept = context, kept
+        self.fileno, self.close = lower.fileno, lower.close
+        self.getpeercert, self.version, self.cipher = self._tls.getpeercert, self._tls.version, self._tls.cipher
+        self.selected_alpn_protocol = self._tls.selected_alpn_protocol
 
     @property
     def session(self) -> ssl.SSLSession | None:
         """The session, which a later connection can resume."""
+        return self._tls.session
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the handshake resumed the session of an earlier connection."""
+        return bool(self._tls.session_reused)
 
     def do_handshake(self) -> None:
-        """Continue the handshake. Raises ssl.SSLError or OSError."""
+        """Continue the handshake. Raises ssl.SSLWantReadError, ssl.SSLWantWriteError, or another OSError at its end."""
+        if not self._push():
+            raise ssl.SSLWantWriteError
+        try:
+            if self._begun:
+                self._fill()
+            self._begun = True
+            self._tls.do_handshake()
+        except NOT_NOW:
+            raise (ssl.SSLWantReadError if self._push() else ssl.SSLWantWriteError) from None
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._push()  # the alert that tells the peer why
+            raise
+        self._empty = 0
+        self._push()
 
-    def getpeercert(self, binary_form: Literal[True]) -> bytes | None:
-        """The peer's certificate, in DER."""
+    def send(self, data: Any) -> int:
+        """As `Stream` defines it."""
+        if not self._taken:
+            self._taken = self._tls.write(data[:_WRITE])
+        self._flush()
+        taken, self._taken = self._taken, 0
+        return taken
 
-    def version(self) -> str | None:
-        """The protocol version."""
+    def recv(self, size: int) -> bytes:
+        """As `Stream` defines it: the data of one TLS record. No poller reports those that are `held` behind it."""
+        if not self._incoming.pending:
+            self._fill()
+        try:
+            data = self._tls.read(size)
+        except ssl.SSLEOFError:
+            return b""  # most servers close the connection without a close_notify
+        self._empty -= _WORTH * len(data)
+        return data
 
-    def cipher(self) -> tuple[str, str, int] | None:
-        """The cipher's name, protocol and bits."""
+    def held(self) -> int:
+        """The number of bytes buffered: read from the socket, but not yet from this stream."""
+        return self._incoming.pending
 
-    def selected_alpn_protocol(self) -> str | None:
-        """The protocol that the peer has chosen among the offered ones."""
+    def _fill(self) -> None:
+        """Read the socket once."""
+        data = self._lower_recv(PIECE)
+        while data:
+            self._empty = max(self._empty, 0) + len(data)
+            if self._empty > _EMPTY or self._outgoing.pending > _EMPTY:
+                raise OSError(None, f"it sent more than {_EMPTY // 1024} KiB of TLS messages without data")
+            self._incoming.write(data)
+            if self._lower_held is None or not self._lower_held():
+                return
+            try:
+                data = self._lower_recv(PIECE)
+            except NOT_NOW:
+                return
+        self._incoming.write_eof()
+
+    def _push(self) -> bool:
+        """Send what OpenSSL has to send. False if some of it has to wait."""
+        try:
+            self._flush()
+        except NOT_NOW:
+            return False
+        return True
+
+    def _flush(self) -> None:
+        while self._unsent or self._outgoing.pending:
+            self._unsent = self._unsent or self._outgoing.read()
+            self._unsent = self._unsent[self._lower_send(self._unsent) :]
 
 
-class _Socket(ssl.SSLSocket):
-    """A socket known to have connected; if the peer has reset it since, the handshake fails."""
+class KeptSession(NamedTuple):
+    """A session for a later connection, which may resume it until this time (unix seconds)."""
 
-    def getpeername(self) -> Any:
-        """Returns None. Only `wrap_socket` calls this; the real call fails after a reset and leaves the socket open."""
+    session: ssl.SSLSession
+    until: float
 
 
 class Tls:
     """Starts TLS as a client: TLS 1.2 or newer, ECDHE, with the certificate and the host name verified."""
 
-    def __init__(self, identity: TlsIdentity | None = None, *, verified: bool = True) -> None:
+    def __init__(
+        self,
+        identity: TlsIdentity | None = None,
+        *,
+        verified: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """`identity` shows its certificate and trusts its own authorities, if it has any; others trust `ca_file()`.
 
         `verified=False` serves to read a refused certificate. SettingsError if `ca_file()` cannot be read, ValueError
@@ -94,7 +191,6 @@ class Tls:
         context.set_ciphers(_CIPHERS)
         context.set_alpn_protocols(_HTTP1)
         context.options |= ssl.OP_NO_RENEGOTIATION  # a receiver could request handshake after handshake
-        context.sslsocket_class = _Socket
         if not verified:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -107,7 +203,8 @@ class Tls:
                 raise ValueError(f"the subscription's certificates cannot be used: {reason_of(error)}") from None
         self._context = context
         self._offered = _HTTP1
-        self._sessions: dict[tuple[str, int], ssl.SSLSession] = {}  # least recently used first
+        self._clock = clock
+        self._sessions: dict[tuple[str, int], KeptSession] = {}  # least recently used first
 
     def start(self, stream: Any, host: str, port: int, *, http2: bool = False) -> TlsStream:
         """TLS over a socket, or over a TLS stream to a proxy. ValueError if no certificate can hold the host's name.
@@ -118,27 +215,36 @@ class Tls:
         if offered is not self._offered:  # a connection keeps the protocols that its context offered when it was made
             self._offered = offered
             self._context.set_alpn_protocols(offered)
-        session = self._sessions.get((host, port))
+        kept = self._sessions.get((host, port))
+        if kept is not None and kept.until <= self._clock():
+            del self._sessions[host, port]
+            kept = None
         name = host.removesuffix(".")
         try:
-            name.encode("idna")  # wrap_socket does this too late: it would fail and leave the socket open
+            name.encode("idna")  # OpenSSL's own error would not say which name
         except UnicodeError:
             raise ValueError("a label of the host's name is empty or longer than 63 characters") from None
-        if isinstance(stream, ssl.SSLSocket):
-            return TlsInTls(stream, self._context, name, session)
-        return self._context.wrap_socket(stream, server_hostname=name, session=session, do_handshake_on_connect=False)
+        return TlsStream(stream, self._context, name, kept)
 
     def remember(self, stream: Any, host: str, port: int) -> None:
         """Keep the stream's session for the next connection. With TLS 1.3 there is none before the first read.
 
-        A session of a dropped context of the same identity is not kept: it could not be resumed here.
+        A session of a dropped context of the same identity is not kept: it could not be resumed here. Resuming does not
+        verify the certificate again, so sessions end with it, or a day after the last full handshake.
         """
         if (session := stream.session) is None or not session.has_ticket or stream.context is not self._context:
             return
+        if stream.resumed and stream.kept is not None:
+            until = stream.kept.until
+        else:
+            ends = (stream.getpeercert() or {}).get("notAfter")
+            if ends is None:
+                return
+            until = min(self._clock() + _SESSION_AGE, ssl.cert_time_to_seconds(ends))
         self._sessions.pop((host, port), None)
         if len(self._sessions) >= _SESSIONS:
             del self._sessions[next(iter(self._sessions))]
-        self._sessions[host, port] = session
+        self._sessions[host, port] = KeptSession(session, until)
 
     def forget(self, host: str, port: int) -> None:
         """Drop the session of a host whose handshake failed."""
@@ -174,72 +280,6 @@ def _trust_file(context: ssl.SSLContext, file: str) -> None:
         context.load_verify_locations(file)
     except OSError as error:
         raise SettingsError(f"the certificate authorities in {file}: {reason_of(error)}") from None
-
-
-class TlsInTls:
-    """TLS to a receiver, over TLS to a proxy.
-
-    As with OpenSSL, a `send` that would block has already taken the start of the data and must be called again with the
-    same data.
-    """
-
-    def __init__(self, outer: Any, context: ssl.SSLContext, name: str, session: ssl.SSLSession | None) -> None:
-        self._outer: Stream = outer
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._inner = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name, session=session)
-        self._unsent = b""
-        self._taken = 0  # bytes passed to `send` that are encrypted but not yet all sent
-        self.fileno, self.close = outer.fileno, outer.close
-        self.getpeercert, self.version, self.cipher = self._inner.getpeercert, self._inner.version, self._inner.cipher
-        self.selected_alpn_protocol, self.context = self._inner.selected_alpn_protocol, context
-
-    @property
-    def session(self) -> ssl.SSLSession | None:
-        """The session with the receiver."""
-        return self._inner.session
-
-    def do_handshake(self) -> None:
-        """As `Stream` and `TlsStream` define it."""
-        while True:
-            try:
-                self._inner.do_handshake()
-            except ssl.SSLWantReadError:
-                self._flush()
-                self._fill()
-            else:
-                self._flush()
-                return
-
-    def send(self, data: Any) -> int:
-        """As `Stream` and `TlsStream` define it."""
-        if not self._taken:
-            self._taken = self._inner.write(data[:PIECE])
-        self._flush()
-        taken, self._taken = self._taken, 0
-        return taken
-
-    def recv(self, size: int) -> bytes:
-        """As `Stream` and `TlsStream` define it."""
-        while True:
-            try:
-                return self._inner.read(size)
-            except ssl.SSLWantReadError:
-                self._fill()
-
-    def held(self) -> int:
-        """The number of bytes buffered: read from the socket, but not yet from this stream."""
-        return self._inner.pending() or self._incoming.pending
-
-    def _fill(self) -> None:
-        if data := self._outer.recv(PIECE):
-            self._incoming.write(data)
-        else:
-            self._incoming.write_eof()
-
-    def _flush(self) -> None:
-        while self._unsent or self._outgoing.pending:
-            self._unsent = self._unsent or self._outgoing.read()
-            self._unsent = self._unsent[self._outer.send(self._unsent) :]
 
 
 def reason_of(error: Exception) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from consumer.loop.poller import READ, WRITE, Poller
+from consumer.loop.poller import BUDGET, READ, WRITE, Poller
 
 
 @pytest.fixture(params=[pytest.param(True, id="epoll"), pytest.param(False, id="selectors")])
@@ -109,7 +109,10 @@ def test_many_posts_are_all_run_in_order(poller: Poller) -> None:
     thread = threading.Thread(target=flood)
     thread.start()
     thread.join()
-    poller.turn(0)
+    turns = 0
+    while len(ran) < 20_000 and turns < 20_000:
+        poller.turn(5)
+        turns += 1
     assert ran == list(range(20_000))
 
 
@@ -128,6 +131,80 @@ def test_a_callback_that_posts_does_not_starve_the_sockets(poller: Poller) -> No
         poller.turn(5)
     assert ran == 3
     assert time.monotonic() - begin < 2
+
+
+def test_a_turn_leaves_handlers_beyond_its_budget_for_the_next() -> None:
+    """Many receivers may answer at once. The others come first in the next turn, which does not wait; timers run."""
+    now = 100.0
+    poller = Poller(lambda: now)
+    ran: list[object] = []
+
+    def work(fd: int, _events: int) -> None:
+        nonlocal now
+        now += BUDGET * 0.6
+        ran.append(fd)
+
+    pipes = [os.pipe() for _ in range(5)]
+    for reader, writer in pipes:
+        poller.register(reader, READ, partial(work, reader))
+        os.write(writer, b"x")
+    timer = poller.timer(lambda: ran.append("timer"))
+    timer.deadline = now
+    poller.turn(5)
+    first = ran[:2]
+    assert (len(ran), ran[2], poller.served_at) == (3, "timer", 100.0)
+    for _ in range(2):
+        poller.turn(5)
+    assert ran[3:7] != first * 2
+    assert set(ran[3:6]) | set(first) == {reader for reader, _ in pipes}
+    poller.unregister(pipes[0][0])
+    assert pipes[0][0] not in poller._ready
+    for reader, writer in pipes:
+        poller.unregister(reader)
+        os.close(reader)
+        os.close(writer)
+    poller.turn(0)
+    assert poller.served_at == now
+    poller.close()
+
+
+def test_a_turn_leaves_posted_callbacks_beyond_its_budget_for_the_next() -> None:
+    """None is lost, their order stays, and the next turn does not wait."""
+    now = 100.0
+    poller = Poller(lambda: now)
+    ran: list[int] = []
+
+    def work(number: int) -> None:
+        nonlocal now
+        now += BUDGET * 0.6
+        ran.append(number)
+
+    for number in range(5):
+        poller.post(partial(work, number))
+    for most in (2, 4, 5):
+        poller.turn(5)
+        assert ran == list(range(most))
+    poller.close()
+
+
+def test_what_a_handler_posts_runs_after_the_next_wait(poller: Poller) -> None:
+    """By then the poller has looked at all descriptors once more: a second answer of a receiver is seen first."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ran: list[str] = []
+
+        def ready(_events: int) -> None:
+            ran.append(ours.recv(1).decode())
+            poller.post(lambda: ran.append("posted"))
+            if len(ran) == 1:
+                theirs.send(b"b")
+
+        poller.register(ours.fileno(), READ, ready)
+        theirs.send(b"a")
+        for _ in range(3):
+            poller.turn(5 if not ran else 0)
+        assert ran[:3] == ["a", "b", "posted"]
+        poller.unregister(ours.fileno())
 
 
 def test_timers_follow_the_injected_clock() -> None:

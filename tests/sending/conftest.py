@@ -17,6 +17,7 @@ import trustme
 
 from consumer.loop.poller import Poller
 from consumer.sending.adapter import LoopAdapter, Result
+from consumer.sending.connection import Connection
 from consumer.sending.dns import _Entry
 from consumer.sending.egress import EgressPolicy
 
@@ -171,7 +172,7 @@ class Sender:
     def __init__(
         self, *, egress: EgressPolicy = LOOPBACK, timeout: float = 5, connect_timeout: float = 2, **more: Any
     ) -> None:
-        self.poller = Poller()
+        self.poller = Poller(more.get("clock", time.monotonic))
         self.adapter = LoopAdapter(
             self.poller,
             egress=egress,
@@ -211,6 +212,12 @@ class Sender:
     def close(self) -> None:
         self.adapter.close()
         self.poller.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a request follow an answer on its connection at once, so that tests can count connections."""
+    monkeypatch.setattr(Connection, "rest", 0.0)
 
 
 Receive = Callable[..., Receiver]

@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from consumer.sending.connection import Connection
 from consumer.sending.connector import Route
-from consumer.sending.pool import KEPT, Pool, connections
+from consumer.sending.pool import _RESTING, KEPT, REST, Pool, connections
 
 
 class Kept:
     """Stands in for a connection."""
+
+    rest = 0.0
 
     def __init__(self, route: Route, born: float = 0.0, *, quiet: bool = True) -> None:
         self.route, self.born, self.used_at = route, born, born
@@ -38,8 +40,8 @@ def put(pool: Pool, kept: Kept, now: float) -> Kept:
     return kept
 
 
-def take(pool: Pool, way: Route, now: float) -> Kept | None:
-    return cast("Kept | None", pool.take(way, now))
+def take(pool: Pool, way: Route, now: float, served_at: float = 0.0, *, crowded: bool = False) -> Kept | None:
+    return cast("Kept | None", pool.take(way, now, served_at, crowded=crowded))
 
 
 def test_the_most_recently_used_is_taken_first() -> None:
@@ -96,14 +98,40 @@ def test_expire_closes_old_connections() -> None:
     assert take(pool, route(1), 600.0) is good
 
 
-def test_an_idle_connection_is_checked_and_a_busy_one_is_not() -> None:
-    """The check costs a system call. A connection with unrequested bytes is closed instead of used."""
+@pytest.mark.parametrize(
+    ("served_at", "now", "looked_at"), [(1.0, 1.01, 1), (1.001, 1.01, 0), (1.001, 1.04, 0), (1.001, 1.06, 1)]
+)
+def test_a_connection_is_read_only_where_the_poller_has_not_looked(
+    served_at: float, now: float, looked_at: int
+) -> None:
+    """A read is a system call. The poller has looked if its wait ended after the answer, and not long ago."""
+    pool = Pool(10)
+    one = put(pool, Kept(route()), 1.0)
+    assert take(pool, route(), now, served_at) is one
+    assert one.looked_at == looked_at
+
+
+def test_a_connection_with_unrequested_bytes_is_closed() -> None:
+    """The next request would take them for its answer. Another connection carries it."""
     pool = Pool(10)
     good, bad = put(pool, Kept(route()), 1.0), put(pool, Kept(route(), quiet=False), 1.0)
-    assert take(pool, route(), 1.9) is bad
-    put(pool, bad, 1.0)
-    assert take(pool, route(), 2.1) is good
-    assert (bad.closed, bad.looked_at, good.looked_at) == (True, 1, 1)
+    assert take(pool, route(), 2.0) is good
+    assert (bad.closed, good.closed, len(pool)) == (True, False, 0)
+
+
+def test_a_connection_rests_before_it_is_used_again() -> None:
+    """A receiver that answers twice does so at once: the second answer must not count for the next request.
+
+    Resting connections are taken only if there are many, or if another one would replace a kept one.
+    """
+    pool = Pool(200)
+    kept = [put(pool, Kept(route()), 1.0) for _ in range(_RESTING)]
+    for each in kept:
+        each.rest = REST
+    assert take(pool, route(), 1.0) is kept[0]
+    assert take(pool, route(), 1.0) is None
+    assert take(pool, route(), 1.0, crowded=True) is kept[1]
+    assert take(pool, route(), 1.0 + REST) is kept[-1]
 
 
 def test_the_least_recently_used_goes_when_there_are_too_many() -> None:

@@ -3,16 +3,17 @@
 import select
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trustme
 from requests import exceptions as errors
 
 from consumer.sending.adapter import Result
-from consumer.sending.tls import Tls
+from consumer.sending.tls import KeptSession, Tls
 from tests.sending.conftest import (
     NO_CONTENT,
     MakeSender,
@@ -213,6 +214,31 @@ def test_a_new_connection_resumes_the_last_session(
     assert resumed[-1] is False, "a session is for one name"
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_session_ends_with_the_certificate_and_after_a_day(
+    authority: trustme.CA, sender: Sender, receive: Receive, version: ssl.TLSVersion
+) -> None:
+    """Resuming verifies no certificate, and a resumed session gives another one, so it could go on for ever."""
+    now = time.time()
+    sender.adapter._tls.of(None)._clock = lambda: now
+    ends = datetime.now(UTC) + timedelta(hours=30)
+    context = server_tls(authority.issue_cert("127.0.0.1", not_after=ends))
+    context.minimum_version = context.maximum_version = version
+    resumed: list[bool] = []
+
+    def behave(connection: Any, _request: bytes) -> bool:
+        resumed.append(connection.session_reused)
+        connection.sendall(NO_CONTENT)
+        return False
+
+    receiver = receive(behave, tls=context)
+    for hours in (0, 20, 23, 25, 29, 31, 32):
+        now = time.time() + hours * 3600
+        assert sender.response(receiver.url).status_code == 204
+        sender.turn_until(lambda: not len(sender.adapter._pool))
+    assert resumed == [False, True, True, False, True, False, False]
+
+
 def test_a_transfer_reports_that_it_needed_a_handshake(
     authority: trustme.CA, sender: Sender, receive: Receive, certificate: trustme.LeafCert
 ) -> None:
@@ -262,7 +288,9 @@ def test_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def remember(port: int, *, ticket: bool = True) -> None:
         session = type("Session", (), {"has_ticket": ticket})()
-        tls.remember(type("Stream", (), {"session": session, "context": tls._context})(), "x.test", port)
+        kept = KeptSession(cast("ssl.SSLSession", session), 2e9)
+        stream = {"session": session, "context": tls._context, "resumed": True, "kept": kept}
+        tls.remember(type("Stream", (), stream)(), "x.test", port)
 
     for port in (1, 2, 3, 1, 4):
         remember(port)
