@@ -1,7 +1,7 @@
 """A connection to a receiver, which carries one request after another."""
 
 import ssl
-from typing import Any, Protocol
+from typing import Protocol
 
 from requests import RequestException
 from requests import exceptions as errors

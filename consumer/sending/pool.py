@@ -7,8 +7,10 @@ from consumer.sending.connector import Route
 _MAX_IDLE = 110.0  # seconds; most servers close a connection that is idle for longer
 MAX_AGE = 600.0  # seconds; limits how long a receiver's changed DNS answer is ignored
 _QUIET = 0.05  # seconds since the poller has last looked; a connection may have been closed meanwhile, or sent a 408
-REST = 0.01  # seconds; a second answer to one request follows within them, and is not taken for that to the next
-_RESTING = 64  # connections of a route that rest; above 6,400 deliveries a second each of them rests for less than REST
+# A second answer to one request must not be taken for that to the next. It follows at once, or, if Nagle's algorithm
+# holds it back, after our delayed acknowledgement of the first, which Linux sends within 40 ms.
+REST = 0.05  # seconds
+_RESTING = 16  # connections of a route that rest; above 320 deliveries a second each of them rests for less than REST
 SWEEP = 10.0  # seconds between two sweeps for expired connections
 KEPT = 2000  # connections beyond the open requests; a TLS connection holds 46 KiB, so these hold 90 MiB
 OTHER_DESCRIPTORS = 500  # descriptors for brokers, the database, ports and files

@@ -148,6 +148,27 @@ def test_the_address_that_answers_last_is_waited_for(sender: Sender, connected_t
         assert transfer.stage.late() == "no connection to 127.0.0.2"
 
 
+def test_few_addresses_of_a_name_are_tried_at_once(connected_to: list[str]) -> None:
+    """Each takes a descriptor. The next one replaces the first, which has been silent for a second by then."""
+    now = [0.0]
+    poller = Poller(lambda: now[0])
+    connector = Connector(poller, egress=LOOPBACK, tls=TlsContexts(), clock=lambda: now[0])
+    with black_hole() as port:
+        before = descriptors()
+        connected_to.clear()
+        dial = connector.dial(Route("many.test", port, tls=False), ["127.0.0.1"] * 16, print)
+        for step in range(1, 16):
+            now[0] = step * 0.251
+            poller.turn(0)
+        assert len(connected_to) == 16
+        assert descriptors() - before == 4
+        assert dial.late().count("127.0.0.1") == 4
+        dial.cancel()
+        assert descriptors() == before
+    connector.close()
+    poller.close()
+
+
 def test_when_all_addresses_refuse_the_error_names_one(sender: Sender, connected_to: list[str]) -> None:
     """It also has the system's message."""
     port = closed_port()

@@ -16,6 +16,7 @@ from requests import exceptions as errors
 
 from consumer.sending.adapter import Result
 from consumer.sending.connection import Connection
+from consumer.sending.tls import PIECE
 from consumer.sending.transfer import Transfer
 from tests.sending.conftest import (
     NO_CONTENT,
@@ -200,6 +201,50 @@ def answer_and(text: bytes) -> Behaviour:
         return False
 
     return behave
+
+
+def filling(size: int) -> bytes:
+    """An answer of exactly so many bytes."""
+    head = b"HTTP/1.1 200 for-%d\r\nContent-Length: %d\r\n\r\n"
+    return next(text + b"x" * length for length in range(size) if len(text := head % (2, length)) + length == size)
+
+
+@pytest.mark.parametrize(("secure", "size"), [(True, 100), (True, PIECE - 22), (False, PIECE), (False, 2 * PIECE)])
+def test_a_second_answer_to_one_request_is_not_the_answer_to_the_next(
+    trusted: trustme.CA, make_sender: MakeSender, receive: Receive, size: int, *, secure: bool
+) -> None:
+    """It shifted all later ones: a 200 for one event counted for another, whose own answer may be a 500.
+
+    It lies unread behind the first answer: in a TLS record of its own, or beyond what one read takes.
+    """
+    sender = make_sender()
+    answered = threading.Event()
+    count = 0
+
+    def behave(connection: socket.socket, _request: bytes) -> bool:
+        nonlocal count
+        count += 1
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(filling(size) if count == 2 else b"HTTP/1.1 200 for-%d\r\nContent-Length: 0\r\n\r\n" % count)
+        if count == 2:
+            connection.sendall(b"HTTP/1.1 500 second\r\nContent-Length: 0\r\n\r\n")
+            answered.set()
+        return True
+
+    receiver = receive(behave, tls=server_tls(trusted.issue_cert("127.0.0.1")) if secure else None)
+    results: list[Any] = []
+
+    def again(result: Result) -> None:
+        results.append(result)
+        if len(results) < 4:
+            sender.adapter.submit(sender.prepare(receiver.url), again)
+
+    results.append(sender.response(receiver.url))
+    sender.adapter.submit(sender.prepare(receiver.url), again)
+    assert answered.wait(10)
+    sender.turn_until(lambda: len(results) == 4)
+    assert [result.reason for result in results] == ["for-1", "for-2", "for-3", "for-4"]
+    assert receiver.connections == 2
 
 
 def test_a_connection_that_was_idle_without_unrequested_bytes_is_used(

@@ -138,3 +138,17 @@ def test_a_connection_made_during_a_pause_is_used(make_sender: MakeSender, recei
         time.sleep(0.5)
         sender.turn_until(lambda: results)
     assert isinstance(results[0], ConnectTimeout)
+
+
+def test_a_time_out_is_judged_by_what_has_been_read(make_sender: MakeSender, receive: Receive) -> None:
+    """In a flood the poller leaves ready descriptors for later turns. An answer may wait there, but not for ever."""
+    late = [0.0]
+    sender = make_sender(timeout=5, clock=lambda: time.monotonic() + late[0])
+    results: list[Result] = []
+    sender.submit(receive(b"", "hang").url, results)
+    sender.poller.turn(0)
+    for late[0], is_judged in ((5.5, False), (6.5, True)):
+        sender.adapter._on_judgement()  # the poller has served no turn since
+        assert bool(sender.adapter._ended) is is_judged
+    sender.turn_until(lambda: results)
+    assert isinstance(results[0], ReadTimeout)
