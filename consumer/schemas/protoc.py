@@ -43,4 +43,5 @@ def compiled(
     if ran.returncode:
         why = ran.stderr.decode(errors="replace").partition("\n")[0]
         raise ValueError(f"protoc refuses its text: {why or f'exit status {ran.returncode}'}")
-    return FileDescriptorSet.FromString(ran.stdout).file
+    files: Sequence[FileDescriptorProto] = FileDescriptorSet.FromString(ran.stdout).file
+    return files

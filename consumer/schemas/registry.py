@@ -1,6 +1,5 @@
 """Asks the schema registry, with confluent-kafka's client. Blocking; the only module that imports that client."""
 
-import re
 import ssl
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
@@ -23,7 +22,6 @@ NOT_FOUND = 404
 NO_SUBJECT, NO_VERSION, NO_SCHEMA = 40401, 40402, 40403  # error codes of the registry; a proxy's 404 has none
 _REFUSED = (401, 403)
 _LATER = (*_REFUSED, 429)  # whatever is requested
-_CCOMPAT = re.compile(r"/apis/ccompat/v\d+/?(?=,|$)")  # where Apicurio has Confluent's API
 _MOST_REFERENCES = 500  # schemas that one schema refers to, directly or not
 _NO_ID = 2**31 - 1  # a valid id that no registry has given out yet
 _MOST_TRIED = 20  # subjects that are looked at for one in Protobuf
@@ -48,7 +46,6 @@ class Registry:
         try:
             # Two, because the client caches a schema by its id alone, whatever its form.
             self._texts, self._descriptors = SchemaRegistryClient(config), SchemaRegistryClient(config)
-            self._apicurio = SchemaRegistryClient({**config, "url": _CCOMPAT.sub("/apis/registry/v3", url)})
         except (OSError, ssl.SSLError) as error:
             raise SettingsError(f"SCHEMA_REGISTRY_CA_FILE: {settings.ca_file} cannot be used: {error}") from None
 
@@ -97,10 +94,10 @@ class Registry:
         """The id that Apicurio's API for Confluent's clients has for the same schema."""
 
         def find() -> int | None:
-            query = {"globalId": schema_id.number}
-            # The client has no method for another API's requests; it has the settings for them.
-            answer = self._apicurio._rest_client.get("search/versions", query)  # noqa: SLF001
-            return next((each["contentId"] for each in answer["versions"] if each["globalId"] == schema_id.number), None)
+            # From /apis/ccompat/v7. The client has no method for this request, and all settings for it.
+            client, query = self._texts._rest_client, {"globalId": schema_id.number}  # noqa: SLF001
+            answer = client.get("../../registry/v3/search/versions", query)
+            return {each["globalId"]: each["contentId"] for each in answer["versions"]}.get(schema_id.number)
 
         if (found := self._ask(schema_id, find)) is None:
             raise Undecodable("unknown_schema", f"the {self._place} has no schema {schema_id}")
@@ -118,7 +115,7 @@ class Registry:
         wanted = {f"{topic}-value" for topic in topics}
         for subject in sorted(subjects, key=lambda each: each not in wanted)[:_MOST_TRIED]:
             found = self._ask(_NO_ID, partial(self._texts.get_latest_version, subject))
-            if found.schema.schema_type == "PROTOBUF":
+            if found.schema.schema_type == "PROTOBUF" and found.schema_id is not None:
                 self.decoder(found.schema_id)
                 return subject
         return ""
@@ -134,11 +131,11 @@ class Registry:
 
     def close(self) -> None:
         """Close the connections."""
-        for client in (self._texts, self._descriptors, self._apicurio):
+        for client in (self._texts, self._descriptors):
             if (close := getattr(client, "close", None)) is not None:  # since 2.16
                 close()
 
-    def _get(self, schema_id: SchemaId, client: SchemaRegistryClient) -> Schema:
+    def _get(self, schema_id: int | str, client: SchemaRegistryClient) -> Schema:
         form = "serialized" if client is self._descriptors else None
         if isinstance(schema_id, str):
             return self._ask(schema_id, lambda: client.get_schema_by_guid(schema_id, fmt=form))
