@@ -307,8 +307,8 @@ def test_a_protobuf_schema_is_tried(registry: SchemaRegistry, client_of: ClientO
     client = client_of(registry)
     assert client.try_protobuf(["orders"]) == ""
     registry.add("other-value", "{}", "JSON")
-    registry.add("plain", 'syntax = "proto3"; message Plain {}', "PROTOBUF")
-    assert client.try_protobuf(["orders"]) == "plain"
+    registry.add("bills", 'syntax = "proto3"; message Plain {}', "PROTOBUF")
+    assert client.try_protobuf(["orders"]) == "bills"
     registry.add("orders-value", 'syntax = "proto3"; import "gone.proto";', "PROTOBUF")
     with pytest.raises(Undecodable, match=r"gone\.proto"):
         client.try_protobuf(["orders"])
