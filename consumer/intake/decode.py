@@ -32,6 +32,13 @@ _MEDIA_TYPE = re.compile(_TOKEN + rb"/" + _TOKEN + rb"(?:[ \t]*;[ -~]*)?")
 # https://www.w3.org/TR/trace-context/#traceparent-header: version ff and ids of zeros are invalid.
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
+# https://docs.aws.amazon.com/glue: version 3, the compression (none or zlib), and a UUID of 16 bytes.
+_GLUE, _GLUE_LENGTH = (b"\3\0", b"\3\5"), 18
+_GLUE_ADVICE = (
+    "it has the framing of AWS Glue's schema registry, which is not supported; let its producer write JSON, or use a "
+    "registry with Confluent's API"
+)
+
 Mapped = Callable[[Record], Event | None]  # the event of a record whose topic has a mapping; None: it has none
 
 
@@ -132,6 +139,8 @@ def no_object(body: object) -> Undecodable:
 
 
 def _unparsable(value: bytes, error: orjson.JSONDecodeError) -> Undecodable:
+    if len(value) >= _GLUE_LENGTH and value[:2] in _GLUE:
+        return Undecodable("not_json", f"the value is not JSON: {_GLUE_ADVICE}")
     try:
         value.decode()
     except UnicodeDecodeError as unicode_error:

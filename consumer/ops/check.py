@@ -133,14 +133,16 @@ def _schema_registry(values: Mapping[str, str]) -> Iterator[Finding]:
             yield _not_looked_at("schema registry", error)
         return
     if settings.url is not None:
-        yield _look("schema registry", lambda: _registry_answers(settings))
+        topics = [each.strip() for each in values.get("KAFKA_TOPICS", "").split(",")]
+        yield _look("schema registry", lambda: _registry_answers(settings, topics))
 
 
-def _registry_answers(settings: SchemaSettings) -> str:
+def _registry_answers(settings: SchemaSettings, topics: Sequence[str]) -> str:
     from consumer.schemas.registry import Registry  # noqa: PLC0415 (an extra)
 
     with closing(Registry(settings)) as registry:
-        return registry.ping()
+        answers, subject = registry.ping(), registry.try_protobuf(topics)
+        return f"{answers}; Protobuf, as of {subject}, can be decoded" if subject else answers
 
 
 def _database(values: Mapping[str, str]) -> Iterator[Finding]:

@@ -1,12 +1,11 @@
-"""Protobuf to JSON, by Protobuf's own mapping. Pure.
+"""Protobuf to JSON, by Protobuf's own mapping. Pure, but for schemas in text form, which protoc.py compiles.
 
 `google.protobuf.json_format` is not used: it has no limit, and takes twelve seconds for a hostile megabyte.
 """
 
 import re
 from base64 import b64decode
-from binascii import Error as Base64Error
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -19,12 +18,16 @@ from google.protobuf.message_factory import GetMessageClass
 from consumer.errors import Undecodable
 from consumer.schemas.conversion import Budget, Decode, base64, dumps, key_cost, number, single
 from consumer.schemas.framing import Framed
+from consumer.schemas.protoc import compiled
 
 _NAME = "the schema of the record"  # the file's name in its pool; an import cannot have it
 _MOST_INDEXES = 100  # of a message nested in messages
 _MOST_BYTES = 5  # of a varint that is an index
 # Files that every Protobuf or Confluent client has; registries do not list them among the references of a schema.
 _BUILT_IN = re.compile(r"(google/protobuf|google/type|confluent|confluent/types?)/[a-z_]+[.]proto")
+_IMPORT = re.compile(r"""\bimport\s+(?:public\s+|weak\s+)?["']([^"']+)""")
+# Apicurio's message Ref: its length, the tag of its only field, and that field's length; the name follows.
+_REF = re.compile(rb"([\x02-\x7f])\x0a([\x00-\x7d])", re.DOTALL)
 
 _Convert = Callable[[Any, Budget], Any]
 _Plan = list[tuple[str, str, bool, _Convert]]
@@ -35,32 +38,34 @@ class _Misfit(ValueError):
 
 
 def protobuf_decoder(schema: str, references: Sequence[tuple[str, str]] = ()) -> Decode:
-    """A function that turns payloads of this schema into JSON; the schema is a FileDescriptorProto in base64.
+    """A function that turns payloads of this schema into JSON.
 
+    The schema is a FileDescriptorProto in base64, or the text of a .proto file, which is compiled: that blocks.
     `references` are the files that it imports, by name, each after its own imports. The function raises
     Undecodable: bad_protobuf, too_large, too_deep. ValueError, TypeError, KeyError, ImportError: the schema cannot be
     used.
     """
     pool = DescriptorPool()
     added: set[str] = set()
-    for name, text in (*references, (_NAME, schema)):
-        if _BUILT_IN.fullmatch(name):  # some registries list them
+    for file in _descriptors([*references, (_NAME, schema)]):
+        if _BUILT_IN.fullmatch(file.name):  # some registries list them
             continue
-        file = _parsed(name, text)
-        _add_built_in(pool, file.dependency, added)
-        pool.Add(file)
-        added.add(name)
+        for each in (*_built_in(file.dependency, added), file):
+            pool.Add(each)
     messages = list(pool.FindFileByName(_NAME).message_types_by_name.values())
     mapping = _Mapping(pool)
 
     def decode(framed: Framed) -> bytes:
         try:
-            if framed.indexes is None:
-                indexes, begin = _indexes(framed.payload)
+            if framed.name_in_front:
+                message_type, begin = _named(messages, framed.payload)
                 payload = framed.payload[begin:]
+            elif framed.indexes is None:
+                indexes, begin = _indexes(framed.payload)
+                message_type, payload = _descriptor(messages, indexes), framed.payload[begin:]
             else:
-                indexes, payload = _indexes(framed.indexes)[0], framed.payload
-            message = GetMessageClass(_descriptor(messages, indexes))()
+                message_type, payload = _descriptor(messages, _indexes(framed.indexes)[0]), framed.payload
+            message = GetMessageClass(message_type)()
             message.ParseFromString(payload)
             value = mapping.json(message, Budget())
         except (DecodeError, ValueError, OverflowError) as error:
@@ -72,17 +77,30 @@ def protobuf_decoder(schema: str, references: Sequence[tuple[str, str]] = ()) ->
     return decode
 
 
-def _parsed(name: str, text: str) -> FileDescriptorProto:
+def _descriptors(files: Sequence[tuple[str, str]]) -> Sequence[FileDescriptorProto]:
+    """The files, by name, each after its imports."""
+    parsed = {name: _parsed(name, text) for name, text in files}
+    found = [file for file in parsed.values() if file is not None]
+    texts = {name: text for name, text in files if parsed[name] is None}
+    if not texts:
+        return found
+    imports = [name for text in texts.values() for name in _IMPORT.findall(text)]
+    imports += [name for file in found for name in file.dependency]
+    return compiled(texts, [*_built_in(imports, set()), *found], files[-1][0])
+
+
+def _parsed(name: str, text: str) -> FileDescriptorProto | None:
+    """A descriptor in base64; None if the text is none."""
     try:
         file = FileDescriptorProto.FromString(b64decode(text, validate=True))
-    except (Base64Error, DecodeError):
-        raise ValueError(f"the registry gives no descriptor of {name} for format=serialized") from None
+    except (ValueError, DecodeError):
+        return None
     file.name = name
     return file
 
 
-def _add_built_in(pool: DescriptorPool, names: Iterable[str], added: set[str]) -> None:
-    """Add the named built-in files, which no registry has to list, and the files that they import."""
+def _built_in(names: Iterable[str], added: set[str]) -> Iterator[FileDescriptorProto]:
+    """The named built-in files, which no registry has to list, each after the files that it imports."""
     for name in names:
         if name in added or not _BUILT_IN.fullmatch(name):
             continue
@@ -91,8 +109,8 @@ def _add_built_in(pool: DescriptorPool, names: Iterable[str], added: set[str]) -
         prefix = "" if module.startswith("google.") else "confluent_kafka.schema_registry."
         file = FileDescriptorProto()
         import_module(prefix + module).DESCRIPTOR.CopyToProto(file)
-        _add_built_in(pool, file.dependency, added)
-        pool.Add(file)
+        yield from _built_in(file.dependency, added)
+        yield file
 
 
 def _indexes(data: bytes) -> tuple[list[int], int]:
@@ -114,6 +132,19 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 128:  # noqa: PLR2004 (the bit that says that another byte follows)
             return (result >> 1) ^ -(result & 1), at + place + 1
     raise _Misfit("the message indexes have no end")
+
+
+def _named(messages: Sequence[Descriptor], payload: bytes) -> tuple[Descriptor, int]:
+    """The message whose name a payload begins with, and where the message itself begins."""
+    found = _REF.match(payload)
+    if found is None or found[1][0] != found[2][0] + 2:
+        raise _Misfit("no name of a message in front")
+    end = 1 + found[1][0]
+    name = payload[found.end() : end].decode()
+    for each in messages:
+        if each.name == name:
+            return each, end
+    raise _Misfit("the name in front is that of no message")
 
 
 def _descriptor(messages: Sequence[Descriptor], indexes: Sequence[int]) -> Descriptor:

@@ -1,7 +1,7 @@
 """Asks the schema registry, with confluent-kafka's client. Blocking; the only module that imports that client."""
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -15,14 +15,16 @@ from consumer.config.schema_settings import SchemaSettings
 from consumer.errors import RegistryUnavailable, SettingsError, Undecodable
 from consumer.schemas.avro import avro_decoder
 from consumer.schemas.conversion import Decode
-from consumer.schemas.framing import Framed, SchemaId
+from consumer.schemas.framing import Framed, GlobalId, SchemaId
 from consumer.schemas.protobuf import protobuf_decoder
 
 NOT_FOUND = 404
 NO_SUBJECT, NO_VERSION, NO_SCHEMA = 40401, 40402, 40403  # error codes of the registry; a proxy's 404 has none
 _REFUSED = (401, 403)
+_LATER = (*_REFUSED, 429)  # whatever is requested
 _MOST_REFERENCES = 500  # schemas that one schema refers to, directly or not
 _NO_ID = 2**31 - 1  # a valid id that no registry has given out yet
+_MOST_TRIED = 20  # subjects that are looked at for one in Protobuf
 _TEXT_LENGTH = 200
 
 T = TypeVar("T")
@@ -52,6 +54,8 @@ class Registry:
 
         Undecodable: unknown_schema, bad_schema. RegistryUnavailable: ask again.
         """
+        if isinstance(schema_id, GlobalId):
+            schema_id = self._content_id(schema_id)
         schema = self._get(schema_id, self._texts)
         kind = schema.schema_type or "AVRO"
         if kind == "JSON":
@@ -64,12 +68,57 @@ class Registry:
                 schema_id,
                 lambda: avro_decoder(_parsed(schema), [_parsed(each) for _, each in references]),
             )
-        schema = self._get(schema_id, self._descriptors)
-        references = list(self._references(schema_id, schema, self._descriptors))
-        return _made(
-            schema_id,
-            lambda: protobuf_decoder(schema.schema_str or "", [(n, each.schema_str or "") for n, each in references]),
-        )
+        try:
+            return self._protobuf(schema_id, schema, self._texts)
+        except Undecodable as refused:
+            # Not all registries have descriptors, and some leave out half of a schema: the text comes first.
+            try:
+                return self._protobuf(schema_id, self._get(schema_id, self._descriptors), self._descriptors)
+            except Undecodable:
+                raise refused from None
+            except RegistryUnavailable as error:
+                answer = error.__cause__
+                if not isinstance(answer, SchemaRegistryError) or answer.http_status_code in _LATER:
+                    raise
+                raise Undecodable(
+                    refused.reason,
+                    f"{refused}; and for format=serialized the {error}. Register the schema again in a form that "
+                    "protoc compiles, with all that it imports as references",
+                ) from None
+
+    def _protobuf(self, schema_id: SchemaId, schema: Schema, client: SchemaRegistryClient) -> Decode:
+        references = [(n, each.schema_str or "") for n, each in self._references(schema_id, schema, client)]
+        return _made(schema_id, lambda: protobuf_decoder(schema.schema_str or "", references))
+
+    def _content_id(self, schema_id: GlobalId) -> int:
+        """The id that Apicurio's API for Confluent's clients has for the same schema."""
+
+        def find() -> int | None:
+            # From /apis/ccompat/v7. The client has no method for this request, and all settings for it.
+            client, query = self._texts._rest_client, {"globalId": schema_id.number}  # noqa: SLF001
+            answer = client.get("../../registry/v3/search/versions", query)
+            return {each["globalId"]: each["contentId"] for each in answer["versions"]}.get(schema_id.number)
+
+        if (found := self._ask(schema_id, find)) is None:
+            raise Undecodable("unknown_schema", f"the {self._place} has no schema {schema_id}")
+        return found
+
+    def try_protobuf(self, topics: Collection[str]) -> str:
+        """Make a decoder of one Protobuf schema, of these topics if possible. Returns its subject; empty: none found.
+
+        Undecodable, RegistryUnavailable: a worker's requests for it would fail.
+        """
+        try:
+            subjects = self._texts.get_subjects()
+        except SchemaRegistryError:  # a worker needs no right to list them
+            return ""
+        wanted = {f"{topic}-value" for topic in topics}
+        for subject in sorted(subjects, key=lambda each: each not in wanted)[:_MOST_TRIED]:
+            found = self._ask(_NO_ID, partial(self._texts.get_latest_version, subject))
+            if found.schema.schema_type == "PROTOBUF" and found.schema_id is not None:
+                self.decoder(found.schema_id)
+                return subject
+        return ""
 
     def ping(self) -> str:
         """Request a schema that does not exist, as workers request schemas. Returns a line that names the registry.
@@ -86,7 +135,7 @@ class Registry:
             if (close := getattr(client, "close", None)) is not None:  # since 2.16
                 close()
 
-    def _get(self, schema_id: SchemaId, client: SchemaRegistryClient) -> Schema:
+    def _get(self, schema_id: int | str, client: SchemaRegistryClient) -> Schema:
         form = "serialized" if client is self._descriptors else None
         if isinstance(schema_id, str):
             return self._ask(schema_id, lambda: client.get_schema_by_guid(schema_id, fmt=form))
@@ -114,7 +163,7 @@ class Registry:
         try:
             return question()
         except SchemaRegistryError as error:
-            raise self._meant(schema_id, error) from None
+            raise self._meant(schema_id, error) from error
         except Exception as error:  # noqa: BLE001 (the errors of the client and its HTTP library are not documented)
             raise RegistryUnavailable(f"{self._place} does not answer: {self._reason(error)}") from None
 
@@ -130,10 +179,14 @@ class Registry:
                 f"{answer}: check SCHEMA_REGISTRY_USER, SCHEMA_REGISTRY_PASSWORD, and that this user may read schemas"
             )
         if status == NOT_FOUND:
-            what = "SCHEMA_REGISTRY_URL leads to no registry"
-            if isinstance(schema_id, str):
-                what += ", or to one that knows no GUIDs of schemas"
-            return RegistryUnavailable(f"{answer}: {what}")
+            if not isinstance(schema_id, int):
+                self.ping()  # whether it is a registry, though one that does not know such ids
+                return Undecodable(
+                    "unknown_schema",
+                    f"the record names the schema {schema_id}, and the {self._place} does not know such ids: let its "
+                    "producer write the schema's id (Apicurio's: use-id=contentId)",
+                )
+            return RegistryUnavailable(f"{answer}: SCHEMA_REGISTRY_URL leads to no registry")
         return RegistryUnavailable(f"{answer}: {_line(error)}")
 
     def _reason(self, error: Exception) -> str:

@@ -112,8 +112,9 @@ def avro_schemas(data: bytes) -> None:
 
 
 def protobuf(data: bytes) -> None:
-    """Any payload with message indexes in front, with a schema that the first byte selects."""
-    _schema(_PROTOBUF[data[0] % len(_PROTOBUF)] if data else _PROTOBUF[0], Framed(1, data[1:]))
+    """Any payload with message indexes or a name in front, with a schema that the first byte selects."""
+    first = data[0] if data else 0
+    _schema(_PROTOBUF[first % len(_PROTOBUF)], Framed(1, data[1:], name_in_front=first >= 128))
 
 
 def _schema(made: Decode, given: Framed) -> None:
@@ -136,7 +137,8 @@ def framing(data: bytes) -> None:
     if isinstance(found, Framed):
         assert record.value is not None
         assert record.value.endswith(found.payload)
-        assert isinstance(found.schema, str) or 0 <= found.schema < 2**31
+        most = 2**64 if found.name_in_front else 2**31
+        assert not isinstance(found.schema, int) or 0 <= found.schema < most
     refusal(lambda each: translated(each, found if isinstance(found, Framed) else None, _AVRO[0]), record)
 
 

@@ -122,6 +122,14 @@ def test_invalid_events(value: bytes, expected: str) -> None:
     assert reason(value) == expected
 
 
+@pytest.mark.parametrize("compression", [b"\0", b"\5"])
+def test_the_framing_of_aws_glue_is_named(compression: bytes) -> None:
+    """The dead letter says whose framing the value has, and what to do."""
+    with pytest.raises(Undecodable, match=r"AWS Glue's schema registry, .*let its producer") as refused:
+        decode(record(b"\3" + compression + bytes(16) + b"\2a"))
+    assert refused.value.reason == "not_json"
+
+
 @pytest.mark.parametrize("value", [b"", b"a b", b"\xff", b"a\n", b"\xc3\xa9"])
 def test_an_invalid_type_in_a_header(value: bytes) -> None:
     """The same rule applies to a header's type. If it is invalid, the rest of the list is not consulted."""

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from consumer.errors import Undecodable
 from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable
-from consumer.schemas.framing import HEADER, Framed, framed
+from consumer.schemas.framing import (
+    APICURIO_CONTENT,
+    APICURIO_ENCODING,
+    APICURIO_GLOBAL,
+    HEADER,
+    Framed,
+    GlobalId,
+    SchemaId,
+    framed,
+)
 
 GUID = UUID("4bf92f35-77b3-4da6-a3ce-929d0e0e4736")
 
@@ -38,6 +47,18 @@ def test_the_id_in_a_header() -> None:
     last = (HEADER, struct.pack(">bI", 0, 5))
     assert framed(record(b"x", [(HEADER, b"\1" + GUID.bytes), last])) == Framed(5, b"x", b"")
     assert framed(record(b"{}", [last, (HEADER, None)])) is None
+
+
+@pytest.mark.parametrize(("name", "schema"), [(APICURIO_CONTENT, 5), (APICURIO_GLOBAL, GlobalId(5))])
+def test_the_headers_of_apicurio(name: str, schema: SchemaId) -> None:
+    """An id of eight bytes; the whole value is the payload. A value in JSON needs no schema."""
+    header = (name, struct.pack(">q", 5))
+    assert framed(record(b"\0x", [header])) == Framed(schema, b"\0x", name_in_front=True)
+    assert framed(record(b"\0x", [header, (APICURIO_ENCODING, b"BINARY")])) is not None
+    assert framed(record(b"{}", [header, (APICURIO_ENCODING, b"JSON")])) is None
+    with pytest.raises(Undecodable, match="has 4 bytes, not 8") as refused:
+        framed(record(b"x", [(name, b"\0\0\0\5")]))
+    assert refused.value.reason == "bad_schema_id"
 
 
 @pytest.mark.parametrize("value", [None, b"", b"{}", b"\1abcdefghijklmnopqrst", b" \0"])

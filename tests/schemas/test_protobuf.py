@@ -118,6 +118,15 @@ def test_message_indexes(indexes: bytes, payload: bytes, expected: str) -> None:
     assert expected in json.loads(DECODE(Framed("guid", payload, indexes)))
 
 
+def test_the_message_name_of_apicurio() -> None:
+    """Its serializers write it in front, as a message of its own, instead of indexes."""
+    assert json.loads(DECODE(Framed(1, b"\7\x0a\5Other\x0a\1x", name_in_front=True)))["name"] == "x"
+    for value in (b"", b"\7", b"\7\x0a\4Other", b"\6\x0a\4Gone", b"\3\x0a\1\xff", b"\7\x0a\5Oth", b"\2\0"):
+        with pytest.raises(Undecodable) as refused:
+            DECODE(Framed(1, value, name_in_front=True))
+        assert refused.value.reason == "bad_protobuf"
+
+
 @pytest.mark.parametrize(
     "value",
     [b"", b"\x80", b"\x80\x80\x80\x80\x80\x80\x01", b"\1", b"\2\6", b"\4\2\2", b"\xff\xff\x7f", b"\2\1",
@@ -248,13 +257,14 @@ def test_imports_are_built_in_or_references() -> None:
 @pytest.mark.parametrize(
     ("schema", "error"),
     [
-        ('syntax = "proto3";', ValueError),
+        ("message {", ValueError),
+        ("message A {" * 5000, ValueError),
         ("AAAA", ValueError),
         (text_of(file_of("a.proto", "a", "missing.proto")), TypeError),
         (text_of(file_of("a.proto", "a", "google/protobuf/os.proto")), ImportError),
     ],
 )
 def test_unusable_protobuf_schemas(schema: str, error: type[Exception]) -> None:
-    """Text instead of a descriptor, no descriptor, or a missing import."""
+    """A text that is no .proto file, one nested without end, no descriptor, or a missing import."""
     with pytest.raises(error):
         protobuf_decoder(schema)

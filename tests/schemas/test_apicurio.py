@@ -1,0 +1,108 @@
+"""A real Apicurio Registry: its forms of Protobuf schemas, its ids, and the headers of its own serializers."""
+
+import json
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
+
+from consumer.config.settings import SchemaSettings
+from consumer.errors import Undecodable
+from consumer.intake.record import Headers, Partition, Record
+from consumer.schemas.blocking import translator
+from consumer.schemas.framing import APICURIO_CONTENT, APICURIO_GLOBAL
+from consumer.schemas.registry import Registry
+from tests.apicurio import Apicurio
+from tests.kafka_broker import KafkaUnavailable
+from tests.schemas.orders import as_json, serializers
+
+MONEY = 'syntax = "proto3"; package common; import "google/type/date.proto"; message Money { int64 cents = 1; }'
+BILL = """
+    syntax = "proto3"; package shop; import "common/money.proto";
+    message Other {}
+    message Bill { common.Money sum = 1; optional int32 n = 2; map<string, int32> sizes = 3; }
+"""
+
+
+@pytest.fixture(scope="module")
+def apicurio() -> Iterator[Apicurio]:
+    """A running registry. Without one the tests are skipped visibly, or fail with KAFKA_TEST_REQUIRED, as in CI."""
+    try:
+        registry = Apicurio()
+    except KafkaUnavailable as error:
+        if os.environ.get("KAFKA_TEST_REQUIRED"):
+            pytest.fail(f"Apicurio Registry is required and not available: {error}", pytrace=False)
+        pytest.skip(f"APICURIO REGISTRY NOT AVAILABLE: {error}")
+    with registry:
+        yield registry
+
+
+@pytest.fixture
+def client(apicurio: Apicurio) -> Iterator[Registry]:
+    """The workers' client of it."""
+    with closing(Registry(SchemaSettings(url=apicurio.url, timeout=30.0))) as client:
+        yield client
+
+
+@pytest.fixture
+def producer(apicurio: Apicurio) -> Iterator[SchemaRegistryClient]:
+    """A producer's client of it."""
+    with SchemaRegistryClient({"url": apicurio.url}) as client:
+        yield client
+
+
+def body(client: Registry, value: bytes, headers: Headers | None = None) -> Any:
+    """The JSON of a record."""
+    found = translator(client.decoder)(Record(Partition("orders", 0), 7, 0, None, value, headers)).value
+    return None if found is None else json.loads(found)
+
+
+def test_values_of_confluents_serializers(apicurio: Apicurio, client: Registry) -> None:
+    """It gives a Protobuf schema back as it was registered, in base64, and 500 for its descriptor."""
+    with serializers(apicurio.url) as by_format:
+        found = {name: body(client, serialize("orders", 5, [])) for name, serialize in by_format.items()}
+    assert found["avro"] == as_json(5)
+    assert (found["protobuf"]["id"], found["protobuf"]["tags"]) == (5, ["new"])
+    assert found["json"] == {"id": 5, "type": "order.paid"}
+
+
+def test_protobuf_registered_as_text(client: Registry, producer: SchemaRegistryClient) -> None:
+    """With imports, which it knows as references; `check` tries such a schema."""
+    producer.register_schema("money", Schema(MONEY, "PROTOBUF"))
+    references = [SchemaReference("common/money.proto", "money", 1)]
+    number = producer.register_schema("bills-value", Schema(BILL, "PROTOBUF", references))
+    expected = {"sum": {"cents": "5"}, "sizes": {"a": 7}}
+    value = b"\x0a\2\x08\5\x1a\5\x0a\1a\x10\7"
+    assert body(client, struct.pack(">bI", 0, number) + b"\2\2" + value) == expected
+    named = b"\6\x0a\4Bill" + value  # as Apicurio's serializer writes it
+    assert body(client, named, [(APICURIO_CONTENT, struct.pack(">q", number))]) == expected
+    assert client.try_protobuf(["bills"]) == "bills-value"
+
+
+def test_its_own_ids(apicurio: Apicurio, client: Registry, producer: SchemaRegistryClient) -> None:
+    """The same content under two subjects has one id of its own, and two global ids."""
+    numbers = {producer.register_schema(subject, Schema('"int"', "AVRO")) for subject in ("first", "second")}
+    global_ids = {apicurio.global_id(subject) for subject in ("first", "second")}
+    assert (len(numbers), len(global_ids)) == (1, 2)
+    ids = [(APICURIO_CONTENT, each) for each in numbers] + [(APICURIO_GLOBAL, each) for each in global_ids]
+    for name, number in ids:
+        assert body(client, b"\x0a", [(name, struct.pack(">q", number))]) == 5
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        (APICURIO_GLOBAL, struct.pack(">q", 2**40)),
+        (APICURIO_CONTENT, b"\xff" * 8),
+        ("__value_schema_id", b"\1" + bytes(16)),
+    ],
+)
+def test_unknown_ids(client: Registry, header: tuple[str, bytes]) -> None:
+    """Each is a dead letter. It has no GUIDs, and answers requests for one as for any wrong path."""
+    with pytest.raises(Undecodable) as refused:
+        body(client, b"\2a", [header])
+    assert refused.value.reason == "unknown_schema"
