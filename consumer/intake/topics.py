@@ -12,7 +12,6 @@ from concurrent.futures import wait
 from contextlib import suppress
 from functools import partial
 from threading import Event, Thread
-from typing import Any
 
 import structlog
 from confluent_kafka import KafkaException
@@ -26,7 +25,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to
 from consumer.config.settings import KafkaSettings
 from consumer.errors import SettingsError
 from consumer.events.event import TopicPartition
-from consumer.kafka.client import LibrdkafkaLog, known_properties
+from consumer.kafka.client import LibrdkafkaLog, onlooker
 from consumer.loop.part import Part
 
 log = structlog.get_logger(__name__)
@@ -198,14 +197,8 @@ class TopicWatch(Part):
         """
         self._post, self._learn, self._consumed, self._clock, self._every = post, learn, consumed, clock, every
         self._failing = False
-        properties, _unknown = known_properties(kafka.properties)
-        config: dict[str, Any] = {
-            "client.id": "kafka-webhooks",
-            **properties,
-            "bootstrap.servers": kafka.bootstrap_servers,
-        }
         try:
-            self._admin = AdminClient(config, logger=LibrdkafkaLog())
+            self._admin = AdminClient(onlooker(kafka), logger=LibrdkafkaLog())
         except KafkaException as error:
             raise SettingsError(f"Kafka's client refuses the settings: {error.args[0].str()}") from None
         self._closing = Event()
