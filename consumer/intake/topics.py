@@ -197,6 +197,8 @@ class TopicWatch(Part):
         """
         self._post, self._learn, self._consumed, self._clock, self._every = post, learn, consumed, clock, every
         self._failing = False
+        self._says_none = kafka.properties.get("group.protocol") == "consumer"  # else librdkafka names missing topics
+        self._fault: str | None = None
         try:
             self._admin = AdminClient(onlooker(kafka), logger=LibrdkafkaLog())
         except KafkaException as error:
@@ -205,6 +207,11 @@ class TopicWatch(Part):
         # A daemon: an outstanding request must not keep a stopped process alive.
         self._asking = Thread(target=self._work, name="topics", daemon=True)
         self._asking.start()
+
+    @property
+    def fault(self) -> str | None:
+        """With KIP-848: that there is no topic to consume."""
+        return self._fault
 
     def close(self, timeout: float = 1.0) -> bool:
         """Stop asking. False if a request is outstanding after `timeout` seconds; it is left to end by itself."""
@@ -235,6 +242,8 @@ class TopicWatch(Part):
             log.info("Kafka lists its topics again")
         self._failing = False
         counts = _counts(cluster)
+        none = self._says_none and not any(map(self._consumed, counts))
+        self._fault = "no topic of KAFKA_TOPICS exists" if none else None
         self._post(partial(self._learn, counts, self._clock(), self._ends(counts)))
         return True
 
