@@ -70,7 +70,7 @@ def onlooker(kafka: KafkaSettings, name: str = "kafka-webhooks") -> dict[str, An
 
     SettingsError as `known_properties`.
     """
-    known, _unknown = known_properties(kafka.properties)  # Source, `check` and `publish` warn of the unknown ones
+    known, _unknown = known_properties(kafka.properties)  # Source and LogReader warn of the unknown ones
     return {
         "client.id": name,
         **{each: value for each, value in known.items() if not each.startswith(_OF_MEMBERS)},
