@@ -400,7 +400,8 @@ class Source:
         return [partition for partition in found if partition is not None]
 
     def _on_statistics(self, document: str) -> None:
-        self._health.statistics(document, self.partitions, self._consumer)
+        if not self._closing:  # a question to the group would wait for an answer that no longer comes
+            self._health.statistics(document, self.partitions, self._consumer)
 
 
 def _topic_partitions(partitions: Iterable[Partition]) -> list[KafkaTopicPartition]:
