@@ -18,6 +18,7 @@ WebhooksError
 ├── KeyTaken                 another request with the same idempotency key was quicker
 ├── KeyReused                an idempotency key was used with another body before
 ├── EgressRefused            the egress policy forbids an address (also a requests ConnectionError)
+├── NoDescriptor             this process may open no more files (also a requests ConnectionError)
 └── NotAuthorized            a request has no token, or a plug-in fails (also a requests RequestException)
 """
 
@@ -126,6 +127,10 @@ class KeyReused(WebhooksError):
 
 class EgressRefused(WebhooksError, RequestsConnectionError):
     """The egress policy forbids the address: nothing was sent. The text names the setting that would allow it."""
+
+
+class NoDescriptor(WebhooksError, RequestsConnectionError):
+    """This process may open no more files: nothing was sent, and the receiver is not the cause."""
 
 
 class NotAuthorized(WebhooksError, RequestException):

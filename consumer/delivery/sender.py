@@ -14,7 +14,7 @@ from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import Memory
 from consumer.delivery.reporting import fields
 from consumer.delivery.settling import Settling
-from consumer.errors import NotAuthorized
+from consumer.errors import NoDescriptor, NotAuthorized
 from consumer.events.event import Event
 from consumer.loop.part import RECORDS_WAIT, Part
 from consumer.matching.budget import Budget
@@ -29,6 +29,8 @@ from consumer.telemetry.tracer import Span, Tracer
 log = structlog.get_logger(__name__)
 
 RENDERING = 0.02  # seconds of a turn after which it renders and compresses no more
+NO_DESCRIPTOR_WAIT = 0.1  # seconds without new requests after one for which this process had no descriptor
+SAID_FOR = 60.0  # seconds that /readyz reports it
 BATCH_BYTES = 4 * 2**20  # of a rendered batch: with a projection it may be larger than its events
 GROWTH = 64  # a turn starts as many deliveries as ended in the last one, and so many more: bursts spread over turns
 
@@ -60,11 +62,18 @@ class Sender(Part):
         self._monotonic = monotonic
         self._tracer = tracer
         self._ended = 0  # deliveries whose request ended in the last turn
+        self._rests_until = self._faulty_until = 0.0
+        self._fault = ""
 
     @property
     def ready(self) -> bool:
         """A request may start."""
-        return self._lanes.ready()
+        return self._lanes.ready() and self._monotonic() >= self._rests_until
+
+    @property
+    def fault(self) -> str | None:
+        """That this process had no descriptor for a request in the last minute."""
+        return self._fault if self._monotonic() < self._faulty_until else None
 
     @property
     def busy(self) -> bool:
@@ -80,7 +89,7 @@ class Sender(Part):
         """Start requests as far as lanes allow. While memory is full, one request is open at a time."""
         allowance, self._ended = GROWTH + self._ended, 0
         now, timestamp = self._monotonic(), int(self._clock())
-        while allowance > 0 and not (self._memory.full and self.open):
+        while allowance > 0 and now >= self._rests_until and not (self._memory.full and self.open):
             if (delivery := self._lanes.next(now)) is None:
                 return
             allowance -= 1 + len(delivery.batch_members)
@@ -208,8 +217,20 @@ class Sender(Part):
         self._ended += 1 + len(delivery.batch_members)
         if delivery.transfer is not None:
             delivery.lane.connects = delivery.transfer.connected
+        if isinstance(result, NoDescriptor):
+            self._not_tried(delivery, result)
+            return
         self._end(delivery, result)
         self._settling.on_result(delivery, result)
+
+    def _not_tried(self, delivery: Delivery, error: NoDescriptor) -> None:
+        """Rest for a moment, so that open requests can end and free their descriptors."""
+        if self.fault is None:
+            log.warning("requests wait", reason=str(error), open=len(self.open))
+        self._fault, now = str(error), self._monotonic()
+        self._rests_until, self._faulty_until = now + NO_DESCRIPTOR_WAIT, now + SAID_FOR
+        self._end(delivery)
+        self._settling.on_not_tried(delivery)
 
     def _end(self, delivery: Delivery, result: Response | RequestException | None = None) -> None:
         """The request is no longer open; without a result, it was cancelled."""

@@ -175,6 +175,16 @@ class Settling:
         if stays:
             self.leave_alone(lane)
 
+    def on_not_tried(self, delivery: Delivery) -> None:
+        """This process could open no connection, which is no attempt: queue the deliveries again."""
+        for each in reversed(delivery.split()):
+            if self._owns(each.event.record.topic_partition):
+                self._lanes.give_back((each,))
+                continue
+            self.on_revoked(each)
+            if each.ordering_key is not None:
+                self._put_all_back(self._lanes.cut(each.lane, each.ordering_key))
+
     def on_undeliverable(self, delivery: Delivery, error: str) -> None:
         """No request can be built from the delivery: give it up. This does not count against its receiver."""
         self._failed((delivery,), Undeliverable(error), self._clock(), 0.0)

@@ -19,7 +19,7 @@ from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Partition, Record, batch, headers_of
 from consumer.intake.topics import consumes
 from consumer.intake.unreadable import CODES, UnreadableBatches
-from consumer.kafka.client import LibrdkafkaLog, Reachability, usable_properties
+from consumer.kafka.client import LibrdkafkaLog, Reachability, onlooker, usable_properties
 from consumer.kafka.remedies import IS_IT_UP, explained
 from consumer.ledger.replays import Span
 from consumer.loop.guarded import guarded
@@ -28,15 +28,6 @@ log = structlog.get_logger(__name__)
 
 _TIMEOUT = 10.0  # seconds for each request before reading begins; afterwards the reader waits for a broker
 _IDLE = 5.0  # seconds without a message, after which the reader checks that the topics still exist
-# Properties of group members; librdkafka refuses some of them in a consumer that is no member.
-_OF_A_MEMBER = (
-    "group.protocol",
-    "group.instance.id",
-    "group.remote.assignor",
-    "heartbeat.interval.ms",
-    "partition.assignment.strategy",
-    "session.timeout.ms",
-)
 _FIXED: dict[str, Any] = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
@@ -350,14 +341,10 @@ class LogReader:
 
 def groupless(kafka: KafkaSettings, name: str) -> dict[str, Any]:
     """The configuration of a consumer that is no member of a group. `name` is for the brokers' logs."""
-    properties = usable_properties(kafka.properties)
-    for of_a_member in _OF_A_MEMBER:
-        properties.pop(of_a_member, None)
+    usable_properties(kafka.properties)  # warns of the others
     return {
-        "client.id": f"kafka-webhooks-{name}",
-        **properties,
+        **onlooker(kafka, f"kafka-webhooks-{name}"),
         **_FIXED,
-        "bootstrap.servers": kafka.bootstrap_servers,
         # The binding requires a group id. This one is unique, and nothing is ever stored under it.
         "group.id": f"kafka-webhooks-{name}-{uuid.uuid4().hex}",
     }

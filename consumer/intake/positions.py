@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException
@@ -21,7 +21,7 @@ from consumer.events.event import TopicPartition
 from consumer.intake.offsets import identity_of, same_cluster
 from consumer.intake.record import Partition
 from consumer.intake.topic_ids import TopicIdentity, TopicIds
-from consumer.kafka.client import LibrdkafkaLog, known_properties
+from consumer.kafka.client import LibrdkafkaLog, onlooker
 
 log = structlog.get_logger(__name__)
 
@@ -29,8 +29,6 @@ COMMITTED_TIMEOUT = 5.0  # seconds for one request, which is then repeated
 ENDS_TIMEOUT = 1.0  # the same; requests that come meanwhile wait for it
 _IDLE = 5.0  # seconds between two checks of the topics' ids, and polls for librdkafka's log lines
 _AGAIN = 1.0  # seconds until the next check after one that found another id
-# Properties of group members; without the group protocol, librdkafka refuses some of them.
-_OF_MEMBERS = ("group.", "session.", "heartbeat.", "max.poll.", "partition.assignment.")
 BACK_OFF = (0.1, 2.0)  # seconds until an unanswered request is repeated: the first wait, the longest
 
 
@@ -82,7 +80,8 @@ class Positions:
         self._look_at = time.monotonic() + _IDLE
         self._post, self._on_committed, self._on_ends = post, on_committed, on_ends
         self._questions: SimpleQueue[tuple[list[Partition], list[Partition]] | None] = SimpleQueue()
-        self._consumer = Consumer(_config(kafka), logger=LibrdkafkaLog())
+        config = {**onlooker(kafka), "group.id": kafka.group_id, "enable.auto.commit": False}
+        self._consumer = Consumer({**config, "isolation.level": "read_committed"}, logger=LibrdkafkaLog())
         # A daemon: an outstanding request must not keep a stopped process alive.
         self._thread = Thread(target=self._run, name="positions", daemon=True)
         self._thread.start()
@@ -221,19 +220,6 @@ class Positions:
 
 def _raise(error: Exception) -> None:
     raise error
-
-
-def _config(kafka: KafkaSettings) -> dict[str, Any]:
-    properties, _unknown = known_properties(kafka.properties)  # Source has warned of the unknown ones
-    own = {name: value for name, value in properties.items() if not name.startswith(_OF_MEMBERS)}
-    return {
-        "client.id": "kafka-webhooks",
-        **own,
-        "bootstrap.servers": kafka.bootstrap_servers,
-        "group.id": kafka.group_id,
-        "enable.auto.commit": False,
-        "isolation.level": "read_committed",
-    }
 
 
 def _valid(answer: KafkaTopicPartition, current: TopicIdentity | None) -> Committed | None:

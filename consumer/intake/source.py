@@ -69,7 +69,7 @@ class Source:
         self._hides = hides(kafka, topics)
         self._commits = Commits(clock, meanwhile, kafka.group_id)
         self._failures: list[Exception] = []
-        self._joined = self._paused = self._closing = self._rebalancing = False
+        self._paused = self._closing = self._rebalancing = False
         self._rebalances = 0
         self._unopened: dict[Partition, str | None] = {}  # each with the reason why `open` failed, if it did
         self._resting: set[Partition] = set()  # opened, and then paused by `rest`
@@ -124,8 +124,6 @@ class Source:
         """Why this member cannot do its work now, for /readyz."""
         if (of_kafka := self._health.of_kafka) is not None:
             return of_kafka
-        if not self._joined:
-            return "waiting for the group to assign partitions"
         waiting = next(filter(None, list(self._unopened.values())), None)
         return self._health.of_records or self._positions.fault or waiting or self._commits.fault
 
@@ -320,8 +318,7 @@ class Source:
         self._rebalances += 1
         if self._closing:
             return  # partitions assigned to a leaving member go on to the others at once
-        self._joined = True
-        self._health.reachability.coordinated()
+        self._health.assigned()
         # Assigned here and not by the binding, so that nothing is read yet. An empty assignment is valid too.
         # `open` sets the right offset, but one must be given here: without any, librdkafka requests the committed
         # offset, and if the coordinator dies with that request, the partition never starts, without an error.
@@ -403,7 +400,8 @@ class Source:
         return [partition for partition in found if partition is not None]
 
     def _on_statistics(self, document: str) -> None:
-        self._health.statistics(document, self.partitions)
+        if not self._closing:  # a question to the group would wait for an answer that no longer comes
+            self._health.statistics(document, self.partitions, self._consumer)
 
 
 def _topic_partitions(partitions: Iterable[Partition]) -> list[KafkaTopicPartition]:

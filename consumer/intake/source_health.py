@@ -1,9 +1,11 @@
 """The health of a member of the group: brokers, topics, and records that retention removed before they were read."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import orjson
-from confluent_kafka import OFFSET_BEGINNING, KafkaError
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError
 
 from consumer.config.settings import KafkaSettings
 from consumer.events.event import TopicPartition
@@ -11,6 +13,13 @@ from consumer.intake.positions import Ends
 from consumer.intake.record import Partition
 from consumer.intake.retention import Retention, say_first_start
 from consumer.kafka.client import Reachability, Reported
+from consumer.kafka.remedies import OLD_BROKERS
+
+log = structlog.get_logger(__name__)
+
+_WAITING = "waiting for the group to assign partitions"
+_ACCEPTS = 15_000  # milliseconds; a coordinator accepts a member within one second
+_NO_GENERATION = b"\xff\xff\xff\xff"  # -1, behind the seven bytes with which librdkafka's text of it begins
 
 
 class SourceHealth:
@@ -21,20 +30,27 @@ class SourceHealth:
         self.reachability = Reachability(kafka, clock)
         self.reported = Reported(kafka.group_id)
         self.retention = Retention(clock())
+        self._waits: str | None = _WAITING
+        self._tells_all = kafka.properties.get("group.protocol") != "consumer"
         self._first = first
         self._clock = clock
 
     @property
     def of_kafka(self) -> str | None:
-        """The fault of this client, of brokers or of topics."""
+        """The fault of this client, of brokers, of topics or of the group."""
         if self.reported.fatal is not None:
             return str(self.reported.fatal)
-        return self.reachability.fault or self.reported.fault
+        return self.reachability.fault or self.reported.fault or self._waits
 
     @property
     def of_records(self) -> str | None:
         """A recent removal of unread records by retention."""
         return self.retention.fault(self._clock())
+
+    def assigned(self) -> None:
+        """Note that the group has assigned partitions, or none."""
+        self._waits = None
+        self.reachability.coordinated()
 
     def error(self, error: KafkaError) -> None:
         """Take note of an error from librdkafka's `error_cb`."""
@@ -43,11 +59,16 @@ class SourceHealth:
         else:
             self.reachability.error(error)
 
-    def statistics(self, document: str, partitions: Mapping[TopicPartition, Partition]) -> None:
-        """Take note of one statistics document: the lag of the owned `partitions`, and the start of their logs."""
+    def statistics(self, document: str, partitions: Mapping[TopicPartition, Partition], consumer: Consumer) -> None:
+        """Take note of one statistics document of `consumer`.
+
+        It has the lag of the owned `partitions`, the start of their logs, and the state of the group.
+        """
         statistics = orjson.loads(document)
         self.reachability.statistics(statistics)
         self.reported.statistics(statistics)
+        if self._waits is not None and not self._tells_all:
+            self._look_for_membership(statistics["cgrp"], consumer)
         overtaken, now = {}, self._clock()
         for topic, details in statistics["topics"].items():
             for number, each in details["partitions"].items():
@@ -58,6 +79,19 @@ class SourceHealth:
                     partition.lag = each["consumer_lag"]
                 overtaken[str(partition)] = partition.overtaken(each["lo_offset"], now)
         self.retention.removed(overtaken, now)
+
+    def _look_for_membership(self, group: Mapping[str, Any], consumer: Consumer) -> None:
+        """Whether the group has accepted this member: with KIP-848, one without partitions is not told.
+
+        librdkafka finds the coordinator of brokers without KIP-848, asks it nothing, and reports no error.
+        """
+        if consumer.consumer_group_metadata()[7:11] != _NO_GENERATION:
+            self._waits = None
+        elif self._waits == _WAITING and group["state"] == "up" and group["stateage"] > _ACCEPTS:
+            self._waits = (
+                f"the group does not accept this worker; if its brokers are older than Kafka 4.0, {OLD_BROKERS}"
+            )
+            log.warning("the group does not accept this worker", seconds=_ACCEPTS / 1000, advice=OLD_BROKERS)
 
     def ends(self, answers: list[tuple[Partition, Ends]]) -> None:
         """Take note of the first and the last offsets of newly owned partitions."""

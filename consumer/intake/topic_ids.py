@@ -11,13 +11,13 @@ from collections.abc import Callable, Collection
 from concurrent.futures import wait
 from contextlib import suppress
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from consumer.config.settings import KafkaSettings
-from consumer.kafka.client import LibrdkafkaLog, known_properties
+from consumer.kafka.client import LibrdkafkaLog, onlooker
 
 TIMEOUT = 1.0  # seconds
 STEADY_AFTER = 1.0  # seconds; a broker's metadata may lag behind that of the others
@@ -46,10 +46,7 @@ class TopicIds:
         if not topics:
             return {}
         if self._admin is None:
-            properties, _unknown = known_properties(self._kafka.properties)
-            config: dict[str, Any] = {"client.id": "kafka-webhooks", **properties}
-            config["bootstrap.servers"] = self._kafka.bootstrap_servers
-            self._admin = AdminClient(config, logger=LibrdkafkaLog())
+            self._admin = AdminClient(onlooker(self._kafka), logger=LibrdkafkaLog())
         found: dict[str, TopicIdentity] = {}
         with suppress(KafkaException):
             if not self._cluster:

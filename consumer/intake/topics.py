@@ -12,7 +12,6 @@ from concurrent.futures import wait
 from contextlib import suppress
 from functools import partial
 from threading import Event, Thread
-from typing import Any
 
 import structlog
 from confluent_kafka import KafkaException
@@ -26,7 +25,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to
 from consumer.config.settings import KafkaSettings
 from consumer.errors import SettingsError
 from consumer.events.event import TopicPartition
-from consumer.kafka.client import LibrdkafkaLog, known_properties
+from consumer.kafka.client import LibrdkafkaLog, onlooker
 from consumer.loop.part import Part
 
 log = structlog.get_logger(__name__)
@@ -198,20 +197,21 @@ class TopicWatch(Part):
         """
         self._post, self._learn, self._consumed, self._clock, self._every = post, learn, consumed, clock, every
         self._failing = False
-        properties, _unknown = known_properties(kafka.properties)
-        config: dict[str, Any] = {
-            "client.id": "kafka-webhooks",
-            **properties,
-            "bootstrap.servers": kafka.bootstrap_servers,
-        }
+        self._says_none = kafka.properties.get("group.protocol") == "consumer"  # else librdkafka names missing topics
+        self._fault: str | None = None
         try:
-            self._admin = AdminClient(config, logger=LibrdkafkaLog())
+            self._admin = AdminClient(onlooker(kafka), logger=LibrdkafkaLog())
         except KafkaException as error:
             raise SettingsError(f"Kafka's client refuses the settings: {error.args[0].str()}") from None
         self._closing = Event()
         # A daemon: an outstanding request must not keep a stopped process alive.
         self._asking = Thread(target=self._work, name="topics", daemon=True)
         self._asking.start()
+
+    @property
+    def fault(self) -> str | None:
+        """With KIP-848: that there is no topic to consume."""
+        return self._fault
 
     def close(self, timeout: float = 1.0) -> bool:
         """Stop asking. False if a request is outstanding after `timeout` seconds; it is left to end by itself."""
@@ -242,6 +242,8 @@ class TopicWatch(Part):
             log.info("Kafka lists its topics again")
         self._failing = False
         counts = _counts(cluster)
+        none = self._says_none and not any(map(self._consumed, counts))
+        self._fault = "no topic of KAFKA_TOPICS exists" if none else None
         self._post(partial(self._learn, counts, self._clock(), self._ends(counts)))
         return True
 

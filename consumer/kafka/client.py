@@ -28,6 +28,8 @@ _NOT_PROPERTIES = frozenset({"logger"})
 # Not a property, and passed last: librdkafka refuses it only after it has accepted the property before it.
 _PROBE = "?"
 _TRUST = {"https.ca.location", "https.ca.pem"}
+# Properties of group members; librdkafka refuses some of them, and some values, in a consumer that is no member.
+_OF_MEMBERS = ("group.", "session.", "heartbeat.", "max.poll.", "partition.assignment.")
 
 
 def known_properties(properties: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -61,6 +63,21 @@ def usable_properties(properties: Mapping[str, str]) -> dict[str, str]:
     known, unknown = known_properties(properties)
     slips.warn(slips.of_properties(unknown))
     return known
+
+
+def onlooker(kafka: KafkaSettings, name: str = "kafka-webhooks") -> dict[str, Any]:
+    """The configuration of a client that joins no group and creates no topic; the brokers' logs show its `name`.
+
+    SettingsError as `known_properties`.
+    """
+    known, _unknown = known_properties(kafka.properties)  # Source and LogReader warn of the unknown ones
+    return {
+        "client.id": name,
+        **{each: value for each, value in known.items() if not each.startswith(_OF_MEMBERS)},
+        "bootstrap.servers": kafka.bootstrap_servers,
+        # AdminClient is a producer to librdkafka, and so would have the brokers create each topic that it asks for.
+        "allow.auto.create.topics": False,
+    }
 
 
 def _refusal(config: dict[str, str]) -> str:

@@ -6,10 +6,12 @@ librdkafka has few error codes for this, so its texts, which the conditions belo
 from confluent_kafka import KafkaError
 
 IS_IT_UP = "is it up, are KAFKA_BOOTSTRAP_SERVERS and KAFKA_SECURITY_PROTOCOL right?"
+OLD_BROKERS = "set KAFKA_GROUP_PROTOCOL=classic: the other protocol needs Kafka 4.0 or newer"
 _CUT_SHORT = "mechanism handshake failed"  # by a lost connection, or within a second of the last authentication
 _USER = "check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
 _TOKENS_AUTHORITY = "set KAFKA_HTTPS_CA_LOCATION to the authority of the token server's certificate"
 _IN_TEXTS = (  # parts of an error's text with their advice; the first match counts
+    ("ConsumerGroupHeartbeat fatal error: Broker: API version", OLD_BROKERS),
     ("trust anchors", _TOKENS_AUTHORITY),
     ("certificate OpenSSL verify", _TOKENS_AUTHORITY),
     ("SASL OAUTHBEARER token", "check KAFKA_SASL_OAUTHBEARER_CLIENT_ID, _CLIENT_SECRET and _TOKEN_ENDPOINT_URL"),

@@ -40,6 +40,7 @@ from consumer.intake.mapping_file import SETTING as MAPPINGS
 from consumer.intake.mapping_file import mappings_of
 from consumer.intake.topics import consumes
 from consumer.kafka.client import known_properties
+from consumer.kafka.remedies import OLD_BROKERS
 from consumer.matching.destinations import judge_names, policy_of, rules_of
 from consumer.ops.bounded import reason_of, within
 from consumer.ops.lag import TIMEOUT, admin_of, lags, metadata
@@ -106,6 +107,8 @@ def _kafka(values: Mapping[str, str]) -> Iterator[Finding]:
         )
         return
     yield Finding("kafka", True, f"{_number(len(cluster.brokers), 'broker')} at {kafka.bootstrap_servers}")
+    if kafka.properties.get("group.protocol") == "consumer" and not knows_kip_848(_broker_config(admin, cluster)):
+        yield Finding("kafka", False, f"no worker can join the group: {OLD_BROKERS}")
     consumed: Callable[[str], bool] = lambda _: False  # noqa: E731 (if the consumed topics are unknown)
     try:
         topics = load(TopicSettings, values).topics
@@ -244,13 +247,25 @@ def _operations_topic(name: str, admin: AdminClient, cluster: ClusterMetadata, c
 
 def _auto_creates(admin: AdminClient, cluster: ClusterMetadata) -> bool | None:
     """The brokers' `auto.create.topics.enable`; None if it may not be read."""
+    entry = _broker_config(admin, cluster).get("auto.create.topics.enable")
+    return None if entry is None else entry == "true"
+
+
+def knows_kip_848(config: Mapping[str, str]) -> bool:
+    """Whether brokers with this configuration know KAFKA_GROUP_PROTOCOL=consumer. True if it may not be read."""
+    # The first is `classic` before Kafka 4.0, and both are missing before 3.7.
+    protocols = config.get("group.coordinator.rebalance.protocols")
+    return not config or ("group.consumer.heartbeat.interval.ms" in config and "consumer" in (protocols or "consumer"))
+
+
+def _broker_config(admin: AdminClient, cluster: ClusterMetadata) -> Mapping[str, str]:
+    """The configuration of a broker; empty if it may not be read."""
     broker = ConfigResource(ConfigResource.Type.BROKER, str(next(iter(cluster.brokers))))
     try:
         config = admin.describe_configs([broker], request_timeout=TIMEOUT)[broker].result()
     except KafkaException:
-        return None
-    entry = config.get("auto.create.topics.enable")
-    return None if entry is None else entry.value == "true"
+        return {}
+    return {name: entry.value for name, entry in config.items()}
 
 
 def _reachable(engine: Engine) -> str:

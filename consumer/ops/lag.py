@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaTopicPartition
@@ -16,7 +16,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable, SettingsError, WebhooksError
 from consumer.events.event import TopicPartition
 from consumer.intake.topics import consumes
-from consumer.kafka.client import LibrdkafkaLog, known_properties
+from consumer.kafka.client import LibrdkafkaLog, onlooker
 from consumer.kafka.remedies import IS_IT_UP, explained, remedy
 
 TIMEOUT = 10.0  # seconds for each request
@@ -94,7 +94,7 @@ def group_lag(kafka: KafkaSettings, topics: Sequence[str]) -> list[Lag]:
 def admin_of(kafka: KafkaSettings) -> tuple[AdminClient, list[str]]:
     """A client, and a list that gets the texts of its errors. SettingsError for a property that librdkafka refuses."""
     detail: list[str] = []
-    config = {**_config(kafka), "error_cb": lambda error: detail.append(explained(error))}
+    config = {**onlooker(kafka), "error_cb": lambda error: detail.append(explained(error))}
     try:
         return AdminClient(config, logger=LibrdkafkaLog()), detail
     except KafkaException as error:
@@ -119,7 +119,7 @@ def _committed(kafka: KafkaSettings, places: list[KafkaTopicPartition]) -> list[
     If the user may not describe the group, librdkafka retries until the time-out; `poll` returns the reason.
     """
     consumer = Consumer(
-        {**_config(kafka), "group.id": kafka.group_id, "enable.auto.commit": False}, logger=LibrdkafkaLog()
+        {**onlooker(kafka), "group.id": kafka.group_id, "enable.auto.commit": False}, logger=LibrdkafkaLog()
     )
     end, patience = time.monotonic() + TIMEOUT * 0.9, _QUICK
     try:
@@ -148,8 +148,3 @@ def _raise_refusal(consumer: Consumer, kafka: KafkaSettings) -> None:
 def _offsets(admin: AdminClient, places: Sequence[KafkaTopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
     asked = admin.list_offsets(dict.fromkeys(places, spec), request_timeout=TIMEOUT)
     return {(place.topic, place.partition): future.result().offset for place, future in asked.items()}
-
-
-def _config(kafka: KafkaSettings) -> dict[str, Any]:
-    properties, _ = known_properties(kafka.properties)
-    return {**properties, "bootstrap.servers": kafka.bootstrap_servers}

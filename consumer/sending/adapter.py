@@ -17,13 +17,14 @@ from requests import exceptions as errors
 from requests.adapters import BaseAdapter
 
 from consumer.crypto.certificates import TlsIdentity
-from consumer.errors import NotAuthorized
+from consumer.errors import NoDescriptor, NotAuthorized
 from consumer.http.proxy import parse_proxy
 from consumer.loop.guarded import guarded
 from consumer.loop.poller import Poller
 from consumer.sending.answer import Answer
 from consumer.sending.connection import Connection
 from consumer.sending.connector import Connector, Route, Watcher
+from consumer.sending.descriptors import NO_DESCRIPTOR, none_left
 from consumer.sending.dns import Resolution as Addresses
 from consumer.sending.dns import Resolver, Unresolved
 from consumer.sending.egress import EgressPolicy
@@ -39,6 +40,7 @@ from consumer.sending.transfer import Exchanging, Grant, Key, Result, Stage, Tra
 __all__ = ["LoopAdapter", "Result", "Transfer"]
 
 _HANDING_OVER = 0.01  # seconds per turn for the callbacks of ended transfers; a failed batch's callback is slow
+_FREED = 16  # idle connections closed for a request that finds no descriptor
 _TICK = 0.05  # seconds between two checks for late transfers
 _BEHIND = 1.0  # seconds by which reading may lag before time-outs are judged all the same
 
@@ -226,7 +228,7 @@ class LoopAdapter(BaseAdapter):
 
     def _authorized(self, transfer: Transfer, request: SignedRequest, grant: Grant, found: str | NotAuthorized) -> None:
         if isinstance(found, NotAuthorized):
-            self.failed(transfer, found)
+            self._unsent(transfer, found)
             return
         grant.token = found
         request.authorize(found)
@@ -268,7 +270,7 @@ class LoopAdapter(BaseAdapter):
             return
         if isinstance(answer, Unresolved):
             kind = errors.ConnectionError if route.proxy is None else errors.ProxyError
-            self.failed(transfer, (errors.ConnectTimeout if answer.timed_out else kind)(answer.text))
+            self._unsent(transfer, (errors.ConnectTimeout if answer.timed_out else kind)(answer.text))
             return
         transfer.connected = route.tls or (route.proxy is not None and route.proxy.tls)
         connected = self._contained(transfer, partial(self._on_connected, transfer, route))
@@ -278,13 +280,21 @@ class LoopAdapter(BaseAdapter):
 
     def _on_connected(self, transfer: Transfer, route: Route, result: Stream | RequestException) -> None:
         if isinstance(result, RequestException):
-            self.failed(transfer, result)
+            self._unsent(transfer, result)
             return
         self.connections_opened += 1
         if route.http2 and self._sharing.connected(transfer, route, result):
             return
         transfer.stage = connection = Connection(self, self._poller, result, route, self._clock())
         connection.carry(transfer)
+
+    def _unsent(self, transfer: Transfer, error: RequestException) -> None:
+        """Hand over the error, unless this process lacks a descriptor: then that is the cause, and some are freed."""
+        if none_left():
+            error = NoDescriptor(NO_DESCRIPTOR)
+            for _ in range(_FREED):
+                self._pool.make_room()
+        self.failed(transfer, error)
 
     # Called by connections.
 

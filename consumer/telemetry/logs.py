@@ -1,10 +1,64 @@
 """Logs of this program and of the libraries that it uses, one event per line."""
 
+import io
 import logging
 import os
+import select
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import ClassVar, TextIO
 
 import structlog
+
+PIECE = select.PIPE_BUF  # bytes: a pipe that can be written to takes so many without a wait
+PATIENCE = 20  # milliseconds of each second: a burst of lines is larger than a pipe, and its reader needs a moment
+
+
+class LogFile(io.TextIOBase):
+    """A text file that never raises, and waits at most `PATIENCE`: it drops a line that `file` does not take.
+
+    That is so if its disk or pipe is full, or its reader is gone. `dropped` counts the lines of this process.
+    """
+
+    dropped: ClassVar[int] = 0
+
+    def __init__(self, file: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._file = file  # stays open while this object lives
+        self._lock = Lock()
+        self._torn = False  # whether the file ends within a line
+        self._patience, self._again_at = 0.0, 0.0
+        self._writable = select.poll()
+        self._writable.register(file, select.POLLOUT)
+
+    def write(self, text: str) -> int:
+        """Write a line, which ends with its line feed."""
+        line = text.encode(self._file.encoding, "backslashreplace")
+        with self._lock:
+            rest = memoryview(b"\n" + line if self._torn else line)
+            with suppress(OSError):
+                while rest and self._takes_more():
+                    rest = rest[os.write(self._file.fileno(), rest[:PIECE]) :]
+                    self._torn = True
+            if rest:
+                LogFile.dropped += 1
+            else:
+                self._torn = False
+        return len(text)
+
+    def _takes_more(self) -> bool:
+        if self._writable.poll(0):
+            return True
+        begin = self._clock()
+        if begin >= self._again_at:
+            self._patience, self._again_at = PATIENCE, begin + 1
+        found = self._writable.poll(max(0, self._patience))
+        self._patience -= 1000 * (self._clock() - begin)
+        return bool(found)
 
 
 def configure_logging(level: str) -> None:
@@ -12,7 +66,8 @@ def configure_logging(level: str) -> None:
 
     A terminal gets colours, unless NO_COLOR is set and not empty (https://no-color.org).
     """
-    terminal = sys.stderr.isatty()
+    stderr = sys.__stderr__ or Path(os.devnull).open("w")  # noqa: SIM115 (as long as the process lives)
+    terminal, file = stderr.isatty(), LogFile(stderr)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -28,10 +83,10 @@ def configure_logging(level: str) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file),  # type: ignore[arg-type]  # which needs `write` and `flush`
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(file)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -104,6 +104,7 @@ class Readings(NamedTuple):
     retention_overtaken: int = 0  # records dropped by retention before they were consumed
     lag: Mapping[tuple[str, int], int] = MappingProxyType({})  # by topic and partition
     attempts_dropped: int = 0
+    log_lines_dropped: int = 0
     oldest_unsettled: Mapping[tuple[str, int], float] = MappingProxyType({})  # seconds, by topic and partition
     next_attempt: float | None = None  # seconds; None: nothing is stored
     failing: int = 0
@@ -152,6 +153,7 @@ def _totals(metrics: Metrics, now: Readings) -> Iterable[Metric]:
         ("webhooks_commits", "Offset commits acknowledged.", now.commits),
         ("webhooks_connections_opened", "Connections opened to receivers.", now.connections_opened),
         ("webhooks_attempts_dropped", "Attempts missing from the attempt history.", now.attempts_dropped),
+        ("webhooks_log_lines_dropped", "Lines missing from the log.", now.log_lines_dropped),
         (
             "webhooks_retention_overtaken",
             "Records dropped by retention before they were read.",

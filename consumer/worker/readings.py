@@ -5,6 +5,7 @@ from itertools import islice
 
 from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition
+from consumer.telemetry.logs import LogFile
 from consumer.telemetry.metrics import LoopLag, Readings
 from consumer.worker.parts import Parts
 
@@ -26,6 +27,7 @@ def readings(parts: Parts, lag: LoopLag, turn_age: float, *, ready: bool, clock:
         retention_overtaken=parts.source.overtaken_total,
         lag={each.topic_partition: each.lag for each in owned if each.lag is not None},
         attempts_dropped=0 if parts.attempt_log is None else parts.attempt_log.dropped,
+        log_lines_dropped=LogFile.dropped,
         oldest_unsettled=_ages(owned, clock),
         next_attempt=None if next_at is None else max(0.0, next_at - clock),
         failing=len(failing),

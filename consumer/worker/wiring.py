@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import structlog
+
 from consumer.config.settings import DatabaseSettings, DeliverySettings, KafkaSettings
 from consumer.crypto.keys import parse_signing_key
 from consumer.crypto.vault import Vault
@@ -37,6 +39,7 @@ from consumer.schemas.conversion import Decode
 from consumer.schemas.framing import SchemaId
 from consumer.schemas.translation import Translation, in_threads
 from consumer.sending.adapter import LoopAdapter
+from consumer.sending.descriptors import fitting
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.pool import connections
 from consumer.telemetry.metrics import Metrics
@@ -56,6 +59,8 @@ from consumer.worker.parts import Parts
 from consumer.worker.polling import Polling
 from consumer.worker.takeover import Takeover
 from consumer.worker.worker import Worker
+
+log = structlog.get_logger(__name__)
 
 
 def build_worker(
@@ -80,13 +85,22 @@ def build_worker(
     engine, group = create_engine(database), kafka.group_id
     decrypt = Vault(database.encryption_keys).decrypt
     secrets, rules = tuple(map(parse_signing_key, delivery.secrets)), rules_of(delivery)
+    limit = raise_descriptor_limit()
+    slots = fitting(delivery.max_in_flight, limit)
+    if slots < delivery.max_in_flight:
+        log.warning(
+            "fewer requests are open at once than WEBHOOK_MAX_IN_FLIGHT says: this process may open too few files",
+            requests=slots,
+            open_files=limit,
+            change="raise the limit of open files (ulimit -n)",
+        )
     poller = Poller()
     transport = LoopAdapter(
         poller,
         egress=EgressPolicy(delivery.allow_networks, delivery.allow_http),
         timeout=delivery.timeout,
         connect_timeout=delivery.connect_timeout,
-        max_connections=connections(delivery.max_in_flight, raise_descriptor_limit()),
+        max_connections=connections(slots, limit),
         proxy=delivery.proxy,
     )
     lookups, storing, taking_up, upkeep = threads = [
@@ -107,7 +121,7 @@ def build_worker(
         lambda keys, done: lookups.submit(partial(find, keys), done), delivery.subscription_cache, monotonic
     )
     inbox = Inbox(catalog, lambda topic_partition, offset: takeover.more(topic_partition, offset))  # noqa: PLW0108 (made below)
-    lanes, memory = Lanes(delivery.max_in_flight), Memory()
+    lanes, memory = Lanes(slots), Memory()
     rows = TakenUp(memory)
     translation = None
     if load_schema is not None:

@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import Engine
 
+from consumer.ops.check import knows_kip_848
 from consumer.subscriptions import repository
 from tests.databases import url_of
 from tests.processes import Command
@@ -156,6 +157,24 @@ def test_check_reports_records_deleted_by_retention(command: Command, kafka_boot
     group = next(line for line in command("check", **settings).stdout.splitlines() if " group: " in line)
     assert group.startswith("✗")
     assert "a start now sends 3 records; retention has dropped 4 records" in group
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, True),  # it may not be read
+        ({"group.min.session.timeout.ms": "6000"}, False),
+        ({"group.coordinator.rebalance.protocols": "classic", "group.consumer.heartbeat.interval.ms": "1"}, False),
+        (
+            {"group.coordinator.rebalance.protocols": "classic,consumer", "group.consumer.heartbeat.interval.ms": "1"},
+            True,
+        ),
+        ({"group.consumer.heartbeat.interval.ms": "1"}, True),  # if a later Kafka has no such choice
+    ],
+)
+def test_check_finds_brokers_without_kip_848(config: dict[str, str], expected: bool) -> None:  # noqa: FBT001 (a table)
+    """A worker would wait for ever there."""
+    assert knows_kip_848(config) is expected
 
 
 def test_check_continues_after_a_failure(command: Command) -> None:

@@ -12,7 +12,8 @@ from structlog.testing import capture_logs
 
 from consumer.delivery.delivery import Delivery
 from consumer.delivery.memory import MOST
-from consumer.delivery.sender import GROWTH, Sender
+from consumer.delivery.sender import GROWTH, NO_DESCRIPTOR_WAIT, Sender
+from consumer.errors import NoDescriptor
 from consumer.events.event import Event
 from consumer.expressions import compile_projection
 from consumer.matching.budget import Budget
@@ -32,6 +33,7 @@ class Wire:
         self.timeouts: list[float | None] = []
         self.connected = False
         self.end: Callable[[Result], None] = lambda _: None
+        self.ends: list[Callable[[Result], None]] = []
 
     def submit(
         self,
@@ -44,6 +46,7 @@ class Wire:
         self.requests.append(request)
         self.timeouts.append(timeout)
         self.end = callback
+        self.ends.append(callback)
         return self
 
     def cancel(self, transfer: object) -> None:
@@ -112,6 +115,45 @@ def test_a_request_has_its_subscriptions_time_limit(
     counter.queue(b"{}")
     counter.start()
     assert counter.wire.timeouts == [timeout]
+
+
+@pytest.mark.parametrize("batch", [None, Batch(2, 0.0)])
+def test_a_process_without_descriptors_makes_no_attempt(counter: Counter, batch: Batch | None) -> None:
+    """The deliveries wait in memory, and are sent a moment later. /readyz says so for a minute."""
+    counter.ask(batch=batch)
+    deliveries = counter.queue(b"1", b"2")
+    store, sender = counter.desk.store, counter.sender
+    counter.start()
+    with capture_logs() as logs:
+        for end in (counter.wire.end,) if batch else counter.wire.ends:
+            end(NoDescriptor("this process may open no more files"))
+    assert [entry["log_level"] for entry in logs] == ["warning"]
+    assert sender.fault == "this process may open no more files"
+    assert (sender.ready, bool(sender.open), counter.desk.metrics.attempts.total()) == (False, False, 0)
+    before = counter.wire.bodies()
+    counter.start()
+    assert counter.wire.bodies() == before
+    store.monotonic.now += NO_DESCRIPTOR_WAIT
+    assert sender.ready
+    counter.start()
+    assert sorted(map(str, counter.wire.bodies())) == sorted(map(str, before * 2))
+    assert [each.attempts for each in deliveries] == [0, 0]
+    store.monotonic.now += 60
+    assert sender.fault is None
+
+
+def test_a_revoked_partition_waits_for_no_descriptor(counter: Counter) -> None:
+    """Its deliveries are stored, also those behind it in order: the next owner sends them."""
+    counter.ask(ordered=True)
+    first, second = (counter.desk.delivery(offset=offset, key=b"k") for offset in (0, 1))
+    for each in (first, second):
+        counter.desk.lanes.enqueue(each, counter.desk.store.monotonic.now)
+    counter.start()
+    counter.desk.revoked.add(first.event.record.topic_partition)
+    counter.wire.end(NoDescriptor("this process may open no more files"))
+    counter.desk.store.write()
+    assert [row[:2] for row in counter.desk.rows()] == [("parked", 0), ("blocked", 0)]
+    assert counter.desk.lanes.held == 0
 
 
 def test_without_batches_bodies_are_sent_unchanged(counter: Counter) -> None:

@@ -393,7 +393,9 @@ def test_settings_of_members_do_not_disturb_the_reader(real_kafka: Kafka, reader
     """A deployment's settings for its group do not apply to a reader. A setting that librdkafka refuses is one line."""
     topic = topic_of(real_kafka)
     real_kafka.write(topic, [b"1"])
-    reader = reader_of(real_kafka.settings(group_protocol="consumer", group_instance_id="one"))
+    reader = reader_of(
+        real_kafka.settings(group_protocol="consumer", group_instance_id="one", max_poll_interval_ms="10000")
+    )
     reader.start(reader.spans([(topic, 0)], 0, None))
     assert values(read_all(reader)) == [b"1"]
     with pytest.raises(SettingsError):

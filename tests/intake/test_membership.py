@@ -58,6 +58,18 @@ def test_a_rebalance_hands_partitions_over(real_kafka: Kafka, join: Join, protoc
 
 
 @PROTOCOLS
+def test_a_member_without_partitions_is_ready(real_kafka: Kafka, join: Join, protocol: str) -> None:
+    """A deployment waits until its new workers are ready, also where it has more workers than partitions."""
+    settings, topic = real_kafka.settings(group_protocol=protocol, heartbeat_interval_ms="300"), real_kafka.topic()
+    first = join(settings, [topic])
+    until(lambda: first.source.partitions and first.source.fault is None, first)
+    second = join(settings, [topic])
+    assert second.source.fault is not None
+    until(lambda: second.source.fault is None, first, second)
+    assert len(first.source.partitions) + len(second.source.partitions) == 1
+
+
+@PROTOCOLS
 def test_a_pattern_leaves_the_dead_letter_topic_out(real_kafka: Kafka, join: Join, protocol: str) -> None:
     """A topic created later is found. The dead-letter topic, though it matches, is not.
 

@@ -9,10 +9,12 @@ from confluent_kafka.admin import AdminClient
 from structlog.testing import capture_logs
 
 from consumer.config.settings import KafkaSettings
+from consumer.intake.log_reader import LogReader
 from consumer.intake.offsets import encode
 from consumer.intake.record import Partition
 from consumer.intake.topic_ids import STEADY_AFTER, TopicIds, digest
-from tests.kafka_kit import QUIET, Kafka, Member, until
+from consumer.ops.lag import admin_of
+from tests.kafka_kit import QUIET, Kafka, Member, unique, until
 
 Join = Callable[..., Member]
 OLD, NEW = [b"old %d" % number for number in range(10)], [b"new %d" % number for number in range(30)]
@@ -129,6 +131,19 @@ def test_a_single_answer_is_not_trusted() -> None:
         now = at * STEADY_AFTER
         steady.append(ids.learn("topic", topic_id, "c")["topic"].steady)
     assert steady == [False, True, False, False, False, False, True]
+
+
+def test_clients_that_only_look_create_no_topic(real_kafka: Kafka) -> None:
+    """A deleted topic stays deleted, whatever brokers and settings allow: made anew, it would have one partition."""
+    settings, gone = real_kafka.settings(allow_auto_create_topics="true"), unique("gone")
+    assert TopicIds(settings).ask({gone}) == {}
+    admin, _ = admin_of(settings)
+    admin.list_topics(gone, timeout=10)
+    with LogReader(settings) as reader:
+        assert reader.partitions_of(gone) == []
+    later = real_kafka.topic()  # the brokers make it after all that was asked for before
+    there = AdminClient({"bootstrap.servers": real_kafka.servers, **QUIET}).list_topics(timeout=10).topics
+    assert (later in there, gone in there) == (True, False)
 
 
 def test_a_cluster_without_topic_ids_delays_nothing(mock_kafka: str, join: Join) -> None:

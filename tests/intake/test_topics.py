@@ -450,6 +450,17 @@ def test_an_unexpected_exception_does_not_end_the_requests(
     assert (logs[0]["log_level"], logs[0]["exc_info"]) == ("error", True)
 
 
+@pytest.mark.parametrize(("protocol", "fault"), [("classic", None), ("consumer", "no topic of KAFKA_TOPICS exists")])
+def test_a_worker_without_any_topic_is_not_ready(mock_kafka: str, protocol: str, fault: str | None) -> None:
+    """Both protocols need that: with the classic one, librdkafka reports each missing topic, with KIP-848 none."""
+    posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
+    kafka = Kafka(mock_kafka, real=False).settings(group_protocol=protocol)
+    watch = TopicWatch(kafka, posted.put, lambda _answer, _now, _ends: None, lambda _: False)
+    posted.get(timeout=20)
+    assert watch.fault == fault
+    assert watch.close(10)
+
+
 def test_closing_does_not_wait_for_a_pending_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster that does not answer does not keep a process from stopping."""
     monkeypatch.setattr("consumer.intake.topics.TIMEOUT", 1.0)

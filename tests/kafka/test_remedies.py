@@ -21,6 +21,11 @@ TEXTS_OF = [  # code, text, start of the remedy
     (TLS, "SSL handshake failed: error:0A000086:SSL routines::certificate verify failed: broker", "set KAFKA_SSL_CA"),
     (TRANSPORT, "error:0A000086:SSL routines::certificate verify failed (after 5ms)", "set KAFKA_SSL_CA_LOCATION"),
     (TRANSPORT, "ssl/tls alert bad certificate: SSL alert number 42", "check KAFKA_SSL_CERTIFICATE_LOCATION"),
+    (
+        KafkaError._FATAL,
+        "Fatal error: ConsumerGroupHeartbeat fatal error: Broker: API version not supported",
+        "set KAFKA_GROUP_PROTOCOL=classic",
+    ),
     (TRANSPORT, "SSL connection closed: connecting to a PLAINTEXT broker listener?", "check KAFKA_SECURITY_PROTOCOL"),
 ]
 

@@ -11,7 +11,8 @@ from tests.kafka_kit import Kafka
 def test_the_lag_counts_uncommitted_records(kafka: Kafka) -> None:
     """It is counted for each partition of the consumed topics; without a commit it is the whole log."""
     topic, other = kafka.topic(partitions=2), kafka.topic()
-    settings = kafka.settings()
+    members = {"group_protocol": "consumer", "session_timeout_ms": "6000", "max_poll_interval_ms": "10000"}
+    settings = kafka.settings(**members)  # none of these is for a client that does not join
     kafka.write(topic, [b"{}"] * 5)
     kafka.write(topic, [b"{}"] * 3, partition=1)
     kafka.write(other, [b"{}"])

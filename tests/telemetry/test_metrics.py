@@ -32,6 +32,7 @@ LABELS = {
     "webhooks_commits_total": set(),
     "webhooks_connections_opened_total": set(),
     "webhooks_attempts_dropped_total": set(),
+    "webhooks_log_lines_dropped_total": set(),
     "webhooks_retention_overtaken_total": set(),
     "webhooks_filter_errors_total": set(),
     "webhooks_consumer_lag": {"topic", "partition"},
@@ -139,7 +140,9 @@ def test_counts_of_the_loop_are_scraped() -> None:
     metrics.deliveries.update(delivered=4, retried=5, parked=6, exhausted=7)
     metrics.attempts.update({"2xx": 8, "error": 9})
     metrics.filter_errors = 16
-    now = Readings(10, 11, 12, 3, 2, 13, 14, 15, {("orders", 0): 5, ("orders", 1): 0}, attempts_dropped=17)
+    now = Readings(
+        10, 11, 12, 3, 2, 13, 14, 15, {("orders", 0): 5, ("orders", 1): 0}, attempts_dropped=17, log_lines_dropped=18
+    )
     families = text_string_to_metric_families(generate_latest(result).decode())
     found = {
         (each.name, *sorted(each.labels.values())): each.value
@@ -170,6 +173,7 @@ def test_counts_of_the_loop_are_scraped() -> None:
         ("webhooks_commits_total",): 13,
         ("webhooks_connections_opened_total",): 14,
         ("webhooks_attempts_dropped_total",): 17,
+        ("webhooks_log_lines_dropped_total",): 18,
         ("webhooks_retention_overtaken_total",): 15,
         ("webhooks_filter_errors_total",): 16,
         ("webhooks_consumer_lag", "0", "orders"): 5,

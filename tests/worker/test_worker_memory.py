@@ -2,6 +2,7 @@
 
 import pytest
 from sqlalchemy import Engine
+from structlog.testing import capture_logs
 
 from consumer.delivery.lanes import STILL
 from consumer.delivery.memory import MOST
@@ -148,3 +149,15 @@ def test_however_many_deliveries_are_stored_memory_holds_a_page_of_their_offsets
     assert world.committed[TOPIC, 0] == (number, "")
     assert len(world.sent) == len(world.taken) == number - len(site.stored)
     assert 0 < most <= 2 * PAGE  # the page of waiting events, and the next one
+
+
+def test_a_process_that_may_open_few_files_has_few_slots(
+    sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A warning at the start says so."""
+    monkeypatch.setattr("consumer.worker.wiring.raise_descriptor_limit", lambda: 40)
+    world = World(sqlite_engine)
+    with capture_logs() as logs:
+        world.start(0)
+    assert world.worker.parts.lanes.slots.total == 10
+    assert [(each["requests"], each["open_files"]) for each in logs if each["log_level"] == "warning"] == [(10, 40)]

@@ -1,0 +1,89 @@
+"""A log that cannot be written: on a full disk, with a full pipe, and after its reader has gone."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+import pytest
+
+from consumer.telemetry.logs import PATIENCE, LogFile
+
+LOGS = """
+import logging, structlog
+from consumer.telemetry.logs import LogFile, configure_logging
+configure_logging("INFO")
+structlog.get_logger("consumer.test").warning("ours")
+logging.getLogger("elsewhere").warning("a library's")
+print(LogFile.dropped)
+"""
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, TextIO]]:
+    """The ends of a pipe: a descriptor to read from, and a file to write to."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as file:
+        yield reader, file
+
+
+def dropped_by(file: LogFile, *lines: str) -> int:
+    before = LogFile.dropped
+    for line in lines:
+        file.write(line)
+    return LogFile.dropped - before
+
+
+def test_a_full_disk_drops_lines_and_counts_them() -> None:
+    """Nothing is raised: neither the loop nor a thread may end because of its log."""
+    with Path("/dev/full").open("w") as full:
+        assert dropped_by(LogFile(full), "one\n", "two\n") == 2
+
+
+@pytest.mark.parametrize(("stderr", "dropped"), [("2>/dev/full", 2), ("2>&-", 0)])
+def test_a_program_goes_on_without_its_log(stderr: str, dropped: int) -> None:
+    """Neither its own lines nor those of libraries end it; also if it was started without stderr."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'"$0" -c "$1" {stderr}', sys.executable, LOGS], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout.decode().strip()) == (0, str(dropped))
+
+
+def test_a_reader_that_is_gone_drops_lines(pipe: tuple[int, TextIO]) -> None:
+    """Nothing is raised, and the signal of a broken pipe ends nothing."""
+    reader, writer = pipe
+    os.close(reader)
+    assert dropped_by(LogFile(writer), "one\n") == 1
+
+
+def test_a_full_pipe_is_not_waited_for(pipe: tuple[int, TextIO], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it does not take in 20 ms of a second is dropped. Once it is read, a line begins behind one cut short."""
+    reader, writer = pipe
+    now = 0.0
+    file = LogFile(writer, lambda: now)
+    real = file._writable
+
+    class Waiting:
+        """Waits by that clock."""
+
+        def poll(self, milliseconds: float) -> list[tuple[int, int]]:
+            nonlocal now
+            now += milliseconds / 1000
+            return real.poll(0)
+
+    monkeypatch.setattr(file, "_writable", Waiting())
+    assert dropped_by(file, "a" * 10_000 + "\n", "\N{SNOWMAN}\n") == 0
+    read = os.read(reader, 20_000).decode()
+    assert read == "a" * 10_000 + "\n\N{SNOWMAN}\n"
+    assert now == 0
+    assert dropped_by(file, "b" * 1_000_000 + "\n", *["c\n"] * 100) == 101
+    assert now == PATIENCE / 1000
+    now = 2.0
+    assert dropped_by(file, *["c\n"] * 100) == 100
+    assert now == 2 + PATIENCE / 1000
+    assert set(os.read(reader, 1_000_000)) == set(b"b")
+    assert dropped_by(file, "d\n", "e\n") == 0
+    assert os.read(reader, 1_000_000) == b"\nd\ne\n"
+    os.close(reader)
