@@ -1,6 +1,9 @@
 """TLS to receivers and proxies: verification, ciphers, session resumption, and TLS inside of TLS."""
 
 import ssl
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Literal, Protocol
 
 from consumer.crypto.certificates import TlsIdentity, install
@@ -146,27 +149,30 @@ class Tls:
 
 
 class TlsContexts:
-    """A Tls for each identity, and one for requests without. The least recently used ones are dropped."""
+    """A Tls for each identity, made in a thread: it takes up to 20 ms. The least recently used ones are dropped."""
 
-    def __init__(self, *, verified: bool = True) -> None:
-        """`verified` as for Tls. Raises SettingsError."""
-        self._verified = verified
-        self._plain = Tls(verified=verified)
-        self._own: dict[TlsIdentity, Tls] = {}  # least recently used first
+    def __init__(self, post: Callable[[Callable[[], None]], None]) -> None:
+        """`post` takes a callback from any thread and runs it on the loop."""
+        self._post = post
+        self._own: dict[TlsIdentity, Future[Tls]] = {}  # least recently used first
+        self._thread = ThreadPoolExecutor(1, "certificates")
 
-    def of(self, identity: TlsIdentity | None) -> Tls:
-        """The Tls of an identity. Raises ValueError if OpenSSL refuses it."""
-        if identity is None:
-            return self._plain
-        tls = self._own.pop(identity, None) or Tls(identity, verified=self._verified)
+    def of(self, identity: TlsIdentity, done: Callable[[Future[Tls]], None]) -> None:
+        """`done` gets the Tls, at once if it is kept. `result` raises ValueError if OpenSSL refuses the identity."""
+        made = self._own.pop(identity, None)
+        if made is None or (made.done() and made.exception() is not None):
+            made = self._thread.submit(Tls, identity)
         if len(self._own) >= _IDENTITIES:
             del self._own[next(iter(self._own))]
-        self._own[identity] = tls
-        return tls
+        self._own[identity] = made
+        if made.done():
+            done(made)
+        else:
+            made.add_done_callback(lambda made: None if made.cancelled() else self._post(partial(done, made)))
 
-    def kept(self, identity: TlsIdentity | None) -> Tls | None:
-        """The Tls of an identity, if it is kept: without it there is no session to keep or to drop."""
-        return self._plain if identity is None else self._own.get(identity)
+    def close(self) -> None:
+        """Make no more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 def _trust_file(context: ssl.SSLContext, file: str) -> None:

@@ -2,7 +2,11 @@
 
 import ssl
 import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
+from queue import SimpleQueue
 
 import pytest
 import trustme
@@ -11,7 +15,7 @@ from requests import exceptions as errors
 from consumer.crypto.certificates import TlsIdentity
 from consumer.sending import tls
 from consumer.sending.adapter import Result
-from consumer.sending.tls import TlsContexts
+from consumer.sending.tls import Tls, TlsContexts
 from tests.sending.conftest import NO_CONTENT, MakeSender, Receive, Receiver, Sender, server_tls
 from tests.sending.signed_kit import signed
 
@@ -147,16 +151,64 @@ def test_equal_identities_share_a_context_and_old_contexts_are_dropped(
     """A context with the public authorities takes most of a megabyte."""
     assert trusted
     monkeypatch.setattr(tls, "_IDENTITIES", 2)
-    contexts = TlsContexts()
+    posted = SimpleQueue[Callable[[], None]]()
+    contexts = TlsContexts(posted.put)
+
+    def made_of(of: TlsIdentity, *, anew: bool = False) -> Tls:
+        found: list[Future[Tls]] = []
+        contexts.of(of, found.append)
+        assert anew is not bool(found)
+        if anew:
+            posted.get(timeout=20)()
+        return found[0].result()
+
     first, second, third = (identity(clients.issue_cert(f"{name}.test"), None) for name in "abc")
-    made = contexts.of(first)
-    again = TlsIdentity(first.certificate, first.private_key, first.authorities)
-    assert contexts.of(again) is made
-    contexts.of(second)
-    assert contexts.of(first) is made  # the most recently used
-    contexts.of(third)
-    assert contexts.of(first) is made
+    made = made_of(first, anew=True)
+    assert made_of(TlsIdentity(first.certificate, first.private_key, first.authorities)) is made
+    made_of(second, anew=True)
+    assert made_of(first) is made  # the most recently used
+    made_of(third, anew=True)
+    assert made_of(first) is made
     assert len(contexts._own) == 2
+    contexts.close()
+
+
+def test_contexts_are_made_in_a_thread(
+    authority: trustme.CA,
+    guarded: Receiver,
+    clients: trustme.CA,
+    make_sender: MakeSender,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A hundred new identities at once would stop the loop for seconds; each is made once, however many requests wait.
+
+    Meanwhile other requests go on, and those that wait may time out.
+    """
+    makers: list[int] = []
+    held = threading.Event()
+    install = tls.install
+
+    def hold(context: ssl.SSLContext, of: TlsIdentity) -> None:
+        makers.append(threading.get_ident())
+        held.wait(20)
+        install(context, of)
+
+    monkeypatch.setattr(tls, "install", hold)
+    now = [time.monotonic()]
+    sender, results, late = make_sender(clock=lambda: now[0]), list[Result](), list[Result]()
+    of = [identity(clients.issue_cert(f"{name}.test"), authority) for name in "ab"]
+    for each in (*of, *of):
+        sender.adapter.submit(signed(guarded.url, tls=each), results.append)
+    sender.adapter.submit(signed(guarded.url, tls=of[1]), late.append, timeout=1)
+    assert type(result_of(sender, guarded.url, None)) is errors.SSLError  # the receiver wants a certificate
+    now[0] += 1.1
+    sender.turn_until(lambda: late)
+    assert str(late[0]) == "the subscription's certificates were not read within 1 s"
+    held.set()
+    sender.turn_until(lambda: len(results) == len(of) * 2)
+    assert [result.status_code for result in results] == [204] * 4  # type: ignore[union-attr]
+    assert len(makers) == len(of)
+    assert threading.get_ident() not in makers
 
 
 def test_a_session_of_a_dropped_context_is_not_resumed(
@@ -188,7 +240,7 @@ def test_a_session_of_a_dropped_context_is_not_resumed(
 def test_an_identity_that_openssl_refuses_is_a_clear_error(
     sender: Sender, guarded: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The request is not sent, and others are not affected. One context is made, since it takes 20 ms of the loop."""
+    """The request is not sent, and others are not affected."""
     made: list[object] = []
     monkeypatch.setattr(tls, "_trust_file", lambda *about: made.append(about))
     broken = TlsIdentity("-----BEGIN CERTIFICATE-----", "-----BEGIN PRIVATE KEY-----")
