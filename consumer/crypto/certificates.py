@@ -3,7 +3,7 @@
 import os
 import ssl
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -74,6 +74,20 @@ def install(context: ssl.SSLContext, identity: TlsIdentity) -> None:
         with _named(f"{identity.certificate}\n{identity.private_key}") as path:
             # OpenSSL would ask the terminal for a pass phrase; `usable` has refused keys with one.
             context.load_cert_chain(path, password="")
+
+
+def excess(shown: Iterable[bytes]) -> str | None:
+    """Why certificates (DER) that a receiver shows must not be verified on the loop, or None."""
+    for place, der in enumerate(shown, 1):
+        if place > LONGEST_CHAIN:
+            return f"it shows more than {LONGEST_CHAIN} certificates"
+        try:
+            why = _excess(x509.load_der_x509_certificate(der).public_key())
+        except (ValueError, UnsupportedAlgorithm):
+            why = "it cannot be read"
+        if why is not None:
+            return f"certificate {place} that it shows: {why}"
+    return None
 
 
 def validity(identity: TlsIdentity, now: datetime) -> str | None:

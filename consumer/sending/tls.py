@@ -1,12 +1,12 @@
 """TLS to receivers and proxies: verification, ciphers, session resumption, and TLS inside of TLS."""
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Literal, Protocol
 
-from consumer.crypto.certificates import TlsIdentity, install
+from consumer.crypto.certificates import TlsIdentity, excess, install
 from consumer.errors import SettingsError
 from consumer.http.authorities import ca_file
 
@@ -14,6 +14,8 @@ _HTTP1, _HTTP2 = ["http/1.1"], ["h2", "http/1.1"]  # the protocols that are offe
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2; all ciphers of TLS 1.3 have forward secrecy
 _SESSIONS = 2_000  # receivers whose session is kept, 3 to 8 KB each
 _IDENTITIES = 200  # contexts that are kept: up to 0.8 MB each with certifi's authorities, and 20 ms to make
+_HANDSHAKE, _CERTIFICATE = 22, 11  # types of a record and of a message (RFC 8446, B)
+_NO_COMPRESSED_CERTIFICATES = 1 << 33  # SSL_OP_NO_RX_CERTIFICATE_COMPRESSION, since OpenSSL 3.2
 PIECE = 16_384  # bytes of a read: a whole TLS record, so that OpenSSL buffers no rest of it
 _MEANINGS = {  # explanations of OpenSSL's error reasons
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "it has no cipher with forward secrecy (ECDHE), or wants a client certificate",
@@ -76,6 +78,10 @@ class TlsStream(Stream, Protocol):
         """The protocol that the peer has chosen among the offered ones."""
 
 
+class _Costly(ssl.SSLError):
+    """The receiver shows certificates that take too long to verify. OpenSSL's error has it as its context."""
+
+
 class _Socket(ssl.SSLSocket):
     """A socket known to have connected; if the peer has reset it since, the handshake fails."""
 
@@ -103,6 +109,8 @@ class Tls:
             context.verify_mode = ssl.CERT_NONE
         elif identity is None or identity.authorities is None:
             _trust_file(context, ca_file())
+        else:  # the subscription's owner may be the authority, and verifying a costly chain takes 0.7 s of the loop
+            _limit_chains(context)
         if identity is not None:
             try:
                 install(context, identity)
@@ -173,6 +181,32 @@ class TlsContexts:
     def close(self) -> None:
         """Make no more."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _limit_chains(context: ssl.SSLContext) -> None:
+    """Refuse costly certificates before they are verified. The module has no limit, but shows each message first."""
+    nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts no authority, so that it verifies no signature
+
+    def look(stream: Any, direction: str, version: int, content: int, kind: int, data: bytes) -> None:
+        if (direction, content, kind) == ("read", _HANDSHAKE, _CERTIFICATE):
+            why = excess(_shown(data, is_1_3=version == ssl.TLSVersion.TLSv1_3))
+            if why is not None:
+                stream.context = nobody
+                raise _Costly(why)
+
+    context.options |= _NO_COMPRESSED_CERTIFICATES  # these are not shown
+    context._msg_callback = look  # type: ignore[attr-defined]  # noqa: SLF001 (private, but there since Python 3.8)
+
+
+def _shown(message: bytes, *, is_1_3: bool) -> Iterator[bytes]:
+    """The certificates in a message of the handshake (RFC 5246, 7.4.2; RFC 8446, 4.4.2)."""
+    at = 7 + (1 + message[4] if is_1_3 else 0)
+    while at < len(message):
+        start = at + 3
+        at = start + int.from_bytes(message[at:start])
+        yield message[start:at]
+        if is_1_3:
+            at += 2 + int.from_bytes(message[at : at + 2])
 
 
 def _trust_file(context: ssl.SSLContext, file: str) -> None:
@@ -251,6 +285,8 @@ class TlsInTls:
 def reason_of(error: Exception) -> str:
     """The reason of an error as text; for OpenSSL's errors, without file and line."""
     if isinstance(error, ssl.SSLCertVerificationError):
+        if isinstance(error.__context__, _Costly):
+            return f"the certificate is refused: {error.__context__.args[0]}"
         hint = _OWN_AUTHORITY if error.verify_code in _UNKNOWN_ISSUER else ""
         return f"the certificate is refused: {error.verify_message}{hint}"
     if isinstance(error, ssl.SSLEOFError):

@@ -1,18 +1,24 @@
 """Client certificates and authorities of subscriptions: which are used, and that no connection is shared."""
 
+import math
 import ssl
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from queue import SimpleQueue
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from requests import exceptions as errors
 
-from consumer.crypto.certificates import TlsIdentity
+from consumer.crypto.certificates import LONGEST_CHAIN, TlsIdentity, install
 from consumer.sending import tls
 from consumer.sending.adapter import Result
 from consumer.sending.tls import Tls, TlsContexts
@@ -248,3 +254,59 @@ def test_an_identity_that_openssl_refuses_is_a_clear_error(
     assert type(refused) is errors.SSLError
     assert "the subscription's certificates cannot be used" in str(refused)
     assert (guarded.requests, len(made)) == ([], 1)
+
+
+Signer = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+GOOD = ec.generate_private_key(ec.SECP256R1())
+
+
+def exponent_of_3071_bits() -> rsa.RSAPrivateKey:
+    """A signature of this key takes 9 ms to verify, instead of 0.1 ms."""
+    its = rsa.generate_private_key(65537, 3072).private_numbers()
+    e, phi = 2**3070 + 1, (its.p - 1) * (its.q - 1)
+    while math.gcd(e, phi) != 1:
+        e += 2
+    d = pow(e, -1, phi)
+    public = rsa.RSAPublicNumbers(e, its.p * its.q)
+    numbers = rsa.RSAPrivateNumbers(its.p, its.q, d, d % (its.p - 1), d % (its.q - 1), its.iqmp, public)
+    return numbers.private_key(unsafe_skip_rsa_key_validation=True)
+
+
+def certificate(name: int, issuer: int, key: Signer, signer: Signer) -> str:
+    """A certificate of the authority `name`, or for 127.0.0.1 if that is 0."""
+    subject, by = (x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, str(each))]) for each in (name, issuer))
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(by).public_key(key.public_key())
+    builder = builder.serial_number(name + 1).not_valid_before(NOW - timedelta(1)).not_valid_after(NOW + timedelta(1))
+    builder = builder.add_extension(x509.BasicConstraints(ca=name > 0, path_length=None), critical=True)
+    if not name:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False)
+    return builder.sign(signer, SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+def shown(length: int, key: Signer) -> TlsIdentity:
+    """A chain of so many certificates below the authority `length`, whose intermediates have this key."""
+    chain = [certificate(n, n + 1, GOOD if n == 0 else key, GOOD if n + 1 == length else key) for n in range(length)]
+    return TlsIdentity("".join(chain), GOOD.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_chain_that_costs_too_much_is_not_verified(
+    receive: Receive, make_sender: MakeSender, version: ssl.TLSVersion
+) -> None:
+    """The subscription's owner may be the authority: 76 certificates took 0.5 s of the loop in each handshake."""
+    sender = make_sender()
+
+    def send_to(length: int, key: Signer = GOOD) -> Result:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.maximum_version = version
+        install(context, shown(length, key))
+        own = TlsIdentity(authorities=certificate(length, length, GOOD, GOOD))
+        return result_of(sender, receive(NO_CONTENT, tls=context).url, own)
+
+    assert send_to(LONGEST_CHAIN).status_code == 204  # type: ignore[union-attr]
+    for refused, text in (
+        (send_to(LONGEST_CHAIN + 1), "it shows more than 10 certificates"),
+        (send_to(2, exponent_of_3071_bits()), "certificate 2 that it shows: it has an RSA key whose public exponent"),
+    ):
+        assert type(refused) is errors.SSLError
+        assert str(refused).startswith(f"the certificate is refused: {text}")
