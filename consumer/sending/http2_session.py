@@ -280,11 +280,11 @@ class Session:
             return
         stream.pieces += 1
         if len(piece) > stream.room or stream.pieces > PIECES:
-            stream.parts.append(piece[: stream.room])
+            stream.content += piece[: stream.room]
             self._drop(stream, "")
             return
         stream.room -= len(piece)
-        stream.parts.append(piece)
+        stream.content += piece
         if flags & Flag.END_STREAM:
             self._complete(stream)
 

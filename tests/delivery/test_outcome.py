@@ -171,7 +171,7 @@ def test_no_part_of_an_echoed_secret_is_kept(secrets: list[str], text: str, kept
 
 
 def test_the_forms_of_secrets_take_little_memory() -> None:
-    """They are kept for later failures: at most 16 MiB of the longest tokens, as a server may give a new one each time."""
+    """They are kept for later failures: at most 16 MiB, even if a server gives a new token of the longest each time."""
     longest = masking._forms('"' * LONGEST_TOKEN)
     assert sum(map(sys.getsizeof, longest)) * (masking._forms.cache_info().maxsize or 0) < 2**24
 
