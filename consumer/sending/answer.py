@@ -12,6 +12,7 @@ LINES = 200  # lines of a head; reading the headers takes a microsecond per line
 INTERIM = 20  # 1xx answers before the final one
 READS = 256  # reads per answer
 PIECES = 4_096  # pieces of a body, parsed in half a millisecond; BODY_LIMIT chunks of one byte would take 8 ms
+_LOOSE_PIECES = 64  # held by themselves: a small one takes four times its size
 BYTES = HEAD_LIMIT + BODY_LIMIT + 65_536  # bytes of a whole answer, with chunk sizes, extensions and trailers
 
 _FINAL = 200  # the lowest final status
@@ -81,7 +82,7 @@ class AnswerReader:
 
     def _reset(self) -> None:
         self._head = b""
-        self._body = bytearray()
+        self._body: list[bytes] = []
         self._room = BODY_LIMIT
         self._status = self._interim = self._reads = self._seen = self._pieces = 0
         self._done = self._extra = self._keep = self._loose = False
@@ -130,7 +131,8 @@ class AnswerReader:
             if len(lines) > LINES or len(head) > HEAD_LIMIT or max(map(len, lines)) > LINE_LIMIT:
                 keep = False
                 head = _LINE_END.join(lines[:LINES])
-        answer = Answer(self._status, head, bytes(self._body), keep)
+        body = self._body
+        answer = Answer(self._status, head, (body[0] if len(body) == 1 else b"".join(body)) if body else b"", keep)
         self._reset()
         return answer
 
@@ -142,7 +144,7 @@ class AnswerReader:
         text, status, end = line.groups()
         if end == _LINE_END:
             text = _LINE_END.join(final.partition(_HEAD_END)[0].split(_LINE_END, LINES)[:LINES])
-        return Answer(int(status), text, bytes(self._body), keep=False)
+        return Answer(int(status), text, b"".join(self._body), keep=False)
 
     def _is_interim(self) -> bool:
         """Whether the parser has given up within an interim head, and the final status line may be yet to come.
@@ -200,10 +202,12 @@ class AnswerReader:
             raise _Enough
         self._pieces += 1
         if len(piece) > self._room or self._pieces > PIECES:
-            self._body += piece[: self._room]
+            self._body.append(piece[: self._room])
             raise _Enough
         self._room -= len(piece)
-        self._body += piece
+        if len(self._body) == _LOOSE_PIECES:
+            self._body = [b"".join(self._body)]
+        self._body.append(piece)
 
     def on_message_complete(self) -> None:
         """Complete the final answer; an interim one needs nothing."""
