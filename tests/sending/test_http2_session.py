@@ -149,6 +149,21 @@ def test_the_bytes_taken_at_once_are_bounded() -> None:
     assert 65_536 <= len(talk.session.take(65_536)) < 65_536 + 17_000
 
 
+def test_what_waits_to_be_sent_is_bounded() -> None:
+    """A receiver that answers and asks, and reads nothing, gets no more requests until it reads."""
+    talk = Talk()
+    for _ in range(100):
+        if talk.session.room:
+            stream = Stream()
+            talk.session.open(stream, HEAD % 0 + b"A: " + b"y" * 8_000 + b"\r\n", b"")
+            talk.session.receive(talk.head(stream, 200, flags=LAST))
+        talk.session.receive(frame(Kind.PING, 0, 0, bytes(8)) * 5)
+    assert 2**18 < sum(map(len, talk.session._out)) < 2**19
+    assert talk.session.room == 0
+    talk.session.take(2**20)
+    assert talk.session.room == STREAMS
+
+
 def test_settings_change_the_windows_of_open_streams() -> None:
     """A window may become negative. The receiver must then open it by more."""
     talk = Talk()

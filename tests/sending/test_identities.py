@@ -192,7 +192,6 @@ def test_contexts_are_made_in_a_thread(
     """
     makers: list[int] = []
     held = threading.Event()
-    install = tls.install
 
     def hold(context: ssl.SSLContext, of: TlsIdentity) -> None:
         makers.append(threading.get_ident())
