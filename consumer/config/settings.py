@@ -190,8 +190,8 @@ class SigningSettings(Group):
 
     secret: SigningSecrets = Field(
         validation_alias="WEBHOOK_SECRET",
-        description="Signing secret of subscriptions without one of their own; several are space-separated, newest "
-        "first. `whsec_` + base64, or any string without quotation marks around it.",
+        description="Signing secret of subscriptions without one of their own; several, at most five, are "
+        "space-separated, newest first. `whsec_` + base64, or any string without quotation marks around it.",
         examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
     )
 

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from consumer.crypto.keys import parse_signing_key
+from consumer.crypto.keys import MOST_SIGNING, parse_signing_key
 from consumer.events.times import in_calendar
 from consumer.http.proxy import parse_proxy
 from consumer.http.urls import parse_target
@@ -224,6 +224,8 @@ def _signing_secrets(secrets: SecretStr) -> SecretStr:
     words = secrets.get_secret_value().split()
     if not words:
         raise ValueError("holds no secret")
+    if len(words) > MOST_SIGNING:
+        raise ValueError(f"holds {len(words)} secrets; at most {MOST_SIGNING} sign at a time")
     for word in words:
         parse_signing_key(word)
     return secrets

@@ -3,7 +3,7 @@
 import os
 import ssl
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,10 +12,22 @@ from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 
 LARGEST_PEM = 65_536  # characters of each of the three texts
+# The loop computes with these keys in each handshake: beyond the limits that takes 10 ms to 0.5 s for one key.
+LONGEST_CHAIN = 10  # certificates that are shown to a receiver
+_RSA_BITS, _EXPONENT_BITS, _CURVE_BITS = range(2048, 4097), 32, 384
 _PUBLIC = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -23,7 +35,8 @@ _PUBLIC = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 class TlsIdentity:
     """The TLS of a subscription: a client `certificate` (PEM, the leaf first) with its key, and `authorities` (PEM).
 
-    With authorities, only their certificates are trusted; None: the deployment's. Equal identities share connections.
+    With authorities, only their certificates are trusted; None: the deployment's. Equal identities share connections
+    and contexts: `usable` makes them equal, however their PEM is laid out.
     """
 
     certificate: str | None = None
@@ -41,26 +54,44 @@ class CertificateInfo(NamedTuple):
     fingerprint: str
 
 
-def check_identity(identity: TlsIdentity) -> None:
-    """Raise ValueError for an identity that cannot be used; its text names the part at fault and quotes none."""
-    if (fault := _fault(identity)) is not None:
-        raise ValueError(fault)
+def usable(identity: TlsIdentity) -> TlsIdentity:
+    """The identity without the text and white space around its certificates, and with its key as PKCS #8.
+
+    Raises ValueError if it cannot be used, or takes too long to use; its text names the part at fault and quotes none.
+    """
+    found = _found(identity)
+    if isinstance(found, str):
+        raise ValueError(found)  # noqa: TRY004 (the reason, not a wrong type)
+    return found
 
 
 def install(context: ssl.SSLContext, identity: TlsIdentity) -> None:
-    """Let OpenSSL use the identity, which `check_identity` accepts. Raises OSError."""
+    """Let OpenSSL use the identity, which `usable` has returned. Raises OSError."""
     if identity.authorities is not None:
-        ascii_only = identity.authorities.encode("ascii", "replace").decode()  # between certificates, any text may be
-        context.load_verify_locations(cadata=ascii_only)
+        context.load_verify_locations(cadata=identity.authorities)
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate may be the authority
     if identity.certificate is not None and identity.private_key is not None:
         with _named(f"{identity.certificate}\n{identity.private_key}") as path:
-            # OpenSSL would ask the terminal for a pass phrase; `check_identity` has refused keys with one.
+            # OpenSSL would ask the terminal for a pass phrase; `usable` has refused keys with one.
             context.load_cert_chain(path, password="")
 
 
+def excess(shown: Iterable[bytes]) -> str | None:
+    """Why certificates (DER) that a receiver shows must not be verified on the loop, or None."""
+    for place, der in enumerate(shown, 1):
+        if place > LONGEST_CHAIN:
+            return f"it shows more than {LONGEST_CHAIN} certificates"
+        try:
+            why = _excess(x509.load_der_x509_certificate(der).public_key())
+        except (ValueError, UnsupportedAlgorithm):
+            why = "it cannot be read"
+        if why is not None:
+            return f"certificate {place} that it shows: {why}"
+    return None
+
+
 def validity(identity: TlsIdentity, now: datetime) -> str | None:
-    """Why the client certificate is not valid at `now`, or None. The identity has passed `check_identity`."""
+    """Why the client certificate is not valid at `now`, or None. `usable` has returned the identity."""
     if identity.certificate is None:
         return None
     leaf = certificate_infos(identity.certificate)[0]
@@ -76,27 +107,55 @@ def certificate_infos(pem: str) -> tuple[CertificateInfo, ...]:
 
 
 @lru_cache(1000)  # a key takes milliseconds to check, and each look-up of subscriptions needs its identity
-def _fault(identity: TlsIdentity) -> str | None:
-    """Why the identity cannot be used, or None. Raises OSError without a verdict, if no file can be opened."""
+def _found(identity: TlsIdentity) -> TlsIdentity | str:
+    """The usable identity, or why there is none. Raises OSError without a verdict, if no file can be opened."""
     try:
-        _check(identity)
+        return _usable(identity)
     except ValueError as error:
         return str(error)
-    return None
 
 
-def _check(identity: TlsIdentity) -> None:
+def _usable(identity: TlsIdentity) -> TlsIdentity:
     certificate, private_key, authorities = identity.certificate, identity.private_key, identity.authorities
     if (certificate is None) != (private_key is None):
         raise ValueError("a client certificate and its key belong together; one of them is missing")
     if certificate is not None and private_key is not None:
         chain = _chain("certificate", certificate)
-        _infos("certificate", chain)
-        _check_pair(chain[0], private_key)
+        if len(chain) > LONGEST_CHAIN:
+            raise ValueError(f"certificate: has {len(chain)} certificates; at most {LONGEST_CHAIN} are allowed")
+        certificate = _rewritten("certificate", chain)
+        private_key = _key_of(chain[0], private_key)
         _check_use("certificate", TlsIdentity(certificate, private_key))
     if authorities is not None:
-        _infos("authorities", _chain("authorities", authorities))
+        authorities = _rewritten("authorities", _chain("authorities", authorities))
         _check_use("authorities", TlsIdentity(authorities=authorities))
+    return TlsIdentity(certificate, private_key, authorities)
+
+
+def _rewritten(part: str, chain: Sequence[x509.Certificate]) -> str:
+    _infos(part, chain)
+    for each in chain:
+        try:
+            key = each.public_key()
+        except (ValueError, UnsupportedAlgorithm):  # a curve that is not supported
+            raise ValueError(f"{part}: cannot be read") from None
+        if (why := _excess(key)) is not None:
+            raise ValueError(f"{part}: {why}")
+    return "".join(each.public_bytes(Encoding.PEM).decode() for each in chain)
+
+
+def _excess(key: object) -> str | None:
+    """Why a public key, or the private key that belongs to it, is not allowed; None if it is."""
+    match key:
+        case RSAPublicKey(key_size=bits) if bits not in _RSA_BITS:
+            return f"it has an RSA key of {bits} bits; {_RSA_BITS.start} to {_RSA_BITS.stop - 1} are allowed"
+        case RSAPublicKey() if (bits := key.public_numbers().e.bit_length()) > _EXPONENT_BITS:
+            return f"it has an RSA key whose public exponent has {bits} bits; at most {_EXPONENT_BITS} are allowed"
+        case EllipticCurvePublicKey(key_size=bits) if bits > _CURVE_BITS:
+            return f"it has a key on a curve of {bits} bits; at most {_CURVE_BITS} are allowed (P-384)"
+        case RSAPublicKey() | EllipticCurvePublicKey() | Ed25519PublicKey():
+            return None
+    return "it has a key of a kind that is not allowed; use RSA, a curve up to P-384, or Ed25519"
 
 
 def _check_use(part: str, identity: TlsIdentity) -> None:
@@ -133,7 +192,8 @@ def _chain(part: str, pem: str) -> Sequence[x509.Certificate]:
         raise ValueError(f"{part}: is not PEM; it begins with -----BEGIN CERTIFICATE-----") from None
 
 
-def _check_pair(leaf: x509.Certificate, private_key: str) -> None:
+def _key_of(leaf: x509.Certificate, private_key: str) -> str:
+    """The key of the certificate, which `_excess` allows."""
     if len(private_key) > LARGEST_PEM:
         raise ValueError(f"private_key: has {len(private_key)} characters; at most {LARGEST_PEM} are kept")
     try:
@@ -143,12 +203,13 @@ def _check_pair(leaf: x509.Certificate, private_key: str) -> None:
         raise ValueError("private_key: has a pass phrase; store it without (openssl pkey -in key.pem)") from None
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError("private_key: is not a private key in PEM") from None
-    try:
-        belongs = key.public_key().public_bytes(*_PUBLIC) == leaf.public_key().public_bytes(*_PUBLIC)
-    except (ValueError, UnsupportedAlgorithm):  # a curve that is not supported
-        raise ValueError("certificate: cannot be read") from None
-    if not belongs:
+    if key.public_key().public_bytes(*_PUBLIC) != leaf.public_key().public_bytes(*_PUBLIC):
         raise ValueError("private_key: belongs to another certificate; the subscription's own comes first in its text")
+    if isinstance(key, RSAPrivateKey):
+        its, modulus = key.private_numbers(), key.public_key().public_numbers().n
+        if its.p * its.q != modulus or max(its.d, its.dmp1, its.dmq1, its.iqmp) >= modulus:  # an exponent may be huge
+            raise ValueError("private_key: its numbers do not fit together")
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
 @contextmanager

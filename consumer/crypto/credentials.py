@@ -10,7 +10,7 @@ import orjson
 from requests import PreparedRequest
 from requests.auth import AuthBase, HTTPBasicAuth
 
-from consumer.crypto.keys import SigningKey, parse_signing_key
+from consumer.crypto.keys import MOST_SIGNING, SigningKey, parse_signing_key
 from consumer.crypto.vault import CACHED, ENCRYPTED, Decrypt, Owner
 from consumer.http import header_rules
 from consumer.http.urls import check_target
@@ -110,9 +110,9 @@ def credentials_of(
 
     `stored` is newest first. Raises ValueError if a valid secret is unusable or all of a kind have expired: no other
     secret may replace it, because the receiver does not know that one; also for too many headers. The newest of all
-    kinds but `signing` and `header` is used, and the newest header of each name.
+    kinds but `signing` and `header` is used, the newest header of each name, and the newest MOST_SIGNING that sign.
     """
-    keys = tuple(_parse(text) for _, text in _good(subscription_id, stored, {"signing"}, decrypt, now))
+    keys = tuple(_parse(text) for _, text in _good(subscription_id, stored, {"signing"}, decrypt, now))[:MOST_SIGNING]
     auths = [
         _plugin(text, plugins) if kind == "plugin" else _AUTHS[kind](text)
         for kind, text in _good(subscription_id, stored, {*_AUTHS, "plugin"}, decrypt, now)[:1]

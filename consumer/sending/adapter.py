@@ -7,6 +7,7 @@ HTTP/2 share connections (`http2_sharing.py`).
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -34,8 +35,8 @@ from consumer.sending.oauth2 import Tokens, Wait
 from consumer.sending.pool import SWEEP, Pool, Reusable
 from consumer.sending.response import LazyResponse
 from consumer.sending.signed_request import SignedRequest
-from consumer.sending.tls import Stream, TlsContexts
-from consumer.sending.transfer import Exchanging, Grant, Key, Result, Stage, Transfer, unexpected
+from consumer.sending.tls import Stream, Tls, TlsContexts
+from consumer.sending.transfer import Exchanging, Grant, Key, Pending, Result, Stage, Transfer, unexpected
 
 __all__ = ["LoopAdapter", "Result", "Transfer"]
 
@@ -43,20 +44,6 @@ _HANDING_OVER = 0.01  # seconds per turn for the callbacks of ended transfers; a
 _FREED = 16  # idle connections closed for a request that finds no descriptor
 _TICK = 0.05  # seconds between two checks for late transfers
 _BEHIND = 1.0  # seconds by which reading may lag before time-outs are judged all the same
-
-
-class _LookUp:
-    """The stage of a transfer whose host name is being resolved."""
-
-    def __init__(self, host: str) -> None:
-        self._host = host
-
-    def late(self) -> str:
-        """The text of the connect time-out."""
-        return f"no address for {self._host}"
-
-    def cancel(self) -> None:
-        """Do nothing: other transfers may share the look-up, and `_on_resolved` ignores a stage that has changed."""
 
 
 class LoopAdapter(BaseAdapter):
@@ -92,7 +79,7 @@ class LoopAdapter(BaseAdapter):
         self._connect_timeout = connect_timeout
         self._proxy = parse_proxy(proxy) if proxy else None
         self._clock = clock
-        self._tls = TlsContexts()
+        self._tls, self._contexts = Tls(), TlsContexts(poller.post)
         self._egress = None if proxy else egress
         self._connector = Connector(poller, egress=self._egress, tls=self._tls, clock=clock)
         self._resolver = Resolver(poller, timeout=connect_timeout, servers=nameservers, clock=clock)
@@ -184,6 +171,7 @@ class LoopAdapter(BaseAdapter):
         self._pool.close()
         self._connector.close()
         self._resolver.close()
+        self._contexts.close()
         self._poller.remove_timer(self._judge)
         self._poller.remove_timer(self._sweep)
 
@@ -254,8 +242,29 @@ class LoopAdapter(BaseAdapter):
         self.await_connection(transfer)
         if len(self._open) + len(self._pool) > self._most:
             self._pool.make_room()
+        transfer.tls = self._tls
+        if route.identity is None:
+            self._look_up(transfer, route, address)
+            return
+        making = transfer.stage = Pending("the subscription's certificates were not read")
+        made = partial(self._on_context, transfer, route, address, making)
+        self._contexts.of(route.identity, self._contained(transfer, made))
+
+    def _on_context(
+        self, transfer: Transfer, route: Route, address: str | None, making: Pending, made: Future[Tls]
+    ) -> None:
+        stage = transfer.stage
+        if stage is making:  # else the transfer was cancelled or timed out
+            try:
+                transfer.tls = made.result()
+            except ValueError as error:
+                self.failed(transfer, errors.SSLError(str(error)))
+            else:
+                self._look_up(transfer, route, address)
+
+    def _look_up(self, transfer: Transfer, route: Route, address: str | None) -> None:
         host, _ = route.first
-        look_up = transfer.stage = _LookUp(host)
+        look_up = transfer.stage = Pending(f"no address for {host}")
         answer: Addresses | None = (address,) if address is not None else self._resolver.cached(host)
         if answer is None:
             self._resolver.resolve(
@@ -264,7 +273,7 @@ class LoopAdapter(BaseAdapter):
         else:
             self._on_resolved(transfer, route, look_up, answer)
 
-    def _on_resolved(self, transfer: Transfer, route: Route, look_up: _LookUp, answer: Addresses) -> None:
+    def _on_resolved(self, transfer: Transfer, route: Route, look_up: Pending, answer: Addresses) -> None:
         stage = transfer.stage  # a name of its own: mypyc would take the attribute for a look-up from here on
         if stage is not look_up:  # the transfer was cancelled or timed out
             return
@@ -274,7 +283,7 @@ class LoopAdapter(BaseAdapter):
             return
         transfer.connected = route.tls or (route.proxy is not None and route.proxy.tls)
         connected = self._contained(transfer, partial(self._on_connected, transfer, route))
-        dial = self._connector.dial(route, answer, connected, self.watcher)
+        dial = self._connector.dial(route, answer, connected, self.watcher, transfer.tls)
         if transfer.stage is look_up:  # else the dial has failed already
             transfer.stage = dial
 
@@ -300,10 +309,8 @@ class LoopAdapter(BaseAdapter):
 
     def answered(self, connection: Any, transfer: Transfer, answer: Answer) -> None:
         """Return the connection to the pool if the answer allows it, and hand over the response."""
-        if transfer.connected:
-            route = connection.route
-            if (tls := self._tls.kept(route.identity)) is not None:
-                tls.remember(connection.stream, route.host, route.port)
+        if transfer.connected and transfer.tls is not None:
+            transfer.tls.remember(connection.stream, connection.route.host, connection.route.port)
         if answer.keep:
             self.keep(connection)
         grant, request = transfer.grant, transfer.request

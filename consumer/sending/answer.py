@@ -12,6 +12,7 @@ LINES = 200  # lines of a head; reading the headers takes a microsecond per line
 INTERIM = 20  # 1xx answers before the final one
 READS = 256  # reads per answer
 PIECES = 4_096  # pieces of a body, parsed in half a millisecond; BODY_LIMIT chunks of one byte would take 8 ms
+_LOOSE_PIECES = 64  # held by themselves: a small one takes four times its size
 BYTES = HEAD_LIMIT + BODY_LIMIT + 65_536  # bytes of a whole answer, with chunk sizes, extensions and trailers
 
 _FINAL = 200  # the lowest final status
@@ -22,6 +23,11 @@ _HEAD_END = b"\r\n\r\n"
 _FEW = 800  # bytes; a shorter head has fewer than LINES lines
 # The parser rejects a line that ends without CR (RFC 9112, 2.2), yet its status still tells the request's outcome.
 _STATUS_LINE = re.compile(rb"(HTTP/1\.[01] ([2-9]\d\d)(?: [^\r\n]*+)?+)(\r?\n)")
+# So it does behind interim heads with such lines.
+_INTERIM_LINE = rb"HTTP/1\.[01] 1(?!01)\d\d(?: [^\r\n]*+)?+\r?\n"
+_FIELDS = rb"(?:[!#-'*+\-.\w^`|~]++:[^\r\n\0]*+\r?\n)*+"
+_INTERIM_HEADS = re.compile(rb"(?:%b%b\r?\n[\r\n]*+)*+" % (_INTERIM_LINE, _FIELDS))
+_UNFINISHED = re.compile(rb"(?:(%b)%b)?+([^\n]*+)" % (_INTERIM_LINE, _FIELDS))
 
 
 class BadAnswer(Exception):
@@ -58,6 +64,7 @@ class AnswerReader:
         "_head",
         "_interim",
         "_keep",
+        "_loose",
         "_parser",
         "_pieces",
         "_reads",
@@ -78,7 +85,7 @@ class AnswerReader:
         self._body: list[bytes] = []
         self._room = BODY_LIMIT
         self._status = self._interim = self._reads = self._seen = self._pieces = 0
-        self._done = self._extra = self._keep = False
+        self._done = self._extra = self._keep = self._loose = False
         self._why = ""
 
     @property
@@ -90,12 +97,13 @@ class AnswerReader:
         """Parse `data`. Returns None while the answer is incomplete. Raises BadAnswer."""
         self._reads += 1
         self._seen += len(data)
-        if not self._status:
+        in_head = not self._status
+        if in_head:
             self._head = self._head + data if self._head else data
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
-            if not self._done:
+            if not self._done and not self._is_interim():
                 return self._stopped(self._why or f"{_OTHER}: {error}")
         if self._done:
             return self._complete()
@@ -103,6 +111,8 @@ class AnswerReader:
             return self._stopped(f"the head of its answer has more than {HEAD_LIMIT // 1024} KiB")
         if self._reads >= READS or self._seen > BYTES:
             return self._stopped(f"its answer came in more than {READS} pieces")
+        if in_head and self._status:  # drop interim heads, and the start of the body
+            self._head, self._interim = self._final().partition(_HEAD_END)[0] + _HEAD_END, 0
         return None
 
     def end(self) -> Answer:
@@ -111,9 +121,11 @@ class AnswerReader:
 
     def _complete(self) -> Answer:
         head = self._final().partition(_HEAD_END)[0]
-        if not head.startswith(b"HTTP/1."):
-            raise BadAnswer(_OTHER)
         keep = self._keep and not self._extra
+        if not head.startswith(b"HTTP/1.1"):
+            if not head.startswith(b"HTTP/1."):
+                raise BadAnswer(_OTHER)
+            keep = keep and b"\r\ntransfer-encoding:" not in head.lower()  # where it ends is in doubt (RFC 9112, 6.1)
         if len(head) > _FEW:
             lines = head.split(_LINE_END, LINES)
             if len(lines) > LINES or len(head) > HEAD_LIMIT or max(map(len, lines)) > LINE_LIMIT:
@@ -125,7 +137,7 @@ class AnswerReader:
         return answer
 
     def _stopped(self, why: str) -> Answer:
-        final = self._final()
+        final = _INTERIM_HEADS.sub(b"", self._final(), count=1)
         line = None if self._why else _STATUS_LINE.match(final)
         if line is None:
             raise BadAnswer(_OTHER if self._status else why) from None
@@ -133,6 +145,21 @@ class AnswerReader:
         if end == _LINE_END:
             text = _LINE_END.join(final.partition(_HEAD_END)[0].split(_LINE_END, LINES)[:LINES])
         return Answer(int(status), text, b"".join(self._body), keep=False)
+
+    def _is_interim(self) -> bool:
+        """Whether the parser has given up within an interim head, and the final status line may be yet to come.
+
+        What has come of interim heads is dropped, so that no byte of them is looked at again.
+        """
+        final = self._final()
+        self._loose = self._loose or final.startswith((b"HTTP/1.1 1", b"HTTP/1.0 1"))
+        if self._status or self._why or not self._loose:
+            return False
+        unfinished = _UNFINISHED.fullmatch(_INTERIM_HEADS.sub(b"", final, count=1))
+        if unfinished is None:
+            return False
+        self._head, self._interim = b"".join(unfinished.groups(b"")), 0
+        return True
 
     def _final(self) -> bytes:
         """The received part of the final answer's head, and any body bytes read together with it.
@@ -178,6 +205,8 @@ class AnswerReader:
             self._body.append(piece[: self._room])
             raise _Enough
         self._room -= len(piece)
+        if len(self._body) == _LOOSE_PIECES:
+            self._body = [b"".join(self._body)]
         self._body.append(piece)
 
     def on_message_complete(self) -> None:

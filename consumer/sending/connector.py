@@ -24,7 +24,7 @@ from consumer.loop.guarded import guarded
 from consumer.loop.poller import READ, WRITE, Poller
 from consumer.sending.dns import alternated
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.tls import NOT_NOW, PIECE, Stream, Tls, TlsContexts, TlsStream, reason_of
+from consumer.sending.tls import NOT_NOW, PIECE, Stream, Tls, TlsStream, reason_of
 from consumer.sending.transfer import unexpected
 from consumer.sending.tunnel import NoTunnel, TunnelReader
 
@@ -83,6 +83,7 @@ class Dial:
         "_route",
         "_stage",
         "_stream",
+        "_tls",
         "_todo",
         "_tunnel",
         "_watcher",
@@ -95,8 +96,10 @@ class Dial:
         addresses: Iterable[str],
         done: Callable[[Stream | RequestException], None],
         watcher: Watcher | None,
+        tls: Tls,
     ) -> None:
         self._connector = connector
+        self._tls = tls
         self._route = route
         self._addresses = deque(addresses)
         self._done: Callable[[Stream | RequestException], None] | None = done
@@ -234,7 +237,7 @@ class Dial:
         if is_open:
             self._connector.poller.unregister(self._stream.fileno())
             if self._route.proxy is not None and self._route.proxy.tls:
-                self._connector.tls.of(None).remember(self._stream, *self._route.first)
+                self._connector.tls.remember(self._stream, *self._route.first)
             self._peer = f"{self._route.host} through the proxy"
             self._to_receiver()
 
@@ -259,8 +262,8 @@ class Dial:
         self._watch(WRITE, partial(self._shaking, proxy))
 
     def _tls_with(self, proxy: Proxy | None) -> Tls:
-        """The TLS with a proxy, or with the receiver if None. ValueError if the route's identity cannot be used."""
-        return self._connector.tls.of(self._route.identity if proxy is None else None)
+        """The TLS with a proxy, or with the receiver if None."""
+        return self._tls if proxy is None else self._connector.tls
 
     def _shaking(self, proxy: Proxy | None, _events: int) -> None:
         poller = self._connector.poller
@@ -283,8 +286,7 @@ class Dial:
 
     def _no_tls(self, proxy: Proxy | None, error: Exception) -> None:
         place, reason = self._route if proxy is None else proxy, reason_of(error)
-        if (tls := self._connector.tls.kept(self._route.identity if proxy is None else None)) is not None:
-            tls.forget(place.host, place.port)
+        self._tls_with(proxy).forget(place.host, place.port)
         self._end(errors.SSLError(reason) if proxy is None else errors.ProxyError(f"no TLS with the proxy: {reason}"))
 
     # The end.
@@ -324,10 +326,10 @@ class Connector:
         poller: Poller,
         *,
         egress: EgressPolicy | None,
-        tls: TlsContexts,
+        tls: Tls,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Without an `egress` rule every address is allowed: a proxy enforces its own rule."""
+        """Without an `egress` rule every address is allowed: a proxy enforces its own rule. `tls` is for proxies."""
         self.poller, self.tls, self.clock = poller, tls, clock
         self._egress = egress
         self._waiting: dict[Dial, None] = {}  # dials with another address to try
@@ -339,8 +341,9 @@ class Connector:
         addresses: Sequence[str],
         done: Callable[[Stream | RequestException], None],
         watcher: Watcher | None = None,
+        tls: Tls | None = None,
     ) -> Dial:
-        """Open a connection to one of `addresses`. `done` may be called before this returns.
+        """Open a connection to one of `addresses`, with `tls`, or that of proxies. `done` may be called before it ends.
 
         `done` gets the stream or an error: EgressRefused if the rule allows no address, ConnectionError, ProxyError or
         SSLError.
@@ -351,7 +354,7 @@ class Connector:
         for address in addresses:
             refusal = self._egress.refusal(scheme, address) if self._egress is not None else None
             (allowed if refusal is None else refusals).append(address if refusal is None else refusal)
-        dial = Dial(self, route, alternated(allowed), done, watcher)
+        dial = Dial(self, route, alternated(allowed), done, watcher, tls or self.tls)
         if refusals and not allowed:
             done(EgressRefused(refusals[0]))
         else:

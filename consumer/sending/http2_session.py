@@ -36,6 +36,7 @@ _MOST_EARNED = 20_000
 _BLOCK = 256  # bytes of an encoded head that belongs to no answer, decoded in 50 µs: they count as one more frame
 _SMALL = 4_096  # bytes; a body up to this size goes out with its head if no other body waits
 
+_MOST_WAITING = 2**18  # bytes of frames, beyond which no request is opened: a receiver that sends may yet read nothing
 _RECEIVE = 8 * 2**20  # bytes: the connection's window, which the streams together do not fill
 # One byte more than is kept of a body, so that a longer body is noticed. A stream's window is never opened further.
 _STREAM_WINDOW = BODY_LIMIT + 1
@@ -59,7 +60,9 @@ class Session:
         self._next = 1
         self._fields = FieldDecoder()
         self._in = b""
-        self._out: list[bytes] = [PREFACE, settings(_WANTED), window_update(0, _RECEIVE - FIRST_WINDOW)]
+        self._out: list[bytes] = []
+        self._waiting = 0  # bytes in it
+        self._queue(PREFACE + settings(_WANTED) + window_update(0, _RECEIVE - FIRST_WINDOW))
         self._sending: deque[Stream] = deque()  # streams with an unsent body
         self._window = FIRST_WINDOW  # bytes that may be sent on all streams together
         self._stream_window = FIRST_WINDOW
@@ -74,7 +77,7 @@ class Session:
     @property
     def room(self) -> int:
         """How many requests may be opened now."""
-        return 0 if self.leaving else max(0, self._limit - len(self.streams))
+        return 0 if self.leaving or self._waiting > _MOST_WAITING else max(0, self._limit - len(self.streams))
 
     # Sending.
 
@@ -88,12 +91,13 @@ class Session:
         block = request_block(head, first=number == 1)
         flags = Flag.END_HEADERS if body else Flag.END_HEADERS | Flag.END_STREAM
         if len(block) <= LEAST_FRAME:
-            self._out.append(frame(Kind.HEADERS, flags, number, block))
+            self._queue(frame(Kind.HEADERS, flags, number, block))
         else:
             pieces = [block[at : at + LEAST_FRAME] for at in range(0, len(block), LEAST_FRAME)]
-            self._out.append(frame(Kind.HEADERS, flags & ~Flag.END_HEADERS, number, pieces[0]))
-            self._out += [frame(Kind.CONTINUATION, 0, number, piece) for piece in pieces[1:-1]]
-            self._out.append(frame(Kind.CONTINUATION, Flag.END_HEADERS, number, pieces[-1]))
+            self._queue(frame(Kind.HEADERS, flags & ~Flag.END_HEADERS, number, pieces[0]))
+            for piece in pieces[1:-1]:
+                self._queue(frame(Kind.CONTINUATION, 0, number, piece))
+            self._queue(frame(Kind.CONTINUATION, Flag.END_HEADERS, number, pieces[-1]))
         self._earn(1)
         if body:
             stream.body, stream.unsent = body, len(body)
@@ -109,7 +113,7 @@ class Session:
 
     def take(self, least: int) -> bytes:
         """Bytes to send: queued frames, then DATA of each stream in turn, until they are `least` or more."""
-        size = sum(map(len, self._out))
+        size = self._waiting
         stuck = 0
         while size < least and self._window > 0 and stuck < len(self._sending):
             taken = self._take_from(self._sending.popleft())
@@ -117,7 +121,12 @@ class Session:
             size += taken
         taken_frames = b"".join(self._out)
         self._out.clear()
+        self._waiting = 0
         return taken_frames
+
+    def _queue(self, frames: bytes) -> None:
+        self._out.append(frames)
+        self._waiting += len(frames)
 
     def _take_from(self, stream: Stream) -> int:
         """Take one DATA frame of this stream, if its window allows; it stays in turn until its body is sent."""
@@ -129,7 +138,7 @@ class Session:
             self._window -= size
             self._earn(1)
             flags = 0 if stream.unsent else Flag.END_STREAM
-            self._out.append(frame(Kind.DATA, flags, stream.number, stream.body[start : start + size]))
+            self._queue(frame(Kind.DATA, flags, stream.number, stream.body[start : start + size]))
         if stream.unsent:
             self._sending.append(stream)
         else:
@@ -202,7 +211,7 @@ class Session:
             self._on_settings(flags, payload)
         elif kind == Kind.PING:
             if not flags & Flag.ACK:
-                self._out.append(frame(Kind.PING, Flag.ACK, 0, sized(payload, 8).to_bytes(8)))
+                self._queue(frame(Kind.PING, Flag.ACK, 0, sized(payload, 8).to_bytes(8)))
         elif kind == Kind.RST_STREAM:
             self._on_reset(number, sized(payload, 4))
         elif kind == Kind.GOAWAY:
@@ -229,7 +238,7 @@ class Session:
         for stream in self.streams.values():
             stream.window += window - self._stream_window
         self._stream_window = window
-        self._out.append(frame(Kind.SETTINGS, Flag.ACK, 0, b""))
+        self._queue(frame(Kind.SETTINGS, Flag.ACK, 0, b""))
 
     def _on_window(self, number: int, more: int) -> None:
         more &= MOST_WINDOW
@@ -268,7 +277,7 @@ class Session:
         if self._received > _RECEIVE:
             raise SessionFailed("it sent more than the connection's window", Code.FLOW_CONTROL_ERROR)
         if self._received > _RECEIVE // 2:
-            self._out.append(window_update(0, self._received))
+            self._queue(window_update(0, self._received))
             self._received = 0
         stream = self._known(number)
         if stream is None:
@@ -280,11 +289,11 @@ class Session:
             return
         stream.pieces += 1
         if len(piece) > stream.room or stream.pieces > PIECES:
-            stream.parts.append(piece[: stream.room])
+            stream.content += piece[: stream.room]
             self._drop(stream, "")
             return
         stream.room -= len(piece)
-        stream.parts.append(piece)
+        stream.content += piece
         if flags & Flag.END_STREAM:
             self._complete(stream)
 
@@ -357,7 +366,7 @@ class Session:
         self._ended.append(Ended(stream, stream.answer(), error))
 
     def _reset(self, number: int) -> None:
-        self._out.append(frame(Kind.RST_STREAM, 0, number, Code.CANCEL.to_bytes(4)))
+        self._queue(frame(Kind.RST_STREAM, 0, number, Code.CANCEL.to_bytes(4)))
 
     def _forget(self, stream: Stream) -> bool:
         """Remove the stream. True if it was open."""

@@ -14,13 +14,13 @@ class Stream:
 
     __slots__ = (
         "body",
+        "content",
         "encoded",
         "head_room",
         "heard",
         "interim",
         "lines",
         "number",
-        "parts",
         "pieces",
         "room",
         "status",
@@ -36,7 +36,7 @@ class Stream:
         self.heard = 0  # reads of the connection when it was opened
         self.status = 0
         self.lines: list[bytes] = []
-        self.parts: list[bytes] = []
+        self.content = bytearray()  # of the answer
         self.pieces = self.interim = 0
         self.encoded = 0  # bytes of its heads so far: interim ones, the final one and trailers
         self.head_room = HEAD_LIMIT  # bytes that they may yet have decoded
@@ -59,7 +59,7 @@ class Stream:
         if not self.status:
             return None
         head = b"\r\n".join([b"HTTP/2 %d" % self.status, *self.lines])
-        return Answer(self.status, head, b"".join(self.parts), keep=False)
+        return Answer(self.status, head, bytes(self.content), keep=False)
 
 
 class Ended(NamedTuple):

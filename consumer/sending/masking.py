@@ -61,7 +61,7 @@ def plugin_headers(endpoint: Endpoint, request: PreparedRequest) -> dict[str, st
     }
 
 
-@lru_cache(1_000)  # up to half a millisecond for a long value
+@lru_cache(100)  # up to a millisecond, and 0.1 MB of memory, for the longest token
 def _forms(value: str) -> frozenset[str]:
     plain = {value, _mistaken(value), _latin(value)}
     written = [form(text) for text in plain for form in (_json, _json_ascii, escape, quote, quote_plus)]

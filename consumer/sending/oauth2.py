@@ -1,6 +1,5 @@
 """Access tokens by OAuth 2.0 client credentials (RFC 6749, section 4.4): fetched once, shared, and renewed early."""
 
-import re
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +23,13 @@ _MARGIN = 10.0  # seconds before its expiry from which a token is not used: it m
 _FRESH = 10.0  # seconds: a 401 to a token that is younger is not the token's fault
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two fetches, after one that failed
 _HANDING_OVER = 0.01  # seconds of a turn in which waiting requests are started
-_CODE = re.compile(r"[a-z_]{1,40}")  # an error code that may be shown; a secret would have other characters
+_CODES = frozenset(  # errors that may be shown (RFC 6749, 4.1.2.1 and 5.2; RFC 8707): others may echo the secret
+    (
+        *("access_denied", "invalid_client", "invalid_grant", "invalid_request", "invalid_scope", "invalid_target"),
+        *("server_error", "temporarily_unavailable", "unauthorized_client", "unsupported_grant_type"),
+    )
+)
+LONGEST_TOKEN = 8_192  # characters: few servers take a longer header line, and each failed attempt is searched for it
 _KEPT = 10_000  # keys
 
 Fetch = Callable[[PreparedRequest, TlsIdentity | None, Callable[[Result], None]], object]
@@ -191,11 +196,13 @@ def token_of(credentials: OAuth2, result: Result, began: float) -> Token:
     given = found if isinstance(found, dict) else {}
     if result.status_code != 200:  # noqa: PLR2004 (section 5.1)
         code = given.get("error")
-        shown = f" ({code})" if isinstance(code, str) and _CODE.fullmatch(code) else ""
+        shown = f" ({code})" if isinstance(code, str) and code in _CODES else ""
         raise NotAuthorized(f"{where}: status {result.status_code}{shown}")
     text = given.get("access_token")
     if not isinstance(text, str) or not is_token(text):
         raise NotAuthorized(f"{where}: its answer has no access_token")
+    if len(text) > LONGEST_TOKEN:
+        raise NotAuthorized(f"{where}: its access_token has {len(text)} characters; at most {LONGEST_TOKEN} are sent")
     if str(given.get("token_type", "bearer")).lower() != "bearer":
         raise NotAuthorized(f"{where}: its token is not of the type Bearer")
     life = _life(given.get("expires_in"))

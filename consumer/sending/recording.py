@@ -13,7 +13,7 @@ from consumer.sending.answer import Answer
 from consumer.sending.connector import Connector
 from consumer.sending.dns import Unresolved
 from consumer.sending.signed_request import SignedRequest
-from consumer.sending.tls import Stream, TlsContexts, TlsStream
+from consumer.sending.tls import Stream, Tls, TlsStream
 
 
 class Certificate(NamedTuple):
@@ -91,8 +91,9 @@ class RecordingAdapter(LoopAdapter):
         """Read the refused certificate, over a separate connection that sends no request."""
         look = _Look(self._seen)
         identity = request.template.tls if isinstance(request, SignedRequest) else None
-        connector = Connector(self._poller, egress=self._egress, tls=TlsContexts(verified=False), clock=self._clock)
-        dial = connector.dial(self._places.of(request, identity).route, self._seen.addresses, look.end, look)
+        tls, route = Tls(identity, verified=False), self._places.of(request, identity).route
+        connector = Connector(self._poller, egress=self._egress, tls=self._tls, clock=self._clock)
+        dial = connector.dial(route, self._seen.addresses, look.end, look, tls)
         until = self._clock() + self._connect_timeout
         while not look.ended and self._clock() < until:
             self._poller.turn(0.1)

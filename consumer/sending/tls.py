@@ -3,10 +3,12 @@
 import contextlib
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from consumer.crypto.certificates import TlsIdentity, install
+from consumer.crypto.certificates import TlsIdentity, excess, install
 from consumer.errors import SettingsError
 from consumer.http.authorities import ca_file
 
@@ -14,6 +16,8 @@ _HTTP1, _HTTP2 = ["http/1.1"], ["h2", "http/1.1"]  # the protocols that are offe
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2; all ciphers of TLS 1.3 have forward secrecy
 _SESSIONS = 2_000  # receivers whose session is kept, 3 to 8 KB each
 _IDENTITIES = 200  # contexts that are kept: up to 0.8 MB each with certifi's authorities, and 20 ms to make
+_HANDSHAKE, _CERTIFICATE = 22, 11  # types of a record and of a message (RFC 8446, B)
+_NO_COMPRESSED_CERTIFICATES = 1 << 33  # SSL_OP_NO_RX_CERTIFICATE_COMPRESSION, since OpenSSL 3.2
 _SESSION_AGE = 86_400.0  # seconds after a full handshake, which alone verifies the certificate
 PIECE = 16_384  # bytes of a read: the data of a whole TLS record
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)  # the operation would block
@@ -164,6 +168,10 @@ class TlsStream:
             self._unsent = self._unsent[self._lower_send(self._unsent) :]
 
 
+class _Costly(ssl.SSLError):
+    """The receiver shows certificates that take too long to verify. OpenSSL's error has it as its context."""
+
+
 class KeptSession(NamedTuple):
     """A session for a later connection, which may resume it until this time (unix seconds)."""
 
@@ -196,6 +204,8 @@ class Tls:
             context.verify_mode = ssl.CERT_NONE
         elif identity is None or identity.authorities is None:
             _trust_file(context, ca_file())
+        else:  # the subscription's owner may be the authority, and verifying a costly chain takes 0.7 s of the loop
+            _limit_chains(context)
         if identity is not None:
             try:
                 install(context, identity)
@@ -252,27 +262,56 @@ class Tls:
 
 
 class TlsContexts:
-    """A Tls for each identity, and one for requests without. The least recently used ones are dropped."""
+    """A Tls for each identity, made in a thread: it takes up to 20 ms. The least recently used ones are dropped."""
 
-    def __init__(self, *, verified: bool = True) -> None:
-        """`verified` as for Tls. Raises SettingsError."""
-        self._verified = verified
-        self._plain = Tls(verified=verified)
-        self._own: dict[TlsIdentity, Tls] = {}  # least recently used first
+    def __init__(self, post: Callable[[Callable[[], None]], None]) -> None:
+        """`post` takes a callback from any thread and runs it on the loop."""
+        self._post = post
+        self._own: dict[TlsIdentity, Future[Tls]] = {}  # least recently used first
+        self._thread = ThreadPoolExecutor(1, "certificates")
 
-    def of(self, identity: TlsIdentity | None) -> Tls:
-        """The Tls of an identity. Raises ValueError if OpenSSL refuses it."""
-        if identity is None:
-            return self._plain
-        tls = self._own.pop(identity, None) or Tls(identity, verified=self._verified)
+    def of(self, identity: TlsIdentity, done: Callable[[Future[Tls]], None]) -> None:
+        """`done` gets the Tls, at once if it is kept. `result` raises ValueError if OpenSSL refuses the identity."""
+        made = self._own.pop(identity, None)
+        if made is None or (made.done() and made.exception() is not None):
+            made = self._thread.submit(Tls, identity)
         if len(self._own) >= _IDENTITIES:
             del self._own[next(iter(self._own))]
-        self._own[identity] = tls
-        return tls
+        self._own[identity] = made
+        if made.done():
+            done(made)
+        else:
+            made.add_done_callback(lambda made: None if made.cancelled() else self._post(partial(done, made)))
 
-    def kept(self, identity: TlsIdentity | None) -> Tls | None:
-        """The Tls of an identity, if it is kept: without it there is no session to keep or to drop."""
-        return self._plain if identity is None else self._own.get(identity)
+    def close(self) -> None:
+        """Make no more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _limit_chains(context: ssl.SSLContext) -> None:
+    """Refuse costly certificates before they are verified. The module has no limit, but shows each message first."""
+    nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts no authority, so that it verifies no signature
+
+    def look(stream: Any, direction: str, version: int, content: int, kind: int, data: bytes) -> None:
+        if (direction, content, kind) == ("read", _HANDSHAKE, _CERTIFICATE):
+            why = excess(_shown(data, is_1_3=version == ssl.TLSVersion.TLSv1_3))
+            if why is not None:
+                stream.context = nobody
+                raise _Costly(why)
+
+    context.options |= _NO_COMPRESSED_CERTIFICATES  # these are not shown
+    context._msg_callback = look  # type: ignore[attr-defined]  # noqa: SLF001 (private, but there since Python 3.8)
+
+
+def _shown(message: bytes, *, is_1_3: bool) -> Iterator[bytes]:
+    """The certificates in a message of the handshake (RFC 5246, 7.4.2; RFC 8446, 4.4.2)."""
+    at = 7 + (1 + message[4] if is_1_3 else 0)
+    while at < len(message):
+        start = at + 3
+        at = start + int.from_bytes(message[at:start])
+        yield message[start:at]
+        if is_1_3:
+            at += 2 + int.from_bytes(message[at : at + 2])
 
 
 def _trust_file(context: ssl.SSLContext, file: str) -> None:
@@ -285,6 +324,8 @@ def _trust_file(context: ssl.SSLContext, file: str) -> None:
 def reason_of(error: Exception) -> str:
     """The reason of an error as text; for OpenSSL's errors, without file and line."""
     if isinstance(error, ssl.SSLCertVerificationError):
+        if isinstance(error.__context__, _Costly):
+            return f"the certificate is refused: {error.__context__.args[0]}"
         hint = _OWN_AUTHORITY if error.verify_code in _UNKNOWN_ISSUER else ""
         return f"the certificate is refused: {error.verify_message}{hint}"
     if isinstance(error, ssl.SSLEOFError):

@@ -10,6 +10,7 @@ from requests import exceptions as errors
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.credentials import OAuth2
 from consumer.sending.answer import Answer
+from consumer.sending.tls import Tls
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +25,23 @@ class Stage(Protocol):
 
     def late(self) -> str:
         """The missing result, as the start of a time-out's text."""
+
+
+class Pending:
+    """The stage of a transfer that waits for something that others may share, so that it cannot be cancelled.
+
+    What continues the transfer has to look whether this is still its stage.
+    """
+
+    def __init__(self, missing: str) -> None:
+        self._missing = missing
+
+    def late(self) -> str:
+        """The text of the time-out."""
+        return self._missing
+
+    def cancel(self) -> None:
+        """Do nothing."""
 
 
 class Key(NamedTuple):
@@ -63,7 +81,7 @@ class Exchanging:
 
 
 class Transfer:
-    """A submitted request, to pass to `cancel`. `connected`: it has opened a TLS connection of its own.
+    """A submitted request, to pass to `cancel`. `connected`: it has opened a TLS connection of its own, with `tls`.
 
     `head` and `body` are the bytes to write. Times are monotonic seconds: the transfer `began`, its connection is due
     by `connect_by`, its answer by `deadline`. `again`: its time limit was restarted after the loop had stood still.
@@ -86,6 +104,7 @@ class Transfer:
         "refusals",
         "request",
         "stage",
+        "tls",
     )
 
     def __init__(
@@ -99,6 +118,7 @@ class Transfer:
         self.head = self.body = b""
         self.stage: Stage | None = None  # None: waits for the resolver, or done
         self.connected = False
+        self.tls: Tls | None = None
         self.again = False
         self.identity: TlsIdentity | None = None
         self.grant: Grant | None = None

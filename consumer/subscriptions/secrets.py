@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert, or_, select, update
 
 from consumer.crypto.credentials import MOST_HEADERS, TOO_MANY_HEADERS, check_secret, parse_header
-from consumer.crypto.keys import Algorithm, algorithm_of, generate, weakness
+from consumer.crypto.keys import MOST_SIGNING, Algorithm, algorithm_of, generate, weakness
 from consumer.crypto.vault import ENCRYPTED, Owner, Vault
 from consumer.database.engine import any_of, reading, writing
 from consumer.errors import InvalidSubscription, SettingsError
@@ -24,6 +24,10 @@ _FORGOTTEN = timedelta(days=1)  # a secret is deleted so long after its expiry, 
 _TICK = timedelta(microseconds=1)  # the resolution of the column
 _LAST = datetime.max.replace(tzinfo=UTC)
 
+_TOO_MANY_SECRETS = (
+    f"at most {MOST_SIGNING} secrets sign at a time: wait until a previous one ends, remove one (HTTP API), "
+    "or rotate with an overlap of 0, which ends all others"
+)
 _ENCRYPT = (
     update(SubscriptionSecret)
     .where(SubscriptionSecret.id == bindparam("b_id"), SubscriptionSecret.secret == bindparam("b_before"))
@@ -40,7 +44,7 @@ class Rotation:
 
 
 class SecretEntry(NamedTuple):
-    """A stored secret without its text. `signs`: it is a signing secret that is valid now."""
+    """A stored secret without its text. `signs`: it is one of the newest signing secrets that are valid now."""
 
     id: int
     kind: str
@@ -129,7 +133,7 @@ def rotate(
     Returns None if there is no such subscription. A subscription without signing secrets of its own gets copies of
     `default`, the deployment's secrets (newest first), which keep signing for `overlap`; SettingsError if that overlap
     is wanted and `default` is empty. `algorithm` is that of a random secret; None: that of the newest secret.
-    InvalidSubscription for an invalid `secret`.
+    InvalidSubscription for an invalid `secret`, and if more than MOST_SIGNING secrets would sign.
     """
     until = now + overlap
     with writing(bind) as connection:
@@ -161,6 +165,8 @@ def rotate(
                 (stored_of(each, owner, vault), created_at - place * _TICK, until)
                 for place, each in enumerate(default, 1)
             ]
+        if overlap and len(rows) + sum(row.expires_at is None or row.expires_at > now for row in before) > MOST_SIGNING:
+            raise InvalidSubscription(_TOO_MANY_SECRETS)
         connection.execute(
             insert(SubscriptionSecret),
             [
@@ -218,16 +224,9 @@ def entries(bind: Engine | Connection, subscription_id: int, now: datetime) -> t
         .order_by(secret.created_at.desc(), secret.id.desc())
     )
     with reading(bind) as connection:
-        return tuple(
-            SecretEntry(
-                row.id,
-                row.kind,
-                row.created_at,
-                row.expires_at,
-                row.kind == "signing" and (row.expires_at is None or row.expires_at > now),
-            )
-            for row in connection.execute(statement)
-        )
+        rows = connection.execute(statement).all()
+    valid = [row.id for row in rows if row.kind == "signing" and (row.expires_at is None or row.expires_at > now)]
+    return tuple(SecretEntry(*row, signs=row.id in valid[:MOST_SIGNING]) for row in rows)
 
 
 def made_at(bind: Engine | Connection, subscription_id: int, at: datetime, vault: Vault) -> tuple[str, ...]:

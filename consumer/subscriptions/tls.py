@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
 
-from consumer.crypto.certificates import CertificateInfo, TlsIdentity, certificate_infos, check_identity, validity
+from consumer.crypto.certificates import CertificateInfo, TlsIdentity, certificate_infos, usable, validity
 from consumer.crypto.vault import ENCRYPTED, Decrypt, Owner, Vault
 from consumer.database.engine import any_of, reading, writing
 from consumer.errors import InvalidSubscription
@@ -64,9 +64,7 @@ def identity_of(row: StoredTls, decrypt: Decrypt) -> TlsIdentity:
     certificate, private_key, authorities = (part or None for part in parts)
     if private_key is not None:
         private_key = decrypt(private_key, Owner(row.subscription_id, _KIND))
-    identity = TlsIdentity(certificate, private_key, authorities)
-    check_identity(identity)
-    return identity
+    return usable(TlsIdentity(certificate, private_key, authorities))
 
 
 class TlsSummary(NamedTuple):
@@ -112,7 +110,7 @@ def set_tls(bind: Engine | Connection, subscription_id: int, given: TlsIdentity,
         row = connection.execute(select(*_COLUMNS).where(mine)).first()
         try:
             merged = given if row is None else _merged(identity_of(_kept(StoredTls(*row), given), vault.decrypt), given)
-            check_identity(merged)
+            usable(merged)
         except ValueError as error:
             raise InvalidSubscription(f"tls: {error}") from None
         if (why := validity(merged, now)) is not None:

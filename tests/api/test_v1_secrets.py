@@ -7,7 +7,7 @@ import trustme
 from sqlalchemy import Engine
 
 from consumer.api.tokens import TokenFile
-from consumer.crypto.certificates import TlsIdentity
+from consumer.crypto.certificates import TlsIdentity, usable
 from consumer.crypto.vault import Vault
 from consumer.matching.catalog import find_endpoints
 from consumer.subscriptions.endpoint import Endpoint
@@ -106,7 +106,7 @@ def test_certificates(api: Api) -> None:
     assert (answer.status_code, answer.json()["authorities"], answer.headers["cache-control"]) == (200, [], "no-store")
     assert api.call("PUT", path, {"authorities": ca}, headers={"if-match": tag}).status_code == 412
     assert api.call("PUT", path, {"authorities": ca}).status_code == 200
-    assert endpoint(api.engine).tls == TlsIdentity(certificate, key, ca)
+    assert endpoint(api.engine).tls == usable(TlsIdentity(certificate, key, ca))
     shown = api.call("GET", f"/subscriptions/{created['id']}").json()["tls"]
     assert (shown["certificate"], len(shown["authorities"])) == (answer.json()["certificate"], 1)
     assert api.call("DELETE", path).status_code == 204

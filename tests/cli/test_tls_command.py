@@ -8,7 +8,7 @@ import trustme
 from cryptography.fernet import Fernet
 from sqlalchemy import Engine
 
-from consumer.crypto.certificates import TlsIdentity
+from consumer.crypto.certificates import TlsIdentity, usable
 from consumer.crypto.vault import Vault
 from consumer.subscriptions import repository
 from tests.databases import url_of
@@ -58,7 +58,7 @@ def test_certificates_are_set_shown_encrypted_and_removed(
     assert "client certificate" in run("show", "1")
     found = repository.get_endpoint(engine, 1, (), Vault(KEY))
     assert found is not None
-    assert found[1].tls == TlsIdentity(files["cert"].read_text(), key, files["ca"].read_text())
+    assert found[1].tls == usable(TlsIdentity(files["cert"].read_text(), key, files["ca"].read_text()))
     assert run("set-tls", "1", "--remove") == "subscription 1 uses no certificates of its own\n"
     assert run("set-tls", "1", "--remove") == "subscription 1 used no certificates of its own\n"
     assert json.loads(run("show", "1", "--json"))["tls"] is None

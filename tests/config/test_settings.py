@@ -173,6 +173,7 @@ def test_all_errors_are_reported_at_once() -> None:
         (settings.DatabaseSettings, "WEBHOOK_ENCRYPTION_KEY", "hidden"),
         (settings.DeliverySettings, "WEBHOOK_SECRET", "  "),
         (settings.DeliverySettings, "WEBHOOK_SECRET", "good whsec_hidden"),
+        (settings.DeliverySettings, "WEBHOOK_SECRET", "hidden 2 3 4 5 6"),
         (settings.DeliverySettings, "WEBHOOK_TIMEOUT", "0s"),
         (settings.DeliverySettings, "WEBHOOK_TIMEOUT", "1h"),
         (settings.DeliverySettings, "WEBHOOK_CONNECT_TIMEOUT", "-1"),

@@ -1,5 +1,6 @@
 """Limits of reading an answer: no receiver takes more than a bounded amount of time and memory."""
 
+import tracemalloc
 from collections.abc import Iterable
 
 import pytest
@@ -136,6 +137,21 @@ def test_endless_input_is_bounded(start: bytes, repeated: bytes, size: int) -> N
     assert len(reader._head) <= 65_536 + size
     assert len(taken) <= 256
     assert sum(taken) <= BYTES + size
+
+
+def test_the_memory_of_an_open_answer() -> None:
+    """It holds at most a head and a body, in however small pieces they came; interim heads are dropped."""
+    lines = b"".join(b"A%05d: %b\r\n" % (number, b"y" * 7_000) for number in range(8))
+    text = HINTS * 20 + OK + lines + CHUNKED + (b"10\r\n" + b"x" * 16 + b"\r\n") * 4_000
+    tracemalloc.start()
+    try:
+        reader = AnswerReader()
+        for piece in pieces_of(text, READ):
+            assert reader.feed(piece) is None
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 120_000 < held < 150_000
 
 
 def test_chunks_of_one_byte_are_bounded() -> None:

@@ -19,7 +19,7 @@ from consumer.sending.adapter import Result
 from consumer.sending.connector import Connector, Route
 from consumer.sending.dns import alternated
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.tls import TlsContexts
+from consumer.sending.tls import Tls
 from tests.sending.conftest import (
     LOOPBACK,
     NO_CONTENT,
@@ -152,7 +152,7 @@ def test_few_addresses_of_a_name_are_tried_at_once(connected_to: list[str]) -> N
     """Each takes a descriptor. The next one replaces the first, which has been silent for a second by then."""
     now = [0.0]
     poller = Poller(lambda: now[0])
-    connector = Connector(poller, egress=LOOPBACK, tls=TlsContexts(), clock=lambda: now[0])
+    connector = Connector(poller, egress=LOOPBACK, tls=Tls(), clock=lambda: now[0])
     with black_hole() as port:
         before = descriptors()
         connected_to.clear()
@@ -196,7 +196,7 @@ def test_a_dial_that_waits_again_does_not_delay_others(connected_to: list[str]) 
     """Its next address is due later than that of a dial that began after it."""
     now = [0.0]
     poller = Poller(lambda: now[0])
-    connector = Connector(poller, egress=LOOPBACK, tls=TlsContexts(), clock=lambda: now[0])
+    connector = Connector(poller, egress=LOOPBACK, tls=Tls(), clock=lambda: now[0])
     with black_hole() as port:
         connected_to.clear()
         first = connector.dial(Route("a.test", port, tls=False), ["127.0.0.1"] * 4, print)

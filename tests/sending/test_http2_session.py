@@ -1,5 +1,6 @@
 """HTTP/2 sessions without a socket: frames that a receiver may send, and the limits."""
 
+import tracemalloc
 from collections.abc import Iterable
 from random import Random
 
@@ -148,6 +149,21 @@ def test_the_bytes_taken_at_once_are_bounded() -> None:
     assert 65_536 <= len(talk.session.take(65_536)) < 65_536 + 17_000
 
 
+def test_what_waits_to_be_sent_is_bounded() -> None:
+    """A receiver that answers and asks, and reads nothing, gets no more requests until it reads."""
+    talk = Talk()
+    for _ in range(100):
+        if talk.session.room:
+            stream = Stream()
+            talk.session.open(stream, HEAD % 0 + b"A: " + b"y" * 8_000 + b"\r\n", b"")
+            talk.session.receive(talk.head(stream, 200, flags=LAST))
+        talk.session.receive(frame(Kind.PING, 0, 0, bytes(8)) * 5)
+    assert 2**18 < sum(map(len, talk.session._out)) < 2**19
+    assert talk.session.room == 0
+    talk.session.take(2**20)
+    assert talk.session.room == STREAMS
+
+
 def test_settings_change_the_windows_of_open_streams() -> None:
     """A window may become negative. The receiver must then open it by more."""
     talk = Talk()
@@ -193,7 +209,11 @@ def test_a_body_in_too_many_pieces_is_cut() -> None:
     """Pieces cost more than bytes: a body may have 4,096, including empty ones."""
     talk = Talk()
     stream = talk.send()
-    assert talk.session.receive(talk.head(stream, 200) + data(stream, b"") * 4_096) == []
+    tracemalloc.start()
+    assert talk.session.receive(talk.head(stream, 200) + data(stream, b"") * 96 + data(stream, b"x" * 16) * 4_000) == []
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 100_000, "in one buffer"
     ended = talk.one(data(stream, b""))
     assert ended.answer is not None
     assert ended.answer.status == 200

@@ -1,17 +1,27 @@
 """Client certificates and authorities of subscriptions: which are used, and that no connection is shared."""
 
+import math
 import ssl
 import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from queue import SimpleQueue
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from requests import exceptions as errors
 
-from consumer.crypto.certificates import TlsIdentity
+from consumer.crypto.certificates import LONGEST_CHAIN, TlsIdentity, install
 from consumer.sending import tls
 from consumer.sending.adapter import Result
-from consumer.sending.tls import TlsContexts
+from consumer.sending.tls import Tls, TlsContexts
 from tests.sending.conftest import NO_CONTENT, MakeSender, Receive, Receiver, Sender, server_tls
 from tests.sending.signed_kit import signed
 
@@ -147,16 +157,63 @@ def test_equal_identities_share_a_context_and_old_contexts_are_dropped(
     """A context with the public authorities takes most of a megabyte."""
     assert trusted
     monkeypatch.setattr(tls, "_IDENTITIES", 2)
-    contexts = TlsContexts()
+    posted = SimpleQueue[Callable[[], None]]()
+    contexts = TlsContexts(posted.put)
+
+    def made_of(of: TlsIdentity, *, anew: bool = False) -> Tls:
+        found: list[Future[Tls]] = []
+        contexts.of(of, found.append)
+        assert anew is not bool(found)
+        if anew:
+            posted.get(timeout=20)()
+        return found[0].result()
+
     first, second, third = (identity(clients.issue_cert(f"{name}.test"), None) for name in "abc")
-    made = contexts.of(first)
-    again = TlsIdentity(first.certificate, first.private_key, first.authorities)
-    assert contexts.of(again) is made
-    contexts.of(second)
-    assert contexts.of(first) is made  # the most recently used
-    contexts.of(third)
-    assert contexts.of(first) is made
+    made = made_of(first, anew=True)
+    assert made_of(TlsIdentity(first.certificate, first.private_key, first.authorities)) is made
+    made_of(second, anew=True)
+    assert made_of(first) is made  # the most recently used
+    made_of(third, anew=True)
+    assert made_of(first) is made
     assert len(contexts._own) == 2
+    contexts.close()
+
+
+def test_contexts_are_made_in_a_thread(
+    authority: trustme.CA,
+    guarded: Receiver,
+    clients: trustme.CA,
+    make_sender: MakeSender,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A hundred new identities at once would stop the loop for seconds; each is made once, however many requests wait.
+
+    Meanwhile other requests go on, and those that wait may time out.
+    """
+    makers: list[int] = []
+    held = threading.Event()
+
+    def hold(context: ssl.SSLContext, of: TlsIdentity) -> None:
+        makers.append(threading.get_ident())
+        held.wait(20)
+        install(context, of)
+
+    monkeypatch.setattr(tls, "install", hold)
+    now = [time.monotonic()]
+    sender, results, late = make_sender(clock=lambda: now[0]), list[Result](), list[Result]()
+    of = [identity(clients.issue_cert(f"{name}.test"), authority) for name in "ab"]
+    for each in (*of, *of):
+        sender.adapter.submit(signed(guarded.url, tls=each), results.append)
+    sender.adapter.submit(signed(guarded.url, tls=of[1]), late.append, timeout=1)
+    assert type(result_of(sender, guarded.url, None)) is errors.SSLError  # the receiver wants a certificate
+    now[0] += 1.1
+    sender.turn_until(lambda: late)
+    assert str(late[0]) == "the subscription's certificates were not read within 1 s"
+    held.set()
+    sender.turn_until(lambda: len(results) == len(of) * 2)
+    assert [result.status_code for result in results] == [204] * 4  # type: ignore[union-attr]
+    assert len(makers) == len(of)
+    assert threading.get_ident() not in makers
 
 
 def test_a_session_of_a_dropped_context_is_not_resumed(
@@ -188,7 +245,7 @@ def test_a_session_of_a_dropped_context_is_not_resumed(
 def test_an_identity_that_openssl_refuses_is_a_clear_error(
     sender: Sender, guarded: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The request is not sent, and others are not affected. One context is made, since it takes 20 ms of the loop."""
+    """The request is not sent, and others are not affected."""
     made: list[object] = []
     monkeypatch.setattr(tls, "_trust_file", lambda *about: made.append(about))
     broken = TlsIdentity("-----BEGIN CERTIFICATE-----", "-----BEGIN PRIVATE KEY-----")
@@ -196,3 +253,59 @@ def test_an_identity_that_openssl_refuses_is_a_clear_error(
     assert type(refused) is errors.SSLError
     assert "the subscription's certificates cannot be used" in str(refused)
     assert (guarded.requests, len(made)) == ([], 1)
+
+
+Signer = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+GOOD = ec.generate_private_key(ec.SECP256R1())
+
+
+def exponent_of_3071_bits() -> rsa.RSAPrivateKey:
+    """A signature of this key takes 9 ms to verify, instead of 0.1 ms."""
+    its = rsa.generate_private_key(65537, 3072).private_numbers()
+    e, phi = 2**3070 + 1, (its.p - 1) * (its.q - 1)
+    while math.gcd(e, phi) != 1:
+        e += 2
+    d = pow(e, -1, phi)
+    public = rsa.RSAPublicNumbers(e, its.p * its.q)
+    numbers = rsa.RSAPrivateNumbers(its.p, its.q, d, d % (its.p - 1), d % (its.q - 1), its.iqmp, public)
+    return numbers.private_key(unsafe_skip_rsa_key_validation=True)
+
+
+def certificate(name: int, issuer: int, key: Signer, signer: Signer) -> str:
+    """A certificate of the authority `name`, or for 127.0.0.1 if that is 0."""
+    subject, by = (x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, str(each))]) for each in (name, issuer))
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(by).public_key(key.public_key())
+    builder = builder.serial_number(name + 1).not_valid_before(NOW - timedelta(1)).not_valid_after(NOW + timedelta(1))
+    builder = builder.add_extension(x509.BasicConstraints(ca=name > 0, path_length=None), critical=True)
+    if not name:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False)
+    return builder.sign(signer, SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+def shown(length: int, key: Signer) -> TlsIdentity:
+    """A chain of so many certificates below the authority `length`, whose intermediates have this key."""
+    chain = [certificate(n, n + 1, GOOD if n == 0 else key, GOOD if n + 1 == length else key) for n in range(length)]
+    return TlsIdentity("".join(chain), GOOD.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_chain_that_costs_too_much_is_not_verified(
+    receive: Receive, make_sender: MakeSender, version: ssl.TLSVersion
+) -> None:
+    """The subscription's owner may be the authority: 76 certificates took 0.5 s of the loop in each handshake."""
+    sender = make_sender()
+
+    def send_to(length: int, key: Signer = GOOD) -> Result:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.maximum_version = version
+        install(context, shown(length, key))
+        own = TlsIdentity(authorities=certificate(length, length, GOOD, GOOD))
+        return result_of(sender, receive(NO_CONTENT, tls=context).url, own)
+
+    assert send_to(LONGEST_CHAIN).status_code == 204  # type: ignore[union-attr]
+    for refused, text in (
+        (send_to(LONGEST_CHAIN + 1), "it shows more than 10 certificates"),
+        (send_to(2, exponent_of_3071_bits()), "certificate 2 that it shows: it has an RSA key whose public exponent"),
+    ):
+        assert type(refused) is errors.SSLError
+        assert str(refused).startswith(f"the certificate is refused: {text}")

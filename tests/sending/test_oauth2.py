@@ -312,16 +312,18 @@ def test_a_refused_token_is_dropped_unless_it_is_new_or_already_replaced(loop: L
         (200, ["access_token"], "its answer has no access_token"),
         (200, {"access_token": "a\nb"}, "its answer has no access_token"),
         (200, {"access_token": "a b"}, "its answer has no access_token"),
+        (200, {"access_token": "a" * 8193}, "its access_token has 8193 characters; at most 8192 are sent"),
         (200, {"access_token": "a", "token_type": "mac"}, "its token is not of the type Bearer"),
         (400, {"error": "invalid_scope", "error_description": "h1dden"}, "status 400 (invalid_scope)"),
         (302, b"", "status 302"),
         (401, {"error": ["x"]}, "status 401"),
         (401, {"error": "a\nb"}, "status 401"),
         (401, {"error": "s3cret"}, "status 401"),
+        (401, {"error": "a_secret"}, "status 401"),
     ],
 )
 def test_an_answer_without_a_token_has_its_reason(status: int, body: object, text: str) -> None:
-    """Only the error code of the answer is quoted."""
+    """Only an error code that is defined is quoted: the server may echo the secret."""
     with pytest.raises(NotAuthorized) as refused:
         token_of(KEY.credentials, answer(body, status), 0.0)
     assert str(refused.value) == f"no access token from id.test: {text}"

@@ -220,7 +220,7 @@ def test_a_session_ends_with_the_certificate_and_after_a_day(
 ) -> None:
     """Resuming verifies no certificate, and a resumed session gives another one, so it could go on for ever."""
     now = time.time()
-    sender.adapter._tls.of(None)._clock = lambda: now
+    sender.adapter._tls._clock = lambda: now
     ends = datetime.now(UTC) + timedelta(hours=30)
     context = server_tls(authority.issue_cert("127.0.0.1", not_after=ends))
     context.minimum_version = context.maximum_version = version

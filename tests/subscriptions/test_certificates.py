@@ -8,7 +8,7 @@ import pytest
 import trustme
 from cryptography import x509
 from cryptography.fernet import Fernet
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from sqlalchemy import Engine, event, insert, select, update
 
-from consumer.crypto.certificates import TlsIdentity, check_identity
+from consumer.crypto.certificates import LONGEST_CHAIN, TlsIdentity, usable
 from consumer.crypto.vault import Vault
 from consumer.errors import InvalidSubscription, WebhooksError
 from consumer.matching.catalog import EndpointCache, find_endpoints
@@ -63,7 +63,7 @@ def test_stored_certificates_reach_the_endpoint(engine: Engine, subscription: in
     assert tls.set_tls(engine, subscription, mine, VAULT, NOW)
     assert tls.set_tls(engine, subscription, TlsIdentity(authorities=CA), VAULT, NOW)  # the certificate stays
     found = {each.subscription_id: each for each in find_endpoints(engine, [("a", None)], (), VAULT.decrypt)["a", None]}
-    assert found[subscription].tls == TlsIdentity(mine.certificate, mine.private_key, CA)
+    assert found[subscription].tls == usable(TlsIdentity(mine.certificate, mine.private_key, CA))
     assert found[other].tls is None
     shown = repository.get(engine, subscription, VAULT)
     assert shown is not None
@@ -75,7 +75,7 @@ def test_stored_certificates_reach_the_endpoint(engine: Engine, subscription: in
     assert stored.startswith("fernet:")
     renewed = client("renewed.test")
     assert tls.set_tls(engine, subscription, renewed, VAULT, NOW)
-    assert endpoint_of(engine, subscription).tls == TlsIdentity(renewed.certificate, renewed.private_key, CA)
+    assert endpoint_of(engine, subscription).tls == usable(TlsIdentity(renewed.certificate, renewed.private_key, CA))
     assert tls.remove_tls(engine, subscription)
     assert endpoint_of(engine, subscription).tls is None
     assert not tls.remove_tls(engine, subscription)
@@ -112,14 +112,19 @@ def test_only_subscriptions_with_certificates_cost_a_second_statement(engine: En
     assert look() == TlsIdentity(authorities=CA + CA)
 
 
-def self_signed(
-    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, edit: tuple[bytes, bytes] = (b"", b"")
-) -> TlsIdentity:
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed448.Ed448PrivateKey | ed25519.Ed25519PrivateKey
+
+
+def self_signed(key: Key, edit: tuple[bytes, bytes] = (b"", b"")) -> TlsIdentity:
     """A certificate that names AAAAAAAA, with its key. In its DER, `edit` replaces some bytes by as many others."""
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "AAAAAAAA")])
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
     builder = builder.serial_number(1).not_valid_before(NOW - timedelta(1)).not_valid_after(NOW + timedelta(9))
-    der = builder.sign(key, SHA256()).public_bytes(Encoding.DER).replace(*edit)
+    der = (
+        builder.sign(key, SHA256() if isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) else None)
+        .public_bytes(Encoding.DER)
+        .replace(*edit)
+    )
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     return TlsIdentity(f"-----BEGIN CERTIFICATE-----\n{b64encode(der).decode()}\n-----END CERTIFICATE-----\n", private)
 
@@ -128,14 +133,47 @@ P256, OTHER_CURVE = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d
 CURVE_KEY = ec.generate_private_key(ec.SECP256R1())
 UNKNOWN_CURVE = self_signed(CURVE_KEY, (P256, OTHER_CURVE))
 BAD_NAME = self_signed(CURVE_KEY, (b"AAAAAAAA", b"\xff" * 8))
-WEAK = self_signed(rsa.generate_private_key(65537, 1024))  # noqa: S505 (OpenSSL's security level 2 refuses it)
+WEAK = self_signed(ec.generate_private_key(ec.SECP192R1()))
+
+
+def rsa_key(p: int, q: int, e: int = 65537) -> rsa.RSAPrivateKey:
+    """A key of these primes."""
+    d = pow(e, -1, (p - 1) * (q - 1))
+    public = rsa.RSAPublicNumbers(e, p * q)
+    numbers = rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), public)
+    return numbers.private_key(unsafe_skip_rsa_key_validation=True)
+
+
+def slow(key: rsa.RSAPrivateKey) -> TlsIdentity:
+    """A certificate whose key works, with a private exponent of 100,000 bits (RFC 8017, A.1.2)."""
+
+    def der(tag: int, content: bytes) -> bytes:
+        size = len(content)
+        length = size.to_bytes(-(-size.bit_length() // 8))
+        return bytes((tag, *([] if size < 128 else [0x80 + len(length)]))) + length + content
+
+    its = key.private_numbers()
+    d = its.d + (its.p - 1) * (its.q - 1) * 2**98_000
+    numbers = (0, its.public_numbers.n, its.public_numbers.e, d, its.p, its.q, its.dmp1, its.dmq1, its.iqmp)
+    text = b64encode(der(0x30, b"".join(der(2, each.to_bytes(each.bit_length() // 8 + 1)) for each in numbers)))
+    private = f"-----BEGIN RSA PRIVATE KEY-----\n{text.decode()}\n-----END RSA PRIVATE KEY-----\n"
+    return TlsIdentity(self_signed(key).certificate, private)
+
+
+SHORT = self_signed(rsa.generate_private_key(65537, 1024))  # noqa: S505 (too short on purpose)
+LONG = self_signed(rsa_key(2**4253 - 1, 2**4423 - 1))  # Mersenne primes
+RSA = rsa.generate_private_key(65537, 2048)
+EXPONENT = self_signed(rsa_key(RSA.private_numbers().p, RSA.private_numbers().q, 2**32 + 15))
+SLOW = slow(RSA)
+P521, ED448 = self_signed(ec.generate_private_key(ec.SECP521R1())), self_signed(ed448.Ed448PrivateKey.generate())
 KEY = client().private_key or ""
 LOCKED = (
     load_pem_private_key(KEY.encode(), None)
     .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"pass"))
     .decode()
 )
-CHAIN = client().certificate or ""
+CLIENT = client()
+CHAIN = CLIENT.certificate or ""
 
 
 @pytest.mark.parametrize(
@@ -152,6 +190,7 @@ CHAIN = client().certificate or ""
         (BAD_NAME, "certificate: cannot be read"),
         (TlsIdentity(authorities=BAD_NAME.certificate), "authorities: cannot be read"),
         (WEAK, "certificate: OpenSSL refuses it (ee key too small)"),
+        (LONG, "certificate: it has an RSA key of 8676 bits; 2048 to 4096 are allowed"),
     ],
 )
 def test_unusable_certificates_are_refused(engine: Engine, subscription: int, given: TlsIdentity, text: str) -> None:
@@ -161,7 +200,7 @@ def test_unusable_certificates_are_refused(engine: Engine, subscription: int, gi
     sent. The error quotes nothing.
     """
     with pytest.raises(ValueError, match=r".") as error:
-        check_identity(given)
+        usable(given)
     assert text in str(error.value)
     assert "h1dden" not in str(error.value)
     with pytest.raises(InvalidSubscription) as refused:
@@ -178,12 +217,43 @@ def test_unusable_certificates_are_refused(engine: Engine, subscription: int, gi
     assert [(each.id, each.broken) for each in repository.walk(engine, VAULT)] == [(subscription, True), (other, False)]
 
 
-def test_text_between_certificates_is_ignored(engine: Engine, subscription: int) -> None:
-    """Bundles name their certificates there, in any language. OpenSSL itself takes ASCII alone."""
-    given = TlsIdentity(authorities=f"Főtanúsítvány\n{CA}")
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (SHORT, "certificate: it has an RSA key of 1024 bits; 2048 to 4096 are allowed"),
+        (TlsIdentity(authorities=CA + (LONG.certificate or "")), "authorities: it has an RSA key of 8676 bits"),
+        (EXPONENT, "certificate: it has an RSA key whose public exponent has 33 bits; at most 32 are allowed"),
+        (TlsIdentity(authorities=EXPONENT.certificate), "authorities: it has an RSA key whose public exponent"),
+        (SLOW, "private_key: its numbers do not fit together"),
+        (P521, "certificate: it has a key on a curve of 521 bits; at most 384 are allowed (P-384)"),
+        (ED448, "certificate: it has a key of a kind that is not allowed; use RSA, a curve up to P-384, or Ed25519"),
+        (TlsIdentity(CHAIN + CA * LONGEST_CHAIN, CLIENT.private_key), "certificate: has 11 certificates; at most 10"),
+    ],
+)
+def test_keys_that_cost_the_loop_too_much_are_refused(given: TlsIdentity, text: str) -> None:
+    """A handshake takes 0.5 s of the loop with a key of 16,000 bits, and some seconds with a huge private exponent."""
+    with pytest.raises(ValueError, match=r".") as error:
+        usable(given)
+    assert text in str(error.value)
+
+
+def test_the_largest_keys_are_usable() -> None:
+    """P-384, Ed25519, and a chain of ten."""
+    for key in (ec.generate_private_key(ec.SECP384R1()), ed25519.Ed25519PrivateKey.generate()):
+        usable(self_signed(key))
+    usable(TlsIdentity(CHAIN + CA * (LONGEST_CHAIN - 1), CLIENT.private_key))
+
+
+def test_the_layout_of_pem_makes_no_other_identity(engine: Engine, subscription: int) -> None:
+    """White space, the form of a key, and the names that bundles have between certificates, in any language."""
+    mine = client()
+    key = load_pem_private_key((mine.private_key or "").encode(), None)
+    other_form = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    certificate = "\r\n".join(("", *(mine.certificate or "").splitlines(), "", ""))
+    given = TlsIdentity(certificate, f"\n{other_form} \n", f"Főtanúsítvány\n{CA}\n\n")
     tls.set_tls(engine, subscription, given, VAULT, NOW)
-    assert endpoint(engine).tls == given
-    Tls(given)
+    assert endpoint(engine).tls == usable(TlsIdentity(mine.certificate, mine.private_key, CA))
+    Tls(endpoint(engine).tls)
 
 
 def test_a_bug_in_reading_a_row_is_a_problem_of_its_subscription(
@@ -243,10 +313,10 @@ def test_keys_are_encrypted_anew(engine: Engine, subscription: int) -> None:
     assert tls.in_the_clear(engine) == [subscription]
     (batch,) = tls.reencrypt(engine, Vault(OLD))
     assert (batch.looked_at, batch.encrypted, batch.unopened, tls.in_the_clear(engine)) == (1, 1, (), [])
-    assert endpoint(engine, Vault(OLD)).tls == mine
+    assert endpoint(engine, Vault(OLD)).tls == usable(mine)
     (batch,) = tls.reencrypt(engine, Vault(f"{NEW} {OLD}"))
     assert batch.encrypted == 1
-    assert endpoint(engine).tls == mine
+    assert endpoint(engine).tls == usable(mine)
     (batch,) = tls.reencrypt(engine, VAULT)
     assert batch.encrypted == 0
     other = repository.add(engine, "https://example.com/other", "b")

@@ -16,7 +16,7 @@ from consumer.errors import InvalidSubscription, SettingsError
 from consumer.matching.catalog import find_endpoints
 from consumer.subscriptions import repository, secrets
 from consumer.subscriptions.endpoint import Endpoint
-from consumer.subscriptions.secrets import Rotation, rotate, set_credential
+from consumer.subscriptions.secrets import Rotation, entries, rotate, set_credential
 from models import SubscriptionSecret
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
 
@@ -103,6 +103,34 @@ def test_an_end_is_never_postponed(engine: Engine) -> None:
     assert endpoint(engine, NOW + DAY).secrets == (b"c", b"b")
     turn(engine, subscription, "d", timedelta(hours=1), NOW + DAY)
     assert endpoint(engine, NOW + DAY + timedelta(hours=1)).secrets == (b"d",)
+
+
+def test_at_most_five_sign_at_a_time(engine: Engine) -> None:
+    """A sixth is refused, and changes nothing, until one of the others ends or an overlap of 0 ends them all."""
+    subscription = add(engine, "a")
+    for number, secret in enumerate("bcde"):
+        turn(engine, subscription, secret, now=NOW + timedelta(hours=number))
+    with pytest.raises(InvalidSubscription, match="at most 5 secrets sign at a time: wait until"):
+        turn(engine, subscription, "f", now=NOW + timedelta(hours=5))
+    assert endpoint(engine, NOW + timedelta(hours=5)).secrets == (b"e", b"d", b"c", b"b", b"a")
+    turn(engine, subscription, "f", now=NOW + DAY)  # the first ends
+    turn(engine, subscription, "g", timedelta(0), NOW + DAY)
+    assert endpoint(engine, NOW + DAY).secrets == (b"g",)
+    with pytest.raises(InvalidSubscription, match="at most 5"):
+        turn(engine, add(engine), "new", default=tuple("abcde"))
+
+
+def test_of_more_rows_the_newest_five_sign(engine: Engine) -> None:
+    """Plain SQL may store more. The list says which sign, and the hex signature is the oldest one's of these."""
+    subscription = add(engine, "0")
+    rows = [
+        {"subscription_id": subscription, "secret": str(number), "created_at": NOW + timedelta(hours=number)}
+        for number in range(1, 8)
+    ]
+    with engine.begin() as connection:
+        connection.execute(insert(SubscriptionSecret), rows)
+    assert endpoint(engine, NOW).secrets == (b"7", b"6", b"5", b"4", b"3")
+    assert [each.signs for each in entries(engine, subscription, NOW)] == [True] * 5 + [False] * 3
 
 
 def test_secrets_that_ended_long_ago_are_deleted(engine: Engine) -> None:
