@@ -19,7 +19,7 @@ from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Partition, Record, batch, headers_of
 from consumer.intake.topics import consumes
 from consumer.intake.unreadable import CODES, UnreadableBatches
-from consumer.kafka.client import LibrdkafkaLog, Reachability, usable_properties
+from consumer.kafka.client import LibrdkafkaLog, Reachability, client_properties
 from consumer.kafka.remedies import IS_IT_UP, explained
 from consumer.ledger.replays import Span
 from consumer.loop.guarded import guarded
@@ -350,7 +350,7 @@ class LogReader:
 
 def groupless(kafka: KafkaSettings, name: str) -> dict[str, Any]:
     """The configuration of a consumer that is no member of a group. `name` is for the brokers' logs."""
-    properties = usable_properties(kafka.properties)
+    properties = client_properties(kafka, warns=True)
     for of_a_member in _OF_A_MEMBER:
         properties.pop(of_a_member, None)
     return {

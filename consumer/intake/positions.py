@@ -21,7 +21,7 @@ from consumer.events.event import TopicPartition
 from consumer.intake.offsets import identity_of, same_cluster
 from consumer.intake.record import Partition
 from consumer.intake.topic_ids import TopicIdentity, TopicIds
-from consumer.kafka.client import LibrdkafkaLog, known_properties
+from consumer.kafka.client import LibrdkafkaLog, client_properties
 
 log = structlog.get_logger(__name__)
 
@@ -224,7 +224,7 @@ def _raise(error: Exception) -> None:
 
 
 def _config(kafka: KafkaSettings) -> dict[str, Any]:
-    properties, _unknown = known_properties(kafka.properties)  # Source has warned of the unknown ones
+    properties = client_properties(kafka)  # Source has warned of the unknown ones
     own = {name: value for name, value in properties.items() if not name.startswith(_OF_MEMBERS)}
     return {
         "client.id": "kafka-webhooks",

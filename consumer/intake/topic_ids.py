@@ -17,7 +17,8 @@ from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from consumer.config.settings import KafkaSettings
-from consumer.kafka.client import LibrdkafkaLog, known_properties
+from consumer.errors import KafkaUnavailable
+from consumer.kafka.client import LibrdkafkaLog, client_properties
 
 TIMEOUT = 1.0  # seconds
 STEADY_AFTER = 1.0  # seconds; a broker's metadata may lag behind that of the others
@@ -45,13 +46,12 @@ class TopicIds:
         """The identities that the cluster reports within a second and while `patient` holds; others are missing."""
         if not topics:
             return {}
-        if self._admin is None:
-            properties, _unknown = known_properties(self._kafka.properties)
-            config: dict[str, Any] = {"client.id": "kafka-webhooks", **properties}
-            config["bootstrap.servers"] = self._kafka.bootstrap_servers
-            self._admin = AdminClient(config, logger=LibrdkafkaLog())
         found: dict[str, TopicIdentity] = {}
-        with suppress(KafkaException):
+        with suppress(KafkaException, KafkaUnavailable):
+            if self._admin is None:
+                config: dict[str, Any] = {"client.id": "kafka-webhooks", **client_properties(self._kafka)}
+                config["bootstrap.servers"] = self._kafka.bootstrap_servers
+                self._admin = AdminClient(config, logger=LibrdkafkaLog())
             if not self._cluster:
                 self._cluster = digest(self._admin.list_topics(next(iter(topics)), TIMEOUT).cluster_id or "")
             answers = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=TIMEOUT)
@@ -61,7 +61,8 @@ class TopicIds:
             for topic, answer in answers.items():
                 with suppress(KafkaException):
                     found |= self.learn(topic, str(answer.result(0).topic_id), self._cluster) if answer.done() else {}
-        self._admin.poll(0)  # delivers librdkafka's log lines
+        if self._admin is not None:
+            self._admin.poll(0)  # delivers librdkafka's log lines
         return found
 
     def learn(self, topic: str, topic_id: str, cluster: str) -> dict[str, TopicIdentity]:

@@ -26,7 +26,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to
 from consumer.config.settings import KafkaSettings
 from consumer.errors import SettingsError
 from consumer.events.event import TopicPartition
-from consumer.kafka.client import LibrdkafkaLog, known_properties
+from consumer.kafka.client import LibrdkafkaLog, client_properties
 from consumer.loop.part import Part
 
 log = structlog.get_logger(__name__)
@@ -198,7 +198,7 @@ class TopicWatch(Part):
         """
         self._post, self._learn, self._consumed, self._clock, self._every = post, learn, consumed, clock, every
         self._failing = False
-        properties, _unknown = known_properties(kafka.properties)
+        properties = client_properties(kafka)
         config: dict[str, Any] = {
             "client.id": "kafka-webhooks",
             **properties,

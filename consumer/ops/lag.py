@@ -16,7 +16,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable, SettingsError, WebhooksError
 from consumer.events.event import TopicPartition
 from consumer.intake.topics import consumes
-from consumer.kafka.client import LibrdkafkaLog, known_properties
+from consumer.kafka.client import LibrdkafkaLog, client_properties
 from consumer.kafka.remedies import IS_IT_UP, explained, remedy
 
 TIMEOUT = 10.0  # seconds for each request
@@ -151,5 +151,4 @@ def _offsets(admin: AdminClient, places: Sequence[KafkaTopicPartition], spec: Of
 
 
 def _config(kafka: KafkaSettings) -> dict[str, Any]:
-    properties, _ = known_properties(kafka.properties)
-    return {**properties, "bootstrap.servers": kafka.bootstrap_servers}
+    return {**client_properties(kafka), "bootstrap.servers": kafka.bootstrap_servers}
