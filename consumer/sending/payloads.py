@@ -73,8 +73,8 @@ class _Parsed:
     @cached_property
     def attributes(self) -> bytes:
         cloud = self.cloud
-        given = {"specversion": "1.0", "id": cloud.id, "source": cloud.source, "type": cloud.type, "time": cloud.time}
-        given |= {"subject": cloud.subject, "dataschema": cloud.dataschema, **cloud.extensions}
+        given: dict[str, Any] = {"specversion": "1.0", "id": cloud.id, "source": cloud.source, "type": cloud.type}
+        given |= {"time": cloud.time, "subject": cloud.subject, "dataschema": cloud.dataschema, **cloud.extensions}
         found = b""
         for name, value in given.items():
             if _ATTRIBUTE.fullmatch(name) and value not in (None, ""):
