@@ -37,7 +37,10 @@ class Subscription(Base):
         CheckConstraint("max_in_flight >= 1", name="ck_webhook_subs_in_flight"),
         CheckConstraint("rate_limit > 0", name="ck_webhook_subs_rate_limit"),
         CheckConstraint("timeout_seconds > 0", name="ck_webhook_subs_timeout"),
-        CheckConstraint("payload_format IN ('record', 'standard', 'cloudevents')", name="ck_webhook_subs_format"),
+        CheckConstraint(
+            "payload_format IN ('record', 'standard', 'cloudevents', 'cloudevents-binary')",
+            name="ck_webhook_subs_format",
+        ),
         CheckConstraint("batch_size BETWEEN 1 AND 1000", name="ck_webhook_subs_batch_size"),
         CheckConstraint("batch_wait_ms BETWEEN 0 AND 60000", name="ck_webhook_subs_batch_wait"),
         CheckConstraint("gzip_above >= 0", name="ck_webhook_subs_gzip"),
@@ -110,7 +113,8 @@ class Subscription(Base):
     payload_format: Mapped[str] = mapped_column(
         String(20),
         server_default=text("'record'"),
-        comment="record: as it came. standard: type, timestamp, data. cloudevents: structured CloudEvent.",
+        comment="record: as it came. standard: type, timestamp, data. cloudevents: structured CloudEvent. "
+        "cloudevents-binary: ce- headers and the data.",
     )
     projection: Mapped[str | None] = mapped_column(
         String(EXPRESSION_LENGTH), comment="CEL expression whose value is sent in place of the data. Null: the data."

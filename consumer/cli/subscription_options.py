@@ -47,8 +47,13 @@ FLAGS: Mapping[str, Any] = {
         _flag("--filter", MATCHING, "CEL", "Only events for which this is true: 'data.amount > 100'."),
     ],
     "payload_format": Annotated[
-        Literal["record", "standard", "cloudevents"] | None,
-        _flag("--format", PAYLOAD, "FORMAT", "record (as received), standard (type, timestamp, data) or cloudevents."),
+        Literal["record", "standard", "cloudevents", "cloudevents-binary"] | None,
+        _flag(
+            "--format",
+            PAYLOAD,
+            "FORMAT",
+            "record (as received), standard (type, timestamp, data), cloudevents, or cloudevents-binary (in headers).",
+        ),
     ],
     "projection": Annotated[
         str | None, _flag("--projection", PAYLOAD, "CEL", """Send its value instead of the data: '{"id": data.id}'.""")

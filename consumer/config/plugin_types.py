@@ -1,14 +1,19 @@
-"""The type of WEBHOOK_AUTH_PLUGINS: imports the plug-ins of `requests.auth` that the operator allows."""
+"""The types of WEBHOOK_AUTH_PLUGINS and KAFKA_OAUTH_CALLBACK: import the code that the operator names."""
 
 import re
+from collections.abc import Callable
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import PlainValidator
 
 from consumer.crypto.credentials import PluginFactory, Plugins
 
-_PLUGIN = re.compile(r"([a-z][a-z0-9_-]{0,49})=([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
+TokenOf = Callable[[str | None], tuple[Any, ...]]  # librdkafka's oauth_cb: gives a token and its end in unix seconds
+
+_PLACE = r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)"
+_PLUGIN = re.compile(r"([a-z][a-z0-9_-]{0,49})=" + _PLACE)
+_FUNCTION = re.compile(_PLACE)
 
 
 def plugins_of(text: str) -> Plugins:
@@ -23,19 +28,38 @@ def plugins_of(text: str) -> Plugins:
             raise ValueError(f"{word!r:.100} is not written name=module:class")
         name, module, attribute = match.groups()
         try:
-            factory = getattr(import_module(module), attribute)
-        except ImportError as error:
-            raise ValueError(f"{name}: {error}; install it where this process runs") from None
-        except AttributeError:
-            raise ValueError(f"{name}: the module {module} has no {attribute}") from None
-        if not callable(factory):
-            raise ValueError(f"{name}: {module}:{attribute} is no class or function")  # noqa: TRY004 (pydantic's)
-        found[name] = factory
+            found[name] = _imported(module, attribute)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
     return tuple(found.items())
+
+
+def _imported(module: str, attribute: str) -> Any:
+    try:
+        found = getattr(import_module(module), attribute)
+    except ImportError as error:
+        raise ValueError(f"{error}; install it where this process runs") from None
+    except AttributeError:
+        raise ValueError(f"the module {module} has no {attribute}") from None
+    except Exception as error:  # noqa: BLE001 (the module's own; its text may hold a secret)
+        raise ValueError(f"the module {module} cannot be imported: {type(error).__name__}") from None
+    if not callable(found):
+        raise ValueError(f"{module}:{attribute} is no class or function")  # noqa: TRY004 (pydantic's)
+    return found
+
+
+def _callback(value: Any) -> TokenOf:
+    if not isinstance(value, str):
+        return cast("TokenOf", value)
+    match = _FUNCTION.fullmatch(value)
+    if match is None:
+        raise ValueError("is not written module:function")
+    return cast("TokenOf", _imported(*match.groups()))
 
 
 def _plugins(value: Any) -> Any:
     return plugins_of(value) if isinstance(value, str) else value
 
 
+OAuthCallback = Annotated[TokenOf, PlainValidator(_callback)]
 AuthPlugins = Annotated[Plugins, PlainValidator(_plugins)]

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from consumer.config.group import FILE as FILE  # noqa: PLC0414 (known with the settings)
 from consumer.config.group import Group, file_of
-from consumer.config.plugin_types import AuthPlugins
+from consumer.config.plugin_types import AuthPlugins, OAuthCallback
 from consumer.config.process_settings import ApiSettings as ApiSettings  # noqa: PLC0414 (a group like those here)
 from consumer.config.process_settings import LogSettings as LogSettings  # noqa: PLC0414 (the same)
 from consumer.config.process_settings import OpsSettings as OpsSettings  # noqa: PLC0414 (the same)
@@ -92,6 +92,13 @@ class KafkaSettings(GroupSettings):
         description="File that says, by topic, where an event's type, id and body come from; read at the start.",
         examples=["/etc/kafka-webhooks/mappings.toml"],
     )
+    oauth_callback: OAuthCallback | None = Field(
+        default=None,
+        validation_alias="KAFKA_OAUTH_CALLBACK",
+        description="Function that gives tokens for SASL/OAUTHBEARER, such as those of Amazon MSK IAM: librdkafka's "
+        "`oauth_cb`.",
+        examples=["msk_tokens:token"],
+    )
     tenant: TenantName = Field(
         default="tenant",
         validation_alias="WEBHOOK_TENANT",
@@ -120,6 +127,18 @@ class KafkaSettings(GroupSettings):
                     f"KAFKA_ATTEMPTS_TOPIC and {name} are both {topic}. "
                     "Name two topics: the attempt history may be lost and is never consumed"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _callback_is_used(self) -> Self:
+        names = ("security.protocol", "sasl.mechanisms", "sasl.mechanism", "sasl.oauthbearer.method")
+        protocol, one, other, method = (self.properties.get(name, "").upper() for name in names)
+        used = protocol.startswith("SASL") and (one or other) == "OAUTHBEARER" and method in {"", "DEFAULT"}
+        if self.oauth_callback is not None and not used:
+            raise ValueError(
+                "KAFKA_OAUTH_CALLBACK gives tokens, and these settings use none: set KAFKA_SECURITY_PROTOCOL=SASL_SSL "
+                "and KAFKA_SASL_MECHANISMS=OAUTHBEARER, and leave KAFKA_SASL_OAUTHBEARER_METHOD out"
+            )
         return self
 
     @property

@@ -7,7 +7,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID
 
 from consumer.config.settings import KafkaSettings
 from consumer.intake.topics import hidden
-from consumer.kafka.client import usable_properties
+from consumer.kafka.client import client_properties
 
 _NOT_OF_KIP_848 = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
 
@@ -42,7 +42,7 @@ _FIRST = {
 
 def consumer_config(kafka: KafkaSettings, topics: Collection[str]) -> dict[str, Any]:
     """The consumer's configuration: defaults, then users' properties, then the settings that the guarantee needs."""
-    properties = usable_properties(kafka.properties)
+    properties = client_properties(kafka, warns=True)
     defaults = dict(_DEFAULTS)
     if properties.get("group.protocol") == "consumer":
         for name in _NOT_OF_KIP_848:

@@ -26,7 +26,7 @@ JSON = "application/json"
 CLOUDEVENT = "application/cloudevents+json"
 _TYPE_FIELDS = ("type", "event_type", "eventType")
 _WHOLE: tuple[type, ...] = (int,)  # hidden from mypyc: where it knows the type int, it turns True into 1
-_VISIBLE = re.compile(r"[!-~]+")
+_TYPE = re.compile(r'(?![{"])[!-~]+')
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _MEDIA_TYPE = re.compile(_TOKEN + rb"/" + _TOKEN + rb"(?:[ \t]*;[ -~]*)?")
 # https://www.w3.org/TR/trace-context/#traceparent-header: version ff and ids of zeros are invalid.
@@ -83,13 +83,21 @@ def decode(record: Record, tenant_name: str = "tenant", mapped: Mapped | None = 
         event_type,
         webhook_id(source, event_id, record_id),
         value,
-        content_type or (CLOUDEVENT if structured else JSON),
+        structured_type(content_type) if structured else content_type or JSON,
         key,
         valid_traceparent(headers) if headers else None,
         headers or None,
         _tenant(tenant_name, headers, structured),
         extra_of(key, headers),
     )
+
+
+def structured_type(declared: str | None) -> str:
+    """The media type of a structured CloudEvent: producers declare that of its data, or none.
+
+    A receiver takes the body for a plain one if it has another type (CloudEvents HTTP binding, section 3).
+    """
+    return declared if declared and declared.lower().startswith(CLOUDEVENT) else CLOUDEVENT
 
 
 def no_event(value: bytes | None) -> Tombstone | Undecodable:
@@ -116,9 +124,15 @@ def _type_of(body: dict[str, Any], headers: dict[str, bytes | None], topic: str)
 
 def checked_type(value: object) -> str:
     """The value, if it can be an event type. Raises Undecodable (bad_type)."""
-    if isinstance(value, str) and len(value) <= MAX_TYPE_LENGTH and _VISIBLE.fullmatch(value):
+    if isinstance(value, str) and len(value) <= MAX_TYPE_LENGTH and _TYPE.fullmatch(value):
         return value
     # Not the value itself: details are logged.
+    if isinstance(value, str) and value.startswith(("{", '"')):
+        raise Undecodable(
+            "bad_type",
+            f"the event type begins with {value[0]}: it is JSON around the type; set connect_envelope = true "
+            "(Kafka Connect) or quoted_headers = true (Spring) in the mapping of the topic",
+        )
     kind = f"a string of {len(value)} characters" if isinstance(value, str) else type(value).__name__
     raise Undecodable(
         "bad_type", f"the event type must be 1 to {MAX_TYPE_LENGTH} visible ASCII characters; it is {kind}"

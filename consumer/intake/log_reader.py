@@ -19,7 +19,7 @@ from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Partition, Record, batch, headers_of
 from consumer.intake.topics import consumes
 from consumer.intake.unreadable import CODES, UnreadableBatches
-from consumer.kafka.client import LibrdkafkaLog, Reachability, onlooker, usable_properties
+from consumer.kafka.client import LibrdkafkaLog, Reachability, onlooker
 from consumer.kafka.remedies import IS_IT_UP, explained
 from consumer.ledger.replays import Span
 from consumer.loop.guarded import guarded
@@ -341,9 +341,8 @@ class LogReader:
 
 def groupless(kafka: KafkaSettings, name: str) -> dict[str, Any]:
     """The configuration of a consumer that is no member of a group. `name` is for the brokers' logs."""
-    usable_properties(kafka.properties)  # warns of the others
     return {
-        **onlooker(kafka, f"kafka-webhooks-{name}"),
+        **onlooker(kafka, f"kafka-webhooks-{name}", warns=True),
         **_FIXED,
         # The binding requires a group id. This one is unique, and nothing is ever stored under it.
         "group.id": f"kafka-webhooks-{name}-{uuid.uuid4().hex}",

@@ -12,13 +12,13 @@ from consumer.errors import Undecodable
 from consumer.events.cloud_event import PREFIX
 from consumer.events.event import Event, extra_of
 from consumer.intake.decode import (
-    CLOUDEVENT,
     JSON,
     MAX_TENANT_LENGTH,
     MAX_VALUE_BYTES,
     checked_type,
     media_type,
     no_event,
+    structured_type,
     valid_traceparent,
     webhook_id,
 )
@@ -37,8 +37,8 @@ _CONTENT_TYPE = (parse_template("{header.content-type}"),)
 class Rules(NamedTuple):
     """A mapping as it stands in the file. Each field's value is that of its first template whose references all exist.
 
-    `words` replace the text that a reference (given as its own text) reads. `connect_envelope`: the envelope that Kafka
-    Connect writes around a value or a key is removed. `quoted_headers`: a header that is a JSON string stands for its
+    `words` replace the text that a reference (given as its own text) reads. `connect_envelope`: what Kafka Connect
+    writes around a value, a key or a header is removed. `quoted_headers`: a header that is a JSON string stands for its
     text.
     """
 
@@ -272,9 +272,11 @@ class Decoder:
     def _content_type_of(self, reading: Reading, *, whole: bool) -> str:
         if reading.value is None:
             return JSON
-        if (found := self._content_type.first(reading)) is not None:
-            return found[0].decode("ascii")
-        return CLOUDEVENT if whole and reading.is_structured() else JSON
+        found = self._content_type.first(reading)
+        text = None if found is None else found[0].decode("ascii")
+        if whole and (found is None or found[1] == _CONTENT_TYPE[0]) and reading.is_structured():
+            return structured_type(text)
+        return text or JSON
 
     def _attributes_of(self, reading: Reading, event_type: str) -> dict[str, bytes]:
         """The headers of a CloudEvent in binary mode that has the mapping's attributes."""

@@ -21,7 +21,8 @@ _QUOTED = (b"{", b'"')  # how JSON begins that Kafka Connect writes around a tex
 class Reading:
     """One record. `value` is None for a tombstone, and `headers` holds the last header of each name.
 
-    `connect`: the envelope that Kafka Connect writes is removed from the value and the key.
+    `connect`: what Kafka Connect's JsonConverter writes around a content is removed from value, key and headers.
+    Raises Undecodable (too_deep) if a header's content cannot be written.
     """
 
     __slots__ = ("_connect", "_inner", "_key", "_parsed", "headers", "key", "record", "topic", "value")
@@ -31,6 +32,8 @@ class Reading:
         self.record = record
         self.topic = record.partition.topic
         self.headers = dict(headers) if headers and not isinstance(headers, Unreadable) else {}
+        if connect:
+            self.headers = {name: _bare(header, _QUOTED) for name, header in self.headers.items()}
         self.key = record.key
         self.value = record.value
         self._connect = connect
@@ -153,7 +156,7 @@ def reader(reference: Reference, *, quoted: bool, filled: bool) -> Read:
 
 def _header(name: str, *, quoted: bool) -> Read:
     if quoted:
-        return lambda reading: _unquoted(reading.headers.get(name))
+        return lambda reading: _bare(reading.headers.get(name), b'"')
     return lambda reading: reading.headers.get(name)
 
 
@@ -215,11 +218,18 @@ def _at(found: Any, path: Sequence[str]) -> Any:
     return found
 
 
-def _unquoted(header: bytes | None) -> bytes | None:
-    if header is None or not header.startswith(b'"'):
+def _bare(header: bytes | None, begins: bytes | tuple[bytes, ...]) -> bytes | None:
+    """The content of a header that `begins` as JSON: the text of a string, the payload of Kafka Connect's envelope."""
+    if header is None or not header.startswith(begins):
         return header
     try:
         found = orjson.loads(header)
     except orjson.JSONDecodeError:
         return header
-    return found.encode() if isinstance(found, str) else header
+    if isinstance(found, dict):
+        if found.keys() != _ENVELOPE:
+            return header
+        found = found["payload"]
+    if found is None:
+        return None
+    return found.encode() if isinstance(found, str) else _dumped(found, "header")

@@ -17,6 +17,7 @@ from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from consumer.config.settings import KafkaSettings
+from consumer.errors import KafkaUnavailable
 from consumer.kafka.client import LibrdkafkaLog, onlooker
 
 TIMEOUT = 1.0  # seconds
@@ -45,10 +46,10 @@ class TopicIds:
         """The identities that the cluster reports within a second and while `patient` holds; others are missing."""
         if not topics:
             return {}
-        if self._admin is None:
-            self._admin = AdminClient(onlooker(self._kafka), logger=LibrdkafkaLog())
         found: dict[str, TopicIdentity] = {}
-        with suppress(KafkaException):
+        with suppress(KafkaException, KafkaUnavailable):
+            if self._admin is None:
+                self._admin = AdminClient(onlooker(self._kafka), logger=LibrdkafkaLog())
             if not self._cluster:
                 self._cluster = digest(self._admin.list_topics(next(iter(topics)), TIMEOUT).cluster_id or "")
             answers = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=TIMEOUT)
@@ -58,7 +59,8 @@ class TopicIds:
             for topic, answer in answers.items():
                 with suppress(KafkaException):
                     found |= self.learn(topic, str(answer.result(0).topic_id), self._cluster) if answer.done() else {}
-        self._admin.poll(0)  # delivers librdkafka's log lines
+        if self._admin is not None:
+            self._admin.poll(0)  # delivers librdkafka's log lines
         return found
 
     def learn(self, topic: str, topic_id: str, cluster: str) -> dict[str, TopicIdentity]:

@@ -10,8 +10,9 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumer.config import slips
+from consumer.config.plugin_types import TokenOf
 from consumer.config.settings import KafkaSettings
-from consumer.errors import FatalKafkaError, SettingsError
+from consumer.errors import FatalKafkaError, KafkaUnavailable, SettingsError
 from consumer.http.authorities import ca_file
 from consumer.kafka.remedies import explained, remedy
 
@@ -27,6 +28,7 @@ SILENT = 12.0
 _NOT_PROPERTIES = frozenset({"logger"})
 # Not a property, and passed last: librdkafka refuses it only after it has accepted the property before it.
 _PROBE = "?"
+_LONGEST = 1e9  # seconds that a token may live: an end in milliseconds is later, and such a token is never renewed
 _TRUST = {"https.ca.location", "https.ca.pem"}
 # Properties of group members; librdkafka refuses some of them, and some values, in a consumer that is no member.
 _OF_MEMBERS = ("group.", "session.", "heartbeat.", "max.poll.", "partition.assignment.")
@@ -58,19 +60,47 @@ def known_properties(properties: Mapping[str, str]) -> tuple[dict[str, str], lis
     return known, unknown
 
 
-def usable_properties(properties: Mapping[str, str]) -> dict[str, str]:
-    """The users' properties that librdkafka knows; warns of the others. SettingsError as `known_properties`."""
-    known, unknown = known_properties(properties)
-    slips.warn(slips.of_properties(unknown))
-    return known
+def client_properties(kafka: KafkaSettings, *, warns: bool = False) -> dict[str, Any]:
+    """The users' properties of one client, and the callback for its tokens. `warns`: of what librdkafka does not know.
+
+    Raises SettingsError as `known_properties`, and KafkaUnavailable if KAFKA_OAUTH_CALLBACK gives no token.
+    """
+    known, unknown = known_properties(kafka.properties)
+    if warns:
+        slips.warn(slips.of_properties(unknown))
+    if kafka.oauth_callback is None:
+        return known
+    return {**known, "oauth_cb": _tokens(kafka.oauth_callback, known.get("sasl.oauthbearer.config"))}
 
 
-def onlooker(kafka: KafkaSettings, name: str = "kafka-webhooks") -> dict[str, Any]:
+def _tokens(token_of: TokenOf, config: str | None) -> TokenOf:
+    """The callback of one client, which librdkafka's own thread calls, also while nobody polls.
+
+    The first token is made here: without it the binding waits for ten seconds, and then raises SystemError.
+    """
+    first = [_token(token_of, config)]
+    return lambda config: first.pop() if first else _token(token_of, config)
+
+
+def _token(token_of: TokenOf, config: str | None) -> tuple[Any, ...]:
+    """A token that librdkafka takes. Raises KafkaUnavailable, and logs it: librdkafka repeats no text of a callback."""
+    why = "it must return a token and its end, which is to come, in unix seconds (not milliseconds)"
+    try:
+        match token_of(config):
+            case (str(token), int() | float() as end, *rest) if 0 < end - time.time() < _LONGEST:
+                return token, float(end), *rest
+    except Exception as error:  # noqa: BLE001 (the callback's own; its text may hold a secret)
+        why = f"it failed ({type(error).__name__}); call it by itself to see why"
+    log.error("no token for Kafka", reason=f"KAFKA_OAUTH_CALLBACK: {why}")
+    raise KafkaUnavailable(f"no token for Kafka from KAFKA_OAUTH_CALLBACK: {why}")
+
+
+def onlooker(kafka: KafkaSettings, name: str = "kafka-webhooks", *, warns: bool = False) -> dict[str, Any]:
     """The configuration of a client that joins no group and creates no topic; the brokers' logs show its `name`.
 
-    SettingsError as `known_properties`.
+    `warns` and errors as for `client_properties`.
     """
-    known, _unknown = known_properties(kafka.properties)  # Source and LogReader warn of the unknown ones
+    known = client_properties(kafka, warns=warns)
     return {
         "client.id": name,
         **{each: value for each, value in known.items() if not each.startswith(_OF_MEMBERS)},

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import SettingsError
-from consumer.kafka.client import LibrdkafkaLog, known_properties
+from consumer.kafka.client import LibrdkafkaLog, client_properties
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ class AcknowledgedTopic:
         """Users' properties override `defaults`. Raises SettingsError if librdkafka refuses a property."""
         self.answers: deque[tuple[int, KafkaError | None]] = deque()
         self._topic, self._purpose, self._clock = topic, purpose, clock
-        properties, _unknown = known_properties(kafka.properties)  # Source has warned of the unknown ones
+        properties = client_properties(kafka)  # Source has warned of the unknown ones
         self._config = {
             **_DEFAULTS,
             **defaults,

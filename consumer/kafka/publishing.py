@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable, SettingsError, WebhooksError
-from consumer.kafka.client import LibrdkafkaLog, usable_properties
+from consumer.kafka.client import LibrdkafkaLog, client_properties
 from consumer.kafka.remedies import explained
 
 _TIMEOUT = 15.0  # seconds until an unacknowledged record is given up
@@ -92,7 +92,7 @@ def _place(answer: Published | WebhooksError) -> Published:
 
 
 def _producer(kafka: KafkaSettings, detail: list[str]) -> Producer:
-    properties = usable_properties(kafka.properties)
+    properties = client_properties(kafka, warns=True)
     try:
         return Producer(
             {

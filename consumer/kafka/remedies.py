@@ -14,6 +14,7 @@ _IN_TEXTS = (  # parts of an error's text with their advice; the first match cou
     ("ConsumerGroupHeartbeat fatal error: Broker: API version", OLD_BROKERS),
     ("trust anchors", _TOKENS_AUTHORITY),
     ("certificate OpenSSL verify", _TOKENS_AUTHORITY),
+    ("OAuth callback raised", "the log says why KAFKA_OAUTH_CALLBACK gave no token"),
     ("SASL OAUTHBEARER token", "check KAFKA_SASL_OAUTHBEARER_CLIENT_ID, _CLIENT_SECRET and _TOKEN_ENDPOINT_URL"),
     ("invalid_token", "the brokers do not accept its tokens: compare their life, audience, issuer and scope"),
     ("Unsupported SASL mechanism", "set KAFKA_SASL_MECHANISMS to one that the brokers have there"),

@@ -92,6 +92,11 @@ class Http2Connection:
         return self._session.settled
 
     @property
+    def took_none(self) -> bool:
+        """Whether the receiver has ended it before it processed any request."""
+        return self._session.took_none
+
+    @property
     def is_idle(self) -> bool:
         """Whether it carries no request."""
         return not self._exchanges

@@ -49,11 +49,14 @@ _OTHER = "it answered with something other than HTTP/2"
 
 
 class Session:
-    """The state of a connection. `settled`: the receiver's settings have come. `leaving`: it takes no more requests."""
+    """The state of a connection. `settled`: the receiver's settings have come. `leaving`: it takes no more requests.
+
+    `took_none`: the receiver has ended it, and says that it has processed no request (RFC 9113, 6.8).
+    """
 
     def __init__(self) -> None:
         self.settled = False
-        self.leaving = False
+        self.leaving = self.took_none = False
         self.streams: dict[int, Stream] = {}
         self.heard = 0
         self._limit = 1  # streams; the receiver's own limit comes with its settings
@@ -265,7 +268,7 @@ class Session:
 
     def _on_goaway(self, payload: bytes) -> None:
         last, code = sized(payload[:4], 4) & MOST_WINDOW, sized(payload[4:8], 4)
-        self.leaving = True
+        self.leaving, self.took_none = True, not last
         for stream in [stream for stream in self.streams.values() if stream.number > last]:
             self._forget(stream)
             self._ended.append(Ended(stream))

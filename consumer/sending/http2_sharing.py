@@ -17,6 +17,7 @@ from consumer.sending.pool import MAX_AGE, Pool, Reusable
 from consumer.sending.transfer import Transfer, unexpected
 
 _REFUSALS = 3  # of one request, after which it fails
+_REST = 0.5  # seconds until the next connection to a receiver that has ended one before it took any request
 
 
 class Opener(Protocol):
@@ -41,17 +42,19 @@ class Opener(Protocol):
 class _Group:
     """One route: its connections in use, the transfer that opens one, and the transfers that wait for one."""
 
-    __slots__ = ("connections", "leader", "route", "waiting")
+    __slots__ = ("connections", "leader", "rests", "route", "waiting")
 
     def __init__(self, route: Route) -> None:
         self.route = route
         self.connections: list[Http2Connection] = []
         self.leader: Transfer | None = None
+        self.rests = False  # opens no connection for a moment
         self.waiting: dict[Transfer, None] = {}
 
     def wants_another(self) -> bool:
         """Whether no connection is being opened, and the receiver's limit of requests is known for each open one."""
-        return self.leader is None and all(each.settled for each in self.connections if each.is_open)
+        is_free = self.leader is None and not self.rests
+        return is_free and all(each.settled for each in self.connections if each.is_open)
 
 
 class _Waiting:
@@ -63,7 +66,8 @@ class _Waiting:
 
     def late(self) -> str:
         """The text of the connect time-out."""
-        return f"no free connection to {self._group.route.host}"
+        host = self._group.route.host
+        return f"{host} ended a connection before any request" if self._group.rests else f"no free connection to {host}"
 
     def cancel(self) -> None:
         """Wait no longer."""
@@ -85,6 +89,7 @@ class Sharing:
         self._clock = clock
         self._groups: dict[Route, _Group] = {}
         self._leaders: dict[Transfer, _Group] = {}
+        self._rested = poller.timer(guarded(unexpected, self._on_rested))
 
     def carry(self, transfer: Transfer, route: Route) -> None:
         """Send the request on a connection that has room, or on the next one."""
@@ -170,8 +175,20 @@ class Sharing:
         self._opener.failed(transfer, error)
 
     def unprocessed(self, connection: Http2Connection, transfer: Transfer) -> None:
-        """Send the request again, unless receivers have refused it too often."""
+        """Send the request again, unless receivers have refused it too often.
+
+        A receiver that takes no request on a new connection is being replaced, or starts: the request waits, until its
+        own time-out, for a connection that is opened a moment later.
+        """
         transfer.stage = None
+        if connection.took_none:
+            group = self._groups.setdefault(connection.route, _Group(connection.route))
+            group.rests = True
+            transfer.stage = _Waiting(group, transfer)
+            group.waiting[transfer] = None
+            if self._rested.deadline is None:
+                self._rested.deadline = self._clock() + _REST
+            return
         transfer.refusals += 1
         if transfer.refusals < _REFUSALS:
             self.carry(transfer, connection.route)
@@ -197,6 +214,12 @@ class Sharing:
             connection.cancel()
         if group is not None:
             self._tidy(group)
+
+    def _on_rested(self) -> None:
+        for group in tuple(self._groups.values()):
+            if group.rests:
+                group.rests = False
+                self._serve(group)
 
     def _lead(self, group: _Group, transfer: Transfer) -> None:
         group.leader = transfer

@@ -1,15 +1,19 @@
 """Renders a request's body: the record as received, a Standard Webhooks envelope, a CloudEvent, or a projection.
 
+A CloudEvent in binary mode has header lines too.
+
 Pure and deterministic: an event gives the same bytes in each attempt and process, and after storage in the database,
 so that signatures and a receiver's logged bodies can be compared.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 from math import isfinite
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import orjson
 
@@ -24,6 +28,10 @@ CLOUD_EVENT = "application/cloudevents+json"  # CloudEvents 1.0, HTTP protocol b
 CLOUD_EVENTS = "application/cloudevents-batch+json"  # the same, section 3.3
 PROJECTION_BYTES = 2 * 2**20  # limit of a projection's JSON; twice the size of the largest accepted record
 MOST_FORMS = 8  # rendered forms kept per event: subscriptions with different projections share none
+HEADERS_BYTES = 8192  # limit of a CloudEvent's attributes as headers: many servers refuse more
+_ATTRIBUTE = re.compile(r"[a-z0-9]+")  # CloudEvents 1.0, naming convention
+# All that a header may hold as it is; the rest is percent-encoded (CloudEvents, HTTP protocol binding, 3.1.3.2).
+_PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 _TEXT, _OCTETS = "text/plain; charset=utf-8", "application/octet-stream"
 
 
@@ -62,6 +70,20 @@ class _Parsed:
     def variables(self) -> Mapping[str, object]:
         return variables_of(self.event, self.cloud)
 
+    @cached_property
+    def attributes(self) -> bytes:
+        cloud = self.cloud
+        given: dict[str, Any] = {"specversion": "1.0", "id": cloud.id, "source": cloud.source, "type": cloud.type}
+        given |= {"time": cloud.time, "subject": cloud.subject, "dataschema": cloud.dataschema, **cloud.extensions}
+        found = b""
+        for name, value in given.items():
+            if _ATTRIBUTE.fullmatch(name) and value not in (None, ""):
+                text = value if isinstance(value, str) else _dumps(value)
+                found += f"ce-{name}: {quote(text, _PLAIN)}\r\n".encode("ascii")
+        if len(found) > HEADERS_BYTES:
+            raise Unrenderable(f"its attributes have {len(found)} bytes as headers; at most {HEADERS_BYTES} are sent")
+        return found
+
     def form(self, asked: _Asked) -> tuple[bytes, str]:
         form = self._forms.get(asked)
         if form is None:
@@ -94,6 +116,14 @@ def body_of(endpoint: Endpoint, event: Event) -> tuple[bytes, str]:
         raise Unrenderable(f"projection: {error}") from None
     except RecursionError:
         raise Unrenderable("its JSON is nested too deeply") from None
+
+
+def attribute_lines(event: Event) -> bytes:
+    """The header lines of a CloudEvent in binary mode. Raises Unrenderable.
+
+    An attribute whose name CloudEvents does not allow is left out: no other name may become a header.
+    """
+    return _parsed(event).attributes
 
 
 def parse(event: Event) -> None:
@@ -147,10 +177,27 @@ def _cloud_event(parsed: _Parsed, asked: _Asked) -> tuple[bytes, str]:
     return _dumps(members | {"data": orjson.Fragment(data)}), CLOUD_EVENT
 
 
+def _binary(parsed: _Parsed, asked: _Asked) -> tuple[bytes, str]:
+    """The data of a CloudEvent, byte for byte unless the record holds it in structured mode or in base64."""
+    if asked.projection is not None:
+        return _projected(parsed, asked.projection), JSON
+    cloud, kind = parsed.cloud, parsed.cloud.datacontenttype
+    if cloud.structured is None:
+        return parsed.event.body, kind or _OCTETS
+    if kind is not None and not is_value(kind):
+        raise Unrenderable("no header can hold its datacontenttype")
+    if isinstance(cloud.data, bytes):
+        return cloud.data, kind or _OCTETS
+    if isinstance(cloud.data, str) and kind is not None and not _says_json(kind):
+        return cloud.data.encode(), kind
+    return _dumps(cloud.data), kind or JSON
+
+
 _FORMS: Mapping[PayloadFormat, Callable[[_Parsed, _Asked], tuple[bytes, str]]] = {
     "record": _record,
     "standard": _standard,
     "cloudevents": _cloud_event,
+    "cloudevents-binary": _binary,
 }
 
 

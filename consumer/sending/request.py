@@ -6,7 +6,7 @@ from hashlib import blake2b
 from consumer.events.event import Event
 from consumer.sending.compression import compressed, compressed_for
 from consumer.sending.header_lines import encoded
-from consumer.sending.payloads import Payload, body_of, render_batch
+from consumer.sending.payloads import Payload, attribute_lines, body_of, render_batch
 from consumer.sending.plugins import call
 from consumer.sending.signed_request import SignedRequest
 from consumer.sending.signing import hex_signature, standard_signature
@@ -29,6 +29,8 @@ def build(
     if stamp.event is not event or stamp.timestamp != timestamp or stamp.content_type != content_type:
         stamp = _stamp(event, timestamp, content_type)
     lines = stamp.lines if traceparent is None else stamp.untraced + _traced(traceparent)
+    if endpoint.payload_format == "cloudevents-binary":
+        lines += attribute_lines(event)
     request = _signed(template, stamp.start, lines, body)
     if template.gzip_above is not None and len(body) > template.gzip_above:
         request.send_as(compressed_for(event, body))

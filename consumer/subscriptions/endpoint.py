@@ -9,7 +9,7 @@ from consumer.crypto.keys import Ed25519Key
 from consumer.expressions import Expression
 
 HEX_HEADER = "x-webhook-signature"
-PayloadFormat = Literal["record", "standard", "cloudevents"]
+PayloadFormat = Literal["record", "standard", "cloudevents", "cloudevents-binary"]
 
 
 class BrokenFilter:

@@ -7,7 +7,7 @@ for rows written by SQL, `endpoint_row` reports the problems and their effects. 
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import orjson
 import structlog
@@ -16,6 +16,7 @@ from consumer.config.types import final_statuses, topic_names, waits
 from consumer.expressions import compile_filter, compile_projection
 from consumer.http import header_rules
 from consumer.http.urls import check_target
+from consumer.subscriptions.endpoint import PayloadFormat
 from consumer.subscriptions.patterns import check_pattern
 
 log = structlog.get_logger(__name__)
@@ -186,7 +187,7 @@ OPTIONS: Mapping[str, Option] = {
     "tenant": Option(_text(parse_tenant), Effect.UNMATCHED, "acme", "*"),
     "topics": Option(_text(_topics), Effect.UNMATCHED, "orders,users"),
     "event_filter": Option(_text(compile_filter), Effect.STORED, "data.amount > 100"),
-    "payload_format": Option(_one_of("record", "standard", "cloudevents"), Effect.STORED, "standard", "record"),
+    "payload_format": Option(_one_of(*get_args(PayloadFormat)), Effect.STORED, "standard", "record"),
     "projection": Option(_text(compile_projection), Effect.STORED, '{"id": data.id}'),
     "batch_size": Option(_whole(1, LARGEST_BATCH), Effect.STORED, "100"),
     "batch_wait_ms": Option(_whole(0, LONGEST_BATCH_WAIT, " milliseconds"), Effect.DEFAULT, "500"),
@@ -238,6 +239,11 @@ def _conflicts(stored: Mapping[str, Any], meant: Mapping[str, Any]) -> Iterator[
     """Problems of options that are valid by themselves, but not together."""
     if meant["batch_wait_ms"] is not None and stored["batch_size"] is None:
         yield Problem("batch_wait_ms", "needs batch_size, which is not set", Effect.UNUSED)
+    if meant["payload_format"] == "cloudevents-binary":
+        if stored["batch_size"] is not None:
+            yield Problem("batch_size", "a request of cloudevents-binary carries one event", Effect.STORED)
+        if any(name.lower().startswith("ce-") for name, _ in meant["custom_headers"] or ()):
+            yield Problem("custom_headers", "a header that begins with ce- is one of cloudevents-binary", Effect.STORED)
     if meant["custom_headers"] and meant["signature_header"]:
         hex_header = meant["signature_header"].lower()
         if any(name.lower() == hex_header for name, _ in meant["custom_headers"]):

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict
 from sqlalchemy import String
 
 from consumer.errors import InvalidSubscription
+from consumer.subscriptions.endpoint import PayloadFormat
 from consumer.subscriptions.options import OPTIONS, Effect, read
 from models import Subscription
 
@@ -22,7 +23,7 @@ class Options(TypedDict, total=False):
     tenant: str | None
     topics: str | None
     event_filter: str | None
-    payload_format: Literal["record", "standard", "cloudevents"] | None
+    payload_format: PayloadFormat | None
     projection: str | None
     batch_size: int | None
     batch_wait_ms: int | None

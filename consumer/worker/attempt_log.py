@@ -14,7 +14,7 @@ from consumer.delivery.delivery import Delivery
 from consumer.delivery.outcome import Delivered, Outcome
 from consumer.errors import SettingsError
 from consumer.events.attempt import key_of, render
-from consumer.kafka.client import LibrdkafkaLog, known_properties
+from consumer.kafka.client import LibrdkafkaLog, client_properties
 from consumer.ledger.columns import escaped
 from consumer.loop.part import Part
 
@@ -62,7 +62,7 @@ class AttemptLog(Part):
         self._poll_at = self._say_at = 0.0
         self._said = 0  # the value of `dropped` in the last log line
         self._reason = ""
-        properties, _unknown = known_properties(kafka.properties)  # Source has warned of the unknown ones
+        properties = client_properties(kafka)  # Source has warned of the unknown ones
         try:
             self._producer = Producer(
                 {

@@ -10,7 +10,7 @@ import pytest
 from consumer.events.event import Event, RecordId
 from consumer.expressions import NAMES, compile_projection
 from consumer.http.header_rules import check
-from consumer.sending.payloads import PROJECTION_BYTES, Payload, Unrenderable, render, render_batch
+from consumer.sending.payloads import PROJECTION_BYTES, Payload, Unrenderable, attribute_lines, render, render_batch
 from consumer.sending.request import build
 from consumer.sending.template import prepare
 from consumer.subscriptions.endpoint import Batch, Endpoint, PayloadFormat
@@ -29,7 +29,7 @@ EVENT = Event(
     None,
     {"event-type": b"order.paid"},
 )
-RENDERED = re.findall(r"<!-- rendered: (\w+) ?(.*?) ?-->\n```json\n(.*?)```", PAGE, re.DOTALL)
+RENDERED = re.findall(r"<!-- rendered: ([\w-]+) ?(.*?) ?-->\n```json\n(.*?)```", PAGE, re.DOTALL)
 
 
 def rendered(kind: str, projection: str | None = None, event: Event = EVENT) -> Payload:
@@ -51,7 +51,7 @@ def test_examples(kind: str, projection: str, text: str) -> None:
     """Each example is the rendered record of the page, member by member, in order."""
     payload = rendered(kind, projection)
     assert in_order(payload.body) == in_order(text)
-    assert kind != "record" or payload.body == text.strip().encode()
+    assert kind not in {"record", "cloudevents-binary"} or payload.body == text.strip().encode()
 
 
 @pytest.mark.parametrize("row", table_behind("docs/payloads.md", "| projection |"))
@@ -92,6 +92,12 @@ def test_content_types() -> None:
         assert f"`{rendered(kind).content_type}`" in PAGE
         endpoint = replace(ENDPOINT, payload_format=kind, batch=Batch(10, 1.0))
         assert f"`{render_batch(endpoint, [])[1]}`" in PAGE
+
+
+def test_the_headers_of_a_cloud_event() -> None:
+    """The example of binary mode has the header lines that are sent."""
+    text = re.findall(r"<!-- headers: cloudevents-binary -->\n```text\n(.*?)```", PAGE, re.DOTALL)[0]
+    assert attribute_lines(EVENT).decode().splitlines() == text.splitlines()
 
 
 def test_headers() -> None:

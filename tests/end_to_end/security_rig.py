@@ -1,5 +1,6 @@
 """A secured Kafka, the settings of its users, and the rights of docs/kafka-security.md."""
 
+import os
 import re
 import shlex
 import tempfile
@@ -17,6 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to
 )
 
 from tests.docs.documentation import BLOCKS
+from tests.processes import ROOT
 from tests.secure_broker import Certificates, SecureBroker
 from tests.token_server import Tokens, token_server
 
@@ -25,6 +27,17 @@ USERS = ("webhooks", "webhooks-api", "webhooks-cli")
 PASSWORD = "secret-of-the-broker"
 AGAIN_AFTER = 2.0  # seconds
 _ALLOW = AclPermissionType.ALLOW
+# As a signer of a cloud provider: a token, and its end.
+_SIGNER = """\
+import json, ssl, time, urllib.parse, urllib.request
+
+def token(config):
+    context = ssl.create_default_context(cafile={0!r})
+    form = urllib.parse.urlencode(dict(client_id={2!r}, client_secret={3!r})).encode()
+    with urllib.request.urlopen({1!r}, form, 5, context=context) as answer:
+        found = json.load(answer)
+    return found["access_token"], time.time() + found["expires_in"]
+"""
 
 
 class SecureKafka(NamedTuple):
@@ -35,7 +48,10 @@ class SecureKafka(NamedTuple):
     tokens: Tokens
 
     def settings(self, way: str, user: str = "webhooks") -> dict[str, str]:
-        """The variables with which `user` connects: `way` is a mechanism, or `SSL` for a client certificate."""
+        """The variables with which `user` connects.
+
+        `way` is a mechanism, `SSL` for a client certificate, or `callback` for tokens of a function.
+        """
         trust = {"KAFKA_SSL_CA_LOCATION": str(self.certificates.authority)}
         protocol = {"PLAIN": "SASL_PLAINTEXT", "SSL": "SSL"}.get(way, "SASL_SSL")
         common = {"KAFKA_BOOTSTRAP_SERVERS": self.broker.address(protocol), "KAFKA_SECURITY_PROTOCOL": protocol}
@@ -43,6 +59,12 @@ class SecureKafka(NamedTuple):
             key, certificate = self.certificates.client(user)
             files = {"KAFKA_SSL_CERTIFICATE_LOCATION": str(certificate), "KAFKA_SSL_KEY_LOCATION": str(key)}
             return common | trust | files
+        if way == "callback":
+            folder = self.certificates.authority.parent
+            server = f"https://127.0.0.1:{self.tokens.port}/token"
+            (folder / "signer.py").write_text(_SIGNER.format(str(self.certificates.authority), server, user, PASSWORD))
+            found = {"KAFKA_OAUTH_CALLBACK": "signer:token", "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+            return common | trust | found | {"KAFKA_SASL_MECHANISMS": "OAUTHBEARER"}
         common["KAFKA_SASL_MECHANISMS"] = way
         if way != "OAUTHBEARER":
             password = {"KAFKA_SASL_USERNAME": user, "KAFKA_SASL_PASSWORD": PASSWORD}

@@ -30,7 +30,13 @@ from tests.kafka_kit import Kafka
 PARTITIONS = 4
 EVENTS = 400
 # Both group protocols are tried with each way to connect.
-WAYS = {"PLAIN": "classic", "SCRAM-SHA-512": "consumer", "SSL": "classic", "OAUTHBEARER": "consumer"}
+WAYS = {
+    "PLAIN": "classic",
+    "SCRAM-SHA-512": "consumer",
+    "SSL": "classic",
+    "OAUTHBEARER": "consumer",
+    "callback": "classic",
+}
 
 
 @pytest.fixture(scope="session")
@@ -141,12 +147,53 @@ def test_each_way_to_connect_delivers_each_event_once(estate: Estate, way: str, 
     worker = estate.start(**estate.settings(way), KAFKA_GROUP_PROTOCOL=protocol)
     eventually(worker.ready)
     at_first = tokens.issued
-    seconds = {"SSL": 0.5, "OAUTHBEARER": 1.3 * TOKEN_LIFE}.get(way, 1.3 * AGAIN_AFTER)
+    with_tokens = 1.3 * TOKEN_LIFE
+    seconds = {"SSL": 0.5, "OAUTHBEARER": with_tokens, "callback": with_tokens}.get(way, 1.3 * AGAIN_AFTER)
     estate.publish(["a"] * EVENTS, per_second=EVENTS / seconds)
     eventually(estate.all_arrived)
     worker.stop()
-    assert tokens.issued > at_first or way != "OAUTHBEARER"
+    assert tokens.issued > at_first or way not in {"OAUTHBEARER", "callback"}
     estate.assert_each_once()
+
+
+def test_a_callback_gives_tokens_to_each_client(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dead letter, an operational event, an attempt, `check`, lag, a reader and `publish` each need one."""
+    estate.give()
+    worker = estate.start(**estate.settings("callback"))
+    for page_name in ("webhooks.dead-letters", "webhooks.operations"):
+        provoke(estate, page_name)
+    of_all = Kafka(estate.servers, real=True).settings()
+    for topic in estate.written:
+        eventually(partial(tail.newest, of_all, topic, 1))
+    monkeypatch.syspath_prepend(estate.kafka.certificates.authority.parent)
+    assert not [each for each in estate.check("callback") if not each.ok]
+    kafka = load(KafkaSettings, estate.settings("callback") | {"KAFKA_GROUP_ID": estate.group})
+    for name, use in _USES.items():
+        assert use(kafka, estate.written[0] if name == "WRITE" else estate.topic, estate.topic)
+    worker.stop()
+
+
+def test_a_callback_that_fails_is_named(estate: Estate) -> None:
+    """At the start the process ends with the reason; later the log has it, and nothing is lost."""
+    estate.give()
+    tokens = estate.kafka.tokens
+    tokens.seconds, tokens.down = TOKEN_LIFE, True
+    try:
+        worker = estate.start(**estate.settings("callback"))
+        assert worker.process.wait(60) == 1
+        assert "no token for Kafka from KAFKA_OAUTH_CALLBACK: it failed (HTTPError)" in worker.log
+        tokens.down = False
+        worker = estate.start(**estate.settings("callback"))
+        eventually(worker.ready)
+        tokens.down = True
+        eventually(lambda: not worker.ready())
+        assert "the log says why KAFKA_OAUTH_CALLBACK gave no token" in worker.log
+        assert "KAFKA_OAUTH_CALLBACK: it failed (HTTPError)" in worker.log
+    finally:
+        tokens.down = False
+    estate.publish(["a"] * 20)
+    eventually(estate.all_arrived)
+    worker.stop()
 
 
 # The text that reports a worker's missing right, by the page's name of the topic or group.

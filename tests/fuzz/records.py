@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, get_args
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -31,12 +31,12 @@ PLACE = "https://example.com/hook"
 _LINE = re.compile(r"[ -~]+")
 _NOT_IN_TOPICS = re.compile(rb"[^A-Za-z0-9._-]")  # Kafka has no other topic names
 _WEBHOOK_ID = re.compile(r"msg_[0-9a-f]{32}")
-_FORMATS: tuple[PayloadFormat, ...] = ("record", "standard", "cloudevents")
+_FORMATS: tuple[PayloadFormat, ...] = get_args(PayloadFormat)
 _ENDPOINTS = {
     endpoint: prepare(endpoint)
     for endpoint in (
         *(Endpoint(1, PLACE, KEYS, payload_format=kind) for kind in _FORMATS),
-        *(Endpoint(1, PLACE, KEYS, payload_format=kind, batch=Batch(2, 1)) for kind in _FORMATS),
+        *(Endpoint(1, PLACE, KEYS, payload_format=kind, batch=Batch(2, 1)) for kind in _FORMATS[:3]),
         Endpoint(1, PLACE, KEYS, projection=compile_projection('{"all": data, "from": source, "by": extensions}')),
     )
 }
@@ -109,7 +109,7 @@ def check_event(event: Event, record: Record) -> None:
         assert first.headers["webhook-id"] == event.webhook_id
         for line in (build(template, endpoint, event, 1).lines or b"").split(b"\r\n"):
             assert not line or _LINE.fullmatch(line.decode("ascii")), line
-        if endpoint.payload_format != "record" or endpoint.projection:
+        if endpoint.payload_format not in {"record", "cloudevents-binary"} or endpoint.projection:
             orjson.loads(payload.body)
         if endpoint.batch:
             assert len(orjson.loads(render_batch(endpoint, [payload, payload])[0])) == 2

@@ -111,6 +111,7 @@ def test_a_value_of_the_largest_size_passes() -> None:
         (b'{"type": ["a"]}', "bad_type"),
         (b'{"type": ""}', "bad_type"),
         (b'{"type": "a b"}', "bad_type"),
+        (b'{"type": "{a}"}', "bad_type"),
         (b'{"type": "a\\r\\nx: y"}', "bad_type"),
         ('{"type": "é"}'.encode(), "bad_type"),
         (b'{"specversion": "1.0", "type": 5, "event_type": "a"}', "bad_type"),
@@ -130,10 +131,16 @@ def test_the_framing_of_aws_glue_is_named(compression: bytes) -> None:
     assert refused.value.reason == "not_json"
 
 
-@pytest.mark.parametrize("value", [b"", b"a b", b"\xff", b"a\n", b"\xc3\xa9"])
+@pytest.mark.parametrize("value", [b"", b"a b", b"\xff", b"a\n", b"\xc3\xa9", b'"a"', b'{"schema":null,"payload":"a"}'])
 def test_an_invalid_type_in_a_header(value: bytes) -> None:
     """The same rule applies to a header's type. If it is invalid, the rest of the list is not consulted."""
     assert reason({"type": "good"}, [("ce_type", value)]) == "bad_type"
+
+
+def test_a_type_that_is_json_says_what_to_set() -> None:
+    """Kafka Connect and Spring write JSON around a header; the type would match no subscription, in silence."""
+    with pytest.raises(Undecodable, match=r"begins with {.*connect_envelope = true.*quoted_headers = true"):
+        decode(record({}, [("event-type", b'{"schema":null,"payload":"a"}')]))
 
 
 def test_unreadable_headers() -> None:
@@ -207,11 +214,12 @@ def test_a_producers_id_cannot_equal_the_id_of_a_place() -> None:
         ({}, b"text/pl\xffain", "application/json"),
         ({}, b"a/" + b"b" * 300, "application/json"),
         (CLOUDEVENT, None, "application/cloudevents+json"),
-        (CLOUDEVENT, b"application/json", "application/json"),
+        (CLOUDEVENT, b"application/json", "application/cloudevents+json"),
+        (CLOUDEVENT, b"application/CloudEvents+json; x=1", "application/CloudEvents+json; x=1"),
     ],
 )
 def test_content_type(value: object, header: bytes | None, expected: str) -> None:
-    """The record's own media type if it is valid, else a type by the body."""
+    """The record's own media type if it is valid, else by the body; a structured CloudEvent is never plain JSON."""
     assert decode(record(value, [("content-type", header)])).content_type == expected
 
 

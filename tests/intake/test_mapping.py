@@ -117,7 +117,7 @@ def test_the_default_file_is_a_valid_mapping_file() -> None:
         ('type = "{key.kind}"', {}, None, "of-the-key"),
         ('type = "{cloudevent.type}"', CLOUDEVENT, None, "order.paid"),
         ('type = "{cloudevent.type}"', {}, [("ce_type", b"binary")], "binary"),
-        ('type = "{{{value.a}}}"', {"a": "x"}, None, "{x}"),
+        ('type = "x{{{value.a}}}"', {"a": "x"}, None, "x{x}"),
         ('type = "{value.op}"\nwords = { "value.op" = { c = "created" } }', {"op": "c"}, None, "created"),
         ('type = "{value.op}"\nwords = { "value.op" = { c = "created" } }', {"op": "t"}, None, "t"),
         ('type = "{value.op}"\nwords = { "value.op" = { 1 = "one" } }', {"op": 1}, None, "one"),
@@ -204,7 +204,11 @@ def test_a_content_type() -> None:
     assert mapped(text, record({}, headers)).content_type == "text/plain"
     assert mapped(text, record({}, headers[:1])).content_type == "application/json"
     assert mapped('type = "x"', record({}, headers)).content_type == "text/html"
-    assert mapped('type = "x"', record(CLOUDEVENT)).content_type == "application/cloudevents+json"
+    for declared in (None, b"application/json"):
+        each = record(CLOUDEVENT, [("content-type", declared)])
+        assert mapped('type = "x"', each).content_type == "application/cloudevents+json"
+    constant = 'type = "x"\ncontent_type = "application/json"'
+    assert mapped(constant, record(CLOUDEVENT)).content_type == "application/json"
     assert mapped('type = "x"', record(b"\xff specversion")).content_type == "application/json"
 
 
@@ -245,6 +249,34 @@ def test_the_wrapping_of_kafka_connect_is_removed(value: bytes, event_type: str,
     """Its envelope and its quotes are removed. Values without them stay unchanged."""
     event = mapped('type = "{value.t}"\nconnect_envelope = true', record(value))
     assert (event.type, event.body) == (event_type, body)
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (b'"a"', "a"),
+        (b'{"schema": {"type": "string"}, "payload": "a"}', "a"),
+        (b'{"schema": {"type": "int32"}, "payload": 7}', "7"),
+        (b'{"schema": null, "payload": null}', "without"),
+        (b"a", "a"),
+        (b'x"a"', 'x"a"'),
+    ],
+)
+def test_the_wrapping_of_kafka_connect_is_removed_from_headers(header: bytes, expected: str) -> None:
+    """Templates, filters and the trace see what a header holds, and not the JSON around it."""
+    text = 'type = ["{header.t}", "{cloudevent.t}", "without"]\nconnect_envelope = true'
+    for name in ("t", "ce_t"):
+        headers: Headers = [(name, header), ("traceparent", b'"00-' + b"1" * 32 + b"-" + b"1" * 16 + b'-01"')]
+        event = mapped(text, record({}, headers))
+        assert (event.type, bool(event.traceparent)) == (expected, True)
+        assert (event.headers or {})[name] == (None if expected == "without" else expected.encode())
+
+
+def test_a_header_nested_too_deeply_makes_a_dead_letter() -> None:
+    """The decoder reads more levels than it writes."""
+    nested = b'{"schema": null, "payload": ' + b"[" * 300 + b"]" * 300 + b"}"
+    with pytest.raises(Undecodable, match="header: it is nested too deeply"):
+        mapped('type = "x"\nconnect_envelope = true', record({}, [("t", nested)]))
 
 
 @pytest.mark.parametrize("value", [b'"text"', b"no JSON", b"7"])

@@ -59,6 +59,20 @@ def test_debezium_outbox(value: object, key: object, body: str) -> None:
     assert again.webhook_id == event.webhook_id
 
 
+@pytest.mark.parametrize("with_schemas", [False, True])
+def test_debezium_outbox_with_json_headers(with_schemas: bool) -> None:  # noqa: FBT001 (a table's column)
+    """Debezium Server's default is JSON around each header; the event is that of plain headers."""
+
+    def written(text: bytes) -> bytes:
+        value = enveloped({"type": "string", "optional": False}, text.decode()) if with_schemas else text.decode()
+        return json.dumps(value).encode()
+
+    plain = made("debezium-outbox", "outbox.event.order", PAYLOAD, OUTBOX)
+    headers: Headers = [(name, written(text or b"")) for name, text in OUTBOX]
+    wrapped = made("debezium-outbox", "outbox.event.order", PAYLOAD, headers)
+    assert wrapped == plain
+
+
 def test_debezium_outbox_without_a_type() -> None:
     """The type is that of the router's topic, the aggregate's."""
     assert made("debezium-outbox", "outbox.event.order", PAYLOAD, OUTBOX[:1]).type == "outbox.event.order"
@@ -110,6 +124,15 @@ def test_debezium_changes(op: str, before: object, after: object, expected: str,
     cloud = cloud_event_of(event)
     assert (event.type, json.loads(event.body), cloud.source) == (expected, ROW, "debezium/shop")
     assert json.loads(cloud.subject or "") == {"id": 1004}
+
+
+@pytest.mark.parametrize("with_schemas", [False, True])
+def test_debezium_changes_truncate(with_schemas: bool) -> None:  # noqa: FBT001 (a table's column)
+    """It has no row and no key: its body says which table was emptied."""
+    value: dict[str, Any] = {"source": SOURCE, "op": "t", "ts_ms": 1750000000100}
+    for each in (value, value | {"before": None, "after": None}):
+        event = made("debezium-changes", "shop.public.customers", enveloped(ENVELOPE, each) if with_schemas else each)
+        assert (event.type, json.loads(event.body)) == ("customers.truncated", SOURCE)
 
 
 @pytest.mark.parametrize("key", [{"id": 1004}, enveloped(KEY, {"id": 1004})])

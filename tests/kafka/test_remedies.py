@@ -15,6 +15,7 @@ TEXTS_OF = [  # code, text, start of the remedy
     (AUTHENTICATION, "SASL authentication error: Authentication failed: Invalid username", "check KAFKA_SASL_USERNAME"),
     (AUTHENTICATION, f"{TOKEN}error adding trust anchors from file: /etc/pki/tls/certs/x.crt", "set KAFKA_HTTPS_CA"),
     (AUTHENTICATION, f"{TOKEN}SSL certificate OpenSSL verify result: unable to get local", "set KAFKA_HTTPS_CA"),
+    (AUTHENTICATION, f"{TOKEN}OAuth callback raised exception", "the log says why KAFKA_OAUTH_CALLBACK gave no token"),
     (AUTHENTICATION, f'{TOKEN}{{"error": "invalid_client"}}', "check KAFKA_SASL_OAUTHBEARER_CLIENT_ID"),
     (AUTHENTICATION, 'SASL authentication error: {"status":"invalid_token"}', "the brokers do not accept its tokens"),
     (AUTHENTICATION, "mechanism handshake failed: Broker: Unsupported SASL mechanism: ", "set KAFKA_SASL_MECHANISMS"),

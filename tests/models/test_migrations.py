@@ -113,10 +113,10 @@ def test_migrations_make_the_models(engine: Engine) -> None:
 def test_state_names_the_current_and_the_needed_revision(empty: Engine) -> None:
     """Before the migration there is no revision, after it the newest; a second run changes nothing."""
     create_file(empty)
-    assert migrations.state(empty)[:2] == (None, "0011")
+    assert migrations.state(empty)[:2] == (None, "0012")
     migrations.upgrade(empty)
     migrations.upgrade(empty)
-    assert migrations.state(empty)[:2] == ("0011", "0011")
+    assert migrations.state(empty)[:2] == ("0012", "0012")
 
 
 def test_tables_of_a_later_version_are_accepted(empty: Engine) -> None:
@@ -124,7 +124,7 @@ def test_tables_of_a_later_version_are_accepted(empty: Engine) -> None:
     migrations.upgrade(empty)
     with empty.begin() as connection:
         connection.exec_driver_sql("UPDATE webhook_alembic_version SET version_num = '0099'")
-    assert migrations.state(empty) == ("0099", "0011", False)
+    assert migrations.state(empty) == ("0099", "0012", False)
     with pytest.raises(WebhooksError, match="revision 0099, which a later version of this program has made"):
         migrations.upgrade(empty)
 
@@ -149,6 +149,26 @@ def test_down_and_up_again(empty: Engine, path: Path) -> None:
     assert definitions(path) == before
     assert alembic("downgrade", "base", url=f"sqlite:///{path}").returncode == 0
     assert [name for name, _ in definitions(path)] == ["sqlite_sequence", "webhook_alembic_version"]
+
+
+def test_the_format_of_binary_cloud_events(empty: Engine) -> None:
+    """A connection that was open meanwhile can use it at once; the downgrade leaves structured mode."""
+    migrations.upgrade(empty, revision="0011")
+    add = "INSERT INTO webhook_subscriptions (url, event_type, payload_format) VALUES ('u', 't', 'cloudevents-binary')"
+    with empty.connect() as open_before:
+        with pytest.raises(sa.exc.IntegrityError):
+            open_before.exec_driver_sql(add)
+        open_before.rollback()
+        migrations.upgrade(empty)
+        open_before.exec_driver_sql(add)
+        open_before.commit()
+    assert alembic("downgrade", "0011", url=str(empty.url)).returncode == 0
+    with empty.connect() as connection:
+        assert connection.exec_driver_sql("SELECT payload_format FROM webhook_subscriptions").all() == [
+            ("cloudevents",)
+        ]
+        with pytest.raises(sa.exc.IntegrityError):
+            connection.exec_driver_sql(add)
 
 
 def test_rows_survive_the_revision_of_ordering_keys(empty: Engine, path: Path) -> None:

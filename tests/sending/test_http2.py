@@ -17,6 +17,7 @@ import trustme
 from h2.settings import SettingCodes
 from requests import exceptions as errors
 
+from consumer.sending import http2_sharing
 from consumer.sending.adapter import Result
 from consumer.sending.http2_connection import Http2Connection
 from consumer.sending.http2_frames import Code, Kind, frame, settings
@@ -343,6 +344,44 @@ def test_goaway_moves_requests_to_another_connection(sender2: Sender, receive2: 
     sender2.turn_until(lambda: len(results) == 3)
     assert statuses(results) == {200: 3}
     assert len(idle(sender2)) == 1
+
+
+@pytest.mark.parametrize("code", [Code.NO_ERROR, Code.ENHANCE_YOUR_CALM])
+def test_goaway_before_any_request_is_no_failure(
+    sender2: Sender, receive2: Receive2, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """A server that is being replaced ends new connections: requests wait, and go to the next one that takes them."""
+    monkeypatch.setattr(http2_sharing, "_REST", 0.01)
+    results: list[Result] = []
+
+    def behave(got: Got) -> None:
+        if len(receiver.peers) <= 2 * http2_sharing._REFUSALS:
+            got.peer.say(frame(Kind.GOAWAY, 0, 0, bytes(4) + code.to_bytes(4)))
+        else:
+            got.answer()
+
+    receiver = receive2(behave)
+    for _ in range(3):
+        sender2.submit(receiver.url, results)
+    sender2.turn_until(lambda: len(results) == 3)
+    assert statuses(results) == {204: 3}
+    assert len(receiver.peers) == 2 * http2_sharing._REFUSALS + 1
+
+
+def test_goaway_before_any_request_opens_connections_one_by_one(
+    make_sender2: MakeSender, receive2: Receive2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many requests wait, the next connection comes after a rest. At their time-out the requests fail."""
+    sender = make_sender2(timeout=0.5)
+    receiver = receive2(lambda got: got.peer.say(frame(Kind.GOAWAY, 0, 0, bytes(8))))
+    results: list[Result] = []
+    monkeypatch.setattr(http2_sharing, "_REST", 60)
+    for _ in range(20):
+        sender.submit(receiver.url, results)
+    sender.turn_until(lambda: len(results) == 20)
+    assert {type(result) for result in results} == {errors.ConnectTimeout}
+    assert "127.0.0.1 ended a connection before any request within" in str(results[0])
+    assert len(receiver.peers) == 1
 
 
 @pytest.mark.parametrize("how", ["closed", "goaway"])

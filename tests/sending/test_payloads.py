@@ -1,10 +1,12 @@
 """Rendering of request bodies."""
 
 import json
+import re
 import time
 from base64 import b64decode
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 import jsonschema
 import orjson
@@ -113,6 +115,16 @@ def cloud_event(event: Event, projection: str | None = None) -> dict[str, Any]:
 def structured(**members: Any) -> Event:
     body = {"specversion": "1.0", "id": "7", "source": "/orders", "type": "order.paid"} | members
     return event_of(json.dumps({name: value for name, value in body.items() if value is not ...}).encode(), CLOUD_EVENT)
+
+
+def binary(event: Event, projection: str | None = None) -> tuple[bytes, str, dict[str, str]]:
+    """The body, its media type, and the attributes as a receiver decodes them (HTTP binding, section 3.1.3.2)."""
+    _, body, content_type = render("cloudevents-binary", event, projection)
+    lines = payloads.attribute_lines(event).decode("ascii").removesuffix("\r\n").split("\r\n")
+    found = dict(line.removeprefix("ce-").split(": ", 1) for line in lines)
+    assert len(found) == len(lines)
+    assert all(re.fullmatch("[!#-~]+", value) for value in found.values())
+    return body, content_type, {name: unquote(value, errors="strict") for name, value in found.items()}
 
 
 # The record unchanged.
@@ -477,3 +489,82 @@ def test_a_record_that_is_no_json_cannot_be_in_a_batch(body: bytes) -> None:
     """Only that record, which would break the array, is refused. In an envelope it may be included as text."""
     with pytest.raises(Unrenderable, match="not JSON"):
         render_for(endpoint_of("record", batch=True), event_of(body, "text/plain"))
+
+
+# CloudEvents in binary mode.
+
+
+@pytest.mark.parametrize(
+    ("event", "body", "content_type"),
+    [
+        (event_of(b'{"a":  1}'), b'{"a":  1}', JSON),
+        (event_of(b"\xff", "image/png", BINARY), b"\xff", "image/png"),
+        (event_of(b"\xff", ""), b"\xff", "application/octet-stream"),
+        (structured(data={"a": 1}), b'{"a":1}', JSON),
+        (structured(data={"a": 1}, datacontenttype="application/x+json"), b'{"a":1}', "application/x+json"),
+        (structured(data="<a/>", datacontenttype="text/xml"), b"<a/>", "text/xml"),
+        (structured(data="text"), b'"text"', JSON),
+        (structured(data_base64="/w==", datacontenttype="image/png"), b"\xff", "image/png"),
+        (structured(data_base64="/w=="), b"\xff", "application/octet-stream"),
+        (structured(), b"null", JSON),
+    ],
+)
+def test_the_data_of_binary_mode(event: Event, body: bytes, content_type: str) -> None:
+    """The body is the data alone, and its media type is `content-type`; there is no header `ce-datacontenttype`."""
+    assert binary(event)[:2] == (body, content_type)
+    assert "datacontenttype" not in binary(event)[2]
+
+
+def test_the_attributes_of_binary_mode() -> None:
+    """They are those of structured mode, as text; names that CloudEvents does not allow become no headers."""
+    event = structured(
+        subject='a "b" 100% é\r\nx: y', dataschema="https://a.example/s", n=7, yes=True, no=False, empty="", none=None,
+        **{"Upper": "x", "a-b": "x", "a\r\nx": "y"},
+    )  # fmt: skip
+    assert binary(event)[2] == {
+        "specversion": "1.0",
+        "id": "7",
+        "source": "/orders",
+        "type": "order.paid",
+        "time": cloud_event_of(event).time,
+        "subject": 'a "b" 100% é\r\nx: y',
+        "dataschema": "https://a.example/s",
+        "n": "7",
+        "yes": "true",
+        "no": "false",
+    }
+    assert b"ce-subject: a%20%22b%22%20100%25%20%C3%A9%0D%0Ax:%20y\r\n" in payloads.attribute_lines(event)
+
+
+def test_binary_mode_has_what_structured_mode_has() -> None:
+    """A receiver gets the same event in both modes, from a record in either mode."""
+    headers: dict[str, bytes | None] = {"ce_ext": '"é" %'.encode(), "ce_time": b"2026-01-02T03:04:05Z"}
+    data = {"a": [1, "é"]}
+    for event in (
+        structured(ext='"é" %', time="2026-01-02T03:04:05Z", data=data),
+        event_of(json.dumps(data).encode(), JSON, BINARY | headers),
+    ):
+        body, content_type, attributes = binary(event)
+        whole = cloud_event(event)
+        assert json.loads(body) == whole.pop("data") == data
+        assert content_type == whole.pop("datacontenttype", JSON)
+        assert attributes == whole
+
+
+def test_a_projection_in_binary_mode() -> None:
+    """Its value is the body, as JSON."""
+    event = structured(data={"a": [1]})
+    assert binary(event, "data.a") == (b"[1]", JSON, binary(event)[2])
+
+
+@pytest.mark.parametrize(
+    ("members", "why"),
+    [
+        ({"more": "x" * 9000}, "its attributes have 91.. bytes as headers; at most 8192 are sent"),
+        ({"datacontenttype": "text/plain\r\nx: y"}, "no header can hold its datacontenttype"),
+    ],
+)
+def test_what_does_not_fit_into_headers_is_refused(members: dict[str, str], why: str) -> None:
+    """Receivers refuse requests with large heads, and a line end would be another header."""
+    with pytest.raises(Unrenderable, match=why):
+        binary(structured(data="a", **members))

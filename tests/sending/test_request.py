@@ -3,6 +3,7 @@
 import json
 from base64 import b64encode
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -89,12 +90,12 @@ def test_a_request_is_a_complete_prepared_request() -> None:
     assert dict(request.copy().headers) == dict(request.headers)
 
 
-@pytest.mark.parametrize("kind", ["record", "standard", "cloudevents"])
+@pytest.mark.parametrize("kind", get_args(PayloadFormat))
 def test_the_signatures_cover_the_bytes_sent(kind: PayloadFormat) -> None:
     """In every format, the signature and the length are those of the bytes that are sent."""
     request = request_of(replace(ENDPOINT, payload_format=kind, projection=compile_projection("data.id")))
     assert isinstance(request.body, bytes)
-    assert (kind == "record") == (request.body == b"123")
+    assert (kind in {"record", "cloudevents-binary"}) == (request.body == b"123")
     signature = standard(ENDPOINT.secrets, (), "msg_abc", 1700000000, request.body)
     assert request.headers["webhook-signature"] == signature
     assert request.headers["x-webhook-signature"] == hexed(b"old", request.body)
@@ -102,6 +103,25 @@ def test_the_signatures_cover_the_bytes_sent(kind: PayloadFormat) -> None:
     assert request.headers["content-type"] == (
         "application/cloudevents+json" if kind == "cloudevents" else "application/json"
     )
+
+
+def test_a_cloud_event_in_binary_mode() -> None:
+    """Its attributes are headers beside ours, also with a trace and in a compressed request; others get none."""
+    binary = replace(ENDPOINT, payload_format="cloudevents-binary", gzip_above=1)
+    endpoints = (ENDPOINT, binary, replace(binary, gzip_above=None), ENDPOINT)
+    plain, compressed, request, again = (request_of(each) for each in endpoints)
+    ours = dict(plain.headers)
+    more = {name: value for name, value in request.headers.items() if name not in ours}
+    assert more == {
+        "ce-specversion": "1.0",
+        "ce-id": "msg_abc",
+        "ce-source": "t",
+        "ce-type": "user.created",
+        "ce-time": "1970-01-01T00:00:00.002Z",
+    }
+    assert {**request.headers} == {**ours, **more}
+    assert more.items() <= dict(compressed.headers).items()
+    assert dict(again.headers) == ours
 
 
 def test_an_event_that_cannot_be_rendered() -> None:

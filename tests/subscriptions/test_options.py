@@ -103,7 +103,18 @@ def test_add_accepts_exactly_the_values_that_workers_can_use(name: str, value: A
             {"timeout_seconds": 0.0},
             "timeout_seconds: is 0.0 seconds; it must be from 0.001 to 300 seconds; for example 5",
         ),
-        ({"payload_format": "xml"}, "payload_format: is 'xml'; it must be record, standard or cloudevents"),
+        (
+            {"payload_format": "xml"},
+            "payload_format: is 'xml'; it must be record, standard, cloudevents or cloud",
+        ),
+        (
+            {"payload_format": "cloudevents-binary", "batch_size": 2},
+            "batch_size: a request of cloudevents-binary carries one event",
+        ),
+        (
+            {"payload_format": "cloudevents-binary", "custom_headers": '{"CE-Source": "a"}'},
+            "custom_headers: a header that begins with ce- is one of cloudevents-binary",
+        ),
         ({"tenant": " a"}, "tenant: must not contain control characters, or spaces at either end; for example acme"),
         ({"topics": "^a"}, "topics: a pattern of topics cannot be used here; for example orders,users"),
         ({"event_filter": "1 + 1"}, "event_filter: its value is neither true nor false; for example data.amount > 100"),

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import String
 
 from consumer.crypto.keys import Algorithm
+from consumer.subscriptions.endpoint import PayloadFormat
 from consumer.subscriptions.options import OPTIONS
 from consumer.subscriptions.repository import Subscribed
 from consumer.subscriptions.tls import described
@@ -45,7 +46,7 @@ class Options(BaseModel):
     tenant: str | None = _option("tenant")
     topics: str | None = _option("topics")
     event_filter: str | None = _option("event_filter")
-    payload_format: Literal["record", "standard", "cloudevents"] | None = _option("payload_format", max_length=None)
+    payload_format: PayloadFormat | None = _option("payload_format", max_length=None)
     projection: str | None = _option("projection")
     batch_size: int | None = _option("batch_size")
     batch_wait_ms: int | None = _option("batch_wait_ms")

@@ -1056,6 +1056,24 @@ UPDATE webhook_alembic_version SET version_num='0011' WHERE webhook_alembic_vers
 
 /
 
+-- Running upgrade 0011 -> 0012
+
+ALTER TABLE webhook_subscriptions DROP CONSTRAINT ck_webhook_subs_format
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_format CHECK (payload_format IN ('record', 'standard', 'cloudevents', 'cloudevents-binary'))
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.payload_format IS 'record: as it came. standard: type, timestamp, data. cloudevents: structured CloudEvent. cloudevents-binary: ce- headers and the data.'
+
+/
+
+UPDATE webhook_alembic_version SET version_num='0012' WHERE webhook_alembic_version.version_num = '0011'
+
+/
+
 COMMIT
 
 /
