@@ -192,7 +192,7 @@ def build_worker(
         clock=clock,
         monotonic=monotonic,
     )
-    takeover = Takeover(parking, recall, inbox, source=lambda: source, owns=ownership.owns, monotonic=monotonic)
+    takeover = Takeover(parking, recall, inbox, source=lambda: source, owns=ownership.owns)
     source = Source(
         kafka,
         names,
