@@ -311,6 +311,9 @@ class Recall(Part):
             delivery.attempts = row.attempt
             delivery.first, delivery.last = row.first, row.last
             self._rows.add(row.id, due_key, row.event)
+            if row.ordering_key is not None:  # a redelivery goes before later deliveries that are here
+                first_stored = self._settling.give_way(row.ordering_key, offset, lane)
+                ends[row.ordering_key] = min(first_stored, ends[row.ordering_key])
             self._lanes.enqueue(delivery, now)
         self._parking.due_keys.postpone(later, self._clock() + EARLY)
 

@@ -128,6 +128,13 @@ class Bench:
             if isinstance(delivery.origin, StoredRow) and delivery.origin.id not in before
         ]
 
+    def delivered(self, delivery: Delivery) -> None:
+        """The delivery's request has ended with 200."""
+        self.lanes.finished(delivery.lane)
+        delivery.attempts += 1
+        step = after_success(is_row=isinstance(delivery.origin, StoredRow))
+        self.settling._apply(delivery, step, self.store.clock.now, None, 200)
+
     def finished(self) -> None:
         """The delivery that was taken up is not sent, and all rows are due much later."""
         self.lanes.finished(self.next().lane)
@@ -411,6 +418,36 @@ def test_later_rows_of_a_key_come_with_the_first(bench: Bench) -> None:
     assert bench.look(EARLY) == [6], "4 is blocked until the results of those before it are written"
 
 
+@pytest.mark.parametrize("again", [(1,), (0, 1), (1, 0)])
+@pytest.mark.parametrize("live", [False, True])
+def test_a_redelivery_goes_before_later_deliveries_of_its_key(
+    bench: Bench, again: tuple[int, ...], *, live: bool
+) -> None:
+    """Only the delivery of its key that is under way is before it, of those in memory: rows taken up, or new ones."""
+    bench.look()
+    rows = [bench.row(offset, key=b"k") for offset in range(7)]
+    bench.store_here(*(row._replace(status="exhausted") for row in rows[:2]), *(() if live else rows[2:]))
+    if live:
+        lane = bench.lanes.lane(Endpoint(bench.subscription, URL, DEFAULT, ordered=True))
+        for row in rows[2:5]:
+            record = OpenRecord(lambda _: None, row.event.record.offset, 1)
+            bench.lanes.enqueue(Delivery(row.event, lane, record, row.ordering_key), bench.store.monotonic.now)
+    bench.look(0.125)
+    bench.others_store(*rows[5:])  # they are blocked behind the redelivery, and come with it unless they are here
+    sent = [bench.next()]
+    for offset in again:
+        list(admin.redeliver(bench.store.engine, admin.DeliveryQuery(ids=[offset + 1]), NOW))
+        bench.look(LOOK_EVERY)
+        bench.look(0.125)
+    while len(sent) < len(again) + 5:
+        bench.delivered(sent[-1])
+        bench.store.write_all(0.0)
+        bench.look(EARLY)
+        sent.append(bench.next())
+        assert bench.lanes.next(bench.store.monotonic.now) is None
+    assert [each.event.record.offset for each in sent] == [2, *sorted(again), 3, 4, 5, 6]
+
+
 def test_a_row_of_a_chain_that_does_not_fit_holds_the_rows_behind_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -575,9 +612,7 @@ def test_a_pending_filter_runs_before_the_row_is_sent(bench: Bench, key: bytes |
         bench.look(1.0)
         while (delivery := bench.lanes.next(bench.store.monotonic.now)) is not None:
             came.append(delivery.event.record.offset)
-            bench.lanes.finished(delivery.lane)
-            delivery.attempts += 1
-            bench.settling._apply(delivery, after_success(is_row=True), bench.store.clock.now, None, 200)
+            bench.delivered(delivery)
         bench.store.write_all(0.0)
     assert came == [1, 3]
     assert bench.store.rows("record_offset", "status", "attempt", "last_error") == [
