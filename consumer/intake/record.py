@@ -21,9 +21,10 @@ class Partition:
     settles into a tracker that is never committed. `revoking`: it is being given up, and no work on it should begin.
     `owned` turns false when the assignment has ended and never true again.
     `opened`: its records are read; until then `start` may set the position. Without a committed offset, reading begins
-    at offset `first`; None: where auto.offset.reset says. `lag` is in records behind the end of the log, None until
-    known. The log held offsets from `begin` to before `end` when Kafka was asked; retention may have raised `begin`
-    since; None: not known yet. `gap` is the longest run of offsets recently missing from the log, and when it was seen.
+    at offset `first`; None: where auto.offset.reset says. Offsets below `read_to` were read in this assignment, or have
+    no record to read. `lag` is in records behind the end of the log, None until known. The log held offsets from
+    `begin` to before `end` when Kafka was asked; retention may have raised `begin` since; None: not known yet. `gap` is
+    the longest run of offsets recently missing from the log, and when it was seen.
     """
 
     __slots__ = (
@@ -35,6 +36,7 @@ class Partition:
         "number",
         "opened",
         "owned",
+        "read_to",
         "revoking",
         "topic",
         "topic_partition",
@@ -49,6 +51,7 @@ class Partition:
         self.first: int | None = None
         self.begin: int | None = None
         self.end: int | None = None
+        self.read_to = 0
         self.owned = True
         self.revoking = False
         self.opened = False
@@ -101,10 +104,10 @@ class Partition:
     def passed(self, offset: int) -> bool:
         """Whether no record at or below `offset` is still to come; False while unknown.
 
-        The record was read in this assignment or settled before it; or retention has removed it; or it belongs to an
-        earlier topic of this name, whose log was longer.
+        The record was read in this assignment or settled before it; or retention or compaction has removed it; or the
+        group began behind it; or it belongs to an earlier topic of this name, whose log was longer.
         """
-        read = offset < self.tracker.position or (self.begin is not None and offset < self.begin)
+        read = offset < max(self.tracker.position, self.read_to) or (self.begin is not None and offset < self.begin)
         return read or (self.end is not None and offset >= self.end)
 
     def __repr__(self) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from consumer.config.settings import KafkaSettings
@@ -87,7 +87,7 @@ class Source:
                 {
                     **config,
                     "error_cb": guarded(keep, self._health.error),
-                    "stats_cb": guarded(keep, self._on_statistics),
+                    "stats_cb": guarded(keep, lambda document: self._health.statistics(document, self.partitions)),
                     "on_commit": guarded(keep, self._commits.finish),
                 },
                 logger=LibrdkafkaLog(),
@@ -289,6 +289,8 @@ class Source:
             self._reported.error(message.topic(), error)
         if error is None or offset is None or partition is None or not partition.opened:
             return None
+        if error.code() == KafkaError._PARTITION_EOF and partition not in self._sought:  # noqa: SLF001 (the binding's public name)
+            partition.read_to = offset
         # librdkafka queues an error for each read: those behind a `seek` would give up records that can be read.
         if error.code() not in CODES or partition in self._sought:
             return None
@@ -401,9 +403,6 @@ class Source:
     def _owned(self, listed: list[KafkaTopicPartition]) -> list[Partition]:
         found = (self.partitions.get((each.topic, each.partition)) for each in listed)
         return [partition for partition in found if partition is not None]
-
-    def _on_statistics(self, document: str) -> None:
-        self._health.statistics(document, self.partitions)
 
 
 def _topic_partitions(partitions: Iterable[Partition]) -> list[KafkaTopicPartition]:

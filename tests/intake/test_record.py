@@ -60,6 +60,8 @@ def test_no_offset_is_passed_before_the_position_is_known() -> None:
     assert list(map(each.passed, (9, 10, 99, 100))) == [True, False, False, True]
     each.tracker.track(10)
     assert list(map(each.passed, (10, 11))) == [True, False]
+    each.read_to = 90  # compaction has removed the records between
+    assert list(map(each.passed, (89, 90))) == [True, False]
 
 
 @pytest.mark.parametrize("read", [False, True])

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from consumer.errors import FatalKafkaError, SettingsError, Undecodable
 from consumer.intake.decode import decode
 from consumer.intake.record import Partition, Unreadable, batch
-from consumer.intake.source import Source
+from consumer.intake.source_health import SourceHealth
 from tests.intake.raw_producer import BOMB, SMALL_READS, produce_with_header_name, write_bomb
 from tests.kafka_kit import QUIET, Kafka, Member, until
 
@@ -31,6 +31,16 @@ def test_records_arrive_as_they_were_written(kafka: Kafka, join: Join) -> None:
     assert (first.key, first.headers) == (b"key", [("a", b"1"), ("b", None), ("a", b"")])
     assert first.id[:3] == (topic, 0, 0)
     assert abs(first.timestamp / 1000 - time.time()) < 60
+
+
+def test_no_record_is_awaited_below_the_end_that_was_read(real_kafka: Kafka, join: Join) -> None:
+    """Stored deliveries in order wait for earlier records. A new group that begins at the end never reads these."""
+    topic = real_kafka.topic()
+    real_kafka.write(topic, [b"1", b"2", b"3"])
+    member = join(real_kafka.settings(auto_offset_reset="latest"), [topic])
+    until(lambda: member.assigned and member.assigned[0].passed(2), member)
+    assert not member.records
+    assert member.source.fault is None
 
 
 def test_only_settled_records_are_committed(real_kafka: Kafka, join: Join) -> None:
@@ -58,7 +68,7 @@ def test_only_settled_records_are_committed(real_kafka: Kafka, join: Join) -> No
 def test_librdkafka_requests_no_position_itself(real_kafka: Kafka, join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
     """If its request is lost with the coordinator, it never starts the partition and does not report it."""
     told: list[str] = []
-    monkeypatch.setattr(Source, "_on_statistics", lambda _, document: told.append(document))
+    monkeypatch.setattr(SourceHealth, "statistics", lambda _, document, _partitions: told.append(document))
     topic = real_kafka.topic(partitions=2)
     settings = real_kafka.settings(statistics_interval_ms="100")
     real_kafka.write(topic, [b"1"])
