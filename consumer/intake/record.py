@@ -24,7 +24,8 @@ class Partition:
     at offset `first`; None: where auto.offset.reset says. Offsets below `read_to` were read in this assignment, or have
     no record to read. `lag` is in records behind the end of the log, None until known. The log held offsets from
     `begin` to before `end` when Kafka was asked; retention may have raised `begin` since; None: not known yet. `gap` is
-    the longest run of offsets recently missing from the log, and when it was seen.
+    the longest run of offsets recently missing from the log, and when it was seen. `held`: where an open transaction
+    ends the readable part of the log, how many records it holds back, and since when it has been seen to.
     """
 
     __slots__ = (
@@ -32,6 +33,7 @@ class Partition:
         "end",
         "first",
         "gap",
+        "held",
         "lag",
         "number",
         "opened",
@@ -57,6 +59,7 @@ class Partition:
         self.opened = False
         self.lag: int | None = None
         self.gap: tuple[int, int, float] | None = None
+        self.held: tuple[int, int, float] | None = None
 
     def start(self, committed: int | None, metadata: str = "", epoch: int | None = None) -> None:
         """Set the position that the group has committed. No record may have been read yet."""
@@ -100,6 +103,11 @@ class Partition:
         if now - seen_at > GAP_SECONDS:
             self.gap = None
         return 0
+
+    def holds_back(self, stable: int, end: int, now: float) -> None:
+        """Note that open transactions hold back the offsets from `stable` to before `end`."""
+        since = self.held[2] if self.held is not None and self.held[0] == stable else now
+        self.held = (stable, end - stable, since) if stable < end else None
 
     def passed(self, offset: int) -> bool:
         """Whether no record at or below `offset` is still to come; False while unknown.

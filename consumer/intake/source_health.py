@@ -1,6 +1,6 @@
 """The health of a member of the group: brokers, topics, and records that retention removed before they were read."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import orjson
 from confluent_kafka import OFFSET_BEGINNING, KafkaError
@@ -12,6 +12,8 @@ from consumer.intake.record import Partition
 from consumer.intake.retention import Retention, say_first_start
 from consumer.kafka.client import Reachability, Reported
 
+HELD_FOR = 30.0  # seconds; transactions take milliseconds to some seconds, and producers' default time-out is a minute
+
 
 class SourceHealth:
     """Takes librdkafka's errors and statistics, and finds the fault for /readyz. Belongs to the loop's thread."""
@@ -21,6 +23,7 @@ class SourceHealth:
         self.reachability = Reachability(kafka, clock)
         self.reported = Reported(kafka.group_id)
         self.retention = Retention(clock())
+        self._held: str | None = None
         self._first = first
         self._clock = clock
 
@@ -33,8 +36,8 @@ class SourceHealth:
 
     @property
     def of_records(self) -> str | None:
-        """A recent removal of unread records by retention."""
-        return self.retention.fault(self._clock())
+        """A recent removal of unread records by retention, or a transaction that holds records back for long."""
+        return self.retention.fault(self._clock()) or self._held
 
     def error(self, error: KafkaError) -> None:
         """Take note of an error from librdkafka's `error_cb`."""
@@ -57,7 +60,11 @@ class SourceHealth:
                 if each["consumer_lag"] >= 0:
                     partition.lag = each["consumer_lag"]
                 overtaken[str(partition)] = partition.overtaken(each["lo_offset"], now)
+                # Only while the end is read: a pause unsets `eof_offset`, and the other two keep old values.
+                stable = each["ls_offset"]
+                partition.holds_back(stable, each["hi_offset"] if 0 <= stable == each["eof_offset"] else stable, now)
         self.retention.removed(overtaken, now)
+        self._held = _held_back(partitions.values(), now)
 
     def ends(self, answers: list[tuple[Partition, Ends]]) -> None:
         """Take note of the first and the last offsets of newly owned partitions."""
@@ -67,3 +74,12 @@ class SourceHealth:
             say_first_start(new)
         now = self._clock()
         self.retention.removed({str(partition): partition.reaches(*ends, now) for partition, ends in owned}, now)
+
+
+def _held_back(partitions: Iterable[Partition], now: float) -> str | None:
+    """The fault of the partition whose records a transaction holds back for longest, if that is long."""
+    held = [(each.held[2], str(each), each.held[1]) for each in partitions if each.held is not None]
+    since, name, records = min(held, default=(now, "", 0))
+    if now - since < HELD_FOR:
+        return None
+    return f"an open transaction has held back {records} records of {name} for {now - since:.0f} s"

@@ -460,3 +460,22 @@ def test_aborted_transactions_are_not_delivered(real_kafka: Kafka, join: Join) -
     until(lambda: member.values == [b"yes"], member)
     until(lambda: member.source.commits_total, member)
     assert real_kafka.committed(settings.group_id, topic)[0] == 3
+
+
+def test_records_behind_an_open_transaction_are_reported(
+    real_kafka: Kafka, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no lag, since the log cannot be read further. /readyz says so, until the transaction has ended."""
+    monkeypatch.setattr("consumer.intake.source_health.HELD_FOR", 0.1)
+    topic = real_kafka.topic()
+    producer = real_kafka.transactional()
+    producer.begin_transaction()
+    producer.produce(topic, b"1", partition=0)
+    producer.flush(10)
+    real_kafka.write(topic, [b"2"])
+    member = join(real_kafka.settings(), [topic])
+    until(lambda: "transaction has held back 2 records of" in (member.source.fault or ""), member)
+    (partition,) = member.assigned
+    assert (partition.lag, partition.held and partition.held[:2]) == (0, (0, 2))
+    producer.commit_transaction(10)
+    until(lambda: member.values == [b"1", b"2"] and member.source.fault is None, member)
