@@ -302,7 +302,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "The subscriptions of the oldest open rows.",
             "The subscriptions of the newest open rows.",
         ),
-        "ledger.counts.last_failure": ("The last failures of a subscription's newest rows in a state.",),
+        "ledger.counts.last_failure": (
+            "The last failures of a subscription's newest rows in a state.",
+            "And of its oldest ones.",
+        ),
         "ledger.search._range": ("Searches by time: the first row.", "Searches by time: the last row."),
         "ledger.search._first_since": ("The storing time of an id, or of the next id.",),
         "ledger.search._ids": ("The ids of a page of a search, newest first, by state and subscription.",),
