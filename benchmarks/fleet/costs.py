@@ -42,6 +42,7 @@ class Costs:
     marks_statements: int = 1  # a poll for marks
     scan_statements: int = 1  # a scan's first statement: is any row parked?
     seek_statements: int = 1  # for each due key, and each partition's end, that a scan reaches
+    made_due_statements: int = 1  # a look for rows made due by SQL, for each partition with due keys
     find_statements: int = 2  # finding partitions of a topic with rows or marks, if none has any,
     find_partition_statements: int = 1  # and for each that has some
     repair_statements: int = 4  # repairing a partition's keys, if all are in order

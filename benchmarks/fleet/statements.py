@@ -51,9 +51,10 @@ def taking_up(costs: Costs, heads: int, *, found: bool) -> int:
 
 
 def polling(costs: Costs, heads: int, partitions: int) -> int:
-    """The statements of a minute of polling marks and scanning for changes by hand: one scan step each few seconds."""
+    """The statements of a minute of polling marks and looking for changes by hand, one scan step each time."""
     seeks = min(SEEKS, heads + partitions) if heads else 0
-    each = costs.marks_statements + costs.scan_statements + costs.seek_statements * seeks
+    made_due = costs.made_due_statements * min(heads, partitions)
+    each = costs.marks_statements + made_due + costs.scan_statements + costs.seek_statements * seeks
     return round(each * MINUTE / LOOK_EVERY)
 
 

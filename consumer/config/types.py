@@ -37,7 +37,7 @@ REFUSED_KAFKA_PROPERTIES = {
     "enable.auto.commit": "offsets are committed only after success",
     "enable.auto.offset.store": "offsets are committed only after success",
     "auto.commit.interval.ms": "offsets are committed only after success",
-    "enable.partition.eof": "the worker does not handle the end of a partition",
+    "enable.partition.eof": "the worker has to know when it has read all of a partition",
     "metadata.broker.list": "set KAFKA_BOOTSTRAP_SERVERS",
     "isolation.level": "it is read_committed; else records of aborted transactions would be delivered",
     "acks": "a dead letter must be acknowledged by all replicas before its record's offset moves",

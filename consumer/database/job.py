@@ -5,6 +5,7 @@ from typing import Generic, TypeVar
 
 from consumer.database.backoff import Backoff
 
+SLOW = 5.0  # seconds without an answer until /readyz says so; a statement ends after 30
 W = TypeVar("W")
 T = TypeVar("T")
 
@@ -42,6 +43,8 @@ class DatabaseJob(Generic[W, T]):
         self._failure = failure
         self._backs_off = backs_off
         self._backoff = Backoff(monotonic)
+        self._monotonic = monotonic
+        self._since = 0.0  # when the piece in progress was handed over
         self.busy = False
 
     @property
@@ -51,8 +54,9 @@ class DatabaseJob(Generic[W, T]):
 
     @property
     def fault(self) -> str | None:
-        """The reason why the last piece failed, for /readyz; None after a success."""
-        return self._backoff.fault
+        """The reason why the last piece failed, or that one has no answer for SLOW seconds, for /readyz."""
+        seconds = self._monotonic() - self._since if self.busy else 0.0
+        return self._backoff.fault or (f"database: no answer for {seconds:.0f} s" if seconds >= SLOW else None)
 
     @property
     def backoff(self) -> float:
@@ -79,7 +83,7 @@ class DatabaseJob(Generic[W, T]):
 
         if self.busy:
             raise RuntimeError("a piece of this job is in progress: ask `ready` before")
-        self.busy = True
+        self._since, self.busy = self._monotonic(), True
         self._submit(work, answered)
 
 

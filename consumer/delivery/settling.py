@@ -2,8 +2,10 @@
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from math import inf
 
 import structlog
 from requests import RequestException, Response, Timeout
@@ -184,6 +186,19 @@ class Settling:
             self.on_revoked(each)
             if each.ordering_key is not None:
                 self._put_all_back(self._lanes.cut(each.lane, each.ordering_key))
+
+    def give_way(self, ordering_key: OrderingKey, offset: int, lane: Lane) -> float:
+        """The delivery at this offset goes right behind the current one of its key: store later ones that are here.
+
+        Returns the offset of the first one stored; inf if there is none.
+        """
+        chain = lane.chains.get(ordering_key)
+        if not chain or chain[-1].event.record.offset < offset:
+            return inf
+        behind = self._lanes.cut(lane, ordering_key)
+        lane.chains[ordering_key] = deque()  # the current one stays
+        self._put_all_back(behind)
+        return behind[0].event.record.offset
 
     def on_undeliverable(self, delivery: Delivery, error: str) -> None:
         """No request can be built from the delivery: give it up. This does not count against its receiver."""

@@ -33,6 +33,8 @@ _FIXED: dict[str, Any] = {
     # Otherwise lag would count records in flight as done.
     "enable.auto.offset.store": False,
     "isolation.level": "read_committed",
+    # An ordered row may wait for a record that never comes: see Partition.passed.
+    "enable.partition.eof": True,
 }
 _FIRST = {
     **dict.fromkeys(("smallest", "earliest", "beginning"), OFFSET_BEGINNING),

@@ -21,9 +21,11 @@ class Partition:
     settles into a tracker that is never committed. `revoking`: it is being given up, and no work on it should begin.
     `owned` turns false when the assignment has ended and never true again.
     `opened`: its records are read; until then `start` may set the position. Without a committed offset, reading begins
-    at offset `first`; None: where auto.offset.reset says. `lag` is in records behind the end of the log, None until
-    known. The log held offsets from `begin` to before `end` when Kafka was asked; retention may have raised `begin`
-    since; None: not known yet. `gap` is the longest run of offsets recently missing from the log, and when it was seen.
+    at offset `first`; None: where auto.offset.reset says. Offsets below `read_to` were read in this assignment, or have
+    no record to read. `lag` is in records behind the end of the log, None until known. The log held offsets from
+    `begin` to before `end` when Kafka was asked; retention may have raised `begin` since; None: not known yet. `gap` is
+    the longest run of offsets recently missing from the log, and when it was seen. `held`: where an open transaction
+    ends the readable part of the log, how many records it holds back, and since when it has been seen to.
     """
 
     __slots__ = (
@@ -31,10 +33,12 @@ class Partition:
         "end",
         "first",
         "gap",
+        "held",
         "lag",
         "number",
         "opened",
         "owned",
+        "read_to",
         "revoking",
         "topic",
         "topic_partition",
@@ -49,11 +53,13 @@ class Partition:
         self.first: int | None = None
         self.begin: int | None = None
         self.end: int | None = None
+        self.read_to = 0
         self.owned = True
         self.revoking = False
         self.opened = False
         self.lag: int | None = None
         self.gap: tuple[int, int, float] | None = None
+        self.held: tuple[int, int, float] | None = None
 
     def start(self, committed: int | None, metadata: str = "", epoch: int | None = None) -> None:
         """Set the position that the group has committed. No record may have been read yet."""
@@ -98,13 +104,18 @@ class Partition:
             self.gap = None
         return 0
 
+    def holds_back(self, stable: int, end: int, now: float) -> None:
+        """Note that open transactions hold back the offsets from `stable` to before `end`."""
+        since = self.held[2] if self.held is not None and self.held[0] == stable else now
+        self.held = (stable, end - stable, since) if stable < end else None
+
     def passed(self, offset: int) -> bool:
         """Whether no record at or below `offset` is still to come; False while unknown.
 
-        The record was read in this assignment or settled before it; or retention has removed it; or it belongs to an
-        earlier topic of this name, whose log was longer.
+        The record was read in this assignment or settled before it; or retention or compaction has removed it; or the
+        group began behind it; or it belongs to an earlier topic of this name, whose log was longer.
         """
-        read = offset < self.tracker.position or (self.begin is not None and offset < self.begin)
+        read = offset < max(self.tracker.position, self.read_to) or (self.begin is not None and offset < self.begin)
         return read or (self.end is not None and offset >= self.end)
 
     def __repr__(self) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from consumer.config.settings import KafkaSettings
@@ -287,6 +287,8 @@ class Source:
             self._reported.error(message.topic(), error)
         if error is None or offset is None or partition is None or not partition.opened:
             return None
+        if error.code() == KafkaError._PARTITION_EOF and partition not in self._sought:  # noqa: SLF001 (the binding's public name)
+            partition.read_to = offset
         # librdkafka queues an error for each read: those behind a `seek` would give up records that can be read.
         if error.code() not in CODES or partition in self._sought:
             return None

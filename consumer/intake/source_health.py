@@ -1,6 +1,6 @@
 """The health of a member of the group: brokers, topics, and records that retention removed before they were read."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -21,6 +21,8 @@ _WAITING = "waiting for the group to assign partitions"
 _ACCEPTS = 15_000  # milliseconds; a coordinator accepts a member within one second
 _NO_GENERATION = b"\xff\xff\xff\xff"  # -1, behind the seven bytes with which librdkafka's text of it begins
 
+HELD_FOR = 30.0  # seconds; transactions take milliseconds to some seconds, and producers' default time-out is a minute
+
 
 class SourceHealth:
     """Takes librdkafka's errors and statistics, and finds the fault for /readyz. Belongs to the loop's thread."""
@@ -32,6 +34,7 @@ class SourceHealth:
         self.retention = Retention(clock())
         self._waits: str | None = _WAITING
         self._tells_all = kafka.properties.get("group.protocol") != "consumer"
+        self._held: str | None = None
         self._first = first
         self._clock = clock
 
@@ -44,8 +47,8 @@ class SourceHealth:
 
     @property
     def of_records(self) -> str | None:
-        """A recent removal of unread records by retention."""
-        return self.retention.fault(self._clock())
+        """A recent removal of unread records by retention, or a transaction that holds records back for long."""
+        return self.retention.fault(self._clock()) or self._held
 
     def assigned(self) -> None:
         """Note that the group has assigned partitions, or none."""
@@ -78,7 +81,11 @@ class SourceHealth:
                 if each["consumer_lag"] >= 0:
                     partition.lag = each["consumer_lag"]
                 overtaken[str(partition)] = partition.overtaken(each["lo_offset"], now)
+                # Only while the end is read: a pause unsets `eof_offset`, and the other two keep old values.
+                stable = each["ls_offset"]
+                partition.holds_back(stable, each["hi_offset"] if 0 <= stable == each["eof_offset"] else stable, now)
         self.retention.removed(overtaken, now)
+        self._held = _held_back(partitions.values(), now)
 
     def _look_for_membership(self, group: Mapping[str, Any], consumer: Consumer) -> None:
         """Whether the group has accepted this member: with KIP-848, one without partitions is not told.
@@ -101,3 +108,12 @@ class SourceHealth:
             say_first_start(new)
         now = self._clock()
         self.retention.removed({str(partition): partition.reaches(*ends, now) for partition, ends in owned}, now)
+
+
+def _held_back(partitions: Iterable[Partition], now: float) -> str | None:
+    """The fault of the partition whose records a transaction holds back for longest, if that is long."""
+    held = [(each.held[2], str(each), each.held[1]) for each in partitions if each.held is not None]
+    since, name, records = min(held, default=(now, "", 0))
+    if now - since < HELD_FOR:
+        return None
+    return f"an open transaction has held back {records} records of {name} for {now - since:.0f} s"

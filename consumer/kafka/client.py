@@ -239,7 +239,9 @@ class Reported:
         return "; ".join(self._faults.values()) or None
 
     def error(self, topic: str | None, error: KafkaError) -> None:
-        """Take note of an error of `topic`, or of the client if None."""
+        """Take note of an error of `topic`, or of the client if None. The end of a partition is none."""
+        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 (the binding's public name)
+            return
         if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 (a message's error lacks the flag)
             self.fatal = FatalKafkaError(f"Kafka's client cannot go on: {explained(error, group=self._group)}")
             return

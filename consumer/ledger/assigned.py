@@ -1,19 +1,20 @@
 """Reads stored deliveries, open ordering keys and topics with rows, for the owner of a partition."""
 
 from bisect import bisect_left
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, exists, func, select
 
-from consumer.database.engine import reading
+from consumer.database.engine import any_of, reading
 from consumer.events.event import TopicPartition
-from consumer.ledger.columns import OPEN
+from consumer.ledger.columns import BATCH, OPEN, time_of
 from consumer.ledger.ordering import standing
-from consumer.ledger.rows import OrderingKey
-from models import Mark, ParkedDelivery, Status
+from consumer.ledger.rows import DueKey, OrderingKey
+from models import Mark, ParkedDelivery, Status, Subscription
+from models.base import in_utc
 
 PAGE = 1000  # rows; a partition keeps one page in memory, some 0.25 MB
 
@@ -87,6 +88,30 @@ def next_partition(engine: Engine, group: str, topic: str, after: int) -> int | 
     )
     with reading(engine) as connection:
         return connection.scalar(lowest)
+
+
+def with_due_rows(engine: Engine, group: str, due_keys: Iterable[DueKey], now: float) -> list[DueKey]:
+    """Those of the due keys that have a row due at `now` (unix seconds), unless their subscription is removed.
+
+    Takes a seek for each due key, and a statement for each partition and BATCH due keys.
+    """
+    found: list[DueKey] = []
+    with reading(engine) as connection:
+        for (topic, number), here in groupby(sorted(due_keys), itemgetter(0, 1)):
+            due = exists().where(
+                ParkedDelivery.group_id == group,
+                ParkedDelivery.status == Status.PARKED,
+                ParkedDelivery.topic == topic,
+                ParkedDelivery.partition_no == number,
+                ParkedDelivery.subscription_id == Subscription.id,
+                in_utc(ParkedDelivery.next_attempt_at) <= time_of(now),
+            )
+            subscriptions = [subscription for _, _, subscription in here]
+            for start in range(0, len(subscriptions), BATCH):
+                some = any_of(Subscription.id.expression, subscriptions[start : start + BATCH])
+                rows = connection.execute(select(Subscription.id).where(some, due))
+                found += [(topic, number, row.id) for row in rows]
+    return found
 
 
 def with_rows(engine: Engine, group: str, partitions: Collection[TopicPartition]) -> set[TopicPartition]:

@@ -15,7 +15,13 @@ from models import ParkedDelivery, Status
 from models.base import in_utc
 
 SAMPLE = 1000  # rows at each end of an open state, read from an index alone
-_NEWEST = 10  # rows of a subscription that are searched for a failure
+_MOST = 10  # rows at an end of a subscription's rows that are searched for a failure
+# In an outage, later rows are stored without an attempt: the first ones have failed.
+_SEARCHED = (
+    (Status.PARKED, ParkedDelivery.id.desc()),
+    (Status.PARKED, ParkedDelivery.id.asc()),
+    (Status.EXHAUSTED, ParkedDelivery.id.desc()),
+)
 # A replay may have millions of rows, and no index finds them: they are read by id.
 _BY_STATE = select(ParkedDelivery.status, func.count().label("number")).group_by(ParkedDelivery.status)
 
@@ -54,17 +60,17 @@ def most_loaded(engine: Engine, number: int, most: int) -> list[Load]:
 
 
 def last_failure(engine: Engine, subscription_id: int) -> Failure | None:
-    """The latest failed attempt among a subscription's newest rows; None if none of these has failed."""
+    """The latest failed attempt among a subscription's newest and oldest rows; None if none of these has failed."""
     found: list[Failure] = []
     with reading(engine) as connection:
-        for state in (Status.PARKED, Status.EXHAUSTED):
-            newest = (
+        for state, order in _SEARCHED:
+            rows = (
                 select(ParkedDelivery.updated_at, *ATTEMPTS)
                 .where(ParkedDelivery.subscription_id == subscription_id, ParkedDelivery.status == state)
-                .order_by(ParkedDelivery.id.desc())
-                .limit(_NEWEST)
+                .order_by(order)
+                .limit(_MOST)
             )
-            found += [failure for row in connection.execute(newest) if (failure := last_of(row)) is not None]
+            found += [failure for row in connection.execute(rows) if (failure := last_of(row)) is not None]
     return max(found, key=lambda failure: failure.at, default=None)
 
 

@@ -103,6 +103,7 @@ class Readings(NamedTuple):
     connections_opened: int = 0
     retention_overtaken: int = 0  # records dropped by retention before they were consumed
     lag: Mapping[tuple[str, int], int] = MappingProxyType({})  # by topic and partition
+    held_back: Mapping[tuple[str, int], int] = MappingProxyType({})  # records, by topic and partition
     attempts_dropped: int = 0
     log_lines_dropped: int = 0
     oldest_unsettled: Mapping[tuple[str, int], float] = MappingProxyType({})  # seconds, by topic and partition
@@ -180,6 +181,7 @@ def _gauges(now: Readings) -> Iterable[Metric]:
         yield GaugeMetricFamily(name, text, value=value)
     places = "topic", "partition"
     yield _gauge("webhooks_consumer_lag", "Records not yet committed.", places, now.lag)
+    yield _gauge("webhooks_held_back_records", "Records that an open transaction holds back.", places, now.held_back)
     yield _gauge(
         "webhooks_oldest_unsettled_age_seconds",
         "Age of the first record that was read and is not settled.",

@@ -14,8 +14,6 @@ from consumer.telemetry.metrics import Metrics
 from consumer.telemetry.tracer import Tracer
 from consumer.worker.record_spans import trace_match
 
-SLOW_DATABASE = 5.0  # seconds without an answer until /readyz says so; a call times out after 30
-
 
 class Dispatch(Part):
     """Fans events out, one after the other; at most one is fanned out in part."""
@@ -41,20 +39,11 @@ class Dispatch(Part):
         self._fanout: Fanout | None = None
         self._counted = False
         self._pressed = False
-        self._waiting_since: float | None = None  # since when the next event waits for the database
 
     @property
     def ready(self) -> bool:
         """The last turn ran out of time, and there is more to do."""
         return self._pressed
-
-    @property
-    def fault(self) -> str | None:
-        """The next event has waited for the database for long."""
-        since = self._waiting_since
-        if since is None or (seconds := self._monotonic() - since) < SLOW_DATABASE:
-            return None
-        return f"database: no answer for {seconds:.0f} s; events wait"
 
     @property
     def busy(self) -> bool:
@@ -69,9 +58,7 @@ class Dispatch(Part):
             if self._fanout is None:
                 matched = self._inbox.next()
                 if matched is None:
-                    self._waiting_since = (self._waiting_since or now) if self._inbox else None
                     return
-                self._waiting_since = None
                 self._fanout = self._opened(matched)
                 continue
             over = self._fanout.advance(self._lanes, self._settling, now)

@@ -26,6 +26,7 @@ def readings(parts: Parts, lag: LoopLag, turn_age: float, *, ready: bool, clock:
         connections_opened=parts.transport.connections_opened,
         retention_overtaken=parts.source.overtaken_total,
         lag={each.topic_partition: each.lag for each in owned if each.lag is not None},
+        held_back={each.topic_partition: each.held[1] if each.held else 0 for each in owned if each.lag is not None},
         attempts_dropped=0 if parts.attempt_log is None else parts.attempt_log.dropped,
         log_lines_dropped=LogFile.dropped,
         oldest_unsettled=_ages(owned, clock),

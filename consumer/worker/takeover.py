@@ -9,15 +9,13 @@ from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition
 from consumer.intake.source import Source
 from consumer.ledger.assigned import Settled
-from consumer.loop.part import Part
 from consumer.matching.inbox import Inbox
-from consumer.worker.dispatch import SLOW_DATABASE
 
 STORED_ALONE = 1.0  # seconds until stored deliveries are sent even if their partition's records cannot be read yet
 RECORDS_FIRST = 0.3  # seconds by which the first records go ahead of stored deliveries, once all partitions are open
 
 
-class Takeover(Part):
+class Takeover:
     """Takes partitions over. The records of one partition never wait for the look-up of another."""
 
     def __init__(
@@ -27,7 +25,6 @@ class Takeover(Part):
         inbox: Inbox,
         source: Callable[[], Source],
         owns: Callable[[TopicPartition], bool],
-        monotonic: Callable[[], float],
     ) -> None:
         """`source` gives the source that calls `assigned` and `positioned`; `owns` as for Settling."""
         self._parking = parking
@@ -35,16 +32,7 @@ class Takeover(Part):
         self._inbox = inbox
         self._source = source
         self._owns = owns
-        self._monotonic = monotonic
-        self._loading: dict[Partition, float] = {}  # since when
-
-    @property
-    def fault(self) -> str | None:
-        """Partitions have waited for the database for long."""
-        since = min((at for partition, at in list(self._loading.items()) if partition.owned), default=None)
-        if since is None or self._monotonic() - since < SLOW_DATABASE:
-            return None
-        return f"database: no answer for {self._monotonic() - since:.0f} s; partitions wait for their stored deliveries"
+        self._loading: set[Partition] = set()
 
     def assigned(self) -> None:
         """Partitions were assigned. Their stored deliveries are sent when their records are.
@@ -56,7 +44,7 @@ class Takeover(Part):
 
     def positioned(self, partition: Partition) -> None:
         """The partition's position is known: look up which deliveries from there on are stored."""
-        self._loading[partition] = self._monotonic()
+        self._loading.add(partition)
         topic_partition = partition.topic_partition
         mark = partition.tracker.low_water_mark or 0
         self._parking.load_stored(topic_partition, mark, partial(self._loaded, partition, topic_partition))
@@ -64,7 +52,7 @@ class Takeover(Part):
     def more(self, topic_partition: TopicPartition, offset: int) -> None:
         """Pause the partition at this offset, and look up which deliveries from here on are stored."""
         partition = self._source().partitions[topic_partition]
-        self._loading[partition] = self._monotonic()
+        self._loading.add(partition)
         self._source().rest(partition)
         self._parking.load_more(topic_partition, offset, partial(self._known, partition, topic_partition))
 
@@ -74,7 +62,7 @@ class Takeover(Part):
             self._recall.within(RECORDS_FIRST)
 
     def _known(self, partition: Partition, topic_partition: TopicPartition, settled: Settled) -> None:
-        self._loading = {each: at for each, at in self._loading.items() if each.owned and each is not partition}
+        self._loading = {each for each in self._loading if each.owned and each is not partition}
         if partition.owned and self._owns(topic_partition):
             self._inbox.stored(topic_partition, settled.keys, settled.end)
             if not self._inbox.stands_aside(topic_partition):

@@ -27,6 +27,7 @@ from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped
 from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
+from consumer.ledger.assigned import with_due_rows
 from consumer.ledger.due import fetch, postpone, scan
 from consumer.ledger.marks import recent
 from consumer.loop.poller import Poller, raise_descriptor_limit
@@ -187,6 +188,7 @@ def build_worker(
     ledger = Ledger(
         partial(scan, engine, group),
         partial(recent, engine, group),
+        partial(with_due_rows, engine, group),
         partial(fetch, engine, group, default_secrets=secrets, decrypt=decrypt, rules=rules, said={}),
         partial(postpone, engine),
     )
@@ -204,7 +206,7 @@ def build_worker(
         clock=clock,
         monotonic=monotonic,
     )
-    takeover = Takeover(parking, recall, inbox, source=lambda: source, owns=ownership.owns, monotonic=monotonic)
+    takeover = Takeover(parking, recall, inbox, source=lambda: source, owns=ownership.owns)
     source = Source(
         kafka,
         names,

@@ -43,7 +43,6 @@ class Worker:
         self._in_turn: Sequence[Part] = (
             *(() if parts.translation is None else (parts.translation,)),
             parts.polling,
-            parts.takeover,
             parts.catalog,
             parts.dispatch,
             parts.sender,

@@ -91,6 +91,7 @@ def test_statements_are_as_many_as_the_ledger_makes() -> None:
         "assigned": costs.assigned_statements,
         "store": statements.storing(costs, 1),
         "scan_two_keys": costs.scan_statements + 3 * costs.seek_statements,
+        "made_due_two_keys": costs.made_due_statements,
         "topics": costs.topics_statements + costs.topics_found_statements,
         "reconcile_two": 3 * costs.reconcile_seek_statements
         + costs.reconcile_statements

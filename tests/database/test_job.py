@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from consumer.database.backoff import BACK_OFF
-from consumer.database.job import DatabaseJob
+from consumer.database.job import SLOW, DatabaseJob
 
 
 class Bench:
@@ -64,6 +64,22 @@ def test_a_failure_is_reported_and_backed_off(bench: Bench) -> None:
     assert (bench.job.fault, bench.job.ready) == ("database: down", False)
     bench.now += BACK_OFF[0]
     assert bench.job.ready
+
+
+def test_a_piece_without_an_answer_is_a_fault_before_it_ends(bench: Bench) -> None:
+    """A locked file or table holds a statement up for half a minute. The error of the piece before says more."""
+    bench.job.start("work", bench.done.append)
+    assert bench.job.fault is None
+    bench.now += SLOW
+    assert bench.job.fault == "database: no answer for 5 s"
+    bench.submitted.pop()[1](RuntimeError("down"))
+    bench.now += SLOW
+    assert bench.job.fault == "database: down"
+    bench.job.start("work", bench.done.append)
+    bench.now += SLOW
+    assert bench.job.fault == "database: down"
+    bench.submitted.pop()[1]("result")
+    assert bench.job.fault is None
 
 
 def test_an_error_of_one_piece_delays_no_other(bench: Bench) -> None:

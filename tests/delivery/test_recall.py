@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, event, insert, text
 
 from consumer.database.backoff import BACK_OFF
 from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
@@ -23,6 +23,7 @@ from consumer.errors import DatabaseTooSlow
 from consumer.events.event import Event
 from consumer.ledger import admin, columns
 from consumer.ledger import store as ledger
+from consumer.ledger.assigned import with_due_rows
 from consumer.ledger.due import POSTPONED, SEEKS, fetch, postpone, scan
 from consumer.ledger.marks import recent
 from consumer.ledger.rows import DueKey, Failure, NewDelivery, OrderingKey, order_key
@@ -32,6 +33,7 @@ from consumer.matching.selection import FILTER_TOO_LARGE, Selector
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.telemetry.metrics import Metrics
+from models import Subscription
 from tests.crypto.vaults import in_the_clear
 from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, Store, make_event
 
@@ -68,6 +70,7 @@ class Bench:
             Ledger(
                 partial(scan, engine, GROUP),
                 partial(recent, engine, GROUP),
+                partial(with_due_rows, engine, GROUP),
                 partial(fetch, engine, GROUP, default_secrets=DEFAULT, decrypt=in_the_clear),
                 self._postpone,
             ),
@@ -124,6 +127,27 @@ class Bench:
             for delivery in queued
             if isinstance(delivery.origin, StoredRow) and delivery.origin.id not in before
         ]
+
+    def delivered(self, delivery: Delivery) -> None:
+        """The delivery's request has ended with 200."""
+        self.lanes.finished(delivery.lane)
+        delivery.attempts += 1
+        step = after_success(is_row=isinstance(delivery.origin, StoredRow))
+        self.settling._apply(delivery, step, self.store.clock.now, None, 200)
+
+    def finished(self) -> None:
+        """The delivery that was taken up is not sent, and all rows are due much later."""
+        self.lanes.finished(self.next().lane)
+        for row in list(self.taken_up):
+            self.taken_up.remove(row)
+        self.due_by_sql(9000.0)
+
+    def due_by_sql(self, seconds: float, subscription: int = 0) -> None:
+        """Somebody changes by SQL when rows are due, of one subscription or of all."""
+        due = datetime.fromtimestamp(NOW + seconds, UTC).replace(tzinfo=None)
+        statement = "UPDATE webhook_deliveries SET next_attempt_at = :due WHERE :one IN (0, subscription_id)"
+        with self.store.engine.begin() as connection:
+            connection.execute(text(statement), {"due": due, "one": subscription})
 
     def next(self) -> Delivery:
         """The next delivery that may start."""
@@ -211,9 +235,7 @@ def test_due_keys_are_scanned_once_and_then_slowly(bench: Bench) -> None:
     assert statements <= 6 * (SEEKS + 3)
     for changed_by_hand in (True, False):
         if changed_by_hand:
-            with bench.store.engine.begin() as connection:
-                due = "UPDATE webhook_deliveries SET next_attempt_at = :now WHERE subscription_id = 1000"
-                connection.execute(text(due), {"now": datetime.fromtimestamp(NOW, UTC).replace(tzinfo=None)})
+            bench.due_by_sql(0.0, 1000)
         statements = 0
         for _ in range(600):
             bench.look(0.1)
@@ -224,6 +246,39 @@ def test_due_keys_are_scanned_once_and_then_slowly(bench: Bench) -> None:
     for _ in range(20):
         bench.look(0.1)
     assert statements > len(due_keys)
+
+
+def test_rows_made_due_by_sql_are_found_within_five_seconds_beside_many_due_keys(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is a statement for each partition, not for each due key. With very many due keys, parts take turns."""
+    with bench.store.engine.begin() as connection:
+        many = [{"url": URL, "event_type": "other"} for _ in range(3 * SEEKS)]
+        connection.execute(insert(Subscription), many)
+    last = bench.subscription + 3 * SEEKS
+    bench.store_here(
+        *(bench.row(each, due=3600.0)._replace(subscription_id=each) for each in range(bench.subscription, last + 1))
+    )
+    for _ in range(20):
+        bench.look(LOOK_EVERY)  # the scan has ended
+    statements = 0
+
+    def count(*_: object) -> None:
+        nonlocal statements
+        statements += 1
+
+    for most, looks in ((3 * SEEKS + 1, 1), (2 * SEEKS, 2)):
+        monkeypatch.setattr("consumer.delivery.recall.KNOWN", most)
+        event.listen(bench.store.engine, "before_cursor_execute", count)
+        bench.due_by_sql(0.0, last)
+        statements = 0
+        for _ in range(looks):
+            bench.look(LOOK_EVERY)
+        assert statements <= looks * (SEEKS + 6)
+        event.remove(bench.store.engine, "before_cursor_execute", count)
+        assert bench.look(0.125) == [last]
+        bench.finished()
+        bench.store.parking.due_keys.note((*HERE, last), NOW + 9000)
 
 
 def test_rows_that_others_mark_are_found_soon_however_many_due_keys_there_are(bench: Bench) -> None:
@@ -243,13 +298,7 @@ def test_rows_that_others_mark_are_found_soon_however_many_due_keys_there_are(be
                 found = bench.look(0.1)
         assert found == [1]
         assert (*THERE, bench.subscription) not in bench.store.parking.due_keys
-        delivery = bench.next()  # it is not sent, and the row is now due much later
-        bench.lanes.finished(delivery.lane)
-        for row in list(bench.taken_up):
-            bench.taken_up.remove(row)
-        with bench.store.engine.begin() as connection:
-            later = datetime.fromtimestamp(NOW + 9000, UTC).replace(tzinfo=None)
-            connection.execute(text("UPDATE webhook_deliveries SET next_attempt_at = :later"), {"later": later})
+        bench.finished()
         bench.store.parking.due_keys.clear()
 
 
@@ -367,6 +416,36 @@ def test_later_rows_of_a_key_come_with_the_first(bench: Bench) -> None:
         bench.lanes.go_on(delivery.lane, delivery.ordering_key)
     bench.given_out = 10
     assert bench.look(EARLY) == [6], "4 is blocked until the results of those before it are written"
+
+
+@pytest.mark.parametrize("again", [(1,), (0, 1), (1, 0)])
+@pytest.mark.parametrize("live", [False, True])
+def test_a_redelivery_goes_before_later_deliveries_of_its_key(
+    bench: Bench, again: tuple[int, ...], *, live: bool
+) -> None:
+    """Only the delivery of its key that is under way is before it, of those in memory: rows taken up, or new ones."""
+    bench.look()
+    rows = [bench.row(offset, key=b"k") for offset in range(7)]
+    bench.store_here(*(row._replace(status="exhausted") for row in rows[:2]), *(() if live else rows[2:]))
+    if live:
+        lane = bench.lanes.lane(Endpoint(bench.subscription, URL, DEFAULT, ordered=True))
+        for row in rows[2:5]:
+            record = OpenRecord(lambda _: None, row.event.record.offset, 1)
+            bench.lanes.enqueue(Delivery(row.event, lane, record, row.ordering_key), bench.store.monotonic.now)
+    bench.look(0.125)
+    bench.others_store(*rows[5:])  # they are blocked behind the redelivery, and come with it unless they are here
+    sent = [bench.next()]
+    for offset in again:
+        list(admin.redeliver(bench.store.engine, admin.DeliveryQuery(ids=[offset + 1]), NOW))
+        bench.look(LOOK_EVERY)
+        bench.look(0.125)
+    while len(sent) < len(again) + 5:
+        bench.delivered(sent[-1])
+        bench.store.write_all(0.0)
+        bench.look(EARLY)
+        sent.append(bench.next())
+        assert bench.lanes.next(bench.store.monotonic.now) is None
+    assert [each.event.record.offset for each in sent] == [2, *sorted(again), 3, 4, 5, 6]
 
 
 def test_a_row_of_a_chain_that_does_not_fit_holds_the_rows_behind_it(
@@ -533,9 +612,7 @@ def test_a_pending_filter_runs_before_the_row_is_sent(bench: Bench, key: bytes |
         bench.look(1.0)
         while (delivery := bench.lanes.next(bench.store.monotonic.now)) is not None:
             came.append(delivery.event.record.offset)
-            bench.lanes.finished(delivery.lane)
-            delivery.attempts += 1
-            bench.settling._apply(delivery, after_success(is_row=True), bench.store.clock.now, None, 200)
+            bench.delivered(delivery)
         bench.store.write_all(0.0)
     assert came == [1, 3]
     assert bench.store.rows("record_offset", "status", "attempt", "last_error") == [

@@ -192,6 +192,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Is any row parked?",
             "Workers, hot: the first due row of the next subscription in a partition.",
         ),
+        "ledger.assigned.with_due_rows": ("Workers: subscriptions with a due row in a partition, among those known.",),
         "ledger.due._due": ("Workers, hot: the earliest due rows of a partition and subscription.",),
         "ledger.due._read": ("These rows, and those that may go right behind the first of their key.",),
         "ledger.ordering.behind": ("The rows that may go right behind the first of a key.",),
@@ -301,7 +302,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "The subscriptions of the oldest open rows.",
             "The subscriptions of the newest open rows.",
         ),
-        "ledger.counts.last_failure": ("The last failures of a subscription's newest rows in a state.",),
+        "ledger.counts.last_failure": (
+            "The last failures of a subscription's newest rows in a state.",
+            "And of its oldest ones.",
+        ),
         "ledger.search._range": ("Searches by time: the first row.", "Searches by time: the last row."),
         "ledger.search._first_since": ("The storing time of an id, or of the next id.",),
         "ledger.search._ids": ("The ids of a page of a search, newest first, by state and subscription.",),
@@ -484,6 +488,7 @@ def _store(engine: Engine) -> None:
 
 def _send(engine: Engine) -> None:
     due.scan(engine, GROUP, [("t", 0)], None)
+    assigned.with_due_rows(engine, GROUP, [("t", 0, 1)], T)
     wants = [FetchRequest(("t", 0, 1), 9, frozenset())]
     due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=in_the_clear)
     due.postpone(engine, due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=_refuse).faulty, T)

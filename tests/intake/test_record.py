@@ -1,8 +1,11 @@
 """Sizes of records. A partition tells records removed by retention from offsets skipped by compaction."""
 
+import orjson
 import pytest
 
+from consumer.config.settings import KafkaSettings
 from consumer.intake.record import BAD_HEADERS, GAP_SECONDS, Headers, Partition, Record, Unreadable
+from consumer.intake.source_health import SourceHealth
 
 NOW = 1000.0
 
@@ -60,6 +63,8 @@ def test_no_offset_is_passed_before_the_position_is_known() -> None:
     assert list(map(each.passed, (9, 10, 99, 100))) == [True, False, False, True]
     each.tracker.track(10)
     assert list(map(each.passed, (10, 11))) == [True, False]
+    each.read_to = 90  # compaction has removed the records between
+    assert list(map(each.passed, (89, 90))) == [True, False]
 
 
 @pytest.mark.parametrize("read", [False, True])
@@ -111,3 +116,28 @@ def test_a_gap_is_forgotten_after_a_while() -> None:
     assert each.gap == (10, 50, NOW)
     assert each.overtaken(5, NOW + GAP_SECONDS + 1) == 0
     assert each.overtaken(50, NOW + GAP_SECONDS + 1) == 0
+
+
+def test_a_transaction_that_stays_open_is_a_fault() -> None:
+    """Its records and all later ones wait, though no lag shows it. Transactions that follow each other are none."""
+    clock = [NOW]
+    health = SourceHealth(KafkaSettings(bootstrap_servers="b:1"), 0, lambda: clock[0])
+    each = partition()
+
+    def told(stable: int, end: int, read_to: int) -> str | None:
+        offsets = {"consumer_lag": 0, "lo_offset": 0, "ls_offset": stable, "hi_offset": end, "eof_offset": read_to}
+        topics = {each.topic: {"partitions": {str(each.number): offsets}}}
+        document = orjson.dumps({"topics": topics, "brokers": {}}).decode()
+        clock[0] += 20
+        health.statistics(document, {each.topic_partition: each})
+        return health.of_records
+
+    assert [told(10, 12, 10), told(11, 14, 11), told(11, 15, 11)] == [None] * 3
+    assert told(11, 16, 11) == "an open transaction has held back 5 records of t[0] for 40 s"
+    assert each.held == (11, 5, NOW + 40)
+    assert told(11, 16, -1001) is None, "paused: these offsets may be old"
+    assert told(11, 16, 11) is None
+    assert told(16, 16, 16) is None
+    assert each.held is None
+    assert told(-1001, 5, -1001) is None, "nothing is fetched yet"
+    assert each.held is None

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from consumer.errors import FatalKafkaError, SettingsError, Undecodable
 from consumer.intake.decode import decode
 from consumer.intake.record import Partition, Unreadable, batch
-from consumer.intake.source import Source
+from consumer.intake.source_health import SourceHealth
 from tests.intake.raw_producer import BOMB, SMALL_READS, produce_with_header_name, write_bomb
 from tests.kafka_kit import QUIET, Kafka, Member, until
 
@@ -31,6 +31,16 @@ def test_records_arrive_as_they_were_written(kafka: Kafka, join: Join) -> None:
     assert (first.key, first.headers) == (b"key", [("a", b"1"), ("b", None), ("a", b"")])
     assert first.id[:3] == (topic, 0, 0)
     assert abs(first.timestamp / 1000 - time.time()) < 60
+
+
+def test_no_record_is_awaited_below_the_end_that_was_read(real_kafka: Kafka, join: Join) -> None:
+    """Stored deliveries in order wait for earlier records. A new group that begins at the end never reads these."""
+    topic = real_kafka.topic()
+    real_kafka.write(topic, [b"1", b"2", b"3"])
+    member = join(real_kafka.settings(auto_offset_reset="latest"), [topic])
+    until(lambda: member.assigned and member.assigned[0].passed(2), member)
+    assert not member.records
+    assert member.source.fault is None
 
 
 def test_only_settled_records_are_committed(real_kafka: Kafka, join: Join) -> None:
@@ -58,7 +68,7 @@ def test_only_settled_records_are_committed(real_kafka: Kafka, join: Join) -> No
 def test_librdkafka_requests_no_position_itself(real_kafka: Kafka, join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
     """If its request is lost with the coordinator, it never starts the partition and does not report it."""
     told: list[str] = []
-    monkeypatch.setattr(Source, "_on_statistics", lambda _, document: told.append(document))
+    monkeypatch.setattr(SourceHealth, "statistics", lambda _, document, _partitions: told.append(document))
     topic = real_kafka.topic(partitions=2)
     settings = real_kafka.settings(statistics_interval_ms="100")
     real_kafka.write(topic, [b"1"])
@@ -450,3 +460,22 @@ def test_aborted_transactions_are_not_delivered(real_kafka: Kafka, join: Join) -
     until(lambda: member.values == [b"yes"], member)
     until(lambda: member.source.commits_total, member)
     assert real_kafka.committed(settings.group_id, topic)[0] == 3
+
+
+def test_records_behind_an_open_transaction_are_reported(
+    real_kafka: Kafka, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no lag, since the log cannot be read further. /readyz says so, until the transaction has ended."""
+    monkeypatch.setattr("consumer.intake.source_health.HELD_FOR", 0.1)
+    topic = real_kafka.topic()
+    producer = real_kafka.transactional()
+    producer.begin_transaction()
+    producer.produce(topic, b"1", partition=0)
+    producer.flush(10)
+    real_kafka.write(topic, [b"2"])
+    member = join(real_kafka.settings(), [topic])
+    until(lambda: "transaction has held back 2 records of" in (member.source.fault or ""), member)
+    (partition,) = member.assigned
+    assert (partition.lag, partition.held and partition.held[:2]) == (0, (0, 2))
+    producer.commit_transaction(10)
+    until(lambda: member.values == [b"1", b"2"] and member.source.fault is None, member)

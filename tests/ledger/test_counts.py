@@ -33,7 +33,7 @@ def test_the_most_loaded_subscriptions_come_first(engine: Engine) -> None:
 
 
 def test_the_latest_failure_is_found(engine: Engine) -> None:
-    """The latest failure is that of the subscription's rows stored last, parked or exhausted."""
+    """It is that of the first or last stored rows, parked or exhausted: an outage stores many without an attempt."""
     sub, other = (repository.add(engine, URL, "user.created") for _ in range(2))
     assert counts.last_failure(engine, sub) is None
     late = Failure("status 500", 500, None, 99.0)
@@ -43,7 +43,8 @@ def test_the_latest_failure_is_found(engine: Engine) -> None:
         parked(make_event(3), sub, attempt=0),
         parked(make_event(4), other)._replace(last=late._replace(error="another's", at=500.0)),
     ]
-    store.park(engine, GROUP, rows, 96.0)
+    untried = [parked(make_event(offset), sub, attempt=0) for offset in range(5, 25)]
+    store.park(engine, GROUP, [*rows, *untried], 96.0)
     assert counts.last_failure(engine, sub) == late
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset = 2")
     assert counts.last_failure(engine, sub) == late

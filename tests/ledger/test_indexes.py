@@ -87,6 +87,10 @@ def test_looking_for_keys_out_of_order(full: Engine) -> None:
             lambda engine: assigned.open_keys(engine, GROUP, "t", 0, 100),
             "ix_webhook_deliveries_order (group_id=? AND status=?",
         ),
+        (
+            lambda engine: assigned.with_due_rows(engine, GROUP, [("t", 0, 1), ("t", 0, 2)], 96.0),
+            "partition_no=? AND subscription_id=? AND next_attempt_at<?)",
+        ),
         (lambda engine: assigned.with_rows(engine, GROUP, [("t", 0), ("t", 1)]), "(group_id=? AND topic=? AND"),
         (lambda engine: assigned.open_topics(engine, GROUP), "INDEX ix_webhook_deliveries_"),
         (lambda engine: assigned.next_partition(engine, GROUP, "t", 0), "(group_id=? AND topic=? AND partition_no>?)"),

@@ -36,6 +36,7 @@ LABELS = {
     "webhooks_retention_overtaken_total": set(),
     "webhooks_filter_errors_total": set(),
     "webhooks_consumer_lag": {"topic", "partition"},
+    "webhooks_held_back_records": {"topic", "partition"},
     "webhooks_oldest_unsettled_age_seconds": {"topic", "partition"},
     "webhooks_next_stored_attempt_seconds": set(),
     "webhooks_subscriptions_failing": set(),
@@ -65,6 +66,7 @@ HISTOGRAMS = {
 }
 FULL = Readings(
     lag={("t", 0): 1},
+    held_back={("t", 0): 9},
     oldest_unsettled={("t", 0): 2.0},
     next_attempt=3.0,
     failing_longest={7: 4.0},

@@ -3,9 +3,9 @@
 import pytest
 from sqlalchemy import Engine
 
+from consumer.database.job import SLOW
 from consumer.intake.offsets import decode as settled_above
 from consumer.matching.inbox import MOST_EVENTS
-from consumer.worker.dispatch import SLOW_DATABASE
 from consumer.worker.polling import PAUSE_AFTER
 from consumer.worker.takeover import STORED_ALONE
 from tests.ledger.rows_kit import query, run
@@ -61,14 +61,18 @@ def test_without_room_partitions_are_paused_and_still_polled(deployment: Deploym
 
 
 def test_a_database_that_does_not_answer_is_reported(deployment: Deployment) -> None:
-    """A call ends only after half a minute. /readyz reports sooner that events wait, until they do not."""
+    """A call ends only after half a minute. /readyz says so sooner, of look-ups as of deliveries to be stored."""
     world = deployment.world
-    deployment.write(0, "nobody")
-    world.turn()
-    world.turn()
-    assert world.worker.reasons() == []
-    world.now += SLOW_DATABASE
-    assert "no answer for 5 s" in world.worker.reasons()[0]
+    deployment.write(0, "a")
+    for statement in ("a look-up", "storing"):
+        world.turn()
+        world.turn()
+        assert world.worker.reasons() == [], statement
+        world.now += SLOW
+        assert "database: no answer for 5 s" in " ".join(world.worker.reasons()), statement
+        if statement == "a look-up":
+            world.settle_down()
+            world.transport.answer(0, result("gone"))
     world.settle_down()
     assert world.worker.reasons() == []
 

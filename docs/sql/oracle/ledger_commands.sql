@@ -785,6 +785,28 @@ ORDER BY
 FETCH FIRST 10 ROWS ONLY
 ;
 
+-- ledger.counts.last_failure
+-- And of its oldest ones.
+SELECT
+  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
+  webhook_deliveries.attempt,
+  webhook_deliveries.schedule_start,
+  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
+  webhook_deliveries.first_error,
+  webhook_deliveries.first_status,
+  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
+  webhook_deliveries.last_error,
+  webhook_deliveries.last_status,
+  webhook_deliveries.last_response
+FROM webhook_deliveries
+WHERE
+  webhook_deliveries.subscription_id = :subscription_id_1
+  AND webhook_deliveries.status = :status_1
+ORDER BY
+  webhook_deliveries.id ASC
+FETCH FIRST 10 ROWS ONLY
+;
+
 -- ledger.search._range
 -- Searches by time: the first row.
 SELECT

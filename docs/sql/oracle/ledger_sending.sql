@@ -27,6 +27,29 @@ ORDER BY
 FETCH FIRST 1 ROWS ONLY
 ;
 
+-- ledger.assigned.with_due_rows
+-- Workers: subscriptions with a due row in a partition, among those known.
+SELECT
+  webhook_subscriptions.id
+FROM webhook_subscriptions
+WHERE
+  webhook_subscriptions.id IN (:id_1_1)
+  AND (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.group_id = :group_id_1
+        AND webhook_deliveries.status = :status_1
+        AND webhook_deliveries.topic = :topic_1
+        AND webhook_deliveries.partition_no = :partition_no_1
+        AND webhook_deliveries.subscription_id = webhook_subscriptions.id
+        AND SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) <= :param_1
+    )
+  )
+;
+
 -- ledger.due._due
 -- Workers, hot: the earliest due rows of a partition and subscription.
 SELECT
