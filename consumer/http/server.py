@@ -141,7 +141,7 @@ class _Protocol(H11Protocol):
     config: _Config
     _timer: TimerHandle | None = None  # for the head
     _unread: TimerHandle | None = None  # for the client to read
-    _waits_since: float | None = None  # for the rest of a request, or for the client to read; None: the client waits
+    waits_since: float | None = None  # for the rest of a request, or for the client to read; None: the client waits
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -158,7 +158,7 @@ class _Protocol(H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_waiting()
             if not self.cycle.more_body:
-                self._waits_since = None
+                self.waits_since = None
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -166,13 +166,13 @@ class _Protocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._waits_since = self.loop.time()
+        self.waits_since = self.loop.time()
         self._unread = self.loop.call_later(_UNREAD_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
         self._stop_unread()
         if self._timer is None:  # the answer is not at its end
-            self._waits_since = None
+            self.waits_since = None
         super().resume_writing()
 
     def _make_room(self) -> None:
@@ -181,18 +181,19 @@ class _Protocol(H11Protocol):
             return
         crowd = [each for each in self.connections if isinstance(each, _Protocol)]
         if len(crowd) <= _MOST_CONNECTIONS:
-            crowd = [each for each in crowd if each._address == self._address]
+            crowd = [each for each in crowd if each.address == self.address]
             if len(crowd) <= _MOST_OF_ADDRESS:
                 return
         # Of those whose client is served, none; then this one.
-        longest = min(crowd, key=lambda each: float("inf") if each._waits_since is None else each._waits_since)
+        longest = min(crowd, key=lambda each: float("inf") if each.waits_since is None else each.waits_since)
         self.connections.discard(longest)  # it is lost in the loop's next turn; more may come in this one
         longest.transport.abort()
         self.config.cut += 1
-        log.warning(_CUT, self.server and self.server[1], longest._address, self.config.cut)
+        log.warning(_CUT, self.server and self.server[1], longest.address, self.config.cut)
 
     @property
-    def _address(self) -> str:
+    def address(self) -> str:
+        """The client's; empty if it has gone already."""
         return self.client[0] if self.client else ""
 
     def _stop_unread(self) -> None:
@@ -202,7 +203,7 @@ class _Protocol(H11Protocol):
 
     def _await_head(self) -> None:
         self._stop_waiting()
-        self._waits_since = self.loop.time()
+        self.waits_since = self.loop.time()
         self._timer = self.loop.call_later(_HEAD_SECONDS, self.transport.abort)
 
     def _stop_waiting(self) -> None:

@@ -27,7 +27,7 @@ def entries(sources: Sources) -> list[Entry]:
     """The pages and forms of deliveries."""
     return [
         Entry("/deliveries", partial(_search, sources)),
-        Entry("/deliveries/{id:int}", partial(_show, sources)),
+        Entry("/deliveries/{id:number}", partial(_show, sources)),
         Entry("/deliveries/redeliver", partial(_redeliver, sources), "write", post=True),
     ]
 

@@ -57,19 +57,19 @@ def entries(sources: Sources) -> list[Entry]:
     read: dict[str, Callable[[Sources, Visit], Response]] = {
         "/subscriptions": _list,
         "/subscriptions/new": _new,
-        "/subscriptions/{id:int}": _show,
+        "/subscriptions/{id:number}": _show,
     }
     write: dict[str, Callable[[Sources, Visit], Response]] = {
         "/subscriptions/new": _create,
-        "/subscriptions/{id:int}/enable": partial(_set_enabled, enabled=True),
-        "/subscriptions/{id:int}/disable": partial(_set_enabled, enabled=False),
-        "/subscriptions/{id:int}/ping": _ping,
-        "/subscriptions/{id:int}/verify": _verify,
+        "/subscriptions/{id:number}/enable": partial(_set_enabled, enabled=True),
+        "/subscriptions/{id:number}/disable": partial(_set_enabled, enabled=False),
+        "/subscriptions/{id:number}/ping": _ping,
+        "/subscriptions/{id:number}/verify": _verify,
     }
     return [
         *(Entry(path, partial(page, sources)) for path, page in read.items()),
         *(Entry(path, partial(page, sources), "write", post=True) for path, page in write.items()),
-        Entry("/subscriptions/{id:int}/rotate-secret", partial(_rotate, sources), "secrets", post=True),
+        Entry("/subscriptions/{id:number}/rotate-secret", partial(_rotate, sources), "secrets", post=True),
     ]
 
 
