@@ -253,7 +253,7 @@ def test_an_invalid_query_is_named(api: Api, query: str) -> None:
 
 
 def test_a_test_event_is_sent(engine: Engine) -> None:
-    """The exchange is shown; without WEBHOOK_SECRET the answer names it."""
+    """The exchange is shown, and an event names the caller; without WEBHOOK_SECRET the answer names it."""
     sent: list[PreparedRequest] = []
 
     def send(request: PreparedRequest, _: float | None) -> tuple[Response, ExchangeTrace]:
@@ -271,6 +271,12 @@ def test_a_test_event_is_sent(engine: Engine) -> None:
     assert (answer.status_code, answer.json()["ok"], answer.json()["status"]) == (200, True, 204)
     assert sent[0].body == b'{"a": 1}'
     assert answer.json()["headers"]["x-webhook-event"] == "order.paid"
+    told = api.events()[-1]
+    assert (told.type, told.data["actor"], told.data["event_type"]) == (
+        "subscription.pinged",
+        "api:local",
+        "order.paid",
+    )
     assert api.call("POST", path, {"event_type": "a b"}, token=None).status_code == 422
     assert api.call("POST", "/subscriptions/99/ping", {}, token=None).status_code == 404
     without = make_api(engine, TokenFile(None)).call("POST", path, {}, token=None)

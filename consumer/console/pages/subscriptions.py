@@ -210,9 +210,10 @@ def _ping(sources: Sources, visit: Visit) -> Response:
     found = repository.get_endpoint(registry.engine, item.id, default, registry.vault, registry.rules)
     if found is None:
         raise Refusal(HTTPStatus.NOT_FOUND, f"There is no subscription {item.id}.")
-    endpoint = found[1]
+    endpoint, event = found[1], ping_event(item.id, sources.clock())
     with _exchanging():
-        made = describe(endpoint, sources.ping(endpoint, ping_event(item.id, sources.clock())))
+        changes.note_ping(registry, visit.caller.actor, item, event.type)
+        made = describe(endpoint, sources.ping(endpoint, event))
     return _page(sources, visit, item, ping=_exchange(made))
 
 
