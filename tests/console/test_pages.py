@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from threading import BoundedSemaphore
 from typing import Any
 
 import pytest
@@ -155,7 +154,7 @@ def test_a_receiver_is_asked_for_its_permission(
     assert "<dt>verified</dt><dd>yes</dd>" in granted
     ((_, operation, _),) = outbox.pending(engine, GROUP, 10)
     assert (operation.type, operation.data["actor"]) == ("subscription.verified", "api:all")
-    monkeypatch.setattr(context, "_EXCHANGES", BoundedSemaphore(0))
+    monkeypatch.setattr(context, "_EXCHANGES", context.Places(0))
     assert "Too many requests to receivers are under way" in send(browser, here, f"{here}/verify")
 
 

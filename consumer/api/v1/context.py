@@ -5,11 +5,12 @@ import hashlib
 import json
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from http import HTTPStatus
-from threading import BoundedSemaphore
+from threading import Lock
 from typing import Annotated, Any, NamedTuple, overload
 
 import structlog
@@ -61,8 +62,33 @@ TRANSLATED = (
     SQLAlchemyError,
 )
 RETRY_AFTER = {"retry-after": "5"}  # seconds
-# Under way in this process. Each holds one of the 40 threads that serve all requests: for minutes, or for 10 s.
-_EXCHANGES, _READS = BoundedSemaphore(8), BoundedSemaphore(4)
+OF_TENANT = 2  # places that requests of one tenant may take: with many tenants, none has all of them
+
+
+class Places:
+    """Places for requests that hold one of the 40 threads for long. Used by any thread."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: Counter[str | None] = Counter()  # by tenant
+        self._lock = Lock()
+
+    @contextmanager
+    def taken(self, caller: Caller, why: str) -> Iterator[None]:
+        """Take a place; Refused with `why` if there is none for the caller."""
+        tenant, taken = caller.tenant, self._taken
+        with self._lock:
+            if taken.total() >= self._most or (tenant is not None and taken[tenant] >= OF_TENANT):
+                raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "conflict", why, headers=RETRY_AFTER)
+            taken[tenant] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                taken[tenant] -= 1
+
+
+_EXCHANGES, _READS = Places(8), Places(4)  # under way in this process, for up to minutes, and up to 10 s
 
 
 class Backing(NamedTuple):
@@ -181,28 +207,14 @@ def check_url(refusal: Callable[[str], str | None], url: object) -> None:
             raise InvalidSubscription(refused, "url")
 
 
-@contextmanager
-def exchanging() -> Iterator[None]:
+def exchanging(caller: Caller) -> AbstractContextManager[None]:
     """A context for a request to a receiver. Raises Refused if as many as allowed are under way."""
-    with _taking(_EXCHANGES, "too many requests to receivers are under way; try again"):
-        yield
+    return _EXCHANGES.taken(caller, "too many requests to receivers are under way; try again")
 
 
-@contextmanager
-def reading_back() -> Iterator[None]:
+def reading_back(caller: Caller) -> AbstractContextManager[None]:
     """A context for reading the attempts topic. Raises Refused if as many as allowed are under way."""
-    with _taking(_READS, "too many requests read older attempts; try again"):
-        yield
-
-
-@contextmanager
-def _taking(places: BoundedSemaphore, why: str) -> Iterator[None]:
-    if not places.acquire(blocking=False):
-        raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "conflict", why, headers=RETRY_AFTER)
-    try:
-        yield
-    finally:
-        places.release()
+    return _READS.taken(caller, "too many requests read older attempts; try again")
 
 
 def of_all_tenants(caller: Caller) -> None:

@@ -137,7 +137,7 @@ def list_attempts(
     if begin is None and end is None:
         found, missing = backing.history.recent(subscription, limit, seeing(caller)), backing.history.fault
     else:
-        with reading_back():
+        with reading_back(caller):
             until_time = _FAR if end is None else end
             found = backing.history.read_back(subscription, begin or 0.0, until_time, limit, seeing(caller))
         missing = None if len(found) == limit else f"attempts that were not read within {READ_BACK:.0f} s, if any"

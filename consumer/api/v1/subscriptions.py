@@ -155,7 +155,7 @@ def _create_verified(
     caller: Caller, backing: Backing, new: NewSubscription, key: RequestKey | None
 ) -> tuple[Subscribed, str | None, dict[str, object]]:
     ask = asking(backing)
-    with exchanging():
+    with exchanging(caller):
         added, generated, _ = _create(caller, backing, new, key, repository.AWAITS_VERIFICATION)
         done = verification.verify(backing.registry, caller.actor, added.id, ask)
     if done is None:  # removed meanwhile
@@ -320,7 +320,7 @@ def ping_subscription(caller: Writer, backing: Backed, subscription_id: Subscrip
     if found is None or not may_see(caller, found[0]):
         raise absent()
     item, endpoint = found
-    with exchanging():
+    with exchanging(caller):
         changes.note_ping(registry, caller.actor, item, event.type)
         done = backing.ping(endpoint, event)
     return _json({"subscription_id": item.id, **describe(endpoint, done)})

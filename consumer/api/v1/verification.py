@@ -53,7 +53,7 @@ def verify_subscription(
 ) -> Response:
     """Ask a subscription's receiver for its permission, with one OPTIONS request. A refusal changes nothing."""
     ask = asking(backing)
-    with exchanging():
+    with exchanging(caller):
         told = asked(caller, backing, subscription_id, ask, wanted.rate, if_match)
     return answer(told)
 

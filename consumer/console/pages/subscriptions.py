@@ -211,7 +211,7 @@ def _ping(sources: Sources, visit: Visit) -> Response:
     if found is None:
         raise Refusal(HTTPStatus.NOT_FOUND, f"There is no subscription {item.id}.")
     endpoint, event = found[1], ping_event(item.id, sources.clock())
-    with _exchanging():
+    with _exchanging(visit):
         changes.note_ping(registry, visit.caller.actor, item, event.type)
         made = describe(endpoint, sources.ping(endpoint, event))
     return _page(sources, visit, item, ping=_exchange(made))
@@ -223,7 +223,7 @@ def _verify(sources: Sources, visit: Visit) -> Response:
         raise Refusal(
             HTTPStatus.CONFLICT, "Set WEBHOOK_ORIGIN and WEBHOOK_SECRET for this process, as workers have them."
         )
-    with _exchanging():
+    with _exchanging(visit):
         done = verify(sources.registry, visit.caller.actor, item.id, sources.ask)
     if done is None:
         raise Refusal(HTTPStatus.NOT_FOUND, f"There is no subscription {item.id}.")
@@ -231,10 +231,10 @@ def _verify(sources: Sources, visit: Visit) -> Response:
 
 
 @contextmanager
-def _exchanging() -> Iterator[None]:
+def _exchanging(visit: Visit) -> Iterator[None]:
     """The limit of open requests to receivers, which the API and the console share."""
     try:
-        with exchanging():
+        with exchanging(visit.caller):
             yield
     except Refused as refused:
         raise Refusal(HTTPStatus(refused.status), f"{str(refused).capitalize()}.") from None
