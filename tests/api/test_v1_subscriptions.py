@@ -252,6 +252,17 @@ def test_an_invalid_query_is_named(api: Api, query: str) -> None:
     assert answer.json()["errors"][0]["parameter"] == query.partition("=")[0]
 
 
+def test_a_change_shows_nothing_to_a_token_without_read(api: Api) -> None:
+    """Its answer has the id, and a new key, which no other answer has."""
+    created = api.create(generate_secret="hmac", token="blind")
+    assert created.keys() == {"id", "receiver_key"}
+    path = f"/subscriptions/{created['id']}"
+    for method, change in (("PATCH", ""), ("POST", "/disable"), ("POST", "/enable")):
+        answer = api.call(method, path + change, {}, token="blind")
+        assert (answer.status_code, answer.json()) == (200, {"id": created["id"]})
+    assert api.call("GET", path, token="blind").status_code == 403
+
+
 def test_a_test_event_is_sent(engine: Engine) -> None:
     """The exchange is shown, and an event names the caller; without WEBHOOK_SECRET the answer names it."""
     sent: list[PreparedRequest] = []

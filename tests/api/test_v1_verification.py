@@ -109,6 +109,14 @@ def test_a_process_without_an_origin_refuses(engine: Engine) -> None:
     assert len(api.call("GET", "/subscriptions", token=None).json()["items"]) == 1
 
 
+def test_the_outcome_is_all_that_a_token_without_read_sees(api: Api, receiver: Receiver) -> None:
+    """The subscription is not shown to it."""
+    number = api.create()["id"]
+    answer = api.call("POST", f"/subscriptions/{number}/verify", {}, token="blind").json()
+    assert (answer["verification"]["granted"], answer["subscription"]) == (True, {"id": number})
+    assert receiver.asked
+
+
 def test_few_receivers_are_asked_at_once(api: Api) -> None:
     """The limit is that of test events, so hanging receivers hold few threads, and the next request is told to wait.
 

@@ -43,6 +43,7 @@ from consumer.api.v1.models import (
     Shown,
     merged,
     shown,
+    shown_to,
     stored_options,
 )
 from consumer.api.v1.verification import asking
@@ -146,7 +147,7 @@ def create_subscription(caller: Writer, backing: Backed, new: NewSubscription, k
     return once(
         backing.registry.engine,
         key,
-        lambda: _created(*create(caller, backing, new, key)),
+        lambda: _created(caller, *create(caller, backing, new, key)),
         lambda creation: _created_before(caller, backing, new, creation),
     )
 
@@ -193,13 +194,13 @@ def _created_before(caller: Caller, backing: Backing, new: NewSubscription, crea
         # Only the secret that this request has made: a later one needs a token with the scope secrets.
         made = secrets.made_at(registry.engine, found.id, creation.at, registry.vault)
         generated = next((text for text in made if text not in given), None)
-    return _created(found, generated, {})
+    return _created(caller, found, generated, {})
 
 
-def _created(item: Subscribed, generated: str | None, more: Mapping[str, object]) -> Response:
+def _created(caller: Caller, item: Subscribed, generated: str | None, more: Mapping[str, object]) -> Response:
     more = {**more, "receiver_key": receiver_key(generated)} if generated else more
     location = {"location": f"/v1/subscriptions/{item.id}"}
-    return _json({**shown(item), **more}, HTTPStatus.CREATED, {"etag": etag(item), **location})
+    return _json({**shown_to(caller, item), **more}, HTTPStatus.CREATED, {"etag": etag(item), **location})
 
 
 @router.get("/{subscription_id}", response_model=Shown, responses=described(404) | _OK)
@@ -209,7 +210,7 @@ def show_subscription(caller: Reader, backing: Backed, subscription_id: Subscrip
     found = repository.get(registry.engine, subscription_id, registry.vault, registry.rules)
     if found is None or not may_see(caller, found):
         raise absent()
-    return _one(found)
+    return _one(caller, found)
 
 
 @router.patch(
@@ -245,7 +246,7 @@ def patch_subscription(
             raise Refused(HTTPStatus.FORBIDDEN, "scope", why)
 
     changed = changes.edit(backing.registry, caller.actor, subscription_id, lambda before: merged(given, before), check)
-    return _one(changed)
+    return _one(caller, changed)
 
 
 def _target(url: str) -> Target | None:
@@ -261,9 +262,10 @@ def enable_subscription(
 ) -> Response:
     """Enable a subscription: it gets events again, and its held deliveries are sent."""
     return _switched(
+        caller,
         changes.set_enabled(
             backing.registry, caller.actor, subscription_id, True, condition=condition(caller, if_match)
-        )
+        ),
     )
 
 
@@ -273,9 +275,10 @@ def disable_subscription(
 ) -> Response:
     """Disable a subscription: it matches no event, and its stored deliveries are held."""
     return _switched(
+        caller,
         changes.set_enabled(
             backing.registry, caller.actor, subscription_id, False, why.reason, condition(caller, if_match)
-        )
+        ),
     )
 
 
@@ -326,14 +329,14 @@ def ping_subscription(caller: Writer, backing: Backed, subscription_id: Subscrip
     return _json({"subscription_id": item.id, **describe(endpoint, done)})
 
 
-def _switched(done: tuple[Subscribed, Subscribed] | None) -> Response:
-    return _one(None if done is None else done[1])
+def _switched(caller: Caller, done: tuple[Subscribed, Subscribed] | None) -> Response:
+    return _one(caller, None if done is None else done[1])
 
 
-def _one(item: Subscribed | None) -> Response:
+def _one(caller: Caller, item: Subscribed | None) -> Response:
     if item is None:
         raise absent()
-    return _json(shown(item), headers={"etag": etag(item)})
+    return _json(shown_to(caller, item), headers={"etag": etag(item)})
 
 
 def _json(content: object, status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None) -> JSONResponse:

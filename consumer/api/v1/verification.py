@@ -21,7 +21,7 @@ from consumer.api.v1.context import (
     described,
     exchanging,
 )
-from consumer.api.v1.models import Shown, Verification, shown
+from consumer.api.v1.models import Shown, Verification, shown_to
 from consumer.ops import verification
 from consumer.ops.verification import Ask, describe
 from consumer.sending.validation_request import MOST_RATE
@@ -79,4 +79,4 @@ def asked(
     done = verification.verify(backing.registry, caller.actor, subscription_id, ask, rate, allowed)
     if done is None:
         raise absent()
-    return {"verification": describe(done.permission), "subscription": shown(done.subscription)}
+    return {"verification": describe(done.permission), "subscription": shown_to(caller, done.subscription)}
