@@ -36,6 +36,7 @@ SINGLE = "API_TOKEN"  # the name of the token of that setting
 LOCAL = "local"  # the name of requests without a token, from this machine
 _NAME = re.compile("[A-Za-z0-9_-]{1,64}")
 _BYTES = 1024 * 1024  # the largest file; a token takes 130 bytes
+_SAFE_LENGTH = 32  # characters of API_TOKEN, a third of them different: at least 128 random bits, written in hex
 _PREFIX = "kwt_"  # so that people and scanners recognise a token
 
 
@@ -137,6 +138,8 @@ class TokenFile:
 
     def __init__(self, path: str | None, single: str | None = None) -> None:
         """SettingsError if the file cannot be read or is wrong. `single`: API_TOKEN, which has all scopes."""
+        if single is not None and (len(single) < _SAFE_LENGTH or len(set(single)) < _SAFE_LENGTH // 3):
+            log.warning("API_TOKEN can be guessed", change="API_TOKEN: set what `openssl rand -hex 32` prints")
         self._path = path
         self._single: Tokens = {} if single is None else {sha256(single.encode()).digest(): _SINGLE}
         self._tokens: Tokens = self._single

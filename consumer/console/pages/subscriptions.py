@@ -140,11 +140,7 @@ def _create(sources: Sources, visit: Visit) -> Response:
 
 
 def _show(sources: Sources, visit: Visit) -> Response:
-    return _page(sources, visit, _of(sources, visit))
-
-
-def _page(sources: Sources, visit: Visit, item: Subscribed, **more: object) -> Response:
-    history = sources.history
+    item, history = _of(sources, visit), sources.history
     minutes = None if history is None else history.summary(item.id)
     attempts = [] if history is None else history.recent(item.id, ATTEMPTS, seeing(visit.caller))
     stored = search(sources.registry.engine, Query(subscription=item.id, tenant=visit.caller.tenant), STORED)
@@ -178,7 +174,7 @@ def _page(sources: Sources, visit: Visit, item: Subscribed, **more: object) -> R
         stored=[row_of(each) for each in stored.deliveries],
         form=form_for(sources, visit.caller, item),
         may_ask=sources.ask is not None,
-        **{"ping": None, "key": None, "verification": None, **more},
+        told=visit.told,
     )
 
 
@@ -198,7 +194,7 @@ def _options(item: Subscribed) -> list[tuple[str, object]]:
 def _set_enabled(sources: Sources, visit: Visit, *, enabled: bool) -> Response:
     item = _of(sources, visit)
     changes.set_enabled(sources.registry, visit.caller.actor, item.id, enabled)
-    return to(f"/subscriptions/{item.id}", "enabled" if enabled else "disabled")
+    return to(_path(item), "enabled" if enabled else "disabled")
 
 
 def _ping(sources: Sources, visit: Visit) -> Response:
@@ -214,7 +210,7 @@ def _ping(sources: Sources, visit: Visit) -> Response:
     with _exchanging(visit):
         changes.note_ping(registry, visit.caller.actor, item, event.type)
         made = describe(endpoint, sources.ping(endpoint, event))
-    return _page(sources, visit, item, ping=_exchange(made))
+    return visit.tell(_path(item), {"kind": "ping", **_exchange(made)})
 
 
 def _verify(sources: Sources, visit: Visit) -> Response:
@@ -227,7 +223,7 @@ def _verify(sources: Sources, visit: Visit) -> Response:
         done = verify(sources.registry, visit.caller.actor, item.id, sources.ask)
     if done is None:
         raise Refusal(HTTPStatus.NOT_FOUND, f"There is no subscription {item.id}.")
-    return _page(sources, visit, done.subscription, verification=describe_answer(done.permission))
+    return visit.tell(_path(item), {"kind": "verification", **describe_answer(done.permission)})
 
 
 @contextmanager
@@ -257,7 +253,11 @@ def _rotate(sources: Sources, visit: Visit) -> Response:
     )
     if rotation is None:
         raise Refusal(HTTPStatus.NOT_FOUND, f"There is no subscription {item.id}.")
-    return _page(sources, visit, _of(sources, visit), key=receiver_key(rotation.secret))
+    return visit.tell(_path(item), {"kind": "key", "key": receiver_key(rotation.secret)})
+
+
+def _path(item: Subscribed) -> str:
+    return f"/subscriptions/{item.id}"
 
 
 def _of(sources: Sources, visit: Visit) -> Subscribed:
