@@ -252,6 +252,11 @@ def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[[str | 
         f"/deliveries?subscription={other}",
     ):
         assert "https://example.com/other" not in browser.get(path).text
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE webhook_deliveries SET last_error = 'connecting to 10.9.8.7:443'")
+    for path in (f"/deliveries/{own}", f"/subscriptions/{mine}", "/deliveries"):
+        assert "10.9.8.7" not in browser.get(path).text
+        assert "connecting to …:443" in browser.get(path).text
     for path in ("/deliveries", f"/subscriptions/{mine}"):
         links = browser.get(path).text
         assert (f'/deliveries/{own}"' in links, f'/deliveries/{earlier}"' in links) == (True, False)

@@ -27,6 +27,7 @@ from consumer.events.attempt import Attempt
 from consumer.events.cloud_event import rfc3339
 from consumer.events.event import Event
 from consumer.events.times import in_calendar
+from consumer.http.urls import without_addresses
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.changes import Registry
 from consumer.ops.overview import Overview
@@ -196,7 +197,16 @@ def check_tenant(caller: Caller, tenant: str | None) -> None:
         raise Refused(HTTPStatus.FORBIDDEN, "tenant", why, errors=[Mistake(pointer="/tenant", detail=why)])
 
 
-def check_url(refusal: Callable[[str], str | None], url: object) -> None:
+def told(caller: Caller, described: Mapping[str, Any], *texts: str) -> dict[str, Any]:
+    """What happened on a connection. A token of a tenant gets these `texts` without the addresses that names have here.
+
+    They may tell what the deployment's own network looks like.
+    """
+    hidden = {} if caller.tenant is None else {each: described[each] for each in texts if described[each] is not None}
+    return {**described, **{each: without_addresses(text) for each, text in hidden.items()}}
+
+
+def check_url(caller: Caller, refusal: Callable[[str], str | None], url: object) -> None:
     """Raise InvalidSubscription if a Backing's `refusal` refuses the URL. An invalid URL is refused elsewhere."""
     if isinstance(url, str):
         try:
@@ -204,7 +214,7 @@ def check_url(refusal: Callable[[str], str | None], url: object) -> None:
         except ValueError:
             return
         if refused is not None:
-            raise InvalidSubscription(refused, "url")
+            raise InvalidSubscription(told(caller, {"why": refused}, "why")["why"], "url")
 
 
 def exchanging(caller: Caller) -> AbstractContextManager[None]:

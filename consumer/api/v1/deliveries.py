@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from consumer.api.problems import Mistake, Refused, invalid
 from consumer.api.tokens import Caller
-from consumer.api.v1.context import At, Backed, Backing, Reader, Writer, answer, described, iso, moment
+from consumer.api.v1.context import At, Backed, Backing, Reader, Writer, answer, described, iso, moment, told
 from consumer.api.v1.models import Nothing
 from consumer.errors import InvalidPosition
 from consumer.http.urls import redact_url
@@ -131,7 +131,7 @@ def list_deliveries(
         raise invalid(
             Mistake(parameter="cursor", detail="is not a cursor of this search; leave it out to begin")
         ) from None
-    return answer({"items": [_shown(item) for item in found.deliveries], "next": found.position})
+    return answer({"items": [_shown(caller, item) for item in found.deliveries], "next": found.position})
 
 
 @router.get("/{delivery_id}", response_model=DeliveryDetail, responses=described(404))
@@ -144,7 +144,7 @@ def show_delivery(caller: Reader, backing: Backed, delivery_id: DeliveryId) -> R
         body, encoded = None, b64encode(event.body).decode()
     key = None if event.key is None else b64encode(event.key).decode()
     carried = {"content_type": event.content_type, "key": key, "tenant": event.tenant}
-    return answer({**_shown(item), "event": {**carried, "body": body, "body_base64": encoded}})
+    return answer({**_shown(caller, item), "event": {**carried, "body": body, "body_base64": encoded}})
 
 
 @router.post("/{delivery_id}/redeliver", response_model=Marked, responses=described(404, 409))
@@ -175,7 +175,7 @@ def _of(caller: Caller, backing: Backing, delivery_id: int) -> StoredDetail:
     return found
 
 
-def _shown(item: StoredDelivery) -> dict[str, Any]:
+def _shown(caller: Caller, item: StoredDelivery) -> dict[str, Any]:
     waits = item.status == Status.PARKED
     return {
         "id": item.id,
@@ -192,12 +192,13 @@ def _shown(item: StoredDelivery) -> dict[str, Any]:
         "replay": item.replay or None,
         "created_at": iso(item.created_at),
         "updated_at": iso(item.updated_at),
-        "first_failure": _failure(item.first),
-        "last_failure": _failure(item.last),
+        "first_failure": _failure(caller, item.first),
+        "last_failure": _failure(caller, item.last),
     }
 
 
-def _failure(failure: Failure | None) -> dict[str, Any] | None:
+def _failure(caller: Caller, failure: Failure | None) -> dict[str, Any] | None:
     if failure is None:
         return None
-    return {"at": iso(failure.at), "error": failure.error, "status": failure.status, "response": failure.response}
+    said = {"error": failure.error, "status": failure.status, "response": failure.response}
+    return {"at": iso(failure.at), **told(caller, said, "error")}

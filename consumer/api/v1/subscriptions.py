@@ -31,6 +31,7 @@ from consumer.api.v1.context import (
     may_see,
     no_store,
     parse_cursor,
+    told,
 )
 from consumer.api.v1.idempotency import CREATED_HEADERS, IdempotencyKey, gone, once
 from consumer.api.v1.models import (
@@ -80,9 +81,11 @@ class Exchange(BaseModel):
 
     subscription_id: Annotated[int, Field(examples=[7])]
     event_type: Annotated[str, Field(examples=[EVENT_TYPE])]
-    addresses: Annotated[list[str], Field(description="Of the name in the URL.", examples=[["93.184.215.14"]])]
+    addresses: Annotated[
+        list[str], Field(description="Of the name in the URL; not for tenants.", examples=[["93.184.215.14"]])
+    ]
     connected: Annotated[
-        str | None, Field(description="The address that was connected to.", examples=["93.184.215.14"])
+        str | None, Field(description="The address that was connected to; not for tenants.", examples=["93.184.215.14"])
     ]
     tls: Annotated[str | None, Field(description="Version of the protocol.", examples=["TLSv1.3"])]
     certificate: Annotated[dict[str, Any] | None, Field(examples=[None])]
@@ -161,7 +164,8 @@ def _create_verified(
         done = verification.verify(backing.registry, caller.actor, added.id, ask)
     if done is None:  # removed meanwhile
         raise absent()
-    return done.subscription, generated, {"verification": verification.describe(done.permission)}
+    outcome = told(caller, verification.describe(done.permission), "reason", "advice")
+    return done.subscription, generated, {"verification": outcome}
 
 
 def _create(
@@ -177,7 +181,7 @@ def _create(
     if backing.registry.rules.own_secret and all(kind != "signing" for kind, _ in own):
         why = f"{NEEDS_ITS_OWN}: set generate_secret to hmac"
         raise invalid(Mistake(pointer="/generate_secret", detail=why))
-    check_url(backing.refusal, new.url)
+    check_url(caller, backing.refusal, new.url)
     added = changes.add(backing.registry, caller.actor, new_secrets=own, key=key, disabled=disabled, **options)
     return added, generated, {}
 
@@ -235,7 +239,7 @@ def patch_subscription(
     given = patch.model_dump(exclude_unset=True)
     if "tenant" in given:
         check_tenant(caller, given["tenant"])
-    check_url(backing.refusal, given.get("url"))
+    check_url(caller, backing.refusal, given.get("url"))
     allowed = condition(caller, if_match)
 
     def check(item: Subscribed) -> None:
@@ -326,7 +330,10 @@ def ping_subscription(caller: Writer, backing: Backed, subscription_id: Subscrip
     with exchanging(caller):
         changes.note_ping(registry, caller.actor, item, event.type)
         done = backing.ping(endpoint, event)
-    return _json({"subscription_id": item.id, **describe(endpoint, done)})
+    exchange = told(caller, describe(endpoint, done), "verdict", "advice")
+    if caller.tenant is not None:
+        exchange |= {"addresses": [], "connected": None}
+    return _json({"subscription_id": item.id, **exchange})
 
 
 def _switched(caller: Caller, done: tuple[Subscribed, Subscribed] | None) -> Response:

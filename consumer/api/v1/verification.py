@@ -20,6 +20,7 @@ from consumer.api.v1.context import (
     condition,
     described,
     exchanging,
+    told,
 )
 from consumer.api.v1.models import Shown, Verification, shown_to
 from consumer.ops import verification
@@ -79,4 +80,7 @@ def asked(
     done = verification.verify(backing.registry, caller.actor, subscription_id, ask, rate, allowed)
     if done is None:
         raise absent()
-    return {"verification": describe(done.permission), "subscription": shown_to(caller, done.subscription)}
+    return {
+        "verification": told(caller, describe(done.permission), "reason", "advice"),
+        "subscription": shown_to(caller, done.subscription),
+    }

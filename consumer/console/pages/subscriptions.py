@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from consumer.api.problems import Refused
-from consumer.api.v1.context import check_url, exchanging, seeing
+from consumer.api.v1.context import check_url, exchanging, seeing, told
 from consumer.console import charts
 from consumer.console.app import BASE, Entry, Refusal, Visit, to
 from consumer.console.pages.replays import form_for
@@ -125,7 +125,7 @@ def _create(sources: Sources, visit: Visit) -> Response:
     given = {name: visit.form.get(name, "").strip() for name in ("url", "event_type", "tenant")}
     caller = visit.caller
     try:
-        check_url(sources.refusal, given["url"])
+        check_url(caller, sources.refusal, given["url"])
         tenant = caller.tenant or given["tenant"]
         added = changes.add(
             sources.registry,
@@ -209,7 +209,7 @@ def _ping(sources: Sources, visit: Visit) -> Response:
     endpoint, event = found[1], ping_event(item.id, sources.clock())
     with _exchanging(visit):
         changes.note_ping(registry, visit.caller.actor, item, event.type)
-        made = describe(endpoint, sources.ping(endpoint, event))
+        made = told(visit.caller, describe(endpoint, sources.ping(endpoint, event)), "verdict", "advice")
     return visit.tell(_path(item), {"kind": "ping", **_exchange(made)})
 
 
@@ -223,7 +223,10 @@ def _verify(sources: Sources, visit: Visit) -> Response:
         done = verify(sources.registry, visit.caller.actor, item.id, sources.ask)
     if done is None:
         raise Refusal(HTTPStatus.NOT_FOUND, f"There is no subscription {item.id}.")
-    return visit.tell(_path(item), {"kind": "verification", **describe_answer(done.permission)})
+    return visit.tell(
+        _path(item),
+        {"kind": "verification", **told(visit.caller, describe_answer(done.permission), "reason", "advice")},
+    )
 
 
 @contextmanager
