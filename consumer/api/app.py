@@ -104,7 +104,7 @@ _LOCATION = {"description": "The path that shows the subscription.", "schema": {
 
 def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
     """The API. If tokens are required, requests must carry one; else their Host must be a loopback name."""
-    registry = backing.registry
+    registry, backing = backing.registry, backing._replace(tokens=tokens)
     app = FastAPI(
         title="kafka-webhooks",
         version=__version__,

@@ -16,12 +16,14 @@ import os
 import re
 import secrets
 import tomllib
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, get_args
 
 import structlog
+from cryptography.fernet import Fernet, InvalidToken
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from consumer.errors import SettingsError
@@ -159,6 +161,21 @@ class TokenFile:
     def find(self, token: bytes) -> Caller | None:
         """The caller with this token, or None."""
         return find(self.all(), token)
+
+    def sealed(self, text: str) -> str:
+        """The text, unreadable to the holder of one token of several. Each process with the same file opens it."""
+        return self._cipher().encrypt(text.encode()).decode()
+
+    def opened(self, sealed: str) -> str:
+        """What was sealed since the file last changed. ValueError for anything else."""
+        try:
+            return self._cipher().decrypt(sealed).decode()
+        except InvalidToken:
+            raise ValueError("it was not sealed with these tokens") from None
+
+    def _cipher(self) -> Fernet:
+        random = sorted(self.all().keys() - self._single)  # API_TOKEN may be weak: its guesses must not be told apart
+        return Fernet(urlsafe_b64encode(sha256(b"seal" + b"".join(random)).digest()))
 
     def all(self) -> Tokens:
         """The present tokens."""

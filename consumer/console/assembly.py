@@ -44,7 +44,7 @@ def with_console(
     """
     assert backing.look is not None  # noqa: S101 (the command sets it)
     sources = Sources(
-        backing.registry, kafka, backing.history, backing.refusal, backing.ping, clock, backing.log, backing.ask
+        backing.registry, kafka, backing.history, backing.refusal, backing.ping, clock, backing.log, backing.ask, tokens
     )
     live = overview.Live(sources, backing.look)
     frame = Frame(tokens, SAID, SignOuts(backing.registry.engine), sources.clock)

@@ -18,9 +18,7 @@ def test_addresses_are_hidden(address: str, port: int) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "text", ["status 503 at 14:00:00 on 1.12.2026", "example.com:443", "cafe::function", ""]
-)
+@pytest.mark.parametrize("text", ["status 503 at 14:00:00 on 1.12.2026", "example.com:443", "cafe::function", ""])
 def test_other_text_stays_as_it_is(text: str) -> None:
     """Only whole addresses are hidden."""
     assert without_addresses(text) == text

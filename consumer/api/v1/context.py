@@ -16,18 +16,28 @@ from typing import Annotated, Any, NamedTuple, overload
 import structlog
 from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.responses import JSONResponse
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumer.api.guard import TOKEN
 from consumer.api.problems import CONTENT_TYPE, TITLES, Mistake, Refused, invalid, pointer
-from consumer.api.tokens import Caller, Scope
+from consumer.api.tokens import Caller, Scope, TokenFile
 from consumer.database.engine import unavailable
-from consumer.errors import DatabaseUnavailable, InvalidReplay, InvalidSubscription, KafkaUnavailable, SettingsError
+from consumer.errors import (
+    DatabaseUnavailable,
+    InvalidPosition,
+    InvalidReplay,
+    InvalidSubscription,
+    KafkaUnavailable,
+    SettingsError,
+)
 from consumer.events.attempt import Attempt
 from consumer.events.cloud_event import rfc3339
 from consumer.events.event import Event
 from consumer.events.times import in_calendar
 from consumer.http.urls import without_addresses
+from consumer.ledger.search import Page, search
+from consumer.ledger.search import Query as SearchQuery
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.changes import Registry
 from consumer.ops.overview import Overview
@@ -99,7 +109,7 @@ class Backing(NamedTuple):
     before it, may wait. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with. `ask` makes a
     validation request; None: there is no WEBHOOK_ORIGIN, or no WEBHOOK_SECRET. `history` None: there is no attempts
     topic. `look` takes the overview. `log` is the log that replays read; None: this process has no settings for Kafka.
-    `clock` gives unix seconds, for the age of idempotency keys.
+    `clock` gives unix seconds, for the age of idempotency keys. `tokens` seal cursors.
     """
 
     registry: Registry
@@ -110,6 +120,7 @@ class Backing(NamedTuple):
     log: Log | None = None
     clock: Callable[[], float] = time.time
     ask: Ask | None = None
+    tokens: TokenFile = TokenFile(None)
 
 
 def backing_of(request: Request) -> Backing:
@@ -272,6 +283,19 @@ def parse_cursor(cursor: str | None) -> int | None:
     if word != "after" or not -(2**63) <= last < 2**63:
         raise invalid(Mistake(parameter="cursor", detail="is not a cursor of this resource; leave it out to begin"))
     return last
+
+
+def search_sealed(tokens: TokenFile, engine: Engine, query: SearchQuery, limit: int, cursor: str | None) -> Page:
+    """A page of `search`, whose position is sealed: it has ids of all tenants' rows, which tell how many there are.
+
+    Raises InvalidPosition, as `search` does.
+    """
+    try:
+        position = None if cursor is None else tokens.opened(cursor)
+    except ValueError:
+        raise InvalidPosition("the position is none that a page has given; begin without one") from None
+    found = search(engine, query, limit, position)
+    return found._replace(position=None if found.position is None else tokens.sealed(found.position))
 
 
 def translated(error: Exception) -> Refused:

@@ -12,13 +12,25 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from consumer.api.problems import Mistake, Refused, invalid
 from consumer.api.tokens import Caller
-from consumer.api.v1.context import At, Backed, Backing, Reader, Writer, answer, described, iso, moment, told
+from consumer.api.v1.context import (
+    At,
+    Backed,
+    Backing,
+    Reader,
+    Writer,
+    answer,
+    described,
+    iso,
+    moment,
+    search_sealed,
+    told,
+)
 from consumer.api.v1.models import Nothing
 from consumer.errors import InvalidPosition
 from consumer.http.urls import redact_url
 from consumer.ledger.admin import StoredDelivery, StoredDetail
 from consumer.ledger.rows import Failure
-from consumer.ledger.search import MOST, search
+from consumer.ledger.search import MOST
 from consumer.ledger.search import Query as SearchQuery
 from consumer.ops import stored_deliveries
 from models import Status
@@ -110,7 +122,7 @@ def list_deliveries(
     tenant: Annotated[str | None, Query(max_length=255, examples=["acme"])] = None,
     since: At = None,
     until: At = None,
-    cursor: Annotated[str | None, Query(description="`next` of the page before.", max_length=100)] = None,
+    cursor: Annotated[str | None, Query(description="`next` of the page before.", max_length=300)] = None,
     limit: Annotated[int, Query(ge=1, le=MOST, description="How many at most.")] = 50,
 ) -> Response:
     """Search stored deliveries, newest first. `since` and `until` refer to the time when they were stored."""
@@ -126,7 +138,7 @@ def list_deliveries(
         moment(until, "until"),
     )
     try:
-        found = search(backing.registry.engine, query, limit, cursor)
+        found = search_sealed(backing.tokens, backing.registry.engine, query, limit, cursor)
     except InvalidPosition:
         raise invalid(
             Mistake(parameter="cursor", detail="is not a cursor of this search; leave it out to begin")

@@ -8,12 +8,13 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
+from consumer.api.v1.context import search_sealed
 from consumer.console.app import BASE, Entry, Refusal, Visit, to
 from consumer.console.pages.subscriptions import Pager
 from consumer.console.sources import Sources, row_of, whole
 from consumer.errors import InvalidPosition
 from consumer.ledger.admin import StoredDetail
-from consumer.ledger.search import Query, search
+from consumer.ledger.search import Query
 from consumer.ops import stored_deliveries
 from models import Status
 
@@ -39,7 +40,7 @@ def _search(sources: Sources, visit: Visit) -> Response:
     position = visit.query.get("position") or None
     wrong, rows, following = None, [], None
     try:
-        found = search(sources.registry.engine, _query(asked, visit), PAGE, position)
+        found = search_sealed(sources.tokens, sources.registry.engine, _query(asked, visit), PAGE, position)
     except (ValueError, InvalidPosition) as error:
         wrong = str(error)
     else:
