@@ -70,8 +70,8 @@ class Throttle:
 
     def wrong(self, address: str, now: float) -> None:
         """Note a wrong token. Forgets addresses whose pause is over."""
-        for each in [each for each, until in self._until.items() if until <= now]:
-            del self._until[each]
+        while self._until and self.wait(oldest := next(iter(self._until)), now) <= 0:
+            del self._until[oldest]
         self._until[address] = now + PAUSE
 
 

@@ -155,14 +155,12 @@ class _Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_waiting()
-            if not self.cycle.more_body:
-                self.waits_since = None
+        self._look_at_request()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._await_head()
+        self._look_at_request()  # the next one may be here
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -174,6 +172,12 @@ class _Protocol(H11Protocol):
         if self._timer is None:  # the answer is not at its end
             self.waits_since = None
         super().resume_writing()
+
+    def _look_at_request(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_waiting()
+            if not self.cycle.more_body:
+                self.waits_since = None
 
     def _make_room(self) -> None:
         """Close a connection if this one is too much: for the port, or for its address."""
