@@ -104,7 +104,7 @@ _LOCATION = {"description": "The path that shows the subscription.", "schema": {
 
 def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
     """The API. If tokens are required, requests must carry one; else their Host must be a loopback name."""
-    registry = backing.registry
+    registry, backing = backing.registry, backing._replace(tokens=tokens)
     app = FastAPI(
         title="kafka-webhooks",
         version=__version__,
@@ -132,7 +132,7 @@ def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
             raise HTTPException(HTTPStatus.BAD_REQUEST, _NEEDS_ITS_OWN)
         url, event_type, caller = registration.url, registration.event_type, request.state.caller
         try:
-            check_url(backing.refusal, url)
+            check_url(caller, backing.refusal, url)
             with _or_500("failed to register a webhook", _FAILED):
                 own = [] if secret is None else [("signing", secret)]
                 added = changes.add(registry, caller.actor, url, event_type, new_secrets=own).id

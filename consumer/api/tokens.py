@@ -16,12 +16,14 @@ import os
 import re
 import secrets
 import tomllib
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, get_args
 
 import structlog
+from cryptography.fernet import Fernet, InvalidToken
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from consumer.errors import SettingsError
@@ -36,6 +38,7 @@ SINGLE = "API_TOKEN"  # the name of the token of that setting
 LOCAL = "local"  # the name of requests without a token, from this machine
 _NAME = re.compile("[A-Za-z0-9_-]{1,64}")
 _BYTES = 1024 * 1024  # the largest file; a token takes 130 bytes
+_SAFE_LENGTH = 32  # characters of API_TOKEN, a third of them different: at least 128 random bits, written in hex
 _PREFIX = "kwt_"  # so that people and scanners recognise a token
 
 
@@ -137,6 +140,8 @@ class TokenFile:
 
     def __init__(self, path: str | None, single: str | None = None) -> None:
         """SettingsError if the file cannot be read or is wrong. `single`: API_TOKEN, which has all scopes."""
+        if single is not None and (len(single) < _SAFE_LENGTH or len(set(single)) < _SAFE_LENGTH // 3):
+            log.warning("API_TOKEN can be guessed", change="API_TOKEN: set what `openssl rand -hex 32` prints")
         self._path = path
         self._single: Tokens = {} if single is None else {sha256(single.encode()).digest(): _SINGLE}
         self._tokens: Tokens = self._single
@@ -156,6 +161,21 @@ class TokenFile:
     def find(self, token: bytes) -> Caller | None:
         """The caller with this token, or None."""
         return find(self.all(), token)
+
+    def sealed(self, text: str) -> str:
+        """The text, unreadable to the holder of one token of several. Each process with the same file opens it."""
+        return self._cipher().encrypt(text.encode()).decode()
+
+    def opened(self, sealed: str) -> str:
+        """What was sealed since the file last changed. ValueError for anything else."""
+        try:
+            return self._cipher().decrypt(sealed).decode()
+        except InvalidToken:
+            raise ValueError("it was not sealed with these tokens") from None
+
+    def _cipher(self) -> Fernet:
+        random = sorted(self.all().keys() - self._single)  # API_TOKEN may be weak: its guesses must not be told apart
+        return Fernet(urlsafe_b64encode(sha256(b"seal" + b"".join(random)).digest()))
 
     def all(self) -> Tokens:
         """The present tokens."""

@@ -1,4 +1,4 @@
-"""The console's frame: access to pages, checks of forms, and the headers of every answer.
+"""The console's frame: access to pages, and checks of forms.
 
 Each page is a function from a `Visit` to an answer. It runs in a thread, since it queries the database or Kafka.
 """
@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from hashlib import sha256
 from http import HTTPStatus
-from typing import NamedTuple
+from math import ceil
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
 import structlog
@@ -18,36 +19,37 @@ from markupsafe import Markup
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import ImmutableMultiDict, MutableHeaders, QueryParams
+from starlette.convertors import IntegerConvertor, register_url_convertor
+from starlette.datastructures import ImmutableMultiDict, QueryParams
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Send
-from starlette.types import Scope as AsgiScope
+from starlette.types import ASGIApp
 
-from consumer.api.guard import REQUEST_BYTES, TooLarge, is_loopback_name, read_body, site_of
+from consumer.api.guard import REQUEST_BYTES, TooLarge, read_body, site_of
 from consumer.api.tokens import ANYONE, Caller, Scope, TokenFile
-from consumer.console.rendering import STATIC, environment, static_names
-from consumer.console.session import COOKIE, LIFETIME, NONCE, Session, cookie_of, session_of
+from consumer.console.front import Entrance, Headers, Static, text_page
+from consumer.console.rendering import environment
+from consumer.console.session import (
+    COOKIE,
+    LIFETIME,
+    NONCE,
+    Session,
+    SignOuts,
+    Throttle,
+    cookie_of,
+    opened,
+    sealed,
+    session_of,
+)
 from consumer.errors import InvalidSubscription, SettingsError, WebhooksError
 
 log = structlog.get_logger(__name__)
 
 BASE = "/console"
+TOLD = "kafka-webhooks-told"  # the cookie in which a form tells the next page something
 FORM_FIELDS = 500  # of one form: more than a page of deliveries needs
-HEADERS = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-    ),
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "referrer-policy": "same-origin",
-    "x-content-type-options": "nosniff",
-    "cache-control": "no-store",
-}
 PAGES = (
     ("/", "Overview"),
     ("/subscriptions", "Subscriptions"),
@@ -79,6 +81,8 @@ class Visit(NamedTuple):
     query: QueryParams
     form: Form
     render: Callable[..., Response]  # of a template's name, and its values
+    told: Mapping[str, Any]  # what the form before has told this page
+    tell: Callable[..., Response]  # a path and short values, for the page there: redirects the visitor
 
 
 Page = Callable[[Visit], Response]
@@ -107,6 +111,15 @@ def to(path: str, said: str = "", **query: str) -> Response:
     return RedirectResponse(f"{BASE}{path}{'?' + urlencode(asked) if asked else ''}", HTTPStatus.SEE_OTHER)
 
 
+class _Number(IntegerConvertor):
+    """A number in a path that a row may have: below 2^63. Other text is no path."""
+
+    regex = "[0-9]{1,18}"
+
+
+register_url_convertor("number", _Number())
+
+
 class Frame:
     """Lets visitors in and shows them pages. Without tokens, every visitor from this machine may do everything."""
 
@@ -114,11 +127,14 @@ class Frame:
         self,
         tokens: TokenFile,
         said: Mapping[str, Said],
+        sign_outs: SignOuts,
         clock: Callable[[], float] = time.time,
         **names: object,
     ) -> None:
         self._tokens = tokens
         self._said = said
+        self._sign_outs = sign_outs
+        self._throttle = Throttle()
         self._clock = clock
         self._local = secrets.token_bytes(32)  # signs the sessions of visitors without a token
         self._templates: Environment = environment(BASE, clock, pages=PAGES, **names)
@@ -130,7 +146,7 @@ class Frame:
                 Route("/sign-in", self._sign_in_page, methods=["GET"]),
                 Route("/sign-in", self._sign_in, methods=["POST"]),
                 Route("/sign-out", self._sign_out, methods=["POST"]),
-                Mount("/static", _Static()),
+                Mount("/static", Static()),
                 *more,
                 *(
                     Route(each.path, partial(self._show, each), methods=["POST" if each.post else "GET"])
@@ -143,8 +159,19 @@ class Frame:
         return Headers(app)  # outside of Starlette's own middleware, which answers unexpected errors
 
     def session(self, request: Request) -> Session | None:
-        """The visitor's session."""
+        """The visitor's session, unless its token is gone; `ended` says more."""
         return session_of(request.cookies.get(COOKIE, ""), self._callers(), self._clock())
+
+    async def ended(self, request: Request, session: Session) -> bool:
+        """Whether the visitor has signed out, in any process. While the database does not say, pages are shown."""
+        if not self._tokens.required:  # nobody signs in or out
+            return False
+        try:
+            return await run_in_threadpool(self._sign_outs.have, session, self._clock())
+        except (WebhooksError, SQLAlchemyError):
+            if request.method == "POST":
+                raise
+            return False
 
     def _callers(self) -> Mapping[bytes, Caller]:
         return self._tokens.all() if self._tokens.required else {self._local: ANYONE}
@@ -154,13 +181,20 @@ class Frame:
         if session is None:
             return self._without_session(request)
         try:
+            if await self.ended(request, session):
+                return self._without_session(request)
             _check(session.caller, entry.scope)
-            _check_numbers(request.path_params)
-            form = await self._form(request, session) if entry.post else Form()
+            told = None if entry.post else opened(session, request.cookies.get(TOLD, ""))
             visit = Visit(
-                session.caller, request.path_params, request.query_params, form, partial(self._render, request, session)
+                session.caller,
+                request.path_params,
+                request.query_params,
+                await self._form(request, session) if entry.post else Form(),
+                partial(self._render, request, session),
+                told or {},
+                partial(self._tell, request, session),
             )
-            return await run_in_threadpool(entry.page, visit)
+            answer = await run_in_threadpool(entry.page, visit)
         except Refusal as refusal:
             return self._error(request, session, refusal.status, str(refusal))
         except (InvalidSubscription, SettingsError) as error:
@@ -169,6 +203,9 @@ class Frame:
             log.exception("a page cannot be shown", path=request.url.path)
             text = str(error) if isinstance(error, WebhooksError) else "The database has refused the statement."
             return self._error(request, session, HTTPStatus.SERVICE_UNAVAILABLE, text)
+        if told is not None:
+            answer.delete_cookie(TOLD, path=request.url.path)
+        return answer
 
     async def _form(self, request: Request, session: Session) -> Form:
         """The form of a request from a page of the console. Raises Refusal for any other."""
@@ -196,18 +233,28 @@ class Frame:
             return to("/")
         return self._sign_in_form(request.query_params.get("next", "/"))
 
+    def _tell(self, request: Request, session: Session, path: str, told: Mapping[str, object]) -> Response:
+        answer = to(path)
+        self._keep(request, answer, TOLD, sealed(session, told), 60, f"{BASE}{path}")
+        return answer
+
     async def _sign_in(self, request: Request) -> Response:
         if _is_foreign(request):  # else another site could sign a visitor in with its own token
             return self._sign_in_form("/")
         try:
             form = await _form_of(request)
         except Refusal as refusal:
-            return _page(str(refusal), refusal.status)
-        wanted = str(form.get("next", "/"))
+            return text_page(str(refusal), refusal.status)
+        wanted, address = str(form.get("next", "/")), request.client.host if request.client else ""
+        if (wait := self._throttle.wait(address, self._clock())) > 0:
+            answer = self._sign_in_form(wanted, HTTPStatus.TOO_MANY_REQUESTS)
+            answer.headers["retry-after"] = str(ceil(wait))
+            return answer
         digest = _digest(str(form.get("token", "")).strip())
         if digest not in self._tokens.all():
-            log.warning("a sign-in was refused", client=request.client.host if request.client else None)
-            return self._sign_in_form(wanted, wrong=True)
+            self._throttle.wrong(address, self._clock())
+            log.warning("a sign-in was refused", client=address)
+            return self._sign_in_form(wanted, HTTPStatus.UNAUTHORIZED)
         answer = to(wanted if wanted.startswith("/") and not wanted.startswith("//") else "/")
         self._begin(request, answer, digest)
         return answer
@@ -217,25 +264,33 @@ class Frame:
         if session is not None:
             try:
                 await self._form(request, session)
+                await run_in_threadpool(self._sign_outs.note, session, self._clock())
             except Refusal as refusal:
                 return self._error(request, session, refusal.status, str(refusal))
+            except (WebhooksError, SQLAlchemyError):
+                log.exception("a session cannot be ended")
+                text = "You are still signed in: the database cannot note that you leave. Try again."
+                return self._error(request, session, HTTPStatus.SERVICE_UNAVAILABLE, text)
         answer = to("/sign-in")
         answer.delete_cookie(COOKIE, path=BASE)
         return answer
 
     def _begin(self, request: Request, answer: Response, digest: bytes) -> None:
         cookie = cookie_of(digest, self._clock(), secrets.token_bytes(NONCE))
-        secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
-        answer.set_cookie(COOKIE, cookie, max_age=LIFETIME, path=BASE, secure=secure, httponly=True, samesite="strict")
+        self._keep(request, answer, COOKIE, cookie, LIFETIME, BASE)
 
-    def _sign_in_form(self, wanted: str, *, wrong: bool = False) -> Response:
-        status = HTTPStatus.UNAUTHORIZED if wrong else HTTPStatus.OK
-        return _page(self._templates.get_template("sign_in.html").render(next=wanted, wrong=wrong), status)
+    def _keep(self, request: Request, answer: Response, name: str, cookie: str, seconds: int, path: str) -> None:
+        """Set a cookie that scripts and other sites do not get."""
+        secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
+        answer.set_cookie(name, cookie, max_age=seconds, path=path, secure=secure, httponly=True, samesite="strict")
+
+    def _sign_in_form(self, wanted: str, status: HTTPStatus = HTTPStatus.OK) -> Response:
+        return text_page(self._templates.get_template("sign_in.html").render(next=wanted, status=status), status)
 
     def _render(
         self, request: Request, session: Session, name: str, status: HTTPStatus = HTTPStatus.OK, **values: object
     ) -> Response:
-        return _page(self.fragment(request, session, name, **values), status)
+        return text_page(self.fragment(request, session, name, **values), status)
 
     def fragment(self, request: Request, session: Session, name: str, **values: object) -> str:
         """A template's text, for this visitor."""
@@ -259,63 +314,9 @@ class Frame:
 
     async def _not_found(self, request: Request, _error: Exception) -> Response:
         session = self.session(request)
-        if session is None:
+        if session is None or await self.ended(request, session):
             return self._without_session(request)
         return self._error(request, session, HTTPStatus.NOT_FOUND, "There is no such page.")
-
-
-class _Static(StaticFiles):
-    """The static files, under names that change with their content."""
-
-    def __init__(self) -> None:
-        super().__init__(directory=STATIC)
-        self._files = {name: file for file, name in static_names().items()}
-
-    async def get_response(self, path: str, scope: AsgiScope) -> Response:
-        answer = await super().get_response(self._files.get(path, "absent"), scope)
-        answer.headers["cache-control"] = "public, max-age=31536000, immutable"
-        return answer
-
-
-class Headers:
-    """ASGI middleware: every answer carries HEADERS, unless it has its own. 408 closes the connection."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
-
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-                if message["status"] == HTTPStatus.REQUEST_TIMEOUT:
-                    headers["connection"] = "close"  # else the rest of the form could keep it open
-            await send(message)
-
-        await self._app(scope, receive, with_headers)
-
-
-class Entrance:
-    """ASGI middleware: without tokens, refuses each request whose Host is not this machine.
-
-    Otherwise a web page could read the console through a host name of its own that resolves to 127.0.0.1 (DNS
-    rebinding).
-    """
-
-    def __init__(self, app: ASGIApp, tokens: TokenFile) -> None:
-        self._app = app
-        self._tokens = tokens
-
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 403."""
-        if scope["type"] != "http" or self._tokens.required or is_loopback_name(Request(scope).headers.get("host", "")):
-            await self._app(scope, receive, send)
-        else:
-            refusal = _page("Without API_TOKEN, only requests to localhost are served.", HTTPStatus.FORBIDDEN)
-            await refusal(scope, receive, send)
 
 
 async def _form_of(request: Request) -> Form:
@@ -335,19 +336,9 @@ async def _form_of(request: Request) -> Form:
         raise Refusal(HTTPStatus.BAD_REQUEST, "The form cannot be read.") from None
 
 
-def _check_numbers(path: Mapping[str, object]) -> None:
-    """Raise Refusal for a number in a path that no row can have."""
-    if any(number >= 2**63 for number in path.values() if isinstance(number, int)):
-        raise Refusal(HTTPStatus.NOT_FOUND, "No row has this number.")
-
-
 def _check(caller: Caller, scope: Scope) -> None:
     if scope not in caller.scopes:
         raise Refusal(HTTPStatus.FORBIDDEN, f"Your token has no scope {scope}.")
-
-
-def _page(text: str, status: HTTPStatus) -> Response:
-    return HTMLResponse(text, status)
 
 
 def _form_token(token: str) -> Markup:

@@ -14,6 +14,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.console.app import BASE, Frame, Said
 from consumer.console.pages import deliveries, events, overview, replays, subscriptions, topics
 from consumer.console.reference import PATH, reference_page
+from consumer.console.session import SignOuts
 from consumer.console.sources import Sources
 
 SAID = {
@@ -43,10 +44,10 @@ def with_console(
     """
     assert backing.look is not None  # noqa: S101 (the command sets it)
     sources = Sources(
-        backing.registry, kafka, backing.history, backing.refusal, backing.ping, clock, backing.log, backing.ask
+        backing.registry, kafka, backing.history, backing.refusal, backing.ping, clock, backing.log, backing.ask, tokens
     )
     live = overview.Live(sources, backing.look)
-    frame = Frame(tokens, SAID, sources.clock)
+    frame = Frame(tokens, SAID, SignOuts(backing.registry.engine), sources.clock)
     console = frame.app(
         [
             *overview.entries(live, sources.registry.group),

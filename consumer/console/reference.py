@@ -11,7 +11,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from consumer.api.reference import reference
-from consumer.console.app import BASE, HEADERS
+from consumer.console.app import BASE
+from consumer.console.front import HEADERS
 from consumer.console.rendering import environment
 
 PATH = "/reference"

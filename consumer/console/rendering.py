@@ -6,9 +6,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
 
 from consumer.events.times import utc
+from consumer.http.urls import without_addresses
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -74,6 +76,12 @@ def static_names() -> dict[str, str]:
     }
 
 
+@pass_context
+def _for_visitor(context: Context, text: str | None) -> str | None:
+    """A text about a connection, without addresses for a visitor of a tenant."""
+    return without_addresses(text) if text and context["session"].tenant is not None else text
+
+
 def environment(base: str, clock: Callable[[], float] = time.time, **names: object) -> Environment:
     """The templates. `base` is the path under which the console is served, without a slash at its end."""
     files = static_names()
@@ -92,6 +100,6 @@ def environment(base: str, clock: Callable[[], float] = time.time, **names: obje
         "iso": iso,
         "ago": lambda at: ago(at, clock()),
     }
-    found.filters.update(filters)
+    found.filters.update(filters, for_visitor=_for_visitor)
     found.globals.update(names, base=base, static=lambda name: f"{base}/static/{files[name]}")
     return found

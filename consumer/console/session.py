@@ -1,18 +1,30 @@
-"""Sessions of the console: a cookie signed with its token's hash, and a form token for that session. Pure.
+"""Sessions of the console: a cookie signed with its token's hash, and a form token for that session.
 
-A session needs no store, so that any API pod serves it: it ends when its token leaves the file, or after LIFETIME.
+A session needs no store, so that any API pod serves it: it ends when its token leaves the file, or after LIFETIME. Only
+its early end is stored: a visitor's sign-out.
 """
 
 import hmac
+import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import orjson
+from cryptography.fernet import Fernet, InvalidToken
+from sqlalchemy import Engine
 
 from consumer.api.tokens import Caller
+from consumer.errors import KeyTaken
+from consumer.ledger import request_keys
+from consumer.ledger.request_keys import RequestKey
 
 COOKIE = "kafka-webhooks"
-LIFETIME = 12 * 3600  # seconds: a shift
+LIFETIME = 12 * 3600  # seconds: a shift; less than sign-outs are kept
+PAUSE = 3.0  # seconds: twenty guesses a minute
+LARGEST = 2000  # characters: proxies take heads of answers up to 4 KiB
 NONCE = 16  # bytes
 _MAC = 32
 _ID = 8  # bytes that find the token of a cookie
@@ -20,10 +32,70 @@ _EXPIRY = 8
 
 
 class Session(NamedTuple):
-    """A visitor who has signed in. Each form must carry `form_token`."""
+    """A visitor who has signed in. Each form must carry `form_token`.
+
+    `name` tells sessions apart and is of no use to visitors; `key` is known to the server alone.
+    """
 
     caller: Caller
     form_token: str
+    name: str
+    key: bytes
+
+
+class SignOuts(NamedTuple):
+    """The sessions that visitors have ended, for all processes: rows beside the idempotency keys, kept as long."""
+
+    engine: Engine
+
+    def note(self, session: Session, now: float) -> None:
+        """End a session, at `now` (unix seconds)."""
+        with suppress(KeyTaken), self.engine.begin() as connection:
+            request_keys.note(connection, RequestKey(session.name, session.name, now), 0)
+
+    def have(self, session: Session, now: float) -> bool:
+        """Whether the session has ended."""
+        return request_keys.find(self.engine, RequestKey(session.name, session.name, now)) is not None
+
+
+class Throttle:
+    """Lets an address try again `PAUSE` seconds after a wrong token. Used by one thread."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}  # by address, oldest first
+
+    def wait(self, address: str, now: float) -> float:
+        """Seconds until this address may try; 0 or less: now."""
+        return self._until.get(address, now) - now
+
+    def wrong(self, address: str, now: float) -> None:
+        """Note a wrong token. Forgets addresses whose pause is over."""
+        while self._until and self.wait(oldest := next(iter(self._until)), now) <= 0:
+            del self._until[oldest]
+        self._until[address] = now + PAUSE
+
+
+def sealed(session: Session, told: Mapping[str, object]) -> str:
+    """What only this session can open: for a cookie, in which the effect of a form reaches the next page.
+
+    Texts are cut until it has at most LARGEST characters.
+    """
+    most = LARGEST
+    while True:
+        cut = {name: value[:most] if isinstance(value, str) else value for name, value in told.items()}
+        value = Fernet(session.key).encrypt(zlib.compress(orjson.dumps(cut))).decode()
+        if len(value) <= LARGEST:
+            return value
+        most //= 2
+
+
+def opened(session: Session, cookie: str) -> Mapping[str, Any] | None:
+    """What `sealed` got; None for anything else."""
+    try:
+        told: Mapping[str, Any] = orjson.loads(zlib.decompress(Fernet(session.key).decrypt(cookie)))
+    except (InvalidToken, ValueError):
+        return None
+    return told
 
 
 def cookie_of(digest: bytes, now: float, nonce: bytes) -> str:
@@ -47,7 +119,8 @@ def session_of(cookie: str, tokens: Mapping[bytes, Caller], now: float) -> Sessi
     digest = next((each for each in tokens if hmac.compare_digest(_id(each), content[:_ID])), None)
     if digest is None or not hmac.compare_digest(_mac(digest, b"session", content), mac):
         return None
-    return Session(tokens[digest], urlsafe_b64encode(_mac(digest, b"form", content)).decode())
+    form, key = (urlsafe_b64encode(_mac(digest, purpose, content)) for purpose in (b"form", b"told"))
+    return Session(tokens[digest], form.decode(), _mac(digest, b"name", content).hex(), key)
 
 
 def _id(digest: bytes) -> bytes:

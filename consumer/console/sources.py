@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import quote
 
-from consumer.api.tokens import Caller
+from consumer.api.tokens import Caller, TokenFile
 from consumer.config.settings import KafkaSettings
 from consumer.console.app import Refusal
 from consumer.console.charts import Bar
@@ -37,7 +37,7 @@ class Sources(NamedTuple):
     `kafka` None: this process has no settings for Kafka. `history` None: there is no attempts topic. `refusal` judges a
     new URL; it may wait for a name server. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with.
     `clock` gives unix seconds. `log` is the log that replays read; None: this process has no settings for Kafka. `ask`
-    makes a validation request; None: there is no WEBHOOK_ORIGIN, or no WEBHOOK_SECRET.
+    makes a validation request; None: there is no WEBHOOK_ORIGIN, or no WEBHOOK_SECRET. `tokens` seal positions.
     """
 
     registry: Registry
@@ -48,6 +48,7 @@ class Sources(NamedTuple):
     clock: Callable[[], float]
     log: Log | None = None
     ask: Ask | None = None
+    tokens: TokenFile = TokenFile(None)
 
 
 class DeliveryRow(NamedTuple):

@@ -1,5 +1,6 @@
 """Parses and redacts URLs. Pure."""
 
+import re
 import socket
 from functools import lru_cache
 from ipaddress import ip_address
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 
 from requests import PreparedRequest, RequestException
 
+_NUMBERS = re.compile(r"(?<!\w)[0-9A-Fa-f:.]{2,}(?:%\w+)?(?!\w)")  # what may be an address
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -72,6 +74,22 @@ def redact_url(url: str) -> str:
 def place_of(host: str, port: int) -> str:
     """Host and port as written in a URL, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def without_addresses(text: str) -> str:
+    """The text with `…` for each IP address, perhaps with a port: for those who may not know what a name leads to."""
+    return _NUMBERS.sub(lambda found: _hidden(found[0]), text)
+
+
+def _hidden(text: str) -> str:
+    """`…` if the text begins with an address and has nothing more than a port or punctuation."""
+    for host in (text, text[:-1], text.partition(":")[0]):
+        try:
+            ip_address(host.partition("%")[0])
+        except ValueError:
+            continue
+        return f"…{text[len(host) :]}"
+    return text
 
 
 @lru_cache(1024)

@@ -5,10 +5,18 @@ from typing import Any
 import pytest
 import requests
 import trustme
+from requests.exceptions import ConnectionError as RequestsConnectionError
 from sqlalchemy import Engine
 
 from consumer.api.tokens import TokenFile
+from consumer.ledger import store
+from consumer.ledger.rows import Failure
+from consumer.ops.ping import ping
+from consumer.sending.recording import ExchangeTrace
+from consumer.sending.validation_request import Refused
+from tests.api.test_v1_observed import History, attempt
 from tests.api.v1_kit import NEW, Api, make_api
+from tests.ledger.rows_kit import GROUP, make_event, parked
 
 S, D = "/subscriptions", "/deliveries"
 CA = trustme.CA().cert_pem.bytes().decode()
@@ -154,3 +162,31 @@ def test_the_old_token_may_do_everything(engine: Engine) -> None:
     assert api.call("POST", f"{path}/secrets/rotate", {}, token="single").status_code == 200
     assert api.call("DELETE", path, token="single").status_code == 204
     assert [event.data["actor"] for event in api.events()] == ["api:API_TOKEN"] * 3
+
+
+def test_a_tenant_does_not_learn_what_names_resolve_to(api: Api, engine: Engine) -> None:
+    """No answer has an address of the deployment's network, in errors of any kind; a token of all tenants sees them."""
+    inner = "10.9.8.7"
+    error = RequestsConnectionError(f"connecting to {inner}:443: refused")
+    seen = ExchangeTrace(started=True, addresses=(inner,), connected=f"{inner}:443")
+    number = api.create(tenant="acme")["id"]
+    failure = Failure(str(error), None, None, 1.0)
+    event = make_event(1, tenant="acme")
+    store.park(engine, GROUP, [parked(event, number, first=failure, last=failure)], 1.0)
+    api.app.state.backing = api.app.state.backing._replace(
+        refusal=lambda _: f"its host resolves to {inner}; {inner} is not a public address",
+        ping=lambda endpoint, event: ping(endpoint, event, lambda *_: (error, seen)),
+        ask=lambda *_: Refused(f"no answer: {error}"),
+        history=History([attempt(number, "acme")._replace(error=failure.error)]),
+    )
+    path = f"/subscriptions/{number}"
+    for token in ("acme", "all"):
+        answers = [
+            api.call("POST", "/subscriptions", NEW, token=token),
+            api.call("PATCH", path, {"url": NEW["url"]}, token=token),
+            *(api.call("POST", f"{path}/{action}", {}, token=token) for action in ("ping", "verify")),
+            api.call("GET", "/deliveries", token=token),
+            api.call("GET", f"/attempts?subscription={number}", token=token),
+        ]
+        assert [each.status_code for each in answers] == [422, 422, 200, 200, 200, 200]
+        assert [inner in each.text for each in answers] == [token == "all"] * len(answers)

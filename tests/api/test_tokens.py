@@ -82,6 +82,18 @@ def test_the_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     assert [each["log_level"] for each in logs] == ["info", "error", "error"]
 
 
+@pytest.mark.parametrize(
+    ("token", "weak"),
+    [("secret-token", True), ("0123456789abcdef" * 2, False), ("ab" * 40, True)],
+)
+def test_a_weak_token_of_the_environment_is_named(token: str, weak: bool) -> None:  # noqa: FBT001 (a test's parameter)
+    """The warning says how to make another, and does not quote it. Tokens of the file are always random."""
+    with capture_logs() as logs:
+        TokenFile(None, token)
+    assert [each["event"] for each in logs] == ["API_TOKEN can be guessed"] * weak
+    assert token not in str(logs)
+
+
 def replaced(file: Path, text: str) -> None:
     """Replaces a file as Kubernetes does: another file is renamed to it."""
     other = file.with_suffix(".new")

@@ -1,13 +1,17 @@
 """/v1/deliveries, on each database: search, detail and redelivery, with each tenant limited to its own."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text, update
 
+from consumer.api.tokens import TokenFile
+from consumer.errors import InvalidPosition
 from consumer.ledger import store
+from consumer.ledger.search import Query, search
 from models import ParkedDelivery
-from tests.api.v1_kit import Api
+from tests.api.v1_kit import Api, make_api, token_file
 from tests.ledger.rows_kit import GROUP, make_event, parked
 
 
@@ -79,6 +83,20 @@ def test_an_invalid_search_is_a_problem(api: Api, query: str) -> None:
     assert query.partition("=")[0] in answer.text
 
 
+def test_a_cursor_tells_nothing(engine: Engine, tmp_path: Path) -> None:
+    """It has ids of all tenants' deliveries, which tell how many there are. Any process goes on from it."""
+    one, other = (make_api(engine, TokenFile(token_file(tmp_path / name))) for name in ("one", "other"))
+    subscription = one.create(tenant="acme")["id"]
+    for offset in range(3):
+        stored(engine, subscription, offset, tenant="acme")
+    first = one.call("GET", "/deliveries?limit=2", token="acme").json()
+    with pytest.raises(InvalidPosition):
+        search(engine, Query(), 1, first["next"])
+    second = other.call("GET", f"/deliveries?limit=2&cursor={first['next']}", token="acme").json()
+    assert [item["id"] for item in first["items"] + second["items"]] == [3, 2, 1]
+    assert second["next"] is None
+
+
 def test_a_delivery_is_shown_with_its_event(api: Api, engine: Engine) -> None:
     """The body is shown as text or as base64."""
     subscription = api.create()["id"]
@@ -93,7 +111,7 @@ def test_a_delivery_is_shown_with_its_event(api: Api, engine: Engine) -> None:
 
 
 def test_deliveries_are_sent_again(api: Api, engine: Engine) -> None:
-    """One or many can be. A delivered one is a conflict alone, and skipped among many."""
+    """One or many can be. A delivered one is a conflict alone, and skipped among many. Events name the caller."""
     subscription = api.create()["id"]
     for offset, status in enumerate(("exhausted", "exhausted", "parked")):
         stored(engine, subscription, offset, status)
@@ -107,6 +125,11 @@ def test_deliveries_are_sent_again(api: Api, engine: Engine) -> None:
     }
     states = {item["id"]: item["status"] for item in api.call("GET", "/deliveries").json()["items"]}
     assert states == {first: "parked", second: "parked", third: "delivered"}
+    told = [(event.type, event.data) for event in api.events() if event.type != "subscription.created"]
+    assert told == [
+        ("delivery.redelivered", {"actor": "api:all", "delivery_ids": ids, "subscription_ids": [subscription]})
+        for ids in ([first], [first, second])
+    ]
 
 
 def test_a_tenant_sees_and_sends_its_own(api: Api, engine: Engine) -> None:

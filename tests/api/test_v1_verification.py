@@ -109,8 +109,19 @@ def test_a_process_without_an_origin_refuses(engine: Engine) -> None:
     assert len(api.call("GET", "/subscriptions", token=None).json()["items"]) == 1
 
 
+def test_the_outcome_is_all_that_a_token_without_read_sees(api: Api, receiver: Receiver) -> None:
+    """The subscription is not shown to it."""
+    number = api.create()["id"]
+    answer = api.call("POST", f"/subscriptions/{number}/verify", {}, token="blind").json()
+    assert (answer["verification"]["granted"], answer["subscription"]) == (True, {"id": number})
+    assert receiver.asked
+
+
 def test_few_receivers_are_asked_at_once(api: Api) -> None:
-    """The limit is that of test events, so hanging receivers hold few threads, and the next request is told to wait."""
+    """The limit is that of test events, so hanging receivers hold few threads, and the next request is told to wait.
+
+    A tenant has two of the places, so that it leaves some for others.
+    """
     hanging, end = threading.Semaphore(0), threading.Event()
 
     def ask(_endpoint: Endpoint, _rate: int | None) -> Permission:
@@ -119,19 +130,25 @@ def test_few_receivers_are_asked_at_once(api: Api) -> None:
         return NO
 
     api.app.state.backing = api.app.state.backing._replace(ask=ask)
-    path = f"/subscriptions/{api.create()['id']}/verify"
-    threads = [threading.Thread(target=api.call, args=("POST", path, {})) for _ in range(8)]
-    for thread in threads:
-        thread.start()
+    paths = {token: f"/subscriptions/{api.create(token=token)['id']}/verify" for token in ("acme", "other", "all")}
+    threads = []
     try:
-        for _ in threads:
-            assert hanging.acquire(timeout=20)
-        for busy, body in ((path, {}), ("/subscriptions", NEW | {"verify": True})):
-            answer = api.call("POST", busy, body)
-            assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+        for token, places in (("acme", 2), ("other", 2), ("all", 4)):
+            more = [
+                threading.Thread(target=api.call, args=("POST", paths[token], {}), kwargs={"token": token})
+                for _ in range(places)
+            ]
+            threads += more
+            for thread in more:
+                thread.start()
+            for _ in more:
+                assert hanging.acquire(timeout=20)
+            for busy, body in ((paths[token], {}), ("/subscriptions", NEW | {"verify": True})):
+                answer = api.call("POST", busy, body, token=token)
+                assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
     finally:
         end.set()
         for thread in threads:
             thread.join()
-    assert len(api.call("GET", "/subscriptions").json()["items"]) == 1
-    assert api.call("POST", path, {}).status_code == 200
+    assert len(api.call("GET", "/subscriptions").json()["items"]) == 3
+    assert api.call("POST", paths["acme"], {}, token="acme").status_code == 200

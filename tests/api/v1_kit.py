@@ -32,6 +32,7 @@ TOKENS: Mapping[str, tuple[tuple[str, ...], str | None]] = {
     "all": (SCOPES, None),
     "reader": (("read",), None),
     "writer": (("read", "write"), None),
+    "blind": (("write",), None),
     "acme": (SCOPES, "acme"),
     "other": (SCOPES, "other"),
 }

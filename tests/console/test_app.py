@@ -1,25 +1,30 @@
 """Pages are for signed-in visitors, and forms for those who were shown them."""
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from sqlalchemy import Engine
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Mount
+from structlog.testing import capture_logs
 
 from consumer.api import guard
 from consumer.api.tokens import Caller
-from consumer.console.app import BASE, HEADERS, Entry, Frame, Refusal, Said, Visit, to
+from consumer.console.app import BASE, TOLD, Entry, Frame, Refusal, Said, Visit, to
+from consumer.console.front import HEADERS
 from consumer.console.rendering import static_names
-from consumer.console.session import COOKIE
+from consumer.console.session import COOKIE, PAUSE, SignOuts
 from consumer.errors import DatabaseUnavailable
 from consumer.http.server import BackgroundServer, listen
 from tests.console.browser import Browser, form_token
 from tests.console.tokens import Tokens
+from tests.delivery.store_kit import rename
 
 TOKENS = {
     "all": Caller("all", frozenset({"read", "write", "secrets"})),
@@ -30,12 +35,18 @@ SAID = {"done": Said("It is done.")}
 
 def shown(visit: Visit) -> Response:
     """A page with a title."""
-    return visit.render("error.html", title="A page", text=visit.path.get("id", "none"), kind="good")
+    text = f"told: {visit.told['word']}" if visit.told else visit.path.get("id", "none")
+    return visit.render("error.html", title="A page", text=text, kind="good")
 
 
 def done(visit: Visit) -> Response:
     """A form with an effect."""
     return to("/page", "done", word=str(visit.form.get("word")))
+
+
+def tells(visit: Visit) -> Response:
+    """A form whose effect the next page shows."""
+    return visit.tell("/page/5", {"word": "sëcret"})
 
 
 def refuses(_visit: Visit) -> Response:
@@ -56,24 +67,26 @@ def broken(_visit: Visit) -> Response:
 ENTRIES = [
     Entry("/", shown),
     Entry("/page", shown),
-    Entry("/page/{id:int}", shown),
+    Entry("/page/{id:number}", shown),
     Entry("/do", done, "write", post=True),
+    Entry("/tell", tells, "write", post=True),
     Entry("/refuses", refuses),
     Entry("/fails", fails),
     Entry("/broken", broken),
 ]
 
 
-Open = Callable[[dict[str, Caller]], Browser]
+Open = Callable[..., Browser]
 
 
 @pytest.fixture
-def browse() -> Iterator[Open]:
-    """Opens browsers, each of a console with these tokens."""
+def browse(engine: Engine) -> Iterator[Open]:
+    """Opens browsers, each of a process of its own with these tokens."""
     servers = []
 
-    def browser_of(callers: dict[str, Caller]) -> Browser:
-        app = Starlette(routes=[Mount(BASE, Frame(Tokens(callers), SAID).app(ENTRIES))])
+    def browser_of(callers: dict[str, Caller], clock: Callable[[], float] = time.time) -> Browser:
+        frame = Frame(Tokens(callers), SAID, SignOuts(engine), clock)
+        app = Starlette(routes=[Mount(BASE, frame.app(ENTRIES))])
         servers.append(BackgroundServer(app, listen("127.0.0.1", 0), "console"))
         return Browser(servers[-1].port)
 
@@ -179,11 +192,63 @@ def test_a_form_that_never_ends_is_given_up(browser: Browser, local: Browser, mo
         assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-def test_signing_out_ends_the_session(browser: Browser) -> None:
-    """It ends in this browser."""
+def test_signing_out_ends_the_session(browser: Browser, browse: Open) -> None:
+    """It ends in this browser, and for whoever has its cookie, in each process; other sessions of the token go on."""
     token = form_token(sign_in(browser, "all"))
-    browser.post("/sign-out", data={"form_token": token})
+    thief, colleague = browse(TOKENS), browse(TOKENS)
+    thief.cookies.update(browser.cookies)
+    sign_in(colleague, "all")
+    assert "A page" in thief.get("/page").text
+    for _ in range(2):  # the second time without a session
+        browser.post("/sign-out", data={"form_token": token})
     assert "Sign in" in browser.get("/page").text
+    for path in ("/page", "/absent"):
+        assert "Sign in" in thief.get(path).text
+    assert "Sign in" in thief.post("/do", data={"form_token": token}).text
+    assert "A page" in colleague.get("/page").text
+
+
+def test_a_database_that_does_not_answer_ends_no_visit(browser: Browser, engine: Engine) -> None:
+    """Pages are shown, to see what is wrong; no form is accepted, and no one seems to have signed out."""
+    token = form_token(sign_in(browser, "all"))
+    rename(engine, "webhook_request_keys", "away")
+    assert "A page" in browser.get("/page").text
+    with capture_logs():
+        for path, text in (("/do", "database has refused"), ("/sign-out", "You are still signed in")):
+            answer = browser.post(path, data={"form_token": token})
+            assert (answer.status_code, text in answer.text) == (HTTPStatus.SERVICE_UNAVAILABLE, True)
+
+
+def test_guessing_a_token_takes_long(browse: Open) -> None:
+    """After a wrong token, no token of that address is looked at for a while; the page and a header say so."""
+    now = [1_800_000_000.0]
+    browser = browse(TOKENS, lambda: now[0])
+    assert browser.post("/sign-in", data={"token": "wrong"}).status_code == HTTPStatus.UNAUTHORIZED
+    refused = browser.post("/sign-in", data={"token": "all"})
+    assert (refused.status_code, refused.headers["retry-after"]) == (HTTPStatus.TOO_MANY_REQUESTS, "3")
+    assert "Wait some seconds" in refused.text
+    other = browser.post("/sign-in", data={"token": "all"}, headers={"x-forwarded-for": "192.0.2.7"})
+    assert "A page" in other.text
+    browser.cookies.clear()
+    now[0] += PAUSE
+    assert "A page" in sign_in(browser, "all")
+
+
+def test_a_form_tells_the_next_page_what_came_of_it(browser: Browser, browse: Open) -> None:
+    """Once, and in any process: a page that is loaded again neither sends the form nor shows it again."""
+    form = {"form_token": form_token(sign_in(browser, "all"))}
+    answer = browser.post("/tell", data=form, allow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (HTTPStatus.SEE_OTHER, f"{BASE}/page/5")
+    flags = answer.headers["set-cookie"].lower()
+    assert all(flag in flags for flag in ("httponly", "samesite=strict", f"path={BASE}/page/5"))
+    other = browse(TOKENS)
+    other.cookies.update(browser.cookies)
+    assert "told: sëcret" in other.get("/page/5").text
+    assert "told" not in other.get("/page/5").text
+    stranger = browse(TOKENS)
+    sign_in(stranger, "all")
+    stranger.cookies.update({TOLD: browser.cookies[TOLD]})
+    assert "told" not in stranger.get("/page/5").text
 
 
 def test_without_tokens_forms_still_belong_to_their_page(local: Browser) -> None:
@@ -200,8 +265,9 @@ def test_every_answer_keeps_scripts_and_frames_out(browser: Browser) -> None:
     # The last one closes the connection.
     for path in ("/page", "/refuses", "/absent", file, "/static/console.css", "/broken"):
         answer = browser.get(path)
-        for name in HEADERS.keys() - {"cache-control"}:
-            assert answer.headers[name] == HEADERS[name]
+        for name, value in HEADERS.items():
+            assert answer.headers[name] == value
+        assert answer.headers["x-content-type-options"] == "nosniff"
         assert ("immutable" in answer.headers["cache-control"]) == (path == file)
 
 
@@ -212,6 +278,8 @@ def test_every_answer_keeps_scripts_and_frames_out(browser: Browser) -> None:
         ("/fails", 503, "no answer"),
         ("/absent", 404, "There is no such page."),
         ("/page/x", 404, "There is no such page."),
+        (f"/page/{2**63}", 404, "There is no such page."),
+        (f"/page/{'9' * 5000}", 404, "There is no such page."),
         ("/do", 404, "There is no such page."),
     ],
 )

@@ -73,7 +73,7 @@ def test_a_record_that_carries_no_event_is_shown_with_the_reason(browser: Browse
     [
         ("", 5, HTTPStatus.NOT_FOUND, "has no record at offset 5"),
         ("another", 0, HTTPStatus.NOT_FOUND, "not one of KAFKA_TOPICS"),
-        ("", 2**63, HTTPStatus.NOT_FOUND, "No row has this number"),
+        ("", 2**63, HTTPStatus.NOT_FOUND, "There is no such page"),
     ],
 )
 def test_other_records_are_not_read(

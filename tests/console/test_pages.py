@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from threading import BoundedSemaphore
 from typing import Any
 
 import pytest
@@ -155,7 +154,7 @@ def test_a_receiver_is_asked_for_its_permission(
     assert "<dt>verified</dt><dd>yes</dd>" in granted
     ((_, operation, _),) = outbox.pending(engine, GROUP, 10)
     assert (operation.type, operation.data["actor"]) == ("subscription.verified", "api:all")
-    monkeypatch.setattr(context, "_EXCHANGES", BoundedSemaphore(0))
+    monkeypatch.setattr(context, "_EXCHANGES", context.Places(0))
     assert "Too many requests to receivers are under way" in send(browser, here, f"{here}/verify")
 
 
@@ -215,6 +214,8 @@ def test_a_delivery_shows_its_payload_and_is_sent_again(
     assert "<h1>no" not in page
     after = send(browser, f"/deliveries/{delivery}", "/deliveries/redeliver", id=str(delivery))
     assert SAID["redelivered"].text in after
+    ((_, operation, _),) = outbox.pending(engine, GROUP, 10)
+    assert (operation.type, operation.data["delivery_ids"]) == ("delivery.redelivered", [delivery])
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT status FROM webhook_deliveries").scalars().all() == ["parked"]
 
@@ -251,6 +252,11 @@ def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[[str | 
         f"/deliveries?subscription={other}",
     ):
         assert "https://example.com/other" not in browser.get(path).text
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE webhook_deliveries SET last_error = 'connecting to 10.9.8.7:443'")
+    for path in (f"/deliveries/{own}", f"/subscriptions/{mine}", "/deliveries"):
+        assert "10.9.8.7" not in browser.get(path).text
+        assert "connecting to …:443" in browser.get(path).text
     for path in ("/deliveries", f"/subscriptions/{mine}"):
         links = browser.get(path).text
         assert (f'/deliveries/{own}"' in links, f'/deliveries/{earlier}"' in links) == (True, False)
@@ -276,9 +282,12 @@ def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[[str | 
 
 
 def test_a_dead_letter_without_its_whole_record_is_not_published_again(
-    mock_kafka: str, console: Callable[..., Browser]
+    engine: Engine, mock_kafka: str, console: Callable[..., Browser]
 ) -> None:
-    """Without its content it would be a tombstone, and without its headers another event. The page says why."""
+    """Without its content it would be a tombstone, and without its headers another event. The page says why.
+
+    One that was published again is marked, and an operational event names the caller.
+    """
     kafka = Kafka(mock_kafka, real=False)
     settings, topic = kafka.settings(), kafka.topic()
     letters = DeadLetters(settings)
@@ -305,7 +314,17 @@ def test_a_dead_letter_without_its_whole_record_is_not_published_again(
     for letter in newest(settings, settings.dead_letter_topic, 9):
         place = {"partition": str(letter.partition.number), "offset": str(letter.offset)}
         answer = html.unescape(send(browser, "/dead-letters", "/dead-letters/publish", **place))
-        assert (SAID["published"].text in answer) == (letter.value == b"one")
+        published = letter.value == b"one"
+        assert (SAID["published"].text in answer) == published
+        if published:
+            where = {"topic": settings.dead_letter_topic, "partition": letter.partition.number, "offset": letter.offset}
+    ((_, operation, _),) = outbox.pending(engine, GROUP, 10)
+    assert (operation.type, operation.data) == (
+        "dead_letter.published",
+        {"actor": "api:local", "published_to": topic, **where},
+    )
+    page = html.unescape(browser.get("/dead-letters").text)
+    assert [page.count(text) for text in ("Published again", "Publish once more to", "Publish again to")] == [1, 1, 2]
     (again,) = newest(settings, topic, 9)
     assert (again.key, again.value, again.headers) == (b"key", b"one", [("event-id", b"7")])
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.api.tokens import Caller
-from consumer.console.session import LIFETIME, NONCE, cookie_of, session_of
+from consumer.console.session import LARGEST, LIFETIME, NONCE, PAUSE, Throttle, cookie_of, opened, sealed, session_of
+from consumer.ledger.request_keys import KEPT
 
 ANNE, BOB = sha256(b"anne").digest(), sha256(b"bob").digest()
 CALLERS = {ANNE: Caller("anne", frozenset({"read"})), BOB: Caller("bob", frozenset({"read", "write"}), "acme")}
@@ -41,6 +42,40 @@ def test_a_changed_cookie_is_invalid(place: int, change: int) -> None:
 def test_anything_else_is_no_session(cookie: str) -> None:
     """It is not an error."""
     assert session_of(cookie, CALLERS, NOW) is None
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=9), st.text(max_size=5000) | st.none() | st.booleans() | st.integers(0, 9), max_size=3
+    )
+)
+def test_what_a_session_is_told_fits_into_a_cookie(told: dict[str, object]) -> None:
+    """Long texts lose their ends. Another session cannot read it."""
+    one, other = (session_of(cookie_of(ANNE, NOW, bytes([nonce]) * NONCE), CALLERS, NOW) for nonce in (1, 2))
+    assert one is not None
+    assert other is not None
+    cookie = sealed(one, told)
+    assert len(cookie) <= LARGEST
+    found = opened(one, cookie)
+    assert found is not None
+    assert {name: str(told[name]).startswith(str(value)) for name, value in found.items()} == dict.fromkeys(told, True)
+    assert opened(other, cookie) is None
+    assert opened(one, cookie[:-9]) is None
+
+
+def test_a_pause_is_one_address_s_own() -> None:
+    """Addresses whose pause is over are forgotten."""
+    throttle = Throttle()
+    for number in range(100):
+        throttle.wrong(f"192.0.2.{number}", NOW + number)
+    assert throttle.wait("192.0.2.99", NOW + 100) == PAUSE - 1
+    assert throttle.wait("192.0.2.1", NOW + 100) <= 0
+    assert len(throttle._until) == PAUSE
+
+
+def test_sign_outs_are_kept_as_long_as_sessions() -> None:
+    """An idempotency key, beside which they are kept, is removed later."""
+    assert KEPT > LIFETIME
 
 
 def test_each_session_has_its_own_form_token() -> None:

@@ -232,11 +232,11 @@ def use_api(scene: Scene, ids: dict[str, int]) -> None:
 
 
 def look_at_console(scene: Scene) -> None:
-    """Signs in at the second try and opens every linked page."""
-    wrong = {"token": scene.secrets["a token at the console door"], "next": "/"}
-    assert scene.call("POST", "/console/sign-in", name="wrong", data=wrong).status_code == 401
+    """Signs in, tries a wrong token, and opens every linked page."""
     right = {"token": scene.secrets["a token of the file"], "next": "/"}
     cookies = scene.call("POST", "/console/sign-in", name="sign-in", data=right).cookies
+    wrong = {"token": scene.secrets["a token at the console door"], "next": "/"}
+    assert scene.call("POST", "/console/sign-in", name="wrong", data=wrong).status_code == 401
     scene.secrets["a console session"] = next(iter(cookies.values()))
     ahead, seen = ["/console/"], {"/console/sign-out", "/console/sign-in"}
     kinds: dict[str, int] = {}

@@ -6,7 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.http.urls import check_target, parse_target, redact_url
+from consumer.http.urls import check_target, parse_target, place_of, redact_url, without_addresses
+
+
+@given(st.ip_addresses().map(str), st.integers(1, 65535))
+def test_addresses_are_hidden(address: str, port: int) -> None:
+    """Each is, with or without a port, wherever it stands in a text."""
+    text = f"connecting to {place_of(address, port)}: refused; its host resolves to {address}, {address}: {address}."
+    assert without_addresses(text).replace(f"[…]:{port}", f"…:{port}") == (
+        f"connecting to …:{port}: refused; its host resolves to …, …: …."
+    )
+
+
+@pytest.mark.parametrize("text", ["status 503 at 14:00:00 on 1.12.2026", "example.com:443", "cafe::function", ""])
+def test_other_text_stays_as_it_is(text: str) -> None:
+    """Only whole addresses are hidden."""
+    assert without_addresses(text) == text
 
 
 def test_the_default_port_is_the_schemes() -> None:

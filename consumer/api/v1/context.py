@@ -5,27 +5,39 @@ import hashlib
 import json
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from http import HTTPStatus
-from threading import BoundedSemaphore
+from threading import Lock
 from typing import Annotated, Any, NamedTuple, overload
 
 import structlog
 from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.responses import JSONResponse
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumer.api.guard import TOKEN
 from consumer.api.problems import CONTENT_TYPE, TITLES, Mistake, Refused, invalid, pointer
-from consumer.api.tokens import Caller, Scope
+from consumer.api.tokens import Caller, Scope, TokenFile
 from consumer.database.engine import unavailable
-from consumer.errors import DatabaseUnavailable, InvalidReplay, InvalidSubscription, KafkaUnavailable, SettingsError
+from consumer.errors import (
+    DatabaseUnavailable,
+    InvalidPosition,
+    InvalidReplay,
+    InvalidSubscription,
+    KafkaUnavailable,
+    SettingsError,
+)
 from consumer.events.attempt import Attempt
 from consumer.events.cloud_event import rfc3339
 from consumer.events.event import Event
 from consumer.events.times import in_calendar
+from consumer.http.urls import without_addresses
+from consumer.ledger.search import Page, search
+from consumer.ledger.search import Query as SearchQuery
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.changes import Registry
 from consumer.ops.overview import Overview
@@ -61,8 +73,33 @@ TRANSLATED = (
     SQLAlchemyError,
 )
 RETRY_AFTER = {"retry-after": "5"}  # seconds
-# Under way in this process. Each holds one of the 40 threads that serve all requests: for minutes, or for 10 s.
-_EXCHANGES, _READS = BoundedSemaphore(8), BoundedSemaphore(4)
+OF_TENANT = 2  # places that requests of one tenant may take: with many tenants, none has all of them
+
+
+class Places:
+    """Places for requests that hold one of the 40 threads for long. Used by any thread."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: Counter[str | None] = Counter()  # by tenant
+        self._lock = Lock()
+
+    @contextmanager
+    def taken(self, caller: Caller, why: str) -> Iterator[None]:
+        """Take a place; Refused with `why` if there is none for the caller."""
+        tenant, taken = caller.tenant, self._taken
+        with self._lock:
+            if taken.total() >= self._most or (tenant is not None and taken[tenant] >= OF_TENANT):
+                raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "conflict", why, headers=RETRY_AFTER)
+            taken[tenant] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                taken[tenant] -= 1
+
+
+_EXCHANGES, _READS = Places(8), Places(4)  # under way in this process, for up to minutes, and up to 10 s
 
 
 class Backing(NamedTuple):
@@ -72,7 +109,7 @@ class Backing(NamedTuple):
     before it, may wait. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with. `ask` makes a
     validation request; None: there is no WEBHOOK_ORIGIN, or no WEBHOOK_SECRET. `history` None: there is no attempts
     topic. `look` takes the overview. `log` is the log that replays read; None: this process has no settings for Kafka.
-    `clock` gives unix seconds, for the age of idempotency keys.
+    `clock` gives unix seconds, for the age of idempotency keys. `tokens` seal cursors.
     """
 
     registry: Registry
@@ -83,6 +120,7 @@ class Backing(NamedTuple):
     log: Log | None = None
     clock: Callable[[], float] = time.time
     ask: Ask | None = None
+    tokens: TokenFile = TokenFile(None)
 
 
 def backing_of(request: Request) -> Backing:
@@ -170,7 +208,16 @@ def check_tenant(caller: Caller, tenant: str | None) -> None:
         raise Refused(HTTPStatus.FORBIDDEN, "tenant", why, errors=[Mistake(pointer="/tenant", detail=why)])
 
 
-def check_url(refusal: Callable[[str], str | None], url: object) -> None:
+def told(caller: Caller, described: Mapping[str, Any], *texts: str) -> dict[str, Any]:
+    """What happened on a connection. A token of a tenant gets these `texts` without the addresses that names have here.
+
+    They may tell what the deployment's own network looks like.
+    """
+    hidden = {} if caller.tenant is None else {each: described[each] for each in texts if described[each] is not None}
+    return {**described, **{each: without_addresses(text) for each, text in hidden.items()}}
+
+
+def check_url(caller: Caller, refusal: Callable[[str], str | None], url: object) -> None:
     """Raise InvalidSubscription if a Backing's `refusal` refuses the URL. An invalid URL is refused elsewhere."""
     if isinstance(url, str):
         try:
@@ -178,31 +225,17 @@ def check_url(refusal: Callable[[str], str | None], url: object) -> None:
         except ValueError:
             return
         if refused is not None:
-            raise InvalidSubscription(refused, "url")
+            raise InvalidSubscription(told(caller, {"why": refused}, "why")["why"], "url")
 
 
-@contextmanager
-def exchanging() -> Iterator[None]:
+def exchanging(caller: Caller) -> AbstractContextManager[None]:
     """A context for a request to a receiver. Raises Refused if as many as allowed are under way."""
-    with _taking(_EXCHANGES, "too many requests to receivers are under way; try again"):
-        yield
+    return _EXCHANGES.taken(caller, "too many requests to receivers are under way; try again")
 
 
-@contextmanager
-def reading_back() -> Iterator[None]:
+def reading_back(caller: Caller) -> AbstractContextManager[None]:
     """A context for reading the attempts topic. Raises Refused if as many as allowed are under way."""
-    with _taking(_READS, "too many requests read older attempts; try again"):
-        yield
-
-
-@contextmanager
-def _taking(places: BoundedSemaphore, why: str) -> Iterator[None]:
-    if not places.acquire(blocking=False):
-        raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "conflict", why, headers=RETRY_AFTER)
-    try:
-        yield
-    finally:
-        places.release()
+    return _READS.taken(caller, "too many requests read older attempts; try again")
 
 
 def of_all_tenants(caller: Caller) -> None:
@@ -250,6 +283,19 @@ def parse_cursor(cursor: str | None) -> int | None:
     if word != "after" or not -(2**63) <= last < 2**63:
         raise invalid(Mistake(parameter="cursor", detail="is not a cursor of this resource; leave it out to begin"))
     return last
+
+
+def search_sealed(tokens: TokenFile, engine: Engine, query: SearchQuery, limit: int, cursor: str | None) -> Page:
+    """A page of `search`, whose position is sealed: it has ids of all tenants' rows, which tell how many there are.
+
+    Raises InvalidPosition, as `search` does.
+    """
+    try:
+        position = None if cursor is None else tokens.opened(cursor)
+    except ValueError:
+        raise InvalidPosition("the position is none that a page has given; begin without one") from None
+    found = search(engine, query, limit, position)
+    return found._replace(position=None if found.position is None else tokens.sealed(found.position))
 
 
 def translated(error: Exception) -> Refused:

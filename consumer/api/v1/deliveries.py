@@ -2,6 +2,7 @@
 
 import time
 from base64 import b64encode
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -11,13 +12,25 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from consumer.api.problems import Mistake, Refused, invalid
 from consumer.api.tokens import Caller
-from consumer.api.v1.context import At, Backed, Backing, Reader, Writer, answer, described, iso, moment
+from consumer.api.v1.context import (
+    At,
+    Backed,
+    Backing,
+    Reader,
+    Writer,
+    answer,
+    described,
+    iso,
+    moment,
+    search_sealed,
+    told,
+)
 from consumer.api.v1.models import Nothing
 from consumer.errors import InvalidPosition
 from consumer.http.urls import redact_url
 from consumer.ledger.admin import StoredDelivery, StoredDetail
 from consumer.ledger.rows import Failure
-from consumer.ledger.search import MOST, search
+from consumer.ledger.search import MOST
 from consumer.ledger.search import Query as SearchQuery
 from consumer.ops import stored_deliveries
 from models import Status
@@ -109,7 +122,7 @@ def list_deliveries(
     tenant: Annotated[str | None, Query(max_length=255, examples=["acme"])] = None,
     since: At = None,
     until: At = None,
-    cursor: Annotated[str | None, Query(description="`next` of the page before.", max_length=100)] = None,
+    cursor: Annotated[str | None, Query(description="`next` of the page before.", max_length=300)] = None,
     limit: Annotated[int, Query(ge=1, le=MOST, description="How many at most.")] = 50,
 ) -> Response:
     """Search stored deliveries, newest first. `since` and `until` refer to the time when they were stored."""
@@ -125,12 +138,12 @@ def list_deliveries(
         moment(until, "until"),
     )
     try:
-        found = search(backing.registry.engine, query, limit, cursor)
+        found = search_sealed(backing.tokens, backing.registry.engine, query, limit, cursor)
     except InvalidPosition:
         raise invalid(
             Mistake(parameter="cursor", detail="is not a cursor of this search; leave it out to begin")
         ) from None
-    return answer({"items": [_shown(item) for item in found.deliveries], "next": found.position})
+    return answer({"items": [_shown(caller, item) for item in found.deliveries], "next": found.position})
 
 
 @router.get("/{delivery_id}", response_model=DeliveryDetail, responses=described(404))
@@ -143,14 +156,14 @@ def show_delivery(caller: Reader, backing: Backed, delivery_id: DeliveryId) -> R
         body, encoded = None, b64encode(event.body).decode()
     key = None if event.key is None else b64encode(event.key).decode()
     carried = {"content_type": event.content_type, "key": key, "tenant": event.tenant}
-    return answer({**_shown(item), "event": {**carried, "body": body, "body_base64": encoded}})
+    return answer({**_shown(caller, item), "event": {**carried, "body": body, "body_base64": encoded}})
 
 
 @router.post("/{delivery_id}/redeliver", response_model=Marked, responses=described(404, 409))
 def redeliver_delivery(caller: Writer, backing: Backed, delivery_id: DeliveryId, _: Nothing) -> Response:
     """Redeliver: the delivery becomes due now, on a new retry schedule. 409: it is delivered or keeps its turn."""
     _of(caller, backing, delivery_id)
-    marked = stored_deliveries.redeliver(backing.registry.engine, [delivery_id], caller.tenant, time.time())
+    marked = _redelivered(caller, backing, [delivery_id])
     if not marked:
         why = "it is delivered, waits for its turn in an order, or has no subscription any more"
         raise Refused(HTTPStatus.CONFLICT, "conflict", why)
@@ -160,8 +173,11 @@ def redeliver_delivery(caller: Writer, backing: Backed, delivery_id: DeliveryId,
 @router.post("/redeliver", response_model=Marked, responses=described())
 def redeliver_deliveries(caller: Writer, backing: Backed, these: Redelivery) -> Response:
     """Redeliver several deliveries. The answer leaves out the ones that cannot be redelivered."""
-    marked = stored_deliveries.redeliver(backing.registry.engine, these.ids, caller.tenant, time.time())
-    return answer({"ids": marked})
+    return answer({"ids": _redelivered(caller, backing, these.ids)})
+
+
+def _redelivered(caller: Caller, backing: Backing, ids: Sequence[int]) -> list[int]:
+    return stored_deliveries.redeliver_these(backing.registry, caller.actor, ids, caller.tenant, time.time())
 
 
 def _of(caller: Caller, backing: Backing, delivery_id: int) -> StoredDetail:
@@ -171,7 +187,7 @@ def _of(caller: Caller, backing: Backing, delivery_id: int) -> StoredDetail:
     return found
 
 
-def _shown(item: StoredDelivery) -> dict[str, Any]:
+def _shown(caller: Caller, item: StoredDelivery) -> dict[str, Any]:
     waits = item.status == Status.PARKED
     return {
         "id": item.id,
@@ -188,12 +204,13 @@ def _shown(item: StoredDelivery) -> dict[str, Any]:
         "replay": item.replay or None,
         "created_at": iso(item.created_at),
         "updated_at": iso(item.updated_at),
-        "first_failure": _failure(item.first),
-        "last_failure": _failure(item.last),
+        "first_failure": _failure(caller, item.first),
+        "last_failure": _failure(caller, item.last),
     }
 
 
-def _failure(failure: Failure | None) -> dict[str, Any] | None:
+def _failure(caller: Caller, failure: Failure | None) -> dict[str, Any] | None:
     if failure is None:
         return None
-    return {"at": iso(failure.at), "error": failure.error, "status": failure.status, "response": failure.response}
+    said = {"error": failure.error, "status": failure.status, "response": failure.response}
+    return {"at": iso(failure.at), **told(caller, said, "error")}

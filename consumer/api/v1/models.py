@@ -12,6 +12,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import String
 
+from consumer.api.tokens import Caller
 from consumer.crypto.keys import Algorithm
 from consumer.subscriptions.endpoint import PayloadFormat
 from consumer.subscriptions.options import OPTIONS
@@ -252,6 +253,11 @@ def shown(item: Subscribed) -> dict[str, Any]:
         "verified": item.verified,
         "problems": [problem.as_json() for problem in item.problems],
     }
+
+
+def shown_to(caller: Caller, item: Subscribed) -> dict[str, Any]:
+    """The subscription that the caller has changed: only its id without the scope `read`, which guards the rest."""
+    return shown(item) if "read" in caller.scopes else {"id": item.id}
 
 
 def stored_options(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from consumer.api.v1.context import (
     of_all_tenants,
     reading_back,
     seeing,
+    told,
 )
 from consumer.events.attempt import Attempt as Attempted
 from consumer.ops.attempts import READ_BACK
@@ -137,11 +138,11 @@ def list_attempts(
     if begin is None and end is None:
         found, missing = backing.history.recent(subscription, limit, seeing(caller)), backing.history.fault
     else:
-        with reading_back():
+        with reading_back(caller):
             until_time = _FAR if end is None else end
             found = backing.history.read_back(subscription, begin or 0.0, until_time, limit, seeing(caller))
         missing = None if len(found) == limit else f"attempts that were not read within {READ_BACK:.0f} s, if any"
-    return answer({"items": [_attempt(each) for each in found], "missing": missing})
+    return answer({"items": [told(caller, _attempt(each), "error") for each in found], "missing": missing})
 
 
 @router.get("/statistics", tags=["statistics"], response_model=Statistics, responses=described(404))

@@ -155,7 +155,7 @@ def create_replay(caller: Writer, backing: Backed, new: NewReplay, key: Idempote
         backing.registry.engine,
         key,
         lambda: _create(caller, backing, new, key),
-        lambda creation: _created_before(backing, creation),
+        lambda creation: _created_before(caller, backing, creation),
     )
 
 
@@ -168,18 +168,18 @@ def _create(caller: Caller, backing: Backing, new: NewReplay, key: RequestKey | 
         if key is not None:
             note(connection, key, number)
     assert begun is not None, "it was stored just now"  # noqa: S101 (for mypy)
-    return _created(begun)
+    return _created(caller, begun)
 
 
-def _created_before(backing: Backing, creation: Creation) -> Response:
+def _created_before(caller: Caller, backing: Backing, creation: Creation) -> Response:
     found = replays.load(backing.registry.engine, creation.resource_id)
     if found is None:
         raise gone("replay")
-    return _created(found)
+    return _created(caller, found)
 
 
-def _created(item: replays.Replay) -> Response:
-    return JSONResponse(_shown(item), HTTPStatus.CREATED, no_store({"location": f"/v1/replays/{item.id}"}))
+def _created(caller: Caller, item: replays.Replay) -> Response:
+    return JSONResponse(_shown_to(caller, item), HTTPStatus.CREATED, no_store({"location": f"/v1/replays/{item.id}"}))
 
 
 @router.get("/{replay_id}", response_model=Replay, responses=described(404))
@@ -196,7 +196,7 @@ def cancel_replay(caller: Writer, backing: Backed, replay_id: ReplayId, _: Nothi
     _of(backing, replay_id)
     if not cancel(backing.registry.engine, caller.actor, replay_id, time.time()):
         raise Refused(HTTPStatus.CONFLICT, "conflict", "the replay has ended")
-    return answer(_shown(_of(backing, replay_id)))
+    return answer(_shown_to(caller, _of(backing, replay_id)))
 
 
 def _planned(backing: Backing, new: NewReplay) -> tuple[Plan, Sequence[Span]]:
@@ -237,6 +237,11 @@ def _of(backing: Backing, replay_id: int) -> replays.Replay:
     if found is None or found.group != backing.registry.group:
         raise Refused(HTTPStatus.NOT_FOUND, "not-found", "there is no such replay")
     return found
+
+
+def _shown_to(caller: Caller, item: replays.Replay) -> dict[str, Any]:
+    """The replay that the caller has begun or cancelled: only its id without the scope `read`."""
+    return _shown(item) if "read" in caller.scopes else {"id": item.id}
 
 
 def _shown(item: replays.Replay) -> dict[str, Any]:

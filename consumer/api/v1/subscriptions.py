@@ -31,6 +31,7 @@ from consumer.api.v1.context import (
     may_see,
     no_store,
     parse_cursor,
+    told,
 )
 from consumer.api.v1.idempotency import CREATED_HEADERS, IdempotencyKey, gone, once
 from consumer.api.v1.models import (
@@ -43,6 +44,7 @@ from consumer.api.v1.models import (
     Shown,
     merged,
     shown,
+    shown_to,
     stored_options,
 )
 from consumer.api.v1.verification import asking
@@ -79,9 +81,11 @@ class Exchange(BaseModel):
 
     subscription_id: Annotated[int, Field(examples=[7])]
     event_type: Annotated[str, Field(examples=[EVENT_TYPE])]
-    addresses: Annotated[list[str], Field(description="Of the name in the URL.", examples=[["93.184.215.14"]])]
+    addresses: Annotated[
+        list[str], Field(description="Of the name in the URL; not for tenants.", examples=[["93.184.215.14"]])
+    ]
     connected: Annotated[
-        str | None, Field(description="The address that was connected to.", examples=["93.184.215.14"])
+        str | None, Field(description="The address that was connected to; not for tenants.", examples=["93.184.215.14"])
     ]
     tls: Annotated[str | None, Field(description="Version of the protocol.", examples=["TLSv1.3"])]
     certificate: Annotated[dict[str, Any] | None, Field(examples=[None])]
@@ -146,7 +150,7 @@ def create_subscription(caller: Writer, backing: Backed, new: NewSubscription, k
     return once(
         backing.registry.engine,
         key,
-        lambda: _created(*create(caller, backing, new, key)),
+        lambda: _created(caller, *create(caller, backing, new, key)),
         lambda creation: _created_before(caller, backing, new, creation),
     )
 
@@ -155,12 +159,13 @@ def _create_verified(
     caller: Caller, backing: Backing, new: NewSubscription, key: RequestKey | None
 ) -> tuple[Subscribed, str | None, dict[str, object]]:
     ask = asking(backing)
-    with exchanging():
+    with exchanging(caller):
         added, generated, _ = _create(caller, backing, new, key, repository.AWAITS_VERIFICATION)
         done = verification.verify(backing.registry, caller.actor, added.id, ask)
     if done is None:  # removed meanwhile
         raise absent()
-    return done.subscription, generated, {"verification": verification.describe(done.permission)}
+    outcome = told(caller, verification.describe(done.permission), "reason", "advice")
+    return done.subscription, generated, {"verification": outcome}
 
 
 def _create(
@@ -176,7 +181,7 @@ def _create(
     if backing.registry.rules.own_secret and all(kind != "signing" for kind, _ in own):
         why = f"{NEEDS_ITS_OWN}: set generate_secret to hmac"
         raise invalid(Mistake(pointer="/generate_secret", detail=why))
-    check_url(backing.refusal, new.url)
+    check_url(caller, backing.refusal, new.url)
     added = changes.add(backing.registry, caller.actor, new_secrets=own, key=key, disabled=disabled, **options)
     return added, generated, {}
 
@@ -193,13 +198,13 @@ def _created_before(caller: Caller, backing: Backing, new: NewSubscription, crea
         # Only the secret that this request has made: a later one needs a token with the scope secrets.
         made = secrets.made_at(registry.engine, found.id, creation.at, registry.vault)
         generated = next((text for text in made if text not in given), None)
-    return _created(found, generated, {})
+    return _created(caller, found, generated, {})
 
 
-def _created(item: Subscribed, generated: str | None, more: Mapping[str, object]) -> Response:
+def _created(caller: Caller, item: Subscribed, generated: str | None, more: Mapping[str, object]) -> Response:
     more = {**more, "receiver_key": receiver_key(generated)} if generated else more
     location = {"location": f"/v1/subscriptions/{item.id}"}
-    return _json({**shown(item), **more}, HTTPStatus.CREATED, {"etag": etag(item), **location})
+    return _json({**shown_to(caller, item), **more}, HTTPStatus.CREATED, {"etag": etag(item), **location})
 
 
 @router.get("/{subscription_id}", response_model=Shown, responses=described(404) | _OK)
@@ -209,7 +214,7 @@ def show_subscription(caller: Reader, backing: Backed, subscription_id: Subscrip
     found = repository.get(registry.engine, subscription_id, registry.vault, registry.rules)
     if found is None or not may_see(caller, found):
         raise absent()
-    return _one(found)
+    return _one(caller, found)
 
 
 @router.patch(
@@ -234,7 +239,7 @@ def patch_subscription(
     given = patch.model_dump(exclude_unset=True)
     if "tenant" in given:
         check_tenant(caller, given["tenant"])
-    check_url(backing.refusal, given.get("url"))
+    check_url(caller, backing.refusal, given.get("url"))
     allowed = condition(caller, if_match)
 
     def check(item: Subscribed) -> None:
@@ -245,7 +250,7 @@ def patch_subscription(
             raise Refused(HTTPStatus.FORBIDDEN, "scope", why)
 
     changed = changes.edit(backing.registry, caller.actor, subscription_id, lambda before: merged(given, before), check)
-    return _one(changed)
+    return _one(caller, changed)
 
 
 def _target(url: str) -> Target | None:
@@ -261,9 +266,10 @@ def enable_subscription(
 ) -> Response:
     """Enable a subscription: it gets events again, and its held deliveries are sent."""
     return _switched(
+        caller,
         changes.set_enabled(
             backing.registry, caller.actor, subscription_id, True, condition=condition(caller, if_match)
-        )
+        ),
     )
 
 
@@ -273,9 +279,10 @@ def disable_subscription(
 ) -> Response:
     """Disable a subscription: it matches no event, and its stored deliveries are held."""
     return _switched(
+        caller,
         changes.set_enabled(
             backing.registry, caller.actor, subscription_id, False, why.reason, condition(caller, if_match)
-        )
+        ),
     )
 
 
@@ -305,7 +312,7 @@ def remove_subscription(
 
 @router.post("/{subscription_id}/ping", response_model=Exchange, responses=described(404, 409))
 def ping_subscription(caller: Writer, backing: Backed, subscription_id: SubscriptionId, sent: TestEvent) -> Response:
-    """Send a subscription a signed test event, and show the exchange. It stores nothing and does not contact Kafka."""
+    """Send a subscription a signed test event, and show the exchange. An operational event names the caller."""
     registry = backing.registry
     if backing.ping is None:
         raise Refused(HTTPStatus.CONFLICT, "conflict", "the API needs WEBHOOK_SECRET, as workers have it")
@@ -320,19 +327,23 @@ def ping_subscription(caller: Writer, backing: Backed, subscription_id: Subscrip
     if found is None or not may_see(caller, found[0]):
         raise absent()
     item, endpoint = found
-    with exchanging():
+    with exchanging(caller):
+        changes.note_ping(registry, caller.actor, item, event.type)
         done = backing.ping(endpoint, event)
-    return _json({"subscription_id": item.id, **describe(endpoint, done)})
+    exchange = told(caller, describe(endpoint, done), "verdict", "advice")
+    if caller.tenant is not None:
+        exchange |= {"addresses": [], "connected": None}
+    return _json({"subscription_id": item.id, **exchange})
 
 
-def _switched(done: tuple[Subscribed, Subscribed] | None) -> Response:
-    return _one(None if done is None else done[1])
+def _switched(caller: Caller, done: tuple[Subscribed, Subscribed] | None) -> Response:
+    return _one(caller, None if done is None else done[1])
 
 
-def _one(item: Subscribed | None) -> Response:
+def _one(caller: Caller, item: Subscribed | None) -> Response:
     if item is None:
         raise absent()
-    return _json(shown(item), headers={"etag": etag(item)})
+    return _json(shown_to(caller, item), headers={"etag": etag(item)})
 
 
 def _json(content: object, status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None) -> JSONResponse:

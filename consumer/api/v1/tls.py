@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
@@ -18,6 +18,7 @@ from consumer.subscriptions import tls
 
 router = APIRouter(prefix="/subscriptions/{subscription_id}/tls", tags=["secrets"])
 
+_DONE: dict[int | str, dict[str, Any]] = {204: {"description": "Done; the token lacks the scope `read`."}}
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB…\n-----END CERTIFICATE-----\n"
 _KEY = "-----BEGIN PRIVATE KEY-----\nMIGH…\n-----END PRIVATE KEY-----\n"
 
@@ -54,7 +55,11 @@ class NewTls(BaseModel):
     ] = None
 
 
-@router.put("", response_model=ShownTls, responses=described(404, 412))
+@router.put(
+    "",
+    response_model=ShownTls,
+    responses=described(404, 412) | _DONE,
+)
 def set_tls(
     caller: Keeper, backing: Backed, subscription_id: SubscriptionId, new: NewTls, if_match: IfMatch = None
 ) -> Response:
@@ -70,6 +75,8 @@ def set_tls(
         raise invalid(Mistake(pointer="", detail=error.why)) from None
     if found is None:
         raise absent()
+    if "read" not in caller.scopes:
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers=no_store())
     assert found.tls is not None, "this transaction has written it"  # noqa: S101 (for mypy, too)
     return JSONResponse(tls.described(found.tls), headers=no_store())
 

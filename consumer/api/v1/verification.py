@@ -20,8 +20,9 @@ from consumer.api.v1.context import (
     condition,
     described,
     exchanging,
+    told,
 )
-from consumer.api.v1.models import Shown, Verification, shown
+from consumer.api.v1.models import Shown, Verification, shown_to
 from consumer.ops import verification
 from consumer.ops.verification import Ask, describe
 from consumer.sending.validation_request import MOST_RATE
@@ -53,7 +54,7 @@ def verify_subscription(
 ) -> Response:
     """Ask a subscription's receiver for its permission, with one OPTIONS request. A refusal changes nothing."""
     ask = asking(backing)
-    with exchanging():
+    with exchanging(caller):
         told = asked(caller, backing, subscription_id, ask, wanted.rate, if_match)
     return answer(told)
 
@@ -79,4 +80,7 @@ def asked(
     done = verification.verify(backing.registry, caller.actor, subscription_id, ask, rate, allowed)
     if done is None:
         raise absent()
-    return {"verification": describe(done.permission), "subscription": shown(done.subscription)}
+    return {
+        "verification": told(caller, describe(done.permission), "reason", "advice"),
+        "subscription": shown_to(caller, done.subscription),
+    }

@@ -8,12 +8,13 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
+from consumer.api.v1.context import search_sealed
 from consumer.console.app import BASE, Entry, Refusal, Visit, to
 from consumer.console.pages.subscriptions import Pager
 from consumer.console.sources import Sources, row_of, whole
 from consumer.errors import InvalidPosition
 from consumer.ledger.admin import StoredDetail
-from consumer.ledger.search import Query, search
+from consumer.ledger.search import Query
 from consumer.ops import stored_deliveries
 from models import Status
 
@@ -27,7 +28,7 @@ def entries(sources: Sources) -> list[Entry]:
     """The pages and forms of deliveries."""
     return [
         Entry("/deliveries", partial(_search, sources)),
-        Entry("/deliveries/{id:int}", partial(_show, sources)),
+        Entry("/deliveries/{id:number}", partial(_show, sources)),
         Entry("/deliveries/redeliver", partial(_redeliver, sources), "write", post=True),
     ]
 
@@ -39,7 +40,7 @@ def _search(sources: Sources, visit: Visit) -> Response:
     position = visit.query.get("position") or None
     wrong, rows, following = None, [], None
     try:
-        found = search(sources.registry.engine, _query(asked, visit), PAGE, position)
+        found = search_sealed(sources.tokens, sources.registry.engine, _query(asked, visit), PAGE, position)
     except (ValueError, InvalidPosition) as error:
         wrong = str(error)
     else:
@@ -128,7 +129,8 @@ def _redeliver(sources: Sources, visit: Visit) -> Response:
     ids = {number for text in visit.form.getlist("id") if (number := whole(text)) is not None}
     if not ids:
         raise Refusal(HTTPStatus.BAD_REQUEST, "Select the deliveries first.")
-    marked = stored_deliveries.redeliver(sources.registry.engine, ids, visit.caller.tenant, sources.clock())
+    caller = visit.caller
+    marked = stored_deliveries.redeliver_these(sources.registry, caller.actor, ids, caller.tenant, sources.clock())
     return to("/deliveries", "redelivered" if len(marked) == len(ids) else "redelivered_partly")
 
 

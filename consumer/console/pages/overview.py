@@ -29,7 +29,7 @@ from consumer.ops.recent_attempts import Minute
 
 REFRESH = 2.0  # seconds between two readings, for all watchers together
 STREAMS = 50  # watchers at once, of 200 connections
-STREAM_SECONDS = 600.0  # then the browser connects again, with its session
+STREAM_SECONDS = 60.0  # then the browser connects again, and may have been signed out meanwhile
 RECENT = 5_000  # attempts from which times and the latest failures are taken
 FAILURES = 10  # shown
 
@@ -72,7 +72,7 @@ def stream(live: Live, frame: Frame) -> Route:
 
     async def events(request: Request) -> Response:
         session = frame.session(request)
-        if session is None:
+        if session is None or await frame.ended(request, session):
             return Response(status_code=HTTPStatus.UNAUTHORIZED)
         if not _may_watch(session.caller):
             return Response(status_code=HTTPStatus.FORBIDDEN)

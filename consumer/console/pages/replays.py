@@ -48,8 +48,8 @@ def entries(sources: Sources) -> list[Entry]:
     return [
         Entry("/replays", partial(_list, sources)),
         Entry("/replays", partial(_start, sources), "write", post=True),
-        Entry("/replays/preview", partial(_preview, sources), "write", post=True),
-        Entry("/replays/{id:int}/cancel", partial(_cancel, sources), "write", post=True),
+        Entry("/replays/preview", partial(_preview, sources), "write"),
+        Entry("/replays/{id:number}/cancel", partial(_cancel, sources), "write", post=True),
     ]
 
 
@@ -130,7 +130,8 @@ def _start(sources: Sources, visit: Visit) -> Response:
 
 def _given(visit: Visit) -> dict[str, str]:
     for_all_tenants(visit.caller)
-    return {name: visit.form.get(name, "").strip() for name in _FIELDS}
+    asked = visit.form or visit.query
+    return {name: asked.get(name, "").strip() for name in _FIELDS}
 
 
 def _again(visit: Visit, given: Mapping[str, str], wrong: _Wrong) -> Response:

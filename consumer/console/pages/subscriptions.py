@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from consumer.api.problems import Refused
-from consumer.api.v1.context import check_url, exchanging, seeing
+from consumer.api.v1.context import check_url, exchanging, seeing, told
 from consumer.console import charts
 from consumer.console.app import BASE, Entry, Refusal, Visit, to
 from consumer.console.pages.replays import form_for
@@ -57,19 +57,19 @@ def entries(sources: Sources) -> list[Entry]:
     read: dict[str, Callable[[Sources, Visit], Response]] = {
         "/subscriptions": _list,
         "/subscriptions/new": _new,
-        "/subscriptions/{id:int}": _show,
+        "/subscriptions/{id:number}": _show,
     }
     write: dict[str, Callable[[Sources, Visit], Response]] = {
         "/subscriptions/new": _create,
-        "/subscriptions/{id:int}/enable": partial(_set_enabled, enabled=True),
-        "/subscriptions/{id:int}/disable": partial(_set_enabled, enabled=False),
-        "/subscriptions/{id:int}/ping": _ping,
-        "/subscriptions/{id:int}/verify": _verify,
+        "/subscriptions/{id:number}/enable": partial(_set_enabled, enabled=True),
+        "/subscriptions/{id:number}/disable": partial(_set_enabled, enabled=False),
+        "/subscriptions/{id:number}/ping": _ping,
+        "/subscriptions/{id:number}/verify": _verify,
     }
     return [
         *(Entry(path, partial(page, sources)) for path, page in read.items()),
         *(Entry(path, partial(page, sources), "write", post=True) for path, page in write.items()),
-        Entry("/subscriptions/{id:int}/rotate-secret", partial(_rotate, sources), "secrets", post=True),
+        Entry("/subscriptions/{id:number}/rotate-secret", partial(_rotate, sources), "secrets", post=True),
     ]
 
 
@@ -125,7 +125,7 @@ def _create(sources: Sources, visit: Visit) -> Response:
     given = {name: visit.form.get(name, "").strip() for name in ("url", "event_type", "tenant")}
     caller = visit.caller
     try:
-        check_url(sources.refusal, given["url"])
+        check_url(caller, sources.refusal, given["url"])
         tenant = caller.tenant or given["tenant"]
         added = changes.add(
             sources.registry,
@@ -140,11 +140,7 @@ def _create(sources: Sources, visit: Visit) -> Response:
 
 
 def _show(sources: Sources, visit: Visit) -> Response:
-    return _page(sources, visit, _of(sources, visit))
-
-
-def _page(sources: Sources, visit: Visit, item: Subscribed, **more: object) -> Response:
-    history = sources.history
+    item, history = _of(sources, visit), sources.history
     minutes = None if history is None else history.summary(item.id)
     attempts = [] if history is None else history.recent(item.id, ATTEMPTS, seeing(visit.caller))
     stored = search(sources.registry.engine, Query(subscription=item.id, tenant=visit.caller.tenant), STORED)
@@ -178,7 +174,7 @@ def _page(sources: Sources, visit: Visit, item: Subscribed, **more: object) -> R
         stored=[row_of(each) for each in stored.deliveries],
         form=form_for(sources, visit.caller, item),
         may_ask=sources.ask is not None,
-        **{"ping": None, "key": None, "verification": None, **more},
+        told=visit.told,
     )
 
 
@@ -198,7 +194,7 @@ def _options(item: Subscribed) -> list[tuple[str, object]]:
 def _set_enabled(sources: Sources, visit: Visit, *, enabled: bool) -> Response:
     item = _of(sources, visit)
     changes.set_enabled(sources.registry, visit.caller.actor, item.id, enabled)
-    return to(f"/subscriptions/{item.id}", "enabled" if enabled else "disabled")
+    return to(_path(item), "enabled" if enabled else "disabled")
 
 
 def _ping(sources: Sources, visit: Visit) -> Response:
@@ -210,10 +206,11 @@ def _ping(sources: Sources, visit: Visit) -> Response:
     found = repository.get_endpoint(registry.engine, item.id, default, registry.vault, registry.rules)
     if found is None:
         raise Refusal(HTTPStatus.NOT_FOUND, f"There is no subscription {item.id}.")
-    endpoint = found[1]
-    with _exchanging():
-        made = describe(endpoint, sources.ping(endpoint, ping_event(item.id, sources.clock())))
-    return _page(sources, visit, item, ping=_exchange(made))
+    endpoint, event = found[1], ping_event(item.id, sources.clock())
+    with _exchanging(visit):
+        changes.note_ping(registry, visit.caller.actor, item, event.type)
+        made = told(visit.caller, describe(endpoint, sources.ping(endpoint, event)), "verdict", "advice")
+    return visit.tell(_path(item), {"kind": "ping", **_exchange(made)})
 
 
 def _verify(sources: Sources, visit: Visit) -> Response:
@@ -222,18 +219,21 @@ def _verify(sources: Sources, visit: Visit) -> Response:
         raise Refusal(
             HTTPStatus.CONFLICT, "Set WEBHOOK_ORIGIN and WEBHOOK_SECRET for this process, as workers have them."
         )
-    with _exchanging():
+    with _exchanging(visit):
         done = verify(sources.registry, visit.caller.actor, item.id, sources.ask)
     if done is None:
         raise Refusal(HTTPStatus.NOT_FOUND, f"There is no subscription {item.id}.")
-    return _page(sources, visit, done.subscription, verification=describe_answer(done.permission))
+    return visit.tell(
+        _path(item),
+        {"kind": "verification", **told(visit.caller, describe_answer(done.permission), "reason", "advice")},
+    )
 
 
 @contextmanager
-def _exchanging() -> Iterator[None]:
+def _exchanging(visit: Visit) -> Iterator[None]:
     """The limit of open requests to receivers, which the API and the console share."""
     try:
-        with exchanging():
+        with exchanging(visit.caller):
             yield
     except Refused as refused:
         raise Refusal(HTTPStatus(refused.status), f"{str(refused).capitalize()}.") from None
@@ -256,7 +256,11 @@ def _rotate(sources: Sources, visit: Visit) -> Response:
     )
     if rotation is None:
         raise Refusal(HTTPStatus.NOT_FOUND, f"There is no subscription {item.id}.")
-    return _page(sources, visit, _of(sources, visit), key=receiver_key(rotation.secret))
+    return visit.tell(_path(item), {"kind": "key", "key": receiver_key(rotation.secret)})
+
+
+def _path(item: Subscribed) -> str:
+    return f"/subscriptions/{item.id}"
 
 
 def _of(sources: Sources, visit: Visit) -> Subscribed:
