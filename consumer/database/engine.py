@@ -62,6 +62,11 @@ def ping(engine: Engine) -> None:
         raise unavailable(error) or DatabaseUnavailable(line(error)) from None
 
 
+def place_of(engine: Engine) -> str:
+    """The database's URL for messages: nothing that stands before the host, where a mistyped URL has its password."""
+    return engine.url._replace(username=None, password=None).render_as_string()
+
+
 @contextmanager
 def reading(bind: Engine | Connection) -> Iterator[Connection]:
     """A connection for a read-only transaction; on SQLite it does not wait for writers. Or the caller's transaction."""

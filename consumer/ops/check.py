@@ -33,7 +33,7 @@ from consumer.config.settings import (
 )
 from consumer.crypto.keys import weakness
 from consumer.crypto.vault import Vault
-from consumer.database.engine import create_engine, ping
+from consumer.database.engine import create_engine, ping, place_of
 from consumer.database.migrations import state
 from consumer.errors import SettingsError, WebhooksError
 from consumer.intake.mapping_file import SETTING as MAPPINGS
@@ -253,7 +253,7 @@ def _auto_creates(admin: AdminClient, cluster: ClusterMetadata) -> bool | None:
 
 def _reachable(engine: Engine) -> str:
     ping(engine)
-    return f"reachable at {engine.url.render_as_string(hide_password=True)}"
+    return f"reachable at {place_of(engine)}"
 
 
 def _tables(engine: Engine) -> str:
