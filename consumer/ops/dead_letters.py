@@ -5,10 +5,12 @@ from typing import NamedTuple
 from consumer.config.settings import KafkaSettings
 from consumer.errors import WebhooksError
 from consumer.intake.dead_letters import OURS
+from consumer.intake.log_reader import LogReader
 from consumer.intake.record import Record, Unreadable
 from consumer.kafka.publishing import Published, publish
 from consumer.ops.tail import newest, record_at
 
+HOUR = 3600.0  # seconds for which commands count dead letters
 SHOWN = 2000  # bytes of a value
 _MOST_DIGITS = 19  # of a size
 _PRODUCER = "its producer has to publish it again"
@@ -39,6 +41,13 @@ class DeadLetter(NamedTuple):
     value: bytes
     size: int
     lacking: str | None
+
+
+def written(kafka: KafkaSettings, since: float) -> int:
+    """How many dead letters were written since then (unix seconds). Raises as `tail.newest` does."""
+    with LogReader(kafka, name="tail") as reader:
+        spans = reader.spans(reader.partitions_of(kafka.dead_letter_topic), since, None, quietly=True)
+    return sum(span.end - span.begin for span in spans)
 
 
 def recent(kafka: KafkaSettings, limit: int) -> list[DeadLetter]:
