@@ -22,7 +22,7 @@ from sqlalchemy.sql.expression import FunctionElement
 from consumer.config.settings import DatabaseSettings
 from consumer.database.errors import is_disconnect, kind, line, translated
 from consumer.database.errors import unavailable as unavailable  # noqa: PLC0414 (re-exported to callers)
-from consumer.database.sqlite_file import explained, path_of, trouble_with
+from consumer.database.sqlite_file import explained, path_of, trouble_making
 from consumer.errors import DatabaseUnavailable, SettingsError
 from consumer.telemetry.metrics import Histogram
 
@@ -238,7 +238,7 @@ def create_file(engine: Engine) -> None:
     try:
         path.touch()
     except OSError as error:
-        raise DatabaseUnavailable(f"{path} cannot be created: {trouble_with(path) or error.strerror}") from None
+        raise DatabaseUnavailable(f"{path} cannot be created: {trouble_making(path) or error.strerror}") from None
 
 
 def _sqlite(url: sa.URL) -> Engine:

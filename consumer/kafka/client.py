@@ -1,9 +1,11 @@
 """Code that all librdkafka clients share: users' properties, its log, and whether a broker answers."""
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -28,6 +30,7 @@ _NOT_PROPERTIES = frozenset({"logger"})
 # Not a property, and passed last: librdkafka refuses it only after it has accepted the property before it.
 _PROBE = "?"
 _TRUST = {"https.ca.location", "https.ca.pem"}
+_FILE = re.compile(r"(ssl\.[a-z]+\.location) failed")
 
 
 def known_properties(properties: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -54,6 +57,21 @@ def known_properties(properties: Mapping[str, str]) -> tuple[dict[str, str], lis
         # librdkafka's wheels look for a file that only some distributions have, even with `probe`.
         known["https.ca.location"] = ca_file()
     return known, unknown
+
+
+def refused(error: KafkaException, properties: Mapping[str, str]) -> SettingsError:
+    """The reason why librdkafka makes no client of users' `properties`, with the setting at fault if it is known."""
+    text = error.args[0].str()
+    if "SASL mechanism GSSAPI" in text and not properties.keys() & {"sasl.mechanism", "sasl.mechanisms"}:
+        return SettingsError("KAFKA_SASL_MECHANISMS is not set. For example: KAFKA_SASL_MECHANISMS=SCRAM-SHA-512")
+    if (found := _FILE.search(text)) is not None and (path := properties.get(found[1])) is not None:
+        try:
+            Path(path).read_bytes()
+            why = "is not the PEM file that it should be"
+        except OSError as unread:
+            why = f"cannot be read: {unread.strerror}"
+        return SettingsError(f"{slips.variable_of(found[1])}: {path} {why}")
+    return SettingsError(f"Kafka's client refuses the settings: {text}")
 
 
 def usable_properties(properties: Mapping[str, str]) -> dict[str, str]:

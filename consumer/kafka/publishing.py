@@ -7,8 +7,8 @@ from typing import NamedTuple
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumer.config.settings import KafkaSettings
-from consumer.errors import KafkaUnavailable, SettingsError, WebhooksError
-from consumer.kafka.client import LibrdkafkaLog, usable_properties
+from consumer.errors import KafkaUnavailable, WebhooksError
+from consumer.kafka.client import LibrdkafkaLog, refused, usable_properties
 from consumer.kafka.remedies import explained
 
 _TIMEOUT = 15.0  # seconds until an unacknowledged record is given up
@@ -108,4 +108,4 @@ def _producer(kafka: KafkaSettings, detail: list[str]) -> Producer:
             logger=LibrdkafkaLog(),
         )
     except KafkaException as error:
-        raise SettingsError(f"KAFKA_*: {error.args[0].str()}") from None
+        raise refused(error, kafka.properties) from None

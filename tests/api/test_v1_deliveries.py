@@ -77,6 +77,8 @@ def test_an_invalid_search_is_a_problem(api: Api, query: str) -> None:
     answer = api.call("GET", f"/deliveries?{query}")
     assert answer.status_code == 422
     assert query.partition("=")[0] in answer.text
+    if query == "status=lost":
+        assert "must be 'parked', 'blocked', 'held', 'exhausted' or 'delivered'" in answer.text
 
 
 def test_a_delivery_is_shown_with_its_event(api: Api, engine: Engine) -> None:

@@ -255,7 +255,7 @@ def test_brokers_as_librdkafka_takes_them(servers: str) -> None:
 
 
 def test_a_user_in_the_url_of_the_token_server_is_refused() -> None:
-    """librdkafka logs this URL, so it must not hold a password."""
+    """Librdkafka logs this URL, so it must not hold a password."""
     name = "KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL"
     line = refusal(settings.KafkaSettings, **{name: "https://us:hidden@tokens/"})
     assert line.startswith(f"{name} holds a user or a password; set KAFKA_SASL_OAUTHBEARER_CLIENT_ID")
