@@ -10,6 +10,7 @@ from fastapi.security import HTTPBearer
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from consumer.api import problems
@@ -22,10 +23,10 @@ WANTED = (
     'send a JSON object {"url": …, "eventType": …}, perhaps with "ownSecret": true, with content-type: application/json'
 )
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 section 9.2.1: they change nothing
+_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 _OPEN_PATHS = frozenset({"/healthz", "/openapi.json"})  # they reveal only public information
 _JSON = frozenset({"application/json"})
 _PATCHES = _JSON | {"application/merge-patch+json"}
-_BEARER = "Bearer "
 TOKEN = HTTPBearer(auto_error=False)  # for /openapi.json; the guard has checked the token before
 _UNAUTHENTICATED = {"www-authenticate": "Bearer"}
 
@@ -35,7 +36,7 @@ class TooLarge(Exception):
 
 
 class Guard:
-    """ASGI middleware. Answers 400, 401, 403, 408, 413 and 415 itself, before the body is parsed.
+    """ASGI middleware. Answers 400, 401, 403, 404, 405, 408, 413 and 415 itself, before the body is parsed.
 
     The application finds the `Caller` in the request's state. Paths outside /v1 accept only tokens of all tenants.
 
@@ -55,9 +56,12 @@ class Guard:
             await self._app(scope, receive, send)
             return
         path, method, headers = scope["path"], scope["method"], Headers(scope=scope)
+        if method == "HEAD":  # FastAPI knows none; the server leaves the body of an answer to it out
+            scope = {**scope, "method": "GET"}
         app: ASGIApp = self._app
         try:
             caller = None if path in _OPEN_PATHS else self._caller(path, method, headers)
+            _check_route(scope)
             _check_site(path, method, headers)
             receive = _replay(await read_body(receive), receive)
             scope["state"] = {**scope.get("state", {}), "caller": caller}
@@ -78,18 +82,33 @@ class Guard:
             if not is_loopback_name(headers.get("host", "")):
                 raise _forbidden("unauthorized", "without API_TOKEN, only requests to localhost are served")
             return ANYONE
-        sent = headers.get("authorization", "")
-        caller = None
-        if sent.startswith(_BEARER):
-            caller = self._tokens.find(sent.removeprefix(_BEARER).encode("latin-1"))
+        sent = headers.getlist("authorization")
+        scheme, _, token = sent[0].partition(" ") if len(sent) == 1 else ("", "", "")
+        caller = self._tokens.find(token.encode("latin-1")) if scheme.lower() == "bearer" else None
         if caller is None:
-            why = "send the header authorization: Bearer <API_TOKEN>"
+            why = "send the header authorization: Bearer <API_TOKEN>, once"
             raise Refused(HTTPStatus.UNAUTHORIZED, "unauthorized", why, headers=_UNAUTHENTICATED)
         if not problems.concerns(path):
             needed = "read" if method in _SAFE else "write"
             if caller.tenant is not None or needed not in caller.scopes:
                 raise _forbidden("scope", f"this path needs a token of all tenants with the scope {needed}; see /v1")
         return caller
+
+
+def _check_route(scope: Scope) -> None:
+    """Raise Refused for a path that is not served, or one without this method, with all methods that it has."""
+
+    def serves(method: str) -> bool:
+        asked = {**scope, "method": method}
+        return any(route.matches(asked)[0] is Match.FULL for route in scope["app"].routes)
+
+    if serves(scope["method"]):
+        return
+    allowed = [each for each in _METHODS if serves(each)]
+    if not allowed:
+        raise Refused(HTTPStatus.NOT_FOUND, "not-found")
+    allow = {"allow": ", ".join(allowed + ["HEAD"] * ("GET" in allowed))}
+    raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", headers=allow)
 
 
 def _check_site(path: str, method: str, headers: Headers) -> None:

@@ -175,6 +175,7 @@ _WORDS: Mapping[str, str] = {
     **dict.fromkeys(("enum", "literal_error"), "must be {expected}"),
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
+    "less_than": "must be below {lt}",
     "list_type": "must be an array",
     **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "must be a whole number"),

@@ -284,11 +284,13 @@ def _selection(
 
 def _mark(engine: "Engine", selection: "DeliveryQuery", total: int) -> "array[int]":
     from consumer.cli.console import bounded_length, number, progress_bar, until_signal
-    from consumer.ledger.admin import redeliver as mark
+    from consumer.cli.registry import registry
+    from consumer.ops.changes import command_line_actor
+    from consumer.ops.stored_deliveries import redeliver as mark
 
     marked = array("q")  # eight bytes per id: there may be millions
     skipped = 0
-    batches = mark(engine, selection, time.time())
+    batches = mark(registry(engine), command_line_actor(), selection, time.time())
     with progress_bar(bounded_length(total)) as draw:
         for batch in until_signal(batches, "marked deliveries are sent, the rest is unchanged"):
             marked.extend(batch.ids)

@@ -22,8 +22,8 @@ def ping(
     """Send a subscription a test event and show the exchange.
 
     This command, not a worker, sends one signed request to the subscription's URL, in its format, with its headers and
-    credentials, under the egress rule of this command's settings. It stores nothing, does not contact Kafka, and
-    ignores the subscription's filter and topics.
+    credentials, under the egress rule of this command's settings. It ignores the subscription's filter and topics,
+    and writes an operational event that names the user.
 
     Exit status 0 if the receiver answers with a 2xx, else 1.
 
@@ -35,7 +35,7 @@ def ping(
     import time
 
     from consumer.cli.console import open_database, print_json, print_lines
-    from consumer.cli.registry import absent
+    from consumer.cli.registry import absent, registry
     from consumer.cli.waiting import Waiting
     from consumer.config.environment import load
     from consumer.config.settings import DatabaseSettings, DeliverySettings
@@ -43,6 +43,7 @@ def ping(
     from consumer.crypto.vault import Vault
     from consumer.matching.destinations import rules_of
     from consumer.ops import ping as pinging
+    from consumer.ops.changes import command_line_actor, note_ping
     from consumer.subscriptions import repository as store
 
     try:
@@ -52,11 +53,13 @@ def ping(
     delivery, database = load(DeliverySettings), load(DatabaseSettings)
     default = tuple(map(parse_signing_key, delivery.secrets))
     vault = Vault(database.encryption_keys)
-    found = store.get_endpoint(open_database(), subscription_id, default, vault, rules_of(delivery))
+    engine = open_database()
+    found = store.get_endpoint(engine, subscription_id, default, vault, rules_of(delivery))
     if found is None:
         raise absent(subscription_id)
     item, endpoint = found
     send = pinging.sending_by(delivery)
+    note_ping(registry(engine), command_line_actor(), item, event.type)
     with Waiting(f"the receiver at {item.url}"):
         done = pinging.ping(endpoint, event, send)
     told = {"subscription_id": item.id, "state": item.state, "url": item.url} | pinging.describe(endpoint, done)

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.datastructures import ImmutableMultiDict, MutableHeaders, QueryParams
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -45,8 +46,6 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "same-origin",
-    "x-content-type-options": "nosniff",
-    "cache-control": "no-store",
 }
 PAGES = (
     ("/", "Overview"),
@@ -107,6 +106,15 @@ def to(path: str, said: str = "", **query: str) -> Response:
     return RedirectResponse(f"{BASE}{path}{'?' + urlencode(asked) if asked else ''}", HTTPStatus.SEE_OTHER)
 
 
+class _Number(IntegerConvertor):
+    """A number in a path that a row may have: below 2^63. Other text is no path."""
+
+    regex = "[0-9]{1,18}"
+
+
+register_url_convertor("number", _Number())
+
+
 class Frame:
     """Lets visitors in and shows them pages. Without tokens, every visitor from this machine may do everything."""
 
@@ -155,7 +163,6 @@ class Frame:
             return self._without_session(request)
         try:
             _check(session.caller, entry.scope)
-            _check_numbers(request.path_params)
             form = await self._form(request, session) if entry.post else Form()
             visit = Visit(
                 session.caller, request.path_params, request.query_params, form, partial(self._render, request, session)
@@ -333,12 +340,6 @@ async def _form_of(request: Request) -> Form:
         return Form(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=FORM_FIELDS))
     except ValueError:
         raise Refusal(HTTPStatus.BAD_REQUEST, "The form cannot be read.") from None
-
-
-def _check_numbers(path: Mapping[str, object]) -> None:
-    """Raise Refusal for a number in a path that no row can have."""
-    if any(number >= 2**63 for number in path.values() if isinstance(number, int)):
-        raise Refusal(HTTPStatus.NOT_FOUND, "No row has this number.")
 
 
 def _check(caller: Caller, scope: Scope) -> None:

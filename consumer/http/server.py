@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.datastructures import MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from consumer.errors import WebhooksError
@@ -21,8 +23,11 @@ _GRACE = 5  # seconds that open requests get at shutdown before they are cut
 _HEAD_SECONDS = 10.0  # seconds for a request's head to arrive, after the connection or the last answer
 _UNREAD_SECONDS = 30.0  # seconds for which a client may read nothing of an answer that waits for it
 _MOST_CONNECTIONS = 200  # per port: each takes a file descriptor that a receiver's connection may need
+_MOST_OF_ADDRESS = 100  # of these: a single client cannot take all
 _BACKLOG = 64  # connections that asyncio accepts in one turn; out of descriptors, it logs a line for each
 _SILENCE = 60.0  # seconds between two such log lines
+_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}  # unless the application sets its own
+_FRAMING = {b"content-length", b"transfer-encoding"}
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -51,9 +56,15 @@ class BackgroundServer:
 
     def __init__(self, app: ASGIApp, listener: socket.socket, name: str) -> None:
         self.port: int = listener.getsockname()[1]
-        self._server = uvicorn.Server(_config(app))
+        self._config = _config(app)
+        self._server = uvicorn.Server(self._config)
         self._thread = threading.Thread(target=self._run, args=(listener,), name=name, daemon=True)
         self._thread.start()
+
+    @property
+    def cut(self) -> int:
+        """How many connections were closed to make room for others."""
+        return self._config.cut
 
     def close(self, timeout: float = 2.0) -> None:
         """Stop; waits at most `timeout` seconds for open requests."""
@@ -67,9 +78,13 @@ class BackgroundServer:
             log.exception("the server on port %d has ended", self.port)
 
 
-def _config(app: ASGIApp) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
+class _Config(uvicorn.Config):
+    cut = 0  # connections closed to make room
+
+
+def _config(app: ASGIApp) -> _Config:
+    return _Config(
+        _front(app),
         loop="asyncio",
         http=_Protocol,
         ws="none",
@@ -81,6 +96,29 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         h11_max_incomplete_event_size=64 * 1024,  # bytes of a request's head
         backlog=_BACKLOG,
     )
+
+
+def _front(app: ASGIApp) -> ASGIApp:
+    """The application, whose answers have _HEADERS, and which gets no request with two statements of its length.
+
+    A proxy in front may have gone by the other one, and taken the rest for the next request (RFC 9112 section 6.1).
+    """
+
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        answer = app
+        if {name for name, _ in scope["headers"]} >= _FRAMING:
+            why = "send Content-Length or Transfer-Encoding, not both"
+            answer = PlainTextResponse(why, 400, {"connection": "close"})
+        await answer(scope, receive, with_headers)
+
+    return front
 
 
 class _Server(uvicorn.Server):
@@ -95,17 +133,20 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """Uvicorn's protocol with limits of connections, and of the waits for a head and for a client to read."""
+    """Uvicorn's protocol with limits of connections, and of the waits for a head and for a client to read.
 
+    If there are too many, the one that has waited longest for its client makes room: it may be silent on purpose.
+    """
+
+    config: _Config
     _timer: TimerHandle | None = None  # for the head
     _unread: TimerHandle | None = None  # for the client to read
+    waits_since: float | None = None  # for the rest of a request, or for the client to read; None: the client waits
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        if len(self.connections) > _MOST_CONNECTIONS:
-            transport.abort()
-        else:
-            self._await_head()
+        self._await_head()
+        self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
@@ -116,6 +157,8 @@ class _Protocol(H11Protocol):
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_waiting()
+            if not self.cycle.more_body:
+                self.waits_since = None
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -123,11 +166,35 @@ class _Protocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self.waits_since = self.loop.time()
         self._unread = self.loop.call_later(_UNREAD_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
         self._stop_unread()
+        if self._timer is None:  # the answer is not at its end
+            self.waits_since = None
         super().resume_writing()
+
+    def _make_room(self) -> None:
+        """Close a connection if this one is too much: for the port, or for its address."""
+        if len(self.connections) <= _MOST_OF_ADDRESS:
+            return
+        crowd = [each for each in self.connections if isinstance(each, _Protocol)]
+        if len(crowd) <= _MOST_CONNECTIONS:
+            crowd = [each for each in crowd if each.address == self.address]
+            if len(crowd) <= _MOST_OF_ADDRESS:
+                return
+        # Of those whose client is served, none; then this one.
+        longest = min(crowd, key=lambda each: float("inf") if each.waits_since is None else each.waits_since)
+        self.connections.discard(longest)  # it is lost in the loop's next turn; more may come in this one
+        longest.transport.abort()
+        self.config.cut += 1
+        log.warning(_CUT, self.server and self.server[1], longest.address, self.config.cut)
+
+    @property
+    def address(self) -> str:
+        """The client's; empty if it has gone already."""
+        return self.client[0] if self.client else ""
 
     def _stop_unread(self) -> None:
         if self._unread is not None:
@@ -136,6 +203,7 @@ class _Protocol(H11Protocol):
 
     def _await_head(self) -> None:
         self._stop_waiting()
+        self.waits_since = self.loop.time()
         self._timer = self.loop.call_later(_HEAD_SECONDS, self.transport.abort)
 
     def _stop_waiting(self) -> None:
@@ -145,12 +213,15 @@ class _Protocol(H11Protocol):
 
 
 class _Seldom(logging.Filter):
-    """Passes at most one line a minute about a failed accept for lack of file descriptors."""
+    """Passes at most one line a minute of those that begin so: they are written for each of many connections."""
 
-    _said_at = float("-inf")
+    def __init__(self, beginning: str) -> None:
+        super().__init__()
+        self._beginning = beginning
+        self._said_at = float("-inf")
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if "out of system resource" not in record.getMessage():
+        if not str(record.msg).startswith(self._beginning):
             return True
         now = time.monotonic()
         if now - self._said_at < _SILENCE:
@@ -159,4 +230,6 @@ class _Seldom(logging.Filter):
         return True
 
 
-logging.getLogger("asyncio").addFilter(_Seldom())
+_CUT = "port %s is full: the connection that waited longest for its client, from %s, made room; %d since the start"
+log.addFilter(_Seldom("port "))
+logging.getLogger("asyncio").addFilter(_Seldom("socket.accept() out of system resource"))

@@ -4,7 +4,7 @@ These functions only mark rows; the owner of a row's partition sends it. They wo
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -51,6 +51,7 @@ from models import ParkedDelivery, Payload, Status, Subscription
 from models.base import in_utc
 from models.subscription import EVERY_TENANT
 
+Note = Callable[[Connection, Sequence[AnyRow]], None]  # of rows with an id and a subscription_id
 _REDELIVERED = (Status.EXHAUSTED, Status.PARKED, Status.HELD)
 
 
@@ -212,15 +213,17 @@ def of_tenant(tenant: str) -> Iterator[ColumnElement[bool]]:
         yield Payload.tenant == tenant
 
 
-def redeliver(engine: Engine, selection: DeliveryQuery, now: float) -> Iterator[Marked]:
+def redeliver(engine: Engine, selection: DeliveryQuery, now: float, note: Note = lambda *_: None) -> Iterator[Marked]:
     """Redeliver: make deliveries due now, on a new retry schedule. Yields after each step, empty ones too.
+
+    `note` gets the rows that a step marks, in its transaction.
 
     Exhausted, parked and held rows are marked; rows of a disabled subscription are held until it is enabled. Blocked
     rows keep their turn. Delivered rows are left alone, and so are rows stored after the call. A step is a transaction,
     and each row is in one step only.
     """
     for part in steps(engine, selection) if selection.ids is None else _parts(sorted(set(selection.ids))):
-        redo = partial(_redeliver, ids=part, selection=selection, now=now)
+        redo = partial(_redeliver, ids=part, selection=selection, now=now, note=note)
         yield in_transaction(engine, redo) if part else Marked((), 0)
 
 
@@ -236,9 +239,13 @@ def progress(engine: Engine, ids: Collection[int]) -> Counter[str]:
     return +states
 
 
-def _redeliver(connection: Connection, *, ids: Sequence[int], selection: DeliveryQuery, now: float) -> Marked:
+def _redeliver(
+    connection: Connection, *, ids: Sequence[int], selection: DeliveryQuery, now: float, note: Note
+) -> Marked:
     rows = connection.execute(_markable(ids, selection)).all()
     marked = [row for row in rows if row.enabled is not None]
+    if marked:
+        note(connection, marked)
     _mark(connection, marked, now)
     return Marked(tuple(row.id for row in marked), len(rows) - len(marked))
 

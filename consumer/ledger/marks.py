@@ -1,7 +1,8 @@
 """Marks: requests of the command line, the API and other workers, which a partition's owner carries out.
 
 A mark (its `wish`) either requests a search for stored deliveries that were made due, or decides on a delivery that the
-database refuses: write its record to the dead-letter topic, or give it up. The times are the database's own, so that
+database refuses: write its record to the dead-letter topic, or give it up. Dead letters that people have published
+again are noted here too, at their place in that topic, which no worker owns. The times are the database's own, so that
 the writers' clocks need not agree.
 """
 
@@ -93,6 +94,22 @@ def acted(engine: Engine, group: str, subject: Subject) -> None:
     """Note that a worker has carried out a decision."""
     with engine.begin() as connection:
         connection.execute(update(Mark).where(*_of(group, subject)).values(done_at=func.current_timestamp()))
+
+
+def note_published(connection: Connection, group: str, topic: str, partition: int, offset: int) -> None:
+    """Note that the dead letter at this position of the dead-letter topic was published again."""
+    _mark(connection, group, [(topic, partition, offset, ALL_SUBSCRIPTIONS)], Wish.DEAD_LETTER)
+
+
+def published(engine: Engine, group: str, topic: str, first: int) -> dict[tuple[int, int], float]:
+    """Dead letters from the offset `first` on that were published again in the last KEPT seconds.
+
+    By partition and offset of the dead-letter topic: when, in unix seconds.
+    """
+    here = (Mark.group_id == group, Mark.topic == topic, Mark.record_offset >= first)
+    with reading(engine) as connection:
+        rows = connection.execute(select(Mark.partition_no, Mark.record_offset, Mark.marked_at).where(*here))
+        return {(row.partition_no, row.record_offset): unix(row.marked_at) for row in rows}
 
 
 def recent(engine: Engine, group: str, since: datetime | None) -> RecentMarks:

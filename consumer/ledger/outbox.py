@@ -1,6 +1,7 @@
 """The outbox of operational events: written in the transaction that they report, deleted once published."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from uuid import uuid4
 
 import orjson
 import structlog
@@ -39,6 +40,11 @@ def add(connection: Connection, group: str, operations: Sequence[OperationalEven
     ]
     if rows:
         connection.execute(insert(StoredOperation), rows)
+
+
+def tell(connection: Connection, group: str, kind: str, data: Mapping[str, object]) -> None:
+    """Write one event, with a new id, in the transaction of `connection`."""
+    add(connection, group, [OperationalEvent(kind, f"{kind}-{uuid4().hex}", data)])
 
 
 def pending(

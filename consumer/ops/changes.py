@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Unpack
-from uuid import uuid4
 
 import orjson
 from sqlalchemy import Connection, Engine
@@ -21,7 +20,6 @@ from consumer.crypto.vault import Vault
 from consumer.http.urls import redact_url
 from consumer.ledger import outbox, request_keys
 from consumer.ledger.request_keys import RequestKey
-from consumer.ledger.rows import OperationalEvent
 from consumer.sending.masking import MASK
 from consumer.sending.validation_request import lowered
 from consumer.subscriptions import repository, secrets, tls
@@ -32,7 +30,7 @@ from consumer.subscriptions.validation import Options
 
 CREATED, CHANGED, REMOVED = "subscription.created", "subscription.changed", "subscription.removed"
 ENABLED, DISABLED, ROTATED = "subscription.enabled", "subscription.disabled", "subscription.secret_rotated"
-VERIFIED = "subscription.verified"
+VERIFIED, PINGED = "subscription.verified", "subscription.pinged"
 
 Condition = Callable[[Subscribed], object]  # gets the subscription before a change; raises to prevent it
 
@@ -152,6 +150,13 @@ def set_verified(
         after = _get(connection, registry, subscription_id)
         _record(connection, registry, actor, VERIFIED, before, after)
         return after
+
+
+def note_ping(registry: Registry, actor: str, item: Subscribed, event_type: str) -> None:
+    """Write the event of a test event, before it is sent."""
+    told = {"subscription_id": item.id, "url": item.url, "actor": actor, "event_type": event_type}
+    with registry.engine.begin() as connection:
+        outbox.tell(connection, registry.group, PINGED, told)
 
 
 def remove(
@@ -329,7 +334,7 @@ def _record(
             data["reason"] = subject.disabled_reason
         if was is not None and is_now is not None:
             data["changed"] = [name for name in was if was[name] != is_now[name]]
-        _write(connection, registry, kind, data | {"before": _masked(was), "after": _masked(is_now)})
+        outbox.tell(connection, registry.group, kind, data | {"before": _masked(was), "after": _masked(is_now)})
 
 
 def _record_secret(
@@ -337,17 +342,8 @@ def _record_secret(
 ) -> None:
     after = _get(connection, registry, before.id)
     data = {"subscription_id": before.id, "url": before.url, "actor": actor, **told}
-    _write(
-        connection,
-        registry,
-        ROTATED,
-        data | {"before": _masked(_shown(before)), "after": _masked(_shown(after))},
-    )
-
-
-def _write(connection: Connection, registry: Registry, kind: str, data: Mapping[str, object]) -> None:
-    identity = f"{kind.partition('.')[2]}-{uuid4().hex}"
-    outbox.add(connection, registry.group, [OperationalEvent(kind, identity, data)])
+    masked = {"before": _masked(_shown(before)), "after": _masked(_shown(after))}
+    outbox.tell(connection, registry.group, ROTATED, data | masked)
 
 
 def _shown(item: Subscribed | None) -> dict[str, Any] | None:

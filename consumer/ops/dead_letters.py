@@ -8,9 +8,12 @@ from consumer.intake.dead_letters import OURS
 from consumer.intake.log_reader import LogReader
 from consumer.intake.record import Record, Unreadable
 from consumer.kafka.publishing import Published, publish
+from consumer.ledger import marks, outbox
+from consumer.ops.changes import Registry
 from consumer.ops.tail import newest, record_at
 
 HOUR = 3600.0  # seconds for which commands count dead letters
+PUBLISHED = "dead_letter.published"
 SHOWN = 2000  # bytes of a value
 _MOST_DIGITS = 19  # of a size
 _PRODUCER = "its producer has to publish it again"
@@ -71,6 +74,15 @@ def publish_again(kafka: KafkaSettings, partition: int, offset: int) -> tuple[st
     own = [(name, value) for name, value in headers if not name.startswith(OURS)]
     (published,) = publish(kafka, letter.topic, [record.value], key=record.key, headers=own)
     return letter.topic, published
+
+
+def note_published(registry: Registry, actor: str, kafka: KafkaSettings, letter: tuple[int, int], topic: str) -> None:
+    """Mark the dead letter at this partition and offset as published again, to `topic`, and write an event of it."""
+    partition, offset = letter
+    place = {"topic": kafka.dead_letter_topic, "partition": partition, "offset": offset}
+    with registry.engine.begin() as connection:
+        outbox.tell(connection, registry.group, PUBLISHED, {"actor": actor, "published_to": topic, **place})
+        marks.note_published(connection, registry.group, kafka.dead_letter_topic, partition, offset)
 
 
 def _letter_of(record: Record) -> DeadLetter | None:

@@ -3,11 +3,10 @@
 A replay that begins or is cancelled writes an operational event in the same transaction, as `ops.changes` does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, tzinfo
 from threading import BoundedSemaphore
 from typing import NamedTuple
-from uuid import uuid4
 
 from sqlalchemy import Connection, Engine
 
@@ -19,7 +18,6 @@ from consumer.intake.decode import decode
 from consumer.intake.log_reader import LogReader
 from consumer.ledger import outbox, replays
 from consumer.ledger.replays import Span
-from consumer.ledger.rows import OperationalEvent
 from consumer.ops.bounded import within
 from consumer.ops.event_reader import ReadEvent
 from consumer.ops.replay import MOST_RATE, check_receiver, default_rate
@@ -210,7 +208,7 @@ def create(
         "rate": planned.rate,
         "records": records(found),
     }
-    _write(connection, group, CREATED, told)
+    outbox.tell(connection, group, CREATED, told)
     return number
 
 
@@ -228,9 +226,5 @@ def cancel(engine: Engine, actor: str | None, replay_id: int, now: float, reason
             "reason": reason,
             "stored": cancelled.matched,
         }
-        _write(connection, cancelled.group, CANCELLED, told)
+        outbox.tell(connection, cancelled.group, CANCELLED, told)
         return True
-
-
-def _write(connection: Connection, group: str, kind: str, data: Mapping[str, object]) -> None:
-    outbox.add(connection, group, [OperationalEvent(kind, f"{kind}-{uuid4().hex}", data)])

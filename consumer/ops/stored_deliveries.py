@@ -1,12 +1,16 @@
-"""Shows and redelivers stored deliveries for a caller of the API or the console, within its tenant."""
+"""Shows stored deliveries to a caller within its tenant, and redelivers them for people."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
-from consumer.ledger import admin
-from consumer.ledger.admin import DeliveryQuery, StoredDetail
+from consumer.ledger import admin, outbox
+from consumer.ledger.admin import DeliveryQuery, Marked, StoredDetail
+from consumer.ledger.columns import AnyRow
+from consumer.ops.changes import Registry
 from consumer.subscriptions import repository
+
+REDELIVERED = "delivery.redelivered"
 
 
 def find(engine: Engine, delivery_id: int, tenant: str | None) -> StoredDetail | None:
@@ -23,11 +27,21 @@ def find(engine: Engine, delivery_id: int, tenant: str | None) -> StoredDetail |
     return found if subscription is not None and subscription.tenant == tenant else None
 
 
-def redeliver(engine: Engine, ids: Collection[int], tenant: str | None, now: float) -> list[int]:
+def redeliver(registry: Registry, actor: str, chosen: DeliveryQuery, now: float) -> Iterator[Marked]:
+    """Redeliver as `admin.redeliver` does; each step that marks deliveries writes an operational event."""
+
+    def note(connection: Connection, rows: Sequence[AnyRow]) -> None:
+        subscriptions = sorted({row.subscription_id for row in rows})
+        told = {"actor": actor, "delivery_ids": [row.id for row in rows], "subscription_ids": subscriptions}
+        outbox.tell(connection, registry.group, REDELIVERED, told)
+
+    return admin.redeliver(registry.engine, chosen, now, note)
+
+
+def redeliver_these(registry: Registry, actor: str, ids: Collection[int], tenant: str | None, now: float) -> list[int]:
     """Redeliver these deliveries, as far as the tenant may see them. Returns the marked ids, sorted.
 
     Not marked: a delivery that is delivered, keeps its turn in an order, or whose subscription was removed.
     """
-    return sorted(
-        each for step in admin.redeliver(engine, DeliveryQuery(ids=ids, tenant=tenant), now) for each in step.ids
-    )
+    chosen = DeliveryQuery(ids=ids, tenant=tenant)
+    return sorted(each for step in redeliver(registry, actor, chosen, now) for each in step.ids)

@@ -116,6 +116,7 @@ class Readings(NamedTuple):
     loop_lag: LoopLag | None = None
     turn_age: float = 0.0
     ready: bool = False
+    ops_closed: int = 0  # connections to the worker's own port
 
 
 class WorkerCollector(Collector):
@@ -158,6 +159,7 @@ def _totals(metrics: Metrics, now: Readings) -> Iterable[Metric]:
             now.retention_overtaken,
         ),
         ("webhooks_filter_errors", "Events on which a subscription's filter failed.", metrics.filter_errors),
+        ("webhooks_ops_connections_closed", "Connections to OPS_PORT closed to make room.", now.ops_closed),
     ):
         yield CounterMetricFamily(name, text, value=value)
 

@@ -16,6 +16,7 @@ from consumer.config.settings import SchemaSettings, TraceSettings, WorkerSettin
 from consumer.database import migrations
 from consumer.database.engine import create_engine
 from consumer.errors import DatabaseUnavailable
+from consumer.http.server import BackgroundServer
 from consumer.intake.mapping_file import mappings_of
 from consumer.schemas.conversion import Decode
 from consumer.schemas.framing import SchemaId
@@ -38,6 +39,7 @@ class Service:
         self._worker: Worker | None = None
         self._waiting_for = "starting"
         self._metrics = Metrics()
+        self._server: BackgroundServer | None = None
 
     def run(self, settings: WorkerSettings) -> None:
         """Consume until SIGTERM or SIGINT, at any time.
@@ -49,7 +51,7 @@ class Service:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         log.info("starting", version=__version__, group=kafka.group_id, topics=list(topics.topics))
-        server = serve(ops.ops_host, ops.ops_port, self._status, registry(self._metrics, self._readings))
+        self._server = serve(ops.ops_host, ops.ops_port, self._status, registry(self._metrics, self._readings))
         tracer, load_schema = _tracer(traces), _load_schema(schemas)
         try:
             self._await_database(create_engine(database))
@@ -70,8 +72,8 @@ class Service:
         finally:
             if tracer is not None:
                 tracer.close()
-            if server is not None:
-                server.close()
+            if self._server is not None:
+                self._server.close()
         log.info("stopped")
 
     def _await_database(self, engine: Engine) -> None:
@@ -101,7 +103,8 @@ class Service:
         return Status(self._worker.turned_at, self._worker.reasons())
 
     def _readings(self) -> Readings:
-        return self._worker.readings() if self._worker is not None else Readings()
+        found = self._worker.readings() if self._worker is not None else Readings()
+        return found if self._server is None else found._replace(ops_closed=self._server.cut)
 
 
 def _tracer(settings: TraceSettings) -> Tracer | None:

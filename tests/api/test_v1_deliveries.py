@@ -95,7 +95,7 @@ def test_a_delivery_is_shown_with_its_event(api: Api, engine: Engine) -> None:
 
 
 def test_deliveries_are_sent_again(api: Api, engine: Engine) -> None:
-    """One or many can be. A delivered one is a conflict alone, and skipped among many."""
+    """One or many can be. A delivered one is a conflict alone, and skipped among many. Events name the caller."""
     subscription = api.create()["id"]
     for offset, status in enumerate(("exhausted", "exhausted", "parked")):
         stored(engine, subscription, offset, status)
@@ -109,6 +109,11 @@ def test_deliveries_are_sent_again(api: Api, engine: Engine) -> None:
     }
     states = {item["id"]: item["status"] for item in api.call("GET", "/deliveries").json()["items"]}
     assert states == {first: "parked", second: "parked", third: "delivered"}
+    told = [(event.type, event.data) for event in api.events() if event.type != "subscription.created"]
+    assert told == [
+        ("delivery.redelivered", {"actor": "api:all", "delivery_ids": ids, "subscription_ids": [subscription]})
+        for ids in ([first], [first, second])
+    ]
 
 
 def test_a_tenant_sees_and_sends_its_own(api: Api, engine: Engine) -> None:

@@ -253,7 +253,7 @@ def test_an_invalid_query_is_named(api: Api, query: str) -> None:
 
 
 def test_a_test_event_is_sent(engine: Engine) -> None:
-    """The exchange is shown; without WEBHOOK_SECRET the answer names it."""
+    """The exchange is shown, and an event names the caller; without WEBHOOK_SECRET the answer names it."""
     sent: list[PreparedRequest] = []
 
     def send(request: PreparedRequest, _: float | None) -> tuple[Response, ExchangeTrace]:
@@ -271,6 +271,12 @@ def test_a_test_event_is_sent(engine: Engine) -> None:
     assert (answer.status_code, answer.json()["ok"], answer.json()["status"]) == (200, True, 204)
     assert sent[0].body == b'{"a": 1}'
     assert answer.json()["headers"]["x-webhook-event"] == "order.paid"
+    told = api.events()[-1]
+    assert (told.type, told.data["actor"], told.data["event_type"]) == (
+        "subscription.pinged",
+        "api:local",
+        "order.paid",
+    )
     assert api.call("POST", path, {"event_type": "a b"}, token=None).status_code == 422
     assert api.call("POST", "/subscriptions/99/ping", {}, token=None).status_code == 404
     without = make_api(engine, TokenFile(None)).call("POST", path, {}, token=None)
@@ -296,8 +302,24 @@ def test_every_error_is_a_problem(api: Api) -> None:
         assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
         assert answer.json()["status"] == status
         assert answer.json()["type"].startswith("urn:kafka-webhooks:problem:")
-    assert "allow" in answers[405].headers
     assert "retry-after" in answers[503].headers
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "OPTIONS"])
+def test_a_method_that_a_resource_lacks_is_refused_first(api: Api, method: str) -> None:
+    """The answer names all that it has, whatever the body is; an unknown path has none."""
+    refused = api.call(method, "/subscriptions/7")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "DELETE, GET, PATCH, HEAD")
+    assert api.call(method, "/nothing").status_code == 404
+
+
+def test_a_head_is_answered_like_a_get(api: Api) -> None:
+    """It has the same headers and no body, and needs the same token."""
+    shown, head = (api.call(method, "/subscriptions") for method in ("GET", "HEAD"))
+    same = ("content-length", "content-type", "cache-control")
+    assert [head.headers[name] for name in same] == [shown.headers[name] for name in same]
+    assert (head.status_code, head.content) == (200, b"")
+    assert api.call("HEAD", "/subscriptions", token="wrong").status_code == 401
 
 
 @pytest.mark.parametrize("place", ["x", "0", "9223372036854775808", "1.5", "%00"])

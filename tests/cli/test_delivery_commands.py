@@ -11,7 +11,7 @@ from sqlalchemy import Engine, insert, text, update
 from consumer.cli import console
 from consumer.cli.deliveries import State
 from consumer.events.event import Event, RecordId
-from consumer.ledger import store
+from consumer.ledger import outbox, store
 from consumer.ledger.rows import Failure, NewDelivery
 from consumer.subscriptions import repository
 from models import Status, StoredReplay, Subscription
@@ -138,7 +138,7 @@ def test_redelivery_marks_the_selected_deliveries(
 ) -> None:
     """Options select exhausted deliveries unless they name a status.
 
-    Ids select any. Those of removed subscriptions are skipped.
+    Ids select any. Those of removed subscriptions are skipped. Operational events name the user and the deliveries.
     """
     gone = repository.add(engine, URL, "b")
     keep(engine, sub, range(3), "exhausted")
@@ -156,6 +156,11 @@ def test_redelivery_marks_the_selected_deliveries(
     none = command("deliveries", "redeliver", "4", "99", "--no-wait", **database)
     assert (none.returncode, none.stdout) == (1, "")
     assert "not marked: 4, 99" in none.stderr
+    told = [event for _, event, _ in outbox.pending(engine, GROUP, 9)]
+    assert [(each.type, each.data["delivery_ids"], each.data["subscription_ids"]) for each in told] == [
+        ("delivery.redelivered", ids, [sub]) for ids in ([2], [1, 3])
+    ]
+    assert {str(each.data["actor"]).partition(":")[0] for each in told} == {"cli"}
 
 
 def test_held_deliveries_end_the_watching_with_1(

@@ -19,6 +19,7 @@ from sqlalchemy import Engine, text
 
 from consumer.cli.app import main
 from consumer.crypto.vault import Vault
+from consumer.ledger import outbox
 from consumer.ops.ping import SHOWN, verdict_on
 from consumer.ops.receiver import verify
 from consumer.sending.recording import ExchangeTrace
@@ -114,14 +115,17 @@ def test_a_compressed_body_is_shown_as_it_was_signed(engine: Engine, ping: Ping,
     assert "perhaps it does not understand compressed bodies: unset gzip_above, and try again" in done.out
 
 
-def test_nothing_is_stored(engine: Engine, ping: Ping, receive: Receive) -> None:
-    """A ping stores no delivery, and its id is new, so receivers do not take it for a repetition."""
+def test_no_delivery_is_stored(engine: Engine, ping: Ping, receive: Receive) -> None:
+    """Its id is new, so receivers do not take it for a repetition. An operational event names the user."""
     receiver = receive(b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n")
     one = repository.add(engine, receiver.url, "a")
     assert [ping(one).status, ping(one).status] == [1, 1]
     assert len({parts_of(request)[0]["webhook-id"] for request in receiver.requests}) == 2
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM webhook_deliveries")).scalar_one() == 0
+    told = [event for _, event, _ in outbox.pending(engine, "webhooks", 9)]
+    assert [(event.type, event.data["subscription_id"]) for event in told] == [("subscription.pinged", one)] * 2
+    assert {str(event.data["actor"]).partition(":")[0] for event in told} == {"cli"}
 
 
 def test_a_process_of_its_own(engine: Engine, command: Command, receive: Receive) -> None:

@@ -56,7 +56,7 @@ def broken(_visit: Visit) -> Response:
 ENTRIES = [
     Entry("/", shown),
     Entry("/page", shown),
-    Entry("/page/{id:int}", shown),
+    Entry("/page/{id:number}", shown),
     Entry("/do", done, "write", post=True),
     Entry("/refuses", refuses),
     Entry("/fails", fails),
@@ -200,8 +200,9 @@ def test_every_answer_keeps_scripts_and_frames_out(browser: Browser) -> None:
     # The last one closes the connection.
     for path in ("/page", "/refuses", "/absent", file, "/static/console.css", "/broken"):
         answer = browser.get(path)
-        for name in HEADERS.keys() - {"cache-control"}:
-            assert answer.headers[name] == HEADERS[name]
+        for name, value in HEADERS.items():
+            assert answer.headers[name] == value
+        assert answer.headers["x-content-type-options"] == "nosniff"
         assert ("immutable" in answer.headers["cache-control"]) == (path == file)
 
 
@@ -212,6 +213,8 @@ def test_every_answer_keeps_scripts_and_frames_out(browser: Browser) -> None:
         ("/fails", 503, "no answer"),
         ("/absent", 404, "There is no such page."),
         ("/page/x", 404, "There is no such page."),
+        (f"/page/{2**63}", 404, "There is no such page."),
+        (f"/page/{'9' * 5000}", 404, "There is no such page."),
         ("/do", 404, "There is no such page."),
     ],
 )

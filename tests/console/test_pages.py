@@ -215,6 +215,8 @@ def test_a_delivery_shows_its_payload_and_is_sent_again(
     assert "<h1>no" not in page
     after = send(browser, f"/deliveries/{delivery}", "/deliveries/redeliver", id=str(delivery))
     assert SAID["redelivered"].text in after
+    ((_, operation, _),) = outbox.pending(engine, GROUP, 10)
+    assert (operation.type, operation.data["delivery_ids"]) == ("delivery.redelivered", [delivery])
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT status FROM webhook_deliveries").scalars().all() == ["parked"]
 
@@ -276,9 +278,12 @@ def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[[str | 
 
 
 def test_a_dead_letter_without_its_whole_record_is_not_published_again(
-    mock_kafka: str, console: Callable[..., Browser]
+    engine: Engine, mock_kafka: str, console: Callable[..., Browser]
 ) -> None:
-    """Without its content it would be a tombstone, and without its headers another event. The page says why."""
+    """Without its content it would be a tombstone, and without its headers another event. The page says why.
+
+    One that was published again is marked, and an operational event names the caller.
+    """
     kafka = Kafka(mock_kafka, real=False)
     settings, topic = kafka.settings(), kafka.topic()
     letters = DeadLetters(settings)
@@ -305,7 +310,17 @@ def test_a_dead_letter_without_its_whole_record_is_not_published_again(
     for letter in newest(settings, settings.dead_letter_topic, 9):
         place = {"partition": str(letter.partition.number), "offset": str(letter.offset)}
         answer = html.unescape(send(browser, "/dead-letters", "/dead-letters/publish", **place))
-        assert (SAID["published"].text in answer) == (letter.value == b"one")
+        published = letter.value == b"one"
+        assert (SAID["published"].text in answer) == published
+        if published:
+            where = {"topic": settings.dead_letter_topic, "partition": letter.partition.number, "offset": letter.offset}
+    ((_, operation, _),) = outbox.pending(engine, GROUP, 10)
+    assert (operation.type, operation.data) == (
+        "dead_letter.published",
+        {"actor": "api:local", "published_to": topic, **where},
+    )
+    page = html.unescape(browser.get("/dead-letters").text)
+    assert [page.count(text) for text in ("Published again", "Publish once more to", "Publish again to")] == [1, 1, 2]
     (again,) = newest(settings, topic, 9)
     assert (again.key, again.value, again.headers) == (b"key", b"one", [("event-id", b"7")])
 

@@ -205,6 +205,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "A worker starts: the time of the newest mark.",
             "Workers, every few seconds: the new marks for owners of partitions.",
         ),
+        "ledger.marks.published": ("The console: the dead letters that were published again.",),
         "ledger.marks.decision": ("An operator's decision on a delivery that cannot be stored.",),
         "ledger.marks.acted": ("The decision is carried out.",),
         "ledger.assigned.settled_keys": (
@@ -493,6 +494,7 @@ def _send(engine: Engine) -> None:
     marks.decide(engine, GROUP, subject, Wish.GIVE_UP)
     marks.recent(engine, GROUP, None)
     marks.decision(engine, GROUP, subject)
+    marks.published(engine, GROUP, "t", 0)
     marks.acted(engine, GROUP, subject)
     assigned.open_topics(engine, GROUP)
     assigned.next_partition(engine, GROUP, "t", 0)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 import requests
@@ -21,20 +22,44 @@ from consumer.http import server as serving
 from consumer.http.server import BackgroundServer, listen
 
 HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n"
+BODY = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nhalf"
 
 
 @pytest.fixture
-def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+def port(served: BackgroundServer, monkeypatch: pytest.MonkeyPatch) -> int:
     """A server that allows a third of a second for a head, and five connections."""
     monkeypatch.setattr(serving, "_HEAD_SECONDS", 0.3)
     monkeypatch.setattr(serving, "_MOST_CONNECTIONS", 5)
+    monkeypatch.setattr(serving, "_MOST_OF_ADDRESS", 5)
+    return served.port
 
-    async def slowly(_: Request) -> PlainTextResponse:
-        return PlainTextResponse("here")
 
-    server = BackgroundServer(Starlette(routes=[Route("/", slowly)]), listen("127.0.0.1", 0), "test")
-    yield server.port
+@pytest.fixture
+def served() -> Iterator[BackgroundServer]:
+    """A server. Its path /held is answered without an end."""
+
+    async def here(request: Request) -> PlainTextResponse:
+        await request.body()
+        kept = {"cache-control": "max-age=5"} if request.url.path == "/kept" else None
+        return PlainTextResponse("here", headers=kept)
+
+    async def held(_: Request) -> StreamingResponse:
+        return StreamingResponse(beginning())
+
+    async def beginning() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.Event().wait()
+
+    routes = [Route("/held", held), Route("/{_:path}", here, methods=["GET", "POST"])]
+    server = BackgroundServer(Starlette(routes=routes), listen("127.0.0.1", 0), "test")
+    yield server
     server.close()
+
+
+def seldom(log: logging.Logger) -> serving._Seldom:
+    """The filter of a logger's repeated lines."""
+    (found,) = (each for each in log.filters if isinstance(each, serving._Seldom))
+    return found
 
 
 def get(port: int) -> str:
@@ -79,16 +104,78 @@ def test_a_served_client_that_begins_another_request_is_disconnected(port: int) 
         assert is_cut_off(client, 10.0)
 
 
-def test_connections_beyond_the_bound_are_refused(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With five open, further ones are closed at once. When these have gone, others are served."""
+def test_the_connection_that_waited_longest_makes_room(
+    port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Silent clients hold no place that another client needs; those who are served keep theirs. The log says so."""
+    monkeypatch.setattr(serving, "_HEAD_SECONDS", 30.0)
+    seldom(logging.getLogger(serving.__name__))._said_at = float("-inf")
+    with ExitStack() as stack:
+        first, *silent = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(5)]
+        answer_of(first)  # it has waited less than the others now
+        for index, sent in enumerate((HEAD, BODY, b"")):
+            newest = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            newest.sendall(sent)
+            assert is_cut_off(silent[index], 5.0)
+        answer_of(first)
+        newest.sendall(HEAD + b"\r\n")
+        assert newest.recv(4096).startswith(b"HTTP/1.1 200")
+    assert get(port) == "here"
+    (line,) = [each.getMessage() for each in caplog.records if each.name == serving.__name__]
+    assert "from 127.0.0.1, made room; 1 since the start" in line
+
+
+def test_silent_clients_do_not_starve_a_probe(served: BackgroundServer) -> None:
+    """However many there are. Those that are closed are counted."""
+    with ExitStack() as stack:
+        for _ in range(300):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", served.port)))
+            client.sendall(HEAD)
+        assert get(served.port) == "here"
+    assert served.cut == 301 - serving._MOST_OF_ADDRESS
+
+
+def test_an_address_has_a_share_of_the_places(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own connections make room for its further ones: those of other addresses stay."""
+    monkeypatch.setattr(serving, "_HEAD_SECONDS", 30.0)
+    monkeypatch.setattr(serving, "_MOST_OF_ADDRESS", 3)
+    with ExitStack() as stack:
+        other, *greedy = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), source_address=(f"127.0.0.{host}", 0)))
+            for host in (2, 3, 3, 3, 3)
+        ]
+        assert is_cut_off(greedy[0], 5.0)
+        answer_of(greedy[1])
+        answer_of(other)
+
+
+def test_clients_whose_requests_are_worked_on_are_not_cut_off(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If each place has one, the newest client is closed instead."""
     monkeypatch.setattr(serving, "_HEAD_SECONDS", 30.0)
     with ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(5)]
-        time.sleep(0.1)
-        more = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(3)]
-        assert all(is_cut_off(each, 5.0) for each in more)
-        answer_of(clients[0])
-    assert get(port) == "here"
+        for each in clients:
+            each.sendall(b"GET /held HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert each.recv(4096)
+        assert is_cut_off(stack.enter_context(socket.create_connection(("127.0.0.1", port))), 5.0)
+        assert not any(is_cut_off(each, 0.05) for each in clients)
+
+
+def test_a_request_with_two_lengths_is_refused(port: int) -> None:
+    """A proxy in front may have gone by the other one: what follows is not taken for a request."""
+    both = b"content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\n" + both + HEAD + b"\r\n")
+        answer = b"".join(iter(partial(client.recv, 65536), b""))  # up to the end: it is closed
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_no_answer_is_kept_or_guessed_at(port: int) -> None:
+    """Caches do not keep one, and browsers do not guess its type, unless the application says otherwise."""
+    plain, kept = (requests.get(f"http://127.0.0.1:{port}/{path}", timeout=5).headers for path in ("", "kept"))
+    assert (plain["cache-control"], plain["x-content-type-options"]) == ("no-store", "nosniff")
+    assert kept["cache-control"] == "max-age=5"
 
 
 def test_a_client_that_never_reads_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,8 +217,7 @@ def test_a_client_that_never_reads_is_disconnected(monkeypatch: pytest.MonkeyPat
 def test_a_repeated_log_line_is_written_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     """Asyncio logs it for each connection that it cannot accept. Other lines are written."""
     log = logging.getLogger("asyncio")
-    (seldom,) = (each for each in log.filters if isinstance(each, serving._Seldom))
-    seldom._said_at = float("-inf")
+    seldom(log)._said_at = float("-inf")
     for _ in range(100):
         log.error("socket.accept() out of system resource")
     log.error("something else")

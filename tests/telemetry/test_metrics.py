@@ -34,6 +34,7 @@ LABELS = {
     "webhooks_attempts_dropped_total": set(),
     "webhooks_retention_overtaken_total": set(),
     "webhooks_filter_errors_total": set(),
+    "webhooks_ops_connections_closed_total": set(),
     "webhooks_consumer_lag": {"topic", "partition"},
     "webhooks_oldest_unsettled_age_seconds": {"topic", "partition"},
     "webhooks_next_stored_attempt_seconds": set(),
@@ -139,7 +140,8 @@ def test_counts_of_the_loop_are_scraped() -> None:
     metrics.deliveries.update(delivered=4, retried=5, parked=6, exhausted=7)
     metrics.attempts.update({"2xx": 8, "error": 9})
     metrics.filter_errors = 16
-    now = Readings(10, 11, 12, 3, 2, 13, 14, 15, {("orders", 0): 5, ("orders", 1): 0}, attempts_dropped=17)
+    lag = {("orders", 0): 5, ("orders", 1): 0}
+    now = Readings(10, 11, 12, 3, 2, 13, 14, 15, lag, attempts_dropped=17, ops_closed=18)
     families = text_string_to_metric_families(generate_latest(result).decode())
     found = {
         (each.name, *sorted(each.labels.values())): each.value
@@ -172,6 +174,7 @@ def test_counts_of_the_loop_are_scraped() -> None:
         ("webhooks_attempts_dropped_total",): 17,
         ("webhooks_retention_overtaken_total",): 15,
         ("webhooks_filter_errors_total",): 16,
+        ("webhooks_ops_connections_closed_total",): 18,
         ("webhooks_consumer_lag", "0", "orders"): 5,
         ("webhooks_consumer_lag", "1", "orders"): 0,
         ("webhooks_subscriptions_failing",): 0,

@@ -2,6 +2,7 @@
 
 import time
 from base64 import b64encode
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -150,7 +151,7 @@ def show_delivery(caller: Reader, backing: Backed, delivery_id: DeliveryId) -> R
 def redeliver_delivery(caller: Writer, backing: Backed, delivery_id: DeliveryId, _: Nothing) -> Response:
     """Redeliver: the delivery becomes due now, on a new retry schedule. 409: it is delivered or keeps its turn."""
     _of(caller, backing, delivery_id)
-    marked = stored_deliveries.redeliver(backing.registry.engine, [delivery_id], caller.tenant, time.time())
+    marked = _redelivered(caller, backing, [delivery_id])
     if not marked:
         why = "it is delivered, waits for its turn in an order, or has no subscription any more"
         raise Refused(HTTPStatus.CONFLICT, "conflict", why)
@@ -160,8 +161,11 @@ def redeliver_delivery(caller: Writer, backing: Backed, delivery_id: DeliveryId,
 @router.post("/redeliver", response_model=Marked, responses=described())
 def redeliver_deliveries(caller: Writer, backing: Backed, these: Redelivery) -> Response:
     """Redeliver several deliveries. The answer leaves out the ones that cannot be redelivered."""
-    marked = stored_deliveries.redeliver(backing.registry.engine, these.ids, caller.tenant, time.time())
-    return answer({"ids": marked})
+    return answer({"ids": _redelivered(caller, backing, these.ids)})
+
+
+def _redelivered(caller: Caller, backing: Backing, ids: Sequence[int]) -> list[int]:
+    return stored_deliveries.redeliver_these(backing.registry, caller.actor, ids, caller.tenant, time.time())
 
 
 def _of(caller: Caller, backing: Backing, delivery_id: int) -> StoredDetail:

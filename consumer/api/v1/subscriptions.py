@@ -305,7 +305,7 @@ def remove_subscription(
 
 @router.post("/{subscription_id}/ping", response_model=Exchange, responses=described(404, 409))
 def ping_subscription(caller: Writer, backing: Backed, subscription_id: SubscriptionId, sent: TestEvent) -> Response:
-    """Send a subscription a signed test event, and show the exchange. It stores nothing and does not contact Kafka."""
+    """Send a subscription a signed test event, and show the exchange. An operational event names the caller."""
     registry = backing.registry
     if backing.ping is None:
         raise Refused(HTTPStatus.CONFLICT, "conflict", "the API needs WEBHOOK_SECRET, as workers have it")
@@ -321,6 +321,7 @@ def ping_subscription(caller: Writer, backing: Backed, subscription_id: Subscrip
         raise absent()
     item, endpoint = found
     with exchanging():
+        changes.note_ping(registry, caller.actor, item, event.type)
         done = backing.ping(endpoint, event)
     return _json({"subscription_id": item.id, **describe(endpoint, done)})
 

@@ -27,7 +27,7 @@ def entries(sources: Sources) -> list[Entry]:
     """The pages and forms of deliveries."""
     return [
         Entry("/deliveries", partial(_search, sources)),
-        Entry("/deliveries/{id:int}", partial(_show, sources)),
+        Entry("/deliveries/{id:number}", partial(_show, sources)),
         Entry("/deliveries/redeliver", partial(_redeliver, sources), "write", post=True),
     ]
 
@@ -128,7 +128,8 @@ def _redeliver(sources: Sources, visit: Visit) -> Response:
     ids = {number for text in visit.form.getlist("id") if (number := whole(text)) is not None}
     if not ids:
         raise Refusal(HTTPStatus.BAD_REQUEST, "Select the deliveries first.")
-    marked = stored_deliveries.redeliver(sources.registry.engine, ids, visit.caller.tenant, sources.clock())
+    caller = visit.caller
+    marked = stored_deliveries.redeliver_these(sources.registry, caller.actor, ids, caller.tenant, sources.clock())
     return to("/deliveries", "redelivered" if len(marked) == len(ids) else "redelivered_partly")
 
 

@@ -23,7 +23,7 @@ def entries(sources: Sources) -> list[Entry]:
     """The pages of events."""
     return [
         Entry("/events", partial(_recent, sources)),
-        Entry("/events/{topic}/{partition:int}/{offset:int}", partial(_show, sources)),
+        Entry("/events/{topic}/{partition:number}/{offset:number}", partial(_show, sources)),
     ]
 
 

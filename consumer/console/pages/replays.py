@@ -49,7 +49,7 @@ def entries(sources: Sources) -> list[Entry]:
         Entry("/replays", partial(_list, sources)),
         Entry("/replays", partial(_start, sources), "write", post=True),
         Entry("/replays/preview", partial(_preview, sources), "write", post=True),
-        Entry("/replays/{id:int}/cancel", partial(_cancel, sources), "write", post=True),
+        Entry("/replays/{id:number}/cancel", partial(_cancel, sources), "write", post=True),
     ]
 
 

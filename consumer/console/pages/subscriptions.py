@@ -57,19 +57,19 @@ def entries(sources: Sources) -> list[Entry]:
     read: dict[str, Callable[[Sources, Visit], Response]] = {
         "/subscriptions": _list,
         "/subscriptions/new": _new,
-        "/subscriptions/{id:int}": _show,
+        "/subscriptions/{id:number}": _show,
     }
     write: dict[str, Callable[[Sources, Visit], Response]] = {
         "/subscriptions/new": _create,
-        "/subscriptions/{id:int}/enable": partial(_set_enabled, enabled=True),
-        "/subscriptions/{id:int}/disable": partial(_set_enabled, enabled=False),
-        "/subscriptions/{id:int}/ping": _ping,
-        "/subscriptions/{id:int}/verify": _verify,
+        "/subscriptions/{id:number}/enable": partial(_set_enabled, enabled=True),
+        "/subscriptions/{id:number}/disable": partial(_set_enabled, enabled=False),
+        "/subscriptions/{id:number}/ping": _ping,
+        "/subscriptions/{id:number}/verify": _verify,
     }
     return [
         *(Entry(path, partial(page, sources)) for path, page in read.items()),
         *(Entry(path, partial(page, sources), "write", post=True) for path, page in write.items()),
-        Entry("/subscriptions/{id:int}/rotate-secret", partial(_rotate, sources), "secrets", post=True),
+        Entry("/subscriptions/{id:number}/rotate-secret", partial(_rotate, sources), "secrets", post=True),
     ]
 
 
@@ -210,9 +210,10 @@ def _ping(sources: Sources, visit: Visit) -> Response:
     found = repository.get_endpoint(registry.engine, item.id, default, registry.vault, registry.rules)
     if found is None:
         raise Refusal(HTTPStatus.NOT_FOUND, f"There is no subscription {item.id}.")
-    endpoint = found[1]
+    endpoint, event = found[1], ping_event(item.id, sources.clock())
     with _exchanging():
-        made = describe(endpoint, sources.ping(endpoint, ping_event(item.id, sources.clock())))
+        changes.note_ping(registry, visit.caller.actor, item, event.type)
+        made = describe(endpoint, sources.ping(endpoint, event))
     return _page(sources, visit, item, ping=_exchange(made))
 
 

@@ -11,6 +11,7 @@ from consumer.console.app import Entry, Refusal, Visit, to
 from consumer.console.sources import Sources, for_all_tenants, kafka_of, whole
 from consumer.errors import WebhooksError
 from consumer.events.attempt import DELIVERED
+from consumer.ledger import marks
 from consumer.ops import audit, dead_letters
 from consumer.subscriptions.event_types import named_types
 
@@ -31,22 +32,29 @@ def entries(sources: Sources) -> list[Entry]:
 def _dead_letters(sources: Sources, visit: Visit) -> Response:
     for_all_tenants(visit.caller)
     kafka = kafka_of(sources)
-    rows, fault = [], None
+    found, again, fault = [], {}, None
     try:
         found = dead_letters.recent(kafka, LETTERS)
+        if found:
+            first = min(letter.offset for letter in found)
+            again = marks.published(sources.registry.engine, sources.registry.group, kafka.dead_letter_topic, first)
     except WebhooksError as error:
         fault = str(error)
-    else:
-        rows = [
+    return visit.render(
+        "dead_letters.html",
+        topic=kafka.dead_letter_topic,
+        rows=[
             {
                 **letter._asdict(),
+                "published": again.get((letter.partition, letter.offset)),
                 "place": f"{kafka.dead_letter_topic}[{letter.partition}] @ {letter.offset}",
                 "key": letter.key.decode(errors="backslashreplace") if letter.key else None,
                 "value": letter.value.decode(errors="backslashreplace"),
             }
             for letter in found
-        ]
-    return visit.render("dead_letters.html", topic=kafka.dead_letter_topic, rows=rows, fault=fault)
+        ],
+        fault=fault,
+    )
 
 
 def _publish(sources: Sources, visit: Visit) -> Response:
@@ -54,7 +62,9 @@ def _publish(sources: Sources, visit: Visit) -> Response:
     partition, offset = whole(visit.form.get("partition", "")), whole(visit.form.get("offset", ""))
     if partition is None or offset is None:
         raise Refusal(HTTPStatus.BAD_REQUEST, "The form does not name a dead letter.")
-    dead_letters.publish_again(kafka_of(sources), partition, offset)
+    kafka = kafka_of(sources)
+    topic, _ = dead_letters.publish_again(kafka, partition, offset)
+    dead_letters.note_published(sources.registry, visit.caller.actor, kafka, (partition, offset), topic)
     return to("/dead-letters", "published")
 
 
@@ -80,8 +90,13 @@ def _audit(sources: Sources, visit: Visit) -> Response:
 
 def _summary(entry: audit.AuditEntry) -> str:
     changed, url = entry.data.get("changed"), entry.data.get("url")
-    if "replay_id" in entry.data:
-        return f"replay {entry.data['replay_id']}"
+    match entry.data:
+        case {"replay_id": number}:
+            return f"replay {number}"
+        case {"delivery_ids": [*ids]}:
+            return f"{len(ids)} deliveries"
+        case {"published_to": topic, "offset": offset}:
+            return f"the dead letter at offset {offset}, to {topic}"
     return ", ".join(map(str, changed)) if isinstance(changed, list) and changed else str(url or "details")
 
 

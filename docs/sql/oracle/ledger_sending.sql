@@ -229,6 +229,19 @@ WHERE
   AND SYS_EXTRACT_UTC(webhook_marks.marked_at) >= :param_1
 ;
 
+-- ledger.marks.published
+-- The console: the dead letters that were published again.
+SELECT
+  webhook_marks.partition_no,
+  webhook_marks.record_offset,
+  SYS_EXTRACT_UTC(webhook_marks.marked_at) AS marked_at
+FROM webhook_marks
+WHERE
+  webhook_marks.group_id = :group_id_1
+  AND webhook_marks.topic = :topic_1
+  AND webhook_marks.record_offset >= :record_offset_1
+;
+
 -- ledger.marks.decision
 -- An operator's decision on a delivery that cannot be stored.
 SELECT
