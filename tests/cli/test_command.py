@@ -27,6 +27,7 @@ GROUPS = {
         *("rotate-secret", "set-credential", "encrypt-secrets"),
     ],
     "deliveries": ["list", "show", "redeliver", "adopt"],
+    "dead-letters": ["publish"],
 }
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 LEAST = {
