@@ -21,7 +21,7 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Print the overview once, and end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, once.")] = False,
 ) -> None:
-    """Show open deliveries, failing receivers, the lag, and the dead letters of the last hour.
+    """Show stored deliveries, failures, lag and dead letters.
 
     Refreshes every two seconds until Ctrl-C; without a terminal it prints the overview once. A part that gives no
     answer within five seconds is named, and the others are shown.
