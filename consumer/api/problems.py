@@ -172,7 +172,7 @@ _WORDS: Mapping[str, str] = {
     "string_too_short": "is too short",
     "string_pattern_mismatch": "does not fit {pattern}",
     "too_long": "has too many members; at most {max_length} are taken",
-    "literal_error": "must be {expected}",
+    **dict.fromkeys(("enum", "literal_error"), "must be {expected}"),
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "less_than": "must be below {lt}",

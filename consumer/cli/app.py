@@ -18,6 +18,7 @@ from consumer.cli.api import api, api_token
 from consumer.cli.check import check
 from consumer.cli.completion import answer_shell, completion
 from consumer.cli.console import discard_output, open_streams, printable, unwritten
+from consumer.cli.dead_letters import dead_letters
 from consumer.cli.deliveries import deliveries
 from consumer.cli.explain import explain
 from consumer.cli.listen import listen
@@ -92,7 +93,7 @@ def demo() -> None:
 
 for command in (check, top, migrate, publish, listen, explain, replay, api, api_token, completion):
     app.command()(command)
-for group in (subscriptions, deliveries):
+for group in (subscriptions, deliveries, dead_letters):
     app.add_typer(group)
 deliveries.command()(purge)
 deliveries.command()(settle)

@@ -8,10 +8,11 @@ import typer
 def check(*, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Check everything that a worker needs.
 
-    Checks settings, Kafka, topics, the group, the schema registry, database, tables, subscriptions and secrets. Each
-    prints a line; a line that fails says what to do.
+    Checks settings, Kafka, topics, the group, the schema registry, database, tables, subscriptions, receivers and
+    secrets. Each prints a line; a line that fails (✗) says what to do. A line with ! is a warning: a worker can start,
+    but receivers fail, or records became dead letters in the last hour.
 
-    Exit status 1 if any check fails.
+    Exit status 1 if any check fails; a warning is no failure.
 
     Example: kafka-webhooks check --json
     """
@@ -37,7 +38,7 @@ def check(*, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] =
             break
         findings.append(finding)
         if not as_json:
-            typer.echo(f"{'✓' if finding.ok else '✗'} {finding.part}: {finding.text}")
+            typer.echo(f"{'✗' if not finding.ok else '!' if finding.warning else '✓'} {finding.part}: {finding.text}")
     if as_json:
         print_json([finding._asdict() for finding in findings])
     if not all(finding.ok for finding in findings):

@@ -59,13 +59,13 @@ def print_json(value: object) -> None:
     typer.echo(_json(value))
 
 
-def print_json_rows(values: Iterable[object]) -> None:
-    """Print a JSON array on stdout, each member as soon as it is available."""
-    before = "["
-    for value in values:
-        typer.echo(f"{before}\n{indent(_json(value), '  ')}", nl=False)
-        before = ","
-    typer.echo("[]" if before == "[" else "\n]")
+def print_json_rows(values: Iterable[object]) -> int:
+    """Print a JSON array on stdout, each member as soon as it is available. Returns their number."""
+    shown = 0
+    for shown, value in enumerate(values, 1):
+        typer.echo(f"{',' if shown > 1 else '['}\n{indent(_json(value), '  ')}", nl=False)
+    typer.echo("\n]" if shown else "[]")
+    return shown
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> int:

@@ -17,6 +17,8 @@ def migrate(
 ) -> None:
     """Create the tables, or bring them up to date.
 
+    Tables of a later release stay as they are, and this release works with them.
+
     \b
     Examples:
       DATABASE_URL=sqlite:///webhooks.db kafka-webhooks migrate
@@ -30,7 +32,7 @@ def migrate(
     if ":" in revision and not sql:
         raise typer.BadParameter("a range of revisions needs --sql", param_hint="--revision")
     known = (*revisions(), "head")
-    if unknown := set(revision.split(":")) - {*known, "base"}:
+    if unknown := set(revision.split(":")) - {*known, *(["base"] if sql else ())}:
         raise typer.BadParameter(
             f"there is no revision {unknown.pop()!r}; there are {', '.join(known)}", param_hint="--revision"
         )
@@ -39,7 +41,9 @@ def migrate(
         upgrade(engine, revision=revision, sql=True)
         return
     create_file(engine)
-    before = state(engine).current
+    before, head, behind = state(engine)
+    if before is not None and before > revision:
+        raise typer.BadParameter(f"the tables are at {before}, and are not taken back", param_hint="--revision")
     to_do = [each for each in revisions() if (before or "") < each <= revision]  # "head" is above all of them
     done = 0
 
@@ -51,4 +55,7 @@ def migrate(
     with progress_bar(len(to_do)) as draw:
         upgrade(engine, revision=revision, applied=applied)
     after = state(engine).current
+    if not behind and before != head:
+        typer.echo(f"the tables are at {after}, of a later release, with which this one works; nothing was changed")
+        return
     typer.echo(f"up to date at {after}" if before == after else f"migrated from {before or 'nothing'} to {after}")

@@ -188,6 +188,8 @@ def list_all(
 ) -> None:
     """List the subscriptions and their states.
 
+    Exit status 1 if, with --broken, there are some.
+
     \b
     Examples:
       kafka-webhooks subscriptions list --event-type user.created --json
@@ -202,12 +204,13 @@ def list_all(
         open_database(), vault_to_read(), event_type=event_type, tenant=tenant, enabled=enabled, rules=rules()
     )
     shown = _broken(found) if broken else found
-    if as_json:
-        print_json_rows(map(json_of, shown))
-        return
     columns = ("id", "event_type", "tenant", "url", "state")
-    if not print_rows(columns, ({column: getattr(item, column) for column in columns} for item in shown)):
+    if as_json:
+        number = print_json_rows(map(json_of, shown))
+    elif not (number := print_rows(columns, ({name: getattr(item, name) for name in columns} for item in shown))):
         typer.echo("no subscriptions", err=True)
+    if broken and number:
+        raise typer.Exit(1)
 
 
 @subscriptions.command()

@@ -21,7 +21,7 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Print the overview once, and end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, once.")] = False,
 ) -> None:
-    """Show open deliveries, failing receivers, and the lag.
+    """Show stored deliveries, failures, lag and dead letters.
 
     Refreshes every two seconds until Ctrl-C; without a terminal it prints the overview once. A part that gives no
     answer within five seconds is named, and the others are shown.
@@ -84,7 +84,10 @@ def _drawn(found: "Overview", group: str) -> "Group":
     from consumer.cli.console import time_text
 
     parts: list[Table | Text] = [Text(f"group {group} at {time_text(found.at)}", "bold")]
-    parts += [Text(f"{each.part}: {each.reason}", "red") for each in found.missing]
+    parts += [Text(f"{each.part}: {each.reason}", "red") for each in found.faults]
+    if found.dead_letters:
+        hint = "kafka-webhooks dead-letters publish sends them again, once their cause is removed"
+        parts.append(Text(f"dead letters in the last hour: {found.dead_letters:,}; {hint}", "red"))
     if found.states is not None:
         named = {state: _count(number, found.most_counted) for state, number in found.states.items()}
         parts.append(_table("Stored deliveries", tuple(named), [tuple(named.values())]))
@@ -195,6 +198,7 @@ def _as_json(found: "Overview") -> dict[str, object]:
         "lag": None
         if found.lag is None
         else [{**each._asdict(), "records": each.records, "overtaken": each.overtaken} for each in found.lag],
+        "dead_letters": found.dead_letters,
         "missing": [each._asdict() for each in found.missing],
     }
 

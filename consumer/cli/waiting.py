@@ -56,7 +56,9 @@ def told_of(engine: "Engine") -> "Engine":
     """Make the engine report when a connect or a statement takes longer than PATIENCE; returns the engine."""
     from sqlalchemy import event
 
-    waiting = Waiting(f"the database at {engine.url.render_as_string(hide_password=True)}")
+    from consumer.database.engine import place_of
+
+    waiting = Waiting(f"the database at {place_of(engine)}")
 
     def begin(*_: object) -> None:
         waiting.__enter__()

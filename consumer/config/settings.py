@@ -21,6 +21,7 @@ from consumer.config.process_settings import OpsSettings as OpsSettings  # noqa:
 from consumer.config.process_settings import TraceSettings as TraceSettings  # noqa: PLC0414 (the same)
 from consumer.config.schema_settings import SchemaSettings as SchemaSettings  # noqa: PLC0414 (the same)
 from consumer.config.types import (
+    BootstrapServers,
     DatabaseUrl,
     Duration,
     FernetKeys,
@@ -63,7 +64,7 @@ class GroupSettings(Group):
 class KafkaSettings(GroupSettings):
     """The Kafka cluster, the consumer group, and the topics that the service writes."""
 
-    bootstrap_servers: str = Field(
+    bootstrap_servers: BootstrapServers = Field(
         validation_alias="KAFKA_BOOTSTRAP_SERVERS",
         description="Brokers, comma-separated.",
         examples=["kafka-1:9092,kafka-2:9092"],

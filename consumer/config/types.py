@@ -27,8 +27,14 @@ _AGE = re.compile(r"[0-9.]+(ms|s|m|h|d)")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}|\^.+")
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
 _LONGEST_HOST_NAME = 253  # characters (RFC 1035, 2.3.4, without the root's dot)
+# A database URL as SQLAlchemy splits it: a user without `:/?@`, a password without `@`, and no further `@`.
+_ONE_AT = re.compile(r"[^:/]+://([^:/?@]*(:[^@]*)?@)?[^@]*")
+_WITH_AT = re.compile(r"[?&](config_dir|dsn|ssl_server_cert_dn|wallet_location)=[^&]*")  # parameters that may have an @
+_BROKER = re.compile(r"(?:\w+://)?(\[[0-9A-Fa-f:.%]+\]|[^:;\s]+)(?::0*([0-9]{1,5}))?/?|[0-9A-Fa-f]*(:[0-9A-Fa-f]*){2,}")
+_LAST_PORT = 65_535
 _STATUS = re.compile(r"([345])([0-9]{2}|xx|XX)")
 _ASK_FOR_ANOTHER = frozenset((408, 409, 425, 429))  # retry: later, after a conflict is settled, or more slowly
+_ENCODE = "percent-encode each @ : / ? % of its user and password (@ is %40)"
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _LONGEST_WAIT = 30 * 86400.0  # seconds; a wait longer than a month is a typing error
 
@@ -160,13 +166,15 @@ def _log_level(name: str) -> str:
 # visible ASCII character.
 def _http_url(text: str) -> str:
     parse_target(text)
+    if text.count("@") > 1 or ("@" in text and "@" not in urlsplit(text).netloc):
+        raise ValueError(f"holds an @ in its user, password or path: {_ENCODE}")
     return text
 
 
 def _registry_url(text: str) -> str:
     for url in map(str.strip, text.split(",")):
         parse_target(url)
-        if "@" in urlsplit(url).netloc:
+        if "@" in url:  # wherever it stands: a password with a / or # ends the host for a parser
             raise ValueError("holds a user or a password; set SCHEMA_REGISTRY_USER and SCHEMA_REGISTRY_PASSWORD")
     return text
 
@@ -189,10 +197,28 @@ def _proxy(url: str) -> str:
     return url
 
 
+def _bootstrap_servers(text: str) -> str:
+    if "@" in text:
+        raise ValueError("holds a user or a password; set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
+    servers = _split(text)
+    if not servers:
+        raise ValueError("names no broker")
+    for number, server in enumerate(servers, 1):
+        found = _BROKER.fullmatch(server)
+        if found is None or not 0 < int(found[2] or 1) <= _LAST_PORT:
+            raise ValueError(f"its broker number {number} is not host:port, with a port from 1 to {_LAST_PORT}")
+    return text
+
+
 def _kafka_properties(properties: Mapping[str, str]) -> Mapping[str, str]:
     for name, reason in REFUSED_KAFKA_PROPERTIES.items():
         if name in properties:
             raise ValueError(f"KAFKA_{name.upper().replace('.', '_')} cannot be set: {reason}")
+    if "@" in properties.get("sasl.oauthbearer.token.endpoint.url", ""):  # librdkafka logs it
+        raise ValueError(
+            "KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL holds a user or a password; "
+            "set KAFKA_SASL_OAUTHBEARER_CLIENT_ID and KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET"
+        )
     return properties
 
 
@@ -200,8 +226,11 @@ def _database_url(url: SecretStr) -> SecretStr:
     from sqlalchemy.engine import make_url  # noqa: PLC0415 (only this group needs it; commands without it start faster)
     from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 (the same)
 
+    text = url.get_secret_value()
+    if "@" in text and not text.startswith("sqlite:///") and not _ONE_AT.fullmatch(_WITH_AT.sub("", text)):
+        raise ValueError(f"needs exactly one @, before its host: {_ENCODE}")
     try:
-        driver = make_url(url.get_secret_value()).drivername
+        driver = make_url(text).drivername
     except (ArgumentError, ValueError):
         raise ValueError("is not a database URL") from None
     if driver not in {"oracle+oracledb", "sqlite"}:
@@ -260,6 +289,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 HostName = Annotated[str, AfterValidator(_host_name)]
 KafkaProperties = Annotated[Mapping[str, str], AfterValidator(_kafka_properties)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
+BootstrapServers = Annotated[str, AfterValidator(_bootstrap_servers)]
 FernetKeys = Annotated[SecretStr, AfterValidator(_fernet_keys)]
 SigningSecrets = Annotated[SecretStr, AfterValidator(_signing_secrets)]
 Proxy = Annotated[str, AfterValidator(_proxy)]

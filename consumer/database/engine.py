@@ -22,7 +22,7 @@ from sqlalchemy.sql.expression import FunctionElement
 from consumer.config.settings import DatabaseSettings
 from consumer.database.errors import is_disconnect, kind, line, translated
 from consumer.database.errors import unavailable as unavailable  # noqa: PLC0414 (re-exported to callers)
-from consumer.database.sqlite_file import explained, path_of, trouble_with
+from consumer.database.sqlite_file import explained, path_of, trouble_making
 from consumer.errors import DatabaseUnavailable, SettingsError
 from consumer.telemetry.metrics import Histogram
 
@@ -60,6 +60,11 @@ def ping(engine: Engine) -> None:
             connection.execute(sa.select(sa.literal(1)))
     except (DBAPIError, PoolTimeoutError) as error:
         raise unavailable(error) or DatabaseUnavailable(line(error)) from None
+
+
+def place_of(engine: Engine) -> str:
+    """The database's URL for messages: nothing that stands before the host, where a mistyped URL has its password."""
+    return engine.url._replace(username=None, password=None).render_as_string()
 
 
 @contextmanager
@@ -233,7 +238,7 @@ def create_file(engine: Engine) -> None:
     try:
         path.touch()
     except OSError as error:
-        raise DatabaseUnavailable(f"{path} cannot be created: {trouble_with(path) or error.strerror}") from None
+        raise DatabaseUnavailable(f"{path} cannot be created: {trouble_making(path) or error.strerror}") from None
 
 
 def _sqlite(url: sa.URL) -> Engine:

@@ -46,17 +46,20 @@ def upgrade(
     """Migrate up to a revision. An SQLite file is created if it does not exist.
 
     Raises DatabaseUnavailable if the database does not answer, and WebhooksError if the migration is impossible:
-    because of existing objects, or because a later version or another program has migrated the tables.
-    After an interruption, another run continues where the migration stopped.
+    because of existing objects, or because another program has migrated the tables. Tables of a later version are left
+    as they are: this one works with them. After an interruption, another run continues where the migration stopped.
     `applied` takes each revision as soon as it is done.
     With `sql` nothing connects: the statements are printed, to `output` or stdout, and a revision may be FROM:TO.
     """
     config = _config(engine, output)
     config.attributes["applied"] = applied
+    directory = ScriptDirectory.from_config(config)
     if not sql:
         create_file(engine)
     while True:
-        before = None if sql else _refuse_others(engine, ScriptDirectory.from_config(config))
+        before = None if sql else _refuse_others(engine, directory)
+        if before is not None and before not in _known(directory):
+            return
         try:
             command.upgrade(config, revision, sql=sql)
         except (CommandError, DBAPIError, NoSuchTableError) as error:
@@ -139,9 +142,9 @@ def _known(directory: ScriptDirectory) -> set[str]:
 
 
 def _refuse_others(engine: Engine, directory: ScriptDirectory) -> str | None:
-    """The current revision of the tables. Raises WebhooksError if this version cannot migrate from it."""
+    """The current revision of the tables, perhaps of a later version. WebhooksError for another program's."""
     current = _current(engine)
-    if current in _known(directory):
+    if current in _known(directory) or (current is not None and _OURS.fullmatch(current)):
         return current
     if current is None:
         with reading(engine) as connection:
@@ -153,8 +156,6 @@ def _refuse_others(engine: Engine, directory: ScriptDirectory) -> str | None:
                 "and migrate again; docs/alembic.md says where migrations of your own belong"
             )
         return None
-    if _OURS.fullmatch(current):
-        raise WebhooksError(f"the tables are at revision {current}, which a later version of this program has made")
     raise WebhooksError(
         f"{VERSIONS} holds {current}: one revision of this program belongs there, and nothing else. "
         "Keep only that one; docs/alembic.md says where migrations of your own belong"

@@ -16,15 +16,30 @@ def path_of(url: sa.URL) -> Path | None:
 
 def trouble_with(path: Path) -> str | None:
     """The reason why a file cannot be opened, and what to do; None if no reason is found."""
-    folder = path.parent
-    if path.is_dir():
-        return "it is a directory: name a file in DATABASE_URL"
-    if not folder.is_dir():
-        return f"there is no directory {folder}: make it, or correct DATABASE_URL"
+    if (trouble := trouble_making(path)) is not None:
+        return trouble
     if not path.exists():
         return "there is no such file: correct DATABASE_URL, or make it with kafka-webhooks migrate"
     if not os.access(path, os.R_OK | os.W_OK):
         return "this user may not read and write it: change its owner or its mode"
+    return None
+
+
+def trouble_making(path: Path) -> str | None:
+    """The reason why a file can neither be made nor be opened, and what to do; None if no reason is found."""
+    folder = path.parent
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except PermissionError:
+        return f"this user may not enter {folder}, or a directory above it: change its owner or its mode"
+    except OSError as error:  # the name is too long, say
+        return f"{error.strerror}: correct DATABASE_URL"
+    if path.is_dir():
+        return "it is a directory: name a file in DATABASE_URL"
+    if not folder.is_dir():
+        return f"there is no directory {folder}: make it, or correct DATABASE_URL"
     if not os.access(folder, os.W_OK):
         return f"this user may not write to {folder}, where SQLite keeps files beside it: change its owner or its mode"
     return None

@@ -12,14 +12,14 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, 
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from consumer.config.settings import KafkaSettings
-from consumer.errors import FatalKafkaError, KafkaUnavailable, SettingsError, WebhooksError
+from consumer.errors import FatalKafkaError, KafkaUnavailable, WebhooksError
 from consumer.events.event import TopicPartition
 from consumer.events.times import utc
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Partition, Record, batch, headers_of
 from consumer.intake.topics import consumes
 from consumer.intake.unreadable import CODES, UnreadableBatches
-from consumer.kafka.client import LibrdkafkaLog, Reachability, onlooker
+from consumer.kafka.client import LibrdkafkaLog, Reachability, onlooker, refused
 from consumer.kafka.remedies import IS_IT_UP, explained
 from consumer.ledger.replays import Span
 from consumer.loop.guarded import guarded
@@ -81,7 +81,7 @@ class LogReader:
                 logger=LibrdkafkaLog(),
             )
         except KafkaException as error:
-            raise SettingsError(f"Kafka's client refuses the settings: {error.args[0].str()}") from None
+            raise refused(error, kafka.properties) from None
 
     def __enter__(self) -> Self:
         return self

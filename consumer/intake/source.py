@@ -19,7 +19,7 @@ from consumer.intake.record import MAX_WAIT, Partition, Record, batch, headers_o
 from consumer.intake.source_health import SourceHealth
 from consumer.intake.topics import hides
 from consumer.intake.unreadable import CODES, UnreadableBatches
-from consumer.kafka.client import LibrdkafkaLog
+from consumer.kafka.client import LibrdkafkaLog, refused
 from consumer.loop.guarded import guarded
 
 log = structlog.get_logger(__name__)
@@ -100,7 +100,7 @@ class Source:
             )
             self._positions = Positions(kafka, post, self._on_committed, self._health.ends, self._on_identity)
         except KafkaException as error:
-            raise SettingsError(f"Kafka's client refuses the settings: {error.args[0].str()}") from None
+            raise refused(error, kafka.properties) from None
         cooperative = config.get("partition.assignment.strategy", "cooperative-sticky") == "cooperative-sticky"
         self._assign = self._consumer.incremental_assign if cooperative else self._consumer.assign
 

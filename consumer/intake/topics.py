@@ -23,9 +23,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to
 )
 
 from consumer.config.settings import KafkaSettings
-from consumer.errors import SettingsError
 from consumer.events.event import TopicPartition
-from consumer.kafka.client import LibrdkafkaLog, onlooker
+from consumer.kafka.client import LibrdkafkaLog, onlooker, refused
 from consumer.loop.part import Part
 
 log = structlog.get_logger(__name__)
@@ -202,7 +201,7 @@ class TopicWatch(Part):
         try:
             self._admin = AdminClient(onlooker(kafka), logger=LibrdkafkaLog())
         except KafkaException as error:
-            raise SettingsError(f"Kafka's client refuses the settings: {error.args[0].str()}") from None
+            raise refused(error, kafka.properties) from None
         self._closing = Event()
         # A daemon: an outstanding request must not keep a stopped process alive.
         self._asking = Thread(target=self._work, name="topics", daemon=True)

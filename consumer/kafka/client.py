@@ -1,9 +1,11 @@
 """Code that all librdkafka clients share: users' properties, its log, and whether a broker answers."""
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -32,6 +34,7 @@ _LONGEST = 1e9  # seconds that a token may live: an end in milliseconds is later
 _TRUST = {"https.ca.location", "https.ca.pem"}
 # Properties of group members; librdkafka refuses some of them, and some values, in a consumer that is no member.
 _OF_MEMBERS = ("group.", "session.", "heartbeat.", "max.poll.", "partition.assignment.")
+_FILE = re.compile(r"(ssl\.[a-z]+\.location) failed")
 
 
 def known_properties(properties: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -108,6 +111,21 @@ def onlooker(kafka: KafkaSettings, name: str = "kafka-webhooks", *, warns: bool 
         # AdminClient is a producer to librdkafka, and so would have the brokers create each topic that it asks for.
         "allow.auto.create.topics": False,
     }
+
+
+def refused(error: KafkaException, properties: Mapping[str, str]) -> SettingsError:
+    """The reason why librdkafka makes no client of users' `properties`, with the setting at fault if it is known."""
+    text = error.args[0].str()
+    if "SASL mechanism GSSAPI" in text and not properties.keys() & {"sasl.mechanism", "sasl.mechanisms"}:
+        return SettingsError("KAFKA_SASL_MECHANISMS is not set. For example: KAFKA_SASL_MECHANISMS=SCRAM-SHA-512")
+    if (found := _FILE.search(text)) is not None and (path := properties.get(found[1])) is not None:
+        try:
+            Path(path).read_bytes()
+            why = "is not the PEM file that it should be"
+        except OSError as unread:
+            why = f"cannot be read: {unread.strerror}"
+        return SettingsError(f"{slips.variable_of(found[1])}: {path} {why}")
+    return SettingsError(f"Kafka's client refuses the settings: {text}")
 
 
 def _refusal(config: dict[str, str]) -> str:

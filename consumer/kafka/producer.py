@@ -10,8 +10,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumer.config.settings import KafkaSettings
-from consumer.errors import SettingsError
-from consumer.kafka.client import LibrdkafkaLog, client_properties
+from consumer.kafka.client import LibrdkafkaLog, client_properties, refused
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +68,7 @@ class AcknowledgedTopic:
         try:
             self._producer = self._new_producer()
         except KafkaException as error:
-            raise SettingsError(f"Kafka's client refuses the settings: {error.args[0].str()}") from None
+            raise refused(error, kafka.properties) from None
 
     @property
     def fault(self) -> str | None:

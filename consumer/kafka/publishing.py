@@ -1,14 +1,15 @@
 """Publishes records to Kafka, each acknowledged by all in-sync replicas."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumer.config.settings import KafkaSettings
-from consumer.errors import KafkaUnavailable, SettingsError, WebhooksError
-from consumer.kafka.client import LibrdkafkaLog, client_properties
+from consumer.errors import KafkaUnavailable, WebhooksError
+from consumer.kafka.client import LibrdkafkaLog, client_properties, refused
 from consumer.kafka.remedies import explained
 
 _TIMEOUT = 15.0  # seconds until an unacknowledged record is given up
@@ -24,6 +25,15 @@ class Published(NamedTuple):
 
     partition: int
     offset: int
+
+
+class Outgoing(NamedTuple):
+    """A record to publish."""
+
+    topic: str
+    value: bytes | None
+    key: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
 
 
 def publish(
@@ -42,13 +52,7 @@ def publish(
     detail: list[str] = []
 
     def acknowledged(error: KafkaError | None, message: Message) -> None:
-        if error is None:
-            answers.append(Published(message.partition() or 0, message.offset() or 0))
-        elif error.code() in _NOT_REACHED:
-            reason = f" ({detail[-1]})" if detail else ""
-            answers.append(KafkaUnavailable(f"no acknowledgement from Kafka at {kafka.bootstrap_servers}{reason}"))
-        else:
-            answers.append(_refused(topic, error))
+        answers.append(_answer(kafka, topic, detail, error, message))
 
     producer = _producer(kafka, detail)
     waiting = 0
@@ -70,6 +74,50 @@ def publish(
         while answers:
             waiting -= 1
             yield _place(answers.popleft())
+
+
+def publish_batches(
+    kafka: KafkaSettings, batches: Iterable[Sequence[Outgoing]]
+) -> Iterator[list[Published | WebhooksError]]:
+    """Publish batches one after another; yields the answers to each batch, in its order, once all are there.
+
+    A batch has to fit into memory. Each error is one that `publish` raises.
+    """
+    detail: list[str] = []
+    producer = _producer(kafka, detail)
+    for batch in batches:
+        answers: dict[int, Published | WebhooksError] = {}
+
+        def note(
+            number: int,
+            topic: str,
+            error: KafkaError | None,
+            message: Message,
+            answers: dict[int, Published | WebhooksError] = answers,
+        ) -> None:
+            answers[number] = _answer(kafka, topic, detail, error, message)
+
+        for number, record in enumerate(batch):
+            fields: list[tuple[str, str | bytes | None]] = list(record.headers)
+            told = partial(note, number, record.topic)
+            try:
+                producer.produce(record.topic, record.value, record.key, headers=fields, on_delivery=told)
+            except KafkaException as error:
+                answers[number] = _refused(record.topic, error.args[0])
+        while len(answers) < len(batch):
+            _serve(producer, batch[-1].topic, 0.1)
+        yield [answers[number] for number in range(len(batch))]
+
+
+def _answer(
+    kafka: KafkaSettings, topic: str, detail: Sequence[str], error: KafkaError | None, message: Message
+) -> Published | WebhooksError:
+    if error is None:
+        return Published(message.partition() or 0, message.offset() or 0)
+    if error.code() in _NOT_REACHED:
+        reason = f" ({detail[-1]})" if detail else ""
+        return KafkaUnavailable(f"no acknowledgement from Kafka at {kafka.bootstrap_servers}{reason}")
+    return _refused(topic, error)
 
 
 def _serve(producer: Producer, topic: str, seconds: float) -> None:
@@ -108,4 +156,4 @@ def _producer(kafka: KafkaSettings, detail: list[str]) -> Producer:
             logger=LibrdkafkaLog(),
         )
     except KafkaException as error:
-        raise SettingsError(f"KAFKA_*: {error.args[0].str()}") from None
+        raise refused(error, kafka.properties) from None

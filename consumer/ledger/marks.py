@@ -96,9 +96,9 @@ def acted(engine: Engine, group: str, subject: Subject) -> None:
         connection.execute(update(Mark).where(*_of(group, subject)).values(done_at=func.current_timestamp()))
 
 
-def note_published(connection: Connection, group: str, topic: str, partition: int, offset: int) -> None:
-    """Note that the dead letter at this position of the dead-letter topic was published again."""
-    _mark(connection, group, [(topic, partition, offset, ALL_SUBSCRIPTIONS)], Wish.DEAD_LETTER)
+def note_published(connection: Connection, group: str, topic: str, places: Iterable[tuple[int, int]]) -> None:
+    """Note that the dead letters at these partitions and offsets of the dead-letter topic were published again."""
+    _mark(connection, group, ((topic, *place, ALL_SUBSCRIPTIONS) for place in places), Wish.DEAD_LETTER)
 
 
 def published(engine: Engine, group: str, topic: str, first: int) -> dict[tuple[int, int], float]:

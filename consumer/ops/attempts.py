@@ -16,12 +16,12 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Me
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from consumer.config.settings import KafkaSettings
-from consumer.errors import SettingsError, WebhooksError
+from consumer.errors import WebhooksError
 from consumer.events.attempt import Attempt, key_of, parse
 from consumer.events.event import TopicPartition
 from consumer.intake.log_reader import LogReader, groupless
 from consumer.intake.record import batch
-from consumer.kafka.client import LibrdkafkaLog, Reachability
+from consumer.kafka.client import LibrdkafkaLog, Reachability, refused
 from consumer.ledger.replays import Span
 from consumer.loop.guarded import guarded
 from consumer.ops.recent_attempts import HOUR, Minute, RecentAttempts, Tried
@@ -170,7 +170,7 @@ class AttemptHistory:
                 logger=LibrdkafkaLog(),
             )
         except KafkaException as error:
-            raise SettingsError(f"Kafka's client refuses the settings: {error.args[0].str()}") from None
+            raise refused(error, self._kafka.properties) from None
 
     def _follow(self, consumer: Consumer) -> None:
         """Read until `close`. Raises the errors that need a new consumer."""

@@ -4,6 +4,7 @@ Every check is limited in time, and depends on others as little as possible, so 
 """
 
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -33,7 +34,7 @@ from consumer.config.settings import (
 )
 from consumer.crypto.keys import weakness
 from consumer.crypto.vault import Vault
-from consumer.database.engine import create_engine, ping
+from consumer.database.engine import create_engine, ping, place_of
 from consumer.database.migrations import state
 from consumer.errors import SettingsError, WebhooksError
 from consumer.intake.mapping_file import SETTING as MAPPINGS
@@ -43,9 +44,10 @@ from consumer.kafka.client import known_properties
 from consumer.kafka.remedies import OLD_BROKERS
 from consumer.matching.destinations import judge_names, policy_of, rules_of
 from consumer.ops.bounded import reason_of, within
+from consumer.ops.dead_letters import HOUR, written
 from consumer.ops.lag import TIMEOUT, admin_of, lags, metadata
 from consumer.ops.rights import without
-from consumer.subscriptions import repository, secrets, tls
+from consumer.subscriptions import health, repository, secrets, tls
 
 _MOST_SUBSCRIPTIONS = 50_000  # checked: 3 s
 _MOST_SECRETS = 50_000  # the same
@@ -55,15 +57,27 @@ _LIST = "kafka-webhooks subscriptions list --broken"
 _ROTATE = "kafka-webhooks subscriptions rotate-secret"
 _VERIFY = "kafka-webhooks subscriptions verify ID"
 _MOST_NEAR = 3  # existing topics suggested for one that does not exist
+_MOST_FAILING = 1000  # subscriptions
+_PUBLISH = "remove the cause, then kafka-webhooks dead-letters publish"
 _MOST_IDS = 20  # subscription ids in one line
 
 
 class Finding(NamedTuple):
-    """The result of one check; if it is not `ok`, the text says what to do."""
+    """The result of one check; if it is not `ok`, the text says what to do.
+
+    `warning`: a worker can start, but an operator has to look at it.
+    """
 
     part: str
     ok: bool
     text: str
+    warning: bool = False
+
+
+class Warn(str):
+    """The text of a finding that is a warning."""
+
+    __slots__ = ()
 
 
 _Topic = tuple[Finding, list[tuple[str, int]]]  # with its partitions
@@ -121,7 +135,7 @@ def _kafka(values: Mapping[str, str]) -> Iterator[Finding]:
         partitions = [partition for _, part in found for partition in part]
         if partitions:
             yield _look("group", lambda: _group(kafka, admin, sorted(set(partitions))))
-    yield _look("dead-letter topic", lambda: _written_topic(kafka.dead_letter_topic, admin, cluster))
+    yield _look("dead-letter topic", lambda: _dead_letter_topic(kafka, admin, cluster))
     yield _look("operations topic", lambda: _operations_topic(kafka.operations_topic, admin, cluster, consumed))
     if (history := kafka.attempts_topic) is not None:
         yield _look("attempts topic", lambda: _written_topic(history, admin, cluster))
@@ -168,6 +182,7 @@ def _database(values: Mapping[str, str]) -> Iterator[Finding]:
     if tables.ok:
         vault = Vault(settings.encryption_keys)
         yield _look("subscriptions", lambda: _subscriptions(engine, vault, load(RuleSettings, values)))
+        yield _look("receivers", lambda: _receivers(engine))
         yield _look("secrets", lambda: _secrets(engine, vault))
         if found := tls.expiries(engine):
             yield _look("certificates", lambda: _certificates(found, datetime.now(UTC)))
@@ -240,6 +255,12 @@ def _written_topic(name: str, admin: AdminClient, cluster: ClusterMetadata) -> s
     return f"{name} does not exist yet; Kafka creates it with the first record"
 
 
+def _dead_letter_topic(kafka: KafkaSettings, admin: AdminClient, cluster: ClusterMetadata) -> str:
+    text = _written_topic(kafka.dead_letter_topic, admin, cluster)
+    number = written(kafka, time.time() - HOUR) if kafka.dead_letter_topic in cluster.topics else 0
+    return Warn(f"{text}; {_number(number, 'dead letter')} in the last hour: {_PUBLISH}") if number else text
+
+
 def _operations_topic(name: str, admin: AdminClient, cluster: ClusterMetadata, consumed: Callable[[str], bool]) -> str:
     text = _written_topic(name, admin, cluster)
     return text if consumed(name) else f"{text}; to get its events as webhooks, add it to KAFKA_TOPICS"
@@ -270,7 +291,7 @@ def _broker_config(admin: AdminClient, cluster: ClusterMetadata) -> Mapping[str,
 
 def _reachable(engine: Engine) -> str:
     ping(engine)
-    return f"reachable at {engine.url.render_as_string(hide_password=True)}"
+    return f"reachable at {place_of(engine)}"
 
 
 def _tables(engine: Engine) -> str:
@@ -312,6 +333,17 @@ def _subscriptions(engine: Engine, vault: Vault, settings: RuleSettings) -> str:
         ids = sorted(number for url in refused for number in named[url])
         text += f"; nothing can be sent to {_ids(ids)}; their deliveries are stored: {next(iter(refused.values()))}"
     return text
+
+
+def _receivers(engine: Engine) -> str:
+    """The subscriptions whose attempts all fail."""
+    found = health.failing(engine, _MOST_FAILING + 1)
+    if not found:
+        return "none fails"
+    more = "more than " if len(found) > _MOST_FAILING else ""
+    since = f"{found[0].since:%Y-%m-%d %H:%M}"
+    ids = _ids([each.subscription_id for each in found[:_MOST_FAILING]])
+    return Warn(f"all attempts fail for {more}{ids}, the first since {since} UTC: kafka-webhooks top")
 
 
 def _weak_default(values: Mapping[str, str]) -> list[str]:
@@ -369,7 +401,8 @@ def _ids(subscription_ids: Sequence[int]) -> str:
 
 def _look(part: str, job: Callable[[], str]) -> Finding:
     try:
-        return Finding(part, True, within(job, TIMEOUT))
+        text = within(job, TIMEOUT)
+        return Finding(part, True, text, isinstance(text, Warn))
     except Exception as error:
         if (reason := reason_of(error)) is None:
             raise

@@ -1,17 +1,24 @@
-"""Lists dead letters, and publishes one again once its cause is removed."""
+"""Lists dead letters, and publishes them again once their cause is removed."""
 
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from consumer.config.settings import KafkaSettings
-from consumer.errors import WebhooksError
+from consumer.errors import KafkaUnavailable, WebhooksError
 from consumer.intake.dead_letters import OURS
+from consumer.intake.log_reader import LogReader
 from consumer.intake.record import Record, Unreadable
-from consumer.kafka.publishing import Published, publish
+from consumer.kafka.publishing import Outgoing, Published, publish, publish_batches
 from consumer.ledger import marks, outbox
+from consumer.ledger.replays import Span
 from consumer.ops.changes import Registry
 from consumer.ops.tail import newest, record_at
 
+HOUR = 3600.0  # seconds for which commands count dead letters
 PUBLISHED = "dead_letter.published"
+_BATCH = 500  # records; the reader's prefetch bounds their bytes
 SHOWN = 2000  # bytes of a value
 _MOST_DIGITS = 19  # of a size
 _PRODUCER = "its producer has to publish it again"
@@ -21,6 +28,8 @@ _LACKING = {
     "unreadable": f"the content of this record was not kept, because it could not be read; {_PRODUCER}",
     "bad_headers": f"the headers of this record were not kept, because they could not be read; {_PRODUCER}",
 }
+
+Place = tuple[int, int]  # partition and offset in the dead-letter topic
 
 
 class DeadLetter(NamedTuple):
@@ -44,6 +53,26 @@ class DeadLetter(NamedTuple):
     lacking: str | None
 
 
+class Found(NamedTuple):
+    """Dead letters that can be published again, and their numbers by topic and reason.
+
+    Besides, the numbers of those that cannot be, because they are not whole, and of those that were published before.
+    """
+
+    places: Sequence[Place]
+    kinds: Mapping[tuple[str, str], int]
+    lacking: int
+    published: int
+    more: bool
+
+
+def written(kafka: KafkaSettings, since: float) -> int:
+    """How many dead letters were written since then (unix seconds). Raises as `tail.newest` does."""
+    with LogReader(kafka, name="tail") as reader:
+        spans = reader.spans(reader.partitions_of(kafka.dead_letter_topic), since, None, quietly=True)
+    return sum(span.end - span.begin for span in spans)
+
+
 def recent(kafka: KafkaSettings, limit: int) -> list[DeadLetter]:
     """The newest dead letters. Raises as `tail.newest` does."""
     found = (_letter_of(record) for record in newest(kafka, kafka.dead_letter_topic, limit))
@@ -61,10 +90,9 @@ def publish_again(kafka: KafkaSettings, partition: int, offset: int) -> tuple[st
         raise WebhooksError(f"{kafka.dead_letter_topic}[{partition}] has no dead letter at offset {offset} any more")
     if letter.lacking is not None:
         raise WebhooksError(letter.lacking)
-    headers = [] if record.headers is None or isinstance(record.headers, Unreadable) else record.headers
-    own = [(name, value) for name, value in headers if not name.startswith(OURS)]
-    (published,) = publish(kafka, letter.topic, [record.value], key=record.key, headers=own)
-    return letter.topic, published
+    topic, value, key, headers = _original(record, letter)
+    (published,) = publish(kafka, topic, [value], key=key, headers=headers)
+    return topic, published
 
 
 def note_published(registry: Registry, actor: str, kafka: KafkaSettings, letter: tuple[int, int], topic: str) -> None:
@@ -73,7 +101,94 @@ def note_published(registry: Registry, actor: str, kafka: KafkaSettings, letter:
     place = {"topic": kafka.dead_letter_topic, "partition": partition, "offset": offset}
     with registry.engine.begin() as connection:
         outbox.tell(connection, registry.group, PUBLISHED, {"actor": actor, "published_to": topic, **place})
-        marks.note_published(connection, registry.group, kafka.dead_letter_topic, partition, offset)
+        marks.note_published(connection, registry.group, kafka.dead_letter_topic, [letter])
+
+
+def search(
+    kafka: KafkaSettings,
+    registry: Registry,
+    limit: int,
+    since: float,
+    until: float | None,
+    wanted: Callable[[DeadLetter], bool],
+) -> Found:
+    """At most `limit` wanted dead letters that were written between two times (unix seconds; None: until now).
+
+    Raises as `tail.newest` does. Those that were published again in the last KEPT seconds are left out.
+    """
+    places: list[Place] = []
+    kinds: Counter[tuple[str, str]] = Counter()
+    lacking = again = 0
+    with LogReader(kafka, name="tail") as reader:
+        spans = reader.spans(reader.partitions_of(kafka.dead_letter_topic), since, until, quietly=True)
+        first = min((span.begin for span in spans), default=0)
+        marked = marks.published(registry.engine, registry.group, kafka.dead_letter_topic, first)
+        for record in chain.from_iterable(_read(reader, spans)):
+            letter = _letter_of(record)
+            if letter is None or not wanted(letter):
+                continue
+            if (place := (letter.partition, letter.offset)) in marked:
+                again += 1
+            elif letter.lacking is not None:
+                lacking += 1
+            elif len(places) == limit:
+                return Found(places, kinds, lacking, again, more=True)
+            else:
+                places.append(place)
+                kinds[letter.topic, letter.reason] += 1
+    return Found(places, kinds, lacking, again, more=False)
+
+
+def publish_many(kafka: KafkaSettings, registry: Registry, actor: str, places: Sequence[Place]) -> Iterator[int]:
+    """Publish these dead letters, each to its own topic, unchanged; yields the number of a batch once it is marked.
+
+    Raises as `publish_again` does, after the published letters of the batch are marked. Another run leaves those out.
+    """
+    chosen = set(places)
+    offsets: dict[int, list[int]] = {}
+    for partition, offset in places:
+        offsets.setdefault(partition, []).append(offset)
+    topic = kafka.dead_letter_topic
+    spans = [Span(topic, partition, min(found), max(found) + 1) for partition, found in offsets.items()]
+    letters: list[DeadLetter] = []
+
+    def batches(reader: LogReader) -> Iterator[list[Outgoing]]:
+        for records in _read(reader, spans):
+            found = [(record, letter) for record in records if (letter := _letter_of(record)) is not None]
+            wanted = [each for each in found if (each[1].partition, each[1].offset) in chosen]
+            letters[:] = [letter for _, letter in wanted]
+            if wanted:
+                yield [_original(*each) for each in wanted]
+
+    with LogReader(kafka, name="tail") as reader:
+        for answers in publish_batches(kafka, batches(reader)):
+            done = [letter for letter, answer in zip(letters, answers, strict=True) if isinstance(answer, Published)]
+            if done:
+                told = {"actor": actor, "topic": topic, "published_to": sorted({each.topic for each in done})}
+                with registry.engine.begin() as connection:
+                    outbox.tell(connection, registry.group, PUBLISHED, told | {"number": len(done)})
+                    here = [(letter.partition, letter.offset) for letter in done]
+                    marks.note_published(connection, registry.group, topic, here)
+                yield len(done)
+            for answer in answers:
+                if isinstance(answer, WebhooksError):
+                    raise answer
+
+
+def _read(reader: LogReader, spans: Sequence[Span]) -> Iterator[list[Record]]:
+    """The records of the spans, in batches that fit into memory. KafkaUnavailable if no broker can be reached."""
+    reader.start(spans)
+    while not reader.done:
+        yield reader.read(_BATCH, 0.1)
+        if reader.fault is not None:
+            raise KafkaUnavailable(reader.fault)
+
+
+def _original(record: Record, letter: DeadLetter) -> Outgoing:
+    """The record of a dead letter."""
+    headers = [] if record.headers is None or isinstance(record.headers, Unreadable) else record.headers
+    own = [(name, value) for name, value in headers if not name.startswith(OURS)]
+    return Outgoing(letter.topic, record.value, record.key, own)
 
 
 def _letter_of(record: Record) -> DeadLetter | None:

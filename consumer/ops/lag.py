@@ -13,10 +13,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
 )
 
 from consumer.config.settings import KafkaSettings
-from consumer.errors import KafkaUnavailable, SettingsError, WebhooksError
+from consumer.errors import KafkaUnavailable, WebhooksError
 from consumer.events.event import TopicPartition
 from consumer.intake.topics import consumes
-from consumer.kafka.client import LibrdkafkaLog, onlooker
+from consumer.kafka.client import LibrdkafkaLog, onlooker, refused
 from consumer.kafka.remedies import IS_IT_UP, explained, remedy
 
 TIMEOUT = 10.0  # seconds for each request
@@ -98,7 +98,7 @@ def admin_of(kafka: KafkaSettings) -> tuple[AdminClient, list[str]]:
     try:
         return AdminClient(config, logger=LibrdkafkaLog()), detail
     except KafkaException as error:
-        raise SettingsError(f"KAFKA_*: {error.args[0].str()}") from None
+        raise refused(error, kafka.properties) from None
 
 
 def metadata(

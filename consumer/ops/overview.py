@@ -14,6 +14,7 @@ from consumer.crypto.vault import Vault
 from consumer.errors import WebhooksError
 from consumer.ledger import admin, counts
 from consumer.ledger.rows import Failure
+from consumer.ops import dead_letters
 from consumer.ops.bounded import begin, reason_of
 from consumer.ops.lag import Lag, group_lag
 from consumer.subscriptions import health, repository
@@ -72,7 +73,16 @@ class Overview:
     disabled: Sequence[Disabled] | None
     problematic: Problematic | None
     lag: Sequence[Lag] | None
+    dead_letters: int | None  # written in the last hour
     missing: tuple[Missing, ...]
+
+    @property
+    def faults(self) -> list[Missing]:
+        """`missing` for people: parts that are missing for the same reason are one."""
+        parts: dict[str, list[str]] = {}
+        for part, reason in self.missing:
+            parts.setdefault(reason, []).append(part)
+        return [Missing(", ".join(names), reason) for reason, names in parts.items()]
 
 
 def overview(
@@ -95,7 +105,8 @@ def overview(
     failing = begin(partial(_failing, engine))
     disabled = begin(partial(health.disabled, engine, LISTED))
     problematic = begin(partial(_problematic, engine, vault, rules, clock))
-    lag = begin(partial(_lag, kafka, topics))
+    lag = begin(lambda: group_lag(_known(kafka, topics), topics))
+    letters = begin(lambda: dead_letters.written(_known(kafka, topics), clock() - dead_letters.HOUR))
     end = time.monotonic() + seconds
     missing: list[Missing] = []
 
@@ -117,6 +128,7 @@ def overview(
         part("disabled", disabled),
         part("problematic", problematic),
         part("lag", lag),
+        part("dead_letters", letters),
         tuple(missing),
     )
 
@@ -142,10 +154,10 @@ def shared(
     return shared_look
 
 
-def _lag(kafka: KafkaSettings | None, topics: Sequence[str]) -> list[Lag]:
+def _known(kafka: KafkaSettings | None, topics: Sequence[str]) -> KafkaSettings:
     if kafka is None or not topics:
         raise WebhooksError("set KAFKA_BOOTSTRAP_SERVERS and KAFKA_TOPICS for this process, as workers have them")
-    return group_lag(kafka, topics)
+    return kafka
 
 
 def _loaded(engine: Engine) -> list[LoadedReceiver]:

@@ -12,9 +12,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from consumer.config.settings import KafkaSettings
 from consumer.delivery.delivery import Delivery
 from consumer.delivery.outcome import Delivered, Outcome
-from consumer.errors import SettingsError
 from consumer.events.attempt import key_of, render
-from consumer.kafka.client import LibrdkafkaLog, client_properties
+from consumer.kafka.client import LibrdkafkaLog, client_properties, refused
 from consumer.ledger.columns import escaped
 from consumer.loop.part import Part
 
@@ -75,7 +74,7 @@ class AttemptLog(Part):
                 logger=LibrdkafkaLog(),
             )
         except KafkaException as error:
-            raise SettingsError(f"Kafka's client refuses the settings: {error.args[0].str()}") from None
+            raise refused(error, kafka.properties) from None
         self._produce: Callable[..., None] = self._producer.produce
 
     def report(self, delivery: Delivery, what: str, outcome: Outcome, at: float, seconds: float) -> None:

@@ -1,9 +1,8 @@
 """Turns records into events or dead letters, as many as there is room for. Polls Kafka at all times."""
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-
-import structlog
 
 from consumer.delivery.memory import Memory
 from consumer.delivery.parking import Parking
@@ -11,7 +10,7 @@ from consumer.errors import Tombstone, Undecodable
 from consumer.events.event import Event
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped, decode
-from consumer.intake.decoding import decoded
+from consumer.intake.decoding import RecordLog, decoded
 from consumer.intake.record import Partition, Record
 from consumer.intake.source import Source
 from consumer.loop.part import RECORDS_WAIT, Part
@@ -21,8 +20,6 @@ from consumer.schemas.translation import Translation
 from consumer.telemetry.metrics import Metrics
 from consumer.telemetry.tracer import Tracer
 from consumer.worker.record_spans import trace_dead_letter, trace_record
-
-log = structlog.get_logger(__name__)
 
 MOST_RECORDS = 500  # of one poll
 PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause drops prefetched records
@@ -65,6 +62,7 @@ class Polling(Part):
         self._tenant_name = tenant_name
         self._mapped = mapped
         self._monotonic = monotonic
+        self._log = RecordLog(monotonic)
         self._is_idle = is_idle
         self._group = group
         self._tracer = tracer
@@ -95,6 +93,7 @@ class Polling(Part):
     def poll(self, _now: float) -> None:
         """Take in records; waits for them a little if the worker is idle. Does nothing inside a rebalance."""
         self.waited = 0.0
+        self._log.poll()
         if self._source.rebalancing:
             return
         if self._stopped:  # other members may come and go while this one drains
@@ -162,7 +161,7 @@ class Polling(Part):
 
     def _bury(self, record: Record, error: Undecodable, arrived: float) -> None:
         self._metrics.events["dead_lettered"] += 1
-        log.warning("undecodable", record=_place(record), reason=error.reason, error=str(error))
+        self._log.write(logging.WARNING, "undecodable", record, error.reason, reason=error.reason, error=str(error))
         settle = self._hold(record, record.size)
         if self._tracer is not None:
             seconds = self._monotonic() - arrived
@@ -178,7 +177,3 @@ class Polling(Part):
     def _settled(self, partition: Partition, size: int, offset: int) -> None:
         partition.tracker.settle(offset)
         self._memory.release(partition, size)
-
-
-def _place(record: Record) -> tuple[str, int, int]:
-    return *record.partition.topic_partition, record.offset

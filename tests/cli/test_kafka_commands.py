@@ -10,7 +10,9 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import Engine
 
+from consumer.config.settings import KafkaSettings
 from consumer.ops.check import knows_kip_848
+from consumer.ops.tail import newest
 from consumer.subscriptions import repository
 from tests.databases import url_of
 from tests.processes import Command
@@ -115,6 +117,7 @@ def test_check_says_what_to_do_until_all_is_well(command: Command, settings: dic
         "database",
         "tables",
         "subscriptions",
+        "receivers",
         "secrets",
     ]
     assert all(finding["ok"] for finding in findings.values())
@@ -175,6 +178,45 @@ def test_check_reports_records_deleted_by_retention(command: Command, kafka_boot
 def test_check_finds_brokers_without_kip_848(config: dict[str, str], expected: bool) -> None:  # noqa: FBT001 (a table)
     """A worker would wait for ever there."""
     assert knows_kip_848(config) is expected
+
+
+def test_dead_letters_are_counted_and_published_again(
+    called: Command, kafka_bootstrap: str, topic: str, engine: Engine
+) -> None:
+    """`check` warns of those of the last hour, `top` shows their number, and each is published again once."""
+    settings = {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap,
+        "KAFKA_TOPICS": topic,
+        "KAFKA_GROUP_ID": f"g-{uuid.uuid4().hex[:8]}",
+        "KAFKA_DEAD_LETTER_TOPIC": f"dead-{topic}",
+        "DATABASE_URL": url_of(engine),
+        "WEBHOOK_SECRET": "secret-of-24-characters-",
+    }
+    told = {"topic": topic, "partition": "0", "offset": "1", "reason": "no_type"}
+    headers = [word for name, text in told.items() for word in ("--header", f"dead-letter-{name}={text}")]
+    assert called("publish", f"dead-{topic}", "{}", "--count", "3", *headers, **settings).returncode == 0
+    checked = called("check", **settings)
+    (line,) = [line for line in checked.stdout.splitlines() if "dead-letter topic" in line]
+    assert line.startswith("! dead-letter topic: ")
+    assert line.endswith(
+        "; 3 dead letters in the last hour: remove the cause, then kafka-webhooks dead-letters publish"
+    )
+    assert checked.returncode == 0, checked.stdout
+    assert "dead letters in the last hour: 3;" in called("top", "--once", **settings, COLUMNS="200").stdout
+
+    asked = called("dead-letters", "publish", **settings)
+    assert (asked.returncode, asked.stdout.splitlines()[1].split()) == (2, [topic, "no_type", "3"])
+    assert "nothing was changed: give --yes" in asked.stderr
+    some = called("dead-letters", "publish", "--since", "1h", "--limit", "2", "--yes", **settings)
+    assert (some.returncode, some.stdout.splitlines()[-1]) == (0, "2 dead letters published again")
+    assert "there are more: the same command goes on with them" in some.stderr
+    rest = called("dead-letters", "publish", "--topic", topic, "--reason", "no_type", "--yes", **settings)
+    assert rest.stdout.splitlines()[-1] == "1 dead letter published again"
+    none = called("dead-letters", "publish", **settings)
+    assert (none.returncode, none.stdout) == (0, "")
+    assert none.stderr == "left out, published again before: 3\nthere are no such dead letters\n"
+    published = newest(KafkaSettings(bootstrap_servers=kafka_bootstrap), topic, 10)
+    assert [record.value for record in published] == [b"{}"] * 3
 
 
 def test_check_continues_after_a_failure(command: Command) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, insert, select, text, update
 
 from consumer.cli.subscription_options import FLAGS, flag_of
 from consumer.crypto.vault import Owner, Vault
+from consumer.ledger import upkeep
 from consumer.ops import check
 from consumer.subscriptions import repository
 from consumer.subscriptions.options import OPTIONS
@@ -177,6 +178,22 @@ def test_check_counts_broken_subscriptions(
     assert said() == "3 enabled; 1 of the first 2 broken: kafka-webhooks subscriptions list --broken"
 
 
+def test_check_warns_of_failing_receivers(called: Command, database: dict[str, str], engine: Engine) -> None:
+    """The line has the subscriptions and since when; the check does not fail, since workers can start."""
+
+    def said() -> check.Finding:
+        (found,) = [each for each in check.check_all(database) if each.part == "receivers"]
+        return found
+
+    first, second, _ = (repository.add(engine, URL, event_type) for event_type in ("a", "b", "c"))
+    assert said() == ("receivers", True, "none fails", False)
+    upkeep.failing(engine, second, 1_700_000_000.0)
+    upkeep.failing(engine, first, 1_700_000_060.0)
+    text = "all attempts fail for 2 subscriptions (2, 1), the first since 2023-11-14 22:13 UTC: kafka-webhooks top"
+    assert said() == ("receivers", True, text, True)
+    assert f"! receivers: {text}" in called("check", **database).stdout.splitlines()
+
+
 def test_check_lists_refused_addresses_and_shared_secrets(database: dict[str, str], engine: Engine) -> None:
     """It lists subscriptions whose URL or address is refused, and those that sign with WEBHOOK_SECRET but must not."""
 
@@ -271,7 +288,8 @@ def test_a_name_that_does_not_resolve_is_a_warning(
 
 
 def test_list_shows_broken_subscriptions(called: Command, database: dict[str, str], engine: Engine) -> None:
-    """Each line has the state and its reason; `--broken` lists those that need attention."""
+    """Each line has the state and its reason; `--broken` lists those that need attention, and ends with 1 then."""
+    assert called("subscriptions", "list", "--broken", **database).returncode == 0
     for event_type in ("a", "b", "c", "d"):
         repository.add(engine, URL, event_type)
     repository.set_enabled(engine, 2, enabled=False, reason="moving")
@@ -294,9 +312,11 @@ def test_list_shows_broken_subscriptions(called: Command, database: dict[str, st
     assert states[2].startswith("broken: event_filter: Syntax error")
     assert states[2].endswith("; its events are stored, not sent")
     assert states[3] == "failing since 2026-01-01T00:00:00Z"
-    assert len(called("subscriptions", "list", "--broken", **database).stdout.splitlines()) == 3
+    listed = called("subscriptions", "list", "--broken", **database)
+    assert (listed.returncode, len(listed.stdout.splitlines())) == (1, 3)
     required = called("subscriptions", "list", "--broken", "--json", **database, WEBHOOK_REQUIRE_OWN_SECRET="true")
-    assert len(json.loads(required.stdout)) == 4
+    assert (required.returncode, len(json.loads(required.stdout))) == (1, 4)
+    assert called("subscriptions", "list", **database).returncode == 0
     broken = json.loads(called("subscriptions", "list", "--broken", "--json", **database).stdout)
     assert [(item["id"], [problem["option"] for problem in item["problems"]]) for item in broken] == [
         (2, ["topics", "signature_header"]),

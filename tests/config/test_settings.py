@@ -17,6 +17,7 @@ from consumer.config import process_settings, settings, slips, types
 from consumer.config.environment import environment, load, load_worker
 from consumer.config.slips import Slip
 from consumer.config.types import REFUSED_KAFKA_PROPERTIES, final_statuses, seconds, waits
+from consumer.database.engine import create_engine, place_of
 from consumer.errors import SettingsError
 from consumer.kafka.client import known_properties
 
@@ -167,10 +168,22 @@ def test_all_errors_are_reported_at_once() -> None:
         (settings.KafkaSettings, "KAFKA_DEAD_LETTER_TOPIC", "dead letters"),
         (settings.KafkaSettings, "KAFKA_OPERATIONS_TOPIC", "^operations"),
         (settings.KafkaSettings, "KAFKA_OPERATIONS_TOPIC", "operations\n"),
+        (settings.KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS", "us:x@hidden@kafka:9092"),
+        (settings.KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS", "kafka-1:9092,localhost:hidden"),
+        (settings.KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS", "kafka:65536"),
+        (settings.KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS", "kafka-1;kafka-2"),
+        (settings.KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS", ","),
         (settings.TopicSettings, "KAFKA_TOPICS", " , "),
         (settings.TopicSettings, "KAFKA_TOPICS", "orders;users"),
         (settings.DatabaseSettings, "DATABASE_URL", "mysql://user:hidden@host/db"),
         (settings.DatabaseSettings, "DATABASE_URL", "hidden"),
+        (settings.DatabaseSettings, "DATABASE_URL", "oracle+oracledb://us:x@hidden@db:1521/?service_name=s"),
+        (settings.DatabaseSettings, "DATABASE_URL", "oracle+oracledb://us:x@/hidden@db:1521/?service_name=s"),
+        (settings.DatabaseSettings, "DATABASE_URL", "oracle+oracledb://us:x@a?b=hidden@db:1521/?service_name=s"),
+        (settings.DatabaseSettings, "DATABASE_URL", "oracle+oracledb://us:x@a:hidden@db:1521/?service_name=s"),
+        (settings.DatabaseSettings, "DATABASE_URL", "oracle+oracledb://us/hidden@db:1521/?service_name=s"),
+        (settings.DatabaseSettings, "DATABASE_URL", "oracle+oracledb://us@hidden@db:1521/?service_name=s"),
+        (settings.DatabaseSettings, "DATABASE_URL", "sqlite://us:x@hidden@db/file"),
         (settings.DatabaseSettings, "DATABASE_SCHEMA", "1; DROP"),
         (settings.DatabaseSettings, "WEBHOOK_ENCRYPTION_KEY", "hidden"),
         (settings.DeliverySettings, "WEBHOOK_SECRET", "  "),
@@ -202,7 +215,10 @@ def test_all_errors_are_reported_at_once() -> None:
         (settings.OpsSettings, "OPS_PORT", "65536"),
         (settings.SchemaSettings, "SCHEMA_REGISTRY_URL", "registry:8081"),
         (settings.SchemaSettings, "SCHEMA_REGISTRY_URL", "http://good,https://us:hidden@registry"),
+        (settings.SchemaSettings, "SCHEMA_REGISTRY_URL", "https://us:12#hidden@registry"),
         (settings.SchemaSettings, "SCHEMA_REGISTRY_TIMEOUT", "0s"),
+        (settings.TraceSettings, "OTEL_EXPORTER_OTLP_ENDPOINT", "http://us:x@hidden@collector:4318"),
+        (settings.TraceSettings, "OTEL_EXPORTER_OTLP_ENDPOINT", "http://us:12/hidden@collector:4318"),
         (settings.LogSettings, "LOG_LEVEL", "loud"),
         (settings.ApiSettings, "API_PORT", "http"),
         (settings.ApiSettings, "API_TOKEN", "two words"),
@@ -215,6 +231,38 @@ def test_an_invalid_value_is_reported_with_a_valid_one(group: type[Any], name: s
     assert f"For example: {name}=" in line
     assert "hidden" not in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("oracle+oracledb://us:hid%40den@db:1521/?service_name=s", "oracle+oracledb://db:1521/"),
+        ("oracle+oracledb://us:hid/den?x&y:z@[::1]:1521/?service_name=s", "oracle+oracledb://[::1]:1521/"),
+        ("oracle+oracledb://us%3Ahidden@db/?service_name=s", "oracle+oracledb://db/"),
+        ("oracle+oracledb://u@h/?service_name=s&ssl_server_cert_dn=E=a@b", "oracle+oracledb://h/"),
+        ("sqlite:////data/a@b@c.db", "sqlite:////data/a%40b%40c.db"),
+    ],
+)
+def test_a_message_shows_nothing_before_the_host_of_the_database(url: str, place: str) -> None:
+    """A valid URL is accepted however its password looks, and messages have neither user nor password."""
+    shown = place_of(create_engine(load(settings.DatabaseSettings, {"DATABASE_URL": url})))
+    assert shown.startswith(place)
+    assert "hid" not in shown
+    assert "us" not in shown
+
+
+@pytest.mark.parametrize("servers", ["kafka", "a:1, b:65535,", "SASL_SSL://a.b-c_d:9093/", "[::1]:9092", "::1"])
+def test_brokers_as_librdkafka_takes_them(servers: str) -> None:
+    """A broker may have a protocol, a port, or neither, and be an IPv6 address."""
+    assert load(settings.KafkaSettings, {"KAFKA_BOOTSTRAP_SERVERS": servers}).bootstrap_servers == servers
+
+
+def test_a_user_in_the_url_of_the_token_server_is_refused() -> None:
+    """Librdkafka logs this URL, so it must not hold a password."""
+    name = "KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL"
+    line = refusal(settings.KafkaSettings, **{name: "https://us:hidden@tokens/"})
+    assert line.startswith(f"{name} holds a user or a password; set KAFKA_SASL_OAUTHBEARER_CLIENT_ID")
+    assert "hidden" not in line
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The engine's guarantees, the classification of errors, and the thread that runs statements."""
 
+import os
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -229,6 +231,7 @@ def test_sqlite_errors_are_told_apart(sqlite_engine: Engine, tmp_path: Path) -> 
         ("missing/x.db", "there is no directory {folder}/missing: make it, or correct DATABASE_URL"),
         ("folder.db", "it is a directory: name a file in DATABASE_URL"),
         ("text.db", "it is not an SQLite database: correct DATABASE_URL"),
+        ("x" * 300, "File name too long: correct DATABASE_URL"),
         ("misspelt.db", "there is no such file: correct DATABASE_URL, or make it with kafka-webhooks migrate"),
     ],
 )
@@ -243,6 +246,22 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path, place: str, why: str) -> N
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives up root's rights for a moment")
+def test_a_directory_that_one_may_not_enter(tmp_path: Path) -> None:
+    """It is named, with the remedy, for opening and for making a file."""
+    (tmp_path / "shut").mkdir(mode=0o700)
+    engine = connect_to(f"sqlite:///{tmp_path}/shut/x.db")
+    place, why = f"{tmp_path}/shut/x.db", f"this user may not enter {tmp_path}/shut, or a directory above it: change"
+    os.seteuid(65_534)
+    try:
+        with pytest.raises(DatabaseUnavailable, match=re.escape(f"{place} cannot be opened: {why}")):
+            ping(engine)
+        with pytest.raises(DatabaseUnavailable, match=re.escape(f"{place} cannot be created: {why}")):
+            create_file(engine)
+    finally:
+        os.seteuid(0)
+
+
 def test_only_a_migration_creates_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its name may be relative, and have characters that a URI must escape."""
     monkeypatch.chdir(tmp_path)
@@ -254,6 +273,8 @@ def test_only_a_migration_creates_a_file(tmp_path: Path, monkeypatch: pytest.Mon
     ping(engine)
     engine.dispose()
     assert len(list(tmp_path.glob("*.db"))) == 1
+    with pytest.raises(DatabaseUnavailable, match=r"no-such-device.db cannot be created: No such file or directory$"):
+        create_file(connect_to("sqlite:////proc/no-such-device.db"))
     with pytest.raises(DatabaseUnavailable, match=r"cannot be created: there is no directory .*/missing: make it"):
         create_file(connect_to("sqlite:///missing/x.db"))
 

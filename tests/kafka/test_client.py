@@ -7,8 +7,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from consumer.config.settings import KafkaSettings
+from consumer.errors import SettingsError
 from consumer.kafka import client
 from consumer.kafka.client import SILENT, Reachability
+from consumer.ops.lag import admin_of
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import Kafka, Member, until
 
@@ -116,3 +118,28 @@ def test_a_broker_that_hangs(
     finally:
         one_node.resume()
     until(lambda: member.source.fault is None, member)
+
+
+@pytest.mark.parametrize(
+    ("properties", "why"),
+    [
+        ({"security.protocol": "SASL_SSL"}, "KAFKA_SASL_MECHANISMS is not set. For example: KAFKA_SASL_MECHANISMS="),
+        (
+            {"security.protocol": "ssl", "ssl.ca.location": "/no/ca.pem"},
+            "KAFKA_SSL_CA_LOCATION: /no/ca.pem cannot be read: No such file or directory",
+        ),
+        (
+            {"security.protocol": "ssl", "ssl.key.location": "/etc/hostname"},
+            "KAFKA_SSL_KEY_LOCATION: /etc/hostname is not the PEM file that it should be",
+        ),
+        (
+            {"security.protocol": "SASL_SSL", "sasl.mechanisms": "NO"},
+            "Kafka's client refuses the settings: Failed to create admin client: Unsupported SASL mechanism: NO",
+        ),
+    ],
+)
+def test_settings_that_make_no_client_are_named(properties: dict[str, str], why: str) -> None:
+    """The setting's own name is in the line, and what is wrong with it."""
+    with pytest.raises(SettingsError) as caught:
+        admin_of(KafkaSettings(bootstrap_servers="127.0.0.1:1", properties=properties))
+    assert str(caught.value).startswith(why)

@@ -125,8 +125,8 @@ def test_tables_of_a_later_version_are_accepted(empty: Engine) -> None:
     with empty.begin() as connection:
         connection.exec_driver_sql("UPDATE webhook_alembic_version SET version_num = '0099'")
     assert migrations.state(empty) == ("0099", "0012", False)
-    with pytest.raises(WebhooksError, match="revision 0099, which a later version of this program has made"):
-        migrations.upgrade(empty)
+    migrations.upgrade(empty)
+    assert migrations.state(empty)[0] == "0099"
 
 
 def test_down_and_up_again(empty: Engine, path: Path) -> None:

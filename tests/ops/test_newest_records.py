@@ -1,9 +1,16 @@
 """The newest records of a topic, and the dead letters among them, on the mock cluster."""
 
-import pytest
+from collections.abc import Callable
 
-from consumer.ops import tail
-from consumer.ops.dead_letters import recent
+import pytest
+from sqlalchemy import Engine
+
+from consumer.crypto.vault import Vault
+from consumer.errors import WebhooksError
+from consumer.ledger import outbox
+from consumer.ops import dead_letters, tail
+from consumer.ops.changes import Registry
+from consumer.ops.dead_letters import PUBLISHED, DeadLetter, Found, publish_many, recent, search
 from consumer.ops.tail import newest
 from tests.kafka_kit import Kafka
 
@@ -49,3 +56,68 @@ def test_the_newest_of_large_records_are_shown(mock_kafka: str, monkeypatch: pyt
     for partition in range(2):
         assert shown(3500) == [(partition, offset) for offset in (7, 8, 9)]
     assert shown(500) == [(1, 9)]
+
+
+def headers_of(topic: str, reason: str, *more: tuple[str, bytes]) -> list[tuple[str, bytes]]:
+    """The headers of a dead letter."""
+    told = {"topic": topic, "partition": "0", "offset": "1", "reason": reason}
+    return [*((f"dead-letter-{name}", text.encode()) for name, text in told.items()), *more]
+
+
+def test_many_dead_letters_are_published_again_once(
+    mock_kafka: str, sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each goes to its own topic, unchanged. A bound ends a run, and the next goes on with the rest."""
+    monkeypatch.setattr(dead_letters, "_BATCH", 3)
+    kafka = Kafka(mock_kafka, real=False)
+    orders, users = kafka.topic(), kafka.topic()
+    settings = kafka.settings(dead_letters=kafka.topic())
+    registry = Registry(sqlite_engine, settings.group_id, Vault())
+
+    def write(values: list[bytes], topic: str, reason: str, *more: tuple[str, bytes], partition: int = 0) -> None:
+        headers = headers_of(topic, reason, ("event-id", b"e"), *more)
+        kafka.write(settings.dead_letter_topic, values, headers=headers, partition=partition)
+
+    def found(limit: int, wanted: Callable[[DeadLetter], bool] = lambda _: True) -> Found:
+        return search(settings, registry, limit, 0.0, None, wanted)
+
+    write([b"%d" % number for number in range(5)], orders, "not_json")
+    write([b"5", b"6"], orders, "not_json", partition=1)
+    write([b"cut"], orders, "not_json", ("dead-letter-size", b"9"), DIGEST)
+    write([b"other"], users, "no_type")
+    kafka.write(settings.dead_letter_topic, [b"of somebody else"])
+    every = found(100)
+    assert (len(every.places), every.kinds) == (8, {(orders, "not_json"): 7, (users, "no_type"): 1})
+    assert (every.lacking, every.published, every.more) == (1, 0, False)
+
+    first = found(4, lambda letter: letter.topic == orders)
+    assert (len(first.places), first.more) == (4, True)
+    assert sum(publish_many(settings, registry, "anna", first.places)) == 4
+    rest = found(4, lambda letter: letter.topic == orders)
+    assert (len(rest.places), rest.published, rest.more) == (3, 4, False)
+    assert sum(publish_many(settings, registry, "anna", rest.places)) == 3
+    assert (found(100).kinds, found(100).published) == ({(users, "no_type"): 1}, 7)
+
+    records = newest(settings, orders, 100)
+    assert sorted(record.value or b"" for record in records) == [b"%d" % number for number in range(7)]
+    assert {tuple(record.headers or ()) for record in records} == {(("event-id", b"e"),)}
+    assert {record.key for record in records} == {b"key"}
+    events = [event for _, event, _ in outbox.pending(sqlite_engine, settings.group_id, 100)]
+    assert {(event.type, event.data["actor"], str(event.data["published_to"])) for event in events} == {
+        (PUBLISHED, "anna", str([orders]))
+    }
+    assert sum(int(str(event.data["number"])) for event in events) == 7
+
+
+def test_a_refused_dead_letter_ends_the_publishing_and_the_others_are_marked(
+    mock_kafka: str, sqlite_engine: Engine
+) -> None:
+    """What was acknowledged is not published a second time."""
+    kafka = Kafka(mock_kafka, real=False)
+    settings = kafka.settings(dead_letters=kafka.topic(), message_max_bytes="2000")
+    registry = Registry(sqlite_engine, settings.group_id, Vault())
+    kafka.write(settings.dead_letter_topic, [b"x" * 3000, b"x"], headers=headers_of(kafka.topic(), "not_json"))
+    places = search(settings, registry, 9, 0.0, None, lambda _: True).places
+    with pytest.raises(WebhooksError, match="Kafka refuses the record"):
+        list(publish_many(settings, registry, "anna", places))
+    assert search(settings, registry, 9, 0.0, None, lambda _: True).published == 1

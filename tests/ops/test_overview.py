@@ -1,14 +1,18 @@
 """The overview: its parts, and the remaining ones if a part fails."""
 
 import time
+from pathlib import Path
 from threading import Event
 
 import pytest
 from sqlalchemy import Engine
 
-from consumer.config.settings import KafkaSettings
+from consumer.config.environment import load
+from consumer.config.settings import DatabaseSettings, KafkaSettings
+from consumer.database.engine import create_engine
 from consumer.ledger import store, upkeep
 from consumer.ops import overview as module
+from consumer.ops.dead_letters import HOUR
 from consumer.ops.overview import overview
 from consumer.subscriptions import repository
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
@@ -51,6 +55,27 @@ def test_an_overview_has_all_parts(engine: Engine, settings: tuple[KafkaSettings
     assert found.problematic == ((), 2)
     assert found.lag is not None
     assert sum(each.records for each in found.lag) == 4
+    assert found.dead_letters == 0
+
+
+def test_dead_letters_of_the_last_hour_are_counted(sqlite_engine: Engine, mock_kafka: str) -> None:
+    """Those of all partitions are. The mock cluster cannot look times up, apart from the first moment of all."""
+    kafka = Kafka(mock_kafka, real=False)
+    settings = kafka.settings(dead_letters=kafka.topic())
+    for partition in (0, 0, 1):
+        kafka.write(settings.dead_letter_topic, [b"x"], partition=partition)
+    assert overview(sqlite_engine, settings, ["t"], seconds=60, clock=lambda: HOUR).dead_letters == 3
+
+
+def test_parts_that_are_missing_for_one_reason_are_one_fault(tmp_path: Path) -> None:
+    """A database that does not answer is one line for a person."""
+    engine = create_engine(load(DatabaseSettings, {"DATABASE_URL": f"sqlite:///{tmp_path}/absent.db"}))
+    found = overview(engine, None, (), seconds=60)
+    database, kafka = found.faults
+    assert len(found.missing) == 7
+    assert database.part == "states, loaded, failing, disabled, problematic"
+    assert "there is no such file" in database.reason
+    assert kafka.part == "lag, dead_letters"
 
 
 def test_a_part_that_hangs_is_named(
@@ -72,8 +97,10 @@ def test_a_part_that_hangs_is_named(
 def test_without_kafka_the_parts_of_the_database_remain(engine: Engine) -> None:
     """The missing part is named, with the settings that may be wrong."""
     found = overview(engine, Kafka("127.0.0.1:1", real=False).settings(), ["t"], seconds=60)
-    ((part, reason),) = found.missing
-    assert (part, "KAFKA_BOOTSTRAP_SERVERS" in reason) == ("lag", True)
+    assert [(part, "KAFKA_BOOTSTRAP_SERVERS" in reason) for part, reason in found.missing] == [
+        ("lag", True),
+        ("dead_letters", True),
+    ]
     assert found.disabled == []
 
 

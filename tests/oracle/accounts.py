@@ -170,7 +170,7 @@ def as_operator(engine: Engine, begin: Begin) -> None:
     marks.decide(engine, "g", marks.Subject("t", 0, 1, 1), Wish.GIVE_UP)
     assert marks.decision(engine, "g", marks.Subject("t", 0, 1, 1))
     with engine.begin() as connection:
-        marks.note_published(connection, "g", "dead", 0, 7)
+        marks.note_published(connection, "g", "dead", [(0, 7)])
     assert marks.published(engine, "g", "dead", 7).keys() == {(0, 7)}
     assert [each.ids for each in admin.redeliver(engine, DeliveryQuery(ids=[found.id]), now)]
     assert admin.progress(engine, [found.id])

@@ -1,5 +1,7 @@
 """A worker's memory: its sum is bounded, and deliveries go on whatever fills it."""
 
+from collections import Counter
+
 import pytest
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
@@ -124,6 +126,24 @@ def test_the_key_of_an_undecodable_record_counts(sqlite_engine: Engine) -> None:
     site.world.write(0, b"no JSON", b"k" * 10_000)
     site.turns(3)
     assert site.world.worker.parts.memory.held == 10_007
+
+
+def test_a_flood_of_undecodable_records_writes_few_lines(sqlite_engine: Engine) -> None:
+    """Ten lines in a minute for each topic and reason, then one with the number of the others."""
+    site = Site(sqlite_engine)
+    world = site.world
+    for _ in range(300):
+        world.write(0, b"no JSON")
+    for value in (b"\xff", b"[]"):
+        world.write(1, value)
+    with capture_logs() as logs:
+        site.turns(20)
+        assert Counter(entry["reason"] for entry in logs) == {"not_json": 10, "not_utf8": 1, "not_object": 1}
+        world.now += 60.0
+        site.turns(1)
+    left_out = {"text": "undecodable", "topic": TOPIC, "kind": "not_json", "number": 290}
+    assert left_out.items() <= logs[-1].items()
+    assert (len(logs), world.metrics.events["dead_lettered"]) == (13, 302)
 
 
 def test_however_many_deliveries_are_stored_memory_holds_a_page_of_their_offsets(sqlite_engine: Engine) -> None:

@@ -95,6 +95,7 @@ class Statistics(BaseModel):
     failing: list[FailingSubscription] | None
     disabled: Annotated[list[int] | None, Field(description="Ids, the newest first; 20 at most.", examples=[[9]])]
     lag: list[PartitionLag] | None
+    dead_letters: Annotated[int | None, Field(description="Written in the last hour.", examples=[0])]
     missing: Annotated[dict[str, str], Field(examples=[{"lag": "no broker reachable"}])]
 
 
@@ -202,6 +203,7 @@ def _statistics(seen: Overview) -> dict[str, Any]:
         "lag": None
         if seen.lag is None
         else [{"topic": each.topic, "partition": each.partition, "records": each.records} for each in seen.lag],
+        "dead_letters": seen.dead_letters,
         "missing": {each.part: each.reason for each in seen.missing},
     }
 

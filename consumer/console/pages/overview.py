@@ -106,7 +106,7 @@ def _show(live: Live, group: str, visit: Visit) -> Response:
 
 def _values(sources: Sources, seen: Overview) -> dict[str, object]:
     history = sources.history
-    faults = [{"part": each.part, "reason": each.reason} for each in seen.missing]
+    faults = [each._asdict() for each in seen.faults]
     if history is not None and history.fault is not None:
         faults.append({"part": "attempts", "reason": history.fault})
     attempts = [] if history is None else history.recent(None, RECENT)
