@@ -21,29 +21,31 @@ def test_states_are_counted_up_to_a_bound(engine: Engine) -> None:
 
 
 def test_the_most_loaded_subscriptions_come_first(engine: Engine) -> None:
-    """Subscriptions are sorted by open rows, up to the limit requested; each count stops at its bound."""
+    """The ones with most open rows come first, up to the limit requested; each count stops at its bound."""
     few, many, ended, some = (repository.add(engine, URL, "user.created") for _ in range(4))
     fill(engine, ended, 9)
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted'")
     for sub, number in ((few, 1), (many, 7), (some, 3)):
         fill(engine, sub, number)
     run(engine, "UPDATE webhook_deliveries SET status = 'held' WHERE subscription_id = :s", s=some)
-    assert counts.most_loaded(engine, 10, 100) == [(many, 7), (some, 3), (few, 1)]
-    assert counts.most_loaded(engine, 2, 5) == [(many, 5), (some, 3)]
+    assert counts.most_loaded(engine, 10) == [many, some, few]
+    assert counts.most_loaded(engine, 2) == [many, some]
+    assert counts.loads(engine, [ended, few, many, some, 999], 5) == {ended: 0, few: 1, many: 5, some: 3, 999: 0}
+    assert counts.loads(engine, [], 5) == {}
 
 
 def test_the_latest_failure_is_found(engine: Engine) -> None:
-    """The latest failure is that of the subscription's rows stored last, parked or exhausted."""
+    """The latest failure is that of each subscription's rows stored last, parked or exhausted."""
     sub, other = (repository.add(engine, URL, "user.created") for _ in range(2))
-    assert counts.last_failure(engine, sub) is None
+    assert counts.last_failures(engine, [sub]) == counts.last_failures(engine, []) == {}
     late = Failure("status 500", 500, None, 99.0)
     rows = [
         parked(make_event(1), sub),
         parked(make_event(2), sub)._replace(last=late, first=BOOM),
         parked(make_event(3), sub, attempt=0),
-        parked(make_event(4), other)._replace(last=late._replace(error="another's", at=500.0)),
+        parked(make_event(4), other)._replace(last=(others := late._replace(error="another's", at=500.0))),
     ]
     store.park(engine, GROUP, rows, 96.0)
-    assert counts.last_failure(engine, sub) == late
+    assert counts.last_failures(engine, [sub, 999, other]) == {sub: late, other: others}
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset = 2")
-    assert counts.last_failure(engine, sub) == late
+    assert counts.last_failures(engine, [sub]) == {sub: late}
