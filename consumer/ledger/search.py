@@ -139,14 +139,14 @@ def _newest_of_tenant(
     )
     newest = (
         select(func.max(ParkedDelivery.id)).where(*theirs, ParkedDelivery.status == state).scalar_subquery()
-        for state in states
+        for state in Status
     )
     statement = select(Subscription.id, *newest).where(Subscription.tenant == tenant).limit(RECEIVERS + 1)
     rows = connection.execute(statement).all()
     if len(rows) > RECEIVERS:
         return None
-    found = ((last, _Arm(row[0], state)) for row in rows for state, last in zip(states, row[1:], strict=True))
-    return sorted((each for each in found if each[0] is not None), reverse=True)
+    found = ((last, _Arm(row[0], state)) for row in rows for state, last in zip(Status, row[1:], strict=True))
+    return sorted((each for each in found if each[0] is not None and each[1].status in states), reverse=True)
 
 
 def _ids(connection: Connection, arms: Sequence[_Arm], lowest: int, below: int, most: int) -> Sequence[int]:

@@ -106,11 +106,14 @@ def overview(
             missing.append(Missing(name, reason))
             return None
 
+    loaded, failing = part("failing", receivers) or (None, None)
+    missing += [each._replace(part="loaded") for each in missing]
     return Overview(
         clock(),
         MOST_COUNTED,
         part("states", states),
-        *(part("receivers", receivers) or (None, None)),
+        loaded,
+        failing,
         part("disabled", disabled),
         part("problematic", problematic),
         part("lag", lag),

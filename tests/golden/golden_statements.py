@@ -542,6 +542,8 @@ def _command(engine: Engine) -> None:
     counts.last_failures(engine, [1, 2])
     search.search(engine, search.Query(TWO, 1, "acme", "user.created", "t", 0.0, 10 * T))
     search.search(engine, search.Query(tenant="*"))
+    with engine.connect() as connection:
+        search._around(connection, T, 0, 10_000)
     search.recent_types(engine)
     counts.of_subscription(engine, 1)
     counts.of_replay(engine, replay, 1)

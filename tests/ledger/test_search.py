@@ -177,7 +177,7 @@ def test_redelivery_by_tenant_and_topic(engine: Engine, two: tuple[int, int]) ->
         ),
         (
             Query(tenant="*"),
-            "USING COVERING INDEX ix_webhook_deliveries_receiver (subscription_id=? AND status=? AND id>? AND id<?) | C",
+            "COVERING INDEX ix_webhook_deliveries_receiver (subscription_id=? AND status=? AND id>? AND id<?) | CORREL",
         ),
     ],
 )
