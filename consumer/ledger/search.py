@@ -118,7 +118,7 @@ def _arms(connection: Connection, query: Query, lowest: int, below: int) -> tupl
         newest = _newest_of_tenant(connection, query.tenant, _states(query), lowest, below)
         if newest is not None:
             arms = [arm for _, arm in newest[:ARMS]]
-            arms += arms[-1:] * (padded(len(arms) or 1) - len(arms))
+            arms += [_Arm(BEFORE_IDS, Status.PARKED)] * (padded(len(arms)) - len(arms) if arms else 0)
             return arms, newest[ARMS][0] + 1 if len(newest) > ARMS else lowest
     states = [None] if query.subscription is None and not query.statuses else _states(query)
     return [_Arm(query.subscription, state) for state in states], lowest
@@ -159,7 +159,7 @@ def _ids(connection: Connection, arms: Sequence[_Arm], lowest: int, below: int, 
         if arm.status is not None:
             statement = statement.where(ParkedDelivery.status == arm.status)
         parts.append(select(statement.order_by(ParkedDelivery.id.desc()).limit(most).subquery()))
-    return sorted({*connection.execute(union_all(*parts)).scalars()}, reverse=True)[:most] if parts else []
+    return sorted(connection.execute(union_all(*parts)).scalars(), reverse=True)[:most] if parts else []
 
 
 def _conditions(query: Query) -> Iterator[ColumnElement[bool]]:

@@ -37,6 +37,7 @@ def two(engine: Engine) -> tuple[int, int]:
 
     The second was of all tenants until now: of its events, every seventh is of another tenant.
     """
+    repository.add(engine, URL, "user.created", tenant="acme")  # it has no deliveries
     subs = (
         repository.add(engine, URL, "user.created"),
         repository.add(engine, URL, "user.*", tenant="acme"),
