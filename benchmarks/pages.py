@@ -25,7 +25,8 @@ PATHS = (
     "/console/",
     "/console/subscriptions",
     "/console/subscriptions?state=failing",
-    "/console/subscriptions?q=99999",
+    "/console/subscriptions?url=99999",
+    "/console/subscriptions?tenant=rare",
     "/console/subscriptions/1",
     "/console/subscriptions/77777",
     "/console/deliveries",
@@ -40,8 +41,10 @@ PATHS = (
     "/v1/subscriptions?url=99999",
     "/v1/deliveries?limit=200",
     "/v1/deliveries?subscription=1&limit=200",
+    "/v1/deliveries?tenant=rare",
+    "/v1/deliveries?tenant=tenant-1&limit=200",
     "/v1/statistics",
-    "/v1/event-types",
+    "/v1/event-types?limit=1000",
 )
 
 

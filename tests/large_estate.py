@@ -12,17 +12,22 @@ _RECORD = "group_id, topic, partition_no, record_offset, record_ts"
 
 
 def fill(engine: Engine) -> None:
-    """Add a delivery per second, half of them to subscription 1; one in ten is exhausted, one in a thousand held."""
+    """Add a delivery per second, half of them to subscription 1; one in ten is exhausted, one in a thousand held.
+
+    A third of the subscriptions are of all tenants, the others of 1,000. The tenant `rare` has two deliveries.
+    """
     _insert(
         engine,
-        "webhook_subscriptions (id, url, event_type, enabled, failing_since)",
-        "n, 'https://example.com/' || n, 'type.' || (n % 500), n % 1000 <> 0, CASE WHEN n % 100 = 1 THEN {at} END",
+        "webhook_subscriptions (id, url, event_type, enabled, failing_since, tenant)",
+        "n, 'https://example.com/' || n, 'type.' || (n % 500), n % 1000 <> 0, CASE WHEN n % 100 = 1 THEN {at} END,"
+        " CASE WHEN n % 3 = 0 THEN '*' ELSE 'tenant-' || (n % 1000) END",
         SUBSCRIPTIONS,
     )
     _insert(
         engine,
-        f"webhook_payloads ({_RECORD}, event_type, webhook_id, body)",
-        "'webhooks', 't', n % 12, n, n, 'type.' || (n % 500), 'msg_' || n, CAST('1' AS BLOB)",
+        f"webhook_payloads ({_RECORD}, event_type, webhook_id, body, tenant)",
+        "'webhooks', 't', n % 12, n, n, 'type.' || (n % 500), 'msg_' || n, CAST('1' AS BLOB),"
+        f" 'tenant-' || CASE WHEN n % 2 THEN 1 ELSE (n % {SUBSCRIPTIONS} + 1) % 1000 END",
         DELIVERIES,
     )
     _insert(
@@ -34,6 +39,9 @@ def fill(engine: Engine) -> None:
         " CASE WHEN n % 1000 = 0 THEN 'held' WHEN n % 10 = 0 THEN 'exhausted' ELSE 'parked' END",
         DELIVERIES,
     )
+    for record in (77_776, 99_990):
+        run(engine, "UPDATE webhook_payloads SET tenant = 'rare' WHERE record_offset = :r", r=record)
+        run(engine, "UPDATE webhook_subscriptions SET tenant = 'rare' WHERE id = :s", s=record + 1)
 
 
 def _insert(engine: Engine, columns: str, values: str, rows: int) -> None:

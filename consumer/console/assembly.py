@@ -5,6 +5,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from fastapi import FastAPI
+from starlette.datastructures import Headers
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -40,6 +42,8 @@ def with_console(
 ) -> ASGIApp:
     """The API with the console at /console, to which / redirects, and the API's reference at /reference.
 
+    Answers are compressed, but not those to another site's page in the visitor's browser: it could send guesses that
+    an answer repeats, and learn from the answer's length whether they are in it (BREACH). Browsers name that site.
     `kafka` None: this process has no settings for Kafka.
     """
     assert backing.look is not None  # noqa: S101 (the command sets it)
@@ -75,4 +79,10 @@ def with_console(
         else:
             await api(scope, receive, send)
 
-    return app
+    compressing = GZipMiddleware(app, compresslevel=5, exclude_content_types=())  # the live part too
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        own = scope["type"] == "http" and Headers(scope=scope).get("sec-fetch-site", "none") in {"same-origin", "none"}
+        await (compressing if own else app)(scope, receive, send)
+
+    return answer

@@ -119,8 +119,13 @@ def state_of(item: Subscribed, tried: Tried | None = None) -> State:
     if item.failing_since is not None:
         return State("failing", "bad")
     if tried is not None and share_failed(tried) >= SOME:
-        return State(f"{percent(share_failed(tried))} fail", "bad" if share_failed(tried) >= HALF else "warn")
+        return state_of_attempts(tried)
     return State("warning", "warn") if item.problems else State("well", "good")
+
+
+def state_of_attempts(tried: Tried) -> State:
+    """The share of these attempts that failed, as a state."""
+    return State(f"{percent(share_failed(tried))} fail", "bad" if share_failed(tried) >= HALF else "warn")
 
 
 def share_failed(tried: Tried) -> float:

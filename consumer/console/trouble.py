@@ -7,10 +7,10 @@ from typing import NamedTuple
 from consumer.console import charts
 from consumer.console.charts import Bar
 from consumer.console.rendering import State, number
-from consumer.console.sources import LATELY, SOME, Sources, by_minute, share_failed, state_of
+from consumer.console.sources import LATELY, SOME, Sources, by_minute, share_failed, state_of_attempts
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.overview import LISTED, MOST_COUNTED, Overview
-from consumer.subscriptions import repository
+from consumer.subscriptions.health import named
 
 _COLUMNS = 30  # of a receiver's chart: two minutes each
 
@@ -77,10 +77,11 @@ def _disabled(seen: Overview) -> Iterator[Trouble]:
 
 def _degraded(sources: Sources, history: AttemptHistory) -> Iterator[Trouble]:
     """Subscriptions of which some attempts of the last minutes have failed."""
-    for tried in history.most_failed(LATELY, LISTED):
-        found = repository.get(sources.registry.engine, tried.subscription_id)
-        if found is not None and share_failed(tried) >= SOME:
-            yield Trouble(found.id, found.url, found.event_type, found.tenant, state_of(found, tried))
+    failed = [each for each in history.most_failed(LATELY, LISTED) if share_failed(each) >= SOME]
+    theirs = named(sources.registry.engine, [each.subscription_id for each in failed])
+    for tried in failed:
+        if (found := theirs.get(tried.subscription_id)) is not None:
+            yield Trouble(*found[:4], state_of_attempts(tried) if found.enabled else State("disabled", "warn"))
 
 
 def _loaded(seen: Overview) -> Iterator[Trouble]:
@@ -90,7 +91,7 @@ def _loaded(seen: Overview) -> Iterator[Trouble]:
             state = State("removed", "warn")
             yield Trouble(each.subscription_id, "a removed subscription", "", "*", state, error=error)
         else:
-            yield Trouble(found.id, found.url, found.event_type, found.tenant, State("waiting", "warn"), error=error)
+            yield Trouble(*found[:4], State("waiting", "warn"), error=error)
 
 
 def _last_error(history: AttemptHistory, subscription_id: int) -> str | None:

@@ -15,19 +15,11 @@ class NamedType(NamedTuple):
     subscriptions: int
 
 
-def named_types(engine: Engine, limit: int, most: int, after: str | None = None) -> list[NamedType]:
-    """At most `limit` types above `after`, by their bytes: two seeks each. A count is exact up to `most`.
-
-    `most` + 1 means more.
-    """
-    found: list[NamedType] = []
+def named_types(engine: Engine, limit: int, after: str | None = None) -> list[NamedType]:
+    """At most `limit` types above `after`, by their bytes. Reads an index up to the last of them: 0.1 µs a row."""
+    named = select(Subscription.event_type, func.count().label("subscriptions"))
+    if after is not None:
+        named = named.where(Subscription.event_type > after)
+    of_each = named.group_by(Subscription.event_type).order_by(Subscription.event_type).limit(limit)
     with reading(engine) as connection:
-        while len(found) < limit:
-            leap = select(func.min(Subscription.event_type))
-            after = connection.scalar(leap if after is None else leap.where(Subscription.event_type > after))
-            if after is None:
-                break
-            same = select(Subscription.event_type).where(Subscription.event_type == after).limit(most + 1)
-            number = connection.execute(select(func.count()).select_from(same.subquery("counted"))).scalar_one()
-            found.append(NamedType(after, number))
-    return found
+        return [NamedType(*row) for row in connection.execute(of_each)]

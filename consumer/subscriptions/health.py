@@ -1,7 +1,7 @@
 """Finds subscriptions that need attention: failing, disabled, or with a value that does not work."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
@@ -9,12 +9,22 @@ from typing import NamedTuple
 from sqlalchemy import Engine, select
 
 from consumer.crypto.vault import Vault
-from consumer.database.engine import reading
+from consumer.database.engine import any_of, reading
 from consumer.http.urls import redact_url
 from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.repository import Subscribed, walk
 from models import Subscription
 from models.base import UNREADABLE, in_utc
+
+
+class Named(NamedTuple):
+    """A subscription as a list names it; the URL is without a password."""
+
+    subscription_id: int
+    url: str
+    event_type: str
+    tenant: str
+    enabled: bool
 
 
 class Failing(NamedTuple):
@@ -45,6 +55,18 @@ class Problematic(NamedTuple):
 
 
 _SHOWN = (Subscription.id, Subscription.url, Subscription.event_type, Subscription.tenant)
+
+
+def named(engine: Engine, ids: Collection[int]) -> dict[int, Named]:
+    """The subscriptions of these ids that exist, by id."""
+    if not ids:
+        return {}
+    statement = select(*_SHOWN, Subscription.enabled).where(any_of(Subscription.id.expression, [*ids]))
+    with reading(engine) as connection:
+        return {
+            row.id: Named(row.id, redact_url(str(row.url)), row.event_type, row.tenant, bool(row.enabled))
+            for row in connection.execute(statement)
+        }
 
 
 def failing(engine: Engine, most: int) -> list[Failing]:

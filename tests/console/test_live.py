@@ -1,4 +1,4 @@
-"""Visitors who watch the overview while it is slow."""
+"""Visitors who watch the overview."""
 
 import socket
 import time
@@ -18,9 +18,10 @@ from consumer.crypto.vault import Vault
 from consumer.http.server import BackgroundServer, listen
 from consumer.ops.changes import Registry
 from consumer.ops.overview import Overview, overview
+from consumer.subscriptions import repository
 from tests.console.browser import Browser
 from tests.console.tokens import Tokens
-from tests.ledger.rows_kit import GROUP
+from tests.ledger.rows_kit import GROUP, URL
 
 REFRESH = 0.1
 WATCHERS = 45  # more than the process has threads for requests
@@ -80,3 +81,27 @@ def test_watchers_of_a_slow_overview_leave_threads_for_others(
             while b"Every receiver is well" not in received:
                 received += (part := client.recv(65_536))
                 assert part
+
+
+def test_watchers_get_only_what_has_changed(serve: Serve, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The live part is sent at first and when it has changed, compressed, each time at once."""
+    monkeypatch.setattr(page, "REFRESH", REFRESH)
+    taken = 0
+
+    def look() -> Overview:
+        nonlocal taken
+        taken += 1
+        if taken == 5:
+            repository.set_enabled(engine, repository.add(engine, URL, "user.created"), False, "it has moved")
+        return overview(engine, None, ())
+
+    browser = Browser(serve(look))
+    browser.get("/subscriptions")
+    received = b""
+    with browser.get("/live", stream=True) as answer:
+        assert answer.headers["content-encoding"] == "gzip"
+        for part in answer.iter_content(None):
+            received += part
+            if b"it has moved" in received:
+                break
+    assert received.count(b"event: overview") == 2

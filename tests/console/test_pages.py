@@ -370,3 +370,20 @@ def test_an_unreachable_database_is_named_on_the_page(engine: Engine, console: C
     assert "states, loaded could not be read" in browser.get("/").text
     with capture_logs():
         assert browser.get("/deliveries").status_code == HTTPStatus.SERVICE_UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("site", "coding"),
+    [(None, "gzip"), ("same-origin", "gzip"), ("none", "gzip"), ("same-site", None), ("cross-site", None)],
+)
+def test_answers_are_compressed_for_their_own_site_alone(
+    console: Callable[[str | None], Browser], engine: Engine, site: str | None, coding: str | None
+) -> None:
+    """Another site could have guesses repeated beside what the visitor may see, and learn from the length of both."""
+    add(engine, "guess")
+    browser = console("all")
+    headers = {"authorization": "Bearer all", **({} if site is None else {"sec-fetch-site": site})}
+    for path in ("/subscriptions?url=guess", "/../v1/subscriptions?url=guess"):
+        answer = browser.get(path, headers=headers)
+        assert (answer.status_code, answer.headers.get("content-encoding")) == (200, coding)
+    assert "content-encoding" not in browser.get("/subscriptions", headers={"accept-encoding": "identity"}).headers

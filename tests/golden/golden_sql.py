@@ -83,7 +83,7 @@ def bare(block: str) -> str:
 
 
 def canonical(sql: str) -> str:
-    """A statement without differences between calls: list lengths, row limits, numbers in bind names."""
+    """A statement without differences between calls: list lengths, row limits, numbers in names, repeated parts."""
     return _canonical(sql).sql(dialect="oracle")
 
 
@@ -119,6 +119,18 @@ def _canonical(sql: str) -> exp.Expr:
             paren.replace(paren.this)
     for fetch in tree.find_all(exp.Fetch):
         fetch.set("count", exp.Literal.number(1))
+    return _without_repetitions(tree)
+
+
+def _without_repetitions(tree: exp.Expr) -> exp.Expr:
+    """A UNION ALL of equal parts, one for each of many subscriptions, as one part."""
+    for name in tree.find_all(exp.Identifier):
+        name.set("this", re.sub(r"^anon_\d+$", "anon", name.name))
+    for union in reversed(list(tree.find_all(exp.Union))):  # the innermost first
+        if union.left == union.right:
+            if union is tree:
+                return union.left
+            union.replace(union.left)
     return tree
 
 

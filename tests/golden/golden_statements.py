@@ -106,11 +106,11 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "subscriptions.repository.get": ("One subscription.",),
         "subscriptions.health.failing": ("Failing subscriptions, the longest failing first.",),
+        "subscriptions.health.named": ("The names of these subscriptions.",),
         "subscriptions.health.disabled": ("Disabled subscriptions, newest first.",),
         "subscriptions.event_types.named_types": (
-            "The first event type that a subscription names.",
-            "The number of subscriptions that name it, up to a bound.",
-            "The next event type.",
+            "The first event types that subscriptions name, and how many name each.",
+            "The next event types.",
         ),
         "subscriptions.repository.count_enabled": ("`check`: the number of enabled subscriptions.",),
         "subscriptions.repository.set_enabled": (
@@ -298,18 +298,18 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Delete them, and this key if it is that old, an array.",
             "Insert a request's key and creation; fails if another request with the key was faster.",
         ),
-        "ledger.counts.by_state": ("The number of rows in a state, up to a bound.",),
-        "ledger.counts.most_loaded": (
-            "The subscriptions of the oldest open rows.",
-            "The subscriptions of the newest open rows.",
+        "ledger.counts.by_state": ("The number of rows in each state, up to a bound.",),
+        "ledger.counts.most_loaded": ("The subscriptions of the oldest and the newest rows of each open state.",),
+        "ledger.counts.loads": ("The number of open rows of each of some subscriptions, up to a bound.",),
+        "ledger.counts.last_failures": (
+            "The last failures of the newest and oldest rows of each of some subscriptions.",
         ),
-        "ledger.counts.last_failure": (
-            "The last failures of a subscription's newest rows in a state.",
-            "And of its oldest ones.",
+        "ledger.search._range": ("Searches by time: the first and the last row.",),
+        "ledger.search._around": ("The storing times of fifteen ids, or of the next ids.",),
+        "ledger.search._newest_of_tenant": (
+            "Searches by tenant: the newest row of each of its subscriptions, by state.",
         ),
-        "ledger.search._range": ("Searches by time: the first row.", "Searches by time: the last row."),
-        "ledger.search._first_since": ("The storing time of an id, or of the next id.",),
-        "ledger.search._ids": ("The ids of a page of a search, newest first, by state and subscription.",),
+        "ledger.search._ids": ("The ids of a page of a search, newest first, of each state or subscription.",),
         "ledger.search.search": ("The rows of these ids that meet conditions without an index.",),
         "ledger.search.recent_types": ("The event types of recent rows.",),
         "ledger.counts.of_subscription": ("A subscription's number of rows by state.",),
@@ -438,7 +438,9 @@ def _subscribe(engine: Engine) -> None:
     repository.page(engine, after=None, limit=10)
     health.failing(engine, 20)
     health.disabled(engine, 20)
-    event_types.named_types(engine, 10, 10_000)
+    health.named(engine, [1])
+    for after in (None, "user.created"):
+        event_types.named_types(engine, 10, after)
     repository.count_enabled(engine)
     repository.get(engine, 1)
     for enabled, reason in ((False, None), (False, "moves"), (True, None)):
@@ -541,9 +543,13 @@ def _command(engine: Engine) -> None:
     with engine.begin() as connection:
         request_keys.note(connection, key, replay)
     counts.by_state(engine, 10_000)
-    counts.most_loaded(engine, 1, 10_001)
-    counts.last_failure(engine, 1)
+    counts.most_loaded(engine, 1)
+    counts.loads(engine, [1, 2], 10_001)
+    counts.last_failures(engine, [1, 2])
     search.search(engine, search.Query(TWO, 1, "acme", "user.created", "t", 0.0, 10 * T))
+    search.search(engine, search.Query(tenant="*"))
+    with engine.connect() as connection:
+        search._around(connection, T, 0, 10_000)
     search.recent_types(engine)
     counts.of_subscription(engine, 1)
     counts.of_replay(engine, replay, 1)

@@ -1,7 +1,10 @@
 """Sizes of records. A partition tells records removed by retention from offsets skipped by compaction."""
 
+from typing import cast
+
 import orjson
 import pytest
+from confluent_kafka import Consumer
 
 from consumer.config.settings import KafkaSettings
 from consumer.intake.record import BAD_HEADERS, GAP_SECONDS, Headers, Partition, Record, Unreadable
@@ -129,7 +132,7 @@ def test_a_transaction_that_stays_open_is_a_fault() -> None:
         topics = {each.topic: {"partitions": {str(each.number): offsets}}}
         document = orjson.dumps({"topics": topics, "brokers": {}}).decode()
         clock[0] += 20
-        health.statistics(document, {each.topic_partition: each})
+        health.statistics(document, {each.topic_partition: each}, cast("Consumer", None))
         return health.of_records
 
     assert [told(10, 12, 10), told(11, 14, 11), told(11, 15, 11)] == [None] * 3

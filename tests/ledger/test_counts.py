@@ -21,30 +21,35 @@ def test_states_are_counted_up_to_a_bound(engine: Engine) -> None:
 
 
 def test_the_most_loaded_subscriptions_come_first(engine: Engine) -> None:
-    """Subscriptions are sorted by open rows, up to the limit requested; each count stops at its bound."""
+    """The ones with most open rows come first, up to the limit requested; each count stops at its bound."""
     few, many, ended, some = (repository.add(engine, URL, "user.created") for _ in range(4))
     fill(engine, ended, 9)
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted'")
     for sub, number in ((few, 1), (many, 7), (some, 3)):
         fill(engine, sub, number)
     run(engine, "UPDATE webhook_deliveries SET status = 'held' WHERE subscription_id = :s", s=some)
-    assert counts.most_loaded(engine, 10, 100) == [(many, 7), (some, 3), (few, 1)]
-    assert counts.most_loaded(engine, 2, 5) == [(many, 5), (some, 3)]
+    assert counts.most_loaded(engine, 10) == [many, some, few]
+    assert counts.most_loaded(engine, 2) == [many, some]
+    assert counts.loads(engine, [ended, few, many, some, 999], 5) == {ended: 0, few: 1, many: 5, some: 3, 999: 0}
+    assert counts.loads(engine, [], 5) == {}
 
 
 def test_the_latest_failure_is_found(engine: Engine) -> None:
-    """It is that of the first or last stored rows, parked or exhausted: an outage stores many without an attempt."""
+    """The latest failure is that of a subscription's rows stored first or last, parked or exhausted.
+
+    An outage stores many without an attempt behind those that failed.
+    """
     sub, other = (repository.add(engine, URL, "user.created") for _ in range(2))
-    assert counts.last_failure(engine, sub) is None
+    assert counts.last_failures(engine, [sub]) == counts.last_failures(engine, []) == {}
     late = Failure("status 500", 500, None, 99.0)
     rows = [
         parked(make_event(1), sub),
         parked(make_event(2), sub)._replace(last=late, first=BOOM),
         parked(make_event(3), sub, attempt=0),
-        parked(make_event(4), other)._replace(last=late._replace(error="another's", at=500.0)),
+        parked(make_event(4), other)._replace(last=(others := late._replace(error="another's", at=500.0))),
     ]
     untried = [parked(make_event(offset), sub, attempt=0) for offset in range(5, 25)]
     store.park(engine, GROUP, [*rows, *untried], 96.0)
-    assert counts.last_failure(engine, sub) == late
+    assert counts.last_failures(engine, [sub, 999, other]) == {sub: late, other: others}
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset = 2")
-    assert counts.last_failure(engine, sub) == late
+    assert counts.last_failures(engine, [sub]) == {sub: late}

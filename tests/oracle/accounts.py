@@ -120,8 +120,9 @@ def as_administrator(engine: Engine, begin: Begin) -> None:
     counts.of_subscription(engine, 1)
     assert admin.owed(engine, 1, 2) == 0
     health.failing(engine, 2)
+    health.named(engine, [1])
     health.disabled(engine, 2)
-    event_types.named_types(engine, 2, 2)
+    event_types.named_types(engine, 2)
     repository.page(engine, after=None, limit=2, tenant="*")
     registry = changes.Registry(engine, "g", Vault())
     key = request_keys.request_key("8e03978e", ("acme", "/v1/subscriptions"), b"{}", now.timestamp())
@@ -162,8 +163,8 @@ def as_operator(engine: Engine, begin: Begin) -> None:
     assert len(search.search(engine, search.Query(tenant="*", since=now - 1000), 2).deliveries) == 1
     assert search.recent_types(engine)
     assert counts.by_state(engine, 2)["parked"] == 1
-    assert counts.most_loaded(engine, 2, 2)
-    counts.last_failure(engine, 1)
+    assert counts.loads(engine, counts.most_loaded(engine, 2), 2)
+    counts.last_failures(engine, [1])
     assert admin.count(engine, DeliveryQuery(event_type="t"), 2) == 1
     assert admin.detail(engine, found.id)
     admin.of_record(engine, "g", "t", 0, 1)

@@ -20,6 +20,7 @@ from consumer.console import charts
 from consumer.console.app import Entry, Frame, Visit, to
 from consumer.console.charts import Bar
 from consumer.console.rendering import number
+from consumer.console.session import Session
 from consumer.console.sources import Sources, attempt_row, by_minute
 from consumer.console.trouble import bounded, receivers
 from consumer.events.attempt import DELIVERED, Attempt
@@ -59,39 +60,47 @@ def entries(live: Live, group: str) -> list[Entry]:
 
 
 def stream(live: Live, frame: Frame) -> Route:
-    """The page's events: its live part, rendered anew every REFRESH seconds."""
+    """The page's events: its live part, every REFRESH seconds if it has changed."""
     watchers = asyncio.Semaphore(STREAMS)
-    reading: asyncio.Task[dict[str, object]] | None = None
+    reading: asyncio.Task[str] | None = None
 
-    def read() -> Awaitable[dict[str, object]]:
-        """The values, of one reading for all watchers: each that waited in a thread would take one from the pages."""
+    def read(request: Request, session: Session) -> Awaitable[str]:
+        """The live part, the same for all watchers and read once: each in a thread would take one from the pages."""
         nonlocal reading
         if reading is None or reading.done():
-            reading = asyncio.create_task(run_in_threadpool(live.values))
+            reading = asyncio.create_task(
+                run_in_threadpool(lambda: frame.fragment(request, session, "overview_live.html", **live.values()))
+            )
         return asyncio.shield(reading)
 
     async def events(request: Request) -> Response:
-        session = frame.session(request)
-        if session is None or await frame.ended(request, session):
-            return Response(status_code=HTTPStatus.UNAUTHORIZED)
-        if not _may_watch(session.caller):
-            return Response(status_code=HTTPStatus.FORBIDDEN)
+        if (refusal := await _refusal(frame, request)) is not None:
+            return Response(status_code=refusal)
         if watchers.locked():
             return Response(status_code=HTTPStatus.SERVICE_UNAVAILABLE, headers={"retry-after": "30"})
         return EventSourceResponse(parts(request), ping=15)
 
     async def parts(request: Request) -> AsyncIterator[dict[str, str]]:
         async with watchers:
-            end = time.monotonic() + STREAM_SECONDS
+            end, sent = time.monotonic() + STREAM_SECONDS, ""
+            yield {"comment": "begun"}  # the answer's head waits for the first bytes of its body
             while time.monotonic() < end:
                 await asyncio.sleep(REFRESH)
                 session = frame.session(request)
                 if session is None or not _may_watch(session.caller):
                     return
-                values = await read()
-                yield {"event": "overview", "data": frame.fragment(request, session, "overview_live.html", **values)}
+                if (now := await read(request, session)) != sent:
+                    sent = now
+                    yield {"event": "overview", "data": now}
 
     return Route("/live", events)
+
+
+async def _refusal(frame: Frame, request: Request) -> HTTPStatus | None:
+    session = frame.session(request)
+    if session is None or await frame.ended(request, session):
+        return HTTPStatus.UNAUTHORIZED
+    return None if _may_watch(session.caller) else HTTPStatus.FORBIDDEN
 
 
 def _may_watch(caller: Caller) -> bool:

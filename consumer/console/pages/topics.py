@@ -16,7 +16,7 @@ from consumer.ops import audit, dead_letters
 from consumer.subscriptions.event_types import named_types
 
 LETTERS, OPERATIONS = 50, 200  # records shown
-TYPES, COUNTED, ATTEMPTS = 200, 10_000, 10_000
+TYPES, ATTEMPTS = 200, 10_000
 
 
 def entries(sources: Sources) -> list[Entry]:
@@ -106,7 +106,7 @@ def _types(sources: Sources, visit: Visit) -> Response:
     delivered = Counter(each.event_type for each in attempts if each.outcome == DELIVERED)
     failed = Counter(each.event_type for each in attempts if each.outcome != DELIVERED)
     seen = {each.event_type: each.at for each in reversed(attempts)}
-    named = {each.event_type: each.subscriptions for each in named_types(sources.registry.engine, TYPES, COUNTED)}
+    named = {each.event_type: each.subscriptions for each in named_types(sources.registry.engine, TYPES)}
     names = sorted({*named, *seen})
     return visit.render(
         "types.html",

@@ -726,128 +726,616 @@ VALUES
 ;
 
 -- ledger.counts.by_state
--- The number of rows in a state, up to a bound.
+-- The number of rows in each state, up to a bound.
 SELECT
-  COUNT(*) AS count_1
+  (
+    SELECT
+      COUNT(*) AS count_1
+    FROM (
+      SELECT
+        webhook_deliveries.id AS id
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.status = :status_1
+      FETCH FIRST 10001 ROWS ONLY
+    ) anon_2
+  ) AS anon_1,
+  (
+    SELECT
+      COUNT(*) AS count_2
+    FROM (
+      SELECT
+        webhook_deliveries.id AS id
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.status = :status_2
+      FETCH FIRST 10001 ROWS ONLY
+    ) anon_4
+  ) AS anon_3,
+  (
+    SELECT
+      COUNT(*) AS count_3
+    FROM (
+      SELECT
+        webhook_deliveries.id AS id
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.status = :status_3
+      FETCH FIRST 10001 ROWS ONLY
+    ) anon_6
+  ) AS anon_5,
+  (
+    SELECT
+      COUNT(*) AS count_4
+    FROM (
+      SELECT
+        webhook_deliveries.id AS id
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.status = :status_4
+      FETCH FIRST 10001 ROWS ONLY
+    ) anon_8
+  ) AS anon_7,
+  (
+    SELECT
+      COUNT(*) AS count_5
+    FROM (
+      SELECT
+        webhook_deliveries.id AS id
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.status = :status_5
+      FETCH FIRST 10001 ROWS ONLY
+    ) anon_10
+  ) AS anon_9
+FROM DUAL
+;
+
+-- ledger.counts.most_loaded
+-- The subscriptions of the oldest and the newest rows of each open state.
+SELECT
+  anon_1.subscription_id
+FROM (
+  SELECT
+    webhook_deliveries.subscription_id AS subscription_id
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.status = :status_1
+  ORDER BY
+    webhook_deliveries.id ASC
+  FETCH FIRST 1000 ROWS ONLY
+) anon_1
+UNION ALL
+SELECT
+  anon_2.subscription_id
+FROM (
+  SELECT
+    webhook_deliveries.subscription_id AS subscription_id
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.status = :status_2
+  ORDER BY
+    webhook_deliveries.id DESC
+  FETCH FIRST 1000 ROWS ONLY
+) anon_2
+UNION ALL
+SELECT
+  anon_3.subscription_id
+FROM (
+  SELECT
+    webhook_deliveries.subscription_id AS subscription_id
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.status = :status_3
+  ORDER BY
+    webhook_deliveries.id ASC
+  FETCH FIRST 1000 ROWS ONLY
+) anon_3
+UNION ALL
+SELECT
+  anon_4.subscription_id
+FROM (
+  SELECT
+    webhook_deliveries.subscription_id AS subscription_id
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.status = :status_4
+  ORDER BY
+    webhook_deliveries.id DESC
+  FETCH FIRST 1000 ROWS ONLY
+) anon_4
+UNION ALL
+SELECT
+  anon_5.subscription_id
+FROM (
+  SELECT
+    webhook_deliveries.subscription_id AS subscription_id
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.status = :status_5
+  ORDER BY
+    webhook_deliveries.id ASC
+  FETCH FIRST 1000 ROWS ONLY
+) anon_5
+UNION ALL
+SELECT
+  anon_6.subscription_id
+FROM (
+  SELECT
+    webhook_deliveries.subscription_id AS subscription_id
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.status = :status_6
+  ORDER BY
+    webhook_deliveries.id DESC
+  FETCH FIRST 1000 ROWS ONLY
+) anon_6
+;
+
+-- ledger.counts.loads
+-- The number of open rows of each of some subscriptions, up to a bound.
+SELECT
+  MAX(anon_1.subscription_id) AS subscription_id,
+  COUNT(*) AS "number"
+FROM (
+  SELECT
+    webhook_deliveries.subscription_id AS subscription_id
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.subscription_id = :b_0
+    AND webhook_deliveries.status IN (:status_1_1, :status_1_2, :status_1_3)
+  FETCH FIRST :b_most ROWS ONLY
+) anon_1
+UNION ALL
+SELECT
+  MAX(anon_2.subscription_id) AS subscription_id,
+  COUNT(*) AS "number"
+FROM (
+  SELECT
+    webhook_deliveries.subscription_id AS subscription_id
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.subscription_id = :b_1
+    AND webhook_deliveries.status IN (:status_2_1, :status_2_2, :status_2_3)
+  FETCH FIRST :b_most ROWS ONLY
+) anon_2
+;
+
+-- ledger.counts.last_failures
+-- The last failures of the newest rows of each of some subscriptions.
+SELECT
+  anon_1.subscription_id,
+  SYS_EXTRACT_UTC(anon_1.updated_at) AS updated_at,
+  anon_1.attempt,
+  anon_1.schedule_start,
+  SYS_EXTRACT_UTC(anon_1.first_attempt_at) AS first_attempt_at,
+  anon_1.first_error,
+  anon_1.first_status,
+  SYS_EXTRACT_UTC(anon_1.last_attempt_at) AS last_attempt_at,
+  anon_1.last_error,
+  anon_1.last_status,
+  anon_1.last_response
+FROM (
+  SELECT
+    webhook_deliveries.subscription_id AS subscription_id,
+    webhook_deliveries.updated_at AS updated_at,
+    webhook_deliveries.attempt AS attempt,
+    webhook_deliveries.schedule_start AS schedule_start,
+    webhook_deliveries.first_attempt_at AS first_attempt_at,
+    webhook_deliveries.first_error AS first_error,
+    webhook_deliveries.first_status AS first_status,
+    webhook_deliveries.last_attempt_at AS last_attempt_at,
+    webhook_deliveries.last_error AS last_error,
+    webhook_deliveries.last_status AS last_status,
+    webhook_deliveries.last_response AS last_response
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.subscription_id = :b_0
+    AND webhook_deliveries.status = :status_1
+  ORDER BY
+    webhook_deliveries.id DESC
+  FETCH FIRST 10 ROWS ONLY
+) anon_1
+UNION ALL
+SELECT
+  anon_2.subscription_id,
+  SYS_EXTRACT_UTC(anon_2.updated_at) AS updated_at,
+  anon_2.attempt,
+  anon_2.schedule_start,
+  SYS_EXTRACT_UTC(anon_2.first_attempt_at) AS first_attempt_at,
+  anon_2.first_error,
+  anon_2.first_status,
+  SYS_EXTRACT_UTC(anon_2.last_attempt_at) AS last_attempt_at,
+  anon_2.last_error,
+  anon_2.last_status,
+  anon_2.last_response
+FROM (
+  SELECT
+    webhook_deliveries.subscription_id AS subscription_id,
+    webhook_deliveries.updated_at AS updated_at,
+    webhook_deliveries.attempt AS attempt,
+    webhook_deliveries.schedule_start AS schedule_start,
+    webhook_deliveries.first_attempt_at AS first_attempt_at,
+    webhook_deliveries.first_error AS first_error,
+    webhook_deliveries.first_status AS first_status,
+    webhook_deliveries.last_attempt_at AS last_attempt_at,
+    webhook_deliveries.last_error AS last_error,
+    webhook_deliveries.last_status AS last_status,
+    webhook_deliveries.last_response AS last_response
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.subscription_id = :b_0
+    AND webhook_deliveries.status = :status_2
+  ORDER BY
+    webhook_deliveries.id DESC
+  FETCH FIRST 10 ROWS ONLY
+) anon_2
+UNION ALL
+SELECT
+  anon_3.subscription_id,
+  SYS_EXTRACT_UTC(anon_3.updated_at) AS updated_at,
+  anon_3.attempt,
+  anon_3.schedule_start,
+  SYS_EXTRACT_UTC(anon_3.first_attempt_at) AS first_attempt_at,
+  anon_3.first_error,
+  anon_3.first_status,
+  SYS_EXTRACT_UTC(anon_3.last_attempt_at) AS last_attempt_at,
+  anon_3.last_error,
+  anon_3.last_status,
+  anon_3.last_response
+FROM (
+  SELECT
+    webhook_deliveries.subscription_id AS subscription_id,
+    webhook_deliveries.updated_at AS updated_at,
+    webhook_deliveries.attempt AS attempt,
+    webhook_deliveries.schedule_start AS schedule_start,
+    webhook_deliveries.first_attempt_at AS first_attempt_at,
+    webhook_deliveries.first_error AS first_error,
+    webhook_deliveries.first_status AS first_status,
+    webhook_deliveries.last_attempt_at AS last_attempt_at,
+    webhook_deliveries.last_error AS last_error,
+    webhook_deliveries.last_status AS last_status,
+    webhook_deliveries.last_response AS last_response
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.subscription_id = :b_1
+    AND webhook_deliveries.status = :status_3
+  ORDER BY
+    webhook_deliveries.id DESC
+  FETCH FIRST 10 ROWS ONLY
+) anon_3
+UNION ALL
+SELECT
+  anon_4.subscription_id,
+  SYS_EXTRACT_UTC(anon_4.updated_at) AS updated_at,
+  anon_4.attempt,
+  anon_4.schedule_start,
+  SYS_EXTRACT_UTC(anon_4.first_attempt_at) AS first_attempt_at,
+  anon_4.first_error,
+  anon_4.first_status,
+  SYS_EXTRACT_UTC(anon_4.last_attempt_at) AS last_attempt_at,
+  anon_4.last_error,
+  anon_4.last_status,
+  anon_4.last_response
+FROM (
+  SELECT
+    webhook_deliveries.subscription_id AS subscription_id,
+    webhook_deliveries.updated_at AS updated_at,
+    webhook_deliveries.attempt AS attempt,
+    webhook_deliveries.schedule_start AS schedule_start,
+    webhook_deliveries.first_attempt_at AS first_attempt_at,
+    webhook_deliveries.first_error AS first_error,
+    webhook_deliveries.first_status AS first_status,
+    webhook_deliveries.last_attempt_at AS last_attempt_at,
+    webhook_deliveries.last_error AS last_error,
+    webhook_deliveries.last_status AS last_status,
+    webhook_deliveries.last_response AS last_response
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.subscription_id = :b_1
+    AND webhook_deliveries.status = :status_4
+  ORDER BY
+    webhook_deliveries.id DESC
+  FETCH FIRST 10 ROWS ONLY
+) anon_4
+;
+
+-- ledger.search._range
+-- Searches by time: the first and the last row.
+SELECT
+  (
+    SELECT
+      MIN(webhook_deliveries.id) AS min_1
+    FROM webhook_deliveries
+  ) AS anon_1,
+  (
+    SELECT
+      MAX(webhook_deliveries.id) AS max_1
+    FROM webhook_deliveries
+  ) AS anon_2
+FROM DUAL
+;
+
+-- ledger.search._around
+-- The storing times of fifteen ids, or of the next ids.
+SELECT
+  SYS_EXTRACT_UTC(
+    (
+      SELECT
+        webhook_deliveries.created_at
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.id >= :id_1
+      ORDER BY
+        webhook_deliveries.id
+      FETCH FIRST 1 ROWS ONLY
+    )
+  ) AS anon_1,
+  SYS_EXTRACT_UTC(
+    (
+      SELECT
+        webhook_deliveries.created_at
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.id >= :id_2
+      ORDER BY
+        webhook_deliveries.id
+      FETCH FIRST 1 ROWS ONLY
+    )
+  ) AS anon_2,
+  SYS_EXTRACT_UTC(
+    (
+      SELECT
+        webhook_deliveries.created_at
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.id >= :id_3
+      ORDER BY
+        webhook_deliveries.id
+      FETCH FIRST 1 ROWS ONLY
+    )
+  ) AS anon_3,
+  SYS_EXTRACT_UTC(
+    (
+      SELECT
+        webhook_deliveries.created_at
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.id >= :id_4
+      ORDER BY
+        webhook_deliveries.id
+      FETCH FIRST 1 ROWS ONLY
+    )
+  ) AS anon_4,
+  SYS_EXTRACT_UTC(
+    (
+      SELECT
+        webhook_deliveries.created_at
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.id >= :id_5
+      ORDER BY
+        webhook_deliveries.id
+      FETCH FIRST 1 ROWS ONLY
+    )
+  ) AS anon_5,
+  SYS_EXTRACT_UTC(
+    (
+      SELECT
+        webhook_deliveries.created_at
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.id >= :id_6
+      ORDER BY
+        webhook_deliveries.id
+      FETCH FIRST 1 ROWS ONLY
+    )
+  ) AS anon_6,
+  SYS_EXTRACT_UTC(
+    (
+      SELECT
+        webhook_deliveries.created_at
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.id >= :id_7
+      ORDER BY
+        webhook_deliveries.id
+      FETCH FIRST 1 ROWS ONLY
+    )
+  ) AS anon_7,
+  SYS_EXTRACT_UTC(
+    (
+      SELECT
+        webhook_deliveries.created_at
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.id >= :id_8
+      ORDER BY
+        webhook_deliveries.id
+      FETCH FIRST 1 ROWS ONLY
+    )
+  ) AS anon_8,
+  SYS_EXTRACT_UTC(
+    (
+      SELECT
+        webhook_deliveries.created_at
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.id >= :id_9
+      ORDER BY
+        webhook_deliveries.id
+      FETCH FIRST 1 ROWS ONLY
+    )
+  ) AS anon_9,
+  SYS_EXTRACT_UTC(
+    (
+      SELECT
+        webhook_deliveries.created_at
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.id >= :id_10
+      ORDER BY
+        webhook_deliveries.id
+      FETCH FIRST 1 ROWS ONLY
+    )
+  ) AS anon_10,
+  SYS_EXTRACT_UTC(
+    (
+      SELECT
+        webhook_deliveries.created_at
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.id >= :id_11
+      ORDER BY
+        webhook_deliveries.id
+      FETCH FIRST 1 ROWS ONLY
+    )
+  ) AS anon_11,
+  SYS_EXTRACT_UTC(
+    (
+      SELECT
+        webhook_deliveries.created_at
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.id >= :id_12
+      ORDER BY
+        webhook_deliveries.id
+      FETCH FIRST 1 ROWS ONLY
+    )
+  ) AS anon_12,
+  SYS_EXTRACT_UTC(
+    (
+      SELECT
+        webhook_deliveries.created_at
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.id >= :id_13
+      ORDER BY
+        webhook_deliveries.id
+      FETCH FIRST 1 ROWS ONLY
+    )
+  ) AS anon_13,
+  SYS_EXTRACT_UTC(
+    (
+      SELECT
+        webhook_deliveries.created_at
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.id >= :id_14
+      ORDER BY
+        webhook_deliveries.id
+      FETCH FIRST 1 ROWS ONLY
+    )
+  ) AS anon_14,
+  SYS_EXTRACT_UTC(
+    (
+      SELECT
+        webhook_deliveries.created_at
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.id >= :id_15
+      ORDER BY
+        webhook_deliveries.id
+      FETCH FIRST 1 ROWS ONLY
+    )
+  ) AS anon_15
+FROM DUAL
+;
+
+-- ledger.search._newest_of_tenant
+-- Searches by tenant: the newest row of each of its subscriptions, by state.
+SELECT
+  webhook_subscriptions.id,
+  (
+    SELECT
+      MAX(webhook_deliveries.id) AS max_1
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.subscription_id = webhook_subscriptions.id
+      AND webhook_deliveries.id >= :id_1
+      AND webhook_deliveries.id < :id_2
+      AND webhook_deliveries.status = :status_1
+  ) AS anon_1,
+  (
+    SELECT
+      MAX(webhook_deliveries.id) AS max_2
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.subscription_id = webhook_subscriptions.id
+      AND webhook_deliveries.id >= :id_1
+      AND webhook_deliveries.id < :id_2
+      AND webhook_deliveries.status = :status_2
+  ) AS anon_2,
+  (
+    SELECT
+      MAX(webhook_deliveries.id) AS max_3
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.subscription_id = webhook_subscriptions.id
+      AND webhook_deliveries.id >= :id_1
+      AND webhook_deliveries.id < :id_2
+      AND webhook_deliveries.status = :status_3
+  ) AS anon_3,
+  (
+    SELECT
+      MAX(webhook_deliveries.id) AS max_4
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.subscription_id = webhook_subscriptions.id
+      AND webhook_deliveries.id >= :id_1
+      AND webhook_deliveries.id < :id_2
+      AND webhook_deliveries.status = :status_4
+  ) AS anon_4,
+  (
+    SELECT
+      MAX(webhook_deliveries.id) AS max_5
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.subscription_id = webhook_subscriptions.id
+      AND webhook_deliveries.id >= :id_1
+      AND webhook_deliveries.id < :id_2
+      AND webhook_deliveries.status = :status_5
+  ) AS anon_5
+FROM webhook_subscriptions
+WHERE
+  webhook_subscriptions.tenant = :tenant_1
+FETCH FIRST 1001 ROWS ONLY
+;
+
+-- ledger.search._ids
+-- The ids of a page of a search, newest first, of each state or subscription.
+-- A call has only the requested conditions.
+SELECT
+  anon_1.id
 FROM (
   SELECT
     webhook_deliveries.id AS id
   FROM webhook_deliveries
   WHERE
-    webhook_deliveries.status = :status_1
-  FETCH FIRST 10001 ROWS ONLY
-) counted
-;
-
--- ledger.counts.most_loaded
--- The subscriptions of the oldest open rows.
+    webhook_deliveries.id >= :id_1
+    AND webhook_deliveries.id < :id_2
+    AND webhook_deliveries.subscription_id = :subscription_id_1
+    AND webhook_deliveries.status = :status_1
+  ORDER BY
+    webhook_deliveries.id DESC
+  FETCH FIRST 513 ROWS ONLY
+) anon_1
+UNION ALL
 SELECT
-  webhook_deliveries.subscription_id
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.status = :status_1
-ORDER BY
-  webhook_deliveries.id ASC
-FETCH FIRST 1000 ROWS ONLY
-;
-
--- ledger.counts.most_loaded
--- The subscriptions of the newest open rows.
-SELECT
-  webhook_deliveries.subscription_id
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.status = :status_1
-ORDER BY
-  webhook_deliveries.id DESC
-FETCH FIRST 1000 ROWS ONLY
-;
-
--- ledger.counts.last_failure
--- The last failures of a subscription's newest rows in a state.
-SELECT
-  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
-  webhook_deliveries.attempt,
-  webhook_deliveries.schedule_start,
-  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
-  webhook_deliveries.first_error,
-  webhook_deliveries.first_status,
-  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
-  webhook_deliveries.last_error,
-  webhook_deliveries.last_status,
-  webhook_deliveries.last_response
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.subscription_id = :subscription_id_1
-  AND webhook_deliveries.status = :status_1
-ORDER BY
-  webhook_deliveries.id DESC
-FETCH FIRST 10 ROWS ONLY
-;
-
--- ledger.counts.last_failure
--- And of its oldest ones.
-SELECT
-  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
-  webhook_deliveries.attempt,
-  webhook_deliveries.schedule_start,
-  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
-  webhook_deliveries.first_error,
-  webhook_deliveries.first_status,
-  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
-  webhook_deliveries.last_error,
-  webhook_deliveries.last_status,
-  webhook_deliveries.last_response
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.subscription_id = :subscription_id_1
-  AND webhook_deliveries.status = :status_1
-ORDER BY
-  webhook_deliveries.id ASC
-FETCH FIRST 10 ROWS ONLY
-;
-
--- ledger.search._range
--- Searches by time: the first row.
-SELECT
-  MIN(webhook_deliveries.id) AS min_1
-FROM webhook_deliveries
-;
-
--- ledger.search._range
--- Searches by time: the last row.
-SELECT
-  MAX(webhook_deliveries.id) AS max_1
-FROM webhook_deliveries
-;
-
--- ledger.search._first_since
--- The storing time of an id, or of the next id.
-SELECT
-  webhook_deliveries.id,
-  SYS_EXTRACT_UTC(webhook_deliveries.created_at) AS created_at
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.id >= :id_1 AND webhook_deliveries.id < :id_2
-ORDER BY
-  webhook_deliveries.id
-FETCH FIRST 1 ROWS ONLY
-;
-
--- ledger.search._ids
--- The ids of a page of a search, newest first, by state and subscription.
--- A call has only the requested conditions.
-SELECT
-  webhook_deliveries.id
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.id >= :id_1
-  AND webhook_deliveries.id < :id_2
-  AND webhook_deliveries.subscription_id = :subscription_id_1
-  AND webhook_deliveries.status = :status_1
-ORDER BY
-  webhook_deliveries.id DESC
-FETCH FIRST 513 ROWS ONLY
+  anon_2.id
+FROM (
+  SELECT
+    webhook_deliveries.id AS id
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.id >= :id_3
+    AND webhook_deliveries.id < :id_4
+    AND webhook_deliveries.subscription_id = :subscription_id_2
+    AND webhook_deliveries.status = :status_2
+  ORDER BY
+    webhook_deliveries.id DESC
+  FETCH FIRST 513 ROWS ONLY
+) anon_2
 ;
 
 -- ledger.search.search

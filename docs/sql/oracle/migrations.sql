@@ -1074,6 +1074,16 @@ UPDATE webhook_alembic_version SET version_num='0012' WHERE webhook_alembic_vers
 
 /
 
+-- Running upgrade 0012 -> 0013
+
+CREATE INDEX ix_webhook_subs_tenant ON webhook_subscriptions (tenant, id)
+
+/
+
+UPDATE webhook_alembic_version SET version_num='0013' WHERE webhook_alembic_version.version_num = '0012'
+
+/
+
 COMMIT
 
 /

@@ -360,6 +360,19 @@ ORDER BY
 FETCH FIRST 20 ROWS ONLY
 ;
 
+-- subscriptions.health.named
+-- The names of these subscriptions.
+SELECT
+  webhook_subscriptions.id,
+  webhook_subscriptions.url,
+  webhook_subscriptions.event_type,
+  webhook_subscriptions.tenant,
+  webhook_subscriptions.enabled
+FROM webhook_subscriptions
+WHERE
+  webhook_subscriptions.id IN (:id_1_1)
+;
+
 -- subscriptions.health.disabled
 -- Disabled subscriptions, newest first.
 SELECT
@@ -377,33 +390,31 @@ FETCH FIRST 20 ROWS ONLY
 ;
 
 -- subscriptions.event_types.named_types
--- The first event type that a subscription names.
+-- The first event types that subscriptions name, and how many name each.
 SELECT
-  MIN(webhook_subscriptions.event_type) AS min_1
+  webhook_subscriptions.event_type,
+  COUNT(*) AS subscriptions
 FROM webhook_subscriptions
+GROUP BY
+  webhook_subscriptions.event_type
+ORDER BY
+  webhook_subscriptions.event_type
+FETCH FIRST 10 ROWS ONLY
 ;
 
 -- subscriptions.event_types.named_types
--- The number of subscriptions that name it, up to a bound.
+-- The next event types.
 SELECT
-  COUNT(*) AS count_1
-FROM (
-  SELECT
-    webhook_subscriptions.event_type AS event_type
-  FROM webhook_subscriptions
-  WHERE
-    webhook_subscriptions.event_type = :event_type_1
-  FETCH FIRST 10001 ROWS ONLY
-) counted
-;
-
--- subscriptions.event_types.named_types
--- The next event type.
-SELECT
-  MIN(webhook_subscriptions.event_type) AS min_1
+  webhook_subscriptions.event_type,
+  COUNT(*) AS subscriptions
 FROM webhook_subscriptions
 WHERE
   webhook_subscriptions.event_type > :event_type_1
+GROUP BY
+  webhook_subscriptions.event_type
+ORDER BY
+  webhook_subscriptions.event_type
+FETCH FIRST 10 ROWS ONLY
 ;
 
 -- subscriptions.repository.count_enabled
