@@ -902,7 +902,7 @@ FROM (
 ;
 
 -- ledger.counts.last_failures
--- The last failures of the newest rows of each of some subscriptions.
+-- The last failures of the newest and oldest rows of each of some subscriptions.
 SELECT
   anon_1.subscription_id,
   SYS_EXTRACT_UTC(anon_1.updated_at) AS updated_at,
@@ -967,7 +967,7 @@ FROM (
     webhook_deliveries.subscription_id = :b_0
     AND webhook_deliveries.status = :status_2
   ORDER BY
-    webhook_deliveries.id DESC
+    webhook_deliveries.id ASC
   FETCH FIRST 10 ROWS ONLY
 ) anon_2
 UNION ALL
@@ -998,7 +998,7 @@ FROM (
     webhook_deliveries.last_response AS last_response
   FROM webhook_deliveries
   WHERE
-    webhook_deliveries.subscription_id = :b_1
+    webhook_deliveries.subscription_id = :b_0
     AND webhook_deliveries.status = :status_3
   ORDER BY
     webhook_deliveries.id DESC
@@ -1038,6 +1038,74 @@ FROM (
     webhook_deliveries.id DESC
   FETCH FIRST 10 ROWS ONLY
 ) anon_4
+UNION ALL
+SELECT
+  anon_5.subscription_id,
+  SYS_EXTRACT_UTC(anon_5.updated_at) AS updated_at,
+  anon_5.attempt,
+  anon_5.schedule_start,
+  SYS_EXTRACT_UTC(anon_5.first_attempt_at) AS first_attempt_at,
+  anon_5.first_error,
+  anon_5.first_status,
+  SYS_EXTRACT_UTC(anon_5.last_attempt_at) AS last_attempt_at,
+  anon_5.last_error,
+  anon_5.last_status,
+  anon_5.last_response
+FROM (
+  SELECT
+    webhook_deliveries.subscription_id AS subscription_id,
+    webhook_deliveries.updated_at AS updated_at,
+    webhook_deliveries.attempt AS attempt,
+    webhook_deliveries.schedule_start AS schedule_start,
+    webhook_deliveries.first_attempt_at AS first_attempt_at,
+    webhook_deliveries.first_error AS first_error,
+    webhook_deliveries.first_status AS first_status,
+    webhook_deliveries.last_attempt_at AS last_attempt_at,
+    webhook_deliveries.last_error AS last_error,
+    webhook_deliveries.last_status AS last_status,
+    webhook_deliveries.last_response AS last_response
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.subscription_id = :b_1
+    AND webhook_deliveries.status = :status_5
+  ORDER BY
+    webhook_deliveries.id ASC
+  FETCH FIRST 10 ROWS ONLY
+) anon_5
+UNION ALL
+SELECT
+  anon_6.subscription_id,
+  SYS_EXTRACT_UTC(anon_6.updated_at) AS updated_at,
+  anon_6.attempt,
+  anon_6.schedule_start,
+  SYS_EXTRACT_UTC(anon_6.first_attempt_at) AS first_attempt_at,
+  anon_6.first_error,
+  anon_6.first_status,
+  SYS_EXTRACT_UTC(anon_6.last_attempt_at) AS last_attempt_at,
+  anon_6.last_error,
+  anon_6.last_status,
+  anon_6.last_response
+FROM (
+  SELECT
+    webhook_deliveries.subscription_id AS subscription_id,
+    webhook_deliveries.updated_at AS updated_at,
+    webhook_deliveries.attempt AS attempt,
+    webhook_deliveries.schedule_start AS schedule_start,
+    webhook_deliveries.first_attempt_at AS first_attempt_at,
+    webhook_deliveries.first_error AS first_error,
+    webhook_deliveries.first_status AS first_status,
+    webhook_deliveries.last_attempt_at AS last_attempt_at,
+    webhook_deliveries.last_error AS last_error,
+    webhook_deliveries.last_status AS last_status,
+    webhook_deliveries.last_response AS last_response
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.subscription_id = :b_1
+    AND webhook_deliveries.status = :status_6
+  ORDER BY
+    webhook_deliveries.id DESC
+  FETCH FIRST 10 ROWS ONLY
+) anon_6
 ;
 
 -- ledger.search._range
