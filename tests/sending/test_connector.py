@@ -160,17 +160,6 @@ def test_when_all_addresses_refuse_the_error_names_one(sender: Sender, connected
     assert f"[::1]:{port}: Connection refused" in str(sender.result(f"http://down6.test:{port}/"))
 
 
-def test_running_out_of_descriptors_is_a_clear_error(
-    monkeypatch: pytest.MonkeyPatch, sender: Sender, receive: Receive
-) -> None:
-    """Only that request fails."""
-    receiver = receive(NO_CONTENT)
-    with monkeypatch.context() as patch:
-        patch.setattr("consumer.sending.connector.socket.socket", lambda *_: (_ for _ in ()).throw(OSError(24, "x")))
-        assert "Too many open files" in str(sender.result(receiver.url))
-    assert sender.response(receiver.url).status_code == 204
-
-
 def test_a_dial_that_waits_again_does_not_delay_others(connected_to: list[str]) -> None:
     """Its next address is due later than that of a dial that began after it."""
     now = [0.0]
