@@ -139,8 +139,6 @@ def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
         except InvalidSubscription as error:
             raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from None
         response.headers["location"] = f"/subscriptions/{added}"
-        if secret is not None:
-            response.headers["cache-control"] = "no-store"
         return Done(message="Webhook registered successfully", secret=secret)
 
     @app.get(

@@ -107,8 +107,7 @@ def document(refused: Refused) -> JSONResponse:
         errors=list(refused.errors) or None,
         owed=refused.owed,
     )
-    headers = {"cache-control": "no-store", **(refused.headers or {})}
-    return JSONResponse(content.model_dump(exclude_none=True), refused.status, headers, CONTENT_TYPE)
+    return JSONResponse(content.model_dump(exclude_none=True), refused.status, refused.headers, CONTENT_TYPE)
 
 
 def of_status(status: int, headers: Mapping[str, str] | None = None) -> Refused:

@@ -114,13 +114,15 @@ def test_the_connection_that_waited_longest_makes_room(
         *silent, latest = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(5)]
         for each in (*silent, latest):
             answer_of(each)  # from here on it waits
+            each.sendall(HEAD)  # else its time as a kept connection ends first
         for index, sent in enumerate((HEAD, BODY, b"")):
             newest = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             newest.sendall(sent)
             assert is_cut_off(silent[index], 5.0)
-        answer_of(latest)
-        newest.sendall(HEAD + b"\r\n")
-        assert newest.recv(4096).startswith(b"HTTP/1.1 200")
+        newest.sendall(HEAD)
+        for each in (latest, newest):
+            each.sendall(b"\r\n")
+            assert each.recv(4096).startswith(b"HTTP/1.1 200")
     assert get(port) == "here"
     (line,) = [each.getMessage() for each in caplog.records if each.name == serving.__name__]
     assert "from 127.0.0.1, made room; 1 since the start" in line

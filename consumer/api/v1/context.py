@@ -320,10 +320,5 @@ def translated(error: Exception) -> Refused:
 
 
 def answer(content: object) -> JSONResponse:
-    """A response that no cache may keep."""
-    return JSONResponse(content, headers=no_store())
-
-
-def no_store(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The headers of a response that no cache may keep."""
-    return {"cache-control": "no-store", **(more or {})}
+    """A response of JSON; the server keeps it out of caches."""
+    return JSONResponse(content)

@@ -23,7 +23,6 @@ from consumer.api.v1.context import (
     answer,
     described,
     iso,
-    no_store,
     of_all_tenants,
 )
 from consumer.api.v1.idempotency import CREATED_HEADERS, IdempotencyKey, gone, once
@@ -179,7 +178,7 @@ def _created_before(caller: Caller, backing: Backing, creation: Creation) -> Res
 
 
 def _created(caller: Caller, item: replays.Replay) -> Response:
-    return JSONResponse(_shown_to(caller, item), HTTPStatus.CREATED, no_store({"location": f"/v1/replays/{item.id}"}))
+    return JSONResponse(_shown_to(caller, item), HTTPStatus.CREATED, {"location": f"/v1/replays/{item.id}"})
 
 
 @router.get("/{replay_id}", response_model=Replay, responses=described(404))

@@ -19,7 +19,6 @@ from consumer.api.v1.context import (
     condition,
     described,
     may_see,
-    no_store,
 )
 from consumer.api.v1.models import CREDENTIAL_KINDS, Kind
 from consumer.config.types import seconds
@@ -120,7 +119,7 @@ def set_credential(
     )
     if not done:
         raise absent()
-    return Response(status_code=HTTPStatus.NO_CONTENT, headers=no_store())
+    return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
 @router.post("/rotate", response_model=Rotated, responses=described(404, 409, 412))
@@ -167,7 +166,7 @@ def remove_secret(
         raise absent()
     if not removed:
         raise Refused(HTTPStatus.NOT_FOUND, "not-found", "the subscription has no such secret")
-    return Response(status_code=HTTPStatus.NO_CONTENT, headers=no_store())
+    return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
 def _check_removable(entry: SecretEntry) -> None:
@@ -192,4 +191,4 @@ def _now() -> datetime:
 
 def _json(content: BaseModel) -> JSONResponse:
     body: dict[str, Any] = content.model_dump(mode="json")
-    return JSONResponse(body, headers=no_store())
+    return JSONResponse(body)

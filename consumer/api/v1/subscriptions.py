@@ -29,7 +29,6 @@ from consumer.api.v1.context import (
     etag,
     exchanging,
     may_see,
-    no_store,
     parse_cursor,
     told,
 )
@@ -307,7 +306,7 @@ def remove_subscription(
 
     if changes.remove(registry, caller.actor, subscription_id, allowed, check_owed) is None:
         raise absent()
-    return Response(status_code=HTTPStatus.NO_CONTENT, headers=no_store())
+    return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
 @router.post("/{subscription_id}/ping", response_model=Exchange, responses=described(404, 409))
@@ -347,4 +346,4 @@ def _one(caller: Caller, item: Subscribed | None) -> Response:
 
 
 def _json(content: object, status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(json.loads(json.dumps(content, default=str)), status, no_store(headers))
+    return JSONResponse(json.loads(json.dumps(content, default=str)), status, headers)

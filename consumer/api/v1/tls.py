@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from consumer.api.problems import Mistake, Refused, invalid
-from consumer.api.v1.context import Backed, IfMatch, Keeper, SubscriptionId, absent, condition, described, no_store
+from consumer.api.v1.context import Backed, IfMatch, Keeper, SubscriptionId, absent, condition, described
 from consumer.api.v1.models import ShownTls
 from consumer.crypto.certificates import LARGEST_PEM, TlsIdentity
 from consumer.errors import InvalidSubscription
@@ -76,9 +76,9 @@ def set_tls(
     if found is None:
         raise absent()
     if "read" not in caller.scopes:
-        return Response(status_code=HTTPStatus.NO_CONTENT, headers=no_store())
+        return Response(status_code=HTTPStatus.NO_CONTENT)
     assert found.tls is not None, "this transaction has written it"  # noqa: S101 (for mypy, too)
-    return JSONResponse(tls.described(found.tls), headers=no_store())
+    return JSONResponse(tls.described(found.tls))
 
 
 @router.delete("", status_code=HTTPStatus.NO_CONTENT, responses=described(404, 412))
@@ -89,4 +89,4 @@ def remove_tls(caller: Keeper, backing: Backed, subscription_id: SubscriptionId,
         raise absent()
     if not removed:
         raise Refused(HTTPStatus.NOT_FOUND, "not-found", "the subscription has no certificates of its own")
-    return Response(status_code=HTTPStatus.NO_CONTENT, headers=no_store())
+    return Response(status_code=HTTPStatus.NO_CONTENT)
