@@ -223,9 +223,10 @@ class Dial:
                 self._todo = self._todo[self._stream.send(self._todo) :]
                 if not self._todo:
                     self._connector.poller.modify(self._stream.fileno(), READ)
-            is_open = bool(events & ~WRITE) and self._tunnel.feed(self._stream.recv(PIECE))
-            while isinstance(self._stream, TlsStream) and self._stream.held():
+            is_open, may_hold_more = False, bool(events & ~WRITE)
+            while may_hold_more and not is_open:
                 is_open = self._tunnel.feed(self._stream.recv(PIECE))
+                may_hold_more = isinstance(self._stream, TlsStream) and self._stream.held() > 0
         except NOT_NOW:
             return
         except NoTunnel as error:

@@ -295,6 +295,22 @@ def test_answers_to_connect_that_open_a_tunnel(make_way: MakeWay, proxy: str, he
     assert result.status_code == 204
 
 
+def test_an_answer_to_connect_in_many_tls_records(make_way: MakeWay) -> None:
+    """The poller reports the first of those that come together. The others are held by the stream."""
+
+    def through(connection: socket.socket, request: bytes) -> bool:
+        for byte in OPEN[:-1]:
+            connection.sendall(bytes([byte]))
+        with socket.create_connection(("127.0.0.1", way.receiver.port), 20) as onward:
+            connection.sendall(OPEN[-1:])
+            Proxy(way.receiver)._pipe(connection, onward)
+        return not request
+
+    way = make_way("https", "https", through=through)
+    result = way.post()
+    assert isinstance(result, requests.Response), result
+
+
 @KINDS
 def test_an_error_before_the_tunnel_names_the_proxy(
     trusted: trustme.CA, make_sender: MakeSender, receive: Receive, proxy: str, receiver: str
