@@ -36,6 +36,7 @@ FIXTURES = {
     "helm": "slow",
     "kafka_cluster": "kafka",
     "one_node": "kafka",
+    "three_nodes": "kafka",
     "secured": "kafka",
     "emulated_oracles": "oracle",
     "start_oracle": "oracle",
