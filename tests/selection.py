@@ -37,6 +37,7 @@ FIXTURES = {
     "apicurio": "slow",
     "kafka_cluster": "kafka",
     "one_node": "kafka",
+    "three_nodes": "kafka",
     "secured": "kafka",
     "emulated_oracles": "oracle",
     "start_oracle": "oracle",

@@ -271,15 +271,17 @@ def test_malformed_json(serve: Callable[..., str], engine: Engine) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_the_body_is_bounded(serve: Callable[..., str], engine: Engine, *, chunked: bool) -> None:
-    """More than 64 KiB is a 413, with a length or without."""
-    body = b" " * (REQUEST_BYTES + 1)
-    answer = requests.post(
-        f"{serve(engine)}/register-webhook",
-        iter([body]) if chunked else body,
-        headers={"content-type": "application/json"},
-        timeout=5,
-    )
-    assert answer.status_code == 413
+    """More than 64 KiB is a 413, with a length or without. 64 KiB are read."""
+    url = serve(engine)
+    for size, status in ((REQUEST_BYTES, 400), (REQUEST_BYTES + 1, 413)):
+        body = b" " * size
+        answer = requests.post(
+            f"{url}/register-webhook",
+            iter([body]) if chunked else body,
+            headers={"content-type": "application/json"},
+            timeout=5,
+        )
+        assert answer.status_code == status
 
 
 def test_a_token_is_required(serve: Callable[..., str], engine: Engine) -> None:

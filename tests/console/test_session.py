@@ -79,8 +79,10 @@ def test_sign_outs_are_kept_as_long_as_sessions() -> None:
 
 
 def test_each_session_has_its_own_form_token() -> None:
-    """A form token is invalid in another session, even of the same token."""
+    """A form token is invalid in another session, even of the same token. It is no part of the cookie."""
     cookies = [COOKIE, cookie_of(ANNE, NOW, bytes([1]) * NONCE), cookie_of(BOB, NOW, bytes(NONCE))]
     sessions = [session_of(each, CALLERS, NOW) for each in cookies]
-    assert len({session.form_token for session in sessions if session}) == 3
+    tokens = [urlsafe_b64decode(session.form_token) for session in sessions if session]
+    assert len({*tokens}) == 3
+    assert not any(token in urlsafe_b64decode(cookie) for token, cookie in zip(tokens, cookies, strict=True))
     assert len({*cookies}) == 3

@@ -30,8 +30,14 @@ def test_a_record_is_settled_with_its_last_delivery() -> None:
 
 
 def test_a_hung_receiver_leaves_slots_to_the_others() -> None:
-    """The first lane gets half of the slots, the second half of the rest. A third still starts at once."""
+    """The first lane gets half of the slots, the second half of the rest. A third still starts at once.
+
+    A request that ended before its lane was empty does not count.
+    """
     lanes = Lanes(100)
+    fill(lanes, lanes.lane(endpoint(1)), 1)
+    started(lanes)
+    lanes.finished(lanes.lane(endpoint(1)))
     for number in (1, 2, 3):
         fill(lanes, lanes.lane(endpoint(number)), 200)
         started(lanes)
@@ -127,12 +133,13 @@ def test_a_turn_opens_few_new_connections() -> None:
 
 
 def test_one_slot_is_enough_for_one_delivery() -> None:
-    """With a single slot, deliveries go one by one."""
+    """With a single slot, deliveries go one by one, also to a receiver that has timed out."""
     lanes = Lanes(1)
     lane = lanes.lane(endpoint())
     fill(lanes, lane, 2)
     assert len(started(lanes)) == 1
     lanes.finished(lane)
+    lanes.ended(lane, timed_out=True)
     assert len(started(lanes)) == 1
 
 
@@ -323,7 +330,7 @@ def test_an_invalid_url_is_an_error_not_a_crash(url: str) -> None:
 
 
 def test_withdrawing_takes_only_the_leaving_partition() -> None:
-    """Its queued and waiting deliveries come out. The others still start."""
+    """Its queued and waiting deliveries come out. The others still start, retries each when it is due."""
     lanes = Lanes(100)
     lane, other = lanes.lane(endpoint(1)), lanes.lane(endpoint(2))
     fill(lanes, lane, 4)
@@ -335,6 +342,11 @@ def test_withdrawing_takes_only_the_leaving_partition() -> None:
     lanes.wake(1.0)
     assert lanes.held == 0
     assert not started(lanes)
+    for due in (1, 5, 2, 6, 7, 3, 4):
+        lanes.wait(delivery(lane, due), due=float(due))
+    lanes.withdraw(lambda each: each.event.record.offset == 1)
+    for now in (2, 3, 4):
+        assert [each.event.record.offset for each in started(lanes, float(now))] == [now]
 
 
 def test_a_key_goes_one_at_a_time_beside_other_keys() -> None:

@@ -379,6 +379,7 @@ def test_deliveries_of_a_partition_that_has_left_are_not_stored(store: Store) ->
     with store.without():
         store.parking.poll(0.0)
         store.parking.forget({("t", 0)})
+        store.parking.forget({("t", 1)})
         store.answer()
     assert (store.parking.backlog, settled, store.rows("record_offset")) == (0, [2], [(2,)])
     store.monotonic.now += BACK_OFF[1]

@@ -608,13 +608,15 @@ def test_a_pending_filter_runs_before_the_row_is_sent(bench: Bench, key: bytes |
     """A matching row is sent. Any other row ends without an attempt, ordered or not, and its key's later rows go on."""
     chosen(bench, "data.n % 2 == 1", 1, 2, 3, 4, key=key)
     came: list[int] = []
+    most = 0  # rows at once
     for _ in range(20):
         bench.look(1.0)
+        most = max(most, len(bench.taken_up))
         while (delivery := bench.lanes.next(bench.store.monotonic.now)) is not None:
             came.append(delivery.event.record.offset)
             bench.delivered(delivery)
         bench.store.write_all(0.0)
-    assert came == [1, 3]
+    assert (came, most) == ([1, 3], 4)
     assert bench.store.rows("record_offset", "status", "attempt", "last_error") == [
         (1, "delivered", 1, None),
         (2, "delivered", 0, UNWANTED),
@@ -622,6 +624,21 @@ def test_a_pending_filter_runs_before_the_row_is_sent(bench: Bench, key: bytes |
         (4, "delivered", 0, UNWANTED),
     ]
     assert not bench.taken_up
+
+
+def test_a_row_whose_filter_could_not_be_asked_holds_the_later_rows_of_its_key(bench: Bench) -> None:
+    """They would overtake it: its filter went over its budget after the rows were chosen."""
+    chosen(bench, "data.n > 0", 1, key=b"k")
+    bench.others_store(bench.row(2, key=b"k"))
+    bench.look(1.0)
+    bench.store.monotonic.now += 1.0
+    bench.recall.poll(0.0)
+    while not bench.budget.is_over(bench.subscription):
+        bench.budget.charge(bench.subscription, 1.0)
+    bench.store.answer()
+    assert (bench.lanes.held, len(bench.taken_up)) == (0, 0)
+    bench.look(PAUSE)
+    assert bench.next().event.record.offset == 1
 
 
 def test_a_filter_over_its_budget_runs_after_its_pause(bench: Bench) -> None:

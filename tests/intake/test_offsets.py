@@ -1,6 +1,7 @@
 import random
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -57,6 +58,23 @@ def test_moved_tells_whether_there_is_something_to_commit() -> None:
     assert not tracker.moved
     tracker.settle(3)
     assert tracker.moved
+
+
+def test_the_oldest_timestamp_can_be_read_while_records_come() -> None:
+    """The metrics are read by another thread, and a dict that changes between two calls is an error there."""
+    tracker = OffsetTracker(None)
+    tracker.track(1, timestamp=5)
+
+    class Changing(dict[int, int]):
+        def values(self) -> Any:
+            if len(self) > 1:
+                return super().values()
+            changed = iter(super().values())
+            tracker.track(2, timestamp=6)
+            return changed
+
+    tracker._open = Changing(tracker._open)
+    assert tracker.oldest_timestamp == 5
 
 
 def test_settling_a_record_that_is_not_open_is_an_error() -> None:

@@ -44,7 +44,9 @@ def test_records_below_the_begin_of_the_log_were_overtaken() -> None:
     assert each.overtaken(0, NOW) == 0  # an answer from before the gap
     assert each.overtaken(50, NOW + 1) == 40
     assert each.overtaken(50, NOW + 1) == 0
-    assert each.passed(49)
+    each.reaches(40, 100, NOW)  # an answer from before, too
+    assert (each.passed(49), each.passed(50)) == (True, False)
+    assert partition(begin=40).passed(39)
 
 
 @pytest.mark.parametrize("end", [100, None])
@@ -99,7 +101,8 @@ def test_a_gap_not_caused_by_retention_is_not_reported() -> None:
 
 
 @pytest.mark.parametrize(
-    ("committed", "begin", "lost"), [(10, 40, 10), (None, 40, 10), (10, None, 40), (10, 60, 0), (None, None, 0)]
+    ("committed", "begin", "lost"),
+    [(10, 40, 10), (None, 40, 10), (10, None, 40), (0, None, 50), (10, 60, 0), (None, None, 0)],
 )
 def test_records_gone_at_the_assignment_are_not_reported_again(
     committed: int | None, begin: int | None, lost: int
@@ -111,14 +114,16 @@ def test_records_gone_at_the_assignment_are_not_reported_again(
 
 
 def test_a_gap_is_forgotten_after_a_while() -> None:
-    """A log that ages behind the reader has not overtaken it. The longest recent gap is kept."""
+    """A log that ages behind the reader has not overtaken it. Of recent gaps the longest is kept, then the last."""
     each = partition()
     each.skipped(50, NOW)
     each.skipped(20, NOW)
     assert each.overtaken(5, NOW + GAP_SECONDS) == 0
     assert each.gap == (10, 50, NOW)
-    assert each.overtaken(5, NOW + GAP_SECONDS + 1) == 0
-    assert each.overtaken(50, NOW + GAP_SECONDS + 1) == 0
+    each.skipped(50, NOW + 1)
+    assert each.gap == (10, 50, NOW + 1)
+    assert each.overtaken(5, NOW + GAP_SECONDS + 2) == 0
+    assert each.overtaken(50, NOW + GAP_SECONDS + 2) == 0
 
 
 def test_a_transaction_that_stays_open_is_a_fault() -> None:

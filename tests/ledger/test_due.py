@@ -146,7 +146,10 @@ def test_rows_come_in_the_order_in_which_they_are_due(
 
 
 def test_a_fetched_row_is_ready_to_send(engine: Engine) -> None:
-    """A row has its event as stored, its subscription as of now, its attempts and its ordering key."""
+    """A row has its event as stored, its subscription as of now, its attempts and its ordering key.
+
+    Its filter, if it is pending, is evaluated before the first attempt and not again.
+    """
     number = repository.add(engine, URL, "user.created", "own secret", ordering="key", rate_limit=2.0)
     made = make_event(3, body=b'{"n": 3}', key=b"k")
     ordering_key = OrderingKey(number, "t", 0, order_key(b"k"))
@@ -156,6 +159,10 @@ def test_a_fetched_row_is_ready_to_send(engine: Engine) -> None:
     assert row.event == made
     assert (row.attempt, row.schedule_start, row.ordering_key, row.replay) == (2, 1, ordering_key, 0)
     assert (row.endpoint.secrets, row.endpoint.ordered, row.endpoint.rate_limit) == ((b"own secret",), True, 2.0)
+    pending = new._replace(event=make_event(4), ordering_key=None, filter_pending=True)
+    store.park(engine, GROUP, [pending, pending._replace(event=make_event(5), attempt=0, first=None, last=None)], NOW)
+    rows = taken(engine, {("t", 0, number): 3}).rows
+    assert [(each.attempt, each.filter_pending) for each in rows] == [(2, False), (2, False), (0, True)]
 
 
 def test_rows_of_disabled_or_removed_subscriptions_are_skipped(engine: Engine) -> None:

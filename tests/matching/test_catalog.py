@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, event, insert, update
 from structlog.testing import capture_logs
 
-from consumer.crypto.vault import Vault
+from consumer.crypto.vault import Owner, Vault
 from consumer.errors import DatabaseUnavailable
 from consumer.matching.catalog import GAP, Catalog, EndpointCache, Key, Matches, SubscriptionProblems, find_endpoints
 from consumer.subscriptions import repository
@@ -149,18 +149,26 @@ def test_a_row_matches_exactly_its_keys(sqlite_engine: Engine, rows: list[tuple[
 
 
 def test_endpoints_shared_by_several_keys_are_kept_once(engine: Engine) -> None:
-    """A pattern's endpoint is one object for all types, later ones too, until it changes. The cache holds it weakly."""
-    repository.add(engine, URL, "*")
+    """A pattern's endpoint is one object for all types, later ones too, until it changes. The cache holds it weakly.
+
+    Unchanged rows are not read again.
+    """
+    repository.add(engine, URL, "*", "own")
     repository.add(engine, URL, "a")
-    known = EndpointCache()
+    known, decrypted = EndpointCache(), list[str]()
+
+    def decrypt(stored: str, owner: Owner) -> str:
+        decrypted.append(stored)
+        return in_the_clear(stored, owner)
 
     def look(*types: str) -> dict[Key, tuple[Endpoint, ...]]:
-        return find_endpoints(engine, [key(each) for each in types], DEFAULT, in_the_clear, known=known)
+        return find_endpoints(engine, [key(each) for each in types], DEFAULT, decrypt, known=known)
 
     first = look("a", "b", "c")
     assert first[key("a")][0] is first[key("b")][0]
     assert first[key("b")] is first[key("c")]
     assert look("d")[key("d")][0] is first[key("a")][0]
+    assert decrypted == ["own"]
     with engine.begin() as connection:
         connection.execute(update(Subscription).values(ordering="key"))
     changed = look("a")[key("a")]

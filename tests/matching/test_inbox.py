@@ -187,7 +187,7 @@ def test_events_that_stand_aside_leave_with_their_partition() -> None:
 def test_stored_deliveries_are_forgotten_once_passed() -> None:
     """Later events are not compared with them. With ten thousand subscriptions each comparison would take 1.5 ms."""
     desk = Lookups()
-    desk.inbox.stored(HERE, {(1, 5001, 1), (2, 5002, 2)})
+    desk.inbox.stored(HERE, {(1, 5001, 1), (2, 5002, 2)}, 9)
     desk.catalog.want([("a", None)])
     desk.answer()
     for offset in range(5):
@@ -197,8 +197,9 @@ def test_stored_deliveries_are_forgotten_once_passed() -> None:
     assert [matched.stored for matched in found] == [False, True, True, False, False]
     assert found[3].endpoints is found[4].endpoints
     assert desk.inbox._stored[HERE].keys == set()
-    desk.inbox.stored(HERE, {(9, 5009, 1)})
     desk.put(9)
+    assert (desk.out(), desk.wanted) == ([], [(HERE, 9)])
+    desk.inbox.stored(HERE, {(9, 5009, 1)})
     assert desk.out() == [(9, [2])]
 
 

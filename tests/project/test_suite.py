@@ -1,5 +1,6 @@
 """`make test` and `make test-rest` together run each test once, and report missing requirements."""
 
+import inspect
 import shlex
 import subprocess
 import sys
@@ -8,7 +9,9 @@ from collections import Counter
 import pytest
 
 from consumer.config.settings import known_names
+from tests import conftest
 from tests.processes import ROOT, environment, is_setting
+from tests.selection import FIXTURES
 
 NOTHING_MORE = ("--collect-only", "-q", "-n0", "-p", "no:tests.golden.golden_check")
 
@@ -40,6 +43,14 @@ def test_each_test_is_in_one_of_the_two_runs() -> None:
     assert any(each.startswith("tests/end_to_end/") for each in quick)
     assert any(each.startswith("tests/ledger/") and "19c" in each for each in quick)
     assert all(each in rest for each in everything if each.startswith("tests/chaos/"))
+
+
+def test_each_fixture_that_starts_a_kafka_has_a_marker() -> None:
+    """A broker takes java and seconds, so its tests are not among the quick ones."""
+    own = {name: each for name, each in vars(conftest).items() if getattr(each, "__module__", "") == conftest.__name__}
+    starting = {name for name, each in own.items() if "KafkaBroker(" in inspect.getsource(each)}
+    assert "three_nodes" in starting
+    assert starting <= FIXTURES.keys()
 
 
 def test_no_setting_of_the_shell_reaches_a_test() -> None:

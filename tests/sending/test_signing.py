@@ -5,7 +5,7 @@ import hmac
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from svix.webhooks import Webhook as SvixWebhook
@@ -53,6 +53,7 @@ def test_a_signature_for_each_key(secrets: list[bytes], seeds: list[bytes], body
 
 
 @given(body=st.text(), key=st.binary(min_size=1, max_size=64), moment=st.integers(0, 2**31))
+@example(body="", key=bytes(64), moment=0)  # a block of SHA-256: a longer key is hashed first, this one is not
 def test_libraries_make_the_same_signature(body: str, key: bytes, moment: int) -> None:
     """Those of Standard Webhooks and of Svix, for the same key, id, time and body."""
     ours = standard((key,), (), "msg_1", moment, body.encode())
