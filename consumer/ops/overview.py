@@ -117,12 +117,13 @@ def overview(
             missing.append(Missing(name, reason))
             return None
 
+    counted = part("states", states)
     loaded, failing = part("failing", receivers) or (None, None)
-    missing += [each._replace(part="loaded") for each in missing]
+    missing += [each._replace(part="loaded") for each in missing if each.part == "failing"]
     return Overview(
         clock(),
         MOST_COUNTED,
-        part("states", states),
+        counted,
         loaded,
         failing,
         part("disabled", disabled),

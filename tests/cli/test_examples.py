@@ -91,7 +91,7 @@ def database(engine: Engine) -> dict[str, str]:
         "DATABASE_URL": url_of(engine),
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
         "KAFKA_GROUP_ID": "webhooks-2",
-        "WEBHOOK_SECRET": "a secret of the deployment",
+        "WEBHOOK_SECRET": "a-secret-of-the-deployment",
         "WEBHOOK_ENCRYPTION_KEY": Fernet.generate_key().decode(),
     }
 

@@ -367,7 +367,7 @@ def test_an_unreachable_database_is_named_on_the_page(engine: Engine, console: C
     browser = console(None)
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE webhook_deliveries")
-    assert "states, loaded could not be read" in browser.get("/").text
+    assert "states, failing, loaded could not be read" in browser.get("/").text
     with capture_logs():
         assert browser.get("/deliveries").status_code == HTTPStatus.SERVICE_UNAVAILABLE
 

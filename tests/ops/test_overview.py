@@ -73,7 +73,7 @@ def test_parts_that_are_missing_for_one_reason_are_one_fault(tmp_path: Path) -> 
     found = overview(engine, None, (), seconds=60)
     database, kafka = found.faults
     assert len(found.missing) == 7
-    assert database.part == "states, loaded, failing, disabled, problematic"
+    assert database.part == "states, failing, loaded, disabled, problematic"
     assert "there is no such file" in database.reason
     assert kafka.part == "lag, dead_letters"
 

@@ -72,6 +72,7 @@ def as_worker(engine: Engine, begin: Begin) -> None:
     assigned.open_topics(engine, "g")
     assigned.next_partition(engine, "g", "t", 0)
     assigned.with_rows(engine, "g", [("t", 0)])
+    assigned.with_due_rows(engine, "g", [("t", 0, 1)], now)
     upkeep.failing(engine, 1, now)
     upkeep.slow(engine, 1, now)
     upkeep.recovered(engine, "g", 1, OperationalEvent("a", "1", {}))
