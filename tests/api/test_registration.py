@@ -270,18 +270,19 @@ def test_malformed_json(serve: Callable[..., str], engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_the_body_is_bounded(serve: Callable[..., str], engine: Engine, *, chunked: bool) -> None:
-    """More than 64 KiB is a 413, with a length or without. 64 KiB are read."""
-    url = serve(engine)
-    for size, status in ((REQUEST_BYTES, 400), (REQUEST_BYTES + 1, 413)):
-        body = b" " * size
-        answer = requests.post(
-            f"{url}/register-webhook",
-            iter([body]) if chunked else body,
-            headers={"content-type": "application/json"},
-            timeout=5,
-        )
-        assert answer.status_code == status
+@pytest.mark.parametrize(("more", "status"), [(0, 400), (1, 413)])
+def test_the_body_is_bounded(
+    serve: Callable[..., str], engine: Engine, more: int, status: int, *, chunked: bool
+) -> None:
+    """More than 64 KiB is a 413, with a length or without. Up to then the body is read."""
+    body = b" " * (REQUEST_BYTES + more)
+    answer = requests.post(
+        f"{serve(engine)}/register-webhook",
+        iter([body]) if chunked else body,
+        headers={"content-type": "application/json"},
+        timeout=5,
+    )
+    assert answer.status_code == status
 
 
 def test_a_token_is_required(serve: Callable[..., str], engine: Engine) -> None:

@@ -151,6 +151,32 @@ def test_connections_are_not_shared_between_identities(
     assert receiver.connections == 3
 
 
+def test_a_context_that_is_used_again_drops_no_other(
+    authority: trustme.CA,
+    clients: trustme.CA,
+    receive: Receive,
+    make_sender: MakeSender,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two subscriptions that take turns, of two contexts that are kept, need no third one."""
+    monkeypatch.setattr(tls, "_IDENTITIES", 2)
+    made: list[TlsIdentity] = []
+    real = vars(tls)["install"]
+
+    def install(context: ssl.SSLContext, of: TlsIdentity) -> None:
+        made.append(of)
+        real(context, of)
+
+    monkeypatch.setattr(tls, "install", install)
+    context = server_tls(authority.issue_cert("127.0.0.1"))
+    receiver = receive(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", tls=context)
+    first, second = (identity(clients.issue_cert(name), authority) for name in ("first.test", "second.test"))
+    sender = make_sender()
+    for of in (first, second, second, first):
+        assert result_of(sender, receiver.url, of).status_code == 204  # type: ignore[union-attr]
+    assert (made, receiver.connections) == ([first, second], 4)
+
+
 def test_equal_identities_share_a_context_and_old_contexts_are_dropped(
     clients: trustme.CA, trusted: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,32 +242,6 @@ def test_contexts_are_made_in_a_thread(
     assert [result.status_code for result in results] == [204] * 4  # type: ignore[union-attr]
     assert len(makers) == len(of)
     assert threading.get_ident() not in makers
-
-
-def test_a_context_that_is_used_again_drops_no_other(
-    authority: trustme.CA,
-    clients: trustme.CA,
-    receive: Receive,
-    make_sender: MakeSender,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Two subscriptions that take turns, of two contexts that are kept, need no third one."""
-    monkeypatch.setattr(tls, "_IDENTITIES", 2)
-    made: list[TlsIdentity] = []
-    real = tls.install
-
-    def install(context: ssl.SSLContext, of: TlsIdentity) -> None:
-        made.append(of)
-        real(context, of)
-
-    monkeypatch.setattr(tls, "install", install)
-    context = server_tls(authority.issue_cert("127.0.0.1"))
-    receiver = receive(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", tls=context)
-    first, second = (identity(clients.issue_cert(name), authority) for name in ("first.test", "second.test"))
-    sender = make_sender()
-    for of in (first, second, second, first):
-        assert result_of(sender, receiver.url, of).status_code == 204  # type: ignore[union-attr]
-    assert (made, receiver.connections) == ([first, second], 4)
 
 
 def test_a_session_of_a_dropped_context_is_not_resumed(
