@@ -372,7 +372,7 @@ def test_a_decision_is_waited_for(start: Start, database: dict[str, str], engine
             time.sleep(0.05)
         with engine.begin() as connection:
             connection.execute(text(change))
-        output, errors = waiting.communicate(timeout=20)
+        output, errors = waiting.communicate(timeout=120)
         assert (waiting.returncode, output.splitlines()[-1], errors) == (0, said, "")
         with engine.begin() as connection:
             connection.execute(text("DELETE FROM webhook_marks"))
@@ -381,5 +381,5 @@ def test_a_decision_is_waited_for(start: Start, database: dict[str, str], engine
         time.sleep(0.05)
     time.sleep(0.5)
     waiting.terminate()
-    _, errors = waiting.communicate(timeout=20)
+    _, errors = waiting.communicate(timeout=120)
     assert (waiting.returncode, errors) == (0, "no longer watching; the decision stands\n")

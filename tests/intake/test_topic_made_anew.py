@@ -23,7 +23,7 @@ OLD, NEW = [b"old %d" % number for number in range(10)], [b"new %d" % number for
 def made_anew(kafka: Kafka, topic: str) -> None:
     """Delete and recreate a topic. A client that knew the old topic must not write the new records."""
     admin = AdminClient({"bootstrap.servers": kafka.servers, **QUIET})
-    admin.delete_topics([topic])[topic].result(15)
+    admin.delete_topics([topic])[topic].result(60)
 
     def made() -> bool:
         try:
@@ -138,11 +138,11 @@ def test_clients_that_only_look_create_no_topic(real_kafka: Kafka) -> None:
     settings, gone = real_kafka.settings(allow_auto_create_topics="true"), unique("gone")
     assert TopicIds(settings).ask({gone}) == {}
     admin, _ = admin_of(settings)
-    admin.list_topics(gone, timeout=10)
+    admin.list_topics(gone, timeout=60)
     with LogReader(settings) as reader:
         assert reader.partitions_of(gone) == []
     later = real_kafka.topic()  # the brokers make it after all that was asked for before
-    there = AdminClient({"bootstrap.servers": real_kafka.servers, **QUIET}).list_topics(timeout=10).topics
+    there = AdminClient({"bootstrap.servers": real_kafka.servers, **QUIET}).list_topics(timeout=60).topics
     assert (later in there, gone in there) == (True, False)
 
 

@@ -285,7 +285,7 @@ def test_two_writers_store_a_row_once(engine: Engine, sub: int) -> None:
         late.start()
         late.join(0.3)
         assert late.is_alive()
-    late.join(20)
+    late.join(60)
     assert not late.is_alive()
     assert query(engine, "SELECT subscription_id FROM webhook_deliveries ORDER BY id") == [(999,), (sub,)]
 

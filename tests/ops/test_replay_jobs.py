@@ -98,7 +98,7 @@ def state(engine: Engine, replay: int, clock: Callable[[], float] = time.time) -
     return load(engine, replay).state(clock())
 
 
-def until(condition: Callable[[], object], within: float = 60.0) -> None:
+def until(condition: Callable[[], object], within: float = 120.0) -> None:
     end = time.monotonic() + within
     while not condition():
         assert time.monotonic() < end

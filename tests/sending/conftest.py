@@ -119,7 +119,7 @@ class Listener:
 
     def _greeted(self, raw: socket.socket) -> None:
         with raw, contextlib.suppress(OSError):  # the client may disconnect at any time
-            raw.settimeout(20)
+            raw.settimeout(60)
             if self._greet is not None:
                 self._greet(raw)
             self._serve(raw)
@@ -131,10 +131,10 @@ class Listener:
         """End the accepting thread. Connections end when their client closes them."""
         self.stopped.set()
         with contextlib.suppress(OSError), socket.create_connection(self._listener.getsockname()[:2]):
-            self._threads[0].join(5)
+            self._threads[0].join(60)
         self._listener.close()
         for thread in self._threads[1:]:
-            thread.join(5)
+            thread.join(60)
 
 
 class Receiver(Listener):
@@ -170,7 +170,7 @@ class Sender:
     """A poller and an adapter, with helpers for tests."""
 
     def __init__(
-        self, *, egress: EgressPolicy = LOOPBACK, timeout: float = 5, connect_timeout: float = 2, **more: Any
+        self, *, egress: EgressPolicy = LOOPBACK, timeout: float = 60, connect_timeout: float = 30, **more: Any
     ) -> None:
         self.poller = Poller(more.get("clock", time.monotonic))
         self.adapter = LoopAdapter(
@@ -203,7 +203,7 @@ class Sender:
         assert isinstance(result, requests.Response), result
         return result
 
-    def turn_until(self, done: Callable[[], object], limit: float = 10) -> None:
+    def turn_until(self, done: Callable[[], object], limit: float = 120.0) -> None:
         deadline = time.monotonic() + limit
         while not done():
             assert time.monotonic() < deadline

@@ -165,7 +165,7 @@ def test_equal_identities_share_a_context_and_old_contexts_are_dropped(
         contexts.of(of, found.append)
         assert anew is not bool(found)
         if anew:
-            posted.get(timeout=20)()
+            posted.get(timeout=60)()
         return found[0].result()
 
     first, second, third = (identity(clients.issue_cert(f"{name}.test"), None) for name in "abc")
@@ -195,7 +195,7 @@ def test_contexts_are_made_in_a_thread(
 
     def hold(context: ssl.SSLContext, of: TlsIdentity) -> None:
         makers.append(threading.get_ident())
-        held.wait(20)
+        held.wait(60)
         install(context, of)
 
     monkeypatch.setattr(tls, "install", hold)
@@ -227,7 +227,7 @@ def test_a_session_of_a_dropped_context_is_not_resumed(
     turns = iter(answers)
 
     def behave(connection: ssl.SSLSocket, _request: bytes) -> bool:
-        next(turns).wait(20)
+        next(turns).wait(60)
         connection.sendall(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n")
         return False
 

@@ -59,7 +59,7 @@ class Proxy:
         ways = {connection: onward, onward: connection}
         while True:
             pending = isinstance(connection, ssl.SSLSocket) and connection.pending()
-            ready = [connection] if pending else select.select([*ways], [], [], 20)[0]
+            ready = [connection] if pending else select.select([*ways], [], [], 60)[0]
             for one in ready:
                 data = one.recv(self._piece)
                 if not data:
@@ -234,7 +234,7 @@ def _gathered(one: socket.socket) -> bytes:
     with contextlib.suppress(TimeoutError):
         while more := one.recv(16_000):
             data += more
-    one.settimeout(20)
+    one.settimeout(60)
     return data
 
 

@@ -53,7 +53,7 @@ class Rig:
 
     def until(self, condition: Callable[[], object], *, seconds: float = 0.0) -> None:
         """Turn, `seconds` each time, until `condition` holds."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < end, (self.relay.busy, self.stored())
             self.turn(seconds)
@@ -100,7 +100,7 @@ def published(kafka: KafkaSettings, number: int) -> list[str]:
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": unique("reader"), **QUIET})
     consumer.assign([TopicPartition(kafka.operations_topic, 0, 0)])
     found: list[str] = []
-    end = time.monotonic() + 15
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         found += [orjson.loads(each.value() or b"")["id"] for each in consumer.consume(500, 0.1) if not each.error()]
         if len(found) >= number:

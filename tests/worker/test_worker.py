@@ -104,7 +104,7 @@ class Rig:
             done.set()
 
         self._calls.append(run)
-        assert done.wait(20)
+        assert done.wait(60)
 
     def owned(self) -> list[Partition]:
         """The partitions owned now."""
@@ -118,7 +118,7 @@ class Rig:
     def stop(self) -> None:
         """Stop, and wait until `run` returns."""
         self.worker.stop()
-        self._thread.join(30)
+        self._thread.join(60)
         assert not self._thread.is_alive()
         if self._errors:
             raise self._errors.pop()
@@ -150,7 +150,7 @@ def rig(mock_kafka: str, engine: Engine) -> Iterator[Rig]:
         result.end()
 
 
-def until(condition: Callable[[], object], timeout: float = 20.0) -> None:
+def until(condition: Callable[[], object], timeout: float = 120.0) -> None:
     """Wait for a condition that other threads bring about."""
     end = time.monotonic() + timeout
     while not condition():
