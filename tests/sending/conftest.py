@@ -166,6 +166,15 @@ class Receiver(Listener):
                     return
 
 
+class Clock:
+    """Stands still unless the test moves it."""
+
+    now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Sender:
     """A poller and an adapter, with helpers for tests."""
 
@@ -183,7 +192,7 @@ class Sender:
 
     def know(self, name: str, *addresses: str) -> None:
         """Put a name's addresses into the resolver's cache."""
-        self.adapter._resolver._cache[name] = _Entry(addresses, time.monotonic() + 60)
+        self.adapter._resolver._cache[name] = _Entry(addresses, self.poller._clock() + 60)
 
     def prepare(self, url: str, body: bytes | str | None = b"{}", **headers: str) -> requests.PreparedRequest:
         return requests.Request("POST", url, data=body, headers=headers).prepare()
@@ -208,6 +217,20 @@ class Sender:
         while not done():
             assert time.monotonic() < deadline
             self.poller.turn(0.05)
+
+    def awaits(self, transfer: Any, text: str) -> None:
+        """Turn until the transfer's time-out would have this text."""
+        self.turn_until(lambda: transfer.stage is not None and text in transfer.stage.late())
+
+    def timed_out(self, results: list[Result], clock: Clock, step: float = 0.1) -> Result:
+        """Turn, `step` seconds of the clock after each other, until there is a result."""
+        began = clock.now
+        while not results:
+            assert clock.now - began < 120
+            clock.now += step
+            for _ in range(2):  # a time-out is handed over in the next turn
+                self.poller.turn(0)
+        return results[0]
 
     def close(self) -> None:
         self.adapter.close()

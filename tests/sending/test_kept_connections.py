@@ -181,9 +181,11 @@ def test_unrequested_bytes_not_yet_read_are_no_answer(make_sender: MakeSender, r
     """A connection that was idle for longer than a moment is checked before it is used."""
     late = [0.0]
     sender = make_sender(clock=lambda: time.monotonic() + late[0])
-    receiver = receive(answer_and(text))
+    go_on = threading.Event()
+    receiver = receive(answer_and(text, go_on))
     sender.response(receiver.url)
     (connection,) = kept(sender)
+    go_on.set()
     select.select([connection.stream], [], [], 60)
     assert kept(sender) == [connection]
     late[0] = 2.0
@@ -191,12 +193,12 @@ def test_unrequested_bytes_not_yet_read_are_no_answer(make_sender: MakeSender, r
     assert (receiver.connections, len(receiver.requests)) == (2, 2)
 
 
-def answer_and(text: bytes) -> Behaviour:
-    """Answers, and a moment later sends `text` and closes the connection."""
+def answer_and(text: bytes, go_on: threading.Event) -> Behaviour:
+    """Answers, and later sends `text` and closes the connection."""
 
     def behave(connection: socket.socket, _request: bytes) -> bool:
         connection.sendall(NO_CONTENT)
-        time.sleep(0.1)
+        go_on.wait(60)
         connection.sendall(text)
         return False
 

@@ -10,7 +10,7 @@ from requests.exceptions import ConnectTimeout, ReadTimeout
 
 from consumer.loop.poller import GAP, Poller
 from consumer.sending.adapter import Result
-from tests.sending.conftest import MakeSender, Receive
+from tests.sending.conftest import Clock, MakeSender, Receive
 
 
 def test_only_a_late_turn_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,8 +47,8 @@ class Stage:
     """A sender whose clock stands still unless the test moves it, and receivers that answer when the test says so."""
 
     def __init__(self, make_sender: MakeSender, receive: Receive, **limits: float) -> None:
-        self.now = 1_000.0
-        self.sender = make_sender(clock=lambda: self.now, **limits)
+        self.clock = Clock()
+        self.sender = make_sender(clock=self.clock, **limits)
         self.results: list[Result] = []
         self._receive = receive
         self._answers: list[tuple[threading.Event, threading.Event]] = []
@@ -78,12 +78,9 @@ class Stage:
 
     def result(self, step: float) -> tuple[Result, float]:
         """Turn with these seconds between the turns, until there is a result. Returns it and the time it took."""
-        began = self.now
-        while not self.results:
-            assert self.now - began < 10
-            self.sender.poller.turn(0)
-            self.now += step
-        return self.results.pop(), self.now - step - began
+        began = self.clock.now
+        self.sender.timed_out(self.results, self.clock, step)
+        return self.results.pop(), self.clock.now - began
 
 
 def test_answers_that_came_during_a_pause_are_read_before_the_time_out(
@@ -94,7 +91,7 @@ def test_answers_that_came_during_a_pause_are_read_before_the_time_out(
     for _ in range(3):
         stage.submit()
     stage.answer()
-    stage.now += 0.8
+    stage.clock.now += 0.8
     stage.sender.turn_until(lambda: len(stage.results) == 3)
     assert [getattr(result, "status_code", result) for result in stage.results] == [204] * 3
 
@@ -103,7 +100,7 @@ def test_a_request_unanswered_after_a_pause_has_its_time_once_more(make_sender: 
     """Not more than that, however often the loop is late. The next request to the receiver has the usual limit."""
     stage = Stage(make_sender, receive, timeout=0.6, connect_timeout=0.6)
     stage.submit()
-    stage.now += 0.8
+    stage.clock.now += 0.8
     result, took = stage.result(GAP + 0.05)
     assert isinstance(result, ReadTimeout)
     assert 0.5 < took < 1.3
@@ -120,10 +117,10 @@ def test_an_answer_that_came_just_before_another_late_turn_is_read_first(
     """The turn in which its time is over is also the one that reads it."""
     stage = Stage(make_sender, receive, timeout=0.6)
     stage.submit()
-    stage.now += 0.5
+    stage.clock.now += 0.5
     stage.sender.poller.turn(0)
     stage.answer()
-    stage.now += 0.8
+    stage.clock.now += 0.8
     stage.sender.turn_until(lambda: stage.results)
     assert getattr(stage.results[0], "status_code", stage.results[0]) == 204
 
@@ -133,7 +130,7 @@ def test_a_status_line_that_came_counts_whatever_its_body_does(make_sender: Make
     stage = Stage(make_sender, receive, timeout=0.6)
     stage.submit(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx")
     stage.answer()
-    stage.now += 0.8
+    stage.clock.now += 0.8
     result, _ = stage.result(0.1)
     assert getattr(result, "status_code", result) == 200
 
@@ -143,7 +140,7 @@ def test_a_connection_made_during_a_pause_is_used(make_sender: MakeSender, recei
     stage = Stage(make_sender, receive, timeout=0.6, connect_timeout=0.1)
     stage.sender.submit(receive(b"HTTP/1.1 204 No Content\r\n\r\n").url, stage.results)
     stage.sender.poller.turn(0)
-    stage.now += 0.5
+    stage.clock.now += 0.5
     stage.sender.turn_until(lambda: stage.results)
     assert getattr(stage.results.pop(), "status_code", None) == 204
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as filling:
@@ -153,7 +150,7 @@ def test_a_connection_made_during_a_pause_is_used(make_sender: MakeSender, recei
             client.connect_ex(full.getsockname())
         stage.sender.submit(f"http://127.0.0.1:{full.getsockname()[1]}/", stage.results)
         stage.sender.poller.turn(0)
-        stage.now += 0.5
+        stage.clock.now += 0.5
         result, _ = stage.result(0.1)
     assert isinstance(result, ConnectTimeout)
 
@@ -163,7 +160,7 @@ def test_a_time_out_is_judged_by_what_has_been_read(make_sender: MakeSender, rec
     stage = Stage(make_sender, receive, timeout=5)
     stage.submit()
     for seconds, is_judged in ((5.5, False), (1.0, True)):
-        stage.now += seconds
+        stage.clock.now += seconds
         stage.sender.adapter._on_judgement()  # the poller has served no turn since
         assert bool(stage.sender.adapter._ended) is is_judged
     stage.sender.turn_until(lambda: stage.results)
