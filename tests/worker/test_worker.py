@@ -314,7 +314,8 @@ def test_a_revoke_waits_for_open_requests_and_commits_them(rig: Rig, monkeypatch
     rig.on_loop(rig.revoke)
     assert rig.metrics.deliveries == {"delivered": 4}
     assert rig.committed() == 4
-    time.sleep(0.1)
+    for _ in range(20):  # turns
+        rig.on_loop(lambda: None)
     assert len(rig.receiver.requests) == 4
     assert rig.rows() == []
     rig.stop()
@@ -346,9 +347,7 @@ def test_lost_partitions_are_forgotten(rig: Rig, monkeypatch: pytest.MonkeyPatch
     rig.on_loop(lambda: rig.worker.lost(rig.owned()))
     assert rig.worker.parts.transport.in_flight == 0
     assert rig.worker.parts.lanes.slots.in_flight == rig.worker.parts.lanes.held == 0
-    began = time.monotonic()
     rig.stop()
-    assert time.monotonic() - began < 3
     assert rig.rows() == []
     assert rig.committed() < 0
     assert len(rig.receiver.requests) == 2
