@@ -81,7 +81,7 @@ class Apicurio:
     def global_id(self, subject: str) -> int:
         """The global id of a subject's only version."""
         path = f"/apis/registry/v3/groups/default/artifacts/{subject}/versions/1"
-        found: int = requests.get(self._base + path, timeout=30).json()["globalId"]
+        found: int = requests.get(self._base + path, timeout=60).json()["globalId"]
         return found
 
     def __enter__(self) -> Self:
@@ -104,7 +104,7 @@ class Apicurio:
         end = time.monotonic() + 180
         while self._process.poll() is None and time.monotonic() < end:
             with contextlib.suppress(requests.ConnectionError):
-                if requests.get(f"{self.url}/subjects", timeout=30).ok:
+                if requests.get(f"{self.url}/subjects", timeout=60).ok:
                     return self
             time.sleep(0.1)
         self._log.seek(0)

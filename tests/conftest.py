@@ -91,7 +91,7 @@ def _warm_up(servers: str) -> None:
     Not AdminClient.list_consumer_group_offsets, which crashes (segmentation fault) while the coordinator loads.
     """
     consumer = Consumer({"bootstrap.servers": servers, "group.id": "warm-up", "log_level": 0})
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while True:
         try:
             consumer.committed([TopicPartition("warm-up", 0)], 20)
@@ -108,16 +108,16 @@ def topic(kafka_bootstrap: str) -> Iterator[str]:
     """A fresh topic of four partitions on the real Kafka."""
     admin = AdminClient({"bootstrap.servers": kafka_bootstrap, "log_level": 0})
     name = f"t-{uuid.uuid4().hex[:8]}"
-    admin.create_topics([NewTopic(name, num_partitions=4, replication_factor=1)])[name].result(15)
+    admin.create_topics([NewTopic(name, num_partitions=4, replication_factor=1)])[name].result(60)
     yield name
-    admin.delete_topics([name])[name].result(15)
+    admin.delete_topics([name])[name].result(60)
 
 
 @pytest.fixture(scope="session")
 def mock_kafka() -> Iterator[str]:
     """Addresses of librdkafka's mock cluster, for other processes too. Any topic exists, with four partitions."""
     owner = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1, "log_level": 0})
-    yield ",".join(f"{broker.host}:{broker.port}" for broker in owner.list_topics(timeout=10).brokers.values())
+    yield ",".join(f"{broker.host}:{broker.port}" for broker in owner.list_topics(timeout=60).brokers.values())
     owner.flush(1)
 
 

@@ -165,7 +165,7 @@ class KafkaBroker:
         """The brokers' addresses, as for `bootstrap.servers`."""
         return ",".join(f"127.0.0.1:{port}" for port, _ in self._ports)
 
-    def start(self, timeout: float = 60.0) -> Self:
+    def start(self, timeout: float = 120.0) -> Self:
         """Start all nodes and wait until they serve. If a port was taken meanwhile, tries others."""
         for attempt in range(3):
             for node in range(1, self.nodes + 1):
@@ -183,7 +183,7 @@ class KafkaBroker:
                 break
         return self
 
-    def stop(self, node: int | None = None, timeout: float = 15.0) -> None:
+    def stop(self, node: int | None = None, timeout: float = 60.0) -> None:
         """Shut down cleanly. Nodes that still run after `timeout` are killed."""
         chosen = self._chosen(node)
         for process in chosen:
@@ -204,7 +204,7 @@ class KafkaBroker:
                 process.kill()
             process.wait()
 
-    def restart(self, node: int | None = None, timeout: float = 60.0, *, wait: bool = True) -> None:
+    def restart(self, node: int | None = None, timeout: float = 120.0, *, wait: bool = True) -> None:
         """Start stopped nodes again, on the same ports and data. Running ones are stopped first."""
         for each in [node] if node else list(self._processes):
             self.stop(each)
@@ -233,7 +233,7 @@ class KafkaBroker:
     ) -> None:
         self.close()
 
-    def wait_ready(self, timeout: float = 60.0) -> None:
+    def wait_ready(self, timeout: float = 120.0) -> None:
         """Return when every running node is in the metadata. RuntimeError with the log's end if that takes too long."""
         end = time.monotonic() + timeout
         running = [node for node, process in self._processes.items() if process.poll() is None]

@@ -52,7 +52,7 @@ class Kafka:
         if self.real:
             admin = AdminClient({"bootstrap.servers": self.servers, **QUIET})
             config = {key.replace("_", "."): value for key, value in config.items()}
-            admin.create_topics([NewTopic(name, partitions, 1, config=config)])[name].result(15)
+            admin.create_topics([NewTopic(name, partitions, 1, config=config)])[name].result(60)
         return name
 
     def configure(self, topic: str, **config: str) -> None:
@@ -63,7 +63,7 @@ class Kafka:
         ]
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
         admin = AdminClient({"bootstrap.servers": self.servers, **QUIET})
-        admin.incremental_alter_configs([resource])[resource].result(15)
+        admin.incremental_alter_configs([resource])[resource].result(60)
 
     def write(
         self,
@@ -147,7 +147,7 @@ def unique(prefix: str) -> str:
     return f"{prefix}-{uuid.uuid4().hex[:8]}"
 
 
-def until(condition: Callable[[], object], *members: Member, timeout: float = 20.0) -> None:
+def until(condition: Callable[[], object], *members: Member, timeout: float = 120.0) -> None:
     """Turn the members until `condition` holds."""
     end = time.monotonic() + timeout
     while not condition():
@@ -162,6 +162,6 @@ def until(condition: Callable[[], object], *members: Member, timeout: float = 20
 
 def await_looks() -> None:
     """Wait for pending reads of a log that requests have started, so that their log lines do not reach other tests."""
-    permits = [replay_request._LOOKS.acquire(timeout=15) for _ in range(4)]
+    permits = [replay_request._LOOKS.acquire(timeout=60) for _ in range(4)]
     assert all(permits)
     replay_request._LOOKS.release(len(permits))

@@ -92,19 +92,19 @@ class SecureBroker(KafkaBroker):
         info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
         change = UserScramCredentialUpsertion(user, info, password.encode())
         admin = self.admin()
-        admin.alter_user_scram_credentials([change])[user].result(15)
+        admin.alter_user_scram_credentials([change])[user].result(60)
 
     def allow(self, acls: Iterable[AclBinding]) -> None:
         """Add ACLs."""
         admin = self.admin()
         for answer in admin.create_acls(list(acls)).values():
-            answer.result(15)
+            answer.result(60)
 
     def forbid(self, acls: Iterable[AclBinding]) -> None:
         """Remove ACLs that were added."""
         admin = self.admin()
         for answer in admin.delete_acls([_filter(acl) for acl in acls]).values():
-            answer.result(15)
+            answer.result(60)
 
     def _lay_out(self) -> None:
         self._secure_ports = _free_ports(len(_LISTENERS))

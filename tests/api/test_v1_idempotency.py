@@ -168,7 +168,7 @@ def test_a_day_later_a_key_is_new(engine: Engine) -> None:
 )
 def test_an_invalid_key_is_refused(api: Api, sent: list[str], detail: str) -> None:
     """The answer is a 422 that names the header, and nothing is created."""
-    client = HTTPConnection(api.url.removeprefix("http://"), timeout=10)
+    client = HTTPConnection(api.url.removeprefix("http://"), timeout=60)
     client.putrequest("POST", f"/v1{S}")
     body = orjson.dumps(NEW)
     headers = {"authorization": "Bearer all", "content-type": "application/json", "content-length": str(len(body))}
@@ -196,7 +196,7 @@ def test_one_of_concurrent_requests_creates(api: Api) -> None:
 
     def wait(_: Connection, __: object, statement: str, *___: object) -> None:
         if statement.startswith("SELECT webhook_request_keys.resource_id") and next(looks) < rivals:
-            begin.wait(10)
+            begin.wait(60)
 
     event.listen(api.engine, "after_cursor_execute", wait)
     with ThreadPoolExecutor(rivals) as pool:
@@ -251,7 +251,7 @@ def test_other_posts_ignore_a_key(api: Api) -> None:
                 f"{api.url}/register-webhook",
                 json={"url": NEW["url"], "eventType": "a"},
                 headers=headers | {"authorization": "Bearer all"},
-                timeout=10,
+                timeout=60,
             ).status_code
             == 201
         )
@@ -261,7 +261,7 @@ def test_other_posts_ignore_a_key(api: Api) -> None:
 
 def test_the_description_has_the_header(api: Api) -> None:
     """It has an example, its bounds, and the header of the answer."""
-    described = requests.get(f"{api.url}/openapi.json", timeout=10).json()["paths"][f"/v1{S}"]["post"]
+    described = requests.get(f"{api.url}/openapi.json", timeout=60).json()["paths"][f"/v1{S}"]["post"]
     (header,) = (each for each in described["parameters"] if each["name"] == "idempotency-key")
     assert (header["in"], header["required"], len(header["schema"]["examples"])) == ("header", False, 1)
     assert {"Idempotency-Replayed", "Location", "ETag"} <= described["responses"]["201"]["headers"].keys()

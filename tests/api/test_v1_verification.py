@@ -126,7 +126,7 @@ def test_few_receivers_are_asked_at_once(api: Api) -> None:
 
     def ask(_endpoint: Endpoint, _rate: int | None) -> Permission:
         hanging.release()
-        end.wait(20)
+        end.wait(60)
         return NO
 
     api.app.state.backing = api.app.state.backing._replace(ask=ask)
@@ -142,7 +142,7 @@ def test_few_receivers_are_asked_at_once(api: Api) -> None:
             for thread in more:
                 thread.start()
             for _ in more:
-                assert hanging.acquire(timeout=20)
+                assert hanging.acquire(timeout=60)
             for busy, body in ((paths[token], {}), ("/subscriptions", NEW | {"verify": True})):
                 answer = api.call("POST", busy, body, token=token)
                 assert (answer.status_code, "retry-after" in answer.headers) == (503, True)

@@ -53,7 +53,7 @@ class Api:
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
         headers |= more.pop("headers", {})
         content = {} if body is None else {"json": body}
-        return requests.request(method, f"{self.url}/v1{path}", headers=headers, timeout=10, **content, **more)
+        return requests.request(method, f"{self.url}/v1{path}", headers=headers, timeout=60, **content, **more)
 
     def create(self, *, token: str = EVERYTHING, **options: Any) -> dict[str, Any]:
         """Creates a subscription."""

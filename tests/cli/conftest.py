@@ -33,7 +33,7 @@ def command(tmp_path: Path) -> Command:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             cwd=tmp_path,
             env=environment(variables),
             check=False,

@@ -69,9 +69,9 @@ def test_help_lists_every_command(command: Command, words: list[str], names: lis
 
 def test_version_needs_no_heavy_imports(command: Command) -> None:
     """`--version` prints the package's version without heavy imports."""
-    started = time.monotonic()
+    started = os.times()
     assert command("--version").stdout == f"kafka-webhooks {__version__}\n"
-    assert time.monotonic() - started < 2
+    assert os.times().children_user - started.children_user < 1
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_misspelt_setting_is_reported_once(start: Start, words: list[str]) -> 
     process = start(*words, **LEAST, WEBHOOK_TIMEOUTS="hidden", KAFKA_SECURTY_PROTOCOL="hidden")
     time.sleep(4)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=120)
     told = [json.loads(line) for line in errors.splitlines() if "is no setting" in line]
     names = {"WEBHOOK_TIMEOUTS": "WEBHOOK_TIMEOUT"}
     if words[0] == "publish":
@@ -278,7 +278,7 @@ def test_servers_end_with_0(start: Start, words: list[str], number: signal.Signa
     assert process.stderr is not None
     assert "listening" in process.stderr.readline()
     process.send_signal(number)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "Traceback" not in errors
 
@@ -291,7 +291,7 @@ def test_a_signal_at_any_time_ends_with_0(start: Start, words: list[str], wait: 
     process = start(*words, **LEAST)
     time.sleep(wait)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "Traceback" not in errors
 
@@ -311,10 +311,10 @@ def test_listen_verifies_and_prints(start: Start) -> None:
         "x-webhook-signature": hexed(b"secret", body),
         "x-webhook-event": "user.created",
     }
-    assert requests.post(address[0], body, headers=headers, timeout=5).status_code == 202
+    assert requests.post(address[0], body, headers=headers, timeout=60).status_code == 202
     assert "✓ user.created msg_1 /: signatures verified" in process.stdout.readline()
     assert process.stdout.readline() == '  {"id": 1}\\x1b[31m\n'
-    assert requests.post(address[0], b"forged", headers=headers, timeout=5).status_code == 401
+    assert requests.post(address[0], b"forged", headers=headers, timeout=60).status_code == 401
     assert "✗ user.created msg_1" in process.stdout.readline()
 
 

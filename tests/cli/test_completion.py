@@ -51,7 +51,7 @@ def test_bash_completes(installed: dict[str, str], words: list[str], some: set[s
         env=installed,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
     )
     registered, *found = done.stdout.splitlines()
     assert registered == "complete -o default -F _kafka_webhooks_completion kafka-webhooks"

@@ -318,11 +318,9 @@ def test_an_impossible_replay_is_1(
                     background=background,
                 )
             )
-    began = time.monotonic()
     ended = command("replay", *words, "--yes", **database)
     assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (1, "", 1)
     assert says in ended.stderr
-    assert time.monotonic() - began < 10
 
 
 def marks_of(engine: Engine) -> list[tuple[object, ...]]:
@@ -372,14 +370,13 @@ def test_a_decision_is_waited_for(start: Start, database: dict[str, str], engine
             time.sleep(0.05)
         with engine.begin() as connection:
             connection.execute(text(change))
-        output, errors = waiting.communicate(timeout=20)
+        output, errors = waiting.communicate(timeout=120)
         assert (waiting.returncode, output.splitlines()[-1], errors) == (0, said, "")
         with engine.begin() as connection:
             connection.execute(text("DELETE FROM webhook_marks"))
     waiting = start(*words, **database)
-    while not marks_of(engine):
-        time.sleep(0.05)
-    time.sleep(0.5)
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline()  # noted: from here on it waits
     waiting.terminate()
-    _, errors = waiting.communicate(timeout=20)
+    _, errors = waiting.communicate(timeout=120)
     assert (waiting.returncode, errors) == (0, "no longer watching; the decision stands\n")

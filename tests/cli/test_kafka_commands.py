@@ -135,7 +135,7 @@ def test_check_counts_from_the_committed_offsets(command: Command, settings: dic
     consumer = Consumer(
         {"bootstrap.servers": settings["KAFKA_BOOTSTRAP_SERVERS"], "group.id": settings["KAFKA_GROUP_ID"]}
     )
-    partitions = consumer.list_topics(topic, 10).topics[topic].partitions
+    partitions = consumer.list_topics(topic, 60).topics[topic].partitions
     ends = {number: consumer.get_watermark_offsets(TopicPartition(topic, number))[1] for number in partitions}
     (filled,) = [number for number, end in ends.items() if end]
     consumer.commit(offsets=[TopicPartition(topic, filled, 5)], asynchronous=False)

@@ -40,7 +40,7 @@ class Terminal:
             env=environment(settings),
         )
 
-    def until(self, said: str, within: float = 20.0) -> None:
+    def until(self, said: str, within: float = 120.0) -> None:
         """Waits until the output contains this."""
         end = time.monotonic() + within
         while said not in self.shown:
@@ -52,7 +52,7 @@ class Terminal:
         self.process.stdin.write(keys.replace("^C", "\x03").replace("^D", "\x04").encode())
         self.process.stdin.flush()
 
-    def end(self, within: float = 20.0) -> int:
+    def end(self, within: float = 120.0) -> int:
         """The exit status."""
         end = time.monotonic() + within
         while self._more(end):

@@ -3,8 +3,10 @@
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
+from typing import ClassVar
 
 import pytest
 from sqlalchemy import Engine
@@ -17,62 +19,88 @@ from tests.processes import Command
 ADD = ["subscriptions", "add", "https://example.com/hooks", "a"]
 
 
+class Seconds:
+    """Timers of a second, which is over when the test says so."""
+
+    def __init__(self, _seconds: float, say: Callable[[], None]) -> None:
+        self._say: Callable[[], None] | None = say
+        self.started.append(self)
+
+    started: ClassVar[list["Seconds"]] = []
+
+    def start(self) -> None:
+        pass
+
+    def cancel(self) -> None:
+        self._say = None
+
+    @classmethod
+    def pass_by(cls) -> None:
+        """All seconds that have begun are over."""
+        for each in cls.started:
+            if each._say is not None:
+                each._say()
+        cls.started.clear()
+
+
 @pytest.fixture
-def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shortens the second."""
-    monkeypatch.setattr(waiting, "PATIENCE", 0.05)
+def seconds(monkeypatch: pytest.MonkeyPatch) -> type[Seconds]:
+    """No real time."""
+    Seconds.started.clear()
+    monkeypatch.setattr(waiting, "Timer", Seconds)
+    return Seconds
 
 
 @contextmanager
-def locked(engine: Engine, seconds: float) -> Iterator[None]:
-    """Keeps another process's transaction open for a time."""
+def locked(engine: Engine, wait: Callable[[], object]) -> Iterator[None]:
+    """Keeps another process's transaction open until `wait` returns."""
     assert engine.url.database is not None
     with closing(sqlite3.connect(engine.url.database, check_same_thread=False, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        end = threading.Timer(seconds, connection.execute, ["ROLLBACK"])
+        end = threading.Thread(target=lambda: (wait(), connection.execute("ROLLBACK")))
         end.start()
         yield
         end.join()
 
 
-@pytest.mark.usefixtures("brief")
-def test_a_long_wait_is_reported_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_long_wait_is_reported_once(capsys: pytest.CaptureFixture[str], seconds: type[Seconds]) -> None:
     """It is reported once however often it occurs, and short waits are not."""
     slow = Waiting("the tide")
-    for seconds in (0.0, 0.3, 0.3):
+    for is_short in (True, False, False):
         with slow:
-            time.sleep(seconds)
+            if not is_short:
+                seconds.pass_by()
     assert capsys.readouterr() == ("", "waiting for the tide\n")
 
 
-@pytest.mark.usefixtures("brief")
-def test_an_error_ends_the_waiting(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_ends_the_waiting(capsys: pytest.CaptureFixture[str], seconds: type[Seconds]) -> None:
     """Nothing is reported afterwards."""
     with pytest.raises(ValueError, match="at once"), Waiting("the tide"):
         raise ValueError("at once")
-    time.sleep(0.2)
+    seconds.pass_by()
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.usefixtures("brief")
-def test_nothing_is_reported_with_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_reported_with_json(capsys: pytest.CaptureFixture[str], seconds: type[Seconds]) -> None:
     """Only commands with JSON output are quiet; the next command reports again."""
     with quietly(quiet=True), Waiting("the tide"):
-        time.sleep(0.2)
+        seconds.pass_by()
     assert capsys.readouterr().err == ""
     with quietly(quiet=False), Waiting("the tide"):
-        time.sleep(0.2)
+        seconds.pass_by()
     assert capsys.readouterr().err == "waiting for the tide\n"
 
 
-def test_a_locked_database_is_reported(called: Command, sqlite_engine: Engine) -> None:
+def test_a_locked_database_is_reported(called: Command, sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command does so, because all statements are watched: only SQLite has one lock for all. Not with --json."""
-    url = url_of(sqlite_engine)
-    with locked(sqlite_engine, 2.0):
+    monkeypatch.setattr(waiting, "PATIENCE", 0.05)
+    url, say, said = url_of(sqlite_engine), Waiting._say, threading.Event()
+    monkeypatch.setattr(Waiting, "_say", lambda self: (say(self), said.set()))
+    with locked(sqlite_engine, partial(said.wait, 60)):
         ended = called(*ADD, DATABASE_URL=url)
     assert (ended.returncode, ended.stdout) == (0, "subscription 1 added\n")
     assert ended.stderr.startswith(f"waiting for the database at {url}\n")
-    with locked(sqlite_engine, 2.0):
+    with locked(sqlite_engine, partial(time.sleep, 1.0)):
         ended = called(*ADD, "--json", DATABASE_URL=url)
     assert ended.returncode == 0
     assert "waiting" not in ended.stderr

@@ -186,7 +186,7 @@ def test_a_form_that_never_ends_is_given_up(browser: Browser, local: Browser, mo
     for console, path, more in ((browser, "/sign-in", ""), (local, "/do", f"cookie: {session}\r\n")):
         port = urlsplit(console.base).port
         head = f"POST {BASE}{path} HTTP/1.1\r\nhost: localhost\r\n{more}content-length: 10\r\n\r\n"
-        with socket.create_connection(("127.0.0.1", port or 0), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", port or 0), timeout=60) as connection:
             connection.sendall(head.encode())
             answer = b"".join(iter(partial(connection.recv, 65536), b""))  # up to the end: it is closed
         assert answer.startswith(b"HTTP/1.1 408 ")

@@ -47,7 +47,7 @@ def serve(engine: Engine) -> Iterator[Serve]:
 
 def watch(port: int, cookies: str) -> socket.socket:
     """A visitor whose stream has begun."""
-    client = socket.create_connection(("127.0.0.1", port), timeout=10)
+    client = socket.create_connection(("127.0.0.1", port), timeout=60)
     client.sendall(f"GET {BASE}/live HTTP/1.1\r\nhost: localhost\r\ncookie: {cookies}\r\n\r\n".encode())
     assert client.recv(65_536).startswith(b"HTTP/1.1 200")
     return client
@@ -62,7 +62,7 @@ def test_watchers_of_a_slow_overview_leave_threads_for_others(
 
     def slow() -> Overview:
         begun.set()
-        released.wait(30)
+        released.wait(60)
         return overview(engine, None, ())
 
     port = serve(slow)
@@ -72,7 +72,7 @@ def test_watchers_of_a_slow_overview_leave_threads_for_others(
     with ExitStack() as stack:
         stack.callback(released.set)
         clients = [stack.enter_context(watch(port, cookies)) for _ in range(WATCHERS)]
-        assert begun.wait(10)
+        assert begun.wait(60)
         time.sleep(2 * REFRESH)  # each of them waits for the overview
         assert browser.get("/subscriptions").ok
         released.set()

@@ -316,7 +316,7 @@ class Loop:
         self._posted.put(callback)
 
     def turn(self) -> None:
-        self._posted.get(timeout=10)()
+        self._posted.get(timeout=60)()
 
 
 @pytest.fixture

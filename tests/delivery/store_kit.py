@@ -53,7 +53,7 @@ class Store:
 
     def answer(self) -> None:
         """Run the next thing that the database thread has posted."""
-        self.posted.get(timeout=20)()
+        self.posted.get(timeout=60)()
 
     def write(self) -> None:
         """Write one batch and handle its answer."""

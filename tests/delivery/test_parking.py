@@ -613,7 +613,7 @@ def test_a_row_written_while_ordering_keys_are_read_stays_known(store: Store) ->
     ordering_keys.loaded(("t", 0), None)
     store.parking.ask_again()
     store.parking.poll(0.0)
-    answer = posted.get(timeout=20)
+    answer = posted.get(timeout=60)
     store.parking.park(ordered(1), lambda: None)
     store.write()
     answer()

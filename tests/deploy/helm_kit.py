@@ -30,7 +30,7 @@ class Helm(NamedTuple):
         with tempfile.TemporaryDirectory() as home:
             variables = {"PATH": os.environ["PATH"], "HOME": home, "KUBECONFIG": "/nonexistent"}
             done = subprocess.run(
-                [self.program, *words], env=variables, capture_output=True, text=True, timeout=60, check=False
+                [self.program, *words], env=variables, capture_output=True, text=True, timeout=200, check=False
             )
         if done.returncode:
             raise HelmError(done.stdout + done.stderr)

@@ -24,6 +24,8 @@ from tests.deploy.go_tools import module_folder
 from tests.deploy.helm_kit import CHART, VALUES, Helm, HelmError, PodOf, one, pod, pods, set_to
 from tests.processes import ROOT
 
+pytestmark = pytest.mark.timeout(2_000)  # the first run builds Helm
+
 NAMES = [path.name.removesuffix("-values.yaml") for path in VALUES]
 WORKER: tuple[type[Any], ...] = tuple(settings.WorkerSettings.__annotations__.values())
 GROUPS: dict[str, tuple[type[Any], ...]] = {

@@ -11,6 +11,8 @@ from consumer.sending import egress as egress_rule
 from consumer.sending.egress import EgressPolicy
 from tests.deploy.helm_kit import Helm, Object, one, pod, set_to
 
+pytestmark = pytest.mark.timeout(2_000)  # the first run builds Helm
+
 
 def egress(things: list[Object], component: str, port: int) -> list[Object]:
     """The peers that a component may connect to on a port; `{}` means any."""

@@ -30,7 +30,7 @@ def alembic(*words: str, cwd: Path, url: str) -> str:
     """The output of the command, which must succeed."""
     variables = environment({"DATABASE_URL": url, "PYTHONPATH": ""})
     command = [sys.executable, "-m", "alembic", *words]
-    done = subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr
 

@@ -123,7 +123,7 @@ def printed(words: list[str], path: Path) -> str:
     command = [sys.executable, "-m", "consumer", *words[1:]]
     variables = environment({"DATABASE_URL": f"sqlite:///{path}"})
     where = path.parent
-    ran = subprocess.run(command, cwd=where, env=variables, capture_output=True, text=True, timeout=60, check=True)
+    ran = subprocess.run(command, cwd=where, env=variables, capture_output=True, text=True, timeout=200, check=True)
     return ran.stdout
 
 

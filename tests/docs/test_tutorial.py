@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.docs.walkthrough import free_port, run_page
 
 
+@pytest.mark.timeout(1_000)  # many programs, one after the other
 def test_it_runs_as_written(tmp_path: Path) -> None:
     """Each command works, and each line that the tutorial shows is printed."""
     ports = {"8000": free_port(), "8080": free_port()}

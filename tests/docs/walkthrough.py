@@ -63,7 +63,7 @@ def run_page(page: str, folder: Path, other: Mapping[str, str], variables: Mappi
         start_new_session=True,
     ) as shell:
         try:
-            output, _ = shell.communicate(timeout=110)
+            output, _ = shell.communicate(timeout=900)
         finally:
             with suppress(ProcessLookupError):  # all have ended
                 os.killpg(shell.pid, signal.SIGKILL)

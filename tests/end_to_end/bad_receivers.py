@@ -95,7 +95,7 @@ class BadReceiver:
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=120)
 
     def _write(self, line: str) -> None:
         assert self._process.stdin is not None

@@ -107,7 +107,7 @@ class Scene:
             text=True,
             cwd=self.directory,
             env=environment(self.settings | variables),
-            timeout=60,
+            timeout=200,
             check=False,
         )
         place = name or " ".join(words[:2])
@@ -117,7 +117,7 @@ class Scene:
     def call(self, method: str, path: str, *, name: str = "", token: str | None = None, **more: Any) -> Any:
         """Sends a request to the API or the console and records its answer with the headers."""
         headers = {"authorization": f"Bearer {token or self.secrets['the API token']}", **more.pop("headers", {})}
-        answer = requests.request(method, self.url + path, headers=headers, timeout=30, allow_redirects=False, **more)
+        answer = requests.request(method, self.url + path, headers=headers, timeout=60, allow_redirects=False, **more)
         head = "\n".join(f"{key}: {value}" for key, value in answer.headers.items())
         place = f"{method} {name or path}"
         self.texts[f"{place} #{len(self.texts)}"] = f"{answer.status_code}\n{head}\n\n".encode() + answer.content

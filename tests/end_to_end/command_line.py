@@ -44,7 +44,7 @@ class CommandLine:
         return end_of(self.start(*words, **variables))
 
 
-def end_of(process: "subprocess.Popen[str]", within: float = 60.0) -> tuple[int, str, str]:
+def end_of(process: "subprocess.Popen[str]", within: float = 120.0) -> tuple[int, str, str]:
     """The exit status, stdout and stderr of a command."""
     output, errors = process.communicate(timeout=within)
     assert "Traceback" not in errors, errors

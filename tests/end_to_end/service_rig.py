@@ -285,14 +285,14 @@ class Worker:
         """Sends SIGTERM."""
         self.process.terminate()
 
-    def stop(self, within: float = 30.0) -> float:
+    def stop(self, within: float = 120.0) -> float:
         """Sends SIGTERM, checks exit status 0, and returns the seconds that the stop took."""
         begin = time.monotonic()
         self.process.terminate()
         self.exits(within)
         return time.monotonic() - begin
 
-    def exits(self, within: float = 30.0) -> None:
+    def exits(self, within: float = 120.0) -> None:
         """Checks that it ends in time with status 0 and without a traceback."""
         assert self.process.wait(within) == 0, self.log[-3000:]
         assert "Traceback" not in self.log, self.log[-3000:]
@@ -320,7 +320,7 @@ class Worker:
     def get(self, path: str) -> tuple[int, str]:
         """Status and body from its own port; status 0 if it does not answer."""
         try:
-            with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:
                 return answer.status, answer.read().decode()
         except HTTPError as error:
             return error.code, error.read().decode()
@@ -349,7 +349,7 @@ class Worker:
         return float(values.get(sample, 0))
 
 
-def eventually(condition: Callable[[], object], timeout: float = 30.0, every: float = 0.05) -> None:
+def eventually(condition: Callable[[], object], timeout: float = 120.0, every: float = 0.05) -> None:
     """Waits until `condition` holds."""
     end = time.monotonic() + timeout
     while not condition():

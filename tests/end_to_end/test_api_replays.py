@@ -30,7 +30,7 @@ class Process:
 
     def call(self, method: str, path: str, body: Any = None, status: int = 200) -> dict[str, Any]:
         """The answer to a request below /v1."""
-        answer = requests.request(method, f"{self._url}/v1{path}", json=body, timeout=20)
+        answer = requests.request(method, f"{self._url}/v1{path}", json=body, timeout=60)
         assert answer.status_code == status, answer.text
         found: dict[str, Any] = answer.json()
         return found
@@ -76,7 +76,7 @@ def test_a_replay_outlives_the_processes_that_run_it(deployment: Deployment, com
     before = stored(deployment, number)
     assert before < len(past)
     third = Process(command_line)
-    eventually(lambda: stored(deployment, number) > before, timeout=15)
+    eventually(lambda: stored(deployment, number) > before, timeout=120)
     eventually(lambda: third.call("GET", path)["state"] == "finished")
     eventually(lambda: sum(each.accepted for each in deployment.receiver.at("/late")) >= len(past))
     assert third.call("GET", path)["stored"] == len(past)

@@ -103,7 +103,7 @@ def test_an_unusable_url_costs_no_event(deployment: Deployment) -> None:
     deployment.subscribe("a", "/good")
     worker = deployment.start(WEBHOOK_MAX_IN_FLIGHT="4")
     deployment.publish(["a"] * 20)
-    eventually(lambda: not deployment.lag(), timeout=20)
+    eventually(lambda: not deployment.lag(), timeout=120)
     eventually(lambda: not deployment.missing())
     eventually(lambda: len(deployment.rows()) == 20 * len(UNUSABLE))
     assert {(row.status, row.attempt, row.last_error) for row in deployment.rows()} == {("parked", 0, None)}
@@ -136,7 +136,7 @@ def test_a_forgotten_allowance_costs_no_event(deployment: Deployment, host: str)
     deployment.subscribe("a", "/kept-in-order", deployment.receiver.url("/kept-in-order"), ordering="key")
     forgetful = deployment.start(WEBHOOK_ALLOW_NETWORKS="10.9.0.0/16")
     deployment.publish(["a"] * 100, per_second=200, keys=(b"a", b"b", b"c", None))
-    eventually(lambda: not deployment.lag(), timeout=20)
+    eventually(lambda: not deployment.lag(), timeout=120)
     time.sleep(3)  # it has checked again
     assert deployment.receiver.requests == []
     rows = deployment.rows()
@@ -165,7 +165,7 @@ def test_an_unverified_url_costs_no_event(deployment: Deployment, command_line: 
     verify = ("subscriptions", "verify", str(deployment.subscribe("a", "/asked", ordering="key")))
     worker = deployment.start(**rule)
     deployment.publish(["a"] * 40, keys=(b"a", b"b", b"c", b"d"))
-    eventually(lambda: len(deployment.rows()) == 40 and not deployment.lag(), timeout=20)
+    eventually(lambda: len(deployment.rows()) == 40 and not deployment.lag(), timeout=120)
     assert {(row.status, row.attempt) for row in deployment.rows()} == {("parked", 0), ("blocked", 0)}
     assert worker.log.count("a subscription is not as it should be") == 1
     eventually(lambda: "stored deliveries postponed" in worker.log)  # it has checked the stored rows

@@ -62,7 +62,7 @@ def test_no_secret_is_printed_stored_published_or_served(scene: Scene) -> None:
     for bad in (NOT_JSON, b"\0\0\0\0\7unknown"):
         deployment.write(bad, partition=1)
     deployment.flush()
-    eventually(lambda: len({row.subscription_id for row in deployment.rows()}) >= len(ids) - 1, timeout=60)
+    eventually(lambda: len({row.subscription_id for row in deployment.rows()}) >= len(ids) - 1, timeout=120)
     scene.read_worker(worker)
     with ThreadPoolExecutor(3) as pool:
         waited = [pool.submit(scene.command, *words, **more) for words, more in commands(scene, ids)]
@@ -71,7 +71,7 @@ def test_no_secret_is_printed_stored_published_or_served(scene: Scene) -> None:
         for each in waited:
             each.result()
     worker.terminate()
-    worker.process.wait(30)
+    worker.process.wait(120)
     crash(scene)
     scene.take_down()
     found = scene.found()
@@ -263,13 +263,13 @@ def crash(scene: Scene) -> None:
     worker = deployment.start(**scene.settings)
     eventually(lambda: "an error of ours" in worker.log)
     worker.terminate()
-    worker.process.wait(30)
+    worker.process.wait(120)
 
 
 def is_up(scene: Scene) -> bool:
     """Whether the API answers."""
     try:
-        return bool(requests.get(f"{scene.url}/healthz", timeout=5).status_code)
+        return bool(requests.get(f"{scene.url}/healthz", timeout=60).status_code)
     except requests.ConnectionError:
         return False
 

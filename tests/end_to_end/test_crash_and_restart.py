@@ -49,7 +49,7 @@ def test_a_kill_loses_nothing_and_repeats_little(deployment: Deployment, standby
     }
     if not standby:
         deployment.start(**settings)
-    eventually(lambda: not deployment.missing(), timeout=60)
+    eventually(lambda: not deployment.missing(), timeout=120)
     eventually(lambda: not deployment.lag())
     deployment.assert_true_to_what_was_published()
     accepted = deployment.accepted()
@@ -108,13 +108,13 @@ def test_a_frozen_worker_has_lost_its_partitions(deployment: Deployment) -> None
         frozen.freeze()
     assert deployment.missing() > 500
     other = deployment.start(**settings)
-    eventually(lambda: not deployment.missing(), timeout=60)
+    eventually(lambda: not deployment.missing(), timeout=120)
     eventually(lambda: not deployment.lag())
     repeated = deployment.duplicates()
     committed = deployment.committed()
 
     frozen.thaw()
-    eventually(lambda: "lost" in frozen.log or frozen.ready(), timeout=20)
+    eventually(lambda: "lost" in frozen.log or frozen.ready(), timeout=120)
     time.sleep(1)
     assert deployment.committed() == committed
     assert deployment.duplicates() <= repeated + 200  # of 2000: it starts some before its client reports the loss
@@ -122,7 +122,7 @@ def test_a_frozen_worker_has_lost_its_partitions(deployment: Deployment) -> None
     with deployment.publishing("a", per_second=100):
         eventually(lambda: _delivered(frozen) > before)
     other.stop()
-    eventually(lambda: not deployment.missing(), timeout=60)
+    eventually(lambda: not deployment.missing(), timeout=120)
     eventually(lambda: not deployment.lag())
     eventually(lambda: not deployment.rows("parked"))
     deployment.assert_true_to_what_was_published()

@@ -28,7 +28,7 @@ def test_the_database_is_slow(deployment: Deployment) -> None:
     eventually(worker.ready)
     with in_turns(deployment, held=0.7, free=0.1):
         deployment.publish(["a"] * 120, per_second=100, keys=[f"{number}".encode() for number in range(40)])
-        eventually(lambda: not deployment.missing(), timeout=60)
+        eventually(lambda: not deployment.missing(), timeout=120)
         assert worker.get("/healthz")[0] == 200
     eventually(lambda: not deployment.lag())
     eventually(lambda: not {row.status for row in deployment.rows()} & {"parked", "blocked"})
@@ -77,7 +77,7 @@ maintenance.FIRST_TIDY = maintenance.TIDY_EVERY = 0.7
     eventually(lambda: len(deployment.rows()) == 80 and not deployment.lag())
     worker.stop()
     admin = AdminClient({"bootstrap.servers": kafka_bootstrap, **QUIET})
-    admin.delete_topics([deployment.topic])[deployment.topic].result(15)
+    admin.delete_topics([deployment.topic])[deployment.topic].result(60)
 
     deployment.topic = kept
     first, second = deployment.start(**settings), deployment.start(**settings)
@@ -215,7 +215,7 @@ def test_retention_overtakes_the_committed_offset(deployment: Deployment, kafka_
     lost = list(deployment.published)[40:80]
     admin = AdminClient({"bootstrap.servers": kafka_bootstrap, **QUIET})
     for removed in admin.delete_records([TopicPartition(deployment.topic, each, 20) for each in range(4)]).values():
-        removed.result(15)
+        removed.result(60)
 
     worker = deployment.start(**settings)
     eventually(lambda: "retention removed 40 records before they were read" in worker.unready_because())
@@ -242,7 +242,7 @@ def test_retention_overtakes_a_worker_that_runs(deployment: Deployment, kafka_bo
         admin = AdminClient({"bootstrap.servers": kafka_bootstrap, **QUIET})
         removed = [TopicPartition(deployment.topic, each, 2000) for each in range(4)]
         for answer in admin.delete_records(removed).values():
-            answer.result(15)
+            answer.result(60)
     eventually(lambda: not deployment.lag())
     lost = deployment.missing()
     assert lost > 4000
@@ -260,7 +260,7 @@ def test_a_fatal_kafka_error_ends_the_process(deployment: Deployment) -> None:
     deployment.publish(["a"] * 20)
     eventually(lambda: not deployment.missing())
     other = deployment.start(KAFKA_GROUP_INSTANCE_ID="one")
-    assert fenced.process.wait(30) == 1
+    assert fenced.process.wait(120) == 1
     assert "Traceback" not in fenced.log
     deployment.publish(["a"] * 20)
     eventually(lambda: not deployment.missing())

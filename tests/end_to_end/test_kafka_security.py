@@ -69,7 +69,7 @@ class Estate(Deployment):
         admin = kafka.broker.admin()
         topics = [NewTopic(self.topic, PARTITIONS, 1), *(NewTopic(name, 1, 1) for name in self.written)]
         for made in admin.create_topics(topics).values():
-            made.result(15)
+            made.result(60)
 
     @property
     def written(self) -> list[str]:
@@ -180,7 +180,7 @@ def test_a_callback_that_fails_is_named(estate: Estate) -> None:
     tokens.seconds, tokens.down = TOKEN_LIFE, True
     try:
         worker = estate.start(**estate.settings("callback"))
-        assert worker.process.wait(60) == 1
+        assert worker.process.wait(120) == 1
         assert "no token for Kafka from KAFKA_OAUTH_CALLBACK: it failed (HTTPError)" in worker.log
         tokens.down = False
         worker = estate.start(**estate.settings("callback"))
@@ -267,7 +267,7 @@ def test_the_right_to_the_group_with_kip_848(estate: Estate) -> None:
     eventually(estate.all_arrived)
     estate.assert_each_once()
     estate.kafka.broker.forbid([group])
-    assert worker.process.wait(30) == 1
+    assert worker.process.wait(120) == 1
     assert advice in worker.log.splitlines()[-1]
     estate.kafka.broker.allow([group])
 

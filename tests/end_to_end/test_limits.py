@@ -31,7 +31,7 @@ def test_two_workers_keep_the_limits_of_a_subscription_together(deployment: Depl
     eventually(lambda: len(first.lag()) == 4)
     time.sleep(1.5)
     alone_at = time.time()
-    eventually(lambda: not deployment.missing(), timeout=60)
+    eventually(lambda: not deployment.missing(), timeout=120)
     eventually(lambda: not deployment.lag())
     alone = [request for request in deployment.receiver.at("/four") if request.at > alone_at]
     assert most_in(alone, delay) == 4
@@ -131,7 +131,7 @@ def test_a_dead_receiver_is_probed_and_gets_its_backlog(deployment: Deployment, 
 
     deployment.receiver.open(door)
     deployment.receiver.rules.clear()
-    eventually(lambda: not deployment.missing(), timeout=60)
+    eventually(lambda: not deployment.missing(), timeout=120)
     eventually(lambda: not {row.status for row in deployment.rows()} & {"parked", "blocked"})
     eventually(lambda: worker.metric("webhooks_breaker_open") == 0)
     worker.stop()

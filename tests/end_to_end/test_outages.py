@@ -91,7 +91,7 @@ def test_kafka_goes_away_in_the_middle(deployment: Deployment, brokers: KafkaBro
     eventually(lambda: not deployment.rows("parked"))
     brokers.restart()
     deployment.publish(["a"] * 100)
-    eventually(lambda: not deployment.missing(), timeout=60)
+    eventually(lambda: not deployment.missing(), timeout=120)
     eventually(lambda: not deployment.lag())
     eventually(worker.ready)
     assert deployment.duplicates() == 0

@@ -23,7 +23,7 @@ def test_a_stop_under_load_repeats_nothing(deployment: Deployment) -> None:
     assert deployment.missing() > 300
     assert deployment.lag() < 600
     deployment.start(**settings)
-    eventually(lambda: not deployment.missing(), timeout=60)
+    eventually(lambda: not deployment.missing(), timeout=120)
     eventually(lambda: not deployment.lag())
     eventually(lambda: not deployment.rows("parked"))
     assert deployment.duplicates() == 0

@@ -112,7 +112,7 @@ class Receiver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._run(self._close()).result(10)
+        self._run(self._close()).result(60)
         self._door.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -124,7 +124,7 @@ class Receiver:
 
     def open(self, door: "Door") -> None:
         """Listens at this port too."""
-        self._run(self._serve(door.socket)).result(10)
+        self._run(self._serve(door.socket)).result(60)
 
     def at(self, path: str) -> list[Request]:
         """The requests to one path so far."""

@@ -63,13 +63,13 @@ def seldom(log: logging.Logger) -> serving._Seldom:
 
 
 def get(port: int) -> str:
-    return requests.get(f"http://127.0.0.1:{port}/", timeout=5).text
+    return requests.get(f"http://127.0.0.1:{port}/", timeout=60).text
 
 
 def answer_of(client: socket.socket) -> None:
     """Send a request on a connection, and read the answer to its end."""
     client.sendall(HEAD + b"\r\n")
-    client.settimeout(5.0)
+    client.settimeout(60)
     answer = b""
     while not answer.endswith(b"here"):
         answer += client.recv(4096)
@@ -88,10 +88,10 @@ def is_cut_off(client: socket.socket, within: float) -> bool:
 @pytest.mark.parametrize("sent", [b"", b"G", HEAD], ids=["silent", "a letter", "no end of the head"])
 def test_a_client_that_sends_no_head_is_disconnected(port: int, sent: bytes) -> None:
     """Its time is limited, however much of the head has come."""
+    begin = time.monotonic()
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(sent)
-        begin = time.monotonic()
-        assert is_cut_off(client, 10.0)
+        assert is_cut_off(client, 60.0)
         assert time.monotonic() - begin > 0.2
     assert get(port) == "here"
 
@@ -101,7 +101,7 @@ def test_a_served_client_that_begins_another_request_is_disconnected(port: int) 
     with socket.create_connection(("127.0.0.1", port)) as client:
         answer_of(client)
         client.sendall(HEAD)
-        assert is_cut_off(client, 10.0)
+        assert is_cut_off(client, 60.0)
 
 
 def test_the_connection_that_waited_longest_makes_room(
@@ -118,7 +118,7 @@ def test_the_connection_that_waited_longest_makes_room(
         for index, sent in enumerate((HEAD, BODY, b"")):
             newest = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             newest.sendall(sent)
-            assert is_cut_off(silent[index], 5.0)
+            assert is_cut_off(silent[index], 60.0)
         newest.sendall(HEAD)
         for each in (latest, newest):
             each.sendall(b"\r\n")
@@ -148,7 +148,7 @@ def test_an_address_has_a_share_of_the_places(port: int, monkeypatch: pytest.Mon
             stack.enter_context(socket.create_connection(("127.0.0.1", port), source_address=(f"127.0.0.{host}", 0)))
             for host in (2, 3, 3, 3, 3)
         ]
-        assert is_cut_off(greedy[0], 5.0)
+        assert is_cut_off(greedy[0], 60.0)
         answer_of(greedy[1])
         answer_of(other)
 
@@ -163,14 +163,14 @@ def test_clients_whose_requests_are_worked_on_are_not_cut_off(port: int, monkeyp
             answer = b""
             while answer.count(b"HTTP/1.1 200") < 2:
                 answer += each.recv(4096)
-        assert is_cut_off(stack.enter_context(socket.create_connection(("127.0.0.1", port))), 5.0)
+        assert is_cut_off(stack.enter_context(socket.create_connection(("127.0.0.1", port))), 60.0)
         assert not any(is_cut_off(each, 0.05) for each in clients)
 
 
 def test_a_request_with_two_lengths_is_refused(port: int) -> None:
     """A proxy in front may have gone by the other one: what follows is not taken for a request."""
     both = b"content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\n" + both + HEAD + b"\r\n")
         answer = b"".join(iter(partial(client.recv, 65536), b""))  # up to the end: it is closed
     assert answer.startswith(b"HTTP/1.1 400 ")
@@ -179,7 +179,7 @@ def test_a_request_with_two_lengths_is_refused(port: int) -> None:
 
 def test_no_answer_is_kept_or_guessed_at(port: int) -> None:
     """Caches do not keep one, and browsers do not guess its type, unless the application says otherwise."""
-    plain, kept = (requests.get(f"http://127.0.0.1:{port}/{path}", timeout=5).headers for path in ("", "kept"))
+    plain, kept = (requests.get(f"http://127.0.0.1:{port}/{path}", timeout=60).headers for path in ("", "kept"))
     assert (plain["cache-control"], plain["x-content-type-options"]) == ("no-store", "nosniff")
     assert kept["cache-control"] == "max-age=5"
 
@@ -209,9 +209,9 @@ def test_a_client_that_never_reads_is_disconnected(monkeypatch: pytest.MonkeyPat
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
             client.connect(("127.0.0.1", server.port))
             client.sendall(f"GET /{path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
-        client.settimeout(5.0)
+        client.settimeout(60)
         time.sleep(0.3)  # both answers wait for their clients
-        give_up = time.monotonic() + 20.0
+        give_up = time.monotonic() + 60
         while not ended.is_set():
             assert client.recv(262_144)
             assert time.monotonic() < give_up
@@ -255,7 +255,7 @@ def test_resources_are_closed_before_the_signal_ends_the_process() -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())
-        requests.get(f"http://127.0.0.1:{port}/", timeout=5)
+        requests.get(f"http://127.0.0.1:{port}/", timeout=60)
         process.terminate()
         assert process.stdout.read() == "closed\n"
     assert process.returncode == 3

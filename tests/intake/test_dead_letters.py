@@ -37,8 +37,8 @@ def flush(letters: DeadLetters, seconds: float) -> int:
 def read(kafka: Kafka, topic: str, number: int) -> list[Message]:
     """The letters on a topic, in any partition."""
     consumer = Consumer({"bootstrap.servers": kafka.servers, "group.id": unique("reader"), **QUIET})
-    end = time.monotonic() + 15
-    while not (partitions := consumer.list_topics(topic, 10).topics[topic].partitions) and time.monotonic() < end:
+    end = time.monotonic() + 60
+    while not (partitions := consumer.list_topics(topic, 60).topics[topic].partitions) and time.monotonic() < end:
         time.sleep(0.05)  # the first letter creates the topic, and it may not exist yet
     consumer.assign([KafkaTopicPartition(topic, partition, 0) for partition in partitions])
     found: list[Message] = []

@@ -66,7 +66,7 @@ def new_member(request: pytest.FixtureRequest, kafka_bootstrap: str) -> Callable
 def members_of(servers: str, group: str) -> list[Any]:
     """The members of a group, as the coordinator reports them."""
     admin = AdminClient({"bootstrap.servers": servers, **QUIET})
-    found: Any = admin.describe_consumer_groups([group])[group].result(15)
+    found: Any = admin.describe_consumer_groups([group])[group].result(60)
     return list(found.members)
 
 

@@ -133,11 +133,11 @@ def test_a_broker_that_is_killed_and_restarted(
         begin = time.monotonic()
         member.source.commit()
         member.source.commit_now(member.source.partitions.values())
-        assert time.monotonic() - begin < 1
+        assert time.monotonic() - begin < 20  # a commit that waited would take a minute
     finally:
         kafka_cluster.restart()
     real_kafka.write(topic, [b"2"])
-    until(lambda: b"2" in member.values, member, timeout=30)
+    until(lambda: b"2" in member.values, member, timeout=120)
     assert member.values == [b"1", b"2"]
     until(lambda: member.source.fault is None, member)
     until(lambda: real_kafka.committed(settings.group_id, topic)[0] == 1, member)
@@ -176,7 +176,7 @@ def test_a_coordinator_that_freezes_during_a_rebalance_delays_the_loop_by_second
     assert 4 < took < 7
     assert first.waits > 20
     assert [entry["reason"] for entry in logs if "reason" in entry] == ["the coordinator does not answer"]
-    until(lambda: len(first.source.partitions) == 1 == len(second.source.partitions), first, second, timeout=30)
+    until(lambda: len(first.source.partitions) == 1 == len(second.source.partitions), first, second, timeout=120)
     (place,) = second.source.partitions
 
     def settled() -> bool:

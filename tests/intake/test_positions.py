@@ -18,18 +18,18 @@ def test_a_log_without_a_leader_delays_no_other(three_nodes: KafkaBroker, join: 
     admin = AdminClient({"bootstrap.servers": kafka.servers, **QUIET})
     config = {"min.insync.replicas": "1"}
     new = NewTopic(topic, 3, replica_assignment=[[1], [3], [2]], config=config)
-    admin.create_topics([new])[topic].result(15)
+    admin.create_topics([new])[topic].result(60)
     for number in range(3):
         kafka.write(topic, [b"%d" % number] * 3, partition=number)
     three_nodes.kill(3)
     try:
         member = join(kafka.settings(), [topic])
-        until(lambda: len(member.records) == 6, member, timeout=60)
+        until(lambda: len(member.records) == 6, member, timeout=120)
         ends = [member.source.partitions[topic, number] for number in range(3)]
-        until(lambda: [each.end for each in ends] == [3, None, 3], member, timeout=30)
+        until(lambda: [each.end for each in ends] == [3, None, 3], member, timeout=120)
         until(lambda: f"Kafka does not report the ends of the log of {topic}[1]" in (member.source.fault or ""), member)
         assert not ends[1].passed(100)
     finally:
         three_nodes.restart(3)
-    until(lambda: (len(member.records), ends[1].end, member.source.fault) == (9, 3, None), member, timeout=60)
+    until(lambda: (len(member.records), ends[1].end, member.source.fault) == (9, 3, None), member, timeout=120)
     assert ends[1].passed(100)

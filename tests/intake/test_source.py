@@ -387,7 +387,7 @@ def test_retention_that_overtook_the_group_is_reported(real_kafka: Kafka, join: 
     assert first.source.close()
     admin = AdminClient({"bootstrap.servers": real_kafka.servers, **QUIET})
     for answer in admin.delete_records([TopicPartition(topic, 0, 7)]).values():
-        answer.result(10)
+        answer.result(60)
 
     with capture_logs() as logs:
         second = join(settings, [topic])

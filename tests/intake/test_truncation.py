@@ -21,7 +21,7 @@ def new_topic(kafka: Kafka) -> str:
     admin = AdminClient({"bootstrap.servers": kafka.servers, **QUIET})
     config = {"unclean.leader.election.enable": "true", "min.insync.replicas": "1"}
     topic = NewTopic(name, 1, replica_assignment=[[FIRST, LATE]], config=config)
-    admin.create_topics([topic])[name].result(15)
+    admin.create_topics([topic])[name].result(60)
     return name
 
 
@@ -33,7 +33,7 @@ def truncate(cluster: KafkaBroker, kafka: Kafka, topic: str, between: Callable[[
     between()
     cluster.kill(FIRST)
     cluster.restart(LATE, wait=False)
-    until(lambda: leads(kafka, topic) == LATE, timeout=60)
+    until(lambda: leads(kafka, topic) == LATE, timeout=120)
     Kafka(kafka.servers, real=True).write(topic, NEW)
 
 
@@ -65,7 +65,7 @@ def test_a_restart_reads_new_records_at_the_offsets_of_settled_ones(
 
     def settle() -> None:
         member = join(settings, [topic], settle=False)
-        until(lambda: len(member.records) == len(OLD), member, timeout=60)
+        until(lambda: len(member.records) == len(OLD), member, timeout=120)
         for record in member.records:
             if record.offset in settled:
                 record.partition.tracker.settle(record.offset)
@@ -75,7 +75,7 @@ def test_a_restart_reads_new_records_at_the_offsets_of_settled_ones(
     try:
         truncate(three_nodes, kafka, topic, settle)
         second = join(settings, [topic])
-        until(lambda: NEW[-1] in second.values, second, timeout=60)
+        until(lambda: NEW[-1] in second.values, second, timeout=120)
         assert second.values == again
         until(lambda: kafka.committed(settings.group_id, topic)[0] == 12, second)
     finally:
@@ -93,7 +93,7 @@ def test_a_running_worker_reads_new_records_at_the_offsets_of_settled_ones(
     member = join(settings, [topic], settle=False)
 
     def settle() -> None:
-        until(lambda: len(member.records) == len(OLD), member, timeout=60)
+        until(lambda: len(member.records) == len(OLD), member, timeout=120)
         for record in member.records:
             if record.offset != unsettled:
                 record.partition.tracker.settle(record.offset)
@@ -102,7 +102,7 @@ def test_a_running_worker_reads_new_records_at_the_offsets_of_settled_ones(
 
     try:
         truncate(three_nodes, kafka, topic, settle)
-        until(lambda: NEW[-1] in member.values, member, timeout=60)
+        until(lambda: NEW[-1] in member.values, member, timeout=120)
         assert member.values[len(OLD) :] == ([] if unsettled is None else OLD[unsettled:5]) + NEW
         until(lambda: kafka.committed(settings.group_id, topic)[0] == 12, member)
     finally:

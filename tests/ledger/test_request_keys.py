@@ -122,7 +122,7 @@ def test_one_of_many_concurrent_requests_writes(engine: Engine) -> None:
 
         def write(number: int, sent: str = sent, begin: Barrier = begin) -> int | None:
             assert request_keys.find(engine, key(sent)) is None
-            begin.wait(10)
+            begin.wait(60)
             try:
                 note(engine, key(sent), number)
             except KeyTaken:

@@ -90,11 +90,11 @@ def test_post_from_another_thread_wakes_the_loop(poller: Poller) -> None:
     thread = threading.Timer(0.05, lambda: poller.post(lambda: ran.append(threading.get_ident())))
     thread.start()
     begin = time.monotonic()
-    poller.turn(5)
+    poller.turn(60)
     thread.join()
     poller.turn(0)
     assert ran == [threading.get_ident()]
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 30
 
 
 def test_many_posts_are_all_run_in_order(poller: Poller) -> None:
@@ -128,9 +128,9 @@ def test_a_callback_that_posts_does_not_starve_the_sockets(poller: Poller) -> No
     poller.post(again)
     begin = time.monotonic()
     for _ in range(3):
-        poller.turn(5)
+        poller.turn(60)
     assert ran == 3
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 30
 
 
 def test_a_turn_leaves_handlers_beyond_its_budget_for_the_next() -> None:

@@ -75,7 +75,7 @@ def alembic(*arguments: str, url: str, **environment: str) -> subprocess.Complet
         env={"PATH": os.environ["PATH"], "DATABASE_URL": url} | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
 
@@ -329,7 +329,7 @@ def migrate(path: Path) -> subprocess.CompletedProcess[str]:
     variables = environment({"DATABASE_URL": f"sqlite:///{path}"})
     command = [*PROGRAM, "migrate"]
     return subprocess.run(
-        command, cwd=path.parent, env=variables, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=path.parent, env=variables, capture_output=True, text=True, timeout=200, check=False
     )
 
 
@@ -488,7 +488,7 @@ def test_two_processes_migrate_at_once(path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "DATABASE_URL": f"sqlite:///{path}"}
     command = [sys.executable, "-m", "alembic", "upgrade", "head"]
     both = [subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [process.communicate(timeout=60)[1] for process in both]
+    outputs = [process.communicate(timeout=120)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert sum("0001 -> 0002" in output for output in outputs) == 1
 
@@ -599,7 +599,7 @@ def test_env_refuses_a_missing_url() -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert result.returncode != 0

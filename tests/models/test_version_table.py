@@ -103,7 +103,7 @@ def test_two_processes_move_it_at_once(engine: Engine) -> None:
         subprocess.Popen([*PROGRAM, "migrate"], cwd=ROOT, env=variables, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    said = [process.communicate(timeout=60)[1] for process in both]
+    said = [process.communicate(timeout=120)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert noted(engine) == ([HEAD], [THEIRS])
 

@@ -115,7 +115,7 @@ def test_it_goes_on_after_an_outage(one_node: KafkaBroker, open_history: Open, m
     assert len(history.recent(1, 9)) == 1
     one_node.restart()
     written.add(1, 2)
-    until(lambda: len(history.recent(1, 9)) == 2, timeout=40)
+    until(lambda: len(history.recent(1, 9)) == 2, timeout=120)
     until(lambda: history.fault is None)
 
 

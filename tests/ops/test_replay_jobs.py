@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
-from threading import Event
 from typing import Any
 
 import pytest
@@ -98,7 +97,7 @@ def state(engine: Engine, replay: int, clock: Callable[[], float] = time.time) -
     return load(engine, replay).state(clock())
 
 
-def until(condition: Callable[[], object], within: float = 60.0) -> None:
+def until(condition: Callable[[], object], within: float = 120.0) -> None:
     end = time.monotonic() + within
     while not condition():
         assert time.monotonic() < end
@@ -160,7 +159,8 @@ def test_another_process_continues_a_killed_ones_replay(
         first = stored(engine, replay)
         assert 0 < len(first) < RECORDS
         start(clock)
-        time.sleep(0.5)
+        other = begin()
+        until(lambda: state(engine, other, clock) == "finished")  # they have looked for replays
         assert load(engine, replay).matched == len(first)
         change(engine, "UPDATE webhook_replays SET rate = 100000")
         clock.added += LEASE
@@ -284,20 +284,22 @@ def test_an_unreachable_kafka_is_the_reason_shown(engine: Engine, begin: Begin, 
         until(lambda: load(engine, replay).last_error)
         assert state(engine, replay) == "waiting"
         assert "127.0.0.1:1" in (load(engine, replay).last_error or "")
-        began = time.monotonic()
-        jobs.close()
-    assert time.monotonic() - began < 5
+        jobs.close(60)
     assert load(engine, replay).lease_until is None
 
 
-def test_an_unreachable_database_is_waited_for(engine: Engine, begin: Begin, start: Start) -> None:
+def test_an_unreachable_database_is_waited_for(
+    engine: Engine, begin: Begin, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The outage is logged once, and replays run when it is back."""
     replay = begin()
+    looks: list[object] = []
+    claim = replays.claim
+    monkeypatch.setattr(replay_jobs.replays, "claim", lambda *words: (looks.append(words), claim(*words))[1])
     change(engine, "ALTER TABLE webhook_replays RENAME TO away")
     with capture_logs() as logs:
         start()
-        until(lambda: logs)
-        Event().wait(0.5)
+        until(lambda: logs and len(looks) > 3)
         change(engine, "ALTER TABLE away RENAME TO webhook_replays")
         until(lambda: state(engine, replay) == "finished")
     assert [each["event"] for each in logs].count("replays cannot be looked up; they wait") == 1

@@ -62,5 +62,5 @@ def await_log_ins() -> None:
     """Waits until no log-in is under way: an abandoned one goes on until the server ends it."""
     for thread in threading.enumerate():
         if thread.name == "oracle-connect":
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()

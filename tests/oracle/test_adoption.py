@@ -77,7 +77,7 @@ def test_the_whole_script_creates_the_tables_and_drops_them(own: Engine) -> None
         env=environment({"DATABASE_URL": url_of(own)}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=True,
     )
     assert errors_of(own, back.stdout) == []

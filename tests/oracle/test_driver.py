@@ -184,7 +184,7 @@ def test_one_session_of_a_deadlock_fails(connect: Connect, table: oracledb.Curso
     thread = threading.Thread(target=update, args=(other, 1))
     thread.start()
     update(table.connection, 2)
-    thread.join(10)
+    thread.join(60)
     assert codes == [60]
 
 

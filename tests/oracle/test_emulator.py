@@ -103,13 +103,13 @@ def test_a_function_can_hold_a_call(oracle: OracleEmulator, connect: Connect, cu
     def hold(call: Call) -> bool:
         if call.sql.startswith("INSERT"):
             held.set()
-            go_on.wait(10)
+            go_on.wait(60)
         return False
 
     oracle.inject(hold)
     thread = threading.Thread(target=cursor.execute, args=("INSERT INTO t (name) VALUES ('slow')",))
     thread.start()
-    assert held.wait(10)
+    assert held.wait(60)
     assert count(connect()) == 0
     go_on.set()
     thread.join()
@@ -183,7 +183,7 @@ def test_a_session_that_is_killed_before_its_statement_runs_ends(oracle: OracleE
     worker = Worker(channel)
     with theirs:
         with pytest.raises(Disconnect):
-            worker.run(lambda: cancelled.wait(10), cancelled.set)
+            worker.run(lambda: cancelled.wait(60), cancelled.set)
         assert cancelled.is_set()
         worker.close()
         channel.close()

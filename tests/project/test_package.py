@@ -16,7 +16,7 @@ from tests.processes import ROOT, environment
 def test_the_wheel(tmp_path: Path) -> None:
     """It has types, migrations, the licence, and metadata with author and licence."""
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, env=environment({}), capture_output=True, timeout=60, check=True)
+    subprocess.run(command, cwd=ROOT, env=environment({}), capture_output=True, timeout=200, check=True)
     (path,) = tmp_path.glob("*.whl")
     with ZipFile(path) as wheel:
         names = set(wheel.namelist())

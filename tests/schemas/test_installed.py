@@ -17,7 +17,7 @@ print(json.dumps([name for name in sys.modules if name.startswith({EXTRA!r})]))
 def test_without_a_registry_its_packages_are_not_imported() -> None:
     """Neither by a worker nor by commands."""
     code = f"import consumer.cli.run, consumer.ops.check, consumer.ops.replay\n{LIST}"
-    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True, timeout=60)
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True, timeout=200)
     assert json.loads(ran.stdout) == []
 
 
@@ -30,7 +30,7 @@ def test_a_registry_without_the_extra_is_a_settings_error() -> None:
         env=environment({"SCHEMA_REGISTRY_URL": "http://127.0.0.1:1"}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert ran.returncode == 2

@@ -119,7 +119,7 @@ class Listener:
 
     def _greeted(self, raw: socket.socket) -> None:
         with raw, contextlib.suppress(OSError):  # the client may disconnect at any time
-            raw.settimeout(20)
+            raw.settimeout(60)
             if self._greet is not None:
                 self._greet(raw)
             self._serve(raw)
@@ -131,10 +131,10 @@ class Listener:
         """End the accepting thread. Connections end when their client closes them."""
         self.stopped.set()
         with contextlib.suppress(OSError), socket.create_connection(self._listener.getsockname()[:2]):
-            self._threads[0].join(5)
+            self._threads[0].join(60)
         self._listener.close()
         for thread in self._threads[1:]:
-            thread.join(5)
+            thread.join(60)
 
 
 class Receiver(Listener):
@@ -166,11 +166,20 @@ class Receiver(Listener):
                     return
 
 
+class Clock:
+    """Stands still unless the test moves it."""
+
+    now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Sender:
     """A poller and an adapter, with helpers for tests."""
 
     def __init__(
-        self, *, egress: EgressPolicy = LOOPBACK, timeout: float = 5, connect_timeout: float = 2, **more: Any
+        self, *, egress: EgressPolicy = LOOPBACK, timeout: float = 60, connect_timeout: float = 30, **more: Any
     ) -> None:
         self.poller = Poller(more.get("clock", time.monotonic))
         self.adapter = LoopAdapter(
@@ -183,7 +192,7 @@ class Sender:
 
     def know(self, name: str, *addresses: str) -> None:
         """Put a name's addresses into the resolver's cache."""
-        self.adapter._resolver._cache[name] = _Entry(addresses, time.monotonic() + 60)
+        self.adapter._resolver._cache[name] = _Entry(addresses, self.poller._clock() + 60)
 
     def prepare(self, url: str, body: bytes | str | None = b"{}", **headers: str) -> requests.PreparedRequest:
         return requests.Request("POST", url, data=body, headers=headers).prepare()
@@ -203,11 +212,25 @@ class Sender:
         assert isinstance(result, requests.Response), result
         return result
 
-    def turn_until(self, done: Callable[[], object], limit: float = 10) -> None:
+    def turn_until(self, done: Callable[[], object], limit: float = 120.0) -> None:
         deadline = time.monotonic() + limit
         while not done():
             assert time.monotonic() < deadline
             self.poller.turn(0.05)
+
+    def awaits(self, transfer: Any, text: str) -> None:
+        """Turn until the transfer's time-out would have this text."""
+        self.turn_until(lambda: transfer.stage is not None and text in transfer.stage.late())
+
+    def timed_out(self, results: list[Result], clock: Clock, step: float = 0.1) -> Result:
+        """Turn, `step` seconds of the clock after each other, until there is a result."""
+        began = clock.now
+        while not results:
+            assert clock.now - began < 120
+            clock.now += step
+            for _ in range(2):  # a time-out is handed over in the next turn
+                self.poller.turn(0)
+        return results[0]
 
     def close(self) -> None:
         self.adapter.close()

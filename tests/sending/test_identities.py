@@ -221,7 +221,7 @@ def test_contexts_are_made_in_a_thread(
 
     def hold(context: ssl.SSLContext, of: TlsIdentity) -> None:
         makers.append(threading.get_ident())
-        held.wait(20)
+        held.wait(60)
         install(context, of)
 
     monkeypatch.setattr(tls, "install", hold)
@@ -253,7 +253,7 @@ def test_a_session_of_a_dropped_context_is_not_resumed(
     turns = iter(answers)
 
     def behave(connection: ssl.SSLSocket, _request: bytes) -> bool:
-        next(turns).wait(20)
+        next(turns).wait(60)
         connection.sendall(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n")
         return False
 

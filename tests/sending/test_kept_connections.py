@@ -159,7 +159,7 @@ def test_unrequested_bytes_close_an_idle_connection(sender: Sender, receive: Rec
 
     def behave(connection: socket.socket, _request: bytes) -> bool:
         connection.sendall(NO_CONTENT)
-        idle.wait(5)
+        idle.wait(60)
         connection.sendall(text)
         if text:
             connection.recv(1)  # the end is our close
@@ -181,22 +181,24 @@ def test_unrequested_bytes_not_yet_read_are_no_answer(make_sender: MakeSender, r
     """A connection that was idle for longer than a moment is checked before it is used."""
     late = [0.0]
     sender = make_sender(clock=lambda: time.monotonic() + late[0])
-    receiver = receive(answer_and(text))
+    go_on = threading.Event()
+    receiver = receive(answer_and(text, go_on))
     sender.response(receiver.url)
     (connection,) = kept(sender)
-    select.select([connection.stream], [], [], 5)
+    go_on.set()
+    select.select([connection.stream], [], [], 60)
     assert kept(sender) == [connection]
     late[0] = 2.0
     assert sender.response(receiver.url).status_code == 204
     assert (receiver.connections, len(receiver.requests)) == (2, 2)
 
 
-def answer_and(text: bytes) -> Behaviour:
-    """Answers, and a moment later sends `text` and closes the connection."""
+def answer_and(text: bytes, go_on: threading.Event) -> Behaviour:
+    """Answers, and later sends `text` and closes the connection."""
 
     def behave(connection: socket.socket, _request: bytes) -> bool:
         connection.sendall(NO_CONTENT)
-        time.sleep(0.1)
+        go_on.wait(60)
         connection.sendall(text)
         return False
 
@@ -241,7 +243,7 @@ def test_a_second_answer_to_one_request_is_not_the_answer_to_the_next(
 
     results.append(sender.response(receiver.url))
     sender.adapter.submit(sender.prepare(receiver.url), again)
-    assert answered.wait(10)
+    assert answered.wait(60)
     sender.turn_until(lambda: len(results) == 4)
     assert [result.reason for result in results] == ["for-1", "for-2", "for-3", "for-4"]
     assert receiver.connections == 2
@@ -295,7 +297,7 @@ def test_an_answer_before_the_whole_body_counts(
             time.sleep(0.05)
             reset(connection)
         elif then == "keep":
-            judged.wait(5)  # else it would read the body as the next request
+            judged.wait(60)  # else it would read the body as the next request
         return then == "keep"
 
     receiver = receive(behave, whole=False)
@@ -432,7 +434,7 @@ def test_any_order_of_submitting_and_cancelling_on_kept_connections(
         sender.adapter.close()
         assert len(sender.poller._handlers) == 1
         sender.poller.close()
-        end = time.monotonic() + 5
+        end = time.monotonic() + 60
         while descriptors() > before:
             assert time.monotonic() < end
             time.sleep(0.01)

@@ -1,16 +1,16 @@
 """Late turns of the loop, after a pause of the process or a long wait: received bytes are read before time-outs."""
 
 import contextlib
+import select
 import socket
-import time
-from collections.abc import Callable
+import threading
 
 import pytest
 from requests.exceptions import ConnectTimeout, ReadTimeout
 
 from consumer.loop.poller import GAP, Poller
 from consumer.sending.adapter import Result
-from tests.sending.conftest import MakeSender, Receive, Sender
+from tests.sending.conftest import Clock, MakeSender, Receive
 
 
 def test_only_a_late_turn_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,112 +43,125 @@ def test_only_a_late_turn_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     poller.close()
 
 
-def after(seconds: float, text: bytes = b"HTTP/1.1 204 No Content\r\n\r\n") -> Callable[[socket.socket, bytes], bool]:
-    """Answers this many seconds after the request."""
+class Stage:
+    """A sender whose clock stands still unless the test moves it, and receivers that answer when the test says so."""
 
-    def behave(connection: socket.socket, _request: bytes) -> bool:
-        time.sleep(seconds)
-        connection.sendall(text)
-        return True
+    def __init__(self, make_sender: MakeSender, receive: Receive, **limits: float) -> None:
+        self.clock = Clock()
+        self.sender = make_sender(clock=self.clock, **limits)
+        self.results: list[Result] = []
+        self._receive = receive
+        self._answers: list[tuple[threading.Event, threading.Event]] = []
 
-    return behave
+    def submit(self, text: bytes = b"HTTP/1.1 204 No Content\r\n\r\n") -> None:
+        """Send a request, which has arrived when this returns. Its answer comes with `answer`, or never."""
+        go, answered = threading.Event(), threading.Event()
+        self._answers.append((go, answered))
 
+        def behave(connection: socket.socket, _request: bytes) -> bool:
+            while not go.wait(0.05):
+                if select.select([connection], [], [], 0)[0]:  # the client has left
+                    return False
+            connection.sendall(text)
+            answered.set()
+            return bool(connection.recv(1))
 
-def stand_still(sender: Sender, seconds: float) -> None:
-    """Let submitted requests go out. Then the loop does not turn for a while."""
-    for _ in range(10):
-        sender.poller.turn(0.01)
-    time.sleep(seconds)
+        receiver = self._receive(behave)
+        self.sender.submit(receiver.url, self.results)
+        self.sender.turn_until(lambda: receiver.requests)
+
+    def answer(self) -> None:
+        """All receivers answer: the answers wait in the kernel when this returns."""
+        for go, answered in self._answers:
+            go.set()
+            assert answered.wait(60)
+
+    def result(self, step: float) -> tuple[Result, float]:
+        """Turn with these seconds between the turns, until there is a result. Returns it and the time it took."""
+        began = self.clock.now
+        self.sender.timed_out(self.results, self.clock, step)
+        return self.results.pop(), self.clock.now - began
 
 
 def test_answers_that_came_during_a_pause_are_read_before_the_time_out(
     make_sender: MakeSender, receive: Receive
 ) -> None:
     """The process was paused or waited for Kafka. Otherwise each answered request would be sent once more."""
-    sender = make_sender(timeout=0.5)
-    results: list[Result] = []
-    for seconds in (0.2, 0.2, 0.4):
-        sender.submit(receive(after(seconds)).url, results)
-    stand_still(sender, 0.8)
-    sender.turn_until(lambda: len(results) == 3)
-    assert [getattr(result, "status_code", result) for result in results] == [204] * 3
+    stage = Stage(make_sender, receive, timeout=0.5)
+    for _ in range(3):
+        stage.submit()
+    stage.answer()
+    stage.clock.now += 0.8
+    stage.sender.turn_until(lambda: len(stage.results) == 3)
+    assert [getattr(result, "status_code", result) for result in stage.results] == [204] * 3
 
 
 def test_a_request_unanswered_after_a_pause_has_its_time_once_more(make_sender: MakeSender, receive: Receive) -> None:
     """Not more than that, however often the loop is late. The next request to the receiver has the usual limit."""
-    sender = make_sender(timeout=0.6, connect_timeout=0.6)
-    hung = receive(b"", "hang")
-    results: list[Result] = []
-    sender.submit(hung.url, results)
-    stand_still(sender, 0.8)
-    begin = time.monotonic()
-    while not results:
-        assert time.monotonic() - begin < 2
-        sender.poller.turn(0)
-        time.sleep(0.3)
-    assert 0.5 < time.monotonic() - begin < 1.3
-    assert isinstance(results[0], ReadTimeout)
-    assert sender.adapter.in_flight == 0
-    begin = time.monotonic()
-    assert isinstance(sender.result(hung.url), ReadTimeout)
-    assert 0.5 < time.monotonic() - begin < 0.9
+    stage = Stage(make_sender, receive, timeout=0.6, connect_timeout=0.6)
+    stage.submit()
+    stage.clock.now += 0.8
+    result, took = stage.result(GAP + 0.05)
+    assert isinstance(result, ReadTimeout)
+    assert 0.5 < took < 1.3
+    assert stage.sender.adapter.in_flight == 0
+    stage.submit()
+    result, took = stage.result(0.05)
+    assert isinstance(result, ReadTimeout)
+    assert 0.5 < took < 0.9
 
 
 def test_an_answer_that_came_just_before_another_late_turn_is_read_first(
     make_sender: MakeSender, receive: Receive
 ) -> None:
     """The turn in which its time is over is also the one that reads it."""
-    sender = make_sender(timeout=0.6)
-    results: list[Result] = []
-    sender.submit(receive(after(1.0)).url, results)
-    stand_still(sender, 0.5)
-    sender.poller.turn(0)
-    time.sleep(0.8)
-    sender.turn_until(lambda: results)
-    assert getattr(results[0], "status_code", results[0]) == 204
+    stage = Stage(make_sender, receive, timeout=0.6)
+    stage.submit()
+    stage.clock.now += 0.5
+    stage.sender.poller.turn(0)
+    stage.answer()
+    stage.clock.now += 0.8
+    stage.sender.turn_until(lambda: stage.results)
+    assert getattr(stage.results[0], "status_code", stage.results[0]) == 204
 
 
 def test_a_status_line_that_came_counts_whatever_its_body_does(make_sender: MakeSender, receive: Receive) -> None:
     """As always: the event is delivered, and must not be sent again because of a body that is not needed."""
-    sender = make_sender(timeout=0.6)
-    results: list[Result] = []
-    sender.submit(receive(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", "hang").url, results)
-    stand_still(sender, 0.8)
-    sender.turn_until(lambda: results)
-    assert getattr(results[0], "status_code", results[0]) == 200
+    stage = Stage(make_sender, receive, timeout=0.6)
+    stage.submit(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx")
+    stage.answer()
+    stage.clock.now += 0.8
+    result, _ = stage.result(0.1)
+    assert getattr(result, "status_code", result) == 200
 
 
 def test_a_connection_made_during_a_pause_is_used(make_sender: MakeSender, receive: Receive) -> None:
     """By the clock, its time to connect is over. A connection that is not made by then is a ConnectTimeout."""
-    sender = make_sender(timeout=0.6, connect_timeout=0.1)
-    results: list[Result] = []
-    sender.submit(receive(after(0)).url, results)
-    sender.poller.turn(0)
-    time.sleep(0.5)
-    sender.turn_until(lambda: results)
-    assert getattr(results[0], "status_code", results[0]) == 204
-    results.clear()
+    stage = Stage(make_sender, receive, timeout=0.6, connect_timeout=0.1)
+    stage.sender.submit(receive(b"HTTP/1.1 204 No Content\r\n\r\n").url, stage.results)
+    stage.sender.poller.turn(0)
+    stage.clock.now += 0.5
+    stage.sender.turn_until(lambda: stage.results)
+    assert getattr(stage.results.pop(), "status_code", None) == 204
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as filling:
         for _ in range(4):
             client = filling.enter_context(socket.socket())
             client.setblocking(False)
             client.connect_ex(full.getsockname())
-        sender.submit(f"http://127.0.0.1:{full.getsockname()[1]}/", results)
-        sender.poller.turn(0)
-        time.sleep(0.5)
-        sender.turn_until(lambda: results)
-    assert isinstance(results[0], ConnectTimeout)
+        stage.sender.submit(f"http://127.0.0.1:{full.getsockname()[1]}/", stage.results)
+        stage.sender.poller.turn(0)
+        stage.clock.now += 0.5
+        result, _ = stage.result(0.1)
+    assert isinstance(result, ConnectTimeout)
 
 
 def test_a_time_out_is_judged_by_what_has_been_read(make_sender: MakeSender, receive: Receive) -> None:
     """In a flood the poller leaves ready descriptors for later turns. An answer may wait there, but not for ever."""
-    late = [0.0]
-    sender = make_sender(timeout=5, clock=lambda: time.monotonic() + late[0])
-    results: list[Result] = []
-    sender.submit(receive(b"", "hang").url, results)
-    sender.poller.turn(0)
-    for late[0], is_judged in ((5.5, False), (6.5, True)):
-        sender.adapter._on_judgement()  # the poller has served no turn since
-        assert bool(sender.adapter._ended) is is_judged
-    sender.turn_until(lambda: results)
-    assert isinstance(results[0], ReadTimeout)
+    stage = Stage(make_sender, receive, timeout=5)
+    stage.submit()
+    for seconds, is_judged in ((5.5, False), (1.0, True)):
+        stage.clock.now += seconds
+        stage.sender.adapter._on_judgement()  # the poller has served no turn since
+        assert bool(stage.sender.adapter._ended) is is_judged
+    stage.sender.turn_until(lambda: stage.results)
+    assert isinstance(stage.results[0], ReadTimeout)

@@ -22,7 +22,7 @@ from consumer.sending.adapter import Result
 from consumer.sending.oauth2 import Token, Tokens, Wait, token_of, token_request
 from consumer.sending.response import LazyResponse
 from consumer.sending.transfer import Key
-from tests.sending.conftest import NO_CONTENT, MakeSender, Receive, Receiver, Sender, server_tls
+from tests.sending.conftest import NO_CONTENT, Clock, MakeSender, Receive, Receiver, Sender, server_tls
 from tests.sending.signed_kit import header, signed
 
 UNAUTHORIZED = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
@@ -152,9 +152,11 @@ def test_a_hung_token_server_counts_towards_the_requests_time_limit(
     make_sender: MakeSender, receive: Receive, receiver: Receiver
 ) -> None:
     """The delivery's time limit covers the fetch, and other requests are not held up."""
-    sender = make_sender(timeout=0.5)
+    clock, results = Clock(), list[Result]()
+    sender = make_sender(timeout=0.5, clock=clock)
     hangs = receive(b"", then="hang")
-    (late,) = send(sender, receiver.url, credentials(hangs))
+    sender.adapter.submit(signed(receiver.url, auth=credentials(hangs)), results.append)
+    late = sender.timed_out(results, clock)
     assert str(late) == f"no access token from 127.0.0.1:{hangs.port} within 0.5 s"
     assert sender.response(receiver.url).status_code == 204
 

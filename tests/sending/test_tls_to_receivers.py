@@ -365,7 +365,7 @@ def test_a_receiver_that_resets_before_the_handshake() -> None:
     client.setblocking(False)
     reset(server)
     server.close()
-    select.select([client], [], [], 5)
+    select.select([client], [], [], 60)
     stream = Tls().start(client, "receiver.test", 443)
     with pytest.raises(ConnectionResetError):
         stream.do_handshake()

@@ -1,5 +1,6 @@
 """Relaying operational events from the database to Kafka: by the leader, and deleted after the acknowledgement."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from queue import Empty, SimpleQueue
@@ -53,7 +54,7 @@ class Rig:
 
     def until(self, condition: Callable[[], object], *, seconds: float = 0.0) -> None:
         """Turn, `seconds` each time, until `condition` holds."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < end, (self.relay.busy, self.stored())
             self.turn(seconds)
@@ -100,7 +101,7 @@ def published(kafka: KafkaSettings, number: int) -> list[str]:
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": unique("reader"), **QUIET})
     consumer.assign([TopicPartition(kafka.operations_topic, 0, 0)])
     found: list[str] = []
-    end = time.monotonic() + 15
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         found += [orjson.loads(each.value() or b"")["id"] for each in consumer.consume(500, 0.1) if not each.error()]
         if len(found) >= number:
@@ -294,13 +295,16 @@ def test_a_turn_does_not_wait(open_rig: Open, nowhere: KafkaSettings) -> None:
     """Neither for a busy database thread nor for a Kafka that does not exist."""
     rig = open_rig(nowhere)
     rig.write("a")
-    rig._thread.submit(lambda: time.sleep(0.5), lambda _result: None)
-    begin = time.monotonic()
+    free, freed = threading.Event(), list[object]()
+    rig._thread.submit(lambda: free.wait(60), freed.append)
     for _ in range(100):
         rig.turn(1.0)
-    assert time.monotonic() - begin < 0.4
+    assert freed == []
+    free.set()
     rig.until(lambda: rig.announcer.pending)
-    begin = time.monotonic()
+    shortest = 60.0
     for _ in range(100):
+        begin = time.monotonic()
         rig.turn(1.0)
-    assert time.monotonic() - begin < 0.4
+        shortest = min(shortest, time.monotonic() - begin)  # a busy machine delays some, a wait delays all
+    assert shortest < 0.004

