@@ -122,6 +122,7 @@ class Positions:
                 self._look()
             wait = min(2 * wait, BACK_OFF[1]) if failure is not None else BACK_OFF[0]
         self._consumer.close()
+        self._ids.close()
 
     def _heard(self, unknown: list[Partition], endless: list[Partition], wait: float) -> bool:
         """Take new requests; waits for them, `wait` seconds at most if old ones are unanswered. False: closed."""

@@ -63,6 +63,10 @@ class TopicIds:
             self._admin.poll(0)  # delivers librdkafka's log lines
         return found
 
+    def close(self) -> None:
+        """End the client, on this thread: a garbage collection on the client's own one would abort the process."""
+        self._admin = None
+
     def learn(self, topic: str, topic_id: str, cluster: str) -> dict[str, TopicIdentity]:
         """Take one answer."""
         if topic_id == _NONE:

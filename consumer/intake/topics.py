@@ -199,12 +199,12 @@ class TopicWatch(Part):
         self._says_none = kafka.properties.get("group.protocol") == "consumer"  # else librdkafka names missing topics
         self._fault: str | None = None
         try:
-            self._admin = AdminClient(onlooker(kafka), logger=LibrdkafkaLog())
+            admin = AdminClient(onlooker(kafka), logger=LibrdkafkaLog())
         except KafkaException as error:
             raise refused(error, kafka.properties) from None
         self._closing = Event()
         # A daemon: an outstanding request must not keep a stopped process alive.
-        self._asking = Thread(target=self._work, name="topics", daemon=True)
+        self._asking = Thread(target=self._work, args=(admin,), name="topics", daemon=True)
         self._asking.start()
 
     @property
@@ -218,35 +218,36 @@ class TopicWatch(Part):
         self._asking.join(timeout)
         return not self._asking.is_alive()
 
-    def _work(self) -> None:
+    def _work(self, admin: AdminClient) -> None:
+        """Ask until the end. `admin` ends with it: a garbage collection on its own thread would abort the process."""
         while not self._closing.is_set():
             answered = False
             try:
-                answered = self._ask()
+                answered = self._ask(admin)
             except Exception:  # a bug; without this thread there would be no leader
                 log.exception("asking Kafka for its topics failed; asking again")
             self._closing.wait(self._every if answered else min(AGAIN, self._every))
 
-    def _ask(self) -> bool:
+    def _ask(self, admin: AdminClient) -> bool:
         try:
-            cluster = self._admin.list_topics(timeout=TIMEOUT)
+            cluster = admin.list_topics(timeout=TIMEOUT)
         except KafkaException as error:
             if not self._failing:
                 log.warning("Kafka does not list its topics; keeping the last known list", error=error.args[0].str())
             self._failing = True
             return False
         finally:
-            self._admin.poll(0)  # delivers librdkafka's log lines
+            admin.poll(0)  # delivers librdkafka's log lines
         if self._failing:
             log.info("Kafka lists its topics again")
         self._failing = False
         counts = _counts(cluster)
         none = self._says_none and not any(map(self._consumed, counts))
         self._fault = "no topic of KAFKA_TOPICS exists" if none else None
-        self._post(partial(self._learn, counts, self._clock(), self._ends(counts)))
+        self._post(partial(self._learn, counts, self._clock(), self._ends(admin, counts)))
         return True
 
-    def _ends(self, counts: Counts) -> Ends:
+    def _ends(self, admin: AdminClient, counts: Counts) -> Ends:
         """The ends that the brokers report in time. Without them, new records of a topic go unnoticed."""
         asked = {
             KafkaTopicPartition(topic, number): OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent-kafka's
@@ -256,7 +257,7 @@ class TopicWatch(Part):
         }
         ends: dict[TopicPartition, int] = {}
         try:
-            answers = self._admin.list_offsets(asked, request_timeout=TIMEOUT) if asked else {}
+            answers = admin.list_offsets(asked, request_timeout=TIMEOUT) if asked else {}
         except KafkaException:
             return ends
         wait(answers.values(), TIMEOUT + MARGIN)
