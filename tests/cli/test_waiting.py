@@ -95,7 +95,12 @@ def test_a_locked_database_is_reported(called: Command, sqlite_engine: Engine, m
     """Every command does so, because all statements are watched: only SQLite has one lock for all. Not with --json."""
     monkeypatch.setattr(waiting, "PATIENCE", 0.05)
     url, say, said = url_of(sqlite_engine), Waiting._say, threading.Event()
-    monkeypatch.setattr(Waiting, "_say", lambda self: (say(self), said.set()))
+
+    def saying(self: Waiting) -> None:
+        say(self)
+        said.set()
+
+    monkeypatch.setattr(Waiting, "_say", saying)
     with locked(sqlite_engine, partial(said.wait, 60)):
         ended = called(*ADD, DATABASE_URL=url)
     assert (ended.returncode, ended.stdout) == (0, "subscription 1 added\n")

@@ -295,7 +295,12 @@ def test_an_unreachable_database_is_waited_for(
     replay = begin()
     looks: list[object] = []
     claim = replays.claim
-    monkeypatch.setattr(replay_jobs.replays, "claim", lambda *words: (looks.append(words), claim(*words))[1])
+
+    def look(*words: Any) -> Replay | None:
+        looks.append(words)
+        return claim(*words)
+
+    monkeypatch.setattr(replays, "claim", look)
     change(engine, "ALTER TABLE webhook_replays RENAME TO away")
     with capture_logs() as logs:
         start()

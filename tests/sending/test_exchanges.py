@@ -351,7 +351,7 @@ def test_resolving_a_name_counts_towards_the_time_limit(make_sender: MakeSender,
     clock, results = Clock(), list[Result]()
     sender, receiver = make_sender(timeout=0.6, clock=clock), receive(b"", "hang")
     waiting: list[Callable[[Resolution], None]] = []
-    sender.adapter._resolver.resolve = lambda _name, answered: waiting.append(answered)  # type: ignore[method-assign]
+    sender.adapter._resolver.resolve = lambda _name, answered: waiting.append(answered)  # type: ignore[assignment,method-assign]
     begin = clock.now
     sender.submit(f"http://slow.test:{receiver.port}/", results)
     for _ in range(2):  # no turn is late
