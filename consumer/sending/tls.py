@@ -247,7 +247,10 @@ class Tls:
         if stream.resumed and stream.kept is not None:
             until = stream.kept.until
         else:
-            ends = (stream.getpeercert() or {}).get("notAfter")
+            try:
+                ends = (stream.getpeercert() or {}).get("notAfter")
+            except ValueError:  # after an end without close_notify, OpenSSL shows no certificate
+                return
             if ends is None:
                 return
             until = min(self._clock() + _SESSION_AGE, ssl.cert_time_to_seconds(ends))
