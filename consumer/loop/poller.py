@@ -138,9 +138,9 @@ class Poller:
         self._gap_callbacks.append(callback)
 
     def post(self, callback: Callback) -> None:
-        """Run `callback` on the loop's thread, after the next wait. From any thread; lost once closed.
+        """Run `callback` on the loop's thread, in this turn or the next. From any thread; lost once closed.
 
-        A callback that a handler has posted thus runs when the poller has looked at all descriptors once more.
+        Before that, the poller looks at all descriptors once more: a handler may have posted it.
         """
         self._posted.append(callback)
         if threading.get_ident() != self._owner:
@@ -159,27 +159,16 @@ class Poller:
         self._owner = threading.get_ident()
         errors: list[Exception] = []
         patience = self._patience(timeout)
-        ready = self._ready
-        ready.update(self._epoll.poll(patience, _MAX_EVENTS))
+        self._ready.update(self._epoll.poll(patience, _MAX_EVENTS))
         self.woke_at = self._clock()
-        due = len(self._posted)
         if self._turned_at is not None and self.woke_at - self._turned_at - patience > GAP:
             self._run(self._gap_callbacks, errors)
-        until = self.woke_at + BUDGET
-        for fd in tuple(ready):
-            events = ready.pop(fd, None)  # None: another handler of this turn has unregistered it
-            handler = self._handlers.get(fd)
-            if events is not None and handler is not None:
-                try:
-                    handler(events)
-                except Exception as error:  # noqa: BLE001 (raised below, when all have run)
-                    errors.append(error)
-                if self._clock() > until:
-                    break
-        if not ready:
-            self.served_at = self.woke_at
+        self._handle(self.woke_at, errors)
         self._run_timers(errors)
-        self._run(self._due(due), errors)
+        if self._posted:
+            self._ready.update(self._epoll.poll(0, _MAX_EVENTS))
+            self._handle(self._clock(), errors)
+            self._run(self._due(), errors)
         self._turned_at = self._clock()
         if errors:
             raise errors[0] if len(errors) == 1 else ExceptionGroup("several callbacks of one turn failed", errors)
@@ -205,9 +194,25 @@ class Poller:
                 timeout = min(timeout, timer.deadline - now)
         return max(timeout, 0.0)
 
-    def _due(self, count: int) -> Iterable[Callback]:
+    def _handle(self, now: float, errors: list[Exception]) -> None:
+        """Call the handlers of ready descriptors, of which the poller was asked at `now`."""
+        ready, until = self._ready, now + BUDGET
+        for fd in tuple(ready):
+            events = ready.pop(fd, None)  # None: another handler of this turn has unregistered it
+            handler = self._handlers.get(fd)
+            if events is not None and handler is not None:
+                try:
+                    handler(events)
+                except Exception as error:  # noqa: BLE001 (raised when all have run)
+                    errors.append(error)
+                if self._clock() > until:
+                    break
+        if not ready:
+            self.served_at = now
+
+    def _due(self) -> Iterable[Callback]:
         until = self._clock() + BUDGET
-        for _ in range(count):
+        for _ in range(len(self._posted)):
             yield self._posted.popleft()
             if self._clock() > until:
                 return

@@ -188,8 +188,7 @@ class LoopAdapter(BaseAdapter):
         if place.route.http2:
             self._sharing.carry(transfer, place.route)
             return
-        crowded = len(self._open) + len(self._pool) >= self._most
-        connection = self._pool.take(place.route, now, self._poller.served_at, crowded=crowded)
+        connection = self._pool.take(place.route, now, self._poller.served_at, self._most - len(self._open))
         if isinstance(connection, Connection):
             transfer.stage = connection
             connection.carry(transfer)

@@ -64,29 +64,33 @@ class Pool:
     def __len__(self) -> int:
         return len(self._idle)
 
-    def take(self, route: Route, now: float, served_at: float, *, crowded: bool = False) -> Reusable | None:
+    def take(self, route: Route, now: float, served_at: float, room: int = 1 << 30) -> Reusable | None:
         """Take a usable connection of this route out of the pool; None if there is none.
 
         Bytes behind the last answer would be taken for the next one. The poller has reported those that had come by
-        `served_at`; a read has to find them where that was before the connection was put here, or long ago. `crowded`:
-        another connection would replace a kept one, so resting ones are taken too.
+        `served_at`; a read has to find them where that was before the connection was put here, or long ago. If the pool
+        has not `room` for one more, another connection would replace a kept one, so resting ones are taken too.
         """
-        kept = self._places.get(route)
-        while kept is not None:
+        while (kept := self._places.get(route)) is not None:
             rested, resting = kept
             while resting and (first := next(iter(resting))).used_at + first.rest <= now:
                 del resting[first]
                 rested[first] = None
-            if not rested and not crowded and len(resting) < _RESTING:
+            if rested:
+                connection, _ = rested.popitem()
+            elif len(resting) >= _RESTING or len(self._idle) >= room:
+                connection = next(iter(resting))
+                del resting[connection]
+            else:
                 return None
-            connection = next(reversed(rested)) if rested else next(iter(resting))
-            self.drop(connection)
+            del self._idle[connection]
+            if not (rested or resting):
+                del self._places[route]
             is_heard = served_at > connection.used_at and now - served_at < _QUIET
             is_young = now - connection.used_at < _MAX_IDLE and now - connection.born < MAX_AGE
             if is_young and (is_heard or connection.is_quiet()):
                 return connection
             connection.cancel()
-            kept = self._places.get(route)
         return None
 
     def put(self, connection: Reusable, now: float) -> None:

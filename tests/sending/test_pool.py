@@ -40,8 +40,8 @@ def put(pool: Pool, kept: Kept, now: float) -> Kept:
     return kept
 
 
-def take(pool: Pool, way: Route, now: float, served_at: float = 0.0, *, crowded: bool = False) -> Kept | None:
-    return cast("Kept | None", pool.take(way, now, served_at, crowded=crowded))
+def take(pool: Pool, way: Route, now: float, served_at: float = 0.0, room: int = 1_000) -> Kept | None:
+    return cast("Kept | None", pool.take(way, now, served_at, room))
 
 
 def test_the_most_recently_used_is_taken_first() -> None:
@@ -130,7 +130,7 @@ def test_a_connection_rests_before_it_is_used_again() -> None:
         each.rest = REST
     assert take(pool, route(), 1.0) is kept[0]
     assert take(pool, route(), 1.0) is None
-    assert take(pool, route(), 1.0, crowded=True) is kept[1]
+    assert take(pool, route(), 1.0, room=_RESTING - 1) is kept[1]
     assert take(pool, route(), 1.0 + REST) is kept[-1]
 
 
