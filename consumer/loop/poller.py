@@ -140,7 +140,8 @@ class Poller:
     def post(self, callback: Callback) -> None:
         """Run `callback` on the loop's thread, in this turn or the next. From any thread; lost once closed.
 
-        Before that, the poller looks at all descriptors once more: a handler may have posted it.
+        Before that, the poller looks at all descriptors once more, if the turn has time left: a handler may have posted
+        it. `served_at` says whether it has.
         """
         self._posted.append(callback)
         if threading.get_ident() != self._owner:
@@ -163,11 +164,13 @@ class Poller:
         self.woke_at = self._clock()
         if self._turned_at is not None and self.woke_at - self._turned_at - patience > GAP:
             self._run(self._gap_callbacks, errors)
-        self._handle(self.woke_at, errors)
+        until = self.woke_at + BUDGET
+        self._handle(self.woke_at, until, errors)
         self._run_timers(errors)
         if self._posted:
-            self._ready.update(self._epoll.poll(0, _MAX_EVENTS))
-            self._handle(self._clock(), errors)
+            if not self._ready and (now := self._clock()) <= until:
+                self._ready.update(self._epoll.poll(0, _MAX_EVENTS))
+                self._handle(now, until, errors)
             self._run(self._due(), errors)
         self._turned_at = self._clock()
         if errors:
@@ -194,9 +197,9 @@ class Poller:
                 timeout = min(timeout, timer.deadline - now)
         return max(timeout, 0.0)
 
-    def _handle(self, now: float, errors: list[Exception]) -> None:
+    def _handle(self, now: float, until: float, errors: list[Exception]) -> None:
         """Call the handlers of ready descriptors, of which the poller was asked at `now`."""
-        ready, until = self._ready, now + BUDGET
+        ready = self._ready
         for fd in tuple(ready):
             events = ready.pop(fd, None)  # None: another handler of this turn has unregistered it
             handler = self._handlers.get(fd)

@@ -513,7 +513,7 @@ class Flooded:
         return getattr(self.stream, name)
 
 
-def test_a_turn_reads_one_large_record(sender2: Sender, receive2: Receive2) -> None:
+def test_a_turn_reads_few_large_records(sender2: Sender, receive2: Receive2) -> None:
     """A head of 16 KiB takes more than 2 ms to decode."""
     held = Held()
     receiver = receive2(held)
@@ -525,7 +525,7 @@ def test_a_turn_reads_one_large_record(sender2: Sender, receive2: Receive2) -> N
     held.answer_all()
     sender2.turn_until(lambda: flooded.reads.append(0) or results)  # type: ignore[func-returns-value]
     assert sum(flooded.reads) == 64
-    assert max(flooded.reads) == 1
+    assert max(flooded.reads) <= 2, "a turn looks at most twice"
 
 
 def test_a_connection_that_was_idle_for_long_is_checked_and_reused(
