@@ -123,15 +123,19 @@ def _canonical(sql: str) -> exp.Expr:
 
 
 def _without_repetitions(tree: exp.Expr) -> exp.Expr:
-    """A UNION ALL of equal parts, one for each of many subscriptions, as one part."""
+    """A UNION ALL with each part once: those of many subscriptions are equal."""
     for name in tree.find_all(exp.Identifier):
         name.set("this", re.sub(r"^anon_\d+$", "anon", name.name))
     for union in reversed(list(tree.find_all(exp.Union))):  # the innermost first
-        if union.left == union.right:
+        if union.right in _parts(union.left):
             if union is tree:
                 return union.left
             union.replace(union.left)
     return tree
+
+
+def _parts(tree: exp.Expr) -> list[exp.Expr]:
+    return [*_parts(tree.left), tree.right] if isinstance(tree, exp.Union) else [tree]
 
 
 def without_conditions(sql: str) -> tuple[str, frozenset[str]]:
