@@ -88,5 +88,6 @@ def test_the_api_serves_v1_with_the_file(start: Start, engine: Engine, called: C
     pinged = requests.post(f"{url}/{created.json()['id']}/ping", json={}, headers=headers, timeout=60)
     assert (pinged.status_code, pinged.json()["ok"]) == (200, False)
     assert "refused" in pinged.json()["verdict"].lower()
-    ((_, event, _),) = outbox.pending(engine, "g", 10)
-    assert event.data["actor"] == "api:robot"
+    events = [event for _, event, _ in outbox.pending(engine, "g", 10)]
+    assert [event.type for event in events] == ["subscription.created", "subscription.pinged"]
+    assert {event.data["actor"] for event in events} == {"api:robot"}

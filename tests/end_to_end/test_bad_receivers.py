@@ -113,7 +113,7 @@ def test_an_unusable_url_costs_no_event(deployment: Deployment) -> None:
         assert reason in said[subscription]
         assert said[subscription].endswith("its events are stored, not sent")
         assert worker.log.count(f'"subscription": {subscription}, "reason"') == 1
-    assert worker.metric("webhooks_connections_opened_total") <= 4
+    assert worker.metric("webhooks_connections_opened_total") <= 20, "16 of the good receiver's may rest"
 
     for subscription in ids:  # by SQL, while the worker runs
         path = f"/corrected/{subscription}"

@@ -68,7 +68,7 @@ def test_only_settled_records_are_committed(real_kafka: Kafka, join: Join) -> No
 def test_librdkafka_requests_no_position_itself(real_kafka: Kafka, join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
     """If its request is lost with the coordinator, it never starts the partition and does not report it."""
     told: list[str] = []
-    monkeypatch.setattr(SourceHealth, "statistics", lambda _, document, _partitions: told.append(document))
+    monkeypatch.setattr(SourceHealth, "statistics", lambda _, document, *_more: told.append(document))
     topic = real_kafka.topic(partitions=2)
     settings = real_kafka.settings(statistics_interval_ms="100")
     real_kafka.write(topic, [b"1"])
