@@ -376,7 +376,8 @@ def test_a_decision_is_waited_for(start: Start, database: dict[str, str], engine
             connection.execute(text("DELETE FROM webhook_marks"))
     waiting = start(*words, **database)
     assert waiting.stdout is not None
-    assert waiting.stdout.readline()  # noted: from here on it waits
+    assert waiting.stdout.readline()  # noted
+    time.sleep(1)  # it waits
     waiting.terminate()
     _, errors = waiting.communicate(timeout=120)
     assert (waiting.returncode, errors) == (0, "no longer watching; the decision stands\n")
