@@ -167,7 +167,7 @@ class TokenFile:
         return self._cipher().encrypt(text.encode()).decode()
 
     def opened(self, sealed: str) -> str:
-        """What was sealed since the file last changed. ValueError for anything else."""
+        """The text that `sealed` has sealed since the file last changed. Raises ValueError for any other text."""
         try:
             return self._cipher().decrypt(sealed).decode()
         except InvalidToken:

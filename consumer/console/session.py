@@ -76,7 +76,7 @@ class Throttle:
 
 
 def sealed(session: Session, told: Mapping[str, object]) -> str:
-    """What only this session can open: for a cookie, in which the effect of a form reaches the next page.
+    """`told` as a cookie that only this session can open: the effect of a form reaches the next page in it.
 
     Texts are cut until it has at most LARGEST characters.
     """

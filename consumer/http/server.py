@@ -188,7 +188,7 @@ class _Protocol(H11Protocol):
             crowd = [each for each in crowd if each.address == self.address]
             if len(crowd) <= _MOST_OF_ADDRESS:
                 return
-        # Of those whose client is served, none; then this one.
+        # A connection that is being served is kept. The new one waits for its head, so one that waits is always here.
         longest = min(crowd, key=lambda each: float("inf") if each.waits_since is None else each.waits_since)
         self.connections.discard(longest)  # it is lost in the loop's next turn; more may come in this one
         longest.transport.abort()

@@ -149,7 +149,7 @@ class AnswerReader:
     def _is_interim(self) -> bool:
         """Whether the parser has given up within an interim head, and the final status line may be yet to come.
 
-        What has come of interim heads is dropped, so that no byte of them is looked at again.
+        It drops the bytes of interim heads, so that it looks at none of them again.
         """
         final = self._final()
         self._loose = self._loose or final.startswith((b"HTTP/1.1 1", b"HTTP/1.0 1"))

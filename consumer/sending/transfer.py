@@ -30,7 +30,7 @@ class Stage(Protocol):
 class Pending:
     """The stage of a transfer that waits for something that others may share, so that it cannot be cancelled.
 
-    What continues the transfer has to look whether this is still its stage.
+    The callback that continues the transfer checks that this is still its stage.
     """
 
     def __init__(self, missing: str) -> None:

@@ -209,9 +209,9 @@ def check_tenant(caller: Caller, tenant: str | None) -> None:
 
 
 def told(caller: Caller, described: Mapping[str, Any], *texts: str) -> dict[str, Any]:
-    """What happened on a connection. A token of a tenant gets these `texts` without the addresses that names have here.
+    """The description of an exchange. A tenant's token gets these `texts` without the addresses that names have here.
 
-    They may tell what the deployment's own network looks like.
+    The addresses may show what the deployment's own network looks like.
     """
     hidden = {} if caller.tenant is None else {each: described[each] for each in texts if described[each] is not None}
     return {**described, **{each: without_addresses(text) for each, text in hidden.items()}}
