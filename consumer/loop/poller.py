@@ -199,16 +199,15 @@ class Poller:
 
     def _handle(self, now: float, until: float, errors: list[Exception]) -> None:
         """Call the handlers of ready descriptors, of which the poller was asked at `now`."""
-        ready = self._ready
+        ready, handlers, clock = self._ready, self._handlers, self._clock
         for fd in tuple(ready):
             events = ready.pop(fd, None)  # None: another handler of this turn has unregistered it
-            handler = self._handlers.get(fd)
-            if events is not None and handler is not None:
+            if events is not None and fd in handlers:
                 try:
-                    handler(events)
+                    handlers[fd](events)
                 except Exception as error:  # noqa: BLE001 (raised when all have run)
                     errors.append(error)
-                if self._clock() > until:
+                if clock() > until:
                     break
         if not ready:
             self.served_at = now

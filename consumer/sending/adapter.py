@@ -314,8 +314,8 @@ class LoopAdapter(BaseAdapter):
             self.keep(connection)
         grant, request = transfer.grant, transfer.request
         if (
-            answer.status == HTTPStatus.UNAUTHORIZED
-            and grant is not None
+            grant is not None
+            and answer.status == HTTPStatus.UNAUTHORIZED
             and isinstance(request, SignedRequest)
             and not grant.renewed
             and self._tokens.refused(grant.key, grant.token)

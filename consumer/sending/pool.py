@@ -1,5 +1,6 @@
 """Keeps idle connections for the next request over the same route."""
 
+from collections import deque
 from typing import NamedTuple, Protocol
 
 from consumer.sending.connector import Route
@@ -46,7 +47,7 @@ class _Kept(NamedTuple):
     """The connections of a route, least recently used first."""
 
     rested: dict[Reusable, None]
-    resting: dict[Reusable, None]
+    resting: deque[Reusable]
 
 
 class Pool:
@@ -73,14 +74,12 @@ class Pool:
         """
         while (kept := self._places.get(route)) is not None:
             rested, resting = kept
-            while resting and (first := next(iter(resting))).used_at + first.rest <= now:
-                del resting[first]
-                rested[first] = None
+            while resting and resting[0].used_at + resting[0].rest <= now:
+                rested[resting.popleft()] = None
             if rested:
                 connection, _ = rested.popitem()
             elif len(resting) >= _RESTING or len(self._idle) >= room:
-                connection = next(iter(resting))
-                del resting[connection]
+                connection = resting.popleft()
             else:
                 return None
             del self._idle[connection]
@@ -98,8 +97,9 @@ class Pool:
         connection.used_at = now
         kept = self._places.get(connection.route)
         if kept is None:
-            kept = self._places[connection.route] = _Kept({}, {})
-        kept.resting[connection] = self._idle[connection] = None
+            kept = self._places[connection.route] = _Kept({}, deque())
+        kept.resting.append(connection)
+        self._idle[connection] = None
         if len(self._idle) > self._most:
             self.make_room()
 
@@ -113,7 +113,10 @@ class Pool:
         if connection in self._idle:
             del self._idle[connection]
             kept = self._places[connection.route]
-            del (kept.rested if connection in kept.rested else kept.resting)[connection]
+            if connection in kept.rested:
+                del kept.rested[connection]
+            else:
+                kept.resting.remove(connection)
             if not (kept.rested or kept.resting):
                 del self._places[connection.route]
 
