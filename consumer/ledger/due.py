@@ -41,7 +41,7 @@ from consumer.subscriptions import tls
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import Rules, endpoint_of, endpoint_rows
 from models import ParkedDelivery, Payload, Status, Subscription
-from models.base import BEFORE_IDS, in_utc
+from models.base import BEFORE_IDS
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +86,7 @@ class Fetched(NamedTuple):
     unreadable: dict[int, str] = {}  # noqa: RUF012 (the default is never changed)
 
 
-_DUE_AT = in_utc(ParkedDelivery.next_attempt_at)
+_DUE_AT = ParkedDelivery.next_attempt_at
 _POSTPONE = (
     update(ParkedDelivery)
     .where(ParkedDelivery.id == bindparam("b_id"), ParkedDelivery.status == Status.PARKED)

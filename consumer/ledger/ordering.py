@@ -71,6 +71,7 @@ _UNBLOCK = (
     .values(
         status=Status.PARKED,
         # Keep the due time, which has passed unless the row was tried and has to wait. Null: blocked by hand.
+        # Column and bind are TIMESTAMP: COALESCE of two types may be ORA-00932.
         next_attempt_at=func.coalesce(ParkedDelivery.next_attempt_at, _NOW),
         updated_at=_NOW,
     )

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import groupby
 
 import orjson
-from sqlalchemy import Connection, Engine, bindparam, exists, insert, or_, select, update
+from sqlalchemy import Connection, Engine, bindparam, case, exists, insert, or_, select, update
 
 from consumer.database.engine import any_of
 from consumer.events.cloud_event import texts
@@ -64,16 +64,7 @@ _INSERT_DELIVERY = insert(ParkedDelivery).from_select(
     include_defaults=False,
 )
 _SEEN = (ParkedDelivery.id == bindparam("b_id"), ParkedDelivery.attempt == bindparam("b_attempt"))
-# A statement of its own: in COALESCE Oracle refuses to mix the column's type with the bind's (ORA-00932).
-_FIRST = (
-    update(ParkedDelivery)
-    .where(*_SEEN)
-    .values(
-        first_attempt_at=bind(ParkedDelivery.last_attempt_at),
-        first_error=bind(ParkedDelivery.last_error),
-        first_status=bind(ParkedDelivery.last_status),
-    )
-)
+_UNTRIED = ParkedDelivery.attempt == 0
 _MADE = {
     "attempt": bindparam("b_made", type_=ParkedDelivery.attempt.type),
     "next_attempt_at": bind(ParkedDelivery.next_attempt_at),
@@ -82,6 +73,15 @@ _MADE = {
     "last_status": bind(ParkedDelivery.last_status),
     "last_response": bind(ParkedDelivery.last_response),
     "updated_at": bindparam("b_at", type_=ParkedDelivery.updated_at.type),
+    # Column and bind have one type, null or not: Oracle refuses CASE of two (ORA-00932).
+    **{
+        first.key: case((_UNTRIED, bind(last)), else_=first)
+        for first, last in (
+            (ParkedDelivery.first_attempt_at, ParkedDelivery.last_attempt_at),
+            (ParkedDelivery.first_error, ParkedDelivery.last_error),
+            (ParkedDelivery.first_status, ParkedDelivery.last_status),
+        )
+    },
 }
 _SCHEDULE = bindparam("b_schedule_start", type_=ParkedDelivery.schedule_start.type)
 _SAME = (*_SEEN, ParkedDelivery.schedule_start == _SCHEDULE)
@@ -158,12 +158,10 @@ def insert_new(connection: Connection, group: str, rows: Sequence[NewDelivery], 
 def _record(connection: Connection, group: str, results: Sequence[AttemptResult]) -> frozenset[OrderingKey]:
     ordered = sorted(results, key=lambda result: result.id)
     unwanted = [_result_binds(result) for result in ordered if result.status == "unwanted"]
-    made = [result for result in ordered if result.status != "unwanted"]
-    first = [_result_binds(result) for result in made if result.attempt_before == 0]
     again = [_result_binds(result) for result in ordered if result.status == "parked"]
     given_up = [_result_binds(result) for result in ordered if result.status == "exhausted"]
     delivered = [_result_binds(result) for result in ordered if result.status == "delivered"]
-    for statement, binds in ((_FIRST, first), (_DELIVERED, delivered), (_UNWANTED, unwanted)):
+    for statement, binds in ((_DELIVERED, delivered), (_UNWANTED, unwanted)):
         if binds:
             connection.execute(statement, binds)
     for statement, binds in ((_RESCHEDULE, again), (_GIVE_UP, given_up)):

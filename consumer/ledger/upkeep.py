@@ -44,7 +44,7 @@ from consumer.ledger.columns import (
 from consumer.ledger.ordering import put_in_order
 from consumer.ledger.rows import OperationalEvent
 from models import ParkedDelivery, Payload, Status, StoredReplay, Subscription
-from models.base import BEFORE_IDS, in_utc
+from models.base import BEFORE_IDS, utc_now
 from models.subscription import REASON_LENGTH
 
 CHANGED_AT_ONCE = 1000  # rows changed in one transaction after a change of their subscription
@@ -108,7 +108,7 @@ def disable(
         if url is not None:
             statement = statement.where(Subscription.url == url)
         if failing_before is not None:
-            statement = statement.where(in_utc(Subscription.failing_since) <= time_of(failing_before))
+            statement = statement.where(Subscription.failing_since <= time_of(failing_before))
         changed = connection.execute(
             statement.values(enabled=0, disabled_reason=cut(reason, REASON_LENGTH), failing_since=None)
         ).rowcount
@@ -254,7 +254,7 @@ def ended_before(engine: Engine, statuses: Collection[Status], before: float) ->
         engine,
         select(ParkedDelivery.id, ParkedDelivery.status, *RECORD).order_by(ParkedDelivery.id),
         ParkedDelivery.status.in_(sorted(statuses)),
-        in_utc(ParkedDelivery.updated_at) < time_of(before),
+        ParkedDelivery.updated_at < time_of(before),
     )
 
 
@@ -310,14 +310,14 @@ def _purge(connection: Connection, *, rows: Sequence[AnyRow]) -> Purged:
 
 
 def _ended(before: float) -> ColumnElement[bool]:
-    return or_(*(in_utc(at) < time_of(before) for at in (StoredReplay.finished_at, StoredReplay.cancelled_at)))
+    return or_(*(at < time_of(before) for at in (StoredReplay.finished_at, StoredReplay.cancelled_at)))
 
 
 def _changed(*states: Status, **values: object) -> Update:
     """An update of one row, provided that it is still in one of these states."""
     still = or_(*(ParkedDelivery.status == state for state in states))  # executemany cannot bind IN
     changed = update(ParkedDelivery).where(ParkedDelivery.id == bindparam("b_id"), still)
-    return changed.values(updated_at=func.current_timestamp(), **values)
+    return changed.values(updated_at=utc_now(), **values)
 
 
 _HOLD = _changed(Status.PARKED, status=Status.HELD)

@@ -161,12 +161,11 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "ledger.store._announced": ("Which of these rows are stored as exhausted, and need an operational event?",),
         "ledger.store._record": (
-            "First attempts, an array.",
             "Failed attempts that are retried, an array.",
             "Failed last attempts, an array.",
             "Failed attempts of a schedule that a redelivery has replaced, an array.",
-            "Successful attempts, an array.",
             "Rows whose filter, evaluated late, does not match the event, an array.",
+            "Successful attempts, an array.",
         ),
         "ledger.store._exhausted_after": ("Which of these rows are exhausted after this attempt?",),
         "ledger.ordering.normalise": (

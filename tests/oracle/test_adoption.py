@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 
 import oracledb
 import pytest
@@ -20,7 +21,7 @@ from tests.databases import connect_to, differences, url_of
 from tests.docs.documentation import BLOCKS
 from tests.ledger.rows_kit import query
 from tests.oracle import sqlplus
-from tests.oracle_emulator import OracleEmulator, OracleError
+from tests.oracle_emulator import OracleEmulator, OracleError, values
 from tests.processes import ROOT, environment
 
 TUTORIAL = """CREATE TABLE webhook_subscriptions (
@@ -146,6 +147,17 @@ def test_tables_that_are_nearly_the_tutorials_are_adopted_too(own: Engine, was: 
     columns = {column["name"]: column for column in sa.inspect(own).get_columns("webhook_subscriptions")}
     assert not columns["url"]["nullable"]
     assert not columns["event_type"]["nullable"]
+
+
+def test_times_of_an_adopted_table_may_have_a_named_zone(own: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver refuses zones such as 'Europe/Berlin' (DPY-3022); the instant is selected in UTC."""
+    there(own, TUTORIAL.replace("TIMESTAMP DEFAULT", "TIMESTAMP WITH TIME ZONE DEFAULT"), ROW)
+    there(own, "UPDATE webhook_subscriptions SET created_at = TIMESTAMP '2026-07-28 14:00:00 +02:00'")
+    migrations.upgrade(own)
+    monkeypatch.setattr(values, "_ZONE_HOUR", 20 | 0x80)  # the driver takes the zone of each time for a named one
+    with pytest.raises(sa.exc.NotSupportedError, match="DPY-3022"):
+        query(own, "SELECT created_at FROM webhook_subscriptions")
+    assert [row.created_at for row in repository.walk(own)] == [datetime(2026, 7, 28, 12, tzinfo=UTC)]
 
 
 def test_the_script_for_columns_that_may_be_null(own: Engine) -> None:

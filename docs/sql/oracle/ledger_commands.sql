@@ -12,16 +12,16 @@ SELECT
   webhook_deliveries.replay,
   webhook_deliveries.url,
   webhook_deliveries.status,
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at,
+  webhook_deliveries.next_attempt_at,
   webhook_deliveries.order_key,
-  SYS_EXTRACT_UTC(webhook_deliveries.created_at) AS created_at,
-  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
+  webhook_deliveries.created_at,
+  webhook_deliveries.updated_at,
   webhook_deliveries.attempt,
   webhook_deliveries.schedule_start,
-  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
+  webhook_deliveries.first_attempt_at,
   webhook_deliveries.first_error,
   webhook_deliveries.first_status,
-  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
+  webhook_deliveries.last_attempt_at,
   webhook_deliveries.last_error,
   webhook_deliveries.last_status,
   webhook_deliveries.last_response,
@@ -42,8 +42,8 @@ JOIN (
     webhook_deliveries.group_id = :group_id_1
     AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
     AND webhook_deliveries.subscription_id = :subscription_id_1
-    AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-    AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
+    AND webhook_deliveries.updated_at >= :updated_at_1
+    AND webhook_deliveries.updated_at < :updated_at_2
     AND webhook_deliveries.id > :id_1
   ORDER BY
     webhook_deliveries.id
@@ -68,16 +68,16 @@ SELECT
   webhook_deliveries.replay,
   webhook_deliveries.url,
   webhook_deliveries.status,
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at,
+  webhook_deliveries.next_attempt_at,
   webhook_deliveries.order_key,
-  SYS_EXTRACT_UTC(webhook_deliveries.created_at) AS created_at,
-  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
+  webhook_deliveries.created_at,
+  webhook_deliveries.updated_at,
   webhook_deliveries.attempt,
   webhook_deliveries.schedule_start,
-  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
+  webhook_deliveries.first_attempt_at,
   webhook_deliveries.first_error,
   webhook_deliveries.first_status,
-  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
+  webhook_deliveries.last_attempt_at,
   webhook_deliveries.last_error,
   webhook_deliveries.last_status,
   webhook_deliveries.last_response,
@@ -105,8 +105,8 @@ JOIN (
     AND webhook_deliveries.group_id = :group_id_1
     AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
     AND webhook_deliveries.subscription_id = :subscription_id_1
-    AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-    AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
+    AND webhook_deliveries.updated_at >= :updated_at_1
+    AND webhook_deliveries.updated_at < :updated_at_2
     AND webhook_deliveries.id > :id_1
   ORDER BY
     webhook_deliveries.id
@@ -146,16 +146,16 @@ SELECT
   webhook_deliveries.replay,
   webhook_deliveries.url,
   webhook_deliveries.status,
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at,
+  webhook_deliveries.next_attempt_at,
   webhook_deliveries.order_key,
-  SYS_EXTRACT_UTC(webhook_deliveries.created_at) AS created_at,
-  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
+  webhook_deliveries.created_at,
+  webhook_deliveries.updated_at,
   webhook_deliveries.attempt,
   webhook_deliveries.schedule_start,
-  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
+  webhook_deliveries.first_attempt_at,
   webhook_deliveries.first_error,
   webhook_deliveries.first_status,
-  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
+  webhook_deliveries.last_attempt_at,
   webhook_deliveries.last_error,
   webhook_deliveries.last_status,
   webhook_deliveries.last_response,
@@ -226,18 +226,12 @@ WHERE
   AND CASE WHEN (
     webhook_deliveries.subscription_id = :subscription_id_1
   ) THEN 1 END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-    )
-    THEN 1
-  END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
-    )
-    THEN 1
-  END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at >= :updated_at_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at < :updated_at_2
+  ) THEN 1 END = 1
   AND CASE
     WHEN (
       webhook_deliveries.status IN (:status_2_1, :status_2_2, :status_2_3)
@@ -302,18 +296,12 @@ WHERE
   AND CASE WHEN (
     webhook_payloads.tenant = :tenant_2
   ) THEN 1 END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-    )
-    THEN 1
-  END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
-    )
-    THEN 1
-  END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at >= :updated_at_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at < :updated_at_2
+  ) THEN 1 END = 1
   AND CASE
     WHEN (
       webhook_deliveries.status IN (:status_2_1, :status_2_2, :status_2_3)
@@ -356,7 +344,7 @@ WHERE
 -- Mark due rows or a decision again for the partition's owner, an array.
 UPDATE webhook_marks SET wish = :b_wish, asked = (
   webhook_marks.asked + :asked_1
-), marked_at = CURRENT_TIMESTAMP, done_at = :done_at
+), marked_at = SYS_EXTRACT_UTC(SYSTIMESTAMP), done_at = :done_at
 WHERE
   webhook_marks.group_id = :b_group_id
   AND webhook_marks.topic = :b_topic
@@ -536,18 +524,18 @@ SELECT
   webhook_replays.id,
   webhook_replays.group_id,
   webhook_replays.subscription_id,
-  SYS_EXTRACT_UTC(webhook_replays.since_at) AS since_at,
-  SYS_EXTRACT_UTC(webhook_replays.until_at) AS until_at,
+  webhook_replays.since_at,
+  webhook_replays.until_at,
   webhook_replays.event_type,
   webhook_replays.rate,
   webhook_replays.matched,
-  SYS_EXTRACT_UTC(webhook_replays.created_at) AS created_at,
-  SYS_EXTRACT_UTC(webhook_replays.finished_at) AS finished_at,
+  webhook_replays.created_at,
+  webhook_replays.finished_at,
   webhook_replays.positions,
   webhook_replays.record_count,
-  SYS_EXTRACT_UTC(webhook_replays.cancelled_at) AS cancelled_at,
+  webhook_replays.cancelled_at,
   webhook_replays.background,
-  SYS_EXTRACT_UTC(webhook_replays.lease_until) AS lease_until,
+  webhook_replays.lease_until,
   webhook_replays.last_error,
   webhook_replays.created_by
 FROM webhook_replays
@@ -567,10 +555,10 @@ WHERE
   AND webhook_replays.cancelled_at IS NULL
   AND (
     webhook_replays.lease_until IS NULL
-    OR SYS_EXTRACT_UTC(webhook_replays.lease_until) <= :param_1
+    OR webhook_replays.lease_until <= :lease_until_1
   )
 ORDER BY
-  SYS_EXTRACT_UTC(webhook_replays.lease_until) NULLS FIRST,
+  webhook_replays.lease_until NULLS FIRST,
   webhook_replays.id
 FETCH FIRST 20 ROWS ONLY
 ;
@@ -584,7 +572,7 @@ WHERE
   AND webhook_replays.cancelled_at IS NULL
   AND (
     webhook_replays.lease_until IS NULL
-    OR SYS_EXTRACT_UTC(webhook_replays.lease_until) <= :param_1
+    OR webhook_replays.lease_until <= :lease_until_1
   )
 ;
 
@@ -595,7 +583,7 @@ WHERE
   webhook_replays.id = :id_1
   AND webhook_replays.finished_at IS NULL
   AND webhook_replays.cancelled_at IS NULL
-  AND SYS_EXTRACT_UTC(webhook_replays.lease_until) = :param_1
+  AND webhook_replays.lease_until = :lease_until_1
 ;
 
 -- ledger.replays.advance
@@ -604,8 +592,8 @@ SELECT
   webhook_replays.positions,
   webhook_replays.matched,
   webhook_replays.subscription_id,
-  SYS_EXTRACT_UTC(webhook_replays.cancelled_at) AS cancelled_at,
-  SYS_EXTRACT_UTC(webhook_replays.finished_at) AS finished_at,
+  webhook_replays.cancelled_at,
+  webhook_replays.finished_at,
   webhook_subscriptions.enabled
 FROM webhook_replays
 LEFT OUTER JOIN webhook_subscriptions
@@ -628,8 +616,8 @@ WHERE
   webhook_replays.id = :id_1
   AND webhook_replays.matched = :matched_1
   AND (
-    SYS_EXTRACT_UTC(webhook_replays.lease_until) = :param_1
-    OR SYS_EXTRACT_UTC(webhook_replays.lease_until) = :param_2
+    webhook_replays.lease_until = :lease_until_1
+    OR webhook_replays.lease_until = :lease_until_2
   )
 ;
 
@@ -649,18 +637,18 @@ SELECT
   webhook_replays.id,
   webhook_replays.group_id,
   webhook_replays.subscription_id,
-  SYS_EXTRACT_UTC(webhook_replays.since_at) AS since_at,
-  SYS_EXTRACT_UTC(webhook_replays.until_at) AS until_at,
+  webhook_replays.since_at,
+  webhook_replays.until_at,
   webhook_replays.event_type,
   webhook_replays.rate,
   webhook_replays.matched,
-  SYS_EXTRACT_UTC(webhook_replays.created_at) AS created_at,
-  SYS_EXTRACT_UTC(webhook_replays.finished_at) AS finished_at,
+  webhook_replays.created_at,
+  webhook_replays.finished_at,
   webhook_replays.positions,
   webhook_replays.record_count,
-  SYS_EXTRACT_UTC(webhook_replays.cancelled_at) AS cancelled_at,
+  webhook_replays.cancelled_at,
   webhook_replays.background,
-  SYS_EXTRACT_UTC(webhook_replays.lease_until) AS lease_until,
+  webhook_replays.lease_until,
   webhook_replays.last_error,
   webhook_replays.created_by
 FROM webhook_replays
@@ -687,7 +675,7 @@ WHERE
 SELECT
   webhook_request_keys.resource_id,
   webhook_request_keys.request_digest,
-  SYS_EXTRACT_UTC(webhook_request_keys.created_at) AS created_at
+  webhook_request_keys.created_at
 FROM webhook_request_keys
 WHERE
   webhook_request_keys.key_digest = :key_digest_1
@@ -699,9 +687,9 @@ SELECT
   webhook_request_keys.key_digest
 FROM webhook_request_keys
 WHERE
-  SYS_EXTRACT_UTC(webhook_request_keys.created_at) <= :param_1
+  webhook_request_keys.created_at <= :created_at_1
 ORDER BY
-  SYS_EXTRACT_UTC(webhook_request_keys.created_at)
+  webhook_request_keys.created_at
 FETCH FIRST 100 ROWS ONLY
 ;
 
@@ -710,7 +698,7 @@ FETCH FIRST 100 ROWS ONLY
 DELETE FROM webhook_request_keys
 WHERE
   webhook_request_keys.key_digest = :b_key_digest
-  AND SYS_EXTRACT_UTC(webhook_request_keys.created_at) <= :param_1
+  AND webhook_request_keys.created_at <= :created_at_1
 ;
 
 -- ledger.request_keys.note
@@ -905,13 +893,13 @@ FROM (
 -- The last failures of the newest and oldest rows of each of some subscriptions.
 SELECT
   anon_1.subscription_id,
-  SYS_EXTRACT_UTC(anon_1.updated_at) AS updated_at,
+  anon_1.updated_at,
   anon_1.attempt,
   anon_1.schedule_start,
-  SYS_EXTRACT_UTC(anon_1.first_attempt_at) AS first_attempt_at,
+  anon_1.first_attempt_at,
   anon_1.first_error,
   anon_1.first_status,
-  SYS_EXTRACT_UTC(anon_1.last_attempt_at) AS last_attempt_at,
+  anon_1.last_attempt_at,
   anon_1.last_error,
   anon_1.last_status,
   anon_1.last_response
@@ -939,13 +927,13 @@ FROM (
 UNION ALL
 SELECT
   anon_2.subscription_id,
-  SYS_EXTRACT_UTC(anon_2.updated_at) AS updated_at,
+  anon_2.updated_at,
   anon_2.attempt,
   anon_2.schedule_start,
-  SYS_EXTRACT_UTC(anon_2.first_attempt_at) AS first_attempt_at,
+  anon_2.first_attempt_at,
   anon_2.first_error,
   anon_2.first_status,
-  SYS_EXTRACT_UTC(anon_2.last_attempt_at) AS last_attempt_at,
+  anon_2.last_attempt_at,
   anon_2.last_error,
   anon_2.last_status,
   anon_2.last_response
@@ -973,13 +961,13 @@ FROM (
 UNION ALL
 SELECT
   anon_3.subscription_id,
-  SYS_EXTRACT_UTC(anon_3.updated_at) AS updated_at,
+  anon_3.updated_at,
   anon_3.attempt,
   anon_3.schedule_start,
-  SYS_EXTRACT_UTC(anon_3.first_attempt_at) AS first_attempt_at,
+  anon_3.first_attempt_at,
   anon_3.first_error,
   anon_3.first_status,
-  SYS_EXTRACT_UTC(anon_3.last_attempt_at) AS last_attempt_at,
+  anon_3.last_attempt_at,
   anon_3.last_error,
   anon_3.last_status,
   anon_3.last_response
@@ -1007,13 +995,13 @@ FROM (
 UNION ALL
 SELECT
   anon_4.subscription_id,
-  SYS_EXTRACT_UTC(anon_4.updated_at) AS updated_at,
+  anon_4.updated_at,
   anon_4.attempt,
   anon_4.schedule_start,
-  SYS_EXTRACT_UTC(anon_4.first_attempt_at) AS first_attempt_at,
+  anon_4.first_attempt_at,
   anon_4.first_error,
   anon_4.first_status,
-  SYS_EXTRACT_UTC(anon_4.last_attempt_at) AS last_attempt_at,
+  anon_4.last_attempt_at,
   anon_4.last_error,
   anon_4.last_status,
   anon_4.last_response
@@ -1041,13 +1029,13 @@ FROM (
 UNION ALL
 SELECT
   anon_5.subscription_id,
-  SYS_EXTRACT_UTC(anon_5.updated_at) AS updated_at,
+  anon_5.updated_at,
   anon_5.attempt,
   anon_5.schedule_start,
-  SYS_EXTRACT_UTC(anon_5.first_attempt_at) AS first_attempt_at,
+  anon_5.first_attempt_at,
   anon_5.first_error,
   anon_5.first_status,
-  SYS_EXTRACT_UTC(anon_5.last_attempt_at) AS last_attempt_at,
+  anon_5.last_attempt_at,
   anon_5.last_error,
   anon_5.last_status,
   anon_5.last_response
@@ -1075,13 +1063,13 @@ FROM (
 UNION ALL
 SELECT
   anon_6.subscription_id,
-  SYS_EXTRACT_UTC(anon_6.updated_at) AS updated_at,
+  anon_6.updated_at,
   anon_6.attempt,
   anon_6.schedule_start,
-  SYS_EXTRACT_UTC(anon_6.first_attempt_at) AS first_attempt_at,
+  anon_6.first_attempt_at,
   anon_6.first_error,
   anon_6.first_status,
-  SYS_EXTRACT_UTC(anon_6.last_attempt_at) AS last_attempt_at,
+  anon_6.last_attempt_at,
   anon_6.last_error,
   anon_6.last_status,
   anon_6.last_response
@@ -1127,185 +1115,155 @@ FROM DUAL
 -- ledger.search._around
 -- The storing times of fifteen ids, or of the next ids.
 SELECT
-  SYS_EXTRACT_UTC(
-    (
-      SELECT
-        webhook_deliveries.created_at
-      FROM webhook_deliveries
-      WHERE
-        webhook_deliveries.id >= :id_1
-      ORDER BY
-        webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
+  (
+    SELECT
+      webhook_deliveries.created_at
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.id >= :id_1
+    ORDER BY
+      webhook_deliveries.id
+    FETCH FIRST 1 ROWS ONLY
   ) AS anon_1,
-  SYS_EXTRACT_UTC(
-    (
-      SELECT
-        webhook_deliveries.created_at
-      FROM webhook_deliveries
-      WHERE
-        webhook_deliveries.id >= :id_2
-      ORDER BY
-        webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
+  (
+    SELECT
+      webhook_deliveries.created_at
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.id >= :id_2
+    ORDER BY
+      webhook_deliveries.id
+    FETCH FIRST 1 ROWS ONLY
   ) AS anon_2,
-  SYS_EXTRACT_UTC(
-    (
-      SELECT
-        webhook_deliveries.created_at
-      FROM webhook_deliveries
-      WHERE
-        webhook_deliveries.id >= :id_3
-      ORDER BY
-        webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
+  (
+    SELECT
+      webhook_deliveries.created_at
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.id >= :id_3
+    ORDER BY
+      webhook_deliveries.id
+    FETCH FIRST 1 ROWS ONLY
   ) AS anon_3,
-  SYS_EXTRACT_UTC(
-    (
-      SELECT
-        webhook_deliveries.created_at
-      FROM webhook_deliveries
-      WHERE
-        webhook_deliveries.id >= :id_4
-      ORDER BY
-        webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
+  (
+    SELECT
+      webhook_deliveries.created_at
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.id >= :id_4
+    ORDER BY
+      webhook_deliveries.id
+    FETCH FIRST 1 ROWS ONLY
   ) AS anon_4,
-  SYS_EXTRACT_UTC(
-    (
-      SELECT
-        webhook_deliveries.created_at
-      FROM webhook_deliveries
-      WHERE
-        webhook_deliveries.id >= :id_5
-      ORDER BY
-        webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
+  (
+    SELECT
+      webhook_deliveries.created_at
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.id >= :id_5
+    ORDER BY
+      webhook_deliveries.id
+    FETCH FIRST 1 ROWS ONLY
   ) AS anon_5,
-  SYS_EXTRACT_UTC(
-    (
-      SELECT
-        webhook_deliveries.created_at
-      FROM webhook_deliveries
-      WHERE
-        webhook_deliveries.id >= :id_6
-      ORDER BY
-        webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
+  (
+    SELECT
+      webhook_deliveries.created_at
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.id >= :id_6
+    ORDER BY
+      webhook_deliveries.id
+    FETCH FIRST 1 ROWS ONLY
   ) AS anon_6,
-  SYS_EXTRACT_UTC(
-    (
-      SELECT
-        webhook_deliveries.created_at
-      FROM webhook_deliveries
-      WHERE
-        webhook_deliveries.id >= :id_7
-      ORDER BY
-        webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
+  (
+    SELECT
+      webhook_deliveries.created_at
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.id >= :id_7
+    ORDER BY
+      webhook_deliveries.id
+    FETCH FIRST 1 ROWS ONLY
   ) AS anon_7,
-  SYS_EXTRACT_UTC(
-    (
-      SELECT
-        webhook_deliveries.created_at
-      FROM webhook_deliveries
-      WHERE
-        webhook_deliveries.id >= :id_8
-      ORDER BY
-        webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
+  (
+    SELECT
+      webhook_deliveries.created_at
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.id >= :id_8
+    ORDER BY
+      webhook_deliveries.id
+    FETCH FIRST 1 ROWS ONLY
   ) AS anon_8,
-  SYS_EXTRACT_UTC(
-    (
-      SELECT
-        webhook_deliveries.created_at
-      FROM webhook_deliveries
-      WHERE
-        webhook_deliveries.id >= :id_9
-      ORDER BY
-        webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
+  (
+    SELECT
+      webhook_deliveries.created_at
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.id >= :id_9
+    ORDER BY
+      webhook_deliveries.id
+    FETCH FIRST 1 ROWS ONLY
   ) AS anon_9,
-  SYS_EXTRACT_UTC(
-    (
-      SELECT
-        webhook_deliveries.created_at
-      FROM webhook_deliveries
-      WHERE
-        webhook_deliveries.id >= :id_10
-      ORDER BY
-        webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
+  (
+    SELECT
+      webhook_deliveries.created_at
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.id >= :id_10
+    ORDER BY
+      webhook_deliveries.id
+    FETCH FIRST 1 ROWS ONLY
   ) AS anon_10,
-  SYS_EXTRACT_UTC(
-    (
-      SELECT
-        webhook_deliveries.created_at
-      FROM webhook_deliveries
-      WHERE
-        webhook_deliveries.id >= :id_11
-      ORDER BY
-        webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
+  (
+    SELECT
+      webhook_deliveries.created_at
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.id >= :id_11
+    ORDER BY
+      webhook_deliveries.id
+    FETCH FIRST 1 ROWS ONLY
   ) AS anon_11,
-  SYS_EXTRACT_UTC(
-    (
-      SELECT
-        webhook_deliveries.created_at
-      FROM webhook_deliveries
-      WHERE
-        webhook_deliveries.id >= :id_12
-      ORDER BY
-        webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
+  (
+    SELECT
+      webhook_deliveries.created_at
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.id >= :id_12
+    ORDER BY
+      webhook_deliveries.id
+    FETCH FIRST 1 ROWS ONLY
   ) AS anon_12,
-  SYS_EXTRACT_UTC(
-    (
-      SELECT
-        webhook_deliveries.created_at
-      FROM webhook_deliveries
-      WHERE
-        webhook_deliveries.id >= :id_13
-      ORDER BY
-        webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
+  (
+    SELECT
+      webhook_deliveries.created_at
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.id >= :id_13
+    ORDER BY
+      webhook_deliveries.id
+    FETCH FIRST 1 ROWS ONLY
   ) AS anon_13,
-  SYS_EXTRACT_UTC(
-    (
-      SELECT
-        webhook_deliveries.created_at
-      FROM webhook_deliveries
-      WHERE
-        webhook_deliveries.id >= :id_14
-      ORDER BY
-        webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
+  (
+    SELECT
+      webhook_deliveries.created_at
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.id >= :id_14
+    ORDER BY
+      webhook_deliveries.id
+    FETCH FIRST 1 ROWS ONLY
   ) AS anon_14,
-  SYS_EXTRACT_UTC(
-    (
-      SELECT
-        webhook_deliveries.created_at
-      FROM webhook_deliveries
-      WHERE
-        webhook_deliveries.id >= :id_15
-      ORDER BY
-        webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
+  (
+    SELECT
+      webhook_deliveries.created_at
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.id >= :id_15
+    ORDER BY
+      webhook_deliveries.id
+    FETCH FIRST 1 ROWS ONLY
   ) AS anon_15
 FROM DUAL
 ;
@@ -1420,16 +1378,16 @@ SELECT
   webhook_deliveries.replay,
   webhook_deliveries.url,
   webhook_deliveries.status,
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at,
+  webhook_deliveries.next_attempt_at,
   webhook_deliveries.order_key,
-  SYS_EXTRACT_UTC(webhook_deliveries.created_at) AS created_at,
-  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
+  webhook_deliveries.created_at,
+  webhook_deliveries.updated_at,
   webhook_deliveries.attempt,
   webhook_deliveries.schedule_start,
-  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
+  webhook_deliveries.first_attempt_at,
   webhook_deliveries.first_error,
   webhook_deliveries.first_status,
-  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
+  webhook_deliveries.last_attempt_at,
   webhook_deliveries.last_error,
   webhook_deliveries.last_status,
   webhook_deliveries.last_response,
@@ -1466,18 +1424,12 @@ WHERE
   AND CASE WHEN (
     webhook_deliveries.topic = :topic_1
   ) THEN 1 END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.created_at) >= :param_1
-    )
-    THEN 1
-  END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.created_at) < :param_2
-    )
-    THEN 1
-  END = 1
+  AND CASE WHEN (
+    webhook_deliveries.created_at >= :created_at_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.created_at < :created_at_2
+  ) THEN 1 END = 1
 ORDER BY
   webhook_deliveries.id DESC
 FETCH FIRST 50 ROWS ONLY
@@ -1513,12 +1465,12 @@ GROUP BY
 -- ledger.counts._next
 -- The earliest due time of these rows.
 SELECT
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
+  webhook_deliveries.next_attempt_at
 FROM webhook_deliveries
 WHERE
   webhook_deliveries.id IN (:id_1_1, :id_1_2)
   AND webhook_deliveries.status = :status_1
 ORDER BY
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at)
+  webhook_deliveries.next_attempt_at
 FETCH FIRST 1 ROWS ONLY
 ;

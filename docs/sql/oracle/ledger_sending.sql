@@ -13,7 +13,7 @@ FETCH FIRST 1 ROWS ONLY
 -- Workers, hot: the first due row of the next subscription in a partition.
 SELECT
   webhook_deliveries.subscription_id,
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
+  webhook_deliveries.next_attempt_at
 FROM webhook_deliveries
 WHERE
   webhook_deliveries.group_id = :group_id_1
@@ -23,7 +23,7 @@ WHERE
   AND webhook_deliveries.subscription_id > :subscription_id_1
 ORDER BY
   webhook_deliveries.subscription_id,
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at)
+  webhook_deliveries.next_attempt_at
 FETCH FIRST 1 ROWS ONLY
 ;
 
@@ -45,7 +45,7 @@ WHERE
         AND webhook_deliveries.topic = :topic_1
         AND webhook_deliveries.partition_no = :partition_no_1
         AND webhook_deliveries.subscription_id = webhook_subscriptions.id
-        AND SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) <= :param_1
+        AND webhook_deliveries.next_attempt_at <= :next_attempt_at_1
     )
   )
 ;
@@ -54,7 +54,7 @@ WHERE
 -- Workers, hot: the earliest due rows of a partition and subscription.
 SELECT
   webhook_deliveries.id,
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
+  webhook_deliveries.next_attempt_at
 FROM webhook_deliveries
 WHERE
   webhook_deliveries.group_id = :group_id_1
@@ -63,7 +63,7 @@ WHERE
   AND webhook_deliveries.partition_no = :partition_no_1
   AND webhook_deliveries.subscription_id = :subscription_id_1
 ORDER BY
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at),
+  webhook_deliveries.next_attempt_at,
   webhook_deliveries.id
 FETCH FIRST 16 ROWS ONLY
 ;
@@ -80,13 +80,13 @@ SELECT
   webhook_deliveries.replay,
   webhook_deliveries.order_key,
   webhook_deliveries.filter_pending,
-  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
+  webhook_deliveries.updated_at,
   webhook_deliveries.attempt,
   webhook_deliveries.schedule_start,
-  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
+  webhook_deliveries.first_attempt_at,
   webhook_deliveries.first_error,
   webhook_deliveries.first_status,
-  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
+  webhook_deliveries.last_attempt_at,
   webhook_deliveries.last_error,
   webhook_deliveries.last_status,
   webhook_deliveries.last_response,
@@ -106,7 +106,7 @@ WHERE
 -- The rows that may go right behind the first of a key.
 SELECT
   webhook_deliveries.id,
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
+  webhook_deliveries.next_attempt_at
 FROM webhook_deliveries
 WHERE
   webhook_deliveries.group_id = :group_id_1
@@ -140,7 +140,7 @@ FETCH FIRST 50 ROWS ONLY
 -- Their subscriptions, with the signing secrets.
 SELECT
   webhook_subscriptions.id AS subscription_id,
-  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.failing_since,
   webhook_subscriptions.verified_url,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
@@ -164,7 +164,7 @@ SELECT
   webhook_subscriptions.final_statuses,
   webhook_secrets.kind,
   webhook_secrets.secret,
-  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
+  webhook_secrets.expires_at,
   webhook_tls.subscription_id AS tls_of
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
@@ -227,12 +227,12 @@ WHERE
 -- ledger.marks.recent
 -- A worker starts: the time of the newest mark.
 SELECT
-  SYS_EXTRACT_UTC(webhook_marks.marked_at) AS marked_at
+  webhook_marks.marked_at
 FROM webhook_marks
 WHERE
   webhook_marks.group_id = :group_id_1
 ORDER BY
-  SYS_EXTRACT_UTC(webhook_marks.marked_at) DESC
+  webhook_marks.marked_at DESC
 FETCH FIRST 1 ROWS ONLY
 ;
 
@@ -245,11 +245,10 @@ SELECT
   webhook_marks.subscription_id,
   webhook_marks.wish,
   webhook_marks.asked,
-  SYS_EXTRACT_UTC(webhook_marks.marked_at) AS marked_at
+  webhook_marks.marked_at
 FROM webhook_marks
 WHERE
-  webhook_marks.group_id = :group_id_1
-  AND SYS_EXTRACT_UTC(webhook_marks.marked_at) >= :param_1
+  webhook_marks.group_id = :group_id_1 AND webhook_marks.marked_at >= :marked_at_1
 ;
 
 -- ledger.marks.published
@@ -257,7 +256,7 @@ WHERE
 SELECT
   webhook_marks.partition_no,
   webhook_marks.record_offset,
-  SYS_EXTRACT_UTC(webhook_marks.marked_at) AS marked_at
+  webhook_marks.marked_at
 FROM webhook_marks
 WHERE
   webhook_marks.group_id = :group_id_1
@@ -270,8 +269,8 @@ WHERE
 SELECT
   webhook_marks.subscription_id,
   webhook_marks.wish,
-  SYS_EXTRACT_UTC(webhook_marks.marked_at) AS marked_at,
-  SYS_EXTRACT_UTC(webhook_marks.done_at) AS done_at
+  webhook_marks.marked_at,
+  webhook_marks.done_at
 FROM webhook_marks
 WHERE
   webhook_marks.group_id = :group_id_1
@@ -286,7 +285,7 @@ WHERE
 
 -- ledger.marks.acted
 -- The decision is carried out.
-UPDATE webhook_marks SET done_at = CURRENT_TIMESTAMP
+UPDATE webhook_marks SET done_at = SYS_EXTRACT_UTC(SYSTIMESTAMP)
 WHERE
   webhook_marks.group_id = :group_id_1
   AND webhook_marks.topic = :topic_1

@@ -150,15 +150,26 @@ WHERE
 ;
 
 -- ledger.store._record
--- First attempts, an array.
-UPDATE webhook_deliveries SET first_attempt_at = :b_last_attempt_at, first_status = :b_last_status, first_error = :b_last_error
-WHERE
-  webhook_deliveries.id = :b_id AND webhook_deliveries.attempt = :b_attempt
-;
-
--- ledger.store._record
 -- Failed attempts that are retried, an array.
-UPDATE webhook_deliveries SET attempt = :b_made, next_attempt_at = :b_next_attempt_at, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
+UPDATE webhook_deliveries SET attempt = :b_made, next_attempt_at = :b_next_attempt_at, first_attempt_at = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_attempt_at
+  ELSE webhook_deliveries.first_attempt_at
+END, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, first_status = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_status
+  ELSE webhook_deliveries.first_status
+END, first_error = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_error
+  ELSE webhook_deliveries.first_error
+END, last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
 WHERE
   webhook_deliveries.id = :b_id
   AND webhook_deliveries.attempt = :b_attempt
@@ -167,7 +178,25 @@ WHERE
 
 -- ledger.store._record
 -- Failed last attempts, an array.
-UPDATE webhook_deliveries SET status = :b_status, attempt = :b_made, next_attempt_at = :b_next_attempt_at, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
+UPDATE webhook_deliveries SET status = :b_status, attempt = :b_made, next_attempt_at = :b_next_attempt_at, first_attempt_at = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_attempt_at
+  ELSE webhook_deliveries.first_attempt_at
+END, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, first_status = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_status
+  ELSE webhook_deliveries.first_status
+END, first_error = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_error
+  ELSE webhook_deliveries.first_error
+END, last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
 WHERE
   webhook_deliveries.id = :b_id
   AND webhook_deliveries.attempt = :b_attempt
@@ -176,9 +205,27 @@ WHERE
 
 -- ledger.store._record
 -- Failed attempts of a schedule that a redelivery has replaced, an array.
-UPDATE webhook_deliveries SET attempt = :b_made, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, schedule_start = (
+UPDATE webhook_deliveries SET attempt = :b_made, first_attempt_at = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_attempt_at
+  ELSE webhook_deliveries.first_attempt_at
+END, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, schedule_start = (
   webhook_deliveries.schedule_start + :schedule_start_1
-), last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
+), first_status = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_status
+  ELSE webhook_deliveries.first_status
+END, first_error = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_error
+  ELSE webhook_deliveries.first_error
+END, last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
 WHERE
   webhook_deliveries.id = :b_id
   AND webhook_deliveries.attempt = :b_attempt
@@ -186,7 +233,7 @@ WHERE
 ;
 
 -- ledger.store._record
--- Successful attempts, an array.
+-- Rows whose filter, evaluated late, does not match the event, an array.
 UPDATE webhook_deliveries SET status = :status, next_attempt_at = :next_attempt_at, last_error = :last_error, updated_at = :b_at
 WHERE
   webhook_deliveries.id = :b_id
@@ -199,8 +246,26 @@ WHERE
 ;
 
 -- ledger.store._record
--- Rows whose filter, evaluated late, does not match the event, an array.
-UPDATE webhook_deliveries SET status = :b_status, attempt = :b_made, next_attempt_at = :b_next_attempt_at, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
+-- Successful attempts, an array.
+UPDATE webhook_deliveries SET status = :b_status, attempt = :b_made, next_attempt_at = :b_next_attempt_at, first_attempt_at = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_attempt_at
+  ELSE webhook_deliveries.first_attempt_at
+END, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, first_status = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_status
+  ELSE webhook_deliveries.first_status
+END, first_error = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_error
+  ELSE webhook_deliveries.first_error
+END, last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.attempt = :b_attempt
 ;
@@ -520,7 +585,7 @@ SELECT
   webhook_operations.id,
   webhook_operations.event_id,
   webhook_operations.event_type,
-  SYS_EXTRACT_UTC(webhook_operations.created_at) AS created_at,
+  webhook_operations.created_at,
   webhook_operations.data
 FROM webhook_operations
 WHERE
@@ -541,7 +606,7 @@ WHERE
 -- The oldest operational events and their times.
 SELECT
   webhook_operations.id,
-  SYS_EXTRACT_UTC(webhook_operations.created_at) AS created_at
+  webhook_operations.created_at
 FROM webhook_operations
 WHERE
   webhook_operations.group_id = :group_id_1

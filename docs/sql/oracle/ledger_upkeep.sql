@@ -6,7 +6,7 @@ WHERE
   webhook_subscriptions.id = :id_1
   AND webhook_subscriptions.enabled = :enabled_1
   AND webhook_subscriptions.url = :url_1
-  AND SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) <= :param_1
+  AND webhook_subscriptions.failing_since <= :failing_since_1
 ;
 
 -- ledger.upkeep.failing
@@ -70,21 +70,21 @@ FETCH FIRST 1000 ROWS ONLY
 
 -- ledger.upkeep._follow
 -- Hold rows, an array.
-UPDATE webhook_deliveries SET status = :status, updated_at = CURRENT_TIMESTAMP
+UPDATE webhook_deliveries SET status = :status, updated_at = SYS_EXTRACT_UTC(SYSTIMESTAMP)
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.status = :status_1
 ;
 
 -- ledger.upkeep._follow
 -- Resume held rows, an array.
-UPDATE webhook_deliveries SET status = :status, next_attempt_at = :b_now, updated_at = CURRENT_TIMESTAMP
+UPDATE webhook_deliveries SET status = :status, next_attempt_at = :b_now, updated_at = SYS_EXTRACT_UTC(SYSTIMESTAMP)
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.status = :status_1
 ;
 
 -- ledger.upkeep._follow
 -- Exhaust rows of removed subscriptions, an array.
-UPDATE webhook_deliveries SET status = :status, next_attempt_at = :next_attempt_at, last_error = :last_error, updated_at = CURRENT_TIMESTAMP
+UPDATE webhook_deliveries SET status = :status, next_attempt_at = :next_attempt_at, last_error = :last_error, updated_at = SYS_EXTRACT_UTC(SYSTIMESTAMP)
 WHERE
   webhook_deliveries.id = :b_id
   AND (
@@ -177,8 +177,7 @@ SELECT
   webhook_marks.topic
 FROM webhook_marks
 WHERE
-  webhook_marks.group_id = :group_id_1
-  AND SYS_EXTRACT_UTC(webhook_marks.marked_at) < :param_1
+  webhook_marks.group_id = :group_id_1 AND webhook_marks.marked_at < :marked_at_1
 FETCH FIRST 1 ROWS ONLY
 ;
 
@@ -186,8 +185,7 @@ FETCH FIRST 1 ROWS ONLY
 -- Delete these marks.
 DELETE FROM webhook_marks
 WHERE
-  webhook_marks.group_id = :group_id_1
-  AND SYS_EXTRACT_UTC(webhook_marks.marked_at) < :param_1
+  webhook_marks.group_id = :group_id_1 AND webhook_marks.marked_at < :marked_at_1
 ;
 
 -- ledger.upkeep.waiting
@@ -236,18 +234,12 @@ WHERE
   AND CASE WHEN (
     webhook_deliveries.subscription_id = :subscription_id_1
   ) THEN 1 END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-    )
-    THEN 1
-  END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
-    )
-    THEN 1
-  END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at >= :updated_at_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at < :updated_at_2
+  ) THEN 1 END = 1
   AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
 ORDER BY
   webhook_deliveries.id
@@ -278,18 +270,12 @@ WHERE
   AND CASE WHEN (
     webhook_deliveries.subscription_id = :subscription_id_1
   ) THEN 1 END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-    )
-    THEN 1
-  END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
-    )
-    THEN 1
-  END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at >= :updated_at_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at < :updated_at_2
+  ) THEN 1 END = 1
   AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
 ORDER BY
   webhook_deliveries.id
@@ -336,18 +322,12 @@ WHERE
   AND CASE WHEN (
     webhook_payloads.tenant = :tenant_2
   ) THEN 1 END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-    )
-    THEN 1
-  END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
-    )
-    THEN 1
-  END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at >= :updated_at_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at < :updated_at_2
+  ) THEN 1 END = 1
   AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
 ORDER BY
   webhook_deliveries.id
@@ -373,7 +353,7 @@ GROUP BY
 -- A replay: its rows of a step by state.
 -- A call has only the requested conditions.
 SELECT
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
+  webhook_deliveries.next_attempt_at
 FROM webhook_deliveries
 WHERE
   CASE WHEN (
@@ -404,12 +384,9 @@ WHERE
   CASE WHEN (
     webhook_deliveries.status IN (:status_1_1, :status_1_2)
   ) THEN 1 END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_1
-    )
-    THEN 1
-  END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at < :updated_at_1
+  ) THEN 1 END = 1
   AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
 ORDER BY
   webhook_deliveries.id
@@ -426,8 +403,8 @@ WHERE
 -- Delete replays that ended long ago.
 DELETE FROM webhook_replays
 WHERE
-  SYS_EXTRACT_UTC(webhook_replays.finished_at) < :param_1
-  OR SYS_EXTRACT_UTC(webhook_replays.cancelled_at) < :param_2
+  webhook_replays.finished_at < :finished_at_1
+  OR webhook_replays.cancelled_at < :cancelled_at_1
 ;
 
 -- ledger.upkeep.replays_ended_before
@@ -436,6 +413,6 @@ SELECT
   COUNT(*) AS count_1
 FROM webhook_replays
 WHERE
-  SYS_EXTRACT_UTC(webhook_replays.finished_at) < :param_1
-  OR SYS_EXTRACT_UTC(webhook_replays.cancelled_at) < :param_2
+  webhook_replays.finished_at < :finished_at_1
+  OR webhook_replays.cancelled_at < :cancelled_at_1
 ;

@@ -2,7 +2,7 @@
 -- Workers, hot: the subscriptions to these types and tenants, with their signing secrets.
 SELECT
   webhook_subscriptions.id AS subscription_id,
-  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.failing_since,
   webhook_subscriptions.verified_url,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
@@ -26,7 +26,7 @@ SELECT
   webhook_subscriptions.final_statuses,
   webhook_secrets.kind,
   webhook_secrets.secret,
-  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
+  webhook_secrets.expires_at,
   webhook_tls.subscription_id AS tls_of
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
@@ -183,7 +183,7 @@ FETCH FIRST 500 ROWS ONLY
 -- A call has only the requested conditions.
 SELECT
   webhook_subscriptions.id AS subscription_id,
-  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.failing_since,
   webhook_subscriptions.verified_url,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
@@ -207,12 +207,12 @@ SELECT
   webhook_subscriptions.final_statuses,
   webhook_secrets.kind,
   webhook_secrets.secret,
-  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
+  webhook_secrets.expires_at,
   webhook_tls.subscription_id AS tls_of,
   webhook_subscriptions.enabled,
   webhook_subscriptions.disabled_reason,
-  webhook_subscriptions.created_at,
-  SYS_EXTRACT_UTC(webhook_subscriptions.slow_until) AS slow_until
+  SYS_EXTRACT_UTC(CAST(webhook_subscriptions.created_at AS TIMESTAMP WITH TIME ZONE)) AS created_at,
+  webhook_subscriptions.slow_until
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
   ON webhook_secrets.subscription_id = webhook_subscriptions.id
@@ -254,7 +254,7 @@ FETCH FIRST 10 ROWS ONLY
 -- A call has only the requested conditions.
 SELECT
   webhook_subscriptions.id AS subscription_id,
-  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.failing_since,
   webhook_subscriptions.verified_url,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
@@ -278,12 +278,12 @@ SELECT
   webhook_subscriptions.final_statuses,
   webhook_secrets.kind,
   webhook_secrets.secret,
-  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
+  webhook_secrets.expires_at,
   webhook_tls.subscription_id AS tls_of,
   webhook_subscriptions.enabled,
   webhook_subscriptions.disabled_reason,
-  webhook_subscriptions.created_at,
-  SYS_EXTRACT_UTC(webhook_subscriptions.slow_until) AS slow_until
+  SYS_EXTRACT_UTC(CAST(webhook_subscriptions.created_at AS TIMESTAMP WITH TIME ZONE)) AS created_at,
+  webhook_subscriptions.slow_until
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
   ON webhook_secrets.subscription_id = webhook_subscriptions.id
@@ -301,7 +301,7 @@ ORDER BY
 -- One subscription.
 SELECT
   webhook_subscriptions.id AS subscription_id,
-  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.failing_since,
   webhook_subscriptions.verified_url,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
@@ -325,12 +325,12 @@ SELECT
   webhook_subscriptions.final_statuses,
   webhook_secrets.kind,
   webhook_secrets.secret,
-  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
+  webhook_secrets.expires_at,
   webhook_tls.subscription_id AS tls_of,
   webhook_subscriptions.enabled,
   webhook_subscriptions.disabled_reason,
-  webhook_subscriptions.created_at,
-  SYS_EXTRACT_UTC(webhook_subscriptions.slow_until) AS slow_until
+  SYS_EXTRACT_UTC(CAST(webhook_subscriptions.created_at AS TIMESTAMP WITH TIME ZONE)) AS created_at,
+  webhook_subscriptions.slow_until
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
   ON webhook_secrets.subscription_id = webhook_subscriptions.id
@@ -351,12 +351,12 @@ SELECT
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
   webhook_subscriptions.tenant,
-  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since
+  webhook_subscriptions.failing_since
 FROM webhook_subscriptions
 WHERE
-  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) IS NOT NULL
+  webhook_subscriptions.failing_since IS NOT NULL
 ORDER BY
-  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since)
+  webhook_subscriptions.failing_since
 FETCH FIRST 20 ROWS ONLY
 ;
 
@@ -492,8 +492,8 @@ WHERE
 -- Its signing secrets, newest first.
 SELECT
   webhook_secrets.secret,
-  SYS_EXTRACT_UTC(webhook_secrets.created_at) AS created_at,
-  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at
+  webhook_secrets.created_at,
+  webhook_secrets.expires_at
 FROM webhook_secrets
 WHERE
   webhook_secrets.subscription_id = :subscription_id_1
@@ -573,8 +573,8 @@ WHERE
 SELECT
   webhook_secrets.id,
   webhook_secrets.kind,
-  SYS_EXTRACT_UTC(webhook_secrets.created_at) AS created_at,
-  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at
+  webhook_secrets.created_at,
+  webhook_secrets.expires_at
 FROM webhook_secrets
 WHERE
   webhook_secrets.subscription_id = :subscription_id_1
@@ -587,7 +587,7 @@ ORDER BY
 -- Its signing secrets without an end, to find the one that a request has created.
 SELECT
   webhook_secrets.secret,
-  SYS_EXTRACT_UTC(webhook_secrets.created_at) AS created_at
+  webhook_secrets.created_at
 FROM webhook_secrets
 WHERE
   webhook_secrets.subscription_id = :subscription_id_1
@@ -617,7 +617,7 @@ SELECT
   webhook_secrets.subscription_id,
   webhook_secrets.kind,
   webhook_secrets.secret,
-  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at
+  webhook_secrets.expires_at
 FROM webhook_secrets
 WHERE
   webhook_secrets.id > :id_1
