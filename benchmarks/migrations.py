@@ -1,4 +1,4 @@
-"""Each revision up and back on the emulated Oracle server with a million rows in each table: seconds, and memory.
+"""Each revision up and back on the emulated Oracle server with a million stored deliveries: seconds, and memory.
 
 python -m benchmarks.migrations [ROWS]
 
@@ -22,30 +22,33 @@ from tests.oracle_emulator import OracleEmulator
 FILLED_AT = "0002"  # the first revision with stored deliveries
 PART = 1000  # numbers in the table that generates rows
 RECORD = "group_id, topic, partition_no, record_offset, record_ts"
-# The row's number is {n}: PART numbers, times the parts.
+OF_RECORD = "'group', 'orders', MOD({n}, 12), {n}, 1700000000000"
+# Each begins an INSERT of rows with the numbers {n}: a tenth of them subscriptions with a secret.
 FILL = (
-    "INSERT INTO webhook_subscriptions (url, event_type) SELECT 'https://r.example/' || {n}, 'order.' || {n} FROM",
-    "INSERT INTO webhook_secrets (subscription_id, secret) SELECT {n}, 'whsec_' || {n} FROM",
-    f"INSERT INTO webhook_payloads ({RECORD}, event_type, webhook_id, body_size)"  # noqa: S608 (constants)
-    " SELECT 'group', 'orders', MOD({n}, 12), {n}, 1700000000000, 'order.created', 'msg_' || {n}, 0 FROM",
-    f"INSERT INTO webhook_deliveries ({RECORD}, subscription_id, url, status, attempt, last_error)"  # noqa: S608 (the same)
-    " SELECT 'group', 'orders', MOD({n}, 12), {n}, 1700000000000, MOD({n}, 1000) + 1, 'https://r.example/hooks',"
-    " 'parked', 1, 'status 503' FROM",
+    ("webhook_subscriptions (url, event_type)", "'https://r.example/' || {n}, 'order.' || {n}", 10),
+    ("webhook_secrets (subscription_id, secret)", "{n}, 'whsec_' || {n}", 10),
+    (
+        f"webhook_payloads ({RECORD}, event_type, webhook_id, body_size)",
+        OF_RECORD + ", 'order.created', 'msg_' || {n}, 0",
+        1,
+    ),
+    (
+        f"webhook_deliveries ({RECORD}, subscription_id, url, status, attempt, last_error)",
+        OF_RECORD + ", MOD({n}, 1000) + 1, 'https://r.example/hooks', 'parked', 1, 'status 503'",
+        1,
+    ),
 )
 
 
 def fill(connection: oracledb.Connection, rows: int) -> None:
-    """Fill the tables of FILLED_AT, with a transaction for each hundredth of the rows."""
+    """Fill the tables of FILLED_AT, with a transaction for each PART of the rows."""
     cursor = connection.cursor()
     cursor.execute("CREATE TABLE numbers (n NUMBER)")
     cursor.executemany("INSERT INTO numbers VALUES (:1)", [(number,) for number in range(1, PART + 1)])
-    parts = rows // PART
-    step = max(1, parts // 100)
-    for statement in FILL:
-        text = statement.format(n=f"(a.n + {PART} * (b.n - 1))")
-        for part in range(1, parts + 1, step):
-            until = min(part + step - 1, parts)
-            cursor.execute(f"{text} numbers a CROSS JOIN numbers b WHERE b.n BETWEEN {part} AND {until}")
+    for into, values, share in FILL:
+        for part in range(rows // share // PART):
+            numbered = values.format(n=f"({PART * part} + n)")
+            cursor.execute(f"INSERT INTO {into} SELECT {numbered} FROM numbers")  # noqa: S608 (constants)
             connection.commit()
 
 
@@ -68,7 +71,7 @@ def main(rows: int) -> None:
     with OracleEmulator() as oracle:
         engine = connect_to(oracle.url)
         migrations.upgrade(engine, revision=FILLED_AT)
-        with closing(oracledb.connect(user="webhooks", password="secret", dsn=oracle.dsn)) as connection:
+        with closing(oracledb.connect(user="webhooks", password="secret", dsn=oracle.dsn)) as connection:  # noqa: S106 (the emulator's)
             start = time.perf_counter()
             fill(connection, rows)
             cursor = connection.cursor()
