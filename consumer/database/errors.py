@@ -95,6 +95,7 @@ _OTHER_SESSIONS = {
     "ORA-04021",  # timed out waiting to lock a definition
     "ORA-04068",  # package state discarded
     "ORA-08103",  # a segment was replaced while it was read
+    "ORA-08104",  # an index is being built online
     "ORA-08176",  # no undo for a consistent read
     "ORA-08177",  # cannot serialise access
 }
@@ -143,6 +144,7 @@ _ADVICE = {
     "ORA-01031": "the account lacks a grant of docs/database.md",
     "ORA-01435": "is DATABASE_SCHEMA the owner of the tables?",
     "ORA-01502": "rebuild it: ALTER INDEX … REBUILD ONLINE",
+    "ORA-08104": "if no session builds it, Oracle cleans up in minutes, DBMS_REPAIR.ONLINE_INDEX_CLEAN at once",
     "ORA-12660": "thin mode has no native network encryption: use TLS, or have the server accept clients without it",
     "ORA-41900": "the account lacks a grant of docs/database.md",
     "cannot connect to database. DPY-4011": "it hangs up: does it need TLS, a client certificate, network encryption?",

@@ -1,5 +1,7 @@
 WHENEVER SQLERROR EXIT FAILURE ROLLBACK
 
+-- Where Oracle refuses ONLINE (ORA-00439: Standard Edition), remove this word: writes then wait meanwhile.
+
 CREATE TABLE webhook_alembic_version (
     version_num VARCHAR2(32 CHAR) NOT NULL, 
     CONSTRAINT webhook_alembic_version_pkc PRIMARY KEY (version_num)
@@ -41,11 +43,15 @@ ALTER TABLE webhook_subscriptions ADD disabled_reason VARCHAR2(1000 CHAR)
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_enabled CHECK (enabled IN (0, 1))
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_enabled CHECK (enabled IN (0, 1)) ENABLE NOVALIDATE
 
 /
 
-CREATE INDEX ix_webhook_subs_event_type ON webhook_subscriptions (event_type, enabled)
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_enabled VALIDATE
+
+/
+
+CREATE INDEX ix_webhook_subs_event_type ON webhook_subscriptions (event_type, enabled) ONLINE
 
 /
 
@@ -61,7 +67,7 @@ CREATE TABLE webhook_secrets (
 
 /
 
-CREATE INDEX ix_webhook_secrets_sub ON webhook_secrets (subscription_id)
+CREATE INDEX ix_webhook_secrets_sub ON webhook_secrets (subscription_id) ONLINE
 
 /
 
@@ -113,11 +119,11 @@ CREATE TABLE webhook_deliveries (
 
 /
 
-CREATE INDEX ix_webhook_deliveries_due ON webhook_deliveries (group_id, status, next_attempt_at, id, topic, partition_no, subscription_id)
+CREATE INDEX ix_webhook_deliveries_due ON webhook_deliveries (group_id, status, next_attempt_at, id, topic, partition_no, subscription_id) ONLINE
 
 /
 
-CREATE INDEX ix_webhook_deliveries_sub ON webhook_deliveries (subscription_id, status)
+CREATE INDEX ix_webhook_deliveries_sub ON webhook_deliveries (subscription_id, status) ONLINE
 
 /
 
@@ -151,15 +157,27 @@ ALTER TABLE webhook_subscriptions ADD failing_since TIMESTAMP
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_ordering CHECK (ordering IN ('none', 'key'))
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_ordering CHECK (ordering IN ('none', 'key')) ENABLE NOVALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_in_flight CHECK (max_in_flight >= 1)
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_ordering VALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_rate_limit CHECK (rate_limit > 0)
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_in_flight CHECK (max_in_flight >= 1) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_in_flight VALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_rate_limit CHECK (rate_limit > 0) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_rate_limit VALIDATE
 
 /
 
@@ -187,23 +205,27 @@ ALTER TABLE webhook_deliveries ADD last_response VARCHAR2(2000 CHAR)
 
 /
 
-ALTER TABLE webhook_deliveries DROP CONSTRAINT ck_webhook_deliveries_status
+ALTER TABLE webhook_deliveries DROP CONSTRAINT ck_webhook_deliveries_status ONLINE
 
 /
 
-ALTER TABLE webhook_deliveries ADD CONSTRAINT ck_webhook_deliveries_status CHECK (status IN ('parked', 'blocked', 'held', 'exhausted', 'delivered'))
+ALTER TABLE webhook_deliveries ADD CONSTRAINT ck_webhook_deliveries_status CHECK (status IN ('parked', 'blocked', 'held', 'exhausted', 'delivered')) ENABLE NOVALIDATE
 
 /
 
-DROP INDEX ix_webhook_deliveries_due
+ALTER TABLE webhook_deliveries MODIFY CONSTRAINT ck_webhook_deliveries_status VALIDATE
 
 /
 
-CREATE INDEX ix_webhook_deliveries_head ON webhook_deliveries (group_id, status, topic, partition_no, subscription_id, next_attempt_at, id)
+DROP INDEX ix_webhook_deliveries_due ONLINE
 
 /
 
-CREATE INDEX ix_webhook_deliveries_order ON webhook_deliveries (group_id, status, topic, partition_no, order_key, subscription_id, record_offset)
+CREATE INDEX ix_webhook_deliveries_head ON webhook_deliveries (group_id, status, topic, partition_no, subscription_id, next_attempt_at, id) ONLINE
+
+/
+
+CREATE INDEX ix_webhook_deliveries_order ON webhook_deliveries (group_id, status, topic, partition_no, order_key, subscription_id, record_offset) ONLINE
 
 /
 
@@ -243,11 +265,19 @@ UPDATE webhook_alembic_version SET version_num='0003' WHERE webhook_alembic_vers
 
 -- Running upgrade 0003 -> 0004
 
-ALTER TABLE webhook_operations ADD CONSTRAINT ck_webhook_operations_data CHECK (data IS JSON)
+ALTER TABLE webhook_operations ADD CONSTRAINT ck_webhook_operations_data CHECK (data IS JSON) ENABLE NOVALIDATE
 
 /
 
-ALTER TABLE webhook_replays ADD CONSTRAINT ck_webhook_replays_positions CHECK (positions IS JSON)
+ALTER TABLE webhook_operations MODIFY CONSTRAINT ck_webhook_operations_data VALIDATE
+
+/
+
+ALTER TABLE webhook_replays ADD CONSTRAINT ck_webhook_replays_positions CHECK (positions IS JSON) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_replays MODIFY CONSTRAINT ck_webhook_replays_positions VALIDATE
 
 /
 
@@ -609,23 +639,43 @@ ALTER TABLE webhook_subscriptions ADD custom_headers VARCHAR2(2000 CHAR)
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_timeout CHECK (timeout_seconds > 0)
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_timeout CHECK (timeout_seconds > 0) ENABLE NOVALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_format CHECK (payload_format IN ('record', 'standard', 'cloudevents'))
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_timeout VALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_batch_size CHECK (batch_size BETWEEN 1 AND 1000)
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_format CHECK (payload_format IN ('record', 'standard', 'cloudevents')) ENABLE NOVALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_batch_wait CHECK (batch_wait_ms BETWEEN 0 AND 60000)
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_format VALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_headers CHECK (custom_headers IS JSON)
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_batch_size CHECK (batch_size BETWEEN 1 AND 1000) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_batch_size VALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_batch_wait CHECK (batch_wait_ms BETWEEN 0 AND 60000) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_batch_wait VALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_headers CHECK (custom_headers IS JSON) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_headers VALIDATE
 
 /
 
@@ -633,7 +683,11 @@ ALTER TABLE webhook_secrets ADD kind VARCHAR2(10 CHAR) DEFAULT 'signing' NOT NUL
 
 /
 
-ALTER TABLE webhook_secrets ADD CONSTRAINT ck_webhook_secrets_kind CHECK (kind IN ('signing', 'basic', 'bearer', 'header'))
+ALTER TABLE webhook_secrets ADD CONSTRAINT ck_webhook_secrets_kind CHECK (kind IN ('signing', 'basic', 'bearer', 'header')) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_secrets MODIFY CONSTRAINT ck_webhook_secrets_kind VALIDATE
 
 /
 
@@ -649,15 +703,19 @@ ALTER TABLE webhook_payloads ADD record_headers CLOB
 
 /
 
-ALTER TABLE webhook_payloads ADD CONSTRAINT ck_webhook_payloads_headers CHECK (record_headers IS JSON)
+ALTER TABLE webhook_payloads ADD CONSTRAINT ck_webhook_payloads_headers CHECK (record_headers IS JSON) ENABLE NOVALIDATE
 
 /
 
-CREATE INDEX ix_webhook_subs_match ON webhook_subscriptions (event_type, tenant, enabled)
+ALTER TABLE webhook_payloads MODIFY CONSTRAINT ck_webhook_payloads_headers VALIDATE
 
 /
 
-DROP INDEX ix_webhook_subs_event_type
+CREATE INDEX ix_webhook_subs_match ON webhook_subscriptions (event_type, tenant, enabled) ONLINE
+
+/
+
+DROP INDEX ix_webhook_subs_event_type ONLINE
 
 /
 
@@ -811,7 +869,7 @@ COMMENT ON COLUMN webhook_marks.done_at IS 'When a worker last acted on a decisi
 
 /
 
-CREATE INDEX ix_webhook_marks_time ON webhook_marks (group_id, marked_at)
+CREATE INDEX ix_webhook_marks_time ON webhook_marks (group_id, marked_at) ONLINE
 
 /
 
@@ -829,7 +887,11 @@ ALTER TABLE webhook_deliveries ADD filter_pending NUMBER(1) DEFAULT 0 NOT NULL
 
 /
 
-ALTER TABLE webhook_deliveries ADD CONSTRAINT ck_webhook_deliveries_pending CHECK (filter_pending IN (0, 1))
+ALTER TABLE webhook_deliveries ADD CONSTRAINT ck_webhook_deliveries_pending CHECK (filter_pending IN (0, 1)) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_deliveries MODIFY CONSTRAINT ck_webhook_deliveries_pending VALIDATE
 
 /
 
@@ -853,19 +915,19 @@ UPDATE webhook_alembic_version SET version_num='0008' WHERE webhook_alembic_vers
 
 -- Running upgrade 0008 -> 0009
 
-CREATE INDEX ix_webhook_deliveries_receiver ON webhook_deliveries (subscription_id, status, id)
+CREATE INDEX ix_webhook_deliveries_receiver ON webhook_deliveries (subscription_id, status, id) ONLINE
 
 /
 
-DROP INDEX ix_webhook_deliveries_sub
+DROP INDEX ix_webhook_deliveries_sub ONLINE
 
 /
 
-CREATE INDEX ix_webhook_deliveries_state ON webhook_deliveries (status, id, subscription_id)
+CREATE INDEX ix_webhook_deliveries_state ON webhook_deliveries (status, id, subscription_id) ONLINE
 
 /
 
-CREATE INDEX ix_webhook_subs_failing ON webhook_subscriptions (failing_since)
+CREATE INDEX ix_webhook_subs_failing ON webhook_subscriptions (failing_since) ONLINE
 
 /
 
@@ -895,7 +957,11 @@ ALTER TABLE webhook_replays ADD background NUMBER(1) DEFAULT 0 NOT NULL
 
 /
 
-ALTER TABLE webhook_replays ADD CONSTRAINT ck_webhook_replays_background CHECK (background IN (0, 1))
+ALTER TABLE webhook_replays ADD CONSTRAINT ck_webhook_replays_background CHECK (background IN (0, 1)) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_replays MODIFY CONSTRAINT ck_webhook_replays_background VALIDATE
 
 /
 
@@ -941,7 +1007,7 @@ COMMENT ON COLUMN webhook_request_keys.created_at IS 'When the row was made.'
 
 /
 
-CREATE INDEX ix_webhook_request_keys_age ON webhook_request_keys (created_at)
+CREATE INDEX ix_webhook_request_keys_age ON webhook_request_keys (created_at) ONLINE
 
 /
 
@@ -979,11 +1045,19 @@ ALTER TABLE webhook_subscriptions ADD http_version VARCHAR2(10 CHAR) DEFAULT '1.
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_gzip CHECK (gzip_above >= 0)
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_gzip CHECK (gzip_above >= 0) ENABLE NOVALIDATE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_http CHECK (http_version IN ('1.1', '2'))
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_gzip VALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_http CHECK (http_version IN ('1.1', '2')) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_http VALIDATE
 
 /
 
@@ -991,11 +1065,15 @@ ALTER TABLE webhook_subscriptions ADD verified_url VARCHAR2(2048 CHAR)
 
 /
 
-ALTER TABLE webhook_secrets DROP CONSTRAINT ck_webhook_secrets_kind
+ALTER TABLE webhook_secrets DROP CONSTRAINT ck_webhook_secrets_kind ONLINE
 
 /
 
-ALTER TABLE webhook_secrets ADD CONSTRAINT ck_webhook_secrets_kind CHECK (kind IN ('signing', 'basic', 'bearer', 'header', 'oauth2', 'plugin'))
+ALTER TABLE webhook_secrets ADD CONSTRAINT ck_webhook_secrets_kind CHECK (kind IN ('signing', 'basic', 'bearer', 'header', 'oauth2', 'plugin')) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_secrets MODIFY CONSTRAINT ck_webhook_secrets_kind VALIDATE
 
 /
 
@@ -1058,11 +1136,15 @@ UPDATE webhook_alembic_version SET version_num='0011' WHERE webhook_alembic_vers
 
 -- Running upgrade 0011 -> 0012
 
-ALTER TABLE webhook_subscriptions DROP CONSTRAINT ck_webhook_subs_format
+ALTER TABLE webhook_subscriptions DROP CONSTRAINT ck_webhook_subs_format ONLINE
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_format CHECK (payload_format IN ('record', 'standard', 'cloudevents', 'cloudevents-binary'))
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_format CHECK (payload_format IN ('record', 'standard', 'cloudevents', 'cloudevents-binary')) ENABLE NOVALIDATE
+
+/
+
+ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_format VALIDATE
 
 /
 
@@ -1076,7 +1158,7 @@ UPDATE webhook_alembic_version SET version_num='0012' WHERE webhook_alembic_vers
 
 -- Running upgrade 0012 -> 0013
 
-CREATE INDEX ix_webhook_subs_tenant ON webhook_subscriptions (tenant, id)
+CREATE INDEX ix_webhook_subs_tenant ON webhook_subscriptions (tenant, id) ONLINE
 
 /
 
