@@ -35,8 +35,8 @@ from tests.oracle.due_plans import LOOK, NOT_SEEN, OK, Finding, judged, looked_a
 from tests.oracle.oracle_databases import OURS
 
 ROWS = 1_000_000
-RECEIVERS = range(1, 21)  # subscriptions, each with a twentieth of the rows
-CHUNK = 1000  # records of a statement, 20,000 rows: a call may take thirty seconds
+RECEIVERS = range(1, 17)  # subscriptions, each with a sixteenth of the rows
+CHUNK = 1000  # records of a statement, 16,000 rows: a call may take thirty seconds
 MOST_WAIT = 5.0  # seconds of another session's statement; the service gives one up after thirty
 TRIES = 20  # of a migration, which may be run again after ORA-00054
 KIND = "заказ.✓"
@@ -175,7 +175,7 @@ def other_characters(engine: Engine, _: int) -> Findings:
 
 
 def _filled(engine: Engine, rows: int) -> Findings:
-    """Parked deliveries, twenty of each record, as in an outage. The service stores the first, and SQL copies them."""
+    """Parked deliveries, sixteen of each record, as in an outage. The service stores the first, and SQL copies them."""
     wanted = max(1, rows // len(RECEIVERS))
     there = min(50, wanted)
     first = [parked(make_event(at), its, 1000.0 + at) for at in range(there) for its in RECEIVERS]
