@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from threading import Event, Lock, Thread
 from typing import Any
 
@@ -96,8 +97,8 @@ def due_plans(engine: Engine, rows: int) -> Findings:
 def migrations_under_load(engine: Engine, rows: int) -> Findings:
     """Take each revision back to 0002, and to the newest again, while another session writes."""
     yield from _filled(engine, rows)
-    known, config = migrations.revisions(), migrations._config(engine)
-    moves = [(each, lambda to: command.downgrade(config, to)) for each in reversed(known[1:-1])]
+    known, back = migrations.revisions(), partial(command.downgrade, migrations._config(engine))
+    moves: list[tuple[str, Callable[[str], None]]] = [(each, back) for each in reversed(known[1:-1])]
     moves += [(each, lambda to: migrations.upgrade(engine, revision=to)) for each in known[2:]]
     with _another_session(engine) as waited:
         for revision, move in moves:

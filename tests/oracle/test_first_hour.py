@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -130,7 +131,7 @@ def test_h2_looks_for_due_rows_in_the_index_of_heads(server: OracleEmulator) -> 
     connection = server._instance.database.connect("WEBHOOKS")
     for each in sent.values():
         prepared = connection.prepare("EXPLAIN " + parse(with_literals(each), PROFILE_19C).h2[0])
-        result = connection.execute(prepared, [], 1).result
+        result: Any = connection.execute(prepared, [], 1).result
         assert result.next()
         plan = str(result.getString(1))
         used = re.findall(r"IX_WEBHOOK_DELIVERIES_HEAD: ([^*]*)\*/", plan)
