@@ -171,7 +171,7 @@ def other_characters(engine: Engine, _: int) -> Findings:
         return
     yield judged(not stored, f"{KIND} is refused: {refusal}", f"{KIND} has become {stored} without an error")
     checked = check_all({"DATABASE_URL": url_of(engine)})
-    said = "; ".join(each.text for each in checked if each.part == "database" and not each.ok)
+    said = "; ".join(each.text for each in checked if not each.ok and "character set" in each.text)
     yield judged(bool(said), f"kafka-webhooks check fails: {said}", "kafka-webhooks check does not say so")
 
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from consumer.database import migrations
 from tests.databases import connect_to
-from tests.ledger.rows_kit import run
+from tests.ledger.rows_kit import make_event, parked, run
 from tests.oracle import first_hour
 from tests.oracle.conftest import Start
 from tests.oracle.due_plans import LOOK, NOT_SEEN, OK, Sent, judge_plan, statements, with_literals
@@ -70,6 +70,18 @@ def test_a_refused_statement_fails_its_step_alone(server: OracleEmulator, monkey
     assert f"{LOOK}: the step has stopped: ORA-00932: inconsistent datatypes" in said
     assert f"{OK}: another answer of that length replaces it" in said
     assert tables(server) == []
+
+
+def test_a_replaced_value_is_told(server: OracleEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that stores another letter without an error is the worst that the program can find."""
+    park = first_hour.store.park
+    monkeypatch.setattr(first_hour, "STEPS", {"characters": first_hour.other_characters})
+    monkeypatch.setattr(
+        first_hour.store, "park", lambda engine, group, _, now: park(engine, group, [parked(make_event(1), 1)], now)
+    )
+    status, said = look(server)
+    assert status == 1
+    assert f"{LOOK}: {first_hour.KIND} has become ['user.created'] without an error" in said
 
 
 def test_a_schema_that_is_in_use_is_refused(server: OracleEmulator) -> None:
