@@ -20,6 +20,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 
 from consumer.config.settings import DatabaseSettings
+from consumer.database.charset import guard
 from consumer.database.errors import is_alone, is_disconnect, kind, line, translated
 from consumer.database.errors import unavailable as unavailable  # noqa: PLC0414 (re-exported to callers)
 from consumer.database.sqlite_file import explained, path_of, trouble_making
@@ -207,6 +208,7 @@ def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
         execution_options={"db_schema": schema},
     )
     declare(engine)
+    guard(engine)
     # SQLAlchemy would read V$TRANSACTION, which each start of an account without that right leaves in the audit trail.
     engine.dialect.get_default_isolation_level = lambda _: "READ COMMITTED"  # type: ignore[method-assign]
 
