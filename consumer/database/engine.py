@@ -43,6 +43,8 @@ def create_engine(settings: DatabaseSettings) -> Engine:
         ("DATABASE_SCHEMA", settings.db_schema, "schemas"),
         ("DATABASE_PASSWORD_FILE", settings.password_file, "passwords"),
         ("DATABASE_WALLET_PASSWORD", settings.wallet_password, "wallets"),
+        ("DATABASE_TOKEN_CALLBACK", settings.token_callback, "tokens"),
+        ("ORACLE_CLIENT_LIB", settings.client_lib, "client"),
     ):
         if value:
             raise SettingsError(f"{name}: SQLite has no {lacks}; unset it")

@@ -149,7 +149,7 @@ _SQLITE_TRANSIENT = (
 # Advice, by a part of the error's text: an error of connecting contains the text of its cause.
 _ADVICE = {
     "DPY-2018": "wallet_location in DATABASE_URL names the directory of ewallet.pem",
-    "DPY-3001": "thin mode has no native network encryption: use TLS, or have the server accept clients without it",
+    "DPY-3001": "thin mode has no native network encryption: use TLS, or a client (ORACLE_CLIENT_LIB)",
     "DPY-4000": "correct the alias in DATABASE_URL, or config_dir, the directory of tnsnames.ora",
     "DPY-4001": "write the password into DATABASE_URL, or name its file in DATABASE_PASSWORD_FILE",
     "DPY-4026": "config_dir in DATABASE_URL, or TNS_ADMIN, names the directory of tnsnames.ora",
@@ -163,7 +163,7 @@ _ADVICE = {
     "ORA-01031": "the account lacks a grant of docs/database.md",
     "ORA-01435": "is DATABASE_SCHEMA the owner of the tables?",
     "ORA-01502": "rebuild it: ALTER INDEX … REBUILD ONLINE",
-    "ORA-12660": "thin mode has no native network encryption: use TLS, or have the server accept clients without it",
+    "ORA-12660": "thin mode has no native network encryption: use TLS, or a client (ORACLE_CLIENT_LIB)",
     "ORA-41900": "the account lacks a grant of docs/database.md",
     "cannot connect to database. DPY-4011": "it hangs up: does it need TLS, a client certificate, network encryption?",
     "Connection refused": "is the database up, are host and port in DATABASE_URL right?",
