@@ -72,7 +72,7 @@ def guard(engine: Engine) -> None:
             return
         rows: Sequence[Any] = parameters if many else [parameters]
         for row in filter(None, rows):
-            if context.isinsert or context.isupdate:  # type: ignore[attr-defined]  # of its default implementation
+            if context.isinsert or context.isupdate:
                 refuse(engine, row)
             else:
                 row.update(dict.fromkeys(_lacking(engine, row), _NOWHERE))

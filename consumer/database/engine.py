@@ -212,7 +212,7 @@ def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
     declare(engine)
     guard(engine)
     # SQLAlchemy would read V$TRANSACTION, which each start of an account without that right leaves in the audit trail.
-    engine.dialect.get_default_isolation_level = lambda _: "READ COMMITTED"  # type: ignore[method-assign]
+    engine.dialect.get_default_isolation_level = lambda _: "READ COMMITTED"  # type: ignore[method-assign, assignment]
 
     # Must be the first listener, because SQLAlchemy's own one asks a new connection for its schema.
     @event.listens_for(engine, "connect", insert=True)
@@ -233,7 +233,7 @@ def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
         if is_alone(error):
             context.invalidate_pool_on_disconnect = False
             if context.is_pre_ping and "DPY-4024" not in str(error):  # a check that hangs says that the server does
-                raise sa.exc.DisconnectionError(line(error))  # the pool renews this session alone
+                raise sa.exc.DisconnectionError(str(error))  # the pool renews this session alone
 
     return engine
 

@@ -162,7 +162,7 @@ def _query(url: sa.URL) -> dict[str, Any]:
             oracledb.ConnectParams(**{name: value} if name not in {"dsn", "purity"} else {})
         except (ValueError, OverflowError, oracledb.Error) as error:
             raise SettingsError(f"DATABASE_URL: {name}={value}: {line(error)}") from None
-    return {name: _PURITIES.get(value, value) if name == "purity" else value for name, value in url.query.items()}
+    return {name: _PURITIES[str(value)] if name == "purity" else value for name, value in url.query.items()}
 
 
 def _connect(

@@ -23,7 +23,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs/database.md"
 def test_the_documented_urls_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block of settings in docs/database.md works as copied, with known parameters only."""
     monkeypatch.setattr("oracledb.init_oracle_client", lambda **_: None)  # there is no client to load
-    monkeypatch.setitem(sys.modules, "iam_tokens", SimpleNamespace(token=str))  # type: ignore[arg-type]  # as a module
+    monkeypatch.setitem(sys.modules, "iam_tokens", SimpleNamespace(token=str))
     text = DOCUMENT.read_text().partition("## Connecting")[2].partition("## Tables")[0]
     blocks = [dict(re.findall(r"export (\w+)='?([^'\n]+)'?", block)) for block in text.split("```sh")[1:]]
     assert len(blocks) == 15
