@@ -4,13 +4,14 @@ Each function may be repeated after any failure, even a commit whose answer was 
 key, and a result names the number of attempts before it.
 """
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 
-import orjson
 from sqlalchemy import Connection, Engine, bindparam, case, exists, insert, or_, select, update
 
+from consumer.database.charset import refuse
 from consumer.database.engine import any_of
 from consumer.events.cloud_event import texts
 from consumer.events.event import Event, RecordId
@@ -127,6 +128,11 @@ def record(engine: Engine, group: str, results: Sequence[AttemptResult]) -> froz
     rows any more.
     """
     return in_transaction(engine, partial(_record, group=group, results=results))
+
+
+def check(engine: Engine, event: Event) -> None:
+    """Raise Unstorable if the database's character set lacks a character of the event."""
+    refuse(engine, _payload_binds("", event))
 
 
 def in_order(rows: Sequence[NewDelivery]) -> list[NewDelivery]:
@@ -254,7 +260,7 @@ def _payload_binds(group: str, event: Event) -> dict[str, object]:
         "b_body_size": len(event.body),
         "b_tenant": event.tenant if len(event.tenant or "") <= TENANT_LENGTH else None,
         "b_record_key": event.key,
-        "b_record_headers": orjson.dumps(texts(event.headers)).decode() if event.headers else None,
+        "b_record_headers": json.dumps(texts(event.headers)) if event.headers else None,
         "b_body": event.body,
     }
 

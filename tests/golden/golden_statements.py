@@ -68,8 +68,7 @@ SESSION = {
     "ALTER SESSION SET TIME_ZONE": "Each new session: times in UTC, text sorted and compared by its bytes.",
     "ALTER SESSION SET CURRENT_SCHEMA": "Each new session, with DATABASE_SCHEMA.",
     "select sys_context": "SQLAlchemy, at the first connection of a process: the current schema.",
-    "begin": "SQLAlchemy, at the first connection: the transaction id, needed for the isolation level.",
-    "SELECT CASE BITAND": "SQLAlchemy, at the first connection: its isolation level, if it can read V$TRANSACTION.",
+    "SELECT value FROM nls": "The first connection of a process: the database's character set.",
     "SELECT 1.1": "SQLAlchemy, at the first connection: the decimal character.",
     "SELECT 1 ": "The pool, before it hands out a used session: does it answer? Once a transaction.",
 }

@@ -41,12 +41,12 @@ class Done(NamedTuple):
 class Database:
     """A database in memory, until it is closed."""
 
-    def __init__(self, name: str, release: int) -> None:
+    def __init__(self, name: str, release: int, character_set: str) -> None:
         self._url = f"jdbc:h2:mem:{name};" + ";".join(f"{option}={value}" for option, value in OPTIONS.items())
         self.release = release
         self.changed = 0  # rows, so far
         self._own = java.of_java("java.sql.DriverManager").getConnection(self._url, "sa", "")
-        self.run(dictionary.definitions(f"{release}.0.0"))
+        self.run(dictionary.definitions(f"{release}.0.0", character_set))
 
     def connect(self, schema: str) -> "Connection":
         """A connection that resolves names in a schema."""

@@ -7,6 +7,7 @@ import re
 
 VIEWS = {
     "V$PARAMETER": """SELECT 'compatible' AS NAME, '{compatible}' AS "VALUE" FROM DUAL""",
+    "NLS_DATABASE_PARAMETERS": """SELECT 'NLS_CHARACTERSET' AS PARAMETER, '{character_set}' AS "VALUE" FROM DUAL""",
     "V$TRANSACTION": "SELECT 0 AS FLAG, '1' AS XIDUSN, '2' AS XIDSLOT, '3' AS XIDSQN FROM DUAL",
     "ALL_TABLES": """SELECT TABLE_NAME, TABLE_SCHEMA AS OWNER, 'USERS' AS TABLESPACE_NAME,
         CAST(NULL AS VARCHAR(30)) AS IOT_NAME, CAST(NULL AS VARCHAR(30)) AS DURATION,
@@ -100,9 +101,10 @@ _NAMES = re.compile(rf'(?<![\w.$"])({"|".join(map(re.escape, VIEWS))})(?![\w$])'
 _OWN = re.compile(r"(?<![\w.$\"'])USER_(TABLES|TAB_COMMENTS|COL_COMMENTS|CONSTRAINTS|INDEXES)(?![\w$'])", re.IGNORECASE)
 
 
-def definitions(compatible: str) -> list[str]:
+def definitions(compatible: str, character_set: str) -> list[str]:
     """The statements that create the views; `compatible` is the server's parameter of that name."""
-    views = (f'CREATE VIEW SYS."{name}" AS {body.format(compatible=compatible)}' for name, body in VIEWS.items())
+    values = {"compatible": compatible, "character_set": character_set}
+    views = (f'CREATE VIEW SYS."{name}" AS {body.format(**values)}' for name, body in VIEWS.items())
     return ["CREATE SCHEMA IF NOT EXISTS SYS", *views]
 
 
