@@ -36,8 +36,13 @@ VIEWS = {
             WHEN 'TIMESTAMP WITH TIME ZONE' THEN 'TIMESTAMP(6) WITH TIME ZONE'
             WHEN 'TIMESTAMP' THEN CASE DATETIME_PRECISION WHEN 0 THEN 'DATE' ELSE 'TIMESTAMP(6)' END
             ELSE CASE WHEN NUMERIC_PRECISION IS NOT NULL THEN 'NUMBER' ELSE DATA_TYPE END END AS DATA_TYPE,
-        COALESCE(CHARACTER_MAXIMUM_LENGTH, 0) AS CHAR_LENGTH,
-        COALESCE(CHARACTER_MAXIMUM_LENGTH, 22) AS DATA_LENGTH,
+        CASE DATA_TYPE WHEN 'CHARACTER VARYING' THEN CHARACTER_MAXIMUM_LENGTH / 2
+            ELSE COALESCE(CHARACTER_MAXIMUM_LENGTH, 0) END AS CHAR_LENGTH,
+        CASE WHEN DATA_TYPE <> 'CHARACTER VARYING' THEN COALESCE(CHARACTER_MAXIMUM_LENGTH, 22)
+            WHEN MOD(CHARACTER_MAXIMUM_LENGTH, 2) = 1 THEN CHARACTER_MAXIMUM_LENGTH / 2
+            ELSE LEAST(CHARACTER_MAXIMUM_LENGTH * 2, 4000) END AS DATA_LENGTH,
+        CASE WHEN DATA_TYPE = 'CHARACTER VARYING'
+            THEN CASE MOD(CHARACTER_MAXIMUM_LENGTH, 2) WHEN 1 THEN 'B' ELSE 'C' END END AS CHAR_USED,
         CASE WHEN DATA_TYPE IN ('INTEGER', 'SMALLINT', 'BIGINT', 'DECFLOAT') THEN NULL
              WHEN DATA_TYPE = 'DOUBLE PRECISION' THEN 126 ELSE NUMERIC_PRECISION END AS DATA_PRECISION,
         CASE WHEN DATA_TYPE IN ('DECFLOAT', 'DOUBLE PRECISION') THEN NULL ELSE NUMERIC_SCALE END AS DATA_SCALE,
@@ -97,9 +102,13 @@ _OWN = re.compile(r"(?<![\w.$\"'])USER_(TABLES|TAB_COMMENTS|COL_COMMENTS|CONSTRA
 
 
 def definitions(compatible: str) -> list[str]:
-    """The statements that create the views; `compatible` is the server's parameter of that name."""
+    """The statements that create the views and the function behind checks of lengths.
+
+    `compatible` is the server's parameter of that name.
+    """
     views = (f'CREATE VIEW SYS."{name}" AS {body.format(compatible=compatible)}' for name, body in VIEWS.items())
-    return ["CREATE SCHEMA IF NOT EXISTS SYS", *views]
+    raises = "CREATE ALIAS SYS.TOO_LONG FOR 'java.util.Objects.requireNonNull(java.lang.Object,java.lang.String)'"
+    return ["CREATE SCHEMA IF NOT EXISTS SYS", raises, *views]
 
 
 def qualified(sql: str, user: str) -> str:
