@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from tests.oracle_emulator import answers, columns, values
 from tests.oracle_emulator.declared import others, owner_of, tables
-from tests.oracle_emulator.definitions import of_existing_rows, refuse_definition
+from tests.oracle_emulator.definition_rules import of_existing_rows
+from tests.oracle_emulator.definitions import Definer
 from tests.oracle_emulator.errors import OracleError, Unsupported
 from tests.oracle_emulator.login import alter_session
 from tests.oracle_emulator.rewriting import DOMAIN
@@ -83,10 +84,9 @@ def _define(session: Session, statement: Statement) -> None:
     connection, words = session.connection, without_space(tokens_of(statement.sql))
     if words[0].upper in {"CREATE", "ALTER", "DROP", "TRUNCATE"}:
         owner = owner_of(words)
-        known = tables(connection, owner)
-        refuse_definition(
-            words, session.profile.release, known, others(connection, owner), lambda sql: bool(connection.rows(sql))
-        )
+        kinds = others(connection, owner) if words[0].upper == "CREATE" else {}
+        asks = lambda sql: bool(connection.rows(f"{sql} FETCH FIRST 1 ROW ONLY"))  # noqa: E731 (shorter)
+        Definer(session.profile.release, tables(connection, owner), kinds, asks).refuse(words)
     connection.database.add_domains(each for each in statement.h2 if each.startswith(DOMAIN))
     try:
         for each in statement.h2:

@@ -154,18 +154,20 @@ class Connection:
         )
         return any(name in columns for (name,) in found)
 
-    def rows(self, sql: str) -> list[list[str]]:
+    def rows(self, sql: str, *binds: str) -> list[list[str]]:
         """The rows of a query in H2's SQL, as text; NULL is empty."""
-        statement = self._connection.createStatement()
+        prepared = self.prepare(sql)
         try:
-            result = self._translating(lambda: statement.executeQuery(sql))
+            for position, value in enumerate(binds, 1):
+                _bind(prepared, position, value or None)
+            result = self._translating(prepared.executeQuery)
             width = range(1, int(result.getMetaData().getColumnCount()) + 1)
             found: list[list[str]] = []
             while result.next():
                 found.append([str(result.getString(number) or "") for number in width])
             return found
         finally:
-            statement.close()
+            prepared.close()
 
     def prepare(self, sql: str) -> Java:
         """Prepares a statement for `execute`."""

@@ -1,11 +1,10 @@
 """Columns and constraints as CREATE TABLE and ALTER TABLE declare them, and as the dictionary has them."""
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from tests.oracle_emulator.database import Connection
-from tests.oracle_emulator.tokens import Token, closing, tokens_of, top_level
+from tests.oracle_emulator.tokens import Token, closing, tokens_of, top_level, without_space
 
 LOBS = frozenset({"CLOB", "BLOB", "NCLOB"})
 _SAME = {
@@ -21,6 +20,29 @@ _MORE_OF_A_TYPE = {"WITH", "LOCAL", "TIME", "ZONE", "PRECISION", "VARYING", "RAW
 _BYTES = {"NUMBER": 22, "FLOAT": 22, "DATE": 7, "TIMESTAMP": 11, "TIMESTAMP WITH TIME ZONE": 13}
 _KINDS = {"PRIMARY": "P", "UNIQUE": "U", "FOREIGN": "R", "REFERENCES": "R", "CHECK": "C"}
 _OPTIONS = {"DEFAULT", "NOT", "NULL", "CONSTRAINT", "GENERATED", "DROP", "ENABLE", "DISABLE", "VISIBLE", *_KINDS}
+
+# H2 repeats a scan of its catalogue for each row of a join, so these have none.
+_COLUMNS = """SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, CHARACTER_MAXIMUM_LENGTH, NUMERIC_PRECISION, NUMERIC_SCALE,
+    DATETIME_PRECISION, IS_NULLABLE, IS_IDENTITY, CASE WHEN NOT IS_VISIBLE THEN GENERATION_EXPRESSION END
+    FROM INFORMATION_SCHEMA.COLUMNS WHERE TABLE_SCHEMA = COALESCE(?, CURRENT_SCHEMA) ORDER BY ORDINAL_POSITION"""
+_KEYS = """SELECT TABLE_NAME, CONSTRAINT_NAME, CONSTRAINT_TYPE FROM INFORMATION_SCHEMA.TABLE_CONSTRAINTS
+    WHERE CONSTRAINT_SCHEMA = COALESCE(?, CURRENT_SCHEMA)"""
+_PARENTS = """SELECT CONSTRAINT_NAME, UNIQUE_CONSTRAINT_NAME FROM INFORMATION_SCHEMA.REFERENTIAL_CONSTRAINTS
+    WHERE CONSTRAINT_SCHEMA = COALESCE(?, CURRENT_SCHEMA)"""
+_CONDITIONS = """SELECT CONSTRAINT_NAME, CHECK_CLAUSE FROM INFORMATION_SCHEMA.CHECK_CONSTRAINTS
+    WHERE CONSTRAINT_SCHEMA = COALESCE(?, CURRENT_SCHEMA)"""
+_PARTS_OF_KEYS = """SELECT CONSTRAINT_NAME, COLUMN_NAME FROM INFORMATION_SCHEMA.KEY_COLUMN_USAGE
+    WHERE CONSTRAINT_SCHEMA = COALESCE(?, CURRENT_SCHEMA) ORDER BY ORDINAL_POSITION"""
+_PARTS_OF_CONDITIONS = """SELECT CONSTRAINT_NAME, COLUMN_NAME FROM INFORMATION_SCHEMA.CONSTRAINT_COLUMN_USAGE
+    WHERE CONSTRAINT_SCHEMA = COALESCE(?, CURRENT_SCHEMA)"""
+_INDEXES = """SELECT TABLE_NAME, INDEX_NAME, COLUMN_NAME, ORDERING_SPECIFICATION FROM INFORMATION_SCHEMA.INDEX_COLUMNS
+    WHERE TABLE_SCHEMA = COALESCE(?, CURRENT_SCHEMA) ORDER BY ORDINAL_POSITION"""
+_OWN_INDEXES = """SELECT INDEX_NAME FROM INFORMATION_SCHEMA.INDEXES
+    WHERE TABLE_SCHEMA = COALESCE(?, CURRENT_SCHEMA) AND NOT IS_GENERATED"""
+_OTHERS = """SELECT * FROM (SELECT TABLE_SCHEMA, TABLE_NAME, 'VIEW' FROM INFORMATION_SCHEMA.VIEWS
+    UNION ALL SELECT SEQUENCE_SCHEMA, SEQUENCE_NAME, 'SEQUENCE' FROM INFORMATION_SCHEMA.SEQUENCES
+    UNION ALL SELECT SYNONYM_SCHEMA, SYNONYM_NAME, 'SYNONYM' FROM INFORMATION_SCHEMA.SYNONYMS)
+    WHERE TABLE_SCHEMA = COALESCE(?, CURRENT_SCHEMA)"""
 
 
 class Column(NamedTuple):
@@ -40,6 +62,16 @@ class Column(NamedTuple):
         """The longest value, as a part of an index's key."""
         size = self.sizes[0] if self.sizes else 1
         return _BYTES.get(self.kind, min(size * (4 if self.in_characters else 1), 4000))
+
+    @property
+    def default(self) -> tuple[str, ...]:
+        """The words of its default."""
+        uppers = [word.upper for word in self.options]
+        if "DEFAULT" not in uppers or self.identity:
+            return ()
+        start = uppers.index("DEFAULT") + 1
+        end = next((at for at in range(start + 1, len(uppers)) if uppers[at] in _OPTIONS), len(uppers))
+        return tuple(uppers[start:end])
 
     def says(self, word: str) -> bool:
         """Whether the definition has this word outside parentheses."""
@@ -79,10 +111,11 @@ def names_in(words: Sequence[Token]) -> tuple[str, ...]:
     return tuple(squeezed(each) for each in split(words[opening + 1 : closing(words, opening)]))
 
 
-def squeezed(words: Sequence[Token] | str) -> str:
+def squeezed(words: Iterable[Token]) -> str:
     """A name or expression without quotes and spaces, in capitals, to compare it."""
-    text = words if isinstance(words, str) else "".join(f" {word.upper}" if word.upper == "DESC" else word.upper for word in words)
-    return re.sub(r'"|\s+(?!DESC$)', "", text.strip()).upper()
+    return "".join(f" {word.text.upper()}" if word.upper == "DESC" else word.text.upper() for word in words).replace(
+        '"', ""
+    )
 
 
 def split(words: Sequence[Token]) -> Iterator[Sequence[Token]]:
@@ -129,7 +162,9 @@ def _column(words: Sequence[Token]) -> Column:
             end += 1
     options = tuple(words[end:])
     outside = [word.upper for word in top_level(options)]
-    nulls = [before for before, word in zip(["", *outside], outside, strict=False) if word == "NULL" and before != "DEFAULT"]
+    nulls = [
+        before for before, word in zip(["", *outside], outside, strict=False) if word == "NULL" and before != "DEFAULT"
+    ]
     main = " ".join(parts)
     identity = "IDENTITY" in outside and "DROP" not in outside
     nullable = None if not nulls else nulls[-1] != "NOT"
@@ -164,53 +199,51 @@ def _key(words: Sequence[Token], name: str, column: str) -> Key:
 
 def tables(connection: Connection, owner: str) -> dict[str, Table]:
     """The tables of a schema (empty: the current one), by name."""
-    schema = f"'{owner}'" if owner else "CURRENT_SCHEMA"
     found: dict[str, Table] = {}
-    for table, name, kind, size, precision, scale, seconds, nullable, identity in connection.rows(
-        "SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, CHARACTER_MAXIMUM_LENGTH, NUMERIC_PRECISION, NUMERIC_SCALE, "
-        f"DATETIME_PRECISION, IS_NULLABLE, IS_IDENTITY FROM INFORMATION_SCHEMA.COLUMNS WHERE TABLE_SCHEMA = {schema} "
-        "AND IS_VISIBLE ORDER BY ORDINAL_POSITION"
-    ):
+    expressions: dict[str, str] = {}
+    for table, name, *rest, expression in connection.rows(_COLUMNS, owner):
         entry = found.setdefault(table, Table(f'"{owner}"."{table}"' if owner else f'"{table}"', {}, [], {}))
-        entry.columns[name] = _stored(name, kind, size, (precision, scale), seconds, nullable, identity)
-    parts: dict[str, list[str]] = {}
-    for name, column in connection.rows(
-        f"SELECT CONSTRAINT_NAME, COLUMN_NAME FROM SYS.ALL_CONS_COLUMNS WHERE OWNER = {schema} ORDER BY \"POSITION\""
-    ):
-        parts.setdefault(name, []).append(column)
-    keys = connection.rows(
-        "SELECT TABLE_NAME, CONSTRAINT_NAME, CONSTRAINT_TYPE, R_CONSTRAINT_NAME, SEARCH_CONDITION "
-        f"FROM SYS.ALL_CONSTRAINTS WHERE OWNER = {schema}"
-    )
-    owners = {name: table for table, name, *_ in keys}
-    for table, name, kind, parent, condition in keys:
-        columns, parents = tuple(parts.get(name, ())), tuple(parts.get(parent, ()))
-        key = Key(kind, name, columns, owners.get(parent, ""), parents, tuple(tokens_of(condition)))
+        if expression:  # see `rewriting._index`
+            text = expression.removeprefix("CAST(").removesuffix(" AS CHARACTER VARYING(4000))")
+            expressions[name] = squeezed(without_space(tokens_of(text)))
+        else:
+            entry.columns[name] = _stored(name, *rest)
+    conditions = dict(connection.rows(_CONDITIONS, owner))
+    parts: dict[str, tuple[str, ...]] = {}
+    for name, column in connection.rows(_PARTS_OF_KEYS, owner):
+        parts[name] = (*parts.get(name, ()), column)
+    for name, column in connection.rows(_PARTS_OF_CONDITIONS, owner):
+        if name in conditions:
+            parts[name] = (*parts.get(name, ()), column)
+    keys, parents = connection.rows(_KEYS, owner), dict(connection.rows(_PARENTS, owner))
+    tables_of_keys = {name: table for table, name, _ in keys}
+    for table, name, kind in keys:
+        parent, condition = parents.get(name, ""), tuple(tokens_of(conditions.get(name, "")))
+        parent_columns = parts.get(parent, ())
+        key = Key(
+            _KINDS[kind.split()[0]],
+            name,
+            parts.get(name, ()),
+            tables_of_keys.get(parent, ""),
+            parent_columns,
+            condition,
+        )
         found[table].keys.append(key)
-    for table, name, column, order, expression in connection.rows(
-        "SELECT C.TABLE_NAME, C.INDEX_NAME, C.COLUMN_NAME, C.DESCEND, E.COLUMN_EXPRESSION FROM SYS.ALL_IND_COLUMNS C "
-        "LEFT JOIN SYS.ALL_IND_EXPRESSIONS E ON E.INDEX_OWNER = C.INDEX_OWNER AND E.INDEX_NAME = C.INDEX_NAME "
-        f"AND E.COLUMN_POSITION = C.COLUMN_POSITION WHERE C.INDEX_OWNER = {schema} ORDER BY C.COLUMN_POSITION"
-    ):
-        if table in found:  # and not a view
-            part = squeezed(expression or column) + (" DESC" if order == "DESC" else "")
+    own = {name for (name,) in connection.rows(_OWN_INDEXES, owner)}
+    for table, name, column, order in connection.rows(_INDEXES, owner):
+        if name in own:
+            part = expressions.get(column, column) + (" DESC" if order == "DESC" else "")
             found[table].indexes[name] = (*found[table].indexes.get(name, ()), part)
     return found
 
 
 def others(connection: Connection, owner: str) -> dict[str, str]:
     """The other names that tables may not have, with their kinds."""
-    schema = f"'{owner}'" if owner else "CURRENT_SCHEMA"
-    found = connection.rows(
-        f"SELECT TABLE_NAME, 'VIEW' FROM INFORMATION_SCHEMA.VIEWS WHERE TABLE_SCHEMA = {schema} UNION ALL "
-        f"SELECT SEQUENCE_NAME, 'SEQUENCE' FROM INFORMATION_SCHEMA.SEQUENCES WHERE SEQUENCE_SCHEMA = {schema} UNION ALL "
-        f"SELECT SYNONYM_NAME, 'SYNONYM' FROM INFORMATION_SCHEMA.SYNONYMS WHERE SYNONYM_SCHEMA = {schema}"
-    )
-    return {name: kind for name, kind in found}
+    return {name: kind for _, name, kind in connection.rows(_OTHERS, owner)}
 
 
 def owner_of(words: Sequence[Token]) -> str:
-    """The schema that a definition names; empty if it names none."""
+    """The schema that a statement names first; empty if it names none."""
     for position, word in enumerate(words):
         if word.text == "(":
             break
@@ -220,21 +253,19 @@ def owner_of(words: Sequence[Token]) -> str:
 
 
 def _stored(
-    name: str, kind: str, size: str, number: tuple[str, str], seconds: str, nullable: str, identity: str
+    name: str, h2: str, size: str, precision: str, scale: str, seconds: str, null: str, identity: str
 ) -> Column:
     """H2's column as Oracle's."""
-    kind = "NUMBER" if kind in {"BIGINT", "DECFLOAT"} else _SAME.get(kind, kind)
+    kind = "NUMBER" if h2 in {"BIGINT", "DECFLOAT"} else _SAME.get(h2, h2)
     sizes: tuple[int, ...] = ()
-    characters = False
     if kind == "VARCHAR2":
-        sizes, characters = (int(size) // 2,), int(size) % 2 == 0  # see `rewriting.VARCHAR2`
+        sizes = (int(size) // 2,)  # see `rewriting.VARCHAR2`
     elif kind in {"CHAR", "RAW"}:
         sizes = (int(size),)
-    elif kind == "TIMESTAMP" and seconds == "0":
+    elif h2 == "TIMESTAMP" and seconds == "0":
         kind = "DATE"
     elif kind.startswith("TIMESTAMP"):
         sizes = (int(seconds),)
-    elif kind == "NUMBER" and number[0] and number[0] != "64":
-        sizes = (int(number[0]), int(number[1] or 0))
-    return Column(name, kind, sizes, characters, nullable == "YES", identity == "YES")
-
+    elif h2 == "NUMERIC":
+        sizes = (int(precision), int(scale))
+    return Column(name, kind, sizes, kind == "VARCHAR2" and int(size) % 2 == 0, null == "YES", identity == "YES")

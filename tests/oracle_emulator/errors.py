@@ -48,6 +48,7 @@ _BY_H2_CODE = {
     90057: (2443, "Cannot drop constraint  - nonexistent constraint"),
     90059: (918, "column ambiguously defined"),
     90063: (1086, "savepoint '{name}' never established in this session or is invalid"),
+    90081: (1400, 'cannot insert NULL into ("{schema}"."?"."{name}")'),
     90085: (2429, "cannot drop index used for enforcement of unique/primary key"),
     H2_CONCURRENT_UPDATE: (8177, "can't serialize access for this transaction"),
     90136: (32795, "cannot insert into a generated always identity column"),

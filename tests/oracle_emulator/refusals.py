@@ -126,4 +126,3 @@ def _refuse_what_is_new(words: Sequence[Token], kind: str) -> None:
         end = closing(words, uppers.index("VALUES") + 1)
         if uppers[end + 1 : end + 2] == [","]:
             raise OracleError(933, "SQL command not properly ended")
-

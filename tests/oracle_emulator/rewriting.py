@@ -40,7 +40,8 @@ _TABLE = re.compile(r"(?:CREATE|ALTER)\s+(?:GLOBAL\s+TEMPORARY\s+)?TABLE\s+(?:\S
 # longer if its length is in bytes: so the dictionary and descriptions of columns know what was declared.
 DOMAIN = "CREATE DOMAIN"  # the beginning of what all schemas share
 VARCHAR2 = re.compile(
-    r"(?P<column>[\w$#]+|\"[^\"]+\")(?P<space>\s+)VARCHAR2?\s*\(\s*(?P<length>\d+)\s*(?P<unit>BYTE|CHAR)?\s*\)", re.IGNORECASE
+    r"(?P<column>[\w$#]+|\"[^\"]+\")(?P<space>\s+)VARCHAR2?\s*\(\s*(?P<length>\d+)\s*(?P<unit>BYTE|CHAR)?\s*\)",
+    re.IGNORECASE,
 )
 
 
@@ -149,9 +150,10 @@ def _index(create: str, name: str, table: str, body: str) -> tuple[str, ...]:
         if re.fullmatch(r'"[^"]+"|[\w$#]+', expression):
             columns.append(column)
             continue
-        columns.append(f"SYS_NC_{name.strip(chr(34))}_{number}")
+        invisible = f"SYS_NC_{name.strip(chr(34))}_{number}"
+        columns.append(invisible + column[len(expression) :])
         hidden.append(
-            f"ALTER TABLE {table} ADD COLUMN {columns[-1]} VARCHAR(4000) INVISIBLE "
+            f"ALTER TABLE {table} ADD COLUMN {invisible} VARCHAR(4000) INVISIBLE "
             f"GENERATED ALWAYS AS (CAST({expression} AS VARCHAR(4000)))"
         )
     return (*hidden, f"{create} {name} ON {table} ({', '.join(columns)})")
