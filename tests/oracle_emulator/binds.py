@@ -1,12 +1,15 @@
 """The values of binds that a client sends."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tests.oracle_emulator import values
 from tests.oracle_emulator.answers import ROW_DATA
+from tests.oracle_emulator.declared import LOBS, name_of, names_in, owner_of, split, tables
+from tests.oracle_emulator.errors import OracleError
 from tests.oracle_emulator.instance import Bind
 from tests.oracle_emulator.packets import Disconnect
 from tests.oracle_emulator.session import Cursor, Session
+from tests.oracle_emulator.tokens import Token, closing, tokens_of, without_space
 from tests.oracle_emulator.values import Value
 from tests.oracle_emulator.wire import Reader
 
@@ -37,7 +40,73 @@ def read_rows(
 ) -> list[dict[int, Value]]:
     """The values of each execution, by the bind's position."""
     order = _order(session, cursor, positions)
-    return [_read_row(session, reader, cursor, order) for _ in range(count)]
+    rows = [_read_row(session, reader, cursor, order) for _ in range(count)]
+    if cursor.statement.kind in {"query", "dml"}:
+        _refuse_long(session, cursor, rows)
+    return rows
+
+
+def _refuse_long(session: Session, cursor: Cursor, rows: Sequence[Mapping[int, Value]]) -> None:
+    """Refuses binds above the length of a VARCHAR2, which are LONG, where Oracle does not take them.
+
+    Sources: ORA-01461 and ORA-24816 in Oracle Database Error Messages; Call Interface Programmer's Guide, "Binding LOB
+    Data": such data may only be inserted by VALUES, or set in a LOB column.
+    """
+    limit = session.profile.max_string
+    long = [position for position in cursor.statement.in_binds if _is_long(cursor.binds[position], limit)]
+    if not long:
+        return
+    words = without_space(tokens_of(cursor.statement.sql))
+    table, in_values, places = _places(words)
+    known = tables(session.connection, owner_of(words)).get(table)
+    columns = list(known.columns.values()) if known else []
+    lobs = {column.name for column in columns if column.kind in LOBS}
+    names = {bind: columns[place].name if isinstance(place, int) else place for bind, place in places.items()}
+    first_lob = min(
+        (
+            bind
+            for bind, name in names.items()
+            if name in lobs and (bind in long or cursor.binds[bind].kind in values.LOBS)
+        ),
+        default=len(names),
+    )
+    for bind in long:
+        if names.get(bind) in lobs:
+            continue
+        sent = [value for row in rows if isinstance(value := row.get(bind), str | bytes)]
+        longest = max((len(value.encode() if isinstance(value, str) else value) for value in sent), default=0)
+        if not in_values or bind not in names or longest > limit:
+            raise OracleError(1461, "can bind a LONG value only for insert into a LONG column")
+        if bind > first_lob:
+            raise OracleError(24816, "Expanded non LONG bind data supplied after actual LONG or LOB column")
+
+
+def _is_long(bind: Bind, limit: int) -> bool:
+    return bind.size > limit and bind.kind not in values.LOBS
+
+
+def _places(words: Sequence[Token]) -> tuple[str, bool, dict[int, str | int]]:
+    """The table, whether it is INSERT … VALUES, and the columns (or their positions) whose values are binds alone."""
+    uppers = [word.upper for word in words]
+    found: dict[int, str | int] = {}
+    number = {id(word): count for count, word in enumerate(word for word in words if word.kind == "bind")}
+    in_values = uppers[0] == "INSERT" and "VALUES" in uppers
+    table, _ = name_of(words[2 if uppers[0] == "INSERT" else 1 :])
+    if in_values:
+        start = uppers.index("VALUES") + 1
+        names = names_in(words[:start])
+        for place, value in enumerate(split(words[start + 1 : closing(words, start)])):
+            if len(value) == 1 and value[0].kind == "bind":
+                found[number[id(value[0])]] = names[place] if names else place
+    elif uppers[0] == "UPDATE" and "SET" in uppers:
+        for change in split(words[uppers.index("SET") + 1 :]):
+            for position, word in enumerate(change[1:-1], 1):
+                ends = position + 2 == len(change) or change[position + 2].upper in {"WHERE", "RETURNING"}
+                if word.text == "=" and change[position + 1].kind == "bind" and ends:
+                    found[number[id(change[position + 1])]] = name_of(change[position - 1 :])[0]
+                if word.text in {"=", "("}:
+                    break
+    return table, in_values, found
 
 
 def _order(session: Session, cursor: Cursor, positions: Iterable[int]) -> Sequence[int]:

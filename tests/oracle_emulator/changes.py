@@ -5,9 +5,15 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from tests.oracle_emulator import answers, columns, values
-from tests.oracle_emulator.errors import TOO_LONG, OracleError, Unsupported
+from tests.oracle_emulator.declared import others, owner_of, tables
+from tests.oracle_emulator.definition_rules import of_existing_rows
+from tests.oracle_emulator.definitions import Definer
+from tests.oracle_emulator.errors import OracleError, Unsupported
 from tests.oracle_emulator.login import alter_session
+from tests.oracle_emulator.rewriting import DOMAIN
 from tests.oracle_emulator.session import Cursor, Session
+from tests.oracle_emulator.statement import Statement
+from tests.oracle_emulator.tokens import tokens_of, without_space
 from tests.oracle_emulator.values import Value
 from tests.oracle_emulator.wire import Writer
 
@@ -58,27 +64,36 @@ def other(session: Session, writer: Writer, cursor: Cursor) -> None:
         return
     if cursor.statement.kind == "ddl":
         end_transaction(session, "COMMIT")
-        _define(session, cursor.statement.h2)
+        _define(session, cursor.statement)
     elif re.match(r"ALTER\s+SESSION", sql, re.IGNORECASE):
         alter_session(session, sql)
     elif found := re.match(r"COMMIT\b|ROLLBACK\s*$", sql, re.IGNORECASE):
         end_transaction(session, found[0].strip().upper())
     elif re.match(r"(?:SAVEPOINT|ROLLBACK\s+TO)\b", sql, re.IGNORECASE):
         session.connection.command(_ROLLBACK_TO.sub("ROLLBACK TO SAVEPOINT ", sql))
-    elif not re.match(r"SET\s+TRANSACTION|LOCK\s+TABLE", sql, re.IGNORECASE):
+    elif re.match(r"SET\s+TRANSACTION\b", sql, re.IGNORECASE):
+        if session.in_transaction:
+            raise OracleError(1453, "SET TRANSACTION must be first statement of transaction")
+    elif not re.match(r"LOCK\s+TABLE", sql, re.IGNORECASE):
         raise OracleError(900, "invalid SQL statement")
     answers.parameters(session, writer)
     answers.end(session, writer, cursor=cursor.number)
 
 
-def _define(session: Session, statements: Sequence[str]) -> None:
+def _define(session: Session, statement: Statement) -> None:
+    connection, words = session.connection, without_space(tokens_of(statement.sql))
+    if words[0].upper in {"CREATE", "ALTER", "DROP", "TRUNCATE"}:
+        owner = owner_of(words)
+        kinds = others(connection, owner) if words[0].upper == "CREATE" else {}
+        asks = lambda sql: bool(connection.rows(f"{sql} FETCH FIRST 1 ROW ONLY"))  # noqa: E731 (shorter)
+        Definer(session.profile.release, tables(connection, owner), kinds, asks).refuse(words)
+    connection.database.add_domains(each for each in statement.h2 if each.startswith(DOMAIN))
     try:
-        for each in statements:
-            session.connection.command(each)
+        for each in statement.h2:
+            if not each.startswith(DOMAIN):
+                connection.command(each)
     except OracleError as error:
-        if error.code != TOO_LONG:
-            raise
-        raise OracleError(1441, "cannot decrease column length because some value is too big") from None
+        raise of_existing_rows(statement.sql, error) from None
 
 
 def end_transaction(session: Session, how: str) -> None:

@@ -6,12 +6,13 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from tests.oracle_emulator import values
-from tests.oracle_emulator.errors import Unsupported
+from tests.oracle_emulator.errors import OracleError, Unsupported
 from tests.oracle_emulator.java import Java
 from tests.oracle_emulator.values import Value
 
 ANY_NUMBER = (0, -127)  # precision and scale of a NUMBER declared without them
 LONGEST = 32767
+_MAX_STRING = 4000  # bytes of a text: MAX_STRING_SIZE=STANDARD
 
 # Oracle's kinds by java.sql.Types.
 _KINDS = {
@@ -25,7 +26,7 @@ _KINDS = {
     2014: values.TIMESTAMP_TZ,
     16: values.BOOLEAN,
 }
-_INTEGERS, _FLOATS, _NULL = {-6, 5, 4, -5}, {6, 7, 8}, 0
+_INTEGERS, _FLOATS, _NULL, _VARCHAR = {-6, 5, 4, -5}, {6, 7, 8}, 0, 12
 _SIZES = {
     values.NUMBER: 22,
     values.CLOB: 4000,
@@ -93,8 +94,11 @@ def _column(data: Java, number: int, release: int) -> Column:
         size = 0
     else:
         length = min(int(data.getPrecision(number)), LONGEST)
+        in_bytes = jdbc == _VARCHAR and data.getTableName(number) and length % 2 == 1
+        if jdbc == _VARCHAR and data.getTableName(number):  # declared as such: see `rewriting.VARCHAR2`
+            length = max(length // 2, 1)
         characters = 0 if kind == values.RAW else length
-        size = min(characters * 4, LONGEST) or length
+        size = length if in_bytes else min(characters * 4, LONGEST) or length
     return Column(name, kind, size, precision, scale, characters, nullable=int(data.isNullable(number)) != 0)
 
 
@@ -119,6 +123,8 @@ def _value(result: Java, number: int, kind: int) -> Value:
         return Decimal({"TRUE": "1", "FALSE": "0"}.get(text, text))
     if kind in values.INSTANTS:
         return _moment(text)
+    if kind == values.VARCHAR and len(text) > _MAX_STRING // 4 and len(text.encode()) > _MAX_STRING:
+        raise OracleError(1489, "result of string concatenation is too long")
     return text == "TRUE" if kind == values.BOOLEAN else text
 
 

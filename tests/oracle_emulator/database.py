@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
+from threading import Lock
 from typing import NamedTuple, TypeVar
 
 import jpype
@@ -45,6 +46,8 @@ class Database:
         self._url = f"jdbc:h2:mem:{name};" + ";".join(f"{option}={value}" for option, value in OPTIONS.items())
         self.release = release
         self.changed = 0  # rows, so far
+        self._domains: set[str] = set()
+        self._defining = Lock()
         self._own = java.of_java("java.sql.DriverManager").getConnection(self._url, "sa", "")
         self.run(dictionary.definitions(f"{release}.0.0", character_set))
 
@@ -80,6 +83,13 @@ class Database:
                 statement.execute(sql)
         finally:
             statement.close()
+
+    def add_domains(self, statements: Iterable[str]) -> None:
+        """Creates the domains of text columns, which all schemas share, if they do not exist."""
+        with self._defining:
+            new = [sql for sql in statements if sql not in self._domains]
+            self.run(new)
+            self._domains.update(new)
 
     def close(self) -> None:
         """Closes the database, whose content is lost."""
@@ -138,12 +148,24 @@ class Connection:
 
     def has_instant(self, columns: Collection[str]) -> bool:
         """Whether any table of the schema has a date or time column of one of these names."""
-        prepared = self.prepare(
-            "SELECT COUNT(*) FROM INFORMATION_SCHEMA.COLUMNS "
-            "WHERE TABLE_SCHEMA = CURRENT_SCHEMA AND DATA_TYPE LIKE 'TIMESTAMP%' AND COLUMN_NAME = ?"
+        found = self.rows(
+            "SELECT DISTINCT COLUMN_NAME FROM INFORMATION_SCHEMA.COLUMNS "
+            "WHERE TABLE_SCHEMA = CURRENT_SCHEMA AND DATA_TYPE LIKE 'TIMESTAMP%'"
         )
+        return any(name in columns for (name,) in found)
+
+    def rows(self, sql: str, *binds: str) -> list[list[str]]:
+        """The rows of a query in H2's SQL, as text; NULL is empty."""
+        prepared = self.prepare(sql)
         try:
-            return any(self._number(prepared, column) for column in columns)
+            for position, value in enumerate(binds, 1):
+                _bind(prepared, position, value or None)
+            result = self._translating(prepared.executeQuery)
+            width = range(1, int(result.getMetaData().getColumnCount()) + 1)
+            found: list[list[str]] = []
+            while result.next():
+                found.append([str(result.getString(number) or "") for number in width])
+            return found
         finally:
             prepared.close()
 
@@ -171,12 +193,6 @@ class Connection:
             raise OracleError(1013, "user requested cancel of current operation")
         finally:
             self._running = None
-
-    def _number(self, prepared: Java, bind: str) -> int:
-        prepared.setString(1, bind)
-        result = self._translating(prepared.executeQuery)
-        result.next()
-        return int(result.getInt(1))
 
     def _translating(self, call: Callable[[], T]) -> T:
         try:

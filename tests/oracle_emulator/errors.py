@@ -48,12 +48,13 @@ _BY_H2_CODE = {
     90057: (2443, "Cannot drop constraint  - nonexistent constraint"),
     90059: (918, "column ambiguously defined"),
     90063: (1086, "savepoint '{name}' never established in this session or is invalid"),
+    90081: (1400, 'cannot insert NULL into ("{schema}"."?"."{name}")'),
     90085: (2429, "cannot drop index used for enforcement of unique/primary key"),
     H2_CONCURRENT_UPDATE: (8177, "can't serialize access for this transaction"),
     90136: (32795, "cannot insert into a generated always identity column"),
     90154: (32795, "cannot insert into a generated always identity column"),
 }
-_UNIQUE, _VALUE_TOO_LONG = 23505, 22001
+_UNIQUE, _VALUE_TOO_LONG, _CALL_FAILED = 23505, 22001, 90105
 _GENERAL = 50000
 # H2 checks names before it locks, so one of two sessions that create or drop the same object gets these.
 _RACES = {
@@ -76,7 +77,7 @@ def from_h2(code: int, message: str, schema: str, release: int) -> OracleError:
     name = quoted.group(1) if quoted else ""
     if code == _UNIQUE:
         return _unique(name, schema, release)
-    if code == _VALUE_TOO_LONG:
+    if code in {_VALUE_TOO_LONG, _CALL_FAILED}:
         return _too_long(message, schema)
     number, text = (_CONSTRAINTS | _BY_H2_CODE).get(code, (0, ""))
     if code == _GENERAL:
@@ -97,7 +98,13 @@ def _unique(name: str, schema: str, release: int) -> OracleError:
 
 
 def _too_long(message: str, schema: str) -> OracleError:
-    found = re.search(r'column "(\S+) [A-Z ]+\((\d+)\)".*\((\d+)\)', message, re.DOTALL)
-    column, limit, actual = found.groups() if found else ("?", "?", "?")
-    text = f'value too large for column "{schema}"."?"."{column}" (actual: {actual}, maximum: {limit})'
+    """ORA-12899, in the unit of the column's length, or ORA-01489 for more bytes than any text may have."""
+    if re.search(r'long \d+"$', message):
+        return OracleError(1489, "result of string concatenation is too long")
+    table, column, limit, actual = "?", "?", "?", "?"
+    if found := re.search(r'column "(\S+) [A-Z ]+\((\d+)\)".*\((\d+)\)', message, re.DOTALL):
+        column, limit, actual = found.groups()
+    if found := re.search(r'([^\s.]+)\.(\S+) (\d+) (?:CHAR|BYTE) (\d+)"$', message):
+        table, column, limit, actual = found.groups()
+    text = f'value too large for column "{schema}"."{table}"."{column}" (actual: {actual}, maximum: {limit})'
     return OracleError(TOO_LONG, text)

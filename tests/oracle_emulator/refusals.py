@@ -12,10 +12,11 @@ from tests.oracle_emulator.columns import Column
 from tests.oracle_emulator.errors import OracleError
 from tests.oracle_emulator.foreign import refuse_foreign
 from tests.oracle_emulator.profiles import Profile
+from tests.oracle_emulator.settings import refuse_setting
 from tests.oracle_emulator.tokens import Token, closing, top_level
 
 # Reserved as names of columns, tables and binds, unless quoted.
-_RESERVED = frozenset(
+RESERVED = frozenset(
     """ACCESS ADD ALL ALTER AND ANY AS ASC AUDIT BETWEEN BY CHAR CHECK CLUSTER COLUMN COMMENT COMPRESS CONNECT CREATE
     CURRENT DATE DECIMAL DEFAULT DELETE DESC DISTINCT DROP ELSE EXCLUSIVE EXISTS FILE FLOAT FOR FROM GRANT GROUP HAVING
     IDENTIFIED IMMEDIATE IN INCREMENT INDEX INITIAL INSERT INTEGER INTERSECT INTO IS LEVEL LIKE LOCK LONG MAXEXTENTS
@@ -24,8 +25,6 @@ _RESERVED = frozenset(
     SUCCESSFUL SYNONYM SYSDATE TABLE THEN TO TRIGGER UID UNION UNIQUE UPDATE USER VALIDATE VALUES VARCHAR VARCHAR2 VIEW
     WHENEVER WHERE WITH""".split()  # noqa: SIM905 (a list of a hundred strings is not read)
 )
-_CONSTRAINT = ("CONSTRAINT", "PRIMARY", "UNIQUE", "FOREIGN", "CHECK")
-_NO_TYPES = ("TEXT", "BIGINT", "DATETIME", "TIMESTAMPTZ", "SERIAL", "UUID", "BYTEA", "TINYINT")
 _NOT_UPDATABLE = {"FETCH", "OFFSET", "DISTINCT", "GROUP", "UNION", "MINUS", "INTERSECT"}
 _LONGEST_NAME = 128
 _DATE = re.compile(r"'\d{4}-\d\d-\d\d\b")
@@ -43,8 +42,8 @@ def refuse(words: Sequence[Token], kind: str, profile: Profile) -> None:
     _refuse_long_lists(words, 1000 if profile.release < 23 else 65535)
     if kind == "query":
         _refuse_query(words, profile)
-    if kind == "ddl" and [word.upper for word in words[:2]] == ["CREATE", "TABLE"]:
-        _refuse_columns(words, profile)
+    if [word.upper for word in words[:2]] == ["ALTER", "SESSION"]:
+        refuse_setting(words)
     if profile.release < 23:
         _refuse_what_is_new(words, kind)
 
@@ -88,7 +87,7 @@ def _refuse_names(words: Sequence[Token], kind: str) -> None:
         name = word.text.strip('"')
         if word.kind in {"word", "quoted"} and len(name.encode()) > _LONGEST_NAME:
             raise OracleError(972, f"identifier is too long: {name[:40]}...")
-        if word.kind == "bind" and kind in {"query", "dml"} and name[1:].upper() in _RESERVED:
+        if word.kind == "bind" and kind in {"query", "dml"} and name[1:].upper() in RESERVED:
             raise OracleError(1745, "invalid host/bind variable name")
 
 
@@ -127,28 +126,3 @@ def _refuse_what_is_new(words: Sequence[Token], kind: str) -> None:
         end = closing(words, uppers.index("VALUES") + 1)
         if uppers[end + 1 : end + 2] == [","]:
             raise OracleError(933, "SQL command not properly ended")
-
-
-def _refuse_columns(words: Sequence[Token], profile: Profile) -> None:
-    depth, starts = 0, False
-    for position, word in enumerate(words):
-        if depth == 1 and starts and word.kind == "word":
-            _refuse_column(word.upper, words[position + 1 : position + 4], profile)
-        starts = (word.text == "(" and depth == 0) or (word.text == "," and depth == 1)
-        depth += (word.text == "(") - (word.text == ")")
-
-
-def _refuse_column(name: str, definition: Sequence[Token], profile: Profile) -> None:
-    if name in _CONSTRAINT:
-        return
-    if name in _RESERVED:
-        raise OracleError(904, f"{name}: invalid identifier")
-    kind = definition[0].upper if definition else ""
-    length = definition[2].text if len(definition) == 3 and definition[1].text == "(" else ""
-    is_too_new = (kind in {"BOOLEAN", "BOOL"} and profile.release < 23) or (kind == "JSON" and profile.release < 21)
-    if is_too_new or kind in _NO_TYPES:
-        raise OracleError(902, "invalid datatype")
-    if kind == "VARCHAR2" and not length:
-        raise OracleError(906, "missing left parenthesis")
-    if kind in {"VARCHAR2", "VARCHAR"} and length and int(length) > profile.max_string:
-        raise OracleError(910, "specified length too long for its datatype")

@@ -1,0 +1,271 @@
+"""Columns and constraints as CREATE TABLE and ALTER TABLE declare them, and as the dictionary has them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from tests.oracle_emulator.database import Connection
+from tests.oracle_emulator.tokens import Token, closing, tokens_of, top_level, without_space
+
+LOBS = frozenset({"CLOB", "BLOB", "NCLOB"})
+_SAME = {
+    **dict.fromkeys(("NUMERIC", "DECIMAL", "DEC", "INTEGER", "INT", "SMALLINT"), "NUMBER"),
+    **dict.fromkeys(("VARCHAR", "CHARACTER VARYING"), "VARCHAR2"),
+    **dict.fromkeys(("REAL", "DOUBLE PRECISION"), "FLOAT"),
+    "CHARACTER": "CHAR",
+    "BINARY VARYING": "RAW",
+    "CHARACTER LARGE OBJECT": "CLOB",
+    "BINARY LARGE OBJECT": "BLOB",
+}
+_MORE_OF_A_TYPE = {"WITH", "LOCAL", "TIME", "ZONE", "PRECISION", "VARYING", "RAW"}
+_BYTES = {"NUMBER": 22, "FLOAT": 22, "DATE": 7, "TIMESTAMP": 11, "TIMESTAMP WITH TIME ZONE": 13}
+_KINDS = {"PRIMARY": "P", "UNIQUE": "U", "FOREIGN": "R", "REFERENCES": "R", "CHECK": "C"}
+_OPTIONS = {"DEFAULT", "NOT", "NULL", "CONSTRAINT", "GENERATED", "DROP", "ENABLE", "DISABLE", "VISIBLE", *_KINDS}
+
+# H2 repeats a scan of its catalogue for each row of a join, so these have none.
+_COLUMNS = """SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, CHARACTER_MAXIMUM_LENGTH, NUMERIC_PRECISION, NUMERIC_SCALE,
+    DATETIME_PRECISION, IS_NULLABLE, IS_IDENTITY, CASE WHEN NOT IS_VISIBLE THEN GENERATION_EXPRESSION END
+    FROM INFORMATION_SCHEMA.COLUMNS WHERE TABLE_SCHEMA = COALESCE(?, CURRENT_SCHEMA) ORDER BY ORDINAL_POSITION"""
+_KEYS = """SELECT TABLE_NAME, CONSTRAINT_NAME, CONSTRAINT_TYPE FROM INFORMATION_SCHEMA.TABLE_CONSTRAINTS
+    WHERE CONSTRAINT_SCHEMA = COALESCE(?, CURRENT_SCHEMA)"""
+_PARENTS = """SELECT CONSTRAINT_NAME, UNIQUE_CONSTRAINT_NAME FROM INFORMATION_SCHEMA.REFERENTIAL_CONSTRAINTS
+    WHERE CONSTRAINT_SCHEMA = COALESCE(?, CURRENT_SCHEMA)"""
+_CONDITIONS = """SELECT CONSTRAINT_NAME, CHECK_CLAUSE FROM INFORMATION_SCHEMA.CHECK_CONSTRAINTS
+    WHERE CONSTRAINT_SCHEMA = COALESCE(?, CURRENT_SCHEMA)"""
+_PARTS_OF_KEYS = """SELECT CONSTRAINT_NAME, COLUMN_NAME FROM INFORMATION_SCHEMA.KEY_COLUMN_USAGE
+    WHERE CONSTRAINT_SCHEMA = COALESCE(?, CURRENT_SCHEMA) ORDER BY ORDINAL_POSITION"""
+_PARTS_OF_CONDITIONS = """SELECT CONSTRAINT_NAME, COLUMN_NAME FROM INFORMATION_SCHEMA.CONSTRAINT_COLUMN_USAGE
+    WHERE CONSTRAINT_SCHEMA = COALESCE(?, CURRENT_SCHEMA)"""
+_INDEXES = """SELECT TABLE_NAME, INDEX_NAME, COLUMN_NAME, ORDERING_SPECIFICATION FROM INFORMATION_SCHEMA.INDEX_COLUMNS
+    WHERE TABLE_SCHEMA = COALESCE(?, CURRENT_SCHEMA) ORDER BY ORDINAL_POSITION"""
+_OWN_INDEXES = """SELECT INDEX_NAME FROM INFORMATION_SCHEMA.INDEXES
+    WHERE TABLE_SCHEMA = COALESCE(?, CURRENT_SCHEMA) AND NOT IS_GENERATED"""
+_OTHERS = """SELECT * FROM (SELECT TABLE_SCHEMA, TABLE_NAME, 'VIEW' FROM INFORMATION_SCHEMA.VIEWS
+    UNION ALL SELECT SEQUENCE_SCHEMA, SEQUENCE_NAME, 'SEQUENCE' FROM INFORMATION_SCHEMA.SEQUENCES
+    UNION ALL SELECT SYNONYM_SCHEMA, SYNONYM_NAME, 'SYNONYM' FROM INFORMATION_SCHEMA.SYNONYMS)
+    WHERE TABLE_SCHEMA = COALESCE(?, CURRENT_SCHEMA)"""
+
+
+class Column(NamedTuple):
+    """A column. `kind` is its type's main name, empty if a change leaves it; `sizes`: its lengths or precisions."""
+
+    name: str
+    kind: str
+    sizes: tuple[int, ...] = ()
+    in_characters: bool = False
+    nullable: bool | None = None  # None: not declared
+    identity: bool = False
+    options: tuple[Token, ...] = ()  # the words behind its type
+    quoted: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """The longest value, as a part of an index's key."""
+        size = self.sizes[0] if self.sizes else 1
+        return _BYTES.get(self.kind, min(size * (4 if self.in_characters else 1), 4000))
+
+    @property
+    def default(self) -> tuple[str, ...]:
+        """The words of its default."""
+        uppers = [word.upper for word in self.options]
+        if "DEFAULT" not in uppers or self.identity:
+            return ()
+        start = uppers.index("DEFAULT") + 1
+        end = next((at for at in range(start + 1, len(uppers)) if uppers[at] in _OPTIONS), len(uppers))
+        return tuple(uppers[start:end])
+
+    def says(self, word: str) -> bool:
+        """Whether the definition has this word outside parentheses."""
+        return any(each.upper == word for each in top_level(self.options))
+
+
+class Key(NamedTuple):
+    """A constraint: P, U, R or C as in ALL_CONSTRAINTS. `inline`: it stands behind a column."""
+
+    kind: str
+    name: str
+    columns: tuple[str, ...]
+    parent: str = ""
+    parents: tuple[str, ...] = ()  # the columns of the parent; empty: those of its primary key
+    condition: tuple[Token, ...] = ()
+    inline: bool = False
+
+
+class Table(NamedTuple):
+    """A table, with the names and columns (or expressions) of its indexes. `place`: its name in H2's SQL."""
+
+    place: str
+    columns: dict[str, Column]
+    keys: list[Key]
+    indexes: dict[str, tuple[str, ...]]
+
+
+def name_of(words: Sequence[Token]) -> tuple[str, int]:
+    """The name at the beginning, without its schema, and the number of its words."""
+    length = 3 if len(words) > 2 and words[1].text == "." else 1
+    return (words[length - 1].upper.strip('"') if len(words) >= length else ""), length
+
+
+def names_in(words: Sequence[Token]) -> tuple[str, ...]:
+    """The names in the first parentheses."""
+    opening = next((position for position, word in enumerate(words) if word.text == "("), len(words))
+    return tuple(squeezed(each) for each in split(words[opening + 1 : closing(words, opening)]))
+
+
+def squeezed(words: Iterable[Token]) -> str:
+    """A name or expression without quotes and spaces, in capitals, to compare it."""
+    return "".join(f" {word.text.upper()}" if word.upper == "DESC" else word.text.upper() for word in words).replace(
+        '"', ""
+    )
+
+
+def split(words: Sequence[Token]) -> Iterator[Sequence[Token]]:
+    """The elements that commas outside parentheses separate."""
+    start = depth = 0
+    for position, word in enumerate(words):
+        depth += (word.text == "(") - (word.text == ")")
+        if word.text == "," and depth == 0:
+            yield words[start:position]
+            start = position + 1
+    if words[start:]:
+        yield words[start:]
+
+
+def declared(words: Sequence[Token]) -> tuple[list[Column], list[Key]]:
+    """The columns and constraints of a list of definitions."""
+    columns: list[Column] = []
+    keys: list[Key] = []
+    for each in split(words):
+        name, start = (name_of(each[1:])[0], 2) if each[0].upper == "CONSTRAINT" else ("", 0)
+        if each[start:] and each[start].upper in _KINDS and each[start].kind == "word":
+            keys.append(_key(each[start:], name, ""))
+        else:
+            columns.append(_column(each))
+            keys.extend(_inline(columns[-1]))
+    return columns, keys
+
+
+def _column(words: Sequence[Token]) -> Column:
+    end = 1
+    parts: list[str] = []
+    sizes: list[int] = []
+    unit = ""
+    if words[1:] and words[1].kind == "word" and words[1].upper not in _OPTIONS:
+        parts, end = [words[1].upper], 2
+        if words[2:] and words[2].text == "(":
+            end = closing(words, 2) + 1
+            inside = words[3 : end - 1]
+            signs = [-1 if before.text == "-" else 1 for before in (words[2], *inside)]
+            sizes = [int(each.text) * sign for each, sign in zip(inside, signs, strict=False) if each.text.isdigit()]
+            unit = inside[-1].upper if inside else ""
+        while end < len(words) and words[end].upper in _MORE_OF_A_TYPE:
+            parts.append(words[end].upper)
+            end += 1
+    options = tuple(words[end:])
+    outside = [word.upper for word in top_level(options)]
+    nulls = [
+        before for before, word in zip(["", *outside], outside, strict=False) if word == "NULL" and before != "DEFAULT"
+    ]
+    main = " ".join(parts)
+    identity = "IDENTITY" in outside and "DROP" not in outside
+    nullable = None if not nulls else nulls[-1] != "NOT"
+    kind, quoted = _SAME.get(main, main), words[0].kind == "quoted"
+    return Column(name_of(words)[0], kind, tuple(sizes), unit == "CHAR", nullable, identity, options, quoted)
+
+
+def _inline(column: Column) -> Iterator[Key]:
+    """The constraints behind a column."""
+    words = column.options
+    depth = 0
+    for position, word in enumerate(words):
+        if depth == 0 and word.upper in _KINDS:
+            named = position > 1 and words[position - 2].upper == "CONSTRAINT"
+            yield _key(words[position:], words[position - 1].upper if named else "", column.name)
+        depth += (word.text == "(") - (word.text == ")")
+
+
+def _key(words: Sequence[Token], name: str, column: str) -> Key:
+    kind = _KINDS[words[0].upper]
+    columns = (column,) if column else names_in(words)
+    if kind == "C":
+        return Key(kind, name, columns, condition=tuple(words[1 : closing(words, 1) + 1]), inline=bool(column))
+    if kind != "R":
+        return Key(kind, name, columns, inline=bool(column))
+    uppers = [word.upper for word in words]
+    at = uppers.index("REFERENCES") + 1 if "REFERENCES" in uppers else len(words)
+    parent, length = name_of(words[at:])
+    parents = names_in(words[at:]) if uppers[at + length : at + length + 1] == ["("] else ()
+    return Key(kind, name, columns, parent, parents)
+
+
+def tables(connection: Connection, owner: str) -> dict[str, Table]:
+    """The tables of a schema (empty: the current one), by name."""
+    found: dict[str, Table] = {}
+    expressions: dict[str, str] = {}
+    for table, name, *rest, expression in connection.rows(_COLUMNS, owner):
+        entry = found.setdefault(table, Table(f'"{owner}"."{table}"' if owner else f'"{table}"', {}, [], {}))
+        if expression:  # see `rewriting._index`
+            text = expression.removeprefix("CAST(").removesuffix(" AS CHARACTER VARYING(4000))")
+            expressions[name] = squeezed(without_space(tokens_of(text)))
+        else:
+            entry.columns[name] = _stored(name, *rest)
+    conditions = dict(connection.rows(_CONDITIONS, owner))
+    parts: dict[str, tuple[str, ...]] = {}
+    for name, column in connection.rows(_PARTS_OF_KEYS, owner):
+        parts[name] = (*parts.get(name, ()), column)
+    for name, column in connection.rows(_PARTS_OF_CONDITIONS, owner):
+        if name in conditions:
+            parts[name] = (*parts.get(name, ()), column)
+    keys, parents = connection.rows(_KEYS, owner), dict(connection.rows(_PARENTS, owner))
+    tables_of_keys = {name: table for table, name, _ in keys}
+    for table, name, kind in keys:
+        parent, condition = parents.get(name, ""), tuple(tokens_of(conditions.get(name, "")))
+        parent_columns = parts.get(parent, ())
+        key = Key(
+            _KINDS[kind.split()[0]],
+            name,
+            parts.get(name, ()),
+            tables_of_keys.get(parent, ""),
+            parent_columns,
+            condition,
+        )
+        found[table].keys.append(key)
+    own = {name for (name,) in connection.rows(_OWN_INDEXES, owner)}
+    for table, name, column, order in connection.rows(_INDEXES, owner):
+        if name in own:
+            part = expressions.get(column, column) + (" DESC" if order == "DESC" else "")
+            found[table].indexes[name] = (*found[table].indexes.get(name, ()), part)
+    return found
+
+
+def others(connection: Connection, owner: str) -> dict[str, str]:
+    """The other names that tables may not have, with their kinds."""
+    return {name: kind for _, name, kind in connection.rows(_OTHERS, owner)}
+
+
+def owner_of(words: Sequence[Token]) -> str:
+    """The schema that a statement names first; empty if it names none."""
+    for position, word in enumerate(words):
+        if word.text == "(":
+            break
+        if word.text == ".":
+            return words[position - 1].upper.strip('"')
+    return ""
+
+
+def _stored(
+    name: str, h2: str, size: str, precision: str, scale: str, seconds: str, null: str, identity: str
+) -> Column:
+    """H2's column as Oracle's."""
+    kind = "NUMBER" if h2 in {"BIGINT", "DECFLOAT"} else _SAME.get(h2, h2)
+    sizes: tuple[int, ...] = ()
+    if kind == "VARCHAR2":
+        sizes = (int(size) // 2,)  # see `rewriting.VARCHAR2`
+    elif kind in {"CHAR", "RAW"}:
+        sizes = (int(size),)
+    elif h2 == "TIMESTAMP" and seconds == "0":
+        kind = "DATE"
+    elif kind.startswith("TIMESTAMP"):
+        sizes = (int(seconds),)
+    elif h2 == "NUMERIC":
+        sizes = (int(precision), int(scale))
+    return Column(name, kind, sizes, kind == "VARCHAR2" and int(size) % 2 == 0, null == "YES", identity == "YES")
