@@ -15,7 +15,7 @@ from tests.oracle_emulator.profiles import Profile
 from tests.oracle_emulator.tokens import Token, closing, top_level
 
 # Reserved as names of columns, tables and binds, unless quoted.
-_RESERVED = frozenset(
+RESERVED = frozenset(
     """ACCESS ADD ALL ALTER AND ANY AS ASC AUDIT BETWEEN BY CHAR CHECK CLUSTER COLUMN COMMENT COMPRESS CONNECT CREATE
     CURRENT DATE DECIMAL DEFAULT DELETE DESC DISTINCT DROP ELSE EXCLUSIVE EXISTS FILE FLOAT FOR FROM GRANT GROUP HAVING
     IDENTIFIED IMMEDIATE IN INCREMENT INDEX INITIAL INSERT INTEGER INTERSECT INTO IS LEVEL LIKE LOCK LONG MAXEXTENTS
@@ -88,7 +88,7 @@ def _refuse_names(words: Sequence[Token], kind: str) -> None:
         name = word.text.strip('"')
         if word.kind in {"word", "quoted"} and len(name.encode()) > _LONGEST_NAME:
             raise OracleError(972, f"identifier is too long: {name[:40]}...")
-        if word.kind == "bind" and kind in {"query", "dml"} and name[1:].upper() in _RESERVED:
+        if word.kind == "bind" and kind in {"query", "dml"} and name[1:].upper() in RESERVED:
             raise OracleError(1745, "invalid host/bind variable name")
 
 
@@ -141,7 +141,7 @@ def _refuse_columns(words: Sequence[Token], profile: Profile) -> None:
 def _refuse_column(name: str, definition: Sequence[Token], profile: Profile) -> None:
     if name in _CONSTRAINT:
         return
-    if name in _RESERVED:
+    if name in RESERVED:
         raise OracleError(904, f"{name}: invalid identifier")
     kind = definition[0].upper if definition else ""
     length = definition[2].text if len(definition) == 3 and definition[1].text == "(" else ""
