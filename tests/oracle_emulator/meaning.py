@@ -19,12 +19,13 @@ from tests.oracle_emulator.kinds import Kind
 from tests.oracle_emulator.query_rules import query, table_key
 from tests.oracle_emulator.refusals import RESERVED
 from tests.oracle_emulator.rules import refused
-from tests.oracle_emulator.scopes import Output, World, name_of
+from tests.oracle_emulator.scopes import Output, World
 from tests.oracle_emulator.tokens import Token, tokens_of
 
 LONGEST_LITERAL = 4000  # bytes
 _CALLED = {"CAST", "EXTRACT", "TRIM"}  # functions with words between their arguments
 _PSEUDO = {"LEVEL", "ROWNUM", "ROWID", "SYSDATE", "USER", "UID", "DEFAULT"}
+_RESERVED_AS: dict[type[exp.Expr], int] = {exp.Alias: 923, exp.TableAlias: 933, exp.Table: 903, exp.Schema: 1747}
 _KINDS = {
     **dict.fromkeys(values.TEXTS, Kind.CHAR),
     **dict.fromkeys(values.BYTES, Kind.RAW),
@@ -125,25 +126,13 @@ def _columns(table: tuple[str, str], text: str) -> Sequence[Output]:
 def _check_reserved(tree: exp.Expr) -> None:
     """Refuses reserved words as names, unless quoted: page "Oracle SQL Reserved Words"."""
     for node in tree.find_all(exp.Identifier):
-        if node.quoted or node.name.upper() not in RESERVED:
+        name, parent = node.name.upper(), node.parent
+        if node.quoted or name not in RESERVED or parent is None:
             continue
-        parent = node.parent
-        if isinstance(parent, exp.Alias):
-            raise refused(923)
-        if isinstance(parent, exp.TableAlias):
-            raise refused(933)
-        if isinstance(parent, exp.Table):
-            raise refused(903)
-        is_set = isinstance(parent, exp.Schema) or (
-            isinstance(node.parent, exp.Column)
-            and isinstance(node.parent.parent, exp.EQ)
-            and isinstance(node.parent.parent.parent, exp.Update)
-            and node.parent.arg_key == "this"
-        )
-        if is_set or (
-            isinstance(parent, exp.Column) and parent.args.get("table") is not None and name_of(node) != "ROWID"
-        ):
-            if node.name.upper() not in {"ROWID", "DEFAULT"}:
-                raise refused(1747)
-        elif node.name.upper() not in _PSEUDO:
+        is_set = isinstance(parent.parent, exp.EQ) and isinstance(parent.parent.parent, exp.Update)
+        if type(parent) in _RESERVED_AS:
+            raise refused(_RESERVED_AS[type(parent)])
+        if (is_set and parent.arg_key == "this") or (parent.args.get("table") is not None and name != "ROWID"):
+            raise refused(1747)
+        if name not in _PSEUDO:
             raise refused(936)
