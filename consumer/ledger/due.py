@@ -113,9 +113,8 @@ def scan(
     with reading(engine) as connection:
         if after is None and connection.scalar(_any_parked(group)) is None:
             return Scanned({}, None)
-        for partition in _with_parked(connection, group, partitions):
-            if after is not None and partition < after[:2]:
-                continue
+        ahead = [partition for partition in partitions if after is None or partition >= after[:2]]
+        for partition in _with_parked(connection, group, ahead):
             last = after[2] if after is not None and partition == after[:2] else BEFORE_IDS
             if not most:
                 end = (*partition, last)

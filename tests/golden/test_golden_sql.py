@@ -66,6 +66,13 @@ def test_each_statement_is_headed_by_its_function() -> None:
             assert purpose.startswith("-- "), function
 
 
+def test_no_statement_locks_limited_rows() -> None:
+    """Oracle refuses FOR UPDATE of a subquery with ROWNUM (ORA-02014), and no row is limited by FETCH FIRST."""
+    statements = [block for path in FOLDER.glob("*.sql") for block in blocks(path.read_text())]
+    assert sum("ROWNUM" in sql for sql in statements) > 20
+    assert [sql for sql in statements if "FETCH " in sql or ("FOR UPDATE" in sql and "ROWNUM" in sql)] == []
+
+
 @pytest.mark.oracle
 def test_only_a_column_in_values_or_a_lob_in_set_may_get_a_long_bind() -> None:
     """Elsewhere each text's type is so short that its bind is never declared above 4,000 bytes, whatever its value.
