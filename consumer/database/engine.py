@@ -207,6 +207,8 @@ def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
         pool_timeout=10,
         hide_parameters=True,
         arraysize=500,
+        # ROWNUM stops a range scan after so many rows. FETCH FIRST is a window function to Oracle, which may sort all.
+        enable_offset_fetch=False,
         execution_options={"db_schema": schema},
     )
     declare(engine)

@@ -18,7 +18,7 @@ from consumer.config.settings import DatabaseSettings
 from consumer.database.errors import line
 from consumer.errors import SettingsError
 
-# The oldest release. Before it, FETCH FIRST is not optimised (fix control 22174392): a page reads all remaining rows.
+# The oldest release that Oracle supports and that the tests emulate. The driver connects to 12.1 and newer.
 OLDEST = 19
 # Seconds for each address. Firewalls drop packets that they do not allow, and the next address may answer.
 TCP_CONNECT_TIMEOUT = 5.0

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, bindparam, case, exists, insert, or_,
 
 from consumer.database.charset import refuse
 from consumer.database.engine import any_of
+from consumer.database.pieces import pieces, pieces_of
 from consumer.events.cloud_event import texts
 from consumer.events.event import Event, RecordId
 from consumer.http.urls import redact_url
@@ -55,11 +56,14 @@ _DELIVERY = (
     ParkedDelivery.updated_at,
     *ATTEMPTS,
 )
-# VALUES, not SELECT: Oracle binds a body over 32,767 bytes as LONG, which it takes in VALUES only (ORA-01461).
+# VALUES, not SELECT: a body over 4,000 bytes is bound as LONG, which Oracle takes in VALUES only (ORA-01461).
 _INSERT_PAYLOAD = insert(Payload).values({column.key: bind(column) for column in PAYLOAD})
+_URL = pieces_of("b_url", URL_LENGTH)
+_RESPONSE = pieces_of("b_last_response", RESPONSE_LENGTH)
+_LONG = {"url": _URL, "last_response": _RESPONSE}
 _INSERT_DELIVERY = insert(ParkedDelivery).from_select(
     [column.key for column in _DELIVERY],
-    select(*map(bind, _DELIVERY)).where(
+    select(*(_LONG.get(column.key, bind(column)) for column in _DELIVERY)).where(
         ~exists().where(is_bound(*RECORD, ParkedDelivery.subscription_id, ParkedDelivery.replay))
     ),
     include_defaults=False,
@@ -72,7 +76,7 @@ _MADE = {
     "last_attempt_at": bind(ParkedDelivery.last_attempt_at),
     "last_error": bind(ParkedDelivery.last_error),
     "last_status": bind(ParkedDelivery.last_status),
-    "last_response": bind(ParkedDelivery.last_response),
+    "last_response": _RESPONSE,
     "updated_at": bindparam("b_at", type_=ParkedDelivery.updated_at.type),
     # Column and bind have one type, null or not: Oracle refuses CASE of two (ORA-00932).
     **{
@@ -272,7 +276,6 @@ def _delivery_binds(group: str, row: NewDelivery, now: float) -> dict[str, objec
         | {
             "b_subscription_id": row.subscription_id,
             "b_replay": row.replay,
-            "b_url": cut(redact_url(row.url), URL_LENGTH),
             "b_status": row.status,
             "b_next_attempt_at": time_or_none(row.next_attempt_at),
             "b_order_key": row.ordering_key.key if row.ordering_key and not row.replay else None,
@@ -285,6 +288,7 @@ def _delivery_binds(group: str, row: NewDelivery, now: float) -> dict[str, objec
             "b_first_error": cut(first.error, ERROR_LENGTH) if first else None,
             "b_first_status": first.status if first else None,
         }
+        | pieces("b_url", URL_LENGTH, cut(redact_url(row.url), URL_LENGTH))
         | _failure_binds(last)
     )
 
@@ -308,5 +312,4 @@ def _failure_binds(failure: Failure | None) -> dict[str, object]:
         "b_last_attempt_at": time_of(failure.at) if failure else None,
         "b_last_error": cut(failure.error, ERROR_LENGTH) if failure else None,
         "b_last_status": failure.status if failure else None,
-        "b_last_response": escaped(failure.response, RESPONSE_LENGTH) if failure else None,
-    }
+    } | pieces("b_last_response", RESPONSE_LENGTH, escaped(failure.response, RESPONSE_LENGTH) if failure else None)

@@ -24,6 +24,7 @@ from sqlalchemy import (
 
 from consumer.database.engine import any_of, reading
 from consumer.database.errors import is_outage, translated
+from consumer.database.pieces import in_pieces
 from consumer.errors import RowsRefused
 from consumer.events.event import RecordId
 from consumer.ledger import marks, outbox
@@ -43,6 +44,7 @@ from consumer.ledger.columns import (
 )
 from consumer.ledger.ordering import put_in_order
 from consumer.ledger.rows import OperationalEvent
+from consumer.ledger.seeks import leaps
 from models import ParkedDelivery, Payload, Status, StoredReplay, Subscription
 from models.base import BEFORE_IDS, utc_now
 from models.subscription import REASON_LENGTH
@@ -106,7 +108,7 @@ def disable(
     def change(connection: Connection) -> bool:
         statement = update(Subscription).where(Subscription.id == subscription_id, Subscription.enabled == 1)
         if url is not None:
-            statement = statement.where(Subscription.url == url)
+            statement = statement.where(Subscription.url == in_pieces(Subscription.url, url))
         if failing_before is not None:
             statement = statement.where(Subscription.failing_since <= time_of(failing_before))
         changed = connection.execute(
@@ -164,7 +166,7 @@ def reconcile(engine: Engine, now: float, after: int = FIRST, without: Collectio
     on it: `due.fetch` reads the subscription itself. After RowsRefused, call it again `without` that subscription.
     """
     with reading(engine) as connection:  # a write would block other writers; most steps write nothing
-        seen = _seen(connection, after)
+        seen = leaps(connection, ParkedDelivery.subscription_id, after, SEEKS)
         enabled = _enabled(connection, seen)
     wanted = [each for each in seen if each not in without]
     held = _follow(engine, [each for each in wanted if enabled.get(each) == 0], (Status.PARKED,), _HOLD)
@@ -327,19 +329,6 @@ _RESUME = _changed(
     next_attempt_at=bindparam("b_now", type_=ParkedDelivery.next_attempt_at.type),
 )
 _EXHAUST = _changed(*OPEN, status=Status.EXHAUSTED, last_error=REMOVED, next_attempt_at=None)
-
-
-def _seen(connection: Connection, after: int) -> list[int]:
-    """The next subscriptions that have rows, at most SEEKS: one seek each, however many rows each has."""
-    seen: list[int] = []
-    while len(seen) < SEEKS:
-        leap = select(func.min(ParkedDelivery.subscription_id)).where(ParkedDelivery.subscription_id > after)
-        found = connection.scalar(leap)
-        if found is None:
-            break
-        seen.append(found)
-        after = found
-    return seen
 
 
 def _enabled(connection: Connection, subscriptions: Sequence[int]) -> dict[int, int]:

@@ -94,7 +94,7 @@ def test_a_session_does_not_depend_on_the_servers_settings(oracle: OracleEmulato
 
 
 def test_a_server_that_is_too_old_is_refused(start_oracle: Start) -> None:
-    """Before 19c FETCH FIRST reads all rows that match: each connection is refused, and `check` reports it."""
+    """Oracle supports no release before 19c: each connection is refused, and `check` reports it."""
     oracle = start_oracle(PROFILE_18C)
     engine = make(oracle.url)
     assert refusal(engine) == "this is Oracle 18.3.0.0.0; Oracle 19c or newer is needed"
