@@ -7,7 +7,7 @@ import pytest
 
 from tests.oracle.conftest import Connect, Start
 from tests.oracle.test_driver import TABLE
-from tests.oracle.wrong_sql import MISTAKES, TABLES, WRONG
+from tests.oracle.wrong_sql import MISTAKES, REFUSED_ON_SCHEMA, SCHEMA, TABLES, WRONG
 from tests.oracle_emulator import PROFILE_19C, PROFILE_23AI, OracleEmulator
 
 CHILD = """CREATE TABLE child (t_id NUMBER(19) NOT NULL, rate_limit NUMBER, CONSTRAINT ck_child CHECK (t_id > 0),
@@ -117,6 +117,72 @@ def test_all_of_another_databases_sql_is_refused(start_oracle: Start) -> None:
     assert {found[wrong] for wrong in WRONG if wrong not in understood} == {900}
     assert len(understood) >= 40
     oracle.forget()
+
+
+def test_what_contradicts_the_schema_is_refused(cursor: oracledb.Cursor) -> None:
+    """Each wrong definition, change or setting gets the number that Oracle documents; the right ones are accepted."""
+    for sql in SCHEMA:
+        cursor.execute(sql)
+    assert {sql: code_of(cursor, sql) for sql in REFUSED_ON_SCHEMA} == REFUSED_ON_SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "message"),
+    [
+        ("name", "\U0001f600" * 6, '"T"."NAME" (actual: 6, maximum: 5)'),
+        ("b", "ééé", '"T"."B" (actual: 6, maximum: 5)'),
+    ],
+)
+def test_lengths_are_counted_as_declared(cursor: oracledb.Cursor, column: str, text: str, message: str) -> None:
+    """CHAR counts characters, BYTE (the default) bytes of UTF-8; the error names the column and both lengths."""
+    cursor.execute(SCHEMA[0])
+    cursor.execute(f"INSERT INTO t ({column}) VALUES (:1)", [text[1:]])  # noqa: S608 (a test's column)
+    with pytest.raises(oracledb.DatabaseError, match="ORA-12899") as raised:
+        cursor.execute(f"INSERT INTO t ({column}) VALUES (:1)", [text])  # noqa: S608 (a test's column)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("sql", "code"),
+    [
+        ("INSERT INTO t (id, body) VALUES (1, :x)", 0),
+        ("UPDATE t SET n = 2, body = :x WHERE n = 1", 0),
+        ("INSERT INTO t (big) VALUES (:x)", 1461),
+        ("UPDATE t SET big = :x", 1461),
+        ("UPDATE t SET body = LOWER(:x)", 1461),
+        ("INSERT INTO t (body) SELECT :x FROM dual", 1461),
+        ("DELETE FROM t WHERE big = :x", 1461),
+        ("SELECT 1 FROM t WHERE big = :x", 1461),
+    ],
+)
+def test_a_long_bind_is_for_values_alone(cursor: oracledb.Cursor, sql: str, code: int) -> None:
+    """A bind above 4,000 bytes is LONG: only VALUES and SET of a large object take it, as it is."""
+    cursor.execute(SCHEMA[0])
+    if code:
+        assert code_of(cursor, sql, x="x" * 9000) == code
+    else:
+        cursor.execute(sql, x="x" * 9000)
+
+
+def test_no_long_bind_follows_a_large_object(cursor: oracledb.Cursor) -> None:
+    """A bind declared above 4,000 bytes for a text column stands before those of large objects."""
+    cursor.execute(SCHEMA[0])
+    cursor.setinputsizes(big=9000, body=9000)
+    cursor.execute("INSERT INTO t (big, body) VALUES (:big, :body)", big="x", body="x" * 9000)
+    assert code_of(cursor, "INSERT INTO t (body, big) VALUES (:body, :big)", big="x", body="x" * 9000) == 24816
+
+
+@pytest.mark.parametrize(
+    ("sql", "code"),
+    [
+        ("SET TRANSACTION READ ONLY", 1453),
+        ("ROLLBACK TO SAVEPOINT nope", 1086),
+    ],
+)
+def test_transactions(tables: oracledb.Cursor, sql: str, code: int) -> None:
+    """SET TRANSACTION comes first, and a savepoint must exist."""
+    tables.execute("UPDATE t SET n = 1")
+    assert code_of(tables, sql) == code
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def _refuse_long(session: Session, cursor: Cursor, rows: Sequence[Mapping[int, V
         return
     words = without_space(tokens_of(cursor.statement.sql))
     table, in_values, places = _places(words)
-    known = tables(session.connection, owner_of(words)).get(table)
+    known = tables(session.connection.schema(owner_of(words))).get(table)
     columns = list(known.columns.values()) if known else []
     lobs = {column.name for column in columns if column.kind in LOBS}
     names = {bind: columns[place].name if isinstance(place, int) else place for bind, place in places.items()}

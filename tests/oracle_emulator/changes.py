@@ -83,10 +83,8 @@ def other(session: Session, writer: Writer, cursor: Cursor) -> None:
 def _define(session: Session, statement: Statement) -> None:
     connection, words = session.connection, without_space(tokens_of(statement.sql))
     if words[0].upper in {"CREATE", "ALTER", "DROP", "TRUNCATE"}:
-        owner = owner_of(words)
-        kinds = others(connection, owner) if words[0].upper == "CREATE" else {}
-        asks = lambda sql: bool(connection.rows(f"{sql} FETCH FIRST 1 ROW ONLY"))  # noqa: E731 (shorter)
-        Definer(session.profile.release, tables(connection, owner), kinds, asks).refuse(words)
+        schema = connection.schema(owner_of(words))
+        Definer(session.profile.release, tables(schema), others(schema), connection.has_rows).refuse(words)
     connection.database.add_domains(each for each in statement.h2 if each.startswith(DOMAIN))
     try:
         for each in statement.h2:

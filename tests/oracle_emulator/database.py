@@ -176,26 +176,26 @@ class Connection:
 
     def has_instant(self, columns: Collection[str]) -> bool:
         """Whether any table of the schema has a date or time column of one of these names."""
-        found = self.rows(
-            "SELECT DISTINCT COLUMN_NAME FROM INFORMATION_SCHEMA.COLUMNS "
-            "WHERE TABLE_SCHEMA = CURRENT_SCHEMA AND DATA_TYPE LIKE 'TIMESTAMP%'"
+        prepared = self.prepare(
+            "SELECT COUNT(*) FROM INFORMATION_SCHEMA.COLUMNS "
+            "WHERE TABLE_SCHEMA = CURRENT_SCHEMA AND DATA_TYPE LIKE 'TIMESTAMP%' AND COLUMN_NAME = ?"
         )
-        return any(name in columns for (name,) in found)
-
-    def rows(self, sql: str, *binds: str) -> list[list[str]]:
-        """The rows of a query in H2's SQL, as text; NULL is empty."""
-        prepared = self.prepare(sql)
         try:
-            for position, value in enumerate(binds, 1):
-                _bind(prepared, position, value or None)
-            result = self._translating(prepared.executeQuery)
-            width = range(1, int(result.getMetaData().getColumnCount()) + 1)
-            found: list[list[str]] = []
-            while result.next():
-                found.append([str(result.getString(number) or "") for number in width])
-            return found
+            return any(self._number(prepared, column) for column in columns)
         finally:
             prepared.close()
+
+    def schema(self, name: str) -> Java:
+        """H2's object of a schema (empty: the current one)."""
+        return self._connection.getSession().getDatabase().getSchema(name or self._schema)
+
+    def has_rows(self, sql: str) -> bool:
+        """Whether a query in H2's SQL has rows."""
+        statement = self._connection.createStatement()
+        try:
+            return bool(self._translating(lambda: statement.executeQuery(f"{sql} FETCH FIRST 1 ROW ONLY")).next())
+        finally:
+            statement.close()
 
     def prepare(self, sql: str) -> Java:
         """Prepares a statement for `execute`."""
@@ -221,6 +221,12 @@ class Connection:
             raise OracleError(1013, "user requested cancel of current operation")
         finally:
             self._running = None
+
+    def _number(self, prepared: Java, bind: str) -> int:
+        prepared.setString(1, bind)
+        result = self._translating(prepared.executeQuery)
+        result.next()
+        return int(result.getInt(1))
 
     def _translating(self, call: Callable[[], T]) -> T:
         try:

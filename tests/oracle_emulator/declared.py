@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from tests.oracle_emulator.database import Connection
+from tests.oracle_emulator.java import Java
 from tests.oracle_emulator.tokens import Token, closing, tokens_of, top_level, without_space
 
 LOBS = frozenset({"CLOB", "BLOB", "NCLOB"})
@@ -18,31 +18,8 @@ _SAME = {
 }
 _MORE_OF_A_TYPE = {"WITH", "LOCAL", "TIME", "ZONE", "PRECISION", "VARYING", "RAW"}
 _BYTES = {"NUMBER": 22, "FLOAT": 22, "DATE": 7, "TIMESTAMP": 11, "TIMESTAMP WITH TIME ZONE": 13}
-_KINDS = {"PRIMARY": "P", "UNIQUE": "U", "FOREIGN": "R", "REFERENCES": "R", "CHECK": "C"}
+_KINDS = {"PRIMARY": "P", "UNIQUE": "U", "FOREIGN": "R", "REFERENTIAL": "R", "REFERENCES": "R", "CHECK": "C"}
 _OPTIONS = {"DEFAULT", "NOT", "NULL", "CONSTRAINT", "GENERATED", "DROP", "ENABLE", "DISABLE", "VISIBLE", *_KINDS}
-
-# H2 repeats a scan of its catalogue for each row of a join, so these have none.
-_COLUMNS = """SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, CHARACTER_MAXIMUM_LENGTH, NUMERIC_PRECISION, NUMERIC_SCALE,
-    DATETIME_PRECISION, IS_NULLABLE, IS_IDENTITY, CASE WHEN NOT IS_VISIBLE THEN GENERATION_EXPRESSION END
-    FROM INFORMATION_SCHEMA.COLUMNS WHERE TABLE_SCHEMA = COALESCE(?, CURRENT_SCHEMA) ORDER BY ORDINAL_POSITION"""
-_KEYS = """SELECT TABLE_NAME, CONSTRAINT_NAME, CONSTRAINT_TYPE FROM INFORMATION_SCHEMA.TABLE_CONSTRAINTS
-    WHERE CONSTRAINT_SCHEMA = COALESCE(?, CURRENT_SCHEMA)"""
-_PARENTS = """SELECT CONSTRAINT_NAME, UNIQUE_CONSTRAINT_NAME FROM INFORMATION_SCHEMA.REFERENTIAL_CONSTRAINTS
-    WHERE CONSTRAINT_SCHEMA = COALESCE(?, CURRENT_SCHEMA)"""
-_CONDITIONS = """SELECT CONSTRAINT_NAME, CHECK_CLAUSE FROM INFORMATION_SCHEMA.CHECK_CONSTRAINTS
-    WHERE CONSTRAINT_SCHEMA = COALESCE(?, CURRENT_SCHEMA)"""
-_PARTS_OF_KEYS = """SELECT CONSTRAINT_NAME, COLUMN_NAME FROM INFORMATION_SCHEMA.KEY_COLUMN_USAGE
-    WHERE CONSTRAINT_SCHEMA = COALESCE(?, CURRENT_SCHEMA) ORDER BY ORDINAL_POSITION"""
-_PARTS_OF_CONDITIONS = """SELECT CONSTRAINT_NAME, COLUMN_NAME FROM INFORMATION_SCHEMA.CONSTRAINT_COLUMN_USAGE
-    WHERE CONSTRAINT_SCHEMA = COALESCE(?, CURRENT_SCHEMA)"""
-_INDEXES = """SELECT TABLE_NAME, INDEX_NAME, COLUMN_NAME, ORDERING_SPECIFICATION FROM INFORMATION_SCHEMA.INDEX_COLUMNS
-    WHERE TABLE_SCHEMA = COALESCE(?, CURRENT_SCHEMA) ORDER BY ORDINAL_POSITION"""
-_OWN_INDEXES = """SELECT INDEX_NAME FROM INFORMATION_SCHEMA.INDEXES
-    WHERE TABLE_SCHEMA = COALESCE(?, CURRENT_SCHEMA) AND NOT IS_GENERATED"""
-_OTHERS = """SELECT * FROM (SELECT TABLE_SCHEMA, TABLE_NAME, 'VIEW' FROM INFORMATION_SCHEMA.VIEWS
-    UNION ALL SELECT SEQUENCE_SCHEMA, SEQUENCE_NAME, 'SEQUENCE' FROM INFORMATION_SCHEMA.SEQUENCES
-    UNION ALL SELECT SYNONYM_SCHEMA, SYNONYM_NAME, 'SYNONYM' FROM INFORMATION_SCHEMA.SYNONYMS)
-    WHERE TABLE_SCHEMA = COALESCE(?, CURRENT_SCHEMA)"""
 
 
 class Column(NamedTuple):
@@ -197,49 +174,55 @@ def _key(words: Sequence[Token], name: str, column: str) -> Key:
     return Key(kind, name, columns, parent, parents)
 
 
-def tables(connection: Connection, owner: str) -> dict[str, Table]:
-    """The tables of a schema (empty: the current one), by name."""
-    found: dict[str, Table] = {}
-    expressions: dict[str, str] = {}
-    for table, name, *rest, expression in connection.rows(_COLUMNS, owner):
-        entry = found.setdefault(table, Table(f'"{owner}"."{table}"' if owner else f'"{table}"', {}, [], {}))
-        if expression:  # see `rewriting._index`
-            text = expression.removeprefix("CAST(").removesuffix(" AS CHARACTER VARYING(4000))")
-            expressions[name] = squeezed(without_space(tokens_of(text)))
-        else:
-            entry.columns[name] = _stored(name, *rest)
-    conditions = dict(connection.rows(_CONDITIONS, owner))
-    parts: dict[str, tuple[str, ...]] = {}
-    for name, column in connection.rows(_PARTS_OF_KEYS, owner):
-        parts[name] = (*parts.get(name, ()), column)
-    for name, column in connection.rows(_PARTS_OF_CONDITIONS, owner):
-        if name in conditions:
-            parts[name] = (*parts.get(name, ()), column)
-    keys, parents = connection.rows(_KEYS, owner), dict(connection.rows(_PARENTS, owner))
-    tables_of_keys = {name: table for table, name, _ in keys}
-    for table, name, kind in keys:
-        parent, condition = parents.get(name, ""), tuple(tokens_of(conditions.get(name, "")))
-        parent_columns = parts.get(parent, ())
-        key = Key(
-            _KINDS[kind.split()[0]],
-            name,
-            parts.get(name, ()),
-            tables_of_keys.get(parent, ""),
-            parent_columns,
-            condition,
-        )
-        found[table].keys.append(key)
-    own = {name for (name,) in connection.rows(_OWN_INDEXES, owner)}
-    for table, name, column, order in connection.rows(_INDEXES, owner):
-        if name in own:
-            part = expressions.get(column, column) + (" DESC" if order == "DESC" else "")
-            found[table].indexes[name] = (*found[table].indexes.get(name, ()), part)
-    return found
+def tables(schema: Java) -> dict[str, Table]:
+    """The tables of a schema, from H2's own objects: INFORMATION_SCHEMA scans those of all schemas for each query."""
+    return {
+        str(table.getName()): _table(table)
+        for table in schema.getAllTablesAndViews(None)
+        if str(table.getTableType()) == "TABLE"
+    }
 
 
-def others(connection: Connection, owner: str) -> dict[str, str]:
+def others(schema: Java) -> dict[str, str]:
     """The other names that tables may not have, with their kinds."""
-    return {name: kind for _, name, kind in connection.rows(_OTHERS, owner)}
+    views = (each for each in schema.getAllTablesAndViews(None) if str(each.getTableType()) == "VIEW")
+    kinds = (("VIEW", views), ("SEQUENCE", schema.getAllSequences()), ("SYNONYM", schema.getAllSynonyms()))
+    return {str(each.getName()): kind for kind, found in kinds for each in found}
+
+
+def _table(table: Java) -> Table:
+    columns, expressions = {}, {}
+    for column in table.getColumns():
+        name = str(column.getName())
+        if column.getVisible():
+            columns[name] = _stored(name, column)
+        else:  # see `rewriting._index`
+            text = str(column.getDefaultExpression().getSQL(0))
+            text = text.removeprefix("CAST(").removesuffix(" AS CHARACTER VARYING(4000))")
+            expressions[name] = squeezed(without_space(tokens_of(text)))
+    indexes = {}
+    for index in table.getIndexes():
+        if not index.getIndexType().isScan() and not index.getIndexType().getBelongsToConstraint():
+            parts = [(str(part.column.getName()), part.sortType & 1) for part in index.getIndexColumns()]
+            indexes[str(index.getName())] = tuple(expressions.get(name, name) + " DESC" * down for name, down in parts)
+    keys = [_stored_key(key, table) for key in table.getConstraints() or ()]
+    own = [key for key in keys if key is not None]
+    return Table(f'"{table.getSchema().getName()}"."{table.getName()}"', columns, own, indexes)
+
+
+def _stored_key(key: Java, table: Java) -> Key | None:
+    """H2's constraint as Oracle's; a foreign key also stands among its parent's."""
+    kind, name = _KINDS[str(key.getConstraintType()).split("_")[0]], str(key.getName())
+    if kind == "C":
+        used = tuple(str(column.getName()) for column in key.getReferencedColumns(table))
+        return Key(kind, name, used, condition=tuple(tokens_of(str(key.getExpression().getSQL(0)))))
+    columns = tuple(str(each.column.getName()) for each in key.getColumns())
+    if kind != "R":
+        return Key(kind, name, columns)
+    if not key.getTable().equals(table):
+        return None
+    parents = tuple(str(each.column.getName()) for each in key.getRefColumns())
+    return Key(kind, name, columns, str(key.getRefTable().getName()), parents)
 
 
 def owner_of(words: Sequence[Token]) -> str:
@@ -252,20 +235,17 @@ def owner_of(words: Sequence[Token]) -> str:
     return ""
 
 
-def _stored(
-    name: str, h2: str, size: str, precision: str, scale: str, seconds: str, null: str, identity: str
-) -> Column:
+def _stored(name: str, column: Java) -> Column:
     """H2's column as Oracle's."""
-    kind = "NUMBER" if h2 in {"BIGINT", "DECFLOAT"} else _SAME.get(h2, h2)
-    sizes: tuple[int, ...] = ()
-    if kind == "VARCHAR2":
-        sizes = (int(size) // 2,)  # see `rewriting.VARCHAR2`
-    elif kind in {"CHAR", "RAW"}:
-        sizes = (int(size),)
-    elif h2 == "TIMESTAMP" and seconds == "0":
-        kind = "DATE"
+    kind = str(column.getType().getDeclaredTypeName())
+    size, scale = int(column.getType().getPrecision()), int(column.getType().getScale())
+    sizes: tuple[int, ...] = (size,) if kind in {"CHARACTER", "BINARY VARYING"} else ()
+    if kind == "CHARACTER VARYING":
+        sizes = (size // 2,)  # see `rewriting.VARCHAR2`
     elif kind.startswith("TIMESTAMP"):
-        sizes = (int(seconds),)
-    elif h2 == "NUMERIC":
-        sizes = (int(precision), int(scale))
-    return Column(name, kind, sizes, kind == "VARCHAR2" and int(size) % 2 == 0, null == "YES", identity == "YES")
+        kind, sizes = ("DATE", ()) if (kind, scale) == ("TIMESTAMP", 0) else (kind, (scale,))
+    elif kind == "NUMERIC":
+        sizes = (size, scale)
+    oracle = "NUMBER" if kind in {"BIGINT", "DECFLOAT"} else _SAME.get(kind, kind)
+    in_characters = oracle == "VARCHAR2" and size % 2 == 0
+    return Column(name, oracle, sizes, in_characters, bool(column.isNullable()), bool(column.isIdentity()))
