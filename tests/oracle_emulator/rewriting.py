@@ -42,7 +42,7 @@ _DDL = tuple(
     )
 )
 _NOT_VALIDATED = re.compile(
-    r"(.*\bADD\s+CONSTRAINT\s+(\w+).*\S)\s+(?:ENABLE\s+)?NOVALIDATE\s*$", re.IGNORECASE | re.DOTALL
+    r"(.*\bADD\s+CONSTRAINT\s+(\w+).*?)\s+(?:ENABLE\s+)?NOVALIDATE\s*$", re.IGNORECASE | re.DOTALL
 )
 _INDEX = re.compile(r"(CREATE\s+(?:UNIQUE\s+)?INDEX)\s+(\S+)\s+ON\s+(\S+)\s*\((.*)\)\s*$", re.IGNORECASE | re.DOTALL)
 _TABLE = re.compile(r"(?:CREATE|ALTER)\s+(?:GLOBAL\s+TEMPORARY\s+)?TABLE\s+(?:\S+\.)?\"?([\w$#]+)", re.IGNORECASE)

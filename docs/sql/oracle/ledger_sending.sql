@@ -1,30 +1,219 @@
 -- ledger.due.scan
 -- Is any row parked?
 SELECT
-  webhook_deliveries.id
-FROM webhook_deliveries
+  anon_1.id
+FROM (
+  SELECT
+    webhook_deliveries.id AS id
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.group_id = :group_id_1
+    AND webhook_deliveries.status = :status_1
+) anon_1
 WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.status = :status_1
-FETCH FIRST 1 ROWS ONLY
+  ROWNUM <= 1
 ;
 
--- ledger.due.scan
--- Workers, hot: the first due row of the next subscription in a partition.
+-- ledger.seeks.leaps
+-- Workers, hot: the partitions of a topic with parked rows.
+WITH leap(step, found) AS (
+  SELECT
+    1 AS step,
+    MIN(webhook_deliveries.partition_no) AS found
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.group_id = :group_id_1
+    AND webhook_deliveries.status = :status_1
+    AND webhook_deliveries.topic = :topic_1
+    AND webhook_deliveries.partition_no > :partition_no_1
+  UNION ALL
+  SELECT
+    leap.step + 1 AS anon_1,
+    (
+      SELECT
+        MIN(webhook_deliveries.partition_no) AS min_1
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.group_id = :group_id_1
+        AND webhook_deliveries.status = :status_1
+        AND webhook_deliveries.topic = :topic_1
+        AND webhook_deliveries.partition_no > leap.found
+    ) AS anon_2
+  FROM leap
+  WHERE
+    leap.step < :step_1 AND leap.found IS NOT NULL
+)
 SELECT
-  webhook_deliveries.subscription_id,
-  webhook_deliveries.next_attempt_at
-FROM webhook_deliveries
+  leap.found
+FROM leap
 WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.status = :status_1
-  AND webhook_deliveries.topic = :topic_1
-  AND webhook_deliveries.partition_no = :partition_no_1
-  AND webhook_deliveries.subscription_id > :subscription_id_1
-ORDER BY
-  webhook_deliveries.subscription_id,
-  webhook_deliveries.next_attempt_at
-FETCH FIRST 1 ROWS ONLY
+  leap.found IS NOT NULL
+;
+
+-- ledger.seeks.leaps
+-- Workers, hot: the next subscriptions with parked rows in a partition.
+WITH leap(step, found) AS (
+  SELECT
+    1 AS step,
+    MIN(webhook_deliveries.subscription_id) AS found
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.group_id = :group_id_1
+    AND webhook_deliveries.status = :status_1
+    AND webhook_deliveries.topic = :topic_1
+    AND webhook_deliveries.partition_no = :partition_no_1
+    AND webhook_deliveries.subscription_id > :subscription_id_1
+  UNION ALL
+  SELECT
+    leap.step + 1 AS anon_1,
+    (
+      SELECT
+        MIN(webhook_deliveries.subscription_id) AS min_1
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.group_id = :group_id_1
+        AND webhook_deliveries.status = :status_1
+        AND webhook_deliveries.topic = :topic_1
+        AND webhook_deliveries.partition_no = :partition_no_1
+        AND webhook_deliveries.subscription_id > leap.found
+    ) AS anon_2
+  FROM leap
+  WHERE
+    leap.step < :step_1 AND leap.found IS NOT NULL
+)
+SELECT
+  leap.found
+FROM leap
+WHERE
+  leap.found IS NOT NULL
+;
+
+-- ledger.seeks.leaps
+-- Upkeep: the next subscriptions with rows.
+WITH leap(step, found) AS (
+  SELECT
+    1 AS step,
+    MIN(webhook_deliveries.subscription_id) AS found
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.subscription_id > :subscription_id_1
+  UNION ALL
+  SELECT
+    leap.step + 1 AS anon_1,
+    (
+      SELECT
+        MIN(webhook_deliveries.subscription_id) AS min_1
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.subscription_id > leap.found
+    ) AS anon_2
+  FROM leap
+  WHERE
+    leap.step < :step_1 AND leap.found IS NOT NULL
+)
+SELECT
+  leap.found
+FROM leap
+WHERE
+  leap.found IS NOT NULL
+;
+
+-- ledger.seeks.of_each
+-- Workers, hot: the earliest due rows of many due keys (partition and subscription), with a part for each.
+SELECT
+  anon_1.topic,
+  anon_1.partition_no,
+  anon_1.subscription_id,
+  anon_1.next_attempt_at,
+  anon_1.id
+FROM (
+  SELECT
+    anon_2.topic AS topic,
+    anon_2.partition_no AS partition_no,
+    anon_2.subscription_id AS subscription_id,
+    anon_2.next_attempt_at AS next_attempt_at,
+    anon_2.id AS id
+  FROM (
+    SELECT
+      webhook_deliveries.topic AS topic,
+      webhook_deliveries.partition_no AS partition_no,
+      webhook_deliveries.subscription_id AS subscription_id,
+      webhook_deliveries.next_attempt_at AS next_attempt_at,
+      webhook_deliveries.id AS id
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.group_id = :b_group_id_0
+      AND webhook_deliveries.status = :status_1
+      AND webhook_deliveries.topic = :b_topic_0
+      AND webhook_deliveries.partition_no = :b_partition_no_0
+      AND webhook_deliveries.subscription_id = :b_subscription_id_0
+    ORDER BY
+      webhook_deliveries.next_attempt_at,
+      webhook_deliveries.id
+  ) anon_2
+  WHERE
+    ROWNUM <= 1
+) anon_1
+;
+
+-- ledger.seeks.of_each
+-- The rows that may go right behind the first of many ordering keys, with a part for each.
+SELECT
+  anon_1.topic,
+  anon_1.partition_no,
+  anon_1.order_key,
+  anon_1.subscription_id,
+  anon_1.record_offset,
+  anon_1.next_attempt_at,
+  anon_1.id
+FROM (
+  SELECT
+    anon_2.topic AS topic,
+    anon_2.partition_no AS partition_no,
+    anon_2.order_key AS order_key,
+    anon_2.subscription_id AS subscription_id,
+    anon_2.record_offset AS record_offset,
+    anon_2.next_attempt_at AS next_attempt_at,
+    anon_2.id AS id
+  FROM (
+    SELECT
+      webhook_deliveries.topic AS topic,
+      webhook_deliveries.partition_no AS partition_no,
+      webhook_deliveries.order_key AS order_key,
+      webhook_deliveries.subscription_id AS subscription_id,
+      webhook_deliveries.record_offset AS record_offset,
+      webhook_deliveries.next_attempt_at AS next_attempt_at,
+      webhook_deliveries.id AS id
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.group_id = :b_group_id_0
+      AND webhook_deliveries.topic = :b_topic_0
+      AND webhook_deliveries.partition_no = :b_partition_no_0
+      AND webhook_deliveries.order_key = :b_order_key_0
+      AND webhook_deliveries.subscription_id = :b_subscription_id_0
+      AND webhook_deliveries.status = :status_1
+      AND webhook_deliveries.record_offset > :b_record_offset_0
+      AND NOT (
+        EXISTS(
+          SELECT
+            *
+          FROM webhook_deliveries webhook_deliveries_1
+          WHERE
+            webhook_deliveries_1.group_id = webhook_deliveries.group_id
+            AND webhook_deliveries_1.topic = webhook_deliveries.topic
+            AND webhook_deliveries_1.partition_no = webhook_deliveries.partition_no
+            AND webhook_deliveries_1.order_key = webhook_deliveries.order_key
+            AND webhook_deliveries_1.subscription_id = webhook_deliveries.subscription_id
+            AND webhook_deliveries_1.status = :status_2
+            AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
+        )
+      )
+    ORDER BY
+      webhook_deliveries.record_offset
+  ) anon_2
+  WHERE
+    ROWNUM <= 50
+) anon_1
 ;
 
 -- ledger.assigned.with_due_rows
@@ -48,24 +237,6 @@ WHERE
         AND webhook_deliveries.next_attempt_at <= :next_attempt_at_1
     )
   )
-;
-
--- ledger.due._due
--- Workers, hot: the earliest due rows of a partition and subscription.
-SELECT
-  webhook_deliveries.id,
-  webhook_deliveries.next_attempt_at
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.status = :status_1
-  AND webhook_deliveries.topic = :topic_1
-  AND webhook_deliveries.partition_no = :partition_no_1
-  AND webhook_deliveries.subscription_id = :subscription_id_1
-ORDER BY
-  webhook_deliveries.next_attempt_at,
-  webhook_deliveries.id
-FETCH FIRST 16 ROWS ONLY
 ;
 
 -- ledger.due._read
@@ -100,40 +271,6 @@ JOIN webhook_payloads
   AND webhook_payloads.record_ts = webhook_deliveries.record_ts
 WHERE
   webhook_deliveries.id IN (:id_1_1) AND webhook_deliveries.status IN (:status_1_1)
-;
-
--- ledger.ordering.behind
--- The rows that may go right behind the first of a key.
-SELECT
-  webhook_deliveries.id,
-  webhook_deliveries.next_attempt_at
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.status = :status_1
-  AND webhook_deliveries.topic = :topic_1
-  AND webhook_deliveries.partition_no = :partition_no_1
-  AND webhook_deliveries.order_key = :order_key_1
-  AND webhook_deliveries.subscription_id = :subscription_id_1
-  AND webhook_deliveries.record_offset > :record_offset_1
-  AND NOT (
-    EXISTS(
-      SELECT
-        *
-      FROM webhook_deliveries webhook_deliveries_1
-      WHERE
-        webhook_deliveries_1.group_id = webhook_deliveries.group_id
-        AND webhook_deliveries_1.topic = webhook_deliveries.topic
-        AND webhook_deliveries_1.partition_no = webhook_deliveries.partition_no
-        AND webhook_deliveries_1.order_key = webhook_deliveries.order_key
-        AND webhook_deliveries_1.subscription_id = webhook_deliveries.subscription_id
-        AND webhook_deliveries_1.status = :status_2
-        AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
-    )
-  )
-ORDER BY
-  webhook_deliveries.record_offset
-FETCH FIRST 50 ROWS ONLY
 ;
 
 -- ledger.due._endpoints
@@ -227,13 +364,18 @@ WHERE
 -- ledger.marks.recent
 -- A worker starts: the time of the newest mark.
 SELECT
-  webhook_marks.marked_at
-FROM webhook_marks
+  anon_1.marked_at
+FROM (
+  SELECT
+    webhook_marks.marked_at AS marked_at
+  FROM webhook_marks
+  WHERE
+    webhook_marks.group_id = :group_id_1
+  ORDER BY
+    webhook_marks.marked_at DESC
+) anon_1
 WHERE
-  webhook_marks.group_id = :group_id_1
-ORDER BY
-  webhook_marks.marked_at DESC
-FETCH FIRST 1 ROWS ONLY
+  ROWNUM <= 1
 ;
 
 -- ledger.marks.recent
@@ -300,19 +442,26 @@ WHERE
 -- ledger.assigned.settled_keys
 -- A partition is assigned or resumed: a page of its stored deliveries at or above an offset.
 SELECT
-  webhook_deliveries.record_offset,
-  webhook_deliveries.record_ts,
-  webhook_deliveries.subscription_id
-FROM webhook_deliveries
+  anon_1.record_offset,
+  anon_1.record_ts,
+  anon_1.subscription_id
+FROM (
+  SELECT
+    webhook_deliveries.record_offset AS record_offset,
+    webhook_deliveries.record_ts AS record_ts,
+    webhook_deliveries.subscription_id AS subscription_id
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.group_id = :group_id_1
+    AND webhook_deliveries.topic = :topic_1
+    AND webhook_deliveries.partition_no = :partition_no_1
+    AND webhook_deliveries.replay = :replay_1
+    AND webhook_deliveries.record_offset >= :record_offset_1
+  ORDER BY
+    webhook_deliveries.record_offset
+) anon_1
 WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.topic = :topic_1
-  AND webhook_deliveries.partition_no = :partition_no_1
-  AND webhook_deliveries.replay = :replay_1
-  AND webhook_deliveries.record_offset >= :record_offset_1
-ORDER BY
-  webhook_deliveries.record_offset
-FETCH FIRST 1 ROWS ONLY
+  ROWNUM <= 1
 ;
 
 -- ledger.assigned.settled_keys
@@ -332,17 +481,23 @@ WHERE
 
 -- ledger.assigned.open_keys
 -- A partition is assigned: its ordering keys with open rows.
-SELECT DISTINCT
-  webhook_deliveries.order_key,
-  webhook_deliveries.subscription_id
-FROM webhook_deliveries
+SELECT
+  anon_1.order_key,
+  anon_1.subscription_id
+FROM (
+  SELECT DISTINCT
+    webhook_deliveries.order_key AS order_key,
+    webhook_deliveries.subscription_id AS subscription_id
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.group_id = :group_id_1
+    AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
+    AND webhook_deliveries.topic = :topic_1
+    AND webhook_deliveries.partition_no = :partition_no_1
+    AND webhook_deliveries.order_key >= :order_key_1
+) anon_1
 WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
-  AND webhook_deliveries.topic = :topic_1
-  AND webhook_deliveries.partition_no = :partition_no_1
-  AND webhook_deliveries.order_key >= :order_key_1
-FETCH FIRST 11 ROWS ONLY
+  ROWNUM <= 11
 ;
 
 -- ledger.assigned.open_topics

@@ -5,7 +5,9 @@ UPDATE webhook_subscriptions SET enabled = :enabled, disabled_reason = :disabled
 WHERE
   webhook_subscriptions.id = :id_1
   AND webhook_subscriptions.enabled = :enabled_1
-  AND webhook_subscriptions.url = :url_1
+  AND webhook_subscriptions.url = (
+    :param_1 || :param_2 || :param_3
+  )
   AND webhook_subscriptions.failing_since <= :failing_since_1
 ;
 
@@ -33,15 +35,6 @@ WHERE
   webhook_subscriptions.id = :id_1
 ;
 
--- ledger.upkeep._seen
--- The next subscription that has rows.
-SELECT
-  MIN(webhook_deliveries.subscription_id) AS min_1
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.subscription_id > :subscription_id_1
-;
-
 -- ledger.upkeep._enabled
 -- Which of these subscriptions exist, and which are enabled?
 SELECT
@@ -55,17 +48,27 @@ WHERE
 -- ledger.upkeep._follow
 -- Rows that have not followed subscriptions that were disabled, enabled or removed.
 SELECT
-  webhook_deliveries.id,
-  webhook_deliveries.group_id,
-  webhook_deliveries.subscription_id,
-  webhook_deliveries.topic,
-  webhook_deliveries.partition_no,
-  webhook_deliveries.order_key
-FROM webhook_deliveries
+  anon_1.id,
+  anon_1.group_id,
+  anon_1.subscription_id,
+  anon_1.topic,
+  anon_1.partition_no,
+  anon_1.order_key
+FROM (
+  SELECT
+    webhook_deliveries.id AS id,
+    webhook_deliveries.group_id AS group_id,
+    webhook_deliveries.subscription_id AS subscription_id,
+    webhook_deliveries.topic AS topic,
+    webhook_deliveries.partition_no AS partition_no,
+    webhook_deliveries.order_key AS order_key
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.subscription_id IN (:subscription_id_1_1)
+    AND webhook_deliveries.status IN (:status_1_1)
+) anon_1
 WHERE
-  webhook_deliveries.subscription_id IN (:subscription_id_1_1)
-  AND webhook_deliveries.status IN (:status_1_1)
-FETCH FIRST 1000 ROWS ONLY
+  ROWNUM <= 1000
 ;
 
 -- ledger.upkeep._follow
@@ -97,22 +100,31 @@ WHERE
 -- ledger.upkeep.prune
 -- Delivered rows below the committed offset.
 SELECT
-  webhook_deliveries.id,
-  webhook_deliveries.topic,
-  webhook_deliveries.partition_no,
-  webhook_deliveries.record_offset,
-  webhook_deliveries.record_ts
-FROM webhook_deliveries
+  anon_1.id,
+  anon_1.topic,
+  anon_1.partition_no,
+  anon_1.record_offset,
+  anon_1.record_ts
+FROM (
+  SELECT
+    webhook_deliveries.id AS id,
+    webhook_deliveries.topic AS topic,
+    webhook_deliveries.partition_no AS partition_no,
+    webhook_deliveries.record_offset AS record_offset,
+    webhook_deliveries.record_ts AS record_ts
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.group_id = :group_id_1
+    AND webhook_deliveries.status = :status_1
+    AND webhook_deliveries.topic = :topic_1
+    AND webhook_deliveries.partition_no = :partition_no_1
+    AND (
+      webhook_deliveries.record_offset < :record_offset_1
+      OR webhook_deliveries.replay != :replay_1
+    )
+) anon_1
 WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.status = :status_1
-  AND webhook_deliveries.topic = :topic_1
-  AND webhook_deliveries.partition_no = :partition_no_1
-  AND (
-    webhook_deliveries.record_offset < :record_offset_1
-    OR webhook_deliveries.replay != :replay_1
-  )
-FETCH FIRST 1000 ROWS ONLY
+  ROWNUM <= 1000
 ;
 
 -- ledger.upkeep.prune
@@ -149,15 +161,20 @@ WHERE
 -- ledger.marks._delete
 -- Are there decisions below the committed offset?
 SELECT
-  webhook_marks.topic
-FROM webhook_marks
+  anon_1.topic
+FROM (
+  SELECT
+    webhook_marks.topic AS topic
+  FROM webhook_marks
+  WHERE
+    webhook_marks.group_id = :group_id_1
+    AND webhook_marks.topic = :topic_1
+    AND webhook_marks.partition_no = :partition_no_1
+    AND webhook_marks.record_offset > :record_offset_1
+    AND webhook_marks.record_offset < :record_offset_2
+) anon_1
 WHERE
-  webhook_marks.group_id = :group_id_1
-  AND webhook_marks.topic = :topic_1
-  AND webhook_marks.partition_no = :partition_no_1
-  AND webhook_marks.record_offset > :record_offset_1
-  AND webhook_marks.record_offset < :record_offset_2
-FETCH FIRST 1 ROWS ONLY
+  ROWNUM <= 1
 ;
 
 -- ledger.marks._delete
@@ -174,11 +191,16 @@ WHERE
 -- ledger.marks._delete
 -- Are there marks older than a week?
 SELECT
-  webhook_marks.topic
-FROM webhook_marks
+  anon_1.topic
+FROM (
+  SELECT
+    webhook_marks.topic AS topic
+  FROM webhook_marks
+  WHERE
+    webhook_marks.group_id = :group_id_1 AND webhook_marks.marked_at < :marked_at_1
+) anon_1
 WHERE
-  webhook_marks.group_id = :group_id_1 AND webhook_marks.marked_at < :marked_at_1
-FETCH FIRST 1 ROWS ONLY
+  ROWNUM <= 1
 ;
 
 -- ledger.marks._delete
