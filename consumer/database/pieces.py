@@ -19,7 +19,7 @@ def pieces_of(name: str, length: int) -> ColumnElement[Any]:
     return reduce(add, (bindparam(each, type_=String(PIECE)) for each in pieces(name, length, None)))
 
 
-def pieces(name: str, length: int, text: str | None) -> dict[str, str | None]:
+def pieces(name: str, length: int, text: str | None) -> dict[str, object]:
     """The binds for a text of at most `length` characters."""
     starts = range(0, max(length, len(text or "")), PIECE)
     return {f"{name}_{start // PIECE}": None if text is None else text[start : start + PIECE] for start in starts}

@@ -32,7 +32,9 @@ def leaps(
 
     Takes a seek for each value, however many rows have it, if an index begins with the columns of `here` and this one.
     """
-    first = select(literal_column("1").label("step"), func.min(column).label("found")).where(*here, column > after)
+    first: AnySelect = select(literal_column("1").label("step"), func.min(column).label("found")).where(
+        *here, column > after
+    )
     leap = first.cte("leap", recursive=True)
     following = select(func.min(column)).where(*here, column > leap.c.found).correlate(leap).scalar_subquery()
     leap = leap.union_all(

@@ -308,8 +308,10 @@ def _result_binds(result: AttemptResult) -> Mapping[str, object]:
 
 
 def _failure_binds(failure: Failure | None) -> dict[str, object]:
-    return {
+    binds: dict[str, object] = {
         "b_last_attempt_at": time_of(failure.at) if failure else None,
         "b_last_error": cut(failure.error, ERROR_LENGTH) if failure else None,
         "b_last_status": failure.status if failure else None,
-    } | pieces("b_last_response", RESPONSE_LENGTH, escaped(failure.response, RESPONSE_LENGTH) if failure else None)
+    }
+    response = escaped(failure.response, RESPONSE_LENGTH) if failure else None
+    return binds | pieces("b_last_response", RESPONSE_LENGTH, response)

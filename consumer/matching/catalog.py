@@ -100,8 +100,9 @@ def patterns_of(key: Key) -> tuple[Pattern, ...]:
     A tenant longer than its column is left out, since no row can hold it.
     """
     event_type, tenant = key
-    owned = tenant is not None and tenant != EVERY_TENANT and len(tenant) <= TENANT_LENGTH
-    tenants = (EVERY_TENANT, tenant) if owned else (EVERY_TENANT,)
+    tenants: tuple[str, ...] = (EVERY_TENANT,)
+    if tenant is not None and tenant != EVERY_TENANT and len(tenant) <= TENANT_LENGTH:
+        tenants = (EVERY_TENANT, tenant)
     return tuple((text, each) for each in tenants for text in candidates(event_type))
 
 
