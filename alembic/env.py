@@ -9,7 +9,6 @@ from alembic import context
 from alembic.ddl.base import AddColumn, DropColumn
 from alembic.ddl.oracle import OracleImpl
 from sqlalchemy import (
-    DDL,
     Column,
     Connection,
     Constraint,
@@ -113,18 +112,15 @@ class RepeatableOracle(OracleImpl):
 
     def _change(self, construct: Any, *arguments: Any, **more: Any) -> Any:
         """Execute a statement in the form that does not block writes, or as Oracle can."""
-        match construct:
-            case CreateIndex() | DropIndex() | DropConstraint():
-                sql = str(construct.compile(dialect=self.dialect))
-            case DropColumn(table_name=table, column=column):
-                return super()._exec(f"ALTER TABLE {table} SET UNUSED ({column.name})")
-            case AddConstraint():
-                sql = str(construct.compile(dialect=self.dialect)).replace("%", "%%")
-                return super()._exec(DDL(f"{sql} ENABLE NOVALIDATE"))
-            case _:
-                return super()._exec(construct, *arguments, **more)
+        if isinstance(construct, DropColumn):
+            return super()._exec(f"ALTER TABLE {construct.table_name} SET UNUSED ({construct.column.name})")
+        if not isinstance(construct, CreateIndex | DropIndex | AddConstraint | DropConstraint):
+            return super()._exec(construct, *arguments, **more)
+        sql = str(construct.compile(dialect=self.dialect)).replace(":", r"\:")  # no bind
+        if isinstance(construct, AddConstraint):
+            return super()._exec(f"{sql} ENABLE NOVALIDATE")
         try:
-            return super()._exec(DDL(sql + self._online))
+            return super()._exec(sql + self._online)
         except DBAPIError as error:
             if not self._online or not NOT_ONLINE.search(str(error.orig)):
                 raise
@@ -133,7 +129,7 @@ class RepeatableOracle(OracleImpl):
                 "writes to a table wait while its indexes are built, because Oracle refuses ONLINE here: %s",
                 line(error),
             )
-            return super()._exec(DDL(sql))
+            return super()._exec(sql)
 
     def _is_done(self, construct: Any) -> bool:
         """Whether an earlier attempt has created or dropped the object. WebhooksError if its name is taken."""
