@@ -23,6 +23,7 @@ SETTINGS = (
     "OTEL_",
     "SCHEMA_REGISTRY_",
     "LOG_LEVEL",
+    "ORACLE_CLIENT_LIB",
 )  # the beginnings of all settings' names
 
 

@@ -49,7 +49,7 @@ _NOWHERE = "\0"  # equals no stored text: no type, tenant, URL or name has this 
 def guard(engine: Engine) -> None:
     """Ask the database for its character set at the engine's first connect, and check each bind of a text from then on.
 
-    INSERT and UPDATE raise Unstorable. In any other statement such a text equals no stored one.
+    SELECT and DELETE find nothing by such a text; any other statement raises Unstorable.
     """
 
     @event.listens_for(engine, "connect")
@@ -63,19 +63,20 @@ def guard(engine: Engine) -> None:
     def check(
         _connection: Connection,
         _cursor: object,
-        _statement: str,
+        statement: str,
         parameters: Any,
-        context: ExecutionContext,
+        _context: ExecutionContext,
         many: bool,  # noqa: FBT001 (SQLAlchemy's signature)
     ) -> None:
         if _codec(engine) is None:
             return
+        looks = statement.lstrip().upper().startswith(("SELECT", "WITH", "DELETE"))
         rows: Sequence[Any] = parameters if many else [parameters]
-        for row in filter(None, rows):
-            if context.isinsert or context.isupdate:
-                refuse(engine, row)
-            else:
+        for row in rows:
+            if looks and isinstance(row, dict):
                 row.update(dict.fromkeys(_lacking(engine, row), _NOWHERE))
+            else:  # binds by position have numbers for names
+                refuse(engine, row if isinstance(row, dict) else {str(n): text for n, text in enumerate(row, 1)})
 
 
 def refuse(engine: Engine, values: Mapping[str, object]) -> None:

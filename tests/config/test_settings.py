@@ -277,7 +277,8 @@ def test_valid_proxies_are_accepted(url: str) -> None:
 @pytest.mark.parametrize("group", settings.GROUPS)
 def test_every_example_is_valid(group: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each example in an error is accepted, with what it needs; that of a file is only its name."""
-    monkeypatch.setitem(sys.modules, "msk_tokens", SimpleNamespace(token=len))
+    for name in ("msk_tokens", "iam_tokens"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(token=len))
     oauth = {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISMS": "OAUTHBEARER"}
     least = {**LEAST, **oauth, "WEBHOOK_ORIGIN": "events.example.com"}
     for field in group.model_fields.values():

@@ -1,5 +1,6 @@
 """How values are declared to Oracle: the declarations on the wire, and values of every length."""
 
+import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -176,7 +177,7 @@ def test_values_of_all_lengths_are_kept(engine: Engine, length: int, character: 
         outbox.add(connection, GROUP, [OperationalEvent("t", "op_1", {"text": text})])
         rows = connection.execute(select(Payload.body, Payload.record_headers).order_by(Payload.record_offset)).all()
     assert [row.body for row in rows] == [b"{}", body or None, b"{}"]
-    assert (rows[1].record_headers or "").count(character) == length
+    assert json.loads(rows[1].record_headers or "") == {"h": text}
     stored = replays.load(engine, replay)
     assert stored is not None
     assert stored.spans == (span,)

@@ -87,6 +87,11 @@ def test_a_value_that_cannot_be_held_is_refused(engine: Engine) -> None:
         "event_filter",
         "disabled_reason",
     ]
+    for binds in ({"t": CYRILLIC}, (CYRILLIC,)):
+        with pytest.raises(Unstorable), engine.begin() as connection:
+            connection.exec_driver_sql(
+                "INSERT INTO webhook_subscriptions (url, event_type, tenant) VALUES ('u', 'e', :t)", binds
+            )
     assert [(each.tenant, each.enabled) for each in repository.walk(engine)] == [("größe", True)]
 
 
