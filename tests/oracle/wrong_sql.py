@@ -104,7 +104,7 @@ SCHEMA = [
     "CREATE VIEW v AS SELECT 1 AS one FROM dual",
     "CREATE SEQUENCE s",
     "ALTER TABLE t MODIFY n NUMBER(12, 2)",
-    "INSERT INTO t (name, b, n, ts) VALUES ('\U0001f600\U0001f600\U0001f600\U0001f600\U0001f600', 'éé', 1.5, SYSTIMESTAMP)",
+    "INSERT INTO t (name, b, n, ts) VALUES ('\U0001f600\U0001f600', 'éé', 1.5, SYSTIMESTAMP)",
     "INSERT INTO t (name, n) VALUES ('x', 7)",
     "INSERT INTO t (name, n) VALUES ('x', 8)",
     "ALTER TABLE t ADD CONSTRAINT ck_n CHECK (n > 5) ENABLE NOVALIDATE",
@@ -112,7 +112,7 @@ SCHEMA = [
     "ALTER TABLE t MODIFY CONSTRAINT ck_name VALIDATE",
     "INSERT INTO p (a, b) VALUES (1, 1)",
     "ALTER SESSION SET TIME_ZONE = '+00:00' NLS_SORT = BINARY NLS_COMP = BINARY",
-    "ALTER SESSION SET NLS_SORT = 'GERMAN_CI' NLS_DATE_FORMAT = 'YYYY-MM-DD\"T\"HH24:MI:SS' TIME_ZONE = 'Europe/Berlin'",
+    "ALTER SESSION SET NLS_SORT = 'GERMAN_CI' NLS_DATE_FORMAT = 'DD.MM.YYYY\"T\"' TIME_ZONE = 'Europe/Berlin'",
 ]
 # Statements on SCHEMA that every release refuses, each with Oracle's number.
 REFUSED_ON_SCHEMA = {
