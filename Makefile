@@ -12,7 +12,7 @@ RUN_TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
 QUICK := smoke or not (slow or kafka or oracle or chaos)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rest test-all test-oracle test-compiled compiled chaos fuzz membership lint format audit sbom sql reference bench compare screenshots run requirements clean
+.PHONY: help demo test test-rest test-all test-oracle first-hour oracle-url test-compiled compiled chaos fuzz membership lint format audit sbom sql reference bench compare screenshots run requirements clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,9 +33,14 @@ test-rest: $(VENV)/development ## the tests that `make test` leaves out: long on
 
 test-all: test test-rest ## all tests but for `make chaos` and `make membership`
 
-test-oracle: $(VENV)/development ## the database's tests on a real Oracle: ORACLE_URL names a user with an empty schema of its own
-	@test -n "$$ORACLE_URL" || { echo "set ORACLE_URL, for example: oracle+oracledb://user:password@host:1521/?service_name=FREEPDB1"; exit 2; }
+test-oracle: $(VENV)/development oracle-url ## the database's tests on a real Oracle: ORACLE_URL names a user with an empty schema of its own
 	$(BIN)/python -m pytest -m oracle $(PYTEST)
+
+first-hour: $(VENV)/development oracle-url ## the five things to look at first on a real Oracle, each with a verdict (ORACLE_URL as above; ROWS, a million)
+	@$(BIN)/python -m tests.oracle.first_hour $(ROWS)
+
+oracle-url:
+	@test -n "$$ORACLE_URL" || { echo "set ORACLE_URL, for example: oracle+oracledb://user:password@host:1521/?service_name=FREEPDB1"; exit 2; }
 
 test-compiled: $(COMPILED)/venv ## the whole path with compiled workers, on a real Kafka (java 17 and maven)
 	TEST_PROGRAM_PYTHON=$(abspath $(COMPILED))/venv/bin/python $(RUN_TESTS) -m 'not chaos and not oracle' \

@@ -1,5 +1,7 @@
 """Runs migrations: on DATABASE_URL, on an engine given by `consumer.database.migrations`, or as SQL on stdout."""
 
+import logging
+import re
 from logging.config import fileConfig
 from typing import Any
 
@@ -7,6 +9,7 @@ from alembic import context
 from alembic.ddl.base import AddColumn, DropColumn
 from alembic.ddl.oracle import OracleImpl
 from sqlalchemy import (
+    DDL,
     Column,
     Connection,
     Constraint,
@@ -18,6 +21,7 @@ from sqlalchemy import (
     insert,
     inspect,
     literal_column,
+    text,
 )
 from sqlalchemy.engine.interfaces import ReflectedColumn
 from sqlalchemy.exc import DBAPIError
@@ -26,6 +30,7 @@ from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable, DropConst
 from consumer.config.environment import load
 from consumer.config.settings import DatabaseSettings
 from consumer.database.engine import create_engine, create_file
+from consumer.database.errors import line
 from consumer.database.migrations import FORMER, FORMER_REVISIONS, VERSIONS, noted, noted_before
 from consumer.errors import WebhooksError
 from models import Base
@@ -51,17 +56,37 @@ RESTORE_IDS = (
     "DROP TABLE temp.webhook_sequences",
 )
 LOCK_WAIT = 30  # seconds that DDL waits for each table in use (else ORA-00054, at once)
+# Oracle refuses ONLINE in Standard Edition, and for keys that do not fit the journal of an online build, which has half
+# the room of an index: 1,575 bytes in blocks of 4 KiB.
+NOT_ONLINE = re.compile("ORA-00439|ORA-01450")
+NO_ONLINE = (
+    "-- Where Oracle refuses ONLINE (ORA-00439: Standard Edition), remove this word: writes then wait meanwhile."
+)
+# An index that is being built online has a journal, also if the session that built it has died.
+BROKEN = text("""
+    SELECT COUNT(*) FROM all_indexes i
+    WHERE i.owner = SYS_CONTEXT('userenv', 'current_schema') AND i.index_name = UPPER(:name) AND (
+        i.status = 'UNUSABLE' OR EXISTS (
+            SELECT 1 FROM all_objects o JOIN all_tables t
+            ON t.owner = o.owner AND t.table_name = 'SYS_JOURNAL_' || TO_CHAR(o.object_id)
+            WHERE o.owner = i.owner AND o.object_name = i.index_name AND o.object_type = 'INDEX'
+        )
+    )
+""")
 
 
 class RepeatableOracle(OracleImpl):
-    """Alembic's Oracle dialect, for migrations that are run again after they stopped in the middle of a revision.
+    """Alembic's Oracle dialect, for migrations while workers write, which are run again after they stopped.
 
+    A change takes the form that does not block writes (SQL Language Reference, appendix B, "List of Nonblocking DDLs"):
+    ONLINE, a column that is marked as unused, a constraint that is validated after it was added.
     DDL commits by itself, so a stopped revision leaves a part of its changes. Online, changes that are already made are
     skipped. Printed SQL assumes that none is made, and has no RETURNING, which would have no variables to return into.
     """
 
     __dialect__ = "oracle"
     _there: Inspector | None = None  # caches its answers
+    _online = " ONLINE"
 
     def version_table_impl(self, **kw: Any) -> Table:
         """Alembic's own table."""
@@ -71,15 +96,44 @@ class RepeatableOracle(OracleImpl):
 
     def _exec(self, construct: Any, *arguments: Any, **more: Any) -> Any:
         """Execute a statement, unless it is done; Alembic passes all statements here."""
-        if not self.as_sql and self._is_done(construct):
-            return None
-        self._there = None
+        result = None
+        if self.as_sql or not self._is_done(construct):
+            if isinstance(construct, CreateIndex) and not self.as_sql and self._has(construct.element):
+                self._change(DropIndex(construct.element))
+            self._there = None
+            try:
+                result = self._change(construct, *arguments, **more)
+            except DBAPIError as error:
+                if self.as_sql or error.connection_invalidated or not self._is_done(construct):
+                    raise  # else another process has executed it meanwhile
+        if isinstance(construct, AddConstraint):  # also if an earlier run has added it, and stopped before this
+            part = construct.element
+            super()._exec(f"ALTER TABLE {part.table} MODIFY CONSTRAINT {part.name} VALIDATE")
+        return result
+
+    def _change(self, construct: Any, *arguments: Any, **more: Any) -> Any:
+        """Execute a statement in the form that does not block writes, or as Oracle can."""
+        match construct:
+            case CreateIndex() | DropIndex() | DropConstraint():
+                sql = str(construct.compile(dialect=self.dialect))
+            case DropColumn(table_name=table, column=column):
+                return super()._exec(f"ALTER TABLE {table} SET UNUSED ({column.name})")
+            case AddConstraint():
+                sql = str(construct.compile(dialect=self.dialect)).replace("%", "%%")
+                return super()._exec(DDL(f"{sql} ENABLE NOVALIDATE"))
+            case _:
+                return super()._exec(construct, *arguments, **more)
         try:
-            return super()._exec(construct, *arguments, **more)
+            return super()._exec(DDL(sql + self._online))
         except DBAPIError as error:
-            if self.as_sql or error.connection_invalidated or not self._is_done(construct):
+            if not self._online or not NOT_ONLINE.search(str(error.orig)):
                 raise
-            return None  # another process has executed it meanwhile
+            self._online = ""
+            logging.getLogger("alembic.ddl").warning(
+                "writes to a table wait while its indexes are built, because Oracle refuses ONLINE here: %s",
+                line(error),
+            )
+            return super()._exec(DDL(sql))
 
     def _is_done(self, construct: Any) -> bool:
         """Whether an earlier attempt has created or dropped the object. WebhooksError if its name is taken."""
@@ -93,7 +147,9 @@ class RepeatableOracle(OracleImpl):
                 done = column.name in self._columns(table) and self._is_ours(table, column)
             case DropColumn(table_name=table, column=column):
                 done = column.name not in self._columns(table)
-            case CreateIndex(element=part) | AddConstraint(element=part):
+            case CreateIndex(element=part):
+                done = self._has(part) and not self._is_broken(part)
+            case AddConstraint(element=part):
                 done = self._has(part)
             case DropIndex(element=part) | DropConstraint(element=part):
                 done = not self._has(part)
@@ -125,6 +181,11 @@ class RepeatableOracle(OracleImpl):
         if isinstance(part, Index):
             return there.has_index(table, str(part.name))
         return there.has_table(table) and part.name in {each["name"] for each in there.get_check_constraints(table)}
+
+    def _is_broken(self, index: Index) -> bool:
+        """Whether an existing index is unusable, because its build was interrupted or is still under way."""
+        assert self.connection is not None  # noqa: S101 (online)
+        return bool(self.connection.scalar(BROKEN, {"name": index.name}))
 
     def _inspector(self) -> Inspector:
         if self._there is None:
@@ -193,7 +254,7 @@ def offline(engine: Engine) -> None:
     sqlite = engine.dialect.name == "sqlite"
     with context.begin_transaction():
         if engine.dialect.name == "oracle":
-            context.get_context().impl.static_output(STOP_AT_ERROR)
+            context.get_context().impl.static_output(f"{STOP_AT_ERROR}\n\n{NO_ONLINE}")
         if sqlite:  # rebuilding a table drops it, which would delete the rows that refer to it
             context.execute("PRAGMA foreign_keys = OFF")
         if schema := engine.get_execution_options().get("db_schema"):

@@ -12,6 +12,7 @@ WebhooksError
 │   └── RowsRefused          it does not let a subscription's stored deliveries be changed: one is locked, say
 ├── FatalKafkaError          the consumer cannot go on (exit 1; the orchestrator starts a new one)
 ├── InvalidSubscription      a subscription has a value that cannot work (exit 2)
+│   └── Unstorable           the database's character set lacks a character of a value (also a DatabaseRefused)
 ├── InvalidReplay            an option of a replay has a value that cannot work (exit 2)
 ├── ReplayEnded              a replay was cancelled, finished or deleted, or another process runs it
 ├── InvalidPosition          a position in a search is none that an earlier page gave
@@ -94,6 +95,10 @@ class InvalidSubscription(WebhooksError):
         self.why, self.option, self.example = why, option, example
         name = f"{option}: " if option else ""
         super().__init__(f"{name}{why}{f'; for example {example}' if example else ''}")
+
+
+class Unstorable(InvalidSubscription, DatabaseRefused):
+    """The database's character set lacks a character of a value: it would store another one. `option` is the column."""
 
 
 class InvalidReplay(WebhooksError):

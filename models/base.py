@@ -66,7 +66,11 @@ def _lenient(
 
 
 class LocalTimestamp(TypeDecorator[datetime]):
-    """A datetime without a zone. On SQLite, a text that plain SQL wrote and that is not a time becomes UNREADABLE."""
+    """A datetime without a zone. On SQLite, a text that plain SQL wrote and that is not a time becomes UNREADABLE.
+
+    An adopted table may have a DATE or a TIMESTAMP WITH TIME ZONE on Oracle: the instant is selected in UTC, because
+    the driver refuses a zone that has a name (DPY-3022) and drops an offset.
+    """
 
     impl = TIMESTAMP
     cache_ok = True
@@ -75,21 +79,20 @@ class LocalTimestamp(TypeDecorator[datetime]):
         """One row that cannot be read must not keep the others of its statement from being read."""
         return _lenient(super().result_processor(dialect, coltype), dialect)
 
+    def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Select a time without a zone, whatever the column's type."""
+        return without_zone(column)
+
 
 class UtcTimestamp(TypeDecorator[datetime]):
     """An aware datetime, in UTC with microseconds. On SQLite, a text of plain SQL that is not a time: UNREADABLE.
 
-    python-oracledb drops the zone both ways, so this type converts to UTC before a bind and restores the zone after a
-    fetch. Oracle converts the values it sends to UTC: rows written by plain SQL carry their session's zone
-    (`CURRENT_TIMESTAMP`), which the driver would drop or, if the zone has a name, refuse (DPY-3022). This project's own
-    sessions must be in zone +00:00.
+    A plain TIMESTAMP that holds UTC, as the driver sends it (DB_TYPE_TIMESTAMP, whatever the column's zone): column and
+    bind have one type, which COALESCE requires (ORA-00932), and an index on it is no function-based one.
     """
 
     impl = TIMESTAMP
     cache_ok = True
-
-    def __init__(self) -> None:
-        super().__init__(timezone=True)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 (SQLAlchemy's signature)
         """Convert to UTC. Raises ValueError for a naive datetime, because its instant is unknown."""
@@ -107,28 +110,31 @@ class UtcTimestamp(TypeDecorator[datetime]):
         """One row that cannot be read must not keep the others of its statement from being read."""
         return _lenient(super().result_processor(dialect, coltype), dialect)
 
-    def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
-        """Select the instant in UTC, not in the zone it was written in."""
-        return in_utc(column)
 
+class utc_now(FunctionElement[datetime]):  # noqa: N801 (reads as the SQL function it is)
+    """The database's clock in UTC, as a value or a column's default.
 
-class in_utc(FunctionElement[datetime]):  # noqa: N801 (reads as the SQL function it is)
-    """The instant of a column, for sorting and comparing.
-
-    Oracle indexes a TIMESTAMP WITH TIME ZONE by its SYS_EXTRACT_UTC; using that expression lets the index give the
-    order too.
+    On Oracle a TIMESTAMP keeps the fields of CURRENT_TIMESTAMP, which are those of the session's zone.
     """
 
     type = UtcTimestamp()
     inherit_cache = True
-    name = "in_utc"
 
 
-@compiles(in_utc)
-def _plain(element: in_utc, compiler: SQLCompiler, **kw: Any) -> str:
-    return compiler.process(element.clauses, **kw)
+class without_zone(FunctionElement[datetime]):  # noqa: N801 (reads as the SQL function it is)
+    """A time in UTC and without a zone. DATE and TIMESTAMP stay as they are: our sessions are in zone +00:00."""
+
+    type = LocalTimestamp()
+    inherit_cache = True
 
 
-@compiles(in_utc, "oracle")
-def _oracle(element: in_utc, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"SYS_EXTRACT_UTC({compiler.process(element.clauses, **kw)})"
+@compiles(utc_now)
+def _utc_now(element: utc_now, compiler: SQLCompiler, **kw: Any) -> str:  # noqa: ARG001 (SQLAlchemy's signature)
+    return "SYS_EXTRACT_UTC(SYSTIMESTAMP)" if compiler.dialect.name == "oracle" else "CURRENT_TIMESTAMP"
+
+
+@compiles(without_zone)
+def _without_zone(element: without_zone, compiler: SQLCompiler, **kw: Any) -> str:
+    column = compiler.process(element.clauses, **kw)
+    oracle = compiler.dialect.name == "oracle"
+    return f"SYS_EXTRACT_UTC(CAST({column} AS TIMESTAMP WITH TIME ZONE))" if oracle else column

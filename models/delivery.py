@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Flag, Id, UtcTimestamp, is_json, is_json_or_null
+from models.base import Base, Flag, Id, UtcTimestamp, is_json, is_json_or_null, utc_now
 from models.subscription import TENANT_LENGTH, URL_LENGTH
 
 GROUP_LENGTH = 255  # Kafka's own limits: a group id here, a topic's name below
@@ -73,7 +73,7 @@ class Payload(Base):
         String(TRACEPARENT_LENGTH), comment="W3C trace context. Null: none."
     )
     created_at: Mapped[datetime] = mapped_column(
-        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When the row was made."
+        UtcTimestamp, server_default=utc_now(), comment="When the row was made."
     )
     has_key: Mapped[int] = mapped_column(
         Flag, server_default=text("0"), comment="1: the record has a key, which may be empty. 0: it has none."
@@ -153,7 +153,7 @@ class ParkedDelivery(Base):
     )
     attempt: Mapped[int] = mapped_column(Integer, server_default=text("0"), comment="Attempts made.")
     next_attempt_at: Mapped[datetime | None] = mapped_column(
-        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When a parked delivery is due."
+        UtcTimestamp, server_default=utc_now(), comment="When a parked delivery is due."
     )
     first_attempt_at: Mapped[datetime | None] = mapped_column(UtcTimestamp, comment="When it was tried first.")
     last_status: Mapped[int | None] = mapped_column(
@@ -163,10 +163,10 @@ class ParkedDelivery(Base):
         String(ERROR_LENGTH), comment="Why the last attempt failed, or why it was given up."
     )
     created_at: Mapped[datetime] = mapped_column(
-        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When the row was made."
+        UtcTimestamp, server_default=utc_now(), comment="When the row was made."
     )
     updated_at: Mapped[datetime] = mapped_column(
-        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When the row was changed last."
+        UtcTimestamp, server_default=utc_now(), comment="When the row was changed last."
     )
     order_key: Mapped[str | None] = mapped_column(
         String(ORDER_KEY_LENGTH),
@@ -213,6 +213,6 @@ class StoredOperation(Base):
         String(255), comment="Type of the CloudEvent, such as subscription.disabled."
     )
     created_at: Mapped[datetime] = mapped_column(
-        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When it was written down."
+        UtcTimestamp, server_default=utc_now(), comment="When it was written down."
     )
     data: Mapped[str] = mapped_column(Text, comment="Its data, as JSON.")

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, Numeric, PrimaryKeyConstraint, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Flag, Id, UtcTimestamp, is_json
+from models.base import Base, Flag, Id, UtcTimestamp, is_json, utc_now
 from models.delivery import ERROR_LENGTH, GROUP_LENGTH
 
 ACTOR_LENGTH = 100
@@ -39,9 +39,7 @@ class StoredReplay(Base):
     )
     rate: Mapped[float] = mapped_column(Numeric(9, 3, asdecimal=False), comment="Deliveries a second.")
     matched: Mapped[int] = mapped_column(BigInteger, server_default=text("0"), comment="Deliveries stored so far.")
-    created_at: Mapped[datetime] = mapped_column(
-        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When it began."
-    )
+    created_at: Mapped[datetime] = mapped_column(UtcTimestamp, server_default=utc_now(), comment="When it began.")
     finished_at: Mapped[datetime | None] = mapped_column(
         UtcTimestamp, comment="When all was read and stored. Null: it can be resumed."
     )
@@ -84,5 +82,5 @@ class RequestKey(Base):
     )
     resource_id: Mapped[int] = mapped_column(BigInteger, comment="Id of the resource that it created.")
     created_at: Mapped[datetime] = mapped_column(
-        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When the row was made."
+        UtcTimestamp, server_default=utc_now(), comment="When the row was made."
     )

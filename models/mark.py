@@ -6,7 +6,7 @@ from enum import StrEnum
 from sqlalchemy import BigInteger, CheckConstraint, Index, Integer, PrimaryKeyConstraint, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Id, UtcTimestamp
+from models.base import Base, Id, UtcTimestamp, utc_now
 from models.delivery import GROUP_LENGTH, TOPIC_LENGTH
 
 NO_OFFSET = -1
@@ -52,7 +52,7 @@ class Mark(Base):
     )
     asked: Mapped[int] = mapped_column(Integer, server_default=text("1"), comment="How often the request was made.")
     marked_at: Mapped[datetime] = mapped_column(
-        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When the request was last made."
+        UtcTimestamp, server_default=utc_now(), comment="When the request was last made."
     )
     done_at: Mapped[datetime | None] = mapped_column(
         UtcTimestamp, comment="When a worker last acted on a decision. Null: not yet."

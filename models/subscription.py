@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, Integer, Numeric, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Flag, Id, LocalTimestamp, UtcTimestamp, is_json_or_null
+from models.base import Base, Flag, Id, LocalTimestamp, UtcTimestamp, is_json_or_null, utc_now
 
 URL_LENGTH = 2048
 EVENT_TYPE_LENGTH = 255
@@ -179,7 +179,7 @@ class SubscriptionSecret(Base):
         comment="By kind: as it is, or fernet: and a token (encrypted). Confidential.",
     )
     created_at: Mapped[datetime] = mapped_column(
-        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When it was made. The newest goes first."
+        UtcTimestamp, server_default=utc_now(), comment="When it was made. The newest goes first."
     )
     expires_at: Mapped[datetime | None] = mapped_column(UtcTimestamp, comment="Good until then. Null: for ever.")
     kind: Mapped[str] = mapped_column(
@@ -223,5 +223,5 @@ class SubscriptionTls(Base):
         Text, comment="The only authorities trusted, PEM. Null: those of the deployment."
     )
     created_at: Mapped[datetime] = mapped_column(
-        UtcTimestamp, server_default=text("CURRENT_TIMESTAMP"), comment="When the row was made."
+        UtcTimestamp, server_default=utc_now(), comment="When the row was made."
     )

@@ -31,7 +31,8 @@ DATABASES = ORACLES if REAL else ["sqlite", *ORACLES]
 # For features that SQLite lacks. A test that injects faults requests `emulator`, since a real server has no faults.
 on_oracle = pytest.mark.parametrize("new_engine", ORACLES, indirect=True)
 
-ORACLE = make_url("oracle+oracledb://").get_dialect()()  # compiles statements without a connection
+# Compiles statements without a connection, as `create_engine` does.
+ORACLE = make_url("oracle+oracledb://").get_dialect()(enable_offset_fetch=False)
 
 
 def connect_to(url: str, schema: str | None = None) -> Engine:

@@ -8,6 +8,7 @@ from alembic import context, op
 from sqlalchemy.dialects import oracle
 
 from consumer.errors import WebhooksError
+from models.base import utc_now
 
 revision: str = "0002"
 down_revision: str | None = "0001"
@@ -17,8 +18,8 @@ depends_on: Sequence[str] | None = None
 SUBSCRIPTIONS = "webhook_subscriptions"
 ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 FLAG = sa.Integer().with_variant(oracle.NUMBER(1), "oracle")  # type: ignore[no-untyped-call]  # SQLAlchemy's
-INSTANT = sa.TIMESTAMP(timezone=True)
-NOW = sa.text("CURRENT_TIMESTAMP")
+INSTANT = sa.TIMESTAMP()
+NOW = utc_now()
 NARROWED = (("event_type", 255, 50), ("url", 2048, 255))  # by the downgrade
 RECORD = ("group_id", "topic", "partition_no", "record_offset", "record_ts")
 
@@ -177,7 +178,7 @@ def _before(url: int = 255, event_type: int = 50, *more: sa.schema.SchemaItem) -
         sa.Column("id", ID, sa.Identity(), nullable=False),
         sa.Column("url", sa.String(url), nullable=False),
         sa.Column("event_type", sa.String(event_type), nullable=False),
-        sa.Column("created_at", sa.TIMESTAMP(), server_default=NOW),
+        sa.Column("created_at", sa.TIMESTAMP(), server_default=sa.text("CURRENT_TIMESTAMP")),
         *more,
         sa.PrimaryKeyConstraint("id", name="pk_webhook_subscriptions"),
     )

@@ -7,6 +7,8 @@ import sqlalchemy as sa
 from alembic import context, op
 from sqlalchemy.dialects import oracle
 
+from models.base import utc_now
+
 revision: str = "0003"
 down_revision: str | None = "0002"
 branch_labels: Sequence[str] | None = None
@@ -15,8 +17,8 @@ depends_on: Sequence[str] | None = None
 SUBSCRIPTIONS, DELIVERIES = "webhook_subscriptions", "webhook_deliveries"
 ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 FLAG = sa.Integer().with_variant(oracle.NUMBER(1), "oracle")  # type: ignore[no-untyped-call]  # SQLAlchemy's
-INSTANT = sa.TIMESTAMP(timezone=True)
-NOW = sa.text("CURRENT_TIMESTAMP")
+INSTANT = sa.TIMESTAMP()
+NOW = utc_now()
 RECORD = ("group_id", "topic", "partition_no", "record_offset", "record_ts")
 LIMITS = (
     ("ck_webhook_subs_ordering", "ordering IN ('none', 'key')"),
@@ -85,9 +87,9 @@ def downgrade() -> None:
     op.drop_index("ix_webhook_deliveries_order", DELIVERIES)
     op.drop_index("ix_webhook_deliveries_head", DELIVERIES)
     op.create_index("ix_webhook_deliveries_due", DELIVERIES, DUE)
-    op.execute(
-        "UPDATE webhook_deliveries SET status = 'parked', next_attempt_at = CURRENT_TIMESTAMP WHERE status = 'blocked'"
-    )
+    deliveries = sa.table(DELIVERIES, sa.column("status", sa.String()), sa.column("next_attempt_at", INSTANT))
+    blocked = deliveries.update().where(deliveries.c.status == "blocked")
+    op.execute(blocked.values(status="parked", next_attempt_at=NOW))
     with op.batch_alter_table(DELIVERIES, **_rebuild(_deliveries(STATES, *_attempts()))) as table:
         table.drop_constraint("ck_webhook_deliveries_status", type_="check")
         table.create_check_constraint("ck_webhook_deliveries_status", STATES_BEFORE)
@@ -147,7 +149,7 @@ def _subscriptions(*more: sa.schema.SchemaItem) -> sa.Table:
         sa.Column("id", ID, sa.Identity(), nullable=False),
         sa.Column("url", sa.String(2048), nullable=False),
         sa.Column("event_type", sa.String(255), nullable=False),
-        sa.Column("created_at", sa.TIMESTAMP(), server_default=NOW),
+        sa.Column("created_at", sa.TIMESTAMP(), server_default=sa.text("CURRENT_TIMESTAMP")),
         sa.Column("enabled", FLAG, server_default=sa.text("1"), nullable=False),
         sa.Column("disabled_reason", sa.String(1000)),
         *more,

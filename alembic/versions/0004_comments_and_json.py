@@ -9,6 +9,7 @@ from alembic.operations import BatchOperations
 from sqlalchemy.engine.interfaces import ReflectedColumn
 
 from consumer.errors import WebhooksError
+from models.base import utc_now
 
 revision: str = "0004"
 down_revision: str | None = "0003"
@@ -17,8 +18,8 @@ depends_on: Sequence[str] | None = None
 
 SUBSCRIPTIONS = "webhook_subscriptions"
 ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-INSTANT = sa.TIMESTAMP(timezone=True)
-NOW = sa.text("CURRENT_TIMESTAMP")
+INSTANT = sa.TIMESTAMP()
+NOW = utc_now()
 CHECKS = (
     ("webhook_operations", "data", "ck_webhook_operations_data"),
     ("webhook_replays", "positions", "ck_webhook_replays_positions"),

@@ -7,6 +7,8 @@ import sqlalchemy as sa
 from alembic import context, op
 from sqlalchemy.dialects import oracle
 
+from models.base import utc_now
+
 revision: str = "0005"
 down_revision: str | None = "0004"
 branch_labels: Sequence[str] | None = None
@@ -15,8 +17,8 @@ depends_on: Sequence[str] | None = None
 SUBSCRIPTIONS, SECRETS, PAYLOADS = "webhook_subscriptions", "webhook_secrets", "webhook_payloads"
 ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 FLAG = sa.Integer().with_variant(oracle.NUMBER(1), "oracle")  # type: ignore[no-untyped-call]  # SQLAlchemy's
-INSTANT = sa.TIMESTAMP(timezone=True)
-NOW = sa.text("CURRENT_TIMESTAMP")
+INSTANT = sa.TIMESTAMP()
+NOW = utc_now()
 RECORD = ("group_id", "topic", "partition_no", "record_offset", "record_ts")
 MATCH, MATCH_BEFORE = "ix_webhook_subs_match", "ix_webhook_subs_event_type"
 RULES = {
@@ -201,7 +203,7 @@ def _stands(table: str, *more: sa.schema.SchemaItem) -> sa.Table:
                 sa.Column("id", ID, sa.Identity(), nullable=False),
                 sa.Column("url", sa.String(2048), nullable=False),
                 sa.Column("event_type", sa.String(255), nullable=False),
-                sa.Column("created_at", sa.TIMESTAMP(), server_default=NOW),
+                sa.Column("created_at", sa.TIMESTAMP(), server_default=sa.text("CURRENT_TIMESTAMP")),
                 sa.Column("enabled", FLAG, server_default=sa.text("1"), nullable=False),
                 sa.Column("disabled_reason", sa.String(1000)),
                 sa.Column("ordering", sa.String(10), server_default=sa.text("'none'"), nullable=False),

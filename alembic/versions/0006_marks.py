@@ -5,14 +5,16 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from alembic import op
 
+from models.base import utc_now
+
 revision: str = "0006"
 down_revision: str | None = "0005"
 branch_labels: Sequence[str] | None = None
 depends_on: Sequence[str] | None = None
 
 ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-INSTANT = sa.TIMESTAMP(timezone=True)
-NOW = sa.text("CURRENT_TIMESTAMP")
+INSTANT = sa.TIMESTAMP()
+NOW = utc_now()
 KEY = ("group_id", "topic", "partition_no", "record_offset", "subscription_id")
 
 

@@ -19,7 +19,7 @@ PENDING = "1: the filter of its subscription is asked before it is sent."
 
 def upgrade() -> None:
     """No row changes; the default of a new column is kept in the dictionary."""
-    op.add_column("webhook_subscriptions", sa.Column("slow_until", sa.TIMESTAMP(timezone=True)))
+    op.add_column("webhook_subscriptions", sa.Column("slow_until", sa.TIMESTAMP()))
     if op.get_context().dialect.name == "sqlite":  # which adds a check with its column, or not at all
         op.execute(
             "ALTER TABLE webhook_deliveries ADD COLUMN filter_pending INTEGER DEFAULT 0 NOT NULL"

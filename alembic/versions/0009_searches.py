@@ -11,7 +11,7 @@ branch_labels: Sequence[str] | None = None
 depends_on: Sequence[str] | None = None
 
 SUBSCRIPTIONS, DELIVERIES, REPLAYS = "webhook_subscriptions", "webhook_deliveries", "webhook_replays"
-INSTANT = sa.TIMESTAMP(timezone=True)
+INSTANT = sa.TIMESTAMP()
 COUNT = "Records to read when it began. Null: begun by a release before 0009."
 CANCELLED = "When it was cancelled, and reading ended. Null: it was not."
 

@@ -6,15 +6,17 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import oracle
 
+from models.base import utc_now
+
 revision: str = "0010"
 down_revision: str | None = "0009"
 branch_labels: Sequence[str] | None = None
 depends_on: Sequence[str] | None = None
 
 REPLAYS, KEYS = "webhook_replays", "webhook_request_keys"
-INSTANT = sa.TIMESTAMP(timezone=True)
+INSTANT = sa.TIMESTAMP()
 FLAG = sa.Integer().with_variant(oracle.NUMBER(1), "oracle")  # type: ignore[no-untyped-call]  # SQLAlchemy's
-NOW = sa.text("CURRENT_TIMESTAMP")
+NOW = utc_now()
 CHECK, CHECKED = "ck_webhook_replays_background", "background IN (0, 1)"
 ABOUT = "Replays: the request and the progress of each."
 ABOUT_BEFORE = "Replays: the command and the progress of each."

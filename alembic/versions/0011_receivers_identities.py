@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from alembic import context, op
 
+from models.base import utc_now
+
 revision: str = "0011"
 down_revision: str | None = "0010"
 branch_labels: Sequence[str] | None = None
@@ -12,8 +14,8 @@ depends_on: Sequence[str] | None = None
 
 SUBSCRIPTIONS, SECRETS, TLS = "webhook_subscriptions", "webhook_secrets", "webhook_tls"
 ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-INSTANT = sa.TIMESTAMP(timezone=True)
-NOW = sa.text("CURRENT_TIMESTAMP")
+INSTANT = sa.TIMESTAMP()
+NOW = utc_now()
 KINDS = "ck_webhook_secrets_kind"
 KNOWN_BEFORE = "kind IN ('signing', 'basic', 'bearer', 'header')"
 KNOWN = "kind IN ('signing', 'basic', 'bearer', 'header', 'oauth2', 'plugin')"

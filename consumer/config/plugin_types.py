@@ -1,15 +1,17 @@
-"""The types of WEBHOOK_AUTH_PLUGINS and KAFKA_OAUTH_CALLBACK: import the code that the operator names."""
+"""The types of settings that name the operator's code, which they import: plug-ins and callbacks for tokens."""
 
 import re
 from collections.abc import Callable
 from importlib import import_module
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import PlainValidator
 
 from consumer.crypto.credentials import PluginFactory, Plugins
 
 TokenOf = Callable[[str | None], tuple[Any, ...]]  # librdkafka's oauth_cb: gives a token and its end in unix seconds
+# python-oracledb's access_token: gives an OAuth 2.0 token, or one of IAM and its private key. True: it must be new.
+DatabaseTokenOf = Callable[[bool], str | tuple[str, str]]
 
 _PLACE = r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)"
 _PLUGIN = re.compile(r"([a-z][a-z0-9_-]{0,49})=" + _PLACE)
@@ -48,13 +50,13 @@ def _imported(module: str, attribute: str) -> Any:
     return found
 
 
-def _callback(value: Any) -> TokenOf:
+def _callback(value: Any) -> Any:
     if not isinstance(value, str):
-        return cast("TokenOf", value)
+        return value
     match = _FUNCTION.fullmatch(value)
     if match is None:
         raise ValueError("is not written module:function")
-    return cast("TokenOf", _imported(*match.groups()))
+    return _imported(*match.groups())
 
 
 def _plugins(value: Any) -> Any:
@@ -62,4 +64,5 @@ def _plugins(value: Any) -> Any:
 
 
 OAuthCallback = Annotated[TokenOf, PlainValidator(_callback)]
+DatabaseTokens = Annotated[DatabaseTokenOf, PlainValidator(_callback)]
 AuthPlugins = Annotated[Plugins, PlainValidator(_plugins)]

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from consumer.config.group import FILE as FILE  # noqa: PLC0414 (known with the settings)
 from consumer.config.group import Group, file_of
-from consumer.config.plugin_types import AuthPlugins, OAuthCallback
+from consumer.config.plugin_types import AuthPlugins, DatabaseTokens, OAuthCallback
 from consumer.config.process_settings import ApiSettings as ApiSettings  # noqa: PLC0414 (a group like those here)
 from consumer.config.process_settings import LogSettings as LogSettings  # noqa: PLC0414 (the same)
 from consumer.config.process_settings import OpsSettings as OpsSettings  # noqa: PLC0414 (the same)
@@ -189,6 +189,18 @@ class DatabaseSettings(Group):
         validation_alias="DATABASE_WALLET_PASSWORD",
         description="Password of the key in `ewallet.pem` (Oracle).",
         examples=["the-password-of-the-wallet"],
+    )
+    client_lib: str | None = Field(
+        default=None,
+        validation_alias="ORACLE_CLIENT_LIB",
+        description="Directory of the Oracle client's libraries, which then connect: thick mode (Oracle).",
+        examples=["/opt/oracle/instantclient_23_9"],
+    )
+    token_callback: DatabaseTokens | None = Field(
+        default=None,
+        validation_alias="DATABASE_TOKEN_CALLBACK",
+        description="Function that gives access tokens in place of a password, as `module:function` (Oracle).",
+        examples=["iam_tokens:token"],
     )
     encryption_key: FernetKeys | None = Field(
         default=None,

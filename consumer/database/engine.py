@@ -20,7 +20,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 
 from consumer.config.settings import DatabaseSettings
-from consumer.database.errors import is_disconnect, kind, line, translated
+from consumer.database.charset import guard
+from consumer.database.errors import is_alone, is_disconnect, kind, line, translated
 from consumer.database.errors import unavailable as unavailable  # noqa: PLC0414 (re-exported to callers)
 from consumer.database.sqlite_file import explained, path_of, trouble_making
 from consumer.errors import DatabaseUnavailable, SettingsError
@@ -42,6 +43,8 @@ def create_engine(settings: DatabaseSettings) -> Engine:
         ("DATABASE_SCHEMA", settings.db_schema, "schemas"),
         ("DATABASE_PASSWORD_FILE", settings.password_file, "passwords"),
         ("DATABASE_WALLET_PASSWORD", settings.wallet_password, "wallets"),
+        ("DATABASE_TOKEN_CALLBACK", settings.token_callback, "tokens"),
+        ("ORACLE_CLIENT_LIB", settings.client_lib, "client"),
     ):
         if value:
             raise SettingsError(f"{name}: SQLite has no {lacks}; unset it")
@@ -204,9 +207,14 @@ def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
         pool_timeout=10,
         hide_parameters=True,
         arraysize=500,
+        # ROWNUM stops a range scan after so many rows. FETCH FIRST is a window function to Oracle, which may sort all.
+        enable_offset_fetch=False,
         execution_options={"db_schema": schema},
     )
     declare(engine)
+    guard(engine)
+    # SQLAlchemy would read V$TRANSACTION, which each start of an account without that right leaves in the audit trail.
+    engine.dialect.get_default_isolation_level = lambda _: "READ COMMITTED"  # type: ignore[method-assign, assignment]
 
     # Must be the first listener, because SQLAlchemy's own one asks a new connection for its schema.
     @event.listens_for(engine, "connect", insert=True)
@@ -221,8 +229,13 @@ def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
 
     @event.listens_for(engine, "handle_error")
     def recognise_disconnect(context: sa.engine.ExceptionContext) -> None:
-        if is_disconnect(context.original_exception):
+        error = context.original_exception
+        if is_disconnect(error):
             context.is_disconnect = True
+        if is_alone(error):
+            context.invalidate_pool_on_disconnect = False
+            if context.is_pre_ping and "DPY-4024" not in str(error):  # a check that hangs says that the server does
+                raise sa.exc.DisconnectionError(str(error))  # the pool renews this session alone
 
     return engine
 

@@ -22,6 +22,17 @@ _DISCONNECTS = {
     "ORA-25408",  # lost in a call that cannot be replayed
     "DPY-4024",  # call time-out: the answer may still arrive and would stay unread
 }
+# Parts of the error's text if the session alone is gone: the others of the pool go on. The driver gives some of them as
+# DPY-4011, with Oracle's error in the second line.
+_ALONE = (
+    "DPY-4024",  # see above
+    "ORA-00028",  # killed by a DBA
+    "ORA-00031",  # marked for kill
+    "ORA-02392",
+    "ORA-02394",
+    "ORA-02396",  # a profile's limit per session: idle time
+    "ORA-02399",
+)
 # Parts of the error's text if a single call took too long or exceeded a limit: a smaller batch may succeed.
 _TOO_SLOW = (
     "DPY-4024",  # the call timed out
@@ -30,6 +41,7 @@ _TOO_SLOW = (
     "ORA-02393",  # a profile's limit per call: CPU time
     "ORA-02395",  # a profile's limit per call: reads
     "ORA-56720",  # the resource manager's limit per call: reads and writes
+    "ORA-56735",  # the resource manager's limit per call: elapsed time
 )
 # The same statement may succeed later. So may all OperationalErrors of Oracle; the codes below have other types too.
 _NO_ROOM = {
@@ -52,6 +64,7 @@ _NO_ROOM = {
     "ORA-12954",  # a free edition's maximum database size: 12 GB
     "ORA-15041",  # a disk group is full
     "ORA-25153",  # the temporary tablespace has no file
+    "ORA-30027",  # the resource manager's quota of undo
     "ORA-30032",  # a resumable statement has timed out waiting for space
     "ORA-30036",  # no undo space
     "ORA-65114",  # a pluggable database may not grow
@@ -80,8 +93,11 @@ _FILES_AND_INDEXES = {
     "ORA-01502",  # an index is unusable
     "ORA-01542",  # a tablespace is offline
     "ORA-01552",  # undo is offline
+    "ORA-01578",  # a block is corrupted
     "ORA-01647",  # a tablespace is read only
     "ORA-28365",  # the keystore of encrypted tablespaces is closed
+    "ORA-28374",  # the keystore lacks the master key
+    "ORA-28417",  # the keystore that a password opens is closed
 }
 _OTHER_SESSIONS = {
     "ORA-00051",  # timed out waiting for a resource
@@ -90,13 +106,18 @@ _OTHER_SESSIONS = {
     "ORA-01013",  # cancelled
     "ORA-01410",  # a row was moved while it was read
     "ORA-01555",  # snapshot too old
+    "ORA-01591",  # a row is locked by a distributed transaction in doubt
     "ORA-02049",  # timed out waiting for a distributed lock
     "ORA-04020",  # deadlock on a definition
     "ORA-04021",  # timed out waiting to lock a definition
     "ORA-04068",  # package state discarded
     "ORA-08103",  # a segment was replaced while it was read
+    "ORA-08104",  # an index is being built online
     "ORA-08176",  # no undo for a consistent read
     "ORA-08177",  # cannot serialise access
+    "ORA-12801",  # a parallel query server failed, and names no cause
+    "ORA-63300",  # rolled back for a transaction of higher priority, in 23ai
+    "ORA-63302",  # so it was, by an earlier statement, and no rollback has followed yet
 }
 _ACCOUNTS_AND_MODES = {
     "ORA-01017",  # invalid credential: a password is being rotated
@@ -129,7 +150,7 @@ _SQLITE_TRANSIENT = (
 # Advice, by a part of the error's text: an error of connecting contains the text of its cause.
 _ADVICE = {
     "DPY-2018": "wallet_location in DATABASE_URL names the directory of ewallet.pem",
-    "DPY-3001": "thin mode has no native network encryption: use TLS, or have the server accept clients without it",
+    "DPY-3001": "thin mode has no native network encryption: use TLS, or a client (ORACLE_CLIENT_LIB)",
     "DPY-4000": "correct the alias in DATABASE_URL, or config_dir, the directory of tnsnames.ora",
     "DPY-4001": "write the password into DATABASE_URL, or name its file in DATABASE_PASSWORD_FILE",
     "DPY-4026": "config_dir in DATABASE_URL, or TNS_ADMIN, names the directory of tnsnames.ora",
@@ -143,7 +164,8 @@ _ADVICE = {
     "ORA-01031": "the account lacks a grant of docs/database.md",
     "ORA-01435": "is DATABASE_SCHEMA the owner of the tables?",
     "ORA-01502": "rebuild it: ALTER INDEX … REBUILD ONLINE",
-    "ORA-12660": "thin mode has no native network encryption: use TLS, or have the server accept clients without it",
+    "ORA-08104": "if no session builds it, Oracle cleans up in minutes, DBMS_REPAIR.ONLINE_INDEX_CLEAN at once",
+    "ORA-12660": "thin mode has no native network encryption: use TLS, or a client (ORACLE_CLIENT_LIB)",
     "ORA-41900": "the account lacks a grant of docs/database.md",
     "cannot connect to database. DPY-4011": "it hangs up: does it need TLS, a client certificate, network encryption?",
     "Connection refused": "is the database up, are host and port in DATABASE_URL right?",
@@ -154,6 +176,7 @@ _ADVICE = {
     "CERTIFICATE_VERIFY_FAILED": "the certificate's issuer belongs in ewallet.pem, in wallet_location",
 }
 _CONNECTION_ID = re.compile(r" \(CONNECTION_ID=[^)]*\)")
+_PARALLEL = re.compile(r"ORA-12801: .*?(ORA-\d{5})", re.DOTALL)
 MIGRATE = "the tables are missing or old: run kafka-webhooks migrate"
 
 
@@ -218,6 +241,11 @@ def is_disconnect(error: BaseException | None) -> bool:
     return _code(error) in _DISCONNECTS
 
 
+def is_alone(error: BaseException | None) -> bool:
+    """Whether the error has ended this session alone, and tells nothing of the server and its other sessions."""
+    return any(part in str(error) for part in _ALONE)
+
+
 def line(error: Exception) -> str:
     """The driver's text on one line, without the connection id and the help link, and with known advice.
 
@@ -230,7 +258,9 @@ def line(error: Exception) -> str:
 
 
 def _code(error: BaseException | None) -> str:
-    """`ORA-03113`, `DPY-4011`, `SQLITE_BUSY`; empty if the error has none."""
+    """`ORA-03113`, `DPY-4011`, `SQLITE_BUSY`; empty if the error has none. Of a parallel query, that of its cause."""
     if isinstance(error, sqlite3.Error):
         return str(getattr(error, "sqlite_errorname", ""))
+    if cause := _PARALLEL.match(str(error)):
+        return cause.group(1)
     return str(getattr(error.args[0], "full_code", "")) if error and error.args else ""

@@ -1,4 +1,7 @@
-"""Connects to Oracle: the parameters of DATABASE_URL, passwords in files, and a time limit for the log-in."""
+"""Connects to Oracle: the parameters of DATABASE_URL, passwords in files, and a time limit for the log-in.
+
+In thick mode Oracle's client libraries connect. They read `sqlnet.ora`, and get an alias or a descriptor as it is.
+"""
 
 import ssl
 from collections.abc import Callable, Mapping
@@ -15,7 +18,7 @@ from consumer.config.settings import DatabaseSettings
 from consumer.database.errors import line
 from consumer.errors import SettingsError
 
-# The oldest release. Before it, FETCH FIRST is not optimised (fix control 22174392): a page reads all remaining rows.
+# The oldest release that Oracle supports and that the tests emulate. The driver connects to 12.1 and newer.
 OLDEST = 19
 # Seconds for each address. Firewalls drop packets that they do not allow, and the next address may answer.
 TCP_CONNECT_TIMEOUT = 5.0
@@ -29,11 +32,15 @@ STATEMENT_CACHE = 64
 PROGRAM = "kafka-webhooks"  # in V$SESSION
 
 _TEXTS = {
+    "cclass",
     "config_dir",
     "dsn",
+    "edition",
     "https_proxy",
     "instance_name",
     "protocol",
+    "purity",
+    "server_type",
     "service_name",
     "ssl_server_cert_dn",
     "ssl_version",
@@ -49,6 +56,7 @@ _NUMBERS = {
     "tcp_connect_timeout",
 }
 _SWITCHES = {"disable_oob", "ssl_server_dn_match", "use_sni"}
+_PURITIES = {"PURITY_NEW": oracledb.PURITY_NEW, "PURITY_SELF": oracledb.PURITY_SELF}  # SQLAlchemy refuses other words
 _ON, _OFF = {"on", "true", "yes"}, {"off", "false", "no"}  # the driver takes every unknown word for off
 _ELSEWHERE = {
     "password": "write it before the @, or set DATABASE_PASSWORD_FILE",
@@ -63,7 +71,8 @@ Connect: TypeAlias = Callable[[], oracledb.Connection]
 def connector(settings: DatabaseSettings, url: sa.URL) -> Connect:
     """A function that connects, and reads files and resolves names each time. It raises only OperationalError.
 
-    Raises SettingsError for a URL that can never work, without access to files or the network.
+    With ORACLE_CLIENT_LIB the client's libraries are loaded, for the whole process. Raises SettingsError if they
+    cannot be, and for a URL that can never work, without access to other files or the network.
     """
     if settings.password_file and url.password:
         raise SettingsError(
@@ -71,9 +80,32 @@ def connector(settings: DatabaseSettings, url: sa.URL) -> Connect:
             "For example: DATABASE_URL=oracle+oracledb://user@host:1521/?service_name=FREEPDB1"
         )
     arguments = _arguments(url)
+    if settings.token_callback:
+        if settings.password_file or url.username or url.password:
+            raise SettingsError("DATABASE_TOKEN_CALLBACK gives tokens: take user and password out of DATABASE_URL")
+        arguments["access_token"] = partial(_token, settings.token_callback)
     if settings.wallet_password:
         arguments["wallet_password"] = settings.wallet_password.get_secret_value()
-    return partial(_connect, arguments, settings.password_file, BoundedSemaphore(MAX_HANGING))
+    if settings.client_lib:
+        _load_client(settings, arguments.get("config_dir"))
+    connect = _thick if settings.client_lib else _thin
+    return partial(_connect, arguments, settings.password_file, partial(connect, BoundedSemaphore(MAX_HANGING)))
+
+
+def _load_client(settings: DatabaseSettings, config_dir: str | None) -> None:
+    if settings.wallet_password:
+        raise SettingsError("DATABASE_WALLET_PASSWORD: with ORACLE_CLIENT_LIB the wallet is cwallet.sso: unset it")
+    try:
+        oracledb.init_oracle_client(lib_dir=settings.client_lib, config_dir=config_dir)
+    except oracledb.Error as error:
+        raise SettingsError(f"ORACLE_CLIENT_LIB={settings.client_lib}: {line(error)}") from None
+
+
+def _token(callback: Callable[[bool], Any], refresh: bool) -> Any:  # noqa: FBT001 (the driver's signature)
+    try:
+        return callback(refresh)
+    except Exception as error:  # noqa: BLE001 (the operator's code; its text may hold the token)
+        raise oracledb.OperationalError(f"DATABASE_TOKEN_CALLBACK fails: {type(error).__name__}") from None
 
 
 def _arguments(url: sa.URL) -> dict[str, Any]:
@@ -112,7 +144,7 @@ def _address(url: sa.URL, query: Mapping[str, str]) -> dict[str, Any]:
     return {"dsn": url.host}  # an alias in tnsnames.ora
 
 
-def _query(url: sa.URL) -> dict[str, str]:
+def _query(url: sa.URL) -> dict[str, Any]:
     """The URL's parameters. SettingsError for an unknown or secret one, or a value that the driver does not accept."""
     for name, value in url.query.items():
         if name in _ELSEWHERE:
@@ -124,27 +156,25 @@ def _query(url: sa.URL) -> dict[str, str]:
             raise SettingsError(f"DATABASE_URL: {name} is given more than once")
         if name in _SWITCHES and value.lower() not in _ON | _OFF:
             raise SettingsError(f"DATABASE_URL: {name}={value}: write true or false")
+        if name == "purity" and value not in _PURITIES:
+            raise SettingsError(f"DATABASE_URL: purity={value}: write {' or '.join(_PURITIES)}")
         try:
-            oracledb.ConnectParams(**{name: value} if name != "dsn" else {})
+            oracledb.ConnectParams(**{name: value} if name not in {"dsn", "purity"} else {})
         except (ValueError, OverflowError, oracledb.Error) as error:
             raise SettingsError(f"DATABASE_URL: {name}={value}: {line(error)}") from None
-    return {name: str(value) for name, value in url.query.items()}
+    return {name: _PURITIES[str(value)] if name == "purity" else value for name, value in url.query.items()}
 
 
-def _connect(arguments: Mapping[str, Any], password_file: str | None, places: BoundedSemaphore) -> oracledb.Connection:
+def _connect(
+    arguments: Mapping[str, Any],
+    password_file: str | None,
+    connect: Callable[[dict[str, Any], str | None], oracledb.Connection],
+) -> oracledb.Connection:
     given = dict(arguments)
     dsn = given.pop("dsn", None)
     if password_file:
         given["password"] = _read_password(password_file)
-    params = oracledb.ConnectParams(**given)
-    try:
-        if dsn:
-            params.parse_connect_string(dsn)
-    except oracledb.Error as error:
-        raise oracledb.OperationalError(str(error)) from None
-    for directory in {directory for directory in _each(params.wallet_location) if directory.upper() != "SYSTEM"}:
-        _check_wallet(Path(directory) / _WALLET, given.get("wallet_password"))
-    connection = _limited(params, places)
+    connection = connect(given, dsn)
     if int(connection.version.partition(".")[0]) < OLDEST:
         version = connection.version
         connection.close()
@@ -153,16 +183,32 @@ def _connect(arguments: Mapping[str, Any], password_file: str | None, places: Bo
     return connection
 
 
-def _limited(params: oracledb.ConnectParams, places: BoundedSemaphore) -> oracledb.Connection:
+def _thin(places: BoundedSemaphore, given: dict[str, Any], dsn: str | None) -> oracledb.Connection:
+    try:
+        params = oracledb.ConnectParams(**given)
+        if dsn:
+            params.parse_connect_string(dsn)
+    except oracledb.Error as error:
+        raise oracledb.OperationalError(str(error)) from None
+    for directory in {directory for directory in _each(params.wallet_location) if directory.upper() != "SYSTEM"}:
+        _check_wallet(Path(directory) / _WALLET, given.get("wallet_password"))
+    return _limited(places, params)
+
+
+def _thick(places: BoundedSemaphore, given: dict[str, Any], dsn: str | None) -> oracledb.Connection:
+    return _limited(places, oracledb.ConnectParams(**given), dsn)
+
+
+def _limited(places: BoundedSemaphore, params: oracledb.ConnectParams, dsn: str | None = None) -> oracledb.Connection:
     """Connect within CONNECT_LIMIT, or raise OperationalError. The thread closes a connection that comes too late."""
     if not places.acquire(blocking=False):
         raise oracledb.OperationalError(f"{MAX_HANGING} log-ins hang: no other starts until one of them ends")
     outcome: Future[oracledb.Connection | str] = Future()
-    hosts = ", ".join(_each(params.host))
+    hosts = ", ".join(_each(params.host)) or dsn
 
     def work() -> None:
         try:
-            outcome.set_result(oracledb.connect(params=params))
+            outcome.set_result(oracledb.connect(dsn, params=params))
         except OSError as error:  # a host that does not resolve: the driver passes the resolver's error on
             outcome.set_result(f"cannot connect to {hosts}: {error.strerror or error}")
         except Exception as error:  # noqa: BLE001 (as text: an exception would keep its frames, and a socket, alive)

@@ -24,6 +24,7 @@ from consumer.database.job import ThreadJob
 from consumer.delivery.due_keys import DueKeys
 from consumer.delivery.order import StoredKeys
 from consumer.delivery.set_aside import Aside, Decided, Entry, OnStored, SetAside
+from consumer.errors import Unstorable
 from consumer.events.event import TopicPartition
 from consumer.ledger import assigned, marks, store
 from consumer.ledger.marks import Subject
@@ -310,7 +311,9 @@ class Parking(Part):
             self._batch = max(1, len(batch) // 2)
             if len(batch) == 1:
                 for entry in kept:
-                    self._aside.add(entry, error)
+                    aside = self._aside.add(entry, error)
+                    if isinstance(error, Unstorable):  # no later try and no operator can change that
+                        self._decided(aside, gone, _Refused(str(error), Wish.DEAD_LETTER))
                 return
         self._to_write.extendleft(reversed(kept))
 

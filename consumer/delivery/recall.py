@@ -39,7 +39,7 @@ KNOWN = 10_000  # due keys in one look for rows made due by SQL: 30 ms on SQLite
 SOON = 0.1  # seconds between two looks at the due keys, in memory
 LOOKING = 9  # pause after a look, in times of its own length: going through half a million due keys blocks the loop
 EARLY = 0.5  # seconds until a due key whose rows may not go yet is tried again: each try reads them in vain
-DUE_KEYS = 20  # due keys in one job
+DUE_KEYS = 128  # due keys in one job
 ROWS = 500  # rows in one job
 
 

@@ -87,13 +87,14 @@ class SetAside:
         command = f"kafka-webhooks deliveries settle {topic} {partition} {offset} --subscription {subscription}"
         return f"{fault}; if it can never be stored, settle it: {command}"
 
-    def add(self, entry: Entry, error: Exception) -> None:
+    def add(self, entry: Entry, error: Exception) -> Aside:
         """Set an entry aside that was refused alone."""
         now = self._monotonic()
-        self._all.append(Aside(entry, str(error), now, now + WAITS[0]))
+        self._all.append(aside := Aside(entry, str(error), now, now + WAITS[0]))
         if len(self._all) <= MOST_SAID:
             what = "could not store a delivery; it is set aside, and its offset is held"
             log.error(what, **_fields(entry), error=str(error))
+        return aside
 
     def has_lately(self, partitions: Collection[TopicPartition]) -> bool:
         """An entry of these partitions was set aside a moment ago, so the database may soon accept it."""

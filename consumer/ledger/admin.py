@@ -48,7 +48,6 @@ from consumer.ledger.ordering import put_in_order
 from consumer.ledger.rows import Failure
 from consumer.ledger.upkeep import by_id, by_no_index, counted
 from models import ParkedDelivery, Payload, Status, Subscription
-from models.base import in_utc
 from models.subscription import EVERY_TENANT
 
 Note = Callable[[Connection, Sequence[AnyRow]], None]  # of rows with an id and a subscription_id
@@ -272,9 +271,9 @@ def _conditions(selection: DeliveryQuery) -> Iterator[ColumnElement[bool]]:
     if selection.tenant is not None:
         yield from of_tenant(selection.tenant)
     if selection.since is not None:
-        yield in_utc(ParkedDelivery.updated_at) >= time_of(selection.since)
+        yield ParkedDelivery.updated_at >= time_of(selection.since)
     if selection.until is not None:
-        yield in_utc(ParkedDelivery.updated_at) < time_of(selection.until)
+        yield ParkedDelivery.updated_at < time_of(selection.until)
 
 
 def steps(engine: Engine, selection: DeliveryQuery) -> Iterator[Sequence[int]]:

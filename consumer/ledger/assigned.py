@@ -14,7 +14,6 @@ from consumer.ledger.columns import BATCH, OPEN, time_of
 from consumer.ledger.ordering import standing
 from consumer.ledger.rows import DueKey, OrderingKey
 from models import Mark, ParkedDelivery, Status, Subscription
-from models.base import in_utc
 
 PAGE = 1000  # rows; a partition keeps one page in memory, some 0.25 MB
 
@@ -104,7 +103,7 @@ def with_due_rows(engine: Engine, group: str, due_keys: Iterable[DueKey], now: f
                 ParkedDelivery.topic == topic,
                 ParkedDelivery.partition_no == number,
                 ParkedDelivery.subscription_id == Subscription.id,
-                in_utc(ParkedDelivery.next_attempt_at) <= time_of(now),
+                ParkedDelivery.next_attempt_at <= time_of(now),
             )
             subscriptions = [subscription for _, _, subscription in here]
             for start in range(0, len(subscriptions), BATCH):

@@ -48,7 +48,6 @@ PAYLOAD = (
     Payload.body_size,
     Payload.tenant,
     Payload.record_key,
-    # Last: Oracle accepts no other value after one that is bound as LONG (ORA-24816).
     Payload.record_headers,
     Payload.body,
 )

@@ -22,7 +22,7 @@ from consumer.ledger.columns import ATTEMPTS, BATCH, OPEN, AnySelect, last_of, u
 from consumer.ledger.rows import Failure
 from consumer.ledger.upkeep import by_id
 from models import ParkedDelivery, Status
-from models.base import BEFORE_IDS, in_utc
+from models.base import BEFORE_IDS
 
 SAMPLE = 1000  # rows at each end of an open state, read from an index alone
 _MOST = 10  # rows at an end of a subscription's rows that are searched for a failure
@@ -160,7 +160,7 @@ def _next(engine: Engine, ids: Collection[int]) -> float | None:
     statement = (
         select(ParkedDelivery.next_attempt_at)
         .where(any_of(ParkedDelivery.id.expression, sorted(ids)), ParkedDelivery.status == Status.PARKED)
-        .order_by(in_utc(ParkedDelivery.next_attempt_at))
+        .order_by(ParkedDelivery.next_attempt_at)
         .limit(1)
     )
     with reading(engine) as connection:

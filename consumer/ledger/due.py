@@ -1,19 +1,19 @@
 """Finds due stored deliveries by their *due key*: the partition and the subscription that they belong to.
 
 A due key is a range of the index ix_webhook_deliveries_head, in the order of due times. `scan` leaps from due key to
-due key, with a seek for each; `fetch` reads the first rows of some of them. The cost depends on the number of due keys
-and of fetched rows, not of waiting rows: a million rows behind an open circuit breaker, or in other workers'
-partitions, are never read.
+due key, with a seek for each; `fetch` reads the first rows of some of them. One statement makes many seeks. The cost
+depends on the number of due keys and of fetched rows, not of waiting rows: a million rows behind an open circuit
+breaker, or in other workers' partitions, are never read.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby, takewhile
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 import structlog
-from sqlalchemy import Connection, Engine, Row, bindparam, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, bindparam, select, update
 
 from consumer.crypto.keys import SigningKey
 from consumer.crypto.vault import Decrypt
@@ -26,6 +26,7 @@ from consumer.ledger.columns import (
     OF_PAYLOAD,
     PAYLOAD,
     RECORD,
+    AnyRow,
     AnySelect,
     bind,
     event_of,
@@ -37,16 +38,17 @@ from consumer.ledger.columns import (
 )
 from consumer.ledger.ordering import behind
 from consumer.ledger.rows import DueDelivery, DueKey, OrderingKey
+from consumer.ledger.seeks import leaps, of_each
 from consumer.subscriptions import tls
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import Rules, endpoint_of, endpoint_rows
 from models import ParkedDelivery, Payload, Status, Subscription
-from models.base import BEFORE_IDS, in_utc
+from models.base import BEFORE_IDS
 
 log = structlog.get_logger(__name__)
 
-RUNS = 50  # ordering keys of one `fetch` whose following rows are looked for, with a statement for each
-SEEKS = 200  # in one `scan`: 5 ms on SQLite, a tenth of a second over a network
+RUNS = 50  # ordering keys of one `fetch` whose following rows are looked for
+SEEKS = 256  # in one `scan`
 FETCH_BYTES = 16 * 2**20  # of bodies that one `fetch` reads
 POSTPONED = 60.0  # seconds by which faulty rows are postponed
 LATER = 30.0  # seconds until a disabled subscription's due key is fetched again: its rows are about to be held
@@ -86,7 +88,12 @@ class Fetched(NamedTuple):
     unreadable: dict[int, str] = {}  # noqa: RUF012 (the default is never changed)
 
 
-_DUE_AT = in_utc(ParkedDelivery.next_attempt_at)
+_DUE_KEY = (
+    ParkedDelivery.group_id,
+    ParkedDelivery.topic,
+    ParkedDelivery.partition_no,
+    ParkedDelivery.subscription_id,
+)
 _POSTPONE = (
     update(ParkedDelivery)
     .where(ParkedDelivery.id == bindparam("b_id"), ParkedDelivery.status == Status.PARKED)
@@ -97,25 +104,29 @@ _POSTPONE = (
 def scan(
     engine: Engine, group: str, partitions: Sequence[TopicPartition], after: DueKey | None, most: int = SEEKS
 ) -> Scanned:
-    """Due keys behind `after` with parked rows in some partitions (sorted); makes at most `most` seeks."""
-    due_keys: dict[DueKey, float] = {}
+    """Due keys behind `after` with parked rows in some partitions (sorted); makes at most `most` seeks for them.
+
+    Takes a statement for each topic, for each partition with parked rows, and for PARTS due keys.
+    """
+    found: list[DueKey] = []
+    end = None
     with reading(engine) as connection:
         if after is None and connection.scalar(_any_parked(group)) is None:
-            return Scanned(due_keys, None)
-        for partition in partitions:
-            if after is not None and partition < after[:2]:
-                continue
+            return Scanned({}, None)
+        ahead = [partition for partition in partitions if after is None or partition >= after[:2]]
+        for partition in _with_parked(connection, group, ahead):
             last = after[2] if after is not None and partition == after[:2] else BEFORE_IDS
-            while True:
-                if not most:
-                    return Scanned(due_keys, (*partition, last))
-                most -= 1
-                found = connection.execute(_next_due_key(group, *partition, last)).first()
-                if found is None:
-                    break
-                last = found.subscription_id
-                due_keys[*partition, last] = found.next_attempt_at.timestamp()
-    return Scanned(due_keys, None)
+            if not most:
+                end = (*partition, last)
+                break
+            here = leaps(connection, ParkedDelivery.subscription_id, last, most, *_parked(group, *partition))
+            found += [(*partition, subscription) for subscription in here]
+            if len(here) == most:
+                end = found[-1]
+                break
+            most -= len(here) + 1
+        rows = of_each(connection, _first, _DUE_KEY, [(group, *due_key) for due_key in found], 1)
+    return Scanned({_due_key_of(row): row.next_attempt_at.timestamp() for row in rows}, end)
 
 
 def fetch(
@@ -147,11 +158,11 @@ def fetch(
         read_rows = partial(_read, connection, group, now, most_bytes, endpoints)
         rows, rest, unreadable = _read_all(read_rows, list(ids), wants)
     for row in rest:
-        next_due[row.topic, row.partition_no, row.subscription_id] = now
+        next_due[_due_key_of(row)] = now
     faulty = {row: ids[row] for row in unreadable}
     for row, _ in rows:
         if row.subscription_id in unusable:
-            faulty[row.id] = row.topic, row.partition_no, row.subscription_id
+            faulty[row.id] = _due_key_of(row)
     if news := _news(unusable, endpoints, {} if said is None else said):
         log.error("stored deliveries postponed", reasons=news)
     if unreadable:
@@ -197,13 +208,19 @@ def _due(
     """The ids of due rows with their due keys, and when the next row of each due key is due."""
     ids: dict[int, DueKey] = {}
     next_due: dict[DueKey, float] = {}
+    listed: dict[DueKey, list[tuple[float, int]]] = {want.due_key: [] for want in wants}
+    by_limit: dict[int, list[tuple[object, ...]]] = {}  # few limits, so that there are few statements
     for want in wants:
-        listed = connection.execute(_first(group, want.due_key, padded(len(want.here) + want.room + 1))).all()
-        others = [(row.id, row.next_attempt_at.timestamp()) for row in listed if row.id not in want.here]
-        due = [row for row, due_at in others[: want.room] if due_at <= now]
+        by_limit.setdefault(padded(len(want.here) + want.room + 1), []).append((group, *want.due_key))
+    for limit, keys in by_limit.items():
+        for row in of_each(connection, _first, _DUE_KEY, keys, limit):
+            listed[_due_key_of(row)].append((row.next_attempt_at.timestamp(), row.id))
+    for want in wants:
+        others = [each for each in sorted(listed[want.due_key]) if each[1] not in want.here]
+        due = [row for due_at, row in others[: want.room] if due_at <= now]
         ids |= dict.fromkeys(due, want.due_key)
         if len(others) > len(due):
-            next_due[want.due_key] = others[len(due)][1]
+            next_due[want.due_key] = others[len(due)][0]
     return ids, next_due
 
 
@@ -287,37 +304,37 @@ def _any_parked(group: str) -> AnySelect:
     return here.limit(1)
 
 
-def _next_due_key(group: str, topic: str, partition: int, after: int) -> AnySelect:
-    """Select the first parked row of the next subscription."""
+def _with_parked(connection: Connection, group: str, partitions: Iterable[TopicPartition]) -> Iterator[TopicPartition]:
+    """Those of the partitions (sorted) that have parked rows. Takes a statement for each topic."""
+    here = ParkedDelivery.group_id == group, ParkedDelivery.status == Status.PARKED
+    for topic, owned in groupby(partitions, itemgetter(0)):
+        numbers = [number for _, number in owned]
+        most = numbers[-1] + 1
+        parked = leaps(connection, ParkedDelivery.partition_no, -1, most, *here, ParkedDelivery.topic == topic)
+        yield from ((topic, number) for number in sorted({*numbers}.intersection(parked)))
+
+
+def _parked(group: object, topic: object, partition: object) -> tuple[ColumnElement[bool], ...]:
+    """The condition that a row is parked, of this partition: values or binds."""
     return (
-        select(ParkedDelivery.subscription_id, ParkedDelivery.next_attempt_at)
-        .where(
-            ParkedDelivery.group_id == group,
-            ParkedDelivery.status == Status.PARKED,
-            ParkedDelivery.topic == topic,
-            ParkedDelivery.partition_no == partition,
-            ParkedDelivery.subscription_id > after,
-        )
-        .order_by(ParkedDelivery.subscription_id, _DUE_AT)
-        .limit(1)
+        ParkedDelivery.group_id == group,
+        ParkedDelivery.status == Status.PARKED,
+        ParkedDelivery.topic == topic,
+        ParkedDelivery.partition_no == partition,
     )
 
 
-def _first(group: str, due_key: DueKey, limit: int) -> AnySelect:
-    """Select the rows of a due key that are due first."""
-    topic, partition, subscription_id = due_key
+def _first(group: object, topic: object, partition: object, subscription: object) -> AnySelect:
+    """Select the rows of a due key, the first due one first."""
     return (
-        select(ParkedDelivery.id, ParkedDelivery.next_attempt_at)
-        .where(
-            ParkedDelivery.group_id == group,
-            ParkedDelivery.status == Status.PARKED,
-            ParkedDelivery.topic == topic,
-            ParkedDelivery.partition_no == partition,
-            ParkedDelivery.subscription_id == subscription_id,
-        )
-        .order_by(_DUE_AT, ParkedDelivery.id)
-        .limit(limit)
+        select(*_DUE_KEY[1:], ParkedDelivery.next_attempt_at, ParkedDelivery.id)
+        .where(*_parked(group, topic, partition), ParkedDelivery.subscription_id == subscription)
+        .order_by(ParkedDelivery.next_attempt_at, ParkedDelivery.id)
     )
+
+
+def _due_key_of(row: AnyRow) -> DueKey:
+    return row.topic, row.partition_no, row.subscription_id
 
 
 def _runs(
@@ -332,17 +349,23 @@ def _runs(
     here = {want.due_key: want.here for want in wants}
     first: dict[DueKey, list[tuple[OrderingKey, int]]] = {}
     for row in due:
-        due_key = row.topic, row.partition_no, row.subscription_id
+        due_key = _due_key_of(row)
         room[due_key] -= 1
         if (ordering_key := pair_of(row)) is not None:
             first.setdefault(due_key, []).append((ordering_key, row.record_offset))
-    runs: list[int] = []
-    for due_key, ordering_keys in first.items():
-        share = room[due_key] // len(ordering_keys)
-        for ordering_key, offset in ordering_keys[: max(1, RUNS // len(first))] if share else ():
-            run = behind(connection, group, ordering_key, offset, now)[:share]
-            runs += takewhile(lambda row: row not in here[due_key], run)  # noqa: B023 (it is read at once)
-    return runs
+    shares = {due_key: room[due_key] // len(ordering_keys) for due_key, ordering_keys in first.items()}
+    chosen = {
+        due_key: ordering_keys[: max(1, RUNS // len(first))]
+        for due_key, ordering_keys in first.items()
+        if shares[due_key]
+    }
+    found = behind(connection, group, [each for several in chosen.values() for each in several], now)
+    return [
+        row
+        for due_key, ordering_keys in chosen.items()
+        for ordering_key, _ in ordering_keys
+        for row in takewhile(lambda row: row not in here[due_key], found[ordering_key][: shares[due_key]])  # noqa: B023 (it is read at once)
+    ]
 
 
 def _details(ids: Sequence[int], *statuses: Status) -> AnySelect:

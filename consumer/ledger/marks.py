@@ -10,13 +10,13 @@ from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, delete, exists, insert, or_, select, update
 
 from consumer.database.engine import reading
 from consumer.ledger.columns import AnyRow, bind, in_transaction, is_bound, time_of, unix
 from consumer.ledger.rows import DueKey
 from models import Mark, Wish
-from models.base import in_utc
+from models.base import utc_now
 from models.mark import ALL_SUBSCRIPTIONS, NO_OFFSET
 
 KEPT = 7 * 86400.0  # seconds after which a decision that no worker could carry out is deleted
@@ -27,7 +27,7 @@ _KEY = (Mark.group_id, Mark.topic, Mark.partition_no, Mark.record_offset, Mark.s
 _AGAIN = (
     update(Mark)
     .where(is_bound(*_KEY))
-    .values(wish=bind(Mark.wish), asked=Mark.asked + 1, marked_at=func.current_timestamp(), done_at=None)
+    .values(wish=bind(Mark.wish), asked=Mark.asked + 1, marked_at=utc_now(), done_at=None)
 )
 _NEW = insert(Mark).from_select(
     [*(column.key for column in _KEY), "wish"],
@@ -93,7 +93,7 @@ def decision(engine: Engine, group: str, subject: Subject) -> Decision | None:
 def acted(engine: Engine, group: str, subject: Subject) -> None:
     """Note that a worker has carried out a decision."""
     with engine.begin() as connection:
-        connection.execute(update(Mark).where(*_of(group, subject)).values(done_at=func.current_timestamp()))
+        connection.execute(update(Mark).where(*_of(group, subject)).values(done_at=utc_now()))
 
 
 def note_published(connection: Connection, group: str, topic: str, places: Iterable[tuple[int, int]]) -> None:
@@ -117,15 +117,15 @@ def recent(engine: Engine, group: str, since: datetime | None) -> RecentMarks:
 
     None, for the first call: since the group's latest mark.
     """
-    at, seen = in_utc(Mark.marked_at), RecentMarks({}, {}, since)
+    seen = RecentMarks({}, {}, since)
     with reading(engine) as connection:
         if since is None:
-            last = select(Mark.marked_at).where(Mark.group_id == group).order_by(at.desc()).limit(1)
+            last = select(Mark.marked_at).where(Mark.group_id == group).order_by(Mark.marked_at.desc()).limit(1)
             since = connection.scalar(last)
             if since is None:
                 return seen
         statement = select(*_KEY[1:], Mark.wish, Mark.asked, Mark.marked_at)
-        for row in connection.execute(statement.where(Mark.group_id == group, at >= since - OVERLAP)):
+        for row in connection.execute(statement.where(Mark.group_id == group, Mark.marked_at >= since - OVERLAP)):
             if row.wish == Wish.LOOK:
                 seen.due_keys[row.topic, row.partition_no, row.subscription_id] = row.asked
             else:
@@ -149,7 +149,7 @@ def prune(engine: Engine, group: str, topic: str, partition: int, committed: int
 
 def expire(engine: Engine, group: str, before: float) -> int:
     """Delete marks from before a time (unix seconds). Returns their number."""
-    return _delete(engine, Mark.group_id == group, in_utc(Mark.marked_at) < time_of(before))
+    return _delete(engine, Mark.group_id == group, Mark.marked_at < time_of(before))
 
 
 def _mark(connection: Connection, group: str, subjects: Iterable[tuple[str, int, int, int]], wish: Wish) -> None:

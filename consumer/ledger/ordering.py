@@ -7,6 +7,7 @@ ix_webhook_deliveries_order, however many rows wait behind the first one.
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from itertools import groupby, takewhile
+from operator import attrgetter
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, bindparam, exists, func, or_, select, update
@@ -27,6 +28,7 @@ from consumer.ledger.columns import (
     unix,
 )
 from consumer.ledger.rows import OrderingKey
+from consumer.ledger.seeks import of_each
 from models import ParkedDelivery, Status
 
 _PAIR = (
@@ -71,6 +73,7 @@ _UNBLOCK = (
     .values(
         status=Status.PARKED,
         # Keep the due time, which has passed unless the row was tried and has to wait. Null: blocked by hand.
+        # Column and bind are TIMESTAMP: COALESCE of two types may be ORA-00932.
         next_attempt_at=func.coalesce(ParkedDelivery.next_attempt_at, _NOW),
         updated_at=_NOW,
     )
@@ -105,25 +108,38 @@ def normalise(connection: Connection, group: str, ordering_keys: Collection[Orde
     connection.execute(_BLOCK, binds)
 
 
-def behind(connection: Connection, group: str, ordering_key: OrderingKey, offset: int, now: float) -> list[int]:
-    """Ids of at most RUN rows, in order, that may go right after an ordering key's first row, which is at `offset`."""
-    statement = (
-        select(ParkedDelivery.id, ParkedDelivery.next_attempt_at)
+def behind(
+    connection: Connection, group: str, first: Sequence[tuple[OrderingKey, int]], now: float
+) -> dict[OrderingKey, list[int]]:
+    """For each ordering key, whose first row is at this offset: ids of at most RUN rows that may go right after it."""
+    keys = [(group, each.topic, each.partition, each.key, each.subscription_id, offset) for each, offset in first]
+    found: dict[OrderingKey, list[AnyRow]] = {ordering_key: [] for ordering_key, _ in first}
+    for row in of_each(connection, _blocked, (*_PAIR, ParkedDelivery.record_offset), keys, RUN):
+        found[OrderingKey(row.subscription_id, row.topic, row.partition_no, row.order_key)].append(row)
+    return {
+        ordering_key: [
+            row.id
+            for row in takewhile(
+                lambda row: (unix(row.next_attempt_at) or now) <= now, sorted(rows, key=attrgetter("record_offset"))
+            )
+        ]
+        for ordering_key, rows in found.items()
+    }
+
+
+def _blocked(*values: object) -> AnySelect:
+    """Select the blocked rows of an ordering key behind an offset, in order."""
+    *pair, offset = values
+    return (
+        select(*_PAIR[1:], ParkedDelivery.record_offset, ParkedDelivery.next_attempt_at, ParkedDelivery.id)
         .where(
-            ParkedDelivery.group_id == group,
+            *(column == value for column, value in zip(_PAIR, pair, strict=True)),
             ParkedDelivery.status == Status.BLOCKED,
-            ParkedDelivery.topic == ordering_key.topic,
-            ParkedDelivery.partition_no == ordering_key.partition,
-            ParkedDelivery.order_key == ordering_key.key,
-            ParkedDelivery.subscription_id == ordering_key.subscription_id,
             ParkedDelivery.record_offset > offset,
             ~_any_before(Status.HELD),
         )
         .order_by(ParkedDelivery.record_offset)
-        .limit(RUN)
     )
-    rows = connection.execute(statement)
-    return [row.id for row in takewhile(lambda row: (unix(row.next_attempt_at) or now) <= now, rows)]
 
 
 def put_in_order(connection: Connection, rows: Iterable[AnyRow], now: float) -> None:

@@ -1,5 +1,6 @@
 """The outbox of operational events: written in the transaction that they report, deleted once published."""
 
+import json
 from collections.abc import Mapping, Sequence
 from uuid import uuid4
 
@@ -33,7 +34,7 @@ def add(connection: Connection, group: str, operations: Sequence[OperationalEven
             "group_id": group,
             "event_id": operation.event_id,
             "event_type": operation.type,
-            "data": orjson.dumps(operation.data).decode(),
+            "data": json.dumps(operation.data),
         }
         for operation in by_id.values()
         if operation.event_id not in present

@@ -15,7 +15,6 @@ from consumer.ledger.columns import AnyRow, cut, in_transaction, time_of, time_o
 from consumer.ledger.rows import NewDelivery, due_key_of
 from consumer.ledger.store import in_order, insert_new
 from models import StoredReplay, Subscription
-from models.base import in_utc
 from models.delivery import ERROR_LENGTH
 from models.job import ACTOR_LENGTH
 
@@ -159,7 +158,7 @@ def claim(engine: Engine, group: str, now: float, until: float) -> Replay | None
     open_ones = (
         select(StoredReplay.id)
         .where(StoredReplay.group_id == group, StoredReplay.background == 1, *_OPEN, _free(now))
-        .order_by(in_utc(StoredReplay.lease_until).nulls_first(), StoredReplay.id)
+        .order_by(StoredReplay.lease_until.nulls_first(), StoredReplay.id)
         .limit(_CANDIDATES)
     )
     with reading(engine) as connection:
@@ -308,12 +307,11 @@ _POSITIONS = select(
 
 
 def _free(now: float) -> ColumnElement[bool]:
-    lease = StoredReplay.lease_until
-    return or_(lease.is_(None), in_utc(lease) <= time_of(now))
+    return or_(StoredReplay.lease_until.is_(None), StoredReplay.lease_until <= time_of(now))
 
 
 def _held(until: float) -> ColumnElement[bool]:
-    return in_utc(StoredReplay.lease_until) == time_of(until)
+    return StoredReplay.lease_until == time_of(until)
 
 
 def _read_to(span: Span, positions: Mapping[TopicPartition, int]) -> Span:

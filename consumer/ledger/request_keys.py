@@ -17,7 +17,6 @@ from consumer.database.engine import reading
 from consumer.errors import KeyReused, KeyTaken
 from consumer.ledger.columns import is_bound, time_of
 from models import RequestKey as StoredKey
-from models.base import in_utc
 
 KEPT = 86400.0  # seconds that a key is kept
 _REMOVED = 100  # expired keys removed with each new one, at most: more than one, so that their number falls
@@ -49,7 +48,7 @@ def note(connection: Connection, key: RequestKey, resource_id: int) -> None:
 
     KeyTaken: the key is stored already, and the transaction must be rolled back.
     """
-    made, before = in_utc(StoredKey.created_at), time_of(key.at - KEPT)
+    made, before = StoredKey.created_at, time_of(key.at - KEPT)
     old = select(StoredKey.key_digest).where(made <= before).order_by(made).limit(_REMOVED)
     # In one order, so that two transactions that remove the same keys do not wait for each other in a circle.
     removed = sorted({key.digest, *connection.execute(old).scalars()})

@@ -18,7 +18,7 @@ from consumer.ledger.admin import STORED, StoredDelivery, delivery_of, of_tenant
 from consumer.ledger.columns import OF_PAYLOAD, time_of
 from consumer.ledger.upkeep import by_no_index
 from models import ParkedDelivery, Payload, Status, Subscription
-from models.base import BEFORE_IDS, in_utc
+from models.base import BEFORE_IDS
 
 MOST = 200  # deliveries of a page
 EXAMINED = IN_LIST  # rows of a page on which conditions without an index are evaluated: one list of ids, some 5 ms
@@ -171,9 +171,9 @@ def _conditions(query: Query) -> Iterator[ColumnElement[bool]]:
     if query.topic is not None:
         yield ParkedDelivery.topic == query.topic
     if query.since is not None:
-        yield in_utc(ParkedDelivery.created_at) >= time_of(query.since)
+        yield ParkedDelivery.created_at >= time_of(query.since)
     if query.until is not None:
-        yield in_utc(ParkedDelivery.created_at) < time_of(query.until)
+        yield ParkedDelivery.created_at < time_of(query.until)
 
 
 def _range(connection: Connection, query: Query) -> tuple[int, int]:

@@ -4,14 +4,16 @@ Each function may be repeated after any failure, even a commit whose answer was 
 key, and a result names the number of attempts before it.
 """
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 
-import orjson
-from sqlalchemy import Connection, Engine, bindparam, exists, insert, or_, select, update
+from sqlalchemy import Connection, Engine, bindparam, case, exists, insert, or_, select, update
 
+from consumer.database.charset import refuse
 from consumer.database.engine import any_of
+from consumer.database.pieces import pieces, pieces_of
 from consumer.events.cloud_event import texts
 from consumer.events.event import Event, RecordId
 from consumer.http.urls import redact_url
@@ -54,34 +56,37 @@ _DELIVERY = (
     ParkedDelivery.updated_at,
     *ATTEMPTS,
 )
-# VALUES, not SELECT: Oracle binds a body over 32,767 bytes as LONG, which it takes in VALUES only (ORA-01461).
+# VALUES, not SELECT: a body over 4,000 bytes is bound as LONG, which Oracle takes in VALUES only (ORA-01461).
 _INSERT_PAYLOAD = insert(Payload).values({column.key: bind(column) for column in PAYLOAD})
+_URL = pieces_of("b_url", URL_LENGTH)
+_RESPONSE = pieces_of("b_last_response", RESPONSE_LENGTH)
+_LONG = {"url": _URL, "last_response": _RESPONSE}
 _INSERT_DELIVERY = insert(ParkedDelivery).from_select(
     [column.key for column in _DELIVERY],
-    select(*map(bind, _DELIVERY)).where(
+    select(*(_LONG.get(column.key, bind(column)) for column in _DELIVERY)).where(
         ~exists().where(is_bound(*RECORD, ParkedDelivery.subscription_id, ParkedDelivery.replay))
     ),
     include_defaults=False,
 )
 _SEEN = (ParkedDelivery.id == bindparam("b_id"), ParkedDelivery.attempt == bindparam("b_attempt"))
-# A statement of its own: in COALESCE Oracle refuses to mix the column's type with the bind's (ORA-00932).
-_FIRST = (
-    update(ParkedDelivery)
-    .where(*_SEEN)
-    .values(
-        first_attempt_at=bind(ParkedDelivery.last_attempt_at),
-        first_error=bind(ParkedDelivery.last_error),
-        first_status=bind(ParkedDelivery.last_status),
-    )
-)
+_UNTRIED = ParkedDelivery.attempt == 0
 _MADE = {
     "attempt": bindparam("b_made", type_=ParkedDelivery.attempt.type),
     "next_attempt_at": bind(ParkedDelivery.next_attempt_at),
     "last_attempt_at": bind(ParkedDelivery.last_attempt_at),
     "last_error": bind(ParkedDelivery.last_error),
     "last_status": bind(ParkedDelivery.last_status),
-    "last_response": bind(ParkedDelivery.last_response),
+    "last_response": _RESPONSE,
     "updated_at": bindparam("b_at", type_=ParkedDelivery.updated_at.type),
+    # Column and bind have one type, null or not: Oracle refuses CASE of two (ORA-00932).
+    **{
+        first.key: case((_UNTRIED, bind(last)), else_=first)
+        for first, last in (
+            (ParkedDelivery.first_attempt_at, ParkedDelivery.last_attempt_at),
+            (ParkedDelivery.first_error, ParkedDelivery.last_error),
+            (ParkedDelivery.first_status, ParkedDelivery.last_status),
+        )
+    },
 }
 _SCHEDULE = bindparam("b_schedule_start", type_=ParkedDelivery.schedule_start.type)
 _SAME = (*_SEEN, ParkedDelivery.schedule_start == _SCHEDULE)
@@ -129,6 +134,11 @@ def record(engine: Engine, group: str, results: Sequence[AttemptResult]) -> froz
     return in_transaction(engine, partial(_record, group=group, results=results))
 
 
+def check(engine: Engine, event: Event) -> None:
+    """Raise Unstorable if the database's character set lacks a character of the event."""
+    refuse(engine, _payload_binds("", event))
+
+
 def in_order(rows: Sequence[NewDelivery]) -> list[NewDelivery]:
     """Each delivery once, in an order common to all processes: two of them with the same rows do not deadlock."""
     unique = {(row.event.record, row.subscription_id, row.replay): row for row in reversed(rows)}
@@ -158,12 +168,10 @@ def insert_new(connection: Connection, group: str, rows: Sequence[NewDelivery], 
 def _record(connection: Connection, group: str, results: Sequence[AttemptResult]) -> frozenset[OrderingKey]:
     ordered = sorted(results, key=lambda result: result.id)
     unwanted = [_result_binds(result) for result in ordered if result.status == "unwanted"]
-    made = [result for result in ordered if result.status != "unwanted"]
-    first = [_result_binds(result) for result in made if result.attempt_before == 0]
     again = [_result_binds(result) for result in ordered if result.status == "parked"]
     given_up = [_result_binds(result) for result in ordered if result.status == "exhausted"]
     delivered = [_result_binds(result) for result in ordered if result.status == "delivered"]
-    for statement, binds in ((_FIRST, first), (_DELIVERED, delivered), (_UNWANTED, unwanted)):
+    for statement, binds in ((_DELIVERED, delivered), (_UNWANTED, unwanted)):
         if binds:
             connection.execute(statement, binds)
     for statement, binds in ((_RESCHEDULE, again), (_GIVE_UP, given_up)):
@@ -256,7 +264,7 @@ def _payload_binds(group: str, event: Event) -> dict[str, object]:
         "b_body_size": len(event.body),
         "b_tenant": event.tenant if len(event.tenant or "") <= TENANT_LENGTH else None,
         "b_record_key": event.key,
-        "b_record_headers": orjson.dumps(texts(event.headers)).decode() if event.headers else None,
+        "b_record_headers": json.dumps(texts(event.headers)) if event.headers else None,
         "b_body": event.body,
     }
 
@@ -268,7 +276,6 @@ def _delivery_binds(group: str, row: NewDelivery, now: float) -> dict[str, objec
         | {
             "b_subscription_id": row.subscription_id,
             "b_replay": row.replay,
-            "b_url": cut(redact_url(row.url), URL_LENGTH),
             "b_status": row.status,
             "b_next_attempt_at": time_or_none(row.next_attempt_at),
             "b_order_key": row.ordering_key.key if row.ordering_key and not row.replay else None,
@@ -281,6 +288,7 @@ def _delivery_binds(group: str, row: NewDelivery, now: float) -> dict[str, objec
             "b_first_error": cut(first.error, ERROR_LENGTH) if first else None,
             "b_first_status": first.status if first else None,
         }
+        | pieces("b_url", URL_LENGTH, cut(redact_url(row.url), URL_LENGTH))
         | _failure_binds(last)
     )
 
@@ -304,5 +312,4 @@ def _failure_binds(failure: Failure | None) -> dict[str, object]:
         "b_last_attempt_at": time_of(failure.at) if failure else None,
         "b_last_error": cut(failure.error, ERROR_LENGTH) if failure else None,
         "b_last_status": failure.status if failure else None,
-        "b_last_response": escaped(failure.response, RESPONSE_LENGTH) if failure else None,
-    }
+    } | pieces("b_last_response", RESPONSE_LENGTH, escaped(failure.response, RESPONSE_LENGTH) if failure else None)

@@ -24,6 +24,7 @@ from sqlalchemy import (
 
 from consumer.database.engine import any_of, reading
 from consumer.database.errors import is_outage, translated
+from consumer.database.pieces import in_pieces
 from consumer.errors import RowsRefused
 from consumer.events.event import RecordId
 from consumer.ledger import marks, outbox
@@ -43,8 +44,9 @@ from consumer.ledger.columns import (
 )
 from consumer.ledger.ordering import put_in_order
 from consumer.ledger.rows import OperationalEvent
+from consumer.ledger.seeks import leaps
 from models import ParkedDelivery, Payload, Status, StoredReplay, Subscription
-from models.base import BEFORE_IDS, in_utc
+from models.base import BEFORE_IDS, utc_now
 from models.subscription import REASON_LENGTH
 
 CHANGED_AT_ONCE = 1000  # rows changed in one transaction after a change of their subscription
@@ -106,9 +108,9 @@ def disable(
     def change(connection: Connection) -> bool:
         statement = update(Subscription).where(Subscription.id == subscription_id, Subscription.enabled == 1)
         if url is not None:
-            statement = statement.where(Subscription.url == url)
+            statement = statement.where(Subscription.url == in_pieces(Subscription.url, url))
         if failing_before is not None:
-            statement = statement.where(in_utc(Subscription.failing_since) <= time_of(failing_before))
+            statement = statement.where(Subscription.failing_since <= time_of(failing_before))
         changed = connection.execute(
             statement.values(enabled=0, disabled_reason=cut(reason, REASON_LENGTH), failing_since=None)
         ).rowcount
@@ -164,7 +166,7 @@ def reconcile(engine: Engine, now: float, after: int = FIRST, without: Collectio
     on it: `due.fetch` reads the subscription itself. After RowsRefused, call it again `without` that subscription.
     """
     with reading(engine) as connection:  # a write would block other writers; most steps write nothing
-        seen = _seen(connection, after)
+        seen = leaps(connection, ParkedDelivery.subscription_id, after, SEEKS)
         enabled = _enabled(connection, seen)
     wanted = [each for each in seen if each not in without]
     held = _follow(engine, [each for each in wanted if enabled.get(each) == 0], (Status.PARKED,), _HOLD)
@@ -254,7 +256,7 @@ def ended_before(engine: Engine, statuses: Collection[Status], before: float) ->
         engine,
         select(ParkedDelivery.id, ParkedDelivery.status, *RECORD).order_by(ParkedDelivery.id),
         ParkedDelivery.status.in_(sorted(statuses)),
-        in_utc(ParkedDelivery.updated_at) < time_of(before),
+        ParkedDelivery.updated_at < time_of(before),
     )
 
 
@@ -310,14 +312,14 @@ def _purge(connection: Connection, *, rows: Sequence[AnyRow]) -> Purged:
 
 
 def _ended(before: float) -> ColumnElement[bool]:
-    return or_(*(in_utc(at) < time_of(before) for at in (StoredReplay.finished_at, StoredReplay.cancelled_at)))
+    return or_(*(at < time_of(before) for at in (StoredReplay.finished_at, StoredReplay.cancelled_at)))
 
 
 def _changed(*states: Status, **values: object) -> Update:
     """An update of one row, provided that it is still in one of these states."""
     still = or_(*(ParkedDelivery.status == state for state in states))  # executemany cannot bind IN
     changed = update(ParkedDelivery).where(ParkedDelivery.id == bindparam("b_id"), still)
-    return changed.values(updated_at=func.current_timestamp(), **values)
+    return changed.values(updated_at=utc_now(), **values)
 
 
 _HOLD = _changed(Status.PARKED, status=Status.HELD)
@@ -327,19 +329,6 @@ _RESUME = _changed(
     next_attempt_at=bindparam("b_now", type_=ParkedDelivery.next_attempt_at.type),
 )
 _EXHAUST = _changed(*OPEN, status=Status.EXHAUSTED, last_error=REMOVED, next_attempt_at=None)
-
-
-def _seen(connection: Connection, after: int) -> list[int]:
-    """The next subscriptions that have rows, at most SEEKS: one seek each, however many rows each has."""
-    seen: list[int] = []
-    while len(seen) < SEEKS:
-        leap = select(func.min(ParkedDelivery.subscription_id)).where(ParkedDelivery.subscription_id > after)
-        found = connection.scalar(leap)
-        if found is None:
-            break
-        seen.append(found)
-        after = found
-    return seen
 
 
 def _enabled(connection: Connection, subscriptions: Sequence[int]) -> dict[int, int]:

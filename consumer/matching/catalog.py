@@ -24,7 +24,7 @@ from consumer.subscriptions.endpoint_row import Rules, endpoint_of, endpoint_row
 from consumer.subscriptions.options import Effect
 from consumer.subscriptions.patterns import candidates
 from models import Subscription
-from models.subscription import EVENT_TYPE_LENGTH, EVERY_TENANT
+from models.subscription import EVENT_TYPE_LENGTH, EVERY_TENANT, TENANT_LENGTH
 
 log = structlog.get_logger(__name__)
 
@@ -95,9 +95,13 @@ class EndpointCache:
 
 
 def patterns_of(key: Key) -> tuple[Pattern, ...]:
-    """The subscription patterns that match an event's type and tenant: any tenant's first, then the tenant's own."""
+    """The subscription patterns that match an event's type and tenant: any tenant's first, then the tenant's own.
+
+    A tenant longer than its column is left out, since no row can hold it.
+    """
     event_type, tenant = key
-    tenants = (EVERY_TENANT,) if tenant is None or tenant == EVERY_TENANT else (EVERY_TENANT, tenant)
+    owned = tenant is not None and tenant != EVERY_TENANT and len(tenant) <= TENANT_LENGTH
+    tenants = (EVERY_TENANT, tenant) if owned else (EVERY_TENANT,)
     return tuple((text, each) for each in tenants for text in candidates(event_type))
 
 

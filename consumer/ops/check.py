@@ -34,6 +34,7 @@ from consumer.config.settings import (
 )
 from consumer.crypto.keys import weakness
 from consumer.crypto.vault import Vault
+from consumer.database.charset import shortcoming
 from consumer.database.engine import create_engine, ping, place_of
 from consumer.database.migrations import state
 from consumer.errors import SettingsError, WebhooksError
@@ -177,6 +178,8 @@ def _database(values: Mapping[str, str]) -> Iterator[Finding]:
     yield reachable
     if not reachable.ok:
         return
+    if (lacks := shortcoming(engine)) is not None:
+        yield Finding("character set", False, lacks)
     tables = _look("tables", lambda: _tables(engine))
     yield tables
     if tables.ok:

@@ -15,11 +15,11 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumer.database.engine import unavailable
-from consumer.errors import RegistryUnavailable, Tombstone, Unavailable, Undecodable, WebhooksError
+from consumer.errors import RegistryUnavailable, Tombstone, Unavailable, Undecodable, Unstorable, WebhooksError
 from consumer.events.event import Event
 from consumer.intake.log_reader import LogReader
 from consumer.intake.record import Record
-from consumer.ledger import replays
+from consumer.ledger import replays, store
 from consumer.ledger.counts import last_of_replay
 from consumer.ledger.replays import Lease, Replay
 from consumer.ledger.rows import NewDelivery
@@ -174,13 +174,20 @@ def run(
             return
         undecodable += found.undecodable
         for event in found.events:
+            try:
+                store.check(engine, event)
+            except Unstorable as error:  # a worker that meets it makes a dead letter of it
+                log.warning(
+                    "a replay leaves out an event that cannot be stored", **event.record._asdict(), error=str(error)
+                )
+                continue
             rows.append(_delivery(event, choice.subscription, pace.due(clock()), replay.id))
             size += event.size
         full = len(rows) >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE
         if ended or full or not 0 <= clock() - flushed < FLUSH:
             matched += len(rows)
-            store = partial(_advance, engine, replay, rows, reader, clock(), hold)
-            if not _insist(store, stopped, sleep):
+            advance = partial(_advance, engine, replay, rows, reader, clock(), hold)
+            if not _insist(advance, stopped, sleep):
                 return
             rows, size, flushed = [], 0, clock()
             yield Progress(sum(reader.positions.values()) - begin, matched, undecodable, finished=False)

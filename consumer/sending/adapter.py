@@ -172,6 +172,7 @@ class LoopAdapter(BaseAdapter):
         self._connector.close()
         self._resolver.close()
         self._contexts.close()
+        self._sharing.close()
         self._poller.remove_timer(self._judge)
         self._poller.remove_timer(self._sweep)
 

@@ -164,6 +164,10 @@ class Sharing:
                 self._opener.failed(each, type(error)(*error.args))
         self.cancelled(transfer)
 
+    def close(self) -> None:
+        """Open no more connections."""
+        self._poller.remove_timer(self._rested)
+
     # Called by connections.
 
     def answered(self, connection: Http2Connection, transfer: Transfer, answer: Answer) -> None:
@@ -213,7 +217,7 @@ class Sharing:
             self._pool.drop(connection)
             connection.cancel()
         if group is not None:
-            self._tidy(group)
+            self._serve(group)  # requests that waited for this connection may open another
 
     def _on_rested(self) -> None:
         for group in tuple(self._groups.values()):
@@ -242,5 +246,6 @@ class Sharing:
         self._tidy(group)
 
     def _tidy(self, group: _Group) -> None:
-        if not (group.connections or group.leader or group.waiting):
-            self._groups.pop(group.route, None)
+        is_here = self._groups.get(group.route) is group  # else a later request has begun another group
+        if is_here and not (group.connections or group.leader or group.waiting):
+            del self._groups[group.route]

@@ -14,7 +14,7 @@ from consumer.http.urls import redact_url
 from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.repository import Subscribed, walk
 from models import Subscription
-from models.base import UNREADABLE, in_utc
+from models.base import UNREADABLE
 
 
 class Named(NamedTuple):
@@ -71,8 +71,8 @@ def named(engine: Engine, ids: Collection[int]) -> dict[int, Named]:
 
 def failing(engine: Engine, most: int) -> list[Failing]:
     """At most `most` failing subscriptions, in the order in which they began to fail."""
-    since = in_utc(Subscription.failing_since)
-    statement = select(*_SHOWN, Subscription.failing_since).where(since.is_not(None)).order_by(since).limit(most)
+    since = Subscription.failing_since
+    statement = select(*_SHOWN, since).where(since.is_not(None)).order_by(since).limit(most)
     with reading(engine) as connection:
         return [
             Failing(row.id, redact_url(str(row.url)), row.event_type, row.tenant, row.failing_since)

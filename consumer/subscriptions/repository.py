@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, case, del
 from consumer.crypto.keys import SigningKey
 from consumer.crypto.vault import Owner, Vault
 from consumer.database.engine import any_of, reading, writing
+from consumer.database.pieces import in_pieces
 from consumer.errors import InvalidSubscription
 from consumer.http.urls import redact_url
 from consumer.subscriptions.endpoint import Endpoint
@@ -152,13 +153,17 @@ def edit(
         _check_url(rules, values["url"])
         if rules.own_secret and connection.execute(_signing_secrets(subscription_id)).first() is None:
             raise InvalidSubscription(f"secret: {NEEDS_ITS_OWN}: subscriptions rotate-secret gives it one")
-        connection.execute(update(Subscription).where(mine).values(**values))
+        connection.execute(update(Subscription).where(mine).values(_set(values)))
     return True
 
 
 def find(engine: Engine, url: str, event_type: str, tenant: str = EVERY_TENANT) -> int | None:
     """The id of the first subscription with this url, event type and tenant, or None."""
-    same = (Subscription.event_type == event_type, Subscription.tenant == tenant, Subscription.url == url)
+    same = (
+        Subscription.event_type == event_type,
+        Subscription.tenant == tenant,
+        Subscription.url == in_pieces(Subscription.url, url),
+    )
     with reading(engine) as connection:
         return connection.execute(select(Subscription.id).where(*same).order_by(Subscription.id)).scalars().first()
 
@@ -304,7 +309,11 @@ def set_enabled(bind: Engine | Connection, subscription_id: int, enabled: bool, 
 def set_verified(connection: Connection, subscription_id: int, url: str, rate_limit: float | None) -> None:
     """Note that the receiver at `url` has given permission, and set the rate limit that follows from its answer."""
     changes = {"verified_url": url, "rate_limit": rate_limit}
-    connection.execute(update(Subscription).where(Subscription.id == subscription_id).values(changes))
+    connection.execute(update(Subscription).where(Subscription.id == subscription_id).values(_set(changes)))
+
+
+def _set(changes: Mapping[str, object]) -> dict[str, object]:
+    return {name: in_pieces(getattr(Subscription, name), value) for name, value in changes.items()}
 
 
 def remove(bind: Engine | Connection, subscription_id: int) -> bool:

@@ -12,6 +12,7 @@ from consumer.crypto.credentials import MOST_HEADERS, TOO_MANY_HEADERS, check_se
 from consumer.crypto.keys import MOST_SIGNING, Algorithm, algorithm_of, generate, weakness
 from consumer.crypto.vault import ENCRYPTED, Owner, Vault
 from consumer.database.engine import any_of, reading, writing
+from consumer.database.pieces import pieces, pieces_of
 from consumer.errors import InvalidSubscription, SettingsError
 from models import Subscription, SubscriptionSecret
 from models.base import BEFORE_IDS
@@ -30,8 +31,10 @@ _TOO_MANY_SECRETS = (
 )
 _ENCRYPT = (
     update(SubscriptionSecret)
-    .where(SubscriptionSecret.id == bindparam("b_id"), SubscriptionSecret.secret == bindparam("b_before"))
-    .values(secret=bindparam("b_secret"))
+    .where(
+        SubscriptionSecret.id == bindparam("b_id"), SubscriptionSecret.secret == pieces_of("b_before", SECRET_LENGTH)
+    )
+    .values(secret=pieces_of("b_secret", SECRET_LENGTH))
 )
 
 
@@ -276,7 +279,8 @@ def reencrypt(engine: Engine, vault: Vault) -> Iterator[Reencrypted]:
             except (ValueError, InvalidSubscription) as error:
                 unopened.append(Unopened(f"secret {row.id}", row.subscription_id, str(error)))
             else:
-                changes.append({"b_id": row.id, "b_before": row.secret, "b_secret": anew})
+                texts = pieces("b_before", SECRET_LENGTH, row.secret) | pieces("b_secret", SECRET_LENGTH, anew)
+                changes.append({"b_id": row.id, **texts})
         yield Reencrypted(len(page), _write(engine, changes), tuple(unopened))
 
 

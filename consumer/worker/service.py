@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from consumer import __version__
 from consumer.config.settings import SchemaSettings, TraceSettings, WorkerSettings
 from consumer.database import migrations
+from consumer.database.charset import shortcoming
 from consumer.database.engine import create_engine
 from consumer.errors import DatabaseUnavailable
 from consumer.http.server import BackgroundServer
@@ -84,6 +85,8 @@ class Service:
                 reason = f"database: {error}"
             else:
                 if not state.behind:
+                    if (lacks := shortcoming(engine)) is not None:
+                        log.warning("the database cannot hold all texts", reason=lacks)
                     engine.dispose()
                     return
                 reason = f"the tables are at revision {state.current}, not {state.head}: run kafka-webhooks migrate"

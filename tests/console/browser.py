@@ -17,7 +17,7 @@ class Browser(requests.Session):
 
     def request(self, method: str, url: str, **options: Any) -> requests.Response:  # type: ignore[override]
         """Sends a request."""
-        return super().request(method, f"{self.base}{url}", timeout=60, **options)
+        return super().request(method, f"{self.base}{url}", timeout=300, **options)
 
 
 def form_token(page: str) -> str:

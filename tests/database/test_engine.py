@@ -131,9 +131,16 @@ def test_lists_of_any_length_are_few_statements() -> None:
     assert len(texts) == 12
 
 
-def oracle_error(code: str, kind: type[oracledb.Error]) -> oracledb.Error:
-    """An error as the driver raises it."""
-    return kind(SimpleNamespace(full_code=code, code=int(code[4:])))
+class Said(SimpleNamespace):
+    """The driver's description of an error: `str` is its message."""
+
+    def __str__(self) -> str:
+        return str(self.message)
+
+
+def oracle_error(code: str, kind: type[oracledb.Error], more: str = "") -> oracledb.Error:
+    """An error as the driver raises it; `more` follows the code in its message."""
+    return kind(Said(full_code=code, code=int(code[4:]), message=f"{code}: {more}"))
 
 
 @pytest.mark.parametrize(
@@ -167,13 +174,14 @@ def test_transient_errors_and_mistakes_are_told_apart(code: str, kind: type[orac
 # Errors that a DBA resolves and no entry of a batch causes: space, memory, server limits, files, definitions.
 MENDED_BY_A_DBA = (
     *("ORA-01536", "ORA-01631", "ORA-01653", "ORA-01654", "ORA-01683", "ORA-01688", "ORA-01691", "ORA-01692"),
-    *("ORA-01950", "ORA-12954", "ORA-15041", "ORA-30036", "ORA-65114"),
+    *("ORA-01950", "ORA-12954", "ORA-15041", "ORA-30027", "ORA-30036", "ORA-65114"),
     *("ORA-00055", "ORA-01000", "ORA-02391", "ORA-04030", "ORA-04031", "ORA-04036"),
     *("ORA-00372", "ORA-00376", "ORA-01502", "ORA-01647", "ORA-28365", "ORA-02399", "ORA-02392"),
-    *("ORA-04020", "ORA-04021"),
+    *("ORA-01578", "ORA-28374", "ORA-28417"),
+    *("ORA-01591", "ORA-04020", "ORA-04021", "ORA-12801", "ORA-63300", "ORA-63302"),
 )
 # Limits of one call, set by a profile or the resource manager: a smaller batch may succeed.
-LIMITS_OF_A_CALL = ("ORA-00040", "ORA-02393", "ORA-02395", "ORA-56720", "DPY-4024")
+LIMITS_OF_A_CALL = ("ORA-00040", "ORA-02393", "ORA-02395", "ORA-56720", "ORA-56735", "DPY-4024")
 
 
 def meaning(code: str) -> DatabaseUnavailable | None:
@@ -196,6 +204,18 @@ def test_a_call_that_exceeds_a_server_limit_is_too_slow(code: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("cause", "known"),
+    [("ORA-01652: unable to extend temp segment", True), ("ORA-01722: invalid number", False)],
+)
+def test_a_parallel_query_fails_as_its_cause_does(cause: str, known: bool) -> None:  # noqa: FBT001 (a table's column)
+    """Oracle answers with ORA-12801, and names the cause in the next line."""
+    error = oracle_error("ORA-12801", oracledb.DatabaseError, f"error signaled in parallel query server P001\n{cause}")
+    wrapped = DBAPIError.instance("SELECT", {}, error, oracledb.Error)
+    assert isinstance(wrapped, Exception)
+    assert is_outage(unavailable(wrapped)) is known
+
+
+@pytest.mark.parametrize(
     "code",
     [
         *("ORA-01012", "ORA-01034", "ORA-01089", "ORA-01092", "ORA-12570", "ORA-25408", "DPY-4024"),
@@ -203,11 +223,11 @@ def test_a_call_that_exceeds_a_server_limit_is_too_slow(code: str) -> None:
     ],
 )
 def test_disconnects_that_sqlalchemy_does_not_know(code: str) -> None:
-    """After these errors the connection is discarded with the rest of its pool."""
+    """After these errors the connection is discarded."""
     engine = connect_to("oracle+oracledb://scott:tiger@nowhere.invalid/?service_name=X")
     error = oracle_error(code, oracledb.DatabaseError)
     assert not engine.dialect.is_disconnect(error, None, None)  # type: ignore[arg-type]  # the driver has no types
-    context = SimpleNamespace(original_exception=error, is_disconnect=False)
+    context = SimpleNamespace(original_exception=error, is_disconnect=False, is_pre_ping=False)
     for handler in engine.dialect.dispatch.handle_error:
         handler(context)
     assert context.is_disconnect

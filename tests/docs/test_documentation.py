@@ -308,11 +308,11 @@ def test_variables_of_chaos() -> None:
 @pytest.mark.parametrize("page", TEXTS)
 def test_commands_in_the_text_exist(page: str) -> None:
     """Each command, option and target of make that the text names exists."""
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     lines = [line for block in BLOCKS if block.page == page for line in block.text.splitlines()]
     spans = code(prose(TEXTS[page])) + lines
     for span in spans:
-        if target := re.match(r"make (\w+)", span):
+        if target := re.match(r"make ([\w-]+)", span):
             assert target[1] in targets, span
     for span in code(prose(TEXTS[page])):
         words = span.split()

@@ -31,9 +31,9 @@ BINDS: dict[str, object] = {
     "webhook_id": "msg_0",
     "new_secret": "new",
     "in_a_day": NOW + timedelta(days=1),
-    "a_month_ago": NOW + timedelta(days=1),  # so that rows made here are old
+    "a_month_ago": NOW - timedelta(days=30),
 }
-STATEMENTS = [block for block in BLOCKS if block.info == "sql"]
+STATEMENTS = [block for block in BLOCKS if block.info == "sql" or "SYS_EXTRACT_UTC" in block.text]
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def filled(engine: Engine) -> Engine:
         Event(RecordId("users", 0, offset, 1), "user.created", f"msg_{offset}", b"{}", "application/json", b"k", None)
         for offset in range(3)
     ]
-    now = NOW.timestamp()
+    now = (NOW - timedelta(days=31)).timestamp()
     failed = Failure("status 500", 500, "no", now)
     url = "https://example.com/hooks"
     store.park(engine, "webhooks", [NewDelivery(events[0], 1, url, 10, "exhausted", None, failed, failed)], now)
@@ -62,7 +62,9 @@ def filled(engine: Engine) -> Engine:
 @pytest.mark.parametrize("block", STATEMENTS, ids=lambda block: f"{block.page}: {block.text[:40]}")
 def test_sql_runs(filled: Engine, block: Block) -> None:
     """Each statement runs on the migrated tables and has an effect."""
-    statement = text(block.text)
+    if block.info == "sql oracle" and filled.dialect.name != "oracle":
+        pytest.skip("only Oracle has its functions")
+    statement = text(block.text.rstrip().removesuffix(";"))
     if block.text.startswith("CREATE TABLE webhook_inbox"):
         with filled.begin() as connection:
             connection.execute(text("DROP TABLE webhook_inbox"))

@@ -117,8 +117,9 @@ def _canonical(sql: str) -> exp.Expr:
     for paren in list(tree.find_all(exp.Paren)):
         if isinstance(paren.this, exp.In):
             paren.replace(paren.this)
-    for fetch in tree.find_all(exp.Fetch):
-        fetch.set("count", exp.Literal.number(1))
+    for compared in tree.find_all(exp.LTE):
+        if compared.left.sql() == "ROWNUM":
+            compared.set("expression", exp.Literal.number(1))
     return _without_repetitions(tree)
 
 

@@ -68,8 +68,7 @@ SESSION = {
     "ALTER SESSION SET TIME_ZONE": "Each new session: times in UTC, text sorted and compared by its bytes.",
     "ALTER SESSION SET CURRENT_SCHEMA": "Each new session, with DATABASE_SCHEMA.",
     "select sys_context": "SQLAlchemy, at the first connection of a process: the current schema.",
-    "begin": "SQLAlchemy, at the first connection: the transaction id, needed for the isolation level.",
-    "SELECT CASE BITAND": "SQLAlchemy, at the first connection: its isolation level, if it can read V$TRANSACTION.",
+    "SELECT value FROM nls": "The first connection of a process: the database's character set.",
     "SELECT 1.1": "SQLAlchemy, at the first connection: the decimal character.",
     "SELECT 1 ": "The pool, before it hands out a used session: does it answer? Once a transaction.",
 }
@@ -161,12 +160,11 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "ledger.store._announced": ("Which of these rows are stored as exhausted, and need an operational event?",),
         "ledger.store._record": (
-            "First attempts, an array.",
             "Failed attempts that are retried, an array.",
             "Failed last attempts, an array.",
             "Failed attempts of a schedule that a redelivery has replaced, an array.",
-            "Successful attempts, an array.",
             "Rows whose filter, evaluated late, does not match the event, an array.",
+            "Successful attempts, an array.",
         ),
         "ledger.store._exhausted_after": ("Which of these rows are exhausted after this attempt?",),
         "ledger.ordering.normalise": (
@@ -188,14 +186,18 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.outbox.expire": ("The oldest operational events and their times.",),
     },
     "ledger_sending": {
-        "ledger.due.scan": (
-            "Is any row parked?",
-            "Workers, hot: the first due row of the next subscription in a partition.",
+        "ledger.due.scan": ("Is any row parked?",),
+        "ledger.seeks.leaps": (
+            "Workers, hot: the partitions of a topic with parked rows.",
+            "Workers, hot: the next subscriptions with parked rows in a partition.",
+            "Upkeep: the next subscriptions with rows.",
+        ),
+        "ledger.seeks.of_each": (
+            "Workers, hot: the earliest due rows of many due keys (partition and subscription), with a part for each.",
+            "The rows that may go right behind the first of many ordering keys, with a part for each.",
         ),
         "ledger.assigned.with_due_rows": ("Workers: subscriptions with a due row in a partition, among those known.",),
-        "ledger.due._due": ("Workers, hot: the earliest due rows of a partition and subscription.",),
         "ledger.due._read": ("These rows, and those that may go right behind the first of their key.",),
-        "ledger.ordering.behind": ("The rows that may go right behind the first of a key.",),
         "ledger.due._endpoints": ("Their subscriptions, with the signing secrets.",),
         "ledger.due._events": ("Their records.",),
         "ledger.due.postpone": (
@@ -229,7 +231,6 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.upkeep.failing": ("A subscription has begun to fail.",),
         "ledger.upkeep.recovered": ("A subscription has recovered.",),
         "ledger.upkeep.slow": ("Disable its slow filter or projection until a time.",),
-        "ledger.upkeep._seen": ("The next subscription that has rows.",),
         "ledger.upkeep._enabled": ("Which of these subscriptions exist, and which are enabled?",),
         "ledger.upkeep._follow": (
             "Rows that have not followed subscriptions that were disabled, enabled or removed.",

@@ -5,15 +5,18 @@ from itertools import combinations
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, select
+from sqlalchemy import Engine, LargeBinary, String, Text, event, select
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.visitors import iterate
 
+from consumer.database.oracle_binds import TEXT
 from consumer.ledger import admin, upkeep
 from consumer.ledger.admin import DeliveryQuery
 from consumer.matching.catalog import find_endpoints
 from models import Payload
 from tests.crypto.vaults import in_the_clear
 from tests.golden.golden_check import look, seen, unknown
-from tests.golden.golden_sql import COMMAND, FOLDER, MIGRATIONS, ROOT, SESSION, blocks, known
+from tests.golden.golden_sql import COMMAND, FOLDER, MIGRATIONS, ROOT, SESSION, blocks, issuer, known
 from tests.golden.golden_statements import CHOICE, files, printed_migrations
 from tests.ledger.rows_kit import GROUP, URL
 from tests.oracle.oracle_databases import start_emulator
@@ -61,6 +64,50 @@ def test_each_statement_is_headed_by_its_function() -> None:
             source = ROOT.joinpath("consumer", *module).with_suffix(".py").read_text()
             assert f"def {name}(" in source, function
             assert purpose.startswith("-- "), function
+
+
+def test_no_statement_locks_limited_rows() -> None:
+    """Oracle refuses FOR UPDATE of a subquery with ROWNUM (ORA-02014), and no row is limited by FETCH FIRST."""
+    statements = [block for path in FOLDER.glob("*.sql") for block in blocks(path.read_text())]
+    assert sum("ROWNUM" in sql for sql in statements) > 20
+    assert [sql for sql in statements if "FETCH " in sql or ("FOR UPDATE" in sql and "ROWNUM" in sql)] == []
+
+
+@pytest.mark.oracle
+def test_only_a_column_in_values_or_a_lob_in_set_may_get_a_long_bind() -> None:
+    """Elsewhere each text's type is so short that its bind is never declared above 4,000 bytes, whatever its value.
+
+    Oracle takes a longer bind as LONG, and refuses that in SELECT and WHERE (ORA-01461).
+    """
+    found: set[tuple[str, str]] = set()
+
+    def note(_: object, __: object, sql: str, ___: object, context: Any, ____: object) -> None:
+        if isinstance(context.compiled, SQLCompiler) and issuer() is not None:
+            found.update((sql, name) for name in long_binds(context.compiled))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        with start_emulator(PROFILES["19c"]) as oracle:
+            files(oracle)
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert found == set()
+
+
+def long_binds(compiled: Any) -> list[str]:
+    """The names of binds that may be LONG where Oracle refuses it."""
+    statement = compiled.statement
+    if compiled.isinsert and statement.select is None:
+        return []
+    where = set(iterate(statement.whereclause)) if compiled.isupdate and statement.whereclause is not None else set()
+    return [
+        name
+        for bind, name in compiled.bind_names.items()
+        if not bind.isoutparam
+        and isinstance(bind.type, String | LargeBinary)
+        and not (compiled.isupdate and isinstance(bind.type, Text | LargeBinary) and bind not in where)
+        and (bind.type.length or 0 if isinstance(bind.type, String) else TEXT[0] + 1) > TEXT[0]
+    ]
 
 
 def test_an_unknown_statement_is_noticed(watched: Engine) -> None:

@@ -132,7 +132,7 @@ def plans(engine: Engine, work: Callable[[], object]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
 
     def explain(connection: Connection, _: object, statement: str, parameters: Any, __: object, many: bool) -> None:  # noqa: FBT001 (SQLAlchemy's signature)
-        if statement.startswith(("SELECT", "UPDATE", "DELETE", "INSERT")):
+        if statement.startswith(("SELECT", "WITH", "UPDATE", "DELETE", "INSERT")):
             raw = connection.connection.cursor()
             raw.execute("EXPLAIN QUERY PLAN " + statement, parameters[0] if many else parameters)
             found.append((statement, " | ".join(row[3] for row in raw.fetchall())))

@@ -129,9 +129,9 @@ def test_rows_that_follow_their_subscription(full: Engine) -> None:
     assert all("ix_webhook_deliveries_receiver (subscription_id=? AND status=?)" in plan for plan in held[:1]), held
     repository.remove(full, 3)
     followed = used(full, lambda: upkeep.reconcile(full, 1000.0))
-    leaps = "SEARCH webhook_deliveries USING COVERING INDEX ix_webhook_deliveries_receiver (subscription_id>?)"
-    assert followed[:4] == [leaps] * 4
-    assert all("(subscription_id=? AND status=?)" in plan or "PRIMARY KEY" in plan for plan in followed[4:]), followed
+    leap = "SEARCH webhook_deliveries USING COVERING INDEX ix_webhook_deliveries_receiver (subscription_id>?)"
+    assert followed[0].count(leap) == 2  # for the first subscription, and for each next one
+    assert all("(subscription_id=? AND status=?)" in plan or "PRIMARY KEY" in plan for plan in followed[1:]), followed
 
 
 def test_subscriptions_are_not_scanned(full: Engine) -> None:

@@ -40,6 +40,7 @@ from tests.kafka_kit import Kafka
 from tests.oracle_emulator import OracleEmulator
 
 NOW = 1_700_000_000.0
+TENANTS: list[Headers] = [[("tenant", name.encode())] for name in ("größe", "заказ", "acme")]
 URL = "https://example.com/hook"
 
 
@@ -206,6 +207,24 @@ def test_a_replay_waits_for_the_schema_registry(
     *_, last = run(engine, replay, found, reader, lambda: False, clock=clock, sleep=clock.sleep)
     assert (last.matched, last.undecodable, last.finished) == (4, 0, True)
     assert [offset for offset, _ in stored(engine)] == [0, 1, 2, 3]
+
+
+def test_an_event_that_the_database_cannot_hold_is_left_out(
+    engine: Engine, kafka: Kafka, receiver: Subscribed, begin: Open
+) -> None:
+    """The others are stored, and a line names its record: as a new event it became a dead letter."""
+    topic = kafka.topic()
+    engine.update_execution_options(character_set="WE8MSWIN1252")
+    kafka.write(topic, [b"{}"] * 3)
+    found = Choice(
+        receiver, lambda record: decode(record._replace(value=b'{"type": "a"}', headers=TENANTS[record.offset]))
+    )
+    replay, reader = begin(topic)
+    clock = Clock()
+    with capture_logs() as lines:
+        *_, last = run(engine, replay, found, reader, lambda: False, clock=clock, sleep=clock.sleep)
+    assert (last.matched, last.finished, [offset for offset, _ in stored(engine)]) == (2, True, [0, 2])
+    assert [line["offset"] for line in lines if "cannot be stored" in line["event"]] == [1]
 
 
 def test_an_invalid_filter_is_refused(engine: Engine) -> None:

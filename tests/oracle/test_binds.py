@@ -1,22 +1,30 @@
 """How values are declared to Oracle: the declarations on the wire, and values of every length."""
 
+import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from random import Random
 
 import pytest
-from sqlalchemy import Engine, insert, select
+from cryptography.fernet import Fernet
+from sqlalchemy import TIMESTAMP, Engine, bindparam, func, insert, inspect, select
 
-from consumer.ledger import outbox, replays, store
+from consumer.crypto.vault import Vault
+from consumer.http.urls import redact_url
+from consumer.ledger import outbox, replays, store, upkeep
 from consumer.ledger.replays import Span
-from consumer.ledger.rows import Failure, NewDelivery, OperationalEvent
+from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, OperationalEvent
 from consumer.matching.catalog import find_endpoints
-from models import ParkedDelivery, Payload, Subscription, SubscriptionSecret
+from consumer.subscriptions import repository, secrets
+from models import Base, ParkedDelivery, Payload, Subscription, SubscriptionSecret
+from models.base import LocalTimestamp, UtcTimestamp
 from tests.crypto.vaults import in_the_clear
 from tests.databases import on_oracle
-from tests.ledger.rows_kit import GROUP, make_event, parked
-from tests.oracle_emulator import Bind, Call, OracleEmulator
+from tests.ledger.rows_kit import GROUP, URL, find, make_event, parked, result
+from tests.oracle_emulator import Bind, Call, OracleEmulator, values
 
-VARCHAR, RAW, NUMBER, TIMESTAMP_TZ = 1, 23, 2, 180
+VARCHAR = values.VARCHAR
+KINDS = {(VARCHAR, 1), (values.RAW, 0), (values.NUMBER, 0), (values.TIMESTAMP, 0)}
 SHORT = 4000  # bytes: the longest bind that is not LONG
 
 pytestmark = on_oracle
@@ -78,8 +86,38 @@ def test_batches_have_one_shape(engine: Engine, calls: list[Call]) -> None:
     for table in ("webhook_payloads", "webhook_deliveries"):
         ((sql, found),) = shapes(calls, f"INSERT INTO {table} ").items()
         (shape,) = found
-        assert {(bind.kind, bind.form) for bind in shape} <= {(VARCHAR, 1), (RAW, 0), (NUMBER, 0), (TIMESTAMP_TZ, 0)}
+        assert {(bind.kind, bind.form) for bind in shape} <= KINDS
         assert max(bind.size for bind in shape) == SHORT, sql
+
+
+def test_results_have_one_shape(engine: Engine, calls: list[Call]) -> None:
+    """A null is declared with its column's type: CASE of a NUMBER and of a text's bind is ORA-00932."""
+    repository.add(engine, URL, "user.created")
+    store.park(engine, GROUP, [parked(make_event(offset), 1) for offset in range(2)], 1.0)
+    failed, silent = (result(row, "parked", 9.0) for row in find(engine))
+    store.record(engine, GROUP, [failed])
+    store.record(engine, GROUP, [silent._replace(status_code=None, failure=None)])
+    ((_, found),) = shapes(calls, "UPDATE webhook_deliveries").items()
+    (shape,) = found
+    assert {(bind.kind, bind.form) for bind in shape} <= KINDS
+
+
+def test_each_time_is_bound_with_the_type_of_its_column(engine: Engine, calls: list[Call]) -> None:
+    """Oracle need not mix a TIMESTAMP WITH TIME ZONE and a TIMESTAMP in COALESCE or CASE (ORA-00932)."""
+    declared, there = {}, {}
+    for table in Base.metadata.sorted_tables:
+        for found in inspect(engine).get_columns(table.name):
+            if isinstance(kind := found["type"], TIMESTAMP):
+                there[table.name, found["name"]] = values.TIMESTAMP_TZ if kind.timezone else values.TIMESTAMP
+        for column in table.columns:
+            if isinstance(column.type, UtcTimestamp | LocalTimestamp):
+                at = bindparam("b_at", datetime(2026, 1, 1, tzinfo=UTC), column.type)
+                with engine.connect() as connection:
+                    connection.execute(select(func.coalesce(column, at)))
+                ((bind,),) = (call.binds for call in calls if "coalesce" in call.sql)
+                declared[table.name, column.name] = bind.kind
+                calls.clear()
+    assert declared == there
 
 
 def test_long_values_have_few_shapes(engine: Engine, calls: list[Call]) -> None:
@@ -93,6 +131,35 @@ def test_long_values_have_few_shapes(engine: Engine, calls: list[Call]) -> None:
     for table in ("webhook_payloads", "webhook_deliveries"):
         ((_, found),) = shapes(calls, f"INSERT INTO {table} ").items()
         assert len(found) == 1
+
+
+def test_long_texts_outside_values_are_not_declared_as_long(engine: Engine, calls: list[Call]) -> None:
+    """Oracle refuses a LONG in SELECT and WHERE (ORA-01461): long texts go in pieces there."""
+    url, answer, text = "https://example.com/" + "u" * 2028, "r" * 2000, "true || " * 249 + "true"
+    sub = repository.add(engine, url, "user.created")
+    store.park(engine, GROUP, [parked(make_event(0), sub, url=url, last=Failure("boom", 500, answer, 1.0))], 1.0)
+    store.record(engine, GROUP, [AttemptResult(1, 1, "parked", 2.0, 500, Failure("boom", 500, answer, 2.0), 2.0)])
+    assert repository.edit(engine, sub, {"url": url, "event_filter": text, "projection": text})
+    assert repository.find(engine, url, "user.created") == sub
+    assert upkeep.disable(engine, GROUP, sub, "gone", url=url)
+    span = Span("t" * 9000, 0, 0, 9)
+    replay = replays.create(engine, GROUP, sub, 0.0, 1.0, None, 1.0, [span])
+    repository.set_enabled(engine, sub, enabled=True)
+    replays.advance(engine, replay, GROUP, [], {}, 2.0)
+    secrets.set_credential(engine, sub, "bearer", "s" * 2500, Vault(), datetime.now(UTC))
+    assert sum(page.encrypted for page in secrets.reencrypt(engine, Vault(Fernet.generate_key().decode()))) == 1
+    find_endpoints(engine, [("user.created", "x" * 4000)], (b"k",), in_the_clear)
+    assert any(bind.size > SHORT for call in calls for bind in call.binds), "VALUES"
+    for call in calls:
+        if not re.match(r"begin|INSERT INTO [^)]+\)\s+VALUES|UPDATE webhook_replays", call.sql):
+            assert all(bind.size <= SHORT for bind in call.binds), call
+    with engine.connect() as connection:
+        stored_row = connection.execute(select(ParkedDelivery.url, ParkedDelivery.last_response)).one()
+        changed = connection.execute(select(Subscription.url, Subscription.event_filter)).one()
+    assert (tuple(stored_row), tuple(changed)) == ((redact_url(url), answer), (url, text))
+    stored = replays.load(engine, replay)
+    assert stored is not None
+    assert stored.spans == (span,)
 
 
 @pytest.mark.parametrize("length", [0, 1, 999, 1000, 1001, 4000, 8191, 8192, 40_000])

@@ -12,7 +12,7 @@ from typing import Any
 
 import oracledb
 import pytest
-from sqlalchemy import literal_column, select
+from sqlalchemy import Engine, event, literal_column, select
 from sqlalchemy.exc import DBAPIError
 
 from consumer.database import oracle as oracle_module
@@ -94,7 +94,7 @@ def test_a_session_does_not_depend_on_the_servers_settings(oracle: OracleEmulato
 
 
 def test_a_server_that_is_too_old_is_refused(start_oracle: Start) -> None:
-    """Before 19c FETCH FIRST reads all rows that match: each connection is refused, and `check` reports it."""
+    """Oracle supports no release before 19c: each connection is refused, and `check` reports it."""
     oracle = start_oracle(PROFILE_18C)
     engine = make(oracle.url)
     assert refusal(engine) == "this is Oracle 18.3.0.0.0; Oracle 19c or newer is needed"
@@ -190,6 +190,58 @@ def test_a_call_that_hangs_is_ended(oracle: OracleEmulator, monkeypatch: pytest.
     assert str(unavailable(caught.value)).startswith("DPY-4024: call timeout of 300 ms exceeded")
     assert session_of(engine) != session
     engine.dispose()
+
+
+@pytest.mark.parametrize("when", ["in a statement", "while it is idle"])
+@pytest.mark.parametrize(
+    ("error", "log_ins"),
+    [
+        (OracleError(28, "your session has been killed"), 4),
+        (OracleError(2396, "exceeded maximum idle time, please connect again"), 4),
+        (OracleError(3113, "end-of-file on communication channel"), 6),
+    ],
+)
+def test_only_a_server_that_is_gone_costs_all_sessions(
+    oracle: OracleEmulator, error: OracleError, log_ins: int, when: str
+) -> None:
+    """A session that a DBA or a profile has ended is replaced alone; after a lost server each log-in is made anew."""
+    engine = make(oracle.url)
+    made = log_ins_of(engine)
+    use_three(engine)
+    oracle.inject("SELECT 1 FROM DUAL" if when == "while it is idle" else "SELECT 2", error)
+    if when == "in a statement":
+        with pytest.raises(DBAPIError), engine.connect() as connection:
+            connection.exec_driver_sql("SELECT 2 FROM dual")
+    use_three(engine)
+    assert len(made) == log_ins
+    engine.dispose()
+
+
+def test_a_call_that_times_out_costs_one_session(oracle: OracleEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that another session locks must not make a worker log in anew with all of its sessions."""
+    monkeypatch.setattr("consumer.database.engine.CALL_TIMEOUT", 0.3)
+    engine = make(oracle.url)
+    made = log_ins_of(engine)
+    use_three(engine)
+    with pytest.raises(DBAPIError), engine.connect() as connection:
+        connection.exec_driver_sql(SLEEP)
+    use_three(engine)
+    assert len(made) == 4
+    engine.dispose()
+
+
+def log_ins_of(engine: Engine) -> list[object]:
+    """The sessions that the engine opens from now on."""
+    made: list[object] = []
+    event.listen(engine, "connect", lambda session, _: made.append(session))
+    return made
+
+
+def use_three(engine: Engine) -> None:
+    """Uses three sessions at once."""
+    with engine.connect() as one, engine.connect() as two, engine.connect() as three:
+        for each in (one, two, three):
+            each.exec_driver_sql("SELECT 1 FROM dual")
 
 
 def test_a_listener_that_was_down(start_oracle: Start) -> None:

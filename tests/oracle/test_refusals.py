@@ -7,7 +7,7 @@ import pytest
 
 from tests.oracle.conftest import Connect, Start
 from tests.oracle.test_driver import TABLE
-from tests.oracle.wrong_sql import REFUSED_ON_SCHEMA, SCHEMA, TABLES, WRONG
+from tests.oracle.wrong_sql import MISTAKES, REFUSED_ON_SCHEMA, SCHEMA, TABLES, WRONG
 from tests.oracle_emulator import PROFILE_19C, PROFILE_23AI, OracleEmulator
 
 CHILD = """CREATE TABLE child (t_id NUMBER(19) NOT NULL, rate_limit NUMBER, CONSTRAINT ck_child CHECK (t_id > 0),
@@ -200,6 +200,11 @@ def test_refused_by_23ai_with_another_number(start_oracle: Start, sql: str, code
     """23ai names the wrong word, instead of ORA-00933."""
     with oracledb.connect(user="webhooks", password="secret", dsn=start_oracle(PROFILE_23AI).dsn) as connection:
         assert code_of(connection.cursor(), sql) == code
+
+
+def test_what_does_not_fit_is_refused(tables: oracledb.Cursor) -> None:
+    """Names, types and clauses are checked before a statement runs, with Oracle's number for each mistake."""
+    assert {sql: code_of(tables, sql) for sql, _ in MISTAKES} == dict(MISTAKES)
 
 
 @pytest.mark.parametrize(

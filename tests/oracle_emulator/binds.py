@@ -13,6 +13,7 @@ from tests.oracle_emulator.tokens import Token, closing, tokens_of, without_spac
 from tests.oracle_emulator.values import Value
 from tests.oracle_emulator.wire import Reader
 
+CODECS = {"AL32UTF8": "utf-8", "US7ASCII": "ascii", "WE8ISO8859P15": "iso8859-15", "WE8MSWIN1252": "cp1252"}
 _ESCAPE = 0xFD  # before a BOOLEAN's NULL
 
 
@@ -129,4 +130,15 @@ def _read_value(session: Session, reader: Reader, bind: Bind) -> Value:
             reader.byte()
             return None
         return reader.raw(length)[0] == 1 if length else None
-    return values.decode(reader.value(), bind.kind, bind.form)
+    value = values.decode(reader.value(), bind.kind, bind.form)
+    if isinstance(value, str) and bind.form != values.NATIONAL:
+        return converted(value, session.instance.character_set)
+    return value
+
+
+def converted(text: str, character_set: str) -> str:
+    """A text as a database of that character set stores it: `¿` in place of each character that the set lacks."""
+    codec = CODECS[character_set]
+    if codec == "utf-8" or text.isascii():
+        return text
+    return "".join(each if each.encode(codec, "ignore") else "¿" for each in text)

@@ -1,5 +1,6 @@
 """One H2 database in memory with a schema for each user, and the sessions' connections to it."""
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
@@ -26,6 +27,9 @@ OPTIONS = {
     "ANALYZE_AUTO": 200,
     "DATABASE_TO_UPPER": "TRUE",
 }
+_COLUMNS = """SELECT LISTAGG(COLUMN_NAME || '=' || DATA_TYPE || DECODE(DATETIME_PRECISION, 0, '(0)', ''), ',')
+WITHIN GROUP (ORDER BY ORDINAL_POSITION) FROM INFORMATION_SCHEMA.COLUMNS
+WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND IS_VISIBLE"""
 _VARCHAR = 12  # java.sql.Types
 _LONG = 2**63
 
@@ -42,14 +46,15 @@ class Done(NamedTuple):
 class Database:
     """A database in memory, until it is closed."""
 
-    def __init__(self, name: str, release: int) -> None:
+    def __init__(self, name: str, release: int, character_set: str) -> None:
         self._url = f"jdbc:h2:mem:{name};" + ";".join(f"{option}={value}" for option, value in OPTIONS.items())
         self.release = release
         self.changed = 0  # rows, so far
         self._domains: set[str] = set()
         self._defining = Lock()
+        self.columns: dict[tuple[str, str], str] = {}  # by schema and table, until a definition changes
         self._own = java.of_java("java.sql.DriverManager").getConnection(self._url, "sa", "")
-        self.run(dictionary.definitions(f"{release}.0.0"))
+        self.run(dictionary.definitions(f"{release}.0.0", character_set))
 
     def connect(self, schema: str) -> "Connection":
         """A connection that resolves names in a schema."""
@@ -77,6 +82,7 @@ class Database:
 
     def run(self, statements: Iterable[str]) -> None:
         """Runs statements in H2's SQL."""
+        self.columns.clear()
         statement = self._own.createStatement()
         try:
             for sql in statements:
@@ -145,6 +151,28 @@ class Connection:
         self._cancelled = True
         if (statement := self._running) is not None:
             statement.cancel()
+
+    def columns(self, schema: str, table: str) -> str:
+        """A table's or view's visible columns and their types in H2's words; empty if there is none."""
+        known, names = self.database.columns, [schema] if schema else [self._schema, "SYS"]
+        own = re.sub("^USER_", "ALL_", table)
+        for each in names:
+            if (each, table) not in known:
+                known[each, table] = self._read_columns(each, table if each != "SYS" else own)
+            if known[each, table]:
+                return known[each, table]
+        return ""
+
+    def _read_columns(self, schema: str, table: str) -> str:
+        prepared = self.prepare(_COLUMNS)
+        try:
+            prepared.setString(1, schema)
+            prepared.setString(2, table)
+            result = self._translating(prepared.executeQuery)
+            result.next()
+            return str(result.getString(1) or "")
+        finally:
+            prepared.close()
 
     def has_instant(self, columns: Collection[str]) -> bool:
         """Whether any table of the schema has a date or time column of one of these names."""

@@ -39,13 +39,17 @@ class OracleEmulator:
         service: str = "FREEPDB1",
         port: int = 0,
         tls: ssl.SSLContext | None = None,
+        character_set: str = "AL32UTF8",
     ) -> None:
-        """`users`: passwords by user, by default `{"webhooks": "secret"}`. With `tls` the listener is TCPS."""
+        """`users`: passwords by user, by default `{"webhooks": "secret"}`. With `tls` the listener is TCPS.
+
+        `character_set`: the database's, one of `binds.CODECS`.
+        """
         self.profile = profile
         self.host = "127.0.0.1"
         self._tls = tls
-        self._database = Database(f"oracle_{secrets.token_hex(6)}", profile.release)
-        self._instance = Instance(self._database, profile, service)
+        self._database = Database(f"oracle_{secrets.token_hex(6)}", profile.release, character_set)
+        self._instance = Instance(self._database, profile, service, character_set)
         self._sessions: dict[Session, Thread] = {}
         self._lock = Lock()
         self._numbers = count(_FIRST_SESSION)

@@ -124,6 +124,8 @@ def _run(
         call = Call(session.number, session.user, statement.sql, received, parsed, sent)
         fault = session.fault(call)
         session.instance.calls.append(call)
+    if executes and statement.kind in {"query", "dml"}:
+        session.check(cursor)
     if statement.kind == "query":
         queries.run(session, writer, cursor, rows[0], rows=fetch, options=options, describe=describe)
     elif not executes:

@@ -72,10 +72,11 @@ class Fault:
 class Instance:
     """A server without its listener and sessions."""
 
-    def __init__(self, database: Database, profile: Profile, service: str) -> None:
+    def __init__(self, database: Database, profile: Profile, service: str, character_set: str) -> None:
         self.database = database
         self.profile = profile
         self.service = service
+        self.character_set = character_set
         self.passwords: dict[str, str] = {}  # by user
         self.salt = secrets.token_bytes(16)
         self.calls: list[Call] = []

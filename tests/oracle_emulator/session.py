@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from tests.oracle_emulator import meaning
 from tests.oracle_emulator.columns import Column
 from tests.oracle_emulator.database import Connection
 from tests.oracle_emulator.errors import OracleError
@@ -105,6 +106,12 @@ class Session:
                 raise OracleError(1843, "not a valid month")
             cursor.prepared = self.connection.prepare(cursor.statement.h2[0])
         return cursor.prepared
+
+    def check(self, cursor: Cursor) -> None:
+        """Raises OracleError if Oracle would refuse the names or types of the cursor's statement with its binds."""
+        sql = cursor.statement.sql
+        tables = tuple((table, self.connection.columns(*table)) for table in sorted(meaning.tables_of(sql)))
+        meaning.check(sql, tuple(cursor.binds), tables, self.profile.release)
 
     def fault(self, call: Call) -> Fault | None:
         """The fault injected for this call.

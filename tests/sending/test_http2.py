@@ -305,6 +305,36 @@ def test_the_request_that_opens_the_connection_may_be_cancelled(sender2: Sender,
     assert len(receiver.peers) == 1
 
 
+def test_a_request_that_waits_opens_a_connection_when_the_others_has_closed(
+    sender2: Sender, receive: Receive, trusted: trustme.CA
+) -> None:
+    """The connection closes with its only request, as its receiver has not sent its settings yet."""
+    tls = server_tls(trusted.issue_cert("127.0.0.1"))
+    tls.set_alpn_protocols(["h2"])
+    silent = receive(b"", "hang", tls=tls)
+    first, second = (sender2.submit(silent.url, []) for _ in range(2))
+    sender2.awaits(first, "no answer")
+    sender2.awaits(second, "no free connection")
+    sender2.adapter.cancel(first)
+    sender2.awaits(second, "no answer")
+    assert sender2.adapter.connections_opened == 2
+
+
+def test_cancelled_requests_leave_later_ones_alone(make_sender2: MakeSender, receive2: Receive2) -> None:
+    """Requests that come between the ends of two cancelled ones share a connection."""
+    receiver = receive2()
+    sender = make_sender2(timeout=60)
+    results: list[Result] = []
+    sender.adapter.cancel(sender.submit(receiver.url, results))
+    later = sender.submit(receiver.url, results)
+    for _ in range(3):
+        sender.poller.post(lambda: sender.submit(receiver.url, results))
+    sender.adapter.cancel(later)
+    sender.turn_until(lambda: len(results) == 3)
+    assert statuses(results) == {204: 3}
+    assert sender.adapter.connections_opened == 1
+
+
 def test_waiting_requests_fail_with_their_connection(sender2: Sender, receive2: Receive2) -> None:
     """Each gets an error of its own. One that times out does not fail the others."""
     receiver = receive2()

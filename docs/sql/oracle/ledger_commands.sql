@@ -12,16 +12,16 @@ SELECT
   webhook_deliveries.replay,
   webhook_deliveries.url,
   webhook_deliveries.status,
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at,
+  webhook_deliveries.next_attempt_at,
   webhook_deliveries.order_key,
-  SYS_EXTRACT_UTC(webhook_deliveries.created_at) AS created_at,
-  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
+  webhook_deliveries.created_at,
+  webhook_deliveries.updated_at,
   webhook_deliveries.attempt,
   webhook_deliveries.schedule_start,
-  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
+  webhook_deliveries.first_attempt_at,
   webhook_deliveries.first_error,
   webhook_deliveries.first_status,
-  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
+  webhook_deliveries.last_attempt_at,
   webhook_deliveries.last_error,
   webhook_deliveries.last_status,
   webhook_deliveries.last_response,
@@ -36,18 +36,23 @@ JOIN webhook_payloads
   AND webhook_payloads.record_ts = webhook_deliveries.record_ts
 JOIN (
   SELECT
-    webhook_deliveries.id AS id
-  FROM webhook_deliveries
+    anon_1.id AS id
+  FROM (
+    SELECT
+      webhook_deliveries.id AS id
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.group_id = :group_id_1
+      AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
+      AND webhook_deliveries.subscription_id = :subscription_id_1
+      AND webhook_deliveries.updated_at >= :updated_at_1
+      AND webhook_deliveries.updated_at < :updated_at_2
+      AND webhook_deliveries.id > :id_1
+    ORDER BY
+      webhook_deliveries.id
+  ) anon_1
   WHERE
-    webhook_deliveries.group_id = :group_id_1
-    AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
-    AND webhook_deliveries.subscription_id = :subscription_id_1
-    AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-    AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
-    AND webhook_deliveries.id > :id_1
-  ORDER BY
-    webhook_deliveries.id
-  FETCH FIRST 10 ROWS ONLY
+    ROWNUM <= 10
 ) page
   ON page.id = webhook_deliveries.id
 ORDER BY
@@ -68,16 +73,16 @@ SELECT
   webhook_deliveries.replay,
   webhook_deliveries.url,
   webhook_deliveries.status,
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at,
+  webhook_deliveries.next_attempt_at,
   webhook_deliveries.order_key,
-  SYS_EXTRACT_UTC(webhook_deliveries.created_at) AS created_at,
-  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
+  webhook_deliveries.created_at,
+  webhook_deliveries.updated_at,
   webhook_deliveries.attempt,
   webhook_deliveries.schedule_start,
-  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
+  webhook_deliveries.first_attempt_at,
   webhook_deliveries.first_error,
   webhook_deliveries.first_status,
-  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
+  webhook_deliveries.last_attempt_at,
   webhook_deliveries.last_error,
   webhook_deliveries.last_status,
   webhook_deliveries.last_response,
@@ -92,25 +97,30 @@ JOIN webhook_payloads
   AND webhook_payloads.record_ts = webhook_deliveries.record_ts
 JOIN (
   SELECT
-    webhook_deliveries.id AS id
-  FROM webhook_deliveries
-  JOIN webhook_payloads
-    ON webhook_payloads.group_id = webhook_deliveries.group_id
-    AND webhook_payloads.topic = webhook_deliveries.topic
-    AND webhook_payloads.partition_no = webhook_deliveries.partition_no
-    AND webhook_payloads.record_offset = webhook_deliveries.record_offset
-    AND webhook_payloads.record_ts = webhook_deliveries.record_ts
+    anon_1.id AS id
+  FROM (
+    SELECT
+      webhook_deliveries.id AS id
+    FROM webhook_deliveries
+    JOIN webhook_payloads
+      ON webhook_payloads.group_id = webhook_deliveries.group_id
+      AND webhook_payloads.topic = webhook_deliveries.topic
+      AND webhook_payloads.partition_no = webhook_deliveries.partition_no
+      AND webhook_payloads.record_offset = webhook_deliveries.record_offset
+      AND webhook_payloads.record_ts = webhook_deliveries.record_ts
+    WHERE
+      webhook_payloads.event_type = :event_type_1
+      AND webhook_deliveries.group_id = :group_id_1
+      AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
+      AND webhook_deliveries.subscription_id = :subscription_id_1
+      AND webhook_deliveries.updated_at >= :updated_at_1
+      AND webhook_deliveries.updated_at < :updated_at_2
+      AND webhook_deliveries.id > :id_1
+    ORDER BY
+      webhook_deliveries.id
+  ) anon_1
   WHERE
-    webhook_payloads.event_type = :event_type_1
-    AND webhook_deliveries.group_id = :group_id_1
-    AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
-    AND webhook_deliveries.subscription_id = :subscription_id_1
-    AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-    AND SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
-    AND webhook_deliveries.id > :id_1
-  ORDER BY
-    webhook_deliveries.id
-  FETCH FIRST 10 ROWS ONLY
+    ROWNUM <= 10
 ) page
   ON page.id = webhook_deliveries.id
 ORDER BY
@@ -124,12 +134,17 @@ SELECT
   COUNT(*) AS count_1
 FROM (
   SELECT
-    webhook_deliveries.id AS id
-  FROM webhook_deliveries
+    anon_1.id AS id
+  FROM (
+    SELECT
+      webhook_deliveries.id AS id
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.subscription_id = :subscription_id_1
+      AND webhook_deliveries.status IN (:status_1_1, :status_1_2, :status_1_3)
+  ) anon_1
   WHERE
-    webhook_deliveries.subscription_id = :subscription_id_1
-    AND webhook_deliveries.status IN (:status_1_1, :status_1_2, :status_1_3)
-  FETCH FIRST 10001 ROWS ONLY
+    ROWNUM <= 10001
 ) counted
 ;
 
@@ -146,16 +161,16 @@ SELECT
   webhook_deliveries.replay,
   webhook_deliveries.url,
   webhook_deliveries.status,
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at,
+  webhook_deliveries.next_attempt_at,
   webhook_deliveries.order_key,
-  SYS_EXTRACT_UTC(webhook_deliveries.created_at) AS created_at,
-  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
+  webhook_deliveries.created_at,
+  webhook_deliveries.updated_at,
   webhook_deliveries.attempt,
   webhook_deliveries.schedule_start,
-  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
+  webhook_deliveries.first_attempt_at,
   webhook_deliveries.first_error,
   webhook_deliveries.first_status,
-  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
+  webhook_deliveries.last_attempt_at,
   webhook_deliveries.last_error,
   webhook_deliveries.last_status,
   webhook_deliveries.last_response,
@@ -226,18 +241,12 @@ WHERE
   AND CASE WHEN (
     webhook_deliveries.subscription_id = :subscription_id_1
   ) THEN 1 END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-    )
-    THEN 1
-  END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
-    )
-    THEN 1
-  END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at >= :updated_at_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at < :updated_at_2
+  ) THEN 1 END = 1
   AND CASE
     WHEN (
       webhook_deliveries.status IN (:status_2_1, :status_2_2, :status_2_3)
@@ -302,18 +311,12 @@ WHERE
   AND CASE WHEN (
     webhook_payloads.tenant = :tenant_2
   ) THEN 1 END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-    )
-    THEN 1
-  END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
-    )
-    THEN 1
-  END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at >= :updated_at_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at < :updated_at_2
+  ) THEN 1 END = 1
   AND CASE
     WHEN (
       webhook_deliveries.status IN (:status_2_1, :status_2_2, :status_2_3)
@@ -356,7 +359,7 @@ WHERE
 -- Mark due rows or a decision again for the partition's owner, an array.
 UPDATE webhook_marks SET wish = :b_wish, asked = (
   webhook_marks.asked + :asked_1
-), marked_at = CURRENT_TIMESTAMP, done_at = :done_at
+), marked_at = SYS_EXTRACT_UTC(SYSTIMESTAMP), done_at = :done_at
 WHERE
   webhook_marks.group_id = :b_group_id
   AND webhook_marks.topic = :b_topic
@@ -536,18 +539,18 @@ SELECT
   webhook_replays.id,
   webhook_replays.group_id,
   webhook_replays.subscription_id,
-  SYS_EXTRACT_UTC(webhook_replays.since_at) AS since_at,
-  SYS_EXTRACT_UTC(webhook_replays.until_at) AS until_at,
+  webhook_replays.since_at,
+  webhook_replays.until_at,
   webhook_replays.event_type,
   webhook_replays.rate,
   webhook_replays.matched,
-  SYS_EXTRACT_UTC(webhook_replays.created_at) AS created_at,
-  SYS_EXTRACT_UTC(webhook_replays.finished_at) AS finished_at,
+  webhook_replays.created_at,
+  webhook_replays.finished_at,
   webhook_replays.positions,
   webhook_replays.record_count,
-  SYS_EXTRACT_UTC(webhook_replays.cancelled_at) AS cancelled_at,
+  webhook_replays.cancelled_at,
   webhook_replays.background,
-  SYS_EXTRACT_UTC(webhook_replays.lease_until) AS lease_until,
+  webhook_replays.lease_until,
   webhook_replays.last_error,
   webhook_replays.created_by
 FROM webhook_replays
@@ -558,21 +561,26 @@ WHERE
 -- ledger.replays.claim
 -- API processes: background replays without a valid lease.
 SELECT
-  webhook_replays.id
-FROM webhook_replays
+  anon_1.id
+FROM (
+  SELECT
+    webhook_replays.id AS id
+  FROM webhook_replays
+  WHERE
+    webhook_replays.group_id = :group_id_1
+    AND webhook_replays.background = :background_1
+    AND webhook_replays.finished_at IS NULL
+    AND webhook_replays.cancelled_at IS NULL
+    AND (
+      webhook_replays.lease_until IS NULL
+      OR webhook_replays.lease_until <= :lease_until_1
+    )
+  ORDER BY
+    webhook_replays.lease_until NULLS FIRST,
+    webhook_replays.id
+) anon_1
 WHERE
-  webhook_replays.group_id = :group_id_1
-  AND webhook_replays.background = :background_1
-  AND webhook_replays.finished_at IS NULL
-  AND webhook_replays.cancelled_at IS NULL
-  AND (
-    webhook_replays.lease_until IS NULL
-    OR SYS_EXTRACT_UTC(webhook_replays.lease_until) <= :param_1
-  )
-ORDER BY
-  SYS_EXTRACT_UTC(webhook_replays.lease_until) NULLS FIRST,
-  webhook_replays.id
-FETCH FIRST 20 ROWS ONLY
+  ROWNUM <= 20
 ;
 
 -- ledger.replays.claim
@@ -584,7 +592,7 @@ WHERE
   AND webhook_replays.cancelled_at IS NULL
   AND (
     webhook_replays.lease_until IS NULL
-    OR SYS_EXTRACT_UTC(webhook_replays.lease_until) <= :param_1
+    OR webhook_replays.lease_until <= :lease_until_1
   )
 ;
 
@@ -595,7 +603,7 @@ WHERE
   webhook_replays.id = :id_1
   AND webhook_replays.finished_at IS NULL
   AND webhook_replays.cancelled_at IS NULL
-  AND SYS_EXTRACT_UTC(webhook_replays.lease_until) = :param_1
+  AND webhook_replays.lease_until = :lease_until_1
 ;
 
 -- ledger.replays.advance
@@ -604,8 +612,8 @@ SELECT
   webhook_replays.positions,
   webhook_replays.matched,
   webhook_replays.subscription_id,
-  SYS_EXTRACT_UTC(webhook_replays.cancelled_at) AS cancelled_at,
-  SYS_EXTRACT_UTC(webhook_replays.finished_at) AS finished_at,
+  webhook_replays.cancelled_at,
+  webhook_replays.finished_at,
   webhook_subscriptions.enabled
 FROM webhook_replays
 LEFT OUTER JOIN webhook_subscriptions
@@ -628,8 +636,8 @@ WHERE
   webhook_replays.id = :id_1
   AND webhook_replays.matched = :matched_1
   AND (
-    SYS_EXTRACT_UTC(webhook_replays.lease_until) = :param_1
-    OR SYS_EXTRACT_UTC(webhook_replays.lease_until) = :param_2
+    webhook_replays.lease_until = :lease_until_1
+    OR webhook_replays.lease_until = :lease_until_2
   )
 ;
 
@@ -646,31 +654,52 @@ WHERE
 -- A page of replays, newest first.
 -- A call has only the requested conditions.
 SELECT
-  webhook_replays.id,
-  webhook_replays.group_id,
-  webhook_replays.subscription_id,
-  SYS_EXTRACT_UTC(webhook_replays.since_at) AS since_at,
-  SYS_EXTRACT_UTC(webhook_replays.until_at) AS until_at,
-  webhook_replays.event_type,
-  webhook_replays.rate,
-  webhook_replays.matched,
-  SYS_EXTRACT_UTC(webhook_replays.created_at) AS created_at,
-  SYS_EXTRACT_UTC(webhook_replays.finished_at) AS finished_at,
-  webhook_replays.positions,
-  webhook_replays.record_count,
-  SYS_EXTRACT_UTC(webhook_replays.cancelled_at) AS cancelled_at,
-  webhook_replays.background,
-  SYS_EXTRACT_UTC(webhook_replays.lease_until) AS lease_until,
-  webhook_replays.last_error,
-  webhook_replays.created_by
-FROM webhook_replays
+  anon_1.id,
+  anon_1.group_id,
+  anon_1.subscription_id,
+  anon_1.since_at,
+  anon_1.until_at,
+  anon_1.event_type,
+  anon_1.rate,
+  anon_1.matched,
+  anon_1.created_at,
+  anon_1.finished_at,
+  anon_1.positions,
+  anon_1.record_count,
+  anon_1.cancelled_at,
+  anon_1.background,
+  anon_1.lease_until,
+  anon_1.last_error,
+  anon_1.created_by
+FROM (
+  SELECT
+    webhook_replays.id AS id,
+    webhook_replays.group_id AS group_id,
+    webhook_replays.subscription_id AS subscription_id,
+    webhook_replays.since_at AS since_at,
+    webhook_replays.until_at AS until_at,
+    webhook_replays.event_type AS event_type,
+    webhook_replays.rate AS rate,
+    webhook_replays.matched AS matched,
+    webhook_replays.created_at AS created_at,
+    webhook_replays.finished_at AS finished_at,
+    webhook_replays.positions AS positions,
+    webhook_replays.record_count AS record_count,
+    webhook_replays.cancelled_at AS cancelled_at,
+    webhook_replays.background AS background,
+    webhook_replays.lease_until AS lease_until,
+    webhook_replays.last_error AS last_error,
+    webhook_replays.created_by AS created_by
+  FROM webhook_replays
+  WHERE
+    webhook_replays.group_id = :group_id_1
+    AND webhook_replays.subscription_id = :subscription_id_1
+    AND webhook_replays.id < :id_1
+  ORDER BY
+    webhook_replays.id DESC
+) anon_1
 WHERE
-  webhook_replays.group_id = :group_id_1
-  AND webhook_replays.subscription_id = :subscription_id_1
-  AND webhook_replays.id < :id_1
-ORDER BY
-  webhook_replays.id DESC
-FETCH FIRST 10 ROWS ONLY
+  ROWNUM <= 10
 ;
 
 -- ledger.replays.cancel
@@ -687,7 +716,7 @@ WHERE
 SELECT
   webhook_request_keys.resource_id,
   webhook_request_keys.request_digest,
-  SYS_EXTRACT_UTC(webhook_request_keys.created_at) AS created_at
+  webhook_request_keys.created_at
 FROM webhook_request_keys
 WHERE
   webhook_request_keys.key_digest = :key_digest_1
@@ -696,13 +725,18 @@ WHERE
 -- ledger.request_keys.note
 -- A bounded number of idempotency keys older than a day.
 SELECT
-  webhook_request_keys.key_digest
-FROM webhook_request_keys
+  anon_1.key_digest
+FROM (
+  SELECT
+    webhook_request_keys.key_digest AS key_digest
+  FROM webhook_request_keys
+  WHERE
+    webhook_request_keys.created_at <= :created_at_1
+  ORDER BY
+    webhook_request_keys.created_at
+) anon_1
 WHERE
-  SYS_EXTRACT_UTC(webhook_request_keys.created_at) <= :param_1
-ORDER BY
-  SYS_EXTRACT_UTC(webhook_request_keys.created_at)
-FETCH FIRST 100 ROWS ONLY
+  ROWNUM <= 100
 ;
 
 -- ledger.request_keys.note
@@ -710,7 +744,7 @@ FETCH FIRST 100 ROWS ONLY
 DELETE FROM webhook_request_keys
 WHERE
   webhook_request_keys.key_digest = :b_key_digest
-  AND SYS_EXTRACT_UTC(webhook_request_keys.created_at) <= :param_1
+  AND webhook_request_keys.created_at <= :created_at_1
 ;
 
 -- ledger.request_keys.note
@@ -733,11 +767,16 @@ SELECT
       COUNT(*) AS count_1
     FROM (
       SELECT
-        webhook_deliveries.id AS id
-      FROM webhook_deliveries
+        anon_3.id AS id
+      FROM (
+        SELECT
+          webhook_deliveries.id AS id
+        FROM webhook_deliveries
+        WHERE
+          webhook_deliveries.status = :status_1
+      ) anon_3
       WHERE
-        webhook_deliveries.status = :status_1
-      FETCH FIRST 10001 ROWS ONLY
+        ROWNUM <= 10001
     ) anon_2
   ) AS anon_1,
   (
@@ -745,49 +784,69 @@ SELECT
       COUNT(*) AS count_2
     FROM (
       SELECT
-        webhook_deliveries.id AS id
-      FROM webhook_deliveries
+        anon_6.id AS id
+      FROM (
+        SELECT
+          webhook_deliveries.id AS id
+        FROM webhook_deliveries
+        WHERE
+          webhook_deliveries.status = :status_2
+      ) anon_6
       WHERE
-        webhook_deliveries.status = :status_2
-      FETCH FIRST 10001 ROWS ONLY
-    ) anon_4
-  ) AS anon_3,
+        ROWNUM <= 10001
+    ) anon_5
+  ) AS anon_4,
   (
     SELECT
       COUNT(*) AS count_3
     FROM (
       SELECT
-        webhook_deliveries.id AS id
-      FROM webhook_deliveries
+        anon_9.id AS id
+      FROM (
+        SELECT
+          webhook_deliveries.id AS id
+        FROM webhook_deliveries
+        WHERE
+          webhook_deliveries.status = :status_3
+      ) anon_9
       WHERE
-        webhook_deliveries.status = :status_3
-      FETCH FIRST 10001 ROWS ONLY
-    ) anon_6
-  ) AS anon_5,
+        ROWNUM <= 10001
+    ) anon_8
+  ) AS anon_7,
   (
     SELECT
       COUNT(*) AS count_4
     FROM (
       SELECT
-        webhook_deliveries.id AS id
-      FROM webhook_deliveries
+        anon_12.id AS id
+      FROM (
+        SELECT
+          webhook_deliveries.id AS id
+        FROM webhook_deliveries
+        WHERE
+          webhook_deliveries.status = :status_4
+      ) anon_12
       WHERE
-        webhook_deliveries.status = :status_4
-      FETCH FIRST 10001 ROWS ONLY
-    ) anon_8
-  ) AS anon_7,
+        ROWNUM <= 10001
+    ) anon_11
+  ) AS anon_10,
   (
     SELECT
       COUNT(*) AS count_5
     FROM (
       SELECT
-        webhook_deliveries.id AS id
-      FROM webhook_deliveries
+        anon_15.id AS id
+      FROM (
+        SELECT
+          webhook_deliveries.id AS id
+        FROM webhook_deliveries
+        WHERE
+          webhook_deliveries.status = :status_5
+      ) anon_15
       WHERE
-        webhook_deliveries.status = :status_5
-      FETCH FIRST 10001 ROWS ONLY
-    ) anon_10
-  ) AS anon_9
+        ROWNUM <= 10001
+    ) anon_14
+  ) AS anon_13
 FROM DUAL
 ;
 
@@ -797,79 +856,109 @@ SELECT
   anon_1.subscription_id
 FROM (
   SELECT
-    webhook_deliveries.subscription_id AS subscription_id
-  FROM webhook_deliveries
+    anon_2.subscription_id AS subscription_id
+  FROM (
+    SELECT
+      webhook_deliveries.subscription_id AS subscription_id
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.status = :status_1
+    ORDER BY
+      webhook_deliveries.id ASC
+  ) anon_2
   WHERE
-    webhook_deliveries.status = :status_1
-  ORDER BY
-    webhook_deliveries.id ASC
-  FETCH FIRST 1000 ROWS ONLY
+    ROWNUM <= 1000
 ) anon_1
-UNION ALL
-SELECT
-  anon_2.subscription_id
-FROM (
-  SELECT
-    webhook_deliveries.subscription_id AS subscription_id
-  FROM webhook_deliveries
-  WHERE
-    webhook_deliveries.status = :status_2
-  ORDER BY
-    webhook_deliveries.id DESC
-  FETCH FIRST 1000 ROWS ONLY
-) anon_2
 UNION ALL
 SELECT
   anon_3.subscription_id
 FROM (
   SELECT
-    webhook_deliveries.subscription_id AS subscription_id
-  FROM webhook_deliveries
+    anon_4.subscription_id AS subscription_id
+  FROM (
+    SELECT
+      webhook_deliveries.subscription_id AS subscription_id
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.status = :status_2
+    ORDER BY
+      webhook_deliveries.id DESC
+  ) anon_4
   WHERE
-    webhook_deliveries.status = :status_3
-  ORDER BY
-    webhook_deliveries.id ASC
-  FETCH FIRST 1000 ROWS ONLY
+    ROWNUM <= 1000
 ) anon_3
-UNION ALL
-SELECT
-  anon_4.subscription_id
-FROM (
-  SELECT
-    webhook_deliveries.subscription_id AS subscription_id
-  FROM webhook_deliveries
-  WHERE
-    webhook_deliveries.status = :status_4
-  ORDER BY
-    webhook_deliveries.id DESC
-  FETCH FIRST 1000 ROWS ONLY
-) anon_4
 UNION ALL
 SELECT
   anon_5.subscription_id
 FROM (
   SELECT
-    webhook_deliveries.subscription_id AS subscription_id
-  FROM webhook_deliveries
+    anon_6.subscription_id AS subscription_id
+  FROM (
+    SELECT
+      webhook_deliveries.subscription_id AS subscription_id
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.status = :status_3
+    ORDER BY
+      webhook_deliveries.id ASC
+  ) anon_6
   WHERE
-    webhook_deliveries.status = :status_5
-  ORDER BY
-    webhook_deliveries.id ASC
-  FETCH FIRST 1000 ROWS ONLY
+    ROWNUM <= 1000
 ) anon_5
 UNION ALL
 SELECT
-  anon_6.subscription_id
+  anon_7.subscription_id
 FROM (
   SELECT
-    webhook_deliveries.subscription_id AS subscription_id
-  FROM webhook_deliveries
+    anon_8.subscription_id AS subscription_id
+  FROM (
+    SELECT
+      webhook_deliveries.subscription_id AS subscription_id
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.status = :status_4
+    ORDER BY
+      webhook_deliveries.id DESC
+  ) anon_8
   WHERE
-    webhook_deliveries.status = :status_6
-  ORDER BY
-    webhook_deliveries.id DESC
-  FETCH FIRST 1000 ROWS ONLY
-) anon_6
+    ROWNUM <= 1000
+) anon_7
+UNION ALL
+SELECT
+  anon_9.subscription_id
+FROM (
+  SELECT
+    anon_10.subscription_id AS subscription_id
+  FROM (
+    SELECT
+      webhook_deliveries.subscription_id AS subscription_id
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.status = :status_5
+    ORDER BY
+      webhook_deliveries.id ASC
+  ) anon_10
+  WHERE
+    ROWNUM <= 1000
+) anon_9
+UNION ALL
+SELECT
+  anon_11.subscription_id
+FROM (
+  SELECT
+    anon_12.subscription_id AS subscription_id
+  FROM (
+    SELECT
+      webhook_deliveries.subscription_id AS subscription_id
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.status = :status_6
+    ORDER BY
+      webhook_deliveries.id DESC
+  ) anon_12
+  WHERE
+    ROWNUM <= 1000
+) anon_11
 ;
 
 -- ledger.counts.loads
@@ -879,233 +968,333 @@ SELECT
   COUNT(*) AS "number"
 FROM (
   SELECT
-    webhook_deliveries.subscription_id AS subscription_id
-  FROM webhook_deliveries
+    anon_2.subscription_id AS subscription_id
+  FROM (
+    SELECT
+      webhook_deliveries.subscription_id AS subscription_id
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.subscription_id = :b_0
+      AND webhook_deliveries.status IN (:status_1_1, :status_1_2, :status_1_3)
+  ) anon_2
   WHERE
-    webhook_deliveries.subscription_id = :b_0
-    AND webhook_deliveries.status IN (:status_1_1, :status_1_2, :status_1_3)
-  FETCH FIRST :b_most ROWS ONLY
+    ROWNUM <= :b_most
 ) anon_1
 UNION ALL
 SELECT
-  MAX(anon_2.subscription_id) AS subscription_id,
+  MAX(anon_3.subscription_id) AS subscription_id,
   COUNT(*) AS "number"
 FROM (
   SELECT
-    webhook_deliveries.subscription_id AS subscription_id
-  FROM webhook_deliveries
+    anon_4.subscription_id AS subscription_id
+  FROM (
+    SELECT
+      webhook_deliveries.subscription_id AS subscription_id
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.subscription_id = :b_1
+      AND webhook_deliveries.status IN (:status_2_1, :status_2_2, :status_2_3)
+  ) anon_4
   WHERE
-    webhook_deliveries.subscription_id = :b_1
-    AND webhook_deliveries.status IN (:status_2_1, :status_2_2, :status_2_3)
-  FETCH FIRST :b_most ROWS ONLY
-) anon_2
+    ROWNUM <= :b_most
+) anon_3
 ;
 
 -- ledger.counts.last_failures
 -- The last failures of the newest and oldest rows of each of some subscriptions.
 SELECT
   anon_1.subscription_id,
-  SYS_EXTRACT_UTC(anon_1.updated_at) AS updated_at,
+  anon_1.updated_at,
   anon_1.attempt,
   anon_1.schedule_start,
-  SYS_EXTRACT_UTC(anon_1.first_attempt_at) AS first_attempt_at,
+  anon_1.first_attempt_at,
   anon_1.first_error,
   anon_1.first_status,
-  SYS_EXTRACT_UTC(anon_1.last_attempt_at) AS last_attempt_at,
+  anon_1.last_attempt_at,
   anon_1.last_error,
   anon_1.last_status,
   anon_1.last_response
 FROM (
   SELECT
-    webhook_deliveries.subscription_id AS subscription_id,
-    webhook_deliveries.updated_at AS updated_at,
-    webhook_deliveries.attempt AS attempt,
-    webhook_deliveries.schedule_start AS schedule_start,
-    webhook_deliveries.first_attempt_at AS first_attempt_at,
-    webhook_deliveries.first_error AS first_error,
-    webhook_deliveries.first_status AS first_status,
-    webhook_deliveries.last_attempt_at AS last_attempt_at,
-    webhook_deliveries.last_error AS last_error,
-    webhook_deliveries.last_status AS last_status,
-    webhook_deliveries.last_response AS last_response
-  FROM webhook_deliveries
+    anon_2.subscription_id AS subscription_id,
+    anon_2.updated_at AS updated_at,
+    anon_2.attempt AS attempt,
+    anon_2.schedule_start AS schedule_start,
+    anon_2.first_attempt_at AS first_attempt_at,
+    anon_2.first_error AS first_error,
+    anon_2.first_status AS first_status,
+    anon_2.last_attempt_at AS last_attempt_at,
+    anon_2.last_error AS last_error,
+    anon_2.last_status AS last_status,
+    anon_2.last_response AS last_response
+  FROM (
+    SELECT
+      webhook_deliveries.subscription_id AS subscription_id,
+      webhook_deliveries.updated_at AS updated_at,
+      webhook_deliveries.attempt AS attempt,
+      webhook_deliveries.schedule_start AS schedule_start,
+      webhook_deliveries.first_attempt_at AS first_attempt_at,
+      webhook_deliveries.first_error AS first_error,
+      webhook_deliveries.first_status AS first_status,
+      webhook_deliveries.last_attempt_at AS last_attempt_at,
+      webhook_deliveries.last_error AS last_error,
+      webhook_deliveries.last_status AS last_status,
+      webhook_deliveries.last_response AS last_response
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.subscription_id = :b_0
+      AND webhook_deliveries.status = :status_1
+    ORDER BY
+      webhook_deliveries.id DESC
+  ) anon_2
   WHERE
-    webhook_deliveries.subscription_id = :b_0
-    AND webhook_deliveries.status = :status_1
-  ORDER BY
-    webhook_deliveries.id DESC
-  FETCH FIRST 10 ROWS ONLY
+    ROWNUM <= 10
 ) anon_1
 UNION ALL
 SELECT
-  anon_2.subscription_id,
-  SYS_EXTRACT_UTC(anon_2.updated_at) AS updated_at,
-  anon_2.attempt,
-  anon_2.schedule_start,
-  SYS_EXTRACT_UTC(anon_2.first_attempt_at) AS first_attempt_at,
-  anon_2.first_error,
-  anon_2.first_status,
-  SYS_EXTRACT_UTC(anon_2.last_attempt_at) AS last_attempt_at,
-  anon_2.last_error,
-  anon_2.last_status,
-  anon_2.last_response
-FROM (
-  SELECT
-    webhook_deliveries.subscription_id AS subscription_id,
-    webhook_deliveries.updated_at AS updated_at,
-    webhook_deliveries.attempt AS attempt,
-    webhook_deliveries.schedule_start AS schedule_start,
-    webhook_deliveries.first_attempt_at AS first_attempt_at,
-    webhook_deliveries.first_error AS first_error,
-    webhook_deliveries.first_status AS first_status,
-    webhook_deliveries.last_attempt_at AS last_attempt_at,
-    webhook_deliveries.last_error AS last_error,
-    webhook_deliveries.last_status AS last_status,
-    webhook_deliveries.last_response AS last_response
-  FROM webhook_deliveries
-  WHERE
-    webhook_deliveries.subscription_id = :b_0
-    AND webhook_deliveries.status = :status_2
-  ORDER BY
-    webhook_deliveries.id ASC
-  FETCH FIRST 10 ROWS ONLY
-) anon_2
-UNION ALL
-SELECT
   anon_3.subscription_id,
-  SYS_EXTRACT_UTC(anon_3.updated_at) AS updated_at,
+  anon_3.updated_at,
   anon_3.attempt,
   anon_3.schedule_start,
-  SYS_EXTRACT_UTC(anon_3.first_attempt_at) AS first_attempt_at,
+  anon_3.first_attempt_at,
   anon_3.first_error,
   anon_3.first_status,
-  SYS_EXTRACT_UTC(anon_3.last_attempt_at) AS last_attempt_at,
+  anon_3.last_attempt_at,
   anon_3.last_error,
   anon_3.last_status,
   anon_3.last_response
 FROM (
   SELECT
-    webhook_deliveries.subscription_id AS subscription_id,
-    webhook_deliveries.updated_at AS updated_at,
-    webhook_deliveries.attempt AS attempt,
-    webhook_deliveries.schedule_start AS schedule_start,
-    webhook_deliveries.first_attempt_at AS first_attempt_at,
-    webhook_deliveries.first_error AS first_error,
-    webhook_deliveries.first_status AS first_status,
-    webhook_deliveries.last_attempt_at AS last_attempt_at,
-    webhook_deliveries.last_error AS last_error,
-    webhook_deliveries.last_status AS last_status,
-    webhook_deliveries.last_response AS last_response
-  FROM webhook_deliveries
+    anon_4.subscription_id AS subscription_id,
+    anon_4.updated_at AS updated_at,
+    anon_4.attempt AS attempt,
+    anon_4.schedule_start AS schedule_start,
+    anon_4.first_attempt_at AS first_attempt_at,
+    anon_4.first_error AS first_error,
+    anon_4.first_status AS first_status,
+    anon_4.last_attempt_at AS last_attempt_at,
+    anon_4.last_error AS last_error,
+    anon_4.last_status AS last_status,
+    anon_4.last_response AS last_response
+  FROM (
+    SELECT
+      webhook_deliveries.subscription_id AS subscription_id,
+      webhook_deliveries.updated_at AS updated_at,
+      webhook_deliveries.attempt AS attempt,
+      webhook_deliveries.schedule_start AS schedule_start,
+      webhook_deliveries.first_attempt_at AS first_attempt_at,
+      webhook_deliveries.first_error AS first_error,
+      webhook_deliveries.first_status AS first_status,
+      webhook_deliveries.last_attempt_at AS last_attempt_at,
+      webhook_deliveries.last_error AS last_error,
+      webhook_deliveries.last_status AS last_status,
+      webhook_deliveries.last_response AS last_response
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.subscription_id = :b_0
+      AND webhook_deliveries.status = :status_2
+    ORDER BY
+      webhook_deliveries.id ASC
+  ) anon_4
   WHERE
-    webhook_deliveries.subscription_id = :b_0
-    AND webhook_deliveries.status = :status_3
-  ORDER BY
-    webhook_deliveries.id DESC
-  FETCH FIRST 10 ROWS ONLY
+    ROWNUM <= 10
 ) anon_3
 UNION ALL
 SELECT
-  anon_4.subscription_id,
-  SYS_EXTRACT_UTC(anon_4.updated_at) AS updated_at,
-  anon_4.attempt,
-  anon_4.schedule_start,
-  SYS_EXTRACT_UTC(anon_4.first_attempt_at) AS first_attempt_at,
-  anon_4.first_error,
-  anon_4.first_status,
-  SYS_EXTRACT_UTC(anon_4.last_attempt_at) AS last_attempt_at,
-  anon_4.last_error,
-  anon_4.last_status,
-  anon_4.last_response
-FROM (
-  SELECT
-    webhook_deliveries.subscription_id AS subscription_id,
-    webhook_deliveries.updated_at AS updated_at,
-    webhook_deliveries.attempt AS attempt,
-    webhook_deliveries.schedule_start AS schedule_start,
-    webhook_deliveries.first_attempt_at AS first_attempt_at,
-    webhook_deliveries.first_error AS first_error,
-    webhook_deliveries.first_status AS first_status,
-    webhook_deliveries.last_attempt_at AS last_attempt_at,
-    webhook_deliveries.last_error AS last_error,
-    webhook_deliveries.last_status AS last_status,
-    webhook_deliveries.last_response AS last_response
-  FROM webhook_deliveries
-  WHERE
-    webhook_deliveries.subscription_id = :b_1
-    AND webhook_deliveries.status = :status_4
-  ORDER BY
-    webhook_deliveries.id DESC
-  FETCH FIRST 10 ROWS ONLY
-) anon_4
-UNION ALL
-SELECT
   anon_5.subscription_id,
-  SYS_EXTRACT_UTC(anon_5.updated_at) AS updated_at,
+  anon_5.updated_at,
   anon_5.attempt,
   anon_5.schedule_start,
-  SYS_EXTRACT_UTC(anon_5.first_attempt_at) AS first_attempt_at,
+  anon_5.first_attempt_at,
   anon_5.first_error,
   anon_5.first_status,
-  SYS_EXTRACT_UTC(anon_5.last_attempt_at) AS last_attempt_at,
+  anon_5.last_attempt_at,
   anon_5.last_error,
   anon_5.last_status,
   anon_5.last_response
 FROM (
   SELECT
-    webhook_deliveries.subscription_id AS subscription_id,
-    webhook_deliveries.updated_at AS updated_at,
-    webhook_deliveries.attempt AS attempt,
-    webhook_deliveries.schedule_start AS schedule_start,
-    webhook_deliveries.first_attempt_at AS first_attempt_at,
-    webhook_deliveries.first_error AS first_error,
-    webhook_deliveries.first_status AS first_status,
-    webhook_deliveries.last_attempt_at AS last_attempt_at,
-    webhook_deliveries.last_error AS last_error,
-    webhook_deliveries.last_status AS last_status,
-    webhook_deliveries.last_response AS last_response
-  FROM webhook_deliveries
+    anon_6.subscription_id AS subscription_id,
+    anon_6.updated_at AS updated_at,
+    anon_6.attempt AS attempt,
+    anon_6.schedule_start AS schedule_start,
+    anon_6.first_attempt_at AS first_attempt_at,
+    anon_6.first_error AS first_error,
+    anon_6.first_status AS first_status,
+    anon_6.last_attempt_at AS last_attempt_at,
+    anon_6.last_error AS last_error,
+    anon_6.last_status AS last_status,
+    anon_6.last_response AS last_response
+  FROM (
+    SELECT
+      webhook_deliveries.subscription_id AS subscription_id,
+      webhook_deliveries.updated_at AS updated_at,
+      webhook_deliveries.attempt AS attempt,
+      webhook_deliveries.schedule_start AS schedule_start,
+      webhook_deliveries.first_attempt_at AS first_attempt_at,
+      webhook_deliveries.first_error AS first_error,
+      webhook_deliveries.first_status AS first_status,
+      webhook_deliveries.last_attempt_at AS last_attempt_at,
+      webhook_deliveries.last_error AS last_error,
+      webhook_deliveries.last_status AS last_status,
+      webhook_deliveries.last_response AS last_response
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.subscription_id = :b_0
+      AND webhook_deliveries.status = :status_3
+    ORDER BY
+      webhook_deliveries.id DESC
+  ) anon_6
   WHERE
-    webhook_deliveries.subscription_id = :b_1
-    AND webhook_deliveries.status = :status_5
-  ORDER BY
-    webhook_deliveries.id ASC
-  FETCH FIRST 10 ROWS ONLY
+    ROWNUM <= 10
 ) anon_5
 UNION ALL
 SELECT
-  anon_6.subscription_id,
-  SYS_EXTRACT_UTC(anon_6.updated_at) AS updated_at,
-  anon_6.attempt,
-  anon_6.schedule_start,
-  SYS_EXTRACT_UTC(anon_6.first_attempt_at) AS first_attempt_at,
-  anon_6.first_error,
-  anon_6.first_status,
-  SYS_EXTRACT_UTC(anon_6.last_attempt_at) AS last_attempt_at,
-  anon_6.last_error,
-  anon_6.last_status,
-  anon_6.last_response
+  anon_7.subscription_id,
+  anon_7.updated_at,
+  anon_7.attempt,
+  anon_7.schedule_start,
+  anon_7.first_attempt_at,
+  anon_7.first_error,
+  anon_7.first_status,
+  anon_7.last_attempt_at,
+  anon_7.last_error,
+  anon_7.last_status,
+  anon_7.last_response
 FROM (
   SELECT
-    webhook_deliveries.subscription_id AS subscription_id,
-    webhook_deliveries.updated_at AS updated_at,
-    webhook_deliveries.attempt AS attempt,
-    webhook_deliveries.schedule_start AS schedule_start,
-    webhook_deliveries.first_attempt_at AS first_attempt_at,
-    webhook_deliveries.first_error AS first_error,
-    webhook_deliveries.first_status AS first_status,
-    webhook_deliveries.last_attempt_at AS last_attempt_at,
-    webhook_deliveries.last_error AS last_error,
-    webhook_deliveries.last_status AS last_status,
-    webhook_deliveries.last_response AS last_response
-  FROM webhook_deliveries
+    anon_8.subscription_id AS subscription_id,
+    anon_8.updated_at AS updated_at,
+    anon_8.attempt AS attempt,
+    anon_8.schedule_start AS schedule_start,
+    anon_8.first_attempt_at AS first_attempt_at,
+    anon_8.first_error AS first_error,
+    anon_8.first_status AS first_status,
+    anon_8.last_attempt_at AS last_attempt_at,
+    anon_8.last_error AS last_error,
+    anon_8.last_status AS last_status,
+    anon_8.last_response AS last_response
+  FROM (
+    SELECT
+      webhook_deliveries.subscription_id AS subscription_id,
+      webhook_deliveries.updated_at AS updated_at,
+      webhook_deliveries.attempt AS attempt,
+      webhook_deliveries.schedule_start AS schedule_start,
+      webhook_deliveries.first_attempt_at AS first_attempt_at,
+      webhook_deliveries.first_error AS first_error,
+      webhook_deliveries.first_status AS first_status,
+      webhook_deliveries.last_attempt_at AS last_attempt_at,
+      webhook_deliveries.last_error AS last_error,
+      webhook_deliveries.last_status AS last_status,
+      webhook_deliveries.last_response AS last_response
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.subscription_id = :b_1
+      AND webhook_deliveries.status = :status_4
+    ORDER BY
+      webhook_deliveries.id DESC
+  ) anon_8
   WHERE
-    webhook_deliveries.subscription_id = :b_1
-    AND webhook_deliveries.status = :status_6
-  ORDER BY
-    webhook_deliveries.id DESC
-  FETCH FIRST 10 ROWS ONLY
-) anon_6
+    ROWNUM <= 10
+) anon_7
+UNION ALL
+SELECT
+  anon_9.subscription_id,
+  anon_9.updated_at,
+  anon_9.attempt,
+  anon_9.schedule_start,
+  anon_9.first_attempt_at,
+  anon_9.first_error,
+  anon_9.first_status,
+  anon_9.last_attempt_at,
+  anon_9.last_error,
+  anon_9.last_status,
+  anon_9.last_response
+FROM (
+  SELECT
+    anon_10.subscription_id AS subscription_id,
+    anon_10.updated_at AS updated_at,
+    anon_10.attempt AS attempt,
+    anon_10.schedule_start AS schedule_start,
+    anon_10.first_attempt_at AS first_attempt_at,
+    anon_10.first_error AS first_error,
+    anon_10.first_status AS first_status,
+    anon_10.last_attempt_at AS last_attempt_at,
+    anon_10.last_error AS last_error,
+    anon_10.last_status AS last_status,
+    anon_10.last_response AS last_response
+  FROM (
+    SELECT
+      webhook_deliveries.subscription_id AS subscription_id,
+      webhook_deliveries.updated_at AS updated_at,
+      webhook_deliveries.attempt AS attempt,
+      webhook_deliveries.schedule_start AS schedule_start,
+      webhook_deliveries.first_attempt_at AS first_attempt_at,
+      webhook_deliveries.first_error AS first_error,
+      webhook_deliveries.first_status AS first_status,
+      webhook_deliveries.last_attempt_at AS last_attempt_at,
+      webhook_deliveries.last_error AS last_error,
+      webhook_deliveries.last_status AS last_status,
+      webhook_deliveries.last_response AS last_response
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.subscription_id = :b_1
+      AND webhook_deliveries.status = :status_5
+    ORDER BY
+      webhook_deliveries.id ASC
+  ) anon_10
+  WHERE
+    ROWNUM <= 10
+) anon_9
+UNION ALL
+SELECT
+  anon_11.subscription_id,
+  anon_11.updated_at,
+  anon_11.attempt,
+  anon_11.schedule_start,
+  anon_11.first_attempt_at,
+  anon_11.first_error,
+  anon_11.first_status,
+  anon_11.last_attempt_at,
+  anon_11.last_error,
+  anon_11.last_status,
+  anon_11.last_response
+FROM (
+  SELECT
+    anon_12.subscription_id AS subscription_id,
+    anon_12.updated_at AS updated_at,
+    anon_12.attempt AS attempt,
+    anon_12.schedule_start AS schedule_start,
+    anon_12.first_attempt_at AS first_attempt_at,
+    anon_12.first_error AS first_error,
+    anon_12.first_status AS first_status,
+    anon_12.last_attempt_at AS last_attempt_at,
+    anon_12.last_error AS last_error,
+    anon_12.last_status AS last_status,
+    anon_12.last_response AS last_response
+  FROM (
+    SELECT
+      webhook_deliveries.subscription_id AS subscription_id,
+      webhook_deliveries.updated_at AS updated_at,
+      webhook_deliveries.attempt AS attempt,
+      webhook_deliveries.schedule_start AS schedule_start,
+      webhook_deliveries.first_attempt_at AS first_attempt_at,
+      webhook_deliveries.first_error AS first_error,
+      webhook_deliveries.first_status AS first_status,
+      webhook_deliveries.last_attempt_at AS last_attempt_at,
+      webhook_deliveries.last_error AS last_error,
+      webhook_deliveries.last_status AS last_status,
+      webhook_deliveries.last_response AS last_response
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.subscription_id = :b_1
+      AND webhook_deliveries.status = :status_6
+    ORDER BY
+      webhook_deliveries.id DESC
+  ) anon_12
+  WHERE
+    ROWNUM <= 10
+) anon_11
 ;
 
 -- ledger.search._range
@@ -1127,247 +1316,302 @@ FROM DUAL
 -- ledger.search._around
 -- The storing times of fifteen ids, or of the next ids.
 SELECT
-  SYS_EXTRACT_UTC(
-    (
+  (
+    SELECT
+      anon_2.created_at
+    FROM (
       SELECT
-        webhook_deliveries.created_at
+        webhook_deliveries.created_at AS created_at
       FROM webhook_deliveries
       WHERE
         webhook_deliveries.id >= :id_1
       ORDER BY
         webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
+    ) anon_2
+    WHERE
+      ROWNUM <= 1
   ) AS anon_1,
-  SYS_EXTRACT_UTC(
-    (
+  (
+    SELECT
+      anon_4.created_at
+    FROM (
       SELECT
-        webhook_deliveries.created_at
+        webhook_deliveries.created_at AS created_at
       FROM webhook_deliveries
       WHERE
         webhook_deliveries.id >= :id_2
       ORDER BY
         webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
-  ) AS anon_2,
-  SYS_EXTRACT_UTC(
-    (
+    ) anon_4
+    WHERE
+      ROWNUM <= 1
+  ) AS anon_3,
+  (
+    SELECT
+      anon_6.created_at
+    FROM (
       SELECT
-        webhook_deliveries.created_at
+        webhook_deliveries.created_at AS created_at
       FROM webhook_deliveries
       WHERE
         webhook_deliveries.id >= :id_3
       ORDER BY
         webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
-  ) AS anon_3,
-  SYS_EXTRACT_UTC(
-    (
+    ) anon_6
+    WHERE
+      ROWNUM <= 1
+  ) AS anon_5,
+  (
+    SELECT
+      anon_8.created_at
+    FROM (
       SELECT
-        webhook_deliveries.created_at
+        webhook_deliveries.created_at AS created_at
       FROM webhook_deliveries
       WHERE
         webhook_deliveries.id >= :id_4
       ORDER BY
         webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
-  ) AS anon_4,
-  SYS_EXTRACT_UTC(
-    (
+    ) anon_8
+    WHERE
+      ROWNUM <= 1
+  ) AS anon_7,
+  (
+    SELECT
+      anon_10.created_at
+    FROM (
       SELECT
-        webhook_deliveries.created_at
+        webhook_deliveries.created_at AS created_at
       FROM webhook_deliveries
       WHERE
         webhook_deliveries.id >= :id_5
       ORDER BY
         webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
-  ) AS anon_5,
-  SYS_EXTRACT_UTC(
-    (
+    ) anon_10
+    WHERE
+      ROWNUM <= 1
+  ) AS anon_9,
+  (
+    SELECT
+      anon_12.created_at
+    FROM (
       SELECT
-        webhook_deliveries.created_at
+        webhook_deliveries.created_at AS created_at
       FROM webhook_deliveries
       WHERE
         webhook_deliveries.id >= :id_6
       ORDER BY
         webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
-  ) AS anon_6,
-  SYS_EXTRACT_UTC(
-    (
+    ) anon_12
+    WHERE
+      ROWNUM <= 1
+  ) AS anon_11,
+  (
+    SELECT
+      anon_14.created_at
+    FROM (
       SELECT
-        webhook_deliveries.created_at
+        webhook_deliveries.created_at AS created_at
       FROM webhook_deliveries
       WHERE
         webhook_deliveries.id >= :id_7
       ORDER BY
         webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
-  ) AS anon_7,
-  SYS_EXTRACT_UTC(
-    (
+    ) anon_14
+    WHERE
+      ROWNUM <= 1
+  ) AS anon_13,
+  (
+    SELECT
+      anon_16.created_at
+    FROM (
       SELECT
-        webhook_deliveries.created_at
+        webhook_deliveries.created_at AS created_at
       FROM webhook_deliveries
       WHERE
         webhook_deliveries.id >= :id_8
       ORDER BY
         webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
-  ) AS anon_8,
-  SYS_EXTRACT_UTC(
-    (
+    ) anon_16
+    WHERE
+      ROWNUM <= 1
+  ) AS anon_15,
+  (
+    SELECT
+      anon_18.created_at
+    FROM (
       SELECT
-        webhook_deliveries.created_at
+        webhook_deliveries.created_at AS created_at
       FROM webhook_deliveries
       WHERE
         webhook_deliveries.id >= :id_9
       ORDER BY
         webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
-  ) AS anon_9,
-  SYS_EXTRACT_UTC(
-    (
+    ) anon_18
+    WHERE
+      ROWNUM <= 1
+  ) AS anon_17,
+  (
+    SELECT
+      anon_20.created_at
+    FROM (
       SELECT
-        webhook_deliveries.created_at
+        webhook_deliveries.created_at AS created_at
       FROM webhook_deliveries
       WHERE
         webhook_deliveries.id >= :id_10
       ORDER BY
         webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
-  ) AS anon_10,
-  SYS_EXTRACT_UTC(
-    (
+    ) anon_20
+    WHERE
+      ROWNUM <= 1
+  ) AS anon_19,
+  (
+    SELECT
+      anon_22.created_at
+    FROM (
       SELECT
-        webhook_deliveries.created_at
+        webhook_deliveries.created_at AS created_at
       FROM webhook_deliveries
       WHERE
         webhook_deliveries.id >= :id_11
       ORDER BY
         webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
-  ) AS anon_11,
-  SYS_EXTRACT_UTC(
-    (
+    ) anon_22
+    WHERE
+      ROWNUM <= 1
+  ) AS anon_21,
+  (
+    SELECT
+      anon_24.created_at
+    FROM (
       SELECT
-        webhook_deliveries.created_at
+        webhook_deliveries.created_at AS created_at
       FROM webhook_deliveries
       WHERE
         webhook_deliveries.id >= :id_12
       ORDER BY
         webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
-  ) AS anon_12,
-  SYS_EXTRACT_UTC(
-    (
+    ) anon_24
+    WHERE
+      ROWNUM <= 1
+  ) AS anon_23,
+  (
+    SELECT
+      anon_26.created_at
+    FROM (
       SELECT
-        webhook_deliveries.created_at
+        webhook_deliveries.created_at AS created_at
       FROM webhook_deliveries
       WHERE
         webhook_deliveries.id >= :id_13
       ORDER BY
         webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
-  ) AS anon_13,
-  SYS_EXTRACT_UTC(
-    (
+    ) anon_26
+    WHERE
+      ROWNUM <= 1
+  ) AS anon_25,
+  (
+    SELECT
+      anon_28.created_at
+    FROM (
       SELECT
-        webhook_deliveries.created_at
+        webhook_deliveries.created_at AS created_at
       FROM webhook_deliveries
       WHERE
         webhook_deliveries.id >= :id_14
       ORDER BY
         webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
-  ) AS anon_14,
-  SYS_EXTRACT_UTC(
-    (
+    ) anon_28
+    WHERE
+      ROWNUM <= 1
+  ) AS anon_27,
+  (
+    SELECT
+      anon_30.created_at
+    FROM (
       SELECT
-        webhook_deliveries.created_at
+        webhook_deliveries.created_at AS created_at
       FROM webhook_deliveries
       WHERE
         webhook_deliveries.id >= :id_15
       ORDER BY
         webhook_deliveries.id
-      FETCH FIRST 1 ROWS ONLY
-    )
-  ) AS anon_15
+    ) anon_30
+    WHERE
+      ROWNUM <= 1
+  ) AS anon_29
 FROM DUAL
 ;
 
 -- ledger.search._newest_of_tenant
 -- Searches by tenant: the newest row of each of its subscriptions, by state.
 SELECT
-  webhook_subscriptions.id,
-  (
-    SELECT
-      MAX(webhook_deliveries.id) AS max_1
-    FROM webhook_deliveries
-    WHERE
-      webhook_deliveries.subscription_id = webhook_subscriptions.id
-      AND webhook_deliveries.id >= :id_1
-      AND webhook_deliveries.id < :id_2
-      AND webhook_deliveries.status = :status_1
-  ) AS anon_1,
-  (
-    SELECT
-      MAX(webhook_deliveries.id) AS max_2
-    FROM webhook_deliveries
-    WHERE
-      webhook_deliveries.subscription_id = webhook_subscriptions.id
-      AND webhook_deliveries.id >= :id_1
-      AND webhook_deliveries.id < :id_2
-      AND webhook_deliveries.status = :status_2
-  ) AS anon_2,
-  (
-    SELECT
-      MAX(webhook_deliveries.id) AS max_3
-    FROM webhook_deliveries
-    WHERE
-      webhook_deliveries.subscription_id = webhook_subscriptions.id
-      AND webhook_deliveries.id >= :id_1
-      AND webhook_deliveries.id < :id_2
-      AND webhook_deliveries.status = :status_3
-  ) AS anon_3,
-  (
-    SELECT
-      MAX(webhook_deliveries.id) AS max_4
-    FROM webhook_deliveries
-    WHERE
-      webhook_deliveries.subscription_id = webhook_subscriptions.id
-      AND webhook_deliveries.id >= :id_1
-      AND webhook_deliveries.id < :id_2
-      AND webhook_deliveries.status = :status_4
-  ) AS anon_4,
-  (
-    SELECT
-      MAX(webhook_deliveries.id) AS max_5
-    FROM webhook_deliveries
-    WHERE
-      webhook_deliveries.subscription_id = webhook_subscriptions.id
-      AND webhook_deliveries.id >= :id_1
-      AND webhook_deliveries.id < :id_2
-      AND webhook_deliveries.status = :status_5
-  ) AS anon_5
-FROM webhook_subscriptions
+  anon_1.id,
+  anon_1.anon_2,
+  anon_1.anon_3,
+  anon_1.anon_4,
+  anon_1.anon_5,
+  anon_1.anon_6
+FROM (
+  SELECT
+    webhook_subscriptions.id AS id,
+    (
+      SELECT
+        MAX(webhook_deliveries.id) AS max_1
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.subscription_id = webhook_subscriptions.id
+        AND webhook_deliveries.id >= :id_1
+        AND webhook_deliveries.id < :id_2
+        AND webhook_deliveries.status = :status_1
+    ) AS anon_2,
+    (
+      SELECT
+        MAX(webhook_deliveries.id) AS max_2
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.subscription_id = webhook_subscriptions.id
+        AND webhook_deliveries.id >= :id_1
+        AND webhook_deliveries.id < :id_2
+        AND webhook_deliveries.status = :status_2
+    ) AS anon_3,
+    (
+      SELECT
+        MAX(webhook_deliveries.id) AS max_3
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.subscription_id = webhook_subscriptions.id
+        AND webhook_deliveries.id >= :id_1
+        AND webhook_deliveries.id < :id_2
+        AND webhook_deliveries.status = :status_3
+    ) AS anon_4,
+    (
+      SELECT
+        MAX(webhook_deliveries.id) AS max_4
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.subscription_id = webhook_subscriptions.id
+        AND webhook_deliveries.id >= :id_1
+        AND webhook_deliveries.id < :id_2
+        AND webhook_deliveries.status = :status_4
+    ) AS anon_5,
+    (
+      SELECT
+        MAX(webhook_deliveries.id) AS max_5
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.subscription_id = webhook_subscriptions.id
+        AND webhook_deliveries.id >= :id_1
+        AND webhook_deliveries.id < :id_2
+        AND webhook_deliveries.status = :status_5
+    ) AS anon_6
+  FROM webhook_subscriptions
+  WHERE
+    webhook_subscriptions.tenant = :tenant_1
+) anon_1
 WHERE
-  webhook_subscriptions.tenant = :tenant_1
-FETCH FIRST 1001 ROWS ONLY
+  ROWNUM <= 1001
 ;
 
 -- ledger.search._ids
@@ -1377,110 +1621,143 @@ SELECT
   anon_1.id
 FROM (
   SELECT
-    webhook_deliveries.id AS id
-  FROM webhook_deliveries
+    anon_2.id AS id
+  FROM (
+    SELECT
+      webhook_deliveries.id AS id
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.id >= :id_1
+      AND webhook_deliveries.id < :id_2
+      AND webhook_deliveries.subscription_id = :subscription_id_1
+      AND webhook_deliveries.status = :status_1
+    ORDER BY
+      webhook_deliveries.id DESC
+  ) anon_2
   WHERE
-    webhook_deliveries.id >= :id_1
-    AND webhook_deliveries.id < :id_2
-    AND webhook_deliveries.subscription_id = :subscription_id_1
-    AND webhook_deliveries.status = :status_1
-  ORDER BY
-    webhook_deliveries.id DESC
-  FETCH FIRST 513 ROWS ONLY
+    ROWNUM <= 513
 ) anon_1
 UNION ALL
 SELECT
-  anon_2.id
+  anon_3.id
 FROM (
   SELECT
-    webhook_deliveries.id AS id
-  FROM webhook_deliveries
+    anon_4.id AS id
+  FROM (
+    SELECT
+      webhook_deliveries.id AS id
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.id >= :id_3
+      AND webhook_deliveries.id < :id_4
+      AND webhook_deliveries.subscription_id = :subscription_id_2
+      AND webhook_deliveries.status = :status_2
+    ORDER BY
+      webhook_deliveries.id DESC
+  ) anon_4
   WHERE
-    webhook_deliveries.id >= :id_3
-    AND webhook_deliveries.id < :id_4
-    AND webhook_deliveries.subscription_id = :subscription_id_2
-    AND webhook_deliveries.status = :status_2
-  ORDER BY
-    webhook_deliveries.id DESC
-  FETCH FIRST 513 ROWS ONLY
-) anon_2
+    ROWNUM <= 513
+) anon_3
 ;
 
 -- ledger.search.search
 -- The rows of these ids that meet conditions without an index.
 -- A call has only the requested conditions.
 SELECT
-  webhook_deliveries.id,
-  webhook_deliveries.group_id,
-  webhook_deliveries.topic,
-  webhook_deliveries.partition_no,
-  webhook_deliveries.record_offset,
-  webhook_deliveries.record_ts,
-  webhook_deliveries.subscription_id,
-  webhook_deliveries.replay,
-  webhook_deliveries.url,
-  webhook_deliveries.status,
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at,
-  webhook_deliveries.order_key,
-  SYS_EXTRACT_UTC(webhook_deliveries.created_at) AS created_at,
-  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
-  webhook_deliveries.attempt,
-  webhook_deliveries.schedule_start,
-  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
-  webhook_deliveries.first_error,
-  webhook_deliveries.first_status,
-  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
-  webhook_deliveries.last_error,
-  webhook_deliveries.last_status,
-  webhook_deliveries.last_response,
-  webhook_payloads.event_type,
-  webhook_payloads.webhook_id
-FROM webhook_deliveries
-JOIN webhook_payloads
-  ON webhook_payloads.group_id = webhook_deliveries.group_id
-  AND webhook_payloads.topic = webhook_deliveries.topic
-  AND webhook_payloads.partition_no = webhook_deliveries.partition_no
-  AND webhook_payloads.record_offset = webhook_deliveries.record_offset
-  AND webhook_payloads.record_ts = webhook_deliveries.record_ts
-WHERE
-  webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4)
-  AND CASE
-    WHEN (
-      EXISTS(
-        SELECT
-          *
-        FROM webhook_subscriptions webhook_subscriptions_1
-        WHERE
-          webhook_subscriptions_1.id = webhook_deliveries.subscription_id
-          AND webhook_subscriptions_1.tenant = :tenant_1
+  anon_1.id,
+  anon_1.group_id,
+  anon_1.topic,
+  anon_1.partition_no,
+  anon_1.record_offset,
+  anon_1.record_ts,
+  anon_1.subscription_id,
+  anon_1.replay,
+  anon_1.url,
+  anon_1.status,
+  anon_1.next_attempt_at,
+  anon_1.order_key,
+  anon_1.created_at,
+  anon_1.updated_at,
+  anon_1.attempt,
+  anon_1.schedule_start,
+  anon_1.first_attempt_at,
+  anon_1.first_error,
+  anon_1.first_status,
+  anon_1.last_attempt_at,
+  anon_1.last_error,
+  anon_1.last_status,
+  anon_1.last_response,
+  anon_1.event_type,
+  anon_1.webhook_id
+FROM (
+  SELECT
+    webhook_deliveries.id AS id,
+    webhook_deliveries.group_id AS group_id,
+    webhook_deliveries.topic AS topic,
+    webhook_deliveries.partition_no AS partition_no,
+    webhook_deliveries.record_offset AS record_offset,
+    webhook_deliveries.record_ts AS record_ts,
+    webhook_deliveries.subscription_id AS subscription_id,
+    webhook_deliveries.replay AS replay,
+    webhook_deliveries.url AS url,
+    webhook_deliveries.status AS status,
+    webhook_deliveries.next_attempt_at AS next_attempt_at,
+    webhook_deliveries.order_key AS order_key,
+    webhook_deliveries.created_at AS created_at,
+    webhook_deliveries.updated_at AS updated_at,
+    webhook_deliveries.attempt AS attempt,
+    webhook_deliveries.schedule_start AS schedule_start,
+    webhook_deliveries.first_attempt_at AS first_attempt_at,
+    webhook_deliveries.first_error AS first_error,
+    webhook_deliveries.first_status AS first_status,
+    webhook_deliveries.last_attempt_at AS last_attempt_at,
+    webhook_deliveries.last_error AS last_error,
+    webhook_deliveries.last_status AS last_status,
+    webhook_deliveries.last_response AS last_response,
+    webhook_payloads.event_type AS event_type,
+    webhook_payloads.webhook_id AS webhook_id
+  FROM webhook_deliveries
+  JOIN webhook_payloads
+    ON webhook_payloads.group_id = webhook_deliveries.group_id
+    AND webhook_payloads.topic = webhook_deliveries.topic
+    AND webhook_payloads.partition_no = webhook_deliveries.partition_no
+    AND webhook_payloads.record_offset = webhook_deliveries.record_offset
+    AND webhook_payloads.record_ts = webhook_deliveries.record_ts
+  WHERE
+    webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4)
+    AND CASE
+      WHEN (
+        EXISTS(
+          SELECT
+            *
+          FROM webhook_subscriptions webhook_subscriptions_1
+          WHERE
+            webhook_subscriptions_1.id = webhook_deliveries.subscription_id
+            AND webhook_subscriptions_1.tenant = :tenant_1
+        )
       )
-    )
-    THEN 1
-  END = 1
-  AND CASE WHEN (
-    webhook_payloads.tenant = :tenant_2
-  ) THEN 1 END = 1
-  AND CASE WHEN (
-    webhook_payloads.event_type = :event_type_1
-  ) THEN 1 END = 1
-  AND CASE WHEN (
-    webhook_deliveries.topic = :topic_1
-  ) THEN 1 END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.created_at) >= :param_1
-    )
-    THEN 1
-  END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.created_at) < :param_2
-    )
-    THEN 1
-  END = 1
-ORDER BY
-  webhook_deliveries.id DESC
-FETCH FIRST 50 ROWS ONLY
+      THEN 1
+    END = 1
+    AND CASE WHEN (
+      webhook_payloads.tenant = :tenant_2
+    ) THEN 1 END = 1
+    AND CASE WHEN (
+      webhook_payloads.event_type = :event_type_1
+    ) THEN 1 END = 1
+    AND CASE WHEN (
+      webhook_deliveries.topic = :topic_1
+    ) THEN 1 END = 1
+    AND CASE WHEN (
+      webhook_deliveries.created_at >= :created_at_1
+    ) THEN 1 END = 1
+    AND CASE WHEN (
+      webhook_deliveries.created_at < :created_at_2
+    ) THEN 1 END = 1
+  ORDER BY
+    webhook_deliveries.id DESC
+) anon_1
+WHERE
+  ROWNUM <= 50
 ;
 
 -- ledger.search.recent_types
@@ -1513,12 +1790,17 @@ GROUP BY
 -- ledger.counts._next
 -- The earliest due time of these rows.
 SELECT
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
-FROM webhook_deliveries
+  anon_1.next_attempt_at
+FROM (
+  SELECT
+    webhook_deliveries.next_attempt_at AS next_attempt_at
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.id IN (:id_1_1, :id_1_2)
+    AND webhook_deliveries.status = :status_1
+  ORDER BY
+    webhook_deliveries.next_attempt_at
+) anon_1
 WHERE
-  webhook_deliveries.id IN (:id_1_1, :id_1_2)
-  AND webhook_deliveries.status = :status_1
-ORDER BY
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at)
-FETCH FIRST 1 ROWS ONLY
+  ROWNUM <= 1
 ;

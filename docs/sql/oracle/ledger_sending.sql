@@ -1,30 +1,219 @@
 -- ledger.due.scan
 -- Is any row parked?
 SELECT
-  webhook_deliveries.id
-FROM webhook_deliveries
+  anon_1.id
+FROM (
+  SELECT
+    webhook_deliveries.id AS id
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.group_id = :group_id_1
+    AND webhook_deliveries.status = :status_1
+) anon_1
 WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.status = :status_1
-FETCH FIRST 1 ROWS ONLY
+  ROWNUM <= 1
 ;
 
--- ledger.due.scan
--- Workers, hot: the first due row of the next subscription in a partition.
+-- ledger.seeks.leaps
+-- Workers, hot: the partitions of a topic with parked rows.
+WITH leap(step, found) AS (
+  SELECT
+    1 AS step,
+    MIN(webhook_deliveries.partition_no) AS found
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.group_id = :group_id_1
+    AND webhook_deliveries.status = :status_1
+    AND webhook_deliveries.topic = :topic_1
+    AND webhook_deliveries.partition_no > :partition_no_1
+  UNION ALL
+  SELECT
+    leap.step + 1 AS anon_1,
+    (
+      SELECT
+        MIN(webhook_deliveries.partition_no) AS min_1
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.group_id = :group_id_1
+        AND webhook_deliveries.status = :status_1
+        AND webhook_deliveries.topic = :topic_1
+        AND webhook_deliveries.partition_no > leap.found
+    ) AS anon_2
+  FROM leap
+  WHERE
+    leap.step < :step_1 AND leap.found IS NOT NULL
+)
 SELECT
-  webhook_deliveries.subscription_id,
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
-FROM webhook_deliveries
+  leap.found
+FROM leap
 WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.status = :status_1
-  AND webhook_deliveries.topic = :topic_1
-  AND webhook_deliveries.partition_no = :partition_no_1
-  AND webhook_deliveries.subscription_id > :subscription_id_1
-ORDER BY
-  webhook_deliveries.subscription_id,
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at)
-FETCH FIRST 1 ROWS ONLY
+  leap.found IS NOT NULL
+;
+
+-- ledger.seeks.leaps
+-- Workers, hot: the next subscriptions with parked rows in a partition.
+WITH leap(step, found) AS (
+  SELECT
+    1 AS step,
+    MIN(webhook_deliveries.subscription_id) AS found
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.group_id = :group_id_1
+    AND webhook_deliveries.status = :status_1
+    AND webhook_deliveries.topic = :topic_1
+    AND webhook_deliveries.partition_no = :partition_no_1
+    AND webhook_deliveries.subscription_id > :subscription_id_1
+  UNION ALL
+  SELECT
+    leap.step + 1 AS anon_1,
+    (
+      SELECT
+        MIN(webhook_deliveries.subscription_id) AS min_1
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.group_id = :group_id_1
+        AND webhook_deliveries.status = :status_1
+        AND webhook_deliveries.topic = :topic_1
+        AND webhook_deliveries.partition_no = :partition_no_1
+        AND webhook_deliveries.subscription_id > leap.found
+    ) AS anon_2
+  FROM leap
+  WHERE
+    leap.step < :step_1 AND leap.found IS NOT NULL
+)
+SELECT
+  leap.found
+FROM leap
+WHERE
+  leap.found IS NOT NULL
+;
+
+-- ledger.seeks.leaps
+-- Upkeep: the next subscriptions with rows.
+WITH leap(step, found) AS (
+  SELECT
+    1 AS step,
+    MIN(webhook_deliveries.subscription_id) AS found
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.subscription_id > :subscription_id_1
+  UNION ALL
+  SELECT
+    leap.step + 1 AS anon_1,
+    (
+      SELECT
+        MIN(webhook_deliveries.subscription_id) AS min_1
+      FROM webhook_deliveries
+      WHERE
+        webhook_deliveries.subscription_id > leap.found
+    ) AS anon_2
+  FROM leap
+  WHERE
+    leap.step < :step_1 AND leap.found IS NOT NULL
+)
+SELECT
+  leap.found
+FROM leap
+WHERE
+  leap.found IS NOT NULL
+;
+
+-- ledger.seeks.of_each
+-- Workers, hot: the earliest due rows of many due keys (partition and subscription), with a part for each.
+SELECT
+  anon_1.topic,
+  anon_1.partition_no,
+  anon_1.subscription_id,
+  anon_1.next_attempt_at,
+  anon_1.id
+FROM (
+  SELECT
+    anon_2.topic AS topic,
+    anon_2.partition_no AS partition_no,
+    anon_2.subscription_id AS subscription_id,
+    anon_2.next_attempt_at AS next_attempt_at,
+    anon_2.id AS id
+  FROM (
+    SELECT
+      webhook_deliveries.topic AS topic,
+      webhook_deliveries.partition_no AS partition_no,
+      webhook_deliveries.subscription_id AS subscription_id,
+      webhook_deliveries.next_attempt_at AS next_attempt_at,
+      webhook_deliveries.id AS id
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.group_id = :b_group_id_0
+      AND webhook_deliveries.status = :status_1
+      AND webhook_deliveries.topic = :b_topic_0
+      AND webhook_deliveries.partition_no = :b_partition_no_0
+      AND webhook_deliveries.subscription_id = :b_subscription_id_0
+    ORDER BY
+      webhook_deliveries.next_attempt_at,
+      webhook_deliveries.id
+  ) anon_2
+  WHERE
+    ROWNUM <= 1
+) anon_1
+;
+
+-- ledger.seeks.of_each
+-- The rows that may go right behind the first of many ordering keys, with a part for each.
+SELECT
+  anon_1.topic,
+  anon_1.partition_no,
+  anon_1.order_key,
+  anon_1.subscription_id,
+  anon_1.record_offset,
+  anon_1.next_attempt_at,
+  anon_1.id
+FROM (
+  SELECT
+    anon_2.topic AS topic,
+    anon_2.partition_no AS partition_no,
+    anon_2.order_key AS order_key,
+    anon_2.subscription_id AS subscription_id,
+    anon_2.record_offset AS record_offset,
+    anon_2.next_attempt_at AS next_attempt_at,
+    anon_2.id AS id
+  FROM (
+    SELECT
+      webhook_deliveries.topic AS topic,
+      webhook_deliveries.partition_no AS partition_no,
+      webhook_deliveries.order_key AS order_key,
+      webhook_deliveries.subscription_id AS subscription_id,
+      webhook_deliveries.record_offset AS record_offset,
+      webhook_deliveries.next_attempt_at AS next_attempt_at,
+      webhook_deliveries.id AS id
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.group_id = :b_group_id_0
+      AND webhook_deliveries.topic = :b_topic_0
+      AND webhook_deliveries.partition_no = :b_partition_no_0
+      AND webhook_deliveries.order_key = :b_order_key_0
+      AND webhook_deliveries.subscription_id = :b_subscription_id_0
+      AND webhook_deliveries.status = :status_1
+      AND webhook_deliveries.record_offset > :b_record_offset_0
+      AND NOT (
+        EXISTS(
+          SELECT
+            *
+          FROM webhook_deliveries webhook_deliveries_1
+          WHERE
+            webhook_deliveries_1.group_id = webhook_deliveries.group_id
+            AND webhook_deliveries_1.topic = webhook_deliveries.topic
+            AND webhook_deliveries_1.partition_no = webhook_deliveries.partition_no
+            AND webhook_deliveries_1.order_key = webhook_deliveries.order_key
+            AND webhook_deliveries_1.subscription_id = webhook_deliveries.subscription_id
+            AND webhook_deliveries_1.status = :status_2
+            AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
+        )
+      )
+    ORDER BY
+      webhook_deliveries.record_offset
+  ) anon_2
+  WHERE
+    ROWNUM <= 50
+) anon_1
 ;
 
 -- ledger.assigned.with_due_rows
@@ -45,27 +234,9 @@ WHERE
         AND webhook_deliveries.topic = :topic_1
         AND webhook_deliveries.partition_no = :partition_no_1
         AND webhook_deliveries.subscription_id = webhook_subscriptions.id
-        AND SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) <= :param_1
+        AND webhook_deliveries.next_attempt_at <= :next_attempt_at_1
     )
   )
-;
-
--- ledger.due._due
--- Workers, hot: the earliest due rows of a partition and subscription.
-SELECT
-  webhook_deliveries.id,
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.status = :status_1
-  AND webhook_deliveries.topic = :topic_1
-  AND webhook_deliveries.partition_no = :partition_no_1
-  AND webhook_deliveries.subscription_id = :subscription_id_1
-ORDER BY
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at),
-  webhook_deliveries.id
-FETCH FIRST 16 ROWS ONLY
 ;
 
 -- ledger.due._read
@@ -80,13 +251,13 @@ SELECT
   webhook_deliveries.replay,
   webhook_deliveries.order_key,
   webhook_deliveries.filter_pending,
-  SYS_EXTRACT_UTC(webhook_deliveries.updated_at) AS updated_at,
+  webhook_deliveries.updated_at,
   webhook_deliveries.attempt,
   webhook_deliveries.schedule_start,
-  SYS_EXTRACT_UTC(webhook_deliveries.first_attempt_at) AS first_attempt_at,
+  webhook_deliveries.first_attempt_at,
   webhook_deliveries.first_error,
   webhook_deliveries.first_status,
-  SYS_EXTRACT_UTC(webhook_deliveries.last_attempt_at) AS last_attempt_at,
+  webhook_deliveries.last_attempt_at,
   webhook_deliveries.last_error,
   webhook_deliveries.last_status,
   webhook_deliveries.last_response,
@@ -102,45 +273,11 @@ WHERE
   webhook_deliveries.id IN (:id_1_1) AND webhook_deliveries.status IN (:status_1_1)
 ;
 
--- ledger.ordering.behind
--- The rows that may go right behind the first of a key.
-SELECT
-  webhook_deliveries.id,
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.status = :status_1
-  AND webhook_deliveries.topic = :topic_1
-  AND webhook_deliveries.partition_no = :partition_no_1
-  AND webhook_deliveries.order_key = :order_key_1
-  AND webhook_deliveries.subscription_id = :subscription_id_1
-  AND webhook_deliveries.record_offset > :record_offset_1
-  AND NOT (
-    EXISTS(
-      SELECT
-        *
-      FROM webhook_deliveries webhook_deliveries_1
-      WHERE
-        webhook_deliveries_1.group_id = webhook_deliveries.group_id
-        AND webhook_deliveries_1.topic = webhook_deliveries.topic
-        AND webhook_deliveries_1.partition_no = webhook_deliveries.partition_no
-        AND webhook_deliveries_1.order_key = webhook_deliveries.order_key
-        AND webhook_deliveries_1.subscription_id = webhook_deliveries.subscription_id
-        AND webhook_deliveries_1.status = :status_2
-        AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
-    )
-  )
-ORDER BY
-  webhook_deliveries.record_offset
-FETCH FIRST 50 ROWS ONLY
-;
-
 -- ledger.due._endpoints
 -- Their subscriptions, with the signing secrets.
 SELECT
   webhook_subscriptions.id AS subscription_id,
-  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.failing_since,
   webhook_subscriptions.verified_url,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
@@ -164,7 +301,7 @@ SELECT
   webhook_subscriptions.final_statuses,
   webhook_secrets.kind,
   webhook_secrets.secret,
-  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
+  webhook_secrets.expires_at,
   webhook_tls.subscription_id AS tls_of
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
@@ -227,13 +364,18 @@ WHERE
 -- ledger.marks.recent
 -- A worker starts: the time of the newest mark.
 SELECT
-  SYS_EXTRACT_UTC(webhook_marks.marked_at) AS marked_at
-FROM webhook_marks
+  anon_1.marked_at
+FROM (
+  SELECT
+    webhook_marks.marked_at AS marked_at
+  FROM webhook_marks
+  WHERE
+    webhook_marks.group_id = :group_id_1
+  ORDER BY
+    webhook_marks.marked_at DESC
+) anon_1
 WHERE
-  webhook_marks.group_id = :group_id_1
-ORDER BY
-  SYS_EXTRACT_UTC(webhook_marks.marked_at) DESC
-FETCH FIRST 1 ROWS ONLY
+  ROWNUM <= 1
 ;
 
 -- ledger.marks.recent
@@ -245,11 +387,10 @@ SELECT
   webhook_marks.subscription_id,
   webhook_marks.wish,
   webhook_marks.asked,
-  SYS_EXTRACT_UTC(webhook_marks.marked_at) AS marked_at
+  webhook_marks.marked_at
 FROM webhook_marks
 WHERE
-  webhook_marks.group_id = :group_id_1
-  AND SYS_EXTRACT_UTC(webhook_marks.marked_at) >= :param_1
+  webhook_marks.group_id = :group_id_1 AND webhook_marks.marked_at >= :marked_at_1
 ;
 
 -- ledger.marks.published
@@ -257,7 +398,7 @@ WHERE
 SELECT
   webhook_marks.partition_no,
   webhook_marks.record_offset,
-  SYS_EXTRACT_UTC(webhook_marks.marked_at) AS marked_at
+  webhook_marks.marked_at
 FROM webhook_marks
 WHERE
   webhook_marks.group_id = :group_id_1
@@ -270,8 +411,8 @@ WHERE
 SELECT
   webhook_marks.subscription_id,
   webhook_marks.wish,
-  SYS_EXTRACT_UTC(webhook_marks.marked_at) AS marked_at,
-  SYS_EXTRACT_UTC(webhook_marks.done_at) AS done_at
+  webhook_marks.marked_at,
+  webhook_marks.done_at
 FROM webhook_marks
 WHERE
   webhook_marks.group_id = :group_id_1
@@ -286,7 +427,7 @@ WHERE
 
 -- ledger.marks.acted
 -- The decision is carried out.
-UPDATE webhook_marks SET done_at = CURRENT_TIMESTAMP
+UPDATE webhook_marks SET done_at = SYS_EXTRACT_UTC(SYSTIMESTAMP)
 WHERE
   webhook_marks.group_id = :group_id_1
   AND webhook_marks.topic = :topic_1
@@ -301,19 +442,26 @@ WHERE
 -- ledger.assigned.settled_keys
 -- A partition is assigned or resumed: a page of its stored deliveries at or above an offset.
 SELECT
-  webhook_deliveries.record_offset,
-  webhook_deliveries.record_ts,
-  webhook_deliveries.subscription_id
-FROM webhook_deliveries
+  anon_1.record_offset,
+  anon_1.record_ts,
+  anon_1.subscription_id
+FROM (
+  SELECT
+    webhook_deliveries.record_offset AS record_offset,
+    webhook_deliveries.record_ts AS record_ts,
+    webhook_deliveries.subscription_id AS subscription_id
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.group_id = :group_id_1
+    AND webhook_deliveries.topic = :topic_1
+    AND webhook_deliveries.partition_no = :partition_no_1
+    AND webhook_deliveries.replay = :replay_1
+    AND webhook_deliveries.record_offset >= :record_offset_1
+  ORDER BY
+    webhook_deliveries.record_offset
+) anon_1
 WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.topic = :topic_1
-  AND webhook_deliveries.partition_no = :partition_no_1
-  AND webhook_deliveries.replay = :replay_1
-  AND webhook_deliveries.record_offset >= :record_offset_1
-ORDER BY
-  webhook_deliveries.record_offset
-FETCH FIRST 1 ROWS ONLY
+  ROWNUM <= 1
 ;
 
 -- ledger.assigned.settled_keys
@@ -333,17 +481,23 @@ WHERE
 
 -- ledger.assigned.open_keys
 -- A partition is assigned: its ordering keys with open rows.
-SELECT DISTINCT
-  webhook_deliveries.order_key,
-  webhook_deliveries.subscription_id
-FROM webhook_deliveries
+SELECT
+  anon_1.order_key,
+  anon_1.subscription_id
+FROM (
+  SELECT DISTINCT
+    webhook_deliveries.order_key AS order_key,
+    webhook_deliveries.subscription_id AS subscription_id
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.group_id = :group_id_1
+    AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
+    AND webhook_deliveries.topic = :topic_1
+    AND webhook_deliveries.partition_no = :partition_no_1
+    AND webhook_deliveries.order_key >= :order_key_1
+) anon_1
 WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
-  AND webhook_deliveries.topic = :topic_1
-  AND webhook_deliveries.partition_no = :partition_no_1
-  AND webhook_deliveries.order_key >= :order_key_1
-FETCH FIRST 11 ROWS ONLY
+  ROWNUM <= 11
 ;
 
 -- ledger.assigned.open_topics

@@ -94,7 +94,7 @@ SELECT
   :b_record_ts AS anon_5,
   :b_subscription_id AS anon_6,
   :b_replay AS anon_7,
-  :b_url AS anon_8,
+  :b_url_0 || :b_url_1 || :b_url_2 AS anon_8,
   :b_status AS anon_9,
   :b_next_attempt_at AS anon_10,
   :b_order_key AS anon_11,
@@ -109,7 +109,7 @@ SELECT
   :b_last_attempt_at AS anon_20,
   :b_last_error AS anon_21,
   :b_last_status AS anon_22,
-  :b_last_response AS anon_23
+  :b_last_response_0 || :b_last_response_1 AS anon_23
 FROM DUAL
 WHERE
   NOT (
@@ -150,15 +150,28 @@ WHERE
 ;
 
 -- ledger.store._record
--- First attempts, an array.
-UPDATE webhook_deliveries SET first_attempt_at = :b_last_attempt_at, first_status = :b_last_status, first_error = :b_last_error
-WHERE
-  webhook_deliveries.id = :b_id AND webhook_deliveries.attempt = :b_attempt
-;
-
--- ledger.store._record
 -- Failed attempts that are retried, an array.
-UPDATE webhook_deliveries SET attempt = :b_made, next_attempt_at = :b_next_attempt_at, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
+UPDATE webhook_deliveries SET attempt = :b_made, next_attempt_at = :b_next_attempt_at, first_attempt_at = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_attempt_at
+  ELSE webhook_deliveries.first_attempt_at
+END, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, first_status = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_status
+  ELSE webhook_deliveries.first_status
+END, first_error = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_error
+  ELSE webhook_deliveries.first_error
+END, last_attempt_at = :b_last_attempt_at, last_response = (
+  :b_last_response_0 || :b_last_response_1
+)
 WHERE
   webhook_deliveries.id = :b_id
   AND webhook_deliveries.attempt = :b_attempt
@@ -167,7 +180,27 @@ WHERE
 
 -- ledger.store._record
 -- Failed last attempts, an array.
-UPDATE webhook_deliveries SET status = :b_status, attempt = :b_made, next_attempt_at = :b_next_attempt_at, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
+UPDATE webhook_deliveries SET status = :b_status, attempt = :b_made, next_attempt_at = :b_next_attempt_at, first_attempt_at = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_attempt_at
+  ELSE webhook_deliveries.first_attempt_at
+END, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, first_status = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_status
+  ELSE webhook_deliveries.first_status
+END, first_error = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_error
+  ELSE webhook_deliveries.first_error
+END, last_attempt_at = :b_last_attempt_at, last_response = (
+  :b_last_response_0 || :b_last_response_1
+)
 WHERE
   webhook_deliveries.id = :b_id
   AND webhook_deliveries.attempt = :b_attempt
@@ -176,9 +209,29 @@ WHERE
 
 -- ledger.store._record
 -- Failed attempts of a schedule that a redelivery has replaced, an array.
-UPDATE webhook_deliveries SET attempt = :b_made, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, schedule_start = (
+UPDATE webhook_deliveries SET attempt = :b_made, first_attempt_at = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_attempt_at
+  ELSE webhook_deliveries.first_attempt_at
+END, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, schedule_start = (
   webhook_deliveries.schedule_start + :schedule_start_1
-), last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
+), first_status = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_status
+  ELSE webhook_deliveries.first_status
+END, first_error = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_error
+  ELSE webhook_deliveries.first_error
+END, last_attempt_at = :b_last_attempt_at, last_response = (
+  :b_last_response_0 || :b_last_response_1
+)
 WHERE
   webhook_deliveries.id = :b_id
   AND webhook_deliveries.attempt = :b_attempt
@@ -186,7 +239,7 @@ WHERE
 ;
 
 -- ledger.store._record
--- Successful attempts, an array.
+-- Rows whose filter, evaluated late, does not match the event, an array.
 UPDATE webhook_deliveries SET status = :status, next_attempt_at = :next_attempt_at, last_error = :last_error, updated_at = :b_at
 WHERE
   webhook_deliveries.id = :b_id
@@ -199,8 +252,28 @@ WHERE
 ;
 
 -- ledger.store._record
--- Rows whose filter, evaluated late, does not match the event, an array.
-UPDATE webhook_deliveries SET status = :b_status, attempt = :b_made, next_attempt_at = :b_next_attempt_at, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, last_attempt_at = :b_last_attempt_at, last_response = :b_last_response
+-- Successful attempts, an array.
+UPDATE webhook_deliveries SET status = :b_status, attempt = :b_made, next_attempt_at = :b_next_attempt_at, first_attempt_at = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_attempt_at
+  ELSE webhook_deliveries.first_attempt_at
+END, last_status = :b_last_status, last_error = :b_last_error, updated_at = :b_at, first_status = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_status
+  ELSE webhook_deliveries.first_status
+END, first_error = CASE
+  WHEN (
+    webhook_deliveries.attempt = :attempt_1
+  )
+  THEN :b_last_error
+  ELSE webhook_deliveries.first_error
+END, last_attempt_at = :b_last_attempt_at, last_response = (
+  :b_last_response_0 || :b_last_response_1
+)
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.attempt = :b_attempt
 ;
@@ -346,20 +419,94 @@ WHERE
 -- ledger.ordering.repair
 -- Among some keys, ordering keys whose first open row is blocked.
 SELECT
-  first_blocked.group_id,
-  first_blocked.topic,
-  first_blocked.partition_no,
-  first_blocked.order_key,
-  first_blocked.subscription_id,
-  first_blocked.record_offset
+  anon_1.group_id,
+  anon_1.topic,
+  anon_1.partition_no,
+  anon_1.order_key,
+  anon_1.subscription_id,
+  anon_1.record_offset
 FROM (
   SELECT
+    first_blocked.group_id AS group_id,
+    first_blocked.topic AS topic,
+    first_blocked.partition_no AS partition_no,
+    first_blocked.order_key AS order_key,
+    first_blocked.subscription_id AS subscription_id,
+    first_blocked.record_offset AS record_offset
+  FROM (
+    SELECT
+      webhook_deliveries.group_id AS group_id,
+      webhook_deliveries.topic AS topic,
+      webhook_deliveries.partition_no AS partition_no,
+      webhook_deliveries.order_key AS order_key,
+      webhook_deliveries.subscription_id AS subscription_id,
+      MIN(webhook_deliveries.record_offset) AS record_offset
+    FROM webhook_deliveries
+    WHERE
+      webhook_deliveries.group_id = :group_id_1
+      AND webhook_deliveries.topic = :topic_1
+      AND webhook_deliveries.partition_no = :partition_no_1
+      AND webhook_deliveries.order_key > :order_key_1
+      AND webhook_deliveries.order_key <= :order_key_2
+      AND webhook_deliveries.status = :status_1
+    GROUP BY
+      webhook_deliveries.group_id,
+      webhook_deliveries.topic,
+      webhook_deliveries.partition_no,
+      webhook_deliveries.order_key,
+      webhook_deliveries.subscription_id
+  ) first_blocked
+  WHERE
+    NOT (
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_deliveries webhook_deliveries_1
+        WHERE
+          webhook_deliveries_1.group_id = first_blocked.group_id
+          AND webhook_deliveries_1.topic = first_blocked.topic
+          AND webhook_deliveries_1.partition_no = first_blocked.partition_no
+          AND webhook_deliveries_1.order_key = first_blocked.order_key
+          AND webhook_deliveries_1.subscription_id = first_blocked.subscription_id
+          AND webhook_deliveries_1.status = :status_2
+          AND webhook_deliveries_1.record_offset < first_blocked.record_offset
+      )
+    )
+    AND NOT (
+      EXISTS(
+        SELECT
+          *
+        FROM webhook_deliveries webhook_deliveries_1
+        WHERE
+          webhook_deliveries_1.group_id = first_blocked.group_id
+          AND webhook_deliveries_1.topic = first_blocked.topic
+          AND webhook_deliveries_1.partition_no = first_blocked.partition_no
+          AND webhook_deliveries_1.order_key = first_blocked.order_key
+          AND webhook_deliveries_1.subscription_id = first_blocked.subscription_id
+          AND webhook_deliveries_1.status = :status_3
+          AND webhook_deliveries_1.record_offset < first_blocked.record_offset
+      )
+    )
+) anon_1
+WHERE
+  ROWNUM <= 1000
+;
+
+-- ledger.ordering.repair
+-- Among some keys, ordering keys with a parked row behind another open one.
+SELECT
+  anon_1.group_id,
+  anon_1.topic,
+  anon_1.partition_no,
+  anon_1.order_key,
+  anon_1.subscription_id
+FROM (
+  SELECT DISTINCT
     webhook_deliveries.group_id AS group_id,
     webhook_deliveries.topic AS topic,
     webhook_deliveries.partition_no AS partition_no,
     webhook_deliveries.order_key AS order_key,
-    webhook_deliveries.subscription_id AS subscription_id,
-    MIN(webhook_deliveries.record_offset) AS record_offset
+    webhook_deliveries.subscription_id AS subscription_id
   FROM webhook_deliveries
   WHERE
     webhook_deliveries.group_id = :group_id_1
@@ -368,127 +515,77 @@ FROM (
     AND webhook_deliveries.order_key > :order_key_1
     AND webhook_deliveries.order_key <= :order_key_2
     AND webhook_deliveries.status = :status_1
-  GROUP BY
-    webhook_deliveries.group_id,
-    webhook_deliveries.topic,
-    webhook_deliveries.partition_no,
-    webhook_deliveries.order_key,
-    webhook_deliveries.subscription_id
-) first_blocked
+    AND (
+      (
+        EXISTS(
+          SELECT
+            *
+          FROM webhook_deliveries webhook_deliveries_1
+          WHERE
+            webhook_deliveries_1.group_id = webhook_deliveries.group_id
+            AND webhook_deliveries_1.topic = webhook_deliveries.topic
+            AND webhook_deliveries_1.partition_no = webhook_deliveries.partition_no
+            AND webhook_deliveries_1.order_key = webhook_deliveries.order_key
+            AND webhook_deliveries_1.subscription_id = webhook_deliveries.subscription_id
+            AND webhook_deliveries_1.status = :status_2
+            AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
+        )
+      )
+      OR (
+        EXISTS(
+          SELECT
+            *
+          FROM webhook_deliveries webhook_deliveries_1
+          WHERE
+            webhook_deliveries_1.group_id = webhook_deliveries.group_id
+            AND webhook_deliveries_1.topic = webhook_deliveries.topic
+            AND webhook_deliveries_1.partition_no = webhook_deliveries.partition_no
+            AND webhook_deliveries_1.order_key = webhook_deliveries.order_key
+            AND webhook_deliveries_1.subscription_id = webhook_deliveries.subscription_id
+            AND webhook_deliveries_1.status = :status_3
+            AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
+        )
+      )
+      OR (
+        EXISTS(
+          SELECT
+            *
+          FROM webhook_deliveries webhook_deliveries_1
+          WHERE
+            webhook_deliveries_1.group_id = webhook_deliveries.group_id
+            AND webhook_deliveries_1.topic = webhook_deliveries.topic
+            AND webhook_deliveries_1.partition_no = webhook_deliveries.partition_no
+            AND webhook_deliveries_1.order_key = webhook_deliveries.order_key
+            AND webhook_deliveries_1.subscription_id = webhook_deliveries.subscription_id
+            AND webhook_deliveries_1.status = :status_4
+            AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
+        )
+      )
+    )
+) anon_1
 WHERE
-  NOT (
-    EXISTS(
-      SELECT
-        *
-      FROM webhook_deliveries webhook_deliveries_1
-      WHERE
-        webhook_deliveries_1.group_id = first_blocked.group_id
-        AND webhook_deliveries_1.topic = first_blocked.topic
-        AND webhook_deliveries_1.partition_no = first_blocked.partition_no
-        AND webhook_deliveries_1.order_key = first_blocked.order_key
-        AND webhook_deliveries_1.subscription_id = first_blocked.subscription_id
-        AND webhook_deliveries_1.status = :status_2
-        AND webhook_deliveries_1.record_offset < first_blocked.record_offset
-    )
-  )
-  AND NOT (
-    EXISTS(
-      SELECT
-        *
-      FROM webhook_deliveries webhook_deliveries_1
-      WHERE
-        webhook_deliveries_1.group_id = first_blocked.group_id
-        AND webhook_deliveries_1.topic = first_blocked.topic
-        AND webhook_deliveries_1.partition_no = first_blocked.partition_no
-        AND webhook_deliveries_1.order_key = first_blocked.order_key
-        AND webhook_deliveries_1.subscription_id = first_blocked.subscription_id
-        AND webhook_deliveries_1.status = :status_3
-        AND webhook_deliveries_1.record_offset < first_blocked.record_offset
-    )
-  )
-FETCH FIRST 1000 ROWS ONLY
-;
-
--- ledger.ordering.repair
--- Among some keys, ordering keys with a parked row behind another open one.
-SELECT DISTINCT
-  webhook_deliveries.group_id,
-  webhook_deliveries.topic,
-  webhook_deliveries.partition_no,
-  webhook_deliveries.order_key,
-  webhook_deliveries.subscription_id
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.topic = :topic_1
-  AND webhook_deliveries.partition_no = :partition_no_1
-  AND webhook_deliveries.order_key > :order_key_1
-  AND webhook_deliveries.order_key <= :order_key_2
-  AND webhook_deliveries.status = :status_1
-  AND (
-    (
-      EXISTS(
-        SELECT
-          *
-        FROM webhook_deliveries webhook_deliveries_1
-        WHERE
-          webhook_deliveries_1.group_id = webhook_deliveries.group_id
-          AND webhook_deliveries_1.topic = webhook_deliveries.topic
-          AND webhook_deliveries_1.partition_no = webhook_deliveries.partition_no
-          AND webhook_deliveries_1.order_key = webhook_deliveries.order_key
-          AND webhook_deliveries_1.subscription_id = webhook_deliveries.subscription_id
-          AND webhook_deliveries_1.status = :status_2
-          AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
-      )
-    )
-    OR (
-      EXISTS(
-        SELECT
-          *
-        FROM webhook_deliveries webhook_deliveries_1
-        WHERE
-          webhook_deliveries_1.group_id = webhook_deliveries.group_id
-          AND webhook_deliveries_1.topic = webhook_deliveries.topic
-          AND webhook_deliveries_1.partition_no = webhook_deliveries.partition_no
-          AND webhook_deliveries_1.order_key = webhook_deliveries.order_key
-          AND webhook_deliveries_1.subscription_id = webhook_deliveries.subscription_id
-          AND webhook_deliveries_1.status = :status_3
-          AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
-      )
-    )
-    OR (
-      EXISTS(
-        SELECT
-          *
-        FROM webhook_deliveries webhook_deliveries_1
-        WHERE
-          webhook_deliveries_1.group_id = webhook_deliveries.group_id
-          AND webhook_deliveries_1.topic = webhook_deliveries.topic
-          AND webhook_deliveries_1.partition_no = webhook_deliveries.partition_no
-          AND webhook_deliveries_1.order_key = webhook_deliveries.order_key
-          AND webhook_deliveries_1.subscription_id = webhook_deliveries.subscription_id
-          AND webhook_deliveries_1.status = :status_4
-          AND webhook_deliveries_1.record_offset < webhook_deliveries.record_offset
-      )
-    )
-  )
-FETCH FIRST 1000 ROWS ONLY
+  ROWNUM <= 1000
 ;
 
 -- ledger.ordering._thousandth
 -- The last key of a step: the step has a thousand rows of a state.
 SELECT
-  webhook_deliveries.order_key
-FROM webhook_deliveries
+  anon_1.order_key
+FROM (
+  SELECT
+    webhook_deliveries.order_key AS order_key
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.group_id = :group_id_1
+    AND webhook_deliveries.topic = :topic_1
+    AND webhook_deliveries.partition_no = :partition_no_1
+    AND webhook_deliveries.order_key > :order_key_1
+    AND webhook_deliveries.status = :status_1
+  ORDER BY
+    webhook_deliveries.order_key
+) anon_1
 WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.topic = :topic_1
-  AND webhook_deliveries.partition_no = :partition_no_1
-  AND webhook_deliveries.order_key > :order_key_1
-  AND webhook_deliveries.status = :status_1
-ORDER BY
-  webhook_deliveries.order_key
-FETCH FIRST 1000 ROWS ONLY
+  ROWNUM <= 1000
 ;
 
 -- ledger.outbox.add
@@ -517,17 +614,26 @@ RETURNING webhook_operations.id INTO :ret_0
 -- ledger.outbox.pending
 -- The next operational events to publish.
 SELECT
-  webhook_operations.id,
-  webhook_operations.event_id,
-  webhook_operations.event_type,
-  SYS_EXTRACT_UTC(webhook_operations.created_at) AS created_at,
-  webhook_operations.data
-FROM webhook_operations
+  anon_1.id,
+  anon_1.event_id,
+  anon_1.event_type,
+  anon_1.created_at,
+  anon_1.data
+FROM (
+  SELECT
+    webhook_operations.id AS id,
+    webhook_operations.event_id AS event_id,
+    webhook_operations.event_type AS event_type,
+    webhook_operations.created_at AS created_at,
+    webhook_operations.data AS data
+  FROM webhook_operations
+  WHERE
+    webhook_operations.group_id = :group_id_1
+  ORDER BY
+    webhook_operations.id
+) anon_1
 WHERE
-  webhook_operations.group_id = :group_id_1
-ORDER BY
-  webhook_operations.id
-FETCH FIRST 10 ROWS ONLY
+  ROWNUM <= 10
 ;
 
 -- ledger.outbox.forget
@@ -540,12 +646,18 @@ WHERE
 -- ledger.outbox.expire
 -- The oldest operational events and their times.
 SELECT
-  webhook_operations.id,
-  SYS_EXTRACT_UTC(webhook_operations.created_at) AS created_at
-FROM webhook_operations
+  anon_1.id,
+  anon_1.created_at
+FROM (
+  SELECT
+    webhook_operations.id AS id,
+    webhook_operations.created_at AS created_at
+  FROM webhook_operations
+  WHERE
+    webhook_operations.group_id = :group_id_1
+  ORDER BY
+    webhook_operations.id
+) anon_1
 WHERE
-  webhook_operations.group_id = :group_id_1
-ORDER BY
-  webhook_operations.id
-FETCH FIRST 1000 ROWS ONLY
+  ROWNUM <= 1000
 ;

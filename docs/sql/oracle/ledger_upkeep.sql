@@ -5,8 +5,10 @@ UPDATE webhook_subscriptions SET enabled = :enabled, disabled_reason = :disabled
 WHERE
   webhook_subscriptions.id = :id_1
   AND webhook_subscriptions.enabled = :enabled_1
-  AND webhook_subscriptions.url = :url_1
-  AND SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) <= :param_1
+  AND webhook_subscriptions.url = (
+    :param_1 || :param_2 || :param_3
+  )
+  AND webhook_subscriptions.failing_since <= :failing_since_1
 ;
 
 -- ledger.upkeep.failing
@@ -33,15 +35,6 @@ WHERE
   webhook_subscriptions.id = :id_1
 ;
 
--- ledger.upkeep._seen
--- The next subscription that has rows.
-SELECT
-  MIN(webhook_deliveries.subscription_id) AS min_1
-FROM webhook_deliveries
-WHERE
-  webhook_deliveries.subscription_id > :subscription_id_1
-;
-
 -- ledger.upkeep._enabled
 -- Which of these subscriptions exist, and which are enabled?
 SELECT
@@ -55,36 +48,46 @@ WHERE
 -- ledger.upkeep._follow
 -- Rows that have not followed subscriptions that were disabled, enabled or removed.
 SELECT
-  webhook_deliveries.id,
-  webhook_deliveries.group_id,
-  webhook_deliveries.subscription_id,
-  webhook_deliveries.topic,
-  webhook_deliveries.partition_no,
-  webhook_deliveries.order_key
-FROM webhook_deliveries
+  anon_1.id,
+  anon_1.group_id,
+  anon_1.subscription_id,
+  anon_1.topic,
+  anon_1.partition_no,
+  anon_1.order_key
+FROM (
+  SELECT
+    webhook_deliveries.id AS id,
+    webhook_deliveries.group_id AS group_id,
+    webhook_deliveries.subscription_id AS subscription_id,
+    webhook_deliveries.topic AS topic,
+    webhook_deliveries.partition_no AS partition_no,
+    webhook_deliveries.order_key AS order_key
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.subscription_id IN (:subscription_id_1_1)
+    AND webhook_deliveries.status IN (:status_1_1)
+) anon_1
 WHERE
-  webhook_deliveries.subscription_id IN (:subscription_id_1_1)
-  AND webhook_deliveries.status IN (:status_1_1)
-FETCH FIRST 1000 ROWS ONLY
+  ROWNUM <= 1000
 ;
 
 -- ledger.upkeep._follow
 -- Hold rows, an array.
-UPDATE webhook_deliveries SET status = :status, updated_at = CURRENT_TIMESTAMP
+UPDATE webhook_deliveries SET status = :status, updated_at = SYS_EXTRACT_UTC(SYSTIMESTAMP)
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.status = :status_1
 ;
 
 -- ledger.upkeep._follow
 -- Resume held rows, an array.
-UPDATE webhook_deliveries SET status = :status, next_attempt_at = :b_now, updated_at = CURRENT_TIMESTAMP
+UPDATE webhook_deliveries SET status = :status, next_attempt_at = :b_now, updated_at = SYS_EXTRACT_UTC(SYSTIMESTAMP)
 WHERE
   webhook_deliveries.id = :b_id AND webhook_deliveries.status = :status_1
 ;
 
 -- ledger.upkeep._follow
 -- Exhaust rows of removed subscriptions, an array.
-UPDATE webhook_deliveries SET status = :status, next_attempt_at = :next_attempt_at, last_error = :last_error, updated_at = CURRENT_TIMESTAMP
+UPDATE webhook_deliveries SET status = :status, next_attempt_at = :next_attempt_at, last_error = :last_error, updated_at = SYS_EXTRACT_UTC(SYSTIMESTAMP)
 WHERE
   webhook_deliveries.id = :b_id
   AND (
@@ -97,22 +100,31 @@ WHERE
 -- ledger.upkeep.prune
 -- Delivered rows below the committed offset.
 SELECT
-  webhook_deliveries.id,
-  webhook_deliveries.topic,
-  webhook_deliveries.partition_no,
-  webhook_deliveries.record_offset,
-  webhook_deliveries.record_ts
-FROM webhook_deliveries
+  anon_1.id,
+  anon_1.topic,
+  anon_1.partition_no,
+  anon_1.record_offset,
+  anon_1.record_ts
+FROM (
+  SELECT
+    webhook_deliveries.id AS id,
+    webhook_deliveries.topic AS topic,
+    webhook_deliveries.partition_no AS partition_no,
+    webhook_deliveries.record_offset AS record_offset,
+    webhook_deliveries.record_ts AS record_ts
+  FROM webhook_deliveries
+  WHERE
+    webhook_deliveries.group_id = :group_id_1
+    AND webhook_deliveries.status = :status_1
+    AND webhook_deliveries.topic = :topic_1
+    AND webhook_deliveries.partition_no = :partition_no_1
+    AND (
+      webhook_deliveries.record_offset < :record_offset_1
+      OR webhook_deliveries.replay != :replay_1
+    )
+) anon_1
 WHERE
-  webhook_deliveries.group_id = :group_id_1
-  AND webhook_deliveries.status = :status_1
-  AND webhook_deliveries.topic = :topic_1
-  AND webhook_deliveries.partition_no = :partition_no_1
-  AND (
-    webhook_deliveries.record_offset < :record_offset_1
-    OR webhook_deliveries.replay != :replay_1
-  )
-FETCH FIRST 1000 ROWS ONLY
+  ROWNUM <= 1000
 ;
 
 -- ledger.upkeep.prune
@@ -149,15 +161,20 @@ WHERE
 -- ledger.marks._delete
 -- Are there decisions below the committed offset?
 SELECT
-  webhook_marks.topic
-FROM webhook_marks
+  anon_1.topic
+FROM (
+  SELECT
+    webhook_marks.topic AS topic
+  FROM webhook_marks
+  WHERE
+    webhook_marks.group_id = :group_id_1
+    AND webhook_marks.topic = :topic_1
+    AND webhook_marks.partition_no = :partition_no_1
+    AND webhook_marks.record_offset > :record_offset_1
+    AND webhook_marks.record_offset < :record_offset_2
+) anon_1
 WHERE
-  webhook_marks.group_id = :group_id_1
-  AND webhook_marks.topic = :topic_1
-  AND webhook_marks.partition_no = :partition_no_1
-  AND webhook_marks.record_offset > :record_offset_1
-  AND webhook_marks.record_offset < :record_offset_2
-FETCH FIRST 1 ROWS ONLY
+  ROWNUM <= 1
 ;
 
 -- ledger.marks._delete
@@ -174,20 +191,23 @@ WHERE
 -- ledger.marks._delete
 -- Are there marks older than a week?
 SELECT
-  webhook_marks.topic
-FROM webhook_marks
+  anon_1.topic
+FROM (
+  SELECT
+    webhook_marks.topic AS topic
+  FROM webhook_marks
+  WHERE
+    webhook_marks.group_id = :group_id_1 AND webhook_marks.marked_at < :marked_at_1
+) anon_1
 WHERE
-  webhook_marks.group_id = :group_id_1
-  AND SYS_EXTRACT_UTC(webhook_marks.marked_at) < :param_1
-FETCH FIRST 1 ROWS ONLY
+  ROWNUM <= 1
 ;
 
 -- ledger.marks._delete
 -- Delete these marks.
 DELETE FROM webhook_marks
 WHERE
-  webhook_marks.group_id = :group_id_1
-  AND SYS_EXTRACT_UTC(webhook_marks.marked_at) < :param_1
+  webhook_marks.group_id = :group_id_1 AND webhook_marks.marked_at < :marked_at_1
 ;
 
 -- ledger.upkeep.waiting
@@ -236,18 +256,12 @@ WHERE
   AND CASE WHEN (
     webhook_deliveries.subscription_id = :subscription_id_1
   ) THEN 1 END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-    )
-    THEN 1
-  END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
-    )
-    THEN 1
-  END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at >= :updated_at_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at < :updated_at_2
+  ) THEN 1 END = 1
   AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
 ORDER BY
   webhook_deliveries.id
@@ -278,18 +292,12 @@ WHERE
   AND CASE WHEN (
     webhook_deliveries.subscription_id = :subscription_id_1
   ) THEN 1 END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-    )
-    THEN 1
-  END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
-    )
-    THEN 1
-  END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at >= :updated_at_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at < :updated_at_2
+  ) THEN 1 END = 1
   AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
 ORDER BY
   webhook_deliveries.id
@@ -336,18 +344,12 @@ WHERE
   AND CASE WHEN (
     webhook_payloads.tenant = :tenant_2
   ) THEN 1 END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) >= :param_1
-    )
-    THEN 1
-  END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_2
-    )
-    THEN 1
-  END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at >= :updated_at_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at < :updated_at_2
+  ) THEN 1 END = 1
   AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
 ORDER BY
   webhook_deliveries.id
@@ -373,7 +375,7 @@ GROUP BY
 -- A replay: its rows of a step by state.
 -- A call has only the requested conditions.
 SELECT
-  SYS_EXTRACT_UTC(webhook_deliveries.next_attempt_at) AS next_attempt_at
+  webhook_deliveries.next_attempt_at
 FROM webhook_deliveries
 WHERE
   CASE WHEN (
@@ -404,12 +406,9 @@ WHERE
   CASE WHEN (
     webhook_deliveries.status IN (:status_1_1, :status_1_2)
   ) THEN 1 END = 1
-  AND CASE
-    WHEN (
-      SYS_EXTRACT_UTC(webhook_deliveries.updated_at) < :param_1
-    )
-    THEN 1
-  END = 1
+  AND CASE WHEN (
+    webhook_deliveries.updated_at < :updated_at_1
+  ) THEN 1 END = 1
   AND webhook_deliveries.id BETWEEN :id_1 AND :id_2
 ORDER BY
   webhook_deliveries.id
@@ -426,8 +425,8 @@ WHERE
 -- Delete replays that ended long ago.
 DELETE FROM webhook_replays
 WHERE
-  SYS_EXTRACT_UTC(webhook_replays.finished_at) < :param_1
-  OR SYS_EXTRACT_UTC(webhook_replays.cancelled_at) < :param_2
+  webhook_replays.finished_at < :finished_at_1
+  OR webhook_replays.cancelled_at < :cancelled_at_1
 ;
 
 -- ledger.upkeep.replays_ended_before
@@ -436,6 +435,6 @@ SELECT
   COUNT(*) AS count_1
 FROM webhook_replays
 WHERE
-  SYS_EXTRACT_UTC(webhook_replays.finished_at) < :param_1
-  OR SYS_EXTRACT_UTC(webhook_replays.cancelled_at) < :param_2
+  webhook_replays.finished_at < :finished_at_1
+  OR webhook_replays.cancelled_at < :cancelled_at_1
 ;

@@ -10,16 +10,12 @@ ALTER SESSION SET CURRENT_SCHEMA = webhooks
 select sys_context( 'userenv', 'current_schema' ) from dual
 ;
 
--- SQLAlchemy, at the first connection: the transaction id, needed for the isolation level.
-begin :trans_id := dbms_transaction.local_transaction_id( TRUE ); end;
-;
-
--- SQLAlchemy, at the first connection: its isolation level, if it can read V$TRANSACTION.
-SELECT CASE BITAND(t.flag, POWER(2, 28)) WHEN 0 THEN 'READ COMMITTED' ELSE 'SERIALIZABLE' END AS isolation_level FROM v$transaction t WHERE (t.xidusn, t.xidslot, t.xidsqn) = ((:xidusn, :xidslot, :xidsqn))
-;
-
 -- SQLAlchemy, at the first connection: the decimal character.
 SELECT 1.1 FROM DUAL
+;
+
+-- The first connection of a process: the database's character set.
+SELECT value FROM nls_database_parameters WHERE parameter = 'NLS_CHARACTERSET'
 ;
 
 -- The pool, before it hands out a used session: does it answer? Once a transaction.

@@ -2,7 +2,7 @@
 -- Workers, hot: the subscriptions to these types and tenants, with their signing secrets.
 SELECT
   webhook_subscriptions.id AS subscription_id,
-  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.failing_since,
   webhook_subscriptions.verified_url,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
@@ -26,7 +26,7 @@ SELECT
   webhook_subscriptions.final_statuses,
   webhook_secrets.kind,
   webhook_secrets.secret,
-  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
+  webhook_secrets.expires_at,
   webhook_tls.subscription_id AS tls_of
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
@@ -104,7 +104,9 @@ FROM webhook_subscriptions
 WHERE
   webhook_subscriptions.event_type = :event_type_1
   AND webhook_subscriptions.tenant = :tenant_1
-  AND webhook_subscriptions.url = :url_1
+  AND webhook_subscriptions.url = (
+    :param_1 || :param_2 || :param_3
+  )
 ORDER BY
   webhook_subscriptions.id
 ;
@@ -140,24 +142,45 @@ WHERE
 -- subscriptions.repository.edit
 -- With WEBHOOK_REQUIRE_OWN_SECRET: has it a signing secret of its own?
 SELECT
-  webhook_secrets.id
-FROM webhook_secrets
+  anon_1.id
+FROM (
+  SELECT
+    webhook_secrets.id AS id
+  FROM webhook_secrets
+  WHERE
+    webhook_secrets.subscription_id = :subscription_id_1
+    AND webhook_secrets.kind = :kind_1
+) anon_1
 WHERE
-  webhook_secrets.subscription_id = :subscription_id_1
-  AND webhook_secrets.kind = :kind_1
-FETCH FIRST 1 ROWS ONLY
+  ROWNUM <= 1
 ;
 
 -- subscriptions.repository.edit
 -- Write it.
-UPDATE webhook_subscriptions SET url = :url, event_type = :event_type, ordering = :ordering, max_in_flight = :max_in_flight, rate_limit = :rate_limit, retry_schedule = :retry_schedule, final_statuses = :final_statuses, tenant = :tenant, topics = :topics, event_filter = :event_filter, timeout_seconds = :timeout_seconds, payload_format = :payload_format, projection = :projection, batch_size = :batch_size, batch_wait_ms = :batch_wait_ms, signature_header = :signature_header, signature_prefix = :signature_prefix, custom_headers = :custom_headers, gzip_above = :gzip_above, http_version = :http_version
+UPDATE webhook_subscriptions SET url = (
+  :param_1 || :param_2 || :param_3
+), event_type = :event_type, ordering = :ordering, max_in_flight = :max_in_flight, rate_limit = :rate_limit, retry_schedule = :retry_schedule, final_statuses = :final_statuses, tenant = :tenant, topics = :topics, event_filter = (
+  :param_4 || :param_5
+), timeout_seconds = :timeout_seconds, payload_format = :payload_format, projection = (
+  :param_6 || :param_7
+), batch_size = :batch_size, batch_wait_ms = :batch_wait_ms, signature_header = :signature_header, signature_prefix = :signature_prefix, custom_headers = (
+  :param_8 || :param_9
+), gzip_above = :gzip_above, http_version = :http_version
 WHERE
   webhook_subscriptions.id = :id_1
 ;
 
 -- subscriptions.repository.edit
 -- The same, if its filter or projection changes.
-UPDATE webhook_subscriptions SET url = :url, event_type = :event_type, ordering = :ordering, max_in_flight = :max_in_flight, rate_limit = :rate_limit, retry_schedule = :retry_schedule, final_statuses = :final_statuses, slow_until = :slow_until, tenant = :tenant, topics = :topics, event_filter = :event_filter, timeout_seconds = :timeout_seconds, payload_format = :payload_format, projection = :projection, batch_size = :batch_size, batch_wait_ms = :batch_wait_ms, signature_header = :signature_header, signature_prefix = :signature_prefix, custom_headers = :custom_headers, gzip_above = :gzip_above, http_version = :http_version
+UPDATE webhook_subscriptions SET url = (
+  :param_1 || :param_2 || :param_3
+), event_type = :event_type, ordering = :ordering, max_in_flight = :max_in_flight, rate_limit = :rate_limit, retry_schedule = :retry_schedule, final_statuses = :final_statuses, slow_until = :slow_until, tenant = :tenant, topics = :topics, event_filter = (
+  :param_4 || :param_5
+), timeout_seconds = :timeout_seconds, payload_format = :payload_format, projection = (
+  :param_6 || :param_7
+), batch_size = :batch_size, batch_wait_ms = :batch_wait_ms, signature_header = :signature_header, signature_prefix = :signature_prefix, custom_headers = (
+  :param_8 || :param_9
+), gzip_above = :gzip_above, http_version = :http_version
 WHERE
   webhook_subscriptions.id = :id_1
 ;
@@ -166,16 +189,21 @@ WHERE
 -- The ids of the next page, of all or of those that match.
 -- A call has only the requested conditions.
 SELECT
-  webhook_subscriptions.id
-FROM webhook_subscriptions
+  anon_1.id
+FROM (
+  SELECT
+    webhook_subscriptions.id AS id
+  FROM webhook_subscriptions
+  WHERE
+    webhook_subscriptions.id > :id_1
+    AND webhook_subscriptions.event_type = :event_type_1
+    AND webhook_subscriptions.tenant = :tenant_1
+    AND webhook_subscriptions.enabled = :enabled_1
+  ORDER BY
+    webhook_subscriptions.id
+) anon_1
 WHERE
-  webhook_subscriptions.id > :id_1
-  AND webhook_subscriptions.event_type = :event_type_1
-  AND webhook_subscriptions.tenant = :tenant_1
-  AND webhook_subscriptions.enabled = :enabled_1
-ORDER BY
-  webhook_subscriptions.id
-FETCH FIRST 500 ROWS ONLY
+  ROWNUM <= 500
 ;
 
 -- subscriptions.repository.walk
@@ -183,7 +211,7 @@ FETCH FIRST 500 ROWS ONLY
 -- A call has only the requested conditions.
 SELECT
   webhook_subscriptions.id AS subscription_id,
-  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.failing_since,
   webhook_subscriptions.verified_url,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
@@ -207,12 +235,12 @@ SELECT
   webhook_subscriptions.final_statuses,
   webhook_secrets.kind,
   webhook_secrets.secret,
-  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
+  webhook_secrets.expires_at,
   webhook_tls.subscription_id AS tls_of,
   webhook_subscriptions.enabled,
   webhook_subscriptions.disabled_reason,
-  webhook_subscriptions.created_at,
-  SYS_EXTRACT_UTC(webhook_subscriptions.slow_until) AS slow_until
+  SYS_EXTRACT_UTC(CAST(webhook_subscriptions.created_at AS TIMESTAMP WITH TIME ZONE)) AS created_at,
+  webhook_subscriptions.slow_until
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
   ON webhook_secrets.subscription_id = webhook_subscriptions.id
@@ -233,20 +261,25 @@ ORDER BY
 -- The API: the ids of a page, of all or of those that match.
 -- A call has only the requested conditions.
 SELECT
-  webhook_subscriptions.id
-FROM webhook_subscriptions
+  anon_1.id
+FROM (
+  SELECT
+    webhook_subscriptions.id AS id
+  FROM webhook_subscriptions
+  WHERE
+    webhook_subscriptions.id > :id_1
+    AND webhook_subscriptions.event_type = :event_type_1
+    AND webhook_subscriptions.tenant = :tenant_1
+    AND (
+      LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
+    )
+    AND webhook_subscriptions.enabled = :enabled_1
+    AND webhook_subscriptions.failing_since IS NOT NULL
+  ORDER BY
+    webhook_subscriptions.id
+) anon_1
 WHERE
-  webhook_subscriptions.id > :id_1
-  AND webhook_subscriptions.event_type = :event_type_1
-  AND webhook_subscriptions.tenant = :tenant_1
-  AND (
-    LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
-  )
-  AND webhook_subscriptions.enabled = :enabled_1
-  AND webhook_subscriptions.failing_since IS NOT NULL
-ORDER BY
-  webhook_subscriptions.id
-FETCH FIRST 10 ROWS ONLY
+  ROWNUM <= 10
 ;
 
 -- subscriptions.repository.page
@@ -254,7 +287,7 @@ FETCH FIRST 10 ROWS ONLY
 -- A call has only the requested conditions.
 SELECT
   webhook_subscriptions.id AS subscription_id,
-  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.failing_since,
   webhook_subscriptions.verified_url,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
@@ -278,12 +311,12 @@ SELECT
   webhook_subscriptions.final_statuses,
   webhook_secrets.kind,
   webhook_secrets.secret,
-  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
+  webhook_secrets.expires_at,
   webhook_tls.subscription_id AS tls_of,
   webhook_subscriptions.enabled,
   webhook_subscriptions.disabled_reason,
-  webhook_subscriptions.created_at,
-  SYS_EXTRACT_UTC(webhook_subscriptions.slow_until) AS slow_until
+  SYS_EXTRACT_UTC(CAST(webhook_subscriptions.created_at AS TIMESTAMP WITH TIME ZONE)) AS created_at,
+  webhook_subscriptions.slow_until
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
   ON webhook_secrets.subscription_id = webhook_subscriptions.id
@@ -301,7 +334,7 @@ ORDER BY
 -- One subscription.
 SELECT
   webhook_subscriptions.id AS subscription_id,
-  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since,
+  webhook_subscriptions.failing_since,
   webhook_subscriptions.verified_url,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
@@ -325,12 +358,12 @@ SELECT
   webhook_subscriptions.final_statuses,
   webhook_secrets.kind,
   webhook_secrets.secret,
-  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at,
+  webhook_secrets.expires_at,
   webhook_tls.subscription_id AS tls_of,
   webhook_subscriptions.enabled,
   webhook_subscriptions.disabled_reason,
-  webhook_subscriptions.created_at,
-  SYS_EXTRACT_UTC(webhook_subscriptions.slow_until) AS slow_until
+  SYS_EXTRACT_UTC(CAST(webhook_subscriptions.created_at AS TIMESTAMP WITH TIME ZONE)) AS created_at,
+  webhook_subscriptions.slow_until
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
   ON webhook_secrets.subscription_id = webhook_subscriptions.id
@@ -347,17 +380,26 @@ ORDER BY
 -- subscriptions.health.failing
 -- Failing subscriptions, the longest failing first.
 SELECT
-  webhook_subscriptions.id,
-  webhook_subscriptions.url,
-  webhook_subscriptions.event_type,
-  webhook_subscriptions.tenant,
-  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) AS failing_since
-FROM webhook_subscriptions
+  anon_1.id,
+  anon_1.url,
+  anon_1.event_type,
+  anon_1.tenant,
+  anon_1.failing_since
+FROM (
+  SELECT
+    webhook_subscriptions.id AS id,
+    webhook_subscriptions.url AS url,
+    webhook_subscriptions.event_type AS event_type,
+    webhook_subscriptions.tenant AS tenant,
+    webhook_subscriptions.failing_since AS failing_since
+  FROM webhook_subscriptions
+  WHERE
+    webhook_subscriptions.failing_since IS NOT NULL
+  ORDER BY
+    webhook_subscriptions.failing_since
+) anon_1
 WHERE
-  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since) IS NOT NULL
-ORDER BY
-  SYS_EXTRACT_UTC(webhook_subscriptions.failing_since)
-FETCH FIRST 20 ROWS ONLY
+  ROWNUM <= 20
 ;
 
 -- subscriptions.health.named
@@ -376,45 +418,66 @@ WHERE
 -- subscriptions.health.disabled
 -- Disabled subscriptions, newest first.
 SELECT
-  webhook_subscriptions.id,
-  webhook_subscriptions.url,
-  webhook_subscriptions.event_type,
-  webhook_subscriptions.tenant,
-  webhook_subscriptions.disabled_reason
-FROM webhook_subscriptions
+  anon_1.id,
+  anon_1.url,
+  anon_1.event_type,
+  anon_1.tenant,
+  anon_1.disabled_reason
+FROM (
+  SELECT
+    webhook_subscriptions.id AS id,
+    webhook_subscriptions.url AS url,
+    webhook_subscriptions.event_type AS event_type,
+    webhook_subscriptions.tenant AS tenant,
+    webhook_subscriptions.disabled_reason AS disabled_reason
+  FROM webhook_subscriptions
+  WHERE
+    webhook_subscriptions.enabled = :enabled_1
+  ORDER BY
+    webhook_subscriptions.id DESC
+) anon_1
 WHERE
-  webhook_subscriptions.enabled = :enabled_1
-ORDER BY
-  webhook_subscriptions.id DESC
-FETCH FIRST 20 ROWS ONLY
+  ROWNUM <= 20
 ;
 
 -- subscriptions.event_types.named_types
 -- The first event types that subscriptions name, and how many name each.
 SELECT
-  webhook_subscriptions.event_type,
-  COUNT(*) AS subscriptions
-FROM webhook_subscriptions
-GROUP BY
-  webhook_subscriptions.event_type
-ORDER BY
-  webhook_subscriptions.event_type
-FETCH FIRST 10 ROWS ONLY
+  anon_1.event_type,
+  anon_1.subscriptions
+FROM (
+  SELECT
+    webhook_subscriptions.event_type AS event_type,
+    COUNT(*) AS subscriptions
+  FROM webhook_subscriptions
+  GROUP BY
+    webhook_subscriptions.event_type
+  ORDER BY
+    webhook_subscriptions.event_type
+) anon_1
+WHERE
+  ROWNUM <= 10
 ;
 
 -- subscriptions.event_types.named_types
 -- The next event types.
 SELECT
-  webhook_subscriptions.event_type,
-  COUNT(*) AS subscriptions
-FROM webhook_subscriptions
+  anon_1.event_type,
+  anon_1.subscriptions
+FROM (
+  SELECT
+    webhook_subscriptions.event_type AS event_type,
+    COUNT(*) AS subscriptions
+  FROM webhook_subscriptions
+  WHERE
+    webhook_subscriptions.event_type > :event_type_1
+  GROUP BY
+    webhook_subscriptions.event_type
+  ORDER BY
+    webhook_subscriptions.event_type
+) anon_1
 WHERE
-  webhook_subscriptions.event_type > :event_type_1
-GROUP BY
-  webhook_subscriptions.event_type
-ORDER BY
-  webhook_subscriptions.event_type
-FETCH FIRST 10 ROWS ONLY
+  ROWNUM <= 10
 ;
 
 -- subscriptions.repository.count_enabled
@@ -454,7 +517,9 @@ WHERE
 
 -- subscriptions.repository.set_verified
 -- Its receiver has agreed, up to this rate.
-UPDATE webhook_subscriptions SET rate_limit = :rate_limit, verified_url = :verified_url
+UPDATE webhook_subscriptions SET rate_limit = :rate_limit, verified_url = (
+  :param_1 || :param_2 || :param_3
+)
 WHERE
   webhook_subscriptions.id = :id_1
 ;
@@ -492,8 +557,8 @@ WHERE
 -- Its signing secrets, newest first.
 SELECT
   webhook_secrets.secret,
-  SYS_EXTRACT_UTC(webhook_secrets.created_at) AS created_at,
-  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at
+  webhook_secrets.created_at,
+  webhook_secrets.expires_at
 FROM webhook_secrets
 WHERE
   webhook_secrets.subscription_id = :subscription_id_1
@@ -573,8 +638,8 @@ WHERE
 SELECT
   webhook_secrets.id,
   webhook_secrets.kind,
-  SYS_EXTRACT_UTC(webhook_secrets.created_at) AS created_at,
-  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at
+  webhook_secrets.created_at,
+  webhook_secrets.expires_at
 FROM webhook_secrets
 WHERE
   webhook_secrets.subscription_id = :subscription_id_1
@@ -587,7 +652,7 @@ ORDER BY
 -- Its signing secrets without an end, to find the one that a request has created.
 SELECT
   webhook_secrets.secret,
-  SYS_EXTRACT_UTC(webhook_secrets.created_at) AS created_at
+  webhook_secrets.created_at
 FROM webhook_secrets
 WHERE
   webhook_secrets.subscription_id = :subscription_id_1
@@ -613,24 +678,38 @@ FROM webhook_secrets
 -- subscriptions.secrets._pages
 -- All secrets, a page at a time.
 SELECT
-  webhook_secrets.id,
-  webhook_secrets.subscription_id,
-  webhook_secrets.kind,
-  webhook_secrets.secret,
-  SYS_EXTRACT_UTC(webhook_secrets.expires_at) AS expires_at
-FROM webhook_secrets
+  anon_1.id,
+  anon_1.subscription_id,
+  anon_1.kind,
+  anon_1.secret,
+  anon_1.expires_at
+FROM (
+  SELECT
+    webhook_secrets.id AS id,
+    webhook_secrets.subscription_id AS subscription_id,
+    webhook_secrets.kind AS kind,
+    webhook_secrets.secret AS secret,
+    webhook_secrets.expires_at AS expires_at
+  FROM webhook_secrets
+  WHERE
+    webhook_secrets.id > :id_1
+  ORDER BY
+    webhook_secrets.id
+) anon_1
 WHERE
-  webhook_secrets.id > :id_1
-ORDER BY
-  webhook_secrets.id
-FETCH FIRST 200 ROWS ONLY
+  ROWNUM <= 200
 ;
 
 -- subscriptions.secrets._write
 -- Encrypt them anew if they are unchanged, an array.
-UPDATE webhook_secrets SET secret = :b_secret
+UPDATE webhook_secrets SET secret = (
+  :b_secret_0 || :b_secret_1 || :b_secret_2 || :b_secret_3
+)
 WHERE
-  webhook_secrets.id = :b_id AND webhook_secrets.secret = :b_before
+  webhook_secrets.id = :b_id
+  AND webhook_secrets.secret = (
+    :b_before_0 || :b_before_1 || :b_before_2 || :b_before_3
+  )
 ;
 
 -- subscriptions.tls.stored
@@ -694,16 +773,24 @@ FROM webhook_tls
 -- subscriptions.tls._page
 -- All certificates, a page at a time, for expiry dates and for keys to encrypt.
 SELECT
-  webhook_tls.subscription_id,
-  webhook_tls.certificate,
-  webhook_tls.private_key,
-  webhook_tls.authorities
-FROM webhook_tls
+  anon_1.subscription_id,
+  anon_1.certificate,
+  anon_1.private_key,
+  anon_1.authorities
+FROM (
+  SELECT
+    webhook_tls.subscription_id AS subscription_id,
+    webhook_tls.certificate AS certificate,
+    webhook_tls.private_key AS private_key,
+    webhook_tls.authorities AS authorities
+  FROM webhook_tls
+  WHERE
+    webhook_tls.subscription_id > :subscription_id_1
+  ORDER BY
+    webhook_tls.subscription_id
+) anon_1
 WHERE
-  webhook_tls.subscription_id > :subscription_id_1
-ORDER BY
-  webhook_tls.subscription_id
-FETCH FIRST 100 ROWS ONLY
+  ROWNUM <= 100
 ;
 
 -- subscriptions.tls._replace_key

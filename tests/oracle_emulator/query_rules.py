@@ -1,0 +1,374 @@
+"""The columns of a query, and Oracle's refusals of its names, clauses and groups."""
+
+from collections.abc import Container, Iterator, Sequence
+
+from sqlglot import exp
+
+from tests.oracle_emulator.errors import Unsupported
+from tests.oracle_emulator.kinds import INSTANTS, LOBS, Kind
+from tests.oracle_emulator.rules import refused
+from tests.oracle_emulator.scopes import (
+    Output,
+    Scope,
+    Source,
+    World,
+    aggregates,
+    call_of,
+    inside,
+    is_analytic,
+    name_of,
+    resolve,
+)
+from tests.oracle_emulator.sql_functions import AGGREGATES
+from tests.oracle_emulator.type_rules import check, comparable_alone, type_of
+
+_UNNAMED = ""  # an output that no name reaches
+
+
+def query(tree: exp.Expr, parent: Scope | None, world: World) -> list[Output]:
+    """The columns of a query in a scope. Raises OracleError if Oracle refuses it."""
+    scope = Scope(world, lambda inner, around: query(inner, around, world), parent)
+    scope.withs = dict(parent.withs) if parent else {}
+    for cte in _list(tree.args.get("with_"), "expressions"):
+        scope.withs[name_of(cte.args["alias"].this)] = _with(cte, scope)
+    match tree:
+        case exp.Subquery():
+            return scope.query(tree.this, scope)
+        case exp.SetOperation():
+            return _set_operation(tree, scope)
+        case exp.Select():
+            return _select(tree, scope)
+    raise Unsupported(900, f"invalid SQL statement (no rule is known for {type(tree).__name__})")
+
+
+def source(item: exp.Expr, scope: Scope) -> Source:
+    """A table or subquery in FROM."""
+    alias = item.args.get("alias")
+    name = name_of(alias.this) if alias is not None else ""
+    match item:
+        case exp.Table() if isinstance(item.this, exp.Identifier):
+            own = name_of(item.this)
+            if not item.args.get("db") and own in scope.withs:
+                columns: Sequence[Output] = scope.withs[own]
+            else:
+                columns = scope.world.tables[table_key(item)]
+                if not columns:
+                    raise refused(942)
+            return Source(name or own, columns)
+        case exp.Lateral():
+            return Source(name, scope.query(item.this, scope))
+        case exp.Subquery():
+            columns = scope.query(item, Scope(scope.world, scope.query, scope.parent, withs=scope.withs))
+            return Source(name, _renamed(columns, alias))
+        case exp.Values():
+            kinds = [type_of(each, scope) for each in item.expressions[0].expressions]
+            return Source(name, _renamed([Output("", kind) for kind in kinds], alias))
+    raise Unsupported(900, f"invalid SQL statement (no rule is known for {type(item).__name__} in FROM)")
+
+
+def table_key(table: exp.Table) -> tuple[str, str]:
+    """A table's owner, empty if not named, and name."""
+    return name_of(table.args.get("db")), name_of(table.this)
+
+
+def forbid(node: exp.Expr | None, *codes: int) -> None:
+    """Refuses group functions (934), analytic ones (30483) and sequences (2287) in a clause where they cannot be."""
+    if node is None:
+        return
+    if 934 in codes and aggregates(node):
+        raise refused(934)
+    for each in inside(node):
+        if 30483 in codes and is_analytic(each):
+            raise refused(30483)
+        is_column = isinstance(each, exp.Column) and each.args.get("table") is not None
+        if 2287 in codes and is_column and name_of(each.this) in {"NEXTVAL", "CURRVAL"}:
+            raise refused(2287)
+
+
+def where(node: exp.Expr | None, scope: Scope) -> None:
+    """Checks a WHERE clause or a join's condition."""
+    if node is None:
+        return
+    forbid(node, 934, 30483, 2287)
+    check(node, scope)
+    query_block = node.find_ancestor(exp.Select)
+    joins = query_block.args.get("joins") or [] if query_block is not None else []
+    for each in inside(node):
+        marked = {name_of(below.args.get("table")) for below in inside(each) if _marked(below)}
+        if marked and any(join.args.get("on") is not None for join in joins):
+            raise refused(25156)
+        if marked and (isinstance(each, exp.Or) or (isinstance(each, exp.In) and len(each.expressions) != 1)):
+            raise refused(1719)
+        if len(marked) > 1 and isinstance(each, exp.Condition) and not isinstance(each, exp.Connector):
+            raise refused(1468)
+
+
+def _marked(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Column) and bool(node.args.get("join_mark"))
+
+
+def _not_lobs(columns: Sequence[Output]) -> None:
+    """Refuses LOBs among columns that are compared or sorted."""
+    for each in columns:
+        if each.kind in LOBS:
+            raise refused(932, "-", each.kind)
+
+
+def _list(node: exp.Expr | None, key: str) -> list[exp.Expr]:
+    return (node.args.get(key) or []) if node is not None else []
+
+
+def _renamed(columns: Sequence[Output], alias: exp.Expr | None) -> list[Output]:
+    names = [name_of(each) for each in _list(alias, "columns")]
+    return [Output(name, each.kind) for name, each in zip(names, columns, strict=False)] if names else list(columns)
+
+
+def _with(cte: exp.Expr, scope: Scope) -> list[Output]:
+    """The columns of a query in WITH; a recursive one has those of its first part."""
+    alias, own = cte.args["alias"], name_of(cte.args["alias"].this)
+    is_recursive = any(name_of(table.this) == own for table in cte.this.find_all(exp.Table) if not table.args.get("db"))
+    if isinstance(cte.this, exp.SetOperation) and is_recursive:
+        if not _list(alias, "columns"):
+            raise refused(32039)
+        scope.withs[own] = _renamed(scope.query(cte.this.left, scope), alias)
+    return _renamed(scope.query(cte.this, scope), alias)
+
+
+def _set_operation(tree: exp.SetOperation, scope: Scope) -> list[Output]:
+    if isinstance(tree.left, exp.Select) and tree.left.args.get("order") is not None:
+        raise refused(933)
+    left, right = scope.query(tree.left, scope), scope.query(tree.right, scope)
+    if len(left) != len(right):
+        raise refused(1789)
+    kinds = []
+    for one, other in zip(left, right, strict=True):
+        both = {one.kind, other.kind} - {Kind.ANY}
+        if len(both) > 1 and not both <= INSTANTS:
+            raise refused(1790)
+        kinds.append(other.kind if one.kind == Kind.ANY else one.kind)
+    columns = [Output(each.name, kind) for each, kind in zip(left, kinds, strict=True)]
+    if tree.args.get("distinct"):
+        _not_lobs(columns)
+    for each in _list(tree.args.get("order"), "expressions"):
+        if _position(each.this, len(columns)):
+            continue
+        if not isinstance(each.this, exp.Column):
+            raise refused(1785)
+        resolve(each.this, Scope(scope.world, scope.query, None, [Source("", columns)]))
+    return columns
+
+
+def _select(tree: exp.Select, scope: Scope) -> list[Output]:
+    if tree.args.get("from_") is None and scope.world.release < 23:
+        raise refused(923)
+    connect = tree.args.get("connect")
+    scope.connects = connect is not None
+    _from(tree, scope)
+    for clause in (tree.args.get("where"), *([connect.args.get("start"), connect.args["connect"]] if connect else [])):
+        where(clause.this if isinstance(clause, exp.Where) else clause, scope)
+    columns = _outputs(tree, scope)
+    orders = [each.this for each in _list(tree.args.get("order"), "expressions")]
+    _check_groups(tree, orders, scope)
+    if tree.args.get("distinct") is not None:
+        _not_lobs(columns)
+    for each in orders:
+        _order_by(each, tree, columns, scope)
+    if tree.args.get("distinct") is not None or tree.args.get("group") is not None or orders:
+        for each in tree.expressions:
+            forbid(each, 2287)
+    for lock in tree.args.get("locks") or []:
+        _check_lock(tree, lock, scope)
+    return columns
+
+
+def _from(tree: exp.Select, scope: Scope) -> None:
+    if tree.args.get("from_") is None:
+        return
+    first = tree.args["from_"].this
+    scope.sources.append(source(first, scope))
+    for join in [*(tree.args.get("joins") or []), *(first.args.get("joins") or [])]:
+        new = source(join.this, scope)
+        using = {name_of(each) for each in join.args.get("using") or []}
+        if join.args.get("method") == "NATURAL":
+            before = {column.name for each in scope.sources for column in each.columns}
+            using, scope.natural = before & {column.name for column in new.columns}, True
+        scope.sources.append(new)
+        is_ansi = join.args.get("side") or join.args.get("kind") == "INNER"
+        if is_ansi and not using and join.args.get("on") is None:
+            raise refused(905)
+        where(join.args.get("on"), scope)
+        scope.merged |= using
+
+
+def _outputs(tree: exp.Select, scope: Scope) -> list[Output]:
+    """The columns of the select list."""
+    found: list[Output] = []
+    for position, item in enumerate(tree.expressions):
+        if isinstance(item, exp.Star):
+            if position or len(tree.expressions) > 1:
+                raise refused(936 if position else 923)
+            for each in scope.sources:
+                names = [column.name for column in each.columns]
+                if any(name and names.count(name) > 1 for name in names):
+                    raise refused(918)
+                found += each.columns
+        elif isinstance(item, exp.Column) and isinstance(item.this, exp.Star):
+            named = [each for each in scope.sources if each.name == name_of(item.args["table"])]
+            if not named:
+                raise refused(904, name_of(item.args["table"]))
+            found += named[0].columns
+        else:
+            if any(_marked(each) for each in inside(item)):
+                raise refused(30563)
+            found.append(Output(_label(item), type_of(item, scope)))
+    return found
+
+
+def _label(item: exp.Expr) -> str:
+    if isinstance(item, exp.Alias):
+        return name_of(item.args["alias"])
+    return name_of(item.this) if isinstance(item, exp.Column) else _UNNAMED
+
+
+def _key(node: exp.Expr, scope: Scope) -> object:
+    """The expression, equal for each way to write its columns."""
+    node = node.unnest()
+    if isinstance(node, exp.Column) and not isinstance(node.this, exp.Star):
+        _, owner, _ = resolve(node, scope)
+        return owner, name_of(node.this)
+    if isinstance(node, exp.Query):
+        return node.sql()
+    parts = [
+        [
+            _key(each, scope) if isinstance(each, exp.Expr) else each
+            for each in (value if type(value) is list else [value])
+        ]
+        for value in node.args.values()
+        if value not in (None, False, [])
+    ]
+    return node.key, str(parts)
+
+
+def _check_groups(tree: exp.Select, orders: Sequence[exp.Expr], scope: Scope) -> None:
+    group, having = tree.args.get("group"), tree.args.get("having")
+    aliases = {_label(each): each for each in tree.expressions if isinstance(each, exp.Alias)}
+    names = aliases if scope.world.release >= 23 else {}
+    keys: list[exp.Expr] = []
+    for each in _group_items(group):
+        item = names.get(name_of(each.this), each) if isinstance(each, exp.Column) else each
+        forbid(item, 934, 30483, 2287)
+        if each.find(exp.Query):
+            raise refused(22818)
+        comparable_alone(item, scope)
+        keys.append(item.unalias())
+    is_named = {each for each in orders if _is_output(each, aliases) or isinstance(each, exp.Literal)}
+    values = [*tree.expressions, *(each for each in orders if each not in is_named)]
+    if having is not None:
+        forbid(having.this, 30483, 2287)
+        if not names:
+            check(having.this, scope)
+        values.append(having.this)
+    calls = [call for each in values for call in aggregates(each)]
+    for call in calls:
+        depth = len([each for each in _around(call) if each in calls])
+        if depth:
+            raise refused(935 if depth > 1 or group is not None else 978)
+    if not calls and group is None and having is None:
+        return
+    known = [_key(each, scope) for each in keys]
+    if any(_loose(each, known, scope, names) for each in values):
+        raise refused(979 if group is not None else 937)
+
+
+def _around(node: exp.Expr) -> Iterator[exp.Expr]:
+    while node.parent is not None and not isinstance(node.parent, exp.Query):
+        node = node.parent
+        yield node
+
+
+def _group_items(group: exp.Expr | None) -> Iterator[exp.Expr]:
+    for each in _list(group, "expressions"):
+        if isinstance(each, exp.Rollup | exp.Cube | exp.GroupingSets | exp.Tuple):
+            yield from _group_items(each)
+        else:
+            yield each
+
+
+def _loose(node: exp.Expr, keys: Sequence[object], scope: Scope, names: Container[str]) -> bool:
+    """Whether an expression has a column that is neither grouped nor in a group function."""
+    is_group = call_of(node) in AGGREGATES and not (node.parent is not None and is_analytic(node.parent))
+    is_kept = isinstance(node, exp.Window | exp.WithinGroup) and not is_analytic(node)  # KEEP, WITHIN GROUP
+    if isinstance(node, exp.Query) or is_group or is_kept or _is_output(node, names):
+        return False
+    if node.is_star:
+        return True
+    if keys and _key(node, scope) in keys:
+        return False
+    if isinstance(node, exp.Column):
+        return resolve(node, scope)[2] or name_of(node.this) in {"ROWNUM", "LEVEL", "ROWID"}
+    return any(_loose(each, keys, scope, names) for each in node.iter_expressions())
+
+
+def _position(node: exp.Expr, count: int) -> bool:
+    """Whether an element of ORDER BY is the position of a column."""
+    if not isinstance(node, exp.Literal) or node.is_string:
+        return False
+    if not 1 <= float(node.name) <= count:
+        raise refused(1785)
+    return True
+
+
+def _is_output(node: exp.Expr, names: Container[str]) -> bool:
+    return isinstance(node, exp.Column) and not node.args.get("table") and name_of(node.this) in names
+
+
+def _order_by(node: exp.Expr, tree: exp.Select, columns: Sequence[Output], scope: Scope) -> None:
+    if _position(node, len(columns)):
+        _not_lobs([columns[int(node.name) - 1]])
+        return
+    forbid(node, 2287)
+    items = {_label(each): each.unalias() for each in tree.expressions if isinstance(each, exp.Alias)}
+    if _is_output(node, items):
+        if len([each for each in tree.expressions if _label(each) == name_of(node.this)]) > 1:
+            raise refused(960)
+        node = items[name_of(node.this)]
+    comparable_alone(node, scope)
+    if tree.args.get("distinct") is None or any(each.is_star for each in tree.expressions):
+        return
+    if _key(node, scope) not in [_key(each.unalias(), scope) for each in tree.expressions]:
+        raise refused(1791)
+
+
+def _check_lock(tree: exp.Select, lock: exp.Expr, scope: Scope) -> None:
+    if any(aggregates(each) for each in tree.expressions) or tree.args.get("group") or tree.args.get("distinct"):
+        raise refused(1786)
+    if any(_is_view(each, limited=_has_rownum(tree)) for each in _from_items(tree)):
+        raise refused(2014)
+    for each in lock.args.get("expressions") or []:
+        resolve(exp.Column(this=each.this, table=each.args.get("db")), scope)
+
+
+def _from_items(tree: exp.Expr) -> list[exp.Expr]:
+    """The queries in FROM: subqueries, and those of WITH."""
+    items = [each.this for each in [tree.args.get("from_"), *(tree.args.get("joins") or [])] if each is not None]
+    withs = {name_of(each.args["alias"].this): each.this for each in tree.root().find_all(exp.CTE)}
+    found = [withs.get(name_of(each.this)) if isinstance(each, exp.Table) else each.unnest() for each in items]
+    return [each for each in found if each is not None]
+
+
+def _is_view(inner: exp.Expr, *, limited: bool) -> bool:
+    """Whether a row of a query is not one row of a table. `limited`: the query around it has ROWNUM."""
+    if isinstance(inner, exp.SetOperation) or (limited and inner.args.get("order") is not None):
+        return True
+    if any(inner.args.get(key) is not None for key in ("distinct", "group", "limit", "connect")) or _has_rownum(inner):
+        return True
+    if any(aggregates(each) or any(map(is_analytic, inside(each))) for each in inner.expressions):
+        return True
+    return any(_is_view(each, limited=limited) for each in _from_items(inner))
+
+
+def _has_rownum(tree: exp.Expr) -> bool:
+    parts = [*tree.expressions, *([tree.args["where"]] if tree.args.get("where") is not None else [])]
+    return any(
+        isinstance(each, exp.Column) and name_of(each.this) == "ROWNUM" for part in parts for each in inside(part)
+    )

@@ -1,0 +1,114 @@
+"""The names that an expression can use, and the columns behind them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from sqlglot import exp
+
+from tests.oracle_emulator.kinds import Kind
+from tests.oracle_emulator.rules import refused
+from tests.oracle_emulator.sql_functions import AGGREGATES
+
+_PSEUDO = {
+    **dict.fromkeys(("ROWNUM", "LEVEL", "UID", "ORA_ROWSCN", "NEXTVAL", "CURRVAL"), Kind.NUMBER),
+    **dict.fromkeys(("ROWID", "USER", "DBTIMEZONE", "SESSIONTIMEZONE"), Kind.CHAR),
+}
+_QUALIFIED = {"ROWID", "ORA_ROWSCN", "NEXTVAL", "CURRVAL"}
+
+
+class Output(NamedTuple):
+    """A column of a query or table."""
+
+    name: str
+    kind: Kind
+
+
+class Source(NamedTuple):
+    """A table or subquery in FROM, by its alias."""
+
+    name: str
+    columns: Sequence[Output]
+
+
+class World(NamedTuple):
+    """What a statement's types depend on: tables by owner and name, binds, and the release."""
+
+    tables: Mapping[tuple[str, str], Sequence[Output]]
+    binds: Mapping[str, Kind]
+    release: int
+
+
+@dataclass
+class Scope:
+    """The names that an expression can use. `query` gives the columns of a subquery in a scope."""
+
+    world: World
+    query: "Callable[[exp.Expr, Scope | None], list[Output]]"
+    parent: "Scope | None" = None
+    sources: list[Source] = field(default_factory=list)
+    withs: dict[str, list[Output]] = field(default_factory=dict)
+    merged: set[str] = field(default_factory=set)  # columns of USING
+    natural: bool = False
+    connects: bool = False
+
+
+def name_of(node: exp.Expr | None) -> str:
+    """An identifier as Oracle stores it."""
+    if not isinstance(node, exp.Identifier):
+        return node.name.upper() if node is not None else ""
+    return node.name if node.quoted else node.name.upper()
+
+
+def inside(node: exp.Expr) -> Iterator[exp.Expr]:
+    """The node and all below it, without subqueries."""
+    yield node
+    for child in node.iter_expressions():
+        if not isinstance(child, exp.Query):
+            yield from inside(child)
+
+
+def call_of(node: exp.Expr) -> str:
+    """The name of the function that a node calls, with its package; empty for other nodes."""
+    if not isinstance(node, exp.Anonymous):
+        return ""
+    package = f"{name_of(node.parent.this)}." if isinstance(node.parent, exp.Dot) else ""
+    return package + str(node.this).upper()
+
+
+def is_analytic(node: exp.Expr) -> bool:
+    """Whether a node is a function with OVER."""
+    return isinstance(node, exp.Window) and node.args.get("over") != "KEEP"
+
+
+def aggregates(node: exp.Expr) -> list[exp.Expr]:
+    """The calls of group functions in an expression, without those that OVER makes analytic."""
+    found = []
+    for each in inside(node):
+        around = each.parent.parent if isinstance(each.parent, exp.WithinGroup) else each.parent
+        if call_of(each) in AGGREGATES and not (around is not None and is_analytic(around) and around.this is not node):
+            found.append(each)
+    return found
+
+
+def resolve(column: exp.Column, scope: Scope) -> tuple[Kind, str, bool]:
+    """A column's type, its source's name, and whether that is the query's own; no name for a pseudo-column."""
+    name, table = name_of(column.this), name_of(column.args.get("table"))
+    level: Scope | None = scope
+    while level is not None:
+        sources = [source for source in level.sources if table in {"", source.name}]
+        hits = [(source.name, each.kind) for source in sources for each in source.columns if each.name == name]
+        if hits and name in level.merged and table:
+            raise refused(25155 if level.natural else 25154)
+        if len(hits) > 1 and name not in level.merged:
+            raise refused(918)
+        if hits:
+            return hits[0][1], hits[0][0], level is scope
+        if table and sources and name not in _QUALIFIED:
+            break
+        level = level.parent
+    if name in _PSEUDO and not column.this.quoted and (not table or name in _QUALIFIED):
+        if name == "LEVEL" and not scope.connects:
+            raise refused(1788)
+        return _PSEUDO[name], "", False
+    raise refused(904, f'{table}"."{name}' if table else name)
