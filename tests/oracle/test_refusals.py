@@ -169,6 +169,7 @@ def test_no_long_bind_follows_a_large_object(cursor: oracledb.Cursor) -> None:
     cursor.execute(SCHEMA[0])
     cursor.setinputsizes(big=9000, body=9000)
     cursor.execute("INSERT INTO t (big, body) VALUES (:big, :body)", big="x", body="x" * 9000)
+    cursor.setinputsizes(big=9000, body=9000)
     assert code_of(cursor, "INSERT INTO t (body, big) VALUES (:body, :big)", big="x", body="x" * 9000) == 24816
 
 

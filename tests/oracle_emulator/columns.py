@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from tests.oracle_emulator import values
+from tests.oracle_emulator.declared import length_of
 from tests.oracle_emulator.errors import OracleError, Unsupported
 from tests.oracle_emulator.java import Java
 from tests.oracle_emulator.values import Value
@@ -26,7 +27,7 @@ _KINDS = {
     2014: values.TIMESTAMP_TZ,
     16: values.BOOLEAN,
 }
-_INTEGERS, _FLOATS, _NULL, _VARCHAR = {-6, 5, 4, -5}, {6, 7, 8}, 0, 12
+_INTEGERS, _FLOATS, _NULL = {-6, 5, 4, -5}, {6, 7, 8}, 0
 _SIZES = {
     values.NUMBER: 22,
     values.CLOB: 4000,
@@ -93,12 +94,10 @@ def _column(data: Java, number: int, release: int) -> Column:
     elif jdbc == _NULL:
         size = 0
     else:
-        length = min(int(data.getPrecision(number)), LONGEST)
-        in_bytes = jdbc == _VARCHAR and data.getTableName(number) and length % 2 == 1
-        if jdbc == _VARCHAR and data.getTableName(number):  # declared as such: see `rewriting.VARCHAR2`
-            length = max(length // 2, 1)
+        length, in_characters = length_of(int(data.getPrecision(number)))
+        length = min(length, LONGEST)
         characters = 0 if kind == values.RAW else length
-        size = length if in_bytes else min(characters * 4, LONGEST) or length
+        size = (min(characters * 4, LONGEST) if in_characters else 0) or length
     return Column(name, kind, size, precision, scale, characters, nullable=int(data.isNullable(number)) != 0)
 
 

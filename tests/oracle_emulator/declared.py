@@ -6,6 +6,9 @@ from typing import NamedTuple
 from tests.oracle_emulator.java import Java
 from tests.oracle_emulator.tokens import Token, closing, tokens_of, top_level, without_space
 
+# H2 counts UTF-16 units, so a VARCHAR2 has a domain there that counts bytes or characters. Its length in H2 is beyond
+# any real one, and tells what was declared: twice the length, plus 1 if it counts bytes.
+WIDE = 100_000
 LOBS = frozenset({"CLOB", "BLOB", "NCLOB"})
 _SAME = {
     **dict.fromkeys(("NUMERIC", "DECIMAL", "DEC", "INTEGER", "INT", "SMALLINT"), "NUMBER"),
@@ -20,6 +23,11 @@ _MORE_OF_A_TYPE = {"WITH", "LOCAL", "TIME", "ZONE", "PRECISION", "VARYING", "RAW
 _BYTES = {"NUMBER": 22, "FLOAT": 22, "DATE": 7, "TIMESTAMP": 11, "TIMESTAMP WITH TIME ZONE": 13}
 _KINDS = {"PRIMARY": "P", "UNIQUE": "U", "FOREIGN": "R", "REFERENTIAL": "R", "REFERENCES": "R", "CHECK": "C"}
 _OPTIONS = {"DEFAULT", "NOT", "NULL", "CONSTRAINT", "GENERATED", "DROP", "ENABLE", "DISABLE", "VISIBLE", *_KINDS}
+
+
+def length_of(h2: int) -> tuple[int, bool]:
+    """The declared length of a text, and whether it counts characters, by its length in H2."""
+    return ((h2 - WIDE) // 2, h2 % 2 == 0) if WIDE < h2 < 2 * WIDE else (h2, True)
 
 
 class Column(NamedTuple):
@@ -241,11 +249,11 @@ def _stored(name: str, column: Java) -> Column:
     size, scale = int(column.getType().getPrecision()), int(column.getType().getScale())
     sizes: tuple[int, ...] = (size,) if kind in {"CHARACTER", "BINARY VARYING"} else ()
     if kind == "CHARACTER VARYING":
-        sizes = (size // 2,)  # see `rewriting.VARCHAR2`
+        sizes = length_of(size)[:1]
     elif kind.startswith("TIMESTAMP"):
         kind, sizes = ("DATE", ()) if (kind, scale) == ("TIMESTAMP", 0) else (kind, (scale,))
     elif kind == "NUMERIC":
         sizes = (size, scale)
     oracle = "NUMBER" if kind in {"BIGINT", "DECFLOAT"} else _SAME.get(kind, kind)
-    in_characters = oracle == "VARCHAR2" and size % 2 == 0
+    in_characters = oracle == "VARCHAR2" and length_of(size)[1]
     return Column(name, oracle, sizes, in_characters, bool(column.isNullable()), bool(column.isIdentity()))

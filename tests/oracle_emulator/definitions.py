@@ -142,7 +142,8 @@ class Definer:
             self._state(table, [word.upper.strip('"') for word in words])
         elif verb == "MODIFY":
             self._modification(name, *declared(rest))
-        elif verb == "DROP":
+        elif verb == "DROP" or [word.upper for word in words[:2]] == ["SET", "UNUSED"]:
+            words = words if verb == "DROP" else words[1:]
             self._drop(table, words[1:], list(self._keys_to(name)))
         elif verb not in _OTHER_ALTERATIONS:
             raise refusal(1735)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
+from tests.oracle_emulator.declared import WIDE
 from tests.oracle_emulator.tokens import Token, closing, text_of, tokens_of, without_space
 
 _EPOCH = "1970-01-01 00:00:00"
@@ -46,10 +47,8 @@ _NOT_VALIDATED = re.compile(
 )
 _INDEX = re.compile(r"(CREATE\s+(?:UNIQUE\s+)?INDEX)\s+(\S+)\s+ON\s+(\S+)\s*\((.*)\)\s*$", re.IGNORECASE | re.DOTALL)
 _TABLE = re.compile(r"(?:CREATE|ALTER)\s+(?:GLOBAL\s+TEMPORARY\s+)?TABLE\s+(?:\S+\.)?\"?([\w$#]+)", re.IGNORECASE)
-# H2 counts UTF-16 units. A column has a domain that counts bytes or characters, and is twice as long in H2, and one
-# longer if its length is in bytes: so the dictionary and descriptions of columns know what was declared.
 DOMAIN = "CREATE DOMAIN"  # the beginning of what all schemas share
-VARCHAR2 = re.compile(
+_VARCHAR2 = re.compile(
     r"(?P<column>[\w$#]+|\"[^\"]+\")(?P<space>\s+)VARCHAR2?\s*\(\s*(?P<length>\d+)\s*(?P<unit>BYTE|CHAR)?\s*\)",
     re.IGNORECASE,
 )
@@ -84,7 +83,7 @@ def to_h2_ddl(tokens: Sequence[Token]) -> tuple[str, ...]:
         return f"{added[1]} NOCHECK", f"COMMENT ON CONSTRAINT {added[2]} IS 'NOT VALIDATED'"
     if table := _TABLE.match(sql):
         domains: list[str] = []
-        sql = VARCHAR2.sub(partial(_domain, table[1].upper(), domains), sql)
+        sql = _VARCHAR2.sub(partial(_domain, table[1].upper(), domains), sql)
         return (*domains, sql)
     return (sql,)
 
@@ -146,7 +145,7 @@ def _domain(table: str, domains: list[str], found: re.Match[str]) -> str:
             ("CHAR_LENGTH(VALUE)" if unit == "CHAR" else actual, actual, length, name),
         )
     )
-    kind = f"VARCHAR({2 * length + (unit == 'BYTE')})"
+    kind = f"VARCHAR({WIDE + 2 * length + (unit == 'BYTE')})"
     domains.append(f'{DOMAIN} IF NOT EXISTS SYS."{name}" AS {kind} CHECK (CASE {wrong} END IS NULL)')
     return f'{column}{found["space"]}SYS."{name}"'
 
