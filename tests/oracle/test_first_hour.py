@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from consumer.database import migrations
+from consumer.ledger import store
 from tests.databases import connect_to
 from tests.ledger.rows_kit import make_event, parked, run
 from tests.oracle import first_hour
@@ -74,10 +75,10 @@ def test_a_refused_statement_fails_its_step_alone(server: OracleEmulator, monkey
 
 def test_a_replaced_value_is_told(server: OracleEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """A database that stores another letter without an error is the worst that the program can find."""
-    park = first_hour.store.park
+    park = store.park
     monkeypatch.setattr(first_hour, "STEPS", {"characters": first_hour.other_characters})
     monkeypatch.setattr(
-        first_hour.store, "park", lambda engine, group, _, now: park(engine, group, [parked(make_event(1), 1)], now)
+        store, "park", lambda engine, group, _, now: park(engine, group, [parked(make_event(1), 1)], now)
     )
     status, said = look(server)
     assert status == 1
