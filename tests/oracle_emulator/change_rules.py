@@ -16,6 +16,13 @@ from tests.oracle_emulator.type_rules import convert, one_column
 def change(tree: exp.Expr, world: World) -> None:
     """Checks a change. Raises OracleError if Oracle refuses it."""
     scope = Scope(world, lambda inner, around: query(inner, around, world))
+    if tree.args.get("with_") is not None:
+        raise refused(928)
+    if isinstance(tree, exp.Update | exp.Delete):
+        if tree.this and tree.this.args.get("joins"):
+            raise refused(971)
+        if any(tree.args.get(key) for key in ("from_", "using", "order", "limit")):
+            raise refused(933)
     match tree:
         case exp.Insert():
             _insert(tree, scope)
