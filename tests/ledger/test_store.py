@@ -68,8 +68,8 @@ def test_empty_bytes_stay_empty_bytes(engine: Engine, sub: int, key: bytes | Non
     event = make_event(1, body=body, key=key, content_type="")
     store.park(engine, GROUP, [parked(event, sub)], 96.0)
     with engine.begin() as connection:  # as Oracle stores them
-        connection.execute(update(Payload).where(Payload.body == b"").values(body=None))
-        connection.execute(update(Payload).where(Payload.record_key == b"").values(record_key=None))
+        connection.execute(update(Payload).where(func.length(Payload.body) == 0).values(body=None))
+        connection.execute(update(Payload).where(func.length(Payload.record_key) == 0).values(record_key=None))
         connection.execute(update(Payload).where(Payload.content_type == "").values(content_type=None))
     assert find(engine)[0].event == event
 

@@ -202,9 +202,11 @@ def test_refused_by_23ai_with_another_number(start_oracle: Start, sql: str, code
         assert code_of(connection.cursor(), sql) == code
 
 
-def test_what_does_not_fit_is_refused(tables: oracledb.Cursor) -> None:
-    """Names, types and clauses are checked before a statement runs, with Oracle's number for each mistake."""
+def test_what_does_not_fit_is_refused(oracle: OracleEmulator, tables: oracledb.Cursor) -> None:
+    """Names, types and clauses are checked, with Oracle's number; a function that the emulator lacks is a failure."""
     assert {sql: code_of(tables, sql) for sql, _ in MISTAKES} == dict(MISTAKES)
+    assert {str(failure.error)[:9] for failure in oracle.failures} == {"ORA-00904"}
+    oracle.forget()
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,7 @@ MISTAKES = [
     ("SELECT CAST(d AS NUMBER) FROM t", 932),
     ("SELECT CAST(n AS DATE) FROM t", 932),
     ("SELECT CAST(n AS BIGINT) FROM t", 902),
+    ("SELECT CAST(n AS TEXT) FROM t", 902),
     ("SELECT CAST(n AS VARCHAR2) FROM t", 906),
     ("SELECT n % 2 FROM t", 911),
     ("INSERT INTO t (name, n) VALUES ('x', SYSDATE)", 932),

@@ -16,6 +16,13 @@ from tests.oracle_emulator.type_rules import convert, one_column
 def change(tree: exp.Expr, world: World) -> None:
     """Checks a change. Raises OracleError if Oracle refuses it."""
     scope = Scope(world, lambda inner, around: query(inner, around, world))
+    if tree.args.get("with_") is not None:
+        raise refused(928)
+    if isinstance(tree, exp.Update | exp.Delete):
+        if tree.this and tree.this.args.get("joins"):
+            raise refused(971)
+        if any(tree.args.get(key) for key in ("from_", "using", "order", "limit")):
+            raise refused(933)
     match tree:
         case exp.Insert():
             _insert(tree, scope)
@@ -88,6 +95,8 @@ def _set(assignments: Sequence[exp.Expr], target: Source, scope: Scope) -> list[
     """Checks the assignments, and returns the columns that they set."""
     names: list[str] = []
     for each in assignments:
+        if not isinstance(each, exp.EQ):
+            raise refused(927)
         columns = each.this.expressions if isinstance(each.this, exp.Tuple) else [each.this]
         for column in columns:
             if column.args.get("table") is not None and name_of(column.args["table"]) != target.name:
@@ -97,7 +106,7 @@ def _set(assignments: Sequence[exp.Expr], target: Source, scope: Scope) -> list[
         names += new
         if isinstance(each.this, exp.Tuple):
             if not isinstance(each.expression, exp.Query):
-                raise refused(1767)
+                raise refused(920)
             _same_number(len(kinds), len(scope.query(each.expression, scope)))
         elif not (isinstance(each.expression, exp.Column) and name_of(each.expression.this) == "DEFAULT"):
             forbid(each.expression, 934, 30483)

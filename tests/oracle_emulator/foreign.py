@@ -9,6 +9,7 @@ from tests.oracle_emulator.profiles import Profile
 from tests.oracle_emulator.tokens import Token, closing, top_level
 
 _TEXTS = {
+    902: "invalid datatype",
     903: "invalid table name",
     904: ": invalid identifier",
     905: "missing keyword",
@@ -41,6 +42,8 @@ _REFUSED = [
     _Refused(r" ON CONFLICT\b", 933, 3048),
     _Refused(r" ILIKE\b", 920, 3049),
     _Refused(r" :: ", 933, 933),
+    _Refused(r"\bAS TEXT \)", 902, 902),
+    _Refused(r" OFFSET (?:\d+|:\w+)(?: (?!ROWS?\b)|$)", 933, 933),
     _Refused(r"`", 911, 911),
     _Refused(rf"\b(?:{_NEVER_CALLED}) \( \)", 923, 923),
     _Refused(r"\bSELECT DISTINCT ON \(", 936, 936),

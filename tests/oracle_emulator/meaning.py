@@ -74,10 +74,13 @@ def check(sql: str, binds: Sequence[Bind], tables: Sequence[tuple[tuple[str, str
     kinds = {name: _KINDS.get(bind.kind, Kind.ANY) for name, bind in zip(names, binds, strict=False)}
     world = World({key: _columns(key, text) for key, text in tables}, kinds, release)
     _check_reserved(tree)
-    if isinstance(tree, exp.Query):
-        query(tree, None, world)
-    else:
-        change(tree, world)
+    try:
+        if isinstance(tree, exp.Query):
+            query(tree, None, world)
+        else:
+            change(tree, world)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # a tree of another shape
+        raise Unsupported(900, f"invalid SQL statement (no rule reads it: {error!r})") from error
 
 
 @lru_cache(maxsize=5000)

@@ -161,6 +161,8 @@ def _set_operation(tree: exp.SetOperation, scope: Scope) -> list[Output]:
 def _select(tree: exp.Select, scope: Scope) -> list[Output]:
     if tree.args.get("from_") is None and scope.world.release < 23:
         raise refused(923)
+    if not tree.expressions:
+        raise refused(936)
     connect = tree.args.get("connect")
     scope.connects = connect is not None
     _from(tree, scope)
@@ -176,6 +178,8 @@ def _select(tree: exp.Select, scope: Scope) -> list[Output]:
     if tree.args.get("distinct") is not None or tree.args.get("group") is not None or orders:
         for each in tree.expressions:
             forbid(each, 2287)
+    if tree.args.get("locks") and scope.parent is not None:
+        raise refused(907)
     for lock in tree.args.get("locks") or []:
         _check_lock(tree, lock, scope)
     return columns
