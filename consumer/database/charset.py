@@ -42,7 +42,7 @@ _CODECS = {
     "ZHS16GBK": "gbk",
     "ZHT16MSWIN950": "cp950",
 }
-_QUERY = "SELECT value FROM nls_database_parameters WHERE parameter = 'NLS_CHARACTERSET'"
+_QUERY = """SELECT value FROM nls_database_parameters WHERE "PARAMETER" = 'NLS_CHARACTERSET'"""
 _NOWHERE = "\0"  # equals no stored text: no type, tenant, URL or name has this character
 
 

@@ -15,7 +15,7 @@ SELECT 1.1 FROM DUAL
 ;
 
 -- The first connection of a process: the database's character set.
-SELECT value FROM nls_database_parameters WHERE parameter = 'NLS_CHARACTERSET'
+SELECT value FROM nls_database_parameters WHERE "PARAMETER" = 'NLS_CHARACTERSET'
 ;
 
 -- The pool, before it hands out a used session: does it answer? Once a transaction.
