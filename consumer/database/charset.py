@@ -5,6 +5,7 @@ The driver sends UTF-8, and the server converts each bind to its own set. For a 
 Set Conversion"). In a database of AL32UTF8 nothing is lost, and nothing is checked.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,6 +44,7 @@ _CODECS = {
     "ZHT16MSWIN950": "cp950",
 }
 _QUERY = """SELECT value FROM nls_database_parameters WHERE "PARAMETER" = 'NLS_CHARACTERSET'"""
+_OF_A_BIND = re.compile(r"^b_|(?:_\d+)+$")  # what its name has beside its column's: long texts are bound in pieces
 _NOWHERE = "\0"  # equals no stored text: no type, tenant, URL or name has this character
 
 
@@ -85,7 +87,7 @@ def refuse(engine: Engine, values: Mapping[str, object]) -> None:
         raise Unstorable(
             f"has a character that the database's character set {_name(engine)} lacks: "
             "leave it out, or move to a database in AL32UTF8",
-            name.removeprefix("b_"),
+            _OF_A_BIND.sub("", name),
         )
 
 

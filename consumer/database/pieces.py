@@ -8,7 +8,7 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, bindparam, literal
+from sqlalchemy import ColumnElement, String, bindparam
 from sqlalchemy.orm import InstrumentedAttribute
 
 PIECE = 1000  # characters
@@ -31,4 +31,5 @@ def in_pieces(column: InstrumentedAttribute[Any], value: object) -> object:
     if length <= PIECE:
         return value
     text = value if isinstance(value, str) else None
-    return reduce(add, (literal(piece, String(PIECE)) for piece in pieces("", length, text).values()))
+    binds = pieces(column.key, length, text).items()
+    return reduce(add, (bindparam(name, piece, String(PIECE), unique=True) for name, piece in binds))

@@ -282,8 +282,8 @@ def test_a_log_in_that_comes_too_late_is_closed(oracle: OracleEmulator, monkeypa
     connect, kept = oracledb.connect, []
     engine = make(oracle.url)
 
-    def keep(**arguments: Any) -> oracledb.Connection:
-        kept.append(connect(**arguments))  # otherwise garbage collection could close it
+    def keep(*arguments: Any, **more: Any) -> oracledb.Connection:
+        kept.append(connect(*arguments, **more))  # otherwise garbage collection could close it
         return kept[-1]
 
     def hold(call: Call) -> bool:

@@ -64,7 +64,7 @@ def down(engine: Engine) -> None:
 
 def dictionary(oracle: OracleEmulator, user: str) -> list[str]:
     """The content of a schema: tables, types, defaults, constraints, indexes, comments, and the revision."""
-    return [each.replace(f'"{user}".', "") for each in oracle.tables_of(user).statements]
+    return sorted(each.replace(f'"{user}".', "") for each in oracle.tables_of(user).statements)
 
 
 def changes(oracle: OracleEmulator, migrate: Callable[[], None]) -> list[str]:

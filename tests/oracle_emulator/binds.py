@@ -14,6 +14,7 @@ from tests.oracle_emulator.values import Value
 from tests.oracle_emulator.wire import Reader
 
 CODECS = {"AL32UTF8": "utf-8", "US7ASCII": "ascii", "WE8ISO8859P15": "iso8859-15", "WE8MSWIN1252": "cp1252"}
+_NAMED = 5  # words: INSERT INTO owner . table
 _ESCAPE = 0xFD  # before a BOOLEAN's NULL
 
 
@@ -58,7 +59,8 @@ def _refuse_long(session: Session, cursor: Cursor, rows: Sequence[Mapping[int, V
         return
     words = without_space(tokens_of(cursor.statement.sql))
     table, in_values, places = _places(words)
-    known = tables(session.connection.schema(owner_of(words))).get(table)
+    owner = owner_of(words[:_NAMED]) if cursor.statement.kind == "dml" else ""
+    known = tables(session.connection.schema(owner)).get(table)
     columns = list(known.columns.values()) if known else []
     lobs = {column.name for column in columns if column.kind in LOBS}
     names = {bind: columns[place].name if isinstance(place, int) else place for bind, place in places.items()}

@@ -64,7 +64,8 @@ def other(session: Session, writer: Writer, cursor: Cursor) -> None:
         return
     if cursor.statement.kind == "ddl":
         end_transaction(session, "COMMIT")
-        _define(session, cursor.statement)
+        with session.connection.database.defining:
+            _define(session, cursor.statement)
     elif re.match(r"ALTER\s+SESSION", sql, re.IGNORECASE):
         alter_session(session, sql)
     elif found := re.match(r"COMMIT\b|ROLLBACK\s*$", sql, re.IGNORECASE):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
-from threading import Lock
+from threading import RLock
 from typing import NamedTuple, TypeVar
 
 import jpype
@@ -51,7 +51,7 @@ class Database:
         self.release = release
         self.changed = 0  # rows, so far
         self._domains: set[str] = set()
-        self._defining = Lock()
+        self.defining = RLock()  # held while a definition changes: H2 takes a table away meanwhile
         self.columns: dict[tuple[str, str], str] = {}  # by schema and table, until a definition changes
         self._own = java.of_java("java.sql.DriverManager").getConnection(self._url, "sa", "")
         self.run(dictionary.definitions(f"{release}.0.0", character_set))
@@ -92,10 +92,9 @@ class Database:
 
     def add_domains(self, statements: Iterable[str]) -> None:
         """Creates the domains of text columns, which all schemas share, if they do not exist."""
-        with self._defining:
-            new = [sql for sql in statements if sql not in self._domains]
-            self.run(new)
-            self._domains.update(new)
+        new = [sql for sql in statements if sql not in self._domains]
+        self.run(new)
+        self._domains.update(new)
 
     def close(self) -> None:
         """Closes the database, whose content is lost."""

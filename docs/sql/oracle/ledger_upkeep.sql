@@ -6,7 +6,7 @@ WHERE
   webhook_subscriptions.id = :id_1
   AND webhook_subscriptions.enabled = :enabled_1
   AND webhook_subscriptions.url = (
-    :param_1 || :param_2 || :param_3
+    :url_0_1 || :url_1_1 || :url_2_1
   )
   AND webhook_subscriptions.failing_since <= :failing_since_1
 ;

@@ -105,7 +105,7 @@ WHERE
   webhook_subscriptions.event_type = :event_type_1
   AND webhook_subscriptions.tenant = :tenant_1
   AND webhook_subscriptions.url = (
-    :param_1 || :param_2 || :param_3
+    :url_0_1 || :url_1_1 || :url_2_1
   )
 ORDER BY
   webhook_subscriptions.id
@@ -158,13 +158,13 @@ WHERE
 -- subscriptions.repository.edit
 -- Write it.
 UPDATE webhook_subscriptions SET url = (
-  :param_1 || :param_2 || :param_3
+  :url_0_1 || :url_1_1 || :url_2_1
 ), event_type = :event_type, ordering = :ordering, max_in_flight = :max_in_flight, rate_limit = :rate_limit, retry_schedule = :retry_schedule, final_statuses = :final_statuses, tenant = :tenant, topics = :topics, event_filter = (
-  :param_4 || :param_5
+  :event_filter_0_1 || :event_filter_1_1
 ), timeout_seconds = :timeout_seconds, payload_format = :payload_format, projection = (
-  :param_6 || :param_7
+  :projection_0_1 || :projection_1_1
 ), batch_size = :batch_size, batch_wait_ms = :batch_wait_ms, signature_header = :signature_header, signature_prefix = :signature_prefix, custom_headers = (
-  :param_8 || :param_9
+  :custom_headers_0_1 || :custom_headers_1_1
 ), gzip_above = :gzip_above, http_version = :http_version
 WHERE
   webhook_subscriptions.id = :id_1
@@ -173,13 +173,13 @@ WHERE
 -- subscriptions.repository.edit
 -- The same, if its filter or projection changes.
 UPDATE webhook_subscriptions SET url = (
-  :param_1 || :param_2 || :param_3
+  :url_0_1 || :url_1_1 || :url_2_1
 ), event_type = :event_type, ordering = :ordering, max_in_flight = :max_in_flight, rate_limit = :rate_limit, retry_schedule = :retry_schedule, final_statuses = :final_statuses, slow_until = :slow_until, tenant = :tenant, topics = :topics, event_filter = (
-  :param_4 || :param_5
+  :event_filter_0_1 || :event_filter_1_1
 ), timeout_seconds = :timeout_seconds, payload_format = :payload_format, projection = (
-  :param_6 || :param_7
+  :projection_0_1 || :projection_1_1
 ), batch_size = :batch_size, batch_wait_ms = :batch_wait_ms, signature_header = :signature_header, signature_prefix = :signature_prefix, custom_headers = (
-  :param_8 || :param_9
+  :custom_headers_0_1 || :custom_headers_1_1
 ), gzip_above = :gzip_above, http_version = :http_version
 WHERE
   webhook_subscriptions.id = :id_1
@@ -518,7 +518,7 @@ WHERE
 -- subscriptions.repository.set_verified
 -- Its receiver has agreed, up to this rate.
 UPDATE webhook_subscriptions SET rate_limit = :rate_limit, verified_url = (
-  :param_1 || :param_2 || :param_3
+  :verified_url_0_1 || :verified_url_1_1 || :verified_url_2_1
 )
 WHERE
   webhook_subscriptions.id = :id_1
