@@ -40,7 +40,8 @@ def leaps(
     leap = leap.union_all(
         select(leap.c.step + literal_column("1"), following).where(leap.c.step < most, leap.c.found.is_not(None))
     )
-    return sorted(connection.scalars(select(leap.c.found).where(leap.c.found.is_not(None))))
+    found = connection.scalars(select(leap.c.found).where(leap.c.found.is_not(None)))
+    return sorted(each for each in found if isinstance(each, int))  # SQLite keeps a text in any column, behind numbers
 
 
 def of_each(

@@ -360,6 +360,19 @@ def test_the_cost_does_not_grow_with_the_backlog(sqlite_engine: Engine) -> None:
                 assert "partition_no=? AND subscription_id=?)" in step, steps
 
 
+@pytest.mark.parametrize("column", ["subscription_id", "partition_no"])
+def test_a_text_in_place_of_a_number_holds_up_no_other_row(sqlite_engine: Engine, column: str) -> None:
+    """SQLite keeps a text in any column: its row is not found, and the others are."""
+    numbers = subscribed(sqlite_engine, 3)
+    park(sqlite_engine, [(("t", 0, each), offset, 0.0) for offset, each in enumerate(numbers)])
+    with sqlite_engine.begin() as connection:
+        connection.execute(text("PRAGMA defer_foreign_keys = ON"))
+        tables = ("webhook_deliveries", "webhook_payloads")[: 2 if column == "partition_no" else 1]
+        for table in tables:
+            connection.execute(text(f"UPDATE {table} SET {column} = 'text' WHERE record_offset = 1"))  # noqa: S608 (names)
+    assert sorted(scan(sqlite_engine, GROUP, PLACES, None).due_keys) == [("t", 0, numbers[0]), ("t", 0, numbers[2])]
+
+
 def test_many_due_keys_take_few_statements(engine: Engine) -> None:
     """A statement finds the due keys of a partition, and one the first rows of PARTS due keys, however many wait."""
     subscriptions = subscribed(engine, 400)
