@@ -54,7 +54,8 @@ RESTORE_IDS = (
     """,
     "DROP TABLE temp.webhook_sequences",
 )
-LOCK_WAIT = 30  # seconds that DDL waits for each table in use (else ORA-00054, at once)
+# Seconds that DDL waits for each table in use (else ORA-00054, at once).
+WAIT = "ALTER SESSION SET DDL_LOCK_TIMEOUT = 30"
 # Oracle refuses ONLINE in Standard Edition, and for keys that do not fit the journal of an online build, which has half
 # the room of an index: 1,575 bytes in blocks of 4 KiB.
 NOT_ONLINE = re.compile("ORA-00439|ORA-01450")
@@ -255,6 +256,8 @@ def offline(engine: Engine) -> None:
             context.execute("PRAGMA foreign_keys = OFF")
         if schema := engine.get_execution_options().get("db_schema"):
             context.execute(f"ALTER SESSION SET CURRENT_SCHEMA = {schema}")
+        if engine.dialect.name == "oracle":
+            context.execute(WAIT)
         if (start := str(context.get_starting_revision_argument())) in FORMER_REVISIONS:
             print_note(start)
         run_migrations(keep_ids=sqlite and start not in {"None", "base", ORIGIN})  # which have no AUTOINCREMENT
@@ -275,7 +278,7 @@ def have_patience(connection: Connection) -> None:
     session.call_timeout = 0
     connection.detach()  # it is closed after the migration, and does not return to the pool
     with connection.begin():
-        connection.exec_driver_sql(f"ALTER SESSION SET DDL_LOCK_TIMEOUT = {LOCK_WAIT}")
+        connection.exec_driver_sql(WAIT)
 
 
 def tell(ctx: Any, step: Any, heads: Any, run_args: Any) -> None:  # noqa: ARG001 (as Alembic calls it)

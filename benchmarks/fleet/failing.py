@@ -68,7 +68,6 @@ class Story:
 class _Entry:
     kind: str  # new, again, delivered
     delivery: Delivery
-    first: bool  # the row's first attempt
 
 
 class _Pod:
@@ -193,7 +192,7 @@ class _Pod:
             self._missing.remove(number)
             self.waits.append(now - self._end)
         if delivery.row:
-            self._to_write.append(_Entry("delivered", delivery, first=delivery.made == 1))
+            self._to_write.append(_Entry("delivered", delivery))
 
     def _failed(self, delivery: Delivery, now: float) -> None:
         verdict = POLICY.decide(delivery.made, _FAILED)
@@ -201,7 +200,7 @@ class _Pod:
             self._missing.discard(delivery.number)
             del (self.owed if delivery.row else self.in_hand)[delivery.number]
             self.exhausted.add(delivery.number)
-            self._to_write.append(_Entry("given up", delivery, first=False))
+            self._to_write.append(_Entry("given up", delivery))
             return
         lane, delivery.due = delivery.lane, now + verdict.wait
         if not delivery.row and verdict.wait <= IN_MEMORY and lane.breaker.open_until is None:
@@ -232,7 +231,7 @@ class _Pod:
 
     def _store(self, delivery: Delivery, due: float) -> None:
         delivery.due = due
-        self._to_write.append(_Entry("again" if delivery.row else "new", delivery, first=delivery.made == 1))
+        self._to_write.append(_Entry("again" if delivery.row else "new", delivery))
 
     def _pump(self, now: float) -> None:
         if self._writing or not self._to_write:
@@ -242,7 +241,7 @@ class _Pod:
         told = [each for each in batch if each.delivery.row]
         outcomes = len({each.kind for each in told})
         storing = statements.storing(self._costs, len(new))
-        telling = statements.results(self._costs, outcomes, untried=any(each.first for each in told))
+        telling = statements.results(self._costs, outcomes)
         self._tally.add(now, "storing", storing)
         self._tally.add(now, "results", telling)
         self._tally.add(now, STORED, len(batch) - len(told))

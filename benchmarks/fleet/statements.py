@@ -9,6 +9,7 @@ from benchmarks.fleet.costs import Costs
 from benchmarks.fleet.world import World
 from consumer.delivery.recall import LOOK_EVERY
 from consumer.ledger.due import SEEKS
+from consumer.ledger.seeks import PARTS
 from consumer.worker.maintenance import TIDY_EVERY
 from consumer.worker.outbox_relay import SELDOM
 
@@ -40,22 +41,34 @@ def storing(costs: Costs, partitions: int) -> int:
     return costs.store_statements + costs.store_partition_statements * partitions if partitions else 0
 
 
-def results(costs: Costs, outcomes: int, *, untried: bool) -> int:
-    """The statements of a transaction that writes results with so many outcomes; `untried`: also of first attempts."""
-    return costs.result_statements * outcomes + costs.result_first_statements * untried
+def results(costs: Costs, outcomes: int) -> int:
+    """The statements of a transaction that writes results with so many outcomes."""
+    return costs.result_statements * outcomes
 
 
 def taking_up(costs: Costs, heads: int, *, found: bool) -> int:
     """The statements of a fetch of so many due keys."""
-    return costs.fetch_key_statements * heads + costs.fetch_statements * found
+    return costs.fetch_part_statements * ceil(heads / PARTS) + costs.fetch_statements * found
 
 
 def polling(costs: Costs, heads: int, partitions: int) -> int:
     """The statements of a minute of polling marks and looking for changes by hand, one scan step each time."""
-    seeks = min(SEEKS, heads + partitions) if heads else 0
     made_due = costs.made_due_statements * min(heads, partitions)
-    each = costs.marks_statements + made_due + costs.scan_statements + costs.seek_statements * seeks
+    each = costs.marks_statements + made_due + scanning(costs, heads, partitions)
     return round(each * MINUTE / LOOK_EVERY)
+
+
+def scanning(costs: Costs, heads: int, partitions: int) -> int:
+    """The statements of a step of the scan, of one topic."""
+    if not heads:
+        return costs.scan_statements
+    reached = min(SEEKS, heads)
+    return (
+        costs.scan_statements
+        + costs.scan_topic_statements
+        + costs.scan_partition_statements * ceil(min(heads, partitions) * reached / heads)
+        + costs.scan_part_statements * ceil(reached / PARTS)
+    )
 
 
 def tidying(costs: Costs, with_rows: int, ended: int) -> int:
@@ -69,8 +82,7 @@ def leading(costs: Costs, world: World, subscriptions: int) -> float:
     """Statements a second of the leading worker, if so many subscriptions have rows."""
     topics = 2 * (costs.topics_statements + costs.topics_found_statements * min(1, subscriptions))
     minutely = (
-        costs.reconcile_seek_statements * (subscriptions + 1)
-        + costs.reconcile_statements * ceil((subscriptions + 1) / SEEKS)
+        (costs.reconcile_leap_statements + costs.reconcile_statements) * ceil((subscriptions + 1) / SEEKS)
         + costs.expire_statements
         + costs.count_statements * (world.partitions if subscriptions else 0)
         + topics

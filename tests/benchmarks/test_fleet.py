@@ -85,21 +85,21 @@ def test_statements_are_as_many_as_the_ledger_makes() -> None:
         "repair": costs.repair_statements,
         "prune_idle": costs.prune_statements,
         "topics_idle": costs.topics_statements,
-        "reconcile_idle": costs.reconcile_seek_statements,  # the seek that finds no subscription
+        "reconcile_idle": costs.reconcile_leap_statements,
         "expire": costs.expire_statements,
         "count_partition": costs.count_statements,
         "assigned": costs.assigned_statements,
         "store": statements.storing(costs, 1),
-        "scan_two_keys": costs.scan_statements + 3 * costs.seek_statements,
+        "scan_two_keys": statements.scanning(costs, 2, 1),
         "made_due_two_keys": costs.made_due_statements,
         "topics": costs.topics_statements + costs.topics_found_statements,
-        "reconcile_two": 3 * costs.reconcile_seek_statements
+        "reconcile_two": costs.reconcile_leap_statements
         + costs.reconcile_statements
         + 2,  # one is removed, which costs two more
         "fetch_two_keys": statements.taking_up(costs, 2, found=True),
-        "result_again": statements.results(costs, 1, untried=False),
-        "result_delivered": statements.results(costs, 1, untried=False),
-        "result_first": statements.results(costs, 1, untried=True),
+        "result_again": statements.results(costs, 1),
+        "result_delivered": statements.results(costs, 1),
+        "result_first": statements.results(costs, 1),
         "prune": costs.prune_statements + costs.prune_found_statements,
     }
 

@@ -9,6 +9,8 @@ FROM (
   WHERE
     webhook_deliveries.group_id = :group_id_1
     AND webhook_deliveries.status = :status_1
+  ORDER BY
+    webhook_deliveries.topic
 ) anon_1
 WHERE
   ROWNUM <= 1

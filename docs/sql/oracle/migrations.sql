@@ -2,6 +2,10 @@ WHENEVER SQLERROR EXIT FAILURE ROLLBACK
 
 -- Where Oracle refuses ONLINE (ORA-00439: Standard Edition), remove this word: writes then wait meanwhile.
 
+ALTER SESSION SET DDL_LOCK_TIMEOUT = 30
+
+/
+
 CREATE TABLE webhook_alembic_version (
     version_num VARCHAR2(32 CHAR) NOT NULL, 
     CONSTRAINT webhook_alembic_version_pkc PRIMARY KEY (version_num)
