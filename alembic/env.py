@@ -79,7 +79,7 @@ class RepeatableOracle(OracleImpl):
     """Alembic's Oracle dialect, for migrations while workers write, which are run again after they stopped.
 
     A change takes the form that does not block writes (SQL Language Reference, appendix B, "List of Nonblocking DDLs"):
-    ONLINE, a column that is marked as unused, a constraint that is validated after it was added.
+    ONLINE, a constraint that is validated after it was added.
     DDL commits by itself, so a stopped revision leaves a part of its changes. Online, changes that are already made are
     skipped. Printed SQL assumes that none is made, and has no RETURNING, which would have no variables to return into.
     """

@@ -26,7 +26,6 @@ _CODECS = {
     "CL8MSWIN1251": "cp1251",
     "EE8ISO8859P2": "iso8859-2",
     "EE8MSWIN1250": "cp1250",
-    "EL8ISO8859P7": "iso8859-7",
     "EL8MSWIN1253": "cp1253",
     "IW8ISO8859P8": "iso8859-8",
     "IW8MSWIN1255": "cp1255",
@@ -51,7 +50,8 @@ _NOWHERE = "\0"  # equals no stored text: no type, tenant, URL or name has this 
 def guard(engine: Engine) -> None:
     """Ask the database for its character set at the engine's first connect, and check each bind of a text from then on.
 
-    SELECT and DELETE find nothing by such a text; any other statement raises Unstorable.
+    SELECT and DELETE find nothing that equals such a text, and take it for less than all others; other statements
+    raise Unstorable.
     """
 
     @event.listens_for(engine, "connect")

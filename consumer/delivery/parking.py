@@ -301,7 +301,9 @@ class Parking(Part):
         tried, gone = self._ended()
         outage = is_outage(error)
         if tried is not None:
-            if self._dropped(tried.entry, gone):
+            if isinstance(error, Unstorable):
+                self._decided(tried, gone, _Refused(str(error), Wish.DEAD_LETTER))
+            elif self._dropped(tried.entry, gone):
                 self._aside.remove(tried)
             elif not outage:
                 self._aside.refused(tried, error)

@@ -47,7 +47,7 @@ from models.base import BEFORE_IDS
 
 log = structlog.get_logger(__name__)
 
-RUNS = 50  # ordering keys of one `fetch` whose following rows are looked for
+RUNS = 50  # ordering keys of one `fetch` whose following rows are looked for, but at least one of each due key
 SEEKS = 256  # in one `scan`
 FETCH_BYTES = 16 * 2**20  # of bodies that one `fetch` reads
 POSTPONED = 60.0  # seconds by which faulty rows are postponed
@@ -309,8 +309,8 @@ def _with_parked(connection: Connection, group: str, partitions: Iterable[TopicP
     here = ParkedDelivery.group_id == group, ParkedDelivery.status == Status.PARKED
     for topic, owned in groupby(partitions, itemgetter(0)):
         numbers = [number for _, number in owned]
-        most = numbers[-1] + 1
-        parked = leaps(connection, ParkedDelivery.partition_no, -1, most, *here, ParkedDelivery.topic == topic)
+        before, most = numbers[0] - 1, numbers[-1] - numbers[0] + 1
+        parked = leaps(connection, ParkedDelivery.partition_no, before, most, *here, ParkedDelivery.topic == topic)
         yield from ((topic, number) for number in sorted({*numbers}.intersection(parked)))
 
 
@@ -359,7 +359,8 @@ def _runs(
         for due_key, ordering_keys in first.items()
         if shares[due_key]
     }
-    found = behind(connection, group, [each for several in chosen.values() for each in several], now)
+    most = max(shares.values(), default=0)
+    found = behind(connection, group, [each for several in chosen.values() for each in several], most, now)
     return [
         row
         for due_key, ordering_keys in chosen.items()

@@ -7,13 +7,12 @@ ix_webhook_deliveries_order, however many rows wait behind the first one.
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from itertools import groupby, takewhile
-from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, bindparam, exists, func, or_, select, update
 from sqlalchemy.orm import aliased
 
-from consumer.database.engine import any_of, reading
+from consumer.database.engine import any_of, padded, reading
 from consumer.ledger import marks
 from consumer.ledger.columns import (
     BATCH,
@@ -109,22 +108,27 @@ def normalise(connection: Connection, group: str, ordering_keys: Collection[Orde
 
 
 def behind(
-    connection: Connection, group: str, first: Sequence[tuple[OrderingKey, int]], now: float
+    connection: Connection, group: str, first: Sequence[tuple[OrderingKey, int]], most: int, now: float
 ) -> dict[OrderingKey, list[int]]:
-    """For each ordering key, whose first row is at this offset: ids of at most RUN rows that may go right after it."""
+    """For each ordering key, whose first row is at this offset: ids of rows that may go right after it, RUN at most.
+
+    Some more than `most` may be read.
+    """
     keys = [(group, each.topic, each.partition, each.key, each.subscription_id, offset) for each, offset in first]
     found: dict[OrderingKey, list[AnyRow]] = {ordering_key: [] for ordering_key, _ in first}
-    for row in of_each(connection, _blocked, (*_PAIR, ParkedDelivery.record_offset), keys, RUN):
+    for row in of_each(connection, _blocked, (*_PAIR, ParkedDelivery.record_offset), keys, min(RUN, padded(most or 1))):
         found[OrderingKey(row.subscription_id, row.topic, row.partition_no, row.order_key)].append(row)
     return {
         ordering_key: [
-            row.id
-            for row in takewhile(
-                lambda row: (unix(row.next_attempt_at) or now) <= now, sorted(rows, key=attrgetter("record_offset"))
-            )
+            row.id for row in takewhile(lambda row: (unix(row.next_attempt_at) or now) <= now, sorted(rows, key=_place))
         ]
         for ordering_key, rows in found.items()
     }
+
+
+def _place(row: AnyRow) -> tuple[bool, Any]:
+    """The row's place in its key's order; SQLite keeps a text in any column, behind all numbers."""
+    return isinstance(row.record_offset, str), row.record_offset
 
 
 def _blocked(*values: object) -> AnySelect:

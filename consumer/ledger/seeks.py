@@ -41,7 +41,8 @@ def leaps(
         select(leap.c.step + literal_column("1"), following).where(leap.c.step < most, leap.c.found.is_not(None))
     )
     found = connection.scalars(select(leap.c.found).where(leap.c.found.is_not(None)))
-    return sorted(each for each in found if isinstance(each, int))  # SQLite keeps a text in any column, behind numbers
+    # SQLite keeps a text in any column, behind all numbers.
+    return sorted(each for each in found if not isinstance(each, str | bytes))
 
 
 def of_each(

@@ -1,7 +1,7 @@
 """A database whose character set lacks characters: no text is replaced, and none is matched by mistake."""
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 import sqlalchemy as sa
@@ -10,8 +10,9 @@ from structlog.testing import capture_logs
 
 from consumer.database import charset, migrations
 from consumer.delivery.parking import Parking
-from consumer.errors import InvalidSubscription, Unstorable
+from consumer.errors import DatabaseRefused, InvalidSubscription, Unstorable
 from consumer.ledger import outbox, store
+from consumer.ledger.rows import NewDelivery
 from consumer.matching.catalog import find_endpoints
 from consumer.ops import check
 from consumer.subscriptions import repository
@@ -128,18 +129,28 @@ def test_headers_and_operational_events_are_stored_in_ascii(engine: Engine) -> N
     assert [each.data for _, each, _ in outbox.pending(engine, GROUP, 10)] == [operation().data]
 
 
-def test_such_a_delivery_becomes_a_dead_letter(engine: Engine) -> None:
-    """It holds up nobody: the others are stored, and no operator has to decide."""
-    made = Store(engine)
+@pytest.mark.parametrize("refused_before", [False, True])
+def test_such_a_delivery_becomes_a_dead_letter(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, *, refused_before: bool
+) -> None:
+    """It holds up nobody: the others are stored, and no operator has to decide, also if it was set aside before."""
+    made, park, refusals = Store(engine), store.park, [DatabaseRefused("another reason")] * refused_before
+
+    def parks(engine: Engine, group: str, rows: Sequence[NewDelivery], now: float) -> None:
+        if refusals and [row.event.tenant for row in rows] == [CYRILLIC]:
+            raise refusals.pop()
+        park(engine, group, rows, now)
+
+    monkeypatch.setattr(store, "park", parks)
     parking: Parking = made.parking
     settled: list[int] = []
     for offset in range(8):
         tenant = CYRILLIC if offset == 5 else None
         parking.park(parked(make_event(offset, tenant=tenant), 1), lambda offset=offset: settled.append(offset))  # type: ignore[misc]
-    for _ in range(20):
+    for _ in range(40):
         if parking.backlog > 1 or not made.decided:
             made.write()
-            made.monotonic.now += 1
+            made.monotonic.now += 10
     ((decided, settle),) = made.decided
     assert (decided.item.event.record.offset, decided.wish) == (5, Wish.DEAD_LETTER)
     assert decided.error.startswith("tenant: has a character that the database's character set")

@@ -214,7 +214,7 @@ FROM (
       webhook_deliveries.record_offset
   ) anon_2
   WHERE
-    ROWNUM <= 50
+    ROWNUM <= 8
 ) anon_1
 ;
 
