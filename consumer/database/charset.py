@@ -92,7 +92,7 @@ def refuse(engine: Engine, values: Mapping[str, object]) -> None:
 
 
 def shortcoming(engine: Engine) -> str | None:
-    """What is wrong with the character set of the database, to which the engine has connected; None: nothing."""
+    """The fault of the connected database's character set; None if the set has all characters."""
     if _codec(engine) is None:
         return None
     return (

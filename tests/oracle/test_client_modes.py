@@ -20,7 +20,7 @@ PLACE = "db.example.com:1521/?service_name=X"
 
 
 class Driver:
-    """What the driver was asked for: the client's libraries, and connections."""
+    """The calls that the driver got: for the client's libraries, and for connections."""
 
     def __init__(self) -> None:
         self.clients: list[dict[str, Any]] = []

@@ -42,7 +42,7 @@ def look(server: OracleEmulator, rows: int = 400) -> tuple[int, str]:
 
 
 def test_each_step_ends_with_a_verdict_and_no_table_is_left(server: OracleEmulator) -> None:
-    """What the emulator cannot know is not seen; nothing stops, and the password is not told."""
+    """The program says `not seen` where the emulator cannot know, goes through all steps, and tells no password."""
     status, said = look(server)
     for title in first_hour.STEPS:
         assert title in said

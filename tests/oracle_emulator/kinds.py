@@ -25,7 +25,7 @@ class Kind(StrEnum):
 
 LOBS = {Kind.CLOB, Kind.BLOB}
 INSTANTS = {Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMP_TZ}
-# What is converted implicitly: table "Implicit Type Conversion Matrix".
+# The implicit conversions: table "Implicit Type Conversion Matrix".
 CONVERTS = {
     Kind.NUMBER: {Kind.CHAR},
     Kind.CHAR: set(Kind) - {Kind.BLOB},

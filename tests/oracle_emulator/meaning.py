@@ -1,4 +1,4 @@
-"""What a statement means: its names and types, checked as Oracle checks them before it runs."""
+"""The names and types of a statement, checked as Oracle checks them before it runs the statement."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache

@@ -32,7 +32,7 @@ class Source(NamedTuple):
 
 
 class World(NamedTuple):
-    """What a statement's types depend on: tables by owner and name, binds, and the release."""
+    """The facts that decide a statement's types: tables by owner and name, binds, and the release."""
 
     tables: Mapping[tuple[str, str], Sequence[Output]]
     binds: Mapping[str, Kind]
