@@ -64,7 +64,7 @@ def with_console(
         [overview.stream(live, frame)],
     )
 
-    description = reference_page(api.openapi)
+    description = reference_page()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
