@@ -86,7 +86,7 @@ def demo() -> None:
 
     Example: kafka-webhooks demo
     """
-    from consumer.demo import main as run_demo
+    from consumer.demo.story import main as run_demo
 
     run_demo()
 
