@@ -10,14 +10,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from consumer.config import slips
-from consumer.config.group import Group
+from consumer.config.group import Group, secret_names, variables
 from consumer.config.settings import (
     FILE,
     KafkaSettings,
     WorkerSettings,
     known_names,
-    secret_names,
-    variables,
 )
 from consumer.config.types import in_words
 from consumer.errors import SettingsError

@@ -1,9 +1,11 @@
 """A group of settings, and the fields that variables set."""
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 FILE = "_FILE"  # suffix of a secret's name: the file that holds its value
 
@@ -31,3 +33,14 @@ class Group(BaseModel):
     model_config = ConfigDict(
         frozen=True, populate_by_name=True, hide_input_in_errors=True, extra="forbid", validate_default=True
     )
+
+
+def variables(group: type[Group]) -> Iterator[tuple[str, FieldInfo]]:
+    """A group's environment variables, each with its field."""
+    for field in group.model_fields.values():
+        yield str(field.validation_alias), field
+
+
+def secret_names(group: type[Group]) -> Iterator[str]:
+    """The variables of a group that may instead be in the file that NAME_FILE names."""
+    return (name for name, field in variables(group) if "SecretStr" in repr(field.annotation))

@@ -3,7 +3,6 @@
 `python -m consumer.config.settings` prints the table of docs/settings.md.
 """
 
-from collections.abc import Iterator
 from functools import cache
 from itertools import combinations
 from typing import NamedTuple, Self
@@ -13,7 +12,7 @@ from pydantic import SecretStr, model_validator
 from pydantic.fields import FieldInfo
 
 from consumer.config.group import FILE as FILE  # noqa: PLC0414 (known with the settings)
-from consumer.config.group import Group, installed, setting
+from consumer.config.group import Group, installed, secret_names, setting, variables
 from consumer.config.plugin_types import AuthPlugins, DatabaseTokens, OAuthCallback
 from consumer.config.process_settings import ApiSettings as ApiSettings  # noqa: PLC0414 (a group like those here)
 from consumer.config.process_settings import LogSettings as LogSettings  # noqa: PLC0414 (the same)
@@ -363,17 +362,6 @@ GROUPS: tuple[type[Group], ...] = (
     ApiSettings,
     LogSettings,
 )
-
-
-def variables(group: type[Group]) -> Iterator[tuple[str, FieldInfo]]:
-    """A group's environment variables, each with its field."""
-    for field in group.model_fields.values():
-        yield str(field.validation_alias), field
-
-
-def secret_names(group: type[Group]) -> Iterator[str]:
-    """The variables of a group that may instead be in the file that NAME_FILE names."""
-    return (name for name, field in variables(group) if "SecretStr" in repr(field.annotation))
 
 
 @cache
