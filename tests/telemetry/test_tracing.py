@@ -101,7 +101,7 @@ def test_a_hung_collector_does_not_block() -> None:
 
 def test_opentelemetry_is_not_imported_while_tracing_is_off() -> None:
     """No module of a worker imports it."""
-    code = "import sys, consumer.cli.run; assert not [name for name in sys.modules if 'opentelemetry' in name]"
+    code = "import sys, consumer.worker.service; assert not [name for name in sys.modules if 'opentelemetry' in name]"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment({}))
 
 
