@@ -209,7 +209,7 @@ def test_dead_letters_are_counted_and_published_again(
     assert "nothing was changed: give --yes" in asked.stderr
     some = called("dead-letters", "publish", "--since", "1h", "--limit", "2", "--yes", **settings)
     assert (some.returncode, some.stdout.splitlines()[-1]) == (0, "2 dead letters published again")
-    assert "there are more: the same command goes on with them" in some.stderr
+    assert "there are more: the same command continues with them" in some.stderr
     rest = called("dead-letters", "publish", "--topic", topic, "--reason", "no_type", "--yes", **settings)
     assert rest.stdout.splitlines()[-1] == "1 dead letter published again"
     none = called("dead-letters", "publish", **settings)
