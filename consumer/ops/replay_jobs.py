@@ -101,7 +101,7 @@ class ReplayJobs:
         except (WebhooksError, SQLAlchemyError) as error:
             problem = reason_of(error)
             if problem != replay.last_error:
-                log.warning("a replay has stopped at an error; this process tries again", replay=replay.id, reason=problem)
+                log.warning("a replay has stopped; this process tries it again", replay=replay.id, reason=problem)
         except Exception as error:
             problem = f"{type(error).__name__}; the log of the API has the details"
             if problem != replay.last_error:

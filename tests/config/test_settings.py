@@ -320,6 +320,11 @@ def test_when_a_subscription_is_disabled() -> None:
     assert load(settings.DeliverySettings, {**LEAST, "WEBHOOK_DISABLE_AFTER": "0"}).disable_after == 0
 
 
+def test_the_level_of_the_log_may_be_in_small_letters() -> None:
+    """It is one of four names, however they are written."""
+    assert load(settings.LogSettings, {"LOG_LEVEL": "debug"}).log_level == "DEBUG"
+
+
 def test_no_secret_is_in_a_representation() -> None:
     """The repr of settings, which a log might contain, shows no password, key or token."""
     values = {
