@@ -12,7 +12,7 @@ RUN_TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
 QUICK := smoke or not (slow or kafka or oracle or chaos)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rest test-all test-oracle first-hour oracle-url test-compiled compiled chaos fuzz membership lint format audit sbom sql reference bench compare screenshots run requirements clean
+.PHONY: help demo test test-rest test-all test-oracle first-hour oracle-url test-compiled compiled chaos fuzz membership lint format audit sbom sql bench compare screenshots run requirements clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,9 +70,6 @@ format: $(VENV)/development ## what a linter can mend
 
 sql: $(VENV)/development ## write docs/sql anew: all SQL that Oracle gets (java 17 and maven)
 	$(BIN)/python -m tests.golden.golden_statements
-
-reference: $(VENV)/development ## write docs/api-reference.md anew, from the API's OpenAPI description
-	$(BIN)/python -m tests.docs.api_reference
 
 bench: $(VENV)/development ## throughput, latency, ten thousand in flight, bad receivers, rows, filters and records (needs Go, java 17 and maven); look-ups and parking on SQLite; decoding; compression and HTTP/2
 	$(BIN)/python -m benchmarks.throughput

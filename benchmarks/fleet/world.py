@@ -9,6 +9,7 @@ from math import exp
 from random import Random, getstate, seed, setstate
 from typing import NamedTuple
 
+from consumer.config.environment import load
 from consumer.config.settings import DeliverySettings
 
 EXPONENT = 0.9  # of Zipf's law: of a million receivers the busiest gets 3 % of all deliveries
@@ -22,16 +23,17 @@ REFUSAL = 0.02  # seconds until a connection is refused
 KEEP_ALIVE = 60.0  # seconds that receivers keep an idle connection
 EVENT_KIB = 0.45
 SINGLE = 64  # ranks that are classes of their own; the other ranks share a hundred classes
+_DEFAULTS = load(DeliverySettings, {"WEBHOOK_SECRET": "of-a-simulation"})
 
 
 def setting(name: str) -> float:
     """The default of a numeric delivery setting."""
-    return float(DeliverySettings.model_fields[name].default)
+    return float(getattr(_DEFAULTS, name))
 
 
 def waits() -> tuple[float, ...]:
     """The default retry schedule."""
-    return tuple(DeliverySettings.model_fields["retry_schedule"].default)
+    return _DEFAULTS.retry_schedule
 
 
 TIMEOUT = setting("timeout")

@@ -116,6 +116,7 @@ def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _broken)
+    v1.install(app, backing)
 
     @app.post(
         "/register-webhook",
@@ -162,7 +163,6 @@ def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
         """Answer that the process is alive; no token is needed."""
         return Alive(alive=True)
 
-    v1.install(app, backing)
     return app
 
 

@@ -194,7 +194,7 @@ class TokenFile:
         try:
             self._tokens = self._read(path)
         except ValueError as error:
-            log.error("the file of tokens cannot be used; the last tokens stay", file=path, reason=str(error))  # noqa: TRY400 (a traceback says no more)
+            log.error("the file of tokens cannot be used; the last good ones stay valid", file=path, reason=str(error))  # noqa: TRY400 (a traceback says no more)
         else:
             log.info("the file of tokens is read again", file=path, tokens=len(self._tokens))
 

@@ -9,14 +9,13 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from consumer import __version__
 from consumer.cli.api import api, api_token
 from consumer.cli.check import check
-from consumer.cli.completion import answer_shell, completion
 from consumer.cli.console import discard_output, open_streams, printable, unwritten
 from consumer.cli.dead_letters import dead_letters
 from consumer.cli.deliveries import deliveries
@@ -36,6 +35,7 @@ from consumer.cli.verification import verify
 from consumer.cli.waiting import quietly
 
 PROGRAM = "kafka-webhooks"
+COMPLETE = "_KAFKA_WEBHOOKS_COMPLETE"  # set by a shell's script; Typer derives its name from the program's
 ROOT = Path(__file__).parents[2]  # the folder that holds this program's packages
 USAGE = 2  # exit status: wrong usage or settings
 
@@ -73,9 +73,18 @@ def run() -> None:
 
     Example: KAFKA_TOPICS=orders,users kafka-webhooks run
     """
-    from consumer.cli.run import run as run_worker
+    from consumer.config import slips
+    from consumer.config.environment import environment, load_worker
+    from consumer.telemetry.logs import configure_logging
+    from consumer.worker.service import Service
 
-    run_worker()
+    values = environment()
+    settings = load_worker(values)
+    configure_logging(settings.log.log_level)
+    slips.warn(slips.of_settings(values))
+    # OpenTelemetry reads the environment itself, and no .env file.
+    os.environ.update({name: value for name, value in values.items() if name.startswith("OTEL_")})
+    Service().run(settings)
 
 
 @app.command()
@@ -86,12 +95,30 @@ def demo() -> None:
 
     Example: kafka-webhooks demo
     """
-    from consumer.demo import main as run_demo
+    from consumer.demo.story import main as run_demo
 
     run_demo()
 
 
-for command in (check, top, migrate, publish, listen, explain, replay, api, api_token, completion):
+@app.command()
+def completion(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell.")]) -> None:
+    """Print a script that lets a shell complete commands.
+
+    The script calls the installed program, so that it need not be renewed after an upgrade. For zsh put it after
+    compinit.
+
+    \b
+    Examples:
+      kafka-webhooks completion bash >> ~/.bashrc
+      kafka-webhooks completion zsh >> ~/.zshrc
+      kafka-webhooks completion fish > ~/.config/fish/completions/kafka-webhooks.fish
+    """
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]  # Typer exports neither
+
+    typer.echo(get_completion_script(prog_name=PROGRAM, complete_var=COMPLETE, shell=shell))
+
+
+for command in (check, top, migrate, publish, listen, explain, replay, api, api_token):
     app.command()(command)
 for group in (subscriptions, deliveries, dead_letters):
     app.add_typer(group)
@@ -108,7 +135,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         open_streams()
         _check_text(arguments)
-        answer_shell()
+        _answer_shell()
         with quietly(quiet="--json" in arguments):
             status = app(list(arguments) or ["--help"], prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
@@ -119,6 +146,14 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments:
         return USAGE
     return status if isinstance(status, int) else 0
+
+
+def _answer_shell() -> None:
+    """Let Typer answer a shell's call. Without this call it would need two options of its own in each help."""
+    if COMPLETE in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]  # the same
+
+        completion_init()
 
 
 def _check_text(arguments: Sequence[str]) -> None:

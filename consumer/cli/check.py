@@ -12,7 +12,7 @@ def check(*, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] =
     secrets. Each prints a line; a line that fails (✗) says what to do. A line with ! is a warning: a worker can start,
     but receivers fail, or records became dead letters in the last hour.
 
-    Exit status 1 if any check fails; a warning is no failure.
+    Exit status 1 if any check fails; a warning is not a failure.
 
     Example: kafka-webhooks check --json
     """

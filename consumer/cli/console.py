@@ -155,7 +155,7 @@ def header(text: str, option: str) -> tuple[str, str]:
     return name.strip(), value if sign == "=" else value.strip()
 
 
-class Unasked(typer.BadParameter):
+class Unanswerable(typer.BadParameter):
     """A question without a terminal to answer on, and without `--yes`."""
 
     def format_message(self) -> str:
@@ -164,14 +164,14 @@ class Unasked(typer.BadParameter):
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Return if `yes` or a person confirms; exit with status 1 at a no. Raises Unasked without a terminal.
+    """Return if `yes` or a person confirms; exit with status 1 at a no. Raises Unanswerable without a terminal.
 
     For each command that deletes or gives up for good, or sends many deliveries.
     """
     if yes:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise Unasked(question)
+        raise Unanswerable(question)
     if not typer.confirm(question, err=True):
         typer.echo("nothing was changed", err=True)
         raise typer.Exit(1)

@@ -29,9 +29,9 @@ def publish(
 ) -> None:
     """Publish dead letters again, each to its own topic, unchanged.
 
-    Remove the cause first: what is no event yet becomes a dead letter once more. The command counts them by topic and
-    reason, and asks. Published ones are marked for a week and left out then, so that the same command goes on after an
-    interruption, and with the rest if there are more. Ctrl-C ends it after the current batch.
+    Remove the cause first: what is not yet an event becomes a dead letter again. The command counts them by topic and
+    reason, and asks. Published ones are marked for a week and left out then: the same command continues after an
+    interruption, or with the rest if there are more. Ctrl-C ends it after the current batch.
 
     \b
     Examples:
@@ -75,10 +75,10 @@ def publish(
     batches = letters.publish_many(kafka, held, command_line_actor(), found.places)
     try:
         with progress_bar(total) as draw:
-            for published in until_signal(batches, "the same command goes on with the rest"):
+            for published in until_signal(batches, "the same command continues with the rest"):
                 done += published
                 draw(done, f"{done:,} published")
     finally:
         typer.echo(f"{number(done, 'dead letter')} published again")
     if found.more:
-        typer.echo("there are more: the same command goes on with them", err=True)
+        typer.echo("there are more: the same command continues with them", err=True)

@@ -24,7 +24,7 @@ def explain(
     """Show how a record is read, and which subscriptions get it.
 
     Reads one record from Kafka, outside any group. Shows which mapping applies and the source of each field, the event
-    or the reason why it is none, and the subscriptions to its type: which ones would get it, and why others would not.
+    or why there is none, and the subscriptions to its type: which ones would get it, and why others would not.
     Sends and stores nothing. Without a database it shows the first part alone.
 
     \b

@@ -1,8 +1,8 @@
 """`kafka-webhooks top`."""
 
 import time
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-    from consumer.ops.overview import LoadedReceiver, Overview
+    from consumer.ops.overview import FailingReceiver, LoadedReceiver, Overview
+
+T = TypeVar("T")
 
 _REFRESH = 2.0  # seconds
 _MOST_PARTITIONS = 20  # of the table of lags: the ones furthest behind
@@ -163,41 +165,36 @@ def _as_json(found: "Overview") -> dict[str, object]:
     """The overview; a part that is missing is null."""
     from consumer.cli.console import time_text
 
+    def listed(items: Iterable[T] | None, of: Callable[[T], dict[str, object]]) -> list[dict[str, object]] | None:
+        return None if items is None else [of(each) for each in items]
+
+    def failing(each: "FailingReceiver") -> dict[str, object]:
+        last = each.last
+        told = {"since": time_text(each.subscription.since.timestamp()), "waiting": each.waiting}
+        told |= {"last_error": last and last.error, "last_status": last and last.status}
+        return each.subscription._asdict() | told | {"last_attempt": last and time_text(last.at)}
+
+    problematic = found.problematic
     return {
         "at": time_text(found.at),
         "counted_up_to": found.most_counted,
         "states": found.states,
-        "loaded": None
-        if found.loaded is None
-        else [
-            {"subscription_id": each.subscription_id, "waiting": each.waiting, "url": each.subscription and _url(each)}
-            for each in found.loaded
-        ],
-        "failing": None
-        if found.failing is None
-        else [
-            {
-                **each.subscription._asdict(),
-                "since": time_text(each.subscription.since.timestamp()),
+        "loaded": listed(
+            found.loaded,
+            lambda each: {
+                "subscription_id": each.subscription_id,
                 "waiting": each.waiting,
-                "last_error": each.last.error if each.last else None,
-                "last_status": each.last.status if each.last else None,
-                "last_attempt": time_text(each.last.at) if each.last else None,
-            }
-            for each in found.failing
-        ],
-        "disabled": None if found.disabled is None else [each._asdict() for each in found.disabled],
-        "problematic": None
-        if found.problematic is None
-        else {
-            "looked_at": found.problematic.looked_at,
-            "subscriptions": [
-                {"id": each.id, "url": each.url, "state": each.state} for each in found.problematic.subscriptions
-            ],
+                "url": each.subscription and _url(each),
+            },
+        ),
+        "failing": listed(found.failing, failing),
+        "disabled": listed(found.disabled, lambda each: each._asdict()),
+        "problematic": problematic
+        and {
+            "looked_at": problematic.looked_at,
+            "subscriptions": [{"id": e.id, "url": e.url, "state": e.state} for e in problematic.subscriptions],
         },
-        "lag": None
-        if found.lag is None
-        else [{**each._asdict(), "records": each.records, "overtaken": each.overtaken} for each in found.lag],
+        "lag": listed(found.lag, lambda each: each._asdict() | {"records": each.records, "overtaken": each.overtaken}),
         "dead_letters": found.dead_letters,
         "missing": [each._asdict() for each in found.missing],
     }

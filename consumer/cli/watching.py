@@ -74,7 +74,7 @@ def watch(
             _wait(max(LOOK, 5 * (clock() - began)), stopped, clock, sleep)
     typer.echo(summary(states))
     if _owed(states):
-        typer.echo("no longer watching; the workers go on with the rest", err=True)
+        typer.echo("no longer watching; the workers send the rest", err=True)
         return
     if states["held"]:
         typer.echo(

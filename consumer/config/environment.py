@@ -3,30 +3,21 @@
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_type_hints
 
 from dotenv import dotenv_values
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from consumer.config import slips
-from consumer.config.group import Group
+from consumer.config.group import Group, secret_names, variables
 from consumer.config.settings import (
     FILE,
-    FROM_FILES,
-    DatabaseSettings,
-    DeliverySettings,
     KafkaSettings,
-    LogSettings,
-    OpsSettings,
-    SchemaSettings,
-    TopicSettings,
-    TraceSettings,
     WorkerSettings,
     known_names,
-    variables,
 )
-from consumer.config.types import in_words, librdkafka_properties
+from consumer.config.types import in_words
 from consumer.errors import SettingsError
 
 _T = TypeVar("_T", bound=Group)
@@ -42,28 +33,39 @@ def environment(file: str = ".env") -> dict[str, str]:
 
 
 def load(group: type[_T], values: Mapping[str, str] | None = None) -> _T:
-    """Read one group, and the files it names. SettingsError has a line for each wrong setting: why, and an example."""
+    """Read one group, and the files of its secrets.
+
+    SettingsError has a line for each wrong setting: why, and an example.
+    """
     values = environment() if values is None else values
     named: dict[str, object] = {name: values[name] for name, _ in variables(group) if name in values}
     if group is KafkaSettings:
-        named["KAFKA_*"] = librdkafka_properties(values, known_names())
+        named["KAFKA_*"] = _properties(values)
     wrong = {}
-    for name in FROM_FILES:
-        if name + FILE in named:
+    for name in secret_names(group):
+        if name + FILE in values:
             try:
                 named[name] = _content(name, values)
             except ValueError as error:
                 wrong[name] = f"{name}{FILE}: {error}"
-    lines = list(wrong.values())
     try:
         loaded = group.model_validate(named)
     except ValidationError as error:
-        lines += [
-            _line(group, item, values) for item in error.errors() if item["loc"] not in {(name,) for name in wrong}
-        ]
-    if lines:
-        raise SettingsError("\n".join(lines))
+        for item in error.errors():
+            line = _line(group, item, values)
+            wrong.setdefault(str(item["loc"][0]) if item["loc"] else line, line)
+    if wrong:
+        raise SettingsError("\n".join(wrong.values()))
     return loaded
+
+
+def _properties(values: Mapping[str, str]) -> dict[str, str]:
+    """The properties of librdkafka that other KAFKA_ variables set: `KAFKA_A_B` is `a.b`."""
+    return {
+        name.removeprefix("KAFKA_").lower().replace("_", "."): value
+        for name, value in values.items()
+        if name.startswith("KAFKA_") and name not in known_names() and not name.startswith("KAFKA_TEST_")
+    }
 
 
 def _content(name: str, values: Mapping[str, str]) -> str:
@@ -96,17 +98,9 @@ def check(groups: Iterable[type[Group]], values: Mapping[str, str]) -> None:
 def load_worker(values: Mapping[str, str] | None = None) -> WorkerSettings:
     """Read all groups of a worker. SettingsError names every wrong setting in them."""
     values = environment() if values is None else values
-    check(WorkerSettings.__annotations__.values(), values)
-    return WorkerSettings(
-        load(KafkaSettings, values),
-        load(TopicSettings, values),
-        load(SchemaSettings, values),
-        load(DatabaseSettings, values),
-        load(DeliverySettings, values),
-        load(OpsSettings, values),
-        load(TraceSettings, values),
-        load(LogSettings, values),
-    )
+    groups = get_type_hints(WorkerSettings)
+    check(groups.values(), values)
+    return WorkerSettings(**{name: load(group, values) for name, group in groups.items()})
 
 
 def _line(group: type[Group], error: ErrorDetails, values: Mapping[str, str]) -> str:

@@ -46,7 +46,7 @@ def _imported(module: str, attribute: str) -> Any:
     except Exception as error:  # noqa: BLE001 (the module's own; its text may hold a secret)
         raise ValueError(f"the module {module} cannot be imported: {type(error).__name__}") from None
     if not callable(found):
-        raise ValueError(f"{module}:{attribute} is no class or function")  # noqa: TRY004 (pydantic's)
+        raise ValueError(f"{module}:{attribute} is neither a class nor a function")  # noqa: TRY004 (pydantic's)
     return found
 
 

@@ -1,25 +1,23 @@
 """All settings, in groups. `environment.py` reads them; a command loads the groups it needs.
 
-A field's validation alias is its variable's name, and its description is in the table of docs/settings.md, which
-`python -m consumer.config.settings` prints.
+`python -m consumer.config.settings` prints the table of docs/settings.md.
 """
 
-from collections.abc import Iterator
 from functools import cache
+from itertools import combinations
 from typing import NamedTuple, Self
 from urllib.parse import quote
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import SecretStr, model_validator
 from pydantic.fields import FieldInfo
 
 from consumer.config.group import FILE as FILE  # noqa: PLC0414 (known with the settings)
-from consumer.config.group import Group, file_of
+from consumer.config.group import Group, installed, secret_names, setting, variables
 from consumer.config.plugin_types import AuthPlugins, DatabaseTokens, OAuthCallback
 from consumer.config.process_settings import ApiSettings as ApiSettings  # noqa: PLC0414 (a group like those here)
 from consumer.config.process_settings import LogSettings as LogSettings  # noqa: PLC0414 (the same)
 from consumer.config.process_settings import OpsSettings as OpsSettings  # noqa: PLC0414 (the same)
 from consumer.config.process_settings import TraceSettings as TraceSettings  # noqa: PLC0414 (the same)
-from consumer.config.schema_settings import SchemaSettings as SchemaSettings  # noqa: PLC0414 (the same)
 from consumer.config.types import (
     BootstrapServers,
     DatabaseUrl,
@@ -29,104 +27,91 @@ from consumer.config.types import (
     KafkaProperties,
     Networks,
     Proxy,
+    RegistryUrl,
     SchemaName,
     SigningSecrets,
     TenantName,
+    Token,
     TopicName,
     Topics,
     Waits,
-    default_text,
-)
-from consumer.config.types import (
-    Network as Network,  # noqa: PLC0414 (the type of allow_networks, re-exported)
 )
 
 NO_ORIGIN = (
     "WEBHOOK_ORIGIN is not set: receivers are asked for permission in its name. "
     "Set it to a DNS name of this deployment, such as events.example.com"
 )
-FROM_FILES = ("API_TOKEN", "SCHEMA_REGISTRY_PASSWORD", "WEBHOOK_ENCRYPTION_KEY", "WEBHOOK_SECRET")
+_OF_SCHEMAS = ("attr", "authlib", "cachetools", "fastavro", "google.protobuf", "google.type", "grpc_tools")
+_REGISTRY_CLIENTS = ("httpx2", "httpx")  # confluent-kafka takes either
 
 
 class GroupSettings(Group):
     """The consumer group; commands that do not contact Kafka need only this."""
 
-    group_id: str = Field(
-        default="webhooks",
-        validation_alias="KAFKA_GROUP_ID",
+    group_id: str = setting(
+        "KAFKA_GROUP_ID",
+        "webhooks",
+        "Consumer group; all workers of a deployment share it.",
         min_length=1,
         max_length=255,
-        description="Consumer group; all workers of a deployment share it.",
-        examples=["webhooks"],
     )
 
 
 class KafkaSettings(GroupSettings):
     """The Kafka cluster, the consumer group, and the topics that the service writes."""
 
-    bootstrap_servers: BootstrapServers = Field(
-        validation_alias="KAFKA_BOOTSTRAP_SERVERS",
-        description="Brokers, comma-separated.",
-        examples=["kafka-1:9092,kafka-2:9092"],
+    bootstrap_servers: BootstrapServers = setting(
+        "KAFKA_BOOTSTRAP_SERVERS", ..., "Brokers, comma-separated.", "kafka-1:9092,kafka-2:9092"
     )
-    dead_letter_topic: TopicName = Field(
-        default="webhooks.dead-letters",
-        validation_alias="KAFKA_DEAD_LETTER_TOPIC",
-        description="Topic for records that cannot be decoded.",
-        examples=["webhooks.dead-letters"],
+    dead_letter_topic: TopicName = setting(
+        "KAFKA_DEAD_LETTER_TOPIC", "webhooks.dead-letters", "Topic for records that cannot be decoded."
     )
-    operations_topic: TopicName = Field(
-        default="webhooks.operations",
-        validation_alias="KAFKA_OPERATIONS_TOPIC",
-        description="Topic for operational events: a subscription disabled or recovered, a delivery exhausted.",
-        examples=["webhooks.operations"],
+    operations_topic: TopicName = setting(
+        "KAFKA_OPERATIONS_TOPIC",
+        "webhooks.operations",
+        "Topic for operational events: a subscription disabled or recovered, a delivery exhausted.",
     )
-    attempts_topic: TopicName | None = Field(
-        default=None,
-        validation_alias="KAFKA_ATTEMPTS_TOPIC",
-        description="Topic for the attempt history, a record for each attempt; none: no history.",
-        examples=["webhooks.attempts"],
+    attempts_topic: TopicName | None = setting(
+        "KAFKA_ATTEMPTS_TOPIC",
+        None,
+        "Topic for the attempt history, a record for each attempt; none: no history.",
+        "webhooks.attempts",
     )
-    mappings_file: str | None = Field(
-        default=None,
-        validation_alias="KAFKA_MAPPINGS_FILE",
-        description="File that says, by topic, where an event's type, id and body come from; read at the start.",
-        examples=["/etc/kafka-webhooks/mappings.toml"],
+    mappings_file: str | None = setting(
+        "KAFKA_MAPPINGS_FILE",
+        None,
+        "File that says, by topic, where an event's type, id and body come from; read at the start.",
+        "/etc/kafka-webhooks/mappings.toml",
     )
-    oauth_callback: OAuthCallback | None = Field(
-        default=None,
-        validation_alias="KAFKA_OAUTH_CALLBACK",
-        description="Function that gives tokens for SASL/OAUTHBEARER, such as those of Amazon MSK IAM: librdkafka's "
-        "`oauth_cb`.",
-        examples=["msk_tokens:token"],
+    oauth_callback: OAuthCallback | None = setting(
+        "KAFKA_OAUTH_CALLBACK",
+        None,
+        "Function that gives tokens for SASL/OAUTHBEARER, such as those of Amazon MSK IAM: librdkafka's `oauth_cb`.",
+        "msk_tokens:token",
     )
-    tenant: TenantName = Field(
-        default="tenant",
-        validation_alias="WEBHOOK_TENANT",
-        description="CloudEvents attribute, or header, that names an event's tenant.",
-        examples=["tenant"],
+    tenant: TenantName = setting(
+        "WEBHOOK_TENANT", "tenant", "CloudEvents attribute, or header, that names an event's tenant."
     )
-    properties: KafkaProperties = Field(
-        default_factory=dict,
-        validation_alias="KAFKA_*",
+    properties: KafkaProperties = setting(
+        "KAFKA_*",
+        {},
+        "Any other `KAFKA_A_B` becomes the librdkafka property `a.b`.",
+        "KAFKA_SECURITY_PROTOCOL=SASL_SSL",
         repr=False,
-        description="Any other `KAFKA_A_B` becomes the librdkafka property `a.b`.",
-        examples=["KAFKA_SECURITY_PROTOCOL=SASL_SSL"],
     )
 
     @model_validator(mode="after")
     def _topics_differ(self) -> Self:
-        if self.operations_topic == self.dead_letter_topic:
-            raise ValueError(
-                f"KAFKA_OPERATIONS_TOPIC and KAFKA_DEAD_LETTER_TOPIC are both {self.operations_topic}. "
-                "Name two topics: operational events can be subscribed to, dead letters are never read"
-            )
-        others = {"KAFKA_DEAD_LETTER_TOPIC": self.dead_letter_topic, "KAFKA_OPERATIONS_TOPIC": self.operations_topic}
-        for name, topic in others.items():
-            if self.attempts_topic == topic:
+        topics = {
+            "KAFKA_ATTEMPTS_TOPIC": self.attempts_topic,
+            "KAFKA_OPERATIONS_TOPIC": self.operations_topic,
+            "KAFKA_DEAD_LETTER_TOPIC": self.dead_letter_topic,
+        }
+        for (one, topic), (other, same) in combinations(topics.items(), 2):
+            if topic == same:
                 raise ValueError(
-                    f"KAFKA_ATTEMPTS_TOPIC and {name} are both {topic}. "
-                    "Name two topics: the attempt history may be lost and is never consumed"
+                    f"{one} and {other} are both {topic}. Name two topics: operational events can be subscribed to; "
+                    "dead letters and the attempt history are never consumed"
                 )
         return self
 
@@ -157,59 +142,87 @@ class KafkaSettings(GroupSettings):
 class TopicSettings(Group):
     """The topics that a worker consumes."""
 
-    topics: Topics = Field(
-        validation_alias="KAFKA_TOPICS",
-        description="Topics, comma-separated; `^` starts a pattern.",
-        examples=["orders,users", "^events[.].*"],
+    topics: Topics = setting("KAFKA_TOPICS", ..., "Topics, comma-separated; `^` starts a pattern.", "orders,users")
+
+
+class SchemaSettings(Group):
+    """The registry of the schemas of Avro, Protobuf and JSON Schema records."""
+
+    url: RegistryUrl | None = setting(
+        "SCHEMA_REGISTRY_URL",
+        None,
+        "Schema registry, or several, comma-separated; if set, records in Confluent's wire format are "
+        "decoded to JSON. Needs the extra `schemas`.",
+        "https://schema-registry:8081",
     )
+    user: str | None = setting(
+        "SCHEMA_REGISTRY_USER", None, "User, or API key, for basic authentication at the registry.", "webhooks"
+    )
+    password: Token | None = setting(
+        "SCHEMA_REGISTRY_PASSWORD", None, "Password, or API secret, of that user.", "the-password-of-that-user"
+    )
+    ca_file: str | None = setting(
+        "SCHEMA_REGISTRY_CA_FILE",
+        None,
+        "Certificates (PEM) of the authorities that the registry's certificate may be from, instead of the "
+        "public ones.",
+        "/etc/ssl/company-ca.pem",
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.url is None:
+            return self
+        if (self.user is None) != (self.password is None):
+            given, missing = ("USER", "PASSWORD") if self.password is None else ("PASSWORD", "USER")
+            raise ValueError(f"SCHEMA_REGISTRY_{given} is set without SCHEMA_REGISTRY_{missing}. Set both, or neither")
+        if not (installed(*_OF_SCHEMAS) and any(map(installed, _REGISTRY_CLIENTS))):
+            raise ValueError(
+                "SCHEMA_REGISTRY_URL is set, but the packages that read schemas are not installed. "
+                'Install them (pip install "kafka-webhooks[schemas]"), or unset SCHEMA_REGISTRY_URL'
+            )
+        return self
 
 
 class DatabaseSettings(Group):
     """The database of subscriptions and stored deliveries."""
 
-    url: DatabaseUrl = Field(
-        validation_alias="DATABASE_URL",
-        description="SQLAlchemy URL of Oracle (production) or SQLite (embedded).",
-        examples=["oracle+oracledb://user:password@host:1521/?service_name=FREEPDB1", "sqlite:///webhooks.db"],
+    url: DatabaseUrl = setting(
+        "DATABASE_URL",
+        ...,
+        "SQLAlchemy URL of Oracle (production) or SQLite (embedded).",
+        "oracle+oracledb://user:password@host:1521/?service_name=FREEPDB1",
     )
-    db_schema: SchemaName | None = Field(
-        default=None,
-        validation_alias="DATABASE_SCHEMA",
-        description="Owner of the tables, if it is not the service's account.",
-        examples=["WEBHOOKS"],
+    db_schema: SchemaName | None = setting(
+        "DATABASE_SCHEMA", None, "Owner of the tables, if it is not the service's account.", "WEBHOOKS"
     )
-    password_file: str | None = Field(
-        default=None,
-        validation_alias="DATABASE_PASSWORD_FILE",
-        description="File that holds the password, instead of the URL; read at each connect (Oracle).",
-        examples=["/run/secrets/database-password"],
+    password_file: str | None = setting(
+        "DATABASE_PASSWORD_FILE",
+        None,
+        "File that holds the password, instead of the URL; read at each connect (Oracle).",
+        "/run/secrets/database-password",
     )
-    wallet_password: SecretStr | None = Field(
-        default=None,
-        validation_alias="DATABASE_WALLET_PASSWORD",
-        description="Password of the key in `ewallet.pem` (Oracle).",
-        examples=["the-password-of-the-wallet"],
+    wallet_password: SecretStr | None = setting(
+        "DATABASE_WALLET_PASSWORD", None, "Password of the key in `ewallet.pem` (Oracle).", "the-password-of-the-wallet"
     )
-    client_lib: str | None = Field(
-        default=None,
-        validation_alias="ORACLE_CLIENT_LIB",
-        description="Directory of the Oracle client's libraries, which then connect: thick mode (Oracle).",
-        examples=["/opt/oracle/instantclient_23_9"],
+    client_lib: str | None = setting(
+        "ORACLE_CLIENT_LIB",
+        None,
+        "Directory of the Oracle client's libraries, which then connect: thick mode (Oracle).",
+        "/opt/oracle/instantclient_23_9",
     )
-    token_callback: DatabaseTokens | None = Field(
-        default=None,
-        validation_alias="DATABASE_TOKEN_CALLBACK",
-        description="Function that gives access tokens in place of a password, as `module:function` (Oracle).",
-        examples=["iam_tokens:token"],
+    token_callback: DatabaseTokens | None = setting(
+        "DATABASE_TOKEN_CALLBACK",
+        None,
+        "Function that gives access tokens in place of a password, as `module:function` (Oracle).",
+        "iam_tokens:token",
     )
-    encryption_key: FernetKeys | None = Field(
-        default=None,
-        validation_alias="WEBHOOK_ENCRYPTION_KEY",
-        description="Fernet keys, newest first, space-separated; they encrypt the secrets in `webhook_secrets`.",
-        examples=['"$(openssl rand -base64 32 | tr +/ -_)"'],
+    encryption_key: FernetKeys | None = setting(
+        "WEBHOOK_ENCRYPTION_KEY",
+        None,
+        "Fernet keys, newest first, space-separated; they encrypt the secrets in `webhook_secrets`.",
+        '"$(openssl rand -base64 32 | tr +/ -_)"',
     )
-
-    encryption_key_file: str | None = file_of("WEBHOOK_ENCRYPTION_KEY")
 
     @property
     def encryption_keys(self) -> str:
@@ -220,14 +233,13 @@ class DatabaseSettings(Group):
 class SigningSettings(Group):
     """The secrets that sign deliveries; a receiver needs only this group."""
 
-    secret: SigningSecrets = Field(
-        validation_alias="WEBHOOK_SECRET",
-        description="Signing secret of subscriptions without one of their own; several, at most five, are "
+    secret: SigningSecrets = setting(
+        "WEBHOOK_SECRET",
+        ...,
+        "Signing secret of subscriptions without one of their own; several, at most five, are "
         "space-separated, newest first. `whsec_` + base64, or any string without quotation marks around it.",
-        examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     )
-
-    secret_file: str | None = file_of("WEBHOOK_SECRET")
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -238,48 +250,43 @@ class SigningSettings(Group):
 class RuleSettings(Group):
     """The rules for every subscription. Commands that write or list subscriptions need them; all have defaults."""
 
-    require_own_secret: bool = Field(
-        default=False,
-        validation_alias="WEBHOOK_REQUIRE_OWN_SECRET",
-        description="Each subscription needs a secret of its own; `WEBHOOK_SECRET` signs for none.",
-        examples=["true"],
+    require_own_secret: bool = setting(
+        "WEBHOOK_REQUIRE_OWN_SECRET",
+        False,
+        "Each subscription needs a secret of its own; `WEBHOOK_SECRET` signs for none.",
+        "true",
     )
-    require_verification: bool = Field(
-        default=False,
-        validation_alias="WEBHOOK_REQUIRE_VERIFICATION",
-        description="Nothing is sent to a URL that has not answered the validation request; it is stored until then.",
-        examples=["true"],
+    require_verification: bool = setting(
+        "WEBHOOK_REQUIRE_VERIFICATION",
+        False,
+        "Nothing is sent to a URL that has not answered the validation request; it is stored until then.",
+        "true",
     )
-    origin: HostName | None = Field(
-        default=None,
-        validation_alias="WEBHOOK_ORIGIN",
-        description="DNS name in whose name receivers are asked for permission (`WebHook-Request-Origin`).",
-        examples=["events.example.com"],
+    origin: HostName | None = setting(
+        "WEBHOOK_ORIGIN",
+        None,
+        "DNS name in whose name receivers are asked for permission (`WebHook-Request-Origin`).",
+        "events.example.com",
     )
-    allow_networks: Networks = Field(
-        default=(),
-        validation_alias="WEBHOOK_ALLOW_NETWORKS",
-        description="Networks to allow besides public addresses, also over plain http.",
-        examples=["10.0.0.0/8,127.0.0.0/8"],
+    allow_networks: Networks = setting(
+        "WEBHOOK_ALLOW_NETWORKS",
+        "",
+        "Networks to allow besides public addresses, also over plain http.",
+        "10.0.0.0/8,127.0.0.0/8",
     )
-    allow_http: bool = Field(
-        default=False,
-        validation_alias="WEBHOOK_ALLOW_HTTP",
-        description="Allow plain http to public addresses.",
-        examples=["true"],
+    allow_http: bool = setting("WEBHOOK_ALLOW_HTTP", False, "Allow plain http to public addresses.", "true")
+    auth_plugins: AuthPlugins = setting(
+        "WEBHOOK_AUTH_PLUGINS",
+        "",
+        "Plug-ins of requests that credentials may name: `name=module:class`, comma-separated.",
+        "sigv4=requests_aws4auth:AWS4Auth",
     )
-    auth_plugins: AuthPlugins = Field(
-        default=(),
-        validation_alias="WEBHOOK_AUTH_PLUGINS",
-        description="Plug-ins of requests that credentials may name: `name=module:class`, comma-separated.",
-        examples=["sigv4=requests_aws4auth:AWS4Auth"],
-    )
-    proxy: Proxy = Field(
-        default="",
-        validation_alias="WEBHOOK_PROXY",
+    proxy: Proxy = setting(
+        "WEBHOOK_PROXY",
+        "",
+        "Send through this proxy, which then enforces the egress rule.",
+        "http://egress-proxy:3128",
         repr=False,
-        description="Send through this proxy, which then enforces the egress rule.",
-        examples=["http://egress-proxy:3128"],
     )
 
     @model_validator(mode="after")
@@ -292,75 +299,42 @@ class RuleSettings(Group):
 class DeliverySettings(RuleSettings, SigningSettings):
     """Settings of signing, sending and retries."""
 
-    timeout: Duration = Field(
-        default=15.0,
-        validation_alias="WEBHOOK_TIMEOUT",
-        gt=0,
-        le=300,
-        description="Time limit of a whole exchange.",
-        examples=["15s"],
+    timeout: Duration = setting("WEBHOOK_TIMEOUT", "15s", "Time limit of a whole exchange.", gt=0, le=300)
+    connect_timeout: Duration = setting(
+        "WEBHOOK_CONNECT_TIMEOUT", "5s", "Time limit of connecting, TLS included.", gt=0, le=300
     )
-    connect_timeout: Duration = Field(
-        default=5.0,
-        validation_alias="WEBHOOK_CONNECT_TIMEOUT",
-        gt=0,
-        le=300,
-        description="Time limit of connecting, TLS included.",
-        examples=["5s"],
+    max_in_flight: int = setting("WEBHOOK_MAX_IN_FLIGHT", 1000, "Requests open at once in one worker.", ge=1, le=50_000)
+    retry_schedule: Waits = setting(
+        "WEBHOOK_RETRY_SCHEDULE",
+        "5s,5m,30m,2h,5h,10h,14h,20h,24h",
+        "Waits between attempts; after the last one a delivery is exhausted.",
     )
-    max_in_flight: int = Field(
-        default=1000,
-        validation_alias="WEBHOOK_MAX_IN_FLIGHT",
-        ge=1,
-        le=50_000,
-        description="Requests open at once in one worker.",
-        examples=["1000"],
+    retry_jitter: float = setting(
+        "WEBHOOK_RETRY_JITTER", 0.2, "Each wait is lengthened by a random fraction of up to this.", ge=0, le=1
     )
-    retry_schedule: Waits = Field(
-        default=(5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0),
-        validation_alias="WEBHOOK_RETRY_SCHEDULE",
-        description="Waits between attempts; after the last one a delivery is exhausted.",
-        examples=["5s,5m,30m,2h,5h,10h,14h,20h,24h"],
-    )
-    retry_jitter: float = Field(
-        default=0.2,
-        validation_alias="WEBHOOK_RETRY_JITTER",
-        ge=0,
-        le=1,
-        description="Each wait is lengthened by a random fraction of up to this.",
-        examples=["0.2"],
-    )
-    retry_in_memory: Duration = Field(
-        default=10.0,
-        validation_alias="WEBHOOK_RETRY_IN_MEMORY",
+    retry_in_memory: Duration = setting(
+        "WEBHOOK_RETRY_IN_MEMORY",
+        "10s",
+        "Waits up to this stay in memory; longer ones are stored in the database.",
         ge=0,
         le=60,
-        description="Waits up to this stay in memory; longer ones are stored in the database.",
-        examples=["10s"],
     )
-    disable_after: Duration = Field(
-        default=432000.0,
-        validation_alias="WEBHOOK_DISABLE_AFTER",
+    disable_after: Duration = setting(
+        "WEBHOOK_DISABLE_AFTER",
+        "5d",
+        "A subscription whose attempts have all failed for this long is disabled; 0: never.",
         ge=0,
-        le=31_536_000,
-        description="A subscription whose attempts have all failed for this long is disabled; 0: never.",
-        examples=["5d"],
+        le=31536000,
     )
-    subscription_cache: Duration = Field(
-        default=1.0,
-        validation_alias="WEBHOOK_SUBSCRIPTION_CACHE",
+    subscription_cache: Duration = setting(
+        "WEBHOOK_SUBSCRIPTION_CACHE",
+        "1s",
+        "How long a look-up of subscriptions is reused; a new subscription takes effect after this.",
         ge=0,
         le=3600,
-        description="How long a look-up of subscriptions is reused; a new subscription takes effect after this.",
-        examples=["1s"],
     )
-    drain: Duration = Field(
-        default=20.0,
-        validation_alias="WEBHOOK_DRAIN",
-        ge=0,
-        le=600,
-        description="At SIGTERM, how long to wait for requests in flight.",
-        examples=["20s"],
+    drain: Duration = setting(
+        "WEBHOOK_DRAIN", "20s", "At SIGTERM, how long to wait for requests in flight.", ge=0, le=600
     )
 
 
@@ -390,26 +364,29 @@ GROUPS: tuple[type[Group], ...] = (
 )
 
 
-def variables(group: type[Group]) -> Iterator[tuple[str, FieldInfo]]:
-    """A group's environment variables, each with its field."""
-    for field in group.model_fields.values():
-        yield str(field.validation_alias), field
-
-
 @cache
 def known_names() -> frozenset[str]:
-    """The names of all settings."""
-    return frozenset(name for group in GROUPS for name, _ in variables(group))
+    """The names of all settings, and those of the files of secrets."""
+    names = {name for group in GROUPS for name, _ in variables(group)}
+    return frozenset(names | {name + FILE for group in GROUPS for name in secret_names(group)})
 
 
 def table() -> str:
     """The settings as the Markdown table that docs/settings.md holds; a test compares them."""
     rows = [
-        f"| `{name}` | {default_text(field)} | {field.description} |"
+        f"| `{name}` | {_default(field)} | {field.description} |"
         for group in GROUPS
         for name, field in variables(group)
     ]
     return "\n".join(["| setting | default | what it does |", "| --- | --- | --- |", *rows])
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    if isinstance(field.default, bool):
+        return "on" if field.default else "off"
+    return f"`{field.default}`" if field.default else "none"
 
 
 if __name__ == "__main__":

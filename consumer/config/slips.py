@@ -21,57 +21,38 @@ _LIKE, _ALMOST = 0.7, 0.9  # similarity, up to 1: to suggest a name with the sam
 _PLANTED = re.compile(r"[A-Z0-9_]+_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)")
 # The properties of librdkafka that are set most often: librdkafka offers no list.
 PROPERTIES = (
-    "auto.offset.reset",
-    "broker.address.family",
-    "client.id",
-    "client.rack",
-    "debug",
-    "fetch.max.bytes",
-    "fetch.wait.max.ms",
-    "group.instance.id",
-    "group.protocol",
-    "group.remote.assignor",
-    "heartbeat.interval.ms",
-    "max.poll.interval.ms",
-    "message.max.bytes",
-    "partition.assignment.strategy",
-    "sasl.kerberos.keytab",
-    "sasl.kerberos.principal",
-    "sasl.kerberos.service.name",
-    "sasl.mechanisms",
-    "sasl.oauthbearer.client.id",
-    "sasl.oauthbearer.client.secret",
-    "sasl.oauthbearer.method",
-    "sasl.oauthbearer.token.endpoint.url",
-    "sasl.password",
-    "sasl.username",
-    "security.protocol",
-    "session.timeout.ms",
-    "socket.keepalive.enable",
-    "socket.timeout.ms",
-    "ssl.ca.location",
-    "ssl.ca.pem",
-    "ssl.certificate.location",
-    "ssl.certificate.pem",
-    "ssl.endpoint.identification.algorithm",
-    "ssl.key.location",
-    "ssl.key.password",
-    "ssl.key.pem",
-    "ssl.keystore.location",
-    "ssl.keystore.password",
-    "topic.blacklist",
+    *("auto.offset.reset", "broker.address.family", "client.id", "client.rack", "debug"),
+    *("fetch.max.bytes", "fetch.wait.max.ms", "group.instance.id", "group.protocol"),
+    *("group.remote.assignor", "heartbeat.interval.ms", "max.poll.interval.ms", "message.max.bytes"),
+    *("partition.assignment.strategy", "sasl.kerberos.keytab", "sasl.kerberos.principal"),
+    *("sasl.kerberos.service.name", "sasl.mechanisms", "sasl.oauthbearer.client.id"),
+    *("sasl.oauthbearer.client.secret", "sasl.oauthbearer.method", "sasl.oauthbearer.token.endpoint.url"),
+    *("sasl.password", "sasl.username", "security.protocol", "session.timeout.ms"),
+    *("socket.keepalive.enable", "socket.timeout.ms", "ssl.ca.location", "ssl.ca.pem"),
+    *("ssl.certificate.location", "ssl.certificate.pem", "ssl.endpoint.identification.algorithm"),
+    *("ssl.key.location", "ssl.key.password", "ssl.key.pem", "ssl.keystore.location"),
+    *("ssl.keystore.password", "topic.blacklist"),
 )
 
 
 class Slip(NamedTuple):
-    """A variable that is not a setting, and the most similar setting, if there is a similar one."""
+    """A variable that is not a setting, and the most similar setting, if there is a similar one.
+
+    `lacks`: the property that librdkafka does not have, if the variable would set one.
+    """
 
     variable: str
     nearest: str | None
+    lacks: str | None = None
+
+    @property
+    def why(self) -> str:
+        """Why the variable is ignored."""
+        return f"librdkafka has no property {self.lacks}" if self.lacks else "there is no such setting"
 
     def __str__(self) -> str:
-        hint = f": did you mean {self.nearest}?" if self.nearest else ""
-        return f"{self.variable} is no setting, and is ignored{hint}"
+        hint = f". Did you mean {self.nearest}?" if self.nearest else ""
+        return f"{self.variable} is ignored: {self.why}{hint}"
 
 
 def of_settings(variables: Iterable[str]) -> list[Slip]:
@@ -89,11 +70,11 @@ def of_properties(unknown: Iterable[str]) -> list[Slip]:
 
     Slips that `of_settings` finds are left out.
     """
-    names = sorted(map(variable_of, unknown))
+    names = sorted((variable_of(each), each) for each in unknown)
     candidates = {*map(variable_of, PROPERTIES), *known_names()}
     return [
-        Slip(name, _behind(_KAFKA, name, candidates))
-        for name in names
+        Slip(name, _behind(_KAFKA, name, candidates), each)
+        for name, each in names
         if not _PLANTED.fullmatch(name) and _meant(name) is None
     ]
 
@@ -105,8 +86,8 @@ def variable_of(name: str) -> str:
 
 def warn(slips: Iterable[Slip]) -> None:
     """Log a warning for each slip."""
-    for variable, nearest in slips:
-        log.warning("an environment variable is no setting, and is ignored", variable=variable, nearest=nearest)
+    for slip in slips:
+        log.warning("an environment variable is ignored", variable=slip.variable, why=slip.why, nearest=slip.nearest)
 
 
 def _meant(name: str) -> str | None:

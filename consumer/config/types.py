@@ -4,14 +4,13 @@ import binascii
 import math
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, tzinfo
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from consumer.crypto.keys import MOST_SIGNING, parse_signing_key
@@ -35,7 +34,6 @@ _LAST_PORT = 65_535
 _STATUS = re.compile(r"([345])([0-9]{2}|xx|XX)")
 _ASK_FOR_ANOTHER = frozenset((408, 409, 425, 429))  # retry: later, after a conflict is settled, or more slowly
 _ENCODE = "percent-encode each @ : / ? % of its user and password (@ is %40)"
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _LONGEST_WAIT = 30 * 86400.0  # seconds; a wait longer than a month is a typing error
 
 # Properties that would let an offset move before its deliveries are settled, or that this service sets itself.
@@ -156,12 +154,6 @@ def _named(pattern: str, what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _log_level(name: str) -> str:
-    if name.upper() not in LOG_LEVELS:
-        raise ValueError(f"{name!r:.40} is not one of {', '.join(LOG_LEVELS)}")
-    return name.upper()
-
-
 # A proxy that cannot work is refused at the start, not at each delivery. Its user and password may hold any
 # visible ASCII character.
 def _http_url(text: str) -> str:
@@ -177,18 +169,6 @@ def _registry_url(text: str) -> str:
         if "@" in url:  # wherever it stands: a password with a / or # ends the host for a parser
             raise ValueError("holds a user or a password; set SCHEMA_REGISTRY_USER and SCHEMA_REGISTRY_PASSWORD")
     return text
-
-
-def _traces_exporter(name: str) -> str:
-    if name not in {"otlp", "none"}:
-        raise ValueError(f"{name!r:.40} is not supported; otlp sends traces, none turns them off")
-    return name
-
-
-def _otlp_protocol(name: str) -> str:
-    if name != "http/protobuf":
-        raise ValueError(f"{name!r:.40} is not supported; use http/protobuf, which collectors expect on port 4318")
-    return name
 
 
 def _proxy(url: str) -> str:
@@ -278,7 +258,7 @@ Duration = Annotated[float, BeforeValidator(seconds)]
 Waits = Annotated[tuple[float, ...], BeforeValidator(waits)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks)]
 Topics = Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_topics)]
-LogLevel = Annotated[str, AfterValidator(_log_level)]
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)]
 TenantName = Annotated[str, _named(r"[!-~]{1,100}", "name of an attribute (visible ASCII, at most 100 characters)")]
 TopicName = Annotated[str, _named(r"[A-Za-z0-9._-]{1,249}", "topic name (letters, digits, . _ -)")]
 SchemaName = Annotated[
@@ -295,8 +275,6 @@ SigningSecrets = Annotated[SecretStr, AfterValidator(_signing_secrets)]
 Proxy = Annotated[str, AfterValidator(_proxy)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 RegistryUrl = Annotated[str, AfterValidator(_registry_url)]
-TracesExporter = Annotated[str, AfterValidator(_traces_exporter)]
-OtlpProtocol = Annotated[str, AfterValidator(_otlp_protocol)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 
 
@@ -313,6 +291,7 @@ _WRONG = {
     "int_parsing": "is not a whole number",
     "int_parsing_size": "has too many digits",
     "int_type": "is not a whole number",
+    "literal_error": "is not one of {expected}",
     "less_than": "is too large; it must be less than {lt:g}",
     "less_than_equal": "is too large; the most is {le:g}",
     "string_too_long": "is too long; at most {max_length} characters are taken",
@@ -326,34 +305,3 @@ def in_words(error: ErrorDetails, value: object) -> str:
         return error["msg"].removeprefix("Value error, ").removesuffix(".")
     what = wrong.format(**error.get("ctx", {}))
     return what if value is None else f"{str(value)!r:.80} {what}"
-
-
-def librdkafka_properties(values: Mapping[str, str], known: Collection[str]) -> dict[str, str]:
-    """The properties that KAFKA_ variables set (`KAFKA_A_B`: `a.b`), without `known` settings and KAFKA_TEST_ ones."""
-    return {
-        name.removeprefix("KAFKA_").lower().replace("_", "."): value
-        for name, value in values.items()
-        if name.startswith("KAFKA_") and name not in known and not name.startswith("KAFKA_TEST_")
-    }
-
-
-def default_text(field: FieldInfo) -> str:
-    """A field's default as Markdown."""
-    if field.is_required():
-        return "required"
-    value = field.get_default(call_default_factory=True, validated_data={})
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if value in (None, "", (), {}):
-        return "none"
-    if isinstance(value, tuple):
-        return f"`{','.join(_duration_text(item) for item in value)}`"
-    is_duration = any(isinstance(kind, BeforeValidator) and kind.func is seconds for kind in field.metadata)
-    return f"`{_duration_text(value) if is_duration else value}`"
-
-
-def _duration_text(value: float) -> str:
-    for unit, size, least in (("d", 86400, 2 * 86400), ("h", 3600, 3600), ("m", 60, 60)):  # 24h reads well after 20h
-        if value >= least and value % size == 0:
-            return f"{value // size:g}{unit}"
-    return f"{value:g}s"

@@ -28,7 +28,7 @@ SAID = {
         "Marked in part.", "warn", "Some are delivered by now, keep their turn in an order, or have no subscription."
     ),
     "published": Said("Published again.", more="The workers read it as a new record."),
-    "replaying": Said("The replay is begun.", more="It runs in the background; this page shows its progress."),
+    "replaying": Said("The replay has begun.", more="It runs in the background; this page shows its progress."),
     "cancelled": Said("Cancelled.", more="Its stored deliveries are sent."),
 }
 
@@ -64,7 +64,7 @@ def with_console(
         [overview.stream(live, frame)],
     )
 
-    description = reference_page(api.openapi)
+    description = reference_page()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")

@@ -165,7 +165,7 @@ class Settling:
         if stays and lane.could_not_send(self._monotonic(), delivery.started_at, outcome.error):
             problem = Problem("url", outcome.error, Effect.STORED)
             number = lane.endpoint.subscription_id
-            log.error("a subscription is not as it should be", subscription=number, reason=str(problem))
+            log.error("a subscription is broken", subscription=number, reason=str(problem))
         failure = Failure(outcome.error, None, None, now)
         for each in delivery.split():
             if isinstance(each.origin, OpenRecord):

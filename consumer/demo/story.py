@@ -2,46 +2,70 @@
 
 import io
 import json
+import os
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import FrameType
-from typing import NamedTuple
-
-from sqlalchemy import Engine
 
 from consumer.config.environment import load
-from consumer.config.settings import DatabaseSettings
+from consumer.config.settings import DatabaseSettings, KafkaSettings
 from consumer.crypto.keys import parse_secret
 from consumer.database import migrations
 from consumer.database.engine import create_engine
-from consumer.demo.figures import beside, figures, stored
-from consumer.demo.kafka import EmbeddedKafka
-from consumer.demo.process import WorkerProcess
-from consumer.demo.receivers import Receiver, ReceiverServer, make_receivers
+from consumer.demo.broker import EmbeddedKafka
+from consumer.demo.figures import UNDECODABLE, figures, tell_of_receivers, tell_of_records
+from consumer.demo.receivers import ReceiverServer, make_receivers
 from consumer.demo.screen import Screen
-from consumer.demo.summary import REAL_THING, Evidence, claims, left_alone
 from consumer.errors import WebhooksError
+from consumer.ops import dead_letters
+from consumer.ops.lag import group_lag
 from consumer.subscriptions import repository
 
-TOPIC, DEAD_LETTER_TOPIC, GROUP = "events", "webhooks.dead-letters", "webhooks"
 SECRET = "whsec_ZGVtby1yZWNlaXZlcnMtaW4tdGhpcy1wcm9jZXNz"  # noqa: S105 (it signs for receivers in this process alone)
 # The default schedule takes three days; this one shows the same in seconds: one retry from memory, the others parked.
-SCHEDULE = (1, 2, 4)
-FIRST = (123, b'{"id": 123, "name": "Jane Doe"}')
-UNDECODABLE = b'{"id": 124, "name": "Joh'
-
+SETTINGS = {
+    "KAFKA_TOPICS": "events",
+    "KAFKA_DEAD_LETTER_TOPIC": "webhooks.dead-letters",
+    "KAFKA_FETCH_WAIT_MAX_MS": "5",  # the mock cluster answers a fetch when its wait ends, not when a record comes
+    "WEBHOOK_SECRET": SECRET,
+    "WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
+    "WEBHOOK_TIMEOUT": "1s",
+    "WEBHOOK_RETRY_SCHEDULE": "1s,2s,4s",
+    "WEBHOOK_RETRY_JITTER": "0",
+    "WEBHOOK_RETRY_IN_MEMORY": "1s",
+    "WEBHOOK_DRAIN": "2s",
+    "OPS_PORT": "0",
+}
+TOPICS = (SETTINGS["KAFKA_TOPICS"], SETTINGS["KAFKA_DEAD_LETTER_TOPIC"])
+OTHERS = ("KAFKA_", "WEBHOOK_", "DATABASE_", "OPS_", "API_", "LOG_LEVEL")  # settings of the user, which are left out
+# Ends with the demo, even if that is killed: it writes nothing, so the read returns when its end of the pipe closes.
+WORKER = """
+import os, sys, threading
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+sys.argv = ["kafka-webhooks", "run"]
+from consumer.__main__ import main
+main()
+"""
+REAL_THING = """\
+export DATABASE_URL='oracle+oracledb://user:pw@db:1521/?service_name=FREEPDB1'
+export KAFKA_BOOTSTRAP_SERVERS=localhost:9092
+export KAFKA_TOPICS=users,orders
+export WEBHOOK_SECRET="whsec_$(openssl rand -base64 32)"
+kafka-webhooks migrate
+kafka-webhooks subscriptions add https://example.com/webhooks user.created
+kafka-webhooks check
+kafka-webhooks run"""
 RATE = 400  # events a second
 CALM, STORM = 2 * RATE, 8 * RATE  # events: for crm alone, then of all types
 MIX = ("order.placed", "user.created", "order.placed", "user.deleted", "order.placed", "user.created", "invoice.paid")
 TICK = 0.01  # seconds
 SWITCH = 0.0005  # seconds that a thread may hold the interpreter: receivers must not wait while the table is drawn
 LOOK = 0.5  # seconds between looks at the database
-LONGEST_START = 25.0  # seconds until the first event arrives; Kafka's wait for other members of the group takes 3
 LONGEST = 45.0  # seconds from the start; the demo then stops waiting and reports the deliveries still owed
 
 
@@ -49,222 +73,146 @@ class Stopped(Exception):
     """A signal has arrived."""
 
 
-class Database(NamedTuple):
-    """An empty database for the demo: its URL, and its name in the output."""
-
-    url: str
-    name: str
-
-
-class Planned(NamedTuple):
-    """An event of the stream, due `at` seconds after its start."""
-
-    at: float
-    number: int
-    type: str
-
-
-class Parts(NamedTuple):
-    """The running parts of the demo."""
-
-    screen: Screen
-    kafka: EmbeddedKafka
-    engine: Engine
-    worker: WorkerProcess
-    receivers: Sequence[Receiver]
-    published_at: dict[int, float]  # monotonic, by an event's number; without the first, which waited for the worker
-    started: float
-    breathe: Callable[[], None]  # a short sleep; raises Stopped, or WebhooksError if the worker has ended
-
-
-def main(database: Database | None = None) -> None:
-    """Run the demo, on SQLite if no database is given.
+def main(database: str | None = None, name: str = "SQLite in a temporary folder") -> None:
+    """Run the demo on an empty database: its URL, and its `name` in the output.
 
     WebhooksError if the worker ended, or if the figures contradict a claim.
     """
     sys.setswitchinterval(SWITCH)
     stopped: list[int] = []
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        stopped.append(number)
-
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+        signal.signal(number, lambda received, _frame: stopped.append(received))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # for a terminal that cannot show ✓
     with Screen() as screen:
         try:
             with ExitStack() as parts:
-                held = _play(screen, parts, stopped, database)
+                _Demo(screen, parts, stopped, database, name).play()
         except Stopped:
             screen.say("Stopped; no process and no file is left.")
             return
-    if not held:
+    if screen.contradicted:
         raise WebhooksError("the figures do not support the claims marked with ✗")
 
 
-def _play(screen: Screen, parts: ExitStack, stopped: list[int], database: Database | None) -> bool:
-    started = time.monotonic()
-    screen.say("kafka-webhooks demo: Kafka, database, worker and receivers on this machine.\n")
-    stage = _set_up(screen, parts, stopped, started, database)
-    _first_event(stage)
-    calm_ended = _stream(stage, "calm: crm alone", list(plan(CALM, ["user.created"], 1000)))
-    screen.done(f"{CALM:,} events for crm alone, to compare with; now the badly behaved receivers get theirs, too")
-    _stream(stage, "storm: all receivers", list(plan(STORM, MIX, 1000 + CALM)))
-    _last_deliveries(stage)
-    return _tell(stage, calm_ended)
+class _Demo:
+    def __init__(
+        self, screen: Screen, parts: ExitStack, stopped: Sequence[int], database: str | None, name: str
+    ) -> None:
+        self._screen, self._stopped, self._started = screen, stopped, time.monotonic()
+        screen.say("kafka-webhooks demo: Kafka, database, worker and receivers on this machine.\n")
+        folder = Path(parts.enter_context(TemporaryDirectory(prefix="kafka-webhooks-demo-")))
+        settings = {"DATABASE_URL": database or f"sqlite:///{folder / 'demo.db'}"}
+        self._engine = create_engine(load(DatabaseSettings, settings))
+        parts.callback(self._engine.dispose)
+        migrations.upgrade(self._engine)
+        screen.tell(f"{name}, its tables made by the Alembic migrations")
 
+        self._receivers = make_receivers()
+        self._published_at: dict[int, float] = {}  # by an event's id; without the first, which waited for the worker
+        parts.enter_context(closing(ReceiverServer(self._receivers, parse_secret(SECRET), self._published_at)))
+        for receiver in self._receivers:
+            receiver.subscription_id = repository.add(self._engine, receiver.url, receiver.event_type)
+        screen.tell(
+            f"{len(self._receivers)} receivers on ports of 127.0.0.1, a subscription for each; some behave badly"
+        )
 
-def _set_up(screen: Screen, parts: ExitStack, stopped: list[int], started: float, database: Database | None) -> Parts:
-    # 1. A database, with the tables of the migrations.
-    folder = Path(parts.enter_context(TemporaryDirectory(prefix="kafka-webhooks-demo-")))
-    database = database or Database(f"sqlite:///{folder / 'demo.db'}", "SQLite in a temporary folder")
-    engine = create_engine(load(DatabaseSettings, {"DATABASE_URL": database.url}))
-    parts.callback(engine.dispose)
-    migrations.upgrade(engine)
-    screen.done(f"{database.name}, its tables made by the Alembic migrations")
+        self._kafka = parts.enter_context(closing(EmbeddedKafka(*TOPICS)))
+        settings |= SETTINGS | {"KAFKA_BOOTSTRAP_SERVERS": self._kafka.servers}
+        self._settings = load(KafkaSettings, settings)
+        screen.tell(f"Kafka, embedded, at {self._kafka.servers}")
+        inherited = {each: value for each, value in os.environ.items() if not each.startswith(OTHERS)}
+        self._log = folder / "worker.log"
+        self._worker = subprocess.Popen(  # noqa: S603 (this interpreter, on our own code)
+            [sys.executable, "-c", WORKER],
+            cwd=folder,  # without a .env of the user
+            env=inherited | settings | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            stdin=subprocess.PIPE,
+            stdout=self._log.open("wb"),
+            stderr=subprocess.STDOUT,
+            process_group=0,  # Ctrl-C is the demo's to handle
+        )
+        parts.enter_context(self._worker)
+        parts.callback(self._worker.kill)
+        screen.tell(f"a worker: the command `kafka-webhooks run` as process {self._worker.pid}")
 
-    # 2. Receivers, and a subscription for each.
-    receivers, published_at = make_receivers(), dict[int, float]()
-    parts.enter_context(closing(ReceiverServer(receivers, parse_secret(SECRET), published_at)))
-    for receiver in receivers:
-        receiver.subscription_id = repository.add(engine, receiver.url, receiver.event_type)
-    screen.done(f"{len(receivers)} receivers on ports of 127.0.0.1, a subscription for each; some behave badly")
+    def play(self) -> None:
+        """Publish, watch and tell."""
+        self._first_event()
+        self._stream(CALM, ["user.created"])
+        calm_ended = time.monotonic()
+        self._screen.tell(f"{CALM:,} events for crm alone, to compare with; now the badly behaved receivers get theirs")
+        self._kafka.publish(TOPICS[0], UNDECODABLE, key=b"124")
+        self._stream(STORM, MIX, to_the_end=True)
+        self._worker.terminate()
+        rows, status = figures(self._engine, self._receivers), self._worker.wait(LONGEST)
+        self._screen.final(rows)
+        alone, beside = (
+            [each.latency for each in self._receivers[0].seen if each.latency and (each.at < calm_ended) is calm]
+            for calm in (True, False)
+        )
+        letters = [(each.reason, each.value) for each in dead_letters.recent(self._settings, 10)]
+        tell_of_receivers(self._screen.tell, rows, alone, beside)
+        tell_of_records(self._screen.tell, *self._progress(), status, letters)
+        took = time.monotonic() - self._started
+        self._screen.say(f"\nThat took {took:.0f} s. For the real thing, copy these lines:\n")
+        self._screen.say(REAL_THING, "cyan")
 
-    # 3. Kafka, and the worker as users run it.
-    kafka = parts.enter_context(closing(EmbeddedKafka()))
-    kafka.create(TOPIC)
-    kafka.create(DEAD_LETTER_TOPIC)
-    screen.done(f"Kafka, embedded, at {kafka.servers}")
-    worker = WorkerProcess(_settings(database.url, kafka.servers), folder)
-    parts.callback(worker.stop)
-    screen.done(f"a worker: the command `kafka-webhooks run` as process {worker.pid}")
+    def _first_event(self) -> None:
+        self._publish("user.created", b'{"id": 123, "name": "Jane Doe"}', 123)
+        self._screen.say("… the worker joins its consumer group; Kafka waits 3 s for other members")
+        crm = self._receivers[0]
+        while crm.first is None:
+            self._breathe()
+            if crm.unverified or time.monotonic() - self._started > LONGEST:
+                raise WebhooksError(f"crm got no first event, or one that it cannot verify:\n{self._log_tail()}")
+        title = "user.created, the first event, as it arrived at the receiver crm"
+        self._screen.request(*crm.first, title, "crm has verified both signatures")
 
-    def breathe() -> None:
+    def _stream(self, count: int, types: Sequence[str], *, to_the_end: bool = False) -> None:
+        """Publish `count` events at RATE, their types in turn, and if asked wait until nothing moves any more."""
+        begin, moving = time.monotonic(), to_the_end
+        planned = ((begin + index / RATE, types[index % len(types)]) for index in range(count))
+        due = next(planned, None)
+        look_at = begin
+        while due is not None or moving:
+            self._breathe()
+            now = time.monotonic()
+            while due is not None and due[0] <= now:
+                number, kind = 1000 + len(self._published_at), due[1]
+                self._published_at[number] = time.monotonic()
+                body = {"id": number, "type": kind, "created_at": round(time.time(), 3)}
+                self._publish(kind, json.dumps(body).encode(), number)
+                due = next(planned, None)
+            if now >= look_at:
+                look_at, rows = now + LOOK, figures(self._engine, self._receivers)
+                published = f"{1 + len(self._published_at):,} of {1 + CALM + STORM:,} published"
+                self._screen.show(rows, f"{now - self._started:3.0f} s  {published if due else 'all published'}")
+                if due is None:
+                    committed, end = self._progress()
+                    moving = not all(row.at_rest for row in rows) or committed < end
+                    moving &= now - self._started < LONGEST
+        self._kafka.flush()
+
+    def _publish(self, event_type: str, value: bytes, number: int) -> None:
+        self._kafka.publish(TOPICS[0], value, key=b"%d" % number, event_type=event_type)
+        for receiver in self._receivers:
+            receiver.published += receiver.event_type == event_type
+
+    def _progress(self) -> tuple[int, int]:
+        """How many records of the topic the group has committed, and how many there are."""
+        found = group_lag(self._settings, TOPICS[:1])
+        return sum(each.committed or 0 for each in found), sum(each.end for each in found)
+
+    def _breathe(self) -> None:
+        """Sleep a little. Stopped after a signal; WebhooksError, with the end of its log, if the worker has ended."""
         time.sleep(TICK)
-        if stopped:
+        if self._stopped:
             raise Stopped
-        worker.check()
-        kafka.poll()
+        if self._worker.poll() is not None:
+            raise WebhooksError(f"the worker has ended with status {self._worker.returncode}:\n{self._log_tail()}")
 
-    return Parts(screen, kafka, engine, worker, receivers, published_at, started, breathe)
-
-
-def _settings(url: str, servers: str) -> dict[str, str]:
-    return {
-        "DATABASE_URL": url,
-        "KAFKA_BOOTSTRAP_SERVERS": servers,
-        "KAFKA_TOPICS": TOPIC,
-        "KAFKA_GROUP_ID": GROUP,
-        "KAFKA_DEAD_LETTER_TOPIC": DEAD_LETTER_TOPIC,
-        "WEBHOOK_SECRET": SECRET,
-        "WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
-        "WEBHOOK_TIMEOUT": "1s",
-        "WEBHOOK_RETRY_SCHEDULE": ",".join(f"{seconds}s" for seconds in SCHEDULE),
-        "WEBHOOK_RETRY_JITTER": "0",
-        "WEBHOOK_RETRY_IN_MEMORY": f"{SCHEDULE[0]}s",
-        "WEBHOOK_DRAIN": "2s",
-        "KAFKA_FETCH_WAIT_MAX_MS": "5",  # the mock cluster answers a fetch when its wait ends, not when a record comes
-        "OPS_PORT": "0",
-        "LOG_LEVEL": "INFO",
-    }
-
-
-def plan(count: int, types: Sequence[str], number: int) -> Iterator[Planned]:
-    """`count` events at RATE, their types in turn, numbered from `number`."""
-    for index in range(count):
-        yield Planned(index / RATE, number + index, types[index % len(types)])
-
-
-def _publish(stage: Parts, number: int, event_type: str, value: bytes) -> None:
-    stage.kafka.publish(TOPIC, value, key=b"%d" % number, event_type=event_type)
-    for receiver in stage.receivers:
-        receiver.published += receiver.event_type == event_type
-
-
-def _first_event(stage: Parts) -> None:
-    number, value = FIRST
-    _publish(stage, number, "user.created", value)
-    crm = next(receiver for receiver in stage.receivers if receiver.event_type == "user.created")
-    stage.screen.waiting("the worker joins its consumer group; Kafka waits 3 s for other members")
-    while crm.first is None:
-        stage.breathe()
-        if crm.problem:
-            raise WebhooksError(f"the first event's signature does not verify: {crm.problem}")
-        if time.monotonic() - stage.started > LONGEST_START:
-            raise WebhooksError(f"the first event did not arrive; the worker's log ends:\n{stage.worker.log_tail()}")
-    stage.screen.request(
-        crm.first,
-        "user.created, the first event, as it arrived at the receiver crm",
-        "crm has verified both signatures",
-    )
-
-
-def _stream(stage: Parts, phase: str, planned: Sequence[Planned]) -> float:
-    """Publish a part of the stream; the storm includes an undecodable record. Returns when it ended (monotonic)."""
-    begin, done = time.monotonic(), 0
-    before = 1 + len(stage.published_at)
-    rows, next_look = stored(stage.engine), 0.0
-    while done < len(planned):
-        stage.breathe()
-        now = time.monotonic()
-        while done < len(planned) and planned[done].at <= now - begin:
-            event = planned[done]
-            body = {"id": event.number, "type": event.type, "created_at": round(time.time(), 3)}
-            stage.published_at[event.number] = time.monotonic()
-            _publish(stage, event.number, event.type, json.dumps(body).encode())
-            done += 1
-            if done == STORM // 2:
-                stage.kafka.publish(TOPIC, UNDECODABLE, key=b"124")
-        if now >= next_look:
-            rows, next_look = stored(stage.engine), now + LOOK
-        if stage.screen.due():
-            stage.screen.show(
-                figures(stage.receivers, rows), phase, before + done, 1 + CALM + STORM, now - stage.started
-            )
-    stage.kafka.flush()
-    return time.monotonic()
-
-
-def _last_deliveries(stage: Parts) -> None:
-    """Wait until all offsets are committed and nothing is owed, except to receivers left alone; or until LONGEST."""
-    total, next_look = 1 + len(stage.published_at), 0.0
-    while (now := time.monotonic()) - stage.started < LONGEST:
-        stage.breathe()
-        if now < next_look:
-            continue
-        next_look = now + LOOK
-        rows = figures(stage.receivers, stored(stage.engine))
-        if stage.screen.due():
-            stage.screen.show(rows, "all published: the last retries", total, total, now - stage.started)
-        if any(row.owed and not left_alone(row) for row in rows if row.enabled):
-            continue
-        committed, end = stage.kafka.progress(GROUP, TOPIC)
-        if committed == end:
-            return
-
-
-def _tell(stage: Parts, calm_ended: float) -> bool:
-    exit_status = stage.worker.stop()
-    committed, end = stage.kafka.progress(GROUP, TOPIC)
-    rows = figures(stage.receivers, stored(stage.engine))
-    calm, storm = beside([stage.receivers[0]], calm_ended)
-    evidence = Evidence(
-        rows=rows,
-        events=1 + len(stage.published_at),
-        committed=committed,
-        end=end,
-        dead_letters=stage.kafka.dead_letters(DEAD_LETTER_TOPIC),
-        undecodable=UNDECODABLE,
-        calm=calm,
-        beside=storm,
-        attempts=len(SCHEDULE) + 1,
-        exit_status=exit_status,
-    )
-    stage.screen.final(rows)
-    found = claims(evidence)
-    for claim in found:
-        stage.screen.done(claim.text, good=claim.holds)
-    stage.screen.say(f"\nThat took {time.monotonic() - stage.started:.0f} s. For the real thing, copy these lines:\n")
-    stage.screen.commands(REAL_THING)
-    return all(claim.holds is not False for claim in found)
+    def _log_tail(self) -> str:
+        """The last lines of the worker's log, without attempts, which fail by the thousand."""
+        lines = self._log.read_text(errors="replace").splitlines()
+        return "\n".join([line for line in lines if '"event": "attempt"' not in line][-8:])

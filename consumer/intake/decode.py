@@ -148,7 +148,7 @@ def parse(value: bytes) -> Any:
 
 
 def no_object(body: object) -> Undecodable:
-    """Why parsed JSON that is no object is no event."""
+    """Why parsed JSON that is not an object is not an event."""
     return Undecodable("not_object", f"the value is JSON but no object: {type(body).__name__}")
 
 

@@ -103,7 +103,7 @@ class AcknowledgedTopic:
         self._slow = oldest is not None and self._clock() - oldest > SLOW
         if self._slow and not self._said:
             self._said = True
-            log.warning("no acknowledgement; it is waited for", **self._whose(), seconds=SLOW)
+            log.warning("Kafka has not acknowledged a record yet; still waiting", **self._whose(), seconds=SLOW)
 
     def failed(self, error: KafkaError) -> None:
         """Take note that a record has to be sent again. Logs it once, and sets `fault`."""

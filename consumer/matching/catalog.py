@@ -59,7 +59,7 @@ class SubscriptionProblems:
                 self._reasons[pattern] = now
             for fault, reason in now.items():
                 if before.get(fault) != reason:
-                    log.error("a subscription is not as it should be", subscription=fault[0], reason=reason)
+                    log.error("a subscription is broken", subscription=fault[0], reason=reason)
 
 
 class EndpointCache:

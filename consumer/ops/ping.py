@@ -143,7 +143,7 @@ def advice_on(error: RequestException, seen: ExchangeTrace) -> str | None:
         return "does the host name resolve here? Workers may use another DNS"
     if isinstance(error, errors.ConnectTimeout):
         return "nothing answers there: a firewall on the way? WEBHOOK_CONNECT_TIMEOUT limits the wait"
-    return "does anything listen there, and is the way to it open?"
+    return "check that a server listens there, and that no firewall is in the way"
 
 
 def sending_by(settings: DeliverySettings) -> Send:

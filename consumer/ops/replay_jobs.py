@@ -91,7 +91,7 @@ class ReplayJobs:
             thread.start()
 
     def _work(self, replay: Replay) -> None:
-        """Run a replay, and note why it stands still. Raises nothing."""
+        """Run a replay, and note the error that stops it. Raises nothing."""
         hold = Hold(replay.lease_until or 0.0, LEASE)
         problem: str | None = None
         try:
@@ -101,7 +101,7 @@ class ReplayJobs:
         except (WebhooksError, SQLAlchemyError) as error:
             problem = reason_of(error)
             if problem != replay.last_error:
-                log.warning("a replay stands still; it is tried again", replay=replay.id, reason=problem)
+                log.warning("a replay has stopped; this process tries it again", replay=replay.id, reason=problem)
         except Exception as error:
             problem = f"{type(error).__name__}; the log of the API has the details"
             if problem != replay.last_error:

@@ -11,7 +11,7 @@ import orjson
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from consumer.config.schema_settings import SchemaSettings
+from consumer.config.settings import SchemaSettings
 from consumer.errors import RegistryUnavailable, SettingsError, Undecodable
 from consumer.schemas.avro import avro_decoder
 from consumer.schemas.conversion import Decode
@@ -26,6 +26,7 @@ _MOST_REFERENCES = 500  # schemas that one schema refers to, directly or not
 _NO_ID = 2**31 - 1  # a valid id that no registry has given out yet
 _MOST_TRIED = 20  # subjects that are looked at for one in Protobuf
 _TEXT_LENGTH = 200
+TIMEOUT = 5.0  # seconds to connect, and for each wait: the partition is held meanwhile, and the look-up is repeated
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ class Registry:
         url = settings.url or ""
         hosts = [urlsplit(each.strip()).netloc for each in url.split(",")]
         self._place = f"schema registry at {', '.join(hosts)}"
-        config: dict[str, object] = {"url": url, "timeout": settings.timeout, "max.retries": 0}
+        config: dict[str, object] = {"url": url, "timeout": TIMEOUT, "max.retries": 0}
         if settings.user is not None and settings.password is not None:
             config["basic.auth.user.info"] = f"{settings.user}:{settings.password.get_secret_value()}"
         if settings.ca_file is not None:

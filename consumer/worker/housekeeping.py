@@ -233,7 +233,7 @@ class Housekeeping(Part):
     def _expire(self, _after: object) -> int | None:
         dropped = outbox.expire(self._engine, self._group, self._clock() - outbox.KEPT)
         if dropped:
-            log.error("operational events were dropped, their topic took none for a week", number=dropped)
+            log.error("operational events were dropped: Kafka stored none of them for a week", number=dropped)
         return dropped or None
 
     def _forget_marks(self, _after: object) -> None:

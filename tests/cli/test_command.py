@@ -29,7 +29,6 @@ GROUPS = {
     "deliveries": ["list", "show", "redeliver", "adopt"],
     "dead-letters": ["publish"],
 }
-SIGNALS = [signal.SIGTERM, signal.SIGINT]
 LEAST = {
     "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
     "KAFKA_TOPICS": "users",
@@ -48,9 +47,9 @@ def database(engine: Engine) -> dict[str, str]:
 @pytest.mark.parametrize(
     "words", [[name] for name in COMMANDS] + [[group, name] for group in GROUPS for name in GROUPS[group]]
 )
-def test_help_shows_an_example(command: Command, words: list[str]) -> None:
+def test_help_shows_an_example(called: Command, words: list[str]) -> None:
     """`--help` needs no settings, describes the command and shows an example."""
-    shown = command(*words, "--help")
+    shown = called(*words, "--help")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert re.search(rf"Examples?:\s.*kafka-webhooks {' '.join(words)}\b", shown.stdout, re.DOTALL)
 
@@ -58,13 +57,13 @@ def test_help_shows_an_example(command: Command, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "names"), [([], [*COMMANDS, *GROUPS]), *(([group], names) for group, names in GROUPS.items())]
 )
-def test_help_lists_every_command(command: Command, words: list[str], names: list[str]) -> None:
+def test_help_lists_every_command(called: Command, words: list[str], names: list[str]) -> None:
     """The program's help, also without arguments, and each group's help list all commands; no line is cut."""
-    shown = command(*words, "--help")
+    shown = called(*words, "--help")
     assert shown.returncode == 0
     assert all(re.search(rf"^  {name} ", shown.stdout, re.MULTILINE) for name in names)
     assert not re.search(r"[a-z.]\.\.\.$", shown.stdout, re.MULTILINE)
-    assert command(*words).returncode == 2
+    assert called(*words).returncode == 2
 
 
 def test_version_needs_no_heavy_imports(command: Command) -> None:
@@ -120,9 +119,9 @@ def test_version_needs_no_heavy_imports(command: Command) -> None:
         ["check", "--what"],
     ],
 )
-def test_wrong_usage_is_2(command: Command, words: list[str]) -> None:
+def test_wrong_usage_is_2(called: Command, words: list[str]) -> None:
     """A command with invalid usage ends with status 2 and a line with the reason, whatever is set."""
-    ended = command(*words)
+    ended = called(*words)
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
     assert "is not set" not in ended.stderr
@@ -149,9 +148,9 @@ def test_wrong_usage_is_2(command: Command, words: list[str]) -> None:
         ["explain", "orders"],
     ],
 )
-def test_missing_settings_are_2(command: Command, words: list[str]) -> None:
+def test_missing_settings_are_2(called: Command, words: list[str]) -> None:
     """Each missing setting is one line with its name and a valid value."""
-    ended = command(*words)
+    ended = called(*words)
     assert ended.returncode == 2
     assert ended.stdout == ""
     for line in ended.stderr.splitlines():
@@ -164,13 +163,13 @@ def test_a_misspelt_setting_is_reported_once(start: Start, words: list[str]) -> 
     process = start(*words, **LEAST, WEBHOOK_TIMEOUTS="hidden", KAFKA_SECURTY_PROTOCOL="hidden")
     assert process.stderr is not None
     errors = ""
-    while "is no setting" not in errors:
+    while "variable is ignored" not in errors:
         errors += (line := process.stderr.readline())
         assert line, errors
     time.sleep(2)  # a second report would follow at once
     process.send_signal(signal.SIGTERM)
     errors += process.communicate(timeout=120)[1]
-    told = [json.loads(line) for line in errors.splitlines() if "is no setting" in line]
+    told = [json.loads(line) for line in errors.splitlines() if "variable is ignored" in line]
     names = {"WEBHOOK_TIMEOUTS": "WEBHOOK_TIMEOUT"}
     if words[0] == "publish":
         names["KAFKA_SECURTY_PROTOCOL"] = "KAFKA_SECURITY_PROTOCOL"
@@ -189,9 +188,9 @@ def test_a_misspelt_setting_is_reported_once(start: Start, words: list[str]) -> 
         ["https://x", "a", "--final-statuses", "200"],
     ],
 )
-def test_an_unusable_subscription_is_2(command: Command, words: list[str]) -> None:
+def test_an_unusable_subscription_is_2(called: Command, words: list[str]) -> None:
     """A url, type or limit that can never work is wrong usage, whatever the database's state."""
-    ended = command("subscriptions", "add", *words, **LEAST)
+    ended = called("subscriptions", "add", *words, **LEAST)
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1
 
@@ -225,9 +224,7 @@ def test_an_absent_database_is_1(command: Command, words: list[str], tmp_path: P
     assert list(tmp_path.iterdir()) == ([tmp_path / "misspelt.db"] if words == ["migrate"] else [])
 
 
-@pytest.mark.parametrize(
-    "words", [["--version"], ["--help"], ["migrate", "--sql"], ["subscriptions", "list", "--json"]]
-)
+@pytest.mark.parametrize("words", [["--help"], ["subscriptions", "list", "--json"]])
 def test_output_that_cannot_be_written_is_1(tmp_path: Path, words: list[str], database: dict[str, str]) -> None:
     """A full disk and a closed stdout are reported in one line. A reader that closes its pipe is no error."""
     program = shlex.join([*PROGRAM, *words])
@@ -275,8 +272,10 @@ def test_a_taken_port_is_1(command: Command, words: list[str]) -> None:
     assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("words", [["listen", "--port", "0"], ["api"]])
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [(["listen", "--port", "0"], signal.SIGTERM), (["api"], signal.SIGTERM), (["api"], signal.SIGINT)],
+)
 def test_servers_end_with_0(start: Start, words: list[str], number: signal.Signals) -> None:
     """SIGTERM and Ctrl-C end a server with status 0 and without a traceback."""
     process = start(*words, **LEAST, API_PORT="0")
@@ -288,17 +287,26 @@ def test_servers_end_with_0(start: Start, words: list[str], number: signal.Signa
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("wait", [0.1, 0.25, 0.4, 1.0])
+@pytest.mark.parametrize(
+    ("wait", "number"), [(0, signal.SIGTERM), (0.1, signal.SIGINT), (0.3, signal.SIGTERM), (1.0, signal.SIGINT)]
+)
 @pytest.mark.parametrize("words", [["run"], ["publish", "users", "{}"], ["check"], ["listen", "--port", "0"]])
 def test_a_signal_at_any_time_ends_with_0(start: Start, words: list[str], wait: float, number: signal.Signals) -> None:
     """This includes the start, the wait for Kafka and the back-off from an absent database."""
     process = start(*words, **LEAST)
+    while not _handles_signals(process.pid):
+        time.sleep(0.01)
     time.sleep(wait)
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "Traceback" not in errors
+
+
+def _handles_signals(pid: int) -> bool:
+    """Whether the process has a handler of SIGTERM: Python itself has none."""
+    found = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return found is not None and bool(int(found[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def test_listen_verifies_and_prints(start: Start) -> None:

@@ -140,7 +140,7 @@ def test_a_bar_shows_progress_until_ctrl_c(engine: Engine, terminal: Open) -> No
     assert re.search(r"\[#+-+\] +33% .* 1 delivered, 2 still owed", command.shown)
     command.type("^C")
     assert command.end() == 0
-    assert "the workers go on with the rest" in command.shown
+    assert "the workers send the rest" in command.shown
     assert "Traceback" not in command.shown
 
 

@@ -94,7 +94,7 @@ def test_a_mistake_of_ours_ends_it() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_watching_alone(capsys: pytest.CaptureFixture[str], number: signal.Signals) -> None:
-    """A line says that the workers go on, and the signal handlers are restored."""
+    """A line says that the workers send the rest, and the signal handlers are restored."""
     before = signal.getsignal(number)
     clock = Clock()
 
@@ -107,7 +107,7 @@ def test_a_signal_ends_the_watching_alone(capsys: pytest.CaptureFixture[str], nu
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == (
         "0 delivered, 1 still owed\n",
-        "no longer watching; the workers go on with the rest\n",
+        "no longer watching; the workers send the rest\n",
     )
     assert signal.getsignal(number) is before
 

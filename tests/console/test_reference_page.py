@@ -1,4 +1,4 @@
-"""The page of the API's reference, which works without a token and without a network."""
+"""The page of the API's reference. tests/end_to_end/test_console_incident.py opens it in a browser."""
 
 import re
 from collections.abc import Iterator
@@ -33,35 +33,17 @@ def url() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.port}"
 
 
-def test_it_shows_every_operation(url: str) -> None:
-    """Without a token, like /openapi.json, it shows each with its id, its path, and a link to it."""
-    page = requests.get(f"{url}/reference", timeout=300)
-    assert page.headers["content-type"] == "text/html; charset=utf-8"
-    paths = requests.get(f"{url}/openapi.json", timeout=300).json()["paths"]
-    for path, methods in paths.items():
-        assert f"<code>{path}</code>" in page.text
-        for operation in methods.values():
-            assert page.text.count(f'<article class="card" id="{operation["operationId"]}"') == 1
-            assert f'<a href="#{operation["operationId"]}">' in page.text
-
-
 def test_it_needs_nothing_from_elsewhere(url: str) -> None:
-    """It refers only to this server or to itself, and its policy allows no script."""
+    """Without a token, it refers only to files of this server; its policy allows no inline script and no eval."""
     page = requests.get(f"{url}/reference", timeout=300)
     policy = dict(each.split(" ", 1) for each in page.headers["content-security-policy"].split("; "))
     assert policy["default-src"] == "'none'"
-    assert set(policy.values()) == {"'none'", "'self'"}
-    assert not {"script-src", "connect-src"} & policy.keys()
-    assert not re.search(r"<script|\sstyle=|\son\w+=", page.text)
-    anchors = set(re.findall(r'\sid="([^"]+)"', page.text))
-    targets = set(re.findall(r'(?:href|src)="([^"]+)"', page.text))
-    assert len(targets) > len(anchors) / 3
+    assert {policy.pop("img-src")} | set(policy.values()) == {"'self' data:", "'self'", "'none'"}
+    targets = re.findall(r'(?:href|src)="([^"]+)"', page.text)
+    assert len(targets) == 5
     for target in targets:
-        if target.startswith("#"):
-            assert target[1:] in anchors
-        elif not target.startswith("/console/") or "/static/" in target:
-            assert target.startswith("/")
-            assert requests.get(f"{url}{target}", timeout=300).status_code == 200
+        assert target.startswith("/")
+        assert requests.get(f"{url}{target}", timeout=300).status_code == 200
 
 
 def test_it_is_read_only(url: str) -> None:

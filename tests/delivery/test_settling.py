@@ -158,7 +158,7 @@ def test_an_unsendable_delivery_is_stored_and_costs_no_attempt(
     assert set(desk.metrics.deliveries) == {"parked"}
     assert desk.disabled() is None
     (said,) = logs
-    assert (said["event"], said["subscription"]) == ("a subscription is not as it should be", desk.subscription)
+    assert (said["event"], said["subscription"]) == ("a subscription is broken", desk.subscription)
     assert said["reason"] == f"url: {result}; its events are stored, not sent"
 
 
@@ -174,7 +174,7 @@ def test_ordered_deliveries_behind_an_unsendable_one_are_stored_behind_it(desk: 
         desk.end(desk.start(offset=3), response(200))
         desk.end(desk.open(desk.delivery(offset=4, key=b"k")), response(200))  # like one of its rows: it need not wait
         desk.end(desk.start(offset=5), REFUSED)
-    assert [each["event"] for each in logs].count("a subscription is not as it should be") == 2
+    assert [each["event"] for each in logs].count("a subscription is broken") == 2
 
 
 def test_a_delivery_refused_for_the_former_url_goes_to_the_new_one(desk: Desk) -> None:

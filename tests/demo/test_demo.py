@@ -5,103 +5,91 @@ import os
 import pty
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import psutil
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from consumer.config.settings import known_names
-from consumer.demo.figures import Figures, RowCounts, beside, figures, percentile, stored
-from consumer.demo.kafka import DeadLetter, EmbeddedKafka
-from consumer.demo.receivers import Delivered, Receiver, ReceiverServer, Request, make_receivers, parse
-from consumer.demo.story import RATE, plan
-from consumer.demo.summary import REAL_THING, Evidence, claims
+from consumer.config.environment import load
+from consumer.config.settings import KafkaSettings, known_names
+from consumer.demo.broker import EmbeddedKafka
+from consumer.demo.figures import UNDECODABLE, Figures, figures, percentile, tell_of_receivers, tell_of_records
+from consumer.demo.receivers import DemoReceiver, ReceiverServer, Seen, make_receivers
+from consumer.demo.story import REAL_THING
 from consumer.events.event import Event, RecordId
 from consumer.ledger import store
 from consumer.ledger.rows import Failure, NewDelivery
-from consumer.ops.receiver import Reply
+from consumer.ops.lag import group_lag
 from consumer.subscriptions import repository
 from tests.oracle.oracle_databases import start_emulator
 from tests.processes import PROGRAM
+from tests.signatures import standard
 
 DEMO = (*PROGRAM, "demo")
 ORACLE_DEMO = (sys.executable, "-m", "tests.oracle.oracle_demo")
-UNDECODABLE = b'{"id": '
-ROW = Figures("search", "order.placed", "fast", 9, 9, 0, 0, 0, 0, 0, 0, 0, 0, True, "", 0.01, 0.02)
-DEAD = ROW._replace(name="legacy", delivered=0, dead=9, error="refused", p50=None, p95=None)
-GOOD = Evidence(
-    rows=[
-        ROW,
-        ROW._replace(name="stock", p95=0.3),
-        ROW._replace(name="billing", p95=7.0),
-        DEAD,
-        DEAD._replace(name="retired", enabled=False, dead=1),
-    ],
-    events=9,
-    committed=10,
-    end=10,
-    dead_letters=[DeadLetter("not_json", UNDECODABLE)],
-    undecodable=UNDECODABLE,
-    calm=0.01,
-    beside=0.01,
-    attempts=4,
-    exit_status=0,
-)
+LETTERS = [("not_json", UNDECODABLE)]
 
 
-def _with_first(**changes: object) -> Evidence:
-    return GOOD._replace(rows=[ROW._replace(**changes), *GOOD.rows[1:]])  # type: ignore[arg-type]  # by field name
+def row(name: str, latency: float | None = None, *, enabled: bool = True, **rows: int) -> Figures:
+    """A receiver's figures after nine events; with a latency it got them all."""
+    seen = [] if latency is None else [Seen(f"msg_{number}", 0.0, 200, latency) for number in range(9)]
+    return Figures(DemoReceiver(name, "t", "", None, published=9, seen=seen), Counter(rows), enabled=enabled)
+
+
+ROWS = [
+    *(row("search", 0.02), row("stock", 0.3), row("billing", 7.0, delivered=9)),
+    *(row("legacy", parked=9), row("retired", enabled=False, exhausted=1)),
+]
+
+
+def told(rows: Sequence[Figures] = ROWS, beside: float = 0.01) -> list[tuple[str, bool | None]]:
+    """What the demo says of its receivers."""
+    found: list[tuple[str, bool | None]] = []
+    tell_of_receivers(lambda text, holds: found.append((text, holds)), rows, [0.01], [beside])
+    return found
+
+
+def told_of_records(committed: int = 10, status: int = 0, letters: Sequence[tuple[str, bytes]] = ()) -> str:
+    """The contradicted sentence about records."""
+    found: list[tuple[str, bool | None]] = []
+    tell_of_records(lambda text, holds: found.append((text, holds)), committed, 10, status, letters or LETTERS)
+    return "".join(text for text, holds in found if not holds)
 
 
 def test_claims_hold_for_good_figures() -> None:
     """Figures of a run without faults support every claim."""
-    assert [claim.text for claim in claims(GOOD) if not claim.holds] == []
-    left_alone = GOOD._replace(
-        rows=[*GOOD.rows[:3], DEAD._replace(dead=0, owed=30, waiting=30, retried=2), GOOD.rows[4]]
-    )
-    assert [claim.text for claim in claims(left_alone) if not claim.holds] == []
+    assert [holds for _, holds in told()] == [True] * 5
+    assert told_of_records() == ""
 
 
-@pytest.mark.parametrize(
-    ("evidence", "sentence"),
-    [
-        (_with_first(delivered=8), "Time was up for 1; 0 of them are stored"),
-        (_with_first(unverified=1), "does not verify"),
-        (GOOD._replace(committed=9), "9 of 10 records are committed"),
-        (GOOD._replace(exit_status=1), "exit status: 1"),
-        (GOOD._replace(dead_letters=[]), "is NOT on the dead-letter topic"),
-        (GOOD._replace(dead_letters=[*GOOD.dead_letters, DeadLetter("not_json", b"{}")]), "One record was no event"),
-    ],
-)
-def test_bad_figures_are_not_claimed(evidence: Evidence, sentence: str) -> None:
+def test_bad_figures_are_not_claimed() -> None:
     """A lost delivery, a bad signature, an uncommitted offset or a stray dead letter fails exactly its own claim."""
-    failed = [claim.text for claim in claims(evidence) if claim.holds is False]
+    lost, unverified = row("search", 0.02), row("search", 0.02)
+    lost.delivered, lost.owed, unverified.unverified = 8, 1, 1
+    for bad, sentence in ((lost, "Time was up for 1; 0 of them are stored"), (unverified, "1 failed")):
+        assert [sentence in text for text, holds in told([bad, *ROWS[1:]]) if holds is False] == [True]
+    assert "9 of 10 records are committed" in told_of_records(committed=9)
+    assert "exit status 1" in told_of_records(status=1)
+    assert "is NOT on the dead-letter topic" in told_of_records(letters=[("not_json", b"{}")])
+    assert "One record is not an event" in told_of_records(letters=[*LETTERS, ("not_json", b"{}")])
 
-    assert len(failed) == 1
-    assert sentence in failed[0]
 
-
-def test_an_undecidable_claim_is_no_failure() -> None:
-    """If healthy receivers became slow, or retries did not finish, a claim is unknown: neither true nor false."""
-    late = _with_first(p95=0.5)
-    disturbed = GOOD._replace(beside=0.136)
-    early = GOOD._replace(rows=[*GOOD.rows[:3], DEAD._replace(dead=5, owed=4, waiting=3), GOOD.rows[4]])
-    tried = GOOD._replace(rows=[*GOOD.rows[:3], DEAD._replace(owed=30, waiting=30, retried=20), GOOD.rows[4]])
-
-    assert [claim.holds for claim in claims(late)].count(None) == 1
-    assert [claim.holds for claim in claims(disturbed)].count(None) == 1
-    assert not any("slow only themselves" in claim.text for claim in [*claims(late), *claims(disturbed)])
-    assert [claim.holds for claim in claims(early)].count(None) == 1
-    assert [claim.holds for claim in claims(tried)].count(None) == 1
+def test_what_a_run_cannot_tell_is_not_claimed() -> None:
+    """If healthy receivers became slow, or deliveries are still in memory, a claim is neither true nor false."""
+    late = [row("search", 0.5), *ROWS[1:]]
+    for found in (told(late), told(beside=0.136), told([*ROWS[:3], row("legacy", parked=8), ROWS[4]])):
+        assert [holds for _, holds in found].count(None) == 1
+    assert not any("slow only themselves" in text for text, _ in [*told(late), *told(beside=0.136)])
 
 
 def test_real_thing_names_commands_and_settings_that_exist() -> None:
@@ -115,134 +103,78 @@ def test_real_thing_names_commands_and_settings_that_exist() -> None:
             assert subprocess.run(command, check=False, capture_output=True).returncode == 0, line
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(["a", "x-b"]), st.text("abc 1", max_size=9)), max_size=4),
-    st.binary(max_size=50),
-    st.binary(max_size=20),
-    st.data(),
-)
-def test_a_request_is_read_from_any_pieces(
-    headers: list[tuple[str, str]], body: bytes, rest: bytes, data: st.DataObject
-) -> None:
-    """A request is complete once all its bytes have arrived; later bytes are kept."""
-    lines = ["POST / HTTP/1.1", *(f"{name}: {value}" for name, value in headers), f"Content-Length: {len(body)}"]
-    whole = "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-    cut = data.draw(st.integers(0, len(whole) - 1))
-
-    assert parse(whole[:cut]) == (None, whole[:cut])
-    request, left = parse(whole + rest)
-    assert request is not None
-    assert (request.line, request.body, left) == ("POST / HTTP/1.1", body, rest)
-
-
 @given(st.lists(st.floats(0, 10), min_size=1), st.sampled_from([0.5, 0.95]))
 def test_a_percentile_is_not_below_its_part_of_the_values(values: list[float], part: float) -> None:
     """At least that share of the values is at or below the percentile."""
-    found = percentile(sorted(values), part)
+    found = percentile(values, part)
 
     assert found in values
     assert sum(value <= found for value in values) >= part * len(values)
 
 
-def test_plan_keeps_its_rate_and_numbers() -> None:
-    """Events are due at even intervals, numbered consecutively, with types in turn."""
-    events = list(plan(RATE, ["a", "b"], 1000))
-
-    assert [event.number for event in events] == list(range(1000, 1000 + RATE))
-    assert events[-1].at == pytest.approx(1.0, abs=2 / RATE)
-    assert [event.type for event in events[:3]] == ["a", "b", "a"]
-
-
-def test_latency_is_split_by_when_an_event_was_published() -> None:
-    """An event published before the given time counts as before, even if it arrived after."""
-    receiver = Receiver("r", "t", "", lambda _: Reply())
-    receiver.deliveries = [Delivered(at=10.0, latency=2.0), Delivered(at=12.0, latency=1.0)]
-
-    assert beside([receiver], 9.0) == (2.0, 1.0)
-
-
 def test_figures_come_from_the_database_and_the_receiver(engine: Engine) -> None:
-    """Rows are counted by subscription and state; a final first answer counts as no retry."""
+    """Rows are counted by state, and requests by answer; a request that is repeated is a retry."""
     subscribed = repository.add(engine, "http://127.0.0.1:1/", "t")
     event = Event(RecordId("events", 0, 0, 1), "t", "msg_1", b"{}", "application/json", None, None)
 
-    def row(offset: int, status: Literal["parked", "exhausted"], attempt: int) -> NewDelivery:
+    def stored(offset: int, status: Literal["parked", "exhausted"], attempt: int) -> NewDelivery:
         moved = event._replace(record=event.record._replace(offset=offset))
         due = 2.0 if status == "parked" else None
         failure = Failure("refused", None, None, 1.0)
         return NewDelivery(moved, subscribed, "http://127.0.0.1:1/", attempt, status, due, failure, failure)
 
-    rows = [row(0, "parked", 2), row(1, "exhausted", 4), row(2, "exhausted", 1), row(3, "parked", 0)]
-    store.park(engine, "g", rows, 1.0)
-    receiver = Receiver("r", "t", "refuses", None, subscription_id=subscribed, published=5)
+    store.park(engine, "g", [stored(0, "parked", 2), stored(1, "exhausted", 4), stored(2, "parked", 0)], 1.0)
+    seen = [Seen("msg_1", 0.0, 503, None), Seen("msg_1", 1.0, 200, 1.0), Seen("msg_2", 1.0, 200, 1.0)]
+    receiver = DemoReceiver("r", "t", "", None, subscription_id=subscribed, published=5, seen=seen)
 
-    held = stored(engine)[subscribed]
-    assert held == RowCounts(parked_ever=3, owed=2, held=0, exhausted=2, retries=4, enabled=True, error="refused")
-    [found] = figures([receiver], {subscribed: held})
-    assert (found.delivered, found.retried, found.parked, found.owed, found.dead) == (0, 4, 3, 3, 2)
+    [found] = figures(engine, [receiver])
+    assert (found.delivered, found.retried, found.parked, found.owed, found.dead) == (2, 1, 2, 2, 1)
+    assert found.enabled
 
 
 @pytest.fixture
-def street() -> Iterator[list[Receiver]]:
-    """The demo's receivers, listening."""
+def street() -> Iterator[dict[str, DemoReceiver]]:
+    """The demo's receivers, listening, by name."""
     receivers = make_receivers()
-    street = ReceiverServer(receivers, b"secret", {})
-    yield receivers
-    street.close()
+    with contextlib.closing(ReceiverServer(receivers, b"secret", {})):
+        yield {receiver.name: receiver for receiver in receivers}
 
 
-def _ask(receiver: Receiver, timeout: float = 2.0) -> bytes:
-    port = int(receiver.url.split(":")[2].partition("/")[0])
-    with socket.create_connection(("127.0.0.1", port), timeout) as connection:
-        connection.settimeout(timeout)
-        connection.sendall(b"POST /webhooks HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}")
-        return connection.recv(1000)
-
-
-def test_an_unsigned_request_is_not_a_delivery(street: list[Receiver]) -> None:
+def test_an_unsigned_request_is_not_a_delivery(street: dict[str, DemoReceiver]) -> None:
     """It is refused, and counted only as unverified."""
-    assert _ask(street[0]).startswith(b"HTTP/1.1 401 ")
-    assert (street[0].unverified, len(street[0].answered)) == (1, 0)
-    assert street[0].problem
+    assert requests.post(street["crm"].url, b"{}", timeout=60).status_code == 401
+    assert (street["crm"].unverified, street["crm"].seen) == (1, [])
 
 
-def test_a_receiver_may_refuse_connections(street: list[Receiver]) -> None:
-    """The absent receiver refuses at once, on a port that stays reserved."""
-    gone = next(receiver for receiver in street if receiver.behaviour is None)
+def test_receivers_behave_as_the_table_says(street: dict[str, DemoReceiver]) -> None:
+    """They are fast, down for six seconds, silent, 410, or refuse connections on a port that stays reserved."""
 
-    with pytest.raises(ConnectionRefusedError):
-        _ask(gone)
+    def status(name: str, timeout: float = 60) -> int:
+        headers = {"webhook-id": "msg_1", "webhook-timestamp": f"{time.time():.0f}"}
+        headers["webhook-signature"] = standard(
+            [b"secret"], (), "msg_1", int(headers["webhook-timestamp"]), b'{"id": 1}'
+        )
+        return requests.post(street[name].url, b'{"id": 1}', headers=headers, timeout=timeout).status_code
 
-
-def test_behaviours_match_the_table() -> None:
-    """They are fast, slow, down for six seconds, silent, and 410."""
-    request = Request("POST / HTTP/1.1", {"webhook-id": "msg_1"}, b"{}")
-
-    def answers(name: str, *moments: float) -> list[int | None]:
-        receiver = next(receiver for receiver in make_receivers() if receiver.name == name)
-        given_ = [receiver.received(request, None, 100.0 + moment) for moment in moments]
-        return [answer and int(answer.status) for answer in given_]
-
-    assert answers("search", 0) == [200]
-    assert answers("billing", 0, 5.9, 6.1) == [503, 503, 200]
-    assert answers("partner", 0) == [None]
-    assert answers("retired", 0) == [410]
+    assert (status("search"), status("billing"), status("retired")) == (200, 503, 410)
+    street["billing"].first_at -= 6.1
+    assert status("billing") == 200
+    assert [each.status for each in street["billing"].seen] == [503, 200]
+    with pytest.raises(requests.ReadTimeout):
+        status("partner", timeout=0.5)
+    with pytest.raises(requests.ConnectionError):
+        status("legacy")
 
 
-def test_embedded_kafka_keeps_records_and_offsets() -> None:
-    """Published records are uncommitted until a group commits them, and dead letters are read back."""
-    with contextlib.closing(EmbeddedKafka()) as kafka:
-        kafka.create("events")
-        kafka.create("dead")
-        kafka.create("empty")
+def test_embedded_kafka_keeps_records() -> None:
+    """Published records are there, uncommitted until a group commits them."""
+    with contextlib.closing(EmbeddedKafka("events", "empty")) as kafka:
         for number in range(3):
             kafka.publish("events", b"{}", key=b"%d" % number, event_type="t")
-        kafka.publish("dead", b"{", key=b"1")
         kafka.flush()
-
-        assert kafka.progress("g", "events") == (0, 3)
-        assert kafka.dead_letters("dead") == [DeadLetter("", b"{")]
-        assert kafka.dead_letters("empty") == []
+        settings = load(KafkaSettings, {"KAFKA_BOOTSTRAP_SERVERS": kafka.servers})
+        found = group_lag(settings, ["events", "empty"])
+        assert (sum(each.end for each in found), {each.committed for each in found}) == (3, {None})
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ def test_a_forgotten_allowance_costs_no_event(deployment: Deployment, host: str)
     assert {row.status for row in rows} == {"parked", "blocked"}
     assert forgetful.metric("webhooks_connections_opened_total") == 0
     assert forgetful.metric('webhooks_attempts_total{status_class="error"}') == 0
-    assert forgetful.log.count("a subscription is not as it should be") == 2
+    assert forgetful.log.count("a subscription is broken") == 2
     assert "add its network to WEBHOOK_ALLOW_NETWORKS; its events are stored, not sent" in forgetful.log
     assert len(broken(deployment, "10.9.0.0/16")) == (2 if host == "127.0.0.1" else 1)  # the list resolves no name
     forgetful.stop()
@@ -167,7 +167,7 @@ def test_an_unverified_url_costs_no_event(deployment: Deployment, command_line: 
     deployment.publish(["a"] * 40, keys=(b"a", b"b", b"c", b"d"))
     eventually(lambda: len(deployment.rows()) == 40 and not deployment.lag(), timeout=120)
     assert {(row.status, row.attempt) for row in deployment.rows()} == {("parked", 0), ("blocked", 0)}
-    assert worker.log.count("a subscription is not as it should be") == 1
+    assert worker.log.count("a subscription is broken") == 1
     eventually(lambda: "stored deliveries postponed" in worker.log)  # it has checked the stored rows
     assert deployment.receiver.requests == []
     status, said, _ = command_line.run(*verify, WEBHOOK_ALLOW_NETWORKS="127.0.0.0/8", **rule)

@@ -57,11 +57,11 @@ class Visitor:
         self.page: Page = browser.new_page(viewport={"width": WIDE[0], "height": WIDE[1]})
         self.page.on("console", self._said)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self._url = url
+        self.url = url
 
     def go(self, path: str, *, below: str = "/console") -> Page:
         """Opens a page."""
-        self.page.goto(f"{self._url}{below}{path}")
+        self.page.goto(f"{self.url}{below}{path}")
         return self.page
 
     def keep(self, name: str) -> None:
@@ -158,9 +158,12 @@ def look_at_every_page(visitor: Visitor) -> None:
     for path in PAGES:
         visitor.go(path)
         visitor.assert_accessible()
+    asked: set[str] = set()
+    visitor.page.on("request", lambda request: asked.add(request.url))
     visitor.go("/reference", below="")
+    expect(visitor.page.locator("#operations-subscriptions-list_subscriptions")).to_be_visible()
     visitor.keep("reference")
-    visitor.assert_accessible()
+    assert all(each.startswith((visitor.url, "data:")) for each in asked)
 
 
 def look_at_attempts(visitor: Visitor, billing: int) -> None:

@@ -197,7 +197,7 @@ def test_deliveries_exhausted_again_are_1(deployment: Deployment, command_line: 
 
 
 def test_the_watching_can_be_interrupted(deployment: Deployment, command_line: CommandLine) -> None:
-    """Ctrl-C ends it with 0 and says that the workers go on; they do."""
+    """Ctrl-C ends it with 0 and says that the workers send the rest; they do."""
     give_up(deployment, 5)
     deployment.receiver.rules["/"] = in_turn(500, 200)
     process = command_line.start("deliveries", "redeliver", "--status", "exhausted", "--yes")
@@ -205,7 +205,7 @@ def test_the_watching_can_be_interrupted(deployment: Deployment, command_line: C
     process.send_signal(signal.SIGINT)
     status, output, errors = end_of(process)
     assert (status, output.splitlines()[-1]) == (0, "0 delivered, 5 still owed")
-    assert "the workers go on" in errors
+    assert "the workers send the rest" in errors
     eventually(lambda: not deployment.missing())
 
 

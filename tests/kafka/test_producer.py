@@ -10,7 +10,11 @@ from structlog.testing import capture_logs
 from consumer.config.settings import KafkaSettings
 from consumer.kafka.producer import SLOW, AcknowledgedTopic, Purpose
 
-WAITS, FAILS, WELL = "no acknowledgement; it is waited for", "not stored; it is sent again", "records get through again"
+WAITS, FAILS, WELL = (
+    "Kafka has not acknowledged a record yet; still waiting",
+    "not stored; it is sent again",
+    "records get through again",
+)
 
 
 class Written:

@@ -211,7 +211,7 @@ def test_a_disabled_subscription_is_waited_for(engine: Engine, begin: Begin, sta
         clock.added += AGAIN
         until(lambda: state(engine, replay, clock) == "finished")
     assert (stored(engine, replay), load(engine, replay).last_error) == (list(range(RECORDS)), None)
-    told = [each["reason"] for each in logs if each["event"].startswith("a replay stands still")]
+    told = [each["reason"] for each in logs if each["event"].startswith("a replay has stopped")]
     assert len(told) == 2  # first disabled, then tried in vain
     assert "was disabled or removed meanwhile" in told[0]
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from consumer.demo import Database, main
+from consumer.demo.story import main
 from consumer.errors import WebhooksError
 from tests.kafka_broker import die_with_parent
 
@@ -24,7 +24,7 @@ def run() -> None:
         try:
             if not found:
                 sys.exit("make demo DATABASE=oracle needs an emulated Oracle: see the line above")
-            main(Database(found[1], "an emulated Oracle 23ai server"))
+            main(found[1], "an emulated Oracle 23ai server")
         except WebhooksError as error:
             sys.exit(f"kafka-webhooks: {error}")
         finally:

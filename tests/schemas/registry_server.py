@@ -74,7 +74,7 @@ class SchemaRegistry:
         """The settings of a client that uses it."""
         if isinstance(password := more.pop("password", None), str):
             more["password"] = SecretStr(password)
-        return SchemaSettings(**{"url": self.url, "timeout": 2.0, **more})
+        return SchemaSettings(**{"url": self.url, **more})
 
     def close(self) -> None:
         """Stop answering."""

@@ -44,7 +44,7 @@ def apicurio() -> Iterator[Apicurio]:
 @pytest.fixture
 def client(apicurio: Apicurio) -> Iterator[Registry]:
     """The workers' client of it."""
-    with closing(Registry(SchemaSettings(url=apicurio.url, timeout=30.0))) as client:
+    with closing(Registry(SchemaSettings(url=apicurio.url))) as client:
         yield client
 
 

@@ -16,7 +16,7 @@ print(json.dumps([name for name in sys.modules if name.startswith({EXTRA!r})]))
 
 def test_without_a_registry_its_packages_are_not_imported() -> None:
     """Neither by a worker nor by commands."""
-    code = f"import consumer.cli.run, consumer.ops.check, consumer.ops.replay\n{LIST}"
+    code = f"import consumer.worker.service, consumer.ops.check, consumer.ops.replay\n{LIST}"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True, timeout=200)
     assert json.loads(ran.stdout) == []
 

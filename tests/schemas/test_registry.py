@@ -263,11 +263,17 @@ def status(number: int) -> Callable[[SchemaRegistry], None]:
     ],
 )
 def test_a_failing_registry_is_asked_again(
-    registry: SchemaRegistry, client_of: ClientOf, fail: Callable[[SchemaRegistry], None], text: str
+    registry: SchemaRegistry,
+    client_of: ClientOf,
+    fail: Callable[[SchemaRegistry], None],
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No record is given up, not even for a proxy's 404. The error names the setting to check."""
     number = registry.add("a", "{}", "JSON")
-    client = client_of(registry, timeout=0.7 if fail is slow else 10.0)
+    if fail is slow:
+        monkeypatch.setattr("consumer.schemas.registry.TIMEOUT", 0.7)
+    client = client_of(registry)
     fail(registry)
     for question in (lambda: client.decoder(number), client.ping):
         with pytest.raises(RegistryUnavailable, match=text):

@@ -237,7 +237,7 @@ def test_events_are_held_while_the_broker_is_down(
         announcer.poll()
     assert stored == [0, 1, 2]
     assert [entry["event"] for entry in logs if "to" in entry] == [
-        "no acknowledgement; it is waited for",
+        "Kafka has not acknowledged a record yet; still waiting",
         "records get through again",
     ]
 

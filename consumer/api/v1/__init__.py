@@ -38,6 +38,7 @@ def install(app: FastAPI, backing: Backing) -> None:
             whole = described()
             whole["components"]["schemas"].update(models["$defs"])
             _leave_out_framework_errors(whole)
+            _tell_scopes(whole)
         return described()
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it
@@ -51,6 +52,15 @@ def _leave_out_framework_errors(description: dict[str, Any]) -> None:
                 operation["responses"].pop("422", None)
     for name in ("HTTPValidationError", "ValidationError"):
         description["components"]["schemas"].pop(name, None)
+
+
+def _tell_scopes(description: dict[str, Any]) -> None:
+    """Write each operation's scopes into its description: viewers of OpenAPI show none for a bearer token."""
+    for methods in description["paths"].values():
+        for operation in methods.values():
+            scopes = [f"`{scope}`" for each in operation.get("security", ()) for scope in next(iter(each.values()))]
+            if scopes:
+                operation["description"] = f"{operation['description']}\n\nScope: {', '.join(scopes)}."
 
 
 async def _answer(_: Request, error: Exception) -> JSONResponse:

@@ -110,7 +110,7 @@ class Replay(BaseModel):
     finished_at: Annotated[str | None, Field(examples=[None])]
     cancelled_at: Annotated[str | None, Field(examples=[None])]
     created_by: Annotated[str | None, Field(description="Null: not noted.", examples=["api:grafana"])]
-    last_error: Annotated[str | None, Field(description="Why it stands still, or was cancelled.", examples=[None])]
+    last_error: Annotated[str | None, Field(description="Why it has stopped, or was cancelled.", examples=[None])]
 
 
 class Replays(BaseModel):
