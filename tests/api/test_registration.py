@@ -16,9 +16,9 @@ from sqlalchemy import Engine, select, update
 from structlog.testing import capture_logs
 
 from consumer.api.app import create_app
+from consumer.api.backing import Backing
 from consumer.api.guard import REQUEST_BYTES
 from consumer.api.tokens import TokenFile
-from consumer.api.v1.context import Backing
 from consumer.config.settings import DatabaseSettings, RuleSettings
 from consumer.crypto.keys import parse_secret
 from consumer.crypto.vault import Vault
@@ -27,7 +27,7 @@ from consumer.http.server import BackgroundServer, listen
 from consumer.ledger import outbox
 from consumer.matching.catalog import find_endpoints
 from consumer.matching.destinations import resolving_rules_of
-from consumer.ops.changes import Registry
+from consumer.ops.changes import Deployment
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint_row import Rules
 from models import Subscription, SubscriptionSecret
@@ -47,7 +47,7 @@ def serve() -> Iterator[Callable[..., str]]:
     def start(engine: Engine, token: str | None = None, *, vault: Vault | None = None, rules: Rules = OPEN) -> str:
         key = engine, token, vault, rules
         if key not in servers:
-            backing = Backing(Registry(engine, GROUP, vault or Vault(), rules))
+            backing = Backing(Deployment(engine, GROUP, vault or Vault(), rules))
             app = create_app(backing, TokenFile(None, token))
             servers[key] = BackgroundServer(app, listen("127.0.0.1", 0), "api")
         return f"http://127.0.0.1:{servers[key].port}"

@@ -14,7 +14,7 @@ from cryptography.fernet import Fernet
 from requests import Response
 from sqlalchemy import Connection, Engine, event
 
-from consumer.api.problems import Refused
+from consumer.api.problems import RequestRefused
 from consumer.api.tokens import TokenFile
 from consumer.api.v1.idempotency import once
 from consumer.crypto.vault import Vault
@@ -96,7 +96,7 @@ def test_the_key_comes_from_an_encrypted_secret(engine: Engine) -> None:
     api = make_api(engine, TokenFile(None))
     backing = api.app.state.backing
     api.app.state.backing = backing._replace(
-        registry=backing.registry._replace(vault=Vault(Fernet.generate_key().decode()))
+        deployment=backing.deployment._replace(vault=Vault(Fernet.generate_key().decode()))
     )
     first = create(api, NEW | SECRETS, token=None).json()
     assert create(api, NEW | SECRETS, token=None).json()["receiver_key"] == first["receiver_key"]
@@ -274,6 +274,6 @@ def test_a_key_whose_row_was_removed_is_a_503(engine: Engine) -> None:
     def lose() -> Any:
         raise KeyTaken
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         once(engine, request_key(KEY, (), b"", 1_790_000_000.0), lose, lambda _: pytest.fail("nothing is there"))
     assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "5"})

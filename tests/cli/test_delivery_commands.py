@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, insert, text, update
 
 from consumer.cli import console
-from consumer.cli.deliveries import State
+from consumer.cli.deliveries import StoredState
 from consumer.events.event import Event, RecordId
 from consumer.ledger import outbox, store
 from consumer.ledger.rows import Failure, NewDelivery
@@ -58,7 +58,7 @@ def states(engine: Engine) -> dict[int, str]:
 
 def test_the_states_are_the_models() -> None:
     """The command line has all states without importing the models."""
-    assert {state.value for state in State} == {status.value for status in Status}
+    assert {state.value for state in StoredState} == {status.value for status in Status}
 
 
 def test_deliveries_are_listed_by_filter(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:

@@ -174,7 +174,7 @@ def test_check_counts_broken_subscriptions(
         connection.execute(update(Subscription).where(Subscription.id > 2).values(event_filter="1 +"))
     assert said() == "4 enabled; 2 of them broken: kafka-webhooks subscriptions list --broken"
     repository.set_enabled(engine, 1, enabled=False)
-    monkeypatch.setattr(check, "_MOST_SUBSCRIPTIONS", 2)
+    monkeypatch.setattr(check, "_MOST", 2)
     assert said() == "3 enabled; 1 of the first 2 broken: kafka-webhooks subscriptions list --broken"
 
 

@@ -6,11 +6,11 @@ from typing import Any
 from sqlalchemy import create_engine
 
 from consumer.api.app import create_app
+from consumer.api.backing import Backing
 from consumer.api.reference import Kind, Member, Operation, Reference, reference
 from consumer.api.tokens import TokenFile
-from consumer.api.v1.context import Backing
 from consumer.crypto.vault import Vault
-from consumer.ops.changes import Registry
+from consumer.ops.changes import Deployment
 from tests.docs.documentation import ROOT
 
 PAGE = ROOT / "docs/api-reference.md"
@@ -19,7 +19,7 @@ PAGE = ROOT / "docs/api-reference.md"
 def description() -> dict[str, Any]:
     """The content of /openapi.json."""
     engine = create_engine("sqlite://")
-    return create_app(Backing(Registry(engine, "webhooks", Vault())), TokenFile(None)).openapi()
+    return create_app(Backing(Deployment(engine, "webhooks", Vault())), TokenFile(None)).openapi()
 
 
 def written(found: Reference) -> str:

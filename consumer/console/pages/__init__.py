@@ -1,1 +1,1 @@
-"""The pages: each module defines its entries, from the same sources."""
+"""The pages: each module names its routes."""

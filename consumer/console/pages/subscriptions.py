@@ -1,8 +1,7 @@
 """The list of subscriptions, and the page of a subscription."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple, get_args
@@ -10,29 +9,23 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from consumer.api.problems import Refused
-from consumer.api.v1.context import check_url, exchanging, seeing, told
+from consumer.api.backing import Backing, seeing
 from consumer.console import charts
-from consumer.console.app import BASE, Entry, Refusal, Visit, to
+from consumer.console.app import BASE, PageRoute, Visit, to
 from consumer.console.pages.replays import form_for
-from consumer.console.sources import (
-    Sources,
+from consumer.console.rendering import (
     attempt_row,
     by_minute,
     reason_of,
     row_of,
     state_of,
     tried_lately,
-    visible,
     whole,
 )
-from consumer.crypto.keys import parse_signing_key, receiver_key
+from consumer.crypto.keys import receiver_key
 from consumer.errors import InvalidSubscription
-from consumer.ledger.search import Query, search
-from consumer.ops import changes
-from consumer.ops.ping import describe, ping_event
-from consumer.ops.verification import describe as describe_answer
-from consumer.ops.verification import verify
+from consumer.ledger.search import Query
+from consumer.ops.ping import ping_event
 from consumer.subscriptions import repository
 from consumer.subscriptions.options import OPTIONS
 from consumer.subscriptions.repository import State, Subscribed
@@ -52,14 +45,14 @@ class Pager(NamedTuple):
     size: int
 
 
-def entries(sources: Sources) -> list[Entry]:
+def routes(backing: Backing) -> list[PageRoute]:
     """The pages and forms of subscriptions."""
-    read: dict[str, Callable[[Sources, Visit], Response]] = {
+    read: dict[str, Callable[[Backing, Visit], Response]] = {
         "/subscriptions": _list,
         "/subscriptions/new": _new,
         "/subscriptions/{id:number}": _show,
     }
-    write: dict[str, Callable[[Sources, Visit], Response]] = {
+    write: dict[str, Callable[[Backing, Visit], Response]] = {
         "/subscriptions/new": _create,
         "/subscriptions/{id:number}/enable": partial(_set_enabled, enabled=True),
         "/subscriptions/{id:number}/disable": partial(_set_enabled, enabled=False),
@@ -67,27 +60,28 @@ def entries(sources: Sources) -> list[Entry]:
         "/subscriptions/{id:number}/verify": _verify,
     }
     return [
-        *(Entry(path, partial(page, sources)) for path, page in read.items()),
-        *(Entry(path, partial(page, sources), "write", post=True) for path, page in write.items()),
-        Entry("/subscriptions/{id:number}/rotate-secret", partial(_rotate, sources), "secrets", post=True),
+        *(PageRoute(path, partial(page, backing)) for path, page in read.items()),
+        *(PageRoute(path, partial(page, backing), "write", post=True) for path, page in write.items()),
+        PageRoute("/subscriptions/{id:number}/rotate-secret", partial(_rotate, backing), "secrets", post=True),
     ]
 
 
-def _list(sources: Sources, visit: Visit) -> Response:
+def _list(backing: Backing, visit: Visit) -> Response:
     asked = {name: visit.query.get(name, "").strip() for name in (*_PARTS, "state")}
     state = asked["state"] if asked["state"] in get_args(State) else None
     after = visit.query.get("after", "")
+    where = backing.deployment
     found = repository.page(
-        sources.registry.engine,
-        sources.registry.vault,
+        where.engine,
+        where.vault,
         after=whole(after),
         limit=PAGE + 1,
         event_type=asked["event_type"] or None,
         tenant=visit.caller.tenant or asked["tenant"] or None,
         state=state,  # type: ignore[arg-type]  # one of its values
         url=asked["url"] or None,
-        rules=sources.registry.rules,
-        clock=sources.clock,
+        rules=where.rules,
+        clock=where.clock,
     )
     rows = found[:PAGE]
     filters = {name: value for name, value in asked.items() if value}
@@ -97,18 +91,7 @@ def _list(sources: Sources, visit: Visit) -> Response:
         asked=asked,
         states=_STATES,
         filtered=bool(filters),
-        rows=[
-            {
-                "id": item.id,
-                "url": item.url,
-                "event_type": item.event_type,
-                "tenant": item.tenant,
-                "state": state_of(item),
-                "reason": reason_of(item) if item.enabled else item.disabled_reason,
-                "created": item.created_at and item.created_at.timestamp(),
-            }
-            for item in rows
-        ],
+        rows=rows,
         page=Pager(
             here + urlencode(filters) if after else None,
             here + urlencode(filters | {"after": str(rows[-1].id)}) if len(found) > PAGE else None,
@@ -117,19 +100,16 @@ def _list(sources: Sources, visit: Visit) -> Response:
     )
 
 
-def _new(_sources: Sources, visit: Visit) -> Response:
+def _new(_backing: Backing, visit: Visit) -> Response:
     return visit.render("subscription_new.html", given=dict.fromkeys(_PARTS, ""), wrong=None)
 
 
-def _create(sources: Sources, visit: Visit) -> Response:
+def _create(backing: Backing, visit: Visit) -> Response:
     given = {name: visit.form.get(name, "").strip() for name in ("url", "event_type", "tenant")}
-    caller = visit.caller
+    tenant = visit.caller.tenant or given["tenant"]
     try:
-        check_url(caller, sources.refusal, given["url"])
-        tenant = caller.tenant or given["tenant"]
-        added = changes.add(
-            sources.registry,
-            caller.actor,
+        backing.check_url(visit.caller, given["url"])
+        added = backing.changes(visit.caller).add(
             given["url"],
             given["event_type"],
             **({"tenant": tenant} if tenant else {}),  # type: ignore[arg-type]  # an option
@@ -139,29 +119,18 @@ def _create(sources: Sources, visit: Visit) -> Response:
     return to(f"/subscriptions/{added.id}", "created")
 
 
-def _show(sources: Sources, visit: Visit) -> Response:
-    item, history = _of(sources, visit), sources.history
+def _show(backing: Backing, visit: Visit) -> Response:
+    caller, history = visit.caller, backing.history
+    item = backing.deployment.subscription(int(visit.path["id"]), caller.tenant)
     minutes = None if history is None else history.summary(item.id)
-    attempts = [] if history is None else history.recent(item.id, ATTEMPTS, seeing(visit.caller))
-    stored = search(sources.registry.engine, Query(subscription=item.id, tenant=visit.caller.tenant), STORED)
+    attempts = [] if history is None else history.recent(item.id, ATTEMPTS, seeing(caller))
+    stored = backing.search(caller, Query(subscription=item.id), STORED, None)
     return visit.render(
         "subscription.html",
-        it={
-            "id": item.id,
-            "url": item.url,
-            "event_type": item.event_type,
-            "tenant": item.tenant,
-            "enabled": item.enabled,
-            "state": state_of(item, None if minutes is None else tried_lately(minutes, item.id)),
-            "reason": reason_of(item),
-            "problems": [{"option": each.option, "text": f"{each.why}; {each.effect.value}"} for each in item.problems],
-            "options": _options(item),
-            "secrets": item.secrets,
-            "credentials": item.credentials,
-            "tls": item.tls,
-            "verified": item.verified,
-            "created": item.created_at and item.created_at.timestamp(),
-        },
+        it=item,
+        state=state_of(item, None if minutes is None else tried_lately(minutes, item.id)),
+        reason=reason_of(item),
+        options=_options(item),
         hour=None
         if minutes is None
         else {
@@ -172,8 +141,8 @@ def _show(sources: Sources, visit: Visit) -> Response:
         },
         attempts=[*map(attempt_row, attempts)],
         stored=[row_of(each) for each in stored.deliveries],
-        form=form_for(sources, visit.caller, item),
-        may_ask=sources.ask is not None,
+        form=form_for(backing, caller, item),
+        may_ask=backing.ask is not None,
         told=visit.told,
     )
 
@@ -191,52 +160,21 @@ def _options(item: Subscribed) -> list[tuple[str, object]]:
     ]
 
 
-def _set_enabled(sources: Sources, visit: Visit, *, enabled: bool) -> Response:
-    item = _of(sources, visit)
-    changes.set_enabled(sources.registry, visit.caller.actor, item.id, enabled)
-    return to(_path(item), "enabled" if enabled else "disabled")
+def _set_enabled(backing: Backing, visit: Visit, *, enabled: bool) -> Response:
+    backing.changes(visit.caller).set_enabled(int(visit.path["id"]), enabled)
+    return to(_path(visit), "enabled" if enabled else "disabled")
 
 
-def _ping(sources: Sources, visit: Visit) -> Response:
-    item = _of(sources, visit)
-    if sources.ping is None:
-        raise Refusal(HTTPStatus.CONFLICT, "Set WEBHOOK_SECRET for this process: the test event has to be signed.")
-    registry = sources.registry
-    default = tuple(map(parse_signing_key, registry.default))
-    found = repository.get_endpoint(registry.engine, item.id, default, registry.vault, registry.rules)
-    if found is None:
-        raise Refusal(HTTPStatus.NOT_FOUND, f"There is no subscription {item.id}.")
-    endpoint, event = found[1], ping_event(item.id, sources.clock())
-    with _exchanging(visit):
-        changes.note_ping(registry, visit.caller.actor, item, event.type)
-        made = told(visit.caller, describe(endpoint, sources.ping(endpoint, event)), "verdict", "advice")
-    return visit.tell(_path(item), {"kind": "ping", **_exchange(made)})
+def _ping(backing: Backing, visit: Visit) -> Response:
+    number = int(visit.path["id"])
+    made = backing.send_test_event(visit.caller, number, ping_event(number, backing.deployment.clock()))
+    return visit.tell(_path(visit), {"kind": "ping", **_exchange(made)})
 
 
-def _verify(sources: Sources, visit: Visit) -> Response:
-    item = _of(sources, visit)
-    if sources.ask is None:
-        raise Refusal(
-            HTTPStatus.CONFLICT, "Set WEBHOOK_ORIGIN and WEBHOOK_SECRET for this process, as workers have them."
-        )
-    with _exchanging(visit):
-        done = verify(sources.registry, visit.caller.actor, item.id, sources.ask)
-    if done is None:
-        raise Refusal(HTTPStatus.NOT_FOUND, f"There is no subscription {item.id}.")
-    return visit.tell(
-        _path(item),
-        {"kind": "verification", **told(visit.caller, describe_answer(done.permission), "reason", "advice")},
-    )
-
-
-@contextmanager
-def _exchanging(visit: Visit) -> Iterator[None]:
-    """The limit of open requests to receivers, which the API and the console share."""
-    try:
-        with exchanging(visit.caller):
-            yield
-    except Refused as refused:
-        raise Refusal(HTTPStatus(refused.status), f"{str(refused).capitalize()}.") from None
+def _verify(backing: Backing, visit: Visit) -> Response:
+    with backing.verifying(visit.caller) as verify:
+        answer, _ = verify(backing.changes(visit.caller), int(visit.path["id"]))
+    return visit.tell(_path(visit), {"kind": "verification", **answer})
 
 
 def _exchange(made: Mapping[str, Any]) -> dict[str, str]:
@@ -249,19 +187,10 @@ def _exchange(made: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _rotate(sources: Sources, visit: Visit) -> Response:
-    item = _of(sources, visit)
-    rotation = changes.rotate(
-        sources.registry, visit.caller.actor, item.id, overlap=OVERLAP, now=datetime.fromtimestamp(sources.clock(), UTC)
-    )
-    if rotation is None:
-        raise Refusal(HTTPStatus.NOT_FOUND, f"There is no subscription {item.id}.")
-    return visit.tell(_path(item), {"kind": "key", "key": receiver_key(rotation.secret)})
+def _rotate(backing: Backing, visit: Visit) -> Response:
+    rotation = backing.changes(visit.caller).rotate(int(visit.path["id"]), overlap=OVERLAP)
+    return visit.tell(_path(visit), {"kind": "key", "key": receiver_key(rotation.secret)})
 
 
-def _path(item: Subscribed) -> str:
-    return f"/subscriptions/{item.id}"
-
-
-def _of(sources: Sources, visit: Visit) -> Subscribed:
-    return visible(sources, visit.caller, int(visit.path["id"]))
+def _path(visit: Visit) -> str:
+    return f"/subscriptions/{visit.path['id']}"
