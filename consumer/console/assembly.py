@@ -10,8 +10,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from consumer.api.backing import Backing
 from consumer.api.tokens import TokenFile
+from consumer.console import deliveries, events, overview, replays, subscriptions
 from consumer.console.app import BASE, Frame, Said
-from consumer.console.pages import deliveries, events, overview, replays, subscriptions
 from consumer.console.reference import PATH, reference_page
 from consumer.console.session import SignOuts
 

@@ -259,15 +259,6 @@ def test_other_posts_ignore_a_key(api: Api) -> None:
     assert len(ids(api)) == 3
 
 
-def test_the_description_has_the_header(api: Api) -> None:
-    """It has an example, its bounds, and the header of the answer."""
-    described = requests.get(f"{api.url}/openapi.json", timeout=60).json()["paths"][f"/v1{S}"]["post"]
-    (header,) = (each for each in described["parameters"] if each["name"] == "idempotency-key")
-    assert (header["in"], header["required"], len(header["schema"]["examples"])) == ("header", False, 1)
-    assert {"Idempotency-Replayed", "Location", "ETag"} <= described["responses"]["201"]["headers"].keys()
-    assert "409" in described["responses"]
-
-
 def test_a_key_whose_row_was_removed_is_a_503(engine: Engine) -> None:
     """If a process whose clock is ahead removed the winner's row, the client retries as after any 503."""
 

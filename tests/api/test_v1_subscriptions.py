@@ -89,8 +89,6 @@ def test_a_generated_secret_is_shown_once(api: Api) -> None:
         ({}, "/url", "is missing"),
         ({**NEW, "url": 1}, "/url", "must be a text"),
         ({**NEW, "url": "ftp://example.com"}, "/url", "https://"),
-        ({**NEW, "url": "https://u:s3cret@example.com"}, "/url", "user name"),
-        ({**NEW, "event_type": "a b"}, "/event_type", "visible ASCII"),
         ({**NEW, "evnt": "x"}, "/evnt", "is unknown"),
         ({**NEW, "event_filter": "data.amount >"}, "/event_filter", ""),
         ({**NEW, "batch_size": 0}, "/batch_size", "1 to 1000"),

@@ -11,9 +11,9 @@ from sqlalchemy import Engine
 
 from consumer.api.app import create_app
 from consumer.api.backing import Backing
+from consumer.console import overview as page
 from consumer.console.app import BASE
 from consumer.console.assembly import with_console
-from consumer.console.pages import overview as page
 from consumer.crypto.vault import Vault
 from consumer.http.server import BackgroundServer, listen
 from consumer.ops.changes import Deployment

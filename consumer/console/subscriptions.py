@@ -12,7 +12,6 @@ from starlette.responses import Response
 from consumer.api.backing import Backing, seeing
 from consumer.console import charts
 from consumer.console.app import BASE, PageRoute, Visit, to
-from consumer.console.pages.replays import form_for
 from consumer.console.rendering import (
     attempt_row,
     by_minute,
@@ -22,6 +21,7 @@ from consumer.console.rendering import (
     tried_lately,
     whole,
 )
+from consumer.console.replays import form_for
 from consumer.crypto.keys import receiver_key
 from consumer.errors import InvalidSubscription
 from consumer.ledger.search import Query

@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from consumer.api.backing import Backing
 from consumer.console.app import BASE, PageRoute, Refusal, Visit, to
-from consumer.console.pages.subscriptions import Pager
 from consumer.console.rendering import row_of, whole
+from consumer.console.subscriptions import Pager
 from consumer.errors import InvalidPosition
 from consumer.ledger.admin import StoredDetail
 from consumer.ledger.search import Query

@@ -1,1 +1,0 @@
-"""The pages: each module names its routes."""
