@@ -16,7 +16,7 @@ from consumer import __version__
 from consumer.api import v1
 from consumer.api.backing import Backing
 from consumer.api.guard import TOKEN, WANTED, Guard
-from consumer.api.problems import TRANSLATED, RequestRefused, concerns, document, of_status, of_validation, translated
+from consumer.api.problems import TRANSLATED, RequestRefused, concerns, document, problem_of
 from consumer.api.tokens import TokenFile
 from consumer.crypto.keys import generate
 from consumer.errors import InvalidSubscription
@@ -105,11 +105,8 @@ def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.add_middleware(Guard, tokens=tokens)
-    for kind in (RequestRefused, *TRANSLATED):
+    for kind in (HTTPException, RequestValidationError, RequestRefused, *TRANSLATED, Exception):
         app.add_exception_handler(kind, _failed)
-    app.add_exception_handler(RequestValidationError, _malformed)
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(Exception, _broken)
 
     @app.post(
         "/register-webhook",
@@ -157,39 +154,20 @@ def _described(failures: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
 
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
-    """The answer to an error that the resources raise: a problem document, or a text outside of /v1."""
-    refused = error if isinstance(error, RequestRefused) else translated(error)
+    """The answer to an error: a problem document, or a text outside of /v1."""
+    problem = problem_of(error)
     if concerns(request.url.path):
-        return document(refused)
-    if isinstance(error, InvalidSubscription):
-        return JSONResponse({"error": str(error)}, HTTPStatus.BAD_REQUEST)
-    if refused.status == HTTPStatus.NOT_FOUND:
+        return document(problem)
+    match error:
+        case HTTPException():
+            return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+        case InvalidSubscription():
+            return JSONResponse({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+        case RequestValidationError() if problem.status != HTTPStatus.NOT_FOUND:
+            return JSONResponse({"error": "; ".join(map(_explain, error.errors()))}, HTTPStatus.BAD_REQUEST)
+    if problem.status == HTTPStatus.NOT_FOUND:
         return JSONResponse({"error": _ABSENT}, HTTPStatus.NOT_FOUND)
     return JSONResponse({"error": _FAILED if request.method == "POST" else _NOT_SHOWN}, 500)
-
-
-async def _malformed(request: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, RequestValidationError) and concerns(request.url.path):
-        return document(of_validation(error.errors()))
-    problems = error.errors() if isinstance(error, RequestValidationError) else ()
-    if any(problem["loc"][0] == "path" for problem in problems):
-        return JSONResponse({"error": _ABSENT}, HTTPStatus.NOT_FOUND)
-    return JSONResponse({"error": "; ".join(map(_explain, problems))}, HTTPStatus.BAD_REQUEST)
-
-
-async def _refused(request: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, HTTPException) and concerns(request.url.path):
-        return document(of_status(error.status_code, error.headers))
-    status, detail, headers = (
-        (error.status_code, error.detail, error.headers) if isinstance(error, HTTPException) else (500, "", None)
-    )
-    return JSONResponse({"error": detail}, status, headers)
-
-
-async def _broken(request: Request, _error: Exception) -> JSONResponse:
-    if concerns(request.url.path):
-        return document(of_status(HTTPStatus.INTERNAL_SERVER_ERROR))
-    return JSONResponse({"error": "Internal Server Error"}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def _explain(problem: Mapping[str, Any]) -> str:

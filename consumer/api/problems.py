@@ -5,9 +5,11 @@ from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 import structlog
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
 
 from consumer.database.engine import unavailable
 from consumer.errors import (
@@ -139,8 +141,26 @@ TRANSLATED = (
 )
 
 
-def translated(error: Exception) -> RequestRefused:
-    """The problem of an error that is TRANSLATED. Those of the database are logged."""
+def problem_of(error: Exception) -> RequestRefused:
+    """The problem of an error that a request raises. Those of the database are logged."""
+    match error:
+        case RequestRefused():
+            return error
+        case HTTPException():  # the framework refuses by itself: no such path, no such method, not JSON
+            code: Code = _CODES.get(error.status_code, "bad-request")
+            return RequestRefused(error.status_code, code, headers=error.headers)
+        case RequestValidationError():
+            return _of_validation(error.errors())
+        case DatabaseUnavailable() | SQLAlchemyError():
+            reason = unavailable(error)
+            log.error("a request failed in the database", reason=str(reason or type(error).__name__), exc_info=error)
+            if reason is not None:
+                return RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", headers=RETRY_AFTER)
+    return _of_package(error) or RequestRefused(HTTPStatus.INTERNAL_SERVER_ERROR, "failed")
+
+
+def _of_package(error: Exception) -> RequestRefused | None:
+    """The problem of an error that a package below raises on purpose."""
     if isinstance(error, InvalidSubscription | InvalidReplay):
         index = error.index if isinstance(error, InvalidReplay) else None
         example = f"; for example {error.example}" if isinstance(error, InvalidSubscription) and error.example else ""
@@ -153,20 +173,10 @@ def translated(error: Exception) -> RequestRefused:
         return RequestRefused(HTTPStatus.CONFLICT, "conflict", str(error), owed=owed)
     if isinstance(error, KafkaUnavailable):
         return RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", str(error), headers=RETRY_AFTER)
-    reason = unavailable(error)
-    log.error("a request failed in the database", reason=str(reason or type(error).__name__), exc_info=error)
-    if reason is None:
-        return RequestRefused(HTTPStatus.INTERNAL_SERVER_ERROR, "failed")
-    return RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", headers=RETRY_AFTER)
+    return None
 
 
-def of_status(status: int, headers: Mapping[str, str] | None = None) -> RequestRefused:
-    """The problem of a response that the framework refuses by itself: no such path, no such method, not JSON."""
-    code: Code = _CODES.get(status, "bad-request" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "failed")
-    return RequestRefused(status, code, headers=headers)
-
-
-def of_validation(errors: Sequence[Mapping[str, Any]]) -> RequestRefused:
+def _of_validation(errors: Sequence[Mapping[str, Any]]) -> RequestRefused:
     """The problem of a request that does not fit its models, from Pydantic's errors."""
     if any(error["type"] == "json_invalid" for error in errors):
         return RequestRefused(HTTPStatus.BAD_REQUEST, "bad-request", "the body is not JSON")
