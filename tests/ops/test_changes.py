@@ -95,6 +95,14 @@ def test_a_change_without_effect_is_not_reported(by: Changes) -> None:
     assert [kind for kind, _ in told(by)] == ["subscription.created", "subscription.changed"]
 
 
+def test_a_replaced_credential_is_reported(by: Changes) -> None:
+    """Though number and kinds of the secrets are the same before and after."""
+    added = by.add(URL, "a", new_secrets=[("bearer", "t")]).id
+    by.set_credential(added, "bearer", "another")
+    kind, data = told(by)[1]
+    assert (kind, data["kind"], data["before"] == data["after"]) == ("subscription.secret_rotated", "bearer", True)
+
+
 def test_a_failed_change_is_neither_made_nor_reported(by: Changes, monkeypatch: pytest.MonkeyPatch) -> None:
     """The event and the change are one transaction, and roll back together."""
     added = by.add(URL, "a").id
