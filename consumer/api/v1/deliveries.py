@@ -13,7 +13,6 @@ from consumer.api.tokens import Caller
 from consumer.api.v1.context import (
     At,
     Backed,
-    Changing,
     Given,
     Nothing,
     OfSubscription,
@@ -152,19 +151,19 @@ def show_delivery(caller: Reader, backing: Backed, delivery_id: DeliveryId) -> R
 
 
 @router.post("/{delivery_id}/redeliver", response_model=Redelivered, responses=described(404, 409))
-def redeliver_delivery(_: Writer, changes: Changing, delivery_id: DeliveryId, __: Nothing) -> Response:
+def redeliver_delivery(caller: Writer, backing: Backed, delivery_id: DeliveryId, _: Nothing) -> Response:
     """Redeliver: the delivery becomes due now, on a new retry schedule. 409: it is delivered or keeps its turn."""
-    changes.deployment.delivery(delivery_id, changes.tenant)
-    marked = changes.redeliver_these([delivery_id])
+    backing.deployment.delivery(delivery_id, caller.tenant)
+    marked = backing.changes(caller).redeliver_these([delivery_id])
     if not marked:
         raise Conflict("it is delivered, waits for its turn in an order, or has no subscription any more")
     return answer({"ids": marked})
 
 
 @router.post("/redeliver", response_model=Redelivered, responses=described())
-def redeliver_deliveries(_: Writer, changes: Changing, these: Redelivery) -> Response:
+def redeliver_deliveries(caller: Writer, backing: Backed, these: Redelivery) -> Response:
     """Redeliver several deliveries. The answer leaves out the ones that cannot be redelivered."""
-    return answer({"ids": changes.redeliver_these(these.ids)})
+    return answer({"ids": backing.changes(caller).redeliver_these(these.ids)})
 
 
 def _shown(caller: Caller, item: StoredDelivery) -> dict[str, Any]:

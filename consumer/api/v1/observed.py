@@ -72,9 +72,11 @@ class FailingSubscription(Shown):
     since: Annotated[
         datetime, Field(validation_alias=AliasPath("subscription", "since"), examples=["2026-07-28T14:00:00Z"])
     ]
-    last_error: Annotated[str | None, Field(validation_alias=AliasPath("last", "error"), examples=["status 503"])] = (
-        None
-    )
+    last_error: Annotated[
+        str | None,
+        BeforeValidator(lambda last: None if last is None else last.error),
+        Field(validation_alias="last", examples=["status 503"]),
+    ]
     waiting: Counted
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from consumer.api.backing import Backing, of_all_tenants
 from consumer.api.tokens import Caller
@@ -95,12 +95,9 @@ class ShownReplay(Shown):
     subscription_id: Annotated[int, Field(examples=[7])]
     state: Annotated[
         str,
-        Field(
-            description="waiting, running, finished, cancelled; unfinished: a command's.",
-            validation_alias="state_at",
-            examples=["running"],
-        ),
-    ] = ""
+        BeforeValidator(lambda state, info: state(info.context)),
+        Field(description="waiting, running, finished, cancelled; unfinished: a command's.", examples=["running"]),
+    ]
     since: Annotated[Stamp, Field(description="Records at or after this time.", examples=["2026-07-28T12:00:00Z"])]
     until: Annotated[Stamp, Field(description="Records before.", examples=["2026-07-28T14:00:00Z"])]
     event_type: Annotated[str | None, Field(description="Null: the subscription's.", examples=[None])]
@@ -228,4 +225,4 @@ def _shown_to(caller: Caller, where: Deployment, item: replays.Replay) -> dict[s
 
 
 def _shown(where: Deployment, item: replays.Replay) -> dict[str, Any]:
-    return ShownReplay.model_validate(item).model_dump() | {"state": item.state(where.clock())}
+    return ShownReplay.model_validate(item, context=where.clock()).model_dump()
