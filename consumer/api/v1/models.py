@@ -144,7 +144,7 @@ class TestEvent(Given):
     data: Annotated[Any, Field(description="Its body, any JSON. Null: a default one.", examples=[{"amount": 5}])] = None
 
 
-class Exchange(Shown):
+class ShownExchange(Shown):
     """The exchange of a test event. Secrets are masked, and bodies cut to their start."""
 
     subscription_id: Annotated[int, Field(examples=[7])]

@@ -27,10 +27,10 @@ from consumer.api.v1.context import (
 from consumer.api.v1.idempotency import CREATED_HEADERS, IdempotencyKey, gone, once
 from consumer.api.v1.models import (
     Created,
-    Exchange,
     NewSubscription,
     Patch,
     Reason,
+    ShownExchange,
     ShownSubscription,
     SubscriptionPage,
     TestEvent,
@@ -219,7 +219,7 @@ def remove_subscription(
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-@router.post("/{subscription_id}/ping", response_model=Exchange, responses=described(404, 409))
+@router.post("/{subscription_id}/ping", response_model=ShownExchange, responses=described(404, 409))
 def ping_subscription(caller: Writer, backing: Backed, subscription_id: SubscriptionId, sent: TestEvent) -> Response:
     """Send a subscription a signed test event, and show the exchange. An operational event names the caller."""
     try:
@@ -230,7 +230,7 @@ def ping_subscription(caller: Writer, backing: Backed, subscription_id: Subscrip
         raise invalid(Mistake(pointer="", detail=text)) from None
     made = backing.send_test_event(caller, subscription_id, event)
     hidden: dict[str, object] = {} if caller.tenant is None else {"addresses": [], "connected": None}
-    return answer(Exchange.model_validate({"subscription_id": subscription_id, **made, **hidden}))
+    return answer(ShownExchange.model_validate({"subscription_id": subscription_id, **made, **hidden}))
 
 
 @router.post("/{subscription_id}/verify", response_model=Verified, responses=described(404, 409, 412))
