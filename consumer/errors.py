@@ -16,6 +16,9 @@ WebhooksError
 ├── InvalidReplay            an option of a replay has a value that cannot work (exit 2)
 ├── ReplayEnded              a replay was cancelled, finished or deleted, or another process runs it
 ├── InvalidPosition          a position in a search is none that an earlier page gave
+├── NotFound                 what a request names does not exist, or is not of the caller's tenant
+├── Conflict                 the state of what a request names does not allow it
+│   └── DeliveriesOwed       a subscription that is to be removed has deliveries to be sent
 ├── KeyTaken                 another request with the same idempotency key was quicker
 ├── KeyReused                an idempotency key was used with another body before
 ├── EgressRefused            the egress policy forbids an address (also a requests ConnectionError)
@@ -120,6 +123,26 @@ class ReplayEnded(WebhooksError):
 
 class InvalidPosition(WebhooksError):
     """A position in a search is none that an earlier page gave."""
+
+
+class NotFound(WebhooksError):
+    """There is no `what` of this number, or it is of another tenant than the caller: the text is the same for both."""
+
+    def __init__(self, what: str, number: int, why: str = "") -> None:
+        self.what, self.why = what, f": {why}" if why else ""
+        super().__init__(f"there is no {what} {number}{self.why}")
+
+
+class Conflict(WebhooksError):
+    """The state of what a request names does not allow it; the text says which state would."""
+
+
+class DeliveriesOwed(Conflict):
+    """A subscription that is to be removed has `owed` deliveries to be sent."""
+
+    def __init__(self, owed: int) -> None:
+        self.owed = owed
+        super().__init__("deliveries are stored for it; owed=exhaust gives them up")
 
 
 class KeyTaken(WebhooksError):

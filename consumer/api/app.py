@@ -1,33 +1,25 @@
 """The admin HTTP API."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
-import structlog
 from fastapi import FastAPI, Path, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from consumer import __version__
 from consumer.api import v1
+from consumer.api.backing import Backing
 from consumer.api.guard import TOKEN, WANTED, Guard
-from consumer.api.problems import concerns, document, of_status, of_validation
+from consumer.api.problems import TRANSLATED, RequestRefused, concerns, document, problem_of
 from consumer.api.tokens import TokenFile
-from consumer.api.v1.context import Backing, check_url
 from consumer.crypto.keys import generate
-from consumer.database.engine import unavailable
-from consumer.errors import DatabaseUnavailable, InvalidSubscription
-from consumer.ops import changes
-from consumer.subscriptions import repository
-
-log = structlog.get_logger(__name__)
+from consumer.errors import InvalidSubscription
 
 
 class Registration(BaseModel):
@@ -47,7 +39,7 @@ class Registration(BaseModel):
     ] = False
 
 
-class Done(BaseModel):
+class RegistrationAnswer(BaseModel):
     """The answer to a registration."""
 
     message: Annotated[str, Field(examples=["Webhook registered successfully"])]
@@ -75,7 +67,7 @@ class Registered(BaseModel):
     created_at: Annotated[datetime | None, Field(examples=["2026-07-28T14:00:00Z"])]
 
 
-class Failure(BaseModel):
+class ErrorText(BaseModel):
     """An error message for a person to read."""
 
     error: Annotated[str, Field(examples=["eventType is missing"])]
@@ -104,7 +96,7 @@ _LOCATION = {"description": "The path that shows the subscription.", "schema": {
 
 def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
     """The API. If tokens are required, requests must carry one; else their Host must be a loopback name."""
-    registry, backing = backing.registry, backing._replace(tokens=tokens)
+    backing = backing._replace(tokens=tokens)
     app = FastAPI(
         title="kafka-webhooks",
         version=__version__,
@@ -113,9 +105,8 @@ def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.add_middleware(Guard, tokens=tokens)
-    app.add_exception_handler(RequestValidationError, _malformed)
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(Exception, _broken)
+    for kind in (HTTPException, RequestValidationError, RequestRefused, *TRANSLATED, Exception):
+        app.add_exception_handler(kind, _failed)
     v1.install(app, backing)
 
     @app.post(
@@ -126,21 +117,17 @@ def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
         dependencies=[Security(TOKEN, scopes=["write"])],
         tags=["registration"],
     )
-    def register_webhook(registration: Registration, request: Request, response: Response) -> Done:
+    def register_webhook(registration: Registration, request: Request, response: Response) -> RegistrationAnswer:
         """Subscribe a url to the events of a type."""
         secret = generate("hmac") if registration.own_secret else None
-        if registry.rules.own_secret and secret is None:
+        if backing.deployment.rules.own_secret and secret is None:
             raise HTTPException(HTTPStatus.BAD_REQUEST, _NEEDS_ITS_OWN)
-        url, event_type, caller = registration.url, registration.event_type, request.state.caller
-        try:
-            check_url(caller, backing.refusal, url)
-            with _or_500("failed to register a webhook", _FAILED):
-                own = [] if secret is None else [("signing", secret)]
-                added = changes.add(registry, caller.actor, url, event_type, new_secrets=own).id
-        except InvalidSubscription as error:
-            raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from None
-        response.headers["location"] = f"/subscriptions/{added}"
-        return Done(message="Webhook registered successfully", secret=secret)
+        caller = request.state.caller
+        backing.check_url(caller, registration.url)
+        own = [] if secret is None else [("signing", secret)]
+        added = backing.changes(caller).add(registration.url, registration.event_type, new_secrets=own)
+        response.headers["location"] = f"/subscriptions/{added.id}"
+        return RegistrationAnswer(message="Webhook registered successfully", secret=secret)
 
     @app.get(
         "/subscriptions/{subscription_id}",
@@ -152,11 +139,7 @@ def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
         subscription_id: Annotated[int, Path(ge=-(2**63), lt=2**63, examples=[7])],
     ) -> Registered:
         """Show a subscription, without its secrets."""
-        with _or_500("failed to look a subscription up", _NOT_SHOWN):
-            found = repository.get(registry.engine, subscription_id)
-        if found is None:
-            raise HTTPException(HTTPStatus.NOT_FOUND, _ABSENT)
-        return Registered.model_validate(found, from_attributes=True)
+        return Registered.model_validate(backing.deployment.subscription(subscription_id), from_attributes=True)
 
     @app.get("/healthz", tags=["health"])
     async def show_health() -> Alive:
@@ -166,42 +149,25 @@ def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
     return app
 
 
-@contextmanager
-def _or_500(what: str, told: str) -> Iterator[None]:
-    """If the database fails, log the event `what` with the reason, and answer 500 with the text `told`."""
-    try:
-        yield
-    except (DatabaseUnavailable, SQLAlchemyError) as error:
-        log.exception(what, reason=str(unavailable(error) or type(error).__name__))
-        raise HTTPException(HTTPStatus.INTERNAL_SERVER_ERROR, told) from None
-
-
 def _described(failures: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Failure, "description": text} for status, text in failures.items()}
+    return {status: {"model": ErrorText, "description": text} for status, text in failures.items()}
 
 
-async def _malformed(request: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, RequestValidationError) and concerns(request.url.path):
-        return document(of_validation(error.errors()))
-    problems = error.errors() if isinstance(error, RequestValidationError) else ()
-    if any(problem["loc"][0] == "path" for problem in problems):
-        return JSONResponse({"error": _ABSENT}, HTTPStatus.NOT_FOUND)
-    return JSONResponse({"error": "; ".join(map(_explain, problems))}, HTTPStatus.BAD_REQUEST)
-
-
-async def _refused(request: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, HTTPException) and concerns(request.url.path):
-        return document(of_status(error.status_code, error.headers))
-    status, detail, headers = (
-        (error.status_code, error.detail, error.headers) if isinstance(error, HTTPException) else (500, "", None)
-    )
-    return JSONResponse({"error": detail}, status, headers)
-
-
-async def _broken(request: Request, _error: Exception) -> JSONResponse:
+async def _failed(request: Request, error: Exception) -> JSONResponse:
+    """The answer to an error: a problem document, or a text outside of /v1."""
+    problem = problem_of(error)
     if concerns(request.url.path):
-        return document(of_status(HTTPStatus.INTERNAL_SERVER_ERROR))
-    return JSONResponse({"error": "Internal Server Error"}, HTTPStatus.INTERNAL_SERVER_ERROR)
+        return document(problem)
+    match error:
+        case HTTPException():
+            return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+        case InvalidSubscription():
+            return JSONResponse({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+        case RequestValidationError() if problem.status != HTTPStatus.NOT_FOUND:
+            return JSONResponse({"error": "; ".join(map(_explain, error.errors()))}, HTTPStatus.BAD_REQUEST)
+    if problem.status == HTTPStatus.NOT_FOUND:
+        return JSONResponse({"error": _ABSENT}, HTTPStatus.NOT_FOUND)
+    return JSONResponse({"error": _FAILED if request.method == "POST" else _NOT_SHOWN}, 500)
 
 
 def _explain(problem: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from consumer.api import problems
-from consumer.api.problems import Code, Refused
+from consumer.api.problems import Code, RequestRefused
 from consumer.api.tokens import ANYONE, Caller, TokenFile
 
 REQUEST_BYTES = 64 * 1024  # the largest body of a request or form; a registration has at most 2.5 kB
@@ -69,11 +69,13 @@ class Guard:
             return
         except TimeoutError:
             why = "the body did not arrive in time"  # its rest could keep the connection open
-            app = _answer(path, Refused(HTTPStatus.REQUEST_TIMEOUT, "too-slow", why, headers={"connection": "close"}))
+            app = _answer(
+                path, RequestRefused(HTTPStatus.REQUEST_TIMEOUT, "too-slow", why, headers={"connection": "close"})
+            )
         except TooLarge:
             why = f"the body has more than {REQUEST_BYTES} bytes"
-            app = _answer(path, Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", why))
-        except Refused as refused:
+            app = _answer(path, RequestRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", why))
+        except RequestRefused as refused:
             app = _answer(path, refused)
         await app(scope, receive, send)
 
@@ -87,7 +89,7 @@ class Guard:
         caller = self._tokens.find(token.encode("latin-1")) if scheme.lower() == "bearer" else None
         if caller is None:
             why = "send the header authorization: Bearer <API_TOKEN>, once"
-            raise Refused(HTTPStatus.UNAUTHORIZED, "unauthorized", why, headers=_UNAUTHENTICATED)
+            raise RequestRefused(HTTPStatus.UNAUTHORIZED, "unauthorized", why, headers=_UNAUTHENTICATED)
         if not problems.concerns(path):
             needed = "read" if method in _SAFE else "write"
             if caller.tenant is not None or needed not in caller.scopes:
@@ -96,7 +98,7 @@ class Guard:
 
 
 def _check_route(scope: Scope) -> None:
-    """Raise Refused for a path that is not served, or one without this method, with all methods that it has."""
+    """Raise RequestRefused for a path that is not served, or one without this method, with all methods that it has."""
 
     def serves(method: str) -> bool:
         asked = {**scope, "method": method}
@@ -106,13 +108,13 @@ def _check_route(scope: Scope) -> None:
         return
     allowed = [each for each in _METHODS if serves(each)]
     if not allowed:
-        raise Refused(HTTPStatus.NOT_FOUND, "not-found")
+        raise RequestRefused(HTTPStatus.NOT_FOUND, "not-found")
     allow = {"allow": ", ".join(allowed + ["HEAD"] * ("GET" in allowed))}
-    raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", headers=allow)
+    raise RequestRefused(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", headers=allow)
 
 
 def _check_site(path: str, method: str, headers: Headers) -> None:
-    """Raise Refused for a request that a page of another site could have made."""
+    """Raise RequestRefused for a request that a page of another site could have made."""
     if method in _SAFE:
         return
     origin = headers.get("origin")
@@ -121,10 +123,10 @@ def _check_site(path: str, method: str, headers: Headers) -> None:
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if not problems.concerns(path):
         if kind not in _JSON:
-            raise Refused(HTTPStatus.BAD_REQUEST, "bad-request", WANTED)
+            raise RequestRefused(HTTPStatus.BAD_REQUEST, "bad-request", WANTED)
     elif kind not in _PATCHES if method == "PATCH" else method == "POST" and kind not in _JSON:
         why = "send content-type: application/json, and {} as an empty body"
-        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", why)
+        raise RequestRefused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", why)
 
 
 def site_of(origin: str) -> str | None:
@@ -135,11 +137,11 @@ def site_of(origin: str) -> str | None:
         return None
 
 
-def _forbidden(code: Code, why: str) -> Refused:
-    return Refused(HTTPStatus.FORBIDDEN, code, why)
+def _forbidden(code: Code, why: str) -> RequestRefused:
+    return RequestRefused(HTTPStatus.FORBIDDEN, code, why)
 
 
-def _answer(path: str, refused: Refused) -> JSONResponse:
+def _answer(path: str, refused: RequestRefused) -> JSONResponse:
     if problems.concerns(path):
         return problems.document(refused)
     return _error(refused.status, str(refused), refused.headers)

@@ -4,12 +4,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
+import structlog
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+
+from consumer.database.engine import unavailable
+from consumer.errors import (
+    Conflict,
+    DatabaseUnavailable,
+    DeliveriesOwed,
+    InvalidReplay,
+    InvalidSubscription,
+    KafkaUnavailable,
+    NotFound,
+    SettingsError,
+)
+
+log = structlog.get_logger(__name__)
 
 PREFIX = "/v1"
 CONTENT_TYPE = "application/problem+json"
 _URN = "urn:kafka-webhooks:problem:"
+RETRY_AFTER = {"retry-after": "5"}  # seconds
 _MOST_ERRORS = 20  # described in one problem document
 
 Code = Literal[
@@ -74,7 +93,7 @@ class Problem(BaseModel):
     )
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """Ends a request with a problem document."""
 
     def __init__(
@@ -97,7 +116,7 @@ def concerns(path: str) -> bool:
     return path == PREFIX or path.startswith(f"{PREFIX}/")
 
 
-def document(refused: Refused) -> JSONResponse:
+def document(refused: RequestRefused) -> JSONResponse:
     """The response that describes the problem."""
     content = Problem(
         type=_URN + refused.code,
@@ -110,24 +129,65 @@ def document(refused: Refused) -> JSONResponse:
     return JSONResponse(content.model_dump(exclude_none=True), refused.status, refused.headers, CONTENT_TYPE)
 
 
-def of_status(status: int, headers: Mapping[str, str] | None = None) -> Refused:
-    """The problem of a response that the framework refuses by itself: no such path, no such method, not JSON."""
-    code: Code = _CODES.get(status, "bad-request" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "failed")
-    return Refused(status, code, headers=headers)
+TRANSLATED = (
+    NotFound,
+    Conflict,
+    InvalidSubscription,
+    InvalidReplay,
+    SettingsError,
+    KafkaUnavailable,
+    DatabaseUnavailable,
+    SQLAlchemyError,
+)
 
 
-def of_validation(errors: Sequence[Mapping[str, Any]]) -> Refused:
+def problem_of(error: Exception) -> RequestRefused:
+    """The problem of an error that a request raises. Those of the database are logged."""
+    match error:
+        case RequestRefused():
+            return error
+        case HTTPException():  # the framework refuses by itself: no such path, no such method, not JSON
+            code: Code = _CODES.get(error.status_code, "bad-request")
+            return RequestRefused(error.status_code, code, headers=error.headers)
+        case RequestValidationError():
+            return _of_validation(error.errors())
+        case DatabaseUnavailable() | SQLAlchemyError():
+            reason = unavailable(error)
+            log.error("a request failed in the database", reason=str(reason or type(error).__name__), exc_info=error)
+            if reason is not None:
+                return RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", headers=RETRY_AFTER)
+    return _of_package(error) or RequestRefused(HTTPStatus.INTERNAL_SERVER_ERROR, "failed")
+
+
+def _of_package(error: Exception) -> RequestRefused | None:
+    """The problem of an error that a package below raises on purpose."""
+    if isinstance(error, InvalidSubscription | InvalidReplay):
+        index = error.index if isinstance(error, InvalidReplay) else None
+        example = f"; for example {error.example}" if isinstance(error, InvalidSubscription) and error.example else ""
+        place = [each for each in (error.option, index) if each is not None]
+        return invalid(Mistake(pointer=pointer(*place), detail=f"{error.why}{example}"))
+    if isinstance(error, NotFound):  # without its number: another tenant's answer must be the same
+        return RequestRefused(HTTPStatus.NOT_FOUND, "not-found", f"there is no such {error.what}{error.why}")
+    if isinstance(error, Conflict | SettingsError):
+        owed = error.owed if isinstance(error, DeliveriesOwed) else None
+        return RequestRefused(HTTPStatus.CONFLICT, "conflict", str(error), owed=owed)
+    if isinstance(error, KafkaUnavailable):
+        return RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", str(error), headers=RETRY_AFTER)
+    return None
+
+
+def _of_validation(errors: Sequence[Mapping[str, Any]]) -> RequestRefused:
     """The problem of a request that does not fit its models, from Pydantic's errors."""
     if any(error["type"] == "json_invalid" for error in errors):
-        return Refused(HTTPStatus.BAD_REQUEST, "bad-request", "the body is not JSON")
+        return RequestRefused(HTTPStatus.BAD_REQUEST, "bad-request", "the body is not JSON")
     if any(error["loc"][0] == "path" for error in errors):
-        return Refused(HTTPStatus.NOT_FOUND, "not-found")
+        return RequestRefused(HTTPStatus.NOT_FOUND, "not-found")
     return invalid(*_mistakes(errors[:_MOST_ERRORS]))
 
 
-def invalid(*mistakes: Mistake) -> Refused:
+def invalid(*mistakes: Mistake) -> RequestRefused:
     """The problem of values that cannot work."""
-    return Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", errors=mistakes)
+    return RequestRefused(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", errors=mistakes)
 
 
 def pointer(*parts: object) -> str:

@@ -64,7 +64,7 @@ def _tenant(name: str) -> str:
     return str(parse_tenant(name))
 
 
-class _Entry(BaseModel):
+class _TokenLine(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -72,7 +72,7 @@ class _Entry(BaseModel):
     tenant: Annotated[str, Field(max_length=TENANT_LENGTH), AfterValidator(_tenant)] | None = None
 
 
-_ENTRIES = TypeAdapter(dict[str, _Entry])
+_ENTRIES = TypeAdapter(dict[str, _TokenLine])
 Tokens = Mapping[bytes, Caller]  # by the SHA-256 of the token
 
 

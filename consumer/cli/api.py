@@ -7,8 +7,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from consumer.api.v1.context import Backing
-    from consumer.config.settings import DeliverySettings, KafkaSettings
+    from consumer.api.backing import Backing
+    from consumer.config.settings import DeliverySettings
     from consumer.events.event import Event
     from consumer.ops.ping import Ping
     from consumer.subscriptions.endpoint import Endpoint
@@ -30,8 +30,8 @@ def api() -> None:
     import structlog
 
     from consumer.api.app import create_app
+    from consumer.api.backing import Backing
     from consumer.api.tokens import TokenFile
-    from consumer.api.v1.context import Backing
     from consumer.cli.console import configure
     from consumer.config.environment import check, environment, load
     from consumer.config.settings import ApiSettings, DatabaseSettings, GroupSettings, RuleSettings
@@ -40,7 +40,7 @@ def api() -> None:
     from consumer.database.engine import create_engine
     from consumer.http.server import listen, serve
     from consumer.matching.destinations import resolving_rules_of, rules_of
-    from consumer.ops.changes import Registry
+    from consumer.ops.changes import Deployment
     from consumer.ops.replay_jobs import ReplayJobs
     from consumer.ops.verification import asking
 
@@ -53,18 +53,18 @@ def api() -> None:
     database, limits = load(DatabaseSettings, values), load(RuleSettings, values)
     engine, vault, rules = create_engine(database), Vault(database.encryption_keys), resolving_rules_of(limits)
     default = () if delivery is None else delivery.secrets
-    registry = Registry(engine, load(GroupSettings, values).group_id, vault, rules_of(limits), default)
-    backing, kafka = _observing(
+    deployment = Deployment(engine, load(GroupSettings, values).group_id, vault, rules_of(limits), default)
+    backing = _observing(
         Backing(
-            registry,
+            deployment,
             rules.refusal,
             ping=None if delivery is None else _pinging(delivery),
             ask=None if delivery is None else asking(delivery),
         ),
         values,
     )
-    jobs = None if backing.log is None else ReplayJobs(registry, backing.log.kafka, backing.log.read_event)
-    app = with_console(create_app(backing, tokens), backing, kafka, tokens)
+    jobs = None if backing.log is None else ReplayJobs(deployment, backing.log.kafka, backing.log.read_event)
+    app = with_console(create_app(backing, tokens), backing, tokens)
     listener = listen(settings.bind_host, settings.api_port)
     host, port = listener.getsockname()[:2]
     structlog.get_logger(__name__).info("listening", url=f"http://{host}:{port}", token=tokens.required)
@@ -105,14 +105,14 @@ def api_token(
     typer.echo(line, err=True)
 
 
-def _observing(backing: "Backing", values: "Mapping[str, str]") -> "tuple[Backing, KafkaSettings | None]":
+def _observing(backing: "Backing", values: "Mapping[str, str]") -> "Backing":
     """Add lag, attempts and the log, which are in Kafka. Without KAFKA_BOOTSTRAP_SERVERS the API reports that."""
     from functools import partial
 
     from consumer.config.environment import load
     from consumer.config.settings import KafkaSettings, SchemaSettings, TopicSettings
     from consumer.ops.attempts import AttemptHistory
-    from consumer.ops.event_reader import event_reader
+    from consumer.ops.events import event_reader
     from consumer.ops.overview import overview, shared
     from consumer.ops.replay_request import Log
 
@@ -122,11 +122,11 @@ def _observing(backing: "Backing", values: "Mapping[str, str]") -> "tuple[Backin
     if kafka is not None and kafka.attempts_topic is not None:
         history = AttemptHistory(kafka, kafka.attempts_topic)
         history.start()
-    registry = backing.registry
-    look = shared(partial(overview, registry.engine, kafka, topics, registry.vault, registry.rules))
+    where = backing.deployment
+    look = shared(partial(overview, where.engine, kafka, topics, where.vault, where.rules))
     if kafka is not None and topics:
         backing = backing._replace(log=Log(kafka, topics, event_reader(kafka, load(SchemaSettings, values))))
-    return backing._replace(history=history, look=look), kafka
+    return backing._replace(history=history, look=look, kafka=kafka)
 
 
 def _delivery(values: "Mapping[str, str]") -> "DeliverySettings | None":

@@ -26,10 +26,9 @@ from consumer.cli.ping import ping
 from consumer.cli.publish import publish
 from consumer.cli.purge import purge
 from consumer.cli.replay import replay
-from consumer.cli.secrets import encrypt_secrets, rotate_secret, set_credential
+from consumer.cli.secrets import encrypt_secrets, rotate_secret, set_credential, set_tls
 from consumer.cli.settle import settle
 from consumer.cli.subscriptions import subscriptions
-from consumer.cli.tls import set_tls
 from consumer.cli.top import top
 from consumer.cli.verification import verify
 from consumer.cli.waiting import quietly
@@ -174,11 +173,13 @@ def _report(error: Exception) -> int:
 
 def _told(error: Exception) -> tuple[str, int]:
     """An error's message, which may have several lines, and the exit status."""
-    from consumer.errors import InvalidSubscription, SettingsError, WebhooksError
+    from consumer.errors import InvalidSubscription, NotFound, SettingsError, WebhooksError
 
     match error:
         case WebhooksError():
-            return str(error), USAGE if isinstance(error, SettingsError | InvalidSubscription) else 1
+            absent = isinstance(error, NotFound) and error.what == "subscription"
+            hint = "; `subscriptions list` shows them" if absent else ""
+            return f"{error}{hint}", USAGE if isinstance(error, SettingsError | InvalidSubscription) else 1
         case typer.Abort():  # stdin has ended at a question
             return "no answer: nothing was changed", 1
         case typer.TyperException():

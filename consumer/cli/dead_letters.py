@@ -38,23 +38,22 @@ def publish(
       kafka-webhooks dead-letters publish --topic orders --since 2h
       kafka-webhooks dead-letters publish --reason unknown_schema --yes
     """
-    from consumer.cli.console import confirm, moment, number, open_database, print_rows, progress_bar, until_signal
-    from consumer.cli.registry import registry
+    from consumer.cli.console import confirm, moment, number, print_rows, progress_bar, until_signal
+    from consumer.cli.deployment import changes
     from consumer.cli.waiting import Waiting
     from consumer.config.environment import load
     from consumer.config.settings import KafkaSettings
     from consumer.ops import dead_letters as letters
-    from consumer.ops.changes import command_line_actor
 
     now = time.time()
     begin = moment(since, now, "--since")
     end = None if until is None else moment(until, now, "--until")
     kafka = load(KafkaSettings)
-    held = registry(open_database())
+    by_user = changes()
     with Waiting(f"Kafka at {kafka.bootstrap_servers}"):
         found = letters.search(
             kafka,
-            held,
+            by_user.deployment,
             limit,
             begin,
             end,
@@ -72,7 +71,7 @@ def publish(
     print_rows(("topic", "reason", "records"), ({"topic": t, "reason": r, "records": count} for (t, r), count in kinds))
     confirm(f"Publish {number(total, 'dead letter')} again?", yes=yes)
     done = 0
-    batches = letters.publish_many(kafka, held, command_line_actor(), found.places)
+    batches = letters.publish_many(by_user, kafka, found.places)
     try:
         with progress_bar(total) as draw:
             for published in until_signal(batches, "the same command continues with the rest"):

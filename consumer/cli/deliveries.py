@@ -21,7 +21,7 @@ deliveries = typer.Typer(
 _BODY_SHOWN = 100_000  # characters
 
 
-class State(StrEnum):
+class StoredState(StrEnum):
     """The values of `models.Status`, without the imports, which would slow `--help` down."""
 
     PARKED = "parked"
@@ -32,7 +32,7 @@ class State(StrEnum):
 
 
 StatusOption = Annotated[
-    list[State] | None, typer.Option("--status", metavar="STATUS", help="Only this status; may be repeated.")
+    list[StoredState] | None, typer.Option("--status", metavar="STATUS", help="Only this status; may be repeated.")
 ]
 SubscriptionOption = Annotated[
     int | None,
@@ -188,7 +188,7 @@ def redeliver(
         raise typer.BadParameter("name ids or choose by options, not both", param_hint="ID")
     if not delivery_ids and all(each is None for each in filters):
         raise typer.BadParameter("name ids, or choose by options, such as --status exhausted", param_hint="ID")
-    if any(each in {State.BLOCKED, State.DELIVERED} for each in status or ()):
+    if any(each in {StoredState.BLOCKED, StoredState.DELIVERED} for each in status or ()):
         raise typer.BadParameter(
             "blocked deliveries are sent in their turn, delivered ones not again; choose exhausted, parked or held",
             param_hint="--status",
@@ -198,7 +198,7 @@ def redeliver(
         chosen = DeliveryQuery(ids=sorted(set(delivery_ids)))
         total = len(set(delivery_ids))
     else:
-        chosen = _selection(status or [State.EXHAUSTED], subscription, event_type, since, until)
+        chosen = _selection(status or [StoredState.EXHAUSTED], subscription, event_type, since, until)
         total = count(engine, chosen, MOST_COUNTED)
         if not total:
             typer.echo("no such deliveries are stored", err=True)
@@ -263,7 +263,7 @@ def adopt(
 
 
 def _selection(
-    status: list[State] | None,
+    status: list[StoredState] | None,
     subscription: int | None,
     event_type: str | None,
     since: str | None,
@@ -284,13 +284,12 @@ def _selection(
 
 def _mark(engine: "Engine", selection: "DeliveryQuery", total: int) -> "array[int]":
     from consumer.cli.console import bounded_length, number, progress_bar, until_signal
-    from consumer.cli.registry import registry
-    from consumer.ops.changes import command_line_actor
-    from consumer.ops.stored_deliveries import redeliver as mark
+    from consumer.cli.deployment import deployment
+    from consumer.ops.changes import Changes, command_line_actor
 
     marked = array("q")  # eight bytes per id: there may be millions
     skipped = 0
-    batches = mark(registry(engine), command_line_actor(), selection, time.time())
+    batches = Changes(deployment(engine), command_line_actor()).redeliver(selection)
     with progress_bar(bounded_length(total)) as draw:
         for batch in until_signal(batches, "marked deliveries are sent, the rest is unchanged"):
             marked.extend(batch.ids)

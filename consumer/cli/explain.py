@@ -6,7 +6,7 @@ import typer
 
 if TYPE_CHECKING:
     from consumer.events.event import Event
-    from consumer.ops.explain import Explained, Receivers
+    from consumer.ops.explain import Candidates, Explained
 
 
 def explain(
@@ -38,7 +38,7 @@ def explain(
     from consumer.config.settings import KafkaSettings, SchemaSettings
     from consumer.intake.mapping_file import mappings_of
     from consumer.ops import explain as explaining
-    from consumer.ops.event_reader import json_reader
+    from consumer.ops.events import json_reader
 
     if offset is not None and partition is None:
         raise typer.BadParameter("give --partition too: each partition has offsets of its own", param_hint="--offset")
@@ -56,25 +56,25 @@ def explain(
         _print(told)
 
 
-def _receivers(event: "Event") -> "tuple[Receivers | None, str | None]":
+def _receivers(event: "Event") -> "tuple[Candidates | None, str | None]":
     """The subscriptions to an event's type, or the reason why they are not known."""
     from consumer.cli.console import open_database
     from consumer.config.environment import load
     from consumer.config.settings import DatabaseSettings, RuleSettings
     from consumer.crypto.vault import Vault
     from consumer.ops.bounded import reason_of
-    from consumer.ops.explain import receivers_of
+    from consumer.ops.explain import candidates_of
 
     try:
         vault = Vault(load(DatabaseSettings).encryption_keys)
-        return receivers_of(open_database(), event, vault, load(RuleSettings)), None
+        return candidates_of(open_database(), event, vault, load(RuleSettings)), None
     except Exception as error:
         if (reason := reason_of(error)) is None:
             raise
         return None, "; ".join(reason.splitlines())
 
 
-def _told(found: "Explained", receivers: "Receivers | None", not_looked: str | None) -> dict[str, object]:
+def _told(found: "Explained", receivers: "Candidates | None", not_looked: str | None) -> dict[str, object]:
     """The explanation, as JSON."""
     from consumer.cli.console import time_text
     from consumer.ops.explain import SHOWN

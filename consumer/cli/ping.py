@@ -9,6 +9,10 @@ from consumer.cli.console import row_id
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from consumer.events.event import Event
+    from consumer.ops.ping import Ping
+    from consumer.subscriptions.endpoint import Endpoint
+
 
 def ping(
     subscription_id: Annotated[int, typer.Argument(metavar="ID", parser=row_id)],
@@ -34,35 +38,25 @@ def ping(
     """
     import time
 
-    from consumer.cli.console import open_database, print_json, print_lines
-    from consumer.cli.registry import absent, registry
+    from consumer.cli.console import print_json, print_lines
+    from consumer.cli.deployment import changes
     from consumer.cli.waiting import Waiting
     from consumer.config.environment import load
-    from consumer.config.settings import DatabaseSettings, DeliverySettings
-    from consumer.crypto.keys import parse_signing_key
-    from consumer.crypto.vault import Vault
-    from consumer.matching.destinations import rules_of
+    from consumer.config.settings import DeliverySettings
     from consumer.ops import ping as pinging
-    from consumer.ops.changes import command_line_actor, note_ping
-    from consumer.subscriptions import repository as store
 
     try:
         event = pinging.ping_event(subscription_id, time.time(), event_type, data)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    delivery, database = load(DeliverySettings), load(DatabaseSettings)
-    default = tuple(map(parse_signing_key, delivery.secrets))
-    vault = Vault(database.encryption_keys)
-    engine = open_database()
-    found = store.get_endpoint(engine, subscription_id, default, vault, rules_of(delivery))
-    if found is None:
-        raise absent(subscription_id)
-    item, endpoint = found
-    send = pinging.sending_by(delivery)
-    note_ping(registry(engine), command_line_actor(), item, event.type)
-    with Waiting(f"the receiver at {item.url}"):
-        done = pinging.ping(endpoint, event, send)
-    told = {"subscription_id": item.id, "state": item.state, "url": item.url} | pinging.describe(endpoint, done)
+    delivery = load(DeliverySettings)
+
+    def exchange(endpoint: "Endpoint", event: "Event") -> "Ping":
+        with Waiting(f"the receiver of subscription {subscription_id}"):
+            return pinging.ping(endpoint, event, pinging.sending_by(delivery))
+
+    item, made = pinging.ping_subscription(changes(default=delivery.secrets), subscription_id, event, exchange)
+    told = {"subscription_id": item.id, "state": item.state, "url": item.url} | made
     if as_json:
         print_json(told)
     else:
@@ -70,7 +64,7 @@ def ping(
             if number:
                 typer.echo()
             print_lines(fields)
-    if not done.verdict.ok:
+    if not told["ok"]:
         raise typer.Exit(1)
 
 

@@ -79,7 +79,7 @@ def replay(
     from consumer.config.environment import check, environment, load
     from consumer.config.settings import DatabaseSettings, KafkaSettings, SchemaSettings, TopicSettings
     from consumer.intake.log_reader import LogReader
-    from consumer.ops.event_reader import event_reader
+    from consumer.ops.events import event_reader
     from consumer.ops.replay import Choice
     from consumer.ops.replay_request import Wanted, plan, spans
 
@@ -119,13 +119,12 @@ def replay(
 
 
 def _subscription(engine: "Engine", subscription_id: int) -> "Subscribed":
-    from consumer.cli.registry import absent
-    from consumer.errors import WebhooksError
+    from consumer.errors import NotFound, WebhooksError
     from consumer.subscriptions import repository
 
     found = repository.get(engine, subscription_id)
     if found is None:
-        raise absent(subscription_id)
+        raise NotFound("subscription", subscription_id)
     if not found.enabled:
         raise WebhooksError(f"subscription {found.id} is disabled: `subscriptions enable {found.id}` first")
     return found

@@ -1,13 +1,13 @@
-"""`kafka-webhooks subscriptions rotate-secret`, `set-credential` and `encrypt-secrets`."""
+"""`kafka-webhooks subscriptions rotate-secret`, `set-credential`, `set-tls` and `encrypt-secrets`."""
 
 import sys
-import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from consumer.cli.registry import IdArgument, absent, registry, vault_to_write
+from consumer.cli.deployment import IdArgument, changes, vault_to_write
 
 STDIN = "-"
 _LONGEST_OVERLAP = 366 * 86400.0  # seconds
@@ -43,28 +43,22 @@ def rotate_secret(
       kafka-webhooks subscriptions rotate-secret 7 --algorithm ed25519 --json
       kafka-webhooks subscriptions rotate-secret 7 --secret - < new-secret
     """
-    from consumer.cli.console import open_database, print_json
+    from consumer.cli.console import print_json
     from consumer.config.environment import environment, load
     from consumer.config.settings import FILE, SigningSettings
     from consumer.crypto.keys import algorithm_of, receiver_key, weakness
-    from consumer.ops.changes import command_line_actor, rotate
 
     if secret is not None and algorithm is not None:
         raise typer.BadParameter("a given secret determines its algorithm", param_hint="--algorithm")
     values = environment()
     default = load(SigningSettings, values).secrets if {"WEBHOOK_SECRET", "WEBHOOK_SECRET" + FILE} & set(values) else ()
     vault = vault_to_write(unencrypted=unencrypted)
-    rotation = rotate(
-        registry(open_database(), vault, default),
-        command_line_actor(),
+    rotation = changes(vault, default).rotate(
         subscription_id,
         overlap=_overlap(overlap),
-        now=datetime.fromtimestamp(time.time(), UTC),
         secret=None if secret is None else given(secret),
         algorithm=algorithm,
     )
-    if rotation is None:
-        raise absent(subscription_id)
     key = receiver_key(rotation.secret)
     until = rotation.previous_until and rotation.previous_until.isoformat(timespec="seconds").replace("+00:00", "Z")
     if as_json:
@@ -110,8 +104,7 @@ def set_credential(
       kafka-webhooks subscriptions set-credential 7 --oauth2 - < credentials.json
       kafka-webhooks subscriptions set-credential 7 --remove
     """
-    from consumer.cli.console import number, open_database
-    from consumer.ops import changes
+    from consumer.cli.console import number
     from consumer.subscriptions import secrets
 
     options: dict[secrets.Credential, str | None] = {
@@ -125,19 +118,63 @@ def set_credential(
     if len(chosen) + remove != 1:
         raise typer.BadParameter("give exactly one of --basic, --bearer, --header, --oauth2, --plugin and --remove")
     if remove:
-        removed = changes.remove_credentials(registry(open_database()), changes.command_line_actor(), subscription_id)
-        if removed is None:
-            raise absent(subscription_id)
+        removed = changes().remove_credentials(subscription_id)
         typer.echo(f"{number(removed, 'credential')} of subscription {subscription_id} removed")
         return
     ((kind, text),) = chosen
     vault = vault_to_write(unencrypted=unencrypted)
-    now = datetime.fromtimestamp(time.time(), UTC)
     secret = given_credential(kind, text, "--header")
-    held = registry(open_database(), vault)
-    if not changes.set_credential(held, changes.command_line_actor(), subscription_id, kind, secret, now):
-        raise absent(subscription_id)
+    changes(vault).set_credential(subscription_id, kind, secret)
     typer.echo(f"subscription {subscription_id} sends the credential from now on ({kind})")
+
+
+def set_tls(
+    subscription_id: IdArgument,
+    *,
+    cert: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Client certificate, then its intermediates, in PEM."),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Key of the certificate, in PEM."),
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The only authorities to trust, in PEM."),
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove its certificates and authorities.")] = False,
+    unencrypted: UnencryptedOption = False,
+) -> None:
+    """Set a subscription's client certificate and authorities.
+
+    Parts that are not given stay as they are. Connections with a certificate are used for no other subscription, unless
+    it has the same certificate, key and authorities.
+
+    \b
+    Examples:
+      kafka-webhooks subscriptions set-tls 7 --cert client.pem --key client-key.pem
+      kafka-webhooks subscriptions set-tls 7 --ca private-ca.pem
+      kafka-webhooks subscriptions set-tls 7 --remove
+    """
+    from consumer.crypto.certificates import TlsIdentity
+
+    if (cert is None) != (key is None):
+        raise typer.BadParameter("--cert and --key belong together")
+    if remove == (cert is not None or ca is not None):
+        raise typer.BadParameter("give --cert and --key, --ca, or --remove")
+    if remove:
+        removed = changes().remove_tls(subscription_id)
+        typer.echo(f"subscription {subscription_id} {'uses' if removed else 'used'} no certificates of its own")
+        return
+    by_user = changes(vault_to_write(unencrypted=unencrypted or key is None))
+    found = by_user.set_tls(subscription_id, TlsIdentity(_text(cert), _text(key), _text(ca))).tls
+    assert found is not None, "this transaction has written it"  # noqa: S101 (for mypy, too)
+    own, trusted = found.certificate, found.authorities
+    if own is not None:
+        typer.echo(f"subscription {subscription_id} shows {own.subject}, which expires on {own.not_after:%Y-%m-%d}")
+    if trusted:
+        typer.echo(f"subscription {subscription_id} trusts {'; '.join(each.subject for each in trusted)}, and no other")
 
 
 def encrypt_secrets() -> None:
@@ -210,3 +247,14 @@ def _overlap(text: str) -> timedelta:
     if duration > _LONGEST_OVERLAP:
         raise typer.BadParameter("at most 366d", param_hint="--overlap")
     return timedelta(seconds=duration)
+
+
+def _text(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        return file.read_text("ascii")
+    except OSError as error:
+        raise typer.BadParameter(f"{file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"{file} is not PEM; openssl converts it") from None

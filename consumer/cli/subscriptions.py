@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from consumer.cli.console import YesOption
-from consumer.cli.registry import IdArgument, absent, existing, json_of, registry, rules, vault_to_read, vault_to_write
+from consumer.cli.deployment import IdArgument, changes, deployment, json_of, rules, vault_to_read, vault_to_write
 from consumer.cli.subscription_options import PanelledCommand, takes_options, unset_columns
 
 if TYPE_CHECKING:
@@ -86,9 +86,8 @@ def add(
       kafka-webhooks subscriptions add https://example.com/hooks a.b --verify
     """
     from consumer.cli import verification
-    from consumer.cli.console import open_database, print_json
+    from consumer.cli.console import print_json
     from consumer.crypto.keys import generate, receiver_key
-    from consumer.ops import changes
     from consumer.ops.verification import describe
     from consumer.subscriptions import repository as store
     from consumer.subscriptions.validation import completed
@@ -102,14 +101,13 @@ def add(
     values = completed({"url": url, "event_type": event_type, **given})
     vault = vault_to_write(unencrypted=unencrypted) if secrets else None
     ask = verification.asking() if verify else None
-    engine = open_database()
-    held = registry(engine, vault)
-    found = store.find(engine, url, event_type, values["tenant"]) if if_not_exists else None
+    by_user = changes(vault)
+    where = by_user.deployment
+    found = store.find(where.engine, url, event_type, values["tenant"]) if if_not_exists else None
     added = found
     if added is None:
         why = store.AWAITS_VERIFICATION if verify else None
-        actor = changes.command_line_actor()
-        added = changes.add(held, actor, new_secrets=secrets, disabled=why, **values).id
+        added = by_user.add(new_secrets=secrets, disabled=why, **values).id
         _warn_of_name(url)
     key = receiver_key(generated) if generated and not found else None
     if not as_json:
@@ -117,12 +115,12 @@ def add(
         if key:
             typer.echo(f"its receiver verifies with (shown only once): {key}")
     done = None
-    if ask is not None and not existing(engine, added).verified:
-        done = verification.verified(held, added, ask)
+    if ask is not None and not where.subscription(added).verified:
+        done = verification.verified(by_user, added, ask)
     if as_json:
         more: dict[str, object] = {"receiver_key": key} if key else {}
         more |= {"verification": describe(done.permission)} if done else {}
-        print_json({"added": not found} | json_of(existing(engine, added)) | more)
+        print_json({"added": not found} | json_of(where.subscription(added)) | more)
     if done:
         verification.conclude(done, quiet=as_json)
 
@@ -153,20 +151,17 @@ def edit(
       kafka-webhooks subscriptions edit 7 --filter 'data.amount > 100' --timeout 5s
       kafka-webhooks subscriptions edit 7 --url https://example.com/new --unset filter --unset rate-limit
     """
-    from consumer.cli.console import open_database, print_json
-    from consumer.ops.changes import command_line_actor, edit
+    from consumer.cli.console import print_json
 
-    changes = given | unset_columns(unset or (), given)
-    changes |= {name: value for name, value in (("url", url), ("event_type", event_type)) if value is not None}
-    if not changes:
+    values = given | unset_columns(unset or (), given)
+    values |= {name: value for name, value in (("url", url), ("event_type", event_type)) if value is not None}
+    if not values:
         raise typer.BadParameter("name at least one option to change")
-    engine = open_database()
-    if edit(registry(engine), command_line_actor(), subscription_id, lambda _: changes) is None:
-        raise absent(subscription_id)
+    changed = changes().edit(subscription_id, lambda _: values)
     if url is not None:
         _warn_of_name(url)
     if as_json:
-        print_json(json_of(existing(engine, subscription_id)))
+        print_json(json_of(changed))
     else:
         typer.echo(f"subscription {subscription_id} is changed")
 
@@ -225,7 +220,7 @@ def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
     from consumer.ledger import counts
 
     engine = open_database()
-    found = existing(engine, subscription_id)
+    found = deployment(engine).subscription(subscription_id)
     states = counts.of_subscription(engine, subscription_id)
     stored = {name: states[name] for name in ("parked", "blocked", "held", "exhausted")}
     if as_json:
@@ -249,14 +244,12 @@ def enable(subscription_id: IdArgument) -> None:
 
     Example: kafka-webhooks subscriptions enable 7
     """
-    from consumer.cli.console import number, open_database
+    from consumer.cli.console import number
     from consumer.ledger import counts
-    from consumer.ops.changes import command_line_actor, set_enabled
 
-    engine = open_database()
-    if set_enabled(registry(engine), command_line_actor(), subscription_id, True) is None:
-        raise absent(subscription_id)
-    held = counts.of_subscription(engine, subscription_id)["held"]
+    by_user = changes()
+    by_user.set_enabled(subscription_id, True)
+    held = counts.of_subscription(by_user.deployment.engine, subscription_id)["held"]
     waiting = f"; {number(held, 'delivery')} held for it will be sent within a minute" if held else ""
     typer.echo(f"subscription {subscription_id} is enabled{waiting}")
 
@@ -277,13 +270,9 @@ def disable(
     Example:
       kafka-webhooks subscriptions disable 7 --reason "moves to another host"
     """
-    from consumer.cli.console import open_database, printable
-    from consumer.ops.changes import command_line_actor, set_enabled
+    from consumer.cli.console import printable
 
-    done = set_enabled(registry(open_database()), command_line_actor(), subscription_id, False, reason)
-    if done is None:
-        raise absent(subscription_id)
-    before, _ = done
+    before = changes().set_enabled(subscription_id, False, reason).before
     if before.enabled:
         typer.echo(f"subscription {subscription_id} is disabled")
         return
@@ -304,20 +293,17 @@ def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
       kafka-webhooks subscriptions remove 7
       kafka-webhooks subscriptions remove 7 --yes
     """
-    from consumer.cli.console import MOST_COUNTED, bounded, confirm, open_database
+    from consumer.cli.console import MOST_COUNTED, bounded, confirm
     from consumer.ledger import admin
-    from consumer.ops import changes
-    from consumer.subscriptions import repository as store
 
-    engine = open_database()
-    if store.get(engine, subscription_id) is None:
-        raise absent(subscription_id)
-    owed = admin.owed(engine, subscription_id, MOST_COUNTED + 1)
+    by_user = changes()
+    where = by_user.deployment
+    where.subscription(subscription_id)
+    owed = admin.owed(where.engine, subscription_id, MOST_COUNTED + 1)
     given_up = bounded(owed, "delivery")
     if owed:
         confirm(f"Remove subscription {subscription_id} and give up {given_up} stored for it?", yes=yes)
-    if changes.remove(registry(engine), changes.command_line_actor(), subscription_id) is None:
-        raise absent(subscription_id)
+    by_user.remove(subscription_id, give_up=True)
     after = f"; given up within a minute: {given_up}" if owed else ""
     typer.echo(f"subscription {subscription_id} removed{after}")
 

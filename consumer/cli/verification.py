@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer.cli.registry import IdArgument, absent, json_of, registry
+from consumer.cli.deployment import IdArgument, changes, json_of
 
 if TYPE_CHECKING:
-    from consumer.ops.changes import Registry
+    from consumer.ops.changes import Changes
     from consumer.ops.verification import Ask, Verification
 
 
@@ -36,11 +36,11 @@ def verify(
       kafka-webhooks subscriptions verify 7
       kafka-webhooks subscriptions verify 7 --rate 600 --json
     """
-    from consumer.cli.console import open_database, print_json
+    from consumer.cli.console import print_json
     from consumer.ops.verification import describe
 
     ask = asking()
-    done = verified(registry(open_database()), subscription_id, ask, rate)
+    done = verified(changes(), subscription_id, ask, rate)
     if as_json:
         print_json(json_of(done.subscription) | {"verification": describe(done.permission)})
     conclude(done, quiet=as_json)
@@ -59,17 +59,13 @@ def asking() -> "Ask":
     return found
 
 
-def verified(registry: "Registry", subscription_id: int, ask: "Ask", rate: int | None = None) -> "Verification":
-    """Ask, and note the answer. WebhooksError if there is no such subscription."""
+def verified(changes: "Changes", subscription_id: int, ask: "Ask", rate: int | None = None) -> "Verification":
+    """Ask, and note the answer."""
     from consumer.cli.waiting import Waiting
     from consumer.ops import verification
-    from consumer.ops.changes import command_line_actor
 
     with Waiting(f"the receiver of subscription {subscription_id}"):
-        done = verification.verify(registry, command_line_actor(), subscription_id, ask, rate)
-    if done is None:
-        raise absent(subscription_id)
-    return done
+        return verification.verify(changes, subscription_id, ask, rate)
 
 
 def conclude(done: "Verification", *, quiet: bool = False) -> None:

@@ -28,6 +28,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from consumer.api.guard import REQUEST_BYTES, TooLarge, read_body, site_of
+from consumer.api.problems import RequestRefused
 from consumer.api.tokens import ANYONE, Caller, Scope, TokenFile
 from consumer.console.front import Entrance, Headers, Static, text_page
 from consumer.console.rendering import environment
@@ -35,7 +36,7 @@ from consumer.console.session import (
     COOKIE,
     LIFETIME,
     NONCE,
-    Session,
+    ConsoleSession,
     SignOuts,
     Throttle,
     cookie_of,
@@ -43,7 +44,7 @@ from consumer.console.session import (
     sealed,
     session_of,
 )
-from consumer.errors import InvalidSubscription, SettingsError, WebhooksError
+from consumer.errors import Conflict, InvalidSubscription, NotFound, SettingsError, WebhooksError
 
 log = structlog.get_logger(__name__)
 
@@ -96,7 +97,7 @@ class Refusal(WebhooksError):
         self.status = status
 
 
-class Entry(NamedTuple):
+class PageRoute(NamedTuple):
     """A page at `path` below the console, and the scope that it needs. Forms are `post`."""
 
     path: str
@@ -139,7 +140,7 @@ class Frame:
         self._local = secrets.token_bytes(32)  # signs the sessions of visitors without a token
         self._templates: Environment = environment(BASE, clock, pages=PAGES, **names)
 
-    def app(self, entries: Iterable[Entry], more: Iterable[Route] = ()) -> ASGIApp:
+    def app(self, pages: Iterable[PageRoute], more: Iterable[Route] = ()) -> ASGIApp:
         """All pages, with signing in and out and the static files, and `more` routes with checks of their own."""
         app = Starlette(
             routes=[
@@ -150,7 +151,7 @@ class Frame:
                 *more,
                 *(
                     Route(each.path, partial(self._show, each), methods=["POST" if each.post else "GET"])
-                    for each in entries
+                    for each in pages
                 ),
             ],
             exception_handlers={HTTPStatus.NOT_FOUND: self._not_found, HTTPStatus.METHOD_NOT_ALLOWED: self._not_found},
@@ -158,11 +159,11 @@ class Frame:
         )
         return Headers(app)  # outside of Starlette's own middleware, which answers unexpected errors
 
-    def session(self, request: Request) -> Session | None:
+    def session(self, request: Request) -> ConsoleSession | None:
         """The visitor's session, unless its token is gone; `ended` says more."""
         return session_of(request.cookies.get(COOKIE, ""), self._callers(), self._clock())
 
-    async def ended(self, request: Request, session: Session) -> bool:
+    async def ended(self, request: Request, session: ConsoleSession) -> bool:
         """Whether the visitor has signed out, in any process. While the database does not say, pages are shown."""
         if not self._tokens.required:  # nobody signs in or out
             return False
@@ -176,38 +177,32 @@ class Frame:
     def _callers(self) -> Mapping[bytes, Caller]:
         return self._tokens.all() if self._tokens.required else {self._local: ANYONE}
 
-    async def _show(self, entry: Entry, request: Request) -> Response:
+    async def _show(self, route: PageRoute, request: Request) -> Response:
         session = self.session(request)
         if session is None:
             return self._without_session(request)
         try:
             if await self.ended(request, session):
                 return self._without_session(request)
-            _check(session.caller, entry.scope)
-            told = None if entry.post else opened(session, request.cookies.get(TOLD, ""))
+            _check(session.caller, route.scope)
+            told = None if route.post else opened(session, request.cookies.get(TOLD, ""))
             visit = Visit(
                 session.caller,
                 request.path_params,
                 request.query_params,
-                await self._form(request, session) if entry.post else Form(),
+                await self._form(request, session) if route.post else Form(),
                 partial(self._render, request, session),
                 told or {},
                 partial(self._tell, request, session),
             )
-            answer = await run_in_threadpool(entry.page, visit)
-        except Refusal as refusal:
-            return self._error(request, session, refusal.status, str(refusal))
-        except (InvalidSubscription, SettingsError) as error:
-            return self._error(request, session, HTTPStatus.CONFLICT, str(error))
-        except (WebhooksError, SQLAlchemyError) as error:
-            log.exception("a page cannot be shown", path=request.url.path)
-            text = str(error) if isinstance(error, WebhooksError) else "The database has refused the statement."
-            return self._error(request, session, HTTPStatus.SERVICE_UNAVAILABLE, text)
+            answer = await run_in_threadpool(route.page, visit)
+        except (WebhooksError, RequestRefused, SQLAlchemyError) as error:
+            return self._error(request, session, *_answered(request, error))
         if told is not None:
             answer.delete_cookie(TOLD, path=request.url.path)
         return answer
 
-    async def _form(self, request: Request, session: Session) -> Form:
+    async def _form(self, request: Request, session: ConsoleSession) -> Form:
         """The form of a request from a page of the console. Raises Refusal for any other."""
         if _is_foreign(request):
             raise Refusal(HTTPStatus.FORBIDDEN, "The form comes from another site.")
@@ -233,7 +228,7 @@ class Frame:
             return to("/")
         return self._sign_in_form(request.query_params.get("next", "/"))
 
-    def _tell(self, request: Request, session: Session, path: str, told: Mapping[str, object]) -> Response:
+    def _tell(self, request: Request, session: ConsoleSession, path: str, told: Mapping[str, object]) -> Response:
         answer = to(path)
         self._keep(request, answer, TOLD, sealed(session, told), 60, f"{BASE}{path}")
         return answer
@@ -288,11 +283,11 @@ class Frame:
         return text_page(self._templates.get_template("sign_in.html").render(next=wanted, status=status), status)
 
     def _render(
-        self, request: Request, session: Session, name: str, status: HTTPStatus = HTTPStatus.OK, **values: object
+        self, request: Request, session: ConsoleSession, name: str, status: HTTPStatus = HTTPStatus.OK, **values: object
     ) -> Response:
         return text_page(self.fragment(request, session, name, **values), status)
 
-    def fragment(self, request: Request, session: Session, name: str, **values: object) -> str:
+    def fragment(self, request: Request, session: ConsoleSession, name: str, **values: object) -> str:
         """A template's text, for this visitor."""
         caller = session.caller
         here = request.url.path.removeprefix(BASE)
@@ -308,7 +303,7 @@ class Frame:
             }
         )
 
-    def _error(self, request: Request, session: Session, status: HTTPStatus, text: str) -> Response:
+    def _error(self, request: Request, session: ConsoleSession, status: HTTPStatus, text: str) -> Response:
         kind = "bad" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "warn"
         return self._render(request, session, "error.html", status, title=status.phrase, text=text, kind=kind)
 
@@ -334,6 +329,23 @@ async def _form_of(request: Request) -> Form:
         return Form(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=FORM_FIELDS))
     except ValueError:
         raise Refusal(HTTPStatus.BAD_REQUEST, "The form cannot be read.") from None
+
+
+def _answered(request: Request, error: Exception) -> tuple[HTTPStatus, str]:
+    """The status and the text of the page that reports an error, which is logged if it is ours."""
+    text = str(error) if isinstance(error, WebhooksError | RequestRefused) else "the database has refused the statement"
+    text = f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?', '!')) else '.'}"
+    match error:
+        case Refusal():
+            return error.status, text
+        case RequestRefused():
+            return HTTPStatus(error.status), text
+        case NotFound():
+            return HTTPStatus.NOT_FOUND, text
+        case Conflict() | InvalidSubscription() | SettingsError():
+            return HTTPStatus.CONFLICT, text
+    log.error("a page cannot be shown", path=request.url.path, exc_info=error)
+    return HTTPStatus.SERVICE_UNAVAILABLE, text
 
 
 def _check(caller: Caller, scope: Scope) -> None:

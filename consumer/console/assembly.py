@@ -1,7 +1,5 @@
 """Puts the console together, and in front of the API."""
 
-import time
-from collections.abc import Callable
 from http import HTTPStatus
 
 from fastapi import FastAPI
@@ -10,14 +8,12 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from consumer.api.backing import Backing
 from consumer.api.tokens import TokenFile
-from consumer.api.v1.context import Backing
-from consumer.config.settings import KafkaSettings
+from consumer.console import deliveries, events, overview, replays, subscriptions
 from consumer.console.app import BASE, Frame, Said
-from consumer.console.pages import deliveries, events, overview, replays, subscriptions, topics
 from consumer.console.reference import PATH, reference_page
 from consumer.console.session import SignOuts
-from consumer.console.sources import Sources
 
 SAID = {
     "created": Said("Subscribed.", more="Workers send it events within WEBHOOK_SUBSCRIPTION_CACHE."),
@@ -33,34 +29,19 @@ SAID = {
 }
 
 
-def with_console(
-    api: FastAPI,
-    backing: Backing,
-    kafka: KafkaSettings | None,
-    tokens: TokenFile,
-    clock: Callable[[], float] = time.time,
-) -> ASGIApp:
+def with_console(api: FastAPI, backing: Backing, tokens: TokenFile) -> ASGIApp:
     """The API with the console at /console, to which / redirects, and the API's reference at /reference.
 
     Answers are compressed, but not those to another site's page in the visitor's browser: it could send guesses that
     an answer repeats, and learn from the answer's length whether they are in it (BREACH). Browsers name that site.
-    `kafka` None: this process has no settings for Kafka.
     """
+    backing, where = backing._replace(tokens=tokens), backing.deployment
     assert backing.look is not None  # noqa: S101 (the command sets it)
-    sources = Sources(
-        backing.registry, kafka, backing.history, backing.refusal, backing.ping, clock, backing.log, backing.ask, tokens
-    )
-    live = overview.Live(sources, backing.look)
-    frame = Frame(tokens, SAID, SignOuts(backing.registry.engine), sources.clock)
+    live = overview.Live(backing, backing.look)
+    frame = Frame(tokens, SAID, SignOuts(where.engine), where.clock)
+    pages = (subscriptions, events, deliveries, replays)
     console = frame.app(
-        [
-            *overview.entries(live, sources.registry.group),
-            *subscriptions.entries(sources),
-            *events.entries(sources),
-            *deliveries.entries(sources),
-            *replays.entries(sources),
-            *topics.entries(sources),
-        ],
+        [*overview.routes(live, where.group), *(route for page in pages for route in page.routes(backing))],
         [overview.stream(live, frame)],
     )
 

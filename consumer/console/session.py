@@ -31,7 +31,7 @@ _ID = 8  # bytes that find the token of a cookie
 _EXPIRY = 8
 
 
-class Session(NamedTuple):
+class ConsoleSession(NamedTuple):
     """A visitor who has signed in. Each form must carry `form_token`.
 
     `name` tells sessions apart and is of no use to visitors; `key` is known to the server alone.
@@ -48,12 +48,12 @@ class SignOuts(NamedTuple):
 
     engine: Engine
 
-    def note(self, session: Session, now: float) -> None:
+    def note(self, session: ConsoleSession, now: float) -> None:
         """End a session, at `now` (unix seconds)."""
         with suppress(KeyTaken), self.engine.begin() as connection:
             request_keys.note(connection, RequestKey(session.name, session.name, now), 0)
 
-    def have(self, session: Session, now: float) -> bool:
+    def have(self, session: ConsoleSession, now: float) -> bool:
         """Whether the session has ended."""
         return request_keys.find(self.engine, RequestKey(session.name, session.name, now)) is not None
 
@@ -75,7 +75,7 @@ class Throttle:
         self._until[address] = now + PAUSE
 
 
-def sealed(session: Session, told: Mapping[str, object]) -> str:
+def sealed(session: ConsoleSession, told: Mapping[str, object]) -> str:
     """`told` as a cookie that only this session can open: the effect of a form reaches the next page in it.
 
     Texts are cut until it has at most LARGEST characters.
@@ -89,7 +89,7 @@ def sealed(session: Session, told: Mapping[str, object]) -> str:
         most //= 2
 
 
-def opened(session: Session, cookie: str) -> Mapping[str, Any] | None:
+def opened(session: ConsoleSession, cookie: str) -> Mapping[str, Any] | None:
     """What `sealed` got; None for anything else."""
     try:
         told: Mapping[str, Any] = orjson.loads(zlib.decompress(Fernet(session.key).decrypt(cookie)))
@@ -104,7 +104,7 @@ def cookie_of(digest: bytes, now: float, nonce: bytes) -> str:
     return urlsafe_b64encode(content + _mac(digest, b"session", content)).decode()
 
 
-def session_of(cookie: str, tokens: Mapping[bytes, Caller], now: float) -> Session | None:
+def session_of(cookie: str, tokens: Mapping[bytes, Caller], now: float) -> ConsoleSession | None:
     """The session of a cookie; None if it is forged, has ended, or its token was removed.
 
     `tokens` are the callers by the SHA-256 of their token.
@@ -120,7 +120,7 @@ def session_of(cookie: str, tokens: Mapping[bytes, Caller], now: float) -> Sessi
     if digest is None or not hmac.compare_digest(_mac(digest, b"session", content), mac):
         return None
     form, key = (urlsafe_b64encode(_mac(digest, purpose, content)) for purpose in (b"form", b"told"))
-    return Session(tokens[digest], form.decode(), _mac(digest, b"name", content).hex(), key)
+    return ConsoleSession(tokens[digest], form.decode(), _mac(digest, b"name", content).hex(), key)
 
 
 def _id(digest: bytes) -> bytes:

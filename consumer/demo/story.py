@@ -23,7 +23,7 @@ from consumer.demo.receivers import ReceiverServer, make_receivers
 from consumer.demo.screen import Screen
 from consumer.errors import WebhooksError
 from consumer.ops import dead_letters
-from consumer.ops.lag import group_lag
+from consumer.ops.cluster import group_lag
 from consumer.subscriptions import repository
 
 SECRET = "whsec_ZGVtby1yZWNlaXZlcnMtaW4tdGhpcy1wcm9jZXNz"  # noqa: S105 (it signs for receivers in this process alone)

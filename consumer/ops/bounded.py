@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from concurrent.futures import Future
 from typing import TypeVar
 
 from confluent_kafka import KafkaException
@@ -19,22 +19,21 @@ def begin(job: Callable[[], T]) -> Callable[[float], T]:
 
     It raises Unavailable if the job takes longer than the given seconds; the thread then ends with the job.
     """
-    answers: SimpleQueue[tuple[T | None, Exception | None]] = SimpleQueue()
+    done: Future[T] = Future()
 
     def work() -> None:
         try:
-            answers.put((job(), None))
-        except Exception as error:  # noqa: BLE001 (raised again below, in the caller's thread)
-            answers.put((None, error))
+            done.set_result(job())
+        except Exception as error:  # noqa: BLE001 (raised again in the caller's thread)
+            done.set_exception(error)
 
     def wait(seconds: float) -> T:
         try:
-            value, error = answers.get(timeout=seconds)
-        except Empty:
+            return done.result(seconds)
+        except TimeoutError:
+            if done.done():  # the job's own
+                raise
             raise Unavailable(f"no answer within {round(seconds, 1):g} s") from None
-        if error is not None:
-            raise error
-        return value  # type: ignore[return-value]  # a result, since there is no error
 
     threading.Thread(target=work, daemon=True).start()
     return wait

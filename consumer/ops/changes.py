@@ -1,13 +1,15 @@
-"""Changes of subscriptions by people: each writes, in its own transaction, the operational event that reports it.
+"""Changes of subscriptions and stored deliveries by people: one function each, for command line, API and console.
 
-The command line and the HTTP API change subscriptions here, so that the operations topic is the audit log of both. An
-event names its actor, and the subscription before and after, without secrets. A change that changes nothing writes no
-event.
+A change locks its subscription, and writes in the same transaction the operational event that reports it: the
+operations topic is the audit log. An event names its actor, and the subscription before and after, without secrets. A
+change that changes nothing writes no event.
 """
 
 import getpass
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Unpack
 
@@ -15,31 +17,35 @@ import orjson
 from sqlalchemy import Connection, Engine
 
 from consumer.crypto.certificates import TlsIdentity
-from consumer.crypto.keys import Algorithm
+from consumer.crypto.keys import Algorithm, parse_signing_key
 from consumer.crypto.vault import Vault
+from consumer.errors import Conflict, DeliveriesOwed, NotFound
 from consumer.http.urls import redact_url
-from consumer.ledger import outbox, request_keys
+from consumer.ledger import admin, outbox, replays, request_keys
+from consumer.ledger.admin import DeliveryQuery, Marked, StoredDetail
+from consumer.ledger.columns import AnyRow
+from consumer.ledger.replays import Replay
 from consumer.ledger.request_keys import RequestKey
 from consumer.sending.masking import MASK
 from consumer.sending.validation_request import lowered
 from consumer.subscriptions import repository, secrets, tls
+from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.repository import Subscribed
-from consumer.subscriptions.secrets import Credential, Rotation, SecretEntry
+from consumer.subscriptions.secrets import Credential, Rotation
 from consumer.subscriptions.validation import Options
 
 CREATED, CHANGED, REMOVED = "subscription.created", "subscription.changed", "subscription.removed"
 ENABLED, DISABLED, ROTATED = "subscription.enabled", "subscription.disabled", "subscription.secret_rotated"
-VERIFIED, PINGED = "subscription.verified", "subscription.pinged"
+VERIFIED, PINGED, REDELIVERED = "subscription.verified", "subscription.pinged", "delivery.redelivered"
+MOST_OWED = 10_000  # deliveries that are counted before a removal; beyond, a count only says that there are more
 
-Condition = Callable[[Subscribed], object]  # gets the subscription before a change; raises to prevent it
 
-
-class Registry(NamedTuple):
-    """The database of subscriptions. `group` (KAFKA_GROUP_ID): its workers publish the operational events.
+class Deployment(NamedTuple):
+    """A deployment's database, as people see and change it. `group` (KAFKA_GROUP_ID): its workers publish the events.
 
     `vault` encrypts new secrets, and `rules` refuse subscriptions. `default`: the deployment's signing secrets, newest
-    first, for a rotation.
+    first. `clock` gives unix seconds. A `tenant` sees only what is its own; None: all tenants.
     """
 
     engine: Engine
@@ -47,10 +53,274 @@ class Registry(NamedTuple):
     vault: Vault
     rules: Rules = Rules()
     default: tuple[str, ...] = ()
+    clock: Callable[[], float] = time.time
+
+    @property
+    def now(self) -> datetime:
+        """The present time, in UTC."""
+        return datetime.fromtimestamp(self.clock(), UTC)
+
+    def subscription(self, subscription_id: int, tenant: str | None = None) -> Subscribed:
+        """A subscription, with its problems under the rules. Raises NotFound."""
+        return _seen(repository.get(self.engine, subscription_id, self.vault, self.rules), subscription_id, tenant)
+
+    def endpoint(
+        self, subscription_id: int, tenant: str | None = None, rules: Rules | None = None
+    ) -> tuple[Subscribed, Endpoint]:
+        """A subscription, and where and how its events are sent. `rules` replace the deployment's. Raises NotFound."""
+        default = tuple(map(parse_signing_key, self.default))
+        found = repository.get_endpoint(self.engine, subscription_id, default, self.vault, rules or self.rules)
+        return _seen(found and found[0], subscription_id, tenant), found[1]  # type: ignore[index]  # it is there
+
+    def delivery(self, delivery_id: int, tenant: str | None = None) -> StoredDetail:
+        """A stored delivery with its event, both of the tenant. Raises NotFound."""
+        found = admin.detail(self.engine, delivery_id)
+        # The subscription may have been of all tenants when the event was stored.
+        if found is not None and tenant in {None, found.event.tenant}:
+            owner = None if tenant is None else repository.get(self.engine, found.delivery.subscription_id)
+            if tenant is None or (owner is not None and owner.tenant == tenant):
+                return found
+        raise NotFound("stored delivery", delivery_id, "it may have been delivered")
+
+    def replay(self, replay_id: int) -> Replay:
+        """A replay of this group. Raises NotFound."""
+        found = replays.load(self.engine, replay_id)
+        if found is None or found.group != self.group:
+            raise NotFound("replay", replay_id)
+        return found
+
+
+class Change:
+    """A change under way: the locked subscription `before` it, and `after` it, once its block has ended.
+
+    `told` has more members of the event, which is then written in any case.
+    """
+
+    def __init__(self, connection: Connection, before: Subscribed) -> None:
+        self.connection, self.before, self.after = connection, before, before
+        self.told: Mapping[str, object] = {}
 
 
 def _always(_: Subscribed) -> None:
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The changes that an `actor` of a `tenant` (None: all) may make. NotFound: its object is not there, or not theirs.
+
+    `condition` gets the locked subscription before a change, and raises to prevent it.
+    """
+
+    deployment: Deployment
+    actor: str
+    tenant: str | None = None
+    condition: Callable[[Subscribed], object] = _always
+
+    def add(
+        self,
+        url: str,
+        event_type: str,
+        *,
+        new_secrets: Sequence[tuple[str, str]] = (),
+        key: RequestKey | None = None,
+        disabled: str | None = None,
+        **options: Unpack[Options],
+    ) -> Subscribed:
+        """Add a subscription as `repository.add` does, with secrets (kind and text).
+
+        With the `key` of the request its secrets are made `key.at`. KeyTaken (see `request_keys`): nothing is added.
+        """
+        where = self.deployment
+        with where.engine.begin() as connection:
+            added = repository.add(
+                connection,
+                url,
+                event_type,
+                secrets=new_secrets,
+                vault=where.vault,
+                rules=where.rules,
+                clock=where.clock if key is None else lambda: key.at,
+                disabled=disabled,
+                **options,
+            )
+            after = self._read(connection, added)
+            self._tell(connection, CREATED, None, after)
+            if key is not None:
+                request_keys.note(connection, key, added)
+        return after
+
+    def edit(self, subscription_id: int, changes: Callable[[Subscribed], Mapping[str, Any]]) -> Subscribed:
+        """Apply `changes`, computed from the present subscription, as `repository.edit` does."""
+        with self._change(subscription_id, CHANGED) as change:
+            repository.edit(change.connection, subscription_id, changes(change.before), self.deployment.rules)
+        return change.after
+
+    def set_enabled(self, subscription_id: int, enabled: bool, reason: str | None = None) -> Change:  # noqa: FBT001 (reads as in the repository)
+        """Enable or disable, as `repository.set_enabled` does."""
+        with self._change(subscription_id, ENABLED if enabled else DISABLED) as change:
+            repository.set_enabled(change.connection, subscription_id, enabled, reason)
+        return change
+
+    def set_verified(self, subscription_id: int, url: str, rate: int | None) -> Subscribed:
+        """Note that the receiver at `url` permits its events, at most `rate` a minute (None: any).
+
+        Lowers the rate limit to that, and enables a subscription that awaits verification. Conflict: it has another url
+        by now.
+        """
+        with self._change(subscription_id, VERIFIED) as change:
+            before = change.before
+            if before.options["url"] != url:
+                raise Conflict("its URL was changed meanwhile")
+            rate_limit = lowered(before.options["rate_limit"], rate)
+            repository.set_verified(change.connection, subscription_id, url, rate_limit)
+            if not before.enabled and before.disabled_reason == repository.AWAITS_VERIFICATION:
+                repository.set_enabled(change.connection, subscription_id, True)
+        return change.after
+
+    def note_ping(self, item: Subscribed, event_type: str) -> None:
+        """Write the event of a test event, before it is sent."""
+        told = {"subscription_id": item.id, "url": item.url, "actor": self.actor, "event_type": event_type}
+        with self.deployment.engine.begin() as connection:
+            outbox.tell(connection, self.deployment.group, PINGED, told)
+
+    def remove(self, subscription_id: int, *, give_up: bool) -> None:
+        """Remove a subscription and its secrets; DeliveriesOwed if it has deliveries to be sent, unless `give_up`."""
+        with self._change(subscription_id, REMOVED) as change:
+            if not give_up and (owed := admin.owed(change.connection, subscription_id, MOST_OWED + 1)):
+                raise DeliveriesOwed(owed)
+            repository.remove(change.connection, subscription_id)
+
+    def rotate(
+        self,
+        subscription_id: int,
+        *,
+        overlap: timedelta,
+        secret: str | None = None,
+        algorithm: Algorithm | None = None,
+    ) -> Rotation:
+        """Give a subscription a new signing secret, as `secrets.rotate` does."""
+        where = self.deployment
+        with self._change(subscription_id, ROTATED) as change:
+            rotation = secrets.rotate(
+                change.connection,
+                subscription_id,
+                vault=where.vault,
+                default=where.default,
+                overlap=overlap,
+                now=where.now,
+                secret=secret,
+                algorithm=algorithm,
+            )
+            assert rotation is not None, "this transaction holds its row"  # noqa: S101 (for mypy, too)
+            until = rotation.previous_until
+            change.told = {"kind": "signing", "previous_until": until and until.isoformat()}
+        return rotation
+
+    def set_credential(self, subscription_id: int, kind: Credential, text: str) -> None:
+        """Set a credential, as `secrets.set_credential` does."""
+        where = self.deployment
+        with self._change(subscription_id, ROTATED) as change:
+            secrets.set_credential(change.connection, subscription_id, kind, text, where.vault, where.now)
+            change.told = {"kind": kind}
+
+    def remove_credentials(self, subscription_id: int) -> int:
+        """Remove all credentials; returns their number."""
+        with self._change(subscription_id, ROTATED) as change:
+            removed = secrets.remove_credentials(change.connection, subscription_id) or 0
+            change.told = {"removed": removed} if removed else {}
+        return removed
+
+    def set_tls(self, subscription_id: int, given: TlsIdentity) -> Subscribed:
+        """Set certificates, as `tls.set_tls` does."""
+        where = self.deployment
+        with self._change(subscription_id, ROTATED) as change:
+            tls.set_tls(change.connection, subscription_id, given, where.vault, where.now)
+            change.told = {"kind": "tls"}
+        return change.after
+
+    def remove_tls(self, subscription_id: int) -> bool:
+        """Remove its certificates. False: it has none."""
+        with self._change(subscription_id, ROTATED) as change:
+            removed = tls.remove_tls(change.connection, subscription_id)
+            change.told = {"kind": "tls", "removed": 1} if removed else {}
+        return removed
+
+    def remove_secret(self, subscription_id: int, secret_id: int) -> None:
+        """Remove one secret; NotFound if the subscription has none of that id.
+
+        Conflict for a signing secret without an end: something has to sign.
+        """
+        with self._change(subscription_id, ROTATED) as change:
+            stored = secrets.entries(change.connection, subscription_id, self.deployment.now)
+            found = next((each for each in stored if each.id == secret_id), None)
+            if found is None:
+                raise NotFound("secret", secret_id)
+            if found.kind == "signing" and found.expires_at is None:
+                raise Conflict("this secret signs without an end; rotate it with overlap 0")
+            secrets.remove_secret(change.connection, subscription_id, secret_id)
+            change.told = {"kind": found.kind, "removed": 1}
+
+    def redeliver(self, chosen: DeliveryQuery) -> Iterator[Marked]:
+        """Redeliver as `admin.redeliver` does, within the tenant; each step that marks deliveries writes an event."""
+
+        def note(connection: Connection, rows: Sequence[AnyRow]) -> None:
+            subscriptions = sorted({row.subscription_id for row in rows})
+            told = {"actor": self.actor, "delivery_ids": [row.id for row in rows], "subscription_ids": subscriptions}
+            outbox.tell(connection, self.deployment.group, REDELIVERED, told)
+
+        chosen = replace(chosen, tenant=self.tenant)
+        return admin.redeliver(self.deployment.engine, chosen, self.deployment.clock(), note)
+
+    def redeliver_these(self, ids: Collection[int]) -> list[int]:
+        """Redeliver these deliveries, as far as the tenant may see them. Returns the marked ids, sorted.
+
+        Not marked: a delivery that is delivered, keeps its turn in an order, or whose subscription was removed.
+        """
+        return sorted(each for step in self.redeliver(DeliveryQuery(ids=ids)) for each in step.ids)
+
+    @contextmanager
+    def _change(self, subscription_id: int, kind: str) -> Iterator[Change]:
+        """A transaction that holds the subscription's row, and writes the event if the block has changed something."""
+        with self.deployment.engine.begin() as connection:
+            if not secrets.lock(connection, subscription_id):
+                raise NotFound("subscription", subscription_id)
+            before = _seen(self._read(connection, subscription_id), subscription_id, self.tenant)
+            self.condition(before)
+            change = Change(connection, before)
+            yield change
+            if kind == REMOVED:
+                self._tell(connection, kind, before, None)
+                return
+            change.after = self._read(connection, subscription_id)
+            self._tell(connection, kind, before, change.after, change.told)
+
+    def _read(self, connection: Connection, subscription_id: int) -> Subscribed:
+        found = repository.get(connection, subscription_id, self.deployment.vault, self.deployment.rules)
+        assert found is not None, "this transaction holds its row"  # noqa: S101 (for mypy, too)
+        return found
+
+    def _tell(
+        self,
+        connection: Connection,
+        kind: str,
+        before: Subscribed | None,
+        after: Subscribed | None,
+        told: Mapping[str, object] = {},
+    ) -> None:
+        """Write the event of a change, unless nothing changed."""
+        was, is_now = _shown(before), _shown(after)
+        if was == is_now and not told:
+            return
+        subject = after or before
+        assert subject is not None  # noqa: S101 (for mypy)
+        data = {"subscription_id": subject.id, "url": subject.url, "actor": self.actor, **told}
+        if kind == DISABLED:
+            data["reason"] = subject.disabled_reason
+        if kind != ROTATED and was is not None and is_now is not None:
+            data["changed"] = [name for name in was if was[name] != is_now[name]]
+        data |= {"before": _masked(was), "after": _masked(is_now)}
+        outbox.tell(connection, self.deployment.group, kind, data)
 
 
 def command_line_actor() -> str:
@@ -61,289 +331,10 @@ def command_line_actor() -> str:
         return "cli:unknown"
 
 
-def add(
-    registry: Registry,
-    actor: str,
-    url: str,
-    event_type: str,
-    *,
-    new_secrets: Sequence[tuple[str, str]] = (),
-    key: RequestKey | None = None,
-    disabled: str | None = None,
-    **options: Unpack[Options],
-) -> Subscribed:
-    """Add a subscription as `repository.add` does, with secrets (kind and text).
-
-    With the `key` of the request its secrets are made `key.at`. KeyTaken (see `request_keys`): nothing is added.
-    """
-    with registry.engine.begin() as connection:
-        added = repository.add(
-            connection,
-            url,
-            event_type,
-            secrets=new_secrets,
-            vault=registry.vault,
-            rules=registry.rules,
-            clock=time.time if key is None else lambda: key.at,
-            disabled=disabled,
-            **options,
-        )
-        after = _get(connection, registry, added)
-        _record(connection, registry, actor, CREATED, None, after)
-        if key is not None:
-            request_keys.note(connection, key, added)
-        return after
-
-
-def edit(
-    registry: Registry,
-    actor: str,
-    subscription_id: int,
-    changes: Callable[[Subscribed], Mapping[str, Any]],
-    condition: Condition = _always,
-) -> Subscribed | None:
-    """Apply `changes`, computed from the present subscription, as `repository.edit` does. None: no such one."""
-    with registry.engine.begin() as connection:
-        before = _locked(connection, registry, subscription_id, condition)
-        if before is None:
-            return None
-        repository.edit(connection, subscription_id, changes(before), registry.rules)
-        after = _get(connection, registry, subscription_id)
-        _record(connection, registry, actor, CHANGED, before, after)
-        return after
-
-
-def set_enabled(
-    registry: Registry,
-    actor: str,
-    subscription_id: int,
-    enabled: bool,  # noqa: FBT001 (reads as in the repository)
-    reason: str | None = None,
-    condition: Condition = _always,
-) -> tuple[Subscribed, Subscribed] | None:
-    """Enable or disable, as `repository.set_enabled` does. Returns the subscription before and after, or None."""
-    with registry.engine.begin() as connection:
-        before = _locked(connection, registry, subscription_id, condition)
-        if before is None:
-            return None
-        repository.set_enabled(connection, subscription_id, enabled, reason)
-        after = _get(connection, registry, subscription_id)
-        _record(connection, registry, actor, ENABLED if enabled else DISABLED, before, after)
-        return before, after
-
-
-def set_verified(
-    registry: Registry, actor: str, subscription_id: int, rate: int | None, condition: Condition = _always
-) -> Subscribed | None:
-    """Note that a subscription's receiver permits its events, at most `rate` a minute (None: any).
-
-    Lowers the rate limit to that, and enables a subscription that awaits verification. None: no such subscription.
-    """
-    with registry.engine.begin() as connection:
-        before = _locked(connection, registry, subscription_id, condition)
-        if before is None:
-            return None
-        rate_limit = lowered(before.options["rate_limit"], rate)
-        repository.set_verified(connection, subscription_id, before.options["url"], rate_limit)
-        if not before.enabled and before.disabled_reason == repository.AWAITS_VERIFICATION:
-            repository.set_enabled(connection, subscription_id, True)
-        after = _get(connection, registry, subscription_id)
-        _record(connection, registry, actor, VERIFIED, before, after)
-        return after
-
-
-def note_ping(registry: Registry, actor: str, item: Subscribed, event_type: str) -> None:
-    """Write the event of a test event, before it is sent."""
-    told = {"subscription_id": item.id, "url": item.url, "actor": actor, "event_type": event_type}
-    with registry.engine.begin() as connection:
-        outbox.tell(connection, registry.group, PINGED, told)
-
-
-def remove(
-    registry: Registry,
-    actor: str,
-    subscription_id: int,
-    condition: Condition = _always,
-    check: Callable[[Connection], None] | None = None,
-) -> Subscribed | None:
-    """Remove a subscription and its secrets. Returns it as it was, or None if there is none of that id.
-
-    `check` may raise, too: it queries in the transaction, since another connection of the pool may not be free.
-    """
-    with registry.engine.begin() as connection:
-        before = _locked(connection, registry, subscription_id, condition)
-        if before is None:
-            return None
-        if check is not None:
-            check(connection)
-        repository.remove(connection, subscription_id)
-        _record(connection, registry, actor, REMOVED, before, None)
-        return before
-
-
-def rotate(
-    registry: Registry,
-    actor: str,
-    subscription_id: int,
-    *,
-    overlap: timedelta,
-    now: datetime,
-    secret: str | None = None,
-    algorithm: Algorithm | None = None,
-    condition: Condition = _always,
-) -> Rotation | None:
-    """Give a subscription a new signing secret, as `secrets.rotate` does."""
-    with registry.engine.begin() as connection:
-        before = _locked(connection, registry, subscription_id, condition)
-        if before is None:
-            return None
-        rotation = secrets.rotate(
-            connection,
-            subscription_id,
-            vault=registry.vault,
-            default=registry.default,
-            overlap=overlap,
-            now=now,
-            secret=secret,
-            algorithm=algorithm,
-        )
-        until = None if rotation is None else rotation.previous_until
-        told = {"kind": "signing", "previous_until": until and until.isoformat()}
-        _record_secret(connection, registry, actor, before, told)
-        return rotation
-
-
-def set_credential(
-    registry: Registry,
-    actor: str,
-    subscription_id: int,
-    kind: Credential,
-    text: str,
-    now: datetime,
-    condition: Condition = _always,
-) -> bool:
-    """Set a credential, as `secrets.set_credential` does."""
-    with registry.engine.begin() as connection:
-        before = _locked(connection, registry, subscription_id, condition)
-        if before is None:
-            return False
-        secrets.set_credential(connection, subscription_id, kind, text, registry.vault, now)
-        _record_secret(connection, registry, actor, before, {"kind": kind})
-        return True
-
-
-def remove_credentials(
-    registry: Registry, actor: str, subscription_id: int, condition: Condition = _always
-) -> int | None:
-    """Remove all credentials, as `secrets.remove_credentials` does."""
-    with registry.engine.begin() as connection:
-        before = _locked(connection, registry, subscription_id, condition)
-        if before is None:
-            return None
-        removed = secrets.remove_credentials(connection, subscription_id)
-        if removed:
-            _record_secret(connection, registry, actor, before, {"removed": removed})
-        return removed
-
-
-def set_tls(
-    registry: Registry,
-    actor: str,
-    subscription_id: int,
-    given: TlsIdentity,
-    now: datetime,
-    condition: Condition = _always,
-) -> Subscribed | None:
-    """Set certificates, as `tls.set_tls` does. Returns the subscription with them, or None if there is none."""
-    with registry.engine.begin() as connection:
-        before = _locked(connection, registry, subscription_id, condition)
-        if before is None:
-            return None
-        tls.set_tls(connection, subscription_id, given, registry.vault, now)
-        _record_secret(connection, registry, actor, before, {"kind": "tls"})
-        return _get(connection, registry, subscription_id)
-
-
-def remove_tls(registry: Registry, actor: str, subscription_id: int, condition: Condition = _always) -> bool | None:
-    """Remove its certificates. None: there is no such subscription; False: it has none."""
-    with registry.engine.begin() as connection:
-        before = _locked(connection, registry, subscription_id, condition)
-        if before is None:
-            return None
-        removed = tls.remove_tls(connection, subscription_id)
-        if removed:
-            _record_secret(connection, registry, actor, before, {"kind": "tls", "removed": 1})
-        return removed
-
-
-def remove_secret(
-    registry: Registry,
-    actor: str,
-    subscription_id: int,
-    secret_id: int,
-    allow: Callable[[SecretEntry], object],
-    condition: Condition = _always,
-) -> bool | None:
-    """Remove one secret, unless `allow` raises. None: no such subscription; False: it has no such secret."""
-    with registry.engine.begin() as connection:
-        before = _locked(connection, registry, subscription_id, condition)
-        if before is None:
-            return None
-        now = datetime.now(UTC)
-        found = next((each for each in secrets.entries(connection, subscription_id, now) if each.id == secret_id), None)
-        if found is None:
-            return False
-        allow(found)
-        secrets.remove_secret(connection, subscription_id, secret_id)
-        _record_secret(connection, registry, actor, before, {"kind": found.kind, "removed": 1})
-        return True
-
-
-def _locked(
-    connection: Connection, registry: Registry, subscription_id: int, condition: Condition
-) -> Subscribed | None:
-    """The subscription, locked until the transaction ends, if `condition` does not raise."""
-    if not secrets.lock(connection, subscription_id):
-        return None
-    found = _get(connection, registry, subscription_id)
-    condition(found)
+def _seen(found: Subscribed | None, subscription_id: int, tenant: str | None) -> Subscribed:
+    if found is None or tenant not in {None, found.tenant}:
+        raise NotFound("subscription", subscription_id)
     return found
-
-
-def _get(connection: Connection, registry: Registry, subscription_id: int) -> Subscribed:
-    found = repository.get(connection, subscription_id, registry.vault, registry.rules)
-    assert found is not None, "this transaction holds its row"  # noqa: S101 (for mypy, too)
-    return found
-
-
-def _record(
-    connection: Connection,
-    registry: Registry,
-    actor: str,
-    kind: str,
-    before: Subscribed | None,
-    after: Subscribed | None,
-) -> None:
-    """Write the event of a change, unless nothing changed."""
-    was, is_now = _shown(before), _shown(after)
-    if was != is_now:
-        subject = after or before
-        assert subject is not None  # noqa: S101 (for mypy)
-        data: dict[str, object] = {"subscription_id": subject.id, "url": subject.url, "actor": actor}
-        if kind == DISABLED:
-            data["reason"] = subject.disabled_reason
-        if was is not None and is_now is not None:
-            data["changed"] = [name for name in was if was[name] != is_now[name]]
-        outbox.tell(connection, registry.group, kind, data | {"before": _masked(was), "after": _masked(is_now)})
-
-
-def _record_secret(
-    connection: Connection, registry: Registry, actor: str, before: Subscribed, told: Mapping[str, object]
-) -> None:
-    after = _get(connection, registry, before.id)
-    data = {"subscription_id": before.id, "url": before.url, "actor": actor, **told}
-    masked = {"before": _masked(_shown(before)), "after": _masked(_shown(after))}
-    outbox.tell(connection, registry.group, ROTATED, data | masked)
 
 
 def _shown(item: Subscribed | None) -> dict[str, Any] | None:

@@ -45,13 +45,11 @@ from consumer.kafka.client import known_properties
 from consumer.kafka.remedies import OLD_BROKERS
 from consumer.matching.destinations import judge_names, policy_of, rules_of
 from consumer.ops.bounded import reason_of, within
+from consumer.ops.cluster import TIMEOUT, admin_of, lags, metadata, without
 from consumer.ops.dead_letters import HOUR, written
-from consumer.ops.lag import TIMEOUT, admin_of, lags, metadata
-from consumer.ops.rights import without
 from consumer.subscriptions import health, repository, secrets, tls
 
-_MOST_SUBSCRIPTIONS = 50_000  # checked: 3 s
-_MOST_SECRETS = 50_000  # the same
+_MOST = 50_000  # subscriptions, or secrets, that are checked: 3 s
 _SOON = timedelta(days=30)  # a certificate that expires sooner is a finding
 _MOST_URLS = 1000  # whose host names are resolved, all at once
 _LIST = "kafka-webhooks subscriptions list --broken"
@@ -88,8 +86,11 @@ def check_all(values: Mapping[str, str]) -> Iterator[Finding]:
     """Yield each finding as soon as it is known. `values` is the environment; errors in it are findings too."""
     try:
         check(WorkerSettings.__annotations__.values(), values)
-        ignored = [*slips.of_settings(values), *_ignored_properties(values)]
-        yield Finding("settings", True, "; ".join(["complete", *map(str, ignored), *_weak_default(values)]))
+        _, unknown = known_properties(load(KafkaSettings, values).properties)  # librdkafka may refuse a value, too
+        ignored = map(str, [*slips.of_settings(values), *slips.of_properties(unknown)])
+        whys = [why for secret in load(SigningSettings, values).secrets if (why := weakness(secret)) is not None]
+        weak = [f"WEBHOOK_SECRET: a secret {why}" for why in whys[:1]]
+        yield Finding("settings", True, "; ".join(["complete", *ignored, *weak]))
     except SettingsError as error:
         yield from (Finding("settings", False, line) for line in str(error).splitlines())
     yield from _mappings(values)
@@ -116,26 +117,25 @@ def _kafka(values: Mapping[str, str]) -> Iterator[Finding]:
         kafka = load(KafkaSettings, values)
         admin, detail = admin_of(kafka)
         cluster = within(lambda: metadata(admin, kafka, detail), TIMEOUT)
+    except SettingsError as error:
+        yield _not_looked_at("kafka", error)
+        return
     except WebhooksError as error:
-        yield (
-            _not_looked_at("kafka", error) if isinstance(error, SettingsError) else Finding("kafka", False, str(error))
-        )
+        yield Finding("kafka", False, str(error))
         return
     yield Finding("kafka", True, f"{_number(len(cluster.brokers), 'broker')} at {kafka.bootstrap_servers}")
     if kafka.properties.get("group.protocol") == "consumer" and not knows_kip_848(_broker_config(admin, cluster)):
         yield Finding("kafka", False, f"no worker can join the group: {OLD_BROKERS}")
-    consumed: Callable[[str], bool] = lambda _: False  # noqa: E731 (if the consumed topics are unknown)
+    topics: Sequence[str] = ()
     try:
         topics = load(TopicSettings, values).topics
     except SettingsError as error:
         yield _not_looked_at("topics", error)
-    else:
-        consumed = consumes(kafka, topics)
-        found = [_topic(topic, kafka, admin, cluster) for topic in topics]
-        yield from (finding for finding, _ in found)
-        partitions = [partition for _, part in found for partition in part]
-        if partitions:
-            yield _look("group", lambda: _group(kafka, admin, sorted(set(partitions))))
+    found = [_topic(topic, kafka, admin, cluster) for topic in topics]
+    yield from (finding for finding, _ in found)
+    if partitions := {partition for _, part in found for partition in part}:
+        yield _look("group", lambda: _group(kafka, admin, sorted(partitions)))
+    consumed = consumes(kafka, topics)
     yield _look("dead-letter topic", lambda: _dead_letter_topic(kafka, admin, cluster))
     yield _look("operations topic", lambda: _operations_topic(kafka.operations_topic, admin, cluster, consumed))
     if (history := kafka.attempts_topic) is not None:
@@ -150,17 +150,17 @@ def _schema_registry(values: Mapping[str, str]) -> Iterator[Finding]:
         if "SCHEMA_REGISTRY_URL" in values:
             yield _not_looked_at("schema registry", error)
         return
+    topics = [each.strip() for each in values.get("KAFKA_TOPICS", "").split(",")]
+
+    def answers() -> str:
+        from consumer.schemas.registry import Registry  # noqa: PLC0415 (an extra)
+
+        with closing(Registry(settings)) as registry:
+            answer, subject = registry.ping(), registry.try_protobuf(topics)
+            return f"{answer}; Protobuf, as of {subject}, can be decoded" if subject else answer
+
     if settings.url is not None:
-        topics = [each.strip() for each in values.get("KAFKA_TOPICS", "").split(",")]
-        yield _look("schema registry", lambda: _registry_answers(settings, topics))
-
-
-def _registry_answers(settings: SchemaSettings, topics: Sequence[str]) -> str:
-    from consumer.schemas.registry import Registry  # noqa: PLC0415 (an extra)
-
-    with closing(Registry(settings)) as registry:
-        answers, subject = registry.ping(), registry.try_protobuf(topics)
-        return f"{answers}; Protobuf, as of {subject}, can be decoded" if subject else answers
+        yield _look("schema registry", answers)
 
 
 def _database(values: Mapping[str, str]) -> Iterator[Finding]:
@@ -174,14 +174,17 @@ def _database(values: Mapping[str, str]) -> Iterator[Finding]:
     except SettingsError as error:  # settings that are valid one by one, but not together
         yield Finding("database", False, str(error))
         return
-    reachable = _look("database", lambda: _reachable(engine))
-    yield reachable
-    if not reachable.ok:
+
+    def reachable() -> str:
+        ping(engine)
+        return f"reachable at {place_of(engine)}"
+
+    yield (database := _look("database", reachable))
+    if not database.ok:
         return
     if (lacks := shortcoming(engine)) is not None:
         yield Finding("character set", False, lacks)
-    tables = _look("tables", lambda: _tables(engine))
-    yield tables
+    yield (tables := _look("tables", lambda: _tables(engine)))
     if tables.ok:
         vault = Vault(settings.encryption_keys)
         yield _look("subscriptions", lambda: _subscriptions(engine, vault, load(RuleSettings, values)))
@@ -253,7 +256,8 @@ def _written_topic(name: str, admin: AdminClient, cluster: ClusterMetadata) -> s
         raise WebhooksError(f"{name} may not be written to: {_allow('Write', name)}")
     if name in cluster.topics:
         return f"{name}: {_number(len(cluster.topics[name].partitions), 'partition')}"
-    if _auto_creates(admin, cluster) is False:
+    # Where the brokers' configuration may not be read, they may create topics.
+    if _broker_config(admin, cluster).get("auto.create.topics.enable", "true") != "true":
         raise WebhooksError(f"{name} does not exist, and this Kafka creates no topics by itself: create it")
     return f"{name} does not exist yet; Kafka creates it with the first record"
 
@@ -267,12 +271,6 @@ def _dead_letter_topic(kafka: KafkaSettings, admin: AdminClient, cluster: Cluste
 def _operations_topic(name: str, admin: AdminClient, cluster: ClusterMetadata, consumed: Callable[[str], bool]) -> str:
     text = _written_topic(name, admin, cluster)
     return text if consumed(name) else f"{text}; to get its events as webhooks, add it to KAFKA_TOPICS"
-
-
-def _auto_creates(admin: AdminClient, cluster: ClusterMetadata) -> bool | None:
-    """The brokers' `auto.create.topics.enable`; None if it may not be read."""
-    entry = _broker_config(admin, cluster).get("auto.create.topics.enable")
-    return None if entry is None else entry == "true"
 
 
 def knows_kip_848(config: Mapping[str, str]) -> bool:
@@ -292,11 +290,6 @@ def _broker_config(admin: AdminClient, cluster: ClusterMetadata) -> Mapping[str,
     return {name: entry.value for name, entry in config.items()}
 
 
-def _reachable(engine: Engine) -> str:
-    ping(engine)
-    return f"reachable at {place_of(engine)}"
-
-
 def _tables(engine: Engine) -> str:
     revision = state(engine)
     if revision.behind:
@@ -314,7 +307,7 @@ def _subscriptions(engine: Engine, vault: Vault, settings: RuleSettings) -> str:
     unverified: list[int] = []
     named: dict[str, list[int]] = {}  # URLs whose host names are to be resolved, with the ids of their subscriptions
     policy, rules = policy_of(settings), rules_of(settings)
-    for item in islice(repository.walk(engine, vault, enabled=True, rules=rules), _MOST_SUBSCRIPTIONS):
+    for item in islice(repository.walk(engine, vault, enabled=True, rules=rules), _MOST):
         looked_at += 1
         broken += item.broken
         if settings.require_verification and not item.verified:
@@ -349,21 +342,9 @@ def _receivers(engine: Engine) -> str:
     return Warn(f"all attempts fail for {more}{ids}, the first since {since} UTC: kafka-webhooks top")
 
 
-def _weak_default(values: Mapping[str, str]) -> list[str]:
-    """A warning of a weak secret in WEBHOOK_SECRET, whose value is known to be valid."""
-    whys = [why for text in load(SigningSettings, values).secrets if (why := weakness(text)) is not None]
-    return [f"WEBHOOK_SECRET: a secret {why}" for why in whys[:1]]
-
-
-def _ignored_properties(values: Mapping[str, str]) -> list[slips.Slip]:
-    """KAFKA_ variables that librdkafka does not know. SettingsError if it refuses the value of another one."""
-    _, unknown = known_properties(load(KafkaSettings, values).properties)
-    return slips.of_properties(unknown)
-
-
 def _secrets(engine: Engine, vault: Vault) -> str:
     """How subscriptions' own secrets are stored. WebhooksError if some cannot be decrypted with the keys here."""
-    found = secrets.survey(engine, vault, datetime.now(UTC), _MOST_SECRETS)
+    found = secrets.survey(engine, vault, datetime.now(UTC), _MOST)
     text = f"{_number(found.looked_at, 'secret')} owned by subscriptions"
     if in_the_clear := sorted({*found.in_the_clear, *tls.in_the_clear(engine)}):
         how = "kafka-webhooks subscriptions encrypt-secrets" if vault.encrypts else "set WEBHOOK_ENCRYPTION_KEY"

@@ -6,15 +6,15 @@ from itertools import chain
 from typing import NamedTuple
 
 from consumer.config.settings import KafkaSettings
-from consumer.errors import KafkaUnavailable, WebhooksError
+from consumer.errors import Conflict, KafkaUnavailable, WebhooksError
 from consumer.intake.dead_letters import OURS
 from consumer.intake.log_reader import LogReader
 from consumer.intake.record import Record, Unreadable
 from consumer.kafka.publishing import Outgoing, Published, publish, publish_batches
 from consumer.ledger import marks, outbox
 from consumer.ledger.replays import Span
-from consumer.ops.changes import Registry
-from consumer.ops.tail import newest, record_at
+from consumer.ops.changes import Changes, Deployment
+from consumer.ops.events import newest, record_at
 
 HOUR = 3600.0  # seconds for which commands count dead letters
 PUBLISHED = "dead_letter.published"
@@ -67,46 +67,46 @@ class Found(NamedTuple):
 
 
 def written(kafka: KafkaSettings, since: float) -> int:
-    """How many dead letters were written since then (unix seconds). Raises as `tail.newest` does."""
+    """How many dead letters were written since then (unix seconds). Raises as `events.newest` does."""
     with LogReader(kafka, name="tail") as reader:
         spans = reader.spans(reader.partitions_of(kafka.dead_letter_topic), since, None, quietly=True)
     return sum(span.end - span.begin for span in spans)
 
 
 def recent(kafka: KafkaSettings, limit: int) -> list[DeadLetter]:
-    """The newest dead letters. Raises as `tail.newest` does."""
+    """The newest dead letters. Raises as `events.newest` does."""
     found = (_letter_of(record) for record in newest(kafka, kafka.dead_letter_topic, limit))
     return [letter for letter in found if letter is not None]
 
 
-def publish_again(kafka: KafkaSettings, partition: int, offset: int) -> tuple[str, Published]:
-    """Publish the record of a dead letter to its own topic, unchanged; returns that topic and the new position.
+def publish_again(changes: Changes, kafka: KafkaSettings, partition: int, offset: int) -> None:
+    """Publish the record of a dead letter to its own topic, unchanged, mark it, and write an event of it.
 
-    Raises WebhooksError if the topic does not hold the whole record, or not any more, and KafkaUnavailable.
+    Raises Conflict if the topic does not hold the whole record, or not any more, and KafkaUnavailable.
     """
     record = record_at(kafka, kafka.dead_letter_topic, partition, offset)
     letter = None if record is None else _letter_of(record)
     if record is None or letter is None:
-        raise WebhooksError(f"{kafka.dead_letter_topic}[{partition}] has no dead letter at offset {offset} any more")
+        raise Conflict(f"{kafka.dead_letter_topic}[{partition}] has no dead letter at offset {offset} any more")
     if letter.lacking is not None:
-        raise WebhooksError(letter.lacking)
+        raise Conflict(letter.lacking)
     topic, value, key, headers = _original(record, letter)
-    (published,) = publish(kafka, topic, [value], key=key, headers=headers)
-    return topic, published
+    (_,) = publish(kafka, topic, [value], key=key, headers=headers)
+    told = {"published_to": topic, "topic": kafka.dead_letter_topic, "partition": partition, "offset": offset}
+    _note(changes, kafka, [letter], told)
 
 
-def note_published(registry: Registry, actor: str, kafka: KafkaSettings, letter: tuple[int, int], topic: str) -> None:
-    """Mark the dead letter at this partition and offset as published again, to `topic`, and write an event of it."""
-    partition, offset = letter
-    place = {"topic": kafka.dead_letter_topic, "partition": partition, "offset": offset}
-    with registry.engine.begin() as connection:
-        outbox.tell(connection, registry.group, PUBLISHED, {"actor": actor, "published_to": topic, **place})
-        marks.note_published(connection, registry.group, kafka.dead_letter_topic, [letter])
+def published(deployment: Deployment, kafka: KafkaSettings, letters: Sequence[DeadLetter]) -> Mapping[Place, float]:
+    """When those of the `letters` that were published again were."""
+    if not letters:
+        return {}
+    first = min(letter.offset for letter in letters)
+    return marks.published(deployment.engine, deployment.group, kafka.dead_letter_topic, first)
 
 
 def search(
     kafka: KafkaSettings,
-    registry: Registry,
+    deployment: Deployment,
     limit: int,
     since: float,
     until: float | None,
@@ -114,7 +114,7 @@ def search(
 ) -> Found:
     """At most `limit` wanted dead letters that were written between two times (unix seconds; None: until now).
 
-    Raises as `tail.newest` does. Those that were published again in the last KEPT seconds are left out.
+    Raises as `events.newest` does. Those that were published again in the last KEPT seconds are left out.
     """
     places: list[Place] = []
     kinds: Counter[tuple[str, str]] = Counter()
@@ -122,7 +122,7 @@ def search(
     with LogReader(kafka, name="tail") as reader:
         spans = reader.spans(reader.partitions_of(kafka.dead_letter_topic), since, until, quietly=True)
         first = min((span.begin for span in spans), default=0)
-        marked = marks.published(registry.engine, registry.group, kafka.dead_letter_topic, first)
+        marked = marks.published(deployment.engine, deployment.group, kafka.dead_letter_topic, first)
         for record in chain.from_iterable(_read(reader, spans)):
             letter = _letter_of(record)
             if letter is None or not wanted(letter):
@@ -139,7 +139,7 @@ def search(
     return Found(places, kinds, lacking, again, more=False)
 
 
-def publish_many(kafka: KafkaSettings, registry: Registry, actor: str, places: Sequence[Place]) -> Iterator[int]:
+def publish_many(changes: Changes, kafka: KafkaSettings, places: Sequence[Place]) -> Iterator[int]:
     """Publish these dead letters, each to its own topic, unchanged; yields the number of a batch once it is marked.
 
     Raises as `publish_again` does, after the published letters of the batch are marked. Another run leaves those out.
@@ -164,15 +164,21 @@ def publish_many(kafka: KafkaSettings, registry: Registry, actor: str, places: S
         for answers in publish_batches(kafka, batches(reader)):
             done = [letter for letter, answer in zip(letters, answers, strict=True) if isinstance(answer, Published)]
             if done:
-                told = {"actor": actor, "topic": topic, "published_to": sorted({each.topic for each in done})}
-                with registry.engine.begin() as connection:
-                    outbox.tell(connection, registry.group, PUBLISHED, told | {"number": len(done)})
-                    here = [(letter.partition, letter.offset) for letter in done]
-                    marks.note_published(connection, registry.group, topic, here)
+                told = {"topic": topic, "published_to": sorted({each.topic for each in done}), "number": len(done)}
+                _note(changes, kafka, done, told)
                 yield len(done)
             for answer in answers:
                 if isinstance(answer, WebhooksError):
                     raise answer
+
+
+def _note(changes: Changes, kafka: KafkaSettings, letters: Sequence[DeadLetter], told: Mapping[str, object]) -> None:
+    """Mark dead letters as published again, and write an event of it."""
+    where = changes.deployment
+    with where.engine.begin() as connection:
+        outbox.tell(connection, where.group, PUBLISHED, {"actor": changes.actor, **told})
+        places = [(letter.partition, letter.offset) for letter in letters]
+        marks.note_published(connection, where.group, kafka.dead_letter_topic, places)
 
 
 def _read(reader: LogReader, spans: Sequence[Span]) -> Iterator[list[Record]]:

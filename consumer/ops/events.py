@@ -1,16 +1,31 @@
-"""Looks up an event: the record at an offset, and the event that it carries."""
+"""Reads records of the log and the events that they carry, for display: in no group, and without a commit."""
 
+import time
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from heapq import heappop, heappush
 from typing import NamedTuple
 
-from consumer.config.settings import KafkaSettings
+import orjson
+
+from consumer.config.settings import KafkaSettings, SchemaSettings
 from consumer.errors import Tombstone, Undecodable
 from consumer.events.event import Event
+from consumer.intake.decode import decode
+from consumer.intake.decoding import decoded
+from consumer.intake.log_reader import LogReader
+from consumer.intake.mapping_file import mappings_of
 from consumer.intake.record import Record
-from consumer.ops.event_reader import ReadEvent
-from consumer.ops.tail import record_at
+from consumer.ledger.replays import Span
+
+SECONDS = 5.0  # of one reading
+MOST_BYTES = 16 * 2**20  # of the records
+
+ReadEvent = Callable[[Record], Event]  # raises Tombstone, Undecodable and RegistryUnavailable
 
 
-class Found(NamedTuple):
+class FoundEvent(NamedTuple):
     """A record of the log, and its event. `event` None: the record is not an event, for this `reason`."""
 
     record: Record
@@ -18,12 +33,113 @@ class Found(NamedTuple):
     reason: str | None
 
 
-def find(kafka: KafkaSettings, read_event: ReadEvent, topic: str, partition: int, offset: int) -> Found | None:
-    """The record at an offset; None if the log no longer holds it. Raises as `tail.record_at` does."""
+class AuditEntry(NamedTuple):
+    """An operational event, which happened `at` (unix seconds). `actor` None: the service itself."""
+
+    at: float
+    type: str
+    subscription_id: int | None
+    actor: str | None
+    data: dict[str, object]
+
+
+def newest(kafka: KafkaSettings, topic: str, limit: int, partition: int | None = None) -> list[Record]:
+    """At most `limit` records of a topic, or of one `partition`, newest first.
+
+    Fewer if they do not arrive within 5 s, and without the oldest ones if all together have more than 16 MiB. Raises
+    KafkaUnavailable, WebhooksError if the topic may not be read, and SettingsError if librdkafka refuses a setting. A
+    topic that does not exist has no records.
+    """
+    with LogReader(kafka, name="tail") as reader:
+        wanted = [each for each in reader.partitions_of(topic) if partition in {None, each[1]}]
+        spans = reader.spans(wanted, 0.0, None, quietly=True)
+        reader.start([span._replace(begin=max(span.begin, span.end - limit)) for span in spans])
+        records = _read(reader, limit)
+    return sorted(records, key=lambda record: (record.timestamp, record.offset), reverse=True)[:limit]
+
+
+def record_at(kafka: KafkaSettings, topic: str, partition: int, offset: int) -> Record | None:
+    """The record at an offset, or None if the log does not have it. Raises as `newest` does."""
+    with LogReader(kafka, name="tail") as reader:
+        wanted = [each for each in reader.partitions_of(topic) if each[1] == partition]
+        if not any(span.begin <= offset < span.end for span in reader.spans(wanted, 0.0, None, quietly=True)):
+            return None
+        reader.start([Span(topic, partition, offset, offset + 1)])
+        return next((record for record in _read(reader, 1) if record.offset == offset), None)
+
+
+def find(kafka: KafkaSettings, read_event: ReadEvent, topic: str, partition: int, offset: int) -> FoundEvent | None:
+    """The record at an offset with its event; None if the log no longer holds it. Raises as `newest` does."""
     record = record_at(kafka, topic, partition, offset)
     if record is None:
         return None
     try:
-        return Found(record, read_event(record), None)
+        return FoundEvent(record, read_event(record), None)
     except (Undecodable, Tombstone) as error:
-        return Found(record, None, str(error))
+        return FoundEvent(record, None, str(error))
+
+
+def audit(kafka: KafkaSettings, limit: int) -> list[AuditEntry]:
+    """The newest operational events of this group: what people changed, and what the service did by itself.
+
+    Raises as `newest` does.
+    """
+    found = (_entry_of(record, kafka.event_source) for record in newest(kafka, kafka.operations_topic, limit))
+    return [entry for entry in found if entry is not None]
+
+
+def event_reader(kafka: KafkaSettings, schemas: SchemaSettings) -> ReadEvent:
+    """A function that reads records by the workers' settings: with other settings the ids of events would differ.
+
+    It queries the schema registry if there is one. A bug of a decoder makes the record Undecodable, as for workers.
+    Raises SettingsError if the file of KAFKA_MAPPINGS_FILE cannot be used.
+    """
+    read, json_of = partial(decode, tenant_name=kafka.tenant, mapped=mappings_of(kafka)), json_reader(schemas)
+    return partial(decoded, lambda record: read(json_of(record)))
+
+
+def json_reader(schemas: SchemaSettings) -> Callable[[Record], Record]:
+    """A function that converts a record's value to JSON by its schema; without SCHEMA_REGISTRY_URL it changes nothing.
+
+    It raises Undecodable and RegistryUnavailable.
+    """
+    if schemas.url is None:
+        return lambda record: record
+    from consumer.schemas.blocking import translator  # noqa: PLC0415 (an extra)
+    from consumer.schemas.registry import Registry  # noqa: PLC0415 (the same)
+
+    return translator(Registry(schemas).decoder)
+
+
+def _read(reader: LogReader, at_once: int) -> list[Record]:
+    """The records, without the oldest ones if all together are too large."""
+    records: list[tuple[int, int, int, Record]] = []
+    end, size = time.monotonic() + SECONDS, 0
+    while not reader.done and time.monotonic() < end:
+        for record in reader.read(max(1, at_once), 0.1):
+            heappush(records, (record.timestamp, record.offset, record.partition.number, record))
+            size += record.size
+        while size > MOST_BYTES and len(records) > 1:
+            size -= heappop(records)[3].size
+    return [record for *_, record in records]
+
+
+def _entry_of(record: Record, source: str) -> AuditEntry | None:
+    """None for a record that is not an operational event of this group."""
+    try:
+        event = orjson.loads(record.value or b"")
+        match event:
+            case {"source": its, "type": str(kind), "time": str(moment), "data": dict(data)} if its == source:
+                at = datetime.fromisoformat(moment).timestamp()
+            case _:
+                return None
+    except (ValueError, OverflowError):
+        return None
+    subscription, actor = data.get("subscription_id"), data.get("actor")
+    return AuditEntry(
+        at,
+        kind,
+        subscription if isinstance(subscription, int) else None,
+        actor if isinstance(actor, str) else None,
+        data,
+    )

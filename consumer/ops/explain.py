@@ -20,7 +20,7 @@ from consumer.intake.mapping_file import Mappings, default_decoder
 from consumer.intake.record import Record
 from consumer.matching.destinations import rules_of
 from consumer.matching.selection import FILTER_TOO_LARGE
-from consumer.ops.tail import newest, record_at
+from consumer.ops.events import newest, record_at
 from consumer.subscriptions import repository
 from consumer.subscriptions.options import Effect, read
 from consumer.subscriptions.patterns import candidates
@@ -48,7 +48,7 @@ class Explained(NamedTuple):
     detail: str | None = None
 
 
-class Receiver(NamedTuple):
+class Candidate(NamedTuple):
     """A subscription to the event's type, and whether it `gets` the event; its url is redacted.
 
     `why`: the reason why it does not, or why the event is not sent at once.
@@ -61,17 +61,17 @@ class Receiver(NamedTuple):
     why: str | None
 
 
-class Receivers(NamedTuple):
+class Candidates(NamedTuple):
     """Subscriptions by id, MOST at most; `more`: there are others."""
 
-    found: tuple[Receiver, ...]
+    found: tuple[Candidate, ...]
     more: bool
 
 
 def record_of(kafka: KafkaSettings, topic: str, partition: int | None, offset: int | None) -> Record:
     """The record at an offset of a partition, or the newest one of a partition or topic.
 
-    Raises WebhooksError if there is none, and as `tail.newest` does.
+    Raises WebhooksError if there is none, and as `events.newest` does.
     """
     if offset is not None and partition is not None:
         found = record_at(kafka, topic, partition, offset)
@@ -90,7 +90,7 @@ def explain(
     mapped: Mappings | None,
     json_of: Callable[[Record], Record] = lambda record: record,
 ) -> Explained:
-    """Read a record as a worker with these rules does. `json_of`: from `event_reader.json_reader`.
+    """Read a record as a worker with these rules does. `json_of`: from `events.json_reader`.
 
     Raises RegistryUnavailable.
     """
@@ -111,7 +111,7 @@ def explain(
         return so_far._replace(outcome="dead_letter", reason=error.reason, detail=str(error))
 
 
-def receivers_of(engine: Engine, event: Event, vault: Vault, settings: RuleSettings) -> Receivers:
+def candidates_of(engine: Engine, event: Event, vault: Vault, settings: RuleSettings) -> Candidates:
     """The subscriptions whose type or pattern matches the event's type, and whether each would get it now."""
     rules = rules_of(settings)
     found: list[Subscribed] = []
@@ -121,13 +121,13 @@ def receivers_of(engine: Engine, event: Event, vault: Vault, settings: RuleSetti
             found += repository.page(engine, vault, after=None, limit=room, event_type=pattern, rules=rules)
     variables = variables_of(event)
     receivers = [_receiver(item, event, variables) for item in sorted(found, key=lambda item: item.id)[:MOST]]
-    return Receivers(tuple(receivers), len(found) > MOST)
+    return Candidates(tuple(receivers), len(found) > MOST)
 
 
-def _receiver(item: Subscribed, event: Event, variables: Mapping[str, object]) -> Receiver:
+def _receiver(item: Subscribed, event: Event, variables: Mapping[str, object]) -> Candidate:
     why = _hindrance(item, event, variables)
     stored = next((str(problem) for problem in item.problems if problem.effect is Effect.STORED), None)
-    return Receiver(item.id, item.url, item.event_type, why is None, stored if why is None else why)
+    return Candidate(item.id, item.url, item.event_type, why is None, stored if why is None else why)
 
 
 def _hindrance(item: Subscribed, event: Event, variables: Mapping[str, object]) -> str | None:

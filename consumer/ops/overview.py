@@ -16,7 +16,7 @@ from consumer.ledger import counts
 from consumer.ledger.rows import Failure
 from consumer.ops import dead_letters
 from consumer.ops.bounded import begin, reason_of
-from consumer.ops.lag import Lag, group_lag
+from consumer.ops.cluster import Lag, group_lag
 from consumer.subscriptions import health
 from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.health import Disabled, Failing, Named, Problematic

@@ -28,6 +28,7 @@ from consumer.events.cloud_event import rfc3339
 from consumer.events.event import Event, RecordId
 from consumer.intake.decode import MAX_TYPE_LENGTH, MAX_VALUE_BYTES
 from consumer.loop.poller import Poller
+from consumer.ops.changes import Changes
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.masking import MASK, masked, plugin_headers, secrets_in
 from consumer.sending.payloads import JSON, Unrenderable, render
@@ -37,6 +38,7 @@ from consumer.sending.signed_request import SignedRequest
 from consumer.sending.template import prepare
 from consumer.sending.transfer import Result
 from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.repository import Subscribed
 
 Send = Callable[[PreparedRequest, float | None], tuple[Result, ExchangeTrace]]  # a request, and its time limit
 
@@ -106,6 +108,18 @@ def ping(
         return Ping(event, None, error, ExchangeTrace(), Verdict(ok=False, text=f"not sent: {error}", advice=advice))
     result, seen = send(request, endpoint.timeout)
     return Ping(event, request, result, seen, verdict_on(endpoint, result, seen, clock()))
+
+
+def ping_subscription(
+    changes: Changes, subscription_id: int, event: Event, exchange: Callable[[Endpoint, Event], Ping]
+) -> tuple[Subscribed, dict[str, object]]:
+    """Send an event to a subscription's receiver by `exchange`: `ping`, with a `Send`. An event names the actor.
+
+    Returns the subscription, and the exchange for display. Raises NotFound.
+    """
+    item, endpoint = changes.deployment.endpoint(subscription_id, changes.tenant)
+    changes.note_ping(item, event.type)
+    return item, describe(endpoint, exchange(endpoint, event))
 
 
 def send(

@@ -24,7 +24,7 @@ from consumer.ledger.counts import last_of_replay
 from consumer.ledger.replays import Lease, Replay
 from consumer.ledger.rows import NewDelivery
 from consumer.matching.selection import FilterResult, Selector
-from consumer.ops.event_reader import ReadEvent
+from consumer.ops.events import ReadEvent
 from consumer.subscriptions.endpoint import Endpoint, Selection
 from consumer.subscriptions.options import LEAST_NUMBER, Effect, read
 from consumer.subscriptions.patterns import matches

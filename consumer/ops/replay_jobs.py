@@ -18,8 +18,8 @@ from consumer.intake.log_reader import LogReader
 from consumer.ledger import replays
 from consumer.ledger.replays import Replay
 from consumer.ops.bounded import reason_of
-from consumer.ops.changes import Registry
-from consumer.ops.event_reader import ReadEvent
+from consumer.ops.changes import Deployment
+from consumer.ops.events import ReadEvent
 from consumer.ops.replay import Choice, Hold, Progress, run
 from consumer.ops.replay_request import cancel
 from consumer.subscriptions import repository
@@ -38,7 +38,7 @@ class ReplayJobs:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: Deployment,
         kafka: KafkaSettings,
         read_event: ReadEvent = decode,
         *,

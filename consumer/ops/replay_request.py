@@ -19,7 +19,7 @@ from consumer.intake.log_reader import LogReader
 from consumer.ledger import outbox, replays
 from consumer.ledger.replays import Span
 from consumer.ops.bounded import within
-from consumer.ops.event_reader import ReadEvent
+from consumer.ops.events import ReadEvent
 from consumer.ops.replay import MOST_RATE, check_receiver, default_rate
 from consumer.subscriptions.options import LEAST_NUMBER
 from consumer.subscriptions.patterns import check_pattern, matches

@@ -12,14 +12,12 @@ from requests import PreparedRequest, RequestException, Response
 
 from consumer.config.settings import DeliverySettings
 from consumer.delivery.outcome import Delivered, judge
-from consumer.errors import NotAuthorized
-from consumer.ops import changes
-from consumer.ops.changes import Condition, Registry
+from consumer.errors import Conflict, NotAuthorized
+from consumer.ops.changes import Changes
 from consumer.ops.ping import Send, advice_on, sending_by
 from consumer.sending.masking import masked, secrets_in
 from consumer.sending.recording import ExchangeTrace
 from consumer.sending.validation_request import Granted, Permission, Refused, asked_rate, permission, validation_request
-from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import Subscribed
 
@@ -33,10 +31,6 @@ class Verification(NamedTuple):
     subscription: Subscribed
 
 
-class _Moved(Exception):
-    """The subscription's URL was changed after the request."""
-
-
 def asking(settings: DeliverySettings) -> Ask | None:
     """`ask` with the egress rule and the other settings of workers. None: there is no WEBHOOK_ORIGIN."""
     if settings.origin is None:
@@ -46,11 +40,9 @@ def asking(settings: DeliverySettings) -> Ask | None:
 
 def describe(answer: Permission) -> dict[str, object]:
     """The answer for programs."""
-    match answer:
-        case Granted(rate):
-            return {"granted": True, "allowed_rate": rate, "reason": None, "advice": None}
-        case Refused(why, advice):
-            return {"granted": False, "allowed_rate": None, "reason": why, "advice": advice}
+    if isinstance(answer, Granted):
+        return {"granted": True, "allowed_rate": answer.rate, "reason": None, "advice": None}
+    return {"granted": False, "allowed_rate": None, "reason": answer.why, "advice": answer.advice}
 
 
 def ask(endpoint: Endpoint, rate: int | None = None, *, origin: str, send: Send) -> Permission:
@@ -68,46 +60,23 @@ def ask(endpoint: Endpoint, rate: int | None = None, *, origin: str, send: Send)
     return _unanswered(endpoint, request, result, seen)
 
 
-def verify(
-    registry: Registry,
-    actor: str,
-    subscription_id: int,
-    ask: Ask,
-    rate: int | None = None,
-    condition: Condition = lambda _: None,
-) -> Verification | None:
+def verify(changes: Changes, subscription_id: int, ask: Ask, rate: int | None = None) -> Verification:
     """Ask the receiver of a subscription; if it agrees, note that, and keep to the rate that it permits.
 
     Enables a subscription that awaits this; one that is disabled for another reason stays disabled. A refusal changes
-    nothing. `condition` may raise for the subscription, before the request and before the note. None: no such
-    subscription.
+    nothing. The condition of `changes` may prevent the request, and then the note. Raises NotFound.
     """
-    rules = registry.rules._replace(verification=False)  # a missing verification must not prevent it
-    found = repository.get_endpoint(registry.engine, subscription_id, (), registry.vault, rules)
-    if found is None:
-        return None
-    item, endpoint = found
-    condition(item)
+    where = changes.deployment
+    rules = where.rules._replace(verification=False)  # a missing verification must not prevent it
+    item, endpoint = where.endpoint(subscription_id, changes.tenant, rules)
+    changes.condition(item)
     answer = ask(endpoint, rate)
     if isinstance(answer, Granted):
         try:
-            return _noted(registry, actor, subscription_id, endpoint.url, answer, condition)
-        except _Moved:
-            answer = Refused("its URL was changed meanwhile", "verify it again")
-    after = repository.get(registry.engine, subscription_id, registry.vault, registry.rules)
-    return None if after is None else Verification(answer, after)
-
-
-def _noted(
-    registry: Registry, actor: str, subscription_id: int, url: str, answer: Granted, condition: Condition
-) -> Verification | None:
-    def allowed(item: Subscribed) -> None:
-        condition(item)
-        if item.options["url"] != url:
-            raise _Moved
-
-    after = changes.set_verified(registry, actor, subscription_id, answer.rate, allowed)
-    return None if after is None else Verification(answer, after)
+            return Verification(answer, changes.set_verified(subscription_id, endpoint.url, answer.rate))
+        except Conflict as error:
+            answer = Refused(str(error), "verify it again")
+    return Verification(answer, where.subscription(subscription_id, changes.tenant))
 
 
 def _unanswered(endpoint: Endpoint, request: PreparedRequest, error: RequestException, seen: ExchangeTrace) -> Refused:

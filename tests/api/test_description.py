@@ -8,12 +8,14 @@ from jsonschema import Draft202012Validator
 from sqlalchemy import create_engine
 
 from consumer.api.app import create_app
+from consumer.api.backing import Backing
 from consumer.api.tokens import TokenFile
-from consumer.api.v1.context import Backing
 from consumer.crypto.vault import Vault
-from consumer.ops.changes import Registry
+from consumer.ops.changes import Deployment
 
-DESCRIPTION = create_app(Backing(Registry(create_engine("sqlite://"), "webhooks", Vault())), TokenFile(None)).openapi()
+DESCRIPTION = create_app(
+    Backing(Deployment(create_engine("sqlite://"), "webhooks", Vault())), TokenFile(None)
+).openapi()
 OPERATIONS = [operation for methods in DESCRIPTION["paths"].values() for operation in methods.values()]
 
 

@@ -16,9 +16,9 @@ from sqlalchemy import Engine, select, update
 from structlog.testing import capture_logs
 
 from consumer.api.app import create_app
+from consumer.api.backing import Backing
 from consumer.api.guard import REQUEST_BYTES
 from consumer.api.tokens import TokenFile
-from consumer.api.v1.context import Backing
 from consumer.config.settings import DatabaseSettings, RuleSettings
 from consumer.crypto.keys import parse_secret
 from consumer.crypto.vault import Vault
@@ -27,13 +27,12 @@ from consumer.http.server import BackgroundServer, listen
 from consumer.ledger import outbox
 from consumer.matching.catalog import find_endpoints
 from consumer.matching.destinations import resolving_rules_of
-from consumer.ops.changes import Registry
+from consumer.ops.changes import Deployment
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint_row import Rules
 from models import Subscription, SubscriptionSecret
 from tests.api.v1_kit import GROUP
 from tests.databases import on_oracle
-from tests.delivery.store_kit import rename
 from tests.oracle_emulator import OracleEmulator, OracleError
 
 GOOD: dict[str, Any] = {"url": "https://example.com/hooks", "eventType": "user.created"}
@@ -47,7 +46,7 @@ def serve() -> Iterator[Callable[..., str]]:
     def start(engine: Engine, token: str | None = None, *, vault: Vault | None = None, rules: Rules = OPEN) -> str:
         key = engine, token, vault, rules
         if key not in servers:
-            backing = Backing(Registry(engine, GROUP, vault or Vault(), rules))
+            backing = Backing(Deployment(engine, GROUP, vault or Vault(), rules))
             app = create_app(backing, TokenFile(None, token))
             servers[key] = BackgroundServer(app, listen("127.0.0.1", 0), "api")
         return f"http://127.0.0.1:{servers[key].port}"
@@ -63,12 +62,15 @@ def register(url: str, body: Any = None, **options: Any) -> tuple[int, dict[str,
 
 
 def test_a_registration_as_in_the_tutorial(serve: Callable[..., str], engine: Engine) -> None:
-    """A url and an event type make a subscription, and the answer is the tutorial's."""
-    assert register(serve(engine)) == (201, {"message": "Webhook registered successfully"})
-    (row,) = repository.walk(engine)
-    ((_, event, _),) = outbox.pending(engine, GROUP, 10)
-    assert (event.type, event.data["actor"]) == ("subscription.created", "api:local")
-    assert (row.url, row.event_type, row.enabled) == ("https://example.com/hooks", "user.created", True)
+    """A url and an event type or pattern make a subscription; the answer is the tutorial's, also without a secret."""
+    asked = (GOOD, {**GOOD, "eventType": "order.*", "ownSecret": False})
+    for body in asked:
+        answer = requests.post(f"{serve(engine)}/register-webhook", json=body, timeout=60)
+        assert (answer.status_code, answer.text) == (201, '{"message":"Webhook registered successfully"}')
+    for row, body in zip(repository.walk(engine), asked, strict=True):
+        assert (row.url, row.event_type, row.secrets, row.state) == (body["url"], body["eventType"], 0, "enabled")
+    told = [event for _, event, _ in outbox.pending(engine, GROUP, 10)]
+    assert [(event.type, event.data["actor"]) for event in told] == [("subscription.created", "api:local")] * 2
 
 
 def test_the_answer_has_the_location(serve: Callable[..., str], engine: Engine) -> None:
@@ -120,14 +122,6 @@ def test_reading_needs_the_same_rights_as_registering(serve: Callable[..., str],
     assert requests.get(f"{serve(engine)}/{path}", headers={"host": "evil.example"}, timeout=60).status_code == 403
 
 
-@pytest.mark.parametrize("pattern", ["order.*", "order.**", "*"])
-def test_a_pattern_is_an_event_type(serve: Callable[..., str], engine: Engine, pattern: str) -> None:
-    """Patterns are stored unchanged, and every option has its default."""
-    assert register(serve(engine), {"url": "https://example.com/hooks", "eventType": pattern})[0] == 201
-    (row,) = repository.walk(engine)
-    assert (row.event_type, row.tenant, row.state) == (pattern, "*", "enabled")
-
-
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -137,16 +131,9 @@ def test_a_pattern_is_an_event_type(serve: Callable[..., str], engine: Engine, p
         ({"url": "https://example.com", "eventType": None}, "eventType must be a string"),
         ({"url": "https://example.com", "eventType": ""}, "event_type: is empty"),
         ({"url": "https://example.com", "eventType": "order.*.paid"}, "write order.* (one segment below order)"),
-        ({"url": "https://example.com", "eventType": "a b"}, "visible ASCII"),
-        ({"url": "https://example.com/" + "x" * 3000, "eventType": "a"}, "at most"),
         ({"url": "ftp://example.com", "eventType": "a"}, "https://"),
-        ({"url": "https://", "eventType": "a"}, "no host"),
-        ({"url": "https://user:pass@example.com/", "eventType": "a"}, "user name"),
-        ({"url": "https://example.com:99999/", "eventType": "a"}, "its port must be 1 to 65535"),
         ({"url": "https://example.com", "eventType": "a", "tenant": "acme"}, '{"url": …, "eventType": …}'),
         ({**GOOD, "ownSecret": "true"}, "ownSecret must be true or false"),
-        ({**GOOD, "ownSecret": 1}, "ownSecret must be true or false"),
-        ({**GOOD, "ownSecret": None}, "ownSecret must be true or false"),
         ({**GOOD, "own_secret": True}, '"ownSecret": true'),
         ([], "JSON object"),
         ("text", "JSON object"),
@@ -164,10 +151,8 @@ def test_bad_input_is_explained(serve: Callable[..., str], engine: Engine, body:
     ("target", "setting"),
     [
         ("http://example.com/h", "WEBHOOK_ALLOW_HTTP"),
-        ("http://10.0.0.1/h", "WEBHOOK_ALLOW_NETWORKS"),
         ("https://localhost/h", "WEBHOOK_ALLOW_NETWORKS"),  # by its address
         ("https://nowhere.invalid/h", None),
-        ("https://1.1.1.1/h", None),
     ],
 )
 def test_the_settings_rules_refuse(serve: Callable[..., str], engine: Engine, target: str, setting: str | None) -> None:
@@ -208,27 +193,9 @@ def test_an_own_secret_is_shown_once(serve: Callable[..., str], engine: Engine, 
     assert not any(each["secret"] in str(logs) for each in told)
 
 
-def test_the_shared_secret_signs_by_default(serve: Callable[..., str], engine: Engine) -> None:
-    """`false` has the same effect as no member, and the same answer to the byte."""
-    url = serve(engine)
-    for body in (GOOD, {**GOOD, "ownSecret": False}):
-        answer = requests.post(f"{url}/register-webhook", json=body, timeout=60)
-        assert (answer.status_code, answer.text) == (201, '{"message":"Webhook registered successfully"}')
-    assert [row.secrets for row in repository.walk(engine)] == [0, 0]
-
-
-def test_a_registration_needs_no_permission(serve: Callable[..., str], engine: Engine) -> None:
-    """If verification is required, the answer is as usual, and no event is sent until the receiver agrees."""
-    rules = Rules(verification=True, origin="events.example.com")
-    assert register(serve(engine, rules=rules), GOOD) == (201, {"message": "Webhook registered successfully"})
-    (item,) = repository.walk(engine, rules=rules)
-    assert (item.enabled, item.broken, "has not been verified" in item.state) == (True, True, True)
-
-
-@pytest.mark.parametrize("asked", [{}, {"ownSecret": False}])
-def test_an_own_secret_can_be_required(serve: Callable[..., str], engine: Engine, asked: dict[str, bool]) -> None:
+def test_an_own_secret_can_be_required(serve: Callable[..., str], engine: Engine) -> None:
     """A request without `ownSecret` gets a 400 that says what to send."""
-    status, answer = register(serve(engine, rules=Rules(own_secret=True)), GOOD | asked)
+    status, answer = register(serve(engine, rules=Rules(own_secret=True)), GOOD)
     assert (status, answer["error"]) == (
         400,
         "ownSecret must be true: each subscription needs a secret of its own (WEBHOOK_REQUIRE_OWN_SECRET)",
@@ -332,16 +299,6 @@ def test_a_failing_database_is_the_tutorials_500(serve: Callable[..., str], tmp_
         engine.dispose()
 
 
-def test_a_missing_table_is_a_500_and_then_works(serve: Callable[..., str], engine: Engine) -> None:
-    """The API recovers with the database."""
-    url = serve(engine)
-    rename(engine, "webhook_subscriptions", "away")
-    with capture_logs():
-        assert register(url)[0] == 500
-    rename(engine, "away", "webhook_subscriptions")
-    assert register(url)[0] == 201
-
-
 @on_oracle
 @pytest.mark.parametrize(
     "fault", [{"drop": "before"}, {"error": OracleError(1012, "not logged on")}, {"error": OracleError(60, "deadlock")}]
@@ -369,17 +326,6 @@ def test_errors_are_json(serve: Callable[..., str], engine: Engine) -> None:
     ):
         assert answer.status_code == status
         assert set(answer.json()) == {"error"}
-
-
-def test_openapi_describes_it(serve: Callable[..., str], engine: Engine) -> None:
-    """The description has the path, the fields of its body and each answer, and needs no token."""
-    description = requests.get(f"{serve(engine, 'token')}/openapi.json", timeout=60).json()
-    operation = description["paths"]["/register-webhook"]["post"]
-    assert {"201", "400", "401", "413", "500"} <= set(operation["responses"])
-    assert set(operation["responses"]["201"]["headers"]) == {"Location"}
-    looking = description["paths"]["/subscriptions/{subscription_id}"]["get"]
-    assert {"200", "401", "403", "404", "500"} <= set(looking["responses"])
-    assert set(description["components"]["schemas"]["Registration"]["properties"]) == {"url", "eventType", "ownSecret"}
 
 
 anything = st.recursive(

@@ -14,7 +14,7 @@ from cryptography.fernet import Fernet
 from requests import Response
 from sqlalchemy import Connection, Engine, event
 
-from consumer.api.problems import Refused
+from consumer.api.problems import RequestRefused
 from consumer.api.tokens import TokenFile
 from consumer.api.v1.idempotency import once
 from consumer.crypto.vault import Vault
@@ -96,7 +96,7 @@ def test_the_key_comes_from_an_encrypted_secret(engine: Engine) -> None:
     api = make_api(engine, TokenFile(None))
     backing = api.app.state.backing
     api.app.state.backing = backing._replace(
-        registry=backing.registry._replace(vault=Vault(Fernet.generate_key().decode()))
+        deployment=backing.deployment._replace(vault=Vault(Fernet.generate_key().decode()))
     )
     first = create(api, NEW | SECRETS, token=None).json()
     assert create(api, NEW | SECRETS, token=None).json()["receiver_key"] == first["receiver_key"]
@@ -259,21 +259,12 @@ def test_other_posts_ignore_a_key(api: Api) -> None:
     assert len(ids(api)) == 3
 
 
-def test_the_description_has_the_header(api: Api) -> None:
-    """It has an example, its bounds, and the header of the answer."""
-    described = requests.get(f"{api.url}/openapi.json", timeout=60).json()["paths"][f"/v1{S}"]["post"]
-    (header,) = (each for each in described["parameters"] if each["name"] == "idempotency-key")
-    assert (header["in"], header["required"], len(header["schema"]["examples"])) == ("header", False, 1)
-    assert {"Idempotency-Replayed", "Location", "ETag"} <= described["responses"]["201"]["headers"].keys()
-    assert "409" in described["responses"]
-
-
 def test_a_key_whose_row_was_removed_is_a_503(engine: Engine) -> None:
     """If a process whose clock is ahead removed the winner's row, the client retries as after any 503."""
 
     def lose() -> Any:
         raise KeyTaken
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         once(engine, request_key(KEY, (), b"", 1_790_000_000.0), lose, lambda _: pytest.fail("nothing is there"))
     assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "5"})

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Engine
 
+from consumer.api import backing
 from consumer.api.tokens import ANYONE
-from consumer.api.v1 import context
 from consumer.events.attempt import Attempt
 from consumer.ledger import replays, store
 from consumer.ledger.replays import Span
@@ -78,10 +78,10 @@ def test_few_requests_read_the_topic_at_once(api: Api, monkeypatch: pytest.Monke
     """Each holds a thread for seconds; the requests of other tenants need one too."""
     mine, history = api.create(tenant="acme")["id"], History([])
     api.app.state.backing = api.app.state.backing._replace(history=history)
-    monkeypatch.setattr(context, "_READS", context.Places(1))
+    monkeypatch.setattr(backing, "_READS", backing.Quota(1))
     path = f"/attempts?subscription={mine}&since=2027-01-15T07:00:00Z"
     assert api.call("GET", path, token="acme").status_code == 200
-    with context.reading_back(ANYONE):
+    with backing.reading_back(ANYONE):
         refused = api.call("GET", path, token="acme")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         assert api.call("GET", f"/attempts?subscription={mine}", token="acme").status_code == 200

@@ -84,8 +84,8 @@ def test_a_wrong_secret_is_not_quoted(api: Api, action: str, body: Any, place: s
 def test_a_rotation_needs_the_previous_secret(engine: Engine) -> None:
     """Without WEBHOOK_SECRET the API cannot let it sign for the overlap: a 409 names the setting."""
     api = make_api(engine, TokenFile(None))
-    registry = api.app.state.backing.registry._replace(default=())
-    api.app.state.backing = api.app.state.backing._replace(registry=registry)
+    registry = api.app.state.backing.deployment._replace(default=())
+    api.app.state.backing = api.app.state.backing._replace(deployment=registry)
     path = f"/subscriptions/{api.create()['id']}/secrets/rotate"
     answer = api.call("POST", path, {}, token=None)
     assert answer.status_code == 409

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, event, update
 from structlog.testing import capture_logs
 
 from consumer.api.tokens import TokenFile
-from consumer.api.v1.models import NewSubscription, Options, Patch, Shown
+from consumer.api.v1.models import GivenOptions, NewSubscription, Patch, ShownSubscription
 from consumer.ledger import store
 from consumer.ops.ping import Ping, ping
 from consumer.sending.recording import ExchangeTrace
@@ -46,11 +46,15 @@ EVERY_OPTION: dict[str, Any] = {
 def test_the_models_have_the_options() -> None:
     """Each model has exactly the options, with the types of `validation.Options`."""
     types = get_type_hints(validation.Options)
-    assert list(types) == list(Options.model_fields) == [name for name in OPTIONS if name not in {"url", "event_type"}]
+    assert (
+        list(types)
+        == list(GivenOptions.model_fields)
+        == [name for name in OPTIONS if name not in {"url", "event_type"}]
+    )
     for name, kind in types.items():
         if name != "custom_headers":  # an object in the API, JSON text in the options
-            assert Options.model_fields[name].annotation == kind
-    for model in (NewSubscription, Patch, Shown):
+            assert GivenOptions.model_fields[name].annotation == kind
+    for model in (NewSubscription, Patch, ShownSubscription):
         assert set(OPTIONS) <= set(model.model_fields)
 
 
@@ -64,7 +68,7 @@ def test_a_subscription_with_every_option_is_shown_as_it_was_created(api: Api) -
     assert {name: shown.json()[name] for name in EVERY_OPTION} == EVERY_OPTION
     plain = api.create()
     assert (plain["tenant"], plain["payload_format"], plain["topics"]) == ("*", "record", None)
-    assert set(plain) == set(Shown.model_fields)
+    assert set(plain) == set(ShownSubscription.model_fields)
 
 
 def test_a_generated_secret_is_shown_once(api: Api) -> None:
@@ -85,8 +89,6 @@ def test_a_generated_secret_is_shown_once(api: Api) -> None:
         ({}, "/url", "is missing"),
         ({**NEW, "url": 1}, "/url", "must be a text"),
         ({**NEW, "url": "ftp://example.com"}, "/url", "https://"),
-        ({**NEW, "url": "https://u:s3cret@example.com"}, "/url", "user name"),
-        ({**NEW, "event_type": "a b"}, "/event_type", "visible ASCII"),
         ({**NEW, "evnt": "x"}, "/evnt", "is unknown"),
         ({**NEW, "event_filter": "data.amount >"}, "/event_filter", ""),
         ({**NEW, "batch_size": 0}, "/batch_size", "1 to 1000"),
@@ -349,4 +351,4 @@ def test_invalid_rows_of_plain_sql_are_shown(api: Api) -> None:
     assert item["id"] == created["id"]
     assert {problem["option"] for problem in item["problems"]} == {"url", "custom_headers"}
     assert "s3cret" not in answer.text
-    assert get_args(Shown.model_fields["custom_headers"].annotation)
+    assert get_args(ShownSubscription.model_fields["custom_headers"].annotation)

@@ -1,6 +1,7 @@
 """For tests: the API with /v1 on a database, and tokens of every kind."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -11,13 +12,13 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from consumer.api.app import create_app
+from consumer.api.backing import Backing
 from consumer.api.tokens import Scope, TokenFile
-from consumer.api.v1.context import Backing
 from consumer.crypto.vault import Vault
 from consumer.http.server import BackgroundServer, listen
 from consumer.ledger import outbox
 from consumer.ledger.rows import OperationalEvent
-from consumer.ops.changes import Registry
+from consumer.ops.changes import Deployment
 from consumer.subscriptions.endpoint_row import Rules
 
 GROUP = "webhooks"
@@ -82,10 +83,11 @@ def make_api(
     engine: Engine,
     tokens: TokenFile,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
+    clock: Callable[[], float] = time.time,
     **backing: Any,
 ) -> Api:
     """The application on a database."""
-    app = create_app(Backing(Registry(engine, GROUP, Vault(), rules, DEFAULT), **backing), tokens)
+    app = create_app(Backing(Deployment(engine, GROUP, Vault(), rules, DEFAULT, clock), **backing), tokens)
     server = BackgroundServer(app, listen("127.0.0.1", 0), "api")
     running.append(server)
     return Api(app, engine, f"http://127.0.0.1:{server.port}")

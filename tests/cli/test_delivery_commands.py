@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, insert, text, update
 
 from consumer.cli import console
-from consumer.cli.deliveries import State
+from consumer.cli.deliveries import StoredState
 from consumer.events.event import Event, RecordId
 from consumer.ledger import outbox, store
 from consumer.ledger.rows import Failure, NewDelivery
@@ -58,7 +58,7 @@ def states(engine: Engine) -> dict[int, str]:
 
 def test_the_states_are_the_models() -> None:
     """The command line has all states without importing the models."""
-    assert {state.value for state in State} == {status.value for status in Status}
+    assert {state.value for state in StoredState} == {status.value for status in Status}
 
 
 def test_deliveries_are_listed_by_filter(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
@@ -225,15 +225,8 @@ def test_adoption_moves_rows_and_reports_the_rest(
 
 
 def test_a_subscription_from_add_to_enable(command: Command, database: dict[str, str]) -> None:
-    """It is added with limits, shown with them, disabled with a reason and enabled again."""
-    options = ["--ordering", "key", "--max-in-flight", "3", "--rate-limit", "0.5"]
-    options += ["--retry-schedule", "1m,1h", "--final-statuses", "400,5xx"]
-    added = command("subscriptions", "add", URL, "a", *options, **database)
-    assert (added.returncode, added.stdout) == (0, "subscription 1 added\n")
-    found = json.loads(command("subscriptions", "show", "1", "--json", **database).stdout)
-    assert (found["ordering"], found["max_in_flight"], found["rate_limit"]) == ("key", 3, 0.5)
-    assert (found["retry_schedule"], found["final_statuses"]) == ("1m,1h", "400,5xx")
-    assert found["deliveries"] == {"parked": 0, "blocked": 0, "held": 0, "exhausted": 0}
+    """It is added, disabled with a reason and enabled again."""
+    assert command("subscriptions", "add", URL, "a", **database).stdout == "subscription 1 added\n"
     disabled = command("subscriptions", "disable", "1", "--reason", "moves", **database)
     assert disabled.stdout == "subscription 1 is disabled\n"
     again = command("subscriptions", "disable", "1", **database)
@@ -242,9 +235,6 @@ def test_a_subscription_from_add_to_enable(command: Command, database: dict[str,
     assert other.stdout == "subscription 1 was disabled already, because: moves; the reason is now: gone\n"
     assert "disabled: gone" in command("subscriptions", "list", **database).stdout
     assert command("subscriptions", "enable", "1", **database).stdout == "subscription 1 is enabled\n"
-    for word in ("show", "enable", "disable"):
-        missing = command("subscriptions", word, "2", **database)
-        assert (missing.returncode, missing.stdout, len(missing.stderr.splitlines())) == (1, "", 1)
 
 
 def test_stored_deliveries_of_a_subscription_are_counted(

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from consumer.config.settings import KafkaSettings
 from consumer.ops.check import knows_kip_848
-from consumer.ops.tail import newest
+from consumer.ops.events import newest
 from consumer.subscriptions import repository
 from tests.databases import url_of
 from tests.processes import Command

@@ -207,17 +207,6 @@ def test_tls_is_shown(
     assert len(receiver.requests) == 1
 
 
-def test_a_refused_connection(engine: Engine, ping: Ping) -> None:
-    """A refused connection is reported."""
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        url = f"http://127.0.0.1:{gone.getsockname()[1]}/"
-    done = ping(repository.add(engine, url, "a"), "--json")
-    told = json.loads(done.out)
-    assert (done.status, told["status"], told["addresses"]) == (1, None, ["127.0.0.1"])
-    assert "Connection refused" in told["verdict"]
-    assert "listen" in told["advice"]
-
-
 def test_no_answer_in_time(engine: Engine, ping: Ping, receive: Receive) -> None:
     """The subscription's own time-out applies, and the output shows that the connection was made."""
     receiver = receive(b"", "hang")

@@ -86,5 +86,3 @@ def test_refusals(
     named = [str(files.get(word, files["ca"].parent / word)) if word[0] != "-" else word for word in words]
     done = called("subscriptions", "set-tls", "1", *named, **database)
     assert (done.returncode, text in " ".join(done.stderr.split())) == (status, True), done.stderr
-    absent = called("subscriptions", "set-tls", "7", "--ca", str(files["ca"]), **database)
-    assert (absent.returncode, "there is no subscription 7" in absent.stderr) == (1, True)

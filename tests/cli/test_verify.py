@@ -147,11 +147,6 @@ def test_an_origin_is_needed(run: Run, engine: Engine, words: tuple[str, ...]) -
     assert tuple(repository.walk(engine)) == ()
 
 
-def test_an_absent_subscription_is_reported(run: Run) -> None:
-    """The error is the same as that of other commands."""
-    assert "there is no subscription 7" in run("verify", "7").stderr
-
-
 def test_listen_agrees(run: Run) -> None:
     """The receiver of `listen` permits any rate, so that users can try the steps."""
     app = create_app([b"key"], lambda *_: None, lambda _: Reply())

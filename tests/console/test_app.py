@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from consumer.api import guard
 from consumer.api.tokens import Caller
-from consumer.console.app import BASE, TOLD, Entry, Frame, Refusal, Said, Visit, to
+from consumer.console.app import BASE, TOLD, Frame, PageRoute, Refusal, Said, Visit, to
 from consumer.console.front import HEADERS
 from consumer.console.rendering import static_names
 from consumer.console.session import COOKIE, PAUSE, SignOuts
@@ -65,14 +65,14 @@ def broken(_visit: Visit) -> Response:
 
 
 ENTRIES = [
-    Entry("/", shown),
-    Entry("/page", shown),
-    Entry("/page/{id:number}", shown),
-    Entry("/do", done, "write", post=True),
-    Entry("/tell", tells, "write", post=True),
-    Entry("/refuses", refuses),
-    Entry("/fails", fails),
-    Entry("/broken", broken),
+    PageRoute("/", shown),
+    PageRoute("/page", shown),
+    PageRoute("/page/{id:number}", shown),
+    PageRoute("/do", done, "write", post=True),
+    PageRoute("/tell", tells, "write", post=True),
+    PageRoute("/refuses", refuses),
+    PageRoute("/fails", fails),
+    PageRoute("/broken", broken),
 ]
 
 
@@ -275,7 +275,7 @@ def test_every_answer_keeps_scripts_and_frames_out(browser: Browser) -> None:
     ("path", "status", "text"),
     [
         ("/refuses", 404, "There is no subscription 7."),
-        ("/fails", 503, "no answer"),
+        ("/fails", 503, "No answer."),
         ("/absent", 404, "There is no such page."),
         ("/page/x", 404, "There is no such page."),
         (f"/page/{2**63}", 404, "There is no such page."),

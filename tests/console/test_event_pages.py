@@ -7,13 +7,13 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.api.app import create_app
+from consumer.api.backing import Backing
 from consumer.api.tokens import TokenFile
-from consumer.api.v1.context import Backing
 from consumer.console.assembly import with_console
 from consumer.crypto.vault import Vault
 from consumer.http.server import BackgroundServer, listen
 from consumer.ledger import store
-from consumer.ops.changes import Registry
+from consumer.ops.changes import Deployment
 from consumer.ops.overview import overview
 from consumer.ops.replay_request import Log
 from tests.console.browser import Browser
@@ -38,9 +38,9 @@ def topic(log: Kafka) -> str:
 @pytest.fixture
 def browser(log: Kafka, topic: str, sqlite_engine: Engine) -> Iterator[Browser]:
     """A browser of a console on this cluster and database."""
-    kafka, registry = log.settings(), Registry(sqlite_engine, GROUP, Vault())
-    backing = Backing(registry, look=lambda: overview(sqlite_engine, None, ()), log=Log(kafka, [topic]))
-    app = with_console(create_app(backing, TokenFile(None)), backing, kafka, TokenFile(None))
+    kafka, registry = log.settings(), Deployment(sqlite_engine, GROUP, Vault())
+    backing = Backing(registry, look=lambda: overview(sqlite_engine, None, ()), kafka=kafka, log=Log(kafka, [topic]))
+    app = with_console(create_app(backing, TokenFile(None)), backing, TokenFile(None))
     server = BackgroundServer(app, listen("127.0.0.1", 0), "console")
     yield Browser(server.port)
     server.close()

@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.api.app import create_app
-from consumer.api.v1.context import Backing
+from consumer.api.backing import Backing
+from consumer.console import overview as page
 from consumer.console.app import BASE
 from consumer.console.assembly import with_console
-from consumer.console.pages import overview as page
 from consumer.crypto.vault import Vault
 from consumer.http.server import BackgroundServer, listen
-from consumer.ops.changes import Registry
+from consumer.ops.changes import Deployment
 from consumer.ops.overview import Overview, overview
 from consumer.subscriptions import repository
 from tests.console.browser import Browser
@@ -35,9 +35,9 @@ def serve(engine: Engine) -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def port(look: Callable[[], Overview]) -> int:
-            backing = Backing(Registry(engine, GROUP, Vault()), look=look)
+            backing = Backing(Deployment(engine, GROUP, Vault()), look=look)
             tokens = Tokens({})
-            app = with_console(create_app(backing, tokens), backing, None, tokens)
+            app = with_console(create_app(backing, tokens), backing, tokens)
             server = BackgroundServer(app, listen("127.0.0.1", 0), "console")
             stack.callback(server.close)
             return server.port

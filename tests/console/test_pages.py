@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
+from consumer.api import backing as backing_module
 from consumer.api.app import create_app
+from consumer.api.backing import Backing
 from consumer.api.tokens import Caller, TokenFile, line_of
-from consumer.api.v1 import context
-from consumer.api.v1.context import Backing
 from consumer.config.environment import load
 from consumer.config.settings import KafkaSettings, RuleSettings
 from consumer.console.app import BASE
@@ -26,9 +26,9 @@ from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable
 from consumer.ledger import outbox, store
 from consumer.matching.destinations import resolving_rules_of, rules_of
-from consumer.ops.changes import Registry
+from consumer.ops.changes import Deployment
+from consumer.ops.events import newest
 from consumer.ops.overview import overview
-from consumer.ops.tail import newest
 from consumer.sending.validation_request import Granted, Permission, Refused
 from consumer.subscriptions import repository
 from tests.console.browser import Browser, form_token
@@ -54,11 +54,11 @@ def console(engine: Engine) -> Iterator[Callable[[str | None], Browser]]:
     def browser_of(
         token: str | None, tokens: TokenFile | None = None, kafka: KafkaSettings | None = None, **more: Any
     ) -> Browser:
-        registry = Registry(engine, GROUP, Vault(), rules_of(RULES), default=(SECRET,))
+        registry = Deployment(engine, GROUP, Vault(), rules_of(RULES), default=(SECRET,))
         tokens = tokens or Tokens({} if token is None else ALL)
         refusal = resolving_rules_of(RULES, lambda *_: {}).refusal
-        backing = Backing(registry, refusal, look=lambda: overview(engine, None, ()), **more)
-        app = with_console(create_app(backing, tokens), backing, kafka, tokens)
+        backing = Backing(registry, refusal, look=lambda: overview(engine, None, ()), kafka=kafka, **more)
+        app = with_console(create_app(backing, tokens), backing, tokens)
         servers.append(BackgroundServer(app, listen("127.0.0.1", 0), "console"))
         browser = Browser(servers[-1].port)
         if token is not None:
@@ -154,7 +154,7 @@ def test_a_receiver_is_asked_for_its_permission(
     assert "<dt>verified</dt><dd>yes</dd>" in granted
     ((_, operation, _),) = outbox.pending(engine, GROUP, 10)
     assert (operation.type, operation.data["actor"]) == ("subscription.verified", "api:all")
-    monkeypatch.setattr(context, "_EXCHANGES", context.Places(0))
+    monkeypatch.setattr(backing_module, "_EXCHANGES", backing_module.Quota(0))
     assert "Too many requests to receivers are under way" in send(browser, here, f"{here}/verify")
 
 
@@ -238,12 +238,14 @@ def test_an_invalid_search_says_so(console: Callable[[str | None], Browser], que
     assert (answer.status_code, "cannot be made" in answer.text) == (HTTPStatus.BAD_REQUEST, True)
 
 
-def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[[str | None], Browser]) -> None:
+def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[..., Browser]) -> None:
     """Other tenants' subscriptions and deliveries are unknown to it on every page and in every form."""
     mine, other = add(engine, "mine", tenant="acme"), add(engine, "other", tenant="other")
     own, foreign = stored(engine, mine, 1, tenant="acme"), stored(engine, other, 2, tenant="other")
     earlier = stored(engine, mine, 3, tenant="other")  # the subscription was of all tenants
-    browser = console("acme")
+    browser = console(
+        "acme", ping=lambda *_: pytest.fail("a test event was sent"), ask=lambda *_: pytest.fail("it was asked")
+    )
     for path in (
         "/",
         "/subscriptions",

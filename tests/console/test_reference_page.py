@@ -9,12 +9,12 @@ import requests
 from sqlalchemy import create_engine
 
 from consumer.api.app import create_app
+from consumer.api.backing import Backing
 from consumer.api.tokens import TokenFile
-from consumer.api.v1.context import Backing
 from consumer.console.assembly import with_console
 from consumer.crypto.vault import Vault
 from consumer.http.server import BackgroundServer, listen
-from consumer.ops.changes import Registry
+from consumer.ops.changes import Deployment
 from consumer.ops.overview import Overview
 
 
@@ -27,8 +27,8 @@ def nothing() -> Overview:
 def url() -> Iterator[str]:
     """The URL of an API with a token, and of the console."""
     engine, tokens = create_engine("sqlite://"), TokenFile(None, "a-token-of-the-api")
-    backing = Backing(Registry(engine, "webhooks", Vault()), look=nothing)
-    app = with_console(create_app(backing, tokens), backing, None, tokens)
+    backing = Backing(Deployment(engine, "webhooks", Vault()), look=nothing)
+    app = with_console(create_app(backing, tokens), backing, tokens)
     with closing(BackgroundServer(app, listen("127.0.0.1", 0), "api")) as server:
         yield f"http://127.0.0.1:{server.port}"
 

@@ -10,14 +10,14 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.api.app import create_app
+from consumer.api.backing import Backing
 from consumer.api.tokens import Caller
-from consumer.api.v1.context import Backing
 from consumer.console.assembly import SAID, with_console
 from consumer.crypto.vault import Vault
 from consumer.http.server import BackgroundServer, listen
 from consumer.ledger import outbox, replays
 from consumer.ledger.replays import Lease, Span
-from consumer.ops.changes import Registry
+from consumer.ops.changes import Deployment
 from consumer.ops.overview import overview
 from consumer.ops.replay_request import Log
 from consumer.subscriptions import repository
@@ -54,10 +54,10 @@ def visit(engine: Engine, log: Log) -> Iterator[Visit]:
 
     def browser_of(token: str, *, known: bool = True) -> Browser:
         backing = Backing(
-            Registry(engine, GROUP, Vault()), look=lambda: overview(engine, None, ()), log=log if known else None
+            Deployment(engine, GROUP, Vault()), look=lambda: overview(engine, None, ()), log=log if known else None
         )
         tokens = Tokens(CALLERS)
-        app = with_console(create_app(backing, tokens), backing, None, tokens)
+        app = with_console(create_app(backing, tokens), backing, tokens)
         servers.append(BackgroundServer(app, listen("127.0.0.1", 0), "console"))
         browser = Browser(servers[-1].port)
         browser.post("/sign-in", data={"token": token})

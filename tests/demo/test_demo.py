@@ -29,7 +29,7 @@ from consumer.demo.story import REAL_THING
 from consumer.events.event import Event, RecordId
 from consumer.ledger import store
 from consumer.ledger.rows import Failure, NewDelivery
-from consumer.ops.lag import group_lag
+from consumer.ops.cluster import group_lag
 from consumer.subscriptions import repository
 from tests.oracle.oracle_databases import start_emulator
 from tests.processes import PROGRAM

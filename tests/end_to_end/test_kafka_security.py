@@ -14,9 +14,9 @@ from consumer.config.environment import load
 from consumer.config.settings import KafkaSettings
 from consumer.errors import WebhooksError
 from consumer.kafka.publishing import publish
-from consumer.ops import tail
+from consumer.ops import events as tail
 from consumer.ops.check import Finding, check_all
-from consumer.ops.lag import group_lag
+from consumer.ops.cluster import group_lag
 from tests.docs.documentation import TEXTS
 from tests.end_to_end.command_line import CommandLine
 from tests.end_to_end.deployed_database import SqliteDatabase

@@ -12,7 +12,7 @@ from consumer.intake.log_reader import LogReader
 from consumer.intake.offsets import encode
 from consumer.intake.record import Partition
 from consumer.intake.topic_ids import STEADY_AFTER, TopicIds, digest
-from consumer.ops.lag import admin_of
+from consumer.ops.cluster import admin_of
 from tests.kafka_kit import QUIET, Kafka, Member, unique, until
 
 Join = Callable[..., Member]

@@ -10,7 +10,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.errors import SettingsError
 from consumer.kafka import client
 from consumer.kafka.client import SILENT, Reachability
-from consumer.ops.lag import admin_of
+from consumer.ops.cluster import admin_of
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import Kafka, Member, until
 

@@ -9,9 +9,10 @@ from sqlalchemy import Engine, text
 
 from consumer.config.settings import DeliverySettings
 from consumer.crypto.vault import Vault
+from consumer.errors import NotFound
 from consumer.ledger import outbox
-from consumer.ops import changes, verification
-from consumer.ops.changes import Registry
+from consumer.ops import verification
+from consumer.ops.changes import Changes, Deployment
 from consumer.ops.verification import Ask, Verification
 from consumer.sending.validation_request import Granted, Permission, Refused
 from consumer.subscriptions import repository
@@ -55,16 +56,14 @@ def asking(**settings: str) -> Ask:
     return found
 
 
-def registry(engine: Engine, rules: Rules = RULES) -> Registry:
-    """A registry whose group is g."""
-    return Registry(engine, "g", Vault(), rules)
+def changes(engine: Engine, condition: Callable[[Subscribed], object] = lambda _: None) -> Changes:
+    """Changes in the group g."""
+    return Changes(Deployment(engine, "g", Vault(), RULES), WHO, condition=condition)
 
 
 def verify(engine: Engine, subscription_id: int, ask: Ask | None = None, **more: Any) -> Verification:
     """Asks the receiver and stores its answer."""
-    done = verification.verify(registry(engine), WHO, subscription_id, ask or asking(), **more)
-    assert done is not None
-    return done
+    return verification.verify(changes(engine, **more), subscription_id, ask or asking())
 
 
 def told(engine: Engine) -> list[tuple[str, dict[str, Any]]]:
@@ -116,7 +115,7 @@ def test_deliveries_name_the_origin_from_then_on(engine: Engine, receive: Receiv
     assert origin() is None
     verify(engine, one)
     assert origin() == ORIGIN
-    changes.edit(registry(engine), WHO, one, lambda _: {"url": f"{receiver.url}/other"})
+    changes(engine).edit(one, lambda _: {"url": f"{receiver.url}/other"})
     assert origin() is None
     assert not stored(engine, one).verified
     assert told(engine)[-1][1]["changed"] == ["url", "verified"]
@@ -159,9 +158,8 @@ def test_a_refusal_changes_nothing(
 def test_only_a_subscription_that_awaits_verification_is_enabled(engine: Engine, receive: Receive) -> None:
     """A subscription disabled for another reason stays disabled."""
     receiver = receive(consent())
-    held = registry(engine)
-    waiting = changes.add(held, WHO, receiver.url, "a", disabled=AWAITS_VERIFICATION).id
-    other = changes.add(held, WHO, receiver.url, "a", disabled="moving").id
+    waiting = changes(engine).add(receiver.url, "a", disabled=AWAITS_VERIFICATION).id
+    other = changes(engine).add(receiver.url, "a", disabled="moving").id
     assert not stored(engine, waiting).enabled
     assert verify(engine, waiting).subscription.state == "enabled"
     assert verify(engine, other).subscription.state == "disabled: moving"
@@ -199,8 +197,9 @@ def test_changes_made_meanwhile_are_not_overwritten(engine: Engine) -> None:
         verify(engine, one, owner, condition=allow)
     assert not stored(engine, one).verified
     gone = meanwhile("DELETE FROM webhook_subscriptions")
-    assert verification.verify(registry(engine), WHO, one, gone) is None
-    assert verification.verify(registry(engine), WHO, one, gone) is None
+    for _ in range(2):
+        with pytest.raises(NotFound):
+            verify(engine, one, gone)
     assert told(engine) == []
 
 

@@ -1,47 +1,64 @@
 """Changes of subscriptions and the operational events that they write."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
+from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.vault import Vault
-from consumer.errors import InvalidSubscription
-from consumer.ledger import outbox
-from consumer.ops import changes
-from consumer.ops.changes import Registry
+from consumer.errors import Conflict, DeliveriesOwed, InvalidSubscription, NotFound
+from consumer.ledger import outbox, store
+from consumer.ops.changes import Changes, Deployment
 from consumer.subscriptions import repository, secrets
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
+from tests.ledger.rows_kit import make_event, parked
 
 URL = "https://example.com/hooks"
 WHO = "cli:someone"
 NOW = datetime(2026, 7, 28, 14, tzinfo=UTC)
+CHANGES: list[Callable[[Changes, int], object]] = [
+    lambda by, number: by.edit(number, lambda _: {"rate_limit": 5.0}),
+    lambda by, number: by.set_enabled(number, False),
+    lambda by, number: by.set_verified(number, URL, None),
+    lambda by, number: by.rotate(number, overlap=timedelta(0)),
+    lambda by, number: by.set_credential(number, "bearer", "t"),
+    lambda by, number: by.remove(number, give_up=True),
+]
+OTHERS: list[Callable[[Changes, int], object]] = [
+    Changes.remove_credentials,
+    lambda by, number: by.set_tls(number, TlsIdentity(None, None, "x")),
+    Changes.remove_tls,
+    lambda by, number: by.remove_secret(number, 1),
+]
 
 
-def registry(engine: Engine) -> Registry:
-    """A registry whose group is g."""
-    return Registry(engine, "g", Vault(), default=("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",))
+@pytest.fixture
+def by(engine: Engine) -> Changes:
+    """Changes in the group g, at NOW."""
+    default = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",)
+    return Changes(Deployment(engine, "g", Vault(), default=default, clock=NOW.timestamp), WHO)
 
 
-def told(engine: Engine) -> list[tuple[str, dict[str, Any]]]:
+def told(by: Changes) -> list[tuple[str, dict[str, Any]]]:
     """The group's operational events, oldest first."""
-    return [(event.type, dict(event.data)) for _, event, _ in outbox.pending(engine, "g", 100)]
+    return [(event.type, dict(event.data)) for _, event, _ in outbox.pending(by.deployment.engine, "g", 100)]
 
 
-def test_each_change_is_reported_with_its_actor(engine: Engine) -> None:
+def test_each_change_is_reported_with_its_actor(by: Changes) -> None:
     """Each event has the values before and after, and the names of the changed options."""
-    held = registry(engine)
-    added = changes.add(held, WHO, URL, "a", tenant="acme").id
-    changes.edit(held, WHO, added, lambda _: {"rate_limit": 5.0})
-    changes.set_enabled(held, WHO, added, False, "moving")
-    changes.set_enabled(held, WHO, added, True)
-    changes.set_verified(held, WHO, added, 90)
-    changes.rotate(held, WHO, added, overlap=timedelta(hours=1), now=NOW)
-    changes.set_credential(held, WHO, added, "bearer", "t0ken", NOW)
-    changes.remove_credentials(held, WHO, added)
-    changes.remove(held, WHO, added)
-    events = told(engine)
+    added = by.add(URL, "a", tenant="acme").id
+    by.edit(added, lambda _: {"rate_limit": 5.0})
+    by.set_enabled(added, False, "moving")
+    by.set_enabled(added, True)
+    by.set_verified(added, URL, 90)
+    by.rotate(added, overlap=timedelta(hours=1))
+    by.set_credential(added, "bearer", "t0ken")
+    by.remove_credentials(added)
+    by.remove(added, give_up=False)
+    events = told(by)
     assert [kind for kind, _ in events] == [
         "subscription.created",
         "subscription.changed",
@@ -67,116 +84,118 @@ def test_each_change_is_reported_with_its_actor(engine: Engine) -> None:
     assert "t0ken" not in str(events)
 
 
-def test_a_change_without_effect_is_not_reported(engine: Engine) -> None:
+def test_a_change_without_effect_is_not_reported(by: Changes) -> None:
     """A command repeated after a lost answer writes no second event."""
-    held = registry(engine)
-    added = changes.add(held, WHO, URL, "a").id
+    added = by.add(URL, "a").id
     for _ in range(2):
-        changes.edit(held, WHO, added, lambda _: {"rate_limit": 5.0})
-        changes.remove_credentials(held, WHO, added)
-    changes.set_enabled(held, WHO, added, True)
-    assert [kind for kind, _ in told(engine)] == ["subscription.created", "subscription.changed"]
+        by.edit(added, lambda _: {"rate_limit": 5.0})
+        by.remove_credentials(added)
+        by.remove_tls(added)
+    by.set_enabled(added, True)
+    assert [kind for kind, _ in told(by)] == ["subscription.created", "subscription.changed"]
 
 
-def test_a_failed_change_is_neither_made_nor_reported(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replaced_credential_is_reported(by: Changes) -> None:
+    """Though number and kinds of the secrets are the same before and after."""
+    added = by.add(URL, "a", new_secrets=[("bearer", "t")]).id
+    by.set_credential(added, "bearer", "another")
+    kind, data = told(by)[1]
+    assert (kind, data["kind"], data["before"] == data["after"]) == ("subscription.secret_rotated", "bearer", True)
+
+
+def test_a_failed_change_is_neither_made_nor_reported(by: Changes, monkeypatch: pytest.MonkeyPatch) -> None:
     """The event and the change are one transaction, and roll back together."""
-    held = registry(engine)
-    added = changes.add(held, WHO, URL, "a").id
+    added = by.add(URL, "a").id
     with pytest.raises(InvalidSubscription):
-        changes.edit(held, WHO, added, lambda _: {"batch_size": 0})
+        by.edit(added, lambda _: {"batch_size": 0})
     with pytest.raises(InvalidSubscription):
-        changes.set_credential(held, WHO, added, "basic", "no colon", NOW)
+        by.set_credential(added, "basic", "no colon")
+    engine = by.deployment.engine
     before = repository.get(engine, added)
 
     def fails(*_: object) -> None:
         raise RuntimeError
 
     monkeypatch.setattr(outbox, "add", fails)
-    with pytest.raises(RuntimeError):
-        changes.add(held, WHO, URL, "b")
-    with pytest.raises(RuntimeError):
-        changes.edit(held, WHO, added, lambda _: {"rate_limit": 5.0})
-    with pytest.raises(RuntimeError):
-        changes.set_enabled(held, WHO, added, False)
-    with pytest.raises(RuntimeError):
-        changes.set_verified(held, WHO, added, None)
-    with pytest.raises(RuntimeError):
-        changes.rotate(held, WHO, added, overlap=timedelta(0), now=NOW)
-    with pytest.raises(RuntimeError):
-        changes.remove(held, WHO, added)
+    for change in (lambda by, _: by.add(URL, "b"), *CHANGES):
+        with pytest.raises(RuntimeError):
+            change(by, added)
     assert tuple(repository.walk(engine)) == (before,)
-    assert [kind for kind, _ in told(engine)] == ["subscription.created"]
+    assert [kind for kind, _ in told(by)] == ["subscription.created"]
 
 
-def test_a_condition_prevents_a_change(engine: Engine) -> None:
-    """Its exception rolls back the transaction, in which it reads the subscription."""
-    held = registry(engine)
-    added = changes.add(held, WHO, URL, "a").id
+def test_a_condition_and_a_tenant_prevent_each_change(by: Changes) -> None:
+    """The condition reads the subscription in the transaction. To another tenant it does not exist, as if removed."""
+    added = by.add(URL, "a", tenant="acme").id
     seen = []
 
     def refuse(item: repository.Subscribed) -> None:
         seen.append(item.id)
         raise LookupError
 
-    with pytest.raises(LookupError):
-        changes.remove(held, WHO, added, refuse)
-    with pytest.raises(LookupError):
-        changes.edit(held, WHO, added, lambda _: {"rate_limit": 5.0}, refuse)
-    assert seen == [added, added]
-    assert len(told(engine)) == 1
+    for change in (*CHANGES, *OTHERS):
+        with pytest.raises(LookupError):
+            change(Changes(by.deployment, WHO, "acme", refuse), added)
+        for tenant, number in (("other", added), (None, added + 1)):
+            with pytest.raises(NotFound, match=f"there is no subscription {number}"):
+                change(Changes(by.deployment, WHO, tenant), number)
+    assert seen == [added] * len([*CHANGES, *OTHERS])
+    assert len(told(by)) == 1
 
 
-def test_confidential_values_are_not_reported(engine: Engine) -> None:
+def test_confidential_values_are_not_reported(by: Changes) -> None:
     """Events have only the names of headers, and no password of a URL that plain SQL wrote."""
-    held = registry(engine)
-    added = changes.add(held, WHO, URL, "a", custom_headers='{"x-key": "s3cret"}').id
-    changes.edit(held, WHO, added, lambda _: {"custom_headers": '{"x-key": "s3cret2"}'})
-    assert told(engine)[1][1]["changed"] == ["custom_headers"]
-    assert "x-key" in str(told(engine))
-    assert "s3cret" not in str(told(engine))
+    added = by.add(URL, "a", custom_headers='{"x-key": "s3cret"}').id
+    by.edit(added, lambda _: {"custom_headers": '{"x-key": "s3cret2"}'})
+    assert told(by)[1][1]["changed"] == ["custom_headers"]
+    assert "x-key" in str(told(by))
+    assert "s3cret" not in str(told(by))
 
 
-def test_an_absent_subscription_is_reported(engine: Engine) -> None:
-    """Each change reports it and writes nothing."""
-    held = registry(engine)
-    assert changes.edit(held, WHO, 1, lambda _: {}) is None
-    assert changes.set_enabled(held, WHO, 1, True) is None
-    assert changes.set_verified(held, WHO, 1, None) is None
-    assert changes.remove(held, WHO, 1) is None
-    assert changes.rotate(held, WHO, 1, overlap=timedelta(0), now=NOW) is None
-    assert changes.set_credential(held, WHO, 1, "bearer", "t", NOW) is False
-    assert changes.remove_credentials(held, WHO, 1) is None
-    assert told(engine) == []
+def test_owed_deliveries_are_given_up_only_on_request(by: Changes) -> None:
+    """Else the subscription stays, and the error has their number."""
+    added, engine = by.add(URL, "a").id, by.deployment.engine
+    with engine.begin() as connection:
+        store.insert_new(connection, "g", [parked(make_event(1), added)], 0.0)
+    with pytest.raises(DeliveriesOwed) as refused:
+        by.remove(added, give_up=False)
+    assert (refused.value.owed, by.deployment.subscription(added).id) == (1, added)
+    by.remove(added, give_up=True)
+    with pytest.raises(NotFound):
+        by.deployment.subscription(added)
 
 
-def test_a_secret_is_removed_by_its_id(engine: Engine) -> None:
-    """It must belong to the subscription; the listing has no text of secrets."""
-    held = registry(engine)
-    first = changes.add(held, WHO, URL, "a", new_secrets=[("bearer", "t"), ("signing", "secret")]).id
-    second = changes.add(held, WHO, URL, "a").id
+def test_a_secret_is_removed_by_its_id(by: Changes) -> None:
+    """It must belong to the subscription, and something has to sign; the listing has no text of secrets."""
+    first = by.add(URL, "a", new_secrets=[("bearer", "t"), ("signing", "secret")]).id
+    second = by.add(URL, "a").id
+    engine = by.deployment.engine
     entries = {entry.kind: entry for entry in secrets.entries(engine, first, NOW)}
     assert (entries["signing"].signs, entries["bearer"].signs) == (True, False)
     token = entries["bearer"].id
-    assert changes.remove_secret(held, WHO, second, token, lambda _: None) is False
-    assert changes.remove_secret(held, WHO, first, token, lambda _: None) is True
+    with pytest.raises(NotFound):
+        by.remove_secret(second, token)
+    with pytest.raises(Conflict):
+        by.remove_secret(first, entries["signing"].id)
+    by.remove_secret(first, token)
     assert [entry.kind for entry in secrets.entries(engine, first, NOW)] == ["signing"]
 
 
-def test_pages_of_subscriptions_by_filter(engine: Engine) -> None:
+def test_pages_of_subscriptions_by_filter(by: Changes) -> None:
     """Filters are type, tenant, state and a part of the URL in any case, in which a percent sign is literal."""
-    held = registry(engine)
     ids = [
-        changes.add(held, WHO, url, kind, tenant=tenant).id
+        by.add(url, kind, tenant=tenant).id
         for url, kind, tenant in (
             ("https://example.com/One", "a", "x"),
             ("https://example.com/two%20", "b", "y"),
             ("https://example.com/three", "a", "y"),
         )
     ]
-    changes.set_enabled(held, WHO, ids[2], False)
+    by.set_enabled(ids[2], False)
 
     def paged(after: int | None = None, limit: int = 10, **which: Any) -> list[int]:
-        return [ids.index(row.id) for row in repository.page(engine, after=after, limit=limit, **which)]
+        found = repository.page(by.deployment.engine, after=after, limit=limit, **which)
+        return [ids.index(row.id) for row in found]
 
     assert paged() == [0, 1, 2]
     assert paged(limit=2) == [0, 1]

@@ -14,8 +14,8 @@ from consumer.intake.mapping_file import Mappings, parse
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Headers, Partition, Record
 from consumer.ops import explain as module
-from consumer.ops.event_reader import event_reader
-from consumer.ops.explain import Explained, Receiver, explain, receivers_of, record_of
+from consumer.ops.events import event_reader
+from consumer.ops.explain import Candidate, Explained, candidates_of, explain, record_of
 from consumer.subscriptions import repository
 from tests.intake.raw_producer import BOMB, SMALL_READS, write_bomb
 from tests.kafka_kit import Kafka
@@ -98,7 +98,7 @@ def test_subscriptions_that_would_get_it_and_those_that_would_not(engine: Engine
     broken = repository.add(engine, url, "orders.created")
     with engine.begin() as connection:
         connection.execute(text("UPDATE webhook_subscriptions SET event_filter = '(' WHERE id = :id"), {"id": broken})
-    found = {each.id: each for each in receivers_of(engine, event(), Vault(), RuleSettings()).found}
+    found = {each.id: each for each in candidates_of(engine, event(), Vault(), RuleSettings()).found}
     assert [number for number, each in found.items() if each.gets] == [*gets, true, broken]
     assert "its events are stored, not sent" in (found[broken].why or "")
     whys = {number: (found[number].why or "") for number in (not_topic, not_tenant, untrue, failing, odd, disabled)}
@@ -119,13 +119,13 @@ def test_lists_are_bounded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> N
         repository.add(engine, "https://example.com/hooks", ["orders.created", "*", "orders.**"][number])
     with engine.begin() as connection:
         connection.execute(text("UPDATE webhook_subscriptions SET url = 'https://u:secret@example.com/'"))
-    found = receivers_of(engine, event(), Vault(), RuleSettings())
+    found = candidates_of(engine, event(), Vault(), RuleSettings())
     assert (len(found.found), found.more) == (3, False)
     assert {each.url for each in found.found} == {"…@example.com/"}
     repository.add(engine, "https://example.com/hooks", "*")
-    found = receivers_of(engine, event(), Vault(), RuleSettings())
+    found = candidates_of(engine, event(), Vault(), RuleSettings())
     assert (len(found.found), found.more) == (3, True)
-    assert isinstance(found.found[0], Receiver)
+    assert isinstance(found.found[0], Candidate)
 
 
 def test_the_record(mock_kafka: str) -> None:
@@ -164,7 +164,7 @@ def test_a_bug_of_a_decoder_is_a_dead_letter(monkeypatch: pytest.MonkeyPatch) ->
     record = Record(Partition("orders", 2), 7, 1, None, b'{"type": "secret"}', None)
     with capture_logs() as logs:
         found = explain(record, "tenant", None, failing)
-        monkeypatch.setattr("consumer.ops.event_reader.decode", failing)
+        monkeypatch.setattr("consumer.ops.events.decode", failing)
         with pytest.raises(Undecodable) as refused:
             event_reader(KafkaSettings(bootstrap_servers="localhost:9092"), SchemaSettings())(record)
     assert (found.outcome, found.reason, refused.value.reason) == ("dead_letter", "error", "error")

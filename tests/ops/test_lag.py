@@ -4,7 +4,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from consumer.errors import KafkaUnavailable
-from consumer.ops.lag import Lag, group_lag
+from consumer.ops.cluster import Lag, group_lag
 from tests.kafka_kit import Kafka
 
 

@@ -8,10 +8,10 @@ from sqlalchemy import Engine
 from consumer.crypto.vault import Vault
 from consumer.errors import WebhooksError
 from consumer.ledger import outbox
-from consumer.ops import dead_letters, tail
-from consumer.ops.changes import Registry
+from consumer.ops import dead_letters, events
+from consumer.ops.changes import Changes, Deployment
 from consumer.ops.dead_letters import PUBLISHED, DeadLetter, Found, publish_many, recent, search
-from consumer.ops.tail import newest
+from consumer.ops.events import newest
 from tests.kafka_kit import Kafka
 
 LETTER = [(f"dead-letter-{name}", b"1") for name in ("topic", "partition", "offset", "reason")]
@@ -50,7 +50,7 @@ def test_the_newest_of_large_records_are_shown(mock_kafka: str, monkeypatch: pyt
         kafka.write(topic, [b"%d" % number * 1000 for number in range(10)], partition=partition)
 
     def shown(most_bytes: int) -> list[tuple[int, int]]:
-        monkeypatch.setattr(tail, "MOST_BYTES", most_bytes)
+        monkeypatch.setattr(events, "MOST_BYTES", most_bytes)
         return sorted((each.partition.number, each.offset) for each in newest(kafka.settings(), topic, 5, partition))
 
     for partition in range(2):
@@ -72,7 +72,7 @@ def test_many_dead_letters_are_published_again_once(
     kafka = Kafka(mock_kafka, real=False)
     orders, users = kafka.topic(), kafka.topic()
     settings = kafka.settings(dead_letters=kafka.topic())
-    registry = Registry(sqlite_engine, settings.group_id, Vault())
+    registry = Deployment(sqlite_engine, settings.group_id, Vault())
 
     def write(values: list[bytes], topic: str, reason: str, *more: tuple[str, bytes], partition: int = 0) -> None:
         headers = headers_of(topic, reason, ("event-id", b"e"), *more)
@@ -92,21 +92,21 @@ def test_many_dead_letters_are_published_again_once(
 
     first = found(4, lambda letter: letter.topic == orders)
     assert (len(first.places), first.more) == (4, True)
-    assert sum(publish_many(settings, registry, "anna", first.places)) == 4
+    assert sum(publish_many(Changes(registry, "anna"), settings, first.places)) == 4
     rest = found(4, lambda letter: letter.topic == orders)
     assert (len(rest.places), rest.published, rest.more) == (3, 4, False)
-    assert sum(publish_many(settings, registry, "anna", rest.places)) == 3
+    assert sum(publish_many(Changes(registry, "anna"), settings, rest.places)) == 3
     assert (found(100).kinds, found(100).published) == ({(users, "no_type"): 1}, 7)
 
     records = newest(settings, orders, 100)
     assert sorted(record.value or b"" for record in records) == [b"%d" % number for number in range(7)]
     assert {tuple(record.headers or ()) for record in records} == {(("event-id", b"e"),)}
     assert {record.key for record in records} == {b"key"}
-    events = [event for _, event, _ in outbox.pending(sqlite_engine, settings.group_id, 100)]
-    assert {(event.type, event.data["actor"], str(event.data["published_to"])) for event in events} == {
+    noted = [event for _, event, _ in outbox.pending(sqlite_engine, settings.group_id, 100)]
+    assert {(event.type, event.data["actor"], str(event.data["published_to"])) for event in noted} == {
         (PUBLISHED, "anna", str([orders]))
     }
-    assert sum(int(str(event.data["number"])) for event in events) == 7
+    assert sum(int(str(event.data["number"])) for event in noted) == 7
 
 
 def test_a_refused_dead_letter_ends_the_publishing_and_the_others_are_marked(
@@ -115,9 +115,9 @@ def test_a_refused_dead_letter_ends_the_publishing_and_the_others_are_marked(
     """What was acknowledged is not published a second time."""
     kafka = Kafka(mock_kafka, real=False)
     settings = kafka.settings(dead_letters=kafka.topic(), message_max_bytes="2000")
-    registry = Registry(sqlite_engine, settings.group_id, Vault())
+    registry = Deployment(sqlite_engine, settings.group_id, Vault())
     kafka.write(settings.dead_letter_topic, [b"x" * 3000, b"x"], headers=headers_of(kafka.topic(), "not_json"))
     places = search(settings, registry, 9, 0.0, None, lambda _: True).places
     with pytest.raises(WebhooksError, match="Kafka refuses the record"):
-        list(publish_many(settings, registry, "anna", places))
+        list(publish_many(Changes(registry, "anna"), settings, places))
     assert search(settings, registry, 9, 0.0, None, lambda _: True).published == 1

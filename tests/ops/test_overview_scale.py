@@ -12,8 +12,8 @@ import requests
 from sqlalchemy import Engine, event
 
 from consumer.api.app import create_app
+from consumer.api.backing import Backing
 from consumer.api.tokens import Caller
-from consumer.api.v1.context import Backing
 from consumer.console.app import BASE
 from consumer.console.assembly import with_console
 from consumer.crypto.vault import Vault
@@ -21,7 +21,7 @@ from consumer.http.server import BackgroundServer, listen
 from consumer.ledger import admin, counts, replays, search
 from consumer.ledger.search import MOST, Query
 from consumer.ops import overview
-from consumer.ops.changes import Registry
+from consumer.ops.changes import Deployment
 from consumer.subscriptions import event_types, health
 from models import Status
 from tests.console.tokens import Tokens
@@ -115,9 +115,9 @@ def test_no_table_is_scanned(full: Engine, name: str, work: Callable[[Engine], o
 def port(full: Engine) -> Iterator[int]:
     """A server of the API and the console on these rows."""
     tokens = Tokens(SEEN_BY)
-    backing = Backing(Registry(full, GROUP, Vault()), look=lambda: overview.overview(full, None, ()))
+    backing = Backing(Deployment(full, GROUP, Vault()), look=lambda: overview.overview(full, None, ()))
     server = BackgroundServer(
-        with_console(create_app(backing, tokens), backing, None, tokens), listen("127.0.0.1", 0), "pages"
+        with_console(create_app(backing, tokens), backing, tokens), listen("127.0.0.1", 0), "pages"
     )
     yield server.port
     server.close()

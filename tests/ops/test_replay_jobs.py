@@ -17,7 +17,7 @@ from consumer.intake.log_reader import LogReader
 from consumer.ledger import outbox, replays
 from consumer.ledger.replays import Replay, Span
 from consumer.ops import replay_jobs, replay_request
-from consumer.ops.changes import Registry
+from consumer.ops.changes import Deployment
 from consumer.ops.replay import Choice, Hold
 from consumer.ops.replay import run as run_replay
 from consumer.ops.replay_jobs import AGAIN, LEASE, ReplayJobs
@@ -76,7 +76,7 @@ def start(engine: Engine, log: tuple[Kafka, str]) -> Iterator[Start]:
 
     def make(clock: Clock | None = None, servers: str = "", **options: Any) -> ReplayJobs:
         kafka = log[0] if not servers else Kafka(servers, real=True)
-        registry = Registry(engine, GROUP, Vault())
+        registry = Deployment(engine, GROUP, Vault())
         jobs = ReplayJobs(registry, kafka.settings(group=GROUP), clock=clock or Clock(), every=0.05, **options)
         started.append(jobs)
         jobs.start()

@@ -125,15 +125,15 @@ def as_administrator(engine: Engine, begin: Begin) -> None:
     health.disabled(engine, 2)
     event_types.named_types(engine, 2)
     repository.page(engine, after=None, limit=2, tenant="*")
-    registry = changes.Registry(engine, "g", Vault())
+    by = changes.Changes(changes.Deployment(engine, "g", Vault()), "api:acme")
     key = request_keys.request_key("8e03978e", ("acme", "/v1/subscriptions"), b"{}", now.timestamp())
-    added = changes.add(registry, "api:acme", URL, "t", new_secrets=[("signing", "secret")], key=key).id
+    added = by.add(URL, "t", new_secrets=[("signing", "secret")], key=key).id
     creation = request_keys.find(engine, key)
     assert creation == (added, now)
     assert secrets.made_at(engine, added, creation.at, Vault()) == ("secret",)
-    changes.set_enabled(registry, "cli:somebody", 1, False)
-    changes.set_verified(registry, "cli:somebody", 1, 90)
-    changes.remove(registry, "cli:somebody", 1)
+    by.set_enabled(1, False)
+    by.set_verified(1, repository.get(engine, 1).options["url"], 90)  # type: ignore[union-attr]  # it is there
+    by.remove(1, give_up=True)
 
 
 def as_operator(engine: Engine, begin: Begin) -> None:

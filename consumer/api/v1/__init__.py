@@ -2,20 +2,17 @@
 
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
-from consumer.api.problems import PREFIX, Problem, Refused, concerns, document
-from consumer.api.v1 import deliveries, observed, replays, secrets, subscriptions, tls, verification
-from consumer.api.v1.context import TRANSLATED, Backing, translated
+from consumer.api.backing import Backing
+from consumer.api.problems import PREFIX, Problem, concerns
+from consumer.api.v1 import deliveries, observed, replays, secrets, subscriptions
 
 # A new resource: its module here, its router in this tuple.
 _ROUTERS = (
     subscriptions.router,
-    verification.router,
     secrets.router,
-    tls.router,
     deliveries.router,
     observed.router,
     replays.router,
@@ -23,12 +20,10 @@ _ROUTERS = (
 
 
 def install(app: FastAPI, backing: Backing) -> None:
-    """Add the routes, and the handlers of the errors that they raise."""
+    """Add the routes, and the models of problems to the description."""
     app.state.backing = backing
     for router in _ROUTERS:
         app.include_router(router, prefix=PREFIX)
-    for kind in (Refused, *TRANSLATED):
-        app.add_exception_handler(kind, _answer)
     described = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -61,7 +56,3 @@ def _tell_scopes(description: dict[str, Any]) -> None:
             scopes = [f"`{scope}`" for each in operation.get("security", ()) for scope in next(iter(each.values()))]
             if scopes:
                 operation["description"] = f"{operation['description']}\n\nScope: {', '.join(scopes)}."
-
-
-async def _answer(_: Request, error: Exception) -> JSONResponse:
-    return document(error if isinstance(error, Refused) else translated(error))

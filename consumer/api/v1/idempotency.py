@@ -8,10 +8,10 @@ from fastapi import Depends, Header, Request
 from fastapi.responses import Response
 from sqlalchemy import Engine
 
-from consumer.api.problems import Mistake, Refused, invalid
+from consumer.api.problems import RETRY_AFTER, Mistake, RequestRefused, invalid
 from consumer.api.tokens import Caller
-from consumer.api.v1.context import RETRY_AFTER, Backed
-from consumer.errors import KeyReused, KeyTaken
+from consumer.api.v1.context import Backed
+from consumer.errors import Conflict, KeyReused, KeyTaken
 from consumer.ledger import request_keys
 from consumer.ledger.request_keys import Creation, RequestKey
 
@@ -50,7 +50,7 @@ async def _key_of(
     caller: Caller = request.state.caller
     # The tenant too: a token's name may be given to another tenant meanwhile.
     whose = (caller.name, caller.tenant, request.scope["path"])
-    return request_keys.request_key(idempotency_key, whose, await request.body(), backing.clock())
+    return request_keys.request_key(idempotency_key, whose, await request.body(), backing.deployment.clock())
 
 
 IdempotencyKey = Annotated[RequestKey | None, Depends(_key_of)]
@@ -75,15 +75,15 @@ def once(
         except KeyTaken:
             found = _find(engine, key)
     if found is None:  # removed meanwhile, by a process whose clock is ahead
-        raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", headers=RETRY_AFTER)
+        raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", headers=RETRY_AFTER)
     response = again(found)
     response.headers[REPLAYED] = "true"
     return response
 
 
-def gone(what: str) -> Refused:
-    """The problem of a key whose resource was removed."""
-    return Refused(HTTPStatus.CONFLICT, "conflict", f"the {what} that this key created was removed; use another key")
+def gone(what: str) -> Conflict:
+    """The error of a key whose resource was removed."""
+    return Conflict(f"the {what} that this key created was removed; use another key")
 
 
 def _find(engine: Engine, key: RequestKey) -> Creation | None:
@@ -92,4 +92,4 @@ def _find(engine: Engine, key: RequestKey) -> Creation | None:
     except KeyReused:
         why = "within a day, a key may be repeated with the same body only; use another key"
         mistake = Mistake(header=_NAME, detail="was used with another body before")
-        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "key-reused", why, errors=[mistake]) from None
+        raise RequestRefused(HTTPStatus.UNPROCESSABLE_ENTITY, "key-reused", why, errors=[mistake]) from None

@@ -9,15 +9,17 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasPath, BeforeValidator, ConfigDict, Field, SkipValidation, create_model
 from sqlalchemy import String
 
 from consumer.api.tokens import Caller
+from consumer.api.v1.context import Given, Shown
 from consumer.crypto.keys import Algorithm
+from consumer.ops.ping import EVENT_TYPE
+from consumer.sending.validation_request import MOST_RATE
 from consumer.subscriptions.endpoint import PayloadFormat
 from consumer.subscriptions.options import OPTIONS
 from consumer.subscriptions.repository import Subscribed
-from consumer.subscriptions.tls import described
 from models import Subscription
 from models.subscription import REASON_LENGTH, SECRET_LENGTH
 
@@ -39,10 +41,8 @@ def _option(name: str, **more: Any) -> Any:
     return Field(**{"default": None, "description": column.comment, "examples": [example], **limit, **more})
 
 
-class Options(BaseModel):
+class GivenOptions(Given):
     """The options of a subscription besides url and event type. Null: the default."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     tenant: str | None = _option("tenant")
     topics: str | None = _option("topics")
@@ -64,24 +64,16 @@ class Options(BaseModel):
     final_statuses: str | None = _option("final_statuses")
 
 
-class Secret(BaseModel):
+class NewSecret(Given):
     """A secret to store. It is never shown again."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
-
-    kind: Annotated[
-        Kind,
-        Field(
-            description=f"signing: a key. {CREDENTIAL_KINDS}",
-            examples=["bearer"],
-        ),
-    ]
+    kind: Annotated[Kind, Field(description=f"signing: a key. {CREDENTIAL_KINDS}", examples=["bearer"])]
     secret: Annotated[
         str, Field(repr=False, min_length=1, max_length=SECRET_LENGTH, examples=["a-token-of-the-receiver"])
     ]
 
 
-class NewSubscription(Options):
+class NewSubscription(GivenOptions):
     """A subscription to create."""
 
     model_config = ConfigDict(
@@ -93,8 +85,14 @@ class NewSubscription(Options):
     url: str = _option("url", default=...)
     event_type: str = _option("event_type", default=...)
     secrets: Annotated[
-        list[Secret], Field(max_length=_SECRETS_AT_ONCE, description="Its own secrets, write-only.", examples=[[]])
-    ] = []
+        list[NewSecret],
+        Field(
+            default_factory=list,
+            max_length=_SECRETS_AT_ONCE,
+            description="Its own secrets, write-only.",
+            examples=[[]],
+        ),
+    ]
     generate_secret: Annotated[
         Algorithm | None,
         Field(description="Sign with a random secret; the answer shows its key once.", examples=["hmac"]),
@@ -105,7 +103,7 @@ class NewSubscription(Options):
     ] = False
 
 
-class Patch(Options):
+class Patch(GivenOptions):
     """A JSON merge patch (RFC 7396) of a subscription's url, event type and options. Null: the default."""
 
     model_config = ConfigDict(
@@ -117,10 +115,8 @@ class Patch(Options):
     custom_headers: dict[str, str | None] | None = _option("custom_headers")  # type: ignore[assignment]  # null removes
 
 
-class Reason(BaseModel):
+class Reason(Given):
     """Why a subscription is disabled."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     reason: Annotated[
         str | None,
@@ -130,76 +126,121 @@ class Reason(BaseModel):
     ] = None
 
 
-class Nothing(BaseModel):
-    """An empty object."""
+class WantedRate(Given):
+    """The rate to ask for."""
 
-    model_config = ConfigDict(extra="forbid")
+    rate: Annotated[
+        Annotated[int, Field(ge=1, le=MOST_RATE)] | None,
+        Field(description="Requests a minute. Null: its rate_limit, or any.", examples=[600]),
+    ] = None
 
 
-class Fault(BaseModel):
+class TestEvent(Given):
+    """A test event."""
+
+    __test__ = False  # it is not a test of pytest's
+
+    event_type: Annotated[str, Field(max_length=255, examples=["order.paid"])] = EVENT_TYPE
+    data: Annotated[Any, Field(description="Its body, any JSON. Null: a default one.", examples=[{"amount": 5}])] = None
+
+
+class ShownExchange(Shown):
+    """The exchange of a test event. Secrets are masked, and bodies cut to their start."""
+
+    subscription_id: Annotated[int, Field(examples=[7])]
+    event_type: Annotated[str, Field(examples=[EVENT_TYPE])]
+    addresses: Annotated[
+        list[str], Field(description="Of the name in the URL; not for tenants.", examples=[["93.184.215.14"]])
+    ]
+    connected: Annotated[
+        str | None, Field(description="The address that was connected to; not for tenants.", examples=["93.184.215.14"])
+    ]
+    tls: Annotated[str | None, Field(description="Version of the protocol.", examples=["TLSv1.3"])]
+    certificate: Annotated[dict[str, Any] | None, Field(examples=[None])]
+    headers: Annotated[
+        dict[str, str],
+        Field(description="Of the request.", examples=[{"webhook-id": "msg_143dab3b0a3b75b910a8f2797991ac8e"}]),
+    ]
+    body: Annotated[str | None, Field(description="Of the request.", examples=['{"amount": 5}'])]
+    status: Annotated[int | None, Field(examples=[204])]
+    answer: Annotated[str | None, Field(description="Start of the answer's body.", examples=[None])]
+    seconds: Annotated[dict[str, float], Field(description="Seconds of each step.", examples=[{"connect": 0.012}])]
+    ok: Annotated[bool, Field(description="The receiver took it.", examples=[True])]
+    verdict: Annotated[str, Field(examples=["delivered: the receiver took it with status 204"])]
+    advice: Annotated[str | None, Field(description="What to do, if it failed.", examples=[None])]
+
+
+class ShownProblem(Shown):
     """An option with an unusable or inadvisable value."""
 
     option: Annotated[str, Field(examples=["url"])]
     why: Annotated[str, Field(examples=["the URL has no host"])]
-    effect: Annotated[str, Field(examples=["its events are stored, not sent"])]
+    effect: Annotated[
+        str, Field(validation_alias=AliasPath("effect", "value"), examples=["its events are stored, not sent"])
+    ]
 
 
-class ShownCertificate(BaseModel):
+class ShownCertificate(Shown):
     """A certificate; names as RFC 4514 writes them, the fingerprint as SHA-256 in hex."""
 
     subject: Annotated[str, Field(examples=["CN=hooks.example.com"])]
     issuer: Annotated[str, Field(examples=["CN=Example CA,O=Example"])]
-    expires: Annotated[datetime, Field(examples=["2027-07-28T14:00:00+00:00"])]
+    expires: Annotated[datetime, Field(validation_alias="not_after", examples=["2027-07-28T14:00:00Z"])]
     fingerprint: Annotated[str, Field(examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])]
 
 
-class ShownTls(BaseModel):
+class ShownTls(Shown):
     """The TLS of a subscription: its client certificate, and the only authorities that its receiver may use."""
 
     certificate: Annotated[ShownCertificate | None, Field(examples=[None])]
     authorities: Annotated[list[ShownCertificate], Field(examples=[[]])]
 
 
-class Shown(BaseModel):
+def _headers_or_text(text: Any) -> Headers | str | None:
+    try:
+        found = orjson.loads(text) if text else None
+    except (orjson.JSONDecodeError, TypeError):
+        return str(text)
+    return found if found is None or isinstance(found, dict) else str(text)
+
+
+def _stored_option(name: str) -> tuple[Any, Any]:
+    """The type and the field of an option as it is stored; one that plain SQL has written may be of another type."""
+    kind: Any = Annotated[_COLUMNS[name].type.python_type | None, SkipValidation]
+    if name == "custom_headers":
+        kind = Annotated[Headers | str | None, BeforeValidator(_headers_or_text)]
+    return kind, _option(name, validation_alias=AliasPath("options", name))
+
+
+_FIELDS: Any = {name: _stored_option(name) for name in OPTIONS}
+_StoredOptions: Any = create_model("_StoredOptions", __base__=Shown, **_FIELDS)
+
+
+class ShownSubscription(_StoredOptions):  # type: ignore[misc]  # made from the columns
     """A subscription. Its options are as they are stored; one that plain SQL has written may be of another type."""
 
     id: Annotated[int, Field(examples=[7])]
     url: Annotated[str, Field(description="Without a password.", examples=["https://example.com/hooks"])]
     event_type: Annotated[str, Field(examples=["order.created"])]
     tenant: Annotated[str, Field(examples=["acme"])]
-    topics: str | None = _option("topics")
-    event_filter: str | None = _option("event_filter")
-    payload_format: str | None = _option("payload_format")
-    projection: str | None = _option("projection")
-    batch_size: int | None = _option("batch_size")
-    batch_wait_ms: int | None = _option("batch_wait_ms")
-    custom_headers: Headers | str | None = _option("custom_headers")
-    signature_header: str | None = _option("signature_header")
-    signature_prefix: str | None = _option("signature_prefix")
-    gzip_above: int | None = _option("gzip_above")
-    http_version: str | None = _option("http_version")
-    timeout_seconds: float | None = _option("timeout_seconds")
-    ordering: str | None = _option("ordering")
-    max_in_flight: int | None = _option("max_in_flight")
-    rate_limit: float | None = _option("rate_limit")
-    retry_schedule: str | None = _option("retry_schedule")
-    final_statuses: str | None = _option("final_statuses")
     enabled: Annotated[bool, Field(examples=[True])]
     disabled_reason: Annotated[str | None, Field(examples=[None])]
     failing_since: Annotated[
-        datetime | None, Field(description="Every attempt since has failed.", examples=["2026-07-28T14:00:00+00:00"])
+        datetime | None, Field(description="Every attempt since has failed.", examples=["2026-07-28T14:00:00Z"])
     ]
-    created_at: Annotated[datetime | None, Field(examples=["2026-07-28T14:00:00+00:00"])]
-    signing_secrets: Annotated[int, Field(description="Number of its own signing secrets.", examples=[1])]
+    created_at: Annotated[datetime | None, Field(examples=["2026-07-28T14:00:00Z"])]
+    signing_secrets: Annotated[
+        int, Field(validation_alias="secrets", description="Number of its own signing secrets.", examples=[1])
+    ]
     credentials: Annotated[list[str], Field(description="Kinds of its other secrets.", examples=[["bearer"]])]
     tls: Annotated[ShownTls | None, Field(description="Its own certificates, if it has any.", examples=[None])]
     verified: Annotated[
         bool, Field(description="The receiver at its present URL has given permission.", examples=[True])
     ]
-    problems: Annotated[list[Fault], Field(examples=[[]])]
+    problems: Annotated[list[ShownProblem], Field(examples=[[]])]
 
 
-class Verification(BaseModel):
+class ShownPermission(Shown):
     """A receiver's answer to a validation request."""
 
     granted: Annotated[bool, Field(description="It agrees.", examples=[True])]
@@ -210,7 +251,14 @@ class Verification(BaseModel):
     advice: Annotated[str | None, Field(description="What to do about it.", examples=[None])]
 
 
-class Created(Shown):
+class Verified(Shown):
+    """The receiver's answer, and the subscription after it."""
+
+    verification: ShownPermission
+    subscription: ShownSubscription
+
+
+class Created(ShownSubscription):
     """A new subscription."""
 
     receiver_key: Annotated[
@@ -221,38 +269,23 @@ class Created(Shown):
         ),
     ] = None
     verification: Annotated[
-        Verification | None, Field(description="The answer of its receiver. Null: it was not asked.")
+        ShownPermission | None, Field(description="The answer of its receiver. Null: it was not asked.")
     ] = None
 
 
-class Page(BaseModel):
+class SubscriptionPage(Shown):
     """A page of subscriptions."""
 
-    items: list[Shown]
+    items: list[ShownSubscription]
     next: Annotated[
         str | None, Field(description="The `cursor` of the next page. Null: this is the last.", examples=["YWZ0ZXI6Nw"])
     ]
 
 
 def shown(item: Subscribed) -> dict[str, Any]:
-    """A subscription as JSON: the members of `Shown`."""
-    return {
-        "id": item.id,
-        **item.options,
-        "url": item.url,
-        "event_type": item.event_type,
-        "tenant": item.tenant,
-        "custom_headers": _headers_or_text(item.options["custom_headers"]),
-        "enabled": item.enabled,
-        "disabled_reason": item.disabled_reason,
-        "failing_since": item.failing_since and item.failing_since.isoformat(),
-        "created_at": item.created_at and item.created_at.isoformat(),
-        "signing_secrets": item.secrets,
-        "credentials": list(item.credentials),
-        "tls": None if item.tls is None else described(item.tls),
-        "verified": item.verified,
-        "problems": [problem.as_json() for problem in item.problems],
-    }
+    """A subscription as JSON: the members of `ShownSubscription`."""
+    members: dict[str, Any] = ShownSubscription.model_validate(item).model_dump(mode="json", warnings=False)
+    return members
 
 
 def shown_to(caller: Caller, item: Subscribed) -> dict[str, Any]:
@@ -278,11 +311,3 @@ def merged(patch: Mapping[str, Any], item: Subscribed) -> dict[str, Any]:
         together = {**(before if isinstance(before, dict) else {}), **headers}
         values["custom_headers"] = {name: value for name, value in together.items() if value is not None}
     return stored_options(values)
-
-
-def _headers_or_text(text: Any) -> Headers | str | None:
-    try:
-        found = orjson.loads(text) if text else None
-    except (orjson.JSONDecodeError, TypeError):
-        return str(text)
-    return found if found is None or isinstance(found, dict) else str(text)

@@ -1,44 +1,29 @@
 """/v1/attempts, /v1/statistics and /v1/event-types: past attempts, and deliveries owed."""
 
 from datetime import datetime
-from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
-from pydantic import BaseModel, Field
+from pydantic import AliasPath, BeforeValidator, Field
 
-from consumer.api.problems import Refused
-from consumer.api.v1.context import (
-    At,
-    Backed,
-    Reader,
-    absent,
-    answer,
-    described,
-    iso,
-    may_see,
-    moment,
-    of_all_tenants,
-    reading_back,
-    seeing,
-    told,
-)
-from consumer.events.attempt import Attempt as Attempted
+from consumer.api.backing import of_all_tenants, reading_back, seeing, told
+from consumer.api.problems import RequestRefused
+from consumer.api.v1.context import At, Backed, OfSubscription, Reader, Shown, Stamp, answer, described, moment
 from consumer.ops.attempts import READ_BACK
-from consumer.ops.overview import MOST_COUNTED, Overview
-from consumer.subscriptions import repository
+from consumer.ops.overview import MOST_COUNTED
 from consumer.subscriptions.event_types import named_types
 
 router = APIRouter()
 
 MOST = 1_000  # attempts or types in one answer
+_FAR = 4102444800.0  # unix seconds: the year 2100
 
 
-class Attempt(BaseModel):
+class ShownAttempt(Shown):
     """One attempt at a delivery. `response` is the start of the answer to a failed one; it is untrusted."""
 
-    at: Annotated[str, Field(examples=["2026-07-28T14:00:00.120Z"])]
+    at: Annotated[Stamp, Field(examples=["2026-07-28T14:00:00.120Z"])]
     subscription_id: Annotated[int, Field(examples=[7])]
     webhook_id: Annotated[str, Field(examples=["msg_143dab3b0a3b75b910a8f2797991ac8e"])]
     event_type: Annotated[str, Field(examples=["order.paid"])]
@@ -54,31 +39,48 @@ class Attempt(BaseModel):
     response: Annotated[str | None, Field(examples=["try later"])]
 
 
-class Attempts(BaseModel):
+class Attempts(Shown):
     """Attempts, newest first. `missing`: the reason why some may be missing."""
 
-    items: list[Attempt]
+    items: list[ShownAttempt]
     missing: Annotated[str | None, Field(examples=[None])]
 
 
-class Count(BaseModel):
+class Count(Shown):
     """A number of deliveries. `more`: there are more than that."""
 
     number: Annotated[int, Field(examples=[1204])]
     more: Annotated[bool, Field(examples=[False])]
 
 
-class FailingSubscription(BaseModel):
+def _count(number: object) -> object:
+    if not isinstance(number, int):
+        return number
+    return {"number": min(number, MOST_COUNTED), "more": number > MOST_COUNTED}
+
+
+Counted = Annotated[Count, BeforeValidator(_count)]
+
+
+class FailingSubscription(Shown):
     """A subscription without a successful attempt since then."""
 
-    id: Annotated[int, Field(examples=[7])]
-    url: Annotated[str, Field(examples=["https://example.com/hooks"])]
-    since: Annotated[datetime, Field(examples=["2026-07-28T14:00:00Z"])]
-    last_error: Annotated[str | None, Field(examples=["status 503"])]
-    waiting: Count
+    id: Annotated[int, Field(validation_alias=AliasPath("subscription", "subscription_id"), examples=[7])]
+    url: Annotated[
+        str, Field(validation_alias=AliasPath("subscription", "url"), examples=["https://example.com/hooks"])
+    ]
+    since: Annotated[
+        datetime, Field(validation_alias=AliasPath("subscription", "since"), examples=["2026-07-28T14:00:00Z"])
+    ]
+    last_error: Annotated[
+        str | None,
+        BeforeValidator(lambda last: None if last is None else last.error),
+        Field(validation_alias="last", examples=["status 503"]),
+    ]
+    waiting: Counted
 
 
-class PartitionLag(BaseModel):
+class PartitionLag(Shown):
     """The group's lag in a partition, in records."""
 
     topic: Annotated[str, Field(examples=["orders"])]
@@ -86,27 +88,30 @@ class PartitionLag(BaseModel):
     records: Annotated[int, Field(examples=[12])]
 
 
-class Statistics(BaseModel):
+class Statistics(Shown):
     """Deliveries owed, failing subscriptions and the group's lag. A part that is null is named in `missing`."""
 
-    at: Annotated[str, Field(examples=["2026-07-28T14:00:00Z"])]
-    states: Annotated[dict[str, Count] | None, Field(description="Stored deliveries by state.")]
+    at: Annotated[Stamp, Field(examples=["2026-07-28T14:00:00Z"])]
+    states: Annotated[dict[str, Counted] | None, Field(description="Stored deliveries by state.")]
     failing: list[FailingSubscription] | None
-    disabled: Annotated[list[int] | None, Field(description="Ids, the newest first; 20 at most.", examples=[[9]])]
+    disabled: Annotated[
+        list[Annotated[int, BeforeValidator(lambda each: each.subscription_id)]] | None,
+        Field(description="Ids, the newest first; 20 at most.", examples=[[9]]),
+    ]
     lag: list[PartitionLag] | None
     dead_letters: Annotated[int | None, Field(description="Written in the last hour.", examples=[0])]
-    missing: Annotated[dict[str, str], Field(examples=[{"lag": "no broker reachable"}])]
+    missing: Annotated[dict[str, str], BeforeValidator(dict), Field(examples=[{"lag": "no broker reachable"}])]
 
 
-class EventType(BaseModel):
+class EventType(Shown):
     """An event type or pattern that subscriptions name."""
 
     event_type: Annotated[str, Field(examples=["order.paid"])]
     subscriptions: Annotated[int, Field(examples=[12])]
-    more: Annotated[bool, Field(description="Always false: the number is exact.", examples=[False])]
+    more: Annotated[bool, Field(description="Always false: the number is exact.", examples=[False])] = False
 
 
-class EventTypes(BaseModel):
+class EventTypes(Shown):
     """Event types in the order of their bytes."""
 
     items: list[EventType]
@@ -117,7 +122,7 @@ class EventTypes(BaseModel):
 def list_attempts(
     caller: Reader,
     backing: Backed,
-    subscription: Annotated[int | None, Query(ge=-(2**63), lt=2**63, examples=[7])] = None,
+    subscription: OfSubscription = None,
     since: At = None,
     until: At = None,
     limit: Annotated[int, Query(ge=1, le=MOST, description="How many at most.")] = 100,
@@ -127,13 +132,11 @@ def list_attempts(
     404 without KAFKA_ATTEMPTS_TOPIC. A token of a tenant has to name one of its subscriptions.
     """
     if backing.history is None:
-        raise Refused(HTTPStatus.NOT_FOUND, "not-found", "there is no attempt history: set KAFKA_ATTEMPTS_TOPIC")
+        raise RequestRefused(404, "not-found", "there is no attempt history: set KAFKA_ATTEMPTS_TOPIC")
     if subscription is None:
         of_all_tenants(caller)
-    else:
-        item = repository.get(backing.registry.engine, subscription)
-        if caller.tenant is not None and (item is None or not may_see(caller, item)):
-            raise absent()
+    elif caller.tenant is not None:
+        backing.deployment.subscription(subscription, caller.tenant)
     begin, end = moment(since, "since"), moment(until, "until")
     if begin is None and end is None:
         found, missing = backing.history.recent(subscription, limit, seeing(caller)), backing.history.fault
@@ -142,7 +145,8 @@ def list_attempts(
             until_time = _FAR if end is None else end
             found = backing.history.read_back(subscription, begin or 0.0, until_time, limit, seeing(caller))
         missing = None if len(found) == limit else f"attempts that were not read within {READ_BACK:.0f} s, if any"
-    return answer({"items": [told(caller, _attempt(each), "error") for each in found], "missing": missing})
+    items = [told(caller, ShownAttempt.model_validate(each).model_dump(), "error") for each in found]
+    return answer({"items": items, "missing": missing})
 
 
 @router.get("/statistics", tags=["statistics"], response_model=Statistics, responses=described(404))
@@ -150,8 +154,8 @@ def show_statistics(caller: Reader, backing: Backed) -> Response:
     """Show the deliveries owed, the failing subscriptions and the lag, at most two seconds old."""
     of_all_tenants(caller)
     if backing.look is None:
-        raise Refused(HTTPStatus.NOT_FOUND, "not-found", "this process has no statistics")
-    return answer(_statistics(backing.look()))
+        raise RequestRefused(404, "not-found", "this process has no statistics")
+    return answer(Statistics.model_validate(backing.look()))
 
 
 @router.get("/event-types", tags=["event types"], response_model=EventTypes, responses=described())
@@ -163,42 +167,6 @@ def list_event_types(
 ) -> Response:
     """List the event types and patterns that subscriptions name."""
     of_all_tenants(caller)
-    found = named_types(backing.registry.engine, limit, after)
-    items = [{**each._asdict(), "more": False} for each in found]
-    return answer({"items": items, "next": found[-1].event_type if len(found) == limit else None})
-
-
-_FAR = 4102444800.0  # unix seconds: the year 2100
-
-
-def _attempt(item: Attempted) -> dict[str, Any]:
-    return {**item._asdict(), "at": iso(item.at)}
-
-
-def _statistics(seen: Overview) -> dict[str, Any]:
-    return {
-        "at": iso(seen.at),
-        "states": None if seen.states is None else {name: _count(number) for name, number in seen.states.items()},
-        "failing": None
-        if seen.failing is None
-        else [
-            {
-                "id": each.subscription.subscription_id,
-                "url": each.subscription.url,
-                "since": iso(each.subscription.since.timestamp()),
-                "last_error": each.last.error if each.last else None,
-                "waiting": _count(each.waiting),
-            }
-            for each in seen.failing
-        ],
-        "disabled": None if seen.disabled is None else [each.subscription_id for each in seen.disabled],
-        "lag": None
-        if seen.lag is None
-        else [{"topic": each.topic, "partition": each.partition, "records": each.records} for each in seen.lag],
-        "dead_letters": seen.dead_letters,
-        "missing": {each.part: each.reason for each in seen.missing},
-    }
-
-
-def _count(number: int) -> dict[str, Any]:
-    return {"number": min(number, MOST_COUNTED), "more": number > MOST_COUNTED}
+    found = named_types(backing.deployment.engine, limit, after)
+    following = found[-1].event_type if len(found) == limit else None
+    return answer(EventTypes.model_validate({"items": found, "next": following}))

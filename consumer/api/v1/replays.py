@@ -3,36 +3,35 @@
 Replays are about the topics of all tenants: a token of one tenant may neither see nor begin them.
 """
 
-import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
-from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi.responses import Response
+from pydantic import BeforeValidator, Field
 
-from consumer.api.problems import Refused
+from consumer.api.backing import Backing, of_all_tenants
 from consumer.api.tokens import Caller
 from consumer.api.v1.context import (
     Backed,
-    Backing,
+    Given,
+    Nothing,
+    OfSubscription,
     Reader,
+    Shown,
+    Stamp,
     Writer,
-    absent,
     answer,
     described,
-    iso,
-    of_all_tenants,
 )
 from consumer.api.v1.idempotency import CREATED_HEADERS, IdempotencyKey, gone, once
-from consumer.api.v1.models import Nothing
-from consumer.errors import InvalidReplay, SettingsError, Unavailable, WebhooksError
+from consumer.errors import Conflict, InvalidReplay, SettingsError, Unavailable, WebhooksError
 from consumer.ledger import replays
 from consumer.ledger.replays import Span
 from consumer.ledger.request_keys import Creation, RequestKey, note
-from consumer.ops.replay_request import NO_KAFKA, Log, Plan, Wanted, cancel, create, parts, plan, records, spans_soon
-from consumer.subscriptions import repository
+from consumer.ops.changes import Deployment
+from consumer.ops.replay_request import Plan, Wanted, cancel, create, parts, plan, records, spans_soon
 from models.subscription import EVENT_TYPE_LENGTH
 
 router = APIRouter(prefix="/replays", tags=["replays"])
@@ -44,10 +43,8 @@ Time = Annotated[str, Field(max_length=40)]
 Topic = Annotated[str, Field(max_length=249)]  # as Kafka allows
 
 
-class NewReplay(BaseModel):
+class NewReplay(Given):
     """A replay to begin, of the events in a time window that match the subscription now."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     subscription_id: Annotated[int, Field(ge=-(2**63), lt=2**63, examples=[7])]
     since: Annotated[
@@ -71,7 +68,7 @@ class NewReplay(BaseModel):
     dry_run: Annotated[bool, Field(description="Answer with the records that would be read; store nothing.")] = False
 
 
-class Part(BaseModel):
+class PartitionPart(Shown):
     """The part of a partition that a replay would read."""
 
     topic: Annotated[str, Field(examples=["orders"])]
@@ -81,64 +78,71 @@ class Part(BaseModel):
     records: Annotated[int, Field(description="Markers and removed offsets included.", examples=[1200])]
 
 
-class Preview(BaseModel):
+class Preview(Shown):
     """The records that a replay would read, of all event types."""
 
-    since: Annotated[str, Field(examples=["2026-07-28T12:00:00Z"])]
-    until: Annotated[str, Field(examples=["2026-07-28T14:00:00Z"])]
+    since: Annotated[Stamp, Field(examples=["2026-07-28T12:00:00Z"])]
+    until: Annotated[Stamp, Field(examples=["2026-07-28T14:00:00Z"])]
     rate: Annotated[float, Field(description="Deliveries per second.", examples=[20.0])]
     records: Annotated[int, Field(examples=[1200])]
-    partitions: list[Part]
+    partitions: list[PartitionPart]
 
 
-class Replay(BaseModel):
+class ShownReplay(Shown):
     """A replay as it stands."""
 
     id: Annotated[int, Field(examples=[3])]
     subscription_id: Annotated[int, Field(examples=[7])]
     state: Annotated[
-        str, Field(description="waiting, running, finished, cancelled; unfinished: a command's.", examples=["running"])
+        str,
+        BeforeValidator(lambda state, info: state(info.context)),
+        Field(description="waiting, running, finished, cancelled; unfinished: a command's.", examples=["running"]),
     ]
-    since: Annotated[str, Field(description="Records at or after this time.", examples=["2026-07-28T12:00:00Z"])]
-    until: Annotated[str, Field(description="Records before.", examples=["2026-07-28T14:00:00Z"])]
+    since: Annotated[Stamp, Field(description="Records at or after this time.", examples=["2026-07-28T12:00:00Z"])]
+    until: Annotated[Stamp, Field(description="Records before.", examples=["2026-07-28T14:00:00Z"])]
     event_type: Annotated[str | None, Field(description="Null: the subscription's.", examples=[None])]
     rate: Annotated[float, Field(description="Deliveries per second.", examples=[20.0])]
-    stored: Annotated[int, Field(description="Deliveries stored for the workers.", examples=[1204])]
-    records: Annotated[int | None, Field(description="Records to read in all.", examples=[20000])]
-    records_left: Annotated[int, Field(examples=[5000])]
-    created_at: Annotated[str, Field(examples=["2026-07-28T14:00:00Z"])]
-    finished_at: Annotated[str | None, Field(examples=[None])]
-    cancelled_at: Annotated[str | None, Field(examples=[None])]
+    stored: Annotated[
+        int, Field(validation_alias="matched", description="Deliveries stored for the workers.", examples=[1204])
+    ]
+    records: Annotated[
+        int | None, Field(validation_alias="record_count", description="Records to read in all.", examples=[20000])
+    ]
+    records_left: Annotated[int, Field(validation_alias="left", examples=[5000])]
+    created_at: Annotated[Stamp, Field(examples=["2026-07-28T14:00:00Z"])]
+    finished_at: Annotated[Stamp | None, Field(examples=[None])]
+    cancelled_at: Annotated[Stamp | None, Field(examples=[None])]
     created_by: Annotated[str | None, Field(description="Null: not noted.", examples=["api:grafana"])]
     last_error: Annotated[str | None, Field(description="Why it has stopped, or was cancelled.", examples=[None])]
 
 
-class Replays(BaseModel):
+class ReplayPage(Shown):
     """Replays, the newest first."""
 
-    items: list[Replay]
+    items: list[ShownReplay]
     next: Annotated[int | None, Field(description="`before` of the next page. Null: the end.", examples=[None])]
 
 
-@router.get("", response_model=Replays, responses=described())
+@router.get("", response_model=ReplayPage, responses=described())
 def list_replays(
     caller: Reader,
     backing: Backed,
-    subscription: Annotated[int | None, Query(ge=-(2**63), lt=2**63, examples=[7])] = None,
+    subscription: OfSubscription = None,
     before: Annotated[int | None, Query(ge=1, lt=2**63, description="Only ids below.", examples=[100])] = None,
     limit: Annotated[int, Query(ge=1, le=200, description="How many at most.")] = 50,
 ) -> Response:
     """List replays, the newest first."""
     of_all_tenants(caller)
-    registry = backing.registry
-    found = replays.find(registry.engine, limit=limit, group=registry.group, subscription=subscription, before=before)
-    return answer({"items": [_shown(each) for each in found], "next": found[-1].id if len(found) == limit else None})
+    where = backing.deployment
+    found = replays.find(where.engine, limit=limit, group=where.group, subscription=subscription, before=before)
+    items = [_shown(where, each) for each in found]
+    return answer({"items": items, "next": found[-1].id if len(found) == limit else None})
 
 
 @router.post(
     "",
     status_code=HTTPStatus.CREATED,
-    response_model=Replay,
+    response_model=ShownReplay,
     responses={
         HTTPStatus.OK: {"model": Preview, "description": "The records that would be read (dry_run)."},
         HTTPStatus.CREATED: {"headers": CREATED_HEADERS},
@@ -149,115 +153,76 @@ def create_replay(caller: Writer, backing: Backed, new: NewReplay, key: Idempote
     """Begin a replay, which the API's processes run. 409: the subscription is disabled, or Kafka is not configured."""
     of_all_tenants(caller)
     if new.dry_run:
-        return answer(_previewed(*_planned(backing, new)))
+        planned, found = _planned(backing, new)
+        seen = {"since": planned.since, "until": planned.end, "rate": planned.rate}
+        return answer(Preview.model_validate({**seen, "records": records(found), "partitions": parts(found)}))
     return once(
-        backing.registry.engine,
+        backing.deployment.engine,
         key,
         lambda: _create(caller, backing, new, key),
-        lambda creation: _created_before(caller, backing, creation),
+        lambda creation: _created_before(caller, backing.deployment, creation),
     )
 
 
 def _create(caller: Caller, backing: Backing, new: NewReplay, key: RequestKey | None) -> Response:
-    registry = backing.registry
+    where = backing.deployment
     planned, found = _planned(backing, new)
-    with registry.engine.begin() as connection:
-        number = create(connection, registry.group, caller.actor, planned, found, background=True)
+    with where.engine.begin() as connection:
+        number = create(connection, where.group, caller.actor, planned, found, background=True)
         begun = replays.load(connection, number)
         if key is not None:
             note(connection, key, number)
     assert begun is not None, "it was stored just now"  # noqa: S101 (for mypy)
-    return _created(caller, begun)
+    return _created(caller, where, begun)
 
 
-def _created_before(caller: Caller, backing: Backing, creation: Creation) -> Response:
-    found = replays.load(backing.registry.engine, creation.resource_id)
+def _created_before(caller: Caller, where: Deployment, creation: Creation) -> Response:
+    found = replays.load(where.engine, creation.resource_id)
     if found is None:
         raise gone("replay")
-    return _created(caller, found)
+    return _created(caller, where, found)
 
 
-def _created(caller: Caller, item: replays.Replay) -> Response:
-    return JSONResponse(_shown_to(caller, item), HTTPStatus.CREATED, {"location": f"/v1/replays/{item.id}"})
+def _created(caller: Caller, where: Deployment, item: replays.Replay) -> Response:
+    return answer(_shown_to(caller, where, item), HTTPStatus.CREATED, {"location": f"/v1/replays/{item.id}"})
 
 
-@router.get("/{replay_id}", response_model=Replay, responses=described(404))
+@router.get("/{replay_id}", response_model=ShownReplay, responses=described(404))
 def show_replay(caller: Reader, backing: Backed, replay_id: ReplayId) -> Response:
     """Show a replay and its progress."""
     of_all_tenants(caller)
-    return answer(_shown(_of(backing, replay_id)))
+    return answer(_shown(backing.deployment, backing.deployment.replay(replay_id)))
 
 
-@router.post("/{replay_id}/cancel", response_model=Replay, responses=described(404, 409))
+@router.post("/{replay_id}/cancel", response_model=ShownReplay, responses=described(404, 409))
 def cancel_replay(caller: Writer, backing: Backed, replay_id: ReplayId, _: Nothing) -> Response:
     """Cancel a replay: it reads no more, and its stored deliveries are sent. 409: it has ended."""
     of_all_tenants(caller)
-    _of(backing, replay_id)
-    if not cancel(backing.registry.engine, caller.actor, replay_id, time.time()):
-        raise Refused(HTTPStatus.CONFLICT, "conflict", "the replay has ended")
-    return answer(_shown_to(caller, _of(backing, replay_id)))
+    where = backing.deployment
+    where.replay(replay_id)
+    if not cancel(where.engine, caller.actor, replay_id, where.clock()):
+        raise Conflict("the replay has ended")
+    return answer(_shown_to(caller, where, where.replay(replay_id)))
 
 
 def _planned(backing: Backing, new: NewReplay) -> tuple[Plan, Sequence[Span]]:
-    registry = backing.registry
-    receiver = repository.get(registry.engine, new.subscription_id, registry.vault, registry.rules)
-    if receiver is None:
-        raise absent()
+    receiver = backing.deployment.subscription(new.subscription_id)
     if not receiver.enabled:
-        raise Refused(HTTPStatus.CONFLICT, "conflict", "the subscription is disabled; enable it first")
+        raise Conflict("the subscription is disabled; enable it first")
     wanted = Wanted(new.since, new.until, new.event_type, new.topics or (), new.rate)
     try:
-        planned = plan(receiver, wanted, time.time(), None)
-        return planned, spans_soon(_log(backing), planned)
+        planned = plan(receiver, wanted, backing.deployment.clock(), None)
+        return planned, spans_soon(backing.replayed(), planned)
     except (InvalidReplay, SettingsError, Unavailable):
         raise
     except WebhooksError as error:
-        raise Refused(HTTPStatus.CONFLICT, "conflict", str(error)) from None
+        raise Conflict(str(error)) from None
 
 
-def _log(backing: Backing) -> Log:
-    if backing.log is None:
-        raise Refused(HTTPStatus.CONFLICT, "conflict", NO_KAFKA)
-    return backing.log
-
-
-def _previewed(planned: Plan, found: Sequence[Span]) -> dict[str, Any]:
-    return {
-        "since": iso(planned.since),
-        "until": iso(planned.end),
-        "rate": planned.rate,
-        "records": records(found),
-        "partitions": parts(found),
-    }
-
-
-def _of(backing: Backing, replay_id: int) -> replays.Replay:
-    found = replays.load(backing.registry.engine, replay_id)
-    if found is None or found.group != backing.registry.group:
-        raise Refused(HTTPStatus.NOT_FOUND, "not-found", "there is no such replay")
-    return found
-
-
-def _shown_to(caller: Caller, item: replays.Replay) -> dict[str, Any]:
+def _shown_to(caller: Caller, where: Deployment, item: replays.Replay) -> dict[str, Any]:
     """The replay that the caller has begun or cancelled: only its id without the scope `read`."""
-    return _shown(item) if "read" in caller.scopes else {"id": item.id}
+    return _shown(where, item) if "read" in caller.scopes else {"id": item.id}
 
 
-def _shown(item: replays.Replay) -> dict[str, Any]:
-    return {
-        "id": item.id,
-        "subscription_id": item.subscription_id,
-        "state": item.state(time.time()),
-        "since": iso(item.since),
-        "until": iso(item.until),
-        "event_type": item.event_type,
-        "rate": item.rate,
-        "stored": item.matched,
-        "records": item.record_count,
-        "records_left": item.left,
-        "created_at": iso(item.created_at),
-        "finished_at": iso(item.finished_at),
-        "cancelled_at": iso(item.cancelled_at),
-        "created_by": item.created_by,
-        "last_error": item.last_error,
-    }
+def _shown(where: Deployment, item: replays.Replay) -> dict[str, Any]:
+    return ShownReplay.model_validate(item, context=where.clock()).model_dump()

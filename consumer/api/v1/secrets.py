@@ -1,56 +1,52 @@
-"""/v1/subscriptions/{id}/secrets: write-only, except for a generated key, which the answer shows once."""
+"""/v1/subscriptions/{id}/secrets and /tls: write-only, except for a generated key, which the answer shows once."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
-from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi.responses import Response
+from pydantic import Field
 
-from consumer.api.problems import Mistake, Refused, invalid
+from consumer.api.problems import Mistake, invalid
 from consumer.api.v1.context import (
     Backed,
-    IfMatch,
+    Changing,
+    Given,
     Keeper,
     Reader,
+    Shown,
     SubscriptionId,
-    absent,
-    condition,
+    answer,
     described,
-    may_see,
 )
-from consumer.api.v1.models import CREDENTIAL_KINDS, Kind
+from consumer.api.v1.models import CREDENTIAL_KINDS, Kind, ShownTls
 from consumer.config.types import seconds
+from consumer.crypto.certificates import LARGEST_PEM, TlsIdentity
 from consumer.crypto.keys import Algorithm, algorithm_of, receiver_key
-from consumer.ops import changes
-from consumer.subscriptions import repository, secrets
-from consumer.subscriptions.secrets import SecretEntry
+from consumer.errors import InvalidSubscription, NotFound
+from consumer.subscriptions import secrets
 from models.subscription import SECRET_LENGTH
 
-router = APIRouter(prefix="/subscriptions/{subscription_id}/secrets", tags=["secrets"])
+router = APIRouter(prefix="/subscriptions/{subscription_id}", tags=["secrets"])
 
 _LONGEST_OVERLAP = 366 * 86400.0  # seconds
+_DONE: dict[int | str, dict[str, Any]] = {204: {"description": "Done; the token lacks the scope `read`."}}
+_CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB…\n-----END CERTIFICATE-----\n"
+_KEY = "-----BEGIN PRIVATE KEY-----\nMIGH…\n-----END PRIVATE KEY-----\n"
 
 
-class Credential(BaseModel):
+class NewCredential(Given):
     """A secret that the receiver asks for."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
-
-    kind: Annotated[
-        secrets.Credential,
-        Field(description=CREDENTIAL_KINDS, examples=["bearer"]),
-    ]
+    kind: Annotated[secrets.Credential, Field(description=CREDENTIAL_KINDS, examples=["bearer"])]
     secret: Annotated[
         str, Field(repr=False, min_length=1, max_length=SECRET_LENGTH, examples=["a-token-of-the-receiver"])
     ]
 
 
-class NewSigningSecret(BaseModel):
+class NewSigningSecret(Given):
     """A rotation."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
     overlap: Annotated[
         str | float,
@@ -65,7 +61,7 @@ class NewSigningSecret(BaseModel):
     ] = None
 
 
-class Entry(BaseModel):
+class ShownSecret(Shown):
     """A stored secret, without its text."""
 
     id: Annotated[int, Field(examples=[3])]
@@ -75,13 +71,13 @@ class Entry(BaseModel):
     signs: Annotated[bool, Field(description="It signs requests now.", examples=[True])]
 
 
-class Entries(BaseModel):
+class SecretList(Shown):
     """The secrets of a subscription."""
 
-    items: list[Entry]
+    items: list[ShownSecret]
 
 
-class Rotated(BaseModel):
+class Rotated(Shown):
     """The result of a rotation."""
 
     algorithm: Annotated[Algorithm, Field(examples=["hmac"])]
@@ -98,50 +94,60 @@ class Rotated(BaseModel):
     ]
 
 
-@router.get("", response_model=Entries, responses=described(404))
+class NewTls(Given):
+    """Certificates to use. A part that is null stays as it is."""
+
+    certificate: Annotated[
+        str | None,
+        Field(
+            max_length=LARGEST_PEM,
+            description="Client certificate, then its intermediates, in PEM; with its key.",
+            examples=[_CERTIFICATE],
+        ),
+    ] = None
+    private_key: Annotated[
+        str | None,
+        Field(
+            repr=False,
+            max_length=LARGEST_PEM,
+            description="Key of the certificate, in PEM, without a pass phrase. It is never shown again.",
+            examples=[_KEY],
+        ),
+    ] = None
+    authorities: Annotated[
+        str | None,
+        Field(
+            max_length=LARGEST_PEM,
+            description="The only authorities that the receiver's certificate may come from, in PEM.",
+            examples=[_CERTIFICATE],
+        ),
+    ] = None
+
+
+@router.get("/secrets", response_model=SecretList, responses=described(404))
 def list_secrets(caller: Reader, backing: Backed, subscription_id: SubscriptionId) -> Response:
     """List the secrets of a subscription, newest first, without their texts."""
-    registry = backing.registry
-    found = repository.get(registry.engine, subscription_id)
-    if found is None or not may_see(caller, found):
-        raise absent()
-    entries = secrets.entries(registry.engine, subscription_id, _now())
-    return _json(Entries(items=[Entry.model_validate(entry, from_attributes=True) for entry in entries]))
+    where = backing.deployment
+    where.subscription(subscription_id, caller.tenant)
+    return answer(SecretList.model_validate({"items": secrets.entries(where.engine, subscription_id, where.now)}))
 
 
-@router.post("", status_code=HTTPStatus.NO_CONTENT, responses=described(404, 412))
-def set_credential(
-    caller: Keeper, backing: Backed, subscription_id: SubscriptionId, new: Credential, if_match: IfMatch = None
-) -> Response:
+@router.post("/secrets", status_code=HTTPStatus.NO_CONTENT, responses=described(404, 412))
+def set_credential(_: Keeper, changes: Changing, subscription_id: SubscriptionId, new: NewCredential) -> Response:
     """Set a credential. A header replaces one of its name; the other kinds replace each other."""
-    done = changes.set_credential(
-        backing.registry, caller.actor, subscription_id, new.kind, new.secret, _now(), condition(caller, if_match)
-    )
-    if not done:
-        raise absent()
+    changes.set_credential(subscription_id, new.kind, new.secret)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-@router.post("/rotate", response_model=Rotated, responses=described(404, 409, 412))
-def rotate_secret(
-    caller: Keeper, backing: Backed, subscription_id: SubscriptionId, new: NewSigningSecret, if_match: IfMatch = None
-) -> Response:
+@router.post("/secrets/rotate", response_model=Rotated, responses=described(404, 409, 412))
+def rotate_secret(_: Keeper, changes: Changing, subscription_id: SubscriptionId, new: NewSigningSecret) -> Response:
     """Sign with a new secret from now on; the previous ones sign too until the overlap ends."""
     if new.secret is not None and new.algorithm is not None:
         raise invalid(Mistake(pointer="/algorithm", detail="a given secret determines its algorithm; leave it out"))
     rotation = changes.rotate(
-        backing.registry,
-        caller.actor,
-        subscription_id,
-        overlap=_overlap(new.overlap),
-        now=_now(),
-        secret=new.secret,
-        algorithm=new.algorithm,
-        condition=condition(caller, if_match),
+        subscription_id, overlap=_overlap(new.overlap), secret=new.secret, algorithm=new.algorithm
     )
-    if rotation is None:
-        raise absent()
-    return _json(
+    return answer(
         Rotated(
             algorithm=algorithm_of(rotation.secret),
             receiver_key=receiver_key(rotation.secret) if new.secret is None else None,
@@ -150,29 +156,39 @@ def rotate_secret(
     )
 
 
-@router.delete("/{secret_id}", status_code=HTTPStatus.NO_CONTENT, responses=described(404, 409, 412))
+@router.delete("/secrets/{secret_id}", status_code=HTTPStatus.NO_CONTENT, responses=described(404, 409, 412))
 def remove_secret(
-    caller: Keeper,
-    backing: Backed,
+    _: Keeper,
+    changes: Changing,
     subscription_id: SubscriptionId,
     secret_id: Annotated[int, Path(ge=-(2**63), lt=2**63, description="Id of a secret.", examples=[3])],
-    if_match: IfMatch = None,
 ) -> Response:
     """Remove a credential, or end the overlap of a previous signing secret. The newest signing secret stays."""
-    removed = changes.remove_secret(
-        backing.registry, caller.actor, subscription_id, secret_id, _check_removable, condition(caller, if_match)
-    )
-    if removed is None:
-        raise absent()
-    if not removed:
-        raise Refused(HTTPStatus.NOT_FOUND, "not-found", "the subscription has no such secret")
+    changes.remove_secret(subscription_id, secret_id)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-def _check_removable(entry: SecretEntry) -> None:
-    if entry.kind == "signing" and entry.expires_at is None:
-        why = "this secret signs without an end; rotate it with overlap 0"
-        raise Refused(HTTPStatus.CONFLICT, "conflict", why)
+@router.put("/tls", response_model=ShownTls, responses=described(404, 412) | _DONE)
+def set_tls(caller: Keeper, changes: Changing, subscription_id: SubscriptionId, new: NewTls) -> Response:
+    """Set the client certificate with its key, the authorities, or both."""
+    given = TlsIdentity(new.certificate or None, new.private_key or None, new.authorities or None)
+    if given == TlsIdentity():
+        raise invalid(Mistake(pointer="", detail="give certificate and private_key, or authorities"))
+    try:
+        found = changes.set_tls(subscription_id, given)
+    except InvalidSubscription as error:
+        raise invalid(Mistake(pointer="", detail=error.why)) from None
+    if "read" not in caller.scopes:
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+    return answer(ShownTls.model_validate(found.tls))
+
+
+@router.delete("/tls", status_code=HTTPStatus.NO_CONTENT, responses=described(404, 412))
+def remove_tls(_: Keeper, changes: Changing, subscription_id: SubscriptionId) -> Response:
+    """Remove the client certificate and the authorities."""
+    if not changes.remove_tls(subscription_id):
+        raise NotFound("certificate", subscription_id, "the subscription has none of its own")
+    return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
 def _overlap(given: str | float) -> timedelta:
@@ -183,12 +199,3 @@ def _overlap(given: str | float) -> timedelta:
     if duration > _LONGEST_OVERLAP:
         raise invalid(Mistake(pointer="/overlap", detail="is too long; at most 366d"))
     return timedelta(seconds=duration)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _json(content: BaseModel) -> JSONResponse:
-    body: dict[str, Any] = content.model_dump(mode="json")
-    return JSONResponse(body)

@@ -1,107 +1,63 @@
 """/v1/subscriptions."""
 
 import json
-import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Connection
+from fastapi.responses import Response
 
-from consumer.api.problems import Mistake, Refused, invalid
+from consumer.api.backing import Backing
+from consumer.api.problems import Mistake, RequestRefused, invalid
 from consumer.api.tokens import Caller
 from consumer.api.v1.context import (
     Backed,
-    Backing,
-    IfMatch,
+    Changing,
+    Nothing,
     Reader,
     SubscriptionId,
     Writer,
-    absent,
-    check_tenant,
-    check_url,
-    condition,
+    answer,
     cursor_after,
     described,
     etag,
-    exchanging,
-    may_see,
     parse_cursor,
-    told,
 )
 from consumer.api.v1.idempotency import CREATED_HEADERS, IdempotencyKey, gone, once
 from consumer.api.v1.models import (
     Created,
     NewSubscription,
-    Nothing,
-    Page,
     Patch,
     Reason,
-    Shown,
+    ShownExchange,
+    ShownSubscription,
+    SubscriptionPage,
+    TestEvent,
+    Verified,
+    WantedRate,
     merged,
     shown,
     shown_to,
     stored_options,
 )
-from consumer.api.v1.verification import asking
-from consumer.crypto.keys import generate, parse_signing_key, receiver_key
+from consumer.crypto.keys import generate, receiver_key
+from consumer.errors import NotFound
 from consumer.http.urls import Target, parse_target
-from consumer.ledger import admin
 from consumer.ledger.request_keys import Creation, RequestKey
-from consumer.ops import changes, verification
-from consumer.ops.ping import EVENT_TYPE, describe, ping_event
+from consumer.ops.ping import ping_event
 from consumer.subscriptions import repository, secrets
 from consumer.subscriptions.endpoint_row import NEEDS_ITS_OWN
 from consumer.subscriptions.repository import State, Subscribed
 
 router = APIRouter(prefix="/subscriptions", tags=["subscriptions"])
 
-MOST_COUNTED = 10_000  # deliveries owed; a problem says at most one more
 _TAGGED = {"headers": {"ETag": {"description": "Its version, for If-Match.", "schema": {"type": "string"}}}}
 _CREATED: dict[int | str, dict[str, Any]] = {201: {"headers": _TAGGED["headers"] | CREATED_HEADERS}}
 _OK: dict[int | str, dict[str, Any]] = {200: _TAGGED}
 
 
-class TestEvent(BaseModel):
-    """A test event."""
-
-    __test__ = False  # no test of pytest's
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    event_type: Annotated[str, Field(max_length=255, examples=["order.paid"])] = EVENT_TYPE
-    data: Annotated[Any, Field(description="Its body, any JSON. Null: a default one.", examples=[{"amount": 5}])] = None
-
-
-class Exchange(BaseModel):
-    """The exchange of a test event. Secrets are masked, and bodies cut to their start."""
-
-    subscription_id: Annotated[int, Field(examples=[7])]
-    event_type: Annotated[str, Field(examples=[EVENT_TYPE])]
-    addresses: Annotated[
-        list[str], Field(description="Of the name in the URL; not for tenants.", examples=[["93.184.215.14"]])
-    ]
-    connected: Annotated[
-        str | None, Field(description="The address that was connected to; not for tenants.", examples=["93.184.215.14"])
-    ]
-    tls: Annotated[str | None, Field(description="Version of the protocol.", examples=["TLSv1.3"])]
-    certificate: Annotated[dict[str, Any] | None, Field(examples=[None])]
-    headers: Annotated[
-        dict[str, str],
-        Field(description="Of the request.", examples=[{"webhook-id": "msg_143dab3b0a3b75b910a8f2797991ac8e"}]),
-    ]
-    body: Annotated[str | None, Field(description="Of the request.", examples=['{"amount": 5}'])]
-    status: Annotated[int | None, Field(examples=[204])]
-    answer: Annotated[str | None, Field(description="Start of the answer's body.", examples=[None])]
-    seconds: Annotated[dict[str, float], Field(description="Seconds of each step.", examples=[{"connect": 0.012}])]
-    ok: Annotated[bool, Field(description="The receiver took it.", examples=[True])]
-    verdict: Annotated[str, Field(examples=["delivered: the receiver took it with status 204"])]
-    advice: Annotated[str | None, Field(description="What to do, if it failed.", examples=[None])]
-
-
-@router.get("", response_model=Page, responses=described())
+@router.get("", response_model=SubscriptionPage, responses=described())
 def list_subscriptions(
     caller: Reader,
     backing: Backed,
@@ -120,23 +76,23 @@ def list_subscriptions(
     limit: Annotated[int, Query(ge=1, le=200, description="How many at most.")] = 50,
 ) -> Response:
     """List subscriptions by id, a page at a time."""
-    if caller.tenant is not None and tenant not in {None, caller.tenant}:
-        found: tuple[Subscribed, ...] = ()
-    else:
+    found: tuple[Subscribed, ...] = ()
+    if caller.tenant is None or tenant in {None, caller.tenant}:
+        where = backing.deployment
         found = repository.page(
-            backing.registry.engine,
-            backing.registry.vault,
+            where.engine,
+            where.vault,
             after=parse_cursor(cursor),
             limit=limit + 1,
             event_type=event_type,
             tenant=caller.tenant or tenant,
             state=state,
             url=url,
-            rules=backing.registry.rules,
+            rules=where.rules,
         )
     page = found[:limit]
     following = cursor_after(page[-1].id) if len(found) > limit else None
-    return _json({"items": [shown(item) for item in page], "next": following})
+    return answer({"items": [shown(item) for item in page], "next": following})
 
 
 @router.post("", status_code=HTTPStatus.CREATED, response_model=Created, responses=described(409) | _CREATED)
@@ -145,80 +101,66 @@ def create_subscription(caller: Writer, backing: Backed, new: NewSubscription, k
 
     With `verify` it is enabled only if its receiver agrees; it is created in any case. A repetition does not ask again.
     """
-    create = _create_verified if new.verify else _create
     return once(
-        backing.registry.engine,
+        backing.deployment.engine,
         key,
-        lambda: _created(caller, *create(caller, backing, new, key)),
+        lambda: _create(caller, backing, new, key),
         lambda creation: _created_before(caller, backing, new, creation),
     )
 
 
-def _create_verified(
-    caller: Caller, backing: Backing, new: NewSubscription, key: RequestKey | None
-) -> tuple[Subscribed, str | None, dict[str, object]]:
-    ask = asking(backing)
-    with exchanging(caller):
-        added, generated, _ = _create(caller, backing, new, key, repository.AWAITS_VERIFICATION)
-        done = verification.verify(backing.registry, caller.actor, added.id, ask)
-    if done is None:  # removed meanwhile
-        raise absent()
-    outcome = told(caller, verification.describe(done.permission), "reason", "advice")
-    return done.subscription, generated, {"verification": outcome}
-
-
-def _create(
-    caller: Caller, backing: Backing, new: NewSubscription, key: RequestKey | None, disabled: str | None = None
-) -> tuple[Subscribed, str | None, dict[str, object]]:
-    """A new subscription, its generated secret, and no further members of the answer."""
+def _create(caller: Caller, backing: Backing, new: NewSubscription, key: RequestKey | None) -> Response:
     options = stored_options(new.model_dump(exclude_unset=True, exclude={"secrets", "generate_secret", "verify"}))
     if caller.tenant is not None:
         options.setdefault("tenant", caller.tenant)
-    check_tenant(caller, options.get("tenant"))
+    _check_tenant(caller, options.get("tenant"))
     generated = None if new.generate_secret is None else generate(new.generate_secret)
     own = [(each.kind, each.secret) for each in new.secrets] + ([("signing", generated)] if generated else [])
-    if backing.registry.rules.own_secret and all(kind != "signing" for kind, _ in own):
+    if backing.deployment.rules.own_secret and all(kind != "signing" for kind, _ in own):
         why = f"{NEEDS_ITS_OWN}: set generate_secret to hmac"
         raise invalid(Mistake(pointer="/generate_secret", detail=why))
-    check_url(caller, backing.refusal, new.url)
-    added = changes.add(backing.registry, caller.actor, new_secrets=own, key=key, disabled=disabled, **options)
-    return added, generated, {}
+    backing.check_url(caller, new.url)
+    changes = backing.changes(caller)
+    if not new.verify:
+        return _created(caller, changes.add(new_secrets=own, key=key, **options), generated)
+    with backing.verifying(caller) as verify:  # before anything is created
+        added = changes.add(new_secrets=own, key=key, disabled=repository.AWAITS_VERIFICATION, **options)
+        permission, item = verify(changes, added.id)
+    return _created(caller, item, generated, verification=permission)
 
 
 def _created_before(caller: Caller, backing: Backing, new: NewSubscription, creation: Creation) -> Response:
     """The same answer for the subscription as it is now."""
-    registry = backing.registry
-    found = repository.get(registry.engine, creation.resource_id, registry.vault, registry.rules)
-    if found is None or not may_see(caller, found):
-        raise gone("subscription")
+    where = backing.deployment
+    try:
+        found = where.subscription(creation.resource_id, caller.tenant)
+    except NotFound:
+        raise gone("subscription") from None
     generated = None
     if new.generate_secret is not None:
         given = {each.secret for each in new.secrets}
         # Only the secret that this request has made: a later one needs a token with the scope secrets.
-        made = secrets.made_at(registry.engine, found.id, creation.at, registry.vault)
+        made = secrets.made_at(where.engine, found.id, creation.at, where.vault)
         generated = next((text for text in made if text not in given), None)
-    return _created(caller, found, generated, {})
+    return _created(caller, found, generated)
 
 
-def _created(caller: Caller, item: Subscribed, generated: str | None, more: Mapping[str, object]) -> Response:
-    more = {**more, "receiver_key": receiver_key(generated)} if generated else more
-    location = {"location": f"/v1/subscriptions/{item.id}"}
-    return _json({**shown_to(caller, item), **more}, HTTPStatus.CREATED, {"etag": etag(item), **location})
+def _created(caller: Caller, item: Subscribed, generated: str | None, **more: object) -> Response:
+    if generated:
+        more["receiver_key"] = receiver_key(generated)
+    headers = {"etag": etag(item), "location": f"/v1/subscriptions/{item.id}"}
+    return answer({**shown_to(caller, item), **more}, HTTPStatus.CREATED, headers)
 
 
-@router.get("/{subscription_id}", response_model=Shown, responses=described(404) | _OK)
+@router.get("/{subscription_id}", response_model=ShownSubscription, responses=described(404) | _OK)
 def show_subscription(caller: Reader, backing: Backed, subscription_id: SubscriptionId) -> Response:
     """Show a subscription, without its secrets."""
-    registry = backing.registry
-    found = repository.get(registry.engine, subscription_id, registry.vault, registry.rules)
-    if found is None or not may_see(caller, found):
-        raise absent()
-    return _one(caller, found)
+    return _one(caller, backing.deployment.subscription(subscription_id, caller.tenant))
 
 
 @router.patch(
     "/{subscription_id}",
-    response_model=Shown,
+    response_model=ShownSubscription,
     responses=described(404, 412) | _OK,
     openapi_extra={
         "requestBody": {
@@ -228,7 +170,7 @@ def show_subscription(caller: Reader, backing: Backed, subscription_id: Subscrip
     },
 )
 def patch_subscription(
-    caller: Writer, backing: Backed, subscription_id: SubscriptionId, patch: Patch, if_match: IfMatch = None
+    caller: Writer, backing: Backed, changes: Changing, subscription_id: SubscriptionId, patch: Patch
 ) -> Response:
     """Change the options that the JSON merge patch has. Workers apply changes within WEBHOOK_SUBSCRIPTION_CACHE.
 
@@ -237,19 +179,75 @@ def patch_subscription(
     """
     given = patch.model_dump(exclude_unset=True)
     if "tenant" in given:
-        check_tenant(caller, given["tenant"])
-    check_url(caller, backing.refusal, given.get("url"))
-    allowed = condition(caller, if_match)
+        _check_tenant(caller, given["tenant"])
+    backing.check_url(caller, given.get("url"))
 
-    def check(item: Subscribed) -> None:
-        allowed(item)
+    def values(item: Subscribed) -> Mapping[str, Any]:
         moves = "url" in given and _target(given["url"] or "") != _target(item.url)
         if moves and (item.credentials or item.tls) and "secrets" not in caller.scopes:
             why = "its credentials would go to another server: the token needs the scope secrets"
-            raise Refused(HTTPStatus.FORBIDDEN, "scope", why)
+            raise RequestRefused(HTTPStatus.FORBIDDEN, "scope", why)
+        return merged(given, item)
 
-    changed = changes.edit(backing.registry, caller.actor, subscription_id, lambda before: merged(given, before), check)
-    return _one(caller, changed)
+    return _one(caller, changes.edit(subscription_id, values))
+
+
+@router.post("/{subscription_id}/enable", response_model=ShownSubscription, responses=described(404, 412) | _OK)
+def enable_subscription(caller: Writer, changes: Changing, subscription_id: SubscriptionId, _: Nothing) -> Response:
+    """Enable a subscription: it gets events again, and its held deliveries are sent."""
+    return _one(caller, changes.set_enabled(subscription_id, True).after)
+
+
+@router.post("/{subscription_id}/disable", response_model=ShownSubscription, responses=described(404, 412) | _OK)
+def disable_subscription(caller: Writer, changes: Changing, subscription_id: SubscriptionId, why: Reason) -> Response:
+    """Disable a subscription: it matches no event, and its stored deliveries are held."""
+    return _one(caller, changes.set_enabled(subscription_id, False, why.reason).after)
+
+
+@router.delete("/{subscription_id}", status_code=HTTPStatus.NO_CONTENT, responses=described(404, 409, 412))
+def remove_subscription(
+    _: Writer,
+    changes: Changing,
+    subscription_id: SubscriptionId,
+    owed: Annotated[
+        Literal["refuse", "exhaust"],
+        Query(description="If deliveries are owed: refuse to remove it (409), or give them up within a minute."),
+    ] = "refuse",
+) -> Response:
+    """Remove a subscription and its secrets."""
+    changes.remove(subscription_id, give_up=owed == "exhaust")
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+@router.post("/{subscription_id}/ping", response_model=ShownExchange, responses=described(404, 409))
+def ping_subscription(caller: Writer, backing: Backed, subscription_id: SubscriptionId, sent: TestEvent) -> Response:
+    """Send a subscription a signed test event, and show the exchange. An operational event names the caller."""
+    try:
+        data = None if sent.data is None else json.dumps(sent.data, ensure_ascii=False)
+        event = ping_event(subscription_id, backing.deployment.clock(), sent.event_type, data)
+    except ValueError as error:
+        text = "holds text that is not Unicode" if isinstance(error, UnicodeError) else str(error)
+        raise invalid(Mistake(pointer="", detail=text)) from None
+    made = backing.send_test_event(caller, subscription_id, event)
+    hidden: dict[str, object] = {} if caller.tenant is None else {"addresses": [], "connected": None}
+    return answer(ShownExchange.model_validate({"subscription_id": subscription_id, **made, **hidden}))
+
+
+@router.post("/{subscription_id}/verify", response_model=Verified, responses=described(404, 409, 412))
+def verify_subscription(
+    caller: Writer, backing: Backed, changes: Changing, subscription_id: SubscriptionId, wanted: WantedRate
+) -> Response:
+    """Ask a subscription's receiver for its permission, with one OPTIONS request. A refusal changes nothing."""
+    with backing.verifying(caller) as verify:
+        permission, item = verify(changes, subscription_id, wanted.rate)
+    return answer({"verification": permission, "subscription": shown_to(caller, item)})
+
+
+def _check_tenant(caller: Caller, tenant: str | None) -> None:
+    """Raise RequestRefused if the caller may not give a subscription this tenant."""
+    if caller.tenant is not None and tenant != caller.tenant:
+        why = "the token may only subscribe to the events of its own tenant"
+        raise RequestRefused(HTTPStatus.FORBIDDEN, "tenant", why, errors=[Mistake(pointer="/tenant", detail=why)])
 
 
 def _target(url: str) -> Target | None:
@@ -259,91 +257,5 @@ def _target(url: str) -> Target | None:
         return None
 
 
-@router.post("/{subscription_id}/enable", response_model=Shown, responses=described(404, 412) | _OK)
-def enable_subscription(
-    caller: Writer, backing: Backed, subscription_id: SubscriptionId, _: Nothing, if_match: IfMatch = None
-) -> Response:
-    """Enable a subscription: it gets events again, and its held deliveries are sent."""
-    return _switched(
-        caller,
-        changes.set_enabled(
-            backing.registry, caller.actor, subscription_id, True, condition=condition(caller, if_match)
-        ),
-    )
-
-
-@router.post("/{subscription_id}/disable", response_model=Shown, responses=described(404, 412) | _OK)
-def disable_subscription(
-    caller: Writer, backing: Backed, subscription_id: SubscriptionId, why: Reason, if_match: IfMatch = None
-) -> Response:
-    """Disable a subscription: it matches no event, and its stored deliveries are held."""
-    return _switched(
-        caller,
-        changes.set_enabled(
-            backing.registry, caller.actor, subscription_id, False, why.reason, condition(caller, if_match)
-        ),
-    )
-
-
-@router.delete("/{subscription_id}", status_code=HTTPStatus.NO_CONTENT, responses=described(404, 409, 412))
-def remove_subscription(
-    caller: Writer,
-    backing: Backed,
-    subscription_id: SubscriptionId,
-    owed: Annotated[
-        Literal["refuse", "exhaust"],
-        Query(description="If deliveries are owed: refuse to remove it (409), or give them up within a minute."),
-    ] = "refuse",
-    if_match: IfMatch = None,
-) -> Response:
-    """Remove a subscription and its secrets."""
-    registry, allowed = backing.registry, condition(caller, if_match)
-
-    def check_owed(connection: Connection) -> None:
-        if owed == "refuse" and (count := admin.owed(connection, subscription_id, MOST_COUNTED + 1)):
-            why = "deliveries are stored for it; owed=exhaust gives them up"
-            raise Refused(HTTPStatus.CONFLICT, "conflict", why, owed=count)
-
-    if changes.remove(registry, caller.actor, subscription_id, allowed, check_owed) is None:
-        raise absent()
-    return Response(status_code=HTTPStatus.NO_CONTENT)
-
-
-@router.post("/{subscription_id}/ping", response_model=Exchange, responses=described(404, 409))
-def ping_subscription(caller: Writer, backing: Backed, subscription_id: SubscriptionId, sent: TestEvent) -> Response:
-    """Send a subscription a signed test event, and show the exchange. An operational event names the caller."""
-    registry = backing.registry
-    if backing.ping is None:
-        raise Refused(HTTPStatus.CONFLICT, "conflict", "the API needs WEBHOOK_SECRET, as workers have it")
-    try:
-        data = None if sent.data is None else json.dumps(sent.data, ensure_ascii=False)
-        event = ping_event(subscription_id, time.time(), sent.event_type, data)
-    except ValueError as error:
-        text = "holds text that is not Unicode" if isinstance(error, UnicodeError) else str(error)
-        raise invalid(Mistake(pointer="", detail=text)) from None
-    default = tuple(map(parse_signing_key, registry.default))
-    found = repository.get_endpoint(registry.engine, subscription_id, default, registry.vault, registry.rules)
-    if found is None or not may_see(caller, found[0]):
-        raise absent()
-    item, endpoint = found
-    with exchanging(caller):
-        changes.note_ping(registry, caller.actor, item, event.type)
-        done = backing.ping(endpoint, event)
-    exchange = told(caller, describe(endpoint, done), "verdict", "advice")
-    if caller.tenant is not None:
-        exchange |= {"addresses": [], "connected": None}
-    return _json({"subscription_id": item.id, **exchange})
-
-
-def _switched(caller: Caller, done: tuple[Subscribed, Subscribed] | None) -> Response:
-    return _one(caller, None if done is None else done[1])
-
-
-def _one(caller: Caller, item: Subscribed | None) -> Response:
-    if item is None:
-        raise absent()
-    return _json(shown_to(caller, item), headers={"etag": etag(item)})
-
-
-def _json(content: object, status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(json.loads(json.dumps(content, default=str)), status, headers)
+def _one(caller: Caller, item: Subscribed) -> Response:
+    return answer(shown_to(caller, item), headers={"etag": etag(item)})

@@ -1,12 +1,13 @@
-"""Reads the lag of a consumer group in each partition, without joining the group."""
+"""Asks a Kafka cluster, outside any group: for its topics, this user's rights, and the lag of a consumer group."""
 
 import time
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported without saying so
+    AclOperation,
     AdminClient,
     ClusterMetadata,
     OffsetSpec,
@@ -111,6 +112,29 @@ def metadata(
         admin.poll(0)
         reason = f" ({detail[0]})" if detail else ""
         raise KafkaUnavailable(f"no broker reachable at {kafka.bootstrap_servers}{reason}: {IS_IT_UP}") from None
+
+
+def without(operation: AclOperation, topics: Collection[str], admin: AdminClient) -> list[str]:
+    """The topics on which this user lacks a right; a topic that it may not even see is one of them.
+
+    If brokers do not report it, or a topic does not exist, the right counts as given.
+    """
+    if not topics:
+        return []
+    asked = admin.describe_topics(
+        TopicCollection(list(topics)), include_authorized_operations=True, request_timeout=TIMEOUT / 2
+    )
+    found = []
+    for topic, answer in asked.items():
+        try:
+            allowed = answer.result().authorized_operations
+        except KafkaException as error:
+            denied = error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+        else:
+            denied = allowed is not None and operation not in allowed
+        if denied:
+            found.append(topic)
+    return found
 
 
 def _committed(kafka: KafkaSettings, places: list[KafkaTopicPartition]) -> list[KafkaTopicPartition]:

@@ -1,4 +1,4 @@
-"""Shared by the commands on subscriptions: finding, changing and showing one."""
+"""Shared by the commands on subscriptions: the deployment of the settings, its changes, and a subscription as JSON."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,38 +10,28 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from consumer.crypto.vault import Vault
-    from consumer.errors import WebhooksError
-    from consumer.ops.changes import Registry
+    from consumer.ops.changes import Changes, Deployment
     from consumer.subscriptions.endpoint_row import Rules
     from consumer.subscriptions.repository import Subscribed
 
 IdArgument = Annotated[int, typer.Argument(metavar="ID", parser=row_id)]
 
 
-def registry(engine: "Engine", vault: "Vault | None" = None, default: "tuple[str, ...]" = ()) -> "Registry":
-    """The registry of the settings, for a change. `vault` encrypts new secrets."""
+def deployment(engine: "Engine", vault: "Vault | None" = None, default: "tuple[str, ...]" = ()) -> "Deployment":
+    """The deployment of the settings. `vault` encrypts new secrets; `default` are those of WEBHOOK_SECRET."""
     from consumer.config.environment import load
     from consumer.config.settings import GroupSettings
-    from consumer.ops.changes import Registry
+    from consumer.ops.changes import Deployment
 
-    return Registry(engine, load(GroupSettings).group_id, vault or vault_to_read(), rules(), default)
-
-
-def absent(subscription_id: int) -> "WebhooksError":
-    """The error for an id that no subscription has."""
-    from consumer.errors import WebhooksError
-
-    return WebhooksError(f"there is no subscription {subscription_id}; `subscriptions list` shows them")
+    return Deployment(engine, load(GroupSettings).group_id, vault or vault_to_read(), rules(), default)
 
 
-def existing(engine: "Engine", subscription_id: int) -> "Subscribed":
-    """A subscription, with its problems under these settings. WebhooksError if there is none."""
-    from consumer.subscriptions import repository as store
+def changes(vault: "Vault | None" = None, default: "tuple[str, ...]" = ()) -> "Changes":
+    """The changes that the user of this process makes to DATABASE_URL."""
+    from consumer.cli.console import open_database
+    from consumer.ops.changes import Changes, command_line_actor
 
-    found = store.get(engine, subscription_id, vault_to_read(), rules())
-    if found is None:
-        raise absent(subscription_id)
-    return found
+    return Changes(deployment(open_database(), vault, default), command_line_actor())
 
 
 def vault_to_read() -> "Vault":

@@ -1,13 +1,17 @@
-"""The first page, live: deliveries made and owed, and the receivers in trouble."""
+"""The first page, live: deliveries made and owed, and the receivers in trouble.
+
+Failing receivers come first, then unusable and disabled ones, then others with waiting deliveries.
+"""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from http import HTTPStatus
-from itertools import islice
+from itertools import chain, islice
 from statistics import quantiles
 from threading import Lock
+from typing import NamedTuple
 
 from sse_starlette import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
@@ -15,32 +19,57 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from consumer.api.backing import Backing
 from consumer.api.tokens import Caller
 from consumer.console import charts
-from consumer.console.app import Entry, Frame, Visit, to
+from consumer.console.app import Frame, PageRoute, Visit, to
 from consumer.console.charts import Bar
-from consumer.console.rendering import number
-from consumer.console.session import Session
-from consumer.console.sources import Sources, attempt_row, by_minute
-from consumer.console.trouble import bounded, receivers
+from consumer.console.rendering import (
+    LATELY,
+    SOME,
+    Badge,
+    attempt_row,
+    by_minute,
+    number,
+    share_failed,
+    state_of_attempts,
+)
+from consumer.console.session import ConsoleSession
 from consumer.events.attempt import DELIVERED, Attempt
-from consumer.ops.lag import Lag
-from consumer.ops.overview import Overview
+from consumer.ops.attempts import AttemptHistory
+from consumer.ops.cluster import Lag
+from consumer.ops.overview import LISTED, MOST_COUNTED, Overview
 from consumer.ops.recent_attempts import Minute
+from consumer.subscriptions.health import named
 
 REFRESH = 2.0  # seconds between two readings, for all watchers together
 STREAMS = 50  # watchers at once, of 200 connections
 STREAM_SECONDS = 60.0  # then the browser connects again, and may have been signed out meanwhile
 RECENT = 5_000  # attempts from which times and the latest failures are taken
 FAILURES = 10  # shown
+_COLUMNS = 30  # of a receiver's chart: two minutes each
+
+
+class TroubledReceiver(NamedTuple):
+    """A row of the table: a subscription, and its worst problem; `since` in unix seconds."""
+
+    id: int
+    url: str
+    event_type: str
+    tenant: str
+    state: Badge
+    since: float | None = None
+    error: str | None = None
+    waiting: str = ""
+    chart: str = ""
 
 
 class Live:
     """The overview as values for its template, made once for all watchers. Used by any thread."""
 
-    def __init__(self, sources: Sources, look: Callable[[], Overview]) -> None:
+    def __init__(self, backing: Backing, look: Callable[[], Overview]) -> None:
         """`look` gives the same overview for some seconds."""
-        self._sources = sources
+        self._backing = backing
         self._look = look
         self._lock = Lock()
         self._made: tuple[Overview, dict[str, object]] | None = None
@@ -50,13 +79,13 @@ class Live:
         seen = self._look()
         with self._lock:
             if self._made is None or self._made[0] is not seen:
-                self._made = seen, _values(self._sources, seen)
+                self._made = seen, _values(self._backing, seen)
             return self._made[1]
 
 
-def entries(live: Live, group: str) -> list[Entry]:
+def routes(live: Live, group: str) -> list[PageRoute]:
     """The page."""
-    return [Entry("/", partial(_show, live, group))]
+    return [PageRoute("/", partial(_show, live, group))]
 
 
 def stream(live: Live, frame: Frame) -> Route:
@@ -64,7 +93,7 @@ def stream(live: Live, frame: Frame) -> Route:
     watchers = asyncio.Semaphore(STREAMS)
     reading: asyncio.Task[str] | None = None
 
-    def read(request: Request, session: Session) -> Awaitable[str]:
+    def read(request: Request, session: ConsoleSession) -> Awaitable[str]:
         """The live part, the same for all watchers and read once: each in a thread would take one from the pages."""
         nonlocal reading
         if reading is None or reading.done():
@@ -113,8 +142,8 @@ def _show(live: Live, group: str, visit: Visit) -> Response:
     return visit.render("overview.html", group=group, **live.values())
 
 
-def _values(sources: Sources, seen: Overview) -> dict[str, object]:
-    history = sources.history
+def _values(backing: Backing, seen: Overview) -> dict[str, object]:
+    history = backing.history
     faults = [each._asdict() for each in seen.faults]
     if history is not None and history.fault is not None:
         faults.append({"part": "attempts", "reason": history.fault})
@@ -122,11 +151,11 @@ def _values(sources: Sources, seen: Overview) -> dict[str, object]:
     failures = islice((each for each in attempts if each.outcome != DELIVERED), FAILURES)
     return {
         "faults": faults,
-        "hour": None if history is None else _hour(history.summary(None), attempts, sources.clock()),
+        "hour": None if history is None else _hour(history.summary(None), attempts, backing.deployment.clock()),
         "failures": [attempt_row(each) for each in failures],
         "lag": None if seen.lag is None else _lag(seen.lag),
         "waiting": None if seen.states is None else {name: bounded(value) for name, value in seen.states.items()},
-        "receivers": list(receivers(sources, seen)),
+        "receivers": list(receivers(backing, seen)),
     }
 
 
@@ -167,3 +196,82 @@ def _lag(partitions: Sequence[Lag]) -> dict[str, object]:
         "partitions": len(partitions),
         "worst": f"{worst.topic}[{worst.partition}]" if worst is not None and worst.records else None,
     }
+
+
+def receivers(backing: Backing, seen: Overview) -> Iterator[TroubledReceiver]:
+    """The rows: each subscription once, with its worst problem."""
+    owed = {each.subscription_id: each.waiting for each in seen.loaded or ()}
+    owed |= {each.subscription.subscription_id: each.waiting for each in seen.failing or ()}
+    history = backing.history
+    lately = () if history is None else _degraded(backing, history)
+    shown: set[int] = set()
+    for each in chain(_failing(seen), _broken(seen), _disabled(seen), lately, _loaded(seen)):
+        if each.id not in shown:
+            shown.add(each.id)
+            row = each._replace(waiting=bounded(owed.get(each.id, 0)))
+            if history is not None:
+                error = each.error or _last_error(history, each.id)
+                row = row._replace(error=error, chart=_chart(history, each.id))
+            yield row
+
+
+def bounded(count: int) -> str:
+    """A count that stops at MOST_COUNTED."""
+    return f"more than {MOST_COUNTED:,}" if count > MOST_COUNTED else number(count)
+
+
+def _failing(seen: Overview) -> Iterator[TroubledReceiver]:
+    for each in seen.failing or ():
+        it, last = each.subscription, each.last
+        error = None if last is None else last.error
+        state = Badge("failing", "bad")
+        yield TroubledReceiver(it.subscription_id, it.url, it.event_type, it.tenant, state, it.since.timestamp(), error)
+
+
+def _broken(seen: Overview) -> Iterator[TroubledReceiver]:
+    for item in seen.problematic.subscriptions if seen.problematic else ():
+        if item.broken:
+            problem = str(item.problems[0])
+            yield TroubledReceiver(
+                item.id, item.url, item.event_type, item.tenant, Badge("broken", "bad"), error=problem
+            )
+
+
+def _disabled(seen: Overview) -> Iterator[TroubledReceiver]:
+    for it in seen.disabled or ():
+        state = Badge("disabled", "warn")
+        yield TroubledReceiver(it.subscription_id, it.url, it.event_type, it.tenant, state, error=it.reason)
+
+
+def _degraded(backing: Backing, history: AttemptHistory) -> Iterator[TroubledReceiver]:
+    """Subscriptions of which some attempts of the last minutes have failed."""
+    failed = [each for each in history.most_failed(LATELY, LISTED) if share_failed(each) >= SOME]
+    theirs = named(backing.deployment.engine, [each.subscription_id for each in failed])
+    for tried in failed:
+        if (found := theirs.get(tried.subscription_id)) is not None:
+            yield TroubledReceiver(*found[:4], state_of_attempts(tried) if found.enabled else Badge("disabled", "warn"))
+
+
+def _loaded(seen: Overview) -> Iterator[TroubledReceiver]:
+    for each in seen.loaded or ():
+        found, error = each.subscription, None if each.last is None else each.last.error
+        if found is None:
+            state = Badge("removed", "warn")
+            yield TroubledReceiver(each.subscription_id, "a removed subscription", "", "*", state, error=error)
+        else:
+            yield TroubledReceiver(*found[:4], Badge("waiting", "warn"), error=error)
+
+
+def _last_error(history: AttemptHistory, subscription_id: int) -> str | None:
+    return next((each.error for each in history.recent(subscription_id, LISTED) if each.error), None)
+
+
+def _chart(history: AttemptHistory, subscription_id: int) -> str:
+    return charts.bars(list(_in_twos(by_minute(history.summary(subscription_id)))), "Attempts in the last hour")
+
+
+def _in_twos(columns: Sequence[Bar]) -> Iterable[Bar]:
+    size = max(1, len(columns) // _COLUMNS)
+    for begin in range(0, len(columns), size):
+        part = columns[begin : begin + size]
+        yield Bar(sum(each.succeeded for each in part), sum(each.failed for each in part), part[0].label)

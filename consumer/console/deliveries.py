@@ -8,14 +8,13 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from consumer.api.v1.context import search_sealed
-from consumer.console.app import BASE, Entry, Refusal, Visit, to
-from consumer.console.pages.subscriptions import Pager
-from consumer.console.sources import Sources, row_of, whole
+from consumer.api.backing import Backing
+from consumer.console.app import BASE, PageRoute, Refusal, Visit, to
+from consumer.console.rendering import row_of, whole
+from consumer.console.subscriptions import Pager
 from consumer.errors import InvalidPosition
 from consumer.ledger.admin import StoredDetail
 from consumer.ledger.search import Query
-from consumer.ops import stored_deliveries
 from models import Status
 
 PAGE = 50
@@ -24,23 +23,23 @@ _STATES = (("", "any"), *((status.value, status.value) for status in Status))
 _REDELIVERABLE = {"parked", "held", "exhausted"}
 
 
-def entries(sources: Sources) -> list[Entry]:
+def routes(backing: Backing) -> list[PageRoute]:
     """The pages and forms of deliveries."""
     return [
-        Entry("/deliveries", partial(_search, sources)),
-        Entry("/deliveries/{id:number}", partial(_show, sources)),
-        Entry("/deliveries/redeliver", partial(_redeliver, sources), "write", post=True),
+        PageRoute("/deliveries", partial(_search, backing)),
+        PageRoute("/deliveries/{id:number}", partial(_show, backing)),
+        PageRoute("/deliveries/redeliver", partial(_redeliver, backing), "write", post=True),
     ]
 
 
-def _search(sources: Sources, visit: Visit) -> Response:
+def _search(backing: Backing, visit: Visit) -> Response:
     asked = {
         name: visit.query.get(name, "").strip() for name in ("state", "subscription", "event_type", "since", "until")
     }
     position = visit.query.get("position") or None
     wrong, rows, following = None, [], None
     try:
-        found = search_sealed(sources.tokens, sources.registry.engine, _query(asked, visit), PAGE, position)
+        found = backing.search(visit.caller, _query(asked), PAGE, position)
     except (ValueError, InvalidPosition) as error:
         wrong = str(error)
     else:
@@ -62,7 +61,7 @@ def _search(sources: Sources, visit: Visit) -> Response:
     )
 
 
-def _query(asked: dict[str, str], visit: Visit) -> Query:
+def _query(asked: dict[str, str]) -> Query:
     """The query of the form's fields. Raises ValueError for an invalid field."""
     subscription = whole(asked["subscription"])
     if asked["subscription"] and subscription is None:
@@ -72,7 +71,7 @@ def _query(asked: dict[str, str], visit: Visit) -> Query:
     return Query(
         [Status(asked["state"])] if asked["state"] else (),
         subscription,
-        visit.caller.tenant,
+        None,
         asked["event_type"] or None,
         None,
         _moment(asked["since"]),
@@ -90,8 +89,8 @@ def _moment(text: str) -> float | None:
         raise ValueError(f"{text} is not a time; write it as 2026-01-31T13:00.") from None
 
 
-def _show(sources: Sources, visit: Visit) -> Response:
-    found = _of(sources, visit, int(visit.path["id"]))
+def _show(backing: Backing, visit: Visit) -> Response:
+    found = backing.deployment.delivery(int(visit.path["id"]), visit.caller.tenant)
     item, event = found
     body = event.body
     return visit.render(
@@ -125,17 +124,9 @@ def _facts(found: StoredDetail) -> Iterator[tuple[str, object]]:
     yield "group", item.group
 
 
-def _redeliver(sources: Sources, visit: Visit) -> Response:
+def _redeliver(backing: Backing, visit: Visit) -> Response:
     ids = {number for text in visit.form.getlist("id") if (number := whole(text)) is not None}
     if not ids:
         raise Refusal(HTTPStatus.BAD_REQUEST, "Select the deliveries first.")
-    caller = visit.caller
-    marked = stored_deliveries.redeliver_these(sources.registry, caller.actor, ids, caller.tenant, sources.clock())
+    marked = backing.changes(visit.caller).redeliver_these(ids)
     return to("/deliveries", "redelivered" if len(marked) == len(ids) else "redelivered_partly")
-
-
-def _of(sources: Sources, visit: Visit, delivery_id: int) -> StoredDetail:
-    found = stored_deliveries.find(sources.registry.engine, delivery_id, visit.caller.tenant)
-    if found is None:
-        raise Refusal(HTTPStatus.NOT_FOUND, f"Delivery {delivery_id} is not stored: it may have been delivered.")
-    return found

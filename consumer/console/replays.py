@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from starlette.responses import Response
 
+from consumer.api.backing import Backing, of_all_tenants
 from consumer.api.tokens import Caller
 from consumer.console import charts
-from consumer.console.app import Entry, Refusal, Visit, to
-from consumer.console.rendering import State
-from consumer.console.sources import Sources, for_all_tenants, log_of, visible, whole
-from consumer.errors import InvalidReplay, KafkaUnavailable, WebhooksError
+from consumer.console.app import PageRoute, Visit, to
+from consumer.console.rendering import Badge, whole
+from consumer.errors import Conflict, InvalidReplay, KafkaUnavailable, NotFound, WebhooksError
 from consumer.events.times import utc
 from consumer.ledger import replays
 from consumer.ledger.replays import Replay, Span
@@ -43,28 +43,28 @@ class _Wrong(Exception):
         self.field, self.status = field, status
 
 
-def entries(sources: Sources) -> list[Entry]:
+def routes(backing: Backing) -> list[PageRoute]:
     """The page and forms of replays."""
     return [
-        Entry("/replays", partial(_list, sources)),
-        Entry("/replays", partial(_start, sources), "write", post=True),
-        Entry("/replays/preview", partial(_preview, sources), "write"),
-        Entry("/replays/{id:number}/cancel", partial(_cancel, sources), "write", post=True),
+        PageRoute("/replays", partial(_list, backing)),
+        PageRoute("/replays", partial(_start, backing), "write", post=True),
+        PageRoute("/replays/preview", partial(_preview, backing), "write"),
+        PageRoute("/replays/{id:number}/cancel", partial(_cancel, backing), "write", post=True),
     ]
 
 
-def form_for(sources: Sources, caller: Caller, item: Subscribed) -> Form | None:
+def form_for(backing: Backing, caller: Caller, item: Subscribed) -> Form | None:
     """The form on a subscription's page; None if the visitor can begin no replay to it."""
-    if sources.log is None or caller.tenant is not None or "write" not in caller.scopes or not item.enabled:
+    if backing.log is None or caller.tenant is not None or "write" not in caller.scopes or not item.enabled:
         return None
     return Form(_NOTHING, {}, item.id)
 
 
-def _list(sources: Sources, visit: Visit) -> Response:
-    for_all_tenants(visit.caller)
-    found = replays.find(sources.registry.engine, limit=SHOWN, group=sources.registry.group)
-    rows = [_row(each, sources.clock()) for each in found]
-    form = Form(_NOTHING, {}) if sources.log is not None else None
+def _list(backing: Backing, visit: Visit) -> Response:
+    of_all_tenants(visit.caller)
+    found = replays.find(backing.deployment.engine, limit=SHOWN, group=backing.deployment.group)
+    rows = [_row(each, backing.deployment.clock()) for each in found]
+    form = Form(_NOTHING, {}) if backing.log is not None else None
     live = any(row["live"] for row in rows)
     return visit.render("replays.html", rows=rows, live=live, form=form, missing=NO_KAFKA, command=_COMMAND)
 
@@ -77,7 +77,7 @@ def _row(item: Replay, now: float) -> dict[str, object]:
     return {
         "id": item.id,
         "subscription_id": item.subscription_id,
-        "state": State(state, kind),
+        "state": Badge(state, kind),
         "error": item.last_error,
         "chart": "" if done is None else charts.share(done, f"{done:.0%} read"),
         "progress": told,
@@ -88,11 +88,11 @@ def _row(item: Replay, now: float) -> dict[str, object]:
     }
 
 
-def _preview(sources: Sources, visit: Visit) -> Response:
+def _preview(backing: Backing, visit: Visit) -> Response:
     """Show the records that a replay would read, and the button that begins it."""
     given = _given(visit)
     try:
-        planned, found = _planned(sources, visit.caller, given)
+        planned, found = _planned(backing, visit.caller, given)
     except _Wrong as wrong:
         return _again(visit, given, wrong)
     number = records(found)
@@ -116,11 +116,11 @@ def _preview(sources: Sources, visit: Visit) -> Response:
     )
 
 
-def _start(sources: Sources, visit: Visit) -> Response:
+def _start(backing: Backing, visit: Visit) -> Response:
     given = _given(visit)
-    registry = sources.registry
+    registry = backing.deployment
     try:
-        planned, found = _planned(sources, visit.caller, given)
+        planned, found = _planned(backing, visit.caller, given)
     except _Wrong as wrong:
         return _again(visit, given, wrong)
     with registry.engine.begin() as connection:
@@ -129,7 +129,7 @@ def _start(sources: Sources, visit: Visit) -> Response:
 
 
 def _given(visit: Visit) -> dict[str, str]:
-    for_all_tenants(visit.caller)
+    of_all_tenants(visit.caller)
     asked = visit.form or visit.query
     return {name: asked.get(name, "").strip() for name in _FIELDS}
 
@@ -139,14 +139,14 @@ def _again(visit: Visit, given: Mapping[str, str], wrong: _Wrong) -> Response:
     return visit.render("replay_new.html", wrong.status, form=form, preview=None)
 
 
-def _planned(sources: Sources, caller: Caller, given: Mapping[str, str]) -> tuple[Plan, Sequence[Span]]:
+def _planned(backing: Backing, caller: Caller, given: Mapping[str, str]) -> tuple[Plan, Sequence[Span]]:
     """The replay that the form asks for. Raises _Wrong."""
-    log, item = log_of(sources), _receiver(sources, caller, given["subscription"])
+    log, item = backing.replayed(), _receiver(backing, caller, given["subscription"])
     wanted = Wanted(
         given["since"], given["until"] or None, given["event_type"] or None, rate=_number("rate", given["rate"])
     )
     try:
-        planned = plan(item, wanted, sources.clock())
+        planned = plan(item, wanted, backing.deployment.clock())
         return planned, spans_soon(log, planned)
     except InvalidReplay as error:
         raise _Wrong(error.option, f"It {error.why}.") from None
@@ -156,14 +156,14 @@ def _planned(sources: Sources, caller: Caller, given: Mapping[str, str]) -> tupl
         raise _Wrong("", f"{error}.", HTTPStatus.CONFLICT) from None
 
 
-def _receiver(sources: Sources, caller: Caller, text: str) -> Subscribed:
+def _receiver(backing: Backing, caller: Caller, text: str) -> Subscribed:
     number = whole(text)
     if number is None:
         raise _Wrong("subscription", "It is not the number of a subscription.")
     try:
-        item = visible(sources, caller, number)
-    except Refusal as refusal:
-        raise _Wrong("subscription", str(refusal), HTTPStatus.NOT_FOUND) from None
+        item = backing.deployment.subscription(number, caller.tenant)
+    except NotFound:
+        raise _Wrong("subscription", f"There is no subscription {number}.", HTTPStatus.NOT_FOUND) from None
     if not item.enabled:
         raise _Wrong("subscription", "It is disabled: enable it first.", HTTPStatus.CONFLICT)
     return item
@@ -180,12 +180,10 @@ def _time(at: float) -> str:
     return utc(at).isoformat(timespec="milliseconds")
 
 
-def _cancel(sources: Sources, visit: Visit) -> Response:
-    for_all_tenants(visit.caller)
-    number = int(visit.path["id"])
-    found = replays.load(sources.registry.engine, number)
-    if found is None or found.group != sources.registry.group:
-        raise Refusal(HTTPStatus.NOT_FOUND, f"There is no replay {number}.")
-    if not cancel(sources.registry.engine, visit.caller.actor, number, sources.clock()):
-        raise Refusal(HTTPStatus.CONFLICT, f"Replay {number} has ended already.")
+def _cancel(backing: Backing, visit: Visit) -> Response:
+    of_all_tenants(visit.caller)
+    where, number = backing.deployment, int(visit.path["id"])
+    where.replay(number)
+    if not cancel(where.engine, visit.caller.actor, number, where.clock()):
+        raise Conflict(f"replay {number} has ended already")
     return to("/replays", "cancelled")

@@ -1,0 +1,166 @@
+"""What the API and the console stand on: the deployment's parts, and the rules for a caller of one tenant."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from http import HTTPStatus
+from threading import Lock
+from typing import Any, NamedTuple
+
+from consumer.api.problems import RETRY_AFTER, RequestRefused
+from consumer.api.tokens import Caller, TokenFile
+from consumer.config.settings import KafkaSettings
+from consumer.errors import Conflict, InvalidPosition, InvalidSubscription
+from consumer.events.attempt import Attempt
+from consumer.events.event import Event
+from consumer.http.urls import without_addresses
+from consumer.ledger.search import Page, Query, search
+from consumer.ops import verification
+from consumer.ops.attempts import AttemptHistory
+from consumer.ops.changes import Changes, Deployment
+from consumer.ops.overview import Overview
+from consumer.ops.ping import Ping, ping_subscription
+from consumer.ops.replay_request import NO_KAFKA, Log
+from consumer.ops.verification import Ask
+from consumer.subscriptions.endpoint import Endpoint
+from consumer.subscriptions.repository import Subscribed
+
+OF_TENANT = 2  # requests of one tenant at once: with many tenants, none has all of them
+
+
+class Backing(NamedTuple):
+    """The parts that resources and pages work with.
+
+    The rules of `deployment` must not wait, since they are applied in a transaction; `refusal`, which judges a new URL
+    before it, may wait. `ping` sends a test event; None: there is no WEBHOOK_SECRET to sign it with. `ask` makes a
+    validation request; None: there is no WEBHOOK_ORIGIN, or no WEBHOOK_SECRET. `history` None: there is no attempts
+    topic. `look` takes the overview. `kafka`, and `log`, which replays read, are None if this process has no settings
+    for them. `tokens` seal positions.
+    """
+
+    deployment: Deployment
+    refusal: Callable[[str], str | None] = lambda _: None
+    ping: Callable[[Endpoint, Event], Ping] | None = None
+    ask: Ask | None = None
+    history: AttemptHistory | None = None
+    look: Callable[[], Overview] | None = None
+    kafka: KafkaSettings | None = None
+    log: Log | None = None
+    tokens: TokenFile = TokenFile(None)
+
+    def changes(self, caller: Caller, condition: Callable[[Subscribed], object] = lambda _: None) -> Changes:
+        """The changes that the caller makes."""
+        return Changes(self.deployment, caller.actor, caller.tenant, condition)
+
+    def replayed(self) -> Log:
+        """The log that replays read. Raises Conflict if this process has no settings for Kafka."""
+        if self.log is None:
+            raise Conflict(NO_KAFKA)
+        return self.log
+
+    def check_url(self, caller: Caller, url: object) -> None:
+        """Raise InvalidSubscription if `refusal` refuses the URL. An invalid URL is refused elsewhere."""
+        if isinstance(url, str):
+            try:
+                refused = self.refusal(url)
+            except ValueError:
+                return
+            if refused is not None:
+                raise InvalidSubscription(told(caller, {"why": refused}, "why")["why"], "url")
+
+    def search(self, caller: Caller, query: Query, limit: int, sealed: str | None) -> Page:
+        """A page of the caller's stored deliveries. `sealed`: the position of the page before.
+
+        A position is sealed because it has ids of all tenants' rows, which tell how many there are. Raises
+        InvalidPosition, as `search` does.
+        """
+        try:
+            position = None if sealed is None else self.tokens.opened(sealed)
+        except ValueError:
+            raise InvalidPosition("the position is none that a page has given; begin without one") from None
+        query = query._replace(tenant=caller.tenant or query.tenant)
+        found = search(self.deployment.engine, query, limit, position)
+        return found._replace(position=None if found.position is None else self.tokens.sealed(found.position))
+
+    def send_test_event(self, caller: Caller, subscription_id: int, event: Event) -> dict[str, Any]:
+        """Send a subscription an event; returns the exchange. Conflict if this process lacks a setting for it."""
+        if self.ping is None:
+            raise Conflict("set WEBHOOK_SECRET for this process, as workers have it: the test event has to be signed")
+        with exchanging(caller):
+            _, made = ping_subscription(self.changes(caller), subscription_id, event, self.ping)
+        return told(caller, made, "verdict", "advice")
+
+    @contextmanager
+    def verifying(self, caller: Caller) -> Iterator[Callable[..., tuple[dict[str, Any], Subscribed]]]:
+        """A function that asks a subscription's receiver, as `verification.verify`; it returns the answer, described.
+
+        Raises Conflict if this process lacks a setting for it.
+        """
+        if self.ask is None:
+            raise Conflict("set WEBHOOK_ORIGIN and WEBHOOK_SECRET for this process, as workers have them")
+        ask = self.ask
+
+        def verify(
+            changes: Changes, subscription_id: int, rate: int | None = None
+        ) -> tuple[dict[str, Any], Subscribed]:
+            permission, after = verification.verify(changes, subscription_id, ask, rate)
+            return told(caller, verification.describe(permission), "reason", "advice"), after
+
+        with exchanging(caller):
+            yield verify
+
+
+class Quota:
+    """Admits requests that hold one of the 40 threads for long: `most` at once. Used by any thread."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._admitted: Counter[str | None] = Counter()  # by tenant
+        self._lock = Lock()
+
+    @contextmanager
+    def admitted(self, caller: Caller, why: str) -> Iterator[None]:
+        """A context for a request; RequestRefused with `why` if as many as allowed are under way."""
+        tenant, admitted = caller.tenant, self._admitted
+        with self._lock:
+            if admitted.total() >= self._most or (tenant is not None and admitted[tenant] >= OF_TENANT):
+                raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, "conflict", why, headers=RETRY_AFTER)
+            admitted[tenant] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                admitted[tenant] -= 1
+
+
+_EXCHANGES, _READS = Quota(8), Quota(4)  # under way in this process, for up to minutes, and up to 10 s
+
+
+def exchanging(caller: Caller) -> AbstractContextManager[None]:
+    """A context for a request to a receiver."""
+    return _EXCHANGES.admitted(caller, "too many requests to receivers are under way; try again")
+
+
+def reading_back(caller: Caller) -> AbstractContextManager[None]:
+    """A context for reading the attempts topic."""
+    return _READS.admitted(caller, "too many requests read older attempts; try again")
+
+
+def seeing(caller: Caller) -> Callable[[Attempt], bool]:
+    """Whether the caller may see an attempt: its subscription may have had another tenant then."""
+    return lambda attempt: caller.tenant in {None, attempt.tenant}
+
+
+def of_all_tenants(caller: Caller) -> None:
+    """Raise RequestRefused for a token of one tenant, where all tenants' data is shown or changed."""
+    if caller.tenant is not None:
+        raise RequestRefused(HTTPStatus.FORBIDDEN, "tenant", "this covers all tenants; the token is for one")
+
+
+def told(caller: Caller, described: Mapping[str, Any], *texts: str) -> dict[str, Any]:
+    """The description of an exchange. A tenant's token gets these `texts` without the addresses that names have here.
+
+    The addresses may show what the deployment's own network looks like.
+    """
+    hidden = {} if caller.tenant is None else {each: described[each] for each in texts if described[each] is not None}
+    return {**described, **{each: without_addresses(text) for each, text in hidden.items()}}

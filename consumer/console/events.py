@@ -1,0 +1,209 @@
+"""Pages about all tenants' events: recent attempts, one event, event types, dead letters and operational events."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import partial
+from http import HTTPStatus
+
+import orjson
+from starlette.responses import Response
+
+from consumer.api.backing import Backing, of_all_tenants
+from consumer.config.settings import KafkaSettings
+from consumer.console.app import PageRoute, Refusal, Visit, to
+from consumer.console.rendering import attempt_row, event_path, stored_state, whole
+from consumer.errors import WebhooksError
+from consumer.events.attempt import DELIVERED
+from consumer.intake.record import Unreadable
+from consumer.intake.topics import consumes
+from consumer.ledger import admin
+from consumer.ops import dead_letters, events
+from consumer.ops.events import FoundEvent
+from consumer.subscriptions.event_types import named_types
+
+SHOWN = 100  # attempts, or stored deliveries, on a page
+BODY = 64 * 1024  # bytes of a value
+LETTERS, OPERATIONS = 50, 200  # records shown
+TYPES, ATTEMPTS = 200, 10_000
+_PLACE = ("topic", "partition", "offset")
+
+
+def routes(backing: Backing) -> list[PageRoute]:
+    """The pages and forms of events."""
+    return [
+        PageRoute("/events", partial(_recent, backing)),
+        PageRoute("/events/{topic}/{partition:number}/{offset:number}", partial(_show, backing)),
+        PageRoute("/dead-letters", partial(_dead_letters, backing)),
+        PageRoute("/dead-letters/publish", partial(_publish, backing), "write", post=True),
+        PageRoute("/audit", partial(_audit, backing)),
+        PageRoute("/types", partial(_types, backing)),
+    ]
+
+
+def _recent(backing: Backing, visit: Visit) -> Response:
+    of_all_tenants(visit.caller)
+    asked = {name: visit.query.get(name, "").strip() for name in ("webhook_id", *_PLACE)}
+    partition, offset = whole(asked["partition"]), whole(asked["offset"])
+    if asked["topic"] and partition is not None and offset is not None:
+        return to(event_path(asked["topic"], partition, offset))
+    history, wanted = backing.history, asked["webhook_id"]
+    rows = [] if history is None else history.recent(None, SHOWN, lambda each: wanted in {"", each.webhook_id})
+    return visit.render(
+        "events.html",
+        asked=asked,
+        on=history is not None,
+        rows=[attempt_row(each) for each in rows],
+    )
+
+
+def _show(backing: Backing, visit: Visit) -> Response:
+    of_all_tenants(visit.caller)
+    place = topic, partition, offset = visit.path["topic"], int(visit.path["partition"]), int(visit.path["offset"])
+    kafka, names, read_event = backing.replayed()
+    if not consumes(kafka, names)(topic):
+        raise Refusal(HTTPStatus.NOT_FOUND, f"No worker consumes {topic}: it is not one of KAFKA_TOPICS.")
+    found = events.find(kafka, read_event, *place)
+    if found is None:
+        raise Refusal(HTTPStatus.NOT_FOUND, f"{topic}[{partition}] has no record at offset {offset} any more.")
+    where, history = backing.deployment, backing.history
+    attempts = (
+        []
+        if history is None
+        else history.recent(None, SHOWN, lambda each: (each.topic, each.partition, each.offset) == place)
+    )
+    stored = admin.of_record(where.engine, where.group, *place)
+    value = found.record.value or b""
+    return visit.render(
+        "event.html",
+        it={
+            "title": found.event.type if found.event else "No event",
+            "place": f"{topic}[{partition}] @ {offset}",
+            "reason": found.reason,
+            "at": found.record.timestamp / 1000,
+            "size": len(value),
+            "cut": len(value) > BODY,
+            "body": value[:BODY].decode(errors="backslashreplace"),
+            "facts": list(_facts(found)),
+            "headers": list(_headers(found)),
+        },
+        on=history is not None,
+        attempts=[attempt_row(each) for each in attempts],
+        stored=[
+            {"id": row, "subscription_id": subscription, "state": stored_state(status)}
+            for subscription, (row, status) in sorted(stored.items())[:SHOWN]
+        ],
+        stored_in_all=len(stored),
+    )
+
+
+def _facts(found: FoundEvent) -> Iterator[tuple[str, object]]:
+    record, event = found.record, found.event
+    if event is not None:
+        yield "webhook-id", event.webhook_id
+        yield "content-type", event.content_type
+        yield "tenant", event.tenant or "none"
+    yield "key", "none" if record.key is None else record.key.decode(errors="backslashreplace")
+
+
+def _headers(found: FoundEvent) -> Iterator[tuple[str, str]]:
+    headers = found.record.headers
+    if headers is not None and not isinstance(headers, Unreadable):
+        for name, value in headers:
+            yield name, "null" if value is None else value.decode(errors="backslashreplace")
+
+
+def _dead_letters(backing: Backing, visit: Visit) -> Response:
+    of_all_tenants(visit.caller)
+    kafka = _kafka_of(backing)
+    fault, found = None, []
+    again: Mapping[dead_letters.Place, float] = {}
+    try:
+        found = dead_letters.recent(kafka, LETTERS)
+        again = dead_letters.published(backing.deployment, kafka, found)
+    except WebhooksError as error:
+        fault = str(error)
+    return visit.render(
+        "dead_letters.html",
+        topic=kafka.dead_letter_topic,
+        rows=[
+            {
+                **letter._asdict(),
+                "published": again.get((letter.partition, letter.offset)),
+                "place": f"{kafka.dead_letter_topic}[{letter.partition}] @ {letter.offset}",
+                "key": letter.key.decode(errors="backslashreplace") if letter.key else None,
+                "value": letter.value.decode(errors="backslashreplace"),
+            }
+            for letter in found
+        ],
+        fault=fault,
+    )
+
+
+def _publish(backing: Backing, visit: Visit) -> Response:
+    of_all_tenants(visit.caller)
+    partition, offset = whole(visit.form.get("partition", "")), whole(visit.form.get("offset", ""))
+    if partition is None or offset is None:
+        raise Refusal(HTTPStatus.BAD_REQUEST, "The form does not name a dead letter.")
+    dead_letters.publish_again(backing.changes(visit.caller), _kafka_of(backing), partition, offset)
+    return to("/dead-letters", "published")
+
+
+def _audit(backing: Backing, visit: Visit) -> Response:
+    of_all_tenants(visit.caller)
+    kafka = _kafka_of(backing)
+    rows, fault = [], None
+    try:
+        found = events.audit(kafka, OPERATIONS)
+    except WebhooksError as error:
+        fault = str(error)
+    else:
+        rows = [
+            {
+                **entry._asdict(),
+                "summary": _summary(entry),
+                "data": orjson.dumps(entry.data, option=orjson.OPT_INDENT_2).decode(),
+            }
+            for entry in found
+        ]
+    return visit.render("audit.html", topic=kafka.operations_topic, rows=rows, fault=fault)
+
+
+def _summary(entry: events.AuditEntry) -> str:
+    changed, url = entry.data.get("changed"), entry.data.get("url")
+    match entry.data:
+        case {"replay_id": number}:
+            return f"replay {number}"
+        case {"delivery_ids": [*ids]}:
+            return f"{len(ids)} deliveries"
+        case {"published_to": topic, "offset": offset}:
+            return f"the dead letter at offset {offset}, to {topic}"
+    return ", ".join(map(str, changed)) if isinstance(changed, list) and changed else str(url or "details")
+
+
+def _types(backing: Backing, visit: Visit) -> Response:
+    of_all_tenants(visit.caller)
+    attempts = [] if backing.history is None else backing.history.recent(None, ATTEMPTS)
+    delivered = Counter(each.event_type for each in attempts if each.outcome == DELIVERED)
+    failed = Counter(each.event_type for each in attempts if each.outcome != DELIVERED)
+    seen = {each.event_type: each.at for each in reversed(attempts)}
+    named = {each.event_type: each.subscriptions for each in named_types(backing.deployment.engine, TYPES)}
+    names = sorted({*named, *seen})
+    return visit.render(
+        "types.html",
+        rows=[
+            {
+                "name": name,
+                "subscriptions": named.get(name, 0),
+                "delivered": delivered[name],
+                "failed": failed[name],
+                "seen": seen.get(name),
+            }
+            for name in names
+        ],
+    )
+
+
+def _kafka_of(backing: Backing) -> KafkaSettings:
+    if backing.kafka is None:
+        raise Refusal(HTTPStatus.NOT_FOUND, "Set KAFKA_BOOTSTRAP_SERVERS for this process, as workers have it.")
+    return backing.kafka

@@ -1,1 +1,0 @@
-"""The pages: each module defines its entries, from the same sources."""

@@ -1,0 +1,196 @@
+"""The list of subscriptions, and the page of a subscription."""
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import partial
+from http import HTTPStatus
+from typing import Any, NamedTuple, get_args
+from urllib.parse import urlencode
+
+from starlette.responses import Response
+
+from consumer.api.backing import Backing, seeing
+from consumer.console import charts
+from consumer.console.app import BASE, PageRoute, Visit, to
+from consumer.console.rendering import (
+    attempt_row,
+    by_minute,
+    reason_of,
+    row_of,
+    state_of,
+    tried_lately,
+    whole,
+)
+from consumer.console.replays import form_for
+from consumer.crypto.keys import receiver_key
+from consumer.errors import InvalidSubscription
+from consumer.ledger.search import Query
+from consumer.ops.ping import ping_event
+from consumer.subscriptions import repository
+from consumer.subscriptions.options import OPTIONS
+from consumer.subscriptions.repository import State, Subscribed
+
+PAGE = 50
+ATTEMPTS, STORED = 50, 10  # shown on a subscription's page
+OVERLAP = timedelta(hours=24)  # in which the previous secret signs too
+_STATES = (("", "any"), *((state, state) for state in get_args(State)))
+_PARTS = ("url", "event_type", "tenant")  # of the filter, besides the state
+
+
+class Pager(NamedTuple):
+    """Links to other pages of a list; None if there is none."""
+
+    first: str | None
+    next: str | None
+    size: int
+
+
+def routes(backing: Backing) -> list[PageRoute]:
+    """The pages and forms of subscriptions."""
+    read: dict[str, Callable[[Backing, Visit], Response]] = {
+        "/subscriptions": _list,
+        "/subscriptions/new": _new,
+        "/subscriptions/{id:number}": _show,
+    }
+    write: dict[str, Callable[[Backing, Visit], Response]] = {
+        "/subscriptions/new": _create,
+        "/subscriptions/{id:number}/enable": partial(_set_enabled, enabled=True),
+        "/subscriptions/{id:number}/disable": partial(_set_enabled, enabled=False),
+        "/subscriptions/{id:number}/ping": _ping,
+        "/subscriptions/{id:number}/verify": _verify,
+    }
+    return [
+        *(PageRoute(path, partial(page, backing)) for path, page in read.items()),
+        *(PageRoute(path, partial(page, backing), "write", post=True) for path, page in write.items()),
+        PageRoute("/subscriptions/{id:number}/rotate-secret", partial(_rotate, backing), "secrets", post=True),
+    ]
+
+
+def _list(backing: Backing, visit: Visit) -> Response:
+    asked = {name: visit.query.get(name, "").strip() for name in (*_PARTS, "state")}
+    state = asked["state"] if asked["state"] in get_args(State) else None
+    after = visit.query.get("after", "")
+    where = backing.deployment
+    found = repository.page(
+        where.engine,
+        where.vault,
+        after=whole(after),
+        limit=PAGE + 1,
+        event_type=asked["event_type"] or None,
+        tenant=visit.caller.tenant or asked["tenant"] or None,
+        state=state,  # type: ignore[arg-type]  # one of its values
+        url=asked["url"] or None,
+        rules=where.rules,
+        clock=where.clock,
+    )
+    rows = found[:PAGE]
+    filters = {name: value for name, value in asked.items() if value}
+    here = f"{BASE}/subscriptions?"
+    return visit.render(
+        "subscriptions.html",
+        asked=asked,
+        states=_STATES,
+        filtered=bool(filters),
+        rows=rows,
+        page=Pager(
+            here + urlencode(filters) if after else None,
+            here + urlencode(filters | {"after": str(rows[-1].id)}) if len(found) > PAGE else None,
+            PAGE,
+        ),
+    )
+
+
+def _new(_backing: Backing, visit: Visit) -> Response:
+    return visit.render("subscription_new.html", given=dict.fromkeys(_PARTS, ""), wrong=None)
+
+
+def _create(backing: Backing, visit: Visit) -> Response:
+    given = {name: visit.form.get(name, "").strip() for name in ("url", "event_type", "tenant")}
+    tenant = visit.caller.tenant or given["tenant"]
+    try:
+        backing.check_url(visit.caller, given["url"])
+        added = backing.changes(visit.caller).add(
+            given["url"],
+            given["event_type"],
+            **({"tenant": tenant} if tenant else {}),  # type: ignore[arg-type]  # an option
+        )
+    except InvalidSubscription as error:
+        return visit.render("subscription_new.html", HTTPStatus.BAD_REQUEST, given=given, wrong=str(error))
+    return to(f"/subscriptions/{added.id}", "created")
+
+
+def _show(backing: Backing, visit: Visit) -> Response:
+    caller, history = visit.caller, backing.history
+    item = backing.deployment.subscription(int(visit.path["id"]), caller.tenant)
+    minutes = None if history is None else history.summary(item.id)
+    attempts = [] if history is None else history.recent(item.id, ATTEMPTS, seeing(caller))
+    stored = backing.search(caller, Query(subscription=item.id), STORED, None)
+    return visit.render(
+        "subscription.html",
+        it=item,
+        state=state_of(item, None if minutes is None else tried_lately(minutes, item.id)),
+        reason=reason_of(item),
+        options=_options(item),
+        hour=None
+        if minutes is None
+        else {
+            "chart": charts.bars(by_minute(minutes), "Attempts in each of the last sixty minutes"),
+            "delivered": sum(each.ok for each in minutes),
+            "failed": sum(each.failed for each in minutes),
+            "most": max(each.ok + each.failed for each in minutes),
+        },
+        attempts=[*map(attempt_row, attempts)],
+        stored=[row_of(each) for each in stored.deliveries],
+        form=form_for(backing, caller, item),
+        may_ask=backing.ask is not None,
+        told=visit.told,
+    )
+
+
+def _options(item: Subscribed) -> list[tuple[str, object]]:
+    """The options that differ from their defaults, by name; the url and type are in the title."""
+    usual = {name: option.default for name, option in OPTIONS.items()}
+    return [
+        (
+            name.removeprefix("event_").replace("_", " "),
+            "set, with its values hidden" if name == "custom_headers" else value,
+        )
+        for name, value in item.options.items()
+        if value is not None and value != usual[name] and name not in {"url", "event_type", "tenant"}
+    ]
+
+
+def _set_enabled(backing: Backing, visit: Visit, *, enabled: bool) -> Response:
+    backing.changes(visit.caller).set_enabled(int(visit.path["id"]), enabled)
+    return to(_path(visit), "enabled" if enabled else "disabled")
+
+
+def _ping(backing: Backing, visit: Visit) -> Response:
+    number = int(visit.path["id"])
+    made = backing.send_test_event(visit.caller, number, ping_event(number, backing.deployment.clock()))
+    return visit.tell(_path(visit), {"kind": "ping", **_exchange(made)})
+
+
+def _verify(backing: Backing, visit: Visit) -> Response:
+    with backing.verifying(visit.caller) as verify:
+        answer, _ = verify(backing.changes(visit.caller), int(visit.path["id"]))
+    return visit.tell(_path(visit), {"kind": "verification", **answer})
+
+
+def _exchange(made: Mapping[str, Any]) -> dict[str, str]:
+    head = "\n".join(f"{name}: {value}" for name, value in made["headers"].items())
+    answer = "no answer" if made["status"] is None else f"status {made['status']}"
+    return {
+        "outcome": made["verdict"],
+        "request": f"{head}\n\n{made['body'] or ''}".strip(),
+        "answer": f"{answer}\n\n{made['answer'] or made['advice'] or ''}".strip(),
+    }
+
+
+def _rotate(backing: Backing, visit: Visit) -> Response:
+    rotation = backing.changes(visit.caller).rotate(int(visit.path["id"]), overlap=OVERLAP)
+    return visit.tell(_path(visit), {"kind": "key", "key": receiver_key(rotation.secret)})
+
+
+def _path(visit: Visit) -> str:
+    return f"/subscriptions/{visit.path['id']}"
