@@ -148,8 +148,6 @@ def edit(
         if before is None:
             return False
         values = completed(before._asdict() | dict(changes))
-        if changes.keys() & {"event_filter", "projection"}:
-            values["slow_until"] = None
         _check_url(rules, values["url"])
         if rules.own_secret and connection.execute(_signing_secrets(subscription_id)).first() is None:
             raise InvalidSubscription(f"secret: {NEEDS_ITS_OWN}: subscriptions rotate-secret gives it one")
@@ -345,9 +343,7 @@ class _Found(NamedTuple):
 
 
 def _listing() -> Select[*tuple[Any, ...]]:
-    return endpoint_rows(
-        Subscription.enabled, Subscription.disabled_reason, Subscription.created_at, Subscription.slow_until
-    )
+    return endpoint_rows(Subscription.enabled, Subscription.disabled_reason, Subscription.created_at)
 
 
 def _with_tls(connection: Connection, rows: Sequence[Row[*tuple[Any, ...]]]) -> _Found:
@@ -384,8 +380,6 @@ def _subscribed(found: _Found, vault: Vault | None, rules: Rules, clock: Callabl
         mine = list(group)
         row, tls = mine[0], found.tls.get(subscription_id)
         _, problems = endpoint_of(mine, (), decrypt, now, rules, tls)
-        if row.slow_until is not None and row.slow_until != UNREADABLE and row.slow_until > now:
-            problems = (*problems, _too_slow(row.slow_until, row.projection))
         kinds = [each.kind for each in mine if each.kind is not None]
         if not problems and (sharing := _sharing(row, kinds)) is not None:
             problems = (sharing,)
@@ -405,8 +399,3 @@ def _subscribed(found: _Found, vault: Vault | None, rules: Rules, clock: Callabl
             )
         )
     return tuple(shown)
-
-
-def _too_slow(until: datetime, projection: str | None) -> Problem:
-    why = f"takes more CPU time than a worker allows; left out until {until:%Y-%m-%dT%H:%M:%SZ}"
-    return Problem("event_filter" if projection is None else "projection", why, Effect.STORED)

@@ -174,7 +174,7 @@ def test_changes_by_workers_leave_the_version(api: Api) -> None:
     path = f"/subscriptions/{created['id']}"
     tag = api.call("GET", path).headers["etag"]
     with api.engine.begin() as connection:
-        connection.execute(update(Subscription).values(failing_since=None, slow_until=None))
+        connection.execute(update(Subscription).values(failing_since=None))
     assert api.call("PATCH", path, {"rate_limit": 1}, headers={"if-match": tag}).status_code == 200
 
 

@@ -230,7 +230,6 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.upkeep.disable": ("Disable a subscription, after a 410 or days of failures.",),
         "ledger.upkeep.failing": ("A subscription has begun to fail.",),
         "ledger.upkeep.recovered": ("A subscription has recovered.",),
-        "ledger.upkeep.slow": ("Disable its slow filter or projection until a time.",),
         "ledger.upkeep._enabled": ("Which of these subscriptions exist, and which are enabled?",),
         "ledger.upkeep._follow": (
             "Rows that have not followed subscriptions that were disabled, enabled or removed.",
@@ -564,7 +563,6 @@ def _keep(engine: Engine) -> None:
     group = "another"
     upkeep.failing(engine, 1, T)
     upkeep.recovered(engine, group, 1)
-    upkeep.slow(engine, 1, T)
     told = OperationalEvent("subscription.disabled", "op_3", {})
     upkeep.disable(engine, group, 1, "410", told, failing_before=T, url=URL)
     upkeep.disable(engine, group, 1, "410", told)

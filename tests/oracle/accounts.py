@@ -74,7 +74,6 @@ def as_worker(engine: Engine, begin: Begin) -> None:
     assigned.with_rows(engine, "g", [("t", 0)])
     assigned.with_due_rows(engine, "g", [("t", 0, 1)], now)
     upkeep.failing(engine, 1, now)
-    upkeep.slow(engine, 1, now)
     upkeep.recovered(engine, "g", 1, OperationalEvent("a", "1", {}))
     upkeep.disable(engine, "g", 1, "gone", OperationalEvent("a", "2", {}))
     upkeep.reconcile(engine, now)
