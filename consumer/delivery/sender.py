@@ -9,8 +9,8 @@ import structlog
 from requests import RequestException, Response
 
 from consumer.delivery.attempt_spans import attempt_begins, attempt_ends
-from consumer.delivery.delivery import Delivery, OpenRecord
-from consumer.delivery.lanes import Lane, Lanes
+from consumer.delivery.delivery import Delivery, Lane, OpenRecord
+from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import Memory
 from consumer.delivery.reporting import fields
 from consumer.delivery.settling import Settling

@@ -9,7 +9,7 @@ import getpass
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import Connection, Engine
@@ -26,7 +26,6 @@ from consumer.subscriptions import repository, secrets, tls
 from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.repository import Subscribed
 from consumer.subscriptions.secrets import Credential, Rotation, SecretEntry
-from consumer.subscriptions.validation import Options
 
 CREATED, CHANGED, REMOVED = "subscription.created", "subscription.changed", "subscription.removed"
 ENABLED, DISABLED, ROTATED = "subscription.enabled", "subscription.disabled", "subscription.secret_rotated"
@@ -70,7 +69,7 @@ def add(
     new_secrets: Sequence[tuple[str, str]] = (),
     key: RequestKey | None = None,
     disabled: str | None = None,
-    **options: Unpack[Options],
+    **options: Any,
 ) -> Subscribed:
     """Add a subscription as `repository.add` does, with secrets (kind and text).
 

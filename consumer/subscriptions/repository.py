@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple, Unpack
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, case, delete, func, insert, select, update
 
@@ -22,11 +23,10 @@ from consumer.errors import InvalidSubscription
 from consumer.http.urls import redact_url
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import NEEDS_ITS_OWN, Rules, endpoint_of, endpoint_rows, written
-from consumer.subscriptions.options import OPTIONS, Effect, Problem
+from consumer.subscriptions.options import OPTIONS, Effect, OptionProblem, completed
 from consumer.subscriptions.secrets import check_headers, insert_secrets, stored_of
 from consumer.subscriptions.tls import StoredTls, TlsSummary, summary_of
 from consumer.subscriptions.tls import stored as stored_tls
-from consumer.subscriptions.validation import Options, completed
 from models import Subscription, SubscriptionSecret
 from models.base import BEFORE_IDS, UNREADABLE
 from models.subscription import EVERY_TENANT, REASON_LENGTH
@@ -56,7 +56,7 @@ class Subscribed:
     secrets: int
     credentials: tuple[str, ...]
     tls: TlsSummary | None
-    problems: tuple[Problem, ...]
+    problems: tuple[OptionProblem, ...]
     verified: bool
 
     @property
@@ -103,9 +103,9 @@ def add(
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: Callable[[], float] = time.time,
     disabled: str | None = None,
-    **options: Unpack[Options],
+    **options: Any,
 ) -> int:
-    """Add a subscription, with its own signing `secret` if one is given, and return its id.
+    """Add a subscription, with its own signing `secret` if one is given, and these `options` by column; return its id.
 
     `disabled` is the reason why it begins disabled; None: it is enabled.
     `secrets` holds the kind and text of further secrets. All are stored as `vault` encrypts them. Raises
@@ -181,28 +181,12 @@ def walk(
     Problems are those under the `rules`, and include secrets that `vault` cannot decrypt. Reads a page at a time: there
     may be a million subscriptions, at 40 µs each.
     """
-    wanted = [
-        column == value
-        for column, value in (
-            (Subscription.event_type, event_type),
-            (Subscription.tenant, tenant),
-            (Subscription.enabled, None if enabled is None else int(enabled)),
-        )
-        if value is not None
-    ]
-    last = BEFORE_IDS
-    while True:
-        page = select(Subscription.id).where(Subscription.id > last, *wanted).order_by(Subscription.id).limit(_PAGE)
-        with reading(engine) as connection:
-            ids = connection.execute(page).scalars().all()
-            if not ids:
-                return
-            rows = connection.execute(_listing().where(Subscription.id.between(ids[0], ids[-1]), *wanted)).all()
-            found = _with_tls(connection, rows)
-        yield from _subscribed(found, vault, rules, clock)
-        if len(ids) < _PAGE:
-            return
-        last = ids[-1]
+    state: State | None = None if enabled is None else "enabled" if enabled else "disabled"
+    some = partial(page, engine, vault, event_type=event_type, tenant=tenant, state=state, rules=rules, clock=clock)
+    last = None
+    while found := some(after=last, limit=_PAGE):
+        yield from found
+        last = found[-1].id
 
 
 def page(
@@ -360,7 +344,7 @@ def _signing_secrets(subscription_id: int) -> Select[int]:
     return select(secret.id).where(secret.subscription_id == subscription_id, secret.kind == "signing").limit(1)
 
 
-def _sharing(row: Row[*tuple[Any, ...]], kinds: Sequence[str]) -> Problem | None:
+def _sharing(row: Row[*tuple[Any, ...]], kinds: Sequence[str]) -> OptionProblem | None:
     """The problem with signing by the deployment's secret, which other subscriptions share; None if there is none."""
     if "signing" in kinds:
         return None
@@ -370,7 +354,7 @@ def _sharing(row: Row[*tuple[Any, ...]], kinds: Sequence[str]) -> Problem | None
         why = "its receiver, which holds that secret, can sign requests to the others' receivers"
     else:
         return None
-    return Problem("secret", f"this subscription shares WEBHOOK_SECRET with others, and {why}", Effect.SENT)
+    return OptionProblem("secret", f"this subscription shares WEBHOOK_SECRET with others, and {why}", Effect.SENT)
 
 
 def _subscribed(found: _Found, vault: Vault | None, rules: Rules, clock: Callable[[], float]) -> tuple[Subscribed, ...]:

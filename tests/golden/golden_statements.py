@@ -38,7 +38,7 @@ from consumer.ledger.due import FetchRequest
 from consumer.ledger.replays import Lease, Span
 from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent
 from consumer.matching.catalog import find_endpoints
-from consumer.subscriptions import event_types, health, repository, secrets, tls
+from consumer.subscriptions import health, repository, secrets, tls
 from consumer.subscriptions.endpoint_row import Rules
 from models import Status, Wish
 from tests.crypto.vaults import in_the_clear
@@ -107,7 +107,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.health.failing": ("Failing subscriptions, the longest failing first.",),
         "subscriptions.health.named": ("The names of these subscriptions.",),
         "subscriptions.health.disabled": ("Disabled subscriptions, newest first.",),
-        "subscriptions.event_types.named_types": (
+        "subscriptions.health.named_types": (
             "The first event types that subscriptions name, and how many name each.",
             "The next event types.",
         ),
@@ -440,7 +440,7 @@ def _subscribe(engine: Engine) -> None:
     health.disabled(engine, 20)
     health.named(engine, [1])
     for after in (None, "user.created"):
-        event_types.named_types(engine, 10, after)
+        health.named_types(engine, 10, after)
     repository.count_enabled(engine)
     repository.get(engine, 1)
     for enabled, reason in ((False, None), (False, "moves"), (True, None)):

@@ -34,7 +34,7 @@ from consumer.ledger.replays import Span
 from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent, OrderingKey, order_key
 from consumer.matching.catalog import find_endpoints
 from consumer.ops import changes, replay_request
-from consumer.subscriptions import event_types, health, repository, secrets, tls
+from consumer.subscriptions import health, repository, secrets, tls
 from consumer.subscriptions.endpoint_row import Rules
 from models import Status, Wish
 from tests.crypto.vaults import in_the_clear
@@ -122,7 +122,7 @@ def as_administrator(engine: Engine, begin: Begin) -> None:
     health.failing(engine, 2)
     health.named(engine, [1])
     health.disabled(engine, 2)
-    event_types.named_types(engine, 2)
+    health.named_types(engine, 2)
     repository.page(engine, after=None, limit=2, tenant="*")
     registry = changes.Registry(engine, "g", Vault())
     key = request_keys.request_key("8e03978e", ("acme", "/v1/subscriptions"), b"{}", now.timestamp())

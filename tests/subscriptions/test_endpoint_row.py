@@ -17,7 +17,7 @@ from consumer.matching.catalog import find_endpoints
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Batch, Endpoint, Selection
 from consumer.subscriptions.endpoint_row import endpoint_of, endpoint_rows
-from consumer.subscriptions.options import OPTIONS, Effect, Problem
+from consumer.subscriptions.options import OPTIONS, Effect, OptionProblem
 from models import Subscription, SubscriptionSecret
 from tests.crypto.vaults import in_the_clear
 from tests.databases import database
@@ -54,7 +54,7 @@ CHECKED = {  # refused by the database
 }
 
 
-def read(engine: Engine) -> dict[int, tuple[Endpoint, tuple[Problem, ...]]]:
+def read(engine: Engine) -> dict[int, tuple[Endpoint, tuple[OptionProblem, ...]]]:
     """All subscriptions as workers read them."""
     found: dict[int, list[Any]] = {}
     with engine.connect() as connection:

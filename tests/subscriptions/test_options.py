@@ -9,8 +9,7 @@ from sqlalchemy import String
 
 from consumer.cli.subscription_options import FLAGS, flag_of
 from consumer.errors import InvalidSubscription
-from consumer.subscriptions.options import OPTIONS, Effect, Problem, read
-from consumer.subscriptions.validation import Options, completed
+from consumer.subscriptions.options import OPTIONS, Effect, OptionProblem, completed, read
 from models import Subscription
 
 COLUMNS = Subscription.__table__.columns
@@ -31,9 +30,8 @@ ANYTHING = TEXTS | NUMBERS | st.binary(max_size=8)
 
 
 def test_each_column_that_a_subscriber_may_set_is_an_option() -> None:
-    """Tables, options and keywords of `add` have the same names. Flags exist for all but url and event type."""
+    """Tables and options have the same names. Flags exist for all but url and event type."""
     assert OPTIONS.keys() == {column.name for column in COLUMNS} - STATE
-    assert Options.__annotations__.keys() == OPTIONS.keys() - LEAST.keys()
     assert FLAGS.keys() == OPTIONS.keys() - LEAST.keys()
     assert len({flag_of(column) for column in FLAGS}) == len(FLAGS)
 
@@ -154,7 +152,7 @@ def test_a_bug_in_parsing_has_the_effect_of_an_unusable_value(monkeypatch: pytes
     option = OPTIONS["event_filter"]._replace(parse=fail)
     monkeypatch.setattr("consumer.subscriptions.options.OPTIONS", {**OPTIONS, "event_filter": option})
     _, problems = read({**DEFAULTS, "event_filter": "h1dden"})
-    assert problems == [Problem("event_filter", "cannot be read (KeyError)", Effect.STORED)]
+    assert problems == [OptionProblem("event_filter", "cannot be read (KeyError)", Effect.STORED)]
 
 
 def test_an_empty_text_is_as_null() -> None:

@@ -17,7 +17,7 @@ from consumer.errors import InvalidSubscription
 from consumer.matching.catalog import find_endpoints
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
-from consumer.subscriptions.validation import completed
+from consumer.subscriptions.options import completed
 from models import Subscription, SubscriptionSecret
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
 from tests.ledger.rows_kit import run

@@ -28,7 +28,7 @@ from consumer.events.attempt import Attempt as Attempted
 from consumer.ops.attempts import READ_BACK
 from consumer.ops.overview import MOST_COUNTED, Overview
 from consumer.subscriptions import repository
-from consumer.subscriptions.event_types import named_types
+from consumer.subscriptions.health import named_types
 
 router = APIRouter()
 

@@ -13,7 +13,7 @@ from consumer.errors import WebhooksError
 from consumer.events.attempt import DELIVERED
 from consumer.ledger import marks
 from consumer.ops import audit, dead_letters
-from consumer.subscriptions.event_types import named_types
+from consumer.subscriptions.health import named_types
 
 LETTERS, OPERATIONS = 50, 200  # records shown
 TYPES, ATTEMPTS = 200, 10_000
