@@ -13,7 +13,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, case, delete, func, insert, select, update
 
 from consumer.crypto.keys import SigningKey
 from consumer.crypto.vault import Owner, Vault
@@ -149,7 +149,9 @@ def edit(
             return False
         values = completed(before._asdict() | dict(changes))
         _check_url(rules, values["url"])
-        if rules.own_secret and connection.execute(_signing_secrets(subscription_id)).first() is None:
+        secret = SubscriptionSecret
+        own = select(secret.id).where(secret.subscription_id == subscription_id, secret.kind == "signing").limit(1)
+        if rules.own_secret and connection.execute(own).first() is None:
             raise InvalidSubscription(f"secret: {NEEDS_ITS_OWN}: subscriptions rotate-secret gives it one")
         connection.execute(update(Subscription).where(mine).values(_set(values)))
     return True
@@ -223,8 +225,7 @@ def page(
         found = connection.execute(ids).scalars().all()
         if not found:
             return ()
-        rows = connection.execute(_listing().where(any_of(Subscription.id.expression, found))).all()
-        shown = _with_tls(connection, rows)
+        shown = _found(connection, any_of(Subscription.id.expression, found))
     return _subscribed(shown, vault, rules, clock)
 
 
@@ -244,8 +245,7 @@ def get(
 ) -> Subscribed | None:
     """The subscription of this id, or None."""
     with reading(bind) as connection:
-        rows = connection.execute(_listing().where(Subscription.id == subscription_id)).all()
-        found = _with_tls(connection, rows)
+        found = _found(connection, Subscription.id == subscription_id)
     return next(iter(_subscribed(found, vault, rules, clock)), None)
 
 
@@ -259,8 +259,7 @@ def get_endpoint(
 ) -> tuple[Subscribed, Endpoint] | None:
     """A subscription and its Endpoint, or None. `default` signs if it has no signing secret of its own."""
     with reading(engine) as connection:
-        rows = connection.execute(_listing().where(Subscription.id == subscription_id)).all()
-        found = _with_tls(connection, rows)
+        found = _found(connection, Subscription.id == subscription_id)
     if not found.rows:
         return None
     now, identity = datetime.fromtimestamp(clock(), UTC), found.tls.get(subscription_id)
@@ -326,22 +325,15 @@ class _Found(NamedTuple):
     tls: Mapping[int, StoredTls]
 
 
-def _listing() -> Select[*tuple[Any, ...]]:
-    return endpoint_rows(Subscription.enabled, Subscription.disabled_reason, Subscription.created_at)
-
-
-def _with_tls(connection: Connection, rows: Sequence[Row[*tuple[Any, ...]]]) -> _Found:
+def _found(connection: Connection, condition: ColumnElement[bool]) -> _Found:
+    shown = Subscription.enabled, Subscription.disabled_reason, Subscription.created_at
+    rows = connection.execute(endpoint_rows(*shown).where(condition)).all()
     return _Found(rows, stored_tls(connection, rows))
 
 
 def _check_url(rules: Rules, url: str) -> None:
     if (refusal := rules.refusal(url)) is not None:
         raise InvalidSubscription(refusal, "url")
-
-
-def _signing_secrets(subscription_id: int) -> Select[int]:
-    secret = SubscriptionSecret
-    return select(secret.id).where(secret.subscription_id == subscription_id, secret.kind == "signing").limit(1)
 
 
 def _sharing(row: Row[*tuple[Any, ...]], kinds: Sequence[str]) -> OptionProblem | None:

@@ -133,6 +133,15 @@ def test_add_accepts_exactly_the_values_that_workers_can_use(name: str, value: A
         ({"event_type": "a.*.b"}, "event_type: "),
         ({"colour": "red"}, "there is no option colour; there are url, event_type, tenant"),
         ({"url": None}, "url: is required; for example https://example.com/hooks"),
+        ({"url": ""}, "url: is empty; for example https://example.com/hooks"),
+        ({"url": "https://example.com/" + "x" * 2048}, "2068 characters; at most 2048"),
+        ({"event_type": "t" * 256}, "256 characters; at most 255"),
+        ({"ordering": "Key"}, "ordering: is 'Key'; it must be none or key"),
+        ({"max_in_flight": 0}, "max_in_flight: is 0; it must be from 1 to 1000000"),
+        ({"rate_limit": float("nan")}, "rate_limit: is nan a second; it must be from 0.001 to 999999.999 a second"),
+        ({"retry_schedule": " "}, "retry_schedule: is empty; for example 5s,5m,1h"),
+        ({"retry_schedule": "soon"}, "retry_schedule: 'soon' is not a duration; write 10s"),
+        ({"final_statuses": "200"}, "'200' is neither a status from 300 to 599"),
     ],
 )
 def test_unusable_values_are_refused_with_a_valid_example(asked: dict[str, Any], said: str) -> None:
