@@ -93,17 +93,12 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Read and lock it.",
             "With WEBHOOK_REQUIRE_OWN_SECRET: has it a signing secret of its own?",
             "Write it.",
-            "The same, if its filter or projection changes.",
         ),
-        "subscriptions.repository.walk": (
-            "The ids of the next page, of all or of those that match.",
+        "subscriptions.repository.page": ("The ids of a page, of all or of those that match.",),
+        "subscriptions.repository._found": (
             "The subscriptions of these ids, with everything that their problems depend on.",
+            "One subscription.",
         ),
-        "subscriptions.repository.page": (
-            "The API: the ids of a page, of all or of those that match.",
-            "The subscriptions of these ids, with everything that their problems depend on.",
-        ),
-        "subscriptions.repository.get": ("One subscription.",),
         "subscriptions.health.failing": ("Failing subscriptions, the longest failing first.",),
         "subscriptions.health.named": ("The names of these subscriptions.",),
         "subscriptions.health.disabled": ("Disabled subscriptions, newest first.",),
@@ -136,8 +131,11 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "subscriptions.secrets.remove_secret": ("Remove one of them.",),
         "subscriptions.secrets.count": ("The number of secrets to encrypt anew.",),
-        "subscriptions.secrets._pages": ("All secrets, a page at a time.",),
-        "subscriptions.secrets._write": ("Encrypt them anew if they are unchanged, an array.",),
+        "subscriptions.secrets.pages": (
+            "All secrets, a page at a time.",
+            "All certificates, a page at a time, for expiry dates and for keys to encrypt.",
+        ),
+        "subscriptions.secrets.reencrypt": ("Encrypt them anew if they are unchanged, an array.",),
         "subscriptions.tls.stored": ("Workers: the certificates of subscriptions that have some, after the look-up.",),
         "subscriptions.tls.set_tls": (
             "Its certificates, because parts that are not given stay.",
@@ -146,7 +144,6 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "subscriptions.tls.remove_tls": ("Remove them.",),
         "subscriptions.tls.count": ("The number of private keys to encrypt anew.",),
-        "subscriptions.tls._page": ("All certificates, a page at a time, for expiry dates and for keys to encrypt.",),
         "subscriptions.tls._replace_key": (
             "Lock a key: is it unchanged?",
             "Encrypt it anew.",
@@ -325,7 +322,6 @@ LOOSE = {
     "ledger.replays.find",
     "ledger.search._ids",
     "ledger.search.search",
-    "subscriptions.repository.walk",
     "subscriptions.repository.page",
 }
 
