@@ -139,11 +139,11 @@ class Shape:
             self._cost += min(weights) * _SCAN
         elif function == "matches":
             states = self._states(last)
-            self._cost += scope.once * (states * _COMPILE) + total * (states * _MATCH)
+            self._cost += scope.once * (states * _COMPILE) + weights[0] * (states * _MATCH)
         elif function == "contains":
             if last.kind is not Kind.CONSTANT or len(last.text or "") > MOST_SEARCHED:
                 raise ValueError(f"contains takes a text in quotes, of up to {MOST_SEARCHED} characters")
-            self._cost += total * (_SEARCH * _SCAN)
+            self._cost += weights[0] * (_SEARCH * _SCAN)
         elif function not in _LOGICAL:
             self._cost += total * _SCAN
         is_zone = last.kind is Kind.CONSTANT and _ZONE.fullmatch(last.text or "")

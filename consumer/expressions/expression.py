@@ -31,34 +31,35 @@ if sys.version_info < (3, 12):  # where None is not immortal
 
 
 class Variables:
-    """The variables of expressions: the keys of `values` are `container` and a name, as in `event.data`.
+    """The variables of expressions. The keys of their values are `container` and a name, as in `event.data`.
 
     With the prefix a variable may have the name of a type of CEL: `type` is `event.type`, which is found first.
     """
 
-    def __init__(self, container: str, kinds: Mapping[str, Any]) -> None:
-        """`kinds`: the CEL type of each variable, by its name without the prefix."""
+    def __init__(self, container: str, kinds: Mapping[str, str]) -> None:
+        """`kinds`: the type of each variable as CEL writes it (`dyn`: any), by its name without the prefix."""
         self.prefix = f"{container}."
         self.names = tuple(kinds)
-        self.env = cel.NewEnv(variables={self.prefix + name: kind for name, kind in kinds.items()}, container=container)
+        types = {self.prefix + name: _TYPE(kind) for name, kind in kinds.items()}
+        self.env = cel.NewEnv(variables=types, container=container)
 
 
 _EVENT = Variables(
     "event",
     {
-        "data": _TYPE.DYN,
-        "id": _TYPE.STRING,
-        "source": _TYPE.STRING,
-        "type": _TYPE.STRING,
-        "subject": _TYPE.STRING,
-        "time": _TYPE.TIMESTAMP,
-        "extensions": _TYPE.Map(_TYPE.STRING, _TYPE.DYN),
-        "headers": _TYPE.Map(_TYPE.STRING, _TYPE.STRING),
-        "tenant": _TYPE.STRING,
-        "topic": _TYPE.STRING,
-        "partition": _TYPE.INT,
-        "offset": _TYPE.INT,
-        "key": _TYPE.STRING,
+        "data": "dyn",
+        "id": "string",
+        "source": "string",
+        "type": "string",
+        "subject": "string",
+        "time": "timestamp",
+        "extensions": "map<string, dyn>",
+        "headers": "map<string, string>",
+        "tenant": "string",
+        "topic": "string",
+        "partition": "int",
+        "offset": "int",
+        "key": "string",
     },
 )
 NAMES = _EVENT.names

@@ -20,6 +20,7 @@ from consumer.expressions import (
     EventTooLarge,
     Expression,
     ExpressionFailed,
+    Variables,
     compile_filter,
     compile_projection,
 )
@@ -137,6 +138,20 @@ def test_two_expressions_of_one_source_are_equal() -> None:
     assert one != Expression("data.a == 2")
     assert one != "data.a == 1"
     assert repr(one) == "Expression('data.a == 1')"
+
+
+def test_an_expression_may_be_over_other_variables() -> None:
+    """It is limited in the same way, and an unknown name is answered with these names."""
+    record = Variables("record", {"headers": "map<string, string>", "value": "dyn", "topic": "string"})
+    kind = Expression("topic + '.' + value.kind", record)
+    assert kind.value({"record.topic": "orders", "record.value": {"kind": "paid"}}) == "orders.paid"
+    assert kind != Expression("topic + '.' + value.kind", Variables("record", {"topic": "string", "value": "dyn"}))
+    with pytest.raises(
+        ValueError, match="undeclared reference to 'data.kind' at column 5; there are headers, value, topic"
+    ):
+        Expression("data.kind", record)
+    with pytest.raises(EventTooLarge):
+        Expression("value.map(x, x).size()", record).value({"record.value": [1] * 2000})
 
 
 ATOMS = st.sampled_from(
