@@ -94,9 +94,6 @@ class Subscription(Base):
     failing_since: Mapped[datetime | None] = mapped_column(
         UtcTimestamp, comment="No attempt has succeeded since then. Written by workers."
     )
-    slow_until: Mapped[datetime | None] = mapped_column(
-        UtcTimestamp, comment="Until then its filter or projection is left out as too slow. Written by workers."
-    )
     tenant: Mapped[str] = mapped_column(
         String(TENANT_LENGTH),
         server_default=text(f"'{EVERY_TENANT}'"),

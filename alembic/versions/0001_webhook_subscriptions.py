@@ -19,7 +19,7 @@ COLUMNS = {"id", "url", "event_type", "created_at"}
 LATER = {"enabled", "disabled_reason", "ordering", "max_in_flight", "rate_limit"}
 LATER |= {"retry_schedule", "final_statuses", "failing_since"}
 LATER |= {"tenant", "topics", "event_filter", "timeout_seconds", "payload_format", "projection"}
-LATER |= {"batch_size", "batch_wait_ms", "signature_header", "signature_prefix", "custom_headers", "slow_until"}
+LATER |= {"batch_size", "batch_wait_ms", "signature_header", "signature_prefix", "custom_headers"}
 LATER |= {"gzip_above", "http_version", "verified_url"}
 SYNONYM = sa.text("""
     SELECT table_owner || '.' || table_name FROM all_synonyms

@@ -90,7 +90,7 @@ def add(
     from consumer.crypto.keys import generate, receiver_key
     from consumer.ops.verification import describe
     from consumer.subscriptions import repository as store
-    from consumer.subscriptions.validation import completed
+    from consumer.subscriptions.options import completed
 
     if secret is not None and generate_secret is not None:
         raise typer.BadParameter("a secret is either given or generated", param_hint="--generate-secret")

@@ -19,7 +19,7 @@ from consumer.intake.topics import consumes
 from consumer.ledger import admin
 from consumer.ops import dead_letters, events
 from consumer.ops.events import FoundEvent
-from consumer.subscriptions.event_types import named_types
+from consumer.subscriptions.health import named_types
 
 SHOWN = 100  # attempts, or stored deliveries, on a page
 BODY = 64 * 1024  # bytes of a value

@@ -9,7 +9,7 @@ import structlog
 from requests import RequestException, Response
 
 from consumer.delivery.attempt_spans import attempt_begins, attempt_ends
-from consumer.delivery.delivery import Delivery, OpenRecord
+from consumer.delivery.delivery import Delivery, Lane, OpenRecord
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import Memory
 from consumer.delivery.reporting import fields
@@ -17,13 +17,12 @@ from consumer.delivery.settling import Settling
 from consumer.errors import NoDescriptor, NotAuthorized
 from consumer.events.event import Event
 from consumer.loop.part import RECORDS_WAIT, Part
-from consumer.matching.budget import Budget
+from consumer.matching.selection import PAUSE, Budget
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.payloads import Payload, Unrenderable, parse, render
 from consumer.sending.request import build, build_batch
 from consumer.sending.signed_request import SignedRequest
 from consumer.sending.template import Template
-from consumer.subscriptions.endpoint import Endpoint
 from consumer.telemetry.tracer import Span, Tracer
 
 log = structlog.get_logger(__name__)
@@ -114,8 +113,12 @@ class Sender(Part):
             self._transport.cancel(delivery.transfer)
 
     @contextmanager
-    def _charged(self, endpoint: Endpoint, event: Event) -> Iterator[None]:
-        """Charge the CPU time of a projection to its subscription, without that of parsing the event."""
+    def _charged(self, lane: Lane, event: Event) -> Iterator[None]:
+        """Charge the CPU time of a projection to its subscription, without that of parsing the event.
+
+        If it is over its budget, the lane's deliveries are stored, and sent after the pause.
+        """
+        endpoint = lane.endpoint
         if endpoint.projection is None:
             yield
             return
@@ -125,6 +128,9 @@ class Sender(Part):
             yield
         finally:
             self._budget.charge(endpoint.subscription_id, time.thread_time() - began)
+            if self._budget.is_over(endpoint.subscription_id):
+                lane.breaker.trip(self._monotonic(), PAUSE)
+                self._settling.leave_alone(lane)
 
     def _begin(self, delivery: Delivery, now: float, body: object = None, span: Span | None = None) -> None:
         if isinstance(body, bytes) and body is not delivery.event.body:
@@ -149,7 +155,7 @@ class Sender(Part):
             if endpoint.projection is None:
                 request = build(template, endpoint, event, timestamp, traceparent)
             else:
-                with self._charged(endpoint, event):
+                with self._charged(delivery.lane, event):
                     request = build(template, endpoint, event, timestamp, traceparent)
         except ValueError as error:  # a projection without a value; a stored row with an edited header
             if span is not None:
@@ -184,7 +190,7 @@ class Sender(Part):
                 self._lanes.give_back(members[number:])
                 break
             try:
-                with self._charged(endpoint, each.event):
+                with self._charged(lane, each.event):
                     payload = render(endpoint, each.event)
                 payloads.append(payload)
                 size += len(payloads[-1].body)

@@ -33,7 +33,7 @@ from consumer.delivery.to_rows import attempt_result, new_delivery
 from consumer.events.event import Event, TopicPartition
 from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, OrderingKey, due_key_of
 from consumer.subscriptions.endpoint import Endpoint
-from consumer.subscriptions.options import Effect, Problem
+from consumer.subscriptions.options import Effect, OptionProblem
 from consumer.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -163,7 +163,7 @@ class Settling:
         lane = delivery.lane
         stays = _is_of_lane(delivery)
         if stays and lane.could_not_send(self._monotonic(), delivery.started_at, outcome.error):
-            problem = Problem("url", outcome.error, Effect.STORED)
+            problem = OptionProblem("url", outcome.error, Effect.STORED)
             number = lane.endpoint.subscription_id
             log.error("a subscription is broken", subscription=number, reason=str(problem))
         failure = Failure(outcome.error, None, None, now)

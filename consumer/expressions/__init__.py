@@ -7,6 +7,7 @@ from consumer.expressions.expression import (
     EventTooLarge,
     Expression,
     ExpressionFailed,
+    Variables,
     compile_filter,
     compile_projection,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "EventTooLarge",
     "Expression",
     "ExpressionFailed",
+    "Variables",
     "compile_filter",
     "compile_projection",
 ]

@@ -150,14 +150,6 @@ def recovered(engine: Engine, group: str, subscription_id: int, operation: Opera
     return in_transaction(engine, change)
 
 
-def slow(engine: Engine, subscription_id: int, until: float) -> None:
-    """Note until when (unix seconds) a subscription's filter or projection is left out, as too slow."""
-    with engine.begin() as connection:
-        connection.execute(
-            update(Subscription).where(Subscription.id == subscription_id).values(slow_until=time_of(until))
-        )
-
-
 def reconcile(engine: Engine, now: float, after: int = FIRST, without: Collection[int] = ()) -> Reconciled:
     """Update rows after any change of their subscriptions: disabled holds, enabled resumes, removed exhausts.
 

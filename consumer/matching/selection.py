@@ -1,4 +1,7 @@
-"""Selects a subscription's events, by its topics and its filter, from the events that match its type and tenant."""
+"""Selects a subscription's events, by its topics and its filter, from the events that match its type and tenant.
+
+The loop waits for each evaluation. So a budget limits the CPU time of each subscription's filter and projection.
+"""
 
 import time
 from collections.abc import Callable, Mapping
@@ -10,16 +13,67 @@ import structlog
 from consumer.events.cloud_event import variables_of
 from consumer.events.event import Event
 from consumer.expressions import TOO_LARGE, EventTooLarge, Expression, ExpressionFailed
-from consumer.matching.budget import Budget
 from consumer.subscriptions.endpoint import BrokenFilter, Endpoint
 from consumer.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
+FREE = 50e-6  # seconds of an evaluation that are not charged: a delivery costs as much
+WINDOW = 1.0  # seconds after which the charges begin at zero
+OWN, ALL = 0.05, 0.2  # seconds charged in a window, to one subscription and to all together
+MOST_OF_ONE = 0.025  # seconds charged for one evaluation at most: five times its limit. More has another cause
+PAUSE = 10.0  # seconds that a subscription over its budget is left out
 TURN = 0.005  # seconds of a turn that fanning out may take, some 500 filters: the rest of the loop waits for it
 SILENCE = 60.0  # seconds between two log lines about one subscription's filter
 FILTER_TOO_LARGE = f"filter: {TOO_LARGE}"
 MOST_REMEMBERED = 10_000  # subscriptions whose filter has failed recently
+
+
+class Budget:
+    """Leaves a subscription out for PAUSE seconds if its filter and projection take too much CPU time.
+
+    Once all subscriptions together have taken ALL in a window, each may only take its fair share of that.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """`clock` is monotonic."""
+        self._clock = clock
+        self._ends = -inf
+        self._spent: dict[int, float] = {}  # in this window, by subscription
+        self._all = 0.0
+        self._until: dict[int, float] = {}  # when the pause of a subscription ends
+
+    def __len__(self) -> int:
+        """The number of subscriptions left out now. Other threads may call it."""
+        now = self._clock()
+        return sum(now < until for until in list(self._until.values()))
+
+    def is_over(self, subscription: int) -> bool:
+        """Whether the subscription is left out: none of its expressions may run now."""
+        until = self._until.get(subscription)
+        return until is not None and self._clock() < until
+
+    def charge(self, subscription: int, seconds: float) -> None:
+        """Charge a subscription for an evaluation; `seconds` may include a run of the garbage collector."""
+        if seconds <= FREE:
+            return
+        now = self._clock()
+        if now >= self._ends:
+            self._ends = now + WINDOW
+            self._spent, self._all = {}, 0.0
+            self._until = {each: until for each, until in self._until.items() if now < until}
+        charged = min(seconds, MOST_OF_ONE) - FREE
+        mine = self._spent[subscription] = self._spent.get(subscription, 0.0) + charged
+        self._all += charged
+        if mine <= OWN and (self._all <= ALL or mine <= ALL / len(self._spent)):
+            return
+        if subscription not in self._until or now >= self._until[subscription]:
+            log.error(
+                "a subscription's filter or projection takes too much CPU time; its events are stored",
+                subscription=subscription,
+                seconds=PAUSE,
+            )
+            self._until[subscription] = now + PAUSE
 
 
 class FilterResult(Enum):

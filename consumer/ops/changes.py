@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import Connection, Engine
@@ -33,7 +33,6 @@ from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.repository import Subscribed
 from consumer.subscriptions.secrets import Credential, Rotation
-from consumer.subscriptions.validation import Options
 
 CREATED, CHANGED, REMOVED = "subscription.created", "subscription.changed", "subscription.removed"
 ENABLED, DISABLED, ROTATED = "subscription.enabled", "subscription.disabled", "subscription.secret_rotated"
@@ -125,7 +124,7 @@ class Changes:
         new_secrets: Sequence[tuple[str, str]] = (),
         key: RequestKey | None = None,
         disabled: str | None = None,
-        **options: Unpack[Options],
+        **options: Any,
     ) -> Subscribed:
         """Add a subscription as `repository.add` does, with secrets (kind and text).
 

@@ -19,7 +19,7 @@ from consumer.ops.bounded import begin, reason_of
 from consumer.ops.cluster import Lag, group_lag
 from consumer.subscriptions import health
 from consumer.subscriptions.endpoint_row import Rules
-from consumer.subscriptions.health import Disabled, Failing, Named, Problematic
+from consumer.subscriptions.health import FailingSubscription, ListedSubscription, ProblematicSubscriptions
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ SECONDS = 5.0  # for all parts together, which run at once
 class FailingReceiver(NamedTuple):
     """A failing subscription, its latest stored failure, and the number of its open deliveries."""
 
-    subscription: Failing
+    subscription: FailingSubscription
     last: Failure | None
     waiting: int
 
@@ -46,7 +46,7 @@ class LoadedReceiver(NamedTuple):
 
     subscription_id: int
     waiting: int
-    subscription: Named | None
+    subscription: ListedSubscription | None
     last: Failure | None
 
 
@@ -69,8 +69,8 @@ class Overview:
     states: Mapping[str, int] | None
     loaded: Sequence[LoadedReceiver] | None
     failing: Sequence[FailingReceiver] | None
-    disabled: Sequence[Disabled] | None
-    problematic: Problematic | None
+    disabled: Sequence[ListedSubscription] | None
+    problematic: ProblematicSubscriptions | None
     lag: Sequence[Lag] | None
     dead_letters: int | None  # written in the last hour
     missing: tuple[Missing, ...]
@@ -176,6 +176,8 @@ def _receivers(engine: Engine) -> tuple[list[LoadedReceiver], list[FailingReceiv
     )
 
 
-def _problematic(engine: Engine, vault: Vault | None, rules: Rules, clock: Callable[[], float]) -> Problematic:
+def _problematic(
+    engine: Engine, vault: Vault | None, rules: Rules, clock: Callable[[], float]
+) -> ProblematicSubscriptions:
     found = health.problematic(engine, LOOKED_AT, vault, rules, clock)
     return found._replace(subscriptions=found.subscriptions[:LISTED])

@@ -13,7 +13,7 @@ from consumer.crypto.credentials import Credentials, OAuth2, Plugins, StoredSecr
 from consumer.crypto.keys import Ed25519Key, SigningKey
 from consumer.crypto.vault import Decrypt
 from consumer.subscriptions.endpoint import Batch, BrokenFilter, Endpoint, Selection
-from consumer.subscriptions.options import BATCH_WAIT, OPTIONS, Effect, Problem, read, reason_of
+from consumer.subscriptions.options import BATCH_WAIT, OPTIONS, Effect, OptionProblem, read, reason_of
 from consumer.subscriptions.tls import StoredTls, identity_of
 from models import Subscription, SubscriptionSecret, SubscriptionTls
 from models.base import UNREADABLE
@@ -84,7 +84,7 @@ def endpoint_of(
     now: datetime,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     tls: StoredTls | None = None,
-) -> tuple[Endpoint, tuple[Problem, ...]]:
+) -> tuple[Endpoint, tuple[OptionProblem, ...]]:
     """The Endpoint of a subscription at `now`, and the problems that it has under the `rules`.
 
     `rows` come from `endpoint_rows`: one for each of the subscription's secrets, or one without a secret. `default`
@@ -96,10 +96,10 @@ def endpoint_of(
     meant, problems = read(stored)
     is_url = not problems or all(problem.option != "url" for problem in problems)
     if is_url and (refusal := rules.refusal(stored["url"])) is not None:
-        problems.append(Problem("url", refusal, Effect.STORED))
+        problems.append(OptionProblem("url", refusal, Effect.STORED))
     verified = verified_url == stored["url"]
     if rules.verification and not verified:
-        problems.append(Problem("url", unverified(subscription_id), Effect.STORED))
+        problems.append(OptionProblem("url", unverified(subscription_id), Effect.STORED))
     credentials, why = _credentials(rows, default, decrypt, now, rules)
     problems += why
     identity = None
@@ -107,13 +107,13 @@ def endpoint_of(
         identity, why = _identity(tls, decrypt, now)
         problems += why
     if rules.own_secret and all(row[_OPTIONS_END] != "signing" for row in rows):
-        problems.append(Problem("secret", NEEDS_ITS_OWN, Effect.STORED))
+        problems.append(OptionProblem("secret", NEEDS_ITS_OWN, Effect.STORED))
     hex_header, headers = meant["signature_header"], meant["custom_headers"] or ()
     if credentials.headers:
         own = {name.lower() for name, _ in credentials.headers}
         headers = (*(pair for pair in headers if pair[0].lower() not in own), *credentials.headers)
         if hex_header and hex_header.lower() in own:
-            problems.append(Problem("secret", f"{hex_header} is the signature's header", Effect.STORED))
+            problems.append(OptionProblem("secret", f"{hex_header} is the signature's header", Effect.STORED))
     selection = None
     event_filter = meant["event_filter"]
     if any(problem.option == "event_filter" for problem in problems):
@@ -157,30 +157,30 @@ def _credentials(
     decrypt: Decrypt,
     now: datetime,
     rules: Rules,
-) -> tuple[Credentials, list[Problem]]:
+) -> tuple[Credentials, list[OptionProblem]]:
     subscription_id = rows[0][0]
     try:
         if not (kept := list(_stored(rows))):
             return Credentials(default), []
         found = credentials_of(subscription_id, kept, default, decrypt, now, rules.plugins)
     except Exception as error:  # noqa: BLE001 (one row must not end a look-up of many)
-        return Credentials(()), [Problem("secret", reason_of(error), Effect.STORED)]
+        return Credentials(()), [OptionProblem("secret", reason_of(error), Effect.STORED)]
     if isinstance(found.auth, OAuth2) and (refusal := rules.refusal(found.auth.token_url)) is not None:
-        return found, [Problem("secret", f"its token_url: {refusal}", Effect.STORED)]
+        return found, [OptionProblem("secret", f"its token_url: {refusal}", Effect.STORED)]
     return found, []
 
 
-def _identity(tls: StoredTls, decrypt: Decrypt, now: datetime) -> tuple[TlsIdentity | None, list[Problem]]:
+def _identity(tls: StoredTls, decrypt: Decrypt, now: datetime) -> tuple[TlsIdentity | None, list[OptionProblem]]:
     """An identity that is not valid at `now` is used: the receiver decides whether it accepts the certificate."""
     try:
         identity = identity_of(tls, decrypt)
         why = validity(identity, now)
     except Exception as error:  # noqa: BLE001 (one row must not end a look-up of many)
-        return None, [Problem("tls", reason_of(error), Effect.STORED)]
-    return identity, [] if why is None else [Problem("tls", why, Effect.SENT)]
+        return None, [OptionProblem("tls", reason_of(error), Effect.STORED)]
+    return identity, [] if why is None else [OptionProblem("tls", why, Effect.SENT)]
 
 
-def _fault(problems: Sequence[Problem]) -> str | None:
+def _fault(problems: Sequence[OptionProblem]) -> str | None:
     return "; ".join(str(problem) for problem in problems if problem.effect is Effect.STORED) or None
 
 

@@ -1,12 +1,12 @@
-"""Finds subscriptions that need attention: failing, disabled, or with a value that does not work."""
+"""Lists of subscriptions in brief: those that fail, are disabled or have problems; and the types that they name."""
 
 import time
 from collections.abc import Callable, Collection
 from datetime import datetime
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, Row, func, select
 
 from consumer.crypto.vault import Vault
 from consumer.database.engine import any_of, reading
@@ -17,17 +17,18 @@ from models import Subscription
 from models.base import UNREADABLE
 
 
-class Named(NamedTuple):
-    """A subscription as a list names it; the URL is without a password."""
+class ListedSubscription(NamedTuple):
+    """A subscription as a list names it; the URL is without a password. `reason`: why it is disabled."""
 
     subscription_id: int
     url: str
     event_type: str
     tenant: str
     enabled: bool
+    reason: str | None
 
 
-class Failing(NamedTuple):
+class FailingSubscription(NamedTuple):
     """A subscription without a successful attempt since then; the URL is without a password."""
 
     subscription_id: int
@@ -37,67 +38,54 @@ class Failing(NamedTuple):
     since: datetime
 
 
-class Disabled(NamedTuple):
-    """A disabled subscription and the reason; the URL is without a password."""
-
-    subscription_id: int
-    url: str
-    event_type: str
-    tenant: str
-    reason: str | None
-
-
-class Problematic(NamedTuple):
+class ProblematicSubscriptions(NamedTuple):
     """Enabled subscriptions with problems, among the `looked_at` ones with the lowest ids."""
 
     subscriptions: tuple[Subscribed, ...]
     looked_at: int
 
 
+class NamedType(NamedTuple):
+    """An event type or pattern, and how many subscriptions name it."""
+
+    event_type: str
+    subscriptions: int
+
+
 _SHOWN = (Subscription.id, Subscription.url, Subscription.event_type, Subscription.tenant)
+_LISTED = (*_SHOWN, Subscription.enabled, Subscription.disabled_reason)
 
 
-def named(engine: Engine, ids: Collection[int]) -> dict[int, Named]:
+def named(engine: Engine, ids: Collection[int]) -> dict[int, ListedSubscription]:
     """The subscriptions of these ids that exist, by id."""
     if not ids:
         return {}
-    statement = select(*_SHOWN, Subscription.enabled).where(any_of(Subscription.id.expression, [*ids]))
     with reading(engine) as connection:
-        return {
-            row.id: Named(row.id, redact_url(str(row.url)), row.event_type, row.tenant, bool(row.enabled))
-            for row in connection.execute(statement)
-        }
+        rows = connection.execute(select(*_LISTED).where(any_of(Subscription.id.expression, [*ids])))
+        return {row.id: _listed(row) for row in rows}
 
 
-def failing(engine: Engine, most: int) -> list[Failing]:
+def failing(engine: Engine, most: int) -> list[FailingSubscription]:
     """At most `most` failing subscriptions, in the order in which they began to fail."""
     since = Subscription.failing_since
     statement = select(*_SHOWN, since).where(since.is_not(None)).order_by(since).limit(most)
     with reading(engine) as connection:
         return [
-            Failing(row.id, redact_url(str(row.url)), row.event_type, row.tenant, row.failing_since)
+            FailingSubscription(row.id, redact_url(str(row.url)), row.event_type, row.tenant, row.failing_since)
             for row in connection.execute(statement)
             if row.failing_since != UNREADABLE
         ]
 
 
-def disabled(engine: Engine, most: int) -> list[Disabled]:
+def disabled(engine: Engine, most: int) -> list[ListedSubscription]:
     """At most `most` disabled subscriptions, the newest first.
 
     Reads the table from its end until it has found as many: an index of (enabled, id) would serve this alone, and
     SQLite would take it for the look-ups of events.
     """
-    statement = (
-        select(*_SHOWN, Subscription.disabled_reason)
-        .where(Subscription.enabled == 0)
-        .order_by(Subscription.id.desc())
-        .limit(most)
-    )
+    newest = select(*_LISTED).where(Subscription.enabled == 0).order_by(Subscription.id.desc()).limit(most)
     with reading(engine) as connection:
-        return [
-            Disabled(row.id, redact_url(str(row.url)), row.event_type, row.tenant, row.disabled_reason)
-            for row in connection.execute(statement)
-        ]
+        return [_listed(row) for row in connection.execute(newest)]
 
 
 def problematic(
@@ -106,7 +94,22 @@ def problematic(
     vault: Vault | None = None,
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: Callable[[], float] = time.time,
-) -> Problematic:
+) -> ProblematicSubscriptions:
     """The subscriptions with problems among the first `most` enabled ones. Each one examined takes 40 µs."""
     found = list(islice(walk(engine, vault, enabled=True, rules=rules, clock=clock), most))
-    return Problematic(tuple(each for each in found if each.problems), len(found))
+    return ProblematicSubscriptions(tuple(each for each in found if each.problems), len(found))
+
+
+def named_types(engine: Engine, limit: int, after: str | None = None) -> list[NamedType]:
+    """At most `limit` types above `after`, by their bytes. Reads an index up to the last of them: 0.1 µs a row."""
+    named = select(Subscription.event_type, func.count().label("subscriptions"))
+    if after is not None:
+        named = named.where(Subscription.event_type > after)
+    of_each = named.group_by(Subscription.event_type).order_by(Subscription.event_type).limit(limit)
+    with reading(engine) as connection:
+        return [NamedType(*row) for row in connection.execute(of_each)]
+
+
+def _listed(row: Row[*tuple[Any, ...]]) -> ListedSubscription:
+    url = redact_url(str(row.url))
+    return ListedSubscription(row.id, url, row.event_type, row.tenant, bool(row.enabled), row.disabled_reason)

@@ -1,7 +1,7 @@
 """The options of a subscription: how their stored values are parsed, and the effect of an invalid value. Pure.
 
-Subscriptions come from plain SQL, the command line and the API. The command line and the API refuse invalid values;
-for rows written by SQL, `endpoint_row` reports the problems and their effects. `read` parses all three.
+Subscriptions come from plain SQL, the command line and the API. The command line and the API refuse invalid values
+(`completed`); for rows written by SQL, `endpoint_row` reports the problems and their effects. `read` parses all three.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,13 +11,16 @@ from typing import Any, NamedTuple, get_args
 
 import orjson
 import structlog
+from sqlalchemy import String
 
 from consumer.config.types import final_statuses, topic_names, waits
+from consumer.errors import InvalidSubscription
 from consumer.expressions import compile_filter, compile_projection
 from consumer.http import header_rules
 from consumer.http.urls import check_target
 from consumer.subscriptions.endpoint import PayloadFormat
 from consumer.subscriptions.patterns import check_pattern
+from models import Subscription
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +32,8 @@ LEAST_NUMBER, MOST_NUMBER = 0.001, 999_999.999  # the range of the columns: NUMB
 MOST_IN_FLIGHT = 1_000_000
 LARGEST_BODY = 100 * 2**20  # bytes; the largest gzip_above, beyond any body
 OFF = "none"  # as the name of the hex signature's header, turns that signature off
+COLUMN_BYTES = 4000  # the limit of a VARCHAR2, for any declared number of characters
+_COLUMNS = Subscription.__table__.columns
 _CREDENTIALS = frozenset(("authorization", "cookie"))
 
 
@@ -42,7 +47,7 @@ class Effect(Enum):
     SENT = "it is sent all the same"
 
 
-class Problem(NamedTuple):
+class OptionProblem(NamedTuple):
     """An option with an unusable value, or (SENT) with an inadvisable one, and why. The text holds no secret."""
 
     option: str
@@ -208,13 +213,13 @@ _BY_DEFAULT = {
 }
 
 
-def read(stored: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+def read(stored: Mapping[str, Any]) -> tuple[dict[str, Any], list[OptionProblem]]:
     """The parsed values of all columns of OPTIONS, and the problems. An unusable value is replaced by its default.
 
     An empty text counts as null if the column may be null, as in Oracle.
     """
     meant = dict(_BY_DEFAULT)
-    problems: list[Problem] = []
+    problems: list[OptionProblem] = []
     for column, option in OPTIONS.items():
         value = stored[column]
         if value is None or value == option.default or (value == "" and option.nullable):
@@ -222,7 +227,7 @@ def read(stored: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
         try:
             meant[column] = option.parse(value)
         except Exception as error:  # noqa: BLE001 (one row must not end a look-up of many)
-            problems.append(Problem(column, reason_of(error), option.effect))
+            problems.append(OptionProblem(column, reason_of(error), option.effect))
     problems.extend(_conflicts(stored, meant))
     return meant, problems
 
@@ -235,16 +240,55 @@ def reason_of(error: Exception) -> str:
     return f"cannot be read ({type(error).__name__})"
 
 
-def _conflicts(stored: Mapping[str, Any], meant: Mapping[str, Any]) -> Iterator[Problem]:
+def _conflicts(stored: Mapping[str, Any], meant: Mapping[str, Any]) -> Iterator[OptionProblem]:
     """Problems of options that are valid by themselves, but not together."""
     if meant["batch_wait_ms"] is not None and stored["batch_size"] is None:
-        yield Problem("batch_wait_ms", "needs batch_size, which is not set", Effect.UNUSED)
+        yield OptionProblem("batch_wait_ms", "needs batch_size, which is not set", Effect.UNUSED)
     if meant["payload_format"] == "cloudevents-binary":
         if stored["batch_size"] is not None:
-            yield Problem("batch_size", "a request of cloudevents-binary carries one event", Effect.STORED)
+            yield OptionProblem("batch_size", "a request of cloudevents-binary carries one event", Effect.STORED)
         if any(name.lower().startswith("ce-") for name, _ in meant["custom_headers"] or ()):
-            yield Problem("custom_headers", "a header that begins with ce- is one of cloudevents-binary", Effect.STORED)
+            yield OptionProblem(
+                "custom_headers", "a header that begins with ce- is one of cloudevents-binary", Effect.STORED
+            )
     if meant["custom_headers"] and meant["signature_header"]:
         hex_header = meant["signature_header"].lower()
         if any(name.lower() == hex_header for name, _ in meant["custom_headers"]):
-            yield Problem("custom_headers", f"{meant['signature_header']} is the signature's header", Effect.STORED)
+            yield OptionProblem(
+                "custom_headers", f"{meant['signature_header']} is the signature's header", Effect.STORED
+            )
+
+
+def completed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A value for each column of OPTIONS, with the default for each that is not `given`.
+
+    Raises InvalidSubscription, whose text names a value that would work, if a value is unusable or does not fit.
+    """
+    if unknown := given.keys() - OPTIONS.keys():
+        raise InvalidSubscription(f"there is no option {', '.join(sorted(unknown))}; there are {', '.join(OPTIONS)}")
+    values = {name: _or_default(given.get(name), option.default) for name, option in OPTIONS.items()}
+    for name, value in values.items():
+        _check_fits(name, value)
+    _, problems = read(values)
+    if problems:
+        name, why, effect = problems[0]
+        raise InvalidSubscription(why, name, None if effect is Effect.UNUSED else OPTIONS[name].example)
+    return values
+
+
+def _or_default(value: Any, default: str | None) -> Any:
+    return default if value is None else value
+
+
+def _check_fits(name: str, value: Any) -> None:
+    example, kind = OPTIONS[name].example, _COLUMNS[name].type
+    if value is None and OPTIONS[name].required:
+        raise InvalidSubscription("is required", name, example)
+    if not isinstance(value, str):
+        return
+    if not value.strip():
+        raise InvalidSubscription("is empty", name, example)
+    if isinstance(kind, String) and kind.length and len(value) > kind.length:
+        raise InvalidSubscription(f"has {len(value)} characters; at most {kind.length} are kept", name)
+    if (size := len(value.encode(errors="replace"))) > COLUMN_BYTES:
+        raise InvalidSubscription(f"has {size} bytes in UTF-8; Oracle keeps {COLUMN_BYTES}", name)

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple, Unpack
+from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, case, delete, func, insert, select, update
 
 from consumer.crypto.keys import SigningKey
 from consumer.crypto.vault import Owner, Vault
@@ -22,11 +23,10 @@ from consumer.errors import InvalidSubscription
 from consumer.http.urls import redact_url
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import NEEDS_ITS_OWN, Rules, endpoint_of, endpoint_rows, written
-from consumer.subscriptions.options import OPTIONS, Effect, Problem
+from consumer.subscriptions.options import OPTIONS, Effect, OptionProblem, completed
 from consumer.subscriptions.secrets import check_headers, insert_secrets, stored_of
 from consumer.subscriptions.tls import StoredTls, TlsSummary, summary_of
 from consumer.subscriptions.tls import stored as stored_tls
-from consumer.subscriptions.validation import Options, completed
 from models import Subscription, SubscriptionSecret
 from models.base import BEFORE_IDS, UNREADABLE
 from models.subscription import EVERY_TENANT, REASON_LENGTH
@@ -56,7 +56,7 @@ class Subscribed:
     secrets: int
     credentials: tuple[str, ...]
     tls: TlsSummary | None
-    problems: tuple[Problem, ...]
+    problems: tuple[OptionProblem, ...]
     verified: bool
 
     @property
@@ -103,9 +103,9 @@ def add(
     rules: Rules = Rules(),  # noqa: B008 (immutable)
     clock: Callable[[], float] = time.time,
     disabled: str | None = None,
-    **options: Unpack[Options],
+    **options: Any,
 ) -> int:
-    """Add a subscription, with its own signing `secret` if one is given, and return its id.
+    """Add a subscription, with its own signing `secret` if one is given, and these `options` by column; return its id.
 
     `disabled` is the reason why it begins disabled; None: it is enabled.
     `secrets` holds the kind and text of further secrets. All are stored as `vault` encrypts them. Raises
@@ -148,10 +148,10 @@ def edit(
         if before is None:
             return False
         values = completed(before._asdict() | dict(changes))
-        if changes.keys() & {"event_filter", "projection"}:
-            values["slow_until"] = None
         _check_url(rules, values["url"])
-        if rules.own_secret and connection.execute(_signing_secrets(subscription_id)).first() is None:
+        secret = SubscriptionSecret
+        own = select(secret.id).where(secret.subscription_id == subscription_id, secret.kind == "signing").limit(1)
+        if rules.own_secret and connection.execute(own).first() is None:
             raise InvalidSubscription(f"secret: {NEEDS_ITS_OWN}: subscriptions rotate-secret gives it one")
         connection.execute(update(Subscription).where(mine).values(_set(values)))
     return True
@@ -183,28 +183,12 @@ def walk(
     Problems are those under the `rules`, and include secrets that `vault` cannot decrypt. Reads a page at a time: there
     may be a million subscriptions, at 40 µs each.
     """
-    wanted = [
-        column == value
-        for column, value in (
-            (Subscription.event_type, event_type),
-            (Subscription.tenant, tenant),
-            (Subscription.enabled, None if enabled is None else int(enabled)),
-        )
-        if value is not None
-    ]
-    last = BEFORE_IDS
-    while True:
-        page = select(Subscription.id).where(Subscription.id > last, *wanted).order_by(Subscription.id).limit(_PAGE)
-        with reading(engine) as connection:
-            ids = connection.execute(page).scalars().all()
-            if not ids:
-                return
-            rows = connection.execute(_listing().where(Subscription.id.between(ids[0], ids[-1]), *wanted)).all()
-            found = _with_tls(connection, rows)
-        yield from _subscribed(found, vault, rules, clock)
-        if len(ids) < _PAGE:
-            return
-        last = ids[-1]
+    state: State | None = None if enabled is None else "enabled" if enabled else "disabled"
+    some = partial(page, engine, vault, event_type=event_type, tenant=tenant, state=state, rules=rules, clock=clock)
+    last = None
+    while found := some(after=last, limit=_PAGE):
+        yield from found
+        last = found[-1].id
 
 
 def page(
@@ -241,8 +225,7 @@ def page(
         found = connection.execute(ids).scalars().all()
         if not found:
             return ()
-        rows = connection.execute(_listing().where(any_of(Subscription.id.expression, found))).all()
-        shown = _with_tls(connection, rows)
+        shown = _found(connection, any_of(Subscription.id.expression, found))
     return _subscribed(shown, vault, rules, clock)
 
 
@@ -262,8 +245,7 @@ def get(
 ) -> Subscribed | None:
     """The subscription of this id, or None."""
     with reading(bind) as connection:
-        rows = connection.execute(_listing().where(Subscription.id == subscription_id)).all()
-        found = _with_tls(connection, rows)
+        found = _found(connection, Subscription.id == subscription_id)
     return next(iter(_subscribed(found, vault, rules, clock)), None)
 
 
@@ -277,8 +259,7 @@ def get_endpoint(
 ) -> tuple[Subscribed, Endpoint] | None:
     """A subscription and its Endpoint, or None. `default` signs if it has no signing secret of its own."""
     with reading(engine) as connection:
-        rows = connection.execute(_listing().where(Subscription.id == subscription_id)).all()
-        found = _with_tls(connection, rows)
+        found = _found(connection, Subscription.id == subscription_id)
     if not found.rows:
         return None
     now, identity = datetime.fromtimestamp(clock(), UTC), found.tls.get(subscription_id)
@@ -344,13 +325,9 @@ class _Found(NamedTuple):
     tls: Mapping[int, StoredTls]
 
 
-def _listing() -> Select[*tuple[Any, ...]]:
-    return endpoint_rows(
-        Subscription.enabled, Subscription.disabled_reason, Subscription.created_at, Subscription.slow_until
-    )
-
-
-def _with_tls(connection: Connection, rows: Sequence[Row[*tuple[Any, ...]]]) -> _Found:
+def _found(connection: Connection, condition: ColumnElement[bool]) -> _Found:
+    shown = Subscription.enabled, Subscription.disabled_reason, Subscription.created_at
+    rows = connection.execute(endpoint_rows(*shown).where(condition)).all()
     return _Found(rows, stored_tls(connection, rows))
 
 
@@ -359,12 +336,7 @@ def _check_url(rules: Rules, url: str) -> None:
         raise InvalidSubscription(refusal, "url")
 
 
-def _signing_secrets(subscription_id: int) -> Select[int]:
-    secret = SubscriptionSecret
-    return select(secret.id).where(secret.subscription_id == subscription_id, secret.kind == "signing").limit(1)
-
-
-def _sharing(row: Row[*tuple[Any, ...]], kinds: Sequence[str]) -> Problem | None:
+def _sharing(row: Row[*tuple[Any, ...]], kinds: Sequence[str]) -> OptionProblem | None:
     """The problem with signing by the deployment's secret, which other subscriptions share; None if there is none."""
     if "signing" in kinds:
         return None
@@ -374,7 +346,7 @@ def _sharing(row: Row[*tuple[Any, ...]], kinds: Sequence[str]) -> Problem | None
         why = "its receiver, which holds that secret, can sign requests to the others' receivers"
     else:
         return None
-    return Problem("secret", f"this subscription shares WEBHOOK_SECRET with others, and {why}", Effect.SENT)
+    return OptionProblem("secret", f"this subscription shares WEBHOOK_SECRET with others, and {why}", Effect.SENT)
 
 
 def _subscribed(found: _Found, vault: Vault | None, rules: Rules, clock: Callable[[], float]) -> tuple[Subscribed, ...]:
@@ -384,8 +356,6 @@ def _subscribed(found: _Found, vault: Vault | None, rules: Rules, clock: Callabl
         mine = list(group)
         row, tls = mine[0], found.tls.get(subscription_id)
         _, problems = endpoint_of(mine, (), decrypt, now, rules, tls)
-        if row.slow_until is not None and row.slow_until != UNREADABLE and row.slow_until > now:
-            problems = (*problems, _too_slow(row.slow_until, row.projection))
         kinds = [each.kind for each in mine if each.kind is not None]
         if not problems and (sharing := _sharing(row, kinds)) is not None:
             problems = (sharing,)
@@ -405,8 +375,3 @@ def _subscribed(found: _Found, vault: Vault | None, rules: Rules, clock: Callabl
             )
         )
     return tuple(shown)
-
-
-def _too_slow(until: datetime, projection: str | None) -> Problem:
-    why = f"takes more CPU time than a worker allows; left out until {until:%Y-%m-%dT%H:%M:%SZ}"
-    return Problem("event_filter" if projection is None else "projection", why, Effect.STORED)

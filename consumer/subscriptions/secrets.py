@@ -1,12 +1,13 @@
 """Reads and writes `webhook_secrets`: signing secrets and credentials, stored as the vault encrypts them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy.orm import InstrumentedAttribute
 
 from consumer.crypto.credentials import MOST_HEADERS, TOO_MANY_HEADERS, check_secret, parse_header
 from consumer.crypto.keys import MOST_SIGNING, Algorithm, algorithm_of, generate, weakness
@@ -28,6 +29,13 @@ _LAST = datetime.max.replace(tzinfo=UTC)
 _TOO_MANY_SECRETS = (
     f"at most {MOST_SIGNING} secrets sign at a time: wait until a previous one ends, remove one (HTTP API), "
     "or rotate with an overlap of 0, which ends all others"
+)
+_COLUMNS = (
+    SubscriptionSecret.id,
+    SubscriptionSecret.subscription_id,
+    SubscriptionSecret.kind,
+    SubscriptionSecret.secret,
+    SubscriptionSecret.expires_at,
 )
 _ENCRYPT = (
     update(SubscriptionSecret)
@@ -163,7 +171,11 @@ def rotate(
             connection.execute(update(SubscriptionSecret).where(*mine, later).values(expires_at=until))
         elif overlap:
             if not default:
-                raise SettingsError(_needs_default(subscription_id))
+                raise SettingsError(
+                    f"WEBHOOK_SECRET is not set, and signs for subscription {subscription_id}, which has no secret of "
+                    "its own. Set it to the workers' value, so that it keeps signing until the overlap ends, or use "
+                    "--overlap 0"
+                )
             rows += [
                 (stored_of(each, owner, vault), created_at - place * _TICK, until)
                 for place, each in enumerate(default, 1)
@@ -267,7 +279,7 @@ def reencrypt(engine: Engine, vault: Vault) -> Iterator[Reencrypted]:
 
     Concurrent changes of a secret are kept. The run may be repeated.
     """
-    for page in _pages(engine):
+    for page in pages(engine, _COLUMNS, _BATCH):
         changes: list[dict[str, Any]] = []
         unopened = []
         for row in page:
@@ -281,16 +293,18 @@ def reencrypt(engine: Engine, vault: Vault) -> Iterator[Reencrypted]:
             else:
                 texts = pieces("b_before", SECRET_LENGTH, row.secret) | pieces("b_secret", SECRET_LENGTH, anew)
                 changes.append({"b_id": row.id, **texts})
-        yield Reencrypted(len(page), _write(engine, changes), tuple(unopened))
+        encrypted = 0
+        if changes:
+            with engine.begin() as connection:
+                encrypted = connection.execute(_ENCRYPT, changes).rowcount
+        yield Reencrypted(len(page), encrypted, tuple(unopened))
 
 
 def survey(engine: Engine, vault: Vault, now: datetime, most: int) -> SecretsReport:
     """Check the secrets valid at `now`, up to `most` of them and at most a page more, at 60 µs each."""
     looked_at = 0
-    in_the_clear: dict[int, None] = {}
-    unopened: dict[int, None] = {}
-    weak: dict[int, None] = {}
-    for page in _pages(engine):
+    in_the_clear, unopened, weak = dict[int, None](), dict[int, None](), dict[int, None]()  # sets that keep their order
+    for page in pages(engine, _COLUMNS, _BATCH):
         for row in page:
             if row.expires_at is not None and row.expires_at <= now:
                 continue
@@ -316,6 +330,21 @@ def _is_weak(text: str) -> bool:
         return False
 
 
+def pages(
+    engine: Engine, columns: Sequence[InstrumentedAttribute[Any]], size: int, after: int = BEFORE_IDS
+) -> Iterator[Sequence[Row[*tuple[Any, ...]]]]:
+    """All rows of a table, `size` at a time, in the order of the first of its `columns`, an id above `after`."""
+    key = columns[0]
+    while True:
+        with reading(engine) as connection:
+            page = connection.execute(select(*columns).where(key > after).order_by(key).limit(size)).all()
+        if page:
+            yield page
+        if len(page) < size:
+            return
+        after = page[-1][0]
+
+
 def lock(connection: Connection, subscription_id: int) -> bool:
     """Lock the subscription's secrets until the transaction ends. False if there is no such subscription."""
     found = select(Subscription.id).where(Subscription.id == subscription_id).with_for_update()
@@ -328,13 +357,6 @@ def _algorithm(newest_first: Sequence[str], owner: Owner, vault: Vault) -> Algor
         return algorithm_of(vault.decrypt(newest_first[0], owner)) if newest_first else "hmac"
     except ValueError as error:
         raise InvalidSubscription(f"{error}: choose the new secret's algorithm with --algorithm") from None
-
-
-def _needs_default(subscription_id: int) -> str:
-    return (
-        f"WEBHOOK_SECRET is not set, and signs for subscription {subscription_id}, which has no secret of its own. "
-        "Set it to the workers' value, so that it keeps signing until the overlap ends, or use --overlap 0"
-    )
 
 
 def _credentials(connection: Connection, subscription_id: int) -> Sequence[Row[*tuple[Any, ...]]]:
@@ -355,33 +377,3 @@ def _is_of(name: str, subscription_id: int, row: Row[*tuple[Any, ...]], vault: V
 def _delete(connection: Connection, ids: Sequence[int]) -> None:
     if ids:
         connection.execute(delete(SubscriptionSecret).where(any_of(SubscriptionSecret.id.expression, ids)))
-
-
-def _pages(engine: Engine) -> Iterator[Sequence[Row[*tuple[Any, ...]]]]:
-    last = BEFORE_IDS
-    while True:
-        with reading(engine) as connection:
-            page = connection.execute(
-                select(
-                    SubscriptionSecret.id,
-                    SubscriptionSecret.subscription_id,
-                    SubscriptionSecret.kind,
-                    SubscriptionSecret.secret,
-                    SubscriptionSecret.expires_at,
-                )
-                .where(SubscriptionSecret.id > last)
-                .order_by(SubscriptionSecret.id)
-                .limit(_BATCH)
-            ).all()
-        if page:
-            yield page
-        if len(page) < _BATCH:
-            return
-        last = page[-1].id
-
-
-def _write(engine: Engine, changes: Sequence[Mapping[str, Any]]) -> int:
-    if not changes:
-        return 0
-    with engine.begin() as connection:
-        return connection.execute(_ENCRYPT, changes).rowcount

@@ -11,7 +11,7 @@ from consumer.crypto.certificates import CertificateInfo, TlsIdentity, certifica
 from consumer.crypto.vault import ENCRYPTED, Decrypt, Owner, Vault
 from consumer.database.engine import any_of, reading, writing
 from consumer.errors import InvalidSubscription
-from consumer.subscriptions.secrets import Reencrypted, Unopened, lock
+from consumer.subscriptions.secrets import Reencrypted, Unopened, lock, pages
 from models import SubscriptionTls
 from models.base import BEFORE_IDS
 
@@ -157,25 +157,22 @@ def remove_tls(bind: Engine | Connection, subscription_id: int) -> bool:
 
 def expiries(engine: Engine) -> list[Expiry]:
     """The certificates that expire first, for each subscription with an identity: its own, and its authorities'."""
-    found: list[Expiry] = []
-    after: int | None = FIRST
-    while after is not None:
-        some, after = expiries_after(engine, after)
-        found += some
+    found = [each for page in pages(engine, _COLUMNS, _BATCH) for each in _expiries_of(page)]
     return sorted(found, key=lambda expiry: expiry.not_after)
 
 
 def expiries_after(engine: Engine, after: int) -> tuple[list[Expiry], int | None]:
     """The same for a page of subscriptions with ids above `after`; and the next page's `after`, None at the end."""
-    rows = _page(engine, after)
-    found = []
+    rows = next(pages(engine, _COLUMNS, _BATCH, after), ())
+    return list(_expiries_of(rows)), rows[-1].subscription_id if len(rows) == _BATCH else None
+
+
+def _expiries_of(rows: Sequence[Row[*tuple[Any, ...]]]) -> Iterator[Expiry]:
     for row in rows:
-        tls = StoredTls(*row)
-        for part, infos in (("certificate", _readable(tls.certificate)), ("authorities", _readable(tls.authorities))):
+        for part, infos in (("certificate", _readable(row.certificate)), ("authorities", _readable(row.authorities))):
             if infos:
                 first = min(infos, key=lambda info: info.not_after)
-                found.append(Expiry(tls.subscription_id, part, first.subject, first.not_after))
-    return found, rows[-1].subscription_id if len(rows) == _BATCH else None
+                yield Expiry(row.subscription_id, part, first.subject, first.not_after)
 
 
 def count(engine: Engine) -> int:
@@ -188,7 +185,7 @@ def in_the_clear(engine: Engine) -> list[int]:
     """The subscriptions whose private key is not encrypted."""
     return [
         row.subscription_id
-        for page in _pages(engine)
+        for page in pages(engine, _COLUMNS, _BATCH)
         for row in page
         if isinstance(row.private_key, str) and not row.private_key.startswith(ENCRYPTED)
     ]
@@ -196,7 +193,7 @@ def in_the_clear(engine: Engine) -> list[int]:
 
 def reencrypt(engine: Engine, vault: Vault) -> Iterator[Reencrypted]:
     """Re-encrypt private keys that `vault` would store differently now, as `secrets.reencrypt` does for secrets."""
-    for page in _pages(engine):
+    for page in pages(engine, _COLUMNS, _BATCH):
         encrypted, unopened = 0, []
         for row in page:
             owner = Owner(row.subscription_id, _KIND)
@@ -226,16 +223,3 @@ def _readable(pem: str | None) -> tuple[CertificateInfo, ...]:
         return certificate_infos(pem) if pem else ()
     except (ValueError, TypeError, AttributeError):  # plain SQL can store anything; the problem is reported elsewhere
         return ()
-
-
-def _pages(engine: Engine) -> Iterator[Sequence[Row[*tuple[Any, ...]]]]:
-    last = BEFORE_IDS
-    while page := _page(engine, last):
-        yield page
-        last = page[-1].subscription_id
-
-
-def _page(engine: Engine, after: int) -> Sequence[Row[*tuple[Any, ...]]]:
-    ids = select(*_COLUMNS).where(SubscriptionTls.subscription_id > after)
-    with reading(engine) as connection:
-        return connection.execute(ids.order_by(SubscriptionTls.subscription_id).limit(_BATCH)).all()

@@ -16,9 +16,9 @@ from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
 from consumer.loop.poller import Poller
-from consumer.matching.budget import Budget
 from consumer.matching.catalog import Catalog
 from consumer.matching.inbox import Inbox
+from consumer.matching.selection import Budget
 from consumer.schemas.translation import Translation
 from consumer.sending.adapter import LoopAdapter
 from consumer.worker.attempt_log import AttemptLog

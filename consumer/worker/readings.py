@@ -21,7 +21,7 @@ def readings(parts: Parts, lag: LoopLag, turn_age: float, *, ready: bool, clock:
         parked=parts.maintenance.parked,
         breaker_open=parts.maintenance.breakers_open,
         set_aside=parts.parking.set_aside,
-        expressions_left_out=len(list(parts.budget)),
+        expressions_left_out=len(parts.budget),
         commits=parts.source.commits_total,
         connections_opened=parts.transport.connections_opened,
         retention_overtaken=parts.source.overtaken_total,

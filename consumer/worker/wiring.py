@@ -21,7 +21,6 @@ from consumer.delivery.parking import Parking
 from consumer.delivery.recall import Ledger, Recall
 from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
-from consumer.delivery.slow_expressions import SlowExpressions
 from consumer.events.event import TopicPartition
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped
@@ -31,11 +30,10 @@ from consumer.ledger.assigned import with_due_rows
 from consumer.ledger.due import fetch, postpone, scan
 from consumer.ledger.marks import recent
 from consumer.loop.poller import Poller, raise_descriptor_limit
-from consumer.matching.budget import Budget
 from consumer.matching.catalog import Catalog, EndpointCache, SubscriptionProblems, find_endpoints
 from consumer.matching.destinations import rules_of
 from consumer.matching.inbox import Inbox
-from consumer.matching.selection import Selector
+from consumer.matching.selection import Budget, Selector
 from consumer.schemas.conversion import Decode
 from consumer.schemas.framing import SchemaId
 from consumer.schemas.translation import Translation, in_threads
@@ -173,7 +171,7 @@ def build_worker(
         clock=clock,
         monotonic=monotonic,
     )
-    budget = Budget(monotonic, SlowExpressions(lanes, settling, notes, clock=clock, monotonic=monotonic))
+    budget = Budget(monotonic)
     selector = Selector(metrics, budget, monotonic)
     sender = Sender(lanes, settling, transport, memory, budget, clock=clock, monotonic=monotonic, tracer=tracer)
     dispatch = Dispatch(inbox, lanes, settling, selector, metrics, monotonic, tracer)

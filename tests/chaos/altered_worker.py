@@ -27,18 +27,13 @@ from consumer.intake import unreadable
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.source import Source
-from consumer.matching import budget
+from consumer.matching import selection
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.worker import committer, polling
 
 Change = Callable[[], None]
 
-LITTLE = {
-    "OWN": 0.001,
-    "BURST": 5.0,
-    "PAUSE": 1.0,
-    "LONGEST_PAUSE": 1.0,
-}  # of consumer.matching.budget: an evaluation or two, and a pause
+LITTLE = {"OWN": 0.005, "PAUSE": 1.0}  # of consumer.matching.selection: an evaluation or two, and a pause
 LOST_ANSWERS = 0.2  # fraction of commits with a lost answer
 STARTED = 300  # deliveries that the worker starts before it stops starting them
 
@@ -203,6 +198,6 @@ def _wrap(owner: Any, name: str, changed: Callable[..., Any]) -> None:
 
 
 if __name__ == "__main__":
-    vars(budget).update(LITTLE)
+    vars(selection).update(LITTLE)
     globals()[sys.argv.pop(1)]()
     main()

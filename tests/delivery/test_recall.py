@@ -29,8 +29,7 @@ from consumer.ledger.marks import recent
 from consumer.ledger.rows import DueKey, Failure, NewDelivery, OrderingKey, order_key
 from consumer.ledger.seeks import PARTS
 from consumer.ledger.store import UNWANTED
-from consumer.matching.budget import PAUSE, Budget
-from consumer.matching.selection import FILTER_TOO_LARGE, Selector
+from consumer.matching.selection import FILTER_TOO_LARGE, PAUSE, Budget, Selector
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.telemetry.metrics import Metrics
@@ -66,7 +65,7 @@ class Bench:
         )
         self.places: Collection[tuple[str, int]] = [HERE]
         self.given_out = 10**9  # records below this offset are fanned out
-        self.budget = Budget(self.store.monotonic, lambda *_: None)
+        self.budget = Budget(self.store.monotonic)
         self.recall = Recall(
             Ledger(
                 partial(scan, engine, GROUP),

@@ -16,7 +16,7 @@ from consumer.delivery.sender import GROWTH, NO_DESCRIPTOR_WAIT, Sender
 from consumer.errors import NoDescriptor
 from consumer.events.event import Event
 from consumer.expressions import compile_projection
-from consumer.matching.budget import Budget
+from consumer.matching.selection import Budget
 from consumer.sending.adapter import LoopAdapter, Result
 from consumer.sending.payloads import Payload, render
 from consumer.subscriptions.endpoint import Batch, Endpoint
@@ -66,14 +66,14 @@ class Counter:
         self.desk = Desk(engine)
         self.wire = Wire()
         store = self.desk.store
-        self.over: list[int] = []  # subscriptions with projections that have taken too long
+        self.budget = Budget(store.monotonic)
         transport = cast("LoopAdapter", self.wire)
         self.sender = Sender(
             self.desk.lanes,
             self.desk.settling,
             transport,
             self.desk.memory,
-            Budget(store.monotonic, lambda subscription, _seconds: self.over.append(subscription)),
+            self.budget,
             store.clock,
             store.monotonic,
             self.tracer,
@@ -209,11 +209,11 @@ def test_the_time_of_a_projection_is_charged(
     counter.ask(batch=batch)
     counter.queue(*[b"{}"] * 10)
     counter.start()
-    assert (counter.over, next(ticks)) == ([], 0)
+    assert (len(counter.budget), next(ticks)) == (0, 0)
     counter.ask(batch=batch, projection=compile_projection("{'a': data.a}"))
     counter.queue(*[b'{"a": 1}', b"{}"] * 5)
     counter.start()
-    assert counter.over == [counter.desk.subscription]
+    assert counter.budget.is_over(counter.desk.subscription)
 
 
 def test_an_event_that_cannot_be_rendered_is_given_up(counter: Counter) -> None:

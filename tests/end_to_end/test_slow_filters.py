@@ -42,7 +42,7 @@ def metric(worker: Worker) -> float:
 
 def test_filters_over_their_budget_delay_no_other_and_lose_nothing(deployment: Deployment) -> None:
     """Their events are stored without evaluating them, and filtered before they are sent."""
-    deployment.alter("import consumer.matching.budget as budget; budget.PAUSE = budget.LONGEST_PAUSE = 12.0")
+    deployment.alter("import consumer.matching.selection as selection; selection.PAUSE = 12.0")
     deployment.subscribe("calm", "/calm")
     slow = {f"/slow{each}": deployment.subscribe("slow", f"/slow{each}", event_filter=SLOW % each) for each in range(5)}
     worker = deployment.start()
@@ -52,9 +52,6 @@ def test_filters_over_their_budget_delay_no_other_and_lose_nothing(deployment: D
     beside = time.time()
     deployment.publish(["calm", "slow"] * EVENTS, per_second=160)
     eventually(lambda: metric(worker) == len(slow), every=0.2)
-    found = broken(deployment)
-    assert found.keys() == set(slow.values())
-    assert all("event_filter: takes more CPU time than a worker allows" in each for each in found.values())
     eventually(lambda: len(deployment.receiver.at("/calm")) == 200 + EVENTS)
     before, company = (percentile(deployment.latencies("/calm", since), 0.95) for since in (alone, beside))
     assert company < max(3 * before, FLOOR), f"p95 {before * 1e3:.0f} ms alone, {company * 1e3:.0f} ms beside"

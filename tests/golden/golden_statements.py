@@ -38,7 +38,7 @@ from consumer.ledger.due import FetchRequest
 from consumer.ledger.replays import Lease, Span
 from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent
 from consumer.matching.catalog import find_endpoints
-from consumer.subscriptions import event_types, health, repository, secrets, tls
+from consumer.subscriptions import health, repository, secrets, tls
 from consumer.subscriptions.endpoint_row import Rules
 from models import Status, Wish
 from tests.crypto.vaults import in_the_clear
@@ -93,21 +93,16 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Read and lock it.",
             "With WEBHOOK_REQUIRE_OWN_SECRET: has it a signing secret of its own?",
             "Write it.",
-            "The same, if its filter or projection changes.",
         ),
-        "subscriptions.repository.walk": (
-            "The ids of the next page, of all or of those that match.",
+        "subscriptions.repository.page": ("The ids of a page, of all or of those that match.",),
+        "subscriptions.repository._found": (
             "The subscriptions of these ids, with everything that their problems depend on.",
+            "One subscription.",
         ),
-        "subscriptions.repository.page": (
-            "The API: the ids of a page, of all or of those that match.",
-            "The subscriptions of these ids, with everything that their problems depend on.",
-        ),
-        "subscriptions.repository.get": ("One subscription.",),
         "subscriptions.health.failing": ("Failing subscriptions, the longest failing first.",),
         "subscriptions.health.named": ("The names of these subscriptions.",),
         "subscriptions.health.disabled": ("Disabled subscriptions, newest first.",),
-        "subscriptions.event_types.named_types": (
+        "subscriptions.health.named_types": (
             "The first event types that subscriptions name, and how many name each.",
             "The next event types.",
         ),
@@ -136,8 +131,11 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "subscriptions.secrets.remove_secret": ("Remove one of them.",),
         "subscriptions.secrets.count": ("The number of secrets to encrypt anew.",),
-        "subscriptions.secrets._pages": ("All secrets, a page at a time.",),
-        "subscriptions.secrets._write": ("Encrypt them anew if they are unchanged, an array.",),
+        "subscriptions.secrets.pages": (
+            "All secrets, a page at a time.",
+            "All certificates, a page at a time, for expiry dates and for keys to encrypt.",
+        ),
+        "subscriptions.secrets.reencrypt": ("Encrypt them anew if they are unchanged, an array.",),
         "subscriptions.tls.stored": ("Workers: the certificates of subscriptions that have some, after the look-up.",),
         "subscriptions.tls.set_tls": (
             "Its certificates, because parts that are not given stay.",
@@ -146,7 +144,6 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "subscriptions.tls.remove_tls": ("Remove them.",),
         "subscriptions.tls.count": ("The number of private keys to encrypt anew.",),
-        "subscriptions.tls._page": ("All certificates, a page at a time, for expiry dates and for keys to encrypt.",),
         "subscriptions.tls._replace_key": (
             "Lock a key: is it unchanged?",
             "Encrypt it anew.",
@@ -230,7 +227,6 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.upkeep.disable": ("Disable a subscription, after a 410 or days of failures.",),
         "ledger.upkeep.failing": ("A subscription has begun to fail.",),
         "ledger.upkeep.recovered": ("A subscription has recovered.",),
-        "ledger.upkeep.slow": ("Disable its slow filter or projection until a time.",),
         "ledger.upkeep._enabled": ("Which of these subscriptions exist, and which are enabled?",),
         "ledger.upkeep._follow": (
             "Rows that have not followed subscriptions that were disabled, enabled or removed.",
@@ -326,7 +322,6 @@ LOOSE = {
     "ledger.replays.find",
     "ledger.search._ids",
     "ledger.search.search",
-    "subscriptions.repository.walk",
     "subscriptions.repository.page",
 }
 
@@ -441,7 +436,7 @@ def _subscribe(engine: Engine) -> None:
     health.disabled(engine, 20)
     health.named(engine, [1])
     for after in (None, "user.created"):
-        event_types.named_types(engine, 10, after)
+        health.named_types(engine, 10, after)
     repository.count_enabled(engine)
     repository.get(engine, 1)
     for enabled, reason in ((False, None), (False, "moves"), (True, None)):
@@ -564,7 +559,6 @@ def _keep(engine: Engine) -> None:
     group = "another"
     upkeep.failing(engine, 1, T)
     upkeep.recovered(engine, group, 1)
-    upkeep.slow(engine, 1, T)
     told = OperationalEvent("subscription.disabled", "op_3", {})
     upkeep.disable(engine, group, 1, "410", told, failing_before=T, url=URL)
     upkeep.disable(engine, group, 1, "410", told)

@@ -57,13 +57,6 @@ def find(
     return {event_type: found[event_type, None] for event_type in types}
 
 
-def test_a_subscription_added_by_plain_sql_is_found(engine: Engine) -> None:
-    """A URL and an event type are enough. It is signed with the default secrets."""
-    with engine.begin() as connection:
-        connection.exec_driver_sql(f"INSERT INTO webhook_subscriptions (url, event_type) VALUES ('{URL}', 't')")  # noqa: S608 (a constant)
-    assert find(engine, "t") == {"t": (Endpoint(1, URL, DEFAULT),)}
-
-
 def test_each_type_gets_exactly_its_subscriptions(engine: Engine) -> None:
     """By id within a type. An unwanted type has none; case and prefixes count; disabled ones match no type."""
     ids = [repository.add(engine, URL, event_type) for event_type in ("a", "b", "a", "A", "ab")]
@@ -247,15 +240,6 @@ def test_an_invalid_event_type_matches_nothing(engine: Engine) -> None:
     assert find(engine, "a.x.b", "a.*.b", "a*", "ab", "**") == dict.fromkeys(["a.x.b", "a.*.b", "a*", "ab", "**"], ())
 
 
-def test_own_secrets_sign_until_they_expire_newest_first(engine: Engine) -> None:
-    """During a rotation both secrets sign. The default secret does not."""
-    subscription = repository.add(engine, URL, "t")
-    add_secret(engine, subscription, "old", created=1, expires=1001)
-    add_secret(engine, subscription, "new", created=2)
-    assert find(engine, "t", now=1000.0)["t"][0].secrets == (b"new", b"old")
-    assert find(engine, "t", now=1001.0)["t"][0].secrets == (b"new",)
-
-
 @pytest.mark.parametrize(
     ("secret", "expires", "reason"),
     [
@@ -287,32 +271,6 @@ def test_a_broken_secret_leaves_its_subscription_unsigned(
     assert len(broken) == 0
 
 
-def test_an_encrypted_secret_without_the_encryption_key(engine: Engine) -> None:
-    """The reason names the setting."""
-    subscription = repository.add(engine, URL, "t", "own", vault=Vault(Fernet.generate_key().decode()))
-    with capture_logs() as logs:
-        assert [endpoint.secrets for endpoint in find(engine, "t", broken=SubscriptionProblems())["t"]] == [()]
-    assert (logs[0]["subscription"], "WEBHOOK_ENCRYPTION_KEY is not set" in logs[0]["reason"]) == (subscription, True)
-
-
-def test_unreadable_options_are_ignored(engine: Engine) -> None:
-    """Plain SQL may write any text. The deployment's values apply, other options stay, and it is logged once."""
-    added = repository.add(engine, URL, "t", ordering="key", max_in_flight=2, retry_schedule="1s")
-    broken = SubscriptionProblems()
-    with engine.begin() as connection:
-        connection.execute(update(Subscription).values(retry_schedule="soon", final_statuses="4xx,bad"))
-    with capture_logs() as logs:
-        for _ in range(2):
-            assert find(engine, "t", broken=broken)["t"] == (
-                Endpoint(added, URL, DEFAULT, ordered=True, max_in_flight=2),
-            )
-    assert {(entry["event"], entry["subscription"]) for entry in logs} == {("a subscription is broken", added)}
-    first, second = sorted(entry["reason"] for entry in logs)
-    assert "final_statuses: 'bad' is neither a status" in first
-    assert "retry_schedule: 'soon' is not a duration" in second
-    assert all(reason.endswith("; the default is used") for reason in (first, second))
-
-
 def test_two_faults_are_reported_separately(engine: Engine) -> None:
     """An unusable secret and an unreadable schedule are two reports, each with its consequence."""
     subscription = repository.add(engine, URL, "t", retry_schedule="1s")
@@ -333,31 +291,6 @@ def test_the_start_of_a_failure_is_known(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(update(Subscription).values(failing_since=datetime.fromtimestamp(123.25, UTC)))
     assert [endpoint.failing_since for endpoint in find(engine, "t")["t"]] == [123.25]
-
-
-def test_keys_can_be_rotated(engine: Engine) -> None:
-    """A secret encrypted with the old key can be read while both keys are set."""
-    old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
-    repository.add(engine, URL, "t", "own", vault=Vault(old))
-    assert find(engine, "t", vault=Vault(f"{new} {old}"))["t"][0].secrets == (b"own",)
-
-
-def test_a_look_up_among_many_subscriptions_uses_the_index(sqlite_engine: Engine) -> None:
-    """With 10,000 subscriptions of 1,000 types, one of ten types takes 100 rows, and SQLite reads no others."""
-    engine = sqlite_engine
-    with engine.begin() as connection:
-        connection.execute(
-            insert(Subscription), [{"url": URL, "event_type": f"type.{number % 1000}"} for number in range(10_000)]
-        )
-    steps = [0]  # hundreds of SQLite's instructions
-
-    def count() -> None:
-        steps[0] += 1
-
-    with engine.connect() as connection:  # the pool gives it to the look-up
-        connection.connection.driver_connection.set_progress_handler(count, 100)  # type: ignore[union-attr]
-    find(engine, *(f"type.{number}" for number in range(10)))
-    assert 0 < steps[0] < 200, steps
 
 
 class Database:

@@ -63,19 +63,6 @@ def test_events_come_out_in_order() -> None:
     assert not desk.inbox
 
 
-def test_an_event_carries_its_settle_function() -> None:
-    """It is the function that was put with it, for its partition's tracker."""
-    desk = Lookups()
-    desk.inbox.stored(HERE, set())
-    desk.put(7)
-    desk.inbox.next()
-    desk.answer()
-    matched = desk.inbox.next()
-    assert matched is not None
-    matched.settle(7)
-    assert desk.settled == [7]
-
-
 def test_an_unknown_type_is_requested_and_waited_for() -> None:
     """Later events wait too, since order holds within a partition. An expired type is requested again."""
     desk = Lookups()
@@ -165,23 +152,6 @@ def test_stored_deliveries_of_waiting_events_are_kept() -> None:
     desk.catalog.want([("a", None)])
     desk.answer()
     assert desk.out() == [(0, [2]), (1, [2]), (2, [1])]
-
-
-def test_events_that_stand_aside_leave_with_their_partition() -> None:
-    """They take up room until then."""
-    desk = Lookups()
-    desk.inbox.stored(HERE, set(), 2)
-    desk.inbox.stored(THERE, set())
-    desk.put(2)
-    desk.put(3)
-    desk.put(0, place=THERE)
-    assert desk.inbox.room == MOST_EVENTS - 3
-    desk.inbox.discard({HERE})
-    assert (desk.inbox.room, desk.inbox.first_offset(HERE), desk.inbox.stands_aside(HERE)) == (
-        MOST_EVENTS - 1,
-        None,
-        False,
-    )
 
 
 def test_stored_deliveries_are_forgotten_once_passed() -> None:
@@ -301,6 +271,8 @@ class InboxMachine(RuleBasedStateMachine):
             expected = next(each for each in self.waiting if each[1] == record.topic_partition)
             self.waiting.remove(expected)
             assert (record.offset, matched.event.type) == (expected[0], expected[2])
+            matched.settle(record.offset)
+            assert self.desk.settled[-1] == record.offset
             assert record.offset < self.known[record.topic_partition]
             assert len(matched.endpoints) == (0 if matched.event.type == "nobody" else 2)
 

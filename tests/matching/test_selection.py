@@ -12,8 +12,18 @@ from structlog.testing import capture_logs
 from consumer.events.cloud_event import variables_of
 from consumer.events.event import Event, RecordId
 from consumer.expressions import compile_filter
-from consumer.matching.budget import PAUSE, Budget
-from consumer.matching.selection import SILENCE, FilterResult, Selector
+from consumer.matching.selection import (
+    ALL,
+    FREE,
+    MOST_OF_ONE,
+    OWN,
+    PAUSE,
+    SILENCE,
+    WINDOW,
+    Budget,
+    FilterResult,
+    Selector,
+)
 from consumer.subscriptions.endpoint import BrokenFilter, Endpoint, Selection
 from consumer.telemetry.metrics import Metrics
 
@@ -189,13 +199,12 @@ def test_events_are_distinguished_by_identity() -> None:
 
 def test_a_filter_over_its_budget_does_not_run() -> None:
     """No event is lost, and other filters run. After its pause it runs again."""
-    clock, processor, over = Ticking(), Ticking(0.005), list[int]()
-    budget = Budget(clock, lambda subscription, _seconds: over.append(subscription))
-    selector = Selector(Metrics(), budget, clock, processor)
+    clock, processor = Ticking(), Ticking(0.005)
+    selector = Selector(Metrics(), Budget(clock), clock, processor)
     slow, other, event = wanting("data.amount > 1"), wanting("data.amount > 1", subscription=2), carrying({"amount": 5})
     answers = [selector.ask(slow, event) for _ in range(200)]
     assert answers[:10] == [FilterResult.WANTED] * 10
-    assert (answers[-1], over, selector.ask(other, event)) == (FilterResult.NOT_ASKED, [1], FilterResult.WANTED)
+    assert (answers[-1], selector.ask(other, event)) == (FilterResult.NOT_ASKED, FilterResult.WANTED)
     clock.now += PAUSE
     assert selector.ask(slow, event) is FilterResult.WANTED
 
@@ -209,16 +218,104 @@ def test_a_broken_filter_does_not_run() -> None:
 
 def test_parsing_the_event_is_not_charged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the first filter of a large event would pay for all."""
-    clock, processor, over = Ticking(), Ticking(), list[int]()
+    clock, processor = Ticking(), Ticking()
+    budget = Budget(clock)
 
     def slowly(event: Event) -> dict[str, object]:
         processor.now += 1.0
         return variables_of(event)
 
     monkeypatch.setattr("consumer.matching.selection.variables_of", slowly)
-    selector = Selector(
-        Metrics(), Budget(clock, lambda subscription, _seconds: over.append(subscription)), clock, processor
-    )
+    selector = Selector(Metrics(), budget, clock, processor)
     for _ in range(5):
         assert selector.ask(wanting("data.amount > 1"), carrying({"amount": 5})) is FilterResult.WANTED
-    assert over == []
+    assert len(budget) == 0
+
+
+def charges(budget: Budget, subscription: int, seconds: float) -> int:
+    """How many evaluations of so many seconds the subscription makes until it is left out; at most a thousand."""
+    for number in range(1000):
+        if budget.is_over(subscription):
+            return number
+        budget.charge(subscription, seconds)
+    return 1000
+
+
+def test_usual_evaluations_are_free() -> None:
+    """Each sends a delivery, which costs as much, or saves one. They earn no credit for slow ones."""
+    budget = Budget(Ticking())
+    assert charges(budget, 1, FREE / 2) == 1000
+    assert len(budget) == 0
+    assert charges(budget, 1, MOST_OF_ONE) == 3
+
+
+def test_a_pause_of_the_process_is_not_charged_to_the_filter() -> None:
+    """The garbage collector may run during an evaluation, so a single long one is charged only in part."""
+    assert charges(Budget(Ticking()), 7, 10.0) > 1
+
+
+@pytest.mark.parametrize("took", [0.001, 0.005, MOST_OF_ONE])
+def test_a_slow_subscription_is_left_out_for_a_while(took: float) -> None:
+    """It is logged once each time. Other subscriptions run, and after the pause it begins with a full budget."""
+    clock = Ticking()
+    budget = Budget(clock)
+    with capture_logs() as logs:
+        for _ in range(2):
+            assert OWN < charges(budget, 7, took) * (took - FREE) <= OWN + took
+            assert (budget.is_over(7), budget.is_over(8), len(budget)) == (True, False, 1)
+            clock.now += 0.001
+            budget.charge(7, took)  # of a request that was begun: the pause does not become longer
+            clock.now += PAUSE - 0.002
+            assert budget.is_over(7)
+            clock.now += 0.001
+            assert (budget.is_over(7), len(budget)) == (False, 0)
+    assert [entry["subscription"] for entry in logs] == [7, 7]
+
+
+def test_a_share_of_the_processor_may_be_taken_for_ever() -> None:
+    """It is a twentieth."""
+    clock = Ticking()
+    budget = Budget(clock)
+    for _ in range(1000):
+        budget.charge(1, OWN / 10 + FREE)
+        clock.now += WINDOW / 10 + 1e-6
+    assert len(budget) == 0
+
+
+def test_of_many_slow_subscriptions_the_slowest_are_left_out() -> None:
+    """Together they take more than a fifth of a processor. The ones within a fair share of that run."""
+    clock = Ticking()
+    budget = Budget(clock)
+    for _ in range(15):
+        for number in range(1, 21):
+            if not budget.is_over(number):
+                budget.charge(number, 0.002 + FREE if number > 12 else FREE + 1e-5)
+    assert [number for number in range(1, 21) if budget.is_over(number)] == list(range(13, 21))
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.floats(0, 0.02), st.floats(0, 0.1)), max_size=300))
+def test_charges_do_not_exceed_the_budgets(steps: list[tuple[int, float, float]]) -> None:
+    """What one subscription, and what all, take in any second is bounded; each may begin one evaluation too many."""
+    clock = Ticking()
+    budget = Budget(clock)
+    charged: list[tuple[float, int, float]] = []
+    for subscription, took, later in steps:
+        clock.now += later
+        if not budget.is_over(subscription):
+            budget.charge(subscription, took)
+            charged.append((clock.now, subscription, max(0.0, took - FREE)))
+        recent = [(each, seconds) for at, each, seconds in charged if at > clock.now - WINDOW]
+        mine = sum(seconds for each, seconds in recent if each == subscription)
+        assert mine <= 2 * (OWN + 0.02) + 1e-9
+        assert sum(seconds for _, seconds in recent) <= 2 * (2 * ALL + 0.02 * 30) + 1e-9
+
+
+def test_what_is_remembered_of_charges_is_bounded_in_time() -> None:
+    """Subscriptions that were slow once leave no trace after the pause."""
+    clock = Ticking()
+    budget = Budget(clock)
+    for number in range(1000):
+        charges(budget, number, MOST_OF_ONE)
+        clock.now += WINDOW
+    assert len(budget._spent) <= 1
+    assert len(budget._until) <= PAUSE / WINDOW + 1

@@ -22,7 +22,7 @@ from consumer.ledger import admin, counts, replays, search
 from consumer.ledger.search import MOST, Query
 from consumer.ops import overview
 from consumer.ops.changes import Deployment
-from consumer.subscriptions import event_types, health
+from consumer.subscriptions import health
 from models import Status
 from tests.console.tokens import Tokens
 from tests.large_estate import BORN, DELIVERIES, fill
@@ -93,7 +93,7 @@ def full(new_sqlite_engine: Callable[[], Engine]) -> Iterator[Engine]:
         ("failing", lambda e: health.failing(e, 20), 1),
         ("disabled", lambda e: health.disabled(e, 20), 1),
         ("problems", lambda e: health.problematic(e, overview.LOOKED_AT), 2),
-        ("named types", lambda e: event_types.named_types(e, 1_000), 1),
+        ("named types", lambda e: health.named_types(e, 1_000), 1),
         ("replays", lambda e: replays.find(e, limit=MOST), 1),
     ],
 )

@@ -34,7 +34,7 @@ from consumer.ledger.replays import Span
 from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent, OrderingKey, order_key
 from consumer.matching.catalog import find_endpoints
 from consumer.ops import changes, replay_request
-from consumer.subscriptions import event_types, health, repository, secrets, tls
+from consumer.subscriptions import health, repository, secrets, tls
 from consumer.subscriptions.endpoint_row import Rules
 from models import Status, Wish
 from tests.crypto.vaults import in_the_clear
@@ -74,7 +74,6 @@ def as_worker(engine: Engine, begin: Begin) -> None:
     assigned.with_rows(engine, "g", [("t", 0)])
     assigned.with_due_rows(engine, "g", [("t", 0, 1)], now)
     upkeep.failing(engine, 1, now)
-    upkeep.slow(engine, 1, now)
     upkeep.recovered(engine, "g", 1, OperationalEvent("a", "1", {}))
     upkeep.disable(engine, "g", 1, "gone", OperationalEvent("a", "2", {}))
     upkeep.reconcile(engine, now)
@@ -123,7 +122,7 @@ def as_administrator(engine: Engine, begin: Begin) -> None:
     health.failing(engine, 2)
     health.named(engine, [1])
     health.disabled(engine, 2)
-    event_types.named_types(engine, 2)
+    health.named_types(engine, 2)
     repository.page(engine, after=None, limit=2, tenant="*")
     by = changes.Changes(changes.Deployment(engine, "g", Vault()), "api:acme")
     key = request_keys.request_key("8e03978e", ("acme", "/v1/subscriptions"), b"{}", now.timestamp())

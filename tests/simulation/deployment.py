@@ -18,7 +18,7 @@ from consumer.intake.offsets import decode as settled_above
 from consumer.intake.record import Partition, Record
 from consumer.ledger import admin, marks
 from consumer.ledger.marks import Subject
-from consumer.matching.budget import MOST_OF_ONE
+from consumer.matching.selection import MOST_OF_ONE
 from consumer.subscriptions import repository
 from models import Wish
 from models.mark import ALL_SUBSCRIPTIONS

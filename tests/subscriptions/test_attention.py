@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.ledger import upkeep
-from consumer.subscriptions import event_types, health, repository
+from consumer.subscriptions import health, repository
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
 from tests.ledger.rows_kit import plans, run
 
@@ -55,16 +55,16 @@ def test_problems_are_searched_in_a_bounded_number(engine: Engine, subs: list[in
 @pytest.mark.usefixtures("subs")
 def test_named_types_are_counted(engine: Engine) -> None:
     """Types and patterns are counted a page at a time, in the order of their bytes."""
-    assert event_types.named_types(engine, 10) == [("a.*", 1), ("b", 2), ("c", 1)]
-    assert event_types.named_types(engine, 1, after="a.*") == [("b", 2)]
-    assert event_types.named_types(engine, 10, after="c") == []
+    assert health.named_types(engine, 10) == [("a.*", 1), ("b", 2), ("c", 1)]
+    assert health.named_types(engine, 1, after="a.*") == [("b", 2)]
+    assert health.named_types(engine, 10, after="c") == []
 
 
 def test_an_index_finds_them(sqlite_engine: Engine) -> None:
     """An index gives them in order: no sort, no table scan."""
     for work, index in (
         (lambda: health.failing(sqlite_engine, 9), "ix_webhook_subs_failing"),
-        (lambda: event_types.named_types(sqlite_engine, 9, after="a"), "COVERING INDEX ix_webhook_subs_match"),
+        (lambda: health.named_types(sqlite_engine, 9, after="a"), "COVERING INDEX ix_webhook_subs_match"),
     ):
         for sql, plan in plans(sqlite_engine, work):
             assert index in plan, (sql, plan)

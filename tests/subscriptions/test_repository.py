@@ -1,6 +1,5 @@
 """Adding, listing, disabling and removing subscriptions, and refusing invalid ones."""
 
-import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -8,16 +7,12 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
-from hypothesis import given
-from hypothesis import strategies as st
 from sqlalchemy import Engine, insert, select, update
 
 from consumer.crypto.vault import Vault
 from consumer.errors import InvalidSubscription
 from consumer.matching.catalog import find_endpoints
 from consumer.subscriptions import repository
-from consumer.subscriptions.endpoint import Endpoint
-from consumer.subscriptions.validation import completed
 from models import Subscription, SubscriptionSecret
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
 from tests.ledger.rows_kit import run
@@ -65,56 +60,6 @@ def test_a_walk_goes_page_by_page(engine: Engine, monkeypatch: pytest.MonkeyPatc
     assert walked(enabled=True) == enabled
     assert walked(enabled=False) == [number for number in there if number == 3]
     assert repository.count_enabled(engine) == len(enabled)
-
-
-def test_limits_are_kept_and_reach_the_endpoint(engine: Engine) -> None:
-    """Limits given to `add` are listed and reach the worker; without them the deployment's apply."""
-    added = repository.add(
-        engine,
-        URL,
-        "t",
-        ordering="key",
-        max_in_flight=3,
-        rate_limit=2.125,
-        retry_schedule="5s,5m",
-        final_statuses="400,5xx",
-    )
-    plain = repository.add(engine, URL, "t")
-    row = repository.get(engine, added)
-    assert row is not None
-    options, none = row.options, row.failing_since
-    assert (options["ordering"], options["max_in_flight"], options["rate_limit"]) == ("key", 3, 2.125)
-    assert (options["retry_schedule"], options["final_statuses"], none) == ("5s,5m", "400,5xx", None)
-    assert tuple(repository.walk(engine)) == (row, repository.get(engine, plain))
-    limited, free = find_endpoints(engine, [("t", None)], (b"k",), Vault().decrypt)["t", None]
-    assert (limited.ordered, limited.max_in_flight, limited.rate_limit) == (True, 3, 2.125)
-    assert limited.retry_schedule == (5.0, 300.0)
-    assert limited.final_statuses == frozenset((400, *range(500, 600)))
-    assert free == Endpoint(plain, URL, (b"k",))
-
-
-@pytest.mark.parametrize(
-    ("limits", "what"),
-    [
-        ({"ordering": "Key"}, "ordering: is 'Key'; it must be none or key"),
-        ({"max_in_flight": 0}, "max_in_flight: is 0; it must be from 1"),
-        ({"max_in_flight": 10**7}, "it must be from 1 to 1000000"),
-        ({"rate_limit": 0.0}, "rate_limit: is 0.0 a second; it must be from 0.001"),
-        ({"rate_limit": float("nan")}, "rate_limit: is nan a second; it must be from 0.001"),
-        ({"rate_limit": 1e9}, "to 999999.999 a second"),
-        ({"retry_schedule": " "}, "retry_schedule: is empty; for example 5s,5m,1h"),
-        ({"retry_schedule": "soon"}, "retry_schedule: 'soon' is not a duration; write 10s"),
-        ({"retry_schedule": "1s," * 200}, "retry_schedule: has 600 characters; at most 500"),
-        ({"retry_schedule": "31d"}, "at most 30d; for example 5s,5m,1h"),
-        ({"final_statuses": "200"}, "'200' is neither a status from 300 to 599"),
-        ({"final_statuses": "400," * 64}, "final_statuses: has 256 characters; at most 255"),
-    ],
-)
-def test_an_invalid_limit_is_refused(engine: Engine, limits: dict[str, Any], what: str) -> None:
-    """The error names the limit and a valid value, and no row is added."""
-    with pytest.raises(InvalidSubscription, match=re.escape(what)):
-        repository.add(engine, URL, "t", **limits)
-    assert tuple(repository.walk(engine)) == ()
 
 
 def test_enabling_clears_the_reason_and_the_failures(engine: Engine) -> None:
@@ -168,30 +113,6 @@ def test_a_secret_is_stored_encrypted_and_signs(engine: Engine) -> None:
     assert "secret of" not in repr(endpoint)
 
 
-@pytest.mark.parametrize(
-    ("url", "event_type", "what"),
-    [
-        ("", "t", "url: is empty; for example https://example.com/hooks"),
-        ("example.com/hook", "t", "must start with https://"),
-        ("ftp://example.com", "t", "must start with https://"),
-        ("https://", "t", "no host"),
-        ("https://example.com:99999/", "t", "malformed"),
-        ("https://example.com/ü", "t", "visible ASCII"),
-        ("https://example.com/" + "x" * 2048, "t", "2068 characters; at most 2048"),
-        (URL, "", "event_type: is empty"),
-        (URL, "user created", "visible ASCII"),
-        (URL, "user.créated", "visible ASCII"),
-        (URL, "user.created\n", "has a blank at its start or end; write user.created"),
-        (URL, "t" * 256, "256 characters; at most 255"),
-    ],
-)
-def test_invalid_subscriptions_are_refused(engine: Engine, url: str, event_type: str, what: str) -> None:
-    """The error shows a valid value, and no row is added."""
-    with pytest.raises(InvalidSubscription, match=re.escape(what)):
-        repository.add(engine, url, event_type)
-    assert tuple(repository.walk(engine)) == ()
-
-
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_no base64!", "x" * 4001])
 def test_a_secret_that_cannot_sign_is_refused(engine: Engine, secret: str) -> None:
     """It is not stored, and the error does not repeat its text."""
@@ -199,19 +120,6 @@ def test_a_secret_that_cannot_sign_is_refused(engine: Engine, secret: str) -> No
         repository.add(engine, URL, "t", secret)
     assert "no base64!" not in str(caught.value)
     assert tuple(repository.walk(engine)) == ()
-
-
-@given(st.text(min_size=1, max_size=300), st.text(min_size=1, max_size=300))
-def test_accepted_values_fit_their_columns(path: str, event_type: str) -> None:
-    """Accepted values are visible ASCII, where characters are bytes, and short enough."""
-    url = f"https://example.com/{path}"
-    try:
-        completed({"url": url, "event_type": event_type})
-    except InvalidSubscription:
-        return
-    assert url.isascii()
-    assert event_type.isascii()
-    assert len(event_type) <= 255
 
 
 def test_the_longest_accepted_values_are_matched(engine: Engine) -> None:

@@ -1,8 +1,10 @@
 """Rows of secrets: rotation with an overlap, credentials, and encrypting all secrets anew."""
 
 from base64 import b64encode
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from threading import Barrier, Thread
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -364,17 +366,18 @@ def test_batches_of_many(engine: Engine) -> None:
 def test_secrets_changed_meanwhile_stay(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A secret that is changed or deleted between its read and its write is left as it is."""
     first, second, third = store(engine, ["one", "two", "three"])
-    write = secrets._write
+    read = secrets.pages
 
-    def after_others(engine: Engine, changes: list[dict[str, object]]) -> int:
-        with engine.begin() as connection:
-            connection.execute(
-                update(SubscriptionSecret).where(SubscriptionSecret.id == second).values(secret="changed")
-            )
-            connection.execute(delete(SubscriptionSecret).where(SubscriptionSecret.id == third))
-        return write(engine, changes)
+    def before_others(*of: Any) -> Iterator[Any]:
+        for page in read(*of):
+            with engine.begin() as connection:
+                connection.execute(
+                    update(SubscriptionSecret).where(SubscriptionSecret.id == second).values(secret="changed")
+                )
+                connection.execute(delete(SubscriptionSecret).where(SubscriptionSecret.id == third))
+            yield page
 
-    monkeypatch.setattr(secrets, "_write", after_others)
+    monkeypatch.setattr(secrets, "pages", before_others)
     (batch,) = secrets.reencrypt(engine, VAULT)
     assert batch.encrypted == 1
     after = texts(engine)

@@ -1,7 +1,6 @@
 """The bodies of /v1/subscriptions.
 
-Names, comments and lengths of options are those of the columns, their types those of `validation.Options`; a test
-compares them. `validation.completed` checks the values.
+Names, comments and lengths of options are those of the columns. `options.completed` checks the values.
 """
 
 from collections.abc import Mapping

@@ -12,7 +12,7 @@ from consumer.api.problems import RequestRefused
 from consumer.api.v1.context import At, Backed, OfSubscription, Reader, Shown, Stamp, answer, described, moment
 from consumer.ops.attempts import READ_BACK
 from consumer.ops.overview import MOST_COUNTED
-from consumer.subscriptions.event_types import named_types
+from consumer.subscriptions.health import named_types
 
 router = APIRouter()
 

@@ -28,13 +28,6 @@ WHERE
   AND webhook_subscriptions.failing_since IS NOT NULL
 ;
 
--- ledger.upkeep.slow
--- Disable its slow filter or projection until a time.
-UPDATE webhook_subscriptions SET slow_until = :slow_until
-WHERE
-  webhook_subscriptions.id = :id_1
-;
-
 -- ledger.upkeep._enabled
 -- Which of these subscriptions exist, and which are enabled?
 SELECT

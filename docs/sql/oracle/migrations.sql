@@ -883,10 +883,6 @@ UPDATE webhook_alembic_version SET version_num='0006' WHERE webhook_alembic_vers
 
 -- Running upgrade 0006 -> 0007
 
-ALTER TABLE webhook_subscriptions ADD slow_until TIMESTAMP
-
-/
-
 ALTER TABLE webhook_deliveries ADD filter_pending NUMBER(1) DEFAULT 0 NOT NULL
 
 /
@@ -896,10 +892,6 @@ ALTER TABLE webhook_deliveries ADD CONSTRAINT ck_webhook_deliveries_pending CHEC
 /
 
 ALTER TABLE webhook_deliveries MODIFY CONSTRAINT ck_webhook_deliveries_pending VALIDATE
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.slow_until IS 'Until then its filter or projection is left out as too slow. Written by workers.'
 
 /
 

@@ -170,23 +170,8 @@ WHERE
   webhook_subscriptions.id = :id_1
 ;
 
--- subscriptions.repository.edit
--- The same, if its filter or projection changes.
-UPDATE webhook_subscriptions SET url = (
-  :url_0_1 || :url_1_1 || :url_2_1
-), event_type = :event_type, ordering = :ordering, max_in_flight = :max_in_flight, rate_limit = :rate_limit, retry_schedule = :retry_schedule, final_statuses = :final_statuses, slow_until = :slow_until, tenant = :tenant, topics = :topics, event_filter = (
-  :event_filter_0_1 || :event_filter_1_1
-), timeout_seconds = :timeout_seconds, payload_format = :payload_format, projection = (
-  :projection_0_1 || :projection_1_1
-), batch_size = :batch_size, batch_wait_ms = :batch_wait_ms, signature_header = :signature_header, signature_prefix = :signature_prefix, custom_headers = (
-  :custom_headers_0_1 || :custom_headers_1_1
-), gzip_above = :gzip_above, http_version = :http_version
-WHERE
-  webhook_subscriptions.id = :id_1
-;
-
--- subscriptions.repository.walk
--- The ids of the next page, of all or of those that match.
+-- subscriptions.repository.page
+-- The ids of a page, of all or of those that match.
 -- A call has only the requested conditions.
 SELECT
   anon_1.id
@@ -206,9 +191,8 @@ WHERE
   ROWNUM <= 500
 ;
 
--- subscriptions.repository.walk
+-- subscriptions.repository._found
 -- The subscriptions of these ids, with everything that their problems depend on.
--- A call has only the requested conditions.
 SELECT
   webhook_subscriptions.id AS subscription_id,
   webhook_subscriptions.failing_since,
@@ -239,84 +223,7 @@ SELECT
   webhook_tls.subscription_id AS tls_of,
   webhook_subscriptions.enabled,
   webhook_subscriptions.disabled_reason,
-  SYS_EXTRACT_UTC(CAST(webhook_subscriptions.created_at AS TIMESTAMP WITH TIME ZONE)) AS created_at,
-  webhook_subscriptions.slow_until
-FROM webhook_subscriptions
-LEFT OUTER JOIN webhook_secrets
-  ON webhook_secrets.subscription_id = webhook_subscriptions.id
-LEFT OUTER JOIN webhook_tls
-  ON webhook_tls.subscription_id = webhook_subscriptions.id
-WHERE
-  webhook_subscriptions.id BETWEEN :id_1 AND :id_2
-  AND webhook_subscriptions.event_type = :event_type_1
-  AND webhook_subscriptions.tenant = :tenant_1
-  AND webhook_subscriptions.enabled = :enabled_1
-ORDER BY
-  webhook_subscriptions.id,
-  webhook_secrets.created_at DESC,
-  webhook_secrets.id DESC
-;
-
--- subscriptions.repository.page
--- The API: the ids of a page, of all or of those that match.
--- A call has only the requested conditions.
-SELECT
-  anon_1.id
-FROM (
-  SELECT
-    webhook_subscriptions.id AS id
-  FROM webhook_subscriptions
-  WHERE
-    webhook_subscriptions.id > :id_1
-    AND webhook_subscriptions.event_type = :event_type_1
-    AND webhook_subscriptions.tenant = :tenant_1
-    AND (
-      LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
-    )
-    AND webhook_subscriptions.enabled = :enabled_1
-    AND webhook_subscriptions.failing_since IS NOT NULL
-  ORDER BY
-    webhook_subscriptions.id
-) anon_1
-WHERE
-  ROWNUM <= 10
-;
-
--- subscriptions.repository.page
--- The subscriptions of these ids, with everything that their problems depend on.
--- A call has only the requested conditions.
-SELECT
-  webhook_subscriptions.id AS subscription_id,
-  webhook_subscriptions.failing_since,
-  webhook_subscriptions.verified_url,
-  webhook_subscriptions.url,
-  webhook_subscriptions.event_type,
-  webhook_subscriptions.tenant,
-  webhook_subscriptions.topics,
-  webhook_subscriptions.event_filter,
-  webhook_subscriptions.payload_format,
-  webhook_subscriptions.projection,
-  webhook_subscriptions.batch_size,
-  webhook_subscriptions.batch_wait_ms,
-  webhook_subscriptions.custom_headers,
-  webhook_subscriptions.signature_header,
-  webhook_subscriptions.signature_prefix,
-  webhook_subscriptions.gzip_above,
-  webhook_subscriptions.http_version,
-  webhook_subscriptions.timeout_seconds,
-  webhook_subscriptions.ordering,
-  webhook_subscriptions.max_in_flight,
-  webhook_subscriptions.rate_limit,
-  webhook_subscriptions.retry_schedule,
-  webhook_subscriptions.final_statuses,
-  webhook_secrets.kind,
-  webhook_secrets.secret,
-  webhook_secrets.expires_at,
-  webhook_tls.subscription_id AS tls_of,
-  webhook_subscriptions.enabled,
-  webhook_subscriptions.disabled_reason,
-  SYS_EXTRACT_UTC(CAST(webhook_subscriptions.created_at AS TIMESTAMP WITH TIME ZONE)) AS created_at,
-  webhook_subscriptions.slow_until
+  SYS_EXTRACT_UTC(CAST(webhook_subscriptions.created_at AS TIMESTAMP WITH TIME ZONE)) AS created_at
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
   ON webhook_secrets.subscription_id = webhook_subscriptions.id
@@ -330,7 +237,7 @@ ORDER BY
   webhook_secrets.id DESC
 ;
 
--- subscriptions.repository.get
+-- subscriptions.repository._found
 -- One subscription.
 SELECT
   webhook_subscriptions.id AS subscription_id,
@@ -362,8 +269,7 @@ SELECT
   webhook_tls.subscription_id AS tls_of,
   webhook_subscriptions.enabled,
   webhook_subscriptions.disabled_reason,
-  SYS_EXTRACT_UTC(CAST(webhook_subscriptions.created_at AS TIMESTAMP WITH TIME ZONE)) AS created_at,
-  webhook_subscriptions.slow_until
+  SYS_EXTRACT_UTC(CAST(webhook_subscriptions.created_at AS TIMESTAMP WITH TIME ZONE)) AS created_at
 FROM webhook_subscriptions
 LEFT OUTER JOIN webhook_secrets
   ON webhook_secrets.subscription_id = webhook_subscriptions.id
@@ -409,7 +315,8 @@ SELECT
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
   webhook_subscriptions.tenant,
-  webhook_subscriptions.enabled
+  webhook_subscriptions.enabled,
+  webhook_subscriptions.disabled_reason
 FROM webhook_subscriptions
 WHERE
   webhook_subscriptions.id IN (:id_1_1)
@@ -422,6 +329,7 @@ SELECT
   anon_1.url,
   anon_1.event_type,
   anon_1.tenant,
+  anon_1.enabled,
   anon_1.disabled_reason
 FROM (
   SELECT
@@ -429,6 +337,7 @@ FROM (
     webhook_subscriptions.url AS url,
     webhook_subscriptions.event_type AS event_type,
     webhook_subscriptions.tenant AS tenant,
+    webhook_subscriptions.enabled AS enabled,
     webhook_subscriptions.disabled_reason AS disabled_reason
   FROM webhook_subscriptions
   WHERE
@@ -440,7 +349,7 @@ WHERE
   ROWNUM <= 20
 ;
 
--- subscriptions.event_types.named_types
+-- subscriptions.health.named_types
 -- The first event types that subscriptions name, and how many name each.
 SELECT
   anon_1.event_type,
@@ -459,7 +368,7 @@ WHERE
   ROWNUM <= 10
 ;
 
--- subscriptions.event_types.named_types
+-- subscriptions.health.named_types
 -- The next event types.
 SELECT
   anon_1.event_type,
@@ -675,7 +584,7 @@ SELECT
 FROM webhook_secrets
 ;
 
--- subscriptions.secrets._pages
+-- subscriptions.secrets.pages
 -- All secrets, a page at a time.
 SELECT
   anon_1.id,
@@ -700,7 +609,30 @@ WHERE
   ROWNUM <= 200
 ;
 
--- subscriptions.secrets._write
+-- subscriptions.secrets.pages
+-- All certificates, a page at a time, for expiry dates and for keys to encrypt.
+SELECT
+  anon_1.subscription_id,
+  anon_1.certificate,
+  anon_1.private_key,
+  anon_1.authorities
+FROM (
+  SELECT
+    webhook_tls.subscription_id AS subscription_id,
+    webhook_tls.certificate AS certificate,
+    webhook_tls.private_key AS private_key,
+    webhook_tls.authorities AS authorities
+  FROM webhook_tls
+  WHERE
+    webhook_tls.subscription_id > :subscription_id_1
+  ORDER BY
+    webhook_tls.subscription_id
+) anon_1
+WHERE
+  ROWNUM <= 100
+;
+
+-- subscriptions.secrets.reencrypt
 -- Encrypt them anew if they are unchanged, an array.
 UPDATE webhook_secrets SET secret = (
   :b_secret_0 || :b_secret_1 || :b_secret_2 || :b_secret_3
@@ -768,29 +700,6 @@ WHERE
 SELECT
   COUNT(*) AS count_1
 FROM webhook_tls
-;
-
--- subscriptions.tls._page
--- All certificates, a page at a time, for expiry dates and for keys to encrypt.
-SELECT
-  anon_1.subscription_id,
-  anon_1.certificate,
-  anon_1.private_key,
-  anon_1.authorities
-FROM (
-  SELECT
-    webhook_tls.subscription_id AS subscription_id,
-    webhook_tls.certificate AS certificate,
-    webhook_tls.private_key AS private_key,
-    webhook_tls.authorities AS authorities
-  FROM webhook_tls
-  WHERE
-    webhook_tls.subscription_id > :subscription_id_1
-  ORDER BY
-    webhook_tls.subscription_id
-) anon_1
-WHERE
-  ROWNUM <= 100
 ;
 
 -- subscriptions.tls._replace_key
