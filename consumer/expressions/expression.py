@@ -45,13 +45,33 @@ _VARIABLES = {
     "key": _TYPE.STRING,
 }
 NAMES = tuple(_VARIABLES)
-_ENV = cel.NewEnv(
-    variables={CONTAINER + name: kind for name, kind in _VARIABLES.items()}, container=CONTAINER.removesuffix(".")
+TEXT, TEXTS, ANY = _TYPE.STRING, _TYPE.Map(_TYPE.STRING, _TYPE.STRING), _TYPE.DYN
+# The runtime's errors for a part that is not there; one that is null fits no operator.
+_NOT_THERE = re.compile(
+    r"NOT_FOUND: Key not found|UNKNOWN: Index error|INVALID_ARGUMENT: Applying SELECT"
+    r"|UNKNOWN: No matching overloads found : .*\bnull_type\b"
 )
+
+
+class Environment:
+    """The names that an expression may use, each with its type; `owner`, such as `an event`, has them."""
+
+    def __init__(self, owner: str, **names: cel.Type) -> None:
+        self.owner = owner
+        self.names = tuple(names)
+        variables = {CONTAINER + name: kind for name, kind in names.items()}
+        self.compile = cel.NewEnv(variables=variables, container=CONTAINER.removesuffix(".")).compile
+
+
+EVENT = Environment("an event", **_VARIABLES)
 
 
 class ExpressionFailed(ValueError):
     """The expression has no value for this event; the text says why and quotes only names from the event."""
+
+
+class PartMissing(ExpressionFailed):
+    """The expression reads a part that the event lacks, or that is null."""
 
 
 class EventTooLarge(ExpressionFailed):
@@ -63,16 +83,16 @@ class Expression:
 
     __slots__ = ("_kind", "_modest", "_program", "_shape", "source")
 
-    def __init__(self, source: str) -> None:
-        """Raises ValueError, with the position, for a source that is not CEL over NAMES, or that is not permitted."""
+    def __init__(self, source: str, environment: Environment = EVENT) -> None:
+        """Raises ValueError, with the position, for a source that is not CEL over its names, or is not permitted."""
         self.source = source
         try:
-            self._program = _ENV.compile(source)
+            self._program = environment.compile(source)
             self._kind = self._program.return_type()  # raises for a map type that no value can have
         except TypeError:  # pybind's error for a lone surrogate
             raise ValueError("is not valid text: it has an unpaired surrogate") from None
         except RuntimeError as error:
-            raise ValueError(_readable(str(error)) + _hint(source)) from None
+            raise ValueError(_readable(str(error), environment) + _hint(source)) from None
         self._shape = Shape(parse(self._program.serialize()), len(source.encode()))
         for pattern in self._shape.patterns:
             _check_pattern(pattern)
@@ -120,7 +140,7 @@ class Expression:
         except UnicodeError:
             raise ExpressionFailed("its value is not text") from None
         if failed:
-            raise ExpressionFailed(self._reason(str(value)))
+            raise (PartMissing if _NOT_THERE.match(str(value)) else ExpressionFailed)(self._reason(str(value)))
         return value
 
     def _seconds(self, read: "_Read") -> float:
@@ -258,18 +278,18 @@ def compile_projection(source: str) -> Expression:
     return Expression(source)
 
 
-_MATCHES = _ENV.compile("topic.matches(key)")
+_MATCHES = EVENT.compile("topic.matches(key)")
 
 
 def _check_pattern(pattern: str) -> None:
     """Raise ValueError for a pattern that the runtime would refuse on each event."""
-    result = _MATCHES.eval(_ENV.Activation({CONTAINER + "topic": "", CONTAINER + "key": pattern}))
+    result = _MATCHES.eval(data={CONTAINER + "topic": "", CONTAINER + "key": pattern})
     if result.type() == _TYPE.ERROR:
         why = _readable(str(result.plain_value())).removeprefix("invalid regular expression: ")
         raise ValueError(f"a pattern is not a regular expression: {why}")
 
 
-def _readable(text: str) -> str:
+def _readable(text: str, environment: Environment = EVENT) -> str:
     """The runtime's message on one line, without its status codes and its drawing of the position."""
     text = re.sub(r"\s*\[[A-Z_]+\]$", "", text.strip()).split("\n |")[0]
     text = re.sub(r"^[A-Z_]+: ", "", text).replace(f" (in container '{CONTAINER.removesuffix('.')}')", "")
@@ -277,6 +297,6 @@ def _readable(text: str) -> str:
     if found:
         line, column, what = int(found[1]), int(found[2]), " ".join(found[3].split()).split(" ERROR: ")[0]
         place = f" at line {line}, column {column}" if line > 1 else f" at column {column}" if column > 0 else ""
-        there = f"; an event has {', '.join(NAMES)}" if what.startswith("undeclared reference") else ""
+        there = f"; {environment.owner} has {', '.join(environment.names)}" if what.startswith("undeclared reference") else ""
         return f"{what[:MOST_SAID]}{place}{there}"
     return " ".join(text.split())[:MOST_SAID]
