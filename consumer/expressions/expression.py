@@ -297,6 +297,10 @@ def _readable(text: str, environment: Environment = EVENT) -> str:
     if found:
         line, column, what = int(found[1]), int(found[2]), " ".join(found[3].split()).split(" ERROR: ")[0]
         place = f" at line {line}, column {column}" if line > 1 else f" at column {column}" if column > 0 else ""
-        there = f"; {environment.owner} has {', '.join(environment.names)}" if what.startswith("undeclared reference") else ""
+        there = (
+            f"; {environment.owner} has {', '.join(environment.names)}"
+            if what.startswith("undeclared reference")
+            else ""
+        )
         return f"{what[:MOST_SAID]}{place}{there}"
     return " ".join(text.split())[:MOST_SAID]

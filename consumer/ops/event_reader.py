@@ -5,8 +5,7 @@ from functools import partial
 
 from consumer.config.settings import KafkaSettings, SchemaSettings
 from consumer.events.event import Event
-from consumer.intake.decode import decode
-from consumer.intake.decoding import decoded
+from consumer.intake.decode import decode, decoded
 from consumer.intake.mapping_file import mappings_of
 from consumer.intake.record import Record
 
