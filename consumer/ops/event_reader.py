@@ -29,7 +29,7 @@ def json_reader(schemas: SchemaSettings) -> Callable[[Record], Record]:
     """
     if schemas.url is None:
         return lambda record: record
-    from consumer.schemas.blocking import translator  # noqa: PLC0415 (an extra)
-    from consumer.schemas.registry import Registry  # noqa: PLC0415 (the same)
+    from consumer.schemas.registry import Registry  # noqa: PLC0415 (an extra)
+    from consumer.schemas.translation import translator  # noqa: PLC0415 (only with a registry)
 
     return translator(Registry(schemas).decoder)

@@ -28,8 +28,7 @@ from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Partition, Record
 from consumer.ops.explain import explain
 from consumer.schemas.avro import avro_decoder
-from consumer.schemas.conversion import Decode, translated
-from consumer.schemas.framing import Framed, framed
+from consumer.schemas.conversion import Decode, Framed, framed, translated
 from consumer.schemas.protobuf import protobuf_decoder
 from consumer.sending.answer import BODY_LIMIT, Answer, AnswerReader, BadAnswer
 from consumer.sending.payloads import PROJECTION_BYTES, Unrenderable, render
@@ -141,7 +140,7 @@ def framing(data: bytes) -> None:
         assert record.value.endswith(found.payload)
         most = 2**64 if found.name_in_front else 2**31
         assert not isinstance(found.schema, int) or 0 <= found.schema < most
-    refusal(lambda each: translated(each, found if isinstance(found, Framed) else None, _AVRO[0]), record)
+        refusal(lambda each: translated(each, found, _AVRO[0]), record)
 
 
 def filters(data: bytes) -> None:
