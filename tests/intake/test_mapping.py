@@ -182,13 +182,14 @@ def test_texts_that_the_runtime_would_cut_are_no_ids() -> None:
     ):
         one, other = record(value, headers), record(value, headers, offset=8)
         assert not same_id(X + f'id = "{text}"', one, other)
+    assert reason("type = \"headers.h + ''\"", record({}, cut)).startswith("no_type")
     assert same_id(X + 'id = "value.id"', record({"id": "a\0b"}), record({"id": "a\0b"}, offset=8))
     assert not same_id(X + 'id = "value.id"', record({"id": "a\0b"}), record({"id": "a\0c"}))
 
 
 def test_an_id_by_a_mapping_equals_that_by_the_default_rules() -> None:
     """A topic that gets a mapping keeps its ids if source and id stay the same."""
-    each = record({"id": "A1"}, [("event-id", b"A1")])
+    each = record({"id": "A1", "empty": ""}, [("event-id", b"A1")])
     assert mapped(X + 'id = "value.id"', each).webhook_id == decode(each).webhook_id
     assert mapped(X + 'id = ["headers.no", "value.empty", "value.id"]', each).webhook_id == decode(each).webhook_id
 
@@ -215,6 +216,7 @@ def test_a_content_type() -> None:
         each = record(CLOUDEVENT, [("content-type", declared)])
         assert mapped(X, each).content_type == "application/cloudevents+json"
     assert mapped(X, record(CLOUDEVENT, [("ce_type", b"a")])).content_type == "application/json"
+    assert mapped(X + 'body = "value.id"', record(CLOUDEVENT)).content_type == "application/json"
     assert mapped(X + "content_type = \"'application/json'\"", record(CLOUDEVENT)).content_type == "application/json"
     assert mapped(X, record(b"\xff specversion")).content_type == "application/json"
 

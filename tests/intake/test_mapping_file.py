@@ -48,7 +48,7 @@ def told(text: str) -> list[str]:
         ('type = "topic"', f"type = {['topic'] * 21}", 4, "type: has 21 expressions; at most 20 are taken"),
         (
             '"value.op",\n]',
-            '"valeu.op",\n]',
+            "'valeu.op',\n]",
             13,
             (
                 "type: 'valeu.op' is not an expression: undeclared reference to 'valeu.op' at column 6;"
