@@ -7,6 +7,7 @@ stack and kill the process, and ten bytes make it append to a list for ever. Thi
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -306,10 +307,6 @@ def _duration(source: _Source) -> str:
     return source.counted(f"P{months}M{days}DT{millis // 1000}.{millis % 1000:03}S")
 
 
-def _date(source: _Source) -> str:
-    return source.counted(date_text(_long(source)))
-
-
 def date_text(days: int) -> str:
     """A day since 1970 as RFC 3339 has it. ValueError or OverflowError outside of the years 1 to 9999."""
     return date.fromordinal(_EPOCH + days).isoformat()
@@ -330,18 +327,17 @@ def timestamp_text(units: int, unit: str, zone: str) -> str:
     return f"{date_text(days)}T{time_text(rest, unit)}{zone}"
 
 
-def _time(unit: str) -> _Read:
-    return lambda source: source.counted(time_text(_long(source), unit))
-
-
-def _timestamp(unit: str, zone: str) -> _Read:
-    return lambda source: source.counted(timestamp_text(_long(source), unit, zone))
+def _number_as(text: Callable[[int], str]) -> _Read:
+    return lambda source: source.counted(text(_long(source)))
 
 
 _LOGICAL: dict[tuple[str, str], _Read] = {
-    ("int", "date"): _date,
-    ("int", "time-millis"): _time("millis"),
-    ("long", "time-micros"): _time("micros"),
-    **{("long", f"timestamp-{unit}"): _timestamp(unit, "Z") for unit in _PER_SECOND},
-    **{("long", f"local-timestamp-{unit}"): _timestamp(unit, "") for unit in _PER_SECOND},
+    ("int", "date"): _number_as(date_text),
+    ("int", "time-millis"): _number_as(partial(time_text, unit="millis")),
+    ("long", "time-micros"): _number_as(partial(time_text, unit="micros")),
+    **{("long", f"timestamp-{unit}"): _number_as(partial(timestamp_text, unit=unit, zone="Z")) for unit in _PER_SECOND},
+    **{
+        ("long", f"local-timestamp-{unit}"): _number_as(partial(timestamp_text, unit=unit, zone=""))
+        for unit in _PER_SECOND
+    },
 }
