@@ -1,33 +1,27 @@
 """CEL expressions: filters and projections of subscriptions, and the fields of mappings."""
 
 from consumer.expressions.expression import (
-    ANY,
     LONGEST,
     NAMES,
-    TEXT,
-    TEXTS,
     TOO_LARGE,
-    Environment,
     EventTooLarge,
     Expression,
     ExpressionFailed,
     PartMissing,
+    Variables,
     compile_filter,
     compile_projection,
 )
 
 __all__ = [
-    "ANY",
     "LONGEST",
     "NAMES",
-    "TEXT",
-    "TEXTS",
     "TOO_LARGE",
-    "Environment",
     "EventTooLarge",
     "Expression",
     "ExpressionFailed",
     "PartMissing",
+    "Variables",
     "compile_filter",
     "compile_projection",
 ]

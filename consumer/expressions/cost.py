@@ -1,283 +1,233 @@
-"""Decides which expressions are permitted, and estimates how long one takes on an event. Pure.
+"""Decides which expressions are permitted, and bounds how long one takes on an event. Pure.
 
-The runtime limits nothing but the number of loop iterations. So permitted expressions are simple: no nested loops, each
-loop over a field of the event or a literal list, and patterns that are short literals. The time of such an expression
-follows from its shape and from the size of the fields that it reads.
+The runtime ends an evaluation after 10,000 loop iterations, and limits nothing else. So permitted expressions are
+simple: no nested loops, each loop over a field, a literal list or another loop's list, and patterns that are short
+literals. The time of such an expression is a polynomial of two numbers: the weight of the fields that it reads, and the
+length of the longest list or map in them.
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from consumer.expressions.regex import states_of
-from consumer.expressions.syntax import Call, Collection, Constant, Loop, Name, Node, Select
+from consumer.expressions.syntax import ACCUMULATOR, Kind, Node
 
-CONTAINER = "event."  # the prefix of each variable's name
 MOST_SEARCHED = 100  # characters of the text that `contains` searches for: it compares them at each position
 
 Path = tuple[str, ...]  # a variable, followed by the names of nested fields
 
 
 class Size(NamedTuple):
-    """A number of values, and the bytes of text that they hold."""
+    """The size of what an evaluation reads: values, bytes of text, and entries of the longest list or map."""
 
-    values: int
-    text: int
-
-    @property
-    def weight(self) -> int:
-        """The size in values, with 16 bytes of text as one value: scanning them takes as long."""
-        return self.values + self.text // 16
+    values: int = 0
+    text: int = 0
+    longest: int = 0
 
 
-# Costs in nanoseconds, measured on the slowest operation of each kind; sizes are weights (`Size.weight`).
+class Amount(NamedTuple):
+    """A sum of products; compared by the products that grow fastest.
+
+    `weight`: values, with 16 bytes of text as one value, since scanning them takes as long. `turns`: iterations of a
+    loop, at most the longest list.
+    """
+
+    turns_times_weight: float = 0
+    weight: float = 0
+    turns: float = 0
+    fixed: float = 0
+
+    def __add__(self, other: tuple[float, ...]) -> "Amount":  # type: ignore[override]  # not a concatenation
+        return Amount(*(mine + its for mine, its in zip(self, other, strict=True)))
+
+    def __mul__(self, factor: float) -> "Amount":  # type: ignore[override]  # not a repetition
+        return Amount(*(factor * each for each in self))
+
+    def at(self, weight: int, turns: int) -> float:
+        """The sum, where the weight and the number of turns are these."""
+        product, by_weight, by_turns, fixed = self
+        return turns * (weight * product + by_turns) + weight * by_weight + fixed
+
+
+# Costs in nanoseconds, measured on the slowest operation of each kind.
 _READ = 250  # per value, to read it and pass it to the runtime
 _READ_TEXT = 1.5  # per byte of text, the same
-_CALL = 500  # per operation on small values, or per loop iteration
+_CALL = 500  # per operation on small values
 _SCAN = 40  # per unit of weight that an operation scans
 _SEARCH = 4  # `contains` costs this many scans
-_ELEMENT = 14  # times iterations squared: `map` and `filter` copy their list so far for each element that they add
+_ELEMENT = 14  # times turns squared: `map` and `filter` copy their list so far for each element that they add
 _TAKE_BACK = 500  # per value returned from the runtime
-_COMPILE = 500  # per state of a pattern, in each evaluation
-_MATCH = 6  # per state of a pattern and byte of the text
+_COMPILE = 350  # per state of a pattern, in each evaluation
+_MATCH = 6 * 16  # per state of a pattern and unit of weight of the text
 
-_LOGICAL = frozenset(("_&&_", "_||_", "!_", "_?_:_", "@not_strictly_false"))
-_TIMES = frozenset(
-    (
-        "getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear",
-        "getHours", "getMinutes", "getSeconds", "getMilliseconds",
-    )
-)  # fmt: skip
-_FUNCTIONS = _TIMES | frozenset(
-    (
-        "_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "_+_", "_-_", "_*_", "_/_", "_%_", "-_", "_[_]", "@in",
-        "size", "startsWith", "endsWith", "contains", "matches", "type", "dyn",
-        "string", "int", "uint", "double", "bytes", "bool", "timestamp", "duration",
-    )
-)  # fmt: skip
+_LOGICAL = frozenset(("_&&_", "_||_", "!_", "_?_:_", "dyn"))  # scan nothing
+_COMPARISONS = frozenset(("_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_"))  # scan no more than the smaller operand has
+_AS_LARGE = frozenset(("_?_:_", "dyn", "_+_", "_[_]", "string", "bytes"))  # their value may hold all operands
+
+# Patterns are RE2's: https://github.com/google/re2/wiki/Syntax.
+MOST_CHARACTERS = 100
+MOST_STATES = 400  # of a pattern's automaton: these compile in 0.1 ms, in each evaluation
+_NARROW, _WIDE = 5, 10  # states of a class of ASCII, and of another class, an escape or a dot: UTF-8 has several bytes
+_FOLDED = 4  # factor without regard to case: a letter then stands for all letters that fold to it
+_PART = re.compile(
+    r"""(?P<group>\((?:\?:)?) | (?P<end>\)) | (?P<count>\{(?P<least>\d+)(?:,(?P<most>\d*))?\}) | (?P<more>[*+?|^$])
+    | (?P<narrow>\[(?!\^)[ -Z^-~]+\] | \\[dsw])
+    | (?P<wide>\[\^?\]?(?:\\.|\[:\^?[a-z]+:\]|[^\]\\])*\] | \\(?:x\{[0-9A-Fa-f]+\}|x[0-9A-Fa-f]{2}|\w) | \.)
+    | \\?.""",
+    re.VERBOSE | re.DOTALL,
+)
+_NOT_PERMITTED = re.compile(r"\\[pPQCX0-9]|\(\?(?!:)")
+
 _ZONE = re.compile(r"[+-]?\d\d:\d\d|[A-Za-z_]+(?:/[A-Za-z0-9_+-]+)*")  # the runtime opens a file with this name
 
 
-class _Work:
-    """The operations outside of loops, or in each iteration of a loop.
-
-    `calls`: all operations. `scans`: operations that go through values. `reads` counts how often each field is read,
-    and `gathered` how often into a list or map literal. `matches`: for each pattern its states, and the fields that its
-    text is read from.
-    """
-
-    def __init__(self, variable: str = "") -> None:
-        """`variable`: the name of the loop's element; empty outside of loops."""
-        self.variable = variable
-        self.calls = self.scans = 0
-        self.reads: Counter[Path] = Counter()
-        self.gathered: Counter[Path] = Counter()
-        self.matches: list[tuple[int, Counter[Path]]] = []
-
-
-class _Loop(_Work):
-    """A loop's operations. `range_`: a field of the event, or a length. `own`: scans of the loop's element only."""
-
-    def __init__(self, loop: Loop, range_: Path | int) -> None:
-        super().__init__(loop.variable)
-        self.own = 0
-        self.range_ = range_
-        added = _added(loop)
-        self.builds_list = added is not None
-        self.is_filter = added == Name(loop.variable)
-
-    def seconds(self, event: Size, literals: int, turns: int, sizes: Mapping[Path, Size]) -> tuple[float, int]:
-        """The nanoseconds of all `turns` (iterations), and the weight of the list that the loop builds."""
-        written, elements = turns * literals, _most(self.gathered, self.variable)
-        own = written + event.weight * (1 + elements)
-        other = written + turns * _sum(self.reads, sizes).weight
-        time = turns * (1 + self.calls) * _CALL + (self.own * own + self.scans * (own + other)) * _SCAN
-        for states, reads in self.matches:
-            time += states * (turns * _COMPILE + (event.text + turns * _sum(reads, sizes).text) * _MATCH)
-        if not self.builds_list:
-            return time, 0
-        made = elements * event.weight + written + turns * _sum(self.gathered, sizes).weight
-        return time + turns * turns * _ELEMENT, made
-
-
 class Shape:
-    """The operations of an expression, independent of the event.
+    """The cost of an expression, as a function of an event's size.
 
     `path`: the field, if the expression is only a field. `paths`: the fields of the event that it reads, none within
-    another. `ranges`: the fields that its loops iterate over. `patterns`: its regular expressions.
+    another. `patterns`: its regular expressions.
     """
 
-    def __init__(self, tree: Node, literals: int) -> None:
-        """`literals`: upper limit of the literals' bytes. ValueError, with the reason, if the tree is not permitted."""
+    def __init__(self, tree: Node, container: str, *, is_boolean: bool) -> None:
+        """`container`: the prefix of variables' names. ValueError, with the reason, if the tree is not permitted."""
+        self._container = container
+        self._read: set[Path] = set()
+        self._turns = 0  # the elements of the longest literal list that a loop goes over
+        self._loops_that_build = 0
+        self._cost = Amount()
         self.patterns: list[str] = []
-        self._joins = 0
-        self._literals = literals // 16 + 1
-        self._outside = _Work()
-        self._loops: list[_Loop] = []
-        self._read(tree, self._outside)
-        self.path = _path_of(tree)
-        self.ranges = tuple({loop.range_ for loop in self._loops if isinstance(loop.range_, tuple)})
-        read = {*self.ranges, *self._outside.reads}
-        for loop in self._loops:
-            read |= {path for path in loop.reads if path[0] != loop.variable}
-        self.paths = tuple(path for path in read if not any(path[:length] in read for length in range(1, len(path))))
+        value = self._visit(tree, _Outside)
+        if not is_boolean:
+            self._cost += value * (_TAKE_BACK + _SCAN)
+        self.path = self._path_of(tree)
+        self.paths = tuple(
+            path for path in self._read if not any(path[:length] in self._read for length in range(1, len(path)))
+        )
 
-    def seconds(self, sizes: Mapping[Path, Size], lengths: Mapping[Path, int], *, taken_back: bool) -> float:
-        """The expression's maximum time, in seconds.
+    def seconds(self, size: Size) -> float:
+        """The expression's maximum time, in seconds, where the fields that it reads have this size."""
+        values, text, longest = size
+        turns = max(self._turns, longest)
+        cost = self._cost.at(values + text // 16, turns) + values * _READ + text * _READ_TEXT
+        return (cost + self._loops_that_build * turns * turns * _ELEMENT) / 1e9
 
-        `sizes` are the sizes of its `paths`, `lengths` the lengths of its `ranges`. `taken_back`: its value may be
-        other than true or false.
-        """
-        work = self._outside
-        event = _add([*sizes.values(), _sum(work.gathered, sizes), Size(self._literals, 0)])
-        time, made = event.values * _READ + event.text * _READ_TEXT, 0
-        for loop in self._loops:
-            turns = loop.range_ if isinstance(loop.range_, int) else lengths[loop.range_]
-            more, built = loop.seconds(event, self._literals, turns, sizes)
-            time, made = time + more, made + built
-        wide = event.weight + made
-        time += work.calls * _CALL + work.scans * wide * _SCAN
-        for states, reads in work.matches:
-            time += states * (_COMPILE + (_sum(reads, sizes).text + 16 * made) * _MATCH)
-        if taken_back:
-            time += wide * _SCAN + (event.values + made) * _TAKE_BACK
-        return time * (1 + self._joins) / 1e9  # each `+` may add the size of one more value
+    def _visit(self, node: Node, scope: "_Scope") -> Amount:
+        """Add the cost of a part of the tree. Returns the weight of its value, in a loop that of all turns together."""
+        if (path := self._path_of(node, scope.variable)) is not None:
+            if path[0] == scope.variable:
+                return scope.element
+            self._read.add(path)
+            return scope.field
+        if node.kind is Kind.LOOP:
+            return self._loop(node, scope)
+        if node.kind is Kind.MAP and node.text:
+            raise ValueError(f"messages, such as {node.text}, are not permitted")
+        weights = [self._visit(part, scope) for part in node.parts]
+        total = sum(weights, Amount())
+        match node.kind:
+            case Kind.CONSTANT | Kind.NAME:
+                return scope.once * (0 if node.text == ACCUMULATOR else 1 + len((node.text or "").encode()) // 16)
+            case Kind.CALL:
+                return self._call(node, weights, total, scope)
+            case Kind.SELECT:
+                self._cost += scope.once * _CALL
+        return total + scope.once * len(weights)
 
-    def _read(self, node: Node, work: _Work) -> bool:
-        """Add the operations of a part of the tree. True if it holds more than the loop's element and literals."""
-        if (path := _path_of(node, work.variable)) is not None:
-            work.reads[path] += 1
-            return path[0] != work.variable
-        match node:
-            case Select(operand, _):
-                work.calls += 1
-                return self._read(operand, work)
-            case Call(function, operands):
-                return self._call(function, operands, work)
-            case Collection(parts, message):
-                if message:
-                    raise ValueError(f"messages, such as {message}, are not permitted")
-                before = work.reads.copy()
-                other = self._read_all(parts, work)
-                work.gathered += work.reads - before
-                return other
-            case Loop():
-                if isinstance(work, _Loop):
-                    raise ValueError("a loop in a loop is not permitted; 'x' in list searches a list")  # noqa: TRY004 (the expression is wrong, not a type)
-                self._loop(node)
-                return True
-        return False
-
-    def _read_all(self, nodes: Iterable[Node], work: _Work) -> bool:
-        found = [self._read(node, work) for node in nodes]
-        return any(found)
-
-    def _call(self, function: str, operands: Sequence[Node], work: _Work) -> bool:
-        before = work.reads.copy()
-        other = self._read_all(operands, work)
-        work.calls += 1
-        if function in _LOGICAL:
-            return other
-        if function not in _FUNCTIONS:
-            raise ValueError(f"{function} is not permitted")
-        scans = 1
-        if function == "_+_":
-            self._joins += 1
+    def _call(self, node: Node, weights: list[Amount], total: Amount, scope: "_Scope") -> Amount:
+        function, last = node.text or "", node.parts[-1]
+        self._cost += scope.once * _CALL
+        if function in _COMPARISONS:
+            self._cost += min(weights) * _SCAN
         elif function == "matches":
-            work.matches.append((self._pattern(operands), work.reads - before))
+            states = self._states(last)
+            self._cost += scope.once * (states * _COMPILE) + weights[0] * (states * _MATCH)
         elif function == "contains":
-            if not (isinstance(operands[-1], Constant) and len(operands[-1].value or "") <= MOST_SEARCHED):
+            if last.kind is not Kind.CONSTANT or len(last.text or "") > MOST_SEARCHED:
                 raise ValueError(f"contains takes a text in quotes, of up to {MOST_SEARCHED} characters")
-            scans = _SEARCH
-        elif function in _TIMES and len(operands) > 1:
-            zone = operands[1]
-            if not (isinstance(zone, Constant) and _ZONE.fullmatch(zone.value or "")):
-                raise ValueError(f"{function} takes a time zone in quotes, as in time.{function}('Europe/Berlin')")
-        if isinstance(work, _Loop) and not other:
-            work.own += scans
-        else:
-            work.scans += scans
-        return other
+            self._cost += weights[0] * (_SEARCH * _SCAN)
+        elif function not in _LOGICAL:
+            self._cost += total * _SCAN
+        is_zone = last.kind is Kind.CONSTANT and _ZONE.fullmatch(last.text or "")
+        if function.startswith("get") and len(node.parts) > 1 and not is_zone:
+            raise ValueError(f"{function} takes a time zone in quotes, as in time.{function}('Europe/Berlin')")
+        return total if function in _AS_LARGE else scope.once
 
-    def _pattern(self, operands: Sequence[Node]) -> int:
-        pattern = operands[-1]
-        if not (isinstance(pattern, Constant) and pattern.value is not None):
+    def _states(self, pattern: Node) -> int:
+        if pattern.kind is not Kind.CONSTANT or pattern.text is None:
             raise ValueError("matches takes a pattern in quotes, as in type.matches('^order')")
-        self.patterns.append(pattern.value)
-        return states_of(pattern.value)
+        self.patterns.append(pattern.text)
+        return states_of(pattern.text)
 
-    def _loop(self, loop: Loop) -> _Loop:
-        work = _Loop(loop, self._range(loop.range_))
-        self._loops.append(work)
-        self._read_all(_written(loop.step, loop.accumulator), work)
-        return work
+    def _loop(self, loop: Node, scope: "_Scope") -> Amount:
+        over, start, step = loop.parts
+        if scope is not _Outside:
+            raise ValueError("a loop in a loop is not permitted; 'x' in list searches a list")
+        if self._path_of(over) is None and over.kind not in (Kind.LIST, Kind.LOOP):
+            raise ValueError("a loop goes over a field of the event, a list literal, or a filter of one of these")
+        self._turns = max(self._turns, len(over.parts) if over.kind is Kind.LIST else 0)
+        inside = _Scope(loop.text, self._visit(over, scope), Amount(turns_times_weight=1), Amount(turns=1))
+        value = self._visit(step, inside)
+        if start.kind is Kind.LIST:  # `map` or `filter`
+            self._loops_that_build += 1
+            return value
+        return scope.once
 
-    def _range(self, node: Node) -> Path | int:
-        """The field or the number of elements that a loop iterates over."""
-        if (path := _path_of(node)) is not None:
-            return path
-        if isinstance(node, Collection):
-            self._read(node, self._outside)
-            return len(node.parts)
-        if isinstance(node, Loop) and (inner := self._loop(node)).is_filter:
-            return inner.range_
-        raise ValueError("a loop goes over a field of the event, a list literal, or a filter of one of these")
-
-
-def _sum(counts: Mapping[Path, int], sizes: Mapping[Path, Size]) -> Size:
-    """The total size of the fields, each counted as often as it is read."""
-    return _add(
-        Size(count * size.values, count * size.text)
-        for path, count in counts.items()
-        for length in range(1, len(path) + 1)
-        if (size := sizes.get(path[:length])) is not None
-    )
-
-
-def _add(sizes: Iterable[Size]) -> Size:
-    values = text = 0
-    for size in sizes:
-        values, text = values + size.values, text + size.text
-    return Size(values, text)
-
-
-def _most(counts: Mapping[Path, int], variable: str) -> int:
-    """How often one part of the loop's element is counted at most: separate fields together are at most the element."""
-    mine = [path for path in counts if path[0] == variable]
-    return max((sum(counts[path[:length]] for length in range(1, len(path) + 1)) for path in mine), default=0)
-
-
-def _path_of(node: Node, variable: str = "") -> Path | None:
-    """The path of a node that is a field of the event or of the loop's element, called `variable`; else None."""
-    match node:
-        case Name(name):
-            return (name,) if name.startswith(CONTAINER) or name == variable else None
-        case Select(operand, name) | Call("_[_]", (operand, Constant(str(name)))):
-            path = _path_of(operand, variable)
-            return None if path is None else (*path, name)
-    return None
-
-
-def _written(step: Node, accumulator: str) -> Iterator[Node]:
-    """The parts of a loop's step that the expression's author wrote; the macro's own operations are left out."""
-    if isinstance(step, Call) and _holds(step, accumulator):
-        for operand in step.operands:
-            yield from _written(operand, accumulator)
-    elif step != Name(accumulator):
-        yield step
-
-
-def _holds(node: Node, accumulator: str) -> bool:
-    """Whether the node is the macro's own operation on the loop's accumulator."""
-    return node == Name(accumulator) or (
-        isinstance(node, Call) and any(_holds(operand, accumulator) for operand in node.operands)
-    )
-
-
-def _added(loop: Loop) -> Node | None:
-    """The element that a loop adds to its list in an iteration; None if it builds no list."""
-    if not isinstance(loop.start, Collection):
+    def _path_of(self, node: Node, variable: str | None = None) -> Path | None:
+        """The path of a node that is a field of the event or of the loop's element, called `variable`; else None."""
+        match node:
+            case Node(Kind.NAME, str(name)):
+                return (name,) if name.startswith(self._container) or name == variable else None
+            case Node(Kind.SELECT, str(name), (operand,)) | Node(
+                Kind.CALL, "_[_]", (operand, Node(Kind.CONSTANT, str(name)))
+            ):
+                path = self._path_of(operand, variable)
+                return None if path is None else (*path, name)
         return None
-    lists = [node for node in _written(loop.step, loop.accumulator) if isinstance(node, Collection)]
-    return lists[-1].parts[0]
+
+
+class _Scope(NamedTuple):
+    """Where an operation is: outside of loops, or in a loop; then all amounts are those of all turns together.
+
+    `variable`: the name of the loop's `element`. `field`: the weight of a field of the event. `once`: a small value.
+    """
+
+    variable: str | None
+    element: Amount
+    field: Amount
+    once: Amount
+
+
+_Outside = _Scope(None, Amount(), Amount(weight=1), Amount(fixed=1))
+
+
+def states_of(pattern: str) -> int:
+    """The maximum number of states of the pattern's automaton. Raises ValueError, with advice, if that is too many."""
+    if len(pattern) > MOST_CHARACTERS:
+        raise ValueError(f"a pattern has at most {MOST_CHARACTERS} characters, this one has {len(pattern)}")
+    folded = pattern.startswith("(?i)")
+    pattern = pattern.removeprefix("(?i)")
+    if found := _NOT_PERMITTED.search(pattern):
+        raise ValueError(
+            f"a pattern may not hold {found[0]}: write a class such as [a-z] or \\w, (?:…) for a group,"
+            " and (?i) only at the start"
+        )
+    groups, last = [0], 0  # the states of each open group, and of the last part, which a count would repeat
+    for part in _PART.finditer(pattern):
+        match part.lastgroup:
+            case "group":
+                groups.append(0)
+                last = 0
+            case "end" if len(groups) > 1:
+                last = groups.pop()
+                groups[-1] += last
+            case "count":
+                groups[-1] += last * (max(1, int(part["least"]), int(part["most"] or 0)) - 1)
+                last = 0  # RE2 does not accept a repetition of a repetition
+            case "more":
+                groups[-1] += 1
+            case kind:
+                last = _NARROW if kind == "narrow" else _WIDE if kind == "wide" else len(part[0].encode())
+                groups[-1] += last
+    states = sum(groups) * (_FOLDED if folded else 1)
+    if states > MOST_STATES:
+        raise ValueError("a pattern is too complex: repeat fewer times, and prefer letters to dots and negated classes")
+    return states

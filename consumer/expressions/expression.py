@@ -13,7 +13,7 @@ from typing import Any
 
 from cel_expr_python import cel
 
-from consumer.expressions.cost import CONTAINER, Path, Shape, Size
+from consumer.expressions.cost import Path, Shape, Size
 from consumer.expressions.syntax import parse
 
 LONGEST = 0.005  # seconds that an evaluation may take; a usual one takes 10 µs
@@ -23,47 +23,51 @@ MOST_SAID = 300  # characters of an error
 
 TOO_LARGE = "the event is too large for this expression"
 _MISSING = object()
-_NOTHING, _ONE = Size(0, 0), Size(1, 0)
-_TYPE = cel.Type
-if sys.version_info < (3, 12):  # where None is not immortal
-    # For each null of a value the runtime (0.1.3) gives up a reference to None that is not its own. At zero the process
-    # would die, after some thousand nulls.
-    ctypes.c_ssize_t.from_address(id(None)).value += 2**60
-_VARIABLES = {
-    "data": _TYPE.DYN,
-    "id": _TYPE.STRING,
-    "source": _TYPE.STRING,
-    "type": _TYPE.STRING,  # a built-in name of CEL; `event.type` is not, and is found first
-    "subject": _TYPE.STRING,
-    "time": _TYPE.TIMESTAMP,
-    "extensions": _TYPE.Map(_TYPE.STRING, _TYPE.DYN),
-    "headers": _TYPE.Map(_TYPE.STRING, _TYPE.STRING),
-    "tenant": _TYPE.STRING,
-    "topic": _TYPE.STRING,
-    "partition": _TYPE.INT,
-    "offset": _TYPE.INT,
-    "key": _TYPE.STRING,
-}
-NAMES = tuple(_VARIABLES)
-TEXT, TEXTS, ANY = _TYPE.STRING, _TYPE.Map(_TYPE.STRING, _TYPE.STRING), _TYPE.DYN
 # The runtime's errors for a part that is not there; one that is null fits no operator.
 _NOT_THERE = re.compile(
     r"NOT_FOUND: Key not found|UNKNOWN: Index error|INVALID_ARGUMENT: Applying SELECT"
     r"|UNKNOWN: No matching overloads found : .*\bnull_type\b"
 )
+_TYPE = cel.Type
+if sys.version_info < (3, 12):  # where None is not immortal
+    # For each null of a value the runtime (0.1.3) gives up a reference to None that is not its own. At zero the process
+    # would die, after some thousand nulls.
+    ctypes.c_ssize_t.from_address(id(None)).value += 2**60
 
 
-class Environment:
-    """The names that an expression may use, each with its type; `owner`, such as `an event`, has them."""
+class Variables:
+    """The variables of expressions. The keys of their values are `container` and a name, as in `event.data`.
 
-    def __init__(self, owner: str, **names: cel.Type) -> None:
-        self.owner = owner
-        self.names = tuple(names)
-        variables = {CONTAINER + name: kind for name, kind in names.items()}
-        self.compile = cel.NewEnv(variables=variables, container=CONTAINER.removesuffix(".")).compile
+    With the prefix a variable may have the name of a type of CEL: `type` is `event.type`, which is found first.
+    """
+
+    def __init__(self, container: str, kinds: Mapping[str, str]) -> None:
+        """`kinds`: the type of each variable as CEL writes it (`dyn`: any), by its name without the prefix."""
+        self.prefix = f"{container}."
+        self.names = tuple(kinds)
+        types = {self.prefix + name: _TYPE(kind) for name, kind in kinds.items()}
+        self.env = cel.NewEnv(variables=types, container=container)
 
 
-EVENT = Environment("an event", **_VARIABLES)
+_EVENT = Variables(
+    "event",
+    {
+        "data": "dyn",
+        "id": "string",
+        "source": "string",
+        "type": "string",
+        "subject": "string",
+        "time": "timestamp",
+        "extensions": "map<string, dyn>",
+        "headers": "map<string, string>",
+        "tenant": "string",
+        "topic": "string",
+        "partition": "int",
+        "offset": "int",
+        "key": "string",
+    },
+)
+NAMES = _EVENT.names
 
 
 class ExpressionFailed(ValueError):
@@ -81,28 +85,29 @@ class EventTooLarge(ExpressionFailed):
 class Expression:
     """A compiled expression. Expressions with the same source are equal."""
 
-    __slots__ = ("_kind", "_modest", "_program", "_shape", "source")
+    __slots__ = ("_kind", "_modest", "_program", "_shape", "source", "variables")
 
-    def __init__(self, source: str, environment: Environment = EVENT) -> None:
-        """Raises ValueError, with the position, for a source that is not CEL over its names, or is not permitted."""
-        self.source = source
+    def __init__(self, source: str, variables: Variables = _EVENT) -> None:
+        """Raises ValueError, with the position, for a source that is not CEL over these, or that is not permitted."""
+        self.source, self.variables = source, variables
         try:
-            self._program = environment.compile(source)
+            self._program = variables.env.compile(source)
             self._kind = self._program.return_type()  # raises for a map type that no value can have
         except TypeError:  # pybind's error for a lone surrogate
             raise ValueError("is not valid text: it has an unpaired surrogate") from None
         except RuntimeError as error:
-            raise ValueError(_readable(str(error), environment) + _hint(source)) from None
-        self._shape = Shape(parse(self._program.serialize()), len(source.encode()))
+            raise ValueError(_readable(str(error), variables) + _hint(source)) from None
+        tree = parse(self._program.serialize())
+        self._shape = Shape(tree, variables.prefix, is_boolean=self._kind == _TYPE.BOOL)
         for pattern in self._shape.patterns:
             _check_pattern(pattern)
-        if not self._fits(0):
+        if self._shape.seconds(Size()) > LONGEST:
             raise ValueError("takes too long, whatever the event")
-        # Below this weight an event needs no time estimate; nearly all events are that small.
-        self._modest = next((size for size in (1024, 256, 64, 16) if self._fits(size)), 0)
+        # An event of no more values, as nearly all are, needs no estimate.
+        self._modest = next((n for n in (1024, 256, 64, 16) if self._shape.seconds(Size(n, 16 * n, n)) <= LONGEST), 0)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Expression) and other.source == self.source
+        return isinstance(other, Expression) and (other.source, other.variables) == (self.source, self.variables)
 
     def __hash__(self) -> int:
         return hash(self.source)
@@ -123,16 +128,16 @@ class Expression:
     def value(self, variables: Mapping[str, object]) -> object:
         """The value for an event, as a Python object. Raises ExpressionFailed if there is none.
 
-        `variables`: the values of NAMES, from `variables_of`.
+        `variables`: the values, by name with the prefix; for an event from `variables_of`.
         """
         shape = self._shape
         if shape.path is not None and (field := _field(variables, shape.path)) is not _MISSING:
             return field
-        read = _Read(variables, shape.paths)
-        if read.weight > self._modest and self._seconds(read) > LONGEST:
+        values, size = _read(variables, shape.paths)
+        if size[0] + size[1] // 16 > self._modest and shape.seconds(size) > LONGEST:
             raise EventTooLarge(TOO_LARGE)
         try:
-            result = self._program.eval(data=read.values)
+            result = self._program.eval(data=values)
             value = result.plain_value()
             failed = not isinstance(value, bool) and result.type() == _TYPE.ERROR
         except (RuntimeError, TypeError) as error:
@@ -142,16 +147,6 @@ class Expression:
         if failed:
             raise (PartMissing if _NOT_THERE.match(str(value)) else ExpressionFailed)(self._reason(str(value)))
         return value
-
-    def _seconds(self, read: "_Read") -> float:
-        lengths = {path: _length(read.values, path) for path in self._shape.ranges}
-        return self._shape.seconds(read.sizes, lengths, taken_back=self._kind != _TYPE.BOOL)
-
-    def _fits(self, size: int) -> bool:
-        """Whether it may run if each field that it reads has at most `size` values and 16 times as many bytes."""
-        shape = self._shape
-        sizes, lengths = dict.fromkeys(shape.paths, Size(size, 16 * size)), dict.fromkeys(shape.ranges, size)
-        return shape.seconds(sizes, lengths, taken_back=self._kind != _TYPE.BOOL) <= LONGEST
 
     def _reason(self, text: str) -> str:
         """The runtime's message. Text after a colon may quote the event, and is cut unless the source has it too."""
@@ -165,38 +160,27 @@ class Expression:
         return re.split(r"[\"=]", what)[0].strip()
 
 
-class _Read:
-    """The fields of an event that an expression reads.
-
-    `values`: the variables, with only these fields in them. `sizes`: the size of each path, for `Shape.seconds`.
-    `weight`: the total weight of all sizes.
-    """
-
-    __slots__ = ("sizes", "values", "weight")
-
-    def __init__(self, variables: Mapping[str, object], paths: Iterable[Path]) -> None:
-        self.values: dict[str, Any] = {}
-        self.sizes: dict[Path, Size] = {}
-        self.weight = 0
-        for path in paths:
-            size = self.sizes[path] = self._keep(variables, path)
-            self.weight += size.values + size.text // 16
-
-    def _keep(self, variables: Mapping[str, Any], path: Path) -> Size:
-        """Add the value at the path to `values`, and return its size."""
-        name = path[0]
-        if name not in variables:
-            return _NOTHING
-        place, value = self.values, variables[name]
+def _read(variables: Mapping[str, Any], paths: Iterable[Path]) -> tuple[dict[str, Any], Size]:
+    """The fields at the paths, as variables with only these fields in them, and their size together."""
+    read: dict[str, Any] = {}
+    values = text = 0
+    nested: list[Any] = []
+    for path in paths:
+        place, name, value = read, path[0], variables.get(path[0], _MISSING)
         for deeper in path[1:]:
             if not isinstance(value, dict):
                 break  # there is no such field, which the runtime reports
             place = place.setdefault(name, {})
-            if deeper not in value:
-                return _NOTHING
-            name, value = deeper, value[deeper]
+            name, value = deeper, value.get(deeper, _MISSING)
+        if value is _MISSING:
+            continue
         place[name] = value
-        return _size(value, MOST_READ - self.weight)
+        if isinstance(value, dict | list):
+            nested.append(value)
+        else:
+            values += 1
+            text += _bytes(value) if isinstance(value, str | bytes) else 0
+    return read, _size(values, text, nested) if nested else Size(values, text, 0)
 
 
 def _field(variables: Mapping[str, object], path: Path) -> object:
@@ -208,18 +192,9 @@ def _field(variables: Mapping[str, object], path: Path) -> object:
     return value
 
 
-def _length(values: Mapping[str, object], path: Path) -> int:
-    value = _field(values, path)
-    return len(value) if isinstance(value, Mapping | list) else 0
-
-
-def _size(value: object, most: int) -> Size:
-    """The size of `value`. Raises EventTooLarge if it has more than `most` values."""
-    if isinstance(value, str):
-        return Size(1, _bytes(value))
-    if not isinstance(value, dict | list | bytes):
-        return _ONE
-    values, text, layer, depth = 0, 0, [value], 0
+def _size(values: int, text: int, layer: list[Any]) -> Size:
+    """The size of so many values and bytes, and of these lists and maps. EventTooLarge for more than MOST_READ."""
+    longest = depth = 0
     while layer:
         values, depth = values + len(layer), depth + 1
         if depth > DEEPEST:
@@ -229,12 +204,13 @@ def _size(value: object, most: int) -> Size:
             if isinstance(each, str | bytes):
                 text += _bytes(each)
             elif isinstance(each, dict | list):
+                longest = max(longest, len(each))
                 deeper += each
                 deeper += each.values() if isinstance(each, dict) else ()
-            if values + len(deeper) > most:
+            if values + len(deeper) > MOST_READ:
                 raise EventTooLarge(TOO_LARGE)
         layer = deeper
-    return Size(values, text)
+    return Size(values, text, longest)
 
 
 def _bytes(text: str | bytes) -> int:
@@ -278,29 +254,25 @@ def compile_projection(source: str) -> Expression:
     return Expression(source)
 
 
-_MATCHES = EVENT.compile("topic.matches(key)")
+_MATCHES = cel.NewEnv(variables={"pattern": _TYPE.STRING}).compile("''.matches(pattern)")
 
 
 def _check_pattern(pattern: str) -> None:
     """Raise ValueError for a pattern that the runtime would refuse on each event."""
-    result = _MATCHES.eval(data={CONTAINER + "topic": "", CONTAINER + "key": pattern})
+    result = _MATCHES.eval(data={"pattern": pattern})
     if result.type() == _TYPE.ERROR:
         why = _readable(str(result.plain_value())).removeprefix("invalid regular expression: ")
         raise ValueError(f"a pattern is not a regular expression: {why}")
 
 
-def _readable(text: str, environment: Environment = EVENT) -> str:
+def _readable(text: str, variables: Variables = _EVENT) -> str:
     """The runtime's message on one line, without its status codes and its drawing of the position."""
     text = re.sub(r"\s*\[[A-Z_]+\]$", "", text.strip()).split("\n |")[0]
-    text = re.sub(r"^[A-Z_]+: ", "", text).replace(f" (in container '{CONTAINER.removesuffix('.')}')", "")
+    text = re.sub(r"^[A-Z_]+: ", "", text).replace(f" (in container '{variables.prefix[:-1]}')", "")
     found = re.match(r"ERROR: <input>:(-?\d+):(-?\d+): (.*)", text, re.DOTALL)
     if found:
         line, column, what = int(found[1]), int(found[2]), " ".join(found[3].split()).split(" ERROR: ")[0]
         place = f" at line {line}, column {column}" if line > 1 else f" at column {column}" if column > 0 else ""
-        there = (
-            f"; {environment.owner} has {', '.join(environment.names)}"
-            if what.startswith("undeclared reference")
-            else ""
-        )
+        there = f"; there are {', '.join(variables.names)}" if what.startswith("undeclared reference") else ""
         return f"{what[:MOST_SAID]}{place}{there}"
     return " ".join(text.split())[:MOST_SAID]

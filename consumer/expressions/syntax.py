@@ -1,62 +1,69 @@
-"""Parses a checked CEL expression into a syntax tree, with only the nodes and fields that affect its cost.
+"""Parses a checked CEL expression into a syntax tree, with only the parts that affect its cost.
 
 The runtime serializes an expression as a `cel.expr.CheckedExpr` (https://github.com/google/cel-spec, proto/cel/expr),
 in the wire format of Protocol Buffers. The numbers below are field numbers of these messages.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from enum import IntEnum
 from typing import NamedTuple
 
-
-class Constant(NamedTuple):
-    """A literal. `value`: the text of a string literal; None for any other."""
-
-    value: str | None
+ACCUMULATOR = "@result"  # the runtime's variable of a loop, which no author can write
 
 
-class Name(NamedTuple):
-    """A variable or a type."""
+class Kind(IntEnum):
+    """The kinds of an Expr, as numbered there."""
 
-    name: str
-
-
-class Select(NamedTuple):
-    """`operand.field`, or `has(operand.field)`."""
-
-    operand: "Node"
-    field: str
-
-
-class Call(NamedTuple):
-    """A function or an operator (`_+_`, `_[_]`, …); the operand before the dot is the first one."""
-
-    function: str
-    operands: "tuple[Node, ...]"
+    CONSTANT = 3
+    NAME = 4
+    SELECT = 5
+    CALL = 6
+    LIST = 7
+    MAP = 8
+    LOOP = 9
 
 
-class Collection(NamedTuple):
-    """A list, map or message literal. `message`: the message's type name; empty for a list or a map."""
+class Node(NamedTuple):
+    """A part of an expression.
 
-    parts: "tuple[Node, ...]"
-    message: str
+    `text`: a constant's text (None: it is not a text), a name, a selected field, a function or an operator (`_+_`),
+    a message's type (empty: a map), or the variable of a loop. `parts`: operands, the one before the dot first;
+    elements; keys and values; of a loop its range, the accumulator's first value, and the step that gives the next.
+    """
 
-
-class Loop(NamedTuple):
-    """A macro: `step` gives `accumulator` its next value for each element (`variable`) of `range_`."""
-
-    variable: str
-    range_: "Node"
-    accumulator: str
-    start: "Node"
-    step: "Node"
-
-
-Node = Constant | Name | Select | Call | Collection | Loop
+    kind: Kind
+    text: str | None = None
+    parts: "tuple[Node, ...]" = ()
 
 
 def parse(checked: bytes) -> Node:
     """Parse the result of `cel.Expression.serialize`, a CheckedExpr in an Any, into a tree."""
     return _node(_first(_first(checked, 2), 4))
+
+
+# For each kind the numbers of the fields with its text and with its parts.
+_FIELDS: Mapping[int, tuple[int | None, tuple[int, ...]]] = {
+    Kind.CONSTANT: (6, ()),
+    Kind.NAME: (1, ()),
+    Kind.SELECT: (2, (1,)),
+    Kind.CALL: (2, (1, 3)),
+    Kind.LIST: (None, (1,)),
+    Kind.MAP: (1, (2,)),
+    Kind.LOOP: (1, (2, 4, 6)),
+}
+
+
+def _node(message: bytes) -> Node:
+    for number, value in _fields(message):
+        if number in _FIELDS:
+            text, numbers = _FIELDS[number]
+            fields = list(_fields(value))
+            parts = [part for wanted in numbers for each, part in fields if each == wanted]
+            if number == Kind.MAP:
+                parts = [part for entry in parts for each, part in _fields(entry) if each in (3, 4)]  # key and value
+            texts = (part.decode() for each, part in fields if each == text)
+            return Node(Kind(number), next(texts, None), tuple(map(_node, parts)))
+    return Node(Kind.CONSTANT)
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
@@ -88,50 +95,5 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
         shift += 7
 
 
-def _all(message: bytes, number: int) -> list[bytes]:
-    return [value for each, value in _fields(message) if each == number]
-
-
 def _first(message: bytes, number: int) -> bytes:
-    return next(iter(_all(message, number)), b"")
-
-
-def _text(message: bytes, number: int) -> str:
-    return _first(message, number).decode()
-
-
-def _node(message: bytes) -> Node:
-    """The node of an Expr, whose kind is the number of its one relevant field."""
-    return next((_KINDS[number](value) for number, value in _fields(message) if number in _KINDS), Constant(None))
-
-
-def _nodes(messages: Iterable[bytes]) -> tuple[Node, ...]:
-    return tuple(map(_node, messages))
-
-
-def _constant(message: bytes) -> Constant:
-    texts = _all(message, 6)
-    return Constant(texts[0].decode() if texts else None)
-
-
-def _map(message: bytes) -> Collection:
-    entries = _all(message, 2)
-    return Collection(
-        _nodes(part for entry in entries for number, part in _fields(entry) if number in (3, 4)), _text(message, 1)
-    )
-
-
-def _loop(message: bytes) -> Loop:
-    range_, start, step = (_node(_first(message, number)) for number in (2, 4, 6))
-    return Loop(_text(message, 1), range_, _text(message, 3), start, step)
-
-
-_KINDS: Mapping[int, Callable[[bytes], Node]] = {
-    3: _constant,
-    4: lambda message: Name(_text(message, 1)),
-    5: lambda message: Select(_node(_first(message, 1)), _text(message, 2)),
-    6: lambda message: Call(_text(message, 2), _nodes((*_all(message, 1), *_all(message, 3)))),
-    7: lambda message: Collection(_nodes(_all(message, 1)), ""),
-    8: _map,
-    9: _loop,
-}
+    return next((value for each, value in _fields(message) if each == number), b"")

@@ -12,7 +12,7 @@ import orjson
 from consumer.errors import Undecodable
 from consumer.events.cloud_event import PREFIX
 from consumer.events.event import Event, extra_of
-from consumer.expressions import ANY, LONGEST, TEXT, TEXTS, Environment, Expression, ExpressionFailed, PartMissing
+from consumer.expressions import LONGEST, Expression, ExpressionFailed, PartMissing, Variables
 from consumer.intake.decode import (
     JSON,
     MAX_VALUE_BYTES,
@@ -34,11 +34,12 @@ BY_PLACE = "the record's place: topic, partition, offset and timestamp"
 NO_TENANT = "none: only subscriptions of every tenant get it"
 NO_CONTENT_TYPE = "the rule for events without one"
 _SHOWN, _LONGEST = 3, 200  # expressions of a field that a dead letter names at most, and characters of each
-_NAMES = {"headers": TEXTS, "key": ANY, "value": ANY, "topic": TEXT}
-_RECORD = Environment("a record", **_NAMES)
-_TOMBSTONE = Environment("a tombstone", **{name: _NAMES[name] for name in ("headers", "key", "topic")})
-_VALUE = Environment("a body", value=ANY)
-_TOPIC = Environment("a topic", topic=TEXT)
+_TOPIC = {"topic": "string"}
+_WITHOUT_VALUE = {"headers": "map<string, string>", "key": "dyn", **_TOPIC}
+_OF_RECORD = Variables("record", {"value": "dyn", **_WITHOUT_VALUE})
+_OF_TOMBSTONE = Variables("record", _WITHOUT_VALUE)
+_OF_VALUE = Variables("record", {"value": "dyn"})
+_OF_TOPIC = Variables("record", _TOPIC)
 
 
 class _TooSlow(Undecodable):
@@ -54,27 +55,27 @@ class Rule:
         """`of_tombstone`: there is no value to read. Raises ValueError, whose text says what to write instead."""
         self.source = source
         self.shown = source[:_LONGEST]
-        self.expression = Expression(source, _TOMBSTONE if of_tombstone else _RECORD)
+        self.expression = Expression(source, _OF_TOMBSTONE if of_tombstone else _OF_RECORD)
         self.is_field = self.expression.is_field
-        self.reads_value = not of_tombstone and not _compiles(source, _TOMBSTONE)
+        self.reads_value = not of_tombstone and not _compiles(source, _OF_TOMBSTONE)
 
     @property
     def is_constant(self) -> bool:
         """Whether its value is the same for each record of a topic."""
-        return _compiles(self.source, _TOPIC)
+        return _compiles(self.source, _OF_TOPIC)
 
     @property
     def is_body(self) -> bool:
         """Whether it is `value`, or a field in it: what else an expression makes, the runtime could have changed."""
-        return self.is_field and _compiles(self.source, _VALUE)
+        return self.is_field and _compiles(self.source, _OF_VALUE)
 
 
 Rules = tuple[Rule, ...]
 
 
-def _compiles(source: str, environment: Environment) -> bool:
+def _compiles(source: str, variables: Variables) -> bool:
     try:
-        Expression(source, environment)
+        Expression(source, variables)
     except ValueError:
         return False
     return True

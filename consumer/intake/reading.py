@@ -53,9 +53,9 @@ class Reading:
         self._parsed = _UNREAD
         self._inner = _AS_IS
         self.given: dict[str, Any] = {
-            "event.topic": record.partition.topic,
-            "event.headers": texts(self.headers),
-            "event.key": self.key,
+            "record.topic": record.partition.topic,
+            "record.headers": texts(self.headers),
+            "record.key": self.key,
         }
 
     def takes(self, seconds: float) -> float:
@@ -74,11 +74,11 @@ class Reading:
 
     def load(self) -> None:
         """Add the value to `given`. Raises Undecodable (not_utf8, not_json, too_deep, not_object)."""
-        if "event.value" not in self.given:
+        if "record.value" not in self.given:
             found = {} if self.value is None else self._document()
             if not isinstance(found, dict):
                 raise no_object(found)
-            self.given["event.value"] = found
+            self.given["record.value"] = found
 
     def safe(self, *, exact: bool) -> dict[str, Any]:
         """`given` without what the runtime would change: it cuts texts at a zero byte. Such a text counts as null.

@@ -52,7 +52,7 @@ def told(text: str) -> list[str]:
             13,
             (
                 "type: 'valeu.op' is not an expression: undeclared reference to 'valeu.op' at column 6;"
-                " a record has headers, key, value, topic; a text has quotes of its own: \"'valeu.op'\""
+                " there are value, headers, key, topic; a text has quotes of its own: \"'valeu.op'\""
             ),
         ),
         ('"value.op",\n]', '"value.op + ",\n]', 13, "type: 'value.op + ' is not an expression: Syntax error"),
@@ -70,7 +70,7 @@ def told(text: str) -> list[str]:
             'type = "topic"',
             'type = "topic"\ntombstone = "event"\ntombstone_type = "value.a"',
             6,
-            "undeclared reference to 'value.a' at column 6; a tombstone has headers, key, topic",
+            "undeclared reference to 'value.a' at column 6; there are headers, key, topic",
         ),
         ("attributes.subject", "attributes.Subject", 15, "attributes: is no attribute of CloudEvents"),
         ("attributes.subject", "attributes.type", 15, "attributes: cannot be set here: it is the field type"),
