@@ -147,7 +147,7 @@ def test_an_expression_may_be_over_other_variables() -> None:
     assert kind.value({"record.topic": "orders", "record.value": {"kind": "paid"}}) == "orders.paid"
     assert kind != Expression("topic + '.' + value.kind", Variables("record", {"topic": "string", "value": "dyn"}))
     with pytest.raises(
-        ValueError, match="undeclared reference to 'data.kind' at column 5; there are headers, value, topic"
+        ValueError, match=r"undeclared reference to 'data.kind' at column 5; there are headers, value, topic"
     ):
         Expression("data.kind", record)
     with pytest.raises(EventTooLarge):
