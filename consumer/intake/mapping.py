@@ -70,7 +70,7 @@ class Rule:
         return self.is_field and _compiles(self.source, _OF_VALUE)
 
 
-Rules = tuple[Rule, ...]
+Alternatives = tuple[Rule, ...]  # of a field: the first that has a value counts
 
 
 def _compiles(source: str, variables: Variables) -> bool:
@@ -88,15 +88,15 @@ class Fields(NamedTuple):
     """
 
     topics: tuple[str, ...]
-    type: Rules
-    id: Rules = ()
-    source: Rules = ()
-    tenant: Rules = ()
-    content_type: Rules = ()
-    body: Rules = ()
-    attributes: Mapping[str, Rules] = {}
+    type: Alternatives
+    id: Alternatives = ()
+    source: Alternatives = ()
+    tenant: Alternatives = ()
+    content_type: Alternatives = ()
+    body: Alternatives = ()
+    attributes: Mapping[str, Alternatives] = {}
     tombstone: OnTombstone = "ignore"
-    tombstone_type: Rules = ()
+    tombstone_type: Alternatives = ()
     unwrap: bool = False
 
 
@@ -137,7 +137,7 @@ class _Field:
 
     __slots__ = ("_accept", "_exact", "name", "rules")
 
-    def __init__(self, name: str, rules: Rules, accept: Accept, *, exact: bool = False) -> None:
+    def __init__(self, name: str, rules: Alternatives, accept: Accept, *, exact: bool = False) -> None:
         """`exact`: an expression has no value if it reads a number that a parser may have rounded."""
         self.name = name
         self.rules = rules

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from consumer.config.settings import KafkaSettings
 from consumer.errors import SettingsError
 from consumer.events.event import Event
-from consumer.intake.mapping import Fields, OnTombstone, Rule, Rules, TopicMapping
+from consumer.intake.mapping import Fields, OnTombstone, Rule, Alternatives, TopicMapping
 from consumer.intake.record import Record
 from consumer.subscriptions.patterns import EVERY, candidates
 
@@ -204,7 +204,7 @@ class _Table:
             return tuple(topics)
         return ()
 
-    def _rules(self, value: Any, *keys: str) -> Rules:
+    def _rules(self, value: Any, *keys: str) -> Alternatives:
         sources: list[Any] = value if isinstance(value, list) else [value]
         if not sources or not all(isinstance(source, str) for source in sources):
             self._wrong('is neither an expression nor a list of them; write, for example, "headers.id"', *keys)
@@ -223,7 +223,7 @@ class _Table:
                 self._wrong(f"{source!r:.80} is not an expression: {error}{_advice(source)}", *keys, source)
         return tuple(found)
 
-    def _attributes(self) -> dict[str, Rules]:
+    def _attributes(self) -> dict[str, Alternatives]:
         table = self._table.get("attributes", {})
         if not isinstance(table, dict) or len(table) > MOST_ATTRIBUTES:
             what = f'is no table of at most {MOST_ATTRIBUTES} attributes, such as {{ subject = "key" }}'
