@@ -13,7 +13,7 @@ from typing import Any, get_args
 from consumer.config.settings import KafkaSettings
 from consumer.errors import SettingsError
 from consumer.events.event import Event
-from consumer.intake.mapping import Fields, OnTombstone, Rule, Alternatives, TopicMapping
+from consumer.intake.mapping import Alternatives, Fields, OnTombstone, Rule, TopicMapping
 from consumer.intake.record import Record
 from consumer.subscriptions.patterns import EVERY, candidates
 
