@@ -16,10 +16,9 @@ from fastavro import parse_schema, schemaless_writer
 from consumer.intake.decode import decode
 from consumer.intake.record import Partition, Record
 from consumer.schemas.avro import avro_decoder
-from consumer.schemas.blocking import translator
-from consumer.schemas.conversion import Decode
-from consumer.schemas.framing import SchemaId
+from consumer.schemas.conversion import Decode, SchemaId
 from consumer.schemas.protobuf import protobuf_decoder
+from consumer.schemas.translation import translator
 from tests.schemas.descriptors import text_of
 from tests.schemas.orders import AVRO, as_json, message_class, order, protobuf_file
 

@@ -1,11 +1,10 @@
 """An attempt at a delivery as a record of the attempts topic: a structured CloudEvent in JSON. Pure."""
 
 from datetime import UTC, datetime
-from typing import NamedTuple, TypeGuard
+from types import UnionType
+from typing import NamedTuple
 
 import orjson
-
-from consumer.events.event import Event
 
 ATTEMPTED = "delivery.attempted"  # the CloudEvents type
 DELIVERED = "delivered"  # the outcome of an attempt that has not failed
@@ -36,54 +35,42 @@ class Attempt(NamedTuple):
     response: str | None
 
 
+# The fields of a record's `data`, in the order of Attempt; those that may be None are left out then, but for `status`.
+_DATA: dict[str, type | UnionType] = {
+    "subscription_id": int,
+    "webhook_id": str,
+    "event_type": str,
+    "tenant": str | None,
+    "topic": str,
+    "partition": int,
+    "offset": int,
+    "attempt": int,
+    "outcome": str,
+    "status": int | None,
+    "error": str | None,
+    "seconds": int | float,
+    "response": str | None,
+}
+
+
 def key_of(subscription_id: int) -> bytes:
     """The key of a record: the attempts of one subscription stay in order."""
     return b"%d" % subscription_id
 
 
-def render(
-    source: str,
-    identity: str,
-    event: Event,
-    subscription_id: int,
-    attempt: int,
-    outcome: str,
-    at: float,
-    seconds: float,
-    status: int | None,
-    error: str | None = None,
-    response: str | None = None,
-) -> bytes:
-    """The record of an attempt; the arguments as in `Attempt`. `identity` is the CloudEvents id."""
-    record = event.record
-    data: dict[str, object] = {
-        "subscription_id": subscription_id,
-        "webhook_id": event.webhook_id,
-        "event_type": event.type,
-        "topic": record.topic,
-        "partition": record.partition,
-        "offset": record.offset,
-        "attempt": attempt,
-        "outcome": outcome,
-        "status": status,
-        "seconds": round(seconds, 4),
-    }
-    if event.tenant is not None:
-        data["tenant"] = event.tenant
-    if error is not None:
-        data["error"] = error
-    if response is not None:
-        data["response"] = response
+def render(attempt: Attempt, source: str, identity: str) -> bytes:
+    """The record of an attempt. `identity` is the CloudEvents id."""
+    data = {name: each for name, each in zip(_DATA, attempt[1:], strict=True) if each is not None or name == "status"}
     return orjson.dumps(
         {
             "specversion": "1.0",
             "id": identity,
             "source": source,
             "type": ATTEMPTED,
-            "time": datetime.fromtimestamp(at, UTC),
-            "subject": f"subscriptions/{subscription_id}",
+            "time": datetime.fromtimestamp(attempt.at, UTC),
+            "subject": f"subscriptions/{attempt.subscription_id}",
             "datacontenttype": "application/json",
-            "data": data,
+            "data": {**data, "seconds": round(attempt.seconds, 4)},
         },
         option=orjson.OPT_UTC_Z,
     )
@@ -95,53 +82,12 @@ def parse(value: bytes | None, source: str) -> Attempt | None:
         return None
     try:
         found = orjson.loads(value)
-    except orjson.JSONDecodeError:
-        return None
-    match found:
-        case {
-            "source": its_source,
-            "type": its_type,
-            "time": str(moment),
-            "data": {
-                "subscription_id": int(subscription_id),
-                "webhook_id": str(webhook_id),
-                "event_type": str(event_type),
-                "topic": str(topic),
-                "partition": int(partition),
-                "offset": int(offset),
-                "attempt": int(attempt),
-                "outcome": str(outcome),
-                "status": int() | None as status,
-                "seconds": int() | float() as seconds,
-                **rest,
-            },
-        } if (its_source, its_type) == (source, ATTEMPTED):
-            tenant, error, response = rest.get("tenant"), rest.get("error"), rest.get("response")
-        case _:
+        if (found["source"], found["type"]) != (source, ATTEMPTED):
             return None
-    if not (_is_text(tenant) and _is_text(error) and _is_text(response)):
+        at = datetime.fromisoformat(found["time"]).timestamp()
+        values = [found["data"].get(name) for name in _DATA]
+    except (ValueError, OverflowError, TypeError, KeyError, AttributeError):  # other JSON, or none
         return None
-    try:
-        at = datetime.fromisoformat(moment).timestamp()
-    except (ValueError, OverflowError):
+    if not all(isinstance(each, kind) for each, kind in zip(values, _DATA.values(), strict=True)):
         return None
-    return Attempt(
-        at,
-        subscription_id,
-        webhook_id,
-        event_type,
-        tenant,
-        topic,
-        partition,
-        offset,
-        attempt,
-        outcome,
-        status,
-        error,
-        seconds,
-        response,
-    )
-
-
-def _is_text(value: object) -> TypeGuard[str | None]:
-    return value is None or isinstance(value, str)
+    return Attempt(at, *values)

@@ -1,4 +1,4 @@
-"""CEL filters and projections of subscriptions."""
+"""CEL expressions: filters and projections of subscriptions, and the fields of mappings."""
 
 from consumer.expressions.expression import (
     LONGEST,
@@ -7,6 +7,7 @@ from consumer.expressions.expression import (
     EventTooLarge,
     Expression,
     ExpressionFailed,
+    PartMissing,
     Variables,
     compile_filter,
     compile_projection,
@@ -19,6 +20,7 @@ __all__ = [
     "EventTooLarge",
     "Expression",
     "ExpressionFailed",
+    "PartMissing",
     "Variables",
     "compile_filter",
     "compile_projection",

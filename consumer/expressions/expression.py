@@ -23,6 +23,11 @@ MOST_SAID = 300  # characters of an error
 
 TOO_LARGE = "the event is too large for this expression"
 _MISSING = object()
+# The runtime's errors for a part that is not there; one that is null fits no operator.
+_NOT_THERE = re.compile(
+    r"NOT_FOUND: Key not found|UNKNOWN: Index error|INVALID_ARGUMENT: Applying SELECT"
+    r"|UNKNOWN: No matching overloads found : .*\bnull_type\b"
+)
 _TYPE = cel.Type
 if sys.version_info < (3, 12):  # where None is not immortal
     # For each null of a value the runtime (0.1.3) gives up a reference to None that is not its own. At zero the process
@@ -67,6 +72,10 @@ NAMES = _EVENT.names
 
 class ExpressionFailed(ValueError):
     """The expression has no value for this event; the text says why and quotes only names from the event."""
+
+
+class PartMissing(ExpressionFailed):
+    """The expression reads a part that the event lacks, or that is null."""
 
 
 class EventTooLarge(ExpressionFailed):
@@ -136,7 +145,7 @@ class Expression:
         except UnicodeError:
             raise ExpressionFailed("its value is not text") from None
         if failed:
-            raise ExpressionFailed(self._reason(str(value)))
+            raise (PartMissing if _NOT_THERE.match(str(value)) else ExpressionFailed)(self._reason(str(value)))
         return value
 
     def _reason(self, text: str) -> str:

@@ -1,21 +1,30 @@
-"""Decodes a record into an event: its type, id, tenant and content type. Pure.
+"""Decodes a record into an event: its type, id, tenant and content type. Pure, but for the log of faults.
 
-docs/publishing.md has the rules, and default_mapping.toml states them as a mapping. This module is its fast form.
-`mapping.py` decodes records of topics with a mapping of their own. The last value of a repeated header counts, as with
-`Headers.lastHeader` of the Java clients, because interceptors append. A null header or field counts as absent.
+docs/publishing.md has the rules. `mapping.py` decodes records of topics with a mapping of their own. The last value of
+a repeated header counts, as with `Headers.lastHeader` of the Java clients, because interceptors append. A null header
+or field counts as absent. `decoded` runs a decoder so that a bug in it costs the record at fault and no other.
 """
 
+import logging
 import re
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any
+from math import inf
+from traceback import format_tb
+from typing import Any, TypeVar
 
 import orjson
+import structlog
 
-from consumer.errors import Tombstone, Undecodable
+from consumer.errors import RegistryUnavailable, Tombstone, Undecodable
 from consumer.events.event import Event, RecordId, extra_of
 from consumer.intake.record import Record, Unreadable
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 MAX_VALUE_BYTES = 1024 * 1024
 # The type is sent in a header, and receivers refuse requests whose headers reach 8 KiB.
@@ -38,6 +47,8 @@ _GLUE_ADVICE = (
     "it has the framing of AWS Glue's schema registry, which is not supported; let its producer write JSON, or use a "
     "registry with Confluent's API"
 )
+
+LINES, SECONDS = 10, 60.0  # of RecordLog: a topic may be full of records at fault
 
 Mapped = Callable[[Record], Event | None]  # the event of a record whose topic has a mapping; None: it has none
 
@@ -130,8 +141,8 @@ def checked_type(value: object) -> str:
     if isinstance(value, str) and value.startswith(("{", '"')):
         raise Undecodable(
             "bad_type",
-            f"the event type begins with {value[0]}: it is JSON around the type; set connect_envelope = true "
-            "(Kafka Connect) or quoted_headers = true (Spring) in the mapping of the topic",
+            f"the event type begins with {value[0]}: it is JSON that Kafka Connect or Spring wrote around the type; "
+            "set unwrap = true in the mapping of the topic",
         )
     kind = f"a string of {len(value)} characters" if isinstance(value, str) else type(value).__name__
     raise Undecodable(
@@ -195,6 +206,11 @@ def _tenant(name: str, headers: dict[str, bytes | None], structured: dict[str, A
             return None
     elif isinstance(value, _WHOLE):
         value = orjson.dumps(value).decode()  # as CloudEvents writes integers and booleans in a header
+    return usable_tenant(value)
+
+
+def usable_tenant(value: object) -> str | None:
+    """The value if a subscription can have it as its tenant; else None."""
     return value if isinstance(value, str) and 0 < len(value) <= MAX_TENANT_LENGTH else None
 
 
@@ -220,3 +236,51 @@ def valid_traceparent(headers: dict[str, bytes | None]) -> str | None:
     """The header `traceparent`, if it is as the W3C defines it."""
     header = headers.get("traceparent")
     return header.decode("ascii") if header is not None and _TRACEPARENT.fullmatch(header) else None
+
+
+class RecordLog:
+    """Logs records at fault: in a minute at most LINES with the same text, topic and kind, then how many more."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._numbers: dict[tuple[int, str, str, str], int] = {}
+        self._until = inf
+
+    def write(self, level: int, text: str, record: Record, kind: str, **fields: str) -> None:
+        """Log one record, with the standard library's `level`, unless there were too many of its kind."""
+        self.poll()
+        if not self._numbers:
+            self._until = self._monotonic() + SECONDS
+        topic, partition = record.partition.topic_partition
+        key = level, text, topic, kind
+        self._numbers[key] = number = self._numbers.get(key, 0) + 1
+        if number <= LINES:
+            log.log(level, text, record=(topic, partition, record.offset), **fields)
+
+    def poll(self) -> None:
+        """Log how many lines were left out, once a minute has passed since the first one."""
+        if self._monotonic() < self._until:
+            return
+        numbers, self._numbers, self._until = self._numbers, {}, inf
+        for (level, text, topic, kind), number in numbers.items():
+            if number > LINES:
+                log.log(level, "more lines were left out", text=text, topic=topic, kind=kind, number=number - LINES)
+
+
+_bugs = RecordLog()
+
+
+def decoded(decoder: Callable[[Record], T], record: Record) -> T:
+    """The result of `decoder`. Raises its Tombstone, Undecodable and RegistryUnavailable.
+
+    Any other exception is logged, and becomes an Undecodable with the reason error.
+    """
+    try:
+        return decoder(record)
+    except (Tombstone, Undecodable, RegistryUnavailable):
+        raise
+    except Exception as error:  # noqa: BLE001 (raised, it would end each worker and each replay that reads the record)
+        kind, places = type(error).__name__, "".join(format_tb(error.__traceback__))
+        # Without the exception's text, which may quote the record.
+        _bugs.write(logging.ERROR, "a record's decoding failed: a bug", record, kind, error=kind, exception=places)
+        raise Undecodable("error", f"the service has failed to decode it: {kind}") from None

@@ -16,9 +16,8 @@ from consumer.errors import FatalKafkaError, KafkaUnavailable, WebhooksError
 from consumer.events.event import TopicPartition
 from consumer.events.times import utc
 from consumer.intake.offsets import OffsetTracker
-from consumer.intake.record import Partition, Record, batch, headers_of
+from consumer.intake.record import UNREADABLE, Partition, Record, UnreadableBatches, batch, headers_of
 from consumer.intake.topics import consumes
-from consumer.intake.unreadable import CODES, UnreadableBatches
 from consumer.kafka.client import LibrdkafkaLog, Reachability, onlooker, refused
 from consumer.kafka.remedies import IS_IT_UP, explained
 from consumer.ledger.replays import Span
@@ -242,7 +241,7 @@ class LogReader:
         elif span is None:
             # The partition is done, or the error concerns the throw-away group, which need not be usable.
             log.debug("Kafka reports", error=error.str())
-        elif code in CODES:
+        elif code in UNREADABLE:
             return self._given_up(span, offset, error)
         elif code == KafkaError._PARTITION_EOF:  # noqa: SLF001 (the binding's public name)
             if offset >= span.end:

@@ -1,220 +1,239 @@
-"""Decodes the records of a topic by its mapping, which states the sources of type, id, tenant and body. Pure.
+"""Decodes the records of a topic by its mapping, which has CEL expressions for type, id, tenant and body. Pure.
 
-A mapping is compiled once, into a function for each template. docs/mappings.md has the rules.
+docs/mappings.md has the rules.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from time import thread_time
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
 from consumer.errors import Undecodable
 from consumer.events.cloud_event import PREFIX
 from consumer.events.event import Event, extra_of
+from consumer.expressions import LONGEST, Expression, ExpressionFailed, PartMissing, Variables
 from consumer.intake.decode import (
     JSON,
-    MAX_TENANT_LENGTH,
     MAX_VALUE_BYTES,
     checked_type,
     media_type,
     no_event,
     structured_type,
+    usable_tenant,
     valid_traceparent,
     webhook_id,
 )
-from consumer.intake.reading import Reading, json_of, reader
+from consumer.intake.reading import Reading, dumped, json_of
 from consumer.intake.record import Record, Unreadable
-from consumer.intake.templates import Reference, Template, parse_body, parse_template
 
 OnTombstone = Literal["ignore", "event", "dead_letter"]
-Templates = tuple[Template, ...]
+Accept = Callable[[object], str | None]  # the text of an expression's value; None: the next expression counts
 
-_SHOWN = 3  # templates of one field that a dead letter names at most
-_WHOLE = (parse_body("{value}"),)
-_CONTENT_TYPE = (parse_template("{header.content-type}"),)
+BY_PLACE = "the record's place: topic, partition, offset and timestamp"
+NO_TENANT = "none: only subscriptions of every tenant get it"
+NO_CONTENT_TYPE = "the rule for events without one"
+_SHOWN, _LONGEST = 3, 200  # expressions of a field that a dead letter names at most, and characters of each
+_TOPIC = {"topic": "string"}
+_WITHOUT_VALUE = {"headers": "map<string, string>", "key": "dyn", **_TOPIC}
+_OF_RECORD = Variables("record", {"value": "dyn", **_WITHOUT_VALUE})
+_OF_TOMBSTONE = Variables("record", _WITHOUT_VALUE)
+_OF_VALUE = Variables("record", {"value": "dyn"})
+_OF_TOPIC = Variables("record", _TOPIC)
 
 
-class Rules(NamedTuple):
-    """A mapping as it stands in the file. Each field's value is that of its first template whose references all exist.
+class _TooSlow(Undecodable):
+    """The expressions of a mapping took too long on a record."""
 
-    `words` replace the text that a reference (given as its own text) reads. `connect_envelope`: what Kafka Connect
-    writes around a value, a key or a header is removed. `quoted_headers`: a header that is a JSON string stands for its
-    text.
+
+class Rule:
+    """A compiled expression of a field."""
+
+    __slots__ = ("expression", "is_field", "reads_value", "shown", "source")
+
+    def __init__(self, source: str, *, of_tombstone: bool = False) -> None:
+        """`of_tombstone`: there is no value to read. Raises ValueError, whose text says what to write instead."""
+        self.source = source
+        self.shown = source[:_LONGEST]
+        self.expression = Expression(source, _OF_TOMBSTONE if of_tombstone else _OF_RECORD)
+        self.is_field = self.expression.is_field
+        self.reads_value = not of_tombstone and not _compiles(source, _OF_TOMBSTONE)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether its value is the same for each record of a topic."""
+        return _compiles(self.source, _OF_TOPIC)
+
+    @property
+    def is_body(self) -> bool:
+        """Whether it is `value`, or a field in it: what else an expression makes, the runtime could have changed."""
+        return self.is_field and _compiles(self.source, _OF_VALUE)
+
+
+Alternatives = tuple[Rule, ...]  # of a field: the first that has a value counts
+
+
+def _compiles(source: str, variables: Variables) -> bool:
+    try:
+        Expression(source, variables)
+    except ValueError:
+        return False
+    return True
+
+
+class Fields(NamedTuple):
+    """A mapping as it stands in the file. A field's value is that of its first expression that has one.
+
+    `unwrap`: the JSON that Kafka Connect and Spring write around a value, a key or a header is removed.
     """
 
     topics: tuple[str, ...]
-    type: Templates
-    id: Templates = ()
-    source: Templates = ()
-    tenant: Templates = ()
-    content_type: Templates = _CONTENT_TYPE
-    body: Templates = _WHOLE
-    attributes: Mapping[str, Templates] = {}
-    words: Mapping[str, Mapping[str, str]] = {}
+    type: Alternatives
+    id: Alternatives = ()
+    source: Alternatives = ()
+    tenant: Alternatives = ()
+    content_type: Alternatives = ()
+    body: Alternatives = ()
+    attributes: Mapping[str, Alternatives] = {}
     tombstone: OnTombstone = "ignore"
-    tombstone_type: Templates = ()
-    connect_envelope: bool = False
-    quoted_headers: bool = False
+    tombstone_type: Alternatives = ()
+    unwrap: bool = False
 
 
 class Step(NamedTuple):
-    """The source of an event's field: the template, or a rule in words, and the resulting value."""
+    """The source of an event's field: the expression, or a rule in words, and the resulting value."""
 
     field: str
     by: str
     value: str | None
 
 
+def _any(value: object) -> str:
+    """A text; empty for all else, so that a wrong value is an error and the next expression does not count."""
+    return value if isinstance(value, str) else ""
+
+
+def _tenant(value: object) -> str:
+    return orjson.dumps(value).decode() if isinstance(value, int) else _any(value)
+
+
+def _identity(value: object) -> str | None:
+    """A text or a whole number: two fractions, or two integers above 64 bits, could become one."""
+    return _tenant(value) or None
+
+
+def _attribute(value: object) -> str | None:
+    if isinstance(value, int | float | dict | list):
+        return dumped(value, "attributes").decode()
+    return _any(value) or None
+
+
+def _media_type(value: object) -> str | None:
+    return media_type(value.encode()) if isinstance(value, str) else None
+
+
 class _Field:
-    """The templates of a field."""
+    """A field's expressions, and what its value may be."""
 
-    def __init__(
-        self,
-        name: str,
-        templates: Templates,
-        rules: Rules,
-        numbers: tuple[type, ...] = (),
-        accepts: Callable[[bytes], object] = bool,
-    ) -> None:
-        """`numbers`: the kinds of numbers that stand for their text. A text that is not accepted does not count."""
+    __slots__ = ("_accept", "_exact", "name", "rules")
+
+    def __init__(self, name: str, rules: Alternatives, accept: Accept, *, exact: bool = False) -> None:
+        """`exact`: an expression has no value if it reads a number that a parser may have rounded."""
         self.name = name
-        self.templates = templates
-        self._accepts = accepts
-        self._renders = [_Render(template, name, rules, numbers) for template in templates]
+        self.rules = rules
+        self._accept = accept
+        self._exact = exact
 
-    def first(self, reading: Reading) -> tuple[bytes, Template] | None:
-        """The first accepted text whose references all exist, with its template."""
-        for render in self._renders:
-            text = render(reading)
-            if text is not None and self._accepts(text):
-                return text, render.template
+    def first(self, reading: Reading) -> tuple[str, str] | None:
+        """The first accepted text, with its expression. Raises Undecodable (expression_failed)."""
+        for rule in self.rules:
+            value = _value(rule, reading, self.name, exact=self._exact)
+            text = None if value is None else self._accept(value)
+            if text is not None:
+                return text, rule.source
         return None
 
-
-class _Render:
-    """A compiled template: its text for a record. None: a reference is missing. Empty: a reference is no text."""
-
-    __slots__ = ("_parts", "template")
-
-    def __init__(self, template: Template, field: str, rules: Rules, numbers: tuple[type, ...]) -> None:
-        alone = field == "type" and len(template.parts) == 1
-        self.template = template
-        self._parts = [
-            part.encode() if isinstance(part, str) else _Part(part, field, rules, () if alone else numbers)
-            for part in template.parts
-        ]
-
-    def __call__(self, reading: Reading) -> bytes | None:
-        pieces = [part if isinstance(part, bytes) else part(reading) for part in self._parts]
-        if None in pieces:
-            return None
-        return b"".join(pieces) if all(pieces) else b""  # type: ignore[arg-type]  # None is out
+    def nothing(self) -> str:
+        """Why no expression has a value."""
+        sources = ", ".join(rule.shown for rule in self.rules[:_SHOWN])
+        return f"{self.name}: the record has nothing that {sources} reads"
 
 
-class _Part:
-    """A compiled reference: its text for a record."""
-
-    __slots__ = ("_kinds", "_read", "_words")
-
-    def __init__(self, reference: Reference, field: str, rules: Rules, numbers: tuple[type, ...]) -> None:
-        identity = field in {"id", "source"}
-        words = rules.words.get(str(reference), {})
-        self._read = reader(reference, quoted=rules.quoted_headers, filled=identity)
-        # The id and source of a CloudEvent are strings; a word may stand for a number.
-        self._kinds = () if identity and reference.kind == "cloudevent" else (int, float) if words else numbers
-        self._words = {word.encode(): instead.encode() for word, instead in words.items()}
-
-    def __call__(self, reading: Reading) -> bytes | None:
-        found = self._read(reading)
-        if found is None:
-            return None
-        if isinstance(found, bytes):
-            text = found
-        elif isinstance(found, str):
-            text = found.encode()
-        elif isinstance(found, self._kinds):
-            text = orjson.dumps(found)
-        else:
-            return b""
-        return self._words.get(text, text) if self._words else text
+def _value(rule: Rule, reading: Reading, field: str, *, exact: bool) -> Any:
+    """The value of an expression for a record; None if it reads what the record lacks."""
+    if rule.reads_value:
+        reading.load()
+    began = None if rule.is_field else thread_time()  # to take a field takes less than to read the clock
+    try:
+        value = rule.expression.value(reading.given if rule.is_field else reading.safe(exact=exact))
+    except PartMissing:
+        value = None
+    except ExpressionFailed as error:
+        raise Undecodable("expression_failed", f"{field}, by {rule.shown}: {error}") from None
+    if began is not None and reading.takes(thread_time() - began) > LONGEST:
+        why = f"the expressions of a record may take {LONGEST * 1000:g} ms, and took longer with this one"
+        raise _TooSlow("expression_failed", f"{field}, by {rule.shown}: {why}")
+    return value
 
 
-def _any(_text: bytes) -> bool:
-    """Accept each text, so that a wrong one is an error and does not fall back to the next template."""
-    return True
-
-
-class Decoder:
+class TopicMapping:
     """Decodes the records of a mapping's topics."""
 
-    def __init__(self, rules: Rules, name: str = "") -> None:
-        """`name` identifies the mapping in dead letters; by default it is the first of its topics."""
-        more = f" and {len(rules.topics) - 1} more" if len(rules.topics) > 1 else ""
-        self.name = name or f"the mapping of {rules.topics[0]}{more}"
-        self._connect = rules.connect_envelope
-        self._tombstone = rules.tombstone
-        self._type = _Field("type", rules.type, rules, (int, float), _any)
-        self._tombstone_type = _Field("tombstone_type", rules.tombstone_type, rules, (int, float), _any)
-        # No fractions, nor integers above 64 bits, which a parser reads as fractions: two ids could become one.
-        self._id = _Field("id", rules.id, rules, (int,))
-        self._source = _Field("source", rules.source, rules, (int,))
-        self._tenant = _Field("tenant", rules.tenant, rules, (int,), _any)
-        self._content_type = _Field("content_type", rules.content_type, rules, (), media_type)
-        self._attributes = [
-            _Field(name, templates, rules, (int, float)) for name, templates in rules.attributes.items()
+    def __init__(self, fields: Fields) -> None:
+        """Dead letters name the mapping by the first of its topics."""
+        more = f" and {len(fields.topics) - 1} more" if len(fields.topics) > 1 else ""
+        self.name = f"the mapping of {fields.topics[0]}{more}"
+        self._unwrap = fields.unwrap
+        self._tombstone = fields.tombstone
+        self._type = _Field("type", fields.type, _any)
+        self._tombstone_type = _Field("tombstone_type", fields.tombstone_type, _any)
+        self._body = fields.body
+        self._others = [
+            (_Field("source", fields.source, _identity, exact=True), "the topic"),
+            (_Field("id", fields.id, _identity, exact=True), BY_PLACE),
+            (_Field("tenant", fields.tenant, _tenant), NO_TENANT),
         ]
-        self._body = [(template, template.references[0].path) for template in rules.body]
+        self._content_type = _Field("content_type", fields.content_type, _media_type)
+        named = {f"attributes.{name}": rules for name, rules in fields.attributes.items()}
+        self._attributes = [_Field(name, rules, _attribute) for name, rules in named.items()]
 
     def decode(self, record: Record) -> Event:
         """The event that a record carries. Raises Tombstone, and Undecodable with a detail that names the mapping.
 
-        The reasons are those of `decode.decode`, and null, no_type and no_body.
+        The reasons are those of `decode.decode`, and null, no_type, no_body and expression_failed.
         """
         try:
-            return self._event(record)
+            try:
+                return self._event(record)
+            except _TooSlow:  # it may have been the machine; the second time it is the record
+                return self._event(record)
         except Undecodable as error:
             raise Undecodable(error.reason, f"{self.name}: {error}") from None
 
     def explain(self, record: Record) -> Iterator[Step]:
         """The source of each field of the event; raises as `decode` does, at the field at fault."""
-        reading = self._begun(record)
-        event_type, by = self._type_of(reading)
-        yield Step("type", by, event_type)
-        _, by = self._body_of(reading)
-        yield Step("body", by, None)
-        for field, otherwise in (
-            (self._source, "the topic"),
-            (self._id, "the record's place: topic, partition, offset and timestamp"),
-            (self._tenant, "none: only subscriptions of every tenant get it"),
-            (self._content_type, "the rule for events without one"),
-        ):
-            found = field.first(reading)
-            by = otherwise if found is None else found[1].text
-            yield Step(field.name, by, None if found is None else found[0].decode("utf-8", "replace"))
-        for field in self._attributes:
-            if (found := field.first(reading)) is not None:
-                yield Step(f"attributes.{field.name}", found[1].text, found[0].decode("utf-8", "replace"))
+        return self._steps(self._begun(record))
 
     def _event(self, record: Record) -> Event:
         reading = self._begun(record)
-        event_type, _ = self._type_of(reading)
-        (body, whole), _ = self._body_of(reading)
-        source = self._source.first(reading)
-        event_id = self._id.first(reading)
+        found = {step.field: step.value for step in self._steps(reading)}
+        record_id, event_type, event_id = record.id, found["type"] or "", found["id"]
+        source = found["source"] or record_id.topic
         headers = reading.headers
-        if self._attributes:
-            headers = {**headers, **self._attributes_of(reading, event_type)}
-        record_id = record.id
+        if self._attributes:  # the headers of a CloudEvent in binary mode
+            added = {each.name.partition(".")[2]: found.get(each.name) for each in self._attributes}
+            texts = {"type": event_type, **added}
+            headers = headers | {f"{PREFIX}{name}": text.encode() for name, text in texts.items() if text is not None}
         return Event(
             record_id,
             event_type,
-            webhook_id(source[0] if source else reading.topic.encode(), event_id and event_id[0], record_id),
-            body,
-            self._content_type_of(reading, whole=whole),
+            webhook_id(source.encode(), event_id.encode() if event_id else None, record_id),
+            reading.body,
+            found["content_type"] or JSON,
             record.key,
             valid_traceparent(reading.headers),
             headers or None,
-            self._tenant_of(reading),
+            usable_tenant(found["tenant"]),
             extra_of(record.key, headers),
         )
 
@@ -224,7 +243,7 @@ class Decoder:
             raise Undecodable(*record.headers)
         if value is not None and (not value or len(value) > MAX_VALUE_BYTES):
             raise no_event(value)
-        reading = Reading(record, connect=self._connect)
+        reading = Reading(record, dict(record.headers or ()), unwrap=self._unwrap)
         if reading.is_null():
             if self._tombstone == "ignore":
                 raise no_event(None)
@@ -233,58 +252,60 @@ class Decoder:
             reading.value = None
         return reading
 
-    def _type_of(self, reading: Reading) -> tuple[str, str]:
+    def _steps(self, reading: Reading) -> Iterator[Step]:
+        """The source of each field, and `reading.body`."""
+        yield self._type_of(reading)
+        reading.body, whole, by = self._body_of(reading)
+        yield Step("body", by, None)
+        for field, otherwise in self._others:
+            found = field.first(reading)
+            yield Step(field.name, otherwise, None) if found is None else Step(field.name, found[1], found[0])
+        yield self._content_type_of(reading, whole=whole)
+        for field in self._attributes:
+            if (found := field.first(reading)) is not None:
+                yield Step(field.name, found[1], found[0])
+
+    def _type_of(self, reading: Reading) -> Step:
         field = self._tombstone_type if reading.value is None else self._type
         found = field.first(reading)
         if found is None:
-            texts = ", ".join(template.text for template in field.templates[:_SHOWN])
-            raise Undecodable("no_type", f"{field.name}: the record has nothing that {texts} refers to")
-        text, template = found
+            raise Undecodable("no_type", field.nothing())
+        text, source = found
         if not text:
-            raise Undecodable("bad_type", f"{field.name}, by {template.text}: a part of it is empty, or no text")
+            raise Undecodable(
+                "bad_type", f"{field.name}, by {source[:_LONGEST]}: it is empty, or no text; string(…) makes a text"
+            )
         try:
-            return checked_type(text.decode("latin-1")), template.text
+            return Step("type", source, checked_type(text))
         except Undecodable as error:
-            raise Undecodable(error.reason, f"{field.name}, by {template.text}: {error}") from None
+            raise Undecodable(error.reason, f"{field.name}, by {source[:_LONGEST]}: {error}") from None
 
-    def _body_of(self, reading: Reading) -> tuple[tuple[bytes, bool], str]:
-        """The body, whether it is the whole value, and the template."""
+    def _body_of(self, reading: Reading) -> tuple[bytes, bool, str]:
+        """The body, whether it is the whole value, and the expression."""
         if reading.value is None:
-            return (_limited(reading.key_body()), False), "the key, as JSON"
-        for template, path in self._body:
-            found = reading.field(path) if path else reading.body()
+            return _limited(reading.key_body()), False, "the key, as JSON"
+        for rule in self._body:
+            if rule.source.strip() == "value":
+                break
+            found = _value(rule, reading, "body", exact=False)
             if found is not None:
-                return (_limited(json_of(found) if path else found), not path), template.text
-        texts = ", ".join(template.text for template, _ in self._body[:_SHOWN])
-        raise Undecodable("no_body", f"body: the record has nothing that {texts} refers to")
+                return _limited(json_of(found)), False, rule.source
+        else:
+            if self._body:
+                raise Undecodable("no_body", _Field("body", self._body, _any).nothing())
+        return _limited(reading.whole()), True, "value"
 
-    def _tenant_of(self, reading: Reading) -> str | None:
-        """None for a text that no subscription can have; the later templates are then not consulted."""
-        found = self._tenant.first(reading)
-        if found is None:
-            return None
-        try:
-            tenant = found[0].decode()
-        except UnicodeDecodeError:
-            return None
-        return tenant if 0 < len(tenant) <= MAX_TENANT_LENGTH else None
-
-    def _content_type_of(self, reading: Reading, *, whole: bool) -> str:
+    def _content_type_of(self, reading: Reading, *, whole: bool) -> Step:
         if reading.value is None:
-            return JSON
-        found = self._content_type.first(reading)
-        text = None if found is None else found[0].decode("ascii")
-        if whole and (found is None or found[1] == _CONTENT_TYPE[0]) and reading.is_structured():
-            return structured_type(text)
-        return text or JSON
-
-    def _attributes_of(self, reading: Reading, event_type: str) -> dict[str, bytes]:
-        """The headers of a CloudEvent in binary mode that has the mapping's attributes."""
-        found = {f"{PREFIX}type": event_type.encode()}
-        for field in self._attributes:
-            if (text := field.first(reading)) is not None:
-                found[f"{PREFIX}{field.name}"] = text[0]
-        return found
+            return Step("content_type", "the key, as JSON", JSON)
+        if (found := self._content_type.first(reading)) is not None:
+            return Step("content_type", found[1], found[0])
+        declared = media_type(reading.headers.get("content-type"))
+        if whole and reading.is_cloud_event():
+            return Step("content_type", "a structured CloudEvent", structured_type(declared))
+        if declared is not None:
+            return Step("content_type", "the header content-type", declared)
+        return Step("content_type", NO_CONTENT_TYPE, JSON)
 
 
 def _limited(body: bytes) -> bytes:
@@ -292,17 +313,3 @@ def _limited(body: bytes) -> bytes:
     if len(body) > MAX_VALUE_BYTES:
         raise Undecodable("too_large", f"body: it has {len(body)} bytes; the limit is {MAX_VALUE_BYTES}")
     return body
-
-
-def references_of(rules: Rules) -> Iterator[Reference]:
-    """Each reference of a mapping's templates, in no order."""
-    fields: Sequence[Templates] = (
-        rules.type,
-        rules.id,
-        rules.source,
-        rules.tenant,
-        rules.content_type,
-        rules.tombstone_type,
-        *rules.attributes.values(),
-    )
-    return (reference for templates in fields for template in templates for reference in template.references)

@@ -1,175 +1,153 @@
-"""A record as the templates of a mapping read it: its JSON is parsed when a template first needs it. Pure."""
+"""A record as the expressions of a mapping read it: its JSON is parsed when an expression first needs it. Pure."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
 
 from consumer.errors import Undecodable
-from consumer.intake.decode import CLOUDEVENT, media_type, no_object, parse
-from consumer.intake.record import Record, Unreadable
-from consumer.intake.templates import Reference
+from consumer.events.cloud_event import texts
+from consumer.expressions import TOO_LARGE, EventTooLarge, ExpressionFailed
+from consumer.intake.decode import no_object, parse
+from consumer.intake.record import Record
 
-Read = Callable[["Reading"], object]  # a part of a record; None: it is missing
+MOST_READ = 20_000  # values that are searched for rounded numbers and zero bytes
 
 _UNREAD: Any = object()
 _AS_IS: Any = object()
 _ENVELOPE = frozenset(("schema", "payload"))
-_QUOTED = (b"{", b'"')  # how JSON begins that Kafka Connect writes around a text
+_WRAPPED = (b"{", b'"')  # how JSON begins that Kafka Connect or Spring writes around a text
+_DEEPEST = 254  # levels; orjson reads 1,024 of them and writes these
 
 
 class Reading:
     """One record. `value` is None for a tombstone, and `headers` holds the last header of each name.
 
-    `connect`: what Kafka Connect's JsonConverter writes around a content is removed from value, key and headers.
+    `given` has the variables of expressions, once `load` was called also the value. `body` is the event's body, set by
+    its decoder. `unwrap`: what Kafka Connect and Spring write around a content is removed from value, key and headers.
     Raises Undecodable (too_deep) if a header's content cannot be written.
     """
 
-    __slots__ = ("_connect", "_inner", "_key", "_parsed", "headers", "key", "record", "topic", "value")
+    __slots__ = (
+        "_has_zeros",
+        "_inner",
+        "_parsed",
+        "_seconds",
+        "_unwrap",
+        "body",
+        "given",
+        "headers",
+        "key",
+        "record",
+        "value",
+    )
 
-    def __init__(self, record: Record, *, connect: bool) -> None:
-        headers = record.headers
+    def __init__(self, record: Record, headers: dict[str, bytes | None], *, unwrap: bool) -> None:
         self.record = record
-        self.topic = record.partition.topic
-        self.headers = dict(headers) if headers and not isinstance(headers, Unreadable) else {}
-        if connect:
-            self.headers = {name: _bare(header, _QUOTED) for name, header in self.headers.items()}
-        self.key = record.key
+        self.headers = {name: _bare(header) for name, header in headers.items()} if unwrap else headers
+        self.key = _key(record.key, unwrap=unwrap)
         self.value = record.value
-        self._connect = connect
-        self._parsed = self._key = _UNREAD
+        self.body = b""
+        self._seconds = 0.0
+        self._unwrap = unwrap
+        self._has_zeros: bool | None = None
+        self._parsed = _UNREAD
         self._inner = _AS_IS
+        self.given: dict[str, Any] = {
+            "record.topic": record.partition.topic,
+            "record.headers": texts(self.headers),
+            "record.key": self.key,
+        }
+
+    def takes(self, seconds: float) -> float:
+        """Count the time of an expression. Returns the time of all of them so far."""
+        self._seconds += seconds
+        return self._seconds
 
     def is_null(self) -> bool:
         """Whether the record is a tombstone, also in the JSON form of Kafka Connect."""
-        if self.value is None or not self._connect:
+        if self.value is None or not self._unwrap:
             return self.value is None
         try:
-            return self.parsed() is None
+            return self._document() is None
         except Undecodable:
             return False
 
-    def parsed(self) -> Any:
+    def load(self) -> None:
+        """Add the value to `given`. Raises Undecodable (not_utf8, not_json, too_deep, not_object)."""
+        if "record.value" not in self.given:
+            found = {} if self.value is None else self._document()
+            if not isinstance(found, dict):
+                raise no_object(found)
+            self.given["record.value"] = found
+
+    def safe(self, *, exact: bool) -> dict[str, Any]:
+        """`given` without what the runtime would change: it cuts texts at a zero byte. Such a text counts as null.
+
+        `exact`: numbers that are not whole, or were above 64 bits before they were parsed, count as null too.
+        Raises ExpressionFailed.
+        """
+        if self._has_zeros is None:
+            parts = self.value, self.record.key, *self.headers.values()
+            self._has_zeros = any(part and (b"\0" in part or b"\\u0000" in part) for part in parts)
+        if not exact and not self._has_zeros:
+            return self.given
+        fit = _Fit(exact=exact)
+        return {name: fit.of(value) for name, value in self.given.items()}
+
+    def is_cloud_event(self) -> bool:
+        """Whether the value is a CloudEvent in structured mode."""
+        if self.headers.get("ce_type") is not None or b"specversion" not in (self.value or b""):
+            return False
+        try:
+            found = self._document()
+        except Undecodable:
+            return False
+        return isinstance(found, dict) and "specversion" in found
+
+    def whole(self) -> bytes:
+        """The value byte for byte, or the content of Kafka Connect's envelope. Raises Undecodable (too_deep)."""
+        return (self.value or b"") if self._inner is _AS_IS else json_of(self._inner)
+
+    def key_body(self) -> bytes:
+        """The key as JSON: unchanged if it is JSON, else as a string. Raises Undecodable (no_body) if there is none."""
+        key = self.record.key or b""
+        if not (self._unwrap and key.startswith(_WRAPPED)) and _loaded(key) is not None:
+            return key
+        if self.key is None or self.key == "":
+            raise Undecodable("no_body", "tombstone: the record has neither a value nor a key that is text")
+        return dumped(self.key, "key")
+
+    def _document(self) -> Any:
         """The value's JSON. Raises Undecodable (not_utf8, not_json, too_deep)."""
         if self._parsed is _UNREAD:
             found = parse(self.value or b"")
-            if self._connect:
+            if self._unwrap:
                 found, self._inner = _unwrapped(found)
             self._parsed = found
         return self._parsed
 
-    def field(self, path: Sequence[str]) -> Any:
-        """A part of the value; None if it is missing. Raises Undecodable if the value is no JSON object."""
-        if self.value is None:
-            return None
-        found = self.parsed()
-        if not isinstance(found, dict):
-            raise no_object(found)
-        return _at(found, path)
 
-    def structured(self) -> dict[str, Any]:
-        """The attributes of a CloudEvent in structured mode; empty for other records. Raises as `field` does.
+class _Fit:
+    """Copies values without what does not fit."""
 
-        A record is such a CloudEvent if its value has `specversion`, and it is declared as one or has no type in a
-        header.
-        """
-        headers = self.headers
-        if self.value is None or headers.get("ce_type") is not None:
-            return {}
-        if headers.get("event-type") is not None:
-            declared = media_type(headers.get("content-type")) or ""
-            if not declared.lower().startswith(CLOUDEVENT):
-                return {}
-        found: dict[str, Any] = self.field(())
-        return found if "specversion" in found else {}
+    def __init__(self, *, exact: bool) -> None:
+        self._exact = exact
+        self._left = MOST_READ
 
-    def is_structured(self) -> bool:
-        """Whether this is a CloudEvent in structured mode."""
-        if self._parsed is _UNREAD and b"specversion" not in (self.value or b""):
-            return False
-        try:
-            return bool(self.structured())
-        except Undecodable:
-            return False
-
-    def body(self) -> bytes:
-        """The value byte for byte, or the content of Kafka Connect's envelope. Raises Undecodable (too_deep)."""
-        if self._connect and self._parsed is _UNREAD:
-            self.is_null()
-        return (self.value or b"") if self._inner is _AS_IS else json_of(self._inner)
-
-    def key_part(self, path: Sequence[str]) -> Any:
-        """A part of the key's JSON; None if it is missing."""
-        return _at(self._key_json(), path)
-
-    def key_text(self) -> object:
-        """The whole key: its bytes, or the content of Kafka Connect's envelope. Raises Undecodable (too_deep)."""
-        if not (self._connect and self.key and self.key.startswith(_QUOTED)):
-            return self.key
-        found = self._key_json()
-        return found if found is None or isinstance(found, str | int) else _dumped(found, "key")
-
-    def key_body(self) -> bytes:
-        """The key as JSON: unchanged if it is JSON, else as a string. Raises Undecodable (no_body) if there is none."""
-        found = self._key_json()
-        if found is not None:
-            wrapped = self._connect and self.key is not None and self.key.startswith(_QUOTED)
-            return json_of(found) if wrapped else self.key or b""
-        try:
-            text = (self.key or b"").decode()
-        except UnicodeDecodeError:
-            text = ""
-        if not text:
-            raise Undecodable("no_body", "tombstone: the record has neither a value nor a key that is text")
-        return orjson.dumps(text)
-
-    def _key_json(self) -> Any:
-        if self._key is _UNREAD:
-            try:
-                found = orjson.loads(self.key or b"")
-            except orjson.JSONDecodeError:
-                found = None
-            self._key = _unwrapped(found)[0] if self._connect else found
-        return self._key
-
-
-def reader(reference: Reference, *, quoted: bool, filled: bool) -> Read:
-    """The function that reads a reference.
-
-    `quoted`: a header that is a JSON string stands for its text. `filled`: an empty header of a CloudEvent counts as
-    missing.
-    """
-    match reference:
-        case Reference("topic"):
-            return lambda reading: reading.topic
-        case Reference("key", ()):
-            return Reading.key_text
-        case Reference("key", path):
-            return lambda reading: reading.key_part(path)
-        case Reference("header", (name,)):
-            return _header(name, quoted=quoted)
-        case Reference("cloudevent", (name,)):
-            return _attribute(name, filled=filled)
-        case Reference(_, path):
-            return lambda reading: reading.field(path)
-
-
-def _header(name: str, *, quoted: bool) -> Read:
-    if quoted:
-        return lambda reading: _bare(reading.headers.get(name), b'"')
-    return lambda reading: reading.headers.get(name)
-
-
-def _attribute(name: str, *, filled: bool) -> Read:
-    header = f"ce_{name}"
-
-    def read(reading: Reading) -> object:
-        given = reading.headers.get(header)
-        if given or (given is not None and not filled):
-            return given
-        return reading.structured().get(name)
-
-    return read
+    def of(self, value: Any, depth: int = 0) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise EventTooLarge(TOO_LARGE)
+        if depth > _DEEPEST:
+            raise ExpressionFailed("the record is nested too deeply")
+        if isinstance(value, dict):
+            fit = {name: self.of(each, depth + 1) for name, each in value.items() if "\0" not in name}
+            return {name: each for name, each in fit.items() if each is not None}
+        if isinstance(value, list):
+            return [self.of(each, depth + 1) for each in value]
+        if isinstance(value, str):
+            return None if "\0" in value else value
+        return None if self._exact and isinstance(value, float) else value
 
 
 def json_of(found: Any) -> bytes:
@@ -179,24 +157,29 @@ def json_of(found: Any) -> bytes:
     """
     if isinstance(found, str) and _inside(found) is not _AS_IS:
         return found.encode()
-    return _dumped(found, "body")
+    return dumped(found, "body")
 
 
-def _dumped(found: Any, part: str) -> bytes:
+def dumped(found: Any, part: str) -> bytes:
+    """A parsed value as JSON. Raises Undecodable (too_deep), which names the `part` of the record."""
     try:
         return orjson.dumps(found)
     except orjson.JSONEncodeError:  # orjson reads 1,024 levels and writes 254
         raise Undecodable("too_deep", f"{part}: it is nested too deeply") from None
 
 
+def _loaded(content: bytes | str) -> Any:
+    """The content's JSON; None if it is none."""
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return None
+
+
 def _inside(text: str) -> Any:
     """The object or array whose JSON the text is."""
-    if text.lstrip()[:1] in {"{", "["}:
-        try:
-            return orjson.loads(text)
-        except orjson.JSONDecodeError:
-            pass
-    return _AS_IS
+    found = _loaded(text) if text.lstrip()[:1] in {"{", "["} else None
+    return _AS_IS if found is None else found
 
 
 def _unwrapped(found: Any) -> tuple[Any, Any]:
@@ -207,29 +190,28 @@ def _unwrapped(found: Any) -> tuple[Any, Any]:
     return inner, _AS_IS if inner is found else inner
 
 
-def _at(found: Any, path: Sequence[str]) -> Any:
-    for name in path:
-        if isinstance(found, dict):
-            found = found.get(name)
-        elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
-            found = found[int(name)]
-        else:
-            return None
-    return found
-
-
-def _bare(header: bytes | None, begins: bytes | tuple[bytes, ...]) -> bytes | None:
-    """The content of a header that `begins` as JSON: the text of a string, the payload of Kafka Connect's envelope."""
-    if header is None or not header.startswith(begins):
-        return header
-    try:
-        found = orjson.loads(header)
-    except orjson.JSONDecodeError:
-        return header
-    if isinstance(found, dict):
-        if found.keys() != _ENVELOPE:
-            return header
-        found = found["payload"]
-    if found is None:
+def _key(key: bytes | None, *, unwrap: bool) -> Any:
+    """The object or array of JSON in a key, else its text; None if there is neither."""
+    if key is None:
         return None
-    return found.encode() if isinstance(found, str) else _dumped(found, "header")
+    if unwrap and key.startswith(_WRAPPED) and (found := _loaded(key)) is not None:
+        return _unwrapped(found)[0]
+    try:
+        text = key.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if (found := _inside(text)) is _AS_IS else found
+
+
+def _bare(header: bytes | None) -> bytes | None:
+    """The content of a header: the text of a JSON string, the payload of Kafka Connect's envelope."""
+    if header is None or not header.startswith(_WRAPPED):
+        return header
+    found = _loaded(header)
+    if isinstance(found, dict) and found.keys() == _ENVELOPE:
+        found = found["payload"]
+        if found is None:
+            return None
+    elif not isinstance(found, str):
+        return header
+    return found.encode() if isinstance(found, str) else dumped(found, "header")

@@ -3,7 +3,7 @@
 from operator import methodcaller
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, Message
+from confluent_kafka import Consumer, KafkaError, Message
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from consumer.events.event import RecordId, TopicPartition
@@ -11,6 +11,10 @@ from consumer.intake.offsets import OffsetTracker
 
 _HEADER = 100  # bytes of a header in memory besides its name and value
 MAX_WAIT = 0.1  # seconds; confluent-kafka holds its lock, and delays signals, for the whole wait
+# A damaged batch, or one larger than librdkafka decompresses: it is reported for ever, and nothing behind it is read.
+UNREADABLE = frozenset((KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG))  # noqa: SLF001 (the binding's public names)
+READS = 3  # reads of such a batch before its records are given up: one damaged in transit is whole the next time
+NO_TIMESTAMP = -1
 GAP_SECONDS = 5.0  # librdkafka asks each second where a log begins; the next statistics have the answer
 
 
@@ -183,3 +187,32 @@ class Record(NamedTuple):
         if headers and not isinstance(headers, Unreadable):
             named = sum([len(name) + len(value or b"") + _HEADER for name, value in headers])
         return len(self.value or b"") + len(self.key or b"") + named
+
+
+class UnreadableBatches:
+    """Remembers each partition's last unreadable batch, and how often it was read.
+
+    Neither the content nor the size of such a batch is known. So its records are given up one by one, each as a Record
+    with Unreadable headers, until a record can be read again.
+    """
+
+    def __init__(self) -> None:
+        self._failed: dict[Partition, tuple[int, int]] = {}
+
+    def failed(self, partition: Partition, base: int, detail: str, position: int) -> Record | None:
+        """Note a failed read of the batch that begins at offset `base`. The record to give up; None: read it again.
+
+        That record is not tracked yet. Reading has to continue at the offset after it. `position` is the next offset to
+        read.
+        """
+        known, times = self._failed.get(partition, (base, 0))
+        times = times + 1 if known == base else 1
+        self._failed[partition] = base, times
+        if times < READS:
+            return None
+        offset = max(position, base)
+        return Record(partition, offset, NO_TIMESTAMP, None, None, Unreadable("unreadable", detail))
+
+    def forget(self, partition: Partition) -> None:
+        """Forget a partition that has left."""
+        self._failed.pop(partition, None)

@@ -15,10 +15,17 @@ from consumer.intake.consumer_config import consumer_config, first_offset
 from consumer.intake.leaving import leave, within
 from consumer.intake.offsets import OffsetRegression
 from consumer.intake.positions import Committed, Positions
-from consumer.intake.record import MAX_WAIT, Partition, Record, batch, headers_of
+from consumer.intake.record import (
+    MAX_WAIT,
+    UNREADABLE,
+    Partition,
+    Record,
+    UnreadableBatches,
+    batch,
+    headers_of,
+)
 from consumer.intake.source_health import SourceHealth
 from consumer.intake.topics import hides
-from consumer.intake.unreadable import CODES, UnreadableBatches
 from consumer.kafka.client import LibrdkafkaLog, refused
 from consumer.loop.guarded import guarded
 
@@ -290,7 +297,7 @@ class Source:
         if error.code() == KafkaError._PARTITION_EOF and partition not in self._sought:  # noqa: SLF001 (the binding's public name)
             partition.read_to = offset
         # librdkafka queues an error for each read: those behind a `seek` would give up records that can be read.
-        if error.code() not in CODES or partition in self._sought:
+        if error.code() not in UNREADABLE or partition in self._sought:
             return None
         record = self._unreadable.failed(partition, offset, error.str(), partition.tracker.position)
         if record is None:

@@ -12,8 +12,7 @@ import orjson
 from consumer.config.settings import KafkaSettings, SchemaSettings
 from consumer.errors import Tombstone, Undecodable
 from consumer.events.event import Event
-from consumer.intake.decode import decode
-from consumer.intake.decoding import decoded
+from consumer.intake.decode import decode, decoded
 from consumer.intake.log_reader import LogReader
 from consumer.intake.mapping_file import mappings_of
 from consumer.intake.record import Record
@@ -105,8 +104,8 @@ def json_reader(schemas: SchemaSettings) -> Callable[[Record], Record]:
     """
     if schemas.url is None:
         return lambda record: record
-    from consumer.schemas.blocking import translator  # noqa: PLC0415 (an extra)
-    from consumer.schemas.registry import Registry  # noqa: PLC0415 (the same)
+    from consumer.schemas.registry import Registry  # noqa: PLC0415 (an extra)
+    from consumer.schemas.translation import translator  # noqa: PLC0415 (only with a registry)
 
     return translator(Registry(schemas).decoder)
 

@@ -7,14 +7,15 @@ stack and kill the process, and ten bytes make it append to a list for ever. Thi
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from functools import partial
 from typing import Any
 from uuid import UUID
 
+import orjson
 from fastavro.schema import parse_schema
 
 from consumer.errors import Undecodable
-from consumer.schemas.conversion import Budget, Decode, base64, dumps, key_cost, number, single
-from consumer.schemas.framing import Framed
+from consumer.schemas.conversion import Decode, Framed, JsonLimit, Misfit, base64, key_cost, number, single
 
 MOST_SCALE = 1000  # digits of a decimal after the point
 MOST_DECIMAL = 512  # bytes of a decimal's unscaled value: 1,233 digits
@@ -28,26 +29,22 @@ _FLOAT, _DOUBLE, _DURATION = struct.Struct("<f"), struct.Struct("<d"), struct.St
 _DURATION_SIZE, _UUID_SIZE = 12, 16
 
 
-class _Misfit(ValueError):
-    """The bytes do not fit the schema; the text says where."""
+class _Source(JsonLimit):
+    """The bytes of one value, how far they are read, and how much JSON they may become."""
 
-
-class _Source:
-    """The bytes of one value, and how far they are read."""
-
-    __slots__ = ("at", "budget", "data", "end")
+    __slots__ = ("at", "data", "end")
 
     def __init__(self, data: bytes) -> None:
+        super().__init__()
         self.data = data
         self.at = 0
         self.end = len(data)
-        self.budget = Budget()
 
     def take(self, size: int) -> bytes:
         """The next `size` bytes."""
         begin, after = self.at, self.at + size
         if size < 0 or after > self.end:
-            raise _Misfit(f"a length of {size} at byte {begin} of {self.end}")
+            raise Misfit(f"a length of {size} at byte {begin} of {self.end}")
         self.at = after
         return self.data[begin:after]
 
@@ -71,13 +68,13 @@ def avro_decoder(schema: Any, references: Sequence[Any] = ()) -> Decode:
         try:
             value = read(source)
             if source.at != source.end:
-                raise _Misfit(f"{source.end - source.at} bytes too many")
+                raise Misfit(f"{source.end - source.at} bytes too many")
         except IndexError:
             raise Undecodable("bad_avro", f"the value ends at byte {source.end}, in the middle of a field") from None
         except (ValueError, OverflowError, struct.error) as error:
-            why = str(error) if isinstance(error, _Misfit) else f"{type(error).__name__} at byte {source.at}"
+            why = str(error) if isinstance(error, Misfit) else f"{type(error).__name__} at byte {source.at}"
             raise Undecodable("bad_avro", f"the value does not fit its schema: {why}") from None
-        return dumps(value)
+        return orjson.dumps(value)
 
     return decode
 
@@ -133,7 +130,7 @@ def _null(_source: _Source) -> None:
 def _boolean(source: _Source) -> bool:
     (value,) = source.take(1)
     if value > 1:
-        raise _Misfit(f"a boolean of {value} at byte {source.at - 1}")
+        raise Misfit(f"a boolean of {value} at byte {source.at - 1}")
     return bool(value)
 
 
@@ -149,12 +146,12 @@ def _long(source: _Source) -> int:
         at += 1
         shift += 7
         if shift > _MOST_BITS:
-            raise _Misfit(f"a number of more than 64 bits at byte {source.at}")
+            raise Misfit(f"a number of more than 64 bits at byte {source.at}")
         byte = data[at]
         result |= (byte & 127) << shift
     source.at = at + 1
     if result >> 64:
-        raise _Misfit(f"a number of more than 64 bits before byte {source.at}")
+        raise Misfit(f"a number of more than 64 bits before byte {source.at}")
     return (result >> 1) ^ -(result & 1)
 
 
@@ -169,7 +166,7 @@ def _double(source: _Source) -> float | str:
 
 
 def _bytes(source: _Source) -> str:
-    return source.budget.counted(base64(source.take(_long(source))))
+    return source.counted(base64(source.take(_long(source))))
 
 
 def _string(source: _Source) -> str:
@@ -198,11 +195,11 @@ def _record(fields: list[tuple[str, _Read]]) -> _Read:
     cost = 2 + sum(key_cost(name) for name, _ in fields)
 
     def read(source: _Source) -> dict[str, Any]:
-        source.budget.enter(cost)
+        source.enter(cost)
         result = {}
         for name, field in fields:
             result[name] = field(source)
-        source.budget.leave()
+        source.leave()
         return result
 
     return read
@@ -210,13 +207,13 @@ def _record(fields: list[tuple[str, _Read]]) -> _Read:
 
 def _array(item: _Read) -> _Read:
     def read(source: _Source) -> list[Any]:
-        source.budget.enter(2)
+        source.enter(2)
         result: list[Any] = []
         while count := _count(source):
-            source.budget.spend(2 * count)
+            source.spend(2 * count)
             for _ in range(count):
                 result.append(item(source))  # noqa: PERF401 (a comprehension is a frame more for each level)
-        source.budget.leave()
+        source.leave()
         return result
 
     return read
@@ -224,14 +221,14 @@ def _array(item: _Read) -> _Read:
 
 def _map(item: _Read) -> _Read:
     def read(source: _Source) -> dict[str, Any]:
-        source.budget.enter(2)
+        source.enter(2)
         result = {}
         while count := _count(source):
-            source.budget.spend(key_cost("") * count)
+            source.spend(key_cost("") * count)
             for _ in range(count):
                 name = _string(source)
                 result[name] = item(source)
-        source.budget.leave()
+        source.leave()
         return result
 
     return read
@@ -246,28 +243,24 @@ def _count(source: _Source) -> int:
     return count
 
 
-def _union(branches: list[_Read]) -> _Read:
-    def read(source: _Source) -> Any:
-        index = _long(source)
-        if not 0 <= index < len(branches):
-            raise _Misfit(f"branch {index} of a union of {len(branches)} before byte {source.at}")
-        return branches[index](source)
+def _index(source: _Source, number: int) -> int:
+    """Which of a `number` of branches or symbols."""
+    index = _long(source)
+    if not 0 <= index < number:
+        raise Misfit(f"number {index} of {number} choices before byte {source.at}")
+    return index
 
-    return read
+
+def _union(branches: list[_Read]) -> _Read:
+    return lambda source: branches[_index(source, len(branches))](source)
 
 
 def _enum(symbols: tuple[str, ...]) -> _Read:
-    def read(source: _Source) -> str:
-        index = _long(source)
-        if not 0 <= index < len(symbols):
-            raise _Misfit(f"symbol {index} of an enum of {len(symbols)} before byte {source.at}")
-        return source.budget.counted(symbols[index])
-
-    return read
+    return lambda source: source.counted(symbols[_index(source, len(symbols))])
 
 
 def _fixed(size: int) -> _Read:
-    return lambda source: source.budget.counted(base64(source.take(size)))
+    return lambda source: source.counted(base64(source.take(size)))
 
 
 # Logical types.
@@ -292,8 +285,8 @@ def _decimal(schema: Mapping[str, Any]) -> _Read | None:
     def read(source: _Source) -> str:
         length = _long(source) if size is None else size
         if length > MOST_DECIMAL:
-            raise _Misfit(f"a decimal of {length} bytes at byte {source.at}")
-        return source.budget.counted(decimal_text(int.from_bytes(source.take(length), signed=True), scale))
+            raise Misfit(f"a decimal of {length} bytes at byte {source.at}")
+        return source.counted(decimal_text(int.from_bytes(source.take(length), signed=True), scale))
 
     return read
 
@@ -306,16 +299,12 @@ def decimal_text(unscaled: int, scale: int) -> str:
 
 
 def _uuid(source: _Source) -> str:
-    return source.budget.counted(str(UUID(bytes=source.take(_UUID_SIZE))))
+    return source.counted(str(UUID(bytes=source.take(_UUID_SIZE))))
 
 
 def _duration(source: _Source) -> str:
     months, days, millis = _DURATION.unpack(source.take(_DURATION_SIZE))
-    return source.budget.counted(f"P{months}M{days}DT{millis // 1000}.{millis % 1000:03}S")
-
-
-def _date(source: _Source) -> str:
-    return source.budget.counted(date_text(_long(source)))
+    return source.counted(f"P{months}M{days}DT{millis // 1000}.{millis % 1000:03}S")
 
 
 def date_text(days: int) -> str:
@@ -327,7 +316,7 @@ def time_text(units: int, unit: str) -> str:
     """A time of day in `millis`, `micros` or `nanos`. ValueError unless it is within a day."""
     seconds, fraction = divmod(units, _PER_SECOND[unit])
     if not 0 <= seconds < _DAY:
-        raise _Misfit(f"a time of {units} {unit}, which is not within a day")
+        raise Misfit(f"a time of {units} {unit}, which is not within a day")
     digits = len(str(_PER_SECOND[unit])) - 1
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{fraction:0{digits}}"
 
@@ -338,18 +327,17 @@ def timestamp_text(units: int, unit: str, zone: str) -> str:
     return f"{date_text(days)}T{time_text(rest, unit)}{zone}"
 
 
-def _time(unit: str) -> _Read:
-    return lambda source: source.budget.counted(time_text(_long(source), unit))
-
-
-def _timestamp(unit: str, zone: str) -> _Read:
-    return lambda source: source.budget.counted(timestamp_text(_long(source), unit, zone))
+def _number_as(text: Callable[[int], str]) -> _Read:
+    return lambda source: source.counted(text(_long(source)))
 
 
 _LOGICAL: dict[tuple[str, str], _Read] = {
-    ("int", "date"): _date,
-    ("int", "time-millis"): _time("millis"),
-    ("long", "time-micros"): _time("micros"),
-    **{("long", f"timestamp-{unit}"): _timestamp(unit, "Z") for unit in _PER_SECOND},
-    **{("long", f"local-timestamp-{unit}"): _timestamp(unit, "") for unit in _PER_SECOND},
+    ("int", "date"): _number_as(date_text),
+    ("int", "time-millis"): _number_as(partial(time_text, unit="millis")),
+    ("long", "time-micros"): _number_as(partial(time_text, unit="micros")),
+    **{("long", f"timestamp-{unit}"): _number_as(partial(timestamp_text, unit=unit, zone="Z")) for unit in _PER_SECOND},
+    **{
+        ("long", f"local-timestamp-{unit}"): _number_as(partial(timestamp_text, unit=unit, zone=""))
+        for unit in _PER_SECOND
+    },
 }

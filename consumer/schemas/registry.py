@@ -14,8 +14,7 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from consumer.config.settings import SchemaSettings
 from consumer.errors import RegistryUnavailable, SettingsError, Undecodable
 from consumer.schemas.avro import avro_decoder
-from consumer.schemas.conversion import Decode
-from consumer.schemas.framing import Framed, GlobalId, SchemaId
+from consumer.schemas.conversion import Decode, Framed, GlobalId, SchemaId
 from consumer.schemas.protobuf import protobuf_decoder
 
 NOT_FOUND = 404

@@ -1,9 +1,10 @@
-"""Turns records into JSON as they come. While a record's schema is not known, only its partition waits, in order."""
+"""Turns records into JSON as they come: on the loop, where records wait for their schemas, or in any thread."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from threading import Thread
+from threading import Lock, Thread
 
 import structlog
 
@@ -13,9 +14,7 @@ from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition, Record
 from consumer.intake.source import Source
 from consumer.loop.part import Part
-from consumer.schemas.conversion import Decode, translated
-from consumer.schemas.framing import SchemaId, framed
-from consumer.schemas.known import KnownSchemas
+from consumer.schemas.conversion import Decode, Framed, SchemaId, framed, translated
 
 log = structlog.get_logger(__name__)
 
@@ -25,10 +24,88 @@ MOST_BYTES = 128 * 2**20  # of them
 MOST_RELEASED = 500  # of one turn
 MOST_ASKED = 4  # requests at once: a request that hangs must not hold up the others
 BACK_OFF = (0.1, 5.0)  # seconds until a failed request is repeated: the first wait, the longest
+MOST_KEPT = 1000  # schemas, and as many refusals; the oldest leaves first
+REFUSED_FOR = 60.0  # seconds for which an unknown or unusable schema is not requested again
 _RECORD = 500  # bytes of a record in memory besides its value, key and headers
 
 Answer = Decode | Exception
 Ask = Callable[[SchemaId, Callable[[Answer], None]], None]
+
+
+class KnownSchemas:
+    """The answers by schema. A schema never changes under its id, so a decoder stays; a refusal is kept for a minute.
+
+    Answers leave only in `put` and `purge`, so an answer of `get` stays valid until then. Unknown ids, however many,
+    displace no schema.
+    """
+
+    def __init__(self) -> None:
+        self._decoders: dict[SchemaId, Decode] = {}
+        self._refusals: dict[SchemaId, tuple[Undecodable, float]] = {}  # each with its end, soonest first
+
+    def get(self, schema_id: SchemaId) -> Decode | Undecodable | None:
+        """The decoder of this schema's values, or the reason why there is none; None: ask the registry."""
+        found = self._decoders.get(schema_id)
+        if found is None and schema_id in self._refusals:
+            return self._refusals[schema_id][0]
+        return found
+
+    def put(self, schema_id: SchemaId, answer: Decode | Undecodable, now: float) -> None:
+        """Note an answer of the registry."""
+        if isinstance(answer, Undecodable):
+            self._refusals.pop(schema_id, None)
+            self._refusals[schema_id] = answer, now + REFUSED_FOR
+            if len(self._refusals) > MOST_KEPT:
+                del self._refusals[next(iter(self._refusals))]
+            return
+        self._decoders[schema_id] = answer
+        if len(self._decoders) > MOST_KEPT:
+            del self._decoders[next(iter(self._decoders))]
+
+    def purge(self, now: float) -> None:
+        """Forget refusals that are over."""
+        while self._refusals:
+            schema_id, (_, until) = next(iter(self._refusals.items()))
+            if now < until:
+                return
+            del self._refusals[schema_id]
+
+
+def translator(
+    load: Callable[[SchemaId], Decode], clock: Callable[[], float] = time.monotonic
+) -> Callable[[Record], Record]:
+    """A function that returns a record with its value as JSON, as workers decode it; unchanged if it names no schema.
+
+    Any thread may call it, and waits for the registry. It raises Undecodable, and RegistryUnavailable: call it again
+    later.
+    """
+    known, lock = KnownSchemas(), Lock()
+
+    def json_of(record: Record) -> Record:
+        found = framed(record)
+        if found is None:
+            return record
+        now = clock()
+        with lock:
+            known.purge(now)
+            answer = known.get(found.schema)
+        if answer is None:
+            try:
+                answer = load(found.schema)  # several threads may request the same schema
+            except Undecodable as refused:
+                answer = refused
+            with lock:
+                known.put(found.schema, answer, now)
+        return _converted(record, found, answer)
+
+    return json_of
+
+
+def _converted(record: Record, found: Framed, answer: Decode | Undecodable | None) -> Record:
+    """The record with its value as JSON by the registry's answer. Raises Undecodable."""
+    if isinstance(answer, Undecodable):
+        raise Undecodable(answer.reason, str(answer))
+    return record if answer is None else translated(record, found, answer)
 
 
 def in_threads(load: Callable[[SchemaId], Decode], post: Callable[[Callable[[], None]], None]) -> Ask:
@@ -62,7 +139,10 @@ class _Question:
 
 
 class Translation(Part):
-    """Used on the loop's thread. A partition whose next record waits is not fetched from meanwhile."""
+    """Used on the loop's thread. While a record's schema is not known, only its partition waits, in order.
+
+    A partition whose next record waits is not fetched from meanwhile.
+    """
 
     def __init__(
         self,
@@ -126,12 +206,7 @@ class Translation(Part):
     def json_of(self, record: Record) -> Record:
         """An admitted record with its value as JSON; unchanged if its value names no schema. Raises Undecodable."""
         found = framed(record)
-        if found is None:
-            return record
-        known = self._known.get(found.schema)
-        if isinstance(known, Undecodable):
-            raise Undecodable(known.reason, str(known))
-        return translated(record, found, known)
+        return record if found is None else _converted(record, found, self._known.get(found.schema))
 
     def first_offset(self, topic_partition: TopicPartition) -> int | None:
         """The lowest offset of a partition's waiting records; None if none waits."""

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from consumer.config.settings import KafkaSettings
 from consumer.delivery.delivery import Delivery
 from consumer.delivery.outcome import Delivered, Outcome
-from consumer.events.attempt import key_of, render
+from consumer.events.attempt import Attempt, key_of, render
 from consumer.kafka.client import LibrdkafkaLog, client_properties, refused
 from consumer.ledger.columns import escaped
 from consumer.loop.part import Part
@@ -82,26 +82,30 @@ class AttemptLog(Part):
 
         Call it after the attempt is counted. Drops the attempt if Kafka cannot take it at once.
         """
-        subscription_id = delivery.lane.endpoint.subscription_id
+        event, subscription_id = delivery.event, delivery.lane.endpoint.subscription_id
         self._number = number = self._number + 1
         try:
             if isinstance(outcome, Delivered):
                 error = response = None
             else:
                 error, response = outcome.error, escaped(outcome.response, RESPONSE)
-            value = render(
-                self._source,
-                f"{self._prefix}-{number}",
-                delivery.event,
+            attempt = Attempt(
+                at,
                 subscription_id,
+                event.webhook_id,
+                event.type,
+                event.tenant,
+                event.record.topic,
+                event.record.partition,
+                event.record.offset,
                 delivery.attempts,
                 what,
-                at,
-                seconds,
                 outcome.status,
                 error,
+                seconds,
                 response,
             )
+            value = render(attempt, self._source, f"{self._prefix}-{number}")
             self._produce(self._topic, value, key_of(subscription_id), headers=_CONTENT_TYPE)
         except Exception as failure:  # noqa: BLE001 (an observer never fails a delivery)
             self._drop(failure)

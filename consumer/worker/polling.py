@@ -9,8 +9,7 @@ from consumer.delivery.parking import Parking
 from consumer.errors import Tombstone, Undecodable
 from consumer.events.event import Event
 from consumer.intake.dead_letters import DeadLetters
-from consumer.intake.decode import Mapped, decode
-from consumer.intake.decoding import RecordLog, decoded
+from consumer.intake.decode import Mapped, RecordLog, decode, decoded
 from consumer.intake.record import Partition, Record
 from consumer.intake.source import Source
 from consumer.loop.part import RECORDS_WAIT, Part

@@ -19,8 +19,7 @@ from consumer.database.engine import create_engine
 from consumer.errors import DatabaseUnavailable
 from consumer.http.server import BackgroundServer
 from consumer.intake.mapping_file import mappings_of
-from consumer.schemas.conversion import Decode
-from consumer.schemas.framing import SchemaId
+from consumer.schemas.conversion import Decode, SchemaId
 from consumer.telemetry.metrics import Metrics, Readings, registry
 from consumer.telemetry.tracer import Tracer
 from consumer.worker.health import Status, serve

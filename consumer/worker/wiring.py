@@ -34,8 +34,7 @@ from consumer.matching.catalog import Catalog, EndpointCache, SubscriptionProble
 from consumer.matching.destinations import rules_of
 from consumer.matching.inbox import Inbox
 from consumer.matching.selection import Budget, Selector
-from consumer.schemas.conversion import Decode
-from consumer.schemas.framing import SchemaId
+from consumer.schemas.conversion import Decode, SchemaId
 from consumer.schemas.translation import Translation, in_threads
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.descriptors import fitting

@@ -23,7 +23,7 @@ from consumer.delivery.parking import Parking
 from consumer.delivery.retry import RetryPolicy
 from consumer.delivery.set_aside import SetAside
 from consumer.delivery.settling import Settling
-from consumer.intake import unreadable
+from consumer.intake import record as records
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.source import Source
@@ -101,7 +101,7 @@ def drops_what_cannot_be_read() -> None:
 
 def reads_for_ever() -> None:
     """A batch that cannot be decompressed is read again and again."""
-    unreadable.READS = sys.maxsize
+    records.READS = sys.maxsize
 
 
 def uses_an_id_again() -> None:

@@ -12,7 +12,7 @@ from tests.databases import url_of
 from tests.kafka_kit import Kafka
 from tests.processes import Command
 
-MAPPING = '[[mapping]]\ntopics = ["{}"]\ntype = "{{value.table}}.{{value.op}}"\nbody = "{{value.after}}"\n'
+MAPPING = """[[mapping]]\ntopics = ["{}"]\ntype = "value.table + '.' + value.op"\nbody = "value.after"\n"""
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_explain(called: Command, settings: dict[str, str], engine: Engine) -> N
     for text in (
         f"record     {topic}[1] @ 0",
         f"mapping    the mapping of {topic}",
-        "type          orders.c  {value.table}.{value.op}",
+        "type          orders.c          value.table + '.' + value.op",
         "1 subscription would get it",
         "https://example.com/hooks  orders.*",
         "1 subscription to this type would not",
@@ -74,7 +74,7 @@ def test_explain_a_dead_letter(called: Command, settings: dict[str, str]) -> Non
     shown = called("explain", topic, "--partition", "1", **settings)
     assert shown.returncode == 0
     assert "no_type" in shown.stdout
-    assert "the record has nothing that {value.table}.{value.op} refers to" in shown.stdout
+    assert "the record has nothing that value.table + '.' + value.op reads" in shown.stdout
     assert called("explain", topic, "--offset", "1", **settings).returncode == 2
     assert called("explain", topic, "--partition", "1", "--offset", "99", **settings).returncode == 1
 
@@ -85,7 +85,7 @@ def test_a_wrong_file_is_an_error_of_the_settings(called: Command, settings: dic
     right = called("check", "--json", **settings)
     mappings = {"part": "mappings", "ok": True, "text": f"for {settings['KAFKA_TOPICS']}", "warning": False}
     assert mappings in json.loads(right.stdout)
-    path.write_text('[[mapping]]\ntopics = ["a"]\ntype = "{valeu.a}"\nkind = "b"\n')
+    path.write_text('[[mapping]]\ntopics = ["a"]\ntype = "valeu.a"\nkind = "b"\n')
     wrong = called("check", "--json", **settings)
     assert wrong.returncode == 1
     told = [each["text"] for each in json.loads(wrong.stdout) if each["part"] == "mappings"]

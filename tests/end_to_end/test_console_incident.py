@@ -16,8 +16,7 @@ from axe_playwright_python.sync_playwright import Axe
 from confluent_kafka import Producer
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
-from consumer.events.attempt import key_of, render
-from consumer.events.event import Event, RecordId
+from consumer.events.attempt import Attempt, key_of, render
 from tests.end_to_end.command_line import CommandLine
 from tests.end_to_end.service_rig import Deployment, eventually, free_port
 from tests.end_to_end.webhook_receiver import Answer, always
@@ -191,12 +190,12 @@ def write_history(deployment: Deployment, kafka: Kafka, topic: str, subscription
             for number in range(24 + (minute * 7 + place * 5) % 17 + minute // 6):
                 fails = (minute * 31 + place * 17 + number) % 397 == 0
                 at, took = now - minute * 60 + number, 0.012 + (minute * number + place) % 23 / 1000
-                record = RecordId(deployment.topic, 0, 0, int(at * 1000))
-                event = Event(record, "order.paid", f"msg_{minute}_{number}", b"{}", "application/json", None, None)
-                outcome, status = ("retried", 502) if fails else ("delivered", 204)
-                error = "status 502" if fails else None
-                value = render(source, "1", event, subscription, 1, outcome, at, took, status, error)
-                producer.produce(topic, value, key_of(subscription), timestamp=int(at * 1000))
+                outcome, status, error = ("retried", 502, "status 502") if fails else ("delivered", 204, None)
+                identity, of = f"msg_{minute}_{number}", deployment.topic
+                attempt = Attempt(
+                    at, subscription, identity, "order.paid", None, of, 0, 0, 1, outcome, status, error, took, None
+                )
+                producer.produce(topic, render(attempt, source, "1"), key_of(subscription), timestamp=int(at * 1000))
                 succeeded += not fails
     assert producer.flush(20) == 0
     return succeeded

@@ -9,7 +9,6 @@ import pytest
 from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable
 from consumer.events.attempt import Attempt, key_of, render
-from consumer.events.event import Event, RecordId
 from consumer.ops import attempts
 from consumer.ops.attempts import AttemptHistory
 from tests.kafka_broker import KafkaBroker
@@ -32,12 +31,9 @@ class Written:
         """Writes an attempt for each age (seconds), in this order; its record's offset is the age."""
         key = key_of(subscription)
         for age in ages:
-            place = RecordId("t", 0, int(age), 0)
-            event = Event(place, "a", "msg_1", b"", "", None, None)
             at = self.now - age
-            value = render(
-                source or self.settings.event_source, "id", event, subscription, 1, outcome, at, 0.1, 200, None, None
-            )
+            attempt = Attempt(at, subscription, "msg_1", "a", None, "t", 0, int(age), 1, outcome, 200, None, 0.1, None)
+            value = render(attempt, source or self.settings.event_source, "id")
             number = zlib.crc32(key) % PARTITIONS
             self.kafka._producer.produce(self.topic, value, key, number, timestamp=int(at * 1000))
         assert self.kafka._producer.flush(20) == 0

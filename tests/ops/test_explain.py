@@ -22,11 +22,10 @@ from tests.kafka_kit import Kafka
 
 MAPPING = """[[mapping]]
 topics = ["shop.*"]
-type = ["{header.kind}", "{value.table}.{value.op}"]
-id = "{value.id}"
-body = "{value.after}"
-attributes = { subject = "{key}" }
-words = { "value.op" = { c = "created" } }
+type = ["headers.kind", "value.table + '.created'"]
+id = "value.id"
+body = "value.after"
+attributes = { subject = "key" }
 """
 VALUE = {"id": 7, "table": "orders", "op": "c", "after": {"n": 1}}
 
@@ -44,36 +43,47 @@ def event() -> Event:
 
 
 def test_each_field_has_its_source_and_value() -> None:
-    """The source is the template, or a rule in words."""
+    """The source is the expression, or a rule in words."""
     found = explained(VALUE)
     assert (found.mapping, found.outcome) == ("the mapping of shop.*", "event")
     assert {step.field: (step.by, step.value) for step in found.steps} == {
-        "type": ("{value.table}.{value.op}", "orders.created"),
-        "body": ("{value.after}", None),
+        "type": ("value.table + '.created'", "orders.created"),
+        "body": ("value.after", None),
         "source": ("the topic", None),
-        "id": ("{value.id}", "7"),
+        "id": ("value.id", "7"),
         "tenant": ("none: only subscriptions of every tenant get it", None),
-        "content_type": ("the rule for events without one", None),
-        "attributes.subject": ("{key}", "k"),
+        "content_type": ("the rule for events without one", "application/json"),
+        "attributes.subject": ("key", "k"),
     }
     assert found.event is not None
     assert found.event.body == b'{"n":1}'
 
 
 def test_a_topic_without_a_mapping_has_the_default_rules() -> None:
-    """These rules are shown like a mapping."""
-    found = explained({"type": "a"}, "users")
+    """These rules are shown like a mapping, with the place that each field has its value from."""
+    found = explained({"event_type": "a", "id": "no"}, "users", [("event-id", b"5"), ("tenant", b"acme")])
     assert found.mapping == "the rules for topics without a mapping"
-    assert found.steps[0] == ("type", "{value.type}", "a")
-    assert found.event is not None
-    assert found.event.type == "a"
+    assert {step.field: (step.by, step.value) for step in found.steps} == {
+        "type": ("value.event_type", "a"),
+        "body": ("value", None),
+        "source": ("topic", "users"),
+        "id": ("headers['event-id']", "5"),
+        "tenant": ("headers['tenant']", "acme"),
+        "content_type": ("the rule for events without one", "application/json"),
+    }
+    given = {"specversion": "1.0", "type": "a", "id": "5", "source": "/shop", "tenant": 7}
+    by = {step.field: step.by for step in explained(given, "users", [("content-type", b"text/plain")]).steps}
+    assert (by["source"], by["id"], by["tenant"]) == ("value.source", "value.id", "value.tenant")
+    placed = {step.field: step.by for step in explained({"id": "no"}, "users", [("content-type", b"a/b")]).steps}
+    assert placed["id"].startswith("the record's place")
+    assert (placed["type"], placed["content_type"]) == ("topic", "headers['content-type']")
 
 
 def test_a_dead_letter_has_the_fields_before_the_invalid_one() -> None:
     """It also has the reason and detail of the dead letter."""
     found = explained({"table": "orders", "op": "c"})
     assert (found.outcome, found.event, found.reason) == ("dead_letter", None, "no_body")
-    assert found.detail == "the mapping of shop.*: body: the record has nothing that {value.after} refers to"
+    assert found.detail == "the mapping of shop.*: body: the record has nothing that value.after reads"
     assert [step.field for step in found.steps] == ["type"]
 
 

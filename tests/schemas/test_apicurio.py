@@ -13,9 +13,9 @@ from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegis
 from consumer.config.settings import SchemaSettings
 from consumer.errors import Undecodable
 from consumer.intake.record import Headers, Partition, Record
-from consumer.schemas.blocking import translator
-from consumer.schemas.framing import APICURIO_CONTENT, APICURIO_GLOBAL
+from consumer.schemas.conversion import APICURIO_CONTENT, APICURIO_GLOBAL
 from consumer.schemas.registry import Registry
+from consumer.schemas.translation import translator
 from tests.apicurio import Apicurio
 from tests.kafka_broker import KafkaUnavailable
 from tests.schemas.orders import as_json, serializers

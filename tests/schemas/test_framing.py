@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from consumer.errors import Undecodable
 from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable
-from consumer.schemas.framing import (
+from consumer.schemas.conversion import (
     APICURIO_CONTENT,
     APICURIO_ENCODING,
     APICURIO_GLOBAL,

@@ -13,10 +13,9 @@ import pytest
 from consumer.errors import RegistryUnavailable, SettingsError, Undecodable
 from consumer.intake.decode import decode
 from consumer.intake.record import Headers, Partition, Record
-from consumer.schemas.blocking import translator
-from consumer.schemas.framing import HEADER, Framed, GlobalId, SchemaId
-from consumer.schemas.known import REFUSED_FOR
+from consumer.schemas.conversion import HEADER, Framed, GlobalId, SchemaId
 from consumer.schemas.registry import Registry
+from consumer.schemas.translation import REFUSED_FOR, translator
 from tests.schemas.descriptors import field, file_of, text_of
 from tests.schemas.orders import AVRO, as_json, serializers
 from tests.schemas.registry_server import GLOBAL, SchemaRegistry, schema_registry

@@ -14,9 +14,18 @@ from consumer.errors import RegistryUnavailable, Undecodable
 from consumer.events.event import TopicPartition
 from consumer.intake.record import Headers, Partition, Record
 from consumer.intake.source import Source
-from consumer.schemas.framing import Framed, SchemaId
-from consumer.schemas.known import MOST_KEPT, REFUSED_FOR, KnownSchemas
-from consumer.schemas.translation import BACK_OFF, MOST_ASKED, MOST_BYTES, Answer, Translation, in_threads
+from consumer.schemas.conversion import Framed, SchemaId
+from consumer.schemas.translation import (
+    BACK_OFF,
+    MOST_ASKED,
+    MOST_BYTES,
+    MOST_KEPT,
+    REFUSED_FOR,
+    Answer,
+    KnownSchemas,
+    Translation,
+    in_threads,
+)
 
 DOWN = RegistryUnavailable("the registry is down")
 MANY = 1000

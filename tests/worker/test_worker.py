@@ -21,8 +21,7 @@ from consumer.config.settings import DatabaseSettings, DeliverySettings, KafkaSe
 from consumer.events.event import Event
 from consumer.intake.decode import decode
 from consumer.intake.record import Partition, Record
-from consumer.schemas.conversion import Decode
-from consumer.schemas.framing import SchemaId
+from consumer.schemas.conversion import Decode, SchemaId
 from consumer.subscriptions import repository
 from consumer.telemetry.metrics import Metrics, registry
 from consumer.worker import worker as worker_module
