@@ -18,7 +18,14 @@ from consumer.ops.changes import Condition, Registry
 from consumer.ops.ping import Send, advice_on, sending_by
 from consumer.sending.masking import masked, secrets_in
 from consumer.sending.recording import ExchangeTrace
-from consumer.sending.validation_request import Granted, Permission, Refused, asked_rate, permission, validation_request
+from consumer.sending.validation_request import (
+    Declined,
+    Granted,
+    Permission,
+    asked_rate,
+    permission,
+    validation_request,
+)
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import Subscribed
@@ -49,19 +56,19 @@ def describe(answer: Permission) -> dict[str, object]:
     match answer:
         case Granted(rate):
             return {"granted": True, "allowed_rate": rate, "reason": None, "advice": None}
-        case Refused(why, advice):
+        case Declined(why, advice):
             return {"granted": False, "allowed_rate": None, "reason": why, "advice": advice}
 
 
 def ask(endpoint: Endpoint, rate: int | None = None, *, origin: str, send: Send) -> Permission:
     """Make the validation request, `send` it, and judge the answer. Sends nothing if there is a fault."""
     if endpoint.fault is not None:
-        return Refused("not asked: the subscription is broken", endpoint.fault)
+        return Declined("not asked: the subscription is broken", endpoint.fault)
     rate = asked_rate(endpoint.rate_limit) if rate is None else rate
     try:
         request = validation_request(endpoint, origin, rate)
     except (ValueError, NotAuthorized) as error:
-        return Refused(f"not asked: {error}")
+        return Declined(f"not asked: {error}")
     result, seen = send(request, endpoint.timeout)
     if isinstance(result, Response):
         return permission(result, origin, rate)
@@ -93,7 +100,7 @@ def verify(
         try:
             return _noted(registry, actor, subscription_id, endpoint.url, answer, condition)
         except _Moved:
-            answer = Refused("its URL was changed meanwhile", "verify it again")
+            answer = Declined("its URL was changed meanwhile", "verify it again")
     after = repository.get(registry.engine, subscription_id, registry.vault, registry.rules)
     return None if after is None else Verification(answer, after)
 
@@ -110,8 +117,8 @@ def _noted(
     return None if after is None else Verification(answer, after)
 
 
-def _unanswered(endpoint: Endpoint, request: PreparedRequest, error: RequestException, seen: ExchangeTrace) -> Refused:
+def _unanswered(endpoint: Endpoint, request: PreparedRequest, error: RequestException, seen: ExchangeTrace) -> Declined:
     """The error as deliveries report it, which names the setting if the egress rule is the cause."""
     outcome = judge(error, 0.0)
     why = str(error) if isinstance(outcome, Delivered) else outcome.error
-    return Refused(masked(f"no answer: {why}", secrets_in(endpoint, request)), advice_on(error, seen))
+    return Declined(masked(f"no answer: {why}", secrets_in(endpoint, request)), advice_on(error, seen))

@@ -25,16 +25,15 @@ from consumer.loop.poller import Poller
 from consumer.sending.answer import Answer
 from consumer.sending.connection import Connection
 from consumer.sending.connector import Connector, Route, Watcher
-from consumer.sending.descriptors import NO_DESCRIPTOR, none_left
 from consumer.sending.dns import Resolution as Addresses
 from consumer.sending.dns import Resolver, Unresolved
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.message import Places, message
 from consumer.sending.oauth2 import Tokens, Wait
-from consumer.sending.pool import SWEEP, Pool, Reusable
+from consumer.sending.pool import NO_DESCRIPTOR, SWEEP, Pool, Reusable, none_left
 from consumer.sending.response import LazyResponse
 from consumer.sending.signed_request import SignedRequest
-from consumer.sending.tls import Stream, Tls, TlsContexts
+from consumer.sending.tls import ByteStream, Tls, TlsContexts
 from consumer.sending.transfer import Exchanging, Grant, Key, Pending, Result, Stage, Transfer, unexpected
 
 if TYPE_CHECKING:
@@ -298,7 +297,7 @@ class LoopAdapter(BaseAdapter):
         if transfer.stage is look_up:  # else the dial has failed already
             transfer.stage = dial
 
-    def _on_connected(self, transfer: Transfer, route: Route, result: Stream | RequestException) -> None:
+    def _on_connected(self, transfer: Transfer, route: Route, result: ByteStream | RequestException) -> None:
         if isinstance(result, RequestException):
             self._unsent(transfer, result)
             return

@@ -9,7 +9,7 @@ from consumer.loop.poller import READ, WRITE, Poller
 from consumer.sending.answer import Answer, AnswerReader, BadAnswer
 from consumer.sending.connector import Route
 from consumer.sending.pool import REST
-from consumer.sending.tls import NOT_NOW, PIECE, Stream, TlsStream, reason_of
+from consumer.sending.tls import NOT_NOW, PIECE, ByteStream, TlsStream, reason_of
 from consumer.sending.transfer import ConnectionOwner, Exchanging, Transfer, unexpected
 
 _LARGE = 65_536  # bytes; a larger body is sent separately from the head, to avoid a copy
@@ -36,7 +36,7 @@ class Connection(Exchanging):
         "used_at",
     )
 
-    def __init__(self, owner: ConnectionOwner, poller: Poller, stream: Stream, route: Route, now: float) -> None:
+    def __init__(self, owner: ConnectionOwner, poller: Poller, stream: ByteStream, route: Route, now: float) -> None:
         self.route = route
         self.stream = stream
         self.born = self.used_at = now

@@ -7,10 +7,10 @@ from requests import PreparedRequest, RequestException
 from requests.exceptions import InvalidURL
 
 from consumer.crypto.certificates import TlsIdentity
+from consumer.http.header_rules import header_lines
 from consumer.http.proxy import Proxy
 from consumer.http.urls import DEFAULT_PORTS, parse_target, place_of
 from consumer.sending.connector import Route
-from consumer.sending.header_lines import header_lines
 from consumer.sending.signed_request import SignedRequest
 
 _MAX_URLS = 10_000

@@ -17,7 +17,7 @@ from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 from requests import PreparedRequest, Request
 
-from consumer.sending.header_lines import header_lines
+from consumer.http.header_rules import header_lines
 from consumer.sending.signed_request import SignedRequest
 from consumer.sending.template import prepare
 from consumer.subscriptions.endpoint import Endpoint

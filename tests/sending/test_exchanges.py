@@ -15,7 +15,7 @@ from requests import exceptions as errors
 from consumer.errors import EgressRefused
 from consumer.http.proxy import parse_proxy
 from consumer.sending.adapter import Result
-from consumer.sending.dns import Resolution, _Entry
+from consumer.sending.dns import Resolution, _CachedAddresses
 from consumer.sending.egress import EgressPolicy
 from tests.sending.conftest import Clock, MakeSender, Receive, Sender
 
@@ -249,7 +249,7 @@ def test_a_name_that_does_not_resolve(sender: Sender) -> None:
 def test_localhost_by_name(sender: Sender, receive: Receive) -> None:
     """`localhost` resolves in any case and with a final dot."""
     receiver = receive(NO_CONTENT)
-    sender.adapter._resolver._cache["dotted.test."] = _Entry(("127.0.0.1",), time.monotonic() + 60)
+    sender.adapter._resolver._cache["dotted.test."] = _CachedAddresses(("127.0.0.1",), time.monotonic() + 60)
     for host in ("localhost", "LOCALHOST", "dotted.test."):
         assert sender.response(f"http://{host}:{receiver.port}/").status_code == 204
 
@@ -342,7 +342,7 @@ def test_a_forbidden_address_beside_an_unreachable_one_is_no_refusal(sender: Sen
         (("10.0.0.1", "10.0.0.2"), EgressRefused),
     ):
         name = f"n{len(cache)}.test"
-        cache[name] = _Entry(addresses, time.monotonic() + 60)
+        cache[name] = _CachedAddresses(addresses, time.monotonic() + 60)
         assert type(sender.result(f"http://{name}:{port}/")) is kind
 
 

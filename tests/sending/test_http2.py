@@ -22,10 +22,11 @@ from requests import exceptions as errors
 from consumer.sending import http2_sharing
 from consumer.sending.adapter import Result
 from consumer.sending.http2_connection import Http2Connection
-from consumer.sending.http2_session import Http2Exchange, Http2Session
+from consumer.sending.http2_session import Http2Session
+from consumer.sending.http2_sharing import Sharing
 from consumer.sending.recording import RecordingAdapter
 from consumer.sending.tls import PIECE
-from consumer.sending.transfer import Transfer
+from consumer.sending.transfer import Http2Exchange, Transfer
 from tests.sending.conftest import (
     LOOPBACK,
     NO_CONTENT,
@@ -84,6 +85,11 @@ def statuses(results: list[Result]) -> Counter[object]:
 
 def idle(sender: Sender) -> list[Any]:
     return list(sender.adapter._pool._idle)
+
+
+def sharing_of(sender: Sender) -> Sharing:
+    assert sender.adapter._sharing is not None
+    return sender.adapter._sharing
 
 
 def connection_of(transfer: Transfer) -> Any:
@@ -184,7 +190,7 @@ def test_a_receiver_may_choose_http_1_1(sender2: Sender, receive: Receive, trust
         assert statuses(results) == {204: 5}
         assert receiver.connections == 5
     assert set(chosen) == {"http/1.1", None}
-    assert sender2.adapter._sharing._groups == {}
+    assert sharing_of(sender2)._groups == {}
 
 
 def test_other_subscriptions_get_http_1_1(make_sender: MakeSender, receive: Receive, trusted: trustme.CA) -> None:
@@ -363,14 +369,14 @@ def test_waiting_requests_fail_with_their_connection(sender2: Sender, receive2: 
     assert {type(result) for result in results} == {errors.SSLError}
     assert len(set(map(id, results))) == 3
     assert all(isinstance(result, requests.RequestException) and result.request is not None for result in results)
-    assert sender2.adapter._sharing._groups == {}
+    assert sharing_of(sender2)._groups == {}
     with black_hole() as port:
         results = []
         for limit in (0.1, 0.3, 0.3):
             sender2.adapter.submit(request(f"https://127.0.0.1:{port}/"), results.append, timeout=limit)
         sender2.turn_until(lambda: len(results) == 3)
     assert {type(result) for result in results} == {errors.ConnectTimeout}
-    assert sender2.adapter._sharing._groups == {}
+    assert sharing_of(sender2)._groups == {}
 
 
 def test_a_refused_request_is_sent_again(sender2: Sender, receive2: Receive2) -> None:
@@ -588,7 +594,7 @@ def test_a_connection_that_was_idle_for_long_is_checked_and_reused(
         receiver.peers[0].say(PingFrame(0, b"x" * 8).serialize())
         ahead += 5.0
     assert len(receiver.peers) == sender.adapter.connections_opened == 1
-    assert sender.adapter._sharing._groups == {}
+    assert sharing_of(sender)._groups == {}
 
 
 def test_a_connection_is_used_for_ten_minutes(make_sender2: MakeSender, receive2: Receive2) -> None:
@@ -654,7 +660,7 @@ def test_closing_ends_everything(make_sender2: MakeSender, receive2: Receive2) -
         sender.submit(f"https://127.0.0.1:{port}/", [])
         sender.submit(f"https://127.0.0.1:{port}/", [])
         sender.adapter.close()
-    assert (idle(sender), sender.adapter._sharing._leaders) == ([], {})
+    assert (idle(sender), sharing_of(sender)._leaders) == ([], {})
     assert len(sender.poller._handlers) == 1  # its own handler
 
 
@@ -713,7 +719,7 @@ def test_any_order_of_submitting_and_cancelling(
         assert set(ended.values()) == {1}
         assert not cancelled & ended.keys()
         assert transfers.keys() <= ended.keys()
-        sharing = sender.adapter._sharing
+        sharing = sharing_of(sender)
         sender.turn_until(lambda: not sharing._groups)
         assert not sharing._leaders
         assert len(sender.poller._handlers) == 1 + len(idle(sender))

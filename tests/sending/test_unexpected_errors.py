@@ -10,6 +10,7 @@ from requests import exceptions as errors
 from structlog.testing import capture_logs
 
 from consumer.crypto.credentials import OAuth2
+from consumer.http.proxy import TunnelReader
 from consumer.sending import oauth2
 from consumer.sending.adapter import LoopAdapter, Result
 from consumer.sending.answer import AnswerReader
@@ -17,7 +18,6 @@ from consumer.sending.connection import Connection
 from consumer.sending.connector import Connector, Dial
 from consumer.sending.http2_session import Http2Session
 from consumer.sending.signed_request import SignedRequest
-from consumer.sending.tunnel import TunnelReader
 from tests.sending.conftest import (
     LOOPBACK,
     NO_CONTENT,
