@@ -1,13 +1,9 @@
 """HTTP/2 to receivers that offer it, on the library h2 and on node."""
 
-import os
-import shutil
 import ssl
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -649,21 +645,6 @@ def test_ping_shows_the_receivers_choice(sender2: Sender, receive2: Receive2) ->
     assert seen.addresses == ("127.0.0.1",)
 
 
-def test_closing_ends_everything(make_sender2: MakeSender, receive2: Receive2) -> None:
-    """Connections in use, idle connections, and connections being opened."""
-    held = Held()
-    sender, receiver = make_sender2(), receive2(held)
-    sender.submit(receiver.url, [])
-    sender.turn_until(lambda: held.got)
-    sender.submit(receiver.url, [])
-    with black_hole() as port:
-        sender.submit(f"https://127.0.0.1:{port}/", [])
-        sender.submit(f"https://127.0.0.1:{port}/", [])
-        sender.adapter.close()
-    assert (idle(sender), sharing_of(sender)._leaders) == ([], {})
-    assert len(sender.poller._handlers) == 1  # its own handler
-
-
 def moody(seed: int) -> Callable[[Got], None]:
     """Answers, refuses, resets, hangs, sends GOAWAY, breaks the protocol or closes the connection, at random."""
     chance = Random(seed)
@@ -730,40 +711,6 @@ def test_any_order_of_submitting_and_cancelling(
         while descriptors() > before:
             assert time.monotonic() < end
             time.sleep(0.01)
-
-
-@pytest.fixture
-def node_url(trusted: trustme.CA, tmp_path: Path) -> Iterator[str]:
-    node = shutil.which("node")
-    if node is None:
-        if os.environ.get("KAFKA_TEST_REQUIRED"):
-            pytest.fail("node is required and not installed", pytrace=False)
-        pytest.skip("NODE NOT AVAILABLE: its HTTP/2 was not tested")
-    certificate = trusted.issue_cert("127.0.0.1")
-    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
-    chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
-    key.write_bytes(certificate.private_key_pem.bytes())
-    command = [node, str(Path(__file__).with_name("node_receiver.mjs")), str(chain), str(key)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        yield f"https://127.0.0.1:{child.stdout.readline().strip()}/hook"
-        child.terminate()
-
-
-def test_node_as_a_receiver(node_url: str, make_sender2: MakeSender) -> None:
-    """An independent receiver answers ten requests at once, and ends a connection after fifty. None is lost."""
-    sender = make_sender2(timeout=20)
-    results: list[Result] = []
-    sizes = [0, 1, 500, 20_000, 200_000]
-    for number in range(300):
-        sent = request(node_url, b"x" * sizes[number % len(sizes)], {"webhook-id": f"msg_{number}"})
-        sender.adapter.submit(sent, results.append)
-        sender.poller.turn(0)
-    sender.turn_until(lambda: len(results) == 300, 30)
-    assert statuses(results) == {200: 300}
-    answers = {result.text for result in results if isinstance(result, requests.Response)}
-    assert answers == {f"POST /hook {sizes[number % len(sizes)]} msg_{number}" for number in range(300)}
-    assert sender.adapter.connections_opened >= 6
 
 
 def test_tls_1_2_is_enough(sender2: Sender, receive2: Receive2) -> None:
