@@ -247,8 +247,10 @@ def test_resolving_a_name_counts_towards_the_time_limit(make_sender: MakeSender,
 def test_a_request_may_have_its_own_time_limit(sender: Sender, receive: Receive) -> None:
     """`timeout` of submit replaces the adapter's, for that request only."""
     receiver = receive(b"", "hang")
-    results: list[Result] = []
+    results, others = list[Result](), list[Result]()
+    sender.submit(receiver.url, others)
     sender.adapter.submit(sender.prepare(receiver.url), results.append, timeout=0.2)
     sender.turn_until(lambda: results)
+    assert others == []
     assert isinstance(results[0], errors.ReadTimeout)
     assert str(results[0]) == "no answer within 0.2 s"
