@@ -7,7 +7,7 @@ ARG PYTHON=python:3.12-slim
 
 FROM ${PYTHON} AS packages
 RUN python -m venv /venv
-# With the extras for traces and for a schema registry: nothing of them is imported while they are off.
+# With the extras for HTTP/2, for traces and for a schema registry: nothing of them is imported while they are off.
 COPY requirements-image.txt .
 RUN /venv/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements-image.txt
 

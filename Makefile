@@ -108,7 +108,7 @@ $(COMPILED)/venv: $(VENV)/development pyproject.toml $(shell find consumer model
 
 requirements: $(VENV)/development ## pin the newest packages that pyproject.toml allows
 	$(COMPILE) pyproject.toml --output-file requirements.txt
-	$(COMPILE) pyproject.toml --extra otel --extra schemas --constraint requirements.txt --output-file requirements-image.txt
+	$(COMPILE) pyproject.toml --extra http2 --extra otel --extra schemas --constraint requirements.txt --output-file requirements-image.txt
 	$(COMPILE) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 	printf 'hatchling\neditables\n' | $(COMPILE) - --no-annotate --constraint requirements-dev.txt --output-file requirements-build.txt
 	printf 'atheris<3.1\n' | $(COMPILE) - --no-annotate --constraint requirements-dev.txt --output-file requirements-fuzz.txt

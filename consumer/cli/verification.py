@@ -72,10 +72,10 @@ def conclude(done: "Verification", *, quiet: bool = False) -> None:
     """Print the receiver's answer, unless `quiet`; exit with status 1 if it does not agree."""
     from consumer.cli.console import printable
     from consumer.errors import WebhooksError
-    from consumer.sending.validation_request import Refused
+    from consumer.sending.validation_request import Declined
 
     item = done.subscription
-    if isinstance(done.permission, Refused):
+    if isinstance(done.permission, Declined):
         if quiet:
             raise typer.Exit(1)
         why, advice = done.permission

@@ -1,15 +1,16 @@
-"""Certificates and keys in PEM: a subscription's client certificate, and the authorities that it trusts."""
+"""Certificates and keys in PEM: a subscription's client certificate, and the authorities to trust."""
 
 import os
 import ssl
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from typing import NamedTuple
 
+import certifi
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -52,6 +53,14 @@ class CertificateInfo(NamedTuple):
     not_before: datetime
     not_after: datetime
     fingerprint: str
+
+
+def ca_file(environment: Mapping[str, str] = os.environ) -> str:
+    """The authorities that this process trusts: SSL_CERT_FILE or REQUESTS_CA_BUNDLE if set, else certifi's.
+
+    Brokers of Kafka have settings of their own.
+    """
+    return environment.get("SSL_CERT_FILE") or environment.get("REQUESTS_CA_BUNDLE") or certifi.where()
 
 
 def usable(identity: TlsIdentity) -> TlsIdentity:

@@ -19,7 +19,7 @@ from consumer.events.event import Event
 from consumer.loop.part import RECORDS_WAIT, Part
 from consumer.matching.selection import PAUSE, Budget
 from consumer.sending.adapter import LoopAdapter
-from consumer.sending.payloads import Payload, Unrenderable, parse, render
+from consumer.sending.payloads import Rendered, Unrenderable, parse, render
 from consumer.sending.request import build, build_batch
 from consumer.sending.signed_request import SignedRequest
 from consumer.sending.template import Template
@@ -181,7 +181,7 @@ class Sender(Part):
         """Send the deliveries of a batch that can be rendered; the others are given up without a request."""
         lane = first.lane
         endpoint = lane.endpoint
-        payloads: list[Payload] = []
+        payloads: list[Rendered] = []
         sent: list[Delivery] = []
         hopeless: list[tuple[Delivery, str]] = []
         members, size, slots = first.split(), 0, first.slots

@@ -1,4 +1,4 @@
-"""A proxy for requests: plain http uses the absolute form (RFC 9112, 3.2.2), https uses CONNECT. Pure."""
+"""A proxy for requests: plain http uses the absolute form (RFC 9112, 3.2.2), https a tunnel (RFC 9110, 9.3.6). Pure."""
 
 import re
 from base64 import b64encode
@@ -10,6 +10,10 @@ from consumer import __version__
 _URL = re.compile(r"(?:(?P<user>[!-~]*)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?/?")
 _PORTS = {"http": 80, "https": 443}
 _LAST_PORT = 65_535
+_MOST = 16_384  # bytes of a proxy's answer, interim answers included
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?(?:\r\n|\Z)")
+_INTERIM = frozenset((100, *range(102, 200)))  # without 101: the bytes after it are not HTTP
+_OPEN = range(200, 300)
 
 
 class Proxy(NamedTuple):
@@ -45,3 +49,37 @@ def _authorization(user: str) -> bytes:
     name, _, password = user.partition(":")
     pair = unquote_to_bytes(name) + b":" + unquote_to_bytes(password)
     return b"Proxy-Authorization: Basic " + b64encode(pair) + b"\r\n"
+
+
+class NoTunnel(Exception):
+    """The proxy opened no tunnel; the text says why."""
+
+
+class TunnelReader:
+    """Parses a proxy's answers until the tunnel is open."""
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._seen = 0
+
+    def feed(self, data: bytes) -> bool:
+        """Parse `data`, which is empty at the end of the connection. True once the tunnel is open. Raises NoTunnel."""
+        self._seen += len(data)
+        self._head += data
+        while True:
+            head, end, rest = self._head.partition(b"\r\n\r\n")
+            if not end and data and self._seen < _MOST:
+                return False
+            line = _STATUS_LINE.match(head) if end else None
+            if line is None:
+                what = "gave no HTTP answer to CONNECT" if self._head else "closed the connection"
+                raise NoTunnel(f"the proxy {what}")
+            status = int(line[1])
+            if status not in _INTERIM:
+                break
+            self._head = rest
+        if status not in _OPEN:
+            raise NoTunnel(f"the proxy answered CONNECT with status {status}")
+        if rest:
+            raise NoTunnel("the proxy sent more than an answer to CONNECT")
+        return True

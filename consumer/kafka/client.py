@@ -14,8 +14,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from consumer.config import slips
 from consumer.config.plugin_types import TokenOf
 from consumer.config.settings import KafkaSettings
+from consumer.crypto.certificates import ca_file
 from consumer.errors import FatalKafkaError, KafkaUnavailable, SettingsError
-from consumer.http.authorities import ca_file
 from consumer.kafka.remedies import explained, remedy
 
 log = structlog.get_logger(__name__)

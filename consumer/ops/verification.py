@@ -17,7 +17,14 @@ from consumer.ops.changes import Changes
 from consumer.ops.ping import Send, advice_on, sending_by
 from consumer.sending.masking import masked, secrets_in
 from consumer.sending.recording import ExchangeTrace
-from consumer.sending.validation_request import Granted, Permission, Refused, asked_rate, permission, validation_request
+from consumer.sending.validation_request import (
+    Declined,
+    Granted,
+    Permission,
+    asked_rate,
+    permission,
+    validation_request,
+)
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import Subscribed
 
@@ -48,12 +55,12 @@ def describe(answer: Permission) -> dict[str, object]:
 def ask(endpoint: Endpoint, rate: int | None = None, *, origin: str, send: Send) -> Permission:
     """Make the validation request, `send` it, and judge the answer. Sends nothing if there is a fault."""
     if endpoint.fault is not None:
-        return Refused("not asked: the subscription is broken", endpoint.fault)
+        return Declined("not asked: the subscription is broken", endpoint.fault)
     rate = asked_rate(endpoint.rate_limit) if rate is None else rate
     try:
         request = validation_request(endpoint, origin, rate)
     except (ValueError, NotAuthorized) as error:
-        return Refused(f"not asked: {error}")
+        return Declined(f"not asked: {error}")
     result, seen = send(request, endpoint.timeout)
     if isinstance(result, Response):
         return permission(result, origin, rate)
@@ -75,12 +82,12 @@ def verify(changes: Changes, subscription_id: int, ask: Ask, rate: int | None = 
         try:
             return Verification(answer, changes.set_verified(subscription_id, endpoint.url, answer.rate))
         except Conflict as error:
-            answer = Refused(str(error), "verify it again")
+            answer = Declined(str(error), "verify it again")
     return Verification(answer, where.subscription(subscription_id, changes.tenant))
 
 
-def _unanswered(endpoint: Endpoint, request: PreparedRequest, error: RequestException, seen: ExchangeTrace) -> Refused:
+def _unanswered(endpoint: Endpoint, request: PreparedRequest, error: RequestException, seen: ExchangeTrace) -> Declined:
     """The error as deliveries report it, which names the setting if the egress rule is the cause."""
     outcome = judge(error, 0.0)
     why = str(error) if isinstance(outcome, Delivered) else outcome.error
-    return Refused(masked(f"no answer: {why}", secrets_in(endpoint, request)), advice_on(error, seen))
+    return Declined(masked(f"no answer: {why}", secrets_in(endpoint, request)), advice_on(error, seen))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import requests
 from requests import PreparedRequest, RequestException
@@ -25,18 +25,19 @@ from consumer.loop.poller import Poller
 from consumer.sending.answer import Answer
 from consumer.sending.connection import Connection
 from consumer.sending.connector import Connector, Route, Watcher
-from consumer.sending.descriptors import NO_DESCRIPTOR, none_left
 from consumer.sending.dns import Resolution as Addresses
 from consumer.sending.dns import Resolver, Unresolved
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.http2_sharing import Sharing
 from consumer.sending.message import Places, message
 from consumer.sending.oauth2 import Tokens, Wait
-from consumer.sending.pool import SWEEP, Pool, Reusable
+from consumer.sending.pool import NO_DESCRIPTOR, SWEEP, Pool, Reusable, none_left
 from consumer.sending.response import LazyResponse
 from consumer.sending.signed_request import SignedRequest
-from consumer.sending.tls import Stream, Tls, TlsContexts
+from consumer.sending.tls import ByteStream, Tls, TlsContexts
 from consumer.sending.transfer import Exchanging, Grant, Key, Pending, Result, Stage, Transfer, unexpected
+
+if TYPE_CHECKING:
+    from consumer.sending.http2_sharing import Sharing  # needs the extra `http2`
 
 __all__ = ["LoopAdapter", "Result", "Transfer"]
 
@@ -86,7 +87,7 @@ class LoopAdapter(BaseAdapter):
         self._most = max_connections
         self._pool = Pool(max_connections)
         self._tokens = Tokens(self._fetch_token, poller.post, clock)
-        self._sharing = Sharing(self, poller, self._pool, clock)
+        self._sharing: Sharing | None = None  # made for the first request by HTTP/2
         self._places = Places(self._proxy)
         self._open: dict[Transfer, None] = {}
         self._ended: deque[tuple[Transfer, Result]] = deque()
@@ -132,7 +133,8 @@ class LoopAdapter(BaseAdapter):
         transfer.head = transfer.body = b""
         if stage is not None:
             stage.cancel()
-        self._sharing.cancelled(transfer)
+        if self._sharing is not None:
+            self._sharing.cancelled(transfer)
 
     def send(
         self,
@@ -172,7 +174,8 @@ class LoopAdapter(BaseAdapter):
         self._connector.close()
         self._resolver.close()
         self._contexts.close()
-        self._sharing.close()
+        if self._sharing is not None:
+            self._sharing.close()
         self._poller.remove_timer(self._judge)
         self._poller.remove_timer(self._sweep)
 
@@ -187,7 +190,7 @@ class LoopAdapter(BaseAdapter):
             return
         self._expect(transfer.deadline)
         if place.route.http2:
-            self._sharing.carry(transfer, place.route)
+            self._shared().carry(transfer, place.route)
             return
         connection = self._pool.take(place.route, now, self._poller.served_at, self._most - len(self._open))
         if isinstance(connection, Connection):
@@ -195,6 +198,13 @@ class LoopAdapter(BaseAdapter):
             connection.carry(transfer)
         else:
             self._connect(transfer, place.route, place.address)
+
+    def _shared(self) -> "Sharing":
+        if self._sharing is None:
+            from consumer.sending.http2_sharing import Sharing  # noqa: PLC0415 (an extra)
+
+            self._sharing = Sharing(self, self._poller, self._pool, self._clock)
+        return self._sharing
 
     def _authorize(self, transfer: Transfer, request: SignedRequest, grant: Grant) -> None:
         """Start the transfer with an access token: at once if one is kept, else after the fetch."""
@@ -287,12 +297,12 @@ class LoopAdapter(BaseAdapter):
         if transfer.stage is look_up:  # else the dial has failed already
             transfer.stage = dial
 
-    def _on_connected(self, transfer: Transfer, route: Route, result: Stream | RequestException) -> None:
+    def _on_connected(self, transfer: Transfer, route: Route, result: ByteStream | RequestException) -> None:
         if isinstance(result, RequestException):
             self._unsent(transfer, result)
             return
         self.connections_opened += 1
-        if route.http2 and self._sharing.connected(transfer, route, result):
+        if route.http2 and self._shared().connected(transfer, route, result):
             return
         transfer.stage = connection = Connection(self, self._poller, result, route, self._clock())
         connection.carry(transfer)
@@ -338,7 +348,8 @@ class LoopAdapter(BaseAdapter):
         """Hand over the error."""
         error.request = transfer.request
         self._end(transfer, error)
-        self._sharing.has_failed(transfer, error)
+        if self._sharing is not None:
+            self._sharing.has_failed(transfer, error)
 
     def unused(self, transfer: Transfer) -> None:
         """Send the transfer over a new connection."""

@@ -1,7 +1,6 @@
 """A connection to a receiver, which carries one request after another."""
 
 import ssl
-from typing import Protocol
 
 from requests import RequestException
 from requests import exceptions as errors
@@ -10,26 +9,10 @@ from consumer.loop.poller import READ, WRITE, Poller
 from consumer.sending.answer import Answer, AnswerReader, BadAnswer
 from consumer.sending.connector import Route
 from consumer.sending.pool import REST
-from consumer.sending.tls import NOT_NOW, PIECE, Stream, TlsStream, reason_of
-from consumer.sending.transfer import Exchanging, Transfer, unexpected
+from consumer.sending.tls import NOT_NOW, PIECE, ByteStream, TlsStream, reason_of
+from consumer.sending.transfer import ConnectionOwner, Exchanging, Transfer, unexpected
 
 _LARGE = 65_536  # bytes; a larger body is sent separately from the head, to avoid a copy
-
-
-class Owner(Protocol):
-    """Receives the outcome of each exchange; the connection has let go of the transfer by then."""
-
-    def answered(self, connection: "Connection", transfer: Transfer, answer: Answer) -> None:
-        """The exchange ended with an answer. Unless `answer.keep`, the connection closes after this call."""
-
-    def failed(self, transfer: Transfer, error: RequestException) -> None:
-        """The exchange ended without an answer; the connection is closed."""
-
-    def unused(self, transfer: Transfer) -> None:
-        """A reused connection closed before any answer: the request may go out on a new one (RFC 9112, 9.3.1)."""
-
-    def left(self, connection: "Connection") -> None:
-        """An idle connection is closed: the receiver ended it, or sent bytes unasked."""
 
 
 class Connection(Exchanging):
@@ -53,7 +36,7 @@ class Connection(Exchanging):
         "used_at",
     )
 
-    def __init__(self, owner: Owner, poller: Poller, stream: Stream, route: Route, now: float) -> None:
+    def __init__(self, owner: ConnectionOwner, poller: Poller, stream: ByteStream, route: Route, now: float) -> None:
         self.route = route
         self.stream = stream
         self.born = self.used_at = now

@@ -18,15 +18,14 @@ from requests import exceptions as errors
 
 from consumer.crypto.certificates import TlsIdentity
 from consumer.errors import EgressRefused
-from consumer.http.proxy import Proxy
+from consumer.http.proxy import NoTunnel, Proxy, TunnelReader
 from consumer.http.urls import place_of
 from consumer.loop.guarded import guarded
 from consumer.loop.poller import READ, WRITE, Poller
 from consumer.sending.dns import alternated
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.tls import NOT_NOW, PIECE, Stream, Tls, TlsStream, reason_of
+from consumer.sending.tls import NOT_NOW, PIECE, ByteStream, Tls, TlsStream, reason_of
 from consumer.sending.transfer import unexpected
-from consumer.sending.tunnel import NoTunnel, TunnelReader
 
 _ATTEMPT_DELAY = 0.25  # seconds until the next address is tried in parallel with a silent one (RFC 8305, 5 and 8)
 _ATTEMPTS = 4  # addresses tried at once; the next one replaces the first of them, silent for a second by then
@@ -94,7 +93,7 @@ class Dial:
         connector: "Connector",
         route: Route,
         addresses: Iterable[str],
-        done: Callable[[Stream | RequestException], None],
+        done: Callable[[ByteStream | RequestException], None],
         watcher: Watcher | None,
         tls: Tls,
     ) -> None:
@@ -102,7 +101,7 @@ class Dial:
         self._tls = tls
         self._route = route
         self._addresses = deque(addresses)
-        self._done: Callable[[Stream | RequestException], None] | None = done
+        self._done: Callable[[ByteStream | RequestException], None] | None = done
         self._watcher = watcher
         self._attempts: dict[socket.socket, str] = {}  # socket → address
         self._error: RequestException | None = None
@@ -312,7 +311,7 @@ class Dial:
         if done is not None:
             done(error)
 
-    def _finish(self, stream: Stream) -> None:
+    def _finish(self, stream: ByteStream) -> None:
         done, self._done = self._done, None
         self._connector.forget(self)
         if done is not None:
@@ -340,7 +339,7 @@ class Connector:
         self,
         route: Route,
         addresses: Sequence[str],
-        done: Callable[[Stream | RequestException], None],
+        done: Callable[[ByteStream | RequestException], None],
         watcher: Watcher | None = None,
         tls: Tls | None = None,
     ) -> Dial:

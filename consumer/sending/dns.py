@@ -31,7 +31,7 @@ class Unresolved:
 Resolution = tuple[str, ...] | Unresolved
 
 
-class _Entry(NamedTuple):
+class _CachedAddresses(NamedTuple):
     answer: Resolution
     expires: float
 
@@ -78,7 +78,7 @@ class Resolver:
         self._clock = clock
         # Two tries, of one third and two thirds of the time limit, so that one lost packet is repeated within it.
         self._channel = pycares.Channel(timeout=max(timeout / 3, 0.05), tries=2, servers=list(servers) or None)
-        self._cache: dict[str, _Entry] = {}
+        self._cache: dict[str, _CachedAddresses] = {}
         self._pending: dict[str, _Pending] = {}  # in the order of their deadlines
         self._timer = poller.timer(self._time_out)
 
@@ -127,7 +127,7 @@ class Resolver:
     def _settle(self, name: str, answer: Resolution, ttl: float) -> None:
         if len(self._cache) >= _MAX_NAMES:
             del self._cache[next(iter(self._cache))]
-        self._cache[name] = _Entry(answer, self._clock() + ttl)
+        self._cache[name] = _CachedAddresses(answer, self._clock() + ttl)
         pending = self._pending.pop(name, None)
         for callback in pending.waiters if pending is not None else ():
             self._poller.post(partial(callback, answer))

@@ -1,398 +1,372 @@
-"""HTTP/2 (RFC 9113) as a client speaks it: streams, flow control, and limits on what a receiver may send. No I/O.
+"""HTTP/2 as a client speaks it, on the library h2 (an extra), with limits on what a receiver may send. No I/O.
 
-The limits of an answer are those of HTTP/1.1 (`answer.py`). Further ones bound what a receiver may send beside answers.
+h2 gets one frame at a time, which has been counted before: no flood makes it work. The limits of an answer are those of
+HTTP/1.1 (`answer.py`). It never sees GOAWAY: it would end the connection, though servers still answer open requests.
 """
 
 from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
-from consumer.sending.answer import BODY_LIMIT, HEAD_LIMIT, PIECES
-from consumer.sending.hpack import BadFields, Field, FieldDecoder, request_block
-from consumer.sending.http2_frames import (
-    FIRST_WINDOW,
-    FRAME_HEAD,
-    LEAST_FRAME,
-    MOST_FRAME,
-    MOST_WINDOW,
-    PREFACE,
-    Code,
-    Flag,
-    Kind,
-    SessionFailed,
-    Setting,
-    frame,
-    name_of,
-    settings,
-    sized,
-    unpadded,
-    window_update,
-)
-from consumer.sending.http2_stream import Ended, Stream
+from h2 import events
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError, StreamClosedError
+from h2.settings import SettingCodes, Settings
+from hpack import Encoder, NeverIndexedHeaderTuple
+from hyperframe import frame as frames
+from hyperframe.exceptions import HyperframeError
+from hyperframe.frame import Frame
+
+from consumer.sending.answer import BODY_LIMIT
+from consumer.sending.message import http2_fields
+from consumer.sending.transfer import HTTP2_HEADS, Field, Http2Exchange
 
 STREAMS = 100  # open on a connection at most: what the RFC recommends to allow (6.5.2), and most servers do
-BLOCK_LIMIT = 16_384  # bytes of an answer's heads, encoded; decoding them takes 3 ms at most
+BODY_FRAMES = 256  # of an answer, which take 4 ms
 CONTROL = 1_000  # frames outside answers that a receiver may send at first
-_EARNED = 4  # more of them for each DATA frame and each answer: a receiver answers DATA with two WINDOW_UPDATEs
+FRAMES = 100  # parsed at once, in 2 ms; in 5 ms if they are heads
+_FIELDS = 8  # of a head, each at least a byte, which count as one more frame of a turn
+_FRAME_HEAD = 9  # bytes
+_LARGEST_FRAME = 16_384  # bytes of the payload, in both directions: no receiver may ask for less
+_EARNED = 4  # more frames for each DATA frame and each answer: a receiver answers DATA with two WINDOW_UPDATEs
 _MOST_EARNED = 20_000
-_BLOCK = 256  # bytes of an encoded head that belongs to no answer, decoded in 50 µs: they count as one more frame
+_BLOCK = 256  # bytes of an encoded head that belongs to no answer: they count as one more frame
 _SMALL = 4_096  # bytes; a body up to this size goes out with its head if no other body waits
-
-_MOST_WAITING = 2**18  # bytes of frames, beyond which no request is opened: a receiver that sends may yet read nothing
+_MOST_WAITING = 2**18  # bytes to send, beyond which no request is opened: a receiver that sends may yet read nothing
+_FIRST_WINDOW = 65_535  # bytes of a connection (RFC 9113, 6.9.2)
 _RECEIVE = 8 * 2**20  # bytes: the connection's window, which the streams together do not fill
+_FIELD = 32  # bytes that each field of a head counts beyond its name and value (RFC 7541, 4.1)
 # One byte more than is kept of a body, so that a longer body is noticed. A stream's window is never opened further.
-_STREAM_WINDOW = BODY_LIMIT + 1
 _WANTED = {
-    Setting.ENABLE_PUSH: 0,
-    Setting.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
-    Setting.MAX_HEADER_LIST_SIZE: HEAD_LIMIT,
+    SettingCodes.ENABLE_PUSH: 0,
+    SettingCodes.INITIAL_WINDOW_SIZE: BODY_LIMIT + 1,
+    SettingCodes.MAX_HEADER_LIST_SIZE: HTTP2_HEADS,
 }
+_KNOWN = frozenset(SettingCodes)
+# Answers with fields that HTTP/2 forbids count as with HTTP/1.1. Our own fields have been checked.
+_CONFIGURATION = H2Configuration(
+    header_encoding=None,
+    validate_inbound_headers=False,
+    normalize_inbound_headers=False,
+    validate_outbound_headers=False,
+    normalize_outbound_headers=False,
+)
+_HEADS = events.InformationalResponseReceived | events.ResponseReceived | events.TrailersReceived
 _OTHER = "it answered with something other than HTTP/2"
 
 
-class Session:
+class SessionFailed(Exception):
+    """The connection cannot be used any longer. The text gives the reason; `code` is sent to the receiver."""
+
+    def __init__(self, text: str, code: int = ErrorCodes.PROTOCOL_ERROR) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class _PlainEncoder(Encoder):
+    """Encodes fields without Huffman's code, which would take four times as long for a tenth of the bytes."""
+
+    def encode(self, headers: Any, huffman: bool = False) -> bytes:  # noqa: FBT001, FBT002 (hpack's signature)
+        """The header block."""
+        return super().encode(headers, huffman)
+
+
+class _H2(H2Connection):
+    MAX_CLOSED_STREAMS = 1_000  # remembered, 100 bytes each
+
+
+class Http2Session:
     """The state of a connection. `settled`: the receiver's settings have come. `leaving`: it takes no more requests.
 
-    `took_none`: the receiver has ended it, and says that it has processed no request (RFC 9113, 6.8).
+    `took_none`: the receiver has ended it, and says that it has processed no request (RFC 9113, 6.8). `budget`: how
+    many frames it may parse until the caller sets it again. `is_behind`: some may be left because it was spent.
     """
 
     def __init__(self) -> None:
-        self.settled = False
-        self.leaving = self.took_none = False
-        self.streams: dict[int, Stream] = {}
+        self.settled = self.leaving = self.took_none = False
+        self.exchanges: dict[int, Http2Exchange] = {}
         self.heard = 0
-        self._limit = 1  # streams; the receiver's own limit comes with its settings
+        self.budget, self.is_behind = FRAMES, False
+        self._h2 = _H2(_CONFIGURATION)
+        self._h2.encoder = _PlainEncoder()
+        self._h2.local_settings = Settings(client=True, initial_values=_WANTED)
+        self._h2.decoder.max_header_list_size = HTTP2_HEADS
+        self._h2.initiate_connection()
+        self._h2.increment_flow_control_window(_RECEIVE - _FIRST_WINDOW)
+        self._in = bytearray()
+        self._out = bytearray(self._h2.data_to_send())
+        self._sending: deque[Http2Exchange] = deque()  # those with an unsent body
+        self._limit = 1  # open requests; the receiver's own limit comes with its settings
         self._next = 1
-        self._fields = FieldDecoder()
-        self._in = b""
-        self._out: list[bytes] = []
-        self._waiting = 0  # bytes in it
-        self._queue(PREFACE + settings(_WANTED) + window_update(0, _RECEIVE - FIRST_WINDOW))
-        self._sending: deque[Stream] = deque()  # streams with an unsent body
-        self._window = FIRST_WINDOW  # bytes that may be sent on all streams together
-        self._stream_window = FIRST_WINDOW
         self._received = 0  # bytes since the connection's window was last opened
         self._calm = CONTROL
-        self._block: list[bytes] | None = None  # of a head that is not complete yet
-        self._block_size = 0
-        self._block_stream = 0
-        self._block_ends = False
-        self._ended: list[Ended] = []
+        self._block_size = 0  # of the head that is being received
+        self._ended: list[Http2Exchange] = []
 
     @property
     def room(self) -> int:
         """How many requests may be opened now."""
-        return 0 if self.leaving or self._waiting > _MOST_WAITING else max(0, self._limit - len(self.streams))
+        return 0 if self.leaving or len(self._out) > _MOST_WAITING else max(0, self._limit - len(self.exchanges))
 
     # Sending.
 
-    def open(self, stream: Stream, head: bytes, body: bytes) -> None:
+    def open(self, exchange: Http2Exchange, head: bytes, body: bytes) -> None:
         """Send a request, with its head as rendered for HTTP/1.1."""
-        number = stream.number = self._next
+        number = exchange.number = self._next
         self._next += 2
-        stream.heard = self.heard
-        stream.window = self._stream_window
-        self.streams[number] = stream
-        block = request_block(head, first=number == 1)
-        flags = Flag.END_HEADERS if body else Flag.END_HEADERS | Flag.END_STREAM
-        if len(block) <= LEAST_FRAME:
-            self._queue(frame(Kind.HEADERS, flags, number, block))
-        else:
-            pieces = [block[at : at + LEAST_FRAME] for at in range(0, len(block), LEAST_FRAME)]
-            self._queue(frame(Kind.HEADERS, flags & ~Flag.END_HEADERS, number, pieces[0]))
-            for piece in pieces[1:-1]:
-                self._queue(frame(Kind.CONTINUATION, 0, number, piece))
-            self._queue(frame(Kind.CONTINUATION, Flag.END_HEADERS, number, pieces[-1]))
-        self._earn(1)
+        exchange.heard = self.heard
+        self.exchanges[number] = exchange
+        # No proxy may put a field into a table: it may be a credential (RFC 7541, 7.1.3).
+        fields = [NeverIndexedHeaderTuple(*field) for field in http2_fields(head)]
+        self._h2.send_headers(number, fields, end_stream=not body)
+        self._earn()
         if body:
-            stream.body, stream.unsent = body, len(body)
-            self._sending.append(stream)
+            exchange.body, exchange.unsent = body, len(body)
+            self._sending.append(exchange)
             if len(self._sending) == 1 and len(body) <= _SMALL:
-                self._sending.clear()
-                self._take_from(stream)
+                self._send_from(self._sending.popleft())
+        self._collect()
 
-    def cancel(self, stream: Stream) -> None:
-        """Abandon the request; does nothing if the stream has ended."""
-        if self._forget(stream):
-            self._reset(stream.number)
+    def cancel(self, exchange: Http2Exchange) -> None:
+        """Abandon the request; does nothing if the exchange has ended."""
+        if self._forget(exchange):
+            self._reset(exchange)
 
     def take(self, least: int) -> bytes:
-        """Bytes to send: queued frames, then DATA of each stream in turn, until they are `least` or more."""
-        size = self._waiting
+        """Bytes to send: queued frames, then DATA of each exchange in turn, until they are `least` or more."""
         stuck = 0
-        while size < least and self._window > 0 and stuck < len(self._sending):
-            taken = self._take_from(self._sending.popleft())
-            stuck = 0 if taken else stuck + 1
-            size += taken
-        taken_frames = b"".join(self._out)
+        while len(self._out) < least and stuck < len(self._sending):
+            stuck = 0 if self._send_from(self._sending.popleft()) else stuck + 1
+            self._collect()
+        taken = bytes(self._out)
         self._out.clear()
-        self._waiting = 0
-        return taken_frames
+        return taken
 
-    def _queue(self, frames: bytes) -> None:
-        self._out.append(frames)
-        self._waiting += len(frames)
+    def _collect(self) -> None:
+        self._out += self._h2.data_to_send()
 
-    def _take_from(self, stream: Stream) -> int:
-        """Take one DATA frame of this stream, if its window allows; it stays in turn until its body is sent."""
-        size = min(stream.unsent, stream.window, self._window, LEAST_FRAME)
+    def _send_from(self, exchange: Http2Exchange) -> bool:
+        """Send one DATA frame if the windows allow; the exchange stays in turn until its body is sent."""
+        size = min(exchange.unsent, self._h2.local_flow_control_window(exchange.number), _LARGEST_FRAME)
         if size > 0:
-            start = len(stream.body) - stream.unsent
-            stream.unsent -= size
-            stream.window -= size
-            self._window -= size
-            self._earn(1)
-            flags = 0 if stream.unsent else Flag.END_STREAM
-            self._queue(frame(Kind.DATA, flags, stream.number, stream.body[start : start + size]))
-        if stream.unsent:
-            self._sending.append(stream)
+            start = len(exchange.body) - exchange.unsent
+            exchange.unsent -= size
+            self._earn()
+            piece = exchange.body[start : start + size]
+            self._h2.send_data(exchange.number, piece, end_stream=not exchange.unsent)
+        if exchange.unsent:
+            self._sending.append(exchange)
         else:
-            stream.body = b""
-        return max(size, 0)
+            exchange.body = b""
+        return size > 0
 
-    def goaway(self, code: int = Code.NO_ERROR) -> bytes:
+    def goaway(self, code: int = ErrorCodes.NO_ERROR) -> bytes:
         """The frame that says that this side ends the connection; it has accepted no stream of the receiver."""
-        return frame(Kind.GOAWAY, 0, 0, bytes(4) + code.to_bytes(4))
+        return frames.GoAwayFrame(0, error_code=code).serialize()
 
     # Receiving.
 
-    def receive(self, data: bytes) -> list[Ended]:
-        """Parse `data`. Returns the streams that it ends. Raises SessionFailed."""
-        self.heard += 1
-        data = self._in + data if self._in else data
-        at, end = 0, len(data)
-        while end - at >= FRAME_HEAD.size:
-            size, flags, number = FRAME_HEAD.unpack_from(data, at)
-            kind, size = size & 0xFF, size >> 8
-            if size > LEAST_FRAME:
-                text = f"it sent a frame of {size} bytes" if self.settled else _OTHER
-                raise SessionFailed(text, Code.FRAME_SIZE_ERROR)
-            start = at + FRAME_HEAD.size
-            if start + size > end:
-                break
-            at = start + size
-            self._on_frame(kind, flags, number & MOST_WINDOW, data[start:at])
-        self._in = data[at:]
+    def receive(self, data: bytes) -> list[Http2Exchange]:
+        """Parse `data` and what was left, within the budget. Returns the exchanges that end. Raises SessionFailed."""
+        if data:
+            self.heard += 1
+            self._in += data
+        try:
+            self._parse()
+        except (ProtocolError, HyperframeError) as error:
+            code = getattr(error, "error_code", ErrorCodes.PROTOCOL_ERROR)
+            raise SessionFailed(f"it broke the protocol: {str(error) or type(error).__name__:.200}", code) from None
+        finally:
+            self._collect()
         ended, self._ended = self._ended, []
         return ended
 
-    def end(self, why: str, *, orderly: bool) -> list[Ended]:
-        """The connection has ended. Returns its open streams as ended ones.
+    def end(self, why: str, *, orderly: bool) -> list[Http2Exchange]:
+        """The connection has ended. Returns its open exchanges as ended ones.
 
         A request is unprocessed if nothing arrived after it, on a connection that had worked before and whose end is
         `orderly`: servers close idle connections at any moment, as with HTTP/1.1 (RFC 9112, 9.3.1).
         """
-        found, self._ended = self._ended, []
-        for stream in self.streams.values():
-            is_unused = orderly and self.settled and stream.heard == self.heard
-            found.append(Ended(stream, stream.answer(), "" if is_unused else why))
-        self.streams.clear()
-        self._sending.clear()
+        for exchange in tuple(self.exchanges.values()):
+            self._forget(exchange)
+            is_unused = orderly and self.settled and exchange.heard == self.heard
+            self._end(exchange, "" if is_unused else why)
         self._out.clear()
         self.leaving = True
-        return found
+        ended, self._ended = self._ended, []
+        return ended
 
-    def _on_frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
-        if self._block is not None:
-            if kind != Kind.CONTINUATION or number != self._block_stream:
-                raise SessionFailed("it interrupted a head by another frame")
-            self._spend(1)
-            self._gather(payload, flags)
-            return
-        if not self.settled and (kind != Kind.SETTINGS or flags & Flag.ACK):
-            raise SessionFailed(_OTHER)
-        if kind == Kind.DATA:
-            self._on_data(flags, number, payload)
-        elif kind == Kind.HEADERS:
-            self._on_headers(flags, number, payload)
-        else:
-            self._spend(1)
-            self._on_control(kind, flags, number, payload)
-
-    def _on_control(self, kind: int, flags: int, number: int, payload: bytes) -> None:
-        if kind == Kind.WINDOW_UPDATE:
-            self._on_window(number, sized(payload, 4))
-        elif kind == Kind.SETTINGS:
-            self._on_settings(flags, payload)
-        elif kind == Kind.PING:
-            if not flags & Flag.ACK:
-                self._queue(frame(Kind.PING, Flag.ACK, 0, sized(payload, 8).to_bytes(8)))
-        elif kind == Kind.RST_STREAM:
-            self._on_reset(number, sized(payload, 4))
-        elif kind == Kind.GOAWAY:
-            self._on_goaway(payload)
-        elif kind in (Kind.PUSH_PROMISE, Kind.CONTINUATION):
-            raise SessionFailed("it sent a frame that it must not send")
-        # Priorities and unknown frames are ignored (section 4.1).
-
-    def _on_settings(self, flags: int, payload: bytes) -> None:
-        if flags & Flag.ACK:
-            return
-        if len(payload) % 6:
-            raise SessionFailed("it sent settings of a wrong size", Code.FRAME_SIZE_ERROR)
-        wanted: dict[int, int] = {}  # the last value counts, so that no frame costs more than one change
-        for at in range(0, len(payload), 6):
-            wanted[int.from_bytes(payload[at : at + 2])] = int.from_bytes(payload[at + 2 : at + 6])
-        if not self.settled:
-            self.settled = True
-            self._limit = STREAMS
-        self._limit = min(STREAMS, wanted.get(Setting.MAX_CONCURRENT_STREAMS, self._limit))
-        window = wanted.get(Setting.INITIAL_WINDOW_SIZE, self._stream_window)
-        if window > MOST_WINDOW or not LEAST_FRAME <= wanted.get(Setting.MAX_FRAME_SIZE, LEAST_FRAME) <= MOST_FRAME:
-            raise SessionFailed("it sent settings that are not allowed", Code.FLOW_CONTROL_ERROR)
-        for stream in self.streams.values():
-            stream.window += window - self._stream_window
-        self._stream_window = window
-        self._queue(frame(Kind.SETTINGS, Flag.ACK, 0, b""))
-
-    def _on_window(self, number: int, more: int) -> None:
-        more &= MOST_WINDOW
-        stream = self.streams.get(number)
-        if not number:
-            self._window += more
-        elif stream is not None:
-            stream.window += more
-        largest = self._window if stream is None else stream.window
-        if largest > MOST_WINDOW or not more:
-            raise SessionFailed("it opened a window by nothing, or beyond the largest size", Code.FLOW_CONTROL_ERROR)
-
-    def _on_reset(self, number: int, code: int) -> None:
-        stream = self._known(number)
-        if stream is None or not self._forget(stream):
-            return
-        if code == Code.REFUSED_STREAM:
-            self._limit = max(1, min(self._limit, len(self.streams)))  # as many as it seems to accept now
-            self._ended.append(Ended(stream))
-        elif code == Code.HTTP_1_1_REQUIRED:
-            self._ended.append(Ended(stream, stream.answer(), "it wants HTTP/1.1: set http_version to 1.1"))
-        else:
-            self._ended.append(Ended(stream, stream.answer(), f"it reset the request: {name_of(code)}"))
-
-    def _on_goaway(self, payload: bytes) -> None:
-        last, code = sized(payload[:4], 4) & MOST_WINDOW, sized(payload[4:8], 4)
-        self.leaving, self.took_none = True, not last
-        for stream in [stream for stream in self.streams.values() if stream.number > last]:
-            self._forget(stream)
-            self._ended.append(Ended(stream))
-        if code and self.streams:
-            raise SessionFailed(f"it ended the connection: {name_of(code)}", Code.NO_ERROR)
-
-    def _on_data(self, flags: int, number: int, payload: bytes) -> None:
-        self._received += len(payload)
-        if self._received > _RECEIVE:
-            raise SessionFailed("it sent more than the connection's window", Code.FLOW_CONTROL_ERROR)
-        if self._received > _RECEIVE // 2:
-            self._queue(window_update(0, self._received))
-            self._received = 0
-        stream = self._known(number)
-        if stream is None:
-            self._spend(1)
-            return
-        piece = unpadded(flags, payload)
-        if not stream.status:
-            self._drop(stream, "it sent a body before the head of its answer")
-            return
-        stream.pieces += 1
-        if len(piece) > stream.room or stream.pieces > PIECES:
-            stream.content += piece[: stream.room]
-            self._drop(stream, "")
-            return
-        stream.room -= len(piece)
-        stream.content += piece
-        if flags & Flag.END_STREAM:
-            self._complete(stream)
-
-    def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
-        payload = unpadded(flags, payload)
-        if flags & Flag.PRIORITY:
-            payload = payload[5:]
-        stream = self._known(number)
-        self._block, self._block_stream = [], number
-        self._block_size = 0 if stream is None else stream.encoded
-        self._block_ends = bool(flags & Flag.END_STREAM)
-        self._gather(payload, flags)
-
-    def _gather(self, piece: bytes, flags: int) -> None:
-        """Add a part of a head, and decode it if that was the last."""
-        block = self._block
-        if block is None:
-            return
-        self._block_size += len(piece)
-        if self._block_size > BLOCK_LIMIT:
-            raise SessionFailed(
-                f"the head of its answer has more than {BLOCK_LIMIT // 1024} KiB", Code.ENHANCE_YOUR_CALM
-            )
-        block.append(piece)
-        if not flags & Flag.END_HEADERS:
-            return
-        self._block = None
-        stream = self.streams.get(self._block_stream)
-        if stream is None:
-            self._spend(1 + self._block_size // _BLOCK)
-        room = HEAD_LIMIT if stream is None else stream.head_room
+    def _parse(self) -> None:
+        at = 0
         try:
-            fields, room = self._fields.decode(b"".join(block), room)
-        except BadFields as bad:
-            raise SessionFailed(str(bad), Code.COMPRESSION_ERROR) from None
-        if stream is not None:
-            stream.encoded, stream.head_room = self._block_size, room
-            self._on_head(stream, fields)
+            while self.budget > 0 and len(self._in) - at >= _FRAME_HEAD:
+                frame, size = Frame.parse_frame_header(memoryview(bytes(self._in[at : at + _FRAME_HEAD])))
+                if size > _LARGEST_FRAME:
+                    raise SessionFailed(
+                        f"it sent a frame of {size} bytes" if self.settled else _OTHER, ErrorCodes.FRAME_SIZE_ERROR
+                    )
+                end = at + _FRAME_HEAD + size
+                if end > len(self._in):
+                    break
+                data, at = bytes(self._in[at:end]), end
+                self.budget -= 1
+                self._on_frame(frame, data)
+        finally:
+            del self._in[:at]
+            self.is_behind = self.budget <= 0 and len(self._in) >= _FRAME_HEAD
 
-    def _on_head(self, stream: Stream, fields: list[Field]) -> None:
-        if stream.status:  # trailers
-            if self._block_ends:
-                self._complete(stream)
-            else:
-                self._drop(stream, "")
-            return
-        error = stream.take_head(fields)
-        if error:
-            self._drop(stream, error)
-        elif self._block_ends:
-            if stream.status:
-                self._complete(stream)
-            else:
-                self._drop(stream, "its answer ended with an interim one")
-
-    # The end of a stream.
-
-    def _complete(self, stream: Stream) -> None:
-        unsent = stream.unsent
-        self._forget(stream)
-        if unsent:  # it has answered before it got all of the request
-            self._reset(stream.number)
-        self._earn(1)
-        self._ended.append(Ended(stream, stream.answer()))
-
-    def _drop(self, stream: Stream, error: str) -> None:
-        """End a stream with the answer received so far, or with the error."""
-        self._forget(stream)
-        self._reset(stream.number)
-        self._ended.append(Ended(stream, stream.answer(), error))
-
-    def _reset(self, number: int) -> None:
-        self._queue(frame(Kind.RST_STREAM, 0, number, Code.CANCEL.to_bytes(4)))
-
-    def _forget(self, stream: Stream) -> bool:
-        """Remove the stream. True if it was open."""
-        if self.streams.pop(stream.number, None) is None:
-            return False
-        if stream.unsent:
-            self._sending.remove(stream)
-            stream.unsent = 0
-        stream.body = b""
-        return True
-
-    def _known(self, number: int) -> Stream | None:
-        """The open stream of this number; None if it has ended. Raises SessionFailed if it was never opened."""
-        if not number & 1 or number >= self._next:
+    def _on_frame(self, frame: Frame, data: bytes) -> None:
+        if not self.settled and (not isinstance(frame, frames.SettingsFrame) or "ACK" in frame.flags):
+            raise SessionFailed(_OTHER)
+        number = frame.stream_id
+        exchange = self.exchanges.get(number)
+        if number and (not number & 1 or number >= self._next) and not isinstance(frame, frames.PriorityFrame):
             raise SessionFailed("it answered a request that it did not get")
-        return self.streams.get(number)
+        if isinstance(frame, frames.DataFrame | frames.HeadersFrame):
+            if exchange is None:
+                self._spend(1)
+        else:
+            self._spend(1)
+        if isinstance(frame, frames.HeadersFrame | frames.ContinuationFrame):
+            self._measure(frame, exchange, len(data) - _FRAME_HEAD)
+        elif isinstance(frame, frames.GoAwayFrame):
+            frame.parse_body(memoryview(data)[_FRAME_HEAD:])
+            self._on_goaway(frame.last_stream_id & (2**31 - 1), frame.error_code)
+            return
+        elif isinstance(frame, frames.SettingsFrame):
+            # h2 would keep each unknown setting that it is sent, up to 40 MB of them.
+            frame.parse_body(memoryview(data)[_FRAME_HEAD:])
+            frame.settings = {code: value for code, value in frame.settings.items() if code in _KNOWN}
+            data = frame.serialize()
+        for event in self._h2.receive_data(data):
+            self._on_event(event)
+
+    def _measure(self, frame: Frame, exchange: Http2Exchange | None, size: int) -> None:
+        """Bound what the library has to decode: the heads of one answer together, and each head of a past one."""
+        if isinstance(frame, frames.HeadersFrame):
+            self._block_size = 0 if exchange is None else exchange.encoded
+        self._block_size += size
+        if self._block_size > HTTP2_HEADS:
+            text = f"the head of its answer has more than {HTTP2_HEADS // 1024} KiB"
+            raise SessionFailed(text, ErrorCodes.ENHANCE_YOUR_CALM)
+        if exchange is None:
+            self._spend(size // _BLOCK)
+            self.budget -= size // _FIELDS
+        else:
+            exchange.encoded = self._block_size
+
+    def _on_goaway(self, last: int, code: int) -> None:
+        self.leaving, self.took_none = True, not last
+        for exchange in [each for number, each in self.exchanges.items() if number > last]:
+            self._forget(exchange)
+            self._end(exchange, "")
+        if code and self.exchanges:
+            raise SessionFailed(f"it ended the connection: {_name_of(code)}", ErrorCodes.NO_ERROR)
+
+    def _on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.RemoteSettingsChanged):
+            if not self.settled:
+                self.settled, self._limit = True, STREAMS
+            if (wanted := event.changed_settings.get(SettingCodes.MAX_CONCURRENT_STREAMS)) is not None:
+                self._limit = min(STREAMS, wanted.new_value)
+        elif isinstance(event, events.DataReceived):
+            self._received += event.flow_controlled_length or 0
+            if self._received > _RECEIVE // 2:
+                self._h2.increment_flow_control_window(self._received)
+                self._received = 0
+        exchange = self.exchanges.get(getattr(event, "stream_id", None) or 0)
+        if exchange is not None:
+            self._on_part(exchange, event)
+
+    def _on_part(self, exchange: Http2Exchange, event: events.Event) -> None:
+        if isinstance(event, events.DataReceived):
+            self._on_data(exchange, event.data or b"")
+        elif isinstance(
+            event, events.InformationalResponseReceived | events.ResponseReceived | events.TrailersReceived
+        ):
+            self._on_head(exchange, event.headers or ())
+        elif isinstance(event, events.StreamEnded):
+            self._complete(exchange)
+        elif isinstance(event, events.StreamReset):
+            self._on_reset(exchange, event.error_code or 0, by_receiver=event.remote_reset)
+
+    def _on_reset(self, exchange: Http2Exchange, code: int, *, by_receiver: bool) -> None:
+        self._forget(exchange)
+        if not by_receiver:
+            self._end(exchange, "it opened a window beyond the largest size")
+        elif code == ErrorCodes.REFUSED_STREAM:
+            self._limit = max(1, min(self._limit, len(self.exchanges)))  # as many as it seems to accept now
+            self._end(exchange, "")
+        elif code == ErrorCodes.HTTP_1_1_REQUIRED:
+            self._end(exchange, "it wants HTTP/1.1: set http_version to 1.1")
+        else:
+            self._end(exchange, f"it reset the request: {_name_of(code)}")
+
+    def _on_data(self, exchange: Http2Exchange, piece: bytes) -> None:
+        exchange.pieces += 1
+        exchange.content += piece[: exchange.room]
+        if len(piece) > exchange.room or exchange.pieces > BODY_FRAMES:
+            self._drop(exchange, "its body is too long")
+        else:
+            exchange.room -= len(piece)
+
+    def _on_head(self, exchange: Http2Exchange, fields: Sequence[Field]) -> None:
+        self.budget -= len(fields) // _FIELDS
+        exchange.head_room -= sum(len(name) + len(value) + _FIELD for name, value in fields)
+        if exchange.head_room < 0:
+            text = f"the head of its answer has more than {HTTP2_HEADS // 1024} KiB"
+            raise SessionFailed(text, ErrorCodes.ENHANCE_YOUR_CALM)
+        if not exchange.status and (error := exchange.take_head(fields)):  # else they are trailers
+            self._drop(exchange, error)
+
+    # The end of an exchange.
+
+    def _complete(self, exchange: Http2Exchange) -> None:
+        if exchange.unsent:  # the receiver has answered before it got all of the request
+            self._reset(exchange)
+        self._forget(exchange)
+        self._earn()
+        self._end(exchange, "its answer ended with an interim one")
+
+    def _drop(self, exchange: Http2Exchange, error: str) -> None:
+        self._forget(exchange)
+        self._reset(exchange)
+        self._end(exchange, error)
+
+    def _end(self, exchange: Http2Exchange, error: str) -> None:
+        """End it with the answer received so far, if its status is known, or with the error."""
+        exchange.error = error
+        self._ended.append(exchange)
+
+    def _reset(self, exchange: Http2Exchange) -> None:
+        with suppress(StreamClosedError):
+            self._h2.reset_stream(exchange.number, ErrorCodes.CANCEL)
+        self._collect()
+
+    def _forget(self, exchange: Http2Exchange) -> bool:
+        """Remove the exchange. True if it was open."""
+        if self.exchanges.pop(exchange.number, None) is None:
+            return False
+        if exchange.unsent:
+            self._sending.remove(exchange)
+            exchange.unsent = 0
+        exchange.body = b""
+        return True
 
     # Frames outside answers.
 
-    def _earn(self, frames: int) -> None:
-        self._calm = min(_MOST_EARNED, self._calm + _EARNED * frames)
+    def _earn(self) -> None:
+        self._calm = min(_MOST_EARNED, self._calm + _EARNED)
 
-    def _spend(self, frames: int) -> None:
-        self._calm -= frames
+    def _spend(self, number: int) -> None:
+        self._calm -= number
         if self._calm < 0:
-            raise SessionFailed(f"it sent more than {CONTROL} frames that belong to no answer", Code.ENHANCE_YOUR_CALM)
+            text = f"it sent more than {CONTROL} frames that belong to no answer"
+            raise SessionFailed(text, ErrorCodes.ENHANCE_YOUR_CALM)
+
+
+def _name_of(code: int) -> str:
+    return next((each.name for each in ErrorCodes if each == code), f"error {code}")

@@ -2,41 +2,21 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from requests import RequestException
 from requests import exceptions as errors
 
 from consumer.loop.guarded import guarded
 from consumer.loop.poller import Poller
-from consumer.sending.answer import Answer
 from consumer.sending.connection import Connection
 from consumer.sending.connector import Route
 from consumer.sending.http2_connection import Http2Connection
-from consumer.sending.pool import MAX_AGE, Pool, Reusable
-from consumer.sending.transfer import Transfer, unexpected
+from consumer.sending.pool import MAX_AGE, Pool
+from consumer.sending.transfer import ConnectionOwner, Transfer, unexpected
 
 _REFUSALS = 3  # of one request, after which it fails
 _REST = 0.5  # seconds until the next connection to a receiver that has ended one before it took any request
-
-
-class Opener(Protocol):
-    """Opens connections, keeps idle ones, and receives the outcome of each exchange."""
-
-    def answered(self, connection: Any, transfer: Transfer, answer: Answer) -> None:
-        """The exchange ended with an answer."""
-
-    def failed(self, transfer: Transfer, error: RequestException) -> None:
-        """The exchange ended without an answer."""
-
-    def unused(self, transfer: Transfer) -> None:
-        """Send the transfer over a new connection."""
-
-    def await_connection(self, transfer: Transfer) -> None:
-        """Start the transfer's connect time-out."""
-
-    def keep(self, connection: Reusable) -> None:
-        """Put an idle connection into the pool."""
 
 
 class _Group:
@@ -54,7 +34,7 @@ class _Group:
     def wants_another(self) -> bool:
         """Whether no connection is being opened, and the receiver's limit of requests is known for each open one."""
         is_free = self.leader is None and not self.rests
-        return is_free and all(each.settled for each in self.connections if each.is_open)
+        return is_free and all(each.session.settled for each in self.connections if each.is_open)
 
 
 class _Waiting:
@@ -82,8 +62,8 @@ class Sharing:
     opens its own.
     """
 
-    def __init__(self, opener: Opener, poller: Poller, pool: Pool, clock: Callable[[], float]) -> None:
-        self._opener = opener
+    def __init__(self, owner: ConnectionOwner, poller: Poller, pool: Pool, clock: Callable[[], float]) -> None:
+        self._owner = owner
         self._poller = poller
         self._pool = pool
         self._clock = clock
@@ -121,7 +101,7 @@ class Sharing:
         else:
             transfer.stage = _Waiting(group, transfer)
             group.waiting[transfer] = None
-            self._opener.await_connection(transfer)
+            self._owner.await_connection(transfer)
 
     def connected(self, transfer: Transfer, route: Route, stream: Any) -> bool:
         """A connection is open. False if the receiver has chosen HTTP/1.1: it can carry this transfer only."""
@@ -132,14 +112,22 @@ class Sharing:
         if group.leader is transfer:
             group.leader = None
         if stream.selected_alpn_protocol() == "h2":
-            connection = Http2Connection(self, self._poller, stream, route, self._clock())
+            connection = Http2Connection(
+                self._owner,
+                self._poller,
+                stream,
+                route,
+                self._clock(),
+                unprocessed=self._unprocessed,
+                freed=self._freed,
+            )
             group.connections.append(connection)
             connection.carry(transfer)
             self._serve(group)
             return True
         waiting, group.waiting = group.waiting, {}
         for each in waiting:
-            self._opener.unused(each)
+            self._owner.unused(each)
         self._tidy(group)
         return False
 
@@ -161,7 +149,7 @@ class Sharing:
         if not isinstance(error, errors.ConnectTimeout):
             waiting, group.waiting = group.waiting, {}
             for each in waiting:
-                self._opener.failed(each, type(error)(*error.args))
+                self._owner.failed(each, type(error)(*error.args))
         self.cancelled(transfer)
 
     def close(self) -> None:
@@ -170,22 +158,14 @@ class Sharing:
 
     # Called by connections.
 
-    def answered(self, connection: Http2Connection, transfer: Transfer, answer: Answer) -> None:
-        """The exchange ended with an answer."""
-        self._opener.answered(connection, transfer, answer)
-
-    def failed(self, transfer: Transfer, error: RequestException) -> None:
-        """The exchange ended without an answer."""
-        self._opener.failed(transfer, error)
-
-    def unprocessed(self, connection: Http2Connection, transfer: Transfer) -> None:
+    def _unprocessed(self, connection: Http2Connection, transfer: Transfer) -> None:
         """Send the request again, unless receivers have refused it too often.
 
         A receiver that takes no request on a new connection is being replaced, or starts: the request waits, until its
         own time-out, for a connection that is opened a moment later.
         """
         transfer.stage = None
-        if connection.took_none:
+        if connection.session.took_none:
             group = self._groups.setdefault(connection.route, _Group(connection.route))
             group.rests = True
             transfer.stage = _Waiting(group, transfer)
@@ -198,21 +178,21 @@ class Sharing:
             self.carry(transfer, connection.route)
         else:
             text = f"it was sent {_REFUSALS} times, and refused or left each time before it was processed"
-            self._opener.failed(transfer, errors.ConnectionError(text))
+            self._owner.failed(transfer, errors.ConnectionError(text))
 
-    def freed(self, connection: Http2Connection) -> None:
+    def _freed(self, connection: Http2Connection) -> None:
         """Serve the waiting transfers. Keep a connection that has become idle, or close it if it takes no more."""
         group = self._groups.get(connection.route)
         if group is not None and group.waiting:
             self._serve(group)
-        if not connection.is_idle and connection.is_open:
+        if connection.session.exchanges and connection.is_open:
             return
         is_here = group is not None and connection in group.connections
         if group is not None and is_here:
             group.connections.remove(connection)
         if connection.room and self._clock() - connection.born < MAX_AGE:
             if is_here:
-                self._opener.keep(connection)
+                self._owner.keep(connection)
         else:
             self._pool.drop(connection)
             connection.cancel()
@@ -228,7 +208,7 @@ class Sharing:
     def _lead(self, group: _Group, transfer: Transfer) -> None:
         group.leader = transfer
         self._leaders[transfer] = group
-        self._opener.unused(transfer)
+        self._owner.unused(transfer)
 
     def _serve(self, group: _Group) -> None:
         """Send waiting transfers on connections with room; the first that finds none opens a connection."""

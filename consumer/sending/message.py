@@ -7,13 +7,15 @@ from requests import PreparedRequest, RequestException
 from requests.exceptions import InvalidURL
 
 from consumer.crypto.certificates import TlsIdentity
+from consumer.http.header_rules import header_lines
 from consumer.http.proxy import Proxy
 from consumer.http.urls import DEFAULT_PORTS, parse_target, place_of
 from consumer.sending.connector import Route
-from consumer.sending.header_lines import header_lines
 from consumer.sending.signed_request import SignedRequest
 
 _MAX_URLS = 10_000
+# These belong to an HTTP/1.1 connection (RFC 9113, 8.2.2).
+_HTTP1_ONLY = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"te"))
 _METHODS = {name: name.encode() for name in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 
 
@@ -87,3 +89,14 @@ def message(request: PreparedRequest, place: Place) -> tuple[bytes, bytes]:
     else:
         own, lines = b"", header_lines(request.headers)
     return b"%b %b%b%bContent-Length: %d\r\n\r\n" % (_METHODS[method], place.line, own, lines, len(body)), body
+
+
+def http2_fields(head: bytes) -> list[tuple[bytes, bytes]]:
+    """The fields of a request by HTTP/2, whose head `message` has rendered."""
+    first, host, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+    method, path, _ = first.split(b" ")
+    fields = [(b":method", method), (b":scheme", b"https"), (b":path", path), (b":authority", host.partition(b": ")[2])]
+    for line in lines:
+        name, _, value = line.partition(b":")
+        fields.append((name.lower(), value.strip(b" ")))
+    return [field for field in fields if field[0] not in _HTTP1_ONLY]

@@ -39,7 +39,7 @@ class Unrenderable(ValueError):
     """The event cannot be rendered as the subscription asks; the text says why and holds no content of the event."""
 
 
-class Payload(NamedTuple):
+class Rendered(NamedTuple):
     """An event rendered as a subscription asks."""
 
     event: Event
@@ -96,14 +96,14 @@ class _Parsed:
 _last: _Parsed | None = None  # a fan-out renders the same event again and again
 
 
-def render(endpoint: Endpoint, event: Event) -> Payload:
+def render(endpoint: Endpoint, event: Event) -> Rendered:
     """Render the event as the subscription asks, or as a member if that sends batches. Raises Unrenderable.
 
     An id or type that no header can hold (from a stored row edited by hand) is refused: it would spoil its whole batch.
     """
     if not (is_value(event.webhook_id) and is_value(event.type)):
         raise Unrenderable("its webhook-id and its type must be visible ASCII")
-    return Payload(event, *body_of(endpoint, event))
+    return Rendered(event, *body_of(endpoint, event))
 
 
 def body_of(endpoint: Endpoint, event: Event) -> tuple[bytes, str]:
@@ -138,7 +138,7 @@ def _parsed(event: Event) -> _Parsed:
     return _last
 
 
-def render_batch(endpoint: Endpoint, payloads: Sequence[Payload]) -> tuple[bytes, str]:
+def render_batch(endpoint: Endpoint, payloads: Sequence[Rendered]) -> tuple[bytes, str]:
     """The body and content type of a batch: a JSON array of `payloads` (from `render` for this endpoint), in order."""
     body = b"[" + b",".join([payload.body for payload in payloads]) + b"]"
     return body, CLOUD_EVENTS if endpoint.payload_format == "cloudevents" else JSON

@@ -1,5 +1,7 @@
-"""Keeps idle connections for the next request over the same route."""
+"""Keeps idle connections for the next request over the same route, as far as the process may open files."""
 
+import errno
+import socket
 from collections import deque
 from typing import NamedTuple, Protocol
 
@@ -15,6 +17,7 @@ _RESTING = 16  # connections of a route that rest; above 320 deliveries a second
 SWEEP = 10.0  # seconds between two sweeps for expired connections
 KEPT = 2000  # connections beyond the open requests; a TLS connection holds 53 KiB, so these hold 104 MiB
 OTHER_DESCRIPTORS = 500  # descriptors for brokers, the database, ports and files
+NO_DESCRIPTOR = "this process may open no more files: raise its limit (ulimit -n), or lower WEBHOOK_MAX_IN_FLIGHT"
 
 
 def connections(slots: int, descriptors: int) -> int:
@@ -23,6 +26,20 @@ def connections(slots: int, descriptors: int) -> int:
     A process with few `descriptors` keeps fewer idle connections, but always allows `slots` of them in use.
     """
     return max(slots, min(slots + KEPT, descriptors - OTHER_DESCRIPTORS))
+
+
+def fitting(slots: int, limit: int) -> int:
+    """How many of `slots` a process that may open `limit` files can use: the rest of the program needs some too."""
+    return max(1, min(slots, limit - min(OTHER_DESCRIPTORS, 3 * limit // 4)))
+
+
+def none_left() -> bool:
+    """Whether this process, or the system, can open no more files now."""
+    try:
+        socket.socket().close()
+    except OSError as error:
+        return error.errno in {errno.EMFILE, errno.ENFILE}
+    return False
 
 
 class Reusable(Protocol):

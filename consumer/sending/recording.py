@@ -13,7 +13,7 @@ from consumer.sending.answer import Answer
 from consumer.sending.connector import Connector
 from consumer.sending.dns import Unresolved
 from consumer.sending.signed_request import SignedRequest
-from consumer.sending.tls import Stream, Tls, TlsStream
+from consumer.sending.tls import ByteStream, Tls, TlsStream
 
 
 class Certificate(NamedTuple):
@@ -116,7 +116,7 @@ class _Look:
         self._seen.tls = _tls_of(stream)
         self._seen.certificate = _certificate_of(stream)
 
-    def end(self, result: Stream | RequestException) -> None:
+    def end(self, result: ByteStream | RequestException) -> None:
         """Close the connection, if there is one."""
         self.ended = True
         if not isinstance(result, RequestException):

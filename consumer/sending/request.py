@@ -1,17 +1,19 @@
-"""Builds the signed HTTP request of a delivery or of a batch."""
+"""Builds the signed HTTP request of a delivery or of a batch, compressed if the subscription asks for that."""
 
+import zlib
 from collections.abc import Sequence
 from hashlib import blake2b
 
 from consumer.events.event import Event
-from consumer.sending.compression import compressed, compressed_for
-from consumer.sending.header_lines import encoded
-from consumer.sending.payloads import Payload, attribute_lines, body_of, render_batch
-from consumer.sending.plugins import call
-from consumer.sending.signed_request import SignedRequest
+from consumer.http.header_rules import encoded
+from consumer.sending.payloads import MOST_FORMS, Rendered, attribute_lines, body_of, render_batch
+from consumer.sending.signed_request import GZIP_LINE, SignedRequest, call_plugin
 from consumer.sending.signing import hex_signature, standard_signature
 from consumer.sending.template import Template
 from consumer.subscriptions.endpoint import Endpoint
+
+_LEVEL = 1  # compresses 1 MiB of JSON to 27 % in 5.5 ms; level 6: to 23 % in 14 ms
+_GZIP = 31  # as zlib calls this format; it writes no time into the header
 
 
 def build(
@@ -33,14 +35,14 @@ def build(
         lines += attribute_lines(event)
     request = _signed(template, stamp.start, lines, body)
     if template.gzip_above is not None and len(body) > template.gzip_above:
-        request.send_as(compressed_for(event, body))
+        request.send_as(_compressed_for(event, body))
     return _authorized(template, request)
 
 
 def build_batch(
     template: Template,
     endpoint: Endpoint,
-    payloads: Sequence[Payload],
+    payloads: Sequence[Rendered],
     timestamp: int,
     traceparent: str | None = None,
 ) -> SignedRequest:
@@ -58,11 +60,11 @@ def build_batch(
         lines += _traced(traceparent)
     request = _signed(template, _start(webhook_id, timestamp), lines, body)
     if template.gzip_above is not None and len(body) > template.gzip_above:
-        request.send_as(compressed(body))
+        request.send_as(_compressed(body))
     return _authorized(template, request)
 
 
-def batch_id(payloads: Sequence[Payload]) -> str:
+def batch_id(payloads: Sequence[Rendered]) -> str:
     """The `webhook-id` of a batch: the same for the same events in the same order."""
     digest = blake2b(digest_size=16)
     for payload in payloads:
@@ -128,5 +130,38 @@ def _signed(template: Template, start: bytes, lines: bytes, body: bytes) -> Sign
 def _authorized(template: Template, request: SignedRequest) -> SignedRequest:
     """The request as it goes out: a plug-in sees the bytes on the wire."""
     if template.plugin is not None:
-        call(template.plugin, request)
+        call_plugin(template.plugin, request)
     return request
+
+
+class _Packed:
+    """The bodies of one event as compressed so far, by the identity of the body."""
+
+    def __init__(self) -> None:
+        self.event: Event | None = None
+        self.bodies: dict[int, tuple[bytes, bytes | None]] = {}
+
+
+_last = _Packed()  # a fan-out sends the same bodies again and again
+
+
+def _compressed(body: bytes) -> bytes | None:
+    """The body compressed with gzip (RFC 1952); None if that makes it no smaller. Equal bodies give equal bytes."""
+    packed = zlib.compress(body, _LEVEL, _GZIP)
+    return packed if len(packed) + len(GZIP_LINE) < len(body) else None
+
+
+def _compressed_for(event: Event, body: bytes) -> bytes | None:
+    """The same for a body of this event. The result is kept until another event's body is compressed."""
+    last = _last
+    if last.event is not event:
+        last.event = event
+        last.bodies.clear()
+    known = last.bodies.get(id(body))
+    if known is not None and known[0] is body:
+        return known[1]
+    if len(last.bodies) >= MOST_FORMS:
+        del last.bodies[next(iter(last.bodies))]
+    packed = _compressed(body)
+    last.bodies[id(body)] = body, packed
+    return packed

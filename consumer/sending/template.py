@@ -7,8 +7,8 @@ from requests.structures import CaseInsensitiveDict
 
 from consumer import __version__
 from consumer.crypto.credentials import OAuth2, PluginAuth
+from consumer.http.header_rules import header_lines
 from consumer.http.urls import check_target
-from consumer.sending.header_lines import header_lines
 from consumer.sending.signing import hmac_key
 from consumer.subscriptions.endpoint import Endpoint
 

@@ -8,9 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from consumer.crypto.certificates import TlsIdentity, excess, install
+from consumer.crypto.certificates import TlsIdentity, ca_file, excess, install
 from consumer.errors import SettingsError
-from consumer.http.authorities import ca_file
 
 _HTTP1, _HTTP2 = ["http/1.1"], ["h2", "http/1.1"]  # the protocols that are offered (RFC 7301)
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2; all ciphers of TLS 1.3 have forward secrecy
@@ -42,7 +41,7 @@ _UNKNOWN_ISSUER = frozenset((18, 19, 20, 21))  # verify(1), "DIAGNOSTICS": self-
 _OWN_AUTHORITY = "; if its authority is a private one: subscriptions set-tls --ca"
 
 
-class Stream(Protocol):
+class ByteStream(Protocol):
     """A connected, non-blocking socket, or a TLS layer over one.
 
     An operation that would block raises BlockingIOError, ssl.SSLWantReadError or ssl.SSLWantWriteError. These are
@@ -116,7 +115,7 @@ class TlsStream:
         self._push()
 
     def send(self, data: Any) -> int:
-        """As `Stream` defines it."""
+        """As `ByteStream` defines it."""
         if not self._taken:
             self._taken = self._tls.write(data[:_WRITE])
         self._flush()
@@ -124,7 +123,7 @@ class TlsStream:
         return taken
 
     def recv(self, size: int) -> bytes:
-        """As `Stream` defines it: the data of one TLS record. No poller reports those that are `held` behind it."""
+        """As `ByteStream` defines it: the data of one TLS record. No poller reports those that are `held` behind it."""
         if not self._incoming.pending:
             self._fill()
         try:

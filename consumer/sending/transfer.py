@@ -1,7 +1,9 @@
 """A submitted request and its stages."""
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+import re
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 from requests import PreparedRequest, RequestException, Response
@@ -9,8 +11,13 @@ from requests import exceptions as errors
 
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.credentials import OAuth2
-from consumer.sending.answer import Answer
+from consumer.sending.answer import BODY_LIMIT, INTERIM, LINES, Answer
 from consumer.sending.tls import Tls
+
+Field = tuple[bytes, bytes]
+
+HTTP2_HEADS = 16_384  # bytes of an answer's heads, encoded as well as decoded, which takes 3 ms at most
+_STATUS = re.compile(rb"(?!101)[1-9]\d\d")  # RFC 9110, 15; 101 belongs to HTTP/1.1
 
 log = structlog.get_logger(__name__)
 
@@ -123,6 +130,87 @@ class Transfer:
         self.identity: TlsIdentity | None = None
         self.grant: Grant | None = None
         self.refusals = 0
+
+
+class Http2Exchange(Exchanging):
+    """The stage of a transfer on an HTTP/2 connection: its request, and the answer as far as it has come.
+
+    If it has ended without an answer, `error` is the reason; empty if the receiver has not processed the request.
+    """
+
+    def __init__(self, transfer: Transfer, abandon: "Callable[[Http2Exchange], None]") -> None:
+        self.transfer: Transfer | None = transfer  # None: abandoned
+        self.error = ""
+        self.number = 0  # of its stream; 0 before it is opened
+        self.body = b""
+        self.unsent = 0  # bytes of the body
+        self.heard = 0  # reads of the connection when it was opened
+        self.status = 0
+        self.lines: list[bytes] = []
+        self.content = bytearray()  # of the answer
+        self.pieces = self.interim = 0
+        self.encoded = 0  # bytes of its heads so far: interim ones, the final one and trailers
+        self.head_room = HTTP2_HEADS  # bytes that they may yet have decoded
+        self.room = BODY_LIMIT
+        self._abandon = abandon
+
+    def late(self) -> str:
+        """The text of the read time-out."""
+        return "no answer"
+
+    def cut(self) -> Answer | None:
+        """The answer received so far, if its status is known."""
+        if not self.status:
+            return None
+        head = b"\r\n".join([b"HTTP/2 %d" % self.status, *self.lines])
+        return Answer(self.status, head, bytes(self.content), keep=False)
+
+    def cancel(self) -> None:
+        """End this exchange; the connection and its other exchanges go on."""
+        self._abandon(self)
+
+    def take_head(self, fields: Sequence[Field]) -> str:
+        """Take an interim or the final head. Returns an error if it is invalid."""
+        found = [value for name, value in fields if name == b":status"]
+        if len(found) != 1 or _STATUS.fullmatch(found[0]) is None:
+            return "the head of its answer has no valid status"
+        if found[0] < b"200":
+            self.interim += 1
+            return f"it sent more than {INTERIM} interim answers" if self.interim > INTERIM else ""
+        self.status = int(found[0])
+        self.lines = [b"%b: %b" % field for field in islice(filter(_is_plain, fields), LINES - 1)]
+        return ""
+
+
+def _is_plain(field: Field) -> bool:
+    """Whether a field can be shown as a line; pseudo-fields and those that would break a line are left out."""
+    name, value = field
+    if name[:1] == b":" or not name:
+        return False
+    text = name + value
+    return b"\r" not in text and b"\n" not in text and b"\0" not in text
+
+
+class ConnectionOwner(Protocol):
+    """Receives the outcome of each exchange; the connection has let go of the transfer by then."""
+
+    def answered(self, connection: Any, transfer: Transfer, answer: Answer) -> None:
+        """The exchange ended with an answer. Unless `answer.keep`, an HTTP/1.1 connection closes after this call."""
+
+    def failed(self, transfer: Transfer, error: RequestException) -> None:
+        """The exchange ended without an answer."""
+
+    def unused(self, transfer: Transfer) -> None:
+        """Send the request over a new connection: the receiver has not seen it."""
+
+    def await_connection(self, transfer: Transfer) -> None:
+        """Start the transfer's connect time-out."""
+
+    def keep(self, connection: Any) -> None:
+        """Keep an idle connection for later requests."""
+
+    def left(self, connection: Any) -> None:
+        """An idle connection is closed: the receiver ended it, or sent bytes unasked."""
 
 
 def unexpected(error: Exception, host: str | None = None) -> RequestException:

@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from requests import Response
 
-from consumer.sending.plugins import call
-from consumer.sending.signed_request import SignedRequest
+from consumer.sending.signed_request import SignedRequest, call_plugin
 from consumer.sending.template import REQUEST_ORIGIN, prepare
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.options import LEAST_NUMBER, MOST_NUMBER
@@ -33,14 +32,14 @@ class Granted(NamedTuple):
     rate: int | None
 
 
-class Refused(NamedTuple):
+class Declined(NamedTuple):
     """The receiver has not agreed, and why. `advice`: a remedy."""
 
     why: str
     advice: str | None = None
 
 
-Permission = Granted | Refused
+Permission = Granted | Declined
 
 
 def validation_request(endpoint: Endpoint, origin: str, rate: int | None) -> SignedRequest:
@@ -60,7 +59,7 @@ def validation_request(endpoint: Endpoint, origin: str, rate: int | None) -> Sig
     if rate is not None:
         request.headers[REQUEST_RATE] = str(rate)
     if template.plugin is not None:
-        call(template.plugin, request)
+        call_plugin(template.plugin, request)
     return request
 
 
@@ -72,19 +71,19 @@ def permission(response: Response, origin: str, rate: int | None) -> Permission:
     """
     status = response.status_code
     if status in _UNKNOWN:
-        return Refused(
+        return Declined(
             f"the receiver answered {status}: it does not implement the validation request (OPTIONS)",
             "docs/receiving.md shows how a receiver answers it",
         )
     if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-        return Refused(f"the receiver answered {status}", _of_status(status))
+        return Declined(f"the receiver answered {status}", _of_status(status))
     allowed = response.headers.get(ALLOWED_ORIGIN)
     if allowed is None:
         why = f"the receiver answered {status} without WebHook-Allowed-Origin, which alone is consent"
-        return Refused(why, "a receiver that grants permission by callback only cannot be verified")
+        return Declined(why, "a receiver that grants permission by callback only cannot be verified")
     if allowed != _ANY and allowed.lower() != origin.lower():
         why = f"the receiver permits another origin (WebHook-Allowed-Origin) than {origin}"
-        return Refused(why, "tell the receiver the value of WEBHOOK_ORIGIN")
+        return Declined(why, "tell the receiver the value of WEBHOOK_ORIGIN")
     return _rated(response.headers.get(ALLOWED_RATE), rate)
 
 
@@ -112,13 +111,13 @@ def _rated(text: str | None, asked: int | None) -> Permission:
     It "MUST be returned if the request contained the WebHook-Request-Rate, otherwise it SHOULD be returned" (4.2.2).
     """
     if text is None and asked is not None:
-        return Refused(
+        return Declined(
             "the receiver answered without WebHook-Allowed-Rate, although a rate was asked for", _RATE_ADVICE
         )
     if text is None or text == _ANY:
         return Granted(None)
     if not _RATE.fullmatch(text) or not int(text):
-        return Refused("WebHook-Allowed-Rate is neither a positive whole number nor *", _RATE_ADVICE)
+        return Declined("WebHook-Allowed-Rate is neither a positive whole number nor *", _RATE_ADVICE)
     return Granted(int(text))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row, Select, select
@@ -31,6 +32,8 @@ ENDPOINT_COLUMNS = (
 _OPTIONS_START = 3
 _OPTIONS_END = _OPTIONS_START + len(OPTIONS)
 _BROKEN = BrokenFilter()  # a single instance, so that an endpoint that is read again is equal
+HAS_HTTP2 = find_spec("h2") is not None
+_NEEDS_EXTRA = 'HTTP/2 needs packages that are not installed here (pip install "kafka-webhooks[http2]")'
 NEEDS_ITS_OWN = "it has no secret of its own, and WEBHOOK_REQUIRE_OWN_SECRET requires one"
 
 
@@ -108,6 +111,9 @@ def endpoint_of(
         problems += why
     if rules.own_secret and all(row[_OPTIONS_END] != "signing" for row in rows):
         problems.append(OptionProblem("secret", NEEDS_ITS_OWN, Effect.STORED))
+    if (http2 := meant["http_version"] == "2") and not HAS_HTTP2:
+        http2 = False
+        problems.append(OptionProblem("http_version", _NEEDS_EXTRA, Effect.DEFAULT))
     hex_header, headers = meant["signature_header"], meant["custom_headers"] or ()
     if credentials.headers:
         own = {name.lower() for name, _ in credentials.headers}
@@ -144,7 +150,7 @@ def endpoint_of(
         auth=credentials.auth,
         timeout=meant["timeout_seconds"],
         gzip_above=meant["gzip_above"],
-        http2=meant["http_version"] == "2",
+        http2=http2,
         tls=identity,
         origin=rules.origin if verified else None,
     )

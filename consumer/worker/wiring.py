@@ -37,9 +37,8 @@ from consumer.matching.selection import Budget, Selector
 from consumer.schemas.conversion import Decode, SchemaId
 from consumer.schemas.translation import Translation, in_threads
 from consumer.sending.adapter import LoopAdapter
-from consumer.sending.descriptors import fitting
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.pool import connections
+from consumer.sending.pool import connections, fitting
 from consumer.telemetry.metrics import Metrics
 from consumer.telemetry.tracer import Tracer
 from consumer.worker.attempt_log import AttemptLog

@@ -13,7 +13,7 @@ from consumer.ledger import store
 from consumer.ledger.rows import Failure
 from consumer.ops.ping import ping
 from consumer.sending.recording import ExchangeTrace
-from consumer.sending.validation_request import Refused
+from consumer.sending.validation_request import Declined
 from tests.api.test_v1_observed import History, attempt
 from tests.api.v1_kit import NEW, Api, make_api
 from tests.ledger.rows_kit import GROUP, make_event, parked
@@ -176,7 +176,7 @@ def test_a_tenant_does_not_learn_what_names_resolve_to(api: Api, engine: Engine)
     api.app.state.backing = api.app.state.backing._replace(
         refusal=lambda _: f"its host resolves to {inner}; {inner} is not a public address",
         ping=lambda endpoint, event: ping(endpoint, event, lambda *_: (error, seen)),
-        ask=lambda *_: Refused(f"no answer: {error}"),
+        ask=lambda *_: Declined(f"no answer: {error}"),
         history=History([attempt(number, "acme")._replace(error=failure.error)]),
     )
     path = f"/subscriptions/{number}"

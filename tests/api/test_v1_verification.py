@@ -6,12 +6,12 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.api.tokens import TokenFile
-from consumer.sending.validation_request import Granted, Permission, Refused
+from consumer.sending.validation_request import Declined, Granted, Permission
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import AWAITS_VERIFICATION
 from tests.api.v1_kit import NEW, Api, make_api
 
-NO = Refused("the receiver answered 405: it does not implement the validation request (OPTIONS)", "see the page")
+NO = Declined("the receiver answered 405: it does not implement the validation request (OPTIONS)", "see the page")
 
 
 class Receiver:

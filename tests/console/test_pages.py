@@ -29,7 +29,7 @@ from consumer.matching.destinations import resolving_rules_of, rules_of
 from consumer.ops.changes import Deployment
 from consumer.ops.events import newest
 from consumer.ops.overview import overview
-from consumer.sending.validation_request import Granted, Permission, Refused
+from consumer.sending.validation_request import Declined, Granted, Permission
 from consumer.subscriptions import repository
 from tests.console.browser import Browser, form_token
 from tests.console.tokens import Tokens
@@ -139,7 +139,7 @@ def test_a_receiver_is_asked_for_its_permission(
 ) -> None:
     """There is a button until it has agreed, and the page shows its answer as text."""
     one = add(engine, "asked", rate_limit=5)  # type: ignore[arg-type]  # an option
-    answers: list[Permission] = [Refused("it <b>does not</b>", "look there"), Granted(120)]
+    answers: list[Permission] = [Declined("it <b>does not</b>", "look there"), Granted(120)]
     nameless, browser = console("all"), console("all", ask=lambda *_: answers.pop(0))
     here = f"/subscriptions/{one}"
     assert "Verify</button>" not in nameless.get(here).text

@@ -18,7 +18,7 @@ from consumer.events.event import Event
 from consumer.expressions import compile_projection
 from consumer.matching.selection import Budget
 from consumer.sending.adapter import LoopAdapter, Result
-from consumer.sending.payloads import Payload, render
+from consumer.sending.payloads import Rendered, render
 from consumer.subscriptions.endpoint import Batch, Endpoint
 from tests.delivery.desk_kit import SHORT, Desk, response
 from tests.delivery.store_kit import DEFAULT, URL
@@ -264,7 +264,7 @@ def test_a_bug_in_rendering_gives_up_its_own_event_of_a_batch(
 ) -> None:
     """In a retried batch, the event would fail the others again."""
 
-    def render_or_fail(endpoint: Endpoint, event: Event) -> Payload:
+    def render_or_fail(endpoint: Endpoint, event: Event) -> Rendered:
         return fail() if event.body == b"1" else render(endpoint, event)
 
     monkeypatch.setattr("consumer.delivery.sender.render", render_or_fail)
@@ -350,7 +350,7 @@ def test_a_batch_that_takes_long_to_render_goes_in_parts(counter: Counter, monke
     """Events without time in this turn are first in the next one, in order. None is lost or sent twice."""
     monotonic = counter.desk.store.monotonic
 
-    def slowly(endpoint: Endpoint, event: Event) -> Payload:
+    def slowly(endpoint: Endpoint, event: Event) -> Rendered:
         monotonic.now += 0.015
         return render(endpoint, event)
 

@@ -10,7 +10,7 @@ import pytest
 from consumer.events.event import Event, RecordId
 from consumer.expressions import NAMES, compile_projection
 from consumer.http.header_rules import check
-from consumer.sending.payloads import PROJECTION_BYTES, Payload, Unrenderable, attribute_lines, render, render_batch
+from consumer.sending.payloads import PROJECTION_BYTES, Rendered, Unrenderable, attribute_lines, render, render_batch
 from consumer.sending.request import build
 from consumer.sending.template import prepare
 from consumer.subscriptions.endpoint import Batch, Endpoint, PayloadFormat
@@ -32,7 +32,7 @@ EVENT = Event(
 RENDERED = re.findall(r"<!-- rendered: ([\w-]+) ?(.*?) ?-->\n```json\n(.*?)```", PAGE, re.DOTALL)
 
 
-def rendered(kind: str, projection: str | None = None, event: Event = EVENT) -> Payload:
+def rendered(kind: str, projection: str | None = None, event: Event = EVENT) -> Rendered:
     expression = compile_projection(projection) if projection else None
     return render(replace(ENDPOINT, payload_format=kind, projection=expression), event)  # type: ignore[arg-type]
 

@@ -29,7 +29,7 @@ from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.request import build
 from consumer.sending.template import prepare
-from consumer.sending.validation_request import Granted, Refused
+from consumer.sending.validation_request import Declined, Granted
 from consumer.subscriptions.endpoint import Endpoint
 from tests.processes import ROOT, environment
 from tests.sending.conftest import Receiver
@@ -297,7 +297,7 @@ def test_permission(language: str, tmp_path: Path) -> None:
         endpoint = Endpoint(1, receiver.url, (), rate_limit=20.0)
         assert ask(endpoint, origin="events.example.com", send=send) == Granted(600)
         refused = ask(endpoint, origin="other.example", send=send)
-        assert isinstance(refused, Refused)
+        assert isinstance(refused, Declined)
         assert refused.why == "the receiver answered 403"
     assert permission({})[0] == 403
 

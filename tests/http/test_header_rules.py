@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from requests.exceptions import InvalidHeader
 
 from consumer.http import header_rules
-from consumer.sending.header_lines import header_lines
+from consumer.http.header_rules import header_lines
 from consumer.sending.template import prepare
 from consumer.subscriptions.endpoint import Endpoint
 

@@ -4,7 +4,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from consumer.config.settings import KafkaSettings
-from consumer.http.authorities import ca_file
+from consumer.crypto.certificates import ca_file
 from consumer.kafka.client import Reachability, Reported, known_properties
 from consumer.kafka.remedies import explained, remedy
 from tests.docs.documentation import TEXTS

@@ -14,7 +14,7 @@ from consumer.ledger import outbox
 from consumer.ops import verification
 from consumer.ops.changes import Changes, Deployment
 from consumer.ops.verification import Ask, Verification
-from consumer.sending.validation_request import Granted, Permission, Refused
+from consumer.sending.validation_request import Declined, Granted, Permission
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import Rules
@@ -147,7 +147,7 @@ def test_a_refusal_changes_nothing(
     one = repository.add(engine, receiver.url, "a")
     before = stored(engine, one)
     done = verify(engine, one, asking(**settings))
-    assert isinstance(done.permission, Refused)
+    assert isinstance(done.permission, Declined)
     assert why in done.permission.why
     assert (advice or "") in (done.permission.advice or "")
     assert done.subscription == stored(engine, one) == before
@@ -185,7 +185,7 @@ def test_changes_made_meanwhile_are_not_overwritten(engine: Engine) -> None:
         return ask
 
     moved = verify(engine, one, meanwhile("UPDATE webhook_subscriptions SET url = 'https://example.com/b'"))
-    assert moved.permission == Refused("its URL was changed meanwhile", "verify it again")
+    assert moved.permission == Declined("its URL was changed meanwhile", "verify it again")
     assert not moved.subscription.verified
 
     def allow(item: Subscribed) -> None:
@@ -221,7 +221,7 @@ def test_the_receiver_of_a_broken_subscription_is_not_asked(engine: Engine) -> N
         connection.execute(text("UPDATE webhook_subscriptions SET url = 'ftp://x'"))
     send = partial(verification.ask, origin=ORIGIN, send=lambda *_: pytest.fail("it was asked"))
     answer = verify(engine, one, send).permission
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, Declined)
     assert (answer.why, "must start with https://" in (answer.advice or "")) == (
         "not asked: the subscription is broken",
         True,

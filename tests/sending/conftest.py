@@ -18,7 +18,7 @@ import trustme
 from consumer.loop.poller import Poller
 from consumer.sending.adapter import LoopAdapter, Result
 from consumer.sending.connection import Connection
-from consumer.sending.dns import _Entry
+from consumer.sending.dns import _CachedAddresses
 from consumer.sending.egress import EgressPolicy
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -192,7 +192,7 @@ class Sender:
 
     def know(self, name: str, *addresses: str) -> None:
         """Put a name's addresses into the resolver's cache."""
-        self.adapter._resolver._cache[name] = _Entry(addresses, self.poller._clock() + 60)
+        self.adapter._resolver._cache[name] = _CachedAddresses(addresses, self.poller._clock() + 60)
 
     def prepare(self, url: str, body: bytes | str | None = b"{}", **headers: str) -> requests.PreparedRequest:
         return requests.Request("POST", url, data=body, headers=headers).prepare()

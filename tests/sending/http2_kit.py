@@ -14,9 +14,10 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, WindowUpdated
 from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
+from hyperframe.frame import GoAwayFrame
 from requests import PreparedRequest, Request
 
-from consumer.sending.header_lines import header_lines
+from consumer.http.header_rules import header_lines
 from consumer.sending.signed_request import SignedRequest
 from consumer.sending.template import prepare
 from consumer.subscriptions.endpoint import Endpoint
@@ -30,6 +31,16 @@ def request(
     endpoint = Endpoint(1, url, (), http2=http2, hex_header=None)
     lines = header_lines(Request("POST", url, headers=headers).prepare().headers)
     return SignedRequest(prepare(endpoint), lines, body)
+
+
+def raw(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
+    """Any frame, also one that no library would write."""
+    return len(payload).to_bytes(3) + bytes((kind, flags)) + number.to_bytes(4) + payload
+
+
+def goaway(last: int, code: int = 0) -> bytes:
+    """The frame by which a receiver ends the connection."""
+    return GoAwayFrame(0, last, code, b"debug").serialize()
 
 
 class Http2Sender(Sender):

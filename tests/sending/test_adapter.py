@@ -14,7 +14,7 @@ from requests import exceptions as errors
 
 from consumer.loop.poller import raise_descriptor_limit
 from consumer.sending.adapter import _HANDING_OVER, Result
-from consumer.sending.dns import _Entry
+from consumer.sending.dns import _CachedAddresses
 
 if TYPE_CHECKING:
     from consumer.sending.egress import EgressPolicy
@@ -28,7 +28,7 @@ def test_an_expired_connection_answer_is_not_reused(sender: Sender, receive: Rec
     receiver = receive(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", "close")
     cache = sender.adapter._resolver._cache
     for address, result in (("127.0.0.1", True), ("127.0.0.2", False), ("127.0.0.1", True), ("127.0.0.1", True)):
-        cache["moving.test"] = _Entry((address,), time.monotonic() + 60)
+        cache["moving.test"] = _CachedAddresses((address,), time.monotonic() + 60)
         answered = sender.result(f"http://moving.test:{receiver.port}/")
         assert isinstance(answered, requests.Response) is result, answered
 

@@ -9,7 +9,7 @@ import pytest
 from requests import Response
 
 from consumer.errors import NoDescriptor
-from consumer.sending.descriptors import fitting, none_left
+from consumer.sending.pool import fitting, none_left
 from tests.sending.conftest import NO_CONTENT, Receive, Sender
 
 

@@ -1,31 +1,28 @@
 """HTTP/2 to receivers that offer it, on the library h2 and on node."""
 
-import os
-import shutil
 import ssl
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 import requests
 import trustme
+from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
+from hyperframe.frame import DataFrame, PingFrame, SettingsFrame
 from requests import exceptions as errors
 
 from consumer.sending import http2_sharing
 from consumer.sending.adapter import Result
 from consumer.sending.http2_connection import Http2Connection
-from consumer.sending.http2_frames import Code, Kind, frame, settings
-from consumer.sending.http2_session import Session
-from consumer.sending.http2_stream import Ended
+from consumer.sending.http2_session import Http2Session
+from consumer.sending.http2_sharing import Sharing
 from consumer.sending.recording import RecordingAdapter
 from consumer.sending.tls import PIECE
-from consumer.sending.transfer import Transfer
+from consumer.sending.transfer import Http2Exchange, Transfer
 from tests.sending.conftest import (
     LOOPBACK,
     NO_CONTENT,
@@ -37,7 +34,17 @@ from tests.sending.conftest import (
     descriptors,
     server_tls,
 )
-from tests.sending.http2_kit import Got, Http2Sender, Receive2, answering, cut, receivers, request
+from tests.sending.http2_kit import (
+    Got,
+    Http2Sender,
+    Receive2,
+    answering,
+    cut,
+    goaway,
+    raw,
+    receivers,
+    request,
+)
 from tests.sending.test_proxy import Proxy
 
 LARGE = b"0123456789" * 300_000
@@ -74,6 +81,16 @@ def statuses(results: list[Result]) -> Counter[object]:
 
 def idle(sender: Sender) -> list[Any]:
     return list(sender.adapter._pool._idle)
+
+
+def sharing_of(sender: Sender) -> Sharing:
+    assert sender.adapter._sharing is not None
+    return sender.adapter._sharing
+
+
+def connection_of(transfer: Transfer) -> Any:
+    stage: Any = transfer.stage
+    return stage._abandon.__self__
 
 
 class Held:
@@ -169,7 +186,7 @@ def test_a_receiver_may_choose_http_1_1(sender2: Sender, receive: Receive, trust
         assert statuses(results) == {204: 5}
         assert receiver.connections == 5
     assert set(chosen) == {"http/1.1", None}
-    assert sender2.adapter._sharing._groups == {}
+    assert sharing_of(sender2)._groups == {}
 
 
 def test_other_subscriptions_get_http_1_1(make_sender: MakeSender, receive: Receive, trusted: trustme.CA) -> None:
@@ -228,7 +245,7 @@ def test_a_request_that_times_out_ends_alone(make_sender2: MakeSender, receive2:
     assert statuses(other) == {200: 1}
     (peer,) = receiver.peers
     sender.turn_until(lambda: peer.resets)
-    assert peer.resets == [(3, Code.CANCEL)]
+    assert peer.resets == [(3, ErrorCodes.CANCEL)]
 
 
 def test_a_status_counts_though_the_body_is_late(make_sender2: MakeSender, receive2: Receive2) -> None:
@@ -240,7 +257,10 @@ def test_a_status_counts_though_the_body_is_late(make_sender2: MakeSender, recei
             if got.headers["x"] == "short":
                 h2.send_data(got.stream, b"xxx")
         if got.headers["x"] == "long":
-            got.peer.say(frame(Kind.DATA, 0, got.stream, b"x" * 16_000) * 5)
+            pieces = [
+                DataFrame(got.stream, b"x" * size).serialize() for size in (16_000, 16_000, 16_000, 16_000, 1_537)
+            ]
+            got.peer.say(b"".join(pieces))
 
     clock, results = Clock(), list[Any]()
     sender, receiver = make_sender2(timeout=0.4, clock=clock), receive2(behave)
@@ -267,7 +287,7 @@ def test_after_a_time_out_on_a_silent_connection_another_one_is_used(
         number = len(held.got) + 1
         transfer = sender.submit(receiver.url, results)
         sender.turn_until(lambda number=number: len(held.got) == number)  # type: ignore[misc]
-        session = transfer.stage.connection._session
+        session = connection_of(transfer).session
         assert isinstance(sender.timed_out(results, clock), errors.ReadTimeout)
         assert len(receiver.peers) == 1
         is_silent = session.leaving
@@ -291,7 +311,7 @@ def test_a_cancelled_request(sender2: Sender, receive2: Receive2) -> None:
     held.answer_all()
     sender2.turn_until(lambda: results)
     assert (statuses(results), second.stage, sender2.adapter.in_flight) == ({200: 1}, None, 0)
-    assert peer.resets == [(1, Code.CANCEL)]
+    assert peer.resets == [(1, ErrorCodes.CANCEL)]
 
 
 def test_the_request_that_opens_the_connection_may_be_cancelled(sender2: Sender, receive2: Receive2) -> None:
@@ -345,14 +365,14 @@ def test_waiting_requests_fail_with_their_connection(sender2: Sender, receive2: 
     assert {type(result) for result in results} == {errors.SSLError}
     assert len(set(map(id, results))) == 3
     assert all(isinstance(result, requests.RequestException) and result.request is not None for result in results)
-    assert sender2.adapter._sharing._groups == {}
+    assert sharing_of(sender2)._groups == {}
     with black_hole() as port:
         results = []
         for limit in (0.1, 0.3, 0.3):
             sender2.adapter.submit(request(f"https://127.0.0.1:{port}/"), results.append, timeout=limit)
         sender2.turn_until(lambda: len(results) == 3)
     assert {type(result) for result in results} == {errors.ConnectTimeout}
-    assert sender2.adapter._sharing._groups == {}
+    assert sharing_of(sender2)._groups == {}
 
 
 def test_a_refused_request_is_sent_again(sender2: Sender, receive2: Receive2) -> None:
@@ -363,7 +383,7 @@ def test_a_refused_request_is_sent_again(sender2: Sender, receive2: Receive2) ->
         name = got.headers["x"]
         count[name] += 1
         if name == "always" or count[name] == 1:
-            got.reset(Code.REFUSED_STREAM)
+            got.reset(ErrorCodes.REFUSED_STREAM)
         else:
             got.answer()
 
@@ -385,7 +405,7 @@ def test_goaway_moves_requests_to_another_connection(sender2: Sender, receive2: 
     sender2.turn_until(lambda: len(held.got) == 3)
     first = held.got[0]
     held.got.clear()
-    first.peer.say(frame(Kind.GOAWAY, 0, 0, (1).to_bytes(4) + bytes(4)))
+    first.peer.say(goaway(1))
     sender2.turn_until(lambda: len(held.got) == 2)
     assert [got.peer for got in held.got] == [receiver.peers[1]] * 2
     first.answer(200)
@@ -395,7 +415,7 @@ def test_goaway_moves_requests_to_another_connection(sender2: Sender, receive2: 
     assert len(idle(sender2)) == 1
 
 
-@pytest.mark.parametrize("code", [Code.NO_ERROR, Code.ENHANCE_YOUR_CALM])
+@pytest.mark.parametrize("code", [ErrorCodes.NO_ERROR, ErrorCodes.ENHANCE_YOUR_CALM])
 def test_goaway_before_any_request_is_no_failure(
     sender2: Sender, receive2: Receive2, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
@@ -405,7 +425,7 @@ def test_goaway_before_any_request_is_no_failure(
 
     def behave(got: Got) -> None:
         if len(receiver.peers) <= 2 * http2_sharing._REFUSALS:
-            got.peer.say(frame(Kind.GOAWAY, 0, 0, bytes(4) + code.to_bytes(4)))
+            got.peer.say(goaway(0, code))
         else:
             got.answer()
 
@@ -423,7 +443,7 @@ def test_goaway_before_any_request_opens_connections_one_by_one(
     """However many requests wait, the next connection comes after a rest. At their time-out the requests fail."""
     clock = Clock()
     sender = make_sender2(timeout=0.5, clock=clock)
-    receiver = receive2(lambda got: got.peer.say(frame(Kind.GOAWAY, 0, 0, bytes(8))))
+    receiver = receive2(lambda got: got.peer.say(goaway(0)))
     results: list[Result] = []
     monkeypatch.setattr(http2_sharing, "_REST", 60)
     for transfer in [sender.submit(receiver.url, results) for _ in range(20)]:
@@ -446,7 +466,7 @@ def test_an_idle_connection_that_its_receiver_ends(sender2: Sender, receive2: Re
         if how == "closed":
             cut(peer)
         else:
-            peer.say(frame(Kind.GOAWAY, 0, 0, receiver.got[-1].stream.to_bytes(4) + bytes(4)))
+            peer.say(goaway(receiver.got[-1].stream))
         if count == 1:
             sender2.turn_until(lambda: not idle(sender2))
 
@@ -458,7 +478,7 @@ def test_a_connection_that_breaks_fails_requests_that_may_have_been_processed(
 
     def behave(got: Got) -> None:
         if len(receiver.got) == 3:
-            got.peer.say(settings({}))
+            got.peer.say(SettingsFrame().serialize())
             cut(got.peer)
 
     receiver = receive2(behave)
@@ -475,14 +495,14 @@ def test_a_broken_protocol_fails_its_requests(sender2: Sender, receive2: Receive
 
     def behave(got: Got) -> None:
         if len(receiver.peers) == 1:
-            got.peer.say(frame(Kind.PUSH_PROMISE, 4, got.stream, bytes(4)))
+            got.peer.say(raw(5, 4, got.stream, (2).to_bytes(4)))
         else:
             got.answer()
 
     receiver = receive2(behave)
     error = sender2.result(receiver.url)
     assert isinstance(error, errors.ConnectionError)
-    assert str(error) == "it sent a frame that it must not send"
+    assert str(error) == "it broke the protocol: Received pushed stream"
     assert sender2.response(receiver.url).status_code == 204
 
 
@@ -498,9 +518,9 @@ def test_a_turn_reads_a_bounded_part_of_a_flood(
 ) -> None:
     """The rest is read in later turns, also from TLS in TLS, which holds bytes that no poller reports."""
     reads = [0]  # of each turn
-    receive_bytes = Session.receive
+    receive_bytes = Http2Session.receive
 
-    def counted(session: Session, data: bytes) -> list[Ended]:
+    def counted(session: Http2Session, data: bytes) -> list[Http2Exchange]:
         reads[-1] += 1
         return receive_bytes(session, data)
 
@@ -508,7 +528,7 @@ def test_a_turn_reads_a_bounded_part_of_a_flood(
         reads.append(0)
         return results
 
-    monkeypatch.setattr(Session, "receive", counted)
+    monkeypatch.setattr(Http2Session, "receive", counted)
     held = Held()
     receiver = receive2(held)
     proxy = receive(Proxy(receiver), tls=server_tls(trusted.issue_cert("127.0.0.1")))  # type: ignore[arg-type]
@@ -517,7 +537,7 @@ def test_a_turn_reads_a_bounded_part_of_a_flood(
     sender.submit(receiver.url, results)
     sender.turn_until(lambda: held.got)
     for _ in range(600):
-        held.got[0].peer.say(frame(Kind.PING, 0, 0, bytes(8)))
+        held.got[0].peer.say(PingFrame(0, bytes(8)).serialize())
     held.answer_all()
     sender.turn_until(is_answered)
     assert sum(reads) > 600
@@ -537,7 +557,7 @@ class Flooded:
             return self.stream.recv(most)  # type: ignore[no-any-return]
         self.left -= 1
         self.reads[-1] += 1
-        return frame(0x42, 0, 0, bytes(16_000))
+        return raw(0x42, 0, 0, bytes(16_000))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -549,8 +569,8 @@ def test_a_turn_reads_few_large_records(sender2: Sender, receive2: Receive2) -> 
     receiver = receive2(held)
     results: list[Result] = []
     transfer = sender2.submit(receiver.url, results)
-    sender2.turn_until(lambda: held.got and transfer.stage.connection.settled)
-    connection = transfer.stage.connection
+    sender2.turn_until(lambda: held.got and connection_of(transfer).session.settled)
+    connection = connection_of(transfer)
     connection.stream = flooded = Flooded(connection.stream)
     held.answer_all()
     sender2.turn_until(lambda: flooded.reads.append(0) or results)  # type: ignore[func-returns-value]
@@ -567,10 +587,10 @@ def test_a_connection_that_was_idle_for_long_is_checked_and_reused(
     for _ in range(3):
         sender.response(receiver.url)
         assert len(idle(sender)) == 1
-        receiver.peers[0].say(frame(Kind.PING, 0, 0, b"x" * 8))
+        receiver.peers[0].say(PingFrame(0, b"x" * 8).serialize())
         ahead += 5.0
     assert len(receiver.peers) == sender.adapter.connections_opened == 1
-    assert sender.adapter._sharing._groups == {}
+    assert sharing_of(sender)._groups == {}
 
 
 def test_a_connection_is_used_for_ten_minutes(make_sender2: MakeSender, receive2: Receive2) -> None:
@@ -625,21 +645,6 @@ def test_ping_shows_the_receivers_choice(sender2: Sender, receive2: Receive2) ->
     assert seen.addresses == ("127.0.0.1",)
 
 
-def test_closing_ends_everything(make_sender2: MakeSender, receive2: Receive2) -> None:
-    """Connections in use, idle connections, and connections being opened."""
-    held = Held()
-    sender, receiver = make_sender2(), receive2(held)
-    sender.submit(receiver.url, [])
-    sender.turn_until(lambda: held.got)
-    sender.submit(receiver.url, [])
-    with black_hole() as port:
-        sender.submit(f"https://127.0.0.1:{port}/", [])
-        sender.submit(f"https://127.0.0.1:{port}/", [])
-        sender.adapter.close()
-    assert (idle(sender), sender.adapter._sharing._leaders) == ([], {})
-    assert len(sender.poller._handlers) == 1  # its own handler
-
-
 def moody(seed: int) -> Callable[[Got], None]:
     """Answers, refuses, resets, hangs, sends GOAWAY, breaks the protocol or closes the connection, at random."""
     chance = Random(seed)
@@ -649,12 +654,12 @@ def moody(seed: int) -> Callable[[Got], None]:
         if mood < 0.6:
             got.answer(200, b"x" * chance.choice([0, 10, 20_000]))
         elif mood < 0.8:
-            got.reset(chance.choice([Code.REFUSED_STREAM, Code.CANCEL]))
+            got.reset(chance.choice([ErrorCodes.REFUSED_STREAM, ErrorCodes.CANCEL]))
         elif mood < 0.9:
             last = chance.choice([got.stream, got.stream - 2, 2**31 - 1])
-            got.peer.say(frame(Kind.GOAWAY, 0, 0, max(0, last).to_bytes(4) + bytes(4)))
+            got.peer.say(goaway(max(0, last)))
         elif mood < 0.95:
-            got.peer.say(frame(Kind.PUSH_PROMISE, 0, 1, b""))
+            got.peer.say(raw(5, 0, 1, b""))
         elif mood < 0.98:
             cut(got.peer)
 
@@ -695,7 +700,7 @@ def test_any_order_of_submitting_and_cancelling(
         assert set(ended.values()) == {1}
         assert not cancelled & ended.keys()
         assert transfers.keys() <= ended.keys()
-        sharing = sender.adapter._sharing
+        sharing = sharing_of(sender)
         sender.turn_until(lambda: not sharing._groups)
         assert not sharing._leaders
         assert len(sender.poller._handlers) == 1 + len(idle(sender))
@@ -706,40 +711,6 @@ def test_any_order_of_submitting_and_cancelling(
         while descriptors() > before:
             assert time.monotonic() < end
             time.sleep(0.01)
-
-
-@pytest.fixture
-def node_url(trusted: trustme.CA, tmp_path: Path) -> Iterator[str]:
-    node = shutil.which("node")
-    if node is None:
-        if os.environ.get("KAFKA_TEST_REQUIRED"):
-            pytest.fail("node is required and not installed", pytrace=False)
-        pytest.skip("NODE NOT AVAILABLE: its HTTP/2 was not tested")
-    certificate = trusted.issue_cert("127.0.0.1")
-    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
-    chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
-    key.write_bytes(certificate.private_key_pem.bytes())
-    command = [node, str(Path(__file__).with_name("node_receiver.mjs")), str(chain), str(key)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        yield f"https://127.0.0.1:{child.stdout.readline().strip()}/hook"
-        child.terminate()
-
-
-def test_node_as_a_receiver(node_url: str, make_sender2: MakeSender) -> None:
-    """An independent receiver answers ten requests at once, and ends a connection after fifty. None is lost."""
-    sender = make_sender2(timeout=20)
-    results: list[Result] = []
-    sizes = [0, 1, 500, 20_000, 200_000]
-    for number in range(300):
-        sent = request(node_url, b"x" * sizes[number % len(sizes)], {"webhook-id": f"msg_{number}"})
-        sender.adapter.submit(sent, results.append)
-        sender.poller.turn(0)
-    sender.turn_until(lambda: len(results) == 300, 30)
-    assert statuses(results) == {200: 300}
-    answers = {result.text for result in results if isinstance(result, requests.Response)}
-    assert answers == {f"POST /hook {sizes[number % len(sizes)]} msg_{number}" for number in range(300)}
-    assert sender.adapter.connections_opened >= 6
 
 
 def test_tls_1_2_is_enough(sender2: Sender, receive2: Receive2) -> None:

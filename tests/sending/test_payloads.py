@@ -26,7 +26,7 @@ from consumer.sending.payloads import (
     JSON,
     MOST_FORMS,
     PROJECTION_BYTES,
-    Payload,
+    Rendered,
     Unrenderable,
     render_batch,
 )
@@ -89,12 +89,12 @@ def endpoint_of(kind: PayloadFormat, projection: str | None = None, *, batch: bo
     )
 
 
-def render(kind: PayloadFormat, event: Event, projection: str | None = None) -> Payload:
+def render(kind: PayloadFormat, event: Event, projection: str | None = None) -> Rendered:
     """Render without the memo."""
     return render_for(endpoint_of(kind, projection), event._replace())
 
 
-def parsed(payload: Payload) -> Any:
+def parsed(payload: Rendered) -> Any:
     """The body as another parser reads it: numbers of any length, and no duplicate members."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -15,10 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests import exceptions as errors
 
-from consumer.http.proxy import parse_proxy
+from consumer.http.proxy import NoTunnel, TunnelReader, parse_proxy
 from consumer.sending.adapter import Result
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.tunnel import NoTunnel, TunnelReader
 from tests.sending.conftest import (
     NO_CONTENT,
     Behaviour,

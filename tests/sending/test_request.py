@@ -17,7 +17,7 @@ from consumer.crypto.credentials import BearerAuth, parse_basic
 from consumer.crypto.keys import Ed25519Key
 from consumer.events.event import Event, RecordId
 from consumer.expressions import compile_projection
-from consumer.sending.header_lines import header_lines
+from consumer.http.header_rules import header_lines
 from consumer.sending.payloads import Unrenderable, render
 from consumer.sending.request import build, build_batch
 from consumer.sending.template import prepare

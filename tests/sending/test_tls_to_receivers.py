@@ -120,21 +120,6 @@ def test_a_name_that_no_certificate_can_contain(
 # The offer of the handshake.
 
 
-def test_alpn_offers_http_1_1(sender: Sender, receive: Receive, certificate: trustme.LeafCert) -> None:
-    """A receiver that prefers HTTP/2 must not choose it."""
-    context = server_tls(certificate)
-    context.set_alpn_protocols(["h2", "http/1.1"])
-    seen: list[tuple[Any, ...]] = []
-
-    def behave(connection: Any, _request: bytes) -> bool:
-        seen.append((connection.selected_alpn_protocol(), connection.version()))
-        connection.sendall(NO_CONTENT)
-        return True
-
-    sender.response(receive(behave, tls=context).url)
-    assert seen == [("http/1.1", "TLSv1.3")]
-
-
 @pytest.mark.parametrize(
     ("newest", "ciphers", "text"),
     [

@@ -10,14 +10,14 @@ from requests import exceptions as errors
 from structlog.testing import capture_logs
 
 from consumer.crypto.credentials import OAuth2
+from consumer.http.proxy import TunnelReader
 from consumer.sending import oauth2
 from consumer.sending.adapter import LoopAdapter, Result
 from consumer.sending.answer import AnswerReader
 from consumer.sending.connection import Connection
 from consumer.sending.connector import Connector, Dial
-from consumer.sending.http2_session import Session
+from consumer.sending.http2_session import Http2Session
 from consumer.sending.signed_request import SignedRequest
-from consumer.sending.tunnel import TunnelReader
 from tests.sending.conftest import (
     LOOPBACK,
     NO_CONTENT,
@@ -91,8 +91,8 @@ def result_of(sender: Sender, request: Any) -> Result:
         ("https", Dial, "_succeed"),
         ("proxy", TunnelReader, "feed"),
         ("token", SignedRequest, "authorize"),
-        ("http2", Session, "open"),
-        ("http2", Session, "receive"),
+        ("http2", Http2Session, "open"),
+        ("http2", Http2Session, "receive"),
     ],
 )
 def test_a_bug_fails_its_request_alone(
@@ -143,7 +143,7 @@ def test_a_bug_in_sending_the_frames_of_a_turn_ends_the_connection(
     assert isinstance(result_of(sender, request(receiver.url, b"now")), Response)
     sender.adapter.submit(request(receiver.url, b"never"), results.append)
     with monkeypatch.context() as broken:
-        broken.setattr(Session, "take", bug)
+        broken.setattr(Http2Session, "take", bug)
         sender.adapter.submit(request(receiver.url, b"second"), results.append)
         sender.turn_until(lambda: len(results) == 2)
     assert all("unexpected error of the worker" in str(each) for each in results)

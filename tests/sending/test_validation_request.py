@@ -12,9 +12,9 @@ from requests.structures import CaseInsensitiveDict
 
 from consumer.sending.template import prepare
 from consumer.sending.validation_request import (
+    Declined,
     Granted,
     Permission,
-    Refused,
     asked_rate,
     lowered,
     permission,
@@ -38,7 +38,7 @@ def answered(status: int = 200, asked: int | None = None, **headers: str) -> Per
 
 def why(answer: Permission) -> str:
     """The reason of a refusal."""
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, Declined)
     return answer.why
 
 

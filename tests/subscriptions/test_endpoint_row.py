@@ -14,7 +14,7 @@ from consumer.crypto.vault import Vault
 from consumer.database import migrations
 from consumer.expressions import compile_filter, compile_projection
 from consumer.matching.catalog import find_endpoints
-from consumer.subscriptions import repository
+from consumer.subscriptions import endpoint_row, repository
 from consumer.subscriptions.endpoint import Batch, Endpoint, Selection
 from consumer.subscriptions.endpoint_row import endpoint_of, endpoint_rows
 from consumer.subscriptions.options import OPTIONS, Effect, OptionProblem
@@ -123,6 +123,15 @@ def test_options_reach_the_endpoint(engine: Engine) -> None:
         ),
         (),
     )
+
+
+def test_http2_needs_an_extra(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it a subscription's requests go by HTTP/1.1, and its problem names the extra."""
+    monkeypatch.setattr(endpoint_row, "HAS_HTTP2", False)
+    repository.add(engine, URL, "order.*", http_version="2")
+    endpoint, (problem,) = read(engine)[1]
+    assert (endpoint, problem.effect) == (Endpoint(1, URL, (b"default",)), Effect.DEFAULT)
+    assert 'pip install "kafka-webhooks[http2]"' in str(problem)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
