@@ -28,7 +28,6 @@ from consumer.cli.publish import publish
 from consumer.cli.purge import purge
 from consumer.cli.replay import replay
 from consumer.cli.secrets import encrypt_secrets, rotate_secret, set_credential
-from consumer.cli.settle import settle
 from consumer.cli.subscriptions import subscriptions
 from consumer.cli.tls import set_tls
 from consumer.cli.top import top
@@ -96,7 +95,6 @@ for command in (check, top, migrate, publish, listen, explain, replay, api, api_
 for group in (subscriptions, deliveries, dead_letters):
     app.add_typer(group)
 deliveries.command()(purge)
-deliveries.command()(settle)
 subscriptions.command()(ping)
 subscriptions.command()(verify)
 for secrets_command in (rotate_secret, set_credential, set_tls, encrypt_secrets):

@@ -346,6 +346,14 @@ class DeliverySettings(RuleSettings, SigningSettings):
         description="A subscription whose attempts have all failed for this long is disabled; 0: never.",
         examples=["5d"],
     )
+    refused_after: Duration = Field(
+        default=86400.0,
+        validation_alias="WEBHOOK_REFUSED_AFTER",
+        gt=0,
+        le=432_000,  # a mark in the database says since when, and is kept for a week
+        description="A delivery that the database has refused to store for this long goes to the dead-letter topic.",
+        examples=["1d"],
+    )
     subscription_cache: Duration = Field(
         default=1.0,
         validation_alias="WEBHOOK_SUBSCRIPTION_CACHE",

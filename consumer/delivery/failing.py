@@ -139,7 +139,7 @@ class Failing:
         data = {"subscription_id": key, "url": redact_url(endpoint.url), "failed_for_seconds": round(now - marked)}
         identity = f"recovered-{key}-{round(marked * 1000)}"
         operation = None if quietly else OperationalEvent("subscription.recovered", identity, data)
-        self._notes.add(lambda engine: upkeep.recovered(engine, self._group, key, operation), _nothing)
+        self._notes.add(lambda engine: upkeep.recovered(engine, self._group, key, operation))
 
     def remembers(self, endpoint: Endpoint) -> bool:
         """The endpoint has failed before, so a success must be reported."""
@@ -194,7 +194,3 @@ class Failing:
 
 def _days(seconds: float) -> str:
     return f"{seconds / 86400:.1f} days"
-
-
-def _nothing() -> None:
-    """Notes settle no record."""

@@ -98,7 +98,7 @@ class Recall(Part):
         self._next = self._next_scan = self._next_marks = 0.0
         self._scanned_to: DueKey | None = None
         self._scanned_all = False  # since the last assignment
-        self._seen = RecentMarks({}, {}, None)  # the marks that were recent at the last look
+        self._seen = RecentMarks({}, None)  # the marks that were recent at the last look
         self._begun_anew = False  # a new scan was requested while a look was under way
         self._known_from = 0  # position of the next known due key to look at; on the database thread
         self._unreadable: dict[int, str] = {}  # the errors of unreadable rows, by id, of the last look that met any
@@ -241,9 +241,6 @@ class Recall(Part):
             if before.due_keys.get(due_key) != asked and due_key[:2] in partitions
         ]
         self._note(dict.fromkeys(due_keys, 0.0))
-        for subject, asked in seen.decisions.items():
-            if before.decisions.get(subject) != asked:
-                self._parking.hurry(subject)
 
     def _wants(self, now: float, partitions: Collection[TopicPartition]) -> list[FetchRequest]:
         """Due keys that are due, with room for their rows. They are removed until the answer puts them back."""

@@ -48,7 +48,6 @@ from consumer.telemetry.tracer import Tracer
 from consumer.worker.attempt_log import AttemptLog
 from consumer.worker.clock import ClockWatch
 from consumer.worker.committer import Committer
-from consumer.worker.decisions import Decisions
 from consumer.worker.dispatch import Dispatch
 from consumer.worker.event_publisher import EventPublisher
 from consumer.worker.handover import Handover
@@ -58,6 +57,7 @@ from consumer.worker.outbox_relay import OutboxRelay
 from consumer.worker.ownership import Ownership
 from consumer.worker.parts import Parts
 from consumer.worker.polling import Polling
+from consumer.worker.refusals import Refusals
 from consumer.worker.takeover import Takeover
 from consumer.worker.worker import Worker
 
@@ -143,7 +143,7 @@ def build_worker(
     # Stored deliveries, and operational events.
     relay = OutboxRelay(engine, upkeep, group, EventPublisher(kafka), lambda: ownership.leads, clock=monotonic)
     notes = Notes(engine, upkeep, monotonic, relay.wake)
-    decisions = Decisions(group, dead_letters, notes, metrics, lambda: source.partitions)
+    refusals = Refusals(group, kafka.operations_topic, dead_letters, notes, metrics, lambda: source.partitions)
     parking = Parking(
         engine,
         writer=storing,
@@ -152,7 +152,8 @@ def build_worker(
         clock=clock,
         monotonic=monotonic,
         on_operation=relay.wake,
-        on_decision=decisions.act,
+        on_refused=refusals.give_up,
+        refused_after=delivery.refused_after,
     )
 
     # From lanes to results, and from results to next steps.

@@ -174,7 +174,7 @@ class Counted(Notes):
     def __init__(self) -> None:
         self.written = 0
 
-    def add(self, write: Callable[[Engine], object], on_written: Callable[[], object]) -> None:
+    def add(self, write: Callable[[Engine], object], on_written: Callable[[], object] = list) -> None:
         del write, on_written
         self.written += 1
 

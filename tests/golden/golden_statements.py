@@ -18,6 +18,7 @@ from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.vault import Owner, Vault
 from consumer.database import migrations
 from consumer.database.engine import ping
+from consumer.events.event import RecordId
 from consumer.ledger import (
     admin,
     adoption,
@@ -40,7 +41,7 @@ from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent
 from consumer.matching.catalog import find_endpoints
 from consumer.subscriptions import event_types, health, repository, secrets, tls
 from consumer.subscriptions.endpoint_row import Rules
-from models import Status, Wish
+from models import Status
 from tests.crypto.vaults import in_the_clear
 from tests.databases import connect_to
 from tests.golden.golden_sql import (
@@ -209,8 +210,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Workers, every few seconds: the new marks for owners of partitions.",
         ),
         "ledger.marks.published": ("The console: the dead letters that were published again.",),
-        "ledger.marks.decision": ("An operator's decision on a delivery that cannot be stored.",),
-        "ledger.marks.acted": ("The decision is carried out.",),
+        "ledger.marks.refused_since": (
+            "A delivery that the database refuses: note since when.",
+            "Since when.",
+        ),
         "ledger.assigned.settled_keys": (
             "A partition is assigned or resumed: a page of its stored deliveries at or above an offset.",
             "The same, for one record with more rows than a page.",
@@ -241,8 +244,8 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.upkeep.prune": ("Delivered rows below the committed offset.", "Delete these rows, an array."),
         "ledger.upkeep.drop_payloads": ("Delete payloads without rows, an array.",),
         "ledger.marks._delete": (
-            "Are there decisions below the committed offset?",
-            "Delete these decisions.",
+            "Are there marks of refused deliveries below the committed offset?",
+            "Delete these.",
             "Are there marks older than a week?",
             "Delete these marks.",
         ),
@@ -269,10 +272,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "The rows of a step that can be sent again.",
             "The same, of an event type and a tenant.",
         ),
-        "ledger.admin.of_record": ("`settle`: the stored deliveries of a record.",),
+        "ledger.admin.of_record": ("The console: the stored deliveries of a record.",),
         "ledger.admin._mark": ("Make rows due, an array.",),
         "ledger.marks._mark": (
-            "Mark due rows or a decision again for the partition's owner, an array.",
+            "Mark due rows again for the partition's owner, an array.",
             "Insert the first mark, an array.",
         ),
         "ledger.admin.progress": ("The number of these rows in each state.",),
@@ -498,12 +501,9 @@ def _send(engine: Engine) -> None:
     due.postpone(engine, due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=_refuse).faulty, T)
     assigned.settled_keys(engine, GROUP, "t", 0, 0, 0)
     assigned.open_keys(engine, GROUP, "t", 0, 10)
-    subject = marks.Subject("t", 0, 0, 1)
-    marks.decide(engine, GROUP, subject, Wish.GIVE_UP)
+    marks.refused_since(engine, GROUP, RecordId("t", 0, 0, 0), 1, T)
     marks.recent(engine, GROUP, None)
-    marks.decision(engine, GROUP, subject)
     marks.published(engine, GROUP, "t", 0)
-    marks.acted(engine, GROUP, subject)
     assigned.open_topics(engine, GROUP)
     assigned.next_partition(engine, GROUP, "t", 0)
     assigned.with_rows(engine, GROUP, [("t", 0)])

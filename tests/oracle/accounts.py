@@ -36,7 +36,7 @@ from consumer.matching.catalog import find_endpoints
 from consumer.ops import changes, replay_request
 from consumer.subscriptions import event_types, health, repository, secrets, tls
 from consumer.subscriptions.endpoint_row import Rules
-from models import Status, Wish
+from models import Status
 from tests.crypto.vaults import in_the_clear
 from tests.docs.documentation import BLOCKS
 
@@ -83,11 +83,8 @@ def as_worker(engine: Engine, begin: Begin) -> None:
     assert upkeep.prune(engine, "g", "t", 0, 2) == 1
     upkeep.waiting(engine, "g", "t", 0)
     outbox.expire(engine, "g", now - 1000)
-    subject = marks.Subject("t", 0, 1, 1)
-    marks.decide(engine, "g", subject, Wish.GIVE_UP)  # as its upkeep requests others to look for due rows
+    assert marks.refused_since(engine, "g", RecordId("t", 0, 1, 0), 1, now) == now
     marks.recent(engine, "g", None)
-    assert marks.decision(engine, "g", subject)
-    marks.acted(engine, "g", subject)
     assert marks.prune(engine, "g", "t", 0, 2) == 1
     marks.expire(engine, "g", now)
     outbox.forget(engine, [number for number, _, _ in outbox.pending(engine, "g", 2)])
@@ -169,8 +166,6 @@ def as_operator(engine: Engine, begin: Begin) -> None:
     assert admin.count(engine, DeliveryQuery(event_type="t"), 2) == 1
     assert admin.detail(engine, found.id)
     admin.of_record(engine, "g", "t", 0, 1)
-    marks.decide(engine, "g", marks.Subject("t", 0, 1, 1), Wish.GIVE_UP)
-    assert marks.decision(engine, "g", marks.Subject("t", 0, 1, 1))
     with engine.begin() as connection:
         marks.note_published(connection, "g", "dead", [(0, 7)])
     assert marks.published(engine, "g", "dead", 7).keys() == {(0, 7)}
