@@ -30,7 +30,7 @@ from consumer.delivery.parking import STORE_BATCH
 from consumer.delivery.recall import DUE_KEYS
 from consumer.ledger import assigned, due, marks, ordering, outbox, store, upkeep
 from consumer.ledger.due import FetchRequest
-from consumer.ledger.rows import AttemptResult, Failure
+from consumer.ledger.rows import AttemptFailure, AttemptResult
 from consumer.loop.poller import Poller
 from consumer.matching.catalog import find_endpoints
 from consumer.sending.adapter import LoopAdapter
@@ -42,7 +42,7 @@ from tests.databases import database
 SECRETS = (parse_signing_key("benchmark-secret"),)
 LATER = 200.0  # seconds: the rows of `rows` are due by then
 REQUESTS, OPEN = 4_000, 100
-FAILED = Failure("status 503", 503, "unavailable", 1.0)
+FAILED = AttemptFailure("status 503", 503, "unavailable", 1.0)
 
 
 @contextmanager

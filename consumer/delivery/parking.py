@@ -22,8 +22,7 @@ from sqlalchemy import Engine
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage, translated
 from consumer.database.job import ThreadJob
-from consumer.delivery.due_keys import DueKeys
-from consumer.delivery.order import StoredKeys
+from consumer.delivery.known_rows import DueKeys, StoredKeys
 from consumer.delivery.set_aside import Aside, OnStored, PendingWrite, SetAside
 from consumer.errors import RefusedTooLong, Unstorable
 from consumer.events.event import TopicPartition

@@ -21,8 +21,9 @@ from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage, translated
 from consumer.database.job import ThreadJob
 from consumer.delivery.delivery import Delivery, StoredRow
+from consumer.delivery.known_rows import TakenUp
 from consumer.delivery.lanes import Admission, Lanes
-from consumer.delivery.memory import Memory, TakenUp
+from consumer.delivery.memory import Memory
 from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition

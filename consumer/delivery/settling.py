@@ -10,11 +10,21 @@ from math import inf
 import structlog
 from requests import RequestException, Response, Timeout
 
+from consumer.delivery.attempt_reports import exhausted, fields, secrets_of
 from consumer.delivery.delivery import QUEUE_SECONDS, Delivery, Lane, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
+from consumer.delivery.known_rows import TakenUp
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.memory import TakenUp
-from consumer.delivery.next_step import NextStep, RetryIn, Store, after_failure, after_success, verdict_on
+from consumer.delivery.next_step import (
+    NextStep,
+    RetryIn,
+    WriteResult,
+    after_failure,
+    after_success,
+    attempt_result,
+    new_delivery,
+    verdict_on,
+)
 from consumer.delivery.outcome import (
     Delivered,
     Failed,
@@ -27,11 +37,9 @@ from consumer.delivery.outcome import (
     unavailable,
 )
 from consumer.delivery.parking import Parking
-from consumer.delivery.reporting import exhausted, fields, secrets_of
 from consumer.delivery.retry import GiveUp, Retry, RetryPolicy, policy_for
-from consumer.delivery.to_rows import attempt_result, new_delivery
 from consumer.events.event import Event, TopicPartition
-from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, OrderingKey, due_key_of
+from consumer.ledger.rows import AttemptFailure, AttemptResult, DueDelivery, NewDelivery, OrderingKey, due_key_of
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.options import Effect, Problem
 from consumer.telemetry.metrics import Metrics
@@ -166,7 +174,7 @@ class Settling:
             problem = Problem("url", outcome.error, Effect.STORED)
             number = lane.endpoint.subscription_id
             log.error("a subscription is not as it should be", subscription=number, reason=str(problem))
-        failure = Failure(outcome.error, None, None, now)
+        failure = AttemptFailure(outcome.error, None, None, now)
         for each in delivery.split():
             if isinstance(each.origin, OpenRecord):
                 self._park(each, self._opens_at(lane), now, each.last or failure)
@@ -288,10 +296,10 @@ class Settling:
             lane = delivery.lane
             self.postpone(delivery.event, lane.endpoint, origin, delivery.ordering_key, lane)
 
-    def _park(self, delivery: Delivery, due: float, now: float, failure: Failure) -> None:
+    def _park(self, delivery: Delivery, due: float, now: float, failure: AttemptFailure) -> None:
         """Store a delivery until `due` (unix seconds) without another attempt."""
         self._metrics.deliveries["parked"] += 1
-        self._write(delivery, Store("parked", due), now, failure)
+        self._write(delivery, WriteResult("parked", due), now, failure)
 
     def _opens_at(self, lane: Lane) -> float:
         """When the lane's circuit breaker allows a request (unix seconds): now, or later."""
@@ -323,7 +331,7 @@ class Settling:
     def _failed(self, deliveries: Sequence[Delivery], outcome: Outcome, now: float, took: float) -> None:
         """Decide on each delivery. Deliveries with equally many attempts share a verdict, and so a batch again."""
         assert not isinstance(outcome, Delivered)  # noqa: S101 (for the type checker: `on_result` handles it)
-        failure = Failure(outcome.error, outcome.status, outcome.response, now)
+        failure = AttemptFailure(outcome.error, outcome.status, outcome.response, now)
         shared = len(deliveries) > 1 and isinstance(outcome, Failed | Rejected) and not unavailable(outcome.status)
         verdicts: dict[int, Retry | GiveUp] = {}
         for delivery in deliveries:
@@ -350,10 +358,10 @@ class Settling:
             )
 
     def _apply(
-        self, delivery: Delivery, step: NextStep, now: float, failure: Failure | None, status: int | None = None
+        self, delivery: Delivery, step: NextStep, now: float, failure: AttemptFailure | None, status: int | None = None
     ) -> None:
         """Carry out a next step. Nothing else settles, retries or stores after an attempt."""
-        if isinstance(step, Store):
+        if isinstance(step, WriteResult):
             self._write(delivery, step, now, failure, status)
         elif isinstance(step, RetryIn):
             delivery.last = failure
@@ -390,7 +398,12 @@ class Settling:
         )
 
     def _write(
-        self, delivery: Delivery, step: Store, now: float, failure: Failure | None, status: int | None = None
+        self,
+        delivery: Delivery,
+        step: WriteResult,
+        now: float,
+        failure: AttemptFailure | None,
+        status: int | None = None,
     ) -> None:
         """Store a delivery, or the result of an attempt at a stored one."""
         origin = delivery.origin

@@ -45,7 +45,7 @@ from consumer.ledger.columns import (
     unix,
 )
 from consumer.ledger.ordering import put_in_order
-from consumer.ledger.rows import Failure
+from consumer.ledger.rows import AttemptFailure
 from consumer.ledger.upkeep import by_id, by_no_index, counted
 from models import ParkedDelivery, Payload, Status, Subscription
 from models.subscription import EVERY_TENANT
@@ -69,8 +69,8 @@ class StoredDelivery:
     attempt: int
     schedule_start: int
     next_attempt_at: float | None
-    first: Failure | None
-    last: Failure | None
+    first: AttemptFailure | None
+    last: AttemptFailure | None
     replay: int
     created_at: float
     updated_at: float
@@ -101,7 +101,7 @@ class DeliveryQuery:
     topic: str | None = None
 
 
-class Marked(NamedTuple):
+class RedeliveryStep(NamedTuple):
     """The marked rows, and how many rows of the batch were skipped because their subscriptions are removed."""
 
     ids: tuple[int, ...]
@@ -212,7 +212,9 @@ def of_tenant(tenant: str) -> Iterator[ColumnElement[bool]]:
         yield Payload.tenant == tenant
 
 
-def redeliver(engine: Engine, selection: DeliveryQuery, now: float, note: Note = lambda *_: None) -> Iterator[Marked]:
+def redeliver(
+    engine: Engine, selection: DeliveryQuery, now: float, note: Note = lambda *_: None
+) -> Iterator[RedeliveryStep]:
     """Redeliver: make deliveries due now, on a new retry schedule. Yields after each step, empty ones too.
 
     `note` gets the rows that a step marks, in its transaction.
@@ -223,7 +225,7 @@ def redeliver(engine: Engine, selection: DeliveryQuery, now: float, note: Note =
     """
     for part in steps(engine, selection) if selection.ids is None else _parts(sorted(set(selection.ids))):
         redo = partial(_redeliver, ids=part, selection=selection, now=now, note=note)
-        yield in_transaction(engine, redo) if part else Marked((), 0)
+        yield in_transaction(engine, redo) if part else RedeliveryStep((), 0)
 
 
 def progress(engine: Engine, ids: Collection[int]) -> Counter[str]:
@@ -240,13 +242,13 @@ def progress(engine: Engine, ids: Collection[int]) -> Counter[str]:
 
 def _redeliver(
     connection: Connection, *, ids: Sequence[int], selection: DeliveryQuery, now: float, note: Note
-) -> Marked:
+) -> RedeliveryStep:
     rows = connection.execute(_markable(ids, selection)).all()
     marked = [row for row in rows if row.enabled is not None]
     if marked:
         note(connection, marked)
     _mark(connection, marked, now)
-    return Marked(tuple(row.id for row in marked), len(rows) - len(marked))
+    return RedeliveryStep(tuple(row.id for row in marked), len(rows) - len(marked))
 
 
 def _ids(selection: DeliveryQuery) -> Select[int]:

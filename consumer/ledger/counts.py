@@ -19,7 +19,7 @@ from sqlalchemy import (
 
 from consumer.database.engine import any_of, padded, reading
 from consumer.ledger.columns import ATTEMPTS, BATCH, OPEN, AnySelect, last_of, unix
-from consumer.ledger.rows import Failure
+from consumer.ledger.rows import AttemptFailure
 from consumer.ledger.upkeep import by_id
 from models import ParkedDelivery, Status
 from models.base import BEFORE_IDS
@@ -73,9 +73,9 @@ def loads(engine: Engine, subscriptions: Collection[int], most: int) -> Mapping[
     return found
 
 
-def last_failures(engine: Engine, subscriptions: Collection[int]) -> Mapping[int, Failure]:
+def last_failures(engine: Engine, subscriptions: Collection[int]) -> Mapping[int, AttemptFailure]:
     """The latest failed attempt among each subscription's newest and oldest rows, if one of these has failed."""
-    found: dict[int, Failure] = {}
+    found: dict[int, AttemptFailure] = {}
     if subscriptions:
         with reading(engine) as connection:
             for row in connection.execute(_of_each(_attempts_at_the_ends, len(subscriptions)), _binds(subscriptions)):

@@ -31,7 +31,7 @@ def order_key(key: bytes) -> str:
     return blake2b(key, digest_size=16).hexdigest()
 
 
-class Failure(NamedTuple):
+class AttemptFailure(NamedTuple):
     """An attempt that failed at `at`. `response` is the start of the answer's body, stored escaped to ASCII."""
 
     error: str
@@ -62,8 +62,8 @@ class NewDelivery(NamedTuple):
     attempt: int
     status: Literal["parked", "exhausted"]
     next_attempt_at: float | None
-    first: Failure | None = None
-    last: Failure | None = None
+    first: AttemptFailure | None = None
+    last: AttemptFailure | None = None
     ordering_key: OrderingKey | None = None
     operation: OperationalEvent | None = None
     replay: int = 0
@@ -83,7 +83,7 @@ class AttemptResult(NamedTuple):
     status: Literal["delivered", "parked", "exhausted", "unwanted"]
     next_attempt_at: float | None
     status_code: int | None
-    failure: Failure | None
+    failure: AttemptFailure | None
     at: float
     ordering_key: OrderingKey | None = None
     operation: OperationalEvent | None = None
@@ -99,8 +99,8 @@ class DueDelivery:
     endpoint: Endpoint
     attempt: int
     schedule_start: int
-    first: Failure | None
-    last: Failure | None
+    first: AttemptFailure | None
+    last: AttemptFailure | None
     ordering_key: OrderingKey | None
     replay: int
     filter_pending: bool

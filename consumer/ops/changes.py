@@ -19,7 +19,7 @@ from consumer.crypto.keys import Algorithm
 from consumer.crypto.vault import Vault
 from consumer.http.urls import redact_url
 from consumer.ledger import outbox, request_keys
-from consumer.ledger.request_keys import RequestKey
+from consumer.ledger.request_keys import RequestDigests
 from consumer.sending.masking import MASK
 from consumer.sending.validation_request import lowered
 from consumer.subscriptions import repository, secrets, tls
@@ -68,7 +68,7 @@ def add(
     event_type: str,
     *,
     new_secrets: Sequence[tuple[str, str]] = (),
-    key: RequestKey | None = None,
+    key: RequestDigests | None = None,
     disabled: str | None = None,
     **options: Unpack[Options],
 ) -> Subscribed:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from sqlalchemy import Connection, Engine
 
 from consumer.ledger import admin, outbox
-from consumer.ledger.admin import DeliveryQuery, Marked, StoredDetail
+from consumer.ledger.admin import DeliveryQuery, RedeliveryStep, StoredDetail
 from consumer.ledger.columns import AnyRow
 from consumer.ops.changes import Registry
 from consumer.subscriptions import repository
@@ -27,7 +27,7 @@ def find(engine: Engine, delivery_id: int, tenant: str | None) -> StoredDetail |
     return found if subscription is not None and subscription.tenant == tenant else None
 
 
-def redeliver(registry: Registry, actor: str, chosen: DeliveryQuery, now: float) -> Iterator[Marked]:
+def redeliver(registry: Registry, actor: str, chosen: DeliveryQuery, now: float) -> Iterator[RedeliveryStep]:
     """Redeliver as `admin.redeliver` does; each step that marks deliveries writes an operational event."""
 
     def note(connection: Connection, rows: Sequence[AnyRow]) -> None:

@@ -18,7 +18,6 @@ from consumer.telemetry.metrics import Metrics
 log = structlog.get_logger(__name__)
 
 REASON = "not_stored"  # of the dead letter
-ANNOUNCED = "delivery.dead_lettered"
 
 
 class Refusals:
@@ -54,21 +53,26 @@ class Refusals:
             self._dead_letters.send(record, REASON, detail, partial(self._stored, item, str(error), settle))
 
     def _stored(self, item: NewDelivery, error: str, settle: Callable[[], None]) -> None:
-        event = item.event
-        data = {
-            "subscription_id": item.subscription_id,
-            "url": redact_url(item.url),
-            "webhook_id": event.webhook_id,
-            "event_type": event.type,
-            **event.record._asdict(),
-            "attempts": item.attempt,
-            "last_error": item.last.error if item.last else None,
-            "error": error,
-        }
+        operation = dead_lettered(item, error)
         self._metrics.deliveries["dead_lettered"] += 1
-        log.error("a delivery could not be stored; its record is on the dead-letter topic", **data)
-        if event.record.topic != self._operations_topic:  # no event about the delivery of an event
-            identity = f"dead-lettered-{event.webhook_id}-{item.subscription_id}"
-            write = partial(outbox.add, group=self._group, operations=[OperationalEvent(ANNOUNCED, identity, data)])
+        log.error("a delivery could not be stored; its record is on the dead-letter topic", **operation.data)
+        if item.event.record.topic != self._operations_topic:  # no event about the delivery of an event
+            write = partial(outbox.add, group=self._group, operations=[operation])
             self._notes.add(lambda engine: in_transaction(engine, write))
         settle()
+
+
+def dead_lettered(item: NewDelivery, error: str) -> OperationalEvent:
+    """The operational event of a delivery that the database would not store."""
+    event = item.event
+    data = {
+        "subscription_id": item.subscription_id,
+        "url": redact_url(item.url),
+        "webhook_id": event.webhook_id,
+        "event_type": event.type,
+        **event.record._asdict(),
+        "attempts": item.attempt,
+        "last_error": item.last.error if item.last else None,
+        "error": error,
+    }
+    return OperationalEvent("delivery.dead_lettered", f"dead-lettered-{event.webhook_id}-{item.subscription_id}", data)

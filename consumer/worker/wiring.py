@@ -14,8 +14,9 @@ from consumer.crypto.keys import parse_signing_key
 from consumer.crypto.vault import Vault
 from consumer.database.engine import DatabaseThread, create_engine
 from consumer.delivery.failing import Failing
+from consumer.delivery.known_rows import TakenUp
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.memory import Memory, TakenUp
+from consumer.delivery.memory import Memory
 from consumer.delivery.notes import Notes
 from consumer.delivery.parking import Parking
 from consumer.delivery.recall import Ledger, Recall

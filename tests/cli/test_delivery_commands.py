@@ -12,7 +12,7 @@ from consumer.cli import console
 from consumer.cli.deliveries import State
 from consumer.events.event import Event, RecordId
 from consumer.ledger import outbox, store
-from consumer.ledger.rows import Failure, NewDelivery
+from consumer.ledger.rows import AttemptFailure, NewDelivery
 from consumer.subscriptions import repository
 from models import Status, StoredReplay, Subscription
 from tests.databases import url_of
@@ -21,7 +21,7 @@ from tests.processes import Command
 GROUP = "webhooks"
 URL = "https://example.com/hook"
 AT = 1_700_000_000.0
-FAILED = Failure("status 503\x1b[31m", 503, "<h1>no\x1b]0;title\x07", AT + 5)
+FAILED = AttemptFailure("status 503\x1b[31m", 503, "<h1>no\x1b]0;title\x07", AT + 5)
 
 
 @pytest.fixture

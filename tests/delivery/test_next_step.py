@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.delivery.next_step import Done, RetryIn, Store, after_failure, after_success, verdict_on
+from consumer.delivery.next_step import Finished, RetryIn, WriteResult, after_failure, after_success, verdict_on
 from consumer.delivery.outcome import Failed, Outcome, Rejected, Undeliverable
 from consumer.delivery.retry import GiveUp, Retry, RetryPolicy
 
@@ -14,25 +14,25 @@ POLICY = RetryPolicy((5.0, 60.0), 0.0)
 
 def test_a_success_is_written_only_for_a_stored_delivery() -> None:
     """For a delivery from a record nothing is written."""
-    assert after_success(is_row=False) == Done()
-    assert after_success(is_row=True) == Store("delivered")
+    assert after_success(is_row=False) == Finished()
+    assert after_success(is_row=True) == WriteResult("delivered")
 
 
 @given(wait=st.floats(0, 1e6), in_memory=st.floats(-1, 1e6))
 def test_a_short_wait_is_in_memory_and_a_long_one_in_the_database(wait: float, in_memory: float) -> None:
     """Waits up to and including the limit are in memory. A longer one is due at the same time in the database."""
     step = after_failure(Retry(wait), NOW, in_memory=in_memory)
-    assert step == (RetryIn(wait) if wait <= in_memory else Store("parked", NOW + wait))
+    assert step == (RetryIn(wait) if wait <= in_memory else WriteResult("parked", NOW + wait))
 
 
 def test_a_delivery_that_may_not_wait_in_memory_is_stored() -> None:
     """Even a delivery that is due at once."""
-    assert after_failure(Retry(0.0), NOW, in_memory=None) == Store("parked", NOW)
+    assert after_failure(Retry(0.0), NOW, in_memory=None) == WriteResult("parked", NOW)
 
 
 def test_a_used_up_schedule_ends_in_the_database() -> None:
     """It is stored whatever wait memory allows, so that operators see that it was given up."""
-    assert after_failure(GiveUp(), NOW, in_memory=1e6) == Store("exhausted")
+    assert after_failure(GiveUp(), NOW, in_memory=1e6) == WriteResult("exhausted")
 
 
 @pytest.mark.parametrize(

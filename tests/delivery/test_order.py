@@ -8,7 +8,7 @@ from math import inf
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from consumer.delivery.order import StoredKeys, ordering_key_of
+from consumer.delivery.known_rows import StoredKeys, ordering_key_of
 from consumer.events.event import TopicPartition
 from consumer.ledger.rows import OrderingKey
 from consumer.subscriptions.endpoint import Endpoint

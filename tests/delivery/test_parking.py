@@ -21,7 +21,7 @@ from consumer.delivery.parking import BACKLOG_BYTES, STORE_BATCH
 from consumer.errors import DatabaseUnavailable
 from consumer.ledger import store as ledger
 from consumer.ledger.assigned import Settled
-from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, OrderingKey, order_key
+from consumer.ledger.rows import AttemptFailure, AttemptResult, NewDelivery, OrderingKey, order_key
 from consumer.subscriptions import repository
 from models import Payload
 from tests.databases import database, on_oracle
@@ -38,7 +38,7 @@ RECORD_1 = {
     "event_type": "user.created",
     "webhook_id": "msg_1",
 }
-BOOM = Failure("boom", 503, None, 400.0)
+BOOM = AttemptFailure("boom", 503, None, 400.0)
 
 
 @pytest.fixture
@@ -427,7 +427,7 @@ def test_results_are_written_for_the_attempt_they_belong_to(store: Store) -> Non
     """If another owner has changed the row meanwhile, the result is settled and changes no row."""
     settled: list[int] = []
     ledger.park(store.engine, GROUP, [parked(1), parked(2)], 500.0)
-    late = Failure("late", 500, None, 600.0)
+    late = AttemptFailure("late", 500, None, 600.0)
     store.parking.resolve(AttemptResult(1, 1, "delivered", None, 200, None, 600.0), HEAD, lambda: settled.append(1))
     store.parking.resolve(AttemptResult(2, 0, "exhausted", None, 500, late, 600.0), HEAD, lambda: settled.append(2))
     store.write()

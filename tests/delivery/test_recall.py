@@ -13,8 +13,9 @@ from sqlalchemy import Engine, event, insert, text
 from consumer.database.backoff import BACK_OFF
 from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
+from consumer.delivery.known_rows import TakenUp
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.memory import Memory, TakenUp
+from consumer.delivery.memory import Memory
 from consumer.delivery.next_step import after_success
 from consumer.delivery.parking import BACKLOG
 from consumer.delivery.recall import EARLY, LOOK_EVERY, Ledger, Recall
@@ -26,7 +27,7 @@ from consumer.ledger import store as ledger
 from consumer.ledger.assigned import with_due_rows
 from consumer.ledger.due import POSTPONED, SEEKS, fetch, postpone, scan
 from consumer.ledger.marks import recent
-from consumer.ledger.rows import DueKey, Failure, NewDelivery, OrderingKey, order_key
+from consumer.ledger.rows import AttemptFailure, DueKey, NewDelivery, OrderingKey, order_key
 from consumer.ledger.seeks import PARTS
 from consumer.ledger.store import UNWANTED
 from consumer.matching.budget import PAUSE, Budget
@@ -38,7 +39,7 @@ from models import Subscription
 from tests.crypto.vaults import in_the_clear
 from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, Store, make_event
 
-FAILURE = Failure("boom", 503, None, NOW - 60)
+FAILURE = AttemptFailure("boom", 503, None, NOW - 60)
 HERE, THERE = ("t", 0), ("t", 1)
 
 

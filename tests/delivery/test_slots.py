@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumer.delivery.slots import MANY, Slots
+from consumer.delivery.limits import MANY, Slots
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.delivery.token_bucket import TokenBucket
+from consumer.delivery.limits import TokenBucket
 
 rates = st.floats(0.01, 100_000)
 

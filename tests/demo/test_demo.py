@@ -27,7 +27,7 @@ from consumer.demo.story import RATE, plan
 from consumer.demo.summary import REAL_THING, Evidence, claims
 from consumer.events.event import Event, RecordId
 from consumer.ledger import store
-from consumer.ledger.rows import Failure, NewDelivery
+from consumer.ledger.rows import AttemptFailure, NewDelivery
 from consumer.ops.receiver import Reply
 from consumer.subscriptions import repository
 from tests.oracle.oracle_databases import start_emulator
@@ -169,7 +169,7 @@ def test_figures_come_from_the_database_and_the_receiver(engine: Engine) -> None
     def row(offset: int, status: Literal["parked", "exhausted"], attempt: int) -> NewDelivery:
         moved = event._replace(record=event.record._replace(offset=offset))
         due = 2.0 if status == "parked" else None
-        failure = Failure("refused", None, None, 1.0)
+        failure = AttemptFailure("refused", None, None, 1.0)
         return NewDelivery(moved, subscribed, "http://127.0.0.1:1/", attempt, status, due, failure, failure)
 
     rows = [row(0, "parked", 2), row(1, "exhausted", 4), row(2, "exhausted", 1), row(3, "parked", 0)]

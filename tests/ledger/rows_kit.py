@@ -10,9 +10,9 @@ from consumer.crypto.vault import Decrypt
 from consumer.events.event import Event, RecordId, extra_of
 from consumer.ledger import due
 from consumer.ledger.rows import (
+    AttemptFailure,
     AttemptResult,
     DueDelivery,
-    Failure,
     NewDelivery,
     OperationalEvent,
     OrderingKey,
@@ -25,7 +25,7 @@ URL = "https://example.com/hook"
 DEFAULT = (b"default",)
 PLACES = [("t", 0), ("t", 1), ("u", 0)]
 Result = Literal["delivered", "parked", "exhausted"]
-BOOM = Failure("boom", 503, "<h1>no</h1>", 95.0)
+BOOM = AttemptFailure("boom", 503, "<h1>no</h1>", 95.0)
 
 
 def make_event(offset: int, *, topic: str = "t", partition: int = 0, body: bytes = b"{}", **more: object) -> Event:
@@ -70,7 +70,7 @@ def find(
 
 def result(row: DueDelivery, status: Result, at: float | None = None, *, error: str = "boom") -> AttemptResult:
     """The result of one more attempt of a row, at 2000."""
-    failure = None if status == "delivered" else Failure(error, 500, "sorry", 1999.0)
+    failure = None if status == "delivered" else AttemptFailure(error, 500, "sorry", 1999.0)
     code = 500 if failure else 200
     return AttemptResult(row.id, row.attempt, status, at, code, failure, 2000.0, row.ordering_key)
 

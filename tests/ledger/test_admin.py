@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Connection, Engine, event, select
 
 from consumer.ledger import admin, adoption, store, upkeep
-from consumer.ledger.admin import DeliveryQuery, Marked
-from consumer.ledger.rows import AttemptResult, Failure
+from consumer.ledger.admin import DeliveryQuery, RedeliveryStep
+from consumer.ledger.rows import AttemptFailure, AttemptResult
 from consumer.subscriptions import repository
 from models import ParkedDelivery
 from tests.ledger.rows_kit import (
@@ -36,7 +36,7 @@ def exhaust_all(engine: Engine) -> None:
     store.record(engine, GROUP, [result(row, "exhausted") for row in find(engine)])
 
 
-def marked(engine: Engine, selection: DeliveryQuery, now: float = 5000.0) -> list[Marked]:
+def marked(engine: Engine, selection: DeliveryQuery, now: float = 5000.0) -> list[RedeliveryStep]:
     return list(admin.redeliver(engine, selection, now))
 
 
@@ -86,7 +86,7 @@ def test_a_delivery_is_shown_in_full(engine: Engine, sub: int) -> None:
     shown = found.delivery
     assert (shown.group, shown.record, shown.subscription_id, shown.url) == (GROUP, event.record, sub, URL)
     assert (shown.status, shown.attempt, shown.next_attempt_at, shown.replay) == ("exhausted", 4, None, 0)
-    assert (shown.first, shown.last) == (BOOM._replace(response=None), Failure("boom", 500, "sorry", 1999.0))
+    assert (shown.first, shown.last) == (BOOM._replace(response=None), AttemptFailure("boom", 500, "sorry", 1999.0))
     assert (shown.event_type, shown.webhook_id, shown.updated_at) == ("user.created", "msg_7", 2000.0)
     assert admin.detail(engine, 2) is None
 
@@ -110,14 +110,14 @@ def test_redelivery_starts_a_new_schedule(engine: Engine, sub: int) -> None:
     store.park(engine, GROUP, [parked(make_event(offset), sub, attempt=9) for offset in range(2)], 96.0)
     (stale, _) = find(engine)
     exhaust_all(engine)
-    assert marked(engine, DeliveryQuery(ids=[1, 77])) == [Marked((1,), 0)]
+    assert marked(engine, DeliveryQuery(ids=[1, 77])) == [RedeliveryStep((1,), 0)]
     assert find(engine, 4999.0) == []
     (row,) = find(engine, 5000.0)
     assert (row.id, row.attempt, row.schedule_start) == (1, 10, 10)
     store.record(engine, GROUP, [result(stale, "delivered")])
     assert states(engine) == {0: "parked", 1: "exhausted"}
     losing_the_answer(engine, lambda: marked(engine, DeliveryQuery(ids=[1, 2])))
-    assert marked(engine, DeliveryQuery(ids=[2, 1, 1])) == [Marked((1, 2), 0)]
+    assert marked(engine, DeliveryQuery(ids=[2, 1, 1])) == [RedeliveryStep((1, 2), 0)]
 
 
 def test_a_row_attempted_meanwhile_is_not_marked(engine: Engine, sub: int) -> None:
@@ -190,7 +190,7 @@ def test_unsendable_rows_are_not_marked(engine: Engine) -> None:
     )
     repository.remove(engine, gone)
     repository.set_enabled(engine, off, enabled=False)
-    assert marked(engine, DeliveryQuery()) == [Marked((2,), 1)]
+    assert marked(engine, DeliveryQuery()) == [RedeliveryStep((2,), 1)]
     assert states(engine) == {gone: "exhausted", off: "held", on: "delivered"}
     repository.set_enabled(engine, off, enabled=True)
     upkeep.reconcile(engine, 6000.0)
@@ -204,7 +204,7 @@ def test_redelivery_keeps_the_order_of_keys(engine: Engine, sub: int) -> None:
     for _ in range(2):
         store.record(engine, GROUP, [result(find(engine, 3000.0)[0], "exhausted")])
     assert states(engine) == {0: "exhausted", 1: "exhausted", 2: "parked", 3: "blocked"}
-    assert marked(engine, DeliveryQuery()) == [Marked((1, 2, 3), 0)]
+    assert marked(engine, DeliveryQuery()) == [RedeliveryStep((1, 2, 3), 0)]
     assert states(engine) == {0: "parked", 1: "blocked", 2: "blocked", 3: "blocked"}
 
 
@@ -235,7 +235,7 @@ def test_an_attempt_under_way_does_not_swallow_a_redelivery(
     sub = repository.add(engine, URL, "user.created")
     store.park(engine, GROUP, [parked(make_event(1), sub)._replace(attempt=3)], 500.0)
     assert [each.ids for each in marked(engine, DeliveryQuery(ids=[1]), NOW)] == [(1,)]
-    failure = None if status == "delivered" else Failure("status 503", 503, None, NOW + 1)
+    failure = None if status == "delivered" else AttemptFailure("status 503", 503, None, NOW + 1)
     code = 200 if status == "delivered" else 503
     for _ in range(2):  # the first answer may be lost
         store.record(engine, GROUP, [AttemptResult(1, 3, status, next_at, code, failure, NOW + 1)])

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, event, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from consumer.ledger import admin, assigned, outbox, store, upkeep
-from consumer.ledger.rows import AttemptResult, Failure, NewDelivery
+from consumer.ledger.rows import AttemptFailure, AttemptResult, NewDelivery
 from consumer.subscriptions import repository
 from models import ParkedDelivery, Payload
 from tests.databases import connect_to, url_of
@@ -38,7 +38,7 @@ from tests.oracle_emulator import OracleEmulator
 def test_a_delivery_is_read_back_unchanged(engine: Engine, sub: int) -> None:
     """Every field of event, endpoint and attempts survives, and the row's own columns state the last result."""
     event = make_event(7, body=bytes(range(256)) * 100, key=b"user-1", traceparent="00-abc-def-01")
-    first, last = Failure("time-out", None, None, 90.125), Failure("status 503", 503, "busy", 95.5)
+    first, last = AttemptFailure("time-out", None, None, 90.125), AttemptFailure("status 503", 503, "busy", 95.5)
     store.park(engine, GROUP, [NewDelivery(event, sub, URL, 5, "parked", 100.25, first, last, schedule_start=3)], 96.0)
     (row,) = find(engine)
     assert row.event == event
@@ -166,12 +166,12 @@ def test_results_are_written(engine: Engine, sub: int) -> None:
         again.id,
         2,
         BOOM._replace(response=None),
-        Failure("boom", 500, "sorry", 1999.0),
+        AttemptFailure("boom", 500, "sorry", 1999.0),
     )
     ended = admin.find(engine, statuses=("delivered", "exhausted"), limit=9)
     assert [(row.attempt, row.next_attempt_at, row.first, row.last) for row in ended] == [
         (1, None, None, None),
-        (3, None, BOOM._replace(response=None), Failure("gone", 500, "sorry", 1999.0)),
+        (3, None, BOOM._replace(response=None), AttemptFailure("gone", 500, "sorry", 1999.0)),
     ]
     assert query(engine, "SELECT last_status FROM webhook_deliveries WHERE status = 'delivered'") == [(200,)]
 
@@ -182,8 +182,8 @@ def test_the_first_failure_is_kept(engine: Engine, sub: int) -> None:
     for error in ("one", "two", "three"):
         store.record(engine, GROUP, [result(find(engine)[0], "parked", 100.0, error=error)])
     (row,) = find(engine)
-    assert row.first == Failure("one", 500, None, 1999.0)
-    assert row.last == Failure("three", 500, "sorry", 1999.0)
+    assert row.first == AttemptFailure("one", 500, None, 1999.0)
+    assert row.last == AttemptFailure("three", 500, "sorry", 1999.0)
 
 
 def test_a_zombie_overwrites_nothing(engine: Engine, sub: int) -> None:

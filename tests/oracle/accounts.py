@@ -84,6 +84,8 @@ def as_worker(engine: Engine, begin: Begin) -> None:
     upkeep.waiting(engine, "g", "t", 0)
     outbox.expire(engine, "g", now - 1000)
     assert marks.refused_since(engine, "g", RecordId("t", 0, 1, 0), 1, now) == now
+    with engine.begin() as connection:
+        marks.look(connection, "g", [("t", 0, 1)])
     marks.recent(engine, "g", None)
     assert marks.prune(engine, "g", "t", 0, 2) == 1
     marks.expire(engine, "g", now)

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 from sqlalchemy import Engine, event
 from structlog.testing import capture_logs
 
-from consumer.delivery.order import StoredKeys
+from consumer.delivery.known_rows import StoredKeys
 from tests.databases import database
 from tests.simulation.deployment import (
     ALL_URLS,

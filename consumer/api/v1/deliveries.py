@@ -29,7 +29,7 @@ from consumer.api.v1.models import Nothing
 from consumer.errors import InvalidPosition
 from consumer.http.urls import redact_url
 from consumer.ledger.admin import StoredDelivery, StoredDetail
-from consumer.ledger.rows import Failure
+from consumer.ledger.rows import AttemptFailure
 from consumer.ledger.search import MOST
 from consumer.ledger.search import Query as SearchQuery
 from consumer.ops import stored_deliveries
@@ -209,7 +209,7 @@ def _shown(caller: Caller, item: StoredDelivery) -> dict[str, Any]:
     }
 
 
-def _failure(caller: Caller, failure: Failure | None) -> dict[str, Any] | None:
+def _failure(caller: Caller, failure: AttemptFailure | None) -> dict[str, Any] | None:
     if failure is None:
         return None
     said = {"error": failure.error, "status": failure.status, "response": failure.response}

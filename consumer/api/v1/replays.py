@@ -30,7 +30,7 @@ from consumer.api.v1.models import Nothing
 from consumer.errors import InvalidReplay, SettingsError, Unavailable, WebhooksError
 from consumer.ledger import replays
 from consumer.ledger.replays import Span
-from consumer.ledger.request_keys import Creation, RequestKey, note
+from consumer.ledger.request_keys import Creation, RequestDigests, note
 from consumer.ops.replay_request import NO_KAFKA, Log, Plan, Wanted, cancel, create, parts, plan, records, spans_soon
 from consumer.subscriptions import repository
 from models.subscription import EVENT_TYPE_LENGTH
@@ -158,7 +158,7 @@ def create_replay(caller: Writer, backing: Backed, new: NewReplay, key: Idempote
     )
 
 
-def _create(caller: Caller, backing: Backing, new: NewReplay, key: RequestKey | None) -> Response:
+def _create(caller: Caller, backing: Backing, new: NewReplay, key: RequestDigests | None) -> Response:
     registry = backing.registry
     planned, found = _planned(backing, new)
     with registry.engine.begin() as connection:

@@ -50,7 +50,7 @@ from consumer.api.v1.verification import asking
 from consumer.crypto.keys import generate, parse_signing_key, receiver_key
 from consumer.http.urls import Target, parse_target
 from consumer.ledger import admin
-from consumer.ledger.request_keys import Creation, RequestKey
+from consumer.ledger.request_keys import Creation, RequestDigests
 from consumer.ops import changes, verification
 from consumer.ops.ping import EVENT_TYPE, describe, ping_event
 from consumer.subscriptions import repository, secrets
@@ -155,7 +155,7 @@ def create_subscription(caller: Writer, backing: Backed, new: NewSubscription, k
 
 
 def _create_verified(
-    caller: Caller, backing: Backing, new: NewSubscription, key: RequestKey | None
+    caller: Caller, backing: Backing, new: NewSubscription, key: RequestDigests | None
 ) -> tuple[Subscribed, str | None, dict[str, object]]:
     ask = asking(backing)
     with exchanging(caller):
@@ -168,7 +168,7 @@ def _create_verified(
 
 
 def _create(
-    caller: Caller, backing: Backing, new: NewSubscription, key: RequestKey | None, disabled: str | None = None
+    caller: Caller, backing: Backing, new: NewSubscription, key: RequestDigests | None, disabled: str | None = None
 ) -> tuple[Subscribed, str | None, dict[str, object]]:
     """A new subscription, its generated secret, and no further members of the answer."""
     options = stored_options(new.model_dump(exclude_unset=True, exclude={"secrets", "generate_secret", "verify"}))

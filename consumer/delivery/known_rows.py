@@ -1,20 +1,78 @@
-"""Ordered deliveries: which ordering keys have rows in the database. New deliveries with such a key go behind the rows.
+"""What this worker knows of the rows in the database: when they are due, their ordering keys, and which are taken up.
 
 An ordering key stands for the deliveries of one record key, from one partition, to a subscription that asks for order.
-The database decides which of them is first (`ledger.ordering`). This set may hold too many keys, never too few: a
-surplus key sends its deliveries through the database.
+The database decides which of them is first (`ledger.ordering`). A new delivery whose key has rows goes behind them.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from math import inf
 
+from consumer.delivery.memory import Memory
 from consumer.events.event import Event, TopicPartition
-from consumer.ledger.rows import OrderingKey, order_key
+from consumer.ledger.rows import DueKey, OrderingKey, order_key
 from consumer.subscriptions.endpoint import Endpoint
 
 MOST_KEYS = 100_000  # of all partitions together, some 15 MB
+
+
+class DueKeys(dict[DueKey, float]):
+    """By key, when its first row is due (unix seconds). The noted time may be too early."""
+
+    @property
+    def next_at(self) -> float | None:
+        """When the first of all rows is due; None if none waits. Safe to call from another thread."""
+        return min(list(self.values()), default=None)
+
+    def note(self, due_key: DueKey, due_at: float) -> None:
+        """Note that a row of this key is due at `due_at`."""
+        self[due_key] = min(due_at, self.get(due_key, due_at))
+
+    def postpone(self, due_keys: Iterable[DueKey], until: float) -> None:
+        """Replace the noted times of these keys by `until`."""
+        self.update(dict.fromkeys(due_keys, until))
+
+    def forget(self, partitions: Collection[TopicPartition]) -> None:
+        """Forget the keys of partitions that have left."""
+        for due_key in [each for each in self if each[:2] in partitions]:
+            del self[due_key]
+
+
+class TakenUp:
+    """The stored deliveries that this process has taken up, by the id of their row.
+
+    A row looks due until its result is written, even if its partition was revoked and assigned again meanwhile.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._rows: dict[int, tuple[DueKey, Event]] = {}
+
+    def __contains__(self, row: int) -> bool:
+        return row in self._rows
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def due_keys(self) -> Iterator[tuple[int, DueKey]]:
+        """Each row's id with its due key."""
+        return ((row, due_key) for row, (due_key, _) in self._rows.items())
+
+    def add(self, row: int, due_key: DueKey, event: Event) -> None:
+        """Take up a row."""
+        self._rows[row] = due_key, event
+        self._memory.keep(event, event.size)
+
+    def remove(self, row: int) -> DueKey | None:
+        """Let go of a row: its result is written, or the database owns it again. None if it was not here."""
+        due_key, event = self._rows.pop(row, (None, None))
+        if event is not None:
+            self._memory.drop(event)
+        return due_key
 
 
 def ordering_key_of(event: Event, endpoint: Endpoint) -> OrderingKey | None:
