@@ -4,7 +4,7 @@ An ordering key stands for the deliveries of one record key, from one partition,
 The database decides which of them is first (`ledger.ordering`). A new delivery whose key has rows goes behind them.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from math import inf
@@ -82,12 +82,21 @@ def ordering_key_of(event: Event, endpoint: Endpoint) -> OrderingKey | None:
     return OrderingKey(endpoint.subscription_id, event.record.topic, event.record.partition, order_key(event.key))
 
 
-class StoredKeys:
-    """The ordering keys with rows in the assigned partitions, at most `most` of them.
+class Reading:
+    """A read of rows that is under way: what it may miss, by ordering key, from the lowest offset on."""
 
-    Above that, it drops the keys of the subscriptions with the most keys in a partition: each then counts as one key,
-    and all of its deliveries there go behind rows. So the backlog of a receiver that is down does not send other
-    subscriptions' deliveries through the database.
+    __slots__ = ("missed",)
+
+    def __init__(self) -> None:
+        self.missed: dict[OrderingKey, float] = {}
+
+
+class StoredKeys:
+    """The ordering keys with rows in the assigned partitions: perhaps too many, never too few, and at most `most`.
+
+    A surplus key sends its deliveries through the database. Above `most`, the keys of the subscriptions with the most
+    keys in a partition are dropped: all of their deliveries there then go behind rows. So the backlog of a receiver
+    that is down does not send other subscriptions' deliveries through the database.
     """
 
     def __init__(self, most: int = MOST_KEYS) -> None:
@@ -96,8 +105,7 @@ class StoredKeys:
         self._known: dict[TopicPartition, dict[int, set[str] | None] | None] = {}
         self._count = 0
         self._writing: dict[OrderingKey, Counter[int]] = {}  # offsets of the rows that are being written
-        self._written: dict[OrderingKey, int] | None = None  # the lowest offset written since a look began
-        self._unread: set[OrderingKey] | None = None  # keys of rows that were written or seen since a load began
+        self._readings: list[Reading] = []
 
     def __contains__(self, ordering_key: OrderingKey) -> bool:
         """Deliveries with this ordering key go behind its rows."""
@@ -107,88 +115,63 @@ class StoredKeys:
         keys = known.get(ordering_key.subscription_id, ())
         return keys is None or ordering_key.key in keys or ordering_key in self._writing
 
-    def look_begins(self) -> None:
-        """A read of rows begins: it may miss rows that are written meanwhile."""
-        self._written = {}
+    def begin_reading(self) -> Reading:
+        """A read of rows begins on a database thread; end it with `end_reading`."""
+        self._readings.append(reading := Reading())
+        return reading
 
-    def look_ends(self) -> None:
-        """The rows that were read have been compared with `first_unseen`."""
-        self._written = None
+    def end_reading(self, reading: Reading) -> None:
+        """What was read has been used, or the read has failed."""
+        self._readings.remove(reading)
 
-    def first_unseen(self, ordering_key: OrderingKey) -> float:
-        """The lowest offset of this ordering key's rows that a look may have missed; inf if there is none.
+    def first_unseen(self, ordering_key: OrderingKey, reading: Reading) -> float:
+        """The lowest offset of this ordering key's rows that `reading` may have missed; inf if there is none.
 
-        Such rows are being written, or were written since the look began.
+        Such rows are being written, or were written since it began.
         """
-        written = inf if self._written is None else self._written.get(ordering_key, inf)
+        written = reading.missed.get(ordering_key, inf)
         return min(written, min(self._writing.get(ordering_key, ()), default=inf))
 
     @property
     def unknown(self) -> dict[TopicPartition, int]:
-        """Partitions with keys that are not kept, and how many ordering keys of each there is room for."""
+        """Partitions with keys that are not kept, and how many ordering keys of each may be kept."""
         given_up = {
             partition: known for partition, known in self._known.items() if known is None or None in known.values()
         }
         part = (self.most - self._count) // max(1, len(given_up))
         return {partition: _size(known) + part for partition, known in given_up.items()}
 
-    def load_begins(self) -> None:
-        """A read of a partition's ordering keys begins: it may miss rows that are written meanwhile."""
-        self._unread = set()
-
-    def load_ends(self) -> None:
-        """The read has failed, or `loaded` has its result."""
-        self._unread = None
-
-    def loaded(self, partition: TopicPartition, ordering_keys: Iterable[OrderingKey] | None) -> None:
-        """Take the ordering keys that the database has for a partition; None if there are too many.
-
-        The keys of rows that were written since the read began are kept as well.
-        """
+    def loaded(self, partition: TopicPartition, ordering_keys: Iterable[OrderingKey] | None, reading: Reading) -> None:
+        """Take the ordering keys that the database has for a partition; None if there are too many."""
         self._forget(partition)
         if ordering_keys is None:
             self._known[partition] = None
             return
-        known: defaultdict[int, set[str]] = defaultdict(set)
-        missed = (ordering_key for ordering_key in self._unread or () if ordering_key[1:3] == partition)
+        self._known[partition] = {}
+        missed = [ordering_key for ordering_key in reading.missed if ordering_key[1:3] == partition]
         for ordering_key in chain(ordering_keys, missed):
-            known[ordering_key.subscription_id].add(ordering_key.key)
-        self._known[partition] = dict(known)
-        self._count += _size(known)
-        self._make_room()
+            self._add(ordering_key)
 
     def began(self, ordering_key: OrderingKey, offset: int) -> None:
         """A row with this ordering key is to be written."""
         self._writing.setdefault(ordering_key, Counter())[offset] += 1
 
-    def written(self, ordering_key: OrderingKey, offset: int) -> None:
-        """The row is in the database, and waits there."""
-        if self._written is not None:
-            self._written[ordering_key] = min(offset, self._written.get(ordering_key, offset))
-        self.given_up(ordering_key, offset)
-        self.seen(ordering_key)
-
-    def seen(self, ordering_key: OrderingKey) -> None:
-        """A row with this ordering key waits in the database."""
-        if self._unread is not None:
-            self._unread.add(ordering_key)
-        known = self._known.setdefault(ordering_key[1:3], {})
-        if known is None:
-            return
-        keys = known.setdefault(ordering_key.subscription_id, set())
-        if keys is not None and ordering_key.key not in keys:
-            keys.add(ordering_key.key)
-            self._count += 1
-            self._make_room()
-
-    def given_up(self, ordering_key: OrderingKey, offset: int) -> None:
-        """The row is in the database and was given up: later deliveries may go."""
+    def written(self, ordering_key: OrderingKey, offset: int, *, is_open: bool) -> None:
+        """The row is in the database. It waits there, or was given up: then later deliveries may go."""
+        if is_open:
+            self.seen(ordering_key, offset)
         if offsets := self._writing.get(ordering_key):
             offsets[offset] -= 1
             if offsets[offset] <= 0:
                 del offsets[offset]
             if not offsets:
                 del self._writing[ordering_key]
+
+    def seen(self, ordering_key: OrderingKey, offset: float = inf) -> None:
+        """A row with this ordering key waits in the database; readings may have missed it if it has an `offset`."""
+        for reading in self._readings:
+            reading.missed[ordering_key] = min(offset, reading.missed.get(ordering_key, inf))
+        self._add(ordering_key)
 
     def cleared(self, ordering_keys: Iterable[OrderingKey]) -> None:
         """The last row of each key has ended. A key with a row that is being written stays."""
@@ -214,26 +197,30 @@ class StoredKeys:
     def _forget(self, partition: TopicPartition) -> None:
         self._count -= _size(self._known.pop(partition, None))
 
-    def _make_room(self) -> None:
-        """If there are too many ordering keys, drop half of them, so that this is rare."""
-        if self._count <= self.most:
-            return
+    def _add(self, ordering_key: OrderingKey) -> None:
+        known = self._known.setdefault(ordering_key[1:3], {})
+        keys = None if known is None else known.setdefault(ordering_key.subscription_id, set())
+        if keys is not None and ordering_key.key not in keys:
+            keys.add(ordering_key.key)
+            self._count += 1
+            if self._count > self.most:
+                self._drop_half()
+
+    def _drop_half(self) -> None:
+        """Drop the keys of the subscriptions with the most, until half are left, so that this is rare."""
         found = [
             (len(keys), partition, subscription)
             for partition, known in self._known.items()
             for subscription, keys in (known or {}).items()
-            if keys is not None
+            if keys
         ]
         for size, partition, subscription in sorted(found, reverse=True):
             if self._count <= self.most // 2:
                 return
             if known := self._known[partition]:
                 known[subscription] = None
-                self._count -= size - 1
-        if self._count > self.most // 2:  # too many subscriptions, even with one key each
-            self._known = dict.fromkeys(self._known)
-            self._count = 0
+                self._count -= size
 
 
 def _size(known: Mapping[int, Collection[str] | None] | None) -> int:
-    return sum(1 if keys is None else len(keys) for keys in (known or {}).values())
+    return sum(len(keys or ()) for keys in (known or {}).values())

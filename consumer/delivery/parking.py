@@ -225,21 +225,18 @@ class Parking(Part):
             return assigned.settled_keys(self._engine, self._group, *partition, from_offset), ordering_keys
 
         def done(answer: _Known) -> None:
-            take(answer)
-            self.ordering_keys.load_ends()
-
-        def take(answer: _Known) -> None:
+            self.ordering_keys.end_reading(reading)
             if not self._to_load or self._to_load[0] is not load:
                 return  # the partition was revoked
             self._to_load.popleft()
             settled, ordering_keys = answer
             if most is not None and (settled is not None or ordering_keys is not None):  # else they stay unknown
-                self.ordering_keys.loaded(partition, ordering_keys)
+                self.ordering_keys.loaded(partition, ordering_keys, reading)
             if loaded is not None and settled is not None:
                 loaded(settled)
 
-        self.ordering_keys.load_begins()
-        self._reads.start(job, done, lambda _error: self.ordering_keys.load_ends())
+        reading = self.ordering_keys.begin_reading()
+        self._reads.start(job, done, lambda _error: self.ordering_keys.end_reading(reading))
 
     def _write(self, items: Sequence[NewDelivery | AttemptResult]) -> frozenset[OrderingKey]:
         new = [item for item in items if isinstance(item, NewDelivery)]
@@ -330,8 +327,8 @@ class Parking(Part):
             return
         if item.ordering_key is not None:
             if isinstance(item, NewDelivery):
-                note = self.ordering_keys.written if item.status == "parked" else self.ordering_keys.given_up
-                note(item.ordering_key, item.event.record.offset)
+                offset = item.event.record.offset
+                self.ordering_keys.written(item.ordering_key, offset, is_open=item.status == "parked")
             due_at = 0.0  # the next delivery of the ordering key may be due now
         elif item.status == "parked" and item.next_attempt_at is not None:
             due_at = item.next_attempt_at
