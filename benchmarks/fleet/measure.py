@@ -89,7 +89,7 @@ def statements(engine: Engine) -> dict[str, int]:
     take = partial(due.fetch, engine, GROUP, now=LATER, default_secrets=SECRETS, decrypt=Vault().decrypt)
     count("lookup", lambda: find_endpoints(engine, [("t.1", None), ("t.2", None)], SECRETS, Vault().decrypt))
     count("marks_poll", lambda: marks.recent(engine, GROUP, None))
-    count("scan_empty", lambda: due.scan(engine, GROUP, [("t", 0)], None))
+    count("scan_empty", lambda: assigned.scan(engine, GROUP, [("t", 0)], None))
     count("relay_look", lambda: outbox.pending(engine, GROUP, 100))
     both = [("t", 0), ("t", 1)]
     count("find_idle", lambda: assigned.with_rows(engine, GROUP, both))
@@ -107,7 +107,7 @@ def statements(engine: Engine) -> dict[str, int]:
         lambda: (assigned.settled_keys(engine, GROUP, "t", 0, 0), assigned.open_keys(engine, GROUP, "t", 0, 100)),
     )
     count("store", lambda: store.park(engine, GROUP, rows(4, b"{}", 2), 1.0))
-    count("scan_two_keys", lambda: due.scan(engine, GROUP, [("t", 0)], None))
+    count("scan_two_keys", lambda: assigned.scan(engine, GROUP, [("t", 0)], None))
     count("made_due_two_keys", lambda: assigned.with_due_rows(engine, GROUP, [("t", 0, 0), ("t", 0, 1)], 1.0))
     count("find", lambda: assigned.with_rows(engine, GROUP, both))
     count("topics", lambda: assigned.open_topics(engine, GROUP))

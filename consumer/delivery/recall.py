@@ -27,7 +27,8 @@ from consumer.delivery.memory import Memory
 from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition
-from consumer.ledger.due import POSTPONED, Fetched, FetchRequest, Scanned
+from consumer.ledger.assigned import Scanned
+from consumer.ledger.due import POSTPONED, Fetched, FetchRequest
 from consumer.ledger.marks import RecentMarks
 from consumer.ledger.rows import DueDelivery, DueKey, OrderingKey, due_key_of
 from consumer.loop.part import Part

@@ -28,8 +28,8 @@ from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped
 from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
-from consumer.ledger.assigned import with_due_rows
-from consumer.ledger.due import fetch, postpone, scan
+from consumer.ledger.assigned import scan, with_due_rows
+from consumer.ledger.due import fetch, postpone
 from consumer.ledger.marks import recent
 from consumer.loop.poller import Poller, raise_descriptor_limit
 from consumer.matching.budget import Budget

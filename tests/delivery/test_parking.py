@@ -532,9 +532,6 @@ def test_a_row_handed_over_while_the_last_one_ends_keeps_its_ordering_key(store:
     store.answer()
     ordering_keys = store.parking.ordering_keys
     assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), Reading())) == (True, 2)
-        pair_of() in store.parking.ordering_keys,
-        store.parking.ordering_keys.first_unseen(pair_of(), Reading()),
-    ) == (True, 2)
     store.write()
     assert store.rows("record_offset", "status") == [(1, "delivered"), (2, "parked")]
 

@@ -24,8 +24,8 @@ from consumer.errors import DatabaseTooSlow
 from consumer.events.event import Event
 from consumer.ledger import admin, columns
 from consumer.ledger import store as ledger
-from consumer.ledger.assigned import with_due_rows
-from consumer.ledger.due import POSTPONED, SEEKS, fetch, postpone, scan
+from consumer.ledger.assigned import SEEKS, scan, with_due_rows
+from consumer.ledger.due import POSTPONED, fetch, postpone
 from consumer.ledger.marks import recent
 from consumer.ledger.rows import AttemptFailure, DueKey, NewDelivery, OrderingKey, order_key
 from consumer.ledger.seeks import PARTS

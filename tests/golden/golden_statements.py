@@ -187,7 +187,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.outbox.expire": ("The oldest operational events and their times.",),
     },
     "ledger_sending": {
-        "ledger.due.scan": ("Is any row parked?",),
+        "ledger.assigned.scan": ("Is any row parked?",),
         "ledger.seeks.leaps": (
             "Workers, hot: the partitions of a topic with parked rows.",
             "Workers, hot: the next subscriptions with parked rows in a partition.",
@@ -494,7 +494,7 @@ def _store(engine: Engine) -> None:
 
 
 def _send(engine: Engine) -> None:
-    due.scan(engine, GROUP, [("t", 0)], None)
+    assigned.scan(engine, GROUP, [("t", 0)], None)
     assigned.with_due_rows(engine, GROUP, [("t", 0, 1)], T)
     wants = [FetchRequest(("t", 0, 1), 9, frozenset())]
     due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=in_the_clear)

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, event, text
 
 from consumer.crypto.vault import Decrypt
 from consumer.events.event import Event, RecordId, extra_of
-from consumer.ledger import due
+from consumer.ledger import assigned, due
 from consumer.ledger.rows import (
     AttemptFailure,
     AttemptResult,
@@ -62,7 +62,7 @@ def find(
     decrypt: Decrypt = in_the_clear,
 ) -> list[DueDelivery]:
     """The due rows of each partition and subscription, earliest first."""
-    walked = due.scan(engine, GROUP, places, None)
+    walked = assigned.scan(engine, GROUP, places, None)
     assert walked.end is None
     wants = [due.FetchRequest(due_key, room, frozenset(here)) for due_key in walked.due_keys]
     return due.fetch(engine, GROUP, wants, now, default_secrets=DEFAULT, decrypt=decrypt).rows

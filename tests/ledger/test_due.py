@@ -14,7 +14,8 @@ from consumer.crypto.vault import Owner
 from consumer.errors import DatabaseRefused
 from consumer.events.event import Event
 from consumer.ledger import columns, due, store
-from consumer.ledger.due import LATER, POSTPONED, SEEKS, Fetched, FetchRequest, fetch, postpone, scan
+from consumer.ledger.assigned import SEEKS, scan
+from consumer.ledger.due import LATER, POSTPONED, Fetched, FetchRequest, fetch, postpone
 from consumer.ledger.rows import AttemptFailure, DueKey, NewDelivery, OrderingKey, order_key
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint_row import Rules

@@ -44,7 +44,7 @@ def used(engine: Engine, work: Callable[[], object]) -> list[str]:
 
 def test_looking_for_due_rows(full: Engine) -> None:
     """Each seek of a scan, and the first rows of a due key, come from the index in its order."""
-    for plan in used(full, lambda: due.scan(full, GROUP, [("t", 0)], None)):
+    for plan in used(full, lambda: assigned.scan(full, GROUP, [("t", 0)], None)):
         assert "ix_webhook_deliveries_head" in plan or "ix_webhook_deliveries_order" in plan
     want = due.FetchRequest(("t", 0, 1), 10, frozenset())
     first, *_ = used(

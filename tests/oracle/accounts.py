@@ -63,7 +63,7 @@ def as_worker(engine: Engine, begin: Begin) -> None:
     stored, now = _event(None), float(int(time.time()))
     ordering_key = OrderingKey(1, "t", 0, order_key(b"k"))
     store.park(engine, "g", [NewDelivery(stored, 1, URL, 0, "parked", now, ordering_key=ordering_key)], now)
-    assert due.scan(engine, "g", [("t", 0)], None).due_keys
+    assert assigned.scan(engine, "g", [("t", 0)], None).due_keys
     wants = [FetchRequest(("t", 0, 1), 1, frozenset())]
     (row,) = due.fetch(engine, "g", wants, now, default_secrets=(b"key",), decrypt=in_the_clear).rows
     due.postpone(engine, [row.id], now)
