@@ -16,7 +16,7 @@ from consumer.delivery.failing import Failing
 from consumer.delivery.known_rows import TakenUp
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import Memory
-from consumer.delivery.next_step import after_success
+from consumer.delivery.outcome import Delivered
 from consumer.delivery.parking import BACKLOG
 from consumer.delivery.recall import EARLY, LOOK_EVERY, Ledger, Recall
 from consumer.delivery.settling import Settling
@@ -133,9 +133,7 @@ class Bench:
     def delivered(self, delivery: Delivery) -> None:
         """The delivery's request has ended with 200."""
         self.lanes.finished(delivery.lane)
-        delivery.attempts += 1
-        step = after_success(is_row=isinstance(delivery.origin, StoredRow))
-        self.settling._apply(delivery, step, self.store.clock.now, None, 200)
+        self.settling._delivered(delivery, Delivered(200), self.store.clock.now, 0.0, 1)
 
     def finished(self) -> None:
         """The delivery that was taken up is not sent, and all rows are due much later."""
