@@ -328,7 +328,7 @@ ORDER BY
 ;
 
 -- ledger.admin.of_record
--- `settle`: the stored deliveries of a record.
+-- The console: the stored deliveries of a record.
 SELECT
   webhook_deliveries.subscription_id,
   webhook_deliveries.id,
@@ -356,10 +356,10 @@ WHERE
 ;
 
 -- ledger.marks._mark
--- Mark due rows or a decision again for the partition's owner, an array.
-UPDATE webhook_marks SET wish = :b_wish, asked = (
+-- Mark due rows again for the partition's owner, an array.
+UPDATE webhook_marks SET asked = (
   webhook_marks.asked + :asked_1
-), marked_at = SYS_EXTRACT_UTC(SYSTIMESTAMP), done_at = :done_at
+), marked_at = SYS_EXTRACT_UTC(SYSTIMESTAMP)
 WHERE
   webhook_marks.group_id = :b_group_id
   AND webhook_marks.topic = :b_topic
@@ -376,7 +376,8 @@ INSERT INTO webhook_marks (
   partition_no,
   record_offset,
   subscription_id,
-  wish
+  kind,
+  marked_at
 )
 SELECT
   :b_group_id AS anon_1,
@@ -384,7 +385,8 @@ SELECT
   :b_partition_no AS anon_3,
   :b_record_offset AS anon_4,
   :b_subscription_id AS anon_5,
-  :b_wish AS anon_6
+  :b_kind AS anon_6,
+  SYS_EXTRACT_UTC(SYSTIMESTAMP) AS anon_7
 FROM DUAL
 WHERE
   NOT (
