@@ -305,14 +305,14 @@ def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
       kafka-webhooks subscriptions remove 7 --yes
     """
     from consumer.cli.console import MOST_COUNTED, bounded, confirm, open_database
-    from consumer.ledger import admin
+    from consumer.ledger import counts
     from consumer.ops import changes
     from consumer.subscriptions import repository as store
 
     engine = open_database()
     if store.get(engine, subscription_id) is None:
         raise absent(subscription_id)
-    owed = admin.owed(engine, subscription_id, MOST_COUNTED + 1)
+    owed = counts.loads(engine, [subscription_id], MOST_COUNTED + 1)[subscription_id]
     given_up = bounded(owed, "delivery")
     if owed:
         confirm(f"Remove subscription {subscription_id} and give up {given_up} stored for it?", yes=yes)

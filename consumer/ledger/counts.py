@@ -9,6 +9,7 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     CompoundSelect,
+    Connection,
     Engine,
     Integer,
     bindparam,
@@ -63,11 +64,11 @@ def most_loaded(engine: Engine, number: int) -> list[int]:
         return [each for each, _ in Counter(rows.scalars()).most_common(number)]
 
 
-def loads(engine: Engine, subscriptions: Collection[int], most: int) -> Mapping[int, int]:
+def loads(bind: Engine | Connection, subscriptions: Collection[int], most: int) -> Mapping[int, int]:
     """How many open rows each of these subscriptions has; each count stops at `most`."""
     found = dict.fromkeys(subscriptions, 0)
     if found:
-        with reading(engine) as connection:
+        with reading(bind) as connection:
             rows = connection.execute(_of_each(_open_rows, len(found)), _binds(found) | {"b_most": most})
             found |= {row.subscription_id: row.number for row in rows if row.number}
     return found
@@ -90,6 +91,18 @@ def of_subscription(engine: Engine, subscription_id: int) -> Counter[str]:
     with reading(engine) as connection:
         rows = connection.execute(_BY_STATE.where(ParkedDelivery.subscription_id == subscription_id))
         return Counter({row.status: row.number for row in rows})
+
+
+def progress(engine: Engine, ids: Collection[int]) -> Counter[str]:
+    """How many of these rows are in each state; a row that is gone was delivered."""
+    ordered = sorted(ids)
+    states: Counter[str] = Counter()
+    with reading(engine) as connection:
+        for part in (ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH)):
+            found = connection.execute(select(ParkedDelivery.status).where(any_of(ParkedDelivery.id.expression, part)))
+            states.update(found.scalars())
+    states[Status.DELIVERED.value] += len(ordered) - states.total()
+    return +states
 
 
 def of_replay(engine: Engine, replay_id: int, matched: int) -> Counter[str]:

@@ -21,7 +21,6 @@ from consumer.database.engine import ping
 from consumer.events.event import RecordId
 from consumer.ledger import (
     admin,
-    adoption,
     assigned,
     counts,
     due,
@@ -266,20 +265,19 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "ledger_commands": {
         "ledger.admin.find": ("A page of deliveries.", "A page of deliveries of an event type."),
-        "ledger.admin.owed": ("`subscriptions remove`: the number of rows that would be exhausted, up to a bound.",),
         "ledger.admin.detail": ("One delivery.", "Its record."),
         "ledger.admin._redeliver": (
             "The rows of a step that can be sent again.",
+            "Make them due, an array.",
             "The same, of an event type and a tenant.",
         ),
         "ledger.admin.of_record": ("The console: the stored deliveries of a record.",),
-        "ledger.admin._mark": ("Make rows due, an array.",),
         "ledger.marks._mark": (
             "Mark due rows again for the partition's owner, an array.",
             "Insert the first mark, an array.",
         ),
-        "ledger.admin.progress": ("The number of these rows in each state.",),
-        "ledger.adoption._adopt": (
+        "ledger.counts.progress": ("The number of these rows in each state.",),
+        "ledger.admin._adopt": (
             "A batch of rows, and whether the new group already has each delivery.",
             "Copy the payloads, an array.",
             "Move the rows, an array.",
@@ -324,7 +322,6 @@ LOOSE = {
     "ledger.upkeep.disable",
     "ledger.upkeep.by_id",
     "ledger.admin.find",
-    "ledger.admin.owed",
     "ledger.admin._redeliver",
     "ledger.replays.find",
     "ledger.search._ids",
@@ -520,12 +517,11 @@ def _command(engine: Engine) -> None:
     for event_type in (None, "user.created"):
         admin.count(engine, DeliveryQuery(event_type=event_type, **choice), 10_000)
     admin.count(engine, DeliveryQuery(tenant="acme", topic="t", **choice), 10_000)
-    admin.owed(engine, 1, 10_001)
     admin.detail(engine, 1)
     admin.of_record(engine, GROUP, "t", 0, 1)
     list(admin.redeliver(engine, DeliveryQuery(**choice), T))
     list(admin.redeliver(engine, DeliveryQuery([1], event_type="user.created", tenant="acme", topic="t", **choice), T))
-    admin.progress(engine, [1, 2])
+    counts.progress(engine, [1, 2])
     span = Span("t", 0, 0, 9)
     replay = replays.create(engine, GROUP, 1, 0.0, T, None, 1.0, [span])
     replays.load(engine, replay)
@@ -557,7 +553,7 @@ def _command(engine: Engine) -> None:
     counts.last_of_replay(engine, replay)
     counts.next_of_replay(engine, replay)
     counts.next_of(engine, [1, 2])
-    list(adoption.adopt(engine, GROUP, "another", T))
+    list(admin.adopt(engine, GROUP, "another", T))
 
 
 def _keep(engine: Engine) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, select
 
-from consumer.ledger import admin, adoption, store, upkeep
+from consumer.ledger import admin, store, upkeep
 from consumer.ledger.admin import DeliveryQuery, RedeliveryStep
+from consumer.ledger.counts import progress
 from consumer.ledger.rows import AttemptFailure, AttemptResult
 from consumer.subscriptions import repository
 from models import ParkedDelivery
@@ -170,7 +171,7 @@ def test_no_statement_asks_for_all_ids(sqlite_engine: Engine, monkeypatch: pytes
     sub = repository.add(engine, URL, "user.created")
     store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(35)], 96.0)
     found = plans(engine, lambda: marked(engine, DeliveryQuery(group=GROUP)))
-    found += plans(engine, lambda: list(adoption.adopt(engine, GROUP, "another", 200.0)))
+    found += plans(engine, lambda: list(admin.adopt(engine, GROUP, "another", 200.0)))
     looks = [sql for sql, _ in found if sql.startswith("SELECT") and "webhook_deliveries.id" in sql]
     assert len(looks) > 10
     for sql in looks:
@@ -214,10 +215,10 @@ def test_progress_counts_states(engine: Engine, sub: int) -> None:
     one, two, three, _ = find(engine)
     store.record(engine, GROUP, [result(one, "delivered"), result(two, "exhausted"), result(three, "delivered")])
     expected = Counter({"parked": 1, "exhausted": 1, "delivered": 2})
-    assert admin.progress(engine, [1, 2, 3, 4]) == expected
+    assert progress(engine, [1, 2, 3, 4]) == expected
     upkeep.prune(engine, GROUP, "t", 0, 100)
-    assert admin.progress(engine, [1, 2, 3, 4]) == expected
-    assert admin.progress(engine, []) == Counter()
+    assert progress(engine, [1, 2, 3, 4]) == expected
+    assert progress(engine, []) == Counter()
 
 
 @pytest.mark.parametrize(

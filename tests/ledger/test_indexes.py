@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.events.event import RecordId
-from consumer.ledger import admin, adoption, assigned, counts, due, marks, store, upkeep
+from consumer.ledger import admin, assigned, counts, due, marks, store, upkeep
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.ordering import normalise, open_ones, repair
 from consumer.subscriptions import repository
@@ -104,7 +104,7 @@ def test_looking_for_keys_out_of_order(full: Engine) -> None:
             "(group_id=? AND status=? AND topic=? AND partition_no=?",
         ),
         (
-            lambda engine: admin.owed(engine, 1, 10),
+            lambda engine: counts.loads(engine, [1], 10),
             "COVERING INDEX ix_webhook_deliveries_receiver (subscription_id=? AND status=?",
         ),
     ],
@@ -146,7 +146,7 @@ def test_subscriptions_are_not_scanned(full: Engine) -> None:
     [
         lambda engine: list(admin.redeliver(engine, DeliveryQuery(group=GROUP, statuses=("parked",), since=1.0), 2.0)),
         lambda engine: list(admin.redeliver(engine, DeliveryQuery(subscription=1, event_type="user.created"), 2.0)),
-        lambda engine: list(adoption.adopt(engine, GROUP, "another", 2.0)),
+        lambda engine: list(admin.adopt(engine, GROUP, "another", 2.0)),
         lambda engine: list(upkeep.ended_before(engine, (Status.EXHAUSTED,), 2.0)),
         lambda engine: counts.of_replay(engine, 1, 1),
         lambda engine: counts.next_of_replay(engine, 1),

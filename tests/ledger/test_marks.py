@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.events.event import RecordId
-from consumer.ledger import admin, adoption, marks, ordering, replays, store, upkeep
+from consumer.ledger import admin, marks, ordering, replays, store, upkeep
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import NewDelivery
 from consumer.subscriptions import repository
@@ -82,7 +82,7 @@ def test_rows_made_due_are_marked(engine: Engine, sub: int) -> None:
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset = 5")
     ordering.repair(engine, GROUP, "t", 0, 100.0)
     assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 3, ("t", 1, sub): 1}
-    list(adoption.adopt(engine, GROUP, "another", 100.0))
+    list(admin.adopt(engine, GROUP, "another", 100.0))
     assert marks.recent(engine, "another", None).due_keys == {("t", 0, sub): 1, ("t", 1, sub): 1}
 
 

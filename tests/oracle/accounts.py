@@ -15,7 +15,6 @@ from consumer.database import migrations
 from consumer.events.event import Event, RecordId
 from consumer.ledger import (
     admin,
-    adoption,
     assigned,
     counts,
     due,
@@ -118,7 +117,7 @@ def as_administrator(engine: Engine, begin: Begin) -> None:
     assert sum(batch.encrypted for batch in tls.reencrypt(engine, vault)) == 1
     assert tls.remove_tls(engine, 1)
     counts.of_subscription(engine, 1)
-    assert admin.owed(engine, 1, 2) == 0
+    assert counts.loads(engine, [1], 2) == {1: 0}
     health.failing(engine, 2)
     health.named(engine, [1])
     health.disabled(engine, 2)
@@ -172,9 +171,9 @@ def as_operator(engine: Engine, begin: Begin) -> None:
         marks.note_published(connection, "g", "dead", [(0, 7)])
     assert marks.published(engine, "g", "dead", 7).keys() == {(0, 7)}
     assert [each.ids for each in admin.redeliver(engine, DeliveryQuery(ids=[found.id]), now)]
-    assert admin.progress(engine, [found.id])
+    assert counts.progress(engine, [found.id])
     counts.next_of(engine, [found.id])
-    assert [each.moved for each in adoption.adopt(engine, "g", "h", now)] == [1]
+    assert [each.moved for each in admin.adopt(engine, "g", "h", now)] == [1]
 
 
 def as_keeper(engine: Engine, begin: Begin) -> None:

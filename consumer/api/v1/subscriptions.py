@@ -49,7 +49,7 @@ from consumer.api.v1.models import (
 from consumer.api.v1.verification import asking
 from consumer.crypto.keys import generate, parse_signing_key, receiver_key
 from consumer.http.urls import Target, parse_target
-from consumer.ledger import admin
+from consumer.ledger import counts
 from consumer.ledger.request_keys import Creation, RequestDigests
 from consumer.ops import changes, verification
 from consumer.ops.ping import EVENT_TYPE, describe, ping_event
@@ -300,9 +300,11 @@ def remove_subscription(
     registry, allowed = backing.registry, condition(caller, if_match)
 
     def check_owed(connection: Connection) -> None:
-        if owed == "refuse" and (count := admin.owed(connection, subscription_id, MOST_COUNTED + 1)):
-            why = "deliveries are stored for it; owed=exhaust gives them up"
-            raise Refused(HTTPStatus.CONFLICT, "conflict", why, owed=count)
+        if owed == "refuse":
+            (count,) = counts.loads(connection, [subscription_id], MOST_COUNTED + 1).values()
+            if count:
+                why = "deliveries are stored for it; owed=exhaust gives them up"
+                raise Refused(HTTPStatus.CONFLICT, "conflict", why, owed=count)
 
     if changes.remove(registry, caller.actor, subscription_id, allowed, check_owed) is None:
         raise absent()
