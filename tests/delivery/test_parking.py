@@ -349,20 +349,6 @@ def test_a_locked_row_does_not_keep_others_from_being_stored(store: Store) -> No
     assert store.parking.fault is None
 
 
-def test_a_refused_row_is_a_fault_until_it_is_stored(store: Store) -> None:
-    """Other rows are stored and reads succeed meanwhile. The reason stays, since an offset is held."""
-    store.parking.park(poison(1), lambda: None)
-    store.write()
-    store.parking.park(parked(2), lambda: None)
-    store.write()
-    store.parking.load_stored(("t", 0), 0, lambda _: None)
-    store.write()
-    assert store.rows("record_offset") == [(2,)]
-    assert "ck_webhook_deliveries_due" in str(store.parking.fault).lower()
-    store.parking.forget({("t", 0)})
-    assert store.parking.backlog == 0
-
-
 def test_deliveries_of_a_partition_that_has_left_are_not_stored(store: Store) -> None:
     """The next owner reads them again. They are neither written nor settled, unless their write is under way."""
     settled: list[int] = []
@@ -522,20 +508,6 @@ def test_an_ordering_key_is_known_from_handover_until_its_last_row_ends(store: S
     assert pair_of() not in ordering_keys
 
 
-def test_a_row_handed_over_while_the_last_one_ends_keeps_its_ordering_key(store: Store) -> None:
-    """The database has no row of the ordering key at that moment, but will have one."""
-    store.parking.park(ordered(1), lambda: None)
-    store.write()
-    store.parking.resolve(ended(1, pair_of()), HEAD, lambda: None)
-    store.parking.poll(0.0)
-    store.parking.park(ordered(2), lambda: None)
-    store.answer()
-    ordering_keys = store.parking.ordering_keys
-    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), Reading())) == (True, 2)
-    store.write()
-    assert store.rows("record_offset", "status") == [(1, "delivered"), (2, "parked")]
-
-
 def test_a_given_up_delivery_frees_its_key_once_it_is_stored(store: Store) -> None:
     """Before that, a crash would bring it back from the log, behind deliveries that had overtaken it.
 
@@ -617,44 +589,6 @@ def test_a_row_written_while_ordering_keys_are_read_stays_known(store: Store) ->
     store.write()
     answer()
     assert (ordering_keys.unknown, pair_of() in ordering_keys, pair_of(b"l") in ordering_keys) == ({}, True, False)
-
-
-def test_keys_stored_in_an_outage_stay_within_the_bound_and_are_known_after_it(store: Store) -> None:
-    """A failing subscription gets rows of many keys. Keys of other subscriptions do not count as stored."""
-    ordering_keys = store.parking.ordering_keys
-    ordering_keys.most = 10
-    for subscription in (1, 2):
-        repository.add(store.engine, URL, f"user.{subscription}")
-    store.parking.load_stored(("t", 0), 0, lambda _: None)
-    store.write()
-    other = OrderingKey(2, "t", 0, order_key(b"k"))
-    store.parking.park(ordered(0)._replace(subscription_id=2, ordering_key=other), lambda: None)
-    keys = [b"%d" % number for number in range(30)]
-    for number, key in enumerate(keys, 1):
-        store.parking.park(ordered(number, key), lambda: None)
-    store.write()
-    assert [
-        pair_of(b"another") in ordering_keys,
-        other in ordering_keys,
-        other._replace(key="another") in ordering_keys,
-    ] == [True, True, False]
-    for rows in (range(2, 22), range(22, 31)):
-        store.parking.ask_again()  # too many yet: the known keys stay known
-        store.write()
-        assert [
-            pair_of(b"another") in ordering_keys,
-            other in ordering_keys,
-            other._replace(key="another") in ordering_keys,
-        ] == [
-            True,
-            True,
-            False,
-        ]
-        ledger.record(store.engine, GROUP, [ended(row, pair_of(keys[row - 2])) for row in rows])
-    store.parking.ask_again()
-    store.write()
-    assert [key for key in keys if pair_of(key) in ordering_keys] == keys[29:]
-    assert (ordering_keys.unknown, other in ordering_keys) == ({}, True)
 
 
 def test_rereading_ordering_keys_reads_no_more_than_the_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

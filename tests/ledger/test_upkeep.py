@@ -84,14 +84,6 @@ def test_disabling_again_after_a_lost_answer_holds_rows(engine: Engine, sub: int
     assert (states(engine), told(engine)) == ({1: "held"}, ["op_1"])
 
 
-def test_a_subscription_disabled_by_sql_is_not_sent_to(engine: Engine, sub: int) -> None:
-    """A fetch checks the subscription too; the rows become held at the next reconciliation."""
-    store.park(engine, GROUP, [parked(make_event(1), sub)], 96.0)
-    run(engine, "UPDATE webhook_subscriptions SET enabled = 0")
-    assert find(engine) == []
-    assert upkeep.reconcile(engine, 1.0) == (1, 0, 0, None)
-
-
 def test_a_subscription_that_only_fails_is_disabled(engine: Engine, sub: int) -> None:
     """The time counts from the first note.
 
