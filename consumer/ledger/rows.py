@@ -1,6 +1,6 @@
 """The values that the ledger takes and returns. Times are unix seconds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal, NamedTuple
@@ -9,7 +9,6 @@ from consumer.events.event import Event
 from consumer.subscriptions.endpoint import Endpoint
 
 DueKey = tuple[str, int, int]  # topic, partition, subscription: a range of stored deliveries
-Owned = Mapping[str, Sequence[int] | None]  # topic to partitions; None: all partitions, as of an adopted topic
 
 
 def due_key_of(event: Event, subscription_id: int) -> DueKey:

@@ -313,7 +313,6 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "ledger.search._ids": ("The ids of a page of a search, newest first, of each state or subscription.",),
         "ledger.search.search": ("The rows of these ids that meet conditions without an index.",),
-        "ledger.search.recent_types": ("The event types of recent rows.",),
         "ledger.counts.of_subscription": ("A subscription's number of rows by state.",),
         "ledger.counts._next": ("The earliest due time of these rows.",),
     },
@@ -547,7 +546,6 @@ def _command(engine: Engine) -> None:
     search.search(engine, search.Query(tenant="*"))
     with engine.connect() as connection:
         search._around(connection, T, 0, 10_000)
-    search.recent_types(engine)
     counts.of_subscription(engine, 1)
     counts.of_replay(engine, replay, 1)
     counts.last_of_replay(engine, replay)

@@ -160,7 +160,6 @@ def as_operator(engine: Engine, begin: Begin) -> None:
     assert not replay_request.cancel(engine, "api:somebody", number, now)
     (found,) = admin.find(engine, limit=2)
     assert len(search.search(engine, search.Query(tenant="*", since=now - 1000), 2).deliveries) == 1
-    assert search.recent_types(engine)
     assert counts.by_state(engine, 2)["parked"] == 1
     assert counts.loads(engine, counts.most_loaded(engine, 2), 2)
     counts.last_failures(engine, [1])
