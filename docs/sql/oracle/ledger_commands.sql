@@ -1742,21 +1742,6 @@ WHERE
   ROWNUM <= 50
 ;
 
--- ledger.search.recent_types
--- The event types of recent rows.
-SELECT
-  webhook_payloads.event_type
-FROM webhook_payloads
-JOIN webhook_deliveries
-  ON webhook_payloads.group_id = webhook_deliveries.group_id
-  AND webhook_payloads.topic = webhook_deliveries.topic
-  AND webhook_payloads.partition_no = webhook_deliveries.partition_no
-  AND webhook_payloads.record_offset = webhook_deliveries.record_offset
-  AND webhook_payloads.record_ts = webhook_deliveries.record_ts
-WHERE
-  webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4, :id_1_5, :id_1_6, :id_1_7, :id_1_8)
-;
-
 -- ledger.counts.of_subscription
 -- A subscription's number of rows by state.
 SELECT
