@@ -19,13 +19,13 @@ from consumer.database import migrations
 from consumer.delivery.parking import STORE_BATCH
 from consumer.events.event import Event, RecordId
 from consumer.ledger import store
-from consumer.ledger.rows import AttemptResult, Failure, NewDelivery
+from consumer.ledger.rows import AttemptFailure, AttemptResult, NewDelivery
 from consumer.worker.service import COLLECT_EVERY
 from tests.databases import database
 
 GROUP = "benchmark"
 URL = "https://receiver.example.com/hooks"
-FAILED = Failure("status 503", 503, "unavailable", 1.0)
+FAILED = AttemptFailure("status 503", 503, "unavailable", 1.0)
 
 
 def rows(total: int, body: bytes, subscriptions: int) -> list[NewDelivery]:

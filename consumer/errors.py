@@ -9,6 +9,7 @@ WebhooksError
 │   ├── DatabaseUnavailable
 │   └── RegistryUnavailable
 ├── DatabaseRefused          the database refuses a statement
+│   ├── RefusedTooLong       it has refused to store a delivery for as long as WEBHOOK_REFUSED_AFTER says
 │   └── RowsRefused          it does not let a subscription's stored deliveries be changed: one is locked, say
 ├── FatalKafkaError          the consumer cannot go on (exit 1; the orchestrator starts a new one)
 ├── InvalidSubscription      a subscription has a value that cannot work (exit 2)
@@ -74,6 +75,10 @@ class DatabaseTooSlow(DatabaseUnavailable):
 
 class DatabaseRefused(WebhooksError):
     """The database refuses a statement because of a constraint, a value, or a bug in this project."""
+
+
+class RefusedTooLong(DatabaseRefused):
+    """The database has refused to store a delivery for as long as WEBHOOK_REFUSED_AFTER says; the text says why."""
 
 
 class RowsRefused(DatabaseRefused):

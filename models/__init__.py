@@ -3,12 +3,13 @@
 from models.base import Base
 from models.delivery import ParkedDelivery, Payload, Status, StoredOperation
 from models.job import RequestKey, StoredReplay
-from models.mark import Mark, Wish
+from models.mark import Mark, MarkKind
 from models.subscription import Subscription, SubscriptionSecret, SubscriptionTls
 
 __all__ = [
     "Base",
     "Mark",
+    "MarkKind",
     "ParkedDelivery",
     "Payload",
     "RequestKey",
@@ -18,5 +19,4 @@ __all__ = [
     "Subscription",
     "SubscriptionSecret",
     "SubscriptionTls",
-    "Wish",
 ]

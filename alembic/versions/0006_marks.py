@@ -1,4 +1,4 @@
-"""Requests to the worker that owns a partition, by commands and by other workers."""
+"""What workers and commands tell each other about the rows of a partition."""
 
 from collections.abc import Sequence
 
@@ -29,31 +29,36 @@ def upgrade() -> None:
             "record_offset",
             sa.BigInteger(),
             nullable=False,
-            comment="Offset of the record that is decided on. -1: about stored deliveries that are due.",
+            comment="Offset of the record. -1: about stored deliveries that are due.",
         ),
         sa.Column("subscription_id", ID, nullable=False, comment="Id of the subscription. 0: all subscriptions."),
         sa.Column(
-            "wish",
+            "kind",
             sa.String(20),
             nullable=False,
-            comment="look: for due rows. dead_letter, give_up: the decision on a delivery that cannot be stored.",
+            comment="look: for due rows. refused: a delivery cannot be stored. published: a dead letter was, again.",
         ),
         sa.Column(
             "asked",
             sa.Integer(),
             server_default=sa.text("1"),
             nullable=False,
-            comment="How often the request was made.",
+            comment="How often a look was asked for.",
         ),
-        sa.Column("marked_at", INSTANT, server_default=NOW, nullable=False, comment="When the request was last made."),
-        sa.Column("done_at", INSTANT, comment="When a worker last acted on a decision. Null: not yet."),
+        sa.Column(
+            "marked_at",
+            INSTANT,
+            server_default=NOW,
+            nullable=False,
+            comment="When the look was last asked for, the delivery first refused, or the dead letter last published.",
+        ),
         sa.PrimaryKeyConstraint(*KEY, name="pk_webhook_marks"),
-        sa.CheckConstraint("wish IN ('look', 'dead_letter', 'give_up')", name="ck_webhook_marks_wish"),
-        comment="Requests to the worker of a partition: to look for rows, or to end a delivery.",
+        sa.CheckConstraint("kind IN ('look', 'refused', 'published')", name="ck_webhook_marks_kind"),
+        comment="What workers and commands tell each other about the rows of a partition.",
     )
     op.create_index("ix_webhook_marks_time", "webhook_marks", ["group_id", "marked_at"])
 
 
 def downgrade() -> None:
-    """Decisions that no worker has acted on are lost: the deliveries that cannot be stored hold their offsets."""
+    """Since when deliveries are refused is forgotten: their time begins again."""
     op.drop_table("webhook_marks")

@@ -33,11 +33,11 @@ from benchmarks.fleet.world import (
 )
 from consumer.delivery.breaker import Breaker
 from consumer.delivery.delivery import LANE_DELIVERIES
+from consumer.delivery.limits import TIMED_OUT
 from consumer.delivery.outcome import Failed
 from consumer.delivery.parking import STORE_BATCH
 from consumer.delivery.recall import DUE_KEYS, ROWS, SOON
 from consumer.delivery.retry import Retry, policy_for
-from consumer.delivery.slots import TIMED_OUT
 
 IN_MEMORY = setting("retry_in_memory")
 POLICY = policy_for(waits(), setting("retry_jitter"))

@@ -30,7 +30,7 @@ from consumer.delivery.parking import STORE_BATCH
 from consumer.delivery.recall import DUE_KEYS
 from consumer.ledger import assigned, due, marks, ordering, outbox, store, upkeep
 from consumer.ledger.due import FetchRequest
-from consumer.ledger.rows import AttemptResult, Failure
+from consumer.ledger.rows import AttemptFailure, AttemptResult
 from consumer.loop.poller import Poller
 from consumer.matching.catalog import find_endpoints
 from consumer.sending.adapter import LoopAdapter
@@ -42,7 +42,7 @@ from tests.databases import database
 SECRETS = (parse_signing_key("benchmark-secret"),)
 LATER = 200.0  # seconds: the rows of `rows` are due by then
 REQUESTS, OPEN = 4_000, 100
-FAILED = Failure("status 503", 503, "unavailable", 1.0)
+FAILED = AttemptFailure("status 503", 503, "unavailable", 1.0)
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def statements(engine: Engine) -> dict[str, int]:
     take = partial(due.fetch, engine, GROUP, now=LATER, default_secrets=SECRETS, decrypt=Vault().decrypt)
     count("lookup", lambda: find_endpoints(engine, [("t.1", None), ("t.2", None)], SECRETS, Vault().decrypt))
     count("marks_poll", lambda: marks.recent(engine, GROUP, None))
-    count("scan_empty", lambda: due.scan(engine, GROUP, [("t", 0)], None))
+    count("scan_empty", lambda: assigned.scan(engine, GROUP, [("t", 0)], None))
     count("relay_look", lambda: outbox.pending(engine, GROUP, 100))
     both = [("t", 0), ("t", 1)]
     count("find_idle", lambda: assigned.with_rows(engine, GROUP, both))
@@ -107,7 +107,7 @@ def statements(engine: Engine) -> dict[str, int]:
         lambda: (assigned.settled_keys(engine, GROUP, "t", 0, 0), assigned.open_keys(engine, GROUP, "t", 0, 100)),
     )
     count("store", lambda: store.park(engine, GROUP, rows(4, b"{}", 2), 1.0))
-    count("scan_two_keys", lambda: due.scan(engine, GROUP, [("t", 0)], None))
+    count("scan_two_keys", lambda: assigned.scan(engine, GROUP, [("t", 0)], None))
     count("made_due_two_keys", lambda: assigned.with_due_rows(engine, GROUP, [("t", 0, 0), ("t", 0, 1)], 1.0))
     count("find", lambda: assigned.with_rows(engine, GROUP, both))
     count("topics", lambda: assigned.open_topics(engine, GROUP))

@@ -8,7 +8,7 @@ from benchmarks.fleet.capacity import load
 from benchmarks.fleet.costs import Costs
 from benchmarks.fleet.world import World
 from consumer.delivery.recall import LOOK_EVERY
-from consumer.ledger.due import SEEKS
+from consumer.ledger.assigned import SEEKS
 from consumer.ledger.seeks import PARTS
 from consumer.worker.maintenance import TIDY_EVERY
 from consumer.worker.outbox_relay import SELDOM

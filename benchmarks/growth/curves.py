@@ -16,7 +16,7 @@ from benchmarks.events import TYPE, create_topic, delete_topic, fill
 from consumer.delivery.parking import STORE_BATCH
 from consumer.events.event import Event, RecordId
 from consumer.ledger import store
-from consumer.ledger.rows import Failure, NewDelivery
+from consumer.ledger.rows import AttemptFailure, NewDelivery
 from models import Subscription
 from tests.databases import database
 
@@ -158,7 +158,7 @@ def stored(bootstrap: str, sizes: Sequence[int]) -> Iterator[tuple[int, rig.Used
 def store_deliveries(engine: Engine, one: Bench, numbers: range) -> None:
     """Stores deliveries as after a failed attempt, to a hundred subscriptions for each record."""
     now = time.time()
-    failed = Failure("status 503", 503, "unavailable", now)
+    failed = AttemptFailure("status 503", 503, "unavailable", now)
     rows = (
         NewDelivery(
             Event(

@@ -27,7 +27,6 @@ from consumer.cli.publish import publish
 from consumer.cli.purge import purge
 from consumer.cli.replay import replay
 from consumer.cli.secrets import encrypt_secrets, rotate_secret, set_credential, set_tls
-from consumer.cli.settle import settle
 from consumer.cli.subscriptions import subscriptions
 from consumer.cli.top import top
 from consumer.cli.verification import verify
@@ -122,7 +121,6 @@ for command in (check, top, migrate, publish, listen, explain, replay, api, api_
 for group in (subscriptions, deliveries, dead_letters):
     app.add_typer(group)
 deliveries.command()(purge)
-deliveries.command()(settle)
 subscriptions.command()(ping)
 subscriptions.command()(verify)
 for secrets_command in (rotate_secret, set_credential, set_tls, encrypt_secrets):

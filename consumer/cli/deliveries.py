@@ -181,7 +181,7 @@ def redeliver(
     from consumer.cli.console import bounded, confirm, number, open_database
     from consumer.cli.watching import states_of, watch
     from consumer.ledger import counts
-    from consumer.ledger.admin import DeliveryQuery, count, progress
+    from consumer.ledger.admin import DeliveryQuery, count
 
     filters = (status, subscription, event_type, since, until)
     if delivery_ids and any(each is not None for each in filters):
@@ -213,7 +213,7 @@ def redeliver(
     typer.echo(f"{number(len(marked), 'delivery')} marked; the workers send them")
     if not no_wait:
         watch(
-            states_of(marked, lambda block: progress(engine, block)),
+            states_of(marked, lambda block: counts.progress(engine, block)),
             lambda: counts.next_of(engine, marked),
         )
 
@@ -237,7 +237,7 @@ def adopt(
     from consumer.config.environment import load
     from consumer.config.settings import KafkaSettings
     from consumer.ledger import admin as store
-    from consumer.ledger import adoption
+    from consumer.ledger.admin import adopt
 
     group = load(KafkaSettings).group_id
     if from_group == group:
@@ -252,7 +252,7 @@ def adopt(
     typer.echo(f"the group {from_group} must have no running workers: they would send deliveries twice", err=True)
     confirm(f"Move {bounded(total, 'delivery')} from {from_group} to {group}?", yes=yes)
     moved = skipped = 0
-    batches = adoption.adopt(engine, from_group, group, time.time())
+    batches = adopt(engine, from_group, group, time.time())
     with progress_bar(bounded_length(total)) as draw:
         for batch in until_signal(batches, f"the rest is still {from_group}'s; the same command moves it"):
             moved, skipped = moved + batch.moved, skipped + batch.skipped

@@ -294,12 +294,12 @@ def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
       kafka-webhooks subscriptions remove 7 --yes
     """
     from consumer.cli.console import MOST_COUNTED, bounded, confirm
-    from consumer.ledger import admin
+    from consumer.ledger import counts
 
     by_user = changes()
     where = by_user.deployment
     where.subscription(subscription_id)
-    owed = admin.owed(where.engine, subscription_id, MOST_COUNTED + 1)
+    owed = counts.loads(where.engine, [subscription_id], MOST_COUNTED + 1)[subscription_id]
     given_up = bounded(owed, "delivery")
     if owed:
         confirm(f"Remove subscription {subscription_id} and give up {given_up} stored for it?", yes=yes)

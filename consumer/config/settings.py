@@ -326,6 +326,13 @@ class DeliverySettings(RuleSettings, SigningSettings):
         ge=0,
         le=31536000,
     )
+    refused_after: Duration = setting(
+        "WEBHOOK_REFUSED_AFTER",
+        "1d",
+        "A delivery that the database has refused to store for this long goes to the dead-letter topic.",
+        gt=0,
+        le=432_000,  # a mark in the database says since when, and is kept for a week
+    )
     subscription_cache: Duration = setting(
         "WEBHOOK_SUBSCRIPTION_CACHE",
         "1s",

@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from consumer.api.tokens import Caller
 from consumer.errors import KeyTaken
 from consumer.ledger import request_keys
-from consumer.ledger.request_keys import RequestKey
+from consumer.ledger.request_keys import RequestDigests
 
 COOKIE = "kafka-webhooks"
 LIFETIME = 12 * 3600  # seconds: a shift; less than sign-outs are kept
@@ -51,11 +51,11 @@ class SignOuts(NamedTuple):
     def note(self, session: ConsoleSession, now: float) -> None:
         """End a session, at `now` (unix seconds)."""
         with suppress(KeyTaken), self.engine.begin() as connection:
-            request_keys.note(connection, RequestKey(session.name, session.name, now), 0)
+            request_keys.note(connection, RequestDigests(session.name, session.name, now), 0)
 
     def have(self, session: ConsoleSession, now: float) -> bool:
         """Whether the session has ended."""
-        return request_keys.find(self.engine, RequestKey(session.name, session.name, now)) is not None
+        return request_keys.find(self.engine, RequestDigests(session.name, session.name, now)) is not None
 
 
 class Throttle:

@@ -15,10 +15,10 @@ from requests import RequestException
 from requests.exceptions import InvalidURL
 
 from consumer.delivery.breaker import Breaker
+from consumer.delivery.limits import TokenBucket
 from consumer.delivery.outcome import unavailable
-from consumer.delivery.token_bucket import TokenBucket
 from consumer.events.event import Event
-from consumer.ledger.rows import Failure, OrderingKey
+from consumer.ledger.rows import AttemptFailure, OrderingKey
 from consumer.sending.template import Template, prepare
 from consumer.sending.transfer import Transfer
 from consumer.subscriptions.endpoint import Endpoint
@@ -93,8 +93,8 @@ class Delivery:
         self.origin = origin
         self.ordering_key = ordering_key
         self.attempts = 0
-        self.first: Failure | None = None
-        self.last: Failure | None = None
+        self.first: AttemptFailure | None = None
+        self.last: AttemptFailure | None = None
         self.due_at = 0.0  # unix seconds, of the next attempt
         self.queued_at = 0.0
         self.started_at = 0.0

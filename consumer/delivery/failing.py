@@ -1,8 +1,8 @@
-"""Subscriptions whose every attempt fails: marked after a minute, disabled after days, cleared by one success.
+"""Subscriptions whose every attempt fails: noted after a minute, disabled after days, cleared by one success.
 
-The mark (`failing_since`) is in the database, where all workers see it. A failure of less than a minute costs no
-statement. The mark alone disables nothing: this worker must have seen failures of several events, spread over the time
-since the mark. Two events that failed five days apart, with nothing in between, say little about a receiver.
+The note (`failing_since`) is in the database, where all workers see it. A failure of less than a minute costs no
+statement. The note alone disables nothing: this worker must have seen failures of several events, spread over the time
+since then. Two events that failed five days apart, with nothing in between, say little about a receiver.
 """
 
 from collections import OrderedDict
@@ -20,36 +20,36 @@ from consumer.subscriptions.endpoint import Endpoint
 
 log = structlog.get_logger(__name__)
 
-MARK_AFTER = 60.0  # seconds of nothing but failures
-# The earliest mark, as a fraction of the time after which it disables. A subscription that failed here long ago may
-# have succeeded on another worker since, or the clock was set. Any success on any worker removes the mark.
-OLDEST_MARK = 0.5
+NOTE_AFTER = 60.0  # seconds of nothing but failures
+# The earliest time noted, as a fraction of the time after which it disables. A subscription that failed here long ago
+# may have succeeded on another worker since, or the clock was set. Any success on any worker removes the note.
+OLDEST_NOTE = 0.5
 # The time until a subscription is disabled has PARTS parts. This worker must have seen failures in SPREAD parts, and of
 # EVENTS events.
 PARTS = 5
 SPREAD = 3
 EVENTS = 3
-MOST = 100_000  # subscriptions remembered between first failure and mark, and as many with a mark that was noted
-# Seconds without a mark after which a subscription makes room for another one, if there are MOST. A receiver that is
-# down is tried about once a minute, so it is marked, and forgotten here, within four minutes.
+MOST = 100_000  # subscriptions remembered between first failure and note, and as many that are noted
+# Seconds without a note after which a subscription makes room for another one, if there are MOST. A receiver that is
+# down is tried about once a minute, so it is noted, and forgotten here, within four minutes.
 STALE = 600.0
 SHOWN = 900.0  # seconds for which a subscription is shown after a failure; a Retry-After keeps a breaker open for 600
 
 
 class _Evidence(NamedTuple):
-    """Failures seen here since a mark: in which parts of the time, and for which events (a few ids)."""
+    """Failures seen here since the time noted: in which parts of the time, and for which events (a few ids)."""
 
-    mark: float
+    noted: float
     parts: set[int]
     events: set[str]
 
 
 class _Failure(NamedTuple):
-    """Nothing but failures since `since`; `mark` is the endpoint's mark at the last failure."""
+    """Nothing but failures since `since`; `noted` is the endpoint's `failing_since` at the last failure."""
 
     since: float
     last: float
-    mark: float | None
+    noted: float | None
 
 
 class Failing:
@@ -61,10 +61,10 @@ class Failing:
         self._disable_after = disable_after
         self._since = OrderedDict[int, float]()  # first failure after the last success; the oldest first
         self._failures = OrderedDict[int, _Failure]()  # for metrics; the earliest last failure first
-        self._evidence = OrderedDict[int, _Evidence]()  # of marked subscriptions; the earliest last failure first
-        self._marking: set[int] = set()  # being written: a locked row takes as many minutes as its lock
+        self._evidence = OrderedDict[int, _Evidence]()  # of noted subscriptions; the earliest last failure first
+        self._noting: set[int] = set()  # being written: a locked row takes as many minutes as its lock
         self._disabling: set[int] = set()  # being written, for a 410: every open request may get the same answer
-        self._noted = OrderedDict[int, float]()  # the mark that a success (negative) or disabling was noted for
+        self._handled = OrderedDict[int, float]()  # the note that a success (negative) or disabling has ended
 
     def failed(self, endpoint: Endpoint, now: float, events: Iterable[str], *, quietly: bool = False) -> None:
         """An attempt at these events (webhook ids) has failed.
@@ -72,18 +72,18 @@ class Failing:
         `quietly` publishes no operational event, because the attempt was to deliver one.
         """
         key = endpoint.subscription_id
-        marked = endpoint.failing_since
-        self._remember(key, now, marked)
-        if marked is not None:
-            self._since.pop(key, None)  # when a worker removes the mark, counting begins anew
+        noted = endpoint.failing_since
+        self._remember(key, now, noted)
+        if noted is not None:
+            self._since.pop(key, None)  # when a worker removes the note, counting begins again
             if (
                 self._disable_after
-                and self._is_spread(key, marked, now, events)
-                and now - marked >= self._disable_after
-                and self._noted.get(key) != marked
+                and self._is_spread(key, noted, now, events)
+                and now - noted >= self._disable_after
+                and self._handled.get(key) != noted
             ):
-                self._note(key, marked)
-                reason = f"every attempt failed for {_days(now - marked)}"
+                self._handle(key, noted)
+                reason = f"every attempt failed for {_days(now - noted)}"
                 self.disable(endpoint, reason, now, now - self._disable_after, quietly=quietly)
             return
         since = self._since.get(key)
@@ -94,33 +94,33 @@ class Failing:
                     return
                 del self._since[oldest]
             self._since[key] = now
-        elif now - since >= MARK_AFTER:
-            self._since[key] = now  # another worker's success may remove the mark before this worker sees it
+        elif now - since >= NOTE_AFTER:
+            self._since[key] = now  # another worker's success may remove the note before this worker sees it
             self._since.move_to_end(key)
-            if key in self._marking:
+            if key in self._noting:
                 return
-            self._marking.add(key)
-            at = max(since, now - OLDEST_MARK * self._disable_after) if self._disable_after else since
-            self._notes.add(lambda engine: upkeep.failing(engine, key, at), partial(self._marking.discard, key))
+            self._noting.add(key)
+            at = max(since, now - OLDEST_NOTE * self._disable_after) if self._disable_after else since
+            self._notes.add(lambda engine: upkeep.failing(engine, key, at), partial(self._noting.discard, key))
 
-    def _remember(self, key: int, now: float, marked: float | None) -> None:
+    def _remember(self, key: int, now: float, noted: float | None) -> None:
         before = self._failures.get(key)
-        # The removal of a mark means a success on another worker.
-        unmarked_since = now if before is None or before.mark is not None else before.since
-        since = unmarked_since if marked is None else marked
-        self._failures[key] = _Failure(since, now, marked)
+        # The removal of a note means a success on another worker.
+        unnoted_since = now if before is None or before.noted is not None else before.since
+        since = unnoted_since if noted is None else noted
+        self._failures[key] = _Failure(since, now, noted)
         self._failures.move_to_end(key)
         if len(self._failures) > 2 * MOST:
             self._failures.popitem(last=False)
 
-    def _is_spread(self, key: int, marked: float, now: float, events: Iterable[str]) -> bool:
+    def _is_spread(self, key: int, noted: float, now: float, events: Iterable[str]) -> bool:
         evidence = self._evidence.get(key)
-        if evidence is None or evidence.mark != marked:
-            evidence = self._evidence[key] = _Evidence(marked, set(), set())
+        if evidence is None or evidence.noted != noted:
+            evidence = self._evidence[key] = _Evidence(noted, set(), set())
             if len(self._evidence) > MOST:
                 self._evidence.popitem(last=False)
         self._evidence.move_to_end(key)
-        evidence.parts.add(int((now - marked) / self._disable_after * PARTS))
+        evidence.parts.add(int((now - noted) / self._disable_after * PARTS))
         if len(evidence.events) < EVENTS:
             evidence.events.update(events)
         return len(evidence.parts) >= SPREAD and len(evidence.events) >= EVENTS
@@ -131,15 +131,15 @@ class Failing:
         self._since.pop(key, None)
         self._failures.pop(key, None)
         self._evidence.pop(key, None)
-        marked = endpoint.failing_since
-        if marked is None or self._noted.get(key) == -marked:
+        noted = endpoint.failing_since
+        if noted is None or self._handled.get(key) == -noted:
             return
-        self._note(key, -marked)
-        log.info("subscription recovered", subscription=key, seconds=round(now - marked))
-        data = {"subscription_id": key, "url": redact_url(endpoint.url), "failed_for_seconds": round(now - marked)}
-        identity = f"recovered-{key}-{round(marked * 1000)}"
+        self._handle(key, -noted)
+        log.info("subscription recovered", subscription=key, seconds=round(now - noted))
+        data = {"subscription_id": key, "url": redact_url(endpoint.url), "failed_for_seconds": round(now - noted)}
+        identity = f"recovered-{key}-{round(noted * 1000)}"
         operation = None if quietly else OperationalEvent("subscription.recovered", identity, data)
-        self._notes.add(lambda engine: upkeep.recovered(engine, self._group, key, operation), _nothing)
+        self._notes.add(lambda engine: upkeep.recovered(engine, self._group, key, operation))
 
     def remembers(self, endpoint: Endpoint) -> bool:
         """The endpoint has failed before, so a success must be reported."""
@@ -185,16 +185,12 @@ class Failing:
         )
         self._notes.add(write, partial(self._disabling.discard, key))
 
-    def _note(self, key: int, mark: float) -> None:
-        self._noted[key] = mark
-        self._noted.move_to_end(key)
-        if len(self._noted) > MOST:
-            self._noted.popitem(last=False)
+    def _handle(self, key: int, noted: float) -> None:
+        self._handled[key] = noted
+        self._handled.move_to_end(key)
+        if len(self._handled) > MOST:
+            self._handled.popitem(last=False)
 
 
 def _days(seconds: float) -> str:
     return f"{seconds / 86400:.1f} days"
-
-
-def _nothing() -> None:
-    """Notes settle no record."""

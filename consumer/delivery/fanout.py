@@ -4,8 +4,8 @@ A turn of the loop advances it by some subscriptions. Deliveries that wait for r
 """
 
 from consumer.delivery.delivery import QUEUE_SECONDS, Delivery, OpenRecord
+from consumer.delivery.known_rows import ordering_key_of
 from consumer.delivery.lanes import Admission, Lanes
-from consumer.delivery.order import ordering_key_of
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event
 from consumer.matching.selection import FILTER_TOO_LARGE, FilterResult, Selector

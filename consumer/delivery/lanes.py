@@ -24,8 +24,7 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 
 from consumer.delivery.delivery import LANE_BYTES, LANE_DELIVERIES, LARGEST, Delivery, Lane
-from consumer.delivery.shares import Share, Shares
-from consumer.delivery.slots import Slots
+from consumer.delivery.limits import Share, Shares, Slots
 from consumer.ledger.rows import OrderingKey
 from consumer.loop.part import first
 from consumer.subscriptions.endpoint import Endpoint

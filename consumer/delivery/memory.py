@@ -12,11 +12,6 @@ It counts the bodies, keys and headers of
 Intake stops at three quarters of `most`, so that there is always room to render the events that are in.
 """
 
-from collections.abc import Iterator
-
-from consumer.events.event import Event
-from consumer.ledger.rows import DueKey
-
 # Lanes hold 64 MiB, empty lanes 64 MiB more, and open requests 64 MiB, by their slots (`slots`): 192 MiB, where intake
 # stops. Requests that hang hold half of the slots at most, which leaves 32 MiB to other receivers. Events in the inbox
 # and events to be stored are part of the same 192 MiB. The remaining 64 MiB are for rendered bodies: as much as their
@@ -74,39 +69,3 @@ class Memory:
             self._shared[id(thing)] = holders - 1, size
         else:
             self.held -= size
-
-
-class TakenUp:
-    """The stored deliveries that this process has taken up, by the id of their row.
-
-    A row looks due until its result is written, even if its partition was revoked and assigned again meanwhile.
-    """
-
-    def __init__(self, memory: Memory) -> None:
-        self._memory = memory
-        self._rows: dict[int, tuple[DueKey, Event]] = {}
-
-    def __contains__(self, row: int) -> bool:
-        return row in self._rows
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def due_keys(self) -> Iterator[tuple[int, DueKey]]:
-        """Each row's id with its due key."""
-        return ((row, due_key) for row, (due_key, _) in self._rows.items())
-
-    def add(self, row: int, due_key: DueKey, event: Event) -> None:
-        """Take up a row."""
-        self._rows[row] = due_key, event
-        self._memory.keep(event, event.size)
-
-    def remove(self, row: int) -> DueKey | None:
-        """Let go of a row: its result is written, or the database owns it again. None if it was not here."""
-        due_key, event = self._rows.pop(row, (None, None))
-        if event is not None:
-            self._memory.drop(event)
-        return due_key

@@ -1,4 +1,4 @@
-"""Writes changes of subscriptions to the database: a subscription is failing, has recovered, or is disabled.
+"""Writes what no record waits for to the database: a subscription is failing, recovered or disabled, an event says so.
 
 Notes are written one at a time, on a thread for which storing does not wait. A note that the database refuses, or whose
 row is locked, has its own back-off, and the others go on.
@@ -26,6 +26,10 @@ class _Note:
     write: Callable[[Engine], object]
     on_written: Callable[[], object]
     backoff: Backoff
+
+
+def _nothing() -> None:
+    """A note settles no record."""
 
 
 class Notes(Part):
@@ -60,7 +64,7 @@ class Notes(Part):
         """Seconds that writing pauses after an error; 0 after a success."""
         return self._writes.backoff
 
-    def add(self, write: Callable[[Engine], object], on_written: Callable[[], object]) -> None:
+    def add(self, write: Callable[[Engine], object], on_written: Callable[[], object] = _nothing) -> None:
         """`write` gets the engine, on the database thread, and may be called again; then `on_written`, on the loop."""
         self._notes.append(_Note(write, on_written, Backoff(self._monotonic, longest=LONGEST_BACK_OFF)))
 

@@ -1,12 +1,13 @@
 """Writes deliveries to the database: in batches, one at a time, until the database has them.
 
-The loop calls `park` and `resolve` to add entries, and `poll` in each turn. A delivery is settled once its transaction
+The loop calls `park` and `resolve` to add writes, and `poll` in each turn. A delivery is settled once its transaction
 is committed. If the database fails, the batch is kept and written again after a back-off; the ledger's statements are
 repeatable.
 
-If the database refuses a batch, or takes too long for it, the batch is halved until one entry is left: another session
-locks its row, or a constraint rejects it. That entry is set aside with its own back-off, and the others go on. Its
-offset is held until the entry is stored or an operator decides otherwise.
+If the database refuses a batch, or takes too long for it, the batch is halved until one write is left: another session
+locks its row, or a constraint rejects it. That write is set aside with its own back-off, and the others go on. The
+offset of a new delivery is held until it is stored. If the database has refused it for `refused_after` seconds, or can
+never hold one of its characters, it is handed to `on_refused` in place of that.
 """
 
 from collections import deque
@@ -21,16 +22,14 @@ from sqlalchemy import Engine
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage, translated
 from consumer.database.job import ThreadJob
-from consumer.delivery.due_keys import DueKeys
-from consumer.delivery.order import StoredKeys
-from consumer.delivery.set_aside import Aside, Decided, Entry, OnStored, SetAside
-from consumer.errors import Unstorable
+from consumer.delivery.known_rows import DueKeys, StoredKeys
+from consumer.delivery.set_aside import Aside, OnStored, PendingWrite, SetAside
+from consumer.errors import RefusedTooLong, Unstorable
 from consumer.events.event import TopicPartition
+from consumer.events.times import utc
 from consumer.ledger import assigned, marks, store
-from consumer.ledger.marks import Subject
 from consumer.ledger.rows import AttemptResult, DueKey, NewDelivery, OrderingKey, due_key_of
 from consumer.loop.part import Part, first
-from models import Wish
 
 log = structlog.get_logger(__name__)
 
@@ -38,17 +37,8 @@ STORE_BATCH = 500  # rows in one transaction: 0.5 MB of bodies, some 20 ms on th
 BACKLOG = 5000  # unwritten deliveries at which intake stops
 BACKLOG_BYTES = 64 * 2**20  # of their bodies, at which intake stops
 Loaded = Callable[[assigned.Settled], None]
-OnDecision = Callable[[Decided, Callable[[], None]], None]
-
-
-class _Refused(NamedTuple):
-    """The database has refused an entry alone, and an operator has decided on it."""
-
-    error: str
-    wish: Wish
-
-
-_Written = frozenset[OrderingKey] | _Refused  # ordering keys that have no open rows any more
+OnRefused = Callable[[NewDelivery, Exception, Callable[[], None]], None]
+_Written = frozenset[OrderingKey]  # that have no open rows any more
 _Known = tuple[assigned.Settled | None, frozenset[OrderingKey] | None]
 
 
@@ -62,7 +52,7 @@ class _Load(NamedTuple):
 
 
 class Parking(Part):
-    """Entries that are to be written or are being written. All methods are called on the loop's thread.
+    """Writes that wait or are under way. All methods are called on the loop's thread.
 
     `due_keys` are the due keys of the rows that are known to wait, `ordering_keys` the ordering keys of such rows.
     """
@@ -76,26 +66,28 @@ class Parking(Part):
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         on_operation: Callable[[], None],
-        on_decision: OnDecision,
+        on_refused: OnRefused,
+        refused_after: float,
     ) -> None:
         """`writer` and `reader` run the statements, so that neither waits for the other.
 
-        `on_operation` is called when an operational event may have been written. `on_decision` is called with a
-        delivery on which an operator has decided, and with a callback for when the decision is carried out.
+        `on_operation` is called when an operational event may have been written. `on_refused` is called with a delivery
+        that will not be stored, with the reason, and with a callback that settles it.
         """
         self._on_operation = on_operation
-        self._on_decision = on_decision
+        self._on_refused = on_refused
+        self._refused_after = refused_after
         self._clock = clock
         self._monotonic = monotonic
         self._engine = engine
         self._group = group
-        self._to_write: deque[Entry] = deque()
+        self._to_write: deque[PendingWrite] = deque()
         self._batch = STORE_BATCH
         self._bytes = 0  # of unwritten bodies
-        self._writing: Sequence[Entry] = ()
+        self._writing: Sequence[PendingWrite] = ()
         self._aside = SetAside(monotonic)
-        self._trying: Aside | None = None  # the entry that was set aside and is being written
-        self._aside_next = False  # entries that were set aside take turns with batches
+        self._trying: Aside | None = None  # the write that was set aside and is being tried
+        self._aside_next = False  # writes that were set aside take turns with batches
         self._forgotten: set[TopicPartition] = set()
         self._to_load: deque[_Load] = deque()
         self._writes = ThreadJob[_Written](
@@ -109,22 +101,22 @@ class Parking(Part):
 
     @property
     def fault(self) -> str | None:
-        """Why entries are not written, or partitions not read, for /readyz."""
+        """Why writes fail, or partitions not read, for /readyz."""
         return self._writes.fault or self._aside.fault or self._reads.fault
 
     @property
     def set_aside(self) -> int:
-        """How many entries the database refuses while it stores others."""
+        """How many writes the database refuses while it stores others."""
         return len(self._aside)
 
     @property
     def backlog(self) -> int:
-        """How many entries are not yet written."""
+        """How many writes are not done yet."""
         return len(self._to_write) + len(self._writing) + len(self._aside)
 
     @property
     def oldest(self) -> float | None:
-        """Since when the first entry waits to be stored, without those set aside; None if none does.
+        """Since when the first write waits to be stored, without those set aside; None if none does.
 
         Safe to call from another thread.
         """
@@ -149,20 +141,20 @@ class Parking(Part):
 
     @property
     def busy(self) -> bool:
-        """Entries are to be written, or partitions to be read."""
+        """Writes wait, or partitions are to be read."""
         return bool(self.backlog or self._to_load)
 
     def holds(self, partitions: Collection[TopicPartition]) -> bool:
-        """Entries of these partitions are unwritten and may soon be written; entries refused for long do not count.
+        """Writes of these partitions wait and may soon be done; writes refused for long do not count.
 
-        Such an entry may settle one of their records, or hold the result of an attempt that the next owner would
+        Such a write may settle one of their records, or hold the result of an attempt that the next owner would
         repeat.
         """
         return self.writes(partitions) or self._aside.has_lately(partitions)
 
     def writes(self, partitions: Collection[TopicPartition]) -> bool:
-        """Entries of these partitions are being written or queued for it; entries set aside do not count."""
-        return any(entry.due_key[:2] in partitions for entry in chain(self._writing, self._to_write))
+        """Writes of these partitions are under way or queued; writes set aside do not count."""
+        return any(pending.due_key[:2] in partitions for pending in chain(self._writing, self._to_write))
 
     def park(self, delivery: NewDelivery, on_stored: OnStored) -> None:
         """Store a delivery; `on_stored` runs on the loop once it is committed."""
@@ -170,16 +162,16 @@ class Parking(Part):
             self.ordering_keys.began(delivery.ordering_key, delivery.event.record.offset)
         self._bytes += delivery.event.size
         due_key = due_key_of(delivery.event, delivery.subscription_id)
-        self._to_write.append(Entry(delivery, on_stored, due_key, self._monotonic()))
+        self._to_write.append(PendingWrite(delivery, on_stored, due_key, self._monotonic()))
 
     def resolve(self, result: AttemptResult, due_key: DueKey, on_stored: OnStored) -> None:
         """Write the result of an attempt at a stored delivery."""
-        self._to_write.append(Entry(result, on_stored, due_key, self._monotonic()))
+        self._to_write.append(PendingWrite(result, on_stored, due_key, self._monotonic()))
 
     def forget(self, partitions: Collection[TopicPartition]) -> None:
-        """Drop entries and look-ups of revoked partitions unless they are under way: the next owner repeats them."""
-        self._to_write = deque(entry for entry in self._to_write if not self._dropped(entry, partitions))
-        self._aside.keep(lambda each: each is self._trying or not self._dropped(each.entry, partitions))
+        """Drop writes and look-ups of revoked partitions unless they are under way: the next owner repeats them."""
+        self._to_write = deque(pending for pending in self._to_write if not self._dropped(pending, partitions))
+        self._aside.keep(lambda each: each is self._trying or not self._dropped(each.pending, partitions))
         if self._writing:
             self._forgotten |= set(partitions)
         self._to_load = deque(load for load in self._to_load if load.partition not in partitions)
@@ -195,19 +187,15 @@ class Parking(Part):
         self._trying = self._aside.next() if self._aside_next or not self._to_write else None
         self._aside_next = self._trying is None
         if self._trying is not None:
-            batch = [self._trying.entry]
+            batch = [self._trying.pending]
             job: Callable[[], _Written] = partial(self._try, batch[0])
         elif self._to_write:
             batch = [self._to_write.popleft() for _ in range(min(self._batch, len(self._to_write)))]
-            job = partial(self._write, [entry.item for entry in batch])
+            job = partial(self._write, [pending.item for pending in batch])
         else:
             return
         self._writing = batch
         self._writes.start(job, partial(self._written, batch), partial(self._failed, batch))
-
-    def hurry(self, subject: Subject) -> None:
-        """Try entries of this delivery at once: an operator has decided on it."""
-        self._aside.hurry(subject)
 
     def ask_again(self) -> None:
         """Load the ordering keys of partitions that had too many: there may be fewer now."""
@@ -237,21 +225,18 @@ class Parking(Part):
             return assigned.settled_keys(self._engine, self._group, *partition, from_offset), ordering_keys
 
         def done(answer: _Known) -> None:
-            take(answer)
-            self.ordering_keys.load_ends()
-
-        def take(answer: _Known) -> None:
+            self.ordering_keys.end_reading(reading)
             if not self._to_load or self._to_load[0] is not load:
                 return  # the partition was revoked
             self._to_load.popleft()
             settled, ordering_keys = answer
             if most is not None and (settled is not None or ordering_keys is not None):  # else they stay unknown
-                self.ordering_keys.loaded(partition, ordering_keys)
+                self.ordering_keys.loaded(partition, ordering_keys, reading)
             if loaded is not None and settled is not None:
                 loaded(settled)
 
-        self.ordering_keys.load_begins()
-        self._reads.start(job, done, lambda _error: self.ordering_keys.load_ends())
+        reading = self.ordering_keys.begin_reading()
+        self._reads.start(job, done, lambda _error: self.ordering_keys.end_reading(reading))
 
     def _write(self, items: Sequence[NewDelivery | AttemptResult]) -> frozenset[OrderingKey]:
         new = [item for item in items if isinstance(item, NewDelivery)]
@@ -260,102 +245,97 @@ class Parking(Part):
             store.park(self._engine, self._group, new, self._clock())
         return store.record(self._engine, self._group, results) if results else frozenset[OrderingKey]()
 
-    def _try(self, entry: Entry) -> _Written:
-        """Write an entry once more; if it is refused again, look for an operator's decision."""
+    def _try(self, pending: PendingWrite) -> _Written:
+        """Write what was set aside once more. RefusedTooLong: the database has refused this delivery for too long."""
+        item = pending.item
         try:
-            return self._write([entry.item])
+            return self._write([item])
         except Exception as error:
             cause = translated(error)
-            if is_outage(cause) or entry.subject is None:
+            if is_outage(cause) or isinstance(cause, Unstorable) or not isinstance(item, NewDelivery):
                 raise
-            decision = marks.decision(self._engine, self._group, entry.subject)
-            if decision is None:
+            now = self._clock()
+            since = marks.refused_since(self._engine, self._group, item.event.record, item.subscription_id, now)
+            if now - since < self._refused_after:
                 raise
-            return _Refused(str(cause), decision.wish)
+            raise RefusedTooLong(f"{cause} (refused since {utc(since):%Y-%m-%d %H:%M:%S} UTC)") from error
 
     def _ended(self) -> tuple[Aside | None, Collection[TopicPartition]]:
-        """The batch has ended. Returns the entry that was tried alone, and the partitions revoked meanwhile."""
+        """The batch has ended. Returns the write that was tried alone, and the partitions revoked meanwhile."""
         tried, self._writing, self._trying = self._trying, (), None
         gone, self._forgotten = self._forgotten, set()
         return tried, gone
 
-    def _written(self, batch: Sequence[Entry], answer: _Written) -> None:
+    def _written(self, batch: Sequence[PendingWrite], cleared: _Written) -> None:
         tried, gone = self._ended()
-        if isinstance(answer, _Refused):
-            if tried is not None:
-                self._decided(tried, gone, answer)
-            return
         if tried is not None:
             self._aside.remove(tried)
         else:
             self._batch = min(self._batch * 2, STORE_BATCH)
-        for entry in batch:
-            self._bytes -= _size(entry)
-            self._note_due(entry, gone)
-            entry.on_stored()
-        self.ordering_keys.cleared(answer)
-        if any(entry.item.operation is not None for entry in batch):
+        for pending in batch:
+            self._bytes -= _size(pending)
+            self._note_due(pending, gone)
+            pending.on_stored()
+        self.ordering_keys.cleared(cleared)
+        if any(pending.item.operation is not None for pending in batch):
             self._on_operation()
 
-    def _failed(self, batch: Sequence[Entry], error: Exception) -> None:
+    def _failed(self, batch: Sequence[PendingWrite], error: Exception) -> None:
         tried, gone = self._ended()
         outage = is_outage(error)
         if tried is not None:
-            if isinstance(error, Unstorable):
-                self._decided(tried, gone, _Refused(str(error), Wish.DEAD_LETTER))
-            elif self._dropped(tried.entry, gone):
+            if self._dropped(tried.pending, gone):
                 self._aside.remove(tried)
             elif not outage:
-                self._aside.refused(tried, error)
+                self._refused(tried, error)
             return
-        kept = [entry for entry in batch if not self._dropped(entry, gone)]
+        kept = [pending for pending in batch if not self._dropped(pending, gone)]
         if not outage:
             self._batch = max(1, len(batch) // 2)
             if len(batch) == 1:
-                for entry in kept:
-                    aside = self._aside.add(entry, error)
-                    if isinstance(error, Unstorable):  # no later try and no operator can change that
-                        self._decided(aside, gone, _Refused(str(error), Wish.DEAD_LETTER))
+                for pending in kept:
+                    self._refused(self._aside.add(pending, error), error)
                 return
         self._to_write.extendleft(reversed(kept))
 
-    def _decided(self, tried: Aside, gone: Collection[TopicPartition], refused: _Refused) -> None:
-        item = tried.entry.item
-        if self._dropped(tried.entry, gone):
-            self._aside.remove(tried)
-        elif isinstance(item, NewDelivery):
-            self._aside.hold(tried)
-            self._on_decision(Decided(item, refused.wish, refused.error), partial(self._settled, tried, item))
+    def _refused(self, aside: Aside, error: Exception) -> None:
+        """The database has refused a write alone: it is tried again later, unless there is no hope."""
+        item = aside.pending.item
+        if isinstance(error, Unstorable | RefusedTooLong) and isinstance(item, NewDelivery):
+            self._aside.hold(aside, error)
+            self._on_refused(item, error, partial(self._settled, aside, item))
+        else:
+            self._aside.refused(aside, error)
 
-    def _settled(self, tried: Aside, item: NewDelivery) -> None:
-        """A decision is carried out: settle the entry as if it were stored as exhausted, if it is still here."""
-        if self._aside.remove(tried):
-            self._bytes -= _size(tried.entry)
-            self._note_due(tried.entry._replace(item=item._replace(status="exhausted")), ())
-            tried.entry.on_stored()
+    def _settled(self, aside: Aside, item: NewDelivery) -> None:
+        """The record is on the dead-letter topic: settle the delivery as if it were stored as exhausted."""
+        if self._aside.remove(aside):  # else its partition was revoked: the next owner repeats the dead letter
+            self._bytes -= _size(aside.pending)
+            self._note_due(aside.pending._replace(item=item._replace(status="exhausted")), ())
+            aside.pending.on_stored()
 
-    def _dropped(self, entry: Entry, partitions: Collection[TopicPartition]) -> bool:
-        item = entry.item
+    def _dropped(self, pending: PendingWrite, partitions: Collection[TopicPartition]) -> bool:
+        item = pending.item
         if not isinstance(item, NewDelivery) or item.event.record.topic_partition not in partitions:
             return False
-        self._bytes -= _size(entry)
+        self._bytes -= _size(pending)
         return True
 
-    def _note_due(self, entry: Entry, gone: Collection[TopicPartition]) -> None:
-        item = entry.item
-        if entry.due_key[:2] in gone:
+    def _note_due(self, pending: PendingWrite, gone: Collection[TopicPartition]) -> None:
+        item = pending.item
+        if pending.due_key[:2] in gone:
             return
         if item.ordering_key is not None:
             if isinstance(item, NewDelivery):
-                note = self.ordering_keys.written if item.status == "parked" else self.ordering_keys.given_up
-                note(item.ordering_key, item.event.record.offset)
+                offset = item.event.record.offset
+                self.ordering_keys.written(item.ordering_key, offset, is_open=item.status == "parked")
             due_at = 0.0  # the next delivery of the ordering key may be due now
         elif item.status == "parked" and item.next_attempt_at is not None:
             due_at = item.next_attempt_at
         else:
             return
-        self.due_keys.note(entry.due_key, due_at)
+        self.due_keys.note(pending.due_key, due_at)
 
 
-def _size(entry: Entry) -> int:
-    return entry.item.event.size if isinstance(entry.item, NewDelivery) else 0
+def _size(pending: PendingWrite) -> int:
+    return pending.item.event.size if isinstance(pending.item, NewDelivery) else 0

@@ -21,12 +21,14 @@ from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage, translated
 from consumer.database.job import ThreadJob
 from consumer.delivery.delivery import Delivery, StoredRow
+from consumer.delivery.known_rows import Reading, TakenUp
 from consumer.delivery.lanes import Admission, Lanes
-from consumer.delivery.memory import Memory, TakenUp
+from consumer.delivery.memory import Memory
 from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition
-from consumer.ledger.due import POSTPONED, Fetched, FetchRequest, Scanned
+from consumer.ledger.assigned import Scanned
+from consumer.ledger.due import POSTPONED, Fetched, FetchRequest
 from consumer.ledger.marks import RecentMarks
 from consumer.ledger.rows import DueDelivery, DueKey, OrderingKey, due_key_of
 from consumer.loop.part import Part
@@ -98,7 +100,7 @@ class Recall(Part):
         self._next = self._next_scan = self._next_marks = 0.0
         self._scanned_to: DueKey | None = None
         self._scanned_all = False  # since the last assignment
-        self._seen = RecentMarks({}, {}, None)  # the marks that were recent at the last look
+        self._seen = RecentMarks({}, None)  # the marks that were recent at the last look
         self._begun_anew = False  # a new scan was requested while a look was under way
         self._known_from = 0  # position of the next known due key to look at; on the database thread
         self._unreadable: dict[int, str] = {}  # the errors of unreadable rows, by id, of the last look that met any
@@ -155,7 +157,7 @@ class Recall(Part):
             self._next_scan = now + LOOK_EVERY
         if not (wants or marking or scanning):
             return
-        self._parking.ordering_keys.look_begins()
+        reading = self._parking.ordering_keys.begin_reading()
         self._begun_anew = False
         clock, after, partitions, since = (
             self._clock(),
@@ -175,7 +177,7 @@ class Recall(Part):
                 return _Answer(marks, made_due, scanned, fetched, None)
             return _Answer(marks, made_due, scanned, fetched, self._postpone(fetched, clock) if postpones else "")
 
-        self._looks.start(job, self._answered, partial(self._failed, wants))
+        self._looks.start(job, partial(self._answered, reading), partial(self._failed, reading, wants))
 
     def _made_due(self, now: float) -> list[DueKey]:
         """Known due keys with a row that is due earlier than this worker knows, on the database thread."""
@@ -195,12 +197,12 @@ class Recall(Part):
             return str(cause)
         return None
 
-    def _failed(self, wants: Sequence[FetchRequest], _error: Exception) -> None:
-        self._parking.ordering_keys.look_ends()
+    def _failed(self, reading: Reading, wants: Sequence[FetchRequest], _error: Exception) -> None:
+        self._parking.ordering_keys.end_reading(reading)
         self._note(dict.fromkeys((want.due_key for want in wants), 0.0))
         self._next_scan = self._next_marks = 0.0
 
-    def _answered(self, answer: _Answer) -> None:
+    def _answered(self, reading: Reading, answer: _Answer) -> None:
         partitions = self._partitions()  # they may have changed since they were looked at
         if answer.marks is not None:
             self._marked(answer.marks, partitions)
@@ -218,8 +220,8 @@ class Recall(Part):
                 self._unreadable_until = self._monotonic() + POSTPONED + LOOK_EVERY
             self._note(answer.fetched.next_due)
             self._note_faulty(answer.fetched.faulty, answer.unchanged)
-            self._found(answer.fetched.rows, partitions)
-        self._parking.ordering_keys.look_ends()
+            self._found(answer.fetched.rows, partitions, reading)
+        self._parking.ordering_keys.end_reading(reading)
 
     def _note_faulty(self, faulty: Mapping[int, DueKey], unchanged: str | None) -> None:
         """Leave due keys alone whose faulty rows are not postponed: a locked row would cost half a minute each time."""
@@ -241,9 +243,6 @@ class Recall(Part):
             if before.due_keys.get(due_key) != asked and due_key[:2] in partitions
         ]
         self._note(dict.fromkeys(due_keys, 0.0))
-        for subject, asked in seen.decisions.items():
-            if before.decisions.get(subject) != asked:
-                self._parking.hurry(subject)
 
     def _wants(self, now: float, partitions: Collection[TopicPartition]) -> list[FetchRequest]:
         """Due keys that are due, with room for their rows. They are removed until the answer puts them back."""
@@ -282,7 +281,7 @@ class Recall(Part):
         for due_key, due_at in due.items():
             self._parking.due_keys.note(due_key, due_at)
 
-    def _found(self, rows: Sequence[DueDelivery], partitions: Collection[TopicPartition]) -> None:
+    def _found(self, rows: Sequence[DueDelivery], partitions: Collection[TopicPartition], reading: Reading) -> None:
         now = self._monotonic()
         self._selector.begin(TURN)
         given_out: dict[TopicPartition, Callable[[int], bool]] = {}
@@ -293,7 +292,7 @@ class Recall(Part):
             due_key = due_key_of(row.event, row.endpoint.subscription_id)
             if row.id in self._rows or partition not in partitions:
                 continue
-            early = row.ordering_key is not None and self._is_early(row.ordering_key, offset, given_out, ends)
+            early = row.ordering_key is not None and self._is_early(row.ordering_key, offset, reading, given_out, ends)
             if not early and row.filter_pending and not self._is_wanted(row, due_key):
                 if row.ordering_key is not None and row.id not in self._rows:
                     ends[row.ordering_key] = offset
@@ -321,6 +320,7 @@ class Recall(Part):
         self,
         ordering_key: OrderingKey,
         offset: int,
+        reading: Reading,
         given_out: dict[TopicPartition, Callable[[int], bool]],
         ends: dict[OrderingKey, float],
     ) -> bool:
@@ -330,7 +330,7 @@ class Recall(Part):
             given_out[partition] = self._given_out(partition)
         if ordering_key not in ends:
             self._parking.ordering_keys.seen(ordering_key)  # the key of an adopted row was not known
-            ends[ordering_key] = self._parking.ordering_keys.first_unseen(ordering_key)
+            ends[ordering_key] = self._parking.ordering_keys.first_unseen(ordering_key, reading)
         return offset >= ends[ordering_key] or not given_out[partition](offset)
 
     def _is_wanted(self, row: DueDelivery, due_key: DueKey) -> bool:

@@ -1,4 +1,4 @@
-"""When a failed attempt is repeated: a tenacity policy that a loop drives.
+"""What follows a failed attempt: another one, in memory or from the database, or none. A tenacity policy decides.
 
 tenacity decides (`iter`) and the loop waits, in memory or, for long waits, in the database. The policy reads only the
 number of attempts, so a stored delivery continues where it was. A delivery that succeeds never reaches the policy.
@@ -12,12 +12,12 @@ attempt. A schedule may thus take longer than the sum of its waits, never shorte
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple, NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
 from tenacity import BaseRetrying, DoSleep, RetryCallState, retry_if_result, stop_after_attempt
 from tenacity.wait import wait_base, wait_chain, wait_fixed, wait_none, wait_random
 
-from consumer.delivery.outcome import Failed
+from consumer.delivery.outcome import Failed, Outcome
 
 MOST_RETRY_AFTER = 86400.0  # seconds; a receiver may push its next attempt back by a day, not out of the schedule
 
@@ -30,6 +30,23 @@ class Retry(NamedTuple):
 
 class GiveUp(NamedTuple):
     """No further attempt."""
+
+
+class RetryIn(NamedTuple):
+    """The delivery waits in memory for its next attempt, so many seconds."""
+
+    seconds: float
+
+
+class WriteResult(NamedTuple):
+    """The database gets the result: delivered, given up (`exhausted`), or waiting there until `due` (unix seconds)."""
+
+    status: Literal["delivered", "parked", "exhausted"]
+    due: float | None = None
+
+
+NextStep = RetryIn | WriteResult
+DELIVERED = WriteResult("delivered")
 
 
 def asked_for(outcome: object) -> float:
@@ -82,3 +99,22 @@ class RetryPolicy(BaseRetrying):
 def policy_for(schedule: tuple[float, ...], jitter: float) -> RetryPolicy:
     """The policy of this schedule; it has no state, so all subscriptions with the schedule share it."""
     return RetryPolicy(schedule, jitter)
+
+
+def after_failure(verdict: Retry | GiveUp, now: float, *, in_memory: float | None) -> RetryIn | WriteResult:
+    """The delivery may wait `in_memory` seconds for a retry in memory; None: not at all. `now` is in unix seconds."""
+    if isinstance(verdict, GiveUp):
+        return WriteResult("exhausted")
+    if in_memory is not None and verdict.wait <= in_memory:
+        return RetryIn(verdict.wait)
+    return WriteResult("parked", now + verdict.wait)
+
+
+def verdict_on(outcome: Outcome, attempts: int, policy: RetryPolicy, *, shared: bool) -> Retry | GiveUp:
+    """Whether a delivery whose attempt has failed is tried again; `attempts` were made on its schedule.
+
+    `shared`: the failure may concern another event of the same batch. No delivery is given up for a failure that it may
+    not have caused; each is retried alone.
+    """
+    verdict = policy.decide(attempts, outcome) if isinstance(outcome, Failed) else GiveUp()
+    return Retry(asked_for(outcome)) if shared and isinstance(verdict, GiveUp) else verdict

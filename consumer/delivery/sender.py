@@ -8,11 +8,10 @@ from functools import partial
 import structlog
 from requests import RequestException, Response
 
-from consumer.delivery.attempt_spans import attempt_begins, attempt_ends
+from consumer.delivery.attempt_reports import attempt_begins, attempt_ends, fields
 from consumer.delivery.delivery import Delivery, Lane, OpenRecord
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.memory import Memory
-from consumer.delivery.reporting import fields
 from consumer.delivery.settling import Settling
 from consumer.errors import NoDescriptor, NotAuthorized
 from consumer.events.event import Event

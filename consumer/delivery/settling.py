@@ -10,11 +10,11 @@ from math import inf
 import structlog
 from requests import RequestException, Response, Timeout
 
+from consumer.delivery.attempt_reports import exhausted, fields, secrets_of
 from consumer.delivery.delivery import QUEUE_SECONDS, Delivery, Lane, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
+from consumer.delivery.known_rows import TakenUp
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.memory import TakenUp
-from consumer.delivery.next_step import NextStep, RetryIn, Store, after_failure, after_success, verdict_on
 from consumer.delivery.outcome import (
     Delivered,
     Failed,
@@ -27,11 +27,20 @@ from consumer.delivery.outcome import (
     unavailable,
 )
 from consumer.delivery.parking import Parking
-from consumer.delivery.reporting import exhausted, fields, secrets_of
-from consumer.delivery.retry import GiveUp, Retry, RetryPolicy, policy_for
-from consumer.delivery.to_rows import attempt_result, new_delivery
+from consumer.delivery.retry import (
+    DELIVERED,
+    GiveUp,
+    NextStep,
+    Retry,
+    RetryIn,
+    RetryPolicy,
+    WriteResult,
+    after_failure,
+    policy_for,
+    verdict_on,
+)
 from consumer.events.event import Event, TopicPartition
-from consumer.ledger.rows import AttemptResult, DueDelivery, Failure, NewDelivery, OrderingKey, due_key_of
+from consumer.ledger.rows import AttemptFailure, AttemptResult, DueDelivery, NewDelivery, OrderingKey, due_key_of
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.options import Effect, OptionProblem
 from consumer.telemetry.metrics import Metrics
@@ -101,46 +110,38 @@ class Settling:
         metrics.attempt_seconds.observe(took)
         metrics.attempts[f"{outcome.status // 100}xx" if outcome.status else "error"] += 1
         deliveries = delivery.split()
-        if _is_of_lane(delivery):  # else the result says nothing about the lane's present receiver
+        of_lane = _is_of_lane(delivery)  # else the result says nothing about the lane's present receiver
+        if of_lane:
             self._lanes.ended(lane, timed_out=isinstance(result, Timeout))
-            is_open = self._tell_receiver(lane, outcome, deliveries, now, moment, delivery.started_at)
-        else:
-            is_open = False
-            if isinstance(outcome, Rejected | Gone):  # final for the former receiver only
-                outcome = Failed(outcome.error, outcome.status, response=outcome.response)
         if isinstance(outcome, Delivered):
+            if of_lane:
+                lane.succeeded(moment, delivery.started_at, self._lanes.slots.total)
+                if self._failing.remembers(lane.endpoint):
+                    self._failing.succeeded(lane.endpoint, now, quietly=self._are_operational(deliveries))
             for each in deliveries:
                 self._delivered(each, outcome, now, took, len(deliveries))
             return
+        is_over = False
+        if of_lane:
+            is_over = self._counts_against(lane, outcome, deliveries, now, moment, delivery.started_at)
+        elif isinstance(outcome, Rejected | Gone):  # final for the former receiver only
+            outcome = Failed(outcome.error, outcome.status, response=outcome.response)
         self._failed(deliveries, outcome, now, took)
-        if is_open:
+        if is_over:
             self.leave_alone(lane)
 
-    def _tell_receiver(
+    def _counts_against(
         self,
         lane: Lane,
-        outcome: Delivered | Failed | Rejected | Gone,
+        outcome: Failed | Rejected | Gone,
         deliveries: Sequence[Delivery],
         now: float,
         moment: float,
         started: float,
     ) -> bool:
-        """Count a result for the lane's receiver. True if nothing more is sent to it for now."""
-        endpoint = lane.endpoint
-        if isinstance(outcome, Delivered):
-            lane.succeeded(moment, started, self._lanes.slots.total)
-            if self._failing.remembers(endpoint):
-                self._failing.succeeded(endpoint, now, quietly=self._are_operational(deliveries))
-            return False
-        quietly = self._are_operational(deliveries)
+        """Count a failure for the lane's receiver. True if nothing more is sent to it for now."""
+        endpoint, quietly = lane.endpoint, self._are_operational(deliveries)
         self._failing.failed(endpoint, now, [each.event.webhook_id for each in deliveries], quietly=quietly)
-        opened = self._counts_against(lane, outcome, moment, started)
-        if isinstance(outcome, Gone):
-            self._failing.disable(endpoint, outcome.error, now, quietly=quietly)
-        return opened or isinstance(outcome, Gone)
-
-    def _counts_against(self, lane: Lane, outcome: Failed | Rejected | Gone, moment: float, started: float) -> bool:
-        """Report a failure to the lane's circuit breaker. True if that opened it."""
         if isinstance(outcome, Failed) and outcome.unavailable:
             opened = lane.breaker.failed(moment, started, outcome.retry_after)
         else:
@@ -148,11 +149,13 @@ class Settling:
         if opened:
             log.warning(
                 "circuit breaker opened; the subscription's deliveries are stored",
-                subscription=lane.endpoint.subscription_id,
+                subscription=endpoint.subscription_id,
                 error=outcome.error,
                 seconds=round((lane.breaker.open_until or moment) - moment, 1),
             )
-        return opened
+        if isinstance(outcome, Gone):
+            self._failing.disable(endpoint, outcome.error, now, quietly=quietly)
+        return opened or isinstance(outcome, Gone)
 
     def _not_sent(self, delivery: Delivery, outcome: Unsendable, now: float) -> None:
         """No request can be sent, so this is no attempt for the deliveries that it would have carried.
@@ -166,7 +169,7 @@ class Settling:
             problem = OptionProblem("url", outcome.error, Effect.STORED)
             number = lane.endpoint.subscription_id
             log.error("a subscription is broken", subscription=number, reason=str(problem))
-        failure = Failure(outcome.error, None, None, now)
+        failure = AttemptFailure(outcome.error, None, None, now)
         for each in delivery.split():
             if isinstance(each.origin, OpenRecord):
                 self._park(each, self._opens_at(lane), now, each.last or failure)
@@ -288,10 +291,10 @@ class Settling:
             lane = delivery.lane
             self.postpone(delivery.event, lane.endpoint, origin, delivery.ordering_key, lane)
 
-    def _park(self, delivery: Delivery, due: float, now: float, failure: Failure) -> None:
+    def _park(self, delivery: Delivery, due: float, now: float, failure: AttemptFailure) -> None:
         """Store a delivery until `due` (unix seconds) without another attempt."""
         self._metrics.deliveries["parked"] += 1
-        self._write(delivery, Store("parked", due), now, failure)
+        self._write(delivery, WriteResult("parked", due), now, failure)
 
     def _opens_at(self, lane: Lane) -> float:
         """When the lane's circuit breaker allows a request (unix seconds): now, or later."""
@@ -318,12 +321,17 @@ class Settling:
             self._report(delivery, "delivered", outcome, now, took)
         if self._log_delivered:
             log.debug("attempt", **fields(delivery, took, size), status=outcome.status, outcome="delivered")
-        self._apply(delivery, after_success(is_row=isinstance(delivery.origin, StoredRow)), now, None, outcome.status)
+        if isinstance(delivery.origin, OpenRecord):
+            delivery.origin.settle_one()
+        else:
+            self._write(delivery, DELIVERED, now, None, outcome.status)
+        if delivery.ordering_key is not None:
+            self._lanes.go_on(delivery.lane, delivery.ordering_key)
 
     def _failed(self, deliveries: Sequence[Delivery], outcome: Outcome, now: float, took: float) -> None:
         """Decide on each delivery. Deliveries with equally many attempts share a verdict, and so a batch again."""
         assert not isinstance(outcome, Delivered)  # noqa: S101 (for the type checker: `on_result` handles it)
-        failure = Failure(outcome.error, outcome.status, outcome.response, now)
+        failure = AttemptFailure(outcome.error, outcome.status, outcome.response, now)
         shared = len(deliveries) > 1 and isinstance(outcome, Failed | Rejected) and not unavailable(outcome.status)
         verdicts: dict[int, Retry | GiveUp] = {}
         for delivery in deliveries:
@@ -349,24 +357,15 @@ class Settling:
                 retry_in=round(verdict.wait, 3) if isinstance(verdict, Retry) else None,
             )
 
-    def _apply(
-        self, delivery: Delivery, step: NextStep, now: float, failure: Failure | None, status: int | None = None
-    ) -> None:
-        """Carry out a next step. Nothing else settles, retries or stores after an attempt."""
-        if isinstance(step, Store):
-            self._write(delivery, step, now, failure, status)
-        elif isinstance(step, RetryIn):
+    def _apply(self, delivery: Delivery, step: NextStep, now: float, failure: AttemptFailure) -> None:
+        """Carry out the next step after a failure. Nothing else retries or stores then."""
+        if isinstance(step, RetryIn):
             delivery.last = failure
             delivery.due_at = now + step.seconds
             self._lanes.wait(delivery, self._monotonic() + step.seconds)
             return
-        elif isinstance(delivery.origin, OpenRecord):
-            delivery.origin.settle_one()
-        if delivery.ordering_key is None:
-            return
-        if failure is None:
-            self._lanes.go_on(delivery.lane, delivery.ordering_key)
-        else:  # the deliveries behind it go once the database has this one
+        self._write(delivery, step, now, failure)
+        if delivery.ordering_key is not None:  # the deliveries behind it go once the database has this one
             self._put_all_back(self._lanes.cut(delivery.lane, delivery.ordering_key))
 
     def _are_operational(self, deliveries: Sequence[Delivery]) -> bool:
@@ -390,19 +389,29 @@ class Settling:
         )
 
     def _write(
-        self, delivery: Delivery, step: Store, now: float, failure: Failure | None, status: int | None = None
+        self,
+        delivery: Delivery,
+        step: WriteResult,
+        now: float,
+        failure: AttemptFailure | None,
+        status: int | None = None,
     ) -> None:
-        """Store a delivery, or the result of an attempt at a stored one."""
-        origin = delivery.origin
-        operation = None
+        """Store a delivery, or the result of an attempt at a stored one, with the `status` of a success."""
+        origin, endpoint = delivery.origin, delivery.lane.endpoint
+        key, made, operation = delivery.ordering_key, delivery.attempts, None
         if step.status == "exhausted" and failure is not None and not self._is_operational(delivery):
             operation = exhausted(delivery, failure)
         if isinstance(origin, StoredRow):
-            result = attempt_result(delivery, origin, step, now, failure, status, operation)
-            due_key = due_key_of(delivery.event, delivery.lane.endpoint.subscription_id)
+            code, begun = status if failure is None else failure.status, origin.schedule_start
+            result = AttemptResult(
+                origin.id, made - 1, step.status, step.due, code, failure, now, key, operation, begun
+            )
+            due_key = due_key_of(delivery.event, endpoint.subscription_id)
             self._parking.resolve(result, due_key, partial(self._rows.remove, origin.id))
-        else:
-            self._parking.park(new_delivery(delivery, step, failure, operation), origin.settle_one)
+        elif step.status != "delivered":
+            to, first = (endpoint.subscription_id, endpoint.url), delivery.first
+            row = NewDelivery(delivery.event, *to, made, step.status, step.due, first, failure, key, operation)
+            self._parking.park(row, origin.settle_one)
 
 
 def _is_of_lane(delivery: Delivery) -> bool:

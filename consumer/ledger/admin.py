@@ -1,9 +1,8 @@
-"""Lists, counts and redelivers stored deliveries, for the command line and the API.
+"""Lists, counts, redelivers and adopts stored deliveries, for the command line and the API.
 
-These functions only mark rows; the owner of a row's partition sends it. They work in batches, one transaction each.
+These functions only make rows due; the owner of a row's partition sends it. They work in batches, one transaction each.
 """
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +13,10 @@ from sqlalchemy import (
     Connection,
     Engine,
     Select,
+    and_,
     bindparam,
     exists,
-    func,
+    insert,
     or_,
     select,
     update,
@@ -30,8 +30,8 @@ from consumer.ledger.columns import (
     ATTEMPTS,
     BATCH,
     OF_PAYLOAD,
-    OPEN,
     PAYLOAD,
+    PAYLOAD_RECORD,
     RECORD,
     AnyRow,
     AnySelect,
@@ -39,14 +39,17 @@ from consumer.ledger.columns import (
     event_of,
     first_of,
     in_transaction,
+    is_bound,
     last_of,
+    pair_of,
+    record_binds,
     record_of,
     time_of,
     unix,
 )
-from consumer.ledger.ordering import put_in_order
-from consumer.ledger.rows import Failure
-from consumer.ledger.upkeep import by_id, by_no_index, counted
+from consumer.ledger.ordering import normalise, put_in_order
+from consumer.ledger.rows import AttemptFailure
+from consumer.ledger.upkeep import by_id, by_no_index, counted, drop_payloads
 from models import ParkedDelivery, Payload, Status, Subscription
 from models.subscription import EVERY_TENANT
 
@@ -69,8 +72,8 @@ class StoredDelivery:
     attempt: int
     schedule_start: int
     next_attempt_at: float | None
-    first: Failure | None
-    last: Failure | None
+    first: AttemptFailure | None
+    last: AttemptFailure | None
     replay: int
     created_at: float
     updated_at: float
@@ -101,10 +104,17 @@ class DeliveryQuery:
     topic: str | None = None
 
 
-class Marked(NamedTuple):
-    """The marked rows, and how many rows of the batch were skipped because their subscriptions are removed."""
+class RedeliveryStep(NamedTuple):
+    """The rows to send again, and how many rows of the batch were skipped because their subscriptions are removed."""
 
     ids: tuple[int, ...]
+    skipped: int
+
+
+class Adopted(NamedTuple):
+    """How many rows of a batch have moved, and how many were skipped: the other group has stored the same delivery."""
+
+    moved: int
     skipped: int
 
 
@@ -124,7 +134,7 @@ STORED = (
     Payload.webhook_id,
 )
 _NOW = bindparam("b_now", type_=ParkedDelivery.updated_at.type)
-_MARK = (
+_MAKE_DUE = (
     update(ParkedDelivery)
     .where(
         ParkedDelivery.id == bindparam("b_id"),
@@ -137,6 +147,24 @@ _MARK = (
         schedule_start=ParkedDelivery.attempt,
         updated_at=_NOW,
     )
+)
+_theirs, _copy = aliased(ParkedDelivery), aliased(Payload)
+_TO = bindparam("b_to", type_=Payload.group_id.type)
+_COPY_PAYLOAD = insert(Payload).from_select(
+    [column.key for column in PAYLOAD],
+    select(_TO, *PAYLOAD[1:]).where(
+        is_bound(*PAYLOAD_RECORD),
+        ~exists().where(
+            _copy.group_id == _TO,
+            *(getattr(_copy, column.key) == bind(column) for column in PAYLOAD_RECORD[1:]),
+        ),
+    ),
+    include_defaults=False,
+)
+_MOVE = (
+    update(ParkedDelivery)
+    .where(ParkedDelivery.id == bindparam("b_id"), ParkedDelivery.group_id == bind(ParkedDelivery.group_id))
+    .values(group_id=_TO, updated_at=bindparam("b_now", type_=ParkedDelivery.updated_at.type))
 )
 _owner = aliased(Subscription)
 
@@ -168,15 +196,6 @@ def find(
 def count(engine: Engine, selection: DeliveryQuery, most: int) -> int:
     """How many deliveries match, as `upkeep.counted` counts."""
     return counted(steps(engine, selection), most)
-
-
-def owed(bind: Engine | Connection, subscription_id: int, most: int) -> int:
-    """How many open deliveries a subscription has; counting stops at `most`."""
-    first = select(ParkedDelivery.id).where(
-        ParkedDelivery.subscription_id == subscription_id, ParkedDelivery.status.in_(OPEN)
-    )
-    with reading(bind) as connection:
-        return connection.execute(select(func.count()).select_from(first.limit(most).subquery("counted"))).scalar_one()
 
 
 def detail(engine: Engine, delivery_id: int) -> StoredDetail | None:
@@ -212,41 +231,54 @@ def of_tenant(tenant: str) -> Iterator[ColumnElement[bool]]:
         yield Payload.tenant == tenant
 
 
-def redeliver(engine: Engine, selection: DeliveryQuery, now: float, note: Note = lambda *_: None) -> Iterator[Marked]:
+def redeliver(
+    engine: Engine, selection: DeliveryQuery, now: float, note: Note = lambda *_: None
+) -> Iterator[RedeliveryStep]:
     """Redeliver: make deliveries due now, on a new retry schedule. Yields after each step, empty ones too.
 
-    `note` gets the rows that a step marks, in its transaction.
+    `note` gets the rows of a step, in its transaction.
 
-    Exhausted, parked and held rows are marked; rows of a disabled subscription are held until it is enabled. Blocked
-    rows keep their turn. Delivered rows are left alone, and so are rows stored after the call. A step is a transaction,
-    and each row is in one step only.
+    Exhausted, parked and held rows are sent again; those of a disabled subscription are held until it is enabled.
+    Blocked rows keep their turn. Delivered rows are left alone, and so are rows stored after the call. A step is a
+    transaction, and each row is in one step only.
     """
     for part in steps(engine, selection) if selection.ids is None else _parts(sorted(set(selection.ids))):
         redo = partial(_redeliver, ids=part, selection=selection, now=now, note=note)
-        yield in_transaction(engine, redo) if part else Marked((), 0)
+        yield in_transaction(engine, redo) if part else RedeliveryStep((), 0)
 
 
-def progress(engine: Engine, ids: Collection[int]) -> Counter[str]:
-    """How many of these rows are in each state; a row that is gone was delivered."""
-    ordered = sorted(ids)
-    states: Counter[str] = Counter()
-    with reading(engine) as connection:
-        for part in _parts(ordered):
-            found = connection.execute(select(ParkedDelivery.status).where(any_of(ParkedDelivery.id.expression, part)))
-            states.update(found.scalars())
-    states[Status.DELIVERED.value] += len(ordered) - states.total()
-    return +states
+def adopt(engine: Engine, from_group: str, to_group: str, now: float) -> Iterator[Adopted]:
+    """Give a group's deliveries to another group, whose workers send them. Yields after each step, empty ones too.
+
+    A delivery that the other group has stored itself stays where it is, and is counted as skipped. No worker of
+    `from_group` may be running: deliveries that it sends meanwhile are sent twice. A step is a transaction; after an
+    interruption, another call moves the rest.
+    """
+    for part in steps(engine, DeliveryQuery(group=from_group)):
+        move = partial(_adopt, ids=part, from_group=from_group, to_group=to_group, now=now)
+        yield in_transaction(engine, move) if part else Adopted(0, 0)
 
 
 def _redeliver(
     connection: Connection, *, ids: Sequence[int], selection: DeliveryQuery, now: float, note: Note
-) -> Marked:
-    rows = connection.execute(_markable(ids, selection)).all()
-    marked = [row for row in rows if row.enabled is not None]
-    if marked:
-        note(connection, marked)
-    _mark(connection, marked, now)
-    return Marked(tuple(row.id for row in marked), len(rows) - len(marked))
+) -> RedeliveryStep:
+    rows = connection.execute(_redeliverable(ids, selection)).all()
+    chosen = [row for row in rows if row.enabled is not None]
+    if chosen:
+        note(connection, chosen)
+        binds = [
+            {
+                "b_id": row.id,
+                "b_attempt": row.attempt,
+                "b_status": Status.PARKED if row.enabled else Status.HELD,
+                "b_now": time_of(now),
+            }
+            for row in chosen
+        ]
+        connection.execute(_MAKE_DUE, binds)
+        put_in_order(connection, chosen, now)
+        marks.look_for(connection, chosen)
+    return RedeliveryStep(tuple(row.id for row in chosen), len(rows) - len(chosen))
 
 
 def _ids(selection: DeliveryQuery) -> Select[int]:
@@ -287,7 +319,7 @@ def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
         yield ids[start : start + BATCH]
 
 
-def _markable(ids: Collection[int], selection: DeliveryQuery) -> AnySelect:
+def _redeliverable(ids: Collection[int], selection: DeliveryQuery) -> AnySelect:
     """Select a selection's rows that can be sent again, and whether their subscriptions are enabled (null: removed)."""
     statement = (
         _ids(selection)
@@ -300,27 +332,41 @@ def _markable(ids: Collection[int], selection: DeliveryQuery) -> AnySelect:
         )
         .outerjoin(Subscription, Subscription.id == ParkedDelivery.subscription_id)
     )
-    markable = (*_conditions(selection), ParkedDelivery.status.in_(_REDELIVERED))
-    return statement.where(any_of(ParkedDelivery.id.expression, sorted(ids)), *map(by_no_index, markable)).order_by(
+    conditions = (*_conditions(selection), ParkedDelivery.status.in_(_REDELIVERED))
+    return statement.where(any_of(ParkedDelivery.id.expression, sorted(ids)), *map(by_no_index, conditions)).order_by(
         ParkedDelivery.id
     )
 
 
-def _mark(connection: Connection, rows: Sequence[AnyRow], now: float) -> None:
-    if not rows:
-        return
-    binds = [
-        {
-            "b_id": row.id,
-            "b_attempt": row.attempt,
-            "b_status": Status.PARKED if row.enabled else Status.HELD,
-            "b_now": time_of(now),
-        }
-        for row in rows
-    ]
-    connection.execute(_MARK, binds)
-    put_in_order(connection, rows, now)
-    marks.look_for(connection, rows)
+def _adopt(connection: Connection, *, ids: Sequence[int], from_group: str, to_group: str, now: float) -> Adopted:
+    """Move one batch: payloads are copied, rows re-keyed, payloads left unused deleted."""
+    key = (*RECORD[1:], ParkedDelivery.subscription_id, ParkedDelivery.replay)
+    statement = (
+        select(ParkedDelivery.id, *key, ParkedDelivery.order_key, _theirs.id.label("theirs"))
+        .outerjoin(
+            _theirs,
+            and_(_theirs.group_id == to_group, *(getattr(_theirs, column.key) == column for column in key)),
+        )
+        .where(by_no_index(ParkedDelivery.group_id == from_group), any_of(ParkedDelivery.id.expression, ids))
+    )
+    rows = connection.execute(statement).all()
+    moving = [row for row in rows if row.theirs is None]
+    if moving:
+        records = {record_of(row) for row in moving}
+        binds = {"b_to": to_group, "b_now": time_of(now), "b_group_id": from_group}
+        connection.execute(
+            _COPY_PAYLOAD, [record_binds(from_group, record) | {"b_to": to_group} for record in sorted(records)]
+        )
+        connection.execute(_MOVE, [binds | {"b_id": row.id} for row in moving])
+        drop_payloads(connection, from_group, records)
+        normalise(
+            connection,
+            to_group,
+            {ordering_key for ordering_key in map(pair_of, moving) if ordering_key is not None},
+            now,
+        )
+        marks.look(connection, to_group, {(row.topic, row.partition_no, row.subscription_id) for row in moving})
+    return Adopted(len(moving), len(rows) - len(moving))
 
 
 def delivery_of(row: AnyRow) -> StoredDelivery:

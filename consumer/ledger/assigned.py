@@ -1,23 +1,45 @@
-"""Reads stored deliveries, open ordering keys and topics with rows, for the owner of a partition."""
+"""Finds the rows of a partition for its owner: settled deliveries, open ordering keys, and due keys with rows.
+
+A *due key* is the partition and the subscription that rows belong to: a range of the index
+ix_webhook_deliveries_head, in the order of due times. `scan` leaps from due key to due key, with a seek for each; one
+statement makes many seeks. `due` reads the rows.
+"""
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, exists, func, select
 
 from consumer.database.engine import any_of, reading
 from consumer.events.event import TopicPartition
-from consumer.ledger.columns import BATCH, OPEN, time_of
+from consumer.ledger.columns import BATCH, OPEN, AnyRow, AnySelect, time_of
 from consumer.ledger.ordering import standing
 from consumer.ledger.rows import DueKey, OrderingKey
+from consumer.ledger.seeks import leaps, of_each
 from models import Mark, ParkedDelivery, Status, Subscription
+from models.base import BEFORE_IDS
 
+SEEKS = 256  # in one `scan`
 PAGE = 1000  # rows; a partition keeps one page in memory, some 0.25 MB
 
 Key = tuple[int, int, int]  # offset, record timestamp, subscription
+
+DUE_KEY = (
+    ParkedDelivery.group_id,
+    ParkedDelivery.topic,
+    ParkedDelivery.partition_no,
+    ParkedDelivery.subscription_id,
+)
+
+
+class Scanned(NamedTuple):
+    """Due keys, each with its first row's due time (unix seconds); and the key to go on after, None at the end."""
+
+    due_keys: dict[DueKey, float]
+    end: DueKey | None
 
 
 class Settled(NamedTuple):
@@ -111,6 +133,73 @@ def with_due_rows(engine: Engine, group: str, due_keys: Iterable[DueKey], now: f
                 rows = connection.execute(select(Subscription.id).where(some, due))
                 found += [(topic, number, row.id) for row in rows]
     return found
+
+
+def scan(
+    engine: Engine, group: str, partitions: Sequence[TopicPartition], after: DueKey | None, most: int = SEEKS
+) -> Scanned:
+    """Due keys behind `after` with parked rows in some partitions (sorted); makes at most `most` seeks for them.
+
+    Takes a statement for each topic, for each partition with parked rows, and for PARTS due keys.
+    """
+    found: list[DueKey] = []
+    end = None
+    with reading(engine) as connection:
+        if after is None and connection.scalar(_any_parked(group)) is None:
+            return Scanned({}, None)
+        ahead = [partition for partition in partitions if after is None or partition >= after[:2]]
+        for partition in _with_parked(connection, group, ahead):
+            last = after[2] if after is not None and partition == after[:2] else BEFORE_IDS
+            if not most:
+                end = (*partition, last)
+                break
+            here = leaps(connection, ParkedDelivery.subscription_id, last, most, *_parked(group, *partition))
+            found += [(*partition, subscription) for subscription in here]
+            if len(here) == most:
+                end = found[-1]
+                break
+            most -= len(here) + 1
+        rows = of_each(connection, first_rows, DUE_KEY, [(group, *due_key) for due_key in found], 1)
+    return Scanned({due_key_of_row(row): row.next_attempt_at.timestamp() for row in rows}, end)
+
+
+def _any_parked(group: str) -> AnySelect:
+    here = select(ParkedDelivery.id).where(ParkedDelivery.group_id == group, ParkedDelivery.status == Status.PARKED)
+    return here.order_by(ParkedDelivery.topic).limit(1)  # in the order of the index, so that no scan looks cheaper
+
+
+def _with_parked(connection: Connection, group: str, partitions: Iterable[TopicPartition]) -> Iterator[TopicPartition]:
+    """Those of the partitions (sorted) that have parked rows. Takes a statement for each topic."""
+    here = ParkedDelivery.group_id == group, ParkedDelivery.status == Status.PARKED
+    for topic, owned in groupby(partitions, itemgetter(0)):
+        numbers = [number for _, number in owned]
+        before, most = numbers[0] - 1, numbers[-1] - numbers[0] + 1
+        parked = leaps(connection, ParkedDelivery.partition_no, before, most, *here, ParkedDelivery.topic == topic)
+        yield from ((topic, number) for number in sorted({*numbers}.intersection(parked)))
+
+
+def _parked(group: object, topic: object, partition: object) -> tuple[ColumnElement[bool], ...]:
+    """The condition that a row is parked, of this partition: values or binds."""
+    return (
+        ParkedDelivery.group_id == group,
+        ParkedDelivery.status == Status.PARKED,
+        ParkedDelivery.topic == topic,
+        ParkedDelivery.partition_no == partition,
+    )
+
+
+def due_key_of_row(row: AnyRow) -> DueKey:
+    """The due key of a delivery's row."""
+    return row.topic, row.partition_no, row.subscription_id
+
+
+def first_rows(group: object, topic: object, partition: object, subscription: object) -> AnySelect:
+    """Select the rows of a due key, the first due one first."""
+    return (
+        select(*DUE_KEY[1:], ParkedDelivery.next_attempt_at, ParkedDelivery.id)
+        .where(*_parked(group, topic, partition), ParkedDelivery.subscription_id == subscription)
+        .order_by(ParkedDelivery.next_attempt_at, ParkedDelivery.id)
+    )
 
 
 def with_rows(engine: Engine, group: str, partitions: Collection[TopicPartition]) -> set[TopicPartition]:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from consumer.events.event import Event, RecordId, extra_of
 from consumer.events.times import in_calendar
-from consumer.ledger.rows import Failure, OrderingKey
+from consumer.ledger.rows import AttemptFailure, OrderingKey
 from models import ParkedDelivery, Payload, Status
 
 T = TypeVar("T")
@@ -138,19 +138,19 @@ def pair_of(row: AnyRow) -> OrderingKey | None:
     return OrderingKey(row.subscription_id, row.topic, row.partition_no, row.order_key) if row.order_key else None
 
 
-def first_of(row: AnyRow) -> Failure | None:
+def first_of(row: AnyRow) -> AttemptFailure | None:
     """The first attempt of a delivery's row, if it failed."""
     if row.first_error is None or row.first_attempt_at is None:
         return None
-    return Failure(row.first_error, row.first_status, None, unix(row.first_attempt_at))
+    return AttemptFailure(row.first_error, row.first_status, None, unix(row.first_attempt_at))
 
 
-def last_of(row: AnyRow) -> Failure | None:
+def last_of(row: AnyRow) -> AttemptFailure | None:
     """The last attempt of a delivery's row, if it failed, or the reason why it was given up without an attempt."""
     if row.last_error is None:
         return None
     at = row.last_attempt_at or row.updated_at
-    return Failure(row.last_error, row.last_status, row.last_response, unix(at))
+    return AttemptFailure(row.last_error, row.last_status, row.last_response, unix(at))
 
 
 def cut(text: str | None, length: int) -> str | None:

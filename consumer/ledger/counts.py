@@ -9,6 +9,7 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     CompoundSelect,
+    Connection,
     Engine,
     Integer,
     bindparam,
@@ -19,7 +20,7 @@ from sqlalchemy import (
 
 from consumer.database.engine import any_of, padded, reading
 from consumer.ledger.columns import ATTEMPTS, BATCH, OPEN, AnySelect, last_of, unix
-from consumer.ledger.rows import Failure
+from consumer.ledger.rows import AttemptFailure
 from consumer.ledger.upkeep import by_id
 from models import ParkedDelivery, Status
 from models.base import BEFORE_IDS
@@ -63,19 +64,19 @@ def most_loaded(engine: Engine, number: int) -> list[int]:
         return [each for each, _ in Counter(rows.scalars()).most_common(number)]
 
 
-def loads(engine: Engine, subscriptions: Collection[int], most: int) -> Mapping[int, int]:
+def loads(bind: Engine | Connection, subscriptions: Collection[int], most: int) -> Mapping[int, int]:
     """How many open rows each of these subscriptions has; each count stops at `most`."""
     found = dict.fromkeys(subscriptions, 0)
     if found:
-        with reading(engine) as connection:
+        with reading(bind) as connection:
             rows = connection.execute(_of_each(_open_rows, len(found)), _binds(found) | {"b_most": most})
             found |= {row.subscription_id: row.number for row in rows if row.number}
     return found
 
 
-def last_failures(engine: Engine, subscriptions: Collection[int]) -> Mapping[int, Failure]:
+def last_failures(engine: Engine, subscriptions: Collection[int]) -> Mapping[int, AttemptFailure]:
     """The latest failed attempt among each subscription's newest and oldest rows, if one of these has failed."""
-    found: dict[int, Failure] = {}
+    found: dict[int, AttemptFailure] = {}
     if subscriptions:
         with reading(engine) as connection:
             for row in connection.execute(_of_each(_attempts_at_the_ends, len(subscriptions)), _binds(subscriptions)):
@@ -90,6 +91,18 @@ def of_subscription(engine: Engine, subscription_id: int) -> Counter[str]:
     with reading(engine) as connection:
         rows = connection.execute(_BY_STATE.where(ParkedDelivery.subscription_id == subscription_id))
         return Counter({row.status: row.number for row in rows})
+
+
+def progress(engine: Engine, ids: Collection[int]) -> Counter[str]:
+    """How many of these rows are in each state; a row that is gone was delivered."""
+    ordered = sorted(ids)
+    states: Counter[str] = Counter()
+    with reading(engine) as connection:
+        for part in (ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH)):
+            found = connection.execute(select(ParkedDelivery.status).where(any_of(ParkedDelivery.id.expression, part)))
+            states.update(found.scalars())
+    states[Status.DELIVERED.value] += len(ordered) - states.total()
+    return +states
 
 
 def of_replay(engine: Engine, replay_id: int, matched: int) -> Counter[str]:

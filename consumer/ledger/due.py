@@ -1,32 +1,30 @@
-"""Finds due stored deliveries by their *due key*: the partition and the subscription that they belong to.
+"""Reads the stored deliveries that are due, with their events and endpoints.
 
-A due key is a range of the index ix_webhook_deliveries_head, in the order of due times. `scan` leaps from due key to
-due key, with a seek for each; `fetch` reads the first rows of some of them. One statement makes many seeks. The cost
-depends on the number of due keys and of fetched rows, not of waiting rows: a million rows behind an open circuit
-breaker, or in other workers' partitions, are never read.
+The cost depends on the number of due keys and of fetched rows, not of waiting rows: a million rows behind an open
+circuit breaker, or in other workers' partitions, are never read.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import groupby, takewhile
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, Engine, Row, bindparam, select, update
+from sqlalchemy import Connection, Engine, Row, bindparam, select, update
 
 from consumer.crypto.keys import SigningKey
 from consumer.crypto.vault import Decrypt
 from consumer.database.engine import any_of, padded, reading, unavailable
 from consumer.database.errors import line
 from consumer.errors import DatabaseRefused
-from consumer.events.event import Event, RecordId, TopicPartition
+from consumer.events.event import Event, RecordId
+from consumer.ledger.assigned import DUE_KEY, due_key_of_row, first_rows
 from consumer.ledger.columns import (
     ATTEMPTS,
     OF_PAYLOAD,
     PAYLOAD,
     RECORD,
-    AnyRow,
     AnySelect,
     bind,
     event_of,
@@ -38,17 +36,15 @@ from consumer.ledger.columns import (
 )
 from consumer.ledger.ordering import behind
 from consumer.ledger.rows import DueDelivery, DueKey, OrderingKey
-from consumer.ledger.seeks import leaps, of_each
+from consumer.ledger.seeks import of_each
 from consumer.subscriptions import tls
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import Rules, endpoint_of, endpoint_rows
 from models import ParkedDelivery, Payload, Status, Subscription
-from models.base import BEFORE_IDS
 
 log = structlog.get_logger(__name__)
 
 RUNS = 50  # ordering keys of one `fetch` whose following rows are looked for, but at least one of each due key
-SEEKS = 256  # in one `scan`
 FETCH_BYTES = 16 * 2**20  # of bodies that one `fetch` reads
 POSTPONED = 60.0  # seconds by which faulty rows are postponed
 LATER = 30.0  # seconds until a disabled subscription's due key is fetched again: its rows are about to be held
@@ -58,13 +54,6 @@ _TYPES = dict.fromkeys(("attempt", "schedule_start", "replay", "first_status", "
 )
 _Pairs = list[tuple[Row[Any], DueDelivery | None]]  # None: its subscription has no endpoint
 _Reader = Callable[[Sequence[int], Sequence["FetchRequest"]], tuple[_Pairs, list[Row[Any]]]]
-
-
-class Scanned(NamedTuple):
-    """Due keys, each with its first row's due time (unix seconds); and the key to go on after, None at the end."""
-
-    due_keys: dict[DueKey, float]
-    end: DueKey | None
 
 
 class FetchRequest(NamedTuple):
@@ -88,45 +77,11 @@ class Fetched(NamedTuple):
     unreadable: dict[int, str] = {}  # noqa: RUF012 (the default is never changed)
 
 
-_DUE_KEY = (
-    ParkedDelivery.group_id,
-    ParkedDelivery.topic,
-    ParkedDelivery.partition_no,
-    ParkedDelivery.subscription_id,
-)
 _POSTPONE = (
     update(ParkedDelivery)
     .where(ParkedDelivery.id == bindparam("b_id"), ParkedDelivery.status == Status.PARKED)
     .values(next_attempt_at=bind(ParkedDelivery.next_attempt_at))
 )
-
-
-def scan(
-    engine: Engine, group: str, partitions: Sequence[TopicPartition], after: DueKey | None, most: int = SEEKS
-) -> Scanned:
-    """Due keys behind `after` with parked rows in some partitions (sorted); makes at most `most` seeks for them.
-
-    Takes a statement for each topic, for each partition with parked rows, and for PARTS due keys.
-    """
-    found: list[DueKey] = []
-    end = None
-    with reading(engine) as connection:
-        if after is None and connection.scalar(_any_parked(group)) is None:
-            return Scanned({}, None)
-        ahead = [partition for partition in partitions if after is None or partition >= after[:2]]
-        for partition in _with_parked(connection, group, ahead):
-            last = after[2] if after is not None and partition == after[:2] else BEFORE_IDS
-            if not most:
-                end = (*partition, last)
-                break
-            here = leaps(connection, ParkedDelivery.subscription_id, last, most, *_parked(group, *partition))
-            found += [(*partition, subscription) for subscription in here]
-            if len(here) == most:
-                end = found[-1]
-                break
-            most -= len(here) + 1
-        rows = of_each(connection, _first, _DUE_KEY, [(group, *due_key) for due_key in found], 1)
-    return Scanned({_due_key_of(row): row.next_attempt_at.timestamp() for row in rows}, end)
 
 
 def fetch(
@@ -158,11 +113,11 @@ def fetch(
         read_rows = partial(_read, connection, group, now, most_bytes, endpoints)
         rows, rest, unreadable = _read_all(read_rows, list(ids), wants)
     for row in rest:
-        next_due[_due_key_of(row)] = now
+        next_due[due_key_of_row(row)] = now
     faulty = {row: ids[row] for row in unreadable}
     for row, _ in rows:
         if row.subscription_id in unusable:
-            faulty[row.id] = _due_key_of(row)
+            faulty[row.id] = due_key_of_row(row)
     if news := _news(unusable, endpoints, {} if said is None else said):
         log.error("stored deliveries postponed", reasons=news)
     if unreadable:
@@ -213,8 +168,8 @@ def _due(
     for want in wants:
         by_limit.setdefault(padded(len(want.here) + want.room + 1), []).append((group, *want.due_key))
     for limit, keys in by_limit.items():
-        for row in of_each(connection, _first, _DUE_KEY, keys, limit):
-            listed[_due_key_of(row)].append((row.next_attempt_at.timestamp(), row.id))
+        for row in of_each(connection, first_rows, DUE_KEY, keys, limit):
+            listed[due_key_of_row(row)].append((row.next_attempt_at.timestamp(), row.id))
     for want in wants:
         others = [each for each in sorted(listed[want.due_key]) if each[1] not in want.here]
         due = [row for due_at, row in others[: want.room] if due_at <= now]
@@ -299,44 +254,6 @@ def _read_all(
     return rows, rest, unreadable
 
 
-def _any_parked(group: str) -> AnySelect:
-    here = select(ParkedDelivery.id).where(ParkedDelivery.group_id == group, ParkedDelivery.status == Status.PARKED)
-    return here.order_by(ParkedDelivery.topic).limit(1)  # in the order of the index, so that no scan looks cheaper
-
-
-def _with_parked(connection: Connection, group: str, partitions: Iterable[TopicPartition]) -> Iterator[TopicPartition]:
-    """Those of the partitions (sorted) that have parked rows. Takes a statement for each topic."""
-    here = ParkedDelivery.group_id == group, ParkedDelivery.status == Status.PARKED
-    for topic, owned in groupby(partitions, itemgetter(0)):
-        numbers = [number for _, number in owned]
-        before, most = numbers[0] - 1, numbers[-1] - numbers[0] + 1
-        parked = leaps(connection, ParkedDelivery.partition_no, before, most, *here, ParkedDelivery.topic == topic)
-        yield from ((topic, number) for number in sorted({*numbers}.intersection(parked)))
-
-
-def _parked(group: object, topic: object, partition: object) -> tuple[ColumnElement[bool], ...]:
-    """The condition that a row is parked, of this partition: values or binds."""
-    return (
-        ParkedDelivery.group_id == group,
-        ParkedDelivery.status == Status.PARKED,
-        ParkedDelivery.topic == topic,
-        ParkedDelivery.partition_no == partition,
-    )
-
-
-def _first(group: object, topic: object, partition: object, subscription: object) -> AnySelect:
-    """Select the rows of a due key, the first due one first."""
-    return (
-        select(*_DUE_KEY[1:], ParkedDelivery.next_attempt_at, ParkedDelivery.id)
-        .where(*_parked(group, topic, partition), ParkedDelivery.subscription_id == subscription)
-        .order_by(ParkedDelivery.next_attempt_at, ParkedDelivery.id)
-    )
-
-
-def _due_key_of(row: AnyRow) -> DueKey:
-    return row.topic, row.partition_no, row.subscription_id
-
-
 def _runs(
     connection: Connection, group: str, wants: Sequence[FetchRequest], due: Iterable[Row[Any]], now: float
 ) -> list[int]:
@@ -349,7 +266,7 @@ def _runs(
     here = {want.due_key: want.here for want in wants}
     first: dict[DueKey, list[tuple[OrderingKey, int]]] = {}
     for row in due:
-        due_key = _due_key_of(row)
+        due_key = due_key_of_row(row)
         room[due_key] -= 1
         if (ordering_key := pair_of(row)) is not None:
             first.setdefault(due_key, []).append((ordering_key, row.record_offset))

@@ -1,70 +1,56 @@
-"""Marks: requests of the command line, the API and other workers, which a partition's owner carries out.
+"""Marks: what the workers of a group and the commands tell each other about the rows of a partition.
 
-A mark (its `wish`) either requests a search for stored deliveries that were made due, or decides on a delivery that the
-database refuses: write its record to the dead-letter topic, or give it up. Dead letters that people have published
-again are noted here too, at their place in that topic, which no worker owns. The times are the database's own, so that
-the writers' clocks need not agree.
+look       another process has made stored deliveries due: the partition's owner looks for them
+refused    the database refuses to store a delivery; since when, whichever worker was its owner
+published  a person has published a dead letter again; the mark is at its place in that topic, which no worker owns
 """
 
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, delete, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Insert, delete, exists, insert, select, update
 
 from consumer.database.engine import reading
+from consumer.events.event import RecordId
 from consumer.ledger.columns import AnyRow, bind, in_transaction, is_bound, time_of, unix
 from consumer.ledger.rows import DueKey
-from models import Mark, Wish
+from models import Mark, MarkKind
 from models.base import utc_now
 from models.mark import ALL_SUBSCRIPTIONS, NO_OFFSET
 
-KEPT = 7 * 86400.0  # seconds after which a decision that no worker could carry out is deleted
+KEPT = 7 * 86400.0  # seconds after which a mark is deleted, whatever it says
 OVERLAP = timedelta(minutes=1)  # a mark becomes visible when its transaction commits, perhaps after later marks
-DECISIONS = (Wish.DEAD_LETTER, Wish.GIVE_UP)
 
 _KEY = (Mark.group_id, Mark.topic, Mark.partition_no, Mark.record_offset, Mark.subscription_id)
-_AGAIN = (
-    update(Mark)
-    .where(is_bound(*_KEY))
-    .values(wish=bind(Mark.wish), asked=Mark.asked + 1, marked_at=utc_now(), done_at=None)
-)
-_NEW = insert(Mark).from_select(
-    [*(column.key for column in _KEY), "wish"],
-    select(*map(bind, _KEY), bind(Mark.wish)).where(~exists().where(is_bound(*_KEY))),
-    include_defaults=False,
-)
 
 
-class Subject(NamedTuple):
-    """The subject of a decision: a record's delivery to a subscription, or to all of them (ALL_SUBSCRIPTIONS)."""
+def _insert(marked_at: ColumnElement[datetime]) -> Insert:
+    """Insert marks that are not there yet."""
+    return insert(Mark).from_select(
+        [*(column.key for column in _KEY), "kind", "marked_at"],
+        select(*map(bind, _KEY), bind(Mark.kind), marked_at).where(~exists().where(is_bound(*_KEY))),
+        include_defaults=False,
+    )
 
-    topic: str
-    partition: int
-    offset: int
-    subscription_id: int
+
+# The database's own time, so that the clocks of those who ask for a look need not agree.
+_AGAIN = update(Mark).where(is_bound(*_KEY)).values(asked=Mark.asked + 1, marked_at=utc_now())
+_NEW, _NEW_AT = _insert(utc_now()), _insert(bind(Mark.marked_at))
 
 
 class RecentMarks(NamedTuple):
-    """Recent due keys to search and decisions, each with its number of requests; and the time of the last mark."""
+    """Due keys to look for, each with its number of requests; and the time of the last mark."""
 
     due_keys: dict[DueKey, int]
-    decisions: dict[Subject, int]
     until: datetime | None
-
-
-class Decision(NamedTuple):
-    """A decision as it stands; times are unix seconds."""
-
-    wish: Wish
-    marked_at: float
-    done_at: float | None
 
 
 def look(connection: Connection, group: str, due_keys: Collection[DueKey]) -> None:
     """Request a search for due rows of these due keys. Call it last in a transaction: others wait for its locks."""
     if due_keys:
-        _mark(connection, group, ((*due_key[:2], NO_OFFSET, due_key[2]) for due_key in sorted(due_keys)), Wish.LOOK)
+        places = ((*due_key[:2], NO_OFFSET, due_key[2]) for due_key in sorted(due_keys))
+        _mark(connection, [_binds(group, place, MarkKind.LOOK) for place in places])
 
 
 def look_for(connection: Connection, rows: Iterable[AnyRow]) -> None:
@@ -76,29 +62,21 @@ def look_for(connection: Connection, rows: Iterable[AnyRow]) -> None:
         look(connection, group, due_keys)
 
 
-def decide(engine: Engine, group: str, subject: Subject, wish: Wish) -> None:
-    """Record a decision on a delivery that the database refuses. The last decision counts."""
-    in_transaction(engine, lambda connection: _mark(connection, group, [subject], wish))
+def refused_since(engine: Engine, group: str, record: RecordId, subscription_id: int, now: float) -> float:
+    """Since when (unix seconds) the database has refused this delivery: `now`, unless an owner noted it before."""
+    place = (record.topic, record.partition, record.offset, subscription_id)
+    binds = _binds(group, place, MarkKind.REFUSED)
 
+    def note(connection: Connection) -> datetime:
+        connection.execute(_NEW_AT, binds | {"b_marked_at": time_of(now)})
+        return connection.scalars(select(Mark.marked_at).where(is_bound(*_KEY)), binds).one()
 
-def decision(engine: Engine, group: str, subject: Subject) -> Decision | None:
-    """The decision on a delivery, made for it alone or for all deliveries of its record."""
-    statement = select(Mark.subscription_id, Mark.wish, Mark.marked_at, Mark.done_at).where(*_of(group, subject))
-    with reading(engine) as connection:
-        rows = {row.subscription_id: row for row in connection.execute(statement)}
-    row = rows.get(subject.subscription_id) or rows.get(ALL_SUBSCRIPTIONS)
-    return Decision(Wish(row.wish), unix(row.marked_at), unix(row.done_at)) if row else None
-
-
-def acted(engine: Engine, group: str, subject: Subject) -> None:
-    """Note that a worker has carried out a decision."""
-    with engine.begin() as connection:
-        connection.execute(update(Mark).where(*_of(group, subject)).values(done_at=utc_now()))
+    return unix(in_transaction(engine, note))
 
 
 def note_published(connection: Connection, group: str, topic: str, places: Iterable[tuple[int, int]]) -> None:
     """Note that the dead letters at these partitions and offsets of the dead-letter topic were published again."""
-    _mark(connection, group, ((topic, *place, ALL_SUBSCRIPTIONS) for place in places), Wish.DEAD_LETTER)
+    _mark(connection, [_binds(group, (topic, *place, ALL_SUBSCRIPTIONS), MarkKind.PUBLISHED) for place in places])
 
 
 def published(engine: Engine, group: str, topic: str, first: int) -> dict[tuple[int, int], float]:
@@ -113,30 +91,32 @@ def published(engine: Engine, group: str, topic: str, first: int) -> dict[tuple[
 
 
 def recent(engine: Engine, group: str, since: datetime | None) -> RecentMarks:
-    """A group's marks since a time, with an overlap: known marks may be returned again.
+    """A group's requests to look since a time, with an overlap: known ones may be returned again.
 
     None, for the first call: since the group's latest mark.
     """
-    seen = RecentMarks({}, {}, since)
+    due_keys: dict[DueKey, int] = {}
+    until = since
     with reading(engine) as connection:
         if since is None:
             last = select(Mark.marked_at).where(Mark.group_id == group).order_by(Mark.marked_at.desc()).limit(1)
             since = connection.scalar(last)
             if since is None:
-                return seen
-        statement = select(*_KEY[1:], Mark.wish, Mark.asked, Mark.marked_at)
-        for row in connection.execute(statement.where(Mark.group_id == group, Mark.marked_at >= since - OVERLAP)):
-            if row.wish == Wish.LOOK:
-                seen.due_keys[row.topic, row.partition_no, row.subscription_id] = row.asked
-            else:
-                subject = Subject(row.topic, row.partition_no, row.record_offset, row.subscription_id)
-                seen.decisions[subject] = row.asked
-            seen = seen._replace(until=row.marked_at if seen.until is None else max(seen.until, row.marked_at))
-    return seen
+                return RecentMarks({}, None)
+        statement = select(Mark.topic, Mark.partition_no, Mark.subscription_id, Mark.asked, Mark.marked_at).where(
+            Mark.group_id == group, Mark.marked_at >= since - OVERLAP, Mark.kind == MarkKind.LOOK
+        )
+        for row in connection.execute(statement):
+            due_keys[row.topic, row.partition_no, row.subscription_id] = row.asked
+            until = row.marked_at if until is None else max(until, row.marked_at)
+    return RecentMarks(due_keys, until)
 
 
 def prune(engine: Engine, group: str, topic: str, partition: int, committed: int) -> int:
-    """Delete decisions on records below the committed offset, which no restart reads again. Returns their number."""
+    """Delete marks of refused deliveries below the committed offset, which no restart reads again.
+
+    Returns their number.
+    """
     here = (
         Mark.group_id == group,
         Mark.topic == topic,
@@ -152,30 +132,13 @@ def expire(engine: Engine, group: str, before: float) -> int:
     return _delete(engine, Mark.group_id == group, Mark.marked_at < time_of(before))
 
 
-def _mark(connection: Connection, group: str, subjects: Iterable[tuple[str, int, int, int]], wish: Wish) -> None:
-    binds = [
-        {
-            "b_group_id": group,
-            "b_topic": topic,
-            "b_partition_no": partition,
-            "b_record_offset": offset,
-            "b_subscription_id": subscription,
-            "b_wish": wish.value,
-        }
-        for topic, partition, offset, subscription in subjects
-    ]
+def _binds(group: str, place: tuple[str, int, int, int], kind: MarkKind) -> dict[str, object]:
+    return {f"b_{column.key}": value for column, value in zip(_KEY, (group, *place), strict=True)} | {"b_kind": kind}
+
+
+def _mark(connection: Connection, binds: list[dict[str, object]]) -> None:
     if connection.execute(_AGAIN, binds).rowcount < len(binds):
         connection.execute(_NEW, binds)
-
-
-def _of(group: str, subject: Subject) -> tuple[ColumnElement[bool], ...]:
-    return (
-        Mark.group_id == group,
-        Mark.topic == subject.topic,
-        Mark.partition_no == subject.partition,
-        Mark.record_offset == subject.offset,
-        or_(Mark.subscription_id == subject.subscription_id, Mark.subscription_id == ALL_SUBSCRIPTIONS),
-    )
 
 
 def _delete(engine: Engine, *which: ColumnElement[bool]) -> int:

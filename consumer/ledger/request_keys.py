@@ -22,7 +22,7 @@ KEPT = 86400.0  # seconds that a key is kept
 _REMOVED = 100  # expired keys removed with each new one, at most: more than one, so that their number falls
 
 
-class RequestKey(NamedTuple):
+class RequestDigests(NamedTuple):
     """A request's key: the digests of the key with its owner and of the body, and the request's time (unix seconds)."""
 
     digest: str
@@ -37,13 +37,13 @@ class Creation(NamedTuple):
     at: datetime
 
 
-def request_key(sent: str, whose: tuple[str | None, ...], body: bytes, at: float) -> RequestKey:
+def request_key(sent: str, whose: tuple[str | None, ...], body: bytes, at: float) -> RequestDigests:
     """The key that was `sent` with a body. `whose` (caller, path, …) separates equal keys of different owners."""
     told_apart = json.dumps([*whose, sent]).encode()
-    return RequestKey(sha256(told_apart).hexdigest(), hmac.digest(sent.encode(), body, "sha256").hex(), at)
+    return RequestDigests(sha256(told_apart).hexdigest(), hmac.digest(sent.encode(), body, "sha256").hex(), at)
 
 
-def note(connection: Connection, key: RequestKey, resource_id: int) -> None:
+def note(connection: Connection, key: RequestDigests, resource_id: int) -> None:
     """Store the id that a request has created, as the last statement of its transaction. Removes some expired keys.
 
     KeyTaken: the key is stored already, and the transaction must be rolled back.
@@ -68,7 +68,7 @@ def note(connection: Connection, key: RequestKey, resource_id: int) -> None:
         raise KeyTaken("another request with this idempotency key was quicker") from None
 
 
-def find(engine: Engine, key: RequestKey) -> Creation | None:
+def find(engine: Engine, key: RequestDigests) -> Creation | None:
     """The creation by a request with this key in the last KEPT seconds, or None. KeyReused if its body differs."""
     statement = select(StoredKey.resource_id, StoredKey.request_digest, StoredKey.created_at)
     with reading(engine) as connection:

@@ -1,6 +1,6 @@
 """The values that the ledger takes and returns. Times are unix seconds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal, NamedTuple
@@ -9,7 +9,6 @@ from consumer.events.event import Event
 from consumer.subscriptions.endpoint import Endpoint
 
 DueKey = tuple[str, int, int]  # topic, partition, subscription: a range of stored deliveries
-Owned = Mapping[str, Sequence[int] | None]  # topic to partitions; None: all partitions, as of an adopted topic
 
 
 def due_key_of(event: Event, subscription_id: int) -> DueKey:
@@ -31,7 +30,7 @@ def order_key(key: bytes) -> str:
     return blake2b(key, digest_size=16).hexdigest()
 
 
-class Failure(NamedTuple):
+class AttemptFailure(NamedTuple):
     """An attempt that failed at `at`. `response` is the start of the answer's body, stored escaped to ASCII."""
 
     error: str
@@ -62,8 +61,8 @@ class NewDelivery(NamedTuple):
     attempt: int
     status: Literal["parked", "exhausted"]
     next_attempt_at: float | None
-    first: Failure | None = None
-    last: Failure | None = None
+    first: AttemptFailure | None = None
+    last: AttemptFailure | None = None
     ordering_key: OrderingKey | None = None
     operation: OperationalEvent | None = None
     replay: int = 0
@@ -83,7 +82,7 @@ class AttemptResult(NamedTuple):
     status: Literal["delivered", "parked", "exhausted", "unwanted"]
     next_attempt_at: float | None
     status_code: int | None
-    failure: Failure | None
+    failure: AttemptFailure | None
     at: float
     ordering_key: OrderingKey | None = None
     operation: OperationalEvent | None = None
@@ -99,8 +98,8 @@ class DueDelivery:
     endpoint: Endpoint
     attempt: int
     schedule_start: int
-    first: Failure | None
-    last: Failure | None
+    first: AttemptFailure | None
+    last: AttemptFailure | None
     ordering_key: OrderingKey | None
     replay: int
     filter_pending: bool

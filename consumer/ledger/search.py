@@ -6,7 +6,6 @@ subscriptions with the newest ones. Conditions without an index are then evaluat
 page's time does not depend on the table's size. The page's position is where the search goes on.
 """
 
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
@@ -22,7 +21,6 @@ from models.base import BEFORE_IDS
 
 MOST = 200  # deliveries of a page
 EXAMINED = IN_LIST  # rows of a page on which conditions without an index are evaluated: one list of ids, some 5 ms
-RECENT = IN_LIST  # deliveries whose event types are counted
 RECEIVERS = 1_000  # subscriptions of a tenant whose newest deliveries are sought: 5 seeks each, 10 ms on SQLite
 ARMS = 32  # of these, with a state each, the ones that a page takes: a power of two, so that few statements differ
 _PROBES = 15  # times read in one statement: three statements find a moment among two million ids
@@ -57,13 +55,6 @@ class Page(NamedTuple):
     position: str | None
 
 
-class TypeCount(NamedTuple):
-    """The number of examined rows that have this event type."""
-
-    event_type: str
-    number: int
-
-
 def search(engine: Engine, query: Query, limit: int = 50, position: str | None = None) -> Page:
     """A page of at most `limit` (1 to MOST) deliveries, after the `position` that an earlier page of this query gave.
 
@@ -91,18 +82,6 @@ def search(engine: Engine, query: Query, limit: int = 50, position: str | None =
     if len(found) == limit and found[-1].id != ids[-1]:
         return Page(found, _position(lowest, found[-1].id))
     return Page(found, _position(lowest, ids[window - 1]) if len(ids) > window else beyond)
-
-
-def recent_types(engine: Engine) -> list[TypeCount]:
-    """The event types of the RECENT deliveries stored last, the most frequent first."""
-    with reading(engine) as connection:
-        ids = _ids(connection, [_Arm(None, None)], BEFORE_IDS, _LARGEST_ID, RECENT)
-        if not ids:
-            return []
-        theirs = any_of(ParkedDelivery.id.expression, ids)
-        rows = connection.execute(select(Payload.event_type).join(ParkedDelivery, OF_PAYLOAD).where(theirs))
-        counted = Counter(rows.scalars())
-    return [TypeCount(*pair) for pair in counted.most_common()]
 
 
 class _Arm(NamedTuple):

@@ -35,7 +35,7 @@ from consumer.ledger.columns import (
     time_or_none,
 )
 from consumer.ledger.ordering import normalise, open_ones
-from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, OperationalEvent, OrderingKey
+from consumer.ledger.rows import AttemptFailure, AttemptResult, NewDelivery, OperationalEvent, OrderingKey
 from models import ParkedDelivery, Payload, Status
 from models.delivery import CONTENT_TYPE_LENGTH, ERROR_LENGTH, RESPONSE_LENGTH, TRACEPARENT_LENGTH
 from models.subscription import TENANT_LENGTH, URL_LENGTH
@@ -308,7 +308,7 @@ def _result_binds(result: AttemptResult) -> Mapping[str, object]:
     }
 
 
-def _failure_binds(failure: Failure | None) -> dict[str, object]:
+def _failure_binds(failure: AttemptFailure | None) -> dict[str, object]:
     binds: dict[str, object] = {
         "b_last_attempt_at": time_of(failure.at) if failure else None,
         "b_last_error": cut(failure.error, ERROR_LENGTH) if failure else None,

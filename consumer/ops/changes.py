@@ -21,11 +21,11 @@ from consumer.crypto.keys import Algorithm, parse_signing_key
 from consumer.crypto.vault import Vault
 from consumer.errors import Conflict, DeliveriesOwed, NotFound
 from consumer.http.urls import redact_url
-from consumer.ledger import admin, outbox, replays, request_keys
-from consumer.ledger.admin import DeliveryQuery, Marked, StoredDetail
+from consumer.ledger import admin, counts, outbox, replays, request_keys
+from consumer.ledger.admin import DeliveryQuery, RedeliveryStep, StoredDetail
 from consumer.ledger.columns import AnyRow
 from consumer.ledger.replays import Replay
-from consumer.ledger.request_keys import RequestKey
+from consumer.ledger.request_keys import RequestDigests
 from consumer.sending.masking import MASK
 from consumer.sending.validation_request import lowered
 from consumer.subscriptions import repository, secrets, tls
@@ -122,7 +122,7 @@ class Changes:
         event_type: str,
         *,
         new_secrets: Sequence[tuple[str, str]] = (),
-        key: RequestKey | None = None,
+        key: RequestDigests | None = None,
         disabled: str | None = None,
         **options: Any,
     ) -> Subscribed:
@@ -186,8 +186,10 @@ class Changes:
     def remove(self, subscription_id: int, *, give_up: bool) -> None:
         """Remove a subscription and its secrets; DeliveriesOwed if it has deliveries to be sent, unless `give_up`."""
         with self._change(subscription_id, REMOVED) as change:
-            if not give_up and (owed := admin.owed(change.connection, subscription_id, MOST_OWED + 1)):
-                raise DeliveriesOwed(owed)
+            if not give_up:
+                owed = counts.loads(change.connection, [subscription_id], MOST_OWED + 1)[subscription_id]
+                if owed:
+                    raise DeliveriesOwed(owed)
             repository.remove(change.connection, subscription_id)
 
     def rotate(
@@ -260,7 +262,7 @@ class Changes:
             secrets.remove_secret(change.connection, subscription_id, secret_id)
             change.told = {"kind": found.kind, "removed": 1}
 
-    def redeliver(self, chosen: DeliveryQuery) -> Iterator[Marked]:
+    def redeliver(self, chosen: DeliveryQuery) -> Iterator[RedeliveryStep]:
         """Redeliver as `admin.redeliver` does, within the tenant; each step that marks deliveries writes an event."""
 
         def note(connection: Connection, rows: Sequence[AnyRow]) -> None:

@@ -13,7 +13,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.crypto.vault import Vault
 from consumer.errors import WebhooksError
 from consumer.ledger import counts
-from consumer.ledger.rows import Failure
+from consumer.ledger.rows import AttemptFailure
 from consumer.ops import dead_letters
 from consumer.ops.bounded import begin, reason_of
 from consumer.ops.cluster import Lag, group_lag
@@ -34,7 +34,7 @@ class FailingReceiver(NamedTuple):
     """A failing subscription, its latest stored failure, and the number of its open deliveries."""
 
     subscription: FailingSubscription
-    last: Failure | None
+    last: AttemptFailure | None
     waiting: int
 
 
@@ -47,7 +47,7 @@ class LoadedReceiver(NamedTuple):
     subscription_id: int
     waiting: int
     subscription: ListedSubscription | None
-    last: Failure | None
+    last: AttemptFailure | None
 
 
 class Missing(NamedTuple):

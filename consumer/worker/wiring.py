@@ -14,8 +14,9 @@ from consumer.crypto.keys import parse_signing_key
 from consumer.crypto.vault import Vault
 from consumer.database.engine import DatabaseThread, create_engine
 from consumer.delivery.failing import Failing
+from consumer.delivery.known_rows import TakenUp
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.memory import Memory, TakenUp
+from consumer.delivery.memory import Memory
 from consumer.delivery.notes import Notes
 from consumer.delivery.parking import Parking
 from consumer.delivery.recall import Ledger, Recall
@@ -26,8 +27,8 @@ from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped
 from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
-from consumer.ledger.assigned import with_due_rows
-from consumer.ledger.due import fetch, postpone, scan
+from consumer.ledger.assigned import scan, with_due_rows
+from consumer.ledger.due import fetch, postpone
 from consumer.ledger.marks import recent
 from consumer.loop.poller import Poller, raise_descriptor_limit
 from consumer.matching.catalog import Catalog, EndpointCache, SubscriptionProblems, find_endpoints
@@ -44,7 +45,6 @@ from consumer.telemetry.tracer import Tracer
 from consumer.worker.attempt_log import AttemptLog
 from consumer.worker.clock import ClockWatch
 from consumer.worker.committer import Committer
-from consumer.worker.decisions import Decisions
 from consumer.worker.dispatch import Dispatch
 from consumer.worker.event_publisher import EventPublisher
 from consumer.worker.handover import Handover
@@ -54,6 +54,7 @@ from consumer.worker.outbox_relay import OutboxRelay
 from consumer.worker.ownership import Ownership
 from consumer.worker.parts import Parts
 from consumer.worker.polling import Polling
+from consumer.worker.refusals import Refusals
 from consumer.worker.takeover import Takeover
 from consumer.worker.worker import Worker
 
@@ -139,7 +140,7 @@ def build_worker(
     # Stored deliveries, and operational events.
     relay = OutboxRelay(engine, upkeep, group, EventPublisher(kafka), lambda: ownership.leads, clock=monotonic)
     notes = Notes(engine, upkeep, monotonic, relay.wake)
-    decisions = Decisions(group, dead_letters, notes, metrics, lambda: source.partitions)
+    refusals = Refusals(group, kafka.operations_topic, dead_letters, notes, metrics, lambda: source.partitions)
     parking = Parking(
         engine,
         writer=storing,
@@ -148,7 +149,8 @@ def build_worker(
         clock=clock,
         monotonic=monotonic,
         on_operation=relay.wake,
-        on_decision=decisions.act,
+        on_refused=refusals.give_up,
+        refused_after=delivery.refused_after,
     )
 
     # From lanes to results, and from results to next steps.

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from consumer.api.tokens import TokenFile
 from consumer.ledger import store
-from consumer.ledger.rows import Failure
+from consumer.ledger.rows import AttemptFailure
 from consumer.ops.ping import ping
 from consumer.sending.recording import ExchangeTrace
 from consumer.sending.validation_request import Declined
@@ -170,7 +170,7 @@ def test_a_tenant_does_not_learn_what_names_resolve_to(api: Api, engine: Engine)
     error = RequestsConnectionError(f"connecting to {inner}:443: refused")
     seen = ExchangeTrace(started=True, addresses=(inner,), connected=f"{inner}:443")
     number = api.create(tenant="acme")["id"]
-    failure = Failure(str(error), None, None, 1.0)
+    failure = AttemptFailure(str(error), None, None, 1.0)
     event = make_event(1, tenant="acme")
     store.park(engine, GROUP, [parked(event, number, first=failure, last=failure)], 1.0)
     api.app.state.backing = api.app.state.backing._replace(

@@ -21,7 +21,6 @@ from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import Parking
 from consumer.delivery.retry import RetryPolicy
-from consumer.delivery.set_aside import SetAside
 from consumer.delivery.settling import Settling
 from consumer.intake import record as records
 from consumer.intake.dead_letters import DeadLetters
@@ -64,7 +63,7 @@ def drops_a_parked_insert() -> None:
 
 def drops_what_is_set_aside() -> None:
     """Rows that the database refuses alone count as stored."""
-    _wrap(SetAside, "add", lambda _add, _self, entry, _error: entry.on_stored())
+    _wrap(Parking, "_refused", lambda _refused, _self, aside, _error: aside.pending.on_stored())
 
 
 def drops_what_no_filter_was_asked_about() -> None:

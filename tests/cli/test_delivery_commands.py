@@ -12,16 +12,16 @@ from consumer.cli import console
 from consumer.cli.deliveries import StoredState
 from consumer.events.event import Event, RecordId
 from consumer.ledger import outbox, store
-from consumer.ledger.rows import Failure, NewDelivery
+from consumer.ledger.rows import AttemptFailure, NewDelivery
 from consumer.subscriptions import repository
 from models import Status, StoredReplay, Subscription
 from tests.databases import url_of
-from tests.processes import Command, Start
+from tests.processes import Command
 
 GROUP = "webhooks"
 URL = "https://example.com/hook"
 AT = 1_700_000_000.0
-FAILED = Failure("status 503\x1b[31m", 503, "<h1>no\x1b]0;title\x07", AT + 5)
+FAILED = AttemptFailure("status 503\x1b[31m", 503, "<h1>no\x1b]0;title\x07", AT + 5)
 
 
 @pytest.fixture
@@ -311,63 +311,3 @@ def test_an_impossible_replay_is_1(
     ended = command("replay", *words, "--yes", **database)
     assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (1, "", 1)
     assert says in ended.stderr
-
-
-def marks_of(engine: Engine) -> list[tuple[object, ...]]:
-    statement = text("SELECT topic, partition_no, record_offset, subscription_id, wish, asked FROM webhook_marks")
-    with engine.connect() as connection:
-        return [tuple(row) for row in connection.execute(statement)]
-
-
-def test_a_decision_is_stored_for_the_owner(
-    called: Command, database: dict[str, str], engine: Engine, sub: int
-) -> None:
-    """It concerns one delivery or all of a record, and the last one counts. A stored delivery needs none."""
-    words = ("deliveries", "settle", "t", "2", "7")
-    assert called(*words, **database).returncode == 2
-    assert called(*words, "--give-up", "--dead-letter", **database).returncode == 2
-    for place in (("2", "x"), ("2", str(2**63)), (str(2**31), "7")):
-        refused = called("deliveries", "settle", "t", *place, "--give-up", "--yes", "--no-wait", **database)
-        assert (refused.returncode, "Invalid value for" in refused.stderr) == (2, True)
-    of_none = called(*words, "--subscription", "0", "--give-up", "--yes", "--no-wait", **database)
-    assert (of_none.returncode, "0 would decide for all subscriptions" in of_none.stderr) == (2, True)
-    asked = called(*words, "--give-up", **database)
-    assert (asked.returncode, marks_of(engine)) == (2, [])
-    assert "give --yes" in asked.stderr
-    done = called(*words, "--give-up", "--yes", "--no-wait", **database)
-    assert (done.returncode, done.stdout) == (0, "noted for the worker that owns t[2] in the group webhooks\n")
-    called(*words, "--dead-letter", "--yes", "--no-wait", **database)
-    assert marks_of(engine) == [("t", 2, 7, 0, "dead_letter", 2)]
-    keep(engine, sub, [7], "parked")
-    stored = called(*words, "--subscription", str(sub), "--give-up", "--yes", **database)
-    assert (stored.returncode, stored.stdout) == (1, "")
-    assert stored.stderr.endswith("is stored: row 1, parked\n")
-    rest = called(*words, "--give-up", "--yes", "--no-wait", **database)
-    assert rest.stderr == "left alone: the delivery to subscription 1, which is stored: row 1, parked\n"
-    assert marks_of(engine) == [("t", 2, 7, 0, "give_up", 3)]
-
-
-def test_a_decision_is_waited_for(start: Start, database: dict[str, str], engine: Engine) -> None:
-    """The command waits until a worker has acted or the offset is committed; a signal ends only the waiting."""
-    ends = {
-        "UPDATE webhook_marks SET done_at = CURRENT_TIMESTAMP": "settled by decision: give up",
-        "DELETE FROM webhook_marks": "settled: the group's offset has passed the record",
-    }
-    words = ("deliveries", "settle", "t", "2", "7", "--subscription", "1", "--give-up", "--yes")
-    for change, said in ends.items():
-        waiting = start(*words, **database)
-        while not marks_of(engine):
-            time.sleep(0.05)
-        with engine.begin() as connection:
-            connection.execute(text(change))
-        output, errors = waiting.communicate(timeout=120)
-        assert (waiting.returncode, output.splitlines()[-1], errors) == (0, said, "")
-        with engine.begin() as connection:
-            connection.execute(text("DELETE FROM webhook_marks"))
-    waiting = start(*words, **database)
-    assert waiting.stdout is not None
-    assert waiting.stdout.readline()  # noted
-    time.sleep(1)  # it waits
-    waiting.terminate()
-    _, errors = waiting.communicate(timeout=120)
-    assert (waiting.returncode, errors) == (0, "no longer watching; the decision stands\n")

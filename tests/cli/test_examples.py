@@ -16,7 +16,7 @@ from sqlalchemy import Engine, insert, text
 from consumer.cli.app import PROGRAM, app
 from consumer.events.event import Event, RecordId
 from consumer.ledger import store
-from consumer.ledger.rows import Failure, NewDelivery
+from consumer.ledger.rows import AttemptFailure, NewDelivery
 from models import Subscription
 from tests.databases import url_of
 from tests.processes import Command
@@ -77,7 +77,7 @@ def test_an_option_describes_its_value(words: list[str]) -> None:
 @pytest.fixture
 def database(engine: Engine) -> dict[str, str]:
     """Settings of a deployment with the subscription and deliveries that the examples name."""
-    failure = Failure("status 503", 503, None, 1_700_000_000.0)
+    failure = AttemptFailure("status 503", 503, None, 1_700_000_000.0)
     events = [
         Event(RecordId("t", 0, offset, 0), "user.created", f"m_{offset}", b"{}", "", None, None) for offset in (1, 2)
     ]

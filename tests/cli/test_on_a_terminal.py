@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from consumer.events.event import Event, RecordId
 from consumer.ledger import store
-from consumer.ledger.rows import Failure, NewDelivery
+from consumer.ledger.rows import AttemptFailure, NewDelivery
 from consumer.subscriptions import repository
 from tests.databases import url_of
 from tests.processes import PROGRAM, environment
@@ -71,7 +71,7 @@ class Terminal:
 def settings(engine: Engine) -> dict[str, str]:
     """Settings with three exhausted deliveries and no worker to send them."""
     subscription = repository.add(engine, URL, "a")
-    failure = Failure("status 503", 503, None, 1_700_000_000.0)
+    failure = AttemptFailure("status 503", 503, None, 1_700_000_000.0)
     events = [Event(RecordId("t", 0, offset, 0), "a", f"msg_{offset}", b"{}", "", None, None) for offset in range(3)]
     rows = [NewDelivery(event, subscription, URL, 1, "exhausted", None, failure, failure) for event in events]
     store.park(engine, "webhooks", rows, 1_700_000_000.0)

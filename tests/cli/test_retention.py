@@ -15,7 +15,7 @@ from consumer.cli.purge import Ended, purge
 from consumer.events.event import Event, RecordId
 from consumer.ledger import replays, store, upkeep
 from consumer.ledger.columns import OPEN
-from consumer.ledger.rows import Failure, NewDelivery
+from consumer.ledger.rows import AttemptFailure, NewDelivery
 from consumer.subscriptions import repository
 from models import Status
 from tests.databases import url_of
@@ -43,7 +43,7 @@ def filled(engine: Engine) -> dict[str, str]:
 
 
 def keep(engine: Engine, offsets: Sequence[int], at: float) -> None:
-    failure = Failure("status 503", 503, None, at)
+    failure = AttemptFailure("status 503", 503, None, at)
     events = [Event(RecordId("t", 0, offset, 0), "a", f"msg_{offset}", b"{}", "", None, None) for offset in offsets]
     rows = [NewDelivery(event, 1, URL, 1, "exhausted", None, failure, failure) for event in events]
     store.park(engine, "webhooks", rows, at)

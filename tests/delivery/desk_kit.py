@@ -5,13 +5,14 @@ from sqlalchemy import Engine, select
 
 from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
+from consumer.delivery.known_rows import TakenUp
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.memory import Memory, TakenUp
+from consumer.delivery.memory import Memory
 from consumer.delivery.outcome import Outcome
 from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition
 from consumer.ledger import store as ledger
-from consumer.ledger.rows import Failure, NewDelivery, OrderingKey
+from consumer.ledger.rows import AttemptFailure, NewDelivery, OrderingKey
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Batch, Endpoint
 from consumer.telemetry.metrics import Metrics
@@ -22,7 +23,7 @@ from tests.simulation.transport import Hopeless
 TOOK = 0.25
 SHORT, LONG = 5.0, 300.0
 ROW = ("status", "attempt", "next_attempt_at", "last_status", "last_error")
-BOOM = Failure("boom", 500, None, NOW - 60)
+BOOM = AttemptFailure("boom", 500, None, NOW - 60)
 
 
 class Desk:

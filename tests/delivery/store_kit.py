@@ -11,14 +11,15 @@ from sqlalchemy import Engine, select, text
 from consumer.database.engine import DatabaseThread
 from consumer.delivery.notes import Notes
 from consumer.delivery.parking import Parking
-from consumer.delivery.set_aside import Decided
 from consumer.events.event import Event, RecordId
+from consumer.ledger.rows import NewDelivery
 from models import ParkedDelivery
 
 GROUP = "webhooks"
 URL = "https://example.com/hook"
 NOW = 1_700_000_100.0  # 100 s after the record with offset 0
 DEFAULT = (b"default",)
+REFUSED_AFTER = 3600.0  # seconds
 
 
 class Clock:
@@ -41,15 +42,21 @@ class Store:
         self.posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.thread = DatabaseThread("ledger", self.posted.put)
         self.woken: list[None] = []  # one for each batch that may have written an operational event
-        self.decided: list[tuple[Decided, Callable[[], None]]] = []  # the decision, and its callback once carried out
+        # Deliveries that will not be stored, each with the reason and the callback that settles it.
+        self.refused: list[tuple[NewDelivery, Exception, Callable[[], None]]] = []
         told = self.woken.append
         self.parking = Parking(
-            engine, self.thread, self.thread, GROUP, self.clock, self.monotonic, lambda: told(None), self._decide
+            engine,
+            self.thread,
+            self.thread,
+            GROUP,
+            self.clock,
+            self.monotonic,
+            on_operation=lambda: told(None),
+            on_refused=lambda *refused: self.refused.append(refused),
+            refused_after=REFUSED_AFTER,
         )
         self.notes = Notes(engine, self.thread, self.monotonic, lambda: told(None))
-
-    def _decide(self, decided: Decided, settle: Callable[[], None]) -> None:
-        self.decided.append((decided, settle))
 
     def answer(self) -> None:
         """Run the next thing that the database thread has posted."""

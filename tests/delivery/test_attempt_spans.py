@@ -4,7 +4,7 @@ import pytest
 from requests import RequestException, Response
 from requests.exceptions import ConnectTimeout
 
-from consumer.delivery.attempt_spans import attempt_begins, attempt_ends
+from consumer.delivery.attempt_reports import attempt_begins, attempt_ends
 from consumer.events.event import Event, RecordId
 from consumer.subscriptions.endpoint import Endpoint
 from tests.span_recorder import SpanRecorder

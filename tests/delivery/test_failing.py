@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Engine
 
-from consumer.delivery.failing import MARK_AFTER, STALE, Failing
+from consumer.delivery.failing import NOTE_AFTER, STALE, Failing
 from consumer.delivery.notes import Notes
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
@@ -54,9 +54,9 @@ def workers(engine: Engine) -> Iterator[Workers]:
 def test_days_of_nothing_but_failures_disable(workers: Workers, last: str) -> None:
     """Either worker may see the last failure. Failures of the first minute are not yet recorded."""
     workers.one.failed(workers.endpoint(), NOW, EVENT)
-    workers.one.failed(workers.endpoint(), NOW + MARK_AFTER - 1, EVENT)
+    workers.one.failed(workers.endpoint(), NOW + NOTE_AFTER - 1, EVENT)
     assert workers.now().failing_since is None
-    workers.one.failed(workers.endpoint(), NOW + MARK_AFTER, EVENT)
+    workers.one.failed(workers.endpoint(), NOW + NOTE_AFTER, EVENT)
     assert workers.endpoint().failing_since == NOW
     worker = {"one": workers.one, "other": workers.other}[last]
     for day in range(1, 5):
@@ -77,9 +77,9 @@ def test_days_of_nothing_but_failures_disable(workers: Workers, last: str) -> No
 def test_a_few_bad_moments_do_not_disable(workers: Workers, failures: dict[float, str]) -> None:
     """Failures days apart, with no attempts in between, are not enough: several events must fail, on several days."""
     workers.one.failed(workers.endpoint(), NOW, EVENT)
-    workers.one.failed(workers.endpoint(), NOW + MARK_AFTER, EVENT)
+    workers.one.failed(workers.endpoint(), NOW + NOTE_AFTER, EVENT)
     for day, identity in failures.items():
-        workers.one.failed(workers.endpoint(), NOW + MARK_AFTER + day * DAY, [identity])
+        workers.one.failed(workers.endpoint(), NOW + NOTE_AFTER + day * DAY, [identity])
     assert workers.now().enabled
     for day in range(6, 9):
         workers.one.failed(workers.endpoint(), NOW + day * DAY, [f"msg_{day}"])
@@ -101,11 +101,11 @@ def test_one_workers_old_failure_does_not_disable(workers: Workers) -> None:
 def test_a_mark_that_another_worker_removed_is_made_again(workers: Workers) -> None:
     """Another worker's success removed it before the first worker read the subscription again."""
     unmarked = workers.endpoint()
-    for second in (0.0, MARK_AFTER):
+    for second in (0.0, NOTE_AFTER):
         workers.one.failed(unmarked, NOW + second, EVENT)
-    workers.other.succeeded(workers.endpoint(), NOW + MARK_AFTER)
+    workers.other.succeeded(workers.endpoint(), NOW + NOTE_AFTER)
     assert workers.now().failing_since is None
-    for second in (2 * MARK_AFTER, 3 * MARK_AFTER):
+    for second in (2 * NOTE_AFTER, 3 * NOTE_AFTER):
         workers.one.failed(unmarked, NOW + second, EVENT)
     assert workers.now().failing_since is not None
 
@@ -114,11 +114,11 @@ def test_a_mark_that_is_being_written_is_not_written_again(workers: Workers) -> 
     """Its row may be locked for hours. Notes on other subscriptions do not wait behind copies of this one."""
     unmarked = workers.endpoint()
     for minute in range(10):
-        workers.one.failed(unmarked, NOW + minute * MARK_AFTER, EVENT)
+        workers.one.failed(unmarked, NOW + minute * NOTE_AFTER, EVENT)
     assert workers.store.notes.pending == 1
-    workers.other.succeeded(workers.endpoint(), NOW + 10 * MARK_AFTER)
+    workers.other.succeeded(workers.endpoint(), NOW + 10 * NOTE_AFTER)
     assert workers.now().failing_since is None
-    workers.one.failed(unmarked, NOW + 11 * MARK_AFTER, EVENT)
+    workers.one.failed(unmarked, NOW + 11 * NOTE_AFTER, EVENT)
     assert workers.store.notes.pending == 1
     assert workers.now().failing_since is not None
 
@@ -128,10 +128,10 @@ def test_a_success_begins_the_minute_anew(workers: Workers) -> None:
     endpoint = workers.endpoint()
     workers.one.failed(endpoint, NOW, EVENT)
     assert workers.one.remembers(endpoint)
-    workers.one.succeeded(endpoint, NOW + MARK_AFTER / 2)
+    workers.one.succeeded(endpoint, NOW + NOTE_AFTER / 2)
     assert not workers.one.remembers(endpoint)
-    workers.one.failed(endpoint, NOW + MARK_AFTER / 2 + 1, EVENT)
-    workers.one.failed(endpoint, NOW + MARK_AFTER, EVENT)
+    workers.one.failed(endpoint, NOW + NOTE_AFTER / 2 + 1, EVENT)
+    workers.one.failed(endpoint, NOW + NOTE_AFTER, EVENT)
     assert workers.now().failing_since is None
 
 
@@ -139,7 +139,7 @@ def test_with_0_nothing_is_disabled_for_failing(workers: Workers) -> None:
     """The subscription is still marked as failing, for operators."""
     never = Failing(workers.store.notes, GROUP, 0.0)
     never.failed(workers.endpoint(), NOW, EVENT)
-    never.failed(workers.endpoint(), NOW + MARK_AFTER, EVENT)
+    never.failed(workers.endpoint(), NOW + NOTE_AFTER, EVENT)
     assert workers.endpoint().failing_since == NOW
     never.failed(workers.endpoint(), NOW + 100 * DISABLE_AFTER, EVENT)
     assert workers.now().enabled
@@ -160,7 +160,7 @@ def test_a_burst_of_410s_disables_once(workers: Workers) -> None:
 def test_a_410_disables_while_another_note_is_being_written(workers: Workers) -> None:
     """The pending note, that it has failed for days, has no effect because another worker succeeded first."""
     workers.one.failed(workers.endpoint(), NOW, EVENT)
-    workers.one.failed(workers.endpoint(), NOW + MARK_AFTER, EVENT)
+    workers.one.failed(workers.endpoint(), NOW + NOTE_AFTER, EVENT)
     marked = workers.endpoint()
     workers.other.succeeded(marked, NOW + DISABLE_AFTER)
     workers.one.failed(marked, NOW + DISABLE_AFTER, EVENT)
@@ -174,7 +174,7 @@ class Counted(Notes):
     def __init__(self) -> None:
         self.written = 0
 
-    def add(self, write: Callable[[Engine], object], on_written: Callable[[], object]) -> None:
+    def add(self, write: Callable[[Engine], object], on_written: Callable[[], object] = list) -> None:
         del write, on_written
         self.written += 1
 
@@ -222,7 +222,7 @@ def test_recorded_successes_are_bounded(few: int) -> None:
     for _ in range(2):
         for number in range(5 * few):
             failing.succeeded(Endpoint(number, URL, DEFAULT, failing_since=NOW), NOW + 1)
-    assert len(failing._noted) == few
+    assert len(failing._handled) == few
     written = notes.written
     failing.succeeded(Endpoint(5 * few - 1, URL, DEFAULT, failing_since=NOW), NOW + 1)
     assert notes.written == written

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from consumer.delivery.delivery import BATCH_BYTES, LANE_DELIVERIES, OPEN_DELIVERIES, Delivery, Lane, OpenRecord
 from consumer.delivery.lanes import STILL, Admission, Lanes
 from consumer.events.event import Event, RecordId
-from consumer.ledger.rows import Failure, OrderingKey
+from consumer.ledger.rows import AttemptFailure, OrderingKey
 from consumer.subscriptions.endpoint import Batch, Endpoint
 
 
@@ -28,7 +28,7 @@ def delivery(
     event = Event(RecordId("t", 0, offset, 0), "a", f"msg_{offset}", bytes(size), "application/json", None, None)
     ordering_key = None if key is None else OrderingKey(lane.endpoint.subscription_id, "t", 0, key)
     result = Delivery(event, lane, OpenRecord(lambda _: None, offset, 1), ordering_key)
-    result.last = None if status is None else Failure("", status, None, 0.0)
+    result.last = None if status is None else AttemptFailure("", status, None, 0.0)
     return result
 
 

@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from consumer.delivery.delivery import LANE_BYTES, LANE_DELIVERIES, Delivery, Lane, OpenRecord
 from consumer.delivery.lanes import NEW_CONNECTIONS, SLOW, STILL, Admission, Lanes
-from consumer.delivery.slots import OPEN_BYTES, TIMED_OUT
-from consumer.ledger.rows import Failure, OrderingKey
+from consumer.delivery.limits import OPEN_BYTES, TIMED_OUT
+from consumer.ledger.rows import AttemptFailure, OrderingKey
 from consumer.sending.template import Template
 from consumer.subscriptions.endpoint import Batch, Endpoint, Selection
 from tests.delivery.lanes_kit import BODY, delivery, endpoint, fill, started, turn
@@ -571,7 +571,7 @@ class LanesMachine(RuleBasedStateMachine):
         else:
             request.lane.breaker.failed(self.now, request.started_at)
         for each in request.split():
-            each.last = Failure("", status, None, self.now)
+            each.last = AttemptFailure("", status, None, self.now)
             self.ends(each, what, self.now + seed + slow)
 
     def carried(self) -> list[Delivery]:

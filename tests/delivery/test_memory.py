@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.delivery.memory import LARGEST, Memory, TakenUp
+from consumer.delivery.known_rows import TakenUp
+from consumer.delivery.memory import LARGEST, Memory
 from tests.delivery.store_kit import make_event
 
 MOST = 8 * LARGEST

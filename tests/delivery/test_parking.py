@@ -17,18 +17,16 @@ from structlog.testing import capture_logs
 from consumer.database import migrations
 from consumer.database.backoff import BACK_OFF
 from consumer.database.engine import DatabaseThread
+from consumer.delivery.known_rows import Reading
 from consumer.delivery.parking import BACKLOG_BYTES, STORE_BATCH
 from consumer.errors import DatabaseUnavailable
-from consumer.ledger import marks
 from consumer.ledger import store as ledger
 from consumer.ledger.assigned import Settled
-from consumer.ledger.marks import Subject
-from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, OrderingKey, order_key
+from consumer.ledger.rows import AttemptFailure, AttemptResult, NewDelivery, OrderingKey, order_key
 from consumer.subscriptions import repository
-from models import Payload, Wish
-from models.mark import ALL_SUBSCRIPTIONS
+from models import Payload
 from tests.databases import database, on_oracle
-from tests.delivery.store_kit import GROUP, URL, Store, make_event
+from tests.delivery.store_kit import GROUP, REFUSED_AFTER, URL, Store, make_event
 from tests.oracle_emulator import Call, OracleEmulator, OracleError
 
 HEAD = ("t", 0, 1)
@@ -41,7 +39,7 @@ RECORD_1 = {
     "event_type": "user.created",
     "webhook_id": "msg_1",
 }
-BOOM = Failure("boom", 503, None, 400.0)
+BOOM = AttemptFailure("boom", 503, None, 400.0)
 
 
 @pytest.fixture
@@ -205,7 +203,7 @@ def test_a_call_that_exceeds_its_timeout_ends(store: Store) -> None:
     rival.rollback()
     rival.close()
     while store.parking.backlog:  # the abandoned session may hold the lock for a moment yet
-        store.monotonic.now += BACK_OFF[1]
+        store.monotonic.now += 60
         store.write()
     assert store.rows("record_offset") == [(1,)]
     assert store.parking.fault is None
@@ -302,8 +300,8 @@ def test_a_refused_row_is_retried_less_and_less_often(store: Store) -> None:
     assert settled == [60 * minute for minute in range(10)]
     assert 10 + 2 * 10 <= written <= 10 + 2 * 16
     for each in store.parking._aside:
-        event = each.entry.item.event  # type: ignore[union-attr]  # a new delivery
-        each.entry = each.entry._replace(item=parked(event.record.offset))
+        event = each.pending.item.event  # type: ignore[union-attr]  # a new delivery
+        each.pending = each.pending._replace(item=parked(event.record.offset))
     for _ in range(2):
         store.monotonic.now += 60
         store.write()
@@ -319,7 +317,7 @@ def test_a_refused_row_keeps_its_keys_later_rows_behind_it(store: Store) -> None
     store.parking.park(parked(2)._replace(ordering_key=ordering_key), lambda: None)
     store.write()
     assert (store.parking.set_aside, store.rows("record_offset")) == (1, [(2,)])
-    assert store.parking.ordering_keys.first_unseen(ordering_key) == 1
+    assert store.parking.ordering_keys.first_unseen(ordering_key, Reading()) == 1
 
 
 @on_oracle
@@ -349,20 +347,6 @@ def test_a_locked_row_does_not_keep_others_from_being_stored(store: Store) -> No
     store.write()
     assert settled[-1] == 0
     assert store.parking.fault is None
-
-
-def test_a_refused_row_is_a_fault_until_it_is_stored(store: Store) -> None:
-    """Other rows are stored and reads succeed meanwhile. The reason stays, since an offset is held."""
-    store.parking.park(poison(1), lambda: None)
-    store.write()
-    store.parking.park(parked(2), lambda: None)
-    store.write()
-    store.parking.load_stored(("t", 0), 0, lambda _: None)
-    store.write()
-    assert store.rows("record_offset") == [(2,)]
-    assert "ck_webhook_deliveries_due" in str(store.parking.fault).lower()
-    store.parking.forget({("t", 0)})
-    assert store.parking.backlog == 0
 
 
 def test_deliveries_of_a_partition_that_has_left_are_not_stored(store: Store) -> None:
@@ -430,7 +414,7 @@ def test_results_are_written_for_the_attempt_they_belong_to(store: Store) -> Non
     """If another owner has changed the row meanwhile, the result is settled and changes no row."""
     settled: list[int] = []
     ledger.park(store.engine, GROUP, [parked(1), parked(2)], 500.0)
-    late = Failure("late", 500, None, 600.0)
+    late = AttemptFailure("late", 500, None, 600.0)
     store.parking.resolve(AttemptResult(1, 1, "delivered", None, 200, None, 600.0), HEAD, lambda: settled.append(1))
     store.parking.resolve(AttemptResult(2, 0, "exhausted", None, 500, late, 600.0), HEAD, lambda: settled.append(2))
     store.write()
@@ -512,9 +496,9 @@ def test_an_ordering_key_is_known_from_handover_until_its_last_row_ends(store: S
     ordering_keys = store.parking.ordering_keys
     assert pair_of() not in ordering_keys
     store.parking.park(ordered(1), lambda: None)
-    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of())) == (True, 1)
+    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), Reading())) == (True, 1)
     store.write()
-    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of())) == (True, inf)
+    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), Reading())) == (True, inf)
     store.parking.park(ordered(2), lambda: None)
     store.write()
     for row in (1, 2):
@@ -522,19 +506,6 @@ def test_an_ordering_key_is_known_from_handover_until_its_last_row_ends(store: S
         store.parking.resolve(ended(row, pair_of())._replace(attempt_before=1), HEAD, lambda: None)
         store.write()
     assert pair_of() not in ordering_keys
-
-
-def test_a_row_handed_over_while_the_last_one_ends_keeps_its_ordering_key(store: Store) -> None:
-    """The database has no row of the ordering key at that moment, but will have one."""
-    store.parking.park(ordered(1), lambda: None)
-    store.write()
-    store.parking.resolve(ended(1, pair_of()), HEAD, lambda: None)
-    store.parking.poll(0.0)
-    store.parking.park(ordered(2), lambda: None)
-    store.answer()
-    assert (pair_of() in store.parking.ordering_keys, store.parking.ordering_keys.first_unseen(pair_of())) == (True, 2)
-    store.write()
-    assert store.rows("record_offset", "status") == [(1, "delivered"), (2, "parked")]
 
 
 def test_a_given_up_delivery_frees_its_key_once_it_is_stored(store: Store) -> None:
@@ -545,16 +516,16 @@ def test_a_given_up_delivery_frees_its_key_once_it_is_stored(store: Store) -> No
     ordering_keys = store.parking.ordering_keys
     given_up = ordered(1)._replace(status="exhausted", next_attempt_at=None)
     store.parking.park(given_up, lambda: None)
-    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of())) == (True, 1)
+    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), Reading())) == (True, 1)
     store.write()
-    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of())) == (False, inf)
+    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), Reading())) == (False, inf)
     store.parking.park(given_up._replace(event=make_event(2, key=b"k")), lambda: None)
     store.parking.poll(0.0)
     store.parking.park(ordered(3), lambda: None)
     store.answer()
-    assert ordering_keys.first_unseen(pair_of()) == 3
+    assert ordering_keys.first_unseen(pair_of(), Reading()) == 3
     store.write()
-    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of())) == (True, inf)
+    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), Reading())) == (True, inf)
 
 
 def test_a_read_for_a_partition_that_has_left_is_discarded(store: Store) -> None:
@@ -610,7 +581,7 @@ def test_a_row_written_while_ordering_keys_are_read_stays_known(store: Store) ->
     posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
     ordering_keys = store.parking.ordering_keys
     store.parking._reads._submit = DatabaseThread("reads", posted.put).submit
-    ordering_keys.loaded(("t", 0), None)
+    ordering_keys.loaded(("t", 0), None, Reading())
     store.parking.ask_again()
     store.parking.poll(0.0)
     answer = posted.get(timeout=60)
@@ -618,44 +589,6 @@ def test_a_row_written_while_ordering_keys_are_read_stays_known(store: Store) ->
     store.write()
     answer()
     assert (ordering_keys.unknown, pair_of() in ordering_keys, pair_of(b"l") in ordering_keys) == ({}, True, False)
-
-
-def test_keys_stored_in_an_outage_stay_within_the_bound_and_are_known_after_it(store: Store) -> None:
-    """A failing subscription gets rows of many keys. Keys of other subscriptions do not count as stored."""
-    ordering_keys = store.parking.ordering_keys
-    ordering_keys.most = 10
-    for subscription in (1, 2):
-        repository.add(store.engine, URL, f"user.{subscription}")
-    store.parking.load_stored(("t", 0), 0, lambda _: None)
-    store.write()
-    other = OrderingKey(2, "t", 0, order_key(b"k"))
-    store.parking.park(ordered(0)._replace(subscription_id=2, ordering_key=other), lambda: None)
-    keys = [b"%d" % number for number in range(30)]
-    for number, key in enumerate(keys, 1):
-        store.parking.park(ordered(number, key), lambda: None)
-    store.write()
-    assert [
-        pair_of(b"another") in ordering_keys,
-        other in ordering_keys,
-        other._replace(key="another") in ordering_keys,
-    ] == [True, True, False]
-    for rows in (range(2, 22), range(22, 31)):
-        store.parking.ask_again()  # too many yet: the known keys stay known
-        store.write()
-        assert [
-            pair_of(b"another") in ordering_keys,
-            other in ordering_keys,
-            other._replace(key="another") in ordering_keys,
-        ] == [
-            True,
-            True,
-            False,
-        ]
-        ledger.record(store.engine, GROUP, [ended(row, pair_of(keys[row - 2])) for row in rows])
-    store.parking.ask_again()
-    store.write()
-    assert [key for key in keys if pair_of(key) in ordering_keys] == keys[29:]
-    assert (ordering_keys.unknown, other in ordering_keys) == ({}, True)
 
 
 def test_rereading_ordering_keys_reads_no_more_than_the_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -685,83 +618,78 @@ def refuse(store: Store, offset: int = 1) -> list[int]:
     return settled
 
 
-def decide(store: Store, wish: Wish, subscription: int = 1, offset: int = 1) -> None:
-    """An operator decides, and this worker is notified."""
-    subject = Subject("t", 0, offset, subscription)
-    marks.decide(store.engine, GROUP, subject, wish)
-    store.parking.hurry(subject)
-
-
-@pytest.mark.parametrize("subscription", [1, ALL_SUBSCRIPTIONS])
-def test_a_refused_delivery_ends_by_an_operators_decision(store: Store, subscription: int) -> None:
-    """The decision applies when the row is refused again. It is held until carried out, then settled as if stored."""
+@pytest.fixture
+def refused(store: Store) -> list[int]:
+    """The offsets that are settled; a delivery at offset 1 has been refused until its time was over."""
     settled = refuse(store)
-    assert "kafka-webhooks deliveries settle t 0 1 --subscription 1" in str(store.parking.fault)
-    decide(store, Wish.GIVE_UP, subscription)
+    store.monotonic.now += 60
     store.write()
-    (decided, done), *others = store.decided
-    assert (decided.wish, decided.item.event.record.offset, others) == (Wish.GIVE_UP, 1, [])
-    assert "ck_webhook_deliveries_due" in decided.error.lower()
+    assert (store.refused, settled) == ([], [])
+    store.clock.now += REFUSED_AFTER
+    store.monotonic.now += 60
+    return settled
+
+
+def test_a_delivery_that_is_refused_for_long_is_handed_on(store: Store, refused: list[int]) -> None:
+    """It is not tried again, and is settled as if stored once the caller says so."""
+    assert "topic t, partition 0, offset 1, subscription 1" in str(store.parking.fault)
+    store.write()
+    ((item, error, settle),) = store.refused
+    assert item.event.record.offset == 1
+    assert "ck_webhook_deliveries_due" in str(error).lower()
     store.monotonic.now += 600
     store.parking.poll(0.0)
-    assert (store.parking._writes.busy, settled, store.parking.set_aside) == (False, [], 1)
-    done()
-    done()
-    assert (settled, store.parking.set_aside, store.parking.backlog, store.parking.fault) == ([1], 0, 0, None)
+    assert (store.parking._writes.busy, refused, store.parking.set_aside) == (False, [], 1)
+    settle()
+    settle()
+    assert (refused, store.parking.set_aside, store.parking.backlog, store.parking.fault) == ([1], 0, 0, None)
     assert store.parking._bytes == 0
 
 
-def test_a_decision_may_precede_its_delivery_and_concerns_only_that(store: Store) -> None:
-    """It may precede it after a restart. Other deliveries wait for the database, and are stored if it accepts them."""
-    for other in ({"subscription": 9}, {"offset": 2}):
-        decide(store, Wish.DEAD_LETTER, **other)
-    decide(store, Wish.GIVE_UP, offset=5)
-    settled = refuse(store)
-    store.parking.park(parked(5), lambda: settled.append(5))
-    store.monotonic.now += 60
-    for _ in range(2):
-        store.write()
-    assert (settled, store.decided, store.rows("record_offset")) == ([5], [], [(5,)])
-    decide(store, Wish.DEAD_LETTER)
-    store.write()
-    assert [each.wish for each, _ in store.decided] == [Wish.DEAD_LETTER]
-
-
-def test_a_decision_for_a_partition_that_has_left_is_the_next_owners(store: Store) -> None:
-    """Here the delivery is not settled, even if the decision is being carried out. The next owner applies it."""
-    settled = refuse(store)
-    decide(store, Wish.GIVE_UP)
+def test_one_of_a_partition_that_has_left_is_the_next_owners(store: Store, refused: list[int]) -> None:
+    """It is not settled here, even if it was handed on. The next owner finds since when it is refused."""
     store.parking.poll(0.0)
     store.parking.forget({("t", 0)})
     store.answer()
-    assert (store.decided, store.parking.set_aside) == ([], 0)
+    assert (store.refused, store.parking.set_aside) == ([], 0)
     settled = refuse(store)
-    store.parking.hurry(Subject("t", 0, 1, 1))
+    store.monotonic.now += 60
     store.write()
-    ((_, done),) = store.decided
+    ((_, _, settle),) = store.refused
     store.parking.forget({("t", 0)})
-    done()
-    assert (settled, store.parking.set_aside, store.parking._bytes) == ([], 0, 0)
+    settle()
+    assert (refused, settled, store.parking.set_aside, store.parking._bytes) == ([], [], 0, 0)
 
 
-def test_a_given_up_refused_delivery_frees_its_key(store: Store) -> None:
+def test_a_delivery_that_is_handed_on_frees_its_key(store: Store) -> None:
     """As after a stored delivery that was given up. Its due key is due at once."""
     ordering_key = pair_of()
     store.parking.park(poison(1)._replace(ordering_key=ordering_key), lambda: None)
-    store.write()
-    decide(store, Wish.GIVE_UP)
-    store.write()
-    ((_, done),) = store.decided
-    assert store.parking.ordering_keys.first_unseen(ordering_key) == 1
-    done()
-    assert store.parking.ordering_keys.first_unseen(ordering_key) == inf
+    for _ in range(3):
+        store.write()
+        store.monotonic.now += 60
+        store.clock.now += REFUSED_AFTER
+    ((_, _, settle),) = store.refused
+    assert store.parking.ordering_keys.first_unseen(ordering_key, Reading()) == 1
+    settle()
+    assert store.parking.ordering_keys.first_unseen(ordering_key, Reading()) == inf
     assert store.parking.due_keys == {("t", 0, 1): 0.0}
 
 
-def test_no_decision_applies_while_the_database_is_away(store: Store) -> None:
-    """An outage is no refusal: the database may accept the delivery after it."""
-    settled = refuse(store)
-    decide(store, Wish.GIVE_UP)
+def test_no_delivery_is_handed_on_while_the_database_is_away(store: Store, refused: list[int]) -> None:
+    """An outage is not a refusal: the database may accept the delivery after it."""
     with store.without():
         store.write()
-        assert (store.decided, settled, store.parking.set_aside) == ([], [], 1)
+        assert (store.refused, refused, store.parking.set_aside) == ([], [], 1)
+
+
+def test_the_result_of_an_attempt_that_is_refused_stays_here(store: Store) -> None:
+    """It holds no offset, and its row is in the database: it is tried again for as long as that takes."""
+    ledger.park(store.engine, GROUP, [parked(0)], 500.0)
+    store.parking.resolve(AttemptResult(1, 1, "parked", None, 500, BOOM, 600.0), HEAD, lambda: None)
+    for _ in range(4):
+        store.write()
+        store.monotonic.now += 60
+        store.clock.now += REFUSED_AFTER
+    assert (store.refused, store.parking.set_aside) == ([], 1)
+    store.parking.forget({("t", 0)})

@@ -13,9 +13,10 @@ from sqlalchemy import Engine, event, insert, text
 from consumer.database.backoff import BACK_OFF
 from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
+from consumer.delivery.known_rows import TakenUp
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.memory import Memory, TakenUp
-from consumer.delivery.next_step import after_success
+from consumer.delivery.memory import Memory
+from consumer.delivery.outcome import Delivered
 from consumer.delivery.parking import BACKLOG
 from consumer.delivery.recall import EARLY, LOOK_EVERY, Ledger, Recall
 from consumer.delivery.settling import Settling
@@ -23,10 +24,10 @@ from consumer.errors import DatabaseTooSlow
 from consumer.events.event import Event
 from consumer.ledger import admin, columns
 from consumer.ledger import store as ledger
-from consumer.ledger.assigned import with_due_rows
-from consumer.ledger.due import POSTPONED, SEEKS, fetch, postpone, scan
+from consumer.ledger.assigned import SEEKS, scan, with_due_rows
+from consumer.ledger.due import POSTPONED, fetch, postpone
 from consumer.ledger.marks import recent
-from consumer.ledger.rows import DueKey, Failure, NewDelivery, OrderingKey, order_key
+from consumer.ledger.rows import AttemptFailure, DueKey, NewDelivery, OrderingKey, order_key
 from consumer.ledger.seeks import PARTS
 from consumer.ledger.store import UNWANTED
 from consumer.matching.selection import FILTER_TOO_LARGE, PAUSE, Budget, Selector
@@ -37,7 +38,7 @@ from models import Subscription
 from tests.crypto.vaults import in_the_clear
 from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, Store, make_event
 
-FAILURE = Failure("boom", 503, None, NOW - 60)
+FAILURE = AttemptFailure("boom", 503, None, NOW - 60)
 HERE, THERE = ("t", 0), ("t", 1)
 
 
@@ -131,9 +132,7 @@ class Bench:
     def delivered(self, delivery: Delivery) -> None:
         """The delivery's request has ended with 200."""
         self.lanes.finished(delivery.lane)
-        delivery.attempts += 1
-        step = after_success(is_row=isinstance(delivery.origin, StoredRow))
-        self.settling._apply(delivery, step, self.store.clock.now, None, 200)
+        self.settling._delivered(delivery, Delivered(200), self.store.clock.now, 0.0, 1)
 
     def finished(self) -> None:
         """The delivery that was taken up is not sent, and all rows are due much later."""

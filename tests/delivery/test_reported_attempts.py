@@ -79,13 +79,3 @@ def test_a_cancelled_request_is_an_attempt(desk: Desk) -> None:
     delivery = desk.start()
     desk.settling.on_cancelled([delivery], 1.5)
     assert desk.reported == [(0, 1, None, "retried", NOW, 1.5)]
-
-
-def test_without_a_history_nothing_else_changes(engine: Engine) -> None:
-    """A Settling without an attempt history settles, retries and counts alike."""
-    desk = Desk(engine)
-    desk.settling._report = None
-    desk.end(desk.start(), response(204))
-    desk.end(desk.start(offset=1), response(503))
-    assert (desk.settled, desk.metrics.deliveries) == ([0], {"delivered": 1, "retried": 1})
-    assert desk.store.thread.close(20)

@@ -28,7 +28,7 @@ from consumer.demo.receivers import DemoReceiver, ReceiverServer, Seen, make_rec
 from consumer.demo.story import REAL_THING
 from consumer.events.event import Event, RecordId
 from consumer.ledger import store
-from consumer.ledger.rows import Failure, NewDelivery
+from consumer.ledger.rows import AttemptFailure, NewDelivery
 from consumer.ops.cluster import group_lag
 from consumer.subscriptions import repository
 from tests.oracle.oracle_databases import start_emulator
@@ -120,7 +120,7 @@ def test_figures_come_from_the_database_and_the_receiver(engine: Engine) -> None
     def stored(offset: int, status: Literal["parked", "exhausted"], attempt: int) -> NewDelivery:
         moved = event._replace(record=event.record._replace(offset=offset))
         due = 2.0 if status == "parked" else None
-        failure = Failure("refused", None, None, 1.0)
+        failure = AttemptFailure("refused", None, None, 1.0)
         return NewDelivery(moved, subscribed, "http://127.0.0.1:1/", attempt, status, due, failure, failure)
 
     store.park(engine, "g", [stored(0, "parked", 2), stored(1, "exhausted", 4), stored(2, "parked", 0)], 1.0)

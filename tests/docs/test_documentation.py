@@ -18,23 +18,24 @@ from sqlalchemy import Engine, update
 from consumer.cli.app import app
 from consumer.config import settings
 from consumer.config.environment import load
-from consumer.delivery import breaker, delivery, lanes, memory, slots
+from consumer.delivery import breaker, delivery, lanes, limits, memory
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.failing import Failing
+from consumer.delivery.known_rows import TakenUp
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.memory import Memory, TakenUp
+from consumer.delivery.memory import Memory
 from consumer.delivery.settling import Settling
 from consumer.errors import SettingsError
 from consumer.events.event import Event, RecordId
 from consumer.kafka.client import known_properties
 from consumer.ledger import ordering, outbox
-from consumer.ledger.rows import OperationalEvent
+from consumer.ledger.rows import NewDelivery, OperationalEvent
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.telemetry.metrics import Metrics, Readings, registry
 from consumer.worker import committer
-from consumer.worker.decisions import REASON
 from consumer.worker.event_publisher import _cloudevent
+from consumer.worker.refusals import REASON, dead_lettered
 from models import Base, Status, Subscription
 from tests.delivery.store_kit import Store
 from tests.docs.documentation import BLOCKS, ROOT, SOURCE, TEXTS, code, prose, rows, table_behind
@@ -112,7 +113,7 @@ def test_log_lines() -> None:
 def test_operational_events(engine: Engine) -> None:
     """All types, and no others, are documented with their fields."""
     documented = {code(row[0])[0]: set(code(row[2])) for row in table_behind("docs/operations.md", "| type | when |")}
-    assert set(documented) == set(re.findall(r'OperationalEvent\(\s*"([a-z.]+)"', SOURCE))
+    assert set(documented) == set(re.findall(r'OperationalEvent\(\s*"([a-z_.]+)"', SOURCE))
     assert {each.type: set(each.data) for each in happened(engine)} == documented
 
 
@@ -124,7 +125,7 @@ def test_attributes_of_operational_events() -> None:
 
 
 def happened(engine: Engine) -> list[OperationalEvent]:
-    """One event of each type: a subscription recovers, another one is disabled, a delivery is exhausted."""
+    """One event of each type: a subscription recovers, another is disabled, deliveries are given up."""
     stored = Store(engine)
     failing = Failing(stored.notes, "webhooks", 60.0)
     first, second = (repository.add(engine, f"https://{name}.example", "t") for name in "ab")
@@ -151,7 +152,8 @@ def happened(engine: Engine) -> list[OperationalEvent]:
     lane = lanes.lane(Endpoint(first, "https://a.example", (b"key",)))
     settling.on_result(Delivery(event, lane, OpenRecord(lambda _: None, 1, 1)), NoConnection("refused"))
     stored.write_all()
-    return [operation for _, operation, _ in outbox.pending(engine, "webhooks", 10)]
+    refused = dead_lettered(NewDelivery(event, first, "https://a.example", 1, "parked", 0.0), "a rule of ours")
+    return [*(operation for _, operation, _ in outbox.pending(engine, "webhooks", 10)), refused]
 
 
 # Numbers.
@@ -176,7 +178,7 @@ def test_bounds_of_lanes() -> None:
     text = TEXTS["docs/guarantee.md"]
     assert f"holds {delivery.LANE_DELIVERIES:,} deliveries or {delivery.LANE_BYTES // 2**20} MiB" in text
     assert f"hold {lanes.ALL_DELIVERIES:,} deliveries or {lanes.ALL_BYTES // 2**20} MiB" in text
-    assert f"open requests hold {slots.OPEN_BYTES // 2**20} MiB together" in text
+    assert f"open requests hold {limits.OPEN_BYTES // 2**20} MiB together" in text
     assert f"hold {memory.MOST // 2**20} MiB in a worker. At {memory.MOST * 3 // 4 // 2**20} MiB" in text
     assert f"holds {memory.MOST // 2**20} MiB of events at most" in TEXTS["docs/operations.md"]
     assert (lanes.STILL, lanes.SLOW) == (0.25, 1.0)  # "a quarter of a second", "less than a second"

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event, insert, text
 from consumer.database import migrations
 from consumer.events.event import Event, RecordId
 from consumer.ledger import replays, store, upkeep
-from consumer.ledger.rows import Failure, NewDelivery, OrderingKey, order_key
+from consumer.ledger.rows import AttemptFailure, NewDelivery, OrderingKey, order_key
 from consumer.subscriptions import repository
 from models import Payload
 from tests.databases import database
@@ -45,7 +45,7 @@ def filled(engine: Engine) -> Engine:
         for offset in range(3)
     ]
     now = (NOW - timedelta(days=31)).timestamp()
-    failed = Failure("status 500", 500, "no", now)
+    failed = AttemptFailure("status 500", 500, "no", now)
     url = "https://example.com/hooks"
     store.park(engine, "webhooks", [NewDelivery(events[0], 1, url, 10, "exhausted", None, failed, failed)], now)
     store.park(engine, "webhooks", [NewDelivery(events[1], 1, url, 1, "parked", now, failed, failed)], now)

@@ -110,7 +110,7 @@ def test_a_subscription_with_only_failures_is_disabled(deployment: Deployment, k
     operations = Kafka(kafka_bootstrap, real=True).topic()
     fails, recovers = deployment.subscribe("a", "/fails"), deployment.subscribe("a", "/recovers")
     deployment.receiver.rules |= {"/fails": always(Answer(404)), "/recovers": always(Answer(404))}
-    deployment.alter(f"import consumer.delivery.failing as failing; failing.MARK_AFTER = 0.5; {LOOKS_OFTEN}")
+    deployment.alter(f"import consumer.delivery.failing as failing; failing.NOTE_AFTER = 0.5; {LOOKS_OFTEN}")
     settings = {
         "KAFKA_OPERATIONS_TOPIC": operations,
         "WEBHOOK_DISABLE_AFTER": "8s",

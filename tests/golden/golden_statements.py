@@ -18,9 +18,9 @@ from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.vault import Owner, Vault
 from consumer.database import migrations
 from consumer.database.engine import ping
+from consumer.events.event import RecordId
 from consumer.ledger import (
     admin,
-    adoption,
     assigned,
     counts,
     due,
@@ -40,7 +40,7 @@ from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent
 from consumer.matching.catalog import find_endpoints
 from consumer.subscriptions import health, repository, secrets, tls
 from consumer.subscriptions.endpoint_row import Rules
-from models import Status, Wish
+from models import Status
 from tests.crypto.vaults import in_the_clear
 from tests.databases import connect_to
 from tests.golden.golden_sql import (
@@ -183,7 +183,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.outbox.expire": ("The oldest operational events and their times.",),
     },
     "ledger_sending": {
-        "ledger.due.scan": ("Is any row parked?",),
+        "ledger.assigned.scan": ("Is any row parked?",),
         "ledger.seeks.leaps": (
             "Workers, hot: the partitions of a topic with parked rows.",
             "Workers, hot: the next subscriptions with parked rows in a partition.",
@@ -206,8 +206,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Workers, every few seconds: the new marks for owners of partitions.",
         ),
         "ledger.marks.published": ("The console: the dead letters that were published again.",),
-        "ledger.marks.decision": ("An operator's decision on a delivery that cannot be stored.",),
-        "ledger.marks.acted": ("The decision is carried out.",),
+        "ledger.marks.refused_since": (
+            "A delivery that the database refuses: note since when.",
+            "Since when.",
+        ),
         "ledger.assigned.settled_keys": (
             "A partition is assigned or resumed: a page of its stored deliveries at or above an offset.",
             "The same, for one record with more rows than a page.",
@@ -237,8 +239,8 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.upkeep.prune": ("Delivered rows below the committed offset.", "Delete these rows, an array."),
         "ledger.upkeep.drop_payloads": ("Delete payloads without rows, an array.",),
         "ledger.marks._delete": (
-            "Are there decisions below the committed offset?",
-            "Delete these decisions.",
+            "Are there marks of refused deliveries below the committed offset?",
+            "Delete these.",
             "Are there marks older than a week?",
             "Delete these marks.",
         ),
@@ -259,20 +261,19 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "ledger_commands": {
         "ledger.admin.find": ("A page of deliveries.", "A page of deliveries of an event type."),
-        "ledger.admin.owed": ("`subscriptions remove`: the number of rows that would be exhausted, up to a bound.",),
         "ledger.admin.detail": ("One delivery.", "Its record."),
         "ledger.admin._redeliver": (
             "The rows of a step that can be sent again.",
+            "Make them due, an array.",
             "The same, of an event type and a tenant.",
         ),
-        "ledger.admin.of_record": ("`settle`: the stored deliveries of a record.",),
-        "ledger.admin._mark": ("Make rows due, an array.",),
+        "ledger.admin.of_record": ("The console: the stored deliveries of a record.",),
         "ledger.marks._mark": (
-            "Mark due rows or a decision again for the partition's owner, an array.",
+            "Mark due rows again for the partition's owner, an array.",
             "Insert the first mark, an array.",
         ),
-        "ledger.admin.progress": ("The number of these rows in each state.",),
-        "ledger.adoption._adopt": (
+        "ledger.counts.progress": ("The number of these rows in each state.",),
+        "ledger.admin._adopt": (
             "A batch of rows, and whether the new group already has each delivery.",
             "Copy the payloads, an array.",
             "Move the rows, an array.",
@@ -308,7 +309,6 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "ledger.search._ids": ("The ids of a page of a search, newest first, of each state or subscription.",),
         "ledger.search.search": ("The rows of these ids that meet conditions without an index.",),
-        "ledger.search.recent_types": ("The event types of recent rows.",),
         "ledger.counts.of_subscription": ("A subscription's number of rows by state.",),
         "ledger.counts._next": ("The earliest due time of these rows.",),
     },
@@ -317,7 +317,6 @@ LOOSE = {
     "ledger.upkeep.disable",
     "ledger.upkeep.by_id",
     "ledger.admin.find",
-    "ledger.admin.owed",
     "ledger.admin._redeliver",
     "ledger.replays.find",
     "ledger.search._ids",
@@ -486,19 +485,16 @@ def _store(engine: Engine) -> None:
 
 
 def _send(engine: Engine) -> None:
-    due.scan(engine, GROUP, [("t", 0)], None)
+    assigned.scan(engine, GROUP, [("t", 0)], None)
     assigned.with_due_rows(engine, GROUP, [("t", 0, 1)], T)
     wants = [FetchRequest(("t", 0, 1), 9, frozenset())]
     due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=in_the_clear)
     due.postpone(engine, due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=_refuse).faulty, T)
     assigned.settled_keys(engine, GROUP, "t", 0, 0, 0)
     assigned.open_keys(engine, GROUP, "t", 0, 10)
-    subject = marks.Subject("t", 0, 0, 1)
-    marks.decide(engine, GROUP, subject, Wish.GIVE_UP)
+    marks.refused_since(engine, GROUP, RecordId("t", 0, 0, 0), 1, T)
     marks.recent(engine, GROUP, None)
-    marks.decision(engine, GROUP, subject)
     marks.published(engine, GROUP, "t", 0)
-    marks.acted(engine, GROUP, subject)
     assigned.open_topics(engine, GROUP)
     assigned.next_partition(engine, GROUP, "t", 0)
     assigned.with_rows(engine, GROUP, [("t", 0)])
@@ -515,12 +511,11 @@ def _command(engine: Engine) -> None:
     for event_type in (None, "user.created"):
         admin.count(engine, DeliveryQuery(event_type=event_type, **choice), 10_000)
     admin.count(engine, DeliveryQuery(tenant="acme", topic="t", **choice), 10_000)
-    admin.owed(engine, 1, 10_001)
     admin.detail(engine, 1)
     admin.of_record(engine, GROUP, "t", 0, 1)
     list(admin.redeliver(engine, DeliveryQuery(**choice), T))
     list(admin.redeliver(engine, DeliveryQuery([1], event_type="user.created", tenant="acme", topic="t", **choice), T))
-    admin.progress(engine, [1, 2])
+    counts.progress(engine, [1, 2])
     span = Span("t", 0, 0, 9)
     replay = replays.create(engine, GROUP, 1, 0.0, T, None, 1.0, [span])
     replays.load(engine, replay)
@@ -546,13 +541,12 @@ def _command(engine: Engine) -> None:
     search.search(engine, search.Query(tenant="*"))
     with engine.connect() as connection:
         search._around(connection, T, 0, 10_000)
-    search.recent_types(engine)
     counts.of_subscription(engine, 1)
     counts.of_replay(engine, replay, 1)
     counts.last_of_replay(engine, replay)
     counts.next_of_replay(engine, replay)
     counts.next_of(engine, [1, 2])
-    list(adoption.adopt(engine, GROUP, "another", T))
+    list(admin.adopt(engine, GROUP, "another", T))
 
 
 def _keep(engine: Engine) -> None:

@@ -8,11 +8,11 @@ from sqlalchemy import Connection, Engine, event, text
 
 from consumer.crypto.vault import Decrypt
 from consumer.events.event import Event, RecordId, extra_of
-from consumer.ledger import due
+from consumer.ledger import assigned, due
 from consumer.ledger.rows import (
+    AttemptFailure,
     AttemptResult,
     DueDelivery,
-    Failure,
     NewDelivery,
     OperationalEvent,
     OrderingKey,
@@ -25,7 +25,7 @@ URL = "https://example.com/hook"
 DEFAULT = (b"default",)
 PLACES = [("t", 0), ("t", 1), ("u", 0)]
 Result = Literal["delivered", "parked", "exhausted"]
-BOOM = Failure("boom", 503, "<h1>no</h1>", 95.0)
+BOOM = AttemptFailure("boom", 503, "<h1>no</h1>", 95.0)
 
 
 def make_event(offset: int, *, topic: str = "t", partition: int = 0, body: bytes = b"{}", **more: object) -> Event:
@@ -62,7 +62,7 @@ def find(
     decrypt: Decrypt = in_the_clear,
 ) -> list[DueDelivery]:
     """The due rows of each partition and subscription, earliest first."""
-    walked = due.scan(engine, GROUP, places, None)
+    walked = assigned.scan(engine, GROUP, places, None)
     assert walked.end is None
     wants = [due.FetchRequest(due_key, room, frozenset(here)) for due_key in walked.due_keys]
     return due.fetch(engine, GROUP, wants, now, default_secrets=DEFAULT, decrypt=decrypt).rows
@@ -70,7 +70,7 @@ def find(
 
 def result(row: DueDelivery, status: Result, at: float | None = None, *, error: str = "boom") -> AttemptResult:
     """The result of one more attempt of a row, at 2000."""
-    failure = None if status == "delivered" else Failure(error, 500, "sorry", 1999.0)
+    failure = None if status == "delivered" else AttemptFailure(error, 500, "sorry", 1999.0)
     code = 500 if failure else 200
     return AttemptResult(row.id, row.attempt, status, at, code, failure, 2000.0, row.ordering_key)
 

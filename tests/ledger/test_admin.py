@@ -1,15 +1,15 @@
-"""Listing and redelivering stored deliveries."""
+"""Finding, redelivering and adopting stored deliveries."""
 
-import re
 from collections import Counter
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, event, select
 
-from consumer.ledger import admin, adoption, store, upkeep
-from consumer.ledger.admin import DeliveryQuery, Marked
-from consumer.ledger.rows import AttemptResult, Failure
+from consumer.ledger import admin, assigned, store, upkeep
+from consumer.ledger.admin import Adopted, DeliveryQuery, RedeliveryStep
+from consumer.ledger.counts import progress
+from consumer.ledger.rows import AttemptFailure, AttemptResult
 from consumer.subscriptions import repository
 from models import ParkedDelivery
 from tests.ledger.rows_kit import (
@@ -20,9 +20,9 @@ from tests.ledger.rows_kit import (
     find,
     losing_the_answer,
     make_event,
+    offsets,
     ordered,
     parked,
-    plans,
     query,
     result,
     run,
@@ -36,7 +36,7 @@ def exhaust_all(engine: Engine) -> None:
     store.record(engine, GROUP, [result(row, "exhausted") for row in find(engine)])
 
 
-def marked(engine: Engine, selection: DeliveryQuery, now: float = 5000.0) -> list[Marked]:
+def marked(engine: Engine, selection: DeliveryQuery, now: float = 5000.0) -> list[RedeliveryStep]:
     return list(admin.redeliver(engine, selection, now))
 
 
@@ -86,7 +86,7 @@ def test_a_delivery_is_shown_in_full(engine: Engine, sub: int) -> None:
     shown = found.delivery
     assert (shown.group, shown.record, shown.subscription_id, shown.url) == (GROUP, event.record, sub, URL)
     assert (shown.status, shown.attempt, shown.next_attempt_at, shown.replay) == ("exhausted", 4, None, 0)
-    assert (shown.first, shown.last) == (BOOM._replace(response=None), Failure("boom", 500, "sorry", 1999.0))
+    assert (shown.first, shown.last) == (BOOM._replace(response=None), AttemptFailure("boom", 500, "sorry", 1999.0))
     assert (shown.event_type, shown.webhook_id, shown.updated_at) == ("user.created", "msg_7", 2000.0)
     assert admin.detail(engine, 2) is None
 
@@ -110,14 +110,14 @@ def test_redelivery_starts_a_new_schedule(engine: Engine, sub: int) -> None:
     store.park(engine, GROUP, [parked(make_event(offset), sub, attempt=9) for offset in range(2)], 96.0)
     (stale, _) = find(engine)
     exhaust_all(engine)
-    assert marked(engine, DeliveryQuery(ids=[1, 77])) == [Marked((1,), 0)]
+    assert marked(engine, DeliveryQuery(ids=[1, 77])) == [RedeliveryStep((1,), 0)]
     assert find(engine, 4999.0) == []
     (row,) = find(engine, 5000.0)
     assert (row.id, row.attempt, row.schedule_start) == (1, 10, 10)
     store.record(engine, GROUP, [result(stale, "delivered")])
     assert states(engine) == {0: "parked", 1: "exhausted"}
     losing_the_answer(engine, lambda: marked(engine, DeliveryQuery(ids=[1, 2])))
-    assert marked(engine, DeliveryQuery(ids=[2, 1, 1])) == [Marked((1, 2), 0)]
+    assert marked(engine, DeliveryQuery(ids=[2, 1, 1])) == [RedeliveryStep((1, 2), 0)]
 
 
 def test_a_row_attempted_meanwhile_is_not_marked(engine: Engine, sub: int) -> None:
@@ -163,20 +163,6 @@ def test_redelivery_marks_existing_rows_once(engine: Engine, sub: int, monkeypat
     assert ids == list(range(1, 26))
 
 
-def test_no_statement_asks_for_all_ids(sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No statement reads more than one step of ids: each has a range, a list, or an aggregate."""
-    engine = sqlite_engine
-    monkeypatch.setattr(upkeep, "BATCH", 10)
-    sub = repository.add(engine, URL, "user.created")
-    store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(35)], 96.0)
-    found = plans(engine, lambda: marked(engine, DeliveryQuery(group=GROUP)))
-    found += plans(engine, lambda: list(adoption.adopt(engine, GROUP, "another", 200.0)))
-    looks = [sql for sql, _ in found if sql.startswith("SELECT") and "webhook_deliveries.id" in sql]
-    assert len(looks) > 10
-    for sql in looks:
-        assert re.search("m(in|ax)\\(", sql) or "id BETWEEN ? AND ?" in sql or "webhook_deliveries.id IN (" in sql, sql
-
-
 def test_unsendable_rows_are_not_marked(engine: Engine) -> None:
     """Rows of removed subscriptions are counted only.
 
@@ -190,7 +176,7 @@ def test_unsendable_rows_are_not_marked(engine: Engine) -> None:
     )
     repository.remove(engine, gone)
     repository.set_enabled(engine, off, enabled=False)
-    assert marked(engine, DeliveryQuery()) == [Marked((2,), 1)]
+    assert marked(engine, DeliveryQuery()) == [RedeliveryStep((2,), 1)]
     assert states(engine) == {gone: "exhausted", off: "held", on: "delivered"}
     repository.set_enabled(engine, off, enabled=True)
     upkeep.reconcile(engine, 6000.0)
@@ -204,7 +190,7 @@ def test_redelivery_keeps_the_order_of_keys(engine: Engine, sub: int) -> None:
     for _ in range(2):
         store.record(engine, GROUP, [result(find(engine, 3000.0)[0], "exhausted")])
     assert states(engine) == {0: "exhausted", 1: "exhausted", 2: "parked", 3: "blocked"}
-    assert marked(engine, DeliveryQuery()) == [Marked((1, 2, 3), 0)]
+    assert marked(engine, DeliveryQuery()) == [RedeliveryStep((1, 2, 3), 0)]
     assert states(engine) == {0: "parked", 1: "blocked", 2: "blocked", 3: "blocked"}
 
 
@@ -214,10 +200,10 @@ def test_progress_counts_states(engine: Engine, sub: int) -> None:
     one, two, three, _ = find(engine)
     store.record(engine, GROUP, [result(one, "delivered"), result(two, "exhausted"), result(three, "delivered")])
     expected = Counter({"parked": 1, "exhausted": 1, "delivered": 2})
-    assert admin.progress(engine, [1, 2, 3, 4]) == expected
+    assert progress(engine, [1, 2, 3, 4]) == expected
     upkeep.prune(engine, GROUP, "t", 0, 100)
-    assert admin.progress(engine, [1, 2, 3, 4]) == expected
-    assert admin.progress(engine, []) == Counter()
+    assert progress(engine, [1, 2, 3, 4]) == expected
+    assert progress(engine, []) == Counter()
 
 
 @pytest.mark.parametrize(
@@ -235,7 +221,7 @@ def test_an_attempt_under_way_does_not_swallow_a_redelivery(
     sub = repository.add(engine, URL, "user.created")
     store.park(engine, GROUP, [parked(make_event(1), sub)._replace(attempt=3)], 500.0)
     assert [each.ids for each in marked(engine, DeliveryQuery(ids=[1]), NOW)] == [(1,)]
-    failure = None if status == "delivered" else Failure("status 503", 503, None, NOW + 1)
+    failure = None if status == "delivered" else AttemptFailure("status 503", 503, None, NOW + 1)
     code = 200 if status == "delivered" else 503
     for _ in range(2):  # the first answer may be lost
         store.record(engine, GROUP, [AttemptResult(1, 3, status, next_at, code, failure, NOW + 1)])
@@ -250,3 +236,47 @@ def test_an_attempt_under_way_does_not_swallow_a_redelivery(
             ).one()
         due = row.next_attempt_at
         assert (*row[:3], due and due.timestamp()) == after
+
+
+def test_a_group_adopts_the_deliveries_of_another(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of all states and their payloads move in batches.
+
+    A row that the new group already has stays with the old one.
+    """
+    monkeypatch.setattr(upkeep, "BATCH", 10)
+    store.park(engine, "old", [parked(make_event(offset), sub) for offset in range(25)], 96.0)
+    store.park(engine, "old", [parked(make_event(3), sub, replay=1)], 96.0)
+    store.park(engine, GROUP, [parked(make_event(3, body=b"mine"), sub, 300.0)], 96.0)
+    run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset = 4")
+    adopted = list(admin.adopt(engine, "old", GROUP, 200.0))
+    assert adopted == [Adopted(9, 1), Adopted(10, 0), Adopted(6, 0)]
+    assert sorted(offsets(find(engine))) == sorted([*(n for n in range(25) if n != 4), 3])
+    assert counts(engine, "old") == {"parked": 1}
+    assert query(engine, "SELECT group_id, count(*) FROM webhook_payloads GROUP BY group_id ORDER BY 1") == [
+        ("old", 1),
+        (GROUP, 25),
+    ]
+    assert [each for each in admin.adopt(engine, "old", GROUP, 200.0) if any(each)] == [Adopted(0, 1)]
+    assert len(assigned.settled_keys(engine, GROUP, "t", 0, 0).keys) == 25
+
+
+def test_an_adoption_moves_existing_rows(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adoption ends even if workers of the old group go on storing; rows stored meanwhile stay there."""
+    monkeypatch.setattr(upkeep, "BATCH", 10)
+    store.park(engine, "old", [parked(make_event(offset), sub) for offset in range(25)], 96.0)
+    moved = []
+    for batch in admin.adopt(engine, "old", GROUP, 200.0):
+        moved.append(batch.moved)
+        store.park(engine, "old", [parked(make_event(100 + len(moved) * 10 + n), sub) for n in range(10)], 96.0)
+    assert moved == [10, 10, 5]
+    assert counts(engine, "old") == {"parked": 30}
+
+
+def test_adoption_keeps_the_order_of_keys(engine: Engine, sub: int) -> None:
+    """Adopted rows and the group's own rows of a key are put in order together."""
+    store.park(engine, "old", [ordered(offset, sub) for offset in (1, 2, 6)], 96.0)
+    store.park(engine, GROUP, [ordered(5, sub)], 96.0)
+    losing_the_answer(engine, lambda: list(admin.adopt(engine, "old", GROUP, 200.0)))
+    list(admin.adopt(engine, "old", GROUP, 200.0))
+    assert states(engine) == {1: "parked", 2: "blocked", 5: "blocked", 6: "blocked"}
+    assert query(engine, "SELECT DISTINCT group_id FROM webhook_payloads") == [(GROUP,)]

@@ -3,7 +3,7 @@
 from sqlalchemy import Engine
 
 from consumer.ledger import counts, store
-from consumer.ledger.rows import Failure
+from consumer.ledger.rows import AttemptFailure
 from consumer.subscriptions import repository
 from tests.ledger.rows_kit import BOOM, GROUP, URL, make_event, parked, run
 
@@ -41,7 +41,7 @@ def test_the_latest_failure_is_found(engine: Engine) -> None:
     """
     sub, other = (repository.add(engine, URL, "user.created") for _ in range(2))
     assert counts.last_failures(engine, [sub]) == counts.last_failures(engine, []) == {}
-    late = Failure("status 500", 500, None, 99.0)
+    late = AttemptFailure("status 500", 500, None, 99.0)
     rows = [
         parked(make_event(1), sub),
         parked(make_event(2), sub)._replace(last=late, first=BOOM),

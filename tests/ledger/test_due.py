@@ -14,8 +14,9 @@ from consumer.crypto.vault import Owner
 from consumer.errors import DatabaseRefused
 from consumer.events.event import Event
 from consumer.ledger import columns, due, store
-from consumer.ledger.due import LATER, POSTPONED, SEEKS, Fetched, FetchRequest, fetch, postpone, scan
-from consumer.ledger.rows import DueKey, Failure, NewDelivery, OrderingKey, order_key
+from consumer.ledger.assigned import SEEKS, scan
+from consumer.ledger.due import LATER, POSTPONED, Fetched, FetchRequest, fetch, postpone
+from consumer.ledger.rows import AttemptFailure, DueKey, NewDelivery, OrderingKey, order_key
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint_row import Rules
 from models import ParkedDelivery, Subscription
@@ -23,7 +24,7 @@ from tests.delivery.store_kit import DEFAULT, GROUP, URL, make_event
 
 NOW = 1_700_000_000.0
 PLACES = [("t", 0), ("t", 1), ("u", 0)]
-FAILURE = Failure("boom", 503, None, NOW - 5)
+FAILURE = AttemptFailure("boom", 503, None, NOW - 5)
 Row = tuple[DueKey, int, float]  # due key, offset, seconds until it is due
 
 
@@ -264,7 +265,7 @@ def test_a_row_that_makes_no_delivery_is_postponed_alone(engine: Engine, monkeyp
     park(engine, [(("t", 0, one), 1, 0.0), (("t", 0, one), 2, 0.0), (("t", 0, two), 3, 0.0)])
     whole = columns.last_of
 
-    def refuse(row: Any) -> Failure | None:
+    def refuse(row: Any) -> AttemptFailure | None:
         if row.record_offset == 2:
             raise AttributeError("no such column")
         return whole(row)

@@ -6,11 +6,12 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Engine
 
-from consumer.ledger import admin, adoption, assigned, counts, due, marks, store, upkeep
+from consumer.events.event import RecordId
+from consumer.ledger import admin, assigned, counts, due, marks, store, upkeep
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.ordering import normalise, open_ones, repair
 from consumer.subscriptions import repository
-from models import Status, Wish
+from models import Status
 from tests.crypto.vaults import in_the_clear
 from tests.ledger.rows_kit import GROUP, URL, find, ordered, ordering_key, parked, plans, result, run
 
@@ -43,7 +44,7 @@ def used(engine: Engine, work: Callable[[], object]) -> list[str]:
 
 def test_looking_for_due_rows(full: Engine) -> None:
     """Each seek of a scan, and the first rows of a due key, come from the index in its order."""
-    for plan in used(full, lambda: due.scan(full, GROUP, [("t", 0)], None)):
+    for plan in used(full, lambda: assigned.scan(full, GROUP, [("t", 0)], None)):
         assert "ix_webhook_deliveries_head" in plan or "ix_webhook_deliveries_order" in plan
     want = due.FetchRequest(("t", 0, 1), 10, frozenset())
     first, *_ = used(
@@ -103,7 +104,7 @@ def test_looking_for_keys_out_of_order(full: Engine) -> None:
             "(group_id=? AND status=? AND topic=? AND partition_no=?",
         ),
         (
-            lambda engine: admin.owed(engine, 1, 10),
+            lambda engine: counts.loads(engine, [1], 10),
             "COVERING INDEX ix_webhook_deliveries_receiver (subscription_id=? AND status=?",
         ),
     ],
@@ -145,7 +146,7 @@ def test_subscriptions_are_not_scanned(full: Engine) -> None:
     [
         lambda engine: list(admin.redeliver(engine, DeliveryQuery(group=GROUP, statuses=("parked",), since=1.0), 2.0)),
         lambda engine: list(admin.redeliver(engine, DeliveryQuery(subscription=1, event_type="user.created"), 2.0)),
-        lambda engine: list(adoption.adopt(engine, GROUP, "another", 2.0)),
+        lambda engine: list(admin.adopt(engine, GROUP, "another", 2.0)),
         lambda engine: list(upkeep.ended_before(engine, (Status.EXHAUSTED,), 2.0)),
         lambda engine: counts.of_replay(engine, 1, 1),
         lambda engine: counts.next_of_replay(engine, 1),
@@ -169,16 +170,16 @@ def test_going_through_rows_by_id(full: Engine, work: Callable[[Engine], object]
 
 
 def test_marks(full: Engine) -> None:
-    """Recent marks are found by time, a decision by its key, and a partition's decisions by the key's prefix."""
-    subject = marks.Subject("t", 0, 5, 1)
+    """Recent marks are found by time, a refusal by its key, and a partition's refusals by the key's prefix."""
+    record = RecordId("t", 0, 5, 0)
     asked: list[tuple[Callable[[], object], str]] = [
         (lambda: marks.recent(full, GROUP, None), "ix_webhook_marks_time (group_id=?"),
-        (lambda: marks.decision(full, GROUP, subject), "sqlite_autoindex_webhook_marks_1 (group_id=?"),
+        (lambda: marks.refused_since(full, GROUP, record, 1, 9.0), "sqlite_autoindex_webhook_marks_1 (group_id=?"),
         (lambda: marks.prune(full, GROUP, "t", 0, 9), "sqlite_autoindex_webhook_marks_1 (group_id=?"),
         (lambda: marks.expire(full, GROUP, 9.0), "ix_webhook_marks_time (group_id=? AND marked_at<?"),
     ]
     for work, index in asked:
-        marks.decide(full, GROUP, subject, Wish.GIVE_UP)
+        marks.refused_since(full, GROUP, record, 1, 9.0)
         for sql, plan in plans(full, work):
             assert index in plan, (sql, plan)
             assert "FOR ORDER BY" not in plan, (sql, plan)

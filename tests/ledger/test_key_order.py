@@ -46,17 +46,6 @@ def mend(engine: Engine) -> list[int]:
     return [step.ordering_keys for step in found]
 
 
-def test_only_the_first_of_a_key_is_due(engine: Engine, sub: int) -> None:
-    """In whatever batches rows are stored, the lowest offset is parked and the others are blocked."""
-    park(engine, ordered(3, sub), ordered(1, sub), ordered(7, sub, b"other"))
-    park(engine, ordered(2, sub), ordered(4, sub))
-    assert states(engine) == {1: "parked", 2: "blocked", 3: "blocked", 4: "blocked", 7: "parked"}
-    assert {row.event.record.offset: row.ordering_key for row in find(engine, room=2)} == {
-        1: ordering_key(sub),
-        7: ordering_key(sub, b"other"),
-    }
-
-
 def test_followers_are_fetched_with_the_first(engine: Engine, sub: int) -> None:
     """Blocked rows are fetched in order behind the first, evenly for each key.
 
@@ -101,13 +90,6 @@ def test_followers_stop_at_a_row_that_has_to_wait(engine: Engine, sub: int) -> N
     assert offsets(find(engine)) == [1, 2]
     run(engine, "UPDATE webhook_deliveries SET next_attempt_at = created_at, status = 'held' WHERE record_offset = 2")
     assert offsets(find(engine)) == [1]
-
-
-def test_an_earlier_offset_stored_later_goes_first(engine: Engine, sub: int) -> None:
-    """If a worker finds an earlier record unsettled after a crash, the parked later one is blocked again."""
-    park(engine, ordered(5, sub))
-    park(engine, ordered(3, sub))
-    assert states(engine) == {5: "blocked", 3: "parked"}
 
 
 @pytest.mark.parametrize("end", ["delivered", "exhausted"])
@@ -155,13 +137,6 @@ def test_keys_subscriptions_and_partitions_do_not_wait_for_each_other(engine: En
     assert [row.ordering_key for row in find(engine) if row.event.record.offset in (3, 4)] == [None, None]
 
 
-def test_an_exhausted_row_blocks_no_other(engine: Engine, sub: int) -> None:
-    """A row stored as exhausted does not block its key."""
-    park(engine, ordered(1, sub, status="exhausted", next_attempt_at=None))
-    park(engine, ordered(2, sub), ordered(3, sub))
-    assert states(engine) == {1: "exhausted", 2: "parked", 3: "blocked"}
-
-
 def test_a_held_row_keeps_its_place(engine: Engine, sub: int) -> None:
     """Rows stored behind a held one are blocked, and once the subscription is enabled the first goes first."""
     park(engine, ordered(1, sub), ordered(2, sub))
@@ -171,14 +146,6 @@ def test_a_held_row_keeps_its_place(engine: Engine, sub: int) -> None:
     repository.set_enabled(engine, sub, enabled=True)
     assert upkeep.reconcile(engine, 500.0) == (0, 1, 0, None)
     assert states(engine) == {1: "parked", 2: "blocked", 3: "blocked"}
-
-
-def test_of_many_held_rows_only_one_is_resumed(engine: Engine, sub: int) -> None:
-    """Rows set to held by hand become due one after the other."""
-    park(engine, *(ordered(offset, sub) for offset in range(3)))
-    run(engine, "UPDATE webhook_deliveries SET status = 'held'")
-    assert upkeep.reconcile(engine, 500.0) == (0, 3, 0, None)  # in order from the start: no repair is needed
-    assert states(engine) == {0: "parked", 1: "blocked", 2: "blocked"}
 
 
 def test_a_repetition_after_a_lost_answer_is_the_same(engine: Engine, sub: int) -> None:

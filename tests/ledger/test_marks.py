@@ -1,20 +1,18 @@
-"""Requests to a partition's owner: rows made due are marked, and a decision stands until its offset is committed."""
+"""Marks: rows made due are looked for, and a refusal is remembered until its offset is committed."""
 
 from datetime import datetime
 
 import pytest
 from sqlalchemy import Engine
 
-from consumer.ledger import admin, adoption, marks, ordering, replays, store, upkeep
-from consumer.ledger.marks import Subject
+from consumer.events.event import RecordId
+from consumer.ledger import admin, marks, ordering, replays, store, upkeep
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import NewDelivery
 from consumer.subscriptions import repository
-from models import Wish
-from models.mark import ALL_SUBSCRIPTIONS
 from tests.ledger.rows_kit import GROUP, URL, find, make_event, ordered, parked, query, run
 
-OF_TWO = Subject("t", 0, 5, 2)
+REFUSED = RecordId("t", 0, 5, 1_700_000_000_000)
 
 
 @pytest.fixture
@@ -22,7 +20,7 @@ def sub(engine: Engine) -> int:
     """A subscription with a stored delivery, whose due key is not marked."""
     number = repository.add(engine, URL, "user.created", ordering="key")
     store.park(engine, GROUP, [parked(make_event(1), number)], 96.0)
-    assert marks.recent(engine, GROUP, None) == ({}, {}, None)
+    assert marks.recent(engine, GROUP, None) == ({}, None)
     return number
 
 
@@ -47,10 +45,9 @@ def test_marks_are_read_with_their_counts(engine: Engine) -> None:
     look(engine, ("t", 0, 1), ("u", 3, 1))
     look(engine, ("t", 0, 9), group="another")
     look(engine)
-    marks.decide(engine, GROUP, OF_TWO, Wish.GIVE_UP)
+    marks.refused_since(engine, GROUP, REFUSED, 2, 1_700_000_000.0)
     seen = marks.recent(engine, GROUP, None)
     assert seen.due_keys == {("t", 0, 1): 2, ("t", 0, 2): 1, ("u", 3, 1): 1}
-    assert seen.decisions == {OF_TWO: 1}
     assert seen.until is not None
 
 
@@ -85,42 +82,24 @@ def test_rows_made_due_are_marked(engine: Engine, sub: int) -> None:
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset = 5")
     ordering.repair(engine, GROUP, "t", 0, 100.0)
     assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 3, ("t", 1, sub): 1}
-    list(adoption.adopt(engine, GROUP, "another", 100.0))
+    list(admin.adopt(engine, GROUP, "another", 100.0))
     assert marks.recent(engine, "another", None).due_keys == {("t", 0, sub): 1, ("t", 1, sub): 1}
 
 
-def test_the_most_specific_decision_counts(engine: Engine) -> None:
-    """A decision on one delivery overrides that on its record.
-
-    It is done once carried out, and open again when given anew.
-    """
-    assert marks.decision(engine, GROUP, OF_TWO) is None
-    marks.decide(engine, GROUP, OF_TWO._replace(subscription_id=ALL_SUBSCRIPTIONS), Wish.DEAD_LETTER)
-    for other in (OF_TWO._replace(offset=6), OF_TWO._replace(partition=1), OF_TWO._replace(topic="u")):
-        assert marks.decision(engine, GROUP, other) is None
-    assert marks.decision(engine, "another", OF_TWO) is None
-    found = marks.decision(engine, GROUP, OF_TWO)
-    assert found is not None
-    assert (found.wish, found.done_at) == (Wish.DEAD_LETTER, None)
-    for wish in (Wish.DEAD_LETTER, Wish.GIVE_UP, Wish.GIVE_UP):
-        marks.decide(engine, GROUP, OF_TWO, wish)
-    marks.acted(engine, GROUP, OF_TWO)
-    found = marks.decision(engine, GROUP, OF_TWO)
-    assert found is not None
-    assert found.wish == Wish.GIVE_UP
-    assert found.done_at is not None
-    assert marks.recent(engine, GROUP, None).decisions[OF_TWO] == 3
-    marks.decide(engine, GROUP, OF_TWO, Wish.DEAD_LETTER)
-    found = marks.decision(engine, GROUP, OF_TWO)
-    assert found is not None
-    assert (found.wish, found.done_at) == (Wish.DEAD_LETTER, None)
+def test_since_when_a_delivery_is_refused_is_noted_once(engine: Engine) -> None:
+    """The first time stays, whichever owner asks later. Another delivery, record or group has its own."""
+    assert [marks.refused_since(engine, GROUP, REFUSED, 2, now) for now in (500.0, 900.0)] == [500.0, 500.0]
+    others = [REFUSED._replace(offset=6), REFUSED._replace(partition=1), REFUSED._replace(topic="u")]
+    assert [marks.refused_since(engine, GROUP, other, 2, 900.0) for other in others] == [900.0] * 3
+    assert marks.refused_since(engine, GROUP, REFUSED, 3, 900.0) == 900.0
+    assert marks.refused_since(engine, "another", REFUSED, 2, 900.0) == 900.0
 
 
-def test_a_decision_is_deleted_once_its_offset_is_committed(engine: Engine) -> None:
-    """Before that, a restart would meet the delivery again. Marks of due keys stay until they expire."""
+def test_a_refusal_is_forgotten_once_its_offset_is_committed(engine: Engine) -> None:
+    """Before that, a restart would meet the delivery again. Other marks stay until they expire."""
     look(engine, ("t", 0, 2))
     for offset in (4, 5):
-        marks.decide(engine, GROUP, OF_TWO._replace(offset=offset), Wish.GIVE_UP)
+        marks.refused_since(engine, GROUP, REFUSED._replace(offset=offset), 2, 1_700_000_000.0)
     assert [marks.prune(engine, GROUP, *place, 5) for place in (("t", 1), ("u", 0), ("t", 0), ("t", 0))] == [0, 0, 1, 0]
     assert query(engine, "SELECT record_offset FROM webhook_marks ORDER BY record_offset") == [(-1,), (5,)]
     assert marks.expire(engine, GROUP, 1_600_000_000.0) == 0

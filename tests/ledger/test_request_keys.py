@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, event
 
 from consumer.errors import KeyReused, KeyTaken
 from consumer.ledger import request_keys
-from consumer.ledger.request_keys import KEPT, RequestKey, request_key
+from consumer.ledger.request_keys import KEPT, RequestDigests, request_key
 from tests.ledger.rows_kit import plans, query
 
 T = 1_790_000_000.123456  # unix seconds
@@ -16,12 +16,12 @@ BODY = b'{"secret": "s3cret"}'
 WHOSE = ("acme", None, "/v1/subscriptions")
 
 
-def key(sent: str = "k1", body: bytes = BODY, at: float = T) -> RequestKey:
+def key(sent: str = "k1", body: bytes = BODY, at: float = T) -> RequestDigests:
     """The key of a request of tenant acme."""
     return request_key(sent, WHOSE, body, at)
 
 
-def note(engine: Engine, noted: RequestKey, resource_id: int) -> None:
+def note(engine: Engine, noted: RequestDigests, resource_id: int) -> None:
     """Stores a key in a transaction of its own."""
     with engine.begin() as connection:
         request_keys.note(connection, noted, resource_id)

@@ -146,12 +146,6 @@ def test_ids_out_of_the_order_of_time_are_found(engine: Engine, two: tuple[int, 
     assert found(engine, Query(since=T + 79 * 600 - 300)) == [80, 79]
 
 
-def test_recent_types_are_counted(engine: Engine, two: tuple[int, int]) -> None:
-    """The most frequent type comes first; two deliveries of one record count as two."""
-    store.park(engine, GROUP, [parked(make_event(0, type="user.deleted"), two[1])], T)
-    assert search.recent_types(engine) == [("x", 64), ("user.deleted", 17)]
-
-
 def test_redelivery_by_tenant_and_topic(engine: Engine, two: tuple[int, int]) -> None:
     """Only the tenant's own deliveries of the topic are marked."""
     chosen = DeliveryQuery(statuses=[Status.EXHAUSTED], tenant="acme", topic="u")

@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import Connection, Engine, event, update
 from structlog.testing import capture_logs
 
+from consumer.events.event import RecordId
 from consumer.ledger import assigned, marks, outbox, store, upkeep
 from consumer.subscriptions import repository
-from models import StoredOperation, Wish
+from models import StoredOperation
 from tests.faults import refusing
 from tests.ledger.rows_kit import (
     GROUP,
@@ -81,14 +82,6 @@ def test_disabling_again_after_a_lost_answer_holds_rows(engine: Engine, sub: int
     losing_the_answer(engine, lambda: upkeep.disable(engine, GROUP, sub, "410", operation()))
     assert not upkeep.disable(engine, GROUP, sub, "410", operation())
     assert (states(engine), told(engine)) == ({1: "held"}, ["op_1"])
-
-
-def test_a_subscription_disabled_by_sql_is_not_sent_to(engine: Engine, sub: int) -> None:
-    """A fetch checks the subscription too; the rows become held at the next reconciliation."""
-    store.park(engine, GROUP, [parked(make_event(1), sub)], 96.0)
-    run(engine, "UPDATE webhook_subscriptions SET enabled = 0")
-    assert find(engine) == []
-    assert upkeep.reconcile(engine, 1.0) == (1, 0, 0, None)
 
 
 def test_a_subscription_that_only_fails_is_disabled(engine: Engine, sub: int) -> None:
@@ -255,7 +248,7 @@ def test_partitions_with_rows(engine: Engine, sub: int) -> None:
         store.park(engine, GROUP, [parked(make_event(1, topic=topic, partition=partition), sub)], 96.0)
     store.park(engine, "another", [parked(make_event(1, topic="t", partition=3), sub)], 96.0)
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE partition_no = 5")
-    marks.decide(engine, GROUP, marks.Subject("t", 9, 1, sub), Wish.GIVE_UP)
+    marks.refused_since(engine, GROUP, RecordId("t", 9, 1, 0), sub, 1.0)
     ours = [("t", number) for number in (*range(6), *range(7, 12))]
     assert assigned.with_rows(engine, GROUP, [*ours, ("u", 1), ("v", 0)]) == {("t", 0), ("t", 5), ("t", 9)}
 

@@ -86,7 +86,6 @@ def full(new_sqlite_engine: Callable[[], Engine]) -> Iterator[Engine]:
         ("a tenant that has nothing", lambda e: search.search(e, Query(tenant="acme"), MOST), 1),
         ("a tenant that has much", lambda e: search.search(e, Query(tenant="tenant-1"), MOST), 3),
         ("a tenant's time", lambda e: search.search(e, Query(tenant="tenant-1", since=BORN, until=BORN + 5e5)), 10),
-        ("recent types", search.recent_types, 2),
         ("detail", lambda e: admin.detail(e, DELIVERIES // 2), 2),
         ("states", lambda e: counts.by_state(e, overview.MOST_COUNTED), 1),
         ("overview: receivers", overview._receivers, 5),

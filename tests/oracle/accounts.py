@@ -15,7 +15,6 @@ from consumer.database import migrations
 from consumer.events.event import Event, RecordId
 from consumer.ledger import (
     admin,
-    adoption,
     assigned,
     counts,
     due,
@@ -36,7 +35,7 @@ from consumer.matching.catalog import find_endpoints
 from consumer.ops import changes, replay_request
 from consumer.subscriptions import health, repository, secrets, tls
 from consumer.subscriptions.endpoint_row import Rules
-from models import Status, Wish
+from models import Status
 from tests.crypto.vaults import in_the_clear
 from tests.docs.documentation import BLOCKS
 
@@ -63,7 +62,7 @@ def as_worker(engine: Engine, begin: Begin) -> None:
     stored, now = _event(None), float(int(time.time()))
     ordering_key = OrderingKey(1, "t", 0, order_key(b"k"))
     store.park(engine, "g", [NewDelivery(stored, 1, URL, 0, "parked", now, ordering_key=ordering_key)], now)
-    assert due.scan(engine, "g", [("t", 0)], None).due_keys
+    assert assigned.scan(engine, "g", [("t", 0)], None).due_keys
     wants = [FetchRequest(("t", 0, 1), 1, frozenset())]
     (row,) = due.fetch(engine, "g", wants, now, default_secrets=(b"key",), decrypt=in_the_clear).rows
     due.postpone(engine, [row.id], now)
@@ -82,11 +81,10 @@ def as_worker(engine: Engine, begin: Begin) -> None:
     assert upkeep.prune(engine, "g", "t", 0, 2) == 1
     upkeep.waiting(engine, "g", "t", 0)
     outbox.expire(engine, "g", now - 1000)
-    subject = marks.Subject("t", 0, 1, 1)
-    marks.decide(engine, "g", subject, Wish.GIVE_UP)  # as its upkeep requests others to look for due rows
+    assert marks.refused_since(engine, "g", RecordId("t", 0, 1, 0), 1, now) == now
+    with engine.begin() as connection:
+        marks.look(connection, "g", [("t", 0, 1)])
     marks.recent(engine, "g", None)
-    assert marks.decision(engine, "g", subject)
-    marks.acted(engine, "g", subject)
     assert marks.prune(engine, "g", "t", 0, 2) == 1
     marks.expire(engine, "g", now)
     outbox.forget(engine, [number for number, _, _ in outbox.pending(engine, "g", 2)])
@@ -118,7 +116,7 @@ def as_administrator(engine: Engine, begin: Begin) -> None:
     assert sum(batch.encrypted for batch in tls.reencrypt(engine, vault)) == 1
     assert tls.remove_tls(engine, 1)
     counts.of_subscription(engine, 1)
-    assert admin.owed(engine, 1, 2) == 0
+    assert counts.loads(engine, [1], 2) == {1: 0}
     health.failing(engine, 2)
     health.named(engine, [1])
     health.disabled(engine, 2)
@@ -161,22 +159,19 @@ def as_operator(engine: Engine, begin: Begin) -> None:
     assert not replay_request.cancel(engine, "api:somebody", number, now)
     (found,) = admin.find(engine, limit=2)
     assert len(search.search(engine, search.Query(tenant="*", since=now - 1000), 2).deliveries) == 1
-    assert search.recent_types(engine)
     assert counts.by_state(engine, 2)["parked"] == 1
     assert counts.loads(engine, counts.most_loaded(engine, 2), 2)
     counts.last_failures(engine, [1])
     assert admin.count(engine, DeliveryQuery(event_type="t"), 2) == 1
     assert admin.detail(engine, found.id)
     admin.of_record(engine, "g", "t", 0, 1)
-    marks.decide(engine, "g", marks.Subject("t", 0, 1, 1), Wish.GIVE_UP)
-    assert marks.decision(engine, "g", marks.Subject("t", 0, 1, 1))
     with engine.begin() as connection:
         marks.note_published(connection, "g", "dead", [(0, 7)])
     assert marks.published(engine, "g", "dead", 7).keys() == {(0, 7)}
     assert [each.ids for each in admin.redeliver(engine, DeliveryQuery(ids=[found.id]), now)]
-    assert admin.progress(engine, [found.id])
+    assert counts.progress(engine, [found.id])
     counts.next_of(engine, [found.id])
-    assert [each.moved for each in adoption.adopt(engine, "g", "h", now)] == [1]
+    assert [each.moved for each in admin.adopt(engine, "g", "h", now)] == [1]
 
 
 def as_keeper(engine: Engine, begin: Begin) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from consumer.database.errors import line
 from consumer.events.event import TopicPartition
-from consumer.ledger import due
+from consumer.ledger import assigned, due
 from tests.crypto.vaults import in_the_clear
 from tests.ledger.rows_kit import DEFAULT, GROUP
 
@@ -68,7 +68,7 @@ def statements(engine: Engine, places: Sequence[TopicPartition]) -> Mapping[str,
 
     event.listen(engine, "before_cursor_execute", note)
     try:
-        keys = due.scan(engine, GROUP, places, None).due_keys
+        keys = assigned.scan(engine, GROUP, places, None).due_keys
         wants = [due.FetchRequest(key, 10, frozenset()) for key in keys]
         sender = "fetch"
         due.fetch(engine, GROUP, wants, 9e9, default_secrets=DEFAULT, decrypt=in_the_clear)

@@ -25,8 +25,8 @@ from consumer.database import migrations
 from consumer.database.engine import ping, place_of
 from consumer.database.errors import line
 from consumer.errors import WebhooksError
-from consumer.ledger import due, store
-from consumer.ledger.rows import AttemptResult, Failure
+from consumer.ledger import assigned, store
+from consumer.ledger.rows import AttemptFailure, AttemptResult
 from consumer.ops.check import check_all
 from consumer.subscriptions import repository
 from models import ParkedDelivery, Payload
@@ -61,7 +61,7 @@ def keys_in_order(engine: Engine, _: int) -> Findings:
     yield judged(is_right, "three deliveries of a key stored, the first of them due", f"the states are {found}")
     run(engine, "UPDATE webhook_deliveries SET next_attempt_at = NULL WHERE status = 'blocked'")
     store.record(engine, GROUP, [result(find(engine)[0], "delivered")])
-    found, at = states(engine), due.scan(engine, GROUP, PLACES, None).due_keys
+    found, at = states(engine), assigned.scan(engine, GROUP, PLACES, None).due_keys
     is_right = found == {0: "delivered", 1: "parked", 2: "blocked"} and at == {("t", 0, subscription): 2000.0}
     yield judged(is_right, "the first ended, and the next is due at that second", f"states {found}, due at {at}")
 
@@ -69,7 +69,7 @@ def keys_in_order(engine: Engine, _: int) -> Findings:
 def large_values(engine: Engine, _: int) -> Findings:
     """Store an answer of 1,500 characters, whose bind is declared above 4,000 bytes, and a body of 40,000 bytes."""
     subscription = repository.add(engine, URL, "user.created", "secret")
-    failure = Failure("status 503", 503, "<" * 1500, 95.0)
+    failure = AttemptFailure("status 503", 503, "<" * 1500, 95.0)
     event = make_event(1, body=bytes(40_000), headers={"h": b"v" * 5000})
     large = parked(event, subscription, first=failure, last=failure, url="https://example.com/" + "p" * 2000)
     store.park(engine, GROUP, [parked(make_event(2), subscription, 9e9, attempt=0), large], 96.0)

@@ -14,7 +14,7 @@ from consumer.crypto.vault import Vault
 from consumer.http.urls import redact_url
 from consumer.ledger import outbox, replays, store, upkeep
 from consumer.ledger.replays import Span
-from consumer.ledger.rows import AttemptResult, Failure, NewDelivery, OperationalEvent
+from consumer.ledger.rows import AttemptFailure, AttemptResult, NewDelivery, OperationalEvent
 from consumer.matching.catalog import find_endpoints
 from consumer.subscriptions import repository, secrets
 from models import Base, ParkedDelivery, Payload, Subscription, SubscriptionSecret
@@ -61,7 +61,7 @@ def batch(random: Random, number: int, first: int) -> list[NewDelivery]:
             traceparent=random.choice([None, "00-" + "a" * 60]),
         )
         answer = random.choice([None, "r" * random.randint(1, 1000)])
-        failure = Failure("e" * random.randint(1, 1000), 500, answer, 1.0)
+        failure = AttemptFailure("e" * random.randint(1, 1000), 500, answer, 1.0)
         rows.append(parked(event, 1, first=failure, last=random.choice([None, failure])))
     return rows
 
@@ -125,7 +125,7 @@ def test_long_values_have_few_shapes(engine: Engine, calls: list[Call]) -> None:
     """Values beyond the usual size, such as answers of failing receivers, are declared in powers of two."""
     random = Random(3)
     for offset in range(30):
-        failure = Failure("boom", 500, "r" * random.randint(1025, 2000), 1.0)
+        failure = AttemptFailure("boom", 500, "r" * random.randint(1025, 2000), 1.0)
         store.park(
             engine, GROUP, [parked(make_event(offset, body=bytes(random.randint(2049, 4096))), 1, last=failure)], 1.0
         )
@@ -138,8 +138,10 @@ def test_long_texts_outside_values_are_not_declared_as_long(engine: Engine, call
     """Oracle refuses a LONG in SELECT and WHERE (ORA-01461): long texts go in pieces there."""
     url, answer, text = "https://example.com/" + "u" * 2028, "r" * 2000, "true || " * 249 + "true"
     sub = repository.add(engine, url, "user.created")
-    store.park(engine, GROUP, [parked(make_event(0), sub, url=url, last=Failure("boom", 500, answer, 1.0))], 1.0)
-    store.record(engine, GROUP, [AttemptResult(1, 1, "parked", 2.0, 500, Failure("boom", 500, answer, 2.0), 2.0)])
+    store.park(engine, GROUP, [parked(make_event(0), sub, url=url, last=AttemptFailure("boom", 500, answer, 1.0))], 1.0)
+    store.record(
+        engine, GROUP, [AttemptResult(1, 1, "parked", 2.0, 500, AttemptFailure("boom", 500, answer, 2.0), 2.0)]
+    )
     assert repository.edit(engine, sub, {"url": url, "event_filter": text, "projection": text})
     assert repository.find(engine, url, "user.created") == sub
     assert upkeep.disable(engine, GROUP, sub, "gone", url=url)

@@ -17,7 +17,7 @@ from consumer.matching.catalog import find_endpoints
 from consumer.ops import check
 from consumer.subscriptions import repository
 from consumer.worker.service import Service
-from models import ParkedDelivery, StoredOperation, Wish
+from models import ParkedDelivery, StoredOperation
 from tests.crypto.vaults import in_the_clear
 from tests.databases import connect_to
 from tests.delivery.store_kit import Store
@@ -133,7 +133,7 @@ def test_headers_and_operational_events_are_stored_in_ascii(engine: Engine) -> N
 def test_such_a_delivery_becomes_a_dead_letter(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, *, refused_before: bool
 ) -> None:
-    """It holds up nobody: the others are stored, and no operator has to decide, also if it was set aside before."""
+    """It holds up nobody: the others are stored, also if it was set aside before."""
     made, park, refusals = Store(engine), store.park, [DatabaseRefused("another reason")] * refused_before
 
     def parks(engine: Engine, group: str, rows: Sequence[NewDelivery], now: float) -> None:
@@ -148,12 +148,12 @@ def test_such_a_delivery_becomes_a_dead_letter(
         tenant = CYRILLIC if offset == 5 else None
         parking.park(parked(make_event(offset, tenant=tenant), 1), lambda offset=offset: settled.append(offset))  # type: ignore[misc]
     for _ in range(40):
-        if parking.backlog > 1 or not made.decided:
+        if parking.backlog > 1 or not made.refused:
             made.write()
             made.monotonic.now += 10
-    ((decided, settle),) = made.decided
-    assert (decided.item.event.record.offset, decided.wish) == (5, Wish.DEAD_LETTER)
-    assert decided.error.startswith("tenant: has a character that the database's character set")
+    ((item, error, settle),) = made.refused
+    assert item.event.record.offset == 5
+    assert str(error).startswith("tenant: has a character that the database's character set")
     assert sorted(settled) == [0, 1, 2, 3, 4, 6, 7]
     settle()
     assert (sorted(settled), parking.backlog) == ([*range(8)], 0)

@@ -16,12 +16,9 @@ from consumer.intake.decode import decode
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.offsets import decode as settled_above
 from consumer.intake.record import Partition, Record
-from consumer.ledger import admin, marks
-from consumer.ledger.marks import Subject
+from consumer.ledger import admin
 from consumer.matching.selection import MOST_OF_ONE
 from consumer.subscriptions import repository
-from models import Wish
-from models.mark import ALL_SUBSCRIPTIONS
 from tests.simulation.database import LOCKED
 from tests.simulation.transport import Hopeless, Result
 from tests.simulation.world import BORN, TOPIC, World
@@ -241,10 +238,12 @@ class Deployment:
         for _ in admin.redeliver(self.engine, admin.DeliveryQuery(statuses=statuses), BORN + self.world.now):
             continue
 
-    def settle(self, place: TopicPartition, offset: int, wish: Wish) -> None:
-        """Settle a record as `deliveries settle` does. Its deliveries that cannot be stored are excused."""
-        marks.decide(self.engine, "g", Subject(*place, offset, ALL_SUBSCRIPTIONS), wish)
-        self.excused |= set(self.deliveries_of(place, offset))
+    def refused(self) -> set[Sent]:
+        """Deliveries whose records went to the dead-letter topic, because the database would not store them."""
+        return {
+            (webhook_id(place, offset, VALUES[self.records[place, offset]]), self.subscriptions[subscription])
+            for place, offset, subscription in self.world.refused
+        }
 
     def rows(self) -> dict[Sent, Row]:
         """All stored deliveries."""
@@ -268,8 +267,8 @@ class Deployment:
         return [row.status for row in self.rows().values()]
 
     def owed(self, place: TopicPartition, settled: Callable[[int], bool]) -> dict[int, list[str]]:
-        """By offset, for `settled` records: URLs of deliveries neither taken nor stored, and missing dead letters."""
-        done = {*self.rows(), *self.world.taken, *self.excused}
+        """By offset, for `settled` records: URLs of deliveries neither taken, stored nor refused, and "burial"."""
+        done = {*self.rows(), *self.world.taken, *self.excused, *self.refused()}
         owed = {}
         for where, offset in self.records:
             if where == place and settled(offset):

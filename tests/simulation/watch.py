@@ -177,6 +177,7 @@ class Watch:
             if number < offset and first:
                 row = rows.get(other)
                 given_up = other in self._redelivered or (row is not None and row.status == "exhausted")
+                given_up = given_up or other in self._deployment.refused()
                 never_owed = other in self._deployment.excused and (row is None or other in self._haunted)
                 over = other in taken or given_up or never_owed
                 self.demand(over, f"{place} {offset} is sent before {number}, which is {row}")

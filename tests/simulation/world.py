@@ -66,6 +66,7 @@ class World:
         self.taken: list[tuple[str, str]] = []  # webhook id and url of each delivery answered with a 2xx
         self.sent: list[tuple[str, str]] = []  # and of each delivery requested
         self.buried: set[tuple[TopicPartition, int]] = set()
+        self.refused: set[tuple[TopicPartition, int, int]] = set()  # and buried for one subscription: place, offset, id
         self.announced: list[OperationalEvent] = []  # the operational events on their topic
         self.on_commit: Callable[[TopicPartition, int, str], None] = lambda _place, _mark, _metadata: None
         self.on_send: Callable[[str, str], None] = lambda _webhook_id, _url: None  # before the request is open
@@ -210,7 +211,7 @@ class _DeadLetters(Part):
 
     def __init__(self, world: World, _kafka: object) -> None:
         self._world = world
-        self._waiting: list[tuple[tuple[TopicPartition, int], Callable[[], None]]] = []
+        self._waiting: list[tuple[tuple[TopicPartition, int], str, Callable[[], None]]] = []
         self.door_open = True
         world.dead_letters = self
 
@@ -223,16 +224,18 @@ class _DeadLetters(Part):
         return self.pending > 0
 
     def holds(self, places: Collection[TopicPartition]) -> bool:
-        return any(place in places for (place, _), _ in self._waiting)
+        return any(place in places for (place, _), _, _ in self._waiting)
 
-    def send(self, record: Record, _reason: str, _detail: str, on_stored: Callable[[], None]) -> None:
+    def send(self, record: Record, reason: str, detail: str, on_stored: Callable[[], None]) -> None:
         place = record.partition.topic, record.partition.number
-        self._waiting.append(((place, record.offset), on_stored))
+        self._waiting.append(((place, record.offset), detail if reason == "not_stored" else "", on_stored))
 
     def poll(self, _now: float) -> None:
         while self.door_open and self._waiting:
-            letter, on_stored = self._waiting.pop(0)
+            letter, detail, on_stored = self._waiting.pop(0)
             self._world.buried.add(letter)
+            if detail:
+                self._world.refused.add((*letter, int(detail.split(":")[0].removeprefix("subscription "))))
             self._world.step()
             on_stored()
 

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from consumer.delivery.breaker import MEMORY
-from consumer.delivery.failing import MARK_AFTER, SHOWN
+from consumer.delivery.failing import NOTE_AFTER, SHOWN
 from consumer.intake.record import Partition, Record
 from consumer.loop.poller import Poller
 from consumer.telemetry.metrics import Readings
@@ -82,7 +82,7 @@ def test_a_failing_subscription_is_shown_until_it_succeeds(deployment: Deploymen
     world = deployment.world
     number = next(key for key, url in deployment.subscriptions.items() if url == "https://one.example/b")
     begin = world.now
-    while world.now < begin + 2 * MARK_AFTER:
+    while world.now < begin + 2 * NOTE_AFTER:
         deployment.write(0, "b")
         world.settle_down(50)
         if world.transport.open:

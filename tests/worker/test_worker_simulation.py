@@ -549,7 +549,7 @@ def test_a_locked_row_holds_only_its_own_offset(deployment: Deployment) -> None:
     world.settle_down(20)
     mark, metadata = world.committed[TOPIC, 0]
     assert (mark, settled_above(mark, metadata)) == (1, [(2, 3)])
-    assert any("DPY-4024" in reason and "deliveries settle t 0 1" in reason for reason in world.worker.reasons())
+    assert any("DPY-4024" in reason and "topic t, partition 0, offset 1" in reason for reason in world.worker.reasons())
     deployment.obstruct(None)
     world.now += 60
     world.settle_down()

@@ -20,9 +20,7 @@ from hypothesis.stateful import (
 from sqlalchemy import Engine, event
 from structlog.testing import capture_logs
 
-from consumer.delivery.order import StoredKeys
-from consumer.ledger import marks
-from models import Wish
+from consumer.delivery.known_rows import StoredKeys
 from tests.databases import database
 from tests.simulation.deployment import (
     ALL_URLS,
@@ -47,6 +45,7 @@ ASKED = st.lists(st.tuples(st.sampled_from(["revoke", "lose", "assign"]), NUMBER
 OUTCOMES = st.sampled_from(["taken"] * 4 + ["fails"] * 3 + ["disputed", "refused", "hopeless", "gone"])
 OBSTACLE = st.none() | st.sampled_from(list(OBSTACLES))
 STEPS = st.integers(0, 25)  # a round of the worker takes one or two steps, more if it stores or sends
+REFUSED_AFTER = 90.0
 P = ParamSpec("P")
 
 
@@ -81,7 +80,9 @@ class WorkerMachine(RuleBasedStateMachine):
         self.urls = sorted(urls)
         self.filtered = filtered
         # With few slots and a short cache, deliveries queue and events wait.
-        self.deployment = Deployment(engine, urls, filtered, max_in_flight=3, subscription_cache=0.2)
+        self.deployment = Deployment(
+            engine, urls, filtered, max_in_flight=3, subscription_cache=0.2, refused_after=REFUSED_AFTER
+        )
         self.world = self.deployment.world
         self.watch = Watch(self.deployment)
 
@@ -336,8 +337,7 @@ class WorkerMachine(RuleBasedStateMachine):
         how=st.sampled_from(list(OBSTACLES)),
         back=st.integers(0, 3),
         outcomes=st.lists(OUTCOMES, max_size=6),
-        seconds=st.sampled_from([0.0, 3.0, 61.0]),
-        decided=st.none() | st.sampled_from(marks.DECISIONS),
+        seconds=st.sampled_from([0.0, 3.0, 61.0, REFUSED_AFTER + 1]),
     )
     @mortal
     def obstruct_what_is_to_be_stored(
@@ -348,11 +348,10 @@ class WorkerMachine(RuleBasedStateMachine):
         back: int,
         outcomes: list[str],
         seconds: float,
-        decided: Wish | None,
         *,
         stored: bool,
     ) -> None:
-        """The results of one record cannot be written. This ends after unknown time or by a decision."""
+        """The results of one record cannot be written. This ends after unknown time, or at the dead-letter topic."""
         if stored:
             self.fail_until_due(number, kinds)
         else:
@@ -365,9 +364,6 @@ class WorkerMachine(RuleBasedStateMachine):
             if self.world.transport.open:
                 self.world.transport.answer(0, result(outcome))
         self.world.settle_down(5)
-        if decided is not None and self.deployment.fault is None:
-            place = TOPIC, number
-            self.deployment.settle(place, len(self.world.log[place]) - 1 - back, decided)
         self.world.now += seconds
         self.world.settle_down(3)
 

@@ -13,7 +13,7 @@ from consumer.api.tokens import Caller
 from consumer.api.v1.context import Backed
 from consumer.errors import Conflict, KeyReused, KeyTaken
 from consumer.ledger import request_keys
-from consumer.ledger.request_keys import Creation, RequestKey
+from consumer.ledger.request_keys import Creation, RequestDigests
 
 REPLAYED = "idempotency-replayed"
 _NAME = "idempotency-key"
@@ -42,7 +42,7 @@ async def _key_of(
             pattern="^[!-~]+$",
         ),
     ] = None,
-) -> RequestKey | None:
+) -> RequestDigests | None:
     if idempotency_key is None:
         return None
     if len(request.headers.getlist(_NAME)) > 1:
@@ -53,12 +53,12 @@ async def _key_of(
     return request_keys.request_key(idempotency_key, whose, await request.body(), backing.deployment.clock())
 
 
-IdempotencyKey = Annotated[RequestKey | None, Depends(_key_of)]
+IdempotencyKey = Annotated[RequestDigests | None, Depends(_key_of)]
 
 
 def once(
     engine: Engine,
-    key: RequestKey | None,
+    key: RequestDigests | None,
     create: Callable[[], Response],
     again: Callable[[Creation], Response],
 ) -> Response:
@@ -86,7 +86,7 @@ def gone(what: str) -> Conflict:
     return Conflict(f"the {what} that this key created was removed; use another key")
 
 
-def _find(engine: Engine, key: RequestKey) -> Creation | None:
+def _find(engine: Engine, key: RequestDigests) -> Creation | None:
     try:
         return request_keys.find(engine, key)
     except KeyReused:

@@ -29,7 +29,7 @@ from consumer.api.v1.idempotency import CREATED_HEADERS, IdempotencyKey, gone, o
 from consumer.errors import Conflict, InvalidReplay, SettingsError, Unavailable, WebhooksError
 from consumer.ledger import replays
 from consumer.ledger.replays import Span
-from consumer.ledger.request_keys import Creation, RequestKey, note
+from consumer.ledger.request_keys import Creation, RequestDigests, note
 from consumer.ops.changes import Deployment
 from consumer.ops.replay_request import Plan, Wanted, cancel, create, parts, plan, records, spans_soon
 from models.subscription import EVENT_TYPE_LENGTH
@@ -164,7 +164,7 @@ def create_replay(caller: Writer, backing: Backed, new: NewReplay, key: Idempote
     )
 
 
-def _create(caller: Caller, backing: Backing, new: NewReplay, key: RequestKey | None) -> Response:
+def _create(caller: Caller, backing: Backing, new: NewReplay, key: RequestDigests | None) -> Response:
     where = backing.deployment
     planned, found = _planned(backing, new)
     with where.engine.begin() as connection:

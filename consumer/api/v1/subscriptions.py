@@ -44,7 +44,7 @@ from consumer.api.v1.models import (
 from consumer.crypto.keys import generate, receiver_key
 from consumer.errors import NotFound
 from consumer.http.urls import Target, parse_target
-from consumer.ledger.request_keys import Creation, RequestKey
+from consumer.ledger.request_keys import Creation, RequestDigests
 from consumer.ops.ping import ping_event
 from consumer.subscriptions import repository, secrets
 from consumer.subscriptions.endpoint_row import NEEDS_ITS_OWN
@@ -109,7 +109,7 @@ def create_subscription(caller: Writer, backing: Backed, new: NewSubscription, k
     )
 
 
-def _create(caller: Caller, backing: Backing, new: NewSubscription, key: RequestKey | None) -> Response:
+def _create(caller: Caller, backing: Backing, new: NewSubscription, key: RequestDigests | None) -> Response:
     options = stored_options(new.model_dump(exclude_unset=True, exclude={"secrets", "generate_secret", "verify"}))
     if caller.tenant is not None:
         options.setdefault("tenant", caller.tenant)

@@ -127,27 +127,6 @@ ORDER BY
   webhook_deliveries.id
 ;
 
--- ledger.admin.owed
--- `subscriptions remove`: the number of rows that would be exhausted, up to a bound.
--- A call has only the requested conditions.
-SELECT
-  COUNT(*) AS count_1
-FROM (
-  SELECT
-    anon_1.id AS id
-  FROM (
-    SELECT
-      webhook_deliveries.id AS id
-    FROM webhook_deliveries
-    WHERE
-      webhook_deliveries.subscription_id = :subscription_id_1
-      AND webhook_deliveries.status IN (:status_1_1, :status_1_2, :status_1_3)
-  ) anon_1
-  WHERE
-    ROWNUM <= 10001
-) counted
-;
-
 -- ledger.admin.detail
 -- One delivery.
 SELECT
@@ -258,6 +237,20 @@ ORDER BY
 ;
 
 -- ledger.admin._redeliver
+-- Make them due, an array.
+-- A call has only the requested conditions.
+UPDATE webhook_deliveries SET status = :b_status, next_attempt_at = :b_now, updated_at = :b_now, schedule_start = webhook_deliveries.attempt
+WHERE
+  webhook_deliveries.id = :b_id
+  AND webhook_deliveries.attempt = :b_attempt
+  AND (
+    webhook_deliveries.status = :status_1
+    OR webhook_deliveries.status = :status_2
+    OR webhook_deliveries.status = :status_3
+  )
+;
+
+-- ledger.admin._redeliver
 -- The same, of an event type and a tenant.
 -- A call has only the requested conditions.
 SELECT
@@ -328,7 +321,7 @@ ORDER BY
 ;
 
 -- ledger.admin.of_record
--- `settle`: the stored deliveries of a record.
+-- The console: the stored deliveries of a record.
 SELECT
   webhook_deliveries.subscription_id,
   webhook_deliveries.id,
@@ -342,24 +335,11 @@ WHERE
   AND webhook_deliveries.replay = :replay_1
 ;
 
--- ledger.admin._mark
--- Make rows due, an array.
-UPDATE webhook_deliveries SET status = :b_status, next_attempt_at = :b_now, updated_at = :b_now, schedule_start = webhook_deliveries.attempt
-WHERE
-  webhook_deliveries.id = :b_id
-  AND webhook_deliveries.attempt = :b_attempt
-  AND (
-    webhook_deliveries.status = :status_1
-    OR webhook_deliveries.status = :status_2
-    OR webhook_deliveries.status = :status_3
-  )
-;
-
 -- ledger.marks._mark
--- Mark due rows or a decision again for the partition's owner, an array.
-UPDATE webhook_marks SET wish = :b_wish, asked = (
+-- Mark due rows again for the partition's owner, an array.
+UPDATE webhook_marks SET asked = (
   webhook_marks.asked + :asked_1
-), marked_at = SYS_EXTRACT_UTC(SYSTIMESTAMP), done_at = :done_at
+), marked_at = SYS_EXTRACT_UTC(SYSTIMESTAMP)
 WHERE
   webhook_marks.group_id = :b_group_id
   AND webhook_marks.topic = :b_topic
@@ -376,7 +356,8 @@ INSERT INTO webhook_marks (
   partition_no,
   record_offset,
   subscription_id,
-  wish
+  kind,
+  marked_at
 )
 SELECT
   :b_group_id AS anon_1,
@@ -384,7 +365,8 @@ SELECT
   :b_partition_no AS anon_3,
   :b_record_offset AS anon_4,
   :b_subscription_id AS anon_5,
-  :b_wish AS anon_6
+  :b_kind AS anon_6,
+  SYS_EXTRACT_UTC(SYSTIMESTAMP) AS anon_7
 FROM DUAL
 WHERE
   NOT (
@@ -402,7 +384,7 @@ WHERE
   )
 ;
 
--- ledger.admin.progress
+-- ledger.counts.progress
 -- The number of these rows in each state.
 SELECT
   webhook_deliveries.status
@@ -411,7 +393,7 @@ WHERE
   webhook_deliveries.id IN (:id_1_1, :id_1_2)
 ;
 
--- ledger.adoption._adopt
+-- ledger.admin._adopt
 -- A batch of rows, and whether the new group already has each delivery.
 SELECT
   webhook_deliveries.id,
@@ -439,7 +421,7 @@ WHERE
   AND webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4, :id_1_5, :id_1_6, :id_1_7, :id_1_8)
 ;
 
--- ledger.adoption._adopt
+-- ledger.admin._adopt
 -- Copy the payloads, an array.
 INSERT INTO webhook_payloads (
   group_id,
@@ -496,7 +478,7 @@ WHERE
   )
 ;
 
--- ledger.adoption._adopt
+-- ledger.admin._adopt
 -- Move the rows, an array.
 UPDATE webhook_deliveries SET group_id = :b_to, updated_at = :b_now
 WHERE
@@ -1758,21 +1740,6 @@ FROM (
 ) anon_1
 WHERE
   ROWNUM <= 50
-;
-
--- ledger.search.recent_types
--- The event types of recent rows.
-SELECT
-  webhook_payloads.event_type
-FROM webhook_payloads
-JOIN webhook_deliveries
-  ON webhook_payloads.group_id = webhook_deliveries.group_id
-  AND webhook_payloads.topic = webhook_deliveries.topic
-  AND webhook_payloads.partition_no = webhook_deliveries.partition_no
-  AND webhook_payloads.record_offset = webhook_deliveries.record_offset
-  AND webhook_payloads.record_ts = webhook_deliveries.record_ts
-WHERE
-  webhook_deliveries.id IN (:id_1_1, :id_1_2, :id_1_3, :id_1_4, :id_1_5, :id_1_6, :id_1_7, :id_1_8)
 ;
 
 -- ledger.counts.of_subscription

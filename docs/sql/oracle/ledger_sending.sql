@@ -1,4 +1,4 @@
--- ledger.due.scan
+-- ledger.assigned.scan
 -- Is any row parked?
 SELECT
   anon_1.id
@@ -385,14 +385,14 @@ WHERE
 SELECT
   webhook_marks.topic,
   webhook_marks.partition_no,
-  webhook_marks.record_offset,
   webhook_marks.subscription_id,
-  webhook_marks.wish,
   webhook_marks.asked,
   webhook_marks.marked_at
 FROM webhook_marks
 WHERE
-  webhook_marks.group_id = :group_id_1 AND webhook_marks.marked_at >= :marked_at_1
+  webhook_marks.group_id = :group_id_1
+  AND webhook_marks.marked_at >= :marked_at_1
+  AND webhook_marks.kind = :kind_1
 ;
 
 -- ledger.marks.published
@@ -408,37 +408,53 @@ WHERE
   AND webhook_marks.record_offset >= :record_offset_1
 ;
 
--- ledger.marks.decision
--- An operator's decision on a delivery that cannot be stored.
+-- ledger.marks.refused_since
+-- A delivery that the database refuses: note since when.
+INSERT INTO webhook_marks (
+  group_id,
+  topic,
+  partition_no,
+  record_offset,
+  subscription_id,
+  kind,
+  marked_at
+)
 SELECT
-  webhook_marks.subscription_id,
-  webhook_marks.wish,
-  webhook_marks.marked_at,
-  webhook_marks.done_at
-FROM webhook_marks
+  :b_group_id AS anon_1,
+  :b_topic AS anon_2,
+  :b_partition_no AS anon_3,
+  :b_record_offset AS anon_4,
+  :b_subscription_id AS anon_5,
+  :b_kind AS anon_6,
+  :b_marked_at AS anon_7
+FROM DUAL
 WHERE
-  webhook_marks.group_id = :group_id_1
-  AND webhook_marks.topic = :topic_1
-  AND webhook_marks.partition_no = :partition_no_1
-  AND webhook_marks.record_offset = :record_offset_1
-  AND (
-    webhook_marks.subscription_id = :subscription_id_1
-    OR webhook_marks.subscription_id = :subscription_id_2
+  NOT (
+    EXISTS(
+      SELECT
+        *
+      FROM webhook_marks
+      WHERE
+        webhook_marks.group_id = :b_group_id
+        AND webhook_marks.topic = :b_topic
+        AND webhook_marks.partition_no = :b_partition_no
+        AND webhook_marks.record_offset = :b_record_offset
+        AND webhook_marks.subscription_id = :b_subscription_id
+    )
   )
 ;
 
--- ledger.marks.acted
--- The decision is carried out.
-UPDATE webhook_marks SET done_at = SYS_EXTRACT_UTC(SYSTIMESTAMP)
+-- ledger.marks.refused_since
+-- Since when.
+SELECT
+  webhook_marks.marked_at
+FROM webhook_marks
 WHERE
-  webhook_marks.group_id = :group_id_1
-  AND webhook_marks.topic = :topic_1
-  AND webhook_marks.partition_no = :partition_no_1
-  AND webhook_marks.record_offset = :record_offset_1
-  AND (
-    webhook_marks.subscription_id = :subscription_id_1
-    OR webhook_marks.subscription_id = :subscription_id_2
-  )
+  webhook_marks.group_id = :b_group_id
+  AND webhook_marks.topic = :b_topic
+  AND webhook_marks.partition_no = :b_partition_no
+  AND webhook_marks.record_offset = :b_record_offset
+  AND webhook_marks.subscription_id = :b_subscription_id
 ;
 
 -- ledger.assigned.settled_keys

@@ -152,7 +152,7 @@ WHERE
 ;
 
 -- ledger.marks._delete
--- Are there decisions below the committed offset?
+-- Are there marks of refused deliveries below the committed offset?
 SELECT
   anon_1.topic
 FROM (
@@ -171,7 +171,7 @@ WHERE
 ;
 
 -- ledger.marks._delete
--- Delete these decisions.
+-- Delete these.
 DELETE FROM webhook_marks
 WHERE
   webhook_marks.group_id = :group_id_1

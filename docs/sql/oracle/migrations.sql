@@ -823,17 +823,16 @@ CREATE TABLE webhook_marks (
     partition_no INTEGER NOT NULL, 
     record_offset NUMBER(19) NOT NULL, 
     subscription_id NUMBER(19) NOT NULL, 
-    wish VARCHAR2(20 CHAR) NOT NULL, 
+    kind VARCHAR2(20 CHAR) NOT NULL, 
     asked INTEGER DEFAULT 1 NOT NULL, 
     marked_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
-    done_at TIMESTAMP, 
     CONSTRAINT pk_webhook_marks PRIMARY KEY (group_id, topic, partition_no, record_offset, subscription_id), 
-    CONSTRAINT ck_webhook_marks_wish CHECK (wish IN ('look', 'dead_letter', 'give_up'))
+    CONSTRAINT ck_webhook_marks_kind CHECK (kind IN ('look', 'refused', 'published'))
 )
 
 /
 
-COMMENT ON TABLE webhook_marks IS 'Requests to the worker of a partition: to look for rows, or to end a delivery.'
+COMMENT ON TABLE webhook_marks IS 'What workers and commands tell each other about the rows of a partition.'
 
 /
 
@@ -849,7 +848,7 @@ COMMENT ON COLUMN webhook_marks.partition_no IS 'Partition of the topic.'
 
 /
 
-COMMENT ON COLUMN webhook_marks.record_offset IS 'Offset of the record that is decided on. -1: about stored deliveries that are due.'
+COMMENT ON COLUMN webhook_marks.record_offset IS 'Offset of the record. -1: about stored deliveries that are due.'
 
 /
 
@@ -857,19 +856,15 @@ COMMENT ON COLUMN webhook_marks.subscription_id IS 'Id of the subscription. 0: a
 
 /
 
-COMMENT ON COLUMN webhook_marks.wish IS 'look: for due rows. dead_letter, give_up: the decision on a delivery that cannot be stored.'
+COMMENT ON COLUMN webhook_marks.kind IS 'look: for due rows. refused: a delivery cannot be stored. published: a dead letter was, again.'
 
 /
 
-COMMENT ON COLUMN webhook_marks.asked IS 'How often the request was made.'
+COMMENT ON COLUMN webhook_marks.asked IS 'How often a look was asked for.'
 
 /
 
-COMMENT ON COLUMN webhook_marks.marked_at IS 'When the request was last made.'
-
-/
-
-COMMENT ON COLUMN webhook_marks.done_at IS 'When a worker last acted on a decision. Null: not yet.'
+COMMENT ON COLUMN webhook_marks.marked_at IS 'When the look was last asked for, the delivery first refused, or the dead letter last published.'
 
 /
 

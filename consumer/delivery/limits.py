@@ -1,11 +1,18 @@
-"""The slots of a worker: how many requests may be open, how many are, and how fast slots turn over.
+"""The limits that lanes obey: the process's slots, a receiver's rate, and this worker's share of both. Pure.
 
-No I/O; times are monotonic.
+Times are monotonic seconds.
 """
+
+from collections.abc import Callable
+
+from consumer.subscriptions.endpoint import Endpoint
 
 OPEN_BYTES = 64 * 2**20  # of events in open requests; with 1,000 slots each stands for 65 KB
 MANY = 1000  # requests in a quarter of a second: at 4,000 a second receivers are fast, however many slots there are
 TIMED_OUT = 4  # lanes whose last result was a time-out share one slot in so many
+BURST = 0.1  # seconds' worth of requests to a receiver with a rate that may start at once; at least one request
+
+Share = Callable[[frozenset[str] | None], float]  # by the topics that events come from; None: any
 
 
 class Slots:
@@ -62,3 +69,54 @@ class Slots:
         if passed >= self._seconds:
             self.quick = self._ended >= min(self.total, MANY) and passed < 2 * self._seconds
             self._ended, self._since = 0, now
+
+
+class TokenBucket:
+    """Allows `rate` (above 0) requests a second: in any t seconds at most `rate * t`, plus one burst.
+
+    The bucket is full at the beginning. Its only state is the time at which it is full again (the "theoretical arrival
+    time" of the generic cell rate algorithm, ITU-T I.371). Nothing is refilled, so nothing drifts, and `ready_at` is
+    exact.
+    """
+
+    __slots__ = ("_burst", "_full_at", "_rate")
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._burst = max(1.0, rate * BURST)
+        self._full_at = now
+
+    def ready_at(self, now: float) -> float:
+        """When the next request may start: `now`, or later."""
+        return max(now, self._full_at - (self._burst - 1) / self._rate)
+
+    def is_full(self, now: float) -> bool:
+        """The bucket is full, as at the beginning."""
+        return self._full_at <= now
+
+    def take(self, now: float) -> None:
+        """Start a request. If it was not ready, later requests wait longer."""
+        self._full_at = max(now, self._full_at) + 1 / self._rate
+
+    def set_rate(self, rate: float, now: float) -> None:
+        """Change the rate. Tokens are kept as far as they fit into the new bucket."""
+        tokens = self._burst - max(0.0, self._full_at - now) * self._rate
+        self._rate = rate
+        self._burst = max(1.0, rate * BURST)
+        self._full_at = now + (self._burst - tokens) / rate
+
+
+class Shares:
+    """Caches `share` by topics: many subscriptions name the same topics, and most name none."""
+
+    def __init__(self, share: Share = lambda _topics: 1.0) -> None:
+        self._share = share
+        self._said: dict[frozenset[str] | None, float] = {}
+
+    def of(self, endpoint: Endpoint) -> float:
+        """The share of this subscription's limits, above 0 and at most 1."""
+        topics = None if endpoint.selection is None else endpoint.selection.topics
+        share = self._said.get(topics)
+        if share is None:
+            share = self._said[topics] = self._share(topics)
+        return share

@@ -1,12 +1,46 @@
-"""The token bucket: the rate that a receiver sees, and the rate that a saturated lane gets."""
-
-from bisect import bisect_left
+"""The limits of lanes: slots turn over or are scarce, and a rate is kept."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.delivery.token_bucket import TokenBucket
+from consumer.delivery.limits import MANY, Slots, TokenBucket
+
+
+@pytest.mark.parametrize(
+    ("ended", "passed", "quick"), [(3, 0.25, True), (2, 0.25, False), (3, 0.49, True), (3, 0.5, False)]
+)
+def test_slots_turn_over_when_as_many_requests_end_in_the_interval(ended: int, passed: float, *, quick: bool) -> None:
+    """As many as there are slots must end in the interval. If the process stood still, the interval does not count."""
+    slots = Slots(3, 0.25)
+    slots.look(100.0)
+    for _ in range(ended):
+        slots.free(slots.take(1, timed_out=False), timed_out=False)
+    slots.look(100.0 + passed)
+    assert slots.quick is quick
+
+
+@pytest.mark.parametrize(("ended", "quick"), [(MANY, True), (MANY - 1, False)])
+def test_many_requests_are_enough_whatever_the_number_of_slots(ended: int, *, quick: bool) -> None:
+    """Ten thousand slots with receivers that take a second turn over once a second, at 10,000 deliveries a second."""
+    slots = Slots(10 * MANY, 0.25)
+    slots.look(100.0)
+    for _ in range(ended):
+        slots.free(slots.take(1, timed_out=False), timed_out=False)
+    slots.look(100.25)
+    assert slots.quick is quick
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "scarce"), [(4, 4, True), (5, 4, False), (3, 4, True), (2, 4, False), (0, 7, True), (0, 6, False)]
+)
+def test_slots_are_scarce_when_others_have_taken_them(own: int, others: int, *, scarce: bool) -> None:
+    """Seven of eight slots are taken, half of these by others."""
+    slots = Slots(8, 0.25)
+    for _ in range(own + others):
+        slots.take(1, timed_out=False)
+    assert slots.is_scarce(own) is scarce
+
 
 rates = st.floats(0.01, 100_000)
 
@@ -35,18 +69,6 @@ def test_no_window_sees_more_than_the_rate_and_a_burst(rate: float, begins: floa
         for last in range(first, len(found)):
             count = last - first + 1
             assert count <= rate * (found[last] - since) + burst + 1e-6 * count + rate * 1e-9
-
-
-@pytest.mark.parametrize("rate", [0.5, 3.0, 9.999, 10.0, 10.1, 33.3, 999.0, 12_345.6])
-def test_a_saturated_bucket_reaches_its_rate(rate: float) -> None:
-    """Polled each millisecond, it gives 99 % of the rate or more, hours after it began as well as at once."""
-    pace, began, taken = TokenBucket(rate, 5e5), 5e5, 0
-    for millisecond in range(20_000):
-        now = began + millisecond / 1000
-        while pace.ready_at(now) <= now:
-            pace.take(now)
-            taken += 1
-    assert 0.99 * rate * 20 <= taken <= rate * 20 + max(1.0, rate / 10)
 
 
 @given(rate=rates, count=st.integers(1, 500))
@@ -97,14 +119,6 @@ def test_a_start_ahead_of_its_token_delays_the_next_ones() -> None:
     for _ in range(3):
         pace.take(0.0)
     assert pace.ready_at(0.0) == 3.0
-
-
-@given(rate=rates, waits=st.lists(st.floats(0, 10), max_size=50))
-def test_an_idle_bucket_holds_no_more_than_a_burst(rate: float, waits: list[float]) -> None:
-    """However long nothing was sent, at most a burst starts at once."""
-    found = [*starts(rate, 0.0, waits), *starts(rate, 1e4, [0.0] * 30)][len(waits) :]
-    at_once = bisect_left(found, 1e4 + 1e-9)
-    assert at_once <= max(1.0, rate / 10) + rate * 1e-8
 
 
 @given(rate=rates, taken=st.integers(0, 50), later=st.floats(0, 100))

@@ -1,4 +1,4 @@
-"""Which ordering keys have stored rows: the process's knowledge, compared with the database."""
+"""What a worker knows of its rows: which ordering keys have some, compared with the database."""
 
 from collections import Counter, deque
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from math import inf
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from consumer.delivery.order import StoredKeys, ordering_key_of
+from consumer.delivery.known_rows import Reading, StoredKeys, ordering_key_of
 from consumer.events.event import TopicPartition
 from consumer.ledger.rows import OrderingKey
 from consumer.subscriptions.endpoint import Endpoint
@@ -53,7 +53,7 @@ def test_one_subscription_with_many_stored_keys_displaces_no_other() -> None:
     ] * 2
     assert ordering_keys.unknown == {("t", 0): 50, ("t", 1): 50}
     for number in (0, 1):
-        ordering_keys.loaded(("t", number), [healthy[number], OrderingKey(1, "t", number, "left")])
+        ordering_keys.loaded(("t", number), [healthy[number], OrderingKey(1, "t", number, "left")], Reading())
     assert [OrderingKey(1, "t", 0, key) in ordering_keys for key in ("left", "any")] == [True, False]
     assert (ordering_keys.unknown, kept(ordering_keys)) == ({}, 4)
 
@@ -61,9 +61,11 @@ def test_one_subscription_with_many_stored_keys_displaces_no_other() -> None:
 def test_a_partition_with_too_many_keys_displaces_only_those() -> None:
     """Keys of other partitions and its keys of other subscriptions stay known."""
     ordering_keys = StoredKeys(most=100)
-    ordering_keys.loaded(("t", 0), [OrderingKey(1, "t", 0, str(number)) for number in range(30)])
+    ordering_keys.loaded(("t", 0), [OrderingKey(1, "t", 0, str(number)) for number in range(30)], Reading())
     ordering_keys.loaded(
-        ("t", 1), [OrderingKey(2, "t", 1, "k"), *(OrderingKey(1, "t", 1, str(number)) for number in range(90))]
+        ("t", 1),
+        [OrderingKey(2, "t", 1, "k"), *(OrderingKey(1, "t", 1, str(number)) for number in range(90))],
+        Reading(),
     )
     assert kept(ordering_keys) <= 100
     assert [OrderingKey(*where, "any") in ordering_keys for where in ((1, "t", 0), (2, "t", 1), (1, "t", 1))] == [
@@ -86,22 +88,24 @@ def test_keys_that_come_and_go_take_no_room() -> None:
     assert (ordering_keys.unknown, ordering_keys._known) == ({}, {("t", 0): {}})
 
 
-def test_beyond_the_bound_of_subscriptions_whole_partitions_are_untracked() -> None:
-    """Even the note that a subscription is untracked takes room, so then each partition is untracked as a whole."""
-    ordering_keys = StoredKeys(most=10)
-    for number in range(11):
-        ordering_keys.seen(OrderingKey(number, "t", number % 2, "k"))
-    assert (kept(ordering_keys), ordering_keys.unknown) == (0, {("t", 0): 5, ("t", 1): 5})
-    assert OrderingKey(99, "t", 1, "never seen") in ordering_keys
-    ordering_keys.loaded(("t", 0), [])
-    ordering_keys.leave([("t", 1)])
-    assert (ordering_keys.unknown, OrderingKey(99, "t", 0, "never seen") in ordering_keys) == ({}, False)
+def test_a_row_that_a_reading_may_have_missed_is_known() -> None:
+    """It was written since the reading began, or is being written. A later reading has it."""
+    ordering_keys, ordering_key = StoredKeys(), OrderingKey(1, "t", 0, "k")
+    before = ordering_keys.begin_reading()
+    ordering_keys.began(ordering_key, 7)
+    ordering_keys.written(ordering_key, 7, is_open=True)
+    after = ordering_keys.begin_reading()
+    assert [ordering_keys.first_unseen(ordering_key, each) for each in (before, after)] == [7, inf]
+    ordering_keys.began(ordering_key, 5)
+    assert [ordering_keys.first_unseen(ordering_key, each) for each in (before, after)] == [5, 5]
+    ordering_keys.end_reading(before)
+    ordering_keys.written(ordering_key, 5, is_open=False)
+    assert ordering_keys.first_unseen(ordering_key, after) == inf, "a delivery that was given up holds up no other"
 
 
 def kept(ordering_keys: StoredKeys) -> int:
-    """The number of known keys and of untracked subscriptions."""
-    known = [each for each in ordering_keys._known.values() if each is not None]
-    return sum(1 if keys is None else len(keys) for each in known for keys in each.values())
+    """The number of known keys."""
+    return sum(len(keys or ()) for each in ordering_keys._known.values() for keys in (each or {}).values())
 
 
 class StoredPairsMachine(RuleBasedStateMachine):
@@ -136,7 +140,7 @@ class StoredPairsMachine(RuleBasedStateMachine):
         def answer() -> None:
             if life == self.life:
                 self.unwritten[ordering_key, offset] -= 1
-                (self.ordering_keys.written if waits else self.ordering_keys.given_up)(ordering_key, offset)
+                self.ordering_keys.written(ordering_key, offset, is_open=waits)
 
         def job() -> Callable[[], None]:
             if life == self.life:  # else the assignment was forgotten
@@ -171,9 +175,9 @@ class StoredPairsMachine(RuleBasedStateMachine):
 
         def answer() -> None:
             if life == self.life:
-                self.ordering_keys.loaded(place, found if len(found) <= most else None)
+                self.ordering_keys.loaded(place, found if len(found) <= most else None, self.reading)
                 self.loaded.add(place)
-            self.ordering_keys.load_ends()
+            self.ordering_keys.end_reading(self.reading)
 
         return answer
 
@@ -181,7 +185,7 @@ class StoredPairsMachine(RuleBasedStateMachine):
     @rule()
     def begin_load(self) -> None:
         self.begun = self.loads.popleft()
-        self.ordering_keys.load_begins()
+        self.reading = self.ordering_keys.begin_reading()
 
     @precondition(lambda self: self.begun is not None)
     @rule()
@@ -220,7 +224,7 @@ class StoredPairsMachine(RuleBasedStateMachine):
     def it_is_never_too_little(self) -> None:
         for ordering_key in ALL:
             unwritten = [offset for (whose, offset), rows in self.unwritten.items() if whose == ordering_key and rows]
-            assert self.ordering_keys.first_unseen(ordering_key) == min(unwritten, default=inf)
+            assert self.ordering_keys.first_unseen(ordering_key, Reading()) == min(unwritten, default=inf)
             if ordering_key[1:3] in self.loaded and (self.open[ordering_key] or unwritten):
                 assert ordering_key in self.ordering_keys
 

@@ -1,0 +1,78 @@
+"""Deliveries that the database will not store: their records go to the dead-letter topic, so that the offsets move."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import structlog
+
+from consumer.delivery.notes import Notes
+from consumer.events.event import TopicPartition
+from consumer.http.urls import redact_url
+from consumer.intake.dead_letters import DeadLetters
+from consumer.intake.record import Partition, Record
+from consumer.ledger import outbox
+from consumer.ledger.columns import in_transaction
+from consumer.ledger.rows import NewDelivery, OperationalEvent
+from consumer.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+REASON = "not_stored"  # of the dead letter
+
+
+class Refusals:
+    """Used on the loop's thread."""
+
+    def __init__(
+        self,
+        group: str,
+        operations_topic: str,
+        dead_letters: DeadLetters,
+        notes: Notes,
+        metrics: Metrics,
+        partitions: Callable[[], Mapping[TopicPartition, Partition]],
+    ) -> None:
+        self._group = group
+        self._operations_topic = operations_topic
+        self._dead_letters = dead_letters
+        self._notes = notes
+        self._metrics = metrics
+        self._partitions = partitions
+
+    def give_up(self, item: NewDelivery, error: Exception, settle: Callable[[], None]) -> None:
+        """Dead-letter the record of a delivery, and `settle` the delivery once the dead letter is acknowledged.
+
+        A partition that has been revoked is the next owner's, which meets the same refusal.
+        """
+        event = item.event
+        partition = self._partitions().get(event.record.topic_partition)
+        if partition is not None:
+            headers = None if event.headers is None else list(event.headers.items())
+            record = Record(partition, event.record.offset, event.record.timestamp, event.key, event.body, headers)
+            detail = f"subscription {item.subscription_id}: {error}"
+            self._dead_letters.send(record, REASON, detail, partial(self._stored, item, str(error), settle))
+
+    def _stored(self, item: NewDelivery, error: str, settle: Callable[[], None]) -> None:
+        operation = dead_lettered(item, error)
+        self._metrics.deliveries["dead_lettered"] += 1
+        log.error("a delivery could not be stored; its record is on the dead-letter topic", **operation.data)
+        if item.event.record.topic != self._operations_topic:  # no event about the delivery of an event
+            write = partial(outbox.add, group=self._group, operations=[operation])
+            self._notes.add(lambda engine: in_transaction(engine, write))
+        settle()
+
+
+def dead_lettered(item: NewDelivery, error: str) -> OperationalEvent:
+    """The operational event of a delivery that the database would not store."""
+    event = item.event
+    data = {
+        "subscription_id": item.subscription_id,
+        "url": redact_url(item.url),
+        "webhook_id": event.webhook_id,
+        "event_type": event.type,
+        **event.record._asdict(),
+        "attempts": item.attempt,
+        "last_error": item.last.error if item.last else None,
+        "error": error,
+    }
+    return OperationalEvent("delivery.dead_lettered", f"dead-lettered-{event.webhook_id}-{item.subscription_id}", data)
