@@ -69,7 +69,7 @@ class Translation(Part):
         ask: Ask,
         memory: Memory,
         *,
-        source: Callable[[], Source],
+        source: Source,
         stands_aside: Callable[[TopicPartition], bool],
         monotonic: Callable[[], float],
     ) -> None:
@@ -120,7 +120,7 @@ class Translation(Part):
             self._want(self._missing(record))
             resting.add(partition)
         for partition in resting:
-            self._source().rest(partition)
+            self._source.rest(partition)
         return admitted
 
     def json_of(self, record: Record) -> Record:
@@ -178,7 +178,7 @@ class Translation(Part):
                 continue
             del self._waiting[partition]
             if not self._stands_aside(partition.topic_partition):
-                self._source().wake(partition)
+                self._source.wake(partition)
         return released
 
     def _count(self, record: Record, number: int) -> None:

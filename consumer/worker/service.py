@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import chain, repeat
 from types import FrameType
 
@@ -24,7 +25,7 @@ from consumer.schemas.framing import SchemaId
 from consumer.telemetry.metrics import Metrics, Readings, registry
 from consumer.telemetry.tracer import Tracer
 from consumer.worker.health import Status, serve
-from consumer.worker.wiring import build_worker
+from consumer.worker.wiring import Parts
 from consumer.worker.worker import Worker
 
 log = structlog.get_logger(__name__)
@@ -56,15 +57,18 @@ class Service:
         tracer, load_schema = _tracer(traces), _load_schema(schemas)
         try:
             self._await_database(create_engine(database))
-            self._worker = build_worker(
-                kafka,
-                topics.topics,
-                database,
-                delivery,
-                self._metrics,
-                mapped=mapped,
-                tracer=tracer,
-                load_schema=load_schema,
+            self._worker = Worker(
+                partial(
+                    Parts,
+                    kafka,
+                    topics.topics,
+                    database,
+                    delivery,
+                    self._metrics,
+                    mapped=mapped,
+                    tracer=tracer,
+                    load_schema=load_schema,
+                )
             )
             # Objects made so far stay, so the collector need not walk them. Deliveries are freed without a collection.
             gc.freeze()

@@ -23,13 +23,13 @@ from consumer.delivery.parking import Parking
 from consumer.delivery.retry import RetryPolicy
 from consumer.delivery.set_aside import SetAside
 from consumer.delivery.settling import Settling
-from consumer.intake import unreadable
+from consumer.intake import commits, unreadable
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.source import Source
 from consumer.matching import budget
 from consumer.subscriptions.endpoint import Endpoint
-from consumer.worker import committer, polling
+from consumer.worker import polling
 
 Change = Callable[[], None]
 
@@ -167,8 +167,8 @@ def commits_nothing_when_it_leaves() -> None:
 
 def commits_rarely() -> None:
     """Commits are made every ten seconds, not four times a second, whatever is settled."""
-    committer.COMMIT_EVERY = 10.0
-    committer.COMMIT_RECORDS = 1_000_000
+    commits.COMMIT_EVERY = 10.0
+    commits.COMMIT_RECORDS = 1_000_000
 
 
 def stops_after_a_while() -> None:

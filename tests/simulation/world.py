@@ -24,7 +24,7 @@ from consumer.loop.part import Part
 from consumer.matching.selection import Selector
 from consumer.telemetry.metrics import Histogram, Metrics
 from consumer.worker.event_publisher import Announcement
-from consumer.worker.wiring import build_worker
+from consumer.worker.wiring import Parts
 from consumer.worker.worker import Worker
 from tests.simulation.database import SimulatedDatabase
 from tests.simulation.transport import Transport
@@ -98,14 +98,17 @@ class World:
             patch.setattr("consumer.worker.wiring.Source", partial(_Source, self))
             # CPU time is not simulated: a garbage collection could put a filter over its budget.
             patch.setattr("consumer.worker.wiring.Selector", partial(Selector, processor=lambda: 0.0))
-            self.worker = build_worker(
-                KafkaSettings(bootstrap_servers="none", group_id="g", dead_letter_topic="dead", properties={}),
-                [TOPIC],
-                DatabaseSettings(url=SecretStr(str(self.engine.url)), db_schema=None, encryption_key=None),
-                self.delivery,
-                self.metrics,
-                clock=lambda: BORN + self.now,
-                monotonic=lambda: self.now,
+            self.worker = Worker(
+                partial(
+                    Parts,
+                    KafkaSettings(bootstrap_servers="none", group_id="g", dead_letter_topic="dead", properties={}),
+                    [TOPIC],
+                    DatabaseSettings(url=SecretStr(str(self.engine.url)), db_schema=None, encryption_key=None),
+                    self.delivery,
+                    self.metrics,
+                    clock=lambda: BORN + self.now,
+                    monotonic=lambda: self.now,
+                )
             )
         self.source.assign(numbers)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.worker.clock import JUMP, ClockWatch
+from consumer.worker.maintenance import JUMP, ClockWatch
 
 DURATIONS = st.floats(0, 86400)
 

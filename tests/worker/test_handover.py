@@ -8,8 +8,7 @@ from sqlalchemy import Engine
 from consumer.delivery.delivery import Lane
 from consumer.delivery.lanes import Admission
 from consumer.delivery.set_aside import LATELY
-from consumer.worker.handover import REVOKE_DRAIN, STORE_DRAIN, WRITE_LIMIT
-from consumer.worker.worker import REVOKE_PART
+from consumer.worker.handover import REVOKE_DRAIN, REVOKE_PART, STORE_DRAIN, WRITE_LIMIT
 from tests.simulation.deployment import OBSTACLES, URLS, Deployment, result
 from tests.simulation.world import TOPIC
 

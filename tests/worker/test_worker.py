@@ -25,8 +25,8 @@ from consumer.schemas.conversion import Decode
 from consumer.schemas.framing import SchemaId
 from consumer.subscriptions import repository
 from consumer.telemetry.metrics import Metrics, registry
-from consumer.worker import worker as worker_module
-from consumer.worker.wiring import build_worker
+from consumer.worker import handover
+from consumer.worker.wiring import Parts
 from consumer.worker.worker import Worker
 from models import ParkedDelivery
 from tests.databases import url_of
@@ -69,13 +69,9 @@ class Rig:
             "WEBHOOK_DRAIN": "5",
         }
         database = DatabaseSettings(url=SecretStr(url_of(self.engine)), db_schema=None, encryption_key=None)
-        self.worker = build_worker(
-            self.settings,
-            [self.topic],
-            database,
-            load(DeliverySettings, values | delivery),
-            self.metrics,
-            load_schema=self.load_schema,
+        settings = load(DeliverySettings, values | delivery)
+        self.worker = Worker(
+            partial(Parts, self.settings, [self.topic], database, settings, self.metrics, load_schema=self.load_schema)
         )
         poll = self.worker.parts.source.poll
 
@@ -324,7 +320,7 @@ def test_a_revoke_waits_for_open_requests_and_commits_them(rig: Rig, monkeypatch
 
 def test_a_revoke_stores_deliveries_whose_requests_do_not_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request cancelled after the drain counts as an attempt. It is stored and committed before the return."""
-    monkeypatch.setattr(worker_module, "REVOKE_DRAIN", 0.3)
+    monkeypatch.setattr(handover, "REVOKE_DRAIN", 0.3)
     rig.subscribe("/hangs")
     rig.receiver.rules["/hangs"] = always(Silence.HANG)
     rig.write(*events(10))

@@ -6,8 +6,8 @@ from sqlalchemy import Engine
 from consumer.database.job import SLOW
 from consumer.intake.offsets import decode as settled_above
 from consumer.matching.inbox import MOST_EVENTS
+from consumer.worker.handover import STORED_ALONE
 from consumer.worker.polling import PAUSE_AFTER
-from consumer.worker.takeover import STORED_ALONE
 from tests.ledger.rows_kit import query, run
 from tests.simulation.deployment import ORDERED, URLS, Deployment, result
 from tests.simulation.watch import Watch
