@@ -22,6 +22,7 @@ from consumer.intake.offsets import identity_of, same_cluster
 from consumer.intake.record import Partition
 from consumer.intake.topic_ids import TopicIdentity, TopicIds
 from consumer.kafka.client import LibrdkafkaLog, onlooker
+from consumer.loop.backoff import seconds_after
 
 log = structlog.get_logger(__name__)
 
@@ -109,8 +110,8 @@ class Positions:
     def _work(self) -> None:
         unknown: list[Partition] = []
         endless: list[Partition] = []
-        wait = BACK_OFF[0]
-        while self._heard(unknown, endless, wait):
+        failed = 0  # requests in a row
+        while self._heard(unknown, endless, seconds_after(max(1, failed), *BACK_OFF)):
             unknown[:] = [each for each in unknown if each.owned]
             endless[:] = [each for each in endless if each.owned]
             failures = [self._learn_committed(unknown, endless)] if unknown else []
@@ -120,7 +121,7 @@ class Positions:
             self._say(failure, unknown or endless)
             if self._questions.empty() and time.monotonic() >= self._look_at:
                 self._look()
-            wait = min(2 * wait, BACK_OFF[1]) if failure is not None else BACK_OFF[0]
+            failed = failed + 1 if failure is not None else 0
         self._consumer.close()
         self._ids.close()
 

@@ -14,7 +14,7 @@ from consumer.kafka.client import LibrdkafkaLog, client_properties, refused
 
 log = structlog.get_logger(__name__)
 
-FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a failed record is sent again
+BACK_OFF = (0.5, 30.0)  # seconds before a failed record is sent again: the first wait, the longest
 SLOW = 10.0  # seconds; an acknowledgement takes milliseconds. librdkafka keeps trying silently, perhaps for ever
 
 Headers = list[tuple[str, str | bytes | None]]
@@ -140,7 +140,7 @@ class AcknowledgedTopic:
         self.answers.extend((number, error) for number in self._sent_at)
         self._sent_at.clear()
         if self._clock() >= self._again_at:
-            self._again_at = self._clock() + LONGEST_WAIT
+            self._again_at = self._clock() + BACK_OFF[1]
             self._fatal = None
             self._producer = self._new_producer()
 

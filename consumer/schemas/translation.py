@@ -12,6 +12,7 @@ from consumer.errors import RegistryUnavailable, Undecodable
 from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition, Record
 from consumer.intake.source import Source
+from consumer.loop.backoff import seconds_after
 from consumer.loop.part import Part
 from consumer.schemas.conversion import Decode, translated
 from consumer.schemas.framing import SchemaId, framed
@@ -210,8 +211,8 @@ class Translation(Part):
             if question is None:
                 return  # the records that waited for it have left
             question.asked = False
-            question.retry_at = now + min(BACK_OFF[0] * 2 ** min(question.failures, 10), BACK_OFF[1])
             question.failures += 1
+            question.retry_at = now + seconds_after(question.failures, *BACK_OFF)
             question.reason = str(answer)
         elif isinstance(answer, Exception) and not isinstance(answer, Undecodable):
             raise answer

@@ -12,8 +12,9 @@ from sqlalchemy import Engine
 
 from consumer.database.engine import DatabaseThread
 from consumer.database.job import ThreadJob
-from consumer.kafka.producer import FIRST_WAIT, LONGEST_WAIT
+from consumer.kafka.producer import BACK_OFF
 from consumer.ledger import outbox
+from consumer.loop.backoff import seconds_after
 from consumer.loop.part import Part
 from consumer.worker.event_publisher import Announcement, EventPublisher
 
@@ -44,7 +45,7 @@ class OutboxRelay(Part):
         self._acknowledged: list[int] = []  # published, and still in the database
         self._woken = False
         self._not_before = self._look_at = clock()
-        self._wait = FIRST_WAIT
+        self._failures = 0  # in a row
 
     @property
     def busy(self) -> bool:
@@ -92,7 +93,7 @@ class OutboxRelay(Part):
         self._acknowledged += ids
         self._unanswered -= len(ids)
         if not self._unanswered:
-            self._wait = FIRST_WAIT
+            self._failures = 0
 
     def _forget(self) -> None:
         ids, self._acknowledged = self._acknowledged, []
@@ -106,5 +107,5 @@ class OutboxRelay(Part):
         """No event is pending: those without an acknowledgement have failed, and are read again after a back-off."""
         if self._unanswered:
             self._unanswered = 0
-            self._not_before = self._look_at = now + self._wait
-            self._wait = min(self._wait * 2, LONGEST_WAIT)
+            self._failures += 1
+            self._not_before = self._look_at = now + seconds_after(self._failures, *BACK_OFF)

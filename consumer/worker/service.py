@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import chain, repeat
+from itertools import count
 from types import FrameType
 
 import structlog
@@ -20,6 +20,7 @@ from consumer.database.engine import create_engine
 from consumer.errors import DatabaseUnavailable
 from consumer.http.server import BackgroundServer
 from consumer.intake.mapping_file import mappings_of
+from consumer.loop.backoff import seconds_after
 from consumer.schemas.conversion import Decode
 from consumer.schemas.framing import SchemaId
 from consumer.telemetry.metrics import Metrics, Readings, registry
@@ -31,7 +32,7 @@ from consumer.worker.worker import Worker
 log = structlog.get_logger(__name__)
 
 COLLECT_EVERY = (50_000, 20, 50)  # allocations; the default of 700 collects each 50 deliveries, 8 µs for each
-BACK_OFF = (0.5, 1.0, 2.0, 5.0)  # seconds; the last one repeats
+BACK_OFF = (0.5, 5.0)  # seconds between two looks for the database: the first wait, the longest
 
 
 class Service:
@@ -82,7 +83,7 @@ class Service:
         log.info("stopped")
 
     def _await_database(self, engine: Engine) -> None:
-        for wait in chain(BACK_OFF, repeat(BACK_OFF[-1])):
+        for failures in count(1):
             try:
                 state = migrations.state(engine)
             except DatabaseUnavailable as error:
@@ -97,7 +98,7 @@ class Service:
             if reason != self._waiting_for:
                 log.warning("waiting for the database", reason=reason)
             self._waiting_for = reason
-            time.sleep(wait)
+            time.sleep(seconds_after(failures, *BACK_OFF))
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         if self._worker is None:

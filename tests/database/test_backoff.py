@@ -2,7 +2,7 @@
 
 from structlog.testing import capture_logs
 
-from consumer.database.backoff import BACK_OFF, Backoff
+from consumer.database.job import BACK_OFF, Backoff
 
 
 class Clock:

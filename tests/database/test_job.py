@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from consumer.database.backoff import BACK_OFF
-from consumer.database.job import SLOW, DatabaseJob
+from consumer.database.job import BACK_OFF, SLOW, DatabaseJob
 
 
 class Bench:

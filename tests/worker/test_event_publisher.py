@@ -13,7 +13,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.intake.decode import decode
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Headers, Partition, Record
-from consumer.kafka.producer import LONGEST_WAIT
+from consumer.kafka.producer import BACK_OFF
 from consumer.ledger.rows import OperationalEvent
 from consumer.worker.event_publisher import Announcement, EventPublisher
 from tests.kafka_broker import KafkaBroker
@@ -256,7 +256,7 @@ def test_a_producer_that_cannot_go_on_is_replaced(mock_kafka: str, open_announce
             announcer.poll()
             assert (announcer.pending, stored) == (0, [])
             assert (topic._producer is not old) is expected_new
-        now[0] += LONGEST_WAIT
+        now[0] += BACK_OFF[1]
         announcer.poll()
         announcer.send([disabled(3)], stored.extend)
         served(announcer, lambda: stored == [3])
