@@ -164,8 +164,7 @@ def test_a_coordinator_that_freezes_during_a_rebalance_delays_the_loop_by_second
         kafka_cluster.pause()
         frozen_at.append(time.monotonic())
 
-    on_assign, _, on_lost = first.source._callbacks
-    first.source._callbacks = on_assign, freeze, on_lost
+    first.source._tell_revoked = freeze
     second = join(settings, [topic])
     try:
         with capture_logs() as logs:

@@ -138,7 +138,7 @@ def test_an_exception_in_a_callback_is_raised_by_the_next_poll(kafka: Kafka, joi
     def fail(_partitions: object) -> None:
         raise RuntimeError("a bug in the worker")
 
-    member.source._callbacks = fail, *member.source._callbacks[1:]
+    member.source._tell_assigned = fail
     with pytest.raises(RuntimeError, match="a bug in the worker"):
         until(lambda: False, member)
     until(lambda: len(member.records) == 100, member)
@@ -268,8 +268,7 @@ def test_a_rebalance_goes_on_when_a_topic_is_found_to_be_made_anew(mock_kafka: s
         source._on_lost(source._consumer, [])
         rebalancing.append(source.rebalancing)
 
-    on_assign, _, on_lost = source._callbacks
-    source._callbacks = on_assign, drain, on_lost
+    source._tell_revoked = drain
     source._on_revoke(source._consumer, [TopicPartition(topic, 1)])
     assert (rebalancing, source.rebalancing, source.opening) == ([True], False, False)
     assert (member.lost, kept.owned, given_up.owned) == ([], True, False)
