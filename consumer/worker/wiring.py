@@ -49,11 +49,10 @@ from consumer.telemetry.tracer import Tracer
 from consumer.worker.attempt_log import AttemptLog
 from consumer.worker.decisions import Decisions
 from consumer.worker.dispatch import Dispatch
-from consumer.worker.event_publisher import EventPublisher
 from consumer.worker.handover import Handover, Takeover
 from consumer.worker.housekeeping import Housekeeping
 from consumer.worker.maintenance import Maintenance
-from consumer.worker.outbox_relay import OutboxRelay
+from consumer.worker.outbox_relay import OutboxRelay, operations_topic
 from consumer.worker.ownership import Ownership
 from consumer.worker.polling import Polling
 
@@ -117,7 +116,7 @@ class Parts:
         # Clients of Kafka. The last one joins the group.
         self.dead_letters = DeadLetters(kafka)
         self.attempt_log = AttemptLog(kafka, kafka.attempts_topic) if kafka.attempts_topic else None
-        publisher = EventPublisher(kafka)
+        operations = operations_topic(kafka)
         self.topics = Topics(kafka, names)
         self.topic_watch = TopicWatch(kafka, post, self.topics.learn, self.topics.consumed, clock=monotonic)
         self.source = Source(
@@ -159,7 +158,9 @@ class Parts:
             )
 
         # Stored deliveries, and operational events.
-        self.relay = OutboxRelay(engine, upkeep, group, publisher, self.ownership.leads, clock=monotonic)
+        self.relay = OutboxRelay(
+            engine, upkeep, group, operations, kafka.event_source, self.ownership.leads, clock=monotonic
+        )
         self.notes = Notes(engine, upkeep, monotonic, self.relay.wake)
         decisions = Decisions(group, self.dead_letters, self.notes, metrics, lambda: self.source.partitions)
         self.parking = Parking(

@@ -34,7 +34,7 @@ from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.telemetry.metrics import Metrics, Readings, registry
 from consumer.worker.decisions import REASON
-from consumer.worker.event_publisher import _cloudevent
+from consumer.worker.outbox_relay import _cloudevent
 from models import Base, Status, Subscription
 from tests.delivery.store_kit import Store
 from tests.docs.documentation import BLOCKS, ROOT, SOURCE, TEXTS, code, prose, rows, table_behind
