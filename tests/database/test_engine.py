@@ -438,9 +438,9 @@ def test_a_missing_grant_is_a_transient_error(engine: Engine, emulator: OracleEm
 
 
 @pytest.mark.parametrize("text", [None, "", "x", "x" * PIECE, "é" * (PIECE + 1), "x" * 2048, "x" * 5000])
-def test_a_text_is_kept(engine: Engine, text: str | None) -> None:
+def test_a_text_is_kept(sqlite_engine: Engine, text: str | None) -> None:
     """The database puts the pieces together, of a text beyond its column too, which then equals no value there."""
-    with engine.connect() as connection:
+    with sqlite_engine.connect() as connection:
         assert connection.scalar(select(in_pieces(Subscription.url, text))) == text  # type: ignore[call-overload]
         assert connection.scalar(select(pieces_of("b", 5000)), pieces("b", 5000, text)) == text
 

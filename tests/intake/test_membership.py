@@ -18,22 +18,6 @@ Join = Callable[..., Member]
 PROTOCOLS = pytest.mark.parametrize("protocol", ["classic", "consumer"])
 
 
-def test_a_lost_partition_is_not_committed_on_a_real_kafka(real_kafka: Kafka, join: Join) -> None:
-    """The broker does not fence commits: the offset must not move, however late the partition's records are settled."""
-    topic = real_kafka.topic()
-    settings = real_kafka.settings()
-    real_kafka.write(topic, [b"1"])
-    member = join(settings, [topic], settle=False)
-    until(lambda: member.records, member)
-    partition = member.records[0].partition
-    member.source._on_lost(member.source._consumer, [TopicPartition(topic, 0)])
-    partition.tracker.settle(0)
-    assert (member.lost, partition.owned) == ([partition], False)
-    assert member.source.commit_now([partition])
-    member.source._commits.start(member.source._consumer, [partition])
-    assert (real_kafka.committed(settings.group_id, topic)[0], member.source.commits_total) == (-1001, 0)
-
-
 @PROTOCOLS
 def test_a_rebalance_hands_partitions_over(real_kafka: Kafka, join: Join, protocol: str) -> None:
     """A second member takes its share and starts at the first one's commit. No record comes twice or is lost."""

@@ -13,14 +13,6 @@ from tests.simulation.deployment import OBSTACLES, URLS, Deployment, result
 from tests.simulation.world import TOPIC
 
 
-@pytest.fixture
-def deployment(engine: Engine) -> Deployment:
-    """Two partitions and seven subscriptions, and a worker that owns both partitions."""
-    result = Deployment(engine)
-    result.world.start(0, 1)
-    return result
-
-
 def waited(deployment: Deployment, number: int) -> float:
     """Seconds for which the whole group waits while this worker gives up a partition."""
     begin = deployment.world.now

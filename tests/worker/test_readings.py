@@ -17,14 +17,6 @@ from tests.simulation.deployment import Deployment, result
 from tests.simulation.world import BORN, TOPIC
 
 
-@pytest.fixture
-def deployment(engine: Engine) -> Deployment:
-    """Two partitions and seven subscriptions, and a worker that owns both partitions."""
-    result = Deployment(engine)
-    result.world.start(0, 1)
-    return result
-
-
 def readings(deployment: Deployment) -> Readings:
     """The readings of a scrape now."""
     return deployment.world.worker.readings()

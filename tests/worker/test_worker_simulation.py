@@ -14,14 +14,6 @@ from tests.simulation.watch import Watch
 from tests.simulation.world import TOPIC, Crash
 
 
-@pytest.fixture
-def deployment(engine: Engine) -> Deployment:
-    """Two partitions and seven subscriptions, and a worker that owns both partitions."""
-    result = Deployment(engine)
-    result.world.start(0, 1)
-    return result
-
-
 def fail_until_due(deployment: Deployment) -> None:
     """A delivery fails twice and is stored. Half a minute later it is sent again."""
     world = deployment.world
