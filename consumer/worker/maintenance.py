@@ -59,7 +59,7 @@ class ClockWatch:
         return text if self._monotonic() < until else None
 
 
-class Unasked:
+class CommittedMarks:
     """Finds offsets below which no restart reads stored deliveries: low-water marks that have been committed.
 
     Times are monotonic seconds.
@@ -117,7 +117,7 @@ class Maintenance(Part):
         self._clocks = ClockWatch(clock, monotonic)
         self._next_look = 0.0
         self._next_tidy = monotonic() + FIRST_TIDY
-        self._unasked = Unasked()
+        self._unasked = CommittedMarks()
         self._shared: tuple[frozenset[TopicPartition], int] | None = None  # the state by which limits are shared
         self.parked = self.breakers_open = 0
 

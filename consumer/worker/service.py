@@ -25,8 +25,8 @@ from consumer.schemas.conversion import Decode
 from consumer.schemas.framing import SchemaId
 from consumer.telemetry.metrics import Metrics, Readings, registry
 from consumer.telemetry.tracer import Tracer
-from consumer.worker.health import Status, serve
-from consumer.worker.wiring import Parts
+from consumer.worker.health import LoopState, serve
+from consumer.worker.wiring import WorkerParts
 from consumer.worker.worker import Worker
 
 log = structlog.get_logger(__name__)
@@ -60,7 +60,7 @@ class Service:
             self._await_database(create_engine(database))
             self._worker = Worker(
                 partial(
-                    Parts,
+                    WorkerParts,
                     kafka,
                     topics.topics,
                     database,
@@ -105,10 +105,10 @@ class Service:
             os._exit(0)  # nothing is taken in yet; an exception here could surface inside a driver's callback
         self._worker.stop()
 
-    def _status(self) -> Status:
+    def _status(self) -> LoopState:
         if self._worker is None:
-            return Status(time.monotonic(), [self._waiting_for])
-        return Status(self._worker.turned_at, self._worker.reasons())
+            return LoopState(time.monotonic(), [self._waiting_for])
+        return LoopState(self._worker.turned_at, self._worker.reasons())
 
     def _readings(self) -> Readings:
         found = self._worker.readings() if self._worker is not None else Readings()

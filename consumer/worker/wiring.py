@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-class Parts:
+class WorkerParts:
     """The parts of a worker; `in_turn` are those that the loop polls, in this order."""
 
     def __init__(

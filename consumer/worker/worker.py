@@ -21,7 +21,7 @@ from consumer.intake.record import Partition
 from consumer.telemetry.logs import LogFile
 from consumer.telemetry.metrics import LoopLag, Readings
 from consumer.worker.handover import STORE_DRAIN
-from consumer.worker.wiring import Parts
+from consumer.worker.wiring import WorkerParts
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +35,7 @@ MOST_SHOWN = 20  # failing subscriptions that have a metric each
 class Worker:
     """One member of the consumer group. All of it runs in the thread that calls `run`, until `stop`."""
 
-    def __init__(self, wire: Callable[["Worker"], Parts]) -> None:
+    def __init__(self, wire: Callable[["Worker"], WorkerParts]) -> None:
         """`wire` makes the parts and joins the group; it raises SettingsError if Kafka refuses a setting.
 
         The parts use this loop to talk to parts that are made after them.

@@ -101,7 +101,7 @@ def test_the_clock_is_set_back_by_an_hour_and_right_again(deployment: Deployment
     deployment.alter("""
 import signal, time
 import consumer.worker.maintenance
-from consumer.worker.wiring import Parts
+from consumer.worker.wiring import WorkerParts
 
 difference = 0.0
 consumer.worker.maintenance.FAULT_SECONDS = 3.0
@@ -111,7 +111,7 @@ def set_back(*_):
     difference = -3600.0 if not difference else 0.0
 
 signal.signal(signal.SIGUSR1, set_back)
-Parts.__init__.__kwdefaults__["clock"] = lambda: time.time() + difference
+WorkerParts.__init__.__kwdefaults__["clock"] = lambda: time.time() + difference
 """)
     deployment.subscribe("a", "/good")
     deployment.subscribe("a", "/fails-once")

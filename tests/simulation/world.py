@@ -24,7 +24,7 @@ from consumer.ledger.rows import OperationalEvent
 from consumer.loop.part import Part
 from consumer.matching.selection import Selector
 from consumer.telemetry.metrics import Histogram, Metrics
-from consumer.worker.wiring import Parts
+from consumer.worker.wiring import WorkerParts
 from consumer.worker.worker import Worker
 from tests.simulation.database import SimulatedDatabase
 from tests.simulation.transport import Transport
@@ -99,7 +99,7 @@ class World:
             patch.setattr("consumer.worker.wiring.Selector", partial(Selector, processor=lambda: 0.0))
             self.worker = Worker(
                 partial(
-                    Parts,
+                    WorkerParts,
                     KafkaSettings(bootstrap_servers="none", group_id="g", dead_letter_topic="dead", properties={}),
                     [TOPIC],
                     DatabaseSettings(url=SecretStr(str(self.engine.url)), db_schema=None, encryption_key=None),

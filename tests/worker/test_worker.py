@@ -24,7 +24,7 @@ from consumer.schemas.conversion import Decode
 from consumer.schemas.framing import SchemaId
 from consumer.subscriptions import repository
 from consumer.telemetry.metrics import Metrics, registry
-from consumer.worker.wiring import Parts
+from consumer.worker.wiring import WorkerParts
 from consumer.worker.worker import Worker
 from tests.databases import url_of
 from tests.end_to_end.webhook_receiver import Answer, Receiver, Silence, always
@@ -68,7 +68,9 @@ class Rig:
         database = DatabaseSettings(url=SecretStr(url_of(self.engine)), db_schema=None, encryption_key=None)
         settings = load(DeliverySettings, values | delivery)
         self.worker = Worker(
-            partial(Parts, self.settings, [self.topic], database, settings, self.metrics, load_schema=self.load_schema)
+            partial(
+                WorkerParts, self.settings, [self.topic], database, settings, self.metrics, load_schema=self.load_schema
+            )
         )
         poll = self.worker.parts.source.poll
 
