@@ -11,8 +11,7 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 from consumer.config.settings import KafkaSettings
 from consumer.errors import SettingsError
 from consumer.intake.commits import Commits
-from consumer.intake.consumer_config import consumer_config, first_offset
-from consumer.intake.leaving import leave, within
+from consumer.intake.group_consumer import consumer_config, first_offset, leave, within
 from consumer.intake.offsets import OffsetRegression
 from consumer.intake.positions import Committed, Positions
 from consumer.intake.record import MAX_WAIT, Partition, Record, batch, headers_of
