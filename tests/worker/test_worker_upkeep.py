@@ -70,6 +70,26 @@ def test_delivered_rows_of_a_deleted_topic_are_pruned(deployment: Deployment) ->
     assert world.worker.parts.ownership.adopted == {}
 
 
+def test_a_worker_that_no_longer_leads_gives_up_rows_of_deleted_topics(deployment: Deployment) -> None:
+    """The new leader sends them. The request that is open counts as an attempt of unknown outcome."""
+    world = deployment.world
+    store.park(deployment.engine, "g", [parked(make_event(1, topic=GONE), 1)], 1.0)
+    world.start(0, 1)
+    world.settle_down()
+    for _ in minutes(deployment, int(GONE_AFTER // TIDY_EVERY) + 4):
+        if world.transport.open:
+            break
+    assert len(world.transport.open) == 1
+    world.on_wait = world.run_jobs
+    world.source.revoke(0)
+    assert world.transport.open == []
+    assert world.worker.parts.ownership.adopted == {}
+    sql = "SELECT status, attempt, last_error FROM webhook_deliveries"
+    ((status, attempts, error),) = query(deployment.engine, sql)
+    assert (status, attempts) == ("parked", 2)
+    assert "its outcome is unknown" in error
+
+
 def test_a_recreated_topic_keeps_rows_that_a_restart_would_read(deployment: Deployment) -> None:
     """Its partition is assigned here before the next answer ends the adoption."""
     world = deployment.world
