@@ -157,9 +157,8 @@ class Worker:
     # What the source and the inbox report.
 
     def assigned(self, _partitions: Sequence[Partition]) -> None:
-        """The group has assigned partitions. A stopping worker takes no more: it would only cancel their requests."""
-        if not self._stopping:
-            self.parts.takeover.assigned()
+        """The group has assigned partitions."""
+        self.parts.takeover.assigned()
 
     def positioned(self, partition: Partition) -> None:
         """The committed offset of an assigned partition is known."""
