@@ -16,7 +16,6 @@ from sqlalchemy import (
     Index,
     Inspector,
     Table,
-    delete,
     insert,
     inspect,
     literal_column,
@@ -30,7 +29,7 @@ from consumer.config.environment import load
 from consumer.config.settings import DatabaseSettings
 from consumer.database.engine import create_engine, create_file
 from consumer.database.errors import line
-from consumer.database.migrations import FORMER, FORMER_REVISIONS, VERSIONS, noted, noted_before
+from consumer.database.migrations import VERSIONS
 from consumer.errors import WebhooksError
 from models import Base
 
@@ -196,38 +195,10 @@ def version_table() -> Table:
     return context.get_context()._version  # noqa: SLF001 (Alembic names it nowhere else)
 
 
-def print_note(revision: str) -> None:
-    """Print the SQL that records a revision which is recorded nowhere yet, or in the table of an earlier release.
-
-    Only a tutorial stops at the first revision: its table exists, and none of Alembic's.
-    """
+def print_note() -> None:
+    """Print the SQL that records the first revision: where a tutorial's table exists, none of Alembic's does."""
     context.execute(CreateTable(version_table()))
-    context.execute(insert(version_table()).values(version_num=literal_column(f"'{revision}'")))
-    if revision != ORIGIN:
-        context.execute(delete(FORMER).where(FORMER.c.version_num == literal_column(f"'{revision}'")))
-
-
-def take_over(connection: Connection) -> None:
-    """Move the revision that an earlier release has recorded into our table.
-
-    The row is deleted first: of two processes, one waits here for the other, and then finds nothing to move.
-    """
-    with connection.begin():
-        if noted(connection) or not noted_before(connection):
-            return
-        make_version_table(connection)
-        revision = noted_before(connection)
-        if connection.execute(delete(FORMER).where(FORMER.c.version_num == revision)).rowcount:
-            connection.execute(insert(version_table()).values(version_num=revision))
-
-
-def make_version_table(connection: Connection) -> None:
-    """Create the version table, unless another process does so meanwhile."""
-    try:
-        version_table().create(connection, checkfirst=True)
-    except DBAPIError:
-        if not inspect(connection).has_table(VERSIONS):
-            raise
+    context.execute(insert(version_table()).values(version_num=literal_column(f"'{ORIGIN}'")))
 
 
 def run_migrations(*, keep_ids: bool) -> None:
@@ -258,8 +229,8 @@ def offline(engine: Engine) -> None:
             context.execute(f"ALTER SESSION SET CURRENT_SCHEMA = {schema}")
         if engine.dialect.name == "oracle":
             context.execute(WAIT)
-        if (start := str(context.get_starting_revision_argument())) in FORMER_REVISIONS:
-            print_note(start)
+        if (start := str(context.get_starting_revision_argument())) == ORIGIN:
+            print_note()
         run_migrations(keep_ids=sqlite and start not in {"None", "base", ORIGIN})  # which have no AUTOINCREMENT
         if sqlite:
             context.execute("PRAGMA foreign_keys = ON")
@@ -306,8 +277,7 @@ def online(engine: Engine) -> None:
             on_version_apply=tell,
         )
         try:
-            if mutates := not context.get_context().opts.get("dont_mutate"):  # `alembic current` changes nothing
-                take_over(connection)
+            mutates = not context.get_context().opts.get("dont_mutate")  # `alembic current` changes nothing
             with context.begin_transaction():
                 keep_ids = sqlite and mutates and inspect(connection).has_table("sqlite_sequence")
                 run_migrations(keep_ids=keep_ids)

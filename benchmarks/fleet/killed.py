@@ -16,8 +16,8 @@ from benchmarks.fleet.capacity import load, most_open
 from benchmarks.fleet.costs import MEASURED, ROUND_TRIP, Costs
 from benchmarks.fleet.world import HUNG, TIMEOUT, World, latency, setting, waits
 from consumer.delivery.sender import GROWTH
+from consumer.intake.commits import COMMIT_EVERY, is_commit_due
 from consumer.intake.offsets import OffsetTracker, decode
-from consumer.worker.committer import COMMIT_EVERY, is_commit_due
 
 HELD = 2 * TIMEOUT + waits()[0] * (1 + setting("retry_jitter"))  # seconds that a hanging receiver holds a record:
 # an attempt, a wait in memory, another attempt; then it is stored

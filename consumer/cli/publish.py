@@ -39,7 +39,8 @@ def publish(
     from consumer.cli.waiting import Waiting
     from consumer.config.environment import load
     from consumer.config.settings import KafkaSettings
-    from consumer.kafka.publishing import publish as publish_all
+    from consumer.kafka.producer import Outgoing
+    from consumer.kafka.producer import publish as publish_all
 
     events = _events(sys.stdin.buffer.read() if value == "-" else value.encode(errors="surrogateescape"))
     total = len(events) * count
@@ -51,13 +52,10 @@ def publish(
     console.configure()
     stored: Counter[int] = Counter()
     kafka = load(KafkaSettings)
-    places = publish_all(
-        kafka,
-        topic,
-        chain.from_iterable(repeat(events, count)),
-        key=key.encode(errors="surrogateescape") if key is not None else None,
-        headers=[(name, text.encode(errors="surrogateescape")) for name, text in pairs],
-    )
+    encoded = key.encode(errors="surrogateescape") if key is not None else None
+    headers = [(name, text.encode(errors="surrogateescape")) for name, text in pairs]
+    values = chain.from_iterable(repeat(events, count))
+    places = publish_all(kafka, (Outgoing(topic, value, encoded, headers) for value in values))
     with Waiting(f"Kafka at {kafka.bootstrap_servers}"):
         first = list(islice(places, 1))
     try:

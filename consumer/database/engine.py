@@ -5,17 +5,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from operator import methodcaller
+from functools import partial, reduce
+from operator import add, methodcaller
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Connection, Engine, event, tuple_
+from sqlalchemy import ColumnElement, Connection, Engine, String, bindparam, event, tuple_
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 
@@ -29,6 +30,7 @@ from consumer.telemetry.metrics import Histogram
 
 CALL_TIMEOUT = 30.0  # seconds for one round trip to Oracle: the largest batch takes one; a lost network would hang it
 LOCK_TIMEOUT = 30.0  # seconds that SQLite waits for another process's transaction
+PIECE = 1000  # characters of a piece of a long text
 IN_LIST = 512  # the largest power of two below Oracle's limit of 1,000 elements (ORA-01795)
 
 T = TypeVar("T")
@@ -139,6 +141,32 @@ def padded(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
+# Long texts outside VALUES go in pieces that Oracle concatenates. The driver declares four bytes for each character. A
+# bind declared above 4,000 bytes is a LONG to Oracle, which takes that as a column's value in VALUES, and for a LOB in
+# SET, but not in SELECT and WHERE (ORA-01461).
+
+
+def pieces_of(name: str, length: int) -> ColumnElement[Any]:
+    """The value of `pieces(name, length, …)` in a statement."""
+    return reduce(add, (bindparam(each, type_=String(PIECE)) for each in pieces(name, length, None)))
+
+
+def pieces(name: str, length: int, text: str | None) -> dict[str, object]:
+    """The binds for a text of at most `length` characters."""
+    starts = range(0, max(length, len(text or "")), PIECE)
+    return {f"{name}_{start // PIECE}": None if text is None else text[start : start + PIECE] for start in starts}
+
+
+def in_pieces(column: InstrumentedAttribute[Any], value: object) -> object:
+    """A column's value for SET or WHERE: in pieces if it may be long."""
+    length = getattr(column.type, "length", None) or 0
+    if length <= PIECE:
+        return value
+    text = value if isinstance(value, str) else None
+    binds = pieces(column.key, length, text).items()
+    return reduce(add, (bindparam(name, piece, String(PIECE), unique=True) for name, piece in binds))
+
+
 class DatabaseThread:
     """Runs jobs one after another on a thread of its own and hands each outcome back to the loop.
 
@@ -192,9 +220,8 @@ class DatabaseThread:
 
 
 def _oracle(settings: DatabaseSettings, url: sa.URL) -> Engine:
-    # These modules load the driver: without the import, SQLite deployments start faster.
-    from consumer.database.oracle import connector  # noqa: PLC0415
-    from consumer.database.oracle_binds import declare  # noqa: PLC0415
+    # The module loads the driver: without the import, SQLite deployments start faster.
+    from consumer.database.oracle import connector, declare  # noqa: PLC0415
 
     schema = settings.db_schema
     engine = sa.create_engine(

@@ -3,13 +3,52 @@
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from consumer.database.backoff import Backoff
+import structlog
 
+from consumer.loop.backoff import seconds_after
+
+log = structlog.get_logger(__name__)
+
+BACK_OFF = (0.1, 5.0)  # seconds: the first wait, the longest
 SLOW = 5.0  # seconds without an answer until /readyz says so; a statement ends after 30
 W = TypeVar("W")
 T = TypeVar("T")
 
 Submit = Callable[[W, Callable[[T | Exception], None]], None]
+
+
+class Backoff:
+    """The failures of one kind of database work since its last success. Times are monotonic seconds."""
+
+    def __init__(self, monotonic: Callable[[], float], longest: float = BACK_OFF[1]) -> None:
+        """`longest`: the longest wait, in seconds."""
+        self._monotonic = monotonic
+        self._longest = longest
+        self._failures = 0
+        self._retry_at = 0.0
+        self.seconds = 0.0  # the present wait; 0: the last try succeeded
+        self.fault: str | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the work may be tried again."""
+        return self._monotonic() >= self._retry_at
+
+    def failed(self, error: Exception, what: str) -> None:
+        """Note a failure; logs `what` if the reason is new."""
+        self._failures += 1
+        self.seconds = seconds_after(self._failures, BACK_OFF[0], self._longest)
+        self._retry_at = self._monotonic() + self.seconds
+        text = f"database: {error}"
+        if text != self.fault:
+            log.error(what, error=str(error))
+        self.fault = text
+
+    def succeeded(self) -> None:
+        """Note a success, which resets the back-off."""
+        if self.fault is not None:
+            log.info("the database answers again")
+        self._failures, self.seconds, self.fault = 0, 0.0, None
 
 
 def _always(_error: Exception) -> bool:

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, NoSuchTableError
 
 from consumer.database.engine import create_file, reading, unavailable
@@ -19,7 +18,7 @@ from consumer.database.errors import is_not_migrated, line
 from consumer.errors import DatabaseUnavailable, WebhooksError
 
 
-class State(NamedTuple):
+class Revisions(NamedTuple):
     """The database's revision (None: it has no tables of this program) and the revision that this program needs."""
 
     current: str | None
@@ -27,10 +26,7 @@ class State(NamedTuple):
     behind: bool  # a migration of this version is missing; False if a later version has migrated the database
 
 
-VERSIONS = "webhook_alembic_version"
-# Alembic's default table, where releases up to 0007 noted their revisions, next to those of other programs.
-FORMER = sa.table("alembic_version", sa.column("version_num", sa.String(32)))
-FORMER_REVISIONS = {f"{number:04}" for number in range(1, 8)}
+VERSIONS = "webhook_alembic_version"  # not Alembic's default, which other programs in the schema may use
 AGAIN = "run it again, and it continues where it stopped"
 _OURS = re.compile(r"\d{4}")  # a revision of this program, of this or a later version
 
@@ -86,14 +82,14 @@ def _lacking(error: Exception, revision: str | None) -> str:
     )
 
 
-def state(engine: Engine) -> State:
+def state(engine: Engine) -> Revisions:
     """The state of the database. Raises DatabaseUnavailable if it does not answer."""
     directory = ScriptDirectory.from_config(_config(engine))
     head = directory.get_current_head()
     assert head is not None  # noqa: S101 (the versions are beside this file)
     current = _current(engine)
     later = current is not None and current not in _known(directory) and _OURS.fullmatch(current)
-    return State(current, head, behind=current != head and not later)
+    return Revisions(current, head, behind=current != head and not later)
 
 
 def revisions() -> list[str]:
@@ -107,34 +103,14 @@ def scripts() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[2] / "alembic"
 
 
-def noted(connection: Connection) -> str | None:
-    """The revision in VERSIONS. Several are joined by commas, if someone has added rows by hand; None: no revision."""
-    heads = MigrationContext.configure(connection, opts={"version_table": VERSIONS}).get_current_heads()
-    return ", ".join(sorted(heads)) or None
-
-
-def noted_before(connection: Connection) -> str | None:
-    """The revision that a release up to 0007 noted in Alembic's default table, beside other programs' revisions.
-
-    None if this program's tables do not exist: a revision with such a number then belongs to another program.
-    """
-    ours = FORMER_REVISIONS.intersection(_in_former(connection))
-    return ours.pop() if len(ours) == 1 else None
-
-
-def _in_former(connection: Connection) -> set[str]:
-    there = sa.inspect(connection)
-    if not there.has_table(FORMER.name) or not there.has_table("webhook_deliveries"):
-        return set()
-    return set(connection.scalars(sa.select(FORMER.c.version_num)))
-
-
 def _current(engine: Engine) -> str | None:
+    """The revision in VERSIONS. Several are joined by commas, if someone has added rows by hand; None: no revision."""
     try:
         with reading(engine) as connection:
-            return noted(connection) or noted_before(connection)
+            heads = MigrationContext.configure(connection, opts={"version_table": VERSIONS}).get_current_heads()
     except DBAPIError as error:
         raise unavailable(error) or error from None
+    return ", ".join(sorted(heads)) or None
 
 
 def _known(directory: ScriptDirectory) -> set[str]:
@@ -144,18 +120,8 @@ def _known(directory: ScriptDirectory) -> set[str]:
 def _refuse_others(engine: Engine, directory: ScriptDirectory) -> str | None:
     """The current revision of the tables, perhaps of a later version. WebhooksError for another program's."""
     current = _current(engine)
-    if current in _known(directory) or (current is not None and _OURS.fullmatch(current)):
+    if current is None or current in _known(directory) or _OURS.fullmatch(current):
         return current
-    if current is None:
-        with reading(engine) as connection:
-            others = ", ".join(sorted(_in_former(connection)))
-        if others:
-            raise WebhooksError(
-                f"the tables exist, but not their revision: {FORMER.name} holds {others}, of another program. "
-                f"If it follows a revision of this program, such as 0007, insert that one into {FORMER.name} too, "
-                "and migrate again; docs/alembic.md says where migrations of your own belong"
-            )
-        return None
     raise WebhooksError(
         f"{VERSIONS} holds {current}: one revision of this program belongs there, and nothing else. "
         "Keep only that one; docs/alembic.md says where migrations of your own belong"

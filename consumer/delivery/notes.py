@@ -11,10 +11,9 @@ from functools import partial
 
 from sqlalchemy import Engine
 
-from consumer.database.backoff import Backoff
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage
-from consumer.database.job import ThreadJob
+from consumer.database.job import Backoff, ThreadJob
 from consumer.loop.part import Part
 
 LONGEST_BACK_OFF = 60.0  # seconds

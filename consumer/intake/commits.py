@@ -13,12 +13,19 @@ from consumer.kafka.remedies import explained
 
 log = structlog.get_logger(__name__)
 
+COMMIT_EVERY = 0.25  # seconds: often enough that a crash repeats few deliveries, seldom enough to cost little
+COMMIT_RECORDS, COMMIT_REST = 256, 0.01  # settled records that cause an earlier commit; seconds between two at least
 _NO_ANSWER = KafkaError(KafkaError._NO_OFFSET)  # noqa: SLF001 (the binding's public name for it)
 _PATIENCE = 5.0  # seconds for a last round; the group refuses commits while its generation changes, for some 100 ms
 _LOOK = 0.1  # seconds that one request for the committed offsets may block the loop
 _AGAIN_AFTER = 0.05
 # Seconds for a round to arrive or fail: on a live connection, librdkafka resends it within retry.backoff.max.ms.
 _ARRIVAL = 1.5
+
+
+def is_commit_due(since: float, moved: Callable[[], int]) -> bool:
+    """Whether to commit, `since` seconds after the last commit. `moved` counts the records settled since then."""
+    return since >= COMMIT_EVERY or (since >= COMMIT_REST and moved() >= COMMIT_RECORDS)
 
 
 class Commits:

@@ -18,7 +18,8 @@ from confluent_kafka import KafkaError, KafkaException
 from consumer.config.settings import KafkaSettings
 from consumer.events.event import TopicPartition
 from consumer.intake.record import Record, Unreadable
-from consumer.kafka.producer import FIRST_WAIT, LONGEST_WAIT, AcknowledgedTopic, Headers, Purpose
+from consumer.kafka.producer import BACK_OFF, AcknowledgedTopic, Headers, Purpose
+from consumer.loop.backoff import seconds_after
 from consumer.loop.part import Part
 
 OURS = "dead-letter-"  # the prefix of the headers that a dead letter has besides its record's
@@ -39,13 +40,13 @@ _DEFAULTS: dict[str, Any] = {
 class _Letter:
     """A dead letter that is not stored yet. `size` is an index into `_SIZES`: how much of the record is sent."""
 
-    __slots__ = ("attempt", "headers", "on_stored", "record", "size")
+    __slots__ = ("failures", "headers", "on_stored", "record", "size")
 
     def __init__(self, record: Record, headers: Headers, on_stored: Callable[[], None]) -> None:
         self.record = record
         self.headers = headers
         self.on_stored = on_stored
-        self.attempt = 0
+        self.failures = 0
         self.size = 0
 
 
@@ -147,8 +148,8 @@ class DeadLetters(Part):
         self._wait(letter)
 
     def _wait(self, letter: _Letter) -> None:
-        wait = min(FIRST_WAIT * 2 ** min(letter.attempt, 10), LONGEST_WAIT)
-        letter.attempt += 1
+        letter.failures += 1
+        wait = seconds_after(letter.failures, *BACK_OFF)
         heapq.heappush(self._waiting, (self._clock() + wait, next(self._numbers), letter))
 
     def _describe(self, record: Record, reason: str, detail: str) -> Headers:

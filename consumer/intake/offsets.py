@@ -39,7 +39,7 @@ class OffsetTracker:
     `committed`, `metadata` and `epoch` are the group's stored position (None: nothing stored, or unknown). `epoch` is
     the highest leader epoch of all records seen, in all assignments that the metadata covers; None: no record had one.
     `moved` counts the records settled since `committing`; while it is 0, `committable()` is unchanged. `identity` is
-    the identity of the topic, as in `topic_ids`, None if unknown; commits name it.
+    the identity of the topic, as in `positions`, None if unknown; commits name it.
 
     A record with an epoch above the stored one shows that the settled records named by the metadata from there on are
     gone: epochs ascend along a log, and no settled record had an epoch above the stored one. So the log was truncated,

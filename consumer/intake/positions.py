@@ -3,30 +3,44 @@
 A consumer that joins no group repeats each request until Kafka answers, on a thread of its own. So neither the loop nor
 the group waits for a broker that does not answer. AdminClient's request, which returns a future, would crash the
 process while a coordinator loads: librdkafka 2.16 has to retry there, and has no request to repeat.
+
+A topic that is deleted and made anew gets another identity: its id, and a digest of the cluster's id. Offsets of the
+old topic say nothing about the new topic's records, but Kafka accepts them: it checks this neither for a commit nor for
+a position. The digest reveals commits that a mirror has copied from another cluster: they name another topic too, but
+their translated offsets count.
 """
 
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import wait
 from functools import partial
+from hashlib import blake2b
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import NamedTuple
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as KafkaTopicPartition
+from confluent_kafka.admin import AdminClient
 
 from consumer.config.settings import KafkaSettings
+from consumer.errors import KafkaUnavailable
 from consumer.events.event import TopicPartition
 from consumer.intake.offsets import identity_of, same_cluster
 from consumer.intake.record import Partition
-from consumer.intake.topic_ids import TopicIdentity, TopicIds
 from consumer.kafka.client import LibrdkafkaLog, onlooker
+from consumer.loop.backoff import seconds_after
 
 log = structlog.get_logger(__name__)
 
 COMMITTED_TIMEOUT = 5.0  # seconds for one request, which is then repeated
 ENDS_TIMEOUT = 1.0  # the same; requests that come meanwhile wait for it
+IDS_TIMEOUT = 1.0  # seconds
+STEADY_AFTER = 1.0  # seconds; a broker's metadata may lag behind that of the others
+_SLICE = 0.05  # seconds
+_NONE = "A" * 22  # the id of a topic whose cluster has no ids
 _IDLE = 5.0  # seconds between two checks of the topics' ids, and polls for librdkafka's log lines
 _AGAIN = 1.0  # seconds until the next check after one that found another id
 BACK_OFF = (0.1, 2.0)  # seconds until an unanswered request is repeated: the first wait, the longest
@@ -49,6 +63,72 @@ class Ends(NamedTuple):
 
     begin: int
     end: int
+
+
+class TopicIdentity(NamedTuple):
+    """A topic's identity now: 30 characters. `steady`: all answers since `STEADY_AFTER` ago or longer gave the same."""
+
+    text: str
+    steady: bool
+
+
+class TopicIds:
+    """Asks for identities. Its calls block, so it needs a thread of its own."""
+
+    def __init__(self, kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._kafka, self._clock = kafka, clock
+        self._admin: AdminClient | None = None
+        self._cluster = ""  # its digest, once it is known
+        self._failing = False
+        self._since: dict[str, tuple[str, float]] = {}  # by topic: its last identity, and when that was first seen
+
+    def ask(self, topics: Collection[str], patient: Callable[[], bool] = lambda: True) -> dict[str, TopicIdentity]:
+        """The identities that the cluster reports within a second and while `patient` holds; others are missing."""
+        if not topics:
+            return {}
+        found: dict[str, TopicIdentity] = {}
+        try:
+            if self._admin is None:
+                self._admin = AdminClient(onlooker(self._kafka), logger=LibrdkafkaLog())
+            if not self._cluster:
+                self._cluster = digest(self._admin.list_topics(next(iter(topics)), IDS_TIMEOUT).cluster_id or "")
+            answers = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=IDS_TIMEOUT)
+            end = self._clock() + IDS_TIMEOUT
+            while wait(answers.values(), _SLICE).not_done and patient() and self._clock() < end:
+                pass
+            for topic, answer in answers.items():
+                if answer.done() and answer.exception() is None:
+                    found |= self.learn(topic, str(answer.result().topic_id), self._cluster)
+            self._failing = False
+        except (KafkaException, KafkaUnavailable) as error:
+            if not self._failing:
+                log.warning(
+                    "Kafka does not report topics' ids; a topic that is made anew is noticed later", error=str(error)
+                )
+            self._failing = True
+        if self._admin is not None:
+            self._admin.poll(0)  # delivers librdkafka's log lines
+        return found
+
+    def close(self) -> None:
+        """End the client, on this thread: a garbage collection on the client's own one would abort the process."""
+        self._admin = None
+
+    def learn(self, topic: str, topic_id: str, cluster: str) -> dict[str, TopicIdentity]:
+        """Take one answer."""
+        if topic_id == _NONE:
+            return {}
+        now, identity = self._clock(), topic_id + cluster
+        last, since = self._since.get(topic, ("", now))
+        if last != identity:
+            since = now
+        self._since[topic] = identity, since
+        return {topic: TopicIdentity(identity, now - since >= STEADY_AFTER)}
+
+
+def digest(cluster_id: str) -> str:
+    """Eight characters that stand for a cluster's id, which may be any text."""
+    return urlsafe_b64encode(blake2b(cluster_id.encode(), digest_size=6).digest()).decode()
 
 
 OnCommitted = Callable[[list[tuple[Partition, Committed]]], None]
@@ -109,8 +189,8 @@ class Positions:
     def _work(self) -> None:
         unknown: list[Partition] = []
         endless: list[Partition] = []
-        wait = BACK_OFF[0]
-        while self._heard(unknown, endless, wait):
+        failed = 0  # requests in a row
+        while self._heard(unknown, endless, seconds_after(max(1, failed), *BACK_OFF)):
             unknown[:] = [each for each in unknown if each.owned]
             endless[:] = [each for each in endless if each.owned]
             failures = [self._learn_committed(unknown, endless)] if unknown else []
@@ -120,7 +200,7 @@ class Positions:
             self._say(failure, unknown or endless)
             if self._questions.empty() and time.monotonic() >= self._look_at:
                 self._look()
-            wait = min(2 * wait, BACK_OFF[1]) if failure is not None else BACK_OFF[0]
+            failed = failed + 1 if failure is not None else 0
         self._consumer.close()
         self._ids.close()
 

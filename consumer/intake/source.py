@@ -11,8 +11,7 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 from consumer.config.settings import KafkaSettings
 from consumer.errors import SettingsError
 from consumer.intake.commits import Commits
-from consumer.intake.consumer_config import consumer_config, first_offset
-from consumer.intake.leaving import leave, within
+from consumer.intake.group_consumer import consumer_config, first_offset, leave, within
 from consumer.intake.offsets import OffsetRegression
 from consumer.intake.positions import Committed, Positions
 from consumer.intake.record import (
@@ -69,7 +68,7 @@ class Source:
             if topic in topics:
                 raise SettingsError(f"KAFKA_TOPICS names the {kind} {topic}: leave it out")
         self.partitions: dict[tuple[str, int], Partition] = {}
-        self._callbacks = on_assign, on_revoke, on_lost
+        self._tell_assigned, self._tell_revoked, self._tell_lost = on_assign, on_revoke, on_lost
         self._on_position = on_position
         self._post = post
         self._clock = clock
@@ -114,7 +113,7 @@ class Source:
     @property
     def overtaken_total(self) -> int:
         """How many records retention removed before they were read."""
-        return self._health.retention.total
+        return self._health.overtaken
 
     @property
     def moved(self) -> int:
@@ -129,10 +128,8 @@ class Source:
     @property
     def fault(self) -> str | None:
         """Why this member cannot do its work now, for /readyz."""
-        if (of_kafka := self._health.of_kafka) is not None:
-            return of_kafka
-        waiting = next(filter(None, list(self._unopened.values())), None)
-        return self._health.of_records or self._positions.fault or waiting or self._commits.fault
+        health, waiting = self._health, next(filter(None, list(self._unopened.values())), None)
+        return health.of_kafka or health.of_records or self._positions.fault or waiting or self._commits.fault
 
     def poll(self, limit: int, timeout: float) -> list[Record]:
         """Up to `limit` (at least 1) new records, tracked; records settled before a restart are left out.
@@ -256,7 +253,7 @@ class Source:
         closed = within(timeout, "kafka-close", leaving)
         if not closed:
             log.warning("Kafka's client did not close in time; leaving it", seconds=timeout)
-        for failure in (*self._failures, *([self._reported.fatal] if self._reported.fatal else ())):
+        for failure in filter(None, (*self._failures, self._reported.fatal)):
             log.error("raised while leaving the group", exc_info=failure)
         return closed
 
@@ -315,10 +312,8 @@ class Source:
         log.warning("the log began again; reading it as a new one", partition=str(partition), reason=reason)
         again = Partition(*partition.topic_partition)
         again.first = first
-        keep = self._failures.append
-        _, _, on_lost = self._callbacks
-        guarded(keep, self._leave)(on_lost, [partition])
-        guarded(keep, self._enter)([again])
+        guarded(self._failures.append, self._leave)(self._tell_lost, [partition])
+        guarded(self._failures.append, self._enter)([again])
         # Posted, to run after this batch, whose records of the partition are dropped.
         self._post(partial(self._on_committed, [(again, Committed(None, "", None, identity))]))
         self._positions.ask_ends([again])
@@ -334,8 +329,7 @@ class Source:
         starts = [KafkaTopicPartition(each.topic, each.partition, 0) for each in assigned]
         self._consumer.pause(starts)
         self._assign(starts)
-        unwanted = [each for each in assigned if self._hides(each.topic)]
-        if unwanted:
+        if unwanted := [each for each in assigned if self._hides(each.topic)]:
             self._consumer.pause(unwanted)
         for topic in {None, *(each.topic for each in assigned)}:
             self._reported.answers(topic)
@@ -362,27 +356,24 @@ class Source:
             self._begin_again(partition, OFFSET_BEGINNING, "its topic was deleted and made anew", identity)
 
     def _on_revoke(self, _consumer: Consumer, revoked: list[KafkaTopicPartition]) -> None:
-        _, on_revoke, _ = self._callbacks
-        self._leave(on_revoke, self._owned(revoked), commit=True)
-        self._gone(revoked)
+        self._on_leaving(revoked, self._tell_revoked, commit=True)
 
     def _on_lost(self, _consumer: Consumer, lost: list[KafkaTopicPartition]) -> None:
-        _, _, on_lost = self._callbacks
-        self._leave(on_lost, self._owned(lost))
-        self._gone(lost)
+        self._on_leaving(lost, self._tell_lost)
 
-    def _gone(self, listed: list[KafkaTopicPartition]) -> None:
-        """Clear the errors of topics that have left altogether: they concern the next owners."""
+    def _on_leaving(self, listed: list[KafkaTopicPartition], tell: OnPartitions, *, commit: bool = False) -> None:
+        found = [self.partitions.get((each.topic, each.partition)) for each in listed]
+        self._leave(tell, [partition for partition in found if partition is not None], commit=commit)
+        # The errors of topics that have left altogether concern the next owners.
         for topic in {each.topic for each in listed} - {topic for topic, _ in self.partitions}:
             self._reported.answers(topic)
 
     def _enter(self, partitions: list[Partition]) -> None:
-        on_assign, _, _ = self._callbacks
         self.partitions |= {each.topic_partition: each for each in partitions}
         self._unopened |= dict.fromkeys(partitions)
         if partitions:
             self._consumer.pause(_topic_partitions(partitions))
-        on_assign(partitions)
+        self._tell_assigned(partitions)
 
     def _leave(self, callback: OnPartitions, partitions: list[Partition], *, commit: bool = False) -> None:
         self._rebalances += 1
@@ -403,10 +394,6 @@ class Source:
                 self._unreadable.forget(partition)
                 if self.partitions.get(partition.topic_partition) is partition:
                     del self.partitions[partition.topic_partition]
-
-    def _owned(self, listed: list[KafkaTopicPartition]) -> list[Partition]:
-        found = (self.partitions.get((each.topic, each.partition)) for each in listed)
-        return [partition for partition in found if partition is not None]
 
     def _on_statistics(self, document: str) -> None:
         if not self._closing:  # a question to the group would wait for an answer that no longer comes

@@ -11,7 +11,6 @@ from consumer.config.settings import KafkaSettings
 from consumer.events.event import TopicPartition
 from consumer.intake.positions import Ends
 from consumer.intake.record import Partition
-from consumer.intake.retention import Retention, say_first_start
 from consumer.kafka.client import Reachability, Reported
 from consumer.kafka.remedies import OLD_BROKERS
 
@@ -20,7 +19,7 @@ log = structlog.get_logger(__name__)
 _WAITING = "waiting for the group to assign partitions"
 _ACCEPTS = 15_000  # milliseconds; a coordinator accepts a member within one second
 _NO_GENERATION = b"\xff\xff\xff\xff"  # -1, behind the seven bytes with which librdkafka's text of it begins
-
+SAID_FOR = 60.0  # seconds that /readyz reports records removed unread
 HELD_FOR = 30.0  # seconds; transactions take milliseconds to some seconds, and producers' default time-out is a minute
 
 
@@ -31,7 +30,8 @@ class SourceHealth:
         """`first`: where partitions without a committed offset begin."""
         self.reachability = Reachability(kafka, clock)
         self.reported = Reported(kafka.group_id)
-        self.retention = Retention(clock())
+        self.overtaken = 0  # records that retention removed before they were read
+        self._overtaken_until = clock()
         self._waits: str | None = _WAITING
         self._tells_all = kafka.properties.get("group.protocol") != "consumer"
         self._held: str | None = None
@@ -48,7 +48,9 @@ class SourceHealth:
     @property
     def of_records(self) -> str | None:
         """A recent removal of unread records by retention, or a transaction that holds records back for long."""
-        return self.retention.fault(self._clock()) or self._held
+        if self._clock() < self._overtaken_until:
+            return f"retention removed {self.overtaken} records before they were read"
+        return self._held
 
     def assigned(self) -> None:
         """Note that the group has assigned partitions, or none."""
@@ -84,7 +86,7 @@ class SourceHealth:
                 # Only while the end is read: a pause unsets `eof_offset`, and the other two keep old values.
                 stable = each["ls_offset"]
                 partition.holds_back(stable, each["hi_offset"] if 0 <= stable == each["eof_offset"] else stable, now)
-        self.retention.removed(overtaken, now)
+        self._removed(overtaken)
         self._held = _held_back(partitions.values(), now)
 
     def _look_for_membership(self, group: Mapping[str, Any], consumer: Consumer) -> None:
@@ -105,9 +107,28 @@ class SourceHealth:
         owned = [(partition, ends) for partition, ends in answers if partition.owned]
         if self._first == OFFSET_BEGINNING:
             new = {str(each): ends.end - ends.begin for each, ends in owned if each.tracker.committed is None}
-            say_first_start(new)
+            if new:
+                log.info(
+                    "nothing committed yet for these partitions: starting with their first record",
+                    partitions=sorted(new),
+                    records_to_send=sum(new.values()),
+                )
         now = self._clock()
-        self.retention.removed({str(partition): partition.reaches(*ends, now) for partition, ends in owned}, now)
+        self._removed({str(partition): partition.reaches(*ends, now) for partition, ends in owned})
+
+    def _removed(self, partitions: Mapping[str, int]) -> None:
+        """Log and count the records, by partition, that retention removed before they were read; 0 is allowed."""
+        lost = {name: records for name, records in partitions.items() if records}
+        if not lost:
+            return
+        records = sum(lost.values())
+        log.error(
+            "retention removed records before they were read; going on with the first that is left",
+            records=records,
+            partitions=lost,
+        )
+        self.overtaken += records
+        self._overtaken_until = self._clock() + SAID_FOR
 
 
 def _held_back(partitions: Iterable[Partition], now: float) -> str | None:

@@ -258,11 +258,11 @@ class TopicWatch(Part):
         ends: dict[TopicPartition, int] = {}
         try:
             answers = admin.list_offsets(asked, request_timeout=TIMEOUT) if asked else {}
-        except KafkaException:
+        except KafkaException:  # the same for all; the next answer may have them
             return ends
         wait(answers.values(), TIMEOUT + MARGIN)
         for topic_partition, answer in answers.items():
-            with suppress(KafkaException, TimeoutError):
+            with suppress(KafkaException, TimeoutError):  # the partition keeps its last known end
                 ends[topic_partition.topic, topic_partition.partition] = answer.result(0).offset
         return ends
 

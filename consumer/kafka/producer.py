@@ -1,8 +1,8 @@
-"""Writes to a topic with acknowledgement by all in-sync replicas."""
+"""Writes to topics, with acknowledgement by all in-sync replicas: for a worker, and for a command."""
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,11 +10,13 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumer.config.settings import KafkaSettings
+from consumer.errors import KafkaUnavailable, WebhooksError
 from consumer.kafka.client import LibrdkafkaLog, client_properties, refused
+from consumer.kafka.remedies import explained
 
 log = structlog.get_logger(__name__)
 
-FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a failed record is sent again
+BACK_OFF = (0.5, 30.0)  # seconds before a failed record is sent again: the first wait, the longest
 SLOW = 10.0  # seconds; an acknowledgement takes milliseconds. librdkafka keeps trying silently, perhaps for ever
 
 Headers = list[tuple[str, str | bytes | None]]
@@ -24,6 +26,10 @@ _DEFAULTS: dict[str, Any] = {
     "topic.metadata.propagation.max.ms": 5_000,
 }
 _FIXED: dict[str, Any] = {"acks": "all", "enable.idempotence": True}
+TIMEOUT = 15.0  # seconds until a command's unacknowledged record is given up
+_MOST_WAITING = 10_000  # unacknowledged records of a command
+_NOT_REACHED = {KafkaError._MSG_TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}  # noqa: SLF001 (the binding's public names)
+_DENIED = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
 
 
 class Purpose(NamedTuple):
@@ -140,7 +146,7 @@ class AcknowledgedTopic:
         self.answers.extend((number, error) for number in self._sent_at)
         self._sent_at.clear()
         if self._clock() >= self._again_at:
-            self._again_at = self._clock() + LONGEST_WAIT
+            self._again_at = self._clock() + BACK_OFF[1]
             self._fatal = None
             self._producer = self._new_producer()
 
@@ -159,3 +165,104 @@ def _advice(purpose: Purpose, error: KafkaError) -> str:
         KafkaError.NOT_ENOUGH_REPLICAS: "bring its replicas back, or lower its min.insync.replicas",
     }
     return codes.get(error.code(), f"{purpose.content} wait until it takes them")
+
+
+class Outgoing(NamedTuple):
+    """A record that a command publishes."""
+
+    topic: str
+    value: bytes | None
+    key: bytes | None = None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+
+
+class Published(NamedTuple):
+    """The place of an acknowledged record."""
+
+    partition: int
+    offset: int
+
+
+class Publisher:
+    """Publishes the records of a command."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        """SettingsError: librdkafka refuses a setting."""
+        self._servers = kafka.bootstrap_servers
+        self._detail = ""  # the last error of a connection
+        config = {
+            "message.max.bytes": 10_000_000,  # high enough that the broker's own limit applies
+            **client_properties(kafka, warns=True),
+            **_FIXED,
+            "bootstrap.servers": kafka.bootstrap_servers,
+            "delivery.timeout.ms": int(TIMEOUT * 1000),
+            "topic.metadata.propagation.max.ms": 10_000,  # a topic may have to be created first
+            "error_cb": self._failed,
+        }
+        try:
+            self._producer = Producer(config, logger=LibrdkafkaLog())
+        except KafkaException as error:
+            raise refused(error, kafka.properties) from None
+
+    def publish(self, records: Iterable[Outgoing]) -> Iterator[Published | WebhooksError]:
+        """Publish; yields the answer to each record, in their order: its place, or why Kafka does not have it.
+
+        The error is KafkaUnavailable if a record is not acknowledged within 15 s. Raises WebhooksError if this user may
+        write to no topic at all.
+        """
+        waiting: deque[tuple[str, list[Published | WebhooksError]]] = deque()
+        for topic, value, key, headers in records:
+            answer: list[Published | WebhooksError] = []
+            fields: list[tuple[str, str | bytes | None]] = list(headers)
+            told = partial(self._answered, topic, answer)
+            try:
+                self._producer.produce(topic, value, key, headers=fields, on_delivery=told)
+            except KafkaException as error:
+                answer.append(_not_taken(topic, error.args[0]))
+            waiting.append((topic, answer))
+            yield from self._answers(waiting, _MOST_WAITING)
+        yield from self._answers(waiting, 0)
+
+    def _answers(
+        self, waiting: deque[tuple[str, list[Published | WebhooksError]]], most: int
+    ) -> Iterator[Published | WebhooksError]:
+        """The answers that are there; waits until no more than `most` are outstanding."""
+        if waiting:
+            self._serve(waiting[0][0], 0)
+        while waiting and (waiting[0][1] or len(waiting) > most):
+            if waiting[0][1]:
+                yield waiting.popleft()[1][0]
+            else:
+                self._serve(waiting[0][0], 0.1)
+
+    def _serve(self, topic: str, seconds: float) -> None:
+        try:
+            self._producer.poll(seconds)
+        except KafkaException as error:
+            raise _not_taken(topic, error.args[0]) from None
+
+    def _answered(
+        self, topic: str, answer: list[Published | WebhooksError], error: KafkaError | None, message: Message
+    ) -> None:
+        if error is None:
+            answer.append(Published(message.partition() or 0, message.offset() or 0))
+        elif error.code() in _NOT_REACHED:
+            answer.append(KafkaUnavailable(f"no acknowledgement from Kafka at {self._servers}{self._detail}"))
+        else:
+            answer.append(_not_taken(topic, error))
+
+    def _failed(self, error: KafkaError) -> None:
+        self._detail = f" ({explained(error)})"
+
+
+def publish(kafka: KafkaSettings, records: Iterable[Outgoing]) -> Iterator[Published]:
+    """Publish; yields the place of each record when it is acknowledged. Raises the first error of `Publisher`."""
+    for answer in Publisher(kafka).publish(records):
+        if isinstance(answer, WebhooksError):
+            raise answer
+        yield answer
+
+
+def _not_taken(topic: str, error: KafkaError) -> WebhooksError:
+    advice = f"; allow this user Write on the topic {topic}" if error.code() in _DENIED else ""
+    return WebhooksError(f"Kafka refuses the record: {error.str()}{advice}")

@@ -12,8 +12,7 @@ from itertools import groupby
 from sqlalchemy import Connection, Engine, bindparam, case, exists, insert, or_, select, update
 
 from consumer.database.charset import refuse, shortcoming
-from consumer.database.engine import any_of
-from consumer.database.pieces import pieces, pieces_of
+from consumer.database.engine import any_of, pieces, pieces_of
 from consumer.events.cloud_event import texts
 from consumer.events.event import Event, RecordId
 from consumer.http.urls import redact_url

@@ -22,9 +22,8 @@ from sqlalchemy import (
     update,
 )
 
-from consumer.database.engine import any_of, reading
+from consumer.database.engine import any_of, in_pieces, reading
 from consumer.database.errors import is_outage, translated
-from consumer.database.pieces import in_pieces
 from consumer.errors import RowsRefused
 from consumer.events.event import RecordId
 from consumer.ledger import marks, outbox

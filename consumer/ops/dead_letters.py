@@ -10,7 +10,7 @@ from consumer.errors import Conflict, KafkaUnavailable, WebhooksError
 from consumer.intake.dead_letters import OURS
 from consumer.intake.log_reader import LogReader
 from consumer.intake.record import Record, Unreadable
-from consumer.kafka.publishing import Outgoing, Published, publish, publish_batches
+from consumer.kafka.producer import Outgoing, Published, Publisher, publish
 from consumer.ledger import marks, outbox
 from consumer.ledger.replays import Span
 from consumer.ops.changes import Changes, Deployment
@@ -90,9 +90,8 @@ def publish_again(changes: Changes, kafka: KafkaSettings, partition: int, offset
         raise Conflict(f"{kafka.dead_letter_topic}[{partition}] has no dead letter at offset {offset} any more")
     if letter.lacking is not None:
         raise Conflict(letter.lacking)
-    topic, value, key, headers = _original(record, letter)
-    (_,) = publish(kafka, topic, [value], key=key, headers=headers)
-    told = {"published_to": topic, "topic": kafka.dead_letter_topic, "partition": partition, "offset": offset}
+    publish(kafka, [_original(record, letter)])
+    told = {"published_to": letter.topic, "topic": kafka.dead_letter_topic, "partition": partition, "offset": offset}
     _note(changes, kafka, [letter], told)
 
 
@@ -150,19 +149,15 @@ def publish_many(changes: Changes, kafka: KafkaSettings, places: Sequence[Place]
         offsets.setdefault(partition, []).append(offset)
     topic = kafka.dead_letter_topic
     spans = [Span(topic, partition, min(found), max(found) + 1) for partition, found in offsets.items()]
-    letters: list[DeadLetter] = []
-
-    def batches(reader: LogReader) -> Iterator[list[Outgoing]]:
+    publisher = Publisher(kafka)
+    with LogReader(kafka, name="tail") as reader:
         for records in _read(reader, spans):
             found = [(record, letter) for record in records if (letter := _letter_of(record)) is not None]
             wanted = [each for each in found if (each[1].partition, each[1].offset) in chosen]
-            letters[:] = [letter for _, letter in wanted]
-            if wanted:
-                yield [_original(*each) for each in wanted]
-
-    with LogReader(kafka, name="tail") as reader:
-        for answers in publish_batches(kafka, batches(reader)):
-            done = [letter for letter, answer in zip(letters, answers, strict=True) if isinstance(answer, Published)]
+            answers = list(publisher.publish(_original(*each) for each in wanted))
+            done = [
+                letter for (_, letter), answer in zip(wanted, answers, strict=True) if isinstance(answer, Published)
+            ]
             if done:
                 told = {"topic": topic, "published_to": sorted({each.topic for each in done}), "number": len(done)}
                 _note(changes, kafka, done, told)

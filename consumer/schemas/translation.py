@@ -13,6 +13,7 @@ from consumer.errors import RegistryUnavailable, Undecodable
 from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition, Record
 from consumer.intake.source import Source
+from consumer.loop.backoff import seconds_after
 from consumer.loop.part import Part
 from consumer.schemas.conversion import Decode, Framed, SchemaId, framed, translated
 
@@ -149,7 +150,7 @@ class Translation(Part):
         ask: Ask,
         memory: Memory,
         *,
-        source: Callable[[], Source],
+        source: Source,
         stands_aside: Callable[[TopicPartition], bool],
         monotonic: Callable[[], float],
     ) -> None:
@@ -200,7 +201,7 @@ class Translation(Part):
             self._want(self._missing(record))
             resting.add(partition)
         for partition in resting:
-            self._source().rest(partition)
+            self._source.rest(partition)
         return admitted
 
     def json_of(self, record: Record) -> Record:
@@ -253,7 +254,7 @@ class Translation(Part):
                 continue
             del self._waiting[partition]
             if not self._stands_aside(partition.topic_partition):
-                self._source().wake(partition)
+                self._source.wake(partition)
         return released
 
     def _count(self, record: Record, number: int) -> None:
@@ -285,8 +286,8 @@ class Translation(Part):
             if question is None:
                 return  # the records that waited for it have left
             question.asked = False
-            question.retry_at = now + min(BACK_OFF[0] * 2 ** min(question.failures, 10), BACK_OFF[1])
             question.failures += 1
+            question.retry_at = now + seconds_after(question.failures, *BACK_OFF)
             question.reason = str(answer)
         elif isinstance(answer, Exception) and not isinstance(answer, Undecodable):
             raise answer

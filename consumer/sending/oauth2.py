@@ -14,6 +14,7 @@ from requests.exceptions import InvalidURL
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.credentials import OAuth2, is_token
 from consumer.errors import NotAuthorized
+from consumer.loop.backoff import seconds_after
 from consumer.sending.transfer import Key, Result, unexpected
 
 _DEFAULT_LIFE = 300.0  # seconds, if the answer does not say (RFC 6749, section 5.1: expires_in is RECOMMENDED)
@@ -21,7 +22,7 @@ _SHORTEST_LIFE, _LONGEST_LIFE = 1.0, 30 * 86400.0  # seconds
 _AHEAD = 0.8  # of a token's life, after which the next request starts a renewal; the old token serves meanwhile
 _MARGIN = 10.0  # seconds before its expiry from which a token is not used: it must be valid when the receiver reads it
 _FRESH = 10.0  # seconds: a 401 to a token that is younger is not the token's fault
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two fetches, after one that failed
+_PAUSES = (1.0, 30.0)  # seconds between two fetches, after one that failed: the first, the longest
 _HANDING_OVER = 0.01  # seconds of a turn in which waiting requests are started
 _CODES = frozenset(  # errors that may be shown (RFC 6749, 4.1.2.1 and 5.2; RFC 8707): others may echo the secret
     (
@@ -143,9 +144,9 @@ class Tokens:
             state.token = token_of(key.credentials, result, began)
         except Exception as error:  # noqa: BLE001 (one token server must not end the worker)
             failure = error if isinstance(error, NotAuthorized) else unexpected(error, _host(key.credentials))
-            pause = min(_FIRST_PAUSE * 2**state.failures, _LONGEST_PAUSE)
-            state.failures = min(state.failures + 1, 10)
-            state.pause_until, state.why = self._clock() + pause, str(failure)
+            state.failures += 1
+            state.pause_until = self._clock() + seconds_after(state.failures, *_PAUSES)
+            state.why = str(failure)
             outcome = state.why, False
         else:
             state.failures, state.pause_until = 0, 0.0

@@ -17,8 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, case, delete, fun
 
 from consumer.crypto.keys import SigningKey
 from consumer.crypto.vault import Owner, Vault
-from consumer.database.engine import any_of, reading, writing
-from consumer.database.pieces import in_pieces
+from consumer.database.engine import any_of, in_pieces, reading, writing
 from consumer.errors import InvalidSubscription
 from consumer.http.urls import redact_url
 from consumer.subscriptions.endpoint import Endpoint

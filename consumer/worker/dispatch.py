@@ -6,13 +6,13 @@ from consumer.delivery.delivery import OpenRecord
 from consumer.delivery.fanout import Fanout
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.settling import Settling
-from consumer.events.event import TopicPartition
+from consumer.events.event import Event, TopicPartition
 from consumer.loop.part import Part
 from consumer.matching.inbox import Inbox, Matched
 from consumer.matching.selection import TURN, Selector
+from consumer.schemas.translation import Translation
 from consumer.telemetry.metrics import Metrics
 from consumer.telemetry.tracer import Tracer
-from consumer.worker.record_spans import trace_match
 
 
 class Dispatch(Part):
@@ -26,9 +26,12 @@ class Dispatch(Part):
         selector: Selector,
         metrics: Metrics,
         monotonic: Callable[[], float],
+        translation: Translation | None = None,
         tracer: Tracer | None = None,
     ) -> None:
+        """`translation` holds records that become events later."""
         self._inbox = inbox
+        self._translation = translation
         self._lanes = lanes
         self._settling = settling
         self._metrics = metrics
@@ -67,18 +70,23 @@ class Dispatch(Part):
                 self._pressed = self._selector.spent
                 return
             if self._tracer is not None:
-                seconds, refused = self._monotonic() - self._arrived, self._fanout.refused
-                trace_match(self._tracer, self._fanout.event, seconds, self._fanout.position - refused, refused)
+                refused = self._fanout.refused
+                self._trace(self._tracer, self._fanout.event, self._fanout.position - refused, refused)
             self._fanout = None
 
     def first_offset(self, topic_partition: TopicPartition) -> int | None:
         """The lowest offset of a partition that is not yet fanned out; None if none of its events waits here."""
         if self._fanout is not None and self._fanout.event.record.topic_partition == topic_partition:
             return self._fanout.event.record.offset
-        return self._inbox.first_offset(topic_partition)
+        first = self._inbox.first_offset(topic_partition)
+        if first is None and self._translation is not None:  # its records come after all events of their partition
+            return self._translation.first_offset(topic_partition)
+        return first
 
     def discard(self, topic_partitions: set[TopicPartition]) -> Fanout | None:
         """Forget revoked partitions and their events. Returns the partly fanned-out event, if it is one of them."""
+        if self._translation is not None:
+            self._translation.discard(topic_partitions)
         self._inbox.discard(topic_partitions)
         fanout = self._fanout
         if fanout is None or fanout.event.record.topic_partition not in topic_partitions:
@@ -92,7 +100,7 @@ class Dispatch(Part):
             self._metrics.events["matched" if stored else "unmatched"] += 1
         if not endpoints:
             if self._tracer is not None:
-                trace_match(self._tracer, event, self._monotonic() - self._arrived, 0)
+                self._trace(self._tracer, event, 0, 0)
             settle(event.record.offset)
             return None
         self._counted = stored
@@ -107,3 +115,9 @@ class Dispatch(Part):
             self._counted = True
         elif over:
             self._metrics.events["unmatched"] += 1
+
+    def _trace(self, tracer: Tracer, event: Event, matched: int, refused: int) -> None:
+        """Record the span of an event's match: look-up, filters, and the wait for room, until now."""
+        ago, attributes = self._monotonic() - self._arrived, {"webhooks.event.type": event.type}
+        span = tracer.start("match", "internal", event.traceparent, attributes, ago=ago)
+        span.end({"webhooks.subscriptions.matched": matched, "webhooks.subscriptions.refused": refused})

@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 STALLED = 30.0  # seconds without a turn; far beyond the loop's longest wait, below Kafka's max.poll.interval.ms (300 s)
 
 
-class Status(NamedTuple):
+class LoopState(NamedTuple):
     """The loop's state. `turned_at` is a time of the clock that `create_app` is given."""
 
     turned_at: float
@@ -27,7 +27,7 @@ class Status(NamedTuple):
 
 
 def create_app(
-    status: Callable[[], Status], registry: CollectorRegistry, clock: Callable[[], float] = time.monotonic
+    status: Callable[[], LoopState], registry: CollectorRegistry, clock: Callable[[], float] = time.monotonic
 ) -> Starlette:
     """`status` is called in the server's thread and must not block."""
 
@@ -50,7 +50,9 @@ def create_app(
     return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
 
 
-def serve(host: str, port: int, status: Callable[[], Status], registry: CollectorRegistry) -> BackgroundServer | None:
+def serve(
+    host: str, port: int, status: Callable[[], LoopState], registry: CollectorRegistry
+) -> BackgroundServer | None:
     """Serve in a thread of its own until `close()`. None if the port is 0, or, with a warning, if it is taken."""
     if port == 0:
         return None

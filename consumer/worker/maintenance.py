@@ -10,19 +10,56 @@ from consumer.delivery.parking import Parking
 from consumer.events.event import TopicPartition
 from consumer.intake.source import Source
 from consumer.intake.topics import Topics
-from consumer.worker.clock import ClockWatch
-from consumer.worker.committer import Committer
-from consumer.worker.handover import REVOKE_DRAIN, Handover
+from consumer.loop.part import Part
+from consumer.worker.handover import Handover
 from consumer.worker.housekeeping import Housekeeping
 from consumer.worker.ownership import Ownership
+from consumer.worker.polling import Polling
 
 log = structlog.get_logger(__name__)
 
 LOOK_EVERY = 1.0  # seconds between two checks of clocks and shares
 FIRST_TIDY, TIDY_EVERY = 5.0, 60.0  # seconds
+JUMP = 5.0  # seconds between two looks at the clocks that count as a jump; NTP slews by 0.5 ms a second at most
+FAULT_SECONDS = 60.0  # for which /readyz reports a jump
 
 
-class Unasked:
+class ClockWatch:
+    """Notices jumps of the system clock. Call `jump` often: it compares the time since the last call.
+
+    `clock` gives unix seconds, `monotonic` seconds that only go forward. Another thread may read `fault`.
+    """
+
+    def __init__(self, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
+        self._clock, self._monotonic = clock, monotonic
+        self._difference = clock() - monotonic()
+        self._jumped: tuple[str, float] | None = None
+
+    def jump(self) -> float | None:
+        """Seconds by which the system clock was set forward, or back (negative), since the last call; None if not."""
+        now = self._monotonic()
+        difference = self._clock() - now
+        drift, self._difference = difference - self._difference, difference
+        if abs(drift) <= JUMP:
+            return None
+        way, sent = ("forward", "early") if drift > 0 else ("back", "late")
+        meaning = (
+            f"the system clock went {way} by {abs(drift):.0f} s: stored deliveries are sent by it and go out {sent}, "
+            "receivers may refuse signatures; check NTP"
+        )
+        self._jumped = meaning, now + FAULT_SECONDS
+        return drift
+
+    @property
+    def fault(self) -> str | None:
+        """The effect of the last jump, for a minute after it was seen."""
+        if self._jumped is None:
+            return None
+        text, until = self._jumped
+        return text if self._monotonic() < until else None
+
+
+class CommittedMarks:
     """Finds offsets below which no restart reads stored deliveries: low-water marks that have been committed.
 
     Times are monotonic seconds.
@@ -48,7 +85,7 @@ class Unasked:
         }
 
 
-class Maintenance:
+class Maintenance(Part):
     """Runs between turns, not in them: it may give adopted rows up, which must not begin inside a rebalance.
 
     `parked` is the number of the group's deliveries that wait in the database, or 0 if another worker counts them;
@@ -62,27 +99,32 @@ class Maintenance:
         topics: Topics,
         lanes: Lanes,
         parking: Parking,
-        committer: Committer,
+        polling: Polling,
         ownership: Ownership,
         handover: Handover,
         housekeeping: Housekeeping,
-        clocks: ClockWatch,
+        clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
         self._source = source
         self._topics = topics
         self._lanes = lanes
         self._parking = parking
-        self._committer = committer
+        self._polling = polling
         self._ownership = ownership
         self._handover = handover
         self._housekeeping = housekeeping
-        self._clocks = clocks
+        self._clocks = ClockWatch(clock, monotonic)
         self._next_look = 0.0
         self._next_tidy = monotonic() + FIRST_TIDY
-        self._unasked = Unasked()
+        self._unasked = CommittedMarks()
         self._shared: tuple[frozenset[TopicPartition], int] | None = None  # the state by which limits are shared
         self.parked = self.breakers_open = 0
+
+    @property
+    def fault(self) -> str | None:
+        """A jump of the system clock."""
+        return self._clocks.fault
 
     def run(self, now: float) -> None:
         """Do the maintenance that is due at `now` (monotonic seconds)."""
@@ -94,7 +136,7 @@ class Maintenance:
         self._share_limits()
         breakers = [lane.breaker for lane in self._lanes if lane.breaker.open_until is not None]
         self.breakers_open = sum(not breaker.idle(now) for breaker in breakers)
-        leads = self._ownership.leads
+        leads = self._ownership.leads()
         if not leads:
             self.parked = 0  # only the leader shows the group's number, so that the sum over workers is right
         if now >= self._next_tidy:
@@ -104,7 +146,7 @@ class Maintenance:
             )
             self._parking.ask_again()
             if not leads and self._ownership.adopted:  # a new topic, the first by name, belongs to another worker
-                self._handover.drain((), self._ownership.released(), REVOKE_DRAIN)
+                self._handover.release_adopted()
 
     def _share_limits(self) -> None:
         shared = frozenset(self._source.partitions), self._topics.revision
@@ -119,7 +161,7 @@ class Maintenance:
             for topic_partition, partition in self._source.partitions.items()
             if (mark := partition.tracker.low_water_mark) is not None
         }
-        return self._ownership.unasked() | self._unasked.below(marks, self._committer.until, now)
+        return self._ownership.unasked() | self._unasked.below(marks, self._polling.committed_until, now)
 
     def _counted(self, waiting: int, stored: Collection[TopicPartition]) -> None:
         self.parked = waiting

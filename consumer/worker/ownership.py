@@ -14,16 +14,13 @@ NO_LOG = 2**63 - 1  # stands for an offset where no log is left: the largest tha
 
 
 class Ownership:
-    """`partitions` gives the partitions that Kafka has assigned, until their assignment has ended.
+    """`partitions` are those that Kafka has assigned, until their assignment has ended.
 
     `adopted` partitions have rows but no longer exist in Kafka. The worker that leads the group sends these rows.
     """
 
     def __init__(
-        self,
-        partitions: Callable[[], Mapping[TopicPartition, Partition]],
-        topics: Topics,
-        monotonic: Callable[[], float],
+        self, partitions: Mapping[TopicPartition, Partition], topics: Topics, monotonic: Callable[[], float]
     ) -> None:
         self._partitions = partitions
         self._topics = topics
@@ -31,9 +28,8 @@ class Ownership:
         self._closed = False
         self.adopted: dict[TopicPartition, None] = {}
 
-    @property
     def leads(self) -> bool:
-        """This worker does the work that one worker of the group should do."""
+        """Whether this worker does the work that one worker of the group should do."""
         return not self._closed and self._topics.leads(self._kept())
 
     def close(self) -> None:
@@ -46,23 +42,23 @@ class Ownership:
 
     def owns(self, topic_partition: TopicPartition) -> bool:
         """Whether the partition is one of `topic_partitions`."""
-        partition = self._partitions().get(topic_partition)
+        partition = self._partitions.get(topic_partition)
         kept = topic_partition in self.adopted if partition is None else not partition.revoking
         return kept and not self._closed
 
     def _kept(self) -> list[TopicPartition]:
-        return [each.topic_partition for each in self._partitions().values() if not each.revoking]
+        return [each.topic_partition for each in self._partitions.values() if not each.revoking]
 
     def adopt(self, stored: Collection[TopicPartition]) -> None:
         """Adopt those of the partitions with rows, `stored`, that are long gone, if this worker leads."""
-        adopted = dict.fromkeys(self._topics.gone(stored, self._monotonic())) if self.leads else {}
+        adopted = dict.fromkeys(self._topics.gone(stored, self._monotonic())) if self.leads() else {}
         for topic in {topic for topic, _ in adopted.keys() - self.adopted.keys()}:
             log.warning("a topic is gone; sending its stored deliveries", topic=topic)
         self.adopted = adopted
 
     def released(self) -> Collection[TopicPartition]:
         """Give up adopted partitions if this worker no longer leads; returns them."""
-        if self.leads:
+        if self.leads():
             return ()
         released, self.adopted = self.adopted, {}
         return released
@@ -72,11 +68,11 @@ class Ownership:
 
         `waiting` is the lowest offset that was read and is not yet fanned out; None if there is none.
         """
-        partition = self._partitions().get(topic_partition)
+        partition = self._partitions.get(topic_partition)
         if partition is None:
             return lambda _: True  # no log is left to read
         return partition.passed if waiting is None else lambda offset: offset < waiting
 
     def unasked(self) -> dict[TopicPartition, int]:
         """Adopted partitions, which no restart reads, except partitions of a topic that was just recreated."""
-        return dict.fromkeys(self.adopted.keys() - self._partitions().keys(), NO_LOG)
+        return dict.fromkeys(self.adopted.keys() - self._partitions.keys(), NO_LOG)

@@ -1,33 +1,35 @@
-"""Turns records into events or dead letters, as many as there is room for. Polls Kafka at all times."""
+"""Polls Kafka at all times: turns records into events or dead letters, and has settled offsets committed."""
 
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import inf
 
 from consumer.delivery.memory import Memory
 from consumer.delivery.parking import Parking
 from consumer.errors import Tombstone, Undecodable
 from consumer.events.event import Event
+from consumer.intake.commits import is_commit_due
 from consumer.intake.dead_letters import DeadLetters
-from consumer.intake.decode import Mapped, RecordLog, decode, decoded
+from consumer.intake.decode import Mapped, RecordLog, decode, decoded, traceparent_of
 from consumer.intake.record import Partition, Record
 from consumer.intake.source import Source
 from consumer.loop.part import RECORDS_WAIT, Part
 from consumer.matching.catalog import Catalog
-from consumer.matching.inbox import Inbox
+from consumer.matching.inbox import Inbox, Settle
 from consumer.schemas.translation import Translation
 from consumer.telemetry.metrics import Metrics
-from consumer.telemetry.tracer import Tracer
-from consumer.worker.record_spans import trace_dead_letter, trace_record
+from consumer.telemetry.tracer import Attributes, Tracer
 
 MOST_RECORDS = 500  # of one poll
 PAUSE_AFTER = 1.0  # seconds without room, before partitions are paused: a pause drops prefetched records
 
 
 class Polling(Part):
-    """Takes records in.
+    """Takes records in, as many as there is room for.
 
     `received_at`: when the last records came (monotonic seconds). `waited`: seconds that the last poll waited for them.
+    `committed_until`: offsets settled before that time (monotonic seconds) are known to be committed; None: all.
     """
 
     def __init__(
@@ -68,6 +70,8 @@ class Polling(Part):
         self._translation = translation
         self._paused = self._stopped = False
         self._full_since: float | None = None
+        self._committed_at = -inf
+        self.committed_until: float | None = None
         self.received_at = self.waited = 0.0
 
     @property
@@ -89,8 +93,14 @@ class Polling(Part):
         """Leave the group."""
         self._source.close()
 
-    def poll(self, _now: float) -> None:
-        """Take in records; waits for them a little if the worker is idle. Does nothing inside a rebalance."""
+    def poll(self, now: float) -> None:
+        """Commit if a commit is due, then take in records; waits for them a little if the worker is idle.
+
+        Takes no records inside a rebalance.
+        """
+        if is_commit_due(now - self._committed_at, lambda: self._source.moved):
+            self._committed_at = now
+            self.committed_until = self._source.commit()
         self.waited = 0.0
         self._log.poll()
         if self._source.rebalancing:
@@ -98,17 +108,18 @@ class Polling(Part):
         if self._stopped:  # other members may come and go while this one drains
             self._source.serve()
             return
-        if idle := self._is_idle():
+        if self._is_idle():
             began = self._monotonic()
-            records = self._records(idle=idle)
+            records = self._records(RECORDS_WAIT)
             self.waited = self._monotonic() - began
         else:
-            records = self._records(idle=idle)
-        translation = self._translation
-        if translation is not None:
-            records = translation.admit(records, self._room())
-        if not records:
-            return
+            records = self._records(0.0)
+        if self._translation is not None:
+            records = self._translation.admit(records, self._room())
+        if records:
+            self._take_in(records)
+
+    def _take_in(self, records: Sequence[Record]) -> None:
         self.received_at = now = self._monotonic()
         keys = set()
         for record in records:
@@ -124,7 +135,12 @@ class Polling(Part):
             keys.add((event.type, event.tenant))
             settle = self._hold(record, event.size)
             if self._tracer is not None:
-                event, settle = trace_record(self._tracer, self._group, event, settle, self._monotonic() - now)
+                about: Attributes = {
+                    "messaging.message.id": event.webhook_id,
+                    "messaging.message.body.size": len(event.body),
+                }
+                parent, settle = self._traced(self._tracer, record, event.traceparent, about, settle, now)
+                event = event._replace(traceparent=parent)
             self._inbox.put(event, settle, now)
         self._catalog.want(keys)
 
@@ -133,8 +149,11 @@ class Polling(Part):
         translation = self._translation
         return decode(record if translation is None else translation.json_of(record), self._tenant_name, self._mapped)
 
-    def _records(self, *, idle: bool) -> Sequence[Record]:
-        """New records. If there is no room for PAUSE_AFTER seconds, pauses the partitions and polls on."""
+    def _records(self, wait: float) -> Sequence[Record]:
+        """New records, for which it waits so many seconds at most.
+
+        If there is no room for PAUSE_AFTER seconds, pauses the partitions and polls on.
+        """
         room = self._room()
         if self._translation is not None:
             room = min(room, self._translation.room)
@@ -142,7 +161,7 @@ class Polling(Part):
             if self._paused:
                 self._source.resume()
             self._full_since, self._paused = None, False
-            return self._source.poll(min(room, MOST_RECORDS), RECORDS_WAIT if idle else 0.0)
+            return self._source.poll(min(room, MOST_RECORDS), wait)
         if self._full_since is None:
             self._full_since = self._monotonic()
         if not self._paused:
@@ -163,11 +182,48 @@ class Polling(Part):
         self._log.write(logging.WARNING, "undecodable", record, error.reason, reason=error.reason, error=str(error))
         settle = self._hold(record, record.size)
         if self._tracer is not None:
-            seconds = self._monotonic() - arrived
-            settle = trace_dead_letter(self._tracer, self._group, record, error.reason, settle, seconds)
+            about = {"messaging.message.body.size": len(record.value or b"")}
+            parent = traceparent_of(record)
+            _, settle = self._traced(self._tracer, record, parent, about, settle, arrived, error.reason)
         self._dead_letters.send(record, error.reason, str(error), partial(settle, record.offset))
 
-    def _hold(self, record: Record, size: int) -> Callable[[int], None]:
+    def _traced(
+        self,
+        tracer: Tracer,
+        record: Record,
+        parent: str | None,
+        about: Attributes,
+        settle: Settle,
+        arrived: float,
+        reason: str | None = None,
+    ) -> tuple[str, Settle]:
+        """Start the span of a record's processing, by the semantic conventions; it ends when the record is settled.
+
+        Returns its `traceparent`, by which all later spans are its children, also those of stored deliveries, and the
+        function that settles the record. With a `reason`, the span ends as failed. A record that is given up unsettled
+        has no span; its next owner makes one.
+        """
+        topic, number = record.partition.topic_partition
+        attributes = {
+            "messaging.system": "kafka",
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": topic,
+            "messaging.destination.partition.id": str(number),
+            "messaging.kafka.offset": record.offset,
+            "messaging.consumer.group.name": self._group,
+            **about,
+        }
+        ago = self._monotonic() - arrived
+        span = tracer.start(f"process {topic}", "consumer", parent, attributes, ago=ago)
+
+        def settled(offset: int) -> None:
+            settle(offset)
+            span.end({}, reason)
+
+        return span.traceparent, settled
+
+    def _hold(self, record: Record, size: int) -> Settle:
         """Count a record in memory; returns the function that settles it."""
         if record.partition.owned:  # unlike the last records of a log that began again in the same poll
             self._memory.hold(record.partition, size)

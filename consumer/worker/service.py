@@ -5,7 +5,8 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from itertools import chain, repeat
+from functools import partial
+from itertools import count
 from types import FrameType
 
 import structlog
@@ -19,17 +20,18 @@ from consumer.database.engine import create_engine
 from consumer.errors import DatabaseUnavailable
 from consumer.http.server import BackgroundServer
 from consumer.intake.mapping_file import mappings_of
+from consumer.loop.backoff import seconds_after
 from consumer.schemas.conversion import Decode, SchemaId
 from consumer.telemetry.metrics import Metrics, Readings, registry
 from consumer.telemetry.tracer import Tracer
-from consumer.worker.health import Status, serve
-from consumer.worker.wiring import build_worker
+from consumer.worker.health import LoopState, serve
+from consumer.worker.wiring import WorkerParts
 from consumer.worker.worker import Worker
 
 log = structlog.get_logger(__name__)
 
 COLLECT_EVERY = (50_000, 20, 50)  # allocations; the default of 700 collects each 50 deliveries, 8 µs for each
-BACK_OFF = (0.5, 1.0, 2.0, 5.0)  # seconds; the last one repeats
+BACK_OFF = (0.5, 5.0)  # seconds between two looks for the database: the first wait, the longest
 
 
 class Service:
@@ -55,15 +57,18 @@ class Service:
         tracer, load_schema = _tracer(traces), _load_schema(schemas)
         try:
             self._await_database(create_engine(database))
-            self._worker = build_worker(
-                kafka,
-                topics.topics,
-                database,
-                delivery,
-                self._metrics,
-                mapped=mapped,
-                tracer=tracer,
-                load_schema=load_schema,
+            self._worker = Worker(
+                partial(
+                    WorkerParts,
+                    kafka,
+                    topics.topics,
+                    database,
+                    delivery,
+                    self._metrics,
+                    mapped=mapped,
+                    tracer=tracer,
+                    load_schema=load_schema,
+                )
             )
             # Objects made so far stay, so the collector need not walk them. Deliveries are freed without a collection.
             gc.freeze()
@@ -77,7 +82,7 @@ class Service:
         log.info("stopped")
 
     def _await_database(self, engine: Engine) -> None:
-        for wait in chain(BACK_OFF, repeat(BACK_OFF[-1])):
+        for failures in count(1):
             try:
                 state = migrations.state(engine)
             except DatabaseUnavailable as error:
@@ -92,17 +97,17 @@ class Service:
             if reason != self._waiting_for:
                 log.warning("waiting for the database", reason=reason)
             self._waiting_for = reason
-            time.sleep(wait)
+            time.sleep(seconds_after(failures, *BACK_OFF))
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         if self._worker is None:
             os._exit(0)  # nothing is taken in yet; an exception here could surface inside a driver's callback
         self._worker.stop()
 
-    def _status(self) -> Status:
+    def _status(self) -> LoopState:
         if self._worker is None:
-            return Status(time.monotonic(), [self._waiting_for])
-        return Status(self._worker.turned_at, self._worker.reasons())
+            return LoopState(time.monotonic(), [self._waiting_for])
+        return LoopState(self._worker.turned_at, self._worker.reasons())
 
     def _readings(self) -> Readings:
         found = self._worker.readings() if self._worker is not None else Readings()

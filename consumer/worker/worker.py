@@ -1,6 +1,6 @@
 """The loop: from records to committed offsets, in one thread that owns all state.
 
-    polling ──▶ inbox ──▶ dispatch ──▶ lanes ──▶ sender ──▶ settling ──▶ committer
+    polling ──▶ inbox ──▶ dispatch ──▶ lanes ──▶ sender ──▶ settling ──▶ polling commits
        │          ▲                      ▲                     │
        ▼       catalog                 recall ◀── database ◀── parking
     dead letters
@@ -10,55 +10,41 @@ have refused the event, when its record is in the dead-letter topic, or by an op
 are committed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 import structlog
 
 from consumer.errors import FatalKafkaError
+from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition
-from consumer.loop.part import Part
+from consumer.telemetry.logs import LogFile
 from consumer.telemetry.metrics import LoopLag, Readings
-from consumer.worker.handover import REVOKE_DRAIN, STORE_DRAIN
-from consumer.worker.parts import Parts
-from consumer.worker.readings import readings
+from consumer.worker.handover import STORE_DRAIN
+from consumer.worker.wiring import WorkerParts
 
 log = structlog.get_logger(__name__)
 
-REVOKE_PART = 0.7  # of the group's rebalance time-out: a member that takes longer is expelled and cannot commit
 LEAVE_DATABASE = 1.0  # seconds for a statement that still runs at the end; its deliveries count as unsettled
 # Seconds that the poller waits at most while a part is busy, because records do not wake it: SOON within RECENT seconds
 # of the last record, LATER after that.
 SOON, LATER, RECENT = 0.001, 0.005, 1.0
+MOST_SHOWN = 20  # failing subscriptions that have a metric each
 
 
 class Worker:
     """One member of the consumer group. All of it runs in the thread that calls `run`, until `stop`."""
 
-    def __init__(
-        self, parts: Parts, *, drain: float, clock: Callable[[], float], monotonic: Callable[[], float]
-    ) -> None:
-        """`drain`: seconds that requests in flight get to end when the worker stops. `clock` gives unix seconds."""
-        self.parts = parts
-        self.turned_at = monotonic()
-        self._in_turn: Sequence[Part] = (
-            *(() if parts.translation is None else (parts.translation,)),
-            parts.polling,
-            parts.catalog,
-            parts.dispatch,
-            parts.sender,
-            parts.parking,
-            parts.notes,
-            parts.dead_letters,
-            parts.committer,
-            parts.recall,
-            parts.relay,
-            parts.housekeeping,
-            parts.clocks,
-            parts.topic_watch,
-            *(() if parts.attempt_log is None else (parts.attempt_log,)),
-        )
-        self._drain_seconds = drain
-        self._clock, self._monotonic = clock, monotonic
+    def __init__(self, wire: Callable[["Worker"], WorkerParts]) -> None:
+        """`wire` makes the parts and joins the group; it raises SettingsError if Kafka refuses a setting.
+
+        The parts use this loop to talk to parts that are made after them.
+        """
+        self.parts = parts = wire(self)
+        self._in_turn = parts.in_turn
+        self._poller, self._polling = parts.poller, parts.polling
+        self._monotonic = parts.monotonic
+        self.turned_at = self._monotonic()
         self._lag = LoopLag()
         self._stopping = self._closing = False
 
@@ -72,9 +58,53 @@ class Worker:
 
     def readings(self) -> Readings:
         """The values of gauges. Safe to call from another thread."""
-        turn_age = max(0.0, self._monotonic() - self.turned_at)
-        return readings(
-            self.parts, self._lag, turn_age, ready=not self.reasons(), clock=self._clock(), monotonic=self._monotonic()
+        parts, clock, monotonic = self.parts, self.parts.clock(), self._monotonic()
+        owned = list(parts.source.partitions.values())
+        next_at, failing = parts.parking.due_keys.next_at, parts.failing.failing_since(clock)
+        return Readings(
+            in_flight=parts.lanes.slots.in_flight,
+            parked=parts.maintenance.parked,
+            breaker_open=parts.maintenance.breakers_open,
+            set_aside=parts.parking.set_aside,
+            expressions_left_out=len(parts.budget),
+            commits=parts.source.commits_total,
+            connections_opened=parts.transport.connections_opened,
+            retention_overtaken=parts.source.overtaken_total,
+            lag={each.topic_partition: each.lag for each in owned if each.lag is not None},
+            held_back={
+                each.topic_partition: each.held[1] if each.held else 0 for each in owned if each.lag is not None
+            },
+            attempts_dropped=0 if parts.attempt_log is None else parts.attempt_log.dropped,
+            log_lines_dropped=LogFile.dropped,
+            oldest_unsettled=_ages(owned, clock),
+            next_attempt=None if next_at is None else max(0.0, next_at - clock),
+            failing=len(failing),
+            failing_longest={key: max(0.0, clock - since) for key, since in islice(failing.items(), MOST_SHOWN)},
+            certificates={
+                (expiry.subscription_id, expiry.part): expiry.not_after.timestamp() - clock
+                for expiry in parts.housekeeping.expiring
+            },
+            queue_ages={
+                queue: 0.0 if since is None else max(0.0, monotonic - since)
+                for queue, since in (
+                    ("inbox", parts.inbox.oldest),
+                    ("lanes", parts.lanes.oldest),
+                    ("storing", parts.parking.oldest),
+                )
+            },
+            database_seconds={thread.name: thread.seconds for thread in parts.threads},
+            database_errors={thread.name: thread.errors for thread in parts.threads},
+            database_backoff={
+                "lookups": parts.catalog.backoff,
+                "storing": parts.parking.write_backoff,
+                "loading": parts.parking.read_backoff,
+                "taking-up": parts.recall.backoff,
+                "notes": parts.notes.backoff,
+                "housekeeping": parts.housekeeping.backoff,
+            },
+            loop_lag=self._lag,
+            turn_age=max(0.0, monotonic - self.turned_at),
+            ready=not self.reasons(),
         )
 
     def run(self) -> None:
@@ -104,9 +134,9 @@ class Worker:
 
         While partitions leave, which may take seconds, turns go on for the others.
         """
-        began, parts = self._monotonic(), self.parts
-        self._lag.observe(began, began - parts.poller.woke_at - parts.polling.waited)
-        parts.poller.turn(self._wait(longest))
+        began = self._monotonic()
+        self._lag.observe(began, began - self._poller.woke_at - self._polling.waited)
+        self._poller.turn(self._wait(longest))
         self.turned_at = now = self._monotonic()
         for part in self._in_turn:
             part.poll(now)
@@ -122,32 +152,37 @@ class Worker:
             return longest
         if not any(part.busy for part in self._in_turn):
             return 0.0  # `polling` waits for records instead
-        return SOON if self._monotonic() - self.parts.polling.received_at < RECENT else LATER
+        return SOON if self._monotonic() - self._polling.received_at < RECENT else LATER
 
-    # Partitions come and go. A stopping worker takes no more: it would only cancel their requests.
+    # What the source and the inbox report.
 
     def assigned(self, _partitions: Sequence[Partition]) -> None:
-        if not self._stopping:
-            self.parts.takeover.assigned()
+        """The group has assigned partitions."""
+        self.parts.takeover.assigned()
+
+    def positioned(self, partition: Partition) -> None:
+        """The committed offset of an assigned partition is known."""
+        self.parts.takeover.positioned(partition)
+
+    def reached_end(self, topic_partition: TopicPartition, offset: int) -> None:
+        """The partition's stored deliveries are known only below this offset."""
+        self.parts.takeover.more(topic_partition, offset)
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
-        parts = self.parts
-        longest = REVOKE_PART * parts.source.rebalance_timeout
-        seconds, until = min(REVOKE_DRAIN, self._drain_seconds, longest / 2), self._monotonic() + longest
-        parts.handover.drain(partitions, parts.ownership.released(), seconds, until)
-        parts.handover.await_writes(partitions, until)
+        """The group waits for this worker to give partitions up."""
+        self.parts.handover.revoke(partitions)
 
     def lost(self, partitions: Sequence[Partition]) -> None:
-        self.parts.handover.lose(partitions, self.parts.ownership.released())
+        """Other workers own these partitions now."""
+        self.parts.handover.lose(partitions)
 
     def _close(self) -> None:
         parts = self.parts
-        log.info("stopping", in_flight=len(parts.sender.open), seconds=self._drain_seconds)
         parts.polling.stop()
         partitions = list(parts.source.partitions.values())
         parts.ownership.close()
         parts.housekeeping.close()
-        parts.handover.drain(partitions, parts.ownership.released(), self._drain_seconds)
+        parts.handover.stop(partitions)
         end = self._monotonic() + STORE_DRAIN
         while parts.notes.writable and self._monotonic() < end:
             self.turn(0.01)
@@ -159,3 +194,15 @@ class Worker:
             thread.close(LEAVE_DATABASE)
         parts.transport.close()
         parts.poller.close()
+
+
+def _ages(partitions: Iterable[Partition], clock: float) -> dict[TopicPartition, float]:
+    """Seconds since the timestamp of each partition's first unsettled record; 0 if all are settled."""
+    ages: dict[TopicPartition, float] = {}
+    for partition in partitions:
+        timestamp = partition.tracker.oldest_timestamp
+        if timestamp is None:
+            ages[partition.topic_partition] = 0.0
+        elif timestamp >= 0:
+            ages[partition.topic_partition] = max(0.0, clock - timestamp / 1000)
+    return ages

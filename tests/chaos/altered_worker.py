@@ -22,13 +22,14 @@ from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import Parking
 from consumer.delivery.retry import RetryPolicy
 from consumer.delivery.settling import Settling
+from consumer.intake import commits
 from consumer.intake import record as records
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.source import Source
 from consumer.matching import selection
 from consumer.subscriptions.endpoint import Endpoint
-from consumer.worker import committer, polling
+from consumer.worker import polling
 
 Change = Callable[[], None]
 
@@ -161,8 +162,8 @@ def commits_nothing_when_it_leaves() -> None:
 
 def commits_rarely() -> None:
     """Commits are made every ten seconds, not four times a second, whatever is settled."""
-    committer.COMMIT_EVERY = 10.0
-    committer.COMMIT_RECORDS = 1_000_000
+    commits.COMMIT_EVERY = 10.0
+    commits.COMMIT_RECORDS = 1_000_000
 
 
 def stops_after_a_while() -> None:

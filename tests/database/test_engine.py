@@ -16,14 +16,18 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from consumer.database.engine import (
     IN_LIST,
+    PIECE,
     DatabaseThread,
     any_of,
     create_file,
+    in_pieces,
+    pieces,
+    pieces_of,
     ping,
     reading,
     unavailable,
@@ -431,3 +435,17 @@ def test_a_missing_grant_is_a_transient_error(engine: Engine, emulator: OracleEm
         with pytest.raises(DBAPIError) as refused:
             connection.exec_driver_sql("SELECT 1 FROM dual")
     assert "lacks a grant of docs/database.md" in str(unavailable(refused.value))
+
+
+@pytest.mark.parametrize("text", [None, "", "x", "x" * PIECE, "é" * (PIECE + 1), "x" * 2048, "x" * 5000])
+def test_a_text_is_kept(sqlite_engine: Engine, text: str | None) -> None:
+    """The database puts the pieces together, of a text beyond its column too, which then equals no value there."""
+    with sqlite_engine.connect() as connection:
+        assert connection.scalar(select(in_pieces(Subscription.url, text))) == text  # type: ignore[call-overload]
+        assert connection.scalar(select(pieces_of("b", 5000)), pieces("b", 5000, text)) == text
+
+
+def test_a_short_column_takes_its_value_as_it_is() -> None:
+    """Numbers and short texts need no pieces."""
+    assert in_pieces(Subscription.event_type, "order.created") == "order.created"
+    assert in_pieces(Subscription.rate_limit, 1.5) == 1.5

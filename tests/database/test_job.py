@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import pytest
+from structlog.testing import capture_logs
 
-from consumer.database.backoff import BACK_OFF
-from consumer.database.job import SLOW, DatabaseJob
+from consumer.database.job import BACK_OFF, SLOW, Backoff, DatabaseJob
 
 
 class Bench:
@@ -97,3 +97,38 @@ def test_a_callback_may_start_the_next_piece(bench: Bench) -> None:
     bench.submitted.pop()[1]("result")
     assert [work for work, _ in bench.submitted] == ["second"]
     assert bench.job.busy
+
+
+def test_the_wait_doubles_up_to_its_limit_and_a_success_resets_it() -> None:
+    """The first wait is 0.1 s, the longest 5 s."""
+    now = 100.0
+    backoff = Backoff(lambda: now)
+    assert backoff.ready
+    for wait in (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0):
+        backoff.failed(RuntimeError("down"), "could not")
+        now += wait * 0.99
+        assert not backoff.ready
+        now += wait * 0.011
+        assert backoff.ready
+    backoff.succeeded()
+    backoff.failed(RuntimeError("down"), "could not")
+    now += BACK_OFF[0] * 1.01
+    assert backoff.ready
+
+
+def test_each_reason_is_logged_once_and_shown_until_a_success() -> None:
+    """A repeated failure is logged once, and so is the recovery, which is not logged without a failure."""
+    backoff = Backoff(lambda: 100.0)
+    with capture_logs() as logs:
+        for reason in ("refused", "refused", "no listener", "refused"):
+            backoff.failed(RuntimeError(reason), "could not write")
+            assert backoff.fault == f"database: {reason}"
+        backoff.succeeded()
+        backoff.succeeded()
+    assert [(line["event"], line.get("error")) for line in logs] == [
+        ("could not write", "refused"),
+        ("could not write", "no listener"),
+        ("could not write", "refused"),
+        ("the database answers again", None),
+    ]
+    assert backoff.fault is None

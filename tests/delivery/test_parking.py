@@ -15,8 +15,8 @@ from sqlalchemy import Engine, event, insert, text
 from structlog.testing import capture_logs
 
 from consumer.database import migrations
-from consumer.database.backoff import BACK_OFF
 from consumer.database.engine import DatabaseThread
+from consumer.database.job import BACK_OFF
 from consumer.delivery.known_rows import Reading
 from consumer.delivery.parking import BACKLOG_BYTES, STORE_BATCH
 from consumer.errors import DatabaseUnavailable

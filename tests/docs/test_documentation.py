@@ -27,14 +27,14 @@ from consumer.delivery.memory import Memory
 from consumer.delivery.settling import Settling
 from consumer.errors import SettingsError
 from consumer.events.event import Event, RecordId
+from consumer.intake import commits
 from consumer.kafka.client import known_properties
 from consumer.ledger import ordering, outbox
 from consumer.ledger.rows import NewDelivery, OperationalEvent
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.telemetry.metrics import Metrics, Readings, registry
-from consumer.worker import committer
-from consumer.worker.event_publisher import _cloudevent
+from consumer.worker.outbox_relay import _cloudevent
 from consumer.worker.refusals import REASON, dead_lettered
 from models import Base, Status, Subscription
 from tests.delivery.store_kit import Store
@@ -183,7 +183,7 @@ def test_bounds_of_lanes() -> None:
     assert f"holds {memory.MOST // 2**20} MiB of events at most" in TEXTS["docs/operations.md"]
     assert (lanes.STILL, lanes.SLOW) == (0.25, 1.0)  # "a quarter of a second", "less than a second"
     assert (lanes.NEW_CONNECTIONS, lanes.BUSY) == (8, 4)  # "eight new ones", "four times as many"
-    assert f"every {committer.COMMIT_EVERY * 1000:.0f} ms, and after {committer.COMMIT_RECORDS} settled records" in text
+    assert f"every {commits.COMMIT_EVERY * 1000:.0f} ms, and after {commits.COMMIT_RECORDS} settled records" in text
     assert f"At most {delivery.OPEN_DELIVERIES:,} events of a subscription are in open requests" in text
     assert delivery.BATCH_BYTES == 2**20  # "their bodies together reach 1 MiB"
     assert (breaker.CREEP, ordering.RUN) == (8, 50)  # "by an eighth", "fifty at a time"

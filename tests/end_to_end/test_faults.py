@@ -100,18 +100,18 @@ def test_the_clock_is_set_back_by_an_hour_and_right_again(deployment: Deployment
     """The log reports it, readiness too for a minute. New events and retries in memory go on, stored ones later."""
     deployment.alter("""
 import signal, time
-import consumer.worker.clock
-from consumer.worker.wiring import build_worker
+import consumer.worker.maintenance
+from consumer.worker.wiring import WorkerParts
 
 difference = 0.0
-consumer.worker.clock._FAULT_SECONDS = 3.0
+consumer.worker.maintenance.FAULT_SECONDS = 3.0
 
 def set_back(*_):
     global difference
     difference = -3600.0 if not difference else 0.0
 
 signal.signal(signal.SIGUSR1, set_back)
-build_worker.__kwdefaults__["clock"] = lambda: time.time() + difference
+WorkerParts.__init__.__kwdefaults__["clock"] = lambda: time.time() + difference
 """)
     deployment.subscribe("a", "/good")
     deployment.subscribe("a", "/fails-once")

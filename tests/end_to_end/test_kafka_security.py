@@ -13,7 +13,7 @@ from confluent_kafka.cimpl import NewTopic
 from consumer.config.environment import load
 from consumer.config.settings import KafkaSettings
 from consumer.errors import WebhooksError
-from consumer.kafka.publishing import publish
+from consumer.kafka.producer import Outgoing, publish
 from consumer.ops import events as tail
 from consumer.ops.check import Finding, check_all
 from consumer.ops.cluster import group_lag
@@ -340,5 +340,5 @@ def test_a_command_and_the_api_as_users_of_their_own(estate: Estate, tmp_path: P
 _USES: dict[str, Callable[[KafkaSettings, str, str], Sequence[object]]] = {
     "READ": lambda kafka, topic, _: tail.newest(kafka, topic, 5),
     "DESCRIBE": lambda kafka, _, topic: group_lag(kafka, [topic]),
-    "WRITE": lambda kafka, topic, _: list(publish(kafka, topic, [b"{}"])),
+    "WRITE": lambda kafka, topic, _: list(publish(kafka, [Outgoing(topic, b"{}")])),
 }

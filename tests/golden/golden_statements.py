@@ -77,11 +77,7 @@ SESSION = {
 PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
     "database": {
         "database.engine.ping": ("`check`: does the database answer?",),
-        "database.migrations.noted": ("Does our version table exist?", "At which revision are the tables?"),
-        "database.migrations._in_former": (
-            "If it does not: do Alembic's default table and one of ours exist?",
-            "The revisions in Alembic's default table: of a release before 0008, or of other programs.",
-        ),
+        "database.migrations._current": ("Does our version table exist?", "At which revision are the tables?"),
     },
     "subscriptions": {
         "matching.catalog.find_endpoints": (
@@ -335,8 +331,6 @@ def files(oracle: OracleEmulator) -> dict[str, str]:
     """The files of statements by name, from a run on a server. Raises ValueError naming missing purposes."""
     owner = connect_to(oracle.url)
     migrations.upgrade(owner)
-    with owner.begin() as connection:  # as left by a release before 0008
-        connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR2(32))")
     owner.dispose()
     oracle.forget()
     engine = connect_to(oracle.url, "webhooks")
@@ -412,8 +406,6 @@ def run(engine: Engine) -> None:
     """Makes `consumer` issue each of its statements on empty tables."""
     ping(engine)
     migrations.state(engine)
-    with engine.connect() as connection:
-        migrations.noted_before(connection)
     _subscribe(engine)
     _store(engine)
     _send(engine)

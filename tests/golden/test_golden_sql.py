@@ -9,7 +9,7 @@ from sqlalchemy import Engine, LargeBinary, String, Text, event, select
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import iterate
 
-from consumer.database.oracle_binds import TEXT
+from consumer.database.oracle import TEXT
 from consumer.ledger import admin, upkeep
 from consumer.ledger.admin import DeliveryQuery
 from consumer.matching.catalog import find_endpoints

@@ -1,9 +1,10 @@
-"""The last commit inside a rebalance: whatever the coordinator does, it takes some seconds at most."""
+"""Commit rounds, and the last one inside a rebalance: whatever the coordinator does, it takes some seconds at most."""
 
 from collections.abc import Callable
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from structlog.testing import capture_logs
 
 from consumer.intake.commits import Commits
 from consumer.intake.offsets import OffsetTracker
@@ -216,3 +217,48 @@ def test_metadata_that_is_too_large_for_one_partition_is_left_out() -> None:
     coordinator.commits.finish(None, answers)  # type: ignore[arg-type]
     coordinator.commits.start(coordinator, partitions)  # type: ignore[arg-type]
     assert [each.metadata for each in coordinator.sent] == ["", ""]
+
+
+def settle(partition: Partition, offset: int) -> None:
+    """Read and settle a record."""
+    partition.tracker.track(offset)
+    partition.tracker.settle(offset)
+
+
+def look(coordinator: Coordinator, partition: Partition, now: float) -> float | None:
+    """The time until which all offsets are committed, in a turn of the loop at `now`."""
+    coordinator.now = now
+    return coordinator.start(partition)
+
+
+def test_settled_records_are_known_to_be_committed_once_their_round_is_answered() -> None:
+    """A round covers records settled before it began. If there is nothing to send, all are committed."""
+    coordinator, partition = Coordinator(), Partition("topic", 0, OffsetTracker(0))
+    assert look(coordinator, partition, 10.0) is None
+    settle(partition, 0)
+    assert look(coordinator, partition, 11.0) == 10.0
+    settle(partition, 1)
+    assert look(coordinator, partition, 12.0) == 10.0, "the first round is under way"
+    coordinator.commits.finish(None, coordinator.sent[-1:])
+    assert look(coordinator, partition, 13.0) == 11.0, "the second round is under way"
+    coordinator.commits.finish(None, coordinator.sent[-1:])
+    assert look(coordinator, partition, 14.0) is None
+
+
+def test_a_refused_or_unanswered_round_commits_nothing(partition: Partition) -> None:
+    """Its offsets are sent again, and the log says so once. Until then a restart would read the records."""
+    coordinator = Coordinator()
+    unknown = look(coordinator, partition, 10.0)
+    assert unknown is not None
+    assert unknown < 0
+    for now in (20.0, 500.0):
+        assert look(coordinator, partition, now) == unknown
+    with capture_logs() as logs:
+        for code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.COORDINATOR_LOAD_IN_PROGRESS):
+            coordinator.commits.finish(KafkaError(code), coordinator.sent[-1:])
+            assert "cannot be committed" in (coordinator.commits.fault or "")
+            assert look(coordinator, partition, 501.0) == unknown
+    assert [entry["log_level"] for entry in logs] == ["warning"]
+    assert offsets(coordinator) == [1, 1, 1]
+    coordinator.commits.finish(None, coordinator.sent[-1:])
+    assert (look(coordinator, partition, 502.0), coordinator.commits.fault) == (None, None)

@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from consumer.intake.leaving import leave
+from consumer.intake.group_consumer import leave
 from tests.kafka_kit import QUIET, Kafka, unique, until
 
 CLASSIC = {"partition.assignment.strategy": "cooperative-sticky"}

@@ -6,32 +6,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
 from structlog.testing import capture_logs
 
 from consumer.intake.record import Partition
 from consumer.intake.source import Source
 from tests.chaos.commit_log import CommitLog
 from tests.kafka_broker import KafkaBroker
-from tests.kafka_kit import Kafka, Member, unique, until
+from tests.kafka_kit import QUIET, Kafka, Member, unique, until
 
 Join = Callable[..., Member]
 PROTOCOLS = pytest.mark.parametrize("protocol", ["classic", "consumer"])
-
-
-def test_a_lost_partition_is_not_committed_on_a_real_kafka(real_kafka: Kafka, join: Join) -> None:
-    """The broker does not fence commits: the offset must not move, however late the partition's records are settled."""
-    topic = real_kafka.topic()
-    settings = real_kafka.settings()
-    real_kafka.write(topic, [b"1"])
-    member = join(settings, [topic], settle=False)
-    until(lambda: member.records, member)
-    partition = member.records[0].partition
-    member.source._on_lost(member.source._consumer, [TopicPartition(topic, 0)])
-    partition.tracker.settle(0)
-    assert (member.lost, partition.owned) == ([partition], False)
-    assert member.source.commit_now([partition])
-    member.source._commits.start(member.source._consumer, [partition])
-    assert (real_kafka.committed(settings.group_id, topic)[0], member.source.commits_total) == (-1001, 0)
 
 
 @PROTOCOLS
@@ -164,8 +150,7 @@ def test_a_coordinator_that_freezes_during_a_rebalance_delays_the_loop_by_second
         kafka_cluster.pause()
         frozen_at.append(time.monotonic())
 
-    on_assign, _, on_lost = first.source._callbacks
-    first.source._callbacks = on_assign, freeze, on_lost
+    first.source._tell_revoked = freeze
     second = join(settings, [topic])
     try:
         with capture_logs() as logs:
@@ -299,3 +284,27 @@ def test_offsets_do_not_go_back_when_the_coordinator_dies_during_a_last_commit(
     for _, log in groups:
         log.close()
     assert [seen for seen in commits if 1 in seen[seen.index(2) :]] == []
+
+
+def test_a_log_without_a_leader_delays_no_other(three_nodes: KafkaBroker, join: Join) -> None:
+    """The others are read and their ends are known. Its own end is known when it has a leader again."""
+    kafka = Kafka(three_nodes.bootstrap, real=True)
+    topic = unique("positions")
+    admin = AdminClient({"bootstrap.servers": kafka.servers, **QUIET})
+    config = {"min.insync.replicas": "1"}
+    new = NewTopic(topic, 3, replica_assignment=[[1], [3], [2]], config=config)
+    admin.create_topics([new])[topic].result(60)
+    for number in range(3):
+        kafka.write(topic, [b"%d" % number] * 3, partition=number)
+    three_nodes.kill(3)
+    try:
+        member = join(kafka.settings(), [topic])
+        until(lambda: len(member.records) == 6, member, timeout=120)
+        ends = [member.source.partitions[topic, number] for number in range(3)]
+        until(lambda: [each.end for each in ends] == [3, None, 3], member, timeout=120)
+        until(lambda: f"Kafka does not report the ends of the log of {topic}[1]" in (member.source.fault or ""), member)
+        assert not ends[1].passed(100)
+    finally:
+        three_nodes.restart(3)
+    until(lambda: (len(member.records), ends[1].end, member.source.fault) == (9, 3, None), member, timeout=120)
+    assert ends[1].passed(100)

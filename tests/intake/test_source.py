@@ -138,7 +138,7 @@ def test_an_exception_in_a_callback_is_raised_by_the_next_poll(kafka: Kafka, joi
     def fail(_partitions: object) -> None:
         raise RuntimeError("a bug in the worker")
 
-    member.source._callbacks = fail, *member.source._callbacks[1:]
+    member.source._tell_assigned = fail
     with pytest.raises(RuntimeError, match="a bug in the worker"):
         until(lambda: False, member)
     until(lambda: len(member.records) == 100, member)
@@ -202,26 +202,6 @@ def test_a_missing_broker_is_a_fault_without_a_flood_of_messages(join: Join, cap
     assert capfd.readouterr().err == ""
 
 
-def test_a_failed_commit_is_sent_again_by_the_next_round(real_kafka: Kafka, join: Join) -> None:
-    """A refused commit leaves the partition dirty and is logged once. The next success clears the fault."""
-    topic = real_kafka.topic()
-    real_kafka.write(topic, [b"1"])
-    member = join(real_kafka.settings(), [topic])
-    until(lambda: member.values == [b"1"], member)
-    (partition,) = {record.partition for record in member.records}
-    until(lambda: not member.source._commits._outstanding and not partition.tracker.moved, member)
-    commits = member.source._commits
-    commits._outstanding = {(topic, 0): partition}
-    with capture_logs() as logs:
-        for code in (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.OFFSET_METADATA_TOO_LARGE):
-            commits._outstanding = {(topic, 0): partition}
-            commits.finish(KafkaError(code), [TopicPartition(topic, 0, 1)])
-            assert partition.tracker.moved
-    assert [entry["log_level"] for entry in logs] == ["warning"]
-    assert "cannot be committed" in (member.source.fault or "")
-    until(lambda: member.source.fault is None, member)
-
-
 def test_a_lost_partition_is_not_committed(mock_kafka: str, join: Join) -> None:
     """Another member already owns it, and the broker would accept commits of both. A revoked one is committed.
 
@@ -268,8 +248,7 @@ def test_a_rebalance_goes_on_when_a_topic_is_found_to_be_made_anew(mock_kafka: s
         source._on_lost(source._consumer, [])
         rebalancing.append(source.rebalancing)
 
-    on_assign, _, on_lost = source._callbacks
-    source._callbacks = on_assign, drain, on_lost
+    source._tell_revoked = drain
     source._on_revoke(source._consumer, [TopicPartition(topic, 1)])
     assert (rebalancing, source.rebalancing, source.opening) == ([True], False, False)
     assert (member.lost, kept.owned, given_up.owned) == ([], True, False)
@@ -279,24 +258,19 @@ def test_a_rebalance_goes_on_when_a_topic_is_found_to_be_made_anew(mock_kafka: s
     assert source.partitions[topic, 0].owned
 
 
-def test_a_fatal_error_ends_the_consumer(mock_kafka: str, join: Join) -> None:
-    """Each poll raises it, so that the process ends with it."""
+@pytest.mark.parametrize("by_message", [False, True])
+def test_a_fatal_error_ends_the_consumer(mock_kafka: str, join: Join, *, by_message: bool) -> None:
+    """Each poll raises it, so that the process ends with it. As a message it has the code _FATAL, and not the flag."""
     kafka = Kafka(mock_kafka, real=False)
     member = join(kafka.settings(), [kafka.topic()])
-    member.source._health.error(KafkaError(KafkaError.FENCED_INSTANCE_ID, "used twice", fatal=True))
+    if by_message:
+        member.source._reported.error(None, KafkaError(KafkaError._FATAL, "used twice"))
+    else:
+        member.source._health.error(KafkaError(KafkaError.FENCED_INSTANCE_ID, "used twice", fatal=True))
     for _ in range(2):
         with pytest.raises(FatalKafkaError, match="used twice"):
             member.turn()
     assert "used twice" in (member.source.fault or "")
-
-
-def test_a_fatal_error_comes_as_a_message_too(mock_kafka: str, join: Join) -> None:
-    """As a message it has the code _FATAL, and its flag is not set."""
-    kafka = Kafka(mock_kafka, real=False)
-    member = join(kafka.settings(), [kafka.topic()])
-    member.source._reported.error(None, KafkaError(KafkaError._FATAL, "fenced"))
-    with pytest.raises(FatalKafkaError, match="fenced"):
-        member.turn()
 
 
 def test_a_topics_fault_ends_when_its_last_partition_has_left(mock_kafka: str, join: Join) -> None:

@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 from consumer.config.settings import KafkaSettings
 from consumer.intake.log_reader import LogReader
 from consumer.intake.offsets import encode
+from consumer.intake.positions import STEADY_AFTER, TopicIds, digest
 from consumer.intake.record import Partition
-from consumer.intake.topic_ids import STEADY_AFTER, TopicIds, digest
 from consumer.ops.cluster import admin_of
 from tests.kafka_kit import QUIET, Kafka, Member, unique, until
 

@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, Message
 from structlog.testing import capture_logs
 
 from consumer.config.settings import KafkaSettings
-from consumer.kafka.producer import SLOW, AcknowledgedTopic, Purpose
+from consumer.kafka.producer import BACK_OFF, SLOW, AcknowledgedTopic, Purpose
 
 WAITS, FAILS, WELL = (
     "Kafka has not acknowledged a record yet; still waiting",
@@ -92,3 +92,18 @@ def test_a_failure_is_logged_once_with_its_remedy(written: Written) -> None:
     written.write(3)
     assert written.polled((3, None)) == [WELL]
     assert written.topic.fault is None
+
+
+def test_a_producer_that_cannot_go_on_is_replaced(written: Written) -> None:
+    """Its pending records fail, with the reason in the log. A new producer is made at most every half a minute."""
+    written.now = 1000.0
+    for expected_new in (True, False):
+        old: Any = written.topic._producer
+        written.write(1, 2)
+        written.topic._fatal = KafkaError(KafkaError._FATAL, "fenced")
+        assert written.polled() == ([FAILS] if expected_new else [])
+        assert (written.topic._producer is not old) is expected_new
+        assert "fenced" in (written.topic.fault or "")
+    assert written.polled(seconds=BACK_OFF[1]) == []
+    written.write(3)
+    assert written.polled((3, None)) == [WELL]

@@ -19,7 +19,7 @@ from consumer.config import settings
 from consumer.config.environment import check, load
 from consumer.http.server import BackgroundServer, listen
 from consumer.kafka.client import known_properties
-from consumer.worker.health import STALLED, Status, create_app
+from consumer.worker.health import STALLED, LoopState, create_app
 from tests import processes
 
 ROOT = Path(__file__).parents[2]
@@ -197,7 +197,7 @@ def test_the_image_checks_a_workers_health(alive: bool, status: int) -> None:  #
     turned = time.monotonic() - (0 if alive else 2 * STALLED)
     listener = listen("127.0.0.1", 0)
     with closing(
-        BackgroundServer(create_app(lambda: Status(turned, ["waits"]), CollectorRegistry()), listener, "health")
+        BackgroundServer(create_app(lambda: LoopState(turned, ["waits"]), CollectorRegistry()), listener, "health")
     ):
         ran = subprocess.run(
             [sys.executable, *arguments],

@@ -44,7 +44,7 @@ class World:
         self.translation = Translation(
             lambda schema, done: self.asked.append((schema, done)),
             self.memory,
-            source=lambda: cast("Source", self),
+            source=cast("Source", self),
             stands_aside=lambda each: each in self.aside,
             monotonic=lambda: self.now,
         )

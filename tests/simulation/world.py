@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+import orjson
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine
@@ -23,8 +24,7 @@ from consumer.ledger.rows import OperationalEvent
 from consumer.loop.part import Part
 from consumer.matching.selection import Selector
 from consumer.telemetry.metrics import Histogram, Metrics
-from consumer.worker.event_publisher import Announcement
-from consumer.worker.wiring import build_worker
+from consumer.worker.wiring import WorkerParts
 from consumer.worker.worker import Worker
 from tests.simulation.database import SimulatedDatabase
 from tests.simulation.transport import Transport
@@ -52,7 +52,6 @@ class World:
     source: "_Source"
     transport: Transport
     dead_letters: "_DeadLetters"
-    announcer: "_Announcer"
 
     def __init__(self, engine: Engine, partitions: int = 2, **delivery: Any) -> None:
         self.engine = engine
@@ -94,19 +93,22 @@ class World:
             patch.setattr("consumer.worker.wiring.DatabaseThread", partial(_SteppedThread, self))
             patch.setattr("consumer.worker.wiring.LoopAdapter", partial(Transport, self))
             patch.setattr("consumer.worker.wiring.DeadLetters", partial(_DeadLetters, self))
-            patch.setattr("consumer.worker.wiring.EventPublisher", partial(_Announcer, self))
+            patch.setattr("consumer.worker.wiring.operations_topic", partial(_OperationsTopic, self))
             patch.setattr("consumer.worker.wiring.TopicWatch", partial(_TopicWatch, self))
             patch.setattr("consumer.worker.wiring.Source", partial(_Source, self))
             # CPU time is not simulated: a garbage collection could put a filter over its budget.
             patch.setattr("consumer.worker.wiring.Selector", partial(Selector, processor=lambda: 0.0))
-            self.worker = build_worker(
-                KafkaSettings(bootstrap_servers="none", group_id="g", dead_letter_topic="dead", properties={}),
-                [TOPIC],
-                DatabaseSettings(url=SecretStr(str(self.engine.url)), db_schema=None, encryption_key=None),
-                self.delivery,
-                self.metrics,
-                clock=lambda: BORN + self.now,
-                monotonic=lambda: self.now,
+            self.worker = Worker(
+                partial(
+                    WorkerParts,
+                    KafkaSettings(bootstrap_servers="none", group_id="g", dead_letter_topic="dead", properties={}),
+                    [TOPIC],
+                    DatabaseSettings(url=SecretStr(str(self.engine.url)), db_schema=None, encryption_key=None),
+                    self.delivery,
+                    self.metrics,
+                    clock=lambda: BORN + self.now,
+                    monotonic=lambda: self.now,
+                )
             )
         self.source.assign(numbers)
 
@@ -243,33 +245,30 @@ class _DeadLetters(Part):
         self._waiting.clear()
 
 
-class _Announcer:
+class _OperationsTopic:
     """Each batch is acknowledged in the next turn. After a crash before that, it is published again."""
-
-    fault = None
 
     def __init__(self, world: World, _kafka: object) -> None:
         self._world = world
-        self._batch: Sequence[Announcement] = ()
-        self._on_acknowledged: Callable[[list[int]], None] = lambda _: None
-        world.announcer = self
+        self._written: list[tuple[int, OperationalEvent]] = []
+        self.answers: deque[tuple[int, None]] = deque()
 
-    @property
-    def pending(self) -> int:
-        return len(self._batch)
-
-    def send(self, batch: Sequence[Announcement], on_acknowledged: Callable[[list[int]], None]) -> None:
-        self._batch, self._on_acknowledged = batch, on_acknowledged
+    def write(self, number: int, value: bytes, _key: bytes | None, _headers: object) -> None:
+        read = orjson.loads(value)
+        self._written.append((number, OperationalEvent(read["type"], read["id"], read["data"])))
 
     def poll(self) -> None:
-        batch, self._batch = self._batch, ()
+        batch, self._written = self._written, []
         if batch:
-            self._world.announced += [operation for _, operation, _ in batch]
+            self._world.announced += [operation for _, operation in batch]
             self._world.step()
-            self._on_acknowledged([number for number, _, _ in batch])
+            self.answers.extend((number, None) for number, _ in batch)
+
+    def got_through(self) -> None:
+        """No fault is to be cleared."""
 
     def close(self) -> None:
-        self._batch = ()
+        self._written = []
 
 
 class _TopicWatch(Part):

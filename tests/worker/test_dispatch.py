@@ -44,7 +44,7 @@ class Desk:
             Selector(self.metrics, None, self.clock),
             self.metrics,
             self.clock,
-            self.tracer,
+            tracer=self.tracer,
         )
 
     def clock(self) -> float:

@@ -8,18 +8,9 @@ from sqlalchemy import Engine
 from consumer.delivery.delivery import Lane
 from consumer.delivery.lanes import Admission
 from consumer.delivery.set_aside import LATELY
-from consumer.worker.handover import REVOKE_DRAIN, STORE_DRAIN, WRITE_LIMIT
-from consumer.worker.worker import REVOKE_PART
+from consumer.worker.handover import REVOKE_DRAIN, REVOKE_PART, STORE_DRAIN, WRITE_LIMIT
 from tests.simulation.deployment import OBSTACLES, URLS, Deployment, result
 from tests.simulation.world import TOPIC
-
-
-@pytest.fixture
-def deployment(engine: Engine) -> Deployment:
-    """Two partitions and seven subscriptions, and a worker that owns both partitions."""
-    result = Deployment(engine)
-    result.world.start(0, 1)
-    return result
 
 
 def waited(deployment: Deployment, number: int) -> float:

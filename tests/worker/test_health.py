@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from consumer.http.server import BackgroundServer, listen
 from consumer.telemetry.metrics import Metrics, Readings, registry
-from consumer.worker.health import STALLED, Status, create_app, serve
+from consumer.worker.health import STALLED, LoopState, create_app, serve
 
 
 class Loop:
@@ -22,8 +22,8 @@ class Loop:
     turned_at = 1000.0
     reasons: tuple[str, ...] = ()
 
-    def status(self) -> Status:
-        return Status(self.turned_at, self.reasons)
+    def status(self) -> LoopState:
+        return LoopState(self.turned_at, self.reasons)
 
 
 @pytest.fixture
@@ -82,14 +82,14 @@ def test_metrics_are_prometheus_text(server: BackgroundServer) -> None:
 def test_a_taken_port_is_a_warning() -> None:
     """If another process has the port, the worker runs without it and logs that."""
     with socket.create_server(("127.0.0.1", 0)) as other, capture_logs() as logs:
-        assert serve("127.0.0.1", other.getsockname()[1], lambda: Status(0, ()), CollectorRegistry()) is None
+        assert serve("127.0.0.1", other.getsockname()[1], lambda: LoopState(0, ()), CollectorRegistry()) is None
     assert [entry["log_level"] for entry in logs] == ["warning"]
     assert "OPS_PORT" in logs[0]["change"]
 
 
 def test_port_0_disables_the_port() -> None:
     """With OPS_PORT=0 the worker does not listen."""
-    assert serve("127.0.0.1", 0, lambda: Status(0, ()), CollectorRegistry()) is None
+    assert serve("127.0.0.1", 0, lambda: LoopState(0, ()), CollectorRegistry()) is None
 
 
 def test_closing_frees_the_port_at_once() -> None:
@@ -97,7 +97,7 @@ def test_closing_frees_the_port_at_once() -> None:
     probe = listen("127.0.0.1", 0)
     port = probe.getsockname()[1]
     probe.close()
-    server = serve("127.0.0.1", port, lambda: Status(0, ()), CollectorRegistry())
+    server = serve("127.0.0.1", port, lambda: LoopState(0, ()), CollectorRegistry())
     assert server is not None
     assert server.port == port
     server.close()

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, update
 
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.vault import Vault
-from consumer.database.backoff import BACK_OFF
+from consumer.database.job import BACK_OFF
 from consumer.errors import DatabaseTooSlow
 from consumer.ledger import ordering, outbox, store, upkeep
 from consumer.ledger.columns import in_transaction

@@ -2,23 +2,26 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 from sqlalchemy import Engine, event, func, select, text
 from structlog.testing import capture_logs
 
 from consumer.config.settings import KafkaSettings
 from consumer.database.engine import DatabaseThread
+from consumer.intake.decode import decode
+from consumer.intake.offsets import OffsetTracker
+from consumer.intake.record import Headers, Partition, Record
 from consumer.ledger import outbox
 from consumer.ledger.rows import OperationalEvent
-from consumer.worker.event_publisher import EventPublisher
-from consumer.worker.outbox_relay import EVENTS_AT_ONCE, SELDOM, SOON, OutboxRelay
+from consumer.worker.outbox_relay import EVENTS_AT_ONCE, SELDOM, SOON, OutboxRelay, operations_topic
 from models import StoredOperation
+from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka, unique
 
 GROUP = "webhooks"
@@ -36,11 +39,17 @@ class Rig:
         self.looks = 0
         self._posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._thread = DatabaseThread("ledger", self._posted.put)
-        self.announcer = EventPublisher(kafka)
+        self.late = 0.0  # seconds by which the producer's clock is ahead
+        topic = operations_topic(kafka, lambda: time.monotonic() + self.late)
         event.listen(engine, "before_cursor_execute", self._count)
         self.relay = OutboxRelay(
-            engine, self._thread, GROUP, self.announcer, lambda: self.leads, clock=lambda: self.now
+            engine, self._thread, GROUP, topic, kafka.event_source, lambda: self.leads, clock=lambda: self.now
         )
+
+    @property
+    def pending(self) -> set[int]:
+        """Rows whose events are on their way."""
+        return self.relay._sent
 
     def turn(self, seconds: float = 0.0) -> None:
         """One turn of the loop, `seconds` later by the relay's clock."""
@@ -65,9 +74,9 @@ class Rig:
         self.turn()
         self.until(lambda: not self.relay.busy)
 
-    def write(self, *names: str, group: str = GROUP) -> None:
+    def write(self, *names: str, group: str = GROUP, **data: object) -> None:
         """Write operational events as the ledger does."""
-        happened = [OperationalEvent("delivery.exhausted", name, {"subscription_id": 7}) for name in names]
+        happened = [OperationalEvent("delivery.exhausted", name, {"subscription_id": 7, **data}) for name in names]
         with self.engine.begin() as connection:
             outbox.add(connection, group, happened)
 
@@ -96,14 +105,14 @@ def said(logs: Sequence[MutableMapping[str, Any]]) -> list[MutableMapping[str, A
     return [entry for entry in logs if entry["event"] != "librdkafka"]
 
 
-def published(kafka: KafkaSettings, number: int) -> list[str]:
-    """The CloudEvents ids on the topic, read until half a second after `number` have come."""
+def messages(kafka: KafkaSettings, number: int) -> list[Message]:
+    """The messages on the topic, read until half a second after `number` have come."""
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": unique("reader"), **QUIET})
-    consumer.assign([TopicPartition(kafka.operations_topic, 0, 0)])
-    found: list[str] = []
+    consumer.assign([TopicPartition(kafka.operations_topic, partition, 0) for partition in range(4)])
+    found: list[Message] = []
     end = time.monotonic() + 60
     while time.monotonic() < end:
-        found += [orjson.loads(each.value() or b"")["id"] for each in consumer.consume(500, 0.1) if not each.error()]
+        found += [each for each in consumer.consume(500, 0.1) if not each.error()]
         if len(found) >= number:
             end = min(end, time.monotonic() + 0.5)
             number = 1_000_000
@@ -111,10 +120,9 @@ def published(kafka: KafkaSettings, number: int) -> list[str]:
     return found
 
 
-@pytest.fixture
-def real_kafka(kafka_bootstrap: str) -> Kafka:
-    """The real Kafka."""
-    return Kafka(kafka_bootstrap, real=True)
+def published(kafka: KafkaSettings, number: int) -> list[str]:
+    """Their CloudEvents ids."""
+    return [orjson.loads(each.value() or b"")["id"] for each in messages(kafka, number)]
 
 
 @pytest.fixture
@@ -154,6 +162,95 @@ def test_events_are_published_in_order_and_deleted(open_rig: Open, kafka: KafkaS
     assert rig.now == 1000.0
 
 
+def test_an_event_is_a_structured_cloudevent(open_rig: Open, real_kafka: Kafka) -> None:
+    """It has the attributes that the specification requires; published twice, workers give it the same webhook id."""
+    kafka = real_kafka.settings(group="a group/1").model_copy(update={"operations_topic": real_kafka.topic()})
+    rig = open_rig(kafka)
+    for row in (1, 2):
+        operation = OperationalEvent("subscription.disabled", "x", {"subscription_id": 7, "reason": "410 Gone"})
+        rig.relay._publish([(row, operation, 1_700_000_000.25)])
+        rig.until(lambda: not rig.pending)
+    once, again = messages(kafka, 2)
+    assert (once.key(), once.headers()) == (b"7", [("content-type", b"application/cloudevents+json")])
+    assert orjson.loads(once.value() or b"") == {
+        "specversion": "1.0",
+        "id": "x",
+        "source": "kafka-webhooks/a%20group%2F1",
+        "type": "subscription.disabled",
+        "time": "2023-11-14T22:13:20.250Z",
+        "subject": "subscriptions/7",
+        "datacontenttype": "application/json",
+        "data": {"subscription_id": 7, "reason": "410 Gone"},
+    }
+    partition = Partition("operations", 0, OffsetTracker(None))
+    first, second = (
+        decode(Record(partition, 0, 0, b"7", each.value(), cast("Headers", each.headers()))) for each in (once, again)
+    )
+    assert first == second
+    assert (first.type, first.content_type) == ("subscription.disabled", "application/cloudevents+json")
+
+
+def test_an_event_that_cannot_be_published_does_not_stop_the_others(open_rig: Open, real_kafka: Kafka) -> None:
+    """No record can be made of one, and the topic refuses another. Both stay in the database, and the log names one."""
+    topic = real_kafka.topic(unique("operations"), partitions=4, max_message_bytes="5000")
+    kafka = real_kafka.settings(compression_type="none").model_copy(update={"operations_topic": topic})
+    rig = open_rig(kafka)
+    rig.write("a")
+    rig.write("large", subscription_id=8, padding="x" * 9000)
+    rig.write("b")
+    bad = 99, OperationalEvent("subscription.disabled", "bad", cast("Mapping[str, object]", [])), 0.0
+    with capture_logs() as logs:
+        rig.relay._publish([bad])
+        rig.until(lambda: rig.stored() == 1)
+    assert published(kafka, 2) == ["a", "b"]
+    assert [each["row"] for each in said(logs) if each["event"] == "an operational event could not be sent"] == [99]
+
+
+def test_events_of_one_subscription_stay_in_order(open_rig: Open, real_kafka: Kafka) -> None:
+    """They have the same key and so the same partition. An event without a subscription has neither key nor subject."""
+    kafka = real_kafka.settings().model_copy(update={"operations_topic": real_kafka.topic(partitions=4)})
+    rig = open_rig(kafka)
+    for number in range(30):
+        rig.write(str(number), subscription_id=number % 5)
+    rig.write("none", subscription_id=None)
+    rig.until(lambda: not rig.stored())
+    found: dict[bytes | None, list[str]] = {}
+    for message in messages(kafka, 31):
+        found.setdefault(message.key(), []).append(orjson.loads(message.value() or b"")["id"])
+    assert found.pop(None) == ["none"]
+    assert found == {b"%d" % key: [str(number) for number in range(key, 30, 5)] for key in range(5)}
+
+
+def test_events_are_held_while_the_broker_is_down(
+    open_rig: Open, kafka: KafkaSettings, kafka_cluster: KafkaBroker | None
+) -> None:
+    """They are never given up, so that order holds. The log reports the outage after ten seconds, and its end."""
+    if kafka_cluster is None:
+        pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill")
+    rig = open_rig(kafka)
+    rig.write("a")
+    rig.until(lambda: not rig.stored())
+    kafka_cluster.kill()
+    with capture_logs() as logs:
+        try:
+            rig.write("b", "c")
+            rig.until(lambda: rig.pending, seconds=SOON)
+            end = time.monotonic() + 1
+            while time.monotonic() < end:
+                rig.turn()
+            assert len(rig.pending) == 2
+            rig.late = 11.0
+            rig.turn()
+        finally:
+            kafka_cluster.restart()
+        rig.until(lambda: not rig.stored())
+    assert published(kafka, 3) == ["a", "b", "c"]
+    assert [entry["event"] for entry in logs if "to" in entry] == [
+        "Kafka has not acknowledged a record yet; still waiting",
+        "records get through again",
+    ]
+
+
 def test_an_acknowledged_event_that_could_not_be_deleted_is_not_sent_twice_by_this_process(
     open_rig: Open, kafka: KafkaSettings
 ) -> None:
@@ -161,7 +258,7 @@ def test_an_acknowledged_event_that_could_not_be_deleted_is_not_sent_twice_by_th
     rig = open_rig(kafka)
     rig.write("a", "b")
     rig.turn()
-    rig.until(lambda: rig.announcer.pending)
+    rig.until(lambda: rig.pending)
     rig.rename("webhook_operations", "away")
     with capture_logs() as logs:
         rig.until(lambda: said(logs))
@@ -191,7 +288,7 @@ def test_after_a_crash_between_acknowledgement_and_removal_the_id_is_the_same(
     rig = open_rig(kafka)
     rig.write("a")
     rig.turn()
-    rig.until(lambda: rig.announcer.pending)
+    rig.until(lambda: rig.pending)
     assert published(kafka, 1) == ["a"]
     successor = open_rig(kafka)
     successor.until(lambda: successor.stored() == 0)
@@ -226,7 +323,7 @@ def test_no_event_is_deleted_before_a_broker_has_it(open_rig: Open, nowhere: Kaf
     rig = open_rig(nowhere)
     rig.write("a", "b")
     rig.turn()
-    rig.until(lambda: rig.announcer.pending)
+    rig.until(lambda: rig.pending)
     for _ in range(20):
         rig.turn(SELDOM)
     assert rig.relay.busy
@@ -285,7 +382,7 @@ def test_a_failing_database_is_reported_and_retried(open_rig: Open, nowhere: Kaf
         assert rig.looks == 1
         rig.rename("away", "webhook_operations")
         rig.turn(0.2)
-        rig.until(lambda: rig.announcer.pending == 1)
+        rig.until(lambda: len(rig.pending) == 1)
     refused, over = said(logs)
     assert (refused["event"], over["event"]) == ("could not read operational events", "the database answers again")
     assert "the tables are missing or old" in refused["error"]
@@ -301,7 +398,7 @@ def test_a_turn_does_not_wait(open_rig: Open, nowhere: KafkaSettings) -> None:
         rig.turn(1.0)
     assert freed == []
     free.set()
-    rig.until(lambda: rig.announcer.pending)
+    rig.until(lambda: rig.pending)
     shortest = 60.0
     for _ in range(100):
         begin = time.monotonic()

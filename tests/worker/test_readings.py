@@ -12,17 +12,9 @@ from consumer.delivery.failing import NOTE_AFTER, SHOWN
 from consumer.intake.record import Partition, Record
 from consumer.loop.poller import Poller
 from consumer.telemetry.metrics import Readings
-from consumer.worker.readings import MOST_SHOWN
+from consumer.worker.worker import MOST_SHOWN
 from tests.simulation.deployment import Deployment, result
 from tests.simulation.world import BORN, TOPIC
-
-
-@pytest.fixture
-def deployment(engine: Engine) -> Deployment:
-    """Two partitions and seven subscriptions, and a worker that owns both partitions."""
-    result = Deployment(engine)
-    result.world.start(0, 1)
-    return result
 
 
 def readings(deployment: Deployment) -> Readings:
@@ -125,7 +117,7 @@ def test_only_the_longest_failing_subscriptions_are_shown(deployment: Deployment
     world.settle_down()
     endpoint = next(iter(world.worker.parts.lanes)).endpoint
     for number in range(MOST_SHOWN + 5):
-        failing.failed(replace(endpoint, subscription_id=number), world.worker._clock() - 30 - number, ("msg_1",))
+        failing.failed(replace(endpoint, subscription_id=number), world.worker.parts.clock() - 30 - number, ("msg_1",))
     now = readings(deployment)
     assert now.failing == MOST_SHOWN + 5
     assert list(now.failing_longest) == list(range(MOST_SHOWN + 4, 4, -1))

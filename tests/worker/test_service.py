@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from consumer.database import migrations
 from consumer.errors import DatabaseUnavailable
 from consumer.subscriptions import repository
-from consumer.worker.service import BACK_OFF, Service
+from consumer.worker.service import Service
 from models import Subscription
 from tests.databases import database
 from tests.end_to_end.webhook_receiver import Answer, Receiver, always
@@ -152,10 +152,10 @@ def test_the_back_off_grows_and_each_reason_is_logged_once(engine: Engine, monke
     said: list[object] = []
     subject = Service()
 
-    def state(_: Engine) -> migrations.State:
+    def state(_: Engine) -> migrations.Revisions:
         if errors:
             raise DatabaseUnavailable(errors.pop(0))
-        return migrations.State("0001", "0002", behind=False)
+        return migrations.Revisions("0001", "0002", behind=False)
 
     def sleep(seconds: float) -> None:
         waits.append(seconds)
@@ -165,7 +165,7 @@ def test_the_back_off_grows_and_each_reason_is_logged_once(engine: Engine, monke
     monkeypatch.setattr("consumer.worker.service.time.sleep", sleep)
     with capture_logs() as logs:
         subject._await_database(engine)
-    assert waits == [*BACK_OFF, BACK_OFF[-1], BACK_OFF[-1]]
+    assert waits == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
     refused, silent = (f"database: {error}" for error in ("refused", "no listener"))
     assert said == [refused, refused, silent, silent, silent, refused]
     assert [line["reason"] for line in logs] == [refused, silent, refused]

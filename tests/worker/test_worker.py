@@ -4,7 +4,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from prometheus_client import generate_latest
 from pydantic import SecretStr
-from sqlalchemy import Engine, text, update
+from sqlalchemy import Engine, text
 from standardwebhooks import Webhook
 from structlog.testing import capture_logs
 
@@ -24,10 +23,8 @@ from consumer.intake.record import Partition, Record
 from consumer.schemas.conversion import Decode, SchemaId
 from consumer.subscriptions import repository
 from consumer.telemetry.metrics import Metrics, registry
-from consumer.worker import worker as worker_module
-from consumer.worker.wiring import build_worker
+from consumer.worker.wiring import WorkerParts
 from consumer.worker.worker import Worker
-from models import ParkedDelivery
 from tests.databases import url_of
 from tests.end_to_end.webhook_receiver import Answer, Receiver, Silence, always
 from tests.kafka_kit import QUIET, Kafka, unique
@@ -68,13 +65,11 @@ class Rig:
             "WEBHOOK_DRAIN": "5",
         }
         database = DatabaseSettings(url=SecretStr(url_of(self.engine)), db_schema=None, encryption_key=None)
-        self.worker = build_worker(
-            self.settings,
-            [self.topic],
-            database,
-            load(DeliverySettings, values | delivery),
-            self.metrics,
-            load_schema=self.load_schema,
+        settings = load(DeliverySettings, values | delivery)
+        self.worker = Worker(
+            partial(
+                WorkerParts, self.settings, [self.topic], database, settings, self.metrics, load_schema=self.load_schema
+            )
         )
         poll = self.worker.parts.source.poll
 
@@ -281,28 +276,6 @@ def test_a_bug_of_a_decoder_makes_a_dead_letter_of_its_record(rig: Rig, monkeypa
     assert "payload" not in str((failed["error"], undecodable["error"]))
 
 
-def test_a_failure_is_retried_then_parked_then_sent_from_the_database(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """First from memory after 0.1 s. For a minute it is stored, and the offset moves. Marked due, it is sent."""
-    monkeypatch.setattr("consumer.delivery.recall.LOOK_EVERY", 0.2)
-    rig.subscribe("/one")
-    rig.receiver.rules["/one"] = always(Answer(500))
-    rig.write(*events(1))
-    rig.start(monkeypatch)
-    until(rig.rows)
-    assert rig.rows() == [(0, "parked", 2, "status 500")]
-    until(lambda: rig.committed() == 1)
-    del rig.receiver.rules["/one"]
-    with rig.engine.begin() as connection:
-        connection.execute(update(ParkedDelivery).values(next_attempt_at=datetime(2020, 1, 1, tzinfo=UTC)))
-    until(lambda: rig.rows()[0][1] == "delivered")
-    rig.stop()
-    assert rig.rows() == [(0, "delivered", 3, None)]
-    assert len({request.webhook_id for request in rig.receiver.requests}) == 1
-    assert rig.metrics.deliveries == {"retried": 1, "parked": 1, "delivered": 1}
-
-
 def test_a_revoke_waits_for_open_requests_and_commits_them(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """No request starts. Open ones end and are committed before the callback returns. Other records are not started."""
     rig.subscribe("/slow")
@@ -319,21 +292,6 @@ def test_a_revoke_waits_for_open_requests_and_commits_them(rig: Rig, monkeypatch
     assert rig.rows() == []
     rig.stop()
     assert rig.committed() == 4
-
-
-def test_a_revoke_stores_deliveries_whose_requests_do_not_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request cancelled after the drain counts as an attempt. It is stored and committed before the return."""
-    monkeypatch.setattr(worker_module, "REVOKE_DRAIN", 0.3)
-    rig.subscribe("/hangs")
-    rig.receiver.rules["/hangs"] = always(Silence.HANG)
-    rig.write(*events(10))
-    rig.start(monkeypatch, WEBHOOK_MAX_IN_FLIGHT="4")
-    until(lambda: len(rig.receiver.requests) == 2)
-    rig.on_loop(rig.revoke)
-    unknown = "stopped while the request was open: its outcome is unknown"
-    assert rig.rows() == [(0, "parked", 1, unknown), (1, "parked", 1, unknown)]
-    assert rig.committed() == 2
-    assert rig.worker.parts.transport.in_flight == 0
 
 
 def test_lost_partitions_are_forgotten(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

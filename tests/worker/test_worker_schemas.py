@@ -99,30 +99,6 @@ def test_a_failing_registry_holds_the_partition_and_loses_nothing(
     assert rig.metrics.events == {"matched": 8}
 
 
-@pytest.mark.parametrize(("limit", "most"), [("MOST_WAITING", 2), ("MOST_BYTES", 2 * 2**20)])
-def test_records_waiting_up_to_the_limit_go_on_afterwards(
-    rig: Rig, schemas: SchemaRegistry, monkeypatch: pytest.MonkeyPatch, limit: str, most: int
-) -> None:
-    """At the limit no more records are read. Once the registry answers, all of them are sent."""
-    monkeypatch.setattr(f"consumer.schemas.translation.{limit}", most)
-    rig.subscribe("/one")
-    schema = struct.pack(">bI", 0, schemas.add("text", "{}", "JSON"))
-    values = [schema + b'{"type": "a", "n": %d, "x": "%s"}' % (number, b"x" * 700_000) for number in range(6)]
-    schemas.down = True
-    for number, value in enumerate(values):
-        rig.kafka.write(rig.topic, [value], partition=number % 2)
-    rig.start(monkeypatch)
-    assert reason_of(rig)
-    translation = rig.worker.parts.translation
-    assert translation is not None
-    until(lambda: not translation.room)
-    schemas.down = False
-    until(lambda: len(rig.receiver.requests) == len(values))
-    rig.stop()
-    assert sorted(request.body for request in rig.receiver.requests) == sorted(value[5:] for value in values)
-    assert rig.worker.parts.memory.held == 0
-
-
 def test_partitions_that_leave_while_waiting_are_left_unchanged(
     rig: Rig, schemas: SchemaRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,22 +4,15 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.database.job import SLOW
+from consumer.intake.commits import COMMIT_RECORDS
 from consumer.intake.offsets import decode as settled_above
 from consumer.matching.inbox import MOST_EVENTS
+from consumer.worker.handover import STORED_ALONE
 from consumer.worker.polling import PAUSE_AFTER
-from consumer.worker.takeover import STORED_ALONE
 from tests.ledger.rows_kit import query, run
 from tests.simulation.deployment import ORDERED, URLS, Deployment, result
 from tests.simulation.watch import Watch
 from tests.simulation.world import TOPIC, Crash
-
-
-@pytest.fixture
-def deployment(engine: Engine) -> Deployment:
-    """Two partitions and seven subscriptions, and a worker that owns both partitions."""
-    result = Deployment(engine)
-    result.world.start(0, 1)
-    return result
 
 
 def fail_until_due(deployment: Deployment) -> None:
@@ -89,6 +82,21 @@ def test_a_record_is_held_until_its_dead_letter_is_acknowledged(deployment: Depl
     world.dead_letters.door_open = True
     world.settle_down()
     assert world.committed[TOPIC, 0] == (3, "")
+
+
+def test_offsets_are_committed_four_times_a_second_or_after_many_records(deployment: Deployment) -> None:
+    """Each commit costs a request to Kafka; the deliveries since the last one come again after a crash."""
+    world = deployment.world
+    world.settle_down()
+    for most, records in ((5, 1), (40, COMMIT_RECORDS)):
+        begin, before = world.now, world.source.commits_total
+        while world.now < begin + 1.0:
+            for _ in range(records):
+                deployment.write(0, "nobody")
+            world.turn()
+            world.run_jobs()
+            world.now += 0.02
+        assert most / 2 < world.source.commits_total - before <= most
 
 
 def test_records_settled_above_the_mark_are_not_sent_after_a_crash(deployment: Deployment) -> None:

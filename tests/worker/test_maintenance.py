@@ -1,13 +1,15 @@
-"""Which worker tidies which rows: those of its partitions, of deleted topics, and of all partitions."""
+"""Maintenance: which worker tidies which rows, and jumps of the system clock, apart from drift and passing time."""
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from consumer.intake.topics import GONE_AFTER
 from consumer.ledger import store
-from consumer.worker.maintenance import TIDY_EVERY
+from consumer.worker.maintenance import JUMP, TIDY_EVERY, ClockWatch
 from tests.ledger.rows_kit import make_event, parked, query, run
 from tests.simulation.deployment import Deployment, result
 from tests.simulation.world import TOPIC
@@ -70,6 +72,26 @@ def test_delivered_rows_of_a_deleted_topic_are_pruned(deployment: Deployment) ->
     assert world.worker.parts.ownership.adopted == {}
 
 
+def test_a_worker_that_no_longer_leads_gives_up_rows_of_deleted_topics(deployment: Deployment) -> None:
+    """The new leader sends them. The request that is open counts as an attempt of unknown outcome."""
+    world = deployment.world
+    store.park(deployment.engine, "g", [parked(make_event(1, topic=GONE), 1)], 1.0)
+    world.start(0, 1)
+    world.settle_down()
+    for _ in minutes(deployment, int(GONE_AFTER // TIDY_EVERY) + 4):
+        if world.transport.open:
+            break
+    assert len(world.transport.open) == 1
+    world.on_wait = world.run_jobs
+    world.source.revoke(0)
+    assert world.transport.open == []
+    assert world.worker.parts.ownership.adopted == {}
+    sql = "SELECT status, attempt, last_error FROM webhook_deliveries"
+    ((status, attempts, error),) = query(deployment.engine, sql)
+    assert (status, attempts) == ("parked", 2)
+    assert "its outcome is unknown" in error
+
+
 def test_a_recreated_topic_keeps_rows_that_a_restart_would_read(deployment: Deployment) -> None:
     """Its partition is assigned here before the next answer ends the adoption."""
     world = deployment.world
@@ -129,3 +151,62 @@ def test_one_worker_follows_subscriptions_and_counts_rows(deployment: Deployment
     world.source.revoke(0)
     world.settle_down()
     assert world.worker.readings().parked == 0
+
+
+# The system clock.
+
+DURATIONS = st.floats(0, 86400)
+
+
+class Clocks:
+    """Both clocks of a machine."""
+
+    def __init__(self) -> None:
+        self.wall, self.monotonic = 1_700_000_000.0, 50.0
+        self.watch = ClockWatch(lambda: self.wall, lambda: self.monotonic)
+
+    def pass_by(self, seconds: float, *, set_by: float = 0.0) -> float | None:
+        """Let time pass, set the clock meanwhile, and check it."""
+        self.wall += seconds + set_by
+        self.monotonic += seconds
+        return self.watch.jump()
+
+
+@pytest.mark.parametrize(
+    ("by", "text"),
+    [(-3600.0, "went back by 3600 s: stored deliveries"), (7.5, "went forward by 8 s: stored deliveries")],
+)
+def test_a_jump_is_reported_once_and_is_a_fault_for_a_minute(by: float, text: str) -> None:
+    """The next check reports it with its sign. The fault says what it means and what to do, and ends by itself."""
+    clocks = Clocks()
+    assert (clocks.pass_by(1.0), clocks.watch.fault) == (None, None)
+    assert clocks.pass_by(1.0, set_by=by) == pytest.approx(by)
+    assert text in (clocks.watch.fault or "")
+    assert "check NTP" in (clocks.watch.fault or "")
+    assert clocks.pass_by(59.0) is None
+    assert clocks.watch.fault is not None
+    assert clocks.pass_by(1.1) is None
+    assert clocks.watch.fault is None
+
+
+def test_the_fault_is_the_last_jump() -> None:
+    """If the clock was set wrong and then right, the minute counts from the second jump."""
+    clocks = Clocks()
+    clocks.pass_by(1.0, set_by=-3600.0)
+    clocks.pass_by(30.0, set_by=3600.0)
+    clocks.pass_by(59.0)
+    assert "forward by 3600 s" in (clocks.watch.fault or "")
+
+
+@given(st.lists(st.tuples(DURATIONS, st.floats(-JUMP + 0.01, JUMP - 0.01))))
+def test_slewing_is_no_jump(looks: list[tuple[float, float]]) -> None:
+    """However long the time between two checks is, and however large the sum of small steps."""
+    clocks = Clocks()
+    assert all(clocks.pass_by(seconds, set_by=by) is None for seconds, by in looks)
+    assert clocks.watch.fault is None
+
+
+@given(DURATIONS, st.floats(JUMP + 0.01, 1e6) | st.floats(-1e6, -JUMP - 0.01))
+def test_the_size_of_a_jump_excludes_the_time_passed(seconds: float, by: float) -> None:
+    """It is the size of the step, without the time between the checks."""
+    assert Clocks().pass_by(seconds, set_by=by) == pytest.approx(by, abs=0.01)
