@@ -12,8 +12,7 @@ from cryptography.fernet import Fernet
 
 from tests.end_to_end.canaries import Found, planted, search
 from tests.end_to_end.service_rig import Deployment, Worker, free_port
-from tests.end_to_end.test_bad_records import read_all
-from tests.kafka_kit import Kafka
+from tests.kafka_kit import Kafka, read_all
 from tests.processes import environment
 
 # Where a secret may appear: the names of secret and place, and the reason.

@@ -27,6 +27,9 @@ from tests.kafka_kit import QUIET, unique
 from tests.processes import PROGRAM, environment
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+# A permitted filter that takes 2 ms of CPU for each event: it compiles a pattern in each iteration. It matches every
+# third event.
+SLOW_FILTER = f"[{', '.join(['1'] * 100)}].exists(x, 'abcd'.matches('(a|b)[^c]{{9}}%d$')) || data.number %% 3 == 0"
 # Short, to notice rebalances and dead members soon, but longer than a broker's outage of some seconds.
 QUICK_GROUP = {"KAFKA_HEARTBEAT_INTERVAL_MS": "300", "KAFKA_SESSION_TIMEOUT_MS": "6000"}
 
