@@ -29,9 +29,9 @@ from tests.oracle.connection_kit import (
     refusal,
     session_of,
     tnsnames,
-    unused_port,
 )
 from tests.oracle_emulator import PROFILE_18C, Call, OracleEmulator, OracleError
+from tests.processes import free_port
 
 SLEEP = "begin dbms_session.sleep(20); end;"
 CLOSED = "(ADDRESS=(PROTOCOL=TCP)(HOST=127.0.0.1)(PORT={closed}))"
@@ -52,7 +52,7 @@ def test_each_form_of_url_connects(start_oracle: Start, tmp_path: Path, form: st
     """All documented forms connect. One reachable address of several is enough."""
     emulator = start_oracle()
     tnsnames(tmp_path, f"webhooks = (DESCRIPTION={OPEN}{SERVICE})".format(port=emulator.port))
-    place = FORMS[form].format(port=emulator.port, closed=unused_port(), directory=tmp_path)
+    place = FORMS[form].format(port=emulator.port, closed=free_port(), directory=tmp_path)
     engine = make(USER + place)
     ping(engine)
     engine.dispose()
@@ -220,7 +220,7 @@ def use_three(engine: Engine) -> None:
 
 def test_a_listener_that_was_down(start_oracle: Start) -> None:
     """The error says so until it is up; then the same engine connects."""
-    port = unused_port()
+    port = free_port()
     engine = make(f"{USER}127.0.0.1:{port}/?service_name=FREEPDB1")
     assert "Connection refused" in refusal(engine)
     start_oracle(port=port)

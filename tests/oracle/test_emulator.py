@@ -12,9 +12,10 @@ from sqlalchemy import create_engine, text
 
 from tests.oracle.conftest import Connect, Start
 from tests.oracle.test_driver import TABLE
-from tests.oracle_emulator import Call, OracleEmulator, OracleEmulatorUnavailable, OracleError, java
+from tests.oracle_emulator import Call, OracleEmulator, OracleError, java
 from tests.oracle_emulator.packets import Channel, Disconnect
 from tests.oracle_emulator.worker import Worker
+from tests.provided import NotProvided
 
 DEADLOCK = OracleError(60, "deadlock detected while waiting for resource")
 
@@ -101,7 +102,7 @@ def test_without_maven_it_is_unavailable(monkeypatch: pytest.MonkeyPatch, tmp_pa
     """The reason names the missing program; a jar in the cache suffices."""
     monkeypatch.setenv("ORACLE_TEST_CACHE", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    with pytest.raises(OracleEmulatorUnavailable, match="no mvn on PATH to download some-name"):
+    with pytest.raises(NotProvided, match="no mvn on PATH to download some-name"):
         java.provision("group:some-name:1.0")
     (tmp_path / "some-name-1.0.jar").touch()
     assert java.provision("group:some-name:1.0") == tmp_path / "some-name-1.0.jar"
