@@ -57,13 +57,13 @@ class Kafka:
             admin.create_topics([NewTopic(name, partitions, self.replicas, config=config)])[name].result(60)
         return name
 
-    def configure(self, topic: str, **config: str) -> None:
-        """Change a topic's configuration, on a real cluster. `a_b` is `a.b`."""
+    def configure(self, name: str, kind: str = "TOPIC", **config: str) -> None:
+        """Change the configuration of a topic or group, on a real cluster. `a_b` is `a.b`."""
         entries = [
             ConfigEntry(key.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
             for key, value in config.items()
         ]
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
+        resource = ConfigResource(ConfigResource.Type[kind], name, incremental_configs=entries)
         admin = AdminClient({"bootstrap.servers": self.servers, **QUIET})
         admin.incremental_alter_configs([resource])[resource].result(60)
 

@@ -1,4 +1,4 @@
-"""A bad receiver slows no other, blocks no partition, and gets its backlog when it recovers."""
+"""A URL that cannot be used costs no event: its deliveries are held, and sent once it is corrected."""
 
 import time
 

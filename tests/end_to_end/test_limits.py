@@ -1,4 +1,4 @@
-"""Options of subscriptions: concurrency, rate, schedule and final statuses; dead receivers are spared."""
+"""Concurrency and rate of subscriptions; dead receivers are spared."""
 
 import time
 from math import log2

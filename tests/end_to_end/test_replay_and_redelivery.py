@@ -127,32 +127,6 @@ def test_a_replay_that_finds_nothing_says_so(deployment: Deployment, command_lin
     assert not deployment.receiver.requests
 
 
-def test_disabling_a_subscription_ends_its_replay(deployment: Deployment, command_line: CommandLine) -> None:
-    """The status is 1, with the remedy. Once resumed, each event is sent once by the replay and once by the group."""
-    deployment.subscribe("a", "/")
-    deployment.publish(["a"] * 200)
-    process = command_line.start("replay", "--subscription", "1", "--since", "1h", "--rate", "5", "--yes")
-    eventually(lambda: matched(deployment) > 0, every=0.02)
-    command_line.run("subscriptions", "disable", "1")
-    status, output, errors = end_of(process)
-    assert (status, output) == (1, "")
-    assert "subscription 1 was disabled or removed meanwhile" in errors.splitlines()[-1]
-    assert "replay --resume 1" in errors.splitlines()[-1]
-    status, _, errors = command_line.run("replay", "--resume", "1")
-    assert (status, len(errors.splitlines())) == (1, 1)
-    assert "subscriptions enable 1" in errors
-    command_line.run("subscriptions", "enable", "1")
-    deployment.sql("UPDATE webhook_replays SET rate = 1000")
-    process = command_line.start("replay", "--resume", "1")
-    eventually(lambda: matched(deployment) == 200)
-    deployment.start()
-    status, output, errors = end_of(process)
-    assert (status, output.splitlines()[-1]) == (0, "200 delivered"), errors
-    eventually(lambda: bodies(deployment, "/").total() == 400)
-    assert set(bodies(deployment, "/").values()) == {2}
-    deployment.assert_true_to_what_was_published()
-
-
 def give_up(deployment: Deployment, number: int) -> None:
     """A worker, and so many deliveries exhausted after an attempt, because their receiver never accepts them."""
     deployment.subscribe("a", "/", final_statuses="422", retry_schedule="8s")
