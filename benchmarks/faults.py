@@ -18,8 +18,7 @@ from benchmarks.isolation import HEADER, deployed, show
 from tests.databases import connect_to
 from tests.end_to_end.deployed_database import emulated_oracle
 from tests.end_to_end.isolation_rig import GOOD, RATE, Latencies, measure
-from tests.end_to_end.service_rig import Deployment, eventually
-from tests.end_to_end.slow_filter import SLOW
+from tests.end_to_end.service_rig import SLOW_FILTER, Deployment, eventually
 from tests.end_to_end.webhook_receiver import Answer, always
 from tests.intake.raw_producer import SMALL_READS, write_bomb
 
@@ -66,7 +65,7 @@ def locked_row(deployment: Deployment) -> Iterator[None]:
 def slow_filters(deployment: Deployment) -> Iterator[None]:
     """Five filters take 2 ms of CPU each on every stored event."""
     for each in range(5):
-        deployment.subscribe("bad-a", f"/slow{each}", event_filter=SLOW % each)
+        deployment.subscribe("bad-a", f"/slow{each}", event_filter=SLOW_FILTER % each)
     yield
     met(deployment, "webhooks_expressions_left_out")
 

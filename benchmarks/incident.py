@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import rig
 from benchmarks.isolation import deployed
-from tests.deploy.promtool_kit import promtool
+from tests.deploy.go_tools import promtool
 from tests.end_to_end.command_line import CommandLine
 from tests.end_to_end.service_rig import Deployment, Worker
 from tests.end_to_end.webhook_receiver import Answer, always

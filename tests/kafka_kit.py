@@ -5,8 +5,9 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to be exported
     AdminClient,
     AlterConfigOpType,
@@ -29,6 +30,7 @@ class Kafka:
 
     servers: str
     real: bool
+    replicas: int = 1  # of new topics
 
     def __post_init__(self) -> None:
         # Each record is a batch of its own, so offsets and order are as written.
@@ -52,16 +54,16 @@ class Kafka:
         if self.real:
             admin = AdminClient({"bootstrap.servers": self.servers, **QUIET})
             config = {key.replace("_", "."): value for key, value in config.items()}
-            admin.create_topics([NewTopic(name, partitions, 1, config=config)])[name].result(60)
+            admin.create_topics([NewTopic(name, partitions, self.replicas, config=config)])[name].result(60)
         return name
 
-    def configure(self, topic: str, **config: str) -> None:
-        """Change a topic's configuration, on a real cluster. `a_b` is `a.b`."""
+    def configure(self, name: str, kind: str = "TOPIC", **config: str) -> None:
+        """Change the configuration of a topic or group, on a real cluster. `a_b` is `a.b`."""
         entries = [
             ConfigEntry(key.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
             for key, value in config.items()
         ]
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
+        resource = ConfigResource(ConfigResource.Type[kind], name, incremental_configs=entries)
         admin = AdminClient({"bootstrap.servers": self.servers, **QUIET})
         admin.incremental_alter_configs([resource])[resource].result(60)
 
@@ -140,6 +142,23 @@ class Member:
             for record in records:
                 record.partition.tracker.settle(record.offset)
         self.source.commit()
+
+
+def read_all(servers: str, topic: str) -> list[Message]:
+    """All records of a topic with one partition."""
+    consumer = Consumer({"bootstrap.servers": servers, "group.id": unique("reader"), **QUIET})
+    try:
+        consumer.assign([TopicPartition(topic, 0, 0)])
+        _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), 10)
+        return [message for _ in range(end) if (message := consumer.poll(10)) is not None]
+    finally:
+        consumer.close()
+
+
+def headers_of(message: Message) -> dict[str, bytes]:
+    """A record's headers, all of which have a value."""
+    headers: Any = message.headers()
+    return dict(headers)
 
 
 def unique(prefix: str) -> str:

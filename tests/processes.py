@@ -1,9 +1,12 @@
 """Our program in a process of its own, with its own environment."""
 
 import os
+import random
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -37,3 +40,20 @@ def environment(variables: dict[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}}
     paths = {} if OTHER else {"PYTHONPATH": str(ROOT)}
     return {**kept, **paths, "PYTHONIOENCODING": "utf-8", **variables}
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports below the ephemeral range, so that no outgoing connection takes them meanwhile."""
+    with ExitStack() as stack:
+        ports: list[int] = []
+        while len(ports) < number:
+            candidate = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                candidate.bind(("127.0.0.1", random.randint(20000, 31999)))
+                ports.append(candidate.getsockname()[1])
+        return ports
+
+
+def free_port() -> int:
+    """One of them."""
+    return free_ports(1)[0]

@@ -19,8 +19,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to
 )
 from cryptography.hazmat.primitives import serialization
 
-from tests.kafka_broker import KafkaBroker, _free_ports
+from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET
+from tests.processes import free_ports
 from tests.token_server import AUDIENCE, ISSUER, Tokens
 
 _OAUTH = "org.apache.kafka.common.security.oauthbearer"
@@ -107,7 +108,7 @@ class SecureBroker(KafkaBroker):
             answer.result(60)
 
     def _lay_out(self) -> None:
-        self._secure_ports = _free_ports(len(_LISTENERS))
+        self._secure_ports = free_ports(len(_LISTENERS))
         super()._lay_out()
 
     def _properties(self, node: int) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """The simulated fleet, compared with measured figures, with the product's own parts, and with itself."""
 
 import json
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf
@@ -16,12 +16,11 @@ from sqlalchemy import Engine
 from benchmarks.fleet import __main__ as command
 from benchmarks.fleet import capacity, statements
 from benchmarks.fleet.costs import MEASURED
-from benchmarks.fleet.deploy import cut_off, poisson, rebalanced, rolling
+from benchmarks.fleet.deploy import cut_off, rebalanced, rolling
 from benchmarks.fleet.failing import _Pod, suffer
 from benchmarks.fleet.killed import Offered, Run, killed, run
 from benchmarks.fleet.measure import counting, ledger
 from benchmarks.fleet.measure import statements as counted
-from benchmarks.fleet.report import drain_log, shown
 from benchmarks.fleet.world import TIMEOUT, Failure, Outage, World, latency, mean_open, seeded, waits, zipf
 from consumer.matching.catalog import Catalog, Key, Matches
 from consumer.subscriptions import repository
@@ -53,12 +52,6 @@ def test_a_kill_at_full_speed_repeats_as_much_as_was_measured() -> None:
     repeated = [full_speed(204, 0.0, seed, 0.5).repeated for seed in range(10)]
     assert 80 <= min(repeated) <= max(repeated) <= 500
     assert sum(repeated) / len(repeated) == pytest.approx((136 + 229 + 347 + 453) / 4, rel=0.2)
-
-
-def test_a_kill_with_slow_receivers_repeats_open_requests() -> None:
-    """1,638 and 1,632 were measured with 1,600 requests open, to receivers that take 100 ms."""
-    runs = [full_speed(1600, 0.1, seed) for seed in range(3)]
-    assert sum(each.repeated for each in runs) / len(runs) == pytest.approx(1635, rel=0.1)
 
 
 def test_pods_are_killed_like_workers() -> None:
@@ -178,27 +171,6 @@ def test_look_ups_are_those_of_the_catalog(receivers: int, rate: float) -> None:
     assert len(asked) / seconds == pytest.approx(expected, rel=0.2)
 
 
-def test_the_share_of_reused_connections() -> None:
-    """Che's approximation agrees with a real cache that drops the least recently used."""
-    random, classes = Random(1), zipf(500)
-    kept, found, total = OrderedDict[tuple[int, int], None](), 0, 20_000
-    shares = [each.number * each.share for each in classes]
-    for chosen in random.choices(range(len(classes)), shares, k=total):
-        key = chosen, random.randrange(classes[chosen].number)
-        found += key in kept
-        kept[key] = None
-        kept.move_to_end(key)
-        if len(kept) > 100:
-            kept.popitem(last=False)
-    assert capacity.remembered(classes, 1.0, 100, 1e6) == pytest.approx(found / total, rel=0.05)
-
-
-def test_which_bound_decides() -> None:
-    """TLS to a million receivers needs CPU; a few thousand with kept connections need slots."""
-    assert capacity.needed(World()).binds == "CPU"
-    assert capacity.needed(World(receivers=1_000, https=0.0)).binds == "open requests"
-
-
 @given(rate=st.floats(100, 1e6), more=st.floats(1, 3), receivers=st.integers(1, 60))
 def test_a_higher_rate_never_needs_fewer_pods(rate: float, more: float, receivers: int) -> None:
     """This holds for each of the three bounds."""
@@ -208,20 +180,6 @@ def test_a_higher_rate_never_needs_fewer_pods(rate: float, more: float, receiver
     assert less.by_slots <= greater.by_slots
     assert less.by_memory <= greater.by_memory
     assert greater.pods == max(greater.by_cpu, greater.by_slots, greater.by_memory)
-
-
-@given(pods=st.integers(1, 400), more=st.integers(0, 400), outage=st.floats(0, 86_400))
-def test_more_pods_never_take_longer(pods: int, more: int, outage: float) -> None:
-    """They do not when they work off the log at the same rate."""
-    world = World(pods=pods, receivers=30, partitions=1_200, rate=100_000.0)
-    assert drain_log(replace(world, pods=pods + more), outage) <= drain_log(world, outage)
-
-
-def test_pods_that_only_keep_up_never_catch_up() -> None:
-    """Text and JSON both say so."""
-    fastest = capacity.fastest(World()).rate
-    assert drain_log(World(pods=10, partitions=10, rate=10 * fastest), 3600.0) == inf
-    assert [shown(seconds) for seconds in (inf, 42, 600, 9000)] == ["never", "42 s", "10 min", "2.5 h"]
 
 
 @given(
@@ -255,16 +213,6 @@ def test_a_deploy_repeats_what_outlasts_its_drain() -> None:
     assert (usual.moved, usual.revoked) == (240, 120)
     assert 0 < usual.repeated < hasty.repeated
     assert cut_off(1e6, TIMEOUT, Random(1)) == 0
-
-
-def test_slow_requests_are_cut_off() -> None:
-    """The number agrees with requests drawn one by one, each with its age at that time."""
-    random, rate, drain = Random(1), 30_000.0, 5.0
-    number = poisson(rate * TIMEOUT, random)
-    assert number == pytest.approx(rate * TIMEOUT, rel=0.01)
-    slow = sum(random.random() * TIMEOUT + drain < latency(random) < TIMEOUT for _ in range(number))
-    drawn = [cut_off(rate, drain, random) for _ in range(20)]
-    assert sum(drawn) / len(drawn) == pytest.approx(slow, rel=0.25)
 
 
 outages = st.lists(

@@ -17,13 +17,11 @@ from sqlalchemy.engine.default import DefaultDialect
 from consumer.__main__ import main
 from consumer.database import engine
 from consumer.delivery import settling
-from consumer.delivery.delivery import Delivery, OpenRecord
+from consumer.delivery.delivery import OpenRecord
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import Parking
 from consumer.delivery.retry import RetryPolicy
-from consumer.delivery.settling import Settling
 from consumer.intake import commits
-from consumer.intake import record as records
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.source import Source
@@ -67,26 +65,6 @@ def drops_what_is_set_aside() -> None:
     _wrap(Parking, "_refused", lambda _refused, _self, aside, _error: aside.pending.on_stored())
 
 
-def drops_what_no_filter_was_asked_about() -> None:
-    """Events for a filter that is over its budget count as unwanted."""
-
-    def unwanted(
-        postpone: Any, self: Settling, event: Any, endpoint: Any, record: OpenRecord, *rest: Any, **named: Any
-    ) -> None:
-        if named.get("asked", True):
-            postpone(self, event, endpoint, record, *rest, **named)
-        else:
-            record.settle_one()
-
-    _wrap(Settling, "postpone", unwanted)
-
-
-def drops_what_a_lock_keeps() -> None:
-    """Rows that wait for a lock count as stored."""
-    impatient()
-    drops_what_is_set_aside()
-
-
 def drops_what_cannot_be_read() -> None:
     """A batch that cannot be decompressed is skipped without dead letters."""
 
@@ -99,11 +77,6 @@ def drops_what_cannot_be_read() -> None:
     _wrap(DeadLetters, "send", quietly)
 
 
-def reads_for_ever() -> None:
-    """A batch that cannot be decompressed is read again and again."""
-    records.READS = sys.maxsize
-
-
 def uses_an_id_again() -> None:
     """Each third event goes out with the same webhook-id."""
 
@@ -112,11 +85,6 @@ def uses_an_id_again() -> None:
         return event._replace(webhook_id="msg_again") if record.offset % 3 == 0 else event
 
     _wrap(polling, "decode", decode)
-
-
-def settles_another_offset() -> None:
-    """The first open record of the partition is settled, not the delivered one."""
-    _wrap(OffsetTracker, "settle", lambda settle, self, _offset: settle(self, next(iter(self._open))))
 
 
 def moves_an_offset_back() -> None:
@@ -133,11 +101,6 @@ def moves_an_offset_back() -> None:
 def forgets_attempts() -> None:
     """Each failure is treated as the first."""
     _wrap(RetryPolicy, "decide", lambda decide, self, _attempts, failed: decide(self, 1, failed))
-
-
-def keeps_a_batch_together() -> None:
-    """Deliveries refused in a batch go in that batch again."""
-    Delivery.goes_alone = property(lambda _: False)  # type: ignore[method-assign, assignment]
 
 
 def announces_nothing() -> None:

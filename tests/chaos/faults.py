@@ -10,20 +10,14 @@ from time import time
 from typing import NamedTuple
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does not export them to type checkers
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    ResourceType,
-)
+from confluent_kafka.admin import AdminClient
 
 from tests.chaos.book import GONE_STATUS, NO_BROKER, REBALANCES, Event
 from tests.chaos.world import CACHED, PARTITIONS, REJOINS_WITHIN, Part, World
 from tests.end_to_end.webhook_receiver import Answer, always
 from tests.intake.raw_producer import BOMB, write_bomb
 from tests.kafka_broker import KafkaBroker
-from tests.kafka_kit import QUIET
+from tests.kafka_kit import QUIET, Kafka
 
 JOINS_WITHIN = 1.5  # seconds for a worker to start and get partitions
 DISABLED_WITHIN = 2.0  # seconds: the last 410 may be written after the receiver's answer changes
@@ -150,19 +144,13 @@ def _all_there(world: World) -> bool:
 
 def unwritable_letters(world: World, random: Random) -> Waits:
     """The dead-letter topic requires more replicas than exist."""
+    kafka = Kafka(world.deployment.servers, real=True)
     with world.outage(Part.DEAD_LETTERS):
-        _set_in_sync(world, "4")
+        kafka.configure(world.letters, min_insync_replicas="4")
         try:
             yield random.uniform(1.0, 3.0)
         finally:
-            _set_in_sync(world, "1")
-
-
-def _set_in_sync(world: World, replicas: str) -> None:
-    entry = ConfigEntry("min.insync.replicas", replicas, incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, world.letters, incremental_configs=[entry])
-    admin = AdminClient({"bootstrap.servers": world.deployment.servers, **QUIET})
-    admin.incremental_alter_configs([resource])[resource].result(15)
+            kafka.configure(world.letters, min_insync_replicas="1")
 
 
 # Records.

@@ -1,10 +1,9 @@
-"""The result of a run, as rows of a table."""
+"""The result of a run, as a row of a table."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import groupby
 
-from tests.chaos.book import Book, Repeat, Rule
+from tests.chaos.book import Book, Rule
 from tests.chaos.world import World
 
 HEADER = (
@@ -14,108 +13,63 @@ HEADER = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """The figures of one run. `seconds` is the time of publishing, `repeated` has the repeated deliveries by cause."""
-
-    run: str
-    seed: int
-    faults: Sequence[tuple[str, int]]
-    seconds: float
-    events: int
-    deliveries: int
-    attempts: int
-    commits: int
-    lost: int
-    repeated: int
-    causes: Sequence[tuple[str, int, int]]
-    out_of_order: int
-    violations: Sequence[str]
-    timeline: Sequence[str]
-
-    def line(self) -> str:
-        """A row under HEADER."""
-        faults = ", ".join(f"{number} {name}" for name, number in self.faults) or "none"
-        causes = ", ".join(f"{repeated} by {times} {what}" for what, times, repeated in self.causes)
-        cells = (
-            self.run,
-            self.seed,
-            faults,
-            round(self.seconds),
-            self.events,
-            self.deliveries,
-            self.attempts,
-            self.commits,
-            self.lost,
-            f"{self.repeated} ({causes})" if causes else self.repeated,
-            self.out_of_order,
-            len(self.violations),
-        )
-        return f"| {' | '.join(map(str, cells))} |"
-
-    def text(self) -> str:
-        """The row and, after a failure, the violations and all faults."""
-        return self.full() if self.violations else self.line()
-
-    def full(self) -> str:
-        """The row, the violations, and all faults."""
-        return "\n".join([self.line(), *(f"  {each}" for each in (*self.violations, *self.timeline))])
-
-
-def report(run: str, world: World) -> Report:
-    """The report of a world that has ended."""
+def line(run: str, world: World) -> str:
+    """The row under HEADER of a world that has ended. `seconds` is the time of publishing."""
     book = world.book
-    stories = book.stories.values()
-    return Report(
+    cells = (
         run,
         world.shape.seed,
-        [(_with_calls(name, world.met[name]), number) for name, number in sorted(world.faults.items())],
-        world.ended_at - world.began_at,
+        ", ".join(f"{number} {_with_calls(name, world)}" for name, number in sorted(world.faults.items())) or "none",
+        round(world.ended_at - world.began_at),
         len(book.events),
-        sum(bool(story.accepted) for story in stories),
+        sum(bool(story.accepted) for story in book.stories.values()),
         len(world.deployment.receiver.requests),
         world.watch.commits,
         book.broken[Rule.LOST],
-        len(book.repeats),
-        _causes(book),
+        f"{len(book.repeats)} ({_causes(book)})" if book.disruptions else len(book.repeats),
         book.broken[Rule.ORDER],
-        [f"{rule}: {what}" for rule, what in book.violations],
-        [f"{at:.3f} {what}" for at, what in sorted(_happenings(world))],
+        len(book.violations),
     )
+    return f"| {' | '.join(map(str, cells))} |"
 
 
-def _with_calls(fault: str, met: int) -> str:
-    return f"{fault} ({met} calls met it)" if met else fault
+def full(run: str, world: World) -> str:
+    """The row, the violations, and all faults and repeats by their time."""
+    book = world.book
+    told = [
+        (each.at, f"{each.what} until {each.until:.3f}: {each.repeated} repeated, not settled at {each.since:.3f}")
+        for each in book.disruptions
+    ]
+    happened = [f"{at:.3f} {what}" for at, what in sorted(world.moves + told + _repeats(book))]
+    violations = [f"{rule}: {what}" for rule, what in book.violations]
+    return "\n".join([line(run, world), *(f"  {each}" for each in (*violations, *happened))])
 
 
-def _causes(book: Book) -> list[tuple[str, int, int]]:
+def text(run: str, world: World) -> str:
+    """The row and, after a failure, everything."""
+    return full(run, world) if world.book.violations else line(run, world)
+
+
+def _with_calls(fault: str, world: World) -> str:
+    return f"{fault} ({world.met[fault]} calls met it)" if world.met[fault] else fault
+
+
+def _causes(book: Book) -> str:
     """The disruptions, their number, and the repeated deliveries that each explains."""
     times, repeated = Counter[str](), Counter[str]()
     for each in book.disruptions:
         times[each.what] += 1
         repeated[each.what] += each.repeated
-    return [(what, times[what], repeated[what]) for what in sorted(times)]
-
-
-def _happenings(world: World) -> list[tuple[float, str]]:
-    return world.moves + _disruptions(world.book) + _repeats(world.book)
-
-
-def _disruptions(book: Book) -> list[tuple[float, str]]:
-    return [
-        (each.at, f"{each.what} until {each.until:.3f}: {each.repeated} repeated, not settled at {each.since:.3f}")
-        for each in book.disruptions
-    ]
+    return ", ".join(f"{repeated[what]} by {times[what]} {what}" for what in sorted(times))
 
 
 def _repeats(book: Book) -> list[tuple[float, str]]:
     """Repeats, grouped by second, partition and cause."""
-    together: dict[tuple[int, int, str], list[Repeat]] = {}
-    for each in book.repeats:
-        together.setdefault((int(each.at), each.partition, each.cause), []).append(each)
     lines = []
-    for (_, partition, cause), here in together.items():
-        before = sorted(each.before for each in here)
+    ordered = sorted((int(each.at), each.partition, each.cause, each.at, each.before) for each in book.repeats)
+    for (_, partition, cause), group in groupby(ordered, key=lambda each: each[:3]):
+        here = list(group)
+        before = sorted(each[4] for each in here)
         what = f"{len(here)} of partition {partition} again, first accepted from {before[0]:.3f} to {before[-1]:.3f}"
-        lines.append((here[0].at, f"{what}: {cause}"))
+        lines.append((here[0][3], f"{what}: {cause}"))
     return lines

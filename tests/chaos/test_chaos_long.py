@@ -12,9 +12,8 @@ from tests.chaos import database_faults, faults
 from tests.chaos.conductor import conduct
 from tests.chaos.conftest import NewWorld, Say
 from tests.chaos.faults import Fault, Waits
-from tests.chaos.report import HEADER, report
-from tests.chaos.shapes import on_oracle, with_lost_answers
-from tests.chaos.world import Shape, World
+from tests.chaos.report import HEADER, full, text
+from tests.chaos.world import Shape, World, on_oracle, with_lost_answers
 from tests.kafka_broker import KafkaBroker
 from tests.processes import ROOT
 
@@ -53,11 +52,12 @@ def test_the_guarantee_holds_for_as_long_as_it_is_hurt(
         if shape.profile:
             conduct(world, [database_faults.FAIL_OVER], seed, PAUSES)
         world.end()
-    result = report(f"{protocol}, {nodes} node{'s' * (nodes > 1)}, {SECONDS:.0f} s, database {database}", world)
-    say(result.text())
-    _append(result.text())
-    (tmp_path / "run.md").write_text(result.full())
-    assert not result.violations, result.text()
+    name = f"{protocol}, {nodes} node{'s' * (nodes > 1)}, {SECONDS:.0f} s, database {database}"
+    told = text(name, world)
+    say(told)
+    _append(told)
+    (tmp_path / "run.md").write_text(full(name, world))
+    assert not world.book.violations, told
 
 
 def _at_random(shape: Shape) -> Iterator[Fault]:

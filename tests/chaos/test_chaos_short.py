@@ -9,9 +9,8 @@ from tests.chaos import database_faults, faults
 from tests.chaos.conductor import conduct
 from tests.chaos.conftest import NewWorld, Say
 from tests.chaos.faults import Fault
-from tests.chaos.report import report
-from tests.chaos.shapes import on_oracle, with_lost_answers
-from tests.chaos.world import STOPS_WITHIN, Shape
+from tests.chaos.report import text
+from tests.chaos.world import STOPS_WITHIN, Shape, on_oracle, with_lost_answers
 from tests.kafka_broker import KafkaBroker
 
 pytestmark = pytest.mark.timeout(240)
@@ -45,9 +44,9 @@ def test_nothing_is_lost_and_little_repeated(
         rough = [fault for fault in rough if fault not in faults.BROKERS]
     conduct(world, rough, seed, PAUSES)
     world.end()
-    result = report(f"short, {name}", world)
-    say(result.text())
-    assert not result.violations, result.text()
+    told = text(f"short, {name}", world)
+    say(told)
+    assert not world.book.violations, told
 
 
 def _some_of_each_kind(seed: int, *, oracle: bool) -> list[Fault]:

@@ -56,11 +56,6 @@ def _refuse_rows(world: World) -> None:
     conduct(world, [database_faults.ROW_REFUSED] * 3, 1, (0.1, 0.2))
 
 
-def _lock_rows(world: World) -> None:
-    """Another session holds a row of one record, and then of another."""
-    conduct(world, [database_faults.ROW_LOCKED] * 3, 1, (0.1, 0.2))
-
-
 def _write_bombs(world: World) -> None:
     """Write batches that cannot be decompressed."""
     conduct(world, [BOMBS], 1, (0.1, 0.2))
@@ -87,25 +82,18 @@ def _end_in_order(world: World) -> None:
 
 CONTROLS: dict[Change, tuple[Rule, Callable[[World], None]]] = {  # the longest first
     broken.stops_after_a_while: (Rule.STUCK, _look_on),
-    broken.reads_for_ever: (Rule.STUCK, _write_bombs),
-    broken.drops_what_a_lock_keeps: (Rule.EARLY, _lock_rows),
     broken.commits_rarely: (Rule.DUPLICATE, _kill),
     broken.commits_too_early: (Rule.EARLY, _look_on),
-    broken.settles_another_offset: (Rule.EARLY, _look_on),
     broken.drops_what_is_set_aside: (Rule.EARLY, _refuse_rows),
     broken.drops_what_cannot_be_read: (Rule.EARLY, _write_bombs),
-    broken.drops_what_no_filter_was_asked_about: (Rule.EARLY, _look_on),
     broken.drops_a_parked_insert: (Rule.LOST, _end),
     broken.uses_an_id_again: (Rule.ONE_ID, _look_on),
     broken.moves_an_offset_back: (Rule.BACKWARDS, _look_on),
     broken.forgets_attempts: (Rule.ATTEMPTS, _look_on),
-    broken.keeps_a_batch_together: (Rule.ATTEMPTS, _look_on),
     broken.ignores_order: (Rule.ORDER, _look_on),
     broken.announces_nothing: (Rule.ANNOUNCED, _give_up),
     broken.commits_nothing_when_it_leaves: (Rule.DUPLICATE, _hand_over),
 }
-
-PROFILES = {broken.drops_what_a_lock_keeps: "19c"}  # of Oracle, since SQLite has no row locks
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +109,7 @@ def found(
         def judge(change: Change, rule: Rule | None, happens: Callable[[World], None]) -> Book:
             limit = SOON if rule is Rule.STUCK else WITHOUT_PROGRESS
             program = broken.command(change)
-            profile = PROFILES.get(change, "")
-            rate = 30.0 if profile else 120.0  # the emulator is slow
-            shape = Shape(1, "classic", 1, rate, program, without_progress=limit, profile=profile)
+            shape = Shape(1, "classic", 1, 120.0, program, without_progress=limit)
             world = new_world(shape, kafka_bootstrap, None)
             world.begin()
             happens(world)

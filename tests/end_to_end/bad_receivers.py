@@ -2,28 +2,26 @@
 
     python -m tests.end_to_end.bad_receivers KIND [OPTIONS]
 
-prints its port, accepts `up`, `down` and `stats` on its standard input, and ends with it.
+prints its port, accepts `up` and `stats` on its standard input, and ends with it.
 """
 
-import asyncio
 import json
-import os
 import socket
 import ssl
 import struct
 import subprocess
 import sys
-from collections import deque
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple, cast
+from threading import Thread
+from typing import NamedTuple
 
 import trustme
 
-from tests.end_to_end.webhook_receiver import Exchanges
+from tests.end_to_end.webhook_receiver import Answer, Door, Drip, Receiver, Rule, Silence, always
 from tests.processes import ROOT, environment
 
 
@@ -44,11 +42,16 @@ class Kind(StrEnum):
 
 
 FLAP, SLOW, DRIP = 2.0, 3.0, 1.0  # seconds
-OK = b"HTTP/1.1 200 x\r\ncontent-length: 0\r\n\r\n"
-CLOSING = b"HTTP/1.1 200 x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-FAILED = b"HTTP/1.1 500 x\r\ncontent-length: 0\r\n\r\n"
-REFUSED = b"HTTP/1.1 503 x\r\ncontent-length: 0\r\n\r\n"
-LONG = b"HTTP/1.1 200 x\r\ncontent-length: 1000\r\n\r\n" + b"x" * 1000
+RULES: dict[Kind, Rule] = {
+    Kind.HANG: always(Silence.HANG),
+    Kind.DRIP_HEAD: always(Drip(DRIP, head=True)),
+    Kind.DRIP_BODY: always(Drip(DRIP, head=False)),
+    Kind.RESET: always(Silence.RESET),
+    Kind.FLAP: always(Answer()),
+    Kind.FAIL: always(Answer(500)),
+    Kind.SLOW: always(Answer(delay=SLOW)),
+    Kind.TLS_CLOSE: always(Answer(header="connection: close")),
+}
 
 
 class Second(NamedTuple):
@@ -147,228 +150,108 @@ wiring.LoopAdapter = partial(wiring.LoopAdapter, nameservers=["{}"])
 
 # Code inside the process.
 
-Behaviour = Callable[[asyncio.Transport], None]  # called for each request
-
-
-def hang(_: asyncio.Transport) -> None:
-    """Never answers, and keeps the connection open."""
-
-
-def say(answer: bytes, transport: asyncio.Transport) -> None:
-    """Answers at once."""
-    transport.write(answer)
-
-
-def say_late(answer: bytes, transport: asyncio.Transport) -> None:
-    """Answers after SLOW seconds."""
-    asyncio.get_running_loop().call_later(SLOW, transport.write, answer)
-
-
-def say_and_close(answer: bytes, transport: asyncio.Transport) -> None:
-    """Answers at once and closes the connection."""
-    transport.write(answer)
-    transport.close()
-
-
-def drip(answer: bytes, position: int, transport: asyncio.Transport) -> None:
-    """Writes the answer up to `position`, then one more byte each second."""
-    if position <= len(answer) and not transport.is_closing():
-        transport.write(answer[max(position - 1, 0) : position])
-        asyncio.get_running_loop().call_later(DRIP, drip, answer, position + 1, transport)
-
-
-def drip_body(transport: asyncio.Transport) -> None:
-    """Writes the head at once, and the body byte by byte."""
-    head = LONG.index(b"\r\n\r\n") + 4
-    transport.write(LONG[:head])
-    drip(LONG, head + 1, transport)
-
-
-def reset(transport: asyncio.Transport) -> None:
-    """Resets the connection."""
-    peer: socket.socket = transport.get_extra_info("socket")
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
-
 
 class Limited:
-    """Serves `per_second` requests in order. Answers 503 if more than `queue` wait, or while down."""
-
-    TICK = 0.01
+    """A rule: serves `per_second` requests in order. Answers 503 if `queue` wait, or while down."""
 
     def __init__(self, per_second: float, queue: int) -> None:
-        self._per_second = per_second
+        self._each = 1 / per_second
         self._most = queue
-        self._waiting: deque[asyncio.Transport] = deque()
         self._since: float | None = None
-        self._served = 0
+        self._free_at = 0.0  # when it has served those that wait
         self.seconds: list[list[int]] = []  # as in Second
 
-    def __call__(self, transport: asyncio.Transport) -> None:
-        """Serves or refuses a request."""
+    def __call__(self, _: bytes) -> Answer:
+        """The answer to a request, at its time. Unused capacity is not saved for later: it works at a rate."""
+        now = time.monotonic()
         if self._since is None:
-            transport.write(REFUSED)
-        elif len(self._waiting) >= self._most:
-            transport.write(REFUSED)
-            self._second()[1] += 1
-        else:
-            self._waiting.append(transport)
-            second = self._second()
-            second[2] = max(second[2], len(self._waiting))
+            return Answer(503)
+        waiting = max(0.0, self._free_at - now) / self._each
+        if waiting >= self._most:
+            self._second(now)[1] += 1
+            return Answer(503)
+        self._second(now)[2] = max(self._second(now)[2], int(waiting) + 1)
+        self._free_at = max(now, self._free_at) + self._each
+        self._second(self._free_at)[0] += 1
+        return Answer(delay=self._free_at - now)
 
     def up(self) -> None:
         """Serves requests from now on."""
-        self._since = asyncio.get_running_loop().time()
-        self._tick(self._since)
+        self._since = time.monotonic()
 
-    def _tick(self, last: float) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        # Unused capacity is not saved for later: it works at a rate.
-        for _ in range(min(len(self._waiting), self._due(last, now))):
-            self._waiting.popleft().write(OK)
-            self._second()[0] += 1
-        loop.call_later(self.TICK, self._tick, now)
-
-    def _due(self, last: float, now: float) -> int:
+    def _second(self, at: float) -> list[int]:
         assert self._since is not None
-        return int((now - self._since) * self._per_second) - int((last - self._since) * self._per_second)
-
-    def _second(self) -> list[int]:
-        assert self._since is not None
-        number = int(asyncio.get_running_loop().time() - self._since)
+        number = int(at - self._since)
         while len(self.seconds) <= number:
             self.seconds.append([0, 0, 0])
         return self.seconds[number]
 
 
-class Connection(Exchanges):
-    """Applies the behaviour to each request."""
-
-    def __init__(self, server: "Server") -> None:
-        super().__init__()
-        self._server = server
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Registers with the server, which may reset the connection."""
-        super().connection_made(transport)
-        self._server.connections.add(self.transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Deregisters."""
-        del exc
-        self._server.connections.discard(self.transport)
-
-    def take(self, path: str, headers: dict[str, str], body: bytes) -> None:
-        """Counts a request and applies the behaviour."""
-        del path, headers, body
-        self._server.requests += 1
-        self._server.behave(self.transport)
-
-
-class Server:
-    """A port and its behaviour."""
-
-    def __init__(self, behave: Behaviour, tls: ssl.SSLContext | None = None) -> None:
-        self.behave = behave
-        self.connections: set[asyncio.Transport] = set()
-        self.requests = 0
-        self.flapping: asyncio.Task[None] | None = None
-        self._tls = tls
-        self._listening: asyncio.Server | None = None
-
-    async def listen(self, port: int = 0) -> int:
-        """Listens; returns the port."""
-        self._listening = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self), "127.0.0.1", port, ssl=self._tls, backlog=4096
-        )
-        taken: int = self._listening.sockets[0].getsockname()[1]
-        return taken
-
-    async def flap(self, port: int) -> None:
-        """Stops and starts listening again and again."""
-        while self._listening is not None:
-            await asyncio.sleep(FLAP)
-            self._listening.close()
-            for connection in tuple(self.connections):
-                reset(connection)
-            await asyncio.sleep(FLAP)
-            await self.listen(port)
-
-
-class NameServer(asyncio.DatagramProtocol):
+class NameServer:
     """Answers 127.0.0.1 for names below `good.test`, nothing for `hung` names, and NXDOMAIN for others."""
 
     def __init__(self) -> None:
         self.requests = 0
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keeps the socket."""
-        self.transport = cast(
-            "asyncio.DatagramTransport", transport
-        )  # asyncio's own class is no DatagramTransport until 3.12
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        """Answers a query: 12 bytes of header, the name as labels with lengths, two bytes of type, two of class."""
-        end = data.index(0, 12)
-        name, (kind,) = data[12:end].lower(), struct.unpack_from("!H", data, end + 1)
-        good = name.endswith(b"\x04good\x04test")
-        self.requests += not good
-        if b"hung" in name:
-            return
-        answers = struct.pack("!HHHIH4B", 0xC00C, 1, 1, 1, 4, 127, 0, 0, 1) if good and kind == 1 else b""
-        head = data[:2] + struct.pack("!HHHHH", 0x8180 if good else 0x8183, 1, bool(answers), 0, 0)
-        self.transport.sendto(head + data[12 : end + 5] + answers, addr)
-
-
-BEHAVIOURS: dict[Kind, Behaviour] = {
-    Kind.HANG: hang,
-    Kind.DRIP_HEAD: partial(drip, OK, 1),
-    Kind.DRIP_BODY: drip_body,
-    Kind.RESET: reset,
-    Kind.FLAP: partial(say, OK),
-    Kind.FAIL: partial(say, FAILED),
-    Kind.SLOW: partial(say_late, OK),
-    Kind.TLS_CLOSE: partial(say_and_close, CLOSING),
-}
+    def serve(self) -> None:
+        """Answers queries: 12 bytes of header, the name as labels with lengths, two bytes of type, two of class."""
+        while True:
+            data, client = self._socket.recvfrom(4096)
+            end = data.index(0, 12)
+            name, (kind,) = data[12:end].lower(), struct.unpack_from("!H", data, end + 1)
+            good = name.endswith(b"\x04good\x04test")
+            self.requests += not good
+            if b"hung" in name:
+                continue
+            answers = struct.pack("!HHHIH4B", 0xC00C, 1, 1, 1, 4, 127, 0, 0, 1) if good and kind == 1 else b""
+            head = data[:2] + struct.pack("!HHHHH", 0x8180 if good else 0x8183, 1, bool(answers), 0, 0)
+            self._socket.sendto(head + data[12 : end + 5] + answers, client)
 
 
-async def main(kind: Kind, *options: str) -> None:
+def flap(receiver: Receiver) -> None:
+    """Stops and starts listening again and again."""
+    while True:
+        time.sleep(FLAP)
+        receiver.shut()
+        time.sleep(FLAP)
+        receiver.open_again()
+
+
+def main(kind: Kind, *options: str) -> None:
     """Misbehave until the standard input ends."""
-    loop = asyncio.get_running_loop()
-    limited: Limited | None = None
-    server: Server | NameServer = Server(hang)
+    limited = Limited(float(options[0]), int(options[1])) if kind is Kind.LIMITED else None
     if kind is Kind.NAMES:
-        transport, server = await loop.create_datagram_endpoint(NameServer, ("127.0.0.1", 0))
-        port = transport.get_extra_info("sockname")[1]
+        names = NameServer()
+        Thread(target=names.serve, daemon=True).start()
+        obey(names.port, lambda: names.requests, limited)
     elif kind is Kind.REFUSE:
-        closed = socket.socket()
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    elif kind is Kind.LIMITED:
-        limited = Limited(float(options[0]), int(options[1]))
-        server = Server(limited)
-        port = await server.listen()
+        with closing(Door()) as door:
+            obey(door.port, lambda: 0, limited)
     else:
         tls: ssl.SSLContext | None = None
         if kind is Kind.TLS_CLOSE:
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             tls.load_cert_chain(options[0])
-        server = Server(BEHAVIOURS[kind], tls)
-        port = await server.listen()
-        if kind is Kind.FLAP:
-            server.flapping = loop.create_task(server.flap(port))
-    print(port, flush=True)  # noqa: T201 (how it answers)
+        with Receiver(tls) as receiver:
+            receiver.default = limited or RULES[kind]
+            if kind is Kind.FLAP:
+                Thread(target=flap, args=(receiver,), daemon=True).start()
+            obey(receiver.port, lambda: len(receiver.requests), limited)
 
-    commands = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), os.fdopen(0, "rb"))
-    async for command in commands:
-        if command == b"up\n" and limited is not None:
+
+def obey(port: int, requests: Callable[[], int], limited: Limited | None) -> None:
+    """Print the port, and follow the commands on the standard input."""
+    print(port, flush=True)  # noqa: T201 (how it answers)
+    for command in sys.stdin:
+        if command == "up\n" and limited is not None:
             limited.up()
-        elif command == b"stats\n":
+        elif command == "stats\n":
             seconds = [] if limited is None else limited.seconds
-            print(json.dumps({"requests": server.requests, "seconds": seconds}), flush=True)  # noqa: T201
+            print(json.dumps({"requests": requests(), "seconds": seconds}), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Kind(sys.argv[1]), *sys.argv[2:]))
+    main(Kind(sys.argv[1]), *sys.argv[2:])

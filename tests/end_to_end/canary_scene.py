@@ -11,10 +11,9 @@ import trustme
 from cryptography.fernet import Fernet
 
 from tests.end_to_end.canaries import Found, planted, search
-from tests.end_to_end.service_rig import Deployment, Worker, free_port
-from tests.end_to_end.test_bad_records import read_all
-from tests.kafka_kit import Kafka
-from tests.processes import environment
+from tests.end_to_end.service_rig import Deployment, Worker
+from tests.kafka_kit import Kafka, read_all
+from tests.processes import environment, free_port
 
 # Where a secret may appear: the names of secret and place, and the reason.
 MEANT = {

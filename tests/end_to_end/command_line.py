@@ -1,5 +1,6 @@
 """The command line of a deployment, in processes of its own."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -42,6 +43,12 @@ class CommandLine:
     def run(self, *words: str, **variables: str) -> tuple[int, str, str]:
         """Runs a command to its end: exit status, stdout, stderr."""
         return end_of(self.start(*words, **variables))
+
+    def broken(self, networks: str = "127.0.0.0/8") -> dict[int, str]:
+        """The states in `subscriptions list --broken`, by subscription, with these networks allowed."""
+        words = ("subscriptions", "list", "--broken", "--json")
+        _, shown, _ = self.run(*words, WEBHOOK_ALLOW_NETWORKS=networks)
+        return {each["id"]: each["state"] for each in json.loads(shown)}
 
 
 def end_of(process: "subprocess.Popen[str]", within: float = 120.0) -> tuple[int, str, str]:

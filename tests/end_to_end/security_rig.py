@@ -82,7 +82,7 @@ class SecureKafka(NamedTuple):
 
 @contextmanager
 def secure_kafka() -> Iterator[SecureKafka]:
-    """Starts a secured broker. Raises KafkaUnavailable if that fails."""
+    """Starts a secured broker. Raises NotProvided if that fails."""
     with tempfile.TemporaryDirectory(prefix="kafka-security-") as directory:
         certificates, passwords = Certificates(Path(directory)), dict.fromkeys(USERS, PASSWORD)
         with (

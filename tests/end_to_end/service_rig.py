@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,9 +23,12 @@ from tests.end_to_end.canaries import search, secrets_of
 from tests.end_to_end.deployed_database import DeployedDatabase, SqliteDatabase
 from tests.end_to_end.webhook_receiver import Receiver, Request
 from tests.kafka_kit import QUIET, unique
-from tests.processes import PROGRAM, environment
+from tests.processes import PROGRAM, environment, free_port
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+# A permitted filter that takes 2 ms of CPU for each event: it compiles a pattern in each iteration. It matches every
+# third event.
+SLOW_FILTER = f"[{', '.join(['1'] * 100)}].exists(x, 'abcd'.matches('(a|b)[^c]{{9}}%d$')) || data.number %% 3 == 0"
 # Short, to notice rebalances and dead members soon, but longer than a broker's outage of some seconds.
 QUICK_GROUP = {"KAFKA_HEARTBEAT_INTERVAL_MS": "300", "KAFKA_SESSION_TIMEOUT_MS": "6000"}
 
@@ -384,16 +386,3 @@ def assert_in_order(deployment: Deployment, path: str) -> None:
 
 def _assert_acknowledged(error: object, _message: Message) -> None:
     assert error is None, error
-
-
-def free_port() -> int:
-    """A port below the ephemeral range, so that no outgoing connection takes it meanwhile."""
-    random = Random()
-    while True:
-        with socket.socket() as candidate:
-            try:
-                candidate.bind(("127.0.0.1", random.randint(20000, 31999)))
-            except OSError:
-                continue
-            port: int = candidate.getsockname()[1]
-            return port

@@ -6,9 +6,8 @@ from consumer.config.settings import KafkaSettings
 from consumer.events.attempt import Attempt, parse
 from consumer.ops.attempts import AttemptHistory
 from tests.end_to_end.service_rig import Deployment, eventually
-from tests.end_to_end.test_bad_records import read_all
 from tests.end_to_end.webhook_receiver import Answer, always, in_turn
-from tests.kafka_kit import Kafka, unique
+from tests.kafka_kit import Kafka, read_all
 
 
 def on_topic(deployment: Deployment, topic: str) -> list[Attempt]:
@@ -56,25 +55,3 @@ def test_every_attempt_is_on_the_topic_and_in_the_history(deployment: Deployment
     assert worker.metric("webhooks_attempts_dropped_total") == 0
     worker.stop()
     history.close()
-
-
-def test_a_missing_topic_costs_no_delivery(deployment: Deployment) -> None:
-    """Deliveries go on, and the worker stays ready and stops in time. Missing attempts are counted and logged."""
-    deployment.subscribe("a", "/good")
-    settings = {
-        "KAFKA_ATTEMPTS_TOPIC": unique("missing"),
-        "KAFKA_ALLOW_AUTO_CREATE_TOPICS": "false",
-        "KAFKA_TOPIC_METADATA_PROPAGATION_MAX_MS": "300",
-    }
-    worker = deployment.start(**settings)
-    eventually(worker.ready)
-    deployment.publish(["a"] * 20)
-    eventually(lambda: not deployment.missing() and not deployment.lag())
-    eventually(lambda: worker.metric("webhooks_attempts_dropped_total") == 20)
-    deployment.publish(["a"] * 20)
-    eventually(lambda: not deployment.missing() and not deployment.lag())
-    eventually(lambda: worker.metric("webhooks_attempts_dropped_total") == 40)
-    assert worker.ready()
-    assert "attempts are missing from the attempt history" in worker.log
-    assert worker.stop() < 10
-    assert deployment.duplicates() == 0

@@ -1,71 +1,9 @@
-"""A bad receiver slows no other, blocks no partition, and gets its backlog when it recovers."""
+"""A URL that cannot be used costs no event: its deliveries are held, and sent once it is corrected."""
 
-import json
-import subprocess
 import time
 
-import pytest
-
 from tests.end_to_end.command_line import CommandLine
-from tests.end_to_end.service_rig import Deployment, assert_in_order, eventually, percentile
-from tests.end_to_end.webhook_receiver import Answer, Door, Silence, always
-from tests.processes import PROGRAM, environment
-
-
-def test_bad_receivers_hold_nothing_up_and_get_all_when_they_recover(deployment: Deployment, door: Door) -> None:
-    """Absent, hanging, resetting and failing receivers delay neither offsets nor the good one.
-
-    They get the same ids later.
-    """
-    receiver = deployment.receiver
-    deployment.subscribe("calm", "/good")
-    for path in ("/good", "/hangs", "/resets", "/fails", "/never"):
-        deployment.subscribe("rough", path)
-    deployment.subscriptions["/good"] = "rough"
-    deployment.subscribe("rough", "/gone", door.url("/gone"))
-    never = {row[0] for row in deployment.sql("SELECT id FROM webhook_subscriptions WHERE url LIKE '%/never'")}
-    receiver.rules |= {
-        "/hangs": always(Silence.HANG),
-        "/resets": always(Silence.RESET),
-        "/fails": always(Answer(500)),
-        "/never": always(Answer(403)),
-    }
-    deployment.alter(
-        "import consumer.delivery.breaker as breaker; breaker.REFUSED_IN_A_ROW = 10**9"
-    )  # so that all 400 get a 403
-    worker = deployment.start(
-        WEBHOOK_TIMEOUT="1s", WEBHOOK_RETRY_SCHEDULE="1s,1s,1s,1s,1s,2s", WEBHOOK_RETRY_IN_MEMORY="0"
-    )
-    eventually(worker.ready)
-    deployment.publish(["calm"] * 300, per_second=200)
-    eventually(lambda: len(deployment.latencies("/good")) == 300)
-    alone = deployment.latencies("/good")
-    for body in list(deployment.published):
-        del deployment.published[body]
-    receiver.requests.clear()
-
-    begin = time.time()
-    deployment.publish(["rough"] * 400, per_second=200)
-    eventually(lambda: len(deployment.latencies("/good", begin)) == 400)
-    eventually(lambda: not deployment.lag())
-    assert len(deployment.rows("parked")) > 1000
-    beside_bad_ones = deployment.latencies("/good", begin)
-    assert percentile(beside_bad_ones, 0.95) < max(5 * percentile(alone, 0.95), 0.25)
-
-    del receiver.rules["/hangs"], receiver.rules["/resets"], receiver.rules["/fails"]
-    receiver.open(door)
-    del deployment.subscriptions["/never"]
-    eventually(lambda: not deployment.missing())
-    eventually(lambda: not deployment.rows("parked"))
-    worker.stop()
-    assert deployment.duplicates() == 0
-    deployment.subscriptions["/never"] = "rough"
-    deployment.assert_true_to_what_was_published()
-    exhausted = deployment.rows("exhausted")
-    assert len(exhausted) == 400
-    assert {row.subscription_id for row in exhausted} == never
-    assert {(row.attempt, row.last_error, row.last_status) for row in exhausted} == {(7, "status 403", 403)}
-
+from tests.end_to_end.service_rig import Deployment, assert_in_order, eventually
 
 UNUSABLE = {  # unusable URLs, and the reason in the list
     "not a url": "visible ASCII",
@@ -81,18 +19,7 @@ UNUSABLE = {  # unusable URLs, and the reason in the list
 }
 
 
-def broken(deployment: Deployment, networks: str) -> dict[int, str]:
-    """The broken states in `subscriptions list --broken`, by subscription, with these networks allowed."""
-    shown = subprocess.run(
-        [*PROGRAM, "subscriptions", "list", "--broken", "--json"],
-        env=environment({"DATABASE_URL": deployment.database.url, "WEBHOOK_ALLOW_NETWORKS": networks}),
-        capture_output=True,
-        check=False,  # it ends with 1 if there are some
-    )
-    return {each["id"]: each["state"] for each in json.loads(shown.stdout)}
-
-
-def test_an_unusable_url_costs_no_event(deployment: Deployment) -> None:
+def test_an_unusable_url_costs_no_event(deployment: Deployment, command_line: CommandLine) -> None:
     """Events for an invalid URL, a private address or plain http are stored untried, and sent once it is corrected.
 
     Other subscriptions are unaffected.
@@ -107,7 +34,7 @@ def test_an_unusable_url_costs_no_event(deployment: Deployment) -> None:
     eventually(lambda: not deployment.missing())
     eventually(lambda: len(deployment.rows()) == 20 * len(UNUSABLE))
     assert {(row.status, row.attempt, row.last_error) for row in deployment.rows()} == {("parked", 0, None)}
-    said = broken(deployment, "127.0.0.0/8")
+    said = command_line.broken()
     assert said.keys() == ids.keys()
     for subscription, reason in ids.items():
         assert reason in said[subscription]
@@ -122,17 +49,16 @@ def test_an_unusable_url_costs_no_event(deployment: Deployment) -> None:
         deployment.subscriptions[path] = "a"
     eventually(lambda: not deployment.missing())
     eventually(lambda: {row.status for row in deployment.rows()} <= {"delivered"})
-    assert broken(deployment, "127.0.0.0/8") == {}
+    assert command_line.broken() == {}
     worker.stop()
     assert deployment.duplicates() == 0
     deployment.assert_true_to_what_was_published()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"], ids=["address", "name"])
-def test_a_forgotten_allowance_costs_no_event(deployment: Deployment, host: str) -> None:
+def test_a_forgotten_allowance_costs_no_event(deployment: Deployment, command_line: CommandLine) -> None:
     """Events refused by the egress rule, by URL or by a name's address, are stored, and sent once it is allowed."""
     deployment.alter("import consumer.ledger.due as due; due.POSTPONED = 1.0")
-    deployment.subscribe("a", "/kept", deployment.receiver.url("/kept").replace("127.0.0.1", host))
+    deployment.subscribe("a", "/kept", deployment.receiver.url("/kept").replace("127.0.0.1", "localhost"))
     deployment.subscribe("a", "/kept-in-order", deployment.receiver.url("/kept-in-order"), ordering="key")
     forgetful = deployment.start(WEBHOOK_ALLOW_NETWORKS="10.9.0.0/16")
     deployment.publish(["a"] * 100, per_second=200, keys=(b"a", b"b", b"c", None))
@@ -147,7 +73,7 @@ def test_a_forgotten_allowance_costs_no_event(deployment: Deployment, host: str)
     assert forgetful.metric('webhooks_attempts_total{status_class="error"}') == 0
     assert forgetful.log.count("a subscription is broken") == 2
     assert "add its network to WEBHOOK_ALLOW_NETWORKS; its events are stored, not sent" in forgetful.log
-    assert len(broken(deployment, "10.9.0.0/16")) == (2 if host == "127.0.0.1" else 1)  # the list resolves no name
+    assert len(command_line.broken("10.9.0.0/16")) == 1  # the list resolves no name
     forgetful.stop()
     worker = deployment.start()
     eventually(lambda: not deployment.missing())
@@ -183,7 +109,7 @@ def test_an_unverified_url_costs_no_event(deployment: Deployment, command_line: 
     }
 
 
-def test_a_password_in_a_url_is_not_shown(deployment: Deployment) -> None:
+def test_a_password_in_a_url_is_not_shown(deployment: Deployment, command_line: CommandLine) -> None:
     """Events are stored. Neither the log, the list nor the reason repeats it, however the URL is written."""
     urls = ("https://user:s3cret@host/", "https://user:s3/cret@host/", "https://user:s3cret@host:99999/", "s3cret@host")
     ids = {deployment.subscribe("a", url, url) for url in urls}
@@ -193,7 +119,7 @@ def test_a_password_in_a_url_is_not_shown(deployment: Deployment) -> None:
     eventually(lambda: len(deployment.rows("parked")) == len(urls))
     eventually(lambda: "stored deliveries postponed" in worker.log)
     worker.stop()
-    said = broken(deployment, "")
+    said = command_line.broken("")
     assert said.keys() == ids
     for text in (worker.log, *said.values()):
         assert "the URL" in text

@@ -2,13 +2,10 @@
 
 import hashlib
 import json
-from typing import Any
-
-from confluent_kafka import Consumer, Message, TopicPartition
 
 from tests.end_to_end.service_rig import Deployment, eventually
 from tests.intake.raw_producer import BOMB, SMALL_READS, write_bomb
-from tests.kafka_kit import QUIET, Kafka, unique
+from tests.kafka_kit import Kafka, headers_of, read_all, unique
 
 BAD: dict[str, list[bytes]] = {
     "empty": [b""],
@@ -105,26 +102,9 @@ def test_a_partition_waits_for_the_dead_letter_topic(deployment: Deployment, kaf
     assert deployment.accepted() == deployment.expected()
 
 
-def headers_of(message: Message) -> dict[str, bytes]:
-    """A dead letter's headers, all of which have a value."""
-    headers: Any = message.headers()
-    return dict(headers)
-
-
 def _stored(value: bytes) -> bytes:
     """The dead letter's value, on a topic with the usual limit of 1 MiB."""
     return value[: 64 * 1024] if len(value) > 1024 * 1024 else value
-
-
-def read_all(servers: str, topic: str) -> list[Message]:
-    """All records of a topic with one partition."""
-    consumer = Consumer({"bootstrap.servers": servers, "group.id": unique("reader"), **QUIET})
-    try:
-        consumer.assign([TopicPartition(topic, 0, 0)])
-        _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), 10)
-        return [message for _ in range(end) if (message := consumer.poll(10)) is not None]
-    finally:
-        consumer.close()
 
 
 def test_a_batch_that_cannot_be_decompressed_holds_up_nothing(deployment: Deployment, kafka_bootstrap: str) -> None:

@@ -1,12 +1,7 @@
 """Faults from outside: records are held or retried, log and readiness report it, nothing is lost."""
 
 import signal
-import socket
-import struct
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Self
+import time
 
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -14,46 +9,6 @@ from confluent_kafka.admin import AdminClient
 from tests.end_to_end.service_rig import Deployment, assert_in_order, eventually
 from tests.end_to_end.webhook_receiver import Answer, always, every, in_turn
 from tests.kafka_kit import QUIET, Kafka
-
-SHORT_RETRIES = {"WEBHOOK_RETRY_SCHEDULE": "1s,1s,1s,1s", "WEBHOOK_RETRY_IN_MEMORY": "0"}
-
-
-def test_the_database_is_slow(deployment: Deployment) -> None:
-    """If another process holds the only write lock most of the time, deliveries are slower and otherwise unaffected."""
-    deployment.subscribe("a", "/fails-once")
-    deployment.subscribe("a", "/ordered", ordering="key")
-    for path in ("/fails-once", "/ordered"):
-        deployment.receiver.rules[path] = every(5, in_turn(503, 200))
-    worker = deployment.start(**SHORT_RETRIES)
-    eventually(worker.ready)
-    with in_turns(deployment, held=0.7, free=0.1):
-        deployment.publish(["a"] * 120, per_second=100, keys=[f"{number}".encode() for number in range(40)])
-        eventually(lambda: not deployment.missing(), timeout=120)
-        assert worker.get("/healthz")[0] == 200
-    eventually(lambda: not deployment.lag())
-    eventually(lambda: not {row.status for row in deployment.rows()} & {"parked", "blocked"})
-    worker.stop()
-    assert deployment.duplicates() == 0
-    assert_in_order(deployment, "/ordered")
-
-
-@contextmanager
-def in_turns(deployment: Deployment, *, held: float, free: float) -> Iterator[None]:
-    """Locks the database for `held` seconds and frees it for `free`, again and again."""
-    enough = threading.Event()
-
-    def take_turns() -> None:
-        while not enough.wait(free):
-            with deployment.sqlite.locked():
-                enough.wait(held)
-
-    thread = threading.Thread(target=take_turns, name="lock")
-    thread.start()
-    try:
-        yield
-    finally:
-        enough.set()
-        thread.join()
 
 
 def test_the_leader_sends_deliveries_of_a_deleted_topic(deployment: Deployment, kafka_bootstrap: str) -> None:
@@ -138,97 +93,6 @@ WorkerParts.__init__.__kwdefaults__["clock"] = lambda: time.time() + difference
     assert deployment.duplicates() == 0
 
 
-def test_a_receivers_name_is_gone_and_comes_back(deployment: Deployment) -> None:
-    """Its deliveries are retried, others are as fast as before, and all arrive once the name resolves again."""
-    with NameServer() as names:
-        deployment.alter(f"""
-from consumer.sending.adapter import LoopAdapter
-LoopAdapter.__init__.__kwdefaults__["nameservers"] = ("127.0.0.1:{names.port}",)
-""")
-        port = deployment.receiver.url("").rpartition(":")[2]
-        deployment.subscribe("a", "/named", f"http://receiver.test:{port}/named")
-        deployment.subscribe("a", "/good")
-        worker = deployment.start(WEBHOOK_RETRY_SCHEDULE="1s," * 30 + "1s", WEBHOOK_RETRY_IN_MEMORY="0")
-        eventually(worker.ready)
-        names.known = False
-        deployment.publish(["a"] * 60)
-        eventually(lambda: len(deployment.receiver.at("/good")) == 60)
-        eventually(lambda: not deployment.lag())
-        errors = {row.last_error for row in deployment.rows() if row.attempt}
-        assert errors
-        assert all("'receiver.test' does not resolve" in (error or "") for error in errors)
-        names.known = True
-        eventually(lambda: not deployment.missing())
-        eventually(lambda: not deployment.rows("parked"))
-        worker.stop()
-        assert deployment.duplicates() == 0
-
-
-class NameServer:
-    """Answers 127.0.0.1 for each name or, unless `known`, NXDOMAIN."""
-
-    def __init__(self) -> None:
-        self.known = True
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
-        self.port: int = self._socket.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, name="names")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.sendto(b"", self._socket.getsockname())
-        self._thread.join()
-        self._socket.close()
-
-    def _serve(self) -> None:
-        while True:
-            query, client = self._socket.recvfrom(4096)
-            if not query:
-                return
-            end = query.index(b"\0", 12) + 5  # end of the question: the name's last label, type and class
-            asks_for_a = query[end - 4 : end - 2] == b"\0\1"
-            address = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 1, 4) + b"\x7f\0\0\1"
-            answer = address if self.known and asks_for_a else b""
-            head = struct.pack("!HHHHH", 0x8180 if self.known else 0x8183, 1, bool(answer), 0, 0)
-            self._socket.sendto(query[:2] + head + query[12:end] + answer, client)
-
-
-def test_retention_overtakes_the_committed_offset(deployment: Deployment, kafka_bootstrap: str) -> None:
-    """Log, metrics and readiness report it.
-
-    The worker goes on with the remaining records, and sends its stored deliveries.
-    """
-    deployment.subscribe("a", "/fails-once")
-    deployment.receiver.rules["/fails-once"] = every(5, in_turn(503, 200))
-    settings = {"WEBHOOK_RETRY_SCHEDULE": "3s,3s", "WEBHOOK_RETRY_IN_MEMORY": "0"}
-    worker = deployment.start(**settings)
-    eventually(worker.ready)
-    deployment.publish(["a"] * 40)
-    eventually(lambda: not deployment.lag())
-    worker.stop()
-    stored = deployment.missing()
-    assert stored > 0
-    deployment.publish(["a"] * 80)
-    lost = list(deployment.published)[40:80]
-    admin = AdminClient({"bootstrap.servers": kafka_bootstrap, **QUIET})
-    for removed in admin.delete_records([TopicPartition(deployment.topic, each, 20) for each in range(4)]).values():
-        removed.result(60)
-
-    worker = deployment.start(**settings)
-    eventually(lambda: "retention removed 40 records before they were read" in worker.unready_because())
-    eventually(lambda: worker.metric("webhooks_retention_overtaken_total") == 40)
-    for body in lost:
-        del deployment.published[body]
-    eventually(lambda: not deployment.missing())
-    eventually(lambda: not deployment.lag())
-    worker.stop()
-    assert deployment.duplicates() == 0
-    assert not {request.body for request in deployment.receiver.requests} & set(lost)
-
-
 def test_retention_overtakes_a_worker_that_runs(deployment: Deployment, kafka_bootstrap: str) -> None:
     """If its database holds a worker up too long, deleted records are counted and reported as after a restart."""
     deployment.subscribe("a", "/good")
@@ -267,3 +131,20 @@ def test_a_fatal_kafka_error_ends_the_process(deployment: Deployment) -> None:
     eventually(lambda: not deployment.lag())
     other.stop()
     assert deployment.duplicates() <= 20
+
+
+def test_answers_received_while_frozen_count(deployment: Deployment) -> None:
+    """When the worker wakes, the time-out has passed, but the answers in its sockets are read first."""
+    deployment.subscribe("a", "/slow")
+    deployment.receiver.rules["/slow"] = always(Answer(delay=0.7))
+    worker = deployment.start(WEBHOOK_TIMEOUT="1.5", WEBHOOK_MAX_IN_FLIGHT="200")
+    eventually(worker.ready)
+    deployment.publish(["a"] * 100)
+    eventually(lambda: len(deployment.receiver.requests) == 100, every=0.01)
+    worker.freeze()
+    time.sleep(3)
+    worker.thaw()
+    eventually(lambda: not deployment.lag())
+    deployment.assert_true_to_what_was_published()
+    assert (deployment.duplicates(), worker.metric('webhooks_deliveries_total{outcome="retried"}')) == (0, 0)
+    worker.stop()

@@ -24,17 +24,11 @@ def assert_undisturbed(latencies: Latencies) -> None:
 @pytest.mark.parametrize(
     ("bad", "number"),
     [
-        (Kind.HANG, 20),
         (Kind.HANG, 100),  # an equal share for each would leave nine slots to the good ones
-        (Kind.DRIP_HEAD, 10),
         (Kind.DRIP_BODY, 10),
-        (Kind.RESET, 10),
-        (Kind.REFUSE, 10),
-        (Kind.FLAP, 10),
+        (Kind.FLAP, 10),  # resets connections, then refuses them
         (Kind.FAIL, 10),
-        (Kind.SLOW, 20),
         (Kind.TLS_CLOSE, 2),  # 400 new connections a second
-        (Names.UNKNOWN, 50),
         (Names.HUNG, 50),
     ],
 )
@@ -46,7 +40,7 @@ def test_bad_receivers_leave_the_latency_of_good_ones_as_it_was(
         # A flapping receiver may be away, or behind an open breaker, for all of four seconds.
         beside = 8.0 if bad is Kind.FLAP else 4.0
         meeting = meet(deployment, company, Company.SAME_EVENTS, alone=1.5, beside=beside)
-    assert meeting.requests or bad is Kind.REFUSE  # the bad receivers got requests
+    assert meeting.requests  # the bad receivers got some
     for latencies in meeting.good.values():
         assert_undisturbed(latencies)
 
@@ -62,10 +56,9 @@ def test_a_recovered_receiver_is_not_overloaded_by_its_backlog(deployment: Deplo
         assert_undisturbed(latencies)
 
 
-@pytest.mark.parametrize("bad", [Kind.HANG, Kind.SLOW])
-def test_a_burst_for_a_bad_receiver_delays_no_other(deployment: Deployment, tmp_path: Path, bad: Kind) -> None:
+def test_a_burst_for_a_slow_receiver_delays_no_other(deployment: Deployment, tmp_path: Path) -> None:
     """Events behind 5,000 events for a receiver that does not keep up do not wait for it."""
-    with neighbours(bad, 10, tmp_path) as company:
+    with neighbours(Kind.SLOW, 10, tmp_path) as company:
         meeting = meet(deployment, company, Company.OWN_EVENTS, alone=1.5, beside=8.0, burst=5000)
     for latencies in meeting.good.values():
         assert_undisturbed(latencies)

@@ -1,6 +1,5 @@
 """Kafka with SASL, TLS, client certificates, OAuth and ACLs: the settings and commands of docs/kafka-security.md."""
 
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -24,8 +23,9 @@ from tests.end_to_end.security_rig import AGAIN_AFTER, PAGE, PASSWORD, USERS, Se
 from tests.end_to_end.service_rig import SECRET, Deployment, Worker, eventually
 from tests.end_to_end.test_api_replays import Process
 from tests.end_to_end.webhook_receiver import Answer, Receiver, always
-from tests.kafka_broker import KafkaUnavailable
+from tests.kafka_broker import provision
 from tests.kafka_kit import Kafka
+from tests.provided import or_skip
 
 PARTITIONS = 4
 EVENTS = 400
@@ -42,13 +42,9 @@ WAYS = {
 @pytest.fixture(scope="session")
 def secured() -> Iterator[SecureKafka]:
     """A broker that authenticates clients; it has only the ACLs that a test adds."""
-    try:
-        with secure_kafka() as started:
-            yield started
-    except KafkaUnavailable as error:
-        if os.environ.get("KAFKA_TEST_REQUIRED"):
-            raise
-        pytest.skip(str(error))
+    or_skip(provision)
+    with secure_kafka() as started:
+        yield started
 
 
 class Estate(Deployment):

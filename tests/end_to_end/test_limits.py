@@ -1,11 +1,10 @@
-"""Options of subscriptions: concurrency, rate, schedule and final statuses; dead receivers are spared."""
+"""Concurrency and rate of subscriptions; dead receivers are spared."""
 
 import time
-from email.utils import formatdate
 from math import log2
 
 from tests.end_to_end.service_rig import Deployment, Worker, assert_in_order, eventually
-from tests.end_to_end.webhook_receiver import Answer, Door, Request, Rule, always, in_turn
+from tests.end_to_end.webhook_receiver import Answer, Door, Request, always
 
 
 def test_two_workers_keep_the_limits_of_a_subscription_together(deployment: Deployment) -> None:
@@ -49,57 +48,6 @@ def most_in(requests: list[Request], seconds: float) -> int:
             first += 1
         most = max(most, last - first + 1)
     return most
-
-
-def test_schedules_final_statuses_and_retry_after(deployment: Deployment) -> None:
-    """A subscription's schedule and final statuses replace the deployment's; Retry-After postpones attempts."""
-    deployment.subscribe("a", "/own", retry_schedule="0.2s,0.2s", final_statuses="422,4xx")
-    deployment.subscribe("b", "/own-final", retry_schedule="0.2s,0.2s", final_statuses="422,4xx")
-    deployment.subscribe("a", "/default")
-    deployment.subscribe("a", "/seconds")
-    deployment.subscribe("a", "/date")
-    deployment.subscribe("a", "/sooner")
-    due: list[int] = []
-    deployment.receiver.rules |= {
-        "/own": always(Answer(503)),
-        "/own-final": always(Answer(404)),
-        "/default": in_turn(422, 404, 200),
-        "/seconds": in_turn(429, 200, header="retry-after: 3"),
-        "/date": at_a_date(due),
-        "/sooner": in_turn(503, 200, header="retry-after: 0"),
-    }
-    worker = deployment.start(WEBHOOK_RETRY_SCHEDULE="1s,1s", WEBHOOK_RETRY_IN_MEMORY="2s")
-    deployment.publish(["a", "b"])
-    eventually(lambda: not deployment.rows("parked") and not deployment.lag() and deployment.missing() == 2)
-    attempts = {path: [request.at for request in deployment.receiver.at(path)] for path in deployment.receiver.rules}
-    worker.stop()
-    assert {path: len(times) for path, times in attempts.items()} == {
-        "/own": 3,
-        "/own-final": 1,
-        "/default": 3,
-        "/seconds": 2,
-        "/date": 2,
-        "/sooner": 2,
-    }
-    assert {(row.attempt, row.last_status) for row in deployment.rows("exhausted")} == {(3, 503), (1, 404)}
-    waits = {path: times[-1] - times[0] for path, times in attempts.items()}
-    assert waits["/own"] >= 0.4
-    assert waits["/default"] >= 2.0
-    assert 3.0 <= waits["/seconds"] < 15
-    assert due[0] <= attempts["/date"][1] < due[0] + 15
-    assert waits["/sooner"] >= 1.0
-
-
-def at_a_date(due: list[int], seconds: float = 5.0) -> Rule:
-    """Answers 503 with a Retry-After date until that date, to the second; `due` gets the time."""
-
-    def answer(_: bytes) -> Answer:
-        if due:
-            return Answer()
-        due.append(int(time.time() + seconds))
-        return Answer(503, header=f"retry-after: {formatdate(due[0], usegmt=True)}")
-
-    return answer
 
 
 def test_a_dead_receiver_is_probed_and_gets_its_backlog(deployment: Deployment, door: Door) -> None:

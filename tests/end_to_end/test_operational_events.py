@@ -8,9 +8,8 @@ from typing import Any
 from confluent_kafka import Message
 
 from tests.end_to_end.service_rig import Deployment, eventually
-from tests.end_to_end.test_bad_records import headers_of, read_all
 from tests.end_to_end.webhook_receiver import Answer, Request, always
-from tests.kafka_kit import Kafka, unique
+from tests.kafka_kit import Kafka, headers_of, read_all
 
 LOOKS_OFTEN = "import consumer.worker.outbox_relay as relay; relay.SELDOM = 0.3"
 
@@ -103,73 +102,3 @@ def _type(record: Message) -> object:
 
 def _operational(deployment: Deployment) -> list[Request]:
     return [each for each in deployment.receiver.requests if each.path.rpartition("/")[2].count(".") == 1]
-
-
-def test_a_subscription_with_only_failures_is_disabled(deployment: Deployment, kafka_bootstrap: str) -> None:
-    """It is marked first, and a success on any worker clears the mark. Of two workers, one disables it and reports."""
-    operations = Kafka(kafka_bootstrap, real=True).topic()
-    fails, recovers = deployment.subscribe("a", "/fails"), deployment.subscribe("a", "/recovers")
-    deployment.receiver.rules |= {"/fails": always(Answer(404)), "/recovers": always(Answer(404))}
-    deployment.alter(f"import consumer.delivery.failing as failing; failing.NOTE_AFTER = 0.5; {LOOKS_OFTEN}")
-    settings = {
-        "KAFKA_OPERATIONS_TOPIC": operations,
-        "WEBHOOK_DISABLE_AFTER": "8s",
-        "WEBHOOK_RETRY_SCHEDULE": "1s," * 60 + "1s",
-        "WEBHOOK_RETRY_IN_MEMORY": "0",
-    }
-    first, second = deployment.start(**settings), deployment.start(**settings)
-    eventually(lambda: len(first.lag()) == len(second.lag()) == 2)
-    marked = "SELECT id FROM webhook_subscriptions WHERE failing_since IS NOT NULL ORDER BY id"
-    with deployment.publishing("a", per_second=20):
-        eventually(lambda: deployment.sql(marked) == [(fails,), (recovers,)])
-        del deployment.receiver.rules["/recovers"]
-        eventually(lambda: deployment.sql(marked) == [(fails,)])
-        eventually(lambda: deployment.sql("SELECT id FROM webhook_subscriptions WHERE enabled = 0") == [(fails,)])
-    requests = deployment.receiver.at("/fails")
-    assert requests[-1].at - requests[0].at > 8
-    assert deployment.sql("SELECT disabled_reason FROM webhook_subscriptions WHERE id = ?", fails) == [
-        ("every attempt failed for 0.0 days",)
-    ]
-    del deployment.subscriptions["/fails"]
-    eventually(lambda: not deployment.missing() and not deployment.lag())
-    eventually(lambda: {row.subscription_id for row in deployment.rows("held")} == {fails})
-    eventually(lambda: len(told(kafka_bootstrap, operations)) == 2)
-    eventually(lambda: deployment.sql("SELECT * FROM webhook_operations") == [])
-    for worker in (first, second):
-        worker.stop()
-    assert [(event["type"], event["data"]["subscription_id"]) for event in told(kafka_bootstrap, operations)] == [
-        ("subscription.recovered", recovers),
-        ("subscription.disabled", fails),
-    ]
-
-
-def test_operational_events_wait_for_their_topic(deployment: Deployment, kafka_bootstrap: str) -> None:
-    """While it is missing, events flow and the worker is killed. Once it exists, all are published."""
-    operations = unique("operations")
-    deployment.subscribe("a", "/exhausts", final_statuses="500")
-    deployment.subscribe("b", "/good")
-    deployment.receiver.rules["/exhausts"] = always(Answer(500))
-    deployment.alter(LOOKS_OFTEN)
-    settings = {
-        "KAFKA_OPERATIONS_TOPIC": operations,
-        "KAFKA_ALLOW_AUTO_CREATE_TOPICS": "false",
-        "KAFKA_TOPIC_METADATA_PROPAGATION_MAX_MS": "300",
-        "KAFKA_SESSION_TIMEOUT_MS": "2000",
-    }
-    worker = deployment.start(**settings)
-    eventually(worker.ready)
-    deployment.publish(["a", "b"] * 4)
-    eventually(lambda: "not stored; it is sent again" in worker.log)
-    deployment.publish(["a", "b"] * 4)
-    eventually(lambda: len(deployment.receiver.at("/good")) == 8)
-    eventually(lambda: not deployment.lag())
-    waiting = "SELECT event_id FROM webhook_operations ORDER BY id"
-    eventually(lambda: len(deployment.sql(waiting)) == 8)
-    ids = [event_id for (event_id,) in deployment.sql(waiting)]
-    worker.kill()
-
-    worker = deployment.start(**settings)
-    Kafka(kafka_bootstrap, real=True).topic(operations)
-    eventually(lambda: not deployment.sql(waiting))
-    assert [event["id"] for event in told(kafka_bootstrap, operations)] == ids
-    worker.stop()

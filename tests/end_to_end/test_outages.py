@@ -2,8 +2,6 @@
 
 import time
 
-import pytest
-
 from tests.end_to_end.service_rig import Deployment, eventually
 from tests.end_to_end.webhook_receiver import Answer, always, every, in_turn
 from tests.kafka_broker import KafkaBroker
@@ -63,8 +61,7 @@ def test_no_kafka_at_one_workers_end_and_the_nexts_start(deployment: Deployment,
     assert deployment.duplicates() <= 50
 
 
-@pytest.mark.parametrize("protocol", ["classic", "consumer"])
-def test_kafka_goes_away_in_the_middle(deployment: Deployment, brokers: KafkaBroker, protocol: str) -> None:
+def test_kafka_goes_away_in_the_middle(deployment: Deployment, brokers: KafkaBroker) -> None:
     """If brokers are killed and restarted under load, fetched records are delivered, and offsets catch up.
 
     Stored deliveries are sent when due even without Kafka: their partition is still this worker's.
@@ -78,8 +75,7 @@ def test_kafka_goes_away_in_the_middle(deployment: Deployment, brokers: KafkaBro
         WEBHOOK_MAX_IN_FLIGHT="60",
         WEBHOOK_RETRY_SCHEDULE="1s,1s,1s,1s",
         WEBHOOK_RETRY_IN_MEMORY="0",
-        KAFKA_GROUP_PROTOCOL=protocol,
-        **({} if protocol == "consumer" else LONG_SESSION),
+        **LONG_SESSION,
     )
     eventually(worker.ready)
     deployment.publish(["a"] * 2000)

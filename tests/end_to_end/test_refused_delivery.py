@@ -1,9 +1,8 @@
 """A row that the database never accepts: its record goes to the dead-letter topic, and its offset moves."""
 
 from tests.end_to_end.service_rig import Deployment, eventually
-from tests.end_to_end.test_bad_records import headers_of, read_all
 from tests.end_to_end.webhook_receiver import Answer, always
-from tests.kafka_kit import Kafka
+from tests.kafka_kit import Kafka, headers_of, read_all
 
 NEVER = """
 CREATE TRIGGER never BEFORE INSERT ON webhook_deliveries WHEN NEW.partition_no = 1 AND NEW.record_offset = 2

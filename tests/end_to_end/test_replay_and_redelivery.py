@@ -7,7 +7,7 @@ from collections import Counter
 
 from tests.end_to_end.command_line import CommandLine, end_of
 from tests.end_to_end.service_rig import Deployment, eventually
-from tests.end_to_end.webhook_receiver import Answer, always, in_turn
+from tests.end_to_end.webhook_receiver import Answer, always
 
 
 def bodies(deployment: Deployment, path: str) -> Counter[bytes]:
@@ -113,18 +113,6 @@ def test_a_replay_reports_its_progress(deployment: Deployment, command_line: Com
     assert "has already stored all matching events" in errors
 
 
-def test_a_topic_that_no_worker_reads_is_refused(deployment: Deployment, command_line: CommandLine) -> None:
-    """Its rows would wait for ever. If no topic exists, nothing is stored and the status says so."""
-    deployment.subscribe("a", "/")
-    words = ["replay", "--subscription", "1", "--since", "1h", "--yes"]
-    status, output, errors = command_line.run(*words, "--topic", "other")
-    assert (status, output, len(errors.splitlines())) == (2, "", 1)
-    assert "not one of KAFKA_TOPICS" in errors
-    status, output, errors = command_line.run(*words, KAFKA_TOPICS="absent,missing")
-    assert (status, output) == (1, "")
-    assert errors.splitlines()[-1] == "kafka-webhooks: no topic of KAFKA_TOPICS=absent,missing exists"
-
-
 def test_a_replay_that_finds_nothing_says_so(deployment: Deployment, command_line: CommandLine) -> None:
     """If no record has that time, or none matches, it ends with a hint."""
     deployment.subscribe("A", "/")
@@ -137,32 +125,6 @@ def test_a_replay_that_finds_nothing_says_so(deployment: Deployment, command_lin
     assert (status, output) == (0, "replay 1: 0 matching records stored\n")
     assert "event types differ by upper and lower case" in errors
     assert not deployment.receiver.requests
-
-
-def test_disabling_a_subscription_ends_its_replay(deployment: Deployment, command_line: CommandLine) -> None:
-    """The status is 1, with the remedy. Once resumed, each event is sent once by the replay and once by the group."""
-    deployment.subscribe("a", "/")
-    deployment.publish(["a"] * 200)
-    process = command_line.start("replay", "--subscription", "1", "--since", "1h", "--rate", "5", "--yes")
-    eventually(lambda: matched(deployment) > 0, every=0.02)
-    command_line.run("subscriptions", "disable", "1")
-    status, output, errors = end_of(process)
-    assert (status, output) == (1, "")
-    assert "subscription 1 was disabled or removed meanwhile" in errors.splitlines()[-1]
-    assert "replay --resume 1" in errors.splitlines()[-1]
-    status, _, errors = command_line.run("replay", "--resume", "1")
-    assert (status, len(errors.splitlines())) == (1, 1)
-    assert "subscriptions enable 1" in errors
-    command_line.run("subscriptions", "enable", "1")
-    deployment.sql("UPDATE webhook_replays SET rate = 1000")
-    process = command_line.start("replay", "--resume", "1")
-    eventually(lambda: matched(deployment) == 200)
-    deployment.start()
-    status, output, errors = end_of(process)
-    assert (status, output.splitlines()[-1]) == (0, "200 delivered"), errors
-    eventually(lambda: bodies(deployment, "/").total() == 400)
-    assert set(bodies(deployment, "/").values()) == {2}
-    deployment.assert_true_to_what_was_published()
 
 
 def give_up(deployment: Deployment, number: int) -> None:
@@ -185,28 +147,6 @@ def test_exhausted_deliveries_are_sent_again(deployment: Deployment, command_lin
     deployment.assert_true_to_what_was_published()
     status, _, errors = command_line.run("deliveries", "redeliver", "--subscription", "1", "--yes")
     assert (status, errors) == (0, "no such deliveries are stored\n")
-
-
-def test_deliveries_exhausted_again_are_1(deployment: Deployment, command_line: CommandLine) -> None:
-    """Attempts go on counting, and deliveries that cannot be sent again are named."""
-    give_up(deployment, 3)
-    status, output, errors = command_line.run("deliveries", "redeliver", "1", "3", "77")
-    assert (status, output) == (1, "2 deliveries marked; the workers send them\n0 delivered, 2 exhausted\n")
-    assert "not marked: 77" in errors
-    assert [row.attempt for row in deployment.rows()] == [2, 1, 2]
-
-
-def test_the_watching_can_be_interrupted(deployment: Deployment, command_line: CommandLine) -> None:
-    """Ctrl-C ends it with 0 and says that the workers send the rest; they do."""
-    give_up(deployment, 5)
-    deployment.receiver.rules["/"] = in_turn(500, 200)
-    process = command_line.start("deliveries", "redeliver", "--status", "exhausted", "--yes")
-    eventually(lambda: {row.attempt for row in deployment.rows()} == {2})
-    process.send_signal(signal.SIGINT)
-    status, output, errors = end_of(process)
-    assert (status, output.splitlines()[-1]) == (0, "0 delivered, 5 still owed")
-    assert "the workers send the rest" in errors
-    eventually(lambda: not deployment.missing())
 
 
 def test_a_group_that_was_renamed_takes_its_deliveries_over(deployment: Deployment, command_line: CommandLine) -> None:

@@ -8,8 +8,7 @@ from confluent_kafka import Message
 
 from tests.end_to_end.command_line import CommandLine
 from tests.end_to_end.service_rig import Deployment, eventually
-from tests.end_to_end.test_bad_records import headers_of, read_all
-from tests.kafka_kit import Kafka
+from tests.kafka_kit import Kafka, headers_of, read_all
 from tests.schemas.orders import as_json, serializers
 from tests.schemas.registry_server import SchemaRegistry, schema_registry
 

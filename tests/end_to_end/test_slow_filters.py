@@ -1,14 +1,11 @@
 """Slow and invalid filters delay no other subscription and lose no event."""
 
 import json
-import subprocess
 import time
 
 import pytest
 
-from tests.end_to_end.service_rig import SECRET, Deployment, Worker, eventually, percentile
-from tests.end_to_end.slow_filter import SLOW
-from tests.processes import PROGRAM, environment
+from tests.end_to_end.service_rig import SLOW_FILTER, Deployment, Worker, eventually, percentile
 
 QUICK = "data.number % 3 == 0"
 EVENTS = 600
@@ -21,20 +18,6 @@ def wanted(deployment: Deployment) -> set[bytes]:
     return {body for body in slow if json.loads(body)["number"] % 3 == 0}
 
 
-def broken(deployment: Deployment) -> dict[int, str]:
-    """The states in `subscriptions list --broken`, by subscription."""
-    listed = subprocess.run(
-        [*PROGRAM, "subscriptions", "list", "--broken", "--json"],
-        env=environment(
-            {"DATABASE_URL": deployment.database.url, "WEBHOOK_SECRET": SECRET, "WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8"}
-        ),
-        capture_output=True,
-        text=True,
-        check=False,  # it ends with 1 if there are some
-    )
-    return {each["id"]: each["state"] for each in json.loads(listed.stdout)}
-
-
 def metric(worker: Worker) -> float:
     """The number of subscriptions whose filter is disabled."""
     return worker.metric("webhooks_expressions_left_out")
@@ -44,7 +27,10 @@ def test_filters_over_their_budget_delay_no_other_and_lose_nothing(deployment: D
     """Their events are stored without evaluating them, and filtered before they are sent."""
     deployment.alter("import consumer.matching.selection as selection; selection.PAUSE = 12.0")
     deployment.subscribe("calm", "/calm")
-    slow = {f"/slow{each}": deployment.subscribe("slow", f"/slow{each}", event_filter=SLOW % each) for each in range(5)}
+    slow = {
+        f"/slow{each}": deployment.subscribe("slow", f"/slow{each}", event_filter=SLOW_FILTER % each)
+        for each in range(5)
+    }
     worker = deployment.start()
     eventually(worker.ready)
     alone = time.time()
@@ -76,7 +62,7 @@ def test_an_invalid_filter_costs_no_event(deployment: Deployment, event_filter: 
     deployment.publish(["slow"] * 30)
     eventually(lambda: len(deployment.receiver.at("/neighbour")) == 30 and deployment.lag() == 0)
     assert len(deployment.rows("parked")) == 30
-    assert broken(deployment)[subscription].startswith("broken: event_filter: ")
+    assert command_line.broken()[subscription].startswith("broken: event_filter: ")
     worker.kill()  # the partition's present owner filters stored events
     deployment.sql("UPDATE webhook_subscriptions SET event_filter = ? WHERE id = ?", QUICK, subscription)
     deployment.sql("UPDATE webhook_deliveries SET next_attempt_at = created_at")

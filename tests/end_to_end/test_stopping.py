@@ -10,26 +10,6 @@ from tests.end_to_end.webhook_receiver import Answer, always
 SIGTERM_BIT = 1 << 14
 
 
-def test_a_stop_under_load_repeats_nothing(deployment: Deployment) -> None:
-    """Receivers are slower than the load and faster than WEBHOOK_DRAIN; the next worker continues from there."""
-    for number in range(3):
-        deployment.subscribe("a", f"/{number}")
-        deployment.receiver.rules[f"/{number}"] = always(Answer(delay=0.1 + 0.3 * number))
-    settings = {"WEBHOOK_MAX_IN_FLIGHT": "200", "WEBHOOK_DRAIN": "5s"}
-    worker = deployment.start(**settings)
-    deployment.publish(["a"] * 600)
-    eventually(lambda: sum(deployment.accepted().values()) > 300, every=0.01)
-    assert worker.stop() < 5 + 5
-    assert deployment.missing() > 300
-    assert deployment.lag() < 600
-    deployment.start(**settings)
-    eventually(lambda: not deployment.missing(), timeout=120)
-    eventually(lambda: not deployment.lag())
-    eventually(lambda: not deployment.rows("parked"))
-    assert deployment.duplicates() == 0
-    deployment.assert_true_to_what_was_published()
-
-
 def test_a_stop_does_not_wait_for_a_database_that_hangs(deployment: Deployment) -> None:
     """While another process holds the write lock, deliveries that cannot be stored are left to the next worker.
 

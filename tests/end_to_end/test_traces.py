@@ -1,14 +1,12 @@
 """Traces of a real worker, as a collector receives them."""
 
-import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.service_rig import SECRET, Deployment, eventually
-from tests.end_to_end.webhook_receiver import Answer, always, in_turn
+from tests.end_to_end.webhook_receiver import in_turn
 from tests.otlp_collector import Collector
 
 TRACE, PRODUCER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -109,24 +107,6 @@ def test_a_stored_delivery_stays_in_its_trace(deployment: Deployment, collector:
     ]
 
 
-def test_a_batch_is_one_attempt_linked_to_each_event(deployment: Deployment, collector: Collector) -> None:
-    """Its span is in the trace of its first sampled event. An event that the producer did not sample has no span."""
-    deployment.subscribe("a", "/batch", batch_size=3, batch_wait_ms=5000)
-    deployment.start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, **SOON)
-    write(deployment, b'{"n": 1}', flags="00")
-    write(deployment, b'{"n": 2}')
-    write(deployment, b'{"n": 3}', producer="00f067aa0ba902b8")
-    eventually(lambda: len(collector.spans) == 5)
-    (attempt,) = collector.named("POST")
-    second, third = sorted(collector.named("process"), key=lambda span: span.attributes["messaging.kafka.offset"])
-    assert attempt.parent == second.id
-    assert attempt.attributes["messaging.batch.message_count"] == 3
-    assert third.traceparent in attempt.links
-    assert len(attempt.links) == 2  # also of the first event, which is not sampled
-    (request,) = deployment.receiver.requests
-    assert request.headers["traceparent"] == attempt.traceparent
-
-
 def test_a_dead_letter_is_a_failed_span_in_its_producers_trace(deployment: Deployment, collector: Collector) -> None:
     """It ends when the dead-letter topic has the record, and its error is the reason."""
     deployment.start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint, **SOON)
@@ -137,32 +117,3 @@ def test_a_dead_letter_is_a_failed_span_in_its_producers_trace(deployment: Deplo
     assert (process.error, process.attributes["error.type"]) == (True, "empty")
     assert (process.trace, process.attributes["messaging.kafka.offset"]) == (TRACE, 0)
     eventually(lambda: not deployment.lag())
-
-
-@pytest.mark.parametrize("collects", ["hangs", "refuses"])
-def test_a_collector_that_is_down_costs_no_delivery(deployment: Deployment, collects: str) -> None:
-    """Spans beyond the queue are dropped; all events arrive once, in time, and a stop waits at most a second."""
-    deployment.subscribe("a", "/all")
-    with socket.create_server(("127.0.0.1", 0)) as hangs:
-        port = hangs.getsockname()[1] if collects == "hangs" else 1
-        worker = deployment.start(
-            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}", OTEL_BSP_MAX_QUEUE_SIZE="600", **SOON
-        )
-        deployment.publish(["a"] * 1000)
-        began = time.monotonic()
-        eventually(lambda: not deployment.missing())
-        eventually(lambda: not deployment.lag())
-        assert time.monotonic() - began < 20
-        assert worker.stop() < 5
-    assert deployment.duplicates() == 0
-    assert "Queue full, dropping" in worker.log
-
-
-def test_the_records_own_traceparent_is_passed_on_without_a_collector(deployment: Deployment) -> None:
-    """It is unchanged, because there is no span in between."""
-    deployment.subscribe("a", "/a")
-    deployment.receiver.rules["/a"] = always(Answer(204))
-    deployment.start()
-    write(deployment, b"{}", flags="00")
-    eventually(lambda: deployment.receiver.requests)
-    assert deployment.receiver.requests[0].headers["traceparent"] == f"00-{TRACE}-{PRODUCER}-00"

@@ -6,6 +6,8 @@ test hang or reset a connection in the middle.
 
 import asyncio
 import socket
+import ssl
+import struct
 import threading
 import time
 from collections import Counter
@@ -90,14 +92,16 @@ def every(nth: int, rule: Rule) -> Rule:
 
 
 class Receiver:
-    """Listens on loopback. `rules` are by path; a path without one answers 200. `requests` has all received ones.
+    """Listens on loopback. `rules` are by path; `default` is that of other paths. `requests` has all received ones.
 
     It agrees to each validation request.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[Request] = []
         self.rules: dict[str, Rule] = {}
+        self.default: Rule = always(Answer())
+        self._tls = tls
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="receiver", daemon=True)
         self._servers: list[asyncio.Server] = []
@@ -112,15 +116,29 @@ class Receiver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._run(self._close()).result(60)
-        self._door.close()
+        self.shut()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
+    @property
+    def port(self) -> int:
+        """Its port."""
+        return self._door.port
+
     def url(self, path: str) -> str:
         """The URL of `path`."""
         return self._door.url(path)
+
+    def shut(self) -> None:
+        """Resets all connections and stops listening."""
+        self._run(self._close()).result(60)
+        self._door.close()
+
+    def open_again(self) -> None:
+        """Listens again, on the same port."""
+        self._door = Door(self.port)
+        self.open(self._door)
 
     def open(self, door: "Door") -> None:
         """Listens at this port too."""
@@ -132,17 +150,18 @@ class Receiver:
 
     async def _serve(self, listener: socket.socket) -> None:
         server = await self._loop.create_server(
-            lambda: _Connection(self.requests, self.rules, self._connections),
+            lambda: _Connection(self, self._connections),
             sock=listener.dup(),
             backlog=4096,
+            ssl=self._tls,
         )
         self._servers.append(server)
 
     async def _close(self) -> None:
-        for server in self._servers:
-            server.close()
+        while self._servers:
+            self._servers.pop().close()
         for connection in tuple(self._connections):
-            connection.abort()
+            _reset(connection)
         await asyncio.sleep(0)
 
     def _run(self, coroutine: object) -> "Future[None]":
@@ -152,9 +171,11 @@ class Receiver:
 class Door:
     """A reserved port of loopback: connections are refused until a receiver opens it."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.socket = socket.socket()
-        self.socket.bind(("127.0.0.1", 0))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(("127.0.0.1", port))
+        self.port: int = self.socket.getsockname()[1]
 
     def close(self) -> None:
         """Releases the port."""
@@ -162,19 +183,25 @@ class Door:
 
     def url(self, path: str) -> str:
         """The URL of `path` at this port."""
-        return f"http://127.0.0.1:{self.socket.getsockname()[1]}{path}"
+        return f"http://127.0.0.1:{self.port}{path}"
 
 
-class Exchanges(asyncio.Protocol):
-    """A connection, split into requests: calls `take` for each."""
+class _Connection(asyncio.Protocol):
+    """A connection, split into requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, receiver: Receiver, connections: set[asyncio.Transport]) -> None:
+        self._receiver = receiver
+        self._connections = connections
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keeps the transport."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self._connections.add(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._connections.discard(self.transport)
 
     def data_received(self, data: bytes) -> None:
         """Handles received bytes: a part of a request, or several."""
@@ -189,38 +216,17 @@ class Exchanges(asyncio.Protocol):
             if len(rest) < length:
                 return
             self._buffer = rest[length:]
-            self.take(first.split(" ")[1], headers, rest[:length])
+            self._take(first.split(" ")[1], headers, rest[:length])
 
-    def take(self, path: str, headers: dict[str, str], body: bytes) -> None:
-        """Handles a complete request by writing its answer to `transport`."""
-        raise NotImplementedError
-
-
-class _Connection(Exchanges):
-    def __init__(self, requests: list[Request], rules: dict[str, Rule], connections: set[asyncio.Transport]) -> None:
-        super().__init__()
-        self._requests = requests
-        self._rules = rules
-        self._connections = connections
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._connections.add(self.transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        del exc
-        self._connections.discard(self.transport)
-
-    def take(self, path: str, headers: dict[str, str], body: bytes) -> None:
+    def _take(self, path: str, headers: dict[str, str], body: bytes) -> None:
         if "webhook-id" not in headers:  # a validation request
             self.transport.write(_PERMISSION)
             return
-        rule = self._rules.get(path)
-        answer = rule(body) if rule else Answer()
+        answer = self._receiver.rules.get(path, self._receiver.default)(body)
         status = answer.status if isinstance(answer, Answer) else None
         if isinstance(answer, Drip) and not answer.head:
             status = 200
-        self._requests.append(Request(path, headers["webhook-id"], body, headers, status, time.time()))
+        self._receiver.requests.append(Request(path, headers["webhook-id"], body, headers, status, time.time()))
         if isinstance(answer, Answer):
             extra = f"{answer.header}\r\n" if answer.header else ""
             content = answer.body.encode()
@@ -230,15 +236,24 @@ class _Connection(Exchanges):
                 asyncio.get_running_loop().call_later(answer.delay, self.transport.write, line)
             else:
                 self.transport.write(line)
+            if answer.header == "connection: close":
+                self.transport.close()
         elif isinstance(answer, Drip):
             head, body = b"HTTP/1.1 200 x\r\ncontent-length: 9\r\n\r\n", b"some more"
             if not answer.head:
                 self.transport.write(head)
             self._drip(answer.every, head + body if answer.head else body)
         elif answer is Silence.RESET:
-            self.transport.abort()
+            _reset(self.transport)
 
     def _drip(self, every: float, rest: bytes) -> None:
         if rest and not self.transport.is_closing():
             self.transport.write(rest[:1])
             asyncio.get_running_loop().call_later(every, self._drip, every, rest[1:])
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Ends a connection by RST."""
+    peer: socket.socket = transport.get_extra_info("socket")
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

@@ -13,8 +13,8 @@ from tests.docs.documentation import BLOCKS, TEXTS
 from tests.golden.golden_sql import FOLDER, MIGRATIONS, bare, blocks
 from tests.golden.grammars import GRAMMARS, LIMITS, limit
 from tests.oracle import sqlplus
-from tests.oracle.oracle_databases import or_skip
 from tests.oracle.wrong_sql import WRONG
+from tests.provided import or_skip
 
 NOWHERE = "oracle+oracledb://nobody:nothing@nowhere/?service_name=x"
 # Both grammars are more lenient than Oracle; the emulator is not (tests/oracle/test_refusals.py).
@@ -68,7 +68,7 @@ def test_our_sql_parses_and_other_databases_sql_does_not() -> None:
     If a grammar refuses a statement of ours, the reason is listed and still holds, and the other grammar accepts it. Of
     other databases' statements the grammars together accept only those listed here; the documentation has the numbers.
     """
-    or_skip(lambda: [grammar("SELECT 1 FROM dual") for grammar in GRAMMARS])
+    or_skip(lambda: [grammar("SELECT 1 FROM dual") for grammar in GRAMMARS], "ORACLE")
     statements = dict.fromkeys(ours())
     assert len(statements) > 300
     for grammar in GRAMMARS:

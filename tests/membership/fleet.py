@@ -7,21 +7,16 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple
 
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to be exported
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-)
+from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic  # the admin package does not export it to type checkers
 
 from tests.end_to_end.service_rig import Deployment, Worker, eventually
 from tests.kafka_broker import KafkaBroker
-from tests.kafka_kit import QUIET, unique
+from tests.kafka_kit import QUIET, Kafka, unique
 
 PATH = "/count"
 PER_SECOND = 300.0
-LONG_SESSION = 45_000  # milliseconds; a worker that restarts on a busy machine is back in time
+LONG_SESSION = "45000"  # milliseconds; a worker that restarts on a busy machine is back in time
 # Prints the partitions that the group assigns and revokes, and the broker from which each partition is fetched.
 TALKATIVE = """
 import json, sys
@@ -120,16 +115,8 @@ class Fleet:
 
     def long_session(self) -> None:
         """Let members with KIP-848 be silent for longer. This is a group setting on the broker."""
-        resource = ConfigResource(
-            ConfigResource.Type.GROUP,
-            self.deployment.group,
-            incremental_configs=[
-                ConfigEntry(
-                    "consumer.session.timeout.ms", str(LONG_SESSION), incremental_operation=AlterConfigOpType.SET
-                )
-            ],
-        )
-        self.admin.incremental_alter_configs([resource])[resource].result(15)
+        kafka = Kafka(self.deployment.servers, real=True)
+        kafka.configure(self.deployment.group, "GROUP", consumer_session_timeout_ms=LONG_SESSION)
 
     def add_partitions(self, number: int) -> None:
         """Add partitions, and publish to them too."""

@@ -25,7 +25,7 @@ def static_restart(fleet: Fleet, protocol: str) -> None:
     if protocol == "consumer":
         fleet.long_session()
     else:
-        settings = {**settings, "KAFKA_SESSION_TIMEOUT_MS": str(LONG_SESSION)}
+        settings = {**settings, "KAFKA_SESSION_TIMEOUT_MS": LONG_SESSION}
     for name in names:
         fleet.start(name, KAFKA_GROUP_INSTANCE_ID=name, **settings)
     with fleet.flow():
@@ -126,7 +126,7 @@ def made_anew(fleet: Fleet, protocol: str) -> None:
     settings = group_settings(protocol)
     deployment = fleet.deployment
     if protocol != "consumer":
-        settings = {**settings, "KAFKA_SESSION_TIMEOUT_MS": str(LONG_SESSION)}
+        settings = {**settings, "KAFKA_SESSION_TIMEOUT_MS": LONG_SESSION}
     else:
         fleet.long_session()
     fleet.start_all("first", "second", **settings)

@@ -1,6 +1,5 @@
 """For tests of connecting: engines made from settings, and the errors of failed connections."""
 
-import socket
 import threading
 from pathlib import Path
 
@@ -49,13 +48,6 @@ def session_of(engine: Engine) -> int:
         session = connection.connection.driver_connection
         assert isinstance(session, oracledb.Connection)
         return int(session.session_id)
-
-
-def unused_port() -> int:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def await_log_ins() -> None:

@@ -4,10 +4,9 @@ The emulator needs java and, the first time, maven. Without them its tests are s
 ORACLE_TEST_REQUIRED=1.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self
 
 import pytest
 import sqlalchemy as sa
@@ -16,33 +15,17 @@ from sqlalchemy import Engine
 
 from consumer.database import migrations
 from models import Base
-from tests.oracle_emulator import PROFILES, OracleEmulator, OracleEmulatorUnavailable, Tables
+from tests.oracle_emulator import PROFILES, OracleEmulator, Tables
+from tests.provided import or_skip
 
 VERSIONS = "webhook_alembic_version"
 OURS = {*Base.metadata.tables, VERSIONS}
 Connect = Callable[[str], Engine]
-T = TypeVar("T")
-
-missing: list[str] = []  # why tests on Oracle were skipped
 
 
 def start_emulator(*arguments: Any, **more: Any) -> OracleEmulator:
     """An emulator to enter. If it cannot run, the test is skipped, or fails if it is required."""
-    return or_skip(lambda: OracleEmulator(*arguments, **more))
-
-
-def or_skip(make: Callable[[], T]) -> T:
-    """The result of `make`, which needs java and maven.
-
-    Without them the test is skipped, or fails if it is required.
-    """
-    try:
-        return make()
-    except OracleEmulatorUnavailable as error:
-        missing.append(str(error))
-        if os.environ.get("ORACLE_TEST_REQUIRED"):
-            pytest.fail(f"the Oracle emulator is required and not available: {error}", pytrace=False)
-        pytest.skip(f"ORACLE EMULATOR NOT AVAILABLE: {error}")
+    return or_skip(lambda: OracleEmulator(*arguments, **more), "ORACLE")
 
 
 class _Server(NamedTuple):

@@ -29,9 +29,9 @@ from tests.oracle.connection_kit import (
     refusal,
     session_of,
     tnsnames,
-    unused_port,
 )
 from tests.oracle_emulator import PROFILE_18C, Call, OracleEmulator, OracleError
+from tests.processes import free_port
 
 SLEEP = "begin dbms_session.sleep(20); end;"
 CLOSED = "(ADDRESS=(PROTOCOL=TCP)(HOST=127.0.0.1)(PORT={closed}))"
@@ -52,7 +52,7 @@ def test_each_form_of_url_connects(start_oracle: Start, tmp_path: Path, form: st
     """All documented forms connect. One reachable address of several is enough."""
     emulator = start_oracle()
     tnsnames(tmp_path, f"webhooks = (DESCRIPTION={OPEN}{SERVICE})".format(port=emulator.port))
-    place = FORMS[form].format(port=emulator.port, closed=unused_port(), directory=tmp_path)
+    place = FORMS[form].format(port=emulator.port, closed=free_port(), directory=tmp_path)
     engine = make(USER + place)
     ping(engine)
     engine.dispose()
@@ -77,19 +77,6 @@ def test_v_session_shows_the_programs_name(oracle: OracleEmulator) -> None:
     ping(engine)
     (client,) = oracle.clients
     assert (client.user, client.program, client.module) == ("WEBHOOKS", "kafka-webhooks", "kafka-webhooks")
-    engine.dispose()
-
-
-def test_a_session_does_not_depend_on_the_servers_settings(oracle: OracleEmulator) -> None:
-    """One round trip sets UTC for times and binary order for text, as in Python.
-
-    The emulator sorts so anyway; a server with a German language setting, for example, would sort letters before
-    digits.
-    """
-    engine = make(oracle.url)
-    ping(engine)
-    sent = [call.sql for call in oracle.calls if call.sql.startswith("ALTER SESSION")]
-    assert sent == ["ALTER SESSION SET TIME_ZONE = '+00:00' NLS_SORT = BINARY NLS_COMP = BINARY"]
     engine.dispose()
 
 
@@ -217,19 +204,6 @@ def test_only_a_server_that_is_gone_costs_all_sessions(
     engine.dispose()
 
 
-def test_a_call_that_times_out_costs_one_session(oracle: OracleEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row that another session locks must not make a worker log in anew with all of its sessions."""
-    monkeypatch.setattr("consumer.database.engine.CALL_TIMEOUT", 0.3)
-    engine = make(oracle.url)
-    made = log_ins_of(engine)
-    use_three(engine)
-    with pytest.raises(DBAPIError), engine.connect() as connection:
-        connection.exec_driver_sql(SLEEP)
-    use_three(engine)
-    assert len(made) == 4
-    engine.dispose()
-
-
 def log_ins_of(engine: Engine) -> list[object]:
     """The sessions that the engine opens from now on."""
     made: list[object] = []
@@ -246,7 +220,7 @@ def use_three(engine: Engine) -> None:
 
 def test_a_listener_that_was_down(start_oracle: Start) -> None:
     """The error says so until it is up; then the same engine connects."""
-    port = unused_port()
+    port = free_port()
     engine = make(f"{USER}127.0.0.1:{port}/?service_name=FREEPDB1")
     assert "Connection refused" in refusal(engine)
     start_oracle(port=port)
@@ -323,25 +297,6 @@ def test_the_environment_names_the_directory_of_aliases(start_oracle: Start, tmp
     assert re.fullmatch(r"kafka-webhooks: ORA-00942: .* run kafka-webhooks migrate\)\n", done.stderr)
 
 
-def test_an_alias_that_is_corrected_needs_no_restart(start_oracle: Start, tmp_path: Path) -> None:
-    """tnsnames.ora is read at each connect."""
-    emulator = start_oracle()
-    engine = make(f"{USER}webhooks?config_dir={tnsnames(tmp_path, 'other = x')}")
-    assert "DPY-4000" in refusal(engine)
-    time.sleep(1.1)  # the driver compares modification times in whole seconds
-    tnsnames(tmp_path, f"webhooks = (DESCRIPTION={OPEN}{SERVICE})".format(port=emulator.port))
-    ping(engine)
-    engine.dispose()
-
-
-def test_one_name_that_does_not_resolve_stops_all_addresses(start_oracle: Start) -> None:
-    """The driver resolves all names first. If this changes, so must the documentation's warning."""
-    emulator = start_oracle()
-    dsn = f"(DESCRIPTION=(ADDRESS=(PROTOCOL=TCP)(HOST=nowhere.invalid)(PORT=1)){OPEN}{SERVICE})"
-    text = refusal(make(f"{USER}/?dsn={dsn.format(port=emulator.port)}"))
-    assert text.startswith("cannot connect to nowhere.invalid, 127.0.0.1: ")
-
-
 def test_a_missing_schema(oracle: OracleEmulator) -> None:
     """DATABASE_SCHEMA is wrong, or the owner's account does not exist yet."""
     assert "ORA-01435: user does not exist (is DATABASE_SCHEMA" in refusal(make(oracle.url, DATABASE_SCHEMA="NOBODY"))
@@ -358,12 +313,6 @@ def test_a_listeners_refusal_comes_with_advice(oracle: OracleEmulator, error: Or
     """Otherwise a server that requires native encryption looks like one that does not know the service."""
     oracle.inject("^CONNECT$", error)
     assert advice in refusal(make(oracle.url))
-
-
-def test_a_sid_where_a_service_belongs(oracle: OracleEmulator) -> None:
-    """This is the most frequent mistake: in a URL the part after the port is a SID."""
-    text = refusal(make(oracle.url.replace("/?service_name=", "/")))
-    assert "DPY-6003" in text or "DPY-6001" in text
 
 
 def test_the_password_file_is_read_at_each_connect(oracle: OracleEmulator, tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from sqlalchemy import create_engine, text
 
 from tests.oracle.conftest import Connect, Start
 from tests.oracle.test_driver import TABLE
-from tests.oracle_emulator import Call, OracleEmulator, OracleEmulatorUnavailable, OracleError, java
+from tests.oracle_emulator import Call, OracleEmulator, OracleError, java
 from tests.oracle_emulator.packets import Channel, Disconnect
 from tests.oracle_emulator.worker import Worker
+from tests.provided import NotProvided
 
 DEADLOCK = OracleError(60, "deadlock detected while waiting for resource")
 
@@ -61,17 +62,6 @@ def test_a_dropped_user_leaves_nothing(oracle: OracleEmulator, cursor: oracledb.
     connect(user="other").cursor().execute(TABLE)
 
 
-def test_an_error_is_injected_once(oracle: OracleEmulator, cursor: oracledb.Cursor) -> None:
-    """Only a statement that the pattern matches fails."""
-    cursor.execute(TABLE)
-    oracle.inject("INSERT INTO t", DEADLOCK)
-    assert count(cursor.connection) == 0
-    with pytest.raises(oracledb.DatabaseError, match="ORA-00060"):
-        cursor.execute("INSERT INTO t (name) VALUES ('x')")
-    cursor.execute("INSERT INTO t (name) VALUES ('x')")
-    assert count(cursor.connection) == 1
-
-
 def test_a_function_chooses_the_calls_that_fail(oracle: OracleEmulator, cursor: oracledb.Cursor) -> None:
     """It receives the statement, its user and its binds, and may raise an error of its own."""
     cursor.execute(TABLE)
@@ -95,27 +85,6 @@ def test_a_function_chooses_the_calls_that_fail(oracle: OracleEmulator, cursor: 
     assert count(cursor.connection) == 2
 
 
-def test_a_function_can_hold_a_call(oracle: OracleEmulator, connect: Connect, cursor: oracledb.Cursor) -> None:
-    """This simulates a slow statement; others are served meanwhile."""
-    cursor.execute(TABLE)
-    held, go_on = threading.Event(), threading.Event()
-
-    def hold(call: Call) -> bool:
-        if call.sql.startswith("INSERT"):
-            held.set()
-            go_on.wait(60)
-        return False
-
-    oracle.inject(hold)
-    thread = threading.Thread(target=cursor.execute, args=("INSERT INTO t (name) VALUES ('slow')",))
-    thread.start()
-    assert held.wait(60)
-    assert count(connect()) == 0
-    go_on.set()
-    thread.join()
-    assert count(cursor.connection) == 1
-
-
 @pytest.mark.parametrize(("drop", "rows"), [("before", 0), ("after", 1)])
 def test_a_commit_whose_answer_is_lost(
     oracle: OracleEmulator, connect: Connect, cursor: oracledb.Cursor, drop: str, rows: int
@@ -129,33 +98,11 @@ def test_a_commit_whose_answer_is_lost(
     assert count(connect()) == rows
 
 
-def test_a_log_in_is_refused(oracle: OracleEmulator, connect: Connect) -> None:
-    """The listener refuses it once, with the injected error."""
-    oracle.inject("^CONNECT$", OracleError(12516, "no appropriate handler"))
-    with pytest.raises(oracledb.OperationalError, match=r"ORA-12516|DPY-6000"):
-        connect()
-    connect().ping()
-
-
-def test_killed_sessions(oracle: OracleEmulator, connection: oracledb.Connection) -> None:
-    """The client sees its connection closed, and pools replace it."""
-    engine = create_engine(oracle.url, pool_pre_ping=True)
-    with engine.connect() as pooled:
-        pooled.execute(text("SELECT 1 FROM dual"))
-    oracle.kill_sessions()
-    with pytest.raises(oracledb.Error, match=r"DPY-4011|DPY-1001"):
-        connection.cursor().execute("SELECT 1 FROM dual")
-    assert not connection.is_healthy()
-    with engine.connect() as pooled:
-        assert pooled.scalar(text("SELECT 2 FROM dual")) == 2
-    engine.dispose()
-
-
 def test_without_maven_it_is_unavailable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The reason names the missing program; a jar in the cache suffices."""
     monkeypatch.setenv("ORACLE_TEST_CACHE", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    with pytest.raises(OracleEmulatorUnavailable, match="no mvn on PATH to download some-name"):
+    with pytest.raises(NotProvided, match="no mvn on PATH to download some-name"):
         java.provision("group:some-name:1.0")
     (tmp_path / "some-name-1.0.jar").touch()
     assert java.provision("group:some-name:1.0") == tmp_path / "some-name-1.0.jar"

@@ -49,13 +49,6 @@ def test_instants(moment: datetime) -> None:
     assert values.decode_datetime(values.encode_datetime(plain, values.DATE)) == plain.replace(microsecond=0)
 
 
-@given(st.floats(allow_nan=False))
-def test_doubles(number: float) -> None:
-    """The encoded bytes sort like the numbers."""
-    assert values.decode_double(values.encode_double(number)) == number
-    assert (values.encode_double(number) >= values.encode_double(0.0)) == (number >= 0 and str(number) != "-0.0")
-
-
 @given(st.lists(st.one_of(st.integers(-(2**60), 2**60), st.binary(max_size=70_000))))
 def test_messages(parts: list[int | bytes]) -> None:
     """Values written in sequence are read in that sequence, however they are split into packets."""

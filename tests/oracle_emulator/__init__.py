@@ -14,7 +14,6 @@ a real server can show more. README.md lists the missing parts.
 from tests.oracle_emulator.emulator import OracleEmulator, Tables
 from tests.oracle_emulator.errors import OracleError
 from tests.oracle_emulator.instance import Bind, Call, Client
-from tests.oracle_emulator.java import OracleEmulatorUnavailable
 from tests.oracle_emulator.profiles import PROFILE_18C, PROFILE_19C, PROFILE_23AI, PROFILES, Profile
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "Call",
     "Client",
     "OracleEmulator",
-    "OracleEmulatorUnavailable",
     "OracleError",
     "Profile",
     "Tables",

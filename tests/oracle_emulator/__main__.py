@@ -5,7 +5,8 @@ import contextlib
 import signal
 import sys
 
-from tests.oracle_emulator import PROFILES, OracleEmulator, OracleEmulatorUnavailable
+from tests.oracle_emulator import PROFILES, OracleEmulator
+from tests.provided import NotProvided
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
     users = {chosen.user: chosen.password}
     try:
         emulator = OracleEmulator(PROFILES[chosen.profile], users=users, service=chosen.service, port=chosen.port)
-    except OracleEmulatorUnavailable as error:
+    except NotProvided as error:
         sys.exit(f"no emulated Oracle here: {error}")
     with emulator as oracle:
         print(f"{oracle.dsn}  {oracle.url}  (Ctrl-C to stop)", flush=True)  # noqa: T201 (a program)

@@ -5,14 +5,13 @@ from collections.abc import Iterable, Sequence
 
 from tests.oracle_emulator import values
 from tests.oracle_emulator.columns import Column
-from tests.oracle_emulator.errors import OracleError
-from tests.oracle_emulator.lobs import CHUNK
+from tests.oracle_emulator.errors import OracleError, Unsupported
 from tests.oracle_emulator.session import Session
 from tests.oracle_emulator.values import Value
 from tests.oracle_emulator.wire import Writer
 
 ERROR, ROW_HEADER, ROW_DATA, PARAMETERS, STATUS = 4, 6, 7, 8, 9
-IO_VECTOR, LOB_DATA, DESCRIBE, BIT_VECTOR = 11, 14, 16, 21
+IO_VECTOR, DESCRIBE, BIT_VECTOR = 11, 16, 21
 AL32UTF8 = 873
 _IMPLICIT = 1  # the form: the database's character set
 _NOW = bytes([120, 126, 1, 1, 1, 1, 1])  # a DATE, which the driver ignores
@@ -84,15 +83,10 @@ def describe(session: Session, writer: Writer, columns: Sequence[Column]) -> Non
     writer.counted(_NOW).number(0, 0, 0, 0).counted(None)
 
 
-def column_value(session: Session, writer: Writer, value: Value, kind: int, *, inline: bool = False) -> None:
-    """A value in a row. A large object is a locator or, with `inline`, its whole content."""
-    if kind not in values.LOBS or inline:
-        writer.value(values.encode(value, kind))
-        if inline:
-            writer.number(0, 0)  # null indicator, return code
-    elif value is None:
-        writer.number(0)
-    else:
-        assert isinstance(value, str | bytes)
-        locator = session.lobs.create(kind, value)
-        writer.number(len(locator), len(value), CHUNK).value(locator)
+def column_value(writer: Writer, value: Value, kind: int, *, inline: bool = False) -> None:
+    """A value in a row; of a large object its whole content, `inline`."""
+    if kind in values.LOBS and not inline:
+        raise Unsupported(3115, "unsupported network datatype or representation (the locator of a large object)")
+    writer.value(values.encode(value, kind))
+    if inline:
+        writer.number(0, 0)  # null indicator, return code

@@ -1,20 +1,19 @@
 """The values of binds that a client sends."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 
-from tests.oracle_emulator import values
+from tests.oracle_emulator import meaning, values
 from tests.oracle_emulator.answers import ROW_DATA
-from tests.oracle_emulator.declared import LOBS, name_of, names_in, owner_of, split, tables
-from tests.oracle_emulator.errors import OracleError
+from tests.oracle_emulator.declared import LOBS
 from tests.oracle_emulator.instance import Bind
 from tests.oracle_emulator.packets import Disconnect
+from tests.oracle_emulator.rules import refused
 from tests.oracle_emulator.session import Cursor, Session
-from tests.oracle_emulator.tokens import Token, closing, tokens_of, without_space
 from tests.oracle_emulator.values import Value
 from tests.oracle_emulator.wire import Reader
 
 CODECS = {"AL32UTF8": "utf-8", "US7ASCII": "ascii", "WE8ISO8859P15": "iso8859-15", "WE8MSWIN1252": "cp1252"}
-_NAMED = 5  # words: INSERT INTO owner . table
 _ESCAPE = 0xFD  # before a BOOLEAN's NULL
 
 
@@ -57,58 +56,25 @@ def _refuse_long(session: Session, cursor: Cursor, rows: Sequence[Mapping[int, V
     long = [position for position in cursor.statement.in_binds if _is_long(cursor.binds[position], limit)]
     if not long:
         return
-    words = without_space(tokens_of(cursor.statement.sql))
-    table, in_values, places = _places(words)
-    owner = owner_of(words[:_NAMED]) if cursor.statement.kind == "dml" else ""
-    known = tables(session.connection.schema(owner)).get(table)
-    columns = list(known.columns.values()) if known else []
-    lobs = {column.name for column in columns if column.kind in LOBS}
-    names = {bind: columns[place].name if isinstance(place, int) else place for bind, place in places.items()}
-    first_lob = min(
-        (
-            bind
-            for bind, name in names.items()
-            if name in lobs and (bind in long or cursor.binds[bind].kind in values.LOBS)
-        ),
-        default=len(names),
-    )
-    for bind in long:
-        if names.get(bind) in lobs:
-            continue
+    target = meaning.target(cursor.statement.sql)
+    columns = session.connection.columns(*target.table) if target.places else ()
+    kinds = dict(columns)
+    of_bind = {
+        bind: kinds.get(place) if isinstance(place, str) else columns[place][1] for bind, place in target.places.items()
+    }
+    lobs = {bind for bind, kind in of_bind.items() if kind in LOBS}
+    first_lob = min((bind for bind in lobs if bind in long or cursor.binds[bind].kind in values.LOBS), default=inf)
+    for bind in set(long) - lobs:
         sent = [value for row in rows if isinstance(value := row.get(bind), str | bytes)]
         longest = max((len(value.encode() if isinstance(value, str) else value) for value in sent), default=0)
-        if not in_values or bind not in names or longest > limit:
-            raise OracleError(1461, "can bind a LONG value only for insert into a LONG column")
+        if not target.in_values or bind not in of_bind or longest > limit:
+            raise refused(1461)
         if bind > first_lob:
-            raise OracleError(24816, "Expanded non LONG bind data supplied after actual LONG or LOB column")
+            raise refused(24816)
 
 
 def _is_long(bind: Bind, limit: int) -> bool:
     return bind.size > limit and bind.kind not in values.LOBS
-
-
-def _places(words: Sequence[Token]) -> tuple[str, bool, dict[int, str | int]]:
-    """The table, whether it is INSERT … VALUES, and the columns (or their positions) whose values are binds alone."""
-    uppers = [word.upper for word in words]
-    found: dict[int, str | int] = {}
-    number = {id(word): count for count, word in enumerate(word for word in words if word.kind == "bind")}
-    in_values = uppers[0] == "INSERT" and "VALUES" in uppers
-    table, _ = name_of(words[2 if uppers[0] == "INSERT" else 1 :])
-    if in_values:
-        start = uppers.index("VALUES") + 1
-        names = names_in(words[:start])
-        for place, value in enumerate(split(words[start + 1 : closing(words, start)])):
-            if len(value) == 1 and value[0].kind == "bind":
-                found[number[id(value[0])]] = names[place] if names else place
-    elif uppers[0] == "UPDATE" and "SET" in uppers:
-        for change in split(words[uppers.index("SET") + 1 :]):
-            for position, word in enumerate(change[1:-1], 1):
-                ends = position + 2 == len(change) or change[position + 2].upper in {"WHERE", "RETURNING"}
-                if word.text == "=" and change[position + 1].kind == "bind" and ends:
-                    found[number[id(change[position + 1])]] = name_of(change[position - 1 :])[0]
-                if word.text in {"=", "("}:
-                    break
-    return table, in_values, found
 
 
 def _order(session: Session, cursor: Cursor, positions: Iterable[int]) -> Sequence[int]:
@@ -124,8 +90,6 @@ def _read_row(session: Session, reader: Reader, cursor: Cursor, order: Sequence[
 
 
 def _read_value(session: Session, reader: Reader, bind: Bind) -> Value:
-    if bind.kind in values.LOBS:
-        return session.lobs.value(reader.counted(), bind.kind)
     if bind.kind == values.BOOLEAN:
         length = reader.byte()
         if length == _ESCAPE:

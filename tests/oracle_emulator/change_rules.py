@@ -1,13 +1,12 @@
-"""Oracle's refusals of INSERT, UPDATE, DELETE and MERGE."""
+"""Oracle's refusals of INSERT, UPDATE and DELETE."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 from sqlglot import exp
 
-from tests.oracle_emulator.errors import Unsupported
 from tests.oracle_emulator.kinds import Kind
-from tests.oracle_emulator.query_rules import forbid, query, source, where
+from tests.oracle_emulator.query_rules import forbid_groups, query, source, unsupported, where
 from tests.oracle_emulator.rules import refused
 from tests.oracle_emulator.scopes import Output, Scope, Source, World, name_of
 from tests.oracle_emulator.type_rules import convert, one_column
@@ -34,10 +33,8 @@ def change(tree: exp.Expr, world: World) -> None:
             target = tree.this or tree.args["tables"][0]
             scope.sources.append(source(target, scope))
             _where(tree, scope)
-        case exp.Merge():
-            _merge(tree, scope)
         case _:
-            raise Unsupported(900, f"invalid SQL statement (no rule is known for {type(tree).__name__})")
+            raise unsupported(type(tree).__name__)
 
 
 def _where(tree: exp.Expr, scope: Scope) -> None:
@@ -50,7 +47,11 @@ def _insert(tree: exp.Insert, scope: Scope) -> None:
     target = source(table, scope)
     names = [name_of(each) for each in tree.this.expressions] if isinstance(tree.this, exp.Schema) else []
     kinds = _targets(names, target) if names else [each.kind for each in target.columns]
+    if tree.args.get("conflict") is not None:
+        raise refused(933 if scope.world.release < 23 else 3048)
     if isinstance(tree.expression, exp.Values):
+        if len(tree.expression.expressions) > 1 and scope.world.release < 23:
+            raise refused(933)
         for row in tree.expression.expressions:
             _values(row.expressions, kinds, scope)
         return
@@ -64,14 +65,12 @@ def _insert(tree: exp.Insert, scope: Scope) -> None:
 def _values(values: Sequence[exp.Expr], kinds: Sequence[Kind], scope: Scope) -> None:
     _same_number(len(kinds), len(values))
     for kind, value in zip(kinds, values, strict=True):
-        forbid(value, 934, 30483)
+        forbid_groups(value)
         for column in value.find_all(exp.Column):
             if column.find_ancestor(exp.Query) is None and not scope.sources:
                 name = name_of(column.this)
-                if name in {"ROWNUM", "LEVEL"}:
-                    raise refused(976)
-                if name not in {"NEXTVAL", "CURRVAL", "USER", "UID", "DBTIMEZONE", "SESSIONTIMEZONE"}:
-                    raise refused(984)
+                if name not in {"USER", "DBTIMEZONE", "SESSIONTIMEZONE"}:
+                    raise refused(976 if name == "ROWNUM" else 984)
         convert(kind, value, scope)
 
 
@@ -91,54 +90,22 @@ def _targets(names: Sequence[str], target: Source) -> list[Kind]:
     return [kinds[name] for name in names]
 
 
-def _set(assignments: Sequence[exp.Expr], target: Source, scope: Scope) -> list[str]:
-    """Checks the assignments, and returns the columns that they set."""
+def _set(assignments: Sequence[exp.Expr], target: Source, scope: Scope) -> None:
+    """Checks the assignments."""
     names: list[str] = []
     for each in assignments:
         if not isinstance(each, exp.EQ):
             raise refused(927)
-        columns = each.this.expressions if isinstance(each.this, exp.Tuple) else [each.this]
-        for column in columns:
-            if column.args.get("table") is not None and name_of(column.args["table"]) != target.name:
-                raise refused(904, name_of(column.args["table"]))
-        new = [name_of(column.this) for column in columns]
-        kinds = _targets(new, target)
-        names += new
-        if isinstance(each.this, exp.Tuple):
-            if not isinstance(each.expression, exp.Query):
-                raise refused(920)
-            _same_number(len(kinds), len(scope.query(each.expression, scope)))
-        elif not (isinstance(each.expression, exp.Column) and name_of(each.expression.this) == "DEFAULT"):
-            forbid(each.expression, 934, 30483)
+        column = each.this
+        if not isinstance(column, exp.Column):
+            raise unsupported(f"SET of a {type(column).__name__}")
+        if column.args.get("table") is not None and name_of(column.args["table"]) != target.name:
+            raise refused(904, name_of(column.args["table"]))
+        names.append(name_of(column.this))
+        (kind,) = _targets(names[-1:], target)
+        if not (isinstance(each.expression, exp.Column) and name_of(each.expression.this) == "DEFAULT"):
+            forbid_groups(each.expression)
             if isinstance(each.expression, exp.Subquery):
                 one_column(each.expression, scope)
-            convert(kinds[0], each.expression, scope)
+            convert(kind, each.expression, scope)
     _targets(names, target)
-    return names
-
-
-def _merge(tree: exp.Merge, scope: Scope) -> None:
-    if not isinstance(tree.args["on"], exp.Paren):
-        raise refused(969)
-    target, using = source(tree.this, scope), source(tree.args["using"], scope)
-    scope.sources += [target, using]
-    where(tree.args["on"].this, scope)
-    joined = {
-        name_of(each.this)
-        for each in tree.args["on"].find_all(exp.Column)
-        if name_of(each.args.get("table")) == target.name
-    }
-    for when in tree.args["whens"].expressions:
-        then = when.args["then"]
-        if when.args.get("condition") is not None or when.args.get("source") or isinstance(then, exp.Var):
-            raise refused(905)
-        if isinstance(then, exp.Update):
-            for name in _set(then.expressions, target, scope):
-                if name in joined:
-                    raise refused(38104, name)
-        elif isinstance(then, exp.Insert):
-            names = [name_of(each.this) for each in then.this.expressions] if then.this is not None else []
-            kinds = _targets(names, target) if names else [each.kind for each in target.columns]
-            only = Scope(scope.world, scope.query, None, [using])
-            _values(then.expression.expressions, kinds, only)
-        _where(then, scope)

@@ -5,12 +5,12 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from tests.oracle_emulator import answers, columns, values
-from tests.oracle_emulator.declared import others, owner_of, tables
-from tests.oracle_emulator.definition_rules import of_existing_rows
-from tests.oracle_emulator.definitions import Definer
+from tests.oracle_emulator.declared import owner_of
+from tests.oracle_emulator.definitions import Definer, of_existing_rows
 from tests.oracle_emulator.errors import OracleError, Unsupported
 from tests.oracle_emulator.login import alter_session
 from tests.oracle_emulator.rewriting import DOMAIN
+from tests.oracle_emulator.rules import refused
 from tests.oracle_emulator.session import Cursor, Session
 from tests.oracle_emulator.statement import Statement
 from tests.oracle_emulator.tokens import tokens_of, without_space
@@ -50,7 +50,7 @@ def change(
     if commit:
         end_transaction(session, "COMMIT")
     if cursor.statement.out_binds:
-        _send_returned(session, writer, cursor, returned)
+        _send_returned(writer, cursor, returned)
     if full:
         answers.parameters(session, writer, changed if counts else None)
     answers.end(session, writer, cursor=cursor.number, rows=sum(changed))
@@ -74,7 +74,7 @@ def other(session: Session, writer: Writer, cursor: Cursor) -> None:
         session.connection.command(_ROLLBACK_TO.sub("ROLLBACK TO SAVEPOINT ", sql))
     elif re.match(r"SET\s+TRANSACTION\b", sql, re.IGNORECASE):
         if session.in_transaction:
-            raise OracleError(1453, "SET TRANSACTION must be first statement of transaction")
+            raise refused(1453)
     elif not re.match(r"LOCK\s+TABLE", sql, re.IGNORECASE):
         raise OracleError(900, "invalid SQL statement")
     answers.parameters(session, writer)
@@ -84,8 +84,9 @@ def other(session: Session, writer: Writer, cursor: Cursor) -> None:
 def _define(session: Session, statement: Statement) -> None:
     connection, words = session.connection, without_space(tokens_of(statement.sql))
     if words[0].upper in {"CREATE", "ALTER", "DROP", "TRUNCATE"}:
-        schema = connection.schema(owner_of(words))
-        Definer(session.profile.release, tables(schema), others(schema), connection.has_rows).refuse(words)
+        schema = owner_of(words)
+        tables, others = connection.tables(schema), connection.others(schema)
+        Definer(session.profile.release, tables, others, connection.has_rows).refuse(words)
     connection.database.add_domains(each for each in statement.h2 if each.startswith(DOMAIN))
     try:
         for each in statement.h2:
@@ -93,6 +94,10 @@ def _define(session: Session, statement: Statement) -> None:
                 connection.command(each)
     except OracleError as error:
         raise of_existing_rows(statement.sql, error) from None
+    finally:
+        if words[0].upper != "COMMENT":
+            named = None if words[0].upper in {"DROP", "RENAME"} else [word.upper.strip('"') for word in words]
+            connection.database.forget(named)
 
 
 def end_transaction(session: Session, how: str) -> None:
@@ -118,7 +123,7 @@ def _change_one(session: Session, cursor: Cursor, row: Row) -> tuple[int, list[l
     return len(got), got
 
 
-def _send_returned(session: Session, writer: Writer, cursor: Cursor, returned: list[list[list[Value]]]) -> None:
+def _send_returned(writer: Writer, cursor: Cursor, returned: list[list[list[Value]]]) -> None:
     """Sends, for each execution, the values of each OUT bind in the type that the client declared."""
     for rows in returned:
         writer.byte(answers.ROW_DATA)
@@ -128,7 +133,7 @@ def _send_returned(session: Session, writer: Writer, cursor: Cursor, returned: l
             for row in rows:
                 value = row[position]
                 wanted = str(value) if kind in values.TEXTS and value is not None else value
-                answers.column_value(session, writer, wanted, kind)
+                answers.column_value(writer, wanted, kind)
                 writer.number(0)  # not truncated
 
 

@@ -5,7 +5,7 @@ import ssl
 import struct
 from collections.abc import Callable
 
-from tests.oracle_emulator import answers, changes, execution, lob_calls, login
+from tests.oracle_emulator import answers, changes, execution, login
 from tests.oracle_emulator.errors import OracleError, Unsupported
 from tests.oracle_emulator.instance import Failure
 from tests.oracle_emulator.packets import ACCEPT, CONNECT, REFUSE, RESEND, UNIT, Break, Disconnect
@@ -15,7 +15,7 @@ from tests.oracle_emulator.worker import leave_java
 
 PIGGYBACK, ONE_WAY = 17, 26
 REEXECUTE, FETCH, LOG_OFF, COMMIT, ROLLBACK, REEXECUTE_AND_FETCH = 4, 5, 9, 14, 15, 78
-EXECUTE, LOB, CLOSE_CURSORS, END_TO_END, PING, SET_SCHEMA, SESSION_STATE = 94, 96, 105, 135, 147, 152, 176
+EXECUTE, CLOSE_CURSORS, END_TO_END, PING, SET_SCHEMA, SESSION_STATE = 94, 105, 135, 147, 152, 176
 _FAST_AUTHENTICATION = 0x1A000000  # and end of response: the flags of ACCEPT
 _HAS_PIPELINES = 18  # field version
 
@@ -38,7 +38,6 @@ class Conversation:
             COMMIT: _commit,
             ROLLBACK: _rollback,
             PING: _ping,
-            LOB: lob_calls.operate,
         }
 
     def run(self, tls: ssl.SSLContext | None) -> None:
@@ -175,8 +174,6 @@ def _piggyback(session: Session, function: int, reader: Reader) -> None:
         for number in reader.numbers(reader.number()):
             if cursor := session.cursors.pop(number, None):
                 cursor.close()
-    elif function == LOB:
-        lob_calls.free(session, reader)
     elif function == SET_SCHEMA:
         reader.byte()
         login.alter_session(session, "CURRENT_SCHEMA=" + reader.text())

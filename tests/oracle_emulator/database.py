@@ -11,7 +11,8 @@ from typing import NamedTuple, TypeVar
 
 import jpype
 
-from tests.oracle_emulator import dictionary, java
+from tests.oracle_emulator import declared, dictionary, java
+from tests.oracle_emulator.declared import Table
 from tests.oracle_emulator.errors import H2_LOCK_TIMEOUT, OracleError, from_h2
 from tests.oracle_emulator.java import Java
 from tests.oracle_emulator.values import Value
@@ -27,9 +28,6 @@ OPTIONS = {
     "ANALYZE_AUTO": 200,
     "DATABASE_TO_UPPER": "TRUE",
 }
-_COLUMNS = """SELECT LISTAGG(COLUMN_NAME || '=' || DATA_TYPE || DECODE(DATETIME_PRECISION, 0, '(0)', ''), ',')
-WITHIN GROUP (ORDER BY ORDINAL_POSITION) FROM INFORMATION_SCHEMA.COLUMNS
-WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND IS_VISIBLE"""
 _VARCHAR = 12  # java.sql.Types
 _LONG = 2**63
 
@@ -52,7 +50,9 @@ class Database:
         self.changed = 0  # rows, so far
         self._domains: set[str] = set()
         self.defining = RLock()  # held while a definition changes: H2 takes a table away meanwhile
-        self.columns: dict[tuple[str, str], str] = {}  # by schema and table, until a definition changes
+        # As read from H2, until a definition changes: columns by schema and table, and all about tables by schema.
+        self.columns: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {}
+        self.tables: dict[str, dict[str, Table]] = {}
         self._own = java.of_java("java.sql.DriverManager").getConnection(self._url, "sa", "")
         self.run(dictionary.definitions(f"{release}.0.0", character_set))
 
@@ -82,13 +82,20 @@ class Database:
 
     def run(self, statements: Iterable[str]) -> None:
         """Runs statements in H2's SQL."""
-        self.columns.clear()
+        self.forget()
         statement = self._own.createStatement()
         try:
             for sql in statements:
                 statement.execute(sql)
         finally:
             statement.close()
+
+    def forget(self, words: Collection[str] | None = None) -> None:
+        """Reads the tables again that these words name, or all of them."""
+        self.columns.clear()
+        for schema in self.tables.values():
+            for name in list(schema) if words is None else words:
+                schema.pop(name, None)
 
     def add_domains(self, statements: Iterable[str]) -> None:
         """Creates the domains of text columns, which all schemas share, if they do not exist."""
@@ -151,42 +158,34 @@ class Connection:
         if (statement := self._running) is not None:
             statement.cancel()
 
-    def columns(self, schema: str, table: str) -> str:
-        """A table's or view's visible columns and their types in H2's words; empty if there is none."""
+    def columns(self, schema: str, table: str) -> tuple[tuple[str, str], ...]:
+        """A table's or view's visible columns: names, and types as Oracle names them. Empty if there is none."""
         known, names = self.database.columns, [schema] if schema else [self._schema, "SYS"]
-        own = re.sub("^USER_", "ALL_", table)
         for each in names:
-            if (each, table) not in known:
-                known[each, table] = self._read_columns(each, table if each != "SYS" else own)
-            if known[each, table]:
-                return known[each, table]
-        return ""
+            name = re.sub("^USER_", "ALL_", table) if each == "SYS" else table
+            if (each, name) not in known:
+                known[each, name] = self._read_columns(each, name)
+            if known[each, name]:
+                return known[each, name]
+        return ()
 
-    def _read_columns(self, schema: str, table: str) -> str:
-        prepared = self.prepare(_COLUMNS)
-        try:
-            prepared.setString(1, schema)
-            prepared.setString(2, table)
-            result = self._translating(prepared.executeQuery)
-            result.next()
-            return str(result.getString(1) or "")
-        finally:
-            prepared.close()
+    def _read_columns(self, schema: str, table: str) -> tuple[tuple[str, str], ...]:
+        found = self._h2.getSchema(schema)
+        table = found and found.findTableOrView(self._connection.getSession(), table)
+        return tuple((each.name, each.kind) for each in declared.columns_of(table)) if table else ()
 
-    def has_instant(self, columns: Collection[str]) -> bool:
-        """Whether any table of the schema has a date or time column of one of these names."""
-        prepared = self.prepare(
-            "SELECT COUNT(*) FROM INFORMATION_SCHEMA.COLUMNS "
-            "WHERE TABLE_SCHEMA = CURRENT_SCHEMA AND DATA_TYPE LIKE 'TIMESTAMP%' AND COLUMN_NAME = ?"
-        )
-        try:
-            return any(self._number(prepared, column) for column in columns)
-        finally:
-            prepared.close()
+    def tables(self, schema: str) -> dict[str, Table]:
+        """The tables of a schema (empty: the current one)."""
+        own = schema or self._schema
+        return declared.tables(self._h2.getSchema(own), self.database.tables.setdefault(own, {}))
 
-    def schema(self, name: str) -> Java:
-        """H2's object of a schema (empty: the current one)."""
-        return self._connection.getSession().getDatabase().getSchema(name or self._schema)
+    def others(self, schema: str) -> dict[str, str]:
+        """The other names in a schema that tables may not have, with their kinds."""
+        return declared.others(self._h2.getSchema(schema or self._schema))
+
+    @property
+    def _h2(self) -> Java:
+        return self._connection.getSession().getDatabase()
 
     def has_rows(self, sql: str) -> bool:
         """Whether a query in H2's SQL has rows."""
@@ -220,12 +219,6 @@ class Connection:
             raise OracleError(1013, "user requested cancel of current operation")
         finally:
             self._running = None
-
-    def _number(self, prepared: Java, bind: str) -> int:
-        prepared.setString(1, bind)
-        result = self._translating(prepared.executeQuery)
-        result.next()
-        return int(result.getInt(1))
 
     def _translating(self, call: Callable[[], T]) -> T:
         try:

@@ -182,13 +182,23 @@ def _key(words: Sequence[Token], name: str, column: str) -> Key:
     return Key(kind, name, columns, parent, parents)
 
 
-def tables(schema: Java) -> dict[str, Table]:
-    """The tables of a schema, from H2's own objects: INFORMATION_SCHEMA scans those of all schemas for each query."""
-    return {
-        str(table.getName()): _table(table)
-        for table in schema.getAllTablesAndViews(None)
-        if str(table.getTableType()) == "TABLE"
-    }
+def tables(schema: Java, known: dict[str, Table]) -> dict[str, Table]:
+    """The tables of a schema, from H2's own objects: INFORMATION_SCHEMA scans those of all schemas for each query.
+
+    `known` are those read before, to which this adds the others.
+    """
+    found = {str(table.getName()): table for table in schema.getAllTablesAndViews(None)}
+    for name in known.keys() - found.keys():
+        del known[name]
+    for name in found.keys() - known.keys():
+        if str(found[name].getTableType()) == "TABLE":
+            known[name] = _table(found[name])
+    return known
+
+
+def columns_of(table: Java) -> list[Column]:
+    """The visible columns of a table or view."""
+    return [_stored(str(each.getName()), each) for each in table.getColumns() if each.getVisible()]
 
 
 def others(schema: Java) -> dict[str, str]:
@@ -199,12 +209,10 @@ def others(schema: Java) -> dict[str, str]:
 
 
 def _table(table: Java) -> Table:
-    columns, expressions = {}, {}
+    columns, expressions = {each.name: each for each in columns_of(table)}, {}
     for column in table.getColumns():
         name = str(column.getName())
-        if column.getVisible():
-            columns[name] = _stored(name, column)
-        else:  # see `rewriting._index`
+        if not column.getVisible():  # see `rewriting._index`
             text = str(column.getDefaultExpression().getSQL(0))
             text = text.removeprefix("CAST(").removesuffix(" AS CHARACTER VARYING(4000))")
             expressions[name] = squeezed(without_space(tokens_of(text)))

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.oracle_emulator.declared import LOBS, Column, Key, Table, declared, name_of, names_in, split, squeezed
-from tests.oracle_emulator.definition_rules import refusal, refuse_column, refuse_modification
+from tests.oracle_emulator.errors import OracleError
+from tests.oracle_emulator.refusals import RESERVED
+from tests.oracle_emulator.rules import refused
 from tests.oracle_emulator.tokens import Token, closing, text_of
 
 _NOT_IN_A_CHECK = re.compile(
@@ -18,6 +20,96 @@ _OTHER_ALTERATIONS = frozenset(
     {"RENAME", "SET", "MOVE", "SHRINK", "ENABLE", "DISABLE", "COMPRESS", "NOCOMPRESS", "PARALLEL", "NOPARALLEL", "READ"}
     | {"LOGGING", "NOLOGGING", "CACHE", "NOCACHE", "PCTFREE", "INITRANS", "ROW", "TRUNCATE", "SPLIT", "MERGE"}
 )
+# Errors of changes of rows, and what a definition that meets such rows says instead.
+_OF_EXISTING_ROWS = (
+    ("CREATE UNIQUE INDEX", 1, 1452, "cannot CREATE UNIQUE INDEX; duplicate keys found"),
+    ("PRIMARY KEY", 1, 2437, "cannot validate - primary key violated"),
+    ("PRIMARY KEY", 1400, 1449, "column contains NULL values; cannot alter to NOT NULL"),
+    ("UNIQUE", 1, 2299, "cannot validate - duplicate keys found"),
+    ("CHECK", 2290, 2293, "cannot validate - check constraint violated"),
+    ("REFERENCES", 2291, 2298, "cannot validate - parent keys not found"),
+    ("MODIFY", 1400, 2296, "cannot enable - null values found"),
+    ("MODIFY", 12899, 1441, "cannot decrease column length because some value is too big"),
+)
+_NOT_TYPES = frozenset({"TEXT", "BIGINT", "DATETIME", "TIMESTAMPTZ", "SERIAL", "UUID", "BYTEA", "TINYINT"})
+_NEW_TYPES = {"BOOLEAN": 23, "BOOL": 23, "JSON": 21}  # since these releases
+_LONGEST = {"VARCHAR2": 4000, "CHAR": 2000, "RAW": 2000}
+
+
+def of_existing_rows(sql: str, error: OracleError) -> OracleError:
+    """The error of a definition that existing rows contradict, instead of that of a change."""
+    text = " ".join(sql.upper().split())
+    for said, code, number, words in _OF_EXISTING_ROWS:
+        if code == error.code and said in text:
+            return OracleError(number, words)
+    return error
+
+
+def _size(column: Column, position: int = 0) -> int | None:
+    return column.sizes[position] if len(column.sizes) > position else None
+
+
+def _in(value: int | None, low: int, high: int) -> bool:
+    return value is None or low <= value <= high
+
+
+_OF_A_COLUMN: tuple[tuple[int, Callable[[Column], bool]], ...] = (
+    (904, lambda new: new.name in RESERVED and not new.quoted),
+    (902, lambda new: new.kind in _NOT_TYPES),
+    (906, lambda new: new.kind == "VARCHAR2" and not new.sizes),
+    (1723, lambda new: new.kind in _LONGEST and _size(new) == 0),
+    (910, lambda new: new.kind in _LONGEST and not _in(_size(new), 1, _LONGEST[new.kind])),
+    (1727, lambda new: new.kind == "NUMBER" and not _in(_size(new), 1, 38)),
+    (1728, lambda new: new.kind == "NUMBER" and not _in(_size(new, 1), -84, 127)),
+    (30088, lambda new: new.kind.startswith("TIMESTAMP") and not _in(_size(new), 0, 9)),
+    (30675, lambda new: new.identity and new.kind not in {"NUMBER", "FLOAT", ""}),
+)
+
+
+def _refuse_column(new: Column, release: int) -> None:
+    """Refuses the declaration of a column."""
+    for code, wrong in _OF_A_COLUMN:
+        if wrong(new):
+            raise refused(code, new.name)
+    if release < _NEW_TYPES.get(new.kind, 0):
+        raise refused(902)
+
+
+def _retyped(old: Column, new: Column) -> bool:
+    return bool(new.kind) and new.kind != old.kind
+
+
+def _narrowed(old: Column, new: Column) -> bool:
+    """Whether a NUMBER gets fewer digits before or behind the decimal point."""
+    if new.kind != "NUMBER" or old.kind != "NUMBER" or not new.sizes:
+        return False
+    (digits, scale), (more, behind) = ((*each.sizes, 0)[:2] if each.sizes else (1000, 100) for each in (new, old))
+    return digits - scale < more - behind or scale < behind
+
+
+_OF_A_MODIFICATION: tuple[tuple[int, Callable[[Column, Column], bool]], ...] = (
+    (30673, lambda old, new: (new.says("GENERATED") or new.says("DROP")) and not old.identity),
+    (30674, lambda old, new: old.identity and new.says("DEFAULT") and not new.says("GENERATED")),
+    (1442, lambda old, new: new.nullable is False and old.nullable is False),
+    (1451, lambda old, new: new.nullable is True and old.nullable is True),
+    (22858, lambda old, new: _retyped(old, new) and new.kind in LOBS),
+    (22859, lambda old, new: _retyped(old, new) and old.kind in LOBS),
+)
+_OF_A_FILLED_COLUMN: tuple[tuple[int, Callable[[Column, Column], bool]], ...] = (
+    (1439, _retyped),
+    (1440, _narrowed),
+    (30082, lambda old, new: new.kind.startswith("TIMESTAMP") and () < new.sizes < old.sizes),
+)
+
+
+def _refuse_modification(old: Column, new: Column, has_values: Callable[[], bool]) -> None:
+    """Refuses ALTER TABLE … MODIFY of a column. `has_values`: whether it is not NULL in some row."""
+    for code, wrong in _OF_A_MODIFICATION:
+        if wrong(old, new):
+            raise refused(code)
+    for code, wrong in _OF_A_FILLED_COLUMN:
+        if wrong(old, new) and has_values():
+            raise refused(code)
 
 
 @dataclass(frozen=True)
@@ -43,23 +135,23 @@ class Definer:
                 self._alteration(name, words[2 + length :])
         elif (verb, what) == ("DROP", "INDEX"):
             if name_of(words[2:])[0] in self._indexes_of_keys():
-                raise refusal(2429)
+                raise refused(2429)
         elif verb in {"DROP", "TRUNCATE"} and what == "TABLE" and "CASCADE" not in text:
             name, _ = name_of(words[2:])
             if any(key not in self.tables[name].keys for key in self._keys_to(name)):
-                raise refusal(2449 if verb == "DROP" else 2266)
+                raise refused(2449 if verb == "DROP" else 2266)
 
     def _creation(self, kind: str, words: Sequence[Token]) -> None:
         name, length = name_of(words)
         if self.others.get(name, kind) != kind or (name in self.tables and kind != "TABLE"):
-            raise refusal(955)
+            raise refused(955)
         rest = words[length:]
         if kind == "TABLE" and name not in self.tables and rest[:1] == [Token("operator", "(")]:
             columns, keys = declared(rest[1 : closing(rest, 0)])
             if len(columns) > _MOST_COLUMNS:
-                raise refusal(1792)
+                raise refused(1792)
             if len({column.name for column in columns}) < len(columns):
-                raise refusal(957)
+                raise refused(957)
             self._additions(name, Table("", {}, [], {}), columns, keys)
 
     def _additions(self, name: str, table: Table, columns: Sequence[Column], keys: Sequence[Key]) -> None:
@@ -68,19 +160,19 @@ class Definer:
         references = {column for key in keys if key.kind == "R" for column in key.columns}
         for column in columns:
             if not (column.kind or column.says("AS") or column.name in references):
-                raise refusal(2263)
-            refuse_column(column, self.release)
+                raise refused(2263)
+            _refuse_column(column, self.release)
             if set(so_far.columns) & set(column.default):
-                raise refusal(984)
+                raise refused(984)
         if sum(column.identity for column in so_far.columns.values()) > 1:
-            raise refusal(30669)
+            raise refused(30669)
         used = {key.name for each in self.tables.values() for key in each.keys}
         indexes = {index: parts for each in self.tables.values() for index, parts in each.indexes.items()}
         for key in keys:
             if key.name and key.name in used:
-                raise refusal(2264)
+                raise refused(2264)
             if key.kind in "PU" and indexes.get(key.name, key.columns) != key.columns:
-                raise refusal(955)
+                raise refused(955)
             self._key(name, key, so_far)
             so_far.keys.append(key)
             used.add(key.name)
@@ -92,17 +184,17 @@ class Definer:
             return
         columns = _columns(key.columns, table)
         if len(set(key.columns)) < len(columns):
-            raise refusal(957)
+            raise refused(957)
         for column in columns:
             if column.kind in LOBS or (key.kind in "PU" and column.kind.endswith("WITH TIME ZONE")):
-                raise refusal(2329, column.kind)
+                raise refused(2329, column.kind)
         if key.kind == "R":
             _reference(key, columns, table, table if key.parent == name else self.tables.get(key.parent))
             return
         if key.kind == "P" and any(each.kind == "P" for each in table.keys):
-            raise refusal(2260)
+            raise refused(2260)
         if any(each.kind in "PU" and each.columns == key.columns for each in table.keys):
-            raise refusal(2261)
+            raise refused(2261)
         _key_length(columns, _KEY_LENGTH)
 
     def _index(self, words: Sequence[Token]) -> None:
@@ -112,7 +204,7 @@ class Definer:
         if table is None:
             return
         if name in self._indexes_of_keys() or any(name in each.indexes for each in self.tables.values()):
-            raise refusal(955)
+            raise refused(955)
         opening = length + 1 + more
         end = closing(words, opening)
         parts = tuple(squeezed(part) for part in split(words[opening + 1 : end]))
@@ -120,9 +212,9 @@ class Definer:
             table.columns[part] for part in (each.removesuffix(" DESC") for each in parts) if part in table.columns
         ]
         if any(column.kind in LOBS for column in whole):
-            raise refusal(2327)
+            raise refused(2327)
         if parts in {*table.indexes.values(), *(key.columns for key in table.keys if key.kind in "PU")}:
-            raise refusal(1408)
+            raise refused(1408)
         online = any(word.upper == "ONLINE" for word in words[end:])
         _key_length(whole, _KEY_LENGTH_ONLINE if online else _KEY_LENGTH)
 
@@ -133,11 +225,11 @@ class Definer:
         if verb == "ADD":
             columns, keys = declared(rest)
             if any(column.name in table.columns for column in columns):
-                raise refusal(1430)
+                raise refused(1430)
             self._additions(name, table, columns, keys)
             mandatory = any(each.nullable is False and not each.default and not each.identity for each in columns)
             if mandatory and self.asks(f"SELECT 1 FROM {table.place}"):  # noqa: S608 (H2's own name)
-                raise refusal(1758)
+                raise refused(1758)
         elif "CONSTRAINT" in [word.upper for word in rest[:2]] and verb != "DROP":
             self._state(table, [word.upper.strip('"') for word in words])
         elif verb == "MODIFY":
@@ -146,15 +238,15 @@ class Definer:
             words = words if verb == "DROP" else words[1:]
             self._drop(table, words[1:], list(self._keys_to(name)))
         elif verb not in _OTHER_ALTERATIONS:
-            raise refusal(1735)
+            raise refused(1735)
 
     def _modification(self, name: str, columns: Sequence[Column], keys: Sequence[Key]) -> None:
         table = self.tables[name]
         for new in columns:
             (old,) = _columns([new.name], table)
-            refuse_column(new._replace(quoted=True), self.release)
+            _refuse_column(new._replace(quoted=True), self.release)
             filled = f'SELECT 1 FROM {table.place} WHERE "{old.name}" IS NOT NULL'  # noqa: S608 (H2's own names)
-            refuse_modification(old, new, lambda filled=filled: self.asks(filled))  # type: ignore[misc]  # a default
+            _refuse_modification(old, new, lambda filled=filled: self.asks(filled))  # type: ignore[misc]  # a default
         for key in keys:
             self._key(name, key, table)
 
@@ -163,17 +255,17 @@ class Definer:
         wanted = (*words[words.index("CONSTRAINT") + 1 :], "")[0]
         key = next((each for each in table.keys if each.name == wanted), None)
         if key is None:
-            raise refusal(2431 if "DISABLE" in words else 2430, wanted)
+            raise refused(2431 if "DISABLE" in words else 2430, wanted)
         if "NOVALIDATE" in words or "DISABLE" in words:
             return
         if key.kind == "C" and self.asks(f"SELECT 1 FROM {table.place} WHERE NOT ({text_of(key.condition)})"):  # noqa: S608 (H2's own texts)
-            raise refusal(2293, wanted)
+            raise refused(2293, wanted)
         if key.kind == "R":
             same = " AND ".join(f'p."{up}" = c."{down}"' for down, up in zip(key.columns, key.parents, strict=True))
             filled = " AND ".join(f'c."{column}" IS NOT NULL' for column in key.columns)
             parents = f"SELECT 1 FROM {self.tables[key.parent].place} p WHERE {same}"  # noqa: S608 (the same)
             if self.asks(f"SELECT 1 FROM {table.place} c WHERE {filled} AND NOT EXISTS ({parents})"):  # noqa: S608 (the same)
-                raise refusal(2298, wanted)
+                raise refused(2298, wanted)
 
     def _drop(self, table: Table, words: Sequence[Token], children: Sequence[Key]) -> None:
         uppers = [word.upper for word in words]
@@ -189,9 +281,9 @@ class Definer:
             _drop_columns(table, dropped, [] if cascades else children, [] if cascades else table.keys)
             return
         if not found:
-            raise refusal(missing)
+            raise refused(missing)
         if found[0].kind in "PU" and not cascades and any(child.parents == found[0].columns for child in children):
-            raise refusal(2273)
+            raise refused(2273)
 
     def _keys_to(self, name: str) -> Iterator[Key]:
         """The foreign keys that refer to a table, its own too."""
@@ -205,47 +297,47 @@ class Definer:
 def _columns(names: Sequence[str], table: Table) -> list[Column]:
     for name in names:
         if name not in table.columns:
-            raise refusal(904, name)
+            raise refused(904, name)
     return [table.columns[name] for name in names]
 
 
 def _key_length(columns: Sequence[Column], limit: int) -> None:
     if sum(column.bytes + 1 for column in columns) > limit:
-        raise refusal(1450, limit)
+        raise refused(1450, limit)
 
 
 def _check(key: Key, table: Table) -> None:
     text = " " + " ".join("''" if word.kind == "string" else word.upper for word in key.condition) + " "
     if " SELECT " in text:
-        raise refusal(2251)
+        raise refused(2251)
     if _NOT_IN_A_CHECK.search(text):
-        raise refusal(2436)
+        raise refused(2436)
     if key.inline and any(f" {name} " in text for name in table.columns if name not in key.columns):
-        raise refusal(2438)
+        raise refused(2438)
 
 
 def _reference(key: Key, columns: Sequence[Column], table: Table, parent: Table | None) -> None:
     if parent is None:
-        raise refusal(942)
+        raise refused(942)
     primary = next((each.columns for each in parent.keys if each.kind == "P"), ())
     if not key.parents and not primary:
-        raise refusal(2268)
+        raise refused(2268)
     parents = _columns(key.parents or primary, parent)
     if len(parents) != len(columns):
-        raise refusal(2256)
+        raise refused(2256)
     if not any(each.kind in "PU" and set(each.columns) == {column.name for column in parents} for each in parent.keys):
-        raise refusal(2270)
+        raise refused(2270)
     if any(ours.kind and ours.kind != theirs.kind for ours, theirs in zip(columns, parents, strict=True)):
-        raise refusal(2267)
+        raise refused(2267)
     if any(each.kind == "R" and (each.parent, each.columns) == (key.parent, key.columns) for each in table.keys):
-        raise refusal(2275)
+        raise refused(2275)
 
 
 def _drop_columns(table: Table, dropped: set[str], children: Sequence[Key], keys: Sequence[Key]) -> None:
     _columns(sorted(dropped), table)
     if dropped == set(table.columns):
-        raise refusal(12983)
+        raise refused(12983)
     if any(dropped.intersection(key.parents) for key in children):
-        raise refusal(12992)
+        raise refused(12992)
     if any(dropped & set(key.columns) and set(key.columns) - dropped for key in keys):
-        raise refusal(12991)
+        raise refused(12991)

@@ -29,7 +29,7 @@ class Tables(NamedTuple):
 
 
 class OracleEmulator:
-    """A server on loopback for the `with` block. Raises OracleEmulatorUnavailable if it cannot run here."""
+    """A server on loopback for the `with` block. Raises NotProvided if it cannot run here."""
 
     def __init__(
         self,

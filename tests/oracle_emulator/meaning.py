@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import sqlglot
 from sqlglot import exp
@@ -19,8 +19,10 @@ from tests.oracle_emulator.kinds import Kind
 from tests.oracle_emulator.query_rules import query, table_key
 from tests.oracle_emulator.refusals import RESERVED
 from tests.oracle_emulator.rules import refused
-from tests.oracle_emulator.scopes import Output, World
+from tests.oracle_emulator.scopes import Output, World, name_of
 from tests.oracle_emulator.tokens import Token, tokens_of
+
+Columns: TypeAlias = tuple[tuple[str, str], ...]  # names and types of a table's columns
 
 LONGEST_LITERAL = 4000  # bytes
 _CALLED = {"CAST", "EXTRACT", "TRIM"}  # functions with words between their arguments
@@ -29,7 +31,7 @@ _RESERVED_AS: dict[type[exp.Expr], int] = {exp.Alias: 923, exp.TableAlias: 933, 
 _KINDS = {
     **dict.fromkeys(values.TEXTS, Kind.CHAR),
     **dict.fromkeys(values.BYTES, Kind.RAW),
-    **dict.fromkeys((values.NUMBER, values.BINARY_INTEGER, values.BINARY_FLOAT, values.BINARY_DOUBLE), Kind.NUMBER),
+    **dict.fromkeys((values.NUMBER, values.BINARY_INTEGER), Kind.NUMBER),
     values.DATE: Kind.DATE,
     values.TIMESTAMP: Kind.TIMESTAMP,
     **dict.fromkeys((values.TIMESTAMP_TZ, values.TIMESTAMP_LTZ), Kind.TIMESTAMP_TZ),
@@ -37,17 +39,20 @@ _KINDS = {
     values.BLOB: Kind.BLOB,
     values.BOOLEAN: Kind.BOOLEAN,
 }
-_H2_KINDS = {
-    "CHARACTER VARYING": Kind.CHAR,
-    "CHARACTER": Kind.CHAR,
-    "CHARACTER LARGE OBJECT": Kind.CLOB,
-    "BINARY LARGE OBJECT": Kind.BLOB,
-    "BINARY VARYING": Kind.RAW,
-    "TIMESTAMP WITH TIME ZONE": Kind.TIMESTAMP_TZ,
-    "TIMESTAMP": Kind.TIMESTAMP,
-    "TIMESTAMP(0)": Kind.DATE,
-    "BOOLEAN": Kind.BOOLEAN,
-}
+_BY_NAME = {
+    **{str(kind): kind for kind in Kind},
+    "VARCHAR2": Kind.CHAR,
+    "RAW": Kind.RAW,
+    "FLOAT": Kind.NUMBER,
+}  # of columns
+
+
+class Target(NamedTuple):
+    """A change's table, and the columns (by name or place) that get a bind as it is, by the bind's position."""
+
+    table: tuple[str, str]
+    in_values: bool  # INSERT … VALUES
+    places: dict[int, str | int]
 
 
 class _Plain(Oracle):
@@ -64,16 +69,18 @@ def tables_of(sql: str) -> frozenset[tuple[str, str]]:
 
 
 @lru_cache(maxsize=5000)
-def check(sql: str, binds: Sequence[Bind], tables: Sequence[tuple[tuple[str, str], str]], release: int) -> None:
+def check(sql: str, binds: Sequence[Bind], tables: Sequence[tuple[tuple[str, str], Columns]], release: int) -> None:
     """Raises OracleError if Oracle would refuse the names or types of a query or change.
 
-    `tables` has the columns of each table in H2's words: NAME=TYPE, separated by commas.
+    `tables` has the columns of each table.
     """
     tree, _ = _read(sql)
-    names = [_bind_name(token) for token in tokens_of(sql) if token.kind == "bind"]
-    kinds = {name: _KINDS.get(bind.kind, Kind.ANY) for name, bind in zip(names, binds, strict=False)}
-    world = World({key: _columns(key, text) for key, text in tables}, kinds, release)
+    kinds = {name: _KINDS.get(bind.kind, Kind.ANY) for name, bind in zip(_bind_names(sql), binds, strict=False)}
+    world = World({key: _columns(key, columns) for key, columns in tables}, kinds, release)
     _check_reserved(tree)
+    most = 1000 if release < 23 else 65535
+    if any(len(each.expressions) > most for each in tree.find_all(exp.In)):
+        raise refused(1795, most)
     try:
         if isinstance(tree, exp.Query):
             query(tree, None, world)
@@ -81,6 +88,26 @@ def check(sql: str, binds: Sequence[Bind], tables: Sequence[tuple[tuple[str, str
             change(tree, world)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # a tree of another shape
         raise Unsupported(900, f"invalid SQL statement (no rule reads it: {error!r})") from error
+
+
+def target(sql: str) -> Target:
+    """The target of a change; without places for a query."""
+    tree, _ = _read(sql)
+    given: dict[str, str | int] = {}
+    in_values = isinstance(tree, exp.Insert) and isinstance(tree.expression, exp.Values)
+    if in_values:
+        columns = [name_of(each) for each in tree.this.expressions] if isinstance(tree.this, exp.Schema) else []
+        for place, value in enumerate(tree.expression.expressions[0].expressions):
+            if isinstance(value, exp.Placeholder):
+                given[value.name] = columns[place] if columns else place
+    elif isinstance(tree, exp.Update):
+        for each in tree.expressions:
+            if isinstance(each.expression, exp.Placeholder) and isinstance(each.this, exp.Column):
+                given[each.expression.name] = name_of(each.this.this)
+    names = _bind_names(sql)
+    places = {names.index(name): place for name, place in given.items() if names.count(name) == 1}
+    table = tree.find(exp.Table)
+    return Target(table_key(table) if table is not None else ("", ""), in_values, places)
 
 
 @lru_cache(maxsize=5000)
@@ -104,6 +131,10 @@ def _readable(tokens: Sequence[Token]) -> Iterator[str]:
         yield f":{_bind_name(token)}" if token.kind == "bind" else token.text
 
 
+def _bind_names(sql: str) -> list[str]:
+    return [_bind_name(token) for token in tokens_of(sql) if token.kind == "bind"]
+
+
 def _bind_name(token: Token) -> str:
     return "b_" + token.text[1:].strip('"').upper()
 
@@ -117,13 +148,12 @@ def _unread(sql: str, error: Exception) -> OracleError:
 
 
 @lru_cache(maxsize=1000)
-def _columns(table: tuple[str, str], text: str) -> Sequence[Output]:
+def _columns(table: tuple[str, str], columns: Columns) -> Sequence[Output]:
     """The columns; those of the dictionary's views have no known types."""
-    if table[1] == "DUAL" and not text:
+    if table[1] == "DUAL" and not columns:
         return [Output("DUMMY", Kind.CHAR)]
-    found = [each.rpartition("=")[::2] for each in text.split(",") if each]
     known = table[1] not in VIEWS and not table[1].startswith("USER_")
-    return [Output(name, _H2_KINDS.get(kind, Kind.NUMBER) if known else Kind.ANY) for name, kind in found]
+    return [Output(name, _BY_NAME[kind] if known else Kind.ANY) for name, kind in columns]
 
 
 def _check_reserved(tree: exp.Expr) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from tests.oracle_emulator import answers, columns, values
 from tests.oracle_emulator.errors import OracleError
-from tests.oracle_emulator.refusals import refuse_result
 from tests.oracle_emulator.session import Cursor, Session
 from tests.oracle_emulator.values import Value
 from tests.oracle_emulator.wire import Writer
@@ -51,7 +50,7 @@ def send_rows(session: Session, writer: Writer, cursor: Cursor, count: int, *, p
         if row is None:
             break
         cursor.sent += 1
-        images = [_image(session, cursor, position, value) for position, value in enumerate(row)]
+        images = [_image(cursor, position, value) for position, value in enumerate(row)]
         _write_row(writer, cursor, images, last)
         last = images
     else:
@@ -76,7 +75,6 @@ def _execute(session: Session, cursor: Cursor, binds: Mapping[int, Value]) -> No
     if statement.locks:
         session.in_transaction = True
     cursor.columns = columns.describe(cursor.result, session.profile.release)
-    refuse_result(statement.clauses, cursor.columns)
 
 
 def _next(cursor: Cursor) -> list[Value] | None:
@@ -84,11 +82,11 @@ def _next(cursor: Cursor) -> list[Value] | None:
     return row or columns.fetch(cursor.result, cursor.columns)
 
 
-def _image(session: Session, cursor: Cursor, position: int, value: Value) -> bytes:
+def _image(cursor: Cursor, position: int, value: Value) -> bytes:
     column, writer = cursor.columns[position], Writer()
     if column.size:  # a column that is always NULL is not sent
         as_lob = cursor.defines is None or cursor.defines[position] in values.LOBS
-        answers.column_value(session, writer, value, column.kind, inline=column.is_lob and not as_lob)
+        answers.column_value(writer, value, column.kind, inline=column.is_lob and not as_lob)
     return bytes(writer)
 
 

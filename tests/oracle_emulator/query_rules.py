@@ -15,7 +15,6 @@ from tests.oracle_emulator.scopes import (
     aggregates,
     call_of,
     inside,
-    is_analytic,
     name_of,
     resolve,
 )
@@ -29,6 +28,8 @@ def query(tree: exp.Expr, parent: Scope | None, world: World) -> list[Output]:
     """The columns of a query in a scope. Raises OracleError if Oracle refuses it."""
     scope = Scope(world, lambda inner, around: query(inner, around, world), parent)
     scope.withs = dict(parent.withs) if parent else {}
+    if tree.args.get("with_") is not None and tree.args["with_"].args.get("recursive"):
+        raise refused(905)
     for cte in _list(tree.args.get("with_"), "expressions"):
         scope.withs[name_of(cte.args["alias"].this)] = _with(cte, scope)
     match tree:
@@ -38,7 +39,7 @@ def query(tree: exp.Expr, parent: Scope | None, world: World) -> list[Output]:
             return _set_operation(tree, scope)
         case exp.Select():
             return _select(tree, scope)
-    raise Unsupported(900, f"invalid SQL statement (no rule is known for {type(tree).__name__})")
+    raise unsupported(type(tree).__name__)
 
 
 def source(item: exp.Expr, scope: Scope) -> Source:
@@ -55,15 +56,10 @@ def source(item: exp.Expr, scope: Scope) -> Source:
                 if not columns:
                     raise refused(942)
             return Source(name or own, columns)
-        case exp.Lateral():
-            return Source(name, scope.query(item.this, scope))
         case exp.Subquery():
             columns = scope.query(item, Scope(scope.world, scope.query, scope.parent, withs=scope.withs))
             return Source(name, _renamed(columns, alias))
-        case exp.Values():
-            kinds = [type_of(each, scope) for each in item.expressions[0].expressions]
-            return Source(name, _renamed([Output("", kind) for kind in kinds], alias))
-    raise Unsupported(900, f"invalid SQL statement (no rule is known for {type(item).__name__} in FROM)")
+    raise unsupported(f"{type(item).__name__} in FROM")
 
 
 def table_key(table: exp.Table) -> tuple[str, str]:
@@ -71,40 +67,22 @@ def table_key(table: exp.Table) -> tuple[str, str]:
     return name_of(table.args.get("db")), name_of(table.this)
 
 
-def forbid(node: exp.Expr | None, *codes: int) -> None:
-    """Refuses group functions (934), analytic ones (30483) and sequences (2287) in a clause where they cannot be."""
-    if node is None:
-        return
-    if 934 in codes and aggregates(node):
+def forbid_groups(node: exp.Expr) -> None:
+    """Refuses group functions in a clause where they cannot be."""
+    if aggregates(node):
         raise refused(934)
-    for each in inside(node):
-        if 30483 in codes and is_analytic(each):
-            raise refused(30483)
-        is_column = isinstance(each, exp.Column) and each.args.get("table") is not None
-        if 2287 in codes and is_column and name_of(each.this) in {"NEXTVAL", "CURRVAL"}:
-            raise refused(2287)
 
 
 def where(node: exp.Expr | None, scope: Scope) -> None:
     """Checks a WHERE clause or a join's condition."""
-    if node is None:
-        return
-    forbid(node, 934, 30483, 2287)
-    check(node, scope)
-    query_block = node.find_ancestor(exp.Select)
-    joins = query_block.args.get("joins") or [] if query_block is not None else []
-    for each in inside(node):
-        marked = {name_of(below.args.get("table")) for below in inside(each) if _marked(below)}
-        if marked and any(join.args.get("on") is not None for join in joins):
-            raise refused(25156)
-        if marked and (isinstance(each, exp.Or) or (isinstance(each, exp.In) and len(each.expressions) != 1)):
-            raise refused(1719)
-        if len(marked) > 1 and isinstance(each, exp.Condition) and not isinstance(each, exp.Connector):
-            raise refused(1468)
+    if node is not None:
+        forbid_groups(node)
+        check(node, scope)
 
 
-def _marked(node: exp.Expr) -> bool:
-    return isinstance(node, exp.Column) and bool(node.args.get("join_mark"))
+def unsupported(what: str) -> Unsupported:
+    """The error for a construct that no statement of ours has."""
+    return Unsupported(900, f"invalid SQL statement (no rule is known for {what})")
 
 
 def _not_lobs(columns: Sequence[Output]) -> None:
@@ -163,11 +141,10 @@ def _select(tree: exp.Select, scope: Scope) -> list[Output]:
         raise refused(923)
     if not tree.expressions:
         raise refused(936)
-    connect = tree.args.get("connect")
-    scope.connects = connect is not None
+    if any(tree.args.get(clause) is not None for clause in ("connect", "having", "qualify", "pivots", "windows")):
+        raise unsupported("a clause of this query")
     _from(tree, scope)
-    for clause in (tree.args.get("where"), *([connect.args.get("start"), connect.args["connect"]] if connect else [])):
-        where(clause.this if isinstance(clause, exp.Where) else clause, scope)
+    where(tree.args["where"].this if tree.args.get("where") is not None else None, scope)
     columns = _outputs(tree, scope)
     orders = [each.this for each in _list(tree.args.get("order"), "expressions")]
     _check_groups(tree, orders, scope)
@@ -175,9 +152,6 @@ def _select(tree: exp.Select, scope: Scope) -> list[Output]:
         _not_lobs(columns)
     for each in orders:
         _order_by(each, tree, columns, scope)
-    if tree.args.get("distinct") is not None or tree.args.get("group") is not None or orders:
-        for each in tree.expressions:
-            forbid(each, 2287)
     if tree.args.get("locks") and scope.parent is not None:
         raise refused(907)
     for lock in tree.args.get("locks") or []:
@@ -186,22 +160,21 @@ def _select(tree: exp.Select, scope: Scope) -> list[Output]:
 
 
 def _from(tree: exp.Select, scope: Scope) -> None:
+    if tree.args.get("distinct") is not None and tree.args["distinct"].args.get("on") is not None:
+        raise refused(936)
+    if isinstance(tree.args.get("limit"), exp.Limit):
+        raise refused(933 if scope.world.release < 23 else 3049)
     if tree.args.get("from_") is None:
         return
     first = tree.args["from_"].this
     scope.sources.append(source(first, scope))
     for join in [*(tree.args.get("joins") or []), *(first.args.get("joins") or [])]:
-        new = source(join.this, scope)
-        using = {name_of(each) for each in join.args.get("using") or []}
-        if join.args.get("method") == "NATURAL":
-            before = {column.name for each in scope.sources for column in each.columns}
-            using, scope.natural = before & {column.name for column in new.columns}, True
-        scope.sources.append(new)
-        is_ansi = join.args.get("side") or join.args.get("kind") == "INNER"
-        if is_ansi and not using and join.args.get("on") is None:
+        if join.args.get("using") or join.args.get("method"):
+            raise unsupported("this join")
+        scope.sources.append(source(join.this, scope))
+        if (join.args.get("side") or join.args.get("kind") == "INNER") and join.args.get("on") is None:
             raise refused(905)
         where(join.args.get("on"), scope)
-        scope.merged |= using
 
 
 def _outputs(tree: exp.Select, scope: Scope) -> list[Output]:
@@ -222,8 +195,6 @@ def _outputs(tree: exp.Select, scope: Scope) -> list[Output]:
                 raise refused(904, name_of(item.args["table"]))
             found += named[0].columns
         else:
-            if any(_marked(each) for each in inside(item)):
-                raise refused(30563)
             found.append(Output(_label(item), type_of(item, scope)))
     return found
 
@@ -254,30 +225,25 @@ def _key(node: exp.Expr, scope: Scope) -> object:
 
 
 def _check_groups(tree: exp.Select, orders: Sequence[exp.Expr], scope: Scope) -> None:
-    group, having = tree.args.get("group"), tree.args.get("having")
+    group = tree.args.get("group")
     aliases = {_label(each): each for each in tree.expressions if isinstance(each, exp.Alias)}
     names = aliases if scope.world.release >= 23 else {}
     keys: list[exp.Expr] = []
-    for each in _group_items(group):
+    for each in _list(group, "expressions"):
         item = names.get(name_of(each.this), each) if isinstance(each, exp.Column) else each
-        forbid(item, 934, 30483, 2287)
+        forbid_groups(item)
         if each.find(exp.Query):
             raise refused(22818)
         comparable_alone(item, scope)
         keys.append(item.unalias())
     is_named = {each for each in orders if _is_output(each, aliases) or isinstance(each, exp.Literal)}
     values = [*tree.expressions, *(each for each in orders if each not in is_named)]
-    if having is not None:
-        forbid(having.this, 30483, 2287)
-        if not names:
-            check(having.this, scope)
-        values.append(having.this)
     calls = [call for each in values for call in aggregates(each)]
     for call in calls:
         depth = len([each for each in _around(call) if each in calls])
         if depth:
             raise refused(935 if depth > 1 or group is not None else 978)
-    if not calls and group is None and having is None:
+    if not calls and group is None:
         return
     known = [_key(each, scope) for each in keys]
     if any(_loose(each, known, scope, names) for each in values):
@@ -290,26 +256,16 @@ def _around(node: exp.Expr) -> Iterator[exp.Expr]:
         yield node
 
 
-def _group_items(group: exp.Expr | None) -> Iterator[exp.Expr]:
-    for each in _list(group, "expressions"):
-        if isinstance(each, exp.Rollup | exp.Cube | exp.GroupingSets | exp.Tuple):
-            yield from _group_items(each)
-        else:
-            yield each
-
-
 def _loose(node: exp.Expr, keys: Sequence[object], scope: Scope, names: Container[str]) -> bool:
     """Whether an expression has a column that is neither grouped nor in a group function."""
-    is_group = call_of(node) in AGGREGATES and not (node.parent is not None and is_analytic(node.parent))
-    is_kept = isinstance(node, exp.Window | exp.WithinGroup) and not is_analytic(node)  # KEEP, WITHIN GROUP
-    if isinstance(node, exp.Query) or is_group or is_kept or _is_output(node, names):
+    if isinstance(node, exp.Query) or call_of(node) in AGGREGATES or _is_output(node, names):
         return False
     if node.is_star:
         return True
     if keys and _key(node, scope) in keys:
         return False
     if isinstance(node, exp.Column):
-        return resolve(node, scope)[2] or name_of(node.this) in {"ROWNUM", "LEVEL", "ROWID"}
+        return resolve(node, scope)[2] or name_of(node.this) in {"ROWNUM", "ROWID"}
     return any(_loose(each, keys, scope, names) for each in node.iter_expressions())
 
 
@@ -330,7 +286,6 @@ def _order_by(node: exp.Expr, tree: exp.Select, columns: Sequence[Output], scope
     if _position(node, len(columns)):
         _not_lobs([columns[int(node.name) - 1]])
         return
-    forbid(node, 2287)
     items = {_label(each): each.unalias() for each in tree.expressions if isinstance(each, exp.Alias)}
     if _is_output(node, items):
         if len([each for each in tree.expressions if _label(each) == name_of(node.this)]) > 1:
@@ -344,6 +299,8 @@ def _order_by(node: exp.Expr, tree: exp.Select, columns: Sequence[Output], scope
 
 
 def _check_lock(tree: exp.Select, lock: exp.Expr, scope: Scope) -> None:
+    if tree.args.get("limit") is not None or tree.args.get("offset") is not None:
+        raise refused(2014)
     if any(aggregates(each) for each in tree.expressions) or tree.args.get("group") or tree.args.get("distinct"):
         raise refused(1786)
     if any(_is_view(each, limited=_has_rownum(tree)) for each in _from_items(tree)):
@@ -364,9 +321,9 @@ def _is_view(inner: exp.Expr, *, limited: bool) -> bool:
     """Whether a row of a query is not one row of a table. `limited`: the query around it has ROWNUM."""
     if isinstance(inner, exp.SetOperation) or (limited and inner.args.get("order") is not None):
         return True
-    if any(inner.args.get(key) is not None for key in ("distinct", "group", "limit", "connect")) or _has_rownum(inner):
+    if any(inner.args.get(key) is not None for key in ("distinct", "group", "limit")) or _has_rownum(inner):
         return True
-    if any(aggregates(each) or any(map(is_analytic, inside(each))) for each in inner.expressions):
+    if any(map(aggregates, inner.expressions)):
         return True
     return any(_is_view(each, limited=limited) for each in _from_items(inner))
 

@@ -6,15 +6,13 @@ from typing import NamedTuple
 
 from sqlglot import exp
 
+from tests.oracle_emulator.errors import Unsupported
 from tests.oracle_emulator.kinds import Kind
 from tests.oracle_emulator.rules import refused
 from tests.oracle_emulator.sql_functions import AGGREGATES
 
-_PSEUDO = {
-    **dict.fromkeys(("ROWNUM", "LEVEL", "UID", "ORA_ROWSCN", "NEXTVAL", "CURRVAL"), Kind.NUMBER),
-    **dict.fromkeys(("ROWID", "USER", "DBTIMEZONE", "SESSIONTIMEZONE"), Kind.CHAR),
-}
-_QUALIFIED = {"ROWID", "ORA_ROWSCN", "NEXTVAL", "CURRVAL"}
+_PSEUDO = {"ROWNUM": Kind.NUMBER, **dict.fromkeys(("ROWID", "USER", "DBTIMEZONE", "SESSIONTIMEZONE"), Kind.CHAR)}
+_QUALIFIED = {"ROWID"}
 
 
 class Output(NamedTuple):
@@ -48,9 +46,6 @@ class Scope:
     parent: "Scope | None" = None
     sources: list[Source] = field(default_factory=list)
     withs: dict[str, list[Output]] = field(default_factory=dict)
-    merged: set[str] = field(default_factory=set)  # columns of USING
-    natural: bool = False
-    connects: bool = False
 
 
 def name_of(node: exp.Expr | None) -> str:
@@ -76,31 +71,21 @@ def call_of(node: exp.Expr) -> str:
     return package + str(node.this).upper()
 
 
-def is_analytic(node: exp.Expr) -> bool:
-    """Whether a node is a function with OVER."""
-    return isinstance(node, exp.Window) and node.args.get("over") != "KEEP"
-
-
 def aggregates(node: exp.Expr) -> list[exp.Expr]:
-    """The calls of group functions in an expression, without those that OVER makes analytic."""
-    found = []
-    for each in inside(node):
-        around = each.parent.parent if isinstance(each.parent, exp.WithinGroup) else each.parent
-        if call_of(each) in AGGREGATES and not (around is not None and is_analytic(around) and around.this is not node):
-            found.append(each)
-    return found
+    """The calls of group functions in an expression."""
+    return [each for each in inside(node) if call_of(each) in AGGREGATES]
 
 
 def resolve(column: exp.Column, scope: Scope) -> tuple[Kind, str, bool]:
     """A column's type, its source's name, and whether that is the query's own; no name for a pseudo-column."""
     name, table = name_of(column.this), name_of(column.args.get("table"))
+    if column.args.get("join_mark"):
+        raise Unsupported(900, "invalid SQL statement (no rule is known for outer joins by (+))")
     level: Scope | None = scope
     while level is not None:
         sources = [source for source in level.sources if table in {"", source.name}]
         hits = [(source.name, each.kind) for source in sources for each in source.columns if each.name == name]
-        if hits and name in level.merged and table:
-            raise refused(25155 if level.natural else 25154)
-        if len(hits) > 1 and name not in level.merged:
+        if len(hits) > 1:
             raise refused(918)
         if hits:
             return hits[0][1], hits[0][0], level is scope
@@ -108,7 +93,5 @@ def resolve(column: exp.Column, scope: Scope) -> tuple[Kind, str, bool]:
             break
         level = level.parent
     if name in _PSEUDO and not column.this.quoted and (not table or name in _QUALIFIED):
-        if name == "LEVEL" and not scope.connects:
-            raise refused(1788)
         return _PSEUDO[name], "", False
     raise refused(904, f'{table}"."{name}' if table else name)

@@ -8,7 +8,6 @@ from tests.oracle_emulator.database import Connection
 from tests.oracle_emulator.errors import OracleError
 from tests.oracle_emulator.instance import Bind, Call, Fault, Instance
 from tests.oracle_emulator.java import Java
-from tests.oracle_emulator.lobs import LargeObjects
 from tests.oracle_emulator.packets import Channel, Disconnect
 from tests.oracle_emulator.statement import Statement
 from tests.oracle_emulator.values import Value
@@ -59,7 +58,6 @@ class Session:
         self.calls = 0
         self.cursor = 0  # the cursor of the present call
         self.cursors: dict[int, Cursor] = {}
-        self.lobs = LargeObjects()
         self.worker = Worker(channel)
         self._connection: Connection | None = None
         self._cursors_opened = 0
@@ -102,8 +100,6 @@ class Session:
             cursor.prepared = None
         if cursor.prepared is None:
             cursor.planned_at = changed
-            if cursor.statement.dated and self.connection.has_instant(cursor.statement.dated):
-                raise OracleError(1843, "not a valid month")
             cursor.prepared = self.connection.prepare(cursor.statement.h2[0])
         return cursor.prepared
 

@@ -8,7 +8,7 @@ from math import inf
 from typing import Literal
 
 from tests.oracle_emulator.profiles import Profile
-from tests.oracle_emulator.refusals import dated_by_text, refuse
+from tests.oracle_emulator.refusals import refuse
 from tests.oracle_emulator.rewriting import for_h2, returning, to_h2_ddl
 from tests.oracle_emulator.tokens import Token, tokens_of, top_level, without_space
 
@@ -31,14 +31,8 @@ class Statement:
     in_binds: tuple[int, ...] = ()  # binds with a value
     out_binds: tuple[int, ...] = ()  # binds behind RETURNING … INTO
     h2: tuple[str, ...] = ()
-    clauses: frozenset[str] = frozenset()  # a query's words outside parentheses
-    dated: frozenset[str] = frozenset()  # columns compared with or set to a date as text
+    locks: bool = False  # whether this is SELECT … FOR UPDATE
     lock_wait: float = inf  # seconds to wait for a row's lock; by default Oracle waits for ever
-
-    @property
-    def locks(self) -> bool:
-        """Whether this is SELECT … FOR UPDATE."""
-        return "UPDATE" in self.clauses
 
 
 @lru_cache(maxsize=2000)
@@ -55,9 +49,8 @@ def parse(sql: str, profile: Profile) -> Statement:
     if kind in {"plsql", "other"}:
         return Statement(sql, kind, in_binds, out_binds)
     h2 = for_h2(tokens) if clause is None else returning(tokens, *clause)
-    clauses = frozenset(word.upper for word in top_level(words)) if kind == "query" else frozenset()
-    lock_wait = _lock_wait(sql) if "UPDATE" in clauses else inf
-    return Statement(sql, kind, in_binds, out_binds, (h2,), clauses, dated_by_text(words), lock_wait)
+    locks = kind == "query" and any(word.upper == "UPDATE" for word in top_level(words))
+    return Statement(sql, kind, in_binds, out_binds, (h2,), locks, _lock_wait(sql) if locks else inf)
 
 
 def unparsed(sql: str, binds: int) -> Statement:

@@ -1,4 +1,4 @@
-"""Oracle's encoding of values in rows and binds: NUMBER, DATE, TIMESTAMP, BINARY_DOUBLE."""
+"""Oracle's encoding of values in rows and binds: NUMBER, DATE, TIMESTAMP."""
 
 import struct
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TypeAlias
 
 VARCHAR, NUMBER, BINARY_INTEGER, LONG, DATE, RAW, LONG_RAW = 1, 2, 3, 8, 12, 23, 24
-CHAR, BINARY_FLOAT, BINARY_DOUBLE, CLOB, BLOB = 96, 100, 101, 112, 113
+CHAR, CLOB, BLOB = 96, 112, 113
 TIMESTAMP, TIMESTAMP_TZ, TIMESTAMP_LTZ, BOOLEAN = 180, 181, 231, 252
 TEXTS = frozenset({VARCHAR, CHAR, LONG})
 BYTES = frozenset({RAW, LONG_RAW})
@@ -37,7 +37,7 @@ def encode(value: Value, kind: int) -> bytes:
     if isinstance(value, bytes):
         return value
     assert isinstance(value, int | float | Decimal)
-    return encode_double(float(value)) if kind == BINARY_DOUBLE else encode_number(value)
+    return encode_number(value)
 
 
 def decode(data: bytes | None, kind: int, form: int) -> Value:
@@ -121,25 +121,9 @@ def decode_datetime(data: bytes) -> datetime:
     return moment.replace(tzinfo=UTC).astimezone(timezone(offset))
 
 
-def encode_double(value: float) -> bytes:
-    """BINARY_DOUBLE: the bits, transformed so that bytes sort like numbers."""
-    data = struct.pack(">d", value)
-    if data[0] & 0x80:
-        return bytes(byte ^ 0xFF for byte in data)
-    return bytes([data[0] | 0x80]) + data[1:]
-
-
-def decode_double(data: bytes) -> float:
-    """BINARY_DOUBLE or BINARY_FLOAT."""
-    plain = bytes([data[0] & 0x7F]) + data[1:] if data[0] & 0x80 else bytes(byte ^ 0xFF for byte in data)
-    number: float = struct.unpack(">d" if len(data) == 8 else ">f", plain)[0]
-    return number
-
-
 _DECODERS: dict[int, Callable[[bytes], Value]] = {
     **dict.fromkeys(BYTES, bytes),
     **dict.fromkeys((NUMBER, BINARY_INTEGER), decode_number),
     **dict.fromkeys(INSTANTS, decode_datetime),
-    **dict.fromkeys((BINARY_DOUBLE, BINARY_FLOAT), decode_double),
     BOOLEAN: lambda data: data[0] == 1,
 }

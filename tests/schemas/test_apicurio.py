@@ -1,7 +1,6 @@
 """A real Apicurio Registry: its forms of Protobuf schemas, its ids, and the headers of its own serializers."""
 
 import json
-import os
 import struct
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,7 +16,7 @@ from consumer.schemas.conversion import APICURIO_CONTENT, APICURIO_GLOBAL
 from consumer.schemas.registry import Registry
 from consumer.schemas.translation import translator
 from tests.apicurio import Apicurio
-from tests.kafka_broker import KafkaUnavailable
+from tests.provided import or_skip
 from tests.schemas.orders import as_json, serializers
 
 MONEY = 'syntax = "proto3"; package common; import "google/type/date.proto"; message Money { int64 cents = 1; }'
@@ -31,13 +30,7 @@ BILL = """
 @pytest.fixture(scope="module")
 def apicurio() -> Iterator[Apicurio]:
     """A running registry. Without one the tests are skipped visibly, or fail with KAFKA_TEST_REQUIRED, as in CI."""
-    try:
-        registry = Apicurio()
-    except KafkaUnavailable as error:
-        if os.environ.get("KAFKA_TEST_REQUIRED"):
-            pytest.fail(f"Apicurio Registry is required and not available: {error}", pytrace=False)
-        pytest.skip(f"APICURIO REGISTRY NOT AVAILABLE: {error}")
-    with registry:
+    with or_skip(Apicurio) as registry:
         yield registry
 
 
