@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from tests.end_to_end.command_line import CommandLine
 from tests.end_to_end.service_rig import SLOW_FILTER, Deployment, Worker, eventually, percentile
 
 QUICK = "data.number % 3 == 0"
@@ -53,7 +54,7 @@ def test_filters_over_their_budget_delay_no_other_and_lose_nothing(deployment: D
 
 
 @pytest.mark.parametrize("event_filter", ["data.number % == 0", "data.l.all(x, data.l.all(y, x == y))"])
-def test_an_invalid_filter_costs_no_event(deployment: Deployment, event_filter: str) -> None:
+def test_an_invalid_filter_costs_no_event(deployment: Deployment, command_line: CommandLine, event_filter: str) -> None:
     """Its events are stored and, once it is corrected, filtered. Other subscriptions get theirs."""
     deployment.subscribe("slow", "/neighbour")
     subscription = deployment.subscribe("slow", "/broken", event_filter=event_filter)
