@@ -90,7 +90,7 @@ def publish_again(changes: Changes, kafka: KafkaSettings, partition: int, offset
         raise Conflict(f"{kafka.dead_letter_topic}[{partition}] has no dead letter at offset {offset} any more")
     if letter.lacking is not None:
         raise Conflict(letter.lacking)
-    publish(kafka, [_original(record, letter)])
+    (_,) = publish(kafka, [_original(record, letter)])
     told = {"published_to": letter.topic, "topic": kafka.dead_letter_topic, "partition": partition, "offset": offset}
     _note(changes, kafka, [letter], told)
 

@@ -64,7 +64,7 @@ def test_a_callback_that_raises_is_named() -> None:
         ("signer", OAUTH, "is not written module:function"),
         ("no.such:token", OAUTH, "No module named 'no'; install it where this process runs"),
         ("json:no_such", OAUTH, "the module json has no no_such"),
-        ("json:__name__", OAUTH, "json:__name__ is no class or function"),
+        ("json:__name__", OAUTH, "json:__name__ is neither a class nor a function"),
         ("json:loads", {}, "set KAFKA_SECURITY_PROTOCOL=SASL_SSL and KAFKA_SASL_MECHANISMS=OAUTHBEARER"),
         ("json:loads", {**OAUTH, "sasl.oauthbearer.method": "oidc"}, "leave KAFKA_SASL_OAUTHBEARER_METHOD out"),
     ],

@@ -504,8 +504,7 @@ def test_printed_sql_keeps_rows_that_refer_to_a_rebuilt_table(tmp_path: Path) ->
     path = tmp_path / "printed.db"
     engine = connect_to(f"sqlite:///{path}")
     migrations.upgrade(engine, revision="0004")
-    with engine.begin() as connection:  # the version table of that release
-        connection.execute(sa.text("ALTER TABLE webhook_alembic_version RENAME TO alembic_version"))
+    with engine.begin() as connection:
         connection.execute(sa.text("INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://a/', 'b')"))
         connection.execute(sa.text("INSERT INTO webhook_secrets (subscription_id, secret) VALUES (1, 'mine')"))
     output = io.StringIO()

@@ -11,6 +11,6 @@ LIST = "import json, sys; print(json.dumps([name for name in sys.modules if name
 
 def test_without_http2_its_packages_are_not_imported() -> None:
     """Neither by a worker nor by commands."""
-    code = f"import consumer.cli.run, consumer.ops.check, consumer.ops.ping\n{LIST}"
+    code = f"import consumer.worker.service, consumer.ops.check, consumer.ops.ping\n{LIST}"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True, timeout=200)
     assert json.loads(ran.stdout) == []

@@ -176,7 +176,7 @@ def test_the_same_row_gives_the_same_plug_in() -> None:
         ("sigv4", "'sigv4' is not written name=module:class"),
         ("a=no_such_module:A", "a: No module named 'no_such_module'; install it where this process runs"),
         ("a=requests_aws4auth:A", "a: the module requests_aws4auth has no A"),
-        ("a=hashlib:__doc__", "a: hashlib:__doc__ is no class or function"),
+        ("a=hashlib:__doc__", "a: hashlib:__doc__ is neither a class nor a function"),
     ],
 )
 def test_a_plug_in_that_cannot_be_loaded_is_reported_at_the_start(value: str, text: str) -> None:

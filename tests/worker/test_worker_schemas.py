@@ -27,9 +27,10 @@ def registry() -> Iterator[SchemaRegistry]:
 
 
 @pytest.fixture
-def schemas(rig: Rig, registry: SchemaRegistry) -> Iterator[SchemaRegistry]:
+def schemas(rig: Rig, registry: SchemaRegistry, monkeypatch: pytest.MonkeyPatch) -> Iterator[SchemaRegistry]:
     """The registry that the rig's worker uses."""
-    with closing(Registry(registry.settings(timeout=0.5))) as client:
+    monkeypatch.setattr("consumer.schemas.registry.TIMEOUT", 0.5)
+    with closing(Registry(registry.settings())) as client:
         rig.load_schema = client.decoder
         yield registry
 
