@@ -211,14 +211,13 @@ def _stored_option(name: str) -> tuple[Any, Any]:
     return kind, _option(name, validation_alias=AliasPath("options", name))
 
 
-_FIELDS: Any = {name: _stored_option(name) for name in OPTIONS}
+_FIELDS: Any = {"id": (int, Field(examples=[7]))} | {name: _stored_option(name) for name in OPTIONS}
 _StoredOptions: Any = create_model("_StoredOptions", __base__=Shown, **_FIELDS)
 
 
 class ShownSubscription(_StoredOptions):  # type: ignore[misc]  # made from the columns
     """A subscription. Its options are as they are stored; one that plain SQL has written may be of another type."""
 
-    id: Annotated[int, Field(examples=[7])]
     url: Annotated[str, Field(description="Without a password.", examples=["https://example.com/hooks"])]
     event_type: Annotated[str, Field(examples=["order.created"])]
     tenant: Annotated[str, Field(examples=["acme"])]
