@@ -82,7 +82,7 @@ def ordering_key_of(event: Event, endpoint: Endpoint) -> OrderingKey | None:
     return OrderingKey(endpoint.subscription_id, event.record.topic, event.record.partition, order_key(event.key))
 
 
-class Reading:
+class RowsReading:
     """A read of rows that is under way: what it may miss, by ordering key, from the lowest offset on."""
 
     __slots__ = ("missed",)
@@ -105,7 +105,7 @@ class StoredKeys:
         self._known: dict[TopicPartition, dict[int, set[str] | None] | None] = {}
         self._count = 0
         self._writing: dict[OrderingKey, Counter[int]] = {}  # offsets of the rows that are being written
-        self._readings: list[Reading] = []
+        self._readings: list[RowsReading] = []
 
     def __contains__(self, ordering_key: OrderingKey) -> bool:
         """Deliveries with this ordering key go behind its rows."""
@@ -115,16 +115,16 @@ class StoredKeys:
         keys = known.get(ordering_key.subscription_id, ())
         return keys is None or ordering_key.key in keys or ordering_key in self._writing
 
-    def begin_reading(self) -> Reading:
+    def begin_reading(self) -> RowsReading:
         """A read of rows begins on a database thread; end it with `end_reading`."""
-        self._readings.append(reading := Reading())
+        self._readings.append(reading := RowsReading())
         return reading
 
-    def end_reading(self, reading: Reading) -> None:
+    def end_reading(self, reading: RowsReading) -> None:
         """What was read has been used, or the read has failed."""
         self._readings.remove(reading)
 
-    def first_unseen(self, ordering_key: OrderingKey, reading: Reading) -> float:
+    def first_unseen(self, ordering_key: OrderingKey, reading: RowsReading) -> float:
         """The lowest offset of this ordering key's rows that `reading` may have missed; inf if there is none.
 
         Such rows are being written, or were written since it began.
@@ -141,7 +141,9 @@ class StoredKeys:
         part = (self.most - self._count) // max(1, len(given_up))
         return {partition: _size(known) + part for partition, known in given_up.items()}
 
-    def loaded(self, partition: TopicPartition, ordering_keys: Iterable[OrderingKey] | None, reading: Reading) -> None:
+    def loaded(
+        self, partition: TopicPartition, ordering_keys: Iterable[OrderingKey] | None, reading: RowsReading
+    ) -> None:
         """Take the ordering keys that the database has for a partition; None if there are too many."""
         self._forget(partition)
         if ordering_keys is None:

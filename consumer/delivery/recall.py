@@ -21,7 +21,7 @@ from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage, translated
 from consumer.database.job import ThreadJob
 from consumer.delivery.delivery import Delivery, StoredRow
-from consumer.delivery.known_rows import Reading, TakenUp
+from consumer.delivery.known_rows import RowsReading, TakenUp
 from consumer.delivery.lanes import Admission, Lanes
 from consumer.delivery.memory import Memory
 from consumer.delivery.parking import Parking
@@ -197,12 +197,12 @@ class Recall(Part):
             return str(cause)
         return None
 
-    def _failed(self, reading: Reading, wants: Sequence[FetchRequest], _error: Exception) -> None:
+    def _failed(self, reading: RowsReading, wants: Sequence[FetchRequest], _error: Exception) -> None:
         self._parking.ordering_keys.end_reading(reading)
         self._note(dict.fromkeys((want.due_key for want in wants), 0.0))
         self._next_scan = self._next_marks = 0.0
 
-    def _answered(self, reading: Reading, answer: _Answer) -> None:
+    def _answered(self, reading: RowsReading, answer: _Answer) -> None:
         partitions = self._partitions()  # they may have changed since they were looked at
         if answer.marks is not None:
             self._marked(answer.marks, partitions)
@@ -281,7 +281,7 @@ class Recall(Part):
         for due_key, due_at in due.items():
             self._parking.due_keys.note(due_key, due_at)
 
-    def _found(self, rows: Sequence[DueDelivery], partitions: Collection[TopicPartition], reading: Reading) -> None:
+    def _found(self, rows: Sequence[DueDelivery], partitions: Collection[TopicPartition], reading: RowsReading) -> None:
         now = self._monotonic()
         self._selector.begin(TURN)
         given_out: dict[TopicPartition, Callable[[int], bool]] = {}
@@ -320,7 +320,7 @@ class Recall(Part):
         self,
         ordering_key: OrderingKey,
         offset: int,
-        reading: Reading,
+        reading: RowsReading,
         given_out: dict[TopicPartition, Callable[[int], bool]],
         ends: dict[OrderingKey, float],
     ) -> bool:

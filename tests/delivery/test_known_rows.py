@@ -8,7 +8,7 @@ from math import inf
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from consumer.delivery.known_rows import Reading, StoredKeys, ordering_key_of
+from consumer.delivery.known_rows import RowsReading, StoredKeys, ordering_key_of
 from consumer.events.event import TopicPartition
 from consumer.ledger.rows import OrderingKey
 from consumer.subscriptions.endpoint import Endpoint
@@ -53,7 +53,7 @@ def test_one_subscription_with_many_stored_keys_displaces_no_other() -> None:
     ] * 2
     assert ordering_keys.unknown == {("t", 0): 50, ("t", 1): 50}
     for number in (0, 1):
-        ordering_keys.loaded(("t", number), [healthy[number], OrderingKey(1, "t", number, "left")], Reading())
+        ordering_keys.loaded(("t", number), [healthy[number], OrderingKey(1, "t", number, "left")], RowsReading())
     assert [OrderingKey(1, "t", 0, key) in ordering_keys for key in ("left", "any")] == [True, False]
     assert (ordering_keys.unknown, kept(ordering_keys)) == ({}, 4)
 
@@ -61,11 +61,11 @@ def test_one_subscription_with_many_stored_keys_displaces_no_other() -> None:
 def test_a_partition_with_too_many_keys_displaces_only_those() -> None:
     """Keys of other partitions and its keys of other subscriptions stay known."""
     ordering_keys = StoredKeys(most=100)
-    ordering_keys.loaded(("t", 0), [OrderingKey(1, "t", 0, str(number)) for number in range(30)], Reading())
+    ordering_keys.loaded(("t", 0), [OrderingKey(1, "t", 0, str(number)) for number in range(30)], RowsReading())
     ordering_keys.loaded(
         ("t", 1),
         [OrderingKey(2, "t", 1, "k"), *(OrderingKey(1, "t", 1, str(number)) for number in range(90))],
-        Reading(),
+        RowsReading(),
     )
     assert kept(ordering_keys) <= 100
     assert [OrderingKey(*where, "any") in ordering_keys for where in ((1, "t", 0), (2, "t", 1), (1, "t", 1))] == [
@@ -224,7 +224,7 @@ class StoredPairsMachine(RuleBasedStateMachine):
     def it_is_never_too_little(self) -> None:
         for ordering_key in ALL:
             unwritten = [offset for (whose, offset), rows in self.unwritten.items() if whose == ordering_key and rows]
-            assert self.ordering_keys.first_unseen(ordering_key, Reading()) == min(unwritten, default=inf)
+            assert self.ordering_keys.first_unseen(ordering_key, RowsReading()) == min(unwritten, default=inf)
             if ordering_key[1:3] in self.loaded and (self.open[ordering_key] or unwritten):
                 assert ordering_key in self.ordering_keys
 

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from consumer.database import migrations
 from consumer.database.engine import DatabaseThread
 from consumer.database.job import BACK_OFF
-from consumer.delivery.known_rows import Reading
+from consumer.delivery.known_rows import RowsReading
 from consumer.delivery.parking import BACKLOG_BYTES, STORE_BATCH
 from consumer.errors import DatabaseUnavailable
 from consumer.ledger import store as ledger
@@ -317,7 +317,7 @@ def test_a_refused_row_keeps_its_keys_later_rows_behind_it(store: Store) -> None
     store.parking.park(parked(2)._replace(ordering_key=ordering_key), lambda: None)
     store.write()
     assert (store.parking.set_aside, store.rows("record_offset")) == (1, [(2,)])
-    assert store.parking.ordering_keys.first_unseen(ordering_key, Reading()) == 1
+    assert store.parking.ordering_keys.first_unseen(ordering_key, RowsReading()) == 1
 
 
 @on_oracle
@@ -496,9 +496,9 @@ def test_an_ordering_key_is_known_from_handover_until_its_last_row_ends(store: S
     ordering_keys = store.parking.ordering_keys
     assert pair_of() not in ordering_keys
     store.parking.park(ordered(1), lambda: None)
-    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), Reading())) == (True, 1)
+    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), RowsReading())) == (True, 1)
     store.write()
-    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), Reading())) == (True, inf)
+    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), RowsReading())) == (True, inf)
     store.parking.park(ordered(2), lambda: None)
     store.write()
     for row in (1, 2):
@@ -516,16 +516,16 @@ def test_a_given_up_delivery_frees_its_key_once_it_is_stored(store: Store) -> No
     ordering_keys = store.parking.ordering_keys
     given_up = ordered(1)._replace(status="exhausted", next_attempt_at=None)
     store.parking.park(given_up, lambda: None)
-    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), Reading())) == (True, 1)
+    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), RowsReading())) == (True, 1)
     store.write()
-    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), Reading())) == (False, inf)
+    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), RowsReading())) == (False, inf)
     store.parking.park(given_up._replace(event=make_event(2, key=b"k")), lambda: None)
     store.parking.poll(0.0)
     store.parking.park(ordered(3), lambda: None)
     store.answer()
-    assert ordering_keys.first_unseen(pair_of(), Reading()) == 3
+    assert ordering_keys.first_unseen(pair_of(), RowsReading()) == 3
     store.write()
-    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), Reading())) == (True, inf)
+    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), RowsReading())) == (True, inf)
 
 
 def test_a_read_for_a_partition_that_has_left_is_discarded(store: Store) -> None:
@@ -581,7 +581,7 @@ def test_a_row_written_while_ordering_keys_are_read_stays_known(store: Store) ->
     posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
     ordering_keys = store.parking.ordering_keys
     store.parking._reads._submit = DatabaseThread("reads", posted.put).submit
-    ordering_keys.loaded(("t", 0), None, Reading())
+    ordering_keys.loaded(("t", 0), None, RowsReading())
     store.parking.ask_again()
     store.parking.poll(0.0)
     answer = posted.get(timeout=60)
@@ -670,9 +670,9 @@ def test_a_delivery_that_is_handed_on_frees_its_key(store: Store) -> None:
         store.monotonic.now += 60
         store.clock.now += REFUSED_AFTER
     ((_, _, settle),) = store.refused
-    assert store.parking.ordering_keys.first_unseen(ordering_key, Reading()) == 1
+    assert store.parking.ordering_keys.first_unseen(ordering_key, RowsReading()) == 1
     settle()
-    assert store.parking.ordering_keys.first_unseen(ordering_key, Reading()) == inf
+    assert store.parking.ordering_keys.first_unseen(ordering_key, RowsReading()) == inf
     assert store.parking.due_keys == {("t", 0, 1): 0.0}
 
 

@@ -62,7 +62,7 @@ def _count(number: object) -> object:
 Counted = Annotated[Count, BeforeValidator(_count)]
 
 
-class FailingSubscription(Shown):
+class ShownFailing(Shown):
     """A subscription without a successful attempt since then."""
 
     id: Annotated[int, Field(validation_alias=AliasPath("subscription", "subscription_id"), examples=[7])]
@@ -93,7 +93,7 @@ class Statistics(Shown):
 
     at: Annotated[Stamp, Field(examples=["2026-07-28T14:00:00Z"])]
     states: Annotated[dict[str, Counted] | None, Field(description="Stored deliveries by state.")]
-    failing: list[FailingSubscription] | None
+    failing: list[ShownFailing] | None
     disabled: Annotated[
         list[Annotated[int, BeforeValidator(lambda each: each.subscription_id)]] | None,
         Field(description="Ids, the newest first; 20 at most.", examples=[[9]]),
