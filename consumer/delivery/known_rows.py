@@ -221,8 +221,11 @@ class StoredKeys:
                 return
             if known := self._known[partition]:
                 known[subscription] = None
-                self._count -= size
+                self._count -= size - 1
+        if self._count > self.most // 2:  # too many subscriptions, even with one key each
+            self._known = dict.fromkeys(self._known)
+            self._count = 0
 
 
 def _size(known: Mapping[int, Collection[str] | None] | None) -> int:
-    return sum(len(keys or ()) for keys in (known or {}).values())
+    return sum(1 if keys is None else len(keys) for keys in (known or {}).values())

@@ -12,7 +12,7 @@ It counts the bodies, keys and headers of
 Intake stops at three quarters of `most`, so that there is always room to render the events that are in.
 """
 
-# Lanes hold 64 MiB, empty lanes 64 MiB more, and open requests 64 MiB, by their slots (`slots`): 192 MiB, where intake
+# Lanes hold 64 MiB, empty lanes 64 MiB more, and open requests 64 MiB, by their slots (`limits`): 192 MiB, where intake
 # stops. Requests that hang hold half of the slots at most, which leaves 32 MiB to other receivers. Events in the inbox
 # and events to be stored are part of the same 192 MiB. The remaining 64 MiB are for rendered bodies: as much as their
 # events take, since envelopes and batches add little. Where bodies grow much (projections, base64), fewer start.

@@ -17,7 +17,7 @@ from consumer.database.job import Backoff, ThreadJob
 from consumer.loop.part import Part
 
 LONGEST_BACK_OFF = 60.0  # seconds
-FAILED = "could not write a subscription's new state"
+FAILED = "could not write a subscription's new state, or an operational event"
 
 
 @dataclass(slots=True, eq=False)

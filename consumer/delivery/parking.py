@@ -272,6 +272,8 @@ class Parking(Part):
             self._aside.remove(tried)
         else:
             self._batch = min(self._batch * 2, STORE_BATCH)
+        if any(isinstance(pending.item, NewDelivery) for pending in batch):
+            self._aside.accepted()
         for pending in batch:
             self._bytes -= _size(pending)
             self._note_due(pending, gone)
@@ -301,7 +303,8 @@ class Parking(Part):
     def _refused(self, aside: Aside, error: Exception) -> None:
         """The database has refused a write alone: it is tried again later, unless there is no hope."""
         item = aside.pending.item
-        if isinstance(error, Unstorable | RefusedTooLong) and isinstance(item, NewDelivery):
+        hopeless = isinstance(error, Unstorable) or (isinstance(error, RefusedTooLong) and not self._aside.are_all)
+        if hopeless and isinstance(item, NewDelivery):
             self._aside.hold(aside, error)
             self._on_refused(item, error, partial(self._settled, aside, item))
         else:

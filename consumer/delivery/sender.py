@@ -1,7 +1,7 @@
 """Open requests: they start as lanes allow, and each ends in a call of `Settling.on_result`."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -122,12 +122,12 @@ class Sender(Part):
             yield
             return
         parse(event)
-        began = time.thread_time()
+        began, was_over = time.thread_time(), self._budget.is_over(endpoint.subscription_id)
         try:
             yield
         finally:
             self._budget.charge(endpoint.subscription_id, time.thread_time() - began)
-            if self._budget.is_over(endpoint.subscription_id):
+            if not was_over and self._budget.is_over(endpoint.subscription_id):
                 lane.breaker.trip(self._monotonic(), PAUSE)
                 self._settling.leave_alone(lane)
 
@@ -176,6 +176,11 @@ class Sender(Part):
         except Exception as error:  # noqa: BLE001 (one delivery must not end the worker)
             self._completed(delivery, _failure(delivery, error))
 
+    def _give_back(self, lane: Lane, members: Sequence[Delivery]) -> None:
+        self._lanes.give_back(members)
+        if self._budget.is_over(lane.endpoint.subscription_id):
+            self._settling.leave_alone(lane)  # as those that waited when the budget was used up
+
     def _send_batch(self, first: Delivery, template: Template, now: float, timestamp: int) -> None:
         """Send the deliveries of a batch that can be rendered; the others are given up without a request."""
         lane = first.lane
@@ -186,7 +191,7 @@ class Sender(Part):
         members, size, slots = first.split(), 0, first.slots
         for number, each in enumerate(members):
             if number and (size >= BATCH_BYTES or self._monotonic() - now >= RENDERING):
-                self._lanes.give_back(members[number:])
+                self._give_back(lane, members[number:])
                 break
             try:
                 with self._charged(lane, each.event):

@@ -49,6 +49,7 @@ class SetAside:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._all: list[Aside] = []
+        self._accepted_at = -inf
 
     def __len__(self) -> int:
         return len(self._all)
@@ -64,7 +65,8 @@ class SetAside:
             return None
         where = ", ".join(f"{name} {value}" for name, value in _fields(first.pending).items())
         more = f" and {len(self._all) - 1} more" if len(self._all) > 1 else ""
-        return f"database: {first.error}; not stored, and tried again: the delivery of {where}{more}"
+        then = "its record goes to the dead-letter topic" if first.retry_at == inf else "tried again"
+        return f"database: {first.error}; not stored, and {then}: the delivery of {where}{more}"
 
     def add(self, pending: PendingWrite, error: Exception) -> Aside:
         """Set a write aside that was refused alone."""
@@ -79,6 +81,15 @@ class SetAside:
         """A write of these partitions was set aside a moment ago, so the database may soon accept it."""
         begin = self._monotonic() - LATELY
         return any(each.since > begin and each.pending.due_key[:2] in partitions for each in self._all)
+
+    def accepted(self) -> None:
+        """The database has just stored a new delivery."""
+        self._accepted_at = self._monotonic()
+
+    @property
+    def are_all(self) -> bool:
+        """The database has refused deliveries of several subscriptions, and stored none since: it fails, not they."""
+        return len({each.pending.due_key[2] for each in self._all}) > 1 and self._accepted_at < self._all[0].since
 
     def next(self) -> Aside | None:
         """A write that is due for another try; None if there is none."""

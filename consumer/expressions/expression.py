@@ -148,6 +148,10 @@ class Expression:
             raise (PartMissing if _NOT_THERE.match(str(value)) else ExpressionFailed)(self._reason(str(value)))
         return value
 
+    def parts(self, variables: Mapping[str, object]) -> Mapping[str, object]:
+        """The variables, with only the parts in them that the expression reads. EventTooLarge as for `value`."""
+        return _read(variables, self._shape.paths)[0]
+
     def _reason(self, text: str) -> str:
         """The runtime's message. Text after a colon may quote the event, and is cut unless the source has it too."""
         text = _readable(text)

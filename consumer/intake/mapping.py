@@ -165,7 +165,7 @@ def _value(rule: Rule, reading: Reading, field: str, *, exact: bool) -> Any:
         reading.load()
     began = None if rule.is_field else thread_time()  # to take a field takes less than to read the clock
     try:
-        value = rule.expression.value(reading.given if rule.is_field else reading.safe(exact=exact))
+        value = rule.expression.value(reading.given if rule.is_field else reading.safe(rule.expression, exact=exact))
     except PartMissing:
         value = None
     except ExpressionFailed as error:

@@ -1,12 +1,13 @@
 """A record as the expressions of a mapping read it: its JSON is parsed when an expression first needs it. Pure."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
 from consumer.errors import Undecodable
 from consumer.events.cloud_event import texts
-from consumer.expressions import TOO_LARGE, EventTooLarge, ExpressionFailed
+from consumer.expressions import TOO_LARGE, EventTooLarge, Expression, ExpressionFailed
 from consumer.intake.decode import no_object, parse
 from consumer.intake.record import Record
 
@@ -80,11 +81,11 @@ class Reading:
                 raise no_object(found)
             self.given["record.value"] = found
 
-    def safe(self, *, exact: bool) -> dict[str, Any]:
-        """`given` without what the runtime would change: it cuts texts at a zero byte. Such a text counts as null.
+    def safe(self, expression: Expression, *, exact: bool) -> Mapping[str, object]:
+        """What an expression reads, without what the runtime would change: it cuts texts at a zero byte.
 
-        `exact`: numbers that are not whole, or were above 64 bits before they were parsed, count as null too.
-        Raises ExpressionFailed.
+        Such a text counts as null. `exact`: numbers that are not whole, or were above 64 bits before they were parsed,
+        count as null too. Raises ExpressionFailed.
         """
         if self._has_zeros is None:
             parts = self.value, self.record.key, *self.headers.values()
@@ -92,7 +93,7 @@ class Reading:
         if not exact and not self._has_zeros:
             return self.given
         fit = _Fit(exact=exact)
-        return {name: fit.of(value) for name, value in self.given.items()}
+        return {name: fit.of(value) for name, value in expression.parts(self.given).items()}
 
     def is_cloud_event(self) -> bool:
         """Whether the value is a CloudEvent in structured mode."""

@@ -63,11 +63,17 @@ def look_for(connection: Connection, rows: Iterable[AnyRow]) -> None:
 
 
 def refused_since(engine: Engine, group: str, record: RecordId, subscription_id: int, now: float) -> float:
-    """Since when (unix seconds) the database has refused this delivery: `now`, unless an owner noted it before."""
+    """Since when (unix seconds) the database has refused this delivery: `now`, unless an owner noted it before.
+
+    A note that is older than the record is of another record, whose topic was deleted.
+    """
     place = (record.topic, record.partition, record.offset, subscription_id)
     binds = _binds(group, place, MarkKind.REFUSED)
 
     def note(connection: Connection) -> datetime:
+        if record.timestamp / 1000 <= now:
+            older = Mark.marked_at < time_of(record.timestamp / 1000)
+            connection.execute(delete(Mark).where(is_bound(*_KEY), older), binds)
         connection.execute(_NEW_AT, binds | {"b_marked_at": time_of(now)})
         return connection.scalars(select(Mark.marked_at).where(is_bound(*_KEY)), binds).one()
 
@@ -99,8 +105,8 @@ def recent(engine: Engine, group: str, since: datetime | None) -> RecentMarks:
     until = since
     with reading(engine) as connection:
         if since is None:
-            last = select(Mark.marked_at).where(Mark.group_id == group).order_by(Mark.marked_at.desc()).limit(1)
-            since = connection.scalar(last)
+            looks = Mark.group_id == group, Mark.kind == MarkKind.LOOK
+            since = connection.scalar(select(Mark.marked_at).where(*looks).order_by(Mark.marked_at.desc()).limit(1))
             if since is None:
                 return RecentMarks({}, None)
         statement = select(Mark.topic, Mark.partition_no, Mark.subscription_id, Mark.asked, Mark.marked_at).where(

@@ -6,8 +6,7 @@
     dead letters
 
 An offset is settled when each of its deliveries has succeeded or is stored, when no subscription matches or filters
-have refused the event, when its record is in the dead-letter topic, or by an operator's decision. Only settled offsets
-are committed.
+have refused the event, or when its record is in the dead-letter topic. Only settled offsets are committed.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -1,5 +1,6 @@
 """What a worker knows of its rows: which ordering keys have some, compared with the database."""
 
+import itertools
 from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
@@ -73,6 +74,15 @@ def test_a_partition_with_too_many_keys_displaces_only_those() -> None:
         False,
         True,
     ]
+
+
+def test_very_many_subscriptions_take_no_room() -> None:
+    """Where even one key for each is too many, all keys of their partition count as stored."""
+    ordering_keys = StoredKeys(most=100)
+    for number, key in itertools.product(range(1000), "ab"):
+        ordering_keys.seen(OrderingKey(number, "t", 0, key))
+        assert sum(len(known or ()) for known in ordering_keys._known.values()) <= 100
+    assert all(OrderingKey(number, "t", 0, "c") in ordering_keys for number in (0, 999))
 
 
 def test_keys_that_come_and_go_take_no_room() -> None:

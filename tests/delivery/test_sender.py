@@ -10,13 +10,14 @@ from requests import PreparedRequest
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
+from consumer.delivery.breaker import Breaker
 from consumer.delivery.delivery import Delivery
 from consumer.delivery.memory import MOST
 from consumer.delivery.sender import GROWTH, NO_DESCRIPTOR_WAIT, Sender
 from consumer.errors import NoDescriptor
 from consumer.events.event import Event
 from consumer.expressions import compile_projection
-from consumer.matching.selection import Budget
+from consumer.matching.selection import PAUSE, Budget
 from consumer.sending.adapter import LoopAdapter, Result
 from consumer.sending.payloads import Rendered, render
 from consumer.subscriptions.endpoint import Batch, Endpoint
@@ -206,6 +207,8 @@ def test_the_time_of_a_projection_is_charged(
     monkeypatch.setattr(
         "consumer.delivery.sender.time.thread_time", lambda: next(ticks) * 0.009
     )  # the sixth is over the budget
+    trips: list[float] = []
+    monkeypatch.setattr(Breaker, "trip", lambda _self, _now, seconds: trips.append(seconds))
     counter.ask(batch=batch)
     counter.queue(*[b"{}"] * 10)
     counter.start()
@@ -214,6 +217,7 @@ def test_the_time_of_a_projection_is_charged(
     counter.queue(*[b'{"a": 1}', b"{}"] * 5)
     counter.start()
     assert counter.budget.is_over(counter.desk.subscription)
+    assert trips == [PAUSE], "once, whatever the batch has left"
 
 
 def test_an_event_that_cannot_be_rendered_is_given_up(counter: Counter) -> None:

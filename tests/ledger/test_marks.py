@@ -95,6 +95,13 @@ def test_since_when_a_delivery_is_refused_is_noted_once(engine: Engine) -> None:
     assert marks.refused_since(engine, "another", REFUSED, 2, 900.0) == 900.0
 
 
+def test_a_refusal_of_an_earlier_topics_record_is_another_ones(engine: Engine) -> None:
+    """A topic that was deleted and made anew has other records at the same offsets."""
+    assert marks.refused_since(engine, GROUP, REFUSED._replace(timestamp=400_000), 2, 500.0) == 500.0
+    again = REFUSED._replace(timestamp=800_000)
+    assert [marks.refused_since(engine, GROUP, again, 2, now) for now in (900.0, 950.0)] == [900.0, 900.0]
+
+
 def test_a_refusal_is_forgotten_once_its_offset_is_committed(engine: Engine) -> None:
     """Before that, a restart would meet the delivery again. Other marks stay until they expire."""
     look(engine, ("t", 0, 2))

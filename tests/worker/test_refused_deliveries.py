@@ -118,6 +118,25 @@ def test_an_outage_does_not_end_it(site: Site) -> None:
     assert site.waits()
 
 
+def test_a_database_that_refuses_every_delivery_ends_none(sqlite_engine: Engine) -> None:
+    """Deliveries of several subscriptions are refused and none is stored: the offsets are held until that is over."""
+    for path in ("a", "b"):
+        repository.add(sqlite_engine, f"https://one.example/{path}", "a")
+    with sqlite_engine.begin() as connection:
+        connection.execute(text(NEVER.replace("NEW.record_offset = 3 AND NEW.partition_no = 0", "1")))
+    site = Site.__new__(Site)
+    site.engine = sqlite_engine
+    site.world = World(sqlite_engine, retry_in_memory=0.0, retry_schedule=(10.0**6,), refused_after=REFUSED_AFTER)
+    site.world.write(0, b'{"type": "a"}')
+    site.world.start(0)
+    site.turns(int(REFUSED_AFTER) + 200)
+    assert (site.outcomes, site.committed[0]) == ((0, 2), 0)
+    with sqlite_engine.begin() as connection:
+        connection.execute(text("DROP TRIGGER never"))
+    site.turns(120)
+    assert (site.outcomes, site.committed[0], site.world.buried) == ((0, 0), 1, set())
+
+
 def test_no_revoke_waits_for_it(site: Site) -> None:
     """The whole group would wait in each rebalance. The next owner meets the row again."""
     began = site.world.now
