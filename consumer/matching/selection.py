@@ -32,7 +32,7 @@ MOST_REMEMBERED = 10_000  # subscriptions whose filter has failed recently
 class Budget:
     """Leaves a subscription out for PAUSE seconds if its filter and projection take too much CPU time.
 
-    Once all subscriptions together have taken ALL in a window, each may only take its fair share of that.
+    Once all subscriptions together have taken ALL in a window, the one that has taken most is left out.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -63,10 +63,15 @@ class Budget:
             self._spent, self._all = {}, 0.0
             self._until = {each: until for each, until in self._until.items() if now < until}
         charged = min(seconds, MOST_OF_ONE) - FREE
-        mine = self._spent[subscription] = self._spent.get(subscription, 0.0) + charged
+        self._spent[subscription] = self._spent.get(subscription, 0.0) + charged
         self._all += charged
-        if mine <= OWN and (self._all <= ALL or mine <= ALL / len(self._spent)):
-            return
+        if self._spent[subscription] > OWN:
+            self._leave_out(subscription, now)
+        elif self._all > ALL:
+            self._leave_out(max(self._spent, key=self._spent.__getitem__), now)
+
+    def _leave_out(self, subscription: int, now: float) -> None:
+        self._all -= self._spent.pop(subscription)
         if subscription not in self._until or now >= self._until[subscription]:
             log.error(
                 "a subscription's filter or projection takes too much CPU time; its events are stored",
