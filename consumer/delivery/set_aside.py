@@ -65,8 +65,9 @@ class SetAside:
             return None
         where = ", ".join(f"{name} {value}" for name, value in _fields(first.pending).items())
         more = f" and {len(self._all) - 1} more" if len(self._all) > 1 else ""
-        then = "its record goes to the dead-letter topic" if first.retry_at == inf else "tried again"
-        return f"database: {first.error}; not stored, and {then}: the delivery of {where}{more}"
+        if first.retry_at == inf:
+            return f"database: {first.error}; its record goes to the dead-letter topic: the delivery of {where}{more}"
+        return f"database: {first.error}; not stored, and tried again: the delivery of {where}{more}"
 
     def add(self, pending: PendingWrite, error: Exception) -> Aside:
         """Set a write aside that was refused alone."""
