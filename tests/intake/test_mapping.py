@@ -71,6 +71,35 @@ def test_a_type(types: list[str], value: object, headers: Headers | None, expect
 
 
 @pytest.mark.parametrize(
+    "source",
+    [
+        "{'c': 'created'}[value.x]",
+        "value.x[0].a",
+        "value.x ? 'a' : 'b'",
+        "!value.x ? 'a' : 'b'",
+        "value.x && true ? 'a' : 'b'",
+        "'a' in value.x ? 'a' : 'b'",
+        "value.x.exists(each, each == 'a') ? 'a' : 'b'",
+        "value[value.x]",
+        "string(value.x)",
+    ],
+)
+def test_the_next_expression_counts_where_a_part_is_null(source: str) -> None:
+    """Whatever the operation on the part is, and as if the record lacked it."""
+    types = [source, "'next'"]
+    text = f"type = {json.dumps(types)}"
+    assert mapped(text, record({"x": None})).type == "next"
+    assert mapped(text, record({})).type == "next"
+
+
+@pytest.mark.parametrize("source", ["{'c': 'created'}[value.x]", "value.x ? 'a' : 'b'", "value[value.x]"])
+def test_a_part_of_a_wrong_type_is_not_missing(source: str) -> None:
+    """The record is a dead letter, and the next expression does not count."""
+    types = [source, "'next'"]
+    assert reason(f"type = {json.dumps(types)}", record({"x": []})).startswith("expression_failed")
+
+
+@pytest.mark.parametrize(
     ("text", "value", "expected"),
     [
         (
