@@ -15,6 +15,7 @@ MOST_READ = 20_000  # values that are searched for rounded numbers and zero byte
 
 _UNREAD: Any = object()
 _AS_IS: Any = object()
+_UNFIT: Any = object()
 _ENVELOPE = frozenset(("schema", "payload"))
 _WRAPPED = (b"{", b'"')  # how JSON begins that Kafka Connect or Spring writes around a text
 _DEEPEST = 254  # levels; orjson reads 1,024 of them and writes these
@@ -84,8 +85,8 @@ class Reading:
     def safe(self, expression: Expression, *, exact: bool) -> Mapping[str, object]:
         """What an expression reads, without what the runtime would change: it cuts texts at a zero byte.
 
-        Such a text counts as null. `exact`: numbers that are not whole, or were above 64 bits before they were parsed,
-        count as null too. Raises ExpressionFailed.
+        Such a text is left out of a map, and elsewhere counts as null. `exact`: so is a number that is not whole, or was
+        above 64 bits before it was parsed. Raises ExpressionFailed.
         """
         if self._has_zeros is None:
             parts = self.value, self.record.key, *self.headers.values()
@@ -93,7 +94,7 @@ class Reading:
         if not exact and not self._has_zeros:
             return self.given
         fit = _Fit(exact=exact)
-        return {name: fit.of(value) for name, value in expression.parts(self.given).items()}
+        return {name: fit.or_null(value) for name, value in expression.parts(self.given).items()}
 
     def is_cloud_event(self) -> bool:
         """Whether the value is a CloudEvent in structured mode."""
@@ -135,20 +136,25 @@ class _Fit:
         self._exact = exact
         self._left = MOST_READ
 
-    def of(self, value: Any, depth: int = 0) -> Any:
+    def or_null(self, value: Any, depth: int = 0) -> Any:
+        """The copy of a value; None for one that does not fit."""
+        fit = self._of(value, depth)
+        return None if fit is _UNFIT else fit
+
+    def _of(self, value: Any, depth: int) -> Any:
         self._left -= 1
         if self._left < 0:
             raise EventTooLarge(TOO_LARGE)
         if depth > _DEEPEST:
             raise ExpressionFailed("the record is nested too deeply")
         if isinstance(value, dict):
-            fit = {name: self.of(each, depth + 1) for name, each in value.items() if "\0" not in name}
-            return {name: each for name, each in fit.items() if each is not None}
+            fit = {name: self._of(each, depth + 1) for name, each in value.items() if "\0" not in name}
+            return {name: each for name, each in fit.items() if each is not _UNFIT}
         if isinstance(value, list):
-            return [self.of(each, depth + 1) for each in value]
+            return [self.or_null(each, depth + 1) for each in value]
         if isinstance(value, str):
-            return None if "\0" in value else value
-        return None if self._exact and isinstance(value, float) else value
+            return _UNFIT if "\0" in value else value
+        return _UNFIT if self._exact and isinstance(value, float) else value
 
 
 def json_of(found: Any) -> bytes:

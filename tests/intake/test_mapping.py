@@ -217,6 +217,18 @@ def test_texts_that_the_runtime_would_cut_are_no_ids() -> None:
     assert not same_id(X + 'id = "value.id"', record({"id": "a\0b"}), record({"id": "a\0c"}))
 
 
+def test_a_null_stays_null_beside_what_is_left_out() -> None:
+    """A zero byte elsewhere in the record, or the search for fractions in an id's parts, does not make it missing."""
+    operation = "value.before == null ? 'created' : 'updated'"
+    for value in ({"before": None, "other": "a"}, {"before": None, "other": "a\0b"}):
+        assert mapped(f'type = "{operation}"', record(value)).type == "created"
+    for value in ({"before": None, "after": {"x": "a"}}, {"before": None, "after": {"x": "a\0b"}}):
+        assert mapped("type = \"value == {} ? 'a' : string(value.size())\"", record(value)).type == "2"
+        by = X + f'source = "\'shop\'"\nid = "({operation}) + topic"'
+        assert same_id(by, record(value), record(value, offset=8))
+    assert mapped("type = [\"value.x == null ? 'a' : 'b'\", \"'c'\"]", record({"x": "a\0b"})).type == "c"
+
+
 def test_an_id_by_a_mapping_equals_that_by_the_default_rules() -> None:
     """A topic that gets a mapping keeps its ids if source and id stay the same."""
     each = record({"id": "A1", "empty": ""}, [("event-id", b"A1")])
