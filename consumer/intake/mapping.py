@@ -138,7 +138,7 @@ class _Field:
     __slots__ = ("_accept", "_exact", "name", "rules")
 
     def __init__(self, name: str, rules: Alternatives, accept: Accept, *, exact: bool = False) -> None:
-        """`exact`: an expression has no value if it reads a number that a parser may have rounded."""
+        """`exact`: a number that a parser may have rounded, and an empty text, are missing parts of expressions."""
         self.name = name
         self.rules = rules
         self._accept = accept

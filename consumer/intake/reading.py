@@ -85,8 +85,8 @@ class Reading:
     def safe(self, expression: Expression, *, exact: bool) -> Mapping[str, object]:
         """What an expression reads, without what the runtime would change: it cuts texts at a zero byte.
 
-        Such a text is left out of a map, and elsewhere counts as null. `exact`: so is a number that is not whole, or was
-        above 64 bits before it was parsed. Raises ExpressionFailed.
+        Such a text is left out of a map, and elsewhere counts as null. `exact`: so is an empty text, and a number
+        that is not whole, or was above 64 bits before it was parsed. Raises ExpressionFailed.
         """
         if self._has_zeros is None:
             parts = self.value, self.record.key, *self.headers.values()
@@ -153,7 +153,7 @@ class _Fit:
         if isinstance(value, list):
             return [self.or_null(each, depth + 1) for each in value]
         if isinstance(value, str):
-            return _UNFIT if "\0" in value else value
+            return _UNFIT if "\0" in value or (self._exact and not value) else value
         return _UNFIT if self._exact and isinstance(value, float) else value
 
 

@@ -197,9 +197,19 @@ def test_an_id_does_not_depend_on_the_records_place(text: str) -> None:
     for usable in (5, 2**64 - 1, "a"):
         assert same_id(by, record({"id": usable}, named), record({"id": usable}, named, topic="other", offset=8))
         assert not same_id(by, record({"id": usable}, named), record({"id": 6}, named))
-    unusable: list[object] = [1.5, 2**70, None, *([[], {"a": 1}, ""] if text == "value.id" else [])]
+    unusable: list[object] = [1.5, 2**70, None, "", *([[], {"a": 1}] if text == "value.id" else [])]
     for missing in unusable:
         assert not same_id(by, record({"id": missing}, named), record({"id": missing}, named, offset=8))
+
+
+def test_an_id_or_source_with_an_empty_part_is_none() -> None:
+    """Many records may have the empty part; receivers would drop all but the first of them."""
+    composed = "value.t + ':' + value.e"
+    one, other = record({"t": "a", "e": ""}), record({"t": "a", "e": ""}, offset=8)
+    assert not same_id(X + f'id = "{composed}"', one, other)
+    assert mapped(X + f'source = "{composed}"', one).webhook_id == mapped(X, one).webhook_id
+    assert same_id(X + f'id = ["{composed}", "value.t"]', one, record({"t": "a"}))
+    assert mapped(f'type = "{composed}"', one).type == "a:"
 
 
 def test_texts_that_the_runtime_would_cut_are_no_ids() -> None:
