@@ -8,7 +8,7 @@ import orjson
 from consumer.errors import Undecodable
 from consumer.events.cloud_event import texts
 from consumer.expressions import TOO_LARGE, EventTooLarge, Expression, ExpressionFailed
-from consumer.intake.decode import no_object, parse
+from consumer.intake.decode import media_type, no_object, parse, type_header
 from consumer.intake.record import Record
 
 MOST_READ = 20_000  # values that are searched for rounded numbers and zero bytes
@@ -98,7 +98,8 @@ class Reading:
 
     def is_cloud_event(self) -> bool:
         """Whether the value is a CloudEvent in structured mode."""
-        if self.headers.get("ce_type") is not None or b"specversion" not in (self.value or b""):
+        declared = media_type(self.headers.get("content-type"))
+        if b"specversion" not in (self.value or b"") or type_header(self.headers, declared) is not None:
             return False
         try:
             found = self._document()

@@ -273,6 +273,15 @@ def test_a_content_type() -> None:
     assert mapped(X, record(b"\xff specversion")).content_type == "application/json"
 
 
+@pytest.mark.parametrize("value", [CLOUDEVENT, {"specversion": "1.0"}, {"type": "a"}])
+@pytest.mark.parametrize("declared", [None, b"application/json", b"application/cloudevents+json; charset=utf-8"])
+@pytest.mark.parametrize("name", ["ce_type", "event-type", "other"])
+def test_a_content_type_is_that_of_the_default_rules(value: object, declared: bytes | None, name: str) -> None:
+    """A mapping without one gives what records had before, whatever header or body names the type."""
+    each = record(value, [(name, b"a"), ("content-type", declared)])
+    assert mapped(X, each).content_type == decode(each).content_type
+
+
 @pytest.mark.parametrize(
     ("value", "body"),
     [
