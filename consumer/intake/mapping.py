@@ -124,7 +124,7 @@ def _identity(value: object) -> str | None:
 
 def _attribute(value: object) -> str | None:
     if isinstance(value, int | float | dict | list):
-        return dumped(value, "attributes").decode()
+        return dumped(value).decode()
     return _any(value) or None
 
 
@@ -145,10 +145,13 @@ class _Field:
         self._exact = exact
 
     def first(self, reading: Reading) -> tuple[str, str] | None:
-        """The first accepted text, with its expression. Raises Undecodable (expression_failed)."""
+        """The first accepted text, with its expression. Raises Undecodable (expression_failed, too_deep)."""
         for rule in self.rules:
             value = _value(rule, reading, self.name, exact=self._exact)
-            text = None if value is None else self._accept(value)
+            try:
+                text = None if value is None else self._accept(value)
+            except Undecodable as error:
+                raise Undecodable(error.reason, f"{self.name}, by {rule.shown}: {error}") from None
             if text is not None:
                 return text, rule.source
         return None

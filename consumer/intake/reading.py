@@ -168,12 +168,18 @@ def json_of(found: Any) -> bytes:
     return dumped(found, "body")
 
 
-def dumped(found: Any, part: str) -> bytes:
-    """A parsed value as JSON. Raises Undecodable (too_deep), which names the `part` of the record."""
+def dumped(found: Any, part: str = "") -> bytes:
+    """A value as JSON. Raises Undecodable, which names the `part` of the record: too_deep, expression_failed.
+
+    A parsed value has JSON, but one that an expression made may hold what JSON has not, such as bytes.
+    """
     try:
         return orjson.dumps(found)
-    except orjson.JSONEncodeError:  # orjson reads 1,024 levels and writes 254
-        raise Undecodable("too_deep", f"{part}: it is nested too deeply") from None
+    except orjson.JSONEncodeError as error:
+        reason, why = "expression_failed", f"its value has no JSON: {error}"
+        if "ecursion" in str(error):  # orjson reads 1,024 levels and writes 254
+            reason, why = "too_deep", "it is nested too deeply"
+        raise Undecodable(reason, f"{part}: {why}" if part else why) from None
 
 
 def _loaded(content: bytes | str) -> Any:

@@ -348,7 +348,7 @@ def test_what_is_nested_too_deeply_makes_a_dead_letter() -> None:
     text = X + "unwrap = true\n"
     assert reason(text, record({}, [("t", nested)])) == "too_deep: the mapping of *: header: it is nested too deeply"
     told = reason(text + 'attributes.subject = "key"', record({}, key=nested))
-    assert told == "too_deep: the mapping of *: attributes: it is nested too deeply"
+    assert told == "too_deep: the mapping of *: attributes.subject, by key: it is nested too deeply"
     told = reason(text + 'id = "string(key.a.size())"', record({}, key=nested))
     assert told.startswith("expression_failed: the mapping of *: id, by string(key.a.size()): ")
     assert told.endswith("nested too deeply")
@@ -409,6 +409,16 @@ def test_attributes() -> None:
     assert event.headers is not None
     assert set(event.headers) == {"h", "ce_type", "ce_source", "ce_time"}
     assert event.extra > len("h1")
+
+
+@pytest.mark.parametrize("source", ["{1: value.a}", "[type(value.a)]", "[b'a']", "[{true: value.a}]"])
+def test_an_attribute_without_json_makes_a_dead_letter(source: str) -> None:
+    """JSON holds no types and bytes, and its objects have texts as keys. It is not said to be nested too deeply."""
+    told = reason(X + f'attributes.subject = "{source}"', record({"a": "secret"}))
+    assert told.startswith(
+        f"expression_failed: the mapping of *: attributes.subject, by {source}: its value has no JSON: "
+    )
+    assert "secret" not in told
 
 
 bodies: st.SearchStrategy[object] = st.one_of(
