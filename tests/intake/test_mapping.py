@@ -232,10 +232,10 @@ def test_a_null_stays_null_beside_what_is_left_out() -> None:
     operation = "value.before == null ? 'created' : 'updated'"
     for value in ({"before": None, "other": "a"}, {"before": None, "other": "a\0b"}):
         assert mapped(f'type = "{operation}"', record(value)).type == "created"
-    for value in ({"before": None, "after": {"x": "a"}}, {"before": None, "after": {"x": "a\0b"}}):
-        assert mapped("type = \"value == {} ? 'a' : string(value.size())\"", record(value)).type == "2"
+    for changed in ({"before": None, "after": {"x": "a"}}, {"before": None, "after": {"x": "a\0b"}}):
+        assert mapped("type = \"value == {} ? 'a' : string(value.size())\"", record(changed)).type == "2"
         by = X + f'source = "\'shop\'"\nid = "({operation}) + topic"'
-        assert same_id(by, record(value), record(value, offset=8))
+        assert same_id(by, record(changed), record(changed, offset=8))
     assert mapped("type = [\"value.x == null ? 'a' : 'b'\", \"'c'\"]", record({"x": "a\0b"})).type == "c"
 
 
