@@ -83,14 +83,14 @@ _ZONE = re.compile(r"[+-]?\d\d:\d\d|[A-Za-z_]+(?:/[A-Za-z0-9_+-]+)*")  # the run
 class Shape:
     """The cost of an expression, as a function of an event's size.
 
-    `path`: the field, if the expression is only a field. `paths`: the fields of the event that it reads, none within
-    another. `patterns`: its regular expressions.
+    `path`: the field, if the expression is only a field. `fields`: the fields of the event that it reads. `paths`: the
+    same, but none within another. `patterns`: its regular expressions.
     """
 
     def __init__(self, tree: Node, container: str, *, is_boolean: bool) -> None:
         """`container`: the prefix of variables' names. ValueError, with the reason, if the tree is not permitted."""
         self._container = container
-        self._read: set[Path] = set()
+        self.fields: set[Path] = set()
         self._turns = 0  # the elements of the longest literal list that a loop goes over
         self._loops_that_build = 0
         self._cost = Amount()
@@ -100,7 +100,7 @@ class Shape:
             self._cost += value * (_TAKE_BACK + _SCAN)
         self.path = self._path_of(tree)
         self.paths = tuple(
-            path for path in self._read if not any(path[:length] in self._read for length in range(1, len(path)))
+            path for path in self.fields if not any(path[:length] in self.fields for length in range(1, len(path)))
         )
 
     def seconds(self, size: Size) -> float:
@@ -115,7 +115,7 @@ class Shape:
         if (path := self._path_of(node, scope.variable)) is not None:
             if path[0] == scope.variable:
                 return scope.element
-            self._read.add(path)
+            self.fields.add(path)
             return scope.field
         if node.kind is Kind.LOOP:
             return self._loop(node, scope)

@@ -23,7 +23,8 @@ MOST_SAID = 300  # characters of an error
 
 TOO_LARGE = "the event is too large for this expression"
 _MISSING = object()
-# The runtime's errors for a part that is not there; one that is null fits no operator.
+# The runtime's errors for a part that is not there; one that is null fits no operator. `_lacks` finds the fields that
+# are null or not there whatever the error says; this also finds the parts of lists and of computed values.
 _NOT_THERE = re.compile(
     r"NOT_FOUND: Key not found|UNKNOWN: Index error|INVALID_ARGUMENT: Applying SELECT"
     r"|UNKNOWN: No matching overloads found : .*\bnull_type\b"
@@ -145,7 +146,8 @@ class Expression:
         except UnicodeError:
             raise ExpressionFailed("its value is not text") from None
         if failed:
-            raise (PartMissing if _NOT_THERE.match(str(value)) else ExpressionFailed)(self._reason(str(value)))
+            is_missing = _NOT_THERE.match(str(value)) or _lacks(values, shape.fields)
+            raise (PartMissing if is_missing else ExpressionFailed)(self._reason(str(value)))
         return value
 
     def parts(self, variables: Mapping[str, object]) -> Mapping[str, object]:
@@ -194,6 +196,11 @@ def _field(variables: Mapping[str, object], path: Path) -> object:
             return _MISSING
         value = value[name]
     return value
+
+
+def _lacks(variables: Mapping[str, object], paths: Iterable[Path]) -> bool:
+    """Whether the field at one of the paths is null, or not there."""
+    return any((field := _field(variables, path)) is None or field is _MISSING for path in paths)
 
 
 def _size(values: int, text: int, layer: list[Any]) -> Size:

@@ -72,9 +72,7 @@ def decode(record: Record, tenant_name: str = "tenant", mapped: Mapped | None = 
 
     content_type = media_type(headers.get("content-type")) if headers else None
     body = None
-    header_type = headers.get("ce_type")
-    if header_type is None and not (content_type and content_type.lower().startswith(CLOUDEVENT)):
-        header_type = headers.get("event-type")
+    header_type = type_header(headers, content_type)
     if header_type is None:
         body = parse(value)
         if not isinstance(body, dict):
@@ -101,6 +99,17 @@ def decode(record: Record, tenant_name: str = "tenant", mapped: Mapped | None = 
         _tenant(tenant_name, headers, structured),
         extra_of(key, headers),
     )
+
+
+def type_header(headers: dict[str, bytes | None], declared: str | None) -> bytes | None:
+    """The header with the event's type. Without one, the body may be a structured CloudEvent.
+
+    `declared`: the media type. If it says that the body is such an event, the body's type precedes `event-type`.
+    """
+    header = headers.get("ce_type")
+    if header is None and not (declared and declared.lower().startswith(CLOUDEVENT)):
+        header = headers.get("event-type")
+    return header
 
 
 def structured_type(declared: str | None) -> str:

@@ -124,7 +124,7 @@ def _identity(value: object) -> str | None:
 
 def _attribute(value: object) -> str | None:
     if isinstance(value, int | float | dict | list):
-        return dumped(value, "attributes").decode()
+        return dumped(value).decode()
     return _any(value) or None
 
 
@@ -138,17 +138,20 @@ class _Field:
     __slots__ = ("_accept", "_exact", "name", "rules")
 
     def __init__(self, name: str, rules: Alternatives, accept: Accept, *, exact: bool = False) -> None:
-        """`exact`: an expression has no value if it reads a number that a parser may have rounded."""
+        """`exact`: a number that a parser may have rounded, and an empty text, are missing parts of expressions."""
         self.name = name
         self.rules = rules
         self._accept = accept
         self._exact = exact
 
     def first(self, reading: Reading) -> tuple[str, str] | None:
-        """The first accepted text, with its expression. Raises Undecodable (expression_failed)."""
+        """The first accepted text, with its expression. Raises Undecodable (expression_failed, too_deep)."""
         for rule in self.rules:
             value = _value(rule, reading, self.name, exact=self._exact)
-            text = None if value is None else self._accept(value)
+            try:
+                text = None if value is None else self._accept(value)
+            except Undecodable as error:
+                raise Undecodable(error.reason, f"{self.name}, by {rule.shown}: {error}") from None
             if text is not None:
                 return text, rule.source
         return None

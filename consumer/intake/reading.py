@@ -8,13 +8,14 @@ import orjson
 from consumer.errors import Undecodable
 from consumer.events.cloud_event import texts
 from consumer.expressions import TOO_LARGE, EventTooLarge, Expression, ExpressionFailed
-from consumer.intake.decode import no_object, parse
+from consumer.intake.decode import media_type, no_object, parse, type_header
 from consumer.intake.record import Record
 
 MOST_READ = 20_000  # values that are searched for rounded numbers and zero bytes
 
 _UNREAD: Any = object()
 _AS_IS: Any = object()
+_UNFIT: Any = object()
 _ENVELOPE = frozenset(("schema", "payload"))
 _WRAPPED = (b"{", b'"')  # how JSON begins that Kafka Connect or Spring writes around a text
 _DEEPEST = 254  # levels; orjson reads 1,024 of them and writes these
@@ -84,8 +85,8 @@ class Reading:
     def safe(self, expression: Expression, *, exact: bool) -> Mapping[str, object]:
         """What an expression reads, without what the runtime would change: it cuts texts at a zero byte.
 
-        Such a text counts as null. `exact`: numbers that are not whole, or were above 64 bits before they were parsed,
-        count as null too. Raises ExpressionFailed.
+        Such a text is left out of a map, and elsewhere counts as null. `exact`: so is an empty text, and a number
+        that is not whole, or was above 64 bits before it was parsed. Raises ExpressionFailed.
         """
         if self._has_zeros is None:
             parts = self.value, self.record.key, *self.headers.values()
@@ -93,11 +94,12 @@ class Reading:
         if not exact and not self._has_zeros:
             return self.given
         fit = _Fit(exact=exact)
-        return {name: fit.of(value) for name, value in expression.parts(self.given).items()}
+        return {name: fit.or_null(value) for name, value in expression.parts(self.given).items()}
 
     def is_cloud_event(self) -> bool:
         """Whether the value is a CloudEvent in structured mode."""
-        if self.headers.get("ce_type") is not None or b"specversion" not in (self.value or b""):
+        declared = media_type(self.headers.get("content-type"))
+        if b"specversion" not in (self.value or b"") or type_header(self.headers, declared) is not None:
             return False
         try:
             found = self._document()
@@ -135,20 +137,25 @@ class _Fit:
         self._exact = exact
         self._left = MOST_READ
 
-    def of(self, value: Any, depth: int = 0) -> Any:
+    def or_null(self, value: Any, depth: int = 0) -> Any:
+        """The copy of a value; None for one that does not fit."""
+        fit = self._of(value, depth)
+        return None if fit is _UNFIT else fit
+
+    def _of(self, value: Any, depth: int) -> Any:
         self._left -= 1
         if self._left < 0:
             raise EventTooLarge(TOO_LARGE)
         if depth > _DEEPEST:
             raise ExpressionFailed("the record is nested too deeply")
         if isinstance(value, dict):
-            fit = {name: self.of(each, depth + 1) for name, each in value.items() if "\0" not in name}
-            return {name: each for name, each in fit.items() if each is not None}
+            fit = {name: self._of(each, depth + 1) for name, each in value.items() if "\0" not in name}
+            return {name: each for name, each in fit.items() if each is not _UNFIT}
         if isinstance(value, list):
-            return [self.of(each, depth + 1) for each in value]
+            return [self.or_null(each, depth + 1) for each in value]
         if isinstance(value, str):
-            return None if "\0" in value else value
-        return None if self._exact and isinstance(value, float) else value
+            return _UNFIT if "\0" in value or (self._exact and not value) else value
+        return _UNFIT if self._exact and isinstance(value, float) else value
 
 
 def json_of(found: Any) -> bytes:
@@ -161,12 +168,18 @@ def json_of(found: Any) -> bytes:
     return dumped(found, "body")
 
 
-def dumped(found: Any, part: str) -> bytes:
-    """A parsed value as JSON. Raises Undecodable (too_deep), which names the `part` of the record."""
+def dumped(found: Any, part: str = "") -> bytes:
+    """A value as JSON. Raises Undecodable, which names the `part` of the record: too_deep, expression_failed.
+
+    A parsed value has JSON, but one that an expression made may hold what JSON has not, such as bytes.
+    """
     try:
         return orjson.dumps(found)
-    except orjson.JSONEncodeError:  # orjson reads 1,024 levels and writes 254
-        raise Undecodable("too_deep", f"{part}: it is nested too deeply") from None
+    except orjson.JSONEncodeError as error:
+        reason, why = "expression_failed", f"its value has no JSON: {error}"
+        if "ecursion" in str(error):  # orjson reads 1,024 levels and writes 254
+            reason, why = "too_deep", "it is nested too deeply"
+        raise Undecodable(reason, f"{part}: {why}" if part else why) from None
 
 
 def _loaded(content: bytes | str) -> Any:

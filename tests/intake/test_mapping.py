@@ -71,6 +71,35 @@ def test_a_type(types: list[str], value: object, headers: Headers | None, expect
 
 
 @pytest.mark.parametrize(
+    "source",
+    [
+        "{'c': 'created'}[value.x]",
+        "value.x[0].a",
+        "value.x ? 'a' : 'b'",
+        "!value.x ? 'a' : 'b'",
+        "value.x && true ? 'a' : 'b'",
+        "'a' in value.x ? 'a' : 'b'",
+        "value.x.exists(each, each == 'a') ? 'a' : 'b'",
+        "value[value.x]",
+        "string(value.x)",
+    ],
+)
+def test_the_next_expression_counts_where_a_part_is_null(source: str) -> None:
+    """Whatever the operation on the part is, and as if the record lacked it."""
+    types = [source, "'next'"]
+    text = f"type = {json.dumps(types)}"
+    assert mapped(text, record({"x": None})).type == "next"
+    assert mapped(text, record({})).type == "next"
+
+
+@pytest.mark.parametrize("source", ["{'c': 'created'}[value.x]", "value.x ? 'a' : 'b'", "value[value.x]"])
+def test_a_part_of_a_wrong_type_is_not_missing(source: str) -> None:
+    """The record is a dead letter, and the next expression does not count."""
+    types = [source, "'next'"]
+    assert reason(f"type = {json.dumps(types)}", record({"x": []})).startswith("expression_failed")
+
+
+@pytest.mark.parametrize(
     ("text", "value", "expected"),
     [
         (
@@ -168,9 +197,19 @@ def test_an_id_does_not_depend_on_the_records_place(text: str) -> None:
     for usable in (5, 2**64 - 1, "a"):
         assert same_id(by, record({"id": usable}, named), record({"id": usable}, named, topic="other", offset=8))
         assert not same_id(by, record({"id": usable}, named), record({"id": 6}, named))
-    unusable: list[object] = [1.5, 2**70, None, *([[], {"a": 1}, ""] if text == "value.id" else [])]
+    unusable: list[object] = [1.5, 2**70, None, "", *([[], {"a": 1}] if text == "value.id" else [])]
     for missing in unusable:
         assert not same_id(by, record({"id": missing}, named), record({"id": missing}, named, offset=8))
+
+
+def test_an_id_or_source_with_an_empty_part_is_none() -> None:
+    """Many records may have the empty part; receivers would drop all but the first of them."""
+    composed = "value.t + ':' + value.e"
+    one, other = record({"t": "a", "e": ""}), record({"t": "a", "e": ""}, offset=8)
+    assert not same_id(X + f'id = "{composed}"', one, other)
+    assert mapped(X + f'source = "{composed}"', one).webhook_id == mapped(X, one).webhook_id
+    assert same_id(X + f'id = ["{composed}", "value.t"]', one, record({"t": "a"}))
+    assert mapped(f'type = "{composed}"', one).type == "a:"
 
 
 def test_texts_that_the_runtime_would_cut_are_no_ids() -> None:
@@ -186,6 +225,18 @@ def test_texts_that_the_runtime_would_cut_are_no_ids() -> None:
     assert reason("type = \"headers.h + ''\"", record({}, cut)).startswith("no_type")
     assert same_id(X + 'id = "value.id"', record({"id": "a\0b"}), record({"id": "a\0b"}, offset=8))
     assert not same_id(X + 'id = "value.id"', record({"id": "a\0b"}), record({"id": "a\0c"}))
+
+
+def test_a_null_stays_null_beside_what_is_left_out() -> None:
+    """A zero byte elsewhere in the record, or the search for fractions in an id's parts, does not make it missing."""
+    operation = "value.before == null ? 'created' : 'updated'"
+    for value in ({"before": None, "other": "a"}, {"before": None, "other": "a\0b"}):
+        assert mapped(f'type = "{operation}"', record(value)).type == "created"
+    for changed in ({"before": None, "after": {"x": "a"}}, {"before": None, "after": {"x": "a\0b"}}):
+        assert mapped("type = \"value == {} ? 'a' : string(value.size())\"", record(changed)).type == "2"
+        by = X + f'source = "\'shop\'"\nid = "({operation}) + topic"'
+        assert same_id(by, record(changed), record(changed, offset=8))
+    assert mapped("type = [\"value.x == null ? 'a' : 'b'\", \"'c'\"]", record({"x": "a\0b"})).type == "c"
 
 
 def test_an_id_by_a_mapping_equals_that_by_the_default_rules() -> None:
@@ -220,6 +271,15 @@ def test_a_content_type() -> None:
     assert mapped(X + 'body = "value.id"', record(CLOUDEVENT)).content_type == "application/json"
     assert mapped(X + "content_type = \"'application/json'\"", record(CLOUDEVENT)).content_type == "application/json"
     assert mapped(X, record(b"\xff specversion")).content_type == "application/json"
+
+
+@pytest.mark.parametrize("value", [CLOUDEVENT, {"specversion": "1.0"}, {"type": "a"}])
+@pytest.mark.parametrize("declared", [None, b"application/json", b"application/cloudevents+json; charset=utf-8"])
+@pytest.mark.parametrize("name", ["ce_type", "event-type", "other"])
+def test_a_content_type_is_that_of_the_default_rules(value: object, declared: bytes | None, name: str) -> None:
+    """A mapping without one gives what records had before, whatever header or body names the type."""
+    each = record(value, [(name, b"a"), ("content-type", declared)])
+    assert mapped(X, each).content_type == decode(each).content_type
 
 
 @pytest.mark.parametrize(
@@ -288,7 +348,7 @@ def test_what_is_nested_too_deeply_makes_a_dead_letter() -> None:
     text = X + "unwrap = true\n"
     assert reason(text, record({}, [("t", nested)])) == "too_deep: the mapping of *: header: it is nested too deeply"
     told = reason(text + 'attributes.subject = "key"', record({}, key=nested))
-    assert told == "too_deep: the mapping of *: attributes: it is nested too deeply"
+    assert told == "too_deep: the mapping of *: attributes.subject, by key: it is nested too deeply"
     told = reason(text + 'id = "string(key.a.size())"', record({}, key=nested))
     assert told.startswith("expression_failed: the mapping of *: id, by string(key.a.size()): ")
     assert told.endswith("nested too deeply")
@@ -349,6 +409,16 @@ def test_attributes() -> None:
     assert event.headers is not None
     assert set(event.headers) == {"h", "ce_type", "ce_source", "ce_time"}
     assert event.extra > len("h1")
+
+
+@pytest.mark.parametrize("source", ["{1: value.a}", "[type(value.a)]", "[b'a']", "[{true: value.a}]"])
+def test_an_attribute_without_json_makes_a_dead_letter(source: str) -> None:
+    """JSON holds no types and bytes, and its objects have texts as keys. It is not said to be nested too deeply."""
+    told = reason(X + f'attributes.subject = "{source}"', record({"a": "secret"}))
+    assert told.startswith(
+        f"expression_failed: the mapping of *: attributes.subject, by {source}: its value has no JSON: "
+    )
+    assert "secret" not in told
 
 
 bodies: st.SearchStrategy[object] = st.one_of(
