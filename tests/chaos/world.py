@@ -148,8 +148,9 @@ class World:
         self.wait(self.at_rest, STOPS_WITHIN + 5)
         self.watch.stop()
         exhausted: Any = self.deployment.sql(
-            "SELECT d.subscription_id, p.body FROM webhook_deliveries d JOIN webhook_payloads p USING"
-            " (group_id, topic, partition_no, record_offset, record_ts) WHERE d.status = 'exhausted'"
+            "SELECT d.subscription_id, p.body FROM webhook_deliveries d JOIN webhook_payloads p ON"
+            " p.group_id = d.group_id AND p.topic = d.topic AND p.partition_no = d.partition_no"
+            " AND p.record_offset = d.record_offset AND p.record_ts = d.record_ts WHERE d.status = 'exhausted'"
         )
         self.book.finish(exhausted, self._announced())
 

@@ -208,7 +208,7 @@ def test_pods_mount_the_secrets_that_they_read(helm: Helm, name: str) -> None:
 def seconds_to_stop() -> float:
     """The longest time of a stop after the drain: see `Worker._close`."""
     leave = inspect.signature(source.Source.close).parameters["timeout"].default
-    threads = re.search(r"([\w, ]+) = threads = \[", inspect.getsource(wiring))
+    threads = re.search(r"([\w, ]+) = self\.threads = \[", inspect.getsource(wiring))
     assert threads
     databases = len(threads[1].split(",")) * worker.LEAVE_DATABASE
     observers = attempt_log.FLUSH + tracing.FLUSH

@@ -203,6 +203,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "ledger.marks.published": ("The console: the dead letters that were published again.",),
         "ledger.marks.refused_since": (
+            "Forget what was noted of an earlier topic's record.",
             "A delivery that the database refuses: note since when.",
             "Since when.",
         ),
@@ -420,8 +421,8 @@ def _subscribe(engine: Engine) -> None:
     repository.find(engine, URL, "user.created")
     repository.edit(engine, 1, {"timeout_seconds": 5.0}, Rules(own_secret=True))
     repository.edit(engine, 1, {"event_filter": None})
-    list(repository.walk(engine, event_type="user.created", tenant="*", enabled=True))
     repository.page(engine, after=None, limit=10, event_type="user.created", tenant="*", state="failing", url="example")
+    list(repository.walk(engine, event_type="user.created", tenant="*", enabled=True))
     repository.page(engine, after=None, limit=10)
     health.failing(engine, 20)
     health.disabled(engine, 20)
