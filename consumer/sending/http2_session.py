@@ -13,7 +13,7 @@ from h2 import events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.exceptions import ProtocolError, StreamClosedError
+from h2.exceptions import NoSuchStreamError, ProtocolError
 from h2.settings import SettingCodes, Settings
 from hpack import Encoder, NeverIndexedHeaderTuple
 from hyperframe import frame as frames
@@ -54,7 +54,6 @@ _CONFIGURATION = H2Configuration(
     validate_outbound_headers=False,
     normalize_outbound_headers=False,
 )
-_HEADS = events.InformationalResponseReceived | events.ResponseReceived | events.TrailersReceived
 _OTHER = "it answered with something other than HTTP/2"
 
 
@@ -99,7 +98,8 @@ class Http2Session:
         self._in = bytearray()
         self._out = bytearray(self._h2.data_to_send())
         self._sending: deque[Http2Exchange] = deque()  # those with an unsent body
-        self._limit = 1  # open requests; the receiver's own limit comes with its settings
+        self._allowed = 1  # open requests; the receiver's own limit comes with its settings, and may be 0
+        self._learnt = STREAMS  # open requests that it seems to accept, by what it has refused
         self._next = 1
         self._received = 0  # bytes since the connection's window was last opened
         self._calm = CONTROL
@@ -109,7 +109,9 @@ class Http2Session:
     @property
     def room(self) -> int:
         """How many requests may be opened now."""
-        return 0 if self.leaving or len(self._out) > _MOST_WAITING else max(0, self._limit - len(self.exchanges))
+        if self.leaving or len(self._out) > _MOST_WAITING:
+            return 0
+        return max(0, min(self._allowed, self._learnt) - len(self.exchanges))
 
     # Sending.
 
@@ -269,9 +271,9 @@ class Http2Session:
     def _on_event(self, event: events.Event) -> None:
         if isinstance(event, events.RemoteSettingsChanged):
             if not self.settled:
-                self.settled, self._limit = True, STREAMS
+                self.settled, self._allowed = True, STREAMS
             if (wanted := event.changed_settings.get(SettingCodes.MAX_CONCURRENT_STREAMS)) is not None:
-                self._limit = min(STREAMS, wanted.new_value)
+                self._allowed, self._learnt = min(STREAMS, wanted.new_value), STREAMS
         elif isinstance(event, events.DataReceived):
             self._received += event.flow_controlled_length or 0
             if self._received > _RECEIVE // 2:
@@ -298,7 +300,7 @@ class Http2Session:
         if not by_receiver:
             self._end(exchange, "it opened a window beyond the largest size")
         elif code == ErrorCodes.REFUSED_STREAM:
-            self._limit = max(1, min(self._limit, len(self.exchanges)))  # as many as it seems to accept now
+            self._learnt = max(1, min(self._learnt, len(self.exchanges)))
             self._end(exchange, "")
         elif code == ErrorCodes.HTTP_1_1_REQUIRED:
             self._end(exchange, "it wants HTTP/1.1: set http_version to 1.1")
@@ -342,7 +344,7 @@ class Http2Session:
         self._ended.append(exchange)
 
     def _reset(self, exchange: Http2Exchange) -> None:
-        with suppress(StreamClosedError):
+        with suppress(NoSuchStreamError):
             self._h2.reset_stream(exchange.number, ErrorCodes.CANCEL)
         self._collect()
 

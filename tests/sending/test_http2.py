@@ -395,6 +395,29 @@ def test_a_refused_request_is_sent_again(sender2: Sender, receive2: Receive2) ->
     assert count == {"once": 2, "always": 3}
 
 
+def test_a_receiver_that_drains_its_connection_loses_no_request(sender2: Sender, receive2: Receive2) -> None:
+    """It allows no more requests and refuses those it has: all of them go to another connection."""
+    none = SettingsFrame(settings={SettingCodes.MAX_CONCURRENT_STREAMS: 0}).serialize()
+    held = Held()
+
+    def behave(got: Got) -> None:
+        if len(receiver.peers) > 1:
+            got.answer()
+            return
+        held(got)
+        if len(held.got) == 10:
+            resets = [raw(3, 0, each.stream, ErrorCodes.REFUSED_STREAM.to_bytes(4)) for each in held.got]
+            got.peer.say(none + b"".join(resets))
+
+    receiver = receive2(behave)
+    results: list[Result] = []
+    for _ in range(10):
+        sender2.submit(receiver.url, results)
+    sender2.turn_until(lambda: len(results) == 10)
+    assert statuses(results) == {204: 10}
+    assert len(receiver.peers) == 2
+
+
 def test_goaway_moves_requests_to_another_connection(sender2: Sender, receive2: Receive2) -> None:
     """Requests above the last processed one are sent again. The others are answered on the old connection."""
     held = Held()

@@ -336,6 +336,18 @@ def test_a_refused_request_may_be_sent_again() -> None:
     assert list(talk.session.exchanges.values()) == [second]
 
 
+def test_a_receiver_that_allows_no_more_requests_gets_none() -> None:
+    """What it refuses afterwards does not raise its own limit of 0; a later limit of its own counts again."""
+    talk = Talk()
+    streams = [talk.send() for _ in range(3)]
+    talk.receive(settings({SettingCodes.MAX_CONCURRENT_STREAMS: 0}))
+    refused = [raw(RESET, 0, each.number, Code.REFUSED_STREAM.to_bytes(4)) for each in streams]
+    assert talk.receive(*refused) == streams
+    assert talk.session.room == 0
+    talk.receive(settings({SettingCodes.MAX_CONCURRENT_STREAMS: 5}))
+    assert talk.session.room == 5
+
+
 @pytest.mark.parametrize(
     ("code", "error"),
     [
