@@ -20,9 +20,9 @@ _WRITES = 4  # in a turn
 class Http2Connection:
     """An open connection, registered with the poller until closed. `born` and `used_at` are monotonic seconds.
 
-    `session` says what it can carry. `unprocessed` gets a transfer whose request the receiver has not processed: it may
-    be sent again (RFC 9113, 8.7). `freed` is called when exchanges have ended, when the receiver allows more of them,
-    and when the connection has closed.
+    `session` says what it can carry. `unprocessed` gets a transfer that may be sent again: the receiver has not
+    processed its request (RFC 9113, 8.7), or the connection broke at the answer to another one. `freed` is called when
+    exchanges have ended, when the receiver allows more of them, and when the connection has closed.
     """
 
     rest = 0.0  # an answer names its request

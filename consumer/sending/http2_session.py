@@ -11,10 +11,11 @@ from typing import Any
 
 from h2 import events
 from h2.config import H2Configuration
-from h2.connection import H2Connection
+from h2.connection import AllowedStreamIDs, H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import NoSuchStreamError, ProtocolError
 from h2.settings import SettingCodes, Settings
+from h2.stream import H2Stream
 from hpack import Encoder, NeverIndexedHeaderTuple
 from hyperframe import frame as frames
 from hyperframe.exceptions import HyperframeError
@@ -74,7 +75,21 @@ class _PlainEncoder(Encoder):
 
 
 class _H2(H2Connection):
+    """Ignores what h2 would end the connection for, though the answer is clear; h2 has no public settings for it.
+
+    These are lengths that do not fit the body (its end is marked by a flag), and priorities (RFC 9113, 5.3.2).
+    """
+
     MAX_CLOSED_STREAMS = 1_000  # remembered, 100 bytes each
+
+    def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
+        stream = super()._begin_new_stream(stream_id, allowed_ids)
+        stream._initialize_content_length = lambda _: None  # type: ignore[assignment,method-assign]  # noqa: SLF001
+        return stream
+
+    def _receive_headers_frame(self, frame: frames.HeadersFrame) -> tuple[list[Frame], list[events.Event]]:
+        frame.flags.discard("PRIORITY")
+        return super()._receive_headers_frame(frame)
 
 
 class Http2Session:
@@ -105,6 +120,7 @@ class Http2Session:
         self._calm = CONTROL
         self._block_size = 0  # of the head that is being received
         self._ended: list[Http2Exchange] = []
+        self._culprit = 0  # the stream whose frame is being parsed, or has made the session fail
 
     @property
     def room(self) -> int:
@@ -190,12 +206,14 @@ class Http2Session:
         """The connection has ended. Returns its open exchanges as ended ones.
 
         A request is unprocessed if nothing arrived after it, on a connection that had worked before and whose end is
-        `orderly`: servers close idle connections at any moment, as with HTTP/1.1 (RFC 9112, 9.3.1).
+        `orderly`: servers close idle connections at any moment, as with HTTP/1.1 (RFC 9112, 9.3.1). It also counts as
+        unprocessed if a frame for another request has made the session fail: one endpoint costs others no attempt.
         """
         for exchange in tuple(self.exchanges.values()):
             self._forget(exchange)
             is_unused = orderly and self.settled and exchange.heard == self.heard
-            self._end(exchange, "" if is_unused else why)
+            is_bystander = self._culprit not in (0, exchange.number)
+            self._end(exchange, "" if is_unused or is_bystander else why)
         self._out.clear()
         self.leaving = True
         ended, self._ended = self._ended, []
@@ -216,6 +234,7 @@ class Http2Session:
                 data, at = bytes(self._in[at:end]), end
                 self.budget -= 1
                 self._on_frame(frame, data)
+                self._culprit = 0
         finally:
             del self._in[:at]
             self.is_behind = self.budget <= 0 and len(self._in) >= _FRAME_HEAD
@@ -227,11 +246,14 @@ class Http2Session:
         exchange = self.exchanges.get(number)
         if number and (not number & 1 or number >= self._next) and not isinstance(frame, frames.PriorityFrame):
             raise SessionFailed("it answered a request that it did not get")
+        self._culprit = number
         if isinstance(frame, frames.DataFrame | frames.HeadersFrame):
             if exchange is None:
                 self._spend(1)
         else:
             self._spend(1)
+        if isinstance(frame, frames.PriorityFrame):
+            return
         if isinstance(frame, frames.HeadersFrame | frames.ContinuationFrame):
             self._measure(frame, exchange, len(data) - _FRAME_HEAD)
         elif isinstance(frame, frames.GoAwayFrame):

@@ -529,6 +529,27 @@ def test_a_broken_protocol_fails_its_requests(sender2: Sender, receive2: Receive
     assert sender2.response(receiver.url).status_code == 204
 
 
+def test_an_endpoint_that_breaks_the_protocol_fails_alone(sender2: Sender, receive2: Receive2) -> None:
+    """The other requests of the connection are answered on the next one."""
+    held = Held()
+
+    def behave(got: Got) -> None:
+        if len(receiver.peers) > 1:
+            got.answer()
+            return
+        held(got)
+        if len(held.got) == 5:
+            (bad,) = (each for each in held.got if each.headers.get("x") == "bad")
+            bad.peer.say(raw(5, 4, bad.stream, (2).to_bytes(4)))
+
+    receiver = receive2(behave)
+    results: list[Result] = []
+    for name in ("1", "2", "bad", "4", "5"):
+        sender2.submit(receiver.url, results, x=name)
+    sender2.turn_until(lambda: len(results) == 5)
+    assert statuses(results) == {204: 4, "it broke the protocol: Received pushed stream": 1}
+
+
 @pytest.mark.parametrize("by_proxy", [False, True])
 def test_a_turn_reads_a_bounded_part_of_a_flood(
     make_sender2: MakeSender,

@@ -312,6 +312,48 @@ def test_trailers_are_read_and_dropped() -> None:
     assert ended.cut() == Answer(200, b"HTTP/2 200", b"ok", keep=False)
 
 
+@pytest.mark.parametrize("lengths", [[b"abc"], [b"2", b"3"], [b"1"], [b"3"], [b"-2"], [b""]])
+def test_a_wrong_length_does_not_matter(lengths: list[bytes]) -> None:
+    """The answer counts, with the body that came, and the connection goes on."""
+    talk = Talk()
+    stream, other = talk.send(), talk.send()
+    fields = [(b"content-length", length) for length in lengths]
+    ended = talk.one(talk.head(stream, 200, *fields), data(stream, b"ok", END))
+    assert (ended.status, bytes(ended.content)) == (200, b"ok")
+    assert talk.one(talk.head(other, 204, *fields, flags=LAST)).status == 204
+
+
+def test_a_priority_that_makes_no_sense_is_skipped() -> None:
+    """A stream that depends on itself does no harm, in a frame of its own or in a head."""
+    talk = Talk()
+    stream = talk.send()
+    itself = stream.number.to_bytes(4) + b"\0"
+    head = raw(HEADERS, LAST | PRIORITIZED, stream.number, itself + talk.block(200))
+    assert talk.one(raw(PRIORITY, 0, stream.number, itself), raw(PRIORITY, 0, 9, b"x"), head).status == 200
+
+
+@pytest.mark.parametrize("head", [b"", b"\x88"], ids=["without a status", "with a status"])
+def test_an_answer_that_breaks_the_protocol_costs_others_no_attempt(head: bytes) -> None:
+    """Its own status counts if it came; the others' requests may be sent again, unless their status came too."""
+    talk = Talk()
+    bad, answered, other = talk.send(), talk.send(), talk.send()
+    talk.receive(talk.head(answered, 200))
+    start = raw(HEADERS, LAST_HEAD, bad.number, head) if head else b""
+    assert talk.failure(start, window(bad.number, 0)).startswith("it broke the protocol: ")
+    assert talk.session.end("why", orderly=False) == [bad, answered, other]
+    assert (bad.status, bad.error) == (200 if head else 0, "why")
+    assert (answered.status, other.status, other.error) == (200, 0, "")
+
+
+@pytest.mark.parametrize("sent", [raw(PING, 0, 0, b"x"), raw(DATA, 0, 7), raw(DATA, 0, 2)])
+def test_a_fault_of_the_connection_fails_all_its_requests(sent: bytes) -> None:
+    """No single request has caused it, so each gets the reason."""
+    talk = Talk()
+    streams = [talk.send(), talk.send()]
+    talk.failure(raw(PRIORITY, 0, 1, bytes(5)), sent)
+    assert [each.error for each in talk.session.end("why", orderly=False)] == ["why"] * len(streams)
+
+
 def test_padding_and_priorities_are_skipped() -> None:
     """They carry no data."""
     talk = Talk()
