@@ -4,6 +4,7 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from errno import EPIPE
 from random import Random
 from typing import Any
 
@@ -605,6 +606,47 @@ class Flooded:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
+
+
+class Broken:
+    """The stream of a connection whose receiver has sent `sent` and can be written to no more."""
+
+    def __init__(self, stream: Any, sent: list[bytes]) -> None:
+        self.stream = stream
+        self.sent = sent
+
+    def send(self, _data: bytes) -> int:
+        raise BrokenPipeError(EPIPE, "Broken pipe")
+
+    def recv(self, most: int) -> bytes:
+        if not self.sent:
+            raise ssl.SSLWantReadError
+        assert len(self.sent[0]) <= most
+        return self.sent.pop(0)
+
+    def held(self) -> int:
+        return 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def test_answers_that_came_before_a_write_failed_count(sender2: Sender, receive2: Receive2) -> None:
+    """However many frames come with them, in several records; the other requests fail."""
+    held = Held()
+    receiver = receive2(held)
+    results: list[Result] = []
+    transfers = [sender2.submit(receiver.url, results, x=str(number)) for number in range(3)]
+    sender2.turn_until(lambda: len(held.got) == 3 and connection_of(transfers[0]).session.settled)
+    connection = connection_of(transfers[0])
+    numbers = [transfer.stage.number for transfer in transfers]
+    pings = PingFrame(0, bytes(8)).serialize() * 250
+    answers = [raw(1, 5, number, b"\x88") for number in numbers[:2]]
+    connection.stream = Broken(connection.stream, [pings + answers[0], pings + answers[1]])
+    sender2.submit(receiver.url, results)
+    sender2.turn_until(lambda: len(results) == 4)
+    assert statuses(results) == {200: 2, "the connection was closed before an answer came: Broken pipe": 2}
+    assert len(receiver.peers) == 1
 
 
 def test_a_turn_reads_few_large_records(sender2: Sender, receive2: Receive2) -> None:
