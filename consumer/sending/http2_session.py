@@ -80,7 +80,11 @@ class _H2(H2Connection):
     These are lengths that do not fit the body (its end is marked by a flag), and priorities (RFC 9113, 5.3.2).
     """
 
-    MAX_CLOSED_STREAMS = 1_000  # remembered, 100 bytes each
+    MAX_CLOSED_STREAMS = 1_000  # remembered, 100 bytes each; a late frame for an older one is no fault either
+
+    def _stream_is_closed_by_reset(self, stream_id: int) -> bool:
+        is_forgotten = stream_id not in self.streams and stream_id not in self._closed_streams
+        return is_forgotten or super()._stream_is_closed_by_reset(stream_id)
 
     def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
         stream = super()._begin_new_stream(stream_id, allowed_ids)

@@ -455,6 +455,21 @@ def test_a_cancelled_request() -> None:
     assert ended.cut() == Answer(200, b"HTTP/2 200\r\nx: indexed", b"", keep=False)
 
 
+def test_late_frames_for_a_request_that_was_cancelled_long_ago() -> None:
+    """They have no effect, however many requests have ended since; a head still fills the table of fields."""
+    talk = Talk()
+    old = talk.send(b"x")
+    talk.session.cancel(old)
+    for _ in range(1_100):
+        talk.one(talk.head(talk.send(), 204, flags=LAST))
+        talk.frames()
+    last = talk.send()
+    late = (talk.head(old, 200, (b"x", b"indexed")), data(old, b"late", END), window(1, 5), raw(RESET, 0, 1, bytes(4)))
+    assert talk.receive(*late) == []
+    ended = talk.one(talk.head(last, 200, (b"x", b"indexed"), flags=LAST))
+    assert ended.cut() == Answer(200, b"HTTP/2 200\r\nx: indexed", b"", keep=False)
+
+
 def test_the_end_of_the_connection() -> None:
     """On a connection that had worked, a request is unprocessed if no byte came after it. A known status counts."""
     talk = Talk()
