@@ -15,14 +15,15 @@ from consumer.sending.transfer import ConnectionOwner, Http2Exchange, Transfer, 
 
 _WRITE = 65_536  # bytes taken from the session at once; a small body waits for at most so many of a large one
 _WRITES = 4  # in a turn
+_LAST_READS = 32  # of a connection that has failed, each as long as a turn's: more than all frames of a TLS record take
 
 
 class Http2Connection:
     """An open connection, registered with the poller until closed. `born` and `used_at` are monotonic seconds.
 
-    `session` says what it can carry. `unprocessed` gets a transfer whose request the receiver has not processed: it may
-    be sent again (RFC 9113, 8.7). `freed` is called when exchanges have ended, when the receiver allows more of them,
-    and when the connection has closed.
+    `session` says what it can carry. `unprocessed` gets a transfer that may be sent again: the receiver has not
+    processed its request (RFC 9113, 8.7), or the connection broke at the answer to another one. `freed` is called when
+    exchanges have ended, when the receiver allows more of them, and when the connection has closed.
     """
 
     rest = 0.0  # an answer names its request
@@ -130,10 +131,8 @@ class Http2Connection:
                 self._todo = self._todo[self.stream.send(self._todo) :]
             except NOT_NOW:
                 break
-            except OSError as error:  # answers may have arrived before
-                self._read()
-                if self._fd >= 0:
-                    self._closed(error)
+            except OSError as error:
+                self._read_last(error)
                 return
         self._wait(to_write=True)
 
@@ -188,6 +187,18 @@ class Http2Connection:
             self._read_soon()
         self._send_soon()
         self._freed(self)
+
+    def _read_last(self, error: OSError) -> None:
+        """Nothing more can be written: take the answers that have arrived before, and end the connection."""
+        self.session.leaving = True
+        for _ in range(_LAST_READS):
+            was_behind, heard = self.session.is_behind, self.session.heard
+            self._read()
+            if self._fd < 0:
+                return
+            if not was_behind and self.session.heard == heard:  # no more bytes have come
+                break
+        self._closed(error)
 
     def _closed(self, error: OSError | None) -> None:
         reason = f": {reason_of(error)}" if error is not None else ""

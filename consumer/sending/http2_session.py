@@ -11,10 +11,11 @@ from typing import Any
 
 from h2 import events
 from h2.config import H2Configuration
-from h2.connection import H2Connection
+from h2.connection import AllowedStreamIDs, H2Connection
 from h2.errors import ErrorCodes
-from h2.exceptions import ProtocolError, StreamClosedError
+from h2.exceptions import NoSuchStreamError, ProtocolError
 from h2.settings import SettingCodes, Settings
+from h2.stream import H2Stream
 from hpack import Encoder, NeverIndexedHeaderTuple
 from hyperframe import frame as frames
 from hyperframe.exceptions import HyperframeError
@@ -54,7 +55,6 @@ _CONFIGURATION = H2Configuration(
     validate_outbound_headers=False,
     normalize_outbound_headers=False,
 )
-_HEADS = events.InformationalResponseReceived | events.ResponseReceived | events.TrailersReceived
 _OTHER = "it answered with something other than HTTP/2"
 
 
@@ -75,7 +75,25 @@ class _PlainEncoder(Encoder):
 
 
 class _H2(H2Connection):
-    MAX_CLOSED_STREAMS = 1_000  # remembered, 100 bytes each
+    """Ignores what h2 would end the connection for, though the answer is clear; h2 has no public settings for it.
+
+    These are lengths that do not fit the body (its end is marked by a flag), and priorities (RFC 9113, 5.3.2).
+    """
+
+    MAX_CLOSED_STREAMS = 1_000  # remembered, 100 bytes each; a late frame for an older one is no fault either
+
+    def _stream_is_closed_by_reset(self, stream_id: int) -> bool:
+        is_forgotten = stream_id not in self.streams and stream_id not in self._closed_streams
+        return is_forgotten or super()._stream_is_closed_by_reset(stream_id)
+
+    def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
+        stream = super()._begin_new_stream(stream_id, allowed_ids)
+        stream._initialize_content_length = lambda _: None  # type: ignore[assignment,method-assign]  # noqa: SLF001
+        return stream
+
+    def _receive_headers_frame(self, frame: frames.HeadersFrame) -> tuple[list[Frame], list[events.Event]]:
+        frame.flags.discard("PRIORITY")
+        return super()._receive_headers_frame(frame)
 
 
 class Http2Session:
@@ -99,17 +117,21 @@ class Http2Session:
         self._in = bytearray()
         self._out = bytearray(self._h2.data_to_send())
         self._sending: deque[Http2Exchange] = deque()  # those with an unsent body
-        self._limit = 1  # open requests; the receiver's own limit comes with its settings
+        self._allowed = 1  # open requests; the receiver's own limit comes with its settings, and may be 0
+        self._learnt = STREAMS  # open requests that it seems to accept, by what it has refused
         self._next = 1
         self._received = 0  # bytes since the connection's window was last opened
         self._calm = CONTROL
         self._block_size = 0  # of the head that is being received
         self._ended: list[Http2Exchange] = []
+        self._culprit = 0  # the stream whose frame is being parsed, or has made the session fail
 
     @property
     def room(self) -> int:
         """How many requests may be opened now."""
-        return 0 if self.leaving or len(self._out) > _MOST_WAITING else max(0, self._limit - len(self.exchanges))
+        if self.leaving or len(self._out) > _MOST_WAITING:
+            return 0
+        return max(0, min(self._allowed, self._learnt) - len(self.exchanges))
 
     # Sending.
 
@@ -188,12 +210,14 @@ class Http2Session:
         """The connection has ended. Returns its open exchanges as ended ones.
 
         A request is unprocessed if nothing arrived after it, on a connection that had worked before and whose end is
-        `orderly`: servers close idle connections at any moment, as with HTTP/1.1 (RFC 9112, 9.3.1).
+        `orderly`: servers close idle connections at any moment, as with HTTP/1.1 (RFC 9112, 9.3.1). It also counts as
+        unprocessed if a frame for another request has made the session fail: one endpoint costs others no attempt.
         """
         for exchange in tuple(self.exchanges.values()):
             self._forget(exchange)
             is_unused = orderly and self.settled and exchange.heard == self.heard
-            self._end(exchange, "" if is_unused else why)
+            is_bystander = self._culprit not in (0, exchange.number)
+            self._end(exchange, "" if is_unused or is_bystander else why)
         self._out.clear()
         self.leaving = True
         ended, self._ended = self._ended, []
@@ -214,6 +238,7 @@ class Http2Session:
                 data, at = bytes(self._in[at:end]), end
                 self.budget -= 1
                 self._on_frame(frame, data)
+                self._culprit = 0
         finally:
             del self._in[:at]
             self.is_behind = self.budget <= 0 and len(self._in) >= _FRAME_HEAD
@@ -225,11 +250,14 @@ class Http2Session:
         exchange = self.exchanges.get(number)
         if number and (not number & 1 or number >= self._next) and not isinstance(frame, frames.PriorityFrame):
             raise SessionFailed("it answered a request that it did not get")
+        self._culprit = number
         if isinstance(frame, frames.DataFrame | frames.HeadersFrame):
             if exchange is None:
                 self._spend(1)
         else:
             self._spend(1)
+        if isinstance(frame, frames.PriorityFrame):
+            return
         if isinstance(frame, frames.HeadersFrame | frames.ContinuationFrame):
             self._measure(frame, exchange, len(data) - _FRAME_HEAD)
         elif isinstance(frame, frames.GoAwayFrame):
@@ -269,9 +297,9 @@ class Http2Session:
     def _on_event(self, event: events.Event) -> None:
         if isinstance(event, events.RemoteSettingsChanged):
             if not self.settled:
-                self.settled, self._limit = True, STREAMS
+                self.settled, self._allowed = True, STREAMS
             if (wanted := event.changed_settings.get(SettingCodes.MAX_CONCURRENT_STREAMS)) is not None:
-                self._limit = min(STREAMS, wanted.new_value)
+                self._allowed, self._learnt = min(STREAMS, wanted.new_value), STREAMS
         elif isinstance(event, events.DataReceived):
             self._received += event.flow_controlled_length or 0
             if self._received > _RECEIVE // 2:
@@ -298,7 +326,7 @@ class Http2Session:
         if not by_receiver:
             self._end(exchange, "it opened a window beyond the largest size")
         elif code == ErrorCodes.REFUSED_STREAM:
-            self._limit = max(1, min(self._limit, len(self.exchanges)))  # as many as it seems to accept now
+            self._learnt = max(1, min(self._learnt, len(self.exchanges)))
             self._end(exchange, "")
         elif code == ErrorCodes.HTTP_1_1_REQUIRED:
             self._end(exchange, "it wants HTTP/1.1: set http_version to 1.1")
@@ -342,7 +370,7 @@ class Http2Session:
         self._ended.append(exchange)
 
     def _reset(self, exchange: Http2Exchange) -> None:
-        with suppress(StreamClosedError):
+        with suppress(NoSuchStreamError):
             self._h2.reset_stream(exchange.number, ErrorCodes.CANCEL)
         self._collect()
 

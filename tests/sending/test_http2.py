@@ -4,6 +4,7 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from errno import EPIPE
 from random import Random
 from typing import Any
 
@@ -395,6 +396,29 @@ def test_a_refused_request_is_sent_again(sender2: Sender, receive2: Receive2) ->
     assert count == {"once": 2, "always": 3}
 
 
+def test_a_receiver_that_drains_its_connection_loses_no_request(sender2: Sender, receive2: Receive2) -> None:
+    """It allows no more requests and refuses those it has: all of them go to another connection."""
+    none = SettingsFrame(settings={SettingCodes.MAX_CONCURRENT_STREAMS: 0}).serialize()
+    held = Held()
+
+    def behave(got: Got) -> None:
+        if len(receiver.peers) > 1:
+            got.answer()
+            return
+        held(got)
+        if len(held.got) == 10:
+            resets = [raw(3, 0, each.stream, ErrorCodes.REFUSED_STREAM.to_bytes(4)) for each in held.got]
+            got.peer.say(none + b"".join(resets))
+
+    receiver = receive2(behave)
+    results: list[Result] = []
+    for _ in range(10):
+        sender2.submit(receiver.url, results)
+    sender2.turn_until(lambda: len(results) == 10)
+    assert statuses(results) == {204: 10}
+    assert len(receiver.peers) == 2
+
+
 def test_goaway_moves_requests_to_another_connection(sender2: Sender, receive2: Receive2) -> None:
     """Requests above the last processed one are sent again. The others are answered on the old connection."""
     held = Held()
@@ -506,6 +530,27 @@ def test_a_broken_protocol_fails_its_requests(sender2: Sender, receive2: Receive
     assert sender2.response(receiver.url).status_code == 204
 
 
+def test_an_endpoint_that_breaks_the_protocol_fails_alone(sender2: Sender, receive2: Receive2) -> None:
+    """The other requests of the connection are answered on the next one."""
+    held = Held()
+
+    def behave(got: Got) -> None:
+        if len(receiver.peers) > 1:
+            got.answer()
+            return
+        held(got)
+        if len(held.got) == 5:
+            (bad,) = (each for each in held.got if each.headers.get("x") == "bad")
+            bad.peer.say(raw(5, 4, bad.stream, (2).to_bytes(4)))
+
+    receiver = receive2(behave)
+    results: list[Result] = []
+    for name in ("1", "2", "bad", "4", "5"):
+        sender2.submit(receiver.url, results, x=name)
+    sender2.turn_until(lambda: len(results) == 5)
+    assert statuses(results) == {204: 4, "it broke the protocol: Received pushed stream": 1}
+
+
 @pytest.mark.parametrize("by_proxy", [False, True])
 def test_a_turn_reads_a_bounded_part_of_a_flood(
     make_sender2: MakeSender,
@@ -561,6 +606,47 @@ class Flooded:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
+
+
+class Broken:
+    """The stream of a connection whose receiver has sent `sent` and can be written to no more."""
+
+    def __init__(self, stream: Any, sent: list[bytes]) -> None:
+        self.stream = stream
+        self.sent = sent
+
+    def send(self, _data: bytes) -> int:
+        raise BrokenPipeError(EPIPE, "Broken pipe")
+
+    def recv(self, most: int) -> bytes:
+        if not self.sent:
+            raise ssl.SSLWantReadError
+        assert len(self.sent[0]) <= most
+        return self.sent.pop(0)
+
+    def held(self) -> int:
+        return 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def test_answers_that_came_before_a_write_failed_count(sender2: Sender, receive2: Receive2) -> None:
+    """However many frames come with them, in several records; the other requests fail."""
+    held = Held()
+    receiver = receive2(held)
+    results: list[Result] = []
+    transfers = [sender2.submit(receiver.url, results, x=str(number)) for number in range(3)]
+    sender2.turn_until(lambda: len(held.got) == 3 and connection_of(transfers[0]).session.settled)
+    connection = connection_of(transfers[0])
+    numbers = [transfer.stage.number for transfer in transfers]
+    pings = PingFrame(0, bytes(8)).serialize() * 250
+    answers = [raw(1, 5, number, b"\x88") for number in numbers[:2]]
+    connection.stream = Broken(connection.stream, [pings + answers[0], pings + answers[1]])
+    sender2.submit(receiver.url, results)
+    sender2.turn_until(lambda: len(results) == 4)
+    assert statuses(results) == {200: 2, "the connection was closed before an answer came: Broken pipe": 2}
+    assert len(receiver.peers) == 1
 
 
 def test_a_turn_reads_few_large_records(sender2: Sender, receive2: Receive2) -> None:

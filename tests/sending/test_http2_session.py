@@ -312,6 +312,48 @@ def test_trailers_are_read_and_dropped() -> None:
     assert ended.cut() == Answer(200, b"HTTP/2 200", b"ok", keep=False)
 
 
+@pytest.mark.parametrize("lengths", [[b"abc"], [b"2", b"3"], [b"1"], [b"3"], [b"-2"], [b""]])
+def test_a_wrong_length_does_not_matter(lengths: list[bytes]) -> None:
+    """The answer counts, with the body that came, and the connection goes on."""
+    talk = Talk()
+    stream, other = talk.send(), talk.send()
+    fields = [(b"content-length", length) for length in lengths]
+    ended = talk.one(talk.head(stream, 200, *fields), data(stream, b"ok", END))
+    assert (ended.status, bytes(ended.content)) == (200, b"ok")
+    assert talk.one(talk.head(other, 204, *fields, flags=LAST)).status == 204
+
+
+def test_a_priority_that_makes_no_sense_is_skipped() -> None:
+    """A stream that depends on itself does no harm, in a frame of its own or in a head."""
+    talk = Talk()
+    stream = talk.send()
+    itself = stream.number.to_bytes(4) + b"\0"
+    head = raw(HEADERS, LAST | PRIORITIZED, stream.number, itself + talk.block(200))
+    assert talk.one(raw(PRIORITY, 0, stream.number, itself), raw(PRIORITY, 0, 9, b"x"), head).status == 200
+
+
+@pytest.mark.parametrize("head", [b"", b"\x88"], ids=["without a status", "with a status"])
+def test_an_answer_that_breaks_the_protocol_costs_others_no_attempt(head: bytes) -> None:
+    """Its own status counts if it came; the others' requests may be sent again, unless their status came too."""
+    talk = Talk()
+    bad, answered, other = talk.send(), talk.send(), talk.send()
+    talk.receive(talk.head(answered, 200))
+    start = raw(HEADERS, LAST_HEAD, bad.number, head) if head else b""
+    assert talk.failure(start, window(bad.number, 0)).startswith("it broke the protocol: ")
+    assert talk.session.end("why", orderly=False) == [bad, answered, other]
+    assert (bad.status, bad.error) == (200 if head else 0, "why")
+    assert (answered.status, other.status, other.error) == (200, 0, "")
+
+
+@pytest.mark.parametrize("sent", [raw(PING, 0, 0, b"x"), raw(DATA, 0, 7), raw(DATA, 0, 2)])
+def test_a_fault_of_the_connection_fails_all_its_requests(sent: bytes) -> None:
+    """No single request has caused it, so each gets the reason."""
+    talk = Talk()
+    streams = [talk.send(), talk.send()]
+    talk.failure(raw(PRIORITY, 0, 1, bytes(5)), sent)
+    assert [each.error for each in talk.session.end("why", orderly=False)] == ["why"] * len(streams)
+
+
 def test_padding_and_priorities_are_skipped() -> None:
     """They carry no data."""
     talk = Talk()
@@ -334,6 +376,18 @@ def test_a_refused_request_may_be_sent_again() -> None:
     talk.session.cancel(first)
     assert talk.session.room == 1
     assert list(talk.session.exchanges.values()) == [second]
+
+
+def test_a_receiver_that_allows_no_more_requests_gets_none() -> None:
+    """What it refuses afterwards does not raise its own limit of 0; a later limit of its own counts again."""
+    talk = Talk()
+    streams = [talk.send() for _ in range(3)]
+    talk.receive(settings({SettingCodes.MAX_CONCURRENT_STREAMS: 0}))
+    refused = [raw(RESET, 0, each.number, Code.REFUSED_STREAM.to_bytes(4)) for each in streams]
+    assert talk.receive(*refused) == streams
+    assert talk.session.room == 0
+    talk.receive(settings({SettingCodes.MAX_CONCURRENT_STREAMS: 5}))
+    assert talk.session.room == 5
 
 
 @pytest.mark.parametrize(
@@ -398,6 +452,21 @@ def test_a_cancelled_request() -> None:
     late = (talk.head(stream, 200, (b"x", b"indexed")), data(stream, b"late", END), window(1, 5))
     assert talk.receive(*late) == []
     ended = talk.one(talk.head(other, 200, (b"x", b"indexed"), flags=LAST))
+    assert ended.cut() == Answer(200, b"HTTP/2 200\r\nx: indexed", b"", keep=False)
+
+
+def test_late_frames_for_a_request_that_was_cancelled_long_ago() -> None:
+    """They have no effect, however many requests have ended since; a head still fills the table of fields."""
+    talk = Talk()
+    old = talk.send(b"x")
+    talk.session.cancel(old)
+    for _ in range(1_100):
+        talk.one(talk.head(talk.send(), 204, flags=LAST))
+        talk.frames()
+    last = talk.send()
+    late = (talk.head(old, 200, (b"x", b"indexed")), data(old, b"late", END), window(1, 5), raw(RESET, 0, 1, bytes(4)))
+    assert talk.receive(*late) == []
+    ended = talk.one(talk.head(last, 200, (b"x", b"indexed"), flags=LAST))
     assert ended.cut() == Answer(200, b"HTTP/2 200\r\nx: indexed", b"", keep=False)
 
 
