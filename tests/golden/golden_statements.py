@@ -487,6 +487,7 @@ def _send(engine: Engine) -> None:
     assigned.open_keys(engine, GROUP, "t", 0, 10)
     marks.refused_since(engine, GROUP, RecordId("t", 0, 0, 0), 1, T)
     marks.recent(engine, GROUP, None)
+    marks.recent(engine, GROUP, datetime(2026, 1, 1, tzinfo=UTC))
     marks.published(engine, GROUP, "t", 0)
     assigned.open_topics(engine, GROUP)
     assigned.next_partition(engine, GROUP, "t", 0)

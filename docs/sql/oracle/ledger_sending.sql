@@ -372,7 +372,7 @@ FROM (
     webhook_marks.marked_at AS marked_at
   FROM webhook_marks
   WHERE
-    webhook_marks.group_id = :group_id_1
+    webhook_marks.group_id = :group_id_1 AND webhook_marks.kind = :kind_1
   ORDER BY
     webhook_marks.marked_at DESC
 ) anon_1
@@ -406,6 +406,18 @@ WHERE
   webhook_marks.group_id = :group_id_1
   AND webhook_marks.topic = :topic_1
   AND webhook_marks.record_offset >= :record_offset_1
+;
+
+-- ledger.marks.refused_since
+-- Forget what was noted of an earlier topic's record.
+DELETE FROM webhook_marks
+WHERE
+  webhook_marks.group_id = :b_group_id
+  AND webhook_marks.topic = :b_topic
+  AND webhook_marks.partition_no = :b_partition_no
+  AND webhook_marks.record_offset = :b_record_offset
+  AND webhook_marks.subscription_id = :b_subscription_id
+  AND webhook_marks.marked_at < :marked_at_1
 ;
 
 -- ledger.marks.refused_since

@@ -183,12 +183,16 @@ FROM (
     webhook_subscriptions.id > :id_1
     AND webhook_subscriptions.event_type = :event_type_1
     AND webhook_subscriptions.tenant = :tenant_1
+    AND (
+      LOWER(webhook_subscriptions.url) LIKE '%' || :lower_1 || '%' ESCAPE '/'
+    )
     AND webhook_subscriptions.enabled = :enabled_1
+    AND webhook_subscriptions.failing_since IS NOT NULL
   ORDER BY
     webhook_subscriptions.id
 ) anon_1
 WHERE
-  ROWNUM <= 500
+  ROWNUM <= 10
 ;
 
 -- subscriptions.repository._found
