@@ -36,7 +36,7 @@ test-all: test test-rest ## all tests but for `make chaos` and `make membership`
 test-oracle: $(VENV)/development oracle-url ## the database's tests on a real Oracle: ORACLE_URL names a user with an empty schema of its own
 	$(BIN)/python -m pytest -m oracle $(PYTEST)
 
-first-hour: $(VENV)/development oracle-url ## the five things to look at first on a real Oracle, each with a verdict (ORACLE_URL as above; ROWS, a million)
+first-hour: $(VENV)/development oracle-url ## the four things to look at first on a real Oracle, each with a verdict (ORACLE_URL as above; ROWS, a million)
 	@$(BIN)/python -m tests.oracle.first_hour $(ROWS)
 
 oracle-url:

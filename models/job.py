@@ -46,9 +46,7 @@ class StoredReplay(Base):
     positions: Mapped[str] = mapped_column(
         Text, comment="Spans left to read, as JSON: topic, partition, next offset and end."
     )
-    record_count: Mapped[int | None] = mapped_column(
-        BigInteger, comment="Records to read when it began. Null: begun by a release before 0009."
-    )
+    record_count: Mapped[int | None] = mapped_column(BigInteger, comment="Records to read when it began.")
     cancelled_at: Mapped[datetime | None] = mapped_column(
         UtcTimestamp, comment="When it was cancelled, and reading ended. Null: it was not."
     )

@@ -25,7 +25,7 @@ def migrate(
       kafka-webhooks migrate --sql > for-the-dba.sql
       kafka-webhooks migrate --sql --revision 0001:head
     """
-    from consumer.cli.console import open_database, progress_bar
+    from consumer.cli.console import open_database
     from consumer.database.engine import create_file
     from consumer.database.migrations import revisions, state, upgrade
 
@@ -44,16 +44,7 @@ def migrate(
     before, head, behind = state(engine)
     if before is not None and before > revision:
         raise typer.BadParameter(f"the tables are at {before}, and are not taken back", param_hint="--revision")
-    to_do = [each for each in revisions() if (before or "") < each <= revision]  # "head" is above all of them
-    done = 0
-
-    def applied(latest: str) -> None:
-        nonlocal done
-        done += 1
-        draw(done, f"at {latest}")
-
-    with progress_bar(len(to_do)) as draw:
-        upgrade(engine, revision=revision, applied=applied)
+    upgrade(engine, revision=revision)
     after = state(engine).current
     if not behind and before != head:
         typer.echo(f"the tables are at {after}, of a later release, with which this one works; nothing was changed")

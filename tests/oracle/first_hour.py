@@ -1,9 +1,9 @@
-"""`make first-hour`: the five things to look at first on a real Oracle server, each with a verdict.
+"""`make first-hour`: the four things to look at first on a real Oracle server, each with a verdict.
 
 python -m tests.oracle.first_hour [ROWS]
 
 ORACLE_URL names a user with an empty schema: each step makes the tables anew, and none is left. ROWS (a million) is the
-number of deliveries for the steps that need many. docs/database.md says why these five things are in doubt. The exit
+number of deliveries for the steps that need many. docs/database.md says why these four things are in doubt. The exit
 status is 1 if a verdict is `look at this`, and 2 if nothing was tried.
 """
 
@@ -12,12 +12,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
-from threading import Event, Lock, Thread
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -38,18 +35,8 @@ from tests.oracle.oracle_databases import OURS
 ROWS = 1_000_000
 RECEIVERS = range(1, 17)  # subscriptions, each with a sixteenth of the rows
 CHUNK = 1000  # records of a statement, 16,000 rows: a call may take thirty seconds
-MOST_WAIT = 5.0  # seconds of another session's statement; the service gives one up after thirty
-TRIES = 20  # of a migration, which may be run again after ORA-00054
 KIND = "заказ.✓"
 _CHARACTERS = "SELECT value FROM nls_database_parameters WHERE parameter = 'NLS_CHARACTERSET'"
-_OF_RECORD = "(group_id, topic, partition_no, record_offset, record_ts, {}) VALUES ('others', 't', 0, :n, 1, {})"
-# Of columns that revision 0002 has too, so that they go on whatever a migration does.
-_OF_OTHERS = (
-    "INSERT INTO webhook_subscriptions (url, event_type) VALUES ('https://example.com', :n)",
-    "INSERT INTO webhook_payloads " + _OF_RECORD.format("event_type, webhook_id", "'user.created', 'msg'"),
-    "INSERT INTO webhook_deliveries " + _OF_RECORD.format("subscription_id, url", "1, 'https://example.com'"),
-    "UPDATE webhook_deliveries SET attempt = attempt + 1, updated_at = CURRENT_TIMESTAMP WHERE id <= 10 AND id <> :n",
-)
 Findings = Iterator[Finding]
 
 
@@ -92,65 +79,6 @@ def due_plans(engine: Engine, rows: int) -> Findings:
             except DBAPIError as error:
                 yield Finding(NOT_SEEN, f"plans with statistics of {table}: {line(error)}")
     yield from looked_at(engine, PLACES)
-
-
-def migrations_under_load(engine: Engine, rows: int) -> Findings:
-    """Take each revision back to 0002, and to the newest again, while another session writes."""
-    yield from _filled(engine, rows)
-    known, back = migrations.revisions(), partial(command.downgrade, migrations._config(engine))
-    moves: list[tuple[str, Callable[[str], None]]] = [(each, back) for each in reversed(known[1:-1])]
-    moves += [(each, lambda to: migrations.upgrade(engine, revision=to)) for each in known[2:]]
-    with _another_session(engine) as waited:
-        for revision, move in moves:
-            began, tries = time.monotonic(), 1
-            while True:
-                try:
-                    move(revision)
-                    break
-                except (DBAPIError, WebhooksError):
-                    if tries == TRIES:
-                        raise
-                    tries += 1
-            longest, errors = waited()
-            text = f"to {revision} in {time.monotonic() - began:.1f} s, tries: {tries}; another session's longest"
-            text += f" statement took {longest:.2f} s{', and one failed: ' if errors else ''}{'; '.join(errors)}"
-            yield judged(longest <= MOST_WAIT and not errors, text, f"{text}; run it while no worker writes")
-
-
-@contextmanager
-def _another_session(engine: Engine) -> Iterator[Callable[[], tuple[float, list[str]]]]:
-    """Another session writes. Gives a function: its longest statement's seconds since the last call, and errors."""
-    stop, busy, seconds, errors = Event(), Lock(), [0.0], list[str]()
-
-    def write() -> None:
-        number = 0
-        with engine.connect() as connection:
-            while not stop.wait(0.05):
-                number += 1
-                for sql in _OF_OTHERS:
-                    with busy:
-                        began = time.monotonic()
-                        try:
-                            connection.execute(sa.text(sql), {"n": number})
-                            connection.commit()
-                        except SQLAlchemyError as error:
-                            connection.rollback()
-                            errors.append(line(error))
-                        seconds.append(time.monotonic() - began)
-
-    def waited() -> tuple[float, list[str]]:
-        with busy:  # one that waits still belongs to this revision
-            found = max(seconds), sorted(set(errors))
-            seconds[:], errors[:] = [0.0], []
-        return found
-
-    thread = Thread(target=write, daemon=True)
-    thread.start()
-    try:
-        yield waited
-    finally:
-        stop.set()
-        thread.join()
 
 
 def other_characters(engine: Engine, _: int) -> Findings:
@@ -204,7 +132,6 @@ STEPS: Mapping[str, Callable[[Engine, int], Findings]] = {
     "deliveries of an ordering key are stored and ended": keys_in_order,
     "a delivery with an answer of 1,500 characters and a body of 40,000 bytes": large_values,
     "plans and logical reads of the statements for due rows": due_plans,
-    "each migration while another session writes": migrations_under_load,
     "values that the database's character set lacks": other_characters,
 }
 

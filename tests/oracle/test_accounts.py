@@ -116,7 +116,7 @@ def test_an_account_sees_the_revision_of_the_owners_tables(oracle: OracleEmulato
 def test_another_account_migrates_in_the_owners_schema(oracle: OracleEmulator, service: Engine) -> None:
     """With DATABASE_SCHEMA, the account makes no table of its own."""
     owner = connect_to(oracle.url)
-    command.downgrade(migrations._config(owner), "0008")
+    command.downgrade(migrations._config(owner), "0001")
     migrations.upgrade(service)
     assert not migrations.state(owner).behind
     assert query(service, "SELECT table_name FROM user_tables") == []

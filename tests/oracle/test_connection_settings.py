@@ -26,7 +26,7 @@ def test_the_documented_urls_are_accepted(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "iam_tokens", SimpleNamespace(token=str))
     text = DOCUMENT.read_text().partition("## Connecting")[2].partition("## Tables")[0]
     blocks = [dict(re.findall(r"export (\w+)='?([^'\n]+)'?", block)) for block in text.split("```sh")[1:]]
-    assert len(blocks) == 15
+    assert len(blocks) == 9
     for settings in blocks:
         make(settings.pop("DATABASE_URL"), **settings)
     documented = set(re.findall(r"[`?&](\w+)(?=[=`])", text))

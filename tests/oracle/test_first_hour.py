@@ -14,7 +14,6 @@ from tests.ledger.rows_kit import make_event, parked, run
 from tests.oracle import first_hour
 from tests.oracle.conftest import Start
 from tests.oracle.due_plans import LOOK, NOT_SEEN, OK, Sent, judge_plan, statements, with_literals
-from tests.oracle.oracle_databases import OURS
 from tests.oracle_emulator import PROFILE_19C, OracleEmulator, OracleError
 from tests.oracle_emulator.statement import parse
 
@@ -53,11 +52,9 @@ def test_each_step_ends_with_a_verdict_and_no_table_is_left(server: OracleEmulat
     for sender in ("scan", "fetch"):
         assert re.search(rf"{NOT_SEEN}: {sender}, statement \d: its plan: ORA-00900", said)
         assert re.search(rf"{NOT_SEEN}: {sender}, statement \d: .*logical reads: ORA-00942", said)
-    for revision in migrations.revisions()[1:]:
-        assert f"to {revision} in " in said
     assert f"{OK}: the type {first_hour.KIND} is stored, and read as it was" in said
-    assert status == int(LOOK in said)  # H2 locks other sessions out for as long as the machine is busy
-    assert not OURS & set(tables(server))  # H2 may leave a copy of a table whose ALTER met the other session
+    assert status == int(LOOK in said)
+    assert tables(server) == []
     server.forget()  # it has no DBMS_STATS
 
 
