@@ -85,7 +85,7 @@ def downgrade() -> None:
     """Drop all but the tutorial's table. A url or event type too long for it stops Oracle before the first change."""
     if not _on_sqlite():
         for name, (before, after) in WIDER.items():  # ORA-01441, where a value is longer
-            is_now = {"existing_type": sa.String(after), "existing_nullable": False}
+            is_now: dict[str, Any] = {"existing_type": sa.String(after), "existing_nullable": False}
             op.alter_column(SUBSCRIPTIONS, name, type_=sa.String(before), **is_now)
         for name in ("id", "url", "event_type", "created_at"):
             op.alter_column(SUBSCRIPTIONS, name, comment=None)

@@ -43,7 +43,6 @@ class Costs:
     scan_topic_statements: int = 1  # if one is, for each topic,
     scan_partition_statements: int = 1  # for each partition with due keys that a step reaches,
     scan_part_statements: int = 1  # and for each PARTS due keys
-    made_due_statements: int = 1  # a look for rows made due by SQL, for each partition with due keys
     find_statements: int = 2  # finding partitions of a topic with rows or marks, if none has any,
     find_partition_statements: int = 1  # and for each that has some
     repair_statements: int = 4  # repairing a partition's keys, if all are in order

@@ -108,7 +108,6 @@ def statements(engine: Engine) -> dict[str, int]:
     )
     count("store", lambda: store.park(engine, GROUP, rows(4, b"{}", 2), 1.0))
     count("scan_two_keys", lambda: assigned.scan(engine, GROUP, [("t", 0)], None))
-    count("made_due_two_keys", lambda: assigned.with_due_rows(engine, GROUP, [("t", 0, 0), ("t", 0, 1)], 1.0))
     count("find", lambda: assigned.with_rows(engine, GROUP, both))
     count("topics", lambda: assigned.open_topics(engine, GROUP))
     count("reconcile_two", lambda: upkeep.reconcile(engine, 1.0))

@@ -7,9 +7,9 @@ from math import ceil
 from benchmarks.fleet.capacity import load
 from benchmarks.fleet.costs import Costs
 from benchmarks.fleet.world import World
+from consumer.database.statements import PARTS
 from consumer.delivery.recall import LOOK_EVERY
 from consumer.ledger.assigned import SEEKS
-from consumer.ledger.seeks import PARTS
 from consumer.worker.maintenance import TIDY_EVERY
 from consumer.worker.outbox_relay import SELDOM
 
@@ -53,8 +53,7 @@ def taking_up(costs: Costs, heads: int, *, found: bool) -> int:
 
 def polling(costs: Costs, heads: int, partitions: int) -> int:
     """The statements of a minute of polling marks and looking for changes by hand, one scan step each time."""
-    made_due = costs.made_due_statements * min(heads, partitions)
-    each = costs.marks_statements + made_due + scanning(costs, heads, partitions)
+    each = costs.marks_statements + scanning(costs, heads, partitions)
     return round(each * MINUTE / LOOK_EVERY)
 
 

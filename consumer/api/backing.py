@@ -14,7 +14,8 @@ from consumer.errors import Conflict, InvalidPosition, InvalidSubscription
 from consumer.events.attempt import Attempt
 from consumer.events.event import Event
 from consumer.http.urls import without_addresses
-from consumer.ledger.search import Page, Query, search
+from consumer.ledger.admin import DeliveryQuery
+from consumer.ledger.search import Page, search
 from consumer.ops import verification
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.changes import Changes, Deployment
@@ -68,7 +69,7 @@ class Backing(NamedTuple):
             if refused is not None:
                 raise InvalidSubscription(told(caller, {"why": refused}, "why")["why"], "url")
 
-    def search(self, caller: Caller, query: Query, limit: int, sealed: str | None) -> Page:
+    def search(self, caller: Caller, query: DeliveryQuery, limit: int, sealed: str | None) -> Page:
         """A page of the caller's stored deliveries. `sealed`: the position of the page before.
 
         A position is sealed because it has ids of all tenants' rows, which tell how many there are. Raises

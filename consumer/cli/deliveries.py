@@ -78,16 +78,7 @@ def list_some(
     from consumer.ledger.admin import find
 
     chosen = _selection(status, subscription, event_type, since, until)
-    found = find(
-        open_database(),
-        limit=limit + 1,
-        statuses=chosen.statuses,
-        subscription=subscription,
-        event_type=event_type,
-        since=chosen.since,
-        until=chosen.until,
-        after_id=after,
-    )
+    found = find(open_database(), chosen, limit=limit + 1, after_id=after)
     page = found[:limit]
     if as_json:
         print_json([_as_json(item) for item in page])
@@ -180,7 +171,7 @@ def redeliver(
     """
     from consumer.cli.console import bounded, confirm, number, open_database
     from consumer.cli.watching import states_of, watch
-    from consumer.ledger import counts
+    from consumer.ledger import search
     from consumer.ledger.admin import DeliveryQuery, count
 
     filters = (status, subscription, event_type, since, until)
@@ -213,8 +204,8 @@ def redeliver(
     typer.echo(f"{number(len(marked), 'delivery')} marked; the workers send them")
     if not no_wait:
         watch(
-            states_of(marked, lambda block: counts.progress(engine, block)),
-            lambda: counts.next_of(engine, marked),
+            states_of(marked, lambda block: search.progress(engine, block)),
+            lambda: search.next_of(engine, marked),
         )
 
 

@@ -251,11 +251,11 @@ def _store(engine: "Engine", replay: "Replay", choice: "Choice", reader: "LogRea
 
 def _wait(engine: "Engine", replay_id: int) -> None:
     from consumer.cli.watching import watch
-    from consumer.ledger import counts, replays
+    from consumer.ledger import replays, search
 
     found = replays.load(engine, replay_id)
     if found is not None and found.matched:
         watch(
-            lambda: counts.of_replay(engine, replay_id, found.matched),
-            lambda: counts.next_of_replay(engine, replay_id),
+            lambda: search.of_replay(engine, replay_id, found.matched),
+            lambda: search.next_of_replay(engine, replay_id),
         )

@@ -217,11 +217,11 @@ def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
     Example: kafka-webhooks subscriptions show 7
     """
     from consumer.cli.console import open_database, print_fields, print_json
-    from consumer.ledger import counts
+    from consumer.ledger import search
 
     engine = open_database()
     found = deployment(engine).subscription(subscription_id)
-    states = counts.of_subscription(engine, subscription_id)
+    states = search.of_subscription(engine, subscription_id)
     stored = {name: states[name] for name in ("parked", "blocked", "held", "exhausted")}
     if as_json:
         print_json(json_of(found) | {"deliveries": stored})
@@ -245,11 +245,11 @@ def enable(subscription_id: IdArgument) -> None:
     Example: kafka-webhooks subscriptions enable 7
     """
     from consumer.cli.console import number
-    from consumer.ledger import counts
+    from consumer.ledger import search
 
     by_user = changes()
     by_user.set_enabled(subscription_id, True)
-    held = counts.of_subscription(by_user.deployment.engine, subscription_id)["held"]
+    held = search.of_subscription(by_user.deployment.engine, subscription_id)["held"]
     waiting = f"; {number(held, 'delivery')} held for it will be sent within a minute" if held else ""
     typer.echo(f"subscription {subscription_id} is enabled{waiting}")
 
@@ -294,12 +294,12 @@ def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
       kafka-webhooks subscriptions remove 7 --yes
     """
     from consumer.cli.console import MOST_COUNTED, bounded, confirm
-    from consumer.ledger import counts
+    from consumer.ledger import search
 
     by_user = changes()
     where = by_user.deployment
     where.subscription(subscription_id)
-    owed = counts.loads(where.engine, [subscription_id], MOST_COUNTED + 1)[subscription_id]
+    owed = search.loads(where.engine, [subscription_id], MOST_COUNTED + 1)[subscription_id]
     given_up = bounded(owed, "delivery")
     if owed:
         confirm(f"Remove subscription {subscription_id} and give up {given_up} stored for it?", yes=yes)

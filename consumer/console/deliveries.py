@@ -13,8 +13,7 @@ from consumer.console.app import BASE, PageRoute, Refusal, Visit, to
 from consumer.console.rendering import row_of, whole
 from consumer.console.subscriptions import Pager
 from consumer.errors import InvalidPosition
-from consumer.ledger.admin import StoredDetail
-from consumer.ledger.search import Query
+from consumer.ledger.admin import DeliveryQuery, StoredDetail
 from models import Status
 
 PAGE = 50
@@ -61,14 +60,14 @@ def _search(backing: Backing, visit: Visit) -> Response:
     )
 
 
-def _query(asked: dict[str, str]) -> Query:
+def _query(asked: dict[str, str]) -> DeliveryQuery:
     """The query of the form's fields. Raises ValueError for an invalid field."""
     subscription = whole(asked["subscription"])
     if asked["subscription"] and subscription is None:
         raise ValueError("A subscription is named by its number.")
     if asked["state"] and asked["state"] not in set(Status):
         raise ValueError(f"There is no state {asked['state']}.")
-    return Query(
+    return DeliveryQuery(
         [Status(asked["state"])] if asked["state"] else (),
         subscription,
         None,

@@ -24,7 +24,7 @@ from consumer.console.rendering import (
 from consumer.console.replays import form_for
 from consumer.crypto.keys import receiver_key
 from consumer.errors import InvalidSubscription
-from consumer.ledger.search import Query
+from consumer.ledger.admin import DeliveryQuery
 from consumer.ops.ping import ping_event
 from consumer.subscriptions import repository
 from consumer.subscriptions.options import OPTIONS
@@ -124,7 +124,7 @@ def _show(backing: Backing, visit: Visit) -> Response:
     item = backing.deployment.subscription(int(visit.path["id"]), caller.tenant)
     minutes = None if history is None else history.summary(item.id)
     attempts = [] if history is None else history.recent(item.id, ATTEMPTS, seeing(caller))
-    stored = backing.search(caller, Query(subscription=item.id), STORED, None)
+    stored = backing.search(caller, DeliveryQuery(subscription=item.id), STORED, None)
     return visit.render(
         "subscription.html",
         it=item,

@@ -1,37 +1,33 @@
 """The engine, and the thread that runs statements."""
 
+import os
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial, reduce
-from operator import add, methodcaller
+from functools import partial
+from operator import methodcaller
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Connection, Engine, String, bindparam, event, tuple_
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import InstrumentedAttribute
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.expression import FunctionElement
 
 from consumer.config.settings import DatabaseSettings
 from consumer.database.charset import guard
 from consumer.database.errors import is_alone, is_disconnect, kind, line, translated
 from consumer.database.errors import unavailable as unavailable  # noqa: PLC0414 (re-exported to callers)
-from consumer.database.sqlite_file import explained, path_of, trouble_making
 from consumer.errors import DatabaseUnavailable, SettingsError
 from consumer.telemetry.metrics import Histogram
 
 CALL_TIMEOUT = 30.0  # seconds for one round trip to Oracle: the largest batch takes one; a lost network would hang it
+_BOTH = os.R_OK | os.W_OK
 LOCK_TIMEOUT = 30.0  # seconds that SQLite waits for another process's transaction
-PIECE = 1000  # characters of a piece of a long text
-IN_LIST = 512  # the largest power of two below Oracle's limit of 1,000 elements (ORA-01795)
 
 T = TypeVar("T")
 
@@ -90,81 +86,6 @@ def writing(bind: Engine | Connection) -> Iterator[Connection]:
         return
     with bind.begin() as connection:
         yield connection
-
-
-def any_of(column: ColumnElement[Any], values: Sequence[object]) -> ColumnElement[bool]:
-    """`column IN (values)`, for one or more values.
-
-    The last value is repeated up to a power of two, so that Oracle parses and keeps few different statements. The list
-    is split into lists that Oracle accepts.
-    """
-    return sa.or_(*map(column.in_, _lists(values)))
-
-
-class any_tuple_of(FunctionElement[Any]):  # noqa: N801 (reads as `any_of`)
-    """`(columns) IN (tuples)`, for one or more tuples, padded and split as `any_of` does.
-
-    On SQLite the tuples become a subquery, because SQLite uses an index only for that.
-    """
-
-    inherit_cache = True
-    name = "any_tuple_of"
-
-    def __init__(self, columns: Sequence[ColumnElement[Any]], tuples: Sequence[tuple[object, ...]]) -> None:
-        super().__init__(*map(tuple_(*columns).in_, _lists(tuples)))
-
-
-@compiles(any_tuple_of)
-def _lists_of_tuples(element: any_tuple_of, compiler: SQLCompiler, **kw: Any) -> str:
-    return _any([compiler.process(each, **kw) for each in element.clauses])
-
-
-@compiles(any_tuple_of, "sqlite")
-def _subqueries_of_tuples(element: any_tuple_of, compiler: SQLCompiler, **kw: Any) -> str:
-    lists = (compiler.process(each, **kw).partition(" IN ") for each in element.clauses)
-    return _any([f"{columns} IN (SELECT * FROM {tuples})" for columns, _, tuples in lists])  # noqa: S608 (the compiler's own text)
-
-
-def _any(conditions: Sequence[str]) -> str:
-    return conditions[0] if len(conditions) == 1 else f"({' OR '.join(conditions)})"
-
-
-def _lists(values: Sequence[T]) -> Iterator[list[T]]:
-    """Lists of at most IN_LIST values, padded to a power of two in total by repeating the last value."""
-    size = padded(len(values))
-    elements = [*values, *[values[-1]] * (size - len(values))]
-    return (elements[start : start + IN_LIST] for start in range(0, size, IN_LIST))
-
-
-def padded(number: int) -> int:
-    """The next power of two: a statement's text differs with the number of its elements, so few numbers are used."""
-    return 1 << (number - 1).bit_length()
-
-
-# Long texts outside VALUES go in pieces that Oracle concatenates. The driver declares four bytes for each character. A
-# bind declared above 4,000 bytes is a LONG to Oracle, which takes that as a column's value in VALUES, and for a LOB in
-# SET, but not in SELECT and WHERE (ORA-01461).
-
-
-def pieces_of(name: str, length: int) -> ColumnElement[Any]:
-    """The value of `pieces(name, length, …)` in a statement."""
-    return reduce(add, (bindparam(each, type_=String(PIECE)) for each in pieces(name, length, None)))
-
-
-def pieces(name: str, length: int, text: str | None) -> dict[str, object]:
-    """The binds for a text of at most `length` characters."""
-    starts = range(0, max(length, len(text or "")), PIECE)
-    return {f"{name}_{start // PIECE}": None if text is None else text[start : start + PIECE] for start in starts}
-
-
-def in_pieces(column: InstrumentedAttribute[Any], value: object) -> object:
-    """A column's value for SET or WHERE: in pieces if it may be long."""
-    length = getattr(column.type, "length", None) or 0
-    if length <= PIECE:
-        return value
-    text = value if isinstance(value, str) else None
-    binds = pieces(column.key, length, text).items()
-    return reduce(add, (bindparam(name, piece, String(PIECE), unique=True) for name, piece in binds))
 
 
 class DatabaseThread:
@@ -272,13 +193,13 @@ def create_file(engine: Engine) -> None:
 
     Raises DatabaseUnavailable if it cannot be created. Does nothing on Oracle.
     """
-    path = path_of(engine.url)
+    path = _path_of(engine.url)
     if path is None:
         return
     try:
         path.touch()
     except OSError as error:
-        raise DatabaseUnavailable(f"{path} cannot be created: {trouble_making(path) or error.strerror}") from None
+        raise DatabaseUnavailable(f"{path} cannot be created: {_trouble(path, new=True) or error.strerror}") from None
 
 
 def _sqlite(url: sa.URL) -> Engine:
@@ -286,7 +207,7 @@ def _sqlite(url: sa.URL) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def connect(_: object, __: object, arguments: Sequence[Any], options: dict[str, Any]) -> sqlite3.Connection:
-        path = path_of(url)
+        path = _path_of(url)
         if path is not None:
             # A misspelt name must not create a new, empty file.
             arguments, options = [f"{path.as_uri()}?mode=rw"], {**options, "uri": True}
@@ -301,7 +222,7 @@ def _sqlite(url: sa.URL) -> Engine:
         except sqlite3.Error as error:
             if connection is not None:
                 connection.close()
-            raise explained(error, path or arguments[0]) from None
+            raise _explained(error, path or arguments[0]) from None
         return connection
 
     @event.listens_for(engine, "begin")
@@ -311,3 +232,45 @@ def _sqlite(url: sa.URL) -> Engine:
         connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN IMMEDIATE"))
 
     return engine
+
+
+def _path_of(url: sa.URL) -> Path | None:
+    """The absolute path in a URL. None for Oracle, and for a URI of SQLite's own (`file:…?uri=true`)."""
+    if url.get_backend_name() != "sqlite" or not url.database or "uri" in url.query:
+        return None
+    return Path(os.path.abspath(url.database))  # noqa: PTH100 (`resolve` would follow links, as SQLite does later)
+
+
+def _trouble(path: Path, *, new: bool = False) -> str | None:
+    """The reason why a file cannot be opened (`new`: can neither be made), and what to do; None if none is found."""
+    folder = path.parent
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except PermissionError:
+        return f"this user may not enter {folder}, or a directory above it: change its owner or its mode"
+    except OSError as error:  # the name is too long, say
+        return f"{error.strerror}: correct DATABASE_URL"
+    beside = f"this user may not write to {folder}, where SQLite keeps files beside it: change its owner or its mode"
+    reasons = {
+        "it is a directory: name a file in DATABASE_URL": path.is_dir(),
+        f"there is no directory {folder}: make it, or correct DATABASE_URL": not folder.is_dir(),
+        beside: not os.access(folder, os.W_OK),
+        "there is no such file: correct DATABASE_URL, or make it with kafka-webhooks migrate": not new
+        and not path.exists(),
+        "this user may not read and write it: change its owner or its mode": not new
+        and not os.access(path, os.R_OK | os.W_OK),
+    }
+    return next((reason for reason, applies in reasons.items() if applies), None)
+
+
+def _explained(error: sqlite3.Error, path: Path | str) -> sqlite3.Error:
+    """An error of opening a file, with the path and advice added to its text."""
+    reason: object = _trouble(path) if isinstance(path, Path) else None
+    if reason is None:
+        no_database = error.sqlite_errorname == "SQLITE_NOTADB"
+        reason = "it is not an SQLite database: correct DATABASE_URL" if no_database else error
+    told = type(error)(f"{path} cannot be opened: {reason}")
+    told.sqlite_errorname, told.sqlite_errorcode = error.sqlite_errorname, error.sqlite_errorcode
+    return told

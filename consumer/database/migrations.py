@@ -56,7 +56,8 @@ def upgrade(engine: Engine, *, revision: str = "head", sql: bool = False, output
         try:
             command.upgrade(config, revision)
         except (CommandError, DBAPIError) as error:
-            if (passes := unavailable(error)) and not is_not_migrated(error):
+            lacks = isinstance(error, DBAPIError) and is_not_migrated(error)
+            if not lacks and (passes := unavailable(error)):
                 raise DatabaseUnavailable(f"{passes}; {AGAIN}") from None
             if _current(engine) != before:
                 continue  # another process migrates at the same time; or a part is done, and the next try fails again

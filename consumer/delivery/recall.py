@@ -2,8 +2,7 @@
 
 Rows are found by their *due key*: partition and subscription. This process knows the due keys with rows from a scan of
 the index when partitions are assigned, from the rows that it stores itself, and from the marks of commands, the API and
-other workers that make rows due. Rows that somebody has made due by SQL are found by a look at the known due keys,
-every few seconds, and other changes by a slow scan.
+other workers that make rows due. Rows that somebody has made due by SQL, and other changes, are found by a slow scan.
 Rows are fetched only for a due key that is due and whose lane has room. So nothing ever reads through a million rows
 behind an open circuit breaker, or through rows of other workers' partitions.
 """
@@ -36,8 +35,7 @@ from consumer.matching.selection import FILTER_TOO_LARGE, TURN, FilterResult, Se
 
 log = structlog.get_logger(__name__)
 
-LOOK_EVERY = 5.0  # seconds until marks and rows made due by SQL are found; and between two steps of a later scan
-KNOWN = 10_000  # due keys in one look for rows made due by SQL: 30 ms on SQLite
+LOOK_EVERY = 5.0  # seconds between two looks for marks, and between two steps of a later scan
 SOON = 0.1  # seconds between two looks at the due keys, in memory
 LOOKING = 9  # pause after a look, in times of its own length: going through half a million due keys blocks the loop
 EARLY = 0.5  # seconds until a due key whose rows may not go yet is tried again: each try reads them in vain
@@ -50,14 +48,12 @@ class Ledger(NamedTuple):
 
     scan: Callable[[Sequence[TopicPartition], DueKey | None], Scanned]
     recent: Callable[[datetime | None], RecentMarks]
-    due_among: Callable[[Iterable[DueKey], float], list[DueKey]]
     fetch: Callable[[Sequence[FetchRequest], float], Fetched]
     postpone: Callable[[Iterable[int], float], None]
 
 
 class _Answer(NamedTuple):
     marks: RecentMarks | None
-    made_due: Sequence[DueKey]
     scanned: Scanned | None
     fetched: Fetched | None
     unchanged: str | None  # why the faulty rows are not postponed; empty if it was not tried
@@ -102,7 +98,6 @@ class Recall(Part):
         self._scanned_all = False  # since the last assignment
         self._seen = RecentMarks({}, None)  # the marks that were recent at the last look
         self._begun_anew = False  # a new scan was requested while a look was under way
-        self._known_from = 0  # position of the next known due key to look at; on the database thread
         self._unreadable: dict[int, str] = {}  # the errors of unreadable rows, by id, of the last look that met any
         self._unreadable_until = 0.0
         self._unchanged = ""  # why faulty rows could not be postponed
@@ -170,21 +165,13 @@ class Recall(Part):
 
         def job() -> _Answer:  # marks first: marks written during the scan are seen the next time
             marks = self._ledger.recent(since) if marking else None
-            made_due = self._made_due(clock) if marking else ()
             scanned = self._ledger.scan(partitions, after) if scanning else None
             fetched = self._ledger.fetch(wants, clock) if wants else None
             if fetched is None or not fetched.faulty:
-                return _Answer(marks, made_due, scanned, fetched, None)
-            return _Answer(marks, made_due, scanned, fetched, self._postpone(fetched, clock) if postpones else "")
+                return _Answer(marks, scanned, fetched, None)
+            return _Answer(marks, scanned, fetched, self._postpone(fetched, clock) if postpones else "")
 
         self._looks.start(job, partial(self._answered, reading), partial(self._failed, reading, wants))
-
-    def _made_due(self, now: float) -> list[DueKey]:
-        """Known due keys with a row that is due earlier than this worker knows, on the database thread."""
-        later = [due_key for due_key, due_at in list(self._parking.due_keys.items()) if due_at > now]
-        part = later[self._known_from : self._known_from + KNOWN]
-        self._known_from = self._known_from + KNOWN if self._known_from + KNOWN < len(later) else 0
-        return self._ledger.due_among(part, now)
 
     def _postpone(self, fetched: Fetched, now: float) -> str | None:
         """Postpone the faulty rows, on the database thread. Returns the error if one of them cannot be changed."""
@@ -206,7 +193,6 @@ class Recall(Part):
         partitions = self._partitions()  # they may have changed since they were looked at
         if answer.marks is not None:
             self._marked(answer.marks, partitions)
-        self._note(dict.fromkeys((each for each in answer.made_due if each[:2] in partitions), 0.0))
         if answer.scanned is not None:
             self._note(answer.scanned.due_keys)
             if not self._begun_anew:

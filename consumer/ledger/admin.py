@@ -5,6 +5,7 @@ These functions only make rows due; the owner of a row's partition sends it. The
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import NamedTuple
 
@@ -21,20 +22,21 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
-from consumer.database.engine import any_of, reading
+from consumer.database.engine import reading
+from consumer.database.statements import AnyRow, AnySelect, any_of
 from consumer.events.event import Event, RecordId
 from consumer.ledger import marks
-from consumer.ledger.columns import (
+from consumer.ledger.ordering import normalise, put_in_order
+from consumer.ledger.rows import (
     ATTEMPTS,
     BATCH,
     OF_PAYLOAD,
     PAYLOAD,
     PAYLOAD_RECORD,
     RECORD,
-    AnyRow,
-    AnySelect,
+    AttemptFailure,
     bind,
     event_of,
     first_of,
@@ -47,8 +49,6 @@ from consumer.ledger.columns import (
     time_of,
     unix,
 )
-from consumer.ledger.ordering import normalise, put_in_order
-from consumer.ledger.rows import AttemptFailure
 from consumer.ledger.upkeep import by_id, by_no_index, counted, drop_payloads
 from models import ParkedDelivery, Payload, Status, Subscription
 from models.subscription import EVERY_TENANT
@@ -86,22 +86,22 @@ class StoredDetail(NamedTuple):
     event: Event
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryQuery:
-    """Conditions that deliveries must all meet. `since` (inclusive) and `until`: their last change, in unix seconds.
+class DeliveryQuery(NamedTuple):
+    """Conditions that deliveries must all meet; None or empty: any.
 
+    `since` (inclusive) and `until`, in unix seconds, limit the time of the last change, in a search that of storing.
     `tenant` is as in `of_tenant`: a removed subscription has none.
     """
 
-    ids: Collection[int] | None = None
-    group: str | None = None
     statuses: Collection[str] = ()
     subscription: int | None = None
+    tenant: str | None = None
     event_type: str | None = None
+    topic: str | None = None
     since: float | None = None
     until: float | None = None
-    tenant: str | None = None
-    topic: str | None = None
+    group: str | None = None
+    ids: Collection[int] | None = None
 
 
 class RedeliveryStep(NamedTuple):
@@ -169,20 +169,8 @@ _MOVE = (
 _owner = aliased(Subscription)
 
 
-def find(
-    engine: Engine,
-    *,
-    limit: int,
-    group: str | None = None,
-    statuses: Collection[str] = (),
-    subscription: int | None = None,
-    event_type: str | None = None,
-    since: float | None = None,
-    until: float | None = None,
-    after_id: int | None = None,
-) -> list[StoredDelivery]:
-    """At most `limit` deliveries, by id, from above `after_id`; the other parameters are as in DeliveryQuery."""
-    selection = DeliveryQuery(None, group, statuses, subscription, event_type, since, until)
+def find(engine: Engine, selection: DeliveryQuery, *, limit: int, after_id: int | None = None) -> list[StoredDelivery]:
+    """At most `limit` deliveries, by id, from above `after_id`."""
     chosen = _ids(selection).where(*_conditions(selection))
     if after_id is not None:
         chosen = chosen.where(ParkedDelivery.id > after_id)
@@ -290,22 +278,27 @@ def _ids(selection: DeliveryQuery) -> Select[int]:
 
 def _conditions(selection: DeliveryQuery) -> Iterator[ColumnElement[bool]]:
     """The selection's conditions other than its ids."""
-    if selection.event_type is not None:
-        yield Payload.event_type == selection.event_type
     if selection.group is not None:
         yield ParkedDelivery.group_id == selection.group
     if selection.statuses:
         yield ParkedDelivery.status.in_(sorted(selection.statuses))
     if selection.subscription is not None:
         yield ParkedDelivery.subscription_id == selection.subscription
-    if selection.topic is not None:
-        yield ParkedDelivery.topic == selection.topic
+    yield from unindexed(selection, ParkedDelivery.updated_at)
+
+
+def unindexed(selection: DeliveryQuery, moment: InstrumentedAttribute[datetime]) -> Iterator[ColumnElement[bool]]:
+    """The conditions that no index serves; `moment` is the column that `since` and `until` limit."""
     if selection.tenant is not None:
         yield from of_tenant(selection.tenant)
+    if selection.event_type is not None:
+        yield Payload.event_type == selection.event_type
+    if selection.topic is not None:
+        yield ParkedDelivery.topic == selection.topic
     if selection.since is not None:
-        yield ParkedDelivery.updated_at >= time_of(selection.since)
+        yield moment >= time_of(selection.since)
     if selection.until is not None:
-        yield ParkedDelivery.updated_at < time_of(selection.until)
+        yield moment < time_of(selection.until)
 
 
 def steps(engine: Engine, selection: DeliveryQuery) -> Iterator[Sequence[int]]:

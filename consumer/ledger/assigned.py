@@ -11,15 +11,14 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, func, select
 
-from consumer.database.engine import any_of, reading
+from consumer.database.engine import reading
+from consumer.database.statements import AnyRow, AnySelect, leaps, of_each
 from consumer.events.event import TopicPartition
-from consumer.ledger.columns import BATCH, OPEN, AnyRow, AnySelect, time_of
 from consumer.ledger.ordering import standing
-from consumer.ledger.rows import DueKey, OrderingKey
-from consumer.ledger.seeks import leaps, of_each
-from models import Mark, ParkedDelivery, Status, Subscription
+from consumer.ledger.rows import OPEN, DueKey, OrderingKey
+from models import Mark, ParkedDelivery, Status
 from models.base import BEFORE_IDS
 
 SEEKS = 256  # in one `scan`
@@ -109,30 +108,6 @@ def next_partition(engine: Engine, group: str, topic: str, after: int) -> int | 
     )
     with reading(engine) as connection:
         return connection.scalar(lowest)
-
-
-def with_due_rows(engine: Engine, group: str, due_keys: Iterable[DueKey], now: float) -> list[DueKey]:
-    """Those of the due keys that have a row due at `now` (unix seconds), unless their subscription is removed.
-
-    Takes a seek for each due key, and a statement for each partition and BATCH due keys.
-    """
-    found: list[DueKey] = []
-    with reading(engine) as connection:
-        for (topic, number), here in groupby(sorted(due_keys), itemgetter(0, 1)):
-            due = exists().where(
-                ParkedDelivery.group_id == group,
-                ParkedDelivery.status == Status.PARKED,
-                ParkedDelivery.topic == topic,
-                ParkedDelivery.partition_no == number,
-                ParkedDelivery.subscription_id == Subscription.id,
-                ParkedDelivery.next_attempt_at <= time_of(now),
-            )
-            subscriptions = [subscription for _, _, subscription in here]
-            for start in range(0, len(subscriptions), BATCH):
-                some = any_of(Subscription.id.expression, subscriptions[start : start + BATCH])
-                rows = connection.execute(select(Subscription.id).where(some, due))
-                found += [(topic, number, row.id) for row in rows]
-    return found
 
 
 def scan(

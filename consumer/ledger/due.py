@@ -15,17 +15,21 @@ from sqlalchemy import Connection, Engine, Row, bindparam, select, update
 
 from consumer.crypto.keys import SigningKey
 from consumer.crypto.vault import Decrypt
-from consumer.database.engine import any_of, padded, reading, unavailable
+from consumer.database.engine import reading, unavailable
 from consumer.database.errors import line
+from consumer.database.statements import AnySelect, any_of, of_each, padded
 from consumer.errors import DatabaseRefused
 from consumer.events.event import Event, RecordId
 from consumer.ledger.assigned import DUE_KEY, due_key_of_row, first_rows
-from consumer.ledger.columns import (
+from consumer.ledger.ordering import behind
+from consumer.ledger.rows import (
     ATTEMPTS,
     OF_PAYLOAD,
     PAYLOAD,
     RECORD,
-    AnySelect,
+    DueDelivery,
+    DueKey,
+    OrderingKey,
     bind,
     event_of,
     first_of,
@@ -34,9 +38,6 @@ from consumer.ledger.columns import (
     record_of,
     time_of,
 )
-from consumer.ledger.ordering import behind
-from consumer.ledger.rows import DueDelivery, DueKey, OrderingKey
-from consumer.ledger.seeks import of_each
 from consumer.subscriptions import tls
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import Rules, endpoint_of, endpoint_rows

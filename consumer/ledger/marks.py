@@ -12,9 +12,9 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, Connection, Engine, Insert, delete, exists, insert, select, update
 
 from consumer.database.engine import reading
+from consumer.database.statements import AnyRow
 from consumer.events.event import RecordId
-from consumer.ledger.columns import AnyRow, bind, in_transaction, is_bound, time_of, unix
-from consumer.ledger.rows import DueKey
+from consumer.ledger.rows import DueKey, bind, in_transaction, is_bound, time_of, unix
 from models import Mark, MarkKind
 from models.base import utc_now
 from models.mark import ALL_SUBSCRIPTIONS, NO_OFFSET

@@ -12,22 +12,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, bindparam, exists, func, or_, select, update
 from sqlalchemy.orm import aliased
 
-from consumer.database.engine import any_of, padded, reading
+from consumer.database.engine import reading
+from consumer.database.statements import AnyRow, AnySelect, any_of, of_each, padded
 from consumer.ledger import marks
-from consumer.ledger.columns import (
-    BATCH,
-    OPEN,
-    AnyRow,
-    AnySelect,
-    bind,
-    in_transaction,
-    is_bound,
-    pair_of,
-    time_of,
-    unix,
-)
-from consumer.ledger.rows import OrderingKey
-from consumer.ledger.seeks import of_each
+from consumer.ledger.rows import BATCH, OPEN, OrderingKey, bind, in_transaction, is_bound, pair_of, time_of, unix
 from models import ParkedDelivery, Status
 
 _PAIR = (

@@ -5,15 +5,12 @@ from collections.abc import Mapping, Sequence
 from uuid import uuid4
 
 import orjson
-import structlog
 from sqlalchemy import Connection, Engine, bindparam, delete, insert, select
 
-from consumer.database.engine import any_of, reading
-from consumer.ledger.columns import BATCH, unix
-from consumer.ledger.rows import OperationalEvent
+from consumer.database.engine import reading
+from consumer.database.statements import any_of
+from consumer.ledger.rows import BATCH, OperationalEvent, unix
 from models import StoredOperation
-
-log = structlog.get_logger(__name__)
 
 KEPT = 7 * 86400.0  # seconds that an event waits to be published: Kafka's default retention
 
@@ -48,15 +45,8 @@ def tell(connection: Connection, group: str, kind: str, data: Mapping[str, objec
     add(connection, group, [OperationalEvent(kind, f"{kind}-{uuid4().hex}", data)])
 
 
-def pending(
-    engine: Engine, group: str, limit: int, unreadable: set[int] | None = None
-) -> list[tuple[int, OperationalEvent, float]]:
-    """Unpublished events, oldest first: row id, event and the time it was written (unix seconds).
-
-    Events whose data is not a JSON object are left out, and stay until they expire. Each is logged, unless its row is
-    in `unreadable`, which is updated for the next call: known rows take no place in the `limit`.
-    """
-    known = set() if unreadable is None else unreadable
+def pending(engine: Engine, group: str, limit: int) -> list[tuple[int, OperationalEvent, float]]:
+    """Unpublished events, oldest first: row id, event and the time it was written (unix seconds)."""
     statement = (
         select(
             StoredOperation.id,
@@ -67,32 +57,22 @@ def pending(
         )
         .where(StoredOperation.group_id == group)
         .order_by(StoredOperation.id)
-        .limit(limit + len(known))
+        .limit(limit)
     )
     with reading(engine) as connection:
-        rows = connection.execute(statement).all()
-    found: list[tuple[int, OperationalEvent, float]] = []
-    bad: set[int] = set()
-    for row in rows:
-        data = _data(row.data)
-        if data is not None:
-            found.append((row.id, OperationalEvent(row.event_type, row.event_id, data), unix(row.created_at)))
-            continue
-        bad.add(row.id)
-        if row.id not in known:
-            log.error("an operational event cannot be read, and is not published", row=row.id, event_id=row.event_id)
-    if unreadable is not None:
-        unreadable.clear()
-        unreadable.update(bad)
-    return found[:limit]
+        return [
+            (row.id, OperationalEvent(row.event_type, row.event_id, _data(row.data)), unix(row.created_at))
+            for row in connection.execute(statement)
+        ]
 
 
-def _data(text: str) -> dict[str, object] | None:
+def _data(text: str) -> dict[str, object]:
+    """The data, or a text that a person's SQL has put in its place."""
     try:
         found = orjson.loads(text)
     except orjson.JSONDecodeError:
-        return None
-    return found if isinstance(found, dict) else None
+        found = None
+    return found if isinstance(found, dict) else {"unreadable": text}
 
 
 def forget(engine: Engine, ids: Sequence[int]) -> None:

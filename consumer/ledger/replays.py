@@ -8,11 +8,11 @@ import orjson
 from sqlalchemy import ColumnElement, Connection, Engine, insert, or_, select, update
 
 from consumer.database.engine import reading, writing
+from consumer.database.statements import AnyRow
 from consumer.errors import ReplayEnded, WebhooksError
 from consumer.events.event import TopicPartition
 from consumer.ledger import marks
-from consumer.ledger.columns import AnyRow, cut, in_transaction, time_of, time_or_none, unix
-from consumer.ledger.rows import NewDelivery, due_key_of
+from consumer.ledger.rows import NewDelivery, cut, due_key_of, in_transaction, time_of, time_or_none, unix
 from consumer.ledger.store import in_order, insert_new
 from models import StoredReplay, Subscription
 from models.delivery import ERROR_LENGTH

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from consumer.database.engine import reading
 from consumer.errors import KeyReused, KeyTaken
-from consumer.ledger.columns import is_bound, time_of
+from consumer.ledger.rows import is_bound, time_of
 from models import RequestKey as StoredKey
 
 KEPT = 86400.0  # seconds that a key is kept

@@ -1,4 +1,4 @@
-"""Searches stored deliveries, newest first, a page at a time: for the API and the console.
+"""Searches stored deliveries, newest first, a page at a time, and counts them: for commands, the API and the console.
 
 A page begins with a seek in an index for each state, or in the primary key, and takes the ids from the index alone, in
 its order. A tenant's deliveries are those of its subscriptions: a seek finds the newest of each, and the page takes the
@@ -6,16 +6,30 @@ subscriptions with the newest ones. Conditions without an index are then evaluat
 page's time does not depend on the table's size. The page's position is where the search goes on.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, func, select, union_all
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Engine,
+    Integer,
+    bindparam,
+    func,
+    select,
+    union_all,
+)
 
-from consumer.database.engine import IN_LIST, any_of, padded, reading
+from consumer.database.engine import reading
+from consumer.database.statements import IN_LIST, AnySelect, any_of, padded
 from consumer.errors import InvalidPosition
-from consumer.ledger.admin import STORED, StoredDelivery, delivery_of, of_tenant
-from consumer.ledger.columns import OF_PAYLOAD, time_of
-from consumer.ledger.upkeep import by_no_index
+from consumer.ledger.admin import STORED, DeliveryQuery, StoredDelivery, delivery_of, unindexed
+from consumer.ledger.rows import ATTEMPTS, BATCH, OF_PAYLOAD, OPEN, AttemptFailure, last_of, unix
+from consumer.ledger.upkeep import by_id, by_no_index
 from models import ParkedDelivery, Payload, Status, Subscription
 from models.base import BEFORE_IDS
 
@@ -26,23 +40,16 @@ ARMS = 32  # of these, with a state each, the ones that a page takes: a power of
 _PROBES = 15  # times read in one statement: three statements find a moment among two million ids
 _SLACK = 600.0  # seconds by which ids may be out of the order of time: clocks differ, and sequences are cached
 _LARGEST_ID = 2**63 - 1
-
-
-class Query(NamedTuple):
-    """Conditions that deliveries must all meet; empty or None: any.
-
-    `statuses` and `subscription` use an index. `since` (inclusive) and `until`, in unix seconds, limit the time when a
-    delivery was stored, and become a range of ids. The others are evaluated row by row. `tenant` is as in
-    `admin.of_tenant`: a removed subscription has none.
-    """
-
-    statuses: Collection[Status] = ()
-    subscription: int | None = None
-    tenant: str | None = None
-    event_type: str | None = None
-    topic: str | None = None
-    since: float | None = None
-    until: float | None = None
+SAMPLE = 1000  # rows at each end of an open state, read from an index alone
+_MOST = 10  # rows at an end of a subscription's rows that are searched for a failure
+# In an outage, later rows are stored without an attempt: the first ones have failed.
+_SEARCHED = (
+    (Status.PARKED, ParkedDelivery.id.desc()),
+    (Status.PARKED, ParkedDelivery.id.asc()),
+    (Status.EXHAUSTED, ParkedDelivery.id.desc()),
+)
+# A replay may have millions of rows, and no index finds them: they are read by id.
+_BY_STATE = select(ParkedDelivery.status, func.count().label("number")).group_by(ParkedDelivery.status)
 
 
 class Page(NamedTuple):
@@ -55,14 +62,17 @@ class Page(NamedTuple):
     position: str | None
 
 
-def search(engine: Engine, query: Query, limit: int = 50, position: str | None = None) -> Page:
+def search(engine: Engine, query: DeliveryQuery, limit: int = 50, position: str | None = None) -> Page:
     """A page of at most `limit` (1 to MOST) deliveries, after the `position` that an earlier page of this query gave.
+
+    `statuses` and `subscription` use an index, a time becomes a range of ids; the other conditions are evaluated row by
+    row. `ids` and `group` do not count.
 
     ValueError for a limit outside that range, InvalidPosition for a text that is not a position.
     """
     if not 1 <= limit <= MOST:
         raise ValueError(f"a page has 1 to {MOST} deliveries, not {limit}")
-    conditions = list(_conditions(query))
+    conditions = list(unindexed(query, ParkedDelivery.created_at))
     window = EXAMINED if conditions else limit
     with reading(engine) as connection:
         lowest, below = _range(connection, query) if position is None else _parsed(position)
@@ -91,7 +101,7 @@ class _Arm(NamedTuple):
     status: Status | None
 
 
-def _arms(connection: Connection, query: Query, lowest: int, below: int) -> tuple[Sequence[_Arm], int]:
+def _arms(connection: Connection, query: DeliveryQuery, lowest: int, below: int) -> tuple[Sequence[_Arm], int]:
     """The arms of a page, and the id from which on, up to before `below`, they have all rows."""
     if query.tenant is not None and query.subscription is None:
         newest = _newest_of_tenant(connection, query.tenant, _states(query), lowest, below)
@@ -103,8 +113,8 @@ def _arms(connection: Connection, query: Query, lowest: int, below: int) -> tupl
     return [_Arm(query.subscription, state) for state in states], lowest
 
 
-def _states(query: Query) -> Sequence[Status]:
-    return sorted(set(query.statuses or Status))
+def _states(query: DeliveryQuery) -> Sequence[Status]:
+    return sorted({Status(each) for each in query.statuses or Status})
 
 
 def _newest_of_tenant(
@@ -141,21 +151,7 @@ def _ids(connection: Connection, arms: Sequence[_Arm], lowest: int, below: int, 
     return sorted(connection.execute(union_all(*parts)).scalars(), reverse=True)[:most] if parts else []
 
 
-def _conditions(query: Query) -> Iterator[ColumnElement[bool]]:
-    """The conditions that no index serves."""
-    if query.tenant is not None:
-        yield from of_tenant(query.tenant)
-    if query.event_type is not None:
-        yield Payload.event_type == query.event_type
-    if query.topic is not None:
-        yield ParkedDelivery.topic == query.topic
-    if query.since is not None:
-        yield ParkedDelivery.created_at >= time_of(query.since)
-    if query.until is not None:
-        yield ParkedDelivery.created_at < time_of(query.until)
-
-
-def _range(connection: Connection, query: Query) -> tuple[int, int]:
+def _range(connection: Connection, query: DeliveryQuery) -> tuple[int, int]:
     """A range of ids (from, to before) that has all rows stored in the query's time."""
     lowest, below = BEFORE_IDS, _LARGEST_ID
     if query.since is not None or query.until is not None:
@@ -199,3 +195,146 @@ def _parsed(position: str) -> tuple[int, int]:
     if not all(BEFORE_IDS <= each <= _LARGEST_ID for each in parsed):
         raise InvalidPosition("the position is none that a page has given; begin without one")
     return parsed
+
+
+def by_state(engine: Engine, most: int) -> Mapping[str, int]:
+    """All rows by state, of all groups: exact up to `most`; `most` + 1 means more."""
+    counted = (
+        select(func.count())
+        .select_from(select(ParkedDelivery.id).where(ParkedDelivery.status == state).limit(most + 1).subquery())
+        .scalar_subquery()
+        for state in Status
+    )
+    with reading(engine) as connection:
+        return dict(zip(map(str, Status), connection.execute(select(*counted)).one(), strict=True))
+
+
+def most_loaded(engine: Engine, number: int) -> list[int]:
+    """The subscriptions, at most `number`, that occur most often among the rows stored first and last.
+
+    Reads the SAMPLE rows at each end of each open state. An exact answer would have to read every open row.
+    """
+    ends = [
+        select(ParkedDelivery.subscription_id).where(ParkedDelivery.status == state).order_by(order).limit(SAMPLE)
+        for state in OPEN
+        for order in (ParkedDelivery.id.asc(), ParkedDelivery.id.desc())
+    ]
+    with reading(engine) as connection:
+        rows = connection.execute(union_all(*(select(end.subquery()) for end in ends)))
+        return [each for each, _ in Counter(rows.scalars()).most_common(number)]
+
+
+def loads(bind: Engine | Connection, subscriptions: Collection[int], most: int) -> Mapping[int, int]:
+    """How many open rows each of these subscriptions has; each count stops at `most`."""
+    found = dict.fromkeys(subscriptions, 0)
+    if found:
+        with reading(bind) as connection:
+            rows = connection.execute(_of_each(_open_rows, len(found)), _binds(found) | {"b_most": most})
+            found |= {row.subscription_id: row.number for row in rows if row.number}
+    return found
+
+
+def last_failures(engine: Engine, subscriptions: Collection[int]) -> Mapping[int, AttemptFailure]:
+    """The latest failed attempt among each subscription's newest and oldest rows, if one of these has failed."""
+    found: dict[int, AttemptFailure] = {}
+    if subscriptions:
+        with reading(engine) as connection:
+            for row in connection.execute(_of_each(_attempts_at_the_ends, len(subscriptions)), _binds(subscriptions)):
+                failure, before = last_of(row), found.get(row.subscription_id)
+                if failure is not None and (before is None or failure.at > before.at):
+                    found[row.subscription_id] = failure
+    return found
+
+
+def of_subscription(engine: Engine, subscription_id: int) -> Counter[str]:
+    """A subscription's rows by state, of all groups."""
+    with reading(engine) as connection:
+        rows = connection.execute(_BY_STATE.where(ParkedDelivery.subscription_id == subscription_id))
+        return Counter({row.status: row.number for row in rows})
+
+
+def progress(engine: Engine, ids: Collection[int]) -> Counter[str]:
+    """How many of these rows are in each state; a row that is gone was delivered."""
+    ordered = sorted(ids)
+    states: Counter[str] = Counter()
+    with reading(engine) as connection:
+        for part in (ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH)):
+            found = connection.execute(select(ParkedDelivery.status).where(any_of(ParkedDelivery.id.expression, part)))
+            states.update(found.scalars())
+    states[Status.DELIVERED.value] += len(ordered) - states.total()
+    return +states
+
+
+def of_replay(engine: Engine, replay_id: int, matched: int) -> Counter[str]:
+    """A replay's deliveries by state; of its `matched` deliveries, the ones without a row were delivered."""
+    states: Counter[str] = Counter()
+    for rows in by_id(engine, _BY_STATE, ParkedDelivery.replay == replay_id):
+        states.update({row.status: row.number for row in rows})
+    states[Status.DELIVERED.value] += max(0, matched - states.total())
+    return +states
+
+
+def next_of_replay(engine: Engine, replay_id: int) -> float | None:
+    """The due time (unix seconds) of the first parked row of a replay; None if none is parked."""
+    return min(_due(engine, replay_id), default=None)
+
+
+def last_of_replay(engine: Engine, replay_id: int) -> float | None:
+    """The latest due time (unix seconds) among a replay's parked rows without an attempt, or None."""
+    return max(_due(engine, replay_id, ParkedDelivery.attempt == 0), default=None)
+
+
+def next_of(engine: Engine, ids: Collection[int]) -> float | None:
+    """The earliest due time (unix seconds) among the parked ones of these rows; None if none is parked."""
+    ordered = sorted(ids)
+    parts = (ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH))
+    found = (_next(engine, part) for part in parts)
+    return min((moment for moment in found if moment is not None), default=None)
+
+
+def _binds(subscriptions: Collection[int]) -> dict[str, int]:
+    """The binds of `_of_each`; the ones that are left keep an id that no subscription has."""
+    return {f"b_{place}": each for place, each in enumerate(subscriptions)}
+
+
+@cache  # one with 64 subscriptions takes 20 ms to build and 200 ms to compile
+def _of_each(parts: Callable[[BindParameter[int]], Iterable[AnySelect]], number: int) -> CompoundSelect[Any]:
+    """Select the `parts` of `number` subscriptions, up to a power of two: Oracle then sees few different statements."""
+    binds = (
+        bindparam(f"b_{place}", BEFORE_IDS, ParkedDelivery.subscription_id.type) for place in range(padded(number))
+    )
+    return union_all(*(part for each in binds for part in parts(each)))
+
+
+def _open_rows(subscription: BindParameter[int]) -> Iterator[AnySelect]:
+    its = ParkedDelivery.subscription_id == subscription
+    rows = select(ParkedDelivery.subscription_id).where(its, ParkedDelivery.status.in_(OPEN))
+    first = rows.limit(bindparam("b_most", 0, Integer())).subquery()
+    yield select(func.max(first.c.subscription_id).label("subscription_id"), func.count().label("number"))
+
+
+def _attempts_at_the_ends(subscription: BindParameter[int]) -> Iterator[AnySelect]:
+    for state, order in _SEARCHED:
+        rows = select(ParkedDelivery.subscription_id, ParkedDelivery.updated_at, *ATTEMPTS).where(
+            ParkedDelivery.subscription_id == subscription, ParkedDelivery.status == state
+        )
+        yield select(rows.order_by(order).limit(_MOST).subquery())
+
+
+def _due(engine: Engine, replay_id: int, *which: ColumnElement[bool]) -> Iterator[float]:
+    parked = ParkedDelivery.status == Status.PARKED
+    for rows in by_id(
+        engine, select(ParkedDelivery.next_attempt_at), ParkedDelivery.replay == replay_id, parked, *which
+    ):
+        yield from (unix(row.next_attempt_at) for row in rows)
+
+
+def _next(engine: Engine, ids: Collection[int]) -> float | None:
+    statement = (
+        select(ParkedDelivery.next_attempt_at)
+        .where(any_of(ParkedDelivery.id.expression, sorted(ids)), ParkedDelivery.status == Status.PARKED)
+        .order_by(ParkedDelivery.next_attempt_at)
+        .limit(1)
+    )
+    with reading(engine) as connection:
+        return unix(connection.scalar(statement))

@@ -12,17 +12,23 @@ from itertools import groupby
 from sqlalchemy import Connection, Engine, bindparam, case, exists, insert, or_, select, update
 
 from consumer.database.charset import refuse, shortcoming
-from consumer.database.engine import any_of, pieces, pieces_of
+from consumer.database.statements import any_of, pieces, pieces_of
 from consumer.events.cloud_event import texts
 from consumer.events.event import Event, RecordId
 from consumer.http.urls import redact_url
 from consumer.ledger import outbox
-from consumer.ledger.columns import (
+from consumer.ledger.ordering import normalise, open_ones
+from consumer.ledger.rows import (
     ATTEMPTS,
     BATCH,
     OPEN,
     PAYLOAD,
     RECORD,
+    AttemptFailure,
+    AttemptResult,
+    NewDelivery,
+    OperationalEvent,
+    OrderingKey,
     bind,
     cut,
     escaped,
@@ -33,8 +39,6 @@ from consumer.ledger.columns import (
     time_of,
     time_or_none,
 )
-from consumer.ledger.ordering import normalise, open_ones
-from consumer.ledger.rows import AttemptFailure, AttemptResult, NewDelivery, OperationalEvent, OrderingKey
 from models import ParkedDelivery, Payload, Status
 from models.delivery import CONTENT_TYPE_LENGTH, ERROR_LENGTH, RESPONSE_LENGTH, TRACEPARENT_LENGTH
 from models.subscription import TENANT_LENGTH, URL_LENGTH

@@ -22,18 +22,19 @@ from sqlalchemy import (
     update,
 )
 
-from consumer.database.engine import any_of, in_pieces, reading
+from consumer.database.engine import reading
 from consumer.database.errors import is_outage, translated
+from consumer.database.statements import AnyRow, AnySelect, any_of, in_pieces, leaps
 from consumer.errors import RowsRefused
 from consumer.events.event import RecordId
 from consumer.ledger import marks, outbox
-from consumer.ledger.columns import (
+from consumer.ledger.ordering import put_in_order
+from consumer.ledger.rows import (
     BATCH,
     OPEN,
     PAYLOAD_RECORD,
     RECORD,
-    AnyRow,
-    AnySelect,
+    OperationalEvent,
     cut,
     in_transaction,
     is_bound,
@@ -41,9 +42,6 @@ from consumer.ledger.columns import (
     record_of,
     time_of,
 )
-from consumer.ledger.ordering import put_in_order
-from consumer.ledger.rows import OperationalEvent
-from consumer.ledger.seeks import leaps
 from models import ParkedDelivery, Payload, Status, StoredReplay, Subscription
 from models.base import BEFORE_IDS, utc_now
 from models.subscription import REASON_LENGTH

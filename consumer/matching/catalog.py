@@ -15,8 +15,9 @@ from sqlalchemy import Engine, Row, Select
 
 from consumer.crypto.keys import SigningKey
 from consumer.crypto.vault import Decrypt
-from consumer.database.engine import any_tuple_of, reading
+from consumer.database.engine import reading
 from consumer.database.job import DatabaseJob
+from consumer.database.statements import any_tuple_of
 from consumer.loop.part import Part
 from consumer.subscriptions import tls
 from consumer.subscriptions.endpoint import Endpoint

@@ -9,7 +9,7 @@ import getpass
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -19,11 +19,11 @@ from sqlalchemy import Connection, Engine
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.keys import Algorithm, parse_signing_key
 from consumer.crypto.vault import Vault
+from consumer.database.statements import AnyRow
 from consumer.errors import Conflict, DeliveriesOwed, NotFound
 from consumer.http.urls import redact_url
-from consumer.ledger import admin, counts, outbox, replays, request_keys
+from consumer.ledger import admin, outbox, replays, request_keys, search
 from consumer.ledger.admin import DeliveryQuery, RedeliveryStep, StoredDetail
-from consumer.ledger.columns import AnyRow
 from consumer.ledger.replays import Replay
 from consumer.ledger.request_keys import RequestDigests
 from consumer.sending.masking import MASK
@@ -187,7 +187,7 @@ class Changes:
         """Remove a subscription and its secrets; DeliveriesOwed if it has deliveries to be sent, unless `give_up`."""
         with self._change(subscription_id, REMOVED) as change:
             if not give_up:
-                owed = counts.loads(change.connection, [subscription_id], MOST_OWED + 1)[subscription_id]
+                owed = search.loads(change.connection, [subscription_id], MOST_OWED + 1)[subscription_id]
                 if owed:
                     raise DeliveriesOwed(owed)
             repository.remove(change.connection, subscription_id)
@@ -270,7 +270,7 @@ class Changes:
             told = {"actor": self.actor, "delivery_ids": [row.id for row in rows], "subscription_ids": subscriptions}
             outbox.tell(connection, self.deployment.group, REDELIVERED, told)
 
-        chosen = replace(chosen, tenant=self.tenant)
+        chosen = chosen._replace(tenant=self.tenant)
         return admin.redeliver(self.deployment.engine, chosen, self.deployment.clock(), note)
 
     def redeliver_these(self, ids: Collection[int]) -> list[int]:

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from consumer.config.settings import KafkaSettings
 from consumer.crypto.vault import Vault
 from consumer.errors import WebhooksError
-from consumer.ledger import counts
+from consumer.ledger import search
 from consumer.ledger.rows import AttemptFailure
 from consumer.ops import dead_letters
 from consumer.ops.bounded import begin, reason_of
@@ -99,7 +99,7 @@ def overview(
     A part that takes longer keeps its thread and connection until its own time limit; begin no new overview before
     this one has returned.
     """
-    states = begin(partial(counts.by_state, engine, MOST_COUNTED))
+    states = begin(partial(search.by_state, engine, MOST_COUNTED))
     receivers = begin(partial(_receivers, engine))
     disabled = begin(partial(health.disabled, engine, LISTED))
     problematic = begin(partial(_problematic, engine, vault, rules, clock))
@@ -163,9 +163,9 @@ def _known(kafka: KafkaSettings | None, topics: Sequence[str]) -> KafkaSettings:
 
 def _receivers(engine: Engine) -> tuple[list[LoadedReceiver], list[FailingReceiver]]:
     """The loaded and the failing subscriptions: few statements for all of them together."""
-    loaded, failing = counts.most_loaded(engine, LISTED), health.failing(engine, LISTED)
+    loaded, failing = search.most_loaded(engine, LISTED), health.failing(engine, LISTED)
     ids = {*loaded, *(each.subscription_id for each in failing)}
-    waiting, last = counts.loads(engine, ids, MOST_COUNTED + 1), counts.last_failures(engine, ids)
+    waiting, last = search.loads(engine, ids, MOST_COUNTED + 1), search.last_failures(engine, ids)
     theirs = health.named(engine, loaded)
     return (
         [

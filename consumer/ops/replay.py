@@ -20,9 +20,9 @@ from consumer.events.event import Event
 from consumer.intake.log_reader import LogReader
 from consumer.intake.record import Record
 from consumer.ledger import replays, store
-from consumer.ledger.counts import last_of_replay
 from consumer.ledger.replays import Lease, Replay
 from consumer.ledger.rows import NewDelivery
+from consumer.ledger.search import last_of_replay
 from consumer.matching.selection import FilterResult, Selector
 from consumer.ops.events import ReadEvent
 from consumer.subscriptions.endpoint import Endpoint, Selection

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Engine, Row, func, select
 
 from consumer.crypto.vault import Vault
-from consumer.database.engine import any_of, reading
+from consumer.database.engine import reading
+from consumer.database.statements import any_of
 from consumer.http.urls import redact_url
 from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.repository import Subscribed, walk

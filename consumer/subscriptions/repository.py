@@ -17,7 +17,8 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, case, delete, fun
 
 from consumer.crypto.keys import SigningKey
 from consumer.crypto.vault import Owner, Vault
-from consumer.database.engine import any_of, in_pieces, reading, writing
+from consumer.database.engine import reading, writing
+from consumer.database.statements import any_of, in_pieces
 from consumer.errors import InvalidSubscription
 from consumer.http.urls import redact_url
 from consumer.subscriptions.endpoint import Endpoint

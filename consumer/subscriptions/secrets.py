@@ -12,7 +12,8 @@ from sqlalchemy.orm import InstrumentedAttribute
 from consumer.crypto.credentials import MOST_HEADERS, TOO_MANY_HEADERS, check_secret, parse_header
 from consumer.crypto.keys import MOST_SIGNING, Algorithm, algorithm_of, generate, weakness
 from consumer.crypto.vault import ENCRYPTED, Owner, Vault
-from consumer.database.engine import any_of, pieces, pieces_of, reading, writing
+from consumer.database.engine import reading, writing
+from consumer.database.statements import any_of, pieces, pieces_of
 from consumer.errors import InvalidSubscription, SettingsError
 from models import Subscription, SubscriptionSecret
 from models.base import BEFORE_IDS

@@ -9,7 +9,8 @@ from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, up
 
 from consumer.crypto.certificates import CertificateInfo, TlsIdentity, certificate_infos, usable, validity
 from consumer.crypto.vault import ENCRYPTED, Decrypt, Owner, Vault
-from consumer.database.engine import any_of, reading, writing
+from consumer.database.engine import reading, writing
+from consumer.database.statements import any_of
 from consumer.errors import InvalidSubscription
 from consumer.subscriptions.secrets import Reencrypted, Unopened, lock, pages
 from models import SubscriptionTls

@@ -14,7 +14,7 @@ from consumer.delivery.delivery import Delivery
 from consumer.delivery.outcome import Delivered, Outcome
 from consumer.events.attempt import Attempt, key_of, render
 from consumer.kafka.client import LibrdkafkaLog, client_properties, refused
-from consumer.ledger.columns import escaped
+from consumer.ledger.rows import escaped
 from consumer.loop.part import Part
 
 log = structlog.get_logger(__name__)

@@ -63,7 +63,6 @@ class OutboxRelay(Part):
         self._sent: set[int] = set()  # rows of the batch whose events have neither been acknowledged nor failed
         self._left = 0  # events of the batch without an acknowledgement
         self._acknowledged: list[int] = []  # rows that are published, and still in the database
-        self._unreadable: set[int] = set()  # rows that are logged and skipped; used by the database thread
         self._woken = False
         self._not_before = self._look_at = clock()
         self._failures = 0  # batches in a row that did not get through
@@ -108,7 +107,7 @@ class OutboxRelay(Part):
         def failed(_error: Exception) -> None:
             self._not_before = self._look_at = now  # as soon as the back-off is over
 
-        read = partial(outbox.pending, self._engine, self._group, EVENTS_AT_ONCE, self._unreadable)
+        read = partial(outbox.pending, self._engine, self._group, EVENTS_AT_ONCE)
         self._reads.start(read, found, failed)
 
     def _publish(self, batch: Sequence[Announcement]) -> None:

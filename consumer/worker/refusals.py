@@ -11,8 +11,7 @@ from consumer.http.urls import redact_url
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import Partition, Record
 from consumer.ledger import outbox
-from consumer.ledger.columns import in_transaction
-from consumer.ledger.rows import NewDelivery, OperationalEvent
+from consumer.ledger.rows import NewDelivery, OperationalEvent, in_transaction
 from consumer.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)

@@ -27,7 +27,7 @@ from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped
 from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
-from consumer.ledger.assigned import scan, with_due_rows
+from consumer.ledger.assigned import scan
 from consumer.ledger.due import fetch, postpone
 from consumer.ledger.marks import recent
 from consumer.loop.part import Part
@@ -227,7 +227,6 @@ class WorkerParts:
         ledger = Ledger(
             partial(scan, engine, group),
             partial(recent, engine, group),
-            partial(with_due_rows, engine, group),
             partial(fetch, engine, group, default_secrets=secrets, decrypt=decrypt, rules=rules, said={}),
             partial(postpone, engine),
         )

@@ -9,7 +9,8 @@ from sqlalchemy import Engine, text, update
 from consumer.api.tokens import TokenFile
 from consumer.errors import InvalidPosition
 from consumer.ledger import store
-from consumer.ledger.search import Query, search
+from consumer.ledger.admin import DeliveryQuery
+from consumer.ledger.search import search
 from models import ParkedDelivery
 from tests.api.v1_kit import Api, make_api, token_file
 from tests.ledger.rows_kit import GROUP, make_event, parked
@@ -93,7 +94,7 @@ def test_a_cursor_tells_nothing(engine: Engine, tmp_path: Path) -> None:
         stored(engine, subscription, offset, tenant="acme")
     first = one.call("GET", "/deliveries?limit=2", token="acme").json()
     with pytest.raises(InvalidPosition):
-        search(engine, Query(), 1, first["next"])
+        search(engine, DeliveryQuery(), 1, first["next"])
     second = other.call("GET", f"/deliveries?limit=2&cursor={first['next']}", token="acme").json()
     assert [item["id"] for item in first["items"] + second["items"]] == [3, 2, 1]
     assert second["next"] is None

@@ -84,7 +84,6 @@ def test_statements_are_as_many_as_the_ledger_makes() -> None:
         "assigned": costs.assigned_statements,
         "store": statements.storing(costs, 1),
         "scan_two_keys": statements.scanning(costs, 2, 1),
-        "made_due_two_keys": costs.made_due_statements,
         "topics": costs.topics_statements + costs.topics_found_statements,
         "reconcile_two": costs.reconcile_leap_statements
         + costs.reconcile_statements

@@ -14,8 +14,7 @@ from sqlalchemy import Engine
 from consumer.cli.purge import Ended, purge
 from consumer.events.event import Event, RecordId
 from consumer.ledger import replays, store, upkeep
-from consumer.ledger.columns import OPEN
-from consumer.ledger.rows import AttemptFailure, NewDelivery
+from consumer.ledger.rows import OPEN, AttemptFailure, NewDelivery
 from consumer.subscriptions import repository
 from models import Status
 from tests.databases import url_of

@@ -19,20 +19,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from consumer.database.engine import (
-    IN_LIST,
-    PIECE,
-    DatabaseThread,
-    any_of,
-    create_file,
-    in_pieces,
-    pieces,
-    pieces_of,
-    ping,
-    reading,
-    unavailable,
-)
+from consumer.database.engine import DatabaseThread, create_file, ping, reading, unavailable
 from consumer.database.errors import is_outage
+from consumer.database.statements import IN_LIST, PIECE, any_of, in_pieces, pieces, pieces_of
 from consumer.errors import DatabaseTooSlow, DatabaseUnavailable, SettingsError
 from models import Subscription
 from tests.databases import ORACLE, connect_to, on_oracle

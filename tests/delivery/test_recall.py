@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, event, insert, text
+from sqlalchemy import Engine, event, text
 
 from consumer.database.job import BACK_OFF
+from consumer.database.statements import PARTS
 from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
 from consumer.delivery.known_rows import TakenUp
@@ -22,19 +23,17 @@ from consumer.delivery.recall import EARLY, LOOK_EVERY, Ledger, Recall
 from consumer.delivery.settling import Settling
 from consumer.errors import DatabaseTooSlow
 from consumer.events.event import Event
-from consumer.ledger import admin, columns
+from consumer.ledger import admin, rows
 from consumer.ledger import store as ledger
-from consumer.ledger.assigned import SEEKS, scan, with_due_rows
+from consumer.ledger.assigned import SEEKS, scan
 from consumer.ledger.due import POSTPONED, fetch, postpone
 from consumer.ledger.marks import recent
 from consumer.ledger.rows import AttemptFailure, DueKey, NewDelivery, OrderingKey, order_key
-from consumer.ledger.seeks import PARTS
 from consumer.ledger.store import UNWANTED
 from consumer.matching.selection import FILTER_TOO_LARGE, PAUSE, Budget, Selector
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.telemetry.metrics import Metrics
-from models import Subscription
 from tests.crypto.vaults import in_the_clear
 from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, Store, make_event
 
@@ -71,7 +70,6 @@ class Bench:
             Ledger(
                 partial(scan, engine, GROUP),
                 partial(recent, engine, GROUP),
-                partial(with_due_rows, engine, GROUP),
                 partial(fetch, engine, GROUP, default_secrets=DEFAULT, decrypt=in_the_clear),
                 self._postpone,
             ),
@@ -246,39 +244,6 @@ def test_due_keys_are_scanned_once_and_then_slowly(bench: Bench) -> None:
     for _ in range(20):
         bench.look(0.1)
     assert statements > 5 * step
-
-
-def test_rows_made_due_by_sql_are_found_within_five_seconds_beside_many_due_keys(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """There is a statement for each partition, not for each due key. With very many due keys, parts take turns."""
-    with bench.store.engine.begin() as connection:
-        many = [{"url": URL, "event_type": "other"} for _ in range(3 * SEEKS)]
-        connection.execute(insert(Subscription), many)
-    last = bench.subscription + 3 * SEEKS
-    bench.store_here(
-        *(bench.row(each, due=3600.0)._replace(subscription_id=each) for each in range(bench.subscription, last + 1))
-    )
-    for _ in range(20):
-        bench.look(LOOK_EVERY)  # the scan has ended
-    statements = 0
-
-    def count(*_: object) -> None:
-        nonlocal statements
-        statements += 1
-
-    for most, looks in ((3 * SEEKS + 1, 1), (2 * SEEKS, 2)):
-        monkeypatch.setattr("consumer.delivery.recall.KNOWN", most)
-        event.listen(bench.store.engine, "before_cursor_execute", count)
-        bench.due_by_sql(0.0, last)
-        statements = 0
-        for _ in range(looks):
-            bench.look(LOOK_EVERY)
-        assert statements <= looks * (SEEKS + 6)
-        event.remove(bench.store.engine, "before_cursor_execute", count)
-        assert bench.look(0.125) == [last]
-        bench.finished()
-        bench.store.parking.due_keys.note((*HERE, last), NOW + 9000)
 
 
 def test_rows_that_others_mark_are_found_soon_however_many_due_keys_there_are(bench: Bench) -> None:
@@ -481,7 +446,7 @@ def test_an_unreadable_row_is_reported_and_retried(bench: Bench, monkeypatch: py
     """The row beside it comes. The unreadable one is retried after a minute; once it is read, the fault is gone."""
     bench.look()
     bench.store_here(bench.row(1), bench.row(2))
-    whole = columns.event_of
+    whole = rows.event_of
 
     def refuse(row: Any) -> Event:
         if row.record_offset == 2:

@@ -22,7 +22,6 @@ from consumer.events.event import RecordId
 from consumer.ledger import (
     admin,
     assigned,
-    counts,
     due,
     marks,
     ordering,
@@ -180,16 +179,15 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "ledger_sending": {
         "ledger.assigned.scan": ("Is any row parked?",),
-        "ledger.seeks.leaps": (
+        "database.statements.leaps": (
             "Workers, hot: the partitions of a topic with parked rows.",
             "Workers, hot: the next subscriptions with parked rows in a partition.",
             "Upkeep: the next subscriptions with rows.",
         ),
-        "ledger.seeks.of_each": (
+        "database.statements.of_each": (
             "Workers, hot: the earliest due rows of many due keys (partition and subscription), with a part for each.",
             "The rows that may go right behind the first of many ordering keys, with a part for each.",
         ),
-        "ledger.assigned.with_due_rows": ("Workers: subscriptions with a due row in a partition, among those known.",),
         "ledger.due._read": ("These rows, and those that may go right behind the first of their key.",),
         "ledger.due._endpoints": ("Their subscriptions, with the signing secrets.",),
         "ledger.due._events": ("Their records.",),
@@ -269,7 +267,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Mark due rows again for the partition's owner, an array.",
             "Insert the first mark, an array.",
         ),
-        "ledger.counts.progress": ("The number of these rows in each state.",),
+        "ledger.search.progress": ("The number of these rows in each state.",),
         "ledger.admin._adopt": (
             "A batch of rows, and whether the new group already has each delivery.",
             "Copy the payloads, an array.",
@@ -293,10 +291,10 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Delete them, and this key if it is that old, an array.",
             "Insert a request's key and creation; fails if another request with the key was faster.",
         ),
-        "ledger.counts.by_state": ("The number of rows in each state, up to a bound.",),
-        "ledger.counts.most_loaded": ("The subscriptions of the oldest and the newest rows of each open state.",),
-        "ledger.counts.loads": ("The number of open rows of each of some subscriptions, up to a bound.",),
-        "ledger.counts.last_failures": (
+        "ledger.search.by_state": ("The number of rows in each state, up to a bound.",),
+        "ledger.search.most_loaded": ("The subscriptions of the oldest and the newest rows of each open state.",),
+        "ledger.search.loads": ("The number of open rows of each of some subscriptions, up to a bound.",),
+        "ledger.search.last_failures": (
             "The last failures of the newest and oldest rows of each of some subscriptions.",
         ),
         "ledger.search._range": ("Searches by time: the first and the last row.",),
@@ -306,8 +304,8 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "ledger.search._ids": ("The ids of a page of a search, newest first, of each state or subscription.",),
         "ledger.search.search": ("The rows of these ids that meet conditions without an index.",),
-        "ledger.counts.of_subscription": ("A subscription's number of rows by state.",),
-        "ledger.counts._next": ("The earliest due time of these rows.",),
+        "ledger.search.of_subscription": ("A subscription's number of rows by state.",),
+        "ledger.search._next": ("The earliest due time of these rows.",),
     },
 }
 LOOSE = {
@@ -479,7 +477,6 @@ def _store(engine: Engine) -> None:
 
 def _send(engine: Engine) -> None:
     assigned.scan(engine, GROUP, [("t", 0)], None)
-    assigned.with_due_rows(engine, GROUP, [("t", 0, 1)], T)
     wants = [FetchRequest(("t", 0, 1), 9, frozenset())]
     due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=in_the_clear)
     due.postpone(engine, due.fetch(engine, GROUP, wants, T, default_secrets=KEYS, decrypt=_refuse).faulty, T)
@@ -500,16 +497,20 @@ def _refuse(_: str, _owner: Owner) -> str:
 
 def _command(engine: Engine) -> None:
     choice: Any = CHOICE
-    admin.find(engine, limit=10, after_id=0, **choice)
-    admin.find(engine, limit=10, after_id=0, event_type="user.created", **choice)
+    admin.find(engine, DeliveryQuery(**choice), limit=10, after_id=0)
+    admin.find(engine, DeliveryQuery(event_type="user.created", **choice), limit=10, after_id=0)
     for event_type in (None, "user.created"):
         admin.count(engine, DeliveryQuery(event_type=event_type, **choice), 10_000)
     admin.count(engine, DeliveryQuery(tenant="acme", topic="t", **choice), 10_000)
     admin.detail(engine, 1)
     admin.of_record(engine, GROUP, "t", 0, 1)
     list(admin.redeliver(engine, DeliveryQuery(**choice), T))
-    list(admin.redeliver(engine, DeliveryQuery([1], event_type="user.created", tenant="acme", topic="t", **choice), T))
-    counts.progress(engine, [1, 2])
+    list(
+        admin.redeliver(
+            engine, DeliveryQuery(ids=[1], event_type="user.created", tenant="acme", topic="t", **choice), T
+        )
+    )
+    search.progress(engine, [1, 2])
     span = Span("t", 0, 0, 9)
     replay = replays.create(engine, GROUP, 1, 0.0, T, None, 1.0, [span])
     replays.load(engine, replay)
@@ -527,19 +528,19 @@ def _command(engine: Engine) -> None:
     request_keys.find(engine, key)
     with engine.begin() as connection:
         request_keys.note(connection, key, replay)
-    counts.by_state(engine, 10_000)
-    counts.most_loaded(engine, 1)
-    counts.loads(engine, [1, 2], 10_001)
-    counts.last_failures(engine, [1, 2])
-    search.search(engine, search.Query(TWO, 1, "acme", "user.created", "t", 0.0, 10 * T))
-    search.search(engine, search.Query(tenant="*"))
+    search.by_state(engine, 10_000)
+    search.most_loaded(engine, 1)
+    search.loads(engine, [1, 2], 10_001)
+    search.last_failures(engine, [1, 2])
+    search.search(engine, DeliveryQuery(TWO, 1, "acme", "user.created", "t", 0.0, 10 * T))
+    search.search(engine, DeliveryQuery(tenant="*"))
     with engine.connect() as connection:
         search._around(connection, T, 0, 10_000)
-    counts.of_subscription(engine, 1)
-    counts.of_replay(engine, replay, 1)
-    counts.last_of_replay(engine, replay)
-    counts.next_of_replay(engine, replay)
-    counts.next_of(engine, [1, 2])
+    search.of_subscription(engine, 1)
+    search.of_replay(engine, replay, 1)
+    search.last_of_replay(engine, replay)
+    search.next_of_replay(engine, replay)
+    search.next_of(engine, [1, 2])
     list(admin.adopt(engine, GROUP, "another", T))
 
 

@@ -131,7 +131,7 @@ def test_calls_of_one_statement_are_recognised(watched: Engine) -> None:
     for size in range(len(choice) + 1):
         for names in combinations(choice, size):
             chosen = {name: choice[name] for name in names}
-            admin.find(watched, limit=size + 1, **chosen)
+            admin.find(watched, DeliveryQuery(**chosen), limit=size + 1)
             list(admin.redeliver(watched, DeliveryQuery(ids=[1, 2, 3], **chosen), 1.0))
     upkeep.disable(watched, GROUP, 1, "410", url=URL)
     assert unknown == {}

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, Engine, event, select
 
 from consumer.ledger import admin, assigned, store, upkeep
 from consumer.ledger.admin import Adopted, DeliveryQuery, RedeliveryStep
-from consumer.ledger.counts import progress
 from consumer.ledger.rows import AttemptFailure, AttemptResult
+from consumer.ledger.search import progress
 from consumer.subscriptions import repository
 from models import ParkedDelivery
 from tests.ledger.rows_kit import (
@@ -48,17 +48,17 @@ def test_stored_deliveries_are_found(engine: Engine, sub: int) -> None:
     store.record(engine, GROUP, [result(find(engine)[2], "exhausted")])
     store.park(engine, GROUP, [parked(make_event(9), sub)], 60.0)
     ids = {
-        "all": admin.find(engine, limit=10),
-        "page": admin.find(engine, limit=2, after_id=1),
-        "group": admin.find(engine, limit=10, group="another"),
-        "states": admin.find(engine, limit=10, statuses=("exhausted", "held")),
-        "subscription": admin.find(engine, limit=10, subscription=other),
-        "type": admin.find(engine, limit=10, event_type="t"),
-        "since": admin.find(engine, limit=10, group=GROUP, since=60.5),
-        "until": admin.find(engine, limit=10, since=60.0, until=96.0),
-        "given up since": admin.find(engine, limit=10, since=2000.0),
-        "as it was": admin.find(engine, limit=10, group=GROUP, until=2000.0),
-        "none": admin.find(engine, limit=10, group=GROUP, event_type="t"),
+        "all": admin.find(engine, DeliveryQuery(), limit=10),
+        "page": admin.find(engine, DeliveryQuery(), limit=2, after_id=1),
+        "group": admin.find(engine, DeliveryQuery(group="another"), limit=10),
+        "states": admin.find(engine, DeliveryQuery(statuses=("exhausted", "held")), limit=10),
+        "subscription": admin.find(engine, DeliveryQuery(subscription=other), limit=10),
+        "type": admin.find(engine, DeliveryQuery(event_type="t"), limit=10),
+        "since": admin.find(engine, DeliveryQuery(group=GROUP, since=60.5), limit=10),
+        "until": admin.find(engine, DeliveryQuery(since=60.0, until=96.0), limit=10),
+        "given up since": admin.find(engine, DeliveryQuery(since=2000.0), limit=10),
+        "as it was": admin.find(engine, DeliveryQuery(group=GROUP, until=2000.0), limit=10),
+        "none": admin.find(engine, DeliveryQuery(group=GROUP, event_type="t"), limit=10),
     }
     assert {name: [row.id for row in rows] for name, rows in ids.items()} == {
         "all": [1, 2, 3, 4, 5, 6],
@@ -96,7 +96,7 @@ def test_a_delivery_given_up_without_an_attempt_has_a_reason(engine: Engine, sub
     store.park(engine, GROUP, [parked(make_event(1), sub, attempt=0)], 96.0)
     repository.remove(engine, sub)
     upkeep.reconcile(engine, 3000.0)
-    (row,) = admin.find(engine, limit=1)
+    (row,) = admin.find(engine, DeliveryQuery(), limit=1)
     assert row.first is None
     assert row.last is not None
     assert (row.last.error, row.last.at) == ("the subscription was removed", row.updated_at)

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Engine
 
-from consumer.ledger import counts, store
+from consumer.ledger import search, store
 from consumer.ledger.rows import AttemptFailure
 from consumer.subscriptions import repository
 from tests.ledger.rows_kit import BOOM, GROUP, URL, make_event, parked, run
@@ -17,7 +17,7 @@ def test_states_are_counted_up_to_a_bound(engine: Engine) -> None:
     sub = repository.add(engine, URL, "user.created")
     fill(engine, sub, 8)
     run(engine, "UPDATE webhook_deliveries SET status = 'held' WHERE record_offset < 3")
-    assert counts.by_state(engine, 3) == {"parked": 4, "blocked": 0, "held": 3, "exhausted": 0, "delivered": 0}
+    assert search.by_state(engine, 3) == {"parked": 4, "blocked": 0, "held": 3, "exhausted": 0, "delivered": 0}
 
 
 def test_the_most_loaded_subscriptions_come_first(engine: Engine) -> None:
@@ -28,10 +28,10 @@ def test_the_most_loaded_subscriptions_come_first(engine: Engine) -> None:
     for sub, number in ((few, 1), (many, 7), (some, 3)):
         fill(engine, sub, number)
     run(engine, "UPDATE webhook_deliveries SET status = 'held' WHERE subscription_id = :s", s=some)
-    assert counts.most_loaded(engine, 10) == [many, some, few]
-    assert counts.most_loaded(engine, 2) == [many, some]
-    assert counts.loads(engine, [ended, few, many, some, 999], 5) == {ended: 0, few: 1, many: 5, some: 3, 999: 0}
-    assert counts.loads(engine, [], 5) == {}
+    assert search.most_loaded(engine, 10) == [many, some, few]
+    assert search.most_loaded(engine, 2) == [many, some]
+    assert search.loads(engine, [ended, few, many, some, 999], 5) == {ended: 0, few: 1, many: 5, some: 3, 999: 0}
+    assert search.loads(engine, [], 5) == {}
 
 
 def test_the_latest_failure_is_found(engine: Engine) -> None:
@@ -40,7 +40,7 @@ def test_the_latest_failure_is_found(engine: Engine) -> None:
     An outage stores many without an attempt behind those that failed.
     """
     sub, other = (repository.add(engine, URL, "user.created") for _ in range(2))
-    assert counts.last_failures(engine, [sub]) == counts.last_failures(engine, []) == {}
+    assert search.last_failures(engine, [sub]) == search.last_failures(engine, []) == {}
     late = AttemptFailure("status 500", 500, None, 99.0)
     rows = [
         parked(make_event(1), sub),
@@ -50,6 +50,6 @@ def test_the_latest_failure_is_found(engine: Engine) -> None:
     ]
     untried = [parked(make_event(offset), sub, attempt=0) for offset in range(5, 25)]
     store.park(engine, GROUP, [*rows, *untried], 96.0)
-    assert counts.last_failures(engine, [sub, 999, other]) == {sub: late, other: others}
+    assert search.last_failures(engine, [sub, 999, other]) == {sub: late, other: others}
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset = 2")
-    assert counts.last_failures(engine, [sub]) == {sub: late}
+    assert search.last_failures(engine, [sub]) == {sub: late}

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from consumer.crypto.vault import Owner
 from consumer.errors import DatabaseRefused
 from consumer.events.event import Event
-from consumer.ledger import columns, due, store
+from consumer.ledger import due, rows, store
 from consumer.ledger.assigned import SEEKS, scan
 from consumer.ledger.due import LATER, POSTPONED, Fetched, FetchRequest, fetch, postpone
 from consumer.ledger.rows import AttemptFailure, DueKey, NewDelivery, OrderingKey, order_key
@@ -228,7 +228,7 @@ def test_an_unreadable_row_is_postponed_and_holds_up_no_other(engine: Engine, mo
     """A row for which the driver raises does not keep others, of its subscription too, from being fetched."""
     one, two = subscribed(engine, 2)
     park(engine, [(("t", 0, one), 1, 0.0), (("t", 0, one), 2, 0.0), (("t", 0, two), 3, 0.0)])
-    whole = columns.event_of
+    whole = rows.event_of
 
     def refuse(row: Any) -> Event:
         if row.record_offset == 2:
@@ -263,7 +263,7 @@ def test_a_row_that_makes_no_delivery_is_postponed_alone(engine: Engine, monkeyp
     """A fault in the columns of one row keeps neither its neighbours nor other subscriptions from being fetched."""
     one, two = subscribed(engine, 2)
     park(engine, [(("t", 0, one), 1, 0.0), (("t", 0, one), 2, 0.0), (("t", 0, two), 3, 0.0)])
-    whole = columns.last_of
+    whole = rows.last_of
 
     def refuse(row: Any) -> AttemptFailure | None:
         if row.record_offset == 2:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.events.event import RecordId
-from consumer.ledger import admin, assigned, counts, due, marks, store, upkeep
+from consumer.ledger import admin, assigned, due, marks, search, store, upkeep
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.ordering import normalise, open_ones, repair
 from consumer.subscriptions import repository
@@ -88,10 +88,6 @@ def test_looking_for_keys_out_of_order(full: Engine) -> None:
             lambda engine: assigned.open_keys(engine, GROUP, "t", 0, 100),
             "ix_webhook_deliveries_order (group_id=? AND status=?",
         ),
-        (
-            lambda engine: assigned.with_due_rows(engine, GROUP, [("t", 0, 1), ("t", 0, 2)], 96.0),
-            "partition_no=? AND subscription_id=? AND next_attempt_at<?)",
-        ),
         (lambda engine: assigned.with_rows(engine, GROUP, [("t", 0), ("t", 1)]), "(group_id=? AND topic=? AND"),
         (lambda engine: assigned.open_topics(engine, GROUP), "INDEX ix_webhook_deliveries_"),
         (lambda engine: assigned.next_partition(engine, GROUP, "t", 0), "(group_id=? AND topic=? AND partition_no>?)"),
@@ -104,7 +100,7 @@ def test_looking_for_keys_out_of_order(full: Engine) -> None:
             "(group_id=? AND status=? AND topic=? AND partition_no=?",
         ),
         (
-            lambda engine: counts.loads(engine, [1], 10),
+            lambda engine: search.loads(engine, [1], 10),
             "COVERING INDEX ix_webhook_deliveries_receiver (subscription_id=? AND status=?",
         ),
     ],
@@ -148,9 +144,9 @@ def test_subscriptions_are_not_scanned(full: Engine) -> None:
         lambda engine: list(admin.redeliver(engine, DeliveryQuery(subscription=1, event_type="user.created"), 2.0)),
         lambda engine: list(admin.adopt(engine, GROUP, "another", 2.0)),
         lambda engine: list(upkeep.ended_before(engine, (Status.EXHAUSTED,), 2.0)),
-        lambda engine: counts.of_replay(engine, 1, 1),
-        lambda engine: counts.next_of_replay(engine, 1),
-        lambda engine: counts.last_of_replay(engine, 1),
+        lambda engine: search.of_replay(engine, 1, 1),
+        lambda engine: search.next_of_replay(engine, 1),
+        lambda engine: search.last_of_replay(engine, 1),
         lambda engine: admin.count(engine, DeliveryQuery(event_type="user.created", since=1.0), 10),
     ],
 )

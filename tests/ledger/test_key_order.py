@@ -106,7 +106,9 @@ def test_the_next_is_due_at_once_when_the_first_has_ended(engine: Engine, sub: i
         (row,) = find(engine, 3000.0, room=1)
         free = store.record(engine, GROUP, [result(row, end)])  # type: ignore[arg-type]  # one of two
         assert free == ({ordering_key(sub)} if offset == 2 else frozenset())
-        due_at = [next_one.next_attempt_at for next_one in admin.find(engine, statuses=("parked",), limit=9)]
+        due_at = [
+            next_one.next_attempt_at for next_one in admin.find(engine, admin.DeliveryQuery(("parked",)), limit=9)
+        ]
         assert due_at == ([] if offset == 2 else [100.0])  # as it was stored
 
 
@@ -114,8 +116,8 @@ def test_a_blocked_row_keeps_its_next_attempt(engine: Engine, sub: int) -> None:
     """A row that was tried, then blocked by an earlier one, is due at its own time, not when the earlier one ends."""
     park(engine, ordered(1, sub, status="exhausted", next_attempt_at=None))
     park(engine, ordered(2, sub, attempt=1, next_attempt_at=9000.0))
-    (given_up,) = admin.find(engine, statuses=("exhausted",), limit=9)
-    assert list(admin.redeliver(engine, admin.DeliveryQuery([given_up.id]), 2000.0))
+    (given_up,) = admin.find(engine, admin.DeliveryQuery(("exhausted",)), limit=9)
+    assert list(admin.redeliver(engine, admin.DeliveryQuery(ids=[given_up.id]), 2000.0))
     assert states(engine) == {1: "parked", 2: "blocked"}
     (row,) = find(engine, 3000.0)
     store.record(engine, GROUP, [result(row, "delivered")])
@@ -190,7 +192,7 @@ def test_a_row_without_a_due_time_is_due(engine: Engine, sub: int, first: str) -
     ordering.repair(engine, GROUP, "t", 0, 500.0)
     upkeep.reconcile(engine, 500.0)
     due_key = 2 if first == "exhausted" else 1
-    assert [row.record.offset for row in admin.find(engine, statuses=("parked",), limit=9)] == [due_key, 9]
+    assert [row.record.offset for row in admin.find(engine, admin.DeliveryQuery(("parked",)), limit=9)] == [due_key, 9]
     assert find(engine, 499.0, places=[("t", 0)])[0].event.record.offset == 9
     assert offsets(find(engine, 500.0)) == [9, *range(due_key, 4)]
 

@@ -8,8 +8,7 @@ from sqlalchemy import Engine, bindparam, update
 from consumer.errors import InvalidPosition
 from consumer.ledger import admin, search, store
 from consumer.ledger.admin import DeliveryQuery
-from consumer.ledger.columns import time_of
-from consumer.ledger.search import Query
+from consumer.ledger.rows import time_of
 from consumer.subscriptions import repository
 from models import ParkedDelivery, Status
 from tests.ledger.rows_kit import GROUP, URL, make_event, parked, plans, query, run
@@ -18,7 +17,7 @@ HOUR = 3600.0
 T = 1_700_000_000.0
 
 
-def found(engine: Engine, asked: Query, limit: int = 200) -> list[int]:
+def found(engine: Engine, asked: DeliveryQuery, limit: int = 200) -> list[int]:
     """The offsets on all pages, which never overlap."""
     offsets: list[int] = []
     position = None
@@ -65,12 +64,12 @@ def two(engine: Engine) -> tuple[int, int]:
 @pytest.mark.parametrize("limit", [1, 7, 200])
 def test_pages_have_each_delivery_once_newest_first(engine: Engine, two: tuple[int, int], limit: int) -> None:
     """The pages have each delivery once, newest first, whatever their length and whatever is stored meanwhile."""
-    first = search.search(engine, Query(), limit)
+    first = search.search(engine, DeliveryQuery(), limit)
     store.park(engine, GROUP, [parked(make_event(99), two[0])], T)
     offsets = [each.record.offset for each in first.deliveries]
     position = first.position
     while position is not None:
-        page = search.search(engine, Query(), limit, position)
+        page = search.search(engine, DeliveryQuery(), limit, position)
         offsets += [each.record.offset for each in page.deliveries]
         position = page.position
     assert offsets == list(range(79, -1, -1))
@@ -79,20 +78,20 @@ def test_pages_have_each_delivery_once_newest_first(engine: Engine, two: tuple[i
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        (Query(statuses=[Status.EXHAUSTED]), lambda offset: offset >= 60),
-        (Query(statuses=[Status.EXHAUSTED, Status.PARKED]), lambda _: True),
-        (Query(statuses=[Status.HELD]), lambda _: False),
-        (Query(subscription=2), lambda offset: offset % 2),
-        (Query(subscription=2, statuses=[Status.PARKED]), lambda offset: offset % 2 and offset < 60),
-        (Query(tenant="acme"), lambda offset: offset % 2 and offset % 7),
-        (Query(tenant="*"), lambda offset: not offset % 2),
-        (Query(tenant="acme", subscription=1), lambda _: False),
-        (Query(event_type="user.deleted"), lambda offset: offset % 5 == 0),
-        (Query(topic="u"), lambda offset: offset >= 40),
-        (Query(since=T + 4 * HOUR), lambda offset: offset >= 24),
-        (Query(until=T + 4 * HOUR), lambda offset: offset < 24),
+        (DeliveryQuery(statuses=[Status.EXHAUSTED]), lambda offset: offset >= 60),
+        (DeliveryQuery(statuses=[Status.EXHAUSTED, Status.PARKED]), lambda _: True),
+        (DeliveryQuery(statuses=[Status.HELD]), lambda _: False),
+        (DeliveryQuery(subscription=2), lambda offset: offset % 2),
+        (DeliveryQuery(subscription=2, statuses=[Status.PARKED]), lambda offset: offset % 2 and offset < 60),
+        (DeliveryQuery(tenant="acme"), lambda offset: offset % 2 and offset % 7),
+        (DeliveryQuery(tenant="*"), lambda offset: not offset % 2),
+        (DeliveryQuery(tenant="acme", subscription=1), lambda _: False),
+        (DeliveryQuery(event_type="user.deleted"), lambda offset: offset % 5 == 0),
+        (DeliveryQuery(topic="u"), lambda offset: offset >= 40),
+        (DeliveryQuery(since=T + 4 * HOUR), lambda offset: offset >= 24),
+        (DeliveryQuery(until=T + 4 * HOUR), lambda offset: offset < 24),
         (
-            Query([Status.PARKED], 2, "acme", "user.deleted", "t", T + HOUR, T + 9 * HOUR),
+            DeliveryQuery([Status.PARKED], 2, "acme", "user.deleted", "t", T + HOUR, T + 9 * HOUR),
             lambda offset: offset % 10 == 5 and offset % 7 and 6 <= offset < 40,
         ),
     ],
@@ -102,7 +101,7 @@ def test_a_search_finds_all_matching_deliveries(
     engine: Engine,
     two: tuple[int, int],
     monkeypatch: pytest.MonkeyPatch,
-    asked: Query,
+    asked: DeliveryQuery,
     expected: Callable[[int], bool],
     examined: int,
     receivers: int,
@@ -122,28 +121,28 @@ def test_a_limit_outside_the_bounds_is_refused(engine: Engine) -> None:
     """A page has 1 to 200 deliveries."""
     for limit in (0, 201):
         with pytest.raises(ValueError, match="1 to 200"):
-            search.search(engine, Query(), limit)
+            search.search(engine, DeliveryQuery(), limit)
 
 
 @pytest.mark.parametrize("position", ["", "7", "7.", "a.b", "7.7.7", f"{2**63}.0", "9" * 5000 + ".1"])
 def test_an_invalid_position_is_refused(engine: Engine, position: str) -> None:
     """Clients send positions back, so any text may arrive."""
     with pytest.raises(InvalidPosition, match="begin without one"):
-        search.search(engine, Query(), 10, position)
+        search.search(engine, DeliveryQuery(), 10, position)
 
 
 def test_an_empty_table_has_an_empty_page(engine: Engine) -> None:
     """The page is empty with any condition."""
-    assert search.search(engine, Query()) == ((), None)
-    assert search.search(engine, Query(since=T, until=T + 1)) == ((), None)
+    assert search.search(engine, DeliveryQuery()) == ((), None)
+    assert search.search(engine, DeliveryQuery(since=T, until=T + 1)) == ((), None)
 
 
 def test_ids_out_of_the_order_of_time_are_found(engine: Engine, two: tuple[int, int]) -> None:
     """Rows are found though workers' clocks and cached sequences order ids and times differently by some minutes."""
     store.park(engine, GROUP, [parked(make_event(80), two[0])], T + 79 * 600 - 300)
-    assert found(engine, Query(since=T + 79 * 600)) == [79]
-    assert found(engine, Query(until=T + 79 * 600))[:2] == [80, 78]
-    assert found(engine, Query(since=T + 79 * 600 - 300)) == [80, 79]
+    assert found(engine, DeliveryQuery(since=T + 79 * 600)) == [79]
+    assert found(engine, DeliveryQuery(until=T + 79 * 600))[:2] == [80, 78]
+    assert found(engine, DeliveryQuery(since=T + 79 * 600 - 300)) == [80, 79]
 
 
 def test_redelivery_by_tenant_and_topic(engine: Engine, two: tuple[int, int]) -> None:
@@ -160,23 +159,26 @@ def test_redelivery_by_tenant_and_topic(engine: Engine, two: tuple[int, int]) ->
 @pytest.mark.parametrize(
     ("asked", "index"),
     [
-        (Query(), "INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
-        (Query(statuses=[Status.HELD]), "COVERING INDEX ix_webhook_deliveries_state (status=? AND id>? AND id<?)"),
+        (DeliveryQuery(), "INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
         (
-            Query(subscription=1, since=T),
+            DeliveryQuery(statuses=[Status.HELD]),
+            "COVERING INDEX ix_webhook_deliveries_state (status=? AND id>? AND id<?)",
+        ),
+        (
+            DeliveryQuery(subscription=1, since=T),
             "COVERING INDEX ix_webhook_deliveries_receiver (subscription_id=? AND status=? AND id>? AND id<?)",
         ),
         (
-            Query([Status.PARKED], 1, "acme", "x", "t", T, T),
+            DeliveryQuery([Status.PARKED], 1, "acme", "x", "t", T, T),
             "COVERING INDEX ix_webhook_deliveries_receiver (subscription_id=? AND status=? AND id>? AND id<?)",
         ),
         (
-            Query(tenant="*"),
+            DeliveryQuery(tenant="*"),
             "COVERING INDEX ix_webhook_deliveries_receiver (subscription_id=? AND status=? AND id>? AND id<?) | CORREL",
         ),
     ],
 )
-def test_an_index_has_the_ids_in_order(sqlite_engine: Engine, asked: Query, index: str) -> None:
+def test_an_index_has_the_ids_in_order(sqlite_engine: Engine, asked: DeliveryQuery, index: str) -> None:
     """An index gives the ids in order, and rows are read by id, whatever the conditions."""
     sub = repository.add(sqlite_engine, URL, "user.created")
     store.park(sqlite_engine, GROUP, [parked(make_event(offset), sub) for offset in range(10)], T)

@@ -167,7 +167,7 @@ def test_results_are_written(engine: Engine, sub: int) -> None:
         BOOM._replace(response=None),
         AttemptFailure("boom", 500, "sorry", 1999.0),
     )
-    ended = admin.find(engine, statuses=("delivered", "exhausted"), limit=9)
+    ended = admin.find(engine, admin.DeliveryQuery(("delivered", "exhausted")), limit=9)
     assert [(row.attempt, row.next_attempt_at, row.first, row.last) for row in ended] == [
         (1, None, None, None),
         (3, None, BOOM._replace(response=None), AttemptFailure("gone", 500, "sorry", 1999.0)),

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from consumer.errors import ReplayEnded, WebhooksError
-from consumer.ledger import counts, replays, store
+from consumer.ledger import replays, search, store
 from consumer.ledger.replays import Replay, Span
 from consumer.subscriptions import repository
 from tests.ledger.rows_kit import GROUP, URL, find, losing_the_answer, make_event, parked, query, run
@@ -119,7 +119,7 @@ def test_a_disabled_or_removed_subscription_gets_nothing(engine: Engine, sub: in
 
 def test_the_last_due_time_of_a_replay_is_known(engine: Engine, sub: int, replay: int) -> None:
     """It is the latest of its own rows that wait for their first attempt."""
-    assert counts.last_of_replay(engine, replay) is None
+    assert search.last_of_replay(engine, replay) is None
     rows = [
         (1, replay, 0, 100.25),
         (2, replay, 0, 101.5),
@@ -133,7 +133,7 @@ def test_the_last_due_time_of_a_replay_is_known(engine: Engine, sub: int, replay
         [parked(make_event(offset), sub, at, attempt=attempt, replay=of) for offset, of, attempt, at in rows],
         96.0,
     )
-    assert counts.last_of_replay(engine, replay) == 101.5
+    assert search.last_of_replay(engine, replay) == 101.5
 
 
 def test_a_deleted_replay_stores_nothing(engine: Engine, sub: int, replay: int) -> None:

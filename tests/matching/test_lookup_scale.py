@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from sqlalchemy import Engine, event, insert
 
-from consumer.database.engine import IN_LIST
+from consumer.database.statements import IN_LIST
 from consumer.events.event import Event, RecordId
 from consumer.matching.catalog import GAP, GATHER, MOST_ASKED, MOST_PATTERNS, Catalog, Key, Matches, find_endpoints
 from consumer.matching.inbox import Inbox

@@ -181,8 +181,8 @@ def test_nullable_columns_become_not_null(empty: Engine, path: Path) -> None:
     with pytest.raises(WebhooksError, match=r"NOT NULL constraint failed: \S*webhook_subscriptions.url"):
         migrations.upgrade(empty)
     assert definitions(path) == before
-    with empty.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM webhook_subscriptions")
+    with empty.begin() as ours:
+        ours.exec_driver_sql("DELETE FROM webhook_subscriptions")
     migrations.upgrade(empty)
     assert differences(empty) == []
 

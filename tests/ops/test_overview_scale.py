@@ -18,8 +18,9 @@ from consumer.console.app import BASE
 from consumer.console.assembly import with_console
 from consumer.crypto.vault import Vault
 from consumer.http.server import BackgroundServer, listen
-from consumer.ledger import admin, counts, replays, search
-from consumer.ledger.search import MOST, Query
+from consumer.ledger import admin, replays, search
+from consumer.ledger.admin import DeliveryQuery
+from consumer.ledger.search import MOST
 from consumer.ops import overview
 from consumer.ops.changes import Deployment
 from consumer.subscriptions import health
@@ -77,17 +78,21 @@ def full(new_sqlite_engine: Callable[[], Engine]) -> Iterator[Engine]:
 @pytest.mark.parametrize(
     ("name", "work", "statements"),
     [
-        ("newest", lambda e: search.search(e, Query(), MOST), 2),
-        ("a state", lambda e: search.search(e, Query([Status.HELD]), MOST), 2),
-        ("a subscription", lambda e: search.search(e, Query(subscription=1), MOST), 2),
-        ("a subscription's state", lambda e: search.search(e, Query([Status.PARKED], 1), MOST), 2),
-        ("a time", lambda e: search.search(e, Query(since=BORN + 5e5, until=BORN + 5.1e5), MOST), 9),
-        ("a type", lambda e: search.search(e, Query(event_type="type.7"), MOST), 2),
-        ("a tenant that has nothing", lambda e: search.search(e, Query(tenant="acme"), MOST), 1),
-        ("a tenant that has much", lambda e: search.search(e, Query(tenant="tenant-1"), MOST), 3),
-        ("a tenant's time", lambda e: search.search(e, Query(tenant="tenant-1", since=BORN, until=BORN + 5e5)), 10),
+        ("newest", lambda e: search.search(e, DeliveryQuery(), MOST), 2),
+        ("a state", lambda e: search.search(e, DeliveryQuery([Status.HELD]), MOST), 2),
+        ("a subscription", lambda e: search.search(e, DeliveryQuery(subscription=1), MOST), 2),
+        ("a subscription's state", lambda e: search.search(e, DeliveryQuery([Status.PARKED], 1), MOST), 2),
+        ("a time", lambda e: search.search(e, DeliveryQuery(since=BORN + 5e5, until=BORN + 5.1e5), MOST), 9),
+        ("a type", lambda e: search.search(e, DeliveryQuery(event_type="type.7"), MOST), 2),
+        ("a tenant that has nothing", lambda e: search.search(e, DeliveryQuery(tenant="acme"), MOST), 1),
+        ("a tenant that has much", lambda e: search.search(e, DeliveryQuery(tenant="tenant-1"), MOST), 3),
+        (
+            "a tenant's time",
+            lambda e: search.search(e, DeliveryQuery(tenant="tenant-1", since=BORN, until=BORN + 5e5)),
+            10,
+        ),
         ("detail", lambda e: admin.detail(e, DELIVERIES // 2), 2),
-        ("states", lambda e: counts.by_state(e, overview.MOST_COUNTED), 1),
+        ("states", lambda e: search.by_state(e, overview.MOST_COUNTED), 1),
         ("overview: receivers", overview._receivers, 5),
         ("failing", lambda e: health.failing(e, 20), 1),
         ("disabled", lambda e: health.disabled(e, 20), 1),

@@ -16,7 +16,6 @@ from consumer.events.event import Event, RecordId
 from consumer.ledger import (
     admin,
     assigned,
-    counts,
     due,
     marks,
     ordering,
@@ -71,7 +70,6 @@ def as_worker(engine: Engine, begin: Begin) -> None:
     assigned.open_topics(engine, "g")
     assigned.next_partition(engine, "g", "t", 0)
     assigned.with_rows(engine, "g", [("t", 0)])
-    assigned.with_due_rows(engine, "g", [("t", 0, 1)], now)
     upkeep.failing(engine, 1, now)
     upkeep.recovered(engine, "g", 1, OperationalEvent("a", "1", {}))
     upkeep.disable(engine, "g", 1, "gone", OperationalEvent("a", "2", {}))
@@ -115,8 +113,8 @@ def as_administrator(engine: Engine, begin: Begin) -> None:
     assert (tls.count(engine), len(tls.expiries(engine)), tls.in_the_clear(engine)) == (1, 2, [1])
     assert sum(batch.encrypted for batch in tls.reencrypt(engine, vault)) == 1
     assert tls.remove_tls(engine, 1)
-    counts.of_subscription(engine, 1)
-    assert counts.loads(engine, [1], 2) == {1: 0}
+    search.of_subscription(engine, 1)
+    assert search.loads(engine, [1], 2) == {1: 0}
     health.failing(engine, 2)
     health.named(engine, [1])
     health.disabled(engine, 2)
@@ -152,16 +150,16 @@ def as_operator(engine: Engine, begin: Begin) -> None:
     row = NewDelivery(_event(b"k"), 1, URL, 0, "parked", now, replay=number)
     replays.advance(engine, number, "g", [row], {("t", 0): 2}, now)
     replays.finish(engine, number, now)
-    assert counts.of_replay(engine, number, 1)
-    assert counts.next_of_replay(engine, number)
-    assert counts.last_of_replay(engine, number)
+    assert search.of_replay(engine, number, 1)
+    assert search.next_of_replay(engine, number)
+    assert search.last_of_replay(engine, number)
     assert [each.id for each in replays.find(engine, limit=2)] == [number]
     assert not replay_request.cancel(engine, "api:somebody", number, now)
-    (found,) = admin.find(engine, limit=2)
-    assert len(search.search(engine, search.Query(tenant="*", since=now - 1000), 2).deliveries) == 1
-    assert counts.by_state(engine, 2)["parked"] == 1
-    assert counts.loads(engine, counts.most_loaded(engine, 2), 2)
-    counts.last_failures(engine, [1])
+    (found,) = admin.find(engine, DeliveryQuery(), limit=2)
+    assert len(search.search(engine, DeliveryQuery(tenant="*", since=now - 1000), 2).deliveries) == 1
+    assert search.by_state(engine, 2)["parked"] == 1
+    assert search.loads(engine, search.most_loaded(engine, 2), 2)
+    search.last_failures(engine, [1])
     assert admin.count(engine, DeliveryQuery(event_type="t"), 2) == 1
     assert admin.detail(engine, found.id)
     admin.of_record(engine, "g", "t", 0, 1)
@@ -169,8 +167,8 @@ def as_operator(engine: Engine, begin: Begin) -> None:
         marks.note_published(connection, "g", "dead", [(0, 7)])
     assert marks.published(engine, "g", "dead", 7).keys() == {(0, 7)}
     assert [each.ids for each in admin.redeliver(engine, DeliveryQuery(ids=[found.id]), now)]
-    assert counts.progress(engine, [found.id])
-    counts.next_of(engine, [found.id])
+    assert search.progress(engine, [found.id])
+    search.next_of(engine, [found.id])
     assert [each.moved for each in admin.adopt(engine, "g", "h", now)] == [1]
 
 

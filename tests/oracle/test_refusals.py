@@ -201,15 +201,6 @@ def test_the_utc_of_an_instant(connect: Connect, tables: oracledb.Cursor) -> Non
         assert abs(datetime.now(UTC) - now.replace(tzinfo=UTC)) < timedelta(seconds=5)
 
 
-def test_an_index_on_an_expression(tables: oracledb.Cursor) -> None:
-    """The expression may be a text's lower case, with a unique index, or an instant's UTC."""
-    tables.execute("CREATE UNIQUE INDEX ix_lower ON t (LOWER(name))")
-    tables.execute("CREATE INDEX ix_utc ON t (SYS_EXTRACT_UTC(tz) DESC, id)")
-    assert code_of(tables, "INSERT INTO t (name) VALUES ('DUP')") == 1
-    tables.execute("INSERT INTO t (name, tz) VALUES ('new', SYSTIMESTAMP)")
-    assert tables.execute("SELECT COUNT(*) FROM t").fetchone() == (2,)
-
-
 def test_an_unknown_statement_is_a_failure(start_oracle: Start) -> None:
     """It is answered as invalid SQL, and recorded with its user."""
     oracle = start_oracle(PROFILE_23AI)

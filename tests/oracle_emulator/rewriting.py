@@ -29,12 +29,6 @@ _DDL = tuple(
         (r"\s+ON\s+COMMIT\s+PRESERVE\s+ROWS\b", ""),
         (r"\bNOORDER\b|\bPURGE\b", ""),
         (r"^((?:(?:CREATE|DROP)\s+(?:UNIQUE\s+)?INDEX|ALTER\s+TABLE\s+\S+\s+DROP)\b.*?)\s+ONLINE\s*$", r"\1"),
-        (r"\bSET\s+UNUSED\b", "DROP COLUMN"),
-        (r"\bALTER\s+INDEX\s+(\w+)\s+UNUSABLE\s*$", r"COMMENT ON INDEX \1 IS 'UNUSABLE'"),
-        (
-            r"^ALTER\s+TABLE\s+\S+\s+MODIFY\s+CONSTRAINT\s+(\S+)\s+(?:ENABLE\s+)?VALIDATE\s*$",
-            r"COMMENT ON CONSTRAINT \1 IS NULL",  # `definitions` has looked at the rows
-        ),
         (r"^(ALTER\s+TABLE\b.*?\bADD\b.*?)\s+ENABLE(?:\s+VALIDATE)?\s*$", r"\1"),
         (
             r"\bMODIFY\s*\((\w+)\s+GENERATED\s+BY\s+DEFAULT\s+AS\s+IDENTITY\s*\(START\s+WITH\s+(\d+)\)\)",
@@ -42,10 +36,6 @@ _DDL = tuple(
         ),
     )
 )
-_NOT_VALIDATED = re.compile(
-    r"(.*\bADD\s+CONSTRAINT\s+(\w+).*?)\s+(?:ENABLE\s+)?NOVALIDATE\s*$", re.IGNORECASE | re.DOTALL
-)
-_INDEX = re.compile(r"(CREATE\s+(?:UNIQUE\s+)?INDEX)\s+(\S+)\s+ON\s+(\S+)\s*\((.*)\)\s*$", re.IGNORECASE | re.DOTALL)
 _TABLE = re.compile(r"(?:CREATE|ALTER)\s+(?:GLOBAL\s+TEMPORARY\s+)?TABLE\s+(?:\S+\.)?\"?([\w$#]+)", re.IGNORECASE)
 DOMAIN = "CREATE DOMAIN"  # the beginning of what all schemas share
 _VARCHAR2 = re.compile(
@@ -77,10 +67,6 @@ def to_h2_ddl(tokens: Sequence[Token]) -> tuple[str, ...]:
     for pattern, replacement in _DDL:
         sql = pattern.sub(replacement, sql)
     sql = re.sub(r"\bFLOAT\s*\((\d+)\)", lambda found: f"FLOAT({min(int(found[1]), 53)})", sql, flags=re.IGNORECASE)
-    if index := _INDEX.match(sql):
-        return _index(*index.groups())
-    if added := _NOT_VALIDATED.match(sql):
-        return f"{added[1]} NOCHECK", f"COMMENT ON CONSTRAINT {added[2]} IS 'NOT VALIDATED'"
     if table := _TABLE.match(sql):
         domains: list[str] = []
         sql = _VARCHAR2.sub(partial(_domain, table[1].upper(), domains), sql)
@@ -148,33 +134,3 @@ def _domain(table: str, domains: list[str], found: re.Match[str]) -> str:
     kind = f"VARCHAR({WIDE + 2 * length + (unit == 'BYTE')})"
     domains.append(f'{DOMAIN} IF NOT EXISTS SYS."{name}" AS {kind} CHECK (CASE {wrong} END IS NULL)')
     return f'{column}{found["space"]}SYS."{name}"'
-
-
-def _index(create: str, name: str, table: str, body: str) -> tuple[str, ...]:
-    """Creates an index on expressions as one on invisible columns, like Oracle (SYS_NC…)."""
-    hidden: list[str] = []
-    columns: list[str] = []
-    for number, column in enumerate(_elements(body)):
-        expression = re.sub(r"\s+(?:ASC|DESC)$", "", column, flags=re.IGNORECASE)
-        if re.fullmatch(r'"[^"]+"|[\w$#]+', expression):
-            columns.append(column)
-            continue
-        invisible = f"SYS_NC_{name.strip(chr(34))}_{number}"
-        columns.append(invisible + column[len(expression) :])
-        hidden.append(
-            f"ALTER TABLE {table} ADD COLUMN {invisible} VARCHAR(4000) INVISIBLE "
-            f"GENERATED ALWAYS AS (CAST({expression} AS VARCHAR(4000)))"
-        )
-    return (*hidden, f"{create} {name} ON {table} ({', '.join(columns)})")
-
-
-def _elements(body: str) -> list[str]:
-    """The elements that commas outside parentheses separate."""
-    elements, depth = [""], 0
-    for character in body:
-        depth += (character == "(") - (character == ")")
-        if character == "," and depth == 0:
-            elements.append("")
-        else:
-            elements[-1] += character
-    return [element.strip() for element in elements]

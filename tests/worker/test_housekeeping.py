@@ -13,8 +13,7 @@ from consumer.crypto.vault import Vault
 from consumer.database.job import BACK_OFF
 from consumer.errors import DatabaseTooSlow
 from consumer.ledger import ordering, outbox, store, upkeep
-from consumer.ledger.columns import in_transaction
-from consumer.ledger.rows import AttemptResult, OperationalEvent
+from consumer.ledger.rows import AttemptResult, OperationalEvent, in_transaction
 from consumer.subscriptions import repository, tls
 from consumer.worker import housekeeping
 from consumer.worker.housekeeping import Housekeeping

@@ -27,9 +27,8 @@ from consumer.api.v1.context import (
 from consumer.errors import Conflict, InvalidPosition
 from consumer.events.event import Event
 from consumer.http.urls import redact_url
-from consumer.ledger.admin import StoredDelivery
+from consumer.ledger.admin import DeliveryQuery, StoredDelivery
 from consumer.ledger.search import MOST
-from consumer.ledger.search import Query as SearchQuery
 from models import Status
 
 router = APIRouter(prefix="/deliveries", tags=["deliveries"])
@@ -131,7 +130,7 @@ def list_deliveries(
     """Search stored deliveries, newest first. `since` and `until` refer to the time when they were stored."""
     if caller.tenant is not None and tenant not in {None, caller.tenant}:
         return answer({"items": [], "next": None})
-    query = SearchQuery(
+    query = DeliveryQuery(
         status or (), subscription, tenant, event_type, topic, moment(since, "since"), moment(until, "until")
     )
     try:

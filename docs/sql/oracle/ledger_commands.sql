@@ -109,10 +109,10 @@ JOIN (
       AND webhook_payloads.record_offset = webhook_deliveries.record_offset
       AND webhook_payloads.record_ts = webhook_deliveries.record_ts
     WHERE
-      webhook_payloads.event_type = :event_type_1
-      AND webhook_deliveries.group_id = :group_id_1
+      webhook_deliveries.group_id = :group_id_1
       AND webhook_deliveries.status IN (:status_1_1, :status_1_2)
       AND webhook_deliveries.subscription_id = :subscription_id_1
+      AND webhook_payloads.event_type = :event_type_1
       AND webhook_deliveries.updated_at >= :updated_at_1
       AND webhook_deliveries.updated_at < :updated_at_2
       AND webhook_deliveries.id > :id_1
@@ -274,9 +274,6 @@ LEFT OUTER JOIN webhook_subscriptions
 WHERE
   webhook_deliveries.id IN (:id_1_1)
   AND CASE WHEN (
-    webhook_payloads.event_type = :event_type_1
-  ) THEN 1 END = 1
-  AND CASE WHEN (
     webhook_deliveries.group_id = :group_id_1
   ) THEN 1 END = 1
   AND CASE WHEN (
@@ -284,9 +281,6 @@ WHERE
   ) THEN 1 END = 1
   AND CASE WHEN (
     webhook_deliveries.subscription_id = :subscription_id_1
-  ) THEN 1 END = 1
-  AND CASE WHEN (
-    webhook_deliveries.topic = :topic_1
   ) THEN 1 END = 1
   AND CASE
     WHEN (
@@ -303,6 +297,12 @@ WHERE
   END = 1
   AND CASE WHEN (
     webhook_payloads.tenant = :tenant_2
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_payloads.event_type = :event_type_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.topic = :topic_1
   ) THEN 1 END = 1
   AND CASE WHEN (
     webhook_deliveries.updated_at >= :updated_at_1
@@ -384,7 +384,7 @@ WHERE
   )
 ;
 
--- ledger.counts.progress
+-- ledger.search.progress
 -- The number of these rows in each state.
 SELECT
   webhook_deliveries.status
@@ -741,7 +741,7 @@ VALUES
   (:key_digest, :request_digest, :resource_id, :created_at)
 ;
 
--- ledger.counts.by_state
+-- ledger.search.by_state
 -- The number of rows in each state, up to a bound.
 SELECT
   (
@@ -832,7 +832,7 @@ SELECT
 FROM DUAL
 ;
 
--- ledger.counts.most_loaded
+-- ledger.search.most_loaded
 -- The subscriptions of the oldest and the newest rows of each open state.
 SELECT
   anon_1.subscription_id
@@ -943,7 +943,7 @@ FROM (
 ) anon_11
 ;
 
--- ledger.counts.loads
+-- ledger.search.loads
 -- The number of open rows of each of some subscriptions, up to a bound.
 SELECT
   MAX(anon_1.subscription_id) AS subscription_id,
@@ -982,7 +982,7 @@ FROM (
 ) anon_3
 ;
 
--- ledger.counts.last_failures
+-- ledger.search.last_failures
 -- The last failures of the newest and oldest rows of each of some subscriptions.
 SELECT
   anon_1.subscription_id,
@@ -1742,7 +1742,7 @@ WHERE
   ROWNUM <= 50
 ;
 
--- ledger.counts.of_subscription
+-- ledger.search.of_subscription
 -- A subscription's number of rows by state.
 SELECT
   webhook_deliveries.status,
@@ -1754,7 +1754,7 @@ GROUP BY
   webhook_deliveries.status
 ;
 
--- ledger.counts._next
+-- ledger.search._next
 -- The earliest due time of these rows.
 SELECT
   anon_1.next_attempt_at

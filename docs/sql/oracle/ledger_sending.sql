@@ -16,7 +16,7 @@ WHERE
   ROWNUM <= 1
 ;
 
--- ledger.seeks.leaps
+-- database.statements.leaps
 -- Workers, hot: the partitions of a topic with parked rows.
 WITH leap(step, found) AS (
   SELECT
@@ -52,7 +52,7 @@ WHERE
   leap.found IS NOT NULL
 ;
 
--- ledger.seeks.leaps
+-- database.statements.leaps
 -- Workers, hot: the next subscriptions with parked rows in a partition.
 WITH leap(step, found) AS (
   SELECT
@@ -90,7 +90,7 @@ WHERE
   leap.found IS NOT NULL
 ;
 
--- ledger.seeks.leaps
+-- database.statements.leaps
 -- Upkeep: the next subscriptions with rows.
 WITH leap(step, found) AS (
   SELECT
@@ -120,7 +120,7 @@ WHERE
   leap.found IS NOT NULL
 ;
 
--- ledger.seeks.of_each
+-- database.statements.of_each
 -- Workers, hot: the earliest due rows of many due keys (partition and subscription), with a part for each.
 SELECT
   anon_1.topic,
@@ -158,7 +158,7 @@ FROM (
 ) anon_1
 ;
 
--- ledger.seeks.of_each
+-- database.statements.of_each
 -- The rows that may go right behind the first of many ordering keys, with a part for each.
 SELECT
   anon_1.topic,
@@ -216,29 +216,6 @@ FROM (
   WHERE
     ROWNUM <= 8
 ) anon_1
-;
-
--- ledger.assigned.with_due_rows
--- Workers: subscriptions with a due row in a partition, among those known.
-SELECT
-  webhook_subscriptions.id
-FROM webhook_subscriptions
-WHERE
-  webhook_subscriptions.id IN (:id_1_1)
-  AND (
-    EXISTS(
-      SELECT
-        *
-      FROM webhook_deliveries
-      WHERE
-        webhook_deliveries.group_id = :group_id_1
-        AND webhook_deliveries.status = :status_1
-        AND webhook_deliveries.topic = :topic_1
-        AND webhook_deliveries.partition_no = :partition_no_1
-        AND webhook_deliveries.subscription_id = webhook_subscriptions.id
-        AND webhook_deliveries.next_attempt_at <= :next_attempt_at_1
-    )
-  )
 ;
 
 -- ledger.due._read

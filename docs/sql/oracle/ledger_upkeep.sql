@@ -274,9 +274,6 @@ JOIN webhook_payloads
   AND webhook_payloads.record_ts = webhook_deliveries.record_ts
 WHERE
   CASE WHEN (
-    webhook_payloads.event_type = :event_type_1
-  ) THEN 1 END = 1
-  AND CASE WHEN (
     webhook_deliveries.group_id = :group_id_1
   ) THEN 1 END = 1
   AND CASE WHEN (
@@ -284,6 +281,9 @@ WHERE
   ) THEN 1 END = 1
   AND CASE WHEN (
     webhook_deliveries.subscription_id = :subscription_id_1
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_payloads.event_type = :event_type_1
   ) THEN 1 END = 1
   AND CASE WHEN (
     webhook_deliveries.updated_at >= :updated_at_1
@@ -318,9 +318,6 @@ WHERE
   AND CASE WHEN (
     webhook_deliveries.subscription_id = :subscription_id_1
   ) THEN 1 END = 1
-  AND CASE WHEN (
-    webhook_deliveries.topic = :topic_1
-  ) THEN 1 END = 1
   AND CASE
     WHEN (
       EXISTS(
@@ -336,6 +333,9 @@ WHERE
   END = 1
   AND CASE WHEN (
     webhook_payloads.tenant = :tenant_2
+  ) THEN 1 END = 1
+  AND CASE WHEN (
+    webhook_deliveries.topic = :topic_1
   ) THEN 1 END = 1
   AND CASE WHEN (
     webhook_deliveries.updated_at >= :updated_at_1

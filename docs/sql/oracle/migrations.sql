@@ -1,7 +1,5 @@
 WHENEVER SQLERROR EXIT FAILURE ROLLBACK
 
--- Where Oracle refuses ONLINE (ORA-00439: Standard Edition), remove this word: writes then wait meanwhile.
-
 ALTER SESSION SET DDL_LOCK_TIMEOUT = 30
 
 /
@@ -43,35 +41,318 @@ ALTER TABLE webhook_subscriptions ADD enabled NUMBER(1) DEFAULT 1 NOT NULL
 
 /
 
+COMMENT ON COLUMN webhook_subscriptions.enabled IS '1: gets events. 0: matches nothing, and its stored deliveries are held.'
+
+/
+
 ALTER TABLE webhook_subscriptions ADD disabled_reason VARCHAR2(1000 CHAR)
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_enabled CHECK (enabled IN (0, 1)) ENABLE NOVALIDATE
+COMMENT ON COLUMN webhook_subscriptions.disabled_reason IS 'Why it was disabled.'
 
 /
 
-ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_enabled VALIDATE
+ALTER TABLE webhook_subscriptions ADD ordering VARCHAR2(10 CHAR) DEFAULT 'none' NOT NULL
 
 /
 
-CREATE INDEX ix_webhook_subs_event_type ON webhook_subscriptions (event_type, enabled) ONLINE
+COMMENT ON COLUMN webhook_subscriptions.ordering IS 'none, or key: the events of one key go one at a time, in order.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD max_in_flight INTEGER
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.max_in_flight IS 'Requests open at once, of all workers together. Null: no limit.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD rate_limit NUMERIC(9, 3)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.rate_limit IS 'Requests a second, of all workers together. Null: no limit.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD retry_schedule VARCHAR2(500 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.retry_schedule IS 'Waits between attempts, such as 5s,5m,1h. Null: those of the deployment.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD final_statuses VARCHAR2(255 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.final_statuses IS 'Answers after which there is no further attempt, such as 400,422,4xx.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD failing_since TIMESTAMP
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.failing_since IS 'No attempt has succeeded since then. Written by workers.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD tenant VARCHAR2(255 CHAR) DEFAULT '*' NOT NULL
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.tenant IS 'Only events of this tenant. *: of any tenant, and those without one.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD topics VARCHAR2(1000 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.topics IS 'Only records of these topics, comma-separated. Null: of all.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD event_filter VARCHAR2(2000 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.event_filter IS 'Only events for which this CEL expression is true. Null: all.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD timeout_seconds NUMERIC(9, 3)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.timeout_seconds IS 'Limit of a whole exchange. Null: that of the deployment.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD payload_format VARCHAR2(20 CHAR) DEFAULT 'record' NOT NULL
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.payload_format IS 'record: as it came. standard: type, timestamp, data. cloudevents: structured CloudEvent. cloudevents-binary: ce- headers and the data.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD projection VARCHAR2(2000 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.projection IS 'CEL expression whose value is sent in place of the data. Null: the data.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD batch_size INTEGER
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.batch_size IS 'Events of one request, as an array. Null: each in a request of its own, no array.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD batch_wait_ms INTEGER
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.batch_wait_ms IS 'How long a batch waits to be full, in milliseconds. Null: 1000.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD signature_header VARCHAR2(100 CHAR) DEFAULT 'x-webhook-signature' NOT NULL
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.signature_header IS 'Name of the header with the hex HMAC-SHA256 of the body. none: it is not sent.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD signature_prefix VARCHAR2(50 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.signature_prefix IS 'Prefix of the hex digits, such as sha256=. Null: none.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD custom_headers VARCHAR2(2000 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.custom_headers IS 'Further request headers, as a JSON object of texts. Null: none.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD gzip_above INTEGER
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.gzip_above IS 'Bodies of more bytes are sent gzip-compressed. Null: none is.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD http_version VARCHAR2(10 CHAR) DEFAULT '1.1' NOT NULL
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.http_version IS '1.1, or 2: HTTP/2 if the receiver offers it.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD verified_url VARCHAR2(2048 CHAR)
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.verified_url IS 'The URL that has answered the validation request. Null, or another one than url: not verified.'
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_enabled CHECK (enabled IN (0, 1))
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_ordering CHECK (ordering IN ('none', 'key'))
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_in_flight CHECK (max_in_flight >= 1)
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_rate_limit CHECK (rate_limit > 0)
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_timeout CHECK (timeout_seconds > 0)
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_format CHECK (payload_format IN ('record', 'standard', 'cloudevents', 'cloudevents-binary'))
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_batch_size CHECK (batch_size BETWEEN 1 AND 1000)
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_batch_wait CHECK (batch_wait_ms BETWEEN 0 AND 60000)
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_gzip CHECK (gzip_above >= 0)
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_http CHECK (http_version IN ('1.1', '2'))
+
+/
+
+ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_headers CHECK (custom_headers IS JSON)
+
+/
+
+COMMENT ON TABLE webhook_subscriptions IS 'Subscriptions. One row is one receiver of one event type or pattern.'
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.id IS 'Key, given by the database. Never used again.'
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.url IS 'Where to POST. Visible ASCII.'
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.event_type IS 'Which events: a type, order.* (one level below), order.** (any depth below), or * (all).'
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.created_at IS 'When the row was made, in the time zone of the session that made it.'
 
 /
 
 CREATE TABLE webhook_secrets (
     id NUMBER(19) GENERATED BY DEFAULT AS IDENTITY, 
     subscription_id NUMBER(19) NOT NULL, 
-    secret VARCHAR2(1000 CHAR) NOT NULL, 
+    secret VARCHAR2(4000 CHAR) NOT NULL, 
     created_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
     expires_at TIMESTAMP, 
+    kind VARCHAR2(10 CHAR) DEFAULT 'signing' NOT NULL, 
     CONSTRAINT pk_webhook_secrets PRIMARY KEY (id), 
-    CONSTRAINT fk_webhook_secrets_sub FOREIGN KEY(subscription_id) REFERENCES webhook_subscriptions (id) ON DELETE CASCADE
+    CONSTRAINT fk_webhook_secrets_sub FOREIGN KEY(subscription_id) REFERENCES webhook_subscriptions (id) ON DELETE CASCADE, 
+    CONSTRAINT ck_webhook_secrets_kind CHECK (kind IN ('signing', 'basic', 'bearer', 'header', 'oauth2', 'plugin'))
 )
 
 /
 
-CREATE INDEX ix_webhook_secrets_sub ON webhook_secrets (subscription_id) ONLINE
+COMMENT ON TABLE webhook_secrets IS 'Secrets of subscriptions: signing keys, and credentials at their receivers.'
+
+/
+
+COMMENT ON COLUMN webhook_secrets.id IS 'Key, given by the database.'
+
+/
+
+COMMENT ON COLUMN webhook_secrets.subscription_id IS 'Id of its subscription. Deleted with the subscription.'
+
+/
+
+COMMENT ON COLUMN webhook_secrets.secret IS 'By kind: as it is, or fernet: and a token (encrypted). Confidential.'
+
+/
+
+COMMENT ON COLUMN webhook_secrets.created_at IS 'When it was made. The newest goes first.'
+
+/
+
+COMMENT ON COLUMN webhook_secrets.expires_at IS 'Good until then. Null: for ever.'
+
+/
+
+COMMENT ON COLUMN webhook_secrets.kind IS 'signing: a key. basic: user:password. bearer: a token. header: name: value. oauth2, plugin: a JSON object.'
+
+/
+
+CREATE TABLE webhook_tls (
+    subscription_id NUMBER(19) NOT NULL, 
+    certificate CLOB, 
+    private_key CLOB, 
+    authorities CLOB, 
+    created_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
+    CONSTRAINT pk_webhook_tls PRIMARY KEY (subscription_id), 
+    CONSTRAINT fk_webhook_tls_sub FOREIGN KEY(subscription_id) REFERENCES webhook_subscriptions (id) ON DELETE CASCADE, 
+    CONSTRAINT ck_webhook_tls_pair CHECK ((certificate IS NULL AND private_key IS NULL) OR (certificate IS NOT NULL AND private_key IS NOT NULL))
+)
+
+/
+
+COMMENT ON TABLE webhook_tls IS 'TLS of subscriptions with a client certificate, or with authorities of their own.'
+
+/
+
+COMMENT ON COLUMN webhook_tls.subscription_id IS 'Id of its subscription. Deleted with the subscription.'
+
+/
+
+COMMENT ON COLUMN webhook_tls.certificate IS 'Client certificate and its intermediates, PEM. Null: none.'
+
+/
+
+COMMENT ON COLUMN webhook_tls.private_key IS 'Key of the client certificate, PEM, or fernet: and a token (encrypted). Confidential.'
+
+/
+
+COMMENT ON COLUMN webhook_tls.authorities IS 'The only authorities trusted, PEM. Null: those of the deployment.'
+
+/
+
+COMMENT ON COLUMN webhook_tls.created_at IS 'When the row was made.'
 
 /
 
@@ -90,274 +371,12 @@ CREATE TABLE webhook_payloads (
     body_size INTEGER DEFAULT 0 NOT NULL, 
     record_key BLOB, 
     body BLOB, 
+    tenant VARCHAR2(255 CHAR), 
+    record_headers CLOB, 
     CONSTRAINT pk_webhook_payloads PRIMARY KEY (group_id, topic, partition_no, record_offset, record_ts), 
+    CONSTRAINT ck_webhook_payloads_headers CHECK (record_headers IS JSON), 
     CONSTRAINT ck_webhook_payloads_has_key CHECK (has_key IN (0, 1))
 )
-
-/
-
-CREATE TABLE webhook_deliveries (
-    id NUMBER(19) GENERATED BY DEFAULT AS IDENTITY, 
-    group_id VARCHAR2(255 CHAR) NOT NULL, 
-    topic VARCHAR2(249 CHAR) NOT NULL, 
-    partition_no INTEGER NOT NULL, 
-    record_offset NUMBER(19) NOT NULL, 
-    record_ts NUMBER(19) NOT NULL, 
-    subscription_id NUMBER(19) NOT NULL, 
-    replay INTEGER DEFAULT 0 NOT NULL, 
-    url VARCHAR2(2048 CHAR) NOT NULL, 
-    status VARCHAR2(10 CHAR) DEFAULT 'parked' NOT NULL, 
-    attempt INTEGER DEFAULT 0 NOT NULL, 
-    next_attempt_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP), 
-    first_attempt_at TIMESTAMP, 
-    last_status INTEGER, 
-    last_error VARCHAR2(1000 CHAR), 
-    created_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
-    updated_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
-    CONSTRAINT pk_webhook_deliveries PRIMARY KEY (id), 
-    CONSTRAINT uq_webhook_deliveries_record UNIQUE (group_id, topic, partition_no, record_offset, record_ts, subscription_id, replay), 
-    CONSTRAINT fk_webhook_deliveries_payload FOREIGN KEY(group_id, topic, partition_no, record_offset, record_ts) REFERENCES webhook_payloads (group_id, topic, partition_no, record_offset, record_ts), 
-    CONSTRAINT ck_webhook_deliveries_status CHECK (status IN ('parked', 'held', 'exhausted', 'delivered')), 
-    CONSTRAINT ck_webhook_deliveries_due CHECK (status <> 'parked' OR next_attempt_at IS NOT NULL)
-)
-
-/
-
-CREATE INDEX ix_webhook_deliveries_due ON webhook_deliveries (group_id, status, next_attempt_at, id, topic, partition_no, subscription_id) ONLINE
-
-/
-
-CREATE INDEX ix_webhook_deliveries_sub ON webhook_deliveries (subscription_id, status) ONLINE
-
-/
-
-UPDATE webhook_alembic_version SET version_num='0002' WHERE webhook_alembic_version.version_num = '0001'
-
-/
-
--- Running upgrade 0002 -> 0003
-
-ALTER TABLE webhook_subscriptions ADD ordering VARCHAR2(10 CHAR) DEFAULT 'none' NOT NULL
-
-/
-
-ALTER TABLE webhook_subscriptions ADD max_in_flight INTEGER
-
-/
-
-ALTER TABLE webhook_subscriptions ADD rate_limit NUMERIC(9, 3)
-
-/
-
-ALTER TABLE webhook_subscriptions ADD retry_schedule VARCHAR2(500 CHAR)
-
-/
-
-ALTER TABLE webhook_subscriptions ADD final_statuses VARCHAR2(255 CHAR)
-
-/
-
-ALTER TABLE webhook_subscriptions ADD failing_since TIMESTAMP
-
-/
-
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_ordering CHECK (ordering IN ('none', 'key')) ENABLE NOVALIDATE
-
-/
-
-ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_ordering VALIDATE
-
-/
-
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_in_flight CHECK (max_in_flight >= 1) ENABLE NOVALIDATE
-
-/
-
-ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_in_flight VALIDATE
-
-/
-
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_rate_limit CHECK (rate_limit > 0) ENABLE NOVALIDATE
-
-/
-
-ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_rate_limit VALIDATE
-
-/
-
-ALTER TABLE webhook_deliveries ADD order_key VARCHAR2(32 CHAR)
-
-/
-
-ALTER TABLE webhook_deliveries ADD schedule_start INTEGER DEFAULT 0 NOT NULL
-
-/
-
-ALTER TABLE webhook_deliveries ADD first_status INTEGER
-
-/
-
-ALTER TABLE webhook_deliveries ADD first_error VARCHAR2(1000 CHAR)
-
-/
-
-ALTER TABLE webhook_deliveries ADD last_attempt_at TIMESTAMP
-
-/
-
-ALTER TABLE webhook_deliveries ADD last_response VARCHAR2(2000 CHAR)
-
-/
-
-ALTER TABLE webhook_deliveries DROP CONSTRAINT ck_webhook_deliveries_status ONLINE
-
-/
-
-ALTER TABLE webhook_deliveries ADD CONSTRAINT ck_webhook_deliveries_status CHECK (status IN ('parked', 'blocked', 'held', 'exhausted', 'delivered')) ENABLE NOVALIDATE
-
-/
-
-ALTER TABLE webhook_deliveries MODIFY CONSTRAINT ck_webhook_deliveries_status VALIDATE
-
-/
-
-DROP INDEX ix_webhook_deliveries_due ONLINE
-
-/
-
-CREATE INDEX ix_webhook_deliveries_head ON webhook_deliveries (group_id, status, topic, partition_no, subscription_id, next_attempt_at, id) ONLINE
-
-/
-
-CREATE INDEX ix_webhook_deliveries_order ON webhook_deliveries (group_id, status, topic, partition_no, order_key, subscription_id, record_offset) ONLINE
-
-/
-
-CREATE TABLE webhook_operations (
-    id NUMBER(19) GENERATED BY DEFAULT AS IDENTITY, 
-    group_id VARCHAR2(255 CHAR) NOT NULL, 
-    event_id VARCHAR2(255 CHAR) NOT NULL, 
-    event_type VARCHAR2(255 CHAR) NOT NULL, 
-    created_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
-    data CLOB NOT NULL, 
-    CONSTRAINT pk_webhook_operations PRIMARY KEY (id), 
-    CONSTRAINT uq_webhook_operations_event UNIQUE (group_id, event_id)
-)
-
-/
-
-CREATE TABLE webhook_replays (
-    id NUMBER(19) GENERATED BY DEFAULT AS IDENTITY, 
-    group_id VARCHAR2(255 CHAR) NOT NULL, 
-    subscription_id NUMBER(19) NOT NULL, 
-    since_at TIMESTAMP NOT NULL, 
-    until_at TIMESTAMP NOT NULL, 
-    event_type VARCHAR2(1000 CHAR), 
-    rate NUMERIC(9, 3) NOT NULL, 
-    matched NUMBER(19) DEFAULT 0 NOT NULL, 
-    created_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
-    finished_at TIMESTAMP, 
-    positions CLOB NOT NULL, 
-    CONSTRAINT pk_webhook_replays PRIMARY KEY (id)
-)
-
-/
-
-UPDATE webhook_alembic_version SET version_num='0003' WHERE webhook_alembic_version.version_num = '0002'
-
-/
-
--- Running upgrade 0003 -> 0004
-
-ALTER TABLE webhook_operations ADD CONSTRAINT ck_webhook_operations_data CHECK (data IS JSON) ENABLE NOVALIDATE
-
-/
-
-ALTER TABLE webhook_operations MODIFY CONSTRAINT ck_webhook_operations_data VALIDATE
-
-/
-
-ALTER TABLE webhook_replays ADD CONSTRAINT ck_webhook_replays_positions CHECK (positions IS JSON) ENABLE NOVALIDATE
-
-/
-
-ALTER TABLE webhook_replays MODIFY CONSTRAINT ck_webhook_replays_positions VALIDATE
-
-/
-
-COMMENT ON TABLE webhook_subscriptions IS 'Subscriptions. One row is one receiver of one event type.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.id IS 'Key, given by the database. Never used again.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.url IS 'Where to POST. Visible ASCII.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.event_type IS 'Which events, compared as a whole. Upper and lower case differ.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.created_at IS 'When the row was made, in the time zone of the session that made it.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.enabled IS '1: gets events. 0: matches nothing, and its stored deliveries are held.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.disabled_reason IS 'Why it was disabled.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.ordering IS 'none, or key: the events of one key go one at a time, in order.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.max_in_flight IS 'Requests open at once, of all workers together. Null: no limit.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.rate_limit IS 'Deliveries a second, of all workers together. Null: no limit.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.retry_schedule IS 'Waits between attempts, such as 5s,5m,1h. Null: those of the deployment.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.final_statuses IS 'Answers after which there is no further attempt, such as 400,422,4xx.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.failing_since IS 'No attempt has succeeded since then. Written by workers.'
-
-/
-
-COMMENT ON TABLE webhook_secrets IS 'Signing secrets of subscriptions that have their own.'
-
-/
-
-COMMENT ON COLUMN webhook_secrets.id IS 'Key, given by the database.'
-
-/
-
-COMMENT ON COLUMN webhook_secrets.subscription_id IS 'Id of its subscription. Deleted with the subscription.'
-
-/
-
-COMMENT ON COLUMN webhook_secrets.secret IS 'whsec_ and base64, any other text, or fernet: and a token (encrypted). Confidential.'
-
-/
-
-COMMENT ON COLUMN webhook_secrets.created_at IS 'When it was made. The newest signs first.'
-
-/
-
-COMMENT ON COLUMN webhook_secrets.expires_at IS 'Signs until then. Null: for ever.'
 
 /
 
@@ -417,7 +436,50 @@ COMMENT ON COLUMN webhook_payloads.record_key IS 'Key of the record. Null: none,
 
 /
 
-COMMENT ON COLUMN webhook_payloads.body IS 'Body of the event, as it is sent. Null: empty.'
+COMMENT ON COLUMN webhook_payloads.body IS 'Value of the record. Null: empty.'
+
+/
+
+COMMENT ON COLUMN webhook_payloads.tenant IS 'Tenant of the event. Null: none.'
+
+/
+
+COMMENT ON COLUMN webhook_payloads.record_headers IS 'Headers of the record that are UTF-8, as a JSON object. Null: none.'
+
+/
+
+CREATE TABLE webhook_deliveries (
+    id NUMBER(19) GENERATED BY DEFAULT AS IDENTITY, 
+    group_id VARCHAR2(255 CHAR) NOT NULL, 
+    topic VARCHAR2(249 CHAR) NOT NULL, 
+    partition_no INTEGER NOT NULL, 
+    record_offset NUMBER(19) NOT NULL, 
+    record_ts NUMBER(19) NOT NULL, 
+    subscription_id NUMBER(19) NOT NULL, 
+    replay INTEGER DEFAULT 0 NOT NULL, 
+    url VARCHAR2(2048 CHAR) NOT NULL, 
+    status VARCHAR2(10 CHAR) DEFAULT 'parked' NOT NULL, 
+    attempt INTEGER DEFAULT 0 NOT NULL, 
+    next_attempt_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP), 
+    first_attempt_at TIMESTAMP, 
+    last_status INTEGER, 
+    last_error VARCHAR2(1000 CHAR), 
+    created_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
+    updated_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
+    order_key VARCHAR2(32 CHAR), 
+    schedule_start INTEGER DEFAULT 0 NOT NULL, 
+    first_status INTEGER, 
+    first_error VARCHAR2(1000 CHAR), 
+    last_attempt_at TIMESTAMP, 
+    last_response VARCHAR2(2000 CHAR), 
+    filter_pending NUMBER(1) DEFAULT 0 NOT NULL, 
+    CONSTRAINT pk_webhook_deliveries PRIMARY KEY (id), 
+    CONSTRAINT ck_webhook_deliveries_due CHECK (status <> 'parked' OR next_attempt_at IS NOT NULL), 
+    CONSTRAINT fk_webhook_deliveries_payload FOREIGN KEY(group_id, topic, partition_no, record_offset, record_ts) REFERENCES webhook_payloads (group_id, topic, partition_no, record_offset, record_ts), 
+    CONSTRAINT ck_webhook_deliveries_pending CHECK (filter_pending IN (0, 1)), 
+    CONSTRAINT uq_webhook_deliveries_record UNIQUE (group_id, topic, partition_no, record_offset, record_ts, subscription_id, replay), 
+    CONSTRAINT ck_webhook_deliveries_status CHECK (status IN ('parked', 'blocked', 'held', 'exhausted', 'delivered'))
+)
 
 /
 
@@ -517,6 +579,24 @@ COMMENT ON COLUMN webhook_deliveries.last_response IS 'Start of the last failed 
 
 /
 
+COMMENT ON COLUMN webhook_deliveries.filter_pending IS '1: the filter of its subscription is asked before it is sent.'
+
+/
+
+CREATE TABLE webhook_operations (
+    id NUMBER(19) GENERATED BY DEFAULT AS IDENTITY, 
+    group_id VARCHAR2(255 CHAR) NOT NULL, 
+    event_id VARCHAR2(255 CHAR) NOT NULL, 
+    event_type VARCHAR2(255 CHAR) NOT NULL, 
+    created_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
+    data CLOB NOT NULL, 
+    CONSTRAINT pk_webhook_operations PRIMARY KEY (id), 
+    CONSTRAINT ck_webhook_operations_data CHECK (data IS JSON), 
+    CONSTRAINT uq_webhook_operations_event UNIQUE (group_id, event_id)
+)
+
+/
+
 COMMENT ON TABLE webhook_operations IS 'Operational events that are not published to Kafka yet.'
 
 /
@@ -545,7 +625,32 @@ COMMENT ON COLUMN webhook_operations.data IS 'Its data, as JSON.'
 
 /
 
-COMMENT ON TABLE webhook_replays IS 'Replays: the command and the progress of each.'
+CREATE TABLE webhook_replays (
+    id NUMBER(19) GENERATED BY DEFAULT AS IDENTITY, 
+    group_id VARCHAR2(255 CHAR) NOT NULL, 
+    subscription_id NUMBER(19) NOT NULL, 
+    since_at TIMESTAMP NOT NULL, 
+    until_at TIMESTAMP NOT NULL, 
+    event_type VARCHAR2(1000 CHAR), 
+    rate NUMERIC(9, 3) NOT NULL, 
+    matched NUMBER(19) DEFAULT 0 NOT NULL, 
+    created_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
+    finished_at TIMESTAMP, 
+    positions CLOB NOT NULL, 
+    record_count NUMBER(19), 
+    cancelled_at TIMESTAMP, 
+    background NUMBER(1) DEFAULT 0 NOT NULL, 
+    lease_until TIMESTAMP, 
+    last_error VARCHAR2(1000 CHAR), 
+    created_by VARCHAR2(100 CHAR), 
+    CONSTRAINT pk_webhook_replays PRIMARY KEY (id), 
+    CONSTRAINT ck_webhook_replays_background CHECK (background IN (0, 1)), 
+    CONSTRAINT ck_webhook_replays_positions CHECK (positions IS JSON)
+)
+
+/
+
+COMMENT ON TABLE webhook_replays IS 'Replays: the request and the progress of each.'
 
 /
 
@@ -593,229 +698,29 @@ COMMENT ON COLUMN webhook_replays.positions IS 'Spans left to read, as JSON: top
 
 /
 
-UPDATE webhook_alembic_version SET version_num='0004' WHERE webhook_alembic_version.version_num = '0003'
+COMMENT ON COLUMN webhook_replays.record_count IS 'Records to read when it began.'
 
 /
 
--- Running upgrade 0004 -> 0005
-
-ALTER TABLE webhook_subscriptions ADD tenant VARCHAR2(255 CHAR) DEFAULT '*' NOT NULL
+COMMENT ON COLUMN webhook_replays.cancelled_at IS 'When it was cancelled, and reading ended. Null: it was not.'
 
 /
 
-ALTER TABLE webhook_subscriptions ADD topics VARCHAR2(1000 CHAR)
+COMMENT ON COLUMN webhook_replays.background IS '1: processes of the API run it. 0: the command that began it does.'
 
 /
 
-ALTER TABLE webhook_subscriptions ADD event_filter VARCHAR2(2000 CHAR)
+COMMENT ON COLUMN webhook_replays.lease_until IS 'Until then one API process runs it, and the others leave it alone. Null: none does.'
 
 /
 
-ALTER TABLE webhook_subscriptions ADD timeout_seconds NUMERIC(9, 3)
+COMMENT ON COLUMN webhook_replays.last_error IS 'Why it makes no progress. Null: it does.'
 
 /
 
-ALTER TABLE webhook_subscriptions ADD payload_format VARCHAR2(20 CHAR) DEFAULT 'record' NOT NULL
+COMMENT ON COLUMN webhook_replays.created_by IS 'Who began it. Null: not noted.'
 
 /
-
-ALTER TABLE webhook_subscriptions ADD projection VARCHAR2(2000 CHAR)
-
-/
-
-ALTER TABLE webhook_subscriptions ADD batch_size INTEGER
-
-/
-
-ALTER TABLE webhook_subscriptions ADD batch_wait_ms INTEGER
-
-/
-
-ALTER TABLE webhook_subscriptions ADD signature_header VARCHAR2(100 CHAR) DEFAULT 'x-webhook-signature' NOT NULL
-
-/
-
-ALTER TABLE webhook_subscriptions ADD signature_prefix VARCHAR2(50 CHAR)
-
-/
-
-ALTER TABLE webhook_subscriptions ADD custom_headers VARCHAR2(2000 CHAR)
-
-/
-
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_timeout CHECK (timeout_seconds > 0) ENABLE NOVALIDATE
-
-/
-
-ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_timeout VALIDATE
-
-/
-
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_format CHECK (payload_format IN ('record', 'standard', 'cloudevents')) ENABLE NOVALIDATE
-
-/
-
-ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_format VALIDATE
-
-/
-
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_batch_size CHECK (batch_size BETWEEN 1 AND 1000) ENABLE NOVALIDATE
-
-/
-
-ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_batch_size VALIDATE
-
-/
-
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_batch_wait CHECK (batch_wait_ms BETWEEN 0 AND 60000) ENABLE NOVALIDATE
-
-/
-
-ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_batch_wait VALIDATE
-
-/
-
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_headers CHECK (custom_headers IS JSON) ENABLE NOVALIDATE
-
-/
-
-ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_headers VALIDATE
-
-/
-
-ALTER TABLE webhook_secrets ADD kind VARCHAR2(10 CHAR) DEFAULT 'signing' NOT NULL
-
-/
-
-ALTER TABLE webhook_secrets ADD CONSTRAINT ck_webhook_secrets_kind CHECK (kind IN ('signing', 'basic', 'bearer', 'header')) ENABLE NOVALIDATE
-
-/
-
-ALTER TABLE webhook_secrets MODIFY CONSTRAINT ck_webhook_secrets_kind VALIDATE
-
-/
-
-ALTER TABLE webhook_secrets MODIFY secret VARCHAR2(4000 CHAR)
-
-/
-
-ALTER TABLE webhook_payloads ADD tenant VARCHAR2(255 CHAR)
-
-/
-
-ALTER TABLE webhook_payloads ADD record_headers CLOB
-
-/
-
-ALTER TABLE webhook_payloads ADD CONSTRAINT ck_webhook_payloads_headers CHECK (record_headers IS JSON) ENABLE NOVALIDATE
-
-/
-
-ALTER TABLE webhook_payloads MODIFY CONSTRAINT ck_webhook_payloads_headers VALIDATE
-
-/
-
-CREATE INDEX ix_webhook_subs_match ON webhook_subscriptions (event_type, tenant, enabled) ONLINE
-
-/
-
-DROP INDEX ix_webhook_subs_event_type ONLINE
-
-/
-
-COMMENT ON TABLE webhook_subscriptions IS 'Subscriptions. One row is one receiver of one event type or pattern.'
-
-/
-
-COMMENT ON TABLE webhook_secrets IS 'Secrets of subscriptions: signing keys, and credentials at their receivers.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.event_type IS 'Which events: a type, order.* (one level below), order.** (any depth below), or * (all).'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.rate_limit IS 'Requests a second, of all workers together. Null: no limit.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.tenant IS 'Only events of this tenant. *: of any tenant, and those without one.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.topics IS 'Only records of these topics, comma-separated. Null: of all.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.event_filter IS 'Only events for which this CEL expression is true. Null: all.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.timeout_seconds IS 'Limit of a whole exchange. Null: that of the deployment.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.payload_format IS 'record: as it came. standard: type, timestamp, data. cloudevents: structured CloudEvent.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.projection IS 'CEL expression whose value is sent in place of the data. Null: the data.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.batch_size IS 'Events of one request, as an array. Null: each in a request of its own, no array.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.batch_wait_ms IS 'How long a batch waits to be full, in milliseconds. Null: 1000.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.signature_header IS 'Name of the header with the hex HMAC-SHA256 of the body. none: it is not sent.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.signature_prefix IS 'Prefix of the hex digits, such as sha256=. Null: none.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.custom_headers IS 'Further request headers, as a JSON object of texts. Null: none.'
-
-/
-
-COMMENT ON COLUMN webhook_secrets.secret IS 'By kind: as it is, or fernet: and a token (encrypted). Confidential.'
-
-/
-
-COMMENT ON COLUMN webhook_secrets.created_at IS 'When it was made. The newest goes first.'
-
-/
-
-COMMENT ON COLUMN webhook_secrets.expires_at IS 'Good until then. Null: for ever.'
-
-/
-
-COMMENT ON COLUMN webhook_secrets.kind IS 'signing: a key. basic: user:password. bearer: a token. header: name: value.'
-
-/
-
-COMMENT ON COLUMN webhook_payloads.body IS 'Value of the record. Null: empty.'
-
-/
-
-COMMENT ON COLUMN webhook_payloads.tenant IS 'Tenant of the event. Null: none.'
-
-/
-
-COMMENT ON COLUMN webhook_payloads.record_headers IS 'Headers of the record that are UTF-8, as a JSON object. Null: none.'
-
-/
-
-UPDATE webhook_alembic_version SET version_num='0005' WHERE webhook_alembic_version.version_num = '0004'
-
-/
-
--- Running upgrade 0005 -> 0006
 
 CREATE TABLE webhook_marks (
     group_id VARCHAR2(255 CHAR) NOT NULL, 
@@ -868,106 +773,6 @@ COMMENT ON COLUMN webhook_marks.marked_at IS 'When the look was last asked for, 
 
 /
 
-CREATE INDEX ix_webhook_marks_time ON webhook_marks (group_id, marked_at) ONLINE
-
-/
-
-UPDATE webhook_alembic_version SET version_num='0006' WHERE webhook_alembic_version.version_num = '0005'
-
-/
-
--- Running upgrade 0006 -> 0007
-
-ALTER TABLE webhook_deliveries ADD filter_pending NUMBER(1) DEFAULT 0 NOT NULL
-
-/
-
-ALTER TABLE webhook_deliveries ADD CONSTRAINT ck_webhook_deliveries_pending CHECK (filter_pending IN (0, 1)) ENABLE NOVALIDATE
-
-/
-
-ALTER TABLE webhook_deliveries MODIFY CONSTRAINT ck_webhook_deliveries_pending VALIDATE
-
-/
-
-COMMENT ON COLUMN webhook_deliveries.filter_pending IS '1: the filter of its subscription is asked before it is sent.'
-
-/
-
-UPDATE webhook_alembic_version SET version_num='0007' WHERE webhook_alembic_version.version_num = '0006'
-
-/
-
--- Running upgrade 0007 -> 0008
-
-UPDATE webhook_alembic_version SET version_num='0008' WHERE webhook_alembic_version.version_num = '0007'
-
-/
-
--- Running upgrade 0008 -> 0009
-
-CREATE INDEX ix_webhook_deliveries_receiver ON webhook_deliveries (subscription_id, status, id) ONLINE
-
-/
-
-DROP INDEX ix_webhook_deliveries_sub ONLINE
-
-/
-
-CREATE INDEX ix_webhook_deliveries_state ON webhook_deliveries (status, id, subscription_id) ONLINE
-
-/
-
-CREATE INDEX ix_webhook_subs_failing ON webhook_subscriptions (failing_since) ONLINE
-
-/
-
-ALTER TABLE webhook_replays ADD record_count NUMBER(19)
-
-/
-
-ALTER TABLE webhook_replays ADD cancelled_at TIMESTAMP
-
-/
-
-COMMENT ON COLUMN webhook_replays.record_count IS 'Records to read when it began. Null: begun by a release before 0009.'
-
-/
-
-COMMENT ON COLUMN webhook_replays.cancelled_at IS 'When it was cancelled, and reading ended. Null: it was not.'
-
-/
-
-UPDATE webhook_alembic_version SET version_num='0009' WHERE webhook_alembic_version.version_num = '0008'
-
-/
-
--- Running upgrade 0009 -> 0010
-
-ALTER TABLE webhook_replays ADD background NUMBER(1) DEFAULT 0 NOT NULL
-
-/
-
-ALTER TABLE webhook_replays ADD CONSTRAINT ck_webhook_replays_background CHECK (background IN (0, 1)) ENABLE NOVALIDATE
-
-/
-
-ALTER TABLE webhook_replays MODIFY CONSTRAINT ck_webhook_replays_background VALIDATE
-
-/
-
-ALTER TABLE webhook_replays ADD lease_until TIMESTAMP
-
-/
-
-ALTER TABLE webhook_replays ADD last_error VARCHAR2(1000 CHAR)
-
-/
-
-ALTER TABLE webhook_replays ADD created_by VARCHAR2(100 CHAR)
-
-/
-
 CREATE TABLE webhook_request_keys (
     key_digest VARCHAR2(64 CHAR) NOT NULL, 
     request_digest VARCHAR2(64 CHAR) NOT NULL, 
@@ -998,162 +803,47 @@ COMMENT ON COLUMN webhook_request_keys.created_at IS 'When the row was made.'
 
 /
 
-CREATE INDEX ix_webhook_request_keys_age ON webhook_request_keys (created_at) ONLINE
+CREATE INDEX ix_webhook_subs_match ON webhook_subscriptions (event_type, tenant, enabled)
 
 /
 
-COMMENT ON COLUMN webhook_replays.background IS '1: processes of the API run it. 0: the command that began it does.'
+CREATE INDEX ix_webhook_subs_failing ON webhook_subscriptions (failing_since)
 
 /
 
-COMMENT ON COLUMN webhook_replays.lease_until IS 'Until then one API process runs it, and the others leave it alone. Null: none does.'
+CREATE INDEX ix_webhook_subs_tenant ON webhook_subscriptions (tenant, id)
 
 /
 
-COMMENT ON COLUMN webhook_replays.last_error IS 'Why it makes no progress. Null: it does.'
+CREATE INDEX ix_webhook_secrets_sub ON webhook_secrets (subscription_id)
 
 /
 
-COMMENT ON COLUMN webhook_replays.created_by IS 'Who began it. Null: not noted.'
+CREATE INDEX ix_webhook_deliveries_head ON webhook_deliveries (group_id, status, topic, partition_no, subscription_id, next_attempt_at, id)
 
 /
 
-COMMENT ON TABLE webhook_replays IS 'Replays: the request and the progress of each.'
+CREATE INDEX ix_webhook_deliveries_order ON webhook_deliveries (group_id, status, topic, partition_no, order_key, subscription_id, record_offset)
 
 /
 
-UPDATE webhook_alembic_version SET version_num='0010' WHERE webhook_alembic_version.version_num = '0009'
+CREATE INDEX ix_webhook_deliveries_receiver ON webhook_deliveries (subscription_id, status, id)
 
 /
 
--- Running upgrade 0010 -> 0011
-
-ALTER TABLE webhook_subscriptions ADD gzip_above INTEGER
+CREATE INDEX ix_webhook_deliveries_state ON webhook_deliveries (status, id, subscription_id)
 
 /
 
-ALTER TABLE webhook_subscriptions ADD http_version VARCHAR2(10 CHAR) DEFAULT '1.1' NOT NULL
+CREATE INDEX ix_webhook_marks_time ON webhook_marks (group_id, marked_at)
 
 /
 
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_gzip CHECK (gzip_above >= 0) ENABLE NOVALIDATE
+CREATE INDEX ix_webhook_request_keys_age ON webhook_request_keys (created_at)
 
 /
 
-ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_gzip VALIDATE
-
-/
-
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_http CHECK (http_version IN ('1.1', '2')) ENABLE NOVALIDATE
-
-/
-
-ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_http VALIDATE
-
-/
-
-ALTER TABLE webhook_subscriptions ADD verified_url VARCHAR2(2048 CHAR)
-
-/
-
-ALTER TABLE webhook_secrets DROP CONSTRAINT ck_webhook_secrets_kind ONLINE
-
-/
-
-ALTER TABLE webhook_secrets ADD CONSTRAINT ck_webhook_secrets_kind CHECK (kind IN ('signing', 'basic', 'bearer', 'header', 'oauth2', 'plugin')) ENABLE NOVALIDATE
-
-/
-
-ALTER TABLE webhook_secrets MODIFY CONSTRAINT ck_webhook_secrets_kind VALIDATE
-
-/
-
-CREATE TABLE webhook_tls (
-    subscription_id NUMBER(19) NOT NULL, 
-    certificate CLOB, 
-    private_key CLOB, 
-    authorities CLOB, 
-    created_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
-    CONSTRAINT pk_webhook_tls PRIMARY KEY (subscription_id), 
-    CONSTRAINT fk_webhook_tls_sub FOREIGN KEY(subscription_id) REFERENCES webhook_subscriptions (id) ON DELETE CASCADE, 
-    CONSTRAINT ck_webhook_tls_pair CHECK ((certificate IS NULL AND private_key IS NULL) OR (certificate IS NOT NULL AND private_key IS NOT NULL))
-)
-
-/
-
-COMMENT ON TABLE webhook_tls IS 'TLS of subscriptions with a client certificate, or with authorities of their own.'
-
-/
-
-COMMENT ON COLUMN webhook_tls.subscription_id IS 'Id of its subscription. Deleted with the subscription.'
-
-/
-
-COMMENT ON COLUMN webhook_tls.certificate IS 'Client certificate and its intermediates, PEM. Null: none.'
-
-/
-
-COMMENT ON COLUMN webhook_tls.private_key IS 'Key of the client certificate, PEM, or fernet: and a token (encrypted). Confidential.'
-
-/
-
-COMMENT ON COLUMN webhook_tls.authorities IS 'The only authorities trusted, PEM. Null: those of the deployment.'
-
-/
-
-COMMENT ON COLUMN webhook_tls.created_at IS 'When the row was made.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.gzip_above IS 'Bodies of more bytes are sent gzip-compressed. Null: none is.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.http_version IS '1.1, or 2: HTTP/2 if the receiver offers it.'
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.verified_url IS 'The URL that has answered the validation request. Null, or another one than url: not verified.'
-
-/
-
-COMMENT ON COLUMN webhook_secrets.kind IS 'signing: a key. basic: user:password. bearer: a token. header: name: value. oauth2, plugin: a JSON object.'
-
-/
-
-UPDATE webhook_alembic_version SET version_num='0011' WHERE webhook_alembic_version.version_num = '0010'
-
-/
-
--- Running upgrade 0011 -> 0012
-
-ALTER TABLE webhook_subscriptions DROP CONSTRAINT ck_webhook_subs_format ONLINE
-
-/
-
-ALTER TABLE webhook_subscriptions ADD CONSTRAINT ck_webhook_subs_format CHECK (payload_format IN ('record', 'standard', 'cloudevents', 'cloudevents-binary')) ENABLE NOVALIDATE
-
-/
-
-ALTER TABLE webhook_subscriptions MODIFY CONSTRAINT ck_webhook_subs_format VALIDATE
-
-/
-
-COMMENT ON COLUMN webhook_subscriptions.payload_format IS 'record: as it came. standard: type, timestamp, data. cloudevents: structured CloudEvent. cloudevents-binary: ce- headers and the data.'
-
-/
-
-UPDATE webhook_alembic_version SET version_num='0012' WHERE webhook_alembic_version.version_num = '0011'
-
-/
-
--- Running upgrade 0012 -> 0013
-
-CREATE INDEX ix_webhook_subs_tenant ON webhook_subscriptions (tenant, id) ONLINE
-
-/
-
-UPDATE webhook_alembic_version SET version_num='0013' WHERE webhook_alembic_version.version_num = '0012'
+UPDATE webhook_alembic_version SET version_num='0002' WHERE webhook_alembic_version.version_num = '0001'
 
 /
 
