@@ -328,13 +328,17 @@ def _create(name: str, key: Sequence[str], *items: sa.schema.SchemaItem) -> None
     for item in items:
         if isinstance(item, sa.Column):
             item.comment = _comment(name, item.name)
+    # Oracle's checks come apart: of the two grammars in the tests, each knows one of IDENTITY and IS JSON.
+    apart = [item for item in items if isinstance(item, sa.CheckConstraint) and " IS JSON" in str(item.sqltext)]
     op.create_table(
         name,
-        *items,
+        *(item for item in items if not any(item is check for check in apart)),
         sa.PrimaryKeyConstraint(*key, name=f"pk_{name}"),
         comment=Base.metadata.tables[name].comment,
         sqlite_autoincrement=key == ("id",),
     )
+    for check in apart:
+        op.create_check_constraint(str(check.name), name, str(check.sqltext))
 
 
 def _comment(table: str, column: str) -> str | None:
