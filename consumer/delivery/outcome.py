@@ -21,7 +21,7 @@ from requests.exceptions import ConnectTimeout, InvalidSchema, InvalidURL, Missi
 
 from consumer.errors import EgressRefused
 from consumer.sending.masking import masked_start
-from consumer.sending.signed_request import SignedRequest
+from consumer.sending.request import SignedRequest
 
 RESPONSE = 1000  # characters kept of an answer's body
 # Answers to a body whose encoding the receiver does not understand (RFC 9110, 15.5.16; RFC 7694)

@@ -33,9 +33,7 @@ from consumer.sending.egress import EgressPolicy
 from consumer.sending.masking import MASK, masked, plugin_headers, secrets_in
 from consumer.sending.payloads import JSON, Unrenderable, render
 from consumer.sending.recording import ExchangeTrace, RecordingAdapter
-from consumer.sending.request import build, build_batch
-from consumer.sending.signed_request import SignedRequest
-from consumer.sending.template import prepare
+from consumer.sending.request import SignedRequest, build, build_batch, prepare
 from consumer.sending.transfer import Result
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import Subscribed

@@ -10,9 +10,9 @@ from requests import exceptions as errors
 from consumer.loop.guarded import guarded
 from consumer.loop.poller import Poller
 from consumer.sending.connection import Connection
-from consumer.sending.connector import Route
 from consumer.sending.http2_connection import Http2Connection
 from consumer.sending.pool import MAX_AGE, Pool
+from consumer.sending.route import Route
 from consumer.sending.transfer import ConnectionOwner, Transfer, unexpected
 
 _REFUSALS = 3  # of one request, after which it fails
@@ -39,6 +39,8 @@ class _Group:
 
 class _Waiting:
     """The stage of a transfer that waits for a connection."""
+
+    exchanging = False
 
     def __init__(self, group: _Group, transfer: Transfer) -> None:
         self._group = group
@@ -87,7 +89,6 @@ class Sharing:
             if kept is None:
                 break
             if isinstance(kept, Connection):
-                transfer.stage = kept
                 kept.carry(transfer)
                 self._tidy(group)
                 return

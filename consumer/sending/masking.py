@@ -12,7 +12,7 @@ from requests import PreparedRequest
 from requests.auth import HTTPBasicAuth
 
 from consumer.crypto.credentials import OAuth2, PluginAuth
-from consumer.sending.signed_request import SignedRequest
+from consumer.sending.request import SignedRequest
 from consumer.subscriptions.endpoint import Endpoint
 
 MASK = "(not shown)"

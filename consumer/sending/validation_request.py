@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from requests import Response
 
-from consumer.sending.signed_request import SignedRequest, call_plugin
-from consumer.sending.template import REQUEST_ORIGIN, prepare
+from consumer.sending.request import REQUEST_ORIGIN, SignedRequest, call_plugin, prepare
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.options import LEAST_NUMBER, MOST_NUMBER
 

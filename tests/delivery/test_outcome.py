@@ -23,8 +23,7 @@ from consumer.errors import EgressRefused
 from consumer.sending import masking
 from consumer.sending.masking import masked_start
 from consumer.sending.oauth2 import LONGEST_TOKEN
-from consumer.sending.signed_request import SignedRequest
-from consumer.sending.template import prepare
+from consumer.sending.request import SignedRequest, prepare
 from consumer.subscriptions.endpoint import Endpoint
 
 

@@ -13,8 +13,9 @@ import requests
 from requests import exceptions as errors
 
 from consumer.loop.poller import raise_descriptor_limit
-from consumer.sending.adapter import _HANDING_OVER, Result
+from consumer.sending.adapter import _HANDING_OVER
 from consumer.sending.dns import _CachedAddresses
+from consumer.sending.transfer import Result
 
 if TYPE_CHECKING:
     from consumer.sending.egress import EgressPolicy
@@ -26,7 +27,7 @@ NO_CONTENT = b"HTTP/1.1 204 No Content\r\nX-One: 1\r\nx-one: 2\r\n\r\n"
 def test_an_expired_connection_answer_is_not_reused(sender: Sender, receive: Receive) -> None:
     """A new connection goes to the name's current address."""
     receiver = receive(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", "close")
-    cache = sender.adapter._resolver._cache
+    cache = sender.adapter._connector.resolver._cache
     for address, result in (("127.0.0.1", True), ("127.0.0.2", False), ("127.0.0.1", True), ("127.0.0.1", True)):
         cache["moving.test"] = _CachedAddresses((address,), time.monotonic() + 60)
         answered = sender.result(f"http://moving.test:{receiver.port}/")

@@ -9,9 +9,10 @@ import requests
 from requests import exceptions as errors
 
 from consumer.http.proxy import parse_proxy
-from consumer.sending.adapter import Result
+from consumer.sending.answer import Answer
 from consumer.sending.dns import Resolution, _CachedAddresses
 from consumer.sending.egress import EgressPolicy
+from consumer.sending.transfer import Result
 from tests.sending.conftest import Clock, MakeSender, Receive, Sender
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\nX-One: 1\r\nx-one: 2\r\n\r\n"
@@ -47,7 +48,7 @@ def test_a_status_line_counts_whatever_the_body_does(
     transfer = sender.submit(receiver.url, results)
     if then in {"hang", "drip"}:
         sender.awaits(transfer, "no answer")
-        sender.turn_until(lambda: (cut := transfer.stage.cut()) and cut.body)
+        sender.turn_until(lambda: isinstance(cut := transfer.stage.late(), Answer) and cut.body)
         sender.timed_out(results, clock)
     sender.turn_until(lambda: results)
     (response,) = results
@@ -190,7 +191,7 @@ def test_a_name_that_does_not_resolve(sender: Sender) -> None:
 def test_localhost_by_name(sender: Sender, receive: Receive) -> None:
     """`localhost` resolves in any case and with a final dot."""
     receiver = receive(NO_CONTENT)
-    sender.adapter._resolver._cache["dotted.test."] = _CachedAddresses(("127.0.0.1",), time.monotonic() + 60)
+    sender.adapter._connector.resolver._cache["dotted.test."] = _CachedAddresses(("127.0.0.1",), time.monotonic() + 60)
     for host in ("localhost", "LOCALHOST", "dotted.test."):
         assert sender.response(f"http://{host}:{receiver.port}/").status_code == 204
 
@@ -232,7 +233,7 @@ def test_resolving_a_name_counts_towards_the_time_limit(make_sender: MakeSender,
     clock, results = Clock(), list[Result]()
     sender, receiver = make_sender(timeout=0.6, clock=clock), receive(b"", "hang")
     waiting: list[Callable[[Resolution], None]] = []
-    sender.adapter._resolver.resolve = lambda _name, answered: waiting.append(answered)  # type: ignore[assignment,method-assign]
+    sender.adapter._connector.resolver.resolve = lambda _name, answered: waiting.append(answered)  # type: ignore[assignment,method-assign]
     begin = clock.now
     sender.submit(f"http://slow.test:{receiver.port}/", results)
     for _ in range(2):  # no turn is late

@@ -17,13 +17,13 @@ from hyperframe.frame import DataFrame, PingFrame, SettingsFrame
 from requests import exceptions as errors
 
 from consumer.sending import http2_sharing
-from consumer.sending.adapter import Result
+from consumer.sending.answer import Answer
 from consumer.sending.http2_connection import Http2Connection
 from consumer.sending.http2_session import Http2Session
 from consumer.sending.http2_sharing import Sharing
 from consumer.sending.recording import RecordingAdapter
 from consumer.sending.tls import PIECE
-from consumer.sending.transfer import Http2Exchange, Transfer
+from consumer.sending.transfer import Http2Exchange, Result, Transfer
 from tests.sending.conftest import (
     LOOPBACK,
     NO_CONTENT,
@@ -267,7 +267,7 @@ def test_a_status_counts_though_the_body_is_late(make_sender2: MakeSender, recei
     sender, receiver = make_sender2(timeout=0.4, clock=clock), receive2(behave)
     transfer = sender.submit(receiver.url, results, x="short")
     sender.awaits(transfer, "no answer")
-    sender.turn_until(lambda: (cut := transfer.stage.cut()) and cut.body)
+    sender.turn_until(lambda: isinstance(cut := transfer.stage.late(), Answer) and cut.body)
     short = sender.timed_out(results, clock)
     assert isinstance(short, requests.Response)
     assert (short.status_code, short.content, short.headers["retry-after"]) == (410, b"xxx", "7")

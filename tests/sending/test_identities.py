@@ -20,8 +20,8 @@ from requests import exceptions as errors
 
 from consumer.crypto.certificates import LONGEST_CHAIN, TlsIdentity, install
 from consumer.sending import tls
-from consumer.sending.adapter import Result
 from consumer.sending.tls import Tls, TlsContexts
+from consumer.sending.transfer import Result
 from tests.sending.conftest import NO_CONTENT, MakeSender, Receive, Receiver, Sender, server_tls
 from tests.sending.signed_kit import signed
 

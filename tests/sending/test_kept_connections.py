@@ -14,10 +14,9 @@ import requests
 import trustme
 from requests import exceptions as errors
 
-from consumer.sending.adapter import Result
 from consumer.sending.connection import Connection
 from consumer.sending.tls import PIECE
-from consumer.sending.transfer import Transfer
+from consumer.sending.transfer import Result, Transfer
 from tests.sending.conftest import (
     NO_CONTENT,
     Behaviour,

@@ -9,7 +9,7 @@ import pytest
 from requests.exceptions import ConnectTimeout, ReadTimeout
 
 from consumer.loop.poller import GAP, Poller
-from consumer.sending.adapter import Result
+from consumer.sending.transfer import Result
 from tests.sending.conftest import Clock, MakeSender, Receive
 
 

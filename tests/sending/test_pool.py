@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.sending.connection import Connection
-from consumer.sending.connector import Route
 from consumer.sending.pool import _RESTING, KEPT, REST, Pool, connections
+from consumer.sending.route import Route
 
 
 class Kept:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from requests import exceptions as errors
 
 from consumer.http.proxy import NoTunnel, TunnelReader, parse_proxy
-from consumer.sending.adapter import Result
 from consumer.sending.egress import EgressPolicy
+from consumer.sending.transfer import Result
 from tests.sending.conftest import (
     NO_CONTENT,
     Behaviour,
@@ -123,13 +123,13 @@ def test_every_way_through_a_proxy(
     """The proxy resolves the name and applies its own egress rule. The connection, or the tunnel, is kept."""
     way = make_way(proxy, receiver, user=USER)
     asked: list[str] = []
-    resolve = way.sender.adapter._resolver.resolve
+    resolve = way.sender.adapter._connector.resolver.resolve
 
     def noting(name: str, *more: Any) -> None:
         asked.append(name)
         resolve(name, *more)
 
-    monkeypatch.setattr(way.sender.adapter._resolver, "resolve", noting)
+    monkeypatch.setattr(way.sender.adapter._connector.resolver, "resolve", noting)
     for _ in range(3):
         result = way.post()
         assert isinstance(result, requests.Response), result
