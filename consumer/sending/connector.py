@@ -49,10 +49,10 @@ class Watcher(Protocol):
     def connected(self, peer: str, port: int) -> None:
         """TCP is connected to the address `peer`."""
 
-    def shown(self, certificate: bytes) -> None:
+    def shown(self, certificate: bytes, tls: ssl.SSLObject) -> None:
         """The receiver shows this certificate (DER), which is not verified yet."""
 
-    def secured(self, stream: TlsStream) -> None:
+    def secured(self) -> None:
         """The TLS handshake with the receiver is complete."""
 
 
@@ -286,7 +286,7 @@ class Dial:
                 self._on_peer()
                 return
             if self._connector.watcher is not None:
-                self._connector.watcher.secured(self._stream)
+                self._connector.watcher.secured()
             self._succeed()
 
     def _no_tls(self, proxy: Proxy | None, error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from ssl import SSLObject
 from typing import NamedTuple
 
 from cryptography import x509
@@ -9,7 +10,6 @@ from requests import PreparedRequest, RequestException
 
 from consumer.http.urls import place_of
 from consumer.sending.adapter import LoopAdapter
-from consumer.sending.tls import TlsStream
 from consumer.sending.transfer import Result
 
 
@@ -84,22 +84,17 @@ class _Recorder:
         self._trace.connected = place_of(peer, port)
         self.step("connect")
 
-    def shown(self, certificate: bytes) -> None:
+    def shown(self, certificate: bytes, tls: SSLObject) -> None:
         """The receiver shows its certificate, which may yet be refused."""
-        self._trace.certificate = _parsed(certificate)
+        cipher, version, _ = tls.cipher() or ("?", "?", 0)
+        self._trace.tls = f"{version} / {cipher}{' / HTTP/2' if tls.selected_alpn_protocol() == 'h2' else ''}"
+        try:
+            found = x509.load_der_x509_certificate(certificate)
+        except ValueError:
+            return
+        expires = found.not_valid_after_utc.strftime("%Y-%m-%d %H:%M:%S UTC")
+        self._trace.certificate = Certificate(found.subject.rfc4514_string(), found.issuer.rfc4514_string(), expires)
 
-    def secured(self, stream: TlsStream) -> None:
+    def secured(self) -> None:
         """The TLS handshake is complete."""
-        cipher = stream.cipher()
-        protocol = " / HTTP/2" if stream.selected_alpn_protocol() == "h2" else ""
-        self._trace.tls = f"{stream.version()} / {cipher[0] if cipher else '?'}{protocol}"
         self.step("tls")
-
-
-def _parsed(shown: bytes) -> Certificate | None:
-    try:
-        certificate = x509.load_der_x509_certificate(shown)
-    except ValueError:
-        return None
-    expires = certificate.not_valid_after_utc.strftime("%Y-%m-%d %H:%M:%S UTC")
-    return Certificate(certificate.subject.rfc4514_string(), certificate.issuer.rfc4514_string(), expires)

@@ -222,7 +222,7 @@ class Tls:
         port: int,
         *,
         http2: bool = False,
-        shown: Callable[[bytes], None] | None = None,
+        shown: Callable[[bytes, ssl.SSLObject], None] | None = None,
     ) -> TlsStream:
         """TLS over a socket, or over a TLS stream to a proxy. ValueError if no certificate can hold the host's name.
 
@@ -233,7 +233,7 @@ class Tls:
             self._offered = offered
             self._context.set_alpn_protocols(offered)
         if shown is not None:
-            _watch_chains(self._context, lambda chain, _: shown(next(chain, b"")))
+            _watch_chains(self._context, lambda chain, tls: shown(next(chain, b""), tls))
         name = host.removesuffix(".")
         try:
             name.encode("idna")  # OpenSSL's own error would not say which name

@@ -54,7 +54,7 @@ def test_an_error_may_name_the_compressed_body(status: int, is_told: bool) -> No
     endpoint = Endpoint(1, "https://example.com/", ())
     answer = response(status)
     for final in (frozenset[int](), frozenset([status])):
-        answer.request = request = SignedRequest(prepare(endpoint), b"", b"{}")
+        answer.request = request = SignedRequest(prepare(endpoint), b"", b"{}" * 100)
         plain = judge(answer, 0.0, final)
         request.send_as(b"packed")
         compressed = judge(answer, 0.0, final)
