@@ -28,7 +28,7 @@ from consumer.sending.egress import EgressPolicy
 from consumer.sending.oauth2 import Tokens
 from consumer.sending.pool import NO_DESCRIPTOR, SWEEP, Pool, Reusable, none_left
 from consumer.sending.request import SignedRequest, message
-from consumer.sending.route import Place, Places, Route
+from consumer.sending.route import Places, Route
 from consumer.sending.tls import ByteStream
 from consumer.sending.transfer import Result, Stage, Transfer, unexpected
 
@@ -125,8 +125,6 @@ class LoopAdapter(BaseAdapter):
         transfer.head = transfer.body = b""
         if stage is not None:
             stage.cancel()
-        if self._sharing is not None:
-            self._sharing.cancelled(transfer)
 
     def send(
         self,
@@ -186,7 +184,7 @@ class LoopAdapter(BaseAdapter):
         if isinstance(connection, Connection):
             connection.carry(transfer)
         else:
-            self._connect(transfer, place)
+            self._connect(transfer, place.route)
 
     def _shared(self) -> "Sharing":
         if self._sharing is None:
@@ -201,7 +199,7 @@ class LoopAdapter(BaseAdapter):
 
     def _start_with(self, transfer: Transfer, found: str | NotAuthorized) -> None:
         if isinstance(found, NotAuthorized):
-            self._unsent(transfer, found)
+            self.failed(transfer, self._cause_of(found))
         elif isinstance(transfer.request, SignedRequest):
             transfer.request.authorize(found)
             self._start(transfer, self._clock())
@@ -221,31 +219,38 @@ class LoopAdapter(BaseAdapter):
         transfer.connect_by = min(transfer.deadline, self._clock() + self._connect_timeout)
         self._expect(transfer.connect_by)
 
-    def _connect(self, transfer: Transfer, place: Place) -> None:
+    def dial(self, transfer: Transfer, done: Callable[[Any], None]) -> Dial:
+        """A connection for the transfer, to be started. `done` gets the stream or the error."""
         self.await_connection(transfer)
         if len(self._open) + len(self._pool) > self._most:
             self._pool.make_room()
+        place = self._places.of(transfer.request, transfer.identity)
         route = place.route
         transfer.connected = route.tls or (route.proxy is not None and route.proxy.tls)
-        connected = self._contained(transfer, partial(self._on_connected, transfer, route))
-        dial = transfer.stage = Dial(self._connector, place, connected)
-        dial.start()
+        return Dial(self._connector, place, self._contained(transfer, partial(self._on_dialled, done)))
+
+    def _on_dialled(self, done: Callable[[Any], None], result: ByteStream | RequestException) -> None:
+        if isinstance(result, RequestException):
+            result = self._cause_of(result)
+        else:
+            self.connections_opened += 1
+        done(result)
+
+    def _cause_of(self, error: RequestException) -> RequestException:
+        """The error, unless this process lacks a descriptor: then that is the cause, and some are freed."""
+        if not none_left():
+            return error
+        for _ in range(_FREED):
+            self._pool.make_room()
+        return NoDescriptor(NO_DESCRIPTOR)
 
     def _on_connected(self, transfer: Transfer, route: Route, result: ByteStream | RequestException) -> None:
         if isinstance(result, RequestException):
-            self._unsent(transfer, result)
-            return
-        self.connections_opened += 1
-        if not route.http2 or not self._shared().connected(transfer, route, result):
+            self.failed(transfer, result)
+        elif route.http2:
+            self._shared().connected(transfer, route, result)
+        else:
             Connection(self, self._poller, result, route, self._clock()).carry(transfer)
-
-    def _unsent(self, transfer: Transfer, error: RequestException) -> None:
-        """Hand over the error, unless this process lacks a descriptor: then that is the cause, and some are freed."""
-        if none_left():
-            error = NoDescriptor(NO_DESCRIPTOR)
-            for _ in range(_FREED):
-                self._pool.make_room()
-        self.failed(transfer, error)
 
     # Called by connections.
 
@@ -271,12 +276,14 @@ class LoopAdapter(BaseAdapter):
         """Hand over the error."""
         error.request = transfer.request
         self._end(transfer, error)
-        if self._sharing is not None:
-            self._sharing.has_failed(transfer, error)
 
     def unused(self, transfer: Transfer) -> None:
         """Send the transfer over a new connection."""
-        self._connect(transfer, self._places.of(transfer.request, transfer.identity))
+        self._connect(transfer, self._places.of(transfer.request, transfer.identity).route)
+
+    def _connect(self, transfer: Transfer, route: Route) -> None:
+        dial = transfer.stage = self.dial(transfer, partial(self._on_connected, transfer, route))
+        dial.start()
 
     def left(self, connection: Connection) -> None:
         """Drop the connection from the pool."""

@@ -140,6 +140,9 @@ class ConnectionOwner(Protocol):
     def await_connection(self, transfer: Transfer) -> None:
         """Start the transfer's connect time-out."""
 
+    def dial(self, transfer: Transfer, done: Callable[[Any], None]) -> Any:
+        """A Dial for the transfer, to be started. `done` gets the stream or the error."""
+
     def keep(self, connection: Any) -> None:
         """Keep an idle connection for later requests."""
 
