@@ -5,7 +5,6 @@ HTTP/2 share connections (`http2_sharing.py`).
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
@@ -35,7 +34,6 @@ from consumer.sending.transfer import Result, Stage, Transfer, unexpected
 if TYPE_CHECKING:
     from consumer.sending.http2_sharing import Sharing  # needs the extra `http2`
 
-_HANDING_OVER = 0.01  # seconds per turn for the callbacks of ended transfers; a failed batch's callback is slow
 _FREED = 16  # idle connections closed for a request that finds no descriptor
 _TICK = 0.05  # seconds between two checks for late transfers
 _BEHIND = 1.0  # seconds by which reading may lag before time-outs are judged all the same
@@ -82,7 +80,6 @@ class LoopAdapter(BaseAdapter):
         self._sharing: Sharing | None = None  # made for the first request by HTTP/2
         self._places = Places(self._proxy)
         self._open: dict[Transfer, None] = {}
-        self._ended: deque[tuple[Transfer, Result]] = deque()
         self._closed = False
         self._judge = poller.timer(self._on_judgement)
         self._sweep = poller.timer(self._on_sweep)
@@ -307,30 +304,13 @@ class LoopAdapter(BaseAdapter):
     def _end(self, transfer: Transfer, result: Result) -> None:
         transfer.stage = None
         transfer.head = transfer.body = b""
-        if not self._ended:
-            self._poller.post(self._hand_over)
-        self._ended.append((transfer, result))
+        self._poller.post(partial(self._hand_over, transfer, result))
 
-    def _hand_over(self) -> None:
-        """Run callbacks for at most `_HANDING_OVER` seconds of the turn: those of failed batches are slow."""
-        until = self._clock() + _HANDING_OVER
-        faults: list[Exception] = []
-        for _ in range(len(self._ended)):
-            transfer, result = self._ended.popleft()
-            callback = transfer.callback
-            if callback is not None:
-                transfer.callback = None
-                del self._open[transfer]
-                try:
-                    callback(result)
-                except Exception as error:  # noqa: BLE001 (raised below)
-                    faults.append(error)
-                if self._clock() > until:
-                    break
-        if self._ended:
-            self._poller.post(self._hand_over)
-        if faults:
-            raise faults[0] if len(faults) == 1 else ExceptionGroup("several callbacks failed", faults)
+    def _hand_over(self, transfer: Transfer, result: Result) -> None:
+        callback, transfer.callback = transfer.callback, None
+        if callback is not None:
+            del self._open[transfer]
+            callback(result)
 
     # Time.
 

@@ -1,6 +1,5 @@
 """Access tokens by OAuth 2.0 client credentials (RFC 6749, section 4.4): fetched once, shared, and renewed early."""
 
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -23,7 +22,6 @@ _AHEAD = 0.8  # of a token's life, after which the next request starts a renewal
 _MARGIN = 10.0  # seconds before its expiry from which a token is not used: it must be valid when the receiver reads it
 _FRESH = 10.0  # seconds: a 401 to a token that is younger is not the token's fault
 _PAUSES = (1.0, 30.0)  # seconds between two fetches, after one that failed: the first, the longest
-_HANDING_OVER = 0.01  # seconds of a turn in which waiting requests are started
 _CODES = frozenset(  # errors that may be shown (RFC 6749, 4.1.2.1 and 5.2; RFC 8707): others may echo the secret
     (
         *("access_denied", "invalid_client", "invalid_grant", "invalid_request", "invalid_scope", "invalid_target"),
@@ -110,7 +108,6 @@ class Tokens:
         self._post = post
         self._clock = clock
         self._states: dict[Key, _State] = {}  # oldest first
-        self._ready: deque[tuple[Grant, str, str]] = deque()  # with a token, or else an error's text
 
     def authorize(self, transfer: Transfer, credentials: OAuth2) -> None:
         """Have the transfer proceed, at once if a token or an error is known. Else it waits for a fetch."""
@@ -183,21 +180,13 @@ class Tokens:
         else:
             state.failures, state.pause_until = 0, 0.0
             text = state.token.text
-        if state.waiting and not self._ready:
-            self._post(self._hand_over)
-        self._ready.extend((grant, text, state.why) for grant in state.waiting)
+        for grant in state.waiting:  # the poller spreads them over its turns
+            self._post(partial(self._continue, grant, text, state.why))
         state.waiting.clear()
 
-    def _hand_over(self) -> None:
-        """Continue the waiting transfers, for at most `_HANDING_OVER` seconds of the turn."""
-        until = self._clock() + _HANDING_OVER
-        while self._ready:
-            grant, token, why = self._ready.popleft()
-            if grant.transfer.stage is grant:  # else it was cancelled or timed out
-                self._pass(grant, token, why)
-            if self._clock() > until and self._ready:
-                self._post(self._hand_over)
-                return
+    def _continue(self, grant: Grant, token: str, why: str) -> None:
+        if grant.transfer.stage is grant:  # else it was cancelled or timed out
+            self._pass(grant, token, why)
 
 
 def token_request(credentials: OAuth2) -> PreparedRequest:

@@ -12,8 +12,7 @@ import pytest
 import requests
 from requests import exceptions as errors
 
-from consumer.loop.poller import raise_descriptor_limit
-from consumer.sending.adapter import _HANDING_OVER
+from consumer.loop.poller import BUDGET, raise_descriptor_limit
 from consumer.sending.dns import _CachedAddresses
 from consumer.sending.transfer import Result
 
@@ -139,7 +138,7 @@ def test_results_are_handed_over_in_parts(make_sender: MakeSender) -> None:
 
     def judge(result: Result) -> None:
         ended.append(result)
-        now[0] += _HANDING_OVER * 0.6
+        now[0] += BUDGET * 0.6
 
     for _ in range(5):
         sender.adapter.submit(sender.prepare("http://10.0.0.1/"), judge)
