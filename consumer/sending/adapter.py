@@ -26,6 +26,7 @@ from consumer.sending.connector import Connector, Dial
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.oauth2 import Tokens
 from consumer.sending.pool import NO_DESCRIPTOR, SWEEP, Pool, Reusable, none_left
+from consumer.sending.recording import ExchangeTrace, Recorder
 from consumer.sending.request import SignedRequest, message
 from consumer.sending.route import Places, Route
 from consumer.sending.tls import ByteStream
@@ -149,6 +150,18 @@ class LoopAdapter(BaseAdapter):
             raise results[0]
         results[0].connection = self  # type: ignore[assignment]  # requests.auth plug-ins answer a challenge through it
         return results[0]
+
+    def exchange(self, request: PreparedRequest, timeout: float | None) -> tuple[Result, ExchangeTrace]:
+        """Send and wait, as `send` does, and record the exchange. Its result may be an exception of requests."""
+        recorder = self._connector.recorder = Recorder(self._clock)
+        try:
+            result: Result = self.send(request, timeout=timeout)
+        except RequestException as error:
+            result = error
+        else:
+            recorder.step("answer")
+        recorder.ended()
+        return result, recorder.trace
 
     def close(self) -> None:
         """Cancel every transfer and close every connection. Idempotent."""

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from requests import RequestException
 from requests import exceptions as errors
@@ -24,6 +24,7 @@ from consumer.loop.guarded import guarded
 from consumer.loop.poller import READ, WRITE, Poller
 from consumer.sending.dns import Resolution, Resolver, Unresolved, alternated
 from consumer.sending.egress import EgressPolicy
+from consumer.sending.recording import Recorder
 from consumer.sending.route import Place, Route
 from consumer.sending.tls import NOT_NOW, PIECE, ByteStream, Tls, TlsContexts, TlsStream, reason_of
 from consumer.sending.transfer import unexpected
@@ -38,22 +39,6 @@ _OPTIONS += [
     if hasattr(socket, name)  # on Linux
 ]
 _UNDER_WAY = {0, errno.EINPROGRESS}
-
-
-class Watcher(Protocol):
-    """Receives the steps of a connection being opened."""
-
-    def resolved(self, name: str, addresses: Sequence[str]) -> None:
-        """The host or the proxy of this name has these addresses."""
-
-    def connected(self, peer: str, port: int) -> None:
-        """TCP is connected to the address `peer`."""
-
-    def shown(self, certificate: bytes, tls: ssl.SSLObject) -> None:
-        """The receiver shows this certificate (DER), which is not verified yet."""
-
-    def secured(self) -> None:
-        """The TLS handshake with the receiver is complete."""
 
 
 class Dial:
@@ -142,8 +127,8 @@ class Dial:
             kind = errors.ConnectionError if proxy is None else errors.ProxyError
             self._end((errors.ConnectTimeout if answer.timed_out else kind)(answer.text))
             return
-        if self._connector.watcher is not None:
-            self._connector.watcher.resolved(self._route.first[0], answer)
+        if self._connector.recorder is not None:
+            self._connector.recorder.resolved(self._route.first[0], answer)
         self._stage = "no connection to" if proxy is None else "no connection to the proxy"
         judged = [(address, self._connector.refusal(self._route, address)) for address in answer]
         self._addresses.extend(alternated([address for address, why in judged if why is None]))
@@ -209,8 +194,8 @@ class Dial:
         self.next_at = None
         self._peer = address
         self._stream = attempt
-        if self._connector.watcher is not None:
-            self._connector.watcher.connected(address, self._route.first[1])
+        if self._connector.recorder is not None:
+            self._connector.recorder.connected(address, self._route.first[1])
         proxy = self._route.proxy
         if proxy is not None and proxy.tls:
             self._start_tls(proxy)
@@ -258,12 +243,12 @@ class Dial:
 
     def _start_tls(self, proxy: Proxy | None) -> None:
         """Start TLS with `proxy`, or with the receiver if None."""
-        place, watcher = proxy or self._route, self._connector.watcher
+        place, recorder = proxy or self._route, self._connector.recorder
         self._stage = "no TLS handshake with" if proxy is None else "no TLS handshake with the proxy"
         tls = self._tls if proxy is None else self._connector.tls
         try:
             http2 = proxy is None and self._route.http2
-            shown = watcher.shown if watcher is not None and proxy is None else None
+            shown = recorder.shown if recorder is not None and proxy is None else None
             self._stream = tls.start(self._stream, place.host, place.port, http2=http2, shown=shown)
         except (ValueError, OSError) as error:
             self._no_tls(proxy, error)
@@ -285,8 +270,8 @@ class Dial:
             if proxy is not None:
                 self._on_peer()
                 return
-            if self._connector.watcher is not None:
-                self._connector.watcher.secured()
+            if self._connector.recorder is not None:
+                self._connector.recorder.secured()
             self._succeed()
 
     def _no_tls(self, proxy: Proxy | None, error: Exception) -> None:
@@ -314,7 +299,7 @@ class Dial:
 
 
 class Connector:
-    """Opens connections. Belongs to the poller's thread. `watcher` sees their steps."""
+    """Opens connections. Belongs to the poller's thread. `recorder` is told their steps."""
 
     def __init__(
         self,
@@ -329,7 +314,7 @@ class Connector:
         self.poller, self.clock = poller, clock
         self.tls, self.contexts = Tls(), TlsContexts(poller.post)
         self.resolver = Resolver(poller, timeout=timeout, servers=nameservers, clock=clock)
-        self.watcher: Watcher | None = None
+        self.recorder: Recorder | None = None
         self._egress = egress
         self._waiting: dict[Dial, None] = {}  # dials with another address to try
         self._timer = poller.timer(self._try_next)

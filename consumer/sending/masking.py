@@ -17,13 +17,6 @@ from consumer.subscriptions.endpoint import Endpoint
 
 MASK = "(not shown)"
 SHORTEST = 6  # characters; a shorter value is not a secret and occurs in many texts by chance
-# Headers of every request besides those of its template and the hex signature.
-_OURS = frozenset(
-    (
-        *("content-encoding", "content-length", "content-type", "traceparent", "x-webhook-event"),
-        *("webhook-id", "webhook-signature", "webhook-timestamp"),
-    )
-)
 _HIDDEN = "\ud800"  # stands for a character of a secret: decoded text has no lone surrogate
 _RUNS = re.compile(f"{_HIDDEN}+")
 
@@ -44,21 +37,15 @@ def secrets_in(endpoint: Endpoint, request: PreparedRequest) -> list[str]:
             values.append(secret)
         case PluginAuth(arguments=arguments):
             values += _texts(json.loads(arguments))
-            values += plugin_headers(endpoint, request).values()
+            values += plugin_headers(request).values()
     found = frozenset[str]().union(*map(_forms, values))
     return sorted((text for text in found if len(text) >= SHORTEST), key=len, reverse=True)
 
 
-def plugin_headers(endpoint: Endpoint, request: PreparedRequest) -> dict[str, str]:
+def plugin_headers(request: PreparedRequest) -> dict[str, str]:
     """The headers that a plug-in has added to the request: each may be a secret, or made of one."""
-    if not isinstance(endpoint.auth, PluginAuth) or not isinstance(request, SignedRequest):
-        return {}
-    known = {*_OURS, *map(str.lower, request.template.request.headers), (endpoint.hex_header or "").lower()}
-    return {
-        name: value if isinstance(value, str) else value.decode("latin-1")
-        for name, value in request.headers.items()
-        if name.lower() not in known
-    }
+    found = request.added if isinstance(request, SignedRequest) else {}
+    return {name: value if isinstance(value, str) else value.decode("latin-1") for name, value in found.items()}
 
 
 @lru_cache(100)  # up to a millisecond, and 0.1 MB of memory, for the longest token

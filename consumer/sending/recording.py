@@ -1,4 +1,4 @@
-"""An adapter that records the steps of an exchange: the peer, the TLS version and cipher, the duration of each step."""
+"""The record of an exchange: the peer, the TLS version and cipher, the certificate, the duration of each step."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -6,11 +6,8 @@ from ssl import SSLObject
 from typing import NamedTuple
 
 from cryptography import x509
-from requests import PreparedRequest, RequestException
 
 from consumer.http.urls import place_of
-from consumer.sending.adapter import LoopAdapter
-from consumer.sending.transfer import Result
 
 
 class Certificate(NamedTuple):
@@ -38,62 +35,46 @@ class ExchangeTrace:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-class RecordingAdapter(LoopAdapter):
-    """Sends and records one exchange at a time."""
-
-    def exchange(self, request: PreparedRequest, timeout: float | None) -> tuple[Result, ExchangeTrace]:
-        """Send and wait, as `send` does, but return an exception of requests as the result."""
-        recorder = self._connector.watcher = _Recorder(self._clock)
-        try:
-            result: Result = self.send(request, timeout=timeout)
-        except RequestException as error:
-            result = error
-        else:
-            recorder.step("answer")
-        return result, recorder.ended()
-
-
-class _Recorder:
-    """Writes the trace of an exchange as its connection is opened."""
+class Recorder:
+    """Writes the `trace` of an exchange, which is complete once that has `ended`."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._trace = ExchangeTrace()
+        self.trace = ExchangeTrace()
         self._clock = clock
         self._began = self._reached = clock()
 
     def step(self, name: str) -> None:
         """A step has been reached."""
         now = self._clock()
-        self._trace.seconds[name] = now - self._reached
+        self.trace.seconds[name] = now - self._reached
         self._reached = now
 
-    def ended(self) -> ExchangeTrace:
-        """The complete trace."""
-        self._trace.seconds["total"] = self._clock() - self._began
-        return self._trace
+    def ended(self) -> None:
+        """The exchange is over."""
+        self.trace.seconds["total"] = self._clock() - self._began
 
     def resolved(self, name: str, addresses: Sequence[str]) -> None:
         """There is an address to connect to."""
-        self._trace.started = True
-        self._trace.addresses = tuple(addresses)
-        if self._trace.addresses != (name,):
+        self.trace.started = True
+        self.trace.addresses = tuple(addresses)
+        if self.trace.addresses != (name,):
             self.step("name")
 
     def connected(self, peer: str, port: int) -> None:
         """TCP is connected."""
-        self._trace.connected = place_of(peer, port)
+        self.trace.connected = place_of(peer, port)
         self.step("connect")
 
     def shown(self, certificate: bytes, tls: SSLObject) -> None:
         """The receiver shows its certificate, which may yet be refused."""
         cipher, version, _ = tls.cipher() or ("?", "?", 0)
-        self._trace.tls = f"{version} / {cipher}{' / HTTP/2' if tls.selected_alpn_protocol() == 'h2' else ''}"
+        self.trace.tls = f"{version} / {cipher}{' / HTTP/2' if tls.selected_alpn_protocol() == 'h2' else ''}"
         try:
             found = x509.load_der_x509_certificate(certificate)
         except ValueError:
             return
         expires = found.not_valid_after_utc.strftime("%Y-%m-%d %H:%M:%S UTC")
-        self._trace.certificate = Certificate(found.subject.rfc4514_string(), found.issuer.rfc4514_string(), expires)
+        self.trace.certificate = Certificate(found.subject.rfc4514_string(), found.issuer.rfc4514_string(), expires)
 
     def secured(self) -> None:
         """The TLS handshake is complete."""

@@ -3,7 +3,7 @@
 Pure, but for a plug-in's code.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -90,10 +90,11 @@ class SignedRequest(PreparedRequest):
     """A request with its header lines ready to send, in `lines`. Other attributes are built on first access.
 
     `payload` is covered by the signatures: the body before compression. `authorization`: the header line of an access
-    token, which `authorize` sets just before the request is sent.
+    token, which `authorize` sets just before the request is sent. `added`: the headers of a plug-in.
     """
 
     authorization = b""
+    added: Mapping[str, str | bytes] = {}
 
     def __init__(self, template: Template, lines: bytes, body: bytes) -> None:  # does not call the parent's
         self.template = template
@@ -261,11 +262,13 @@ def call_plugin(plugin: PluginAuth, request: SignedRequest) -> None:
     """
     body, url = request.body, request.url
     try:
+        before = frozenset(map(str.lower, request.headers))
         result = plugin.auth(request)
         why = _fault(result, body, url)
-        if why is None and result is not request:
+        if why is None:
             request.headers = result.headers
             request.lines = None
+            request.added = {name: value for name, value in result.headers.items() if name.lower() not in before}
     except Exception as error:  # noqa: BLE001 (a plug-in's own)
         raise NotAuthorized(f"the plug-in {plugin.name} failed ({type(error).__name__})") from None
     if why is not None:

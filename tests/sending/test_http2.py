@@ -17,11 +17,11 @@ from hyperframe.frame import DataFrame, PingFrame, SettingsFrame
 from requests import exceptions as errors
 
 from consumer.sending import http2_sharing
+from consumer.sending.adapter import LoopAdapter
 from consumer.sending.answer import Answer
 from consumer.sending.http2_connection import Http2Connection
 from consumer.sending.http2_session import Http2Session
 from consumer.sending.http2_sharing import Sharing
-from consumer.sending.recording import RecordingAdapter
 from consumer.sending.tls import PIECE
 from consumer.sending.transfer import Http2Exchange, Result, Transfer
 from tests.sending.conftest import (
@@ -722,7 +722,7 @@ def test_through_a_proxy(
 def test_ping_shows_the_receivers_choice(sender2: Sender, receive2: Receive2) -> None:
     """The steps of the exchange are shown as with HTTP/1.1."""
     receiver = receive2()
-    adapter = RecordingAdapter(sender2.poller, egress=LOOPBACK, timeout=5, connect_timeout=5, max_connections=1)
+    adapter = LoopAdapter(sender2.poller, egress=LOOPBACK, timeout=5, connect_timeout=5, max_connections=1)
     result, seen = adapter.exchange(request(receiver.url), None)
     adapter.close()
     assert isinstance(result, requests.Response)
