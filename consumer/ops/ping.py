@@ -31,10 +31,11 @@ from consumer.loop.poller import Poller
 from consumer.ops.changes import Changes
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.masking import MASK, masked, plugin_headers, secrets_in
+from consumer.sending.exchange import SignedRequest
 from consumer.sending.payloads import JSON, Unrenderable, render
-from consumer.sending.recording import ExchangeTrace
-from consumer.sending.request import SignedRequest, build, build_batch, prepare
+from consumer.sending.request import build, build_batch
+from consumer.sending.signing import prepare
+from consumer.sending.trace import MASK, ExchangeTrace, masked, plugin_headers, secrets_in
 from consumer.sending.transfer import Result
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import Subscribed

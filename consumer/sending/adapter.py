@@ -17,19 +17,20 @@ from requests.adapters import BaseAdapter
 
 from consumer.crypto.certificates import TlsIdentity
 from consumer.errors import NoDescriptor, NotAuthorized
-from consumer.http.proxy import parse_proxy
+from consumer.http.urls import parse_proxy
 from consumer.loop.guarded import guarded
 from consumer.loop.poller import Poller
-from consumer.sending.answer import Answer, LazyResponse
+from consumer.sending.answer import Answer
 from consumer.sending.connection import Connection
 from consumer.sending.connector import Connector, Dial
 from consumer.sending.egress import EgressPolicy
+from consumer.sending.exchange import LazyResponse, SignedRequest
 from consumer.sending.oauth2 import Tokens
 from consumer.sending.pool import NO_DESCRIPTOR, SWEEP, Pool, Reusable, none_left
-from consumer.sending.recording import ExchangeTrace, Recorder
-from consumer.sending.request import SignedRequest, message
+from consumer.sending.request import message
 from consumer.sending.route import Places, Route
 from consumer.sending.tls import ByteStream
+from consumer.sending.trace import ExchangeTrace, Recorder
 from consumer.sending.transfer import Result, Stage, Transfer, unexpected
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ Only this module opens sockets to receivers, and it connects to the very address
 
 import errno
 import os
+import re
 import socket
 import ssl
 import time
@@ -18,15 +19,14 @@ from requests import RequestException
 from requests import exceptions as errors
 
 from consumer.errors import EgressRefused
-from consumer.http.proxy import NoTunnel, Proxy, TunnelReader
-from consumer.http.urls import place_of
+from consumer.http.urls import Proxy, place_of
 from consumer.loop.guarded import guarded
 from consumer.loop.poller import READ, WRITE, Poller
 from consumer.sending.dns import Resolution, Resolver, Unresolved, alternated
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.recording import Recorder
 from consumer.sending.route import Place, Route
 from consumer.sending.tls import NOT_NOW, PIECE, ByteStream, Tls, TlsContexts, TlsStream, reason_of
+from consumer.sending.trace import Recorder
 from consumer.sending.transfer import unexpected
 
 _ATTEMPT_DELAY = 0.25  # seconds until the next address is tried in parallel with a silent one (RFC 8305, 5 and 8)
@@ -38,6 +38,10 @@ _OPTIONS += [
     for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL")
     if hasattr(socket, name)  # on Linux
 ]
+_TUNNEL_HEAD = 16_384  # bytes of a proxy's answer, interim answers included
+_TUNNEL_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?(?:\r\n|\Z)")
+_INTERIM = frozenset((100, *range(102, 200)))  # without 101: the bytes after it are not HTTP
+_OPEN = range(200, 300)
 _UNDER_WAY = {0, errno.EINPROGRESS}
 
 
@@ -296,6 +300,40 @@ class Dial:
         self.cancel()
         if done is not None:
             done(result)
+
+
+class NoTunnel(Exception):
+    """The proxy opened no tunnel; the text says why."""
+
+
+class TunnelReader:
+    """Parses a proxy's answers until the tunnel is open."""
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._seen = 0
+
+    def feed(self, data: bytes) -> bool:
+        """Parse `data`, which is empty at the end of the connection. True once the tunnel is open. Raises NoTunnel."""
+        self._seen += len(data)
+        self._head += data
+        while True:
+            head, end, rest = self._head.partition(b"\r\n\r\n")
+            if not end and data and self._seen < _TUNNEL_HEAD:
+                return False
+            line = _TUNNEL_LINE.match(head) if end else None
+            if line is None:
+                what = "gave no HTTP answer to CONNECT" if self._head else "closed the connection"
+                raise NoTunnel(f"the proxy {what}")
+            status = int(line[1])
+            if status not in _INTERIM:
+                break
+            self._head = rest
+        if status not in _OPEN:
+            raise NoTunnel(f"the proxy answered CONNECT with status {status}")
+        if rest:
+            raise NoTunnel("the proxy sent more than an answer to CONNECT")
+        return True
 
 
 class Connector:

@@ -1,145 +1,21 @@
-"""The signed HTTP request of a delivery or of a batch: what all requests of a subscription share, headers and body.
+"""Builds the signed HTTP request of a delivery or of a batch, and renders it as bytes. Pure, but for a plug-in."""
 
-Pure, but for a plug-in's code.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from requests import PreparedRequest, Request, RequestException
-from requests.auth import AuthBase
-from requests.exceptions import InvalidHeader, InvalidURL
-from requests.structures import CaseInsensitiveDict
+from requests import PreparedRequest, RequestException
 
-from consumer import __version__
-from consumer.crypto.credentials import OAuth2, PluginAuth
-from consumer.errors import NotAuthorized
 from consumer.events.event import Event
 from consumer.http.header_rules import encoded, header_lines
-from consumer.http.urls import check_target
+from consumer.sending.exchange import SignedRequest, call_plugin
 from consumer.sending.payloads import Rendered, attribute_lines, body_of, compressed, compressed_for, render_batch
-from consumer.sending.signing import hex_signature, hmac_key, standard_signature
+from consumer.sending.signing import Template, hex_signature, standard_signature
 from consumer.subscriptions.endpoint import Endpoint
 
-REQUEST_ORIGIN = "webhook-request-origin"  # CloudEvents' web hooks, section 4.1.2: for each delivery, once permitted
-# Set for each request; an endpoint's own headers of these names are ignored.
-_OURS = ("content-length", "content-type", "webhook-id", "webhook-timestamp", "webhook-signature")
-_GZIP_LINE = b"content-encoding: gzip\r\n"
 _METHODS = {name: name.encode() for name in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 # These belong to an HTTP/1.1 connection (RFC 9113, 8.2.2).
 _HTTP1_ONLY = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"te"))
-
-
-class Template:
-    """The shared headers and signing keys of an endpoint's requests; made once (40 µs).
-
-    `lines`: the endpoint's headers and those that its `auth` adds, as sent. `request`: a request with these alone.
-    Each request needs a token of `oauth2`, or is passed to `plugin`, if they are set; it goes out with `tls`.
-    `is_plain`: the body is the record's value.
-    """
-
-    def __init__(self, request: PreparedRequest, endpoint: Endpoint) -> None:
-        self.request = request
-        self.http2 = endpoint.http2
-        self.is_plain = endpoint.payload_format == "record" and endpoint.projection is None
-        # A header of the subscription's own says that its bodies are encoded already.
-        self.gzip_above = None if "content-encoding" in request.headers else endpoint.gzip_above
-        self.keys = tuple(map(hmac_key, endpoint.secrets))
-        self.private_keys = endpoint.private_keys
-        self.oauth2 = endpoint.auth if isinstance(endpoint.auth, OAuth2) else None
-        self.plugin = endpoint.auth if isinstance(endpoint.auth, PluginAuth) else None
-        self.tls = endpoint.tls
-        # The hex header holds one signature. The oldest valid key makes it, so that receivers which check this header
-        # keep their old secret during a rotation's overlap too.
-        self.hex_key = self.keys[-1] if self.keys and endpoint.hex_header is not None else None
-        self.hex_start = b""
-        ours = set(_OURS)
-        if endpoint.hex_header is not None and self.hex_key is not None:
-            self.hex_start = header_lines({endpoint.hex_header: f"{endpoint.hex_prefix}_"}).removesuffix(b"_\r\n")
-            ours.add(endpoint.hex_header.lower())
-        self.lines = header_lines({name: value for name, value in request.headers.items() if name.lower() not in ours})
-
-
-def prepare(endpoint: Endpoint) -> Template:
-    """Make the endpoint's template.
-
-    Raises requests.exceptions.InvalidURL and InvalidHeader; their texts do not quote the URL or the header, which may
-    hold a password.
-    """
-    try:
-        check_target(endpoint.url)
-    except ValueError as error:
-        raise InvalidURL(str(error)) from None
-    given = CaseInsensitiveDict({"user-agent": f"kafka-webhooks/{__version__}"})
-    given.update(endpoint.headers)
-    if isinstance(endpoint.auth, OAuth2):  # as with basic and bearer; two such lines would make the request invalid
-        given.pop("authorization", None)
-    if endpoint.origin is not None:
-        given[REQUEST_ORIGIN] = endpoint.origin
-    try:
-        always = endpoint.auth if isinstance(endpoint.auth, AuthBase) else None
-        return Template(Request("POST", endpoint.url, headers=given, auth=always).prepare(), endpoint)
-    except InvalidHeader:  # the original text quotes the value; that of InvalidURL quotes the whole URL
-        raise InvalidHeader("a header of the subscription cannot be sent") from None
-    except InvalidURL:
-        raise InvalidURL("the URL is malformed: its host is not valid") from None
-
-
-class SignedRequest(PreparedRequest):
-    """A request with its header lines ready to send, in `lines`. Other attributes are built on first access.
-
-    `payload` is covered by the signatures: the body before compression. `authorization`: the header line of an access
-    token, which `authorize` sets just before the request is sent. `added`: the headers of a plug-in.
-    """
-
-    authorization = b""
-    added: Mapping[str, str | bytes] = {}
-
-    def __init__(self, template: Template, lines: bytes, body: bytes) -> None:  # does not call the parent's
-        self.template = template
-        self.method = "POST"
-        self.url = template.request.url
-        self.body = self.payload = body
-        self.lines: bytes | None = lines
-
-    @property
-    def is_compressed(self) -> bool:
-        """The body is not the payload itself."""
-        return self.body is not self.payload
-
-    def send_as(self, packed: bytes) -> None:
-        """Send the payload in this compressed form, if that is smaller."""
-        if len(packed) + len(_GZIP_LINE) < len(self.payload):
-            self.body = packed
-            self.lines = (self.lines or b"") + _GZIP_LINE
-
-    def authorize(self, token: str) -> None:
-        """Go out with this access token, which is visible ASCII."""
-        if self.lines is None:
-            self.headers["Authorization"] = f"Bearer {token}"
-        else:
-            self.authorization = b"authorization: Bearer %b\r\n" % token.encode("ascii")
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "headers":
-            value: Any = self._headers()
-            self.lines = None  # the caller may change the headers from now on
-        elif name in ("hooks", "_cookies", "_body_position"):
-            value = getattr(self.template.request, name)
-        else:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        setattr(self, name, value)
-        return value
-
-    def _headers(self) -> CaseInsensitiveDict[str]:
-        headers = CaseInsensitiveDict(self.template.request.headers)
-        headers["content-length"] = str(len(self.body or b""))
-        for line in ((self.lines or b"") + self.authorization).decode("ascii").split("\r\n"):
-            name, _, value = line.partition(": ")
-            if value:
-                headers[name] = value
-        return headers
 
 
 class _Stamp(NamedTuple):
@@ -251,47 +127,6 @@ def _signed(template: Template, start: bytes, lines: bytes, body: bytes) -> Sign
         hexed = hex_signature(key, body)
         lines = b"%bwebhook-signature: %b\r\n%b%b\r\n" % (lines, signature, template.hex_start, hexed)
     return SignedRequest(template, lines, body)
-
-
-def call_plugin(plugin: PluginAuth, request: SignedRequest) -> None:
-    """Let the plug-in add its headers to the request. It runs on the loop, so it must not wait for anything.
-
-    Raises NotAuthorized if it fails, changes the body or the URL, which are signed or judged already, sets a header
-    that is not text or that cannot be sent, or registers a hook for the answer: a delivery is one exchange, and a hook
-    is never called. The text quotes neither the plug-in's own error nor a header's value.
-    """
-    body, url = request.body, request.url
-    try:
-        before = frozenset(map(str.lower, request.headers))
-        result = plugin.auth(request)
-        why = _fault(result, body, url)
-        if why is None:
-            request.headers = result.headers
-            request.lines = None
-            request.added = {name: value for name, value in result.headers.items() if name.lower() not in before}
-    except Exception as error:  # noqa: BLE001 (a plug-in's own)
-        raise NotAuthorized(f"the plug-in {plugin.name} failed ({type(error).__name__})") from None
-    if why is not None:
-        raise NotAuthorized(f"the plug-in {plugin.name} {why}")
-
-
-def _fault(result: object, body: object, url: str | None) -> str | None:
-    """Why the request that a plug-in returned cannot be sent, or None."""
-    if not isinstance(result, PreparedRequest):
-        return "returned no request"
-    if result.body is not body or result.url != url:
-        return "changed the body or the URL; it may only add headers"
-    if any(result.hooks.values()):
-        return "waits for a challenge in the answer, which is not supported"
-    # Its arguments are JSON of the subscription, so a value may be a number or null.
-    if not all(isinstance(name, str) and isinstance(value, str | bytes) for name, value in result.headers.items()):
-        return "set a header that is not text"
-    for name, value in result.headers.items():
-        try:
-            header_lines({name: value})
-        except InvalidHeader as error:
-            return f"set the header {name!r}, which cannot be sent: {error}"
-    return None
 
 
 def message(request: PreparedRequest, line: bytes) -> tuple[bytes, bytes]:

@@ -7,9 +7,8 @@ from requests import PreparedRequest
 from requests.exceptions import InvalidURL
 
 from consumer.crypto.certificates import TlsIdentity
-from consumer.http.proxy import Proxy
-from consumer.http.urls import DEFAULT_PORTS, parse_target, place_of
-from consumer.sending.request import SignedRequest
+from consumer.http.urls import DEFAULT_PORTS, Proxy, parse_target, place_of
+from consumer.sending.exchange import SignedRequest
 
 _MAX_URLS = 10_000
 

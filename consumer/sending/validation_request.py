@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from requests import Response
 
-from consumer.sending.request import REQUEST_ORIGIN, SignedRequest, call_plugin, prepare
+from consumer.sending.exchange import SignedRequest, call_plugin
+from consumer.sending.signing import REQUEST_ORIGIN, prepare
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.options import LEAST_NUMBER, MOST_NUMBER
 

@@ -8,7 +8,7 @@ import pytest
 import requests
 from requests import exceptions as errors
 
-from consumer.http.proxy import parse_proxy
+from consumer.http.urls import parse_proxy
 from consumer.sending.answer import Answer
 from consumer.sending.dns import Resolution, _CachedAddresses
 from consumer.sending.egress import EgressPolicy

@@ -18,7 +18,7 @@ from requests import Response
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.credentials import OAuth2
 from consumer.errors import NotAuthorized
-from consumer.sending.answer import LazyResponse
+from consumer.sending.exchange import LazyResponse
 from consumer.sending.oauth2 import Key, Token, Tokens, token_of, token_request
 from consumer.sending.transfer import Result, Stage, Transfer
 from tests.sending.conftest import NO_CONTENT, Clock, MakeSender, Receive, Receiver, Sender, server_tls

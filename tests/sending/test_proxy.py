@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests import exceptions as errors
 
-from consumer.http.proxy import NoTunnel, TunnelReader, parse_proxy
+from consumer.http.urls import parse_proxy
+from consumer.sending.connector import NoTunnel, TunnelReader
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.transfer import Result
 from tests.sending.conftest import (

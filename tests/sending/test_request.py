@@ -19,7 +19,8 @@ from consumer.events.event import Event, RecordId
 from consumer.expressions import compile_projection
 from consumer.http.header_rules import header_lines
 from consumer.sending.payloads import Unrenderable, render
-from consumer.sending.request import build, build_batch, prepare
+from consumer.sending.request import build, build_batch
+from consumer.sending.signing import prepare
 from consumer.subscriptions.endpoint import Batch, Endpoint, PayloadFormat
 from tests.signatures import hexed, standard
 

@@ -10,14 +10,13 @@ from requests import exceptions as errors
 from structlog.testing import capture_logs
 
 from consumer.crypto.credentials import OAuth2
-from consumer.http.proxy import TunnelReader
 from consumer.sending import oauth2
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.answer import AnswerReader
 from consumer.sending.connection import Connection
-from consumer.sending.connector import Dial
+from consumer.sending.connector import Dial, TunnelReader
+from consumer.sending.exchange import SignedRequest
 from consumer.sending.http2_session import Http2Session
-from consumer.sending.request import SignedRequest
 from consumer.sending.transfer import Result
 from tests.sending.conftest import (
     LOOPBACK,
