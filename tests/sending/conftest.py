@@ -293,3 +293,11 @@ def trusted(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     with authority.cert_pem.tempfile() as bundle:
         monkeypatch.setenv("SSL_CERT_FILE", bundle)
         yield authority
+
+
+@pytest.fixture
+def receive2(trusted: trustme.CA) -> Iterator[Any]:
+    """Make receivers that offer HTTP/2 (`http2_kit.Receive2`)."""
+    kit = pytest.importorskip("tests.sending.http2_kit")
+    with kit.receivers(trusted) as make:
+        yield make

@@ -13,7 +13,7 @@ import requests
 import trustme
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
-from hyperframe.frame import DataFrame, PingFrame, SettingsFrame
+from hyperframe.frame import DataFrame, PingFrame
 from requests import exceptions as errors
 
 from consumer.sending import http2_sharing
@@ -43,18 +43,11 @@ from tests.sending.http2_kit import (
     cut,
     goaway,
     raw,
-    receivers,
     request,
 )
 from tests.sending.test_proxy import Proxy
 
 LARGE = b"0123456789" * 300_000
-
-
-@pytest.fixture
-def receive2(trusted: trustme.CA) -> Iterator[Receive2]:
-    with receivers(trusted) as make:
-        yield make
 
 
 @pytest.fixture
@@ -299,22 +292,6 @@ def test_after_a_time_out_on_a_silent_connection_another_one_is_used(
     assert len(receiver.peers) == 2
 
 
-def test_a_cancelled_request(sender2: Sender, receive2: Receive2) -> None:
-    """It gets no result, and its receiver gets a RST_STREAM."""
-    held = Held()
-    receiver = receive2(held)
-    results: list[Result] = []
-    first, second = (sender2.submit(receiver.url, results) for _ in range(2))
-    sender2.turn_until(lambda: len(held.got) == 2)
-    sender2.adapter.cancel(first)
-    (peer,) = receiver.peers
-    sender2.turn_until(lambda: peer.resets)
-    held.answer_all()
-    sender2.turn_until(lambda: results)
-    assert (statuses(results), second.stage, sender2.adapter.in_flight) == ({200: 1}, None, 0)
-    assert peer.resets == [(1, ErrorCodes.CANCEL)]
-
-
 def test_the_request_that_opens_the_connection_may_be_cancelled(sender2: Sender, receive2: Receive2) -> None:
     """One of the waiting requests opens another connection."""
     receiver = receive2()
@@ -396,29 +373,6 @@ def test_a_refused_request_is_sent_again(sender2: Sender, receive2: Receive2) ->
     assert count == {"once": 2, "always": 3}
 
 
-def test_a_receiver_that_drains_its_connection_loses_no_request(sender2: Sender, receive2: Receive2) -> None:
-    """It allows no more requests and refuses those it has: all of them go to another connection."""
-    none = SettingsFrame(settings={SettingCodes.MAX_CONCURRENT_STREAMS: 0}).serialize()
-    held = Held()
-
-    def behave(got: Got) -> None:
-        if len(receiver.peers) > 1:
-            got.answer()
-            return
-        held(got)
-        if len(held.got) == 10:
-            resets = [raw(3, 0, each.stream, ErrorCodes.REFUSED_STREAM.to_bytes(4)) for each in held.got]
-            got.peer.say(none + b"".join(resets))
-
-    receiver = receive2(behave)
-    results: list[Result] = []
-    for _ in range(10):
-        sender2.submit(receiver.url, results)
-    sender2.turn_until(lambda: len(results) == 10)
-    assert statuses(results) == {204: 10}
-    assert len(receiver.peers) == 2
-
-
 def test_goaway_moves_requests_to_another_connection(sender2: Sender, receive2: Receive2) -> None:
     """Requests above the last processed one are sent again. The others are answered on the old connection."""
     held = Held()
@@ -493,41 +447,6 @@ def test_an_idle_connection_that_its_receiver_ends(sender2: Sender, receive2: Re
             peer.say(goaway(receiver.got[-1].stream))
         if count == 1:
             sender2.turn_until(lambda: not idle(sender2))
-
-
-def test_a_connection_that_breaks_fails_requests_that_may_have_been_processed(
-    sender2: Sender, receive2: Receive2
-) -> None:
-    """Their processing is unknown, so the retry policy decides."""
-
-    def behave(got: Got) -> None:
-        if len(receiver.got) == 3:
-            got.peer.say(SettingsFrame().serialize())
-            cut(got.peer)
-
-    receiver = receive2(behave)
-    results: list[Result] = []
-    for _ in range(3):
-        sender2.submit(receiver.url, results)
-    sender2.turn_until(lambda: len(results) == 3)
-    assert all("the connection was closed before an answer came" in name for name in map(str, statuses(results)))
-    assert len(receiver.got) == 3
-
-
-def test_a_broken_protocol_fails_its_requests(sender2: Sender, receive2: Receive2) -> None:
-    """The error says what was wrong. The next request gets another connection."""
-
-    def behave(got: Got) -> None:
-        if len(receiver.peers) == 1:
-            got.peer.say(raw(5, 4, got.stream, (2).to_bytes(4)))
-        else:
-            got.answer()
-
-    receiver = receive2(behave)
-    error = sender2.result(receiver.url)
-    assert isinstance(error, errors.ConnectionError)
-    assert str(error) == "it broke the protocol: Received pushed stream"
-    assert sender2.response(receiver.url).status_code == 204
 
 
 def test_an_endpoint_that_breaks_the_protocol_fails_alone(sender2: Sender, receive2: Receive2) -> None:
@@ -796,11 +715,3 @@ def test_any_order_of_submitting_and_cancelling(
         while descriptors() > before:
             assert time.monotonic() < end
             time.sleep(0.01)
-
-
-def test_tls_1_2_is_enough(sender2: Sender, receive2: Receive2) -> None:
-    """Its ciphers are those that HTTP/2 allows (RFC 9113, 9.2.2). No others are offered."""
-    receiver = receive2()
-    receiver._tls.maximum_version = ssl.TLSVersion.TLSv1_2
-    assert sender2.response(receiver.url).status_code == 204
-    assert receiver.peers[0].connection.version() == "TLSv1.2"

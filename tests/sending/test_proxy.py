@@ -329,25 +329,6 @@ def test_the_receivers_certificate_is_verified_through_a_tunnel(
     assert stranger.requests == []
 
 
-@PROXIES
-def test_a_tunnel_that_closed_while_it_was_kept_is_replaced(make_way: MakeWay, proxy: str) -> None:
-    """As with any kept connection: once, if no byte of an answer has come."""
-    count = [0]
-
-    def behave(connection: socket.socket, _request: bytes) -> bool:
-        count[0] += 1
-        if count[0] != 2:
-            connection.sendall(NO_CONTENT)
-        return count[0] != 2
-
-    way = make_way(proxy, "https", behave)
-    for _ in range(2):
-        result = way.post(LARGE)
-        assert isinstance(result, requests.Response), result
-    assert way.proxy.connections == 2
-    assert way.receiver.requests[1] == way.receiver.requests[2]
-
-
 @given(st.binary(max_size=80), st.lists(st.integers(0, 200), max_size=8))
 def test_the_verdict_on_a_proxys_answer_does_not_depend_on_its_pieces(text: bytes, cuts: list[int]) -> None:
     """For any bytes, no exception other than NoTunnel is raised."""

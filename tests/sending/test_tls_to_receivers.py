@@ -1,6 +1,5 @@
 """TLS to receivers: verification, the offered versions and protocols, resumed sessions, and broken connections."""
 
-import select
 import socket
 import ssl
 import time
@@ -338,18 +337,3 @@ def test_bodies_of_any_size_arrive_complete(
         assert response.content == body[-65536:]
         assert receiver.requests[-1].endswith(b"\r\n\r\n" + body)
     assert receiver.connections == 1
-
-
-def test_a_receiver_that_resets_before_the_handshake() -> None:
-    """It is an error of the handshake, and our code closes the socket, which `wrap_socket` would leave open."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname())
-        server, _ = listener.accept()
-    client.setblocking(False)
-    reset(server)
-    server.close()
-    select.select([client], [], [], 60)
-    stream = Tls().start(client, "receiver.test", 443)
-    with pytest.raises(ConnectionResetError):
-        stream.do_handshake()
-    stream.close()

@@ -1,6 +1,6 @@
 """A bug of this program in a step of one request fails that request alone: the poller goes on, for other receivers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,17 +27,10 @@ from tests.sending.conftest import (
     black_hole,
     server_tls,
 )
-from tests.sending.http2_kit import Receive2, answering, receivers, request
+from tests.sending.http2_kit import Receive2, answering, request
 from tests.sending.signed_kit import signed
 from tests.sending.test_oauth2 import grant
 from tests.sending.test_proxy import Proxy
-
-
-@pytest.fixture
-def receive2(trusted: trustme.CA) -> Iterator[Receive2]:
-    with receivers(trusted) as make:
-        yield make
-
 
 Way = tuple[Sender, Callable[[], Any]]  # a sender, and what makes the next request
 
