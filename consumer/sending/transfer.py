@@ -43,6 +43,10 @@ class Transfer:
     has closed or refused it unprocessed.
     """
 
+    connected = False
+    again = False
+    refusals = 0
+
     def __init__(
         self,
         request: PreparedRequest,
@@ -58,10 +62,8 @@ class Transfer:
         self.deadline = self.connect_by = began + limit
         self.head = self.body = b""
         self.stage: Stage | None = None  # None: not begun, or done
-        self.connected = self.again = False
         self.identity = identity
         self.grant: Stage | None = None
-        self.refusals = 0
 
 
 class Http2Exchange:

@@ -48,6 +48,7 @@ from tests.sending.http2_kit import (
 from tests.sending.test_proxy import Proxy
 
 LARGE = b"0123456789" * 300_000
+ENDS = ("close", "reset", "hang")
 
 
 @pytest.fixture
@@ -316,21 +317,6 @@ def test_a_request_that_waits_opens_a_connection_when_the_others_has_closed(
     sender2.adapter.cancel(first)
     sender2.awaits(second, "no answer")
     assert sender2.adapter.connections_opened == 2
-
-
-def test_cancelled_requests_leave_later_ones_alone(make_sender2: MakeSender, receive2: Receive2) -> None:
-    """Requests that come between the ends of two cancelled ones share a connection."""
-    receiver = receive2()
-    sender = make_sender2(timeout=60)
-    results: list[Result] = []
-    sender.adapter.cancel(sender.submit(receiver.url, results))
-    later = sender.submit(receiver.url, results)
-    for _ in range(3):
-        sender.poller.post(lambda: sender.submit(receiver.url, results))
-    sender.adapter.cancel(later)
-    sender.turn_until(lambda: len(results) == 3)
-    assert statuses(results) == {204: 3}
-    assert sender.adapter.connections_opened == 1
 
 
 def test_waiting_requests_fail_with_their_connection(sender2: Sender, receive2: Receive2) -> None:
@@ -683,16 +669,20 @@ def test_any_order_of_submitting_and_cancelling(
         urls = [
             *(receive2(moody(number), settings=few if number % 2 else {}).url for number in range(4)),
             *(receive(NO_CONTENT, tls=tls).url, receive(NO_CONTENT).url, f"https://127.0.0.1:{hole}/", "nonsense:"),
+            *(receive(b"HTTP/1.1 200 OK\r\n\r\nx", then, tls=context).url for then in ENDS for context in (None, tls)),
+            *(f"http://both.test:{hole}/", "http://10.0.0.1/", f"https://x{'x' * 64}.test/"),
         ]
         before = descriptors()
         sender = make_sender2(timeout=0.5, connect_timeout=0.3)
+        sender.know("both.test", "::1", "127.0.0.1", "10.0.0.1")
         ended: Counter[int] = Counter()
         cancelled: set[int] = set()
         transfers: dict[int, Transfer] = {}
-        for number in range(800):
+        for number in range(1_200):
             if chance.random() < 0.4 or not transfers:
-                sent = request("https://example.com/", chance.choice((b"{}", LARGE[:100_000])))
-                sent.url = chance.choice(urls)
+                url, body = chance.choice(urls), chance.choice((b"{}", LARGE[:300_000]))
+                sent = request("https://example.com/", body, http2=url in urls[:4] or chance.random() < 0.5)
+                sent.url = url
                 transfers[number] = sender.adapter.submit(sent, lambda _, number=number: ended.update([number]))  # type: ignore[misc]
             elif chance.random() < 0.2:
                 chosen = chance.choice([*transfers])

@@ -4,10 +4,8 @@ import select
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from itertools import count
-from random import Random
 from typing import Any
 
 import pytest
@@ -17,14 +15,13 @@ from requests import exceptions as errors
 
 from consumer.sending.connection import Connection
 from consumer.sending.tls import PIECE
-from consumer.sending.transfer import Result, Transfer
+from consumer.sending.transfer import Result
 from tests.sending.conftest import (
     NO_CONTENT,
     Behaviour,
     MakeSender,
     Receive,
     Sender,
-    black_hole,
     descriptors,
     reset,
     server_tls,
@@ -354,63 +351,6 @@ def test_a_callback_may_close_the_adapter(make_sender: MakeSender) -> None:
     sender.poller.turn(0)
     assert len(ended) == 1
     assert sender.adapter.in_flight == 0
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_any_order_of_submitting_and_cancelling_on_kept_connections(
-    trusted: trustme.CA, make_sender: MakeSender, receive: Receive, seed: int
-) -> None:
-    """A thousand steps: each request ends once or is cancelled. In the end no connection or request is open."""
-    chance = Random(seed)
-    secure = server_tls(trusted.issue_cert("127.0.0.1"))
-    with black_hole() as hole, socket.create_server(("127.0.0.1", 0)) as silent:
-        urls = [
-            *(receive(NO_CONTENT, tls=context).url for context in (None, None, secure, secure)),
-            *(
-                receive(b"HTTP/1.1 200 OK\r\n\r\nx", then, tls=context).url
-                for then in ("close", "hang")
-                for context in (None, secure)
-            ),
-            *(receive(ending(how)).url for how in ("FIN", "RST", "half-closed")),
-            *(
-                f"http://127.0.0.1:{hole}/",
-                f"https://127.0.0.1:{silent.getsockname()[1]}/",
-                "http://10.0.0.1/",
-                "nonsense:",
-            ),
-            *(f"http://both.test:{hole}/", f"https://x{'x' * 64}.test/"),
-        ]
-        before = descriptors()
-        sender = make_sender(timeout=0.5, connect_timeout=0.3)
-        sender.know("both.test", "::1", "127.0.0.1", "10.0.0.1")
-        sender.know(f"x{'x' * 64}.test", "::1")
-        ended: Counter[int] = Counter()
-        cancelled: set[int] = set()
-        transfers: dict[int, Transfer] = {}
-        for number in range(1000):
-            if chance.random() < 0.4 or not transfers:
-                request = sender.prepare(chance.choice(urls), chance.choice((b"{}", LARGE[:300_000])))
-                transfers[number] = sender.adapter.submit(request, lambda _, number=number: ended.update([number]))  # type: ignore[misc]
-            elif chance.random() < 0.3:
-                chosen = chance.choice([*transfers])
-                if not ended[chosen]:
-                    cancelled.add(chosen)
-                sender.adapter.cancel(transfers.pop(chosen))
-            else:
-                sender.poller.turn(chance.choice((0, 0, 0.001)))
-        assert sender.adapter.in_flight == len(transfers.keys() - ended.keys())
-        sender.turn_until(lambda: not sender.adapter.in_flight)
-        assert set(ended.values()) == {1}
-        assert not cancelled & ended.keys()
-        assert transfers.keys() <= ended.keys()
-        assert len(sender.poller._handlers) == 1 + len(kept(sender))
-        sender.adapter.close()
-        assert len(sender.poller._handlers) == 1
-        sender.poller.close()
-        end = time.monotonic() + 60
-        while descriptors() > before:
-            assert time.monotonic() < end
-            time.sleep(0.01)
 
 
 def test_a_new_connection_replaces_the_least_recently_used_one(make_sender: MakeSender, receive: Receive) -> None:
