@@ -55,6 +55,17 @@ def test_headers_and_body() -> None:
     }
 
 
+def test_one_delivery_leaves_no_trace_in_the_next() -> None:
+    """The prepared request is copied, so no header of one event is sent with another."""
+    prepared = prepare(ENDPOINT)
+    before = dict(prepared.request.headers)
+    traced = EVENT._replace(traceparent=TRACEPARENT)
+    assert build(prepared, ENDPOINT, traced, 1).headers["traceparent"] == TRACEPARENT
+    assert "traceparent" not in build(prepared, ENDPOINT, EVENT, 1).headers
+    assert dict(prepared.request.headers) == before
+    assert prepared.request.body is None
+
+
 @pytest.mark.parametrize("own", [None, TRACEPARENT])
 def test_the_traceparent_of_an_attempt_replaces_the_events(own: str | None) -> None:
     """Each request of a fan-out has its own. The signature is the same, since it does not cover headers."""
