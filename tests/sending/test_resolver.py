@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from consumer.loop.poller import Poller
+from consumer.sending import dns
 from consumer.sending.dns import Resolution, Resolver, Unresolved
 
 
@@ -161,3 +162,11 @@ def test_close_with_look_ups_open(poller: Poller, server: NameServer) -> None:
     for _ in range(3):
         poller.turn(0.01)
     assert answers == []
+
+
+def test_a_look_up_of_many_names_ends_in_time(server: NameServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name whose servers have not answered by then is unresolved, however long they may still take."""
+    servers = [server.address]
+    monkeypatch.setattr(dns, "Resolver", lambda poller, **_: Resolver(poller, timeout=60, servers=servers))
+    found = dns.resolve_all(["hung1.test", "hung2.test"], 0.2)
+    assert [isinstance(answer, Unresolved) and answer.timed_out for answer in found.values()] == [True, True]
