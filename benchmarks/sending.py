@@ -12,10 +12,11 @@ from requests import Response
 from benchmarks import rig
 from consumer.events.event import Event, RecordId
 from consumer.loop.poller import Poller
-from consumer.sending.adapter import LoopAdapter, Result
+from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.request import build
-from consumer.sending.template import prepare
+from consumer.sending.signing import prepare
+from consumer.sending.transfer import Result
 from consumer.subscriptions.endpoint import Endpoint
 
 

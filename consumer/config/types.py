@@ -15,8 +15,7 @@ from pydantic_core import ErrorDetails
 
 from consumer.crypto.keys import MOST_SIGNING, parse_signing_key
 from consumer.events.times import in_calendar
-from consumer.http.proxy import parse_proxy
-from consumer.http.urls import parse_target
+from consumer.http.urls import parse_proxy, parse_target
 
 Network = IPv4Network | IPv6Network
 

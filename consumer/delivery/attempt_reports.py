@@ -12,7 +12,7 @@ from consumer.delivery.delivery import Delivery, StoredRow
 from consumer.events.event import Event
 from consumer.http.urls import parse_target, redact_url
 from consumer.ledger.rows import AttemptFailure, OperationalEvent
-from consumer.sending.masking import secrets_in
+from consumer.sending.trace import secrets_in
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.telemetry.tracer import Attributes, Span, Tracer
 

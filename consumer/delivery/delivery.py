@@ -19,7 +19,7 @@ from consumer.delivery.limits import TokenBucket
 from consumer.delivery.outcome import unavailable
 from consumer.events.event import Event
 from consumer.ledger.rows import AttemptFailure, OrderingKey
-from consumer.sending.template import Template, prepare
+from consumer.sending.signing import Template, prepare
 from consumer.sending.transfer import Transfer
 from consumer.subscriptions.endpoint import Endpoint
 

@@ -20,8 +20,8 @@ from requests import RequestException, Response
 from requests.exceptions import ConnectTimeout, InvalidSchema, InvalidURL, MissingSchema, ReadTimeout, SSLError
 
 from consumer.errors import EgressRefused
-from consumer.sending.masking import masked_start
-from consumer.sending.signed_request import SignedRequest
+from consumer.sending.exchange import SignedRequest
+from consumer.sending.trace import masked_start
 
 RESPONSE = 1000  # characters kept of an answer's body
 # Answers to a body whose encoding the receiver does not understand (RFC 9110, 15.5.16; RFC 7694)

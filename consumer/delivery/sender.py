@@ -18,10 +18,10 @@ from consumer.events.event import Event
 from consumer.loop.part import RECORDS_WAIT, Part
 from consumer.matching.selection import PAUSE, Budget
 from consumer.sending.adapter import LoopAdapter
+from consumer.sending.exchange import SignedRequest
 from consumer.sending.payloads import Rendered, Unrenderable, parse, render
 from consumer.sending.request import build, build_batch
-from consumer.sending.signed_request import SignedRequest
-from consumer.sending.template import Template
+from consumer.sending.signing import Template
 from consumer.telemetry.tracer import Span, Tracer
 
 log = structlog.get_logger(__name__)

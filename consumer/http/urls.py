@@ -1,16 +1,21 @@
-"""Parses and redacts URLs. Pure."""
+"""Parses and redacts URLs: those of receivers, and that of a proxy. Pure."""
 
 import re
 import socket
+from base64 import b64encode
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from requests import PreparedRequest, RequestException
 
+from consumer import __version__
+
 _NUMBERS = re.compile(r"(?<!\w)[0-9A-Fa-f:.]{2,}(?:%\w+)?(?!\w)")  # what may be an address
 DEFAULT_PORTS = {"http": 80, "https": 443}
+_PROXY = re.compile(r"(?:(?P<user>[!-~]*)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?/?")
+_LAST_PORT = 65_535
 
 
 class Target(NamedTuple):
@@ -111,3 +116,41 @@ def _literal(host: str) -> str | None:
             return socket.inet_ntoa(socket.inet_aton(host.removesuffix(".")))
         except OSError:
             return None
+
+
+class Proxy(NamedTuple):
+    """A proxy: plain http uses the absolute form (RFC 9112, 3.2.2), https a tunnel.
+
+    `authorization` is a header line, or empty.
+    """
+
+    host: str
+    port: int
+    tls: bool
+    authorization: bytes
+
+    def connect(self, host: str, port: int) -> bytes:
+        """The request for a tunnel (RFC 9110, 9.3.6)."""
+        place = place_of(host, port).encode("ascii")
+        agent = f"user-agent: kafka-webhooks/{__version__}\r\n".encode("ascii")
+        return b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n" % (place, place, self.authorization, agent)
+
+
+def parse_proxy(url: str) -> Proxy:
+    """Parse a proxy's URL. Raises ValueError, whose text does not quote the URL: it may hold a password."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in DEFAULT_PORTS:
+        raise ValueError("starts with neither http:// nor https://")
+    found = _PROXY.fullmatch(rest)
+    port = int(found["port"] or DEFAULT_PORTS[scheme]) if found is not None else 0
+    if found is None or not 0 < port <= _LAST_PORT or "%00" in rest:
+        raise ValueError("is malformed: after the scheme, write [user:password@]host[:port]")
+    user = found["user"]
+    return Proxy(found["host"].strip("[]"), port, scheme == "https", b"" if user is None else _authorization(user))
+
+
+def _authorization(user: str) -> bytes:
+    """The header line for Basic authentication (RFC 7617), in UTF-8."""
+    name, _, password = user.partition(":")
+    pair = unquote_to_bytes(name) + b":" + unquote_to_bytes(password)
+    return b"Proxy-Authorization: Basic " + b64encode(pair) + b"\r\n"

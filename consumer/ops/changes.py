@@ -26,7 +26,7 @@ from consumer.ledger import admin, outbox, replays, request_keys, search
 from consumer.ledger.admin import DeliveryQuery, RedeliveryStep, StoredDetail
 from consumer.ledger.replays import Replay
 from consumer.ledger.request_keys import RequestDigests
-from consumer.sending.masking import MASK
+from consumer.sending.trace import MASK
 from consumer.sending.validation_request import lowered
 from consumer.subscriptions import repository, secrets, tls
 from consumer.subscriptions.endpoint import Endpoint

@@ -29,13 +29,13 @@ from consumer.events.event import Event, RecordId
 from consumer.intake.decode import MAX_TYPE_LENGTH, MAX_VALUE_BYTES
 from consumer.loop.poller import Poller
 from consumer.ops.changes import Changes
+from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.masking import MASK, masked, plugin_headers, secrets_in
+from consumer.sending.exchange import SignedRequest
 from consumer.sending.payloads import JSON, Unrenderable, render
-from consumer.sending.recording import ExchangeTrace, RecordingAdapter
 from consumer.sending.request import build, build_batch
-from consumer.sending.signed_request import SignedRequest
-from consumer.sending.template import prepare
+from consumer.sending.signing import prepare
+from consumer.sending.trace import MASK, ExchangeTrace, masked, plugin_headers, secrets_in
 from consumer.sending.transfer import Result
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import Subscribed
@@ -133,7 +133,7 @@ def send(
 ) -> tuple[Result, ExchangeTrace]:
     """Send the request on a connection of its own, by the rules of deliveries. Times are in seconds."""
     poller = Poller()
-    adapter = RecordingAdapter(
+    adapter = LoopAdapter(
         poller,
         egress=egress,
         timeout=default_timeout,
@@ -213,7 +213,7 @@ def describe(endpoint: Endpoint, done: Ping) -> dict[str, object]:
 
 def _headers(endpoint: Endpoint, request: PreparedRequest, secrets: Sequence[str]) -> dict[str, str]:
     """Values by name; possibly secret values are masked, also within others."""
-    names = (*(name for name, _ in endpoint.headers), *plugin_headers(endpoint, request))
+    names = (*(name for name, _ in endpoint.headers), *plugin_headers(request))
     hidden = _SECRET.union(map(str.lower, names))
     return {
         name: MASK if name.lower() in hidden else masked(str(value), secrets) for name, value in request.headers.items()

@@ -15,8 +15,7 @@ from consumer.delivery.outcome import Delivered, judge
 from consumer.errors import Conflict, NotAuthorized
 from consumer.ops.changes import Changes
 from consumer.ops.ping import Send, advice_on, sending_by
-from consumer.sending.masking import masked, secrets_in
-from consumer.sending.recording import ExchangeTrace
+from consumer.sending.trace import ExchangeTrace, masked, secrets_in
 from consumer.sending.validation_request import (
     Declined,
     Granted,

@@ -5,9 +5,7 @@ HTTP/2 share connections (`http2_sharing.py`).
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -19,29 +17,25 @@ from requests.adapters import BaseAdapter
 
 from consumer.crypto.certificates import TlsIdentity
 from consumer.errors import NoDescriptor, NotAuthorized
-from consumer.http.proxy import parse_proxy
+from consumer.http.urls import parse_proxy
 from consumer.loop.guarded import guarded
 from consumer.loop.poller import Poller
 from consumer.sending.answer import Answer
 from consumer.sending.connection import Connection
-from consumer.sending.connector import Connector, Route, Watcher
-from consumer.sending.dns import Resolution as Addresses
-from consumer.sending.dns import Resolver, Unresolved
+from consumer.sending.connector import Connector, Dial
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.message import Places, message
-from consumer.sending.oauth2 import Tokens, Wait
+from consumer.sending.exchange import LazyResponse, SignedRequest
+from consumer.sending.oauth2 import Tokens
 from consumer.sending.pool import NO_DESCRIPTOR, SWEEP, Pool, Reusable, none_left
-from consumer.sending.response import LazyResponse
-from consumer.sending.signed_request import SignedRequest
-from consumer.sending.tls import ByteStream, Tls, TlsContexts
-from consumer.sending.transfer import Exchanging, Grant, Key, Pending, Result, Stage, Transfer, unexpected
+from consumer.sending.request import message
+from consumer.sending.route import Places, Route
+from consumer.sending.tls import ByteStream
+from consumer.sending.trace import ExchangeTrace, Recorder
+from consumer.sending.transfer import Result, Stage, Transfer, unexpected
 
 if TYPE_CHECKING:
     from consumer.sending.http2_sharing import Sharing  # needs the extra `http2`
 
-__all__ = ["LoopAdapter", "Result", "Transfer"]
-
-_HANDING_OVER = 0.01  # seconds per turn for the callbacks of ended transfers; a failed batch's callback is slow
 _FREED = 16  # idle connections closed for a request that finds no descriptor
 _TICK = 0.05  # seconds between two checks for late transfers
 _BEHIND = 1.0  # seconds by which reading may lag before time-outs are judged all the same
@@ -74,23 +68,20 @@ class LoopAdapter(BaseAdapter):
         """Raises ValueError for an invalid `proxy` URL."""
         super().__init__()
         self.connections_opened = 0
-        self.watcher: Watcher | None = None
         self._poller = poller
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._proxy = parse_proxy(proxy) if proxy else None
         self._clock = clock
-        self._tls, self._contexts = Tls(), TlsContexts(poller.post)
-        self._egress = None if proxy else egress
-        self._connector = Connector(poller, egress=self._egress, tls=self._tls, clock=clock)
-        self._resolver = Resolver(poller, timeout=connect_timeout, servers=nameservers, clock=clock)
+        self._connector = Connector(
+            poller, egress=None if proxy else egress, timeout=connect_timeout, nameservers=nameservers, clock=clock
+        )
         self._most = max_connections
         self._pool = Pool(max_connections)
-        self._tokens = Tokens(self._fetch_token, poller.post, clock)
+        self._tokens = Tokens(self._fetch_token, self._authorized, poller.post, clock)
         self._sharing: Sharing | None = None  # made for the first request by HTTP/2
         self._places = Places(self._proxy)
         self._open: dict[Transfer, None] = {}
-        self._ended: deque[tuple[Transfer, Result]] = deque()
         self._closed = False
         self._judge = poller.timer(self._on_judgement)
         self._sweep = poller.timer(self._on_sweep)
@@ -116,8 +107,8 @@ class LoopAdapter(BaseAdapter):
             if isinstance(request, SignedRequest):
                 transfer.identity = request.template.tls
                 if request.template.oauth2 is not None:
-                    transfer.grant = Grant(Key(request.template.oauth2, transfer.identity))
-                    self._authorize(transfer, request, transfer.grant)
+                    self._expect(transfer.deadline)
+                    self._tokens.authorize(transfer, request.template.oauth2)
                     return transfer
             self._start(transfer, now)
         except Exception:  # a bug: the caller gets the exception, so the callback must not run as well
@@ -133,8 +124,6 @@ class LoopAdapter(BaseAdapter):
         transfer.head = transfer.body = b""
         if stage is not None:
             stage.cancel()
-        if self._sharing is not None:
-            self._sharing.cancelled(transfer)
 
     def send(
         self,
@@ -163,6 +152,18 @@ class LoopAdapter(BaseAdapter):
         results[0].connection = self  # type: ignore[assignment]  # requests.auth plug-ins answer a challenge through it
         return results[0]
 
+    def exchange(self, request: PreparedRequest, timeout: float | None) -> tuple[Result, ExchangeTrace]:
+        """Send and wait, as `send` does, and record the exchange. Its result may be an exception of requests."""
+        recorder = self._connector.recorder = Recorder(self._clock)
+        try:
+            result: Result = self.send(request, timeout=timeout)
+        except RequestException as error:
+            result = error
+        else:
+            recorder.step("answer")
+        recorder.ended()
+        return result, recorder.trace
+
     def close(self) -> None:
         """Cancel every transfer and close every connection. Idempotent."""
         if self._closed:
@@ -172,8 +173,6 @@ class LoopAdapter(BaseAdapter):
             self.cancel(transfer)
         self._pool.close()
         self._connector.close()
-        self._resolver.close()
-        self._contexts.close()
         if self._sharing is not None:
             self._sharing.close()
         self._poller.remove_timer(self._judge)
@@ -184,7 +183,7 @@ class LoopAdapter(BaseAdapter):
     def _start(self, transfer: Transfer, now: float) -> None:
         try:
             place = self._places.of(transfer.request, transfer.identity)
-            transfer.head, transfer.body = message(transfer.request, place)
+            transfer.head, transfer.body = message(transfer.request, place.line)
         except RequestException as error:
             self.failed(transfer, error)
             return
@@ -194,10 +193,9 @@ class LoopAdapter(BaseAdapter):
             return
         connection = self._pool.take(place.route, now, self._poller.served_at, self._most - len(self._open))
         if isinstance(connection, Connection):
-            transfer.stage = connection
             connection.carry(transfer)
         else:
-            self._connect(transfer, place.route, place.address)
+            self._connect(transfer, place.route)
 
     def _shared(self) -> "Sharing":
         if self._sharing is None:
@@ -206,38 +204,22 @@ class LoopAdapter(BaseAdapter):
             self._sharing = Sharing(self, self._poller, self._pool, self._clock)
         return self._sharing
 
-    def _authorize(self, transfer: Transfer, request: SignedRequest, grant: Grant) -> None:
-        """Start the transfer with an access token: at once if one is kept, else after the fetch."""
-        found = self._tokens.obtain(grant.key, partial(self._on_token, transfer, request, grant))
-        if isinstance(found, Wait):
-            transfer.stage = found
-            transfer.connect_by = transfer.deadline
-            self._expect(transfer.deadline)
-        else:
-            self._authorized(transfer, request, grant, found)
+    def _authorized(self, transfer: Transfer, found: str | NotAuthorized) -> None:
+        """Start the transfer with its access token."""
+        self._contained(transfer, self._start_with)(transfer, found)
 
-    def _on_token(
-        self, transfer: Transfer, request: SignedRequest, grant: Grant, wait: Wait, found: str | NotAuthorized
-    ) -> None:
-        stage = transfer.stage
-        if stage is wait:  # else it was cancelled or timed out
-            transfer.stage = None
-            self._contained(transfer, self._authorized)(transfer, request, grant, found)
-
-    def _authorized(self, transfer: Transfer, request: SignedRequest, grant: Grant, found: str | NotAuthorized) -> None:
+    def _start_with(self, transfer: Transfer, found: str | NotAuthorized) -> None:
         if isinstance(found, NotAuthorized):
-            self._unsent(transfer, found)
-            return
-        grant.token = found
-        request.authorize(found)
-        self._start(transfer, self._clock())
+            self.failed(transfer, self._cause_of(found))
+        elif isinstance(transfer.request, SignedRequest):
+            transfer.request.authorize(found)
+            self._start(transfer, self._clock())
 
     def _fetch_token(
         self, request: PreparedRequest, identity: TlsIdentity | None, callback: Callable[[Result], None]
     ) -> None:
         now = self._clock()
-        transfer = Transfer(request, callback, now, self._timeout)
-        transfer.identity = identity
+        transfer = Transfer(request, callback, now, self._timeout, identity)
         self._open[transfer] = None
         self._contained(transfer, self._start)(transfer, now)
 
@@ -248,94 +230,51 @@ class LoopAdapter(BaseAdapter):
         transfer.connect_by = min(transfer.deadline, self._clock() + self._connect_timeout)
         self._expect(transfer.connect_by)
 
-    def _connect(self, transfer: Transfer, route: Route, address: str | None) -> None:
+    def dial(self, transfer: Transfer, done: Callable[[Any], None]) -> Dial:
+        """A connection for the transfer, to be started. `done` gets the stream or the error."""
         self.await_connection(transfer)
         if len(self._open) + len(self._pool) > self._most:
             self._pool.make_room()
-        transfer.tls = self._tls
-        if route.identity is None:
-            self._look_up(transfer, route, address)
-            return
-        making = transfer.stage = Pending("the subscription's certificates were not read")
-        made = partial(self._on_context, transfer, route, address, making)
-        self._contexts.of(route.identity, self._contained(transfer, made))
-
-    def _on_context(
-        self, transfer: Transfer, route: Route, address: str | None, making: Pending, made: Future[Tls]
-    ) -> None:
-        stage = transfer.stage
-        if stage is making:  # else the transfer was cancelled or timed out
-            try:
-                transfer.tls = made.result()
-            except ValueError as error:
-                self.failed(transfer, errors.SSLError(str(error)))
-            else:
-                self._look_up(transfer, route, address)
-
-    def _look_up(self, transfer: Transfer, route: Route, address: str | None) -> None:
-        host, _ = route.first
-        look_up = transfer.stage = Pending(f"no address for {host}")
-        answer: Addresses | None = (address,) if address is not None else self._resolver.cached(host)
-        if answer is None:
-            self._resolver.resolve(
-                host, self._contained(transfer, partial(self._on_resolved, transfer, route, look_up))
-            )
-        else:
-            self._on_resolved(transfer, route, look_up, answer)
-
-    def _on_resolved(self, transfer: Transfer, route: Route, look_up: Pending, answer: Addresses) -> None:
-        stage = transfer.stage  # a name of its own: mypyc would take the attribute for a look-up from here on
-        if stage is not look_up:  # the transfer was cancelled or timed out
-            return
-        if isinstance(answer, Unresolved):
-            kind = errors.ConnectionError if route.proxy is None else errors.ProxyError
-            self._unsent(transfer, (errors.ConnectTimeout if answer.timed_out else kind)(answer.text))
-            return
+        place = self._places.of(transfer.request, transfer.identity)
+        route = place.route
         transfer.connected = route.tls or (route.proxy is not None and route.proxy.tls)
-        connected = self._contained(transfer, partial(self._on_connected, transfer, route))
-        dial = self._connector.dial(route, answer, connected, self.watcher, transfer.tls)
-        if transfer.stage is look_up:  # else the dial has failed already
-            transfer.stage = dial
+        return Dial(self._connector, place, self._contained(transfer, partial(self._on_dialled, done)))
+
+    def _on_dialled(self, done: Callable[[Any], None], result: ByteStream | RequestException) -> None:
+        if isinstance(result, RequestException):
+            result = self._cause_of(result)
+        else:
+            self.connections_opened += 1
+        done(result)
+
+    def _cause_of(self, error: RequestException) -> RequestException:
+        """The error, unless this process lacks a descriptor: then that is the cause, and some are freed."""
+        if not none_left():
+            return error
+        for _ in range(_FREED):
+            self._pool.make_room()
+        return NoDescriptor(NO_DESCRIPTOR)
 
     def _on_connected(self, transfer: Transfer, route: Route, result: ByteStream | RequestException) -> None:
         if isinstance(result, RequestException):
-            self._unsent(transfer, result)
-            return
-        self.connections_opened += 1
-        if route.http2 and self._shared().connected(transfer, route, result):
-            return
-        transfer.stage = connection = Connection(self, self._poller, result, route, self._clock())
-        connection.carry(transfer)
-
-    def _unsent(self, transfer: Transfer, error: RequestException) -> None:
-        """Hand over the error, unless this process lacks a descriptor: then that is the cause, and some are freed."""
-        if none_left():
-            error = NoDescriptor(NO_DESCRIPTOR)
-            for _ in range(_FREED):
-                self._pool.make_room()
-        self.failed(transfer, error)
+            self.failed(transfer, result)
+        elif route.http2:
+            self._shared().connected(transfer, route, result)
+        else:
+            Connection(self, self._poller, result, route, self._clock()).carry(transfer)
 
     # Called by connections.
 
     def answered(self, connection: Any, transfer: Transfer, answer: Answer) -> None:
         """Return the connection to the pool if the answer allows it, and hand over the response."""
-        if transfer.connected and transfer.tls is not None:
-            transfer.tls.remember(connection.stream, connection.route.host, connection.route.port)
         if answer.keep:
             self.keep(connection)
-        grant, request = transfer.grant, transfer.request
-        if (
-            grant is not None
-            and answer.status == HTTPStatus.UNAUTHORIZED
-            and isinstance(request, SignedRequest)
-            and not grant.renewed
-            and self._tokens.refused(grant.key, grant.token)
-        ):
-            grant.renewed = True
-            transfer.stage = None
-            self._authorize(transfer, request, grant)
-        else:
-            self._respond(transfer, answer)
+        grant = transfer.grant
+        if grant is not None and answer.status == HTTPStatus.UNAUTHORIZED:
+            transfer.connect_by = transfer.deadline
+            if self._tokens.renew(grant):
+                return
+        self._respond(transfer, answer)
 
     def keep(self, connection: Reusable) -> None:
         """Put an idle connection into the pool."""
@@ -348,14 +287,14 @@ class LoopAdapter(BaseAdapter):
         """Hand over the error."""
         error.request = transfer.request
         self._end(transfer, error)
-        if self._sharing is not None:
-            self._sharing.has_failed(transfer, error)
 
     def unused(self, transfer: Transfer) -> None:
         """Send the transfer over a new connection."""
-        transfer.stage = None
-        place = self._places.of(transfer.request, transfer.identity)
-        self._connect(transfer, place.route, place.address)
+        self._connect(transfer, self._places.of(transfer.request, transfer.identity).route)
+
+    def _connect(self, transfer: Transfer, route: Route) -> None:
+        dial = transfer.stage = self.dial(transfer, partial(self._on_connected, transfer, route))
+        dial.start()
 
     def left(self, connection: Connection) -> None:
         """Drop the connection from the pool."""
@@ -379,30 +318,13 @@ class LoopAdapter(BaseAdapter):
     def _end(self, transfer: Transfer, result: Result) -> None:
         transfer.stage = None
         transfer.head = transfer.body = b""
-        if not self._ended:
-            self._poller.post(self._hand_over)
-        self._ended.append((transfer, result))
+        self._poller.post(partial(self._hand_over, transfer, result))
 
-    def _hand_over(self) -> None:
-        """Run callbacks for at most `_HANDING_OVER` seconds of the turn: those of failed batches are slow."""
-        until = self._clock() + _HANDING_OVER
-        faults: list[Exception] = []
-        for _ in range(len(self._ended)):
-            transfer, result = self._ended.popleft()
-            callback = transfer.callback
-            if callback is not None:
-                transfer.callback = None
-                del self._open[transfer]
-                try:
-                    callback(result)
-                except Exception as error:  # noqa: BLE001 (raised below)
-                    faults.append(error)
-                if self._clock() > until:
-                    break
-        if self._ended:
-            self._poller.post(self._hand_over)
-        if faults:
-            raise faults[0] if len(faults) == 1 else ExceptionGroup("several callbacks failed", faults)
+    def _hand_over(self, transfer: Transfer, result: Result) -> None:
+        callback, transfer.callback = transfer.callback, None
+        if callback is not None:
+            del self._open[transfer]
+            callback(result)
 
     # Time.
 
@@ -415,24 +337,24 @@ class LoopAdapter(BaseAdapter):
         now = max(self._poller.served_at, self._clock() - _BEHIND)
         following = now + self._timeout
         for transfer in tuple(self._open):
-            due = transfer.connect_by if not isinstance(transfer.stage, Exchanging) else transfer.deadline
+            stage = transfer.stage
+            due = transfer.deadline if stage is not None and stage.exchanging else transfer.connect_by
             if due > now:
                 following = min(following, due)
-            elif transfer.stage is not None:  # else the transfer has ended and waits for its callback
-                self._contained(transfer, self._late)(transfer, transfer.stage)
+            elif stage is not None:  # else the transfer has ended and waits for its callback
+                self._contained(transfer, self._late)(transfer, stage)
         self._judge.deadline = max(following, self._clock() + _TICK) if self._open else None
 
     def _late(self, transfer: Transfer, stage: Stage) -> None:
-        answer = stage.cut() if isinstance(stage, Exchanging) else None
-        text = stage.late()
+        result = stage.late()
         stage.cancel()
-        if answer is not None:
-            self._respond(transfer, answer)
-        elif isinstance(stage, Exchanging):
-            self.failed(transfer, errors.ReadTimeout(f"{text} within {transfer.limit:g} s"))
+        if isinstance(result, Answer):
+            self._respond(transfer, result)
+        elif stage.exchanging:
+            self.failed(transfer, errors.ReadTimeout(f"{result} within {transfer.limit:g} s"))
         else:
             limit = transfer.limit if transfer.connect_by == transfer.deadline else self._connect_timeout
-            self.failed(transfer, errors.ConnectTimeout(f"{text} within {limit:g} s"))
+            self.failed(transfer, errors.ConnectTimeout(f"{result} within {limit:g} s"))
 
     def _on_gap(self) -> None:
         """Restart the time limit of each open transfer, once: the loop stood still and read nothing."""

@@ -1,4 +1,7 @@
-"""Parses HTTP/1.1 answers (RFC 9112) strictly with llhttp, and limits their size and parsing cost. No I/O."""
+"""Parses HTTP/1.1 answers (RFC 9112) strictly with llhttp, and limits their size and parsing cost. No I/O.
+
+An answer becomes a `requests.Response` that parses its headers only when they are read.
+"""
 
 import re
 from typing import NamedTuple
@@ -12,7 +15,6 @@ LINES = 200  # lines of a head; reading the headers takes a microsecond per line
 INTERIM = 20  # 1xx answers before the final one
 READS = 256  # reads per answer
 PIECES = 4_096  # pieces of a body, parsed in half a millisecond; BODY_LIMIT chunks of one byte would take 8 ms
-_LOOSE_PIECES = 64  # held by themselves: a small one takes four times its size
 BYTES = HEAD_LIMIT + BODY_LIMIT + 65_536  # bytes of a whole answer, with chunk sizes, extensions and trailers
 
 _FINAL = 200  # the lowest final status
@@ -23,11 +25,6 @@ _HEAD_END = b"\r\n\r\n"
 _FEW = 800  # bytes; a shorter head has fewer than LINES lines
 # The parser rejects a line that ends without CR (RFC 9112, 2.2), yet its status still tells the request's outcome.
 _STATUS_LINE = re.compile(rb"(HTTP/1\.[01] ([2-9]\d\d)(?: [^\r\n]*+)?+)(\r?\n)")
-# So it does behind interim heads with such lines.
-_INTERIM_LINE = rb"HTTP/1\.[01] 1(?!01)\d\d(?: [^\r\n]*+)?+\r?\n"
-_FIELDS = rb"(?:[!#-'*+\-.\w^`|~]++:[^\r\n\0]*+\r?\n)*+"
-_INTERIM_HEADS = re.compile(rb"(?:%b%b\r?\n[\r\n]*+)*+" % (_INTERIM_LINE, _FIELDS))
-_UNFINISHED = re.compile(rb"(?:(%b)%b)?+([^\n]*+)" % (_INTERIM_LINE, _FIELDS))
 
 
 class BadAnswer(Exception):
@@ -57,23 +54,6 @@ class AnswerReader:
     that line only ends the answer. `begun`: bytes of an answer have arrived.
     """
 
-    __slots__ = (
-        "_body",
-        "_done",
-        "_extra",
-        "_head",
-        "_interim",
-        "_keep",
-        "_loose",
-        "_parser",
-        "_pieces",
-        "_reads",
-        "_room",
-        "_seen",
-        "_status",
-        "_why",
-    )
-
     def __init__(self) -> None:
         self._parser = HttpResponseParser(self)
         # The final answer follows an interim one even if that says `Connection: close` or HTTP/1.0.
@@ -82,10 +62,9 @@ class AnswerReader:
 
     def _reset(self) -> None:
         self._head = b""
-        self._body: list[bytes] = []
-        self._room = BODY_LIMIT
+        self._body = bytearray()
         self._status = self._interim = self._reads = self._seen = self._pieces = 0
-        self._done = self._extra = self._keep = self._loose = False
+        self._done = self._extra = self._keep = False
         self._why = ""
 
     @property
@@ -103,7 +82,7 @@ class AnswerReader:
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
-            if not self._done and not self._is_interim():
+            if not self._done:
                 return self._stopped(self._why or f"{_OTHER}: {error}")
         if self._done:
             return self._complete()
@@ -131,35 +110,19 @@ class AnswerReader:
             if len(lines) > LINES or len(head) > HEAD_LIMIT or max(map(len, lines)) > LINE_LIMIT:
                 keep = False
                 head = _LINE_END.join(lines[:LINES])
-        body = self._body
-        answer = Answer(self._status, head, (body[0] if len(body) == 1 else b"".join(body)) if body else b"", keep)
+        answer = Answer(self._status, head, bytes(self._body), keep)
         self._reset()
         return answer
 
     def _stopped(self, why: str) -> Answer:
-        final = _INTERIM_HEADS.sub(b"", self._final(), count=1)
+        final = self._final()
         line = None if self._why else _STATUS_LINE.match(final)
         if line is None:
             raise BadAnswer(_OTHER if self._status else why) from None
         text, status, end = line.groups()
         if end == _LINE_END:
             text = _LINE_END.join(final.partition(_HEAD_END)[0].split(_LINE_END, LINES)[:LINES])
-        return Answer(int(status), text, b"".join(self._body), keep=False)
-
-    def _is_interim(self) -> bool:
-        """Whether the parser has given up within an interim head, and the final status line may be yet to come.
-
-        It drops the bytes of interim heads, so that it looks at none of them again.
-        """
-        final = self._final()
-        self._loose = self._loose or final.startswith((b"HTTP/1.1 1", b"HTTP/1.0 1"))
-        if self._status or self._why or not self._loose:
-            return False
-        unfinished = _UNFINISHED.fullmatch(_INTERIM_HEADS.sub(b"", final, count=1))
-        if unfinished is None:
-            return False
-        self._head, self._interim = b"".join(unfinished.groups(b"")), 0
-        return True
+        return Answer(int(status), text, bytes(self._body), keep=False)
 
     def _final(self) -> bytes:
         """The received part of the final answer's head, and any body bytes read together with it.
@@ -201,13 +164,10 @@ class AnswerReader:
             self._why = f"{_OTHER}: an interim answer with a body"
             raise _Enough
         self._pieces += 1
-        if len(piece) > self._room or self._pieces > PIECES:
-            self._body.append(piece[: self._room])
+        before = len(self._body)
+        self._body += piece[: BODY_LIMIT - len(self._body)]
+        if len(piece) > BODY_LIMIT - before or self._pieces > PIECES:
             raise _Enough
-        self._room -= len(piece)
-        if len(self._body) == _LOOSE_PIECES:
-            self._body = [b"".join(self._body)]
-        self._body.append(piece)
 
     def on_message_complete(self) -> None:
         """Complete the final answer; an interim one needs nothing."""

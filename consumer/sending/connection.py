@@ -7,34 +7,22 @@ from requests import exceptions as errors
 
 from consumer.loop.poller import READ, WRITE, Poller
 from consumer.sending.answer import Answer, AnswerReader, BadAnswer
-from consumer.sending.connector import Route
 from consumer.sending.pool import REST
+from consumer.sending.route import Route
 from consumer.sending.tls import NOT_NOW, PIECE, ByteStream, TlsStream, reason_of
-from consumer.sending.transfer import ConnectionOwner, Exchanging, Transfer, unexpected
+from consumer.sending.transfer import ConnectionOwner, Transfer, unexpected
 
 _LARGE = 65_536  # bytes; a larger body is sent separately from the head, to avoid a copy
 
 
-class Connection(Exchanging):
-    """An open connection, registered with the poller until closed. `born` and `used_at` are monotonic seconds."""
+class Connection:
+    """An open connection, registered with the poller until closed. `born` and `used_at` are monotonic seconds.
 
+    It is the stage of the transfer that it carries.
+    """
+
+    exchanging = True
     rest = REST
-    __slots__ = (
-        "_fd",
-        "_owner",
-        "_poller",
-        "_reader",
-        "_recv",
-        "_send",
-        "_tls",
-        "_todo",
-        "_transfer",
-        "_used",
-        "born",
-        "route",
-        "stream",
-        "used_at",
-    )
 
     def __init__(self, owner: ConnectionOwner, poller: Poller, stream: ByteStream, route: Route, now: float) -> None:
         self.route = route
@@ -54,6 +42,7 @@ class Connection(Exchanging):
     def carry(self, transfer: Transfer) -> None:
         """Send the transfer's request. The owner gets the outcome, perhaps before this call returns."""
         self._transfer = transfer
+        transfer.stage = self
         first, rest = transfer.head, transfer.body
         if len(rest) <= _LARGE:
             first, rest = first + rest, b""
@@ -68,16 +57,12 @@ class Connection(Exchanging):
             self._todo = [memoryview(first)[sent:], memoryview(rest)]
             self._poller.modify(self._fd, READ | WRITE)
 
-    def late(self) -> str:
-        """The text of the read time-out."""
-        return "no answer"
-
-    def cut(self) -> Answer | None:
-        """The answer received so far, if its status is known."""
+    def late(self) -> Answer | str:
+        """The answer received so far, or the text of the read time-out."""
         try:
             return self._reader.end()
         except BadAnswer:
-            return None
+            return "no answer"
 
     def is_quiet(self) -> bool:
         """Whether the connection is still open and silent; unread bytes, which the poller may yet report, close it."""
@@ -167,7 +152,10 @@ class Connection(Exchanging):
         self._transfer = None
         if self._todo:
             answer = answer._replace(keep=False)
-        self._used = True
+        if not self._used:
+            self._used = True
+            if self._tls is not None:
+                self._tls.keep_session()
         self._owner.answered(self, transfer, answer)
         if not answer.keep:
             self.cancel()

@@ -1,30 +1,32 @@
-"""Opens connections: tries the addresses that the egress rule allows, then sets up a proxy tunnel and TLS.
+"""Opens connections: resolves the name, tries the addresses that the egress rule allows, then a proxy tunnel and TLS.
 
 Only this module opens sockets to receivers, and it connects to the very address that the egress rule judged.
 """
 
 import errno
 import os
+import re
 import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from requests import RequestException
 from requests import exceptions as errors
 
-from consumer.crypto.certificates import TlsIdentity
 from consumer.errors import EgressRefused
-from consumer.http.proxy import NoTunnel, Proxy, TunnelReader
-from consumer.http.urls import place_of
+from consumer.http.urls import Proxy, place_of
 from consumer.loop.guarded import guarded
 from consumer.loop.poller import READ, WRITE, Poller
-from consumer.sending.dns import alternated
+from consumer.sending.dns import Resolution, Resolver, Unresolved, alternated
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.tls import NOT_NOW, PIECE, ByteStream, Tls, TlsStream, reason_of
+from consumer.sending.route import Place, Route
+from consumer.sending.tls import NOT_NOW, PIECE, ByteStream, Tls, TlsContexts, TlsStream, reason_of
+from consumer.sending.trace import Recorder
 from consumer.sending.transfer import unexpected
 
 _ATTEMPT_DELAY = 0.25  # seconds until the next address is tried in parallel with a silent one (RFC 8305, 5 and 8)
@@ -36,96 +38,48 @@ _OPTIONS += [
     for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL")
     if hasattr(socket, name)  # on Linux
 ]
+_TUNNEL_HEAD = 16_384  # bytes of a proxy's answer, interim answers included
+_TUNNEL_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?(?:\r\n|\Z)")
+_INTERIM = frozenset((100, *range(102, 200)))  # without 101: the bytes after it are not HTTP
+_OPEN = range(200, 300)
 _UNDER_WAY = {0, errno.EINPROGRESS}
 
 
-class Route(NamedTuple):
-    """How to reach a host: by https if `tls`, with an `identity` if given, through a `proxy` if there is one.
+class Dial:
+    """A connection being opened, as the stage of a transfer.
 
-    `http2`: by HTTP/2 if the host offers it.
+    `done` gets the stream, or an error: EgressRefused if the rule allows no address, ConnectionError, ConnectTimeout,
+    ProxyError or SSLError. After that `cancel` does nothing.
     """
 
-    host: str
-    port: int
-    tls: bool
-    proxy: Proxy | None = None
-    identity: TlsIdentity | None = None
-    http2: bool = False
-
-    @property
-    def first(self) -> tuple[str, int]:
-        """Host and port of the TCP connection: the proxy's, or the host's own."""
-        return (self.host, self.port) if self.proxy is None else (self.proxy.host, self.proxy.port)
-
-
-class Watcher(Protocol):
-    """Receives the steps of a connection being opened."""
-
-    def connected(self, peer: str, port: int) -> None:
-        """TCP is connected to the address `peer`."""
-
-    def secured(self, stream: TlsStream) -> None:
-        """The TLS handshake with the receiver is complete."""
-
-
-class Dial:
-    """A connection being opened. `done` gets the stream, or the error; after that `cancel` does nothing."""
-
-    __slots__ = (
-        "_addresses",
-        "_attempts",
-        "_connector",
-        "_done",
-        "_error",
-        "_next_at",
-        "_peer",
-        "_route",
-        "_stage",
-        "_stream",
-        "_tls",
-        "_todo",
-        "_tunnel",
-        "_watcher",
-    )
+    exchanging = False
 
     def __init__(
-        self,
-        connector: "Connector",
-        route: Route,
-        addresses: Iterable[str],
-        done: Callable[[ByteStream | RequestException], None],
-        watcher: Watcher | None,
-        tls: Tls,
+        self, connector: "Connector", place: Place, done: Callable[[ByteStream | RequestException], None]
     ) -> None:
         self._connector = connector
-        self._tls = tls
-        self._route = route
-        self._addresses = deque(addresses)
+        self._place, self._route = place, place.route
         self._done: Callable[[ByteStream | RequestException], None] | None = done
-        self._watcher = watcher
+        self._tls = connector.tls  # with the receiver
+        self._addresses: deque[str] = deque()
         self._attempts: dict[socket.socket, str] = {}  # socket → address
         self._error: RequestException | None = None
-        self._next_at: float | None = None
+        self.next_at: float | None = None  # when the next address is due
         self._peer = ""
         self._stream: Any = None  # the connected socket or TLS stream, registered in the later stages
-        self._stage = "no connection to" if route.proxy is None else "no connection to the proxy"
+        self._stage = ""
         self._todo = b""
         self._tunnel = TunnelReader()
-
-    @property
-    def next_at(self) -> float | None:
-        """The time (monotonic seconds) when the next address is due."""
-        return self._next_at
 
     def late(self) -> str:
         """The text of the connect time-out: the stage and its peers."""
         peers = ", ".join(self._attempts.values()) or self._peer
-        return f"{self._stage} {peers}" if peers else "nothing to connect to"
+        return f"{self._stage} {peers}" if peers else self._stage
 
     def cancel(self) -> None:
         """Close all sockets; `done` is not called."""
         self._done = None
-        self._next_at = None
+        self.next_at = None
         for attempt in tuple(self._attempts):
             self._drop(attempt)
         if self._stream is not None:
@@ -139,11 +93,60 @@ class Dial:
         self._connector.poller.unregister(attempt.fileno())
         attempt.close()
 
-    # TCP.
+    # Certificates and addresses.
 
     def start(self) -> None:
+        """Begin; `done` may be called before this call returns."""
+        if self._route.identity is None:
+            self._look_up()
+        else:
+            self._stage = "the subscription's certificates were not read"
+            self._connector.contexts.of(self._route.identity, guarded(self.fail, self._on_context))
+
+    def _on_context(self, made: Future[Tls]) -> None:
+        if self._done is None:
+            return
+        try:
+            self._tls = made.result()
+        except ValueError as error:
+            self._end(errors.SSLError(str(error)))
+        else:
+            self._look_up()
+
+    def _look_up(self) -> None:
+        host, _ = self._route.first
+        self._stage = f"no address for {host}"
+        literal, resolver = self._place.address, self._connector.resolver
+        answer: Resolution | None = (literal,) if literal is not None else resolver.cached(host)
+        if answer is None:
+            resolver.resolve(host, guarded(self.fail, self._on_resolved))
+        else:
+            self._on_resolved(answer)
+
+    def _on_resolved(self, answer: Resolution) -> None:
+        if self._done is None:
+            return
+        proxy = self._route.proxy
+        if isinstance(answer, Unresolved):
+            kind = errors.ConnectionError if proxy is None else errors.ProxyError
+            self._end((errors.ConnectTimeout if answer.timed_out else kind)(answer.text))
+            return
+        if self._connector.recorder is not None:
+            self._connector.recorder.resolved(self._route.first[0], answer)
+        self._stage = "no connection to" if proxy is None else "no connection to the proxy"
+        judged = [(address, self._connector.refusal(self._route, address)) for address in answer]
+        self._addresses.extend(alternated([address for address, why in judged if why is None]))
+        whys = [why for _, why in judged if why is not None]
+        if whys and not self._addresses:
+            self._end(EgressRefused(whys[0]))
+        else:
+            self.try_next()
+
+    # TCP.
+
+    def try_next(self) -> None:
         """Try the next address; if it fails at once, go on to the one after."""
-        self._next_at = None
+        self.next_at = None
         while self._addresses:
             if len(self._attempts) == _ATTEMPTS:
                 self._drop(next(iter(self._attempts)))
@@ -151,7 +154,7 @@ class Dial:
             fault = self._try(address)
             if fault is None:
                 if self._addresses:
-                    self._next_at = self._connector.clock() + _ATTEMPT_DELAY
+                    self.next_at = self._connector.clock() + _ATTEMPT_DELAY
                     self._connector.expect(self)
                 return
             self._failed(address, fault)
@@ -187,34 +190,33 @@ class Dial:
             attempt.close()
             self._failed(address, fault)
             if self._addresses or not self._attempts:
-                self.start()
+                self.try_next()
             return
         for other in tuple(self._attempts):
             self._drop(other)
         self._addresses.clear()
-        self._next_at = None
+        self.next_at = None
         self._peer = address
         self._stream = attempt
-        if self._watcher is not None:
-            self._watcher.connected(address, self._route.first[1])
+        if self._connector.recorder is not None:
+            self._connector.recorder.connected(address, self._route.first[1])
         proxy = self._route.proxy
         if proxy is not None and proxy.tls:
             self._start_tls(proxy)
-        elif proxy is not None:
-            self._to_proxy()
         else:
-            self._to_receiver()
+            self._on_peer()
 
-    # The proxy's tunnel.
-
-    def _to_proxy(self) -> None:
+    def _on_peer(self) -> None:
+        """The receiver is reached, or the proxy."""
         proxy = self._route.proxy
-        if proxy is None or not self._route.tls:
+        if not self._route.tls:
             self._succeed()
-            return
-        self._stage = "no answer to CONNECT from the proxy"
-        self._todo = proxy.connect(self._route.host, self._route.port)
-        self._watch(READ | WRITE, self._tunnelling)
+        elif proxy is None:
+            self._start_tls(None)
+        else:
+            self._stage = "no answer to CONNECT from the proxy"
+            self._todo = proxy.connect(self._route.host, self._route.port)
+            self._register(self._stream.fileno(), READ | WRITE, self._tunnelling)
 
     def _tunnelling(self, events: int) -> None:
         try:
@@ -236,34 +238,26 @@ class Dial:
             return
         if is_open:
             self._connector.poller.unregister(self._stream.fileno())
-            if self._route.proxy is not None and self._route.proxy.tls:
-                self._connector.tls.remember(self._stream, *self._route.first)
+            if isinstance(self._stream, TlsStream):
+                self._stream.keep_session()
             self._peer = f"{self._route.host} through the proxy"
-            self._to_receiver()
+            self._start_tls(None)
 
     # TLS.
 
-    def _to_receiver(self) -> None:
-        if self._route.tls:
-            self._start_tls(None)
-        else:
-            self._succeed()
-
     def _start_tls(self, proxy: Proxy | None) -> None:
         """Start TLS with `proxy`, or with the receiver if None."""
+        place, recorder = proxy or self._route, self._connector.recorder
         self._stage = "no TLS handshake with" if proxy is None else "no TLS handshake with the proxy"
-        place = self._route if proxy is None else proxy
+        tls = self._tls if proxy is None else self._connector.tls
         try:
             http2 = proxy is None and self._route.http2
-            self._stream = self._tls_with(proxy).start(self._stream, place.host, place.port, http2=http2)
+            shown = recorder.shown if recorder is not None and proxy is None else None
+            self._stream = tls.start(self._stream, place.host, place.port, http2=http2, shown=shown)
         except (ValueError, OSError) as error:
             self._no_tls(proxy, error)
             return
-        self._watch(WRITE, partial(self._shaking, proxy))
-
-    def _tls_with(self, proxy: Proxy | None) -> Tls:
-        """The TLS with a proxy, or with the receiver if None."""
-        return self._tls if proxy is None else self._connector.tls
+        self._register(self._stream.fileno(), WRITE, partial(self._shaking, proxy))
 
     def _shaking(self, proxy: Proxy | None, _events: int) -> None:
         poller = self._connector.poller
@@ -278,21 +272,17 @@ class Dial:
         else:
             poller.unregister(self._stream.fileno())
             if proxy is not None:
-                self._to_proxy()
+                self._on_peer()
                 return
-            if self._watcher is not None:
-                self._watcher.secured(self._stream)
+            if self._connector.recorder is not None:
+                self._connector.recorder.secured()
             self._succeed()
 
     def _no_tls(self, proxy: Proxy | None, error: Exception) -> None:
-        place, reason = self._route if proxy is None else proxy, reason_of(error)
-        self._tls_with(proxy).forget(place.host, place.port)
+        reason = reason_of(error)
         self._end(errors.SSLError(reason) if proxy is None else errors.ProxyError(f"no TLS with the proxy: {reason}"))
 
     # The end.
-
-    def _watch(self, events: int, handler: Callable[[int], None]) -> None:
-        self._register(self._stream.fileno(), events, handler)
 
     def _register(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
         self._connector.poller.register(fd, events, guarded(self.fail, handler))
@@ -303,63 +293,73 @@ class Dial:
 
     def _succeed(self) -> None:
         stream, self._stream = self._stream, None
-        self._finish(stream)
+        self._end(stream)
 
-    def _end(self, error: RequestException) -> None:
+    def _end(self, result: ByteStream | RequestException) -> None:
         done = self._done
         self.cancel()
         if done is not None:
-            done(error)
+            done(result)
 
-    def _finish(self, stream: ByteStream) -> None:
-        done, self._done = self._done, None
-        self._connector.forget(self)
-        if done is not None:
-            done(stream)
+
+class NoTunnel(Exception):
+    """The proxy opened no tunnel; the text says why."""
+
+
+class TunnelReader:
+    """Parses a proxy's answers until the tunnel is open."""
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._seen = 0
+
+    def feed(self, data: bytes) -> bool:
+        """Parse `data`, which is empty at the end of the connection. True once the tunnel is open. Raises NoTunnel."""
+        self._seen += len(data)
+        self._head += data
+        while True:
+            head, end, rest = self._head.partition(b"\r\n\r\n")
+            if not end and data and self._seen < _TUNNEL_HEAD:
+                return False
+            line = _TUNNEL_LINE.match(head) if end else None
+            if line is None:
+                what = "gave no HTTP answer to CONNECT" if self._head else "closed the connection"
+                raise NoTunnel(f"the proxy {what}")
+            status = int(line[1])
+            if status not in _INTERIM:
+                break
+            self._head = rest
+        if status not in _OPEN:
+            raise NoTunnel(f"the proxy answered CONNECT with status {status}")
+        if rest:
+            raise NoTunnel("the proxy sent more than an answer to CONNECT")
+        return True
 
 
 class Connector:
-    """Opens connections, after checking each address against the egress rule. Belongs to the poller's thread."""
+    """Opens connections. Belongs to the poller's thread. `recorder` is told their steps."""
 
     def __init__(
         self,
         poller: Poller,
         *,
         egress: EgressPolicy | None,
-        tls: Tls,
+        timeout: float,
+        nameservers: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Without an `egress` rule every address is allowed: a proxy enforces its own rule. `tls` is for proxies."""
-        self.poller, self.tls, self.clock = poller, tls, clock
+        """Without an `egress` rule every address is allowed: a proxy enforces its own. `timeout`: of a name server."""
+        self.poller, self.clock = poller, clock
+        self.tls, self.contexts = Tls(), TlsContexts(poller.post)
+        self.resolver = Resolver(poller, timeout=timeout, servers=nameservers, clock=clock)
+        self.recorder: Recorder | None = None
         self._egress = egress
         self._waiting: dict[Dial, None] = {}  # dials with another address to try
         self._timer = poller.timer(self._try_next)
 
-    def dial(
-        self,
-        route: Route,
-        addresses: Sequence[str],
-        done: Callable[[ByteStream | RequestException], None],
-        watcher: Watcher | None = None,
-        tls: Tls | None = None,
-    ) -> Dial:
-        """Open a connection to one of `addresses`, with `tls`, or that of proxies. `done` may be called before it ends.
-
-        `done` gets the stream or an error: EgressRefused if the rule allows no address, ConnectionError, ProxyError or
-        SSLError.
-        """
-        scheme = "https" if route.tls else "http"
-        allowed: list[str] = []
-        refusals: list[str] = []
-        for address in addresses:
-            refusal = self._egress.refusal(scheme, address) if self._egress is not None else None
-            (allowed if refusal is None else refusals).append(address if refusal is None else refusal)
-        dial = Dial(self, route, alternated(allowed), done, watcher, tls or self.tls)
-        if refusals and not allowed:
-            done(EgressRefused(refusals[0]))
-        else:
-            dial.start()
-        return dial
+    def refusal(self, route: Route, address: str) -> str | None:
+        """Why no connection to this address may be opened; None if it is allowed."""
+        return None if self._egress is None else self._egress.refusal("https" if route.tls else "http", address)
 
     def expect(self, dial: Dial) -> None:
         """Start the dial's next address at its `next_at`."""
@@ -373,16 +373,18 @@ class Connector:
         self._waiting.pop(dial, None)
 
     def close(self) -> None:
-        """Try no more addresses."""
+        """Open no more connections."""
         self.poller.remove_timer(self._timer)
+        self.resolver.close()
+        self.contexts.close()
 
     def _try_next(self) -> None:
         now = self.clock()
         for dial in tuple(self._waiting):
             if dial.next_at is None:
-                self._waiting.pop(dial, None)
+                del self._waiting[dial]
             elif dial.next_at <= now:
                 del self._waiting[dial]
-                guarded(dial.fail, dial.start)()
+                guarded(dial.fail, dial.try_next)()
         # All dials wait equally long, so the first in the dictionary is due first.
         self._timer.deadline = next((dial.next_at for dial in self._waiting if dial.next_at is not None), None)

@@ -36,33 +36,30 @@ class _CachedAddresses(NamedTuple):
     expires: float
 
 
-class _Pending(NamedTuple):
-    deadline: float
-    waiters: list[Callable[[Resolution], None]]
-
-
 def resolve_all(names: Iterable[str], timeout: float) -> dict[str, Resolution]:
     """Resolve all `names` in parallel, within `timeout` seconds. Blocks: do not call it from the loop."""
-    poller = Poller()
+    poller, until = Poller(), time.monotonic() + timeout
     resolver = Resolver(poller, timeout=timeout)
+    late = Unresolved(f"no name server has answered within {timeout:g} s", timed_out=True)
     answers: dict[str, Resolution] = {}
     asked = set(names)
     try:
         for name in asked:
             resolver.resolve(name, partial(answers.__setitem__, name))
-        while len(answers) < len(asked):
-            poller.turn(timeout)
+        while len(answers) < len(asked) and (left := until - time.monotonic()) > 0:
+            poller.turn(left)
     finally:
         resolver.close()
         poller.close()
-    return answers
+    return {name: answers.get(name, late) for name in asked}
 
 
 class Resolver:
     """Resolves names as the system is configured (/etc/hosts, search domains, resolv.conf), or at `servers` (ip:port).
 
-    A name without an answer within `timeout` seconds is unresolved. Concurrent requests for a name share one look-up.
-    An answer has at most MOST_ADDRESSES addresses, of both families if the name has both; the rest is dropped.
+    A name server has `timeout` seconds to answer. Who asks limits the whole look-up: search domains and further name
+    servers may take longer. Concurrent requests for a name share one look-up. An answer has at most MOST_ADDRESSES
+    addresses, of both families if the name has both; the rest is dropped.
     """
 
     def __init__(
@@ -74,13 +71,11 @@ class Resolver:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._poller = poller
-        self._timeout = timeout
         self._clock = clock
         # Two tries, of one third and two thirds of the time limit, so that one lost packet is repeated within it.
         self._channel = pycares.Channel(timeout=max(timeout / 3, 0.05), tries=2, servers=list(servers) or None)
         self._cache: dict[str, _CachedAddresses] = {}
-        self._pending: dict[str, _Pending] = {}  # in the order of their deadlines
-        self._timer = poller.timer(self._time_out)
+        self._waiting: dict[str, list[Callable[[Resolution], None]]] = {}
 
     def cached(self, name: str) -> Resolution | None:
         """The cached answer, or None if there is none or it has expired."""
@@ -89,14 +84,10 @@ class Resolver:
 
     def resolve(self, name: str, callback: Callable[[Resolution], None]) -> None:
         """Look up `name`; `callback` runs in a later callback of the poller, never inside this call."""
-        pending = self._pending.get(name)
-        if pending is not None:
-            pending.waiters.append(callback)
+        if name in self._waiting:
+            self._waiting[name].append(callback)
             return
-        deadline = self._clock() + self._timeout
-        self._pending[name] = _Pending(deadline, [callback])
-        if self._timer.deadline is None:
-            self._timer.deadline = deadline
+        self._waiting[name] = [callback]
         try:
             self._channel.getaddrinfo(name, None, callback=partial(self._on_answer, name))
         except (pycares.AresError, ValueError) as error:
@@ -106,8 +97,7 @@ class Resolver:
 
     def close(self) -> None:
         """Stop; callbacks of open look-ups do not run."""
-        self._pending.clear()
-        self._poller.remove_timer(self._timer)
+        self._waiting.clear()
         self._channel.close()
 
     def _on_answer(self, name: str, result: pycares.AddrInfoResult | None, error: int | None) -> None:
@@ -128,17 +118,8 @@ class Resolver:
         if len(self._cache) >= _MAX_NAMES:
             del self._cache[next(iter(self._cache))]
         self._cache[name] = _CachedAddresses(answer, self._clock() + ttl)
-        pending = self._pending.pop(name, None)
-        for callback in pending.waiters if pending is not None else ():
+        for callback in self._waiting.pop(name, ()):
             self._poller.post(partial(callback, answer))
-
-    def _time_out(self) -> None:
-        now = self._clock()
-        late = [name for name, pending in self._pending.items() if pending.deadline <= now]
-        for name in late:
-            answer = Unresolved(f"{name!r} did not resolve within {self._timeout:g} s", timed_out=True)
-            self._settle(name, answer, _NEGATIVE_TTL)
-        self._timer.deadline = next((pending.deadline for pending in self._pending.values()), None)
 
 
 def alternated(addresses: Sequence[str]) -> list[str]:

@@ -8,8 +8,8 @@ from requests import exceptions as errors
 
 from consumer.loop.guarded import guarded
 from consumer.loop.poller import READ, WRITE, Poller
-from consumer.sending.connector import Route
 from consumer.sending.http2_session import FRAMES, Http2Session, SessionFailed
+from consumer.sending.route import Route
 from consumer.sending.tls import NOT_NOW, PIECE, reason_of
 from consumer.sending.transfer import ConnectionOwner, Http2Exchange, Transfer, unexpected
 
@@ -47,7 +47,7 @@ class Http2Connection:
         self._poller = poller
         self._unprocessed, self._freed = unprocessed, freed
         self._todo = memoryview(b"")
-        self._is_posted = False
+        self._is_posted = self._used = False
         self._waits_to_write = False
         self._fd: int = stream.fileno()
         poller.register(self._fd, READ, guarded(self._on_bug, self._ready))
@@ -221,6 +221,9 @@ class Http2Connection:
                 continue
             answer = exchange.cut()
             if answer is not None:
+                if not self._used:
+                    self._used = True
+                    self.stream.keep_session()
                 self._owner.answered(self, transfer, answer)
             elif exchange.error:
                 self._owner.failed(transfer, errors.ConnectionError(exchange.error))

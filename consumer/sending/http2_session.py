@@ -22,7 +22,7 @@ from hyperframe.exceptions import HyperframeError
 from hyperframe.frame import Frame
 
 from consumer.sending.answer import BODY_LIMIT
-from consumer.sending.message import http2_fields
+from consumer.sending.request import http2_fields
 from consumer.sending.transfer import HTTP2_HEADS, Field, Http2Exchange
 
 STREAMS = 100  # open on a connection at most: what the RFC recommends to allow (6.5.2), and most servers do

@@ -1,6 +1,5 @@
 """Access tokens by OAuth 2.0 client credentials (RFC 6749, section 4.4): fetched once, shared, and renewed early."""
 
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.credentials import OAuth2, is_token
 from consumer.errors import NotAuthorized
 from consumer.loop.backoff import seconds_after
-from consumer.sending.transfer import Key, Result, unexpected
+from consumer.sending.transfer import Result, Stage, Transfer, unexpected
 
 _DEFAULT_LIFE = 300.0  # seconds, if the answer does not say (RFC 6749, section 5.1: expires_in is RECOMMENDED)
 _SHORTEST_LIFE, _LONGEST_LIFE = 1.0, 30 * 86400.0  # seconds
@@ -23,7 +22,6 @@ _AHEAD = 0.8  # of a token's life, after which the next request starts a renewal
 _MARGIN = 10.0  # seconds before its expiry from which a token is not used: it must be valid when the receiver reads it
 _FRESH = 10.0  # seconds: a 401 to a token that is younger is not the token's fault
 _PAUSES = (1.0, 30.0)  # seconds between two fetches, after one that failed: the first, the longest
-_HANDING_OVER = 0.01  # seconds of a turn in which waiting requests are started
 _CODES = frozenset(  # errors that may be shown (RFC 6749, 4.1.2.1 and 5.2; RFC 8707): others may echo the secret
     (
         *("access_denied", "invalid_client", "invalid_grant", "invalid_request", "invalid_scope", "invalid_target"),
@@ -34,6 +32,7 @@ LONGEST_TOKEN = 8_192  # characters: few servers take a longer header line, and 
 _KEPT = 10_000  # keys
 
 Fetch = Callable[[PreparedRequest, TlsIdentity | None, Callable[[Result], None]], object]
+Proceed = Callable[[Transfer, str | NotAuthorized], None]
 Post = Callable[[Callable[[], None]], None]
 
 
@@ -46,37 +45,51 @@ class Token(NamedTuple):
     expires_at: float
 
 
-class Wait:
-    """The stage of a transfer that waits for a token: `done(wait, token or error)` is called once, unless cancelled."""
+class Key(NamedTuple):
+    """Requests with equal credentials and TLS share a token."""
 
-    def __init__(self, host: str, done: "Done", waiting: "dict[Wait, None]") -> None:
-        self.done = done
-        self._host = host
-        self._waiting = waiting
-        waiting[self] = None
+    credentials: OAuth2
+    identity: TlsIdentity | None
 
-    def late(self) -> str:
-        """The text of the time-out."""
-        return f"no access token from {self._host}"
-
-    def cancel(self) -> None:
-        """Wait no longer. The fetch goes on: others may wait for it, and later requests use the token."""
-        self._waiting.pop(self, None)
-
-
-Done = Callable[[Wait, str | NotAuthorized], None]
+    @property
+    def host(self) -> str:
+        """The token server's."""
+        return urlsplit(self.credentials.token_url).netloc
 
 
 class _State:
     """The token of a key, and its fetch. No fetch begins before `pause_until`; `why`: the last error."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: Key) -> None:
+        self.key = key
         self.token: Token | None = None
-        self.fetching_since: float | None = None
-        self.waiting: dict[Wait, None] = {}
+        self.is_fetching = False
+        self.waiting: dict[Grant, None] = {}
         self.failures = 0
         self.pause_until = 0.0
         self.why = ""
+
+
+class Grant:
+    """The access token of a transfer, and its stage while it waits for one.
+
+    `renewed`: the receiver has refused a first token.
+    """
+
+    exchanging = False
+
+    def __init__(self, state: _State, transfer: Transfer) -> None:
+        self.state, self.transfer = state, transfer
+        self.token = ""
+        self.renewed = False
+
+    def late(self) -> str:
+        """The text of the time-out."""
+        return f"no access token from {self.state.key.host}"
+
+    def cancel(self) -> None:
+        """Wait no longer. The fetch goes on: others may wait for it, and later requests use the token."""
+        self.state.waiting.pop(self, None)
 
 
 class Tokens:
@@ -86,85 +99,94 @@ class Tokens:
     its error during a pause that doubles from 1 s to 30 s.
     """
 
-    def __init__(self, fetch: Fetch, post: Post, clock: Callable[[], float]) -> None:
-        """`fetch` submits a request to a token endpoint; `post` has the loop call a function in its next turn."""
-        self._fetch = fetch
+    def __init__(self, fetch: Fetch, proceed: Proceed, post: Post, clock: Callable[[], float]) -> None:
+        """`fetch` submits a request to a token endpoint; `proceed` gets each transfer with its token, or an error.
+
+        `post` has the loop call a function in its next turn.
+        """
+        self._fetch, self._proceed = fetch, proceed
         self._post = post
         self._clock = clock
         self._states: dict[Key, _State] = {}  # oldest first
-        self._ready: deque[tuple[Wait, str, bool]] = deque()  # the text is a token if True, else an error
 
-    def obtain(self, key: Key, done: Done) -> str | NotAuthorized | Wait:
-        """The token to use, or the error; or the stage of waiting for one, after which `done` is called."""
-        state, now = self._state(key), self._clock()
-        token = state.token
-        if token is not None and now < token.expires_at:
-            if now >= token.renew_at and state.fetching_since is None and now >= state.pause_until:
-                self._begin(key, state, now)
-            return token.text
-        if state.fetching_since is None and (now < state.pause_until or not self._begin(key, state, now)):
-            return NotAuthorized(state.why)
-        return Wait(_host(key.credentials), done, state.waiting)
+    def authorize(self, transfer: Transfer, credentials: OAuth2) -> None:
+        """Have the transfer proceed, at once if a token or an error is known. Else it waits for a fetch."""
+        grant = transfer.grant = Grant(self._state(Key(credentials, transfer.identity)), transfer)
+        self._obtain(grant)
 
-    def refused(self, key: Key, text: str) -> bool:
-        """A receiver has answered 401 to this token. True if `obtain` will give another one, and the token was old."""
-        state = self._state(key)
-        token = state.token
-        if token is None or token.text != text:
-            return True
-        if self._clock() - token.fetched_at < _FRESH:
+    def renew(self, grant: Stage) -> bool:
+        """A receiver has answered 401. If that may be its token's fault, have the transfer proceed with another one."""
+        if not isinstance(grant, Grant) or grant.renewed:
             return False
-        state.token = None
+        token = grant.state.token
+        if token is not None and token.text == grant.token:
+            if self._clock() - token.fetched_at < _FRESH:
+                return False
+            grant.state.token = None
+        grant.renewed = True
+        self._obtain(grant)
         return True
+
+    def _obtain(self, grant: Grant) -> None:
+        state, now = grant.state, self._clock()
+        token = state.token
+        may_fetch = not state.is_fetching and now >= state.pause_until
+        if token is not None and now < token.expires_at:
+            if now >= token.renew_at and may_fetch:
+                self._begin(state, now)
+            self._pass(grant, token.text, "")
+        elif state.is_fetching or (may_fetch and self._begin(state, now)):
+            grant.transfer.stage = grant
+            state.waiting[grant] = None
+        else:
+            self._pass(grant, "", state.why)
+
+    def _pass(self, grant: Grant, token: str, why: str) -> None:
+        grant.token = token
+        grant.transfer.stage = None
+        self._proceed(grant.transfer, token or NotAuthorized(why))
 
     def _state(self, key: Key) -> _State:
         state = self._states.get(key)
         if state is None:
             if len(self._states) >= _KEPT:
-                idle = (each for each, its in self._states.items() if its.fetching_since is None)
+                idle = (each for each, its in self._states.items() if not its.is_fetching)
                 self._states.pop(next(idle, key), None)
-            state = self._states[key] = _State()
+            state = self._states[key] = _State(key)
         return state
 
-    def _begin(self, key: Key, state: _State, now: float) -> bool:
+    def _begin(self, state: _State, now: float) -> bool:
         """Start a fetch. False if no request can be made, which counts as a fetch that failed."""
-        answered = partial(self._answered, key, state, now)
+        answered = partial(self._answered, state, now)
         try:
-            request = token_request(key.credentials)
+            request = token_request(state.key.credentials)
         except RequestException:  # its text may quote the URL
             answered(InvalidURL("the token_url is malformed"))
             return False
-        state.fetching_since = now
-        self._fetch(request, key.identity, answered)
+        state.is_fetching = True
+        self._fetch(request, state.key.identity, answered)
         return True
 
-    def _answered(self, key: Key, state: _State, began: float, result: Result) -> None:
-        state.fetching_since = None
+    def _answered(self, state: _State, began: float, result: Result) -> None:
+        state.is_fetching = False
+        text = ""
         try:
-            state.token = token_of(key.credentials, result, began)
+            state.token = token_of(state.key, result, began)
         except Exception as error:  # noqa: BLE001 (one token server must not end the worker)
-            failure = error if isinstance(error, NotAuthorized) else unexpected(error, _host(key.credentials))
+            failure = error if isinstance(error, NotAuthorized) else unexpected(error, state.key.host)
             state.failures += 1
             state.pause_until = self._clock() + seconds_after(state.failures, *_PAUSES)
             state.why = str(failure)
-            outcome = state.why, False
         else:
             state.failures, state.pause_until = 0, 0.0
-            outcome = state.token.text, True
-        if state.waiting and not self._ready:
-            self._post(self._hand_over)
-        self._ready.extend((wait, *outcome) for wait in state.waiting)
+            text = state.token.text
+        for grant in state.waiting:  # the poller spreads them over its turns
+            self._post(partial(self._continue, grant, text, state.why))
         state.waiting.clear()
 
-    def _hand_over(self) -> None:
-        """Continue the waiting transfers, for at most `_HANDING_OVER` seconds of the turn."""
-        until = self._clock() + _HANDING_OVER
-        while self._ready:
-            wait, text, is_token_text = self._ready.popleft()
-            wait.done(wait, text if is_token_text else NotAuthorized(text))
-            if self._clock() > until and self._ready:
-                self._post(self._hand_over)
-                return
+    def _continue(self, grant: Grant, token: str, why: str) -> None:
+        if grant.transfer.stage is grant:  # else it was cancelled or timed out
+            self._pass(grant, token, why)
 
 
 def token_request(credentials: OAuth2) -> PreparedRequest:
@@ -182,12 +204,12 @@ def token_request(credentials: OAuth2) -> PreparedRequest:
     return Request("POST", credentials.token_url, headers=headers, data=form, auth=auth).prepare()
 
 
-def token_of(credentials: OAuth2, result: Result, began: float) -> Token:
+def token_of(key: Key, result: Result, began: float) -> Token:
     """The token in the answer to a request that `began` then (RFC 6749, section 5.1).
 
     Raises NotAuthorized, whose text quotes only the error code of the answer (section 5.2).
     """
-    where = f"no access token from {_host(credentials)}"
+    where = f"no access token from {key.host}"
     if isinstance(result, RequestException):
         raise NotAuthorized(f"{where}: {result}")
     try:
@@ -216,7 +238,3 @@ def _life(given: object) -> float:
     except ValueError:
         life = _DEFAULT_LIFE
     return min(max(life, _SHORTEST_LIFE), _LONGEST_LIFE) if life > 0 else _DEFAULT_LIFE
-
-
-def _host(credentials: OAuth2) -> str:
-    return urlsplit(credentials.token_url).netloc

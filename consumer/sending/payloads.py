@@ -1,12 +1,13 @@
 """Renders a request's body: the record as received, a Standard Webhooks envelope, a CloudEvent, or a projection.
 
-A CloudEvent in binary mode has header lines too.
+A CloudEvent in binary mode has header lines too. A body may be compressed.
 
 Pure and deterministic: an event gives the same bytes in each attempt and process, and after storage in the database,
 so that signatures and a receiver's logged bodies can be compared.
 """
 
 import re
+import zlib
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -27,6 +28,8 @@ JSON = "application/json"
 CLOUD_EVENT = "application/cloudevents+json"  # CloudEvents 1.0, HTTP protocol binding, section 3.2
 CLOUD_EVENTS = "application/cloudevents-batch+json"  # the same, section 3.3
 PROJECTION_BYTES = 2 * 2**20  # limit of a projection's JSON; twice the size of the largest accepted record
+_LEVEL = 1  # compresses 1 MiB of JSON to 27 % in 5.5 ms; level 6: to 23 % in 14 ms
+_GZIP = 31  # as zlib calls this format; it writes no time into the header
 MOST_FORMS = 8  # rendered forms kept per event: subscriptions with different projections share none
 HEADERS_BYTES = 8192  # limit of a CloudEvent's attributes as headers: many servers refuse more
 _ATTRIBUTE = re.compile(r"[a-z0-9]+")  # CloudEvents 1.0, naming convention
@@ -61,6 +64,7 @@ class _Parsed:
     def __init__(self, event: Event) -> None:
         self.event = event
         self._forms: dict[_Asked, tuple[bytes, str]] = {}
+        self._packed: dict[int, tuple[bytes, bytes]] = {}  # by the identity of the body
 
     @cached_property
     def cloud(self) -> CloudEvent:
@@ -92,6 +96,15 @@ class _Parsed:
             form = self._forms[asked] = _FORMS[asked.kind](self, asked)
         return form
 
+    def compressed(self, body: bytes) -> bytes:
+        known, packed = self._packed.get(id(body), (None, b""))
+        if known is not body:
+            if len(self._packed) >= MOST_FORMS:
+                del self._packed[next(iter(self._packed))]
+            packed = compressed(body)
+            self._packed[id(body)] = body, packed
+        return packed
+
 
 _last: _Parsed | None = None  # a fan-out renders the same event again and again
 
@@ -108,8 +121,6 @@ def render(endpoint: Endpoint, event: Event) -> Rendered:
 
 def body_of(endpoint: Endpoint, event: Event) -> tuple[bytes, str]:
     """The body and content type of `render`."""
-    if endpoint.payload_format == "record" and endpoint.projection is None and endpoint.batch is None:
-        return event.body, event.content_type
     try:
         return _parsed(event).form(_Asked(endpoint.payload_format, endpoint.projection, endpoint.batch is not None))
     except ExpressionFailed as error:
@@ -124,6 +135,16 @@ def attribute_lines(event: Event) -> bytes:
     An attribute whose name CloudEvents does not allow is left out: no other name may become a header.
     """
     return _parsed(event).attributes
+
+
+def compressed(body: bytes) -> bytes:
+    """The body compressed with gzip (RFC 1952). Equal bodies give equal bytes."""
+    return zlib.compress(body, _LEVEL, _GZIP)
+
+
+def compressed_for(event: Event, body: bytes) -> bytes:
+    """The same for a body of this event, once for all subscriptions that receive it."""
+    return _parsed(event).compressed(body)
 
 
 def parse(event: Event) -> None:

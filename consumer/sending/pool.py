@@ -5,7 +5,7 @@ import socket
 from collections import deque
 from typing import NamedTuple, Protocol
 
-from consumer.sending.connector import Route
+from consumer.sending.route import Route
 
 _MAX_IDLE = 110.0  # seconds; most servers close a connection that is idle for longer
 MAX_AGE = 600.0  # seconds; limits how long a receiver's changed DNS answer is ignored

@@ -71,9 +71,19 @@ class TlsStream:
     same data.
     """
 
-    def __init__(self, lower: Any, context: ssl.SSLContext, name: str, kept: "KeptSession | None" = None) -> None:
+    def __init__(
+        self,
+        lower: Any,
+        context: ssl.SSLContext,
+        name: str,
+        owner: "Tls | None" = None,
+        place: "Hop" = ("", 0),
+    ) -> None:
+        """`owner` keeps the sessions with the other end, which is at `place`."""
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        session = None if kept is None else kept.session
+        self._context, self._owner, self._place = context, owner, place
+        self._kept = None if owner is None else owner.session(place)
+        session = None if self._kept is None else self._kept.session
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name, session=session)
         self._lower_recv, self._lower_send = lower.recv, lower.send
         self._lower_held: Callable[[], int] | None = lower.held if isinstance(lower, TlsStream) else None
@@ -81,20 +91,14 @@ class TlsStream:
         self._taken = 0  # bytes passed to `send` that are encrypted but not yet all sent
         self._empty = 0  # bytes received that carried too little data
         self._begun = False
-        self.context, self.kept = context, kept
         self.fileno, self.close = lower.fileno, lower.close
         self.getpeercert, self.version, self.cipher = self._tls.getpeercert, self._tls.version, self._tls.cipher
         self.selected_alpn_protocol = self._tls.selected_alpn_protocol
 
-    @property
-    def session(self) -> ssl.SSLSession | None:
-        """The session, which a later connection can resume."""
-        return self._tls.session
-
-    @property
-    def resumed(self) -> bool:
-        """Whether the handshake resumed the session of an earlier connection."""
-        return bool(self._tls.session_reused)
+    def keep_session(self) -> None:
+        """Let the next connection resume the session. With TLS 1.3 there is none before the first read."""
+        if self._owner is not None:
+            self._owner.remember(self._place, self._tls, self._kept)
 
     def do_handshake(self) -> None:
         """Continue the handshake. Raises ssl.SSLWantReadError, ssl.SSLWantWriteError, or another OSError at its end."""
@@ -108,6 +112,8 @@ class TlsStream:
         except NOT_NOW:
             raise (ssl.SSLWantReadError if self._push() else ssl.SSLWantWriteError) from None
         except OSError:
+            if self._owner is not None:
+                self._owner.forget(self._place)
             with contextlib.suppress(OSError):
                 self._push()  # the alert that tells the peer why
             raise
@@ -171,6 +177,9 @@ class _Costly(ssl.SSLError):
     """The receiver shows certificates that take too long to verify. OpenSSL's error has it as its context."""
 
 
+Hop = tuple[str, int]  # host and port of the other end of TLS
+
+
 class KeptSession(NamedTuple):
     """A session for a later connection, which may resume it until this time (unix seconds)."""
 
@@ -181,27 +190,18 @@ class KeptSession(NamedTuple):
 class Tls:
     """Starts TLS as a client: TLS 1.2 or newer, ECDHE, with the certificate and the host name verified."""
 
-    def __init__(
-        self,
-        identity: TlsIdentity | None = None,
-        *,
-        verified: bool = True,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, identity: TlsIdentity | None = None, *, clock: Callable[[], float] = time.time) -> None:
         """`identity` shows its certificate and trusts its own authorities, if it has any; others trust `ca_file()`.
 
-        `verified=False` serves to read a refused certificate. SettingsError if `ca_file()` cannot be read, ValueError
-        if OpenSSL refuses the identity.
+        SettingsError if `ca_file()` cannot be read, ValueError if OpenSSL refuses the identity.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers(_CIPHERS)
         context.set_alpn_protocols(_HTTP1)
+        context.options |= _NO_COMPRESSED_CERTIFICATES  # these cannot be looked at
         context.options |= ssl.OP_NO_RENEGOTIATION  # a receiver could request handshake after handshake
-        if not verified:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        elif identity is None or identity.authorities is None:
+        if identity is None or identity.authorities is None:
             _trust_file(context, ca_file())
         else:  # the subscription's owner may be the authority, and verifying a costly chain takes 0.7 s of the loop
             _limit_chains(context)
@@ -213,54 +213,64 @@ class Tls:
         self._context = context
         self._offered = _HTTP1
         self._clock = clock
-        self._sessions: dict[tuple[str, int], KeptSession] = {}  # least recently used first
+        self._sessions: dict[Hop, KeptSession] = {}  # least recently used first
 
-    def start(self, stream: Any, host: str, port: int, *, http2: bool = False) -> TlsStream:
+    def start(
+        self,
+        stream: Any,
+        host: str,
+        port: int,
+        *,
+        http2: bool = False,
+        shown: Callable[[bytes, ssl.SSLObject], None] | None = None,
+    ) -> TlsStream:
         """TLS over a socket, or over a TLS stream to a proxy. ValueError if no certificate can hold the host's name.
 
-        `http2`: HTTP/2 is offered too.
+        `http2`: HTTP/2 is offered too. `shown` gets the receiver's certificate (DER), before it is verified.
         """
         offered = _HTTP2 if http2 else _HTTP1
         if offered is not self._offered:  # a connection keeps the protocols that its context offered when it was made
             self._offered = offered
             self._context.set_alpn_protocols(offered)
-        kept = self._sessions.get((host, port))
-        if kept is not None and kept.until <= self._clock():
-            del self._sessions[host, port]
-            kept = None
+        if shown is not None:
+            _watch_chains(self._context, lambda chain, tls: shown(next(chain, b""), tls))
         name = host.removesuffix(".")
         try:
             name.encode("idna")  # OpenSSL's own error would not say which name
         except UnicodeError:
             raise ValueError("a label of the host's name is empty or longer than 63 characters") from None
-        return TlsStream(stream, self._context, name, kept)
+        return TlsStream(stream, self._context, name, self, (host, port))
 
-    def remember(self, stream: Any, host: str, port: int) -> None:
-        """Keep the stream's session for the next connection. With TLS 1.3 there is none before the first read.
+    def session(self, place: Hop) -> KeptSession | None:
+        """The session that may be resumed at `place`."""
+        kept = self._sessions.get(place)
+        return kept if kept is not None and kept.until > self._clock() else None
 
-        A session of a dropped context of the same identity is not kept: it could not be resumed here. Resuming does not
-        verify the certificate again, so sessions end with it, or a day after the last full handshake.
+    def remember(self, place: Hop, tls: ssl.SSLObject, resumed: KeptSession | None) -> None:
+        """Keep the session of a connection to `place`, which had a session to resume if `resumed` is given.
+
+        Resuming does not verify the certificate again, so sessions end with it, or a day after the last full handshake.
         """
-        if (session := stream.session) is None or not session.has_ticket or stream.context is not self._context:
+        if (session := tls.session) is None or not session.has_ticket:
             return
-        if stream.resumed and stream.kept is not None:
-            until = stream.kept.until
+        if tls.session_reused and resumed is not None:
+            until = resumed.until
         else:
             try:
-                ends = (stream.getpeercert() or {}).get("notAfter")
+                ends = (tls.getpeercert() or {}).get("notAfter")
             except ValueError:  # after an end without close_notify, OpenSSL shows no certificate
                 return
-            if ends is None:
+            if not isinstance(ends, str):
                 return
             until = min(self._clock() + _SESSION_AGE, ssl.cert_time_to_seconds(ends))
-        self._sessions.pop((host, port), None)
+        self.forget(place)
         if len(self._sessions) >= _SESSIONS:
             del self._sessions[next(iter(self._sessions))]
-        self._sessions[host, port] = KeptSession(session, until)
+        self._sessions[place] = KeptSession(session, until)
 
-    def forget(self, host: str, port: int) -> None:
-        """Drop the session of a host whose handshake failed."""
-        self._sessions.pop((host, port), None)
+    def forget(self, place: Hop) -> None:
+        """Drop the session with a receiver whose handshake failed."""
+        self._sessions.pop(place, None)
 
 
 class TlsContexts:
@@ -291,18 +301,28 @@ class TlsContexts:
 
 
 def _limit_chains(context: ssl.SSLContext) -> None:
-    """Refuse costly certificates before they are verified. The module has no limit, but shows each message first."""
+    """Refuse costly certificates before they are verified."""
     nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts no authority, so that it verifies no signature
 
-    def look(stream: Any, direction: str, version: int, content: int, kind: int, data: bytes) -> None:
-        if (direction, content, kind) == ("read", _HANDSHAKE, _CERTIFICATE):
-            why = excess(_shown(data, is_1_3=version == ssl.TLSVersion.TLSv1_3))
-            if why is not None:
-                stream.context = nobody
-                raise _Costly(why)
+    def look(chain: Iterator[bytes], stream: Any) -> None:
+        if (why := excess(chain)) is not None:
+            stream.context = nobody
+            raise _Costly(why)
 
-    context.options |= _NO_COMPRESSED_CERTIFICATES  # these are not shown
-    context._msg_callback = look  # type: ignore[attr-defined]  # noqa: SLF001 (private, but there since Python 3.8)
+    _watch_chains(context, look)
+
+
+def _watch_chains(context: ssl.SSLContext, look: Callable[[Iterator[bytes], Any], None]) -> None:
+    """Pass the certificates that a receiver shows to `look`, after those that looked before. It may raise."""
+    before = context._msg_callback  # type: ignore[attr-defined]  # noqa: SLF001 (private, but there since Python 3.8)
+
+    def on_message(stream: Any, direction: str, version: int, content: int, kind: int, data: bytes) -> None:
+        if before is not None:
+            before(stream, direction, version, content, kind, data)
+        if (direction, content, kind) == ("read", _HANDSHAKE, _CERTIFICATE):
+            look(_shown(data, is_1_3=version == ssl.TLSVersion.TLSv1_3), stream)
+
+    context._msg_callback = on_message  # type: ignore[attr-defined]  # noqa: SLF001 (the same)
 
 
 def _shown(message: bytes, *, is_1_3: bool) -> Iterator[bytes]:

@@ -1,18 +1,16 @@
-"""A submitted request and its stages."""
+"""A submitted request and its stages, and what the connections that carry it tell their owner."""
 
 import re
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import structlog
 from requests import PreparedRequest, RequestException, Response
 from requests import exceptions as errors
 
 from consumer.crypto.certificates import TlsIdentity
-from consumer.crypto.credentials import OAuth2
 from consumer.sending.answer import BODY_LIMIT, INTERIM, LINES, Answer
-from consumer.sending.tls import Tls
 
 Field = tuple[bytes, bytes]
 
@@ -25,97 +23,37 @@ Result = Response | RequestException
 
 
 class Stage(Protocol):
-    """A stage of a transfer: resolving the name, opening a connection, or exchanging over one."""
+    """A stage of a transfer: waiting for a token or a connection, opening one, or exchanging over one."""
+
+    exchanging: bool  # the request is on its way, so the time limit of the answer applies
 
     def cancel(self) -> None:
         """End the stage and close its sockets."""
 
-    def late(self) -> str:
-        """The missing result, as the start of a time-out's text."""
-
-
-class Pending:
-    """The stage of a transfer that waits for something that others may share, so that it cannot be cancelled.
-
-    The callback that continues the transfer checks that this is still its stage.
-    """
-
-    def __init__(self, missing: str) -> None:
-        self._missing = missing
-
-    def late(self) -> str:
-        """The text of the time-out."""
-        return self._missing
-
-    def cancel(self) -> None:
-        """Do nothing."""
-
-
-class Key(NamedTuple):
-    """Requests with equal credentials and TLS share a token."""
-
-    credentials: OAuth2
-    identity: TlsIdentity | None
-
-
-class Grant:
-    """An access token of a transfer. `renewed`: it is the second one, since the receiver has refused the first."""
-
-    __slots__ = ("key", "renewed", "token")
-
-    def __init__(self, key: Key) -> None:
-        self.key = key
-        self.token = ""
-        self.renewed = False
-
-
-class Exchanging:
-    """The stage of a transfer whose request is being exchanged for an answer."""
-
-    __slots__ = ()
-
-    def late(self) -> str:
-        """The missing result, as the start of a time-out's text."""
-        raise NotImplementedError
-
-    def cut(self) -> Answer | None:
-        """The answer received so far, if its status is known."""
-        raise NotImplementedError
-
-    def cancel(self) -> None:
-        """End the exchange."""
-        raise NotImplementedError
+    def late(self) -> Answer | str:
+        """The answer as far as it has come, if its status is known; else the text of the time-out: what is missing."""
 
 
 class Transfer:
-    """A submitted request, to pass to `cancel`. `connected`: it has opened a TLS connection of its own, with `tls`.
+    """A submitted request, to pass to `cancel`. `connected`: it has begun to open a TLS connection of its own.
 
     `head` and `body` are the bytes to write. Times are monotonic seconds: the transfer `began`, its connection is due
     by `connect_by`, its answer by `deadline`. `again`: its time limit was restarted after the loop had stood still.
-    `identity`: of its TLS connection. `grant`: the access token it goes out with, if it needs one. `refusals`: how
-    often a receiver has closed or refused it unprocessed.
+    `identity`: of its TLS connection. `grant`: of its access token, if it needs one. `refusals`: how often a receiver
+    has closed or refused it unprocessed.
     """
 
-    __slots__ = (
-        "again",
-        "began",
-        "body",
-        "callback",
-        "connect_by",
-        "connected",
-        "deadline",
-        "grant",
-        "head",
-        "identity",
-        "limit",
-        "refusals",
-        "request",
-        "stage",
-        "tls",
-    )
+    connected = False
+    again = False
+    refusals = 0
 
     def __init__(
-        self, request: PreparedRequest, callback: Callable[[Result], None], began: float, limit: float
+        self,
+        request: PreparedRequest,
+        callback: Callable[[Result], None],
+        began: float,
+        limit: float,
+        identity: TlsIdentity | None = None,
     ) -> None:
         self.request = request
         self.callback: Callable[[Result], None] | None = callback  # None: done or cancelled
@@ -123,20 +61,18 @@ class Transfer:
         self.limit = limit
         self.deadline = self.connect_by = began + limit
         self.head = self.body = b""
-        self.stage: Stage | None = None  # None: waits for the resolver, or done
-        self.connected = False
-        self.tls: Tls | None = None
-        self.again = False
-        self.identity: TlsIdentity | None = None
-        self.grant: Grant | None = None
-        self.refusals = 0
+        self.stage: Stage | None = None  # None: not begun, or done
+        self.identity = identity
+        self.grant: Stage | None = None
 
 
-class Http2Exchange(Exchanging):
+class Http2Exchange:
     """The stage of a transfer on an HTTP/2 connection: its request, and the answer as far as it has come.
 
     If it has ended without an answer, `error` is the reason; empty if the receiver has not processed the request.
     """
+
+    exchanging = True
 
     def __init__(self, transfer: Transfer, abandon: "Callable[[Http2Exchange], None]") -> None:
         self.transfer: Transfer | None = transfer  # None: abandoned
@@ -154,9 +90,9 @@ class Http2Exchange(Exchanging):
         self.room = BODY_LIMIT
         self._abandon = abandon
 
-    def late(self) -> str:
-        """The text of the read time-out."""
-        return "no answer"
+    def late(self) -> Answer | str:
+        """The answer received so far, or the text of the read time-out."""
+        return self.cut() or "no answer"
 
     def cut(self) -> Answer | None:
         """The answer received so far, if its status is known."""
@@ -205,6 +141,9 @@ class ConnectionOwner(Protocol):
 
     def await_connection(self, transfer: Transfer) -> None:
         """Start the transfer's connect time-out."""
+
+    def dial(self, transfer: Transfer, done: Callable[[Any], None]) -> Any:
+        """A Dial for the transfer, to be started. `done` gets the stream or the error."""
 
     def keep(self, connection: Any) -> None:
         """Keep an idle connection for later requests."""

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from requests import Response
 
-from consumer.sending.signed_request import SignedRequest, call_plugin
-from consumer.sending.template import REQUEST_ORIGIN, prepare
+from consumer.sending.exchange import SignedRequest, call_plugin
+from consumer.sending.signing import REQUEST_ORIGIN, prepare
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.options import LEAST_NUMBER, MOST_NUMBER
 

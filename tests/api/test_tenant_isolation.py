@@ -12,7 +12,7 @@ from consumer.api.tokens import TokenFile
 from consumer.ledger import store
 from consumer.ledger.rows import AttemptFailure
 from consumer.ops.ping import ping
-from consumer.sending.recording import ExchangeTrace
+from consumer.sending.trace import ExchangeTrace
 from consumer.sending.validation_request import Declined
 from tests.api.test_v1_observed import History, attempt
 from tests.api.v1_kit import NEW, Api, make_api

@@ -11,7 +11,7 @@ from consumer.api.tokens import TokenFile
 from consumer.api.v1.models import GivenOptions, NewSubscription, Patch, ShownSubscription
 from consumer.ledger import store
 from consumer.ops.ping import Ping, ping
-from consumer.sending.recording import ExchangeTrace
+from consumer.sending.trace import ExchangeTrace
 from consumer.sending.validation_request import Granted
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint_row import Rules

@@ -22,7 +22,7 @@ from consumer.crypto.vault import Vault
 from consumer.ledger import outbox
 from consumer.ops.ping import SHOWN, verdict_on
 from consumer.ops.receiver import verify
-from consumer.sending.recording import ExchangeTrace
+from consumer.sending.trace import ExchangeTrace
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from tests.databases import url_of

@@ -13,7 +13,7 @@ from consumer.delivery.delivery import LANE_BYTES, LANE_DELIVERIES, Delivery, La
 from consumer.delivery.lanes import NEW_CONNECTIONS, SLOW, STILL, Admission, Lanes
 from consumer.delivery.limits import OPEN_BYTES, TIMED_OUT
 from consumer.ledger.rows import AttemptFailure, OrderingKey
-from consumer.sending.template import Template
+from consumer.sending.signing import Template
 from consumer.subscriptions.endpoint import Batch, Endpoint, Selection
 from tests.delivery.lanes_kit import BODY, delivery, endpoint, fill, started, turn
 

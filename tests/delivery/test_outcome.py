@@ -20,11 +20,11 @@ from requests.exceptions import (
 
 from consumer.delivery.outcome import Delivered, Failed, Gone, Rejected, Unsendable, judge, retry_after
 from consumer.errors import EgressRefused
-from consumer.sending import masking
-from consumer.sending.masking import masked_start
+from consumer.sending import trace
+from consumer.sending.exchange import SignedRequest
 from consumer.sending.oauth2 import LONGEST_TOKEN
-from consumer.sending.signed_request import SignedRequest
-from consumer.sending.template import prepare
+from consumer.sending.signing import prepare
+from consumer.sending.trace import masked_start
 from consumer.subscriptions.endpoint import Endpoint
 
 
@@ -55,7 +55,7 @@ def test_an_error_may_name_the_compressed_body(status: int, is_told: bool) -> No
     endpoint = Endpoint(1, "https://example.com/", ())
     answer = response(status)
     for final in (frozenset[int](), frozenset([status])):
-        answer.request = request = SignedRequest(prepare(endpoint), b"", b"{}")
+        answer.request = request = SignedRequest(prepare(endpoint), b"", b"{}" * 100)
         plain = judge(answer, 0.0, final)
         request.send_as(b"packed")
         compressed = judge(answer, 0.0, final)
@@ -172,8 +172,8 @@ def test_no_part_of_an_echoed_secret_is_kept(secrets: list[str], text: str, kept
 
 def test_the_forms_of_secrets_take_little_memory() -> None:
     """They are kept for later failures: at most 16 MiB, even if a server gives a new token of the longest each time."""
-    longest = masking._forms('"' * LONGEST_TOKEN)
-    assert sum(map(sys.getsizeof, longest)) * (masking._forms.cache_info().maxsize or 0) < 2**24
+    longest = trace._forms('"' * LONGEST_TOKEN)
+    assert sum(map(sys.getsizeof, longest)) * (trace._forms.cache_info().maxsize or 0) < 2**24
 
 
 def test_only_the_start_of_an_answer_is_searched_for_secrets() -> None:

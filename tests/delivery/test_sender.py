@@ -18,8 +18,9 @@ from consumer.errors import NoDescriptor
 from consumer.events.event import Event
 from consumer.expressions import compile_projection
 from consumer.matching.selection import PAUSE, Budget
-from consumer.sending.adapter import LoopAdapter, Result
+from consumer.sending.adapter import LoopAdapter
 from consumer.sending.payloads import Rendered, render
+from consumer.sending.transfer import Result
 from consumer.subscriptions.endpoint import Batch, Endpoint
 from tests.delivery.desk_kit import SHORT, Desk, response
 from tests.delivery.store_kit import DEFAULT, URL

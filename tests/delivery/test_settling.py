@@ -24,7 +24,7 @@ from consumer.errors import EgressRefused
 from consumer.ledger import outbox
 from consumer.ledger import store as ledger
 from consumer.ledger.rows import NewDelivery
-from consumer.sending.template import prepare
+from consumer.sending.signing import prepare
 from consumer.subscriptions.endpoint import Endpoint
 from models import Subscription
 from tests.delivery.desk_kit import BOOM, LONG, SHORT, TOOK, Desk, response

@@ -12,7 +12,7 @@ from consumer.expressions import NAMES, compile_projection
 from consumer.http.header_rules import check
 from consumer.sending.payloads import PROJECTION_BYTES, Rendered, Unrenderable, attribute_lines, render, render_batch
 from consumer.sending.request import build
-from consumer.sending.template import prepare
+from consumer.sending.signing import prepare
 from consumer.subscriptions.endpoint import Batch, Endpoint, PayloadFormat
 from tests.docs.documentation import TEXTS, code, rows, table_behind
 

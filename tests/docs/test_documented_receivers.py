@@ -28,7 +28,7 @@ from consumer.ops.verification import ask
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.request import build
-from consumer.sending.template import prepare
+from consumer.sending.signing import prepare
 from consumer.sending.validation_request import Declined, Granted
 from consumer.subscriptions.endpoint import Endpoint
 from tests.processes import ROOT, environment

@@ -15,7 +15,7 @@ from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable
 from consumer.sending.payloads import Unrenderable, render, render_batch
 from consumer.sending.request import build
-from consumer.sending.template import prepare
+from consumer.sending.signing import prepare
 from consumer.subscriptions.endpoint import Batch, Endpoint, PayloadFormat
 from consumer.subscriptions.patterns import candidates
 

@@ -32,7 +32,7 @@ from consumer.schemas.conversion import Decode, Framed, framed, translated
 from consumer.schemas.protobuf import protobuf_decoder
 from consumer.sending.answer import BODY_LIMIT, Answer, AnswerReader, BadAnswer
 from consumer.sending.payloads import PROJECTION_BYTES, Unrenderable, render
-from consumer.sending.template import prepare
+from consumer.sending.signing import prepare
 from consumer.subscriptions.endpoint import Endpoint
 from tests.fuzz.records import KEYS, PLACE, check_event, record_of, refusal
 from tests.schemas.descriptors import everything, field, file_of, text_of

@@ -10,7 +10,7 @@ from requests.exceptions import InvalidHeader
 
 from consumer.http import header_rules
 from consumer.http.header_rules import header_lines
-from consumer.sending.template import prepare
+from consumer.sending.signing import prepare
 from consumer.subscriptions.endpoint import Endpoint
 
 # RFC 9110, 7.6.1 and 10.1; RFC 9112, 6: headers of the connection or of message framing

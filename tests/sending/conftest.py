@@ -16,10 +16,11 @@ import requests
 import trustme
 
 from consumer.loop.poller import Poller
-from consumer.sending.adapter import LoopAdapter, Result
+from consumer.sending.adapter import LoopAdapter
 from consumer.sending.connection import Connection
 from consumer.sending.dns import _CachedAddresses
 from consumer.sending.egress import EgressPolicy
+from consumer.sending.transfer import Result
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 LOOPBACK = EgressPolicy((ip_network("127.0.0.0/8"), ip_network("::1/128")))
@@ -192,7 +193,7 @@ class Sender:
 
     def know(self, name: str, *addresses: str) -> None:
         """Put a name's addresses into the resolver's cache."""
-        self.adapter._resolver._cache[name] = _CachedAddresses(addresses, self.poller._clock() + 60)
+        self.adapter._connector.resolver._cache[name] = _CachedAddresses(addresses, self.poller._clock() + 60)
 
     def prepare(self, url: str, body: bytes | str | None = b"{}", **headers: str) -> requests.PreparedRequest:
         return requests.Request("POST", url, data=body, headers=headers).prepare()
@@ -220,7 +221,7 @@ class Sender:
 
     def awaits(self, transfer: Any, text: str) -> None:
         """Turn until the transfer's time-out would have this text."""
-        self.turn_until(lambda: transfer.stage is not None and text in transfer.stage.late())
+        self.turn_until(lambda: transfer.stage is not None and text in str(transfer.stage.late()))
 
     def timed_out(self, results: list[Result], clock: Clock, step: float = 0.1) -> Result:
         """Turn, `step` seconds of the clock after each other, until there is a result."""
@@ -292,3 +293,11 @@ def trusted(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     with authority.cert_pem.tempfile() as bundle:
         monkeypatch.setenv("SSL_CERT_FILE", bundle)
         yield authority
+
+
+@pytest.fixture
+def receive2(trusted: trustme.CA) -> Iterator[Any]:
+    """Make receivers that offer HTTP/2 (`http2_kit.Receive2`)."""
+    kit = pytest.importorskip("tests.sending.http2_kit")
+    with kit.receivers(trusted) as make:
+        yield make

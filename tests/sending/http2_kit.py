@@ -18,8 +18,8 @@ from hyperframe.frame import GoAwayFrame
 from requests import PreparedRequest, Request
 
 from consumer.http.header_rules import header_lines
-from consumer.sending.signed_request import SignedRequest
-from consumer.sending.template import prepare
+from consumer.sending.exchange import SignedRequest
+from consumer.sending.signing import prepare
 from consumer.subscriptions.endpoint import Endpoint
 from tests.sending.conftest import Listener, Sender, server_tls
 

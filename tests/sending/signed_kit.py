@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from consumer.events.event import Event, RecordId
+from consumer.sending.exchange import SignedRequest
 from consumer.sending.request import build
-from consumer.sending.signed_request import SignedRequest
-from consumer.sending.template import prepare
+from consumer.sending.signing import prepare
 from consumer.subscriptions.endpoint import Endpoint
 
 NOW_UTC = datetime(2026, 1, 1, tzinfo=UTC)

@@ -12,9 +12,9 @@ import pytest
 import requests
 from requests import exceptions as errors
 
-from consumer.loop.poller import raise_descriptor_limit
-from consumer.sending.adapter import _HANDING_OVER, Result
+from consumer.loop.poller import BUDGET
 from consumer.sending.dns import _CachedAddresses
+from consumer.sending.transfer import Result
 
 if TYPE_CHECKING:
     from consumer.sending.egress import EgressPolicy
@@ -26,7 +26,7 @@ NO_CONTENT = b"HTTP/1.1 204 No Content\r\nX-One: 1\r\nx-one: 2\r\n\r\n"
 def test_an_expired_connection_answer_is_not_reused(sender: Sender, receive: Receive) -> None:
     """A new connection goes to the name's current address."""
     receiver = receive(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", "close")
-    cache = sender.adapter._resolver._cache
+    cache = sender.adapter._connector.resolver._cache
     for address, result in (("127.0.0.1", True), ("127.0.0.2", False), ("127.0.0.1", True), ("127.0.0.1", True)):
         cache["moving.test"] = _CachedAddresses((address,), time.monotonic() + 60)
         answered = sender.result(f"http://moving.test:{receiver.port}/")
@@ -138,7 +138,7 @@ def test_results_are_handed_over_in_parts(make_sender: MakeSender) -> None:
 
     def judge(result: Result) -> None:
         ended.append(result)
-        now[0] += _HANDING_OVER * 0.6
+        now[0] += BUDGET * 0.6
 
     for _ in range(5):
         sender.adapter.submit(sender.prepare("http://10.0.0.1/"), judge)
@@ -208,33 +208,3 @@ def test_a_session_with_an_auth_plug_in(sender: Sender, receive: Receive) -> Non
         digest = requests.auth.HTTPDigestAuth("user", "password")
         assert session.post(receive(behave).url, data=b"x", auth=digest).status_code == 204
         assert session.get(receiver.url).json() == {"a": 1}
-
-
-def test_two_thousand_in_flight(make_sender: MakeSender) -> None:
-    """Far more transfers than `select` could handle are open at once, and all are answered."""
-    if raise_descriptor_limit() < 6000:
-        pytest.skip("needs 6,000 descriptors (ulimit -Hn)")
-    count = 2000
-    sender = make_sender(timeout=30, connect_timeout=20)
-    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
-        connections: list[socket.socket] = []
-
-        def serve() -> None:
-            connections.extend(listener.accept()[0] for _ in range(count))
-            for connection in connections:
-                connection.recv(65536)
-                connection.sendall(NO_CONTENT)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        results: list[Result] = []
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        for _ in range(count):
-            sender.submit(url, results)
-        assert sender.adapter.in_flight == count
-        sender.turn_until(lambda: len(results) == count, 30)
-        thread.join()
-        assert {result.status_code for result in results if isinstance(result, requests.Response)} == {204}
-        assert sender.adapter.connections_opened == count
-        for connection in connections:
-            connection.close()

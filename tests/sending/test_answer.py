@@ -216,38 +216,6 @@ def test_a_status_line_without_cr_counts(behind: bytes) -> None:
         assert in_any_pieces(start + b"HTTP/1.1 200 OK\n" + behind) == Answer(200, OK[:-2], b"", keep=False)
 
 
-@pytest.mark.parametrize(
-    "last", [HINTS, b"HTTP/1.1 103 Early Hints\nLink: </a>\n\n", b"HTTP/1.1 100\r\nA: b\n\r\n", b""]
-)
-@pytest.mark.parametrize("first", [b"HTTP/1.1 100 Continue\n\n", b"HTTP/1.1 102 X\r\nA: b\nC: d\r\n\r\n"])
-def test_an_interim_line_without_cr_does_not_hide_the_status(first: bytes, last: bytes) -> None:
-    """In whatever pieces it comes: only the status of the final answer counts, and the rest is not read."""
-    for final in (OK + LENGTH[len(OK) :] + b"\r\nok", OK[:-2] + b"\n\n"):
-        answers = list(map(read, cuts(first + last + final)))
-        assert {(answer.status, answer.body, answer.keep) for answer in answers} == {(200, b"", False)}
-        assert all(answer.head.startswith(OK[:-2]) for answer in answers)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *(b"HTTP/1.1 101 X\n\n" + OK + EMPTY, b"HTTP/1.1 100 X\n\nok" + OK + EMPTY, b"HTTP/1.1 100 X\nA B\n\n" + OK),
-        *(b"HTTP/1.1 100 X\n\n<html>\n", b"HTTP/1.1 100 X\n\nHTTP/1.1 101 X\r\n\r\n" + OK),
-    ],
-)
-def test_an_interim_line_without_cr_makes_no_answer_of_other_bytes(text: bytes) -> None:
-    """The bytes behind it must be further interim answers or a final status line."""
-    for pieces in cuts(text):
-        assert reason(pieces).startswith(OTHER)
-
-
-def test_a_status_is_awaited_behind_an_interim_line_without_cr() -> None:
-    """Until the head's limit, as behind other interim answers; the end of the connection before it has its reason."""
-    start = b"HTTP/1.1 103 Early Hints\n"
-    assert reason([start, b"Link: </a>\n\n"]) == "it ended the connection before the end of a status line"
-    assert reason([start, b"\n", *([b"HTTP/1.1 103 X\nA: b\n\n" * 500] * 9)]).startswith("the head of its answer has")
-
-
 @given(st.lists(cut(kept()), min_size=2, max_size=4))
 def test_consecutive_answers(answers: list[list[bytes]]) -> None:
     """After an answer that keeps the connection, the reader reads the next one as a new reader would."""

@@ -8,10 +8,10 @@ from random import Random
 import pytest
 
 from consumer.events.event import Event, RecordId
+from consumer.sending.exchange import SignedRequest
 from consumer.sending.payloads import MOST_FORMS, render
 from consumer.sending.request import build, build_batch
-from consumer.sending.signed_request import SignedRequest
-from consumer.sending.template import prepare
+from consumer.sending.signing import prepare
 from consumer.subscriptions.endpoint import Batch, Endpoint, PayloadFormat
 from tests.sending.conftest import NO_CONTENT, Receive, Sender
 from tests.signatures import hexed, standard

@@ -14,11 +14,12 @@ from requests import exceptions as errors
 
 from consumer.errors import EgressRefused
 from consumer.loop.poller import Poller
-from consumer.sending.adapter import Result
-from consumer.sending.connector import Connector, Route
-from consumer.sending.dns import alternated
+from consumer.sending.answer import Answer
+from consumer.sending.connector import Connector, Dial
+from consumer.sending.dns import _CachedAddresses, alternated
 from consumer.sending.egress import EgressPolicy
-from consumer.sending.tls import Tls
+from consumer.sending.route import placed
+from consumer.sending.transfer import Result
 from tests.sending.conftest import (
     LOOPBACK,
     NO_CONTENT,
@@ -82,6 +83,14 @@ def connected_to() -> Iterator[list[str]]:
         patch.setattr(socket.socket, "connect_ex", connecting)
         patch.setattr(socket.socket, "connect", lambda *_: pytest.fail("our code never connects this way"))
         yield seen
+
+
+def dialled(connector: Connector, name: str, port: int, addresses: list[str]) -> Dial:
+    """A dial to a name that has these addresses."""
+    connector.resolver._cache[name] = _CachedAddresses(tuple(addresses), 1e9)
+    dial = Dial(connector, placed(f"http://{name}:{port}/", None, None), print)
+    dial.start()
+    return dial
 
 
 def closed_port() -> int:
@@ -158,11 +167,11 @@ def test_few_addresses_of_a_name_are_tried_at_once(connected_to: list[str]) -> N
     """Each takes a descriptor. The next one replaces the first, which has been silent for a second by then."""
     now = [0.0]
     poller = Poller(lambda: now[0])
-    connector = Connector(poller, egress=LOOPBACK, tls=Tls(), clock=lambda: now[0])
+    connector = Connector(poller, egress=LOOPBACK, timeout=5, clock=lambda: now[0])
     with black_hole() as port:
         before = descriptors()
         connected_to.clear()
-        dial = connector.dial(Route("many.test", port, tls=False), ["127.0.0.1"] * 16, print)
+        dial = dialled(connector, "many.test", port, ["127.0.0.1"] * 16)
         for step in range(1, 16):
             now[0] = step * 0.251
             poller.turn(0)
@@ -191,14 +200,14 @@ def test_a_dial_that_waits_again_does_not_delay_others(connected_to: list[str]) 
     """Its next address is due later than that of a dial that began after it."""
     now = [0.0]
     poller = Poller(lambda: now[0])
-    connector = Connector(poller, egress=LOOPBACK, tls=Tls(), clock=lambda: now[0])
+    connector = Connector(poller, egress=LOOPBACK, timeout=5, clock=lambda: now[0])
     with black_hole() as port:
         connected_to.clear()
-        first = connector.dial(Route("a.test", port, tls=False), ["127.0.0.1"] * 4, print)
+        first = dialled(connector, "a.test", port, ["127.0.0.1"] * 4)
         now[0] = 0.1
-        second = connector.dial(Route("b.test", port, tls=False), ["127.0.0.1", "127.0.0.9"], print)
+        second = dialled(connector, "b.test", port, ["127.0.0.1", "127.0.0.9"])
         now[0] = 0.2
-        first.start()  # as after its address has refused
+        first.try_next()  # as after its address has refused
         for now[0] in (0.251, 0.351):
             poller.turn(0)
         assert connected_to[3:] == ["127.0.0.9"]
@@ -285,14 +294,17 @@ STAGES = ("name", "proxy name", "connect", "connect to proxy", "TLS", "TLS with 
 
 def never_resolving(sender: Sender, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     """Names with "hung" never resolve. Connecting starts late after the submission, as on a busy machine."""
-    known, place_of = sender.adapter._resolver.resolve, sender.adapter._places.of
+    resolver, place_of = sender.adapter._connector.resolver, sender.adapter._places.of
+    known = resolver.resolve
 
     def placed_late(*ask: Any) -> Any:
         clock.now += 0.002
         return place_of(*ask)
 
     monkeypatch.setattr(sender.adapter._places, "of", placed_late)
-    monkeypatch.setattr(sender.adapter._resolver, "resolve", lambda *ask: None if "hung" in ask[0] else known(*ask))
+    monkeypatch.setattr(
+        sender.adapter._connector.resolver, "resolve", lambda *ask: None if "hung" in ask[0] else known(*ask)
+    )
 
 
 @pytest.mark.parametrize("stage", [*STAGES, "answer"])
@@ -329,7 +341,7 @@ def test_a_cancelled_request_leaves_no_descriptor_open(
         transfer = sender.submit(url, results)
         sender.awaits(transfer, text)
         if stage == "body":
-            sender.turn_until(lambda: transfer.stage.cut() is not None)
+            sender.turn_until(lambda: isinstance(transfer.stage.late(), Answer))
         for _ in range(3):
             sender.poller.turn(0.01)
         assert "name" in stage or len(sender.poller._handlers) == handlers + 1
@@ -344,8 +356,8 @@ def test_a_cancelled_request_leaves_no_descriptor_open(
 def test_a_failed_dial_may_be_cancelled(sender: Sender) -> None:
     """The requests that wait for it may be cancelled at the moment it ends."""
     ended: list[object] = []
-    route = Route("127.0.0.1", closed_port(), tls=False)
-    dial = sender.adapter._connector.dial(route, ["127.0.0.1"], ended.append)
+    dial = Dial(sender.adapter._connector, placed(f"http://127.0.0.1:{closed_port()}/", None, None), ended.append)
+    dial.start()
     sender.turn_until(lambda: ended)
     for _ in range(2):
         dial.cancel()

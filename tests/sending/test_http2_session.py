@@ -119,15 +119,6 @@ def test_requests() -> None:
     assert [each[:3] for each in talk.frames()] == [(HEADERS, LAST, 5)]
 
 
-def test_a_large_head_goes_out_in_pieces() -> None:
-    """A frame holds no more than 16 KiB."""
-    talk = Talk()
-    talk.session.open(exchange(), HEAD.replace(b"x-a: b", b"x-a: " + b"b" * 40_000) % 0, b"")
-    sent = talk.frames()
-    assert [each[:3] for each in sent] == [(HEADERS, END, 1), (CONTINUATION, 0, 1), (CONTINUATION, LAST_HEAD, 1)]
-    assert all(len(payload) <= 16_384 for *_, payload in sent)
-
-
 def test_one_request_goes_out_before_the_receivers_limit_is_known() -> None:
     """Afterwards as many as it allows, but no more than our own limit."""
     session = Http2Session()
@@ -352,16 +343,6 @@ def test_a_fault_of_the_connection_fails_all_its_requests(sent: bytes) -> None:
     streams = [talk.send(), talk.send()]
     talk.failure(raw(PRIORITY, 0, 1, bytes(5)), sent)
     assert [each.error for each in talk.session.end("why", orderly=False)] == ["why"] * len(streams)
-
-
-def test_padding_and_priorities_are_skipped() -> None:
-    """They carry no data."""
-    talk = Talk()
-    stream = talk.send()
-    flags = LAST_HEAD | PADDED | PRIORITIZED
-    head = raw(HEADERS, flags, 1, b"\x03" + b"\0" * 5 + talk.block(200) + b"\0" * 3)
-    body = raw(DATA, PADDED | END, stream.number, b"\x02ok\0\0")
-    assert talk.one(head, body).cut() == Answer(200, b"HTTP/2 200", b"ok", keep=False)
 
 
 # The end of requests.

@@ -20,8 +20,8 @@ from requests import exceptions as errors
 
 from consumer.crypto.certificates import LONGEST_CHAIN, TlsIdentity, install
 from consumer.sending import tls
-from consumer.sending.adapter import Result
 from consumer.sending.tls import Tls, TlsContexts
+from consumer.sending.transfer import Result
 from tests.sending.conftest import NO_CONTENT, MakeSender, Receive, Receiver, Sender, server_tls
 from tests.sending.signed_kit import signed
 
@@ -151,32 +151,6 @@ def test_connections_are_not_shared_between_identities(
     assert receiver.connections == 3
 
 
-def test_a_context_that_is_used_again_drops_no_other(
-    authority: trustme.CA,
-    clients: trustme.CA,
-    receive: Receive,
-    make_sender: MakeSender,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Two subscriptions that take turns, of two contexts that are kept, need no third one."""
-    monkeypatch.setattr(tls, "_IDENTITIES", 2)
-    made: list[TlsIdentity] = []
-    real = vars(tls)["install"]
-
-    def install(context: ssl.SSLContext, of: TlsIdentity) -> None:
-        made.append(of)
-        real(context, of)
-
-    monkeypatch.setattr(tls, "install", install)
-    context = server_tls(authority.issue_cert("127.0.0.1"))
-    receiver = receive(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", tls=context)
-    first, second = (identity(clients.issue_cert(name), authority) for name in ("first.test", "second.test"))
-    sender = make_sender()
-    for of in (first, second, second, first):
-        assert result_of(sender, receiver.url, of).status_code == 204  # type: ignore[union-attr]
-    assert (made, receiver.connections) == ([first, second], 4)
-
-
 def test_equal_identities_share_a_context_and_old_contexts_are_dropped(
     clients: trustme.CA, trusted: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,7 +171,8 @@ def test_equal_identities_share_a_context_and_old_contexts_are_dropped(
     first, second, third = (identity(clients.issue_cert(f"{name}.test"), None) for name in "abc")
     made = made_of(first, anew=True)
     assert made_of(TlsIdentity(first.certificate, first.private_key, first.authorities)) is made
-    made_of(second, anew=True)
+    other = made_of(second, anew=True)
+    assert made_of(second) is other  # used again, it drops no other
     assert made_of(first) is made  # the most recently used
     made_of(third, anew=True)
     assert made_of(first) is made
@@ -242,32 +217,6 @@ def test_contexts_are_made_in_a_thread(
     assert [result.status_code for result in results] == [204] * 4  # type: ignore[union-attr]
     assert len(makers) == len(of)
     assert threading.get_ident() not in makers
-
-
-def test_a_session_of_a_dropped_context_is_not_resumed(
-    authority: trustme.CA, receive: Receive, make_sender: MakeSender, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With more identities than are kept, a context may be made anew before the first one's answer arrives."""
-    monkeypatch.setattr(tls, "_IDENTITIES", 1)
-    answers = [threading.Event() for _ in range(4)]
-    turns = iter(answers)
-
-    def behave(connection: ssl.SSLSocket, _request: bytes) -> bool:
-        next(turns).wait(60)
-        connection.sendall(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n")
-        return False
-
-    receiver, sender = receive(behave, tls=server_tls(authority.issue_cert("127.0.0.1"))), make_sender()
-    one, other = identity(None, authority), identity(trustme.CA().issue_cert("a.test"), authority)
-    results: list[Result] = []
-    for number, of in enumerate((one, other, one), 1):
-        sender.adapter.submit(signed(receiver.url, tls=of), results.append)
-        sender.turn_until(lambda number=number: len(receiver.requests) == number)  # type: ignore[misc]
-    for number, place in enumerate((1, 2, 0), 1):
-        answers[place].set()
-        sender.turn_until(lambda number=number: len(results) == number)  # type: ignore[misc]
-    answers[3].set()
-    assert result_of(sender, receiver.url, one).status_code == 204  # type: ignore[union-attr]
 
 
 def test_an_identity_that_openssl_refuses_is_a_clear_error(

@@ -9,7 +9,7 @@ import pytest
 from requests.exceptions import ConnectTimeout, ReadTimeout
 
 from consumer.loop.poller import GAP, Poller
-from consumer.sending.adapter import Result
+from consumer.sending.transfer import Result
 from tests.sending.conftest import Clock, MakeSender, Receive
 
 
@@ -159,9 +159,10 @@ def test_a_time_out_is_judged_by_what_has_been_read(make_sender: MakeSender, rec
     """In a flood the poller leaves ready descriptors for later turns. An answer may wait there, but not for ever."""
     stage = Stage(make_sender, receive, timeout=5)
     stage.submit()
+    (transfer,) = stage.sender.adapter._open
     for seconds, is_judged in ((5.5, False), (1.0, True)):
         stage.clock.now += seconds
         stage.sender.adapter._on_judgement()  # the poller has served no turn since
-        assert bool(stage.sender.adapter._ended) is is_judged
+        assert (transfer.stage is None) is is_judged
     stage.sender.turn_until(lambda: stage.results)
     assert isinstance(stage.results[0], ReadTimeout)

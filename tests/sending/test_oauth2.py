@@ -18,13 +18,14 @@ from requests import Response
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.credentials import OAuth2
 from consumer.errors import NotAuthorized
-from consumer.sending.adapter import Result
-from consumer.sending.oauth2 import Token, Tokens, Wait, token_of, token_request
-from consumer.sending.response import LazyResponse
-from consumer.sending.transfer import Key
+from consumer.sending.exchange import LazyResponse
+from consumer.sending.oauth2 import Key, Token, Tokens, token_of, token_request
+from consumer.sending.transfer import Result, Stage, Transfer
 from tests.sending.conftest import NO_CONTENT, Clock, MakeSender, Receive, Receiver, Sender, server_tls
 from tests.sending.signed_kit import header, signed
 
+CREDENTIALS = OAuth2("https://id.test/token", "client", "s3cret")
+KEY = Key(CREDENTIALS, None)
 UNAUTHORIZED = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -226,12 +227,25 @@ class Loop:
         self.fetches: list[Callable[[Result], None]] = []
         self.posted: list[Callable[[], None]] = []
         self.told: list[str] = []
-        self.tokens = Tokens(lambda _r, _i, done: self.fetches.append(done), self.posted.append, lambda: self.now)
+        self.tokens = Tokens(
+            lambda _r, _i, done: self.fetches.append(done),
+            lambda _transfer, found: self.told.append(str(found)),
+            self.posted.append,
+            lambda: self.now,
+        )
 
-    def obtain(self) -> str | None:
+    def submit(self, of: OAuth2 = CREDENTIALS) -> Stage:
+        """A transfer that needs a token: its grant."""
+        transfer = Transfer(token_request(CREDENTIALS), print, self.now, 60)
+        self.tokens.authorize(transfer, of)
+        assert transfer.grant is not None
+        return transfer.grant
+
+    def obtain(self, of: OAuth2 = CREDENTIALS) -> str | None:
         """The token or the error, if one is known now."""
-        found = self.tokens.obtain(KEY, lambda _wait, outcome: self.told.append(str(outcome)))
-        return None if isinstance(found, Wait) else str(found)
+        self.told.clear()
+        self.submit(of)
+        return self.told.pop() if self.told else None
 
     def answer(self, body: object, status: int = 200) -> None:
         self.fetches.pop(0)(answer(body, status))
@@ -239,12 +253,9 @@ class Loop:
             self.posted.pop(0)()
 
 
-KEY = Key(OAuth2("https://id.test/token", "client", "s3cret"), None)
-
-
 def answer(body: object, status: int = 200) -> Result:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return LazyResponse(token_request(KEY.credentials), status, b"", content, 0.1)
+    return LazyResponse(token_request(CREDENTIALS), status, b"", content, 0.1)
 
 
 @pytest.fixture
@@ -282,28 +293,30 @@ def test_a_failed_renewal_keeps_the_present_token(loop: Loop) -> None:
 
 def test_a_token_url_without_a_request_fails_the_requests_alone(loop: Loop) -> None:
     """They get an error that does not quote the URL. As after a failed fetch, none is open, and a pause begins."""
-    key = Key(OAuth2("https://*.test/s3cret", "client", "s3cret"), None)
+    of = OAuth2("https://*.test/s3cret", "client", "s3cret")
     for _ in range(2):
-        found = loop.tokens.obtain(key, lambda _wait, _outcome: None)
-        assert str(found) == "no access token from *.test: the token_url is malformed"
-    state = loop.tokens._states[key]
-    assert (state.fetching_since, state.pause_until, state.failures) == (None, loop.now + 1, 1)
+        assert loop.obtain(of) == "no access token from *.test: the token_url is malformed"
+    state = loop.tokens._states[Key(of, None)]
+    assert (state.is_fetching, state.pause_until, state.failures) == (False, loop.now + 1, 1)
     assert (loop.fetches, loop.posted) == ([], [])
 
 
 def test_a_refused_token_is_dropped_unless_it_is_new_or_already_replaced(loop: Loop) -> None:
-    """Of a thousand 401s, the first one drops the token."""
+    """Of a thousand 401s, the first one drops the token. None renews its token twice."""
     loop.obtain()
     loop.answer({"access_token": "a"})
+    first, second, third = (loop.submit() for _ in range(3))
     loop.now += 9.9
-    assert not loop.tokens.refused(KEY, "a")
+    assert not loop.tokens.renew(first)
     loop.now += 0.2
-    assert loop.tokens.refused(KEY, "a")
-    assert loop.tokens.refused(KEY, "a")
-    assert loop.obtain() is None
+    assert loop.tokens.renew(first)
+    assert loop.tokens.renew(second)
+    loop.told.clear()
     loop.answer({"access_token": "b"})
-    assert loop.tokens.refused(KEY, "a")
-    assert loop.obtain() == "b"
+    assert loop.told == ["b", "b"]
+    assert loop.tokens.renew(third)
+    assert (loop.told, loop.fetches) == (["b"] * 3, [])
+    assert not loop.tokens.renew(third)
 
 
 @pytest.mark.parametrize(
@@ -327,14 +340,14 @@ def test_a_refused_token_is_dropped_unless_it_is_new_or_already_replaced(loop: L
 def test_an_answer_without_a_token_has_its_reason(status: int, body: object, text: str) -> None:
     """Only an error code that is defined is quoted: the server may echo the secret."""
     with pytest.raises(NotAuthorized) as refused:
-        token_of(KEY.credentials, answer(body, status), 0.0)
+        token_of(KEY, answer(body, status), 0.0)
     assert str(refused.value) == f"no access token from id.test: {text}"
 
 
 def test_a_missing_answer_has_its_reason() -> None:
     """The reason is named as for a receiver."""
     with pytest.raises(NotAuthorized, match=r"^no access token from id.test: no route$"):
-        token_of(KEY.credentials, RequestsConnectionError("no route"), 0.0)
+        token_of(KEY, RequestsConnectionError("no route"), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +357,7 @@ def test_a_missing_answer_has_its_reason() -> None:
 def test_the_lifetime_of_a_token(given_life: object, renew: float, end: float) -> None:
     """`expires_in` counts from the request for the token. Without a usable value the lifetime is five minutes."""
     body = {"access_token": "a", "expires_in": given_life}
-    assert token_of(KEY.credentials, answer(body), 0.0) == Token("a", 0.0, renew, end)
+    assert token_of(KEY, answer(body), 0.0) == Token("a", 0.0, renew, end)
 
 
 @given(
@@ -357,7 +370,7 @@ def test_the_lifetime_of_a_token(given_life: object, renew: float, end: float) -
 )
 def test_no_lifetime_is_negative(life: object) -> None:
     """Whatever value a server sends."""
-    token = token_of(KEY.credentials, answer(json.dumps({"access_token": "a", "expires_in": life}).encode()), 0.0)
+    token = token_of(KEY, answer(json.dumps({"access_token": "a", "expires_in": life}).encode()), 0.0)
     assert 0.5 < token.renew_at < token.expires_at <= 30 * 86400
 
 

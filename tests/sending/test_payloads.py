@@ -2,14 +2,11 @@
 
 import json
 import re
-import time
 from base64 import b64decode
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
 import jsonschema
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -256,13 +253,6 @@ def test_an_older_cloud_event_is_rewritten_as_1_0() -> None:
     assert cloud_event(structured(specversion="0.3", data=1))["specversion"] == "1.0"
 
 
-@given(values, st.sampled_from((JSON, "application/vnd.x+json; charset=utf-8", "TEXT/JSON")))
-def test_data_of_a_cloud_event_parses_back(value: Any, content_type: str) -> None:
-    """Any JSON value parses back, with the content type that was declared."""
-    found = cloud_event(event_of(json.dumps(value).encode(), content_type))
-    assert (found["data"], found["datacontenttype"]) == (value, content_type)
-
-
 @given(st.binary(min_size=1), st.sampled_from(("text/csv", "image/png", JSON, "application/xml; charset=utf-8")))
 def test_any_bytes_can_be_recovered_from_a_cloud_event(body: bytes, content_type: str) -> None:
     """As in CloudEvents: JSON is a value, text is a string, all else is base64. `datacontenttype` says which."""
@@ -356,17 +346,10 @@ def test_a_value_without_a_json_form_is_refused(kind: PayloadFormat, projection:
         render(kind, event, projection)
 
 
-def test_projecting_a_field_costs_no_more_than_its_json() -> None:
-    """This holds for any number of values: examining each of them would take five times as long."""
-    body = orjson.dumps({"a": [{"b": number} for number in range(80_000)]})
-
-    def seconds(work: Callable[[], object]) -> float:
-        begin = time.thread_time()
-        work()
-        return time.thread_time() - begin
-
-    alone = min(seconds(lambda: orjson.dumps(orjson.loads(body))) for _ in range(5))
-    assert min(seconds(lambda: render("record", event_of(body), "data.a")) for _ in range(5)) < 2.5 * alone
+def test_the_values_of_a_projected_field_are_not_examined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are JSON already: examining each of them would take five times as long as writing them."""
+    monkeypatch.setattr(payloads, "_plain", None)
+    assert render("record", event_of(b'{"a": [{"b": 1}]}'), "data.a").body == b'[{"b":1}]'
 
 
 @pytest.mark.parametrize("kind", ["record", "standard", "cloudevents"])
@@ -534,21 +517,6 @@ def test_the_attributes_of_binary_mode() -> None:
         "no": "false",
     }
     assert b"ce-subject: a%20%22b%22%20100%25%20%C3%A9%0D%0Ax:%20y\r\n" in payloads.attribute_lines(event)
-
-
-def test_binary_mode_has_what_structured_mode_has() -> None:
-    """A receiver gets the same event in both modes, from a record in either mode."""
-    headers: dict[str, bytes | None] = {"ce_ext": '"é" %'.encode(), "ce_time": b"2026-01-02T03:04:05Z"}
-    data = {"a": [1, "é"]}
-    for event in (
-        structured(ext='"é" %', time="2026-01-02T03:04:05Z", data=data),
-        event_of(json.dumps(data).encode(), JSON, BINARY | headers),
-    ):
-        body, content_type, attributes = binary(event)
-        whole = cloud_event(event)
-        assert json.loads(body) == whole.pop("data") == data
-        assert content_type == whole.pop("datacontenttype", JSON)
-        assert attributes == whole
 
 
 def test_a_projection_in_binary_mode() -> None:

@@ -17,8 +17,9 @@ from consumer.config.settings import RuleSettings
 from consumer.crypto.credentials import PluginAuth, StoredSecret, credentials_of
 from consumer.crypto.vault import Vault
 from consumer.errors import NotAuthorized, SettingsError
-from consumer.sending.adapter import Result
-from consumer.sending.message import message, placed
+from consumer.sending.request import message
+from consumer.sending.route import placed
+from consumer.sending.transfer import Result
 from tests.sending.conftest import NO_CONTENT, Receive, Sender
 from tests.sending.signed_kit import EVENT, NOW_UTC, header, signed
 
@@ -141,7 +142,7 @@ class Copies(AuthBase):
 def test_the_headers_of_a_copied_request_are_sent() -> None:
     """They replace the lines that were rendered before the plug-in was called."""
     request = signed(URL, auth=PluginAuth("p", "{}", Copies()))
-    assert b"X-Shop-Id: 42\r\n" in message(request, placed(URL, None, None))[0]
+    assert b"X-Shop-Id: 42\r\n" in message(request, placed(URL, None, None).line)[0]
 
 
 @pytest.mark.parametrize(

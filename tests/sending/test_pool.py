@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.sending.connection import Connection
-from consumer.sending.connector import Route
 from consumer.sending.pool import _RESTING, KEPT, REST, Pool, connections
+from consumer.sending.route import Route
 
 
 class Kept:
@@ -42,16 +42,6 @@ def put(pool: Pool, kept: Kept, now: float) -> Kept:
 
 def take(pool: Pool, way: Route, now: float, served_at: float = 0.0, room: int = 1_000) -> Kept | None:
     return cast("Kept | None", pool.take(way, now, served_at, room))
-
-
-def test_the_most_recently_used_is_taken_first() -> None:
-    """In calm times the others grow old and are closed."""
-    pool = Pool(10)
-    first, second, other = (put(pool, Kept(route(number)), 1.0) for number in (0, 0, 1))
-    assert [take(pool, route(), 1.0) for _ in range(3)] == [second, first, None]
-    assert take(pool, route(1), 1.0) is other
-    assert take(pool, route(2), 1.0) is None
-    assert len(pool) == 0
 
 
 def test_another_port_or_scheme_is_another_route() -> None:
@@ -132,31 +122,6 @@ def test_a_connection_rests_before_it_is_used_again() -> None:
     assert take(pool, route(), 1.0) is None
     assert take(pool, route(), 1.0, room=_RESTING - 1) is kept[1]
     assert take(pool, route(), 1.0 + REST) is kept[-1]
-
-
-def test_the_least_recently_used_goes_when_there_are_too_many() -> None:
-    """Its route does not matter. Use makes a connection the last to go."""
-    pool = Pool(3)
-    made = [put(pool, Kept(route(number)), float(number)) for number in range(3)]
-    again = take(pool, route(0), 3.0)
-    assert again is made[0]
-    put(pool, made[0], 3.0)
-    put(pool, Kept(route(9)), 4.0)
-    assert [one.closed for one in made] == [False, True, False]
-    assert len(pool) == 3
-
-
-def test_a_dropped_connection_no_longer_counts() -> None:
-    """Dropping it twice, or dropping one that is not kept, has no effect."""
-    pool = Pool(2)
-    gone, stays = put(pool, Kept(route()), 1.0), put(pool, Kept(route()), 1.0)
-    for _ in range(2):
-        pool.drop(cast("Connection", gone))
-    assert not put(pool, Kept(route()), 2.0).closed
-    assert (gone.closed, stays.closed, len(pool)) == (False, False, 2)
-    pool.close()
-    assert (gone.closed, stays.closed, len(pool)) == (False, True, 0)
-    pool.close()
 
 
 @pytest.mark.parametrize(

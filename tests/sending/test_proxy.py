@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests import exceptions as errors
 
-from consumer.http.proxy import NoTunnel, TunnelReader, parse_proxy
-from consumer.sending.adapter import Result
+from consumer.http.urls import parse_proxy
+from consumer.sending.connector import NoTunnel, TunnelReader
 from consumer.sending.egress import EgressPolicy
+from consumer.sending.transfer import Result
 from tests.sending.conftest import (
     NO_CONTENT,
     Behaviour,
@@ -123,13 +124,13 @@ def test_every_way_through_a_proxy(
     """The proxy resolves the name and applies its own egress rule. The connection, or the tunnel, is kept."""
     way = make_way(proxy, receiver, user=USER)
     asked: list[str] = []
-    resolve = way.sender.adapter._resolver.resolve
+    resolve = way.sender.adapter._connector.resolver.resolve
 
     def noting(name: str, *more: Any) -> None:
         asked.append(name)
         resolve(name, *more)
 
-    monkeypatch.setattr(way.sender.adapter._resolver, "resolve", noting)
+    monkeypatch.setattr(way.sender.adapter._connector.resolver, "resolve", noting)
     for _ in range(3):
         result = way.post()
         assert isinstance(result, requests.Response), result
@@ -326,25 +327,6 @@ def test_the_receivers_certificate_is_verified_through_a_tunnel(
     assert type(result) is errors.SSLError
     assert "certificate is not valid for 'receiver.test'" in str(result)
     assert stranger.requests == []
-
-
-@PROXIES
-def test_a_tunnel_that_closed_while_it_was_kept_is_replaced(make_way: MakeWay, proxy: str) -> None:
-    """As with any kept connection: once, if no byte of an answer has come."""
-    count = [0]
-
-    def behave(connection: socket.socket, _request: bytes) -> bool:
-        count[0] += 1
-        if count[0] != 2:
-            connection.sendall(NO_CONTENT)
-        return count[0] != 2
-
-    way = make_way(proxy, "https", behave)
-    for _ in range(2):
-        result = way.post(LARGE)
-        assert isinstance(result, requests.Response), result
-    assert way.proxy.connections == 2
-    assert way.receiver.requests[1] == way.receiver.requests[2]
 
 
 @given(st.binary(max_size=80), st.lists(st.integers(0, 200), max_size=8))

@@ -1,6 +1,5 @@
 """Building the request of a delivery, and of a batch."""
 
-import json
 from base64 import b64encode
 from dataclasses import replace
 from typing import get_args
@@ -20,7 +19,7 @@ from consumer.expressions import compile_projection
 from consumer.http.header_rules import header_lines
 from consumer.sending.payloads import Unrenderable, render
 from consumer.sending.request import build, build_batch
-from consumer.sending.template import prepare
+from consumer.sending.signing import prepare
 from consumer.subscriptions.endpoint import Batch, Endpoint, PayloadFormat
 from tests.signatures import hexed, standard
 
@@ -122,13 +121,6 @@ def test_a_cloud_event_in_binary_mode() -> None:
     assert {**request.headers} == {**ours, **more}
     assert more.items() <= dict(compressed.headers).items()
     assert dict(again.headers) == ours
-
-
-def test_an_event_that_cannot_be_rendered() -> None:
-    """It raises ValueError before anything is signed."""
-    endpoint = replace(ENDPOINT, projection=compile_projection("data.name"))
-    with pytest.raises(Unrenderable, match="projection"):
-        request_of(endpoint)
 
 
 # Signatures.
@@ -256,14 +248,6 @@ def test_the_id_of_a_batch(ids: list[str], data: st.DataObject) -> None:
     assert (of(others) == of(ids)) == (others == ids)
 
 
-def test_cloud_events_in_a_batch() -> None:
-    """A batch of CloudEvents has a content type of its own."""
-    request = batch_of(replace(BATCHING, payload_format="cloudevents"), EVENT, EVENT)
-    assert request.headers["content-type"] == "application/cloudevents-batch+json"
-    assert isinstance(request.body, bytes)
-    assert [each["specversion"] for each in json.loads(request.body)] == ["1.0", "1.0"]
-
-
 @pytest.mark.parametrize(
     "event",
     [
@@ -280,19 +264,6 @@ def test_an_event_with_an_invalid_header_value_cannot_join_a_batch(event: Event)
 
 
 # URLs.
-
-
-@pytest.mark.parametrize("url", ["http://", "http://[::1", "https://exa mple.com:port", "example.com/hook"])
-def test_invalid_urls_are_refused_when_prepared(url: str) -> None:
-    """An invalid URL is an error of requests, once, before anything is sent."""
-    with pytest.raises(InvalidURL):
-        prepare(Endpoint(1, url, (b"k",)))
-
-
-def test_a_url_with_a_password_is_refused_when_prepared() -> None:
-    """`requests` would turn it into an authorization header. Credentials belong in webhook_secrets."""
-    with pytest.raises(InvalidURL, match="user name"):
-        prepare(Endpoint(1, "https://bob:word@example.com/hook", (b"k",)))
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,18 @@
 """TLS to receivers: verification, the offered versions and protocols, resumed sessions, and broken connections."""
 
-import select
 import socket
 import ssl
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import trustme
 from requests import exceptions as errors
 
-from consumer.sending.adapter import Result
 from consumer.sending.tls import KeptSession, Tls
+from consumer.sending.transfer import Result
 from tests.sending.conftest import (
     NO_CONTENT,
     MakeSender,
@@ -205,7 +204,7 @@ def test_a_session_ends_with_the_certificate_and_after_a_day(
 ) -> None:
     """Resuming verifies no certificate, and a resumed session gives another one, so it could go on for ever."""
     now = time.time()
-    sender.adapter._tls._clock = lambda: now
+    sender.adapter._connector.tls._clock = lambda: now
     ends = datetime.now(UTC) + timedelta(hours=30)
     context = server_tls(authority.issue_cert("127.0.0.1", not_after=ends))
     context.minimum_version = context.maximum_version = version
@@ -272,15 +271,13 @@ def test_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     tls = Tls()
 
     def remember(port: int, *, ticket: bool = True) -> None:
-        session = type("Session", (), {"has_ticket": ticket})()
-        kept = KeptSession(cast("ssl.SSLSession", session), 2e9)
-        stream = {"session": session, "context": tls._context, "resumed": True, "kept": kept}
-        tls.remember(type("Stream", (), stream)(), "x.test", port)
+        session: Any = type("Session", (), {"has_ticket": ticket})()
+        ended: Any = type("Ended", (), {"session": session, "session_reused": True})()
+        tls.remember(("x.test", port), ended, KeptSession(session, 2e9))
 
     for port in (1, 2, 3, 1, 4):
         remember(port)
     remember(5, ticket=False)
-    tls.remember(type("Stream", (), {"session": None})(), "x.test", 6)
     assert [port for _, port in tls._sessions] == [3, 1, 4]
 
 
@@ -340,18 +337,3 @@ def test_bodies_of_any_size_arrive_complete(
         assert response.content == body[-65536:]
         assert receiver.requests[-1].endswith(b"\r\n\r\n" + body)
     assert receiver.connections == 1
-
-
-def test_a_receiver_that_resets_before_the_handshake() -> None:
-    """It is an error of the handshake, and our code closes the socket, which `wrap_socket` would leave open."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname())
-        server, _ = listener.accept()
-    client.setblocking(False)
-    reset(server)
-    server.close()
-    select.select([client], [], [], 60)
-    stream = Tls().start(client, "receiver.test", 443)
-    with pytest.raises(ConnectionResetError):
-        stream.do_handshake()
-    stream.close()

@@ -1,6 +1,6 @@
 """A bug of this program in a step of one request fails that request alone: the poller goes on, for other receivers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,14 +10,14 @@ from requests import exceptions as errors
 from structlog.testing import capture_logs
 
 from consumer.crypto.credentials import OAuth2
-from consumer.http.proxy import TunnelReader
 from consumer.sending import oauth2
-from consumer.sending.adapter import LoopAdapter, Result
+from consumer.sending.adapter import LoopAdapter
 from consumer.sending.answer import AnswerReader
 from consumer.sending.connection import Connection
-from consumer.sending.connector import Connector, Dial
+from consumer.sending.connector import Dial, TunnelReader
+from consumer.sending.exchange import SignedRequest
 from consumer.sending.http2_session import Http2Session
-from consumer.sending.signed_request import SignedRequest
+from consumer.sending.transfer import Result
 from tests.sending.conftest import (
     LOOPBACK,
     NO_CONTENT,
@@ -27,17 +27,10 @@ from tests.sending.conftest import (
     black_hole,
     server_tls,
 )
-from tests.sending.http2_kit import Receive2, answering, receivers, request
+from tests.sending.http2_kit import Receive2, answering, request
 from tests.sending.signed_kit import signed
 from tests.sending.test_oauth2 import grant
 from tests.sending.test_proxy import Proxy
-
-
-@pytest.fixture
-def receive2(trusted: trustme.CA) -> Iterator[Receive2]:
-    with receivers(trusted) as make:
-        yield make
-
 
 Way = tuple[Sender, Callable[[], Any]]  # a sender, and what makes the next request
 
@@ -85,7 +78,7 @@ def result_of(sender: Sender, request: Any) -> Result:
 @pytest.mark.parametrize(
     ("protocol", "part", "step"),
     [
-        ("http", Dial, "_to_receiver"),
+        ("http", Dial, "_on_peer"),
         ("http", Connection, "carry"),
         ("http", AnswerReader, "feed"),
         ("https", Dial, "_succeed"),
@@ -121,7 +114,7 @@ def test_a_bug_after_a_resolved_name_or_at_the_next_address_fails_its_request(
     sender, receiver = make_sender(), receive(NO_CONTENT)
     url = receiver.url.replace("127.0.0.1", "localhost")
     with monkeypatch.context() as broken:
-        broken.setattr(Connector, "dial", bug)
+        broken.setattr(Dial, "try_next", bug)
         assert "unexpected error" in str(sender.result(url))
     assert sender.response(url).status_code == 204
     with black_hole() as port, monkeypatch.context() as broken:
@@ -129,7 +122,7 @@ def test_a_bug_after_a_resolved_name_or_at_the_next_address_fails_its_request(
         results: list[Result] = []
         sender.submit(f"http://silent.test:{port}/", results)
         sender.poller.turn(0)
-        broken.setattr(Dial, "start", bug)
+        broken.setattr(Dial, "try_next", bug)
         sender.turn_until(lambda: results)
         assert "unexpected error" in str(results[0])
 

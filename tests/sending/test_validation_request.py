@@ -10,7 +10,7 @@ from requests.auth import HTTPBasicAuth
 from requests.exceptions import InvalidURL
 from requests.structures import CaseInsensitiveDict
 
-from consumer.sending.template import prepare
+from consumer.sending.signing import prepare
 from consumer.sending.validation_request import (
     Declined,
     Granted,

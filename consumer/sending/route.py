@@ -1,0 +1,85 @@
+"""Where a request goes, and how it is reached: parsed from its URL."""
+
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from requests import PreparedRequest
+from requests.exceptions import InvalidURL
+
+from consumer.crypto.certificates import TlsIdentity
+from consumer.http.urls import DEFAULT_PORTS, Proxy, parse_target, place_of
+from consumer.sending.exchange import SignedRequest
+
+_MAX_URLS = 10_000
+
+
+class Route(NamedTuple):
+    """How to reach a host: by https if `tls`, with an `identity` if given, through a `proxy` if there is one.
+
+    `http2`: by HTTP/2 if the host offers it.
+    """
+
+    host: str
+    port: int
+    tls: bool
+    proxy: Proxy | None = None
+    identity: TlsIdentity | None = None
+    http2: bool = False
+
+    @property
+    def first(self) -> tuple[str, int]:
+        """Host and port of the TCP connection: the proxy's, or the host's own."""
+        return (self.host, self.port) if self.proxy is None else (self.proxy.host, self.proxy.port)
+
+
+class Place(NamedTuple):
+    """The target of a URL. `line`: the request line after the method, and the Host header line.
+
+    `address`: the host's, if it is a literal one and no proxy resolves it.
+    """
+
+    route: Route
+    address: str | None
+    line: bytes
+
+
+def placed(url: str, identity: TlsIdentity | None, proxy: Proxy | None, *, http2: bool = False) -> Place:
+    """Parse a URL. `identity` and `http2` count for https alone. Raises ValueError as `parse_target` does."""
+    scheme, host, port, address = parse_target(url)
+    parts = urlsplit(url)
+    path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+    host = host.partition("%")[0]  # an IPv6 zone means something on this machine only
+    name = place_of(host, port)
+    if port == DEFAULT_PORTS[scheme]:
+        name = name.removesuffix(f":{port}")
+    tls = scheme == "https"
+    host_line = f" HTTP/1.1\r\nHost: {name}\r\n"
+    if proxy is None or tls:
+        route = Route(address or host, port, tls, proxy, identity if tls else None, http2 and tls)
+        return Place(route, address if proxy is None else None, f"{path}{host_line}".encode())
+    # All plain http targets share one route: any connection to the proxy may carry their requests.
+    line = f"{scheme}://{name}{path}{host_line}".encode() + proxy.authorization
+    return Place(Route(proxy.host, proxy.port, tls, proxy), None, line)
+
+
+class Places:
+    """Keeps the parsed URLs of requests, which reach receivers through `proxy` unless it is None."""
+
+    def __init__(self, proxy: Proxy | None) -> None:
+        self._proxy = proxy
+        self._known: dict[tuple[str, bool, TlsIdentity | None], Place] = {}
+
+    def of(self, request: PreparedRequest, identity: TlsIdentity | None) -> Place:
+        """The target of `request`. Raises InvalidURL."""
+        http2 = isinstance(request, SignedRequest) and request.template.http2
+        key = request.url or "", http2, identity
+        place = self._known.get(key)
+        if place is None:
+            try:
+                place = placed(key[0], identity, self._proxy, http2=http2)
+            except ValueError as error:
+                raise InvalidURL(str(error)) from None
+            if len(self._known) >= _MAX_URLS:
+                self._known.clear()
+            self._known[key] = place
+        return place
