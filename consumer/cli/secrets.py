@@ -2,12 +2,21 @@
 
 import sys
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from consumer.cli.deployment import IdArgument, changes, vault_to_write
+from consumer.cli.console import header, number, print_json
+from consumer.cli.deployment import IdArgument, changes, open_database, vault_to_write
+from consumer.cli.progress import progress_bar, until_signal
+from consumer.config.environment import environment, load
+from consumer.config.settings import FILE, SigningSettings
+from consumer.config.types import seconds
+from consumer.crypto.certificates import TlsIdentity
+from consumer.crypto.keys import algorithm_of, receiver_key, weakness
+from consumer.subscriptions import secrets, tls
 
 STDIN = "-"
 _LONGEST_OVERLAP = 366 * 86400.0  # seconds
@@ -43,11 +52,6 @@ def rotate_secret(
       kafka-webhooks subscriptions rotate-secret 7 --algorithm ed25519 --json
       kafka-webhooks subscriptions rotate-secret 7 --secret - < new-secret
     """
-    from consumer.cli.console import print_json
-    from consumer.config.environment import environment, load
-    from consumer.config.settings import FILE, SigningSettings
-    from consumer.crypto.keys import algorithm_of, receiver_key, weakness
-
     if secret is not None and algorithm is not None:
         raise typer.BadParameter("a given secret determines its algorithm", param_hint="--algorithm")
     values = environment()
@@ -104,9 +108,6 @@ def set_credential(
       kafka-webhooks subscriptions set-credential 7 --oauth2 - < credentials.json
       kafka-webhooks subscriptions set-credential 7 --remove
     """
-    from consumer.cli.console import number
-    from consumer.subscriptions import secrets
-
     options: dict[secrets.Credential, str | None] = {
         "basic": basic,
         "bearer": bearer,
@@ -157,8 +158,6 @@ def set_tls(
       kafka-webhooks subscriptions set-tls 7 --ca private-ca.pem
       kafka-webhooks subscriptions set-tls 7 --remove
     """
-    from consumer.crypto.certificates import TlsIdentity
-
     if (cert is None) != (key is None):
         raise typer.BadParameter("--cert and --key belong together")
     if remove == (cert is not None or ca is not None):
@@ -187,11 +186,6 @@ def encrypt_secrets() -> None:
 
     Example: kafka-webhooks subscriptions encrypt-secrets
     """
-    from itertools import chain
-
-    from consumer.cli.console import number, open_database, progress_bar, until_signal
-    from consumer.subscriptions import secrets, tls
-
     vault = vault_to_write(unencrypted=None)
     engine = open_database()
     looked_at = encrypted = failed = 0
@@ -220,8 +214,6 @@ def given(text: str) -> str:
 
 def given_header(text: str, option: str) -> str:
     """A secret header as `name: value`. A usage error, which does not repeat it, for other text, such as a bare key."""
-    from consumer.cli.console import header
-
     name, value = header(given(text), option)
     if not value.strip("="):  # only the padding of a base64 key
         raise typer.BadParameter("write 'NAME: VALUE'", param_hint=option)
@@ -238,8 +230,6 @@ def given_credential(kind: str, text: str, header_option: str) -> str:
 
 
 def _overlap(text: str) -> timedelta:
-    from consumer.config.types import seconds
-
     try:
         duration = seconds(text)
     except ValueError as error:

@@ -1,27 +1,50 @@
 """`kafka-webhooks subscriptions`."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal
 
 import typer
 
-from consumer.cli.console import YesOption
-from consumer.cli.deployment import IdArgument, changes, deployment, json_of, rules, vault_to_read, vault_to_write
-from consumer.cli.subscription_options import PanelledCommand, takes_options, unset_columns
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from consumer.subscriptions.repository import Subscribed
-
-subscriptions = typer.Typer(
-    name="subscriptions", help="Subscriptions: which URL gets which events.", no_args_is_help=True
+from consumer.cli.console import (
+    MOST_COUNTED,
+    YesOption,
+    bounded,
+    confirm,
+    number,
+    print_fields,
+    print_json,
+    print_json_rows,
+    print_rows,
+    printable,
 )
+from consumer.cli.deployment import (
+    IdArgument,
+    changes,
+    deployment,
+    json_of,
+    open_database,
+    rules,
+    vault_to_read,
+    vault_to_write,
+)
+from consumer.cli.progress import progress_bar
+from consumer.cli.receivers import asking, conclude, verified
+from consumer.cli.secrets import STDIN, given_credential
+from consumer.cli.subscription_options import takes_options, unset_columns
+from consumer.config.environment import load
+from consumer.config.settings import RuleSettings
+from consumer.crypto.keys import generate, receiver_key
+from consumer.ledger import counts
+from consumer.matching.destinations import judge_names, policy_of
+from consumer.ops.verification import describe
+from consumer.subscriptions import repository as store
+from consumer.subscriptions.options import completed
+from consumer.subscriptions.repository import Subscribed
 
 SECRETS = "Secrets (- reads the standard input)"
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
-@subscriptions.command(cls=PanelledCommand)
 @takes_options
 def add(
     url: Annotated[str, typer.Argument(metavar="URL", help="Where to POST the events.")],
@@ -85,13 +108,6 @@ def add(
       kafka-webhooks subscriptions add https://example.com/hooks a.b --bearer - < token
       kafka-webhooks subscriptions add https://example.com/hooks a.b --verify
     """
-    from consumer.cli import verification
-    from consumer.cli.console import print_json
-    from consumer.crypto.keys import generate, receiver_key
-    from consumer.ops.verification import describe
-    from consumer.subscriptions import repository as store
-    from consumer.subscriptions.options import completed
-
     if secret is not None and generate_secret is not None:
         raise typer.BadParameter("a secret is either given or generated", param_hint="--generate-secret")
     generated = None if generate_secret is None else generate(generate_secret)
@@ -100,7 +116,7 @@ def add(
     secrets = _read([("signing", generated or secret), *auths, *headers])
     values = completed({"url": url, "event_type": event_type, **given})
     vault = vault_to_write(unencrypted=unencrypted) if secrets else None
-    ask = verification.asking() if verify else None
+    ask = asking() if verify else None
     by_user = changes(vault)
     where = by_user.deployment
     found = store.find(where.engine, url, event_type, values["tenant"]) if if_not_exists else None
@@ -116,16 +132,15 @@ def add(
             typer.echo(f"its receiver verifies with (shown only once): {key}")
     done = None
     if ask is not None and not where.subscription(added).verified:
-        done = verification.verified(by_user, added, ask)
+        done = verified(by_user, added, ask)
     if as_json:
         more: dict[str, object] = {"receiver_key": key} if key else {}
         more |= {"verification": describe(done.permission)} if done else {}
         print_json({"added": not found} | json_of(where.subscription(added)) | more)
     if done:
-        verification.conclude(done, quiet=as_json)
+        conclude(done, quiet=as_json)
 
 
-@subscriptions.command(cls=PanelledCommand)
 @takes_options
 def edit(
     subscription_id: IdArgument,
@@ -151,8 +166,6 @@ def edit(
       kafka-webhooks subscriptions edit 7 --filter 'data.amount > 100' --timeout 5s
       kafka-webhooks subscriptions edit 7 --url https://example.com/new --unset filter --unset rate-limit
     """
-    from consumer.cli.console import print_json
-
     values = given | unset_columns(unset or (), given)
     values |= {name: value for name, value in (("url", url), ("event_type", event_type)) if value is not None}
     if not values:
@@ -166,7 +179,6 @@ def edit(
         typer.echo(f"subscription {subscription_id} is changed")
 
 
-@subscriptions.command("list")
 def list_all(
     *,
     event_type: Annotated[
@@ -191,9 +203,6 @@ def list_all(
       kafka-webhooks subscriptions list --broken
       kafka-webhooks subscriptions list --disabled
     """
-    from consumer.cli.console import open_database, print_json_rows, print_rows
-    from consumer.subscriptions import repository as store
-
     enabled = False if disabled else None
     found = store.walk(
         open_database(), vault_to_read(), event_type=event_type, tenant=tenant, enabled=enabled, rules=rules()
@@ -208,7 +217,6 @@ def list_all(
         raise typer.Exit(1)
 
 
-@subscriptions.command()
 def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
     """Show a subscription.
 
@@ -216,9 +224,6 @@ def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
 
     Example: kafka-webhooks subscriptions show 7
     """
-    from consumer.cli.console import open_database, print_fields, print_json
-    from consumer.ledger import counts
-
     engine = open_database()
     found = deployment(engine).subscription(subscription_id)
     states = counts.of_subscription(engine, subscription_id)
@@ -236,7 +241,6 @@ def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
         print_fields(fields | stored | problems)
 
 
-@subscriptions.command()
 def enable(subscription_id: IdArgument) -> None:
     """Enable a subscription.
 
@@ -244,9 +248,6 @@ def enable(subscription_id: IdArgument) -> None:
 
     Example: kafka-webhooks subscriptions enable 7
     """
-    from consumer.cli.console import number
-    from consumer.ledger import counts
-
     by_user = changes()
     by_user.set_enabled(subscription_id, True)
     held = counts.of_subscription(by_user.deployment.engine, subscription_id)["held"]
@@ -254,7 +255,6 @@ def enable(subscription_id: IdArgument) -> None:
     typer.echo(f"subscription {subscription_id} is enabled{waiting}")
 
 
-@subscriptions.command()
 def disable(
     subscription_id: IdArgument,
     *,
@@ -270,8 +270,6 @@ def disable(
     Example:
       kafka-webhooks subscriptions disable 7 --reason "moves to another host"
     """
-    from consumer.cli.console import printable
-
     before = changes().set_enabled(subscription_id, False, reason).before
     if before.enabled:
         typer.echo(f"subscription {subscription_id} is disabled")
@@ -281,7 +279,6 @@ def disable(
     typer.echo(f"subscription {subscription_id} was disabled already{known}{new}")
 
 
-@subscriptions.command()
 def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
     """Remove a subscription.
 
@@ -293,9 +290,6 @@ def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
       kafka-webhooks subscriptions remove 7
       kafka-webhooks subscriptions remove 7 --yes
     """
-    from consumer.cli.console import MOST_COUNTED, bounded, confirm
-    from consumer.ledger import counts
-
     by_user = changes()
     where = by_user.deployment
     where.subscription(subscription_id)
@@ -308,10 +302,8 @@ def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
     typer.echo(f"subscription {subscription_id} removed{after}")
 
 
-def _broken(found: "Iterable[Subscribed]") -> "Iterator[Subscribed]":
+def _broken(found: Iterable[Subscribed]) -> Iterator[Subscribed]:
     """Yield the subscriptions with problems, showing progress: it has to check all of them, perhaps a million."""
-    from consumer.cli.console import progress_bar
-
     with progress_bar(None) as draw:
         for number, item in enumerate(found):
             if number % 1000 == 0:
@@ -322,10 +314,6 @@ def _broken(found: "Iterable[Subscribed]") -> "Iterator[Subscribed]":
 
 def _warn_of_name(url: str) -> None:
     """Warn if workers could not send to a URL's host as it resolves here. Only a warning: they may use another DNS."""
-    from consumer.config.environment import load
-    from consumer.config.settings import RuleSettings
-    from consumer.matching.destinations import judge_names, policy_of
-
     policy = policy_of(load(RuleSettings))
     if policy is None:
         return
@@ -340,8 +328,6 @@ def _warn_of_name(url: str) -> None:
 
 def _read(secrets: list[tuple[str, str | None]]) -> list[tuple[str, str]]:
     """The given secrets, by kind; a line of stdin replaces a `-`."""
-    from consumer.cli.secrets import STDIN, given_credential
-
     there = [(kind, text) for kind, text in secrets if text is not None]
     if sum(text == STDIN for _, text in there) > 1:
         raise typer.BadParameter("only one secret can be read from the standard input", param_hint=STDIN)

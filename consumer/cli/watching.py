@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from consumer.cli.console import progress_bar, signals_noted, time_text
+from consumer.cli.console import time_text
+from consumer.cli.progress import progress_bar, signals_noted
 from consumer.database.engine import unavailable
 
 LOOK = 0.5  # seconds between two queries at least; queries take at most a sixth of the time

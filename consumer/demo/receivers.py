@@ -2,19 +2,19 @@
 
 import asyncio
 import socket
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import orjson
-import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from consumer.http.server import listen
+from consumer.http.server import BackgroundServer, listen
 from consumer.ops.receiver import Reply, verify
 
 OUTAGE = 6.0  # seconds
@@ -22,10 +22,9 @@ SLOW = 0.3  # seconds
 
 
 class Seen(NamedTuple):
-    """A verified request that came at `at` (monotonic), and its answer; `latency` since its event was published."""
+    """A verified request and the status of its answer, sent `latency` seconds after its event was published."""
 
     webhook_id: str
-    at: float
     status: int
     latency: float | None
 
@@ -61,49 +60,43 @@ def make_receivers() -> list[DemoReceiver]:
     ]
 
 
-class ReceiverServer:
-    """Serves `receivers` in a daemon thread and sets their urls. `published_at`: monotonic time by an event's id."""
-
-    def __init__(self, receivers: list[DemoReceiver], secret: bytes, published_at: Mapping[int, float]) -> None:
-        self._secret, self._published_at = secret, published_at
-        self._by_port: dict[int, DemoReceiver] = {}
-        self._sockets: list[socket.socket] = []
+@contextmanager
+def serving(receivers: list[DemoReceiver], secret: bytes, published_at: Mapping[int, float]) -> Iterator[None]:
+    """Serve the receivers, and set their urls. `published_at`: monotonic time by an event's id."""
+    with ExitStack() as parts:
         for receiver in receivers:
-            place = listen("127.0.0.1", 0) if receiver.behaviour else socket.socket()
+            place = parts.enter_context(listen("127.0.0.1", 0) if receiver.behaviour else socket.socket())
             if receiver.behaviour is None:
                 place.bind(("127.0.0.1", 0))  # without listening: connections are refused, and nobody gets the port
-            self._sockets.append(place)
-            self._by_port[place.getsockname()[1]] = receiver
+            else:
+                app = partial(_answer, receiver, secret, published_at)
+                parts.enter_context(closing(BackgroundServer(app, place, receiver.name)))
             receiver.url = f"http://127.0.0.1:{place.getsockname()[1]}/webhooks"
-        listening = [place for place, receiver in zip(self._sockets, receivers, strict=True) if receiver.behaviour]
-        self._server = uvicorn.Server(
-            uvicorn.Config(self._answer, interface="asgi3", lifespan="off", ws="none", log_level="critical")
-        )
-        self._thread = threading.Thread(target=self._server.run, args=(listening,), daemon=True)
-        self._thread.start()
+        yield
 
-    def close(self) -> None:
-        """Close all ports and connections."""
-        self._server.should_exit = self._server.force_exit = True
-        self._thread.join(5)
-        for place in self._sockets:
-            place.close()
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request, receiver, at = Request(scope, receive), self._by_port[scope["server"][1]], time.monotonic()
-        headers, body = request.headers, await request.body()
-        if receiver.behaviour is None or verify(headers, body, [self._secret], time.time()) is not None:
-            receiver.unverified += 1
-            return await Response(status_code=401)(scope, receive, send)
-        if receiver.first is None:
-            receiver.first, receiver.first_at = (headers, body), at
-        reply = receiver.behaviour(at - receiver.first_at)
-        if reply is None:
-            receiver.seen.append(Seen(headers["webhook-id"], at, 0, None))
-            await receive()  # returns when the sender hangs up
-            return None
-        await asyncio.sleep(reply.delay)
-        published = self._published_at.get(orjson.loads(body)["id"])
-        latency = None if published is None else time.monotonic() - published
-        receiver.seen.append(Seen(headers["webhook-id"], at, reply.status, latency))
-        return await Response(status_code=reply.status)(scope, receive, send)
+async def _answer(
+    receiver: DemoReceiver,
+    secret: bytes,
+    published_at: Mapping[int, float],
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+) -> None:
+    request, at = Request(scope, receive), time.monotonic()
+    headers, body = request.headers, await request.body()
+    if receiver.behaviour is None or verify(headers, body, [secret], time.time()) is not None:
+        receiver.unverified += 1
+        return await Response(status_code=401)(scope, receive, send)
+    if receiver.first is None:
+        receiver.first, receiver.first_at = (headers, body), at
+    reply = receiver.behaviour(at - receiver.first_at)
+    if reply is None:
+        receiver.seen.append(Seen(headers["webhook-id"], 0, None))
+        await receive()  # returns when the sender hangs up
+        return None
+    await asyncio.sleep(reply.delay)
+    published = published_at.get(orjson.loads(body)["id"])
+    latency = None if published is None else time.monotonic() - published
+    receiver.seen.append(Seen(headers["webhook-id"], reply.status, latency))
+    return await Response(status_code=reply.status)(scope, receive, send)

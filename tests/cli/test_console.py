@@ -21,8 +21,8 @@ from consumer.cli.console import (
     printable,
     row_id,
     shortened,
-    until_signal,
 )
+from consumer.cli.progress import until_signal
 
 NOW = 1_785_254_400.0  # 2026-07-28T16:00Z
 HOUR = 3600.0

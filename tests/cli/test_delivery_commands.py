@@ -9,12 +9,11 @@ import pytest
 from sqlalchemy import Engine, insert, text, update
 
 from consumer.cli import console
-from consumer.cli.deliveries import StoredState
 from consumer.events.event import Event, RecordId
 from consumer.ledger import outbox, store
 from consumer.ledger.rows import AttemptFailure, NewDelivery
 from consumer.subscriptions import repository
-from models import Status, StoredReplay, Subscription
+from models import StoredReplay, Subscription
 from tests.databases import url_of
 from tests.processes import Command
 
@@ -54,11 +53,6 @@ def keep(engine: Engine, sub: int, offsets: Sequence[int], status: str, *, event
 def states(engine: Engine) -> dict[int, str]:
     with engine.connect() as connection:
         return {row[0]: row[1] for row in connection.execute(text("SELECT id, status FROM webhook_deliveries"))}
-
-
-def test_the_states_are_the_models() -> None:
-    """The command line has all states without importing the models."""
-    assert {state.value for state in StoredState} == {status.value for status in Status}
 
 
 def test_deliveries_are_listed_by_filter(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:

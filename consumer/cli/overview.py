@@ -1,16 +1,62 @@
-"""`kafka-webhooks top`."""
+"""`kafka-webhooks check` and `kafka-webhooks top`: what an operator looks at."""
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from contextlib import suppress
+from functools import partial
+from typing import Annotated, TypeVar
 
 import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.console import Group
-    from rich.table import Table
+from consumer.cli.console import print_json, printable, shortened, time_text
+from consumer.cli.deployment import configure
+from consumer.cli.progress import Waiting, signals_noted
+from consumer.config.environment import check as check_settings
+from consumer.config.environment import environment, load
+from consumer.config.settings import DatabaseSettings, KafkaSettings, LogSettings, RuleSettings, TopicSettings
+from consumer.crypto.vault import Vault
+from consumer.database.engine import create_engine
+from consumer.errors import SettingsError
+from consumer.matching.destinations import rules_of
+from consumer.ops.check import check_all
+from consumer.ops.overview import FailingReceiver, LoadedReceiver, Overview, overview
+from consumer.telemetry.logs import configure_logging
 
-    from consumer.ops.overview import FailingReceiver, LoadedReceiver, Overview
+
+def check(*, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Check everything that a worker needs.
+
+    Checks settings, Kafka, topics, the group, the schema registry, database, tables, subscriptions, receivers and
+    secrets. Each prints a line; a line that fails (✗) says what to do. A line with ! is a warning: a worker can start,
+    but receivers fail, or records became dead letters in the last hour.
+
+    Exit status 1 if any check fails; a warning is not a failure.
+
+    Example: kafka-webhooks check --json
+    """
+    values = environment()
+    with suppress(SettingsError):  # check_all reports it
+        configure_logging(load(LogSettings, values).log_level)
+    findings = []
+    looks, waiting = check_all(values), Waiting("an answer, at most ten seconds for each part")
+    while True:
+        with waiting:
+            finding = next(looks, None)
+        if finding is None:
+            break
+        findings.append(finding)
+        if not as_json:
+            typer.echo(f"{'✗' if not finding.ok else '!' if finding.warning else '✓'} {finding.part}: {finding.text}")
+    if as_json:
+        print_json([finding._asdict() for finding in findings])
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
 
 T = TypeVar("T")
 
@@ -36,22 +82,8 @@ def top(
       kafka-webhooks top --once
       kafka-webhooks top --json
     """
-    import sys
-    from functools import partial
-
-    from rich.console import Console
-    from rich.live import Live
-
-    from consumer.cli.console import configure, print_json, signals_noted
-    from consumer.config.environment import check, environment, load
-    from consumer.config.settings import DatabaseSettings, KafkaSettings, RuleSettings, TopicSettings
-    from consumer.crypto.vault import Vault
-    from consumer.database.engine import create_engine
-    from consumer.matching.destinations import rules_of
-    from consumer.ops.overview import overview
-
     values = environment()
-    check((KafkaSettings, TopicSettings, DatabaseSettings, RuleSettings), values)
+    check_settings((KafkaSettings, TopicSettings, DatabaseSettings, RuleSettings), values)
     configure()
     database, kafka = load(DatabaseSettings, values), load(KafkaSettings, values)
     look = partial(
@@ -79,12 +111,7 @@ def top(
                 time.sleep(0.1)
 
 
-def _drawn(found: "Overview", group: str) -> "Group":
-    from rich.console import Group
-    from rich.text import Text
-
-    from consumer.cli.console import time_text
-
+def _drawn(found: Overview, group: str) -> Group:
     parts: list[Table | Text] = [Text(f"group {group} at {time_text(found.at)}", "bold")]
     parts += [Text(f"{each.part}: {each.reason}", "red") for each in found.faults]
     if found.dead_letters:
@@ -104,9 +131,7 @@ def _drawn(found: "Overview", group: str) -> "Group":
     return Group(*parts)
 
 
-def _receivers(found: "Overview") -> "Iterable[Table]":
-    from consumer.cli.console import shortened, time_text
-
+def _receivers(found: Overview) -> Iterable[Table]:
     most = found.most_counted
     if found.failing:
         yield _table(
@@ -143,12 +168,7 @@ def _receivers(found: "Overview") -> "Iterable[Table]":
         )
 
 
-def _table(title: str, columns: Sequence[str], rows: "Iterable[Sequence[object]]") -> "Table":
-    from rich.table import Table
-    from rich.text import Text
-
-    from consumer.cli.console import printable
-
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -161,14 +181,13 @@ def _count(number: int, most: int) -> str:
     return f"{number:,}" if number <= most else f"more than {most:,}"
 
 
-def _as_json(found: "Overview") -> dict[str, object]:
+def _as_json(found: Overview) -> dict[str, object]:
     """The overview; a part that is missing is null."""
-    from consumer.cli.console import time_text
 
     def listed(items: Iterable[T] | None, of: Callable[[T], dict[str, object]]) -> list[dict[str, object]] | None:
         return None if items is None else [of(each) for each in items]
 
-    def failing(each: "FailingReceiver") -> dict[str, object]:
+    def failing(each: FailingReceiver) -> dict[str, object]:
         last = each.last
         told = {"since": time_text(each.subscription.since.timestamp()), "waiting": each.waiting}
         told |= {"last_error": last and last.error, "last_status": last and last.status}
@@ -200,5 +219,5 @@ def _as_json(found: "Overview") -> dict[str, object]:
     }
 
 
-def _url(receiver: "LoadedReceiver") -> str:
+def _url(receiver: LoadedReceiver) -> str:
     return receiver.subscription.url if receiver.subscription else "removed"
