@@ -2,10 +2,10 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import Annotated, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console, Group
@@ -26,6 +26,18 @@ from consumer.matching.destinations import rules_of
 from consumer.ops.check import check_all
 from consumer.ops.overview import FailingReceiver, LoadedReceiver, Overview, overview
 from consumer.telemetry.logs import configure_logging
+from models import Status
+
+_REFRESH = 2.0  # seconds
+_MOST_ROWS = 20  # of a table on the screen: of the lags, those of the partitions furthest behind
+# By part of the overview: the title of its table, and the columns.
+_TABLES = {
+    "failing": ("Failing subscriptions", ("subscription_id", "since", "waiting", "url", "last_error")),
+    "loaded": ("Most deliveries waiting", ("subscription_id", "waiting", "url")),
+    "disabled": ("Disabled subscriptions", ("subscription_id", "url", "reason")),
+    "problematic": ("Subscriptions with problems, among the oldest", ("subscription_id", "url", "state")),
+    "lag": ("Partitions", ("topic", "partition", "committed", "end", "records")),
+}
 
 
 def check(*, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
@@ -56,12 +68,6 @@ def check(*, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] =
         print_json([finding._asdict() for finding in findings])
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
-
-
-T = TypeVar("T")
-
-_REFRESH = 2.0  # seconds
-_MOST_PARTITIONS = 20  # of the table of lags: the ones furthest behind
 
 
 def top(
@@ -97,7 +103,7 @@ def top(
     if as_json or once or not sys.stdout.isatty():
         found = look()
         if as_json:
-            print_json(_as_json(found))
+            print_json(_told(found))
         else:
             Console().print(_drawn(found, kafka.group_id))
         if found.missing:
@@ -111,113 +117,60 @@ def top(
                 time.sleep(0.1)
 
 
-def _drawn(found: Overview, group: str) -> Group:
-    parts: list[Table | Text] = [Text(f"group {group} at {time_text(found.at)}", "bold")]
-    parts += [Text(f"{each.part}: {each.reason}", "red") for each in found.faults]
-    if found.dead_letters:
-        hint = "kafka-webhooks dead-letters publish sends them again, once their cause is removed"
-        parts.append(Text(f"dead letters in the last hour: {found.dead_letters:,}; {hint}", "red"))
-    if found.states is not None:
-        named = {state: _count(number, found.most_counted) for state, number in found.states.items()}
-        parts.append(_table("Stored deliveries", tuple(named), [tuple(named.values())]))
-    parts += _receivers(found)
-    if found.lag is not None:
-        behind = sorted(found.lag, key=lambda each: -each.records)[:_MOST_PARTITIONS]
-        title = f"Lag: {sum(each.records for each in found.lag):,} records on {len(found.lag):,} partitions"
-        columns = ("topic", "partition", "committed", "end", "records")
-        parts.append(
-            _table(title, columns, [(e.topic, e.partition, e.committed, e.end, f"{e.records:,}") for e in behind])
-        )
-    return Group(*parts)
+def _told(found: Overview) -> dict[str, Any]:
+    """The overview, with a row for each subscription and partition; a part that is missing is null."""
 
-
-def _receivers(found: Overview) -> Iterable[Table]:
-    most = found.most_counted
-    if found.failing:
-        yield _table(
-            "Failing subscriptions",
-            ("id", "since", "waiting", "url", "last error"),
-            [
-                (
-                    each.subscription.subscription_id,
-                    time_text(each.subscription.since.timestamp()),
-                    _count(each.waiting, most),
-                    each.subscription.url,
-                    shortened(each.last.error, 60) if each.last else None,
-                )
-                for each in found.failing
-            ],
-        )
-    if found.loaded:
-        yield _table(
-            "Most deliveries waiting",
-            ("id", "waiting", "url"),
-            [(each.subscription_id, _count(each.waiting, most), _url(each)) for each in found.loaded],
-        )
-    if found.disabled:
-        yield _table(
-            "Disabled subscriptions",
-            ("id", "url", "reason"),
-            [(each.subscription_id, each.url, each.reason) for each in found.disabled],
-        )
-    if found.problematic is not None and found.problematic.subscriptions:
-        yield _table(
-            f"Subscriptions with problems, of {found.problematic.looked_at:,} looked at",
-            ("id", "url", "state"),
-            [(each.id, each.url, each.state) for each in found.problematic.subscriptions],
-        )
-
-
-def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text("-" if value is None else printable(str(value))) for value in row))
-    return table
-
-
-def _count(number: int, most: int) -> str:
-    return f"{number:,}" if number <= most else f"more than {most:,}"
-
-
-def _as_json(found: Overview) -> dict[str, object]:
-    """The overview; a part that is missing is null."""
-
-    def listed(items: Iterable[T] | None, of: Callable[[T], dict[str, object]]) -> list[dict[str, object]] | None:
+    def rows(items: Iterable[Any] | None, of: Callable[[Any], dict[str, object]]) -> list[dict[str, object]] | None:
         return None if items is None else [of(each) for each in items]
 
     def failing(each: FailingReceiver) -> dict[str, object]:
-        last = each.last
         told = {"since": time_text(each.subscription.since.timestamp()), "waiting": each.waiting}
-        told |= {"last_error": last and last.error, "last_status": last and last.status}
-        return each.subscription._asdict() | told | {"last_attempt": last and time_text(last.at)}
+        told |= dict.fromkeys(("last_error", "last_status", "last_attempt"))
+        if each.last is not None:
+            last = {"last_error": each.last.error, "last_status": each.last.status}
+            told |= last | {"last_attempt": time_text(each.last.at)}
+        return each.subscription._asdict() | told
 
-    problematic = found.problematic
+    def loaded(each: LoadedReceiver) -> dict[str, object]:
+        url = each.subscription.url if each.subscription else "removed"
+        return {"subscription_id": each.subscription_id, "waiting": each.waiting, "url": url}
+
+    problematic = found.problematic and found.problematic.subscriptions
+    lag = found.lag and sorted(found.lag, key=lambda each: -each.records)
     return {
         "at": time_text(found.at),
         "counted_up_to": found.most_counted,
         "states": found.states,
-        "loaded": listed(
-            found.loaded,
-            lambda each: {
-                "subscription_id": each.subscription_id,
-                "waiting": each.waiting,
-                "url": each.subscription and _url(each),
-            },
-        ),
-        "failing": listed(found.failing, failing),
-        "disabled": listed(found.disabled, lambda each: each._asdict()),
-        "problematic": problematic
-        and {
-            "looked_at": problematic.looked_at,
-            "subscriptions": [{"id": e.id, "url": e.url, "state": e.state} for e in problematic.subscriptions],
-        },
-        "lag": listed(found.lag, lambda each: each._asdict() | {"records": each.records, "overtaken": each.overtaken}),
+        "failing": rows(found.failing, failing),
+        "loaded": rows(found.loaded, loaded),
+        "disabled": rows(found.disabled, lambda each: each._asdict()),
+        "problematic": rows(problematic, lambda e: {"subscription_id": e.id, "url": e.url, "state": e.state}),
+        "lag": rows(lag, lambda each: each._asdict() | {"records": each.records, "overtaken": each.overtaken}),
         "dead_letters": found.dead_letters,
         "missing": [each._asdict() for each in found.missing],
     }
 
 
-def _url(receiver: LoadedReceiver) -> str:
-    return receiver.subscription.url if receiver.subscription else "removed"
+def _drawn(found: Overview, group: str) -> Group:
+    told = _told(found)
+    parts: list[Table | Text] = [Text(f"group {group} at {told['at']}", "bold")]
+    parts += [Text(f"{each.part}: {each.reason}", "red") for each in found.faults]
+    if found.dead_letters:
+        hint = "kafka-webhooks dead-letters publish sends them again, once their cause is removed"
+        parts.append(Text(f"dead letters in the last hour: {found.dead_letters:,}; {hint}", "red"))
+    if found.lag is not None:
+        parts.append(Text(f"Lag: {sum(each.records for each in found.lag):,} records"))
+    tables = [("Stored deliveries", tuple(found.states), [found.states])] if found.states is not None else []
+    tables += [(title, columns, told[part]) for part, (title, columns) in _TABLES.items() if told[part]]
+    for title, columns, rows in tables:
+        table = Table(*columns, title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for row in rows[:_MOST_ROWS]:
+            table.add_row(*(Text(_cell(column, row[column], found.most_counted)) for column in columns))
+        parts.append(table)
+    return Group(*parts)
+
+
+def _cell(column: str, value: object, most: int) -> str:
+    if isinstance(value, int) and column in {"waiting", "records", *Status}:
+        return f"more than {most:,}" if value > most and column != "records" else f"{value:,}"
+    return "-" if value is None else shortened(printable(str(value)), 100)

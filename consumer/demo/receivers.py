@@ -2,19 +2,21 @@
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
 import orjson
+import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from consumer.http.server import BackgroundServer, listen
+from consumer.http.server import listen
 from consumer.ops.receiver import Reply, verify
 
 OUTAGE = 6.0  # seconds
@@ -63,27 +65,39 @@ def make_receivers() -> list[DemoReceiver]:
 @contextmanager
 def serving(receivers: list[DemoReceiver], secret: bytes, published_at: Mapping[int, float]) -> Iterator[None]:
     """Serve the receivers, and set their urls. `published_at`: monotonic time by an event's id."""
+    by_port: dict[int, DemoReceiver] = {}
     with ExitStack() as parts:
+        listening = []
         for receiver in receivers:
             place = parts.enter_context(listen("127.0.0.1", 0) if receiver.behaviour else socket.socket())
-            if receiver.behaviour is None:
-                place.bind(("127.0.0.1", 0))  # without listening: connections are refused, and nobody gets the port
+            if receiver.behaviour:
+                listening.append(place)
             else:
-                app = partial(_answer, receiver, secret, published_at)
-                parts.enter_context(closing(BackgroundServer(app, place, receiver.name)))
+                place.bind(("127.0.0.1", 0))  # without listening: connections are refused, and nobody gets the port
+            by_port[place.getsockname()[1]] = receiver
             receiver.url = f"http://127.0.0.1:{place.getsockname()[1]}/webhooks"
+        app = partial(_answer, by_port, secret, published_at)
+        server = uvicorn.Server(uvicorn.Config(app, interface="asgi3", lifespan="off", ws="none", log_level="critical"))
+        thread = threading.Thread(target=server.run, args=(listening,), daemon=True)
+        thread.start()
+
+        def stop() -> None:
+            server.should_exit = server.force_exit = True
+            thread.join(5)
+
+        parts.callback(stop)
         yield
 
 
 async def _answer(
-    receiver: DemoReceiver,
+    by_port: Mapping[int, DemoReceiver],
     secret: bytes,
     published_at: Mapping[int, float],
     scope: Scope,
     receive: Receive,
     send: Send,
 ) -> None:
-    request, at = Request(scope, receive), time.monotonic()
+    request, receiver, at = Request(scope, receive), by_port[scope["server"][1]], time.monotonic()
     headers, body = request.headers, await request.body()
     if receiver.behaviour is None or verify(headers, body, [secret], time.time()) is not None:
         receiver.unverified += 1

@@ -157,17 +157,6 @@ def test_redelivery_marks_the_selected_deliveries(
     assert {str(each.data["actor"]).partition(":")[0] for each in told} == {"cli"}
 
 
-def test_held_deliveries_end_the_watching_with_1(
-    command: Command, database: dict[str, str], engine: Engine, sub: int
-) -> None:
-    """The command does not wait for deliveries that wait for an operator."""
-    keep(engine, sub, range(2), "exhausted")
-    repository.set_enabled(engine, sub, False)
-    ended = command("deliveries", "redeliver", "1", "2", **database)
-    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (1, "0 delivered, 2 held")
-    assert "subscriptions enable" in ended.stderr
-
-
 def test_removing_asks_before_deliveries_are_given_up(
     called: Command, database: dict[str, str], engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,14 +162,6 @@ def test_the_log_has_colours_unless_no_color_is_set(terminal: Open, no_color: st
     assert ("\x1b[" in command.shown) == coloured
 
 
-def test_a_search_among_all_shows_a_bar(terminal: Open) -> None:
-    """It may take a minute; its results appear below the bar."""
-    command = terminal("subscriptions", "list", "--broken")
-    assert command.end() == 0
-    assert "0 checked" in command.shown
-    assert command.shown.rstrip().endswith("no subscriptions")
-
-
 def test_a_migration_shows_finished_revisions(terminal: Open, tmp_path: Path) -> None:
     """An index of a large table takes minutes."""
     command = terminal("migrate", DATABASE_URL=f"sqlite:///{tmp_path}/new.db")
@@ -177,11 +169,3 @@ def test_a_migration_shows_finished_revisions(terminal: Open, tmp_path: Path) ->
     assert re.search(r"\[#+-+\] +15% .* at 0002", command.shown)
     assert re.search(r"\[#+\] +100%  at 0013", command.shown)
     assert command.shown.rstrip().endswith("migrated from nothing to 0013")
-
-
-def test_counting_for_a_purge_shows_a_bar(terminal: Open) -> None:
-    """The count reads each row of the table."""
-    command = terminal("deliveries", "purge", "--older-than", "30d", "--dry-run")
-    assert command.end() == 0
-    assert "3 counted" in command.shown
-    assert command.shown.rstrip().endswith("3 deliveries and 0 replays would be deleted")

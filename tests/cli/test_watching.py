@@ -85,13 +85,6 @@ def test_a_lost_database_is_waited_for(capsys: pytest.CaptureFixture[str]) -> No
     ] * 2
 
 
-def test_a_mistake_of_ours_ends_it() -> None:
-    """An error that waiting cannot resolve is raised."""
-    states = iter([Counter(parked=1)])
-    with pytest.raises(StopIteration):
-        follow(lambda: next(states), Clock())
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_watching_alone(capsys: pytest.CaptureFixture[str], number: signal.Signals) -> None:
     """A line says that the workers send the rest, and the signal handlers are restored."""

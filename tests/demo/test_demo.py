@@ -239,7 +239,7 @@ def test_on_an_emulated_oracle(demo_folder: Path) -> None:
         pass  # skips the test if it cannot run here
     with _start(demo_folder, ORACLE_DEMO) as process:
         _await_line(process, "✓ an emulated Oracle 23ai server, its tables made by the Alembic migrations")
-        _await_line(process, r" *\d+ s  3,200 of")  # rows are stored and read
+        _await_line(process, r" *\d+ s  .* published")  # rows are stored and read
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")

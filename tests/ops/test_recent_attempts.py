@@ -54,15 +54,6 @@ def test_the_first_partitions_read_do_not_displace_newer_attempts() -> None:
     assert [each.subscription_id for each in recent.recent(None, 20, NOW)] == list(range(10))
 
 
-def test_a_limit_takes_the_newest() -> None:
-    """The newest come first; a subscription without attempts has none."""
-    recent = RecentAttempts()
-    for number in range(5):
-        recent.add(attempt(at=NOW + number), 1, NOW + 5)
-    assert [each.at - NOW for each in recent.recent(7, 2, NOW + 5)] == [4, 3]
-    assert recent.recent(8, 2, NOW + 5) == []
-
-
 def test_attempts_are_dropped_after_an_hour() -> None:
     """This needs no new attempt, and applies to attempts that arrive late."""
     recent = RecentAttempts()
