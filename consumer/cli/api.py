@@ -1,6 +1,6 @@
 """`kafka-webhooks api` and `kafka-webhooks api-token`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated
 
@@ -26,18 +26,16 @@ from consumer.config.settings import (
 from consumer.console.assembly import with_console
 from consumer.crypto.vault import Vault
 from consumer.database.engine import create_engine
-from consumer.events.event import Event
 from consumer.http.server import listen, serve
 from consumer.matching.destinations import resolving_rules_of, rules_of
 from consumer.ops.attempts import AttemptHistory
 from consumer.ops.changes import Deployment
 from consumer.ops.events import event_reader
 from consumer.ops.overview import overview, shared
-from consumer.ops.ping import Ping, ping, sending_by
+from consumer.ops.ping import ping, sending_by
 from consumer.ops.replay_jobs import ReplayJobs
 from consumer.ops.replay_request import Log
 from consumer.ops.verification import asking
-from consumer.subscriptions.endpoint import Endpoint
 
 
 def api() -> None:
@@ -67,7 +65,7 @@ def api() -> None:
         Backing(
             deployment,
             rules.refusal,
-            ping=None if delivery is None else _pinging(delivery),
+            ping=None if delivery is None else partial(ping, send=sending_by(delivery)),
             ask=None if delivery is None else asking(delivery),
         ),
         values,
@@ -130,7 +128,3 @@ def _observing(backing: Backing, values: Mapping[str, str]) -> Backing:
 def _delivery(values: Mapping[str, str]) -> DeliverySettings | None:
     """The settings for test events. None without WEBHOOK_SECRET, which the rest of the API does not need."""
     return load(DeliverySettings, values) if {"WEBHOOK_SECRET", "WEBHOOK_SECRET" + FILE} & set(values) else None
-
-
-def _pinging(delivery: DeliverySettings) -> Callable[[Endpoint, Event], Ping]:
-    return partial(ping, send=sending_by(delivery))

@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +21,6 @@ from consumer.cli.progress import quietly
 
 PROGRAM = "kafka-webhooks"
 COMPLETE = "_KAFKA_WEBHOOKS_COMPLETE"  # set by a shell's script; Typer derives its name from the program's
-ROOT = Path(__file__).parents[2]  # the folder that holds this program's packages
 _UNWRITTEN = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 USAGE = 2  # exit status: wrong usage or settings
 
@@ -245,7 +243,7 @@ def _told(error: Exception) -> tuple[str, int]:
             if isinstance(error, BrokenPipeError):  # the reader has closed the pipe
                 return "", 1
             return f"the output cannot be written: {error.strerror}; redirect it to a place with free space", 1
-    known = _of_import(error) if isinstance(error, ImportError) else _of_database(error)
+    known = _of_database(error)
     if known is None and os.environ.get("LOG_LEVEL", "").upper() == "DEBUG":
         traceback.print_exception(error)
     return known or f"{type(error).__name__}: {error} (this is a bug; LOG_LEVEL=DEBUG shows where)", 1
@@ -273,14 +271,6 @@ def _put_in_words(error: typer.TyperException) -> None:
 
         details = error.__cause__.errors()[0]
         error.message = printable(in_words(details, details["input"]))
-
-
-def _of_import(error: ImportError) -> str | None:
-    """The message for an import that failed because another file shadows our package `models`; None for any other."""
-    file = getattr(sys.modules.get("models"), "__file__", None)
-    if not (error.name or "").startswith("models") or file is None or Path(file).parents[1] == ROOT:
-        return None
-    return f"{file} shadows this program's package `models`: rename it, or remove it from PYTHONPATH"
 
 
 def _of_database(error: Exception) -> str | None:

@@ -4,7 +4,7 @@ import sys
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -21,8 +21,20 @@ from consumer.subscriptions import secrets, tls
 STDIN = "-"
 _LONGEST_OVERLAP = 366 * 86400.0  # seconds
 
+PANEL = "Secrets (- reads the standard input)"
+
+
+def _option(metavar: str, about: str) -> Any:
+    return typer.Option(help=about, metavar=metavar, rich_help_panel=PANEL)
+
+
+BasicOption = Annotated[str | None, _option("USER:PASSWORD", "Basic authentication.")]
+BearerOption = Annotated[str | None, _option("TOKEN", "A bearer token.")]
+OAuth2Option = Annotated[str | None, _option("JSON", "OAuth2 client credentials.")]
+PluginOption = Annotated[str | None, _option("JSON", "A plug-in of WEBHOOK_AUTH_PLUGINS.")]
 UnencryptedOption = Annotated[
-    bool, typer.Option("--unencrypted", help="Store it in the clear if WEBHOOK_ENCRYPTION_KEY is not set.")
+    bool,
+    typer.Option("--unencrypted", help="Store in the clear, without WEBHOOK_ENCRYPTION_KEY.", rich_help_panel=PANEL),
 ]
 
 
@@ -89,11 +101,11 @@ def rotate_secret(
 def set_credential(
     subscription_id: IdArgument,
     *,
-    basic: Annotated[str | None, typer.Option(metavar="USER:PASSWORD", help="Basic authentication.")] = None,
-    bearer: Annotated[str | None, typer.Option(metavar="TOKEN", help="A bearer token.")] = None,
-    header: Annotated[str | None, typer.Option(metavar="'NAME: VALUE'", help="A confidential header.")] = None,
-    oauth2: Annotated[str | None, typer.Option(metavar="JSON", help="OAuth2 client credentials.")] = None,
-    plugin: Annotated[str | None, typer.Option(metavar="JSON", help="A plug-in of WEBHOOK_AUTH_PLUGINS.")] = None,
+    basic: BasicOption = None,
+    bearer: BearerOption = None,
+    header: Annotated[str | None, _option("'NAME: VALUE'", "A confidential header.")] = None,
+    oauth2: OAuth2Option = None,
+    plugin: PluginOption = None,
     remove: Annotated[bool, typer.Option("--remove", help="Remove all credentials.")] = False,
     unencrypted: UnencryptedOption = False,
 ) -> None:

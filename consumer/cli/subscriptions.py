@@ -29,7 +29,16 @@ from consumer.cli.deployment import (
 )
 from consumer.cli.progress import progress_bar
 from consumer.cli.receivers import asking, conclude, verified
-from consumer.cli.secrets import STDIN, given_credential
+from consumer.cli.secrets import (
+    PANEL,
+    STDIN,
+    BasicOption,
+    BearerOption,
+    OAuth2Option,
+    PluginOption,
+    UnencryptedOption,
+    given_credential,
+)
 from consumer.cli.subscription_options import takes_options, unset_columns
 from consumer.config.environment import load
 from consumer.config.settings import RuleSettings
@@ -41,7 +50,6 @@ from consumer.subscriptions import repository as store
 from consumer.subscriptions.options import completed
 from consumer.subscriptions.repository import Subscribed
 
-SECRETS = "Secrets (- reads the standard input)"
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
@@ -64,37 +72,21 @@ def add(
     given: dict[str, Any],
     secret: Annotated[
         str | None,
-        typer.Option(help="Signing secret, instead of WEBHOOK_SECRET.", metavar="SECRET", rich_help_panel=SECRETS),
+        typer.Option(help="Signing secret, instead of WEBHOOK_SECRET.", metavar="SECRET", rich_help_panel=PANEL),
     ] = None,
     generate_secret: Annotated[
         Literal["hmac", "ed25519"] | None,
-        typer.Option(help="A random secret; its key is printed once.", metavar="ALGORITHM", rich_help_panel=SECRETS),
+        typer.Option(help="A random secret; its key is printed once.", metavar="ALGORITHM", rich_help_panel=PANEL),
     ] = None,
-    basic: Annotated[
-        str | None,
-        typer.Option(help="Basic authentication.", metavar="USER:PASSWORD", rich_help_panel=SECRETS),
-    ] = None,
-    bearer: Annotated[
-        str | None, typer.Option(help="Bearer authentication.", metavar="TOKEN", rich_help_panel=SECRETS)
-    ] = None,
-    oauth2: Annotated[
-        str | None,
-        typer.Option(help="OAuth2 client credentials; - reads stdin.", metavar="JSON", rich_help_panel=SECRETS),
-    ] = None,
-    plugin: Annotated[
-        str | None,
-        typer.Option(help="A plug-in of WEBHOOK_AUTH_PLUGINS; - reads stdin.", metavar="JSON", rich_help_panel=SECRETS),
-    ] = None,
+    basic: BasicOption = None,
+    bearer: BearerOption = None,
+    oauth2: OAuth2Option = None,
+    plugin: PluginOption = None,
     secret_header: Annotated[
         list[str] | None,
-        typer.Option(help="A confidential header. May be repeated.", metavar="'NAME: VALUE'", rich_help_panel=SECRETS),
+        typer.Option(help="A confidential header. May be repeated.", metavar="'NAME: VALUE'", rich_help_panel=PANEL),
     ] = None,
-    unencrypted: Annotated[
-        bool,
-        typer.Option(
-            "--unencrypted", help="Store in the clear, without WEBHOOK_ENCRYPTION_KEY.", rich_help_panel=SECRETS
-        ),
-    ] = False,
+    unencrypted: UnencryptedOption = False,
 ) -> None:
     """Subscribe a URL to events.
 

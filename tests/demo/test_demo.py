@@ -18,16 +18,13 @@ import pytest
 import requests
 from sqlalchemy import Engine
 
-from consumer.config.environment import load
-from consumer.config.settings import KafkaSettings, known_names
-from consumer.demo.broker import EmbeddedKafka
+from consumer.config.settings import known_names
 from consumer.demo.figures import UNDECODABLE, Figures, figures, tell_of_receivers, tell_of_records
 from consumer.demo.receivers import DemoReceiver, Seen, make_receivers, serving
 from consumer.demo.story import REAL_THING
 from consumer.events.event import Event, RecordId
 from consumer.ledger import store
 from consumer.ledger.rows import AttemptFailure, NewDelivery
-from consumer.ops.cluster import group_lag
 from consumer.subscriptions import repository
 from tests.oracle.oracle_databases import start_emulator
 from tests.processes import PROGRAM
@@ -153,17 +150,6 @@ def test_receivers_behave_as_the_table_says(street: dict[str, DemoReceiver]) -> 
         status("legacy")
 
 
-def test_embedded_kafka_keeps_records() -> None:
-    """Published records are there, uncommitted until a group commits them."""
-    with contextlib.closing(EmbeddedKafka("events", "empty")) as kafka:
-        for number in range(3):
-            kafka.publish("events", b"{}", key=b"%d" % number, event_type="t")
-        kafka.flush()
-        settings = load(KafkaSettings, {"KAFKA_BOOTSTRAP_SERVERS": kafka.servers})
-        found = group_lag(settings, ["events", "empty"])
-        assert (sum(each.end for each in found), {each.committed for each in found}) == (3, {None})
-
-
 @pytest.fixture
 def demo_folder(tmp_path: Path) -> Iterator[Path]:
     """The demo's folder for files; at the end no process uses it and no file is left."""
@@ -271,19 +257,6 @@ def test_worker_ends_with_a_demo_that_is_killed(demo_folder: Path) -> None:
     assert _workers(demo_folder) == []
     for left in sorted(demo_folder.rglob("*"), reverse=True):  # the files that it could not remove
         left.rmdir() if left.is_dir() else left.unlink()
-
-
-def test_reader_that_leaves(demo_folder: Path) -> None:
-    """`demo | head -1` ends the demo without a traceback."""
-    process = _start(demo_folder)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.readline()
-    process.stdout.close()
-
-    assert process.wait(120) == 1
-    assert process.stderr.read() == ""
-    process.stderr.close()
 
 
 def test_on_a_terminal_without_colours(demo_folder: Path) -> None:
