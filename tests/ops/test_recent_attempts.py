@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.events.attempt import Attempt
-from consumer.ops import recent_attempts
-from consumer.ops.recent_attempts import HOUR, MINUTES, OVERHEAD, Minute, RecentAttempts
+from consumer.ops import attempts as recent_attempts
+from consumer.ops.attempts import HOUR, MINUTES, OVERHEAD, Minute, RecentAttempts
 
 NOW = 1_700_000_040.0  # start of a minute
 
