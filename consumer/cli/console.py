@@ -103,6 +103,14 @@ def moment(text: str, now: float, option: str) -> float:
         raise typer.BadParameter(f"{text!r} {error}", param_hint=option) from None
 
 
+def duration(text: str, option: str | None = None) -> float:
+    """Seconds of `10s`, `5m` or `250ms`; else a usage error."""
+    try:
+        return types.seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+
+
 def row_id(text: str) -> int:
     """Parse a row's id from an argument; a usage error if no row can have it."""
     if not _ROW_ID.fullmatch(text):

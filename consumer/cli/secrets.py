@@ -8,12 +8,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from consumer.cli.console import header, number, print_json
+from consumer.cli.console import duration, header, number, print_json
 from consumer.cli.deployment import IdArgument, changes, open_database, vault_to_write
 from consumer.cli.progress import progress_bar, until_signal
 from consumer.config.environment import environment, load
 from consumer.config.settings import FILE, SigningSettings
-from consumer.config.types import seconds
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.keys import algorithm_of, receiver_key, weakness
 from consumer.subscriptions import secrets, tls
@@ -66,13 +65,16 @@ def rotate_secret(
     """
     if secret is not None and algorithm is not None:
         raise typer.BadParameter("a given secret determines its algorithm", param_hint="--algorithm")
+    lasting = duration(overlap, "--overlap")
+    if lasting > _LONGEST_OVERLAP:
+        raise typer.BadParameter("at most 366d", param_hint="--overlap")
     values = environment()
     default = load(SigningSettings, values).secrets if {"WEBHOOK_SECRET", "WEBHOOK_SECRET" + FILE} & set(values) else ()
     vault = vault_to_write(unencrypted=unencrypted)
     rotation = changes(vault, default).rotate(
         subscription_id,
-        overlap=_overlap(overlap),
-        secret=None if secret is None else given(secret),
+        overlap=timedelta(seconds=lasting),
+        secret=None if secret is None else given("signing", secret),
         algorithm=algorithm,
     )
     key = receiver_key(rotation.secret)
@@ -136,7 +138,7 @@ def set_credential(
         return
     ((kind, text),) = chosen
     vault = vault_to_write(unencrypted=unencrypted)
-    secret = given_credential(kind, text, "--header")
+    secret = given(kind, text)
     changes(vault).set_credential(subscription_id, kind, secret)
     typer.echo(f"subscription {subscription_id} sends the credential from now on ({kind})")
 
@@ -215,40 +217,21 @@ def encrypt_secrets() -> None:
         raise typer.Exit(1)
 
 
-def given(text: str) -> str:
-    """A secret from the command line; `-` reads a line from stdin, to keep it out of the shell's history."""
-    if text != STDIN:
+def given(kind: str, text: str, header_option: str = "--header") -> str:
+    """A secret from the command line. `-` reads it from stdin, which keeps it out of the shell's history.
+
+    A usage error, which does not repeat it, for a header that is not one, such as a bare key.
+    """
+    if text == STDIN and sys.stdin.isatty():
+        text = str(typer.prompt("Secret", hide_input=True, err=True))
+    elif text == STDIN:
+        text = sys.stdin.read() if kind in ("oauth2", "plugin") else sys.stdin.readline().rstrip("\r\n")
+    if kind != "header":
         return text
-    if sys.stdin.isatty():
-        return str(typer.prompt("Secret", hide_input=True, err=True))
-    return sys.stdin.readline().rstrip("\r\n")
-
-
-def given_header(text: str, option: str) -> str:
-    """A secret header as `name: value`. A usage error, which does not repeat it, for other text, such as a bare key."""
-    name, value = header(given(text), option)
+    name, value = header(text, header_option)
     if not value.strip("="):  # only the padding of a base64 key
-        raise typer.BadParameter("write 'NAME: VALUE'", param_hint=option)
+        raise typer.BadParameter("write 'NAME: VALUE'", param_hint=header_option)
     return f"{name}: {value}"
-
-
-def given_credential(kind: str, text: str, header_option: str) -> str:
-    """A credential from the command line; `-` reads a line of stdin, or all of it where the credential is JSON."""
-    if kind == "header":
-        return given_header(text, header_option)
-    if kind in ("oauth2", "plugin") and text == STDIN and not sys.stdin.isatty():
-        return sys.stdin.read()
-    return given(text)
-
-
-def _overlap(text: str) -> timedelta:
-    try:
-        duration = seconds(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--overlap") from None
-    if duration > _LONGEST_OVERLAP:
-        raise typer.BadParameter("at most 366d", param_hint="--overlap")
-    return timedelta(seconds=duration)
 
 
 def _text(file: Path | None) -> str | None:

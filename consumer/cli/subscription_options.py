@@ -10,8 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from consumer.cli.console import header
-from consumer.config.types import seconds
+from consumer.cli.console import duration, header
 from consumer.errors import InvalidSubscription
 from consumer.subscriptions.options import OPTIONS
 from models import Subscription
@@ -19,15 +18,8 @@ from models import Subscription
 _MATCHING, _PAYLOAD, _REQUEST, _LIMITS = "Which events", "What is sent", "How it is sent", "Order, limits, retries"
 
 
-def _duration(text: str) -> float:
-    try:
-        return seconds(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
 def _milliseconds(text: str) -> int:
-    return round(1000 * _duration(text))
+    return round(1000 * duration(text))
 
 
 # By column, in the order of the help: the flag, its panel and its value's name.
@@ -55,7 +47,7 @@ _FLAGS = {
 _NOTATION: dict[str, tuple[Any, Any, str, str]] = {
     "batch_wait_ms": (int, _milliseconds, "How long a batch waits to be full.", "500ms"),
     "custom_headers": (list[str], None, "Another header, not confidential. May be repeated.", "'X-Origin: shop'"),
-    "timeout_seconds": (float, _duration, "Limit of a whole exchange.", "5s"),
+    "timeout_seconds": (float, duration, "Limit of a whole exchange.", "5s"),
 }
 
 

@@ -1,6 +1,5 @@
 """`kafka-webhooks subscriptions`."""
 
-from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 import typer
@@ -27,7 +26,6 @@ from consumer.cli.deployment import (
     vault_to_read,
     vault_to_write,
 )
-from consumer.cli.progress import progress_bar
 from consumer.cli.receivers import asking, conclude, verified
 from consumer.cli.secrets import (
     PANEL,
@@ -37,7 +35,9 @@ from consumer.cli.secrets import (
     OAuth2Option,
     PluginOption,
     UnencryptedOption,
-    given_credential,
+)
+from consumer.cli.secrets import (
+    given as given_secret,
 )
 from consumer.cli.subscription_options import takes_options, unset_columns
 from consumer.config.environment import load
@@ -48,7 +48,6 @@ from consumer.matching.destinations import judge_names, policy_of
 from consumer.ops.verification import describe
 from consumer.subscriptions import repository as store
 from consumer.subscriptions.options import completed
-from consumer.subscriptions.repository import Subscribed
 
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
@@ -199,7 +198,7 @@ def list_all(
     found = store.walk(
         open_database(), vault_to_read(), event_type=event_type, tenant=tenant, enabled=enabled, rules=rules()
     )
-    shown = _broken(found) if broken else found
+    shown = (item for item in found if item.problems) if broken else found
     columns = ("id", "event_type", "tenant", "url", "state")
     if as_json:
         number = print_json_rows(map(json_of, shown))
@@ -294,16 +293,6 @@ def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
     typer.echo(f"subscription {subscription_id} removed{after}")
 
 
-def _broken(found: Iterable[Subscribed]) -> Iterator[Subscribed]:
-    """Yield the subscriptions with problems, showing progress: it has to check all of them, perhaps a million."""
-    with progress_bar(None) as draw:
-        for number, item in enumerate(found):
-            if number % 1000 == 0:
-                draw(number, f"{number:,} checked")
-            if item.problems:
-                yield item
-
-
 def _warn_of_name(url: str) -> None:
     """Warn if workers could not send to a URL's host as it resolves here. Only a warning: they may use another DNS."""
     policy = policy_of(load(RuleSettings))
@@ -323,4 +312,4 @@ def _read(secrets: list[tuple[str, str | None]]) -> list[tuple[str, str]]:
     there = [(kind, text) for kind, text in secrets if text is not None]
     if sum(text == STDIN for _, text in there) > 1:
         raise typer.BadParameter("only one secret can be read from the standard input", param_hint=STDIN)
-    return [(kind, given_credential(kind, text, "--secret-header")) for kind, text in there]
+    return [(kind, given_secret(kind, text, "--secret-header")) for kind, text in there]
