@@ -1,7 +1,7 @@
 """The results of each receiver, its own requests joined with the database, and the claims that they prove."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Engine, func, select
 
@@ -9,7 +9,6 @@ from consumer.database.engine import reading
 from consumer.demo.receivers import DemoReceiver
 from models import ParkedDelivery, Subscription
 
-Tell = Callable[[str, bool | None], None]  # gets a sentence, and whether it is so; None: this run cannot tell
 UNDECODABLE = b'{"id": 124, "name": "Joh'  # the one record of the demo that is not an event
 _OK = 200
 
@@ -54,41 +53,35 @@ def figures(engine: Engine, receivers: Sequence[DemoReceiver]) -> list[Figures]:
     return [Figures(each, rows[each.subscription_id], enabled=each.subscription_id in enabled) for each in receivers]
 
 
-def tell_of_receivers(tell: Tell, rows: Sequence[Figures]) -> None:
-    """What the demo claims about its receivers."""
+def claims(
+    rows: Sequence[Figures], committed: int, end: int, exit_status: int, letters: Sequence[bytes]
+) -> Iterator[tuple[str, bool | None]]:
+    """The demo's claims about its receivers and records, and whether each is so; None: this run cannot tell.
+
+    Of the records, `committed` of `end` are; `letters` are the dead ones.
+    """
     served = [row for row in rows if row.delivered]
     owed, waiting = sum(row.owed for row in served), sum(row.waiting for row in served)
     late = f" Time was up for {owed:,}; {waiting:,} of them are stored." if owed else ""
     counts = ", ".join(f"{row.name} {row.delivered:,} of {row.published:,}" for row in served)
-    tell(f"Receivers that work, or came back, got their events: {counts}.{late}", bool(served) and owed == waiting)
+    yield f"Receivers that work, or came back, got their events: {counts}.{late}", bool(served) and owed == waiting
     wrong = sum(row.unverified for row in rows)
-    tell(f"Receivers verified the signatures of all requests; {wrong or 'none'} failed.", not wrong)
+    yield f"Receivers verified the signatures of all requests; {wrong or 'none'} failed.", not wrong
     search, stock, billing = (next(row for row in rows if row.name == name) for name in ("search", "stock", "billing"))
     apart = 0 < search.percentile() < stock.percentile()
     # No cause is named: the figures cannot tell a busy machine from the effect of bad receivers.
     verdict = "Bad receivers slow only themselves" if apart else "Healthy receivers became slower; perhaps by others"
     times = ", ".join(f"{row.name} {row.duration()}" for row in (search, stock, billing))
-    tell(f"{verdict}. For the same events, p95 from publish to 2xx: {times}.", apart or None)
+    yield f"{verdict}. For the same events, p95 from publish to 2xx: {times}.", apart or None
     for row in rows:
         if not row.enabled:
-            tell(f"{row.name} answered 410: its subscription was switched off at once.", bool(row.dead))
+            yield f"{row.name} answered 410: its subscription was switched off at once.", bool(row.dead)
         elif not row.delivered:
             stored = f"{row.waiting:,} of {row.owed:,} owed deliveries are stored"
-            tell(f"{row.name} ({row.character}): its circuit breaker leaves it alone; {stored}.", row.at_rest or None)
-
-
-def tell_of_records(
-    tell: Tell, committed: int, end: int, exit_status: int, letters: Sequence[tuple[str, bytes]]
-) -> None:
-    """What the demo claims about its records, of which `committed` of `end` are; dead letters by reason and value."""
-    there = [value for _, value in letters] == [UNDECODABLE]
-    tell(
-        f"One record is not an event: {UNDECODABLE.decode()}. It is {'' if there else 'NOT '}alone on the dead-letter "
-        "topic, byte for byte; the records behind it were delivered.",
-        there,
-    )
-    tell(
-        f"Offsets: {committed:,} of {end:,} records are committed, each after its deliveries were made or stored. "
-        f"The worker stopped on SIGTERM with exit status {exit_status}.",
-        (committed, exit_status) == (end, 0),
-    )
+            yield f"{row.name} ({row.character}): its circuit breaker leaves it alone; {stored}.", row.at_rest or None
+    there = list(letters) == [UNDECODABLE]
+    place = f"It is {'' if there else 'NOT '}alone on the dead-letter topic, byte for byte"
+    yield f"One record is not an event: {UNDECODABLE.decode()}. {place}; those behind it were delivered.", there
+    offsets = f"Offsets: {committed:,} of {end:,} records are committed, each after its deliveries were made or stored"
+    stopped = f"The worker stopped on SIGTERM with exit status {exit_status}."
+    yield f"{offsets}. {stopped}", (committed, exit_status) == (end, 0)

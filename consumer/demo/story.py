@@ -18,7 +18,7 @@ from consumer.crypto.keys import parse_secret
 from consumer.database import migrations
 from consumer.database.engine import create_engine
 from consumer.demo.broker import EmbeddedKafka
-from consumer.demo.figures import UNDECODABLE, figures, tell_of_receivers, tell_of_records
+from consumer.demo.figures import UNDECODABLE, claims, figures
 from consumer.demo.receivers import make_receivers, serving
 from consumer.demo.screen import Screen
 from consumer.errors import WebhooksError
@@ -138,9 +138,9 @@ class _Demo:
         self._worker.terminate()
         rows, status = figures(self._engine, self._receivers), self._worker.wait(LONGEST)
         self._screen.final(rows)
-        letters = [(each.reason, each.value) for each in dead_letters.recent(self._settings, 10)]
-        tell_of_receivers(self._screen.tell, rows)
-        tell_of_records(self._screen.tell, *self._progress(), status, letters)
+        letters = [each.value for each in dead_letters.recent(self._settings, 10)]
+        for text, good in claims(rows, *self._progress(), status, letters):
+            self._screen.tell(text, good)
         took = time.monotonic() - self._started
         self._screen.say(f"\nThat took {took:.0f} s. For the real thing, copy these lines:\n")
         self._screen.say(REAL_THING, "cyan")

@@ -75,6 +75,13 @@ def test_many_events_from_a_pipe(command: Command, settings: dict[str, str]) -> 
     assert sum(counts) == 600
 
 
+def test_one_document_of_many_lines_is_one_event(command: Command, settings: dict[str, str]) -> None:
+    """A pretty-printed document from a file is one record."""
+    done = command("publish", settings["KAFKA_TOPICS"], "-", stdin='{\n  "id": 1\n}\n', **settings)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 1
+
+
 def test_check_says_what_to_do_until_all_is_well(command: Command, settings: dict[str, str]) -> None:
     """Each part has a line.
 

@@ -66,10 +66,11 @@ def deployment(called: Command, tmp_path: Path) -> Iterator[Deployment]:
     assert "Traceback" not in deployed.output
 
 
-def test_a_rotation_for_scripts_and_for_people(deployment: Deployment) -> None:
+def test_a_rotation_for_scripts_and_for_people(deployment: Deployment, tmp_path: Path) -> None:
     """Stdout has only the new secret; stderr says what to do and by when. The stored text is encrypted."""
     before = datetime.now(UTC)
-    shown, told = deployment("rotate-secret", "1", "--overlap", "2h", WEBHOOK_SECRET="deployed older")
+    (tmp_path / "secret").write_text("deployed older\n")
+    shown, told = deployment("rotate-secret", "1", "--overlap", "2h", WEBHOOK_SECRET_FILE=f"{tmp_path}/secret")
     assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=\n", shown)
     until = re.search(r"must accept it by (\S+Z); until then the previous secrets also sign", told)
     assert until

@@ -35,8 +35,9 @@ def refusal(group: type[Any], **values: str) -> str:
 
 
 def test_four_settings_are_enough() -> None:
-    """All but four settings have defaults."""
-    worker = load_worker(LEAST)
+    """All but four settings have defaults. The log's level may be in small letters."""
+    worker = load_worker({**LEAST, "LOG_LEVEL": "debug"})
+    assert worker.log.log_level == "DEBUG"
     assert worker.topics.topics == ("orders", "users")
     assert worker.delivery.secrets == ("newest", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     assert worker.delivery.retry_schedule[:2] == (5, 300)
@@ -326,6 +327,14 @@ def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.
     assert values["WEBHOOK_SECRET"] == "process"
     assert values["KAFKA_TOPICS"] == "file"
     assert "DATABASE_URL" not in values
+
+
+def test_an_env_file_that_is_not_utf_8_is_a_settings_error(tmp_path: Path) -> None:
+    """The error has one line."""
+    file = tmp_path / ".env"
+    file.write_bytes(b"WEBHOOK_SECRET=\xff\xfe")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        environment(str(file))
 
 
 SECRETS: dict[str, type[Any]] = {

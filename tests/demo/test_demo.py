@@ -19,7 +19,7 @@ import requests
 from sqlalchemy import Engine
 
 from consumer.config.settings import known_names
-from consumer.demo.figures import UNDECODABLE, Figures, figures, tell_of_receivers, tell_of_records
+from consumer.demo.figures import UNDECODABLE, Figures, claims, figures
 from consumer.demo.receivers import DemoReceiver, Seen, make_receivers, serving
 from consumer.demo.story import REAL_THING
 from consumer.events.event import Event, RecordId
@@ -32,7 +32,6 @@ from tests.signatures import standard
 
 DEMO = (*PROGRAM, "demo")
 ORACLE_DEMO = (sys.executable, "-m", "tests.oracle.oracle_demo")
-LETTERS = [("not_json", UNDECODABLE)]
 
 
 def row(name: str, latency: float | None = None, *, enabled: bool = True, **rows: int) -> Figures:
@@ -48,13 +47,10 @@ ROWS = [
 
 
 def told(
-    rows: Sequence[Figures] = ROWS, committed: int = 10, status: int = 0, letters: Sequence[tuple[str, bytes]] = LETTERS
+    rows: Sequence[Figures] = ROWS, committed: int = 10, status: int = 0, letters: Sequence[bytes] = (UNDECODABLE,)
 ) -> list[tuple[str, bool | None]]:
     """What the demo says of its receivers and records."""
-    found: list[tuple[str, bool | None]] = []
-    tell_of_receivers(lambda *told: found.append(told), rows)
-    tell_of_records(lambda *told: found.append(told), committed, 10, status, letters)
-    return found
+    return list(claims(rows, committed, 10, status, letters))
 
 
 def test_claims_hold_for_good_figures() -> None:
@@ -71,8 +67,8 @@ def test_bad_figures_are_not_claimed() -> None:
         (told([unverified, *ROWS[1:]]), "1 failed"),
         (told(committed=9), "9 of 10 records are committed"),
         (told(status=1), "exit status 1"),
-        (told(letters=[("not_json", b"{}")]), "is NOT alone on the dead-letter"),
-        (told(letters=[*LETTERS, ("not_json", b"{}")]), "One record is not an event"),
+        (told(letters=[b"{}"]), "is NOT alone on the dead-letter"),
+        (told(letters=[UNDECODABLE, b"{}"]), "One record is not an event"),
     ):
         assert [sentence in text for text, holds in found if holds is False] == [True]
 
