@@ -64,7 +64,7 @@ RATE, EVENTS = 400, 3200  # events a second, and in all
 MIX = ("order.placed", "user.created", "order.placed", "user.deleted", "order.placed", "user.created", "invoice.paid")
 SWITCH = 0.0005  # seconds that a thread may hold the interpreter: receivers must not wait while the table is drawn
 LOOK = 0.5  # seconds between looks at the database
-LONGEST = 45.0  # seconds from the start; the demo then stops waiting and reports the deliveries still owed
+LONGEST = 90.0  # seconds from the start; the demo then stops waiting and reports the deliveries still owed
 
 
 class Stopped(Exception):
