@@ -1,17 +1,41 @@
 """`kafka-webhooks api` and `kafka-webhooks api-token`."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated
 
+import structlog
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from consumer.api.backing import Backing
-    from consumer.config.settings import DeliverySettings
-    from consumer.events.event import Event
-    from consumer.ops.ping import Ping
-    from consumer.subscriptions.endpoint import Endpoint
+from consumer.api.app import create_app
+from consumer.api.backing import Backing
+from consumer.api.tokens import TokenFile, generate, line_of
+from consumer.cli.deployment import configure
+from consumer.config.environment import check, environment, load
+from consumer.config.settings import (
+    FILE,
+    ApiSettings,
+    DatabaseSettings,
+    DeliverySettings,
+    GroupSettings,
+    KafkaSettings,
+    RuleSettings,
+    SchemaSettings,
+    TopicSettings,
+)
+from consumer.console.assembly import with_console
+from consumer.crypto.vault import Vault
+from consumer.database.engine import create_engine
+from consumer.http.server import listen, serve
+from consumer.matching.destinations import resolving_rules_of, rules_of
+from consumer.ops.attempts import AttemptHistory
+from consumer.ops.changes import Deployment
+from consumer.ops.events import event_reader
+from consumer.ops.overview import overview, shared
+from consumer.ops.ping import ping, sending_by
+from consumer.ops.replay_jobs import ReplayJobs
+from consumer.ops.replay_request import Log
+from consumer.ops.verification import asking
 
 
 def api() -> None:
@@ -27,23 +51,6 @@ def api() -> None:
       curl -X POST localhost:8080/register-webhook -H 'content-type: application/json' \\
         -d '{"url": "https://example.com/hooks", "eventType": "user.created"}'
     """
-    import structlog
-
-    from consumer.api.app import create_app
-    from consumer.api.backing import Backing
-    from consumer.api.tokens import TokenFile
-    from consumer.cli.console import configure
-    from consumer.config.environment import check, environment, load
-    from consumer.config.settings import ApiSettings, DatabaseSettings, GroupSettings, RuleSettings
-    from consumer.console.assembly import with_console
-    from consumer.crypto.vault import Vault
-    from consumer.database.engine import create_engine
-    from consumer.http.server import listen, serve
-    from consumer.matching.destinations import resolving_rules_of, rules_of
-    from consumer.ops.changes import Deployment
-    from consumer.ops.replay_jobs import ReplayJobs
-    from consumer.ops.verification import asking
-
     values = environment()
     delivery = _delivery(values)
     check((ApiSettings, DatabaseSettings, GroupSettings, RuleSettings), values)
@@ -58,7 +65,7 @@ def api() -> None:
         Backing(
             deployment,
             rules.refusal,
-            ping=None if delivery is None else _pinging(delivery),
+            ping=None if delivery is None else partial(ping, send=sending_by(delivery)),
             ask=None if delivery is None else asking(delivery),
         ),
         values,
@@ -94,8 +101,6 @@ def api_token(
       kafka-webhooks api-token grafana --scope read
       kafka-webhooks api-token acme --scope read --scope write --tenant acme
     """
-    from consumer.api.tokens import generate, line_of
-
     token = generate()
     try:
         line = line_of(name, token, dict.fromkeys(scope), tenant)
@@ -105,17 +110,8 @@ def api_token(
     typer.echo(line, err=True)
 
 
-def _observing(backing: "Backing", values: "Mapping[str, str]") -> "Backing":
+def _observing(backing: Backing, values: Mapping[str, str]) -> Backing:
     """Add lag, attempts and the log, which are in Kafka. Without KAFKA_BOOTSTRAP_SERVERS the API reports that."""
-    from functools import partial
-
-    from consumer.config.environment import load
-    from consumer.config.settings import KafkaSettings, SchemaSettings, TopicSettings
-    from consumer.ops.attempts import AttemptHistory
-    from consumer.ops.events import event_reader
-    from consumer.ops.overview import overview, shared
-    from consumer.ops.replay_request import Log
-
     kafka = load(KafkaSettings, values) if "KAFKA_BOOTSTRAP_SERVERS" in values else None
     topics = load(TopicSettings, values).topics if "KAFKA_TOPICS" in values else ()
     history = None
@@ -129,17 +125,6 @@ def _observing(backing: "Backing", values: "Mapping[str, str]") -> "Backing":
     return backing._replace(history=history, look=look, kafka=kafka)
 
 
-def _delivery(values: "Mapping[str, str]") -> "DeliverySettings | None":
+def _delivery(values: Mapping[str, str]) -> DeliverySettings | None:
     """The settings for test events. None without WEBHOOK_SECRET, which the rest of the API does not need."""
-    from consumer.config.environment import load
-    from consumer.config.settings import FILE, DeliverySettings
-
     return load(DeliverySettings, values) if {"WEBHOOK_SECRET", "WEBHOOK_SECRET" + FILE} & set(values) else None
-
-
-def _pinging(delivery: "DeliverySettings") -> "Callable[[Endpoint, Event], Ping]":
-    from functools import partial
-
-    from consumer.ops.ping import ping, sending_by
-
-    return partial(ping, send=sending_by(delivery))

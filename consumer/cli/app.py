@@ -1,49 +1,119 @@
-"""The command `kafka-webhooks`: registers its commands, and turns errors into messages and exit statuses.
+"""The command `kafka-webhooks`: the table of its commands, which turns their errors into messages and exit statuses.
 
-Each command imports its dependencies when it runs, so that `--help` responds at once.
+A command's module is imported when it is called, so that `--help` and the completion of names respond at once.
 """
 
+import errno
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Annotated, Literal
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+import typer.main
+from typer.core import TyperCommand, TyperGroup
 
 from consumer import __version__
-from consumer.cli.api import api, api_token
-from consumer.cli.check import check
-from consumer.cli.console import discard_output, open_streams, printable, unwritten
-from consumer.cli.dead_letters import dead_letters
-from consumer.cli.deliveries import deliveries
-from consumer.cli.explain import explain
-from consumer.cli.listen import listen
-from consumer.cli.migrate import migrate
-from consumer.cli.ping import ping
-from consumer.cli.publish import publish
-from consumer.cli.purge import purge
-from consumer.cli.replay import replay
-from consumer.cli.secrets import encrypt_secrets, rotate_secret, set_credential, set_tls
-from consumer.cli.subscriptions import subscriptions
-from consumer.cli.top import top
-from consumer.cli.verification import verify
-from consumer.cli.waiting import quietly
+from consumer.cli.progress import quietly
 
 PROGRAM = "kafka-webhooks"
 COMPLETE = "_KAFKA_WEBHOOKS_COMPLETE"  # set by a shell's script; Typer derives its name from the program's
-ROOT = Path(__file__).parents[2]  # the folder that holds this program's packages
+_UNWRITTEN = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 USAGE = 2  # exit status: wrong usage or settings
 
-app = typer.Typer(
-    name=PROGRAM,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+# By name: the module of this package and its function, and the first sentence of the help.
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "run": ("worker:run", "Consume, deliver, retry and commit until SIGTERM."),
+    "demo": ("worker:demo", "Show the whole path at work, from Kafka to receivers."),
+    "completion": ("installation:completion", "Print a script that lets a shell complete commands."),
+    "check": ("overview:check", "Check everything that a worker needs."),
+    "top": ("overview:top", "Show stored deliveries, failures, lag and dead letters."),
+    "migrate": ("installation:migrate", "Create the tables, or bring them up to date."),
+    "publish": ("records:publish", "Publish events and wait until Kafka has stored them."),
+    "listen": ("receivers:listen", "Receive webhooks, verify and print them."),
+    "explain": ("records:explain", "Show how a record is read, and which subscriptions get it."),
+    "replay": ("replay:replay", "Send a subscription the log's events of a time window."),
+    "api": ("api:api", "Serve the HTTP API and the web console until SIGTERM."),
+    "api-token": ("api:api_token", "Make a token for the HTTP API."),
+}
+GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
+    "subscriptions": (
+        "Subscriptions: which URL gets which events.",
+        {
+            "add": ("subscriptions:add", "Subscribe a URL to events."),
+            "edit": ("subscriptions:edit", "Change the named options of a subscription."),
+            "list": ("subscriptions:list_all", "List the subscriptions and their states."),
+            "show": ("subscriptions:show", "Show a subscription."),
+            "enable": ("subscriptions:enable", "Enable a subscription."),
+            "disable": ("subscriptions:disable", "Disable a subscription."),
+            "remove": ("subscriptions:remove", "Remove a subscription."),
+            "ping": ("receivers:ping", "Send a subscription a test event and show the exchange."),
+            "verify": ("receivers:verify", "Ask a subscription's receiver for its permission."),
+            "rotate-secret": ("secrets:rotate_secret", "Give a subscription a new signing secret."),
+            "set-credential": ("secrets:set_credential", "Set a credential that a subscription sends."),
+            "set-tls": ("secrets:set_tls", "Set a subscription's client certificate and authorities."),
+            "encrypt-secrets": ("secrets:encrypt_secrets", "Encrypt all stored secrets with the newest key."),
+        },
+    ),
+    "deliveries": (
+        "Stored deliveries: waiting to be sent, held, or given up.",
+        {
+            "list": ("deliveries:list_some", "List stored deliveries, by id."),
+            "show": ("deliveries:show", "Show one delivery in full."),
+            "redeliver": ("deliveries:redeliver", "Send deliveries again, now and on a new retry schedule."),
+            "adopt": ("deliveries:adopt", "Take over another group's deliveries."),
+            "purge": ("deliveries:purge", "Delete old deliveries that were given up."),
+        },
+    ),
+    "dead-letters": (
+        "Dead letters: records that could not become events.",
+        {"publish": ("records:publish_dead_letters", "Publish dead letters again, each to its own topic, unchanged.")},
+    ),
+}
+
+
+class PanelledCommand(TyperCommand):
+    """A command whose help lists its options in groups, under the names of their panels."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options, grouped by panel."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                panel = getattr(parameter, "rich_help_panel", None) or "Options"
+                title = "Arguments" if parameter.param_type_name == "argument" else panel
+                groups.setdefault(title, []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+class LateCommand(TyperCommand):
+    """A command that is known by its summary until `load` imports it."""
+
+    def __init__(self, name: str, place: str, summary: str) -> None:
+        super().__init__(name, short_help=summary)
+        self._place = place
+
+    def load(self) -> TyperCommand:
+        """The command itself."""
+        module, function = self._place.split(":")
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app.command(self.name, cls=PanelledCommand)(getattr(import_module(f"consumer.cli.{module}"), function))
+        found: Any = typer.main.get_command(app)
+        return found  # type: ignore[no-any-return]  # an app of one command is this command
+
+
+class Commands(TyperGroup):
+    """Commands that are imported when they are called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the arguments name, and the arguments left for it."""
+        name, command, left = super().resolve_command(ctx, args)
+        return name, command.load() if isinstance(command, LateCommand) else command, left
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 (Typer passes the option's value like this)
@@ -52,8 +122,7 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 (Typer passes the opti
         raise typer.Exit
 
 
-@app.callback()
-def options(
+def _options(
     *,
     _version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
@@ -65,66 +134,28 @@ def options(
     """
 
 
-@app.command()
-def run() -> None:
-    """Consume, deliver, retry and commit until SIGTERM.
-
-    Example: KAFKA_TOPICS=orders,users kafka-webhooks run
-    """
-    from consumer.config import slips
-    from consumer.config.environment import environment, load_worker
-    from consumer.telemetry.logs import configure_logging
-    from consumer.worker.service import Service
-
-    values = environment()
-    settings = load_worker(values)
-    configure_logging(settings.log.log_level)
-    slips.warn(slips.of_settings(values))
-    # OpenTelemetry reads the environment itself, and no .env file.
-    os.environ.update({name: value for name, value in values.items() if name.startswith("OTEL_")})
-    Service().run(settings)
-
-
-@app.command()
-def demo() -> None:
-    """Show the whole path at work, from Kafka to receivers.
-
-    It uses a Kafka inside this process, SQLite, and receivers, some of which fail.
-
-    Example: kafka-webhooks demo
-    """
-    from consumer.demo.story import main as run_demo
-
-    run_demo()
+def program() -> TyperGroup:
+    """The command `kafka-webhooks`, with all its commands."""
+    app = typer.Typer(
+        name=PROGRAM,
+        cls=Commands,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    found: Any = typer.main.get_command(app)
+    groups = {
+        name: Commands(name=name, help=summary, commands=_late(table), no_args_is_help=True, rich_markup_mode=None)
+        for name, (summary, table) in GROUPS.items()
+    }
+    found.commands = _late(COMMANDS) | groups
+    return found  # type: ignore[no-any-return]  # an app with a callback is a group
 
 
-@app.command()
-def completion(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell.")]) -> None:
-    """Print a script that lets a shell complete commands.
-
-    The script calls the installed program, so that it need not be renewed after an upgrade. For zsh put it after
-    compinit.
-
-    \b
-    Examples:
-      kafka-webhooks completion bash >> ~/.bashrc
-      kafka-webhooks completion zsh >> ~/.zshrc
-      kafka-webhooks completion fish > ~/.config/fish/completions/kafka-webhooks.fish
-    """
-    from typer.completion import get_completion_script  # type: ignore[attr-defined]  # Typer exports neither
-
-    typer.echo(get_completion_script(prog_name=PROGRAM, complete_var=COMPLETE, shell=shell))
-
-
-for command in (check, top, migrate, publish, listen, explain, replay, api, api_token):
-    app.command()(command)
-for group in (subscriptions, deliveries, dead_letters):
-    app.add_typer(group)
-deliveries.command()(purge)
-subscriptions.command()(ping)
-subscriptions.command()(verify)
-for secrets_command in (rotate_secret, set_credential, set_tls, encrypt_secrets):
-    subscriptions.command()(secrets_command)
+def _late(commands: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
+    return {name: LateCommand(name, *more) for name, more in commands.items()}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -134,7 +165,7 @@ def main(arguments: Sequence[str]) -> int:
         _check_text(arguments)
         _answer_shell()
         with quietly(quiet="--json" in arguments):
-            status = app(list(arguments) or ["--help"], prog_name=PROGRAM, standalone_mode=False)
+            status = program().main(list(arguments) or ["--help"], prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
     except Exception as error:  # noqa: BLE001 (every error is reported in one line)
         with suppress(OSError):  # stderr cannot be written either
@@ -143,6 +174,31 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments:
         return USAGE
     return status if isinstance(status, int) else 0
+
+
+def open_streams() -> None:
+    """Open the null device in place of a closed stdin or stderr: else a database's file would get their descriptor.
+
+    WebhooksError if stdout is closed.
+    """
+    from consumer.errors import WebhooksError
+
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115 (it stays open)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 (the same)
+    if sys.stdout is None:
+        raise WebhooksError("the standard output is closed; redirect it to a file, or to /dev/null")
+
+
+def unwritten(error: OSError) -> bool:
+    """Whether the error means that stdout cannot be written: it is the only written file without a name."""
+    return error.filename is None and error.errno in _UNWRITTEN
+
+
+def discard_output() -> None:
+    """Redirect stdout to the null device after a failed write: else Python reports another error at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _answer_shell() -> None:
@@ -187,7 +243,7 @@ def _told(error: Exception) -> tuple[str, int]:
             if isinstance(error, BrokenPipeError):  # the reader has closed the pipe
                 return "", 1
             return f"the output cannot be written: {error.strerror}; redirect it to a place with free space", 1
-    known = _of_import(error) if isinstance(error, ImportError) else _of_database(error)
+    known = _of_database(error)
     if known is None and os.environ.get("LOG_LEVEL", "").upper() == "DEBUG":
         traceback.print_exception(error)
     return known or f"{type(error).__name__}: {error} (this is a bug; LOG_LEVEL=DEBUG shows where)", 1
@@ -208,19 +264,13 @@ def _put_in_words(error: typer.TyperException) -> None:
     """Reword Pydantic's message for an invalid value, which Typer has adopted."""
     from pydantic import ValidationError
 
+    from consumer.cli.console import printable
+
     if isinstance(error.__cause__, ValidationError):
         from consumer.config.types import in_words
 
         details = error.__cause__.errors()[0]
         error.message = printable(in_words(details, details["input"]))
-
-
-def _of_import(error: ImportError) -> str | None:
-    """The message for an import that failed because another file shadows our package `models`; None for any other."""
-    file = getattr(sys.modules.get("models"), "__file__", None)
-    if not (error.name or "").startswith("models") or file is None or Path(file).parents[1] == ROOT:
-        return None
-    return f"{file} shadows this program's package `models`: rename it, or remove it from PYTHONPATH"
 
 
 def _of_database(error: Exception) -> str | None:

@@ -1,24 +1,17 @@
-"""Shared by all commands: logging, lists and progress on the screen, times, and signals."""
+"""How commands print results, and read times, ids and headers."""
 
-import errno
 import json
-import os
 import re
-import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from textwrap import indent
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 
+from consumer.config import types
 from consumer.events.times import utc
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
 
 T = TypeVar("T")
 
@@ -28,30 +21,6 @@ MOST_COUNTED = 10_000  # deliveries; a question about more says "more than"
 PAGE = 1000  # rows of a list that are aligned and printed together
 _HEADER = re.compile(r"(\s*[^\s:=][^:=]*)([:=])(.*)", re.DOTALL)
 _ROW_ID = re.compile(r"-?[0-9]{1,18}")  # below 2^63, the limit of every database
-_UNWRITTEN = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
-
-
-def configure() -> None:
-    """Set up logging at LOG_LEVEL, to stderr: stdout holds only a command's result. Warns of misspelt settings."""
-    from consumer.config import slips
-    from consumer.config.environment import environment, load
-    from consumer.config.settings import LogSettings
-    from consumer.telemetry.logs import configure_logging
-
-    values = environment()
-    configure_logging(load(LogSettings, values).log_level)
-    slips.warn(slips.of_settings(values))
-
-
-def open_database() -> "Engine":
-    """An engine for DATABASE_URL, with logging set up. It connects at its first use, and reports slow steps."""
-    from consumer.cli.waiting import told_of
-    from consumer.config.environment import load
-    from consumer.config.settings import DatabaseSettings
-    from consumer.database.engine import create_engine
-
-    configure()
-    return told_of(create_engine(load(DatabaseSettings)))
 
 
 def print_json(value: object) -> None:
@@ -128,12 +97,18 @@ def time_text(seconds: float | None) -> str | None:
 
 def moment(text: str, now: float, option: str) -> float:
     """Unix seconds of a time in ISO 8601 (UTC without a zone) or of an age such as `2h`; else a usage error."""
-    from consumer.config import types
-
     try:
         return types.moment(text, now)
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} {error}", param_hint=option) from None
+
+
+def duration(text: str, option: str | None = None) -> float:
+    """Seconds of `10s`, `5m` or `250ms`; else a usage error."""
+    try:
+        return types.seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def row_id(text: str) -> int:
@@ -175,89 +150,6 @@ def confirm(question: str, *, yes: bool) -> None:
     if not typer.confirm(question, err=True):
         typer.echo("nothing was changed", err=True)
         raise typer.Exit(1)
-
-
-def bounded_length(count: int) -> int | None:
-    """The progress bar's length for a count as in `bounded`; None if it is above MOST_COUNTED."""
-    return count if count <= MOST_COUNTED else None
-
-
-@contextmanager
-def progress_bar(length: int | None) -> Iterator[Callable[[int, str], None]]:
-    """A progress bar on stderr, if that is a terminal; `length` is None if unknown.
-
-    Yields a function that redraws the bar, given the amount done and a text to show beside it.
-    """
-    text = ""
-    nothing: Iterator[None] = (None for _ in ())  # a tuple would have a length of its own
-    terminal = sys.stderr.isatty()
-    with typer.progressbar(
-        nothing, length=length, item_show_func=lambda _: text or None, file=sys.stderr, hidden=not terminal
-    ) as bar:
-
-        def draw(done: int, beside: str) -> None:
-            nonlocal text
-            text = beside
-            bar.update(done - bar.pos)
-            bar.render_progress()
-
-        yield draw
-
-
-@contextmanager
-def signals_noted() -> Iterator[Callable[[], bool]]:
-    """Note the first SIGINT or SIGTERM; yields a function that reports whether one came. A second acts as before."""
-    noted: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def note(received: int, _frame: FrameType | None) -> None:
-        noted.append(received)
-        for number in numbers:
-            signal.signal(number, before[number])
-
-    for number in numbers:
-        signal.signal(number, note)
-    try:
-        yield lambda: bool(noted)
-    finally:
-        for number in numbers:
-            signal.signal(number, before[number])
-
-
-def until_signal(batches: Iterable[T], left: str) -> Iterator[T]:
-    """Yield the batches. A signal ends the command after the current one, with status 0; `left` describes the rest."""
-    with signals_noted() as stopped:
-        for batch in batches:
-            yield batch
-            if stopped():
-                typer.echo(f"stopped; {left}", err=True)
-                raise typer.Exit
-
-
-def open_streams() -> None:
-    """Open the null device in place of a closed stdin or stderr: else a database's file would get their descriptor.
-
-    WebhooksError if stdout is closed.
-    """
-    from consumer.errors import WebhooksError
-
-    if sys.stdin is None:
-        sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115 (it stays open)
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 (the same)
-    if sys.stdout is None:
-        raise WebhooksError("the standard output is closed; redirect it to a file, or to /dev/null")
-
-
-def unwritten(error: OSError) -> bool:
-    """Whether the error means that stdout cannot be written: it is the only written file without a name."""
-    return error.filename is None and error.errno in _UNWRITTEN
-
-
-def discard_output() -> None:
-    """Redirect stdout to the null device after a failed write: else Python reports another error at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _json(value: object) -> str:

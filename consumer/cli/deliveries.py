@@ -2,37 +2,54 @@
 
 import time
 from array import array
+from collections.abc import Collection
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from sqlalchemy import Engine
 
-from consumer.cli.console import MOST_COUNTED, YesOption, row_id
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
-    from consumer.ledger.admin import DeliveryQuery, StoredDelivery
-
-deliveries = typer.Typer(
-    name="deliveries", help="Stored deliveries: waiting to be sent, held, or given up.", no_args_is_help=True
+from consumer.cli.console import (
+    MOST_COUNTED,
+    YesOption,
+    bounded,
+    confirm,
+    moment,
+    number,
+    print_fields,
+    print_json,
+    print_rows,
+    printable,
+    row_id,
+    shortened,
+    time_text,
 )
+from consumer.cli.deployment import deployment, open_database
+from consumer.cli.progress import progress_bar, until_signal
+from consumer.cli.watching import states_of, watch
+from consumer.config.environment import load
+from consumer.config.settings import KafkaSettings
+from consumer.errors import WebhooksError
+from consumer.http.urls import redact_url
+from consumer.ledger import admin, search, upkeep
+from consumer.ledger.admin import DeliveryQuery, StoredDelivery
+from consumer.ops.changes import Changes, command_line_actor
+from consumer.subscriptions import repository
+from models import Status
 
 _BODY_SHOWN = 100_000  # characters
+_LEAST_AGE = 86_400.0  # seconds: a younger row may still be the only record that its delivery is settled
 
 
-class StoredState(StrEnum):
-    """The values of `models.Status`, without the imports, which would slow `--help` down."""
+class Ended(StrEnum):
+    """The states of deliveries that are no longer owed."""
 
-    PARKED = "parked"
-    BLOCKED = "blocked"
-    HELD = "held"
     EXHAUSTED = "exhausted"
     DELIVERED = "delivered"
 
 
 StatusOption = Annotated[
-    list[StoredState] | None, typer.Option("--status", metavar="STATUS", help="Only this status; may be repeated.")
+    list[Status] | None, typer.Option("--status", metavar="STATUS", help="Only this status; may be repeated.")
 ]
 SubscriptionOption = Annotated[
     int | None,
@@ -52,7 +69,6 @@ NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Do not wait until
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
-@deliveries.command("list")
 def list_some(
     *,
     status: StatusOption = None,
@@ -74,11 +90,8 @@ def list_some(
       kafka-webhooks deliveries list --status exhausted --since 2d
       kafka-webhooks deliveries list --subscription 7 --json
     """
-    from consumer.cli.console import open_database, print_json, print_rows, shortened, time_text
-    from consumer.ledger.admin import find
-
     chosen = _selection(status, subscription, event_type, since, until)
-    found = find(open_database(), chosen, limit=limit + 1, after_id=after)
+    found = admin.find(open_database(), chosen, limit=limit + 1, after_id=after)
     page = found[:limit]
     if as_json:
         print_json([_as_json(item) for item in page])
@@ -104,7 +117,6 @@ def list_some(
         typer.echo(f"there are more: --after {page[-1].id} shows them, --limit shows more at once", err=True)
 
 
-@deliveries.command()
 def show(
     delivery_id: Annotated[int, typer.Argument(metavar="ID", parser=row_id)],
     *,
@@ -120,13 +132,8 @@ def show(
       kafka-webhooks deliveries show 1234
       kafka-webhooks deliveries show 1234 --body --json
     """
-    from consumer.cli.console import open_database, print_fields, print_json, printable, shortened
-    from consumer.errors import WebhooksError
-    from consumer.ledger.admin import detail
-    from consumer.subscriptions import repository
-
     engine = open_database()
-    found = detail(engine, delivery_id)
+    found = admin.detail(engine, delivery_id)
     if found is None:
         raise WebhooksError(f"there is no delivery {delivery_id}; `deliveries list` shows the stored ones")
     text = found.event.body.decode(errors="backslashreplace")
@@ -141,7 +148,6 @@ def show(
         typer.echo(f"\n{printable(shortened(text, _BODY_SHOWN))}")
 
 
-@deliveries.command()
 def redeliver(
     delivery_ids: Annotated[
         list[int] | None, typer.Argument(metavar="ID", parser=row_id, help="Deliveries to send again.")
@@ -169,17 +175,12 @@ def redeliver(
       kafka-webhooks deliveries redeliver --subscription 7 --since 3d --yes
       kafka-webhooks deliveries redeliver --status exhausted --status parked --event-type user.created --no-wait
     """
-    from consumer.cli.console import bounded, confirm, number, open_database
-    from consumer.cli.watching import states_of, watch
-    from consumer.ledger import search
-    from consumer.ledger.admin import DeliveryQuery, count
-
     filters = (status, subscription, event_type, since, until)
     if delivery_ids and any(each is not None for each in filters):
         raise typer.BadParameter("name ids or choose by options, not both", param_hint="ID")
     if not delivery_ids and all(each is None for each in filters):
         raise typer.BadParameter("name ids, or choose by options, such as --status exhausted", param_hint="ID")
-    if any(each in {StoredState.BLOCKED, StoredState.DELIVERED} for each in status or ()):
+    if any(each in {Status.BLOCKED, Status.DELIVERED} for each in status or ()):
         raise typer.BadParameter(
             "blocked deliveries are sent in their turn, delivered ones not again; choose exhausted, parked or held",
             param_hint="--status",
@@ -189,8 +190,8 @@ def redeliver(
         chosen = DeliveryQuery(ids=sorted(set(delivery_ids)))
         total = len(set(delivery_ids))
     else:
-        chosen = _selection(status or [StoredState.EXHAUSTED], subscription, event_type, since, until)
-        total = count(engine, chosen, MOST_COUNTED)
+        chosen = _selection(status or [Status.EXHAUSTED], subscription, event_type, since, until)
+        total = admin.count(engine, chosen, MOST_COUNTED)
         if not total:
             typer.echo("no such deliveries are stored", err=True)
             return
@@ -209,7 +210,6 @@ def redeliver(
         )
 
 
-@deliveries.command()
 def adopt(
     *,
     from_group: Annotated[str, typer.Option(metavar="GROUP", help="The group that has the deliveries now.")],
@@ -224,27 +224,21 @@ def adopt(
     Example:
       KAFKA_GROUP_ID=webhooks-2 kafka-webhooks deliveries adopt --from-group webhooks --yes
     """
-    from consumer.cli.console import bounded, bounded_length, confirm, number, open_database, progress_bar, until_signal
-    from consumer.config.environment import load
-    from consumer.config.settings import KafkaSettings
-    from consumer.ledger import admin as store
-    from consumer.ledger.admin import adopt
-
     group = load(KafkaSettings).group_id
     if from_group == group:
         raise typer.BadParameter(
             f"{group} is the group of KAFKA_GROUP_ID itself; set that to the new group", param_hint="--from-group"
         )
     engine = open_database()
-    total = store.count(engine, store.DeliveryQuery(group=from_group), MOST_COUNTED)
+    total = admin.count(engine, DeliveryQuery(group=from_group), MOST_COUNTED)
     if not total:
         typer.echo(f"the group {from_group} has no deliveries stored", err=True)
         return
     typer.echo(f"the group {from_group} must have no running workers: they would send deliveries twice", err=True)
     confirm(f"Move {bounded(total, 'delivery')} from {from_group} to {group}?", yes=yes)
     moved = skipped = 0
-    batches = adopt(engine, from_group, group, time.time())
-    with progress_bar(bounded_length(total)) as draw:
+    batches = admin.adopt(engine, from_group, group, time.time())
+    with progress_bar(total if total <= MOST_COUNTED else None) as draw:
         for batch in until_signal(batches, f"the rest is still {from_group}'s; the same command moves it"):
             moved, skipped = moved + batch.moved, skipped + batch.skipped
             draw(moved + skipped, f"{moved:,} moved")
@@ -254,15 +248,12 @@ def adopt(
 
 
 def _selection(
-    status: list[StoredState] | None,
+    status: list[Status] | None,
     subscription: int | None,
     event_type: str | None,
     since: str | None,
     until: str | None,
-) -> "DeliveryQuery":
-    from consumer.cli.console import moment
-    from consumer.ledger.admin import DeliveryQuery
-
+) -> DeliveryQuery:
     now = time.time()
     return DeliveryQuery(
         statuses=tuple(each.value for each in status or ()),
@@ -273,15 +264,11 @@ def _selection(
     )
 
 
-def _mark(engine: "Engine", selection: "DeliveryQuery", total: int) -> "array[int]":
-    from consumer.cli.console import bounded_length, number, progress_bar, until_signal
-    from consumer.cli.deployment import deployment
-    from consumer.ops.changes import Changes, command_line_actor
-
+def _mark(engine: Engine, selection: DeliveryQuery, total: int) -> "array[int]":
     marked = array("q")  # eight bytes per id: there may be millions
     skipped = 0
     batches = Changes(deployment(engine), command_line_actor()).redeliver(selection)
-    with progress_bar(bounded_length(total)) as draw:
+    with progress_bar(total if total <= MOST_COUNTED else None) as draw:
         for batch in until_signal(batches, "marked deliveries are sent, the rest is unchanged"):
             marked.extend(batch.ids)
             skipped += batch.skipped
@@ -291,14 +278,11 @@ def _mark(engine: "Engine", selection: "DeliveryQuery", total: int) -> "array[in
     return marked
 
 
-def _next_attempt(item: "StoredDelivery") -> float | None:
+def _next_attempt(item: StoredDelivery) -> float | None:
     return item.next_attempt_at if item.status == "parked" else None
 
 
-def _as_json(item: "StoredDelivery") -> dict[str, object]:
-    from consumer.cli.console import time_text
-    from consumer.http.urls import redact_url
-
+def _as_json(item: StoredDelivery) -> dict[str, object]:
     first, last = item.first, item.last
     return {
         "id": item.id,
@@ -326,3 +310,75 @@ def _as_json(item: "StoredDelivery") -> dict[str, object]:
         "stored": time_text(item.created_at),
         "changed": time_text(item.updated_at),
     }
+
+
+def purge(
+    *,
+    older_than: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="Delete rows that ended before: an age such as 30d, or a time: 2026-07-28."),
+    ],
+    status: Annotated[
+        list[Ended] | None,
+        typer.Option("--status", metavar="STATUS", help="exhausted (the default) or delivered; may be repeated."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count the rows; delete nothing.")] = False,
+    yes: YesOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The counts as JSON.")] = False,
+) -> None:
+    """Delete old deliveries that were given up.
+
+    Also deletes the events that no other delivery needs, and the replays that ended before that time; of all consumer
+    groups. Parked, blocked and held deliveries are still owed, and never deleted. Workers delete delivered rows
+    themselves; --status delivered is for the rows of a group without workers.
+
+    Each transaction deletes a thousand rows at most; workers may run meanwhile. Ctrl-C and SIGTERM end the command
+    after the current transaction.
+
+    A deleted delivery cannot be sent again. Its row also tells a restarted worker that the delivery is settled: keep
+    rows for a month, and no less than the longest time that a partition's offset was held.
+
+    \b
+    Examples:
+      kafka-webhooks deliveries purge --older-than 30d --dry-run
+      kafka-webhooks deliveries purge --older-than 30d --yes
+    """
+    now = time.time()
+    before = moment(older_than, now, "--older-than")
+    if before > now - _LEAST_AGE:
+        raise typer.BadParameter(
+            "at least a day: a younger row may be the only record that its delivery is settled",
+            param_hint="--older-than",
+        )
+    statuses = [Status(each.value) for each in status or [Ended.EXHAUSTED]]
+    engine, when = open_database(), time_text(before)
+    if dry_run:
+        done = {
+            "deliveries": sum(map(len, upkeep.ended_before(engine, statuses, before))),
+            "replays": upkeep.replays_ended_before(engine, before),
+        }
+    else:
+        total = upkeep.counted(upkeep.ended_before(engine, statuses, before), MOST_COUNTED)
+        replays = upkeep.replays_ended_before(engine, before)
+        if total or replays:
+            confirm(
+                f"Delete {bounded(total, 'delivery')} and {number(replays, 'replay')} that ended before {when}?",
+                yes=yes,
+            )
+        done = _delete(engine, statuses, before, total)
+    if as_json:
+        print_json({"before": when, **done})
+        return
+    nouns = {"deliveries": "delivery", "payloads": "payload", "replays": "replay"}
+    *others, last = (number(count, nouns[name]) for name, count in done.items())
+    typer.echo(f"{', '.join(others)} and {last} {'would be deleted' if dry_run else 'deleted'}")
+
+
+def _delete(engine: Engine, statuses: Collection[Status], before: float, total: int) -> dict[str, int]:
+    deliveries = payloads = 0
+    batches = upkeep.purge(engine, statuses, before)
+    with progress_bar(total if total <= MOST_COUNTED else None) as draw:
+        for batch in until_signal(batches, "the rest is unchanged; the same command deletes it"):
+            deliveries, payloads = deliveries + batch.deliveries, payloads + batch.payloads
+            draw(deliveries, f"{deliveries:,} deleted")
+    return {"deliveries": deliveries, "payloads": payloads, "replays": upkeep.purge_replays(engine, before)}

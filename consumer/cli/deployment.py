@@ -1,52 +1,75 @@
 """Shared by the commands on subscriptions: the deployment of the settings, its changes, and a subscription as JSON."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from sqlalchemy import Engine, event
 
 from consumer.cli.console import row_id
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
-    from consumer.crypto.vault import Vault
-    from consumer.ops.changes import Changes, Deployment
-    from consumer.subscriptions.endpoint_row import Rules
-    from consumer.subscriptions.repository import Subscribed
+from consumer.cli.progress import Waiting
+from consumer.config import slips
+from consumer.config.environment import environment, load
+from consumer.config.settings import DatabaseSettings, GroupSettings, LogSettings, RuleSettings
+from consumer.crypto.vault import Vault
+from consumer.database.engine import create_engine, place_of
+from consumer.errors import SettingsError
+from consumer.matching.destinations import rules_of
+from consumer.ops.changes import Changes, Deployment, command_line_actor
+from consumer.subscriptions.endpoint_row import Rules
+from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.tls import described
+from consumer.telemetry.logs import configure_logging
 
 IdArgument = Annotated[int, typer.Argument(metavar="ID", parser=row_id)]
 
 
-def deployment(engine: "Engine", vault: "Vault | None" = None, default: "tuple[str, ...]" = ()) -> "Deployment":
-    """The deployment of the settings. `vault` encrypts new secrets; `default` are those of WEBHOOK_SECRET."""
-    from consumer.config.environment import load
-    from consumer.config.settings import GroupSettings
-    from consumer.ops.changes import Deployment
+def configure() -> None:
+    """Set up logging at LOG_LEVEL, to stderr: stdout holds only a command's result. Warns of misspelt settings."""
+    values = environment()
+    configure_logging(load(LogSettings, values).log_level)
+    slips.warn(slips.of_settings(values))
 
+
+def open_database() -> Engine:
+    """An engine for DATABASE_URL, with logging set up. It connects at its first use, and reports slow steps."""
+    configure()
+    return _told_of(create_engine(load(DatabaseSettings)))
+
+
+def _told_of(engine: Engine) -> Engine:
+    """Make the engine report when a connect or a statement takes longer than PATIENCE; returns the engine."""
+    waiting = Waiting(f"the database at {place_of(engine)}")
+
+    def begin(*_: object) -> None:
+        waiting.__enter__()
+
+    def end(*_: object) -> None:
+        waiting.__exit__()
+
+    event.listen(engine, "do_connect", begin, insert=True)
+    event.listen(engine, "before_cursor_execute", begin)
+    for name in ("connect", "after_cursor_execute", "handle_error"):
+        event.listen(engine, name, end)
+    return engine
+
+
+def deployment(engine: Engine, vault: Vault | None = None, default: tuple[str, ...] = ()) -> Deployment:
+    """The deployment of the settings. `vault` encrypts new secrets; `default` are those of WEBHOOK_SECRET."""
     return Deployment(engine, load(GroupSettings).group_id, vault or vault_to_read(), rules(), default)
 
 
-def changes(vault: "Vault | None" = None, default: "tuple[str, ...]" = ()) -> "Changes":
+def changes(vault: Vault | None = None, default: tuple[str, ...] = ()) -> Changes:
     """The changes that the user of this process makes to DATABASE_URL."""
-    from consumer.cli.console import open_database
-    from consumer.ops.changes import Changes, command_line_actor
-
     return Changes(deployment(open_database(), vault, default), command_line_actor())
 
 
-def vault_to_read() -> "Vault":
+def vault_to_read() -> Vault:
     """The vault that decrypts secrets."""
-    from consumer.config.environment import load
-    from consumer.config.settings import DatabaseSettings
-    from consumer.crypto.vault import Vault
-
     return Vault(load(DatabaseSettings).encryption_keys)
 
 
-def vault_to_write(*, unencrypted: bool | None) -> "Vault":
+def vault_to_write(*, unencrypted: bool | None) -> Vault:
     """The vault that encrypts secrets. SettingsError without a key, unless `unencrypted`; None: no such option."""
-    from consumer.errors import SettingsError
-
     vault = vault_to_read()
     if not (vault.encrypts or unencrypted):
         otherwise = "" if unencrypted is None else ". Or give --unencrypted"
@@ -58,19 +81,13 @@ def vault_to_write(*, unencrypted: bool | None) -> "Vault":
     return vault
 
 
-def rules() -> "Rules":
+def rules() -> Rules:
     """The rules of the settings for a subscription's values."""
-    from consumer.config.environment import load
-    from consumer.config.settings import RuleSettings
-    from consumer.matching.destinations import rules_of
-
     return rules_of(load(RuleSettings))
 
 
-def json_of(item: "Subscribed") -> dict[str, object]:
+def json_of(item: Subscribed) -> dict[str, object]:
     """A subscription as JSON."""
-    from consumer.subscriptions.tls import described
-
     return {
         "id": item.id,
         "state": item.state,

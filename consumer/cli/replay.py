@@ -1,24 +1,31 @@
 """`kafka-webhooks replay`."""
 
+import sys
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from sqlalchemy import Engine
 
-from consumer.cli.console import YesOption, row_id
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from sqlalchemy import Engine
-
-    from consumer.config.settings import KafkaSettings
-    from consumer.intake.log_reader import LogReader
-    from consumer.ledger.replays import Replay, Span
-    from consumer.ops.replay import Choice
-    from consumer.ops.replay_request import Plan
-    from consumer.subscriptions.repository import Subscribed
+from consumer.cli.console import YesOption, confirm, number, print_json, print_rows, printable, row_id, time_text
+from consumer.cli.deployment import open_database
+from consumer.cli.progress import Waiting, progress_bar, signals_noted
+from consumer.cli.watching import watch
+from consumer.config.environment import check, environment, load
+from consumer.config.settings import DatabaseSettings, KafkaSettings, SchemaSettings, TopicSettings
+from consumer.errors import InvalidReplay, NotFound, WebhooksError
+from consumer.intake.log_reader import LogReader
+from consumer.ledger import replays, search
+from consumer.ledger.replays import Replay, Span
+from consumer.ops.changes import command_line_actor
+from consumer.ops.events import event_reader
+from consumer.ops.replay import Choice, Progress, run
+from consumer.ops.replay_request import Plan, Wanted, create, parts, plan, spans
+from consumer.ops.replay_request import records as number_of
+from consumer.subscriptions import repository
+from consumer.subscriptions.repository import Subscribed
 
 _LINE = 10.0  # seconds between two lines without a terminal
 
@@ -74,15 +81,6 @@ def replay(
       kafka-webhooks replay --subscription 7 --since 2026-07-28T14:00Z --until 2026-07-28T15:00Z --yes
       kafka-webhooks replay --resume 3
     """
-    from consumer.cli.console import open_database
-    from consumer.cli.waiting import Waiting
-    from consumer.config.environment import check, environment, load
-    from consumer.config.settings import DatabaseSettings, KafkaSettings, SchemaSettings, TopicSettings
-    from consumer.intake.log_reader import LogReader
-    from consumer.ops.events import event_reader
-    from consumer.ops.replay import Choice
-    from consumer.ops.replay_request import Wanted, plan, spans
-
     if as_json and not dry_run:
         raise typer.BadParameter("it needs --dry-run", param_hint="--json")
     if resume is not None:
@@ -118,10 +116,7 @@ def replay(
         _wait(engine, begun.id)
 
 
-def _subscription(engine: "Engine", subscription_id: int) -> "Subscribed":
-    from consumer.errors import NotFound, WebhooksError
-    from consumer.subscriptions import repository
-
+def _subscription(engine: Engine, subscription_id: int) -> Subscribed:
     found = repository.get(engine, subscription_id)
     if found is None:
         raise NotFound("subscription", subscription_id)
@@ -130,10 +125,7 @@ def _subscription(engine: "Engine", subscription_id: int) -> "Subscribed":
     return found
 
 
-def _begun(engine: "Engine", kafka: "KafkaSettings", replay_id: int) -> "Replay":
-    from consumer.errors import WebhooksError
-    from consumer.ledger import replays
-
+def _begun(engine: Engine, kafka: KafkaSettings, replay_id: int) -> Replay:
     found = replays.load(engine, replay_id)
     if found is None:
         raise WebhooksError(f"there is no replay {replay_id}")
@@ -155,10 +147,8 @@ def _begun(engine: "Engine", kafka: "KafkaSettings", replay_id: int) -> "Replay"
 
 
 @contextmanager
-def _usage(topics: "Sequence[str]") -> "Iterator[None]":
+def _usage(topics: Sequence[str]) -> Iterator[None]:
     """Report an invalid option as a usage error."""
-    from consumer.errors import InvalidReplay
-
     try:
         yield
     except InvalidReplay as error:
@@ -167,12 +157,8 @@ def _usage(topics: "Sequence[str]") -> "Iterator[None]":
         raise typer.BadParameter(f"{what} {error.why}", param_hint=f"--{option.replace('_', '-')}") from None
 
 
-def _show(spans: "Sequence[Span]", planned: "Plan", *, as_json: bool) -> None:
+def _show(spans: Sequence[Span], planned: Plan, *, as_json: bool) -> None:
     """Print the offsets that a replay would read, by partition."""
-    from consumer.cli.console import number, print_json, print_rows, time_text
-    from consumer.ops.replay_request import parts
-    from consumer.ops.replay_request import records as number_of
-
     rows = parts(spans)
     records, since, until = number_of(spans), time_text(planned.since), time_text(planned.end)
     if as_json:
@@ -187,12 +173,7 @@ def _show(spans: "Sequence[Span]", planned: "Plan", *, as_json: bool) -> None:
     )
 
 
-def _begin(engine: "Engine", kafka: "KafkaSettings", planned: "Plan", spans: "Sequence[Span]", *, yes: bool) -> int:
-    from consumer.cli.console import confirm, number, printable, time_text
-    from consumer.ops.changes import command_line_actor
-    from consumer.ops.replay_request import create
-    from consumer.ops.replay_request import records as number_of
-
+def _begin(engine: Engine, kafka: KafkaSettings, planned: Plan, spans: Sequence[Span], *, yes: bool) -> int:
     receiver, records = planned.receiver, number_of(spans)
     times = f"from {time_text(planned.since)} to {time_text(planned.end)}"
     if not records:
@@ -212,13 +193,8 @@ def _begin(engine: "Engine", kafka: "KafkaSettings", planned: "Plan", spans: "Se
         return create(connection, kafka.group_id, command_line_actor(), planned, spans, background=False)
 
 
-def _store(engine: "Engine", replay: "Replay", choice: "Choice", reader: "LogReader") -> None:
+def _store(engine: Engine, replay: Replay, choice: Choice, reader: LogReader) -> None:
     """Read and store the rest of a replay, showing progress; a signal stops it with status 0, between transactions."""
-    import sys
-
-    from consumer.cli.console import number, progress_bar, signals_noted
-    from consumer.ops.replay import Progress, run
-
     if replay.finished_at is not None:
         typer.echo(f"replay {replay.id} has already stored all matching events", err=True)
         return
@@ -249,10 +225,7 @@ def _store(engine: "Engine", replay: "Replay", choice: "Choice", reader: "LogRea
         raise typer.Exit(0)
 
 
-def _wait(engine: "Engine", replay_id: int) -> None:
-    from consumer.cli.watching import watch
-    from consumer.ledger import replays, search
-
+def _wait(engine: Engine, replay_id: int) -> None:
     found = replays.load(engine, replay_id)
     if found is not None and found.matched:
         watch(

@@ -2,18 +2,38 @@
 
 import sys
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from consumer.cli.deployment import IdArgument, changes, vault_to_write
+from consumer.cli.console import duration, header, number, print_json
+from consumer.cli.deployment import IdArgument, changes, open_database, vault_to_write
+from consumer.cli.progress import progress_bar, until_signal
+from consumer.config.environment import environment, load
+from consumer.config.settings import FILE, SigningSettings
+from consumer.crypto.certificates import TlsIdentity
+from consumer.crypto.keys import algorithm_of, receiver_key, weakness
+from consumer.subscriptions import secrets, tls
 
 STDIN = "-"
 _LONGEST_OVERLAP = 366 * 86400.0  # seconds
 
+PANEL = "Secrets (- reads the standard input)"
+
+
+def _option(metavar: str, about: str) -> Any:
+    return typer.Option(help=about, metavar=metavar, rich_help_panel=PANEL)
+
+
+BasicOption = Annotated[str | None, _option("USER:PASSWORD", "Basic authentication.")]
+BearerOption = Annotated[str | None, _option("TOKEN", "A bearer token.")]
+OAuth2Option = Annotated[str | None, _option("JSON", "OAuth2 client credentials.")]
+PluginOption = Annotated[str | None, _option("JSON", "A plug-in of WEBHOOK_AUTH_PLUGINS.")]
 UnencryptedOption = Annotated[
-    bool, typer.Option("--unencrypted", help="Store it in the clear if WEBHOOK_ENCRYPTION_KEY is not set.")
+    bool,
+    typer.Option("--unencrypted", help="Store in the clear, without WEBHOOK_ENCRYPTION_KEY.", rich_help_panel=PANEL),
 ]
 
 
@@ -43,20 +63,18 @@ def rotate_secret(
       kafka-webhooks subscriptions rotate-secret 7 --algorithm ed25519 --json
       kafka-webhooks subscriptions rotate-secret 7 --secret - < new-secret
     """
-    from consumer.cli.console import print_json
-    from consumer.config.environment import environment, load
-    from consumer.config.settings import FILE, SigningSettings
-    from consumer.crypto.keys import algorithm_of, receiver_key, weakness
-
     if secret is not None and algorithm is not None:
         raise typer.BadParameter("a given secret determines its algorithm", param_hint="--algorithm")
+    lasting = duration(overlap, "--overlap")
+    if lasting > _LONGEST_OVERLAP:
+        raise typer.BadParameter("at most 366d", param_hint="--overlap")
     values = environment()
     default = load(SigningSettings, values).secrets if {"WEBHOOK_SECRET", "WEBHOOK_SECRET" + FILE} & set(values) else ()
     vault = vault_to_write(unencrypted=unencrypted)
     rotation = changes(vault, default).rotate(
         subscription_id,
-        overlap=_overlap(overlap),
-        secret=None if secret is None else given(secret),
+        overlap=timedelta(seconds=lasting),
+        secret=None if secret is None else given("signing", secret),
         algorithm=algorithm,
     )
     key = receiver_key(rotation.secret)
@@ -85,11 +103,11 @@ def rotate_secret(
 def set_credential(
     subscription_id: IdArgument,
     *,
-    basic: Annotated[str | None, typer.Option(metavar="USER:PASSWORD", help="Basic authentication.")] = None,
-    bearer: Annotated[str | None, typer.Option(metavar="TOKEN", help="A bearer token.")] = None,
-    header: Annotated[str | None, typer.Option(metavar="'NAME: VALUE'", help="A confidential header.")] = None,
-    oauth2: Annotated[str | None, typer.Option(metavar="JSON", help="OAuth2 client credentials.")] = None,
-    plugin: Annotated[str | None, typer.Option(metavar="JSON", help="A plug-in of WEBHOOK_AUTH_PLUGINS.")] = None,
+    basic: BasicOption = None,
+    bearer: BearerOption = None,
+    header: Annotated[str | None, _option("'NAME: VALUE'", "A confidential header.")] = None,
+    oauth2: OAuth2Option = None,
+    plugin: PluginOption = None,
     remove: Annotated[bool, typer.Option("--remove", help="Remove all credentials.")] = False,
     unencrypted: UnencryptedOption = False,
 ) -> None:
@@ -104,9 +122,6 @@ def set_credential(
       kafka-webhooks subscriptions set-credential 7 --oauth2 - < credentials.json
       kafka-webhooks subscriptions set-credential 7 --remove
     """
-    from consumer.cli.console import number
-    from consumer.subscriptions import secrets
-
     options: dict[secrets.Credential, str | None] = {
         "basic": basic,
         "bearer": bearer,
@@ -123,7 +138,7 @@ def set_credential(
         return
     ((kind, text),) = chosen
     vault = vault_to_write(unencrypted=unencrypted)
-    secret = given_credential(kind, text, "--header")
+    secret = given(kind, text)
     changes(vault).set_credential(subscription_id, kind, secret)
     typer.echo(f"subscription {subscription_id} sends the credential from now on ({kind})")
 
@@ -157,8 +172,6 @@ def set_tls(
       kafka-webhooks subscriptions set-tls 7 --ca private-ca.pem
       kafka-webhooks subscriptions set-tls 7 --remove
     """
-    from consumer.crypto.certificates import TlsIdentity
-
     if (cert is None) != (key is None):
         raise typer.BadParameter("--cert and --key belong together")
     if remove == (cert is not None or ca is not None):
@@ -187,11 +200,6 @@ def encrypt_secrets() -> None:
 
     Example: kafka-webhooks subscriptions encrypt-secrets
     """
-    from itertools import chain
-
-    from consumer.cli.console import number, open_database, progress_bar, until_signal
-    from consumer.subscriptions import secrets, tls
-
     vault = vault_to_write(unencrypted=None)
     engine = open_database()
     looked_at = encrypted = failed = 0
@@ -209,44 +217,21 @@ def encrypt_secrets() -> None:
         raise typer.Exit(1)
 
 
-def given(text: str) -> str:
-    """A secret from the command line; `-` reads a line from stdin, to keep it out of the shell's history."""
-    if text != STDIN:
+def given(kind: str, text: str, header_option: str = "--header") -> str:
+    """A secret from the command line. `-` reads it from stdin, which keeps it out of the shell's history.
+
+    A usage error, which does not repeat it, for a header that is not one, such as a bare key.
+    """
+    if text == STDIN and sys.stdin.isatty():
+        text = str(typer.prompt("Secret", hide_input=True, err=True))
+    elif text == STDIN:
+        text = sys.stdin.read() if kind in ("oauth2", "plugin") else sys.stdin.readline().rstrip("\r\n")
+    if kind != "header":
         return text
-    if sys.stdin.isatty():
-        return str(typer.prompt("Secret", hide_input=True, err=True))
-    return sys.stdin.readline().rstrip("\r\n")
-
-
-def given_header(text: str, option: str) -> str:
-    """A secret header as `name: value`. A usage error, which does not repeat it, for other text, such as a bare key."""
-    from consumer.cli.console import header
-
-    name, value = header(given(text), option)
+    name, value = header(text, header_option)
     if not value.strip("="):  # only the padding of a base64 key
-        raise typer.BadParameter("write 'NAME: VALUE'", param_hint=option)
+        raise typer.BadParameter("write 'NAME: VALUE'", param_hint=header_option)
     return f"{name}: {value}"
-
-
-def given_credential(kind: str, text: str, header_option: str) -> str:
-    """A credential from the command line; `-` reads a line of stdin, or all of it where the credential is JSON."""
-    if kind == "header":
-        return given_header(text, header_option)
-    if kind in ("oauth2", "plugin") and text == STDIN and not sys.stdin.isatty():
-        return sys.stdin.read()
-    return given(text)
-
-
-def _overlap(text: str) -> timedelta:
-    from consumer.config.types import seconds
-
-    try:
-        duration = seconds(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--overlap") from None
-    if duration > _LONGEST_OVERLAP:
-        raise typer.BadParameter("at most 366d", param_hint="--overlap")
-    return timedelta(seconds=duration)
 
 
 def _text(file: Path | None) -> str | None:

@@ -6,129 +6,71 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
-from consumer.cli.console import header
+from consumer.cli.console import duration, header
+from consumer.errors import InvalidSubscription
+from consumer.subscriptions.options import OPTIONS
+from models import Subscription
 
-if TYPE_CHECKING:
-    from consumer.errors import InvalidSubscription
-
-MATCHING, PAYLOAD, REQUEST, LIMITS = "Which events", "What is sent", "How it is sent", "Order, limits, retries"
-
-
-def _duration(text: str) -> float:
-    from consumer.config.types import seconds
-
-    try:
-        return seconds(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+_MATCHING, _PAYLOAD, _REQUEST, _LIMITS = "Which events", "What is sent", "How it is sent", "Order, limits, retries"
 
 
 def _milliseconds(text: str) -> int:
-    return round(1000 * _duration(text))
+    return round(1000 * duration(text))
 
 
-def _flag(name: str, panel: str, metavar: str, text: str, **more: Any) -> Any:
-    return typer.Option(name, help=text, rich_help_panel=panel, metavar=metavar, **more)
-
-
-# By column, in the order of the help.
-FLAGS: Mapping[str, Any] = {
-    "tenant": Annotated[
-        str | None, _flag("--tenant", MATCHING, "NAME", "Only events of this tenant; * means any tenant, or none.")
-    ],
-    "topics": Annotated[str | None, _flag("--topics", MATCHING, "NAMES", "Only from these topics: orders,users.")],
-    "event_filter": Annotated[
-        str | None,
-        _flag("--filter", MATCHING, "CEL", "Only events for which this is true: 'data.amount > 100'."),
-    ],
-    "payload_format": Annotated[
-        Literal["record", "standard", "cloudevents", "cloudevents-binary"] | None,
-        _flag(
-            "--format",
-            PAYLOAD,
-            "FORMAT",
-            "record (as received), standard (type, timestamp, data), cloudevents, or cloudevents-binary (in headers).",
-        ),
-    ],
-    "projection": Annotated[
-        str | None, _flag("--projection", PAYLOAD, "CEL", """Send its value instead of the data: '{"id": data.id}'.""")
-    ],
-    "batch_size": Annotated[
-        int | None, _flag("--batch-size", PAYLOAD, "EVENTS", "Up to this many events in one request, as an array.")
-    ],
-    "batch_wait_ms": Annotated[
-        int | None,
-        _flag("--batch-wait", PAYLOAD, "DURATION", "How long a batch waits to fill up: 500ms.", parser=_milliseconds),
-    ],
-    "custom_headers": Annotated[
-        list[str] | None,
-        _flag("--header", REQUEST, "'NAME: VALUE'", "Another header, not confidential. May be repeated."),
-    ],
-    "signature_header": Annotated[
-        str | None,
-        _flag("--signature-header", REQUEST, "NAME", "Header of the hex signature; none: do not send it."),
-    ],
-    "signature_prefix": Annotated[
-        str | None, _flag("--signature-prefix", REQUEST, "TEXT", "Prefix of the hex digits: sha256=.")
-    ],
-    "gzip_above": Annotated[
-        int | None, _flag("--gzip-above", REQUEST, "BYTES", "Compress bodies of more bytes with gzip: 1024.")
-    ],
-    "http_version": Annotated[
-        Literal["1.1", "2"] | None,
-        _flag("--http-version", REQUEST, "VERSION", "2: HTTP/2 if the receiver offers it over TLS; or 1.1."),
-    ],
-    "timeout_seconds": Annotated[
-        float | None,
-        _flag(
-            "--timeout", REQUEST, "DURATION", "Limit of an exchange, overrides WEBHOOK_TIMEOUT: 5s.", parser=_duration
-        ),
-    ],
-    "ordering": Annotated[
-        Literal["none", "key"] | None,
-        _flag("--ordering", LIMITS, "ORDER", "key: events of a key are sent one at a time, in order; or none."),
-    ],
-    "max_in_flight": Annotated[
-        int | None, _flag("--max-in-flight", LIMITS, "REQUESTS", "Requests open at once, of all workers together.")
-    ],
-    "rate_limit": Annotated[
-        float | None, _flag("--rate-limit", LIMITS, "REQUESTS", "Requests per second, of all workers together.")
-    ],
-    "retry_schedule": Annotated[
-        str | None, _flag("--retry-schedule", LIMITS, "WAITS", "Waits, override WEBHOOK_RETRY_SCHEDULE: 5s,5m,1h.")
-    ],
-    "final_statuses": Annotated[
-        str | None,
-        _flag("--final-statuses", LIMITS, "STATUSES", "Statuses after which no retry follows: 400,422 or 4xx."),
-    ],
+# By column, in the order of the help: the flag, its panel and its value's name.
+_FLAGS = {
+    "tenant": ("--tenant", _MATCHING, "NAME"),
+    "topics": ("--topics", _MATCHING, "NAMES"),
+    "event_filter": ("--filter", _MATCHING, "CEL"),
+    "payload_format": ("--format", _PAYLOAD, "FORMAT"),
+    "projection": ("--projection", _PAYLOAD, "CEL"),
+    "batch_size": ("--batch-size", _PAYLOAD, "EVENTS"),
+    "batch_wait_ms": ("--batch-wait", _PAYLOAD, "DURATION"),
+    "custom_headers": ("--header", _REQUEST, "'NAME: VALUE'"),
+    "signature_header": ("--signature-header", _REQUEST, "NAME"),
+    "signature_prefix": ("--signature-prefix", _REQUEST, "TEXT"),
+    "gzip_above": ("--gzip-above", _REQUEST, "BYTES"),
+    "http_version": ("--http-version", _REQUEST, "VERSION"),
+    "timeout_seconds": ("--timeout", _REQUEST, "DURATION"),
+    "ordering": ("--ordering", _LIMITS, "ORDER"),
+    "max_in_flight": ("--max-in-flight", _LIMITS, "REQUESTS"),
+    "rate_limit": ("--rate-limit", _LIMITS, "REQUESTS"),
+    "retry_schedule": ("--retry-schedule", _LIMITS, "WAITS"),
+    "final_statuses": ("--final-statuses", _LIMITS, "STATUSES"),
+}
+# Of columns whose flag has another notation: its type, its parser, its help and an example.
+_NOTATION: dict[str, tuple[Any, Any, str, str]] = {
+    "batch_wait_ms": (int, _milliseconds, "How long a batch waits to be full.", "500ms"),
+    "custom_headers": (list[str], None, "Another header, not confidential. May be repeated.", "'X-Origin: shop'"),
+    "timeout_seconds": (float, duration, "Limit of a whole exchange.", "5s"),
 }
 
 
 def flag_of(column: str) -> str:
     """The flag that sets a column of a subscription, `--filter` for `event_filter`."""
-    (_, option) = get_args(FLAGS[column])
-    return str(option.default)  # Typer keeps the first name here until it builds the command
+    return _FLAGS[column][0]
 
 
-class PanelledCommand(TyperCommand):
-    """A command whose help lists its options in groups, under the names of their panels."""
+def _example(column: str) -> str:
+    return _NOTATION[column][3] if column in _NOTATION else shlex.quote(OPTIONS[column].example)
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the options, grouped by panel."""
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            if record := parameter.get_help_record(ctx):
-                panel = getattr(parameter, "rich_help_panel", None) or "Options"
-                title = "Arguments" if parameter.param_type_name == "argument" else panel
-                groups.setdefault(title, []).append(record)
-        for title, records in groups.items():
-            with formatter.section(title):
-                formatter.write_dl(records)
+
+def _annotation(column: str) -> Any:
+    """The type and the option of a flag; the help is the column's comment, with an example."""
+    stored = Subscription.__table__.columns[column]
+    plain = (stored.type.python_type, None, str(stored.comment).partition(" Null:")[0])
+    kind, parser, about = _NOTATION[column][:3] if column in _NOTATION else plain
+    flag, panel, metavar = _FLAGS[column]
+    text = f"{about} Example: {_example(column)}."
+    return Annotated[kind | None, typer.Option(flag, help=text, rich_help_panel=panel, metavar=metavar, parser=parser)]
+
+
+FLAGS: Mapping[str, Any] = {column: _annotation(column) for column in _FLAGS}
 
 
 def takes_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -143,8 +85,6 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(**values: Any) -> None:
-        from consumer.errors import InvalidSubscription
-
         given = {column: values.pop(column) for column in FLAGS}
         given = {column: value for column, value in given.items() if value is not None and value != []}
         if "custom_headers" in given:
@@ -172,14 +112,8 @@ def unset_columns(names: Sequence[str], given: Mapping[str, Any]) -> dict[str, N
     return {columns[name]: None for name in names}
 
 
-# Examples in the flag's notation, if the column stores another one.
-_EXAMPLES = {"batch_wait_ms": "500ms", "custom_headers": "'X-Origin: shop'", "timeout_seconds": "5s"}
-
-
-def _in_flags(error: "InvalidSubscription", command: inspect.Signature) -> "InvalidSubscription":
+def _in_flags(error: InvalidSubscription, command: inspect.Signature) -> InvalidSubscription:
     """The same error, with flags and arguments named instead of columns."""
-    from consumer.errors import InvalidSubscription
-
     column = error.option or ""
     if column in FLAGS:
         name = flag_of(column)
@@ -191,7 +125,7 @@ def _in_flags(error: "InvalidSubscription", command: inspect.Signature) -> "Inva
     why = re.sub("|".join(each for each in FLAGS if "_" in each), lambda found: flag_of(found[0]), error.why)
     if error.example is None:
         return InvalidSubscription(why, name)
-    example = _EXAMPLES.get(column, shlex.quote(error.example))
+    example = _example(column)
     return InvalidSubscription(why, name, example if name == column.upper() else f"{name} {example}")
 
 

@@ -1,27 +1,57 @@
 """`kafka-webhooks subscriptions`."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from consumer.cli.console import YesOption
-from consumer.cli.deployment import IdArgument, changes, deployment, json_of, rules, vault_to_read, vault_to_write
-from consumer.cli.subscription_options import PanelledCommand, takes_options, unset_columns
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from consumer.subscriptions.repository import Subscribed
-
-subscriptions = typer.Typer(
-    name="subscriptions", help="Subscriptions: which URL gets which events.", no_args_is_help=True
+from consumer.cli.console import (
+    MOST_COUNTED,
+    YesOption,
+    bounded,
+    confirm,
+    number,
+    print_fields,
+    print_json,
+    print_json_rows,
+    print_rows,
+    printable,
 )
+from consumer.cli.deployment import (
+    IdArgument,
+    changes,
+    deployment,
+    json_of,
+    open_database,
+    rules,
+    vault_to_read,
+    vault_to_write,
+)
+from consumer.cli.receivers import asking, conclude, verified
+from consumer.cli.secrets import (
+    PANEL,
+    STDIN,
+    BasicOption,
+    BearerOption,
+    OAuth2Option,
+    PluginOption,
+    UnencryptedOption,
+)
+from consumer.cli.secrets import (
+    given as given_secret,
+)
+from consumer.cli.subscription_options import takes_options, unset_columns
+from consumer.config.environment import load
+from consumer.config.settings import RuleSettings
+from consumer.crypto.keys import generate, receiver_key
+from consumer.ledger import search
+from consumer.matching.destinations import judge_names, policy_of
+from consumer.ops.verification import describe
+from consumer.subscriptions import repository as store
+from consumer.subscriptions.options import completed
 
-SECRETS = "Secrets (- reads the standard input)"
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
-@subscriptions.command(cls=PanelledCommand)
 @takes_options
 def add(
     url: Annotated[str, typer.Argument(metavar="URL", help="Where to POST the events.")],
@@ -41,37 +71,21 @@ def add(
     given: dict[str, Any],
     secret: Annotated[
         str | None,
-        typer.Option(help="Signing secret, instead of WEBHOOK_SECRET.", metavar="SECRET", rich_help_panel=SECRETS),
+        typer.Option(help="Signing secret, instead of WEBHOOK_SECRET.", metavar="SECRET", rich_help_panel=PANEL),
     ] = None,
     generate_secret: Annotated[
         Literal["hmac", "ed25519"] | None,
-        typer.Option(help="A random secret; its key is printed once.", metavar="ALGORITHM", rich_help_panel=SECRETS),
+        typer.Option(help="A random secret; its key is printed once.", metavar="ALGORITHM", rich_help_panel=PANEL),
     ] = None,
-    basic: Annotated[
-        str | None,
-        typer.Option(help="Basic authentication.", metavar="USER:PASSWORD", rich_help_panel=SECRETS),
-    ] = None,
-    bearer: Annotated[
-        str | None, typer.Option(help="Bearer authentication.", metavar="TOKEN", rich_help_panel=SECRETS)
-    ] = None,
-    oauth2: Annotated[
-        str | None,
-        typer.Option(help="OAuth2 client credentials; - reads stdin.", metavar="JSON", rich_help_panel=SECRETS),
-    ] = None,
-    plugin: Annotated[
-        str | None,
-        typer.Option(help="A plug-in of WEBHOOK_AUTH_PLUGINS; - reads stdin.", metavar="JSON", rich_help_panel=SECRETS),
-    ] = None,
+    basic: BasicOption = None,
+    bearer: BearerOption = None,
+    oauth2: OAuth2Option = None,
+    plugin: PluginOption = None,
     secret_header: Annotated[
         list[str] | None,
-        typer.Option(help="A confidential header. May be repeated.", metavar="'NAME: VALUE'", rich_help_panel=SECRETS),
+        typer.Option(help="A confidential header. May be repeated.", metavar="'NAME: VALUE'", rich_help_panel=PANEL),
     ] = None,
-    unencrypted: Annotated[
-        bool,
-        typer.Option(
-            "--unencrypted", help="Store in the clear, without WEBHOOK_ENCRYPTION_KEY.", rich_help_panel=SECRETS
-        ),
-    ] = False,
+    unencrypted: UnencryptedOption = False,
 ) -> None:
     """Subscribe a URL to events.
 
@@ -85,13 +99,6 @@ def add(
       kafka-webhooks subscriptions add https://example.com/hooks a.b --bearer - < token
       kafka-webhooks subscriptions add https://example.com/hooks a.b --verify
     """
-    from consumer.cli import verification
-    from consumer.cli.console import print_json
-    from consumer.crypto.keys import generate, receiver_key
-    from consumer.ops.verification import describe
-    from consumer.subscriptions import repository as store
-    from consumer.subscriptions.options import completed
-
     if secret is not None and generate_secret is not None:
         raise typer.BadParameter("a secret is either given or generated", param_hint="--generate-secret")
     generated = None if generate_secret is None else generate(generate_secret)
@@ -100,7 +107,7 @@ def add(
     secrets = _read([("signing", generated or secret), *auths, *headers])
     values = completed({"url": url, "event_type": event_type, **given})
     vault = vault_to_write(unencrypted=unencrypted) if secrets else None
-    ask = verification.asking() if verify else None
+    ask = asking() if verify else None
     by_user = changes(vault)
     where = by_user.deployment
     found = store.find(where.engine, url, event_type, values["tenant"]) if if_not_exists else None
@@ -116,16 +123,15 @@ def add(
             typer.echo(f"its receiver verifies with (shown only once): {key}")
     done = None
     if ask is not None and not where.subscription(added).verified:
-        done = verification.verified(by_user, added, ask)
+        done = verified(by_user, added, ask)
     if as_json:
         more: dict[str, object] = {"receiver_key": key} if key else {}
         more |= {"verification": describe(done.permission)} if done else {}
         print_json({"added": not found} | json_of(where.subscription(added)) | more)
     if done:
-        verification.conclude(done, quiet=as_json)
+        conclude(done, quiet=as_json)
 
 
-@subscriptions.command(cls=PanelledCommand)
 @takes_options
 def edit(
     subscription_id: IdArgument,
@@ -151,8 +157,6 @@ def edit(
       kafka-webhooks subscriptions edit 7 --filter 'data.amount > 100' --timeout 5s
       kafka-webhooks subscriptions edit 7 --url https://example.com/new --unset filter --unset rate-limit
     """
-    from consumer.cli.console import print_json
-
     values = given | unset_columns(unset or (), given)
     values |= {name: value for name, value in (("url", url), ("event_type", event_type)) if value is not None}
     if not values:
@@ -166,7 +170,6 @@ def edit(
         typer.echo(f"subscription {subscription_id} is changed")
 
 
-@subscriptions.command("list")
 def list_all(
     *,
     event_type: Annotated[
@@ -191,14 +194,11 @@ def list_all(
       kafka-webhooks subscriptions list --broken
       kafka-webhooks subscriptions list --disabled
     """
-    from consumer.cli.console import open_database, print_json_rows, print_rows
-    from consumer.subscriptions import repository as store
-
     enabled = False if disabled else None
     found = store.walk(
         open_database(), vault_to_read(), event_type=event_type, tenant=tenant, enabled=enabled, rules=rules()
     )
-    shown = _broken(found) if broken else found
+    shown = (item for item in found if item.problems) if broken else found
     columns = ("id", "event_type", "tenant", "url", "state")
     if as_json:
         number = print_json_rows(map(json_of, shown))
@@ -208,7 +208,6 @@ def list_all(
         raise typer.Exit(1)
 
 
-@subscriptions.command()
 def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
     """Show a subscription.
 
@@ -216,9 +215,6 @@ def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
 
     Example: kafka-webhooks subscriptions show 7
     """
-    from consumer.cli.console import open_database, print_fields, print_json
-    from consumer.ledger import search
-
     engine = open_database()
     found = deployment(engine).subscription(subscription_id)
     states = search.of_subscription(engine, subscription_id)
@@ -236,7 +232,6 @@ def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
         print_fields(fields | stored | problems)
 
 
-@subscriptions.command()
 def enable(subscription_id: IdArgument) -> None:
     """Enable a subscription.
 
@@ -244,9 +239,6 @@ def enable(subscription_id: IdArgument) -> None:
 
     Example: kafka-webhooks subscriptions enable 7
     """
-    from consumer.cli.console import number
-    from consumer.ledger import search
-
     by_user = changes()
     by_user.set_enabled(subscription_id, True)
     held = search.of_subscription(by_user.deployment.engine, subscription_id)["held"]
@@ -254,7 +246,6 @@ def enable(subscription_id: IdArgument) -> None:
     typer.echo(f"subscription {subscription_id} is enabled{waiting}")
 
 
-@subscriptions.command()
 def disable(
     subscription_id: IdArgument,
     *,
@@ -270,8 +261,6 @@ def disable(
     Example:
       kafka-webhooks subscriptions disable 7 --reason "moves to another host"
     """
-    from consumer.cli.console import printable
-
     before = changes().set_enabled(subscription_id, False, reason).before
     if before.enabled:
         typer.echo(f"subscription {subscription_id} is disabled")
@@ -281,7 +270,6 @@ def disable(
     typer.echo(f"subscription {subscription_id} was disabled already{known}{new}")
 
 
-@subscriptions.command()
 def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
     """Remove a subscription.
 
@@ -293,9 +281,6 @@ def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
       kafka-webhooks subscriptions remove 7
       kafka-webhooks subscriptions remove 7 --yes
     """
-    from consumer.cli.console import MOST_COUNTED, bounded, confirm
-    from consumer.ledger import search
-
     by_user = changes()
     where = by_user.deployment
     where.subscription(subscription_id)
@@ -308,24 +293,8 @@ def remove(subscription_id: IdArgument, *, yes: YesOption = False) -> None:
     typer.echo(f"subscription {subscription_id} removed{after}")
 
 
-def _broken(found: "Iterable[Subscribed]") -> "Iterator[Subscribed]":
-    """Yield the subscriptions with problems, showing progress: it has to check all of them, perhaps a million."""
-    from consumer.cli.console import progress_bar
-
-    with progress_bar(None) as draw:
-        for number, item in enumerate(found):
-            if number % 1000 == 0:
-                draw(number, f"{number:,} checked")
-            if item.problems:
-                yield item
-
-
 def _warn_of_name(url: str) -> None:
     """Warn if workers could not send to a URL's host as it resolves here. Only a warning: they may use another DNS."""
-    from consumer.config.environment import load
-    from consumer.config.settings import RuleSettings
-    from consumer.matching.destinations import judge_names, policy_of
-
     policy = policy_of(load(RuleSettings))
     if policy is None:
         return
@@ -340,9 +309,7 @@ def _warn_of_name(url: str) -> None:
 
 def _read(secrets: list[tuple[str, str | None]]) -> list[tuple[str, str]]:
     """The given secrets, by kind; a line of stdin replaces a `-`."""
-    from consumer.cli.secrets import STDIN, given_credential
-
     there = [(kind, text) for kind, text in secrets if text is not None]
     if sum(text == STDIN for _, text in there) > 1:
         raise typer.BadParameter("only one secret can be read from the standard input", param_hint=STDIN)
-    return [(kind, given_credential(kind, text, "--secret-header")) for kind, text in there]
+    return [(kind, given_secret(kind, text, "--secret-header")) for kind, text in there]

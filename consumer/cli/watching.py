@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from consumer.cli.console import progress_bar, signals_noted, time_text
-from consumer.database.engine import unavailable
+from consumer.cli.console import time_text
+from consumer.cli.progress import progress_bar, signals_noted
 
 LOOK = 0.5  # seconds between two queries at least; queries take at most a sixth of the time
 STALLED = 30.0  # seconds; workers look for marked rows every 5 s
@@ -50,20 +50,18 @@ def watch(
 ) -> None:
     """Show the deliveries' progress until none is owed; exit with status 1 if one was given up or is held.
 
-    `next_at` returns when the next waiting delivery is due (unix seconds). A signal ends only the watching. While the
-    database does not answer, `watch` waits for it.
+    `next_at` returns when the next waiting delivery is due (unix seconds). A signal ends only the watching.
     """
-    ask, states = _patient(look), look()
+    states = look()
     before, moved_at, line_at, told = Counter[str](), clock(), clock(), False
     with signals_noted() as stopped, progress_bar(states.total()) as draw:
         while True:
             began = clock()
-            found = ask()
-            states = found or states
+            states = look()
             draw(states.total() - _owed(states), summary(states))
             if not _owed(states) or stopped():
                 break
-            if states != before or not found:
+            if states != before:
                 before, moved_at, told = states, clock(), False
             elif not told and clock() - moved_at >= STALLED:
                 _say(_advice(next_at(), now()))
@@ -94,27 +92,6 @@ def summary(states: Counter[str]) -> str:
 
 def _owed(states: Counter[str]) -> int:
     return sum(states[name] for name in _OWED)
-
-
-def _patient(look: States) -> Callable[[], Counter[str] | None]:
-    """Wrap `look` to return None while the database does not answer; each outage is reported once."""
-    away = False
-
-    def ask() -> Counter[str] | None:
-        nonlocal away
-        try:
-            states = look()
-        except Exception as error:
-            if (reason := unavailable(error)) is None:
-                raise
-            if not away:
-                _say(f"the database does not answer, waiting for it: {reason}")
-            away = True
-            return None
-        away = False
-        return states
-
-    return ask
 
 
 def _say(text: str) -> None:

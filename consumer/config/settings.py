@@ -13,19 +13,21 @@ from pydantic.fields import FieldInfo
 
 from consumer.config.group import FILE as FILE  # noqa: PLC0414 (known with the settings)
 from consumer.config.group import Group, installed, secret_names, setting, variables
-from consumer.config.plugin_types import AuthPlugins, DatabaseTokens, OAuthCallback
 from consumer.config.process_settings import ApiSettings as ApiSettings  # noqa: PLC0414 (a group like those here)
 from consumer.config.process_settings import LogSettings as LogSettings  # noqa: PLC0414 (the same)
 from consumer.config.process_settings import OpsSettings as OpsSettings  # noqa: PLC0414 (the same)
 from consumer.config.process_settings import TraceSettings as TraceSettings  # noqa: PLC0414 (the same)
 from consumer.config.types import (
+    AuthPlugins,
     BootstrapServers,
+    DatabaseTokens,
     DatabaseUrl,
     Duration,
     FernetKeys,
     HostName,
     KafkaProperties,
     Networks,
+    OAuthCallback,
     Proxy,
     RegistryUrl,
     SchemaName,
@@ -358,17 +360,7 @@ class WorkerSettings(NamedTuple):
     log: LogSettings
 
 
-GROUPS: tuple[type[Group], ...] = (
-    KafkaSettings,
-    TopicSettings,
-    SchemaSettings,
-    DatabaseSettings,
-    DeliverySettings,
-    OpsSettings,
-    TraceSettings,
-    ApiSettings,
-    LogSettings,
-)
+GROUPS: tuple[type[Group], ...] = (*WorkerSettings.__annotations__.values(), ApiSettings)
 
 
 @cache

@@ -175,8 +175,8 @@ def _summary(entry: events.AuditEntry) -> str:
             return f"replay {number}"
         case {"delivery_ids": [*ids]}:
             return f"{len(ids)} deliveries"
-        case {"published_to": topic, "offset": offset}:
-            return f"the dead letter at offset {offset}, to {topic}"
+        case {"published_to": [*topics], "places": [*places]}:
+            return f"{len(places)} dead letters, to {', '.join(map(str, topics))}"
     return ", ".join(map(str, changed)) if isinstance(changed, list) and changed else str(url or "details")
 
 

@@ -36,10 +36,9 @@ from consumer.console.rendering import (
 )
 from consumer.console.session import ConsoleSession
 from consumer.events.attempt import DELIVERED, Attempt
-from consumer.ops.attempts import AttemptHistory
+from consumer.ops.attempts import AttemptHistory, Minute
 from consumer.ops.cluster import Lag
 from consumer.ops.overview import LISTED, MOST_COUNTED, Overview
-from consumer.ops.recent_attempts import Minute
 from consumer.subscriptions.health import named
 
 REFRESH = 2.0  # seconds between two readings, for all watchers together

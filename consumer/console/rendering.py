@@ -16,7 +16,7 @@ from consumer.events.attempt import DELIVERED, Attempt
 from consumer.events.times import utc
 from consumer.http.urls import redact_url, without_addresses
 from consumer.ledger.admin import StoredDelivery
-from consumer.ops.recent_attempts import Minute, Tried
+from consumer.ops.attempts import Minute, Tried
 from consumer.subscriptions.repository import Subscribed
 
 HERE = Path(__file__).parent

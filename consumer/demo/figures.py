@@ -1,7 +1,7 @@
 """The results of each receiver, its own requests joined with the database, and the claims that they prove."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Engine, func, select
 
@@ -9,11 +9,8 @@ from consumer.database.engine import reading
 from consumer.demo.receivers import DemoReceiver
 from models import ParkedDelivery, Subscription
 
-Tell = Callable[[str, bool | None], None]  # gets a sentence, and whether it is so; None: this run cannot tell
 UNDECODABLE = b'{"id": 124, "name": "Joh'  # the one record of the demo that is not an event
 _OK = 200
-# The storm sends several times the calm's requests on two shared cores: traffic explains a factor up to this.
-_UNDISTURBED = 5
 
 
 class Figures:
@@ -23,11 +20,10 @@ class Figures:
         self.name, self.character, self.enabled = receiver.name, receiver.character, enabled
         self.published, self.unverified = receiver.published, receiver.unverified
         seen = list(receiver.seen)
-        answered = Counter(each.webhook_id for each in seen if each.status == _OK)
+        answered = {each.webhook_id for each in seen if each.status == _OK}
         self.delivered = len(answered)
-        self.duplicates = answered.total() - self.delivered
         self.retried = len(seen) - len({each.webhook_id for each in seen})
-        self.latencies = [each.latency for each in seen if each.status == _OK and each.latency is not None]
+        self.latencies = sorted(each.latency for each in seen if each.status == _OK and each.latency is not None)
         self.dead, self.held = rows["exhausted"], rows["held"]
         self.parked = rows.total() - self.dead  # those that wait, or waited, in the database
         self.waiting = rows["parked"] + self.held
@@ -35,6 +31,15 @@ class Figures:
         self.owed = max(0, self.published - self.delivered - self.dead) if enabled else self.waiting
         # Nothing is owed, or the receiver has taken nothing and all that is owed is stored.
         self.at_rest = self.owed == (0 if self.delivered else self.waiting)
+
+    def percentile(self, part: float = 0.95) -> float:
+        """The latency that a `part` (0 to 1) of the deliveries does not exceed; 0 without any."""
+        return self.latencies[min(len(self.latencies) - 1, int(len(self.latencies) * part))] if self.latencies else 0.0
+
+    def duration(self, part: float = 0.95) -> str:
+        """The percentile as text: `300 ms`, `1.5 s`, or `-` without any."""
+        seconds = self.percentile(part)
+        return "-" if not self.latencies else f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 
 def figures(engine: Engine, receivers: Sequence[DemoReceiver]) -> list[Figures]:
@@ -48,72 +53,35 @@ def figures(engine: Engine, receivers: Sequence[DemoReceiver]) -> list[Figures]:
     return [Figures(each, rows[each.subscription_id], enabled=each.subscription_id in enabled) for each in receivers]
 
 
-def duration(latencies: Sequence[float], part: float = 0.95) -> str:
-    """The value that a `part` (0 to 1) of them does not exceed, as text: `300 ms`, `1.5 s`, or `-` without any."""
-    seconds = percentile(latencies, part)
-    return "-" if not latencies else f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+def claims(
+    rows: Sequence[Figures], committed: int, end: int, exit_status: int, letters: Sequence[bytes]
+) -> Iterator[tuple[str, bool | None]]:
+    """The demo's claims about its receivers and records, and whether each is so; None: this run cannot tell.
 
-
-def percentile(values: Sequence[float], part: float = 0.95) -> float:
-    """The value that a `part` (0 to 1) of `values` does not exceed; 0 if there are none."""
-    return sorted(values)[min(len(values) - 1, int(len(values) * part))] if values else 0.0
-
-
-def tell_of_receivers(tell: Tell, rows: Sequence[Figures], alone: Sequence[float], beside: Sequence[float]) -> None:
-    """What the demo claims about its receivers.
-
-    `alone` and `beside` are the latencies of crm while it gets events alone, and beside the other receivers.
+    Of the records, `committed` of `end` are; `letters` are the dead ones.
     """
     served = [row for row in rows if row.delivered]
     owed, waiting = sum(row.owed for row in served), sum(row.waiting for row in served)
     late = f" Time was up for {owed:,}; {waiting:,} of them are stored." if owed else ""
     counts = ", ".join(f"{row.name} {row.delivered:,} of {row.published:,}" for row in served)
-    twice = sum(row.duplicates for row in served) or "None"
-    tell(
-        f"Receivers that work, or came back, got their events: {counts}. {twice} came twice.{late}",
-        bool(served) and owed == waiting,
-    )
+    yield f"Receivers that work, or came back, got their events: {counts}.{late}", bool(served) and owed <= waiting
     wrong = sum(row.unverified for row in rows)
-    tell(f"Receivers verified the signatures of all requests; {wrong or 'none'} failed.", not wrong)
-    search, stock, billing = (
-        next(row.latencies for row in rows if row.name == name) for name in ("search", "stock", "billing")
-    )
-    apart = 0 < percentile(search) < percentile(stock) and 0 < percentile(beside) <= percentile(alone) * _UNDISTURBED
+    yield f"Receivers verified the signatures of all requests; {wrong or 'none'} failed.", not wrong
+    search, stock, billing = (next(row for row in rows if row.name == name) for name in ("search", "stock", "billing"))
+    apart = 0 < search.percentile() < stock.percentile()
     # No cause is named: the figures cannot tell a busy machine from the effect of bad receivers.
-    slow = "Healthy receivers became slower, too; by bad ones or by a busy machine, this run cannot tell."
-    tell(
-        f"{'Bad receivers slow only themselves.' if apart else slow} For the same events, p95 from publish to 2xx: "
-        f"search {duration(search)}, stock {duration(stock)}, billing {duration(billing)}. And crm: {duration(alone)} "
-        f"alone and with less traffic, {duration(beside)} beside the bad ones.",
-        apart or None,
-    )
+    verdict = "Bad receivers slow only themselves" if apart else "Healthy receivers became slower; perhaps by others"
+    times = ", ".join(f"{row.name} {row.duration()}" for row in (search, stock, billing))
+    yield f"{verdict}. For the same events, p95 from publish to 2xx: {times}.", apart or None
     for row in rows:
         if not row.enabled:
-            tell(
-                f"{row.name} answered 410: its subscription was switched off at once ({row.dead:,} given up, "
-                f"{row.held:,} held in case it is enabled again), later events do not match it.",
-                bool(row.dead),
-            )
+            yield f"{row.name} answered 410: its subscription was switched off at once.", bool(row.dead)
         elif not row.delivered:
-            tell(
-                f"{row.name} ({row.character}): its circuit breaker leaves it alone. Of {row.owed:,} owed deliveries "
-                f"{row.waiting:,} are stored; {row.retried:,} were tried again so far.",
-                row.at_rest or None,
-            )
-
-
-def tell_of_records(
-    tell: Tell, committed: int, end: int, exit_status: int, letters: Sequence[tuple[str, bytes]]
-) -> None:
-    """What the demo claims about its records, of which `committed` of `end` are; dead letters by reason and value."""
-    reasons = ", ".join(reason for reason, value in letters if value == UNDECODABLE)
-    tell(
-        f"One record is not an event: {UNDECODABLE.decode()}. It is {'' if reasons else 'NOT '}on the dead-letter "
-        f"topic, byte for byte, with the reason {reasons or 'none'}; the records behind it were delivered.",
-        bool(reasons) and len(letters) == 1,
-    )
-    tell(
-        f"Offsets: {committed:,} of {end:,} records are committed, each after its deliveries were made or stored. "
-        f"The worker stopped on SIGTERM with exit status {exit_status}.",
-        (committed, exit_status) == (end, 0),
-    )
+            stored = f"{row.waiting:,} of {row.owed:,} owed deliveries are stored"
+            yield f"{row.name} ({row.character}): its circuit breaker leaves it alone; {stored}.", row.at_rest or None
+    there = list(letters) == [UNDECODABLE]
+    place = f"It is {'' if there else 'NOT '}alone on the dead-letter topic, byte for byte"
+    yield f"One record is not an event: {UNDECODABLE.decode()}. {place}; those behind it were delivered.", there
+    offsets = f"Offsets: {committed:,} of {end:,} records are committed, each after its deliveries were made or stored"
+    stopped = f"The worker stopped on SIGTERM with exit status {exit_status}."
+    yield f"{offsets}. {stopped}", (committed, exit_status) == (end, 0)

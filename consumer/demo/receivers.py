@@ -4,8 +4,10 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import orjson
@@ -22,10 +24,9 @@ SLOW = 0.3  # seconds
 
 
 class Seen(NamedTuple):
-    """A verified request that came at `at` (monotonic), and its answer; `latency` since its event was published."""
+    """A verified request and the status of its answer, sent `latency` seconds after its event was published."""
 
     webhook_id: str
-    at: float
     status: int
     latency: float | None
 
@@ -61,49 +62,55 @@ def make_receivers() -> list[DemoReceiver]:
     ]
 
 
-class ReceiverServer:
-    """Serves `receivers` in a daemon thread and sets their urls. `published_at`: monotonic time by an event's id."""
-
-    def __init__(self, receivers: list[DemoReceiver], secret: bytes, published_at: Mapping[int, float]) -> None:
-        self._secret, self._published_at = secret, published_at
-        self._by_port: dict[int, DemoReceiver] = {}
-        self._sockets: list[socket.socket] = []
+@contextmanager
+def serving(receivers: list[DemoReceiver], secret: bytes, published_at: Mapping[int, float]) -> Iterator[None]:
+    """Serve the receivers, and set their urls. `published_at`: monotonic time by an event's id."""
+    by_port: dict[int, DemoReceiver] = {}
+    with ExitStack() as parts:
+        listening = []
         for receiver in receivers:
-            place = listen("127.0.0.1", 0) if receiver.behaviour else socket.socket()
-            if receiver.behaviour is None:
+            place = parts.enter_context(listen("127.0.0.1", 0) if receiver.behaviour else socket.socket())
+            if receiver.behaviour:
+                listening.append(place)
+            else:
                 place.bind(("127.0.0.1", 0))  # without listening: connections are refused, and nobody gets the port
-            self._sockets.append(place)
-            self._by_port[place.getsockname()[1]] = receiver
+            by_port[place.getsockname()[1]] = receiver
             receiver.url = f"http://127.0.0.1:{place.getsockname()[1]}/webhooks"
-        listening = [place for place, receiver in zip(self._sockets, receivers, strict=True) if receiver.behaviour]
-        self._server = uvicorn.Server(
-            uvicorn.Config(self._answer, interface="asgi3", lifespan="off", ws="none", log_level="critical")
-        )
-        self._thread = threading.Thread(target=self._server.run, args=(listening,), daemon=True)
-        self._thread.start()
+        app = partial(_answer, by_port, secret, published_at)
+        server = uvicorn.Server(uvicorn.Config(app, interface="asgi3", lifespan="off", ws="none", log_level="critical"))
+        thread = threading.Thread(target=server.run, args=(listening,), daemon=True)
+        thread.start()
 
-    def close(self) -> None:
-        """Close all ports and connections."""
-        self._server.should_exit = self._server.force_exit = True
-        self._thread.join(5)
-        for place in self._sockets:
-            place.close()
+        def stop() -> None:
+            server.should_exit = server.force_exit = True
+            thread.join(5)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request, receiver, at = Request(scope, receive), self._by_port[scope["server"][1]], time.monotonic()
-        headers, body = request.headers, await request.body()
-        if receiver.behaviour is None or verify(headers, body, [self._secret], time.time()) is not None:
-            receiver.unverified += 1
-            return await Response(status_code=401)(scope, receive, send)
-        if receiver.first is None:
-            receiver.first, receiver.first_at = (headers, body), at
-        reply = receiver.behaviour(at - receiver.first_at)
-        if reply is None:
-            receiver.seen.append(Seen(headers["webhook-id"], at, 0, None))
-            await receive()  # returns when the sender hangs up
-            return None
-        await asyncio.sleep(reply.delay)
-        published = self._published_at.get(orjson.loads(body)["id"])
-        latency = None if published is None else time.monotonic() - published
-        receiver.seen.append(Seen(headers["webhook-id"], at, reply.status, latency))
-        return await Response(status_code=reply.status)(scope, receive, send)
+        parts.callback(stop)
+        yield
+
+
+async def _answer(
+    by_port: Mapping[int, DemoReceiver],
+    secret: bytes,
+    published_at: Mapping[int, float],
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+) -> None:
+    request, receiver, at = Request(scope, receive), by_port[scope["server"][1]], time.monotonic()
+    headers, body = request.headers, await request.body()
+    if receiver.behaviour is None or verify(headers, body, [secret], time.time()) is not None:
+        receiver.unverified += 1
+        return await Response(status_code=401)(scope, receive, send)
+    if receiver.first is None:
+        receiver.first, receiver.first_at = (headers, body), at
+    reply = receiver.behaviour(at - receiver.first_at)
+    if reply is None:
+        receiver.seen.append(Seen(headers["webhook-id"], 0, None))
+        await receive()  # returns when the sender hangs up
+        return None
+    await asyncio.sleep(reply.delay)
+    published = published_at.get(orjson.loads(body)["id"])
+    latency = None if published is None else time.monotonic() - published
+    receiver.seen.append(Seen(headers["webhook-id"], reply.status, latency))
+    return await Response(status_code=reply.status)(scope, receive, send)

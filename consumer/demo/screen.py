@@ -10,15 +10,16 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from consumer.demo.figures import Figures, duration
+from consumer.demo.figures import Figures
 
 _PLAIN = 4.0  # seconds between lines if nothing can be redrawn
 _HEADERS = ("webhook-", "x-webhook-", "content-type", "user-agent", "traceparent")
 _MARKS = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("?", "yellow")}
+_COUNTS = {"delivered": "green", "retried": "yellow", "parked": "yellow", "owed": "yellow", "dead": "red"}
 _LEGEND = """\
 delivered: answered 2xx · retried: attempts after the first · parked: waited
 in the database · owed: not delivered yet · dead: given up, kept in the
-database · p50, p95: half, and 95 %, were answered within this after publishing"""
+database · p50, p95: time from publish to 2xx for half, and 95 %, of the events"""
 
 
 class Screen(Live):
@@ -41,11 +42,10 @@ class Screen(Live):
         line.add_row(Text(*_MARKS[good]), text)
         self.console.print(line)
 
-    def request(self, headers: Mapping[str, str], body: bytes, title: str, verdict: str) -> None:
+    def request(self, headers: Mapping[str, str], body: bytes, title: str) -> None:
         """Print one request as it arrived."""
-        lines = [Text.assemble((f"{n}: ", "cyan"), text) for n, text in headers.items() if n.startswith(_HEADERS)]
-        lines += [Text(f"\n{body.decode()}\n", "bold"), Text(f"✓ {verdict}", "green")]
-        shown = Text("\n", no_wrap=True, overflow="ellipsis").join(lines)
+        lines = [Text(f"{name}: {text}", "cyan") for name, text in headers.items() if name.startswith(_HEADERS)]
+        shown = Text("\n", no_wrap=True, overflow="ellipsis").join([*lines, Text(f"\n{body.decode()}", "bold")])
         self.console.print(Panel(shown, title=title, title_align="left", border_style="dim", padding=(0, 1)))
 
     def show(self, rows: Sequence[Figures], phase: str) -> None:
@@ -69,11 +69,10 @@ def _picture(rows: Sequence[Figures]) -> tuple[Table, str, Text]:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0)
     table.add_column("receiver", style="bold", no_wrap=True)
     table.add_column("behaviour", no_wrap=True, overflow="ellipsis")
-    for name in ("delivered", "retried", "parked", "owed", "dead", "p50", "p95"):
+    for name in (*_COUNTS, "p50", "p95"):
         table.add_column(name, justify="right", no_wrap=True)
-    styles = ("green", "yellow", "yellow", "yellow", "red")
     for row in rows:
-        counts = zip((row.delivered, row.retried, row.parked, row.owed, row.dead), styles, strict=True)
+        counts = [(getattr(row, name), style) for name, style in _COUNTS.items()]
         cells = [Text(f"{count:,}", style if count else "dim") for count, style in counts]
-        table.add_row(row.name, row.character, *cells, duration(row.latencies, 0.5), duration(row.latencies))
+        table.add_row(row.name, row.character, *cells, row.duration(0.5), row.duration())
     return table, "", Text(_LEGEND, "dim")

@@ -12,8 +12,8 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumer.config import slips
-from consumer.config.plugin_types import TokenOf
 from consumer.config.settings import KafkaSettings
+from consumer.config.types import TokenOf
 from consumer.crypto.certificates import ca_file
 from consumer.errors import FatalKafkaError, KafkaUnavailable, SettingsError
 from consumer.kafka.remedies import explained, remedy

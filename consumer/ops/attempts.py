@@ -5,42 +5,176 @@ A thread reads the topic outside any group, and keeps the last hour in memory. O
 
 import time
 import zlib
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from heapq import heapify, heappop, heappush, nlargest
+from operator import attrgetter
 from threading import Event, Lock, Thread
-from typing import Any
+from typing import NamedTuple
 
-import orjson
 import structlog
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message
-from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from consumer.config.settings import KafkaSettings
-from consumer.errors import WebhooksError
-from consumer.events.attempt import Attempt, key_of, parse
+from consumer.errors import KafkaUnavailable, WebhooksError
+from consumer.events.attempt import DELIVERED, Attempt, key_of, parse
 from consumer.events.event import TopicPartition
-from consumer.intake.log_reader import LogReader, groupless
-from consumer.intake.record import batch
-from consumer.kafka.client import LibrdkafkaLog, Reachability, refused
+from consumer.intake.log_reader import LogReader
+from consumer.intake.record import Record
 from consumer.ledger.replays import Span
-from consumer.loop.guarded import guarded
-from consumer.ops.recent_attempts import HOUR, Minute, RecentAttempts, Tried
 
 log = structlog.get_logger(__name__)
 
-LOOK_EVERY = 30.0  # seconds between two looks at the topic's partitions
+HOUR = 3600.0
+MINUTES = 60
+OF_ONE = 200  # attempts kept of one subscription
+OF_ALL = 50_000  # attempts kept
+BYTES = 64 * 2**20  # of all kept attempts, about
+OVERHEAD = 700  # bytes of an attempt's objects in memory, beyond its record
+COUNTED = 20_000  # subscriptions that are counted by the minute, some 1.5 kB each
+LOOK_EVERY = 0.5  # seconds between two readings
 AGAIN = 2.0  # seconds after a failure
 READ_BACK = 10.0  # seconds of one `read_back`
 RECORDS_READ = 100_000  # records of one `read_back`
 LATE = 30.0  # seconds after an attempt until its record is written, or workers give it up
 STEP = 5_000  # records that `read_back` reads at once, of all partitions together
-_TIMEOUT = 5.0  # seconds of a request
 _AT_ONCE = 1_000  # records
-_CONFIG: dict[str, Any] = {
-    "isolation.level": "read_uncommitted",
-    "auto.offset.reset": "earliest",  # retention may overtake a slow reader
-    "enable.partition.eof": False,
-}
+
+
+class Minute(NamedTuple):
+    """The attempts of the minute that begins `at` (unix seconds)."""
+
+    at: int
+    ok: int
+    failed: int
+
+
+class Tried(NamedTuple):
+    """How many attempts of a subscription have succeeded and failed in some minutes."""
+
+    subscription_id: int
+    ok: int
+    failed: int
+
+
+class RecentAttempts:
+    """Keeps the newest attempts. The oldest ones beyond the limits are forgotten first. Times are unix seconds.
+
+    The counts of `summary` include attempts that are forgotten; they are kept for the subscriptions that were last
+    attempted.
+    """
+
+    def __init__(self, of_one: int = OF_ONE, of_all: int = OF_ALL, most_bytes: int = BYTES) -> None:
+        self.bytes = 0
+        self._of_one, self._of_all, self._most_bytes = of_one, of_all, most_bytes
+        self._kept: dict[int, tuple[Attempt, int]] = {}  # by number in order of arrival, with its bytes
+        self._of: dict[int, deque[int]] = {}  # numbers by subscription
+        self._oldest: list[tuple[float, int]] = []  # a heap by time; it may have numbers that are forgotten
+        self._number = 0
+        self._counts: OrderedDict[int | None, _Counts] = OrderedDict()
+        self._all_counts = _Counts()
+        self._failed_in: dict[int, int] = {}  # the last minute in which an attempt failed, by subscription
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def add(self, attempt: Attempt, size: int, now: float) -> None:
+        """Keep an attempt, whose record has `size` bytes, if it is less than an hour old."""
+        if attempt.at <= now - HOUR:
+            return
+        subscription, ok = attempt.subscription_id, attempt.outcome == DELIVERED
+        minute = int(min(attempt.at, now) // 60)
+        self._all_counts.count(minute, ok=ok)
+        counts = self._counts.get(subscription)
+        if counts is None:
+            counts = self._counts[subscription] = _Counts()
+            if len(self._counts) > COUNTED:
+                forgotten, _ = self._counts.popitem(last=False)
+                self._failed_in.pop(forgotten, None)  # type: ignore[arg-type]  # None is not among its keys
+        self._counts.move_to_end(subscription)
+        counts.count(minute, ok=ok)
+        if not ok:
+            self._failed_in[subscription] = max(minute, self._failed_in.get(subscription, 0))
+        self._number = number = self._number + 1
+        self._kept[number] = attempt, size + OVERHEAD
+        self.bytes += size + OVERHEAD
+        numbers = self._of.setdefault(subscription, deque())
+        numbers.append(number)
+        heappush(self._oldest, (attempt.at, number))
+        if len(numbers) > self._of_one:
+            self._forget(numbers[0])
+        self._fit(now)
+
+    def recent(
+        self, subscription_id: int | None, limit: int, now: float, where: Callable[[Attempt], bool] | None = None
+    ) -> list[Attempt]:
+        """The newest attempts of a subscription, or of all, that meet `where`; newest first."""
+        self._fit(now)
+        numbers = self._kept if subscription_id is None else self._of.get(subscription_id, ())
+        attempts = (self._kept[number][0] for number in numbers)
+        return nlargest(limit, attempts if where is None else filter(where, attempts), key=attrgetter("at"))
+
+    def summary(self, subscription_id: int | None, now: float) -> list[Minute]:
+        """The last sixty minutes, the current one included, oldest first; of a subscription, or of all."""
+        counts = self._all_counts if subscription_id is None else self._counts.get(subscription_id)
+        last = int(now // 60)
+        minutes = range(last - MINUTES + 1, last + 1)
+        return [Minute(minute * 60, *(counts.of(minute) if counts is not None else (0, 0))) for minute in minutes]
+
+    def most_failed(self, minutes: int, limit: int, now: float) -> list[Tried]:
+        """The subscriptions with the most failed attempts in the last `minutes`, the current one included."""
+        last = int(now // 60)
+        recent = [each for each, minute in self._failed_in.items() if minute > last - minutes]
+        tried = []
+        for each in recent:
+            counted = [self._counts[each].of(minute) for minute in range(last - minutes + 1, last + 1)]
+            tried.append(Tried(each, sum(ok for ok, _ in counted), sum(failed for _, failed in counted)))
+        return nlargest(limit, tried, key=attrgetter("failed"))
+
+    def _fit(self, now: float) -> None:
+        """Forget attempts that are an hour old, and the oldest ones beyond the limits."""
+        oldest = self._oldest
+        while oldest:
+            at, number = oldest[0]
+            if number in self._kept:
+                fits = len(self._kept) <= self._of_all and self.bytes <= self._most_bytes
+                if fits and at > now - HOUR:
+                    break
+                self._forget(number)
+            heappop(oldest)
+        if len(oldest) > 2 * len(self._kept) + 1000:  # most are forgotten: one subscription has many attempts
+            self._oldest = [(attempt.at, number) for number, (attempt, _) in self._kept.items()]
+            heapify(self._oldest)
+
+    def _forget(self, number: int) -> None:
+        attempt, size = self._kept.pop(number)
+        self.bytes -= size
+        numbers = self._of[attempt.subscription_id]
+        numbers.remove(number)  # the first one, but for attempts that came out of order
+        if not numbers:
+            del self._of[attempt.subscription_id]
+
+
+class _Counts:
+    """Attempts by minute, of the last hour."""
+
+    __slots__ = ("_failed", "_minutes", "_ok")
+
+    def __init__(self) -> None:
+        self._minutes = [0] * MINUTES  # which minute each place counts
+        self._ok = [0] * MINUTES
+        self._failed = [0] * MINUTES
+
+    def count(self, minute: int, *, ok: bool) -> None:
+        place = minute % MINUTES
+        if self._minutes[place] > minute:
+            return
+        if self._minutes[place] < minute:
+            self._minutes[place], self._ok[place], self._failed[place] = minute, 0, 0
+        (self._ok if ok else self._failed)[place] += 1
+
+    def of(self, minute: int) -> tuple[int, int]:
+        place = minute % MINUTES
+        return (self._ok[place], self._failed[place]) if self._minutes[place] == minute else (0, 0)
 
 
 class AttemptHistory:
@@ -54,10 +188,8 @@ class AttemptHistory:
         """`clock` gives unix seconds. Sends no request yet."""
         self.skipped = 0
         self._kafka, self._topic, self._clock = kafka, topic, clock
-        self._reachability = Reachability(kafka)
         self._problem: str | None = None
-        self._failures: list[Exception] = []
-        self._positions: dict[int, int] = {}  # by partition: the next offset
+        self._positions: dict[TopicPartition, int] = {}  # the next offsets
         self._recent = RecentAttempts()
         self._lock = Lock()  # of `_recent`
         self._closing = Event()
@@ -66,7 +198,7 @@ class AttemptHistory:
     @property
     def fault(self) -> str | None:
         """Why attempts are missing now, with advice."""
-        return self._problem or self._reachability.fault
+        return self._problem
 
     def start(self) -> None:
         """Begin to read. The last hour is complete a few seconds later."""
@@ -76,7 +208,7 @@ class AttemptHistory:
         """Stop reading."""
         self._closing.set()
         if self._thread.is_alive():
-            self._thread.join(2 * _TIMEOUT)
+            self._thread.join(AGAIN)
 
     def recent(
         self, subscription_id: int | None, limit: int, where: Callable[[Attempt], bool] | None = None
@@ -148,102 +280,50 @@ class AttemptHistory:
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                with closing(self._consumer()) as consumer:
-                    self._follow(consumer)
-            except (KafkaException, WebhooksError) as error:
+                with LogReader(self._kafka, name="attempts") as reader:
+                    while not self._closing.is_set():
+                        self._read_on(reader)
+                        self._closing.wait(LOOK_EVERY)
+            except WebhooksError as error:
                 self._has_problem(str(error))
             except Exception as error:  # the thread must go on
                 log.exception("the attempt history cannot be read; it begins again")
                 self._has_problem(f"{type(error).__name__}: {error}")
             self._closing.wait(AGAIN)
 
-    def _consumer(self) -> Consumer:
-        keep = self._failures.append
-        try:
-            return Consumer(
-                {
-                    **groupless(self._kafka, "attempts"),
-                    **_CONFIG,
-                    "error_cb": guarded(keep, self._reachability.error),
-                    "stats_cb": guarded(keep, lambda document: self._reachability.statistics(orjson.loads(document))),
-                },
-                logger=LibrdkafkaLog(),
-            )
-        except KafkaException as error:
-            raise refused(error, self._kafka.properties) from None
-
-    def _follow(self, consumer: Consumer) -> None:
-        """Read until `close`. Raises the errors that need a new consumer."""
-        look_at = 0.0
-        assigned: set[int] = set()
-        while not self._closing.is_set():
-            if self._failures:
-                raise self._failures.pop(0)
-            if (now := time.monotonic()) >= look_at:
-                try:
-                    self._look(consumer, assigned)
-                    look_at = now + (LOOK_EVERY if assigned else AGAIN)
-                except KafkaException as error:
-                    self._has_problem(f"no answer from Kafka ({error.args[0].str()})")
-                    look_at = now + AGAIN
-            messages = batch(consumer, _AT_ONCE, 0.1)
-            with self._lock:
-                for message in messages:
-                    self._take(message)
-
-    def _look(self, consumer: Consumer, assigned: set[int]) -> None:
-        """Assign new partitions, each from an hour ago. Raises KafkaException."""
-        cluster = consumer.list_topics(timeout=_TIMEOUT)
-        self._reachability.up()
-        topic = cluster.topics.get(self._topic)
-        if topic is None or not topic.partitions:
-            if assigned:  # it has been deleted; read a new topic of this name from its start
-                consumer.unassign()
-                assigned.clear()
-                self._positions.clear()
+    def _read_on(self, reader: LogReader) -> None:
+        """Read what was written since the last call; of a partition that is new, what was written in the last hour."""
+        partitions = reader.partitions_of(self._topic)
+        if not partitions:  # if it has been deleted, a new topic of this name is read from its start
+            self._positions.clear()
             self._has_problem(
                 f"the topic {self._topic} does not exist, or this user may not read it: "
                 "create it, allow Read, or correct KAFKA_ATTEMPTS_TOPIC"
             )
             return
-        new = [number for number in topic.partitions if number not in assigned]
-        first = [number for number in new if number not in self._positions]
-        ends = self._offsets(consumer, first, OFFSET_END)  # where a partition without records of this hour begins
-        begins = self._offsets(consumer, first, int((self._clock() - HOUR) * 1000))
-        self._positions |= {number: begins[number] if begins[number] >= 0 else ends[number] for number in first}
-        if new:
-            consumer.incremental_assign(
-                [KafkaTopicPartition(self._topic, number, self._positions[number]) for number in new]
-            )
-            assigned.update(new)
+        known = [each for each in partitions if each in self._positions]
+        new = [each for each in partitions if each not in self._positions]
+        spans = reader.spans(new, self._clock() - HOUR, None, quietly=True)
+        for span in reader.spans(known, 0.0, None, quietly=True):
+            position = self._positions[span.topic, span.number]
+            spans.append(span._replace(begin=position) if span.begin <= position <= span.end else span)
+        reader.start(spans)
+        while not (reader.done or self._closing.is_set()):
+            records = reader.read(_AT_ONCE, 0.1)
+            with self._lock:
+                for record in records:
+                    self._take(record)
+            self._positions |= reader.positions
+            if reader.fault is not None:
+                raise KafkaUnavailable(reader.fault)
         self._problem = None
 
-    def _offsets(self, consumer: Consumer, partitions: Sequence[int], moment: int) -> dict[int, int]:
-        """Offsets at a time (ms, or OFFSET_END); negative if there is none. Raises KafkaException."""
-        if not partitions:
-            return {}
-        asked = [KafkaTopicPartition(self._topic, number, moment) for number in partitions]
-        answers = consumer.offsets_for_times(asked, _TIMEOUT)
-        for answer in answers:
-            if answer.error is not None:
-                raise KafkaException(answer.error)
-        return {answer.partition: answer.offset for answer in answers}
-
-    def _take(self, message: Message) -> None:
-        error = message.error()
-        if error is not None:
-            if error.fatal():
-                raise KafkaException(error)
-            if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                self._has_problem(f"the topic {self._topic} may not be read: allow this service's user to read it")
-            return
-        self._positions[message.partition() or 0] = (message.offset() or 0) + 1
-        value = message.value()
-        attempt = parse(value, self._kafka.event_source)
+    def _take(self, record: Record) -> None:
+        attempt = parse(record.value, self._kafka.event_source)
         if attempt is None:
             self.skipped += 1
         else:
-            self._recent.add(attempt, len(value or b""), self._clock())
+            self._recent.add(attempt, len(record.value or b""), self._clock())
 
     def _has_problem(self, text: str) -> None:
         problem = f"attempt history: {text}"

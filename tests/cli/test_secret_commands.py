@@ -3,7 +3,6 @@
 import json
 import re
 import sqlite3
-import time
 from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from cryptography.fernet import Fernet
 
 from consumer.crypto.keys import Ed25519Key, parse_signing_key
 from consumer.crypto.vault import Owner, Vault
 from consumer.ops.check import check_all
-from tests.processes import Command, Start
-from tests.signatures import hexed, standard
+from tests.processes import Command
 
 KEY, OLD_KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(3))
 SEED = bytes(range(32))
@@ -69,10 +66,11 @@ def deployment(called: Command, tmp_path: Path) -> Iterator[Deployment]:
     assert "Traceback" not in deployed.output
 
 
-def test_a_rotation_for_scripts_and_for_people(deployment: Deployment) -> None:
+def test_a_rotation_for_scripts_and_for_people(deployment: Deployment, tmp_path: Path) -> None:
     """Stdout has only the new secret; stderr says what to do and by when. The stored text is encrypted."""
     before = datetime.now(UTC)
-    shown, told = deployment("rotate-secret", "1", "--overlap", "2h", WEBHOOK_SECRET="deployed older")
+    (tmp_path / "secret").write_text("deployed older\n")
+    shown, told = deployment("rotate-secret", "1", "--overlap", "2h", WEBHOOK_SECRET_FILE=f"{tmp_path}/secret")
     assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=\n", shown)
     until = re.search(r"must accept it by (\S+Z); until then the previous secrets also sign", told)
     assert until
@@ -178,17 +176,6 @@ def test_a_change_of_the_encryption_key(deployment: Deployment) -> None:
     assert "--unencrypted" not in told
 
 
-def test_keys_from_files(deployment: Deployment, tmp_path: Path) -> None:
-    """Commands read keys and secrets from files, as Docker and Kubernetes mount them."""
-    (tmp_path / "key").write_text(f"{KEY}\n")
-    (tmp_path / "secret").write_text("deployed\n")
-    files: Any = {"WEBHOOK_ENCRYPTION_KEY_FILE": f"{tmp_path}/key", "WEBHOOK_SECRET_FILE": f"{tmp_path}/secret"}
-    deployment("rotate-secret", "1", WEBHOOK_ENCRYPTION_KEY="", **files)
-    assert Vault(KEY).decrypt(deployment.rows()[1][1], FIRST) == "deployed"
-    _, told = deployment("rotate-secret", "1", status=2, **files)
-    assert told == "kafka-webhooks: WEBHOOK_ENCRYPTION_KEY_FILE: WEBHOOK_ENCRYPTION_KEY is set too. Unset one of them\n"
-
-
 def test_check_reports_how_secrets_are_stored(deployment: Deployment) -> None:
     """It counts them, and lists subscriptions with secrets in the clear or, as a failure, undecryptable ones."""
 
@@ -255,33 +242,3 @@ def test_no_command_shows_a_secret(deployment: Deployment, command: Command) -> 
     for key in (KEY, OTHER_KEY):
         assert key not in deployment.output
     assert "fernet:" not in deployment.output
-
-
-def test_listen_with_a_public_key_and_another_header(start: Start) -> None:
-    """A private key's signature is verified with the public key, and the hex signature in its configured header."""
-    private = Ed25519Key(SEED)
-    words = ["--secret", private.public, "--secret", "secret", "--hex-header", "X-Hub-Signature-256"]
-    process = start("listen", "--port", "0", *words, "--hex-prefix", "sha256=")
-    assert process.stderr is not None
-    assert process.stdout is not None
-    address = re.search(r"http://\S+", process.stderr.readline())
-    assert address
-    now, body = int(time.time()), b"{}"
-    headers = {
-        "webhook-id": "msg_1",
-        "webhook-timestamp": str(now),
-        "webhook-signature": standard((), [private], "msg_1", now, body),
-        "x-hub-signature-256": f"sha256={hexed(b'secret', body)}",
-    }
-    assert requests.post(address[0], body, headers=headers, timeout=60).status_code == 200
-    assert "signatures verified" in process.stdout.readline()
-    headers["x-hub-signature-256"] = hexed(b"secret", body)
-    assert requests.post(address[0], body, headers=headers, timeout=60).status_code == 401
-
-
-def test_listen_refuses_an_invalid_key(command: Command) -> None:
-    """A public key of a wrong length is a usage error."""
-    ended = command("listen", "--secret", "whpk_aGlkZGVu")
-    assert ended.returncode == 2
-    assert "whpk_ is followed by 6 bytes; a public key has 32" in ended.stderr
-    assert "aGlkZGVu" not in ended.stderr

@@ -11,8 +11,8 @@ from typing import ClassVar
 import pytest
 from sqlalchemy import Engine
 
-from consumer.cli import waiting
-from consumer.cli.waiting import Waiting, quietly
+from consumer.cli import progress
+from consumer.cli.progress import Waiting, quietly
 from tests.databases import url_of
 from tests.processes import Command
 
@@ -47,7 +47,7 @@ class Seconds:
 def seconds(monkeypatch: pytest.MonkeyPatch) -> type[Seconds]:
     """No real time."""
     Seconds.started.clear()
-    monkeypatch.setattr(waiting, "Timer", Seconds)
+    monkeypatch.setattr(progress, "Timer", Seconds)
     return Seconds
 
 
@@ -93,7 +93,7 @@ def test_nothing_is_reported_with_json(capsys: pytest.CaptureFixture[str], secon
 
 def test_a_locked_database_is_reported(called: Command, sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command does so, because all statements are watched: only SQLite has one lock for all. Not with --json."""
-    monkeypatch.setattr(waiting, "PATIENCE", 0.05)
+    monkeypatch.setattr(progress, "PATIENCE", 0.05)
     url, say, said = url_of(sqlite_engine), Waiting._say, threading.Event()
 
     def saying(self: Waiting) -> None:

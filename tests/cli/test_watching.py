@@ -9,7 +9,6 @@ import pytest
 import typer
 
 from consumer.cli.watching import BLOCK, STALLED, States, states_of, summary, watch
-from consumer.errors import DatabaseUnavailable
 
 
 class Clock:
@@ -65,31 +64,6 @@ def test_nothing_moves(capsys: pytest.CaptureFixture[str], due_in: float | None,
     look = over_time(clock, (0, {"parked": 2}), (2.5 * STALLED, {"delivered": 2}))
     follow(look, clock, lambda: None if due_in is None else clock() + due_in)
     assert len([line for line in capsys.readouterr().err.splitlines() if says in line]) == 1
-
-
-def test_a_lost_database_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each outage is reported once, and workers are not blamed for it, however long it takes."""
-    clock = Clock()
-    begin = clock.now
-
-    def look() -> Counter[str]:
-        if 2 <= clock() - begin < 2 * STALLED or 70 <= clock() - begin < 75:
-            raise DatabaseUnavailable("gone")
-        return Counter(delivered=2) if clock() - begin > 80 else Counter(parked=2)
-
-    follow(look, clock)
-    shown = capsys.readouterr()
-    assert shown.out == "2 delivered\n"
-    assert [line for line in shown.err.splitlines() if "owed" not in line] == [
-        "the database does not answer, waiting for it: gone"
-    ] * 2
-
-
-def test_a_mistake_of_ours_ends_it() -> None:
-    """An error that waiting cannot resolve is raised."""
-    states = iter([Counter(parked=1)])
-    with pytest.raises(StopIteration):
-        follow(lambda: next(states), Clock())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

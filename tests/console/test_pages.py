@@ -319,11 +319,11 @@ def test_a_dead_letter_without_its_whole_record_is_not_published_again(
         published = letter.value == b"one"
         assert (SAID["published"].text in answer) == published
         if published:
-            where = {"topic": settings.dead_letter_topic, "partition": letter.partition.number, "offset": letter.offset}
+            where = {"topic": settings.dead_letter_topic, "places": [[letter.partition.number, letter.offset]]}
     ((_, operation, _),) = outbox.pending(engine, GROUP, 10)
     assert (operation.type, operation.data) == (
         "dead_letter.published",
-        {"actor": "api:local", "published_to": topic, **where},
+        {"actor": "api:local", "published_to": [topic], **where},
     )
     page = html.unescape(browser.get("/dead-letters").text)
     assert [page.count(text) for text in ("Published again", "Publish once more to", "Publish again to")] == [1, 1, 2]

@@ -16,20 +16,15 @@ from typing import Literal
 import psutil
 import pytest
 import requests
-from hypothesis import given
-from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from consumer.config.environment import load
-from consumer.config.settings import KafkaSettings, known_names
-from consumer.demo.broker import EmbeddedKafka
-from consumer.demo.figures import UNDECODABLE, Figures, figures, percentile, tell_of_receivers, tell_of_records
-from consumer.demo.receivers import DemoReceiver, ReceiverServer, Seen, make_receivers
+from consumer.config.settings import known_names
+from consumer.demo.figures import UNDECODABLE, Figures, claims, figures
+from consumer.demo.receivers import DemoReceiver, Seen, make_receivers, serving
 from consumer.demo.story import REAL_THING
 from consumer.events.event import Event, RecordId
 from consumer.ledger import store
 from consumer.ledger.rows import AttemptFailure, NewDelivery
-from consumer.ops.cluster import group_lag
 from consumer.subscriptions import repository
 from tests.oracle.oracle_databases import start_emulator
 from tests.processes import PROGRAM
@@ -37,12 +32,11 @@ from tests.signatures import standard
 
 DEMO = (*PROGRAM, "demo")
 ORACLE_DEMO = (sys.executable, "-m", "tests.oracle.oracle_demo")
-LETTERS = [("not_json", UNDECODABLE)]
 
 
 def row(name: str, latency: float | None = None, *, enabled: bool = True, **rows: int) -> Figures:
     """A receiver's figures after nine events; with a latency it got them all."""
-    seen = [] if latency is None else [Seen(f"msg_{number}", 0.0, 200, latency) for number in range(9)]
+    seen = [] if latency is None else [Seen(f"msg_{number}", 200, latency) for number in range(9)]
     return Figures(DemoReceiver(name, "t", "", None, published=9, seen=seen), Counter(rows), enabled=enabled)
 
 
@@ -52,44 +46,39 @@ ROWS = [
 ]
 
 
-def told(rows: Sequence[Figures] = ROWS, beside: float = 0.01) -> list[tuple[str, bool | None]]:
-    """What the demo says of its receivers."""
-    found: list[tuple[str, bool | None]] = []
-    tell_of_receivers(lambda text, holds: found.append((text, holds)), rows, [0.01], [beside])
-    return found
-
-
-def told_of_records(committed: int = 10, status: int = 0, letters: Sequence[tuple[str, bytes]] = ()) -> str:
-    """The contradicted sentence about records."""
-    found: list[tuple[str, bool | None]] = []
-    tell_of_records(lambda text, holds: found.append((text, holds)), committed, 10, status, letters or LETTERS)
-    return "".join(text for text, holds in found if not holds)
+def told(
+    rows: Sequence[Figures] = ROWS, committed: int = 10, status: int = 0, letters: Sequence[bytes] = (UNDECODABLE,)
+) -> list[tuple[str, bool | None]]:
+    """What the demo says of its receivers and records."""
+    return list(claims(rows, committed, 10, status, letters))
 
 
 def test_claims_hold_for_good_figures() -> None:
     """Figures of a run without faults support every claim."""
-    assert [holds for _, holds in told()] == [True] * 5
-    assert told_of_records() == ""
+    assert [holds for _, holds in told()] == [True] * 7
 
 
 def test_bad_figures_are_not_claimed() -> None:
     """A lost delivery, a bad signature, an uncommitted offset or a stray dead letter fails exactly its own claim."""
     lost, unverified = row("search", 0.02), row("search", 0.02)
     lost.delivered, lost.owed, unverified.unverified = 8, 1, 1
-    for bad, sentence in ((lost, "Time was up for 1; 0 of them are stored"), (unverified, "1 failed")):
-        assert [sentence in text for text, holds in told([bad, *ROWS[1:]]) if holds is False] == [True]
-    assert "9 of 10 records are committed" in told_of_records(committed=9)
-    assert "exit status 1" in told_of_records(status=1)
-    assert "is NOT on the dead-letter topic" in told_of_records(letters=[("not_json", b"{}")])
-    assert "One record is not an event" in told_of_records(letters=[*LETTERS, ("not_json", b"{}")])
+    for found, sentence in (
+        (told([lost, *ROWS[1:]]), "Time was up for 1; 0 of them are stored"),
+        (told([unverified, *ROWS[1:]]), "1 failed"),
+        (told(committed=9), "9 of 10 records are committed"),
+        (told(status=1), "exit status 1"),
+        (told(letters=[b"{}"]), "is NOT alone on the dead-letter"),
+        (told(letters=[UNDECODABLE, b"{}"]), "One record is not an event"),
+    ):
+        assert [sentence in text for text, holds in found if holds is False] == [True]
 
 
 def test_what_a_run_cannot_tell_is_not_claimed() -> None:
     """If healthy receivers became slow, or deliveries are still in memory, a claim is neither true nor false."""
     late = [row("search", 0.5), *ROWS[1:]]
-    for found in (told(late), told(beside=0.136), told([*ROWS[:3], row("legacy", parked=8), ROWS[4]])):
+    for found in (told(late), told([*ROWS[:3], row("legacy", parked=8), ROWS[4]])):
         assert [holds for _, holds in found].count(None) == 1
-    assert not any("slow only themselves" in text for text, _ in [*told(late), *told(beside=0.136)])
+    assert not any("slow only themselves" in text for text, _ in told(late))
 
 
 def test_real_thing_names_commands_and_settings_that_exist() -> None:
@@ -101,15 +90,6 @@ def test_real_thing_names_commands_and_settings_that_exist() -> None:
             words = [word for word in line.split()[1:] if word.isalpha()]
             command = [sys.executable, "-m", "consumer", *words, "--help"]
             assert subprocess.run(command, check=False, capture_output=True).returncode == 0, line
-
-
-@given(st.lists(st.floats(0, 10), min_size=1), st.sampled_from([0.5, 0.95]))
-def test_a_percentile_is_not_below_its_part_of_the_values(values: list[float], part: float) -> None:
-    """At least that share of the values is at or below the percentile."""
-    found = percentile(values, part)
-
-    assert found in values
-    assert sum(value <= found for value in values) >= part * len(values)
 
 
 def test_figures_come_from_the_database_and_the_receiver(engine: Engine) -> None:
@@ -124,7 +104,7 @@ def test_figures_come_from_the_database_and_the_receiver(engine: Engine) -> None
         return NewDelivery(moved, subscribed, "http://127.0.0.1:1/", attempt, status, due, failure, failure)
 
     store.park(engine, "g", [stored(0, "parked", 2), stored(1, "exhausted", 4), stored(2, "parked", 0)], 1.0)
-    seen = [Seen("msg_1", 0.0, 503, None), Seen("msg_1", 1.0, 200, 1.0), Seen("msg_2", 1.0, 200, 1.0)]
+    seen = [Seen("msg_1", 503, None), Seen("msg_1", 200, 1.0), Seen("msg_2", 200, 1.0)]
     receiver = DemoReceiver("r", "t", "", None, subscription_id=subscribed, published=5, seen=seen)
 
     [found] = figures(engine, [receiver])
@@ -136,7 +116,7 @@ def test_figures_come_from_the_database_and_the_receiver(engine: Engine) -> None
 def street() -> Iterator[dict[str, DemoReceiver]]:
     """The demo's receivers, listening, by name."""
     receivers = make_receivers()
-    with contextlib.closing(ReceiverServer(receivers, b"secret", {})):
+    with serving(receivers, b"secret", {}):
         yield {receiver.name: receiver for receiver in receivers}
 
 
@@ -164,17 +144,6 @@ def test_receivers_behave_as_the_table_says(street: dict[str, DemoReceiver]) -> 
         status("partner", timeout=0.5)
     with pytest.raises(requests.ConnectionError):
         status("legacy")
-
-
-def test_embedded_kafka_keeps_records() -> None:
-    """Published records are there, uncommitted until a group commits them."""
-    with contextlib.closing(EmbeddedKafka("events", "empty")) as kafka:
-        for number in range(3):
-            kafka.publish("events", b"{}", key=b"%d" % number, event_type="t")
-        kafka.flush()
-        settings = load(KafkaSettings, {"KAFKA_BOOTSTRAP_SERVERS": kafka.servers})
-        found = group_lag(settings, ["events", "empty"])
-        assert (sum(each.end for each in found), {each.committed for each in found}) == (3, {None})
 
 
 @pytest.fixture
@@ -208,12 +177,12 @@ def _workers(demo_folder: Path) -> list[psutil.Process]:
     return found
 
 
-def _await_line(process: "subprocess.Popen[str]", start: str) -> None:
+def _await_line(process: "subprocess.Popen[str]", pattern: str) -> None:
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith(start):
+        if re.match(pattern, line):
             return
-    pytest.fail(f"the demo ended without a line that starts with {start}")
+    pytest.fail(f"the demo ended without a line like {pattern}")
 
 
 def test_whole_demo_in_a_pipe(demo_folder: Path) -> None:
@@ -233,9 +202,7 @@ def test_whole_demo_in_a_pipe(demo_folder: Path) -> None:
         assert line in output
 
 
-@pytest.mark.parametrize(
-    ("number", "line"), [(signal.SIGTERM, "✓ 800 events"), (signal.SIGINT, "✓ Kafka"), (signal.SIGHUP, "╭")]
-)
+@pytest.mark.parametrize(("number", "line"), [(signal.SIGINT, "✓ Kafka"), (signal.SIGHUP, "╭")])
 def test_stopped_in_the_middle(demo_folder: Path, number: int, line: str) -> None:
     """A signal at any time ends it with status 0 in a few seconds, and it says that nothing is left."""
     with _start(demo_folder) as process:
@@ -254,8 +221,7 @@ def test_on_an_emulated_oracle(demo_folder: Path) -> None:
         pass  # skips the test if it cannot run here
     with _start(demo_folder, ORACLE_DEMO) as process:
         _await_line(process, "✓ an emulated Oracle 23ai server, its tables made by the Alembic migrations")
-        _await_line(process, "✓ 800 events")
-        time.sleep(3)  # rows are stored and read
+        _await_line(process, r" *\d+ s  .* published")  # rows are stored and read
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
@@ -287,19 +253,6 @@ def test_worker_ends_with_a_demo_that_is_killed(demo_folder: Path) -> None:
     assert _workers(demo_folder) == []
     for left in sorted(demo_folder.rglob("*"), reverse=True):  # the files that it could not remove
         left.rmdir() if left.is_dir() else left.unlink()
-
-
-def test_reader_that_leaves(demo_folder: Path) -> None:
-    """`demo | head -1` ends the demo without a traceback."""
-    process = _start(demo_folder)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.readline()
-    process.stdout.close()
-
-    assert process.wait(120) == 1
-    assert process.stderr.read() == ""
-    process.stderr.close()
 
 
 def test_on_a_terminal_without_colours(demo_folder: Path) -> None:

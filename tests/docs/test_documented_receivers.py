@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,12 @@ from typing import Any
 import pytest
 from requests import PreparedRequest
 
+from consumer.config.settings import DeliverySettings
 from consumer.crypto.keys import Ed25519Key, parse_secret
 from consumer.crypto.vault import Owner, Vault
 from consumer.events.event import Event, RecordId
 from consumer.loop.poller import Poller
-from consumer.ops import ping as pinging
+from consumer.ops.ping import sending_by
 from consumer.ops.verification import ask
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
@@ -292,7 +292,8 @@ def test_permission(language: str, tmp_path: Path) -> None:
         connection.sendall(f"HTTP/1.1 {status} x\r\n{text}content-length: 0\r\n\r\n".encode())
         return True
 
-    send = partial(pinging.send, egress=LOOPBACK, default_timeout=10.0, connect_timeout=5.0)
+    settings = {"WEBHOOK_SECRET": "secret", "WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8"}
+    send = sending_by(DeliverySettings.model_validate(settings))
     with closing(Receiver(behave, None)) as receiver:
         endpoint = Endpoint(1, receiver.url, (), rate_limit=20.0)
         assert ask(endpoint, origin="events.example.com", send=send) == Granted(600)

@@ -1,22 +1,19 @@
 """docs/subscriptions.md against the code: each option's column, default, flag, effect and test."""
 
 import re
-from typing import Any
 
 import pytest
-import typer.main
 
-from consumer.cli.app import app
 from consumer.cli.subscription_options import FLAGS, flag_of
 from consumer.expressions import NAMES
 from consumer.subscriptions.options import OPTIONS, Effect
 from consumer.subscriptions.secrets import CREDENTIALS
+from tests.commands import commands
 from tests.docs.documentation import ROOT, TEXTS, code, rows, table_behind
 
 PAGE = "docs/subscriptions.md"
 TABLE = rows(PAGE, "Every option")
 SECRETS = table_behind(PAGE, "| kind | flag")
-ADD: Any = typer.main.get_command(app)
 
 
 def test_each_option_is_in_the_table() -> None:
@@ -34,7 +31,7 @@ def test_each_secret_is_in_the_table() -> None:
     """The table has all kinds with the flags of `add`, and no others."""
     assert [code(kind)[0] for kind, *_ in SECRETS] == ["signing", *CREDENTIALS]
     flags = {flag for _, names, *_ in SECRETS for flag in code(names)}
-    command = ADD.commands["subscriptions"].commands["add"]
+    command = commands()["subscriptions add"]
     panel = {each.opts[0] for each in command.params if (getattr(each, "rich_help_panel", "") or "").startswith("Secr")}
     assert flags == panel - {"--unencrypted"}
 

@@ -12,7 +12,7 @@ from consumer.intake.log_reader import LogReader
 from consumer.intake.offsets import encode
 from consumer.intake.positions import STEADY_AFTER, TopicIds, digest
 from consumer.intake.record import Partition
-from consumer.ops.cluster import admin_of
+from consumer.ops.cluster import connected
 from tests.kafka_kit import QUIET, Kafka, Member, unique, until
 
 Join = Callable[..., Member]
@@ -136,7 +136,7 @@ def test_clients_that_only_look_create_no_topic(real_kafka: Kafka) -> None:
     """A deleted topic stays deleted, whatever brokers and settings allow: made anew, it would have one partition."""
     settings, gone = real_kafka.settings(allow_auto_create_topics="true"), unique("gone")
     assert TopicIds(settings).ask({gone}) == {}
-    admin, _ = admin_of(settings)
+    admin, _ = connected(settings)
     admin.list_topics(gone, timeout=60)
     with LogReader(settings) as reader:
         assert reader.partitions_of(gone) == []

@@ -10,7 +10,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.errors import SettingsError
 from consumer.kafka import client
 from consumer.kafka.client import SILENT, Reachability
-from consumer.ops.cluster import admin_of
+from consumer.ops.cluster import connected
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import Kafka, Member, until
 
@@ -141,5 +141,5 @@ def test_a_broker_that_hangs(
 def test_settings_that_make_no_client_are_named(properties: dict[str, str], why: str) -> None:
     """The setting's own name is in the line, and what is wrong with it."""
     with pytest.raises(SettingsError) as caught:
-        admin_of(KafkaSettings(bootstrap_servers="127.0.0.1:1", properties=properties))
+        connected(KafkaSettings(bootstrap_servers="127.0.0.1:1", properties=properties))
     assert str(caught.value).startswith(why)

@@ -17,7 +17,6 @@ from consumer.ops import explain as module
 from consumer.ops.events import event_reader
 from consumer.ops.explain import Candidate, Explained, candidates_of, explain, record_of
 from consumer.subscriptions import repository
-from tests.intake.raw_producer import BOMB, SMALL_READS, write_bomb
 from tests.kafka_kit import Kafka
 
 MAPPING = """[[mapping]]
@@ -154,15 +153,6 @@ def test_the_record(mock_kafka: str) -> None:
     for place, said in (((1, 99), r"\[1\] has no record at offset 99"), ((7, None), r"\[7\] has no record")):
         with pytest.raises(WebhooksError, match=said):
             record_of(settings, topic, *place)
-
-
-def test_an_unreadable_record(mock_kafka: str) -> None:
-    """A record in a batch that cannot be decompressed is found, and is explained as a dead letter."""
-    kafka = Kafka(mock_kafka, real=False)
-    topic = kafka.topic()
-    write_bomb(kafka.servers, topic, [b"0", BOMB])
-    found = explain(record_of(kafka.settings(**SMALL_READS), topic, 0, 1), "tenant", None)
-    assert (found.place.offset, found.outcome, found.reason) == (1, "dead_letter", "unreadable")
 
 
 def test_a_bug_of_a_decoder_is_a_dead_letter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,24 +101,6 @@ def test_without_kafka_the_parts_of_the_database_remain(engine: Engine) -> None:
     assert found.disabled == []
 
 
-@pytest.mark.parametrize(
-    ("column", "parts"),
-    [("disabled_reason", {"disabled"}), ("failing_since", {"failing", "loaded"})],
-)
-def test_a_refused_statement_removes_only_its_parts(
-    sqlite_engine: Engine, settings: tuple[KafkaSettings, str], column: str, parts: set[str]
-) -> None:
-    """The other parts of the same database are returned."""
-    repository.add(sqlite_engine, URL, "user.created")
-    with sqlite_engine.begin() as connection:
-        connection.exec_driver_sql(f"ALTER TABLE webhook_subscriptions RENAME COLUMN {column} TO other")
-    found = overview(sqlite_engine, settings[0], [settings[1]], seconds=60)
-    assert {each.part for each in found.missing if column in each.reason} == parts | {"problematic"}
-    assert {
-        name for name in ("states", "loaded", "failing", "disabled", "lag") if getattr(found, name) is None
-    } == parts
-
-
 def test_a_bug_is_not_hidden(sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only errors of Kafka, the database or the settings make a part missing."""
     monkeypatch.setattr(module, "group_lag", lambda *_: 1 / 0)

@@ -155,7 +155,7 @@ def serve(received: list[tuple[Received, Reply]]) -> Iterator[Callable[..., str]
 
 def test_over_http(serve: Callable[[Reply], str], received: list[tuple[Received, Reply]]) -> None:
     """A verified request gets the configured answer, any other a 401, and both are reported."""
-    url = serve(Reply(503, headers=[(b"retry-after", b"7")]))
+    url = serve(Reply(503, headers={"retry-after": "7"}))
     answer = requests.post(f"{url}/hooks", b"body", headers=signed(b"body", (OLD,)), timeout=60)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
     assert requests.post(url, b"other", headers=signed(b"body", (OLD,)), timeout=60).status_code == 401

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.events.attempt import Attempt
-from consumer.ops import recent_attempts
-from consumer.ops.recent_attempts import HOUR, MINUTES, OVERHEAD, Minute, RecentAttempts
+from consumer.ops import attempts as recent_attempts
+from consumer.ops.attempts import HOUR, MINUTES, OVERHEAD, Minute, RecentAttempts
 
 NOW = 1_700_000_040.0  # start of a minute
 
@@ -52,15 +52,6 @@ def test_the_first_partitions_read_do_not_displace_newer_attempts() -> None:
     for number in range(10, 20):
         recent.add(attempt(number, NOW - 1000 - number), 1, NOW)
     assert [each.subscription_id for each in recent.recent(None, 20, NOW)] == list(range(10))
-
-
-def test_a_limit_takes_the_newest() -> None:
-    """The newest come first; a subscription without attempts has none."""
-    recent = RecentAttempts()
-    for number in range(5):
-        recent.add(attempt(at=NOW + number), 1, NOW + 5)
-    assert [each.at - NOW for each in recent.recent(7, 2, NOW + 5)] == [4, 3]
-    assert recent.recent(8, 2, NOW + 5) == []
 
 
 def test_attempts_are_dropped_after_an_hour() -> None:

@@ -12,8 +12,8 @@ from requests import PreparedRequest
 from requests.auth import AuthBase, HTTPDigestAuth
 
 from consumer.config.environment import load
-from consumer.config.plugin_types import plugins_of
 from consumer.config.settings import RuleSettings
+from consumer.config.types import plugins_of
 from consumer.crypto.credentials import PluginAuth, StoredSecret, credentials_of
 from consumer.crypto.vault import Vault
 from consumer.errors import NotAuthorized, SettingsError

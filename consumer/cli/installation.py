@@ -1,8 +1,14 @@
-"""`kafka-webhooks migrate`."""
+"""`kafka-webhooks migrate` and `kafka-webhooks completion`: what an installation needs once."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+from typer.completion import get_completion_script  # type: ignore[attr-defined]  # Typer exports neither
+
+from consumer.cli.app import COMPLETE, PROGRAM
+from consumer.cli.deployment import open_database
+from consumer.database.engine import create_file
+from consumer.database.migrations import revisions, state, upgrade
 
 
 def migrate(
@@ -25,10 +31,6 @@ def migrate(
       kafka-webhooks migrate --sql > for-the-dba.sql
       kafka-webhooks migrate --sql --revision 0001:head
     """
-    from consumer.cli.console import open_database
-    from consumer.database.engine import create_file
-    from consumer.database.migrations import revisions, state, upgrade
-
     if ":" in revision and not sql:
         raise typer.BadParameter("a range of revisions needs --sql", param_hint="--revision")
     known = (*revisions(), "head")
@@ -50,3 +52,18 @@ def migrate(
         typer.echo(f"the tables are at {after}, of a later release, with which this one works; nothing was changed")
         return
     typer.echo(f"up to date at {after}" if before == after else f"migrated from {before or 'nothing'} to {after}")
+
+
+def completion(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell.")]) -> None:
+    """Print a script that lets a shell complete commands.
+
+    The script calls the installed program, so that it need not be renewed after an upgrade. For zsh put it after
+    compinit.
+
+    \b
+    Examples:
+      kafka-webhooks completion bash >> ~/.bashrc
+      kafka-webhooks completion zsh >> ~/.zshrc
+      kafka-webhooks completion fish > ~/.config/fish/completions/kafka-webhooks.fish
+    """
+    typer.echo(get_completion_script(prog_name=PROGRAM, complete_var=COMPLETE, shell=shell))
