@@ -108,7 +108,7 @@ class TlsStream:
         except NOT_NOW:
             raise (ssl.SSLWantReadError if self._push() else ssl.SSLWantWriteError) from None
         except OSError:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # the error of the handshake is raised
                 self._push()  # the alert that tells the peer why
             raise
         self._empty = 0
