@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from benchmarks.compare.programs import PROGRAMS
 from benchmarks.compare.results import DISTURBED, Report, Result
-from benchmarks.compare.scenarios import PAD, SCENARIOS
+from benchmarks.compare.scenarios import SCENARIOS
+from benchmarks.events import PAD
 
 TITLES = {program.name: program.title for program in PROGRAMS}
 SLOW = {
