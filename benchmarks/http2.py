@@ -123,7 +123,7 @@ COLUMNS: dict[str, Callable[[dict[str, float]], str]] = {
 
 
 def main(rounds: int = 3) -> None:
-    """Prints the table of docs/performance.md."""
+    """Prints a table."""
     print(f"| receivers | open | HTTP | {' | '.join(COLUMNS)} |")
     print(f"| --- | ---: | --- |{' ---: |' * len(COLUMNS)}")
     for delay, hosts, concurrency, deliveries in SCENARIOS:

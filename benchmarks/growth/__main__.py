@@ -41,12 +41,12 @@ def curves(points: Sequence[Point]) -> list[tuple[Axis, list[Point]]]:
 
 def table(axis: Axis, points: Sequence[Point]) -> str:
     """Markdown; the ratio is relative to the first size."""
-    head = [f"| {axis.title} | CPU, µs | against the first | deliveries/s | memory, MiB |", "| ---: " * 5 + "|"]
+    head = [f"| {axis.title} | CPU, µs | against the first | memory, MiB |", "| ---: " * 4 + "|"]
     return "\n".join(
         head
         + [
             f"| {point.size:,} | {rounded(point.cpu_us)} | {point.cpu_us / points[0].cpu_us:.2f} | "
-            f"{rounded(point.per_second)} | {point.memory_mib:,.0f} |"
+            f"{point.memory_mib:,.0f} |"
             for point in points
         ]
     )

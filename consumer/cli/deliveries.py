@@ -199,10 +199,12 @@ def redeliver(
     marked = _mark(engine, chosen, total)
     if delivery_ids and len(marked) < total:
         missing = ", ".join(str(each) for each in sorted(set(delivery_ids) - set(marked))[:10])
-        typer.echo(f"not marked: {missing} (not stored, delivered, blocked, or of a removed subscription)", err=True)
+        typer.echo(
+            f"not sent again: {missing} (not stored, delivered, blocked, or of a removed subscription)", err=True
+        )
     if not marked:
         raise typer.Exit(1)
-    typer.echo(f"{number(len(marked), 'delivery')} marked; the workers send them")
+    typer.echo(f"{number(len(marked), 'delivery')} due now; the workers send them")
     if not no_wait:
         watch(
             states_of(marked, lambda block: search.progress(engine, block)),
@@ -269,10 +271,10 @@ def _mark(engine: Engine, selection: DeliveryQuery, total: int) -> "array[int]":
     skipped = 0
     batches = Changes(deployment(engine), command_line_actor()).redeliver(selection)
     with progress_bar(total if total <= MOST_COUNTED else None) as draw:
-        for batch in until_signal(batches, "marked deliveries are sent, the rest is unchanged"):
+        for batch in until_signal(batches, "those due now are sent, the rest is unchanged"):
             marked.extend(batch.ids)
             skipped += batch.skipped
-            draw(len(marked) + skipped, f"{len(marked):,} marked")
+            draw(len(marked) + skipped, f"{len(marked):,} due now")
     if skipped:
         typer.echo(f"{number(skipped, 'delivery')} skipped: their subscriptions were removed", err=True)
     return marked

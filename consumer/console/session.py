@@ -50,7 +50,7 @@ class SignOuts(NamedTuple):
 
     def note(self, session: ConsoleSession, now: float) -> None:
         """End a session, at `now` (unix seconds)."""
-        with suppress(KeyTaken), self.engine.begin() as connection:
+        with suppress(KeyTaken), self.engine.begin() as connection:  # it has ended already
             request_keys.note(connection, RequestDigests(session.name, session.name, now), 0)
 
     def have(self, session: ConsoleSession, now: float) -> bool:

@@ -91,10 +91,10 @@ class Parking(Part):
         self._forgotten: set[TopicPartition] = set()
         self._to_load: deque[_Load] = deque()
         self._writes = ThreadJob[_Written](
-            writer.submit, "could not store deliveries; their offsets are held", monotonic, backs_off=is_outage
+            writer.submit, "could not store deliveries; their offsets wait", monotonic, backs_off=is_outage
         )
         self._reads = ThreadJob[_Known](
-            reader.submit, "could not load the stored deliveries of a partition; it is held", monotonic
+            reader.submit, "could not load the stored deliveries of a partition; its events wait", monotonic
         )
         self.due_keys = DueKeys()
         self.ordering_keys = StoredKeys()

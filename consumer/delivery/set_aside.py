@@ -74,7 +74,7 @@ class SetAside:
         now = self._monotonic()
         self._all.append(aside := Aside(pending, str(error), now))
         if len(self._all) <= MOST_SAID:
-            what = "could not store a delivery; it is set aside, and its offset is held"
+            what = "could not store a delivery; it is set aside, and its offset waits"
             log.error(what, **_fields(pending), error=str(error))
         return aside
 

@@ -116,7 +116,7 @@ def explain(
 def _default_steps(event: Event, tenant_name: str) -> Iterator[Step]:
     """The source of each field of an event by the default rules: the first place that gives what the event has."""
     places: dict[str, bytes] = {f"headers['{name}']": text or b"" for name, text in (event.headers or {}).items()}
-    with suppress(orjson.JSONDecodeError):
+    with suppress(orjson.JSONDecodeError):  # only a body of JSON has fields
         if isinstance(found := orjson.loads(event.body), dict):
             texts = {name: orjson.dumps(each) if isinstance(each, int) else each for name, each in found.items()}
             places |= {f"value.{name}": _bytes(each) for name, each in texts.items() if isinstance(each, str | bytes)}

@@ -125,7 +125,7 @@ class Registry:
 
         RegistryUnavailable: a worker's requests would fail.
         """
-        with suppress(Undecodable):
+        with suppress(Undecodable):  # an answer: there is no such schema
             self._get(_NO_ID, self._texts)
         return f"{self._place} answers"
 

@@ -103,7 +103,7 @@ class Http2Connection:
             self._poller.unregister(self._fd)
             self._fd = -1
             if self.session.settled and not self._todo:  # else GOAWAY would come before all frames, or within one
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # GOAWAY is a courtesy
                     self.stream.send(last)
             self.stream.close()
 

@@ -370,7 +370,7 @@ class Http2Session:
         self._ended.append(exchange)
 
     def _reset(self, exchange: Http2Exchange) -> None:
-        with suppress(NoSuchStreamError):
+        with suppress(NoSuchStreamError):  # it has ended already
             self._h2.reset_stream(exchange.number, ErrorCodes.CANCEL)
         self._collect()
 

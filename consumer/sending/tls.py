@@ -114,7 +114,7 @@ class TlsStream:
         except OSError:
             if self._owner is not None:
                 self._owner.forget(self._place)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # the error of the handshake is raised
                 self._push()  # the alert that tells the peer why
             raise
         self._empty = 0

@@ -40,7 +40,7 @@ class LogFile(io.TextIOBase):
         line = text.encode(self._file.encoding, "backslashreplace")
         with self._lock:
             rest = memoryview(b"\n" + line if self._torn else line)
-            with suppress(OSError):
+            with suppress(OSError):  # counted below
                 while rest and self._takes_more():
                     rest = rest[os.write(self._file.fileno(), rest[:PIECE]) :]
                     self._torn = True

@@ -25,7 +25,16 @@ def test_a_table_has_the_columns_with_values() -> None:
     assert dict(zip(head, second, strict=True))["after kill -9"] == "1,234"
     assert dict(zip(head, first, strict=True))["after kill -9"] == ""
     assert "p99, ms" in head
-    assert "at, deliveries/s" not in head
+    assert not {"lost", "repeated"} & set(head)
+
+
+def test_other_scenarios_share_a_table() -> None:
+    """It has the rate and the CPU of each program, and marks losses."""
+    report = Report({}, [OURS, replace(OURS, scenario="tls"), replace(PEER, scenario="4KB", lost=3)])
+    head, _, first, second = lines(tables.tables(report).partition("### Bodies, subscriptions, TLS\n\n")[2])
+    assert head == ["", "4 KB bodies", "TLS"]
+    assert first == ["this service, one worker", "", "16,500 (54.3)"]
+    assert second == ["Parallel Consumer, Vert.x", "13,300 (54.3), lost **3**", ""]
 
 
 def test_losses_are_marked() -> None:

@@ -142,14 +142,14 @@ def test_redelivery_marks_the_selected_deliveries(
     assert (nobody.returncode, nobody.stdout) == (2, "")
     assert "--yes" in nobody.stderr
     by_id = command("deliveries", "redeliver", "2", "--no-wait", **database)
-    assert (by_id.returncode, by_id.stdout) == (0, "1 delivery marked; the workers send them\n")
+    assert (by_id.returncode, by_id.stdout) == (0, "1 delivery due now; the workers send them\n")
     assert states(engine) == {1: "exhausted", 2: "parked", 3: "exhausted", 4: "exhausted", 5: "exhausted"}
     rest = command("deliveries", "redeliver", "--since", "1h", "--yes", "--no-wait", **database)
-    assert (rest.returncode, rest.stdout) == (0, "2 deliveries marked; the workers send them\n")
+    assert (rest.returncode, rest.stdout) == (0, "2 deliveries due now; the workers send them\n")
     assert "2 deliveries skipped: their subscriptions were removed" in rest.stderr
     none = command("deliveries", "redeliver", "4", "99", "--no-wait", **database)
     assert (none.returncode, none.stdout) == (1, "")
-    assert "not marked: 4, 99" in none.stderr
+    assert "not sent again: 4, 99" in none.stderr
     told = [event for _, event, _ in outbox.pending(engine, GROUP, 9)]
     assert [(each.type, each.data["delivery_ids"], each.data["subscription_ids"]) for each in told] == [
         ("delivery.redelivered", ids, [sub]) for ids in ([2], [1, 3])

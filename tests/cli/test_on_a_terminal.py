@@ -127,13 +127,13 @@ def test_nothing_is_done_without_a_yes(engine: Engine, terminal: Open, keys: str
 
 
 def test_a_bar_shows_progress_until_ctrl_c(engine: Engine, terminal: Open) -> None:
-    """After a yes the deliveries are marked and watched; Ctrl-C ends only the watching, with status 0."""
+    """After a yes the deliveries are due and watched; Ctrl-C ends only the watching, with status 0."""
     command = terminal("deliveries", "redeliver", "--status", "exhausted")
     command.until(QUESTION)
     command.type("y\n")
     command.until("0 delivered, 3 still owed")
     assert marked(engine) == 3
-    assert re.search(r"\[#+\] +100%  3 marked", command.shown)
+    assert re.search(r"\[#+\] +100%  3 due now", command.shown)
     with engine.begin() as connection:
         connection.execute(text("UPDATE webhook_deliveries SET status = 'delivered' WHERE id = 1"))
     command.until("1 delivered, 2 still owed")

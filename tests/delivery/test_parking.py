@@ -127,7 +127,7 @@ def loses_nothing(store: Store, outage: AbstractContextManager[object]) -> None:
             store.monotonic.now += BACK_OFF[1]
         assert (store.parking.backlog, settled) == (5, [])
         assert str(store.parking.fault).startswith("database: ")
-    assert [line["event"] for line in logs] == ["could not store deliveries; their offsets are held"]
+    assert [line["event"] for line in logs] == ["could not store deliveries; their offsets wait"]
     with capture_logs() as logs:
         store.write()
     assert (settled, store.parking.backlog, store.parking.fault) == ([0, 1, 2, 3, 4], 0, None)

@@ -141,7 +141,7 @@ def test_exhausted_deliveries_are_sent_again(deployment: Deployment, command_lin
     give_up(deployment, 40)
     del deployment.receiver.rules["/"]
     status, output, errors = command_line.run("deliveries", "redeliver", "--subscription", "1", "--yes")
-    assert (status, output) == (0, "40 deliveries marked; the workers send them\n40 delivered\n"), errors
+    assert (status, output) == (0, "40 deliveries due now; the workers send them\n40 delivered\n"), errors
     assert not deployment.missing()
     assert not deployment.duplicates()
     deployment.assert_true_to_what_was_published()
