@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 from tests.end_to_end.canaries import secrets_of
-from tests.end_to_end.service_rig import SECRET, Deployment
+from tests.end_to_end.service_rig import Deployment
 from tests.processes import PROGRAM, environment
 
 
@@ -16,14 +16,7 @@ class CommandLine:
         self.started: list[subprocess.Popen[str]] = []
         self.secrets: dict[str, str] = {}  # of the settings
         self._directory = directory
-        self._settings = {
-            "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
-            "KAFKA_GROUP_ID": deployment.group,
-            "KAFKA_TOPICS": deployment.topic,
-            "KAFKA_DEAD_LETTER_TOPIC": f"{deployment.group}.dead",
-            "DATABASE_URL": deployment.database.url,
-            "WEBHOOK_SECRET": SECRET,
-        }
+        self._settings = deployment.settings
 
     def start(self, *words: str, **variables: str) -> "subprocess.Popen[str]":
         """Starts a command."""

@@ -10,8 +10,9 @@ import requests
 
 from consumer.ops.replay_jobs import LEASE, LOOK_EVERY
 from tests.end_to_end.command_line import CommandLine, end_of
-from tests.end_to_end.service_rig import Deployment, eventually
+from tests.end_to_end.service_rig import Deployment
 from tests.processes import free_port
+from tests.waiting import eventually
 
 
 class Process:

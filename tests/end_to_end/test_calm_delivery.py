@@ -9,7 +9,8 @@ from standardwebhooks import Webhook
 
 from consumer.crypto.keys import parse_secret
 from tests.end_to_end.deployed_database import ON_EACH_DATABASE
-from tests.end_to_end.service_rig import SECRET, Deployment, eventually
+from tests.end_to_end.service_rig import SECRET, Deployment
+from tests.waiting import eventually
 
 FAN_OUT = {"user.created": 1, "user.updated": 2, "order.paid": 3, "order.shipped": 8, "stock.low": 20}
 

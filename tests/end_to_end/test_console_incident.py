@@ -18,10 +18,11 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 
 from consumer.events.attempt import Attempt, key_of, render
 from tests.end_to_end.command_line import CommandLine
-from tests.end_to_end.service_rig import Deployment, eventually
+from tests.end_to_end.service_rig import Deployment
 from tests.end_to_end.webhook_receiver import Answer, always
 from tests.kafka_kit import QUIET, Kafka
 from tests.processes import free_port
+from tests.waiting import eventually
 
 SCREENSHOTS = os.environ.get("CONSOLE_SCREENSHOTS")
 PROGRAM = shutil.which("chromium") or shutil.which("google-chrome")

@@ -20,12 +20,13 @@ from tests.docs.documentation import TEXTS
 from tests.end_to_end.command_line import CommandLine
 from tests.end_to_end.deployed_database import SqliteDatabase
 from tests.end_to_end.security_rig import AGAIN_AFTER, PAGE, PASSWORD, USERS, SecureKafka, documented, secure_kafka
-from tests.end_to_end.service_rig import SECRET, Deployment, Worker, eventually
+from tests.end_to_end.service_rig import SECRET, Deployment, Worker
 from tests.end_to_end.test_api_replays import Process
 from tests.end_to_end.webhook_receiver import Answer, Receiver, always
 from tests.kafka_broker import provision
 from tests.kafka_kit import Kafka
 from tests.provided import or_skip
+from tests.waiting import eventually
 
 PARTITIONS = 4
 EVENTS = 400

@@ -6,8 +6,9 @@ import time
 from collections import Counter
 
 from tests.end_to_end.command_line import CommandLine, end_of
-from tests.end_to_end.service_rig import Deployment, eventually
+from tests.end_to_end.service_rig import Deployment
 from tests.end_to_end.webhook_receiver import Answer, always
+from tests.waiting import eventually
 
 
 def bodies(deployment: Deployment, path: str) -> Counter[bytes]:
