@@ -3,10 +3,14 @@
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
+
+import requests
 
 from tests.end_to_end.canaries import secrets_of
 from tests.end_to_end.service_rig import Deployment
-from tests.processes import PROGRAM, environment
+from tests.processes import PROGRAM, environment, free_port
+from tests.waiting import eventually
 
 
 class CommandLine:
@@ -42,6 +46,29 @@ class CommandLine:
         """The states in `subscriptions list --broken`, by subscription."""
         _, shown, _ = self.run("subscriptions", "list", "--broken", "--json", WEBHOOK_ALLOW_NETWORKS="127.0.0.0/8")
         return {each["id"]: each["state"] for each in json.loads(shown)}
+
+
+class Api:
+    """An API process and its client."""
+
+    def __init__(self, commands: CommandLine, **variables: str) -> None:
+        port = free_port()
+        self.process = commands.start("api", API_PORT=str(port), **variables)
+        self.url = f"http://127.0.0.1:{port}"
+        eventually(self._up)
+
+    def _up(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/healthz", timeout=1).ok
+        except requests.ConnectionError:
+            return False
+
+    def call(self, method: str, path: str, body: Any = None, status: int = 200) -> dict[str, Any]:
+        """The answer to a request below /v1."""
+        answer = requests.request(method, f"{self.url}/v1{path}", json=body, timeout=60)
+        assert answer.status_code == status, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
 
 
 def end_of(process: "subprocess.Popen[str]", within: float = 120.0) -> tuple[int, str, str]:

@@ -2,38 +2,10 @@
 
 import signal
 from collections import Counter
-from subprocess import Popen
-from typing import Any
 
-import requests
-
-from tests.end_to_end.command_line import CommandLine, end_of
+from tests.end_to_end.command_line import Api, CommandLine, end_of
 from tests.end_to_end.service_rig import Deployment
-from tests.processes import free_port
 from tests.waiting import eventually
-
-
-class Process:
-    """An API process and its client."""
-
-    def __init__(self, commands: CommandLine, **variables: str) -> None:
-        port = free_port()
-        self.process: Popen[str] = commands.start("api", API_PORT=str(port), **variables)
-        self._url = f"http://localhost:{port}"
-        eventually(self._up)
-
-    def _up(self) -> bool:
-        try:
-            return requests.get(f"{self._url}/healthz", timeout=1).ok
-        except requests.ConnectionError:
-            return False
-
-    def call(self, method: str, path: str, body: Any = None, status: int = 200) -> dict[str, Any]:
-        """The answer to a request below /v1."""
-        answer = requests.request(method, f"{self._url}/v1{path}", json=body, timeout=60)
-        assert answer.status_code == status, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
 
 
 def stored(deployment: Deployment, replay: int) -> int:
@@ -49,7 +21,7 @@ def test_a_replay_outlives_the_processes_that_run_it(deployment: Deployment, com
     eventually(lambda: not deployment.lag())
     late = deployment.subscribe("a", "/late")
     past = Counter(body for body, kind in deployment.published.items() if kind == "a")
-    first = Process(command_line)
+    first = Api(command_line)
     body = {"subscription_id": late, "since": "1h", "rate": 20}
     begun = first.call("POST", "/replays", body, 201)
     number, path = begun["id"], f"/replays/{begun['id']}"
@@ -59,7 +31,7 @@ def test_a_replay_outlives_the_processes_that_run_it(deployment: Deployment, com
     assert (status, "is run by the API's processes" in errors) == (1, True)
 
     first.process.kill()
-    second = Process(command_line)
+    second = Api(command_line)
     before = stored(deployment, number)
     assert before < len(past)
     eventually(lambda: stored(deployment, number) > before)
@@ -68,7 +40,7 @@ def test_a_replay_outlives_the_processes_that_run_it(deployment: Deployment, com
     assert end_of(second.process)[0] == 0
     before = stored(deployment, number)
     assert before < len(past)
-    third = Process(command_line)
+    third = Api(command_line)
     eventually(lambda: third.call("GET", path)["state"] == "finished")
     eventually(lambda: sum(each.accepted for each in deployment.receiver.at("/late")) >= len(past))
     assert third.call("GET", path)["stored"] == len(past)
