@@ -298,7 +298,8 @@ class Worker:
 
     def exits(self, within: float = 120.0) -> None:
         """Checks that it ends in time with status 0 and without a traceback."""
-        assert self.process.wait(within) == 0, self.log[-3000:]
+        status = self.process.wait(within)
+        assert status == 0, f"exit {status}: {self.log[-3000:]}"
         assert "Traceback" not in self.log, self.log[-3000:]
 
     def kill(self) -> None:
