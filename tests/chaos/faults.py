@@ -12,7 +12,7 @@ from typing import NamedTuple
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from tests.chaos.book import GONE_STATUS, NO_BROKER, REBALANCES, Event
+from tests.chaos.book import GONE_STATUS, Event
 from tests.chaos.world import CACHED, PARTITIONS, REJOINS_WITHIN, Part, World
 from tests.end_to_end.webhook_receiver import Answer, always
 from tests.intake.raw_producer import BOMB, write_bomb
@@ -58,13 +58,13 @@ def scale(world: World, random: Random) -> Waits:
 
 def storm(world: World, random: Random) -> Waits:
     """Workers join and leave before the group is stable."""
-    storm = world.disrupt(REBALANCES)
+    disruption = world.disrupt("storm")
     for _ in range(5):
         world.start()
         yield random.uniform(0.3, JOINS_WITHIN)
         world.leave(random.choice(world.workers[:-1] or world.workers))
     yield 2 * JOINS_WITHIN
-    storm.until = time()
+    disruption.until = time()
 
 
 # Workers.
@@ -81,8 +81,7 @@ def kill_worker(world: World, random: Random) -> Waits:
 def freeze_worker(world: World, random: Random) -> Waits:
     """SIGSTOP longer than its session and max.poll.interval.ms. Then the zombie continues."""
     zombie = random.choice(world.workers)
-    # The new owners may repeat once, and so may the zombie, which also retries its open requests.
-    disruption = world.disrupt("freeze", times=2, attempts=4)
+    disruption = world.disrupt("freeze", times=2)  # the new owners may repeat once, and so may the zombie
     with world.deployment.database.at_rest():  # else it might be frozen while it holds SQLite's lock
         zombie.freeze()
     world.workers.remove(zombie)
@@ -122,7 +121,7 @@ def _without_a_broker(
     brokers = world.brokers
     assert brokers is not None
     node = random.randint(1, brokers.nodes)
-    disruption = world.disrupt(NO_BROKER)
+    disruption = world.disrupt("broker")
     with world.outage(Part.KAFKA):
         take(brokers, node)
         try:

@@ -56,7 +56,6 @@ class Watch:
         self._unjudged: set[tuple[int, int]] = set()
         self._idle: dict[int, float] = {}  # seconds, by partition, in which it could have moved and did not
         self._judged_at = time.time()
-        self._attempts: dict[int, int] = {}
         self._last_row = 0
         self._rows_at = self._workers_at = self._rows_excused_at = 0.0
         self._ready_at: dict[Worker, float] = {}
@@ -200,23 +199,13 @@ class Watch:
             self._idle[partition] = idle
 
     def _judge_rows(self, now: float) -> None:
-        rows = self._query(
-            "SELECT id, subscription_id, attempt, status, next_attempt_at FROM webhook_deliveries"
-            " WHERE status IN ('parked', 'exhausted')"
-        )
+        rows = self._query("SELECT id, next_attempt_at FROM webhook_deliveries WHERE status = 'parked'")
         if rows is None or self._excused():
             self._rows_excused_at = now
             return
-        paths = {each.id: each.path for each in self._book.subscriptions}
-        for row, subscription, attempt, status, due in rows:
-            if attempt < self._attempts.get(row, 0):
-                self._book.violated(Rule.ATTEMPTS, f"row {row} went from {self._attempts[row]} attempts to {attempt}")
-            self._attempts[row] = attempt
-            allowed = self._book.attempts_of(paths[subscription])
-            if attempt > allowed:
-                self._book.violated(Rule.ATTEMPTS, f"row {row} has {attempt} attempts, allowed {allowed}")
+        for row, due in rows:
             late = now - max(_seconds(due) or now, self._rows_excused_at)
-            if status == "parked" and late > self.limit + LEFT_ALONE:
+            if late > self.limit + LEFT_ALONE:
                 self._book.violated(Rule.STUCK, f"row {row} has been due for {late:.0f} s")
 
     def _judge_workers(self) -> None:

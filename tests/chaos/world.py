@@ -260,16 +260,14 @@ class World:
 
     # Disruptions.
 
-    def disrupt(
-        self, what: str, *, times: int = 1, attempts: int = 2, place: tuple[int, int] | None = None
-    ) -> Disruption:
+    def disrupt(self, what: str, *, times: int = 1, place: tuple[int, int] | None = None) -> Disruption:
         """A disruption begins now. Records settled early enough to be committed or written before are not affected."""
         now = time.time()
         since = min([now, *(each.begin for each in self._troubles(Part.KAFKA) + self._waits())])
         unwritten_since = min([since, *(each.begin for each in self._troubles(Part.DATABASE))])
         takes = COMMIT_INTERVAL + self.shape.slow
         return self.book.disrupt(
-            Disruption(what, now, since - takes, unwritten_since - takes, times=times, attempts=attempts, place=place)
+            Disruption(what, now, since - takes, unwritten_since - takes, times=times, place=place)
         )
 
     @contextmanager
