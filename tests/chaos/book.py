@@ -15,7 +15,6 @@ from typing import NamedTuple
 from tests.chaos.tempers import Temper
 from tests.end_to_end.webhook_receiver import Request
 
-GONE_STATUS = 410
 KEPT = 20  # violations of one rule that are kept as text
 # Commits go out every 250 ms. The rest is for the answer, for the transaction before it, and for a machine whose cores
 # brokers, workers and this process share. Work completed longer ago must not be repeated after a kill.
@@ -65,7 +64,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A path of the receiver, subscribed to a type. If `optional`, it may be disabled at times.
+    """A path of the receiver, subscribed to a type.
 
     If `batched`, it gets CloudEvents, several in a request. Its filter wants each event of its type whose number is
     divisible by `every`.
@@ -76,7 +75,6 @@ class Subscription:
     event_type: str
     temper: Temper
     ordered: bool = False
-    optional: bool = False
     batched: bool = False
     every: int = 1
 
@@ -86,14 +84,12 @@ class Disruption:
     """A fault that may make workers repeat deliveries and forget attempts.
 
     Each disruption may repeat `times` a delivery accepted between `since` and `until`, or whose record was not settled
-    by `since`. The same applies to a stored delivery accepted from `unwritten_since` on, since its row may not say so
-    yet. With a `place`, only this record is affected.
+    by `since`. With a `place`, only this record is affected.
     """
 
     what: str
     at: float
     since: float
-    unwritten_since: float
     until: float = inf
     times: int = 1
     place: tuple[int, int] | None = None
@@ -114,7 +110,6 @@ class Story:
 
     first: float
     requests: int = 0
-    gone: bool = False  # a request was answered 410
     accepted: list[float] = field(default_factory=list)
     explained: Counter[int] = field(default_factory=Counter)  # by index of the disruption
 
@@ -135,10 +130,8 @@ class Book:
         self.events: list[Event] = []
         self.at: dict[tuple[int, int], Event] = {}  # by partition and offset
         self.committed_at: dict[tuple[int, int], float] = {}  # when the watch saw it
-        self.stored_at: dict[tuple[int, int, int], float] = {}  # by partition, offset and subscription
         self.subscriptions: list[Subscription] = []
         self.disruptions: list[Disruption] = []
-        self.away: list[list[float]] = []  # from, to: optional subscriptions may be disabled
         self.stories: dict[tuple[str, int], Story] = {}
         self.violations: list[Violation] = []
         self.broken: Counter[Rule] = Counter()
@@ -209,19 +202,8 @@ class Book:
             (each, event)
             for event in list(self.events)
             for each in self.owed_by(event)
-            if not each.temper.doomed(event.number)
-            and not self.accepted(each.path, event.number)
-            and not (each.optional and self.excused(each, event))
+            if not each.temper.doomed(event.number) and not self.accepted(each.path, event.number)
         ]
-
-    def excused(self, subscription: Subscription, event: Event) -> bool:
-        """It was answered 410, or its subscription may have been disabled while it was on its way."""
-        story = self.stories.get((subscription.path, event.number))
-        place = self._place_of.get(event.number)
-        settled_at = self.committed_at.get(place, inf) if place is not None else inf
-        return (story is not None and story.gone) or any(
-            begin <= settled_at and event.at <= end for begin, end in self.away
-        )
 
     def finish(self, exhausted: Iterable[tuple[int, bytes]], announced: Counter[tuple[int, str]]) -> None:
         """The run is over: no delivery may be missing, and only deliveries that no attempt could make may be given up.
@@ -257,7 +239,6 @@ class Book:
             self._judge_order(request, number)
             story = self.stories[request.path, number] = Story(request.at)
         story.requests += 1
-        story.gone = story.gone or request.status == GONE_STATUS
         if request.accepted:
             if story.accepted:
                 self._judge_duplicate(request, number, story)
@@ -288,15 +269,13 @@ class Book:
     def _judge_duplicate(self, request: Request, number: int, story: Story) -> None:
         before = story.accepted[-1]
         partition = self.events[number].partition
-        stored = self._stored_at(request.path, number) < inf
         for index, each in reversed(list(enumerate(self.disruptions))):
             if (
                 each.at <= request.at
                 and self._concerns(each, number)
                 and before <= each.until
                 and story.explained[index] < each.times
-                and max(before, self._settled(self.events[number], each.at))
-                >= (each.unwritten_since if stored else each.since)
+                and max(before, self._settled(self.events[number], each.at)) >= each.since
             ):
                 story.explained[index] += 1
                 each.repeated += 1
@@ -310,19 +289,9 @@ class Book:
         )
 
     def _settled(self, event: Event, by: float) -> float:
-        """When the last of a record's deliveries was accepted or stored; `by` if one of them was not by then."""
-        last = 0.0
-        for each in self.owed_by(event):
-            if each.optional and self.excused(each, event):
-                continue
-            story = self.stories.get((each.path, event.number))
-            settled = min([*(story.accepted[:1] if story else ()), self._stored_at(each.path, event.number)])
-            last = max(last, min(settled, by))
-        return last
-
-    def _stored_at(self, path: str, number: int) -> float:
-        subscription = next(each.id for each in self.subscriptions if each.path == path)
-        return self.stored_at.get((*self._place_of.get(number, (-1, -1)), subscription), inf)
+        """When the last of a record's deliveries was accepted; `by` if one of them was not by then."""
+        stories = [self.stories.get((each.path, event.number)) for each in self.owed_by(event)]
+        return max((min([by, *each.accepted[:1]]) if each else by for each in stories), default=0.0)
 
     def _committed(self, number: int) -> str:
         place = self._place_of.get(number)
@@ -339,7 +308,7 @@ class Book:
 
     def _judge_given_up(self, subscription: Subscription, number: int, announcements: int) -> None:
         what = f"event {number} was given up for {subscription.path}"
-        if not subscription.temper.doomed(number) and not self.stories[subscription.path, number].gone:
+        if not subscription.temper.doomed(number):
             self.violated(Rule.LOST, f"{what}, which would take it")
         if announcements != 1:
             self.violated(Rule.ANNOUNCED, f"{what}: {announcements} announcements")

@@ -12,15 +12,13 @@ from typing import NamedTuple
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from tests.chaos.book import GONE_STATUS, Event
-from tests.chaos.world import CACHED, PARTITIONS, REJOINS_WITHIN, Part, World
-from tests.end_to_end.webhook_receiver import Answer, always
+from tests.chaos.book import Event
+from tests.chaos.world import PARTITIONS, REJOINS_WITHIN, Part, World
 from tests.intake.raw_producer import BOMB, write_bomb
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka
 
 JOINS_WITHIN = 1.5  # seconds for a worker to start and get partitions
-DISABLED_WITHIN = 2.0  # seconds: the last 410 may be written after the receiver's answer changes
 
 Waits = Generator[float, None, None]
 
@@ -166,23 +164,6 @@ def bomb(world: World, random: Random) -> Waits:
         yield random.uniform(0.1, 1.0)
 
 
-# Receivers. Most of their failures come from their temper.
-
-
-def gone_receiver(world: World, random: Random) -> Waits:
-    """A receiver answers 410 and is disabled. Some time later its subscription is enabled again."""
-    rules = world.deployment.receiver.rules
-    usual, rules["/leaves"] = rules["/leaves"], always(Answer(GONE_STATUS))
-    with world.away():
-        try:
-            yield random.uniform(1.0, 2.0)
-        finally:
-            rules["/leaves"] = usual
-        yield DISABLED_WITHIN
-        world.enable_all()
-        yield CACHED
-
-
 GRACEFUL = (
     Fault("rolling restart", frozenset({"workers"}), rolling_restart),
     Fault("scale up and down", frozenset({"workers"}), scale),
@@ -196,5 +177,4 @@ BROKERS = (
 )
 BOMBS = Fault("a batch that cannot be decompressed", frozenset({"brokers"}), bomb)
 LETTERS = Fault("dead-letter topic unwritable", frozenset({"brokers"}), unwritable_letters)
-GONE = Fault("receiver gone (410)", frozenset({"database"}), gone_receiver)
-ALL = (*GRACEFUL, STORM, KILL, FREEZE, *BROKERS, BOMBS, LETTERS, GONE)  # all faults except those of the database
+ALL = (*GRACEFUL, STORM, KILL, FREEZE, *BROKERS, BOMBS, LETTERS)  # all faults except those of the database

@@ -56,7 +56,6 @@ class Watch:
         self._unjudged: set[tuple[int, int]] = set()
         self._idle: dict[int, float] = {}  # seconds, by partition, in which it could have moved and did not
         self._judged_at = time.time()
-        self._last_row = 0
         self._rows_at = self._workers_at = self._rows_excused_at = 0.0
         self._ready_at: dict[Worker, float] = {}
         self._enough = threading.Event()
@@ -100,7 +99,6 @@ class Watch:
     def _look(self) -> None:
         for commit in self._commit_log.read(0.05):
             self._take(commit)
-        self._note_rows()
         self._book.read(self._deployment.receiver.requests)
         if self._unjudged:
             self._judge()
@@ -153,10 +151,7 @@ class Watch:
 
     def _not_accepted(self, event: Event) -> dict[int, str]:
         return {
-            each.id: each.path
-            for each in self._book.owed_by(event)
-            if not self._book.accepted(each.path, event.number)
-            and not (each.optional and self._book.excused(each, event))
+            each.id: each.path for each in self._book.owed_by(event) if not self._book.accepted(each.path, event.number)
         }
 
     def _passed(self, place: tuple[int, int], event: Event, why: str) -> None:
@@ -172,17 +167,6 @@ class Watch:
             from_offset,
         )
         return None if rows is None else set(rows)
-
-    def _note_rows(self) -> None:
-        """Record the rows stored since the last check. The start of a transaction does not show when it ended."""
-        rows = self._query(
-            "SELECT id, partition_no, record_offset, subscription_id FROM webhook_deliveries WHERE id > ?",
-            self._last_row,
-        )
-        now = time.time()
-        for row, partition, offset, subscription in rows or ():
-            self._last_row = max(row, self._last_row)
-            self._book.stored_at[partition, offset, subscription] = now
 
     # Progress.
 
