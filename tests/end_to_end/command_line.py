@@ -59,7 +59,7 @@ class Api:
 
     def _up(self) -> bool:
         try:
-            return requests.get(f"{self.url}/healthz", timeout=1).ok
+            return requests.get(f"{self.url}/healthz", timeout=60).ok
         except requests.ConnectionError:
             return False
 
