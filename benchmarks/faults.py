@@ -15,12 +15,13 @@ from sqlalchemy import text
 
 from benchmarks import rig
 from benchmarks.isolation import HEADER, deployed, show
+from benchmarks.neighbours import GOOD, RATE, Latencies, measure
 from tests.databases import connect_to
 from tests.end_to_end.deployed_database import emulated_oracle
-from tests.end_to_end.isolation_rig import GOOD, RATE, Latencies, measure
-from tests.end_to_end.service_rig import SLOW_FILTER, Deployment, eventually
+from tests.end_to_end.service_rig import SLOW_FILTER, Deployment
 from tests.end_to_end.webhook_receiver import Answer, always
 from tests.intake.raw_producer import SMALL_READS, write_bomb
+from tests.waiting import eventually
 
 ALONE, BESIDE = 4.0, 12.0  # seconds
 ROWS = 25  # records that the database refuses

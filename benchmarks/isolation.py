@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import rig
+from benchmarks.bad_receivers import Kind, bad_receiver
 from benchmarks.events import create_topic
-from tests.end_to_end.bad_receivers import Kind, bad_receiver
+from benchmarks.neighbours import Company, Latencies, Names, come_back, meet, neighbours, percentile
 from tests.end_to_end.deployed_database import SqliteDatabase
-from tests.end_to_end.isolation_rig import Company, Latencies, Names, come_back, meet, neighbours
-from tests.end_to_end.service_rig import Deployment, percentile
+from tests.end_to_end.service_rig import Deployment
 from tests.end_to_end.webhook_receiver import Receiver
 
 ALONE, BESIDE = 1.5, 4.0  # seconds

@@ -5,12 +5,11 @@ KAFKA_TEST_REQUIRED=1 a missing Kafka is an error.
 """
 
 import os
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
 from hypothesis import settings
@@ -26,7 +25,7 @@ from tests.databases import (  # noqa: F401 (fixtures)
     sqlite_engine,
 )
 from tests.kafka_broker import KafkaBroker
-from tests.kafka_kit import Kafka, Member
+from tests.kafka_kit import Kafka, Member, warm_up
 from tests.processes import is_setting
 from tests.provided import missing, or_skip
 from tests.selection import LeftOut, mark
@@ -72,26 +71,8 @@ def kafka_cluster() -> Iterator[KafkaBroker | None]:
 def kafka_bootstrap(kafka_cluster: KafkaBroker | None) -> str:
     """Addresses of a real Kafka."""
     servers = SERVERS or (kafka_cluster.bootstrap if kafka_cluster else "")
-    _warm_up(servers)
+    warm_up(servers)
     return servers
-
-
-def _warm_up(servers: str) -> None:
-    """Create `__consumer_offsets`: the first group of a new broker would wait 3 s for it.
-
-    Not AdminClient.list_consumer_group_offsets, which crashes (segmentation fault) while the coordinator loads.
-    """
-    consumer = Consumer({"bootstrap.servers": servers, "group.id": "warm-up", "log_level": 0})
-    end = time.monotonic() + 60
-    while True:
-        try:
-            consumer.committed([TopicPartition("warm-up", 0)], 20)
-            break
-        except KafkaException:  # the coordinator is being created
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.1)
-    consumer.close()
 
 
 @pytest.fixture

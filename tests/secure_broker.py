@@ -5,7 +5,7 @@ SCRAM and OAUTHBEARER; SSL with client certificates. On each, a client is the pr
 """
 
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import trustme
@@ -22,9 +22,8 @@ from cryptography.hazmat.primitives import serialization
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET
 from tests.processes import free_ports
-from tests.token_server import AUDIENCE, ISSUER, Tokens
 
-_OAUTH = "org.apache.kafka.common.security.oauthbearer"
+_OAUTH = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;"
 _LISTENERS = ("SASL_PLAINTEXT", "SASL_SSL", "SSL")
 
 
@@ -71,12 +70,8 @@ class SecureBroker(KafkaBroker):
     A client with a password must authenticate again every `again_after` seconds, one with a token when it expires.
     """
 
-    def __init__(
-        self, certificates: Certificates, tokens: Tokens, passwords: Mapping[str, str], again_after: float
-    ) -> None:
+    def __init__(self, certificates: Certificates, passwords: Mapping[str, str], again_after: float) -> None:
         self._certificates, self._passwords, self._again_after = certificates, passwords, again_after
-        self._jwks = certificates.authority.with_name("jwks.json")
-        self._jwks.write_text(tokens.jwks)
         self._secure_ports: list[int] = []
         super().__init__()
 
@@ -128,7 +123,6 @@ class SecureBroker(KafkaBroker):
                 f"listener.name.{name}.plain.connections.max.reauth.ms": again,
                 f"listener.name.{name}.scram-sha-512.connections.max.reauth.ms": again,
             }
-        oauth = "listener.name.sasl_ssl.oauthbearer"
         return {
             **properties,
             "listeners": f"{properties['listeners']},{addresses}",
@@ -140,12 +134,7 @@ class SecureBroker(KafkaBroker):
             "auto.create.topics.enable": "false",
             **passwords,
             "listener.name.sasl_ssl.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512,OAUTHBEARER",
-            f"{oauth}.sasl.jaas.config": f"{_OAUTH}.OAuthBearerLoginModule required;",
-            f"{oauth}.sasl.server.callback.handler.class": f"{_OAUTH}.OAuthBearerValidatorCallbackHandler",
-            "sasl.oauthbearer.jwks.endpoint.url": self._jwks.as_uri(),
-            "sasl.oauthbearer.expected.issuer": ISSUER,
-            "sasl.oauthbearer.expected.audience": AUDIENCE,
-            "sasl.oauthbearer.clock.skew.seconds": 0,
+            "listener.name.sasl_ssl.oauthbearer.sasl.jaas.config": _OAUTH,
             "listener.name.ssl.ssl.client.auth": "required",
             "listener.name.ssl.ssl.principal.mapping.rules": "RULE:^CN=([^,]+),.*$/$1/",
             "ssl.keystore.type": "PEM",
@@ -158,10 +147,6 @@ class SecureBroker(KafkaBroker):
         store = self._certificates.broker.with_name("key-store.pem")
         store.write_bytes(self._certificates.broker_key.read_bytes() + self._certificates.broker.read_bytes())
         return store
-
-    def _spawn(self, node: int, flags: Sequence[str] = ()) -> None:
-        allowed = f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={self._jwks.as_uri()}"
-        super()._spawn(node, [*flags, allowed])
 
 
 def _filter(acl: AclBinding) -> AclBindingFilter:

@@ -12,15 +12,13 @@ from typing import NamedTuple
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from tests.chaos.book import GONE_STATUS, NO_BROKER, REBALANCES, Event
-from tests.chaos.world import CACHED, PARTITIONS, REJOINS_WITHIN, Part, World
-from tests.end_to_end.webhook_receiver import Answer, always
+from tests.chaos.book import Event
+from tests.chaos.world import PARTITIONS, REJOINS_WITHIN, Part, World
 from tests.intake.raw_producer import BOMB, write_bomb
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka
 
 JOINS_WITHIN = 1.5  # seconds for a worker to start and get partitions
-DISABLED_WITHIN = 2.0  # seconds: the last 410 may be written after the receiver's answer changes
 
 Waits = Generator[float, None, None]
 
@@ -58,13 +56,13 @@ def scale(world: World, random: Random) -> Waits:
 
 def storm(world: World, random: Random) -> Waits:
     """Workers join and leave before the group is stable."""
-    storm = world.disrupt(REBALANCES)
+    disruption = world.disrupt("storm")
     for _ in range(5):
         world.start()
         yield random.uniform(0.3, JOINS_WITHIN)
         world.leave(random.choice(world.workers[:-1] or world.workers))
     yield 2 * JOINS_WITHIN
-    storm.until = time()
+    disruption.until = time()
 
 
 # Workers.
@@ -81,8 +79,7 @@ def kill_worker(world: World, random: Random) -> Waits:
 def freeze_worker(world: World, random: Random) -> Waits:
     """SIGSTOP longer than its session and max.poll.interval.ms. Then the zombie continues."""
     zombie = random.choice(world.workers)
-    # The new owners may repeat once, and so may the zombie, which also retries its open requests.
-    disruption = world.disrupt("freeze", times=2, attempts=4)
+    disruption = world.disrupt("freeze", times=2)  # the new owners may repeat once, and so may the zombie
     with world.deployment.database.at_rest():  # else it might be frozen while it holds SQLite's lock
         zombie.freeze()
     world.workers.remove(zombie)
@@ -122,7 +119,7 @@ def _without_a_broker(
     brokers = world.brokers
     assert brokers is not None
     node = random.randint(1, brokers.nodes)
-    disruption = world.disrupt(NO_BROKER)
+    disruption = world.disrupt("broker")
     with world.outage(Part.KAFKA):
         take(brokers, node)
         try:
@@ -167,23 +164,6 @@ def bomb(world: World, random: Random) -> Waits:
         yield random.uniform(0.1, 1.0)
 
 
-# Receivers. Most of their failures come from their temper.
-
-
-def gone_receiver(world: World, random: Random) -> Waits:
-    """A receiver answers 410 and is disabled. Some time later its subscription is enabled again."""
-    rules = world.deployment.receiver.rules
-    usual, rules["/leaves"] = rules["/leaves"], always(Answer(GONE_STATUS))
-    with world.away():
-        try:
-            yield random.uniform(1.0, 2.0)
-        finally:
-            rules["/leaves"] = usual
-        yield DISABLED_WITHIN
-        world.enable_all()
-        yield CACHED
-
-
 GRACEFUL = (
     Fault("rolling restart", frozenset({"workers"}), rolling_restart),
     Fault("scale up and down", frozenset({"workers"}), scale),
@@ -197,5 +177,4 @@ BROKERS = (
 )
 BOMBS = Fault("a batch that cannot be decompressed", frozenset({"brokers"}), bomb)
 LETTERS = Fault("dead-letter topic unwritable", frozenset({"brokers"}), unwritable_letters)
-GONE = Fault("receiver gone (410)", frozenset({"database"}), gone_receiver)
-ALL = (*GRACEFUL, STORM, KILL, FREEZE, *BROKERS, BOMBS, LETTERS, GONE)  # all faults except those of the database
+ALL = (*GRACEFUL, STORM, KILL, FREEZE, *BROKERS, BOMBS, LETTERS)  # all faults except those of the database

@@ -3,10 +3,14 @@
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
+
+import requests
 
 from tests.end_to_end.canaries import secrets_of
-from tests.end_to_end.service_rig import SECRET, Deployment
-from tests.processes import PROGRAM, environment
+from tests.end_to_end.service_rig import Deployment
+from tests.processes import PROGRAM, environment, free_port
+from tests.waiting import eventually
 
 
 class CommandLine:
@@ -16,18 +20,12 @@ class CommandLine:
         self.started: list[subprocess.Popen[str]] = []
         self.secrets: dict[str, str] = {}  # of the settings
         self._directory = directory
-        self._settings = {
-            "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
-            "KAFKA_GROUP_ID": deployment.group,
-            "KAFKA_TOPICS": deployment.topic,
-            "KAFKA_DEAD_LETTER_TOPIC": f"{deployment.group}.dead",
-            "DATABASE_URL": deployment.database.url,
-            "WEBHOOK_SECRET": SECRET,
-        }
+        self._deployment = deployment
 
     def start(self, *words: str, **variables: str) -> "subprocess.Popen[str]":
         """Starts a command."""
-        self.secrets |= secrets_of(self._settings | variables)
+        settings = self._deployment.settings | variables
+        self.secrets |= secrets_of(settings)
         process = subprocess.Popen(
             [*PROGRAM, *words],
             stdin=subprocess.DEVNULL,
@@ -35,7 +33,7 @@ class CommandLine:
             stderr=subprocess.PIPE,
             text=True,
             cwd=self._directory,
-            env=environment(self._settings | variables),
+            env=environment(settings),
         )
         self.started.append(process)
         return process
@@ -44,11 +42,33 @@ class CommandLine:
         """Runs a command to its end: exit status, stdout, stderr."""
         return end_of(self.start(*words, **variables))
 
-    def broken(self, networks: str = "127.0.0.0/8") -> dict[int, str]:
-        """The states in `subscriptions list --broken`, by subscription, with these networks allowed."""
-        words = ("subscriptions", "list", "--broken", "--json")
-        _, shown, _ = self.run(*words, WEBHOOK_ALLOW_NETWORKS=networks)
+    def broken(self) -> dict[int, str]:
+        """The states in `subscriptions list --broken`, by subscription."""
+        _, shown, _ = self.run("subscriptions", "list", "--broken", "--json", WEBHOOK_ALLOW_NETWORKS="127.0.0.0/8")
         return {each["id"]: each["state"] for each in json.loads(shown)}
+
+
+class Api:
+    """An API process and its client."""
+
+    def __init__(self, commands: CommandLine, **variables: str) -> None:
+        port = free_port()
+        self.process = commands.start("api", API_PORT=str(port), **variables)
+        self.url = f"http://127.0.0.1:{port}"
+        eventually(self._up)
+
+    def _up(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/healthz", timeout=60).ok
+        except requests.ConnectionError:
+            return False
+
+    def call(self, method: str, path: str, body: Any = None, status: int = 200) -> dict[str, Any]:
+        """The answer to a request below /v1."""
+        answer = requests.request(method, f"{self.url}/v1{path}", json=body, timeout=60)
+        assert answer.status_code == status, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
 
 
 def end_of(process: "subprocess.Popen[str]", within: float = 120.0) -> tuple[int, str, str]:

@@ -2,15 +2,16 @@
 
 import re
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
-from sqlalchemy import CursorResult, Engine
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from consumer.database import migrations
@@ -26,43 +27,34 @@ class DatabaseAway(Exception):
     """The database is not accessible now: its tables are renamed, or another process locks it."""
 
 
-class DeployedDatabase(Protocol):
-    """The interface for tests and workers."""
+class DeployedDatabase(ABC):
+    """The database of a deployment, as workers reach it by `url`, and as tests change it."""
 
-    @property
-    def url(self) -> str:
-        """The workers' URL."""
+    url: str
 
+    @abstractmethod
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Runs one statement, with `?` for each value, in its own transaction; returns rows. Raises DatabaseAway."""
 
-    def change(self, statement: str, *values: object) -> int:
-        """Runs one statement like `sql`; returns the number of changed rows."""
-
     def at_rest(self) -> AbstractContextManager[None]:
-        """Holds off locks of workers that would block all others."""
+        """Holds off locks of workers that would block all others. Oracle's end with a call's time limit."""
+        return nullcontext()
 
 
-class SqliteDatabase:
+class SqliteDatabase(DeployedDatabase):
     """A file, with faults that only a file can have."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-
-    @property
-    def url(self) -> str:
-        """The workers' URL."""
-        return f"sqlite:///{self.path}"
+        self.url = f"sqlite:///{path}"
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Runs one statement in its own transaction."""
-        with self._transaction() as connection:
-            return connection.execute(statement, values).fetchall()
-
-    def change(self, statement: str, *values: object) -> int:
-        """Runs one statement in its own transaction."""
-        with self._transaction() as connection:
-            return connection.execute(statement, values).rowcount
+        try:
+            with closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
+                return connection.execute(statement, values).fetchall()
+        except sqlite3.OperationalError as error:
+            raise DatabaseAway(str(error)) from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -84,16 +76,8 @@ class SqliteDatabase:
             for table in tables:
                 self.sql(f"ALTER TABLE away_{table} RENAME TO {table}")
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
-                yield connection
-        except sqlite3.OperationalError as error:
-            raise DatabaseAway(str(error)) from error
 
-
-class OracleDatabase:
+class OracleDatabase(DeployedDatabase):
     """A migrated schema on an Oracle, emulated or real. `engine` is for the tests' own access."""
 
     def __init__(self, engine: Engine, url: str | None = None) -> None:
@@ -104,26 +88,13 @@ class OracleDatabase:
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Runs one statement in its own transaction."""
-        with self._executed(statement, values) as result:
-            return [tuple(row) for row in result] if result.returns_rows else []
-
-    def change(self, statement: str, *values: object) -> int:
-        """Runs one statement in its own transaction."""
-        with self._executed(statement, values) as result:
-            return result.rowcount
-
-    def at_rest(self) -> AbstractContextManager[None]:
-        """Does nothing: a session's locks block others no longer than a call's time limit."""
-        return nullcontext()
-
-    @contextmanager
-    def _executed(self, statement: str, values: tuple[object, ...]) -> Iterator[CursorResult[Any]]:
         numbers = count(1)
         numbered = re.sub(r"\?", lambda _: f":{next(numbers)}", statement)
         with self._lock:
             try:
                 with self._engine.begin() as connection:
-                    yield connection.exec_driver_sql(numbered, values)
+                    result = connection.exec_driver_sql(numbered, values)
+                    return [tuple(row) for row in result] if result.returns_rows else []
             except (DBAPIError, DatabaseUnavailable) as error:
                 raise DatabaseAway(str(error)) from error
 

@@ -87,7 +87,7 @@ def secure_kafka() -> Iterator[SecureKafka]:
         certificates, passwords = Certificates(Path(directory)), dict.fromkeys(USERS, PASSWORD)
         with (
             token_server(passwords, certificates.server_tls()) as tokens,
-            SecureBroker(certificates, tokens, passwords, AGAIN_AFTER) as broker,
+            SecureBroker(certificates, passwords, AGAIN_AFTER) as broker,
         ):
             broker.scram("webhooks", PASSWORD)
             yield SecureKafka(broker, certificates, tokens)

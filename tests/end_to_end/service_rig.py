@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from tests.end_to_end.canaries import search, secrets_of
 from tests.end_to_end.deployed_database import DeployedDatabase, SqliteDatabase
-from tests.end_to_end.webhook_receiver import Receiver, Request
+from tests.end_to_end.webhook_receiver import Receiver
 from tests.kafka_kit import QUIET, unique
 from tests.processes import PROGRAM, environment, free_port
 
@@ -75,16 +75,22 @@ class Deployment:
 
     # Workers.
 
-    def start(self, **variables: str) -> "Worker":
-        """Starts another worker."""
-        port = free_port()
-        settings = {
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings that all programs share."""
+        return {
             "KAFKA_BOOTSTRAP_SERVERS": self.servers,
             "KAFKA_GROUP_ID": self.group,
             "KAFKA_TOPICS": self.topic,
             "KAFKA_DEAD_LETTER_TOPIC": f"{self.group}.dead",
             "DATABASE_URL": self.database.url,
             "WEBHOOK_SECRET": SECRET,
+        }
+
+    def start(self, **variables: str) -> "Worker":
+        """Starts another worker."""
+        port = free_port()
+        settings = self.settings | {
             "WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
             "WEBHOOK_SUBSCRIPTION_CACHE": "0.2",
             "WEBHOOK_RETRY_JITTER": "0",
@@ -239,6 +245,11 @@ class Deployment:
         """Deliveries that are due and not accepted."""
         return len(self.expected().keys() - self.accepted().keys())
 
+    def finished(self) -> bool:
+        """Whether all is delivered and committed, and no stored delivery waits."""
+        waiting = {"parked", "blocked"}.intersection(row.status for row in self.rows())
+        return not self.missing() and not self.lag() and not waiting
+
     def duplicates(self) -> int:
         """Repeated accepted deliveries."""
         accepted = self.accepted()
@@ -252,15 +263,6 @@ class Deployment:
             ids.setdefault(request.body, set()).add(request.webhook_id)
         assert {len(each) for each in ids.values()} <= {1}
         assert len({next(iter(each)) for each in ids.values()}) == len(ids)
-
-    def latencies(self, path: str, since: float = 0.0) -> list[float]:
-        """Seconds from publishing to the first request, sorted, for events published after `since`."""
-        first: dict[bytes, Request] = {}
-        for request in self.receiver.at(path):
-            first.setdefault(request.body, request)
-        return sorted(
-            request.at - self.published_at[body] for body, request in first.items() if self.published_at[body] >= since
-        )
 
 
 class Worker:
@@ -287,16 +289,11 @@ class Worker:
         """Sends SIGTERM."""
         self.process.terminate()
 
-    def stop(self, within: float = 120.0) -> float:
-        """Sends SIGTERM, checks exit status 0, and returns the seconds that the stop took."""
-        begin = time.monotonic()
+    def stop(self, within: float = 120.0) -> None:
+        """Sends SIGTERM, and checks that it ends in time with status 0 and without a traceback."""
         self.process.terminate()
-        self.exits(within)
-        return time.monotonic() - begin
-
-    def exits(self, within: float = 120.0) -> None:
-        """Checks that it ends in time with status 0 and without a traceback."""
-        assert self.process.wait(within) == 0, self.log[-3000:]
+        status = self.process.wait(within)
+        assert status == 0, f"exit {status}: {self.log[-3000:]}"
         assert "Traceback" not in self.log, self.log[-3000:]
 
     def kill(self) -> None:
@@ -349,19 +346,6 @@ class Worker:
         _, text = self.get("/metrics")
         values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
         return float(values.get(sample, 0))
-
-
-def eventually(condition: Callable[[], object], timeout: float = 120.0, every: float = 0.05) -> None:
-    """Waits until `condition` holds."""
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, f"not within {timeout} s"
-        time.sleep(every)
-
-
-def percentile(values: Sequence[float], part: float) -> float:
-    """The value that `part` of the sorted values do not exceed."""
-    return values[min(len(values) - 1, int(len(values) * part))]
 
 
 def assert_in_order(deployment: Deployment, path: str) -> None:

@@ -20,9 +20,10 @@ import requests
 
 from tests.end_to_end.canaries import planted, search
 from tests.end_to_end.canary_scene import AUTHORITY, IDENTITY, Scene
-from tests.end_to_end.service_rig import Deployment, Worker, eventually
+from tests.end_to_end.service_rig import Deployment, Worker
 from tests.end_to_end.webhook_receiver import Answer, Silence, always
 from tests.processes import PROGRAM, environment, free_port
+from tests.waiting import eventually
 
 LINKS = re.compile(r"(?:href|hx-get|action)=\"(/console[^\"#]*)")
 NOT_JSON = b'{"type": "a", "n": NaN}'

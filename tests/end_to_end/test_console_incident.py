@@ -4,7 +4,6 @@ CONSOLE_SCREENSHOTS=docs/console keeps screenshots for the documents: `make scre
 """
 
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -17,11 +16,11 @@ from confluent_kafka import Producer
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from consumer.events.attempt import Attempt, key_of, render
-from tests.end_to_end.command_line import CommandLine
-from tests.end_to_end.service_rig import Deployment, eventually
+from tests.end_to_end.command_line import Api, CommandLine
+from tests.end_to_end.service_rig import Deployment
 from tests.end_to_end.webhook_receiver import Answer, always
 from tests.kafka_kit import QUIET, Kafka
-from tests.processes import free_port
+from tests.waiting import eventually
 
 SCREENSHOTS = os.environ.get("CONSOLE_SCREENSHOTS")
 PROGRAM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -94,17 +93,15 @@ def test_an_incident_from_the_first_failure_to_the_last_delivery(
 
     After the repair its backlog drains.
     """
-    kafka, port = Kafka(kafka_bootstrap, real=True), free_port()
+    kafka = Kafka(kafka_bootstrap, real=True)
     topic = kafka.topic()
     settings = {"KAFKA_ATTEMPTS_TOPIC": topic, "KAFKA_OPERATIONS_TOPIC": f"{deployment.group}.operations"}
     services = [deployment.subscribe("order.paid", f"/service-{number}") for number in range(11)]
     billing = deployment.subscribe("order.paid", "/billing", retry_schedule="20m,1h")
     before = write_history(deployment, kafka, topic, [*services, billing])
     worker = deployment.start(**settings)
-    command_line.start("api", API_PORT=str(port), WEBHOOK_ALLOW_NETWORKS="127.0.0.0/8", **settings)
+    visitor = Visitor(chromium, Api(command_line, WEBHOOK_ALLOW_NETWORKS="127.0.0.0/8", **settings).url)
     eventually(worker.ready)
-    visitor = Visitor(chromium, f"http://127.0.0.1:{port}")
-    eventually(lambda: is_up(visitor))
 
     # All is well.
     deployment.publish(["order.paid"] * 40)
@@ -200,11 +197,3 @@ def write_history(deployment: Deployment, kafka: Kafka, topic: str, subscription
                 succeeded += not fails
     assert producer.flush(20) == 0
     return succeeded
-
-
-def is_up(visitor: Visitor) -> bool:
-    """Whether the console answers."""
-    try:
-        return bool(re.search("Overview", visitor.go("/").content()))
-    except Exception:  # noqa: BLE001 (it does not yet)
-        return False

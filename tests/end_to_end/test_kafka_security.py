@@ -17,15 +17,15 @@ from consumer.ops import events as tail
 from consumer.ops.check import Finding, check_all
 from consumer.ops.cluster import group_lag
 from tests.docs.documentation import TEXTS
-from tests.end_to_end.command_line import CommandLine
+from tests.end_to_end.command_line import Api, CommandLine
 from tests.end_to_end.deployed_database import SqliteDatabase
 from tests.end_to_end.security_rig import AGAIN_AFTER, PAGE, PASSWORD, USERS, SecureKafka, documented, secure_kafka
-from tests.end_to_end.service_rig import SECRET, Deployment, Worker, eventually
-from tests.end_to_end.test_api_replays import Process
+from tests.end_to_end.service_rig import SECRET, Deployment, Worker
 from tests.end_to_end.webhook_receiver import Answer, Receiver, always
 from tests.kafka_broker import provision
 from tests.kafka_kit import Kafka
 from tests.provided import or_skip
+from tests.waiting import eventually
 
 PARTITIONS = 4
 EVENTS = 400
@@ -72,7 +72,7 @@ class Estate(Deployment):
         """The service's own topics."""
         return [name for page, name in self.names.items() if page.startswith("webhooks.")]
 
-    def settings(self, way: str, user: str = "webhooks") -> dict[str, str]:
+    def connecting(self, way: str, user: str = "webhooks") -> dict[str, str]:
         """The variables of a process of `user`, with its way to connect."""
         dead, operations, attempts = self.written
         topics = {"DEAD_LETTER": dead, "OPERATIONS": operations, "ATTEMPTS": attempts}
@@ -81,7 +81,7 @@ class Estate(Deployment):
 
     def loaded(self, user: str) -> KafkaSettings:
         """The settings of a process of `user`, which connects with a password."""
-        return load(KafkaSettings, self.settings("PLAIN", user) | {"KAFKA_GROUP_ID": self.group})
+        return load(KafkaSettings, self.connecting("PLAIN", user) | {"KAFKA_GROUP_ID": self.group})
 
     def give(self, user: str = "webhooks") -> list[AclBinding]:
         """Gives a user the rights of the page."""
@@ -98,11 +98,7 @@ class Estate(Deployment):
     def check(self, way: str) -> list[Finding]:
         """The findings of `kafka-webhooks check` as the workers' user."""
         needed = {"KAFKA_GROUP_ID": self.group, "KAFKA_TOPICS": self.topic, "WEBHOOK_SECRET": SECRET}
-        return list(check_all({**self.settings(way), **needed, "DATABASE_URL": self.database.url}))
-
-    def all_arrived(self) -> bool:
-        """Whether every event has arrived and every offset is committed."""
-        return not self.missing() and not self.lag()
+        return list(check_all({**self.connecting(way), **needed, "DATABASE_URL": self.database.url}))
 
     def assert_each_once(self) -> None:
         """Nothing was lost or repeated, and the group has committed all records."""
@@ -122,8 +118,13 @@ def estate(
     yield estate
     for worker in estate.workers:
         worker.kill()
-    if estate.given:
-        secured.broker.forbid(estate.given)
+    secured.broker.forbid(estate.given)
+
+
+@pytest.fixture
+def deployment(estate: Estate) -> Estate:
+    """For the commands."""
+    return estate
 
 
 TOKEN_LIFE = 4.0  # seconds
@@ -135,35 +136,33 @@ def operation_of(acl: AclBinding) -> str:
 
 
 @pytest.mark.parametrize(("way", "protocol"), WAYS.items())
-def test_each_way_to_connect_delivers_each_event_once(estate: Estate, way: str, protocol: str) -> None:
-    """During the test, passwords have to be presented again and tokens expire."""
+def test_each_way_to_connect_delivers_each_event_once(
+    estate: Estate, way: str, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """During the test, passwords have to be presented again and tokens expire.
+
+    A dead letter, an operational event, an attempt, `check`, lag, a reader and `publish` have clients of their own.
+    """
     estate.give()
+    monkeypatch.syspath_prepend(estate.kafka.certificates.authority.parent)
     tokens = estate.kafka.tokens
     tokens.seconds, tokens.issued = TOKEN_LIFE, 0
-    worker = estate.start(**estate.settings(way), KAFKA_GROUP_PROTOCOL=protocol)
+    worker = estate.start(**estate.connecting(way), KAFKA_GROUP_PROTOCOL=protocol)
     eventually(worker.ready)
     at_first = tokens.issued
     with_tokens = 1.3 * TOKEN_LIFE
     seconds = {"SSL": 0.5, "OAUTHBEARER": with_tokens, "callback": with_tokens}.get(way, 1.3 * AGAIN_AFTER)
     estate.publish(["a"] * EVENTS, per_second=EVENTS / seconds)
-    eventually(estate.all_arrived)
-    worker.stop()
-    assert tokens.issued > at_first or way not in {"OAUTHBEARER", "callback"}
+    eventually(estate.finished)
     estate.assert_each_once()
-
-
-def test_a_callback_gives_tokens_to_each_client(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dead letter, an operational event, an attempt, `check`, lag, a reader and `publish` each need one."""
-    estate.give()
-    worker = estate.start(**estate.settings("callback"))
+    assert tokens.issued > at_first or way not in {"OAUTHBEARER", "callback"}
     for page_name in ("webhooks.dead-letters", "webhooks.operations"):
         provoke(estate, page_name)
     of_all = Kafka(estate.servers, real=True).settings()
     for topic in estate.written:
         eventually(partial(tail.newest, of_all, topic, 1))
-    monkeypatch.syspath_prepend(estate.kafka.certificates.authority.parent)
-    assert not [each for each in estate.check("callback") if not each.ok]
-    kafka = load(KafkaSettings, estate.settings("callback") | {"KAFKA_GROUP_ID": estate.group})
+    assert not [each for each in estate.check(way) if not each.ok]
+    kafka = load(KafkaSettings, estate.connecting(way) | {"KAFKA_GROUP_ID": estate.group})
     for name, use in _USES.items():
         assert use(kafka, estate.written[0] if name == "WRITE" else estate.topic, estate.topic)
     worker.stop()
@@ -175,11 +174,11 @@ def test_a_callback_that_fails_is_named(estate: Estate) -> None:
     tokens = estate.kafka.tokens
     tokens.seconds, tokens.down = TOKEN_LIFE, True
     try:
-        worker = estate.start(**estate.settings("callback"))
+        worker = estate.start(**estate.connecting("callback"))
         assert worker.process.wait(120) == 1
         assert "no token for Kafka from KAFKA_OAUTH_CALLBACK: it failed (HTTPError)" in worker.log
         tokens.down = False
-        worker = estate.start(**estate.settings("callback"))
+        worker = estate.start(**estate.connecting("callback"))
         eventually(worker.ready)
         tokens.down = True
         eventually(lambda: not worker.ready())
@@ -187,7 +186,7 @@ def test_a_callback_that_fails_is_named(estate: Estate) -> None:
     finally:
         tokens.down = False
     estate.publish(["a"] * 20)
-    eventually(estate.all_arrived)
+    eventually(estate.finished)
     worker.stop()
 
 
@@ -218,9 +217,9 @@ def test_a_worker_needs_each_right_of_the_page(estate: Estate) -> None:
     acls = estate.give()
     assert {estate.page_name(acl.name) for acl in acls} == WITHOUT.keys()
     # A restored right to a topic is noticed with the next metadata request, by default twice a minute.
-    worker = estate.start(**estate.settings("PLAIN"), KAFKA_TOPIC_METADATA_REFRESH_INTERVAL_MS="500")
+    worker = estate.start(**estate.connecting("PLAIN"), KAFKA_TOPIC_METADATA_REFRESH_INTERVAL_MS="500")
     estate.publish(["a"] * 20)
-    eventually(estate.all_arrived)
+    eventually(estate.finished)
     assert [finding for finding in estate.check("PLAIN") if not finding.ok] == []
     for acl in acls:
         without(acl, estate, worker)
@@ -240,7 +239,7 @@ def without(acl: AclBinding, estate: Estate, worker: Worker) -> None:
     kind, operation = (ResourceType(acl.restype).name.lower(), operation_of(acl).capitalize())
     assert f"allow this service's user {operation} on the {kind} {acl.name}" in failing.text
     estate.kafka.broker.allow([acl])
-    eventually(lambda: estate.all_arrived() and worker.ready())
+    eventually(lambda: estate.finished() and worker.ready())
 
 
 def test_the_right_to_the_group_with_kip_848(estate: Estate) -> None:
@@ -250,7 +249,7 @@ def test_the_right_to_the_group_with_kip_848(estate: Estate) -> None:
     (group,) = [acl for acl in acls if acl.name == estate.group]
     estate.given += acls
     estate.kafka.broker.allow(acl for acl in acls if acl is not group)
-    settings = estate.settings("SCRAM-SHA-512") | {
+    settings = estate.connecting("SCRAM-SHA-512") | {
         "KAFKA_GROUP_PROTOCOL": "consumer",
         "KAFKA_TOPICS": f"^{re.escape(prefix)}ord.*",
     }
@@ -259,7 +258,7 @@ def test_the_right_to_the_group_with_kip_848(estate: Estate) -> None:
     estate.publish(["a"] * 20)
     eventually(lambda: advice in worker.unready_because())
     estate.kafka.broker.allow([group])
-    eventually(estate.all_arrived)
+    eventually(estate.finished)
     estate.assert_each_once()
     estate.kafka.broker.forbid([group])
     assert worker.process.wait(120) == 1
@@ -272,12 +271,12 @@ def test_wrong_credentials_say_what_to_change_and_lose_nothing(estate: Estate) -
     estate.give()
     estate.publish(["a"] * 20)
     stranger = str(estate.kafka.certificates.stranger())
-    worker = estate.start(**estate.settings("SCRAM-SHA-512") | {"KAFKA_SSL_CA_LOCATION": stranger})
+    worker = estate.start(**estate.connecting("SCRAM-SHA-512") | {"KAFKA_SSL_CA_LOCATION": stranger})
     eventually(lambda: "set KAFKA_SSL_CA_LOCATION" in worker.log)
     eventually(lambda: "set KAFKA_SSL_CA_LOCATION" in worker.unready_because())
     worker.stop()
-    worker = estate.start(**estate.settings("SCRAM-SHA-512"))
-    eventually(estate.all_arrived)
+    worker = estate.start(**estate.connecting("SCRAM-SHA-512"))
+    eventually(estate.finished)
     broker = estate.kafka.broker
     broker.scram("webhooks", "another")
     try:
@@ -286,7 +285,7 @@ def test_wrong_credentials_say_what_to_change_and_lose_nothing(estate: Estate) -
         estate.publish(["a"] * 20)
     finally:
         broker.scram("webhooks", PASSWORD)
-    eventually(estate.all_arrived)
+    eventually(estate.finished)
     worker.stop()
     estate.assert_each_once()
 
@@ -308,27 +307,21 @@ def test_each_right_of_the_api_and_of_commands_is_needed(estate: Estate, user: s
         estate.kafka.broker.allow([acl])
 
 
-def test_a_command_and_the_api_as_users_of_their_own(estate: Estate, tmp_path: Path) -> None:
+def test_a_command_and_the_api_as_users_of_their_own(estate: Estate, command_line: CommandLine) -> None:
     """With the rights of the page, a replay sends the whole log, and the API reads the log and the attempts."""
     for user in USERS:
         estate.give(user)
-    worker = estate.start(**estate.settings("PLAIN"))
+    worker = estate.start(**estate.connecting("PLAIN"))
     estate.publish(["a"] * 20)
-    eventually(estate.all_arrived)
+    eventually(estate.finished)
     late = str(estate.subscribe("a", "/late"))
-    commands = CommandLine(estate, tmp_path)
-    try:
-        api = Process(commands, **estate.settings("PLAIN", "webhooks-api"))
-        wanted = {"subscription_id": int(late), "since": "1h", "dry_run": True}
-        assert api.call("POST", "/replays", wanted)["records"] == 20
-        person = estate.settings("PLAIN", "webhooks-cli")
-        status, _, errors = commands.run("replay", "--subscription", late, "--since", "1h", "--yes", **person)
-        assert status == 0, errors
-        eventually(lambda: len(api.call("GET", "/attempts")["items"]) == 40)
-    finally:
-        for process in commands.started:
-            process.kill()
-            process.communicate()
+    api = Api(command_line, **estate.connecting("PLAIN", "webhooks-api"))
+    wanted = {"subscription_id": int(late), "since": "1h", "dry_run": True}
+    assert api.call("POST", "/replays", wanted)["records"] == 20
+    person = estate.connecting("PLAIN", "webhooks-cli")
+    status, _, errors = command_line.run("replay", "--subscription", late, "--since", "1h", "--yes", **person)
+    assert status == 0, errors
+    eventually(lambda: len(api.call("GET", "/attempts")["items"]) == 40)
     worker.stop()
     assert estate.accepted() == estate.expected()
 

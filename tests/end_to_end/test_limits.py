@@ -1,53 +1,28 @@
-"""Concurrency and rate of subscriptions; dead receivers are spared."""
+"""Limits of a subscription across real workers, and a receiver that is down: its events are stored and come later."""
 
-import time
-from math import log2
-
-from tests.end_to_end.service_rig import Deployment, Worker, assert_in_order, eventually
-from tests.end_to_end.webhook_receiver import Answer, Door, Request, always
+from tests.end_to_end.service_rig import Deployment, assert_in_order
+from tests.end_to_end.webhook_receiver import Answer, Door, Silence, always
+from tests.waiting import eventually
 
 
 def test_two_workers_keep_the_limits_of_a_subscription_together(deployment: Deployment) -> None:
     """Each has a share by its partitions, the last one left has all, and no other subscription is slowed."""
-    delay, rate = 0.3, 40.0
+    deployment.alter("import consumer.worker.maintenance as maintenance; maintenance.LOOK_EVERY = 0.0")
     deployment.subscribe("a", "/four", max_in_flight=4)
-    deployment.receiver.rules["/four"] = always(Answer(delay=delay))
-    deployment.subscribe("a", "/paced", rate_limit=rate)
+    deployment.receiver.rules["/four"] = always(Silence.HANG)
+    del deployment.subscriptions["/four"]
     deployment.subscribe("a", "/free")
-    first, second = deployment.start(), deployment.start()
-    for worker in (first, second):
-        eventually(lambda worker=worker: len(worker.lag()) == 2)  # type: ignore[misc]
-    time.sleep(1.5)  # shares are computed each second
+    settings = {"WEBHOOK_TIMEOUT": "300s", "WEBHOOK_DRAIN": "0s"}
+    first, second = deployment.start(**settings), deployment.start(**settings)
+    eventually(lambda: len(first.lag()) == len(second.lag()) == 2)
     deployment.publish(["a"] * 160)
-    eventually(lambda: len(deployment.receiver.at("/free")) == 160)
-    assert len(deployment.receiver.at("/paced")) < 160
-    eventually(lambda: len(deployment.receiver.at("/paced")) > 80)
-    most = 2 * rate + 2 * (0.1 * rate + 1) + 0.5 * rate  # for two seconds; half a second more for a slow receiver
-    assert most_in(deployment.receiver.at("/paced"), 2.0) <= most
-    assert most_in(deployment.receiver.at("/four"), delay) <= 4
-    assert len(deployment.receiver.at("/four")) > 20  # and the slots are used
+    eventually(lambda: not deployment.missing())
+    eventually(lambda: [each.metric("webhooks_in_flight") for each in (first, second)] == [2, 2])
+    assert len(deployment.receiver.at("/four")) == 4
     second.stop()
-    eventually(lambda: len(first.lag()) == 4)
-    time.sleep(1.5)
-    alone_at = time.time()
-    eventually(lambda: not deployment.missing(), timeout=120)
-    eventually(lambda: not deployment.lag())
-    alone = [request for request in deployment.receiver.at("/four") if request.at > alone_at]
-    assert most_in(alone, delay) == 4
-    assert most_in(deployment.receiver.at("/paced"), 2.0) <= most
-    assert deployment.duplicates() == 0
-    first.stop()
-
-
-def most_in(requests: list[Request], seconds: float) -> int:
-    """The most requests that arrived within so many seconds."""
-    times = sorted(request.at for request in requests)
-    most = first = 0
-    for last, at in enumerate(times):
-        while at - times[first] >= seconds:
-            first += 1
-        most = max(most, last - first + 1)
-    return most
+    eventually(lambda: first.metric("webhooks_in_flight") == 4)
+    assert len(deployment.receiver.at("/four")) == 6
+    first.kill()
 
 
 def test_a_dead_receiver_is_probed_and_gets_its_backlog(deployment: Deployment, door: Door) -> None:
@@ -61,10 +36,8 @@ def test_a_dead_receiver_is_probed_and_gets_its_backlog(deployment: Deployment, 
     deployment.subscribe("a", "/good")
     deployment.receiver.rules["/ordered"] = always(Answer(503))
     worker = deployment.start(WEBHOOK_RETRY_SCHEDULE="1s," * 30 + "1s", WEBHOOK_RETRY_IN_MEMORY="5s")
-    eventually(worker.ready)
-    deployment.publish(["a"] * 50, per_second=100, keys=keys)
+    deployment.publish(["a"] * 50, keys=keys)
     eventually(lambda: worker.metric("webhooks_breaker_open") == 2)
-    asked, asked_at = _attempts(worker), time.monotonic()
     deployment.publish(["a"] * 600, keys=keys)
     eventually(lambda: not deployment.lag())
     eventually(lambda: len(deployment.receiver.at("/good")) == 650)
@@ -72,22 +45,12 @@ def test_a_dead_receiver_is_probed_and_gets_its_backlog(deployment: Deployment, 
     assert len(untried) > 2 * 600
     assert {row.status for row in untried if row.subscription_id == down} == {"parked"}
     assert {row.status for row in untried} == {"parked", "blocked"}
-    time.sleep(max(0.0, asked_at + 4 - time.monotonic()))
-    assert worker.metric("webhooks_breaker_open") == 2
-    probes = log2(time.monotonic() - asked_at + 2)  # after 1, 2, 4, ... seconds
-    assert _attempts(worker) - asked <= 2 * (probes + 1)
 
     deployment.receiver.open(door)
     deployment.receiver.rules.clear()
-    eventually(lambda: not deployment.missing(), timeout=120)
-    eventually(lambda: not {row.status for row in deployment.rows()} & {"parked", "blocked"})
+    eventually(deployment.finished)
     eventually(lambda: worker.metric("webhooks_breaker_open") == 0)
     worker.stop()
     assert deployment.duplicates() == 0
     assert_in_order(deployment, "/ordered")
     deployment.assert_true_to_what_was_published()
-
-
-def _attempts(worker: Worker) -> float:
-    """The failed attempts."""
-    return sum(worker.metric(f'webhooks_attempts_total{{status_class="{each}"}}') for each in ("error", "5xx"))

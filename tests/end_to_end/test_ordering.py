@@ -1,7 +1,8 @@
 """`ordering = 'key'`: the events of a key are sent one at a time, in the order of the log, in spite of any faults."""
 
-from tests.end_to_end.service_rig import Deployment, Worker, assert_in_order, eventually
+from tests.end_to_end.service_rig import Deployment, Worker, assert_in_order
 from tests.end_to_end.webhook_receiver import every, in_turn
+from tests.waiting import eventually
 
 
 def test_order_is_kept_while_workers_come_go_and_die(deployment: Deployment) -> None:

@@ -7,7 +7,6 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,7 +37,6 @@ from tests.fuzz.records import KEYS, PLACE, check_event, record_of, refusal
 from tests.schemas.descriptors import everything, field, file_of, text_of
 from tests.schemas.orders import AVRO
 
-ROOT = Path(__file__).parents[2]
 MARK = "Zoë-4711-geheim"  # content of an event that no error may quote
 _HOST = re.compile(r"[a-z0-9._-]+")
 _WORD = re.compile(r"[A-Za-z0-9]{4,}")
@@ -56,13 +54,6 @@ def decoding(data: bytes) -> None:
         if made.body is not record.value:
             raise AssertionError("the body is another")
         check_event(made, record)
-
-
-def documented_mappings(data: bytes) -> None:
-    """A record under each documented mapping: an explanation gives the same result."""
-    record = record_of(data)
-    for mapping in _DOCUMENTED:
-        _mapped(mapping, record)
 
 
 def _mapped(mapping: TopicMapping, record: Record) -> None:
@@ -143,30 +134,22 @@ def framing(data: bytes) -> None:
         refusal(lambda each: translated(each, found, _AVRO[0]), record)
 
 
-def filters(data: bytes) -> None:
-    """An expression and, behind an empty line, the record to evaluate it on; no error quotes the record."""
-    _expression(data, compile_filter)
-
-
-def projections(data: bytes) -> None:
-    """The same with a projection, whose value is JSON of bounded size."""
-    _expression(data, compile_projection)
-
-
-def _expression(data: bytes, compiled: Callable[[str], Expression]) -> None:
+def expressions(data: bytes) -> None:
+    """A filter or projection and, behind an empty line, the record to evaluate it on; no error quotes the record."""
     source, _, given = data.partition(b"\n\n")
-    try:
-        expression = compiled(source.decode())
-    except UnicodeDecodeError:
-        return
-    except ValueError as error:
-        assert str(error).isprintable() or "\n" not in str(error)
-        assert 0 < len(str(error)) < 1000, error
-        return
-    for record in (record_of(given), *_RECORDS):
-        event = refusal(decode, record)
-        if isinstance(event, Event):
-            _value(expression, event)
+    for compiled in (compile_filter, compile_projection):
+        try:
+            expression = compiled(source.decode())
+        except UnicodeDecodeError:
+            continue
+        except ValueError as error:
+            assert str(error).isprintable() or "\n" not in str(error)
+            assert 0 < len(str(error)) < 1000, error
+            continue
+        for record in (record_of(given), *_RECORDS):
+            event = refusal(decode, record)
+            if isinstance(event, Event):
+                _value(expression, event)
 
 
 def _value(expression: Expression, event: Event) -> None:
@@ -273,8 +256,8 @@ def headers(data: bytes) -> None:
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     each.__name__: each
     for each in (
-        *(decoding, documented_mappings, mapping_files, framing, avro, avro_schemas, protobuf),
-        *(filters, projections, answers, urls, headers),
+        *(decoding, mapping_files, framing, avro, avro_schemas, protobuf),
+        *(expressions, answers, urls, headers),
     )
 }
 
@@ -291,11 +274,6 @@ def _tree() -> Iterator[Any]:
 
 
 _HERE = Partition("orders", 2, OffsetTracker(None))
-_DOCUMENTED = [
-    TopicMapping(fields)
-    for path in sorted((ROOT / "docs/mappings").glob("*.toml"))
-    for fields in parse(path.read_text(), path.name).values()
-]
 _BODY = {
     "type": "order.paid", "a": {"b": [1, "x", {"c": True}]}, "items": [{"sku": "a", "qty": 1}, {"sku": "b", "qty": 2}],
     "amount": 150, "price": 12.5, "big": 2**64 - 1, "none": None, "name": MARK, "at": "2026-01-02T03:04:05Z",

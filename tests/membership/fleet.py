@@ -10,9 +10,10 @@ from typing import NamedTuple
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic  # the admin package does not export it to type checkers
 
-from tests.end_to_end.service_rig import Deployment, Worker, eventually
+from tests.end_to_end.service_rig import Deployment, Worker
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka, unique
+from tests.waiting import eventually
 
 PATH = "/count"
 PER_SECOND = 300.0

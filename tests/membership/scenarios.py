@@ -5,10 +5,10 @@ from itertools import chain
 
 from confluent_kafka import Producer
 
-from tests.end_to_end.service_rig import eventually
 from tests.end_to_end.webhook_receiver import Answer, always
 from tests.kafka_kit import QUIET, unique
 from tests.membership.fleet import LONG_SESSION, PATH, Fleet
+from tests.waiting import eventually
 
 CONSUMER = {"KAFKA_GROUP_PROTOCOL": "consumer"}
 

@@ -86,19 +86,13 @@ def test_a_sound_deployment_violates_no_rule(desk: Desk) -> None:
     assert not desk.watch.broken
 
 
-def test_a_commit_without_a_delivery_is_noticed(desk: Desk) -> None:
-    """Its record is settled, and a subscription has neither taken nor stored it."""
-    desk.write("b")
-    desk.world.source.partitions[HERE].tracker.settle(0)
-    desk.violated("owed are", desk.world.turn)
-
-
-def test_a_commit_without_a_dead_letter_is_noticed(desk: Desk) -> None:
-    """An unreadable record must be on the dead-letter topic."""
+@pytest.mark.parametrize(("kind", "rule"), [("b", "owed are"), ("bad", "burial")])
+def test_a_commit_of_an_unsettled_record_is_noticed(desk: Desk, kind: str, rule: str) -> None:
+    """A subscription has neither taken nor stored it, or the dead-letter topic does not have it."""
     desk.world.dead_letters.door_open = False
-    desk.write("bad")
+    desk.write(kind)
     desk.world.source.partitions[HERE].tracker.settle(0)
-    desk.violated("burial", desk.world.turn)
+    desk.violated(rule, desk.world.turn)
 
 
 def test_a_commit_that_goes_back_is_noticed(desk: Desk) -> None:
@@ -108,18 +102,12 @@ def test_a_commit_that_goes_back_is_noticed(desk: Desk) -> None:
     desk.violated(r"\[1\] were settled", lambda: desk.world.on_commit(HERE, 1, ""))
 
 
-def test_a_second_delivery_is_noticed(desk: Desk) -> None:
-    """While the partition stays, a delivery that was taken is not sent again."""
+@pytest.mark.parametrize(("outcome", "rule"), [("taken", "has been taken"), ("hopeless", "is sent again")])
+def test_an_ended_delivery_that_is_sent_is_noticed(desk: Desk, outcome: str, rule: str) -> None:
+    """Neither one that was taken, while the partition stays, nor one that was given up."""
     desk.write("b")
-    request = desk.answer()
-    desk.violated("has been taken", lambda: desk.world.transport.submit(request, lambda _: None))
-
-
-def test_a_delivery_that_was_given_up_and_is_sent_is_noticed(desk: Desk) -> None:
-    """Only an operator's redelivery sends it again."""
-    desk.write("b")
-    request = desk.answer("hopeless")
-    desk.violated("is sent again", lambda: desk.world.transport.submit(request, lambda _: None))
+    request = desk.answer(outcome)
+    desk.violated(rule, lambda: desk.world.transport.submit(request, lambda _: None))
 
 
 def test_a_delivery_taken_twice_in_a_calm_run_is_noticed(desk: Desk) -> None:
@@ -155,26 +143,28 @@ def test_an_unwanted_event_is_noticed(desk: Desk, monkeypatch: pytest.MonkeyPatc
     desk.violated("does not want 3", lambda: desk.write("b", "b", "b", "b"))
 
 
-def test_uncounted_attempts_are_noticed(desk: Desk) -> None:
-    """The schedule would never end."""
-    desk.write("b")
-    desk.fail_until_stored()
-    desk.sql("UPDATE webhook_deliveries SET attempt = 0")
-    desk.world.now += 31
-    desk.violated("is sent after 2 attempts", desk.world.settle_down)
-
-
 @pytest.mark.parametrize(
     ("change", "rule"),
-    [("attempt = attempt + 2", "not counted one by one"), ("status = 'blocked', order_key = 'k'", "blocked")],
+    [
+        ("attempt = 0", "is sent after 2 attempts"),
+        ("attempt = attempt + 2", "not counted one by one"),
+        ("status = 'blocked', order_key = 'k'", "blocked"),
+        ("next_attempt_at = next_attempt_at", "not ended"),
+    ],
 )
-def test_changes_of_rows_are_noticed(desk: Desk, change: str, rule: str) -> None:
-    """An attempt counts once, and the first row of a key is not blocked."""
+def test_a_row_that_is_not_as_it_should_be_is_noticed(desk: Desk, change: str, rule: str) -> None:
+    """Attempts count one by one, a key's first row is not blocked, and no row waits in the end."""
     desk.write("b")
     desk.fail_until_stored()
     desk.watch.check_rows()
     desk.sql(f"UPDATE webhook_deliveries SET {change}")  # noqa: S608 (constants)
-    desk.violated(rule, desk.watch.check_rows)
+
+    def look() -> None:
+        desk.world.now += 31
+        desk.world.settle_down()
+        desk.watch.check_the_end()
+
+    desk.violated(rule, look)
 
 
 def test_attempts_beyond_the_schedule_are_noticed(desk: Desk) -> None:
@@ -227,14 +217,6 @@ def test_a_lost_event_is_noticed_in_the_end(desk: Desk) -> None:
     """A receiver has not got it, and no row has it, whatever was committed."""
     desk.write("b")
     desk.violated("are owed", desk.watch.check_the_end)
-
-
-def test_a_row_that_waits_in_the_end_is_noticed(desk: Desk) -> None:
-    """Its delivery is stored, but nobody sends it."""
-    desk.write("b")
-    desk.fail_until_stored()
-    assert not desk.deployment.at_rest()
-    desk.violated("not ended", desk.watch.check_the_end)
 
 
 @pytest.mark.parametrize(("times", "rule"), [(0, "told was"), (2, "several ids")])

@@ -1,6 +1,6 @@
 """Misbehaving receivers, each in a process of its own, so that they take no CPU from the measuring thread.
 
-    python -m tests.end_to_end.bad_receivers KIND [OPTIONS]
+    python -m benchmarks.bad_receivers KIND [OPTIONS]
 
 prints its port, accepts `up` and `stats` on its standard input, and ends with it.
 """
@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from threading import Thread
-from typing import NamedTuple
+from typing import IO, NamedTuple, cast
 
 import trustme
 
@@ -68,7 +68,7 @@ class BadReceiver:
     def __init__(self, kind: Kind, *options: str) -> None:
         self._scheme = "https" if kind is Kind.TLS_CLOSE else "http"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.end_to_end.bad_receivers", kind, *options],
+            [sys.executable, "-m", "benchmarks.bad_receivers", kind, *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -101,12 +101,10 @@ class BadReceiver:
         self._process.communicate(timeout=120)
 
     def _write(self, line: str) -> None:
-        assert self._process.stdin is not None
         print(line, file=self._process.stdin, flush=True)
 
     def _read(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline()
+        return cast("IO[str]", self._process.stdout).readline()
 
 
 @contextmanager
@@ -180,8 +178,7 @@ class Limited:
         self._since = time.monotonic()
 
     def _second(self, at: float) -> list[int]:
-        assert self._since is not None
-        number = int(at - self._since)
+        number = int(at - (self._since or at))
         while len(self.seconds) <= number:
             self.seconds.append([0, 0, 0])
         return self.seconds[number]
@@ -244,13 +241,13 @@ def main(kind: Kind, *options: str) -> None:
 
 def obey(port: int, requests: Callable[[], int], limited: Limited | None) -> None:
     """Print the port, and follow the commands on the standard input."""
-    print(port, flush=True)  # noqa: T201 (how it answers)
+    print(port, flush=True)
     for command in sys.stdin:
         if command == "up\n" and limited is not None:
             limited.up()
         elif command == "stats\n":
             seconds = [] if limited is None else limited.seconds
-            print(json.dumps({"requests": requests(), "seconds": seconds}), flush=True)  # noqa: T201
+            print(json.dumps({"requests": requests(), "seconds": seconds}), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from tests.end_to_end.bad_receivers import BadReceiver, Kind, Second, asking, bad_receiver, certificates
-from tests.end_to_end.service_rig import Deployment, eventually
+from benchmarks.bad_receivers import BadReceiver, Kind, Second, asking, bad_receiver, certificates
+from tests.end_to_end.service_rig import Deployment
 from tests.end_to_end.webhook_receiver import Answer, always
+from tests.waiting import eventually
 
 GOOD = {"/fast": 0.0, "/ordinary": 0.05}  # seconds to answer, by path
 FAN_OUT = 10  # bad subscriptions of one event
@@ -143,13 +144,19 @@ def come_back(deployment: Deployment, receiver: BadReceiver, backlog: int, live:
     begin = time.monotonic()
     deployment.sql("UPDATE webhook_deliveries SET next_attempt_at = created_at WHERE status = 'parked'")
     during: dict[str, list[float]] = {path: [] for path in GOOD}
-    each_second = Random(0).sample([*["calm"] * int(RATE), *["bad-full"] * int(live)], int(RATE + live))
+    each_second = ["calm"] * int(RATE) + ["bad-full"] * int(live)
+    Random(0).shuffle(each_second)  # noqa: S311 (the same order in each run)
     while (owed := len(deployment.rows("parked"))) and time.monotonic() < begin + within:
         for path, latencies in measure(deployment, each_second, RATE + live).items():
             during[path] += latencies
     took = time.monotonic() - begin
     good = {path: Latencies(before[path], sorted(during[path])) for path in GOOD}
     return Recovery(good, receiver.seconds(), owed, took)
+
+
+def percentile(values: Sequence[float], part: float) -> float:
+    """The value that `part` of the sorted values do not exceed."""
+    return values[min(len(values) - 1, int(len(values) * part))]
 
 
 def measure(deployment: Deployment, event_types: Sequence[str], per_second: float = RATE) -> dict[str, list[float]]:
