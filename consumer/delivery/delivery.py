@@ -18,7 +18,7 @@ from consumer.delivery.breaker import Breaker
 from consumer.delivery.limits import TokenBucket
 from consumer.delivery.outcome import unavailable
 from consumer.events.event import Event
-from consumer.ledger.rows import AttemptFailure, OrderingKey
+from consumer.ledger.rows import AttemptFailure, DueDelivery, OrderingKey
 from consumer.sending.template import Template, prepare
 from consumer.sending.transfer import Transfer
 from consumer.subscriptions.endpoint import Endpoint
@@ -104,6 +104,13 @@ class Delivery:
         self.released = False
         self.rendered: bytes | None = None
         self.slots = 1
+
+    @classmethod
+    def of_row(cls, row: DueDelivery, lane: "Lane") -> "Delivery":
+        """A stored delivery, with the attempts that were made."""
+        made = cls(row.event, lane, StoredRow(row.id, row.schedule_start), row.ordering_key)
+        made.attempts, made.first, made.last = row.attempt, row.first, row.last
+        return made
 
     @property
     def goes_alone(self) -> bool:

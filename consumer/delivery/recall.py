@@ -306,14 +306,11 @@ class Recall(Part):
                 else:
                     self._note({due_key: 0.0})
                 continue
-            delivery = Delivery(row.event, lane, StoredRow(row.id, row.schedule_start), row.ordering_key)
-            delivery.attempts = row.attempt
-            delivery.first, delivery.last = row.first, row.last
             self._rows.add(row.id, due_key, row.event)
             if row.ordering_key is not None:  # a redelivery goes before later deliveries that are here
                 first_stored = self._settling.give_way(row.ordering_key, offset, lane)
                 ends[row.ordering_key] = min(first_stored, ends[row.ordering_key])
-            self._lanes.enqueue(delivery, now)
+            self._lanes.enqueue(Delivery.of_row(row, lane), now)
         self._parking.due_keys.postpone(later, self._clock() + EARLY)
 
     def _is_early(
@@ -344,14 +341,14 @@ class Recall(Part):
             case FilterResult.NOT_ASKED:  # broken or over its budget since this look began
                 self._note({due_key: 0.0})
             case FilterResult.UNWANTED:
-                self._settling.on_unwanted(row)
+                self._rows.add(row.id, due_key, row.event)
+                delivery = Delivery.of_row(row, self._lanes.lane(row.endpoint))
+                self._settling.on_unwanted(delivery, StoredRow(row.id, row.schedule_start))
             case FilterResult.TOO_LARGE:
                 lane = self._lanes.lane(row.endpoint)
                 if row.ordering_key in lane.chains:  # an earlier delivery of its key is under way here
                     self._note({due_key: 0.0})
                     return False
                 self._rows.add(row.id, due_key, row.event)
-                delivery = Delivery(row.event, lane, StoredRow(row.id, row.schedule_start), row.ordering_key)
-                delivery.attempts, delivery.first, delivery.last = row.attempt, row.first, row.last
-                self._settling.on_undeliverable(delivery, FILTER_TOO_LARGE)
+                self._settling.on_undeliverable(Delivery.of_row(row, lane), FILTER_TOO_LARGE)
         return False

@@ -5,7 +5,7 @@ from typing import cast
 import pytest
 
 from consumer.delivery.delivery import LANE_DELIVERIES
-from consumer.delivery.fanout import LOOK_EVERY
+from consumer.worker.dispatch import LOOK_EVERY
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event, RecordId

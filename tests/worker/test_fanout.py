@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.delivery.delivery import LANE_DELIVERIES, QUEUE_SECONDS, Delivery, Lane, OpenRecord
-from consumer.delivery.fanout import LEAVING, LOOK_EVERY, Fanout
+from consumer.worker.dispatch import LEAVING, LOOK_EVERY, Fanout
 from consumer.delivery.lanes import ALL_DELIVERIES, SLOW, STILL, Lanes
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event
