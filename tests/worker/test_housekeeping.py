@@ -355,4 +355,5 @@ def test_the_leader_reads_certificates_each_hour(house: House, monkeypatch: pyte
     house.store.monotonic.now += housekeeping.LOOK_AT_CERTIFICATES
     assert shown() == [4, 5, 3]
     house.keeping.begin([], {}, house.tell, leads=False)
+    house.keeping.poll(0.0)
     assert house.keeping.expiring == ()
