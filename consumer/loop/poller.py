@@ -2,14 +2,13 @@
 
 import resource
 import select
-import selectors
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-READ, WRITE, ERROR, HANGUP = 1, 4, 8, 16  # the values of EPOLLIN, EPOLLOUT, EPOLLERR and EPOLLHUP
+READ, WRITE, ERROR, HANGUP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR, select.EPOLLHUP
 GAP = 0.25  # seconds by which a turn must be late to call the `on_gap` callbacks
 BUDGET = 0.01  # seconds of a turn for handlers, and as much for posted callbacks; the call that exceeds it ends first
 _MAX_EVENTS = 1024  # descriptors that one wait reports
@@ -34,42 +33,6 @@ class Timer:
         self.deadline: float | None = None
 
 
-class _Selector:
-    """The part of `select.epoll` that Poller needs, for systems without it."""
-
-    def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
-
-    @staticmethod
-    def _mask(events: int) -> int:
-        return (selectors.EVENT_READ if events & READ else 0) | (selectors.EVENT_WRITE if events & WRITE else 0)
-
-    def register(self, fd: int, events: int) -> None:
-        self._selector.register(fd, self._mask(events))
-
-    def modify(self, fd: int, events: int) -> None:
-        try:
-            self._selector.modify(fd, self._mask(events))
-        except KeyError as error:
-            raise FileNotFoundError(str(error)) from error
-
-    def unregister(self, fd: int) -> None:
-        try:
-            self._selector.unregister(fd)
-        except KeyError as error:
-            raise FileNotFoundError(str(error)) from error
-
-    def poll(self, timeout: float, limit: int) -> list[tuple[int, int]]:
-        del limit  # a selector has none
-        return [
-            (key.fd, (READ if mask & selectors.EVENT_READ else 0) | (WRITE if mask & selectors.EVENT_WRITE else 0))
-            for key, mask in self._selector.select(timeout)
-        ]
-
-    def close(self) -> None:
-        self._selector.close()
-
-
 class Poller:
     """Waits for everything the loop waits for. All methods but `post` belong to the thread that calls `turn`.
 
@@ -77,11 +40,9 @@ class Poller:
     ExceptionGroup of several.
     """
 
-    def __init__(
-        self, clock: Callable[[], float] = time.monotonic, *, use_epoll: bool = hasattr(select, "epoll")
-    ) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._epoll = select.epoll() if use_epoll else _Selector()
+        self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._ready: dict[int, int] = {}  # descriptor → events; those that wait for the longest come first
         self._timers: list[Timer] = []

@@ -1,5 +1,4 @@
 import os
-import select
 import socket
 import threading
 import time
@@ -11,11 +10,9 @@ import pytest
 from consumer.loop.poller import BUDGET, READ, WRITE, Poller
 
 
-@pytest.fixture(params=[pytest.param(True, id="epoll"), pytest.param(False, id="selectors")])
-def poller(request: pytest.FixtureRequest) -> Iterator[Poller]:
-    if request.param and not hasattr(select, "epoll"):
-        pytest.skip("this system has no epoll")
-    result = Poller(use_epoll=request.param)
+@pytest.fixture
+def poller() -> Iterator[Poller]:
+    result = Poller()
     yield result
     result.close()
 
