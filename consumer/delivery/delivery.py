@@ -15,7 +15,7 @@ from requests import RequestException
 from requests.exceptions import InvalidURL
 
 from consumer.delivery.breaker import Breaker
-from consumer.delivery.limits import TokenBucket
+from consumer.delivery.limits import LARGEST, TokenBucket
 from consumer.delivery.outcome import unavailable
 from consumer.events.event import Event
 from consumer.ledger.rows import AttemptFailure, DueDelivery, OrderingKey
@@ -25,7 +25,6 @@ from consumer.subscriptions.endpoint import Endpoint
 
 LANE_DELIVERIES = 1000
 LANE_BYTES = 16 * 2**20
-LARGEST = 2**20  # bytes of one body; a lane with less room than this is full
 BATCH_BYTES = 2**20  # of the bodies of a batch together; a larger body goes alone
 OPEN_DELIVERIES = 10_000  # of one lane, in open batches: some 10 MB
 QUEUE_SECONDS = 5.0  # of deliveries at a limited rate: queued deliveries hold back their partition's low-water mark
@@ -151,6 +150,7 @@ class Lane:
         "pace",
         "prepared",
         "queue",
+        "share",
         "slots",
         "timed_out",
         "unsendable",
@@ -192,6 +192,7 @@ class Lane:
 
     def bound(self, share: float, now: float) -> None:
         """Take this share of the subscription's limits, which count requests; at least one request."""
+        self.share = share
         most, rate, self.batch = self.endpoint.max_in_flight, self.endpoint.rate_limit, self.endpoint.batch
         self.limit = None if most is None else max(1, int(most * share + 1e-9))  # 0.29 of 100 is a little less than 29
         size = 1

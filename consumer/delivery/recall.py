@@ -9,13 +9,13 @@ behind an open circuit breaker, or through rows of other workers' partitions.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from math import inf
 from typing import NamedTuple
 
 import structlog
+from sqlalchemy import Engine
 
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage, translated
@@ -23,13 +23,13 @@ from consumer.database.job import ThreadJob
 from consumer.delivery.delivery import Delivery, StoredRow
 from consumer.delivery.known_rows import RowsReading, TakenUp
 from consumer.delivery.lanes import Admission, Lanes
-from consumer.delivery.memory import Memory
+from consumer.delivery.limits import Memory
 from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition
-from consumer.ledger.assigned import Scanned
-from consumer.ledger.due import POSTPONED, Fetched, FetchRequest
-from consumer.ledger.marks import RecentMarks
+from consumer.ledger.assigned import Scanned, scan, with_due_rows
+from consumer.ledger.due import POSTPONED, Fetched, FetchRequest, postpone
+from consumer.ledger.marks import RecentMarks, recent
 from consumer.ledger.rows import DueDelivery, DueKey, OrderingKey, due_key_of
 from consumer.loop.part import Part
 from consumer.matching.selection import FILTER_TOO_LARGE, TURN, FilterResult, Selector
@@ -45,14 +45,7 @@ DUE_KEYS = 128  # due keys in one job
 ROWS = 500  # rows in one job
 
 
-class Ledger(NamedTuple):
-    """The ledger's functions for the database thread, partially applied."""
-
-    scan: Callable[[Sequence[TopicPartition], DueKey | None], Scanned]
-    recent: Callable[[datetime | None], RecentMarks]
-    due_among: Callable[[Iterable[DueKey], float], list[DueKey]]
-    fetch: Callable[[Sequence[FetchRequest], float], Fetched]
-    postpone: Callable[[Iterable[int], float], None]
+Fetch = Callable[[Sequence[FetchRequest], float], Fetched]
 
 
 class _Answer(NamedTuple):
@@ -64,7 +57,7 @@ class _Answer(NamedTuple):
 
 
 class Recall(Part):
-    """Looks for rows of this worker's partitions, which `partitions` gives.
+    """Looks for rows of this worker's partitions, which `partitions` gives. `fetch` runs on the database thread.
 
     `given_out(partition)` returns a predicate on offsets: whether all records up to the offset were fanned out. An
     ordered row waits for that: an earlier delivery of its key that was unsettled before a crash may still come.
@@ -72,7 +65,9 @@ class Recall(Part):
 
     def __init__(
         self,
-        ledger: Ledger,
+        engine: Engine,
+        group: str,
+        fetch: Fetch,
         thread: DatabaseThread,
         parking: Parking,
         lanes: Lanes,
@@ -85,7 +80,8 @@ class Recall(Part):
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
-        self._ledger = ledger
+        self._engine, self._group = engine, group
+        self._fetch = fetch
         self._looks = ThreadJob[_Answer](thread.submit, "could not look for due deliveries", monotonic)
         self._parking = parking
         self._lanes = lanes
@@ -159,20 +155,13 @@ class Recall(Part):
             return
         reading = self._parking.ordering_keys.begin_reading()
         self._begun_anew = False
-        clock, after, partitions, since = (
-            self._clock(),
-            self._scanned_to,
-            sorted(owned) if scanning else (),
-            self._seen.until,
-        )
-
-        postpones = now >= self._next_postponing
+        clock, after, since, postpones = self._clock(), self._scanned_to, self._seen.until, now >= self._next_postponing
 
         def job() -> _Answer:  # marks first: marks written during the scan are seen the next time
-            marks = self._ledger.recent(since) if marking else None
+            marks = recent(self._engine, self._group, since) if marking else None
             made_due = self._made_due(clock) if marking else ()
-            scanned = self._ledger.scan(partitions, after) if scanning else None
-            fetched = self._ledger.fetch(wants, clock) if wants else None
+            scanned = scan(self._engine, self._group, sorted(owned), after) if scanning else None
+            fetched = self._fetch(wants, clock) if wants else None
             if fetched is None or not fetched.faulty:
                 return _Answer(marks, made_due, scanned, fetched, None)
             return _Answer(marks, made_due, scanned, fetched, self._postpone(fetched, clock) if postpones else "")
@@ -184,12 +173,12 @@ class Recall(Part):
         later = [due_key for due_key, due_at in list(self._parking.due_keys.items()) if due_at > now]
         part = later[self._known_from : self._known_from + KNOWN]
         self._known_from = self._known_from + KNOWN if self._known_from + KNOWN < len(later) else 0
-        return self._ledger.due_among(part, now)
+        return with_due_rows(self._engine, self._group, part, now)
 
     def _postpone(self, fetched: Fetched, now: float) -> str | None:
         """Postpone the faulty rows, on the database thread. Returns the error if one of them cannot be changed."""
         try:
-            self._ledger.postpone(fetched.faulty, now + POSTPONED)
+            postpone(self._engine, fetched.faulty, now + POSTPONED)
         except Exception as error:
             cause = translated(error)
             if is_outage(cause):
@@ -236,13 +225,9 @@ class Recall(Part):
 
     def _marked(self, seen: RecentMarks, partitions: Collection[TopicPartition]) -> None:
         """Act on the marks that are new among the recent ones."""
-        before, self._seen = self._seen, seen
-        due_keys = [
-            due_key
-            for due_key, asked in seen.due_keys.items()
-            if before.due_keys.get(due_key) != asked and due_key[:2] in partitions
-        ]
-        self._note(dict.fromkeys(due_keys, 0.0))
+        before, self._seen = self._seen.due_keys, seen
+        news = (due_key for due_key, asked in seen.due_keys.items() if before.get(due_key) != asked)
+        self._note({due_key: 0.0 for due_key in news if due_key[:2] in partitions})
 
     def _wants(self, now: float, partitions: Collection[TopicPartition]) -> list[FetchRequest]:
         """Due keys that are due, with room for their rows. They are removed until the answer puts them back."""

@@ -108,10 +108,9 @@ class SetAside:
 
     def remove(self, each: Aside) -> bool:
         """Forget a write; False if it is no longer here."""
-        if each not in self._all:
-            return False
-        self._all.remove(each)
-        return True
+        before = len(self._all)
+        self.keep(lambda other: other is not each)
+        return len(self._all) < before
 
     def keep(self, stays: Callable[[Aside], bool]) -> None:
         """Drop all other writes: their partitions have been revoked."""

@@ -23,7 +23,7 @@ from consumer.intake.log_reader import LogReader, groupless
 from consumer.intake.record import batch
 from consumer.kafka.client import LibrdkafkaLog, Reachability, refused
 from consumer.ledger.replays import Span
-from consumer.loop.guarded import guarded
+from consumer.loop.part import guarded
 from consumer.ops.recent_attempts import HOUR, Minute, RecentAttempts, Tried
 
 log = structlog.get_logger(__name__)

@@ -20,7 +20,7 @@ from consumer.crypto.certificates import TlsIdentity
 from consumer.errors import EgressRefused
 from consumer.http.proxy import NoTunnel, Proxy, TunnelReader
 from consumer.http.urls import place_of
-from consumer.loop.guarded import guarded
+from consumer.loop.part import guarded
 from consumer.loop.poller import READ, WRITE, Poller
 from consumer.sending.dns import alternated
 from consumer.sending.egress import EgressPolicy

@@ -11,9 +11,8 @@ from consumer.events.event import TopicPartition
 from consumer.intake.source import Source
 from consumer.intake.topics import Topics
 from consumer.loop.part import Part
-from consumer.worker.handover import Handover
 from consumer.worker.housekeeping import Housekeeping
-from consumer.worker.ownership import Ownership
+from consumer.worker.ownership import Handover, Ownership
 from consumer.worker.polling import Polling
 
 log = structlog.get_logger(__name__)

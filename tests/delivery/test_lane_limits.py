@@ -95,32 +95,6 @@ def test_changing_the_rate_gives_no_tokens(before: float, after: float, taken: i
     assert pace.ready_at(now) <= now + 1 / after + 1e-9
 
 
-def test_the_new_rate_counts_from_now() -> None:
-    """An empty bucket waits for its next token as long as the new rate requires."""
-    pace = TokenBucket(1.0, 0.0)
-    pace.take(0.0)
-    pace.set_rate(4.0, 0.0)
-    assert pace.ready_at(0.0) == 0.25
-    pace.set_rate(0.5, 0.125)  # half a token is left
-    assert pace.ready_at(0.125) == 1.125
-
-
-def test_a_faster_rate_begins_with_the_tokens_left() -> None:
-    """A bucket of one token that was full for an hour still holds one when ten would fit."""
-    pace = TokenBucket(1.0, 0.0)
-    pace.set_rate(100.0, 3600.0)
-    pace.take(3600.0)
-    assert pace.ready_at(3600.0) == pytest.approx(3600.01)
-
-
-def test_a_start_ahead_of_its_token_delays_the_next_ones() -> None:
-    """The long-term rate is kept."""
-    pace = TokenBucket(1.0, 0.0)
-    for _ in range(3):
-        pace.take(0.0)
-    assert pace.ready_at(0.0) == 3.0
-
-
 @given(rate=rates, taken=st.integers(0, 50), later=st.floats(0, 100))
 def test_a_full_bucket_equals_a_new_one(rate: float, taken: int, later: float) -> None:
     """It may therefore be forgotten: a new bucket allows the same starts at the same times."""

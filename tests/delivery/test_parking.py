@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from math import inf
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, event, insert, text
 from structlog.testing import capture_logs
 
-from consumer.database import migrations
 from consumer.database.engine import DatabaseThread
 from consumer.database.job import BACK_OFF
 from consumer.delivery.known_rows import RowsReading
@@ -25,7 +23,7 @@ from consumer.ledger.assigned import Settled
 from consumer.ledger.rows import AttemptFailure, AttemptResult, NewDelivery, OrderingKey, order_key
 from consumer.subscriptions import repository
 from models import Payload
-from tests.databases import database, on_oracle
+from tests.databases import on_oracle
 from tests.delivery.store_kit import GROUP, REFUSED_AFTER, URL, Store, make_event
 from tests.oracle_emulator import Call, OracleEmulator, OracleError
 
@@ -106,16 +104,6 @@ def test_one_batch_is_written_at_a_time(store: Store) -> None:
     assert settled == list(range(STORE_BATCH + 3))
 
 
-@contextmanager
-def without_disk(store: Store) -> Iterator[None]:
-    """The database file cannot be opened."""
-    directory = Path(str(store.engine.url.database)).parent
-    store.engine.dispose()
-    away = directory.rename(directory.with_name("away"))
-    yield
-    away.rename(directory)
-
-
 def loses_nothing(store: Store, outage: AbstractContextManager[object]) -> None:
     """Three writes fail. The batch stays whole and in order; `fault` gives the reason until a write succeeds."""
     settled: list[int] = []
@@ -138,17 +126,6 @@ def loses_nothing(store: Store, outage: AbstractContextManager[object]) -> None:
 def test_a_database_without_its_tables_loses_nothing(store: Store) -> None:
     """A migration has not run yet, or a DBA works on the schema."""
     loses_nothing(store, store.without())
-
-
-def test_a_file_that_is_gone_loses_nothing(tmp_path: Path) -> None:
-    """SQLite's disk is not mounted."""
-    (tmp_path / "disk").mkdir()
-    engine = database(tmp_path / "disk" / "test.db")
-    migrations.upgrade(engine)
-    store = Store(engine)
-    loses_nothing(store, without_disk(store))
-    store.thread.close(20)
-    engine.dispose()
 
 
 @on_oracle
@@ -228,28 +205,6 @@ def test_a_batch_that_exceeds_the_call_timeout_becomes_smaller(store: Store, emu
         store.monotonic.now += BACK_OFF[1]
     assert settled == list(range(60))
     assert store.rows("record_offset") == [(offset,) for offset in range(60)]
-
-
-def test_the_back_off_doubles_to_its_limit_and_starts_anew(store: Store) -> None:
-    """A failing database gets no statement before its time, and one at least every five seconds."""
-    store.parking.park(parked(), lambda: None)
-    waits = []
-    with store.without():
-        for _ in range(9):
-            store.write()
-            failed_at = store.monotonic.now
-            wait = store.parking._writes._backoff._retry_at - failed_at
-            store.monotonic.now = failed_at + wait * 0.99
-            store.parking.poll(0.0)
-            assert not store.parking._writes.busy
-            store.monotonic.now = failed_at + wait + 0.001
-            waits.append(round(wait, 3))
-    assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
-    store.write()
-    store.parking.park(parked(1), lambda: None)
-    with store.without():
-        store.write()
-    assert store.parking._writes._backoff._retry_at - store.monotonic.now == pytest.approx(BACK_OFF[0])
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -410,18 +365,6 @@ def _unavailable(*_: object) -> NoReturn:
     raise DatabaseUnavailable("ORA-03113: end-of-file on communication channel")
 
 
-def test_results_are_written_for_the_attempt_they_belong_to(store: Store) -> None:
-    """If another owner has changed the row meanwhile, the result is settled and changes no row."""
-    settled: list[int] = []
-    ledger.park(store.engine, GROUP, [parked(1), parked(2)], 500.0)
-    late = AttemptFailure("late", 500, None, 600.0)
-    store.parking.resolve(AttemptResult(1, 1, "delivered", None, 200, None, 600.0), HEAD, lambda: settled.append(1))
-    store.parking.resolve(AttemptResult(2, 0, "exhausted", None, 500, late, 600.0), HEAD, lambda: settled.append(2))
-    store.write()
-    assert settled == [1, 2]
-    assert store.rows("status", "attempt", "last_status") == [("delivered", 2, 200), ("parked", 1, 503)]
-
-
 def test_a_partition_is_loaded_when_the_database_answers(store: Store) -> None:
     """It loads rows in any state from the offset on. A failed read is repeated before the next partition's."""
     ledger.park(store.engine, GROUP, [parked(1), parked(5), parked(6)._replace(status="exhausted")], 500.0)
@@ -508,26 +451,6 @@ def test_an_ordering_key_is_known_from_handover_until_its_last_row_ends(store: S
     assert pair_of() not in ordering_keys
 
 
-def test_a_given_up_delivery_frees_its_key_once_it_is_stored(store: Store) -> None:
-    """Before that, a crash would bring it back from the log, behind deliveries that had overtaken it.
-
-    It does not free deliveries of the key handed over after it: these hold the key until they are stored.
-    """
-    ordering_keys = store.parking.ordering_keys
-    given_up = ordered(1)._replace(status="exhausted", next_attempt_at=None)
-    store.parking.park(given_up, lambda: None)
-    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), RowsReading())) == (True, 1)
-    store.write()
-    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), RowsReading())) == (False, inf)
-    store.parking.park(given_up._replace(event=make_event(2, key=b"k")), lambda: None)
-    store.parking.poll(0.0)
-    store.parking.park(ordered(3), lambda: None)
-    store.answer()
-    assert ordering_keys.first_unseen(pair_of(), RowsReading()) == 3
-    store.write()
-    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), RowsReading())) == (True, inf)
-
-
 def test_a_read_for_a_partition_that_has_left_is_discarded(store: Store) -> None:
     """The read may be under way or not. It is repeated if the partition comes back."""
     told: list[str] = []
@@ -544,19 +467,6 @@ def test_a_read_for_a_partition_that_has_left_is_discarded(store: Store) -> None
         store.answer()
     assert (told, pair_of() in store.parking.ordering_keys) == (["other", "again"], True)
     assert not store.parking.busy
-
-
-def test_the_ordering_keys_of_a_partition_come_and_go_with_it(store: Store) -> None:
-    """They are loaded with the settled records. Keys of other partitions are not."""
-    ledger.park(store.engine, GROUP, [ordered(1), ordered(2), ordered(3, b"l")], 500.0)
-    store.parking.load_stored(("t", 0), 9, lambda _: None)
-    assert pair_of() not in store.parking.ordering_keys
-    store.parking.poll(0.0)
-    store.answer()
-    assert [key for key in (b"k", b"l", b"m") if pair_of(key) in store.parking.ordering_keys] == [b"k", b"l"]
-    assert pair_of()._replace(partition=1) not in store.parking.ordering_keys
-    store.parking.forget({("t", 0)})
-    assert pair_of() not in store.parking.ordering_keys
 
 
 def test_with_too_many_ordering_keys_all_count_as_stored(store: Store) -> None:

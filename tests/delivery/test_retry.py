@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tenacity import BaseRetrying
 
-from consumer.delivery.outcome import Failed, Outcome, Rejected, Undeliverable, retry_after
+from consumer.delivery.outcome import Failed, Outcome, Rejected, Undeliverable
 from consumer.delivery.retry import MOST_RETRY_AFTER, RetryPolicy, policy_for, wait_after
 
 waits = st.lists(st.floats(0.001, 1e6), max_size=9)
@@ -39,26 +39,6 @@ def test_retry_after_moves_the_attempt_later_never_earlier(asked: float) -> None
     """The header applies if it is longer than the schedule's wait, for a day at most."""
     decision = RetryPolicy((60.0,), 0.0).decide(1, Failed("status 429", 429, asked))
     assert decision == max(60.0, min(asked, MOST_RETRY_AFTER))
-
-
-@pytest.mark.parametrize(
-    ("header", "wait"),
-    [
-        ("120", 120.0),
-        ("7", 60.0),
-        ("999999999999", 86_400.0),
-        ("Thu, 01 Jan 1970 00:25:00 GMT", 500.0),
-        ("Thu, 01 Jan 1970 00:00:01 GMT", 60.0),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", 86_400.0),
-        ("-120", 60.0),
-        ("soon", 60.0),
-        (None, 60.0),
-    ],
-)
-def test_the_wait_that_follows_from_a_retry_after_header(header: str | None, wait: float) -> None:
-    """Future seconds or dates move the attempt, by a day at most. Past, negative or unreadable values do not."""
-    failed = Failed("status 503", 503, retry_after(header, 1000.0))
-    assert RetryPolicy((60.0,), 0.0).decide(1, failed) == wait
 
 
 @given(

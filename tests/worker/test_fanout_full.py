@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.delivery.delivery import Delivery, OpenRecord
-from consumer.worker.dispatch import Fanout
 from consumer.delivery.lanes import SLOW, Lanes
 from consumer.ledger.rows import OrderingKey, order_key
 from consumer.matching.selection import Selector
 from consumer.subscriptions.endpoint import Batch, Endpoint
 from consumer.telemetry.metrics import Metrics
+from consumer.worker.dispatch import Fanout
 from tests.delivery.store_kit import URL, make_event
 from tests.worker.test_fanout import Postponed
 
