@@ -115,18 +115,6 @@ class Breaker:
     `restrains` says that there is a window; it is an attribute because every delivery reads it.
     """
 
-    __slots__ = (
-        "_failed_at",
-        "_open_for",
-        "_probes",
-        "_random",
-        "_recent",
-        "_refused",
-        "_slow_start",
-        "open_until",
-        "restrains",
-    )
-
     def __init__(self, random: Callable[[], float]) -> None:
         self._random = random
         self._refused = 0  # answers since the last 2xx

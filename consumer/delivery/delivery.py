@@ -7,6 +7,7 @@ request carries a batch, the lane waits until that is complete. No I/O; times ar
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import ceil, inf
 from random import random
 from typing import NamedTuple
@@ -55,6 +56,7 @@ class StoredRow(NamedTuple):
     schedule_start: int = 0
 
 
+@dataclass(slots=True, eq=False)
 class Delivery:
     """An event on its way to one subscription.
 
@@ -65,51 +67,28 @@ class Delivery:
     request takes.
     """
 
-    __slots__ = (
-        "attempts",
-        "batch_members",
-        "due_at",
-        "event",
-        "first",
-        "lane",
-        "last",
-        "ordering_key",
-        "origin",
-        "queued_at",
-        "released",
-        "rendered",
-        "sent_to",
-        "slots",
-        "started_at",
-        "transfer",
-    )
-
-    def __init__(
-        self, event: Event, lane: "Lane", origin: OpenRecord | StoredRow, ordering_key: OrderingKey | None = None
-    ) -> None:
-        self.event = event
-        self.lane = lane
-        self.origin = origin
-        self.ordering_key = ordering_key
-        self.attempts = 0
-        self.first: AttemptFailure | None = None
-        self.last: AttemptFailure | None = None
-        self.due_at = 0.0  # unix seconds, of the next attempt
-        self.queued_at = 0.0
-        self.started_at = 0.0
-        self.sent_to: Endpoint | None = None  # the endpoint of its request; the lane may get another url meanwhile
-        self.transfer: Transfer | None = None
-        self.batch_members: Sequence[Delivery] = ()
-        self.released = False
-        self.rendered: bytes | None = None
-        self.slots = 1
+    event: Event
+    lane: "Lane"
+    origin: OpenRecord | StoredRow
+    ordering_key: OrderingKey | None = None
+    attempts: int = 0
+    first: AttemptFailure | None = None
+    last: AttemptFailure | None = None
+    due_at: float = 0.0  # unix seconds, of the next attempt
+    queued_at: float = 0.0
+    started_at: float = 0.0
+    sent_to: Endpoint | None = None  # the endpoint of its request; the lane may get another url meanwhile
+    transfer: Transfer | None = None
+    batch_members: Sequence["Delivery"] = ()
+    released: bool = False
+    rendered: bytes | None = None
+    slots: int = 1
 
     @classmethod
     def of_row(cls, row: DueDelivery, lane: "Lane") -> "Delivery":
         """A stored delivery, with the attempts that were made."""
-        made = cls(row.event, lane, StoredRow(row.id, row.schedule_start), row.ordering_key)
-        made.attempts, made.first, made.last = row.attempt, row.first, row.last
-        return made
+        origin = StoredRow(row.id, row.schedule_start)
+        return cls(row.event, lane, origin, row.ordering_key, row.attempt, row.first, row.last)
 
     @property
     def goes_alone(self) -> bool:
@@ -131,32 +110,6 @@ class Delivery:
 
 class Lane:
     """The deliveries of one subscription that are in this process."""
-
-    __slots__ = (
-        "batch",
-        "bounded",
-        "breaker",
-        "capacity",
-        "chains",
-        "connects",
-        "endpoint",
-        "gathers",
-        "held",
-        "held_bytes",
-        "in_flight",
-        "limit",
-        "listed",
-        "moved_at",
-        "pace",
-        "prepared",
-        "queue",
-        "share",
-        "slots",
-        "timed_out",
-        "unsendable",
-        "waiting",
-        "warm",
-    )
 
     def __init__(self, endpoint: Endpoint, share: float, now: float) -> None:
         self.queue: deque[Delivery] = deque()

@@ -179,6 +179,20 @@ def test_retry_after_keeps_it_open(asked: float | None, stays: float) -> None:
     assert made.open_until == 5 + stays
 
 
+def test_late_results_change_nothing() -> None:
+    """Requests started earlier neither extend the open period, nor close the breaker, nor count as the probe."""
+    made = opened(at=5.0)
+    for now in (5.0, 5.5, 6.0, 20.0):
+        assert not made.failed(now, 4.9, 60.0)
+        made.succeeded(now, 4.9, MOST)
+        assert made.open_until == 6.0
+    made.succeeded(21.0, 20.0, MOST)
+    for _ in range(50):
+        assert not made.failed(21.0, 4.9)
+        made.succeeded(30.0, 4.9, MOST)
+    assert made.window(30.0) == 1
+
+
 def test_slow_start_doubles_each_second() -> None:
     """The window is 1, 2, 4, … up to the lane's limit. Then it has no bound and the breaker keeps no state."""
     at_work = Receiver(opened(), lambda _now, _place: False)
@@ -186,6 +200,25 @@ def test_slow_start_doubles_each_second() -> None:
     seconds = [at_work.windows[n * 100 + 50] for n in range(10)]
     assert seconds == [0, 1, 2, 4, 8, 16, 32, 64, None, None]
     assert at_work.breaker.idle(10.5)
+
+
+@pytest.mark.parametrize(("most", "seconds"), [(1, 1), (2, 2), (7, 3), (8, 4)])
+def test_slow_start_applies_to_a_lane_with_one_request(most: int, seconds: int) -> None:
+    """Even a lane with at most one open request stays in slow start for a second."""
+    made = probed()
+    for second in range(1, seconds + 1):
+        assert made.window(1.0 + second - 0.1) == 2 ** (second - 1)
+        for _ in range(8):
+            made.succeeded(1.0 + second, 1.0 + second, most)
+    assert made.window(1.0 + seconds) is None
+
+
+def test_slow_start_waits_for_proof() -> None:
+    """The window grows only if it was used up: one success a second does not show that sixty-four at once succeed."""
+    made = probed()
+    for second in range(2, 62):
+        made.succeeded(float(second), float(second), MOST)
+    assert made.window(61.0) == 32  # after 1 + 2 + 4 + 8 + 16 successes
 
 
 def test_slow_start_ends_where_there_is_little_to_send() -> None:

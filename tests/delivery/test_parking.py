@@ -25,7 +25,7 @@ from consumer.subscriptions import repository
 from models import Payload
 from tests.databases import on_oracle
 from tests.delivery.store_kit import GROUP, REFUSED_AFTER, URL, Store, make_event
-from tests.oracle_emulator import Call, OracleEmulator, OracleError
+from tests.oracle_emulator import OracleEmulator, OracleError
 
 HEAD = ("t", 0, 1)
 RECORD_1 = {
@@ -184,27 +184,6 @@ def test_a_call_that_exceeds_its_timeout_ends(store: Store) -> None:
         store.write()
     assert store.rows("record_offset") == [(1,)]
     assert store.parking.fault is None
-
-
-@on_oracle
-def test_a_batch_that_exceeds_the_call_timeout_becomes_smaller(store: Store, emulator: OracleEmulator) -> None:
-    """Otherwise a slow database would get the same batch for ever, and no delivery would be stored any more."""
-    event.listen(store.engine, "connect", lambda connection, _: setattr(connection, "call_timeout", 500))
-
-    def slow(call: Call) -> bool:
-        if len(call.rows) > 10:
-            time.sleep(0.7)
-        return False
-
-    emulator.inject(slow)
-    settled: list[int] = []
-    for offset in range(60):
-        store.parking.park(parked(offset), lambda offset=offset: settled.append(offset))  # type: ignore[misc]
-    while store.parking.backlog:
-        store.write()
-        store.monotonic.now += BACK_OFF[1]
-    assert settled == list(range(60))
-    assert store.rows("record_offset") == [(offset,) for offset in range(60)]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
