@@ -1,8 +1,7 @@
 """Subscriptions whose every attempt fails: noted after a minute, disabled after days, cleared by one success.
 
-The note (`failing_since`) is in the database, where all workers see it. A failure of less than a minute costs no
-statement. The note alone disables nothing: this worker must have seen failures of several events, spread over the time
-since then. Two events that failed five days apart, with nothing in between, say little about a receiver.
+The note (`failing_since`) is in the database, where all workers see it. The note alone disables nothing: this worker
+must have seen failures of several events, spread over the time since then.
 """
 
 from collections import OrderedDict, deque

@@ -2,10 +2,9 @@
 
 Rows are found by their *due key*: partition and subscription. This process knows the due keys with rows from a scan of
 the index when partitions are assigned, from the rows that it stores itself, and from the marks of commands, the API and
-other workers that make rows due. Rows that somebody has made due by SQL are found by a look at the known due keys,
-every few seconds, and other changes by a slow scan.
-Rows are fetched only for a due key that is due and whose lane has room. So nothing ever reads through a million rows
-behind an open circuit breaker, or through rows of other workers' partitions.
+other workers. Rows that somebody has made due by SQL are found by a look at the known due keys every few seconds, and
+other changes by a slow scan. Rows are fetched only for a due key that is due and whose lane has room: nothing ever
+reads through a million rows behind an open circuit breaker.
 """
 
 from collections import Counter

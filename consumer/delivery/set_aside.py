@@ -1,7 +1,7 @@
-"""Writes that the database refuses while it accepts others. Each one has its own back-off.
+"""Writes that the database refuses alone: another session locks the row, or a constraint rejects it.
 
-The database refused the write alone: another session locks its row, or a constraint rejects it. The offset of a new
-delivery is held until it is stored, or is on the dead-letter topic. No I/O; times are monotonic seconds.
+Each one has its own back-off. The offset of a new delivery is held until it is stored, or is on the dead-letter topic.
+No I/O; times are monotonic seconds.
 """
 
 from collections.abc import Callable, Collection, Iterator

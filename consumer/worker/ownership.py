@@ -132,7 +132,7 @@ class Takeover:
         partition = self._source.partitions[topic_partition]
         self._loading.add(partition)
         self._source.rest(partition)
-        self._parking.load_more(topic_partition, offset, partial(self._known, partition))
+        self._parking.load_stored(topic_partition, offset, partial(self._known, partition), more=True)
 
     def _loaded(self, partition: Partition, settled: Settled) -> None:
         self._known(partition, settled)

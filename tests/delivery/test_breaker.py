@@ -136,6 +136,15 @@ def test_successes_before_the_first_failure_do_not_count() -> None:
     assert not any(results[:-1])
 
 
+def test_a_late_failure_counts_only_the_last_two_buckets() -> None:
+    """A success just before the end of the second bucket does not bring the first bucket back."""
+    made = breaker()
+    for now in (0.0, 9.0):
+        assert not any(result(made, now, failed=n % 2 == 0) for n in range(20))
+    result(made, 19.9, failed=False)
+    assert not any(result(made, 25.0, failed=n % 2 == 0) for n in range(40))
+
+
 def test_old_failures_are_forgotten() -> None:
     """A failure in every third attempt never opens it. After 20 s without a failure no count is left."""
     made, now = breaker(), 0.0
