@@ -141,7 +141,7 @@ class Dispatch(Part):
         self._tracer = tracer
         self._arrived = 0.0  # when the event that is being fanned out arrived
         self._fanout: Fanout | None = None
-        self._counted = False
+        self._stored = False  # some of its deliveries are stored: it has matched
         self._pressed = False
 
     @property
@@ -165,15 +165,11 @@ class Dispatch(Part):
                     return
                 self._fanout = self._opened(matched)
                 continue
-            over = self._fanout.advance(self._lanes, self._settling, now)
-            self._count(self._fanout, over=over)
-            if not over:
+            if not self._fanout.advance(self._lanes, self._settling, now):
                 self._pressed = self._selector.spent
                 return
-            if self._tracer is not None:
-                refused = self._fanout.refused
-                self._trace(self._tracer, self._fanout.event, self._fanout.position - refused, refused)
-            self._fanout = None
+            fanout, self._fanout = self._fanout, None
+            self._ended(fanout.event, fanout.position - fanout.refused, fanout.refused)
 
     def first_offset(self, topic_partition: TopicPartition) -> int | None:
         """The lowest offset of a partition that is not yet fanned out; None if none of its events waits here."""
@@ -193,32 +189,23 @@ class Dispatch(Part):
         if fanout is None or fanout.event.record.topic_partition not in topic_partitions:
             return None
         self._fanout = None
+        if fanout.position > fanout.refused:
+            self._metrics.events["matched"] += 1
         return fanout
 
     def _opened(self, matched: Matched) -> Fanout | None:
-        event, endpoints, settle, self._arrived, stored = matched
-        if stored or not endpoints:
-            self._metrics.events["matched" if stored else "unmatched"] += 1
-        if not endpoints:
-            if self._tracer is not None:
-                self._trace(self._tracer, event, 0, 0)
-            settle(event.record.offset)
-            return None
-        self._counted = stored
-        return Fanout(event, endpoints, OpenRecord(settle, event.record.offset, len(endpoints)), self._selector)
+        event, endpoints, settle, self._arrived, self._stored = matched
+        if endpoints:
+            return Fanout(event, endpoints, OpenRecord(settle, event.record.offset, len(endpoints)), self._selector)
+        self._ended(event, 0, 0)
+        settle(event.record.offset)
+        return None
 
-    def _count(self, fanout: Fanout, *, over: bool) -> None:
-        """Count each event once: as matched as soon as a subscription gets it, or else as unmatched at the end."""
-        if self._counted:
+    def _ended(self, event: Event, matched: int, refused: int) -> None:
+        """Count an event, and record the span of its match: look-up, filters, and the wait for room, until now."""
+        self._metrics.events["matched" if matched or self._stored else "unmatched"] += 1
+        if self._tracer is None:
             return
-        if fanout.position > fanout.refused:
-            self._metrics.events["matched"] += 1
-            self._counted = True
-        elif over:
-            self._metrics.events["unmatched"] += 1
-
-    def _trace(self, tracer: Tracer, event: Event, matched: int, refused: int) -> None:
-        """Record the span of an event's match: look-up, filters, and the wait for room, until now."""
         ago, attributes = self._monotonic() - self._arrived, {"webhooks.event.type": event.type}
-        span = tracer.start("match", "internal", event.traceparent, attributes, ago=ago)
+        span = self._tracer.start("match", "internal", event.traceparent, attributes, ago=ago)
         span.end({"webhooks.subscriptions.matched": matched, "webhooks.subscriptions.refused": refused})

@@ -274,6 +274,17 @@ def test_a_bug_in_rendering_gives_up_its_own_event_of_a_batch(
     assert sorted(counter.desk.settled) == [0, 1, 2]
 
 
+def test_an_invalid_url_parks_all_of_a_batch(counter: Counter) -> None:
+    """There is no address to send it to until the subscription is corrected."""
+    counter.ask(url="nonsense", batch=Batch(3, 0.0))
+    counter.queue(b"1", b"2")
+    counter.start()
+    assert counter.wire.requests == []
+    counter.desk.store.write()
+    assert counter.desk.store.rows("status", "attempt") == [("parked", 0)] * 2
+    assert counter.desk.lanes.slots.in_flight == 0
+
+
 def test_a_failed_batch_is_split_when_batches_are_switched_off(counter: Counter) -> None:
     """Each event is sent in a request of its own, once."""
     counter.ask(batch=Batch(3, 0.0))
