@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from consumer.delivery.delivery import LANE_DELIVERIES, OPEN_DELIVERIES, Delivery, Lane, OpenRecord
+from consumer.delivery.delivery import BATCH_BYTES, LANE_DELIVERIES, OPEN_DELIVERIES, Delivery, Lane, OpenRecord
 from consumer.delivery.lanes import STILL, Admission, Lanes
 from consumer.events.event import Event, RecordId
 from consumer.ledger.rows import AttemptFailure, OrderingKey
@@ -69,6 +69,21 @@ def test_a_batch_goes_when_its_first_has_waited() -> None:
     assert (lanes.wakes_before(3.0), lanes.wakes_before(3.01)) == (False, True)
     assert sent(lanes, 3.0) == [[0, 1]]
     assert not lanes.wakes_before(1000.0)
+
+
+def test_a_batch_goes_when_it_has_its_bytes() -> None:
+    """A batch holds up to a mebibyte of bodies. The delivery beyond that goes next; a larger body goes alone."""
+    lanes = Lanes(100)
+    lane = lane_of(lanes, Batch(100, 2.0))
+    for offset, size in enumerate([BATCH_BYTES // 2, BATCH_BYTES // 2 - 1]):
+        lanes.enqueue(delivery(lane, offset, size=size), 0.0)
+    assert sent(lanes) == []
+    lanes.enqueue(delivery(lane, 2, size=2), 0.0)
+    assert sent(lanes) == [[0, 1]]
+    lanes.enqueue(delivery(lane, 3, size=BATCH_BYTES + 1), 0.0)
+    lanes.enqueue(delivery(lane, 4), 0.0)
+    assert sent(lanes) == [[2], [3]]
+    assert sent(lanes, 2.0) == [[4]]
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 408])

@@ -95,6 +95,16 @@ def test_changing_the_rate_gives_no_tokens(before: float, after: float, taken: i
     assert pace.ready_at(now) <= now + 1 / after + 1e-9
 
 
+def test_the_new_rate_counts_from_now() -> None:
+    """An empty bucket waits for its next token as long as the new rate requires."""
+    pace = TokenBucket(1.0, 0.0)
+    pace.take(0.0)
+    pace.set_rate(4.0, 0.0)
+    assert pace.ready_at(0.0) == 0.25
+    pace.set_rate(0.5, 0.125)  # half a token is left
+    assert pace.ready_at(0.125) == 1.125
+
+
 @given(rate=rates, taken=st.integers(0, 50), later=st.floats(0, 100))
 def test_a_full_bucket_equals_a_new_one(rate: float, taken: int, later: float) -> None:
     """It may therefore be forgotten: a new bucket allows the same starts at the same times."""

@@ -430,6 +430,26 @@ def test_an_ordering_key_is_known_from_handover_until_its_last_row_ends(store: S
     assert pair_of() not in ordering_keys
 
 
+def test_a_given_up_delivery_frees_its_key_once_it_is_stored(store: Store) -> None:
+    """Before that, a crash would bring it back from the log, behind deliveries that had overtaken it.
+
+    It does not free deliveries of the key handed over after it: these hold the key until they are stored.
+    """
+    ordering_keys = store.parking.ordering_keys
+    given_up = ordered(1)._replace(status="exhausted", next_attempt_at=None)
+    store.parking.park(given_up, lambda: None)
+    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), RowsReading())) == (True, 1)
+    store.write()
+    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), RowsReading())) == (False, inf)
+    store.parking.park(given_up._replace(event=make_event(2, key=b"k")), lambda: None)
+    store.parking.poll(0.0)
+    store.parking.park(ordered(3), lambda: None)
+    store.answer()
+    assert ordering_keys.first_unseen(pair_of(), RowsReading()) == 3
+    store.write()
+    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), RowsReading())) == (True, inf)
+
+
 def test_a_read_for_a_partition_that_has_left_is_discarded(store: Store) -> None:
     """The read may be under way or not. It is repeated if the partition comes back."""
     told: list[str] = []
@@ -446,6 +466,19 @@ def test_a_read_for_a_partition_that_has_left_is_discarded(store: Store) -> None
         store.answer()
     assert (told, pair_of() in store.parking.ordering_keys) == (["other", "again"], True)
     assert not store.parking.busy
+
+
+def test_the_ordering_keys_of_a_partition_come_and_go_with_it(store: Store) -> None:
+    """They are loaded with the settled records. Keys of other partitions are not."""
+    ledger.park(store.engine, GROUP, [ordered(1), ordered(2), ordered(3, b"l")], 500.0)
+    store.parking.load_stored(("t", 0), 9, lambda _: None)
+    assert pair_of() not in store.parking.ordering_keys
+    store.parking.poll(0.0)
+    store.answer()
+    assert [key for key in (b"k", b"l", b"m") if pair_of(key) in store.parking.ordering_keys] == [b"k", b"l"]
+    assert pair_of()._replace(partition=1) not in store.parking.ordering_keys
+    store.parking.forget({("t", 0)})
+    assert pair_of() not in store.parking.ordering_keys
 
 
 def test_with_too_many_ordering_keys_all_count_as_stored(store: Store) -> None:

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, event, insert, text
 
+from consumer.database.job import BACK_OFF
 from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
 from consumer.delivery.known_rows import TakenUp
@@ -446,6 +447,22 @@ def test_a_row_of_a_chain_that_does_not_fit_holds_the_rows_behind_it(
     monkeypatch.setattr("consumer.delivery.lanes.LANE_BYTES", 500)
     assert bench.look(0.125) == [1]
     assert len(bench.taken_up) == 1
+
+
+def test_a_failing_database_loses_no_due_key(bench: Bench) -> None:
+    """Due keys with a failed read are due again after the back-off. `fault` gives the reason."""
+    bench.look()
+    bench.store_here(bench.row(1), bench.row(2, due=50.0))
+    with bench.store.without():
+        bench.store.monotonic.now += 0.1
+        bench.recall.poll(0.0)
+        bench.store.answer()
+        assert "the tables are missing or old" in str(bench.recall.fault)
+        bench.recall.poll(0.0)
+        assert not bench.recall.busy
+    assert bench.look(BACK_OFF[0] * 1.1) == [1]
+    assert bench.recall.fault is None
+    assert bench.look(49.9) == [2]
 
 
 def test_an_unreadable_row_is_reported_and_retried(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

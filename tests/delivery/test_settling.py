@@ -338,6 +338,19 @@ def test_a_leaving_partition_keeps_nothing_in_memory(desk: Desk) -> None:
     assert desk.rows() == [("parked", 1, SHORT, 500, "status 500")]
 
 
+def test_a_withdrawn_retry_is_stored_unchanged(desk: Desk) -> None:
+    """It keeps its attempts, its error and its due time."""
+    delivery = desk.start()
+    desk.end(delivery, response(503))
+    desk.clock.now += 2
+    assert desk.lanes.withdraw(lambda each: each is delivery) == [delivery]
+    desk.settling.on_revoked(delivery)
+    assert desk.settled == []
+    desk.store.write()
+    assert desk.settled == [0]
+    assert desk.rows() == [("parked", 1, SHORT, 503, "status 503")]
+
+
 def test_a_withdrawn_delivery_is_stored_if_its_record_was_started(desk: Desk) -> None:
     """The next owner must not send the other deliveries of the record again."""
     record = desk.record(deliveries=2)
@@ -348,6 +361,20 @@ def test_a_withdrawn_delivery_is_stored_if_its_record_was_started(desk: Desk) ->
     desk.store.write()
     assert desk.settled == [0]
     assert desk.rows() == [("parked", 0, 0, None, None)]
+
+
+def test_an_unstarted_record_is_left_to_the_next_owner(desk: Desk) -> None:
+    """It is neither settled nor stored. The next owner reads it again from the log."""
+    desk.settling.on_revoked(Delivery(make_event(), desk.lanes.lane(desk.endpoint), desk.record()))
+    assert (desk.settled, desk.store.parking.backlog) == ([], 0)
+
+
+def test_a_withdrawn_row_stays_as_it_is(desk: Desk) -> None:
+    """It is still pending and due. This process no longer holds it."""
+    delivery = desk.due_row()
+    desk.settling.on_revoked(delivery)
+    assert (len(desk.taken_up), desk.store.parking.backlog) == (0, 0)
+    assert desk.rows() == [("parked", 1, 0, 500, "boom")]
 
 
 @pytest.mark.parametrize("stored", [False, True], ids=["record", "row"])

@@ -320,6 +320,17 @@ def test_types_wanted_during_a_look_up_are_requested_together(database: Database
     assert database.asked == [(key("a"),), (key("b"), key("c"))]
 
 
+@pytest.mark.parametrize("ttl", [0.0, 1.0])
+def test_waiting_records_are_answered_however_long_it_takes(database: Database, ttl: float) -> None:
+    """A slow database (10 s) answers the records that came before the request, even without a cache."""
+    catalog = database.catalog(ttl)
+    catalog.want([key("t")])
+    database.now += 10
+    database.answer()
+    assert catalog.match(key("t"), arrived=100.0) == ()
+    assert catalog.match(key("t"), arrived=100.001 + ttl) is None
+
+
 def test_a_steady_flow_never_waits(database: Database) -> None:
     """Half-way to its end an answer is requested again, while the old one is still used."""
     catalog = database.catalog(1.0)
