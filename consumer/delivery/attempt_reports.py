@@ -3,7 +3,7 @@
 Spans go by the semantic conventions for HTTP clients.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 from requests import PreparedRequest, RequestException, Response
@@ -61,27 +61,24 @@ def _receiver(url: str) -> Attributes:
 
 def exhausted(delivery: Delivery, failure: AttemptFailure) -> OperationalEvent:
     """The operational event of a delivery that is given up."""
-    endpoint, origin, attempts = delivery.lane.endpoint, delivery.origin, delivery.attempts
-    # A replay's row may have another row's event and number of attempts.
-    which = f"-{attempts}-{origin.id}" if isinstance(origin, StoredRow) else f"-{attempts}"
-    more = {"attempts": attempts, "error": failure.error, "status": failure.status}
-    return about_delivery("exhausted", delivery.event, endpoint.subscription_id, endpoint.url, more, which)
+    event, endpoint, origin = delivery.event, delivery.lane.endpoint, delivery.origin
+    more = {"attempts": delivery.attempts, "error": failure.error, "status": failure.status}
+    data = about_delivery(event, endpoint.subscription_id, endpoint.url) | more
+    identity = f"exhausted-{event.webhook_id}-{endpoint.subscription_id}-{delivery.attempts}"
+    if isinstance(origin, StoredRow):  # a replay's row may have another row's event and number of attempts
+        identity += f"-{origin.id}"
+    return OperationalEvent("delivery.exhausted", identity, data)
 
 
-def about_delivery(
-    what: str, event: Event, subscription_id: int, url: str, more: Mapping[str, object], which: str = ""
-) -> OperationalEvent:
-    """The operational event of something that happened to a delivery; `which` is a part of its id."""
-    data = {
+def about_delivery(event: Event, subscription_id: int, url: str) -> dict[str, object]:
+    """The data of an operational event about a delivery."""
+    return {
         "subscription_id": subscription_id,
         "url": redact_url(url),
         "webhook_id": event.webhook_id,
         "event_type": event.type,
         **event.record._asdict(),
-        **more,
     }
-    identity = f"{what.replace('_', '-')}-{event.webhook_id}-{subscription_id}{which}"
-    return OperationalEvent(f"delivery.{what}", identity, data)
 
 
 def secrets_of(delivery: Delivery, result: Response | RequestException) -> Sequence[str]:

@@ -64,6 +64,7 @@ class Refusals:
 
 def dead_lettered(item: NewDelivery, error: str) -> OperationalEvent:
     """The operational event of a delivery that the database would not store."""
-    last = item.last.error if item.last else None
-    more = {"attempts": item.attempt, "last_error": last, "error": error}
-    return about_delivery("dead_lettered", item.event, item.subscription_id, item.url, more)
+    event, last = item.event, item.last.error if item.last else None
+    data = about_delivery(event, item.subscription_id, item.url)
+    data |= {"attempts": item.attempt, "last_error": last, "error": error}
+    return OperationalEvent("delivery.dead_lettered", f"dead-lettered-{event.webhook_id}-{item.subscription_id}", data)
