@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from benchmarks.fleet.costs import MEASURED, Costs
 from benchmarks.fleet.world import TAIL_FROM, TAIL_SHAPE, TIMEOUT, World, later_than, setting
-from consumer.worker.handover import REVOKE_DRAIN
+from consumer.worker.ownership import REVOKE_DRAIN
 
 GROUPS = 20  # a twentieth of the pods at a time
 DRAIN = setting("drain")

@@ -37,7 +37,7 @@ from consumer.delivery.limits import TIMED_OUT
 from consumer.delivery.outcome import Failed
 from consumer.delivery.parking import STORE_BATCH
 from consumer.delivery.recall import DUE_KEYS, ROWS, SOON
-from consumer.delivery.retry import Retry, policy_for
+from consumer.delivery.retry import policy_for
 
 IN_MEMORY = setting("retry_in_memory")
 POLICY = policy_for(waits(), setting("retry_jitter"))
@@ -195,15 +195,15 @@ class _Pod:
             self._to_write.append(_Entry("delivered", delivery))
 
     def _failed(self, delivery: Delivery, now: float) -> None:
-        verdict = POLICY.decide(delivery.made, _FAILED)
-        if not isinstance(verdict, Retry):
+        wait = POLICY.decide(delivery.made, _FAILED)
+        if wait is None:
             self._missing.discard(delivery.number)
             del (self.owed if delivery.row else self.in_hand)[delivery.number]
             self.exhausted.add(delivery.number)
             self._to_write.append(_Entry("given up", delivery))
             return
-        lane, delivery.due = delivery.lane, now + verdict.wait
-        if not delivery.row and verdict.wait <= IN_MEMORY and lane.breaker.open_until is None:
+        lane, delivery.due = delivery.lane, now + wait
+        if not delivery.row and wait <= IN_MEMORY and lane.breaker.open_until is None:
             lane.waiting.add(delivery.number)
             self._waiting[delivery.number] = delivery
             self._at(delivery.due, partial(self._wake, delivery))

@@ -14,12 +14,12 @@ from consumer.http.urls import parse_target, redact_url
 from consumer.ledger.rows import AttemptFailure, OperationalEvent
 from consumer.sending.trace import secrets_in
 from consumer.subscriptions.endpoint import Endpoint
-from consumer.telemetry.tracer import Attributes, Span, Tracer
+from consumer.telemetry.tracer import Attributes, Tracer, TraceSpan
 
 _SAMPLED = "13579bdf"  # the last digit of a traceparent whose sampled bit is set
 
 
-def attempt_begins(tracer: Tracer, endpoint: Endpoint, events: Sequence[Event], attempts: int) -> Span:
+def attempt_begins(tracer: Tracer, endpoint: Endpoint, events: Sequence[Event], attempts: int) -> TraceSpan:
     """The span of a request that carries these events, after so many attempts.
 
     A batch belongs to the trace of its first sampled event and is linked to the others.
@@ -38,7 +38,7 @@ def attempt_begins(tracer: Tracer, endpoint: Endpoint, events: Sequence[Event], 
     return tracer.start("POST", "client", parent, attributes, links=links)
 
 
-def attempt_ends(span: Span, result: Response | RequestException | None) -> None:
+def attempt_ends(span: TraceSpan, result: Response | RequestException | None) -> None:
     """End the span with the request's result; None: it was cancelled. Any result but a 2xx is an error."""
     if isinstance(result, Response):
         status = result.status_code
@@ -61,21 +61,24 @@ def _receiver(url: str) -> Attributes:
 
 def exhausted(delivery: Delivery, failure: AttemptFailure) -> OperationalEvent:
     """The operational event of a delivery that is given up."""
-    event, endpoint = delivery.event, delivery.lane.endpoint
-    data = {
-        "subscription_id": endpoint.subscription_id,
-        "url": redact_url(endpoint.url),
+    event, endpoint, origin = delivery.event, delivery.lane.endpoint, delivery.origin
+    more = {"attempts": delivery.attempts, "error": failure.error, "status": failure.status}
+    data = about_delivery(event, endpoint.subscription_id, endpoint.url) | more
+    identity = f"exhausted-{event.webhook_id}-{endpoint.subscription_id}-{delivery.attempts}"
+    if isinstance(origin, StoredRow):  # a replay's row may have another row's event and number of attempts
+        identity += f"-{origin.id}"
+    return OperationalEvent("delivery.exhausted", identity, data)
+
+
+def about_delivery(event: Event, subscription_id: int, url: str) -> dict[str, object]:
+    """The data of an operational event about a delivery."""
+    return {
+        "subscription_id": subscription_id,
+        "url": redact_url(url),
         "webhook_id": event.webhook_id,
         "event_type": event.type,
         **event.record._asdict(),
-        "attempts": delivery.attempts,
-        "error": failure.error,
-        "status": failure.status,
     }
-    identity = f"exhausted-{event.webhook_id}-{endpoint.subscription_id}-{delivery.attempts}"
-    if isinstance(delivery.origin, StoredRow):  # a replay's row may have another row's event and number of attempts
-        identity += f"-{delivery.origin.id}"
-    return OperationalEvent("delivery.exhausted", identity, data)
 
 
 def secrets_of(delivery: Delivery, result: Response | RequestException) -> Sequence[str]:

@@ -8,14 +8,12 @@
                                                    └─────────────────────── the probe succeeds ────────┘
 
 A hundred answers in a row without a 2xx open it too, until a 2xx comes. Such a receiver works, so several probes go at
-once: deliveries that it never accepts must not hold up deliveries that it would accept. One request that cannot be sent
-at all opens it at once. Times are monotonic seconds and come with the call. The caller decides which results are
-failures (`Failed.unavailable`) and keeps at most `window` requests open. A result names the time at which its request
-started; results of requests from before the last probe, or from before the window was last halved, are ignored. A
-cancelled request therefore needs no report: the next request is the probe.
+once: deliveries that it never accepts must not hold up deliveries that it would accept.
 
-A healthy breaker has no state. It starts to count at a failure, so that successes from before an outage do not delay
-its detection.
+Times are monotonic seconds and come with the call. The caller decides which results are failures (`Failed.unavailable`)
+and keeps at most `window` requests open. Results of requests from before the last probe, or from before the window was
+last halved, are ignored. A cancelled request therefore needs no report: the next request is the probe. A healthy
+breaker has no state: successes from before an outage do not delay its detection.
 """
 
 from collections.abc import Callable
@@ -114,18 +112,6 @@ class Breaker:
     No request may start before `open_until`; after that the breaker is half-open. None means closed, or slow start.
     `restrains` says that there is a window; it is an attribute because every delivery reads it.
     """
-
-    __slots__ = (
-        "_failed_at",
-        "_open_for",
-        "_probes",
-        "_random",
-        "_recent",
-        "_refused",
-        "_slow_start",
-        "open_until",
-        "restrains",
-    )
 
     def __init__(self, random: Callable[[], float]) -> None:
         self._random = random

@@ -7,6 +7,7 @@ request carries a batch, the lane waits until that is complete. No I/O; times ar
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import ceil, inf
 from random import random
 from typing import NamedTuple
@@ -15,17 +16,16 @@ from requests import RequestException
 from requests.exceptions import InvalidURL
 
 from consumer.delivery.breaker import Breaker
-from consumer.delivery.limits import TokenBucket
+from consumer.delivery.limits import LARGEST, TokenBucket
 from consumer.delivery.outcome import unavailable
 from consumer.events.event import Event
-from consumer.ledger.rows import AttemptFailure, OrderingKey
+from consumer.ledger.rows import AttemptFailure, DueDelivery, OrderingKey
 from consumer.sending.signing import Template, prepare
 from consumer.sending.transfer import Transfer
 from consumer.subscriptions.endpoint import Endpoint
 
 LANE_DELIVERIES = 1000
 LANE_BYTES = 16 * 2**20
-LARGEST = 2**20  # bytes of one body; a lane with less room than this is full
 BATCH_BYTES = 2**20  # of the bodies of a batch together; a larger body goes alone
 OPEN_DELIVERIES = 10_000  # of one lane, in open batches: some 10 MB
 QUEUE_SECONDS = 5.0  # of deliveries at a limited rate: queued deliveries hold back their partition's low-water mark
@@ -56,6 +56,7 @@ class StoredRow(NamedTuple):
     schedule_start: int = 0
 
 
+@dataclass(slots=True, eq=False)
 class Delivery:
     """An event on its way to one subscription.
 
@@ -66,44 +67,28 @@ class Delivery:
     request takes.
     """
 
-    __slots__ = (
-        "attempts",
-        "batch_members",
-        "due_at",
-        "event",
-        "first",
-        "lane",
-        "last",
-        "ordering_key",
-        "origin",
-        "queued_at",
-        "released",
-        "rendered",
-        "sent_to",
-        "slots",
-        "started_at",
-        "transfer",
-    )
+    event: Event
+    lane: "Lane"
+    origin: OpenRecord | StoredRow
+    ordering_key: OrderingKey | None = None
+    attempts: int = 0
+    first: AttemptFailure | None = None
+    last: AttemptFailure | None = None
+    due_at: float = 0.0  # unix seconds, of the next attempt
+    queued_at: float = 0.0
+    started_at: float = 0.0
+    sent_to: Endpoint | None = None  # the endpoint of its request; the lane may get another url meanwhile
+    transfer: Transfer | None = None
+    batch_members: Sequence["Delivery"] = ()
+    released: bool = False
+    rendered: bytes | None = None
+    slots: int = 1
 
-    def __init__(
-        self, event: Event, lane: "Lane", origin: OpenRecord | StoredRow, ordering_key: OrderingKey | None = None
-    ) -> None:
-        self.event = event
-        self.lane = lane
-        self.origin = origin
-        self.ordering_key = ordering_key
-        self.attempts = 0
-        self.first: AttemptFailure | None = None
-        self.last: AttemptFailure | None = None
-        self.due_at = 0.0  # unix seconds, of the next attempt
-        self.queued_at = 0.0
-        self.started_at = 0.0
-        self.sent_to: Endpoint | None = None  # the endpoint of its request; the lane may get another url meanwhile
-        self.transfer: Transfer | None = None
-        self.batch_members: Sequence[Delivery] = ()
-        self.released = False
-        self.rendered: bytes | None = None
-        self.slots = 1
+    @classmethod
+    def of_row(cls, row: DueDelivery, lane: "Lane") -> "Delivery":
+        """A stored delivery, with the attempts that were made."""
+        origin = StoredRow(row.id, row.schedule_start)
+        return cls(row.event, lane, origin, row.ordering_key, row.attempt, row.first, row.last)
 
     @property
     def goes_alone(self) -> bool:
@@ -125,31 +110,6 @@ class Delivery:
 
 class Lane:
     """The deliveries of one subscription that are in this process."""
-
-    __slots__ = (
-        "batch",
-        "bounded",
-        "breaker",
-        "capacity",
-        "chains",
-        "connects",
-        "endpoint",
-        "gathers",
-        "held",
-        "held_bytes",
-        "in_flight",
-        "limit",
-        "listed",
-        "moved_at",
-        "pace",
-        "prepared",
-        "queue",
-        "slots",
-        "timed_out",
-        "unsendable",
-        "waiting",
-        "warm",
-    )
 
     def __init__(self, endpoint: Endpoint, share: float, now: float) -> None:
         self.queue: deque[Delivery] = deque()
@@ -185,6 +145,7 @@ class Lane:
 
     def bound(self, share: float, now: float) -> None:
         """Take this share of the subscription's limits, which count requests; at least one request."""
+        self.share = share
         most, rate, self.batch = self.endpoint.max_in_flight, self.endpoint.rate_limit, self.endpoint.batch
         self.limit = None if most is None else max(1, int(most * share + 1e-9))  # 0.29 of 100 is a little less than 29
         size = 1

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from math import inf
 
-from consumer.delivery.memory import Memory
+from consumer.delivery.limits import Memory
 from consumer.events.event import Event, TopicPartition
 from consumer.ledger.rows import DueKey, OrderingKey, order_key
 from consumer.subscriptions.endpoint import Endpoint

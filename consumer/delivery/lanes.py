@@ -9,22 +9,21 @@ Four bounds keep lanes apart:
 - All lanes whose last result was a time-out share a quarter of the slots, however many receivers hang.
 - Each turn opens few new TLS connections.
 
-A lane's queue is bounded. When it is full, the worker waits for a receiver that takes deliveries quickly; for any other
-receiver it stores further deliveries in the database, so that the partition goes on. All lanes together hold at most
-ALL_DELIVERIES; empty lanes may hold one delivery each beyond that, up to twice the number. Deliveries with one ordering
-key go one at a time; the others wait in a chain behind the current one. A batch counts as one request. A large request
-takes several slots, which bounds the bytes of open requests. No I/O; times are monotonic.
+A lane's queue is bounded, and so are all lanes together (`admit`). Deliveries with one ordering key go one at a time;
+the others wait in a chain behind the current one. A batch counts as one request. A large request takes several slots,
+which bounds the bytes of open requests. No I/O; times are monotonic.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from enum import Enum, auto
+from functools import cache
 from heapq import heapify, heappop, heappush
 from itertools import count
 
-from consumer.delivery.delivery import LANE_BYTES, LANE_DELIVERIES, LARGEST, Delivery, Lane
-from consumer.delivery.limits import Share, Shares, Slots
+from consumer.delivery.delivery import LANE_BYTES, LANE_DELIVERIES, Delivery, Lane
+from consumer.delivery.limits import LARGEST, Share, Slots
 from consumer.ledger.rows import OrderingKey
 from consumer.loop.part import first
 from consumer.subscriptions.endpoint import Endpoint
@@ -52,7 +51,7 @@ class Lanes:
     def __init__(self, slots: int) -> None:
         self.slots = Slots(slots, STILL)
         self.held = 0
-        self._shares = Shares()
+        self._share: Share = lambda _topics: 1.0
         self._held_bytes = 0
         self._now = 0.0
         self._lanes: dict[int, Lane] = {}
@@ -93,42 +92,43 @@ class Lanes:
             if len(self._lanes) >= self._most:
                 self._lanes = {key: lane for key, lane in self._lanes.items() if not lane.idle(self._now)}
                 self._most = len(self._lanes) + IDLE_LANES  # so that not every new lane walks all busy ones
-            lane = self._lanes[endpoint.subscription_id] = Lane(endpoint, self._shares.of(endpoint), self._now)
+            lane = self._lanes[endpoint.subscription_id] = Lane(endpoint, self._share_of(endpoint), self._now)
         elif lane.endpoint is not endpoint:
             # An outage marks thousands of subscriptions as failing, which changes nothing in their requests.
-            if lane.endpoint == endpoint or replace(lane.endpoint, failing_since=endpoint.failing_since) == endpoint:
+            if replace(lane.endpoint, failing_since=endpoint.failing_since) == endpoint:
                 lane.endpoint = endpoint
             else:
-                lane.serve(endpoint, self._shares.of(endpoint), self._now)
+                lane.serve(endpoint, self._share_of(endpoint), self._now)
                 self._changed[lane] = None
         return lane
 
-    def find(self, subscription_id: int) -> Lane | None:
-        """The lane of a subscription, if there is one."""
-        return self._lanes.get(subscription_id)
-
     def rebound(self, share: Share) -> None:
         """Share limits anew: partitions have come or gone, or topics have become busy or quiet."""
-        before, self._shares = self._shares, Shares(share)
+        self._share = cache(share)  # many subscriptions name the same topics, and most name none
         for lane in self:
-            mine = self._shares.of(lane.endpoint)
-            if mine != before.of(lane.endpoint):
+            mine = self._share_of(lane.endpoint)
+            if mine != lane.share:
                 lane.bound(mine, self._now)
                 self._changed[lane] = None
+
+    def _share_of(self, endpoint: Endpoint) -> float:
+        """The share of a subscription's limits, above 0 and at most 1."""
+        return self._share(None if endpoint.selection is None else endpoint.selection.topics)
 
     def room(self, subscription_id: int, now: float) -> int:
         """How many of a subscription's stored deliveries may be taken up."""
         lane = self._lanes.get(subscription_id)
         room = LANE_DELIVERIES if lane is None else max(0, lane.room(now))
-        if self._full:
-            return 0 if self._packed or (lane is not None and lane.held) else min(1, room)
-        return room
+        if not self._full:
+            return room
+        return 0 if self._packed or (lane is not None and lane.held) else min(1, room)
 
     def admit(self, lane: Lane, size: int, now: float) -> Admission:
         """Whether a delivery of `size` bytes may be queued at `now`.
 
         A full lane is waited for if its receiver is fast, or if receivers are fast as a whole and it only waits for its
-        turn or for slots. An empty lane in a full process is waited for unless nothing queued could start.
+        turn or for slots. For any other receiver, deliveries are stored, so that the partition goes on. An empty lane
+        may hold one delivery in a full process, and is waited for beyond that unless nothing queued could start.
         """
         limited = lane.pace is not None or lane.breaker.restrains
         if limited and lane.room(now) <= 0:
@@ -144,12 +144,11 @@ class Lanes:
             and self._held_bytes + size <= ALL_BYTES
         ):
             return Admission.QUEUE
-        if lane.batch is None:
-            if now - lane.moved_at < STILL and lane.queue and now - lane.queue[0].queued_at < SLOW:
-                return Admission.BACKPRESSURE
-            waits_for_us = self.slots.quick
-        else:  # the head may have waited for the rest of its batch
-            waits_for_us = self.slots.quick or self.slots.taken < self.slots.total
+        waits_for_us = self.slots.quick
+        if lane.batch is not None:  # the head may have waited for the rest of its batch
+            waits_for_us = waits_for_us or self.slots.taken < self.slots.total
+        elif now - lane.moved_at < STILL and lane.queue and now - lane.queue[0].queued_at < SLOW:
+            return Admission.BACKPRESSURE
         return Admission.BACKPRESSURE if waits_for_us and self._may_start(lane, now) else Admission.STORE
 
     def enqueue(self, delivery: Delivery, now: float) -> None:
@@ -187,7 +186,7 @@ class Lanes:
             self._look_again()
         if not self._connections:
             self._connections = NEW_CONNECTIONS
-            self._unblock()
+            self._readmit(self._blocked)
         while self._waiting and self._waiting[0][0] <= now:
             lane = heappop(self._waiting)[2]
             if not lane.waiting or lane.waiting[0][0] > now:
@@ -202,13 +201,11 @@ class Lanes:
         while self._resting and self._resting[0][0] <= now:
             lane = heappop(self._resting)[2]
             lane.listed = False
-            if lane.queue:
-                self._list(lane)
+            self._list(lane)  # `next` skips a lane whose deliveries were taken out
         while self._gathering and (self._gathering[0][0] <= now or self._full):
             lane = heappop(self._gathering)[2]
             lane.gathers = False
-            if lane.queue:
-                self._list(lane)
+            self._list(lane)
 
     def next(self, now: float) -> Delivery | None:
         """Take the next delivery that may start, with its batch, lane by lane in turn; None if none may start."""
@@ -269,17 +266,17 @@ class Lanes:
         lane.moved_at, lane.warm = self._now, True
         self.slots.free(slots, timed_out=lane.timed_out)
         if lane.timed_out:
-            self._uncap()
+            self._readmit(self._capped)
         if lane.queue:
             self._list(lane)
-        self._unblock()
+        self._readmit(self._blocked)
 
     def ended(self, lane: Lane, *, timed_out: bool) -> None:
         """A request of this lane has ended with a time-out, or with another result."""
         if lane.timed_out is not timed_out:
             lane.timed_out = timed_out
             self.slots.changed(lane.slots, timed_out=timed_out)
-            self._uncap()
+            self._readmit(self._capped)
 
     def go_on(self, lane: Lane, ordering_key: OrderingKey) -> None:
         """The current delivery of this ordering key has ended: queue the next one, if there is one."""
@@ -299,14 +296,10 @@ class Lanes:
 
     def withdraw(self, whose: Callable[[Delivery], bool]) -> list[Delivery]:
         """Take out deliveries that are not open and that `whose` selects: all of an ordering key, or none."""
-        return [each for lane in self if lane.held for each in self._take(lane, whose)]
+        return [each for lane in self if lane.held for each in self.clear(lane, whose)]
 
-    def clear(self, lane: Lane) -> list[Delivery]:
-        """Take out all deliveries of a lane that are not open."""
-        return self._take(lane, lambda _: True)
-
-    def _take(self, lane: Lane, whose: Callable[[Delivery], bool]) -> list[Delivery]:
-        """Take out of one lane. It stays in the lists: `next` and `wake` skip deliveries that are gone."""
+    def clear(self, lane: Lane, whose: Callable[[Delivery], bool] = lambda _: True) -> list[Delivery]:
+        """Take out deliveries of one lane, as `withdraw`. It stays in the lists: `next` skips what is gone."""
         taken = [each for each in lane.queue if whose(each)]
         lane.queue = deque(each for each in lane.queue if not whose(each))
         taken.extend(entry[2] for entry in lane.waiting if whose(entry[2]))
@@ -324,8 +317,7 @@ class Lanes:
         return taken
 
     def _hold(self, delivery: Delivery, sign: int) -> int:
-        size = delivery.event.size
-        lane = delivery.lane
+        size, lane = delivery.event.size, delivery.lane
         lane.held += sign
         lane.held_bytes += sign * size
         self.held += sign
@@ -377,15 +369,10 @@ class Lanes:
         """Whether a lane has its share of slots. The caller has found that it has at least `free` less half of all."""
         return lane.slots >= (BUSY * free if lane.warm else free) or now - lane.moved_at >= STILL
 
-    def _unblock(self) -> None:
-        if self._blocked:
-            self._ready.extend(self._blocked)
-            self._blocked.clear()
-
-    def _uncap(self) -> None:
-        if self._capped:
-            self._ready.extend(self._capped)
-            self._capped.clear()
+    def _readmit(self, lanes: list[Lane]) -> None:
+        if lanes:
+            self._ready.extend(lanes)
+            lanes.clear()
 
     def _list(self, lane: Lane) -> None:
         if not lane.listed:

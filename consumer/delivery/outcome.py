@@ -1,12 +1,5 @@
 """The outcome of an attempt, as types. Pure.
 
-Delivered      a 2xx status line was received
-Failed         worth another attempt: any other status, a time-out, a network error
-Rejected       a status that the subscription declares final: this delivery ends
-Gone           410: the receiver wants no more deliveries; the subscription is disabled
-Unsendable     the url or the egress rule forbids the request; this is no attempt
-Undeliverable  no request can be built from the event: no attempt can succeed
-
 `response` is the start of the answer's body, for operators to read: it is untrusted, never logged, and None if empty.
 """
 
@@ -30,13 +23,16 @@ _OVERLOADED = frozenset((HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUEST
 
 
 class Delivered(NamedTuple):
-    """A 2xx."""
+    """A 2xx status line was received."""
 
     status: int
 
 
 class Failed(NamedTuple):
-    """Worth another attempt, not earlier than in `retry_after` seconds if the receiver asked for that."""
+    """Worth another attempt: any other status, a time-out, a network error.
+
+    Not earlier than in `retry_after` seconds if the receiver asked for that.
+    """
 
     error: str
     status: int | None = None
@@ -60,7 +56,7 @@ def unavailable(status: int | None) -> bool:
 
 
 class Rejected(NamedTuple):
-    """A status that the subscription declares final."""
+    """A status that the subscription declares final: this delivery ends."""
 
     error: str
     status: int
@@ -68,7 +64,7 @@ class Rejected(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """A 410 (RFC 9110 section 15.5.11: likely to be permanent; links to it should be removed)."""
+    """A 410, which disables the subscription (RFC 9110 section 15.5.11: likely to be permanent)."""
 
     error: str = "the receiver answered 410 Gone"
     status: int = HTTPStatus.GONE
@@ -76,7 +72,7 @@ class Gone(NamedTuple):
 
 
 class Unsendable(NamedTuple):
-    """Nothing was sent, and nothing can be until the url, a setting or the address of its name changes."""
+    """The url or the egress rule forbids the request, until one of them or the name's address changes: no attempt."""
 
     error: str
     status: None = None
@@ -84,7 +80,7 @@ class Unsendable(NamedTuple):
 
 
 class Undeliverable(NamedTuple):
-    """No attempt can succeed."""
+    """No request can be built from the event: no attempt can succeed."""
 
     error: str
     status: None = None

@@ -1,13 +1,9 @@
 """Writes deliveries to the database: in batches, one at a time, until the database has them.
 
-The loop calls `park` and `resolve` to add writes, and `poll` in each turn. A delivery is settled once its transaction
-is committed. If the database fails, the batch is kept and written again after a back-off; the ledger's statements are
-repeatable.
-
-If the database refuses a batch, or takes too long for it, the batch is halved until one write is left: another session
-locks its row, or a constraint rejects it. That write is set aside with its own back-off, and the others go on. The
-offset of a new delivery is held until it is stored. If the database has refused it for `refused_after` seconds, or can
-never hold one of its characters, it is handed to `on_refused` in place of that.
+If the database fails, the batch is kept and written again after a back-off; the ledger's statements are repeatable. If
+it refuses a batch, or takes too long for it, the batch is halved until one write is left, which is set aside
+(`set_aside`). If it has refused a new delivery for `refused_after` seconds, or can never hold one of its characters,
+the delivery is handed to `on_refused`.
 """
 
 from collections import deque
@@ -131,7 +127,7 @@ class Parking(Part):
 
     @property
     def read_backoff(self) -> float:
-        """Seconds that loading stored deliveries pauses after an error; 0 after a success."""
+        """As `write_backoff`, of loading stored deliveries."""
         return self._reads.backoff
 
     @property
@@ -204,16 +200,13 @@ class Parking(Part):
             if partition not in asked:
                 self._to_load.append(_Load(partition, most, 0, None))
 
-    def load_stored(self, partition: TopicPartition, from_offset: int, loaded: Loaded) -> None:
+    def load_stored(self, partition: TopicPartition, from_offset: int, loaded: Loaded, *, more: bool = False) -> None:
         """Look up which deliveries of an assigned partition are stored, from an offset on; repeated until it succeeds.
 
-        The answer includes the partition's ordering keys. It may cover the first offsets only.
+        The answer may cover the first offsets only: then ask for `more`, from a higher offset on. The first look-up of
+        a partition reads its ordering keys too.
         """
-        self._to_load.append(_Load(partition, self.ordering_keys.most, from_offset, loaded))
-
-    def load_more(self, partition: TopicPartition, from_offset: int, loaded: Loaded) -> None:
-        """Look up the stored deliveries from a higher offset on."""
-        self._to_load.append(_Load(partition, None, from_offset, loaded))
+        self._to_load.append(_Load(partition, None if more else self.ordering_keys.most, from_offset, loaded))
 
     def _load(self) -> None:
         load = partition, most, from_offset, loaded = self._to_load[0]

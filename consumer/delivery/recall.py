@@ -8,13 +8,13 @@ behind an open circuit breaker, or through rows of other workers' partitions.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from math import inf
 from typing import NamedTuple
 
 import structlog
+from sqlalchemy import Engine
 
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage, translated
@@ -22,13 +22,13 @@ from consumer.database.job import ThreadJob
 from consumer.delivery.delivery import Delivery, StoredRow
 from consumer.delivery.known_rows import RowsReading, TakenUp
 from consumer.delivery.lanes import Admission, Lanes
-from consumer.delivery.memory import Memory
+from consumer.delivery.limits import Memory
 from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition
-from consumer.ledger.assigned import Scanned
-from consumer.ledger.due import POSTPONED, Fetched, FetchRequest
-from consumer.ledger.marks import RecentMarks
+from consumer.ledger.assigned import Scanned, scan
+from consumer.ledger.due import POSTPONED, Fetched, FetchRequest, postpone
+from consumer.ledger.marks import RecentMarks, recent
 from consumer.ledger.rows import DueDelivery, DueKey, OrderingKey, due_key_of
 from consumer.loop.part import Part
 from consumer.matching.selection import FILTER_TOO_LARGE, TURN, FilterResult, Selector
@@ -43,13 +43,7 @@ DUE_KEYS = 128  # due keys in one job
 ROWS = 500  # rows in one job
 
 
-class Ledger(NamedTuple):
-    """The ledger's functions for the database thread, partially applied."""
-
-    scan: Callable[[Sequence[TopicPartition], DueKey | None], Scanned]
-    recent: Callable[[datetime | None], RecentMarks]
-    fetch: Callable[[Sequence[FetchRequest], float], Fetched]
-    postpone: Callable[[Iterable[int], float], None]
+Fetch = Callable[[Sequence[FetchRequest], float], Fetched]
 
 
 class _Answer(NamedTuple):
@@ -60,7 +54,7 @@ class _Answer(NamedTuple):
 
 
 class Recall(Part):
-    """Looks for rows of this worker's partitions, which `partitions` gives.
+    """Looks for rows of this worker's partitions, which `partitions` gives. `fetch` runs on the database thread.
 
     `given_out(partition)` returns a predicate on offsets: whether all records up to the offset were fanned out. An
     ordered row waits for that: an earlier delivery of its key that was unsettled before a crash may still come.
@@ -68,7 +62,9 @@ class Recall(Part):
 
     def __init__(
         self,
-        ledger: Ledger,
+        engine: Engine,
+        group: str,
+        fetch: Fetch,
         thread: DatabaseThread,
         parking: Parking,
         lanes: Lanes,
@@ -81,7 +77,8 @@ class Recall(Part):
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
-        self._ledger = ledger
+        self._engine, self._group = engine, group
+        self._fetch = fetch
         self._looks = ThreadJob[_Answer](thread.submit, "could not look for due deliveries", monotonic)
         self._parking = parking
         self._lanes = lanes
@@ -154,19 +151,12 @@ class Recall(Part):
             return
         reading = self._parking.ordering_keys.begin_reading()
         self._begun_anew = False
-        clock, after, partitions, since = (
-            self._clock(),
-            self._scanned_to,
-            sorted(owned) if scanning else (),
-            self._seen.until,
-        )
-
-        postpones = now >= self._next_postponing
+        clock, after, since, postpones = self._clock(), self._scanned_to, self._seen.until, now >= self._next_postponing
 
         def job() -> _Answer:  # marks first: marks written during the scan are seen the next time
-            marks = self._ledger.recent(since) if marking else None
-            scanned = self._ledger.scan(partitions, after) if scanning else None
-            fetched = self._ledger.fetch(wants, clock) if wants else None
+            marks = recent(self._engine, self._group, since) if marking else None
+            scanned = scan(self._engine, self._group, sorted(owned), after) if scanning else None
+            fetched = self._fetch(wants, clock) if wants else None
             if fetched is None or not fetched.faulty:
                 return _Answer(marks, scanned, fetched, None)
             return _Answer(marks, scanned, fetched, self._postpone(fetched, clock) if postpones else "")
@@ -176,7 +166,7 @@ class Recall(Part):
     def _postpone(self, fetched: Fetched, now: float) -> str | None:
         """Postpone the faulty rows, on the database thread. Returns the error if one of them cannot be changed."""
         try:
-            self._ledger.postpone(fetched.faulty, now + POSTPONED)
+            postpone(self._engine, fetched.faulty, now + POSTPONED)
         except Exception as error:
             cause = translated(error)
             if is_outage(cause):
@@ -222,13 +212,9 @@ class Recall(Part):
 
     def _marked(self, seen: RecentMarks, partitions: Collection[TopicPartition]) -> None:
         """Act on the marks that are new among the recent ones."""
-        before, self._seen = self._seen, seen
-        due_keys = [
-            due_key
-            for due_key, asked in seen.due_keys.items()
-            if before.due_keys.get(due_key) != asked and due_key[:2] in partitions
-        ]
-        self._note(dict.fromkeys(due_keys, 0.0))
+        before, self._seen = self._seen.due_keys, seen
+        news = (due_key for due_key, asked in seen.due_keys.items() if before.get(due_key) != asked)
+        self._note({due_key: 0.0 for due_key in news if due_key[:2] in partitions})
 
     def _wants(self, now: float, partitions: Collection[TopicPartition]) -> list[FetchRequest]:
         """Due keys that are due, with room for their rows. They are removed until the answer puts them back."""
@@ -292,14 +278,11 @@ class Recall(Part):
                 else:
                     self._note({due_key: 0.0})
                 continue
-            delivery = Delivery(row.event, lane, StoredRow(row.id, row.schedule_start), row.ordering_key)
-            delivery.attempts = row.attempt
-            delivery.first, delivery.last = row.first, row.last
             self._rows.add(row.id, due_key, row.event)
             if row.ordering_key is not None:  # a redelivery goes before later deliveries that are here
                 first_stored = self._settling.give_way(row.ordering_key, offset, lane)
                 ends[row.ordering_key] = min(first_stored, ends[row.ordering_key])
-            self._lanes.enqueue(delivery, now)
+            self._lanes.enqueue(Delivery.of_row(row, lane), now)
         self._parking.due_keys.postpone(later, self._clock() + EARLY)
 
     def _is_early(
@@ -330,14 +313,14 @@ class Recall(Part):
             case FilterResult.NOT_ASKED:  # broken or over its budget since this look began
                 self._note({due_key: 0.0})
             case FilterResult.UNWANTED:
-                self._settling.on_unwanted(row)
+                self._rows.add(row.id, due_key, row.event)
+                delivery = Delivery.of_row(row, self._lanes.lane(row.endpoint))
+                self._settling.on_unwanted(delivery, StoredRow(row.id, row.schedule_start))
             case FilterResult.TOO_LARGE:
                 lane = self._lanes.lane(row.endpoint)
                 if row.ordering_key in lane.chains:  # an earlier delivery of its key is under way here
                     self._note({due_key: 0.0})
                     return False
                 self._rows.add(row.id, due_key, row.event)
-                delivery = Delivery(row.event, lane, StoredRow(row.id, row.schedule_start), row.ordering_key)
-                delivery.attempts, delivery.first, delivery.last = row.attempt, row.first, row.last
-                self._settling.on_undeliverable(delivery, FILTER_TOO_LARGE)
+                self._settling.on_undeliverable(Delivery.of_row(row, lane), FILTER_TOO_LARGE)
         return False

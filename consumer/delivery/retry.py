@@ -1,7 +1,7 @@
-"""What follows a failed attempt: another one, in memory or from the database, or none. A tenacity policy decides.
+"""When a failed delivery is tried again, or that it is given up. Pure.
 
-tenacity decides (`iter`) and the loop waits, in memory or, for long waits, in the database. The policy reads only the
-number of attempts, so a stored delivery continues where it was. A delivery that succeeds never reaches the policy.
+A tenacity policy decides (`iter`), and the loop waits, in memory or, for long waits, in the database. The policy reads
+only the number of attempts, so a stored delivery continues where it was. A success never reaches the policy.
 
 A delivery's age is its number of attempts, not the time since the first one. An attempt may be late, because no worker
 ran, the circuit breaker was open or the subscription was disabled. It is still that attempt: the next wait is the next
@@ -12,7 +12,7 @@ attempt. A schedule may thus take longer than the sum of its waits, never shorte
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple, NoReturn
+from typing import NoReturn
 
 from tenacity import BaseRetrying, DoSleep, RetryCallState, retry_if_result, stop_after_attempt
 from tenacity.wait import wait_base, wait_chain, wait_fixed, wait_none, wait_random
@@ -20,33 +20,6 @@ from tenacity.wait import wait_base, wait_chain, wait_fixed, wait_none, wait_ran
 from consumer.delivery.outcome import Failed, Outcome
 
 MOST_RETRY_AFTER = 86400.0  # seconds; a receiver may push its next attempt back by a day, not out of the schedule
-
-
-class Retry(NamedTuple):
-    """Again, `wait` seconds from now."""
-
-    wait: float
-
-
-class GiveUp(NamedTuple):
-    """No further attempt."""
-
-
-class RetryIn(NamedTuple):
-    """The delivery waits in memory for its next attempt, so many seconds."""
-
-    seconds: float
-
-
-class WriteResult(NamedTuple):
-    """The database gets the result: delivered, given up (`exhausted`), or waiting there until `due` (unix seconds)."""
-
-    status: Literal["delivered", "parked", "exhausted"]
-    due: float | None = None
-
-
-NextStep = RetryIn | WriteResult
-DELIVERED = WriteResult("delivered")
 
 
 def asked_for(outcome: object) -> float:
@@ -75,20 +48,21 @@ class RetryPolicy(BaseRetrying):
             retry=retry_if_result(lambda outcome: isinstance(outcome, Failed)),
             stop=stop_after_attempt(len(schedule) + 1),
             wait=wait_at_least_retry_after(wait_chain(*waits)) if waits else wait_none(),
-            retry_error_callback=lambda _: GiveUp(),
+            retry_error_callback=lambda _: None,
         )
 
-    def decide(self, attempts: int, failed: Failed) -> Retry | GiveUp:
-        """Whether to retry now that the last of `attempts` (1 or more) attempts of the current schedule has `failed`.
+    def decide(self, attempts: int, failed: Failed) -> float | None:
+        """Seconds to wait now that the last of `attempts` (1 or more) attempts of the current schedule has `failed`.
 
-        A redelivery begins a new schedule. If the schedule was changed, the count continues in the new one.
+        None: no further attempt. A redelivery begins a new schedule. If the schedule was changed, the count continues
+        in the new one.
         """
         state = RetryCallState(self, fn=None, args=(), kwargs={})
         state.attempt_number = attempts
         state.set_result(failed)
         self.begin()
         action = self.iter(state)
-        return Retry(float(action)) if isinstance(action, DoSleep) else GiveUp()
+        return float(action) if isinstance(action, DoSleep) else None
 
     def __call__(self, *_: object, **__: object) -> NoReturn:
         """Refused: this policy never sleeps, so it cannot run a function."""
@@ -101,20 +75,11 @@ def policy_for(schedule: tuple[float, ...], jitter: float) -> RetryPolicy:
     return RetryPolicy(schedule, jitter)
 
 
-def after_failure(verdict: Retry | GiveUp, now: float, *, in_memory: float | None) -> RetryIn | WriteResult:
-    """The delivery may wait `in_memory` seconds for a retry in memory; None: not at all. `now` is in unix seconds."""
-    if isinstance(verdict, GiveUp):
-        return WriteResult("exhausted")
-    if in_memory is not None and verdict.wait <= in_memory:
-        return RetryIn(verdict.wait)
-    return WriteResult("parked", now + verdict.wait)
+def wait_after(outcome: Outcome, attempts: int, policy: RetryPolicy, *, shared: bool) -> float | None:
+    """Seconds until a delivery is tried again whose attempt has failed, the last of `attempts` on its schedule.
 
-
-def verdict_on(outcome: Outcome, attempts: int, policy: RetryPolicy, *, shared: bool) -> Retry | GiveUp:
-    """Whether a delivery whose attempt has failed is tried again; `attempts` were made on its schedule.
-
-    `shared`: the failure may concern another event of the same batch. No delivery is given up for a failure that it may
-    not have caused; each is retried alone.
+    None: it is given up. `shared`: the failure may concern another event of the same batch. No delivery is given up for
+    a failure that it may not have caused; each is retried alone.
     """
-    verdict = policy.decide(attempts, outcome) if isinstance(outcome, Failed) else GiveUp()
-    return Retry(asked_for(outcome)) if shared and isinstance(verdict, GiveUp) else verdict
+    wait = policy.decide(attempts, outcome) if isinstance(outcome, Failed) else None
+    return asked_for(outcome) if shared and wait is None else wait

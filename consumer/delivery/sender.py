@@ -11,7 +11,7 @@ from requests import RequestException, Response
 from consumer.delivery.attempt_reports import attempt_begins, attempt_ends, fields
 from consumer.delivery.delivery import Delivery, Lane, OpenRecord
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.memory import Memory
+from consumer.delivery.limits import Memory
 from consumer.delivery.settling import Settling
 from consumer.errors import NoDescriptor, NotAuthorized
 from consumer.events.event import Event
@@ -22,7 +22,7 @@ from consumer.sending.exchange import SignedRequest
 from consumer.sending.payloads import Rendered, Unrenderable, parse, render
 from consumer.sending.request import build, build_batch
 from consumer.sending.signing import Template
-from consumer.telemetry.tracer import Span, Tracer
+from consumer.telemetry.tracer import Tracer, TraceSpan
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +50,7 @@ class Sender(Part):
         monotonic: Callable[[], float],
         tracer: Tracer | None = None,
     ) -> None:
-        self.open: dict[Delivery, Span | None] = {}
+        self.open: dict[Delivery, TraceSpan | None] = {}
         self._lanes = lanes
         self._settling = settling
         self._transport = transport
@@ -131,7 +131,7 @@ class Sender(Part):
                 lane.breaker.trip(self._monotonic(), PAUSE)
                 self._settling.leave_alone(lane)
 
-    def _begin(self, delivery: Delivery, now: float, body: object = None, span: Span | None = None) -> None:
+    def _begin(self, delivery: Delivery, now: float, body: object = None, span: TraceSpan | None = None) -> None:
         if isinstance(body, bytes) and body is not delivery.event.body:
             delivery.rendered = body
             self._memory.keep(body, len(body))

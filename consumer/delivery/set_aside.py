@@ -1,7 +1,7 @@
-"""Writes that the database refuses while it accepts others. Each one has its own back-off.
+"""Writes that the database refuses alone: another session locks the row, or a constraint rejects it.
 
-The database refused the write alone: another session locks its row, or a constraint rejects it. The offset of a new
-delivery is held until it is stored, or is on the dead-letter topic. No I/O; times are monotonic seconds.
+Each one has its own back-off. The offset of a new delivery is held until it is stored, or is on the dead-letter topic.
+No I/O; times are monotonic seconds.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -34,12 +34,12 @@ class PendingWrite(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Aside:
-    """A write and the time of its next try; inf: none, its record goes to the dead-letter topic."""
+    """A write and the time of its next try; None: there is none, and its record goes to the dead-letter topic."""
 
     pending: PendingWrite
     error: str
     since: float
-    retry_at: float = inf
+    retry_at: float | None = 0.0
     wait: float = WAITS[0]
 
 
@@ -65,7 +65,7 @@ class SetAside:
             return None
         where = ", ".join(f"{name} {value}" for name, value in _fields(first.pending).items())
         more = f" and {len(self._all) - 1} more" if len(self._all) > 1 else ""
-        if first.retry_at == inf:
+        if first.retry_at is None:
             return f"database: {first.error}; its record goes to the dead-letter topic: the delivery of {where}{more}"
         return f"database: {first.error}; not stored, and tried again: the delivery of {where}{more}"
 
@@ -95,7 +95,7 @@ class SetAside:
     def next(self) -> Aside | None:
         """A write that is due for another try; None if there is none."""
         now = self._monotonic()
-        return next((each for each in self._all if each.retry_at <= now), None)
+        return next((each for each in self._all if each.retry_at is not None and each.retry_at <= now), None)
 
     def refused(self, each: Aside, error: Exception) -> None:
         """Back off: the write was refused, and is tried again later."""
@@ -104,14 +104,13 @@ class SetAside:
 
     def hold(self, each: Aside, error: Exception) -> None:
         """Try the write no more: its record goes to the dead-letter topic."""
-        each.error, each.retry_at = str(error), inf
+        each.error, each.retry_at = str(error), None
 
     def remove(self, each: Aside) -> bool:
         """Forget a write; False if it is no longer here."""
-        if each not in self._all:
-            return False
-        self._all.remove(each)
-        return True
+        before = len(self._all)
+        self.keep(lambda other: other is not each)
+        return len(self._all) < before
 
     def keep(self, stays: Callable[[Aside], bool]) -> None:
         """Drop all other writes: their partitions have been revoked."""

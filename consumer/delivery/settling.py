@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import inf
+from typing import Literal
 
 import structlog
 from requests import RequestException, Response, Timeout
@@ -27,20 +28,9 @@ from consumer.delivery.outcome import (
     unavailable,
 )
 from consumer.delivery.parking import Parking
-from consumer.delivery.retry import (
-    DELIVERED,
-    GiveUp,
-    NextStep,
-    Retry,
-    RetryIn,
-    RetryPolicy,
-    WriteResult,
-    after_failure,
-    policy_for,
-    verdict_on,
-)
+from consumer.delivery.retry import policy_for, wait_after
 from consumer.events.event import Event, TopicPartition
-from consumer.ledger.rows import AttemptFailure, AttemptResult, DueDelivery, NewDelivery, OrderingKey, due_key_of
+from consumer.ledger.rows import AttemptFailure, AttemptResult, NewDelivery, OrderingKey, due_key_of
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.options import Effect, OptionProblem
 from consumer.telemetry.metrics import Metrics
@@ -117,31 +107,24 @@ class Settling:
             if of_lane:
                 lane.succeeded(moment, delivery.started_at, self._lanes.slots.total)
                 if self._failing.remembers(lane.endpoint):
-                    self._failing.succeeded(lane.endpoint, now, quietly=self._are_operational(deliveries))
+                    self._failing.succeeded(lane.endpoint, now, quietly=self._are_operational(*deliveries))
             for each in deliveries:
                 self._delivered(each, outcome, now, took, len(deliveries))
             return
-        is_over = False
-        if of_lane:
-            is_over = self._counts_against(lane, outcome, deliveries, now, moment, delivery.started_at)
-        elif isinstance(outcome, Rejected | Gone):  # final for the former receiver only
+        is_over = of_lane and self._counts_against(delivery, outcome, deliveries, now, moment)
+        if not of_lane and isinstance(outcome, Rejected | Gone):  # final for the former receiver only
             outcome = Failed(outcome.error, outcome.status, response=outcome.response)
         self._failed(deliveries, outcome, now, took)
         if is_over:
             self.leave_alone(lane)
 
     def _counts_against(
-        self,
-        lane: Lane,
-        outcome: Failed | Rejected | Gone,
-        deliveries: Sequence[Delivery],
-        now: float,
-        moment: float,
-        started: float,
+        self, first: Delivery, outcome: Failed | Rejected | Gone, carried: Sequence[Delivery], now: float, moment: float
     ) -> bool:
-        """Count a failure for the lane's receiver. True if nothing more is sent to it for now."""
-        endpoint, quietly = lane.endpoint, self._are_operational(deliveries)
-        self._failing.failed(endpoint, now, [each.event.webhook_id for each in deliveries], quietly=quietly)
+        """Count a failed request for its receiver. True if nothing more is sent to it for now."""
+        lane, started = first.lane, first.started_at
+        endpoint, quietly = lane.endpoint, self._are_operational(*carried)
+        self._failing.failed(endpoint, now, [each.event.webhook_id for each in carried], quietly=quietly)
         if isinstance(outcome, Failed) and outcome.unavailable:
             opened = lane.breaker.failed(moment, started, outcome.retry_after)
         else:
@@ -246,28 +229,17 @@ class Settling:
         """
         due = self._clock() if lane is None else self._opens_at(lane)
         self._metrics.deliveries["parked"] += 1
-        self._parking.park(
-            NewDelivery(
-                event,
-                endpoint.subscription_id,
-                endpoint.url,
-                0,
-                "parked",
-                due,
-                ordering_key=ordering_key,
-                filter_pending=not asked,
-            ),
-            record.settle_one,
-        )
+        to, pending = (endpoint.subscription_id, endpoint.url), not asked
+        row = NewDelivery(event, *to, 0, "parked", due, ordering_key=ordering_key, filter_pending=pending)
+        self._parking.park(row, record.settle_one)
 
-    def on_unwanted(self, row: DueDelivery) -> None:
+    def on_unwanted(self, delivery: Delivery, row: StoredRow) -> None:
         """The filter refuses a stored delivery that it had not yet seen: end it without an attempt."""
-        due_key = due_key_of(row.event, row.endpoint.subscription_id)
-        self._rows.add(row.id, due_key, row.event)
+        key, now = delivery.ordering_key, self._clock()
         result = AttemptResult(
-            row.id, row.attempt, "unwanted", None, None, None, self._clock(), row.ordering_key, None, row.schedule_start
+            row.id, delivery.attempts, "unwanted", None, None, None, now, key, None, row.schedule_start
         )
-        self._parking.resolve(result, due_key, partial(self._rows.remove, row.id))
+        self._resolve(delivery, row, result)
 
     def on_revoked(self, delivery: Delivery) -> None:
         """A delivery was queued, or waited for a retry, and its partition is given up.
@@ -294,7 +266,7 @@ class Settling:
     def _park(self, delivery: Delivery, due: float, now: float, failure: AttemptFailure) -> None:
         """Store a delivery until `due` (unix seconds) without another attempt."""
         self._metrics.deliveries["parked"] += 1
-        self._write(delivery, WriteResult("parked", due), now, failure)
+        self._write(delivery, "parked", due, now, failure)
 
     def _opens_at(self, lane: Lane) -> float:
         """When the lane's circuit breaker allows a request (unix seconds): now, or later."""
@@ -321,30 +293,33 @@ class Settling:
             self._report(delivery, "delivered", outcome, now, took)
         if self._log_delivered:
             log.debug("attempt", **fields(delivery, took, size), status=outcome.status, outcome="delivered")
-        if isinstance(delivery.origin, OpenRecord):
-            delivery.origin.settle_one()
+        origin, key = delivery.origin, delivery.ordering_key
+        if isinstance(origin, OpenRecord):
+            origin.settle_one()
         else:
-            self._write(delivery, DELIVERED, now, None, outcome.status)
-        if delivery.ordering_key is not None:
-            self._lanes.go_on(delivery.lane, delivery.ordering_key)
+            made, begun = delivery.attempts - 1, origin.schedule_start
+            result = AttemptResult(origin.id, made, "delivered", None, outcome.status, None, now, key, None, begun)
+            self._resolve(delivery, origin, result)
+        if key is not None:
+            self._lanes.go_on(delivery.lane, key)
 
     def _failed(self, deliveries: Sequence[Delivery], outcome: Outcome, now: float, took: float) -> None:
         """Decide on each delivery. Deliveries with equally many attempts share a verdict, and so a batch again."""
         assert not isinstance(outcome, Delivered)  # noqa: S101 (for the type checker: `on_result` handles it)
         failure = AttemptFailure(outcome.error, outcome.status, outcome.response, now)
         shared = len(deliveries) > 1 and isinstance(outcome, Failed | Rejected) and not unavailable(outcome.status)
-        verdicts: dict[int, Retry | GiveUp] = {}
+        waits: dict[int, float | None] = {}
         for delivery in deliveries:
             delivery.attempts += 1
             delivery.first = delivery.first or failure
             begun = delivery.origin.schedule_start if isinstance(delivery.origin, StoredRow) else 0
             made = delivery.attempts - begun
-            if made not in verdicts:
-                verdicts[made] = verdict_on(outcome, made, self._policy(delivery.lane.endpoint), shared=shared)
-            verdict = verdicts[made]
-            step = after_failure(verdict, now, in_memory=self._in_memory if self._may_stay(delivery) else None)
-            self._apply(delivery, step, now, failure)
-            what = "retried" if isinstance(step, RetryIn) else step.status
+            if made not in waits:
+                own = delivery.lane.endpoint.retry_schedule
+                policy = policy_for(self._schedule if own is None else own, self._jitter)
+                waits[made] = wait_after(outcome, made, policy, shared=shared)
+            wait = waits[made]
+            what = self._go_on(delivery, wait, now, failure)
             self._metrics.deliveries[what] += 1
             if self._report is not None and not isinstance(outcome, Undeliverable):
                 self._report(delivery, what, outcome, now, took)
@@ -354,30 +329,30 @@ class Settling:
                 status=outcome.status,
                 outcome=what,
                 error=outcome.error,
-                retry_in=round(verdict.wait, 3) if isinstance(verdict, Retry) else None,
+                retry_in=None if wait is None else round(wait, 3),
             )
 
-    def _apply(self, delivery: Delivery, step: NextStep, now: float, failure: AttemptFailure) -> None:
-        """Carry out the next step after a failure. Nothing else retries or stores then."""
-        if isinstance(step, RetryIn):
+    def _go_on(
+        self, delivery: Delivery, wait: float | None, now: float, failure: AttemptFailure
+    ) -> Literal["retried", "parked", "exhausted"]:
+        """Retry a delivery after `wait` seconds, from memory or from the database; None: give it up.
+
+        Returns the delivery's outcome. Nothing else retries or stores after a failure.
+        """
+        if wait is not None and wait <= self._in_memory and self._may_stay(delivery):
             delivery.last = failure
-            delivery.due_at = now + step.seconds
-            self._lanes.wait(delivery, self._monotonic() + step.seconds)
-            return
-        self._write(delivery, step, now, failure)
+            delivery.due_at = now + wait
+            self._lanes.wait(delivery, self._monotonic() + wait)
+            return "retried"
+        status: Literal["parked", "exhausted"] = "exhausted" if wait is None else "parked"
+        self._write(delivery, status, None if wait is None else now + wait, now, failure)
         if delivery.ordering_key is not None:  # the deliveries behind it go once the database has this one
             self._put_all_back(self._lanes.cut(delivery.lane, delivery.ordering_key))
+        return status
 
-    def _are_operational(self, deliveries: Sequence[Delivery]) -> bool:
-        return all(map(self._is_operational, deliveries))
-
-    def _is_operational(self, delivery: Delivery) -> bool:
-        """The delivery carries an operational event; its outcome is not published as another one."""
-        return delivery.event.record.topic == self._operations_topic
-
-    def _policy(self, endpoint: Endpoint) -> RetryPolicy:
-        own = endpoint.retry_schedule
-        return policy_for(self._schedule if own is None else own, self._jitter)
+    def _are_operational(self, *deliveries: Delivery) -> bool:
+        """The deliveries carry operational events; their outcome is not published as another one."""
+        return all(each.event.record.topic == self._operations_topic for each in deliveries)
 
     def _may_stay(self, delivery: Delivery) -> bool:
         """The delivery may wait in memory for its next attempt."""
@@ -391,27 +366,31 @@ class Settling:
     def _write(
         self,
         delivery: Delivery,
-        step: WriteResult,
+        status: Literal["parked", "exhausted"],
+        due: float | None,
         now: float,
-        failure: AttemptFailure | None,
-        status: int | None = None,
+        failure: AttemptFailure,
     ) -> None:
-        """Store a delivery, or the result of an attempt at a stored one, with the `status` of a success."""
+        """Store a delivery after a failure, or the result of the attempt at a stored one."""
         origin, endpoint = delivery.origin, delivery.lane.endpoint
         key, made, operation = delivery.ordering_key, delivery.attempts, None
-        if step.status == "exhausted" and failure is not None and not self._is_operational(delivery):
+        if status == "exhausted" and not self._are_operational(delivery):
             operation = exhausted(delivery, failure)
         if isinstance(origin, StoredRow):
-            code, begun = status if failure is None else failure.status, origin.schedule_start
-            result = AttemptResult(
-                origin.id, made - 1, step.status, step.due, code, failure, now, key, operation, begun
+            begun = origin.schedule_start
+            self._resolve(
+                delivery,
+                origin,
+                AttemptResult(origin.id, made - 1, status, due, failure.status, failure, now, key, operation, begun),
             )
-            due_key = due_key_of(delivery.event, endpoint.subscription_id)
-            self._parking.resolve(result, due_key, partial(self._rows.remove, origin.id))
-        elif step.status != "delivered":
+        else:
             to, first = (endpoint.subscription_id, endpoint.url), delivery.first
-            row = NewDelivery(delivery.event, *to, made, step.status, step.due, first, failure, key, operation)
+            row = NewDelivery(delivery.event, *to, made, status, due, first, failure, key, operation)
             self._parking.park(row, origin.settle_one)
+
+    def _resolve(self, delivery: Delivery, row: StoredRow, result: AttemptResult) -> None:
+        due_key = due_key_of(delivery.event, delivery.lane.endpoint.subscription_id)
+        self._parking.resolve(result, due_key, partial(self._rows.remove, row.id))
 
 
 def _is_of_lane(delivery: Delivery) -> bool:

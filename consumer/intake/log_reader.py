@@ -21,7 +21,7 @@ from consumer.intake.topics import consumes
 from consumer.kafka.client import LibrdkafkaLog, Reachability, onlooker, refused
 from consumer.kafka.remedies import IS_IT_UP, explained
 from consumer.ledger.replays import Span
-from consumer.loop.guarded import guarded
+from consumer.loop.part import guarded
 
 log = structlog.get_logger(__name__)
 

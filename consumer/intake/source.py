@@ -26,7 +26,7 @@ from consumer.intake.record import (
 from consumer.intake.source_health import SourceHealth
 from consumer.intake.topics import hides
 from consumer.kafka.client import LibrdkafkaLog, refused
-from consumer.loop.guarded import guarded
+from consumer.loop.part import guarded
 
 log = structlog.get_logger(__name__)
 

@@ -1,13 +1,12 @@
-"""The protocol of the parts of the worker's loop."""
+"""The protocol of the parts of the worker's loop, and callbacks that never raise."""
 
 from collections import deque
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-RECORDS_WAIT = (
-    0.1  # seconds that the loop waits for records at most; answers for parts that are not `busy` may be so late
-)
+RECORDS_WAIT = 0.1  # seconds that the loop waits for records at most; parts that are not `busy` get answers as late
 
 
 class Part:
@@ -44,3 +43,18 @@ def first(queue: deque[T]) -> T | None:
         return queue[0]
     except IndexError:
         return None
+
+
+def guarded(keep: Callable[[Exception], object], handler: Callable[..., None]) -> Callable[..., None]:
+    """Wrap `handler` so that it never raises: `keep` gets its exception.
+
+    Inside librdkafka's poll an exception loses fetched records; in a turn of the poller it ends the worker.
+    """
+
+    def callback(*arguments: Any) -> None:
+        try:
+            handler(*arguments)
+        except Exception as error:  # noqa: BLE001 (`keep` answers it)
+            keep(error)
+
+    return callback

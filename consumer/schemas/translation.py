@@ -8,7 +8,7 @@ from threading import Lock, Thread
 
 import structlog
 
-from consumer.delivery.memory import LARGEST, Memory
+from consumer.delivery.limits import LARGEST, Memory
 from consumer.errors import RegistryUnavailable, Undecodable
 from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition, Record

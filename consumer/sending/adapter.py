@@ -18,7 +18,7 @@ from requests.adapters import BaseAdapter
 from consumer.crypto.certificates import TlsIdentity
 from consumer.errors import NoDescriptor, NotAuthorized
 from consumer.http.urls import parse_proxy
-from consumer.loop.guarded import guarded
+from consumer.loop.part import guarded
 from consumer.loop.poller import Poller
 from consumer.sending.answer import Answer
 from consumer.sending.connection import Connection

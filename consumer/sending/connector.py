@@ -20,7 +20,7 @@ from requests import exceptions as errors
 
 from consumer.errors import EgressRefused
 from consumer.http.urls import Proxy, place_of
-from consumer.loop.guarded import guarded
+from consumer.loop.part import guarded
 from consumer.loop.poller import READ, WRITE, Poller
 from consumer.sending.dns import Resolution, Resolver, Unresolved, alternated
 from consumer.sending.egress import EgressPolicy

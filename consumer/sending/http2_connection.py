@@ -6,7 +6,7 @@ from typing import Any
 
 from requests import exceptions as errors
 
-from consumer.loop.guarded import guarded
+from consumer.loop.part import guarded
 from consumer.loop.poller import READ, WRITE, Poller
 from consumer.sending.http2_session import FRAMES, Http2Session, SessionFailed
 from consumer.sending.route import Route

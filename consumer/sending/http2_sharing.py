@@ -7,7 +7,7 @@ from typing import Any
 from requests import RequestException
 from requests import exceptions as errors
 
-from consumer.loop.guarded import guarded
+from consumer.loop.part import guarded
 from consumer.loop.poller import Poller
 from consumer.sending.answer import Answer
 from consumer.sending.connection import Connection

@@ -121,6 +121,45 @@ class Readings(NamedTuple):
     ops_closed: int = 0  # connections to the worker's own port
 
 
+# Name, text, and the field of `Readings`.
+COUNTERS = (
+    ("webhooks_commits", "Offset commits acknowledged.", "commits"),
+    ("webhooks_connections_opened", "Connections opened to receivers.", "connections_opened"),
+    ("webhooks_attempts_dropped", "Attempts missing from the attempt history.", "attempts_dropped"),
+    ("webhooks_log_lines_dropped", "Lines missing from the log.", "log_lines_dropped"),
+    ("webhooks_retention_overtaken", "Records dropped by retention before they were read.", "retention_overtaken"),
+    ("webhooks_ops_connections_closed", "Connections to OPS_PORT closed to make room.", "ops_closed"),
+)
+_PLACE, _LONGEST = ("topic", "partition"), "Time since a subscription began to fail, for those that fail longest."
+_EXPIRY = "Time until a certificate of a subscription expires, for those that expire first."
+_LEFT_OUT = "Subscriptions whose filter or projection is left out as too slow."
+_UNSETTLED = "Age of the first record that was read and is not settled."
+# Name, text, labels, and the field of `Readings`.
+GAUGES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
+    ("webhooks_in_flight", "Requests open now.", (), "in_flight"),
+    ("webhooks_parked", "Deliveries of the group that wait in the database.", (), "parked"),
+    ("webhooks_breaker_open", "Endpoints whose circuit breaker is open.", (), "breaker_open"),
+    ("webhooks_set_aside", "Deliveries that the database refuses.", (), "set_aside"),
+    ("webhooks_expressions_left_out", _LEFT_OUT, (), "expressions_left_out"),
+    ("webhooks_subscriptions_failing", "Subscriptions of which every attempt fails.", (), "failing"),
+    ("webhooks_consumer_lag", "Records not yet committed.", _PLACE, "lag"),
+    ("webhooks_held_back_records", "Records that an open transaction holds back.", _PLACE, "held_back"),
+    ("webhooks_oldest_unsettled_age_seconds", _UNSETTLED, _PLACE, "oldest_unsettled"),
+    ("webhooks_subscription_failing_seconds", _LONGEST, ("subscription",), "failing_longest"),
+    ("webhooks_certificate_expiry_seconds", _EXPIRY, ("subscription", "part"), "certificates"),
+    ("webhooks_queue_age_seconds", "How long the first entry of a queue has waited.", ("queue",), "queue_ages"),
+    ("webhooks_next_stored_attempt_seconds", "Time until the first stored delivery is due.", (), "next_attempt"),
+    (
+        "webhooks_database_backoff_seconds",
+        "Pause between the tries of database work that fails.",
+        ("work",),
+        "database_backoff",
+    ),
+    ("webhooks_loop_turn_age_seconds", "Time since the loop's last turn began.", (), "turn_age"),
+    ("webhooks_ready", "Whether the worker can do its work.", (), "ready"),
+)
+
+
 class WorkerCollector(Collector):
     """Turns `Metrics` and `Readings` into Prometheus samples at the moment of a scrape."""
 
@@ -131,125 +170,62 @@ class WorkerCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """All metric families."""
         metrics, now = self._metrics, self._readings()
-        yield from _totals(metrics, now)
-        yield from _gauges(now)
-        yield from _database(now)
-        yield from _loop(now)
+        for name, text, label, known, counts in (
+            ("webhooks_events", "Records by outcome.", "outcome", EVENTS, metrics.events),
+            ("webhooks_deliveries", "Deliveries by outcome.", "outcome", DELIVERIES, metrics.deliveries),
+            ("webhooks_attempts", "Requests by the class of the answer.", "status_class", ATTEMPTS, metrics.attempts),
+        ):
+            # With a sample for each known value: one that appears above 0 has no increase in PromQL.
+            yield _family(CounterMetricFamily, name, text, (label,), dict.fromkeys(known, 0) | counts)
+        yield _family(
+            CounterMetricFamily,
+            "webhooks_filter_errors",
+            "Events on which a subscription's filter failed.",
+            (),
+            metrics.filter_errors,
+        )
+        for name, text, reading in COUNTERS:
+            yield _family(CounterMetricFamily, name, text, (), getattr(now, reading))
+        for name, text, labels, reading in GAUGES:
+            yield _family(GaugeMetricFamily, name, text, labels, getattr(now, reading))
+        errors = {
+            (thread, each): its.get(each, 0) for thread, its in now.database_errors.items() for each in ERROR_KINDS
+        }
+        text = "Failed database jobs."
+        yield _family(CounterMetricFamily, "webhooks_database_errors", text, ("thread", "kind"), errors)
+        lag = LoopLag() if now.loop_lag is None else now.loop_lag
+        text = "The longest turn of the last one to two minutes."
+        yield _family(GaugeMetricFamily, "webhooks_loop_lag_longest_seconds", text, (), lag.longest)
+        compiled = "no" if isinstance(Histogram.observe, FunctionType) else "yes"
+        build = {(__version__, platform.python_version(), compiled): 1.0}
+        names = ("version", "python", "compiled")
+        yield _family(GaugeMetricFamily, "webhooks_build_info", "The program.", names, build)
+        for name, text, labels, histograms in (
+            ("webhooks_attempt_seconds", "Time of one exchange.", (), {(): metrics.attempt_seconds}),
+            (
+                "webhooks_delivery_latency_seconds",
+                "From the record's timestamp to its 2xx.",
+                (),
+                {(): metrics.delivery_latency_seconds},
+            ),
+            ("webhooks_loop_lag_seconds", "Time of one turn of the loop, without its wait.", (), {(): lag.histogram}),
+            ("webhooks_database_seconds", "Time of one database job.", ("thread",), now.database_seconds),
+        ):
+            family = HistogramMetricFamily(name, text, labels=labels)
+            for key, histogram in histograms.items():
+                family.add_metric([key] if isinstance(key, str) else [], histogram.buckets(), histogram.total)
+            yield family
 
 
-def _totals(metrics: Metrics, now: Readings) -> Iterable[Metric]:
-    yield _counts("webhooks_events", "Records by outcome.", "outcome", EVENTS, metrics.events)
-    yield _counts("webhooks_deliveries", "Deliveries by outcome.", "outcome", DELIVERIES, metrics.deliveries)
-    text = "Requests by the class of the answer."
-    yield _counts("webhooks_attempts", text, "status_class", ATTEMPTS, metrics.attempts)
-    for name, text, histogram in (
-        ("webhooks_attempt_seconds", "Time of one exchange.", metrics.attempt_seconds),
-        (
-            "webhooks_delivery_latency_seconds",
-            "From the record's timestamp to its 2xx.",
-            metrics.delivery_latency_seconds,
-        ),
-    ):
-        yield HistogramMetricFamily(name, text, buckets=histogram.buckets(), sum_value=histogram.total)
-    for name, text, value in (
-        ("webhooks_commits", "Offset commits acknowledged.", now.commits),
-        ("webhooks_connections_opened", "Connections opened to receivers.", now.connections_opened),
-        ("webhooks_attempts_dropped", "Attempts missing from the attempt history.", now.attempts_dropped),
-        ("webhooks_log_lines_dropped", "Lines missing from the log.", now.log_lines_dropped),
-        (
-            "webhooks_retention_overtaken",
-            "Records dropped by retention before they were read.",
-            now.retention_overtaken,
-        ),
-        ("webhooks_filter_errors", "Events on which a subscription's filter failed.", metrics.filter_errors),
-        ("webhooks_ops_connections_closed", "Connections to OPS_PORT closed to make room.", now.ops_closed),
-    ):
-        yield CounterMetricFamily(name, text, value=value)
-
-
-def _gauges(now: Readings) -> Iterable[Metric]:
-    for name, text, value in (
-        ("webhooks_in_flight", "Requests open now.", now.in_flight),
-        ("webhooks_parked", "Deliveries of the group that wait in the database.", now.parked),
-        ("webhooks_breaker_open", "Endpoints whose circuit breaker is open.", now.breaker_open),
-        ("webhooks_set_aside", "Deliveries that the database refuses.", now.set_aside),
-        (
-            "webhooks_expressions_left_out",
-            "Subscriptions whose filter or projection is left out as too slow.",
-            now.expressions_left_out,
-        ),
-        ("webhooks_subscriptions_failing", "Subscriptions of which every attempt fails.", now.failing),
-    ):
-        yield GaugeMetricFamily(name, text, value=value)
-    places = "topic", "partition"
-    yield _gauge("webhooks_consumer_lag", "Records not yet committed.", places, now.lag)
-    yield _gauge("webhooks_held_back_records", "Records that an open transaction holds back.", places, now.held_back)
-    yield _gauge(
-        "webhooks_oldest_unsettled_age_seconds",
-        "Age of the first record that was read and is not settled.",
-        places,
-        now.oldest_unsettled,
-    )
-    yield _gauge(
-        "webhooks_subscription_failing_seconds",
-        "Time since a subscription began to fail, for those that fail longest.",
-        ("subscription",),
-        {(key,): seconds for key, seconds in now.failing_longest.items()},
-    )
-    yield _gauge(
-        "webhooks_certificate_expiry_seconds",
-        "Time until a certificate of a subscription expires, for those that expire first.",
-        ("subscription", "part"),
-        now.certificates,
-    )
-    yield _gauge(
-        "webhooks_queue_age_seconds",
-        "How long the first entry of a queue has waited.",
-        ("queue",),
-        {(queue,): seconds for queue, seconds in now.queue_ages.items()},
-    )
-    yield _gauge(
-        "webhooks_next_stored_attempt_seconds",
-        "Time until the first stored delivery is due.",
-        (),
-        {} if now.next_attempt is None else {(): now.next_attempt},
-    )
-
-
-def _database(now: Readings) -> Iterable[Metric]:
-    seconds = HistogramMetricFamily("webhooks_database_seconds", "Time of one database job.", labels=["thread"])
-    for thread, histogram in now.database_seconds.items():
-        seconds.add_metric([thread], histogram.buckets(), histogram.total)
-    yield seconds
-    errors = CounterMetricFamily("webhooks_database_errors", "Failed database jobs.", labels=["thread", "kind"])
-    for thread, its in now.database_errors.items():
-        for kind in ERROR_KINDS:
-            errors.add_metric([thread, kind], its.get(kind, 0))
-    yield errors
-    yield _gauge(
-        "webhooks_database_backoff_seconds",
-        "Pause between the tries of database work that fails.",
-        ("work",),
-        {(work,): wait for work, wait in now.database_backoff.items()},
-    )
-
-
-def _loop(now: Readings) -> Iterable[Metric]:
-    lag = LoopLag() if now.loop_lag is None else now.loop_lag
-    yield HistogramMetricFamily(
-        "webhooks_loop_lag_seconds",
-        "Time of one turn of the loop, without its wait.",
-        buckets=lag.histogram.buckets(),
-        sum_value=lag.histogram.total,
-    )
-    for name, text, value in (
-        ("webhooks_loop_lag_longest_seconds", "The longest turn of the last one to two minutes.", lag.longest),
-        ("webhooks_loop_turn_age_seconds", "Time since the loop's last turn began.", now.turn_age),
-        ("webhooks_ready", "Whether the worker can do its work.", float(now.ready)),
-    ):
-        yield GaugeMetricFamily(name, text, value=value)
-    build = (__version__, platform.python_version(), "no" if isinstance(Histogram.observe, FunctionType) else "yes")
-    yield _gauge("webhooks_build_info", "The program.", ("version", "python", "compiled"), {build: 1.0})
+def _family(
+    kind: type[CounterMetricFamily | GaugeMetricFamily], name: str, text: str, labels: Sequence[str], value: Any
+) -> Metric:
+    """A metric with one value, none, or a value for each label's value or tuple of values."""
+    family = kind(name, text, labels=labels)
+    samples = value if isinstance(value, Mapping) else {} if value is None else {(): value}
+    for key, number in samples.items():
+        family.add_metric([str(each) for each in (key if isinstance(key, tuple) else (key,))], number)
+    return family
 
 
 def registry(metrics: Metrics, readings: Callable[[], Readings]) -> CollectorRegistry:
@@ -258,19 +234,3 @@ def registry(metrics: Metrics, readings: Callable[[], Readings]) -> CollectorReg
     ProcessCollector(registry=result)
     result.register(WorkerCollector(metrics, readings))
     return result
-
-
-def _counts(name: str, text: str, label: str, known: Sequence[str], counts: Mapping[str, int]) -> Metric:
-    """A counter with a sample for each known label value: one that appears above 0 has no increase in PromQL."""
-    family = CounterMetricFamily(name, text, labels=[label])
-    for value, count in (dict.fromkeys(known, 0) | dict(counts)).items():
-        family.add_metric([value], count)
-    return family
-
-
-def _gauge(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
-    """A gauge with a sample for each tuple of label values."""
-    family = GaugeMetricFamily(name, text, labels=labels)
-    for key, value in values.items():
-        family.add_metric([str(each) for each in key], value)
-    return family

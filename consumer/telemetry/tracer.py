@@ -7,7 +7,7 @@ Attributes = Mapping[str, str | int]
 Kind = Literal["consumer", "internal", "client"]
 
 
-class Span(Protocol):
+class TraceSpan(Protocol):
     """A unit of work that is traced. `traceparent` makes it the parent of other spans (W3C Trace Context)."""
 
     @property
@@ -30,7 +30,7 @@ class Tracer(Protocol):
         *,
         links: Sequence[str] = (),
         ago: float = 0.0,
-    ) -> Span:
+    ) -> TraceSpan:
         """Start a span, as of `ago` seconds. `parent` and `links` are `traceparent` values; no `parent`: a root."""
 
     def close(self) -> None:

@@ -29,8 +29,7 @@ from opentelemetry.trace import (
 )
 
 from consumer import __version__
-from consumer.telemetry.tracer import Attributes, Kind
-from consumer.telemetry.tracer import Span as OurSpan
+from consumer.telemetry.tracer import Attributes, Kind, TraceSpan
 
 FLUSH = 1.0  # seconds for the last spans; a stopping worker has few to spare
 _KINDS: Mapping[Kind, SpanKind] = MappingProxyType(
@@ -41,7 +40,7 @@ _FAILED = Status(StatusCode.ERROR)
 
 
 class OpenTelemetrySpan:
-    """A `Span` of OpenTelemetry."""
+    """A `TraceSpan` of OpenTelemetry."""
 
     __slots__ = ("_span", "traceparent")
 
@@ -62,7 +61,7 @@ class OpenTelemetrySpan:
 
 
 class _Unsampled:
-    """A `Span` of a trace that its parent has not sampled: it stands for the parent, and costs next to nothing."""
+    """A `TraceSpan` of a trace that its parent has not sampled: it stands for the parent, and costs next to nothing."""
 
     __slots__ = ("traceparent",)
 
@@ -95,7 +94,7 @@ class OpenTelemetryTracer:
         *,
         links: Sequence[str] = (),
         ago: float = 0.0,
-    ) -> OurSpan:
+    ) -> TraceSpan:
         """Start a span; the sampler decides whether it is recorded."""
         context = None if parent is None else _context(parent)
         if parent is not None and context is not None and self._follows_parents and not context.trace_flags.sampled:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import structlog
@@ -26,7 +27,6 @@ log = structlog.get_logger(__name__)
 SLICE = 0.2  # seconds of one slice, which finishes the step that is under way
 PRUNED = 1000  # rows in one transaction
 LONGEST_BACK_OFF = 60.0  # seconds, of a job that fails while others succeed
-FIND, COUNT, CERTIFICATES = "partitions with rows", "count of waiting deliveries", "certificates that expire"
 RECONCILE = "rows of changed subscriptions"
 LOOK_AT_CERTIFICATES = 3600.0  # seconds between two checks
 MOST_CERTIFICATES = 20  # the first to expire
@@ -40,13 +40,21 @@ Counted = Callable[[int, Collection[TopicPartition]], None]
 Step = Callable[[Any], Any]
 
 
+def _nothing() -> None:
+    """Most jobs leave nothing to do on the loop."""
+
+
 @dataclass(slots=True, eq=False)
 class _Job:
-    """A job with its progress. While a slice runs, `reached`, `done` and `error` belong to the database thread."""
+    """A job with its progress; `on_done` is called on the loop.
+
+    While a slice runs, `reached`, `done` and `error` belong to the database thread.
+    """
 
     name: str
     step: Step
     backoff: Backoff
+    on_done: Callable[[], object]
     reached: Any = None
     done: bool = False
     error: Exception | None = None  # raised in the last slice
@@ -68,13 +76,11 @@ class Housekeeping(Part):
     ) -> None:
         self._engine, self._group = engine, group
         self._clock, self._monotonic = clock, monotonic
-        self._jobs: list[_Job] = []  # unfinished jobs, the next one first
-        self._asked: Callable[[], None] | None = None  # `begin` was called while a slice ran
+        self._jobs: dict[str, _Job] = {}  # unfinished jobs by name, the next one first
+        self._asked: Callable[[], None] | None = None  # the round that begins when no slice runs
         self._waiting = 0  # like the next two, set by the database thread and read when the job is done
         self._stored: list[TopicPartition] = []
         self._with_rows: set[TopicPartition] = set()
-        self._of_partitions: Mapping[TopicPartition, Mapping[str, Step]] = {}
-        self._counted: Counted = _nobody
         self.expiring: tuple[tls.Expiry, ...] = ()  # empty in a worker that does not lead
         self._expiries: list[tls.Expiry] = []  # of the check that is under way, on the database thread
         self._next_look = monotonic()
@@ -90,7 +96,8 @@ class Housekeeping(Part):
     @property
     def fault(self) -> str | None:
         """Why jobs are not done, for /readyz: an outage, else the error of the first job that failed."""
-        own = (f"{job.backoff.fault} ({job.name})" for job in list(self._jobs) if job.backoff.fault is not None)
+        jobs = list(self._jobs.values())
+        own = (f"{job.backoff.fault} ({job.name})" for job in jobs if job.backoff.fault is not None)
         return self._slices.fault or next(own, None) or self._unchanged
 
     @property
@@ -112,57 +119,57 @@ class Housekeeping(Part):
         rows. Partitions without rows get no jobs. Only a worker that `leads` does the jobs of the whole group, and
         calls `counted`, on the loop.
         """
-        if self._slices.busy:  # its jobs belong to the database thread
-            self._asked = partial(self.begin, partitions, marks, counted, leads=leads)
-            return
-        self._asked = None
-        self._counted = counted if leads else _nobody
-        self._of_partitions = {
-            partition: self._steps(partition, partitions, marks) for partition in {*partitions, *marks}
-        }
-        steps: dict[str, Step] = {}
-        if leads:
-            steps = {
-                RECONCILE: self._reconcile,
-                "old operational events": self._expire,
-                "old marks": self._forget_marks,
-                COUNT: self._count,
-            }
-            if self._monotonic() >= self._next_look:
-                steps[CERTIFICATES] = self._look_at_certificates
-        else:
+        self._asked = partial(self._begin, partitions, marks, counted if leads else None)
+
+    def _begin(
+        self, partitions: Collection[TopicPartition], marks: Mapping[TopicPartition, int], counted: Counted | None
+    ) -> None:
+        here = {partition: self._jobs_of(partition, partitions, marks) for partition in {*partitions, *marks}}
+        jobs: list[_Job] = []
+        if counted is None:
             self.expiring, self._next_look, self._unchanged = (), 0.0, None
-        if self._of_partitions:
-            steps[FIND] = partial(self._find, frozenset(self._of_partitions))
-        going_on = {name: step for its in self._of_partitions.values() for name, step in its.items()}
-        self._jobs = [job for job in self._jobs if job.name in steps or job.name in going_on]
-        self._add(steps | {job.name: going_on[job.name] for job in self._jobs if job.name in going_on})
+        else:
+            jobs += [
+                self._job(RECONCILE, self._reconcile, self._reconciled),
+                self._job("old operational events", self._expire),
+                self._job("old marks", self._forget_marks),
+                self._job("count of waiting deliveries", self._count, lambda: counted(self._waiting, self._stored)),
+            ]
+            if self._monotonic() >= self._next_look:
+                jobs.append(self._job("certificates that expire", self._look_at_certificates, self._looked))
+        if here:
+            find = partial(self._find, frozenset(here))
+            jobs.append(self._job("partitions with rows", find, lambda: self._found(here)))
+        names = {job.name for job in chain(jobs, *here.values())}
+        going_on = {name: job for name, job in self._jobs.items() if name in names}
+        self._jobs = {job.name: job for job in jobs} | going_on
 
-    def _steps(
+    def _job(self, name: str, step: Step, on_done: Callable[[], object] = _nothing) -> _Job:
+        return _Job(name, step, Backoff(self._monotonic, longest=LONGEST_BACK_OFF), on_done)
+
+    def _jobs_of(
         self, partition: TopicPartition, partitions: Collection[TopicPartition], marks: Mapping[TopicPartition, int]
-    ) -> dict[str, Step]:
-        steps: dict[str, Step] = {}
+    ) -> list[_Job]:
+        shown = f"{partition[0]}[{partition[1]}]"
+        jobs: list[_Job] = []
         if partition in partitions:
-            steps[f"order of keys in {_shown(partition)}"] = partial(self._mend, partition)
+            jobs.append(self._job(f"order of keys in {shown}", partial(self._mend, partition)))
         if partition in marks:
-            steps[f"delivered rows of {_shown(partition)}"] = partial(self._prune, partition, marks[partition])
-        return steps
+            jobs.append(self._job(f"delivered rows of {shown}", partial(self._prune, partition, marks[partition])))
+        return jobs
 
-    def _add(self, steps: Mapping[str, Step]) -> None:
-        pending = {job.name: job for job in self._jobs}
-        for name, step in steps.items():
-            if name in pending:
-                pending[name].step = step
-            else:
-                self._jobs.append(_Job(name, step, Backoff(self._monotonic, longest=LONGEST_BACK_OFF)))
+    def _found(self, here: Mapping[TopicPartition, Sequence[_Job]]) -> None:
+        for job in chain.from_iterable(here[partition] for partition in sorted(self._with_rows)):
+            self._jobs.setdefault(job.name, job)
 
     def poll(self, _now: float) -> None:
         """Start the next slice, if there are jobs and the last slice has ended."""
-        if self._asked is not None and not self._slices.busy:
-            self._asked()
+        if self._asked is not None and not self._slices.busy:  # the jobs of a slice belong to the database thread
+            asked, self._asked = self._asked, None
+            asked()
         if not self._jobs or not self._slices.ready:
             return
-        ready = [job for job in self._jobs if job.backoff.ready]
+        ready = [job for job in self._jobs.values() if job.backoff.ready]
         if ready:
             worked: list[_Job] = []
             self._slices.start(
@@ -173,18 +180,17 @@ class Housekeeping(Part):
 
     def close(self) -> None:
         """Begin no more slices."""
-        self._jobs, self._asked = [], None
+        self._jobs, self._asked = {}, None
 
     def _interrupted(self, worked: Sequence[_Job], job: _Job) -> None:
         """An outage has interrupted this job: the next slice begins with another one."""
         self._worked(worked)
-        if job in self._jobs:
-            self._jobs.remove(job)
-            self._jobs.append(job)
+        if self._jobs.pop(job.name, None) is not None:
+            self._jobs[job.name] = job
 
     def _worked(self, worked: Sequence[_Job]) -> None:
         for job in worked:
-            if job not in self._jobs:
+            if self._jobs.pop(job.name, None) is None:
                 continue  # closed meanwhile
             error, job.error = job.error, None
             if error is None:
@@ -192,20 +198,9 @@ class Housekeeping(Part):
             else:
                 job.backoff.failed(error, f"could not tidy the stored deliveries ({job.name})")
             if job.done:
-                self._jobs.remove(job)
-                if job.name == COUNT:
-                    self._counted(self._waiting, self._stored)
-                elif job.name == RECONCILE:
-                    self._reconciled()
-                elif job.name == CERTIFICATES:
-                    self.expiring = tuple(self._expiries)
-                    self._next_look = self._monotonic() + LOOK_AT_CERTIFICATES
-                elif job.name == FIND:
-                    for partition in sorted(self._with_rows):
-                        self._add(self._of_partitions[partition])
-            else:  # so that the others do not wait for it
-                self._jobs.remove(job)
-                self._jobs.append(job)
+                job.on_done()
+            else:
+                self._jobs[job.name] = job  # at the end, so that the others do not wait for it
 
     def _find(self, partitions: Collection[TopicPartition], _after: object) -> None:
         self._with_rows = assigned.with_rows(self._engine, self._group, partitions)
@@ -243,6 +238,9 @@ class Housekeeping(Part):
         before = [] if after is None else self._expiries
         self._expiries = sorted([*before, *found], key=lambda expiry: expiry.not_after)[:MOST_CERTIFICATES]
         return rest
+
+    def _looked(self) -> None:
+        self.expiring, self._next_look = tuple(self._expiries), self._monotonic() + LOOK_AT_CERTIFICATES
 
     def _mend(self, partition: TopicPartition, after: str | None) -> str | None:
         return ordering.repair(self._engine, self._group, *partition, self._clock(), after or ordering.FIRST).end
@@ -290,11 +288,3 @@ def _slice(jobs: Sequence[_Job], worked: list[_Job]) -> None:
         worked.append(job)
         if job.error is not None or time.monotonic() >= end:
             return
-
-
-def _shown(partition: TopicPartition) -> str:
-    return f"{partition[0]}[{partition[1]}]"
-
-
-def _nobody(_waiting: int, _stored: Collection[TopicPartition]) -> None:
-    """Another worker leads and counts."""

@@ -11,9 +11,8 @@ from consumer.events.event import TopicPartition
 from consumer.intake.source import Source
 from consumer.intake.topics import Topics
 from consumer.loop.part import Part
-from consumer.worker.handover import Handover
 from consumer.worker.housekeeping import Housekeeping
-from consumer.worker.ownership import Ownership
+from consumer.worker.ownership import Handover, Ownership
 from consumer.worker.polling import Polling
 
 log = structlog.get_logger(__name__)
@@ -59,32 +58,6 @@ class ClockWatch:
         return text if self._monotonic() < until else None
 
 
-class CommittedMarks:
-    """Finds offsets below which no restart reads stored deliveries: low-water marks that have been committed.
-
-    Times are monotonic seconds.
-    """
-
-    def __init__(self) -> None:
-        self._marks: Mapping[TopicPartition, int] = {}
-        self._found_at = 0.0
-
-    def below(
-        self, marks: Mapping[TopicPartition, int], committed_until: float | None, now: float
-    ) -> dict[TopicPartition, int]:
-        """The offsets, by partition.
-
-        `marks` are the present low-water marks. Marks from before `committed_until` are committed; None means all.
-        """
-        last = self._marks if committed_until is None or committed_until >= self._found_at else {}
-        self._marks, self._found_at = marks, now
-        return {
-            topic_partition: min(mark, last[topic_partition])
-            for topic_partition, mark in marks.items()
-            if topic_partition in last
-        }
-
-
 class Maintenance(Part):
     """Runs between turns, not in them: it may give adopted rows up, which must not begin inside a rebalance.
 
@@ -117,7 +90,8 @@ class Maintenance(Part):
         self._clocks = ClockWatch(clock, monotonic)
         self._next_look = 0.0
         self._next_tidy = monotonic() + FIRST_TIDY
-        self._unasked = CommittedMarks()
+        self._marks: Mapping[TopicPartition, int] = {}  # the low-water marks at the last housekeeping
+        self._marks_at = 0.0  # monotonic seconds
         self._shared: tuple[frozenset[TopicPartition], int] | None = None  # the state by which limits are shared
         self.parked = self.breakers_open = 0
 
@@ -155,13 +129,19 @@ class Maintenance(Part):
             self._lanes.rebound(partial(self._topics.share, shared[0]))
 
     def _unasked_below(self, now: float) -> dict[TopicPartition, int]:
-        """Offsets below which no restart reads stored deliveries."""
-        marks = {
-            topic_partition: mark
-            for topic_partition, partition in self._source.partitions.items()
-            if (mark := partition.tracker.low_water_mark) is not None
-        }
-        return self._ownership.unasked() | self._unasked.below(marks, self._polling.committed_until, now)
+        """Offsets below which no restart reads stored deliveries: low-water marks that have been committed."""
+        until = self._polling.committed_until  # None: all that is settled is committed
+        before = self._marks if until is None or until >= self._marks_at else {}
+        self._marks_at, self._marks = (
+            now,
+            {
+                topic_partition: mark
+                for topic_partition, partition in self._source.partitions.items()
+                if (mark := partition.tracker.low_water_mark) is not None
+            },
+        )
+        committed = {each: min(mark, before[each]) for each, mark in self._marks.items() if each in before}
+        return self._ownership.unasked() | committed
 
     def _counted(self, waiting: int, stored: Collection[TopicPartition]) -> None:
         self.parked = waiting

@@ -6,7 +6,6 @@ published again, after a crash or by another leader, has the same CloudEvents id
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import orjson
@@ -58,8 +57,8 @@ class OutboxRelay(Part):
         """`source`: that of the CloudEvents. `leads`: whether this worker leads the group."""
         self._engine, self._group, self._topic, self._source = engine, group, topic, source
         self._leads = leads
-        self._reads = ThreadJob[Sequence[Announcement]](thread.submit, "could not read operational events", clock)
-        self._removals = ThreadJob[None](thread.submit, "could not remove published operational events", clock)
+        failure = "could not read operational events, or remove published ones"
+        self._jobs = ThreadJob[Sequence[Announcement]](thread.submit, failure, clock)
         self._sent: set[int] = set()  # rows of the batch whose events have neither been acknowledged nor failed
         self._left = 0  # events of the batch without an acknowledgement
         self._acknowledged: list[int] = []  # rows that are published, and still in the database
@@ -70,7 +69,7 @@ class OutboxRelay(Part):
     @property
     def busy(self) -> bool:
         """A statement or an acknowledgement is outstanding, or published events are to be removed."""
-        return self._reads.busy or self._removals.busy or bool(self._sent or self._acknowledged)
+        return self._jobs.busy or bool(self._sent or self._acknowledged)
 
     def wake(self) -> None:
         """This process has written an operational event: read the outbox within a second."""
@@ -79,36 +78,46 @@ class OutboxRelay(Part):
     def poll(self, now: float) -> None:
         """Take acknowledgements, and start the statement that is due. Returns at once."""
         self._take_answers()
-        if not self._reads.ready or not self._removals.ready:
+        if self._sent or not self._jobs.ready:
             return
-        if self._acknowledged:
-            self._forget()
-        elif not self._sent:
-            self._judge(now)
-            if now >= self._not_before and (self._woken or now >= self._look_at):
-                self._not_before = now + SOON
-                if self._leads():
-                    self._look(now)
+        if self._left:  # the events without an acknowledgement have failed
+            self._left, self._failures = 0, self._failures + 1
+            self._not_before = self._look_at = now + seconds_after(self._failures, *BACK_OFF)
+        reads = now >= self._not_before and (self._woken or now >= self._look_at)
+        if reads:
+            self._not_before = now + SOON
+            reads = self._leads()
+        if reads or self._acknowledged:
+            self._start(now, self._acknowledged, reads=reads)
 
     def close(self) -> None:
         """Publish no more; events without an acknowledgement stay in the database."""
         self._topic.close()
         self._sent.clear()
 
-    def _look(self, now: float) -> None:
-        self._look_at, self._woken = now + SELDOM, False
+    def _start(self, now: float, published: list[int], *, reads: bool) -> None:
+        """Remove the events that are published, and read the next ones."""
+        self._acknowledged = []
+        if reads:
+            self._look_at, self._woken = now + SELDOM, False
 
-        def found(batch: Sequence[Announcement]) -> None:
+        def job() -> Sequence[Announcement]:
+            if published:
+                outbox.forget(self._engine, published)
+            return outbox.pending(self._engine, self._group, EVENTS_AT_ONCE) if reads else ()
+
+        def done(batch: Sequence[Announcement]) -> None:
             if len(batch) == EVENTS_AT_ONCE:
                 self._not_before = self._look_at = now  # there may be more
             self._left = len(batch)
             self._publish(batch)
 
         def failed(_error: Exception) -> None:
-            self._not_before = self._look_at = now  # as soon as the back-off is over
+            self._acknowledged = published
+            if reads:
+                self._not_before = self._look_at = now  # as soon as the back-off is over
 
-        read = partial(outbox.pending, self._engine, self._group, EVENTS_AT_ONCE)
-        self._reads.start(read, found, failed)
+        self._jobs.start(job, done, failed)
 
     def _publish(self, batch: Sequence[Announcement]) -> None:
         """Publish in order. An event of which no record can be made is logged, and does not stop the others."""
@@ -144,21 +153,6 @@ class OutboxRelay(Part):
             self._left -= 1
             if not self._left:
                 self._failures = 0
-
-    def _forget(self) -> None:
-        ids, self._acknowledged = self._acknowledged, []
-
-        def failed(_error: Exception) -> None:
-            self._acknowledged += ids
-
-        self._removals.start(partial(outbox.forget, self._engine, ids), lambda _: None, failed)
-
-    def _judge(self, now: float) -> None:
-        """No event is pending: those without an acknowledgement have failed, and are read again after a back-off."""
-        if self._left:
-            self._left = 0
-            self._failures += 1
-            self._not_before = self._look_at = now + seconds_after(self._failures, *BACK_OFF)
 
 
 def _cloudevent(source: str, operation: OperationalEvent, at: float) -> bytes:

@@ -1,14 +1,35 @@
-"""The stored deliveries that this worker sends: of its partitions and, if it leads, of partitions that are gone."""
+"""The partitions whose deliveries this worker sends: which these are, and how it takes them over and gives them up."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from math import inf
 
 import structlog
 
+from consumer.delivery.delivery import Delivery
+from consumer.delivery.lanes import Lanes
+from consumer.delivery.limits import Memory
+from consumer.delivery.parking import Parking
+from consumer.delivery.recall import Recall
+from consumer.delivery.sender import Sender
+from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition
+from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import Partition
+from consumer.intake.source import Source
 from consumer.intake.topics import Topics
+from consumer.ledger.assigned import Settled
+from consumer.matching.inbox import Inbox
+from consumer.worker.dispatch import Dispatch
 
 log = structlog.get_logger(__name__)
+
+STORED_ALONE = 1.0  # seconds until stored deliveries are sent even if their partition's records cannot be read yet
+RECORDS_FIRST = 0.3  # seconds by which the first records go ahead of stored deliveries, once all partitions are open
+REVOKE_PART = 0.7  # of the group's rebalance time-out: a member that takes longer is expelled and cannot commit
+REVOKE_DRAIN = 5.0  # seconds for requests in flight during a rebalance, for which all members wait
+STORE_DRAIN = 5.0  # seconds for the database, after those for the receivers
+WRITE_LIMIT = 35.0  # seconds for a statement under way: the database's own limit of 30, and a margin
 
 NO_LOG = 2**63 - 1  # stands for an offset where no log is left: the largest that Kafka and the column hold
 
@@ -76,3 +97,189 @@ class Ownership:
     def unasked(self) -> dict[TopicPartition, int]:
         """Adopted partitions, which no restart reads, except partitions of a topic that was just recreated."""
         return dict.fromkeys(self.adopted.keys() - self._partitions.keys(), NO_LOG)
+
+
+class Takeover:
+    """Looks up the stored deliveries of assigned partitions, and opens those whose stored deliveries are known.
+
+    The records of one partition never wait for the look-up of another.
+    """
+
+    def __init__(self, source: Source, ownership: Ownership, parking: Parking, recall: Recall, inbox: Inbox) -> None:
+        self._source = source
+        self._ownership = ownership
+        self._parking = parking
+        self._recall = recall
+        self._inbox = inbox
+        self._loading: set[Partition] = set()
+
+    def assigned(self) -> None:
+        """Partitions were assigned. Their stored deliveries are sent when their records are.
+
+        If failing stored deliveries were sent alone, their receiver would look dead. But they wait for Kafka only
+        STORED_ALONE seconds.
+        """
+        self._recall.within(STORED_ALONE)
+
+    def positioned(self, partition: Partition) -> None:
+        """The partition's position is known: look up which deliveries from there on are stored."""
+        self._loading.add(partition)
+        mark = partition.tracker.low_water_mark or 0
+        self._parking.load_stored(partition.topic_partition, mark, partial(self._loaded, partition))
+
+    def more(self, topic_partition: TopicPartition, offset: int) -> None:
+        """Pause the partition at this offset, and look up which deliveries from here on are stored."""
+        partition = self._source.partitions[topic_partition]
+        self._loading.add(partition)
+        self._source.rest(partition)
+        self._parking.load_stored(topic_partition, offset, partial(self._known, partition), more=True)
+
+    def _loaded(self, partition: Partition, settled: Settled) -> None:
+        self._known(partition, settled)
+        if not self._loading:
+            self._recall.within(RECORDS_FIRST)
+
+    def _known(self, partition: Partition, settled: Settled) -> None:
+        topic_partition = partition.topic_partition
+        self._loading = {each for each in self._loading if each.owned and each is not partition}
+        if partition.owned and self._ownership.owns(topic_partition):
+            self._inbox.stored(topic_partition, settled.keys, settled.end)
+            if not self._inbox.stands_aside(topic_partition):
+                self._source.open(partition)
+
+
+class Handover:
+    """Gives partitions up, and runs the loop for the other partitions meanwhile."""
+
+    def __init__(
+        self,
+        source: Source,
+        ownership: Ownership,
+        dispatch: Dispatch,
+        lanes: Lanes,
+        settling: Settling,
+        parking: Parking,
+        dead_letters: DeadLetters,
+        sender: Sender,
+        memory: Memory,
+        turn: Callable[[float], None],
+        monotonic: Callable[[], float],
+        drain: float,
+    ) -> None:
+        """`turn(seconds)` runs the loop. `drain`: seconds that requests in flight get to end at a stop."""
+        self._source = source
+        self._ownership = ownership
+        self._dispatch = dispatch
+        self._lanes = lanes
+        self._settling = settling
+        self._parking = parking
+        self._dead_letters = dead_letters
+        self._sender = sender
+        self._memory = memory
+        self._turn = turn
+        self._monotonic = monotonic
+        self._drain_seconds = drain
+
+    def revoke(self, partitions: Sequence[Partition]) -> None:
+        """Give up revoked partitions, for which the whole group waits. The caller commits afterwards."""
+        longest = REVOKE_PART * self._source.rebalance_timeout
+        seconds, until = min(REVOKE_DRAIN, self._drain_seconds, longest / 2), self._monotonic() + longest
+        self._drain(partitions, seconds, until)
+        self._await_writes(partitions, until)
+
+    def release_adopted(self) -> None:
+        """Give up adopted partitions if this worker no longer leads."""
+        self._drain((), REVOKE_DRAIN)
+
+    def stop(self, partitions: Sequence[Partition]) -> None:
+        """Give up all partitions. The caller commits afterwards."""
+        log.info("stopping", in_flight=len(self._sender.open), seconds=self._drain_seconds)
+        self._drain(partitions, self._drain_seconds)
+
+    def lose(self, partitions: Sequence[Partition]) -> None:
+        """Other workers own these partitions now: forget their deliveries, and store and commit nothing of them."""
+        topic_partitions = self._leaving(partitions)
+        self._dispatch.discard(topic_partitions)
+        for delivery in self._lanes.withdraw(lambda delivery: _topic_partition(delivery) in topic_partitions):
+            self._settling.on_lost(delivery)
+        for request in self._open(topic_partitions):
+            for delivery in self._take_out(request, topic_partitions):
+                self._settling.on_lost(delivery)
+        self._forget(partitions, topic_partitions)
+
+    def _drain(self, partitions: Sequence[Partition], seconds: float, until: float = inf) -> None:
+        """Settle deliveries of partitions that are given up, as far as possible.
+
+        Requests in flight get `seconds`; the drain ends at `until` (monotonic seconds) at the latest.
+        """
+        # 1. Start no more requests. Store the open deliveries of records that some receivers have seen, as far as the
+        # database keeps up; the next owner reads the other records again.
+        topic_partitions = self._leaving(partitions)
+        fanout = self._dispatch.discard(topic_partitions)
+        if fanout is not None and fanout.abandon(self._lanes, self._settling):
+            fanout = None
+        for delivery in self._lanes.withdraw(lambda delivery: _topic_partition(delivery) in topic_partitions):
+            self._settling.on_revoked(delivery)
+        # 2. Wait for requests in flight; failures are stored, not retried here.
+        end = min(self._monotonic() + seconds, until)
+        while self._monotonic() < end and self._open(topic_partitions):
+            self._turn(0.01)
+        # 3. Cancel the rest: their outcome is unknown, so they are stored as attempted.
+        for request in self._open(topic_partitions):
+            took = self._monotonic() - request.started_at
+            self._settling.on_cancelled(self._take_out(request, topic_partitions), took)
+        # 4. Wait until all of it is stored; unstored deliveries stay unsettled, and the next owner repeats them. Do not
+        # wait for entries of other partitions, or for entries that the database has refused for long: the whole group
+        # would wait.
+        end = min(self._monotonic() + STORE_DRAIN, until)
+        while self._monotonic() < end and (
+            fanout is not None or self._parking.holds(topic_partitions) or self._dead_letters.holds(topic_partitions)
+        ):
+            if fanout is not None and fanout.abandon(self._lanes, self._settling):
+                fanout = None
+            self._turn(0.01)
+        self._forget(partitions, topic_partitions)
+
+    def _await_writes(self, partitions: Sequence[Partition], until: float) -> None:
+        """Wait until no entry of drained partitions is being written.
+
+        Their next owner asks the database for stored deliveries as soon as it has the partitions. It would repeat, out
+        of order, a delivery that is stored later. Results that were set aside are not waited for: their rows may be
+        locked for hours, and the group would wait in each rebalance. They are written later, unless another worker has
+        made an attempt meanwhile.
+        """
+        topic_partitions = {each.topic_partition for each in partitions}
+        end = min(self._monotonic() + WRITE_LIMIT, until)
+        while self._monotonic() < end and self._parking.writes(topic_partitions):
+            self._turn(0.01)
+
+    def _leaving(self, partitions: Sequence[Partition]) -> set[TopicPartition]:
+        """These partitions, and the adopted ones, which have rows but no log, if this worker no longer leads."""
+        return {each.topic_partition for each in partitions} | set(self._ownership.released())
+
+    def _forget(self, partitions: Sequence[Partition], topic_partitions: Collection[TopicPartition]) -> None:
+        self._parking.forget(topic_partitions)
+        for partition in partitions:
+            self._memory.leave(partition)
+
+    def _take_out(self, request: Delivery, topic_partitions: Collection[TopicPartition]) -> list[Delivery]:
+        """Release and return a request's deliveries of these partitions. A batch goes on with its other deliveries."""
+        carried = request.batch()
+        leaving = [each for each in carried if _topic_partition(each) in topic_partitions]
+        if len(leaving) == len(carried):
+            self._sender.cancel(request)
+        for each in leaving:
+            each.released = True
+        return leaving
+
+    def _open(self, topic_partitions: Collection[TopicPartition]) -> list[Delivery]:
+        """The delivery that stands for each open request that carries deliveries of these partitions."""
+        return [
+            each
+            for each in self._sender.open
+            if any(_topic_partition(carried) in topic_partitions for carried in each.batch())
+        ]
+
+
+def _topic_partition(delivery: Delivery) -> TopicPartition:
+    return delivery.event.record.topic_partition

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
 
-from consumer.delivery.memory import Memory
+from consumer.delivery.limits import Memory
 from consumer.delivery.parking import Parking
 from consumer.errors import Tombstone, Undecodable
 from consumer.events.event import Event

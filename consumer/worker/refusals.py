@@ -5,9 +5,9 @@ from functools import partial
 
 import structlog
 
-from consumer.delivery.notes import Notes
+from consumer.delivery.attempt_reports import about_delivery
+from consumer.delivery.failing import Notes
 from consumer.events.event import TopicPartition
-from consumer.http.urls import redact_url
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import Partition, Record
 from consumer.ledger import outbox
@@ -63,15 +63,7 @@ class Refusals:
 
 def dead_lettered(item: NewDelivery, error: str) -> OperationalEvent:
     """The operational event of a delivery that the database would not store."""
-    event = item.event
-    data = {
-        "subscription_id": item.subscription_id,
-        "url": redact_url(item.url),
-        "webhook_id": event.webhook_id,
-        "event_type": event.type,
-        **event.record._asdict(),
-        "attempts": item.attempt,
-        "last_error": item.last.error if item.last else None,
-        "error": error,
-    }
+    event, last = item.event, item.last.error if item.last else None
+    data = about_delivery(event, item.subscription_id, item.url)
+    data |= {"attempts": item.attempt, "last_error": last, "error": error}
     return OperationalEvent("delivery.dead_lettered", f"dead-lettered-{event.webhook_id}-{item.subscription_id}", data)

@@ -1,30 +1,38 @@
-"""`kafka-webhooks run`: one worker with its health port, from the wait for the database to the last commit."""
+"""`kafka-webhooks run`: one worker, from the wait for the database to the last commit, and its own port.
+
+The port serves /metrics, /healthz (does the loop turn?) and /readyz (what is it waiting for?).
+"""
 
 import gc
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 from types import FrameType
+from typing import NamedTuple
 
 import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from sqlalchemy import Engine
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from consumer import __version__
 from consumer.config.settings import SchemaSettings, TraceSettings, WorkerSettings
 from consumer.database import migrations
 from consumer.database.charset import shortcoming
 from consumer.database.engine import create_engine
-from consumer.errors import DatabaseUnavailable
-from consumer.http.server import BackgroundServer
+from consumer.errors import DatabaseUnavailable, WebhooksError
+from consumer.http.server import BackgroundServer, listen
 from consumer.intake.mapping_file import mappings_of
 from consumer.loop.backoff import seconds_after
 from consumer.schemas.conversion import Decode, SchemaId
 from consumer.telemetry.metrics import Metrics, Readings, registry
 from consumer.telemetry.tracer import Tracer
-from consumer.worker.health import LoopState, serve
 from consumer.worker.wiring import WorkerParts
 from consumer.worker.worker import Worker
 
@@ -32,6 +40,53 @@ log = structlog.get_logger(__name__)
 
 COLLECT_EVERY = (50_000, 20, 50)  # allocations; the default of 700 collects each 50 deliveries, 8 µs for each
 BACK_OFF = (0.5, 5.0)  # seconds between two looks for the database: the first wait, the longest
+
+STALLED = 30.0  # seconds without a turn; far beyond the loop's longest wait, below Kafka's max.poll.interval.ms (300 s)
+
+
+class LoopState(NamedTuple):
+    """The loop's state. `turned_at` is a time of the clock that `create_app` is given."""
+
+    turned_at: float
+    reasons: Sequence[str]
+
+
+def create_app(
+    status: Callable[[], LoopState], registry: CollectorRegistry, clock: Callable[[], float] = time.monotonic
+) -> Starlette:
+    """`status` is called in the server's thread and must not block."""
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    def stall(turned_at: float) -> list[str]:
+        idle = clock() - turned_at
+        return [f"the loop has not turned for {idle:.0f} s"] if idle >= STALLED else []
+
+    async def healthz(_: Request) -> Response:
+        reasons = stall(status().turned_at)
+        return JSONResponse({"alive": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    async def readyz(_: Request) -> Response:
+        now = status()
+        reasons = [*stall(now.turned_at), *now.reasons]
+        return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
+
+
+def serve(
+    host: str, port: int, status: Callable[[], LoopState], registry: CollectorRegistry
+) -> BackgroundServer | None:
+    """Serve in a thread of its own until `close()`. None if the port is 0, or, with a warning, if it is taken."""
+    if port == 0:
+        return None
+    try:
+        listener = listen(host, port)
+    except WebhooksError as error:
+        log.warning("no metrics and no probes", reason=str(error), change="OPS_PORT (0 turns them off)")
+        return None
+    return BackgroundServer(create_app(status, registry), listener, "health")
 
 
 class Service:

@@ -14,22 +14,19 @@ from consumer.config.settings import DatabaseSettings, DeliverySettings, KafkaSe
 from consumer.crypto.keys import parse_signing_key
 from consumer.crypto.vault import Vault
 from consumer.database.engine import DatabaseThread, create_engine
-from consumer.delivery.failing import Failing
+from consumer.delivery.failing import Failing, Notes
 from consumer.delivery.known_rows import TakenUp
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.memory import Memory
-from consumer.delivery.notes import Notes
+from consumer.delivery.limits import Memory
 from consumer.delivery.parking import Parking
-from consumer.delivery.recall import Ledger, Recall
+from consumer.delivery.recall import Recall
 from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped
 from consumer.intake.source import Source
 from consumer.intake.topics import Topics, TopicWatch
-from consumer.ledger.assigned import scan
-from consumer.ledger.due import fetch, postpone
-from consumer.ledger.marks import recent
+from consumer.ledger.due import fetch
 from consumer.loop.part import Part
 from consumer.loop.poller import Poller, raise_descriptor_limit
 from consumer.matching.catalog import Catalog, EndpointCache, SubscriptionProblems, find_endpoints
@@ -45,11 +42,10 @@ from consumer.telemetry.metrics import Metrics
 from consumer.telemetry.tracer import Tracer
 from consumer.worker.attempt_log import AttemptLog
 from consumer.worker.dispatch import Dispatch
-from consumer.worker.handover import Handover, Takeover
 from consumer.worker.housekeeping import Housekeeping
 from consumer.worker.maintenance import Maintenance
 from consumer.worker.outbox_relay import OutboxRelay, operations_topic
-from consumer.worker.ownership import Ownership
+from consumer.worker.ownership import Handover, Ownership, Takeover
 from consumer.worker.polling import Polling
 from consumer.worker.refusals import Refusals
 
@@ -224,14 +220,10 @@ class WorkerParts:
         )
 
         # The stored deliveries of assigned partitions.
-        ledger = Ledger(
-            partial(scan, engine, group),
-            partial(recent, engine, group),
-            partial(fetch, engine, group, default_secrets=secrets, decrypt=decrypt, rules=rules, said={}),
-            partial(postpone, engine),
-        )
         self.recall = Recall(
-            ledger,
+            engine,
+            group,
+            partial(fetch, engine, group, default_secrets=secrets, decrypt=decrypt, rules=rules, said={}),
             taking_up,
             self.parking,
             self.lanes,

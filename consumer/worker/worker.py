@@ -19,7 +19,7 @@ from consumer.events.event import TopicPartition
 from consumer.intake.record import Partition
 from consumer.telemetry.logs import LogFile
 from consumer.telemetry.metrics import LoopLag, Readings
-from consumer.worker.handover import STORE_DRAIN
+from consumer.worker.ownership import STORE_DRAIN
 from consumer.worker.wiring import WorkerParts
 
 log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
 from consumer.delivery.known_rows import TakenUp
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.memory import Memory
+from consumer.delivery.limits import Memory
 from consumer.delivery.outcome import Outcome
 from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Engine, select, text
 
 from consumer.database.engine import DatabaseThread
-from consumer.delivery.notes import Notes
+from consumer.delivery.failing import Notes
 from consumer.delivery.parking import Parking
 from consumer.events.event import Event, RecordId
 from consumer.ledger.rows import NewDelivery

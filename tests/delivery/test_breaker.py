@@ -115,14 +115,6 @@ def test_an_unsendable_request_opens_it() -> None:
     assert made.window(108.0) == 1
 
 
-@given(st.lists(st.booleans(), max_size=9))
-def test_fewer_than_ten_attempts_do_not_open(failures: list[bool]) -> None:
-    """Nine failures do not open it, whatever else happened in between."""
-    made = breaker()
-    assert not any(result(made, 0.0, failed=failed) for failed in failures)
-    assert made.window(0.0) is None
-
-
 def test_ten_failures_in_a_row_open_it() -> None:
     """A success among them resets the count."""
     made = breaker()
@@ -132,35 +124,6 @@ def test_ten_failures_in_a_row_open_it() -> None:
     assert [made.failed(0.0, 0.0) for _ in range(10)] == [False] * 9 + [True]
     assert made.window(0.0) == made.window(0.999) == 0
     assert made.window(1.0) == 1
-
-
-@given(seed=st.integers(0, 2**32), share=st.sampled_from([0.3, 0.45, 0.5, 0.55, 0.7]), rate=st.integers(1, 20))
-def test_half_of_fifty_attempts_open_it(seed: int, share: float, rate: int) -> None:
-    """It opens when half of the 50 or more attempts of the last 10 to 20 s failed, at any alignment, and only then."""
-    random = Random(seed)
-    made, now, attempts = breaker(), 0.0, list[tuple[float, bool]]()
-
-    def half_failed_since(place: int) -> bool:
-        looked_at = [failed for _, failed in attempts[place:]]
-        return len(looked_at) >= 50 and 2 * sum(looked_at) >= len(looked_at)
-
-    for _ in range(400):
-        now += 30.0 if random.random() < 0.005 else random.expovariate(rate)
-        failed = random.random() < share
-        attempts.append((now, failed))
-        opens = result(made, now, failed=failed)
-        if not failed:
-            continue
-        recent = [place for place, (at, _) in enumerate(attempts) if now - at <= 20]
-        last_ten_seconds = [place for place in recent if now - attempts[place][0] <= 10]
-        first_failure = [place for place in last_ten_seconds if attempts[place][1]][:1]
-        beginnings = [place for place in recent if place not in last_ten_seconds[1:]] + first_failure
-        ten_in_a_row = len(attempts) >= 10 and all(bad for _, bad in attempts[-10:])
-        if opens:
-            assert ten_in_a_row or any(half_failed_since(place) for place in recent)
-            return
-        assert not ten_in_a_row
-        assert not all(half_failed_since(place) for place in beginnings)
 
 
 def test_successes_before_the_first_failure_do_not_count() -> None:
@@ -239,15 +202,6 @@ def test_late_results_change_nothing() -> None:
     assert made.window(30.0) == 1
 
 
-def test_a_cancelled_probe_is_followed_by_another() -> None:
-    """A probe without a result, because its partition left, leaves the breaker half-open."""
-    made = opened()
-    assert made.window(1.0) == 1
-    assert made.window(5.0) == 1
-    made.succeeded(5.0, 4.0, MOST)
-    assert made.open_until is None
-
-
 def test_slow_start_doubles_each_second() -> None:
     """The window is 1, 2, 4, … up to the lane's limit. Then it has no bound and the breaker keeps no state."""
     at_work = Receiver(opened(), lambda _now, _place: False)
@@ -315,29 +269,6 @@ def widened(to: int) -> tuple[Breaker, float]:
     return made, now
 
 
-def test_failures_in_slow_start_halve_the_window() -> None:
-    """More than one failure in five within a second halves the window, down to one request."""
-    made, now = widened(8)
-    for left in (4, 2, 1, 1):
-        now += 1
-        for _ in range(3):
-            made.succeeded(now - 0.5, now - 0.5, MOST)
-        assert not made.failed(now, now)
-        assert made.window(now) == left
-
-
-def test_an_overloaded_receiver_does_not_open_it() -> None:
-    """Ten failures in a row halve the window if a request succeeded since. Open requests then do not count."""
-    made, now = widened(64)
-    made.succeeded(now + 0.1, now, MOST)
-    for _ in range(63):
-        assert not made.failed(now + 0.2, now)
-    assert made.window(now + 0.2) == 32
-    for _ in range(9):
-        assert not made.failed(now + 0.3, now + 0.2)
-    assert made.failed(now + 0.3, now + 0.2), "not one success with the halved window: the receiver is down"
-
-
 def test_a_halved_window_grows_slowly() -> None:
     """It grows by an eighth in each second in which it was used up, since the receiver's capacity is near."""
     made, now = widened(64)
@@ -352,28 +283,6 @@ def test_a_halved_window_grows_slowly() -> None:
         for _ in range(window):
             made.succeeded(now, now, MOST)
     assert windows == [32, 36, 40, 45, 50, 56]
-
-
-def test_opening_again_in_slow_start_stays_open_for_longer() -> None:
-    """Only a receiver that has completed slow start begins again with one second."""
-    made, now, stays = opened(), 0.0, list[float]()
-    for _ in range(8):
-        assert made.open_until is not None
-        stays.append(made.open_until - now)
-        now = made.open_until
-        made.succeeded(now, now, MOST)
-        while not made.failed(now, now):
-            pass
-    assert stays == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert made.open_until is not None
-    at_work = Receiver(made, lambda _now, _place: False)
-    at_work.tick = round(made.open_until * 100)
-    at_work.run(10)
-    assert made.window(1e4) is None
-    assert made.idle(1e4)
-    for _ in range(10):
-        made.failed(1e4, 1e4)
-    assert made.open_until == 1e4 + 1
 
 
 def test_idle_breakers() -> None:

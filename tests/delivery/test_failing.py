@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Engine
 
-from consumer.delivery.failing import NOTE_AFTER, STALE, Failing
-from consumer.delivery.notes import Notes
+from consumer.delivery.failing import NOTE_AFTER, STALE, Failing, Notes
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import Subscribed

@@ -59,23 +59,6 @@ def test_one_subscription_with_many_stored_keys_displaces_no_other() -> None:
     assert (ordering_keys.unknown, kept(ordering_keys)) == ({}, 4)
 
 
-def test_a_partition_with_too_many_keys_displaces_only_those() -> None:
-    """Keys of other partitions and its keys of other subscriptions stay known."""
-    ordering_keys = StoredKeys(most=100)
-    ordering_keys.loaded(("t", 0), [OrderingKey(1, "t", 0, str(number)) for number in range(30)], RowsReading())
-    ordering_keys.loaded(
-        ("t", 1),
-        [OrderingKey(2, "t", 1, "k"), *(OrderingKey(1, "t", 1, str(number)) for number in range(90))],
-        RowsReading(),
-    )
-    assert kept(ordering_keys) <= 100
-    assert [OrderingKey(*where, "any") in ordering_keys for where in ((1, "t", 0), (2, "t", 1), (1, "t", 1))] == [
-        False,
-        False,
-        True,
-    ]
-
-
 def test_very_many_subscriptions_take_no_room() -> None:
     """Where even one key for each is too many, all keys of their partition count as stored."""
     ordering_keys = StoredKeys(most=100)

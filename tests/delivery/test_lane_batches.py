@@ -86,27 +86,6 @@ def test_a_batch_goes_when_it_has_its_bytes() -> None:
     assert sent(lanes, 2.0) == [[4]]
 
 
-def test_a_batch_of_one_does_not_wait() -> None:
-    """A batch size of one sends an array of one, at once."""
-    lanes = Lanes(100)
-    put(lanes, lane_of(lanes, Batch(1, 60.0)), range(2))
-    assert sent(lanes) == [[0], [1]]
-
-
-@pytest.mark.parametrize("status", [400, 404, 422, 302])
-def test_a_refused_delivery_goes_alone(status: int) -> None:
-    """It takes no others with it and waits for none, wherever it stands in the queue."""
-    lanes = Lanes(100)
-    lane = lane_of(lanes, Batch(3, 2.0))
-    lanes.enqueue(delivery(lane, 0), 0.0)
-    lanes.enqueue(delivery(lane, 1, status=status), 0.0)
-    put(lanes, lane, [2, 3, 4])
-    assert sent(lanes) == [[0, 2, 3], [1]]
-    lanes.wait(delivery(lane, 5, status=status), due=1.0)
-    assert sent(lanes, 1.0) == [[5]]
-    assert sent(lanes, 2.0) == [[4]]
-
-
 @pytest.mark.parametrize("status", [500, 503, 429, 408])
 def test_retries_of_a_receiver_failure_go_in_batches(status: int) -> None:
     """Deliveries that failed together share a batch again, though each has its own due time, behind queued ones."""
@@ -119,24 +98,6 @@ def test_retries_of_a_receiver_failure_go_in_batches(status: int) -> None:
         started = sent(lanes, tenth / 10 + 0.001)
         assert started == ([[9, 0, 1, 2]] if tenth == 3 else [])
     assert [sent(lanes, when) for when in (0.45, 0.55, 2.44, 2.46)] == [[], [], [], [[3, 4]]]
-
-
-def test_a_batch_holds_one_event_of_a_key() -> None:
-    """The key's next event goes in a later batch, after the first has ended."""
-    lanes = Lanes(100)
-    lane = lane_of(lanes, Batch(4, 2.0))
-    for offset, key in enumerate("aabcad"):
-        lanes.enqueue(delivery(lane, offset, key=key), 0.0)
-    lanes.wake(0.0)
-    first = lanes.next(0.0)
-    assert first is not None
-    assert [each.event.record.offset for each in first.batch()] == [0, 2, 3, 5]
-    lanes.finished(lane)
-    for each in first.split():
-        assert each.ordering_key is not None
-        lanes.go_on(lane, each.ordering_key)
-    assert sent(lanes, 0.5) == []
-    assert sent(lanes, 2.0) == [[1]]
 
 
 def test_a_batch_is_one_request_to_every_limit() -> None:
@@ -251,19 +212,6 @@ def test_a_lane_at_its_limit_goes_on_when_the_limit_is_raised(lanes: Lanes, batc
     assert sent(lanes, 0.1) == [[1]]
     lane_of(lanes, batch, max_in_flight=3)
     assert sent(lanes, 0.2) == [[2]]
-
-
-def test_deliveries_that_are_given_back_go_first(lanes: Lanes) -> None:
-    """They keep their order and count as queued."""
-    lane = lane_of(lanes, Batch(4, 0.0))
-    put(lanes, lane, range(5))
-    lanes.wake(0.0)
-    first = lanes.next(0.0)
-    assert first is not None
-    members = first.split()
-    lanes.give_back(members[1:])
-    assert (lane.held, lanes.held, lane.in_flight) == (4, 4, 1)
-    assert sent(lanes, 0.1) == [[1, 2, 3, 4]]
 
 
 @pytest.fixture

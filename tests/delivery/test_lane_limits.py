@@ -105,22 +105,6 @@ def test_the_new_rate_counts_from_now() -> None:
     assert pace.ready_at(0.125) == 1.125
 
 
-def test_a_faster_rate_begins_with_the_tokens_left() -> None:
-    """A bucket of one token that was full for an hour still holds one when ten would fit."""
-    pace = TokenBucket(1.0, 0.0)
-    pace.set_rate(100.0, 3600.0)
-    pace.take(3600.0)
-    assert pace.ready_at(3600.0) == pytest.approx(3600.01)
-
-
-def test_a_start_ahead_of_its_token_delays_the_next_ones() -> None:
-    """The long-term rate is kept."""
-    pace = TokenBucket(1.0, 0.0)
-    for _ in range(3):
-        pace.take(0.0)
-    assert pace.ready_at(0.0) == 3.0
-
-
 @given(rate=rates, taken=st.integers(0, 50), later=st.floats(0, 100))
 def test_a_full_bucket_equals_a_new_one(rate: float, taken: int, later: float) -> None:
     """It may therefore be forgotten: a new bucket allows the same starts at the same times."""

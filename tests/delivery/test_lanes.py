@@ -9,24 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from consumer.delivery.delivery import LANE_BYTES, LANE_DELIVERIES, Delivery, Lane, OpenRecord
+from consumer.delivery.delivery import LANE_BYTES, LANE_DELIVERIES, Delivery, Lane
 from consumer.delivery.lanes import NEW_CONNECTIONS, SLOW, STILL, Admission, Lanes
 from consumer.delivery.limits import OPEN_BYTES, TIMED_OUT
 from consumer.ledger.rows import AttemptFailure, OrderingKey
 from consumer.sending.signing import Template
 from consumer.subscriptions.endpoint import Batch, Endpoint, Selection
 from tests.delivery.lanes_kit import BODY, delivery, endpoint, fill, started, turn
-
-
-def test_a_record_is_settled_with_its_last_delivery() -> None:
-    """It is settled once, and not before."""
-    settled: list[int] = []
-    record = OpenRecord(settled.append, 42, 3)
-    record.settle_one()
-    record.settle_one()
-    assert not settled
-    record.settle_one()
-    assert settled == [42]
 
 
 def test_a_hung_receiver_leaves_slots_to_the_others() -> None:
@@ -132,17 +121,6 @@ def test_a_turn_opens_few_new_connections() -> None:
     assert not lanes.ready()
 
 
-def test_one_slot_is_enough_for_one_delivery() -> None:
-    """With a single slot, deliveries go one by one, also to a receiver that has timed out."""
-    lanes = Lanes(1)
-    lane = lanes.lane(endpoint())
-    fill(lanes, lane, 2)
-    assert len(started(lanes)) == 1
-    lanes.finished(lane)
-    lanes.ended(lane, timed_out=True)
-    assert len(started(lanes)) == 1
-
-
 def test_lanes_take_turns() -> None:
     """A long queue does not keep a short one waiting."""
     lanes = Lanes(1000)
@@ -220,32 +198,6 @@ def test_a_lane_without_room_for_another_large_body_is_full() -> None:
     assert lanes.room(1, 0.0) == 0
 
 
-def test_clearing_a_lane_does_not_iterate_over_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes queued, waiting and chained deliveries. With thousands of receivers down, each iteration would count."""
-    lanes = Lanes(100)
-    lane, other = lanes.lane(endpoint(1)), lanes.lane(endpoint(2))
-    lanes.enqueue(delivery(lane, 0, key="a"), 0.0)
-    (due_key,) = started(lanes)
-    lanes.enqueue(delivery(lane, 1, key="a"), 0.0)
-    lanes.enqueue(delivery(lane, 2, key="b"), 0.0)
-    lanes.wait(delivery(lane, 3), due=5.0)
-    fill(lanes, other, 2)
-    lanes.wait(delivery(other, 9), due=5.0)
-
-    def looked(_: Lanes) -> None:
-        raise AssertionError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Lanes, "__iter__", looked)
-        assert sorted(each.event.record.offset for each in lanes.clear(lane)) == [1, 2, 3]
-    assert (lanes.held, lane.held, list(lane.chains)) == (3, 0, [pair_of(due_key)])
-    assert [each.lane for each in started(lanes)] == [other, other]
-    assert not lanes.ready()
-    lanes.wait(delivery(lane, 4), due=6.0)
-    assert [each.event.record.offset for each in started(lanes, 5.0)] == [9]
-    assert [each.event.record.offset for each in started(lanes, 6.0)] == [4]
-
-
 def test_a_cleared_lane_in_the_turn_list_goes_on() -> None:
     """It is still listed. The next queued delivery gets its turn there, once."""
     lanes = Lanes(100)
@@ -320,35 +272,6 @@ def test_lanes_are_woken_once_however_many_subscriptions_change(monkeypatch: pyt
     assert not lanes.wakes_before(1.0)
 
 
-@pytest.mark.parametrize("url", ["http://", "nonsense", "http://[::1", "http://a:99999/"])
-def test_an_invalid_url_is_an_error_not_a_crash(url: str) -> None:
-    """The lane keeps the error for its deliveries."""
-    prepared = Lanes(1).lane(endpoint(url=url)).prepared
-    assert isinstance(prepared, ValueError | Template)
-    if url != "http://a:99999/":
-        assert isinstance(prepared, ValueError)
-
-
-def test_withdrawing_takes_only_the_leaving_partition() -> None:
-    """Its queued and waiting deliveries come out. The others still start, retries each when it is due."""
-    lanes = Lanes(100)
-    lane, other = lanes.lane(endpoint(1)), lanes.lane(endpoint(2))
-    fill(lanes, lane, 4)
-    fill(lanes, other, 2)
-    lanes.wait(delivery(lane, 9), due=1.0)
-    taken = lanes.withdraw(lambda each: each.event.record.offset in (1, 9))
-    assert sorted(each.event.record.offset for each in taken) == [1, 1, 9]
-    assert sorted(each.event.record.offset for each in started(lanes)) == [0, 0, 2, 3]
-    lanes.wake(1.0)
-    assert lanes.held == 0
-    assert not started(lanes)
-    for due in (1, 5, 2, 6, 7, 3, 4):
-        lanes.wait(delivery(lane, due), due=float(due))
-    lanes.withdraw(lambda each: each.event.record.offset == 1)
-    for now in (2, 3, 4):
-        assert [each.event.record.offset for each in started(lanes, float(now))] == [now]
-
-
 def test_a_key_goes_one_at_a_time_beside_other_keys() -> None:
     """New deliveries of a key stand behind its queued, open or waiting one. Other keys do not wait."""
     lanes = Lanes(100)
@@ -372,20 +295,6 @@ def test_a_key_goes_one_at_a_time_beside_other_keys() -> None:
     lanes.finished(lane)
     lanes.go_on(lane, pair_of(again))
     assert (started(lanes, 5.0), lanes.held, lanes.slots.in_flight) == ([], 1, 2)
-
-
-def test_a_withdrawn_head_takes_its_chain_along() -> None:
-    """The chain comes out in order, of this key only. A later delivery of the key begins a new chain and may start."""
-    lanes = Lanes(100)
-    lane = lanes.lane(endpoint())
-    for offset, key in enumerate("aabaa"):
-        lanes.enqueue(delivery(lane, offset, key=key), 0.0)
-    due_key, other = started(lanes)
-    lanes.finished(lane)
-    assert [each.event.record.offset for each in lanes.cut(lane, pair_of(due_key))] == [1, 3, 4]
-    assert (lanes.held, lanes.cut(lane, pair_of(other))) == (0, [])
-    lanes.enqueue(delivery(lane, 5, key="a"), 0.0)
-    assert [each.event.record.offset for each in started(lanes)] == [5]
 
 
 def pair_of(each: Delivery) -> OrderingKey:

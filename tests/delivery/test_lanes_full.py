@@ -1,9 +1,5 @@
 """Very many lanes: which are kept, and which deliveries are admitted when the process is full."""
 
-from collections.abc import Sequence
-from heapq import heappop, heappush
-from itertools import count
-
 import pytest
 from requests import PreparedRequest
 
@@ -157,48 +153,6 @@ def test_a_lane_does_not_hold_the_intake_if_slots_do_not_turn_over(monkeypatch: 
     crowd = Crowd(monkeypatch, slots=4)
     now = in_turn(crowd, ends=False)
     assert {crowd.lanes.admit(lane, 1, now) for lane in crowd.lanes} == {Admission.STORE}
-
-
-def overload(seconds: Sequence[float], until: float = 5.0) -> tuple[list[int], list[int]]:
-    """Offer more events than 40 slots take, to receivers with these response times. Returns sent and stored counts."""
-    lanes, step = Lanes(40), 0.01
-    its = [lanes.lane(endpoint(number, "http://example.com/")) for number in range(len(seconds))]
-    sent, stored = [0] * len(its), [0] * len(its)
-    opened: list[tuple[float, int, Delivery]] = []
-    numbers, offset = count(), 0
-    for now in (step * number for number in range(int(until / step))):
-        while opened and opened[0][0] <= now:
-            each = heappop(opened)[2]
-            lanes.finished(each.lane, each.slots)
-            sent[each.lane.endpoint.subscription_id] += 1
-        for _ in range(200):
-            lane = its[offset % len(its)]
-            admission = lanes.admit(lane, len(BODY), now)
-            if admission is Admission.BACKPRESSURE:
-                break
-            if admission is Admission.QUEUE:
-                lanes.enqueue(delivery(lane, offset), now)
-            else:
-                stored[offset % len(its)] += 1
-            offset += 1
-        for each in turn(lanes, now):
-            heappush(opened, (now + seconds[each.lane.endpoint.subscription_id], next(numbers), each))
-    return sent, stored
-
-
-@pytest.mark.parametrize("number", [2, 3, 10])
-def test_receivers_that_share_the_slots_hold_the_intake(number: int) -> None:
-    """Each uses its share of the slots and could take more. They wait for the process, so storing would not help."""
-    _, stored = overload([0.1] * number)
-    assert stored == [0] * number
-
-
-def test_a_slow_receiver_does_not_hold_the_intake_while_others_are_busy() -> None:
-    """Its deliveries are stored. The others get as many as if the intake did not wait."""
-    sent, stored = overload([2.0] + [0.01] * 9)
-    assert stored[0] > 100
-    assert stored[1:] == [0] * 9
-    assert min(sent[1:]) > 500
 
 
 def test_a_hung_receiver_does_not_hold_the_intake_when_slots_are_scarce() -> None:

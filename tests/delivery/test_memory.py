@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.delivery.known_rows import TakenUp
-from consumer.delivery.memory import LARGEST, Memory
+from consumer.delivery.limits import LARGEST, Memory
 from tests.delivery.store_kit import make_event
 
 MOST = 8 * LARGEST

@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from math import inf
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, event, insert, text
 from structlog.testing import capture_logs
 
-from consumer.database import migrations
 from consumer.database.engine import DatabaseThread
 from consumer.database.job import BACK_OFF
 from consumer.delivery.known_rows import RowsReading
@@ -25,9 +23,9 @@ from consumer.ledger.assigned import Settled
 from consumer.ledger.rows import AttemptFailure, AttemptResult, NewDelivery, OrderingKey, order_key
 from consumer.subscriptions import repository
 from models import Payload
-from tests.databases import database, on_oracle
+from tests.databases import on_oracle
 from tests.delivery.store_kit import GROUP, REFUSED_AFTER, URL, Store, make_event
-from tests.oracle_emulator import Call, OracleEmulator, OracleError
+from tests.oracle_emulator import OracleEmulator, OracleError
 
 HEAD = ("t", 0, 1)
 RECORD_1 = {
@@ -106,16 +104,6 @@ def test_one_batch_is_written_at_a_time(store: Store) -> None:
     assert settled == list(range(STORE_BATCH + 3))
 
 
-@contextmanager
-def without_disk(store: Store) -> Iterator[None]:
-    """The database file cannot be opened."""
-    directory = Path(str(store.engine.url.database)).parent
-    store.engine.dispose()
-    away = directory.rename(directory.with_name("away"))
-    yield
-    away.rename(directory)
-
-
 def loses_nothing(store: Store, outage: AbstractContextManager[object]) -> None:
     """Three writes fail. The batch stays whole and in order; `fault` gives the reason until a write succeeds."""
     settled: list[int] = []
@@ -138,17 +126,6 @@ def loses_nothing(store: Store, outage: AbstractContextManager[object]) -> None:
 def test_a_database_without_its_tables_loses_nothing(store: Store) -> None:
     """A migration has not run yet, or a DBA works on the schema."""
     loses_nothing(store, store.without())
-
-
-def test_a_file_that_is_gone_loses_nothing(tmp_path: Path) -> None:
-    """SQLite's disk is not mounted."""
-    (tmp_path / "disk").mkdir()
-    engine = database(tmp_path / "disk" / "test.db")
-    migrations.upgrade(engine)
-    store = Store(engine)
-    loses_nothing(store, without_disk(store))
-    store.thread.close(20)
-    engine.dispose()
 
 
 @on_oracle
@@ -207,49 +184,6 @@ def test_a_call_that_exceeds_its_timeout_ends(store: Store) -> None:
         store.write()
     assert store.rows("record_offset") == [(1,)]
     assert store.parking.fault is None
-
-
-@on_oracle
-def test_a_batch_that_exceeds_the_call_timeout_becomes_smaller(store: Store, emulator: OracleEmulator) -> None:
-    """Otherwise a slow database would get the same batch for ever, and no delivery would be stored any more."""
-    event.listen(store.engine, "connect", lambda connection, _: setattr(connection, "call_timeout", 500))
-
-    def slow(call: Call) -> bool:
-        if len(call.rows) > 10:
-            time.sleep(0.7)
-        return False
-
-    emulator.inject(slow)
-    settled: list[int] = []
-    for offset in range(60):
-        store.parking.park(parked(offset), lambda offset=offset: settled.append(offset))  # type: ignore[misc]
-    while store.parking.backlog:
-        store.write()
-        store.monotonic.now += BACK_OFF[1]
-    assert settled == list(range(60))
-    assert store.rows("record_offset") == [(offset,) for offset in range(60)]
-
-
-def test_the_back_off_doubles_to_its_limit_and_starts_anew(store: Store) -> None:
-    """A failing database gets no statement before its time, and one at least every five seconds."""
-    store.parking.park(parked(), lambda: None)
-    waits = []
-    with store.without():
-        for _ in range(9):
-            store.write()
-            failed_at = store.monotonic.now
-            wait = store.parking._writes._backoff._retry_at - failed_at
-            store.monotonic.now = failed_at + wait * 0.99
-            store.parking.poll(0.0)
-            assert not store.parking._writes.busy
-            store.monotonic.now = failed_at + wait + 0.001
-            waits.append(round(wait, 3))
-    assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
-    store.write()
-    store.parking.park(parked(1), lambda: None)
-    with store.without():
-        store.write()
-    assert store.parking._writes._backoff._retry_at - store.monotonic.now == pytest.approx(BACK_OFF[0])
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -408,18 +342,6 @@ def test_a_batch_that_fails_half_way_is_repeated_whole(store: Store) -> None:
 
 def _unavailable(*_: object) -> NoReturn:
     raise DatabaseUnavailable("ORA-03113: end-of-file on communication channel")
-
-
-def test_results_are_written_for_the_attempt_they_belong_to(store: Store) -> None:
-    """If another owner has changed the row meanwhile, the result is settled and changes no row."""
-    settled: list[int] = []
-    ledger.park(store.engine, GROUP, [parked(1), parked(2)], 500.0)
-    late = AttemptFailure("late", 500, None, 600.0)
-    store.parking.resolve(AttemptResult(1, 1, "delivered", None, 200, None, 600.0), HEAD, lambda: settled.append(1))
-    store.parking.resolve(AttemptResult(2, 0, "exhausted", None, 500, late, 600.0), HEAD, lambda: settled.append(2))
-    store.write()
-    assert settled == [1, 2]
-    assert store.rows("status", "attempt", "last_status") == [("delivered", 2, 200), ("parked", 1, 503)]
 
 
 def test_a_partition_is_loaded_when_the_database_answers(store: Store) -> None:

@@ -1,6 +1,6 @@
 """Stored deliveries return to their lanes: when they are due and may go, to their owner, once, and all of them."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -16,18 +16,17 @@ from consumer.delivery.delivery import Delivery, OpenRecord, StoredRow
 from consumer.delivery.failing import Failing
 from consumer.delivery.known_rows import TakenUp
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.memory import Memory
+from consumer.delivery.limits import Memory
 from consumer.delivery.outcome import Delivered
 from consumer.delivery.parking import BACKLOG
-from consumer.delivery.recall import EARLY, LOOK_EVERY, Ledger, Recall
+from consumer.delivery.recall import EARLY, LOOK_EVERY, Recall
 from consumer.delivery.settling import Settling
 from consumer.errors import DatabaseTooSlow
 from consumer.events.event import Event
 from consumer.ledger import admin, rows
 from consumer.ledger import store as ledger
-from consumer.ledger.assigned import SEEKS, scan
+from consumer.ledger.assigned import SEEKS
 from consumer.ledger.due import POSTPONED, fetch, postpone
-from consumer.ledger.marks import recent
 from consumer.ledger.rows import AttemptFailure, DueKey, NewDelivery, OrderingKey, order_key
 from consumer.ledger.store import UNWANTED
 from consumer.matching.selection import FILTER_TOO_LARGE, PAUSE, Budget, Selector
@@ -67,12 +66,9 @@ class Bench:
         self.given_out = 10**9  # records below this offset are fanned out
         self.budget = Budget(self.store.monotonic)
         self.recall = Recall(
-            Ledger(
-                partial(scan, engine, GROUP),
-                partial(recent, engine, GROUP),
-                partial(fetch, engine, GROUP, default_secrets=DEFAULT, decrypt=in_the_clear),
-                self._postpone,
-            ),
+            engine,
+            GROUP,
+            partial(fetch, engine, GROUP, default_secrets=DEFAULT, decrypt=in_the_clear),
             self.store.thread,
             self.store.parking,
             self.lanes,
@@ -85,15 +81,8 @@ class Bench:
             self.store.clock,
             self.store.monotonic,
         )
-        self.postponings, self.locked = 0, False
         self.subscription = repository.add(engine, URL, "user.created", ordering="key")
         self.due_key: DueKey = (*HERE, self.subscription)
-
-    def _postpone(self, ids: Iterable[int], until: float) -> None:
-        self.postponings += 1
-        if self.locked:
-            raise DatabaseTooSlow("DPY-4024: timed out")
-        postpone(self.store.engine, ids, until)
 
     def row(self, offset: int, *, due: float = 0.0, key: bytes | None = None, partition: int = 0) -> NewDelivery:
         """A waiting delivery, due this many seconds after the start."""
@@ -461,23 +450,32 @@ def test_an_unreadable_row_is_reported_and_retried(bench: Bench, monkeypatch: py
     assert bench.recall.fault is None
 
 
-def test_a_row_that_cannot_be_postponed_holds_up_no_other(bench: Bench) -> None:
+def test_a_row_that_cannot_be_postponed_holds_up_no_other(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another session has locked it, so that each try takes half a minute. There is one try a minute for all rows."""
     other = repository.add(bench.store.engine, URL, "user.created")
     with bench.store.engine.begin() as connection:
         connection.execute(text("UPDATE webhook_subscriptions SET url = 'ftp://x' WHERE id = :id"), {"id": other})
     bench.look()
-    bench.postponings, bench.locked = 0, True
+    postponings, locked = 0, True
+
+    def postpone_or_fail(*arguments: Any) -> None:
+        nonlocal postponings
+        postponings += 1
+        if locked:
+            raise DatabaseTooSlow("DPY-4024: timed out")
+        postpone(*arguments)
+
+    monkeypatch.setattr("consumer.delivery.recall.postpone", postpone_or_fail)
     bench.others_store(*(bench.row(offset)._replace(subscription_id=other) for offset in range(2)))
     for offset in range(2, 9):
         bench.store_here(bench.row(offset))
         assert bench.look(LOOK_EVERY) == [offset]
     assert bench.recall.fault == "database: DPY-4024: timed out; stored deliveries cannot be postponed"
     bench.look(POSTPONED)
-    assert bench.postponings == 2
-    bench.locked = False
+    assert postponings == 2
+    locked = False
     bench.look(POSTPONED)
-    assert bench.postponings == 3
+    assert postponings == 3
     assert not bench.recall.fault
     due = bench.store.seconds("next_attempt_at")
     assert due[:2] == [(round(bench.store.clock.now - NOW + POSTPONED),)] * 2
@@ -496,23 +494,6 @@ def test_rows_behind_an_open_breaker_are_not_read(bench: Bench) -> None:
     assert bench.look(seconds / 2 + 0.01) == [0, 1]
     assert bench.next().event.record.offset == 0
     assert bench.lanes.next(bench.store.monotonic.now) is None
-
-
-def test_no_more_rows_come_than_the_lane_takes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those due first come first, the others when there is room again. None is forgotten."""
-    for module in ("delivery", "lanes"):
-        monkeypatch.setattr(f"consumer.delivery.{module}.LANE_DELIVERIES", 3)
-    bench.look()
-    bench.store_here(*(bench.row(offset, due=-float(offset)) for offset in range(8)))
-    came = bench.look(0.125)
-    assert came == [7, 6, 5]
-    for _ in range(5):
-        assert bench.look(0.125) == []
-        assert not bench.recall.busy
-        delivery = bench.next()
-        bench.lanes.finished(delivery.lane)
-        came += bench.look(0.125)
-    assert came == [7, 6, 5, 4, 3, 2, 1, 0]
 
 
 def test_many_due_keys_are_read_at_once(bench: Bench) -> None:
@@ -604,16 +585,6 @@ def test_a_row_whose_filter_could_not_be_asked_holds_the_later_rows_of_its_key(b
     assert (bench.lanes.held, len(bench.taken_up)) == (0, 0)
     bench.look(PAUSE)
     assert bench.next().event.record.offset == 1
-
-
-def test_a_filter_over_its_budget_runs_after_its_pause(bench: Bench) -> None:
-    """Its rows stay unchanged and are not read meanwhile."""
-    chosen(bench, "data.n == 1 || data.l.map(x, x).size() > 0", 1)
-    while not bench.budget.is_over(bench.subscription):
-        bench.budget.charge(bench.subscription, 1.0)
-    assert [bench.look(PAUSE / 10) for _ in range(9)] == [[]] * 9
-    assert bench.store.rows("record_offset", "status", "attempt") == [(1, "parked", 0)]
-    assert bench.look(PAUSE / 10) == [1]
 
 
 @pytest.mark.parametrize("key", [None, b"k"])

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 
 import pytest
-from requests import RequestException, Response
-from requests.exceptions import ConnectTimeout
 from sqlalchemy import Engine
 
 from consumer.errors import EgressRefused
@@ -31,25 +29,6 @@ def test_each_attempt_of_a_delivery_is_reported_once(desk: Desk) -> None:
     desk.end(desk.go_on(delivery), response(204))
     assert [each[:5] for each in desk.reported[1:]] == [(0, 2, 204, "delivered", NOW)]
     assert [each[5] for each in desk.reported] == [pytest.approx(TOOK)] * 2
-
-
-@pytest.mark.parametrize(
-    ("attempts", "result", "status", "what"),
-    [
-        (0, ConnectTimeout("slow"), None, "retried"),
-        (1, response(404), 404, "parked"),
-        (2, response(503), 503, "exhausted"),
-        (0, response(410), 410, "exhausted"),
-    ],
-    ids=repr,
-)
-def test_the_reported_outcome_is_a_label_of_the_metrics(
-    desk: Desk, attempts: int, result: Response | RequestException, status: int | None, what: str
-) -> None:
-    """It is the label in `webhooks_deliveries_total`. A 410 and the last attempt are reported like any other."""
-    desk.end(desk.start(attempts=attempts), result)
-    assert [each[:4] for each in desk.reported] == [(0, attempts + 1, status, what)]
-    assert desk.metrics.deliveries == {what: 1}
 
 
 def test_the_request_of_a_batch_is_an_attempt_of_each_delivery(desk: Desk) -> None:

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from consumer.delivery.breaker import Breaker
 from consumer.delivery.delivery import Delivery
-from consumer.delivery.memory import MOST
+from consumer.delivery.limits import MEMORY
 from consumer.delivery.sender import GROWTH, NO_DESCRIPTOR_WAIT, Sender
 from consumer.errors import NoDescriptor
 from consumer.events.event import Event
@@ -158,14 +158,6 @@ def test_a_revoked_partition_waits_for_no_descriptor(counter: Counter) -> None:
     assert counter.desk.lanes.held == 0
 
 
-def test_without_batches_bodies_are_sent_unchanged(counter: Counter) -> None:
-    """They go byte for byte, in one request each."""
-    counter.ask()
-    counter.queue(b'{"a":  1}', b"2")
-    counter.start()
-    assert counter.wire.bodies() == [b'{"a":  1}', b"2"]
-
-
 @pytest.mark.parametrize("number", [1, 2, 5])
 def test_a_batch_is_an_array_however_few_it_holds(counter: Counter, number: int) -> None:
     """Its order is that of the log. All its records count as started. One request is open, and its end ends all."""
@@ -294,19 +286,6 @@ def test_an_invalid_url_parks_all_of_a_batch(counter: Counter) -> None:
     assert counter.desk.lanes.slots.in_flight == 0
 
 
-def test_a_failed_batch_is_sent_again_unchanged(counter: Counter) -> None:
-    """It has the same id, since it holds the same events."""
-    counter.ask(batch=Batch(3, 0.0))
-    counter.queue(b"1", b"2")
-    counter.start()
-    counter.wire.end(response(503))
-    counter.desk.store.monotonic.now += SHORT
-    counter.start()
-    first, second = counter.wire.requests
-    assert first.body == second.body == b"[1,2]"
-    assert first.headers["webhook-id"] == second.headers["webhook-id"]
-
-
 def test_a_failed_batch_is_split_when_batches_are_switched_off(counter: Counter) -> None:
     """Each event is sent in a request of its own, once."""
     counter.ask(batch=Batch(3, 0.0))
@@ -406,7 +385,7 @@ def test_while_memory_is_full_one_request_is_open_at_a_time(counter: Counter) ->
     """The deliveries in memory can then still leave it."""
     counter.ask()
     counter.queue(b"1", b"2", b"3")
-    counter.desk.memory.hold("t[0]", MOST)
+    counter.desk.memory.hold("t[0]", MEMORY)
     for number in (1, 2):
         counter.start()
         counter.start()

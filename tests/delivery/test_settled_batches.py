@@ -14,10 +14,10 @@ from structlog.testing import capture_logs
 
 from consumer.delivery.delivery import Delivery
 from consumer.errors import EgressRefused
-from consumer.ledger import outbox, upkeep
+from consumer.ledger import outbox
 from consumer.subscriptions.endpoint import Batch, Endpoint
 from tests.delivery.desk_kit import LONG, SHORT, TOOK, Desk, response
-from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL
+from tests.delivery.store_kit import DEFAULT, GROUP, URL
 from tests.simulation.transport import Hopeless
 
 REFUSED = EgressRefused("10.0.0.1 is a private address")
@@ -118,15 +118,6 @@ def test_a_refused_batch_is_retried_one_by_one(desk: Desk) -> None:
     assert (sorted(desk.settled), rows(desk)) == ([0, 1, 2], [(1, "parked", 2)])
 
 
-@pytest.mark.parametrize(("status", "alone"), [(422, True), (503, False), (None, False)])
-def test_a_stored_row_remembers_whether_it_goes_alone(desk: Desk, status: int | None, *, alone: bool) -> None:
-    """The row's last status decides, after a restart too; see test_recall for how it is read."""
-    each = desk.delivery(attempts=1)
-    assert each.last is not None
-    each.last = each.last._replace(status=status)
-    assert each.goes_alone is alone
-
-
 @pytest.mark.parametrize("final", [frozenset((422,)), frozenset[int]()], ids=["by its status", "by its schedule"])
 def test_a_final_failure_of_a_batch_ends_no_delivery(desk: Desk, final: frozenset[int]) -> None:
     """After a final status, or at a schedule's last attempt, each goes alone first. Only the cause is then given up."""
@@ -159,19 +150,6 @@ def test_a_batch_raises_events_unless_all_of_it_is_operational_events(desk: Desk
     desk.store.write_all()
     told = [(event.type, event.data.get("offset")) for _, event, _ in outbox.pending(desk.store.engine, GROUP, 9)]
     assert sorted(told) == [("delivery.exhausted", 1), ("subscription.disabled", None)]
-
-
-def test_a_delivery_that_cannot_be_rendered_is_given_up_alone(desk: Desk) -> None:
-    """There is no request: none is counted, and the receiver is not blamed."""
-    each = desk.open(desk.row(0, offset=2))
-    desk.lanes.finished(each.lane)
-    desk.settling.on_undeliverable(each, "it is no JSON")
-    desk.store.write()
-    assert rows(desk) == [(2, "exhausted", 1)]
-    assert desk.rows()[0][3:] == (None, "it is no JSON")
-    assert (desk.metrics.attempts, desk.metrics.deliveries) == ({}, {"exhausted": 1})
-    assert not desk.settling._failing.remembers(desk.endpoint)
-    assert not each.lane.breaker.restrains
 
 
 @pytest.mark.parametrize("leaving", [0, 1])
@@ -215,16 +193,6 @@ def test_each_delivery_of_a_batch_has_its_log_line(desk: Desk) -> None:
         ("attempt", 0, 2, "retried"),
         ("attempt", 1, 2, "retried"),
     ]
-
-
-def test_a_recovery_is_announced_once(desk: Desk) -> None:
-    """A batch that succeeds removes the mark from its subscription."""
-    upkeep.failing(desk.store.engine, desk.subscription, NOW - 600)
-    desk.endpoint = replace(desk.endpoint, failing_since=NOW - 600)
-    desk.end(desk.open(*three(desk)), response(200))
-    desk.store.write_all()
-    told = [event.type for _, event, _ in outbox.pending(desk.store.engine, GROUP, 9)]
-    assert told == ["subscription.recovered"]
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

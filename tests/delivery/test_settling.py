@@ -65,18 +65,6 @@ def test_a_strange_timestamp_does_not_spoil_the_latency(desk: Desk, timestamp: i
     assert (latency.total, sum(latency.counts), desk.settled) == (0.0, counted, [0])
 
 
-def test_a_record_is_settled_by_the_last_of_its_deliveries(desk: Desk) -> None:
-    """With one delivered, one stored and one given up, it is settled when the database has the last two."""
-    record = desk.record(deliveries=3)
-    desk.end(desk.start(record), response(200))
-    desk.end(desk.start(record, attempts=1, offset=1), response(500))
-    desk.end(desk.start(record, offset=2), HOPELESS)
-    assert desk.settled == []
-    desk.store.write()
-    assert desk.settled == [0]
-    assert [row[0] for row in desk.rows()] == ["parked", "exhausted"]
-
-
 @pytest.mark.parametrize("result", [response(503), response(302), response(404), ConnectTimeout("slow")], ids=repr)
 def test_a_short_wait_stays_in_memory(desk: Desk, result: Response | RequestException) -> None:
     """Nothing is stored or settled. The same delivery is tried again when it is due, and may succeed."""
@@ -301,24 +289,6 @@ def test_a_410_of_the_former_url_disables_nothing(desk: Desk) -> None:
     desk.end(delivery, response(410))
     desk.store.write_all()
     assert desk.disabled() is None
-
-
-def test_410_stores_deliveries_waiting_for_the_same_receiver(desk: Desk) -> None:
-    """Queued deliveries and retries are not sent. They are settled once the ledger holds them."""
-    retry = desk.start(offset=1)
-    desk.end(retry, response(500))
-    gone = desk.start(offset=0)
-    desk.lanes.enqueue(Delivery(make_event(2), desk.lanes.lane(desk.endpoint), desk.record(2)), 0.0)
-    desk.end(gone, response(410))
-    assert (desk.waiting(), desk.lanes.held, desk.lanes.next(0.0)) == ([], 0, None)
-    assert desk.settled == []
-    desk.store.write_all()
-    assert sorted(desk.settled) == [0, 1, 2]
-    assert sorted(desk.store.rows("record_offset", "status", "attempt")) == [
-        (0, "exhausted", 1),
-        (1, "held", 1),
-        (2, "held", 0),
-    ]
 
 
 def test_a_breaker_that_opens_does_not_iterate_over_all_lanes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

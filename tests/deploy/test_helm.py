@@ -18,7 +18,7 @@ from consumer.database.engine import create_engine
 from consumer.intake import source
 from consumer.kafka.client import known_properties
 from consumer.telemetry import tracing
-from consumer.worker import attempt_log, handover, wiring, worker
+from consumer.worker import attempt_log, ownership, wiring, worker
 from tests.deploy import schemas
 from tests.deploy.go_tools import module_folder
 from tests.deploy.helm_kit import CHART, VALUES, Helm, HelmError, PodOf, one, pod, pods, set_to
@@ -183,7 +183,7 @@ def seconds_to_stop() -> float:
     assert threads
     databases = len(threads[1].split(",")) * worker.LEAVE_DATABASE
     observers = attempt_log.FLUSH + tracing.FLUSH
-    return float(2 * handover.STORE_DRAIN + source._COMMIT_SECONDS + leave + databases + observers)
+    return float(2 * ownership.STORE_DRAIN + source._COMMIT_SECONDS + leave + databases + observers)
 
 
 @pytest.mark.parametrize("drain", [0, 1, 20, 299, 600])

@@ -17,12 +17,12 @@ from sqlalchemy import Engine, update
 from consumer.cli.app import GROUPS
 from consumer.config import settings
 from consumer.config.environment import load
-from consumer.delivery import breaker, delivery, lanes, limits, memory
+from consumer.delivery import breaker, delivery, lanes, limits
 from consumer.delivery.delivery import Delivery, OpenRecord
 from consumer.delivery.failing import Failing
 from consumer.delivery.known_rows import TakenUp
 from consumer.delivery.lanes import Lanes
-from consumer.delivery.memory import Memory
+from consumer.delivery.limits import Memory
 from consumer.delivery.settling import Settling
 from consumer.errors import SettingsError
 from consumer.events.event import Event, RecordId
@@ -180,8 +180,8 @@ def test_bounds_of_lanes() -> None:
     assert f"holds {delivery.LANE_DELIVERIES:,} deliveries or {delivery.LANE_BYTES // 2**20} MiB" in text
     assert f"hold {lanes.ALL_DELIVERIES:,} deliveries or {lanes.ALL_BYTES // 2**20} MiB" in text
     assert f"open requests hold {limits.OPEN_BYTES // 2**20} MiB together" in text
-    assert f"hold {memory.MOST // 2**20} MiB in a worker. At {memory.MOST * 3 // 4 // 2**20} MiB" in text
-    assert f"holds {memory.MOST // 2**20} MiB of events at most" in TEXTS["docs/operations.md"]
+    assert f"hold {limits.MEMORY // 2**20} MiB in a worker. At {limits.MEMORY * 3 // 4 // 2**20} MiB" in text
+    assert f"holds {limits.MEMORY // 2**20} MiB of events at most" in TEXTS["docs/operations.md"]
     assert (lanes.STILL, lanes.SLOW) == (0.25, 1.0)  # "a quarter of a second", "less than a second"
     assert (lanes.NEW_CONNECTIONS, lanes.BUSY) == (8, 4)  # "eight new ones", "four times as many"
     assert f"every {commits.COMMIT_EVERY * 1000:.0f} ms, and after {commits.COMMIT_RECORDS} settled records" in text

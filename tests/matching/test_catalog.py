@@ -71,17 +71,6 @@ def test_each_type_gets_exactly_its_subscriptions(engine: Engine) -> None:
     }
 
 
-def test_a_thousand_types_are_one_statement(engine: Engine) -> None:
-    """A batch of records costs one round trip, however many types it has."""
-    wanted = repository.add(engine, URL, "type.999")
-    sent: list[str] = []
-    event.listen(engine, "before_cursor_execute", lambda *arguments: sent.append(arguments[2]))
-    found = find(engine, *(f"type.{number}" for number in range(1000)))
-    assert len(found) == 1000
-    assert [endpoint.subscription_id for endpoint in found["type.999"]] == [wanted]
-    assert len([statement for statement in sent if statement.startswith("SELECT")]) == 1
-
-
 def test_one_statement_finds_patterns_and_tenants(engine: Engine) -> None:
     """Each key has each of its subscriptions once, by id, whatever patterns and tenants these use."""
     written = [
@@ -271,28 +260,6 @@ def test_a_broken_secret_leaves_its_subscription_unsigned(
     assert len(broken) == 0
 
 
-def test_two_faults_are_reported_separately(engine: Engine) -> None:
-    """An unusable secret and an unreadable schedule are two reports, each with its consequence."""
-    subscription = repository.add(engine, URL, "t", retry_schedule="1s")
-    add_secret(engine, subscription, "spent", expires=1.0)
-    with engine.begin() as connection:
-        connection.execute(update(Subscription).values(retry_schedule="soon"))
-    with capture_logs() as logs:
-        find(engine, "t", broken=SubscriptionProblems())
-    assert sorted(entry["reason"].rpartition("; ")[2] for entry in logs) == [
-        "its events are stored, not sent",
-        "the default is used",
-    ]
-
-
-def test_the_start_of_a_failure_is_known(engine: Engine) -> None:
-    """It is in unix seconds."""
-    repository.add(engine, URL, "t")
-    with engine.begin() as connection:
-        connection.execute(update(Subscription).values(failing_since=datetime.fromtimestamp(123.25, UTC)))
-    assert [endpoint.failing_since for endpoint in find(engine, "t")["t"]] == [123.25]
-
-
 class Database:
     """A look-up that answers when the test says so."""
 
@@ -351,15 +318,6 @@ def test_types_wanted_during_a_look_up_are_requested_together(database: Database
     assert database.asked == [(key("a"),)]
     database.answer()
     assert database.asked == [(key("a"),), (key("b"), key("c"))]
-
-
-def test_an_answer_is_not_used_beyond_its_time(database: Database) -> None:
-    """It does not serve a record that arrived more than `ttl` after the request."""
-    catalog = database.catalog(1.0)
-    catalog.want([key("t")])
-    database.answer()
-    assert catalog.match(key("t"), arrived=101.0) == ()
-    assert catalog.match(key("t"), arrived=101.001) is None
 
 
 @pytest.mark.parametrize("ttl", [0.0, 1.0])

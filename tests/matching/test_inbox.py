@@ -48,21 +48,6 @@ class Lookups:
         ]
 
 
-def test_events_come_out_in_order() -> None:
-    """They keep one order over all partitions and types, each with its subscriptions, possibly none."""
-    desk = Lookups()
-    desk.inbox.stored(HERE, set())
-    desk.inbox.stored(THERE, set())
-    for offset, event_type in enumerate(["a", "nobody", "b", "a"]):
-        desk.put(offset, event_type, (HERE, THERE)[offset % 2])
-    desk.catalog.want([("a", None), ("nobody", None), ("b", None)])
-    assert desk.out() == []
-    assert bool(desk.inbox)
-    desk.answer()
-    assert desk.out() == [(0, [1, 2]), (1, []), (2, [1, 2]), (3, [1, 2])]
-    assert not desk.inbox
-
-
 def test_an_unknown_type_is_requested_and_waited_for() -> None:
     """Later events wait too, since order holds within a partition. An expired type is requested again."""
     desk = Lookups()
@@ -81,18 +66,6 @@ def test_an_unknown_type_is_requested_and_waited_for() -> None:
     desk.put(2, "a")
     assert desk.out() == []
     assert [keys for keys, _ in desk.asked] == [(("a", None),)]
-
-
-def test_an_answer_applies_to_events_that_came_before_it() -> None:
-    """However long the look-up takes, and without a cache, no event is looked up twice."""
-    desk = Lookups(ttl=0)
-    desk.inbox.stored(HERE, set())
-    desk.put(0)
-    assert desk.out() == []
-    desk.now = 60.0
-    desk.answer()
-    assert desk.out() == [(0, [1, 2])]
-    assert desk.asked == []
 
 
 def test_an_event_of_a_partition_that_is_not_loaded_is_an_error() -> None:
@@ -193,24 +166,6 @@ def test_room_is_bounded_in_events_and_in_bytes() -> None:
     assert desk.inbox.room == 0
     desk.inbox.next()
     assert desk.inbox.room == MOST_EVENTS - 3
-
-
-def test_a_leaving_partition_takes_its_events_along() -> None:
-    """Its next owner reads them again. Others stay in order. Assigned again, the partition must be loaded again."""
-    desk = Lookups()
-    desk.inbox.stored(HERE, {(9, 9, 9)})
-    desk.inbox.stored(THERE, set())
-    for offset in range(4):
-        desk.put(offset, place=(HERE, THERE)[offset % 2], body=bytes(INBOX_BYTES // 3))
-    assert desk.inbox.room == 0
-    desk.inbox.discard({HERE})
-    assert desk.inbox.room == MOST_EVENTS - 2
-    desk.catalog.want([("a", None)])
-    desk.answer()
-    assert desk.out() == [(1, [1, 2]), (3, [1, 2])]
-    desk.inbox.stored(HERE, set())
-    desk.put(0)
-    assert desk.out() == [(0, [1, 2])]
 
 
 PLACES = st.sampled_from([HERE, THERE])

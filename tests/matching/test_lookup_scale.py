@@ -91,17 +91,6 @@ def test_statements_are_bounded_by_the_cache(thousands: Engine, types: int, a_se
     assert flow.matched == {f"{kind}{number}": 2 if kind == "t" else 0 for number in range(types)}
 
 
-def test_statements_for_rare_types_are_bounded_too(thousands: Engine) -> None:
-    """Ten thousand types are too rare for the cache to help: fifty statements a second, and no backlog grows."""
-    numbers = Random(5)
-    flow = Flow(thousands, (f"t{numbers.randrange(10_000)}" for _ in iter(int, 1)))
-    flow.run(1.0)
-    assert len(flow.sent) <= 1 / GAP + 1
-    assert sum(flow.binds) > 10_000  # almost each event needed a look-up
-    assert flow.given == 20_000  # there was always room
-    assert flow.taken > 19_000
-
-
 def test_there_are_thirteen_different_statements(thousands: Engine) -> None:
     """Oracle parses and caches each. No list has more than 512 pairs, and binds stay below its limit of 65,535."""
     numbers = Random(5)
@@ -116,14 +105,6 @@ def test_there_are_thirteen_different_statements(thousands: Engine) -> None:
     assert len(set(flow.sent)) <= 13
     assert max(flow.binds) == 2 * MOST_PATTERNS + 1
     assert max(sql.count(" IN (") for sql in flow.sent) == MOST_PATTERNS // IN_LIST
-
-
-@pytest.mark.parametrize("dots", [0, 1, 2, 5])
-def test_patterns_need_no_further_statement(thousands: Engine, dots: int) -> None:
-    """512 types of up to six segments, each with its own patterns, are one statement, as without patterns."""
-    flow = Flow(thousands, iter(()))
-    flow._catalog.want((f"{number}" + f".{number}" * dots, None) for number in range(MOST_ASKED))
-    assert len(flow.sent) == 1
 
 
 def test_look_ups_use_the_index(thousands: Engine) -> None:

@@ -272,16 +272,6 @@ def test_a_slow_subscription_is_left_out_for_a_while(took: float) -> None:
     assert [entry["subscription"] for entry in logs] == [7, 7]
 
 
-def test_a_share_of_the_processor_may_be_taken_for_ever() -> None:
-    """It is a twentieth."""
-    clock = Ticking()
-    budget = Budget(clock)
-    for _ in range(1000):
-        budget.charge(1, OWN / 10 + FREE)
-        clock.now += WINDOW / 10 + 1e-6
-    assert len(budget) == 0
-
-
 def test_of_many_slow_subscriptions_the_slowest_are_left_out() -> None:
     """Together they take more than a fifth of a processor. However many there are, the others run."""
     clock = Ticking()

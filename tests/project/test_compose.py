@@ -19,7 +19,7 @@ from consumer.config import settings
 from consumer.config.environment import check, load
 from consumer.http.server import BackgroundServer, listen
 from consumer.kafka.client import known_properties
-from consumer.worker.health import STALLED, LoopState, create_app
+from consumer.worker.service import STALLED, LoopState, create_app
 from tests import processes
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from consumer.delivery.delivery import Lane
 from consumer.delivery.lanes import Admission
 from consumer.delivery.set_aside import LATELY
-from consumer.worker.handover import REVOKE_DRAIN, REVOKE_PART, STORE_DRAIN, WRITE_LIMIT
+from consumer.worker.ownership import REVOKE_DRAIN, REVOKE_PART, STORE_DRAIN, WRITE_LIMIT
 from tests.simulation.deployment import OBSTACLES, URLS, Deployment, result
 from tests.simulation.world import TOPIC
 
@@ -61,15 +61,6 @@ def test_a_revoke_waits_for_dead_letters_of_its_partition(deployment: Deployment
     after(1.0, deployment, lambda: setattr(world.dead_letters, "door_open", True))
     assert waited(deployment, 1) == pytest.approx(1.0, abs=0.1)
     assert world.committed[TOPIC, 1] == (1, "")
-
-
-def test_a_revoke_does_not_wait_for_writes_of_other_partitions(deployment: Deployment) -> None:
-    """Neither for the write under way nor for waiting ones. They are written later all the same."""
-    world = deployment.world
-    give_up(deployment, 1)
-    assert waited(deployment, 0) == 0
-    world.settle_down()
-    assert world.committed[TOPIC, 1] == (2, "")
 
 
 def test_a_revoke_waits_for_writes_of_its_partition(deployment: Deployment) -> None:
@@ -182,41 +173,6 @@ def test_a_stop_waits_for_writes_that_belong_to_no_partition(
     world.on_wait = world.run_jobs
     world.stop()
     assert deployment.look_at_subscriptions() == set(URLS["b"])
-
-
-def test_no_further_rows_of_a_lost_partition_are_written(deployment: Deployment) -> None:
-    """Waiting rows are dropped. The next owner reads the record and sends it."""
-    world = deployment.world
-    give_up(deployment, 1)
-    world.source.lose(1)
-    world.run_jobs()  # the write under way
-    world.settle_down()
-    assert [(row.place, row.offset) for row in deployment.rows().values()] == [((TOPIC, 1), 0)]
-    assert (TOPIC, 1) not in world.committed
-
-
-def test_the_rest_of_a_fan_out_is_stored_when_its_partition_leaves(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One receiver has the event and the other's lane holds the fan-out. The record must not be sent twice."""
-    world = deployment.world
-    lanes = world.worker.parts.lanes
-    admit = lanes.admit
-
-    def hold(lane: Lane, size: int, now: float) -> Admission:
-        return Admission.BACKPRESSURE if lane.endpoint.url == URLS["a"][1] else admit(lane, size, now)
-
-    monkeypatch.setattr(lanes, "admit", hold)
-    deployment.write(0, "a")
-    world.settle_down()
-    assert [url for _, url in world.sent] == [URLS["a"][0]]
-    world.transport.answer(0, result("taken"))
-    world.on_wait = world.run_jobs
-    world.source.revoke(0)
-    assert world.committed[TOPIC, 0] == (1, "")
-    assert [(url, row.status, row.attempt) for (_, url), row in deployment.rows().items()] == [
-        (URLS["a"][1], "parked", 0)
-    ]
 
 
 @pytest.mark.parametrize("answers", [True, False])

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from consumer.http.server import BackgroundServer, listen
 from consumer.telemetry.metrics import Metrics, Readings, registry
-from consumer.worker.health import STALLED, LoopState, create_app, serve
+from consumer.worker.service import STALLED, LoopState, create_app, serve
 
 
 class Loop:

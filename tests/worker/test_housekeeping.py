@@ -86,29 +86,6 @@ def test_everything_is_done_once(house: House) -> None:
     assert house.store.posted.empty()
 
 
-def test_jobs_of_no_partition_are_left_to_the_leader(house: House) -> None:
-    """Several workers must not do the same jobs every minute. Each does the jobs of its own partitions."""
-    engine = house.store.engine
-    off, by_key = (repository.add(engine, URL, "user.created", ordering="key") for _ in range(2))
-    repository.set_enabled(engine, off, enabled=False)
-    rows = [parked(make_event(1), off), parked(make_event(2), 999), parked(make_event(3), by_key)]
-    store.park(engine, GROUP, [*rows, ordered(4, by_key), ordered(5, by_key)], 500.0)
-    store.record(engine, GROUP, [AttemptResult(3, 1, "delivered", None, 200, None, 600.0)])
-    run(engine, "UPDATE webhook_deliveries SET status = 'blocked' WHERE record_offset = 4")
-    with engine.begin() as connection:
-        outbox.add(connection, GROUP, [OperationalEvent("delivery.exhausted", "old", {})])
-    with engine.begin() as connection:
-        connection.execute(update(StoredOperation).values(created_at=datetime(2020, 1, 1, tzinfo=UTC)))
-
-    house.keeping.begin([HERE], {HERE: 5}, house.tell, leads=False)
-    while house.keeping.pending:
-        house.slice()
-
-    assert states(engine) == {1: "parked", 2: "parked", 4: "parked", 5: "blocked"}
-    assert outbox.pending(engine, GROUP, 9)
-    assert house.counted == []
-
-
 def test_each_step_is_a_slice_if_time_is_short(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Completed subscriptions and partitions are not repeated, and a step that fails is not skipped."""
     monkeypatch.setattr("consumer.worker.housekeeping.SLICE", 0.0)
@@ -146,25 +123,6 @@ def test_a_failed_job_is_retried_soon(house: House) -> None:
     house.slices()
     assert house.counted == [0]
     assert house.keeping.fault is None
-
-
-def test_deliveries_are_stored_while_many_rows_change(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a subscription with a million rows is disabled, other work goes on, until the last row is held."""
-    monkeypatch.setattr(upkeep, "CHANGED_AT_ONCE", 2)
-    monkeypatch.setattr("consumer.worker.housekeeping.SLICE", 0.0)
-    engine = house.store.engine
-    live, off = (repository.add(engine, URL, "user.created") for _ in range(2))
-    store.park(engine, GROUP, [parked(make_event(offset), off) for offset in range(5)], 500.0)
-    repository.set_enabled(engine, off, enabled=False)
-    house.keeping.begin([], {}, house.tell, leads=True)
-    house.keeping.poll(0.0)
-    house.store.parking.park(parked(make_event(9), live), lambda: None)
-    house.store.write()
-    house.store.answer()
-    assert list(states(engine).values()) == ["held"] * 2 + ["parked"] * 4
-    house.slices()
-    assert list(states(engine).values()) == ["held"] * 5 + ["parked"]
-    assert house.counted == [4], "the count ran before the last row was held"
 
 
 def test_more_rows_than_one_transaction_prunes_are_all_pruned(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,4 +312,5 @@ def test_the_leader_reads_certificates_each_hour(house: House, monkeypatch: pyte
     house.store.monotonic.now += housekeeping.LOOK_AT_CERTIFICATES
     assert shown() == [4, 5, 3]
     house.keeping.begin([], {}, house.tell, leads=False)
+    house.keeping.poll(0.0)
     assert house.keeping.expiring == ()

@@ -189,15 +189,6 @@ def test_a_jump_is_reported_once_and_is_a_fault_for_a_minute(by: float, text: st
     assert clocks.watch.fault is None
 
 
-def test_the_fault_is_the_last_jump() -> None:
-    """If the clock was set wrong and then right, the minute counts from the second jump."""
-    clocks = Clocks()
-    clocks.pass_by(1.0, set_by=-3600.0)
-    clocks.pass_by(30.0, set_by=3600.0)
-    clocks.pass_by(59.0)
-    assert "forward by 3600 s" in (clocks.watch.fault or "")
-
-
 @given(st.lists(st.tuples(DURATIONS, st.floats(-JUMP + 0.01, JUMP - 0.01))))
 def test_slewing_is_no_jump(looks: list[tuple[float, float]]) -> None:
     """However long the time between two checks is, and however large the sum of small steps."""

@@ -1,6 +1,5 @@
 """The gauges that a scrape reads from a worker: ages, waits, failures, the database and the loop."""
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -10,7 +9,6 @@ from structlog.testing import capture_logs
 from consumer.delivery.breaker import MEMORY
 from consumer.delivery.failing import NOTE_AFTER, SHOWN
 from consumer.intake.record import Partition, Record
-from consumer.loop.poller import Poller
 from consumer.telemetry.metrics import Readings
 from consumer.worker.worker import MOST_SHOWN
 from tests.simulation.deployment import Deployment, result
@@ -246,15 +244,3 @@ def test_an_idle_loops_wait_for_records_is_no_lag(deployment: Deployment, monkey
         world.turn()
     assert sum(asked) > 0.5
     assert lag.histogram.total - before < 0.2  # the last step of `settle_down`
-
-
-def test_the_poller_reports_the_end_of_its_wait() -> None:
-    """After the wait, and before the handlers run."""
-    poller = Poller()
-    seen: list[float] = []
-    timer = poller.timer(lambda: seen.append(poller.woke_at))
-    began = time.monotonic()
-    timer.deadline = began + 0.05
-    poller.turn(1.0)
-    poller.close()
-    assert began + 0.04 < seen[0] <= time.monotonic()

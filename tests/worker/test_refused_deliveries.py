@@ -103,21 +103,6 @@ def test_it_is_settled_when_the_dead_letter_is_acknowledged(site: Site) -> None:
     assert site.outcomes == (1, 0)
 
 
-def test_it_is_stored_if_the_database_accepts_it_before(site: Site) -> None:
-    """As any other delivery: nothing goes to the dead-letter topic."""
-    with site.engine.begin() as connection:
-        connection.execute(text("DROP TRIGGER never"))
-    site.turns(int(REFUSED_AFTER) + 60)
-    assert (site.outcomes, site.committed, site.world.buried) == ((0, 0), [LAST + 1, LAST + 1], set())
-
-
-def test_an_outage_does_not_end_it(site: Site) -> None:
-    """The database may accept the delivery after it: only a refusal does."""
-    site.world.database.full = True
-    site.turns(int(REFUSED_AFTER) + 60)
-    assert site.waits()
-
-
 def test_a_database_that_refuses_every_delivery_ends_none(sqlite_engine: Engine) -> None:
     """Deliveries of several subscriptions are refused and none is stored: the offsets are held until that is over."""
     for path in ("a", "b"):
@@ -135,36 +120,6 @@ def test_a_database_that_refuses_every_delivery_ends_none(sqlite_engine: Engine)
         connection.execute(text("DROP TRIGGER never"))
     site.turns(120)
     assert (site.outcomes, site.committed[0], site.world.buried) == ((0, 0), 1, set())
-
-
-def test_no_revoke_waits_for_it(site: Site) -> None:
-    """The whole group would wait in each rebalance. The next owner meets the row again."""
-    began = site.world.now
-    site.world.source.revoke(0)
-    assert site.world.now - began < 0.1
-    site.world.source.assign([0])
-    site.turns()
-    assert site.waits()
-
-
-def test_its_time_goes_on_in_the_next_process(site: Site) -> None:
-    """Restarts that are more frequent than WEBHOOK_REFUSED_AFTER do not hold the offset for ever."""
-    for _ in range(4):
-        site.turns(70)
-        site.world.start(0, 1)
-    site.turns(70)
-    assert site.is_over()
-
-
-def test_a_crash_between_the_dead_letter_and_the_commit(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The row is met again, and its record is written to the dead-letter topic again."""
-    monkeypatch.setattr(site.world.source, "commit", lambda: 0.0)  # nothing since the start
-    site.turns(int(REFUSED_AFTER) + 60)
-    assert site.outcomes == (1, 0)
-    site.world.start(0, 1)
-    site.turns()
-    assert site.is_over()
-    assert site.outcomes == (1, 0)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -171,16 +171,6 @@ def test_the_back_off_grows_and_each_reason_is_logged_once(engine: Engine, monke
     assert [line["reason"] for line in logs] == [refused, silent, refused]
 
 
-def test_without_kafka_it_waits_and_reports_why(start: Start, tmp_path: Path) -> None:
-    """Without a broker it is alive but not ready. The reason has the addresses tried. SIGTERM ends it with status 0."""
-    migrations.upgrade(database(tmp_path / "webhooks.db"))
-    run = start(DATABASE_URL=f"sqlite:///{tmp_path}/webhooks.db")
-    run.until(lambda: any("127.0.0.1:1" in reason for reason in run.reasons()))
-    assert requests.get(f"http://127.0.0.1:{run.port}/healthz", timeout=60).status_code == 200
-    assert run.stop() == 0
-    assert not any("exception" in line for line in run.lines())
-
-
 def test_secrets_and_payloads_are_never_logged(start: Start, tmp_path: Path, mock_kafka: str) -> None:
     """At level DEBUG, for all outcomes: delivered, failed, gone, refused, not an event, no usable secret."""
     engine = database(tmp_path / "webhooks.db")

@@ -26,7 +26,7 @@ from consumer.telemetry.metrics import Metrics, registry
 from consumer.worker.wiring import WorkerParts
 from consumer.worker.worker import Worker
 from tests.databases import url_of
-from tests.end_to_end.webhook_receiver import Answer, Receiver, Silence, always
+from tests.end_to_end.webhook_receiver import Answer, Receiver, always
 from tests.kafka_kit import QUIET, Kafka, unique
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -294,22 +294,6 @@ def test_a_revoke_waits_for_open_requests_and_commits_them(rig: Rig, monkeypatch
     assert rig.committed() == 4
 
 
-def test_lost_partitions_are_forgotten(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other workers own them already. Open requests are cancelled, and nothing is stored or committed."""
-    rig.subscribe("/hangs")
-    rig.receiver.rules["/hangs"] = always(Silence.HANG)
-    rig.write(*events(10))
-    rig.start(monkeypatch, WEBHOOK_MAX_IN_FLIGHT="4")
-    until(lambda: len(rig.receiver.requests) == 2)
-    rig.on_loop(lambda: rig.worker.lost(rig.owned()))
-    assert rig.worker.parts.transport.in_flight == 0
-    assert rig.worker.parts.lanes.slots.in_flight == rig.worker.parts.lanes.held == 0
-    rig.stop()
-    assert rig.rows() == []
-    assert rig.committed() < 0
-    assert len(rig.receiver.requests) == 2
-
-
 def test_a_stop_drains_and_a_new_worker_goes_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Open requests are completed and unstarted records are left. Both workers together send each event once."""
     rig.subscribe("/slow")
@@ -328,24 +312,6 @@ def test_a_stop_drains_and_a_new_worker_goes_on(rig: Rig, monkeypatch: pytest.Mo
     rig.stop()
     assert sorted(request.body for request in rig.receiver.requests) == sorted(bodies)
     assert rig.committed() == 40
-
-
-def test_without_the_subscriptions_table_events_wait(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The look-up fails, nothing is committed, and the reason is reported. Later all events arrive."""
-    rig.subscribe("/one")
-    with rig.engine.begin() as connection:
-        connection.execute(text("ALTER TABLE webhook_subscriptions RENAME TO away"))
-    rig.write(*events(5))
-    worker = rig.start(monkeypatch)
-    until(lambda: any("the tables are missing or old" in reason for reason in worker.reasons()))
-    assert rig.committed() < 0
-    with rig.engine.begin() as connection:
-        connection.execute(text("ALTER TABLE away RENAME TO webhook_subscriptions"))
-    until(lambda: len(rig.receiver.requests) == 5)
-    until(lambda: not worker.reasons())
-    assert set(worker.readings().lag) == {(rig.topic, number) for number in range(4)}
-    rig.stop()
-    assert rig.committed() == 5
 
 
 @pytest.mark.parametrize("url", ["http://10.0.0.1/", "ftp://example.com/", "nonsense"])

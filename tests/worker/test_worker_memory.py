@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from consumer.delivery.lanes import STILL
-from consumer.delivery.memory import MOST
+from consumer.delivery.limits import MEMORY
 from consumer.events.event import Event, RecordId
 from consumer.intake.decode import MAX_VALUE_BYTES
 from consumer.ledger import store
@@ -67,13 +67,13 @@ def test_many_large_events_do_not_fill_the_memory(sqlite_engine: Engine, options
     for number in range(400):
         world.write(number % 2, body)
     site.turns(20)
-    assert 0 < site.unsettled + site.rendered(body) <= MOST
+    assert 0 < site.unsettled + site.rendered(body) <= MEMORY
     assert world.source.paused
     for _ in range(1000):
         while world.transport.open:
             world.transport.answer(0, result("taken"))
         world.settle_down(1)
-        assert site.unsettled + site.rendered(body) <= MOST
+        assert site.unsettled + site.rendered(body) <= MEMORY
         if not world.transport.open and sum(mark for mark, _ in world.committed.values()) == 400:
             break
     world.settle_down()
@@ -95,28 +95,6 @@ def test_a_receiver_that_hangs_on_large_events_does_not_stop_others(sqlite_engin
         world.now += STILL
     assert len(world.taken) == 100
     assert {url for _, url in world.taken} == {f"{URL}b"}
-
-
-def test_records_of_a_leaving_partition_no_longer_count(sqlite_engine: Engine) -> None:
-    """The partition is revoked or lost. Records that come back count anew and are settled once."""
-    site = Site(sqlite_engine)
-    world = site.world
-    for number in range(40):
-        world.write(number % 2, large())
-    site.turns(5)
-    assert world.worker.parts.memory.held == site.unsettled == 40 * MAX_VALUE_BYTES
-    world.source.lose(0)
-    assert world.worker.parts.memory.held == site.unsettled == 20 * MAX_VALUE_BYTES
-    world.source.assign([0])
-    for _ in range(60):
-        while world.transport.open:
-            world.transport.answer(0, result("taken"))
-        world.settle_down(1)
-    assert world.worker.parts.memory.held == 0
-    world.write(1, large())
-    site.turns(3)
-    world.source.revoke(1)
-    assert world.worker.parts.memory.held == 0
 
 
 def test_the_key_of_an_undecodable_record_counts(sqlite_engine: Engine) -> None:

@@ -7,7 +7,7 @@ from consumer.database.job import SLOW
 from consumer.intake.commits import COMMIT_RECORDS
 from consumer.intake.offsets import decode as settled_above
 from consumer.matching.inbox import MOST_EVENTS
-from consumer.worker.handover import STORED_ALONE
+from consumer.worker.ownership import STORED_ALONE
 from consumer.worker.polling import PAUSE_AFTER
 from tests.ledger.rows_kit import query, run
 from tests.simulation.deployment import ORDERED, URLS, Deployment, result
@@ -147,28 +147,6 @@ def test_the_rest_of_a_partly_sent_record_is_stored(deployment: Deployment) -> N
     assert [(url, row.status) for (_, url), row in deployment.rows().items()] == [(URLS["a"][1], "parked")]
 
 
-def test_a_stored_delivery_is_sent_by_its_owner_when_it_is_due(deployment: Deployment) -> None:
-    """It is sent once, not before, and not by a worker that does not own the partition."""
-    world = deployment.world
-    deployment.write(0, "b")
-    world.settle_down()
-    for _ in range(2):
-        world.transport.answer(0, result("fails"))
-        world.settle_down(20)
-    assert deployment.statuses() == ["parked"]
-    world.source.revoke(0)
-    world.now += 60
-    world.settle_down()
-    assert world.transport.open == []
-    world.source.assign([0])
-    world.settle_down(40)
-    assert len(world.transport.open) == 1
-    world.transport.answer(0, result("taken"))
-    world.settle_down()
-    assert deployment.statuses() == ["delivered"]
-    assert len(world.sent) == 3
-
-
 def test_a_row_whose_result_is_not_written_yet_is_not_sent_again(deployment: Deployment) -> None:
     """Its partition leaves and returns while the database answers reads but not writes. The attempt counts."""
     world = deployment.world
@@ -239,24 +217,6 @@ def test_a_delivery_with_an_unacknowledged_commit_is_stored_once(deployment: Dep
     assert deployment.statuses() == ["exhausted"]
     assert world.committed[TOPIC, 0] == (1, "")
     assert world.worker.reasons() == []
-
-
-def test_a_repeated_result_does_not_undo_a_redelivery(deployment: Deployment) -> None:
-    """It was given up, not acknowledged, and redelivered before the repetition. It is sent again."""
-    world = deployment.world
-    fail_until_due(deployment)
-    world.transport.answer(0, result("hopeless"))
-    world.turn()
-    world.database.lost_answers = 1
-    world.run_jobs()
-    assert deployment.statuses() == ["exhausted"]
-    deployment.redeliver(["exhausted"])
-    world.settle_down(3)
-    assert deployment.statuses() == ["parked"]
-    world.settle_down(60)
-    world.transport.answer(0, result("taken"))
-    world.settle_down()
-    assert deployment.statuses() == ["delivered"]
 
 
 @pytest.mark.parametrize(("steps", "stored"), [(0, []), (1, []), (2, []), (3, ["exhausted"])])
@@ -330,18 +290,6 @@ def test_a_batch_goes_on_when_some_of_its_deliveries_leave(deployment: Deploymen
     assert set(deployment.statuses()) == {"delivered"}
 
 
-def test_a_batch_is_cancelled_when_its_last_partition_leaves(deployment: Deployment) -> None:
-    """Its partitions leave one after the other."""
-    world = deployment.world
-    open_batch(deployment)
-    world.on_wait = world.run_jobs
-    for number in (0, 1):
-        world.source.revoke(number)
-    assert world.transport.open == []
-    assert world.worker.parts.lanes.slots.in_flight == 0
-    assert deployment.statuses() == ["parked"] * 3
-
-
 def test_no_attempt_of_a_lost_partition_is_written(deployment: Deployment) -> None:
     """Stored deliveries are in one open batch. Only the results of the remaining partition are written."""
     world = deployment.world
@@ -360,71 +308,6 @@ def test_no_attempt_of_a_lost_partition_is_written(deployment: Deployment) -> No
         ((TOPIC, 0), 2, "parked"),
         ((TOPIC, 1), 3, "delivered"),
     ]
-
-
-def test_a_batch_goes_on_when_some_of_its_partitions_are_lost(deployment: Deployment) -> None:
-    """Their records are neither stored nor committed: the next owner reads them. The others are sent once."""
-    world = deployment.world
-    open_batch(deployment)
-    world.source.lose(0)
-    world.settle_down(20)
-    assert (deployment.rows(), world.committed) == ({}, {})
-    assert len(world.sent) == 3
-    assert world.worker.parts.lanes.slots.in_flight == len(world.transport.open) == 1
-    world.transport.answer(0, result("taken"))
-    world.settle_down(5)
-    assert world.committed == {(TOPIC, 1): (1, "")}
-
-
-def test_a_batch_that_ends_during_a_revoke_is_not_cancelled(deployment: Deployment) -> None:
-    """Its receiver answers within the drain. All events are delivered, and committed with the partition."""
-    world = deployment.world
-    open_batch(deployment)
-
-    def answer() -> None:
-        if world.transport.open:
-            world.transport.answer(0, result("taken"))
-
-    world.on_wait = answer
-    world.source.revoke(0)
-    assert world.committed[TOPIC, 0] == (2, "")
-    world.settle_down(5)
-    assert world.committed[TOPIC, 1] == (1, "")
-    assert (deployment.rows(), len(world.sent)) == ({}, 3)
-
-
-def test_a_batch_holds_its_offsets_while_the_database_is_down(deployment: Deployment) -> None:
-    """It is given up and must be stored. Until then none of its offsets is committed, and it is not sent again."""
-    world = deployment.world
-    open_batch(deployment)
-    deployment.database_fails("full")
-    world.transport.answer(0, result("hopeless"))
-    world.settle_down(20)
-    assert (world.committed, len(world.sent)) == ({}, 3)
-    deployment.database_fails(None)
-    world.settle_down(60)
-    assert world.committed == {(TOPIC, 0): (2, ""), (TOPIC, 1): (1, "")}
-    assert deployment.statuses() == ["exhausted"] * 3
-    assert len(world.sent) == 3
-
-
-@pytest.mark.parametrize("steps", range(8))
-def test_a_process_that_dies_while_storing_a_batch_loses_no_delivery(deployment: Deployment, steps: int) -> None:
-    """Each event is either stored or sent again by the next process, never both or neither."""
-    world = deployment.world
-    open_batch(deployment)
-    world.transport.answer(0, result("hopeless"))
-    world.dies_after = steps
-    try:
-        world.settle_down(3)
-    except Crash:
-        world.start(0, 1)
-    world.dies_after = None
-    stored = set(deployment.rows())
-    before = len(world.sent)
-    world.settle_down(10)
-    again = set(world.sent[before:])
-    assert again == set(world.sent[:3]) - stored
 
 
 def test_an_ordered_row_waits_until_its_partitions_position_is_known(engine: Engine) -> None:

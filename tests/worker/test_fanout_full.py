@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.delivery.delivery import Delivery, OpenRecord
-from consumer.delivery.fanout import Fanout
 from consumer.delivery.lanes import SLOW, Lanes
 from consumer.ledger.rows import OrderingKey, order_key
 from consumer.matching.selection import Selector
 from consumer.subscriptions.endpoint import Batch, Endpoint
 from consumer.telemetry.metrics import Metrics
+from consumer.worker.dispatch import Fanout
 from tests.delivery.store_kit import URL, make_event
-from tests.delivery.test_fanout import Postponed
+from tests.worker.test_fanout import Postponed
 
 HUNG = 30  # turns until a request is given up
 TICK = 0.1  # seconds of a turn
