@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from consumer.events.times import utc
+from consumer.events.event import utc
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_core import ErrorDetails
 
 from consumer.crypto.keys import MOST_SIGNING, parse_signing_key
-from consumer.events.times import in_calendar
+from consumer.events.event import in_calendar
 from consumer.http.proxy import parse_proxy
 from consumer.http.urls import parse_target
 

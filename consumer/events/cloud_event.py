@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from consumer.events.event import Event
-from consumer.events.times import EPOCH, utc
+from consumer.events.event import EPOCH, Event, utc
 
 PREFIX = "ce_"  # of headers, in binary content mode (Kafka protocol binding for CloudEvents, section 3.2.3.1)
 _ATTRIBUTES = frozenset(("specversion", "id", "source", "type", "subject", "time", "dataschema", "datacontenttype"))

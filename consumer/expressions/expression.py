@@ -13,8 +13,7 @@ from typing import Any
 
 from cel_expr_python import cel
 
-from consumer.expressions.cost import Path, Shape, Size
-from consumer.expressions.syntax import parse
+from consumer.expressions.cost import Path, Shape, Size, parse
 
 LONGEST = 0.005  # seconds that an evaluation may take; a usual one takes 10 µs
 MOST_READ = 20_000  # values that an evaluation may read: handing them over takes LONGEST

@@ -13,13 +13,11 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import FatalKafkaError, KafkaUnavailable, WebhooksError
-from consumer.events.event import TopicPartition
-from consumer.events.times import utc
+from consumer.events.event import TopicPartition, utc
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import UNREADABLE, Partition, Record, UnreadableBatches, batch, headers_of
 from consumer.intake.topics import consumes
-from consumer.kafka.client import LibrdkafkaLog, Reachability, onlooker, refused
-from consumer.kafka.remedies import IS_IT_UP, explained
+from consumer.kafka.client import IS_IT_UP, LibrdkafkaLog, Reachability, explained, onlooker, refused
 from consumer.ledger.replays import Span
 from consumer.loop.guarded import guarded
 

@@ -12,7 +12,7 @@ import orjson
 from consumer.errors import Undecodable
 from consumer.events.cloud_event import PREFIX
 from consumer.events.event import Event, extra_of
-from consumer.expressions import LONGEST, Expression, ExpressionFailed, PartMissing, Variables
+from consumer.expressions.expression import LONGEST, Expression, ExpressionFailed, PartMissing, Variables
 from consumer.intake.decode import (
     JSON,
     MAX_VALUE_BYTES,

@@ -11,8 +11,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.events.event import TopicPartition
 from consumer.intake.positions import Ends
 from consumer.intake.record import Partition
-from consumer.kafka.client import Reachability, Reported
-from consumer.kafka.remedies import OLD_BROKERS
+from consumer.kafka.client import OLD_BROKERS, Reachability, Reported
 
 log = structlog.get_logger(__name__)
 

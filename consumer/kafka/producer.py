@@ -11,8 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable, WebhooksError
-from consumer.kafka.client import LibrdkafkaLog, client_properties, refused
-from consumer.kafka.remedies import explained
+from consumer.kafka.client import LibrdkafkaLog, client_properties, explained, refused
 
 log = structlog.get_logger(__name__)
 

@@ -12,8 +12,7 @@ from sqlalchemy import BindParameter, ColumnElement, Connection, Engine, Row, Se
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute
 
-from consumer.events.event import Event, RecordId, extra_of
-from consumer.events.times import in_calendar
+from consumer.events.event import Event, RecordId, extra_of, in_calendar
 from consumer.ledger.rows import AttemptFailure, OrderingKey
 from models import ParkedDelivery, Payload, Status
 

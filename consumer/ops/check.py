@@ -41,8 +41,7 @@ from consumer.errors import SettingsError, WebhooksError
 from consumer.intake.mapping_file import SETTING as MAPPINGS
 from consumer.intake.mapping_file import mappings_of
 from consumer.intake.topics import consumes
-from consumer.kafka.client import known_properties
-from consumer.kafka.remedies import OLD_BROKERS
+from consumer.kafka.client import OLD_BROKERS, known_properties
 from consumer.matching.destinations import judge_names, policy_of, rules_of
 from consumer.ops.bounded import reason_of, within
 from consumer.ops.cluster import TIMEOUT, admin_of, lags, metadata, without

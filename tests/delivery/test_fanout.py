@@ -13,7 +13,7 @@ from consumer.delivery.fanout import LEAVING, LOOK_EVERY, Fanout
 from consumer.delivery.lanes import ALL_DELIVERIES, SLOW, STILL, Lanes
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event
-from consumer.expressions import compile_filter
+from consumer.expressions.expression import compile_filter
 from consumer.ledger.rows import OrderingKey, order_key
 from consumer.matching.selection import TURN, Selector
 from consumer.subscriptions.endpoint import BrokenFilter, Endpoint, Selection

@@ -2,7 +2,7 @@
 
 import re
 
-from consumer.expressions import LONGEST
+from consumer.expressions.expression import LONGEST
 from consumer.intake import mapping_file
 from consumer.intake.mapping_file import parse
 from tests.docs.documentation import BLOCKS, ROOT, TEXTS, code, rows

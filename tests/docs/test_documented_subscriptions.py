@@ -8,7 +8,7 @@ import typer.main
 
 from consumer.cli.app import app
 from consumer.cli.subscription_options import FLAGS, flag_of
-from consumer.expressions import NAMES
+from consumer.expressions.expression import NAMES
 from consumer.subscriptions.options import OPTIONS, Effect
 from consumer.subscriptions.secrets import CREDENTIALS
 from tests.docs.documentation import ROOT, TEXTS, code, rows, table_behind

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks import expressions as costs
 from consumer.events.cloud_event import variables_of
 from consumer.events.event import Event, RecordId
-from consumer.expressions import (
+from consumer.expressions.expression import (
     LONGEST,
     NAMES,
     EventTooLarge,

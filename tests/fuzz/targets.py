@@ -18,7 +18,7 @@ from consumer.delivery.outcome import retry_after
 from consumer.errors import SettingsError
 from consumer.events.cloud_event import variables_of
 from consumer.events.event import Event
-from consumer.expressions import Expression, ExpressionFailed, compile_filter, compile_projection
+from consumer.expressions.expression import Expression, ExpressionFailed, compile_filter, compile_projection
 from consumer.http import header_rules
 from consumer.http.urls import check_target, parse_target, redact_url
 from consumer.intake.decode import MAX_VALUE_BYTES, decode

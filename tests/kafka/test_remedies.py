@@ -5,8 +5,7 @@ from confluent_kafka import KafkaError
 
 from consumer.config.settings import KafkaSettings
 from consumer.crypto.certificates import ca_file
-from consumer.kafka.client import Reachability, Reported, known_properties
-from consumer.kafka.remedies import explained, remedy
+from consumer.kafka.client import Reachability, Reported, explained, known_properties, remedy
 from tests.docs.documentation import TEXTS
 
 AUTHENTICATION, TRANSPORT, TLS = KafkaError._AUTHENTICATION, KafkaError._TRANSPORT, KafkaError._SSL
