@@ -6,24 +6,18 @@ A thread reads the topic outside any group, and keeps the last hour in memory. O
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from threading import Event, Lock, Thread
-from typing import Any
 
-import orjson
 import structlog
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message
-from confluent_kafka import TopicPartition as KafkaTopicPartition
+from confluent_kafka import OFFSET_END
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import WebhooksError
 from consumer.events.attempt import Attempt, key_of, parse
 from consumer.events.event import TopicPartition
-from consumer.intake.log_reader import LogReader, groupless
-from consumer.intake.record import batch
-from consumer.kafka.client import LibrdkafkaLog, Reachability, refused
+from consumer.intake.log_reader import FOREVER, LogReader
+from consumer.intake.record import Record
 from consumer.ledger.replays import Span
-from consumer.loop.guarded import guarded
 from consumer.ops.recent_attempts import HOUR, Minute, RecentAttempts, Tried
 
 log = structlog.get_logger(__name__)
@@ -34,13 +28,8 @@ READ_BACK = 10.0  # seconds of one `read_back`
 RECORDS_READ = 100_000  # records of one `read_back`
 LATE = 30.0  # seconds after an attempt until its record is written, or workers give it up
 STEP = 5_000  # records that `read_back` reads at once, of all partitions together
-_TIMEOUT = 5.0  # seconds of a request
 _AT_ONCE = 1_000  # records
-_CONFIG: dict[str, Any] = {
-    "isolation.level": "read_uncommitted",
-    "auto.offset.reset": "earliest",  # retention may overtake a slow reader
-    "enable.partition.eof": False,
-}
+_END = 10.0  # seconds that `close` waits
 
 
 class AttemptHistory:
@@ -54,9 +43,8 @@ class AttemptHistory:
         """`clock` gives unix seconds. Sends no request yet."""
         self.skipped = 0
         self._kafka, self._topic, self._clock = kafka, topic, clock
-        self._reachability = Reachability(kafka)
         self._problem: str | None = None
-        self._failures: list[Exception] = []
+        self._outage: str | None = None
         self._positions: dict[int, int] = {}  # by partition: the next offset
         self._recent = RecentAttempts()
         self._lock = Lock()  # of `_recent`
@@ -66,7 +54,7 @@ class AttemptHistory:
     @property
     def fault(self) -> str | None:
         """Why attempts are missing now, with advice."""
-        return self._problem or self._reachability.fault
+        return self._problem or self._outage
 
     def start(self) -> None:
         """Begin to read. The last hour is complete a few seconds later."""
@@ -76,7 +64,7 @@ class AttemptHistory:
         """Stop reading."""
         self._closing.set()
         if self._thread.is_alive():
-            self._thread.join(2 * _TIMEOUT)
+            self._thread.join(_END)
 
     def recent(
         self, subscription_id: int | None, limit: int, where: Callable[[Attempt], bool] | None = None
@@ -119,9 +107,7 @@ class AttemptHistory:
                 partitions = [partitions[zlib.crc32(key_of(subscription_id)) % len(partitions)]]
             found: list[Attempt] = []
             # Records are not quite in the order of their times: include records that were written late.
-            left = {
-                (span.topic, span.number): span for span in reader.spans(partitions, since, until + LATE, quietly=True)
-            }
+            left = {(span.topic, span.number): span for span in reader.spans(partitions, since, until + LATE)}
             records = 0
             while left and records < RECORDS_READ and time.monotonic() < end:
                 steps = _last_steps(list(left.values()))
@@ -148,102 +134,49 @@ class AttemptHistory:
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                with closing(self._consumer()) as consumer:
-                    self._follow(consumer)
-            except (KafkaException, WebhooksError) as error:
+                with LogReader(self._kafka, name="attempts") as reader:
+                    self._follow(reader)
+            except WebhooksError as error:
                 self._has_problem(str(error))
             except Exception as error:  # the thread must go on
                 log.exception("the attempt history cannot be read; it begins again")
                 self._has_problem(f"{type(error).__name__}: {error}")
             self._closing.wait(AGAIN)
 
-    def _consumer(self) -> Consumer:
-        keep = self._failures.append
-        try:
-            return Consumer(
-                {
-                    **groupless(self._kafka, "attempts"),
-                    **_CONFIG,
-                    "error_cb": guarded(keep, self._reachability.error),
-                    "stats_cb": guarded(keep, lambda document: self._reachability.statistics(orjson.loads(document))),
-                },
-                logger=LibrdkafkaLog(),
-            )
-        except KafkaException as error:
-            raise refused(error, self._kafka.properties) from None
-
-    def _follow(self, consumer: Consumer) -> None:
-        """Read until `close`. Raises the errors that need a new consumer."""
-        look_at = 0.0
-        assigned: set[int] = set()
-        while not self._closing.is_set():
-            if self._failures:
-                raise self._failures.pop(0)
-            if (now := time.monotonic()) >= look_at:
-                try:
-                    self._look(consumer, assigned)
-                    look_at = now + (LOOK_EVERY if assigned else AGAIN)
-                except KafkaException as error:
-                    self._has_problem(f"no answer from Kafka ({error.args[0].str()})")
-                    look_at = now + AGAIN
-            messages = batch(consumer, _AT_ONCE, 0.1)
-            with self._lock:
-                for message in messages:
-                    self._take(message)
-
-    def _look(self, consumer: Consumer, assigned: set[int]) -> None:
-        """Assign new partitions, each from an hour ago. Raises KafkaException."""
-        cluster = consumer.list_topics(timeout=_TIMEOUT)
-        self._reachability.up()
-        topic = cluster.topics.get(self._topic)
-        if topic is None or not topic.partitions:
-            if assigned:  # it has been deleted; read a new topic of this name from its start
-                consumer.unassign()
-                assigned.clear()
-                self._positions.clear()
+    def _follow(self, reader: LogReader) -> None:
+        """Read until `close`, or until there are other partitions. Raises the errors that need a new reader."""
+        there = reader.partitions_of(self._topic)
+        if not there:
+            self._positions.clear()  # a new topic of this name is read from its start
             self._has_problem(
                 f"the topic {self._topic} does not exist, or this user may not read it: "
                 "create it, allow Read, or correct KAFKA_ATTEMPTS_TOPIC"
             )
             return
-        new = [number for number in topic.partitions if number not in assigned]
-        first = [number for number in new if number not in self._positions]
-        ends = self._offsets(consumer, first, OFFSET_END)  # where a partition without records of this hour begins
-        begins = self._offsets(consumer, first, int((self._clock() - HOUR) * 1000))
-        self._positions |= {number: begins[number] if begins[number] >= 0 else ends[number] for number in first}
-        if new:
-            consumer.incremental_assign(
-                [KafkaTopicPartition(self._topic, number, self._positions[number]) for number in new]
-            )
-            assigned.update(new)
-        self._problem = None
+        new = [place for place in there if place[1] not in self._positions]
+        ends = reader.offsets(new, OFFSET_END)  # where a partition without records of this hour begins
+        begins = reader.offsets(new, int((self._clock() - HOUR) * 1000))
+        self._positions |= {place[1]: begins[place] if begins[place] >= 0 else ends[place] for place in new}
+        reader.start([Span(*place, self._positions[place[1]], FOREVER) for place in there])
+        look_at = time.monotonic() + LOOK_EVERY
+        while not self._closing.is_set():
+            if time.monotonic() >= look_at:
+                look_at = time.monotonic() + LOOK_EVERY
+                if reader.partitions_of(self._topic) != there:
+                    return
+            records = reader.read(_AT_ONCE, 0.1)
+            self._problem, self._outage = None, reader.fault
+            with self._lock:
+                for record in records:
+                    self._take(record)
 
-    def _offsets(self, consumer: Consumer, partitions: Sequence[int], moment: int) -> dict[int, int]:
-        """Offsets at a time (ms, or OFFSET_END); negative if there is none. Raises KafkaException."""
-        if not partitions:
-            return {}
-        asked = [KafkaTopicPartition(self._topic, number, moment) for number in partitions]
-        answers = consumer.offsets_for_times(asked, _TIMEOUT)
-        for answer in answers:
-            if answer.error is not None:
-                raise KafkaException(answer.error)
-        return {answer.partition: answer.offset for answer in answers}
-
-    def _take(self, message: Message) -> None:
-        error = message.error()
-        if error is not None:
-            if error.fatal():
-                raise KafkaException(error)
-            if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                self._has_problem(f"the topic {self._topic} may not be read: allow this service's user to read it")
-            return
-        self._positions[message.partition() or 0] = (message.offset() or 0) + 1
-        value = message.value()
-        attempt = parse(value, self._kafka.event_source)
+    def _take(self, record: Record) -> None:
+        self._positions[record.partition.number] = record.offset + 1
+        attempt = parse(record.value, self._kafka.event_source)
         if attempt is None:
             self.skipped += 1
         else:
-            self._recent.add(attempt, len(value or b""), self._clock())
+            self._recent.add(attempt, len(record.value or b""), self._clock())
 
     def _has_problem(self, text: str) -> None:
         problem = f"attempt history: {text}"

@@ -124,8 +124,10 @@ def test_a_new_client_continues_where_the_last_one_stopped(
     written.add(1, 3, 2)
     history = open_history(written.settings, written.topic)
     until(lambda: len(history.recent(1, 9)) == 2)
-    history._failures.append(RuntimeError("a bug in a callback"))
-    until(lambda: history.fault == "attempt history: RuntimeError: a bug in a callback")
+    with monkeypatch.context() as patch:
+        patch.setattr("consumer.ops.attempts.parse", lambda *_: 1 / 0)
+        written.add(1, 9)
+        until(lambda: history.fault == "attempt history: ZeroDivisionError: division by zero")
     written.add(1, 1)
     until(lambda: len(history.recent(1, 9)) == 3)
     assert sum(each.ok for each in history.summary(1)) == 3
