@@ -62,7 +62,7 @@ class Rule:
         self.shown = source[:_LONGEST]
         self.expression = Expression(source, variables)
         self.is_field = self.expression.is_field
-        self.reads_value = variables is _OF_RECORD and not self.is_over(_OF_TOMBSTONE)
+        self.reads_value = not self.is_over(_OF_TOMBSTONE)
 
     def is_over(self, variables: Variables) -> bool:
         """Whether the expression reads none but these variables."""

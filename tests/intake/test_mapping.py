@@ -92,6 +92,16 @@ def test_the_next_expression_counts_where_a_part_is_null(source: str) -> None:
     assert mapped(text, record({})).type == "next"
 
 
+@pytest.mark.parametrize(
+    "source",
+    ["{'c': 'created'}[value.x[0]]", "value.x[0] ? 'a' : 'b'", "!value.x[0] ? 'a' : 'b'", "value.x[1].a ? 'a' : 'b'"],
+)
+def test_the_next_expression_counts_where_a_part_of_a_list_is_null(source: str) -> None:
+    """As with a field, whatever the operation on it is."""
+    types = [source, "'next'"]
+    assert mapped(f"type = {json.dumps(types)}", record({"x": [None, {"a": None}]})).type == "next"
+
+
 @pytest.mark.parametrize("source", ["{'c': 'created'}[value.x]", "value.x ? 'a' : 'b'", "value[value.x]"])
 def test_a_part_of_a_wrong_type_is_not_missing(source: str) -> None:
     """The record is a dead letter, and the next expression does not count."""
