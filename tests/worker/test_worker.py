@@ -343,7 +343,7 @@ def test_without_the_subscriptions_table_events_wait(rig: Rig, monkeypatch: pyte
         connection.execute(text("ALTER TABLE away RENAME TO webhook_subscriptions"))
     until(lambda: len(rig.receiver.requests) == 5)
     until(lambda: not worker.reasons())
-    assert set(worker.readings().lag) == {(rig.topic, number) for number in range(4)}
+    until(lambda: set(worker.readings().lag) == {(rig.topic, number) for number in range(4)})
     rig.stop()
     assert rig.committed() == 5
 
