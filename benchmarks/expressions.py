@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from consumer.expressions import LONGEST, Expression, ExpressionFailed
+from consumer.expressions.expression import LONGEST, Expression, ExpressionFailed
 
 SHOWN = 10  # number of slowest expressions printed
 SOURCE = 200  # characters of a printed expression

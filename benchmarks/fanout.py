@@ -19,7 +19,7 @@ from consumer.delivery.delivery import OpenRecord
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event, RecordId
-from consumer.expressions import compile_filter
+from consumer.expressions.expression import compile_filter
 from consumer.matching.catalog import Catalog, Key, Matches
 from consumer.matching.inbox import Inbox
 from consumer.matching.selection import Selector

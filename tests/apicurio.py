@@ -55,12 +55,6 @@ class Apicurio:
         self._management = management
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
 
-    def global_id(self, subject: str) -> int:
-        """The global id of a subject's only version."""
-        path = f"/apis/registry/v3/groups/default/artifacts/{subject}/versions/1"
-        found: int = requests.get(self._base + path, timeout=60).json()["globalId"]
-        return found
-
     def __enter__(self) -> Self:
         settings = {
             "quarkus.http.host": "127.0.0.1",

@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from consumer.config import types
-from consumer.events.times import utc
+from consumer.events.event import utc
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from consumer.crypto.credentials import PluginFactory, Plugins
 from consumer.crypto.keys import MOST_SIGNING, parse_signing_key
-from consumer.events.times import in_calendar
+from consumer.events.event import in_calendar
 from consumer.http.urls import parse_proxy, parse_target
 
 Network = IPv4Network | IPv6Network

@@ -13,7 +13,7 @@ from jinja2.runtime import Context
 
 from consumer.console.charts import Bar
 from consumer.events.attempt import DELIVERED, Attempt
-from consumer.events.times import utc
+from consumer.events.event import utc
 from consumer.http.urls import redact_url, without_addresses
 from consumer.ledger.admin import StoredDelivery
 from consumer.ops.attempts import Minute, Tried

@@ -13,7 +13,7 @@ from consumer.console import charts
 from consumer.console.app import PageRoute, Visit, to
 from consumer.console.rendering import Badge, whole
 from consumer.errors import Conflict, InvalidReplay, KafkaUnavailable, NotFound, WebhooksError
-from consumer.events.times import utc
+from consumer.events.event import utc
 from consumer.ledger import replays
 from consumer.ledger.replays import Replay, Span
 from consumer.ops.replay_request import NO_KAFKA, Plan, Wanted, cancel, create, plan, records, spans_soon

@@ -21,8 +21,7 @@ from consumer.database.job import ThreadJob
 from consumer.delivery.known_rows import DueKeys, StoredKeys
 from consumer.delivery.set_aside import Aside, OnStored, PendingWrite, SetAside
 from consumer.errors import RefusedTooLong, Unstorable
-from consumer.events.event import TopicPartition
-from consumer.events.times import utc
+from consumer.events.event import TopicPartition, utc
 from consumer.ledger import assigned, marks, store
 from consumer.ledger.rows import AttemptResult, DueKey, NewDelivery, OrderingKey, due_key_of
 from consumer.loop.part import Part, first

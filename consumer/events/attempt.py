@@ -35,22 +35,9 @@ class Attempt(NamedTuple):
     response: str | None
 
 
-# The fields of a record's `data`, in the order of Attempt; those that may be None are left out then, but for `status`.
-_DATA: dict[str, type | UnionType] = {
-    "subscription_id": int,
-    "webhook_id": str,
-    "event_type": str,
-    "tenant": str | None,
-    "topic": str,
-    "partition": int,
-    "offset": int,
-    "attempt": int,
-    "outcome": str,
-    "status": int | None,
-    "error": str | None,
-    "seconds": int | float,
-    "response": str | None,
-}
+# The fields of a record's `data` and their types; those that may be None are left out then, but for `status`.
+_DATA: dict[str, type | UnionType] = {**Attempt.__annotations__}
+del _DATA["at"]
 
 
 def key_of(subscription_id: int) -> bytes:

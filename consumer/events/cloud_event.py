@@ -7,14 +7,13 @@ derived from the record: its topic is the source, its timestamp the time.
 import re
 from base64 import b64decode
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, NamedTuple
 
 import orjson
 
-from consumer.events.event import Event
-from consumer.events.times import EPOCH, utc
+from consumer.events.event import EPOCH, Event, utc
 
 PREFIX = "ce_"  # of headers, in binary content mode (Kafka protocol binding for CloudEvents, section 3.2.3.1)
 _ATTRIBUTES = frozenset(("specversion", "id", "source", "type", "subject", "time", "dataschema", "datacontenttype"))
@@ -60,7 +59,7 @@ def cloud_event_of(event: Event) -> CloudEvent:
         id=_text(given.get("id")) or event.webhook_id,
         source=_text(given.get("source")) or event.record.topic,
         type=event.type,
-        time=_rfc3339(given.get("time")) or _written(event.record.timestamp),
+        time=_rfc3339(given.get("time")) or rfc3339(event.record.timestamp / 1000),
         data=data,
         subject=_text(given.get("subject")),
         datacontenttype=content_type or ("application/json" if is_json else None),
@@ -168,17 +167,8 @@ def _rfc3339(value: object) -> str | None:
     return value
 
 
-def _written(milliseconds: int) -> str:
-    """Unix milliseconds in RFC 3339. The epoch for -1, the value of a record without a timestamp."""
-    try:
-        moment = EPOCH + timedelta(milliseconds=max(0, milliseconds))
-    except OverflowError:
-        moment = EPOCH
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _moment(text: str) -> datetime:
-    """Parse a time of `_rfc3339` or `_written` into UTC. The epoch if UTC would leave the calendar's range."""
+    """Parse a time of `_rfc3339` or `rfc3339` into UTC. The epoch if UTC would leave the calendar's range."""
     try:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)
     except OverflowError:

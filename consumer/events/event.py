@@ -1,9 +1,16 @@
-"""The place of a record in Kafka, and the event that it carries; all packages use both."""
+"""The place of a record in Kafka, the event that it carries, and their times; all packages use these. Pure.
+
+Times may be outside of the calendar: producers set the timestamps of records, and people write times into rows.
+"""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 TopicPartition = tuple[str, int]  # topic and partition number
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST = -62135596800.0  # unix seconds of 0001-01-01T00:00:00Z
+LAST = 253402300799.9999  # of 9999-12-31T23:59:59.9999Z: a float rounds the last microsecond up to the year 10000
 
 
 class RecordId(NamedTuple):
@@ -51,3 +58,19 @@ def extra_of(key: bytes | None, headers: Mapping[str, bytes | None] | None) -> i
     """The `extra` of an event with this key and these headers."""
     named = sum([len(name) + len(value or b"") for name, value in headers.items()]) if headers else 0
     return named + len(key or b"")
+
+
+def in_calendar(seconds: float) -> float:
+    """The nearest time (unix seconds) in the years 1 to 9999."""
+    return min(max(seconds, FIRST), LAST)
+
+
+def utc(at: float) -> datetime:
+    """Unix seconds as a datetime. The epoch for a time before it, and for one after the year 9999.
+
+    The first is that of a record without a timestamp, the second that of one with microseconds, for example.
+    """
+    try:
+        return datetime.fromtimestamp(max(0, at), UTC)
+    except (ValueError, OverflowError, OSError):
+        return EPOCH

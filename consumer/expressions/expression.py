@@ -13,8 +13,7 @@ from typing import Any
 
 from cel_expr_python import cel
 
-from consumer.expressions.cost import Path, Shape, Size
-from consumer.expressions.syntax import parse
+from consumer.expressions.cost import Path, Shape, Size, parse
 
 LONGEST = 0.005  # seconds that an evaluation may take; a usual one takes 10 µs
 MOST_READ = 20_000  # values that an evaluation may read: handing them over takes LONGEST
@@ -97,7 +96,7 @@ class Expression:
         except TypeError:  # pybind's error for a lone surrogate
             raise ValueError("is not valid text: it has an unpaired surrogate") from None
         except RuntimeError as error:
-            raise ValueError(_readable(str(error), variables) + _hint(source)) from None
+            raise ValueError(_readable(str(error), variables)) from None
         tree = parse(self._program.serialize())
         self._shape = Shape(tree, variables.prefix, is_boolean=self._kind == _TYPE.BOOL)
         for pattern in self._shape.patterns:
@@ -146,7 +145,7 @@ class Expression:
         except UnicodeError:
             raise ExpressionFailed("its value is not text") from None
         if failed:
-            is_missing = _NOT_THERE.match(str(value)) or _lacks(values, shape.fields)
+            is_missing = _NOT_THERE.match(str(value)) or _lacks(values, shape.fields) or _lists_a_null(values)
             raise (PartMissing if is_missing else ExpressionFailed)(self._reason(str(value)))
         return value
 
@@ -203,6 +202,19 @@ def _lacks(variables: Mapping[str, object], paths: Iterable[Path]) -> bool:
     return any((field := _field(variables, path)) is None or field is _MISSING for path in paths)
 
 
+def _lists_a_null(variables: Mapping[str, object]) -> bool:
+    """Whether a list in the values holds a null, at any depth: `_lacks` finds no part of a list."""
+    left: list[tuple[Any, bool]] = [(variables, False)]
+    while left:
+        value, is_in_list = left.pop()
+        if value is None and is_in_list:
+            return True
+        if isinstance(value, dict | list):
+            is_in_list = is_in_list or isinstance(value, list)
+            left += [(each, is_in_list) for each in (value.values() if isinstance(value, dict) else value)]
+    return False
+
+
 def _size(values: int, text: int, layer: list[Any]) -> Size:
     """The size of so many values and bytes, and of these lists and maps. EventTooLarge for more than MOST_READ."""
     longest = depth = 0
@@ -227,27 +239,6 @@ def _size(values: int, text: int, layer: list[Any]) -> Size:
 def _bytes(text: str | bytes) -> int:
     """The maximum length of `text` in UTF-8."""
     return len(text) if text.isascii() else 4 * len(text)
-
-
-# Operators and words of other languages that CEL does not have. The patterns must not match `==` and the like.
-_SLIPS = (
-    (r"(?<![=!<>])=(?![=~])", "=", "=="),
-    (r"<>", "<>", "!="),
-    (r"\band\b", "and", "&&"),
-    (r"\bor\b", "or", "||"),
-    (r"\bnot\b", "not", "!"),
-    (r"\bTrue\b", "True", "true"),
-    (r"\bFalse\b", "False", "false"),
-    (r"\bNone\b", "None", "null"),
-)
-_LITERAL = re.compile(r"""\"(?:\\.|[^"\\])*(?:\"|$)|'(?:\\.|[^'\\])*(?:'|$)""")  # also an unterminated one
-
-
-def _hint(source: str) -> str:
-    """A hint with CEL's operators if the source uses those of other languages; else empty."""
-    bare = _LITERAL.sub("''", source)
-    found = [f"{right} for {wrong}" for pattern, wrong, right in _SLIPS if re.search(pattern, bare)]
-    return f" (CEL writes {', '.join(found)})" if found else ""
 
 
 @lru_cache(4096)

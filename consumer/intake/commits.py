@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from consumer.intake.record import Partition
-from consumer.kafka.remedies import explained
+from consumer.kafka.client import explained
 
 log = structlog.get_logger(__name__)
 

@@ -208,6 +208,8 @@ def _tenant(name: str, headers: dict[str, bytes | None], structured: dict[str, A
         value = structured.get(name)
     if value is None:
         value = headers.get(name) if headers else None
+        if value is None:
+            return None
     if isinstance(value, bytes):
         try:
             value = value.decode()

@@ -1,18 +1,30 @@
-"""librdkafka's consumer: its configuration, and how it leaves the group without hanging."""
+"""librdkafka's consumer as a member of the group: its configuration, its health, and how it leaves without hanging."""
 
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, Consumer, KafkaException
+import orjson
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, Consumer, KafkaError, KafkaException
 
 from consumer.config.settings import KafkaSettings
+from consumer.events.event import TopicPartition
+from consumer.intake.record import Partition
 from consumer.intake.topics import hidden
-from consumer.kafka.client import client_properties
+from consumer.kafka.client import OLD_BROKERS, Reachability, Reported, client_properties
+
+log = structlog.get_logger(__name__)
 
 _QUIET = 0.05  # after so many seconds without a rebalance, none is due
 _DROPPED = 1000  # records that one call discards; the partitions' next owners read them
 _NOT_OF_KIP_848 = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
+
+_WAITING = "waiting for the group to assign partitions"
+_ACCEPTS = 15_000  # milliseconds; a coordinator accepts a member within one second
+_NO_GENERATION = b"\xff\xff\xff\xff"  # -1, behind the seven bytes with which librdkafka's text of it begins
+SAID_FOR = 60.0  # seconds that /readyz reports records removed unread
+HELD_FOR = 30.0  # seconds; transactions take milliseconds to some seconds, and producers' default time-out is a minute
 
 _DEFAULTS: dict[str, Any] = {
     "client.id": "kafka-webhooks",
@@ -73,6 +85,109 @@ def first_offset(config: Mapping[str, Any]) -> int:
     or skips the records that have come since the first.
     """
     return _FIRST.get(config["auto.offset.reset"], OFFSET_INVALID)
+
+
+class SourceHealth:
+    """Takes librdkafka's errors and statistics, and finds the fault for /readyz. Belongs to the loop's thread."""
+
+    def __init__(self, kafka: KafkaSettings, clock: Callable[[], float]) -> None:
+        self.reachability = Reachability(kafka, clock)
+        self.reported = Reported(kafka.group_id)
+        self.overtaken = 0  # records that retention removed before they were read
+        self._overtaken_until = clock()
+        self._waits: str | None = _WAITING
+        self._tells_all = kafka.properties.get("group.protocol") != "consumer"
+        self._held: str | None = None
+        self._clock = clock
+
+    @property
+    def of_kafka(self) -> str | None:
+        """The fault of this client, of brokers, of topics or of the group."""
+        if self.reported.fatal is not None:
+            return str(self.reported.fatal)
+        return self.reachability.fault or self.reported.fault or self._waits
+
+    @property
+    def of_records(self) -> str | None:
+        """A recent removal of unread records by retention, or a transaction that holds records back for long."""
+        if self._clock() < self._overtaken_until:
+            return f"retention removed {self.overtaken} records before they were read"
+        return self._held
+
+    def assigned(self) -> None:
+        """Note that the group has assigned partitions, or none."""
+        self._waits = None
+        self.reachability.coordinated()
+
+    def error(self, error: KafkaError) -> None:
+        """Take note of an error from librdkafka's `error_cb`."""
+        if error.fatal():
+            self.reported.error(None, error)
+        else:
+            self.reachability.error(error)
+
+    def statistics(self, document: str, partitions: Mapping[TopicPartition, Partition], consumer: Consumer) -> None:
+        """Take note of one statistics document of `consumer`.
+
+        It has the lag of the owned `partitions`, the start of their logs, and the state of the group.
+        """
+        statistics = orjson.loads(document)
+        self.reachability.statistics(statistics)
+        self.reported.statistics(statistics)
+        if self._waits is not None and not self._tells_all:
+            self._look_for_membership(statistics["cgrp"], consumer)
+        overtaken, now = {}, self._clock()
+        for topic, details in statistics["topics"].items():
+            for number, each in details["partitions"].items():
+                partition = partitions.get((topic, int(number)))
+                if partition is None:
+                    continue
+                begin, stable = each["lo_offset"], each["ls_offset"]
+                if each["consumer_lag"] >= 0:
+                    partition.lag = each["consumer_lag"]
+                elif begin >= 0 <= stable:  # nothing was read yet
+                    partition.lag = max(0, stable - max(begin, partition.tracker.position))
+                overtaken[str(partition)] = partition.overtaken(begin, now)
+                # Only while the end is read: a pause unsets `eof_offset`, and the other two keep old values.
+                partition.holds_back(stable, each["hi_offset"] if 0 <= stable == each["eof_offset"] else stable, now)
+        self._removed(overtaken)
+        self._held = _held_back(partitions.values(), now)
+
+    def _look_for_membership(self, group: Mapping[str, Any], consumer: Consumer) -> None:
+        """Whether the group has accepted this member: with KIP-848, one without partitions is not told.
+
+        librdkafka finds the coordinator of brokers without KIP-848, asks it nothing, and reports no error.
+        """
+        if consumer.consumer_group_metadata()[7:11] != _NO_GENERATION:
+            self._waits = None
+        elif self._waits == _WAITING and group["state"] == "up" and group["stateage"] > _ACCEPTS:
+            self._waits = (
+                f"the group does not accept this worker; if its brokers are older than Kafka 4.0, {OLD_BROKERS}"
+            )
+            log.warning("the group does not accept this worker", seconds=_ACCEPTS / 1000, advice=OLD_BROKERS)
+
+    def _removed(self, partitions: Mapping[str, int]) -> None:
+        """Log and count the records, by partition, that retention removed before they were read; 0 is allowed."""
+        lost = {name: records for name, records in partitions.items() if records}
+        if not lost:
+            return
+        records = sum(lost.values())
+        log.error(
+            "retention removed records before they were read; going on with the first that is left",
+            records=records,
+            partitions=lost,
+        )
+        self.overtaken += records
+        self._overtaken_until = self._clock() + SAID_FOR
+
+
+def _held_back(partitions: Iterable[Partition], now: float) -> str | None:
+    """The fault of the partition whose records a transaction holds back for longest, if that is long."""
+    held = [(each.held[2], str(each), each.held[1]) for each in partitions if each.held is not None]
+    since, name, records = min(held, default=(now, "", 0))
+    if now - since < HELD_FOR:
+        return None
+    return f"an open transaction has held back {records} records of {name} for {now - since:.0f} s"
 
 
 def leave(consumer: Consumer, rebalances: Callable[[], int], *, static: bool) -> None:

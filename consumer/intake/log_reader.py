@@ -14,18 +14,16 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 from consumer.config.settings import KafkaSettings
 from consumer.errors import FatalKafkaError, KafkaUnavailable, WebhooksError
 from consumer.events.event import TopicPartition
-from consumer.events.times import utc
-from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import UNREADABLE, Partition, Record, UnreadableBatches, batch, headers_of
 from consumer.intake.topics import consumes
-from consumer.kafka.client import LibrdkafkaLog, Reachability, onlooker, refused
-from consumer.kafka.remedies import IS_IT_UP, explained
+from consumer.kafka.client import IS_IT_UP, LibrdkafkaLog, Reachability, Reported, explained, onlooker, refused
 from consumer.ledger.replays import Span
 from consumer.loop.part import guarded
 
 log = structlog.get_logger(__name__)
 
 _TIMEOUT = 10.0  # seconds for each request before reading begins; afterwards the reader waits for a broker
+FOREVER = 2**63 - 1  # the end of a span that is read as the log grows
 _IDLE = 5.0  # seconds without a message, after which the reader checks that the topics still exist
 _FIXED: dict[str, Any] = {
     "enable.auto.commit": False,
@@ -55,7 +53,7 @@ class LogReader:
     def __init__(
         self, kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic, *, name: str = "replay"
     ) -> None:
-        """Raises SettingsError if librdkafka refuses a setting. Sends no request yet. `name` as in `groupless`."""
+        """Raises SettingsError if librdkafka refuses a setting. Sends no request yet. Brokers log its `name`."""
         self.positions: dict[TopicPartition, int] = {}
         self.removed_total = 0
         self._kafka = kafka
@@ -64,8 +62,7 @@ class LogReader:
         self._since = 0.0
         self._left: dict[TopicPartition, Span] = {}
         self._partitions: dict[TopicPartition, Partition] = {}
-        self._cut: dict[TopicPartition, int] = {}
-        self._said: set[tuple[str | None, int]] = set()
+        self._reported = Reported("")
         self._unreadable = UnreadableBatches()
         self._failures: list[Exception] = []
         self._reachability = Reachability(kafka, clock, expected=False)
@@ -73,7 +70,10 @@ class LogReader:
         try:
             self._consumer = Consumer(
                 {
-                    **groupless(kafka, name),
+                    **onlooker(kafka, f"kafka-webhooks-{name}", warns=True),
+                    **_FIXED,
+                    # The binding requires a group id. This one is unique, and nothing is ever stored under it.
+                    "group.id": f"kafka-webhooks-{name}-{uuid.uuid4().hex}",
                     "error_cb": guarded(keep, self._on_error),
                     "stats_cb": guarded(keep, lambda document: self._reachability.statistics(orjson.loads(document))),
                 },
@@ -130,21 +130,16 @@ class LogReader:
             raise WebhooksError(f"the topic {topic} may not be read: {explained(found.error, topic=topic)}")
         return [(topic, number) for number in sorted(found.partitions)]
 
-    def spans(
-        self, partitions: Sequence[TopicPartition], since: float, until: float | None, *, quietly: bool = False
-    ) -> list[Span]:
+    def spans(self, partitions: Sequence[TopicPartition], since: float, until: float | None) -> list[Span]:
         """The log's spans between two times (unix seconds; `until` None: the current end). Empty spans are left out.
 
         The records' own timestamps count: a span runs from the first record stamped `since` or later (not above 0: the
-        oldest) up to the first one stamped `until` or later. Unless `quietly`, `read` logs that retention has removed
-        the beginning of a span. Raises KafkaUnavailable if a partition's leader does not answer.
+        oldest) up to the first one stamped `until` or later. Raises KafkaUnavailable if a partition's leader does not
+        answer.
         """
-        if not partitions:
-            return []
-        oldest = self._ask(partitions, OFFSET_BEGINNING)
-        newest = self._ask(partitions, OFFSET_END)
-        begin = self._ask(partitions, int(since * 1000)) if since > 0 else oldest
-        end = self._ask(partitions, max(0, int(until * 1000))) if until is not None else {}
+        newest = self.offsets(partitions, OFFSET_END)
+        begin = self.offsets(partitions, int(since * 1000) if since > 0 else OFFSET_BEGINNING)
+        end = self.offsets(partitions, max(0, int(until * 1000))) if until is not None else {}
         spans = []
         for partition in partitions:
             first = begin[partition]
@@ -152,8 +147,6 @@ class LogReader:
             last = newest[partition] if last < 0 else last
             if 0 <= first < last:
                 spans.append(Span(*partition, first, last))
-                if 0 < first == oldest[partition] and not quietly:
-                    self._cut[partition] = first
         return spans
 
     def start(self, spans: Iterable[Span], since: float = 0.0) -> None:
@@ -164,7 +157,7 @@ class LogReader:
         self._since = since * 1000
         self._left = {(span.topic, span.number): span for span in spans if span.begin < span.end}
         self.positions = {partition: span.begin for partition, span in self._left.items()}
-        self._partitions = {partition: Partition(*partition, OffsetTracker(None)) for partition in self._left}
+        self._partitions = {partition: Partition(*partition) for partition in self._left}
         self._consumer.assign([KafkaTopicPartition(*partition, span.begin) for partition, span in self._left.items()])
 
     def read(self, limit: int, timeout: float) -> list[Record]:
@@ -209,13 +202,6 @@ class LogReader:
         if offset + 1 == span.end:
             self._finish(partition)
         timestamp = message.timestamp()[1]
-        if (cut := self._cut.pop(partition, 0)) > 0:
-            log.warning(
-                "retention has removed the beginning of a partition, perhaps records of the requested time",
-                partition=str(self._partitions[partition]),
-                records_removed=cut,
-                oldest_left=utc(timestamp / 1000).isoformat(),
-            )
         if timestamp < self._since:
             return None
         return Record(
@@ -233,31 +219,28 @@ class LogReader:
         """
         span = self._left.get(partition)
         code = error.code()
-        if error.fatal() or code == KafkaError._FATAL:  # noqa: SLF001 (a message's error lacks the flag)
-            self._failures.append(FatalKafkaError(f"Kafka's client cannot go on: {error.str()}"))
+        if span is None and not (error.fatal() or code == KafkaError._FATAL):  # noqa: SLF001 (a message's error lacks the flag)
+            # The partition is done, or the error concerns the throw-away group, which need not be usable.
+            log.debug("Kafka reports", error=error.str())
         elif code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
             reason = explained(error, topic=partition[0])
             self._failures.append(WebhooksError(f"the topic {partition[0]} may not be read: {reason}"))
-        elif span is None:
-            # The partition is done, or the error concerns the throw-away group, which need not be usable.
-            log.debug("Kafka reports", error=error.str())
-        elif code in UNREADABLE:
-            return self._given_up(span, offset, error)
-        elif code == KafkaError._PARTITION_EOF:  # noqa: SLF001 (the binding's public name)
-            if offset >= span.end:
+        elif span is not None and code == KafkaError._PARTITION_EOF:  # noqa: SLF001 (the binding's public name)
+            if offset >= span.end:  # else it is a new leader's, which does not expose all of its log at once
                 self._finish(partition)
-            else:  # a new leader does not expose all of its log at once
-                self._say("the log ends earlier than it did; waiting", partition, code)
-        elif code == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001 (the same)
+        elif span is not None and code == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001 (the same)
             guarded(self._failures.append, self._skip_removed)(span)
         else:
-            self._say(f"Kafka reports: {error.str()}", partition, code)
+            self._reported.error(partition[0], error)
+            if self._reported.fatal is not None:
+                self._failures.append(self._reported.fatal)
+            if span is not None and code in UNREADABLE:
+                return self._given_up(span, offset, error)
         return None
 
     def _given_up(self, span: Span, base: int, error: KafkaError) -> Record | None:
         """Note that the batch at offset `base` cannot be read. Returns its next record if that is to be given up."""
         partition = (span.topic, span.number)
-        self._say(f"Kafka reports: {error.str()}", partition, error.code())
         position = self.positions[partition]
         record = self._unreadable.failed(self._partitions[partition], base, error.str(), position)
         if record is None:
@@ -286,7 +269,7 @@ class LogReader:
     def _skip_removed(self, span: Span) -> None:
         """The log no longer holds the position: go on where the log begins now."""
         partition = (span.topic, span.number)
-        position, begin = self.positions[partition], self._ask([partition], OFFSET_BEGINNING)[partition]
+        position, begin = self.positions[partition], self.offsets([partition], OFFSET_BEGINNING)[partition]
         if begin <= position:
             raise WebhooksError(
                 f"{span.topic}[{span.number}] does not reach offset {position} any more: its topic was recreated"
@@ -305,13 +288,10 @@ class LogReader:
         self._consumer.incremental_unassign([KafkaTopicPartition(*partition)])
         self._consumer.incremental_assign([KafkaTopicPartition(*partition, begin)])
 
-    def _say(self, text: str, partition: TopicPartition, code: int) -> None:
-        if (partition[0], code) not in self._said:
-            self._said.add((partition[0], code))
-            log.warning(text, partition=f"{partition[0]}[{partition[1]}]")
-
-    def _ask(self, partitions: Sequence[TopicPartition], moment: int) -> Mapping[TopicPartition, int]:
+    def offsets(self, partitions: Sequence[TopicPartition], moment: int) -> Mapping[TopicPartition, int]:
         """Offsets at a time (ms); OFFSET_BEGINNING and OFFSET_END mean the ends of the log. Negative: no offset."""
+        if not partitions:
+            return {}
         try:
             answers = self._consumer.offsets_for_times(
                 [KafkaTopicPartition(*partition, moment) for partition in partitions], _TIMEOUT
@@ -336,13 +316,3 @@ class LogReader:
             self._failures.append(FatalKafkaError(f"Kafka's client cannot go on: {error.str()}"))
         else:
             self._reachability.error(error)
-
-
-def groupless(kafka: KafkaSettings, name: str) -> dict[str, Any]:
-    """The configuration of a consumer that is no member of a group. `name` is for the brokers' logs."""
-    return {
-        **onlooker(kafka, f"kafka-webhooks-{name}", warns=True),
-        **_FIXED,
-        # The binding requires a group id. This one is unique, and nothing is ever stored under it.
-        "group.id": f"kafka-webhooks-{name}-{uuid.uuid4().hex}",
-    }

@@ -3,16 +3,18 @@
 docs/mappings.md has the rules.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator
 from time import thread_time
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import orjson
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from consumer.errors import Undecodable
 from consumer.events.cloud_event import PREFIX
 from consumer.events.event import Event, extra_of
-from consumer.expressions import LONGEST, Expression, ExpressionFailed, PartMissing, Variables
+from consumer.expressions.expression import LONGEST, Expression, ExpressionFailed, PartMissing, Variables
 from consumer.intake.decode import (
     JSON,
     MAX_VALUE_BYTES,
@@ -27,9 +29,10 @@ from consumer.intake.decode import (
 from consumer.intake.reading import Reading, dumped, json_of
 from consumer.intake.record import Record, Unreadable
 
-OnTombstone = Literal["ignore", "event", "dead_letter"]
-Accept = Callable[[object], str | None]  # the text of an expression's value; None: the next expression counts
-
+MOST_TOPICS = 1000  # of a mapping
+MOST_EXPRESSIONS = 20  # of a field
+MOST_CHARACTERS = 4000  # of an expression
+MOST_ATTRIBUTES = 20
 BY_PLACE = "the record's place: topic, partition, offset and timestamp"
 NO_TENANT = "none: only subscriptions of every tenant get it"
 NO_CONTENT_TYPE = "the rule for events without one"
@@ -40,6 +43,9 @@ _OF_RECORD = Variables("record", {"value": "dyn", **_WITHOUT_VALUE})
 _OF_TOMBSTONE = Variables("record", _WITHOUT_VALUE)
 _OF_VALUE = Variables("record", {"value": "dyn"})
 _OF_TOPIC = Variables("record", _TOPIC)
+_NAME = re.compile(r"\*|[A-Za-z0-9._-]{1,245}(?:\.\*\*?)?")  # of a topic, or a pattern
+_ATTRIBUTE = re.compile(r"[a-z0-9]{1,20}")  # CloudEvents 1.0, naming convention
+_OTHER_FIELDS = frozenset(("specversion", "type", "data", "data_base64", "datacontenttype"))
 
 
 class _TooSlow(Undecodable):
@@ -49,55 +55,105 @@ class _TooSlow(Undecodable):
 class Rule:
     """A compiled expression of a field."""
 
-    __slots__ = ("expression", "is_field", "reads_value", "shown", "source")
+    __slots__ = ("expression", "is_field", "reads_value", "shown")
 
-    def __init__(self, source: str, *, of_tombstone: bool = False) -> None:
-        """`of_tombstone`: there is no value to read. Raises ValueError, whose text says what to write instead."""
-        self.source = source
+    def __init__(self, source: str, variables: Variables) -> None:
+        """Raises ValueError, whose text says what to write instead."""
         self.shown = source[:_LONGEST]
-        self.expression = Expression(source, _OF_TOMBSTONE if of_tombstone else _OF_RECORD)
+        self.expression = Expression(source, variables)
         self.is_field = self.expression.is_field
-        self.reads_value = not of_tombstone and not _compiles(source, _OF_TOMBSTONE)
+        self.reads_value = not self.is_over(_OF_TOMBSTONE)
 
-    @property
-    def is_constant(self) -> bool:
-        """Whether its value is the same for each record of a topic."""
-        return _compiles(self.source, _OF_TOPIC)
-
-    @property
-    def is_body(self) -> bool:
-        """Whether it is `value`, or a field in it: what else an expression makes, the runtime could have changed."""
-        return self.is_field and _compiles(self.source, _OF_VALUE)
+    def is_over(self, variables: Variables) -> bool:
+        """Whether the expression reads none but these variables."""
+        try:
+            Expression(self.expression.source, variables)
+        except ValueError:
+            return False
+        return True
 
 
-Alternatives = tuple[Rule, ...]  # of a field: the first that has a value counts
+def _rules(value: object, variables: Variables = _OF_RECORD) -> tuple[Rule, ...]:
+    """The expressions of a field in the file: one, or a list of them."""
+    sources = value if isinstance(value, list) else [value]
+    if not 0 < len(sources) <= MOST_EXPRESSIONS:
+        raise ValueError(f"write one expression, or a list of 1 to {MOST_EXPRESSIONS}")
+    return tuple(_rule(source, variables) for source in sources)
 
 
-def _compiles(source: str, variables: Variables) -> bool:
+def _rule(source: object, variables: Variables) -> Rule:
+    if not isinstance(source, str) or len(source) > MOST_CHARACTERS:
+        raise ValueError(f'write a text of up to {MOST_CHARACTERS} characters with an expression, such as "headers.id"')
     try:
-        Expression(source, variables)
-    except ValueError:
-        return False
-    return True
+        return Rule(source, variables)
+    except ValueError as error:
+        advice = f"; a text has quotes of its own: \"'{source}'\"" if re.fullmatch(r"[\w.-]{1,80}", source) else ""
+        raise ValueError(f"{source!r:.80} is not an expression: {error}{advice}") from None
 
 
-class Fields(NamedTuple):
-    """A mapping as it stands in the file. A field's value is that of its first expression that has one.
+def _of_tombstone(value: object) -> tuple[Rule, ...]:
+    return _rules(value, _OF_TOMBSTONE)
+
+
+def _bodies(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    # The runtime could change what any other expression makes.
+    if not all(rule.is_field and rule.is_over(_OF_VALUE) for rule in rules):
+        raise ValueError("takes value, the whole value, or a field in it, such as value.order")
+    return rules
+
+
+def _ids(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    if any(rule.is_over(_OF_TOPIC) for rule in rules):
+        raise ValueError("is the same for each event, and receivers drop repeated ids; use headers or value")
+    return rules
+
+
+def _topic(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        what = "write a topic's name, shop.* (one segment below shop), shop.** (any depth below shop) or *"
+        raise ValueError(f"{name!r:.80} is not a topic; {what}")
+    return name
+
+
+def _attribute_name(name: str) -> str:
+    if not _ATTRIBUTE.fullmatch(name) or name in _OTHER_FIELDS:
+        raise ValueError(
+            "the name of an attribute is 1 to 20 of a-z and 0-9; type, body and content_type have keys of their own"
+        )
+    return name
+
+
+# The expressions of a field: the first that has a value counts.
+Alternatives = Annotated[tuple[Rule, ...], BeforeValidator(_rules)]
+
+
+class Fields(BaseModel):
+    """A mapping, as it stands in the file. A field's value is that of its first expression that has one.
 
     `unwrap`: the JSON that Kafka Connect and Spring write around a value, a key or a header is removed.
     """
 
-    topics: tuple[str, ...]
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", frozen=True, strict=True)
+
+    topics: list[Annotated[str, AfterValidator(_topic)]] = Field(min_length=1, max_length=MOST_TOPICS)
     type: Alternatives
-    id: Alternatives = ()
+    id: Annotated[Alternatives, AfterValidator(_ids)] = ()
     source: Alternatives = ()
     tenant: Alternatives = ()
     content_type: Alternatives = ()
-    body: Alternatives = ()
-    attributes: Mapping[str, Alternatives] = {}
-    tombstone: OnTombstone = "ignore"
-    tombstone_type: Alternatives = ()
+    body: Annotated[Alternatives, AfterValidator(_bodies)] = ()
+    attributes: dict[Annotated[str, AfterValidator(_attribute_name)], Alternatives] = Field(
+        default={}, max_length=MOST_ATTRIBUTES
+    )
+    tombstone: Literal["ignore", "event", "dead_letter"] = "ignore"
+    tombstone_type: Annotated[tuple[Rule, ...], BeforeValidator(_of_tombstone)] = ()
     unwrap: bool = False
+
+    @model_validator(mode="after")
+    def _has_type_of_tombstone(self) -> Self:
+        if (self.tombstone == "event") != bool(self.tombstone_type):
+            raise ValueError('tombstone = "event" and tombstone_type, such as "topic + \'.deleted\'", need each other')
+        return self
 
 
 class Step(NamedTuple):
@@ -132,34 +188,33 @@ def _media_type(value: object) -> str | None:
     return media_type(value.encode()) if isinstance(value, str) else None
 
 
-class _Field:
-    """A field's expressions, and what its value may be."""
+class _Field(NamedTuple):
+    """A field's expressions, and the text of a value; None: the next expression counts.
 
-    __slots__ = ("_accept", "_exact", "name", "rules")
+    `exact`: a number that a parser may have rounded, and an empty text, are missing parts of expressions.
+    """
 
-    def __init__(self, name: str, rules: Alternatives, accept: Accept, *, exact: bool = False) -> None:
-        """`exact`: a number that a parser may have rounded, and an empty text, are missing parts of expressions."""
-        self.name = name
-        self.rules = rules
-        self._accept = accept
-        self._exact = exact
+    name: str
+    rules: tuple[Rule, ...]
+    accept: Callable[[object], str | None]
+    exact: bool = False
 
-    def first(self, reading: Reading) -> tuple[str, str] | None:
+    def first(self, reading: Reading) -> Step | None:
         """The first accepted text, with its expression. Raises Undecodable (expression_failed, too_deep)."""
         for rule in self.rules:
-            value = _value(rule, reading, self.name, exact=self._exact)
+            value = _value(rule, reading, self.name, exact=self.exact)
             try:
-                text = None if value is None else self._accept(value)
+                text = None if value is None else self.accept(value)
             except Undecodable as error:
                 raise Undecodable(error.reason, f"{self.name}, by {rule.shown}: {error}") from None
             if text is not None:
-                return text, rule.source
+                return Step(self.name, rule.shown, text)
         return None
 
-    def nothing(self) -> str:
-        """Why no expression has a value."""
-        sources = ", ".join(rule.shown for rule in self.rules[:_SHOWN])
-        return f"{self.name}: the record has nothing that {sources} reads"
+
+def _nothing(name: str, rules: tuple[Rule, ...]) -> str:
+    """Why no expression has a value."""
+    return f"{name}: the record has nothing that {', '.join(rule.shown for rule in rules[:_SHOWN])} reads"
 
 
 def _value(rule: Rule, reading: Reading, field: str, *, exact: bool) -> Any:
@@ -186,19 +241,18 @@ class TopicMapping:
         """Dead letters name the mapping by the first of its topics."""
         more = f" and {len(fields.topics) - 1} more" if len(fields.topics) > 1 else ""
         self.name = f"the mapping of {fields.topics[0]}{more}"
-        self._unwrap = fields.unwrap
-        self._tombstone = fields.tombstone
+        self._fields = fields
         self._type = _Field("type", fields.type, _any)
         self._tombstone_type = _Field("tombstone_type", fields.tombstone_type, _any)
-        self._body = fields.body
         self._others = [
             (_Field("source", fields.source, _identity, exact=True), "the topic"),
             (_Field("id", fields.id, _identity, exact=True), BY_PLACE),
             (_Field("tenant", fields.tenant, _tenant), NO_TENANT),
         ]
         self._content_type = _Field("content_type", fields.content_type, _media_type)
-        named = {f"attributes.{name}": rules for name, rules in fields.attributes.items()}
-        self._attributes = [_Field(name, rules, _attribute) for name, rules in named.items()]
+        self._attributes = [
+            _Field(f"attributes.{name}", rules, _attribute) for name, rules in fields.attributes.items()
+        ]
 
     def decode(self, record: Record) -> Event:
         """The event that a record carries. Raises Tombstone, and Undecodable with a detail that names the mapping.
@@ -246,11 +300,11 @@ class TopicMapping:
             raise Undecodable(*record.headers)
         if value is not None and (not value or len(value) > MAX_VALUE_BYTES):
             raise no_event(value)
-        reading = Reading(record, dict(record.headers or ()), unwrap=self._unwrap)
+        reading = Reading(record, dict(record.headers or ()), unwrap=self._fields.unwrap)
         if reading.is_null():
-            if self._tombstone == "ignore":
+            if self._fields.tombstone == "ignore":
                 raise no_event(None)
-            if self._tombstone == "dead_letter":
+            if self._fields.tombstone == "dead_letter":
                 raise Undecodable("null", "no value")
             reading.value = None
         return reading
@@ -261,48 +315,45 @@ class TopicMapping:
         reading.body, whole, by = self._body_of(reading)
         yield Step("body", by, None)
         for field, otherwise in self._others:
-            found = field.first(reading)
-            yield Step(field.name, otherwise, None) if found is None else Step(field.name, found[1], found[0])
+            yield field.first(reading) or Step(field.name, otherwise, None)
         yield self._content_type_of(reading, whole=whole)
-        for field in self._attributes:
-            if (found := field.first(reading)) is not None:
-                yield Step(field.name, found[1], found[0])
+        yield from filter(None, (field.first(reading) for field in self._attributes))
 
     def _type_of(self, reading: Reading) -> Step:
         field = self._tombstone_type if reading.value is None else self._type
         found = field.first(reading)
         if found is None:
-            raise Undecodable("no_type", field.nothing())
-        text, source = found
-        if not text:
+            raise Undecodable("no_type", _nothing(field.name, field.rules))
+        if not found.value:
             raise Undecodable(
-                "bad_type", f"{field.name}, by {source[:_LONGEST]}: it is empty, or no text; string(…) makes a text"
+                "bad_type", f"{field.name}, by {found.by}: it is empty, or not a text; string(…) makes a text"
             )
         try:
-            return Step("type", source, checked_type(text))
+            return Step("type", found.by, checked_type(found.value))
         except Undecodable as error:
-            raise Undecodable(error.reason, f"{field.name}, by {source[:_LONGEST]}: {error}") from None
+            raise Undecodable(error.reason, f"{field.name}, by {found.by}: {error}") from None
 
     def _body_of(self, reading: Reading) -> tuple[bytes, bool, str]:
         """The body, whether it is the whole value, and the expression."""
         if reading.value is None:
             return _limited(reading.key_body()), False, "the key, as JSON"
-        for rule in self._body:
-            if rule.source.strip() == "value":
+        rules = self._fields.body
+        for rule in rules:
+            if rule.shown.strip() == "value":
                 break
             found = _value(rule, reading, "body", exact=False)
             if found is not None:
-                return _limited(json_of(found)), False, rule.source
+                return _limited(json_of(found)), False, rule.shown
         else:
-            if self._body:
-                raise Undecodable("no_body", _Field("body", self._body, _any).nothing())
+            if rules:
+                raise Undecodable("no_body", _nothing("body", rules))
         return _limited(reading.whole()), True, "value"
 
     def _content_type_of(self, reading: Reading, *, whole: bool) -> Step:
         if reading.value is None:
             return Step("content_type", "the key, as JSON", JSON)
         if (found := self._content_type.first(reading)) is not None:
-            return Step("content_type", found[1], found[0])
+            return found
         declared = media_type(reading.headers.get("content-type"))
         if whole and reading.is_cloud_event():
             return Step("content_type", "a structured CloudEvent", structured_type(declared))

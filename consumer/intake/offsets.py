@@ -7,22 +7,21 @@ transaction's marker) counts as settled.
 
 import binascii
 import re
+import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
 # The broker takes 4,096 characters (offset.metadata.max.bytes); one is left for brokers that count a terminator.
 MAX_METADATA = 4095
-# `w2:`, the topic's identity or nothing, `:`; and if there are settled offsets above the mark: how they are encoded,
-# the mark, `:`, and bytes as base64. Other software's metadata does not start like this.
-_FORM = re.compile(r"w2:([A-Za-z0-9+/_-]{30})?:(?:([rb])([0-9]{1,19}):(.*))?")
+# `w2:`, the topic's identity or nothing, `:`; and if there are settled offsets above the mark: the mark, `:`, and bytes
+# as base64. Other software's metadata does not start like this.
+_FORM = re.compile(r"w2:([A-Za-z0-9+/_-]{30})?:(?:([0-9]{1,19}):(.*))?")
 _ID_LENGTH = 22  # characters of a topic's id; its cluster follows
 _LONGEST_HEAD = 55
-# Four characters of base64 hold three bytes: 3,030 of them, or 24,240 offsets as a bitmap.
-_MAX_BYTES = (MAX_METADATA - _LONGEST_HEAD) * 3 // 4
-_MAX_BITS = _MAX_BYTES * 8
-# A run and the hole before it take at least one bit each: no metadata holds more runs.
-_MAX_RUNS = _MAX_BITS // 2
+_MAX_BYTES = (MAX_METADATA - _LONGEST_HEAD) * 3 // 4  # four characters of base64 hold three bytes
+_MAX_RUNS = 12_000  # of one commit, so that it takes little time
+_MAX_UNPACKED = 20 * _MAX_RUNS  # bytes: two numbers of 64 bits for each run
 _MAX_OFFSET = 2**63 - 1
 _MAX_EPOCH = 2**31 - 1
 
@@ -39,14 +38,15 @@ class OffsetTracker:
     `committed`, `metadata` and `epoch` are the group's stored position (None: nothing stored, or unknown). `epoch` is
     the highest leader epoch of all records seen, in all assignments that the metadata covers; None: no record had one.
     `moved` counts the records settled since `committing`; while it is 0, `committable()` is unchanged. `identity` is
-    the identity of the topic, as in `positions`, None if unknown; commits name it.
+    the identity of the topic, as in `positions`, None if unknown; commits name it. `position` is the offset after the
+    last one seen; -1 before the first record if nothing is committed.
 
     A record with an epoch above the stored one shows that the settled records named by the metadata from there on are
     gone: epochs ascend along a log, and no settled record had an epoch above the stored one. So the log was truncated,
     and other records have those offsets.
     """
 
-    __slots__ = ("_open", "_position", "_restored", "_top", "_trusted", "committed", "epoch", "identity", "moved")
+    __slots__ = ("_open", "_restored", "_top", "_trusted", "committed", "epoch", "identity", "moved", "position")
 
     def __init__(self, committed: int | None, metadata: str = "", epoch: int | None = None) -> None:
         self.committed = committed
@@ -54,17 +54,12 @@ class OffsetTracker:
         # The timestamps of unsettled records, by offset. A dict keeps the order of insertion, which is that of offsets,
         # and deletes anywhere.
         self._open: dict[int, int] = {}
-        self._position = -1 if committed is None else committed  # after the last offset seen
-        self._top = self._position  # after the highest settled offset seen
+        self.position = -1 if committed is None else committed
+        self._top = self.position  # after the highest settled offset seen
         self._restored = deque(decode(committed, metadata)) if committed is not None else deque[Run]()
         self._trusted = _MAX_EPOCH if epoch is None else epoch  # the highest epoch under which `_restored` is valid
         self.epoch = epoch
         self.moved = 0
-
-    @property
-    def position(self) -> int:
-        """The offset after the last one seen; -1 before the first record if nothing is committed."""
-        return self._position
 
     def track(self, offset: int, epoch: int | None = None, timestamp: int = -1) -> bool:
         """Track the next record, its leader epoch and its timestamp (milliseconds; negative: none).
@@ -73,13 +68,13 @@ class OffsetTracker:
 
         Raises OffsetRegression if `offset` is not above the last one.
         """
-        if offset < self._position:
-            raise OffsetRegression(f"offset {offset} after {self._position - 1}")
+        if offset < self.position:
+            raise OffsetRegression(f"offset {offset} after {self.position - 1}")
         if epoch is not None and (self.epoch is None or epoch > self.epoch):
             self.epoch = epoch
             if epoch > self._trusted:
                 self._restored.clear()
-        self._position = offset + 1
+        self.position = offset + 1
         if self._restored and self._settled_before(offset):
             self._top = offset + 1
             self.moved += 1
@@ -108,11 +103,11 @@ class OffsetTracker:
         """The next offset to commit; None before the first record if nothing is committed."""
         for offset in self._open:
             return offset
-        if self._position < 0:
+        if self.position < 0:
             return None
-        if self._restored and self._restored[0][0] <= self._position:
+        if self._restored and self._restored[0][0] <= self.position:
             return self._restored[0][1]
-        return self._position
+        return self.position
 
     def committing(self) -> None:
         """`committable()` is on its way to the broker."""
@@ -143,25 +138,26 @@ class OffsetTracker:
             if previous >= self._top:
                 break
         if 0 <= previous < self._top - 1:
-            yield previous + 1, self._position
+            yield previous + 1, self.position
         for start, stop in self._restored:
-            if stop > max(mark, self._position):
-                yield max(start, mark, self._position), stop
+            if stop > max(mark, self.position):
+                yield max(start, mark, self.position), stop
 
 
 def encode(mark: int, runs: Iterable[Run], identity: str | None = None) -> str:
     """Metadata for settled runs above `mark`, ascending: at most MAX_METADATA characters, the lower runs if too many.
 
-    The encoding is either pairs of varints (the number of unsettled offsets, then of settled ones) or a bit for each
-    offset: the encoding that covers more offsets, else the shorter one. Empty if there are no runs and no `identity`.
+    The encoding is pairs of varints, deflated: the number of unsettled offsets, then of settled ones. Empty if there
+    are no runs and no `identity`.
     """
     kept = list(islice(_merged(runs), _MAX_RUNS))
+    packed = _packed(mark, kept)
+    while len(packed) > _MAX_BYTES:
+        del kept[len(kept) * _MAX_BYTES // len(packed) :]
+        packed = _packed(mark, kept)
     if not kept:
         return f"w2:{identity}:" if identity else ""
-    pairs_end, pairs = _as_pairs(mark, kept)
-    bits_end, bits = _as_bitmap(mark, kept)
-    kind, payload = ("r", pairs) if (pairs_end, -len(pairs)) >= (bits_end, -len(bits)) else ("b", bits)
-    return f"w2:{identity or ''}:{kind}{mark}:{_base64(payload)}"
+    return f"w2:{identity or ''}:{mark}:{_base64(packed)}"
 
 
 def identity_of(metadata: str) -> str | None:
@@ -182,13 +178,13 @@ def decode(mark: int, metadata: str) -> list[Run]:
     cluster, and leaves the metadata as it is.
     """
     form = _FORM.fullmatch(metadata) if len(metadata) <= MAX_METADATA else None
-    if form is None or form[2] is None or int(form[3]) != mark:
+    if form is None or form[2] is None or int(form[2]) != mark:
         return []
-    payload = _bytes(form[4])
-    if form[2] == "r":
-        return _from_pairs(mark, payload)
-    bits = bin(int.from_bytes(b"\1" + payload))[3:]
-    return [(mark + run.start(), mark + run.end()) for run in re.finditer("1+", bits)]
+    try:
+        packed = binascii.a2b_base64(form[3] + "=" * (-len(form[3]) % 4), strict_mode=True)
+        return _from_pairs(mark, zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, _MAX_UNPACKED))
+    except (ValueError, zlib.error):
+        return []
 
 
 def _merged(runs: Iterable[Run]) -> Iterator[Run]:
@@ -205,15 +201,13 @@ def _merged(runs: Iterable[Run]) -> Iterator[Run]:
         yield pending
 
 
-def _as_pairs(mark: int, runs: Iterable[Run]) -> tuple[int, bytes]:
+def _packed(mark: int, runs: Iterable[Run]) -> bytes:
     end, encoded = mark, bytearray()
     for start, stop in runs:
-        pair = _varint(start - end) + _varint(stop - start)
-        if len(encoded) + len(pair) > _MAX_BYTES:
-            break
-        encoded += pair
+        encoded += _varint(start - end) + _varint(stop - start)
         end = stop
-    return end, bytes(encoded)
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS, strategy=zlib.Z_HUFFMAN_ONLY)
+    return deflate.compress(encoded) + deflate.flush()
 
 
 def _from_pairs(mark: int, payload: bytes) -> list[Run]:
@@ -233,21 +227,6 @@ def _from_pairs(mark: int, payload: bytes) -> list[Run]:
     return runs
 
 
-def _as_bitmap(mark: int, runs: Iterable[Run]) -> tuple[int, bytes]:
-    end, parts = mark, []
-    for start, stop in runs:
-        cut = min(stop, mark + _MAX_BITS)
-        if start >= cut:
-            break
-        parts.append("0" * (start - end) + "1" * (cut - start))
-        end = cut
-    if not parts:
-        return mark, b""
-    size = (end - mark + 7) // 8
-    bits = "".join(parts).ljust(size * 8, "0")
-    return end, int(bits, 2).to_bytes(size)
-
-
 def _varint(number: int) -> bytes:
     encoded = bytearray()
     while number >= 0x80:  # noqa: PLR2004 (LEB128: seven bits a byte)
@@ -259,10 +238,3 @@ def _varint(number: int) -> bytes:
 
 def _base64(payload: bytes) -> str:
     return binascii.b2a_base64(payload, newline=False).decode("ascii").rstrip("=")
-
-
-def _bytes(text: str) -> bytes:
-    try:
-        return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
-    except ValueError:
-        return b""

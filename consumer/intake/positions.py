@@ -1,4 +1,4 @@
-"""Looks up the positions of assigned partitions: committed offsets, the ends of the logs, and the topics' ids.
+"""Looks up the positions of assigned partitions: committed offsets, and the topics' ids.
 
 A consumer that joins no group repeats each request until Kafka answers, on a thread of its own. So neither the loop nor
 the group waits for a broker that does not answer. AdminClient's request, which returns a future, would crash the
@@ -21,13 +21,12 @@ from threading import Thread
 from typing import NamedTuple
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicCollection
+from confluent_kafka import Consumer, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import AdminClient
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable
-from consumer.events.event import TopicPartition
 from consumer.intake.offsets import identity_of, same_cluster
 from consumer.intake.record import Partition
 from consumer.kafka.client import LibrdkafkaLog, onlooker
@@ -36,10 +35,8 @@ from consumer.loop.backoff import seconds_after
 log = structlog.get_logger(__name__)
 
 COMMITTED_TIMEOUT = 5.0  # seconds for one request, which is then repeated
-ENDS_TIMEOUT = 1.0  # the same; requests that come meanwhile wait for it
 IDS_TIMEOUT = 1.0  # seconds
 STEADY_AFTER = 1.0  # seconds; a broker's metadata may lag behind that of the others
-_SLICE = 0.05  # seconds
 _NONE = "A" * 22  # the id of a topic whose cluster has no ids
 _IDLE = 5.0  # seconds between two checks of the topics' ids, and polls for librdkafka's log lines
 _AGAIN = 1.0  # seconds until the next check after one that found another id
@@ -56,13 +53,6 @@ class Committed(NamedTuple):
     metadata: str
     epoch: int | None
     made_anew: str | None = None
-
-
-class Ends(NamedTuple):
-    """The log holds offsets from `begin` to before `end`."""
-
-    begin: int
-    end: int
 
 
 class TopicIdentity(NamedTuple):
@@ -82,8 +72,8 @@ class TopicIds:
         self._failing = False
         self._since: dict[str, tuple[str, float]] = {}  # by topic: its last identity, and when that was first seen
 
-    def ask(self, topics: Collection[str], patient: Callable[[], bool] = lambda: True) -> dict[str, TopicIdentity]:
-        """The identities that the cluster reports within a second and while `patient` holds; others are missing."""
+    def ask(self, topics: Collection[str]) -> dict[str, TopicIdentity]:
+        """The identities that the cluster reports within a second; others are missing."""
         if not topics:
             return {}
         found: dict[str, TopicIdentity] = {}
@@ -93,9 +83,7 @@ class TopicIds:
             if not self._cluster:
                 self._cluster = digest(self._admin.list_topics(next(iter(topics)), IDS_TIMEOUT).cluster_id or "")
             answers = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=IDS_TIMEOUT)
-            end = self._clock() + IDS_TIMEOUT
-            while wait(answers.values(), _SLICE).not_done and patient() and self._clock() < end:
-                pass
+            wait(answers.values(), IDS_TIMEOUT)
             for topic, answer in answers.items():
                 if answer.done() and answer.exception() is None:
                     found |= self.learn(topic, str(answer.result().topic_id), self._cluster)
@@ -132,12 +120,11 @@ def digest(cluster_id: str) -> str:
 
 
 OnCommitted = Callable[[list[tuple[Partition, Committed]]], None]
-OnEnds = Callable[[list[tuple[Partition, Ends]]], None]
 OnIdentity = Callable[[Partition, str], None]
 
 
 class Positions:
-    """Asks for positions; `on_committed` and `on_ends` get the answers, on the loop. `fault` names a missing answer.
+    """Asks for positions; `on_committed` gets the answers, on the loop. `fault` names a missing answer.
 
     `on_identity` gets the identity of a partition's topic if the partition's tracker has none, or another one: some
     seconds after the topic was made anew. Requests for a partition end when it leaves; an answer may still come
@@ -148,18 +135,17 @@ class Positions:
         self,
         kafka: KafkaSettings,
         post: Callable[[Callable[[], None]], None],
+        owned: Callable[[], list[Partition]],
         on_committed: OnCommitted,
-        on_ends: OnEnds,
         on_identity: OnIdentity,
     ) -> None:
-        """`post` takes a callback from any thread and runs it on the loop."""
+        """`post` takes a callback from any thread and runs it on the loop. Any thread may call `owned`."""
         self.fault: str | None = None
-        self._on_identity = on_identity
+        self._owned, self._on_identity = owned, on_identity
         self._ids = TopicIds(kafka)
-        self._watched: list[Partition] = []
         self._look_at = time.monotonic() + _IDLE
-        self._post, self._on_committed, self._on_ends = post, on_committed, on_ends
-        self._questions: SimpleQueue[tuple[list[Partition], list[Partition]] | None] = SimpleQueue()
+        self._post, self._on_committed = post, on_committed
+        self._questions: SimpleQueue[Sequence[Partition] | None] = SimpleQueue()
         config = {**onlooker(kafka), "group.id": kafka.group_id, "enable.auto.commit": False}
         self._consumer = Consumer({**config, "isolation.level": "read_committed"}, logger=LibrdkafkaLog())
         # A daemon: an outstanding request must not keep a stopped process alive.
@@ -167,12 +153,8 @@ class Positions:
         self._thread.start()
 
     def ask(self, partitions: Sequence[Partition]) -> None:
-        """Ask for the committed offsets of these partitions; once known, also for the ends of their logs."""
-        self._questions.put((list(partitions), []))
-
-    def ask_ends(self, partitions: Sequence[Partition]) -> None:
-        """Ask where the logs of these partitions begin and end."""
-        self._questions.put(([], list(partitions)))
+        """Ask for the committed offsets of these partitions."""
+        self._questions.put(partitions)
 
     def close(self, timeout: float = 1.0) -> bool:
         """Stop asking. False if a request is outstanding after `timeout` seconds; it is left to end by itself."""
@@ -188,60 +170,59 @@ class Positions:
 
     def _work(self) -> None:
         unknown: list[Partition] = []
-        endless: list[Partition] = []
         failed = 0  # requests in a row
-        while self._heard(unknown, endless, seconds_after(max(1, failed), *BACK_OFF)):
+        while self._heard(unknown, seconds_after(max(1, failed), *BACK_OFF)):
             unknown[:] = [each for each in unknown if each.owned]
-            endless[:] = [each for each in endless if each.owned]
-            failures = [self._learn_committed(unknown, endless)] if unknown else []
-            if endless and self._questions.empty():
-                failures.append(self._learn_ends(endless))
-            failure = next(filter(None, failures), None)
-            self._say(failure, unknown or endless)
+            failure = self._learn_committed(unknown) if unknown else None
+            self._say(failure, unknown)
             if self._questions.empty() and time.monotonic() >= self._look_at:
                 self._look()
             failed = failed + 1 if failure is not None else 0
         self._consumer.close()
         self._ids.close()
 
-    def _heard(self, unknown: list[Partition], endless: list[Partition], wait: float) -> bool:
+    def _heard(self, unknown: list[Partition], wait: float) -> bool:
         """Take new requests; waits for them, `wait` seconds at most if old ones are unanswered. False: closed."""
         try:
             idle = max(0.0, self._look_at - time.monotonic())
-            question = self._questions.get(timeout=wait if unknown or endless else idle)
+            question = self._questions.get(timeout=wait if unknown else idle)
             while question is not None:
-                unknown += question[0]
-                endless += question[1]
-                self._watched += question[0] + question[1]
+                unknown += question
                 self._look_at = time.monotonic()
                 question = self._questions.get(block=False)
         except Empty:
             return True
         return False
 
-    def _learn_committed(self, unknown: list[Partition], endless: list[Partition]) -> str | None:
-        answers, failure = _asked(self._consumer.committed, unknown, COMMITTED_TIMEOUT)
+    def _learn_committed(self, unknown: list[Partition]) -> str | None:
+        """Ask for committed offsets; takes those that came out of `unknown`. Returns why others are missing."""
+        asked = [KafkaTopicPartition(*each.topic_partition) for each in unknown]
+        try:
+            answers = self._consumer.committed(asked, COMMITTED_TIMEOUT)
+        except KafkaException as error:
+            return f"the committed offset of {unknown[0]}: {error.args[0].str()}"
+        failure = next((each.error.str() for each in answers if each.error is not None), None)
+        known = {(each.topic, each.partition): each for each in answers if each.error is None}
         # Requested after the committed offsets, which therefore belong to no later topic than these ids.
-        ids = self._ids.ask({topic for (topic, _), each in answers.items() if identity_of(each.metadata or "")})
+        ids = self._ids.ask({topic for (topic, _), each in known.items() if identity_of(each.metadata or "")})
         found = [
             (each, committed)
             for each in unknown
-            if (answer := answers.get(each.topic_partition)) is not None
+            if (answer := known.get(each.topic_partition)) is not None
             and (committed := _valid(answer, ids.get(each.topic))) is not None
         ]
         if found:
             self._post(partial(self._on_committed, found))
-        known = {each for each, _ in found}
-        endless += known
-        unknown[:] = [each for each in unknown if each not in known]
+        learnt = {each for each, _ in found}
+        unknown[:] = [each for each in unknown if each not in learnt]
         return failure and f"the committed offset of {unknown[0]}: {failure}"
 
     def _look(self) -> None:
         """Compare the topics' ids with the ids that their partitions began with."""
-        self._watched = [each for each in self._watched if each.owned]
+        watched = self._owned()
         self._look_at = time.monotonic() + _IDLE
-        ids = self._ids.ask({each.topic for each in self._watched}, self._questions.empty)
-        for each in self._watched:
+        ids = self._ids.ask({each.topic for each in watched})
+        for each in watched:
             current, known = ids.get(each.topic), each.tracker.identity
             if current is None or current.text == known:
                 continue
@@ -249,44 +230,6 @@ class Positions:
                 self._post(partial(self._on_identity, each, current.text))
             else:
                 self._look_at = time.monotonic() + _AGAIN
-
-    def _learn_ends(self, endless: list[Partition]) -> str | None:
-        """Ask for all logs in one request. It fails for all if one log has no leader; then ask one by one."""
-        failure = self._learn_ends_of(endless, endless)
-        if failure is not None:
-            failure = self._refresh({each.topic for each in endless}) or failure
-        for each in tuple(endless) if len(endless) > 1 else ():
-            if self._questions.empty():
-                failure = self._learn_ends_of([each], endless) or failure
-        return f"the ends of the log of {endless[0]}: {failure}" if endless else None
-
-    def _refresh(self, topics: Collection[str]) -> str | None:
-        """Refresh the leaders: for topics that it does not consume, the client caches them for a quarter of an hour."""
-        try:
-            for topic in topics:
-                self._consumer.list_topics(topic, ENDS_TIMEOUT)
-        except KafkaException as error:
-            return str(error.args[0].str())
-        return None
-
-    def _learn_ends_of(self, asked: Sequence[Partition], endless: list[Partition]) -> str | None:
-        # As timestamps, these two mean the log's ends: one request for all partitions, unlike get_watermark_offsets.
-        begins, failure = _asked(self._consumer.offsets_for_times, asked, ENDS_TIMEOUT, OFFSET_BEGINNING)
-        if failure is not None:
-            return failure
-        ends, failure = _asked(self._consumer.offsets_for_times, asked, ENDS_TIMEOUT, OFFSET_END)
-        found = [
-            (each, Ends(begins[topic_partition].offset, ends[topic_partition].offset))
-            for each in asked
-            if (topic_partition := each.topic_partition) in begins
-            and topic_partition in ends
-            and begins[topic_partition].offset >= 0
-        ]
-        if found:
-            self._post(partial(self._on_ends, found))
-        known = {each for each, _ in found}
-        endless[:] = [each for each in endless if each not in known]
-        return failure
 
     def _say(self, failure: str | None, waiting: Sequence[Partition]) -> None:
         self._consumer.poll(0)  # delivers librdkafka's log lines
@@ -312,19 +255,3 @@ def _valid(answer: KafkaTopicPartition, current: TopicIdentity | None) -> Commit
     if not same_cluster(identity, current.text):  # a mirror has translated the offset, but not the metadata
         return Committed(offset, "", None)
     return Committed(None, "", None, current.text) if current.steady else None
-
-
-def _asked(
-    question: Callable[[list[KafkaTopicPartition], float], list[KafkaTopicPartition]],
-    partitions: Sequence[Partition],
-    timeout: float,
-    about: int = 0,
-) -> tuple[dict[TopicPartition, KafkaTopicPartition], str | None]:
-    """The answers by partition, and the first reason why others are missing."""
-    try:
-        answers = question([KafkaTopicPartition(*each.topic_partition, about) for each in partitions], timeout)
-    except KafkaException as error:
-        return {}, error.args[0].str()
-    failures = [each.error.str() for each in answers if each.error is not None]
-    known = {(each.topic, each.partition): each for each in answers if each.error is None}
-    return known, failures[0] if failures else None

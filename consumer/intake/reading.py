@@ -7,7 +7,7 @@ import orjson
 
 from consumer.errors import Undecodable
 from consumer.events.cloud_event import texts
-from consumer.expressions import TOO_LARGE, EventTooLarge, Expression, ExpressionFailed
+from consumer.expressions.expression import TOO_LARGE, EventTooLarge, Expression, ExpressionFailed
 from consumer.intake.decode import media_type, no_object, parse, type_header
 from consumer.intake.record import Record
 

@@ -25,16 +25,15 @@ class Partition:
     settles into a tracker that is never committed. `revoking`: it is being given up, and no work on it should begin.
     `owned` turns false when the assignment has ended and never true again.
     `opened`: its records are read; until then `start` may set the position. Without a committed offset, reading begins
-    at offset `first`; None: where auto.offset.reset says. Offsets below `read_to` were read in this assignment, or have
-    no record to read. `lag` is in records behind the end of the log, None until known. The log held offsets from
-    `begin` to before `end` when Kafka was asked; retention may have raised `begin` since; None: not known yet. `gap` is
+    at offset `first`; None: where auto.offset.reset says. `caught_up`: the end of the log was reached. `lag` is in
+    records behind the end of the log, None until known. `begin`: retention has removed unread offsets below it. `gap`:
     the longest run of offsets recently missing from the log, and when it was seen. `held`: where an open transaction
     ends the readable part of the log, how many records it holds back, and since when it has been seen to.
     """
 
     __slots__ = (
         "begin",
-        "end",
+        "caught_up",
         "first",
         "gap",
         "held",
@@ -42,7 +41,6 @@ class Partition:
         "number",
         "opened",
         "owned",
-        "read_to",
         "revoking",
         "topic",
         "topic_partition",
@@ -55,9 +53,8 @@ class Partition:
         self.topic_partition: TopicPartition = (topic, number)
         self.tracker = OffsetTracker(None) if tracker is None else tracker
         self.first: int | None = None
-        self.begin: int | None = None
-        self.end: int | None = None
-        self.read_to = 0
+        self.begin = -1
+        self.caught_up = False
         self.owned = True
         self.revoking = False
         self.opened = False
@@ -77,19 +74,9 @@ class Partition:
         # librdkafka compares the epoch with the leader's: a log truncated below the offset is read from the cut.
         return KafkaTopicPartition(self.topic, self.number, committed, leader_epoch=-1 if epoch is None else epoch)
 
-    def reaches(self, begin: int, end: int, now: float) -> int:
-        """Note the log's ends. Returns how many unread offsets retention has removed since the last commit."""
-        at = self.tracker.position
-        # If records were read meanwhile, `gap` has the offsets they skipped.
-        lost = max(0, begin - at) if at == self.tracker.committed else self.overtaken(begin, now)
-        self.begin, self.end = max(begin, self.begin or 0), end
-        if self.lag is None:
-            self.lag = max(0, end - max(at, begin))
-        return lost
-
     def skipped(self, offset: int, now: float) -> None:
         """Note that the next record is at `offset`, and not directly after the last one."""
-        start = max(self.tracker.position, -1 if self.begin is None else self.begin)
+        start = max(self.tracker.position, self.begin)
         if 0 <= start < offset and (self.gap is None or offset - start >= self.gap[1] - self.gap[0]):
             self.gap = start, offset, now
 
@@ -119,8 +106,7 @@ class Partition:
         The record was read in this assignment or settled before it; or retention or compaction has removed it; or the
         group began behind it; or it belongs to an earlier topic of this name, whose log was longer.
         """
-        read = offset < max(self.tracker.position, self.read_to) or (self.begin is not None and offset < self.begin)
-        return read or (self.end is not None and offset >= self.end)
+        return self.caught_up or offset < self.tracker.position or offset < self.begin
 
     def __repr__(self) -> str:
         return f"{self.topic}[{self.number}]"

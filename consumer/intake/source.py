@@ -11,7 +11,7 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 from consumer.config.settings import KafkaSettings
 from consumer.errors import SettingsError
 from consumer.intake.commits import Commits
-from consumer.intake.group_consumer import consumer_config, first_offset, leave, within
+from consumer.intake.group_consumer import SourceHealth, consumer_config, first_offset, leave, within
 from consumer.intake.offsets import OffsetRegression
 from consumer.intake.positions import Committed, Positions
 from consumer.intake.record import (
@@ -23,7 +23,6 @@ from consumer.intake.record import (
     batch,
     headers_of,
 )
-from consumer.intake.source_health import SourceHealth
 from consumer.intake.topics import hides
 from consumer.kafka.client import LibrdkafkaLog, refused
 from consumer.loop.part import guarded
@@ -43,7 +42,8 @@ class Source:
     their errors. A revoked partition is committed after `on_revoke` returns, a lost one never. `on_position` gets a
     partition once its committed offset is known; its records are read after `open`.
 
-    `partitions` are the owned ones. The group waits `rebalance_timeout` seconds for a member that gives partitions up.
+    `partitions` are the owned ones. `rebalancing`: a rebalance callback runs, and the consumer must not be polled. The
+    group waits `rebalance_timeout` seconds for a member that gives partitions up.
     """
 
     def __init__(
@@ -73,9 +73,9 @@ class Source:
         self._post = post
         self._clock = clock
         self._hides = hides(kafka, topics)
-        self._commits = Commits(clock, meanwhile, kafka.group_id)
+        self.commits = Commits(clock, meanwhile, kafka.group_id)
         self._failures: list[Exception] = []
-        self._paused = self._closing = self._rebalancing = False
+        self._paused = self._closing = self.rebalancing = False
         self._rebalances = 0
         self._unopened: dict[Partition, str | None] = {}  # each with the reason why `open` failed, if it did
         self._resting: set[Partition] = set()  # opened, and then paused by `rest`
@@ -85,16 +85,16 @@ class Source:
         self._static = "group.instance.id" in config
         self.rebalance_timeout = float(config.get("max.poll.interval.ms", _MAX_POLL_INTERVAL)) / 1000
         self._first = first_offset(config)
-        self._health = SourceHealth(kafka, self._first, clock)
-        self._reported = self._health.reported
+        self.health = SourceHealth(kafka, clock)
+        self._reported = self.health.reported
         keep = self._failures.append
         try:
             self._consumer = Consumer(
                 {
                     **config,
-                    "error_cb": guarded(keep, self._health.error),
+                    "error_cb": guarded(keep, self.health.error),
                     "stats_cb": guarded(keep, self._on_statistics),
-                    "on_commit": guarded(keep, self._commits.finish),
+                    "on_commit": guarded(keep, self.commits.finish),
                 },
                 logger=LibrdkafkaLog(),
             )
@@ -104,16 +104,11 @@ class Source:
                 on_revoke=guarded(keep, self._on_revoke),
                 on_lost=guarded(keep, self._on_lost),
             )
-            self._positions = Positions(kafka, post, self._on_committed, self._health.ends, self._on_identity)
+            self._positions = Positions(kafka, post, self._owned, self._on_committed, self._on_identity)
         except KafkaException as error:
             raise refused(error, kafka.properties) from None
         cooperative = config.get("partition.assignment.strategy", "cooperative-sticky") == "cooperative-sticky"
         self._assign = self._consumer.incremental_assign if cooperative else self._consumer.assign
-
-    @property
-    def overtaken_total(self) -> int:
-        """How many records retention removed before they were read."""
-        return self._health.overtaken
 
     @property
     def moved(self) -> int:
@@ -121,15 +116,10 @@ class Source:
         return sum(each.tracker.moved for each in self.partitions.values())
 
     @property
-    def commits_total(self) -> int:
-        """How many commits the broker has accepted."""
-        return self._commits.total
-
-    @property
     def fault(self) -> str | None:
         """Why this member cannot do its work now, for /readyz."""
-        health, waiting = self._health, next(filter(None, list(self._unopened.values())), None)
-        return health.of_kafka or health.of_records or self._positions.fault or waiting or self._commits.fault
+        health, waiting = self.health, next(filter(None, list(self._unopened.values())), None)
+        return health.of_kafka or health.of_records or self._positions.fault or waiting or self.commits.fault
 
     def poll(self, limit: int, timeout: float) -> list[Record]:
         """Up to `limit` (at least 1) new records, tracked; records settled before a restart are left out.
@@ -151,11 +141,6 @@ class Source:
         if self._rebalances != rebalances:  # a log was truncated or recreated
             return [record for record in records if record.partition.owned]
         return records
-
-    @property
-    def rebalancing(self) -> bool:
-        """Whether a rebalance callback is running: the consumer must not be polled then."""
-        return self._rebalancing
 
     @property
     def opening(self) -> bool:
@@ -208,7 +193,7 @@ class Source:
 
         Returns a time (monotonic seconds): the broker has every offset settled by then. None: by now.
         """
-        return self._commits.start(self._consumer, self.partitions.values())
+        return self.commits.start(self._consumer, self.partitions.values())
 
     def serve(self, timeout: float = 0.0) -> None:
         """Serve the group protocol and take answers to commits, for a paused source that will not resume.
@@ -216,7 +201,7 @@ class Source:
         Does nothing inside a rebalance, where librdkafka's consumer must not be polled, nor unless paused: a record
         dropped here would count as one that the log does not hold.
         """
-        if self._rebalancing or not self._paused:
+        if self.rebalancing or not self._paused:
             return
         for message in self._consumer.consume(1, timeout):
             if (error := message.error()) is not None:
@@ -230,16 +215,16 @@ class Source:
         """
         if not partitions:
             return True
-        if not self._health.reachability.coordinator_up:
+        if not self.health.reachability.coordinator_up:
             log.warning("offsets not committed: the group's coordinator is not reachable")
             return False
-        if self._rebalancing:
-            return self._commits.now(self._consumer, partitions)
+        if self.rebalancing:
+            return self.commits.now(self._consumer, partitions)
         self.pause()
         end = self._clock() + _COMMIT_SECONDS
         while self._clock() < end:
             self.commit()
-            if self._commits.settled(partitions):
+            if self.commits.settled(partitions):
                 return True
             self.serve(MAX_WAIT)
         log.warning("offsets not committed: no answer in time", seconds=_COMMIT_SECONDS)
@@ -266,9 +251,6 @@ class Source:
         if self._sought and partition in self._sought:
             return None
         self._reported.answers(partition.topic)
-        return self._tracked(partition, message)
-
-    def _tracked(self, partition: Partition, message: Message) -> Record | None:
         offset: int = message.offset()  # type: ignore[assignment]
         timestamp = message.timestamp()[1]
         if offset > partition.tracker.position:
@@ -292,7 +274,7 @@ class Source:
         if error is None or offset is None or partition is None or not partition.opened:
             return None
         if error.code() == KafkaError._PARTITION_EOF and partition not in self._sought:  # noqa: SLF001 (the binding's public name)
-            partition.read_to = offset
+            partition.caught_up = True
         # librdkafka queues an error for each read: those behind a `seek` would give up records that can be read.
         if error.code() not in UNREADABLE or partition in self._sought:
             return None
@@ -316,13 +298,12 @@ class Source:
         guarded(self._failures.append, self._enter)([again])
         # Posted, to run after this batch, whose records of the partition are dropped.
         self._post(partial(self._on_committed, [(again, Committed(None, "", None, identity))]))
-        self._positions.ask_ends([again])
 
     def _on_assign(self, _consumer: Consumer, assigned: list[KafkaTopicPartition]) -> None:
         self._rebalances += 1
         if self._closing:
             return  # partitions assigned to a leaving member go on to the others at once
-        self._health.assigned()
+        self.health.assigned()
         # Assigned here and not by the binding, so that nothing is read yet. An empty assignment is valid too.
         # `open` sets the right offset, but one must be given here: without any, librdkafka requests the committed
         # offset, and if the coordinator dies with that request, the partition never starts, without an error.
@@ -338,7 +319,13 @@ class Source:
             self._positions.ask(entered)
         self._enter(entered)
 
+    def _owned(self) -> list[Partition]:
+        return list(self.partitions.values())  # in one step, as another thread calls it
+
     def _on_committed(self, answers: list[tuple[Partition, Committed]]) -> None:
+        new = sorted(str(partition) for partition, committed in answers if committed == Committed(None, "", None))
+        if new and self._first == OFFSET_BEGINNING:
+            log.info("nothing committed yet for these partitions: starting with their first record", partitions=new)
         for partition, committed in answers:
             if partition.owned:
                 partition.start(committed.offset, committed.metadata, committed.epoch)
@@ -352,7 +339,7 @@ class Source:
             return
         if partition.tracker.identity is None:
             partition.tracker.identity = identity
-        elif not self._rebalancing and not partition.revoking:  # else `Positions` reports it again, or the next owner's
+        elif not self.rebalancing and not partition.revoking:  # else `Positions` reports it again, or the next owner's
             self._begin_again(partition, OFFSET_BEGINNING, "its topic was deleted and made anew", identity)
 
     def _on_revoke(self, _consumer: Consumer, revoked: list[KafkaTopicPartition]) -> None:
@@ -377,7 +364,7 @@ class Source:
 
     def _leave(self, callback: OnPartitions, partitions: list[Partition], *, commit: bool = False) -> None:
         self._rebalances += 1
-        before, self._rebalancing = self._rebalancing, True
+        before, self.rebalancing = self.rebalancing, True
         for partition in partitions:
             partition.revoking = True
         try:
@@ -386,7 +373,7 @@ class Source:
                 if commit:
                     self.commit_now(partitions)
         finally:
-            self._rebalancing = before
+            self.rebalancing = before
             for partition in partitions:
                 partition.owned = False
                 self._unopened.pop(partition, None)
@@ -397,7 +384,7 @@ class Source:
 
     def _on_statistics(self, document: str) -> None:
         if not self._closing:  # a question to the group would wait for an answer that no longer comes
-            self._health.statistics(document, self.partitions, self._consumer)
+            self.health.statistics(document, self.partitions, self._consumer)
 
 
 def _topic_partitions(partitions: Iterable[Partition]) -> list[KafkaTopicPartition]:

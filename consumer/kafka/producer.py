@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import structlog
@@ -11,8 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable, WebhooksError
-from consumer.kafka.client import LibrdkafkaLog, client_properties, refused
-from consumer.kafka.remedies import explained
+from consumer.kafka.client import LibrdkafkaLog, client_properties, explained, refused
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +27,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 _FIXED: dict[str, Any] = {"acks": "all", "enable.idempotence": True}
 TIMEOUT = 15.0  # seconds until a command's unacknowledged record is given up
-_MOST_WAITING = 10_000  # unacknowledged records of a command
+_AT_ONCE = 1_000  # records of a command that wait for their acknowledgement
 _NOT_REACHED = {KafkaError._MSG_TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}  # noqa: SLF001 (the binding's public names)
 _DENIED = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
 
@@ -173,7 +173,7 @@ class Outgoing(NamedTuple):
     topic: str
     value: bytes | None
     key: bytes | None = None
-    headers: Sequence[tuple[str, bytes | None]] = ()
+    headers: Sequence[tuple[str, str | bytes | None]] = ()
 
 
 class Published(NamedTuple):
@@ -181,6 +181,9 @@ class Published(NamedTuple):
 
     partition: int
     offset: int
+
+
+Answers = list[Published | WebhooksError]
 
 
 class Publisher:
@@ -204,52 +207,32 @@ class Publisher:
         except KafkaException as error:
             raise refused(error, kafka.properties) from None
 
-    def publish(self, records: Iterable[Outgoing]) -> Iterator[Published | WebhooksError]:
-        """Publish; yields the answer to each record, in their order: its place, or why Kafka does not have it.
+    def publish(self, records: Sequence[Outgoing]) -> Answers:
+        """Publish, and wait for the answer to each record: its place, or why Kafka does not have it.
 
         The error is KafkaUnavailable if a record is not acknowledged within 15 s. Raises WebhooksError if this user may
         write to no topic at all.
         """
-        waiting: deque[tuple[str, list[Published | WebhooksError]]] = deque()
-        for topic, value, key, headers in records:
-            answer: list[Published | WebhooksError] = []
-            fields: list[tuple[str, str | bytes | None]] = list(headers)
-            told = partial(self._answered, topic, answer)
+        answers: Answers = [KafkaUnavailable("not sent")] * len(records)
+        for number, (topic, value, key, headers) in enumerate(records):
+            told = partial(self._answered, answers, number, topic)
             try:
-                self._producer.produce(topic, value, key, headers=fields, on_delivery=told)
+                self._producer.produce(topic, value, key, headers=list(headers), on_delivery=told)
             except KafkaException as error:
-                answer.append(_not_taken(topic, error.args[0]))
-            waiting.append((topic, answer))
-            yield from self._answers(waiting, _MOST_WAITING)
-        yield from self._answers(waiting, 0)
-
-    def _answers(
-        self, waiting: deque[tuple[str, list[Published | WebhooksError]]], most: int
-    ) -> Iterator[Published | WebhooksError]:
-        """The answers that are there; waits until no more than `most` are outstanding."""
-        if waiting:
-            self._serve(waiting[0][0], 0)
-        while waiting and (waiting[0][1] or len(waiting) > most):
-            if waiting[0][1]:
-                yield waiting.popleft()[1][0]
-            else:
-                self._serve(waiting[0][0], 0.1)
-
-    def _serve(self, topic: str, seconds: float) -> None:
+                answers[number] = _not_taken(topic, error.args[0])
         try:
-            self._producer.poll(seconds)
+            self._producer.flush()  # ends when each record is acknowledged, or is given up
         except KafkaException as error:
-            raise _not_taken(topic, error.args[0]) from None
+            raise _not_taken(records[0].topic, error.args[0]) from None
+        return answers
 
-    def _answered(
-        self, topic: str, answer: list[Published | WebhooksError], error: KafkaError | None, message: Message
-    ) -> None:
+    def _answered(self, answers: Answers, number: int, topic: str, error: KafkaError | None, message: Message) -> None:
         if error is None:
-            answer.append(Published(message.partition() or 0, message.offset() or 0))
+            answers[number] = Published(message.partition() or 0, message.offset() or 0)
         elif error.code() in _NOT_REACHED:
-            answer.append(KafkaUnavailable(f"no acknowledgement from Kafka at {self._servers}{self._detail}"))
+            answers[number] = KafkaUnavailable(f"no acknowledgement from Kafka at {self._servers}{self._detail}")
         else:
-            answer.append(_not_taken(topic, error))
+            answers[number] = _not_taken(topic, error)
 
     def _failed(self, error: KafkaError) -> None:
         self._detail = f" ({explained(error)})"
@@ -257,10 +240,12 @@ class Publisher:
 
 def publish(kafka: KafkaSettings, records: Iterable[Outgoing]) -> Iterator[Published]:
     """Publish; yields the place of each record when it is acknowledged. Raises the first error of `Publisher`."""
-    for answer in Publisher(kafka).publish(records):
-        if isinstance(answer, WebhooksError):
-            raise answer
-        yield answer
+    publisher, rest = Publisher(kafka), iter(records)
+    while batch := list(islice(rest, _AT_ONCE)):
+        for answer in publisher.publish(batch):
+            if isinstance(answer, WebhooksError):
+                raise answer
+            yield answer
 
 
 def _not_taken(topic: str, error: KafkaError) -> WebhooksError:

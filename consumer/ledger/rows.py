@@ -15,8 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute
 
 from consumer.database.statements import AnyRow
-from consumer.events.event import Event, RecordId, extra_of
-from consumer.events.times import in_calendar
+from consumer.events.event import Event, RecordId, extra_of, in_calendar
 from consumer.subscriptions.endpoint import Endpoint
 from models import ParkedDelivery, Payload, Status
 

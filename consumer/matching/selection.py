@@ -12,7 +12,7 @@ import structlog
 
 from consumer.events.cloud_event import variables_of
 from consumer.events.event import Event
-from consumer.expressions import TOO_LARGE, EventTooLarge, Expression, ExpressionFailed
+from consumer.expressions.expression import TOO_LARGE, EventTooLarge, Expression, ExpressionFailed
 from consumer.subscriptions.endpoint import BrokenFilter, Endpoint
 from consumer.telemetry.metrics import Metrics
 

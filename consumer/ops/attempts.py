@@ -13,12 +13,13 @@ from threading import Event, Lock, Thread
 from typing import NamedTuple
 
 import structlog
+from confluent_kafka import OFFSET_END
 
 from consumer.config.settings import KafkaSettings
-from consumer.errors import KafkaUnavailable, WebhooksError
+from consumer.errors import WebhooksError
 from consumer.events.attempt import DELIVERED, Attempt, key_of, parse
 from consumer.events.event import TopicPartition
-from consumer.intake.log_reader import LogReader
+from consumer.intake.log_reader import FOREVER, LogReader
 from consumer.intake.record import Record
 from consumer.ledger.replays import Span
 
@@ -31,13 +32,14 @@ OF_ALL = 50_000  # attempts kept
 BYTES = 64 * 2**20  # of all kept attempts, about
 OVERHEAD = 700  # bytes of an attempt's objects in memory, beyond its record
 COUNTED = 20_000  # subscriptions that are counted by the minute, some 1.5 kB each
-LOOK_EVERY = 0.5  # seconds between two readings
+LOOK_EVERY = 30.0  # seconds between two looks at the topic's partitions
 AGAIN = 2.0  # seconds after a failure
 READ_BACK = 10.0  # seconds of one `read_back`
 RECORDS_READ = 100_000  # records of one `read_back`
 LATE = 30.0  # seconds after an attempt until its record is written, or workers give it up
 STEP = 5_000  # records that `read_back` reads at once, of all partitions together
 _AT_ONCE = 1_000  # records
+_END = 10.0  # seconds that `close` waits
 
 
 class Minute(NamedTuple):
@@ -189,7 +191,8 @@ class AttemptHistory:
         self.skipped = 0
         self._kafka, self._topic, self._clock = kafka, topic, clock
         self._problem: str | None = None
-        self._positions: dict[TopicPartition, int] = {}  # the next offsets
+        self._outage: str | None = None
+        self._positions: dict[int, int] = {}  # by partition: the next offset
         self._recent = RecentAttempts()
         self._lock = Lock()  # of `_recent`
         self._closing = Event()
@@ -198,7 +201,7 @@ class AttemptHistory:
     @property
     def fault(self) -> str | None:
         """Why attempts are missing now, with advice."""
-        return self._problem
+        return self._problem or self._outage
 
     def start(self) -> None:
         """Begin to read. The last hour is complete a few seconds later."""
@@ -208,7 +211,7 @@ class AttemptHistory:
         """Stop reading."""
         self._closing.set()
         if self._thread.is_alive():
-            self._thread.join(AGAIN)
+            self._thread.join(_END)
 
     def recent(
         self, subscription_id: int | None, limit: int, where: Callable[[Attempt], bool] | None = None
@@ -251,9 +254,7 @@ class AttemptHistory:
                 partitions = [partitions[zlib.crc32(key_of(subscription_id)) % len(partitions)]]
             found: list[Attempt] = []
             # Records are not quite in the order of their times: include records that were written late.
-            left = {
-                (span.topic, span.number): span for span in reader.spans(partitions, since, until + LATE, quietly=True)
-            }
+            left = {(span.topic, span.number): span for span in reader.spans(partitions, since, until + LATE)}
             records = 0
             while left and records < RECORDS_READ and time.monotonic() < end:
                 steps = _last_steps(list(left.values()))
@@ -281,9 +282,7 @@ class AttemptHistory:
         while not self._closing.is_set():
             try:
                 with LogReader(self._kafka, name="attempts") as reader:
-                    while not self._closing.is_set():
-                        self._read_on(reader)
-                        self._closing.wait(LOOK_EVERY)
+                    self._follow(reader)
             except WebhooksError as error:
                 self._has_problem(str(error))
             except Exception as error:  # the thread must go on
@@ -291,34 +290,35 @@ class AttemptHistory:
                 self._has_problem(f"{type(error).__name__}: {error}")
             self._closing.wait(AGAIN)
 
-    def _read_on(self, reader: LogReader) -> None:
-        """Read what was written since the last call; of a partition that is new, what was written in the last hour."""
-        partitions = reader.partitions_of(self._topic)
-        if not partitions:  # if it has been deleted, a new topic of this name is read from its start
-            self._positions.clear()
+    def _follow(self, reader: LogReader) -> None:
+        """Read until `close`, or until there are other partitions. Raises the errors that need a new reader."""
+        there = reader.partitions_of(self._topic)
+        if not there:
+            self._positions.clear()  # a new topic of this name is read from its start
             self._has_problem(
                 f"the topic {self._topic} does not exist, or this user may not read it: "
                 "create it, allow Read, or correct KAFKA_ATTEMPTS_TOPIC"
             )
             return
-        known = [each for each in partitions if each in self._positions]
-        new = [each for each in partitions if each not in self._positions]
-        spans = reader.spans(new, self._clock() - HOUR, None, quietly=True)
-        for span in reader.spans(known, 0.0, None, quietly=True):
-            position = self._positions[span.topic, span.number]
-            spans.append(span._replace(begin=position) if span.begin <= position <= span.end else span)
-        reader.start(spans)
-        while not (reader.done or self._closing.is_set()):
+        new = [place for place in there if place[1] not in self._positions]
+        ends = reader.offsets(new, OFFSET_END)  # where a partition without records of this hour begins
+        begins = reader.offsets(new, int((self._clock() - HOUR) * 1000))
+        self._positions |= {place[1]: begins[place] if begins[place] >= 0 else ends[place] for place in new}
+        reader.start([Span(*place, self._positions[place[1]], FOREVER) for place in there])
+        look_at = time.monotonic() + LOOK_EVERY
+        while not self._closing.is_set():
+            if time.monotonic() >= look_at:
+                look_at = time.monotonic() + LOOK_EVERY
+                if reader.partitions_of(self._topic) != there:
+                    return
             records = reader.read(_AT_ONCE, 0.1)
+            self._problem, self._outage = None, reader.fault
             with self._lock:
                 for record in records:
                     self._take(record)
-            self._positions |= reader.positions
-            if reader.fault is not None:
-                raise KafkaUnavailable(reader.fault)
-        self._problem = None
 
     def _take(self, record: Record) -> None:
+        self._positions[record.partition.number] = record.offset + 1
         attempt = parse(record.value, self._kafka.event_source)
         if attempt is None:
             self.skipped += 1

@@ -41,8 +41,7 @@ from consumer.errors import SettingsError, WebhooksError
 from consumer.intake.mapping_file import SETTING as MAPPINGS
 from consumer.intake.mapping_file import mappings_of
 from consumer.intake.topics import consumes
-from consumer.kafka.client import known_properties
-from consumer.kafka.remedies import OLD_BROKERS
+from consumer.kafka.client import OLD_BROKERS, known_properties
 from consumer.matching.destinations import judge_names, policy_of, rules_of
 from consumer.ops.bounded import reason_of, within
 from consumer.ops.cluster import TIMEOUT, connected, lags, without
@@ -149,14 +148,12 @@ def _schema_registry(values: Mapping[str, str]) -> Iterator[Finding]:
         if "SCHEMA_REGISTRY_URL" in values:
             yield _not_looked_at("schema registry", error)
         return
-    topics = [each.strip() for each in values.get("KAFKA_TOPICS", "").split(",")]
 
     def answers() -> str:
         from consumer.schemas.registry import Registry  # noqa: PLC0415 (an extra)
 
         with closing(Registry(settings)) as registry:
-            answer, subject = registry.ping(), registry.try_protobuf(topics)
-            return f"{answer}; Protobuf, as of {subject}, can be decoded" if subject else answer
+            return registry.ping()
 
     if settings.url is not None:
         yield _look("schema registry", answers)

@@ -17,8 +17,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable, WebhooksError
 from consumer.events.event import TopicPartition
 from consumer.intake.topics import consumes
-from consumer.kafka.client import LibrdkafkaLog, onlooker, refused
-from consumer.kafka.remedies import IS_IT_UP, explained, remedy
+from consumer.kafka.client import IS_IT_UP, LibrdkafkaLog, explained, onlooker, refused, remedy
 
 TIMEOUT = 10.0  # seconds for each request
 _SOON = 3.0  # seconds for a broker to answer: an overview waits five in all

@@ -69,7 +69,7 @@ class Found(NamedTuple):
 def written(kafka: KafkaSettings, since: float) -> int:
     """How many dead letters were written since then (unix seconds). Raises as `events.newest` does."""
     with LogReader(kafka, name="tail") as reader:
-        spans = reader.spans(reader.partitions_of(kafka.dead_letter_topic), since, None, quietly=True)
+        spans = reader.spans(reader.partitions_of(kafka.dead_letter_topic), since, None)
     return sum(span.end - span.begin for span in spans)
 
 
@@ -115,7 +115,7 @@ def search(
     kinds: Counter[tuple[str, str]] = Counter()
     lacking = again = 0
     with LogReader(kafka, name="tail") as reader:
-        spans = reader.spans(reader.partitions_of(kafka.dead_letter_topic), since, until, quietly=True)
+        spans = reader.spans(reader.partitions_of(kafka.dead_letter_topic), since, until)
         first = min((span.begin for span in spans), default=0)
         marked = marks.published(deployment.engine, deployment.group, kafka.dead_letter_topic, first)
         for record in chain.from_iterable(_read(reader, spans)):
@@ -151,7 +151,7 @@ def publish_many(changes: Changes, kafka: KafkaSettings, places: Sequence[Place]
         for records in _read(reader, spans):
             found = [(record, letter) for record in records if (letter := _letter_of(record)) is not None]
             wanted = [each for each in found if (each[1].partition, each[1].offset) in chosen]
-            answers = list(publisher.publish(_original(*each) for each in wanted))
+            answers = publisher.publish([_original(*each) for each in wanted])
             done = [
                 letter for (_, letter), answer in zip(wanted, answers, strict=True) if isinstance(answer, Published)
             ]

@@ -51,7 +51,7 @@ def newest(kafka: KafkaSettings, topic: str, limit: int, partition: int | None =
     """
     with LogReader(kafka, name="tail") as reader:
         wanted = [each for each in reader.partitions_of(topic) if partition in {None, each[1]}]
-        spans = reader.spans(wanted, 0.0, None, quietly=True)
+        spans = reader.spans(wanted, 0.0, None)
         reader.start([span._replace(begin=max(span.begin, span.end - limit)) for span in spans])
         records = _read(reader, limit)
     return sorted(records, key=lambda record: (record.timestamp, record.offset), reverse=True)[:limit]
@@ -61,7 +61,7 @@ def record_at(kafka: KafkaSettings, topic: str, partition: int, offset: int) -> 
     """The record at an offset, or None if the log does not have it. Raises as `newest` does."""
     with LogReader(kafka, name="tail") as reader:
         wanted = [each for each in reader.partitions_of(topic) if each[1] == partition]
-        if not any(span.begin <= offset < span.end for span in reader.spans(wanted, 0.0, None, quietly=True)):
+        if not any(span.begin <= offset < span.end for span in reader.spans(wanted, 0.0, None)):
             return None
         reader.start([Span(topic, partition, offset, offset + 1)])
         return next((record for record in _read(reader, 1) if record.offset == offset), None)

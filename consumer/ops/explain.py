@@ -14,7 +14,7 @@ from consumer.crypto.vault import Vault
 from consumer.errors import Tombstone, Undecodable, WebhooksError
 from consumer.events.cloud_event import variables_of
 from consumer.events.event import Event, RecordId
-from consumer.expressions import EventTooLarge, Expression, ExpressionFailed
+from consumer.expressions.expression import EventTooLarge, Expression, ExpressionFailed
 from consumer.intake.decode import decode, decoded, webhook_id
 from consumer.intake.mapping import BY_PLACE, NO_CONTENT_TYPE, NO_TENANT, Step
 from consumer.intake.mapping_file import Mappings

@@ -20,8 +20,7 @@ from consumer.schemas.conversion import Decode, Framed, JsonLimit, Misfit, base6
 MOST_SCALE = 1000  # digits of a decimal after the point
 MOST_DECIMAL = 512  # bytes of a decimal's unscaled value: 1,233 digits
 _MORE = 128  # in a byte of a number: another byte follows
-_LONG_OR_NEGATIVE = 129  # in the first byte of a length: it is not below 64
-_MOST_BITS = 63  # of the last byte's place in a long
+_LONGEST_NUMBER = 10  # bytes of 64 bits
 _EPOCH = date(1970, 1, 1).toordinal()
 _DAY = 86_400
 _PER_SECOND = {"millis": 10**3, "micros": 10**6, "nanos": 10**9}
@@ -69,8 +68,6 @@ def avro_decoder(schema: Any, references: Sequence[Any] = ()) -> Decode:
             value = read(source)
             if source.at != source.end:
                 raise Misfit(f"{source.end - source.at} bytes too many")
-        except IndexError:
-            raise Undecodable("bad_avro", f"the value ends at byte {source.end}, in the middle of a field") from None
         except (ValueError, OverflowError, struct.error) as error:
             why = str(error) if isinstance(error, Misfit) else f"{type(error).__name__} at byte {source.at}"
             raise Undecodable("bad_avro", f"the value does not fit its schema: {why}") from None
@@ -136,23 +133,19 @@ def _boolean(source: _Source) -> bool:
 
 def _long(source: _Source) -> int:
     data, at = source.data, source.at
-    byte = data[at]
-    if byte < _MORE:
+    if at < source.end and data[at] < _MORE:  # most are short
         source.at = at + 1
-        return (byte >> 1) ^ -(byte & 1)
-    result = byte & 127
-    shift = 0
-    while byte & 128:
-        at += 1
-        shift += 7
-        if shift > _MOST_BITS:
-            raise Misfit(f"a number of more than 64 bits at byte {source.at}")
-        byte = data[at]
+        return (data[at] >> 1) ^ -(data[at] & 1)
+    result = shift = 0
+    for byte in data[at : at + _LONGEST_NUMBER]:
+        source.at += 1
         result |= (byte & 127) << shift
-    source.at = at + 1
-    if result >> 64:
-        raise Misfit(f"a number of more than 64 bits before byte {source.at}")
-    return (result >> 1) ^ -(result & 1)
+        shift += 7
+        if byte < _MORE:
+            if result >> 64:
+                break
+            return (result >> 1) ^ -(result & 1)
+    raise Misfit(f"a number without an end, or of more than 64 bits, before byte {source.at}")
 
 
 def _float(source: _Source) -> float | str:
@@ -170,12 +163,6 @@ def _bytes(source: _Source) -> str:
 
 
 def _string(source: _Source) -> str:
-    at = source.at
-    size = source.data[at]
-    end = at + 1 + (size >> 1)
-    if not size & _LONG_OR_NEGATIVE and end <= source.end:  # most are short
-        source.at = end
-        return source.data[at + 1 : end].decode()
     return source.take(_long(source)).decode()
 
 

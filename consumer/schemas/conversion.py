@@ -30,16 +30,7 @@ _FLOAT = struct.Struct("<f")
 _JSON_TYPES = (b"application/json", b"application/cloudevents+json")
 
 
-class GlobalId(NamedTuple):
-    """Apicurio's id of a version of a schema. The id of its content, which Confluent's API uses, is another number."""
-
-    number: int
-
-    def __str__(self) -> str:
-        return f"with the global id {self.number}"
-
-
-SchemaId = int | str | GlobalId  # a schema's id, or its GUID as text
+SchemaId = int | str  # a schema's id, or its GUID as text
 
 
 class Framed(NamedTuple):
@@ -67,21 +58,21 @@ def framed(record: Record) -> Framed | None:
         if (content := found.get(HEADER)) is not None:
             schema, length = _schema(content, f"the header {HEADER}")
             return Framed(schema, value, content[length:])
-        for name in (APICURIO_CONTENT, APICURIO_GLOBAL):
-            if (content := found.get(name)) is not None:
-                return None if found.get(APICURIO_ENCODING) == b"JSON" else _apicurio(name, content, value)
+        ids = found.get(APICURIO_CONTENT), found.get(APICURIO_GLOBAL)
+        if ids != (None, None) and found.get(APICURIO_ENCODING) != b"JSON":
+            return _apicurio(ids[0] or b"", value)
     if value[:1] != b"\0":
         return None
     schema, length = _schema(value[:_ID_LENGTH], "the value begins with a zero byte and")
     return Framed(schema, value[length:])
 
 
-def _apicurio(name: str, content: bytes, value: bytes) -> Framed:
+def _apicurio(content: bytes, value: bytes) -> Framed:
     """A value of one of Apicurio's serializers."""
     if len(content) != _APICURIO_LENGTH:
-        raise Undecodable("bad_schema_id", f"the header {name} has {len(content)} bytes, not {_APICURIO_LENGTH}")
-    number = int.from_bytes(content)
-    return Framed(number if name == APICURIO_CONTENT else GlobalId(number), value, name_in_front=True)
+        advice = "let its producer write one (apicurio.registry.use-id=contentId)"
+        raise Undecodable("bad_schema_id", f"no header {APICURIO_CONTENT} of {_APICURIO_LENGTH} bytes: {advice}")
+    return Framed(int.from_bytes(content), value, name_in_front=True)
 
 
 def _schema(content: bytes, where: str) -> tuple[SchemaId, int]:

@@ -1,7 +1,7 @@
 """Asks the schema registry, with confluent-kafka's client. Blocking; the only module that imports that client."""
 
 import ssl
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -14,16 +14,14 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from consumer.config.settings import SchemaSettings
 from consumer.errors import RegistryUnavailable, SettingsError, Undecodable
 from consumer.schemas.avro import avro_decoder
-from consumer.schemas.conversion import Decode, Framed, GlobalId, SchemaId
+from consumer.schemas.conversion import Decode, Framed, SchemaId
 from consumer.schemas.protobuf import protobuf_decoder
 
 NOT_FOUND = 404
 NO_SUBJECT, NO_VERSION, NO_SCHEMA = 40401, 40402, 40403  # error codes of the registry; a proxy's 404 has none
 _REFUSED = (401, 403)
-_LATER = (*_REFUSED, 429)  # whatever is requested
 _MOST_REFERENCES = 500  # schemas that one schema refers to, directly or not
 _NO_ID = 2**31 - 1  # a valid id that no registry has given out yet
-_MOST_TRIED = 20  # subjects that are looked at for one in Protobuf
 _TEXT_LENGTH = 200
 TIMEOUT = 5.0  # seconds to connect, and for each wait: the partition is held meanwhile, and the look-up is repeated
 
@@ -44,8 +42,7 @@ class Registry:
         if settings.ca_file is not None:
             config["ssl.ca.location"] = settings.ca_file
         try:
-            # Two, because the client caches a schema by its id alone, whatever its form.
-            self._texts, self._descriptors = SchemaRegistryClient(config), SchemaRegistryClient(config)
+            self._client = SchemaRegistryClient(config)
         except (OSError, ssl.SSLError) as error:
             raise SettingsError(f"SCHEMA_REGISTRY_CA_FILE: {settings.ca_file} cannot be used: {error}") from None
 
@@ -54,71 +51,21 @@ class Registry:
 
         Undecodable: unknown_schema, bad_schema. RegistryUnavailable: ask again.
         """
-        if isinstance(schema_id, GlobalId):
-            schema_id = self._content_id(schema_id)
-        schema = self._get(schema_id, self._texts)
+        schema = self._get(schema_id)
         kind = schema.schema_type or "AVRO"
         if kind == "JSON":
             return _as_it_is
         if kind not in {"AVRO", "PROTOBUF"}:
             raise Undecodable("bad_schema", f"schema {schema_id} is of the type {kind[:_TEXT_LENGTH]!r}")
-        if kind == "AVRO":
-            references = list(self._references(schema_id, schema, self._texts))
-            return _made(
-                schema_id,
-                lambda: avro_decoder(_parsed(schema), [_parsed(each) for _, each in references]),
-            )
+        texts = [(name, each.schema_str or "") for name, each in self._references(schema_id, schema, set())]
+        text = schema.schema_str or ""
         try:
-            return self._protobuf(schema_id, schema, self._texts)
-        except Undecodable as refused:
-            # Not all registries have descriptors, and some leave out half of a schema: the text comes first.
-            try:
-                return self._protobuf(schema_id, self._get(schema_id, self._descriptors), self._descriptors)
-            except Undecodable:
-                raise refused from None
-            except RegistryUnavailable as error:
-                answer = error.__cause__
-                if not isinstance(answer, SchemaRegistryError) or answer.http_status_code in _LATER:
-                    raise
-                raise Undecodable(
-                    refused.reason,
-                    f"{refused}; and for format=serialized the {error}. Register the schema again in a form that "
-                    "protoc compiles, with all that it imports as references",
-                ) from None
-
-    def _protobuf(self, schema_id: SchemaId, schema: Schema, client: SchemaRegistryClient) -> Decode:
-        references = [(n, each.schema_str or "") for n, each in self._references(schema_id, schema, client)]
-        return _made(schema_id, lambda: protobuf_decoder(schema.schema_str or "", references))
-
-    def _content_id(self, schema_id: GlobalId) -> int:
-        """The id that Apicurio's API for Confluent's clients has for the same schema."""
-
-        def find() -> int | None:
-            # From /apis/ccompat/v7. The client has no method for this request, and all settings for it.
-            client, query = self._texts._rest_client, {"globalId": schema_id.number}  # noqa: SLF001
-            answer = client.get("../../registry/v3/search/versions", query)
-            return {each["globalId"]: each["contentId"] for each in answer["versions"]}.get(schema_id.number)
-
-        if (found := self._ask(schema_id, find)) is None:
-            raise Undecodable("unknown_schema", f"the {self._place} has no schema {schema_id}")
-        return found
-
-    def try_protobuf(self, topics: Collection[str]) -> str:
-        """Make a decoder of one Protobuf schema, of these topics if possible. Returns its subject; empty: none found.
-
-        Undecodable, RegistryUnavailable: a worker's requests for it would fail.
-        """
-        try:
-            subjects = self._texts.get_subjects()
-        except SchemaRegistryError:  # a worker needs no right to list them
-            return ""
-        wanted = {f"{topic}-value" for topic in topics}
-        for subject in sorted(subjects, key=lambda each: each not in wanted)[:_MOST_TRIED]:
-            found = self._ask(_NO_ID, partial(self._texts.get_latest_version, subject))
-            if found.schema.schema_type == "PROTOBUF" and found.schema_id is not None:
-                self.decoder(found.schema_id)
-                return subject
-        return ""
+            if kind == "PROTOBUF":
+                return protobuf_decoder(text, texts)
+            return avro_decoder(orjson.loads(text), [orjson.loads(each) for _, each in texts])
+        except Exception as error:  # noqa: BLE001 (a wrong schema may cause any error of its library)
+            why = " ".join(f"{type(error).__name__}: {error}"[:_TEXT_LENGTH].split())
+            raise Undecodable("bad_schema", f"schema {schema_id} cannot be used: {why}") from None
 
     def ping(self) -> str:
         """Request a schema that does not exist, as workers request schemas. Returns a line that names the registry.
@@ -126,27 +73,21 @@ class Registry:
         RegistryUnavailable: a worker's requests would fail.
         """
         with suppress(Undecodable):  # an answer: there is no such schema
-            self._get(_NO_ID, self._texts)
+            self._get(_NO_ID)
         return f"{self._place} answers"
 
     def close(self) -> None:
         """Close the connections."""
-        for client in (self._texts, self._descriptors):
-            if (close := getattr(client, "close", None)) is not None:  # since 2.16
-                close()
+        if (close := getattr(self._client, "close", None)) is not None:  # since 2.16
+            close()
 
-    def _get(self, schema_id: int | str, client: SchemaRegistryClient) -> Schema:
-        form = "serialized" if client is self._descriptors else None
+    def _get(self, schema_id: int | str) -> Schema:
         if isinstance(schema_id, str):
-            return self._ask(schema_id, lambda: client.get_schema_by_guid(schema_id, fmt=form))
-        return self._ask(schema_id, lambda: client.get_schema(schema_id, fmt=form))
+            return self._ask(schema_id, lambda: self._client.get_schema_by_guid(schema_id))
+        return self._ask(schema_id, lambda: self._client.get_schema(schema_id))
 
-    def _references(
-        self, schema_id: SchemaId, schema: Schema, client: SchemaRegistryClient, seen: set[str] | None = None
-    ) -> Iterator[tuple[str, Schema]]:
+    def _references(self, schema_id: SchemaId, schema: Schema, seen: set[str]) -> Iterator[tuple[str, Schema]]:
         """The schemas that a schema refers to, with the names that it gives them; each after its own references."""
-        seen = set() if seen is None else seen
-        form = "serialized" if client is self._descriptors else None
         for reference in schema.references or ():
             name = reference.name or ""
             if name in seen:
@@ -154,16 +95,16 @@ class Registry:
             seen.add(name)
             if len(seen) > _MOST_REFERENCES:
                 raise Undecodable("bad_schema", f"schema {schema_id} refers to more than {_MOST_REFERENCES} others")
-            get = partial(client.get_version, reference.subject or "", reference.version or 1, True, form)
+            get = partial(self._client.get_version, reference.subject or "", reference.version or 1, True)
             found = self._ask(schema_id, get).schema
-            yield from self._references(schema_id, found, client, seen)
+            yield from self._references(schema_id, found, seen)
             yield name, found
 
     def _ask(self, schema_id: SchemaId, question: Callable[[], T]) -> T:
         try:
             return question()
         except SchemaRegistryError as error:
-            raise self._meant(schema_id, error) from error
+            raise self._meant(schema_id, error) from None
         except Exception as error:  # noqa: BLE001 (the errors of the client and its HTTP library are not documented)
             raise RegistryUnavailable(f"{self._place} does not answer: {self._reason(error)}") from None
 
@@ -193,18 +134,6 @@ class Registry:
         text = f"{type(error).__name__}: {error}"[:_TEXT_LENGTH]
         advice = "SCHEMA_REGISTRY_CA_FILE" if "CERTIFICATE" in text.upper() else "SCHEMA_REGISTRY_URL"
         return f"{' '.join(text.split())}; check {advice}"
-
-
-def _parsed(schema: Schema) -> object:
-    return orjson.loads(schema.schema_str or "")
-
-
-def _made(schema_id: SchemaId, make: Callable[[], Decode]) -> Decode:
-    try:
-        return make()
-    except Exception as error:  # noqa: BLE001 (a wrong schema may cause any error of its library)
-        why = " ".join(f"{type(error).__name__}: {error}"[:_TEXT_LENGTH].split())
-        raise Undecodable("bad_schema", f"schema {schema_id} cannot be used: {why}") from None
 
 
 def _as_it_is(framed: Framed) -> bytes:

@@ -20,7 +20,7 @@ import orjson
 
 from consumer.events.cloud_event import CloudEvent, cloud_event_of, variables_of
 from consumer.events.event import Event
-from consumer.expressions import Expression, ExpressionFailed
+from consumer.expressions.expression import Expression, ExpressionFailed
 from consumer.http.header_rules import is_value
 from consumer.subscriptions.endpoint import Endpoint, PayloadFormat
 

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.credentials import Auth
 from consumer.crypto.keys import Ed25519Key
-from consumer.expressions import Expression
+from consumer.expressions.expression import Expression
 
 HEX_HEADER = "x-webhook-signature"
 PayloadFormat = Literal["record", "standard", "cloudevents", "cloudevents-binary"]

@@ -15,7 +15,7 @@ from sqlalchemy import String
 
 from consumer.config.types import final_statuses, topic_names, waits
 from consumer.errors import InvalidSubscription
-from consumer.expressions import compile_filter, compile_projection
+from consumer.expressions.expression import compile_filter, compile_projection
 from consumer.http import header_rules
 from consumer.http.urls import check_target
 from consumer.subscriptions.endpoint import PayloadFormat

@@ -66,13 +66,11 @@ class Worker:
             breaker_open=parts.maintenance.breakers_open,
             set_aside=parts.parking.set_aside,
             expressions_left_out=len(parts.budget),
-            commits=parts.source.commits_total,
+            commits=parts.source.commits.total,
             connections_opened=parts.transport.connections_opened,
-            retention_overtaken=parts.source.overtaken_total,
+            retention_overtaken=parts.source.health.overtaken,
             lag={each.topic_partition: each.lag for each in owned if each.lag is not None},
-            held_back={
-                each.topic_partition: each.held[1] if each.held else 0 for each in owned if each.lag is not None
-            },
+            held_back={each.topic_partition: each.held[1] if each.held else 0 for each in owned},
             attempts_dropped=0 if parts.attempt_log is None else parts.attempt_log.dropped,
             log_lines_dropped=LogFile.dropped,
             oldest_unsettled=_ages(owned, clock),

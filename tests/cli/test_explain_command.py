@@ -89,9 +89,9 @@ def test_a_wrong_file_is_an_error_of_the_settings(called: Command, settings: dic
     wrong = called("check", "--json", **settings)
     assert wrong.returncode == 1
     told = [each["text"] for each in json.loads(wrong.stdout) if each["part"] == "mappings"]
-    assert [text.partition(": ")[2][: len(str(path)) + 3] for text in told] == [f"{path}:{line}:" for line in (3, 4)]
+    assert [text.partition("mapping 1 (a), ")[2].partition(":")[0] for text in told] == ["type", "kind"]
     settings |= {"DATABASE_URL": "sqlite:///webhooks.db", "OPS_PORT": "0"}
     for words in (["explain", "a"], ["run"], ["replay", "--subscription", "1", "--since", "1h"]):
         ended = called(*words, **settings)
         assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 2), words
-        assert f"{path}:4: kind: there is no key kind" in ended.stderr
+        assert f"{path}: mapping 1 (a), kind: there is no such key" in ended.stderr

@@ -16,7 +16,7 @@ from consumer.delivery.limits import MEMORY
 from consumer.delivery.sender import GROWTH, NO_DESCRIPTOR_WAIT, Sender
 from consumer.errors import NoDescriptor
 from consumer.events.event import Event
-from consumer.expressions import compile_projection
+from consumer.expressions.expression import compile_projection
 from consumer.matching.selection import PAUSE, Budget
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.payloads import Rendered, render

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from consumer.events.event import Event, RecordId
-from consumer.expressions import NAMES, compile_projection
+from consumer.expressions.expression import NAMES, compile_projection
 from consumer.http.header_rules import check
 from consumer.sending.payloads import PROJECTION_BYTES, Rendered, Unrenderable, attribute_lines, render, render_batch
 from consumer.sending.request import build

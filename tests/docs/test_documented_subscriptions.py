@@ -5,7 +5,7 @@ import re
 import pytest
 
 from consumer.cli.subscription_options import FLAGS, flag_of
-from consumer.expressions import NAMES
+from consumer.expressions.expression import NAMES
 from consumer.subscriptions.options import OPTIONS, Effect
 from consumer.subscriptions.secrets import CREDENTIALS
 from tests.commands import commands

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from consumer.events.cloud_event import cloud_event_of, texts, variables_of
 from consumer.events.event import Event, RecordId
-from consumer.expressions import NAMES, Expression, ExpressionFailed
+from consumer.expressions.expression import NAMES, Expression, ExpressionFailed
 
 STAMPED = 1_700_000_000_123
 STAMPED_TEXT = "2023-11-14T22:13:20.123Z"

@@ -9,7 +9,7 @@ import orjson
 
 from consumer.errors import Tombstone, Undecodable
 from consumer.events.event import Event
-from consumer.expressions import compile_projection
+from consumer.expressions.expression import compile_projection
 from consumer.intake.decode import MAX_TENANT_LENGTH, MAX_VALUE_BYTES
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable

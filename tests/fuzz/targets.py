@@ -17,12 +17,12 @@ from consumer.delivery.outcome import retry_after
 from consumer.errors import SettingsError
 from consumer.events.cloud_event import variables_of
 from consumer.events.event import Event
-from consumer.expressions import Expression, ExpressionFailed, compile_filter, compile_projection
+from consumer.expressions.expression import Expression, ExpressionFailed, compile_filter, compile_projection
 from consumer.http import header_rules
 from consumer.http.urls import check_target, parse_target, redact_url
 from consumer.intake.decode import MAX_VALUE_BYTES, decode
 from consumer.intake.mapping import TopicMapping
-from consumer.intake.mapping_file import Mappings, parse
+from consumer.intake.mapping_file import parse
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Partition, Record
 from consumer.ops.explain import explain
@@ -69,23 +69,21 @@ def _mapped(mapping: TopicMapping, record: Record) -> None:
 
 
 def mapping_files(data: bytes) -> None:
-    """The text of a mapping file: a mistake is reported in lines of bounded length. A mapping decodes any record."""
+    """The text of a mapping file: a mistake is reported in a line of bounded length. A mapping decodes any record."""
     text, _, given = data.partition(b"\n---\n")
     try:
-        fields = parse(text.decode(), "m.toml")
+        mappings = parse(text.decode(), "m.toml")
     except UnicodeDecodeError:
         return
     except SettingsError as error:
         assert str(error)
         assert len(str(error)) < 40_000, len(str(error))
         return
-    mappings = Mappings(fields)
     for record in (record_of(given), *_RECORDS):
-        for topic in [*fields][:3]:
-            mappings.of(topic)
         mappings.of(record.partition.topic)
-        for each in {id(each): each for each in fields.values()}.values():
-            _mapped(TopicMapping(each), record)
+        for mapping in {mappings.of(topic) for topic in mappings.patterns}:
+            if mapping is not None:
+                _mapped(mapping, record)
 
 
 def avro(data: bytes) -> None:

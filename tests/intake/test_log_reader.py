@@ -209,31 +209,6 @@ def remove_before(kafka: Kafka, topic: str, offset: int) -> None:
     admin.delete_records([place])[place].result(60)
 
 
-def test_a_beginning_that_was_removed_is_reported(real_kafka: Kafka, reader_of: Open) -> None:
-    """The log line has the number of removed records and the time of the oldest one left."""
-    topic = topic_of(real_kafka)
-    write_at(real_kafka, topic, [0, 10, 20])
-    remove_before(real_kafka, topic, 2)
-    reader = reader_of(real_kafka.settings())
-    reader.start(reader.spans([(topic, 0)], BASE, None), BASE)
-    with capture_logs() as logs:
-        assert values(read_all(reader)) == [b"20"]
-    (line,) = [each for each in logs if "retention" in each["event"]]
-    assert (line["records_removed"], line["oldest_left"]) == (2, "2023-11-14T22:13:40+00:00")
-
-
-def test_a_timestamp_beyond_the_calendar_is_reported(kafka: Kafka, reader_of: Open) -> None:
-    """The report that the beginning was removed costs no record: a producer may stamp microseconds."""
-    topic = topic_of(kafka, message_timestamp_after_max_ms=str(2**63 - 1))
-    write_at(kafka, topic, [0, 1], base=BASE * 1000)
-    reader = reader_of(kafka.settings())
-    reader.start(reader.spans([(topic, 0)], 0, None), BASE)
-    reader._cut[topic, 0] = 2  # not even the oldest record of the mock cluster's log can be removed
-    with capture_logs() as logs:
-        assert [record.timestamp for record in read_all(reader)] == [BASE * 1000_000, BASE * 1000_000 + 1000]
-    assert [line["oldest_left"] for line in logs if "retention" in line["event"]] == ["1970-01-01T00:00:00+00:00"]
-
-
 @pytest.mark.parametrize(("begin", "read", "removed"), [(5, [b"5", b"6"], 3), (7, [], 5)], ids=["a part", "the rest"])
 def test_records_removed_by_retention_are_counted(
     real_kafka: Kafka, reader_of: Open, begin: int, read: list[bytes], removed: int

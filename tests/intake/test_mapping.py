@@ -11,7 +11,7 @@ from consumer.events.cloud_event import cloud_event_of
 from consumer.events.event import Event
 from consumer.intake import mapping, reading
 from consumer.intake.decode import MAX_VALUE_BYTES, decode
-from consumer.intake.mapping_file import Mappings, parse
+from consumer.intake.mapping_file import parse
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable
 
@@ -33,7 +33,7 @@ def record(
 
 def mapped(text: str, record: Record) -> Event:
     """The event of a record by a mapping of its topic with these lines."""
-    return decode(record, mapped=Mappings(parse(f'[[mapping]]\ntopics = ["*"]\n{text}', "m.toml")))
+    return decode(record, mapped=parse(f'[[mapping]]\ntopics = ["*"]\n{text}', "m.toml"))
 
 
 def reason(text: str, record: Record) -> str:
@@ -92,6 +92,16 @@ def test_the_next_expression_counts_where_a_part_is_null(source: str) -> None:
     assert mapped(text, record({})).type == "next"
 
 
+@pytest.mark.parametrize(
+    "source",
+    ["{'c': 'created'}[value.x[0]]", "value.x[0] ? 'a' : 'b'", "!value.x[0] ? 'a' : 'b'", "value.x[1].a ? 'a' : 'b'"],
+)
+def test_the_next_expression_counts_where_a_part_of_a_list_is_null(source: str) -> None:
+    """As with a field, whatever the operation on it is."""
+    types = [source, "'next'"]
+    assert mapped(f"type = {json.dumps(types)}", record({"x": [None, {"a": None}]})).type == "next"
+
+
 @pytest.mark.parametrize("source", ["{'c': 'created'}[value.x]", "value.x ? 'a' : 'b'", "value[value.x]"])
 def test_a_part_of_a_wrong_type_is_not_missing(source: str) -> None:
     """The record is a dead letter, and the next expression does not count."""
@@ -110,7 +120,7 @@ def test_a_part_of_a_wrong_type_is_not_missing(source: str) -> None:
         (
             'type = "value.a"',
             {"a": ["secret"]},
-            "bad_type: the mapping of *: type, by value.a: it is empty, or no text",
+            "bad_type: the mapping of *: type, by value.a: it is empty, or not a text",
         ),
         ('type = "value.a"', {"a": 5}, "bad_type"),
         ('type = ["value.a", "topic"]', {"a": ""}, "bad_type"),
@@ -453,7 +463,7 @@ def test_no_bytes_raise_an_undeclared_exception(
 ) -> None:
     """Any mapping and record give an event, the same one each time, or a tombstone, or a dead letter."""
     lines = "\n".join(f"{name} = {json.dumps(each)}" for name, each in mapping.items())
-    decoder = Mappings(parse(f"[[mapping]]\n{lines}", "m.toml"))
+    decoder = parse(f"[[mapping]]\n{lines}", "m.toml")
 
     def made() -> Event | str:
         try:

@@ -9,7 +9,7 @@ from consumer.errors import Tombstone
 from consumer.events.cloud_event import cloud_event_of
 from consumer.events.event import Event
 from consumer.intake.decode import decode
-from consumer.intake.mapping_file import Mappings, parse
+from consumer.intake.mapping_file import parse
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Headers, Partition, Record
 from tests.processes import ROOT
@@ -21,7 +21,7 @@ def made(
     example: str, topic: str, value: object, headers: Headers | None = None, key: object = None, offset: int = 7
 ) -> Event:
     """The event by an example's mapping. Text and objects are written as JSON, bytes unchanged."""
-    mapped = Mappings(parse((FOLDER / f"{example}.toml").read_text(), example))
+    mapped = parse((FOLDER / f"{example}.toml").read_text(), example)
     assert mapped.of(topic) is not None
     body, name = (each if isinstance(each, bytes | None) else json.dumps(each).encode() for each in (value, key))
     return decode(Record(Partition(topic, 0, OffsetTracker(None)), offset, 1, name, body, headers), mapped=mapped)

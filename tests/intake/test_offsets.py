@@ -220,45 +220,30 @@ def test_an_epoch_does_not_fall() -> None:
 
 @given(
     st.integers(0, 2**62),
-    st.lists(st.tuples(st.integers(1, 10**6) | st.just(1), st.integers(1, 10**6) | st.just(1)), max_size=6000),
+    st.lists(st.tuples(st.integers(1, 10**6) | st.just(1), st.integers(1, 10**6) | st.just(1)), max_size=2000),
 )
 def test_encoding_round_trips(mark: int, pairs: list[tuple[int, int]]) -> None:
-    """Runs that fit come back unchanged; else only the highest are lost. The text has a limit and no NUL."""
-    runs, end = [], mark
-    for hole, length in pairs:
-        runs.append((end + hole, end + hole + length))
-        end += hole + length
-    text = encode(mark, runs)
-    assert len(text) <= MAX_METADATA
-    assert text.isascii()
-    assert "\0" not in text
-    back = decode(mark, text)
-    assert back[:-1] == runs[: len(back)][:-1]
-    if back:
-        assert back[-1][0] == runs[len(back) - 1][0]
-        assert back[-1][1] <= runs[len(back) - 1][1]
-    if len(pairs) <= 300:
-        assert back == runs
-
-
-@given(st.integers(0, 2**62), st.lists(st.tuples(st.integers(1, 10**6), st.integers(1, 10**6)), max_size=6000))
-def test_the_topics_identity_is_part_of_the_metadata(mark: int, pairs: list[tuple[int, int]]) -> None:
-    """It comes back unchanged, displaces no runs, and the text stays within its limit."""
+    """Runs that fit come back; else only the highest are lost. The text has a limit, and names the topic's identity."""
     runs, end = [], mark
     for hole, length in pairs:
         runs.append((end + hole, end + hole + length))
         end += hole + length
     text = encode(mark, runs, IDENTITY)
     assert len(text) <= MAX_METADATA
-    assert identity_of(text) == IDENTITY
-    assert decode(mark, text) == decode(mark, encode(mark, runs))
-    assert identity_of(encode(mark, runs)) is None
+    assert text.isascii()
+    assert "\0" not in text
+    back = decode(mark, text)
+    assert back == runs[: len(back)]
+    if len(pairs) <= 300:
+        assert back == runs
+    assert decode(mark, encode(mark, runs))[: len(back)] == back
+    assert (identity_of(text), identity_of(encode(mark, runs))) == (IDENTITY, None)
     again = OffsetTracker(mark, text)
     _, metadata = again.committable() or (0, "")
     assert identity_of(metadata) == IDENTITY
 
 
-@given(st.integers(0, 2**62), st.text() | st.from_regex(r"w2:(.{30})?:[rb]\d{1,20}:[A-Za-z0-9+/]*=?", fullmatch=True))
+@given(st.integers(0, 2**62), st.text() | st.from_regex(r"w2:(.{30})?:\d{1,20}:[A-Za-z0-9+/]*=?", fullmatch=True))
 def test_metadata_of_other_software_is_harmless(mark: int, text: str) -> None:
     """Any text decodes to ordered runs above the mark, or to none. It raises no error and does not move the mark."""
     previous = mark
@@ -272,8 +257,8 @@ def test_metadata_of_other_software_is_harmless(mark: int, text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "{}", "w2::", "w2::r5:", "w2::r5:gA", "w2::b5:", "w1r:AQE", "w2::r:AQE", "w2::x5:AQE", "w2:short:r5:AQE"),
-        *("w2::r5:AQ", "w2::r5:AQEB", "w2::r5:!!", "é", "w2::r5:" + "/" * 4091, f"w2:{IDENTITY}:"),
+        *("", "{}", "w2::", "w2::5:", "w2::5:gA", "w1:5:YwQA", "w2:::YwQA", "w2::x5:YwQA", "w2:short:5:YwQA"),
+        *("w2::5:Yw", "w2::5:!!", "é", "w2::5:" + "/" * 4091, f"w2:{IDENTITY}:", encode(5, [(2**63, 2**63 + 1)])),
     ],
 )
 def test_invalid_metadata(text: str) -> None:
@@ -298,7 +283,8 @@ def test_a_huge_span_with_random_holes() -> None:
     assert mark == 0
     assert 4000 < len(metadata) <= MAX_METADATA
     skipped = {offset for offset in range(200_000) if not again.track(offset)}
-    assert skipped == {offset for offset in settled if offset < 24_240}
+    assert (last := max(skipped)) > 23_000
+    assert skipped == {offset for offset in settled if offset <= last}
 
 
 @given(st.integers(0, 2**62), st.integers(0, 2**62))

@@ -8,19 +8,19 @@ from confluent_kafka import Consumer
 from structlog.testing import capture_logs
 
 from consumer.config.settings import KafkaSettings
+from consumer.intake.group_consumer import SourceHealth
 from consumer.intake.record import BAD_HEADERS, GAP_SECONDS, Headers, Partition, Record, Unreadable
-from consumer.intake.source_health import SourceHealth
 from tests.kafka_kit import Kafka
 
 NOW = 1000.0
 
 
-def partition(committed: int | None = 10, begin: int | None = 0, end: int = 100) -> Partition:
-    """A partition with this committed offset and this begin and end of its log. None: Kafka has not answered yet."""
+def partition(committed: int | None = 10, *, read: int = 0) -> Partition:
+    """A partition with this committed offset, of which so many records were read."""
     each = Partition("t", 0)
     each.start(committed)
-    if begin is not None:
-        each.reaches(begin, end, NOW)
+    for offset in range(read):
+        each.tracker.track((committed or 0) + offset)
     return each
 
 
@@ -40,90 +40,65 @@ def test_the_size_of_a_record_is_all_that_it_holds(
 
 
 def test_records_below_the_begin_of_the_log_were_overtaken() -> None:
-    """It was read up to 10, and the next record was 50, where the log now begins. They are reported once."""
-    each = partition()
+    """It was read up to 11, and the next record was 50, where the log now begins. They are reported once."""
+    each = partition(read=1)
     each.skipped(50, NOW)
     assert each.overtaken(0, NOW) == 0  # an answer from before the gap
-    assert each.overtaken(50, NOW + 1) == 40
+    assert not each.passed(49)
+    assert each.overtaken(50, NOW + 1) == 39
     assert each.overtaken(50, NOW + 1) == 0
-    each.reaches(40, 100, NOW)  # an answer from before, too
+    assert each.overtaken(40, NOW + 1) == 0  # an answer from before, too
     assert (each.passed(49), each.passed(50)) == (True, False)
-    assert partition(begin=40).passed(39)
 
 
-@pytest.mark.parametrize("end", [100, None])
-def test_a_lag_of_0_does_not_show_that_a_record_was_read(end: int | None) -> None:
-    """It may be of an earlier assignment. A stored delivery would then overtake an unread record of its key."""
-    each = partition(begin=None if end is None else 0)
-    each.lag = 0
-    assert [each.passed(offset) for offset in (9, 10, 99)] == [True, False, False]
-    assert each.passed(100) is (end is not None)
-
-
-def test_no_offset_is_passed_before_the_position_is_known() -> None:
-    """Then offsets below the commit and beyond the log's end are passed. The others are once they are read."""
+def test_no_offset_is_passed_before_it_is_read() -> None:
+    """Else a stored delivery would overtake an unread record of its key. At the end of the log none is awaited."""
     each = Partition("t", 0)
     assert not any(map(each.passed, (0, 10, 200)))
     each.start(10)
+    each.lag = 0  # it may be of an earlier assignment
     assert list(map(each.passed, (9, 10, 200))) == [True, False, False]
-    each.reaches(0, 100, NOW)
-    assert list(map(each.passed, (9, 10, 99, 100))) == [True, False, False, True]
     each.tracker.track(10)
     assert list(map(each.passed, (10, 11))) == [True, False]
-    each.read_to = 90  # compaction has removed the records between
-    assert list(map(each.passed, (89, 90))) == [True, False]
+    each.caught_up = True
+    assert all(map(each.passed, (11, 200)))
 
 
-@pytest.mark.parametrize("read", [False, True])
-def test_records_removed_before_the_position_is_known_are_reported_once(*, read: bool) -> None:
-    """The first remaining record may come before or after the answer, and either may report them."""
-    each = partition(begin=None)
-    if read:
-        each.skipped(40, NOW)
-        each.tracker.track(40)
-    assert each.reaches(40, 100, NOW) == 30
-    if not read:
-        each.skipped(40, NOW)
-        each.tracker.track(40)
+def test_records_removed_before_the_first_is_read_are_reported_once() -> None:
+    """They are known once the first remaining record comes."""
+    each = partition()
     assert each.overtaken(40, NOW) == 0
-    assert each.reaches(40, 100, NOW) == 0
-    each = partition(begin=None)
     each.skipped(40, NOW)
     each.tracker.track(40)
-    assert each.overtaken(40, NOW) == 30
-    assert each.reaches(40, 100, NOW) == 0
+    assert [each.overtaken(40, NOW), each.overtaken(40, NOW)] == [30, 0]
 
 
-def test_a_gap_not_caused_by_retention_is_not_reported() -> None:
+@pytest.mark.parametrize("begin", [10, 51])
+def test_a_gap_not_caused_by_retention_is_not_reported(begin: int) -> None:
     """The log begins before the gap, or in the middle of the records read since."""
-    each = partition()
+    each = partition(read=1)
     each.skipped(50, NOW)
-    assert each.overtaken(10, NOW) == 0
-    assert each.overtaken(51, NOW) == 0
+    assert each.overtaken(begin, NOW) == 0
 
 
-@pytest.mark.parametrize(
-    ("committed", "begin", "lost"),
-    [(10, 40, 10), (None, 40, 10), (10, None, 40), (0, None, 50), (10, 60, 0), (None, None, 0)],
-)
-def test_records_gone_at_the_assignment_are_not_reported_again(
-    committed: int | None, begin: int | None, lost: int
-) -> None:
-    """They were reported at the assignment, if they were known. If nothing is known, nothing is reported."""
-    each = partition(committed, begin)
+def test_a_new_group_has_missed_nothing() -> None:
+    """Its log may begin anywhere."""
+    each = partition(None)
+    assert each.overtaken(50, NOW) == 0
     each.skipped(50, NOW)
-    assert each.overtaken(50, NOW) == lost
+    each.tracker.track(50)
+    assert each.overtaken(50, NOW) == 0
 
 
 def test_a_gap_is_forgotten_after_a_while() -> None:
     """A log that ages behind the reader has not overtaken it. Of recent gaps the longest is kept, then the last."""
-    each = partition()
+    each = partition(read=1)
     each.skipped(50, NOW)
     each.skipped(20, NOW)
     assert each.overtaken(5, NOW + GAP_SECONDS) == 0
-    assert each.gap == (10, 50, NOW)
+    assert each.gap == (11, 50, NOW)
     each.skipped(50, NOW + 1)
-    assert each.gap == (10, 50, NOW + 1)
+    assert each.gap == (11, 50, NOW + 1)
     assert each.overtaken(5, NOW + GAP_SECONDS + 2) == 0
     assert each.overtaken(50, NOW + GAP_SECONDS + 2) == 0
 
@@ -131,7 +106,7 @@ def test_a_gap_is_forgotten_after_a_while() -> None:
 def test_a_transaction_that_stays_open_is_a_fault() -> None:
     """Its records and all later ones wait, though no lag shows it. Transactions that follow each other are none."""
     clock = [NOW]
-    health = SourceHealth(KafkaSettings(bootstrap_servers="b:1"), 0, lambda: clock[0])
+    health = SourceHealth(KafkaSettings(bootstrap_servers="b:1"), lambda: clock[0])
     each = partition()
 
     def told(stable: int, end: int, read_to: int) -> str | None:
@@ -174,7 +149,7 @@ def statistics(age: float, state: str = "up") -> str:
 
 def test_brokers_without_kip_848_are_named() -> None:
     """They never answer, and librdkafka reports no error: after 15 s, /readyz and the log say what to change."""
-    health = SourceHealth(Kafka("b:1", real=False).settings(group_protocol="consumer"), 0, lambda: 0.0)
+    health = SourceHealth(Kafka("b:1", real=False).settings(group_protocol="consumer"), lambda: 0.0)
     faults = []
     with capture_logs() as logs:
         for document in (statistics(2), statistics(60, "wait-coord"), statistics(14), statistics(16), statistics(17)):

@@ -57,9 +57,9 @@ def test_a_running_member_reads_a_recreated_topic_from_its_first_record(
 
     def first_in_a_rebalance(partition: Partition, identity: str) -> None:
         answers.append(identity)
-        member.source._rebalancing = len(answers) == 1
+        member.source.rebalancing = len(answers) == 1
         member.source._on_identity(partition, identity)
-        member.source._rebalancing = False
+        member.source.rebalancing = False
 
     monkeypatch.setattr(member.source._positions, "_on_identity", first_in_a_rebalance)
     member.source.pause()  # fetches nothing, as while the database is down

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from consumer.config.settings import KafkaSettings
-from consumer.errors import SettingsError
 from consumer.intake.topics import (
     CONTINUOUS,
     EVERY,
@@ -183,28 +182,6 @@ def told(known: Topics, answer: Counts, begin: float, seconds: float) -> float:
 def numbered(topic: str, count: int) -> list[tuple[str, int]]:
     """The partitions of a topic that has so many."""
     return [(topic, number) for number in range(count)]
-
-
-def test_a_topic_is_gone_after_ten_minutes_without_it() -> None:
-    """It is not gone a moment earlier. Then its partitions have no owner."""
-    known = topics()
-    now = told(known, {"a": 1, "b": 3}, 0.0, 60.0)
-    now = told(known, {"a": 1}, now + EVERY, GONE_AFTER - 1)
-    assert known.gone(numbered("b", 3), now) == []
-    known.learn({"a": 1}, now + 1)
-    assert known.gone([*numbered("b", 3), ("a", 0)], now + 1) == numbered("b", 3)
-
-
-def test_one_answer_with_the_topic_restarts_the_ten_minutes() -> None:
-    """Only for the partitions in that answer."""
-    known = topics("a")
-    known.learn({"a": 1, "b": 4}, 0.0)
-    now = told(known, {"a": 1}, EVERY, GONE_AFTER - 60)
-    known.learn({"a": 1, "b": 2}, now + EVERY)
-    now = told(known, {"a": 1}, now + 2 * EVERY, GONE_AFTER - 60)
-    assert known.gone(numbered("b", 4), now) == numbered("b", 4)[2:]
-    now = told(known, {"a": 1}, now, 60)
-    assert known.gone(numbered("b", 4), now) == numbered("b", 4)
 
 
 def test_no_topic_is_gone_while_the_cluster_is_silent() -> None:
@@ -439,14 +416,3 @@ def test_closing_does_not_wait_for_a_pending_request(monkeypatch: pytest.MonkeyP
     assert not watch.close(0.2)
     assert watch.close(10)
     assert posted.empty()
-
-
-def test_a_refused_setting_is_reported_at_the_start() -> None:
-    """As it is by the other clients."""
-    with pytest.raises(SettingsError):
-        TopicWatch(
-            KafkaSettings(bootstrap_servers="x:1", properties={"security.protocol": "ssl", "ssl.ca.location": "/no"}),
-            lambda _callback: None,
-            lambda _answer, _now, _ends: None,
-            lambda _: True,
-        )

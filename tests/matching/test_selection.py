@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from consumer.events.cloud_event import variables_of
 from consumer.events.event import Event, RecordId
-from consumer.expressions import compile_filter
+from consumer.expressions.expression import compile_filter
 from consumer.matching.selection import (
     ALL,
     FREE,

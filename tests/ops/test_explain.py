@@ -10,7 +10,7 @@ from consumer.config.settings import KafkaSettings, RuleSettings, SchemaSettings
 from consumer.crypto.vault import Vault
 from consumer.errors import Undecodable, WebhooksError
 from consumer.events.event import Event
-from consumer.intake.mapping_file import Mappings, parse
+from consumer.intake.mapping_file import parse
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import Headers, Partition, Record
 from consumer.ops import explain as module
@@ -32,7 +32,7 @@ VALUE = {"id": 7, "table": "orders", "op": "c", "after": {"n": 1}}
 def explained(value: object, topic: str = "shop.orders", headers: Headers | None = None) -> Explained:
     body = None if value is None else json.dumps(value).encode()
     record = Record(Partition(topic, 2, OffsetTracker(None)), 7, 1, b"k", body, headers)
-    return explain(record, "tenant", Mappings(parse(MAPPING, "m.toml")))
+    return explain(record, "tenant", parse(MAPPING, "m.toml"))
 
 
 def event() -> Event:

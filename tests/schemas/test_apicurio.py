@@ -12,7 +12,7 @@ from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegis
 from consumer.config.settings import SchemaSettings
 from consumer.errors import Undecodable
 from consumer.intake.record import Headers, Partition, Record
-from consumer.schemas.conversion import APICURIO_CONTENT, APICURIO_GLOBAL
+from consumer.schemas.conversion import APICURIO_CONTENT
 from consumer.schemas.registry import Registry
 from consumer.schemas.translation import translator
 from tests.apicurio import Apicurio
@@ -55,7 +55,7 @@ def body(client: Registry, value: bytes, headers: Headers | None = None) -> Any:
 
 
 def test_values_of_confluents_serializers(apicurio: Apicurio, client: Registry) -> None:
-    """It gives a Protobuf schema back as it was registered, in base64, and 500 for its descriptor."""
+    """It gives a Protobuf schema back as it was registered, in base64."""
     with serializers(apicurio.url) as by_format:
         found = {name: body(client, serialize("orders", 5, [])) for name, serialize in by_format.items()}
     assert found["avro"] == as_json(5)
@@ -64,7 +64,7 @@ def test_values_of_confluents_serializers(apicurio: Apicurio, client: Registry) 
 
 
 def test_protobuf_registered_as_text(client: Registry, producer: SchemaRegistryClient) -> None:
-    """With imports, which it knows as references; `check` tries such a schema."""
+    """With imports, which it knows as references."""
     producer.register_schema("money", Schema(MONEY, "PROTOBUF"))
     references = [SchemaReference("common/money.proto", "money", 1)]
     number = producer.register_schema("bills-value", Schema(BILL, "PROTOBUF", references))
@@ -73,23 +73,11 @@ def test_protobuf_registered_as_text(client: Registry, producer: SchemaRegistryC
     assert body(client, struct.pack(">bI", 0, number) + b"\2\2" + value) == expected
     named = b"\6\x0a\4Bill" + value  # as Apicurio's serializer writes it
     assert body(client, named, [(APICURIO_CONTENT, struct.pack(">q", number))]) == expected
-    assert client.try_protobuf(["bills"]) == "bills-value"
-
-
-def test_its_own_ids(apicurio: Apicurio, client: Registry, producer: SchemaRegistryClient) -> None:
-    """The same content under two subjects has one id of its own, and two global ids."""
-    numbers = {producer.register_schema(subject, Schema('"int"', "AVRO")) for subject in ("first", "second")}
-    global_ids = {apicurio.global_id(subject) for subject in ("first", "second")}
-    assert (len(numbers), len(global_ids)) == (1, 2)
-    ids = [(APICURIO_CONTENT, each) for each in numbers] + [(APICURIO_GLOBAL, each) for each in global_ids]
-    for name, number in ids:
-        assert body(client, b"\x0a", [(name, struct.pack(">q", number))]) == 5
 
 
 @pytest.mark.parametrize(
     "header",
     [
-        (APICURIO_GLOBAL, struct.pack(">q", 2**40)),
         (APICURIO_CONTENT, b"\xff" * 8),
         ("__value_schema_id", b"\1" + bytes(16)),
     ],

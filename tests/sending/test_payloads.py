@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from consumer.events.cloud_event import CloudEvent, cloud_event_of, texts
 from consumer.events.event import Event, RecordId
-from consumer.expressions import compile_projection
+from consumer.expressions.expression import compile_projection
 from consumer.ledger import store
 from consumer.sending import payloads
 from consumer.sending.payloads import (

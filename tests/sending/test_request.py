@@ -15,7 +15,7 @@ from consumer import __version__
 from consumer.crypto.credentials import BearerAuth, parse_basic
 from consumer.crypto.keys import Ed25519Key
 from consumer.events.event import Event, RecordId
-from consumer.expressions import compile_projection
+from consumer.expressions.expression import compile_projection
 from consumer.http.header_rules import header_lines
 from consumer.sending.payloads import Unrenderable, render
 from consumer.sending.request import build, build_batch

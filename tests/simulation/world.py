@@ -9,6 +9,7 @@ process is killed.
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -298,7 +299,7 @@ class _Source:
     """
 
     fault = None
-    overtaken_total = 0
+    health = SimpleNamespace(overtaken=0)
     rebalance_timeout = 300.0
 
     def __init__(self, world: World, _kafka: object, _topics: Sequence[str], **callbacks: Callable[..., None]) -> None:
@@ -311,13 +312,10 @@ class _Source:
         self._told: set[Partition] = set()
         self._taken_until = world.now
         self._resting: set[Partition] = set()
-        self.commits_total = self.pauses = 0
-        self.paused = self._rebalancing = False
+        self.commits = SimpleNamespace(total=0)
+        self.pauses = 0
+        self.paused = self.rebalancing = False
         world.source = self
-
-    @property
-    def rebalancing(self) -> bool:
-        return self._rebalancing
 
     def assign(self, numbers: Iterable[int]) -> None:
         """Assign as the group's leader does."""
@@ -332,7 +330,7 @@ class _Source:
             self._world.posted.append(partial(self.tell, partition))
 
     def tell(self, partition: Partition) -> None:
-        """Answer where a partition stands: the commit, then the begin and end of its log."""
+        """Answer where a partition stands."""
         place = partition.topic, partition.number
         if partition.owned and not self._world.silent and partition not in self._told:
             self._told.add(partition)
@@ -340,7 +338,6 @@ class _Source:
             self._positions[place] = mark or 0
             partition.start(mark, metadata)
             self._on_position(partition)
-            partition.reaches(0, len(self._world.log[place]), self._world.now)
 
     def untold(self) -> list[Partition]:
         """Partitions without a known position."""
@@ -374,9 +371,9 @@ class _Source:
         self._leave(partition)
 
     def _rebalance(self, callback: Callable[[], None]) -> None:
-        self._rebalancing = True
+        self.rebalancing = True
         callback()
-        self._rebalancing = False
+        self.rebalancing = False
 
     def _leave(self, partition: Partition) -> None:
         partition.owned = False
@@ -394,6 +391,8 @@ class _Source:
                 if partition.tracker.track(offset, timestamp=timestamp):
                     key, value = log[offset]
                     records.append(Record(partition, offset, timestamp, key, value, None))
+            if is_read and self._positions[place] >= len(log):
+                partition.caught_up = True
         return records
 
     def pause(self) -> None:
@@ -404,7 +403,7 @@ class _Source:
         self.paused = False
 
     def serve(self) -> None:
-        if self.paused and not self._rebalancing:
+        if self.paused and not self.rebalancing:
             self._world.on_serve()
 
     @property
@@ -427,7 +426,7 @@ class _Source:
                 place = partition.topic, partition.number
                 self._world.on_commit(place, *image)
                 self._world.committed[place] = image
-                self.commits_total += 1
+                self.commits.total += 1
                 self._world.step()
         return True
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from consumer.crypto.vault import Vault
 from consumer.database import migrations
-from consumer.expressions import compile_filter, compile_projection
+from consumer.expressions.expression import compile_filter, compile_projection
 from consumer.matching.catalog import find_endpoints
 from consumer.subscriptions import endpoint_row, repository
 from consumer.subscriptions.endpoint import Batch, Endpoint, Selection

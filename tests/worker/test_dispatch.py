@@ -8,7 +8,7 @@ from consumer.delivery.delivery import LANE_DELIVERIES
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event, RecordId
-from consumer.expressions import compile_filter
+from consumer.expressions.expression import compile_filter
 from consumer.matching.catalog import Catalog, Matches
 from consumer.matching.inbox import Inbox
 from consumer.matching.selection import TURN, Selector

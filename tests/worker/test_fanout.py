@@ -12,7 +12,7 @@ from consumer.delivery.delivery import LANE_DELIVERIES, QUEUE_SECONDS, Delivery,
 from consumer.delivery.lanes import SLOW, Lanes
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event
-from consumer.expressions import compile_filter
+from consumer.expressions.expression import compile_filter
 from consumer.ledger.rows import OrderingKey, order_key
 from consumer.matching.selection import TURN, Selector
 from consumer.subscriptions.endpoint import BrokenFilter, Endpoint, Selection

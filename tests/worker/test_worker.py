@@ -314,6 +314,24 @@ def test_a_stop_drains_and_a_new_worker_goes_on(rig: Rig, monkeypatch: pytest.Mo
     assert rig.committed() == 40
 
 
+def test_without_the_subscriptions_table_events_wait(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look-up fails, nothing is committed, and the reason is reported. Later all events arrive."""
+    rig.subscribe("/one")
+    with rig.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE webhook_subscriptions RENAME TO away"))
+    rig.write(*events(5))
+    worker = rig.start(monkeypatch)
+    until(lambda: any("the tables are missing or old" in reason for reason in worker.reasons()))
+    assert rig.committed() < 0
+    with rig.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE away RENAME TO webhook_subscriptions"))
+    until(lambda: len(rig.receiver.requests) == 5)
+    until(lambda: not worker.reasons())
+    until(lambda: set(worker.readings().lag) == {(rig.topic, number) for number in range(4)})
+    rig.stop()
+    assert rig.committed() == 5
+
+
 @pytest.mark.parametrize("url", ["http://10.0.0.1/", "ftp://example.com/", "nonsense"])
 def test_an_invalid_url_costs_no_event_and_affects_no_other(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, url: str

@@ -89,14 +89,14 @@ def test_offsets_are_committed_four_times_a_second_or_after_many_records(deploym
     world = deployment.world
     world.settle_down()
     for most, records in ((5, 1), (40, COMMIT_RECORDS)):
-        begin, before = world.now, world.source.commits_total
+        begin, before = world.now, world.source.commits.total
         while world.now < begin + 1.0:
             for _ in range(records):
                 deployment.write(0, "nobody")
             world.turn()
             world.run_jobs()
             world.now += 0.02
-        assert most / 2 < world.source.commits_total - before <= most
+        assert most / 2 < world.source.commits.total - before <= most
 
 
 def test_records_settled_above_the_mark_are_not_sent_after_a_crash(deployment: Deployment) -> None:

@@ -18,7 +18,7 @@ from consumer.api.guard import TOKEN
 from consumer.api.problems import CONTENT_TYPE, TITLES, Mistake, RequestRefused, invalid
 from consumer.api.tokens import Caller, Scope
 from consumer.events.cloud_event import rfc3339
-from consumer.events.times import in_calendar
+from consumer.events.event import in_calendar
 from consumer.ops.changes import Changes
 from consumer.subscriptions.repository import Subscribed
 
