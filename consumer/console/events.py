@@ -3,15 +3,16 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
-from http import HTTPStatus
+from urllib.parse import quote
 
 import orjson
 from starlette.responses import Response
 
 from consumer.api.backing import Backing, of_all_tenants
+from consumer.api.problems import Code, RequestRefused
 from consumer.config.settings import KafkaSettings
-from consumer.console.app import PageRoute, Refusal, Visit, to
-from consumer.console.rendering import attempt_row, event_path, stored_state, whole
+from consumer.console.app import PageRoute, Visit, to
+from consumer.console.rendering import whole
 from consumer.errors import WebhooksError
 from consumer.events.attempt import DELIVERED
 from consumer.intake.record import Unreadable
@@ -45,14 +46,14 @@ def _recent(backing: Backing, visit: Visit) -> Response:
     asked = {name: visit.query.get(name, "").strip() for name in ("webhook_id", *_PLACE)}
     partition, offset = whole(asked["partition"]), whole(asked["offset"])
     if asked["topic"] and partition is not None and offset is not None:
-        return to(event_path(asked["topic"], partition, offset))
+        return to(f"/events/{quote(asked['topic'], safe='')}/{partition}/{offset}")
     history, wanted = backing.history, asked["webhook_id"]
     rows = [] if history is None else history.recent(None, SHOWN, lambda each: wanted in {"", each.webhook_id})
     return visit.render(
         "events.html",
         asked=asked,
         on=history is not None,
-        rows=[attempt_row(each) for each in rows],
+        rows=rows,
     )
 
 
@@ -61,10 +62,10 @@ def _show(backing: Backing, visit: Visit) -> Response:
     place = topic, partition, offset = visit.path["topic"], int(visit.path["partition"]), int(visit.path["offset"])
     kafka, names, read_event = backing.replayed()
     if not consumes(kafka, names)(topic):
-        raise Refusal(HTTPStatus.NOT_FOUND, f"No worker consumes {topic}: it is not one of KAFKA_TOPICS.")
+        raise RequestRefused(Code.NOT_FOUND, f"No worker consumes {topic}: it is not one of KAFKA_TOPICS.")
     found = events.find(kafka, read_event, *place)
     if found is None:
-        raise Refusal(HTTPStatus.NOT_FOUND, f"{topic}[{partition}] has no record at offset {offset} any more.")
+        raise RequestRefused(Code.NOT_FOUND, f"{topic}[{partition}] has no record at offset {offset} any more.")
     where, history = backing.deployment, backing.history
     attempts = (
         []
@@ -87,9 +88,9 @@ def _show(backing: Backing, visit: Visit) -> Response:
             "headers": list(_headers(found)),
         },
         on=history is not None,
-        attempts=[attempt_row(each) for each in attempts],
+        attempts=attempts,
         stored=[
-            {"id": row, "subscription_id": subscription, "state": stored_state(status)}
+            {"id": row, "subscription_id": subscription, "status": status}
             for subscription, (row, status) in sorted(stored.items())[:SHOWN]
         ],
         stored_in_all=len(stored),
@@ -143,7 +144,7 @@ def _publish(backing: Backing, visit: Visit) -> Response:
     of_all_tenants(visit.caller)
     partition, offset = whole(visit.form.get("partition", "")), whole(visit.form.get("offset", ""))
     if partition is None or offset is None:
-        raise Refusal(HTTPStatus.BAD_REQUEST, "The form does not name a dead letter.")
+        raise RequestRefused(Code.BAD_REQUEST, "The form does not name a dead letter.")
     dead_letters.publish_again(backing.changes(visit.caller), _kafka_of(backing), partition, offset)
     return to("/dead-letters", "published")
 
@@ -205,5 +206,5 @@ def _types(backing: Backing, visit: Visit) -> Response:
 
 def _kafka_of(backing: Backing) -> KafkaSettings:
     if backing.kafka is None:
-        raise Refusal(HTTPStatus.NOT_FOUND, "Set KAFKA_BOOTSTRAP_SERVERS for this process, as workers have it.")
+        raise RequestRefused(Code.NOT_FOUND, "Set KAFKA_BOOTSTRAP_SERVERS for this process, as workers have it.")
     return backing.kafka

@@ -9,7 +9,6 @@ from starlette.responses import Response
 
 from consumer.api.backing import Backing, of_all_tenants
 from consumer.api.tokens import Caller
-from consumer.console import charts
 from consumer.console.app import PageRoute, Visit, to
 from consumer.console.rendering import Badge, whole
 from consumer.errors import Conflict, InvalidReplay, KafkaUnavailable, NotFound, WebhooksError
@@ -79,7 +78,7 @@ def _row(item: Replay, now: float) -> dict[str, object]:
         "subscription_id": item.subscription_id,
         "state": Badge(state, kind),
         "error": item.last_error,
-        "chart": "" if done is None else charts.share(done, f"{done:.0%} read"),
+        "done": done,
         "progress": told,
         "began": item.created_at,
         "by": item.created_by,

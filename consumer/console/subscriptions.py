@@ -10,17 +10,8 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from consumer.api.backing import Backing, seeing
-from consumer.console import charts
 from consumer.console.app import BASE, PageRoute, Visit, to
-from consumer.console.rendering import (
-    attempt_row,
-    by_minute,
-    reason_of,
-    row_of,
-    state_of,
-    tried_lately,
-    whole,
-)
+from consumer.console.rendering import reason_of, state_of, tried_lately, whole
 from consumer.console.replays import form_for
 from consumer.crypto.keys import receiver_key
 from consumer.errors import InvalidSubscription
@@ -134,13 +125,13 @@ def _show(backing: Backing, visit: Visit) -> Response:
         hour=None
         if minutes is None
         else {
-            "chart": charts.bars(by_minute(minutes), "Attempts in each of the last sixty minutes"),
+            "minutes": minutes,
             "delivered": sum(each.ok for each in minutes),
             "failed": sum(each.failed for each in minutes),
             "most": max(each.ok + each.failed for each in minutes),
         },
-        attempts=[*map(attempt_row, attempts)],
-        stored=[row_of(each) for each in stored.deliveries],
+        attempts=attempts,
+        stored=stored.deliveries,
         form=form_for(backing, caller, item),
         may_ask=backing.ask is not None,
         told=visit.told,

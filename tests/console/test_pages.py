@@ -331,7 +331,7 @@ def test_a_dead_letter_without_its_whole_record_is_not_published_again(
     assert (again.key, again.value, again.headers) == (b"key", b"one", [("event-id", b"7")])
 
 
-@pytest.mark.parametrize("path", ["/", "/absent", "/live", "/sign-in", "/static/absent"])
+@pytest.mark.parametrize("path", ["/", "/absent", "/sign-in", "/static/absent"])
 def test_a_host_name_of_another_site_is_refused_without_tokens(console: Callable[..., Browser], path: str) -> None:
     """Otherwise its pages could use this console by a name that resolves here (DNS rebinding)."""
     browser = console(None)
@@ -351,17 +351,9 @@ def test_a_file_without_tokens_lets_nobody_in(console: Callable[..., Browser], t
         answer = browser.get(path, headers={"host": "localhost"}, allow_redirects=False)
         assert answer.headers["location"].startswith(f"{BASE}/sign-in")
         assert "set-cookie" not in answer.headers
-    assert browser.get("/live", headers={"host": "localhost"}).status_code == HTTPStatus.UNAUTHORIZED
+    part = browser.get("/", headers={"host": "localhost", "hx-request": "true"})
+    assert (part.status_code, part.headers["hx-refresh"]) == (HTTPStatus.UNAUTHORIZED, "true")
     assert browser.post("/sign-in", data={"token": ""}).status_code == HTTPStatus.UNAUTHORIZED
-
-
-@pytest.mark.parametrize(("token", "status"), [("all", 200), ("acme", 403), ("writer", 403)])
-def test_the_live_overview_needs_what_the_page_needs(
-    console: Callable[..., Browser], token: str, status: HTTPStatus
-) -> None:
-    """The scope `read`, and a token of all tenants."""
-    with console(token).get("/live", stream=True) as answer:
-        assert answer.status_code == status
 
 
 def test_an_unreachable_database_is_named_on_the_page(engine: Engine, console: Callable[[str | None], Browser]) -> None:
@@ -389,3 +381,17 @@ def test_answers_are_compressed_for_their_own_site_alone(
         answer = browser.get(path, headers=headers)
         assert (answer.status_code, answer.headers.get("content-encoding")) == (200, coding)
     assert "content-encoding" not in browser.get("/subscriptions", headers={"accept-encoding": "identity"}).headers
+
+
+def test_the_reference_needs_nothing_from_elsewhere(console: Callable[[str | None], Browser]) -> None:
+    """Without a token, it refers only to files of this server; its policy allows no inline script and no eval."""
+    browser = console("all")
+    assert 'href="/reference"' in browser.get("/subscriptions").text
+    browser.cookies.clear()
+    page = browser.get("/../reference")
+    policy = dict(each.split(" ", 1) for each in page.headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert {policy.pop("img-src")} | set(policy.values()) == {"'self' data:", "'self'", "'none'"}
+    targets = re.findall(r'(?:href|src)="([^"]+)"', page.text)
+    assert len(targets) == 5
+    assert all(target.startswith("/") and browser.get(f"/..{target}").ok for target in targets)

@@ -183,7 +183,7 @@ def test_the_list_shows_who_began_each_and_refreshes_while_one_runs(
     replays.advance(engine, replay, GROUP, [], {("t", 0): 1}, now, Lease(now + 30, now + 31, "no broker <i>"))
     page = browser.get("/replays").text
     assert 'hx-trigger="every 2s"' in page
-    assert all(text in page for text in ("waiting", "no broker &lt;i&gt;", "by api:&lt;b&gt;", "25% read"))
+    assert all(text in page for text in ("waiting", "no broker &lt;i&gt;", "by api:&lt;b&gt;", "25.0 % read"))
     status, page = send(browser, f"/replays/{replay}/cancel")
     assert (status, SAID["cancelled"].text in page, "hx-trigger" in page) == (200, True, False)
     assert send(browser, f"/replays/{replay}/cancel")[0] == HTTPStatus.CONFLICT

@@ -1,9 +1,7 @@
-"""Shared by the resources of /v1: the caller and its scopes, parameters, conditions of changes, times and cursors."""
+"""Shared by the resources of /v1: the caller and its scopes, parameters, and conditions of changes."""
 
-import binascii
 import hashlib
 import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
@@ -15,28 +13,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from consumer.api.backing import Backing
 from consumer.api.guard import TOKEN
-from consumer.api.problems import CONTENT_TYPE, TITLES, Mistake, RequestRefused, invalid
+from consumer.api.problems import Code, RequestRefused, invalid_parameter
 from consumer.api.tokens import Caller, Scope
 from consumer.events.cloud_event import rfc3339
 from consumer.events.times import in_calendar
 from consumer.ops.changes import Changes
 from consumer.subscriptions.repository import Subscribed
-
-_EVERYWHERE = (400, 401, 403, 408, 413, 415, 422, 500, 503)  # statuses that any route may answer with
-_MEANING = {
-    400: TITLES["bad-request"],
-    401: TITLES["unauthorized"],
-    403: "The token does not allow this",
-    404: TITLES["not-found"],
-    408: TITLES["too-slow"],
-    409: TITLES["conflict"],
-    412: TITLES["stale"],
-    413: TITLES["too-large"],
-    415: TITLES["unsupported-media-type"],
-    422: TITLES["invalid"],
-    500: TITLES["failed"],
-    503: TITLES["unavailable"],
-}
 
 
 class Given(BaseModel):
@@ -67,7 +49,7 @@ def _needs(scope: Scope) -> Any:
     def caller_of(request: Request, _: Annotated[object, Depends(TOKEN)]) -> Caller:
         caller: Caller = request.state.caller
         if scope not in caller.scopes:
-            raise RequestRefused(HTTPStatus.FORBIDDEN, "scope", f"the token needs the scope {scope}")
+            raise RequestRefused(Code.SCOPE, f"the token needs the scope {scope}")
         return caller
 
     return Security(caller_of, scopes=[scope])
@@ -86,17 +68,6 @@ IfMatch = Annotated[
 ]
 
 
-def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The responses of a route, for OpenAPI: these problems, and the ones that every route may return."""
-    return {
-        status: {
-            "description": _MEANING.get(status) or HTTPStatus(status).phrase,
-            "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        }
-        for status in sorted({*statuses, *_EVERYWHERE})
-    }
-
-
 def _changes(request: Request, backing: Backed, if_match: IfMatch = None) -> Changes:
     """The changes that the caller makes, to a subscription whose ETag is in `if_match`."""
 
@@ -104,7 +75,7 @@ def _changes(request: Request, backing: Backed, if_match: IfMatch = None) -> Cha
         tag = etag(item)
         if if_match is not None and if_match.strip() != "*" and tag not in map(str.strip, if_match.split(",")):
             why = "it has changed since it was read; read it again"
-            raise RequestRefused(HTTPStatus.PRECONDITION_FAILED, "stale", why, headers={"etag": tag})
+            raise RequestRefused(Code.STALE, why, headers={"etag": tag})
 
     return backing.changes(request.state.caller, check)
 
@@ -129,29 +100,10 @@ def moment(text: str | None, parameter: str) -> float | None:
             return in_calendar(max(0.0, found.timestamp()))
     except (ValueError, OverflowError):
         pass
-    raise invalid(Mistake(parameter=parameter, detail="is no RFC 3339 time, such as 2026-07-28T14:00:00Z"))
+    raise invalid_parameter(parameter, "is no RFC 3339 time, such as 2026-07-28T14:00:00Z")
 
 
 Stamp = Annotated[str, BeforeValidator(lambda at: None if at is None else rfc3339(at))]  # unix seconds as RFC 3339
-
-
-def cursor_after(last: int) -> str:
-    """The cursor of the page after the row of this id."""
-    return urlsafe_b64encode(f"after:{last}".encode()).decode().rstrip("=")
-
-
-def parse_cursor(cursor: str | None) -> int | None:
-    """The id that a page begins after; None for the first page. Raises RequestRefused for an invalid cursor."""
-    if cursor is None:
-        return None
-    try:
-        word, _, number = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii").partition(":")
-        last = int(number)
-    except (ValueError, binascii.Error):
-        word, last = "", 0
-    if word != "after" or not -(2**63) <= last < 2**63:
-        raise invalid(Mistake(parameter="cursor", detail="is not a cursor of this resource; leave it out to begin"))
-    return last
 
 
 def answer(

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from pydantic import AfterValidator, AliasPath, BeforeValidator, Field
 
 from consumer.api.backing import told
-from consumer.api.problems import Mistake, invalid
+from consumer.api.problems import invalid_parameter
 from consumer.api.tokens import Caller
 from consumer.api.v1.context import (
     At,
@@ -21,7 +21,6 @@ from consumer.api.v1.context import (
     Stamp,
     Writer,
     answer,
-    described,
     moment,
 )
 from consumer.errors import Conflict, InvalidPosition
@@ -114,7 +113,7 @@ class Redelivered(Shown):
     ids: Annotated[list[int], Field(examples=[[42, 43]])]
 
 
-@router.get("", response_model=DeliveryPage, responses=described())
+@router.get("", response_model=DeliveryPage)
 def list_deliveries(
     caller: Reader,
     backing: Backed,
@@ -137,20 +136,18 @@ def list_deliveries(
     try:
         found = backing.search(caller, query, limit, cursor)
     except InvalidPosition:
-        raise invalid(
-            Mistake(parameter="cursor", detail="is not a cursor of this search; leave it out to begin")
-        ) from None
+        raise invalid_parameter("cursor", "is not a cursor of this search; leave it out to begin") from None
     return answer({"items": [_shown(caller, item) for item in found.deliveries], "next": found.position})
 
 
-@router.get("/{delivery_id}", response_model=DeliveryDetail, responses=described(404))
+@router.get("/{delivery_id}", response_model=DeliveryDetail)
 def show_delivery(caller: Reader, backing: Backed, delivery_id: DeliveryId) -> Response:
     """Show a stored delivery with its event."""
     item, event = backing.deployment.delivery(delivery_id, caller.tenant)
     return answer({**_shown(caller, item), "event": _carried(event)})
 
 
-@router.post("/{delivery_id}/redeliver", response_model=Redelivered, responses=described(404, 409))
+@router.post("/{delivery_id}/redeliver", response_model=Redelivered)
 def redeliver_delivery(caller: Writer, backing: Backed, delivery_id: DeliveryId, _: Nothing) -> Response:
     """Redeliver: the delivery becomes due now, on a new retry schedule. 409: it is delivered or keeps its turn."""
     backing.deployment.delivery(delivery_id, caller.tenant)
@@ -160,7 +157,7 @@ def redeliver_delivery(caller: Writer, backing: Backed, delivery_id: DeliveryId,
     return answer({"ids": marked})
 
 
-@router.post("/redeliver", response_model=Redelivered, responses=described())
+@router.post("/redeliver", response_model=Redelivered)
 def redeliver_deliveries(caller: Writer, backing: Backed, these: Redelivery) -> Response:
     """Redeliver several deliveries. The answer leaves out the ones that cannot be redelivered."""
     return answer({"ids": backing.changes(caller).redeliver_these(these.ids)})

@@ -1,14 +1,13 @@
 """Idempotency-Key: a repeated creation answers with the resource that the first one created."""
 
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
 from fastapi.responses import Response
 from sqlalchemy import Engine
 
-from consumer.api.problems import RETRY_AFTER, Mistake, RequestRefused, invalid
+from consumer.api.problems import RETRY_AFTER, Code, Mistake, RequestRefused
 from consumer.api.tokens import Caller
 from consumer.api.v1.context import Backed
 from consumer.errors import Conflict, KeyReused, KeyTaken
@@ -46,7 +45,7 @@ async def _key_of(
     if idempotency_key is None:
         return None
     if len(request.headers.getlist(_NAME)) > 1:
-        raise invalid(Mistake(header=_NAME, detail="is there more than once"))
+        raise RequestRefused(Code.INVALID, errors=[Mistake(header=_NAME, detail="is there more than once")])
     caller: Caller = request.state.caller
     # The tenant too: a token's name may be given to another tenant meanwhile.
     whose = (caller.name, caller.tenant, request.scope["path"])
@@ -75,7 +74,7 @@ def once(
         except KeyTaken:
             found = _find(engine, key)
     if found is None:  # removed meanwhile, by a process whose clock is ahead
-        raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", headers=RETRY_AFTER)
+        raise RequestRefused(Code.UNAVAILABLE, headers=RETRY_AFTER)
     response = again(found)
     response.headers[REPLAYED] = "true"
     return response
@@ -92,4 +91,4 @@ def _find(engine: Engine, key: RequestDigests) -> Creation | None:
     except KeyReused:
         why = "within a day, a key may be repeated with the same body only; use another key"
         mistake = Mistake(header=_NAME, detail="was used with another body before")
-        raise RequestRefused(HTTPStatus.UNPROCESSABLE_ENTITY, "key-reused", why, errors=[mistake]) from None
+        raise RequestRefused(Code.KEY_REUSED, why, errors=[mistake]) from None

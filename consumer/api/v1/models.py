@@ -275,9 +275,7 @@ class SubscriptionPage(Shown):
     """A page of subscriptions."""
 
     items: list[ShownSubscription]
-    next: Annotated[
-        str | None, Field(description="The `cursor` of the next page. Null: this is the last.", examples=["YWZ0ZXI6Nw"])
-    ]
+    next: Annotated[int | None, Field(description="`after` of the next page. Null: the end.", examples=[7])]
 
 
 def shown(item: Subscribed) -> dict[str, Any]:

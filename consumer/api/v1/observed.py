@@ -8,8 +8,8 @@ from fastapi.responses import Response
 from pydantic import AliasPath, BeforeValidator, Field
 
 from consumer.api.backing import of_all_tenants, reading_back, seeing, told
-from consumer.api.problems import RequestRefused
-from consumer.api.v1.context import At, Backed, OfSubscription, Reader, Shown, Stamp, answer, described, moment
+from consumer.api.problems import Code, RequestRefused
+from consumer.api.v1.context import At, Backed, OfSubscription, Reader, Shown, Stamp, answer, moment
 from consumer.ops.attempts import READ_BACK
 from consumer.ops.overview import MOST_COUNTED
 from consumer.subscriptions.health import named_types
@@ -118,7 +118,7 @@ class EventTypes(Shown):
     next: Annotated[str | None, Field(description="`after` of the next page. Null: the end.", examples=[None])]
 
 
-@router.get("/attempts", tags=["attempts"], response_model=Attempts, responses=described(404))
+@router.get("/attempts", tags=["attempts"], response_model=Attempts)
 def list_attempts(
     caller: Reader,
     backing: Backed,
@@ -132,7 +132,7 @@ def list_attempts(
     404 without KAFKA_ATTEMPTS_TOPIC. A token of a tenant has to name one of its subscriptions.
     """
     if backing.history is None:
-        raise RequestRefused(404, "not-found", "there is no attempt history: set KAFKA_ATTEMPTS_TOPIC")
+        raise RequestRefused(Code.NOT_FOUND, "there is no attempt history: set KAFKA_ATTEMPTS_TOPIC")
     if subscription is None:
         of_all_tenants(caller)
     elif caller.tenant is not None:
@@ -149,16 +149,16 @@ def list_attempts(
     return answer({"items": items, "missing": missing})
 
 
-@router.get("/statistics", tags=["statistics"], response_model=Statistics, responses=described(404))
+@router.get("/statistics", tags=["statistics"], response_model=Statistics)
 def show_statistics(caller: Reader, backing: Backed) -> Response:
     """Show the deliveries owed, the failing subscriptions and the lag, at most two seconds old."""
     of_all_tenants(caller)
     if backing.look is None:
-        raise RequestRefused(404, "not-found", "this process has no statistics")
+        raise RequestRefused(Code.NOT_FOUND, "this process has no statistics")
     return answer(Statistics.model_validate(backing.look()))
 
 
-@router.get("/event-types", tags=["event types"], response_model=EventTypes, responses=described())
+@router.get("/event-types", tags=["event types"], response_model=EventTypes)
 def list_event_types(
     caller: Reader,
     backing: Backed,
