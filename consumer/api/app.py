@@ -7,13 +7,24 @@ from fastapi import FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from consumer import __version__
-from consumer.api import v1
+from consumer.api import deliveries, observed, replays, secrets, subscriptions
 from consumer.api.backing import Backing
 from consumer.api.guard import TOKEN, WANTED, Guard
-from consumer.api.problems import TRANSLATED, Code, RequestRefused, concerns, document, problem_of
+from consumer.api.problems import (
+    CONTENT_TYPE,
+    PREFIX,
+    TRANSLATED,
+    Code,
+    Problem,
+    RequestRefused,
+    concerns,
+    document,
+    problem_of,
+)
 from consumer.api.tokens import TokenFile
 from consumer.crypto.keys import generate
 
@@ -60,6 +71,13 @@ class Alive(BaseModel):
     alive: Annotated[bool, Field(examples=[True])]
 
 
+# A new resource of /v1: its module in this package, its router in this tuple.
+_ROUTERS = (subscriptions.router, secrets.router, deliveries.router, observed.router, replays.router)
+_CONTENT = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"description": "The request is refused; `type` says why", "content": _CONTENT},
+    "5XX": {"description": "The service failed, or does not answer now", "content": _CONTENT},
+}
 _FAILED = "Failed to register webhook"
 _NEEDS_ITS_OWN = "ownSecret must be true: each subscription needs a secret of its own (WEBHOOK_REQUIRE_OWN_SECRET)"
 _RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -84,7 +102,9 @@ def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
     app.add_middleware(Guard, tokens=tokens)
     for kind in (HTTPException, RequestValidationError, RequestRefused, *TRANSLATED, Exception):
         app.add_exception_handler(kind, _failed)
-    v1.install(app, backing)
+    app.state.backing = backing
+    for router in _ROUTERS:
+        app.include_router(router, prefix=PREFIX, responses=_PROBLEMS)
 
     @app.post(
         "/register-webhook",
@@ -111,6 +131,18 @@ def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
         """Answer that the process is alive; no token is needed."""
         return Alive(alive=True)
 
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        """The description, with the models of problems, to which the routes' responses refer, and with scopes."""
+        if app.openapi_schema is None:
+            _, models = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
+            whole = described()
+            whole["components"]["schemas"].update(models["$defs"])
+            _tell_scopes(whole)
+        return described()
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it
     return app
 
 
@@ -125,3 +157,12 @@ async def _failed(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"error": str(problem)}, problem.status, problem.headers)
     mistakes = [f"{each.pointer[1:]}: {each.detail}" for each in problem.errors if each.pointer]
     return JSONResponse({"error": "; ".join(mistakes) or WANTED}, 400)
+
+
+def _tell_scopes(description: dict[str, Any]) -> None:
+    """Write each operation's scopes into its description: viewers of OpenAPI show none for a bearer token."""
+    for methods in description["paths"].values():
+        for operation in methods.values():
+            scopes = [f"`{scope}`" for each in operation.get("security", ()) for scope in next(iter(each.values()))]
+            if scopes:
+                operation["description"] = f"{operation['description']}\n\nScope: {', '.join(scopes)}."

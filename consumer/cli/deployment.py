@@ -69,8 +69,6 @@ def rules() -> "Rules":
 
 def json_of(item: "Subscribed") -> dict[str, object]:
     """A subscription as JSON."""
-    from consumer.subscriptions.tls import described
-
     return {
         "id": item.id,
         "state": item.state,
@@ -80,7 +78,7 @@ def json_of(item: "Subscribed") -> dict[str, object]:
         "disabled_reason": item.disabled_reason,
         "secrets": item.secrets,
         "credentials": list(item.credentials),
-        "tls": None if item.tls is None else described(item.tls),
+        "tls": None if item.tls is None else item.tls.as_json(),
         "verified": item.verified,
         "problems": [problem.as_json() for problem in item.problems],
         "failing_since": item.failing_since.isoformat() if item.failing_since else None,

@@ -35,7 +35,6 @@ from consumer.console.rendering import STATIC, environment
 from consumer.console.session import (
     COOKIE,
     LIFETIME,
-    NONCE,
     ConsoleSession,
     SignOuts,
     Throttle,
@@ -95,14 +94,14 @@ class Visit(NamedTuple):
     tell: Callable[..., Response]  # a path and short values, for the page there: redirects the visitor
 
 
-Page = Callable[[Visit], Response]
-
-
 class PageRoute(NamedTuple):
-    """A page at `path` below the console, and the scope that it needs. Forms are `post`."""
+    """A page at `path` below the console, and the scope that it needs. Forms are `post`.
+
+    `page` makes the answer of a Visit; in ROUTES of a module it gets the Backing before.
+    """
 
     path: str
-    page: Page
+    page: Callable[..., Response]
     scope: Scope = "read"
     post: bool = False
 
@@ -271,7 +270,7 @@ class Frame:
         return answer
 
     def _begin(self, request: Request, answer: Response, digest: bytes) -> None:
-        cookie = cookie_of(digest, self._clock(), secrets.token_bytes(NONCE))
+        cookie = cookie_of(digest, self._clock())
         self._keep(request, answer, COOKIE, cookie, LIFETIME, BASE)
 
     def _keep(self, request: Request, answer: Response, name: str, cookie: str, seconds: int, path: str) -> None:

@@ -47,9 +47,9 @@ def with_console(api: FastAPI, backing: Backing, tokens: TokenFile) -> ASGIApp:
     assert backing.look is not None  # noqa: S101 (the command sets it)
     live = shared(partial(overview.values, backing, backing.look))
     frame = Frame(tokens, SAID, SignOuts(where.engine), where.clock)
-    pages = (subscriptions, events, deliveries, replays)
+    pages = (each for module in (subscriptions, events, deliveries, replays) for each in module.ROUTES)
     console = frame.app(
-        [*overview.routes(live, where.group), *(route for page in pages for route in page.routes(backing))]
+        [*overview.routes(live, where.group), *(each._replace(page=partial(each.page, backing)) for each in pages)]
     )
     # It needs no token, as /openapi.json needs none.
     reference = HTMLResponse(environment(BASE).get_template("reference.html").render(), headers=REFERENCE_HEADERS)

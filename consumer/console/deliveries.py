@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
 from http import HTTPStatus
 from urllib.parse import urlencode
 
@@ -22,15 +21,6 @@ PAGE = 50
 SHOWN = 64 * 1024  # bytes of a payload
 _STATES = (("", "any"), *((status.value, status.value) for status in Status))
 _REDELIVERABLE = {"parked", "held", "exhausted"}
-
-
-def routes(backing: Backing) -> list[PageRoute]:
-    """The pages and forms of deliveries."""
-    return [
-        PageRoute("/deliveries", partial(_search, backing)),
-        PageRoute("/deliveries/{id:number}", partial(_show, backing)),
-        PageRoute("/deliveries/redeliver", partial(_redeliver, backing), "write", post=True),
-    ]
 
 
 def _search(backing: Backing, visit: Visit) -> Response:
@@ -101,7 +91,6 @@ def _show(backing: Backing, visit: Visit) -> Response:
         redeliverable=item.status in _REDELIVERABLE,
         shown=SHOWN,
         body=event.body[:SHOWN].decode(errors="replace"),
-        key="none" if event.key is None else event.key.decode(errors="backslashreplace"),
         failures=[(title, each) for title, each in (*failures, ("Last failure", item.last)) if each is not None],
     )
 
@@ -112,3 +101,10 @@ def _redeliver(backing: Backing, visit: Visit) -> Response:
         raise RequestRefused(Code.BAD_REQUEST, "Select the deliveries first.")
     marked = backing.changes(visit.caller).redeliver_these(ids)
     return to("/deliveries", "redelivered" if len(marked) == len(ids) else "redelivered_partly")
+
+
+ROUTES = (
+    PageRoute("/deliveries", _search),
+    PageRoute("/deliveries/{id:number}", _show),
+    PageRoute("/deliveries/redeliver", _redeliver, "write", post=True),
+)

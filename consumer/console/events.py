@@ -1,8 +1,7 @@
 """Pages about all tenants' events: recent attempts, one event, event types, dead letters and operational events."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping
 from urllib.parse import quote
 
 import orjson
@@ -19,7 +18,6 @@ from consumer.intake.record import Unreadable
 from consumer.intake.topics import consumes
 from consumer.ledger import admin
 from consumer.ops import dead_letters, events
-from consumer.ops.events import FoundEvent
 from consumer.subscriptions.health import named_types
 
 SHOWN = 100  # attempts, or stored deliveries, on a page
@@ -27,18 +25,6 @@ BODY = 64 * 1024  # bytes of a value
 LETTERS, OPERATIONS = 50, 200  # records shown
 TYPES, ATTEMPTS = 200, 10_000
 _PLACE = ("topic", "partition", "offset")
-
-
-def routes(backing: Backing) -> list[PageRoute]:
-    """The pages and forms of events."""
-    return [
-        PageRoute("/events", partial(_recent, backing)),
-        PageRoute("/events/{topic}/{partition:number}/{offset:number}", partial(_show, backing)),
-        PageRoute("/dead-letters", partial(_dead_letters, backing)),
-        PageRoute("/dead-letters/publish", partial(_publish, backing), "write", post=True),
-        PageRoute("/audit", partial(_audit, backing)),
-        PageRoute("/types", partial(_types, backing)),
-    ]
 
 
 def _recent(backing: Backing, visit: Visit) -> Response:
@@ -73,20 +59,13 @@ def _show(backing: Backing, visit: Visit) -> Response:
         else history.recent(None, SHOWN, lambda each: (each.topic, each.partition, each.offset) == place)
     )
     stored = admin.of_record(where.engine, where.group, *place)
-    value = found.record.value or b""
+    headers = found.record.headers
     return visit.render(
         "event.html",
-        it={
-            "title": found.event.type if found.event else "No event",
-            "place": f"{topic}[{partition}] @ {offset}",
-            "reason": found.reason,
-            "at": found.record.timestamp / 1000,
-            "size": len(value),
-            "cut": len(value) > BODY,
-            "body": value[:BODY].decode(errors="backslashreplace"),
-            "facts": list(_facts(found)),
-            "headers": list(_headers(found)),
-        },
+        found=found,
+        value=found.record.value or b"",
+        headers=() if headers is None or isinstance(headers, Unreadable) else headers,
+        most=BODY,
         on=history is not None,
         attempts=attempts,
         stored=[
@@ -95,22 +74,6 @@ def _show(backing: Backing, visit: Visit) -> Response:
         ],
         stored_in_all=len(stored),
     )
-
-
-def _facts(found: FoundEvent) -> Iterator[tuple[str, object]]:
-    record, event = found.record, found.event
-    if event is not None:
-        yield "webhook-id", event.webhook_id
-        yield "content-type", event.content_type
-        yield "tenant", event.tenant or "none"
-    yield "key", "none" if record.key is None else record.key.decode(errors="backslashreplace")
-
-
-def _headers(found: FoundEvent) -> Iterator[tuple[str, str]]:
-    headers = found.record.headers
-    if headers is not None and not isinstance(headers, Unreadable):
-        for name, value in headers:
-            yield name, "null" if value is None else value.decode(errors="backslashreplace")
 
 
 def _dead_letters(backing: Backing, visit: Visit) -> Response:
@@ -126,16 +89,7 @@ def _dead_letters(backing: Backing, visit: Visit) -> Response:
     return visit.render(
         "dead_letters.html",
         topic=kafka.dead_letter_topic,
-        rows=[
-            {
-                **letter._asdict(),
-                "published": again.get((letter.partition, letter.offset)),
-                "place": f"{kafka.dead_letter_topic}[{letter.partition}] @ {letter.offset}",
-                "key": letter.key.decode(errors="backslashreplace") if letter.key else None,
-                "value": letter.value.decode(errors="backslashreplace"),
-            }
-            for letter in found
-        ],
+        rows=[(letter, again.get((letter.partition, letter.offset))) for letter in found],
         fault=fault,
     )
 
@@ -152,20 +106,12 @@ def _publish(backing: Backing, visit: Visit) -> Response:
 def _audit(backing: Backing, visit: Visit) -> Response:
     of_all_tenants(visit.caller)
     kafka = _kafka_of(backing)
-    rows, fault = [], None
+    found, fault = [], None
     try:
         found = events.audit(kafka, OPERATIONS)
     except WebhooksError as error:
         fault = str(error)
-    else:
-        rows = [
-            {
-                **entry._asdict(),
-                "summary": _summary(entry),
-                "data": orjson.dumps(entry.data, option=orjson.OPT_INDENT_2).decode(),
-            }
-            for entry in found
-        ]
+    rows = [(entry, _summary(entry), orjson.dumps(entry.data, option=orjson.OPT_INDENT_2).decode()) for entry in found]
     return visit.render("audit.html", topic=kafka.operations_topic, rows=rows, fault=fault)
 
 
@@ -208,3 +154,13 @@ def _kafka_of(backing: Backing) -> KafkaSettings:
     if backing.kafka is None:
         raise RequestRefused(Code.NOT_FOUND, "Set KAFKA_BOOTSTRAP_SERVERS for this process, as workers have it.")
     return backing.kafka
+
+
+ROUTES = (
+    PageRoute("/events", _recent),
+    PageRoute("/events/{topic}/{partition:number}/{offset:number}", _show),
+    PageRoute("/dead-letters", _dead_letters),
+    PageRoute("/dead-letters/publish", _publish, "write", post=True),
+    PageRoute("/audit", _audit),
+    PageRoute("/types", _types),
+)

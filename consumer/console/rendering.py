@@ -77,6 +77,11 @@ def iso(at: float) -> str:
     return utc(at).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def text(value: bytes | None) -> str:
+    """Bytes of a producer; those that are not UTF-8 are escaped."""
+    return "none" if value is None else value.decode(errors="backslashreplace")
+
+
 def static_names() -> dict[str, str]:
     """The static files, each with its name in a page: a digest in it lets browsers keep it for good."""
     return {
@@ -87,9 +92,9 @@ def static_names() -> dict[str, str]:
 
 
 @pass_context
-def for_visitor(context: Context, text: str | None) -> str | None:
+def for_visitor(context: Context, error: str | None) -> str | None:
     """A text about a connection, without addresses for a visitor of a tenant."""
-    return without_addresses(text) if text and context["session"].tenant is not None else text
+    return without_addresses(error) if error and context["session"].tenant is not None else error
 
 
 def environment(base: str, clock: Callable[[], float] = time.time, pages: Sequence[object] = ()) -> Environment:
@@ -102,7 +107,7 @@ def environment(base: str, clock: Callable[[], float] = time.time, pages: Sequen
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    formats = (number, percent, seconds, span, iso, for_visitor, redact_url)
+    formats = (text, number, percent, seconds, span, iso, for_visitor, redact_url)
     parts = (state_of, reason_of, stored_state, outcome_of, place_of)
     found.filters.update({each.__name__: each for each in (*formats, *parts)}, ago=lambda at: ago(at, clock()))
     found.globals.update(base=base, pages=pages, static=lambda name: f"{base}/static/{files[name]}")

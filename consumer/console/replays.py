@@ -1,7 +1,6 @@
 """Replays: their progress, and the form that begins one."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -40,16 +39,6 @@ class _Wrong(Exception):
     def __init__(self, field: str, text: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
         super().__init__(text)
         self.field, self.status = field, status
-
-
-def routes(backing: Backing) -> list[PageRoute]:
-    """The page and forms of replays."""
-    return [
-        PageRoute("/replays", partial(_list, backing)),
-        PageRoute("/replays", partial(_start, backing), "write", post=True),
-        PageRoute("/replays/preview", partial(_preview, backing), "write"),
-        PageRoute("/replays/{id:number}/cancel", partial(_cancel, backing), "write", post=True),
-    ]
 
 
 def form_for(backing: Backing, caller: Caller, item: Subscribed) -> Form | None:
@@ -186,3 +175,11 @@ def _cancel(backing: Backing, visit: Visit) -> Response:
     if not cancel(where.engine, visit.caller.actor, number, where.clock()):
         raise Conflict(f"replay {number} has ended already")
     return to("/replays", "cancelled")
+
+
+ROUTES = (
+    PageRoute("/replays", _list),
+    PageRoute("/replays", _start, "write", post=True),
+    PageRoute("/replays/preview", _preview, "write"),
+    PageRoute("/replays/{id:number}/cancel", _cancel, "write", post=True),
+)

@@ -12,7 +12,7 @@ import requests
 from cryptography.fernet import Fernet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, select
 from structlog.testing import capture_logs
 
 from consumer.api.app import create_app
@@ -30,7 +30,7 @@ from consumer.matching.destinations import resolving_rules_of
 from consumer.ops.changes import Deployment
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint_row import Rules
-from models import Subscription, SubscriptionSecret
+from models import SubscriptionSecret
 from tests.api.v1_kit import GROUP
 from tests.databases import on_oracle
 from tests.oracle_emulator import OracleEmulator, OracleError
@@ -62,7 +62,7 @@ def register(url: str, body: Any = None, **options: Any) -> tuple[int, dict[str,
 
 
 def test_a_registration_as_in_the_tutorial(serve: Callable[..., str], engine: Engine) -> None:
-    """A url and an event type or pattern make a subscription; the answer is the tutorial's, and `Location` leads to it."""
+    """A url and an event type or pattern make a subscription, to which `Location` leads, as in the tutorial."""
     asked = (GOOD, {**GOOD, "eventType": "order.*", "ownSecret": False})
     for body in asked:
         answer = requests.post(f"{serve(engine)}/register-webhook", json=body, timeout=60)

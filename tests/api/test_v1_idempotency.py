@@ -14,9 +14,9 @@ from cryptography.fernet import Fernet
 from requests import Response
 from sqlalchemy import Connection, Engine, event
 
+from consumer.api.context import once
 from consumer.api.problems import RequestRefused
 from consumer.api.tokens import TokenFile
-from consumer.api.v1.idempotency import once
 from consumer.crypto.vault import Vault
 from consumer.errors import KeyTaken
 from consumer.ledger.request_keys import KEPT, request_key

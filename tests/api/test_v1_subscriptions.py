@@ -7,15 +7,14 @@ from requests import PreparedRequest, Response
 from sqlalchemy import Engine, event, update
 from structlog.testing import capture_logs
 
+from consumer.api.models import ShownSubscription
 from consumer.api.tokens import TokenFile
-from consumer.api.v1.models import GivenOptions, NewSubscription, Patch, ShownSubscription
 from consumer.ledger import store
 from consumer.ops.ping import Ping, ping
 from consumer.sending.recording import ExchangeTrace
 from consumer.sending.validation_request import Granted
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint_row import Rules
-from consumer.subscriptions.options import OPTIONS
 from models import Subscription
 from tests.api.v1_kit import NEW, Api, make_api
 from tests.delivery.store_kit import rename
@@ -41,13 +40,6 @@ EVERY_OPTION: dict[str, Any] = {
     "retry_schedule": "5s,5m,1h",
     "final_statuses": "400,422,4xx",
 }
-
-
-def test_the_models_have_the_options() -> None:
-    """No option is missing, and none is unknown."""
-    assert list(GivenOptions.model_fields) == [name for name in OPTIONS if name not in {"url", "event_type"}]
-    for model in (NewSubscription, Patch, ShownSubscription):
-        assert set(OPTIONS) <= set(model.model_fields)
 
 
 def test_a_subscription_with_every_option_is_shown_as_it_was_created(api: Api) -> None:

@@ -1,22 +1,26 @@
-"""Shared by the resources of /v1: the caller and its scopes, parameters, and conditions of changes."""
+"""Shared by the resources of /v1: the caller and its scopes, parameters, conditions of changes, idempotency keys."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Query, Request, Security
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict
+from sqlalchemy import Engine
 
 from consumer.api.backing import Backing
 from consumer.api.guard import TOKEN
-from consumer.api.problems import Code, RequestRefused, invalid_parameter
+from consumer.api.problems import RETRY_AFTER, Code, Mistake, RequestRefused, invalid_parameter
 from consumer.api.tokens import Caller, Scope
+from consumer.errors import Conflict, KeyReused, KeyTaken
 from consumer.events.cloud_event import rfc3339
 from consumer.events.times import in_calendar
+from consumer.ledger import request_keys
+from consumer.ledger.request_keys import Creation, RequestDigests
 from consumer.ops.changes import Changes
 from consumer.subscriptions.repository import Subscribed
 
@@ -115,3 +119,82 @@ def answer(
     # A row that plain SQL has written may have values of other types.
     body = content.model_dump(mode="json", warnings=False) if isinstance(content, BaseModel) else content
     return JSONResponse(body, status, headers)
+
+
+REPLAYED = "idempotency-replayed"
+_NAME = "idempotency-key"
+# The headers of a creation, for OpenAPI.
+CREATED_HEADERS: dict[str, Any] = {
+    "Location": {"description": "Its path.", "schema": {"type": "string"}},
+    "Idempotency-Replayed": {
+        "description": "An earlier request with this Idempotency-Key has created it; this one has created nothing.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+}
+
+
+async def _key_of(
+    request: Request,
+    backing: Backed,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            description="Any text, such as a UUID, that is the same if the request is sent again: within 24 hours the "
+            "same token, path, key and body create nothing twice.",
+            examples=["8e03978e-40d5-43dd-bc93-6894a57f9324"],
+            min_length=1,
+            max_length=255,
+            pattern="^[!-~]+$",
+        ),
+    ] = None,
+) -> RequestDigests | None:
+    if idempotency_key is None:
+        return None
+    if len(request.headers.getlist(_NAME)) > 1:
+        raise RequestRefused(Code.INVALID, errors=[Mistake(header=_NAME, detail="is there more than once")])
+    caller: Caller = request.state.caller
+    # The tenant too: a token's name may be given to another tenant meanwhile.
+    whose = (caller.name, caller.tenant, request.scope["path"])
+    return request_keys.request_key(idempotency_key, whose, await request.body(), backing.deployment.clock())
+
+
+IdempotencyKey = Annotated[RequestDigests | None, Depends(_key_of)]
+
+
+def once(
+    engine: Engine,
+    key: RequestDigests | None,
+    create: Callable[[], Response],
+    again: Callable[[Creation], Response],
+) -> Response:
+    """The answer of `create`, or of `again` if the key has created something before.
+
+    `create` notes the key in its transaction (`request_keys.note`), and lets KeyTaken pass.
+    """
+    if key is None:
+        return create()
+    found = _find(engine, key)
+    if found is None:
+        try:
+            return create()
+        except KeyTaken:
+            found = _find(engine, key)
+    if found is None:  # removed meanwhile, by a process whose clock is ahead
+        raise RequestRefused(Code.UNAVAILABLE, headers=RETRY_AFTER)
+    response = again(found)
+    response.headers[REPLAYED] = "true"
+    return response
+
+
+def gone(what: str) -> Conflict:
+    """The error of a key whose resource was removed."""
+    return Conflict(f"the {what} that this key created was removed; use another key")
+
+
+def _find(engine: Engine, key: RequestDigests) -> Creation | None:
+    try:
+        return request_keys.find(engine, key)
+    except KeyReused:
+        why = "within a day, a key may be repeated with the same body only; use another key"
+        mistake = Mistake(header=_NAME, detail="was used with another body before")
+        raise RequestRefused(Code.KEY_REUSED, why, errors=[mistake]) from None

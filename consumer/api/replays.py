@@ -12,10 +12,11 @@ from fastapi.responses import Response
 from pydantic import BeforeValidator, Field
 
 from consumer.api.backing import Backing, of_all_tenants
-from consumer.api.tokens import Caller
-from consumer.api.v1.context import (
+from consumer.api.context import (
+    CREATED_HEADERS,
     Backed,
     Given,
+    IdempotencyKey,
     Nothing,
     OfSubscription,
     Reader,
@@ -23,8 +24,10 @@ from consumer.api.v1.context import (
     Stamp,
     Writer,
     answer,
+    gone,
+    once,
 )
-from consumer.api.v1.idempotency import CREATED_HEADERS, IdempotencyKey, gone, once
+from consumer.api.tokens import Caller
 from consumer.errors import Conflict, InvalidReplay, SettingsError, Unavailable, WebhooksError
 from consumer.ledger import replays
 from consumer.ledger.replays import Span

@@ -11,12 +11,11 @@ import orjson
 from pydantic import AliasPath, BeforeValidator, ConfigDict, Field, SkipValidation, create_model
 from sqlalchemy import String
 
+from consumer.api.context import Given, Shown
 from consumer.api.tokens import Caller
-from consumer.api.v1.context import Given, Shown
 from consumer.crypto.keys import Algorithm
 from consumer.ops.ping import EVENT_TYPE
 from consumer.sending.validation_request import MOST_RATE
-from consumer.subscriptions.endpoint import PayloadFormat
 from consumer.subscriptions.options import OPTIONS
 from consumer.subscriptions.repository import Subscribed
 from models import Subscription
@@ -36,31 +35,22 @@ def _option(name: str, **more: Any) -> Any:
     """The field of an option."""
     column, option = _COLUMNS[name], OPTIONS[name]
     example = orjson.loads(option.example) if name == "custom_headers" else column.type.python_type(option.example)
-    limit = {"max_length": column.type.length} if isinstance(column.type, String) and "headers" not in name else {}
+    limit = {}
+    if isinstance(column.type, String) and name != "custom_headers" and not option.choices:
+        limit = {"max_length": column.type.length}
     return Field(**{"default": None, "description": column.comment, "examples": [example], **limit, **more})
 
 
-class GivenOptions(Given):
-    """The options of a subscription besides url and event type. Null: the default."""
+def _kind(name: str) -> Any:
+    """The type of an option, or null."""
+    if name == "custom_headers":
+        return Headers | None
+    choices = OPTIONS[name].choices
+    return Literal[choices] | None if choices else _COLUMNS[name].type.python_type | None
 
-    tenant: str | None = _option("tenant")
-    topics: str | None = _option("topics")
-    event_filter: str | None = _option("event_filter")
-    payload_format: PayloadFormat | None = _option("payload_format", max_length=None)
-    projection: str | None = _option("projection")
-    batch_size: int | None = _option("batch_size")
-    batch_wait_ms: int | None = _option("batch_wait_ms")
-    custom_headers: Headers | None = _option("custom_headers")
-    signature_header: str | None = _option("signature_header")
-    signature_prefix: str | None = _option("signature_prefix")
-    gzip_above: int | None = _option("gzip_above")
-    http_version: Literal["1.1", "2"] | None = _option("http_version", max_length=None)
-    timeout_seconds: float | None = _option("timeout_seconds")
-    ordering: Literal["none", "key"] | None = _option("ordering", max_length=None)
-    max_in_flight: int | None = _option("max_in_flight")
-    rate_limit: float | None = _option("rate_limit")
-    retry_schedule: str | None = _option("retry_schedule")
-    final_statuses: str | None = _option("final_statuses")
+
+_GIVEN: Any = {name: (_kind(name), _option(name)) for name, option in OPTIONS.items() if not option.required}
+_GivenOptions: Any = create_model("_GivenOptions", __base__=Given, **_GIVEN)
 
 
 class NewSecret(Given):
@@ -72,7 +62,7 @@ class NewSecret(Given):
     ]
 
 
-class NewSubscription(GivenOptions):
+class NewSubscription(_GivenOptions):  # type: ignore[misc]  # made from the columns
     """A subscription to create."""
 
     model_config = ConfigDict(
@@ -102,7 +92,7 @@ class NewSubscription(GivenOptions):
     ] = False
 
 
-class Patch(GivenOptions):
+class Patch(_GivenOptions):  # type: ignore[misc]  # made from the columns
     """A JSON merge patch (RFC 7396) of a subscription's url, event type and options. Null: the default."""
 
     model_config = ConfigDict(
@@ -111,7 +101,7 @@ class Patch(GivenOptions):
 
     url: str | None = _option("url")
     event_type: str | None = _option("event_type")
-    custom_headers: dict[str, str | None] | None = _option("custom_headers")  # type: ignore[assignment]  # null removes
+    custom_headers: dict[str, str | None] | None = _option("custom_headers")  # null removes
 
 
 class Reason(Given):
@@ -211,8 +201,8 @@ def _stored_option(name: str) -> tuple[Any, Any]:
     return kind, _option(name, validation_alias=AliasPath("options", name))
 
 
-_FIELDS: Any = {"id": (int, Field(examples=[7]))} | {name: _stored_option(name) for name in OPTIONS}
-_StoredOptions: Any = create_model("_StoredOptions", __base__=Shown, **_FIELDS)
+_STORED: Any = {"id": (int, Field(examples=[7]))} | {name: _stored_option(name) for name in OPTIONS}
+_StoredOptions: Any = create_model("_StoredOptions", __base__=Shown, **_STORED)
 
 
 class ShownSubscription(_StoredOptions):  # type: ignore[misc]  # made from the columns

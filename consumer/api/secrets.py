@@ -8,8 +8,7 @@ from fastapi import APIRouter, Path
 from fastapi.responses import Response
 from pydantic import Field
 
-from consumer.api.problems import invalid
-from consumer.api.v1.context import (
+from consumer.api.context import (
     Backed,
     Changing,
     Given,
@@ -19,7 +18,8 @@ from consumer.api.v1.context import (
     SubscriptionId,
     answer,
 )
-from consumer.api.v1.models import CREDENTIAL_KINDS, Kind, ShownTls
+from consumer.api.models import CREDENTIAL_KINDS, Kind, ShownTls
+from consumer.api.problems import invalid
 from consumer.config.types import seconds
 from consumer.crypto.certificates import LARGEST_PEM, TlsIdentity
 from consumer.crypto.keys import Algorithm, algorithm_of, receiver_key

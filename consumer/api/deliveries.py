@@ -8,9 +8,7 @@ from fastapi.responses import Response
 from pydantic import AfterValidator, AliasPath, BeforeValidator, Field
 
 from consumer.api.backing import told
-from consumer.api.problems import invalid_parameter
-from consumer.api.tokens import Caller
-from consumer.api.v1.context import (
+from consumer.api.context import (
     At,
     Backed,
     Given,
@@ -23,6 +21,8 @@ from consumer.api.v1.context import (
     answer,
     moment,
 )
+from consumer.api.problems import invalid_parameter
+from consumer.api.tokens import Caller
 from consumer.errors import Conflict, InvalidPosition
 from consumer.events.event import Event
 from consumer.http.urls import redact_url

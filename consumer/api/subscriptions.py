@@ -9,20 +9,21 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from consumer.api.backing import Backing
-from consumer.api.problems import Code, Mistake, RequestRefused, invalid
-from consumer.api.tokens import Caller
-from consumer.api.v1.context import (
+from consumer.api.context import (
+    CREATED_HEADERS,
     Backed,
     Changing,
+    IdempotencyKey,
     Nothing,
     Reader,
     SubscriptionId,
     Writer,
     answer,
     etag,
+    gone,
+    once,
 )
-from consumer.api.v1.idempotency import CREATED_HEADERS, IdempotencyKey, gone, once
-from consumer.api.v1.models import (
+from consumer.api.models import (
     Created,
     NewSubscription,
     Patch,
@@ -38,6 +39,8 @@ from consumer.api.v1.models import (
     shown_to,
     stored_options,
 )
+from consumer.api.problems import Code, Mistake, RequestRefused, invalid
+from consumer.api.tokens import Caller
 from consumer.crypto.keys import generate, receiver_key
 from consumer.errors import NotFound
 from consumer.http.urls import Target, parse_target

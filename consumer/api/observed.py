@@ -8,8 +8,8 @@ from fastapi.responses import Response
 from pydantic import AliasPath, BeforeValidator, Field
 
 from consumer.api.backing import of_all_tenants, reading_back, seeing, told
+from consumer.api.context import At, Backed, OfSubscription, Reader, Shown, Stamp, answer, moment
 from consumer.api.problems import Code, RequestRefused
-from consumer.api.v1.context import At, Backed, OfSubscription, Reader, Shown, Stamp, answer, moment
 from consumer.ops.attempts import READ_BACK
 from consumer.ops.overview import MOST_COUNTED
 from consumer.subscriptions.health import named_types
