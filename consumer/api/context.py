@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
 from sqlalchemy import Engine
 
 from consumer.api.backing import Backing
 from consumer.api.guard import TOKEN
-from consumer.api.problems import RETRY_AFTER, Code, Mistake, RequestRefused, invalid_parameter
+from consumer.api.problems import RETRY_AFTER, Code, Mistake, RequestRefused
 from consumer.api.tokens import Caller, Scope
 from consumer.errors import Conflict, KeyReused, KeyTaken
 from consumer.events.cloud_event import rfc3339
@@ -65,7 +65,7 @@ Writer = Annotated[Caller, _needs("write")]
 Keeper = Annotated[Caller, _needs("secrets")]
 SubscriptionId = Annotated[int, Path(ge=-(2**63), lt=2**63, description="Id of a subscription.", examples=[7])]
 OfSubscription = Annotated[int | None, Query(ge=-(2**63), lt=2**63, examples=[7])]
-At = Annotated[str | None, Query(description="RFC 3339.", examples=["2026-07-28T14:00:00Z"], max_length=40)]
+At = Annotated[AwareDatetime | None, Query(description="RFC 3339.", examples=["2026-07-28T14:00:00Z"])]
 IfMatch = Annotated[
     str | None,
     Header(description="Change only a subscription with this ETag.", examples=['"2f1c5f0e8a7d4b36"'], max_length=1000),
@@ -94,17 +94,9 @@ def etag(item: Subscribed) -> str:
     return f'"{hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]}"'
 
 
-def moment(text: str | None, parameter: str) -> float | None:
-    """Unix seconds, at least 0, of a query's RFC 3339 time. RequestRefused for another text, also without an offset."""
-    if text is None:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-        if found.tzinfo is not None:
-            return in_calendar(max(0.0, found.timestamp()))
-    except (ValueError, OverflowError):
-        pass
-    raise invalid_parameter(parameter, "is no RFC 3339 time, such as 2026-07-28T14:00:00Z")
+def unix(at: datetime | None) -> float | None:
+    """Unix seconds, at least 0."""
+    return None if at is None else in_calendar(max(0.0, at.timestamp()))
 
 
 Stamp = Annotated[str, BeforeValidator(lambda at: None if at is None else rfc3339(at))]  # unix seconds as RFC 3339

@@ -93,8 +93,7 @@ def _check_site(path: str, method: str, headers: Headers) -> None:
     """Raise RequestRefused for a request that a page of another site could have made."""
     if method in _SAFE:
         return
-    origin = headers.get("origin")
-    if origin is not None and site_of(origin) != headers.get("host"):
+    if is_foreign(headers):
         raise RequestRefused(Code.UNTRUSTED_ORIGIN, "requests from other sites' pages are refused")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if not problems.concerns(path):
@@ -105,12 +104,14 @@ def _check_site(path: str, method: str, headers: Headers) -> None:
         raise RequestRefused(Code.UNSUPPORTED_MEDIA_TYPE, why)
 
 
-def site_of(origin: str) -> str | None:
-    """The host and port of a header `Origin`; None if it is malformed."""
+def is_foreign(headers: Headers) -> bool:
+    """Whether the browser reports that a page of another site has made the request."""
+    site, origin = headers.get("sec-fetch-site", "none"), headers.get("origin")
     try:
-        return urlsplit(origin).netloc
+        place = None if origin is None else urlsplit(origin).netloc
     except ValueError:
-        return None
+        return True
+    return site not in {"same-origin", "none"} or place not in {None, headers.get("host")}
 
 
 def _answer(path: str, refused: RequestRefused) -> JSONResponse:

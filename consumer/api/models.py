@@ -18,14 +18,15 @@ from consumer.ops.ping import EVENT_TYPE
 from consumer.sending.validation_request import MOST_RATE
 from consumer.subscriptions.options import OPTIONS
 from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.secrets import Credential
 from models import Subscription
 from models.subscription import REASON_LENGTH, SECRET_LENGTH
 
 _COLUMNS = Subscription.__table__.columns
 _SECRETS_AT_ONCE = 20
 Headers = dict[str, str]
-Kind = Literal["signing", "basic", "bearer", "header", "oauth2", "plugin"]
-CREDENTIAL_KINDS = (
+Kind = Literal["signing", Credential]
+_KINDS = (
     "basic: user:password. bearer: a token. header: name: value. oauth2, plugin: a JSON object, "
     "described in docs/credentials.md."
 )
@@ -53,13 +54,19 @@ _GIVEN: Any = {name: (_kind(name), _option(name)) for name, option in OPTIONS.it
 _GivenOptions: Any = create_model("_GivenOptions", __base__=Given, **_GIVEN)
 
 
-class NewSecret(Given):
-    """A secret to store. It is never shown again."""
+class NewCredential(Given):
+    """A secret that the receiver asks for. It is never shown again."""
 
-    kind: Annotated[Kind, Field(description=f"signing: a key. {CREDENTIAL_KINDS}", examples=["bearer"])]
+    kind: Annotated[Credential, Field(description=_KINDS, examples=["bearer"])]
     secret: Annotated[
         str, Field(repr=False, min_length=1, max_length=SECRET_LENGTH, examples=["a-token-of-the-receiver"])
     ]
+
+
+class NewSecret(NewCredential):
+    """A secret to store. It is never shown again."""
+
+    kind: Annotated[Kind, Field(description=f"signing: a key. {_KINDS}", examples=["bearer"])]  # type: ignore[assignment]  # one more
 
 
 class NewSubscription(_GivenOptions):  # type: ignore[misc]  # made from the columns
@@ -136,7 +143,7 @@ class TestEvent(Given):
 class ShownExchange(Shown):
     """The exchange of a test event. Secrets are masked, and bodies cut to their start."""
 
-    subscription_id: Annotated[int, Field(examples=[7])]
+    subscription_id: int
     event_type: Annotated[str, Field(examples=[EVENT_TYPE])]
     addresses: Annotated[
         list[str], Field(description="Of the name in the URL; not for tenants.", examples=[["93.184.215.14"]])
@@ -145,18 +152,18 @@ class ShownExchange(Shown):
         str | None, Field(description="The address that was connected to; not for tenants.", examples=["93.184.215.14"])
     ]
     tls: Annotated[str | None, Field(description="Version of the protocol.", examples=["TLSv1.3"])]
-    certificate: Annotated[dict[str, Any] | None, Field(examples=[None])]
+    certificate: dict[str, Any] | None
     headers: Annotated[
         dict[str, str],
         Field(description="Of the request.", examples=[{"webhook-id": "msg_143dab3b0a3b75b910a8f2797991ac8e"}]),
     ]
     body: Annotated[str | None, Field(description="Of the request.", examples=['{"amount": 5}'])]
-    status: Annotated[int | None, Field(examples=[204])]
-    answer: Annotated[str | None, Field(description="Start of the answer's body.", examples=[None])]
+    status: int | None
+    answer: Annotated[str | None, Field(description="Start of the answer's body.")]
     seconds: Annotated[dict[str, float], Field(description="Seconds of each step.", examples=[{"connect": 0.012}])]
-    ok: Annotated[bool, Field(description="The receiver took it.", examples=[True])]
+    ok: Annotated[bool, Field(description="The receiver took it.")]
     verdict: Annotated[str, Field(examples=["delivered: the receiver took it with status 204"])]
-    advice: Annotated[str | None, Field(description="What to do, if it failed.", examples=[None])]
+    advice: Annotated[str | None, Field(description="What to do, if it failed.")]
 
 
 class ShownProblem(Shown):
@@ -181,8 +188,8 @@ class ShownCertificate(Shown):
 class ShownTls(Shown):
     """The TLS of a subscription: its client certificate, and the only authorities that its receiver may use."""
 
-    certificate: Annotated[ShownCertificate | None, Field(examples=[None])]
-    authorities: Annotated[list[ShownCertificate], Field(examples=[[]])]
+    certificate: ShownCertificate | None
+    authorities: list[ShownCertificate]
 
 
 def _headers_or_text(text: Any) -> Headers | str | None:
@@ -211,32 +218,26 @@ class ShownSubscription(_StoredOptions):  # type: ignore[misc]  # made from the 
     url: Annotated[str, Field(description="Without a password.", examples=["https://example.com/hooks"])]
     event_type: Annotated[str, Field(examples=["order.created"])]
     tenant: Annotated[str, Field(examples=["acme"])]
-    enabled: Annotated[bool, Field(examples=[True])]
-    disabled_reason: Annotated[str | None, Field(examples=[None])]
+    enabled: bool
+    disabled_reason: str | None
     failing_since: Annotated[
         datetime | None, Field(description="Every attempt since has failed.", examples=["2026-07-28T14:00:00Z"])
     ]
     created_at: Annotated[datetime | None, Field(examples=["2026-07-28T14:00:00Z"])]
-    signing_secrets: Annotated[
-        int, Field(validation_alias="secrets", description="Number of its own signing secrets.", examples=[1])
-    ]
+    signing_secrets: Annotated[int, Field(validation_alias="secrets", description="Number of its own signing secrets.")]
     credentials: Annotated[list[str], Field(description="Kinds of its other secrets.", examples=[["bearer"]])]
-    tls: Annotated[ShownTls | None, Field(description="Its own certificates, if it has any.", examples=[None])]
-    verified: Annotated[
-        bool, Field(description="The receiver at its present URL has given permission.", examples=[True])
-    ]
-    problems: Annotated[list[ShownProblem], Field(examples=[[]])]
+    tls: Annotated[ShownTls | None, Field(description="Its own certificates, if it has any.")]
+    verified: Annotated[bool, Field(description="The receiver at its present URL has given permission.")]
+    problems: list[ShownProblem]
 
 
 class ShownPermission(Shown):
     """A receiver's answer to a validation request."""
 
-    granted: Annotated[bool, Field(description="It agrees.", examples=[True])]
-    allowed_rate: Annotated[
-        int | None, Field(description="Requests a minute that it permits. Null: any.", examples=[600])
-    ]
-    reason: Annotated[str | None, Field(description="Why it does not agree.", examples=[None])]
-    advice: Annotated[str | None, Field(description="What to do about it.", examples=[None])]
+    granted: Annotated[bool, Field(description="It agrees.")]
+    allowed_rate: Annotated[int | None, Field(description="Requests a minute that it permits. Null: any.")]
+    reason: Annotated[str | None, Field(description="Why it does not agree.")]
+    advice: Annotated[str | None, Field(description="What to do about it.")]
 
 
 class Verified(Shown):
@@ -265,7 +266,7 @@ class SubscriptionPage(Shown):
     """A page of subscriptions."""
 
     items: list[ShownSubscription]
-    next: Annotated[int | None, Field(description="`after` of the next page. Null: the end.", examples=[7])]
+    next: Annotated[int | None, Field(description="`after` of the next page. Null: the end.")]
 
 
 def shown(item: Subscribed) -> dict[str, Any]:

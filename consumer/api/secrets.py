@@ -18,7 +18,7 @@ from consumer.api.context import (
     SubscriptionId,
     answer,
 )
-from consumer.api.models import CREDENTIAL_KINDS, Kind, ShownTls
+from consumer.api.models import Kind, NewCredential, ShownTls
 from consumer.api.problems import invalid
 from consumer.config.types import seconds
 from consumer.crypto.certificates import LARGEST_PEM, TlsIdentity
@@ -33,15 +33,6 @@ _LONGEST_OVERLAP = 366 * 86400.0  # seconds
 _DONE: dict[int | str, dict[str, Any]] = {204: {"description": "Done; the token lacks the scope `read`."}}
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB…\n-----END CERTIFICATE-----\n"
 _KEY = "-----BEGIN PRIVATE KEY-----\nMIGH…\n-----END PRIVATE KEY-----\n"
-
-
-class NewCredential(Given):
-    """A secret that the receiver asks for."""
-
-    kind: Annotated[secrets.Credential, Field(description=CREDENTIAL_KINDS, examples=["bearer"])]
-    secret: Annotated[
-        str, Field(repr=False, min_length=1, max_length=SECRET_LENGTH, examples=["a-token-of-the-receiver"])
-    ]
 
 
 class NewSigningSecret(Given):
@@ -63,11 +54,11 @@ class NewSigningSecret(Given):
 class ShownSecret(Shown):
     """A stored secret, without its text."""
 
-    id: Annotated[int, Field(examples=[3])]
+    id: int
     kind: Annotated[Kind, Field(examples=["signing"])]
     created_at: Annotated[datetime, Field(examples=["2026-07-28T14:00:00Z"])]
-    expires_at: Annotated[datetime | None, Field(description="Null: it has no end.", examples=[None])]
-    signs: Annotated[bool, Field(description="It signs requests now.", examples=[True])]
+    expires_at: Annotated[datetime | None, Field(description="Null: it has no end.")]
+    signs: Annotated[bool, Field(description="It signs requests now.")]
 
 
 class SecretList(Shown):

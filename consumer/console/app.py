@@ -28,7 +28,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from consumer.api.guard import REQUEST_BYTES, TooLarge, is_loopback_name, read_body, site_of
+from consumer.api.guard import REQUEST_BYTES, TooLarge, is_foreign, is_loopback_name, read_body
 from consumer.api.problems import Code, RequestRefused, problem_of
 from consumer.api.tokens import ANYONE, SCOPES, Caller, Scope, TokenFile
 from consumer.console.rendering import STATIC, environment
@@ -136,7 +136,8 @@ class Frame:
         self._sign_outs = sign_outs
         self._throttle = Throttle()
         self._clock = clock
-        self._local = secrets.token_bytes(32)  # signs the sessions of visitors without a token
+        digest = secrets.token_bytes(32)
+        self._local = session_of(cookie_of(digest, 0), {digest: ANYONE}, 0)  # of all visitors, if there are no tokens
         self._templates: Environment = environment(BASE, clock, pages=PAGES)
 
     def app(self, pages: Iterable[PageRoute]) -> ASGIApp:
@@ -158,7 +159,9 @@ class Frame:
 
     def _session(self, request: Request) -> ConsoleSession | None:
         """The visitor's session, unless its token is gone; `_ended` says more."""
-        return session_of(request.cookies.get(COOKIE, ""), self._callers(), self._clock())
+        if not self._tokens.required:
+            return self._local
+        return session_of(request.cookies.get(COOKIE, ""), self._tokens.all(), self._clock())
 
     async def _ended(self, request: Request, session: ConsoleSession) -> bool:
         """Whether the visitor has signed out, in any process. While the database does not say, pages are shown."""
@@ -170,9 +173,6 @@ class Frame:
             if request.method == "POST":
                 raise
             return False
-
-    def _callers(self) -> Mapping[bytes, Caller]:
-        return self._tokens.all() if self._tokens.required else {self._local: ANYONE}
 
     async def _show(self, route: PageRoute, request: Request) -> Response:
         session = self._session(request)
@@ -202,7 +202,7 @@ class Frame:
 
     async def _form(self, request: Request, session: ConsoleSession) -> Form:
         """The form of a request from a page of the console. Raises RequestRefused for any other."""
-        if _is_foreign(request):
+        if is_foreign(request.headers):
             raise RequestRefused(Code.UNTRUSTED_ORIGIN, "The form comes from another site.")
         form = await _form_of(request)
         if not secrets.compare_digest(str(form.get("form_token", "")).encode(), session.form_token.encode()):
@@ -216,11 +216,7 @@ class Frame:
         wanted = "/"
         if request.method == "GET":
             wanted = request.url.path.removeprefix(BASE) + (f"?{request.url.query}" if request.url.query else "")
-        if self._tokens.required:
-            return to("/sign-in", next=wanted)
-        answer = to(wanted)
-        self._begin(request, answer, self._local)
-        return answer
+        return to("/sign-in", next=wanted)
 
     async def _sign_in_page(self, request: Request) -> Response:
         if not self._tokens.required:
@@ -233,7 +229,7 @@ class Frame:
         return answer
 
     async def _sign_in(self, request: Request) -> Response:
-        if _is_foreign(request):  # else another site could sign a visitor in with its own token
+        if is_foreign(request.headers):  # else another site could sign a visitor in with its own token
             return self._sign_in_form("/")
         try:
             form = await _form_of(request)
@@ -250,7 +246,8 @@ class Frame:
             log.warning("a sign-in was refused", client=address)
             return self._sign_in_form(wanted, HTTPStatus.UNAUTHORIZED)
         answer = to(wanted if wanted.startswith("/") and not wanted.startswith("//") else "/")
-        self._begin(request, answer, digest)
+        cookie = cookie_of(digest, self._clock())
+        self._keep(request, answer, COOKIE, cookie, LIFETIME, BASE)
         return answer
 
     async def _sign_out(self, request: Request) -> Response:
@@ -268,10 +265,6 @@ class Frame:
         answer = to("/sign-in")
         answer.delete_cookie(COOKIE, path=BASE)
         return answer
-
-    def _begin(self, request: Request, answer: Response, digest: bytes) -> None:
-        cookie = cookie_of(digest, self._clock())
-        self._keep(request, answer, COOKIE, cookie, LIFETIME, BASE)
 
     def _keep(self, request: Request, answer: Response, name: str, cookie: str, seconds: int, path: str) -> None:
         """Set a cookie that scripts and other sites do not get."""
@@ -337,14 +330,6 @@ def _form_token(token: str) -> Markup:
 
 def _digest(token: str) -> bytes:
     return sha256(token.encode(errors="replace")).digest()
-
-
-def _is_foreign(request: Request) -> bool:
-    """Whether the browser reports that a page of another site has sent the request."""
-    site, origin = request.headers.get("sec-fetch-site", "same-origin"), request.headers.get("origin")
-    return site not in {"same-origin", "none"} or (
-        origin is not None and site_of(origin) != request.headers.get("host")
-    )
 
 
 class Static(StaticFiles):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute
@@ -19,7 +19,7 @@ from models.base import BEFORE_IDS
 from models.subscription import SECRET_LENGTH
 
 Credential = Literal["basic", "bearer", "header", "oauth2", "plugin"]
-CREDENTIALS = ("basic", "bearer", "header", "oauth2", "plugin")
+CREDENTIALS = get_args(Credential)
 _BATCH = 200  # rows read in one statement and changed in one transaction
 _FORGOTTEN = timedelta(days=1)  # a secret is deleted so long after its expiry, because a worker's clock may be behind
 _TICK = timedelta(microseconds=1)  # the resolution of the column

@@ -56,10 +56,6 @@ def test_a_wrong_file_is_refused_at_the_start(tmp_path: Path, text: str, said: s
     assert said in str(caught.value)
     assert str(file) in str(caught.value)
     assert digest not in str(caught.value)
-
-
-def test_an_absent_file_is_refused_at_the_start(tmp_path: Path) -> None:
-    """The error says why it cannot be read."""
     with pytest.raises(SettingsError, match="No such file"):
         TokenFile(str(tmp_path / "none"))
 

@@ -1,5 +1,6 @@
 """/v1/subscriptions on the real application."""
 
+from datetime import UTC, datetime
 from typing import Any, get_args
 
 import pytest
@@ -53,18 +54,6 @@ def test_a_subscription_with_every_option_is_shown_as_it_was_created(api: Api) -
     plain = api.create()
     assert (plain["tenant"], plain["payload_format"], plain["topics"]) == ("*", "record", None)
     assert set(plain) == set(ShownSubscription.model_fields)
-
-
-def test_a_generated_secret_is_shown_once(api: Api) -> None:
-    """The key is only in the answer to the creation, which no cache may store."""
-    answer = api.call("POST", "/subscriptions", NEW | {"generate_secret": "hmac"})
-    created = answer.json()
-    assert created["receiver_key"].startswith("whsec_")
-    assert answer.headers["cache-control"] == "no-store"
-    again = api.call("GET", f"/subscriptions/{created['id']}")
-    assert again.json()["signing_secrets"] == 1
-    assert created["receiver_key"] not in again.text
-    assert created["receiver_key"] not in str(api.events())
 
 
 @pytest.mark.parametrize(
@@ -160,18 +149,8 @@ def test_changes_by_workers_leave_the_version(api: Api) -> None:
     path = f"/subscriptions/{created['id']}"
     tag = api.call("GET", path).headers["etag"]
     with api.engine.begin() as connection:
-        connection.execute(update(Subscription).values(failing_since=None))
+        connection.execute(update(Subscription).values(failing_since=datetime(2026, 7, 1, tzinfo=UTC)))
     assert api.call("PATCH", path, {"rate_limit": 1}, headers={"if-match": tag}).status_code == 200
-
-
-def test_enable_and_disable(api: Api) -> None:
-    """The reason stays until another one is given or the subscription is enabled."""
-    path = f"/subscriptions/{api.create()['id']}"
-    first = api.call("POST", f"{path}/disable", {"reason": "moving"}).json()
-    assert (first["enabled"], first["disabled_reason"]) == (False, "moving")
-    assert api.call("POST", f"{path}/disable", {}).json()["disabled_reason"] == "moving"
-    again = api.call("POST", f"{path}/enable", {}).json()
-    assert (again["enabled"], again["disabled_reason"]) == (True, None)
 
 
 def test_a_removal_with_open_deliveries_is_a_conflict(api: Api) -> None:
@@ -283,7 +262,7 @@ def test_every_error_is_a_problem(api: Api) -> None:
     """Errors of paths, methods, media types, sizes, JSON and the database have their status and media type."""
     json_type = {"content-type": "application/json"}
     answers = {
-        404: api.call("GET", "/nothing"),
+        404: api.call("GET", f"/subscriptions/{2**63}"),
         405: api.call("DELETE", "/subscriptions"),
         415: api.call("POST", "/subscriptions", headers={"content-type": "text/plain"}, data=b"{}"),
         413: api.call("POST", "/subscriptions", headers=json_type, data=b" " * 70_000),
@@ -307,12 +286,6 @@ def test_a_head_is_answered_like_a_get(api: Api) -> None:
     assert [head.headers[name] for name in same] == [shown.headers[name] for name in same]
     assert (head.status_code, head.content) == (200, b"")
     assert api.call("HEAD", "/subscriptions", token="wrong").status_code == 401
-
-
-@pytest.mark.parametrize("place", ["x", "0", "9223372036854775808", "1.5", "%00"])
-def test_an_unknown_id_is_a_404(api: Api, place: str) -> None:
-    """Any other text instead of an id is a 404 too."""
-    assert api.call("GET", f"/subscriptions/{place}").status_code == 404
 
 
 def test_invalid_rows_of_plain_sql_are_shown(api: Api) -> None:
