@@ -21,7 +21,7 @@ from consumer.api.context import (
     answer,
     unix,
 )
-from consumer.api.problems import invalid_parameter
+from consumer.api.problems import Code, Mistake, RequestRefused
 from consumer.api.tokens import Caller
 from consumer.errors import Conflict, InvalidPosition
 from consumer.events.event import Event
@@ -134,7 +134,8 @@ def list_deliveries(
     try:
         found = backing.search(caller, query, limit, cursor)
     except InvalidPosition:
-        raise invalid_parameter("cursor", "is not a cursor of this search; leave it out to begin") from None
+        why = "is not a cursor of this search; leave it out to begin"
+        raise RequestRefused(Code.INVALID, errors=[Mistake(parameter="cursor", detail=why)]) from None
     return answer({"items": [_shown(caller, item) for item in found.deliveries], "next": found.position})
 
 

@@ -189,11 +189,6 @@ def invalid(detail: str, *place: object) -> RequestRefused:
     return RequestRefused(Code.INVALID, errors=[Mistake(pointer=pointer(*place), detail=detail)])
 
 
-def invalid_parameter(name: str, detail: str) -> RequestRefused:
-    """The problem of a query's parameter that cannot work."""
-    return RequestRefused(Code.INVALID, errors=[Mistake(parameter=name, detail=detail)])
-
-
 def pointer(*parts: object) -> str:
     """The JSON Pointer of a place in the body (RFC 6901)."""
     escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in parts if part is not None)
