@@ -1,25 +1,32 @@
 """The admin HTTP API."""
 
-from collections.abc import Mapping
-from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path, Request, Response, Security
+from fastapi import FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from consumer import __version__
-from consumer.api import v1
+from consumer.api import deliveries, observed, replays, secrets, subscriptions
 from consumer.api.backing import Backing
 from consumer.api.guard import TOKEN, WANTED, Guard
-from consumer.api.problems import TRANSLATED, RequestRefused, concerns, document, problem_of
+from consumer.api.problems import (
+    CONTENT_TYPE,
+    PREFIX,
+    TRANSLATED,
+    Code,
+    Problem,
+    RequestRefused,
+    concerns,
+    document,
+    problem_of,
+)
 from consumer.api.tokens import TokenFile
 from consumer.crypto.keys import generate
-from consumer.errors import InvalidSubscription
 
 
 class Registration(BaseModel):
@@ -52,46 +59,28 @@ class RegistrationAnswer(BaseModel):
     ] = None
 
 
-class Registered(BaseModel):
-    """A subscription as it is stored, without its secrets; a password in its url is left out."""
-
-    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True)
-
-    id: Annotated[int, Field(examples=[7])]
-    url: Annotated[str, Field(examples=["https://example.com/hooks"])]
-    event_type: Annotated[str, Field(description="A type, or a pattern.", examples=["user.created"])]
-    tenant: Annotated[str, Field(description="The tenant whose events it gets; * for all.", examples=["*"])]
-    enabled: Annotated[bool, Field(examples=[True])]
-    disabled_reason: Annotated[str | None, Field(examples=[None])]
-    failing_since: Annotated[datetime | None, Field(examples=[None])]
-    created_at: Annotated[datetime | None, Field(examples=["2026-07-28T14:00:00Z"])]
-
-
 class ErrorText(BaseModel):
     """An error message for a person to read."""
 
     error: Annotated[str, Field(examples=["eventType is missing"])]
 
 
-class Alive(BaseModel):
-    """The answer of a live process."""
-
-    alive: Annotated[bool, Field(examples=[True])]
-
-
-_FAILED = "Failed to register webhook"
-_NOT_SHOWN = "Failed to look the subscription up"
-_ABSENT = "There is no such subscription"
-_NEEDS_ITS_OWN = "ownSecret must be true: each subscription needs a secret of its own (WEBHOOK_REQUIRE_OWN_SECRET)"
-_FAILURES = {
-    400: "The request is malformed, or the url or event type cannot work.",
-    401: "The bearer token is missing or wrong.",
-    403: "No API_TOKEN is set, and the request is not to localhost.",
-    413: "The body is too large.",
-    500: "The database failed.",
+# A new resource of /v1: its module in this package, its router in this tuple.
+_ROUTERS = (subscriptions.router, secrets.router, deliveries.router, observed.router, replays.router)
+_CONTENT = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"description": "The request is refused; `type` says why", "content": _CONTENT},
+    "5XX": {"description": "The service failed, or does not answer now", "content": _CONTENT},
 }
-_FAILURES_OF_A_LOOK = {status: _FAILURES[status] for status in (401, 403, 500)} | {404: f"{_ABSENT}."}
-_LOCATION = {"description": "The path that shows the subscription.", "schema": {"type": "string"}}
+_FAILED = "Failed to register webhook"
+_NEEDS_ITS_OWN = "ownSecret must be true: each subscription needs a secret of its own (WEBHOOK_REQUIRE_OWN_SECRET)"
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    HTTPStatus.CREATED: {
+        "headers": {"Location": {"description": "The path that shows the subscription.", "schema": {"type": "string"}}}
+    },
+    "4XX": {"model": ErrorText, "description": "The request is refused."},
+    "5XX": {"model": ErrorText, "description": "The service failed."},
+}
 
 
 def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
@@ -107,13 +96,15 @@ def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
     app.add_middleware(Guard, tokens=tokens)
     for kind in (HTTPException, RequestValidationError, RequestRefused, *TRANSLATED, Exception):
         app.add_exception_handler(kind, _failed)
-    v1.install(app, backing)
+    app.state.backing = backing
+    for router in _ROUTERS:
+        app.include_router(router, prefix=PREFIX, responses=_PROBLEMS)
 
     @app.post(
         "/register-webhook",
         status_code=HTTPStatus.CREATED,
         response_model_exclude_none=True,
-        responses={HTTPStatus.CREATED: {"headers": {"Location": _LOCATION}}, **_described(_FAILURES)},
+        responses=_RESPONSES,
         dependencies=[Security(TOKEN, scopes=["write"])],
         tags=["registration"],
     )
@@ -121,36 +112,32 @@ def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
         """Subscribe a url to the events of a type."""
         secret = generate("hmac") if registration.own_secret else None
         if backing.deployment.rules.own_secret and secret is None:
-            raise HTTPException(HTTPStatus.BAD_REQUEST, _NEEDS_ITS_OWN)
+            raise RequestRefused(Code.BAD_REQUEST, _NEEDS_ITS_OWN)
         caller = request.state.caller
         backing.check_url(caller, registration.url)
         own = [] if secret is None else [("signing", secret)]
         added = backing.changes(caller).add(registration.url, registration.event_type, new_secrets=own)
-        response.headers["location"] = f"/subscriptions/{added.id}"
+        response.headers["location"] = f"/v1/subscriptions/{added.id}"
         return RegistrationAnswer(message="Webhook registered successfully", secret=secret)
 
-    @app.get(
-        "/subscriptions/{subscription_id}",
-        responses=_described(_FAILURES_OF_A_LOOK),
-        dependencies=[Security(TOKEN, scopes=["read"])],
-        tags=["registration"],
-    )
-    def show_registered_subscription(
-        subscription_id: Annotated[int, Path(ge=-(2**63), lt=2**63, examples=[7])],
-    ) -> Registered:
-        """Show a subscription, without its secrets."""
-        return Registered.model_validate(backing.deployment.subscription(subscription_id), from_attributes=True)
-
     @app.get("/healthz", tags=["health"])
-    async def show_health() -> Alive:
+    async def show_health() -> dict[str, bool]:
         """Answer that the process is alive; no token is needed."""
-        return Alive(alive=True)
+        return {"alive": True}
 
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        """The description, with the models of problems, to which the routes' responses refer, and with scopes."""
+        if app.openapi_schema is None:
+            _, models = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
+            whole = described()
+            whole["components"]["schemas"].update(models["$defs"])
+            _tell_scopes(whole)
+        return described()
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it
     return app
-
-
-def _described(failures: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": ErrorText, "description": text} for status, text in failures.items()}
 
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
@@ -158,29 +145,18 @@ async def _failed(request: Request, error: Exception) -> JSONResponse:
     problem = problem_of(error)
     if concerns(request.url.path):
         return document(problem)
-    match error:
-        case HTTPException():
-            return JSONResponse({"error": error.detail}, error.status_code, error.headers)
-        case InvalidSubscription():
-            return JSONResponse({"error": str(error)}, HTTPStatus.BAD_REQUEST)
-        case RequestValidationError() if problem.status != HTTPStatus.NOT_FOUND:
-            return JSONResponse({"error": "; ".join(map(_explain, error.errors()))}, HTTPStatus.BAD_REQUEST)
-    if problem.status == HTTPStatus.NOT_FOUND:
-        return JSONResponse({"error": _ABSENT}, HTTPStatus.NOT_FOUND)
-    return JSONResponse({"error": _FAILED if request.method == "POST" else _NOT_SHOWN}, 500)
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return JSONResponse({"error": _FAILED}, 500)
+    if problem.code is not Code.INVALID:
+        return JSONResponse({"error": str(problem)}, problem.status, problem.headers)
+    mistakes = [f"{each.pointer[1:]}: {each.detail}" for each in problem.errors if each.pointer]
+    return JSONResponse({"error": "; ".join(mistakes) or WANTED}, 400)
 
 
-def _explain(problem: Mapping[str, Any]) -> str:
-    """One problem in words, without quoting the request."""
-    place = ".".join(str(part) for part in problem["loc"][1:])
-    match problem["type"]:
-        case "json_invalid":
-            return "the body is not JSON"
-        case "missing" if place:
-            return f"{place} is missing"
-        case "string_type":
-            return f"{place} must be a string"
-        case "bool_type":
-            return f"{place} must be true or false"
-        case _:
-            return WANTED
+def _tell_scopes(description: dict[str, Any]) -> None:
+    """Write each operation's scopes into its description: viewers of OpenAPI show none for a bearer token."""
+    for methods in description["paths"].values():
+        for operation in methods.values():
+            scopes = [f"`{scope}`" for each in operation.get("security", ()) for scope in next(iter(each.values()))]
+            if scopes:
+                operation["description"] = f"{operation['description']}\n\nScope: {', '.join(scopes)}."

@@ -3,11 +3,10 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from http import HTTPStatus
 from threading import Lock
 from typing import Any, NamedTuple
 
-from consumer.api.problems import RETRY_AFTER, RequestRefused
+from consumer.api.problems import RETRY_AFTER, Code, RequestRefused
 from consumer.api.tokens import Caller, TokenFile
 from consumer.config.settings import KafkaSettings
 from consumer.errors import Conflict, InvalidPosition, InvalidSubscription
@@ -125,7 +124,7 @@ class Quota:
         tenant, admitted = caller.tenant, self._admitted
         with self._lock:
             if admitted.total() >= self._most or (tenant is not None and admitted[tenant] >= OF_TENANT):
-                raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, "conflict", why, headers=RETRY_AFTER)
+                raise RequestRefused(Code.BUSY, why, headers=RETRY_AFTER)
             admitted[tenant] += 1
         try:
             yield
@@ -155,7 +154,7 @@ def seeing(caller: Caller) -> Callable[[Attempt], bool]:
 def of_all_tenants(caller: Caller) -> None:
     """Raise RequestRefused for a token of one tenant, where all tenants' data is shown or changed."""
     if caller.tenant is not None:
-        raise RequestRefused(HTTPStatus.FORBIDDEN, "tenant", "this covers all tenants; the token is for one")
+        raise RequestRefused(Code.TENANT, "this covers all tenants; the token is for one")
 
 
 def told(caller: Caller, described: Mapping[str, Any], *texts: str) -> dict[str, Any]:

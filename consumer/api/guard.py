@@ -1,8 +1,6 @@
 """Checks each request before the application sees it: the token or a loopback name, and the size of the body."""
 
 import asyncio
-from collections.abc import Mapping
-from http import HTTPStatus
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -10,7 +8,6 @@ from fastapi.security import HTTPBearer
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
-from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from consumer.api import problems
@@ -23,12 +20,10 @@ WANTED = (
     'send a JSON object {"url": …, "eventType": …}, perhaps with "ownSecret": true, with content-type: application/json'
 )
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 section 9.2.1: they change nothing
-_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 _OPEN_PATHS = frozenset({"/healthz", "/openapi.json"})  # they reveal only public information
 _JSON = frozenset({"application/json"})
 _PATCHES = _JSON | {"application/merge-patch+json"}
 TOKEN = HTTPBearer(auto_error=False)  # for /openapi.json; the guard has checked the token before
-_UNAUTHENTICATED = {"www-authenticate": "Bearer"}
 
 
 class TooLarge(Exception):
@@ -36,7 +31,7 @@ class TooLarge(Exception):
 
 
 class Guard:
-    """ASGI middleware. Answers 400, 401, 403, 404, 405, 408, 413 and 415 itself, before the body is parsed.
+    """ASGI middleware. Answers 400, 401, 403, 408, 413 and 415 itself, before the body is parsed.
 
     The application finds the `Caller` in the request's state. Paths outside /v1 accept only tokens of all tenants.
 
@@ -61,7 +56,6 @@ class Guard:
         app: ASGIApp = self._app
         try:
             caller = None if path in _OPEN_PATHS else self._caller(path, method, headers)
-            _check_route(scope)
             _check_site(path, method, headers)
             receive = _replay(await read_body(receive), receive)
             scope["state"] = {**scope.get("state", {}), "caller": caller}
@@ -69,12 +63,9 @@ class Guard:
             return
         except TimeoutError:
             why = "the body did not arrive in time"  # its rest could keep the connection open
-            app = _answer(
-                path, RequestRefused(HTTPStatus.REQUEST_TIMEOUT, "too-slow", why, headers={"connection": "close"})
-            )
+            app = _answer(path, RequestRefused(Code.TOO_SLOW, why, headers={"connection": "close"}))
         except TooLarge:
-            why = f"the body has more than {REQUEST_BYTES} bytes"
-            app = _answer(path, RequestRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", why))
+            app = _answer(path, RequestRefused(Code.TOO_LARGE, f"the body has more than {REQUEST_BYTES} bytes"))
         except RequestRefused as refused:
             app = _answer(path, refused)
         await app(scope, receive, send)
@@ -82,69 +73,51 @@ class Guard:
     def _caller(self, path: str, method: str, headers: Headers) -> Caller:
         if not self._tokens.required:
             if not is_loopback_name(headers.get("host", "")):
-                raise _forbidden("unauthorized", "without API_TOKEN, only requests to localhost are served")
+                raise RequestRefused(Code.UNTRUSTED_ORIGIN, "without API_TOKEN, only requests to localhost are served")
             return ANYONE
         sent = headers.getlist("authorization")
         scheme, _, token = sent[0].partition(" ") if len(sent) == 1 else ("", "", "")
         caller = self._tokens.find(token.encode("latin-1")) if scheme.lower() == "bearer" else None
         if caller is None:
             why = "send the header authorization: Bearer <API_TOKEN>, once"
-            raise RequestRefused(HTTPStatus.UNAUTHORIZED, "unauthorized", why, headers=_UNAUTHENTICATED)
+            raise RequestRefused(Code.UNAUTHORIZED, why, headers={"www-authenticate": "Bearer"})
         if not problems.concerns(path):
             needed = "read" if method in _SAFE else "write"
             if caller.tenant is not None or needed not in caller.scopes:
-                raise _forbidden("scope", f"this path needs a token of all tenants with the scope {needed}; see /v1")
+                why = f"this path needs a token of all tenants with the scope {needed}; see /v1"
+                raise RequestRefused(Code.SCOPE, why)
         return caller
-
-
-def _check_route(scope: Scope) -> None:
-    """Raise RequestRefused for a path that is not served, or one without this method, with all methods that it has."""
-
-    def serves(method: str) -> bool:
-        asked = {**scope, "method": method}
-        return any(route.matches(asked)[0] is Match.FULL for route in scope["app"].routes)
-
-    if serves(scope["method"]):
-        return
-    allowed = [each for each in _METHODS if serves(each)]
-    if not allowed:
-        raise RequestRefused(HTTPStatus.NOT_FOUND, "not-found")
-    allow = {"allow": ", ".join(allowed + ["HEAD"] * ("GET" in allowed))}
-    raise RequestRefused(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", headers=allow)
 
 
 def _check_site(path: str, method: str, headers: Headers) -> None:
     """Raise RequestRefused for a request that a page of another site could have made."""
     if method in _SAFE:
         return
-    origin = headers.get("origin")
-    if origin is not None and site_of(origin) != headers.get("host"):
-        raise _forbidden("untrusted-origin", "requests from other sites' pages are refused")
+    if is_foreign(headers):
+        raise RequestRefused(Code.UNTRUSTED_ORIGIN, "requests from other sites' pages are refused")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if not problems.concerns(path):
         if kind not in _JSON:
-            raise RequestRefused(HTTPStatus.BAD_REQUEST, "bad-request", WANTED)
+            raise RequestRefused(Code.BAD_REQUEST, WANTED)
     elif kind not in _PATCHES if method == "PATCH" else method == "POST" and kind not in _JSON:
         why = "send content-type: application/json, and {} as an empty body"
-        raise RequestRefused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", why)
+        raise RequestRefused(Code.UNSUPPORTED_MEDIA_TYPE, why)
 
 
-def site_of(origin: str) -> str | None:
-    """The host and port of a header `Origin`; None if it is malformed."""
+def is_foreign(headers: Headers) -> bool:
+    """Whether the browser reports that a page of another site has made the request."""
+    site, origin = headers.get("sec-fetch-site", "none"), headers.get("origin")
     try:
-        return urlsplit(origin).netloc
+        place = None if origin is None else urlsplit(origin).netloc
     except ValueError:
-        return None
-
-
-def _forbidden(code: Code, why: str) -> RequestRefused:
-    return RequestRefused(HTTPStatus.FORBIDDEN, code, why)
+        return True
+    return site not in {"same-origin", "none"} or place not in {None, headers.get("host")}
 
 
 def _answer(path: str, refused: RequestRefused) -> JSONResponse:
     if problems.concerns(path):
         return problems.document(refused)
-    return _error(refused.status, str(refused), refused.headers)
+    return JSONResponse({"error": str(refused)}, refused.status, refused.headers)
 
 
 def is_loopback_name(host: str) -> bool:
@@ -178,7 +151,3 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return waiting.pop() if waiting else await receive()
 
     return replay
-
-
-def _error(status: int, text: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": text}, status, headers)

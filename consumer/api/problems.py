@@ -1,8 +1,8 @@
 """Problem documents (RFC 9457): the form of every error under /v1. None quotes the request, which may hold a secret."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Annotated, Any
 
 import structlog
 from fastapi.exceptions import RequestValidationError
@@ -27,46 +27,38 @@ log = structlog.get_logger(__name__)
 
 PREFIX = "/v1"
 CONTENT_TYPE = "application/problem+json"
-_URN = "urn:kafka-webhooks:problem:"
 RETRY_AFTER = {"retry-after": "5"}  # seconds
 _MOST_ERRORS = 20  # described in one problem document
 
-Code = Literal[
-    "bad-request",
-    "conflict",
-    "failed",
-    "invalid",
-    "key-reused",
-    "method-not-allowed",
-    "not-found",
-    "scope",
-    "stale",
-    "tenant",
-    "too-large",
-    "too-slow",
-    "unauthorized",
-    "unavailable",
-    "unsupported-media-type",
-    "untrusted-origin",
-]
-TITLES: Mapping[Code, str] = {
-    "bad-request": "The request is malformed",
-    "conflict": "The state of the resource does not allow this",
-    "failed": "The service failed",
-    "invalid": "The request has values that cannot work",
-    "key-reused": "The idempotency key was used with another request",
-    "method-not-allowed": "The resource has no such method",
-    "not-found": "There is no such resource",
-    "scope": "The token lacks a scope",
-    "stale": "The resource has changed",
-    "tenant": "The token is of another tenant",
-    "too-large": "The request is too large",
-    "too-slow": "The request did not arrive in time",
-    "unauthorized": "A token is required",
-    "unavailable": "The database or Kafka does not answer",
-    "unsupported-media-type": "The body must be JSON",
-    "untrusted-origin": "The request comes from another site",
-}
+
+class Code(Enum):
+    """The kinds of problems: the status of the answer, and the title."""
+
+    BAD_REQUEST = 400, "The request is malformed"
+    UNAUTHORIZED = 401, "A token is required"
+    SCOPE = 403, "The token lacks a scope"
+    TENANT = 403, "The token is of another tenant"
+    UNTRUSTED_ORIGIN = 403, "The request comes from another site"
+    NOT_FOUND = 404, "There is no such resource"
+    METHOD_NOT_ALLOWED = 405, "The resource has no such method"
+    TOO_SLOW = 408, "The request did not arrive in time"
+    CONFLICT = 409, "The state of the resource does not allow this"
+    STALE = 412, "The resource has changed"
+    TOO_LARGE = 413, "The request is too large"
+    UNSUPPORTED_MEDIA_TYPE = 415, "The body must be JSON"
+    INVALID = 422, "The request has values that cannot work"
+    KEY_REUSED = 422, "The idempotency key was used with another request"
+    FAILED = 500, "The service failed"
+    BUSY = 503, "The service has too much to do"
+    UNAVAILABLE = 503, "The database or Kafka does not answer"
+
+    def __init__(self, status: int, title: str) -> None:
+        self.status, self.title = status, title
+
+    @property
+    def urn(self) -> str:
+        """Identifies the kind in a problem document."""
+        return f"urn:kafka-webhooks:problem:{self.name.lower().replace('_', '-')}"
 
 
 class Mistake(BaseModel):
@@ -83,8 +75,8 @@ class Mistake(BaseModel):
 class Problem(BaseModel):
     """A problem document (RFC 9457)."""
 
-    type: Annotated[str, Field(description="Identifies the kind of problem.", examples=[f"{_URN}invalid"])]
-    title: Annotated[str, Field(examples=[TITLES["invalid"]])]
+    type: Annotated[str, Field(description="Identifies the kind of problem.", examples=[Code.INVALID.urn])]
+    title: Annotated[str, Field(examples=[Code.INVALID.title])]
     status: Annotated[int, Field(examples=[422])]
     detail: Annotated[str | None, Field(description="This problem, in words.", examples=[None])] = None
     errors: Annotated[list[Mistake] | None, Field(description="The values that cannot work.")] = None
@@ -94,11 +86,10 @@ class Problem(BaseModel):
 
 
 class RequestRefused(Exception):
-    """Ends a request with a problem document."""
+    """Ends a request with a problem document, or with a page that shows the text."""
 
     def __init__(
         self,
-        status: int,
         code: Code,
         detail: str | None = None,
         *,
@@ -106,9 +97,9 @@ class RequestRefused(Exception):
         headers: Mapping[str, str] | None = None,
         owed: int | None = None,
     ) -> None:
-        super().__init__(detail or TITLES[code])
-        self.status, self.code, self.detail = status, code, detail
-        self.errors, self.headers, self.owed = tuple(errors), headers, owed
+        super().__init__(detail or code.title)
+        self.code, self.detail, self.status = code, detail, code.status
+        self.errors, self.headers, self.owed = errors, headers, owed
 
 
 def concerns(path: str) -> bool:
@@ -119,8 +110,8 @@ def concerns(path: str) -> bool:
 def document(refused: RequestRefused) -> JSONResponse:
     """The response that describes the problem."""
     content = Problem(
-        type=_URN + refused.code,
-        title=TITLES[refused.code],
+        type=refused.code.urn,
+        title=refused.code.title,
         status=refused.status,
         detail=refused.detail,
         errors=list(refused.errors) or None,
@@ -147,97 +138,58 @@ def problem_of(error: Exception) -> RequestRefused:
         case RequestRefused():
             return error
         case HTTPException():  # the framework refuses by itself: no such path, no such method, not JSON
-            code: Code = _CODES.get(error.status_code, "bad-request")
-            return RequestRefused(error.status_code, code, headers=error.headers)
+            code = next((each for each in Code if each.status == error.status_code), Code.BAD_REQUEST)
+            return RequestRefused(code, headers=error.headers)
         case RequestValidationError():
             return _of_validation(error.errors())
         case DatabaseUnavailable() | SQLAlchemyError():
             reason = unavailable(error)
             log.error("a request failed in the database", reason=str(reason or type(error).__name__), exc_info=error)
             if reason is not None:
-                return RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", headers=RETRY_AFTER)
-    return _of_package(error) or RequestRefused(HTTPStatus.INTERNAL_SERVER_ERROR, "failed")
+                return RequestRefused(Code.UNAVAILABLE, headers=RETRY_AFTER)
+    return _of_package(error) or RequestRefused(Code.FAILED)
 
 
 def _of_package(error: Exception) -> RequestRefused | None:
     """The problem of an error that a package below raises on purpose."""
-    if isinstance(error, InvalidSubscription | InvalidReplay):
-        index = error.index if isinstance(error, InvalidReplay) else None
-        example = f"; for example {error.example}" if isinstance(error, InvalidSubscription) and error.example else ""
-        place = [each for each in (error.option, index) if each is not None]
-        return invalid(Mistake(pointer=pointer(*place), detail=f"{error.why}{example}"))
-    if isinstance(error, NotFound):  # without its number: another tenant's answer must be the same
-        return RequestRefused(HTTPStatus.NOT_FOUND, "not-found", f"there is no such {error.what}{error.why}")
-    if isinstance(error, Conflict | SettingsError):
-        owed = error.owed if isinstance(error, DeliveriesOwed) else None
-        return RequestRefused(HTTPStatus.CONFLICT, "conflict", str(error), owed=owed)
-    if isinstance(error, KafkaUnavailable):
-        return RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", str(error), headers=RETRY_AFTER)
+    match error:
+        case InvalidSubscription():
+            return invalid(error.why + (f"; for example {error.example}" if error.example else ""), error.option)
+        case InvalidReplay():
+            return invalid(error.why, error.option, error.index)
+        case NotFound():  # without its number: another tenant's answer must be the same
+            return RequestRefused(Code.NOT_FOUND, f"there is no such {error.what}{error.why}")
+        case Conflict() | SettingsError():
+            owed = error.owed if isinstance(error, DeliveriesOwed) else None
+            return RequestRefused(Code.CONFLICT, str(error), owed=owed)
+        case KafkaUnavailable():
+            return RequestRefused(Code.UNAVAILABLE, str(error), headers=RETRY_AFTER)
     return None
 
 
 def _of_validation(errors: Sequence[Mapping[str, Any]]) -> RequestRefused:
-    """The problem of a request that does not fit its models, from Pydantic's errors."""
+    """The problem of a request that does not fit its models, from Pydantic's errors, whose texts quote no value."""
     if any(error["type"] == "json_invalid" for error in errors):
-        return RequestRefused(HTTPStatus.BAD_REQUEST, "bad-request", "the body is not JSON")
+        return RequestRefused(Code.BAD_REQUEST, "the body is not JSON")
     if any(error["loc"][0] == "path" for error in errors):
-        return RequestRefused(HTTPStatus.NOT_FOUND, "not-found")
-    return invalid(*_mistakes(errors[:_MOST_ERRORS]))
+        return RequestRefused(Code.NOT_FOUND)
+    return RequestRefused(Code.INVALID, errors=[_mistake(each) for each in errors[:_MOST_ERRORS]])
 
 
-def invalid(*mistakes: Mistake) -> RequestRefused:
-    """The problem of values that cannot work."""
-    return RequestRefused(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", errors=mistakes)
+def _mistake(error: Mapping[str, Any]) -> Mistake:
+    kind, *place = error["loc"]
+    name = pointer(*place) if kind == "body" else str(place[0] if place else kind)
+    bounded = name[:200].encode("ascii", "backslashreplace").decode()
+    member = {"body": "pointer", "header": "header"}.get(kind, "parameter")
+    return Mistake(detail=error["msg"], **{member: bounded})
+
+
+def invalid(detail: str, *place: object) -> RequestRefused:
+    """The problem of a value that cannot work, at this place in the body; None in it is left out."""
+    return RequestRefused(Code.INVALID, errors=[Mistake(pointer=pointer(*place), detail=detail)])
 
 
 def pointer(*parts: object) -> str:
-    """The JSON Pointer of a place in the body."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
-
-
-_CODES: Mapping[int, Code] = {
-    HTTPStatus.NOT_FOUND: "not-found",
-    HTTPStatus.METHOD_NOT_ALLOWED: "method-not-allowed",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too-large",
-}
-
-
-def _mistakes(errors: Sequence[Mapping[str, Any]]) -> Iterator[Mistake]:
-    for error in errors:
-        kind, *place = error["loc"]
-        detail = _in_words(error)
-        if kind == "body":
-            yield Mistake(pointer=_bounded(pointer(*place)), detail=detail)
-        elif kind == "header":
-            yield Mistake(header=_bounded(str(place[0])), detail=detail)
-        else:
-            yield Mistake(parameter=_bounded(str(place[0] if place else kind)), detail=detail)
-
-
-def _bounded(text: str) -> str:
-    return text[:200].encode("ascii", "backslashreplace").decode()
-
-
-def _in_words(error: Mapping[str, Any]) -> str:
-    """Pydantic's error in words that do not quote the value."""
-    return _WORDS.get(error["type"], "has a value of another kind").format(**error.get("ctx", {}))
-
-
-_WORDS: Mapping[str, str] = {
-    "missing": "is missing",
-    "extra_forbidden": "is unknown",
-    "string_type": "must be a text",
-    "string_too_long": "is too long; at most {max_length} characters are kept",
-    "string_too_short": "is too short",
-    "string_pattern_mismatch": "does not fit {pattern}",
-    "too_long": "has too many members; at most {max_length} are taken",
-    **dict.fromkeys(("enum", "literal_error"), "must be {expected}"),
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le}",
-    "less_than": "must be below {lt}",
-    "list_type": "must be an array",
-    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
-    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "must be a whole number"),
-    **dict.fromkeys(("float_type", "finite_number"), "must be a number"),
-    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "must be an object"),
-}
+    """The JSON Pointer of a place in the body (RFC 6901)."""
+    escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in parts if part is not None)
+    return "".join(f"/{part}" for part in escaped)

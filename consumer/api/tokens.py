@@ -1,17 +1,15 @@
 """The tokens of the HTTP API, from a file of their hashes (API_TOKENS_FILE).
 
-The file is TOML, because Python reads it without a further package, a line holds a whole token, a line can be commented
-out, and an error names its line:
+The file is TOML, with a line for each token:
 
     grafana = { sha256 = "9f86d0…", scopes = ["read"] }
     acme = { sha256 = "60303a…", scopes = ["read", "write", "secrets"], tenant = "acme" }
 
-A token has 256 random bits, which no one can guess, so its hash needs neither a salt nor the slowness of bcrypt: these
-protect passwords, which can be guessed. A request costs microseconds, where bcrypt would take a tenth of a second of
-CPU, for each wrong token too.
+A token has 256 random bits, so its hash needs neither a salt nor the slowness of bcrypt, which protect passwords.
 """
 
 import hmac
+import json
 import os
 import re
 import secrets
@@ -86,7 +84,10 @@ def check_name(name: str) -> None:
 
 def parse(text: str) -> Tokens:
     """The tokens of a file's text. Raises ValueError, with the line or the name of the token at fault."""
-    entries = _ENTRIES.validate_python(_table(text))
+    try:
+        entries = _ENTRIES.validate_python(tomllib.loads(text))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     for name in entries:
         check_name(name)
     tokens = {
@@ -96,13 +97,6 @@ def parse(text: str) -> Tokens:
     if len(tokens) != len(entries):
         raise ValueError("two names have the same token")
     return tokens
-
-
-def _table(text: str) -> Mapping[str, object]:
-    try:
-        return tomllib.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
 
 
 def find(tokens: Tokens, token: bytes) -> Caller | None:
@@ -125,14 +119,9 @@ def line_of(name: str, token: str, scopes: Iterable[str], tenant: str | None) ->
     check_name(name)
     if unknown := [scope for scope in scopes if scope not in SCOPES]:
         raise ValueError(f"there is no scope {unknown[0]}; there are {', '.join(SCOPES)}")
-    of = "" if tenant is None else f", tenant = {_quoted(_tenant(tenant))}"
-    listed = ", ".join(_quoted(scope) for scope in scopes)
-    return f"{name} = {{ sha256 = {_quoted(sha256(token.encode()).hexdigest())}, scopes = [{listed}]{of} }}"
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    of = "" if tenant is None else f", tenant = {json.dumps(_tenant(tenant))}"  # JSON's texts are TOML's too
+    digest = sha256(token.encode()).hexdigest()
+    return f'{name} = {{ sha256 = "{digest}", scopes = {json.dumps([*scopes])}{of} }}'
 
 
 class TokenFile:
@@ -148,8 +137,7 @@ class TokenFile:
         self._seen: object = None
         if path is not None:
             try:
-                self._seen = _version(path)
-                self._tokens = self._read(path)
+                self._seen, self._tokens = _version(path), self._read(path)
             except ValueError as error:
                 raise SettingsError(f"API_TOKENS_FILE: {path}: {error}") from None
 
@@ -179,24 +167,23 @@ class TokenFile:
 
     def all(self) -> Tokens:
         """The present tokens."""
-        if self._path is not None:
-            self._refresh(self._path)
-        return self._tokens
-
-    def _refresh(self, path: str) -> None:
+        path = self._path
+        if path is None:
+            return self._tokens
         try:
             version: object = _version(path)
         except ValueError as error:
             version = str(error)
-        if version == self._seen:
-            return
-        self._seen = version
-        try:
-            self._tokens = self._read(path)
-        except ValueError as error:
-            log.error("the file of tokens cannot be used; the last good ones stay valid", file=path, reason=str(error))  # noqa: TRY400 (a traceback says no more)
-        else:
-            log.info("the file of tokens is read again", file=path, tokens=len(self._tokens))
+        if version != self._seen:
+            self._seen = version
+            try:
+                self._tokens = self._read(path)
+            except ValueError as error:
+                why = "the file of tokens cannot be used; the last good ones stay valid"
+                log.error(why, file=path, reason=str(error))  # noqa: TRY400 (a traceback says no more)
+            else:
+                log.info("the file of tokens is read again", file=path, tokens=len(self._tokens))
+        return self._tokens
 
     def _read(self, path: str) -> Tokens:
         try:

@@ -17,7 +17,6 @@ from consumer.matching.destinations import rules_of
 from consumer.ops.changes import Changes, Deployment, command_line_actor
 from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.repository import Subscribed
-from consumer.subscriptions.tls import described
 from consumer.telemetry.logs import configure_logging
 
 IdArgument = Annotated[int, typer.Argument(metavar="ID", parser=row_id)]
@@ -97,7 +96,7 @@ def json_of(item: Subscribed) -> dict[str, object]:
         "disabled_reason": item.disabled_reason,
         "secrets": item.secrets,
         "credentials": list(item.credentials),
-        "tls": None if item.tls is None else described(item.tls),
+        "tls": None if item.tls is None else item.tls.as_json(),
         "verified": item.verified,
         "problems": [problem.as_json() for problem in item.problems],
         "failing_since": item.failing_since.isoformat() if item.failing_since else None,

@@ -1,19 +1,27 @@
 """Puts the console together, and in front of the API."""
 
+from functools import partial
 from http import HTTPStatus
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.responses import RedirectResponse
+from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from consumer.api.backing import Backing
 from consumer.api.tokens import TokenFile
 from consumer.console import deliveries, events, overview, replays, subscriptions
-from consumer.console.app import BASE, Frame, Said
-from consumer.console.reference import PATH, reference_page
+from consumer.console.app import BASE, HEADERS, Frame, Said
+from consumer.console.rendering import environment
 from consumer.console.session import SignOuts
+from consumer.ops.overview import shared
+
+REFERENCE = "/reference"  # Swagger UI, which shows /openapi.json
+REFERENCE_HEADERS = HEADERS | {
+    "content-security-policy": HEADERS["content-security-policy"].replace("img-src 'self'", "img-src 'self' data:"),
+    "cache-control": "no-cache",
+}
 
 SAID = {
     "created": Said("Subscribed.", more="Workers send it events within WEBHOOK_SUBSCRIPTION_CACHE."),
@@ -37,15 +45,14 @@ def with_console(api: FastAPI, backing: Backing, tokens: TokenFile) -> ASGIApp:
     """
     backing, where = backing._replace(tokens=tokens), backing.deployment
     assert backing.look is not None  # noqa: S101 (the command sets it)
-    live = overview.Live(backing, backing.look)
+    live = shared(partial(overview.values, backing, backing.look))
     frame = Frame(tokens, SAID, SignOuts(where.engine), where.clock)
-    pages = (subscriptions, events, deliveries, replays)
+    pages = (each for module in (subscriptions, events, deliveries, replays) for each in module.ROUTES)
     console = frame.app(
-        [*overview.routes(live, where.group), *(route for page in pages for route in page.routes(backing))],
-        [overview.stream(live, frame)],
+        [*overview.routes(live, where.group), *(each._replace(page=partial(each.page, backing)) for each in pages)]
     )
-
-    description = reference_page()
+    # It needs no token, as /openapi.json needs none.
+    reference = HTMLResponse(environment(BASE).get_template("reference.html").render(), headers=REFERENCE_HEADERS)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
@@ -55,12 +62,12 @@ def with_console(api: FastAPI, backing: Backing, tokens: TokenFile) -> ASGIApp:
             await RedirectResponse(f"{BASE}/", HTTPStatus.SEE_OTHER)(scope, receive, send)
         elif path.startswith(f"{BASE}/"):
             await console({**scope, "root_path": BASE}, receive, send)
-        elif path == PATH:
-            await description.handle(scope, receive, send)
+        elif path == REFERENCE:
+            await reference(scope, receive, send)
         else:
             await api(scope, receive, send)
 
-    compressing = GZipMiddleware(app, compresslevel=5, exclude_content_types=())  # the live part too
+    compressing = GZipMiddleware(app, compresslevel=5)
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         own = scope["type"] == "http" and Headers(scope=scope).get("sec-fetch-site", "none") in {"same-origin", "none"}

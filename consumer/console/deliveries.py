@@ -1,19 +1,19 @@
 """The search of stored deliveries, and the page of a delivery."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
 from http import HTTPStatus
 from urllib.parse import urlencode
 
 from starlette.responses import Response
 
 from consumer.api.backing import Backing
-from consumer.console.app import BASE, PageRoute, Refusal, Visit, to
-from consumer.console.rendering import row_of, whole
+from consumer.api.problems import Code, RequestRefused
+from consumer.console.app import BASE, PageRoute, Visit, to
+from consumer.console.rendering import whole
 from consumer.console.subscriptions import Pager
 from consumer.errors import InvalidPosition
-from consumer.ledger.admin import DeliveryQuery, StoredDetail
+from consumer.ledger.admin import DeliveryQuery, StoredDelivery
 from models import Status
 
 PAGE = 50
@@ -22,27 +22,19 @@ _STATES = (("", "any"), *((status.value, status.value) for status in Status))
 _REDELIVERABLE = {"parked", "held", "exhausted"}
 
 
-def routes(backing: Backing) -> list[PageRoute]:
-    """The pages and forms of deliveries."""
-    return [
-        PageRoute("/deliveries", partial(_search, backing)),
-        PageRoute("/deliveries/{id:number}", partial(_show, backing)),
-        PageRoute("/deliveries/redeliver", partial(_redeliver, backing), "write", post=True),
-    ]
-
-
 def _search(backing: Backing, visit: Visit) -> Response:
     asked = {
         name: visit.query.get(name, "").strip() for name in ("state", "subscription", "event_type", "since", "until")
     }
     position = visit.query.get("position") or None
-    wrong, rows, following = None, [], None
+    wrong, following = None, None
+    rows: Sequence[StoredDelivery] = ()
     try:
         found = backing.search(visit.caller, _query(asked), PAGE, position)
     except (ValueError, InvalidPosition) as error:
         wrong = str(error)
     else:
-        rows, following = [row_of(each) for each in found.deliveries], found.position
+        rows, following = found.deliveries, found.position
     filters = {name: value for name, value in asked.items() if value}
     here = f"{BASE}/deliveries?"
     return visit.render(
@@ -89,43 +81,29 @@ def _moment(text: str) -> float | None:
 
 
 def _show(backing: Backing, visit: Visit) -> Response:
-    found = backing.deployment.delivery(int(visit.path["id"]), visit.caller.tenant)
-    item, event = found
-    body = event.body
+    item, event = backing.deployment.delivery(int(visit.path["id"]), visit.caller.tenant)
+    failures = [("First failure", item.first)] if item.first != item.last else []
     return visit.render(
         "delivery.html",
-        it={
-            **row_of(item)._asdict(),
-            "redeliverable": item.status in _REDELIVERABLE,
-            "size": f"{len(body):,}",
-            "cut": f"{SHOWN:,}" if len(body) > SHOWN else None,
-            "body": body[:SHOWN].decode(errors="replace"),
-            "facts": list(_facts(found)),
-            "failures": [
-                (title, failure)
-                for title, failure in (("First failure", item.first), ("Last failure", item.last))
-                if failure is not None and (title == "Last failure" or item.first != item.last)
-            ],
-        },
+        it=item,
+        event=event,
+        redeliverable=item.status in _REDELIVERABLE,
+        shown=SHOWN,
+        body=event.body[:SHOWN].decode(errors="replace"),
+        failures=[(title, each) for title, each in (*failures, ("Last failure", item.last)) if each is not None],
     )
-
-
-def _facts(found: StoredDetail) -> Iterator[tuple[str, object]]:
-    item, event = found
-    yield "webhook-id", item.webhook_id
-    yield "record", f"{item.record.topic}[{item.record.partition}] @ {item.record.offset}"
-    yield "key", "none" if event.key is None else event.key.decode(errors="backslashreplace")
-    yield "content-type", event.content_type
-    yield "tenant", event.tenant or "none"
-    yield "attempts", item.attempt
-    if item.replay:
-        yield "replay", item.replay
-    yield "group", item.group
 
 
 def _redeliver(backing: Backing, visit: Visit) -> Response:
     ids = {number for text in visit.form.getlist("id") if (number := whole(text)) is not None}
     if not ids:
-        raise Refusal(HTTPStatus.BAD_REQUEST, "Select the deliveries first.")
+        raise RequestRefused(Code.BAD_REQUEST, "Select the deliveries first.")
     marked = backing.changes(visit.caller).redeliver_these(ids)
     return to("/deliveries", "redelivered" if len(marked) == len(ids) else "redelivered_partly")
+
+
+ROUTES = (
+    PageRoute("/deliveries", _search),
+    PageRoute("/deliveries/{id:number}", _show),
+    PageRoute("/deliveries/redeliver", _redeliver, "write", post=True),
+)

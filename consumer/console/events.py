@@ -1,24 +1,23 @@
 """Pages about all tenants' events: recent attempts, one event, event types, dead letters and operational events."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from functools import partial
-from http import HTTPStatus
+from collections.abc import Mapping
+from urllib.parse import quote
 
 import orjson
 from starlette.responses import Response
 
 from consumer.api.backing import Backing, of_all_tenants
+from consumer.api.problems import Code, RequestRefused
 from consumer.config.settings import KafkaSettings
-from consumer.console.app import PageRoute, Refusal, Visit, to
-from consumer.console.rendering import attempt_row, event_path, stored_state, whole
+from consumer.console.app import PageRoute, Visit, to
+from consumer.console.rendering import whole
 from consumer.errors import WebhooksError
 from consumer.events.attempt import DELIVERED
 from consumer.intake.record import Unreadable
 from consumer.intake.topics import consumes
 from consumer.ledger import admin
 from consumer.ops import dead_letters, events
-from consumer.ops.events import FoundEvent
 from consumer.subscriptions.health import named_types
 
 SHOWN = 100  # attempts, or stored deliveries, on a page
@@ -28,31 +27,19 @@ TYPES, ATTEMPTS = 200, 10_000
 _PLACE = ("topic", "partition", "offset")
 
 
-def routes(backing: Backing) -> list[PageRoute]:
-    """The pages and forms of events."""
-    return [
-        PageRoute("/events", partial(_recent, backing)),
-        PageRoute("/events/{topic}/{partition:number}/{offset:number}", partial(_show, backing)),
-        PageRoute("/dead-letters", partial(_dead_letters, backing)),
-        PageRoute("/dead-letters/publish", partial(_publish, backing), "write", post=True),
-        PageRoute("/audit", partial(_audit, backing)),
-        PageRoute("/types", partial(_types, backing)),
-    ]
-
-
 def _recent(backing: Backing, visit: Visit) -> Response:
     of_all_tenants(visit.caller)
     asked = {name: visit.query.get(name, "").strip() for name in ("webhook_id", *_PLACE)}
     partition, offset = whole(asked["partition"]), whole(asked["offset"])
     if asked["topic"] and partition is not None and offset is not None:
-        return to(event_path(asked["topic"], partition, offset))
+        return to(f"/events/{quote(asked['topic'], safe='')}/{partition}/{offset}")
     history, wanted = backing.history, asked["webhook_id"]
     rows = [] if history is None else history.recent(None, SHOWN, lambda each: wanted in {"", each.webhook_id})
     return visit.render(
         "events.html",
         asked=asked,
         on=history is not None,
-        rows=[attempt_row(each) for each in rows],
+        rows=rows,
     )
 
 
@@ -61,10 +48,10 @@ def _show(backing: Backing, visit: Visit) -> Response:
     place = topic, partition, offset = visit.path["topic"], int(visit.path["partition"]), int(visit.path["offset"])
     kafka, names, read_event = backing.replayed()
     if not consumes(kafka, names)(topic):
-        raise Refusal(HTTPStatus.NOT_FOUND, f"No worker consumes {topic}: it is not one of KAFKA_TOPICS.")
+        raise RequestRefused(Code.NOT_FOUND, f"No worker consumes {topic}: it is not one of KAFKA_TOPICS.")
     found = events.find(kafka, read_event, *place)
     if found is None:
-        raise Refusal(HTTPStatus.NOT_FOUND, f"{topic}[{partition}] has no record at offset {offset} any more.")
+        raise RequestRefused(Code.NOT_FOUND, f"{topic}[{partition}] has no record at offset {offset} any more.")
     where, history = backing.deployment, backing.history
     attempts = (
         []
@@ -72,44 +59,21 @@ def _show(backing: Backing, visit: Visit) -> Response:
         else history.recent(None, SHOWN, lambda each: (each.topic, each.partition, each.offset) == place)
     )
     stored = admin.of_record(where.engine, where.group, *place)
-    value = found.record.value or b""
+    headers = found.record.headers
     return visit.render(
         "event.html",
-        it={
-            "title": found.event.type if found.event else "No event",
-            "place": f"{topic}[{partition}] @ {offset}",
-            "reason": found.reason,
-            "at": found.record.timestamp / 1000,
-            "size": len(value),
-            "cut": len(value) > BODY,
-            "body": value[:BODY].decode(errors="backslashreplace"),
-            "facts": list(_facts(found)),
-            "headers": list(_headers(found)),
-        },
+        found=found,
+        value=found.record.value or b"",
+        headers=() if headers is None or isinstance(headers, Unreadable) else headers,
+        most=BODY,
         on=history is not None,
-        attempts=[attempt_row(each) for each in attempts],
+        attempts=attempts,
         stored=[
-            {"id": row, "subscription_id": subscription, "state": stored_state(status)}
+            {"id": row, "subscription_id": subscription, "status": status}
             for subscription, (row, status) in sorted(stored.items())[:SHOWN]
         ],
         stored_in_all=len(stored),
     )
-
-
-def _facts(found: FoundEvent) -> Iterator[tuple[str, object]]:
-    record, event = found.record, found.event
-    if event is not None:
-        yield "webhook-id", event.webhook_id
-        yield "content-type", event.content_type
-        yield "tenant", event.tenant or "none"
-    yield "key", "none" if record.key is None else record.key.decode(errors="backslashreplace")
-
-
-def _headers(found: FoundEvent) -> Iterator[tuple[str, str]]:
-    headers = found.record.headers
-    if headers is not None and not isinstance(headers, Unreadable):
-        for name, value in headers:
-            yield name, "null" if value is None else value.decode(errors="backslashreplace")
 
 
 def _dead_letters(backing: Backing, visit: Visit) -> Response:
@@ -125,16 +89,7 @@ def _dead_letters(backing: Backing, visit: Visit) -> Response:
     return visit.render(
         "dead_letters.html",
         topic=kafka.dead_letter_topic,
-        rows=[
-            {
-                **letter._asdict(),
-                "published": again.get((letter.partition, letter.offset)),
-                "place": f"{kafka.dead_letter_topic}[{letter.partition}] @ {letter.offset}",
-                "key": letter.key.decode(errors="backslashreplace") if letter.key else None,
-                "value": letter.value.decode(errors="backslashreplace"),
-            }
-            for letter in found
-        ],
+        rows=[(letter, again.get((letter.partition, letter.offset))) for letter in found],
         fault=fault,
     )
 
@@ -143,7 +98,7 @@ def _publish(backing: Backing, visit: Visit) -> Response:
     of_all_tenants(visit.caller)
     partition, offset = whole(visit.form.get("partition", "")), whole(visit.form.get("offset", ""))
     if partition is None or offset is None:
-        raise Refusal(HTTPStatus.BAD_REQUEST, "The form does not name a dead letter.")
+        raise RequestRefused(Code.BAD_REQUEST, "The form does not name a dead letter.")
     dead_letters.publish_again(backing.changes(visit.caller), _kafka_of(backing), partition, offset)
     return to("/dead-letters", "published")
 
@@ -151,20 +106,12 @@ def _publish(backing: Backing, visit: Visit) -> Response:
 def _audit(backing: Backing, visit: Visit) -> Response:
     of_all_tenants(visit.caller)
     kafka = _kafka_of(backing)
-    rows, fault = [], None
+    found, fault = [], None
     try:
         found = events.audit(kafka, OPERATIONS)
     except WebhooksError as error:
         fault = str(error)
-    else:
-        rows = [
-            {
-                **entry._asdict(),
-                "summary": _summary(entry),
-                "data": orjson.dumps(entry.data, option=orjson.OPT_INDENT_2).decode(),
-            }
-            for entry in found
-        ]
+    rows = [(entry, _summary(entry), orjson.dumps(entry.data, option=orjson.OPT_INDENT_2).decode()) for entry in found]
     return visit.render("audit.html", topic=kafka.operations_topic, rows=rows, fault=fault)
 
 
@@ -205,5 +152,15 @@ def _types(backing: Backing, visit: Visit) -> Response:
 
 def _kafka_of(backing: Backing) -> KafkaSettings:
     if backing.kafka is None:
-        raise Refusal(HTTPStatus.NOT_FOUND, "Set KAFKA_BOOTSTRAP_SERVERS for this process, as workers have it.")
+        raise RequestRefused(Code.NOT_FOUND, "Set KAFKA_BOOTSTRAP_SERVERS for this process, as workers have it.")
     return backing.kafka
+
+
+ROUTES = (
+    PageRoute("/events", _recent),
+    PageRoute("/events/{topic}/{partition:number}/{offset:number}", _show),
+    PageRoute("/dead-letters", _dead_letters),
+    PageRoute("/dead-letters/publish", _publish, "write", post=True),
+    PageRoute("/audit", _audit),
+    PageRoute("/types", _types),
+)

@@ -2,20 +2,17 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import quote
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 
-from consumer.console.charts import Bar
 from consumer.events.attempt import DELIVERED, Attempt
 from consumer.events.event import utc
 from consumer.http.urls import redact_url, without_addresses
-from consumer.ledger.admin import StoredDelivery
 from consumer.ops.attempts import Minute, Tried
 from consumer.subscriptions.repository import Subscribed
 
@@ -80,22 +77,27 @@ def iso(at: float) -> str:
     return utc(at).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def text(value: bytes | None) -> str:
+    """Bytes of a producer; those that are not UTF-8 are escaped."""
+    return "none" if value is None else value.decode(errors="backslashreplace")
+
+
 def static_names() -> dict[str, str]:
     """The static files, each with its name in a page: a digest in it lets browsers keep it for good."""
     return {
-        path.name: f"{path.stem}-{sha256(path.read_bytes()).hexdigest()[:12]}{path.suffix}"
+        path.name: f"{path.name}?{sha256(path.read_bytes()).hexdigest()[:12]}"
         for path in sorted(STATIC.iterdir())
         if path.suffix in {".css", ".js", ".svg"}
     }
 
 
 @pass_context
-def _for_visitor(context: Context, text: str | None) -> str | None:
+def for_visitor(context: Context, error: str | None) -> str | None:
     """A text about a connection, without addresses for a visitor of a tenant."""
-    return without_addresses(text) if text and context["session"].tenant is not None else text
+    return without_addresses(error) if error and context["session"].tenant is not None else error
 
 
-def environment(base: str, clock: Callable[[], float] = time.time, **names: object) -> Environment:
+def environment(base: str, clock: Callable[[], float] = time.time, pages: Sequence[object] = ()) -> Environment:
     """The templates. `base` is the path under which the console is served, without a slash at its end."""
     files = static_names()
     found = Environment(
@@ -105,47 +107,11 @@ def environment(base: str, clock: Callable[[], float] = time.time, **names: obje
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: Mapping[str, Callable[..., str]] = {
-        "number": number,
-        "percent": percent,
-        "seconds": seconds,
-        "span": span,
-        "iso": iso,
-        "ago": lambda at: ago(at, clock()),
-    }
-    found.filters.update(filters, for_visitor=_for_visitor, state=state_of, reason=reason_of)
-    found.globals.update(names, base=base, static=lambda name: f"{base}/static/{files[name]}")
+    formats = (text, number, percent, seconds, span, iso, for_visitor, redact_url)
+    parts = (state_of, reason_of, stored_state, outcome_of, place_of)
+    found.filters.update({each.__name__: each for each in (*formats, *parts)}, ago=lambda at: ago(at, clock()))
+    found.globals.update(base=base, pages=pages, static=lambda name: f"{base}/static/{files[name]}")
     return found
-
-
-class DeliveryRow(NamedTuple):
-    """A stored delivery in a table."""
-
-    id: int
-    event_type: str
-    place: str
-    subscription_id: int
-    url: str
-    state: Badge
-    attempts: int
-    next_at: float | None
-    error: str | None
-
-
-class AttemptRow(NamedTuple):
-    """An attempt in a table."""
-
-    at: float
-    state: Badge
-    subscription_id: int
-    event_type: str
-    event_path: str
-    webhook_id: str
-    attempt: int
-    took: float
-    status: str
-    error: str | None
-    response: str | None
 
 
 def state_of(item: Subscribed, tried: Tried | None = None) -> Badge:
@@ -196,46 +162,12 @@ def stored_state(status: str) -> Badge:
     return Badge(status, _OF_STATUS.get(status, ""))
 
 
-def row_of(item: StoredDelivery) -> DeliveryRow:
-    """A stored delivery for a table."""
-    topic, partition, offset, _ = item.record
-    return DeliveryRow(
-        item.id,
-        item.event_type,
-        f"{topic}[{partition}] @ {offset}",
-        item.subscription_id,
-        redact_url(item.url),
-        stored_state(item.status),
-        item.attempt,
-        item.next_attempt_at if item.status == "parked" else None,
-        item.last.error if item.last else None,
-    )
+def place_of(record: Any) -> str:
+    """The place of a record, or of what has its place, in Kafka."""
+    return f"{record.topic}[{record.partition}] @ {record.offset}"
 
 
-def event_path(topic: str, partition: int, offset: int) -> str:
-    """The path of an event's page below the console."""
-    return f"/events/{quote(topic, safe='')}/{partition}/{offset}"
-
-
-def attempt_row(item: Attempt) -> AttemptRow:
-    """An attempt for a table."""
+def outcome_of(item: Attempt) -> Badge:
+    """The outcome of an attempt."""
     kind = "good" if item.outcome == DELIVERED else "bad" if item.outcome == "exhausted" else "warn"
-    status = "no answer" if item.status is None else f"status {item.status}"
-    return AttemptRow(
-        item.at,
-        Badge(item.outcome, kind),
-        item.subscription_id,
-        item.event_type,
-        event_path(item.topic, item.partition, item.offset),
-        item.webhook_id,
-        item.attempt,
-        item.seconds,
-        status,
-        item.error,
-        item.response,
-    )
-
-
-def by_minute(minutes: Sequence[Minute]) -> list[Bar]:
-    """The columns of a chart of an hour."""
-    return [Bar(each.ok, each.failed, iso(each.at)) for each in minutes]
+    return Badge(item.outcome, kind)

@@ -1,7 +1,6 @@
 """Replays: their progress, and the form that begins one."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -9,7 +8,6 @@ from starlette.responses import Response
 
 from consumer.api.backing import Backing, of_all_tenants
 from consumer.api.tokens import Caller
-from consumer.console import charts
 from consumer.console.app import PageRoute, Visit, to
 from consumer.console.rendering import Badge, whole
 from consumer.errors import Conflict, InvalidReplay, KafkaUnavailable, NotFound, WebhooksError
@@ -43,16 +41,6 @@ class _Wrong(Exception):
         self.field, self.status = field, status
 
 
-def routes(backing: Backing) -> list[PageRoute]:
-    """The page and forms of replays."""
-    return [
-        PageRoute("/replays", partial(_list, backing)),
-        PageRoute("/replays", partial(_start, backing), "write", post=True),
-        PageRoute("/replays/preview", partial(_preview, backing), "write"),
-        PageRoute("/replays/{id:number}/cancel", partial(_cancel, backing), "write", post=True),
-    ]
-
-
 def form_for(backing: Backing, caller: Caller, item: Subscribed) -> Form | None:
     """The form on a subscription's page; None if the visitor can begin no replay to it."""
     if backing.log is None or caller.tenant is not None or "write" not in caller.scopes or not item.enabled:
@@ -79,7 +67,7 @@ def _row(item: Replay, now: float) -> dict[str, object]:
         "subscription_id": item.subscription_id,
         "state": Badge(state, kind),
         "error": item.last_error,
-        "chart": "" if done is None else charts.share(done, f"{done:.0%} read"),
+        "done": done,
         "progress": told,
         "began": item.created_at,
         "by": item.created_by,
@@ -187,3 +175,11 @@ def _cancel(backing: Backing, visit: Visit) -> Response:
     if not cancel(where.engine, visit.caller.actor, number, where.clock()):
         raise Conflict(f"replay {number} has ended already")
     return to("/replays", "cancelled")
+
+
+ROUTES = (
+    PageRoute("/replays", _list),
+    PageRoute("/replays", _start, "write", post=True),
+    PageRoute("/replays/preview", _preview, "write"),
+    PageRoute("/replays/{id:number}/cancel", _cancel, "write", post=True),
+)

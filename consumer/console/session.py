@@ -1,4 +1,4 @@
-"""Sessions of the console: a cookie signed with its token's hash, and a form token for that session.
+"""Sessions of the console: a cookie signed with a key of its token's hash, and a form token for that session.
 
 A session needs no store, so that any API pod serves it: it ends when its token leaves the file, or after LIFETIME. Only
 its early end is stored: a visitor's sign-out.
@@ -25,10 +25,7 @@ COOKIE = "kafka-webhooks"
 LIFETIME = 12 * 3600  # seconds: a shift; less than sign-outs are kept
 PAUSE = 3.0  # seconds: twenty guesses a minute
 LARGEST = 2000  # characters: proxies take heads of answers up to 4 KiB
-NONCE = 16  # bytes
-_MAC = 32
-_ID = 8  # bytes that find the token of a cookie
-_EXPIRY = 8
+_ID = 16  # characters
 
 
 class ConsoleSession(NamedTuple):
@@ -98,10 +95,9 @@ def opened(session: ConsoleSession, cookie: str) -> Mapping[str, Any] | None:
     return told
 
 
-def cookie_of(digest: bytes, now: float, nonce: bytes) -> str:
+def cookie_of(digest: bytes, now: float) -> str:
     """The cookie of a new session; `digest` is the SHA-256 of its token, `now` in unix seconds."""
-    content = _id(digest) + int(now + LIFETIME).to_bytes(_EXPIRY, "big") + nonce
-    return urlsafe_b64encode(content + _mac(digest, b"session", content)).decode()
+    return _id(digest) + _cipher(digest).encrypt_at_time(b"", int(now)).decode()
 
 
 def session_of(cookie: str, tokens: Mapping[bytes, Caller], now: float) -> ConsoleSession | None:
@@ -109,22 +105,28 @@ def session_of(cookie: str, tokens: Mapping[bytes, Caller], now: float) -> Conso
 
     `tokens` are the callers by the SHA-256 of their token.
     """
+    digest = next(
+        (each for each in tokens if hmac.compare_digest(_id(each).encode(), cookie[:_ID].encode(errors="replace"))),
+        None,
+    )
+    if digest is None:
+        return None
     try:
-        value = urlsafe_b64decode(cookie.encode())
-    except ValueError:
-        return None
-    content, mac = value[:-_MAC], value[-_MAC:]
-    if len(content) != _ID + _EXPIRY + NONCE or int.from_bytes(content[_ID : _ID + _EXPIRY], "big") <= now:
-        return None
-    digest = next((each for each in tokens if hmac.compare_digest(_id(each), content[:_ID])), None)
-    if digest is None or not hmac.compare_digest(_mac(digest, b"session", content), mac):
+        _cipher(digest).decrypt_at_time(cookie[_ID:], LIFETIME - 1, int(now))
+        content = urlsafe_b64decode(cookie[_ID:])  # two texts may be the same bytes, and have to be one session
+    except (InvalidToken, ValueError):
         return None
     form, key = (urlsafe_b64encode(_mac(digest, purpose, content)) for purpose in (b"form", b"told"))
     return ConsoleSession(tokens[digest], form.decode(), _mac(digest, b"name", content).hex(), key)
 
 
-def _id(digest: bytes) -> bytes:
-    return _mac(digest, b"id", b"")[:_ID]
+def _id(digest: bytes) -> str:
+    """The beginning of a cookie, which finds its token."""
+    return _mac(digest, b"id", b"").hex()[:_ID]
+
+
+def _cipher(digest: bytes) -> Fernet:
+    return Fernet(urlsafe_b64encode(_mac(digest, b"session", b"")))
 
 
 def _mac(digest: bytes, purpose: bytes, content: bytes) -> bytes:

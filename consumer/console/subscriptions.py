@@ -1,6 +1,6 @@
 """The list of subscriptions, and the page of a subscription."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
@@ -10,17 +10,8 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from consumer.api.backing import Backing, seeing
-from consumer.console import charts
 from consumer.console.app import BASE, PageRoute, Visit, to
-from consumer.console.rendering import (
-    attempt_row,
-    by_minute,
-    reason_of,
-    row_of,
-    state_of,
-    tried_lately,
-    whole,
-)
+from consumer.console.rendering import reason_of, state_of, tried_lately, whole
 from consumer.console.replays import form_for
 from consumer.crypto.keys import receiver_key
 from consumer.errors import InvalidSubscription
@@ -43,27 +34,6 @@ class Pager(NamedTuple):
     first: str | None
     next: str | None
     size: int
-
-
-def routes(backing: Backing) -> list[PageRoute]:
-    """The pages and forms of subscriptions."""
-    read: dict[str, Callable[[Backing, Visit], Response]] = {
-        "/subscriptions": _list,
-        "/subscriptions/new": _new,
-        "/subscriptions/{id:number}": _show,
-    }
-    write: dict[str, Callable[[Backing, Visit], Response]] = {
-        "/subscriptions/new": _create,
-        "/subscriptions/{id:number}/enable": partial(_set_enabled, enabled=True),
-        "/subscriptions/{id:number}/disable": partial(_set_enabled, enabled=False),
-        "/subscriptions/{id:number}/ping": _ping,
-        "/subscriptions/{id:number}/verify": _verify,
-    }
-    return [
-        *(PageRoute(path, partial(page, backing)) for path, page in read.items()),
-        *(PageRoute(path, partial(page, backing), "write", post=True) for path, page in write.items()),
-        PageRoute("/subscriptions/{id:number}/rotate-secret", partial(_rotate, backing), "secrets", post=True),
-    ]
 
 
 def _list(backing: Backing, visit: Visit) -> Response:
@@ -134,13 +104,13 @@ def _show(backing: Backing, visit: Visit) -> Response:
         hour=None
         if minutes is None
         else {
-            "chart": charts.bars(by_minute(minutes), "Attempts in each of the last sixty minutes"),
+            "minutes": minutes,
             "delivered": sum(each.ok for each in minutes),
             "failed": sum(each.failed for each in minutes),
             "most": max(each.ok + each.failed for each in minutes),
         },
-        attempts=[*map(attempt_row, attempts)],
-        stored=[row_of(each) for each in stored.deliveries],
+        attempts=attempts,
+        stored=stored.deliveries,
         form=form_for(backing, caller, item),
         may_ask=backing.ask is not None,
         told=visit.told,
@@ -194,3 +164,16 @@ def _rotate(backing: Backing, visit: Visit) -> Response:
 
 def _path(visit: Visit) -> str:
     return f"/subscriptions/{visit.path['id']}"
+
+
+ROUTES = (
+    PageRoute("/subscriptions", _list),
+    PageRoute("/subscriptions/new", _new),
+    PageRoute("/subscriptions/new", _create, "write", post=True),
+    PageRoute("/subscriptions/{id:number}", _show),
+    PageRoute("/subscriptions/{id:number}/enable", partial(_set_enabled, enabled=True), "write", post=True),
+    PageRoute("/subscriptions/{id:number}/disable", partial(_set_enabled, enabled=False), "write", post=True),
+    PageRoute("/subscriptions/{id:number}/ping", _ping, "write", post=True),
+    PageRoute("/subscriptions/{id:number}/verify", _verify, "write", post=True),
+    PageRoute("/subscriptions/{id:number}/rotate-secret", _rotate, "secrets", post=True),
+)

@@ -54,6 +54,15 @@ class CertificateInfo(NamedTuple):
     not_after: datetime
     fingerprint: str
 
+    def as_json(self) -> dict[str, str]:
+        """The certificate as JSON."""
+        return {
+            "subject": self.subject,
+            "issuer": self.issuer,
+            "expires": self.not_after.isoformat(),
+            "fingerprint": self.fingerprint,
+        }
+
 
 def ca_file(environment: Mapping[str, str] = os.environ) -> str:
     """The authorities that this process trusts: SSL_CERT_FILE or REQUESTS_CA_BUNDLE if set, else certifi's.

@@ -213,7 +213,6 @@ class Changes:
                 secret=secret,
                 algorithm=algorithm,
             )
-            assert rotation is not None, "this transaction holds its row"  # noqa: S101 (for mypy, too)
             until = rotation.previous_until
             change.told = {"kind": "signing", "previous_until": until and until.isoformat()}
         return rotation
@@ -228,7 +227,7 @@ class Changes:
     def remove_credentials(self, subscription_id: int) -> int:
         """Remove all credentials; returns their number."""
         with self._change(subscription_id, ROTATED) as change:
-            removed = secrets.remove_credentials(change.connection, subscription_id) or 0
+            removed = secrets.remove_credentials(change.connection, subscription_id)
             change.told = {"removed": removed} if removed else {}
         return removed
 
@@ -348,7 +347,7 @@ def _shown(item: Subscribed | None) -> dict[str, Any] | None:
         "disabled_reason": item.disabled_reason,
         "secrets": item.secrets,
         "credentials": list(item.credentials),
-        "tls": None if item.tls is None else tls.described(item.tls),
+        "tls": None if item.tls is None else item.tls.as_json(),
         "verified": item.verified,
     }
 

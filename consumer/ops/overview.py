@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Engine
 
@@ -20,6 +20,8 @@ from consumer.ops.cluster import Lag, group_lag
 from consumer.subscriptions import health
 from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.health import FailingSubscription, ListedSubscription, ProblematicSubscriptions
+
+T = TypeVar("T")
 
 MOST_COUNTED = 10_000  # deliveries of a state or of a subscription; beyond, a count only says that there are more
 LISTED = 20  # subscriptions of each kind
@@ -121,22 +123,28 @@ def overview(
 
 
 def shared(
-    look: Callable[[], Overview], monotonic: Callable[[], float] = time.monotonic, fresh: float = FRESH
-) -> Callable[[], Overview]:
-    """A `look` that takes the overview anew if the last one is older than `fresh` seconds. Callers may be threads.
+    look: Callable[[], T], monotonic: Callable[[], float] = time.monotonic, fresh: float = FRESH
+) -> Callable[[], T]:
+    """A `look` that is repeated if the last one is older than `fresh` seconds. Callers may be threads.
 
-    Callers that come meanwhile share it, so that many callers cost the database as much as one.
+    Callers that come meanwhile get the last one, so that many callers cost the database as much as one, and no thread
+    waits for a slow look but the first ones.
     """
     lock = Lock()
-    last: tuple[float, Overview] | None = None
+    last: tuple[float, T] | None = None
 
-    def shared_look() -> Overview:
+    def shared_look() -> T:
         nonlocal last
-        with lock:
+        known = last
+        if not lock.acquire(blocking=known is None) and known is not None:
+            return known[1]
+        try:
             if last is None or monotonic() - last[0] >= fresh:
                 taken = look()
                 last = monotonic(), taken
             return last[1]
+        finally:
+            lock.release()
 
     return shared_look
 

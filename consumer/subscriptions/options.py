@@ -67,7 +67,7 @@ class Option(NamedTuple):
 
     `parse` turns the stored value into the option's; the text of its ValueError continues a sentence that begins with
     the column's name, and `effect` is the effect of that error. `default` is the database's default; None: null, or no
-    default if the column is `required`.
+    default if the column is `required`. `choices`: the only values, if there are few.
     """
 
     parse: Callable[[Any], Any]
@@ -75,6 +75,7 @@ class Option(NamedTuple):
     example: str
     default: str | None = None
     required: bool = False
+    choices: tuple[str, ...] = ()
 
     @property
     def nullable(self) -> bool:
@@ -151,29 +152,23 @@ def _plain(number: float) -> str:
     return f"{number:.3f}".rstrip("0").rstrip(".") if isinstance(number, float) else str(number)
 
 
-def _one_of(*words: str) -> Callable[[Any], str]:
+def _one_of(words: tuple[str, ...], effect: Effect, example: str, default: str) -> Option:
     def parse(value: Any) -> str:
         if value not in words:
             raise ValueError(f"is {value!r:.40}; it must be {', '.join(words[:-1])} or {words[-1]}")
         return str(value)
 
-    return parse
-
-
-def _is_utf_8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return False
-    return True
+    return Option(parse, effect, example, default, choices=words)
 
 
 def _text(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
     """Let `parse` see only valid text that is not blank; SQLite keeps bytes in any column."""
 
     def parse_text(value: Any) -> Any:
-        if not isinstance(value, str) or not _is_utf_8(value):
-            raise ValueError("is not text")
+        try:
+            value.encode()
+        except (AttributeError, UnicodeEncodeError):  # bytes, a number, or a lone surrogate
+            raise ValueError("is not text") from None
         if value.isspace():
             raise ValueError("is blank")
         return parse(value)
@@ -192,7 +187,7 @@ OPTIONS: Mapping[str, Option] = {
     "tenant": Option(_text(parse_tenant), Effect.UNMATCHED, "acme", "*"),
     "topics": Option(_text(_topics), Effect.UNMATCHED, "orders,users"),
     "event_filter": Option(_text(compile_filter), Effect.STORED, "data.amount > 100"),
-    "payload_format": Option(_one_of(*get_args(PayloadFormat)), Effect.STORED, "standard", "record"),
+    "payload_format": _one_of(get_args(PayloadFormat), Effect.STORED, "standard", "record"),
     "projection": Option(_text(compile_projection), Effect.STORED, '{"id": data.id}'),
     "batch_size": Option(_whole(1, LARGEST_BATCH), Effect.STORED, "100"),
     "batch_wait_ms": Option(_whole(0, LONGEST_BATCH_WAIT, " milliseconds"), Effect.DEFAULT, "500"),
@@ -200,9 +195,9 @@ OPTIONS: Mapping[str, Option] = {
     "signature_header": Option(_text(_hex_header), Effect.STORED, "X-Hub-Signature-256", "x-webhook-signature"),
     "signature_prefix": Option(_text(parse_prefix), Effect.STORED, "sha256="),
     "gzip_above": Option(_whole(0, LARGEST_BODY, " bytes"), Effect.DEFAULT, "1024"),
-    "http_version": Option(_one_of("1.1", "2"), Effect.DEFAULT, "2", "1.1"),
+    "http_version": _one_of(("1.1", "2"), Effect.DEFAULT, "2", "1.1"),
     "timeout_seconds": Option(_number(LEAST_NUMBER, LONGEST_TIMEOUT, " seconds"), Effect.DEFAULT, "5"),
-    "ordering": Option(_one_of("none", "key"), Effect.STORED, "key", "none"),
+    "ordering": _one_of(("none", "key"), Effect.STORED, "key", "none"),
     "max_in_flight": Option(_whole(1, MOST_IN_FLIGHT), Effect.DEFAULT, "20"),
     "rate_limit": Option(_number(LEAST_NUMBER, MOST_NUMBER, " a second"), Effect.STORED, "50"),
     "retry_schedule": Option(_text(_waits), Effect.DEFAULT, "5s,5m,1h"),
@@ -266,7 +261,7 @@ def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     if unknown := given.keys() - OPTIONS.keys():
         raise InvalidSubscription(f"there is no option {', '.join(sorted(unknown))}; there are {', '.join(OPTIONS)}")
-    values = {name: _or_default(given.get(name), option.default) for name, option in OPTIONS.items()}
+    values = {name: option.default if given.get(name) is None else given[name] for name, option in OPTIONS.items()}
     for name, value in values.items():
         _check_fits(name, value)
     _, problems = read(values)
@@ -274,10 +269,6 @@ def completed(given: Mapping[str, Any]) -> dict[str, Any]:
         name, why, effect = problems[0]
         raise InvalidSubscription(why, name, None if effect is Effect.UNUSED else OPTIONS[name].example)
     return values
-
-
-def _or_default(value: Any, default: str | None) -> Any:
-    return default if value is None else value
 
 
 def _check_fits(name: str, value: Any) -> None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, case, delete, func, insert, select, update
 
@@ -226,7 +226,7 @@ def page(
         if not found:
             return ()
         shown = _found(connection, any_of(Subscription.id.expression, found))
-    return _subscribed(shown, vault, rules, clock)
+    return tuple(item for item, _ in _read(shown, vault, rules, clock))
 
 
 def count_enabled(engine: Engine) -> int:
@@ -246,7 +246,7 @@ def get(
     """The subscription of this id, or None."""
     with reading(bind) as connection:
         found = _found(connection, Subscription.id == subscription_id)
-    return next(iter(_subscribed(found, vault, rules, clock)), None)
+    return next((item for item, _ in _read(found, vault, rules, clock)), None)
 
 
 def get_endpoint(
@@ -260,11 +260,7 @@ def get_endpoint(
     """A subscription and its Endpoint, or None. `default` signs if it has no signing secret of its own."""
     with reading(engine) as connection:
         found = _found(connection, Subscription.id == subscription_id)
-    if not found.rows:
-        return None
-    now, identity = datetime.fromtimestamp(clock(), UTC), found.tls.get(subscription_id)
-    endpoint, _ = endpoint_of(found.rows, default, vault.decrypt, now, rules, identity)
-    return _subscribed(found, vault, rules, clock)[0], endpoint
+    return next(_read(found, vault, rules, clock, default), None)
 
 
 def set_enabled(bind: Engine | Connection, subscription_id: int, enabled: bool, reason: str | None = None) -> bool:  # noqa: FBT001 (reads as what it sets)
@@ -318,17 +314,13 @@ def _in_state(state: State | None) -> list[ColumnElement[bool]]:
             return [Subscription.enabled == 1, Subscription.failing_since.is_not(None)]
 
 
-class _Found(NamedTuple):
-    """Rows of subscriptions, one for each secret, and their TLS by id."""
-
-    rows: Sequence[Row[*tuple[Any, ...]]]
-    tls: Mapping[int, StoredTls]
+_Found = tuple[Sequence[Row[*tuple[Any, ...]]], Mapping[int, StoredTls]]  # a row for each secret, and TLS by id
 
 
 def _found(connection: Connection, condition: ColumnElement[bool]) -> _Found:
     shown = Subscription.enabled, Subscription.disabled_reason, Subscription.created_at
     rows = connection.execute(endpoint_rows(*shown).where(condition)).all()
-    return _Found(rows, stored_tls(connection, rows))
+    return rows, stored_tls(connection, rows)
 
 
 def _check_url(rules: Rules, url: str) -> None:
@@ -349,29 +341,33 @@ def _sharing(row: Row[*tuple[Any, ...]], kinds: Sequence[str]) -> OptionProblem 
     return OptionProblem("secret", f"this subscription shares WEBHOOK_SECRET with others, and {why}", Effect.SENT)
 
 
-def _subscribed(found: _Found, vault: Vault | None, rules: Rules, clock: Callable[[], float]) -> tuple[Subscribed, ...]:
+def _read(
+    found: _Found,
+    vault: Vault | None,
+    rules: Rules,
+    clock: Callable[[], float],
+    default: tuple[SigningKey, ...] = (),
+) -> Iterator[tuple[Subscribed, Endpoint]]:
     decrypt, now = (vault or Vault()).decrypt, datetime.fromtimestamp(clock(), UTC)
-    shown = []
-    for subscription_id, group in groupby(found.rows, attrgetter("subscription_id")):
+    rows, identities = found
+    for subscription_id, group in groupby(rows, attrgetter("subscription_id")):
         mine = list(group)
-        row, tls = mine[0], found.tls.get(subscription_id)
-        _, problems = endpoint_of(mine, (), decrypt, now, rules, tls)
+        row, tls = mine[0], identities.get(subscription_id)
+        endpoint, problems = endpoint_of(mine, default, decrypt, now, rules, tls)
         kinds = [each.kind for each in mine if each.kind is not None]
         if not problems and (sharing := _sharing(row, kinds)) is not None:
             problems = (sharing,)
-        shown.append(
-            Subscribed(
-                subscription_id,
-                bool(row.enabled),
-                row.disabled_reason,
-                None if row.created_at in (None, UNREADABLE) else row.created_at.replace(tzinfo=UTC),
-                None if row.failing_since == UNREADABLE else row.failing_since,
-                written(row),
-                kinds.count("signing"),
-                tuple(sorted({*kinds} - {"signing"})),
-                None if tls is None else summary_of(tls),
-                problems,
-                row.verified_url is not None and row.verified_url == row.url,
-            )
+        item = Subscribed(
+            subscription_id,
+            bool(row.enabled),
+            row.disabled_reason,
+            None if row.created_at in (None, UNREADABLE) else row.created_at.replace(tzinfo=UTC),
+            None if row.failing_since == UNREADABLE else row.failing_since,
+            written(row),
+            kinds.count("signing"),
+            tuple(sorted({*kinds} - {"signing"})),
+            None if tls is None else summary_of(tls),
+            problems,
+            row.verified_url is not None and row.verified_url == row.url,
         )
-    return tuple(shown)
+        yield item, endpoint

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute
@@ -20,7 +20,7 @@ from models.base import BEFORE_IDS
 from models.subscription import SECRET_LENGTH
 
 Credential = Literal["basic", "bearer", "header", "oauth2", "plugin"]
-CREDENTIALS = ("basic", "bearer", "header", "oauth2", "plugin")
+CREDENTIALS = get_args(Credential)
 _BATCH = 200  # rows read in one statement and changed in one transaction
 _FORGOTTEN = timedelta(days=1)  # a secret is deleted so long after its expiry, because a worker's clock may be behind
 _TICK = timedelta(microseconds=1)  # the resolution of the column
@@ -138,25 +138,22 @@ def rotate(
     now: datetime,
     secret: str | None = None,
     algorithm: Algorithm | None = None,
-) -> Rotation | None:
+) -> Rotation:
     """Sign with `secret`, or a new random one, from now on. Previous secrets keep signing for `overlap`.
 
-    Returns None if there is no such subscription. A subscription without signing secrets of its own gets copies of
-    `default`, the deployment's secrets (newest first), which keep signing for `overlap`; SettingsError if that overlap
-    is wanted and `default` is empty. `algorithm` is that of a random secret; None: that of the newest secret.
+    The caller's transaction holds the subscription's row. A subscription without signing secrets of its own gets copies
+    of `default`, the deployment's secrets (newest first), which keep signing for `overlap`; SettingsError if that
+    overlap is wanted and `default` is empty. `algorithm` is that of a random secret; None: that of the newest secret.
     InvalidSubscription for an invalid `secret`, and if more than MOST_SIGNING secrets would sign.
     """
-    until = now + overlap
+    until, owner = now + overlap, Owner(subscription_id, "signing")
+    mine = (SubscriptionSecret.subscription_id == subscription_id, SubscriptionSecret.kind == "signing")
     with writing(bind) as connection:
-        if not lock(connection, subscription_id):
-            return None
-        mine = (SubscriptionSecret.subscription_id == subscription_id, SubscriptionSecret.kind == "signing")
         before = connection.execute(
             select(SubscriptionSecret.secret, SubscriptionSecret.created_at, SubscriptionSecret.expires_at)
             .where(*mine)
             .order_by(SubscriptionSecret.created_at.desc(), SubscriptionSecret.id.desc())
         ).all()
-        owner = Owner(subscription_id, "signing")
         text = secret
         if text is None:
             text = generate(algorithm or _algorithm([row.secret for row in before] or default, owner, vault))
@@ -164,9 +161,8 @@ def rotate(
         created_at = max([now, *(min(row.created_at, _LAST - _TICK) + _TICK for row in before)])
         rows: list[tuple[str, datetime, datetime | None]] = [(stored_of(text, owner, vault), created_at, None)]
         if before:
-            connection.execute(
-                delete(SubscriptionSecret).where(*mine, SubscriptionSecret.expires_at <= now - _FORGOTTEN)
-            )
+            ended = SubscriptionSecret.expires_at <= now - _FORGOTTEN
+            connection.execute(delete(SubscriptionSecret).where(*mine, ended))
             later = or_(SubscriptionSecret.expires_at.is_(None), SubscriptionSecret.expires_at > until)
             connection.execute(update(SubscriptionSecret).where(*mine, later).values(expires_at=until))
         elif overlap:
@@ -176,27 +172,23 @@ def rotate(
                     "its own. Set it to the workers' value, so that it keeps signing until the overlap ends, or use "
                     "--overlap 0"
                 )
-            rows += [
-                (stored_of(each, owner, vault), created_at - place * _TICK, until)
-                for place, each in enumerate(default, 1)
-            ]
+            copies = enumerate(default, 1)
+            rows += [(stored_of(each, owner, vault), created_at - place * _TICK, until) for place, each in copies]
         if overlap and len(rows) + sum(row.expires_at is None or row.expires_at > now for row in before) > MOST_SIGNING:
             raise InvalidSubscription(_TOO_MANY_SECRETS)
-        connection.execute(
-            insert(SubscriptionSecret),
-            [
-                {"subscription_id": subscription_id, "secret": stored, "created_at": at, "expires_at": end}
-                for stored, at, end in rows
-            ],
-        )
+        new = [
+            {"subscription_id": subscription_id, "secret": stored, "created_at": at, "expires_at": end}
+            for stored, at, end in rows
+        ]
+        connection.execute(insert(SubscriptionSecret), new)
     ends = [min(row.expires_at or until, until) for row in before] or [until]
     return Rotation(text, max(ends) if max(ends) > now else None)
 
 
 def set_credential(
     bind: Engine | Connection, subscription_id: int, kind: Credential, text: str, vault: Vault, now: datetime
-) -> bool:
-    """Send the credential `text` to the receiver from now on. False if there is no such subscription.
+) -> None:
+    """Send the credential `text` to the receiver from now on; the caller's transaction holds the subscription's row.
 
     A header replaces one of its name; the other kinds replace each other.
     InvalidSubscription for a text that is not valid for its kind, and for a header too many.
@@ -204,8 +196,6 @@ def set_credential(
     stored = stored_of(text, Owner(subscription_id, kind), vault)
     name = parse_header(text)[0].lower() if kind == "header" else None
     with writing(bind) as connection:
-        if not lock(connection, subscription_id):
-            return False
         before = _credentials(connection, subscription_id)
         replaced = [
             row.id
@@ -217,14 +207,11 @@ def set_credential(
         _delete(connection, replaced)
         row = {"subscription_id": subscription_id, "kind": kind, "secret": stored, "created_at": now}
         connection.execute(insert(SubscriptionSecret), [row])
-    return True
 
 
-def remove_credentials(bind: Engine | Connection, subscription_id: int) -> int | None:
-    """Remove all credentials. Returns their number, or None if there is no such subscription."""
+def remove_credentials(bind: Engine | Connection, subscription_id: int) -> int:
+    """Remove all credentials. Returns their number."""
     with writing(bind) as connection:
-        if not lock(connection, subscription_id):
-            return None
         found = [row.id for row in _credentials(connection, subscription_id)]
         _delete(connection, found)
     return len(found)

@@ -1,7 +1,7 @@
 """Reads and writes `webhook_tls`: subscriptions' client certificates with their keys, and their authorities."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from consumer.crypto.vault import ENCRYPTED, Decrypt, Owner, Vault
 from consumer.database.engine import reading, writing
 from consumer.database.statements import any_of
 from consumer.errors import InvalidSubscription
-from consumer.subscriptions.secrets import Reencrypted, Unopened, lock, pages
+from consumer.subscriptions.secrets import Reencrypted, Unopened, pages
 from models import SubscriptionTls
 from models.base import BEFORE_IDS
 
@@ -74,6 +74,14 @@ class TlsSummary(NamedTuple):
     certificate: CertificateInfo | None
     authorities: tuple[CertificateInfo, ...]
 
+    def as_json(self) -> dict[str, object]:
+        """The certificates as JSON: none is confidential."""
+        own = self.certificate
+        return {
+            "certificate": None if own is None else own.as_json(),
+            "authorities": [each.as_json() for each in self.authorities],
+        }
+
 
 def summary_of(row: StoredTls) -> TlsSummary:
     """The certificates of a row, for display."""
@@ -81,36 +89,17 @@ def summary_of(row: StoredTls) -> TlsSummary:
     return TlsSummary(chain[0] if chain else None, _readable(row.authorities))
 
 
-def described(summary: TlsSummary) -> dict[str, object]:
-    """A summary as JSON: no certificate is confidential."""
-    own = summary.certificate
-    return {
-        "certificate": None if own is None else _described(own),
-        "authorities": [_described(each) for each in summary.authorities],
-    }
+def set_tls(bind: Engine | Connection, subscription_id: int, given: TlsIdentity, vault: Vault, now: datetime) -> None:
+    """Use these certificates from now on; a part that is None stays as it is.
 
-
-def _described(info: CertificateInfo) -> dict[str, object]:
-    return {
-        "subject": info.subject,
-        "issuer": info.issuer,
-        "expires": info.not_after.isoformat(),
-        "fingerprint": info.fingerprint,
-    }
-
-
-def set_tls(bind: Engine | Connection, subscription_id: int, given: TlsIdentity, vault: Vault, now: datetime) -> bool:
-    """Use these certificates from now on; a part that is None stays as it is. False if there is no such subscription.
-
-    Raises InvalidSubscription for an identity that cannot be used, or whose certificate is not valid at `now`.
+    The caller's transaction holds the subscription's row. Raises InvalidSubscription for an identity that cannot be
+    used, or whose certificate is not valid at `now`.
     """
     mine = SubscriptionTls.subscription_id == subscription_id
     with writing(bind) as connection:
-        if not lock(connection, subscription_id):
-            return False
         row = connection.execute(select(*_COLUMNS).where(mine)).first()
         try:
-            merged = given if row is None else _merged(identity_of(_kept(StoredTls(*row), given), vault.decrypt), given)
+            merged = given if row is None else _merged(StoredTls(*row), given, vault)
             usable(merged)
         except ValueError as error:
             raise InvalidSubscription(f"tls: {error}") from None
@@ -127,21 +116,15 @@ def set_tls(bind: Engine | Connection, subscription_id: int, given: TlsIdentity,
             connection.execute(insert(SubscriptionTls), [{"subscription_id": subscription_id, **values}])
         else:
             connection.execute(update(SubscriptionTls).where(mine).values(values))
-    return True
 
 
-def _kept(row: StoredTls, given: TlsIdentity) -> StoredTls:
-    """The parts of a row that stay; a part that is replaced need not be usable. A certificate comes with its key."""
-    own = given.certificate is None and given.private_key is None
-    return StoredTls(
-        row.subscription_id,
-        row.certificate if own else None,
-        row.private_key if own else None,
-        row.authorities if given.authorities is None else None,
-    )
-
-
-def _merged(kept: TlsIdentity, given: TlsIdentity) -> TlsIdentity:
+def _merged(row: StoredTls, given: TlsIdentity, vault: Vault) -> TlsIdentity:
+    """The given parts, and those of a row that stay; a part that is replaced need not be usable."""
+    if given.certificate or given.private_key:  # a certificate comes with its key
+        row = replace(row, certificate=None, private_key=None)
+    if given.authorities:
+        row = replace(row, authorities=None)
+    kept = identity_of(row, vault.decrypt)
     return TlsIdentity(
         given.certificate or kept.certificate,
         given.private_key or kept.private_key,

@@ -1,7 +1,7 @@
 """The admin HTTP API, over real connections and with fuzzing."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -9,51 +9,33 @@ from urllib.parse import urljoin
 
 import pytest
 import requests
-from cryptography.fernet import Fernet
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
-from consumer.api.app import create_app
-from consumer.api.backing import Backing
 from consumer.api.guard import REQUEST_BYTES
 from consumer.api.tokens import TokenFile
-from consumer.config.settings import DatabaseSettings, RuleSettings
+from consumer.config.settings import DatabaseSettings
 from consumer.crypto.keys import parse_secret
 from consumer.crypto.vault import Vault
 from consumer.database.engine import create_engine
-from consumer.http.server import BackgroundServer, listen
 from consumer.ledger import outbox
 from consumer.matching.catalog import find_endpoints
-from consumer.matching.destinations import resolving_rules_of
-from consumer.ops.changes import Deployment
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint_row import Rules
-from models import Subscription, SubscriptionSecret
-from tests.api.v1_kit import GROUP
-from tests.databases import on_oracle
-from tests.oracle_emulator import OracleEmulator, OracleError
+from tests.api.v1_kit import GROUP, make_api
 
 GOOD: dict[str, Any] = {"url": "https://example.com/hooks", "eventType": "user.created"}
 OPEN = Rules()
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., str]]:
-    servers: dict[tuple[object, ...], BackgroundServer] = {}
+def serve() -> Callable[..., str]:
+    """Starts the API on a database, with a token if one is given, and returns its URL."""
 
-    def start(engine: Engine, token: str | None = None, *, vault: Vault | None = None, rules: Rules = OPEN) -> str:
-        key = engine, token, vault, rules
-        if key not in servers:
-            backing = Backing(Deployment(engine, GROUP, vault or Vault(), rules))
-            app = create_app(backing, TokenFile(None, token))
-            servers[key] = BackgroundServer(app, listen("127.0.0.1", 0), "api")
-        return f"http://127.0.0.1:{servers[key].port}"
+    def start(engine: Engine, token: str | None = None, rules: Rules = OPEN, **more: Any) -> str:
+        return make_api(engine, TokenFile(None, token), rules, **more).url
 
-    yield start
-    for server in servers.values():
-        server.close()
+    return start
 
 
 def register(url: str, body: Any = None, **options: Any) -> tuple[int, dict[str, str]]:
@@ -62,79 +44,31 @@ def register(url: str, body: Any = None, **options: Any) -> tuple[int, dict[str,
 
 
 def test_a_registration_as_in_the_tutorial(serve: Callable[..., str], engine: Engine) -> None:
-    """A url and an event type or pattern make a subscription; the answer is the tutorial's, also without a secret."""
+    """A url and an event type or pattern make a subscription, to which `Location` leads, as in the tutorial."""
     asked = (GOOD, {**GOOD, "eventType": "order.*", "ownSecret": False})
     for body in asked:
         answer = requests.post(f"{serve(engine)}/register-webhook", json=body, timeout=60)
         assert (answer.status_code, answer.text) == (201, '{"message":"Webhook registered successfully"}')
+        assert requests.get(urljoin(answer.url, answer.headers["location"]), timeout=60).json()["url"] == body["url"]
     for row, body in zip(repository.walk(engine), asked, strict=True):
         assert (row.url, row.event_type, row.secrets, row.state) == (body["url"], body["eventType"], 0, "enabled")
     told = [event for _, event, _ in outbox.pending(engine, GROUP, 10)]
     assert [(event.type, event.data["actor"]) for event in told] == [("subscription.created", "api:local")] * 2
 
 
-def test_the_answer_has_the_location(serve: Callable[..., str], engine: Engine) -> None:
-    """The body is still the tutorial's; `Location` leads to the subscription, shown without secrets."""
-    url = serve(engine)
-    answer = requests.post(f"{url}/register-webhook", json=GOOD | {"ownSecret": True}, timeout=60)
-    (row,) = repository.walk(engine)
-    assert answer.headers["location"] == f"/subscriptions/{row.id}"
-    assert row.created_at is not None
-    there = requests.get(urljoin(answer.url, answer.headers["location"]), timeout=60)
-    shown = {
-        "id": row.id,
-        "url": "https://example.com/hooks",
-        "eventType": "user.created",
-        "tenant": "*",
-        "enabled": True,
-        "disabledReason": None,
-        "failingSince": None,
-        "createdAt": row.created_at.isoformat().replace("+00:00", "Z"),
-    }
-    assert (there.status_code, there.json()) == (200, shown)
-    repository.set_enabled(engine, row.id, enabled=False, reason="moving")
-    with engine.begin() as connection:
-        connection.execute(update(Subscription).values(url="https://user:s3cret@example.com/", tenant="acme"))
-    again = requests.get(f"{url}/subscriptions/{row.id}", timeout=60)
-    assert again.json() == shown | {
-        "url": "…@example.com/",
-        "tenant": "acme",
-        "enabled": False,
-        "disabledReason": "moving",
-    }
-
-
-@pytest.mark.parametrize("path", ["2", "0", "-1", "x", "1.5", "9223372036854775808", "9" * 5000, "%20", "1/secrets"])
-def test_an_unknown_subscription_is_a_404(serve: Callable[..., str], engine: Engine, path: str) -> None:
-    """Any other text instead of an id is a 404 too."""
-    repository.add(engine, GOOD["url"], "a")
-    answer = requests.get(f"{serve(engine)}/subscriptions/{path}", timeout=60)
-    assert (answer.status_code, set(answer.json())) == (404, {"error"})
-
-
-def test_reading_needs_the_same_rights_as_registering(serve: Callable[..., str], engine: Engine) -> None:
-    """The token, or a loopback host name, is checked before the look-up."""
-    repository.add(engine, GOOD["url"], "a")
-    path = "subscriptions/1"
-    assert requests.get(f"{serve(engine, 'secret-token')}/{path}", timeout=60).status_code == 401
-    headers = {"authorization": "Bearer secret-token"}
-    assert requests.get(f"{serve(engine, 'secret-token')}/{path}", headers=headers, timeout=60).status_code == 200
-    assert requests.get(f"{serve(engine)}/{path}", headers={"host": "evil.example"}, timeout=60).status_code == 403
-
-
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({}, "url is missing; eventType is missing"),
-        ({"url": "https://example.com"}, "eventType is missing"),
-        ({"url": 1, "eventType": "a"}, "url must be a string"),
-        ({"url": "https://example.com", "eventType": None}, "eventType must be a string"),
+        ({}, "url: Field required; eventType: Field required"),
+        ({"url": "https://example.com"}, "eventType: Field required"),
+        ({"url": 1, "eventType": "a"}, "url: Input should be a valid string"),
+        ({"url": "https://example.com", "eventType": None}, "eventType: Input should be a valid string"),
         ({"url": "https://example.com", "eventType": ""}, "event_type: is empty"),
         ({"url": "https://example.com", "eventType": "order.*.paid"}, "write order.* (one segment below order)"),
         ({"url": "ftp://example.com", "eventType": "a"}, "https://"),
-        ({"url": "https://example.com", "eventType": "a", "tenant": "acme"}, '{"url": …, "eventType": …}'),
-        ({**GOOD, "ownSecret": "true"}, "ownSecret must be true or false"),
-        ({**GOOD, "own_secret": True}, '"ownSecret": true'),
+        ({"url": "https://example.com", "eventType": "a", "tenant": "acme"}, "tenant: Extra inputs"),
+        ({**GOOD, "ownSecret": "true"}, "ownSecret: Input should be a valid boolean"),
+        ({**GOOD, "own_secret": True}, "own_secret: Extra inputs"),
         ([], "JSON object"),
         ("text", "JSON object"),
     ],
@@ -147,50 +81,27 @@ def test_bad_input_is_explained(serve: Callable[..., str], engine: Engine, body:
     assert tuple(repository.walk(engine)) == ()
 
 
-@pytest.mark.parametrize(
-    ("target", "setting"),
-    [
-        ("http://example.com/h", "WEBHOOK_ALLOW_HTTP"),
-        ("https://localhost/h", "WEBHOOK_ALLOW_NETWORKS"),  # by its address
-        ("https://nowhere.invalid/h", None),
-    ],
-)
-def test_the_settings_rules_refuse(serve: Callable[..., str], engine: Engine, target: str, setting: str | None) -> None:
-    """The answer is a 400 that names the setting.
-
-    A name that does not resolve is accepted: the receiver may come later.
-    """
-    rules = resolving_rules_of(RuleSettings())
-    with capture_logs():
-        status, answer = register(serve(engine, rules=rules), {**GOOD, "url": target})
-    assert status == (201 if setting is None else 400)
-    assert setting is None or (answer["error"].startswith("url: ") and setting in answer["error"])
-    assert len(tuple(repository.walk(engine))) == (setting is None)
+def test_the_settings_rules_refuse(serve: Callable[..., str], engine: Engine) -> None:
+    """The answer is a 400 with the rule's reason."""
+    url = serve(engine, refusal=lambda _: "WEBHOOK_ALLOW_NETWORKS has to allow its address")
+    status, answer = register(url)
+    assert (status, answer["error"]) == (400, "url: WEBHOOK_ALLOW_NETWORKS has to allow its address")
+    assert tuple(repository.walk(engine)) == ()
 
 
-@pytest.mark.parametrize("encrypted", [False, True])
-def test_an_own_secret_is_shown_once(serve: Callable[..., str], engine: Engine, *, encrypted: bool) -> None:
-    """It is in the answer only, not in the log and, with an encryption key, not in the table."""
-    vault = Vault(Fernet.generate_key().decode() if encrypted else "")
-    url = serve(engine, vault=vault, rules=Rules(own_secret=True))
+def test_an_own_secret_is_shown_once(serve: Callable[..., str], engine: Engine) -> None:
+    """It is in the answer only, not in the log, and signs."""
     with capture_logs() as logs:
-        answers = [
-            requests.post(f"{url}/register-webhook", json={**GOOD, "ownSecret": True}, timeout=60) for _ in range(2)
-        ]
-    assert [answer.status_code for answer in answers] == [201, 201]
-    assert {answer.headers["cache-control"] for answer in answers} == {"no-store"}
-    told = [answer.json() for answer in answers]
-    assert [each.keys() for each in told] == [{"message", "secret"}] * 2
-    assert {each["message"] for each in told} == {"Webhook registered successfully"}
-    keys = [parse_secret(each["secret"]) for each in told]
-    assert len({*keys}) == 2
-    assert [len(key) for key in keys] == [32, 32]
-    found = find_endpoints(engine, [("user.created", None)], (b"shared",), vault.decrypt)["user.created", None]
-    assert [endpoint.secrets for endpoint in found] == [(key,) for key in keys]
-    with engine.connect() as connection:
-        stored = connection.execute(select(SubscriptionSecret.secret)).scalars().all()
-    assert all(each.startswith("fernet:" if encrypted else "whsec_") for each in stored)
-    assert not any(each["secret"] in str(logs) for each in told)
+        answer = requests.post(
+            f"{serve(engine, rules=Rules(own_secret=True))}/register-webhook",
+            json=GOOD | {"ownSecret": True},
+            timeout=60,
+        )
+    assert (answer.status_code, answer.headers["cache-control"]) == (201, "no-store")
+    secret = answer.json()["secret"]
+    (endpoint,) = find_endpoints(engine, [("user.created", None)], (b"shared",), Vault().decrypt)["user.created", None]
+    assert endpoint.secrets == (parse_secret(secret),)
+    assert secret not in str(logs)
 
 
 def test_an_own_secret_can_be_required(serve: Callable[..., str], engine: Engine) -> None:
@@ -228,14 +139,6 @@ def test_a_page_of_another_site_registers_nothing(
     assert answer.status_code == status
 
 
-def test_malformed_json(serve: Callable[..., str], engine: Engine) -> None:
-    """A body that is not JSON is a 400."""
-    answer = requests.post(
-        f"{serve(engine)}/register-webhook", b"{", headers={"content-type": "application/json"}, timeout=60
-    )
-    assert (answer.status_code, answer.json()) == (400, {"error": "the body is not JSON"})
-
-
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize(("more", "status"), [(0, 400), (1, 413)])
 def test_the_body_is_bounded(
@@ -270,7 +173,7 @@ def test_a_token_is_required(serve: Callable[..., str], engine: Engine) -> None:
 def test_two_tokens_are_none(serve: Callable[..., str], engine: Engine) -> None:
     """A proxy in front may have checked the other one."""
     client = HTTPConnection(serve(engine, "secret-token").removeprefix("http://"), timeout=60)
-    client.putrequest("GET", "/subscriptions/1")
+    client.putrequest("GET", "/v1/subscriptions/1")
     for token in ("secret-token", "another"):
         client.putheader("authorization", f"Bearer {token}")
     client.endheaders()
@@ -294,26 +197,7 @@ def test_a_failing_database_is_the_tutorials_500(serve: Callable[..., str], tmp_
     for engine in (empty, absent):
         with capture_logs():
             assert register(serve(engine)) == (500, {"error": "Failed to register webhook"})
-            looked = requests.get(f"{serve(engine)}/subscriptions/1", timeout=60)
-            assert (looked.status_code, looked.json()) == (500, {"error": "Failed to look the subscription up"})
         engine.dispose()
-
-
-@on_oracle
-@pytest.mark.parametrize(
-    "fault", [{"drop": "before"}, {"error": OracleError(1012, "not logged on")}, {"error": OracleError(60, "deadlock")}]
-)
-def test_a_lost_session_is_a_500_and_then_works(
-    serve: Callable[..., str], engine: Engine, emulator: OracleEmulator, fault: dict[str, Any]
-) -> None:
-    """Only one request fails: other connections of the pool and the next request work."""
-    url = serve(engine)
-    assert register(url)[0] == 201
-    emulator.inject("INSERT INTO webhook_subscriptions", **fault)
-    with capture_logs():  # formatting a traceback through the driver for the terminal takes seconds
-        assert register(url)[0] == 500
-    assert register(url)[0] == 201
-    assert len(tuple(repository.walk(engine))) == 2
 
 
 def test_errors_are_json(serve: Callable[..., str], engine: Engine) -> None:
@@ -326,31 +210,3 @@ def test_errors_are_json(serve: Callable[..., str], engine: Engine) -> None:
     ):
         assert answer.status_code == status
         assert set(answer.json()) == {"error"}
-
-
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=5,
-)
-registrations = st.fixed_dictionaries(
-    {},
-    optional={
-        "url": anything | st.from_regex(r"https?://[^\s]{0,40}"),
-        "eventType": anything | st.just("a"),
-        "ownSecret": anything,
-    },
-)
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
-@given(
-    body=st.binary(max_size=200) | (registrations | anything).map(lambda value: json.dumps(value).encode()),
-    kind=st.sampled_from(["application/json", "application/json; charset=utf-16", "application/problem+json", "x", ""]),
-)
-def test_no_input_breaks_it(serve: Callable[..., str], engine: Engine, body: bytes, kind: str) -> None:
-    """Any request gets a 201 or a 4xx with a text, never a 500."""
-    url = serve(engine)
-    answer = requests.post(f"{url}/register-webhook", body, headers={"content-type": kind}, timeout=60)
-    assert answer.status_code in {201, 400}
-    assert answer.json()[("message" if answer.status_code == 201 else "error")]

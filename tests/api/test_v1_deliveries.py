@@ -83,7 +83,7 @@ def test_an_invalid_search_is_a_problem(api: Api, query: str) -> None:
     assert answer.status_code == 422
     assert query.partition("=")[0] in answer.text
     if query == "status=lost":
-        assert "must be 'parked', 'blocked', 'held', 'exhausted' or 'delivered'" in answer.text
+        assert "should be 'parked', 'blocked', 'held', 'exhausted' or 'delivered'" in answer.text
 
 
 def test_a_cursor_tells_nothing(engine: Engine, tmp_path: Path) -> None:

@@ -9,21 +9,20 @@ from typing import Any
 
 import orjson
 import pytest
-import requests
 from cryptography.fernet import Fernet
 from requests import Response
 from sqlalchemy import Connection, Engine, event
 
+from consumer.api.context import once
 from consumer.api.problems import RequestRefused
 from consumer.api.tokens import TokenFile
-from consumer.api.v1.idempotency import once
 from consumer.crypto.vault import Vault
 from consumer.errors import KeyTaken
 from consumer.ledger.request_keys import KEPT, request_key
 from consumer.subscriptions import repository
 from tests.api.v1_kit import NEW, Api, make_api
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
-from tests.ledger.rows_kit import LostAnswer, losing_the_answer, query
+from tests.ledger.rows_kit import query
 
 S = "/subscriptions"
 KEY = "8e03978e-40d5-43dd-bc93-6894a57f9324"
@@ -54,7 +53,10 @@ def refusal(answer: Response) -> tuple[int, str]:
 
 
 def test_a_repeated_creation_creates_nothing(api: Api) -> None:
-    """The answer is the same, with Location, ETag and the generated key; there is one subscription and one event."""
+    """The answer is the same, with Location, ETag and the generated key; there is one subscription and one event.
+
+    The subscription is shown as it is now.
+    """
     first = create(api, NEW | SECRETS)
     assert (first.status_code, replayed(first)) == (201, False)
     again = create(api, NEW | SECRETS)
@@ -66,15 +68,9 @@ def test_a_repeated_creation_creates_nothing(api: Api) -> None:
     assert (ids(api), len(api.events())) == ([first.json()["id"]], 1)
     without = api.call("POST", S, NEW | SECRETS)
     assert (replayed(without), len(ids(api))) == (False, 2)
-
-
-def test_a_repetition_shows_the_present_state(api: Api) -> None:
-    """A change is visible in the body and in the ETag."""
-    created = create(api).json()
-    changed = api.call("PATCH", f"{S}/{created['id']}", {"rate_limit": 5})
-    again = create(api)
-    assert again.json() == created | {"rate_limit": 5.0}
-    assert again.headers["etag"] == changed.headers["etag"]
+    changed = api.call("PATCH", first.headers["location"].removeprefix("/v1"), {"rate_limit": 5})
+    later = create(api, NEW | SECRETS)
+    assert (later.json()["rate_limit"], later.headers["etag"]) == (5.0, changed.headers["etag"])
 
 
 def test_a_later_secret_is_not_shown(api: Api) -> None:
@@ -159,10 +155,10 @@ def test_a_day_later_a_key_is_new(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("sent", "detail"),
     [
-        ([""], "is too short"),
-        (["a b"], "does not fit"),
-        (["\xe9"], "does not fit"),
-        (["x" * 256], "is too long"),
+        ([""], "at least 1 character"),
+        (["a b"], "should match pattern"),
+        (["\xe9"], "should match pattern"),
+        (["x" * 256], "at most 255 characters"),
         (["k", "k"], "more than once"),
     ],
 )
@@ -222,41 +218,6 @@ def test_a_crash_leaves_neither_key_nor_subscription(api: Api) -> None:
         assert query(api.engine, f"SELECT count(*) FROM webhook_{table}") == [(0,)]  # noqa: S608 (names of ours)
     again = create(api, NEW | SECRETS)
     assert (again.status_code, replayed(again)) == (201, False)
-
-
-def test_a_lost_answer_is_repeated(api: Api) -> None:
-    """If the commit succeeded but its answer was lost, the next request gets its creation."""
-
-    def send() -> None:
-        assert create(api, NEW | SECRETS).status_code == 500
-        raise LostAnswer
-
-    losing_the_answer(api.engine, send)
-    again = create(api, NEW | SECRETS)
-    assert (again.status_code, replayed(again), again.json()["id"]) == (201, True, ids(api)[0])
-    assert "receiver_key" in again.json()
-    assert (len(ids(api)), len(api.events())) == (1, 1)
-
-
-def test_other_posts_ignore_a_key(api: Api) -> None:
-    """Other requests neither refuse nor store it, so the same key with another path or body has no effect."""
-    created = create(api).json()
-    headers = {"idempotency-key": KEY}
-    for body in ({}, {"reason": "moves"}):
-        done = api.call("POST", f"{S}/{created['id']}/disable", body, headers=headers)
-        assert (done.status_code, replayed(done)) == (200, False)
-    for _ in range(2):
-        assert (
-            requests.post(
-                f"{api.url}/register-webhook",
-                json={"url": NEW["url"], "eventType": "a"},
-                headers=headers | {"authorization": "Bearer all"},
-                timeout=60,
-            ).status_code
-            == 201
-        )
-    assert query(api.engine, "SELECT count(*) FROM webhook_request_keys") == [(1,)]
-    assert len(ids(api)) == 3
 
 
 def test_a_key_whose_row_was_removed_is_a_503(engine: Engine) -> None:

@@ -1,20 +1,12 @@
 """The page of an event: the record in Kafka, as workers read it, and its stored deliveries."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from http import HTTPStatus
 
 import pytest
 from sqlalchemy import Engine
 
-from consumer.api.app import create_app
-from consumer.api.backing import Backing
-from consumer.api.tokens import TokenFile
-from consumer.console.assembly import with_console
-from consumer.crypto.vault import Vault
-from consumer.http.server import BackgroundServer, listen
 from consumer.ledger import store
-from consumer.ops.changes import Deployment
-from consumer.ops.overview import overview
 from consumer.ops.replay_request import Log
 from tests.console.browser import Browser
 from tests.kafka_kit import Kafka
@@ -36,22 +28,16 @@ def topic(log: Kafka) -> str:
 
 
 @pytest.fixture
-def browser(log: Kafka, topic: str, sqlite_engine: Engine) -> Iterator[Browser]:
-    """A browser of a console on this cluster and database."""
-    kafka, registry = log.settings(), Deployment(sqlite_engine, GROUP, Vault())
-    backing = Backing(registry, look=lambda: overview(sqlite_engine, None, ()), kafka=kafka, log=Log(kafka, [topic]))
-    app = with_console(create_app(backing, TokenFile(None)), backing, TokenFile(None))
-    server = BackgroundServer(app, listen("127.0.0.1", 0), "console")
-    yield Browser(server.port)
-    server.close()
+def browser(log: Kafka, topic: str, console: Callable[..., Browser]) -> Browser:
+    """A browser of a console on this cluster."""
+    kafka = log.settings()
+    return console(None, kafka=kafka, log=Log(kafka, [topic]))
 
 
-def test_an_event_is_shown_with_its_stored_deliveries(
-    browser: Browser, log: Kafka, topic: str, sqlite_engine: Engine
-) -> None:
+def test_an_event_is_shown_with_its_stored_deliveries(browser: Browser, log: Kafka, topic: str, engine: Engine) -> None:
     """The form leads to it, and its value is escaped."""
     log.write(topic, [b'{"type": "order.paid", "note": "<b>"}'], headers=[("ce_tenant", b"acme"), ("none", None)])
-    store.park(sqlite_engine, GROUP, [parked(make_event(0, topic=topic), 7)], 1.0)
+    store.park(engine, GROUP, [parked(make_event(0, topic=topic), 7)], 1.0)
     found = browser.get("/events", params={"topic": topic, "partition": "0", "offset": "0"})
     assert found.url.endswith(f"/events/{topic}/0/0")
     shown = ("order.paid", "msg_", "acme", "header none", "&lt;b&gt;", "parked", "#7")

@@ -2,72 +2,28 @@
 
 import html
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from consumer.api import backing as backing_module
-from consumer.api.app import create_app
-from consumer.api.backing import Backing
-from consumer.api.tokens import Caller, TokenFile, line_of
-from consumer.config.environment import load
-from consumer.config.settings import KafkaSettings, RuleSettings
+from consumer.api.tokens import TokenFile, line_of
 from consumer.console.app import BASE
-from consumer.console.assembly import SAID, with_console
-from consumer.crypto.vault import Vault
-from consumer.http.server import BackgroundServer, listen
+from consumer.console.assembly import SAID
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable
 from consumer.ledger import outbox, store
-from consumer.matching.destinations import resolving_rules_of, rules_of
-from consumer.ops.changes import Deployment
 from consumer.ops.events import newest
-from consumer.ops.overview import overview
 from consumer.sending.validation_request import Declined, Granted, Permission
 from consumer.subscriptions import repository
 from tests.console.browser import Browser, form_token
-from tests.console.tokens import Tokens
 from tests.kafka_kit import Kafka, until
 from tests.ledger.rows_kit import GROUP, make_event, parked
-
-SECRET = "the-secret-of-the-deployment"
-RULES = load(RuleSettings, {})
-
-ALL = {
-    "all": Caller("all", frozenset({"read", "write", "secrets"})),
-    "acme": Caller("acme", frozenset({"read", "write", "secrets"}), "acme"),
-    "writer": Caller("writer", frozenset({"write"})),
-}
-
-
-@pytest.fixture
-def console(engine: Engine) -> Iterator[Callable[[str | None], Browser]]:
-    """Opens a browser for a token, of a console on this database; None: of a console without tokens."""
-    servers = []
-
-    def browser_of(
-        token: str | None, tokens: TokenFile | None = None, kafka: KafkaSettings | None = None, **more: Any
-    ) -> Browser:
-        registry = Deployment(engine, GROUP, Vault(), rules_of(RULES), default=(SECRET,))
-        tokens = tokens or Tokens({} if token is None else ALL)
-        refusal = resolving_rules_of(RULES, lambda *_: {}).refusal
-        backing = Backing(registry, refusal, look=lambda: overview(engine, None, ()), kafka=kafka, **more)
-        app = with_console(create_app(backing, tokens), backing, tokens)
-        servers.append(BackgroundServer(app, listen("127.0.0.1", 0), "console"))
-        browser = Browser(servers[-1].port)
-        if token is not None:
-            browser.post("/sign-in", data={"token": token})
-        return browser
-
-    yield browser_of
-    for server in servers:
-        server.close()
 
 
 def send(browser: Browser, page: str, path: str, **fields: str) -> str:
@@ -161,10 +117,7 @@ def test_a_receiver_is_asked_for_its_permission(
 @pytest.mark.parametrize(
     ("url", "event_type"),
     [
-        ("not a url", "a"),
         ("", "a"),
-        ("https://[::1", "a"),
-        ("https://example.com:99999/", "a"),
         ("https://127.0.0.1/", "a"),
         ("https://example.com/h", "two words"),
     ],
@@ -220,18 +173,7 @@ def test_a_delivery_shows_its_payload_and_is_sent_again(
         assert connection.exec_driver_sql("SELECT status FROM webhook_deliveries").scalars().all() == ["parked"]
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "state=lost",
-        "subscription=x",
-        "subscription=99999999999999999999",
-        "since=yesterday",
-        "until=9",
-        "position=x",
-        "position=1",
-    ],
-)
+@pytest.mark.parametrize("query", ["state=lost", "subscription=x", "since=yesterday", "position=x"])
 def test_an_invalid_search_says_so(console: Callable[[str | None], Browser], query: str) -> None:
     """It is not a server error."""
     answer = console(None).get(f"/deliveries?{query}")
@@ -331,7 +273,7 @@ def test_a_dead_letter_without_its_whole_record_is_not_published_again(
     assert (again.key, again.value, again.headers) == (b"key", b"one", [("event-id", b"7")])
 
 
-@pytest.mark.parametrize("path", ["/", "/absent", "/live", "/sign-in", "/static/absent"])
+@pytest.mark.parametrize("path", ["/", "/absent", "/sign-in", "/static/absent"])
 def test_a_host_name_of_another_site_is_refused_without_tokens(console: Callable[..., Browser], path: str) -> None:
     """Otherwise its pages could use this console by a name that resolves here (DNS rebinding)."""
     browser = console(None)
@@ -351,17 +293,9 @@ def test_a_file_without_tokens_lets_nobody_in(console: Callable[..., Browser], t
         answer = browser.get(path, headers={"host": "localhost"}, allow_redirects=False)
         assert answer.headers["location"].startswith(f"{BASE}/sign-in")
         assert "set-cookie" not in answer.headers
-    assert browser.get("/live", headers={"host": "localhost"}).status_code == HTTPStatus.UNAUTHORIZED
+    part = browser.get("/", headers={"host": "localhost", "hx-request": "true"})
+    assert (part.status_code, part.headers["hx-refresh"]) == (HTTPStatus.UNAUTHORIZED, "true")
     assert browser.post("/sign-in", data={"token": ""}).status_code == HTTPStatus.UNAUTHORIZED
-
-
-@pytest.mark.parametrize(("token", "status"), [("all", 200), ("acme", 403), ("writer", 403)])
-def test_the_live_overview_needs_what_the_page_needs(
-    console: Callable[..., Browser], token: str, status: HTTPStatus
-) -> None:
-    """The scope `read`, and a token of all tenants."""
-    with console(token).get("/live", stream=True) as answer:
-        assert answer.status_code == status
 
 
 def test_an_unreachable_database_is_named_on_the_page(engine: Engine, console: Callable[[str | None], Browser]) -> None:
@@ -389,3 +323,17 @@ def test_answers_are_compressed_for_their_own_site_alone(
         answer = browser.get(path, headers=headers)
         assert (answer.status_code, answer.headers.get("content-encoding")) == (200, coding)
     assert "content-encoding" not in browser.get("/subscriptions", headers={"accept-encoding": "identity"}).headers
+
+
+def test_the_reference_needs_nothing_from_elsewhere(console: Callable[[str | None], Browser]) -> None:
+    """Without a token, it refers only to files of this server; its policy allows no inline script and no eval."""
+    browser = console("all")
+    assert 'href="/reference"' in browser.get("/subscriptions").text
+    browser.cookies.clear()
+    page = browser.get("/../reference")
+    policy = dict(each.split(" ", 1) for each in page.headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert {policy.pop("img-src")} | set(policy.values()) == {"'self' data:", "'self'", "'none'"}
+    targets = re.findall(r'(?:href|src)="([^"]+)"', page.text)
+    assert len(targets) == 5
+    assert all(target.startswith("/") and browser.get(f"/..{target}").ok for target in targets)

@@ -1,5 +1,7 @@
 """Formatting numbers, shares and times for people."""
 
+from xml.etree import ElementTree as ET
+
 import pytest
 from jinja2 import UndefinedError
 from markupsafe import Markup
@@ -7,6 +9,7 @@ from markupsafe import Markup
 from consumer.cli.console import time_text
 from consumer.console.rendering import STATIC, ago, environment, iso, number, percent, seconds, span, static_names
 from consumer.events.cloud_event import rfc3339
+from consumer.ops.attempts import Minute
 
 
 @pytest.mark.parametrize(
@@ -69,3 +72,20 @@ def test_values_are_escaped_and_a_missing_one_is_an_error() -> None:
     assert templates.from_string("{{ it }}").render(it="<b>") == Markup("&lt;b&gt;")
     with pytest.raises(UndefinedError):
         templates.from_string("{{ it }}").render()
+
+
+@pytest.mark.parametrize("minutes", [[], [Minute(0, 0, 0)], [Minute(0, 9999, 1), Minute(60, 0, 0), Minute(120, 5, 0)]])
+def test_a_failed_attempt_is_always_visible_in_a_chart(minutes: list[Minute]) -> None:
+    """Each minute is a column inside the drawing, with its failures at the bottom, at least one unit high."""
+    source = '{% from "parts.html" import bars with context %}{{ bars(minutes) }}'
+    drawing = ET.fromstring(environment("").from_string(source).render(minutes=minutes))  # noqa: S314 (our own markup)
+    for each, column in zip(filter(lambda each: each.ok or each.failed, minutes), drawing.iter("g"), strict=True):
+        _, ok, failed = (
+            (float(rect.get("x", "0")), float(rect.get("y", "0")), float(rect.get("height", "0")))
+            for rect in column.iter("rect")
+        )
+        assert ok[0] == failed[0] == each.at / 60
+        assert (failed[2] >= 1) == (each.failed > 0)
+        assert 0 <= ok[1] <= 48
+        assert ok[1] + ok[2] == pytest.approx(failed[1])
+        assert failed[1] + failed[2] == pytest.approx(48)

@@ -3,34 +3,22 @@
 import html
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 
 import pytest
 from sqlalchemy import Engine
 
-from consumer.api.app import create_app
-from consumer.api.backing import Backing
-from consumer.api.tokens import Caller
-from consumer.console.assembly import SAID, with_console
-from consumer.crypto.vault import Vault
-from consumer.http.server import BackgroundServer, listen
+from consumer.console.assembly import SAID
 from consumer.ledger import outbox, replays
 from consumer.ledger.replays import Lease, Span
-from consumer.ops.changes import Deployment
-from consumer.ops.overview import overview
 from consumer.ops.replay_request import Log
 from consumer.subscriptions import repository
 from tests.console.browser import Browser, form_token
-from tests.console.tokens import Tokens
 from tests.kafka_kit import Kafka
 from tests.ledger.rows_kit import GROUP
 
-CALLERS = {
-    "all": Caller("all", frozenset({"read", "write", "secrets"})),
-    "reader": Caller("reader", frozenset({"read"})),
-    "acme": Caller("acme", frozenset({"read", "write", "secrets"}), "acme"),
-}
 FORM = 'action="/console/replays/preview"'
 
 
@@ -48,24 +36,9 @@ Visit = Callable[..., Browser]
 
 
 @pytest.fixture
-def visit(engine: Engine, log: Log) -> Iterator[Visit]:
+def visit(console: Visit, log: Log) -> Visit:
     """Opens a browser for a token, of a console that knows Kafka."""
-    servers = []
-
-    def browser_of(token: str, *, known: bool = True) -> Browser:
-        backing = Backing(
-            Deployment(engine, GROUP, Vault()), look=lambda: overview(engine, None, ()), log=log if known else None
-        )
-        tokens = Tokens(CALLERS)
-        app = with_console(create_app(backing, tokens), backing, tokens)
-        servers.append(BackgroundServer(app, listen("127.0.0.1", 0), "console"))
-        browser = Browser(servers[-1].port)
-        browser.post("/sign-in", data={"token": token})
-        return browser
-
-    yield browser_of
-    for server in servers:
-        server.close()
+    return partial(console, log=log)
 
 
 @pytest.fixture
@@ -132,7 +105,14 @@ def test_an_empty_replay_cannot_be_begun(visit: Visit, subscription: int) -> Non
 )
 @pytest.mark.parametrize("path", ["/replays/preview", "/replays"])
 def test_a_mistake_is_shown_at_its_field(
-    engine: Engine, visit: Visit, subscription: int, path: str, field: str, value: str, text: str, status: HTTPStatus
+    engine: Engine,
+    visit: Visit,
+    subscription: int,
+    path: str,
+    field: str,
+    value: str,
+    text: str,
+    status: HTTPStatus,
 ) -> None:
     """The field keeps its input, escaped."""
     typed = {"subscription": str(subscription), "since": "2h", field: value}
@@ -156,7 +136,7 @@ def test_the_form_is_only_for_those_who_may_begin_one(engine: Engine, visit: Vis
             method, sent = ("GET", "params") if path.endswith("preview") else ("POST", "data")
             assert browser.request(method, path, **{sent: fields}).status_code == HTTPStatus.FORBIDDEN
     assert FORM not in visit("reader").get("/replays").text
-    text = visit("all", known=False).get("/replays").text
+    text = visit("all", log=None).get("/replays").text
     assert (FORM in text, "set KAFKA_BOOTSTRAP_SERVERS and KAFKA_TOPICS" in text) == (False, True)
     repository.set_enabled(engine, subscription, False)
     assert FORM not in visit("all").get(f"/subscriptions/{subscription}").text
@@ -183,7 +163,7 @@ def test_the_list_shows_who_began_each_and_refreshes_while_one_runs(
     replays.advance(engine, replay, GROUP, [], {("t", 0): 1}, now, Lease(now + 30, now + 31, "no broker <i>"))
     page = browser.get("/replays").text
     assert 'hx-trigger="every 2s"' in page
-    assert all(text in page for text in ("waiting", "no broker &lt;i&gt;", "by api:&lt;b&gt;", "25% read"))
+    assert all(text in page for text in ("waiting", "no broker &lt;i&gt;", "by api:&lt;b&gt;", "25.0 % read"))
     status, page = send(browser, f"/replays/{replay}/cancel")
     assert (status, SAID["cancelled"].text in page, "hx-trigger" in page) == (200, True, False)
     assert send(browser, f"/replays/{replay}/cancel")[0] == HTTPStatus.CONFLICT

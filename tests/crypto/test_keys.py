@@ -3,7 +3,7 @@
 from base64 import b64encode
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
@@ -22,7 +22,7 @@ from consumer.crypto.keys import (
     weakness,
 )
 
-# RFC 8032, section 7.1, tests 1 to 3: private key, public key, message, signature.
+# RFC 8032, section 7.1, test 1: private key, public key, message, signature.
 RFC_8032 = [
     (
         "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
@@ -33,24 +33,6 @@ RFC_8032 = [
             "655141438e7a100b"
         ),
     ),
-    (
-        "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb",
-        "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
-        "72",
-        (
-            "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aee"
-            "b00d291612bb0c00"
-        ),
-    ),
-    (
-        "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7",
-        "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
-        "af82",
-        (
-            "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28d"
-            "c027beceea1ec40a"
-        ),
-    ),
 ]
 
 
@@ -59,11 +41,6 @@ def test_a_secret_of_another_length_than_the_specifications_is_weak(length: int)
     """Standard Webhooks, "Signature scheme", requires 24 to 64 bytes."""
     why = None if 24 <= length <= 64 else f"has {length} bytes; Standard Webhooks wants 24 to 64"
     assert weakness(PREFIX + b64encode(b"x" * length).decode()) == weakness("x" * length) == why
-
-
-def test_generated_secrets_are_not_weak() -> None:
-    """A generated secret of either algorithm is strong."""
-    assert weakness(generate("hmac")) is weakness(generate("ed25519")) is None
 
 
 @given(st.binary(min_size=1, max_size=80))
@@ -79,38 +56,12 @@ def test_any_other_string_is_its_utf8_bytes(text: str) -> None:
     assert parse_secret(text) == text.encode()
 
 
-def parsed(text: str) -> bytes | str:
-    """The key, or the error's text."""
-    try:
-        return parse_secret(text)
-    except ValueError as error:
-        return str(error)
-
-
-REFUSALS = {parsed(PREFIX), parsed(f"{PREFIX}*")}
-
-
-@given(st.text().map(lambda text: PREFIX + text))
-@example("whsec_")
-@example("whsec_Zm9v=")
-@example("whsec_Zm9vYg")
-@example("whsec_Zm9v\nZm9v")
-@example("whsec_-_-_")
-def test_errors_do_not_contain_the_secret(text: str) -> None:
-    """Parsing gives a key, or one of two one-line messages that are the same for every secret."""
-    result = parsed(text)
-    if isinstance(result, str):
-        assert result in REFUSALS
-        assert "\n" not in result
-    else:
-        assert result
-
-
 @pytest.mark.parametrize("text", ["", "whsec_", "whsec_Zm9vYg", "whsec_a b", "whsec_Zm9v*Zm9v", "whsec_-_-_", "\udcff"])
 def test_an_invalid_secret_is_refused(text: str) -> None:
-    """Empty keys, invalid base64 and text that has no UTF-8 are refused."""
-    with pytest.raises(ValueError, match=r"secret|base64|follows"):
+    """Empty keys, invalid base64 and text that has no UTF-8 are refused, without a part of the secret."""
+    with pytest.raises(ValueError, match=r"secret|base64|follows") as caught:
         parse_secret(text)
+    assert len(text) < 7 or text[6:] not in str(caught.value)
 
 
 def encoded(prefix: str, key: bytes) -> str:
@@ -152,7 +103,8 @@ def test_published_vectors_of_ed25519(private: str, public: str, message: str, s
         assert isinstance(key, Ed25519Key)
         assert key.sign(bytes.fromhex(message)).hex() == signature
         assert key.public == encoded(PUBLIC_PREFIX, behind) == receiver_key(text)
-        parse_verifying_key(key.public).verify(bytes.fromhex(signature), bytes.fromhex(message))  # type: ignore[union-attr]
+        for either in (key.public, text):  # one's own receiver may be given either key
+            parse_verifying_key(either).verify(bytes.fromhex(signature), bytes.fromhex(message))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -189,22 +141,13 @@ def test_keys_that_cannot_verify_are_refused(text: str, problem: str) -> None:
         parse_verifying_key(text)
 
 
-@given(st.binary(min_size=32, max_size=32))
-def test_a_private_key_verifies_like_its_public_key(seed: bytes) -> None:
-    """One's own receiver may be given either key."""
-    key = Ed25519Key(seed)
-    verifying = parse_verifying_key(encoded(PRIVATE_PREFIX, seed))
-    verifying.verify(key.sign(b"message"), b"message")  # type: ignore[union-attr]
-    assert repr(key) == "Ed25519Key()"
-    assert key == Ed25519Key(seed) != Ed25519Key(bytes(32 * [7]) if seed != bytes(32 * [7]) else bytes(32))
-
-
 @pytest.mark.parametrize("algorithm", ["hmac", "ed25519"])
 def test_a_new_secret(algorithm: Algorithm) -> None:
     """A new secret has the requested algorithm, in the specification's format, and is different each time."""
     text = generate(algorithm)
     assert text != generate(algorithm)
     assert algorithm_of(text) == algorithm
+    assert weakness(text) is None
     key = parse_signing_key(text)
     if isinstance(key, bytes):
         assert len(key) == 32

@@ -440,6 +440,8 @@ def _change_secrets(engine: Engine) -> None:
     vault, now = Vault(Fernet.generate_key().decode()), datetime.now(UTC)
     with engine.begin() as connection:
         secrets.insert_secrets(connection, 2, [("bearer", "token")], vault, now)
+    with engine.begin() as connection:
+        secrets.lock(connection, 2)
     secrets.rotate(engine, 2, vault=vault, default=(), overlap=timedelta(1), now=now)
     secrets.set_credential(engine, 2, "bearer", "another", vault, now)
     secrets.entries(engine, 2, now)

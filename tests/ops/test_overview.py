@@ -1,5 +1,7 @@
 """The overview: its parts, and the remaining ones if a part fails."""
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from threading import Event
 
@@ -12,7 +14,7 @@ from consumer.database.engine import create_engine
 from consumer.ledger import store, upkeep
 from consumer.ops import overview as module
 from consumer.ops.dead_letters import HOUR
-from consumer.ops.overview import overview
+from consumer.ops.overview import overview, shared
 from consumer.subscriptions import repository
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
 from tests.kafka_kit import Kafka
@@ -106,3 +108,24 @@ def test_a_bug_is_not_hidden(sqlite_engine: Engine, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "group_lag", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         overview(sqlite_engine, Kafka("127.0.0.1:1", real=False).settings(), ["t"], seconds=60)
+
+
+def test_a_slow_look_holds_one_thread() -> None:
+    """Callers that come meanwhile get the last overview at once; a fresh one is shared."""
+    numbers, begun, released, now = count(), Event(), Event(), [0.0]
+
+    def look() -> int:
+        if number := next(numbers):
+            begun.set()
+            released.wait(60)
+        return number
+
+    overviews = shared(look, lambda: now[0], fresh=2.0)
+    assert [overviews(), overviews()] == [0, 0]
+    now[0] = 2.0
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(overviews)
+        assert begun.wait(60)
+        assert overviews() == 0
+        released.set()
+        assert slow.result(60) == overviews() == 1

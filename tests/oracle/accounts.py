@@ -99,7 +99,7 @@ def as_administrator(engine: Engine, begin: Begin) -> None:
     repository.count_enabled(engine)
     repository.get(engine, 1)
     assert repository.get_endpoint(engine, 1, (b"key",), Vault())
-    assert secrets.rotate(engine, 1, vault=Vault(), default=(), overlap=timedelta(hours=1), now=now)
+    secrets.rotate(engine, 1, vault=Vault(), default=(), overlap=timedelta(hours=1), now=now)
     secrets.set_credential(engine, 1, "bearer", "token", Vault(), now)
     assert secrets.survey(engine, Vault(), now, 9).looked_at == secrets.count(engine) == 3
     assert sum(batch.encrypted for batch in secrets.reencrypt(engine, vault)) == 3
@@ -108,7 +108,7 @@ def as_administrator(engine: Engine, begin: Begin) -> None:
     issued = authority.issue_cert("a.test")
     mine = TlsIdentity(issued.cert_chain_pems[0].bytes().decode(), issued.private_key_pem.bytes().decode())
     for given in (mine, TlsIdentity(authorities=authority.cert_pem.bytes().decode())):
-        assert tls.set_tls(engine, 1, given, Vault(), now)
+        tls.set_tls(engine, 1, given, Vault(), now)
     assert repository.get(engine, 1)
     assert (tls.count(engine), len(tls.expiries(engine)), tls.in_the_clear(engine)) == (1, 2, [1])
     assert sum(batch.encrypted for batch in tls.reencrypt(engine, vault)) == 1

@@ -177,36 +177,6 @@ def test_conflicting_options_are_reported(engine: Engine) -> None:
     assert endpoint.fault == str(problems[1])
 
 
-def test_a_stored_secret_in_quotation_marks_is_a_fault_of_its_subscription(engine: Engine) -> None:
-    """Earlier versions stored it. It signed with a key that no receiver has; the subscription's events now wait."""
-    quoted, fine = (repository.add(engine, URL, "t", "plain") for _ in range(2))
-    with engine.begin() as connection:
-        mine = update(SubscriptionSecret).where(SubscriptionSecret.subscription_id == quoted)
-        connection.execute(mine.values(secret='"whsec_c2VjcmV0"'))
-    found = read(engine)
-    assert found[quoted][0].fault == (
-        "secret: the secret begins with a quotation mark, which would belong to the key: write it without; "
-        "its events are stored, not sent"
-    )
-    assert found[fine][0].secrets == (b"plain",)
-    assert found[fine][1] == ()
-
-
-def test_an_unreadable_secret_is_reported_without_its_text(engine: Engine) -> None:
-    """Events are stored until the secret is replaced, and neither state nor fault contains a part of it."""
-    added = repository.add(engine, URL, "t", "whsec_c2VjcmV0")
-    with engine.begin() as connection:
-        connection.execute(update(SubscriptionSecret).values(secret="fernet:c2VjcmV0"))
-    endpoint, problems = read(engine)[added]
-    assert endpoint.fault == (
-        "secret: its secret is encrypted and WEBHOOK_ENCRYPTION_KEY is not set; its events are stored, not sent"
-    )
-    row = repository.get(engine, added)
-    assert row is not None
-    assert row.problems == problems
-    assert "c2Vj" not in repr((row, endpoint))
-
-
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     engine = database(tmp_path_factory.mktemp("rows") / "rows.db")

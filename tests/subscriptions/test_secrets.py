@@ -3,7 +3,6 @@
 from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from threading import Barrier, Thread
 from typing import Any
 
 import pytest
@@ -50,9 +49,7 @@ def turn(
     default: tuple[str, ...] = (),
 ) -> Rotation:
     """Rotates the secret of an existing subscription."""
-    done = rotate(engine, subscription, vault=VAULT, default=default, overlap=overlap, now=now, secret=secret)
-    assert done is not None
-    return done
+    return rotate(engine, subscription, vault=VAULT, default=default, overlap=overlap, now=now, secret=secret)
 
 
 def endpoint(engine: Engine, at: datetime, default: bytes = b"default") -> Endpoint:
@@ -167,8 +164,7 @@ def test_an_overlap_needs_the_deployments_secret(engine: Engine) -> None:
     with pytest.raises(SettingsError, match=f"WEBHOOK_SECRET is not set, and signs for subscription {subscription}"):
         turn(engine, subscription)
     assert texts(engine) == {}
-    bearer = set_credential(engine, subscription, "bearer", "token", VAULT, NOW)
-    assert bearer
+    set_credential(engine, subscription, "bearer", "token", VAULT, NOW)
     with pytest.raises(SettingsError):
         turn(engine, subscription)
 
@@ -178,7 +174,6 @@ def test_a_rotation_uses_the_algorithm_of_the_newest(engine: Engine) -> None:
     subscription = add(engine, PRIVATE)
     assert turn(engine, subscription).secret.startswith("whsk_")
     hmac = rotate(engine, subscription, vault=VAULT, default=(), overlap=DAY, now=NOW, algorithm="hmac")
-    assert hmac is not None
     assert hmac.secret.startswith("whsec_")
     assert turn(engine, subscription).secret.startswith("whsec_")
     other = add(engine)
@@ -195,38 +190,13 @@ def test_rotating_an_unreadable_secret(engine: Engine) -> None:
     assert endpoint(engine, NOW).fault is None
 
 
-@pytest.mark.parametrize("secret", ["", "whsec_*", ENCRYPTED + "x", "x" * 3000])
-def test_an_invalid_secret_changes_nothing(engine: Engine, secret: str) -> None:
-    """It is refused, and the previous secret signs on without an end."""
-    subscription = add(engine, "old")
-    with pytest.raises(InvalidSubscription) as caught:
-        turn(engine, subscription, secret)
-    assert not secret or secret not in str(caught.value)
-    assert endpoint(engine, NOW + 9 * DAY).secrets == (b"old",)
-
-
-def test_a_secret_from_a_clock_that_is_ahead(engine: Engine) -> None:
-    """The new secret is the newest even if the database's clock, ahead of ours, dated the previous one."""
-    subscription = add(engine, "old", at=NOW + DAY / 24)
+@pytest.mark.parametrize("at", [NOW + DAY / 24, datetime.max.replace(tzinfo=UTC)])
+def test_a_secret_from_a_clock_that_is_ahead(engine: Engine, at: datetime) -> None:
+    """The new secret is the newest even if the previous one has a later time, or the calendar's last."""
+    subscription = add(engine, "old", at=at)
     turn(engine, subscription, "new")
     turn(engine, subscription, "newer")
     assert endpoint(engine, NOW).secrets == (b"newer", b"new", b"old")
-
-
-def test_a_secret_from_the_calendars_last_moment_can_be_rotated(engine: Engine) -> None:
-    """No time is later. The new secrets are made at the same time, and are the newest by their ids."""
-    subscription = add(engine, "old", at=datetime.max.replace(tzinfo=UTC))
-    turn(engine, subscription, "new")
-    turn(engine, subscription, "newer")
-    assert endpoint(engine, NOW).secrets == (b"newer", b"new", b"old")
-
-
-def test_no_such_subscription(engine: Engine) -> None:
-    """Each function reports an absent subscription and writes nothing."""
-    assert rotate(engine, 99, vault=VAULT, default=("d",), overlap=DAY, now=NOW) is None
-    assert not set_credential(engine, 99, "bearer", "token", VAULT, NOW)
-    assert secrets.remove_credentials(engine, 99) is None
-    assert texts(engine) == {}
 
 
 def test_secrets_of_other_subscriptions_are_untouched(engine: Engine) -> None:
@@ -241,33 +211,15 @@ def test_secrets_of_other_subscriptions_are_untouched(engine: Engine) -> None:
     assert (second.secrets, second.auth) == ((b"another's",), BearerAuth("token"))
 
 
-def test_two_rotations_at_once(sqlite_engine: Engine) -> None:
-    """One waits for the other, and only one of the two new secrets has no end."""
-    subscription = add(sqlite_engine, "old")
-    barrier = Barrier(2)
-
-    def run() -> None:
-        barrier.wait()
-        turn(sqlite_engine, subscription)
-
-    threads = [Thread(target=run) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(endpoint(sqlite_engine, NOW).secrets) == 3
-    assert len(endpoint(sqlite_engine, NOW + 2 * DAY).secrets) == 1
-
-
 def test_a_credential_replaces_the_previous_one(engine: Engine) -> None:
     """Basic and bearer replace each other, and a header replaces one of its name. Others stay. Removing takes all."""
     subscription = add(engine)
-    assert set_credential(engine, subscription, "basic", "user:password", VAULT, NOW)
-    assert set_credential(engine, subscription, "header", "X-Key: old", VAULT, NOW)
-    assert set_credential(engine, subscription, "header", "x-other: b", VAULT, NOW)
+    set_credential(engine, subscription, "basic", "user:password", VAULT, NOW)
+    set_credential(engine, subscription, "header", "X-Key: old", VAULT, NOW)
+    set_credential(engine, subscription, "header", "x-other: b", VAULT, NOW)
     assert endpoint(engine, NOW).auth == HTTPBasicAuth(b"user", b"password")
-    assert set_credential(engine, subscription, "bearer", "token", VAULT, NOW)
-    assert set_credential(engine, subscription, "header", "x-key: new", VAULT, NOW)
+    set_credential(engine, subscription, "bearer", "token", VAULT, NOW)
+    set_credential(engine, subscription, "header", "x-key: new", VAULT, NOW)
     found = endpoint(engine, NOW)
     assert found.auth == BearerAuth("token")
     assert sorted(found.headers) == [("x-key", "new"), ("x-other", "b")]
@@ -307,16 +259,6 @@ def test_the_number_of_headers_is_limited(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(insert(SubscriptionSecret), rows[-1:])
     assert "at most 50 confidential headers" in str(endpoint(engine, NOW).fault)
-
-
-def test_an_invalid_credential_changes_nothing(engine: Engine) -> None:
-    """The error repeats no part of it."""
-    subscription = add(engine)
-    set_credential(engine, subscription, "bearer", "token", VAULT, NOW)
-    with pytest.raises(InvalidSubscription) as caught:
-        set_credential(engine, subscription, "basic", "hidden", VAULT, NOW)
-    assert "hidden" not in str(caught.value)
-    assert endpoint(engine, NOW).auth == BearerAuth("token")
 
 
 def store(engine: Engine, stored: list[str]) -> list[int]:

@@ -12,10 +12,11 @@ from fastapi.responses import Response
 from pydantic import BeforeValidator, Field
 
 from consumer.api.backing import Backing, of_all_tenants
-from consumer.api.tokens import Caller
-from consumer.api.v1.context import (
+from consumer.api.context import (
+    CREATED_HEADERS,
     Backed,
     Given,
+    IdempotencyKey,
     Nothing,
     OfSubscription,
     Reader,
@@ -23,9 +24,10 @@ from consumer.api.v1.context import (
     Stamp,
     Writer,
     answer,
-    described,
+    gone,
+    once,
 )
-from consumer.api.v1.idempotency import CREATED_HEADERS, IdempotencyKey, gone, once
+from consumer.api.tokens import Caller
 from consumer.errors import Conflict, InvalidReplay, SettingsError, Unavailable, WebhooksError
 from consumer.ledger import replays
 from consumer.ledger.replays import Span
@@ -123,7 +125,7 @@ class ReplayPage(Shown):
     next: Annotated[int | None, Field(description="`before` of the next page. Null: the end.", examples=[None])]
 
 
-@router.get("", response_model=ReplayPage, responses=described())
+@router.get("", response_model=ReplayPage)
 def list_replays(
     caller: Reader,
     backing: Backed,
@@ -146,7 +148,6 @@ def list_replays(
     responses={
         HTTPStatus.OK: {"model": Preview, "description": "The records that would be read (dry_run)."},
         HTTPStatus.CREATED: {"headers": CREATED_HEADERS},
-        **described(404, 409),
     },
 )
 def create_replay(caller: Writer, backing: Backed, new: NewReplay, key: IdempotencyKey = None) -> Response:
@@ -187,14 +188,14 @@ def _created(caller: Caller, where: Deployment, item: replays.Replay) -> Respons
     return answer(_shown_to(caller, where, item), HTTPStatus.CREATED, {"location": f"/v1/replays/{item.id}"})
 
 
-@router.get("/{replay_id}", response_model=ShownReplay, responses=described(404))
+@router.get("/{replay_id}", response_model=ShownReplay)
 def show_replay(caller: Reader, backing: Backed, replay_id: ReplayId) -> Response:
     """Show a replay and its progress."""
     of_all_tenants(caller)
     return answer(_shown(backing.deployment, backing.deployment.replay(replay_id)))
 
 
-@router.post("/{replay_id}/cancel", response_model=ShownReplay, responses=described(404, 409))
+@router.post("/{replay_id}/cancel", response_model=ShownReplay)
 def cancel_replay(caller: Writer, backing: Backed, replay_id: ReplayId, _: Nothing) -> Response:
     """Cancel a replay: it reads no more, and its stored deliveries are sent. 409: it has ended."""
     of_all_tenants(caller)

@@ -8,8 +8,7 @@ from fastapi import APIRouter, Path
 from fastapi.responses import Response
 from pydantic import Field
 
-from consumer.api.problems import Mistake, invalid
-from consumer.api.v1.context import (
+from consumer.api.context import (
     Backed,
     Changing,
     Given,
@@ -18,9 +17,9 @@ from consumer.api.v1.context import (
     Shown,
     SubscriptionId,
     answer,
-    described,
 )
-from consumer.api.v1.models import CREDENTIAL_KINDS, Kind, ShownTls
+from consumer.api.models import Kind, NewCredential, ShownTls
+from consumer.api.problems import invalid
 from consumer.config.types import seconds
 from consumer.crypto.certificates import LARGEST_PEM, TlsIdentity
 from consumer.crypto.keys import Algorithm, algorithm_of, receiver_key
@@ -34,15 +33,6 @@ _LONGEST_OVERLAP = 366 * 86400.0  # seconds
 _DONE: dict[int | str, dict[str, Any]] = {204: {"description": "Done; the token lacks the scope `read`."}}
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB…\n-----END CERTIFICATE-----\n"
 _KEY = "-----BEGIN PRIVATE KEY-----\nMIGH…\n-----END PRIVATE KEY-----\n"
-
-
-class NewCredential(Given):
-    """A secret that the receiver asks for."""
-
-    kind: Annotated[secrets.Credential, Field(description=CREDENTIAL_KINDS, examples=["bearer"])]
-    secret: Annotated[
-        str, Field(repr=False, min_length=1, max_length=SECRET_LENGTH, examples=["a-token-of-the-receiver"])
-    ]
 
 
 class NewSigningSecret(Given):
@@ -64,11 +54,11 @@ class NewSigningSecret(Given):
 class ShownSecret(Shown):
     """A stored secret, without its text."""
 
-    id: Annotated[int, Field(examples=[3])]
+    id: int
     kind: Annotated[Kind, Field(examples=["signing"])]
     created_at: Annotated[datetime, Field(examples=["2026-07-28T14:00:00Z"])]
-    expires_at: Annotated[datetime | None, Field(description="Null: it has no end.", examples=[None])]
-    signs: Annotated[bool, Field(description="It signs requests now.", examples=[True])]
+    expires_at: Annotated[datetime | None, Field(description="Null: it has no end.")]
+    signs: Annotated[bool, Field(description="It signs requests now.")]
 
 
 class SecretList(Shown):
@@ -124,7 +114,7 @@ class NewTls(Given):
     ] = None
 
 
-@router.get("/secrets", response_model=SecretList, responses=described(404))
+@router.get("/secrets", response_model=SecretList)
 def list_secrets(caller: Reader, backing: Backed, subscription_id: SubscriptionId) -> Response:
     """List the secrets of a subscription, newest first, without their texts."""
     where = backing.deployment
@@ -132,18 +122,18 @@ def list_secrets(caller: Reader, backing: Backed, subscription_id: SubscriptionI
     return answer(SecretList.model_validate({"items": secrets.entries(where.engine, subscription_id, where.now)}))
 
 
-@router.post("/secrets", status_code=HTTPStatus.NO_CONTENT, responses=described(404, 412))
+@router.post("/secrets", status_code=HTTPStatus.NO_CONTENT)
 def set_credential(_: Keeper, changes: Changing, subscription_id: SubscriptionId, new: NewCredential) -> Response:
     """Set a credential. A header replaces one of its name; the other kinds replace each other."""
     changes.set_credential(subscription_id, new.kind, new.secret)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-@router.post("/secrets/rotate", response_model=Rotated, responses=described(404, 409, 412))
+@router.post("/secrets/rotate", response_model=Rotated)
 def rotate_secret(_: Keeper, changes: Changing, subscription_id: SubscriptionId, new: NewSigningSecret) -> Response:
     """Sign with a new secret from now on; the previous ones sign too until the overlap ends."""
     if new.secret is not None and new.algorithm is not None:
-        raise invalid(Mistake(pointer="/algorithm", detail="a given secret determines its algorithm; leave it out"))
+        raise invalid("a given secret determines its algorithm; leave it out", "algorithm")
     rotation = changes.rotate(
         subscription_id, overlap=_overlap(new.overlap), secret=new.secret, algorithm=new.algorithm
     )
@@ -156,7 +146,7 @@ def rotate_secret(_: Keeper, changes: Changing, subscription_id: SubscriptionId,
     )
 
 
-@router.delete("/secrets/{secret_id}", status_code=HTTPStatus.NO_CONTENT, responses=described(404, 409, 412))
+@router.delete("/secrets/{secret_id}", status_code=HTTPStatus.NO_CONTENT)
 def remove_secret(
     _: Keeper,
     changes: Changing,
@@ -168,22 +158,22 @@ def remove_secret(
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-@router.put("/tls", response_model=ShownTls, responses=described(404, 412) | _DONE)
+@router.put("/tls", response_model=ShownTls, responses=_DONE)
 def set_tls(caller: Keeper, changes: Changing, subscription_id: SubscriptionId, new: NewTls) -> Response:
     """Set the client certificate with its key, the authorities, or both."""
     given = TlsIdentity(new.certificate or None, new.private_key or None, new.authorities or None)
     if given == TlsIdentity():
-        raise invalid(Mistake(pointer="", detail="give certificate and private_key, or authorities"))
+        raise invalid("give certificate and private_key, or authorities")
     try:
         found = changes.set_tls(subscription_id, given)
     except InvalidSubscription as error:
-        raise invalid(Mistake(pointer="", detail=error.why)) from None
+        raise invalid(error.why) from None
     if "read" not in caller.scopes:
         return Response(status_code=HTTPStatus.NO_CONTENT)
     return answer(ShownTls.model_validate(found.tls))
 
 
-@router.delete("/tls", status_code=HTTPStatus.NO_CONTENT, responses=described(404, 412))
+@router.delete("/tls", status_code=HTTPStatus.NO_CONTENT)
 def remove_tls(_: Keeper, changes: Changing, subscription_id: SubscriptionId) -> Response:
     """Remove the client certificate and the authorities."""
     if not changes.remove_tls(subscription_id):
@@ -195,7 +185,7 @@ def _overlap(given: str | float) -> timedelta:
     try:
         duration = seconds(given)
     except ValueError:
-        raise invalid(Mistake(pointer="/overlap", detail="is not a duration such as 24h or 0")) from None
+        raise invalid("is not a duration such as 24h or 0", "overlap") from None
     if duration > _LONGEST_OVERLAP:
-        raise invalid(Mistake(pointer="/overlap", detail="is too long; at most 366d"))
+        raise invalid("is too long; at most 366d", "overlap")
     return timedelta(seconds=duration)

@@ -8,9 +8,7 @@ from fastapi.responses import Response
 from pydantic import AfterValidator, AliasPath, BeforeValidator, Field
 
 from consumer.api.backing import told
-from consumer.api.problems import Mistake, invalid
-from consumer.api.tokens import Caller
-from consumer.api.v1.context import (
+from consumer.api.context import (
     At,
     Backed,
     Given,
@@ -21,9 +19,10 @@ from consumer.api.v1.context import (
     Stamp,
     Writer,
     answer,
-    described,
-    moment,
+    unix,
 )
+from consumer.api.problems import Code, Mistake, RequestRefused
+from consumer.api.tokens import Caller
 from consumer.errors import Conflict, InvalidPosition
 from consumer.events.event import Event
 from consumer.http.urls import redact_url
@@ -42,16 +41,16 @@ class FailedAttempt(Shown):
 
     at: Annotated[Stamp, Field(examples=["2026-07-28T14:00:00Z"])]
     error: Annotated[str, Field(examples=["status 503"])]
-    status: Annotated[int | None, Field(examples=[503])]
+    status: int | None
     response: Annotated[str | None, Field(examples=["try later"])]
 
 
 class ShownDelivery(Shown):
     """A stored delivery."""
 
-    id: Annotated[int, Field(examples=[42])]
+    id: int
     status: Annotated[Status, Field(examples=["parked"])]
-    subscription_id: Annotated[int, Field(examples=[7])]
+    subscription_id: int
     url: Annotated[
         str,
         AfterValidator(redact_url),
@@ -60,14 +59,14 @@ class ShownDelivery(Shown):
     event_type: Annotated[str, Field(examples=["order.paid"])]
     webhook_id: Annotated[str, Field(examples=["msg_143dab3b0a3b75b910a8f2797991ac8e"])]
     topic: Annotated[str, Field(validation_alias=AliasPath("record", "topic"), examples=["orders"])]
-    partition: Annotated[int, Field(validation_alias=AliasPath("record", "partition"), examples=[3])]
-    offset: Annotated[int, Field(validation_alias=AliasPath("record", "offset"), examples=[1234])]
-    attempts: Annotated[int, Field(validation_alias="attempt", examples=[2])]
+    partition: Annotated[int, Field(validation_alias=AliasPath("record", "partition"))]
+    offset: Annotated[int, Field(validation_alias=AliasPath("record", "offset"))]
+    attempts: Annotated[int, Field(validation_alias="attempt")]
     next_attempt_at: Annotated[Stamp | None, Field(examples=["2026-07-28T14:05:00Z"])]
     replay: Annotated[
         int | None,
         BeforeValidator(lambda number: number or None),
-        Field(description="The replay that stored it.", examples=[None]),
+        Field(description="The replay that stored it."),
     ]
     created_at: Annotated[Stamp, Field(examples=["2026-07-28T14:00:00Z"])]
     updated_at: Annotated[Stamp, Field(examples=["2026-07-28T14:00:05Z"])]
@@ -82,7 +81,7 @@ class StoredEvent(Shown):
     key: Annotated[str | None, Field(description="Base64.", examples=["NDI="])]
     tenant: Annotated[str | None, Field(examples=["acme"])]
     body: Annotated[str | None, Field(examples=['{"amount": 5}'])]
-    body_base64: Annotated[str | None, Field(examples=[None])]
+    body_base64: str | None
 
 
 class DeliveryDetail(ShownDelivery):
@@ -95,7 +94,7 @@ class DeliveryPage(Shown):
     """Deliveries, newest first. A page may have fewer than `limit`, even none, and still a `next`."""
 
     items: list[ShownDelivery]
-    next: Annotated[str | None, Field(description="`cursor` of the next page. Null: the end.", examples=[None])]
+    next: Annotated[str | None, Field(description="`cursor` of the next page. Null: the end.")]
 
 
 class Redelivery(Given):
@@ -113,7 +112,7 @@ class Redelivered(Shown):
     ids: Annotated[list[int], Field(examples=[[42, 43]])]
 
 
-@router.get("", response_model=DeliveryPage, responses=described())
+@router.get("", response_model=DeliveryPage)
 def list_deliveries(
     caller: Reader,
     backing: Backed,
@@ -130,26 +129,23 @@ def list_deliveries(
     """Search stored deliveries, newest first. `since` and `until` refer to the time when they were stored."""
     if caller.tenant is not None and tenant not in {None, caller.tenant}:
         return answer({"items": [], "next": None})
-    query = DeliveryQuery(
-        status or (), subscription, tenant, event_type, topic, moment(since, "since"), moment(until, "until")
-    )
+    query = DeliveryQuery(status or (), subscription, tenant, event_type, topic, unix(since), unix(until))
     try:
         found = backing.search(caller, query, limit, cursor)
     except InvalidPosition:
-        raise invalid(
-            Mistake(parameter="cursor", detail="is not a cursor of this search; leave it out to begin")
-        ) from None
+        why = "is not a cursor of this search; leave it out to begin"
+        raise RequestRefused(Code.INVALID, errors=[Mistake(parameter="cursor", detail=why)]) from None
     return answer({"items": [_shown(caller, item) for item in found.deliveries], "next": found.position})
 
 
-@router.get("/{delivery_id}", response_model=DeliveryDetail, responses=described(404))
+@router.get("/{delivery_id}", response_model=DeliveryDetail)
 def show_delivery(caller: Reader, backing: Backed, delivery_id: DeliveryId) -> Response:
     """Show a stored delivery with its event."""
     item, event = backing.deployment.delivery(delivery_id, caller.tenant)
     return answer({**_shown(caller, item), "event": _carried(event)})
 
 
-@router.post("/{delivery_id}/redeliver", response_model=Redelivered, responses=described(404, 409))
+@router.post("/{delivery_id}/redeliver", response_model=Redelivered)
 def redeliver_delivery(caller: Writer, backing: Backed, delivery_id: DeliveryId, _: Nothing) -> Response:
     """Redeliver: the delivery becomes due now, on a new retry schedule. 409: it is delivered or keeps its turn."""
     backing.deployment.delivery(delivery_id, caller.tenant)
@@ -159,7 +155,7 @@ def redeliver_delivery(caller: Writer, backing: Backed, delivery_id: DeliveryId,
     return answer({"ids": marked})
 
 
-@router.post("/redeliver", response_model=Redelivered, responses=described())
+@router.post("/redeliver", response_model=Redelivered)
 def redeliver_deliveries(caller: Writer, backing: Backed, these: Redelivery) -> Response:
     """Redeliver several deliveries. The answer leaves out the ones that cannot be redelivered."""
     return answer({"ids": backing.changes(caller).redeliver_these(these.ids)})

@@ -11,22 +11,22 @@ import orjson
 from pydantic import AliasPath, BeforeValidator, ConfigDict, Field, SkipValidation, create_model
 from sqlalchemy import String
 
+from consumer.api.context import Given, Shown
 from consumer.api.tokens import Caller
-from consumer.api.v1.context import Given, Shown
 from consumer.crypto.keys import Algorithm
 from consumer.ops.ping import EVENT_TYPE
 from consumer.sending.validation_request import MOST_RATE
-from consumer.subscriptions.endpoint import PayloadFormat
 from consumer.subscriptions.options import OPTIONS
 from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.secrets import Credential
 from models import Subscription
 from models.subscription import REASON_LENGTH, SECRET_LENGTH
 
 _COLUMNS = Subscription.__table__.columns
 _SECRETS_AT_ONCE = 20
 Headers = dict[str, str]
-Kind = Literal["signing", "basic", "bearer", "header", "oauth2", "plugin"]
-CREDENTIAL_KINDS = (
+Kind = Literal["signing", Credential]
+_KINDS = (
     "basic: user:password. bearer: a token. header: name: value. oauth2, plugin: a JSON object, "
     "described in docs/credentials.md."
 )
@@ -36,43 +36,40 @@ def _option(name: str, **more: Any) -> Any:
     """The field of an option."""
     column, option = _COLUMNS[name], OPTIONS[name]
     example = orjson.loads(option.example) if name == "custom_headers" else column.type.python_type(option.example)
-    limit = {"max_length": column.type.length} if isinstance(column.type, String) and "headers" not in name else {}
+    limit = {}
+    if isinstance(column.type, String) and name != "custom_headers" and not option.choices:
+        limit = {"max_length": column.type.length}
     return Field(**{"default": None, "description": column.comment, "examples": [example], **limit, **more})
 
 
-class GivenOptions(Given):
-    """The options of a subscription besides url and event type. Null: the default."""
-
-    tenant: str | None = _option("tenant")
-    topics: str | None = _option("topics")
-    event_filter: str | None = _option("event_filter")
-    payload_format: PayloadFormat | None = _option("payload_format", max_length=None)
-    projection: str | None = _option("projection")
-    batch_size: int | None = _option("batch_size")
-    batch_wait_ms: int | None = _option("batch_wait_ms")
-    custom_headers: Headers | None = _option("custom_headers")
-    signature_header: str | None = _option("signature_header")
-    signature_prefix: str | None = _option("signature_prefix")
-    gzip_above: int | None = _option("gzip_above")
-    http_version: Literal["1.1", "2"] | None = _option("http_version", max_length=None)
-    timeout_seconds: float | None = _option("timeout_seconds")
-    ordering: Literal["none", "key"] | None = _option("ordering", max_length=None)
-    max_in_flight: int | None = _option("max_in_flight")
-    rate_limit: float | None = _option("rate_limit")
-    retry_schedule: str | None = _option("retry_schedule")
-    final_statuses: str | None = _option("final_statuses")
+def _kind(name: str) -> Any:
+    """The type of an option, or null."""
+    if name == "custom_headers":
+        return Headers | None
+    choices = OPTIONS[name].choices
+    return Literal[choices] | None if choices else _COLUMNS[name].type.python_type | None
 
 
-class NewSecret(Given):
-    """A secret to store. It is never shown again."""
+_GIVEN: Any = {name: (_kind(name), _option(name)) for name, option in OPTIONS.items() if not option.required}
+_GivenOptions: Any = create_model("_GivenOptions", __base__=Given, **_GIVEN)
 
-    kind: Annotated[Kind, Field(description=f"signing: a key. {CREDENTIAL_KINDS}", examples=["bearer"])]
+
+class NewCredential(Given):
+    """A secret that the receiver asks for. It is never shown again."""
+
+    kind: Annotated[Credential, Field(description=_KINDS, examples=["bearer"])]
     secret: Annotated[
         str, Field(repr=False, min_length=1, max_length=SECRET_LENGTH, examples=["a-token-of-the-receiver"])
     ]
 
 
-class NewSubscription(GivenOptions):
+class NewSecret(NewCredential):
+    """A secret to store. It is never shown again."""
+
+    kind: Annotated[Kind, Field(description=f"signing: a key. {_KINDS}", examples=["bearer"])]  # type: ignore[assignment]  # one more
+
+
+class NewSubscription(_GivenOptions):  # type: ignore[misc]  # made from the columns
     """A subscription to create."""
 
     model_config = ConfigDict(
@@ -102,7 +99,7 @@ class NewSubscription(GivenOptions):
     ] = False
 
 
-class Patch(GivenOptions):
+class Patch(_GivenOptions):  # type: ignore[misc]  # made from the columns
     """A JSON merge patch (RFC 7396) of a subscription's url, event type and options. Null: the default."""
 
     model_config = ConfigDict(
@@ -111,7 +108,7 @@ class Patch(GivenOptions):
 
     url: str | None = _option("url")
     event_type: str | None = _option("event_type")
-    custom_headers: dict[str, str | None] | None = _option("custom_headers")  # type: ignore[assignment]  # null removes
+    custom_headers: dict[str, str | None] | None = _option("custom_headers")  # null removes
 
 
 class Reason(Given):
@@ -146,7 +143,7 @@ class TestEvent(Given):
 class ShownExchange(Shown):
     """The exchange of a test event. Secrets are masked, and bodies cut to their start."""
 
-    subscription_id: Annotated[int, Field(examples=[7])]
+    subscription_id: int
     event_type: Annotated[str, Field(examples=[EVENT_TYPE])]
     addresses: Annotated[
         list[str], Field(description="Of the name in the URL; not for tenants.", examples=[["93.184.215.14"]])
@@ -155,18 +152,18 @@ class ShownExchange(Shown):
         str | None, Field(description="The address that was connected to; not for tenants.", examples=["93.184.215.14"])
     ]
     tls: Annotated[str | None, Field(description="Version of the protocol.", examples=["TLSv1.3"])]
-    certificate: Annotated[dict[str, Any] | None, Field(examples=[None])]
+    certificate: dict[str, Any] | None
     headers: Annotated[
         dict[str, str],
         Field(description="Of the request.", examples=[{"webhook-id": "msg_143dab3b0a3b75b910a8f2797991ac8e"}]),
     ]
     body: Annotated[str | None, Field(description="Of the request.", examples=['{"amount": 5}'])]
-    status: Annotated[int | None, Field(examples=[204])]
-    answer: Annotated[str | None, Field(description="Start of the answer's body.", examples=[None])]
+    status: int | None
+    answer: Annotated[str | None, Field(description="Start of the answer's body.")]
     seconds: Annotated[dict[str, float], Field(description="Seconds of each step.", examples=[{"connect": 0.012}])]
-    ok: Annotated[bool, Field(description="The receiver took it.", examples=[True])]
+    ok: Annotated[bool, Field(description="The receiver took it.")]
     verdict: Annotated[str, Field(examples=["delivered: the receiver took it with status 204"])]
-    advice: Annotated[str | None, Field(description="What to do, if it failed.", examples=[None])]
+    advice: Annotated[str | None, Field(description="What to do, if it failed.")]
 
 
 class ShownProblem(Shown):
@@ -191,8 +188,8 @@ class ShownCertificate(Shown):
 class ShownTls(Shown):
     """The TLS of a subscription: its client certificate, and the only authorities that its receiver may use."""
 
-    certificate: Annotated[ShownCertificate | None, Field(examples=[None])]
-    authorities: Annotated[list[ShownCertificate], Field(examples=[[]])]
+    certificate: ShownCertificate | None
+    authorities: list[ShownCertificate]
 
 
 def _headers_or_text(text: Any) -> Headers | str | None:
@@ -211,8 +208,8 @@ def _stored_option(name: str) -> tuple[Any, Any]:
     return kind, _option(name, validation_alias=AliasPath("options", name))
 
 
-_FIELDS: Any = {"id": (int, Field(examples=[7]))} | {name: _stored_option(name) for name in OPTIONS}
-_StoredOptions: Any = create_model("_StoredOptions", __base__=Shown, **_FIELDS)
+_STORED: Any = {"id": (int, Field(examples=[7]))} | {name: _stored_option(name) for name in OPTIONS}
+_StoredOptions: Any = create_model("_StoredOptions", __base__=Shown, **_STORED)
 
 
 class ShownSubscription(_StoredOptions):  # type: ignore[misc]  # made from the columns
@@ -221,32 +218,26 @@ class ShownSubscription(_StoredOptions):  # type: ignore[misc]  # made from the 
     url: Annotated[str, Field(description="Without a password.", examples=["https://example.com/hooks"])]
     event_type: Annotated[str, Field(examples=["order.created"])]
     tenant: Annotated[str, Field(examples=["acme"])]
-    enabled: Annotated[bool, Field(examples=[True])]
-    disabled_reason: Annotated[str | None, Field(examples=[None])]
+    enabled: bool
+    disabled_reason: str | None
     failing_since: Annotated[
         datetime | None, Field(description="Every attempt since has failed.", examples=["2026-07-28T14:00:00Z"])
     ]
     created_at: Annotated[datetime | None, Field(examples=["2026-07-28T14:00:00Z"])]
-    signing_secrets: Annotated[
-        int, Field(validation_alias="secrets", description="Number of its own signing secrets.", examples=[1])
-    ]
+    signing_secrets: Annotated[int, Field(validation_alias="secrets", description="Number of its own signing secrets.")]
     credentials: Annotated[list[str], Field(description="Kinds of its other secrets.", examples=[["bearer"]])]
-    tls: Annotated[ShownTls | None, Field(description="Its own certificates, if it has any.", examples=[None])]
-    verified: Annotated[
-        bool, Field(description="The receiver at its present URL has given permission.", examples=[True])
-    ]
-    problems: Annotated[list[ShownProblem], Field(examples=[[]])]
+    tls: Annotated[ShownTls | None, Field(description="Its own certificates, if it has any.")]
+    verified: Annotated[bool, Field(description="The receiver at its present URL has given permission.")]
+    problems: list[ShownProblem]
 
 
 class ShownPermission(Shown):
     """A receiver's answer to a validation request."""
 
-    granted: Annotated[bool, Field(description="It agrees.", examples=[True])]
-    allowed_rate: Annotated[
-        int | None, Field(description="Requests a minute that it permits. Null: any.", examples=[600])
-    ]
-    reason: Annotated[str | None, Field(description="Why it does not agree.", examples=[None])]
-    advice: Annotated[str | None, Field(description="What to do about it.", examples=[None])]
+    granted: Annotated[bool, Field(description="It agrees.")]
+    allowed_rate: Annotated[int | None, Field(description="Requests a minute that it permits. Null: any.")]
+    reason: Annotated[str | None, Field(description="Why it does not agree.")]
+    advice: Annotated[str | None, Field(description="What to do about it.")]
 
 
 class Verified(Shown):
@@ -275,9 +266,7 @@ class SubscriptionPage(Shown):
     """A page of subscriptions."""
 
     items: list[ShownSubscription]
-    next: Annotated[
-        str | None, Field(description="The `cursor` of the next page. Null: this is the last.", examples=["YWZ0ZXI6Nw"])
-    ]
+    next: Annotated[int | None, Field(description="`after` of the next page. Null: the end.")]
 
 
 def shown(item: Subscribed) -> dict[str, Any]:

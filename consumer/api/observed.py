@@ -1,17 +1,16 @@
 """/v1/attempts, /v1/statistics and /v1/event-types: past attempts, and deliveries owed."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 from pydantic import AliasPath, BeforeValidator, Field
 
 from consumer.api.backing import of_all_tenants, reading_back, seeing, told
-from consumer.api.problems import RequestRefused
-from consumer.api.v1.context import At, Backed, OfSubscription, Reader, Shown, Stamp, answer, described, moment
+from consumer.api.context import At, Backed, OfSubscription, Reader, Shown, Stamp, answer, unix
+from consumer.api.problems import Code, RequestRefused
 from consumer.ops.attempts import READ_BACK
-from consumer.ops.overview import MOST_COUNTED
 from consumer.subscriptions.health import named_types
 
 router = APIRouter()
@@ -24,16 +23,16 @@ class ShownAttempt(Shown):
     """One attempt at a delivery. `response` is the start of the answer to a failed one; it is untrusted."""
 
     at: Annotated[Stamp, Field(examples=["2026-07-28T14:00:00.120Z"])]
-    subscription_id: Annotated[int, Field(examples=[7])]
+    subscription_id: int
     webhook_id: Annotated[str, Field(examples=["msg_143dab3b0a3b75b910a8f2797991ac8e"])]
     event_type: Annotated[str, Field(examples=["order.paid"])]
     tenant: Annotated[str | None, Field(examples=["acme"])]
     topic: Annotated[str, Field(examples=["orders"])]
-    partition: Annotated[int, Field(examples=[3])]
-    offset: Annotated[int, Field(examples=[1234])]
-    attempt: Annotated[int, Field(description="Counts from 1.", examples=[1])]
+    partition: int
+    offset: int
+    attempt: Annotated[int, Field(description="Counts from 1.")]
     outcome: Annotated[str, Field(description="delivered, retried, parked or exhausted.", examples=["parked"])]
-    status: Annotated[int | None, Field(examples=[503])]
+    status: int | None
     error: Annotated[str | None, Field(examples=["status 503"])]
     seconds: Annotated[float, Field(examples=[0.042])]
     response: Annotated[str | None, Field(examples=["try later"])]
@@ -43,63 +42,48 @@ class Attempts(Shown):
     """Attempts, newest first. `missing`: the reason why some may be missing."""
 
     items: list[ShownAttempt]
-    missing: Annotated[str | None, Field(examples=[None])]
+    missing: str | None
 
 
-class Count(Shown):
-    """A number of deliveries. `more`: there are more than that."""
-
-    number: Annotated[int, Field(examples=[1204])]
-    more: Annotated[bool, Field(examples=[False])]
-
-
-def _count(number: object) -> object:
-    if not isinstance(number, int):
-        return number
-    return {"number": min(number, MOST_COUNTED), "more": number > MOST_COUNTED}
-
-
-Counted = Annotated[Count, BeforeValidator(_count)]
+def _of_subscription(name: str, example: str | int) -> Any:
+    return Field(validation_alias=AliasPath("subscription", name), examples=[example])
 
 
 class ShownFailing(Shown):
     """A subscription without a successful attempt since then."""
 
-    id: Annotated[int, Field(validation_alias=AliasPath("subscription", "subscription_id"), examples=[7])]
-    url: Annotated[
-        str, Field(validation_alias=AliasPath("subscription", "url"), examples=["https://example.com/hooks"])
-    ]
-    since: Annotated[
-        datetime, Field(validation_alias=AliasPath("subscription", "since"), examples=["2026-07-28T14:00:00Z"])
-    ]
+    id: Annotated[int, _of_subscription("subscription_id", 7)]
+    url: Annotated[str, _of_subscription("url", "https://example.com/hooks")]
+    since: Annotated[datetime, _of_subscription("since", "2026-07-28T14:00:00Z")]
     last_error: Annotated[
         str | None,
         BeforeValidator(lambda last: None if last is None else last.error),
         Field(validation_alias="last", examples=["status 503"]),
     ]
-    waiting: Counted
+    waiting: Annotated[int, Field(description="Deliveries to send.")]
 
 
 class PartitionLag(Shown):
     """The group's lag in a partition, in records."""
 
     topic: Annotated[str, Field(examples=["orders"])]
-    partition: Annotated[int, Field(examples=[3])]
-    records: Annotated[int, Field(examples=[12])]
+    partition: int
+    records: int
 
 
 class Statistics(Shown):
     """Deliveries owed, failing subscriptions and the group's lag. A part that is null is named in `missing`."""
 
     at: Annotated[Stamp, Field(examples=["2026-07-28T14:00:00Z"])]
-    states: Annotated[dict[str, Counted] | None, Field(description="Stored deliveries by state.")]
+    counted_up_to: Annotated[int, Field(validation_alias="most_counted", description="A larger count: more than that.")]
+    states: Annotated[dict[str, int] | None, Field(description="Stored deliveries by state.")]
     failing: list[ShownFailing] | None
     disabled: Annotated[
         list[Annotated[int, BeforeValidator(lambda each: each.subscription_id)]] | None,
         Field(description="Ids, the newest first; 20 at most.", examples=[[9]]),
     ]
     lag: list[PartitionLag] | None
-    dead_letters: Annotated[int | None, Field(description="Written in the last hour.", examples=[0])]
+    dead_letters: Annotated[int | None, Field(description="Written in the last hour.")]
     missing: Annotated[dict[str, str], BeforeValidator(dict), Field(examples=[{"lag": "no broker reachable"}])]
 
 
@@ -107,18 +91,17 @@ class EventType(Shown):
     """An event type or pattern that subscriptions name."""
 
     event_type: Annotated[str, Field(examples=["order.paid"])]
-    subscriptions: Annotated[int, Field(examples=[12])]
-    more: Annotated[bool, Field(description="Always false: the number is exact.", examples=[False])] = False
+    subscriptions: int
 
 
 class EventTypes(Shown):
     """Event types in the order of their bytes."""
 
     items: list[EventType]
-    next: Annotated[str | None, Field(description="`after` of the next page. Null: the end.", examples=[None])]
+    next: Annotated[str | None, Field(description="`after` of the next page. Null: the end.")]
 
 
-@router.get("/attempts", tags=["attempts"], response_model=Attempts, responses=described(404))
+@router.get("/attempts", tags=["attempts"], response_model=Attempts)
 def list_attempts(
     caller: Reader,
     backing: Backed,
@@ -132,12 +115,12 @@ def list_attempts(
     404 without KAFKA_ATTEMPTS_TOPIC. A token of a tenant has to name one of its subscriptions.
     """
     if backing.history is None:
-        raise RequestRefused(404, "not-found", "there is no attempt history: set KAFKA_ATTEMPTS_TOPIC")
+        raise RequestRefused(Code.NOT_FOUND, "there is no attempt history: set KAFKA_ATTEMPTS_TOPIC")
     if subscription is None:
         of_all_tenants(caller)
     elif caller.tenant is not None:
         backing.deployment.subscription(subscription, caller.tenant)
-    begin, end = moment(since, "since"), moment(until, "until")
+    begin, end = unix(since), unix(until)
     if begin is None and end is None:
         found, missing = backing.history.recent(subscription, limit, seeing(caller)), backing.history.fault
     else:
@@ -149,16 +132,16 @@ def list_attempts(
     return answer({"items": items, "missing": missing})
 
 
-@router.get("/statistics", tags=["statistics"], response_model=Statistics, responses=described(404))
+@router.get("/statistics", tags=["statistics"], response_model=Statistics)
 def show_statistics(caller: Reader, backing: Backed) -> Response:
     """Show the deliveries owed, the failing subscriptions and the lag, at most two seconds old."""
     of_all_tenants(caller)
     if backing.look is None:
-        raise RequestRefused(404, "not-found", "this process has no statistics")
+        raise RequestRefused(Code.NOT_FOUND, "this process has no statistics")
     return answer(Statistics.model_validate(backing.look()))
 
 
-@router.get("/event-types", tags=["event types"], response_model=EventTypes, responses=described())
+@router.get("/event-types", tags=["event types"], response_model=EventTypes)
 def list_event_types(
     caller: Reader,
     backing: Backed,

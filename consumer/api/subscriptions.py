@@ -9,23 +9,21 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from consumer.api.backing import Backing
-from consumer.api.problems import Mistake, RequestRefused, invalid
-from consumer.api.tokens import Caller
-from consumer.api.v1.context import (
+from consumer.api.context import (
+    CREATED_HEADERS,
     Backed,
     Changing,
+    IdempotencyKey,
     Nothing,
     Reader,
     SubscriptionId,
     Writer,
     answer,
-    cursor_after,
-    described,
     etag,
-    parse_cursor,
+    gone,
+    once,
 )
-from consumer.api.v1.idempotency import CREATED_HEADERS, IdempotencyKey, gone, once
-from consumer.api.v1.models import (
+from consumer.api.models import (
     Created,
     NewSubscription,
     Patch,
@@ -41,6 +39,8 @@ from consumer.api.v1.models import (
     shown_to,
     stored_options,
 )
+from consumer.api.problems import Code, Mistake, RequestRefused, invalid
+from consumer.api.tokens import Caller
 from consumer.crypto.keys import generate, receiver_key
 from consumer.errors import NotFound
 from consumer.http.urls import Target, parse_target
@@ -57,7 +57,7 @@ _CREATED: dict[int | str, dict[str, Any]] = {201: {"headers": _TAGGED["headers"]
 _OK: dict[int | str, dict[str, Any]] = {200: _TAGGED}
 
 
-@router.get("", response_model=SubscriptionPage, responses=described())
+@router.get("", response_model=SubscriptionPage)
 def list_subscriptions(
     caller: Reader,
     backing: Backed,
@@ -72,7 +72,7 @@ def list_subscriptions(
         str | None,
         Query(description="Only with this text in their URL.", examples=["example.com"], min_length=1, max_length=200),
     ] = None,
-    cursor: Annotated[str | None, Query(description="`next` of the page before.", max_length=100)] = None,
+    after: Annotated[int | None, Query(ge=-(2**63), lt=2**63, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=200, description="How many at most.")] = 50,
 ) -> Response:
     """List subscriptions by id, a page at a time."""
@@ -82,7 +82,7 @@ def list_subscriptions(
         found = repository.page(
             where.engine,
             where.vault,
-            after=parse_cursor(cursor),
+            after=after,
             limit=limit + 1,
             event_type=event_type,
             tenant=caller.tenant or tenant,
@@ -91,11 +91,11 @@ def list_subscriptions(
             rules=where.rules,
         )
     page = found[:limit]
-    following = cursor_after(page[-1].id) if len(found) > limit else None
+    following = page[-1].id if len(found) > limit else None
     return answer({"items": [shown(item) for item in page], "next": following})
 
 
-@router.post("", status_code=HTTPStatus.CREATED, response_model=Created, responses=described(409) | _CREATED)
+@router.post("", status_code=HTTPStatus.CREATED, response_model=Created, responses=_CREATED)
 def create_subscription(caller: Writer, backing: Backed, new: NewSubscription, key: IdempotencyKey = None) -> Response:
     """Subscribe a URL to events. Only this answer, and its repetitions, show a generated secret's key.
 
@@ -118,7 +118,7 @@ def _create(caller: Caller, backing: Backing, new: NewSubscription, key: Request
     own = [(each.kind, each.secret) for each in new.secrets] + ([("signing", generated)] if generated else [])
     if backing.deployment.rules.own_secret and all(kind != "signing" for kind, _ in own):
         why = f"{NEEDS_ITS_OWN}: set generate_secret to hmac"
-        raise invalid(Mistake(pointer="/generate_secret", detail=why))
+        raise invalid(why, "generate_secret")
     backing.check_url(caller, new.url)
     changes = backing.changes(caller)
     if not new.verify:
@@ -152,7 +152,7 @@ def _created(caller: Caller, item: Subscribed, generated: str | None, **more: ob
     return answer({**shown_to(caller, item), **more}, HTTPStatus.CREATED, headers)
 
 
-@router.get("/{subscription_id}", response_model=ShownSubscription, responses=described(404) | _OK)
+@router.get("/{subscription_id}", response_model=ShownSubscription, responses=_OK)
 def show_subscription(caller: Reader, backing: Backed, subscription_id: SubscriptionId) -> Response:
     """Show a subscription, without its secrets."""
     return _one(caller, backing.deployment.subscription(subscription_id, caller.tenant))
@@ -161,7 +161,7 @@ def show_subscription(caller: Reader, backing: Backed, subscription_id: Subscrip
 @router.patch(
     "/{subscription_id}",
     response_model=ShownSubscription,
-    responses=described(404, 412) | _OK,
+    responses=_OK,
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -186,25 +186,25 @@ def patch_subscription(
         moves = "url" in given and _target(given["url"] or "") != _target(item.url)
         if moves and (item.credentials or item.tls) and "secrets" not in caller.scopes:
             why = "its credentials would go to another server: the token needs the scope secrets"
-            raise RequestRefused(HTTPStatus.FORBIDDEN, "scope", why)
+            raise RequestRefused(Code.SCOPE, why)
         return merged(given, item)
 
     return _one(caller, changes.edit(subscription_id, values))
 
 
-@router.post("/{subscription_id}/enable", response_model=ShownSubscription, responses=described(404, 412) | _OK)
+@router.post("/{subscription_id}/enable", response_model=ShownSubscription, responses=_OK)
 def enable_subscription(caller: Writer, changes: Changing, subscription_id: SubscriptionId, _: Nothing) -> Response:
     """Enable a subscription: it gets events again, and its held deliveries are sent."""
     return _one(caller, changes.set_enabled(subscription_id, True).after)
 
 
-@router.post("/{subscription_id}/disable", response_model=ShownSubscription, responses=described(404, 412) | _OK)
+@router.post("/{subscription_id}/disable", response_model=ShownSubscription, responses=_OK)
 def disable_subscription(caller: Writer, changes: Changing, subscription_id: SubscriptionId, why: Reason) -> Response:
     """Disable a subscription: it matches no event, and its stored deliveries are held."""
     return _one(caller, changes.set_enabled(subscription_id, False, why.reason).after)
 
 
-@router.delete("/{subscription_id}", status_code=HTTPStatus.NO_CONTENT, responses=described(404, 409, 412))
+@router.delete("/{subscription_id}", status_code=HTTPStatus.NO_CONTENT)
 def remove_subscription(
     _: Writer,
     changes: Changing,
@@ -219,7 +219,7 @@ def remove_subscription(
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-@router.post("/{subscription_id}/ping", response_model=ShownExchange, responses=described(404, 409))
+@router.post("/{subscription_id}/ping", response_model=ShownExchange)
 def ping_subscription(caller: Writer, backing: Backed, subscription_id: SubscriptionId, sent: TestEvent) -> Response:
     """Send a subscription a signed test event, and show the exchange. An operational event names the caller."""
     try:
@@ -227,13 +227,13 @@ def ping_subscription(caller: Writer, backing: Backed, subscription_id: Subscrip
         event = ping_event(subscription_id, backing.deployment.clock(), sent.event_type, data)
     except ValueError as error:
         text = "holds text that is not Unicode" if isinstance(error, UnicodeError) else str(error)
-        raise invalid(Mistake(pointer="", detail=text)) from None
+        raise invalid(text) from None
     made = backing.send_test_event(caller, subscription_id, event)
     hidden: dict[str, object] = {} if caller.tenant is None else {"addresses": [], "connected": None}
     return answer(ShownExchange.model_validate({"subscription_id": subscription_id, **made, **hidden}))
 
 
-@router.post("/{subscription_id}/verify", response_model=Verified, responses=described(404, 409, 412))
+@router.post("/{subscription_id}/verify", response_model=Verified)
 def verify_subscription(
     caller: Writer, backing: Backed, changes: Changing, subscription_id: SubscriptionId, wanted: WantedRate
 ) -> Response:
@@ -247,7 +247,7 @@ def _check_tenant(caller: Caller, tenant: str | None) -> None:
     """Raise RequestRefused if the caller may not give a subscription this tenant."""
     if caller.tenant is not None and tenant != caller.tenant:
         why = "the token may only subscribe to the events of its own tenant"
-        raise RequestRefused(HTTPStatus.FORBIDDEN, "tenant", why, errors=[Mistake(pointer="/tenant", detail=why)])
+        raise RequestRefused(Code.TENANT, why, errors=[Mistake(pointer="/tenant", detail=why)])
 
 
 def _target(url: str) -> Target | None:

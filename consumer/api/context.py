@@ -1,0 +1,192 @@
+"""Shared by the resources of /v1: the caller and its scopes, parameters, conditions of changes, idempotency keys."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Path, Query, Request, Security
+from fastapi.responses import JSONResponse, Response
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
+from sqlalchemy import Engine
+
+from consumer.api.backing import Backing
+from consumer.api.guard import TOKEN
+from consumer.api.problems import RETRY_AFTER, Code, Mistake, RequestRefused
+from consumer.api.tokens import Caller, Scope
+from consumer.errors import Conflict, KeyReused, KeyTaken
+from consumer.events.cloud_event import rfc3339
+from consumer.events.event import in_calendar
+from consumer.ledger import request_keys
+from consumer.ledger.request_keys import Creation, RequestDigests
+from consumer.ops.changes import Changes
+from consumer.subscriptions.repository import Subscribed
+
+
+class Given(BaseModel):
+    """The body of a request: no member but its own, and of no other type. Errors do not quote it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Shown(BaseModel):
+    """The body of an answer, read from the attributes of a value."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Nothing(Given):
+    """An empty object."""
+
+
+def backing_of(request: Request) -> Backing:
+    """The application's Backing."""
+    backing: Backing = request.app.state.backing
+    return backing
+
+
+def _needs(scope: Scope) -> Any:
+    """A route's parameter: the caller, who has the scope. /openapi.json names it."""
+
+    def caller_of(request: Request, _: Annotated[object, Depends(TOKEN)]) -> Caller:
+        caller: Caller = request.state.caller
+        if scope not in caller.scopes:
+            raise RequestRefused(Code.SCOPE, f"the token needs the scope {scope}")
+        return caller
+
+    return Security(caller_of, scopes=[scope])
+
+
+Backed = Annotated[Backing, Depends(backing_of)]
+Reader = Annotated[Caller, _needs("read")]
+Writer = Annotated[Caller, _needs("write")]
+Keeper = Annotated[Caller, _needs("secrets")]
+SubscriptionId = Annotated[int, Path(ge=-(2**63), lt=2**63, description="Id of a subscription.", examples=[7])]
+OfSubscription = Annotated[int | None, Query(ge=-(2**63), lt=2**63, examples=[7])]
+At = Annotated[AwareDatetime | None, Query(description="RFC 3339.", examples=["2026-07-28T14:00:00Z"])]
+IfMatch = Annotated[
+    str | None,
+    Header(description="Change only a subscription with this ETag.", examples=['"2f1c5f0e8a7d4b36"'], max_length=1000),
+]
+
+
+def _changes(request: Request, backing: Backed, if_match: IfMatch = None) -> Changes:
+    """The changes that the caller makes, to a subscription whose ETag is in `if_match`."""
+
+    def check(item: Subscribed) -> None:
+        tag = etag(item)
+        if if_match is not None and if_match.strip() != "*" and tag not in map(str.strip, if_match.split(",")):
+            why = "it has changed since it was read; read it again"
+            raise RequestRefused(Code.STALE, why, headers={"etag": tag})
+
+    return backing.changes(request.state.caller, check)
+
+
+Changing = Annotated[Changes, Depends(_changes)]
+
+
+def etag(item: Subscribed) -> str:
+    """Changes when people change a subscription, and not when workers write into its row."""
+    secret = (item.secrets, item.credentials, item.tls)
+    parts = (item.id, item.options, item.enabled, item.disabled_reason, *secret, item.verified)
+    return f'"{hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]}"'
+
+
+def unix(at: datetime | None) -> float | None:
+    """Unix seconds, at least 0."""
+    return None if at is None else in_calendar(max(0.0, at.timestamp()))
+
+
+Stamp = Annotated[str, BeforeValidator(lambda at: None if at is None else rfc3339(at))]  # unix seconds as RFC 3339
+
+
+def answer(
+    content: BaseModel | Mapping[str, object],
+    status: int = HTTPStatus.OK,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """A response of JSON; the server keeps it out of caches."""
+    # A row that plain SQL has written may have values of other types.
+    body = content.model_dump(mode="json", warnings=False) if isinstance(content, BaseModel) else content
+    return JSONResponse(body, status, headers)
+
+
+REPLAYED = "idempotency-replayed"
+_NAME = "idempotency-key"
+# The headers of a creation, for OpenAPI.
+CREATED_HEADERS: dict[str, Any] = {
+    "Location": {"description": "Its path.", "schema": {"type": "string"}},
+    "Idempotency-Replayed": {
+        "description": "An earlier request with this Idempotency-Key has created it; this one has created nothing.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+}
+
+
+async def _key_of(
+    request: Request,
+    backing: Backed,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            description="Any text, such as a UUID, that is the same if the request is sent again: within 24 hours the "
+            "same token, path, key and body create nothing twice.",
+            examples=["8e03978e-40d5-43dd-bc93-6894a57f9324"],
+            min_length=1,
+            max_length=255,
+            pattern="^[!-~]+$",
+        ),
+    ] = None,
+) -> RequestDigests | None:
+    if idempotency_key is None:
+        return None
+    if len(request.headers.getlist(_NAME)) > 1:
+        raise RequestRefused(Code.INVALID, errors=[Mistake(header=_NAME, detail="is there more than once")])
+    caller: Caller = request.state.caller
+    # The tenant too: a token's name may be given to another tenant meanwhile.
+    whose = (caller.name, caller.tenant, request.scope["path"])
+    return request_keys.request_key(idempotency_key, whose, await request.body(), backing.deployment.clock())
+
+
+IdempotencyKey = Annotated[RequestDigests | None, Depends(_key_of)]
+
+
+def once(
+    engine: Engine,
+    key: RequestDigests | None,
+    create: Callable[[], Response],
+    again: Callable[[Creation], Response],
+) -> Response:
+    """The answer of `create`, or of `again` if the key has created something before.
+
+    `create` notes the key in its transaction (`request_keys.note`), and lets KeyTaken pass.
+    """
+    if key is None:
+        return create()
+    found = _find(engine, key)
+    if found is None:
+        try:
+            return create()
+        except KeyTaken:
+            found = _find(engine, key)
+    if found is None:  # removed meanwhile, by a process whose clock is ahead
+        raise RequestRefused(Code.UNAVAILABLE, headers=RETRY_AFTER)
+    response = again(found)
+    response.headers[REPLAYED] = "true"
+    return response
+
+
+def gone(what: str) -> Conflict:
+    """The error of a key whose resource was removed."""
+    return Conflict(f"the {what} that this key created was removed; use another key")
+
+
+def _find(engine: Engine, key: RequestDigests) -> Creation | None:
+    try:
+        return request_keys.find(engine, key)
+    except KeyReused:
+        why = "within a day, a key may be repeated with the same body only; use another key"
+        mistake = Mistake(header=_NAME, detail="was used with another body before")
+        raise RequestRefused(Code.KEY_REUSED, why, errors=[mistake]) from None
