@@ -20,7 +20,9 @@ from consumer.delivery import settling
 from consumer.delivery.delivery import OpenRecord
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import Parking
+from consumer.delivery.retry import RetryPolicy
 from consumer.intake import commits
+from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.source import Source
 from consumer.matching import selection
@@ -58,6 +60,23 @@ def drops_a_parked_insert() -> None:
     _wrap(Parking, "park", lambda _park, _self, _delivery, on_stored: on_stored())
 
 
+def drops_what_is_set_aside() -> None:
+    """Rows that the database refuses alone count as stored."""
+    _wrap(Parking, "_refused", lambda _refused, _self, aside, _error: aside.pending.on_stored())
+
+
+def drops_what_cannot_be_read() -> None:
+    """A batch that cannot be decompressed is skipped without dead letters."""
+
+    def quietly(send: Any, self: DeadLetters, record: Any, reason: str, detail: str, on_stored: Any) -> None:
+        if reason == "unreadable":
+            on_stored()
+        else:
+            send(self, record, reason, detail, on_stored)
+
+    _wrap(DeadLetters, "send", quietly)
+
+
 def uses_an_id_again() -> None:
     """Each third event goes out with the same webhook-id."""
 
@@ -77,6 +96,11 @@ def moves_an_offset_back() -> None:
         return (mark - 1, metadata) if next(calls) % 10 == 0 and mark > 1 else (mark, metadata)
 
     _wrap(OffsetTracker, "committable", less)
+
+
+def forgets_attempts() -> None:
+    """Each failure is treated as the first."""
+    _wrap(RetryPolicy, "decide", lambda decide, self, _attempts, failed: decide(self, 1, failed))
 
 
 def announces_nothing() -> None:

@@ -15,11 +15,12 @@ from typing import NamedTuple
 from tests.chaos.tempers import Temper
 from tests.end_to_end.webhook_receiver import Request
 
+REBALANCES, NO_BROKER = "storm", "broker"
+GONE_STATUS = 410
 KEPT = 20  # violations of one rule that are kept as text
 # Commits go out every 250 ms. The rest is for the answer, for the transaction before it, and for a machine whose cores
 # brokers, workers and this process share. Work completed longer ago must not be repeated after a kill.
-COMMIT_INTERVAL = 0.25 + 2.75
-FORGOTTEN = 6  # attempts at most that a disruption makes workers forget
+COMMIT_INTERVAL = 0.25 + 0.75
 
 
 class Rule(StrEnum):
@@ -28,7 +29,9 @@ class Rule(StrEnum):
     LOST = "no event is lost for any subscription"
     ONE_ID = "one webhook-id and one body for each event"
     DUPLICATE = "a delivery is repeated only where a fault explains it"
+    STORM = "less than 5 % is repeated in a rebalance storm"
     ORDER = "first deliveries keep the order of their key"
+    ATTEMPTS = "no more attempts than the schedule has"
     BACKWARDS = "no offset moves backwards"
     EARLY = "no offset passes a record that is not settled"
     STUCK = "work goes on within 30 s"
@@ -64,7 +67,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A path of the receiver, subscribed to a type.
+    """A path of the receiver, subscribed to a type. If `optional`, it may be disabled at times.
 
     If `batched`, it gets CloudEvents, several in a request. Its filter wants each event of its type whose number is
     divisible by `every`.
@@ -75,6 +78,7 @@ class Subscription:
     event_type: str
     temper: Temper
     ordered: bool = False
+    optional: bool = False
     batched: bool = False
     every: int = 1
 
@@ -84,22 +88,26 @@ class Disruption:
     """A fault that may make workers repeat deliveries and forget attempts.
 
     Each disruption may repeat `times` a delivery accepted between `since` and `until`, or whose record was not settled
-    by `since`. With a `place`, only this record is affected.
+    by `since`, and may add `attempts` that no worker counts. The same applies to a stored delivery accepted from
+    `unwritten_since` on, since its row may not say so yet. With a `place`, only this record is affected.
     """
 
     what: str
     at: float
     since: float
+    unwritten_since: float
     until: float = inf
     times: int = 1
+    attempts: int = 2
     place: tuple[int, int] | None = None
     repeated: int = 0
 
 
 class Repeat(NamedTuple):
-    """A delivery that came again after it was accepted, and the cause."""
+    """A delivery that came again, at `at`, after it was accepted, and the cause."""
 
     at: float
+    before: float
     partition: int
     cause: str
 
@@ -109,7 +117,10 @@ class Story:
     """All requests of one event at one path."""
 
     first: float
-    requests: int = 0
+    tries: int = 0  # until the first 2xx
+    requests: int = 0  # in all, with repetitions by the sender
+    unanswered: str = ""  # timestamp of the last one, if unanswered
+    gone: bool = False  # a request was answered 410
     accepted: list[float] = field(default_factory=list)
     explained: Counter[int] = field(default_factory=Counter)  # by index of the disruption
 
@@ -130,8 +141,10 @@ class Book:
         self.events: list[Event] = []
         self.at: dict[tuple[int, int], Event] = {}  # by partition and offset
         self.committed_at: dict[tuple[int, int], float] = {}  # when the watch saw it
+        self.stored_at: dict[tuple[int, int, int], float] = {}  # by partition, offset and subscription
         self.subscriptions: list[Subscription] = []
         self.disruptions: list[Disruption] = []
+        self.away: list[list[float]] = []  # from, to: optional subscriptions may be disabled
         self.stories: dict[tuple[str, int], Story] = {}
         self.violations: list[Violation] = []
         self.broken: Counter[Rule] = Counter()
@@ -191,6 +204,10 @@ class Book:
             if event.owed and each.event_type == event.type and event.number % each.every == 0
         ]
 
+    def attempts_of(self, path: str) -> int:
+        """The attempts of a delivery to this path: with batches one more, alone, after a shared last attempt."""
+        return self.attempts + any(each.batched for each in self.subscriptions if each.path == path)
+
     def accepted(self, path: str, number: int) -> bool:
         """The event was answered with a 2xx there."""
         story = self.stories.get((path, number))
@@ -202,8 +219,19 @@ class Book:
             (each, event)
             for event in list(self.events)
             for each in self.owed_by(event)
-            if not each.temper.doomed(event.number) and not self.accepted(each.path, event.number)
+            if not each.temper.doomed(event.number)
+            and not self.accepted(each.path, event.number)
+            and not (each.optional and self.excused(each, event))
         ]
+
+    def excused(self, subscription: Subscription, event: Event) -> bool:
+        """It was answered 410, or its subscription may have been disabled while it was on its way."""
+        story = self.stories.get((subscription.path, event.number))
+        place = self._place_of.get(event.number)
+        settled_at = self.committed_at.get(place, inf) if place is not None else inf
+        return (story is not None and story.gone) or any(
+            begin <= settled_at and event.at <= end for begin, end in self.away
+        )
 
     def finish(self, exhausted: Iterable[tuple[int, bytes]], announced: Counter[tuple[int, str]]) -> None:
         """The run is over: no delivery may be missing, and only deliveries that no attempt could make may be given up.
@@ -221,6 +249,9 @@ class Book:
             for each in self.owed_by(event):
                 if each.temper.doomed(event.number) and (each, event.number) not in given_up:
                     self.violated(Rule.LOST, f"event {event.number} is not stored as given up for {each.path}")
+        for disruption in self.disruptions:
+            if disruption.what == REBALANCES:
+                self._judge_storm(disruption)
 
     # Judgement of one request, or of each event in a batch as if it had a request of its own.
 
@@ -238,7 +269,15 @@ class Book:
         if story is None:
             self._judge_order(request, number)
             story = self.stories[request.path, number] = Story(request.at)
+        # A request is repeated unchanged when a connection that was used before is reset without an answer: that is
+        # one attempt. The next attempt has another timestamp, unless both fall into one second.
+        signed_at = request.headers["webhook-timestamp"]
         story.requests += 1
+        if not story.accepted and signed_at != story.unanswered:
+            story.tries += 1
+            self._judge_attempts(request, number, story)
+        story.unanswered = signed_at if request.status is None else ""
+        story.gone = story.gone or request.status == GONE_STATUS
         if request.accepted:
             if story.accepted:
                 self._judge_duplicate(request, number, story)
@@ -259,29 +298,43 @@ class Book:
             return
         earlier = self.stories.get((request.path, before))
         if subscription.temper.doomed(before) and earlier is not None:
-            forgotten = FORGOTTEN * len(self._during(earlier.first, request.at, before))
-            if earlier.requests >= self.attempts - forgotten:
+            forgiven = sum(each.attempts for each in self._during(earlier.first, request.at, before))
+            if earlier.requests >= self.attempts - forgiven:
                 return
         self.violated(
             Rule.ORDER, f"{request.path} got event {number} before {before} of the same key {self.events[number].key!r}"
         )
 
+    def _judge_attempts(self, request: Request, number: int, story: Story) -> None:
+        forgotten = sum(each.attempts for each in self._during(story.first, request.at, number))
+        allowed = self.attempts_of(request.path) + forgotten
+        if story.tries > allowed:
+            self.violated(
+                Rule.ATTEMPTS,
+                f"event {number} was tried {story.tries} times at {request.path}, allowed {allowed}, "
+                f"from {story.first:.3f} to {request.at:.3f}",
+            )
+
     def _judge_duplicate(self, request: Request, number: int, story: Story) -> None:
         before = story.accepted[-1]
         partition = self.events[number].partition
-        for index, each in reversed(list(enumerate(self.disruptions))):
+        stored = self._stored_at(request.path, number) < inf
+        latest_first = reversed(list(enumerate(self.disruptions)))
+        # A storm explains only repeats without another cause.
+        for index, each in sorted(latest_first, key=lambda pair: pair[1].what == REBALANCES):
             if (
                 each.at <= request.at
                 and self._concerns(each, number)
                 and before <= each.until
                 and story.explained[index] < each.times
-                and max(before, self._settled(self.events[number], each.at)) >= each.since
+                and max(before, self._settled(self.events[number], each.at))
+                >= (each.unwritten_since if stored else each.since)
             ):
                 story.explained[index] += 1
                 each.repeated += 1
-                self.repeats.append(Repeat(request.at, partition, each.what))
+                self.repeats.append(Repeat(request.at, before, partition, each.what))
                 return
-        self.repeats.append(Repeat(request.at, partition, "nothing"))
+        self.repeats.append(Repeat(request.at, before, partition, "nothing"))
         self.violated(
             Rule.DUPLICATE,
             f"event {number} came again to {request.path} at {request.at:.3f}, accepted before at {before:.3f}; "
@@ -289,9 +342,19 @@ class Book:
         )
 
     def _settled(self, event: Event, by: float) -> float:
-        """When the last of a record's deliveries was accepted; `by` if one of them was not by then."""
-        stories = [self.stories.get((each.path, event.number)) for each in self.owed_by(event)]
-        return max((min([by, *each.accepted[:1]]) if each else by for each in stories), default=0.0)
+        """When the last of a record's deliveries was accepted or stored; `by` if one of them was not by then."""
+        last = 0.0
+        for each in self.owed_by(event):
+            if each.optional and self.excused(each, event):
+                continue
+            story = self.stories.get((each.path, event.number))
+            settled = min([*(story.accepted[:1] if story else ()), self._stored_at(each.path, event.number)])
+            last = max(last, min(settled, by))
+        return last
+
+    def _stored_at(self, path: str, number: int) -> float:
+        subscription = next(each.id for each in self.subscriptions if each.path == path)
+        return self.stored_at.get((*self._place_of.get(number, (-1, -1)), subscription), inf)
 
     def _committed(self, number: int) -> str:
         place = self._place_of.get(number)
@@ -308,7 +371,16 @@ class Book:
 
     def _judge_given_up(self, subscription: Subscription, number: int, announcements: int) -> None:
         what = f"event {number} was given up for {subscription.path}"
-        if not subscription.temper.doomed(number):
+        if not subscription.temper.doomed(number) and not self.stories[subscription.path, number].gone:
             self.violated(Rule.LOST, f"{what}, which would take it")
         if announcements != 1:
             self.violated(Rule.ANNOUNCED, f"{what}: {announcements} announcements")
+
+    def _judge_storm(self, storm: Disruption) -> None:
+        brokers = [each for each in self.disruptions if each.what == NO_BROKER]
+        if any(each.at <= storm.until and storm.at <= each.until for each in brokers):
+            return  # no commit was possible
+        moments = [at for story in self.stories.values() for at in story.accepted]
+        delivered = sum(storm.since <= at <= storm.until for at in moments)
+        if storm.repeated >= max(1, 0.05 * delivered):
+            self.violated(Rule.STORM, f"{storm.repeated} of {delivered} deliveries were repeated")

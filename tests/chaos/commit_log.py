@@ -4,14 +4,16 @@ Polling the committed offsets would miss those between two requests, and a broke
 memory. The formats are Kafka's OffsetCommitKey and OffsetCommitValue. Another version is an error.
 """
 
+import time
 from struct import Struct
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from tests.kafka_kit import QUIET, unique, warm_up
+from tests.kafka_kit import QUIET, unique
 
 TOPIC = "__consumer_offsets"
+MADE_WITHIN = 20.0  # seconds
 _COMMIT_KEYS = (0, 1)
 _STRINGS, _COMPACT_STRINGS = 3, 4  # value versions: length prefix as int16, or as a varint of length plus one
 _INT16, _INT32, _OFFSET_AND_EPOCH = Struct(">h"), Struct(">i"), Struct(">qi")
@@ -31,8 +33,7 @@ class CommitLog:
     def __init__(self, servers: str, group: str, topic: str) -> None:
         self._wanted = group, topic
         self._consumer = Consumer({"bootstrap.servers": servers, "group.id": unique("watch"), **QUIET})
-        warm_up(servers)
-        partitions = list(self._consumer.list_topics(TOPIC, 20).topics[TOPIC].partitions)
+        partitions = self._partitions()
         # As a number, not as OFFSET_END: a broker that is killed before the first fetch would move the end.
         ends = [self._consumer.get_watermark_offsets(TopicPartition(TOPIC, each), 20)[1] for each in partitions]
         self._consumer.assign([TopicPartition(TOPIC, each, end) for each, end in zip(partitions, ends, strict=True)])
@@ -49,6 +50,20 @@ class CommitLog:
     def close(self) -> None:
         """Stop reading."""
         self._consumer.close()
+
+    def _partitions(self) -> list[int]:
+        """A new cluster has no such topic before the first request for a coordinator."""
+        end = time.monotonic() + MADE_WITHIN
+        while True:
+            try:
+                self._consumer.committed([TopicPartition(TOPIC, 0)], MADE_WITHIN)
+                if found := list(self._consumer.list_topics(TOPIC, MADE_WITHIN).topics[TOPIC].partitions):
+                    return found
+            except KafkaException:  # the coordinator is being created
+                if time.monotonic() > end:
+                    raise
+            assert time.monotonic() < end, f"no {TOPIC}"
+            time.sleep(0.1)
 
     def _decode(self, key: bytes, value: bytes | None) -> Commit | None:
         if _INT16.unpack_from(key)[0] not in _COMMIT_KEYS:

@@ -20,12 +20,12 @@ HANGS = 3.0  # seconds of a call, longer than `altered_worker.impatient` waits
 FAILS_OVER = 120.0  # seconds
 LONGEST = 8.0  # seconds
 WRITES = ("INSERT", "UPDATE", "DELETE")
-CUT, LOST = "connections cut in a batch", "answers to commits lost"
+CUT, END_OF_FILE, LOST = "DPY-4011 in a batch", "ORA-03113 in a batch", "answers to commits lost"
 LOCKED, REFUSED = "one row locked", "one row refused"
 JUST_NOW = 0.25  # seconds: a new delivery is not stored sooner, as its first wait is in memory
 ALONE_WITHIN = 20.0  # seconds: eight times 2, and some more
 TRIED_WITHIN = 10.0  # seconds until a row set aside for some seconds is retried, and the result noticed
-DEADLOCK, STARTS = "ORA-00060", "failover of two minutes"
+DEADLOCK, HUNG, STARTS = "ORA-00060", "call_timeout", "failover of two minutes"
 
 
 # SQLite.
@@ -41,6 +41,20 @@ def lock_database(world: World, random: Random) -> Waits:
     """Another process holds the write lock."""
     with world.outage(Part.DATABASE), world.deployment.sqlite.locked():
         yield random.uniform(0.5, 3.0)
+
+
+def break_inserts(world: World, random: Random) -> Waits:
+    """A batched insert fails at one of its rows."""
+    sql = world.deployment.sql
+    with world.outage(Part.DATABASE):
+        sql(
+            "CREATE TRIGGER chaos BEFORE INSERT ON webhook_deliveries WHEN NEW.record_offset % 5 = 3"
+            " BEGIN SELECT RAISE(FAIL, 'in the middle of a batch'); END"
+        )
+        try:
+            yield random.uniform(0.5, 3.0)
+        finally:
+            sql("DROP TRIGGER chaos")
 
 
 def refuse_row(world: World, random: Random) -> Waits:
@@ -91,12 +105,26 @@ def lock_row(world: World, random: Random) -> Waits:
     disruption.until = time.time() + TRIED_WITHIN
 
 
+def kill_sessions(world: World, random: Random) -> Waits:
+    """A DBA kills all sessions, several times."""
+    with world.outage(Part.DATABASE):
+        for _ in range(3):
+            _oracle(world).server.kill_sessions(_oracle(world).user)
+            yield random.uniform(0.2, 1.0)
+
+
 def cut_connections(world: World, random: Random) -> Waits:
-    """Connections end during a batch: before or after it is executed (DPY-4011), or as the server says (ORA-03113)."""
-    error = random.choice([None, OracleError(3113, "end-of-file on communication channel")])
-    drop: Drop = "" if error else random.choice(["before", "after"])
-    with world.outage(Part.DATABASE), _calls(world, CUT, _writes, error, drop=drop, times=4):
+    """Connections end during a batch, before or after it is executed: DPY-4011."""
+    before = random.random() < 0.5
+    with world.outage(Part.DATABASE), _calls(world, CUT, _writes, drop="before" if before else "after", times=4):
         yield from _until_met(world, CUT, random)
+
+
+def end_of_file(world: World, random: Random) -> Waits:
+    """The server process dies and reports it: ORA-03113."""
+    error = OracleError(3113, "end-of-file on communication channel")
+    with world.outage(Part.DATABASE), _calls(world, END_OF_FILE, _writes, error, times=4):
+        yield from _until_met(world, END_OF_FILE, random)
 
 
 def lose_commits(world: World, random: Random) -> Waits:
@@ -113,6 +141,21 @@ def deadlocks(world: World, random: Random) -> Waits:
         _calls(world, DEADLOCK, lambda call: _writes(call) and random.random() < 0.5, error),
     ):
         yield from _until_met(world, DEADLOCK, random)
+
+
+def hang(world: World, random: Random) -> Waits:
+    """Calls are not answered within call_timeout: DPY-4024."""
+
+    def hangs(call: Call) -> bool:
+        if _writes(call):
+            world.met[HUNG] += 1
+            time.sleep(HANGS)
+        return False
+
+    with world.outage(Part.DATABASE), _calls(world, HUNG, hangs):
+        yield from _until_met(world, HUNG, random)
+        # Calls that hang then go on hanging.
+    yield HANGS
 
 
 def rotate_password(world: World, random: Random) -> Waits:
@@ -203,7 +246,7 @@ def _about_to_be_stored(world: World) -> Generator[float, None, Place | None]:
 
 def _row_is_disrupted(world: World, place: Place) -> Disruption:
     """A worker that leaves meanwhile leaves this record unsettled, with attempts that no row counts."""
-    return world.disrupt("a row that is not written", times=5, place=place)
+    return world.disrupt("a row that is not written", times=5, attempts=6, place=place)
 
 
 def _writes(call: Call) -> bool:
@@ -224,12 +267,16 @@ ROW_REFUSED, ROW_LOCKED = Fault(REFUSED, frozenset({"rows"}), refuse_row), _faul
 SQLITE = (
     _fault("tables away", hide_tables, "rows"),
     _fault("database locked", lock_database, "rows"),
+    _fault("insert fails in a batch", break_inserts, "rows"),
     ROW_REFUSED,
 )
 ORACLE = (
+    _fault("sessions killed", kill_sessions),
     _fault(CUT, cut_connections),
+    _fault(END_OF_FILE, end_of_file),
     _fault(LOST, lose_commits),
     _fault(DEADLOCK, deadlocks),
+    _fault(HUNG, hang),
     _fault("ORA-01017", rotate_password),
     _fault("listener down", close_listener),
     ROW_LOCKED,

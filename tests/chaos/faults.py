@@ -12,13 +12,15 @@ from typing import NamedTuple
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from tests.chaos.book import Event
-from tests.chaos.world import PARTITIONS, REJOINS_WITHIN, Part, World
+from tests.chaos.book import GONE_STATUS, NO_BROKER, REBALANCES, Event
+from tests.chaos.world import CACHED, PARTITIONS, REJOINS_WITHIN, Part, World
+from tests.end_to_end.webhook_receiver import Answer, always
 from tests.intake.raw_producer import BOMB, write_bomb
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka
 
 JOINS_WITHIN = 1.5  # seconds for a worker to start and get partitions
+DISABLED_WITHIN = 2.0  # seconds: the last 410 may be written after the receiver's answer changes
 
 Waits = Generator[float, None, None]
 
@@ -56,13 +58,13 @@ def scale(world: World, random: Random) -> Waits:
 
 def storm(world: World, random: Random) -> Waits:
     """Workers join and leave before the group is stable."""
-    disruption = world.disrupt("storm")
+    storm = world.disrupt(REBALANCES)
     for _ in range(5):
         world.start()
         yield random.uniform(0.3, JOINS_WITHIN)
         world.leave(random.choice(world.workers[:-1] or world.workers))
     yield 2 * JOINS_WITHIN
-    disruption.until = time()
+    storm.until = time()
 
 
 # Workers.
@@ -79,7 +81,8 @@ def kill_worker(world: World, random: Random) -> Waits:
 def freeze_worker(world: World, random: Random) -> Waits:
     """SIGSTOP longer than its session and max.poll.interval.ms. Then the zombie continues."""
     zombie = random.choice(world.workers)
-    disruption = world.disrupt("freeze", times=2)  # the new owners may repeat once, and so may the zombie
+    # The new owners may repeat once, and so may the zombie, which also retries its open requests.
+    disruption = world.disrupt("freeze", times=2, attempts=4)
     with world.deployment.database.at_rest():  # else it might be frozen while it holds SQLite's lock
         zombie.freeze()
     world.workers.remove(zombie)
@@ -119,7 +122,7 @@ def _without_a_broker(
     brokers = world.brokers
     assert brokers is not None
     node = random.randint(1, brokers.nodes)
-    disruption = world.disrupt("broker")
+    disruption = world.disrupt(NO_BROKER)
     with world.outage(Part.KAFKA):
         take(brokers, node)
         try:
@@ -164,6 +167,23 @@ def bomb(world: World, random: Random) -> Waits:
         yield random.uniform(0.1, 1.0)
 
 
+# Receivers. Most of their failures come from their temper.
+
+
+def gone_receiver(world: World, random: Random) -> Waits:
+    """A receiver answers 410 and is disabled. Some time later its subscription is enabled again."""
+    rules = world.deployment.receiver.rules
+    usual, rules["/leaves"] = rules["/leaves"], always(Answer(GONE_STATUS))
+    with world.away():
+        try:
+            yield random.uniform(1.0, 2.0)
+        finally:
+            rules["/leaves"] = usual
+        yield DISABLED_WITHIN
+        world.enable_all()
+        yield CACHED
+
+
 GRACEFUL = (
     Fault("rolling restart", frozenset({"workers"}), rolling_restart),
     Fault("scale up and down", frozenset({"workers"}), scale),
@@ -177,4 +197,5 @@ BROKERS = (
 )
 BOMBS = Fault("a batch that cannot be decompressed", frozenset({"brokers"}), bomb)
 LETTERS = Fault("dead-letter topic unwritable", frozenset({"brokers"}), unwritable_letters)
-ALL = (*GRACEFUL, STORM, KILL, FREEZE, *BROKERS, BOMBS, LETTERS)  # all faults except those of the database
+GONE = Fault("receiver gone (410)", frozenset({"database"}), gone_receiver)
+ALL = (*GRACEFUL, STORM, KILL, FREEZE, *BROKERS, BOMBS, LETTERS, GONE)  # all faults except those of the database

@@ -1,6 +1,7 @@
 """The result of a run, as a row of a table."""
 
 from collections import Counter
+from itertools import groupby
 
 from tests.chaos.book import Book, Rule
 from tests.chaos.world import World
@@ -63,6 +64,12 @@ def _causes(book: Book) -> str:
 
 
 def _repeats(book: Book) -> list[tuple[float, str]]:
-    """The number of repeats by second, partition and cause."""
-    found = Counter((float(int(each.at)), each.partition, each.cause) for each in book.repeats)
-    return [(at, f"{number} of partition {of} again: {cause}") for (at, of, cause), number in found.items()]
+    """Repeats, grouped by second, partition and cause."""
+    lines = []
+    ordered = sorted((int(each.at), each.partition, each.cause, each.at, each.before) for each in book.repeats)
+    for (_, partition, cause), group in groupby(ordered, key=lambda each: each[:3]):
+        here = list(group)
+        before = sorted(each[4] for each in here)
+        what = f"{len(here)} of partition {partition} again, first accepted from {before[0]:.3f} to {before[-1]:.3f}"
+        lines.append((here[0][3], f"{what}: {cause}"))
+    return lines

@@ -14,7 +14,7 @@ from tests.kafka_kit import QUIET
 
 KEYS = 60
 WITHOUT_KEY = 0.1
-WEIGHTS = {"order": 86, "picky": 5, "unwanted": 5, "no event": 4}
+WEIGHTS = {"order": 80, "leaving": 6, "picky": 5, "unwanted": 5, "no event": 4}
 # A batch is sent once: a broker that dies between writing and answering causes no second record.
 PRODUCER = {**QUIET, "enable.idempotence": True, "message.timeout.ms": 120_000, "linger.ms": 2}
 

@@ -10,9 +10,12 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.chaos import altered_worker as broken
+from tests.chaos import database_faults
 from tests.chaos.altered_worker import Change
 from tests.chaos.book import Book, Rule
+from tests.chaos.conductor import conduct
 from tests.chaos.conftest import making_worlds
+from tests.chaos.faults import BOMBS
 from tests.chaos.watch import WITHOUT_PROGRESS
 from tests.chaos.world import Shape, World
 
@@ -48,6 +51,16 @@ def _kill(world: World) -> None:
     world.start()
 
 
+def _refuse_rows(world: World) -> None:
+    """The database refuses all rows of one record, and then of another."""
+    conduct(world, [database_faults.ROW_REFUSED] * 3, 1, (0.1, 0.2))
+
+
+def _write_bombs(world: World) -> None:
+    """Write batches that cannot be decompressed."""
+    conduct(world, [BOMBS], 1, (0.1, 0.2))
+
+
 def _end(world: World) -> None:
     """Stop all workers and finish the book, as soon as a rule was violated."""
     world.wait(lambda: world.book.violations, FOUND_WITHIN)
@@ -71,9 +84,12 @@ CONTROLS: dict[Change, tuple[Rule, Callable[[World], None]]] = {  # the longest 
     broken.stops_after_a_while: (Rule.STUCK, _look_on),
     broken.commits_rarely: (Rule.DUPLICATE, _kill),
     broken.commits_too_early: (Rule.EARLY, _look_on),
+    broken.drops_what_is_set_aside: (Rule.EARLY, _refuse_rows),
+    broken.drops_what_cannot_be_read: (Rule.EARLY, _write_bombs),
     broken.drops_a_parked_insert: (Rule.LOST, _end),
     broken.uses_an_id_again: (Rule.ONE_ID, _look_on),
     broken.moves_an_offset_back: (Rule.BACKWARDS, _look_on),
+    broken.forgets_attempts: (Rule.ATTEMPTS, _look_on),
     broken.ignores_order: (Rule.ORDER, _look_on),
     broken.announces_nothing: (Rule.ANNOUNCED, _give_up),
     broken.commits_nothing_when_it_leaves: (Rule.DUPLICATE, _hand_over),

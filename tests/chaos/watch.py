@@ -56,6 +56,8 @@ class Watch:
         self._unjudged: set[tuple[int, int]] = set()
         self._idle: dict[int, float] = {}  # seconds, by partition, in which it could have moved and did not
         self._judged_at = time.time()
+        self._attempts: dict[int, int] = {}
+        self._last_row = 0
         self._rows_at = self._workers_at = self._rows_excused_at = 0.0
         self._ready_at: dict[Worker, float] = {}
         self._enough = threading.Event()
@@ -99,6 +101,7 @@ class Watch:
     def _look(self) -> None:
         for commit in self._commit_log.read(0.05):
             self._take(commit)
+        self._note_rows()
         self._book.read(self._deployment.receiver.requests)
         if self._unjudged:
             self._judge()
@@ -151,7 +154,10 @@ class Watch:
 
     def _not_accepted(self, event: Event) -> dict[int, str]:
         return {
-            each.id: each.path for each in self._book.owed_by(event) if not self._book.accepted(each.path, event.number)
+            each.id: each.path
+            for each in self._book.owed_by(event)
+            if not self._book.accepted(each.path, event.number)
+            and not (each.optional and self._book.excused(each, event))
         }
 
     def _passed(self, place: tuple[int, int], event: Event, why: str) -> None:
@@ -168,11 +174,21 @@ class Watch:
         )
         return None if rows is None else set(rows)
 
+    def _note_rows(self) -> None:
+        """Record the rows stored since the last check. The start of a transaction does not show when it ended."""
+        rows = self._query(
+            "SELECT id, partition_no, record_offset, subscription_id FROM webhook_deliveries WHERE id > ?",
+            self._last_row,
+        )
+        now = time.time()
+        for row, partition, offset, subscription in rows or ():
+            self._last_row = max(row, self._last_row)
+            self._book.stored_at[partition, offset, subscription] = now
+
     # Progress.
 
     def _judge_progress(self, now: float) -> None:
-        # Where this thread is held up too, the machine is slow, not the worker.
-        passed, self._judged_at = min(now - self._judged_at, 2 * EVERY), now
+        passed, self._judged_at = now - self._judged_at, now
         if self._excused():
             return
         waiting = {place[0] for place in list(self._book.at) if place not in self._book.committed_at}
@@ -184,13 +200,23 @@ class Watch:
             self._idle[partition] = idle
 
     def _judge_rows(self, now: float) -> None:
-        rows = self._query("SELECT id, next_attempt_at FROM webhook_deliveries WHERE status = 'parked'")
+        rows = self._query(
+            "SELECT id, subscription_id, attempt, status, next_attempt_at FROM webhook_deliveries"
+            " WHERE status IN ('parked', 'exhausted')"
+        )
         if rows is None or self._excused():
             self._rows_excused_at = now
             return
-        for row, due in rows:
+        paths = {each.id: each.path for each in self._book.subscriptions}
+        for row, subscription, attempt, status, due in rows:
+            if attempt < self._attempts.get(row, 0):
+                self._book.violated(Rule.ATTEMPTS, f"row {row} went from {self._attempts[row]} attempts to {attempt}")
+            self._attempts[row] = attempt
+            allowed = self._book.attempts_of(paths[subscription])
+            if attempt > allowed:
+                self._book.violated(Rule.ATTEMPTS, f"row {row} has {attempt} attempts, allowed {allowed}")
             late = now - max(_seconds(due) or now, self._rows_excused_at)
-            if late > self.limit + LEFT_ALONE:
+            if status == "parked" and late > self.limit + LEFT_ALONE:
                 self._book.violated(Rule.STUCK, f"row {row} has been due for {late:.0f} s")
 
     def _judge_workers(self) -> None:

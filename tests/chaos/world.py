@@ -16,6 +16,7 @@ from tests.chaos.book import COMMIT_INTERVAL, Book, Disruption, Rule, Subscripti
 from tests.chaos.stream import Stream
 from tests.chaos.tempers import Temper
 from tests.chaos.watch import WITHOUT_PROGRESS, Watch
+from tests.end_to_end.deployed_database import DatabaseAway
 from tests.end_to_end.service_rig import SLOW_FILTER, Deployment, Worker
 from tests.intake.raw_producer import SMALL_READS
 from tests.kafka_broker import KafkaBroker
@@ -28,6 +29,7 @@ SCHEDULE = (0.3, 0.5, 0.5, 0.5, 1.0, 1.0)
 DRAINED_WITHIN = 120.0  # seconds for all owed deliveries after the last fault; held rows are checked each minute
 READY_WITHIN = 10.0  # seconds; a broken worker may never be
 REJOINS_WITHIN = 10.0  # seconds: a session of 6, and the rebalance after it
+CACHED = 1.0  # seconds that a worker may use cached subscriptions
 STOPS_WITHIN = 30.0  # seconds: the drain, the database's limits, Kafka's, leaving the group, and a shared machine
 SETTINGS = {
     "WEBHOOK_TIMEOUT": f"{TIMEOUT}s",
@@ -110,7 +112,7 @@ class World:
         self.letters = f"{deployment.group}.dead"
         self.operations = f"{deployment.group}.operations"
         self.began_at = self.ended_at = 0.0
-        self._waited_for_until = 0.0
+        self._looked_at = self._enabled_at = self._waited_for_until = 0.0
         self.book = Book(len(SCHEDULE) + 1)
         self._leaving: list[Leaving] = []
         self._outages: list[Outage] = []
@@ -207,6 +209,7 @@ class World:
     def look_after(self) -> None:
         """Stopping workers end in time and in order, and no other worker ends."""
         self.watch.check()
+        self._enable_again()
         for leaving in list(self._leaving):
             ended = leaving.worker.process.poll() is not None
             if ended or time.time() > leaving.waited_for.begin + STOPS_WITHIN:
@@ -220,6 +223,26 @@ class World:
             if worker.process.poll() is not None:
                 self.workers.remove(worker)
                 self.book.violated(Rule.ENDED, f"exit {worker.process.returncode} unasked: {worker.log[-2000:]}")
+
+    def _enable_again(self) -> None:
+        """Enable subscriptions disabled late, by a 410 that the database did not accept or acknowledge at first."""
+        now = time.time()
+        if now - self._looked_at < 1 or self._out(Part.DATABASE):  # the caller may itself hold the database
+            return
+        self._looked_at = now
+        if not any(end == inf for _, end in self.book.away):
+            try:
+                late = self.enable_all()
+            except DatabaseAway:
+                return
+            if late:
+                self.book.away.append([self._enabled_at, now + CACHED])
+        self._enabled_at = now
+
+    def enable_all(self) -> bool:
+        """Enable disabled subscriptions. Returns whether there were any."""
+        enable = "UPDATE webhook_subscriptions SET enabled = 1, disabled_reason = NULL WHERE enabled = 0"
+        return self.deployment.database.change(enable) > 0
 
     def _judge_end(self, worker: Worker, ended: bool) -> None:  # noqa: FBT001 (private)
         if not ended:
@@ -237,12 +260,17 @@ class World:
 
     # Disruptions.
 
-    def disrupt(self, what: str, *, times: int = 1, place: tuple[int, int] | None = None) -> Disruption:
+    def disrupt(
+        self, what: str, *, times: int = 1, attempts: int = 2, place: tuple[int, int] | None = None
+    ) -> Disruption:
         """A disruption begins now. Records settled early enough to be committed or written before are not affected."""
         now = time.time()
-        troubles = self._troubles(Part.KAFKA) + self._troubles(Part.DATABASE) + self._waits()
-        since = min([now, *(each.begin for each in troubles)]) - COMMIT_INTERVAL - self.shape.slow
-        return self.book.disrupt(Disruption(what, now, since, times=times, place=place))
+        since = min([now, *(each.begin for each in self._troubles(Part.KAFKA) + self._waits())])
+        unwritten_since = min([since, *(each.begin for each in self._troubles(Part.DATABASE))])
+        takes = COMMIT_INTERVAL + self.shape.slow
+        return self.book.disrupt(
+            Disruption(what, now, since - takes, unwritten_since - takes, times=times, attempts=attempts, place=place)
+        )
 
     @contextmanager
     def outage(self, of: Part) -> Iterator[None]:
@@ -255,6 +283,16 @@ class World:
             yield
         finally:
             outage.end = time.time()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Optional subscriptions may be disabled meanwhile."""
+        away = [time.time(), inf]
+        self.book.away.append(away)
+        try:
+            yield
+        finally:
+            away[1] = time.time()
 
     def _out(self, *of: Part) -> bool:
         return any(each.end == inf and each.of in of for each in self._outages)
@@ -319,13 +357,18 @@ class World:
         seed = self.shape.seed
         self._add("/steady", "order", Temper(seed))
         self._add("/moody", "order", Temper(seed + 1, failing=0.1, doomed_every=60))
+        self._add("/leaves", "leaving", Temper(seed + 2), optional=True)
         self._add("/ordered", "order", Temper(seed + 3, failing=0.04, doomed_every=200), ordering="key")
         batches: dict[str, Any] = {"payload_format": "cloudevents", "batch_size": 10, "batch_wait_ms": 100}
         self._add("/batched", "order", Temper(seed + 4, failing=0.01, doomed_every=150), **batches)
         self._add("/picky", "picky", Temper(seed + 5, failing=0.1), every=3, event_filter=SLOW_FILTER % 1)
 
-    def _add(self, path: str, event_type: str, temper: Temper, *, every: int = 1, **columns: Any) -> None:
+    def _add(
+        self, path: str, event_type: str, temper: Temper, *, optional: bool = False, every: int = 1, **columns: Any
+    ) -> None:
         number = self.deployment.subscribe(event_type, path, **columns)
         self.deployment.receiver.rules[path] = temper.rule()
         ordered, batched = "ordering" in columns, "batch_size" in columns
-        self.book.subscriptions.append(Subscription(number, path, event_type, temper, ordered, batched, every))
+        self.book.subscriptions.append(
+            Subscription(number, path, event_type, temper, ordered, optional, batched, every)
+        )

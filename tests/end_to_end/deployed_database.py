@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import CursorResult, Engine
 from sqlalchemy.exc import DBAPIError
 
 from consumer.database import migrations
@@ -36,6 +36,10 @@ class DeployedDatabase(ABC):
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Runs one statement, with `?` for each value, in its own transaction; returns rows. Raises DatabaseAway."""
 
+    @abstractmethod
+    def change(self, statement: str, *values: object) -> int:
+        """Runs one statement like `sql`; returns the number of changed rows."""
+
     def at_rest(self) -> AbstractContextManager[None]:
         """Holds off locks of workers that would block all others. Oracle's end with a call's time limit."""
         return nullcontext()
@@ -50,11 +54,13 @@ class SqliteDatabase(DeployedDatabase):
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Runs one statement in its own transaction."""
-        try:
-            with closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
-                return connection.execute(statement, values).fetchall()
-        except sqlite3.OperationalError as error:
-            raise DatabaseAway(str(error)) from error
+        with self._transaction() as connection:
+            return connection.execute(statement, values).fetchall()
+
+    def change(self, statement: str, *values: object) -> int:
+        """Runs one statement in its own transaction."""
+        with self._transaction() as connection:
+            return connection.execute(statement, values).rowcount
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -76,6 +82,14 @@ class SqliteDatabase(DeployedDatabase):
             for table in tables:
                 self.sql(f"ALTER TABLE away_{table} RENAME TO {table}")
 
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
+                yield connection
+        except sqlite3.OperationalError as error:
+            raise DatabaseAway(str(error)) from error
+
 
 class OracleDatabase(DeployedDatabase):
     """A migrated schema on an Oracle, emulated or real. `engine` is for the tests' own access."""
@@ -88,13 +102,22 @@ class OracleDatabase(DeployedDatabase):
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Runs one statement in its own transaction."""
+        with self._executed(statement, values) as result:
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+    def change(self, statement: str, *values: object) -> int:
+        """Runs one statement in its own transaction."""
+        with self._executed(statement, values) as result:
+            return result.rowcount
+
+    @contextmanager
+    def _executed(self, statement: str, values: tuple[object, ...]) -> Iterator[CursorResult[Any]]:
         numbers = count(1)
         numbered = re.sub(r"\?", lambda _: f":{next(numbers)}", statement)
         with self._lock:
             try:
                 with self._engine.begin() as connection:
-                    result = connection.exec_driver_sql(numbered, values)
-                    return [tuple(row) for row in result] if result.returns_rows else []
+                    yield connection.exec_driver_sql(numbered, values)
             except (DBAPIError, DatabaseUnavailable) as error:
                 raise DatabaseAway(str(error)) from error
 
