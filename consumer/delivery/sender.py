@@ -138,7 +138,7 @@ class Sender(Part):
         delivery.started_at = now
         delivery.sent_to = delivery.lane.endpoint
         self.open[delivery] = span
-        for each in delivery.batch():
+        for each in (delivery, *delivery.batch_members):
             if isinstance(each.origin, OpenRecord):
                 each.origin.started = True
 

@@ -284,14 +284,19 @@ _bugs = RecordLog()
 def decoded(decoder: Callable[[Record], T], record: Record) -> T:
     """The result of `decoder`. Raises its Tombstone, Undecodable and RegistryUnavailable.
 
-    Any other exception is logged, and becomes an Undecodable with the reason error.
+    Any other exception becomes that of `bug`.
     """
     try:
         return decoder(record)
     except (Tombstone, Undecodable, RegistryUnavailable):
         raise
-    except Exception as error:  # noqa: BLE001 (raised, it would end each worker and each replay that reads the record)
-        kind, places = type(error).__name__, "".join(format_tb(error.__traceback__))
-        # Without the exception's text, which may quote the record.
-        _bugs.write(logging.ERROR, "a record's decoding failed: a bug", record, kind, error=kind, exception=places)
-        raise Undecodable("error", f"the service has failed to decode it: {kind}") from None
+    except Exception as error:  # noqa: BLE001 (raised, it would end each replay that reads the record)
+        raise bug(record, error) from None
+
+
+def bug(record: Record, error: Exception) -> Undecodable:
+    """Log a decoder's unexpected exception; the record is a dead letter with the reason error."""
+    kind, places = type(error).__name__, "".join(format_tb(error.__traceback__))
+    # Without the exception's text, which may quote the record.
+    _bugs.write(logging.ERROR, "a record's decoding failed: a bug", record, kind, error=kind, exception=places)
+    return Undecodable("error", f"the service has failed to decode it: {kind}")

@@ -10,7 +10,7 @@ from consumer.events.event import Event
 from consumer.http.header_rules import encoded, header_lines
 from consumer.sending.exchange import SignedRequest, call_plugin
 from consumer.sending.payloads import Rendered, attribute_lines, body_of, compressed, compressed_for, render_batch
-from consumer.sending.signing import Template, hex_signature, standard_signature
+from consumer.sending.signing import Template
 from consumer.subscriptions.endpoint import Endpoint
 
 _METHODS = {name: name.encode() for name in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
@@ -119,14 +119,7 @@ def _lines(content_type: str, webhook_id: str, timestamp: int, event_type: str |
 
 
 def _signed(template: Template, start: bytes, lines: bytes, body: bytes) -> SignedRequest:
-    signature = standard_signature(template.keys, template.private_keys, start, body)
-    key = template.hex_key
-    if key is None:
-        lines = b"%bwebhook-signature: %b\r\n" % (lines, signature)
-    else:
-        hexed = hex_signature(key, body)
-        lines = b"%bwebhook-signature: %b\r\n%b%b\r\n" % (lines, signature, template.hex_start, hexed)
-    return SignedRequest(template, lines, body)
+    return SignedRequest(template, lines + template.signature_lines(start, body), body)
 
 
 def message(request: PreparedRequest, line: bytes) -> tuple[bytes, bytes]:

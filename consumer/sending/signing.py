@@ -99,6 +99,14 @@ class Template:
             ours.add(endpoint.hex_header.lower())
         self.lines = header_lines({name: value for name, value in request.headers.items() if name.lower() not in ours})
 
+    def signature_lines(self, start: bytes, body: bytes) -> bytes:
+        """The header lines of the signatures; `start` as in `standard_signature`."""
+        signature = standard_signature(self.keys, self.private_keys, start, body)
+        if self.hex_key is None:
+            return b"webhook-signature: %b\r\n" % signature
+        hexed = hex_signature(self.hex_key, body)
+        return b"webhook-signature: %b\r\n%b%b\r\n" % (signature, self.hex_start, hexed)
+
 
 def prepare(endpoint: Endpoint) -> Template:
     """Make the endpoint's template.

@@ -8,10 +8,9 @@ from math import inf
 from consumer.delivery.limits import Memory
 from consumer.delivery.parking import Parking
 from consumer.errors import Tombstone, Undecodable
-from consumer.events.event import Event
 from consumer.intake.commits import is_commit_due
 from consumer.intake.dead_letters import DeadLetters
-from consumer.intake.decode import Mapped, RecordLog, decode, decoded, traceparent_of
+from consumer.intake.decode import Mapped, RecordLog, bug, decode, traceparent_of
 from consumer.intake.record import Partition, Record
 from consumer.intake.source import Source
 from consumer.loop.part import RECORDS_WAIT, Part
@@ -124,13 +123,17 @@ class Polling(Part):
         keys = set()
         for record in records:
             try:
-                event = decoded(self._event_of, record)
+                read = record if self._translation is None else self._translation.json_of(record)
+                event = decode(read, self._tenant_name, self._mapped)
             except Tombstone:
                 self._metrics.events["tombstone"] += 1
                 record.partition.tracker.settle(record.offset)
                 continue
             except Undecodable as error:
                 self._bury(record, error, now)
+                continue
+            except Exception as error:  # noqa: BLE001 (raised, it would end each worker that reads the record)
+                self._bury(record, bug(record, error), now)
                 continue
             keys.add((event.type, event.tenant))
             settle = self._hold(record, event.size)
@@ -143,11 +146,6 @@ class Polling(Part):
                 event = event._replace(traceparent=parent)
             self._inbox.put(event, settle, now)
         self._catalog.want(keys)
-
-    def _event_of(self, record: Record) -> Event:
-        """The event of an admitted record. Raises Tombstone and Undecodable."""
-        translation = self._translation
-        return decode(record if translation is None else translation.json_of(record), self._tenant_name, self._mapped)
 
     def _records(self, wait: float) -> Sequence[Record]:
         """New records, for which it waits so many seconds at most.
