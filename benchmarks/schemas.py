@@ -14,11 +14,11 @@ import orjson
 from fastavro import parse_schema, schemaless_writer
 
 from consumer.intake.decode import decode
-from consumer.intake.record import Partition, Record
+from consumer.intake.record import AssignedPartition, Record
 from consumer.schemas.avro import avro_decoder
-from consumer.schemas.conversion import Decode, SchemaId
 from consumer.schemas.protobuf import protobuf_decoder
 from consumer.schemas.translation import translator
+from consumer.schemas.wire_format import Decode, SchemaId
 from tests.schemas.descriptors import text_of
 from tests.schemas.orders import AVRO, as_json, message_class, order, protobuf_file
 
@@ -39,7 +39,7 @@ def records() -> tuple[dict[str, Record], Callable[[Record], Record]]:
     }
     payloads = {"Avro": avro.getvalue(), "Protobuf": b"\0" + message.SerializeToString(), "JSON Schema": plain}
     framed = {name: struct.pack(">bI", 0, at) + each for at, (name, each) in enumerate(payloads.items(), 1)}
-    place = Partition("orders", 0)
+    place = AssignedPartition("orders", 0)
     found = {name: Record(place, 7, 0, b"key", value, None) for name, value in {"plain JSON": plain, **framed}.items()}
     return found, translator(decoders.__getitem__)
 

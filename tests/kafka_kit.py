@@ -18,7 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to
 from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
 
 from consumer.config.settings import KafkaSettings
-from consumer.intake.record import Partition, Record
+from consumer.intake.record import AssignedPartition, Record
 from consumer.intake.source import Source
 from consumer.ops import replay_request
 from tests.waiting import LIMIT, eventually
@@ -102,9 +102,9 @@ class Member:
     """A Source whose callbacks and records are recorded."""
 
     def __init__(self, settings: KafkaSettings, topics: Sequence[str], *, settle: bool = True) -> None:
-        self.assigned: list[Partition] = []
-        self.revoked: list[Partition] = []
-        self.lost: list[Partition] = []
+        self.assigned: list[AssignedPartition] = []
+        self.revoked: list[AssignedPartition] = []
+        self.lost: list[AssignedPartition] = []
         self.records: list[Record] = []
         self.settle = settle
         self.waits = 0  # how often a waiting rebalance let the loop go on
@@ -120,7 +120,7 @@ class Member:
             meanwhile=self.meanwhile,
         )
 
-    def position(self, partition: Partition) -> None:
+    def position(self, partition: AssignedPartition) -> None:
         """Open the partition, like a worker without stored deliveries."""
         self.source.open(partition)
 

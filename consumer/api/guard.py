@@ -1,4 +1,7 @@
-"""Checks each request before the application sees it: the token or a loopback name, and the size of the body."""
+"""Checks each request before the application sees it: the token or a loopback name, and the size of the body.
+
+The routes of /v1 check the token's scope in `context`, and its tenant in `backing` and `ops.changes`.
+"""
 
 import asyncio
 from ipaddress import ip_address

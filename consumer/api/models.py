@@ -166,7 +166,7 @@ class ShownExchange(Shown):
     advice: Annotated[str | None, Field(description="What to do, if it failed.")]
 
 
-class ShownProblem(Shown):
+class ShownOptionProblem(Shown):
     """An option with an unusable or inadvisable value."""
 
     option: Annotated[str, Field(examples=["url"])]
@@ -228,7 +228,7 @@ class ShownSubscription(_StoredOptions):  # type: ignore[misc]  # made from the 
     credentials: Annotated[list[str], Field(description="Kinds of its other secrets.", examples=[["bearer"]])]
     tls: Annotated[ShownTls | None, Field(description="Its own certificates, if it has any.")]
     verified: Annotated[bool, Field(description="The receiver at its present URL has given permission.")]
-    problems: list[ShownProblem]
+    problems: list[ShownOptionProblem]
 
 
 class ShownPermission(Shown):

@@ -15,9 +15,9 @@ from consumer.config.environment import check, environment, load
 from consumer.config.settings import (
     FILE,
     ApiSettings,
+    ConsumerGroupSettings,
     DatabaseSettings,
     DeliverySettings,
-    GroupSettings,
     KafkaSettings,
     RuleSettings,
     SchemaSettings,
@@ -53,14 +53,14 @@ def api() -> None:
     """
     values = environment()
     delivery = _delivery(values)
-    check((ApiSettings, DatabaseSettings, GroupSettings, RuleSettings), values)
+    check((ApiSettings, DatabaseSettings, ConsumerGroupSettings, RuleSettings), values)
     configure()
     settings = load(ApiSettings, values)
     tokens = TokenFile(settings.api_tokens_file, settings.api_token.get_secret_value() if settings.api_token else None)
     database, limits = load(DatabaseSettings, values), load(RuleSettings, values)
     engine, vault, rules = create_engine(database), Vault(database.encryption_keys), resolving_rules_of(limits)
     default = () if delivery is None else delivery.secrets
-    deployment = Deployment(engine, load(GroupSettings, values).group_id, vault, rules_of(limits), default)
+    deployment = Deployment(engine, load(ConsumerGroupSettings, values).group_id, vault, rules_of(limits), default)
     backing = _observing(
         Backing(
             deployment,

@@ -9,7 +9,7 @@ from consumer.cli.console import row_id
 from consumer.cli.progress import Waiting
 from consumer.config import slips
 from consumer.config.environment import environment, load
-from consumer.config.settings import DatabaseSettings, GroupSettings, LogSettings, RuleSettings
+from consumer.config.settings import ConsumerGroupSettings, DatabaseSettings, LogSettings, RuleSettings
 from consumer.crypto.vault import Vault
 from consumer.database.engine import create_engine, place_of
 from consumer.errors import SettingsError
@@ -54,7 +54,7 @@ def _told_of(engine: Engine) -> Engine:
 
 def deployment(engine: Engine, vault: Vault | None = None, default: tuple[str, ...] = ()) -> Deployment:
     """The deployment of the settings. `vault` encrypts new secrets; `default` are those of WEBHOOK_SECRET."""
-    return Deployment(engine, load(GroupSettings).group_id, vault or vault_to_read(), rules(), default)
+    return Deployment(engine, load(ConsumerGroupSettings).group_id, vault or vault_to_read(), rules(), default)
 
 
 def changes(vault: Vault | None = None, default: tuple[str, ...] = ()) -> Changes:

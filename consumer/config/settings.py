@@ -47,7 +47,7 @@ _OF_SCHEMAS = ("attr", "authlib", "cachetools", "fastavro", "google.protobuf", "
 _REGISTRY_CLIENTS = ("httpx2", "httpx")  # confluent-kafka takes either
 
 
-class GroupSettings(Group):
+class ConsumerGroupSettings(Group):
     """The consumer group; commands that do not contact Kafka need only this."""
 
     group_id: str = setting(
@@ -59,7 +59,7 @@ class GroupSettings(Group):
     )
 
 
-class KafkaSettings(GroupSettings):
+class KafkaSettings(ConsumerGroupSettings):
     """The Kafka cluster, the consumer group, and the topics that the service writes."""
 
     bootstrap_servers: BootstrapServers = setting(

@@ -205,7 +205,7 @@ class Frame:
         if is_foreign(request.headers):
             raise RequestRefused(Code.UNTRUSTED_ORIGIN, "The form comes from another site.")
         form = await _form_of(request)
-        if not secrets.compare_digest(str(form.get("form_token", "")).encode(), session.form_token.encode()):
+        if not session.made(str(form.get("form_token", ""))):
             why = "The form is of an earlier session: go back, reload the page, try again."
             raise RequestRefused(Code.UNTRUSTED_ORIGIN, why)
         return form

@@ -39,6 +39,10 @@ class ConsoleSession(NamedTuple):
     name: str
     key: bytes
 
+    def made(self, form_token: str) -> bool:
+        """Whether a form that carries this token is of this session."""
+        return hmac.compare_digest(form_token.encode(), self.form_token.encode())
+
 
 class SignOuts(NamedTuple):
     """The sessions that visitors have ended, for all processes: rows beside the idempotency keys, kept as long."""

@@ -8,7 +8,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
-from consumer.intake.record import Partition
+from consumer.intake.record import AssignedPartition
 from consumer.kafka.client import explained
 
 log = structlog.get_logger(__name__)
@@ -46,18 +46,18 @@ class Commits:
         self._wait = wait
         self.total = 0
         self.fault: str | None = None
-        self._outstanding: dict[tuple[str, int], Partition] = {}
+        self._outstanding: dict[tuple[str, int], AssignedPartition] = {}
         self._sent: list[KafkaTopicPartition] = []  # the outstanding round's offsets
         self._begun_at = self._taken_until = -inf
         self._with_metadata = True
         self._last = False  # a last round is being sent
         self._unheard: list[set[tuple[str, int, int]]] = []  # last rounds whose answers are ignored when they come
 
-    def settled(self, partitions: Iterable[Partition]) -> bool:
+    def settled(self, partitions: Iterable[AssignedPartition]) -> bool:
         """Whether no round is outstanding and no offset of these partitions waits for the next one."""
         return not self._outstanding and not any(each.owned and each.tracker.moved for each in partitions)
 
-    def start(self, consumer: Consumer, partitions: Iterable[Partition]) -> float | None:
+    def start(self, consumer: Consumer, partitions: Iterable[AssignedPartition]) -> float | None:
         """Send the offsets that have moved, unless a round is outstanding. The next round sends failed ones again.
 
         Returns a time (the clock's seconds): the broker has every offset settled by then. None: by now.
@@ -87,7 +87,7 @@ class Commits:
         if self._judge(outstanding, error, offsets) and outstanding:
             self._taken_until = self._begun_at
 
-    def now(self, consumer: Consumer, partitions: Iterable[Partition]) -> bool:
+    def now(self, consumer: Consumer, partitions: Iterable[AssignedPartition]) -> bool:
         """Inside a rebalance: send the offsets that have moved, for some seconds at most. True if the broker has them.
 
         The answer to a round arrives through `poll`, which must not be called here, and a blocking `commit` has no time
@@ -123,7 +123,7 @@ class Commits:
             self._wait(_AGAIN_AFTER)
         return True
 
-    def _sent_last(self, consumer: Consumer, partitions: Iterable[Partition], end: float) -> bool:
+    def _sent_last(self, consumer: Consumer, partitions: Iterable[AssignedPartition], end: float) -> bool:
         moved = {
             each.topic_partition: each
             for each in partitions
@@ -162,7 +162,7 @@ class Commits:
             return None
         return _images(answers) == _images(offsets)
 
-    def _offsets(self, partitions: Iterable[Partition]) -> list[KafkaTopicPartition]:
+    def _offsets(self, partitions: Iterable[AssignedPartition]) -> list[KafkaTopicPartition]:
         offsets = []
         for partition in partitions:
             committable = partition.tracker.committable()
@@ -181,7 +181,10 @@ class Commits:
         return offsets
 
     def _judge(
-        self, sent: dict[tuple[str, int], Partition], error: KafkaError | None, answers: list[KafkaTopicPartition]
+        self,
+        sent: dict[tuple[str, int], AssignedPartition],
+        error: KafkaError | None,
+        answers: list[KafkaTopicPartition],
     ) -> bool:
         answered = {(answer.topic, answer.partition): answer for answer in answers}
         failures = {}

@@ -1,6 +1,6 @@
 """Dead letters: records that cannot become deliveries, written unchanged to a topic of their own.
 
-Only headers that begin with `dead-letter-` are replaced.
+Only headers that begin with `dead-letter-` are replaced. `worker.polling` sends what `decode` refuses.
 
 A record counts as stored only when all in-sync replicas have it. Until then it stays in memory and is sent again with
 back-off. Its offset does not move, so nothing is lost while the topic is missing, full or unreachable.

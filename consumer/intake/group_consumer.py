@@ -10,7 +10,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, Consum
 
 from consumer.config.settings import KafkaSettings
 from consumer.events.event import TopicPartition
-from consumer.intake.record import Partition
+from consumer.intake.record import AssignedPartition
 from consumer.intake.topics import hidden
 from consumer.kafka.client import OLD_BROKERS, Reachability, Reported, client_properties
 
@@ -48,7 +48,7 @@ _FIXED: dict[str, Any] = {
     # Otherwise lag would count records in flight as done.
     "enable.auto.offset.store": False,
     "isolation.level": "read_committed",
-    # An ordered row may wait for a record that never comes: see Partition.passed.
+    # An ordered row may wait for a record that never comes: see AssignedPartition.passed.
     "enable.partition.eof": True,
 }
 _FIRST = {
@@ -126,7 +126,9 @@ class SourceHealth:
         else:
             self.reachability.error(error)
 
-    def statistics(self, document: str, partitions: Mapping[TopicPartition, Partition], consumer: Consumer) -> None:
+    def statistics(
+        self, document: str, partitions: Mapping[TopicPartition, AssignedPartition], consumer: Consumer
+    ) -> None:
         """Take note of one statistics document of `consumer`.
 
         It has the lag of the owned `partitions`, the start of their logs, and the state of the group.
@@ -181,7 +183,7 @@ class SourceHealth:
         self._overtaken_until = self._clock() + SAID_FOR
 
 
-def _held_back(partitions: Iterable[Partition], now: float) -> str | None:
+def _held_back(partitions: Iterable[AssignedPartition], now: float) -> str | None:
     """The fault of the partition whose records a transaction holds back for longest, if that is long."""
     held = [(each.held[2], str(each), each.held[1]) for each in partitions if each.held is not None]
     since, name, records = min(held, default=(now, "", 0))

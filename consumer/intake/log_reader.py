@@ -14,7 +14,7 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 from consumer.config.settings import KafkaSettings
 from consumer.errors import FatalKafkaError, KafkaUnavailable, WebhooksError
 from consumer.events.event import TopicPartition
-from consumer.intake.record import UNREADABLE, Partition, Record, UnreadableBatches, batch, headers_of
+from consumer.intake.record import UNREADABLE, AssignedPartition, Record, UnreadableBatches, batch, headers_of
 from consumer.intake.topics import consumes
 from consumer.kafka.client import IS_IT_UP, LibrdkafkaLog, Reachability, Reported, explained, onlooker, refused
 from consumer.ledger.replays import Span
@@ -61,7 +61,7 @@ class LogReader:
         self._heard = clock()
         self._since = 0.0
         self._left: dict[TopicPartition, Span] = {}
-        self._partitions: dict[TopicPartition, Partition] = {}
+        self._partitions: dict[TopicPartition, AssignedPartition] = {}
         self._reported = Reported("")
         self._unreadable = UnreadableBatches()
         self._failures: list[Exception] = []
@@ -157,7 +157,7 @@ class LogReader:
         self._since = since * 1000
         self._left = {(span.topic, span.number): span for span in spans if span.begin < span.end}
         self.positions = {partition: span.begin for partition, span in self._left.items()}
-        self._partitions = {partition: Partition(*partition) for partition in self._left}
+        self._partitions = {partition: AssignedPartition(*partition) for partition in self._left}
         self._consumer.assign([KafkaTopicPartition(*partition, span.begin) for partition, span in self._left.items()])
 
     def read(self, limit: int, timeout: float) -> list[Record]:

@@ -28,7 +28,7 @@ from confluent_kafka.admin import AdminClient
 from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable
 from consumer.intake.offsets import identity_of, same_cluster
-from consumer.intake.record import Partition
+from consumer.intake.record import AssignedPartition
 from consumer.kafka.client import LibrdkafkaLog, onlooker
 from consumer.loop.backoff import seconds_after
 
@@ -119,8 +119,8 @@ def digest(cluster_id: str) -> str:
     return urlsafe_b64encode(blake2b(cluster_id.encode(), digest_size=6).digest()).decode()
 
 
-OnCommitted = Callable[[list[tuple[Partition, Committed]]], None]
-OnIdentity = Callable[[Partition, str], None]
+OnCommitted = Callable[[list[tuple[AssignedPartition, Committed]]], None]
+OnIdentity = Callable[[AssignedPartition, str], None]
 
 
 class Positions:
@@ -135,7 +135,7 @@ class Positions:
         self,
         kafka: KafkaSettings,
         post: Callable[[Callable[[], None]], None],
-        owned: Callable[[], list[Partition]],
+        owned: Callable[[], list[AssignedPartition]],
         on_committed: OnCommitted,
         on_identity: OnIdentity,
     ) -> None:
@@ -145,14 +145,14 @@ class Positions:
         self._ids = TopicIds(kafka)
         self._look_at = time.monotonic() + _IDLE
         self._post, self._on_committed = post, on_committed
-        self._questions: SimpleQueue[Sequence[Partition] | None] = SimpleQueue()
+        self._questions: SimpleQueue[Sequence[AssignedPartition] | None] = SimpleQueue()
         config = {**onlooker(kafka), "group.id": kafka.group_id, "enable.auto.commit": False}
         self._consumer = Consumer({**config, "isolation.level": "read_committed"}, logger=LibrdkafkaLog())
         # A daemon: an outstanding request must not keep a stopped process alive.
         self._thread = Thread(target=self._run, name="positions", daemon=True)
         self._thread.start()
 
-    def ask(self, partitions: Sequence[Partition]) -> None:
+    def ask(self, partitions: Sequence[AssignedPartition]) -> None:
         """Ask for the committed offsets of these partitions."""
         self._questions.put(partitions)
 
@@ -169,7 +169,7 @@ class Positions:
             self._post(partial(_raise, error))
 
     def _work(self) -> None:
-        unknown: list[Partition] = []
+        unknown: list[AssignedPartition] = []
         failed = 0  # requests in a row
         while self._heard(unknown, seconds_after(max(1, failed), *BACK_OFF)):
             unknown[:] = [each for each in unknown if each.owned]
@@ -181,7 +181,7 @@ class Positions:
         self._consumer.close()
         self._ids.close()
 
-    def _heard(self, unknown: list[Partition], wait: float) -> bool:
+    def _heard(self, unknown: list[AssignedPartition], wait: float) -> bool:
         """Take new requests; waits for them, `wait` seconds at most if old ones are unanswered. False: closed."""
         try:
             idle = max(0.0, self._look_at - time.monotonic())
@@ -194,7 +194,7 @@ class Positions:
             return True
         return False
 
-    def _learn_committed(self, unknown: list[Partition]) -> str | None:
+    def _learn_committed(self, unknown: list[AssignedPartition]) -> str | None:
         """Ask for committed offsets; takes those that came out of `unknown`. Returns why others are missing."""
         asked = [KafkaTopicPartition(*each.topic_partition) for each in unknown]
         try:
@@ -231,7 +231,7 @@ class Positions:
             else:
                 self._look_at = time.monotonic() + _AGAIN
 
-    def _say(self, failure: str | None, waiting: Sequence[Partition]) -> None:
+    def _say(self, failure: str | None, waiting: Sequence[AssignedPartition]) -> None:
         self._consumer.poll(0)  # delivers librdkafka's log lines
         if failure is not None:
             if self.fault is None:

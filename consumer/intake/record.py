@@ -18,7 +18,7 @@ NO_TIMESTAMP = -1
 GAP_SECONDS = 5.0  # librdkafka asks each second where a log begins; the next statistics have the answer
 
 
-class Partition:
+class AssignedPartition:
     """One assignment of a partition to this process.
 
     A partition that is revoked and assigned again is another object, so that work left over from the earlier assignment
@@ -153,7 +153,7 @@ def batch(consumer: Consumer, limit: int, timeout: float) -> list[Message]:
 class Record(NamedTuple):
     """A record as it stands in Kafka, tracked by its partition until settled. `timestamp` is in milliseconds."""
 
-    partition: Partition
+    partition: AssignedPartition
     offset: int
     timestamp: int
     key: bytes | None
@@ -183,9 +183,9 @@ class UnreadableBatches:
     """
 
     def __init__(self) -> None:
-        self._failed: dict[Partition, tuple[int, int]] = {}
+        self._failed: dict[AssignedPartition, tuple[int, int]] = {}
 
-    def failed(self, partition: Partition, base: int, detail: str, position: int) -> Record | None:
+    def failed(self, partition: AssignedPartition, base: int, detail: str, position: int) -> Record | None:
         """Note a failed read of the batch that begins at offset `base`. The record to give up; None: read it again.
 
         That record is not tracked yet. Reading has to continue at the offset after it. `position` is the next offset to
@@ -199,6 +199,6 @@ class UnreadableBatches:
         offset = max(position, base)
         return Record(partition, offset, NO_TIMESTAMP, None, None, Unreadable("unreadable", detail))
 
-    def forget(self, partition: Partition) -> None:
+    def forget(self, partition: AssignedPartition) -> None:
         """Forget a partition that has left."""
         self._failed.pop(partition, None)

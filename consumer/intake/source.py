@@ -17,7 +17,7 @@ from consumer.intake.positions import Committed, Positions
 from consumer.intake.record import (
     MAX_WAIT,
     UNREADABLE,
-    Partition,
+    AssignedPartition,
     Record,
     UnreadableBatches,
     batch,
@@ -29,7 +29,7 @@ from consumer.loop.part import guarded
 
 log = structlog.get_logger(__name__)
 
-OnPartitions = Callable[[list[Partition]], None]
+OnPartitions = Callable[[list[AssignedPartition]], None]
 
 _COMMIT_SECONDS = 5.0
 _MAX_POLL_INTERVAL = 300_000  # librdkafka's default
@@ -52,7 +52,7 @@ class Source:
         topics: Sequence[str],
         *,
         on_assign: OnPartitions,
-        on_position: Callable[[Partition], None],
+        on_position: Callable[[AssignedPartition], None],
         on_revoke: OnPartitions,
         on_lost: OnPartitions,
         post: Callable[[Callable[[], None]], None],
@@ -67,7 +67,7 @@ class Source:
         for topic, kind in kafka.never_consumed.items():
             if topic in topics:
                 raise SettingsError(f"KAFKA_TOPICS names the {kind} {topic}: leave it out")
-        self.partitions: dict[tuple[str, int], Partition] = {}
+        self.partitions: dict[tuple[str, int], AssignedPartition] = {}
         self._tell_assigned, self._tell_revoked, self._tell_lost = on_assign, on_revoke, on_lost
         self._on_position = on_position
         self._post = post
@@ -77,10 +77,10 @@ class Source:
         self._failures: list[Exception] = []
         self._paused = self._closing = self.rebalancing = False
         self._rebalances = 0
-        self._unopened: dict[Partition, str | None] = {}  # each with the reason why `open` failed, if it did
-        self._resting: set[Partition] = set()  # opened, and then paused by `rest`
+        self._unopened: dict[AssignedPartition, str | None] = {}  # each with the reason why `open` failed, if it did
+        self._resting: set[AssignedPartition] = set()  # opened, and then paused by `rest`
         self._unreadable = UnreadableBatches()
-        self._sought: set[Partition] = set()  # by `poll`, which has fetched their further messages before
+        self._sought: set[AssignedPartition] = set()  # by `poll`, which has fetched their further messages before
         config = consumer_config(kafka, topics)
         self._static = "group.instance.id" in config
         self.rebalance_timeout = float(config.get("max.poll.interval.ms", _MAX_POLL_INTERVAL)) / 1000
@@ -147,7 +147,7 @@ class Source:
         """Whether some owned partitions are not open yet."""
         return bool(self._unopened)
 
-    def open(self, partition: Partition) -> None:
+    def open(self, partition: AssignedPartition) -> None:
         """Begin to read a partition that `on_position` got, or that rests, unless it has left."""
         if not partition.owned:
             return
@@ -163,12 +163,12 @@ class Source:
         del self._unopened[partition]
         self._resume([partition])
 
-    def rest(self, partition: Partition) -> None:
+    def rest(self, partition: AssignedPartition) -> None:
         """Stop fetching an opened partition until it is opened again."""
         self._resting.add(partition)
         self._consumer.pause(_topic_partitions([partition]))
 
-    def wake(self, partition: Partition) -> None:
+    def wake(self, partition: AssignedPartition) -> None:
         """Undo `rest`; does nothing if the partition does not rest, or has left."""
         if partition in self._resting:
             self._resting.discard(partition)
@@ -184,7 +184,7 @@ class Source:
         self._paused = False
         self._resume(each for each in self.partitions.values() if each.opened and each not in self._resting)
 
-    def _resume(self, partitions: Iterable[Partition]) -> None:
+    def _resume(self, partitions: Iterable[AssignedPartition]) -> None:
         if not self._paused:
             self._consumer.resume(_topic_partitions(partitions))
 
@@ -207,7 +207,7 @@ class Source:
             if (error := message.error()) is not None:
                 self._reported.error(message.topic(), error)
 
-    def commit_now(self, partitions: Collection[Partition]) -> bool:
+    def commit_now(self, partitions: Collection[AssignedPartition]) -> bool:
         """Commit these partitions, if still owned, and wait. False if the broker has not accepted all their offsets.
 
         Call it to give partitions up: inside a rebalance, or before `close`, where it pauses the source. It waits for
@@ -286,13 +286,13 @@ class Source:
         self._sought.add(partition)
         return record if partition.tracker.track(record.offset, timestamp=record.timestamp) else None
 
-    def _begin_again(self, partition: Partition, first: int, reason: str, identity: str | None = None) -> None:
+    def _begin_again(self, partition: AssignedPartition, first: int, reason: str, identity: str | None = None) -> None:
         """Replace a partition whose log was truncated or recreated: its old records settle nothing any more.
 
         Like a new one, the replacement is read once it is opened, from `first`.
         """
         log.warning("the log began again; reading it as a new one", partition=str(partition), reason=reason)
-        again = Partition(*partition.topic_partition)
+        again = AssignedPartition(*partition.topic_partition)
         again.first = first
         guarded(self._failures.append, self._leave)(self._tell_lost, [partition])
         guarded(self._failures.append, self._enter)([again])
@@ -314,15 +314,15 @@ class Source:
             self._consumer.pause(unwanted)
         for topic in {None, *(each.topic for each in assigned)}:
             self._reported.answers(topic)
-        entered = [Partition(each.topic, each.partition) for each in assigned if not self._hides(each.topic)]
+        entered = [AssignedPartition(each.topic, each.partition) for each in assigned if not self._hides(each.topic)]
         if entered:
             self._positions.ask(entered)
         self._enter(entered)
 
-    def _owned(self) -> list[Partition]:
+    def _owned(self) -> list[AssignedPartition]:
         return list(self.partitions.values())  # in one step, as another thread calls it
 
-    def _on_committed(self, answers: list[tuple[Partition, Committed]]) -> None:
+    def _on_committed(self, answers: list[tuple[AssignedPartition, Committed]]) -> None:
         new = sorted(str(partition) for partition, committed in answers if committed == Committed(None, "", None))
         if new and self._first == OFFSET_BEGINNING:
             log.info("nothing committed yet for these partitions: starting with their first record", partitions=new)
@@ -334,7 +334,7 @@ class Source:
                     log.warning("the topic was made anew; reading it from its first record", partition=str(partition))
                 self._on_position(partition)
 
-    def _on_identity(self, partition: Partition, identity: str) -> None:
+    def _on_identity(self, partition: AssignedPartition, identity: str) -> None:
         if not partition.owned or partition.tracker.identity == identity:
             return
         if partition.tracker.identity is None:
@@ -355,14 +355,14 @@ class Source:
         for topic in {each.topic for each in listed} - {topic for topic, _ in self.partitions}:
             self._reported.answers(topic)
 
-    def _enter(self, partitions: list[Partition]) -> None:
+    def _enter(self, partitions: list[AssignedPartition]) -> None:
         self.partitions |= {each.topic_partition: each for each in partitions}
         self._unopened |= dict.fromkeys(partitions)
         if partitions:
             self._consumer.pause(_topic_partitions(partitions))
         self._tell_assigned(partitions)
 
-    def _leave(self, callback: OnPartitions, partitions: list[Partition], *, commit: bool = False) -> None:
+    def _leave(self, callback: OnPartitions, partitions: list[AssignedPartition], *, commit: bool = False) -> None:
         self._rebalances += 1
         before, self.rebalancing = self.rebalancing, True
         for partition in partitions:
@@ -387,5 +387,5 @@ class Source:
             self.health.statistics(document, self.partitions, self._consumer)
 
 
-def _topic_partitions(partitions: Iterable[Partition]) -> list[KafkaTopicPartition]:
+def _topic_partitions(partitions: Iterable[AssignedPartition]) -> list[KafkaTopicPartition]:
     return [KafkaTopicPartition(*each.topic_partition) for each in partitions]

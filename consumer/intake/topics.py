@@ -1,7 +1,7 @@
 """Derives the group's leader, a worker's share of limits and the partitions that are gone from cluster metadata.
 
-`TopicWatch` asks the cluster, on a thread of its own; `Topics` evaluates the answers on the loop, without I/O. Both
-group protocols work alike: a worker owns the partitions that the client or the broker has assigned to it.
+`TopicWatch` asks the cluster, on a thread of its own; `ClusterView` evaluates the answers on the loop, without I/O.
+Both group protocols work alike: a worker owns the partitions that the client or the broker has assigned to it.
 """
 
 import re
@@ -72,7 +72,7 @@ def consumes(kafka: KafkaSettings, names: Collection[str]) -> Callable[[str], bo
     return lambda topic: (topic in exact or any(match(topic) for match in patterns)) and not is_hidden(topic)
 
 
-class Topics:
+class ClusterView:
     """Evaluates the cluster's answers. Times are seconds of the caller's clock."""
 
     def __init__(self, kafka: KafkaSettings, names: Collection[str]) -> None:

@@ -1,7 +1,8 @@
 """Keeps the order of ordering keys: only the first open row of a key, in the order of the log, may be due.
 
 A transaction that stores or ends a row of an ordering key also restores this order. That takes single seeks in
-ix_webhook_deliveries_order, however many rows wait behind the first one.
+ix_webhook_deliveries_order, however many rows wait behind the first one. After a crash, `delivery.recall` sends such a
+row only once the records before it were read again.
 """
 
 from collections.abc import Collection, Iterable, Sequence

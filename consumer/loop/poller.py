@@ -34,7 +34,7 @@ class Timer:
         self.deadline: float | None = None
 
 
-class _Selector:
+class _EpollSubstitute:
     """The part of `select.epoll` that Poller needs, for systems without it."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class Poller:
         self, clock: Callable[[], float] = time.monotonic, *, use_epoll: bool = hasattr(select, "epoll")
     ) -> None:
         self._clock = clock
-        self._epoll = select.epoll() if use_epoll else _Selector()
+        self._epoll = select.epoll() if use_epoll else _EpollSubstitute()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._ready: dict[int, int] = {}  # descriptor → events; those that wait for the longest come first
         self._timers: list[Timer] = []

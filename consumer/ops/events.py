@@ -24,7 +24,7 @@ MOST_BYTES = 16 * 2**20  # of the records
 ReadEvent = Callable[[Record], Event]  # raises Tombstone, Undecodable and RegistryUnavailable
 
 
-class FoundEvent(NamedTuple):
+class FoundRecord(NamedTuple):
     """A record of the log, and its event. `event` None: the record is not an event, for this `reason`."""
 
     record: Record
@@ -67,15 +67,15 @@ def record_at(kafka: KafkaSettings, topic: str, partition: int, offset: int) -> 
         return next((record for record in _read(reader, 1) if record.offset == offset), None)
 
 
-def find(kafka: KafkaSettings, read_event: ReadEvent, topic: str, partition: int, offset: int) -> FoundEvent | None:
+def find(kafka: KafkaSettings, read_event: ReadEvent, topic: str, partition: int, offset: int) -> FoundRecord | None:
     """The record at an offset with its event; None if the log no longer holds it. Raises as `newest` does."""
     record = record_at(kafka, topic, partition, offset)
     if record is None:
         return None
     try:
-        return FoundEvent(record, read_event(record), None)
+        return FoundRecord(record, read_event(record), None)
     except (Undecodable, Tombstone) as error:
-        return FoundEvent(record, None, str(error))
+        return FoundRecord(record, None, str(error))
 
 
 def audit(kafka: KafkaSettings, limit: int) -> list[AuditEntry]:

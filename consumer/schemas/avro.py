@@ -15,7 +15,7 @@ import orjson
 from fastavro.schema import parse_schema
 
 from consumer.errors import Undecodable
-from consumer.schemas.conversion import Decode, Framed, JsonLimit, Misfit, base64, key_cost, number, single
+from consumer.schemas.wire_format import Decode, Framed, JsonLimit, Misfit, base64, key_cost, number, single
 
 MOST_SCALE = 1000  # digits of a decimal after the point
 MOST_DECIMAL = 512  # bytes of a decimal's unscaled value: 1,233 digits

@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from consumer.errors import Undecodable
-from consumer.schemas.conversion import Decode, Framed, JsonLimit, Misfit, base64, key_cost, number, single
+from consumer.schemas.wire_format import Decode, Framed, JsonLimit, Misfit, base64, key_cost, number, single
 
 _NAME = "the schema of the record"  # the file's name in its pool; an import cannot have it
 _MOST_INDEXES = 100  # of a message nested in messages

@@ -14,8 +14,8 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from consumer.config.settings import SchemaSettings
 from consumer.errors import RegistryUnavailable, SettingsError, Undecodable
 from consumer.schemas.avro import avro_decoder
-from consumer.schemas.conversion import Decode, Framed, SchemaId
 from consumer.schemas.protobuf import protobuf_decoder
+from consumer.schemas.wire_format import Decode, Framed, SchemaId
 
 NOT_FOUND = 404
 NO_SUBJECT, NO_VERSION, NO_SCHEMA = 40401, 40402, 40403  # error codes of the registry; a proxy's 404 has none

@@ -11,11 +11,11 @@ import structlog
 from consumer.delivery.limits import LARGEST, Memory
 from consumer.errors import RegistryUnavailable, Undecodable
 from consumer.events.event import TopicPartition
-from consumer.intake.record import Partition, Record
+from consumer.intake.record import AssignedPartition, Record
 from consumer.intake.source import Source
 from consumer.loop.backoff import seconds_after
 from consumer.loop.part import Part
-from consumer.schemas.conversion import Decode, Framed, SchemaId, framed, translated
+from consumer.schemas.wire_format import Decode, Framed, SchemaId, framed, in_json
 
 log = structlog.get_logger(__name__)
 
@@ -106,7 +106,7 @@ def _converted(record: Record, found: Framed, answer: Decode | Undecodable | Non
     """The record with its value as JSON by the registry's answer. Raises Undecodable."""
     if isinstance(answer, Undecodable):
         raise Undecodable(answer.reason, str(answer))
-    return record if answer is None else translated(record, found, answer)
+    return record if answer is None else in_json(record, found, answer)
 
 
 def in_threads(load: Callable[[SchemaId], Decode], post: Callable[[Callable[[], None]], None]) -> Ask:
@@ -165,7 +165,7 @@ class Translation(Part):
         self._monotonic = monotonic
         self._known = KnownSchemas()
         self._questions: dict[SchemaId, _Question] = {}
-        self._waiting: dict[Partition, deque[Record]] = {}
+        self._waiting: dict[AssignedPartition, deque[Record]] = {}
         self._number = self._bytes = 0
         self._more = False
         self._fault: str | None = None

@@ -1,4 +1,7 @@
-"""Lets requests share HTTP/2 connections: chooses the connection of a request, or lets it wait for the next one."""
+"""Lets requests share HTTP/2 connections: chooses the connection of a request, or lets it wait for the next one.
+
+`http2_session` says how many requests a connection may carry.
+"""
 
 from collections.abc import Callable
 from functools import partial

@@ -9,7 +9,7 @@ from consumer.delivery.lanes import Lanes
 from consumer.delivery.parking import Parking
 from consumer.events.event import TopicPartition
 from consumer.intake.source import Source
-from consumer.intake.topics import Topics
+from consumer.intake.topics import ClusterView
 from consumer.loop.part import Part
 from consumer.worker.housekeeping import Housekeeping
 from consumer.worker.ownership import Handover, Ownership
@@ -69,7 +69,7 @@ class Maintenance(Part):
     def __init__(
         self,
         source: Source,
-        topics: Topics,
+        topics: ClusterView,
         lanes: Lanes,
         parking: Parking,
         polling: Polling,

@@ -15,9 +15,9 @@ from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition
 from consumer.intake.dead_letters import DeadLetters
-from consumer.intake.record import Partition
+from consumer.intake.record import AssignedPartition
 from consumer.intake.source import Source
-from consumer.intake.topics import Topics
+from consumer.intake.topics import ClusterView
 from consumer.ledger.assigned import Settled
 from consumer.matching.inbox import Inbox
 from consumer.worker.dispatch import Dispatch
@@ -41,7 +41,10 @@ class Ownership:
     """
 
     def __init__(
-        self, partitions: Mapping[TopicPartition, Partition], topics: Topics, monotonic: Callable[[], float]
+        self,
+        partitions: Mapping[TopicPartition, AssignedPartition],
+        topics: ClusterView,
+        monotonic: Callable[[], float],
     ) -> None:
         self._partitions = partitions
         self._topics = topics
@@ -111,7 +114,7 @@ class Takeover:
         self._parking = parking
         self._recall = recall
         self._inbox = inbox
-        self._loading: set[Partition] = set()
+        self._loading: set[AssignedPartition] = set()
 
     def assigned(self) -> None:
         """Partitions were assigned. Their stored deliveries are sent when their records are.
@@ -121,7 +124,7 @@ class Takeover:
         """
         self._recall.within(STORED_ALONE)
 
-    def positioned(self, partition: Partition) -> None:
+    def positioned(self, partition: AssignedPartition) -> None:
         """The partition's position is known: look up which deliveries from there on are stored."""
         self._loading.add(partition)
         mark = partition.tracker.low_water_mark or 0
@@ -134,12 +137,12 @@ class Takeover:
         self._source.rest(partition)
         self._parking.load_stored(topic_partition, offset, partial(self._known, partition), more=True)
 
-    def _loaded(self, partition: Partition, settled: Settled) -> None:
+    def _loaded(self, partition: AssignedPartition, settled: Settled) -> None:
         self._known(partition, settled)
         if not self._loading:
             self._recall.within(RECORDS_FIRST)
 
-    def _known(self, partition: Partition, settled: Settled) -> None:
+    def _known(self, partition: AssignedPartition, settled: Settled) -> None:
         topic_partition = partition.topic_partition
         self._loading = {each for each in self._loading if each.owned and each is not partition}
         if partition.owned and self._ownership.owns(topic_partition):
@@ -180,7 +183,7 @@ class Handover:
         self._monotonic = monotonic
         self._drain_seconds = drain
 
-    def revoke(self, partitions: Sequence[Partition]) -> None:
+    def revoke(self, partitions: Sequence[AssignedPartition]) -> None:
         """Give up revoked partitions, for which the whole group waits. The caller commits afterwards."""
         longest = REVOKE_PART * self._source.rebalance_timeout
         seconds, until = min(REVOKE_DRAIN, self._drain_seconds, longest / 2), self._monotonic() + longest
@@ -191,12 +194,12 @@ class Handover:
         """Give up adopted partitions if this worker no longer leads."""
         self._drain((), REVOKE_DRAIN)
 
-    def stop(self, partitions: Sequence[Partition]) -> None:
+    def stop(self, partitions: Sequence[AssignedPartition]) -> None:
         """Give up all partitions. The caller commits afterwards."""
         log.info("stopping", in_flight=len(self._sender.open), seconds=self._drain_seconds)
         self._drain(partitions, self._drain_seconds)
 
-    def lose(self, partitions: Sequence[Partition]) -> None:
+    def lose(self, partitions: Sequence[AssignedPartition]) -> None:
         """Other workers own these partitions now: forget their deliveries, and store and commit nothing of them."""
         topic_partitions = self._leaving(partitions)
         self._dispatch.discard(topic_partitions)
@@ -207,7 +210,7 @@ class Handover:
                 self._settling.on_lost(delivery)
         self._forget(partitions, topic_partitions)
 
-    def _drain(self, partitions: Sequence[Partition], seconds: float, until: float = inf) -> None:
+    def _drain(self, partitions: Sequence[AssignedPartition], seconds: float, until: float = inf) -> None:
         """Settle deliveries of partitions that are given up, as far as possible.
 
         Requests in flight get `seconds`; the drain ends at `until` (monotonic seconds) at the latest.
@@ -240,7 +243,7 @@ class Handover:
             self._turn(0.01)
         self._forget(partitions, topic_partitions)
 
-    def _await_writes(self, partitions: Sequence[Partition], until: float) -> None:
+    def _await_writes(self, partitions: Sequence[AssignedPartition], until: float) -> None:
         """Wait until no entry of drained partitions is being written.
 
         Their next owner asks the database for stored deliveries as soon as it has the partitions. It would repeat, out
@@ -253,11 +256,11 @@ class Handover:
         while self._monotonic() < end and self._parking.writes(topic_partitions):
             self._turn(0.01)
 
-    def _leaving(self, partitions: Sequence[Partition]) -> set[TopicPartition]:
+    def _leaving(self, partitions: Sequence[AssignedPartition]) -> set[TopicPartition]:
         """These partitions, and the adopted ones, which have rows but no log, if this worker no longer leads."""
         return {each.topic_partition for each in partitions} | set(self._ownership.released())
 
-    def _forget(self, partitions: Sequence[Partition], topic_partitions: Collection[TopicPartition]) -> None:
+    def _forget(self, partitions: Sequence[AssignedPartition], topic_partitions: Collection[TopicPartition]) -> None:
         self._parking.forget(topic_partitions)
         for partition in partitions:
             self._memory.leave(partition)

@@ -11,7 +11,7 @@ from consumer.errors import Tombstone, Undecodable
 from consumer.intake.commits import is_commit_due
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped, RecordLog, bug, decode, traceparent_of
-from consumer.intake.record import Partition, Record
+from consumer.intake.record import AssignedPartition, Record
 from consumer.intake.source import Source
 from consumer.loop.part import RECORDS_WAIT, Part
 from consumer.matching.catalog import Catalog
@@ -227,6 +227,6 @@ class Polling(Part):
             self._memory.hold(record.partition, size)
         return partial(self._settled, record.partition, size)
 
-    def _settled(self, partition: Partition, size: int, offset: int) -> None:
+    def _settled(self, partition: AssignedPartition, size: int, offset: int) -> None:
         partition.tracker.settle(offset)
         self._memory.release(partition, size)

@@ -9,7 +9,7 @@ from consumer.delivery.attempt_reports import about_delivery
 from consumer.delivery.failing import Notes
 from consumer.events.event import TopicPartition
 from consumer.intake.dead_letters import DeadLetters
-from consumer.intake.record import Partition, Record
+from consumer.intake.record import AssignedPartition, Record
 from consumer.ledger import outbox
 from consumer.ledger.rows import NewDelivery, OperationalEvent, in_transaction
 from consumer.telemetry.metrics import Metrics
@@ -29,7 +29,7 @@ class Refusals:
         dead_letters: DeadLetters,
         notes: Notes,
         metrics: Metrics,
-        partitions: Callable[[], Mapping[TopicPartition, Partition]],
+        partitions: Callable[[], Mapping[TopicPartition, AssignedPartition]],
     ) -> None:
         self._group = group
         self._operations_topic = operations_topic

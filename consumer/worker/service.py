@@ -30,7 +30,7 @@ from consumer.errors import DatabaseUnavailable, WebhooksError
 from consumer.http.server import BackgroundServer, listen
 from consumer.intake.mapping_file import mappings_of
 from consumer.loop.backoff import seconds_after
-from consumer.schemas.conversion import Decode, SchemaId
+from consumer.schemas.wire_format import Decode, SchemaId
 from consumer.telemetry.metrics import Metrics, Readings, registry
 from consumer.telemetry.tracer import Tracer
 from consumer.worker.wiring import WorkerParts

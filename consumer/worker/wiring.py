@@ -25,7 +25,7 @@ from consumer.delivery.settling import Settling
 from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped
 from consumer.intake.source import Source
-from consumer.intake.topics import Topics, TopicWatch
+from consumer.intake.topics import ClusterView, TopicWatch
 from consumer.ledger.due import fetch
 from consumer.loop.part import Part
 from consumer.loop.poller import Poller, raise_descriptor_limit
@@ -33,8 +33,8 @@ from consumer.matching.catalog import Catalog, EndpointCache, SubscriptionProble
 from consumer.matching.destinations import rules_of
 from consumer.matching.inbox import Inbox
 from consumer.matching.selection import Budget, Selector
-from consumer.schemas.conversion import Decode, SchemaId
 from consumer.schemas.translation import Translation, in_threads
+from consumer.schemas.wire_format import Decode, SchemaId
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.pool import connections, fitting
@@ -110,7 +110,7 @@ class WorkerParts:
         self.dead_letters = DeadLetters(kafka)
         self.attempt_log = AttemptLog(kafka, kafka.attempts_topic) if kafka.attempts_topic else None
         operations = operations_topic(kafka)
-        self.topics = Topics(kafka, names)
+        self.topics = ClusterView(kafka, names)
         self.topic_watch = TopicWatch(kafka, post, self.topics.learn, self.topics.consumed, clock=monotonic)
         self.source = Source(
             kafka,

@@ -16,7 +16,7 @@ import structlog
 
 from consumer.errors import FatalKafkaError
 from consumer.events.event import TopicPartition
-from consumer.intake.record import Partition
+from consumer.intake.record import AssignedPartition
 from consumer.telemetry.logs import LogFile
 from consumer.telemetry.metrics import LoopLag, Readings
 from consumer.worker.ownership import STORE_DRAIN
@@ -153,11 +153,11 @@ class Worker:
 
     # What the source and the inbox report.
 
-    def assigned(self, _partitions: Sequence[Partition]) -> None:
+    def assigned(self, _partitions: Sequence[AssignedPartition]) -> None:
         """The group has assigned partitions."""
         self.parts.takeover.assigned()
 
-    def positioned(self, partition: Partition) -> None:
+    def positioned(self, partition: AssignedPartition) -> None:
         """The committed offset of an assigned partition is known."""
         self.parts.takeover.positioned(partition)
 
@@ -165,11 +165,11 @@ class Worker:
         """The partition's stored deliveries are known only below this offset."""
         self.parts.takeover.more(topic_partition, offset)
 
-    def revoked(self, partitions: Sequence[Partition]) -> None:
+    def revoked(self, partitions: Sequence[AssignedPartition]) -> None:
         """The group waits for this worker to give partitions up."""
         self.parts.handover.revoke(partitions)
 
-    def lost(self, partitions: Sequence[Partition]) -> None:
+    def lost(self, partitions: Sequence[AssignedPartition]) -> None:
         """Other workers own these partitions now."""
         self.parts.handover.lose(partitions)
 
@@ -193,7 +193,7 @@ class Worker:
         parts.poller.close()
 
 
-def _ages(partitions: Iterable[Partition], clock: float) -> dict[TopicPartition, float]:
+def _ages(partitions: Iterable[AssignedPartition], clock: float) -> dict[TopicPartition, float]:
     """Seconds since the timestamp of each partition's first unsettled record; 0 if all are settled."""
     ages: dict[TopicPartition, float] = {}
     for partition in partitions:

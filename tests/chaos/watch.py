@@ -164,7 +164,7 @@ class Watch:
         self._book.violated(Rule.EARLY, f"event {event.number}, offset {place[1]} of partition {place[0]}: {why}")
 
     def _stored(self, from_offset: int) -> set[tuple[int, int, int]] | None:
-        """Partition, offset and subscription of rows; None while the database cannot be read."""
+        """AssignedPartition, offset and subscription of rows; None while the database cannot be read."""
         rows = self._query(
             "SELECT partition_no, record_offset, subscription_id FROM webhook_deliveries"
             " WHERE group_id = ? AND topic = ? AND record_offset >= ?",

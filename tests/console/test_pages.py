@@ -16,7 +16,7 @@ from consumer.api.tokens import TokenFile, line_of
 from consumer.console.app import BASE
 from consumer.console.assembly import SAID
 from consumer.intake.dead_letters import DeadLetters
-from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable
+from consumer.intake.record import BAD_HEADERS, AssignedPartition, Headers, Record, Unreadable
 from consumer.ledger import outbox, store
 from consumer.ops.events import newest
 from consumer.sending.validation_request import Declined, Granted, Permission
@@ -242,7 +242,7 @@ def test_a_dead_letter_without_its_whole_record_is_not_published_again(
         ("bad_headers", b"three", BAD_HEADERS),
     )
     for offset, (reason, value, headers) in enumerate(parts):
-        record = Record(Partition(topic, 0), offset, 1_700_000_000_000, b"key", value, headers)
+        record = Record(AssignedPartition(topic, 0), offset, 1_700_000_000_000, b"key", value, headers)
         letters.send(record, reason, "detail", partial(acknowledged.append, offset))
 
     def all_acknowledged() -> bool:

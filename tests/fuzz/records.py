@@ -12,7 +12,7 @@ from consumer.events.event import Event
 from consumer.expressions.expression import compile_projection
 from consumer.intake.decode import MAX_TENANT_LENGTH, MAX_VALUE_BYTES
 from consumer.intake.offsets import OffsetTracker
-from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable
+from consumer.intake.record import BAD_HEADERS, AssignedPartition, Headers, Record, Unreadable
 from consumer.sending.payloads import Unrenderable, render, render_batch
 from consumer.sending.request import build
 from consumer.sending.signing import prepare
@@ -65,7 +65,7 @@ def record_of(data: bytes) -> Record:
             headers.append((named, unquote_to_bytes(text.removeprefix(b" ")) if colon else None))
     topic = _NOT_IN_TOPICS.sub(b"-", parts.get(b"topic", b"")[:249]).decode() or "orders"
     return Record(
-        Partition(topic, 2, OffsetTracker(None)),
+        AssignedPartition(topic, 2, OffsetTracker(None)),
         7,
         1_700_000_000_000,
         parts.get(b"key"),

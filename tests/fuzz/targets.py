@@ -24,11 +24,11 @@ from consumer.intake.decode import MAX_VALUE_BYTES, decode
 from consumer.intake.mapping import TopicMapping
 from consumer.intake.mapping_file import parse
 from consumer.intake.offsets import OffsetTracker
-from consumer.intake.record import Partition, Record
+from consumer.intake.record import AssignedPartition, Record
 from consumer.ops.explain import explain
 from consumer.schemas.avro import avro_decoder
-from consumer.schemas.conversion import Decode, Framed, framed, translated
 from consumer.schemas.protobuf import protobuf_decoder
+from consumer.schemas.wire_format import Decode, Framed, framed, in_json
 from consumer.sending.answer import BODY_LIMIT, Answer, AnswerReader, BadAnswer
 from consumer.sending.payloads import PROJECTION_BYTES, Unrenderable, render
 from consumer.sending.signing import prepare
@@ -109,8 +109,8 @@ def protobuf(data: bytes) -> None:
 
 def _schema(made: Decode, given: Framed) -> None:
     record = Record(_HERE, 7, 1, None, given.payload, [("content-type", b"avro/binary")])
-    found = refusal(lambda each: translated(each, given, made), record)
-    assert found == refusal(lambda each: translated(each, given, made), record)
+    found = refusal(lambda each: in_json(each, given, made), record)
+    assert found == refusal(lambda each: in_json(each, given, made), record)
     if isinstance(found, Record):
         assert found.value is not None
         orjson.loads(found.value)
@@ -129,7 +129,7 @@ def framing(data: bytes) -> None:
         assert record.value.endswith(found.payload)
         most = 2**64 if found.name_in_front else 2**31
         assert not isinstance(found.schema, int) or 0 <= found.schema < most
-        refusal(lambda each: translated(each, found, _AVRO[0]), record)
+        refusal(lambda each: in_json(each, found, _AVRO[0]), record)
 
 
 def expressions(data: bytes) -> None:
@@ -271,7 +271,7 @@ def _tree() -> Iterator[Any]:
     yield file
 
 
-_HERE = Partition("orders", 2, OffsetTracker(None))
+_HERE = AssignedPartition("orders", 2, OffsetTracker(None))
 _BODY = {
     "type": "order.paid", "a": {"b": [1, "x", {"c": True}]}, "items": [{"sku": "a", "qty": 1}, {"sku": "b", "qty": 2}],
     "amount": 150, "price": 12.5, "big": 2**64 - 1, "none": None, "name": MARK, "at": "2026-01-02T03:04:05Z",

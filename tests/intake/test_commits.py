@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from consumer.intake.commits import Commits
 from consumer.intake.offsets import OffsetTracker
-from consumer.intake.record import Partition
+from consumer.intake.record import AssignedPartition
 
 SILENT = KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
@@ -56,10 +56,10 @@ class Coordinator:
             for each in partitions
         ]
 
-    def start(self, partition: Partition) -> float | None:
+    def start(self, partition: AssignedPartition) -> float | None:
         return self.commits.start(self, [partition])  # type: ignore[arg-type]
 
-    def last(self, partition: Partition) -> bool:
+    def last(self, partition: AssignedPartition) -> bool:
         return self.commits.now(self, [partition])  # type: ignore[arg-type]
 
 
@@ -72,25 +72,25 @@ class Answer:
 
 
 @pytest.fixture
-def partition() -> Partition:
+def partition() -> AssignedPartition:
     """A partition with a settled record."""
     tracker = OffsetTracker(0)
     tracker.track(0)
     tracker.settle(0)
-    return Partition("topic", 0, tracker)
+    return AssignedPartition("topic", 0, tracker)
 
 
 def offsets(coordinator: Coordinator) -> list[int]:
     return [each.offset for each in coordinator.sent]
 
 
-def test_a_last_commit_ends_when_the_coordinator_shows_it(partition: Partition) -> None:
+def test_a_last_commit_ends_when_the_coordinator_shows_it(partition: AssignedPartition) -> None:
     """Its answer needs a poll, which must not be called in a rebalance. It is counted once, although it comes later."""
     coordinator = Coordinator()
     assert coordinator.last(partition)
     assert (offsets(coordinator), coordinator.now) == ([1], 0.0)
     assert (coordinator.commits.total, coordinator.commits.fault, partition.tracker.moved) == (1, None, False)
-    other = Partition("topic", 1, OffsetTracker(0))
+    other = AssignedPartition("topic", 1, OffsetTracker(0))
     other.tracker.track(0)
     other.tracker.settle(0)
     coordinator.start(other)
@@ -101,7 +101,7 @@ def test_a_last_commit_ends_when_the_coordinator_shows_it(partition: Partition) 
     assert (coordinator.commits.total, coordinator.commits.fault) == (2, None)
 
 
-def test_a_last_commit_is_repeated_until_the_next_generation(partition: Partition) -> None:
+def test_a_last_commit_is_repeated_until_the_next_generation(partition: AssignedPartition) -> None:
     """A leaving member commits only once more, so a short-lived refusal must not repeat deliveries."""
     coordinator = Coordinator(None, None, None)
     assert coordinator.last(partition)
@@ -119,7 +119,7 @@ def test_a_last_commit_is_repeated_until_the_next_generation(partition: Partitio
     ids=["refused", "silent"],
 )
 def test_a_last_commit_is_given_up_after_some_seconds(
-    partition: Partition, coordinator: Coordinator, reason: str, sent: int
+    partition: AssignedPartition, coordinator: Coordinator, reason: str, sent: int
 ) -> None:
     """The fault gives the reason. A round on its way to a silent coordinator is not sent again."""
     assert not coordinator.last(partition)
@@ -129,17 +129,17 @@ def test_a_last_commit_is_given_up_after_some_seconds(
     assert len(coordinator.sent) == pytest.approx(sent, abs=3 if sent > 1 else 0)
 
 
-def test_a_last_commit_is_not_sent_again_before_it_is_known_to_be_refused(partition: Partition) -> None:
+def test_a_last_commit_is_not_sent_again_before_it_is_known_to_be_refused(partition: AssignedPartition) -> None:
     """A coordinator that is silent for a second may still accept it, and then shows it."""
     coordinator = Coordinator(5, silent=6)
     assert coordinator.last(partition)
     assert offsets(coordinator) == [1]
 
 
-def test_the_loop_goes_on_during_a_last_commit_and_sends_no_other_round(partition: Partition) -> None:
+def test_the_loop_goes_on_during_a_last_commit_and_sends_no_other_round(partition: AssignedPartition) -> None:
     """With two rounds under way, librdkafka may send the earlier one again, after the later one."""
     coordinator = Coordinator(silent=20)
-    other = Partition("topic", 1, OffsetTracker(0))
+    other = AssignedPartition("topic", 1, OffsetTracker(0))
     other.tracker.track(0)
     other.tracker.settle(0)
     turns = []
@@ -157,7 +157,7 @@ def test_the_loop_goes_on_during_a_last_commit_and_sends_no_other_round(partitio
     ids=["arrived", "arrives when the coordinator is back", "has failed", "no answer"],
 )
 def test_a_last_commit_waits_for_the_round_before_it(
-    partition: Partition, *, before: int | None, silent: int, waited: tuple[float, float], taken: bool
+    partition: AssignedPartition, *, before: int | None, silent: int, waited: tuple[float, float], taken: bool
 ) -> None:
     """Inside a rebalance the round's answer cannot arrive. The coordinator's committed offset shows it."""
     coordinator = Coordinator(before, silent=silent)
@@ -169,7 +169,7 @@ def test_a_last_commit_waits_for_the_round_before_it(
     assert waited[0] - 0.01 <= coordinator.now <= waited[1] + 0.01
 
 
-def test_a_round_that_failed_is_sent_again_by_the_last_commit(partition: Partition) -> None:
+def test_a_round_that_failed_is_sent_again_by_the_last_commit(partition: AssignedPartition) -> None:
     """No record was settled since, so only the failed round shows that there is something to commit."""
     coordinator = Coordinator(None)
     coordinator.start(partition)
@@ -178,7 +178,7 @@ def test_a_round_that_failed_is_sent_again_by_the_last_commit(partition: Partiti
     assert offsets(coordinator) == [1, 1]
 
 
-def test_a_partition_that_is_no_longer_owned_is_not_committed(partition: Partition) -> None:
+def test_a_partition_that_is_no_longer_owned_is_not_committed(partition: AssignedPartition) -> None:
     """The broker accepts commits from any member, and this one would move the next owner's offset back."""
     coordinator = Coordinator()
     partition.owned = False
@@ -188,7 +188,7 @@ def test_a_partition_that_is_no_longer_owned_is_not_committed(partition: Partiti
     assert coordinator.sent == []
 
 
-def test_a_commit_names_the_highest_leader_epoch_seen(partition: Partition) -> None:
+def test_a_commit_names_the_highest_leader_epoch_seen(partition: AssignedPartition) -> None:
     """By the epoch, a restart detects a truncated log. If no record had an epoch, none is named."""
     coordinator = Coordinator()
     coordinator.start(partition)
@@ -208,7 +208,7 @@ def test_metadata_that_is_too_large_for_one_partition_is_left_out() -> None:
         for offset in range(2):
             tracker.track(offset)
         tracker.settle(1)
-        partitions.append(Partition("topic", number, tracker))
+        partitions.append(AssignedPartition("topic", number, tracker))
     coordinator.commits.start(coordinator, partitions)  # type: ignore[arg-type]
     assert all(each.metadata for each in coordinator.sent)
     codes = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.OFFSET_METADATA_TOO_LARGE)
@@ -219,13 +219,13 @@ def test_metadata_that_is_too_large_for_one_partition_is_left_out() -> None:
     assert [each.metadata for each in coordinator.sent] == ["", ""]
 
 
-def settle(partition: Partition, offset: int) -> None:
+def settle(partition: AssignedPartition, offset: int) -> None:
     """Read and settle a record."""
     partition.tracker.track(offset)
     partition.tracker.settle(offset)
 
 
-def look(coordinator: Coordinator, partition: Partition, now: float) -> float | None:
+def look(coordinator: Coordinator, partition: AssignedPartition, now: float) -> float | None:
     """The time until which all offsets are committed, in a turn of the loop at `now`."""
     coordinator.now = now
     return coordinator.start(partition)
@@ -233,7 +233,7 @@ def look(coordinator: Coordinator, partition: Partition, now: float) -> float | 
 
 def test_settled_records_are_known_to_be_committed_once_their_round_is_answered() -> None:
     """A round covers records settled before it began. If there is nothing to send, all are committed."""
-    coordinator, partition = Coordinator(), Partition("topic", 0, OffsetTracker(0))
+    coordinator, partition = Coordinator(), AssignedPartition("topic", 0, OffsetTracker(0))
     assert look(coordinator, partition, 10.0) is None
     settle(partition, 0)
     assert look(coordinator, partition, 11.0) == 10.0
@@ -245,7 +245,7 @@ def test_settled_records_are_known_to_be_committed_once_their_round_is_answered(
     assert look(coordinator, partition, 14.0) is None
 
 
-def test_a_refused_or_unanswered_round_commits_nothing(partition: Partition) -> None:
+def test_a_refused_or_unanswered_round_commits_nothing(partition: AssignedPartition) -> None:
     """Its offsets are sent again, and the log says so once. Until then a restart would read the records."""
     coordinator = Coordinator()
     unknown = look(coordinator, partition, 10.0)

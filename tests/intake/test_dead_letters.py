@@ -14,7 +14,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.events.event import TopicPartition
 from consumer.intake.dead_letters import STUB_BYTES, DeadLetters
 from consumer.intake.offsets import OffsetTracker
-from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable
+from consumer.intake.record import BAD_HEADERS, AssignedPartition, Headers, Record, Unreadable
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka, unique
 
@@ -22,7 +22,7 @@ Open = Callable[[KafkaSettings], DeadLetters]
 
 
 def record(value: bytes | None, headers: Headers | Unreadable | None = None, key: bytes | None = b"key") -> Record:
-    return Record(Partition("orders", 3, OffsetTracker(None)), 42, 1_700_000_000_000, key, value, headers)
+    return Record(AssignedPartition("orders", 3, OffsetTracker(None)), 42, 1_700_000_000_000, key, value, headers)
 
 
 def flush(letters: DeadLetters, seconds: float) -> int:

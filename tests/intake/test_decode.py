@@ -9,7 +9,7 @@ from consumer.errors import Tombstone, Undecodable
 from consumer.events.event import Event, RecordId
 from consumer.intake.decode import MAX_TYPE_LENGTH, MAX_VALUE_BYTES, decode
 from consumer.intake.offsets import OffsetTracker
-from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable
+from consumer.intake.record import BAD_HEADERS, AssignedPartition, Headers, Record, Unreadable
 
 CLOUDEVENT = {"specversion": "1.0", "type": "order.paid", "id": "A1", "source": "/shop"}
 REASONS = ["empty", "too_large", "bad_headers", "bad_type", "not_utf8", "not_json", "too_deep", "not_object"]
@@ -20,7 +20,7 @@ def record(
     value: object, headers: Headers | Unreadable | None = None, *, topic: str = "orders", offset: int = 7
 ) -> Record:
     body = value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
-    return Record(Partition(topic, 2, OffsetTracker(None)), offset, 1_700_000_000_000, b"k", body, headers)
+    return Record(AssignedPartition(topic, 2, OffsetTracker(None)), offset, 1_700_000_000_000, b"k", body, headers)
 
 
 def reason(value: object, headers: Headers | Unreadable | None = None) -> str:

@@ -13,7 +13,7 @@ from consumer.intake import mapping, reading
 from consumer.intake.decode import MAX_VALUE_BYTES, decode
 from consumer.intake.mapping_file import parse
 from consumer.intake.offsets import OffsetTracker
-from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable
+from consumer.intake.record import BAD_HEADERS, AssignedPartition, Headers, Record, Unreadable
 
 CLOUDEVENT = {"specversion": "1.0", "type": "order.paid", "id": "A1", "source": "/shop", "tenant": "acme"}
 X = "type = \"'x'\"\n"
@@ -28,7 +28,7 @@ def record(
     offset: int = 7,
 ) -> Record:
     body = value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
-    return Record(Partition(topic, 2, OffsetTracker(None)), offset, 1_700_000_000_000, key, body, headers)
+    return Record(AssignedPartition(topic, 2, OffsetTracker(None)), offset, 1_700_000_000_000, key, body, headers)
 
 
 def mapped(text: str, record: Record) -> Event:

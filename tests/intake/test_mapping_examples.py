@@ -11,7 +11,7 @@ from consumer.events.event import Event
 from consumer.intake.decode import decode
 from consumer.intake.mapping_file import parse
 from consumer.intake.offsets import OffsetTracker
-from consumer.intake.record import Headers, Partition, Record
+from consumer.intake.record import AssignedPartition, Headers, Record
 from tests.processes import ROOT
 
 FOLDER = ROOT / "docs/mappings"
@@ -24,7 +24,9 @@ def made(
     mapped = parse((FOLDER / f"{example}.toml").read_text(), example)
     assert mapped.of(topic) is not None
     body, name = (each if isinstance(each, bytes | None) else json.dumps(each).encode() for each in (value, key))
-    return decode(Record(Partition(topic, 0, OffsetTracker(None)), offset, 1, name, body, headers), mapped=mapped)
+    return decode(
+        Record(AssignedPartition(topic, 0, OffsetTracker(None)), offset, 1, name, body, headers), mapped=mapped
+    )
 
 
 def enveloped(schema: dict[str, Any], payload: object) -> dict[str, Any]:
@@ -167,7 +169,7 @@ def test_spring_cloud_stream(quote: str) -> None:
     event = made("spring-cloud-stream", "billing-out-0", b'{"invoice":  7}', headers)
     assert (event.type, event.content_type, event.body) == ("invoice.paid", "application/json", b'{"invoice":  7}')
     plain: Headers = [("event-id", b"0190a3c4")]
-    default = decode(Record(Partition("billing-out-0", 0, OffsetTracker(None)), 1, 1, None, b"{}", plain))
+    default = decode(Record(AssignedPartition("billing-out-0", 0, OffsetTracker(None)), 1, 1, None, b"{}", plain))
     assert event.webhook_id == default.webhook_id
 
 

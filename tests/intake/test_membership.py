@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
 from structlog.testing import capture_logs
 
-from consumer.intake.record import Partition
+from consumer.intake.record import AssignedPartition
 from consumer.intake.source import Source
 from tests.chaos.commit_log import CommitLog
 from tests.kafka_broker import KafkaBroker
@@ -144,7 +144,7 @@ def test_a_coordinator_that_freezes_during_a_rebalance_delays_the_loop_by_second
     until(lambda: len(first.records) == 20, first)
     frozen_at: list[float] = []
 
-    def freeze(_leaving: list[Partition]) -> None:
+    def freeze(_leaving: list[AssignedPartition]) -> None:
         for record in first.records:
             record.partition.tracker.settle(record.offset)
         kafka_cluster.pause()

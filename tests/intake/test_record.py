@@ -9,15 +9,15 @@ from structlog.testing import capture_logs
 
 from consumer.config.settings import KafkaSettings
 from consumer.intake.group_consumer import SourceHealth
-from consumer.intake.record import BAD_HEADERS, GAP_SECONDS, Headers, Partition, Record, Unreadable
+from consumer.intake.record import BAD_HEADERS, GAP_SECONDS, AssignedPartition, Headers, Record, Unreadable
 from tests.kafka_kit import Kafka
 
 NOW = 1000.0
 
 
-def partition(committed: int | None = 10, *, read: int = 0) -> Partition:
+def partition(committed: int | None = 10, *, read: int = 0) -> AssignedPartition:
     """A partition with this committed offset, of which so many records were read."""
-    each = Partition("t", 0)
+    each = AssignedPartition("t", 0)
     each.start(committed)
     for offset in range(read):
         each.tracker.track((committed or 0) + offset)
@@ -53,7 +53,7 @@ def test_records_below_the_begin_of_the_log_were_overtaken() -> None:
 
 def test_no_offset_is_passed_before_it_is_read() -> None:
     """Else a stored delivery would overtake an unread record of its key. At the end of the log none is awaited."""
-    each = Partition("t", 0)
+    each = AssignedPartition("t", 0)
     assert not any(map(each.passed, (0, 10, 200)))
     each.start(10)
     each.lag = 0  # it may be of an earlier assignment

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from consumer.errors import FatalKafkaError, SettingsError, Undecodable
 from consumer.intake.decode import decode
 from consumer.intake.group_consumer import SourceHealth
-from consumer.intake.record import Partition, Unreadable, batch
+from consumer.intake.record import AssignedPartition, Unreadable, batch
 from tests.intake.raw_producer import BOMB, SMALL_READS, produce_with_header_name, write_bomb
 from tests.kafka_kit import QUIET, Kafka, Member, until
 
@@ -242,7 +242,7 @@ def test_a_rebalance_goes_on_when_a_topic_is_found_to_be_made_anew(mock_kafka: s
     kept.tracker.identity = given_up.tracker.identity = "old"
     rebalancing = []
 
-    def drain(_revoked: list[Partition]) -> None:
+    def drain(_revoked: list[AssignedPartition]) -> None:
         for each in (kept, given_up):
             source._on_identity(each, "new")
         source._on_lost(source._consumer, [])

@@ -11,7 +11,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.intake.log_reader import LogReader
 from consumer.intake.offsets import encode
 from consumer.intake.positions import STEADY_AFTER, TopicIds, digest
-from consumer.intake.record import Partition
+from consumer.intake.record import AssignedPartition
 from consumer.ops.cluster import connected
 from tests.kafka_kit import QUIET, Kafka, Member, unique, until
 
@@ -55,7 +55,7 @@ def test_a_running_member_reads_a_recreated_topic_from_its_first_record(
     until(lambda: old.tracker.identity, member)
     answers: list[str] = []
 
-    def first_in_a_rebalance(partition: Partition, identity: str) -> None:
+    def first_in_a_rebalance(partition: AssignedPartition, identity: str) -> None:
         answers.append(identity)
         member.source.rebalancing = len(answers) == 1
         member.source._on_identity(partition, identity)

@@ -18,8 +18,8 @@ from consumer.intake.topics import (
     FOR_QUIET,
     GONE_AFTER,
     QUIET_AFTER,
+    ClusterView,
     Counts,
-    Topics,
     TopicWatch,
     consumes,
 )
@@ -35,9 +35,9 @@ def settings(**properties: str) -> KafkaSettings:
     )
 
 
-def topics(*names: str) -> Topics:
+def topics(*names: str) -> ClusterView:
     """Topics without any answer yet. `a` and `b` are consumed unless names are given."""
-    return Topics(settings(), names or ("a", "b"))
+    return ClusterView(settings(), names or ("a", "b"))
 
 
 # Names of topics.
@@ -103,7 +103,7 @@ def test_an_unsupported_pattern_does_not_leave_a_group_without_a_leader() -> Non
 
 def test_topics_that_are_not_consumed_do_not_count() -> None:
     """They are neither the lowest topic nor part of the total. Nor is a topic without partitions."""
-    known = Topics(settings(), ["^[b-z]"])
+    known = ClusterView(settings(), ["^[b-z]"])
     known.learn({"a": 7, "b": 0, "dead": 5, "x": 2, "y": 2, "z": None}, 0.0)
     assert known.lowest == ("x", 0)
     assert known.share([("x", 0)]) == 0.25
@@ -128,7 +128,7 @@ def test_one_worker_leads_and_shares_add_up_to_1_whatever_is_written(
     counts: dict[str, int], written: list[set[tuple[str, int]]], wanted: set[str] | None, chance: object
 ) -> None:
     """Over all consumed topics or some, busy or not, however Kafka spreads the partitions. No worker's share is 0."""
-    known = Topics(settings(), ["^[a-d]"])
+    known = ClusterView(settings(), ["^[a-d]"])
     places = [(topic, number) for topic, total in counts.items() if topic in "abcd" for number in range(total)]
     ends = dict.fromkeys(places, 0)
     for turn, moved in enumerate([set(), *written]):
@@ -169,7 +169,7 @@ def test_owners_of_busy_partitions_get_nearly_all_of_a_limit() -> None:
 # Topics that are gone.
 
 
-def told(known: Topics, answer: Counts, begin: float, seconds: float) -> float:
+def told(known: ClusterView, answer: Counts, begin: float, seconds: float) -> float:
     """The same answer every half minute, from `begin` on for `seconds`. Returns the time of the last one."""
     now = begin
     while now < begin + seconds:
@@ -254,7 +254,7 @@ def test_gone_topics_are_absent_for_ten_minutes_of_answers(
 
 # The thread that requests metadata.
 
-Watch = Callable[..., tuple[Topics, Callable[[], None]]]
+Watch = Callable[..., tuple[ClusterView, Callable[[], None]]]
 
 
 @pytest.fixture
@@ -262,8 +262,8 @@ def watch() -> Iterator[Watch]:
     """Makes a worker's parts: the Topics, and a call that waits for the next answer."""
     made: list[TopicWatch] = []
 
-    def make(kafka: KafkaSettings, *names: str) -> tuple[Topics, Callable[[], None]]:
-        known, posted = Topics(kafka, names), SimpleQueue[Callable[[], None]]()
+    def make(kafka: KafkaSettings, *names: str) -> tuple[ClusterView, Callable[[], None]]:
+        known, posted = ClusterView(kafka, names), SimpleQueue[Callable[[], None]]()
         made.append(TopicWatch(kafka, posted.put, known.learn, known.consumed, every=0.05))
 
         def answer() -> None:

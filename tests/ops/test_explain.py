@@ -12,7 +12,7 @@ from consumer.errors import Undecodable, WebhooksError
 from consumer.events.event import Event
 from consumer.intake.mapping_file import parse
 from consumer.intake.offsets import OffsetTracker
-from consumer.intake.record import Headers, Partition, Record
+from consumer.intake.record import AssignedPartition, Headers, Record
 from consumer.ops import explain as module
 from consumer.ops.events import event_reader
 from consumer.ops.explain import Candidate, Explained, candidates_of, explain, record_of
@@ -31,7 +31,7 @@ VALUE = {"id": 7, "table": "orders", "op": "c", "after": {"n": 1}}
 
 def explained(value: object, topic: str = "shop.orders", headers: Headers | None = None) -> Explained:
     body = None if value is None else json.dumps(value).encode()
-    record = Record(Partition(topic, 2, OffsetTracker(None)), 7, 1, b"k", body, headers)
+    record = Record(AssignedPartition(topic, 2, OffsetTracker(None)), 7, 1, b"k", body, headers)
     return explain(record, "tenant", parse(MAPPING, "m.toml"))
 
 
@@ -161,7 +161,7 @@ def test_a_bug_of_a_decoder_is_a_dead_letter(monkeypatch: pytest.MonkeyPatch) ->
     def failing(record: Record, *_: object, **__: object) -> Record:
         raise RuntimeError(f"{record.value!r}")
 
-    record = Record(Partition("orders", 2), 7, 1, None, b'{"type": "secret"}', None)
+    record = Record(AssignedPartition("orders", 2), 7, 1, None, b'{"type": "secret"}', None)
     with capture_logs() as logs:
         found = explain(record, "tenant", None, failing)
         monkeypatch.setattr("consumer.ops.events.decode", failing)

@@ -19,7 +19,7 @@ from consumer.events.event import Event
 from consumer.intake.decode import decode
 from consumer.intake.log_reader import LogReader
 from consumer.intake.offsets import OffsetTracker
-from consumer.intake.record import Headers, Partition, Record
+from consumer.intake.record import AssignedPartition, Headers, Record
 from consumer.ledger import replays
 from consumer.ledger.replays import Replay
 from consumer.ops.replay import (
@@ -172,7 +172,7 @@ def test_the_log_is_matched_like_live_events(
     assert receiver is not None
     each = choice(receiver, event_type)
     headers: dict[str, Headers] = {"a.x": [("tenant", b"acme")], "b": [("tenant", b"other")]}
-    place = Partition("orders", 0, OffsetTracker(None))
+    place = AssignedPartition("orders", 0, OffsetTracker(None))
     records = [
         Record(place, n, 1, None, b'{"type": "%b", "n": %d}' % (name.encode(), n), headers.get(name))
         for n, name in enumerate(["a", "a.x", "a.x.y", "b"])

@@ -11,10 +11,10 @@ from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegis
 
 from consumer.config.settings import SchemaSettings
 from consumer.errors import Undecodable
-from consumer.intake.record import Headers, Partition, Record
-from consumer.schemas.conversion import APICURIO_CONTENT
+from consumer.intake.record import AssignedPartition, Headers, Record
 from consumer.schemas.registry import Registry
 from consumer.schemas.translation import translator
+from consumer.schemas.wire_format import APICURIO_CONTENT
 from tests.apicurio import Apicurio
 from tests.provided import or_skip
 from tests.schemas.orders import as_json, serializers
@@ -50,7 +50,7 @@ def producer(apicurio: Apicurio) -> Iterator[SchemaRegistryClient]:
 
 def body(client: Registry, value: bytes, headers: Headers | None = None) -> Any:
     """The JSON of a record."""
-    found = translator(client.decoder)(Record(Partition("orders", 0), 7, 0, None, value, headers)).value
+    found = translator(client.decoder)(Record(AssignedPartition("orders", 0), 7, 0, None, value, headers)).value
     return None if found is None else json.loads(found)
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from consumer.errors import Undecodable
 from consumer.intake.decode import MAX_VALUE_BYTES
 from consumer.schemas.avro import avro_decoder, date_text, decimal_text, time_text, timestamp_text
-from consumer.schemas.conversion import Framed
+from consumer.schemas.wire_format import Framed
 
 NODE = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": ["null", "Node"]}]}
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.errors import Undecodable
-from consumer.intake.record import BAD_HEADERS, Headers, Partition, Record, Unreadable
-from consumer.schemas.conversion import (
+from consumer.intake.record import BAD_HEADERS, AssignedPartition, Headers, Record, Unreadable
+from consumer.schemas.wire_format import (
     APICURIO_CONTENT,
     APICURIO_ENCODING,
     APICURIO_GLOBAL,
@@ -23,7 +23,7 @@ GUID = UUID("4bf92f35-77b3-4da6-a3ce-929d0e0e4736")
 
 def record(value: bytes | None, headers: Headers | Unreadable | None = None) -> Record:
     """A record of `orders`."""
-    return Record(Partition("orders", 0), 7, 0, b"key", value, headers)
+    return Record(AssignedPartition("orders", 0), 7, 0, b"key", value, headers)
 
 
 @given(st.integers(0, 2**31 - 1), st.binary(max_size=20))

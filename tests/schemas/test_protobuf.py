@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from consumer.errors import Undecodable
 from consumer.intake.decode import MAX_VALUE_BYTES
-from consumer.schemas.conversion import Framed
 from consumer.schemas.protobuf import protobuf_decoder
+from consumer.schemas.wire_format import Framed
 from tests.schemas.descriptors import SCALARS, class_of, everything, field, file_of, map_field, text_of
 
 FILE = everything()

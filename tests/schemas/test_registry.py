@@ -11,10 +11,10 @@ import pytest
 
 from consumer.errors import RegistryUnavailable, SettingsError, Undecodable
 from consumer.intake.decode import decode
-from consumer.intake.record import Headers, Partition, Record
-from consumer.schemas.conversion import HEADER, SchemaId
+from consumer.intake.record import AssignedPartition, Headers, Record
 from consumer.schemas.registry import Registry
 from consumer.schemas.translation import REFUSED_FOR, translator
+from consumer.schemas.wire_format import HEADER, SchemaId
 from tests.schemas.descriptors import field, file_of, text_of
 from tests.schemas.orders import AVRO, as_json, serializers
 from tests.schemas.registry_server import SchemaRegistry, schema_registry
@@ -24,7 +24,7 @@ ClientOf = Callable[..., Registry]
 
 def record(value: bytes | None, headers: Headers | None = None) -> Record:
     """A record of `orders`."""
-    return Record(Partition("orders", 0), 7, 0, b"\0\0\0\0\1key", value, headers)
+    return Record(AssignedPartition("orders", 0), 7, 0, b"\0\0\0\0\1key", value, headers)
 
 
 def prefixed(number: int, payload: bytes) -> bytes:

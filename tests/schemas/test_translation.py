@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from consumer.delivery.limits import LARGEST, Memory
 from consumer.errors import RegistryUnavailable, Undecodable
 from consumer.events.event import TopicPartition
-from consumer.intake.record import Headers, Partition, Record
+from consumer.intake.record import AssignedPartition, Headers, Record
 from consumer.intake.source import Source
-from consumer.schemas.conversion import Framed, SchemaId
 from consumer.schemas.translation import (
     BACK_OFF,
     MOST_ASKED,
@@ -26,6 +25,7 @@ from consumer.schemas.translation import (
     Translation,
     in_threads,
 )
+from consumer.schemas.wire_format import Framed, SchemaId
 
 DOWN = RegistryUnavailable("the registry is down")
 MANY = 1000
@@ -37,10 +37,10 @@ class World:
     def __init__(self) -> None:
         self.now = 0.0
         self.asked: deque[tuple[SchemaId, Callable[[Answer], None]]] = deque()
-        self.resting: set[Partition] = set()
+        self.resting: set[AssignedPartition] = set()
         self.aside: set[TopicPartition] = set()
         self.memory = Memory()
-        self.offsets: dict[Partition, int] = {}
+        self.offsets: dict[AssignedPartition, int] = {}
         self.translation = Translation(
             lambda schema, done: self.asked.append((schema, done)),
             self.memory,
@@ -49,13 +49,13 @@ class World:
             monotonic=lambda: self.now,
         )
 
-    def rest(self, partition: Partition) -> None:
+    def rest(self, partition: AssignedPartition) -> None:
         self.resting.add(partition)
 
-    def wake(self, partition: Partition) -> None:
+    def wake(self, partition: AssignedPartition) -> None:
         self.resting.discard(partition)
 
-    def record(self, partition: Partition, value: bytes | int | None, headers: Headers | None = None) -> Record:
+    def record(self, partition: AssignedPartition, value: bytes | int | None, headers: Headers | None = None) -> Record:
         """The next record of a partition. A number as value is the id of its schema."""
         offset = self.offsets[partition] = self.offsets.get(partition, -1) + 1
         if isinstance(value, int):
@@ -87,14 +87,14 @@ def world() -> World:
 
 
 @pytest.fixture
-def orders() -> Partition:
+def orders() -> AssignedPartition:
     """A partition of `orders`."""
-    return Partition("orders", 0)
+    return AssignedPartition("orders", 0)
 
 
-def test_a_partition_waits_and_others_go_on(world: World, orders: Partition) -> None:
+def test_a_partition_waits_and_others_go_on(world: World, orders: AssignedPartition) -> None:
     """Records behind a waiting one wait too, also plain JSON. Records of other partitions do not."""
-    users = Partition("users", 3)
+    users = AssignedPartition("users", 3)
     first = world.record(orders, 7)
     assert world.admit(world.record(users, b"{}"), first, world.record(orders, b"{}")) == [0]
     assert world.resting == {orders}
@@ -113,7 +113,7 @@ def test_a_partition_waits_and_others_go_on(world: World, orders: Partition) -> 
     assert world.admit(world.record(orders, 7), world.record(users, 7)) == [4, 2]
 
 
-def test_a_record_with_an_unusable_schema_is_refused_in_its_turn(world: World, orders: Partition) -> None:
+def test_a_record_with_an_unusable_schema_is_refused_in_its_turn(world: World, orders: AssignedPartition) -> None:
     """A malformed id needs no request; an unknown schema is requested once. The record is given up with the reason."""
     broken, unknown = world.record(orders, b"\0\0"), world.record(orders, 7)
     assert world.admit(broken, unknown) == [0]
@@ -134,7 +134,7 @@ def test_a_record_with_an_unusable_schema_is_refused_in_its_turn(world: World, o
     assert len(world.asked) == 1
 
 
-def test_requests_to_a_registry_that_is_down_are_repeated(world: World, orders: Partition) -> None:
+def test_requests_to_a_registry_that_is_down_are_repeated(world: World, orders: AssignedPartition) -> None:
     """There is a back-off, and a reason in /readyz until it answers. No record goes on or is given up meanwhile."""
     world.admit(world.record(orders, 7))
     for failures in range(9):
@@ -148,7 +148,7 @@ def test_requests_to_a_registry_that_is_down_are_repeated(world: World, orders: 
         world.now += wait * 0.02
         world.admit()
         assert len(world.asked) == 1
-    world.admit(world.record(Partition("users", 1), 8))
+    world.admit(world.record(AssignedPartition("users", 1), 8))
     world.answer(DOWN)
     assert world.translation.fault == "the registry is down; 2 partitions wait for schemas"
     world.answer(decode)
@@ -162,7 +162,7 @@ def test_requests_to_a_registry_that_is_down_are_repeated(world: World, orders: 
 
 def test_a_failing_schema_does_not_delay_others(world: World) -> None:
     """Each schema has its own back-off. A few are requested at once."""
-    partitions = [Partition("orders", number) for number in range(MOST_ASKED + 2)]
+    partitions = [AssignedPartition("orders", number) for number in range(MOST_ASKED + 2)]
     world.admit(*(world.record(each, each.number + 1) for each in partitions))
     assert [schema for schema, _ in world.asked] == list(range(1, MOST_ASKED + 1))
     world.answer(DOWN)
@@ -174,9 +174,9 @@ def test_a_failing_schema_does_not_delay_others(world: World) -> None:
     assert set(world.resting) == {partitions[0]}
 
 
-def test_a_partition_that_leaves_is_forgotten(world: World, orders: Partition) -> None:
+def test_a_partition_that_leaves_is_forgotten(world: World, orders: AssignedPartition) -> None:
     """Its next owner reads the records again. A late answer and a new assignment do no harm."""
-    users = Partition("users", 0)
+    users = AssignedPartition("users", 0)
     world.admit(world.record(orders, 7), world.record(users, 8))
     world.answer(DOWN)
     world.translation.discard({orders.topic_partition})
@@ -185,7 +185,7 @@ def test_a_partition_that_leaves_is_forgotten(world: World, orders: Partition) -
     assert world.answer(decode) == 8
     assert world.admit() == [0]
     assert world.memory.held == 0
-    again = Partition("orders", 0)
+    again = AssignedPartition("orders", 0)
     assert world.admit(world.record(again, 7)) == []
     world.translation.discard({again.topic_partition})
     world.answer(DOWN)
@@ -193,7 +193,7 @@ def test_a_partition_that_leaves_is_forgotten(world: World, orders: Partition) -
     assert not world.translation.busy
 
 
-def test_a_partition_that_rests_for_another_reason_is_not_woken(world: World, orders: Partition) -> None:
+def test_a_partition_that_rests_for_another_reason_is_not_woken(world: World, orders: AssignedPartition) -> None:
     """Its stored deliveries are being read, and the reader will wake it."""
     world.admit(world.record(orders, 7))
     world.aside.add(orders.topic_partition)
@@ -202,7 +202,7 @@ def test_a_partition_that_rests_for_another_reason_is_not_woken(world: World, or
     assert world.resting == {orders}
 
 
-def test_records_go_on_as_there_is_room(world: World, orders: Partition) -> None:
+def test_records_go_on_as_there_is_room(world: World, orders: AssignedPartition) -> None:
     """Records that waited do not overfill the next stage. The number of waiting records is bounded."""
     assert world.translation.room == MOST_BYTES // LARGEST
     world.admit(*(world.record(orders, 7) for _ in range(10)))
@@ -215,7 +215,7 @@ def test_records_go_on_as_there_is_room(world: World, orders: Partition) -> None
     assert not world.translation.busy
 
 
-def test_a_forgotten_answer_is_requested_again(world: World, orders: Partition) -> None:
+def test_a_forgotten_answer_is_requested_again(world: World, orders: AssignedPartition) -> None:
     """A refusal may expire while the records behind it wait for room."""
     world.admit(world.record(orders, 7))
     world.answer(Undecodable("unknown_schema", "x"))
@@ -230,8 +230,8 @@ def test_a_forgotten_answer_is_requested_again(world: World, orders: Partition) 
 def test_order_is_kept_in_each_partition(data: st.DataObject) -> None:
     """Through answers, failures and lack of room, each record goes on once, in the order of its partition."""
     world = World()
-    partitions = [Partition("orders", number) for number in range(3)]
-    seen: dict[Partition, list[int]] = {each: [] for each in partitions}
+    partitions = [AssignedPartition("orders", number) for number in range(3)]
+    seen: dict[AssignedPartition, list[int]] = {each: [] for each in partitions}
 
     def turn(records: list[Record], room: int) -> None:
         for each in world.translation.admit(records, room):

@@ -15,7 +15,7 @@ from consumer.events.event import TopicPartition
 from consumer.intake.decode import decode
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.offsets import decode as settled_above
-from consumer.intake.record import Partition, Record
+from consumer.intake.record import AssignedPartition, Record
 from consumer.ledger import admin
 from consumer.matching.selection import MOST_OF_ONE
 from consumer.subscriptions import repository
@@ -93,7 +93,9 @@ def result(outcome: str) -> Result:
 @cache
 def webhook_id(place: TopicPartition, offset: int, value: bytes) -> str:
     """The webhook id of a record."""
-    record = Record(Partition(*place, OffsetTracker(None)), offset, int(BORN * 1000) + offset, None, value, None)
+    record = Record(
+        AssignedPartition(*place, OffsetTracker(None)), offset, int(BORN * 1000) + offset, None, value, None
+    )
     return decode(record).webhook_id
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from consumer.database.engine import reading
 from consumer.events.event import TopicPartition
-from consumer.intake.record import Partition
+from consumer.intake.record import AssignedPartition
 from tests.simulation.deployment import (
     BATCHED,
     IN_ORDER,
@@ -64,10 +64,10 @@ class Watch:
         self._redelivered: dict[Sent, int] = {}  # with the number of requests before the redelivery
         self._read = 0  # position in the journal
         self._haunted: set[Sent] = set()  # changed by a process that was wrongly taken for dead
-        self._begun: dict[Sent, tuple[Partition, int]] = {}  # the assignment, and how often it was taken before
+        self._begun: dict[Sent, tuple[AssignedPartition, int]] = {}  # the assignment, and how often it was taken before
         # Requests that a batch keeps open for others after a delivery's partition has left: not judged for this one.
         self._astray: defaultdict[Sent, list[Transfer]] = defaultdict(list)
-        self._last: dict[tuple[Partition, str, str], int] = {}  # last offset sent, by key and URL in an assignment
+        self._last: dict[tuple[AssignedPartition, str, str], int] = {}  # last offset sent, by key and URL
         with deployment.engine.begin() as connection:
             for statement in _JOURNAL:
                 connection.execute(text(statement))
@@ -160,7 +160,7 @@ class Watch:
         """Deliveries taken twice, although no partition left with its request open."""
         return [each for each in self._deployment.duplicates() if self._taken(each) > 1]
 
-    def _check_order(self, partition: Partition, offset: int, delivery: Sent, rows: dict[Sent, Row]) -> None:
+    def _check_order(self, partition: AssignedPartition, offset: int, delivery: Sent, rows: dict[Sent, Row]) -> None:
         """A key has one open request, and a first attempt follows the end of all earlier events of the key.
 
         Each of these was taken or given up, or was never owed and then does not come later.

@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 from consumer.config.settings import DatabaseSettings, DeliverySettings, KafkaSettings
 from consumer.database.engine import DatabaseThread
 from consumer.events.event import TopicPartition
-from consumer.intake.record import Partition, Record
+from consumer.intake.record import AssignedPartition, Record
 from consumer.ledger.rows import OperationalEvent
 from consumer.loop.part import Part
 from consumer.matching.selection import Selector
@@ -307,11 +307,11 @@ class _Source:
         self._on_assign, self._on_position, self._on_revoke, self._on_lost = (
             callbacks[name] for name in ("on_assign", "on_position", "on_revoke", "on_lost")
         )
-        self.partitions: dict[TopicPartition, Partition] = {}
+        self.partitions: dict[TopicPartition, AssignedPartition] = {}
         self._positions: dict[TopicPartition, int] = {}
-        self._told: set[Partition] = set()
+        self._told: set[AssignedPartition] = set()
         self._taken_until = world.now
-        self._resting: set[Partition] = set()
+        self._resting: set[AssignedPartition] = set()
         self.commits = SimpleNamespace(total=0)
         self.pauses = 0
         self.paused = self.rebalancing = False
@@ -323,13 +323,13 @@ class _Source:
         for number in numbers:
             place = TOPIC, number
             if place not in self.partitions:
-                added.append(Partition(*place))
+                added.append(AssignedPartition(*place))
                 self.partitions[place] = added[-1]
         self._rebalance(lambda: self._on_assign(added))
         for partition in added:
             self._world.posted.append(partial(self.tell, partition))
 
-    def tell(self, partition: Partition) -> None:
+    def tell(self, partition: AssignedPartition) -> None:
         """Answer where a partition stands."""
         place = partition.topic, partition.number
         if partition.owned and not self._world.silent and partition not in self._told:
@@ -339,7 +339,7 @@ class _Source:
             partition.start(mark, metadata)
             self._on_position(partition)
 
-    def untold(self) -> list[Partition]:
+    def untold(self) -> list[AssignedPartition]:
         """Partitions without a known position."""
         return [each for each in self.partitions.values() if each not in self._told]
 
@@ -347,12 +347,12 @@ class _Source:
     def opening(self) -> bool:
         return any(not partition.opened for partition in self.partitions.values())
 
-    def open(self, partition: Partition) -> None:
+    def open(self, partition: AssignedPartition) -> None:
         if partition.owned:
             partition.opened = True
             self._resting.discard(partition)
 
-    def rest(self, partition: Partition) -> None:
+    def rest(self, partition: AssignedPartition) -> None:
         self._resting.add(partition)
 
     def revoke(self, number: int) -> None:
@@ -375,7 +375,7 @@ class _Source:
         callback()
         self.rebalancing = False
 
-    def _leave(self, partition: Partition) -> None:
+    def _leave(self, partition: AssignedPartition) -> None:
         partition.owned = False
         del self.partitions[partition.topic, partition.number]
 
@@ -416,7 +416,7 @@ class _Source:
         self._taken_until = self._world.now
         return None
 
-    def commit_now(self, partitions: Iterable[Partition]) -> bool:
+    def commit_now(self, partitions: Iterable[AssignedPartition]) -> bool:
         if not self._world.takes_commits:
             return False
         for partition in partitions:

@@ -15,7 +15,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.database.engine import DatabaseThread
 from consumer.intake.decode import decode
 from consumer.intake.offsets import OffsetTracker
-from consumer.intake.record import Headers, Partition, Record
+from consumer.intake.record import AssignedPartition, Headers, Record
 from consumer.ledger import outbox
 from consumer.ledger.rows import OperationalEvent
 from consumer.worker.outbox_relay import EVENTS_AT_ONCE, SELDOM, SOON, OutboxRelay, operations_topic
@@ -180,7 +180,7 @@ def test_an_event_is_a_structured_cloudevent(open_rig: Open, real_kafka: Kafka) 
         "datacontenttype": "application/json",
         "data": {"subscription_id": 7, "reason": "410 Gone"},
     }
-    partition = Partition("operations", 0, OffsetTracker(None))
+    partition = AssignedPartition("operations", 0, OffsetTracker(None))
     first, second = (
         decode(Record(partition, 0, 0, b"7", each.value(), cast("Headers", each.headers()))) for each in (once, again)
     )

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from consumer.delivery.breaker import MEMORY
 from consumer.delivery.failing import NOTE_AFTER, SHOWN
-from consumer.intake.record import Partition, Record
+from consumer.intake.record import AssignedPartition, Record
 from consumer.telemetry.metrics import Readings
 from consumer.worker.worker import MOST_SHOWN
 from tests.simulation.deployment import Deployment, result
@@ -40,7 +40,7 @@ def test_the_age_of_the_first_unsettled_record_is_that_of_its_timestamp(deployme
 def test_a_record_without_a_timestamp_has_no_age(deployment: Deployment) -> None:
     """Its age would be half a century."""
     world = deployment.world
-    partition: Partition = world.source.partitions[TOPIC, 0]
+    partition: AssignedPartition = world.source.partitions[TOPIC, 0]
     partition.tracker.track(0)
     assert readings(deployment).oldest_unsettled == {(TOPIC, 1): 0.0}
 

@@ -19,8 +19,8 @@ from consumer.config.environment import load
 from consumer.config.settings import DatabaseSettings, DeliverySettings, KafkaSettings
 from consumer.events.event import Event
 from consumer.intake.decode import decode
-from consumer.intake.record import Partition, Record
-from consumer.schemas.conversion import Decode, SchemaId
+from consumer.intake.record import AssignedPartition, Record
+from consumer.schemas.wire_format import Decode, SchemaId
 from consumer.subscriptions import repository
 from consumer.telemetry.metrics import Metrics, registry
 from consumer.worker.wiring import WorkerParts
@@ -100,7 +100,7 @@ class Rig:
         self._calls.append(run)
         assert done.wait(60)
 
-    def owned(self) -> list[Partition]:
+    def owned(self) -> list[AssignedPartition]:
         """The partitions owned now."""
         return list(self.worker.parts.source.partitions.values())
 

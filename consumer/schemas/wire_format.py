@@ -134,7 +134,7 @@ def key_cost(name: str) -> int:
     return len(name) + 5
 
 
-def translated(record: Record, framed: Framed, decode: Decode) -> Record:
+def in_json(record: Record, framed: Framed, decode: Decode) -> Record:
     """The record with its value as JSON, and without a content type other than JSON's.
 
     Undecodable: too_large, and the reasons of `decode`.
