@@ -162,7 +162,7 @@ def is_of_ours(name: str | None, kind: str, _parents: object) -> bool:
 
 
 def have_patience(connection: Connection) -> None:
-    """Wait for tables in use, and set no limit on a statement: an copy of a large table takes minutes."""
+    """Wait for tables in use, and set no limit on a statement: a copy of a large table takes minutes."""
     session: Any = connection.connection.driver_connection
     session.call_timeout = 0
     connection.detach()  # it is closed after the migration, and does not return to the pool

@@ -2,7 +2,7 @@
 
 The driver sends UTF-8, and the server converts each bind to its own set. For a character that the set lacks it stores
 `¿`, `?` or a similar letter, and reports no error (Oracle's Globalization Support Guide, "Loss of Data During Character
-Set Conversion"). In a database of AL32UTF8 nothing is lost, and nothing is checked; in any other, texts are ASCII.
+Set Conversion"). In a database of AL32UTF8 nothing is lost, and nothing is checked.
 """
 
 import re
@@ -14,7 +14,34 @@ from sqlalchemy.engine import ExecutionContext
 
 from consumer.errors import Unstorable
 
-_WHOLE = ("AL32UTF8", "UTF8")  # these have all characters; of any other set only ASCII is taken for certain
+# Python's codec of each set; None: the set has all characters. In any other set only ASCII is taken for certain.
+_CODECS = {
+    "AL32UTF8": None,
+    "UTF8": None,
+    "AR8ISO8859P6": "iso8859-6",
+    "AR8MSWIN1256": "cp1256",
+    "BLT8MSWIN1257": "cp1257",
+    "CL8ISO8859P5": "iso8859-5",
+    "CL8KOI8R": "koi8-r",
+    "CL8MSWIN1251": "cp1251",
+    "EE8ISO8859P2": "iso8859-2",
+    "EE8MSWIN1250": "cp1250",
+    "EL8MSWIN1253": "cp1253",
+    "IW8ISO8859P8": "iso8859-8",
+    "IW8MSWIN1255": "cp1255",
+    "JA16EUC": "euc-jp",
+    "JA16SJIS": "shift-jis",
+    "KO16KSC5601": "euc-kr",
+    "KO16MSWIN949": "cp949",
+    "TH8TISASCII": "tis-620",
+    "TR8MSWIN1254": "cp1254",
+    "WE8ISO8859P1": "latin-1",
+    "WE8ISO8859P15": "iso8859-15",
+    "WE8ISO8859P9": "iso8859-9",
+    "WE8MSWIN1252": "cp1252",
+    "ZHS16GBK": "gbk",
+    "ZHT16MSWIN950": "cp950",
+}
 _QUERY = """SELECT value FROM nls_database_parameters WHERE "PARAMETER" = 'NLS_CHARACTERSET'"""
 _OF_A_BIND = re.compile(r"^b_|(?:_\d+)+$")  # what its name has beside its column's: long texts are bound in pieces
 _NOWHERE = "\0"  # equals no stored text: no type, tenant, URL or name has this character
@@ -43,7 +70,7 @@ def guard(engine: Engine) -> None:
         _context: ExecutionContext,
         many: bool,  # noqa: FBT001 (SQLAlchemy's signature)
     ) -> None:
-        if _name(engine) in _WHOLE:
+        if _codec(engine) is None:
             return
         looks = statement.lstrip().upper().startswith(("SELECT", "WITH", "DELETE"))
         rows: Sequence[Any] = parameters if many else [parameters]
@@ -58,7 +85,7 @@ def refuse(engine: Engine, values: Mapping[str, object]) -> None:
     """Raise Unstorable, which names the column, if the database cannot hold one of the texts among `values`."""
     for name in _lacking(engine, values):
         raise Unstorable(
-            f"has a character that the database's character set {_name(engine)} may lack: "
+            f"has a character that the database's character set {_name(engine)} lacks: "
             "leave it out, or move to a database in AL32UTF8",
             _OF_A_BIND.sub("", name),
         )
@@ -66,7 +93,7 @@ def refuse(engine: Engine, values: Mapping[str, object]) -> None:
 
 def shortcoming(engine: Engine) -> str | None:
     """The fault of the connected database's character set; None if the set has all characters."""
-    if _name(engine) in _WHOLE:
+    if _codec(engine) is None:
         return None
     return (
         f"the database's character set {_name(engine)} lacks characters: a subscription with one is refused, and a "
@@ -76,12 +103,24 @@ def shortcoming(engine: Engine) -> str | None:
 
 
 def _lacking(engine: Engine, values: Mapping[str, object]) -> list[str]:
-    """The names of the texts that the database may not hold."""
-    if _name(engine) in _WHOLE:
+    """The names of the texts that the database cannot hold."""
+    codec = _codec(engine)
+    if codec is None:
         return []
-    return [name for name, text in values.items() if isinstance(text, str) and not text.isascii()]
+    return [name for name, text in values.items() if isinstance(text, str) and not _fits(text, codec)]
+
+
+def _fits(text: str, codec: str) -> bool:
+    try:
+        return text.isascii() or text.encode(codec).decode(codec) == text  # Japanese sets take ¥ for a backslash
+    except UnicodeError:
+        return False
 
 
 def _name(engine: Engine) -> str:
     """The character set; before the first connect, and of SQLite, that of SQLite."""
     return str(engine.get_execution_options().get("character_set", "UTF8"))
+
+
+def _codec(engine: Engine) -> str | None:
+    return _CODECS.get(_name(engine), "ascii")

@@ -26,7 +26,6 @@ from consumer.errors import DatabaseUnavailable, SettingsError
 from consumer.telemetry.metrics import Histogram
 
 CALL_TIMEOUT = 30.0  # seconds for one round trip to Oracle: the largest batch takes one; a lost network would hang it
-_BOTH = os.R_OK | os.W_OK
 LOCK_TIMEOUT = 30.0  # seconds that SQLite waits for another process's transaction
 
 T = TypeVar("T")

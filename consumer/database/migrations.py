@@ -10,7 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, NoSuchTableError
 
 from consumer.database.engine import create_file, reading, unavailable
 from consumer.database.errors import is_not_migrated, line
@@ -55,6 +55,11 @@ def upgrade(engine: Engine, *, revision: str = "head", sql: bool = False, output
             )
         try:
             command.upgrade(config, revision)
+        except NoSuchTableError as error:
+            raise WebhooksError(
+                f"the tables are at revision {before}, but the table {error} of it is missing, or this account may not "
+                "see it; restore it, then migrate again"
+            ) from None
         except (CommandError, DBAPIError) as error:
             lacks = isinstance(error, DBAPIError) and is_not_migrated(error)
             if not lacks and (passes := unavailable(error)):

@@ -28,6 +28,7 @@ _NOT_THERE = re.compile(
     r"NOT_FOUND: Key not found|UNKNOWN: Index error|INVALID_ARGUMENT: Applying SELECT"
     r"|UNKNOWN: No matching overloads found : .*\bnull_type\b"
 )
+_OF_A_NULL = re.compile(r"UNKNOWN: No matching overloads found|INVALID_ARGUMENT: Invalid map key type: 'null_type'")
 _TYPE = cel.Type
 if sys.version_info < (3, 12):  # where None is not immortal
     # For each null of a value the runtime (0.1.3) gives up a reference to None that is not its own. At zero the process
@@ -145,8 +146,13 @@ class Expression:
         except UnicodeError:
             raise ExpressionFailed("its value is not text") from None
         if failed:
-            is_missing = _NOT_THERE.match(str(value)) or _lacks(values, shape.fields) or _lists_a_null(values)
-            raise (PartMissing if is_missing else ExpressionFailed)(self._reason(str(value)))
+            text = str(value)
+            is_missing = (
+                _NOT_THERE.match(text)
+                or _lacks(values, shape.fields)
+                or (_OF_A_NULL.match(text) and _lists_a_null(values))
+            )
+            raise (PartMissing if is_missing else ExpressionFailed)(self._reason(text))
         return value
 
     def parts(self, variables: Mapping[str, object]) -> Mapping[str, object]:

@@ -98,6 +98,7 @@ class SourceHealth:
         self._waits: str | None = _WAITING
         self._tells_all = kafka.properties.get("group.protocol") != "consumer"
         self._held: str | None = None
+        self._new: dict[AssignedPartition, int | None] = {}  # without a committed offset: their records, once known
         self._clock = clock
 
     @property
@@ -149,11 +150,31 @@ class SourceHealth:
                     partition.lag = each["consumer_lag"]
                 elif begin >= 0 <= stable:  # nothing was read yet
                     partition.lag = max(0, stable - max(begin, partition.tracker.position))
+                partition.ends_at(stable, now)
                 overtaken[str(partition)] = partition.overtaken(begin, now)
+                if partition in self._new and 0 <= begin <= stable:
+                    self._new[partition] = stable - begin
                 # Only while the end is read: a pause unsets `eof_offset`, and the other two keep old values.
                 partition.holds_back(stable, each["hi_offset"] if 0 <= stable == each["eof_offset"] else stable, now)
         self._removed(overtaken)
+        self._say_new()
         self._held = _held_back(partitions.values(), now)
+
+    def begun(self, partitions: Iterable[AssignedPartition]) -> None:
+        """The group has committed nothing for these: the log says how many records it will send."""
+        self._new |= dict.fromkeys(partitions)
+
+    def _say_new(self) -> None:
+        """Log the partitions that begin, once the statistics have the ends of all their logs."""
+        self._new = {partition: records for partition, records in self._new.items() if partition.owned}
+        counts = [records for records in self._new.values() if records is not None]
+        if self._new and len(counts) == len(self._new):
+            log.info(
+                "nothing committed yet for these partitions: starting with their first record",
+                partitions=sorted(map(str, self._new)),
+                records_to_send=sum(counts),
+            )
+            self._new = {}
 
     def _look_for_membership(self, group: Mapping[str, Any], consumer: Consumer) -> None:
         """Whether the group has accepted this member: with KIP-848, one without partitions is not told.

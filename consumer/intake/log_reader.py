@@ -226,8 +226,10 @@ class LogReader:
             reason = explained(error, topic=partition[0])
             self._failures.append(WebhooksError(f"the topic {partition[0]} may not be read: {reason}"))
         elif span is not None and code == KafkaError._PARTITION_EOF:  # noqa: SLF001 (the binding's public name)
-            if offset >= span.end:  # else it is a new leader's, which does not expose all of its log at once
+            if offset >= span.end:
                 self._finish(partition)
+            elif span.end != FOREVER:  # a new leader does not expose all of its log at once
+                log.warning("the log ends earlier than it did; waiting", topic=partition[0], partition=partition[1])
         elif span is not None and code == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001 (the same)
             guarded(self._failures.append, self._skip_removed)(span)
         else:

@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 
 COMMITTED_TIMEOUT = 5.0  # seconds for one request, which is then repeated
 IDS_TIMEOUT = 1.0  # seconds
+_SLICE = 0.05  # seconds
 STEADY_AFTER = 1.0  # seconds; a broker's metadata may lag behind that of the others
 _NONE = "A" * 22  # the id of a topic whose cluster has no ids
 _IDLE = 5.0  # seconds between two checks of the topics' ids, and polls for librdkafka's log lines
@@ -72,8 +73,8 @@ class TopicIds:
         self._failing = False
         self._since: dict[str, tuple[str, float]] = {}  # by topic: its last identity, and when that was first seen
 
-    def ask(self, topics: Collection[str]) -> dict[str, TopicIdentity]:
-        """The identities that the cluster reports within a second; others are missing."""
+    def ask(self, topics: Collection[str], patient: Callable[[], bool] = lambda: True) -> dict[str, TopicIdentity]:
+        """The identities that the cluster reports within a second and while `patient` holds; others are missing."""
         if not topics:
             return {}
         found: dict[str, TopicIdentity] = {}
@@ -83,7 +84,9 @@ class TopicIds:
             if not self._cluster:
                 self._cluster = digest(self._admin.list_topics(next(iter(topics)), IDS_TIMEOUT).cluster_id or "")
             answers = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=IDS_TIMEOUT)
-            wait(answers.values(), IDS_TIMEOUT)
+            end = self._clock() + IDS_TIMEOUT
+            while wait(answers.values(), _SLICE).not_done and patient() and self._clock() < end:
+                pass
             for topic, answer in answers.items():
                 if answer.done() and answer.exception() is None:
                     found |= self.learn(topic, str(answer.result().topic_id), self._cluster)
@@ -147,7 +150,7 @@ class Positions:
         self._post, self._on_committed = post, on_committed
         self._questions: SimpleQueue[Sequence[AssignedPartition] | None] = SimpleQueue()
         config = {**onlooker(kafka), "group.id": kafka.group_id, "enable.auto.commit": False}
-        self._consumer = Consumer({**config, "isolation.level": "read_committed"}, logger=LibrdkafkaLog())
+        self._consumer = Consumer(config, logger=LibrdkafkaLog())
         # A daemon: an outstanding request must not keep a stopped process alive.
         self._thread = Thread(target=self._run, name="positions", daemon=True)
         self._thread.start()
@@ -221,7 +224,7 @@ class Positions:
         """Compare the topics' ids with the ids that their partitions began with."""
         watched = self._owned()
         self._look_at = time.monotonic() + _IDLE
-        ids = self._ids.ask({each.topic for each in watched})
+        ids = self._ids.ask({each.topic for each in watched}, self._questions.empty)
         for each in watched:
             current, known = ids.get(each.topic), each.tracker.identity
             if current is None or current.text == known:

@@ -15,6 +15,7 @@ MAX_WAIT = 0.1  # seconds; confluent-kafka holds its lock, and delays signals, f
 UNREADABLE = frozenset((KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG))  # noqa: SLF001 (the binding's public names)
 READS = 3  # reads of such a batch before its records are given up: one damaged in transit is whole the next time
 NO_TIMESTAMP = -1
+STEADY_SECONDS = 5.0  # a new leader exposes all of its log within this time
 GAP_SECONDS = 5.0  # librdkafka asks each second where a log begins; the next statistics have the answer
 
 
@@ -25,15 +26,17 @@ class AssignedPartition:
     settles into a tracker that is never committed. `revoking`: it is being given up, and no work on it should begin.
     `owned` turns false when the assignment has ended and never true again.
     `opened`: its records are read; until then `start` may set the position. Without a committed offset, reading begins
-    at offset `first`; None: where auto.offset.reset says. `caught_up`: the end of the log was reached. `lag` is in
+    at offset `first`; None: where auto.offset.reset says. Offsets below `read_to` were read in this assignment, or have
+    no record to read. `end`: where the log ended when it was first read to its end; None until known. `lag` is in
     records behind the end of the log, None until known. `begin`: retention has removed unread offsets below it. `gap`:
     the longest run of offsets recently missing from the log, and when it was seen. `held`: where an open transaction
     ends the readable part of the log, how many records it holds back, and since when it has been seen to.
     """
 
     __slots__ = (
+        "_reached_at",
         "begin",
-        "caught_up",
+        "end",
         "first",
         "gap",
         "held",
@@ -41,6 +44,7 @@ class AssignedPartition:
         "number",
         "opened",
         "owned",
+        "read_to",
         "revoking",
         "topic",
         "topic_partition",
@@ -54,7 +58,9 @@ class AssignedPartition:
         self.tracker = OffsetTracker(None) if tracker is None else tracker
         self.first: int | None = None
         self.begin = -1
-        self.caught_up = False
+        self.read_to = -1
+        self.end: int | None = None
+        self._reached_at = 0.0
         self.owned = True
         self.revoking = False
         self.opened = False
@@ -73,6 +79,17 @@ class AssignedPartition:
             return KafkaTopicPartition(self.topic, self.number, otherwise if self.first is None else self.first)
         # librdkafka compares the epoch with the leader's: a log truncated below the offset is read from the cut.
         return KafkaTopicPartition(self.topic, self.number, committed, leader_epoch=-1 if epoch is None else epoch)
+
+    def reached(self, offset: int, now: float) -> None:
+        """Note that reading has come to the log's end, which is at `offset`, or before the end of a new leader's."""
+        self.read_to, self._reached_at = offset, now
+        if offset > self.tracker.position:
+            self.skipped(offset, now)
+
+    def ends_at(self, stable: int, now: float) -> None:
+        """Note the end of the log's readable part, as the statistics have it."""
+        if self.end is None and 0 <= stable == self.read_to and now - self._reached_at >= STEADY_SECONDS:
+            self.end = stable
 
     def skipped(self, offset: int, now: float) -> None:
         """Note that the next record is at `offset`, and not directly after the last one."""
@@ -106,7 +123,8 @@ class AssignedPartition:
         The record was read in this assignment or settled before it; or retention or compaction has removed it; or the
         group began behind it; or it belongs to an earlier topic of this name, whose log was longer.
         """
-        return self.caught_up or offset < self.tracker.position or offset < self.begin
+        read = offset < max(self.tracker.position, self.read_to, self.begin)
+        return read or (self.end is not None and offset >= self.end)
 
     def __repr__(self) -> str:
         return f"{self.topic}[{self.number}]"

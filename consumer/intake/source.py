@@ -274,7 +274,7 @@ class Source:
         if error is None or offset is None or partition is None or not partition.opened:
             return None
         if error.code() == KafkaError._PARTITION_EOF and partition not in self._sought:  # noqa: SLF001 (the binding's public name)
-            partition.caught_up = True
+            partition.reached(offset, self._clock())
         # librdkafka queues an error for each read: those behind a `seek` would give up records that can be read.
         if error.code() not in UNREADABLE or partition in self._sought:
             return None
@@ -323,9 +323,8 @@ class Source:
         return list(self.partitions.values())  # in one step, as another thread calls it
 
     def _on_committed(self, answers: list[tuple[AssignedPartition, Committed]]) -> None:
-        new = sorted(str(partition) for partition, committed in answers if committed == Committed(None, "", None))
-        if new and self._first == OFFSET_BEGINNING:
-            log.info("nothing committed yet for these partitions: starting with their first record", partitions=new)
+        if self._first == OFFSET_BEGINNING:
+            self.health.begun(partition for partition, committed in answers if committed == Committed(None, "", None))
         for partition, committed in answers:
             if partition.owned:
                 partition.start(committed.offset, committed.metadata, committed.epoch)

@@ -300,8 +300,9 @@ class AttemptHistory:
                 "create it, allow Read, or correct KAFKA_ATTEMPTS_TOPIC"
             )
             return
-        new = [place for place in there if place[1] not in self._positions]
-        ends = reader.offsets(new, OFFSET_END)  # where a partition without records of this hour begins
+        ends = reader.offsets(there, OFFSET_END)  # where a partition without records of this hour begins
+        # A position beyond the end is of an earlier topic of this name.
+        new = [place for place in there if self._positions.get(place[1], FOREVER) > ends[place]]
         begins = reader.offsets(new, int((self._clock() - HOUR) * 1000))
         self._positions |= {place[1]: begins[place] if begins[place] >= 0 else ends[place] for place in new}
         reader.start([Span(*place, self._positions[place[1]], FOREVER) for place in there])

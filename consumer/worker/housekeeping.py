@@ -140,9 +140,11 @@ class Housekeeping(Part):
         if here:
             find = partial(self._find, frozenset(here))
             jobs.append(self._job("partitions with rows", find, lambda: self._found(here)))
-        names = {job.name for job in chain(jobs, *here.values())}
-        going_on = {name: job for name, job in self._jobs.items() if name in names}
-        self._jobs = {job.name: job for job in jobs} | going_on
+        begun = {job.name: job for job in chain(jobs, *here.values())}
+        unfinished = {name: job for name, job in self._jobs.items() if name in begun}
+        for name, job in unfinished.items():  # for the partitions and marks of now
+            job.step, job.on_done = begun[name].step, begun[name].on_done
+        self._jobs = {job.name: job for job in jobs} | unfinished
 
     def _job(self, name: str, step: Step, on_done: Callable[[], object] = _nothing) -> _Job:
         return _Job(name, step, Backoff(self._monotonic, longest=LONGEST_BACK_OFF), on_done)

@@ -496,6 +496,23 @@ def test_rows_behind_an_open_breaker_are_not_read(bench: Bench) -> None:
     assert bench.lanes.next(bench.store.monotonic.now) is None
 
 
+def test_no_more_rows_come_than_the_lane_takes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those due first come first, the others when there is room again. None is forgotten."""
+    for module in ("delivery", "lanes"):
+        monkeypatch.setattr(f"consumer.delivery.{module}.LANE_DELIVERIES", 3)
+    bench.look()
+    bench.store_here(*(bench.row(offset, due=-float(offset)) for offset in range(8)))
+    came = bench.look(0.125)
+    assert came == [7, 6, 5]
+    for _ in range(5):
+        assert bench.look(0.125) == []
+        assert not bench.recall.busy
+        delivery = bench.next()
+        bench.lanes.finished(delivery.lane)
+        came += bench.look(0.125)
+    assert came == [7, 6, 5, 4, 3, 2, 1, 0]
+
+
 def test_many_due_keys_are_read_at_once(bench: Bench) -> None:
     """A lane with much room does not use up the limit of one look: the others' rows come too."""
     bench.look()

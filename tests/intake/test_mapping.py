@@ -102,6 +102,12 @@ def test_the_next_expression_counts_where_a_part_of_a_list_is_null(source: str) 
     assert mapped(f"type = {json.dumps(types)}", record({"x": [None, {"a": None}]})).type == "next"
 
 
+def test_a_null_in_a_list_excuses_no_other_failure() -> None:
+    """The record is a dead letter: its tenant or id would be another one."""
+    text = 'type = ["string(value.n / value.zero) + string(size(value.x))", "\'next\'"]'
+    assert reason(text, record({"n": 1, "zero": 0, "x": [None]})).startswith("expression_failed")
+
+
 @pytest.mark.parametrize("source", ["{'c': 'created'}[value.x]", "value.x ? 'a' : 'b'", "value[value.x]"])
 def test_a_part_of_a_wrong_type_is_not_missing(source: str) -> None:
     """The record is a dead letter, and the next expression does not count."""

@@ -9,7 +9,15 @@ from structlog.testing import capture_logs
 
 from consumer.config.settings import KafkaSettings
 from consumer.intake.group_consumer import SourceHealth
-from consumer.intake.record import BAD_HEADERS, GAP_SECONDS, AssignedPartition, Headers, Record, Unreadable
+from consumer.intake.record import (
+    BAD_HEADERS,
+    GAP_SECONDS,
+    STEADY_SECONDS,
+    AssignedPartition,
+    Headers,
+    Record,
+    Unreadable,
+)
 from tests.kafka_kit import Kafka
 
 NOW = 1000.0
@@ -60,8 +68,30 @@ def test_no_offset_is_passed_before_it_is_read() -> None:
     assert list(map(each.passed, (9, 10, 200))) == [True, False, False]
     each.tracker.track(10)
     assert list(map(each.passed, (10, 11))) == [True, False]
-    each.caught_up = True
-    assert all(map(each.passed, (11, 200)))
+    each.reached(90, NOW)  # compaction has removed the records between
+    assert list(map(each.passed, (89, 90, 200))) == [True, False, False]
+
+
+def test_an_offset_beyond_a_steady_end_is_of_an_earlier_topic() -> None:
+    """A new leader may expose a part of its log at first: a record that is still to come is not passed."""
+    each = AssignedPartition("t", 0)
+    each.start(100)
+    each.reached(105, NOW)
+    each.ends_at(105, NOW + 1)
+    assert not each.passed(118)
+    each.ends_at(120, NOW + STEADY_SECONDS)
+    assert not each.passed(118)
+    each.reached(120, NOW + STEADY_SECONDS)
+    each.ends_at(120, NOW + 2 * STEADY_SECONDS)
+    assert list(map(each.passed, (118, 119, 120, 200))) == [True] * 4
+
+
+def test_retention_that_removed_all_unread_records_is_noticed_at_the_end_of_the_log() -> None:
+    """No further record has to come for that."""
+    each = AssignedPartition("t", 0)
+    each.start(10)
+    each.reached(50, NOW)
+    assert each.overtaken(50, NOW + 1) == 40
 
 
 def test_records_removed_before_the_first_is_read_are_reported_once() -> None:

@@ -370,13 +370,15 @@ def test_retention_that_overtook_the_group_is_reported(real_kafka: Kafka, join: 
 
 
 def test_a_first_start_is_reported(real_kafka: Kafka, join: Join) -> None:
-    """An operator who points a new group at an old topic sees where it begins."""
+    """An operator who points a new group at an old topic sees the number of records that it will send."""
     topic = real_kafka.topic()
     real_kafka.write(topic, [b"x"] * 30)
     with capture_logs() as logs:
         member = join(real_kafka.settings(), [topic])
         until(lambda: len(member.records) == 30, member)
-    assert [entry["partitions"] for entry in logs if "nothing committed" in entry["event"]] == [[f"{topic}[0]"]]
+        until(lambda: any("records_to_send" in entry for entry in logs), member)
+    (entry,) = [entry for entry in logs if "records_to_send" in entry]
+    assert (entry["records_to_send"], entry["partitions"]) == (30, [f"{topic}[0]"])
     until(lambda: {partition.lag for partition in member.source.partitions.values()} == {0}, member)
 
 

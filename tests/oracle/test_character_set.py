@@ -1,5 +1,6 @@
 """A database whose character set lacks characters: no text is replaced, and none is matched by mistake."""
 
+import codecs
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -75,8 +76,8 @@ def test_nothing_changes_in_unicode(oracle: OracleEmulator) -> None:
 
 def test_a_value_that_cannot_be_held_is_refused(engine: Engine) -> None:
     """The error names the value's field, as other invalid values do; nothing is written."""
-    kept = repository.add(engine, URL, "t", tenant="size")
-    with pytest.raises(InvalidSubscription, match="the database's character set WE8MSWIN1252 may lack") as added:
+    kept = repository.add(engine, URL, "t", tenant="größe")
+    with pytest.raises(InvalidSubscription, match="the database's character set WE8MSWIN1252 lacks") as added:
         repository.add(engine, URL, "t", tenant=CYRILLIC)
     with pytest.raises(InvalidSubscription) as edited:
         repository.edit(engine, kept, {"event_filter": f"event.data.what == '{CYRILLIC}'"})
@@ -92,14 +93,16 @@ def test_a_value_that_cannot_be_held_is_refused(engine: Engine) -> None:
             connection.exec_driver_sql(
                 "INSERT INTO webhook_subscriptions (url, event_type, tenant) VALUES ('u', 'e', :t)", binds
             )
-    assert [(each.tenant, each.enabled) for each in repository.walk(engine)] == [("size", True)]
+    assert [(each.tenant, each.enabled) for each in repository.walk(engine)] == [("größe", True)]
 
 
 def test_a_look_up_with_such_a_value_matches_nothing(engine: Engine) -> None:
-    """No subscription can hold it."""
+    """No subscription can hold it, and one to the text that Oracle makes of it is another's."""
+    repository.add(engine, URL, "*", tenant=REPLACED)
     everything = repository.add(engine, URL, "*")
-    found = find_endpoints(engine, [(CYRILLIC, CYRILLIC)], DEFAULT, in_the_clear)
+    found = find_endpoints(engine, [(CYRILLIC, CYRILLIC), ("t", REPLACED)], DEFAULT, in_the_clear)
     assert [each.subscription_id for each in found[CYRILLIC, CYRILLIC]] == [everything]
+    assert len(found["t", REPLACED]) == 2
     assert list(repository.walk(engine, tenant=CYRILLIC)) == []
     assert repository.page(engine, after=None, limit=10, url=CYRILLIC) == ()
 
@@ -166,3 +169,32 @@ def test_check_fails_and_a_worker_warns(western: OracleEmulator, engine: Engine)
     with capture_logs() as logs:
         Service()._await_database(engine)
     assert [(line["log_level"], line["reason"]) for line in logs] == [("warning", found["character set"].text)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fits"),
+    [
+        ("WE8ISO8859P15", "5 €", True),
+        ("WE8ISO8859P1", "5 €", False),
+        ("JA16SJIS", "注文", True),
+        ("JA16SJIS", "¥", False),  # its byte is that of the backslash
+        ("US7ASCII", "ä", False),
+        ("WE8DEC", "ä", False),  # a set that we do not know
+        ("WE8DEC", "a", True),
+        ("AL32UTF8", "😀", True),
+    ],
+)
+def test_what_a_set_can_hold(sqlite_engine: Engine, name: str, text: str, fits: bool) -> None:  # noqa: FBT001 (a table's column)
+    """A text fits if Python's codec of the set gives it back; in an unknown set only ASCII does."""
+    sqlite_engine.update_execution_options(character_set=name)
+    if fits:
+        charset.refuse(sqlite_engine, {"event_type": text})
+    else:
+        with pytest.raises(Unstorable):
+            charset.refuse(sqlite_engine, {"event_type": text})
+
+
+def test_python_has_each_codec() -> None:
+    """Otherwise the first text that is not ASCII would fail with an error of its own."""
+    for codec in filter(None, charset._CODECS.values()):
+        assert codecs.lookup(codec).encode("A")[0] == b"A"

@@ -392,7 +392,7 @@ class _Source:
                     key, value = log[offset]
                     records.append(Record(partition, offset, timestamp, key, value, None))
             if is_read and self._positions[place] >= len(log):
-                partition.caught_up = True
+                partition.read_to = partition.end = len(log)
         return records
 
     def pause(self) -> None:
