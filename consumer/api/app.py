@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from consumer import __version__
 from consumer.api import deliveries, observed, replays, secrets, subscriptions
@@ -143,6 +144,8 @@ def create_app(backing: Backing, tokens: TokenFile) -> FastAPI:
 async def _failed(request: Request, error: Exception) -> JSONResponse:
     """The answer to an error: a problem document, or a text outside of /v1."""
     problem = problem_of(error)
+    if problem.code is Code.METHOD_NOT_ALLOWED:
+        problem.headers = {"allow": ", ".join(_methods(request))}
     if concerns(request.url.path):
         return document(problem)
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -151,6 +154,16 @@ async def _failed(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"error": str(problem)}, problem.status, problem.headers)
     mistakes = [f"{each.pointer[1:]}: {each.detail}" for each in problem.errors if each.pointer]
     return JSONResponse({"error": "; ".join(mistakes) or WANTED}, 400)
+
+
+def _methods(request: Request) -> list[str]:
+    """All methods of the path (RFC 9110, 15.5.6); Starlette's own answer has those of one route."""
+
+    def serves(method: str) -> bool:
+        asked = {**request.scope, "method": method}
+        return any(route.matches(asked)[0] is Match.FULL for route in request.app.routes)
+
+    return [method for method in ("GET", "POST", "PUT", "PATCH", "DELETE") if serves(method)]
 
 
 def _tell_scopes(description: dict[str, Any]) -> None:

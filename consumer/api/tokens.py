@@ -119,7 +119,7 @@ def line_of(name: str, token: str, scopes: Iterable[str], tenant: str | None) ->
     check_name(name)
     if unknown := [scope for scope in scopes if scope not in SCOPES]:
         raise ValueError(f"there is no scope {unknown[0]}; there are {', '.join(SCOPES)}")
-    of = "" if tenant is None else f", tenant = {json.dumps(_tenant(tenant))}"  # JSON's texts are TOML's too
+    of = "" if tenant is None else f", tenant = {json.dumps(_tenant(tenant), ensure_ascii=False)}"
     digest = sha256(token.encode()).hexdigest()
     return f'{name} = {{ sha256 = "{digest}", scopes = {json.dumps([*scopes])}{of} }}'
 

@@ -163,7 +163,9 @@ def _drawn(found: Overview, group: str) -> Group:
     tables = [("Stored deliveries", tuple(found.states), [found.states])] if found.states is not None else []
     tables += [(title, columns, told[part]) for part, (title, columns) in _TABLES.items() if told[part]]
     for title, columns, rows in tables:
-        table = Table(*columns, title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for column in columns:
+            table.add_column(column, overflow="fold")  # a URL is never cut
         for row in rows[:_MOST_ROWS]:
             table.add_row(*(Text(_cell(column, row[column], found.most_counted)) for column in columns))
         parts.append(table)

@@ -31,7 +31,7 @@ from starlette.types import Scope as AsgiScope
 from consumer.api.guard import REQUEST_BYTES, TooLarge, is_foreign, is_loopback_name, read_body
 from consumer.api.problems import Code, RequestRefused, problem_of
 from consumer.api.tokens import ANYONE, SCOPES, Caller, Scope, TokenFile
-from consumer.console.rendering import STATIC, environment
+from consumer.console.rendering import STATIC, environment, static_names
 from consumer.console.session import (
     COOKIE,
     LIFETIME,
@@ -333,11 +333,12 @@ def _digest(token: str) -> bytes:
 
 
 class Static(StaticFiles):
-    """The static files, which browsers keep: the names in pages change with the content."""
+    """The static files. Browsers keep those that pages of this process name; another release has other ones."""
 
     async def get_response(self, path: str, scope: AsgiScope) -> Response:
         answer = await super().get_response(path, scope)
-        answer.headers["cache-control"] = "public, max-age=31536000, immutable"
+        is_ours = static_names().get(path) == f"{path}?{scope['query_string'].decode('ascii', 'replace')}"
+        answer.headers["cache-control"] = "public, max-age=31536000, immutable" if is_ours else "no-cache"
         return answer
 
 

@@ -52,7 +52,7 @@ def with_console(api: FastAPI, backing: Backing, tokens: TokenFile) -> ASGIApp:
         [*overview.routes(live, where.group), *(each._replace(page=partial(each.page, backing)) for each in pages)]
     )
     # It needs no token, as /openapi.json needs none.
-    reference = HTMLResponse(environment(BASE).get_template("reference.html").render(), headers=REFERENCE_HEADERS)
+    reference = environment(BASE).get_template("reference.html").render()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
@@ -63,7 +63,7 @@ def with_console(api: FastAPI, backing: Backing, tokens: TokenFile) -> ASGIApp:
         elif path.startswith(f"{BASE}/"):
             await console({**scope, "root_path": BASE}, receive, send)
         elif path == REFERENCE:
-            await reference(scope, receive, send)
+            await HTMLResponse(reference, headers=REFERENCE_HEADERS)(scope, receive, send)
         else:
             await api(scope, receive, send)
 

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,6 +83,7 @@ def text(value: bytes | None) -> str:
     return "none" if value is None else value.decode(errors="backslashreplace")
 
 
+@cache
 def static_names() -> dict[str, str]:
     """The static files, each with its name in a page: a digest in it lets browsers keep it for good."""
     return {

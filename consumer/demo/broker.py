@@ -7,7 +7,7 @@ import signal
 import sys
 from contextlib import closing
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Message, Producer
 
 from consumer.errors import KafkaUnavailable
 
@@ -18,6 +18,7 @@ class EmbeddedKafka:
     """A broker with these topics on a free port of 127.0.0.1; other processes can reach it at `servers`."""
 
     def __init__(self, *topics: str) -> None:
+        self._refused: KafkaError | None = None
         self._producer = Producer(
             {"bootstrap.servers": "embedded", "test.mock.num.brokers": 1, "log_level": 0, "linger.ms": 0}
         )
@@ -27,20 +28,23 @@ class EmbeddedKafka:
             self._producer.list_topics(topic, timeout=_TIMEOUT)  # the mock cluster creates it when asked for it
 
     def publish(self, topic: str, value: bytes, *, key: bytes, event_type: str | None = None) -> None:
-        """Hand one record to the producer."""
+        """Hand one record to the producer; `flush` raises if it was refused."""
         headers: list[tuple[str, str | bytes | None]] = [("event-type", event_type)] if event_type else []
-        self._producer.produce(topic, value, key, headers=headers)
+        self._producer.produce(topic, value, key, headers=headers, on_delivery=self._acknowledged)
         self._producer.poll(0)
 
     def flush(self) -> None:
         """Wait until all records are acknowledged. KafkaUnavailable if they are not."""
-        if self._producer.flush(_TIMEOUT):
-            raise KafkaUnavailable("the embedded Kafka did not store each record")
+        if self._producer.flush(_TIMEOUT) or self._refused is not None:
+            raise KafkaUnavailable(f"the embedded Kafka did not store each record: {self._refused or 'no answer'}")
 
     def close(self) -> None:
         """Drop unacknowledged records; the broker ends with this object."""
         self._producer.purge()
         self._producer.flush(1)
+
+    def _acknowledged(self, error: KafkaError | None, _message: Message) -> None:
+        self._refused = error or self._refused
 
 
 def main(topics: list[str]) -> None:

@@ -127,8 +127,8 @@ def shared(
 ) -> Callable[[], T]:
     """A `look` that is repeated if the last one is older than `fresh` seconds. Callers may be threads.
 
-    Callers that come meanwhile get the last one, so that many callers cost the database as much as one, and no thread
-    waits for a slow look but the first ones.
+    Callers that come meanwhile get the last one, so that many callers cost the database as much as one; they wait for
+    the new one only if that is older than the time of a slow look.
     """
     lock = Lock()
     last: tuple[float, T] | None = None
@@ -136,7 +136,8 @@ def shared(
     def shared_look() -> T:
         nonlocal last
         known = last
-        if not lock.acquire(blocking=known is None) and known is not None:
+        usable = known is not None and monotonic() - known[0] < fresh + 2 * SECONDS
+        if not lock.acquire(blocking=not usable) and known is not None:
             return known[1]
         try:
             if last is None or monotonic() - last[0] >= fresh:

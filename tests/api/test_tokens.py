@@ -16,7 +16,7 @@ from tests.api.v1_kit import NEW, SCOPES, make_api, token_file
 
 def test_a_printed_line_is_a_token_of_the_file() -> None:
     """The line that the command prints is a valid entry with any tenant's name."""
-    for tenant in (None, "acme", 'a"b\\c', "naïve ☃"):
+    for tenant in (None, "acme", 'a"b\\c', "naïve ☃ \N{GRINNING FACE}"):
         token = generate()
         found = tokens.find(parse(line_of("t-1", token, ("read", "write"), tenant)), token.encode())
         assert found == Caller("t-1", frozenset({"read", "write"}), tenant)

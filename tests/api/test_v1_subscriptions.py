@@ -299,3 +299,10 @@ def test_invalid_rows_of_plain_sql_are_shown(api: Api) -> None:
     assert {problem["option"] for problem in item["problems"]} == {"url", "custom_headers"}
     assert "s3cret" not in answer.text
     assert get_args(ShownSubscription.model_fields["custom_headers"].annotation)
+
+
+def test_a_405_names_all_methods_of_the_path(api: Api) -> None:
+    """A client may follow `Allow` (RFC 9110, 15.5.6)."""
+    answer = api.call("PUT", "/subscriptions", {})
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+    assert api.call("PUT", f"/subscriptions/{api.create()['id']}", {}).headers["allow"] == "GET, PATCH, DELETE"

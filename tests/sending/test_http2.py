@@ -657,6 +657,25 @@ def moody(seed: int) -> Callable[[Got], None]:
     return behave
 
 
+def test_a_connection_that_breaks_fails_requests_that_may_have_been_processed(
+    sender2: Sender, receive2: Receive2
+) -> None:
+    """Their processing is unknown, so the retry policy decides."""
+
+    def behave(got: Got) -> None:
+        if len(receiver.got) == 3:
+            got.peer.say(raw(4, 0, 0, b""))
+            cut(got.peer)
+
+    receiver = receive2(behave)
+    results: list[Result] = []
+    for _ in range(3):
+        sender2.submit(receiver.url, results)
+    sender2.turn_until(lambda: len(results) == 3)
+    assert all("the connection was closed before an answer came" in name for name in map(str, statuses(results)))
+    assert len(receiver.got) == 3
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_any_order_of_submitting_and_cancelling(
     make_sender2: MakeSender, receive: Receive, receive2: Receive2, trusted: trustme.CA, seed: int

@@ -314,3 +314,20 @@ def test_the_leader_reads_certificates_each_hour(house: House, monkeypatch: pyte
     house.keeping.begin([], {}, house.tell, leads=False)
     house.keeping.poll(0.0)
     assert house.keeping.expiring == ()
+
+
+def test_an_unfinished_job_continues_with_the_partitions_and_marks_of_now(house: House) -> None:
+    """After an outage it neither prunes with an old mark nor looks for partitions that have left."""
+    engine = house.store.engine
+    to = repository.add(engine, URL, "user.created")
+    places = ((0, 1), (0, 9), (1, 2), (1, 8))
+    rows = [parked(make_event(offset, partition=number), to) for number, offset in places]
+    store.park(engine, GROUP, rows, 500.0)
+    store.record(engine, GROUP, [AttemptResult(row, 1, "delivered", None, 200, None, 600.0) for row in range(1, 5)])
+    house.keeping.begin([], {HERE: 100}, house.tell, leads=False)
+    with house.store.without():
+        house.slice()
+    house.store.monotonic.now += BACK_OFF[0]
+    house.keeping.begin([], {("t", 1): 5}, house.tell, leads=False)
+    house.slices()
+    assert sorted(states(engine)) == [1, 8, 9]
