@@ -29,7 +29,6 @@ def count(connection: oracledb.Connection) -> int:
 def test_a_new_user_begins_with_the_tables_of_another(oracle: OracleEmulator, cursor: oracledb.Cursor) -> None:
     """Rows, keys and constraints are copied, and later changes of either user do not reach the other."""
     cursor.execute(TABLE)
-    cursor.execute("CREATE INDEX ix_lower ON t (LOWER(name))")
     cursor.execute("INSERT INTO t (name) VALUES ('first')")
     cursor.connection.commit()
     tables = oracle.tables_of("webhooks")
