@@ -14,7 +14,7 @@ ALL_SUBSCRIPTIONS = 0
 
 
 class MarkKind(StrEnum):
-    """What a mark says."""
+    """The kinds of marks."""
 
     LOOK = "look"  # look for stored deliveries that another process has made due
     REFUSED = "refused"  # the database refuses to store a delivery, since `marked_at`

@@ -1,4 +1,4 @@
-"""What the API and the console stand on: the deployment's parts, and the rules for a caller of one tenant."""
+"""The parts that the API and the console share: the deployment's parts, and the rules for a caller of one tenant."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What a command shows while it waits or works: the wait's cause, a progress bar; and how a signal ends it."""
+"""The display of a command that waits or works: the wait's cause, a progress bar; and how a signal ends it."""
 
 import signal
 import sys

@@ -91,7 +91,7 @@ def sealed(session: ConsoleSession, told: Mapping[str, object]) -> str:
 
 
 def opened(session: ConsoleSession, cookie: str) -> Mapping[str, Any] | None:
-    """What `sealed` got; None for anything else."""
+    """The values that `sealed` got; None for anything else."""
     try:
         told: Mapping[str, Any] = orjson.loads(zlib.decompress(Fernet(session.key).decrypt(cookie)))
     except (InvalidToken, ValueError):

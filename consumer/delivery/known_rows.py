@@ -1,4 +1,4 @@
-"""What this worker knows of the rows in the database: when they are due, their ordering keys, and which are taken up.
+"""A worker's knowledge of stored rows: when they are due, their ordering keys, and which are taken up.
 
 An ordering key stands for the deliveries of one record key, from one partition, to a subscription that asks for order.
 The database decides which of them is first (`ledger.ordering`). A new delivery whose key has rows goes behind them.
@@ -121,7 +121,7 @@ class StoredKeys:
         return reading
 
     def end_reading(self, reading: RowsReading) -> None:
-        """What was read has been used, or the read has failed."""
+        """The rows of the read have been used, or the read has failed."""
         self._readings.remove(reading)
 
     def first_unseen(self, ordering_key: OrderingKey, reading: RowsReading) -> float:

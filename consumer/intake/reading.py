@@ -83,10 +83,10 @@ class Reading:
             self.given["record.value"] = found
 
     def safe(self, expression: Expression, *, exact: bool) -> Mapping[str, object]:
-        """What an expression reads, without what the runtime would change: it cuts texts at a zero byte.
+        """The variables that an expression reads, without values that the runtime would change.
 
-        Such a text is left out of a map, and elsewhere counts as null. `exact`: so is an empty text, and a number
-        that is not whole, or was above 64 bits before it was parsed. Raises ExpressionFailed.
+        It cuts texts at a zero byte: such a text is left out of a map, and elsewhere counts as null. `exact`: so is an
+        empty text, and a number that is not whole, or was above 64 bits before it was parsed. Raises ExpressionFailed.
         """
         if self._has_zeros is None:
             parts = self.value, self.record.key, *self.headers.values()

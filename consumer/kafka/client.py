@@ -1,4 +1,4 @@
-"""What all librdkafka clients share: users' properties, its log, whether a broker answers, and advice on errors."""
+"""The common parts of librdkafka's clients: users' properties, its log, whether a broker answers, advice on errors."""
 
 import logging
 import re
@@ -161,7 +161,7 @@ def _refusal(config: dict[str, str]) -> str:
 
 
 def remedy(error: KafkaError, *, topic: str | None = None, group: str = "") -> str | None:
-    """What an operator should change; None if `error` is about something other than credentials and rights."""
+    """The change that an operator should make; None if `error` is about something other than credentials and rights."""
     code, text = error.code(), error.str()
     if topic and code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
         return f"allow this service's user Read on the topic {topic}"

@@ -221,7 +221,7 @@ class Publisher:
             except KafkaException as error:
                 answers[number] = _not_taken(topic, error.args[0])
         try:
-            while len(self._producer):  # `flush` would call back on after a fatal error, with its exception set
+            while len(self._producer):  # after a fatal error `flush` would run more callbacks, with its exception set
                 self._producer.poll(0.1)
         except KafkaException as error:
             raise _not_taken(records[0].topic, error.args[0]) from None

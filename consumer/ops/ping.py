@@ -122,7 +122,7 @@ def ping_subscription(
 
 
 def advice_on(error: RequestException, seen: ExchangeTrace) -> str | None:  # noqa: PLR0911 (one for each cause)
-    """What to check after an exchange without an answer; None if the error says it."""
+    """Advice after an exchange without an answer; None if the error says it."""
     match error:
         case EgressRefused() | NotAuthorized() | errors.InvalidURL() | errors.InvalidHeader():
             return None

@@ -49,7 +49,7 @@ ROWS = [
 def told(
     rows: Sequence[Figures] = ROWS, committed: int = 10, status: int = 0, letters: Sequence[bytes] = (UNDECODABLE,)
 ) -> list[tuple[str, bool | None]]:
-    """What the demo says of its receivers and records."""
+    """The claims of the demo about these receivers and records, and whether each holds."""
     return list(claims(rows, committed, 10, status, letters))
 
 
