@@ -1,6 +1,7 @@
 """The tables, as SQLAlchemy models. Imports nothing of ours; model objects stay in the module that reads their rows."""
 
 from models.base import Base
+from models.cursor import CursorReason, StoredCursor
 from models.delivery import ParkedDelivery, Payload, Status, StoredOperation
 from models.job import RequestKey, StoredReplay
 from models.mark import Mark, MarkKind
@@ -8,12 +9,14 @@ from models.subscription import Subscription, SubscriptionSecret, SubscriptionTl
 
 __all__ = [
     "Base",
+    "CursorReason",
     "Mark",
     "MarkKind",
     "ParkedDelivery",
     "Payload",
     "RequestKey",
     "Status",
+    "StoredCursor",
     "StoredOperation",
     "StoredReplay",
     "Subscription",

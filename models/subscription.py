@@ -74,6 +74,11 @@ class Subscription(Base):
         comment="1: gets events. 0: matches nothing, and its stored deliveries are held.",
     )
     disabled_reason: Mapped[str | None] = mapped_column(String(REASON_LENGTH), comment="Why it was disabled.")
+    paused_at: Mapped[datetime | None] = mapped_column(
+        UtcTimestamp,
+        comment="Since when nothing is sent, while its events are owed. Null: it is not paused.",
+    )
+    paused_reason: Mapped[str | None] = mapped_column(String(REASON_LENGTH), comment="Why it was paused.")
     ordering: Mapped[str] = mapped_column(
         String(10),
         server_default=text("'none'"),

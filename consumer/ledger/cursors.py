@@ -1,0 +1,193 @@
+"""Cursors: positions in the log from which subscriptions that are behind get their events, apart from the live stream.
+
+A cursor is written before the first record that it covers may settle. Its position moves like a committed offset:
+below `next`, and in `runs`, everything is settled. Each function may be repeated after any failure.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Engine, bindparam, delete, exists, insert, select, update
+
+from consumer.database.engine import reading, writing
+from consumer.database.statements import AnyRow, AnySelect, any_of, any_tuple_of, pieces, pieces_of
+from consumer.events.event import TopicPartition
+from consumer.ledger.rows import DueKey, bind, in_transaction, is_bound, time_of
+from models import CursorReason, StoredCursor
+from models.cursor import RUNS_LENGTH
+
+_PLACE = (StoredCursor.group_id, StoredCursor.topic, StoredCursor.partition_no, StoredCursor.subscription_id)
+_KEY = (*_PLACE, StoredCursor.replay, StoredCursor.first_offset)
+_NEW = (
+    *_KEY,
+    StoredCursor.next_offset,
+    StoredCursor.end_offset,
+    StoredCursor.reason,
+    StoredCursor.record_ts,
+    StoredCursor.topic_identity,
+    StoredCursor.created_at,
+    StoredCursor.updated_at,
+)
+_INSERT = insert(StoredCursor).from_select(
+    [column.key for column in _NEW],
+    select(*map(bind, _NEW)).where(~exists().where(is_bound(*_KEY))),
+    include_defaults=False,
+)
+_SAVE = (
+    update(StoredCursor)
+    .where(StoredCursor.id == bindparam("b_id"), StoredCursor.next_offset == bindparam("b_before"))
+    .values(
+        next_offset=bind(StoredCursor.next_offset),
+        end_offset=bind(StoredCursor.end_offset),
+        settled_runs=pieces_of("b_runs", RUNS_LENGTH),
+        record_ts=bind(StoredCursor.record_ts),
+        updated_at=bind(StoredCursor.updated_at),
+    )
+)
+
+
+class NewCursor(NamedTuple):
+    """A cursor that begins at `first`, whose record has a timestamp (milliseconds) if that is known.
+
+    `end` None: it ends where it meets the live stream. `identity`: that of the topic, as commits name it.
+    """
+
+    due_key: DueKey
+    first: int
+    reason: CursorReason
+    end: int | None = None
+    replay: int = 0
+    timestamp: int | None = None
+    identity: str | None = None
+
+
+class KeptCursor(NamedTuple):
+    """A cursor as it stands in the database; `runs` are encoded as in a commit's metadata."""
+
+    id: int
+    due_key: DueKey
+    replay: int
+    reason: CursorReason
+    first: int
+    next: int
+    end: int | None
+    runs: str
+    timestamp: int | None
+    identity: str | None
+
+
+class CursorMove(NamedTuple):
+    """A new position of the cursor `id`, whose position was `before` when its owner last read or wrote it."""
+
+    id: int
+    before: int
+    next: int
+    end: int | None
+    runs: str
+    timestamp: int | None
+
+
+def begin(bind: Engine | Connection, group: str, cursors: Sequence[NewCursor], now: float) -> None:
+    """Store cursors that have settled nothing yet. One that is there already stays as it is."""
+    binds = [
+        {
+            "b_group_id": group,
+            "b_topic": each.due_key[0],
+            "b_partition_no": each.due_key[1],
+            "b_subscription_id": each.due_key[2],
+            "b_replay": each.replay,
+            "b_first_offset": each.first,
+            "b_next_offset": each.first,
+            "b_end_offset": each.end,
+            "b_reason": each.reason,
+            "b_record_ts": each.timestamp,
+            "b_topic_identity": each.identity,
+            "b_created_at": time_of(now),
+            "b_updated_at": time_of(now),
+        }
+        for each in sorted(cursors, key=lambda cursor: (cursor.due_key, cursor.first))
+    ]
+    if not binds:
+        return
+    if isinstance(bind, Connection):
+        bind.execute(_INSERT, binds)
+    else:
+        in_transaction(bind, lambda connection: connection.execute(_INSERT, binds))
+
+
+def of_partition(engine: Engine, group: str, partition: TopicPartition) -> list[KeptCursor]:
+    """The cursors of a partition, by subscription and place."""
+    here = (
+        StoredCursor.group_id == group,
+        StoredCursor.topic == partition[0],
+        StoredCursor.partition_no == partition[1],
+    )
+    with reading(engine) as connection:
+        return [_kept(row) for row in connection.execute(_cursors().where(*here))]
+
+
+def of_due_keys(engine: Engine, group: str, due_keys: Collection[DueKey]) -> list[KeptCursor]:
+    """The cursors of these due keys, by subscription and place."""
+    if not due_keys:
+        return []
+    place = StoredCursor.topic.expression, StoredCursor.partition_no.expression, StoredCursor.subscription_id.expression
+    here = StoredCursor.group_id == group, any_tuple_of(place, sorted(due_keys))
+    with reading(engine) as connection:
+        return [_kept(row) for row in connection.execute(_cursors().where(*here))]
+
+
+def save(engine: Engine, moves: Sequence[CursorMove], now: float) -> frozenset[int]:
+    """Store new positions. Returns the ids of those that are not stored: another owner has moved them, or they ended.
+
+    A process that has lost the partition therefore overwrites nothing.
+    """
+    binds = [
+        {
+            "b_id": move.id,
+            "b_before": move.before,
+            "b_next_offset": move.next,
+            "b_end_offset": move.end,
+            "b_record_ts": move.timestamp,
+            "b_updated_at": time_of(now),
+            **pieces("b_runs", RUNS_LENGTH, move.runs or None),
+        }
+        for move in sorted(moves)
+    ]
+    with engine.begin() as connection:
+        if connection.execute(_SAVE, binds).rowcount == len(binds):
+            return frozenset()
+        there = select(StoredCursor.id, StoredCursor.next_offset).where(
+            any_of(StoredCursor.id.expression, [move.id for move in moves])
+        )
+        kept = {row.id: row.next_offset for row in connection.execute(there)}
+    return frozenset(move.id for move in moves if kept.get(move.id) != move.next)
+
+
+def remove(bind: Engine | Connection, ids: Iterable[int]) -> int:
+    """Delete cursors; returns how many there were."""
+    rows = sorted(ids)
+    if not rows:
+        return 0
+    with writing(bind) as connection:
+        return connection.execute(delete(StoredCursor).where(any_of(StoredCursor.id.expression, rows))).rowcount
+
+
+def _cursors() -> AnySelect:
+    return select(StoredCursor.__table__).order_by(
+        StoredCursor.topic, StoredCursor.partition_no, StoredCursor.subscription_id, StoredCursor.first_offset
+    )
+
+
+def _kept(row: AnyRow) -> KeptCursor:
+    return KeptCursor(
+        row.id,
+        (row.topic, row.partition_no, row.subscription_id),
+        row.replay,
+        CursorReason(row.reason),
+        row.first_offset,
+        row.next_offset,
+        row.end_offset,
+        row.settled_runs or "",
+        row.record_ts,
+        row.topic_identity,
+    )

@@ -1,0 +1,76 @@
+"""Cursors in the database: begun once, moved by their owner alone, removed with their subscription."""
+
+import pytest
+from sqlalchemy import Engine
+
+from consumer.ledger import cursors
+from consumer.ledger.cursors import CursorMove, KeptCursor, NewCursor
+from models import CursorReason
+from tests.ledger.rows_kit import GROUP, losing_the_answer, run
+
+RUNS = "w2::7:" + "A" * 3000
+
+
+def begin(engine: Engine, subscription: int, first: int = 5, partition: int = 0, **more: object) -> None:
+    cursor = NewCursor(("t", partition, subscription), first, CursorReason.PAUSED)
+    cursors.begin(engine, GROUP, [cursor._replace(**more)], 100.0)  # type: ignore[arg-type]  # a test's shorthand
+
+
+def here(engine: Engine, partition: int = 0) -> list[KeptCursor]:
+    return cursors.of_partition(engine, GROUP, ("t", partition))
+
+
+def test_a_cursor_is_read_as_it_was_begun(engine: Engine, sub: int) -> None:
+    """A cursor has settled nothing when it begins; those of other partitions and groups are not read."""
+    begin(engine, sub, timestamp=1_700, identity="topic")
+    begin(engine, sub, partition=1)
+    cursors.begin(engine, "other", [NewCursor(("t", 0, sub), 9, CursorReason.START)], 100.0)
+    (kept,) = here(engine)
+    assert kept == KeptCursor(kept.id, ("t", 0, sub), 0, CursorReason.PAUSED, 5, 5, None, "", 1_700, "topic")
+    assert cursors.of_due_keys(engine, GROUP, {("t", 0, sub), ("t", 9, sub)}) == [kept]
+
+
+def test_a_repeated_beginning_changes_nothing(engine: Engine, sub: int) -> None:
+    """After a lost answer the cursor is begun again: it keeps the position that it has reached meanwhile."""
+    new = [NewCursor(("t", 0, sub), 5, CursorReason.BEHIND)]
+    losing_the_answer(engine, lambda: cursors.begin(engine, GROUP, new, 100.0))
+    (kept,) = here(engine)
+    assert not cursors.save(engine, [CursorMove(kept.id, 5, 8, None, "", None)], 101.0)
+    cursors.begin(engine, GROUP, new, 102.0)
+    assert [(each.first, each.next) for each in here(engine)] == [(5, 8)]
+
+
+@pytest.mark.parametrize("runs", ["", RUNS])
+def test_an_owner_moves_its_cursors(engine: Engine, sub: int, runs: str) -> None:
+    """A save stores position, end, settled runs and the next record's time, of several cursors at once."""
+    begin(engine, sub)
+    begin(engine, sub, first=50)
+    first, second = here(engine)
+    moves = [CursorMove(first.id, 5, 7, 50, runs, 1_800), CursorMove(second.id, 50, 60, None, "", None)]
+    assert not cursors.save(engine, moves, 101.0)
+    assert here(engine) == [
+        first._replace(next=7, end=50, runs=runs, timestamp=1_800),
+        second._replace(next=60),
+    ]
+
+
+def test_a_zombie_moves_nothing(engine: Engine, sub: int) -> None:
+    """A worker that lost the partition names an old position: the new owner's position stays, and the save says so."""
+    begin(engine, sub)
+    begin(engine, sub, first=50)
+    mine, other = here(engine)
+    assert not cursors.save(engine, [CursorMove(mine.id, 5, 20, None, "", None)], 101.0)
+    stale = [CursorMove(mine.id, 5, 9, None, "", None), CursorMove(other.id, 50, 51, None, "", None)]
+    assert cursors.save(engine, stale, 102.0) == {mine.id}
+    assert [each.next for each in here(engine)] == [20, 51]
+    assert cursors.save(engine, [CursorMove(mine.id, 5, 20, None, "", None)], 103.0) == frozenset()  # a repetition
+
+
+def test_cursors_end_with_their_subscription(engine: Engine, sub: int) -> None:
+    """Cursors are removed one by one, or by plain SQL with their subscription."""
+    begin(engine, sub)
+    begin(engine, sub, first=50)
+    assert cursors.remove(engine, [here(engine)[0].id]) == 1
+    assert [each.first for each in here(engine)] == [50]
+    run(engine, "DELETE FROM webhook_subscriptions WHERE id = :id", id=sub)
+    assert not here(engine)
