@@ -19,7 +19,6 @@ MAX_METADATA = 4095
 _FORM = re.compile(r"w2:([A-Za-z0-9+/_-]{30})?:(?:([0-9]{1,19}):(.*))?")
 _ID_LENGTH = 22  # characters of a topic's id; its cluster follows
 _LONGEST_HEAD = 55
-_MAX_BYTES = (MAX_METADATA - _LONGEST_HEAD) * 3 // 4  # four characters of base64 hold three bytes
 _MAX_RUNS = 12_000  # of one commit, so that it takes little time
 _MAX_UNPACKED = 20 * _MAX_RUNS  # bytes: two numbers of 64 bits for each run
 _MAX_OFFSET = 2**63 - 1
@@ -89,6 +88,12 @@ class OffsetTracker:
             self._top = offset + 1
         self.moved += 1
 
+    def skip_to(self, offset: int) -> None:
+        """Nothing between the last record seen and this offset is left to settle."""
+        if offset > self.position:
+            self.position = self._top = offset
+            self.moved += 1
+
     @property
     def oldest_timestamp(self) -> int | None:
         """The timestamp of the first unsettled record; None if all are settled. Safe to call from another thread."""
@@ -117,12 +122,12 @@ class OffsetTracker:
         """The broker may not have the last commit: the next round sends it again."""
         self.moved = max(1, self.moved)
 
-    def committable(self) -> tuple[int, str] | None:
-        """Offset and metadata to commit; None while there is no mark. O(open) at most."""
+    def committable(self, most: int = MAX_METADATA) -> tuple[int, str] | None:
+        """Offset and metadata of at most so many characters to commit; None while there is no mark. O(open) at most."""
         mark = self.low_water_mark
         if mark is None:
             return None
-        return mark, encode(mark, self._settled_above(mark), self.identity)
+        return mark, encode(mark, self._settled_above(mark), self.identity, most)
 
     def _settled_before(self, offset: int) -> bool:
         while self._restored and self._restored[0][1] <= offset:
@@ -144,16 +149,16 @@ class OffsetTracker:
                 yield max(start, mark, self.position), stop
 
 
-def encode(mark: int, runs: Iterable[Run], identity: str | None = None) -> str:
-    """Metadata for settled runs above `mark`, ascending: at most MAX_METADATA characters, the lower runs if too many.
+def encode(mark: int, runs: Iterable[Run], identity: str | None = None, most: int = MAX_METADATA) -> str:
+    """Metadata for settled runs above `mark`, ascending: at most so many characters, the lower runs if too many.
 
     The encoding is pairs of varints, deflated: the number of unsettled offsets, then of settled ones. Empty if there
     are no runs and no `identity`.
     """
     kept = list(islice(_merged(runs), _MAX_RUNS))
-    packed = _packed(mark, kept)
-    while len(packed) > _MAX_BYTES:
-        del kept[len(kept) * _MAX_BYTES // len(packed) :]
+    packed, room = _packed(mark, kept), (most - _LONGEST_HEAD) * 3 // 4  # four characters of base64 hold three bytes
+    while len(packed) > room:
+        del kept[len(kept) * room // len(packed) :]
         packed = _packed(mark, kept)
     if not kept:
         return f"w2:{identity}:" if identity else ""

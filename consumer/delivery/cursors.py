@@ -1,0 +1,131 @@
+"""Cursors in a worker: which deliveries the live stream leaves to them, and how far each has come. No I/O.
+
+The live stream leaves a delivery to the cursor that covers its offset, and settles it once that cursor is stored. A
+cursor's events pass the lanes as those of the live stream do, and settle its own tracker. Where a cursor meets the live
+stream, one offset becomes its end: below it the cursor owes, from it on the live stream does.
+"""
+
+from collections.abc import Callable
+
+from consumer.intake.offsets import OffsetTracker
+from consumer.ledger.cursors import CursorMove, KeptCursor, NewCursor
+from models.cursor import RUNS_LENGTH
+
+
+class Cursor:
+    """A subscription's own position in an assigned partition: its events from `first` to before `end` (None: open).
+
+    `read_to` is the next offset to read; events below it are settled, or on their way. `stored`: the database has it.
+    `unsaved` counts what was settled since the last save; a crash repeats it.
+    """
+
+    __slots__ = (
+        "_saved",
+        "_saving",
+        "_timestamp",
+        "_tracker",
+        "_waiting",
+        "due_key",
+        "end",
+        "first",
+        "id",
+        "read_to",
+        "reason",
+        "replay",
+        "stored",
+    )
+
+    def __init__(self, kept: KeptCursor, *, stored: bool = True) -> None:
+        self.id: int | None = kept.id if stored else None
+        self.due_key = kept.due_key
+        self.replay = kept.replay
+        self.reason = kept.reason
+        self.first, self.end = kept.first, kept.end
+        self.read_to = kept.next
+        self.stored = stored
+        self._tracker = OffsetTracker(kept.next, kept.runs)
+        self._timestamp = kept.timestamp
+        self._saved = self._saving = kept.next, kept.end
+        self._waiting: list[Callable[[], None]] = []
+
+    @classmethod
+    def new(cls, new: NewCursor) -> "Cursor":
+        """A cursor that is about to be stored."""
+        kept = KeptCursor(
+            0, new.due_key, new.replay, new.reason, new.first, new.first, new.end, "", new.timestamp, new.identity
+        )
+        return cls(kept, stored=False)
+
+    @property
+    def next(self) -> int:
+        """Everything below is settled."""
+        mark = self._tracker.low_water_mark
+        return self.read_to if mark is None else mark
+
+    @property
+    def unsaved(self) -> int:
+        """Events settled since the last save began."""
+        return self._tracker.moved
+
+    @property
+    def timestamp(self) -> int | None:
+        """The timestamp (milliseconds) of the first event that is owed, or that was read last; None: not known."""
+        oldest = self._tracker.oldest_timestamp
+        return self._timestamp if oldest is None else oldest
+
+    @property
+    def finished(self) -> bool:
+        """All that it owes is settled."""
+        return self.end is not None and self.next >= self.end
+
+    def covers(self, offset: int) -> bool:
+        """The live stream leaves this offset to it. A replay sends again what the live stream has sent."""
+        return not self.replay and self.first <= offset and (self.end is None or offset < self.end)
+
+    def leave(self, settle: Callable[[], None]) -> None:
+        """The live stream leaves a delivery: `settle` is called once the cursor is stored."""
+        if self.stored:
+            settle()
+        else:
+            self._waiting.append(settle)
+
+    def is_stored(self) -> None:
+        """The database has the cursor: settle the deliveries that were left to it."""
+        self.stored = True
+        waiting, self._waiting = self._waiting, []
+        for settle in waiting:
+            settle()
+
+    def take(self, offset: int, timestamp: int) -> bool:
+        """Read an event that the subscription gets; False if it was settled before a restart. Then `settle` it."""
+        self.read_to, self._timestamp = offset + 1, timestamp
+        return self._tracker.track(offset, timestamp=timestamp)
+
+    def settle(self, offset: int) -> None:
+        """An event that was taken is delivered or stored."""
+        self._tracker.settle(offset)
+
+    def passed(self, offset: int) -> None:
+        """Nothing below this offset is left to read for the subscription."""
+        self.read_to = max(self.read_to, offset)
+        self._tracker.skip_to(self.read_to)
+
+    def meet(self, offset: int) -> None:
+        """It ends here: the live stream owes the events from `offset` on."""
+        self.end = offset
+
+    def begin_save(self) -> CursorMove | None:
+        """The position to store; None if it has not moved, or its row is not known."""
+        if self.id is None or not (self._tracker.moved or self.end != self._saved[1]):
+            return None
+        self._tracker.committing()
+        mark, runs = self._tracker.committable(RUNS_LENGTH) or (self.read_to, "")
+        self._saving = mark, self.end
+        return CursorMove(self.id, self._saved[0], *self._saving, runs, self.timestamp)
+
+    def end_save(self, *, done: bool) -> None:
+        """The save that began last is stored, or is to be repeated."""
+        if done:
+            self._saved = self._saving
+        else:
+            self._tracker.commit_again()
