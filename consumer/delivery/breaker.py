@@ -133,6 +133,11 @@ class Breaker:
             return 0 if now < self.open_until else self._probes
         return None if self._slow_start is None else self._slow_start.window
 
+    @property
+    def is_long_open(self) -> bool:
+        """It has opened again and again for about a minute, and no probe has succeeded."""
+        return self.open_until is not None and self._open_for >= LONGEST_OPEN
+
     def idle(self, now: float) -> bool:
         """The state may be dropped: it has no failure, or the last failure or possible probe is ten minutes old."""
         if self._recent is None:

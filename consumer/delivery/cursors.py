@@ -16,7 +16,7 @@ class Cursor:
     """A subscription's own position in an assigned partition: its events from `first` to before `end` (None: open).
 
     `read_to` is the next offset to read; events below it are settled, or on their way. `stored`: the database has it.
-    `unsaved` counts what was settled since the last save; a crash repeats it.
+    `unsaved` counts what was settled since the last save; a crash repeats it. `ending`: its end is not stored yet.
     """
 
     __slots__ = (
@@ -27,6 +27,7 @@ class Cursor:
         "_waiting",
         "due_key",
         "end",
+        "ending",
         "first",
         "id",
         "read_to",
@@ -42,10 +43,11 @@ class Cursor:
         self.reason = kept.reason
         self.first, self.end = kept.first, kept.end
         self.read_to = kept.next
-        self.stored = stored
+        self.stored, self.ending = stored, False
         self._tracker = OffsetTracker(kept.next, kept.runs)
         self._timestamp = kept.timestamp
-        self._saved = self._saving = kept.next, kept.end
+        self._saved = kept.next, kept.end
+        self._saving: tuple[int, int | None] | None = None
         self._waiting: list[Callable[[], None]] = []
 
     @classmethod
@@ -112,20 +114,19 @@ class Cursor:
 
     def meet(self, offset: int) -> None:
         """It ends here: the live stream owes the events from `offset` on."""
-        self.end = offset
+        self.end, self.ending = offset, True
 
     def begin_save(self) -> CursorMove | None:
-        """The position to store; None if it has not moved, or its row is not known."""
-        if self.id is None or not (self._tracker.moved or self.end != self._saved[1]):
+        """The position to store; None if it has not moved, its row is not known, or a save is under way."""
+        if self.id is None or self._saving is not None or not (self._tracker.moved or self.end != self._saved[1]):
             return None
         self._tracker.committing()
         mark, runs = self._tracker.committable(RUNS_LENGTH) or (self.read_to, "")
         self._saving = mark, self.end
         return CursorMove(self.id, self._saved[0], *self._saving, runs, self.timestamp)
 
-    def end_save(self, *, done: bool) -> None:
-        """The save that began last is stored, or is to be repeated."""
-        if done:
-            self._saved = self._saving
-        else:
-            self._tracker.commit_again()
+    def end_save(self) -> None:
+        """The save that was begun is stored."""
+        assert self._saving is not None  # noqa: S101 (for mypy)
+        self._saved, self._saving = self._saving, None
+        self.ending = self.ending and self.end != self._saved[1]

@@ -11,7 +11,7 @@ from math import inf
 
 from consumer.delivery.limits import Memory
 from consumer.events.event import Event, TopicPartition
-from consumer.ledger.rows import DueKey, OrderingKey, order_key
+from consumer.ledger.rows import AttemptResult, DueKey, NewDelivery, OrderingKey, order_key
 from consumer.subscriptions.endpoint import Endpoint
 
 MOST_KEYS = 100_000  # of all partitions together, some 15 MB
@@ -35,6 +35,22 @@ class DueKeys(dict[DueKey, float]):
 
     def forget(self, partitions: Collection[TopicPartition]) -> None:
         """Forget the keys of partitions that have left."""
+        for due_key in [each for each in self if each[:2] in partitions]:
+            del self[due_key]
+
+
+class OpenRows(Counter[DueKey]):
+    """How many open rows each due key has, as far as this process has written them since their partition came."""
+
+    def note(self, due_key: DueKey, item: NewDelivery | AttemptResult) -> None:
+        """A delivery was stored, or the result of an attempt at a stored one."""
+        if isinstance(item, NewDelivery):
+            self[due_key] += item.status == "parked"
+        elif item.status != "parked" and self[due_key] > 0:
+            self[due_key] -= 1
+
+    def forget(self, partitions: Collection[TopicPartition]) -> None:
+        """Forget the due keys of partitions that have left."""
         for due_key in [each for each in self if each[:2] in partitions]:
             del self[due_key]
 

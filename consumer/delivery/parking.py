@@ -18,11 +18,12 @@ from sqlalchemy import Engine
 from consumer.database.engine import DatabaseThread
 from consumer.database.errors import is_outage, translated
 from consumer.database.job import ThreadJob
-from consumer.delivery.known_rows import DueKeys, StoredKeys
-from consumer.delivery.set_aside import Aside, OnStored, PendingWrite, SetAside
+from consumer.delivery.known_rows import DueKeys, OpenRows, StoredKeys
+from consumer.delivery.set_aside import Aside, OnStored, PendingWrite, SetAside, Written
 from consumer.errors import RefusedTooLong, Unstorable
 from consumer.events.event import TopicPartition, utc
-from consumer.ledger import assigned, marks, store
+from consumer.ledger import assigned, cursors, marks, store
+from consumer.ledger.cursors import CursorMove, NewCursor
 from consumer.ledger.rows import AttemptResult, DueKey, NewDelivery, OrderingKey, due_key_of
 from consumer.loop.part import Part, first
 
@@ -33,8 +34,14 @@ BACKLOG = 5000  # unwritten deliveries at which intake stops
 BACKLOG_BYTES = 64 * 2**20  # of their bodies, at which intake stops
 Loaded = Callable[[assigned.Settled], None]
 OnRefused = Callable[[NewDelivery, Exception, Callable[[], None]], None]
-_Written = frozenset[OrderingKey]  # that have no open rows any more
 _Known = tuple[assigned.Settled | None, frozenset[OrderingKey] | None]
+
+
+class _Done(NamedTuple):
+    """The ordering keys that have no open rows any more, and the cursors that others have moved, or that are gone."""
+
+    cleared: frozenset[OrderingKey] = frozenset()
+    astray: frozenset[int] = frozenset()
 
 
 class _Load(NamedTuple):
@@ -49,7 +56,8 @@ class _Load(NamedTuple):
 class Parking(Part):
     """Writes that wait or are under way. All methods are called on the loop's thread.
 
-    `due_keys` are the due keys of the rows that are known to wait, `ordering_keys` the ordering keys of such rows.
+    `due_keys` are the due keys of the rows that are known to wait, `ordering_keys` the ordering keys of such rows, and
+    `open_rows` how many there are.
     """
 
     def __init__(
@@ -85,7 +93,7 @@ class Parking(Part):
         self._aside_next = False  # writes that were set aside take turns with batches
         self._forgotten: set[TopicPartition] = set()
         self._to_load: deque[_Load] = deque()
-        self._writes = ThreadJob[_Written](
+        self._writes = ThreadJob[_Done](
             writer.submit, "could not store deliveries; their offsets wait", monotonic, backs_off=is_outage
         )
         self._reads = ThreadJob[_Known](
@@ -93,6 +101,7 @@ class Parking(Part):
         )
         self.due_keys = DueKeys()
         self.ordering_keys = StoredKeys()
+        self.open_rows = OpenRows()
 
     @property
     def fault(self) -> str | None:
@@ -163,6 +172,14 @@ class Parking(Part):
         """Write the result of an attempt at a stored delivery."""
         self._to_write.append(PendingWrite(result, on_stored, due_key, self._monotonic()))
 
+    def begin(self, cursor: NewCursor, on_stored: OnStored) -> None:
+        """Store a cursor; `on_stored` runs on the loop once it is committed."""
+        self._to_write.append(PendingWrite(cursor, on_stored, cursor.due_key, self._monotonic()))
+
+    def move(self, move: CursorMove, due_key: DueKey, on_stored: OnStored, on_astray: OnStored) -> None:
+        """Store a cursor's position. If another owner has moved the cursor, or it is gone, `on_astray` runs instead."""
+        self._to_write.append(PendingWrite(move, on_stored, due_key, self._monotonic(), on_astray))
+
     def forget(self, partitions: Collection[TopicPartition]) -> None:
         """Drop writes and look-ups of revoked partitions unless they are under way: the next owner repeats them."""
         self._to_write = deque(pending for pending in self._to_write if not self._dropped(pending, partitions))
@@ -172,6 +189,7 @@ class Parking(Part):
         self._to_load = deque(load for load in self._to_load if load.partition not in partitions)
         self.ordering_keys.leave(partitions)
         self.due_keys.forget(partitions)
+        self.open_rows.forget(partitions)
 
     def poll(self, _now: float) -> None:
         """Start the next read and the next batch, unless one is under way or backing off."""
@@ -183,7 +201,7 @@ class Parking(Part):
         self._aside_next = self._trying is None
         if self._trying is not None:
             batch = [self._trying.pending]
-            job: Callable[[], _Written] = partial(self._try, batch[0])
+            job: Callable[[], _Done] = partial(self._try, batch[0])
         elif self._to_write:
             batch = [self._to_write.popleft() for _ in range(min(self._batch, len(self._to_write)))]
             job = partial(self._write, [pending.item for pending in batch])
@@ -230,14 +248,21 @@ class Parking(Part):
         reading = self.ordering_keys.begin_reading()
         self._reads.start(job, done, lambda _error: self.ordering_keys.end_reading(reading))
 
-    def _write(self, items: Sequence[NewDelivery | AttemptResult]) -> frozenset[OrderingKey]:
+    def _write(self, items: Sequence[Written]) -> _Done:
         new = [item for item in items if isinstance(item, NewDelivery)]
         results = [item for item in items if isinstance(item, AttemptResult)]
+        begun = [item for item in items if isinstance(item, NewCursor)]
+        moves = [item for item in items if isinstance(item, CursorMove)]
+        now = self._clock()
+        if begun:
+            cursors.begin(self._engine, self._group, begun, now)
+        astray = cursors.save(self._engine, moves, now) if moves else frozenset[int]()
         if new:
-            store.park(self._engine, self._group, new, self._clock())
-        return store.record(self._engine, self._group, results) if results else frozenset[OrderingKey]()
+            store.park(self._engine, self._group, new, now)
+        cleared = store.record(self._engine, self._group, results) if results else frozenset[OrderingKey]()
+        return _Done(cleared, astray)
 
-    def _try(self, pending: PendingWrite) -> _Written:
+    def _try(self, pending: PendingWrite) -> _Done:
         """Write what was set aside once more. RefusedTooLong: the database has refused this delivery for too long."""
         item = pending.item
         try:
@@ -258,7 +283,7 @@ class Parking(Part):
         gone, self._forgotten = self._forgotten, set()
         return tried, gone
 
-    def _written(self, batch: Sequence[PendingWrite], cleared: _Written) -> None:
+    def _written(self, batch: Sequence[PendingWrite], done: _Done) -> None:
         tried, gone = self._ended()
         if tried is not None:
             self._aside.remove(tried)
@@ -269,9 +294,12 @@ class Parking(Part):
         for pending in batch:
             self._bytes -= _size(pending)
             self._note_due(pending, gone)
-            pending.on_stored()
-        self.ordering_keys.cleared(cleared)
-        if any(pending.item.operation is not None for pending in batch):
+            if isinstance(pending.item, CursorMove) and pending.item.id in done.astray:
+                pending.on_astray()
+            else:
+                pending.on_stored()
+        self.ordering_keys.cleared(done.cleared)
+        if any(_has_operation(pending.item) for pending in batch):
             self._on_operation()
 
     def _failed(self, batch: Sequence[PendingWrite], error: Exception) -> None:
@@ -310,16 +338,16 @@ class Parking(Part):
             aside.pending.on_stored()
 
     def _dropped(self, pending: PendingWrite, partitions: Collection[TopicPartition]) -> bool:
-        item = pending.item
-        if not isinstance(item, NewDelivery) or item.event.record.topic_partition not in partitions:
+        if not isinstance(pending.item, NewDelivery | NewCursor) or pending.due_key[:2] not in partitions:
             return False
         self._bytes -= _size(pending)
         return True
 
     def _note_due(self, pending: PendingWrite, gone: Collection[TopicPartition]) -> None:
         item = pending.item
-        if pending.due_key[:2] in gone:
+        if pending.due_key[:2] in gone or isinstance(item, NewCursor | CursorMove):
             return
+        self.open_rows.note(pending.due_key, item)
         if item.ordering_key is not None:
             if isinstance(item, NewDelivery):
                 offset = item.event.record.offset
@@ -334,3 +362,7 @@ class Parking(Part):
 
 def _size(pending: PendingWrite) -> int:
     return pending.item.event.size if isinstance(pending.item, NewDelivery) else 0
+
+
+def _has_operation(item: Written) -> bool:
+    return isinstance(item, NewDelivery | AttemptResult) and item.operation is not None

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import structlog
 
 from consumer.events.event import TopicPartition
+from consumer.ledger.cursors import CursorMove, NewCursor
 from consumer.ledger.rows import AttemptResult, DueKey, NewDelivery
 
 log = structlog.get_logger(__name__)
@@ -21,15 +22,21 @@ LATELY = 5.0  # seconds
 WAITS = (1.0, 60.0)  # seconds until a write is tried again: the first wait, the longest
 
 OnStored = Callable[[], object]
+Written = NewDelivery | AttemptResult | NewCursor | CursorMove
+
+
+def _nothing() -> None:
+    """Only a cursor can be moved by others."""
 
 
 class PendingWrite(NamedTuple):
-    """Something to write since `queued_at`, and a callback for when it is written."""
+    """Something to write since `queued_at`, and a callback for when it is written, or (a cursor) cannot be any more."""
 
-    item: NewDelivery | AttemptResult
+    item: Written
     on_stored: OnStored
     due_key: DueKey
     queued_at: float
+    on_astray: OnStored = _nothing
 
 
 @dataclass(slots=True, eq=False)
@@ -121,5 +128,13 @@ def _fields(pending: PendingWrite) -> dict[str, object]:
     """Fields that identify the delivery in a log line."""
     topic, partition, subscription = pending.due_key
     item = pending.item
-    which = {"offset": item.event.record.offset} if isinstance(item, NewDelivery) else {"row": item.id}
+    match item:
+        case NewDelivery():
+            which = {"offset": item.event.record.offset}
+        case AttemptResult():
+            which = {"row": item.id}
+        case NewCursor():
+            which = {"cursor_from": item.first}
+        case CursorMove():
+            which = {"cursor": item.id}
     return {"topic": topic, "partition": partition, **which, "subscription": subscription}

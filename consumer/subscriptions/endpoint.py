@@ -41,7 +41,8 @@ class Endpoint:
     `projection`: its value replaces the data. `hex_header` None: the hex signature is not sent. `timeout` (seconds)
     replaces the deployment's. A body of more than `gzip_above` bytes is compressed; None: none is. `http2`: HTTP/2 if
     the receiver offers it. `tls`: its client certificate and authorities; None: the deployment's. `origin`: the name to
-    which the receiver has given permission, sent with each request; None: it was not asked.
+    which the receiver has given permission, sent with each request; None: it was not asked. `paused`: nothing is sent,
+    and its events are owed.
     """
 
     subscription_id: int
@@ -68,3 +69,4 @@ class Endpoint:
     http2: bool = False
     tls: TlsIdentity | None = None
     origin: str | None = None
+    paused: bool = False

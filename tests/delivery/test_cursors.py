@@ -31,24 +31,23 @@ def test_deliveries_wait_for_their_cursor_to_be_stored() -> None:
     assert settled == [10, 11]
 
 
-def test_a_position_is_saved_once_and_again_after_a_failure() -> None:
-    """A save names the position that it replaces; the next one goes on from there only if it was stored."""
+def test_a_position_is_saved_once() -> None:
+    """A save names the position that it replaces; the next one begins when it is stored, and tells the end too."""
     cursor = Cursor(KEPT)
     assert cursor.begin_save() is None
     cursor.passed(15)
     first = cursor.begin_save()
     assert first is not None
     assert (first.before, first.next, first.end) == (10, 15, None)
-    cursor.end_save(done=False)
-    again = cursor.begin_save()
-    assert again is not None
-    assert (again.before, again.next) == (10, 15)
-    cursor.end_save(done=True)
-    assert cursor.begin_save() is None
     cursor.meet(15)
+    assert cursor.begin_save() is None
+    cursor.end_save()
+    assert cursor.ending
     end = cursor.begin_save()
     assert end is not None
     assert (end.before, end.next, end.end) == (15, 15, 15)
+    cursor.end_save()
+    assert not cursor.ending
     assert cursor.finished
 
 
