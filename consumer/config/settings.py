@@ -321,6 +321,14 @@ class DeliverySettings(RuleSettings, SigningSettings):
         ge=0,
         le=60,
     )
+    backlog_rows: int = setting(
+        "WEBHOOK_BACKLOG_ROWS",
+        1_000,
+        "Deliveries of a subscription in a partition that are stored at most; events beyond are read from Kafka again "
+        "once the receiver takes them.",
+        1_000,
+        ge=1,
+    )
     disable_after: Duration = setting(
         "WEBHOOK_DISABLE_AFTER",
         "5d",

@@ -13,18 +13,17 @@ from consumer.delivery.known_rows import OpenRows
 from consumer.delivery.parking import Parking
 from consumer.events.event import Event, TopicPartition
 from consumer.ledger.cursors import KeptCursor, NewCursor
-from consumer.ledger.rows import due_key_of
+from consumer.ledger.rows import DueKey, due_key_of
 from consumer.subscriptions.endpoint import Endpoint
 from models import CursorReason
 
 Covered = dict[int, list[Cursor]]  # the cursors of a partition, by subscription, the lowest first
 
+
 class Backlog:
     """The cursors of assigned partitions."""
 
-    def __init__(
-        self, parking: Parking, most_rows: int, identity_of: Callable[[TopicPartition], str | None]
-    ) -> None:
+    def __init__(self, parking: Parking, most_rows: int, identity_of: Callable[[TopicPartition], str | None]) -> None:
         """`identity_of`: the identity of a partition's topic, as commits name it; None: not known."""
         self._parking = parking
         self._rows: OpenRows = parking.open_rows
@@ -39,6 +38,29 @@ class Backlog:
     def all(self) -> Iterator[Cursor]:
         """Every cursor of this worker's partitions."""
         return (cursor for covered in self._cursors.values() for several in covered.values() for cursor in several)
+
+    def active(self) -> Iterator[Cursor]:
+        """The cursors that may move: of each subscription in a partition the first one that owes events, and replays."""
+        for covered in self._cursors.values():
+            for several in covered.values():
+                owing = (cursor for cursor in several if cursor.stored and not (cursor.finished and not cursor.ending))
+                for number, cursor in enumerate(owing):
+                    if not number or cursor.replay:
+                        yield cursor
+
+    def may_store(self, due_key: DueKey) -> bool:
+        """Whether the subscription may have more stored deliveries in the partition."""
+        return self._rows[due_key] < self._most_rows and not self._parking.full
+
+    def merge(self, due_key: DueKey, kept: Iterable[KeptCursor]) -> None:
+        """Take the cursors of a due key as the database has them: their ids, and the ones that others have begun."""
+        here = {(cursor.replay, cursor.first): cursor for cursor in self.of(due_key[:2]).get(due_key[2], ())}
+        for each in kept:
+            known = here.get((each.replay, each.first))
+            if known is None:
+                self._add(Cursor(each))
+            elif known.id is None and known.stored:
+                known.id = each.id
 
     def load(self, partition: TopicPartition, kept: Iterable[KeptCursor]) -> None:
         """Take a partition's cursors from the database. Call it before the first record of the partition is matched."""

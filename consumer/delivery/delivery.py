@@ -32,15 +32,16 @@ QUEUE_SECONDS = 5.0  # of deliveries at a limited rate: queued deliveries hold b
 
 
 class OpenRecord:
-    """A record with unsettled deliveries. `started` means that a receiver may have seen it."""
+    """A record with unsettled deliveries. `started` means that a receiver may have seen it; `replay` is its replay."""
 
-    __slots__ = ("_offset", "_settle", "open", "started")
+    __slots__ = ("_offset", "_settle", "open", "replay", "started")
 
-    def __init__(self, settle: Callable[[int], None], offset: int, deliveries: int) -> None:
+    def __init__(self, settle: Callable[[int], None], offset: int, deliveries: int, replay: int = 0) -> None:
         self._settle = settle
         self._offset = offset
         self.open = deliveries
         self.started = False
+        self.replay = replay
 
     def settle_one(self) -> None:
         """Settle one delivery; the last one settles the offset."""

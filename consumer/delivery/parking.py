@@ -232,7 +232,10 @@ class Parking(Part):
             ordering_keys = None if most is None else assigned.open_keys(self._engine, self._group, *partition, most)
             if loaded is None:
                 return None, ordering_keys
-            return assigned.settled_keys(self._engine, self._group, *partition, from_offset), ordering_keys
+            settled = assigned.settled_keys(self._engine, self._group, *partition, from_offset)
+            if most is not None:
+                settled = settled._replace(cursors=tuple(cursors.of_partition(self._engine, self._group, partition)))
+            return settled, ordering_keys
 
         def done(answer: _Known) -> None:
             self.ordering_keys.end_reading(reading)

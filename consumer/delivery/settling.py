@@ -230,7 +230,9 @@ class Settling:
         due = self._clock() if lane is None else self._opens_at(lane)
         self._metrics.deliveries["parked"] += 1
         to, pending = (endpoint.subscription_id, endpoint.url), not asked
-        row = NewDelivery(event, *to, 0, "parked", due, ordering_key=ordering_key, filter_pending=pending)
+        row = NewDelivery(
+            event, *to, 0, "parked", due, ordering_key=ordering_key, filter_pending=pending, replay=record.replay
+        )
         self._parking.park(row, record.settle_one)
 
     def on_unwanted(self, delivery: Delivery, row: StoredRow) -> None:
@@ -385,7 +387,7 @@ class Settling:
             )
         else:
             to, first = (endpoint.subscription_id, endpoint.url), delivery.first
-            row = NewDelivery(delivery.event, *to, made, status, due, first, failure, key, operation)
+            row = NewDelivery(delivery.event, *to, made, status, due, first, failure, key, operation, origin.replay)
             self._parking.park(row, origin.settle_one)
 
     def _resolve(self, delivery: Delivery, row: StoredRow, result: AttemptResult) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, func, select
 from consumer.database.engine import reading
 from consumer.database.statements import AnyRow, AnySelect, leaps, of_each
 from consumer.events.event import TopicPartition
+from consumer.ledger.cursors import KeptCursor
 from consumer.ledger.ordering import standing
 from consumer.ledger.rows import OPEN, DueKey, OrderingKey
 from models import Mark, ParkedDelivery, Status
@@ -42,10 +43,14 @@ class Scanned(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """The keys of a partition's stored deliveries from an offset on: complete below `end`; None: complete."""
+    """The keys of a partition's stored deliveries from an offset on: complete below `end`; None: complete.
+
+    `cursors`: those of the partition, in its first look-up.
+    """
 
     keys: set[Key]
     end: int | None
+    cursors: tuple[KeptCursor, ...] = ()
 
 
 def settled_keys(engine: Engine, group: str, topic: str, partition: int, from_offset: int, most: int = PAGE) -> Settled:

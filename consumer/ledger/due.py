@@ -311,7 +311,11 @@ def _endpoints(
     read: Callable[..., tuple[Endpoint, object]],
 ) -> tuple[dict[int, Endpoint], dict[int, str]]:
     """The endpoints of the enabled subscriptions, and why some of these cannot be sent to."""
-    wanted = any_of(Subscription.id.expression, subscriptions), Subscription.enabled == 1
+    wanted = (
+        any_of(Subscription.id.expression, subscriptions),
+        Subscription.enabled == 1,
+        Subscription.paused_at.is_(None),
+    )
     rows = connection.execute(endpoint_rows().where(*wanted)).all()
     identities = tls.stored(connection, rows)
     endpoints: dict[int, Endpoint] = {}

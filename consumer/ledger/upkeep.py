@@ -321,12 +321,12 @@ _EXHAUST = _changed(*OPEN, status=Status.EXHAUSTED, last_error=REMOVED, next_att
 
 
 def _enabled(connection: Connection, subscriptions: Sequence[int]) -> dict[int, int]:
-    """The `enabled` flag by subscription, for the ones that exist."""
+    """Whether deliveries may be sent, by subscription, for the ones that exist: it is enabled, and not paused."""
     if not subscriptions:
         return {}
     mine = any_of(Subscription.id.expression, subscriptions)
-    rows = connection.execute(select(Subscription.id, Subscription.enabled).where(mine))
-    return {row.id: row.enabled for row in rows}
+    rows = connection.execute(select(Subscription.id, Subscription.enabled, Subscription.paused_at).where(mine))
+    return {row.id: int(row.enabled == 1 and row.paused_at is None) for row in rows}
 
 
 def _follow(

@@ -204,6 +204,12 @@ class Translation(Part):
             self._source.rest(partition)
         return admitted
 
+    def knows(self, record: Record) -> bool:
+        """Whether the schema of a record is known, so that `json_of` takes it; if not, the registry is asked."""
+        missing = self._missing(record)
+        self._want(missing)
+        return missing is None
+
     def json_of(self, record: Record) -> Record:
         """An admitted record with its value as JSON; unchanged if its value names no schema. Raises Undecodable."""
         found = framed(record)

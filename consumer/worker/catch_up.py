@@ -31,7 +31,6 @@ from consumer.loop.part import Part
 from consumer.matching.catalog import Pattern, patterns_of
 from consumer.matching.selection import FILTER_TOO_LARGE, FilterResult, Selector
 from consumer.matching.subscribers import Subscriber
-from consumer.subscriptions.endpoint import Endpoint
 
 log = structlog.get_logger(__name__)
 
@@ -46,10 +45,11 @@ AGAIN = 0.1  # seconds until a cursor whose lane had no room is tried again
 
 
 class LookUp(NamedTuple):
-    """The subscriptions and the cursors of some due keys."""
+    """The subscriptions and the cursors of the due keys that were looked at."""
 
     subscribers: Mapping[int, Subscriber]
     kept: Mapping[DueKey, list[KeptCursor]]
+    due_keys: frozenset[DueKey]
 
 
 class _Pass:
@@ -83,3 +83,307 @@ class _Pass:
         """All members have read the records before `position`."""
         for cursor in self.members:
             cursor.passed(self.position)
+
+
+class CatchUp(Part):
+    """Runs the cursors of this worker's partitions."""
+
+    def __init__(
+        self,
+        backlog: Backlog,
+        open_reader: Callable[[], CursorReader],
+        read_event: Callable[[Record], Event | None],
+        look_up: Callable[[Collection[DueKey]], LookUp],
+        looks: ThreadJob[LookUp],
+        lanes: Lanes,
+        settling: Settling,
+        selector: Selector,
+        memory: Memory,
+        owns: Callable[[TopicPartition], bool],
+        given_out: Callable[[TopicPartition], Callable[[int], bool]],
+        live_at: Callable[[TopicPartition], int | None],
+        settled_to: Callable[[TopicPartition], int | None],
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        """`read_event` decodes a record; None: its schema is not known yet. It raises Tombstone and Undecodable.
+
+        `live_at`: the first offset of a partition that the live stream has not yet fanned out; `given_out`: a predicate
+        on offsets, whether it has fanned out everything up to there; `settled_to`: its low-water mark.
+        """
+        self._backlog = backlog
+        self._open_reader = open_reader
+        self._reader: CursorReader | None = None
+        self._read_event = read_event
+        self._look_up, self._looks = look_up, looks
+        self._lanes = lanes
+        self._settling = settling
+        self._selector = selector
+        self._memory = memory
+        self._owns = owns
+        self._given_out = given_out
+        self._live_at = live_at
+        self._settled_to = settled_to
+        self._clock = clock
+        self._monotonic = monotonic
+        self._passes: dict[TopicPartition, _Pass] = {}
+        self._subscribers: dict[int, Subscriber] = {}
+        self._urgent: dict[DueKey, None] = {}  # to be looked up at once
+        self._not_before: dict[Cursor, float] = {}
+        self._served: dict[Cursor, float] = {}
+        self._looked = self._saved = -inf
+        self._after: DueKey | None = None
+
+    @property
+    def busy(self) -> bool:
+        """A partition is read."""
+        return bool(self._passes)
+
+    @property
+    def fault(self) -> str | None:
+        """Why cursors make no progress."""
+        reader = self._reader
+        return self._looks.fault or (reader.fault if reader is not None and self._passes else None)
+
+    def assigned(self, partition: TopicPartition, kept: Iterable[KeptCursor]) -> None:
+        """Take a partition's cursors, before its first record is matched."""
+        self._backlog.load(partition, kept)
+        self.look_at({each.due_key for each in kept})
+
+    def stop(self, partitions: Collection[TopicPartition]) -> None:
+        """Read these partitions no more."""
+        for partition in partitions:
+            self._passes.pop(partition, None)
+        if self._reader is not None:
+            self._reader.drop(partitions)
+
+    def look_at(self, due_keys: Iterable[DueKey]) -> None:
+        """Somebody has begun, paused or resumed something there."""
+        self._urgent.update(dict.fromkeys(due_keys))
+
+    def poll(self, now: float) -> None:
+        """Look up subscriptions and cursors, offer events to lanes, read on, meet the live stream, and save."""
+        self._look(now)
+        for partition, each in list(self._passes.items()):
+            self._offer(partition, each, now)
+        self._begin_passes(now)
+        self._read()
+        self._meet()
+        self._save(now)
+
+    def forget(self, partitions: Collection[TopicPartition]) -> None:
+        """Forget partitions that have left."""
+        self.stop(partitions)
+        self._backlog.forget(partitions)
+        self._urgent = {each: None for each in self._urgent if each[:2] not in partitions}
+
+    def save(self, partitions: Collection[TopicPartition]) -> None:
+        """Store the positions of partitions that are given up."""
+        for cursor in self._backlog.all():
+            if cursor.due_key[:2] in partitions:
+                self._backlog.save(cursor)
+
+    def close(self) -> None:
+        """Close the reader."""
+        if self._reader is not None:
+            self._reader.close()
+
+    # Looking.
+
+    def _look(self, now: float) -> None:
+        if not self._looks.ready:
+            return
+        wanted = list(self._urgent)[:LOOKED_AT]
+        if now - self._looked >= LOOK_EVERY:
+            self._looked = now
+            wanted += self._next_ones(LOOKED_AT - len(wanted))
+        if not wanted:
+            return
+        for due_key in wanted:
+            self._urgent.pop(due_key, None)
+        self._looks.start(partial(self._look_up, wanted), self._found, partial(self._not_found, wanted))
+
+    def _next_ones(self, most: int) -> list[DueKey]:
+        """Due keys with unfinished cursors, in turn."""
+        all_of_them = sorted({cursor.due_key for cursor in self._backlog.all() if not cursor.finished})
+        after = [each for each in all_of_them if self._after is None or each > self._after]
+        chosen = after[:most]
+        self._after = chosen[-1] if len(after) > most else None
+        return chosen
+
+    def _not_found(self, wanted: Iterable[DueKey], _error: Exception) -> None:
+        self.look_at(wanted)
+
+    def _found(self, answer: LookUp) -> None:
+        for due_key in answer.due_keys:
+            if self._owns(due_key[:2]):
+                self._backlog.merge(due_key, answer.kept.get(due_key, ()))
+            subscriber = answer.subscribers.get(due_key[2])
+            if subscriber is None:
+                self._subscribers.pop(due_key[2], None)
+            else:
+                self._subscribers[due_key[2]] = subscriber
+
+    # Passes.
+
+    def _begin_passes(self, now: float) -> None:
+        if len(self._passes) >= PASSES or not self._memory.room:
+            return
+        ready: dict[TopicPartition, list[Cursor]] = {}
+        for cursor in self._backlog.active():
+            partition = cursor.due_key[:2]
+            if partition not in self._passes and self._may_read(cursor, now):
+                ready.setdefault(partition, []).append(cursor)
+        longest = sorted(ready.items(), key=lambda item: min(self._served.get(each, -inf) for each in item[1]))
+        for partition, cursors in longest[: PASSES - len(self._passes)]:
+            first = min(cursors, key=lambda cursor: (self._served.get(cursor, -inf), cursor.read_to))
+            near = [each for each in cursors if first.read_to <= each.read_to < first.read_to + NEAR]
+            for each in near:
+                self._served[each] = now
+            members = {each: self._subscribers[each.due_key[2]] for each in near}
+            self._passes[partition] = _Pass(members, first.read_to)
+            if self._reader is None:
+                self._reader = self._open_reader()
+            self._reader.seek(partition, first.read_to)
+
+    def _may_read(self, cursor: Cursor, now: float) -> bool:
+        """Whether the cursor's subscription may get events now, and the live stream is past its beginning."""
+        partition, subscription = cursor.due_key[:2], cursor.due_key[2]
+        subscriber = self._subscribers.get(subscription)
+        if subscriber is None or now < self._not_before.get(cursor, -inf) or cursor.id is None:
+            return False
+        endpoint = subscriber.endpoint
+        return (
+            endpoint is not None
+            and not endpoint.paused
+            and endpoint.fault is None
+            and (cursor.end is None or cursor.read_to < cursor.end)
+            and cursor.unsaved < MOST_UNSAVED
+            and self._owns(partition)
+            and not self._selector.is_over(subscription)
+            and self._lanes.room(subscription, now) > 0
+            and self._given_out(partition)(cursor.first - 1)
+        )
+
+    def _read(self) -> None:
+        reader = self._reader
+        if reader is None or not self._passes or not self._memory.room:
+            return
+        if any(len(each.pending) >= RECORDS for each in self._passes.values()):
+            return
+        for record in reader.read(RECORDS):
+            if (each := self._passes.get(record.partition.topic_partition)) is not None:
+                each.pending.append(record)
+        for removed in reader.removed:
+            log.error("retention removed records before a subscription got them", **removed._asdict())
+        reader.removed.clear()
+
+    def _offer(self, partition: TopicPartition, each: _Pass, now: float) -> None:
+        """Offer the events that were read, until one has to wait for its schema, or the pass has ended."""
+        self._selector.begin(0.005)
+        while each.pending and each.members:
+            record = each.pending[0]
+            try:
+                event = self._read_event(record)
+            except (Tombstone, Undecodable):  # the live stream has made a dead letter of it
+                event = None
+            else:
+                if event is None:
+                    return
+            each.position = record.offset
+            if event is not None:
+                for cursor in each.getting(event):
+                    if not self._takes(cursor, each.members[cursor], event, now):
+                        each.leave(cursor)
+                        self._not_before[cursor] = now + AGAIN
+            each.pending.popleft()
+            each.position = record.offset + 1
+            if self._selector.is_spent():
+                break
+        reader = self._reader
+        if reader is not None and not each.pending:
+            each.position = max(each.position, reader.positions.get(partition, 0))
+        each.end()
+        if not each.members or (not each.pending and each.position >= each.until):
+            del self._passes[partition]
+
+    def _takes(self, cursor: Cursor, subscriber: Subscriber, event: Event, now: float) -> bool:
+        """Queue an event for a cursor's subscription, unless its filter refuses it. False: the cursor has to wait."""
+        endpoint, offset = subscriber.endpoint, event.record.offset
+        assert endpoint is not None  # noqa: S101 (for mypy: the cursor would not read)
+        if cursor.end is not None and offset >= cursor.end:
+            return False
+        if cursor.replay and not self._given_out(cursor.due_key[:2])(offset):
+            return False
+        answer = self._selector.ask(endpoint, event)
+        if answer is FilterResult.UNWANTED:
+            return True
+        if answer is FilterResult.NOT_ASKED or cursor.unsaved >= MOST_UNSAVED:
+            return False
+        lane = self._lanes.lane(endpoint)
+        key = ordering_key_of(event, endpoint)
+        behind_rows = key is not None and self._settling.goes_behind_rows(key)
+        if behind_rows and not self._backlog.may_store(cursor.due_key):
+            return False
+        if not behind_rows and self._lanes.admit(lane, event.size, now) is not Admission.QUEUE:
+            return False
+        if not cursor.take(offset, event.record.timestamp):
+            return True
+        record = self._opened(cursor, event)
+        if answer is FilterResult.TOO_LARGE:
+            self._settling.on_undeliverable(Delivery(event, lane, record, key), FILTER_TOO_LARGE)
+        elif behind_rows:
+            self._settling.postpone(event, endpoint, record, key, lane)
+        else:
+            self._lanes.enqueue(Delivery(event, lane, record, key), now)
+        return True
+
+    def _opened(self, cursor: Cursor, event: Event) -> OpenRecord:
+        self._memory.keep(event, event.size)
+
+        def settle(offset: int) -> None:
+            self._memory.drop(event)
+            cursor.settle(offset)
+
+        return OpenRecord(settle, event.record.offset, 1, replay=cursor.replay)
+
+    # Meeting the live stream, and saving.
+
+    def _meet(self) -> None:
+        """End the cursors that have read all that the live stream has fanned out."""
+        for cursor in self._backlog.active():
+            if cursor.end is None and cursor.id is not None and self._is_reading(cursor):
+                live = self._live_at(cursor.due_key[:2])
+                if live is not None and cursor.read_to >= live:
+                    cursor.meet(cursor.read_to)
+                    self._backlog.save(cursor)
+
+    def _is_reading(self, cursor: Cursor) -> bool:
+        each = self._passes.get(cursor.due_key[:2])
+        return each is not None and cursor in each.members
+
+    def _save(self, now: float) -> None:
+        due = now - self._saved >= SAVE_EVERY
+        if due:
+            self._saved = now
+        for cursor in self._backlog.active():
+            if due or cursor.unsaved >= MOST_UNSAVED or cursor.ending:
+                self._backlog.save(cursor)
+        if due:
+            self._ended([cursor for cursor in self._backlog.all() if self._is_past(cursor)])
+
+    def _is_past(self, cursor: Cursor) -> bool:
+        """It owes nothing, and no record that it covers is still to come in the live stream."""
+        mark = self._settled_to(cursor.due_key[:2])
+        return (
+            cursor.finished
+            and not cursor.ending
+            and cursor.end is not None
+            and (bool(cursor.replay) or (mark is not None and mark >= cursor.end))
+        )
+
+    def _ended(self, cursors: Iterable[Cursor]) -> None:
+        for cursor in cursors:
+            self._backlog.drop(cursor)
+            self._served.pop(cursor, None)
+            self._not_before.pop(cursor, None)

@@ -5,6 +5,7 @@ A turn of the loop advances an event by some subscriptions. Deliveries that wait
 
 from collections.abc import Callable
 
+from consumer.delivery.backlog import Backlog
 from consumer.delivery.delivery import QUEUE_SECONDS, Delivery, OpenRecord
 from consumer.delivery.known_rows import ordering_key_of
 from consumer.delivery.lanes import Admission, Lanes
@@ -28,9 +29,18 @@ class Fanout:
     A refused delivery is settled at once. After a crash the filter is evaluated again.
     """
 
-    __slots__ = ("_answer", "_selector", "endpoints", "event", "position", "record", "refused")
+    __slots__ = ("_answer", "_backlog", "_covered", "_selector", "endpoints", "event", "position", "record", "refused")
 
-    def __init__(self, event: Event, endpoints: tuple[Endpoint, ...], record: OpenRecord, selector: Selector) -> None:
+    def __init__(
+        self,
+        event: Event,
+        endpoints: tuple[Endpoint, ...],
+        record: OpenRecord,
+        selector: Selector,
+        backlog: Backlog,
+    ) -> None:
+        self._backlog = backlog
+        self._covered = backlog.of(event.record.topic_partition)
         self.event = event
         self.endpoints = endpoints
         self.record = record
@@ -50,6 +60,9 @@ class Fanout:
             if not self.position % LOOK_EVERY and self._selector.is_spent():
                 return False
             endpoint = endpoints[self.position]
+            if (self._covered or endpoint.paused) and self._backlog.leaves(event, endpoint, self.record):
+                self.position += 1
+                continue
             if endpoint.selection is not None and self._answer[0] != self.position:
                 if self._selector.spent:
                     return False
@@ -62,6 +75,7 @@ class Fanout:
                 endpoint.fault is not None
                 or not asked
                 or (ordering_key is not None and settling.goes_behind_rows(ordering_key))
+                or (bool(self._covered) and self._backlog.is_met(event, endpoint))
             )
             lane = None if stored else lanes.lane(endpoint)
             slow = lane is not None and lane.pace is not None and not lane.sends_within(QUEUE_SECONDS, now)
@@ -70,7 +84,7 @@ class Fanout:
                 lanes.enqueue(Delivery(event, lane, self.record, ordering_key), now)
             elif admission is Admission.BACKPRESSURE or not settling.may_postpone():
                 return False
-            else:
+            elif not self._backlog.takes(event, endpoint, self.record, lane):
                 settling.postpone(event, endpoint, self.record, ordering_key, lane, asked=asked)
             self.position += 1
         return True
@@ -91,7 +105,9 @@ class Fanout:
             if self._selector.spent or (not self.position % LOOK_EVERY and self._selector.is_spent()):
                 return True
             endpoint = self.endpoints[self.position]
-            if self._is_owed(endpoint, lanes, settling):
+            if self._backlog.leaves(self.event, endpoint, self.record):
+                self.position += 1
+            elif self._is_owed(endpoint, lanes, settling):
                 asked = self._answer[1] is not FilterResult.NOT_ASKED
                 settling.postpone(self.event, endpoint, self.record, ordering_key_of(self.event, endpoint), asked=asked)
                 self.position += 1
@@ -125,6 +141,7 @@ class Dispatch(Part):
         lanes: Lanes,
         settling: Settling,
         selector: Selector,
+        backlog: Backlog,
         metrics: Metrics,
         monotonic: Callable[[], float],
         translation: Translation | None = None,
@@ -138,6 +155,7 @@ class Dispatch(Part):
         self._metrics = metrics
         self._monotonic = monotonic
         self._selector = selector
+        self._backlog = backlog
         self._tracer = tracer
         self._arrived = 0.0  # when the event that is being fanned out arrived
         self._fanout: Fanout | None = None
@@ -180,6 +198,12 @@ class Dispatch(Part):
             return self._translation.first_offset(topic_partition)
         return first
 
+    def untouched(self, topic_partition: TopicPartition) -> int | None:
+        """The lowest offset that was read and that no subscription has got; None if there is none."""
+        if self._fanout is not None and self._fanout.event.record.topic_partition == topic_partition:
+            return self._fanout.event.record.offset + 1
+        return self.first_offset(topic_partition)
+
     def discard(self, topic_partitions: set[TopicPartition]) -> Fanout | None:
         """Forget revoked partitions and their events. Returns the partly fanned-out event, if it is one of them."""
         if self._translation is not None:
@@ -196,7 +220,8 @@ class Dispatch(Part):
     def _opened(self, matched: Matched) -> Fanout | None:
         event, endpoints, settle, self._arrived, self._stored = matched
         if endpoints:
-            return Fanout(event, endpoints, OpenRecord(settle, event.record.offset, len(endpoints)), self._selector)
+            record = OpenRecord(settle, event.record.offset, len(endpoints))
+            return Fanout(event, endpoints, record, self._selector, self._backlog)
         self._ended(event, 0, 0)
         settle(event.record.offset)
         return None

@@ -20,6 +20,7 @@ from consumer.intake.source import Source
 from consumer.intake.topics import ClusterView
 from consumer.ledger.assigned import Settled
 from consumer.matching.inbox import Inbox
+from consumer.worker.catch_up import CatchUp
 from consumer.worker.dispatch import Dispatch
 
 log = structlog.get_logger(__name__)
@@ -97,6 +98,22 @@ class Ownership:
             return lambda _: True  # no log is left to read
         return partition.passed if waiting is None else lambda offset: offset < waiting
 
+    def live_at(self, partition: TopicPartition, untouched: Callable[[TopicPartition], int | None]) -> int | None:
+        """The first offset that the live stream has not yet given to subscriptions; None: it is not known yet.
+
+        `untouched`: the first one that was read and waits.
+        """
+        assigned = self._partitions.get(partition)
+        if assigned is None or not assigned.opened:
+            return None
+        waiting, position = untouched(partition), assigned.tracker.position
+        return waiting if waiting is not None else position if position >= 0 else None
+
+    def settled_to(self, partition: TopicPartition) -> int | None:
+        """Every record below is settled; None: it is not known yet."""
+        assigned = self._partitions.get(partition)
+        return None if assigned is None else assigned.tracker.low_water_mark
+
     def unasked(self) -> dict[TopicPartition, int]:
         """Adopted partitions, which no restart reads, except partitions of a topic that was just recreated."""
         return dict.fromkeys(self.adopted.keys() - self._partitions.keys(), NO_LOG)
@@ -108,7 +125,16 @@ class Takeover:
     The records of one partition never wait for the look-up of another.
     """
 
-    def __init__(self, source: Source, ownership: Ownership, parking: Parking, recall: Recall, inbox: Inbox) -> None:
+    def __init__(
+        self,
+        source: Source,
+        ownership: Ownership,
+        parking: Parking,
+        recall: Recall,
+        inbox: Inbox,
+        catch_up: CatchUp,
+    ) -> None:
+        self._catch_up = catch_up
         self._source = source
         self._ownership = ownership
         self._parking = parking
@@ -138,6 +164,8 @@ class Takeover:
         self._parking.load_stored(topic_partition, offset, partial(self._known, partition), more=True)
 
     def _loaded(self, partition: AssignedPartition, settled: Settled) -> None:
+        if partition.owned:
+            self._catch_up.assigned(partition.topic_partition, settled.cursors)
         self._known(partition, settled)
         if not self._loading:
             self._recall.within(RECORDS_FIRST)
@@ -165,6 +193,7 @@ class Handover:
         dead_letters: DeadLetters,
         sender: Sender,
         memory: Memory,
+        catch_up: CatchUp,
         turn: Callable[[float], None],
         monotonic: Callable[[], float],
         drain: float,
@@ -179,6 +208,7 @@ class Handover:
         self._dead_letters = dead_letters
         self._sender = sender
         self._memory = memory
+        self._catch_up = catch_up
         self._turn = turn
         self._monotonic = monotonic
         self._drain_seconds = drain
@@ -218,6 +248,7 @@ class Handover:
         # 1. Start no more requests. Store the open deliveries of records that some receivers have seen, as far as the
         # database keeps up; the next owner reads the other records again.
         topic_partitions = self._leaving(partitions)
+        self._catch_up.stop(topic_partitions)
         fanout = self._dispatch.discard(topic_partitions)
         if fanout is not None and fanout.abandon(self._lanes, self._settling):
             fanout = None
@@ -231,6 +262,7 @@ class Handover:
         for request in self._open(topic_partitions):
             took = self._monotonic() - request.started_at
             self._settling.on_cancelled(self._take_out(request, topic_partitions), took)
+        self._catch_up.save(topic_partitions)
         # 4. Wait until all of it is stored; unstored deliveries stay unsettled, and the next owner repeats them. Do not
         # wait for entries of other partitions, or for entries that the database has refused for long: the whole group
         # would wait.
@@ -261,6 +293,7 @@ class Handover:
         return {each.topic_partition for each in partitions} | set(self._ownership.released())
 
     def _forget(self, partitions: Sequence[AssignedPartition], topic_partitions: Collection[TopicPartition]) -> None:
+        self._catch_up.forget(topic_partitions)
         self._parking.forget(topic_partitions)
         for partition in partitions:
             self._memory.leave(partition)

@@ -4,7 +4,7 @@ Where two parts need each other, the first one talks to the second through the l
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ from consumer.config.settings import DatabaseSettings, DeliverySettings, KafkaSe
 from consumer.crypto.keys import parse_signing_key
 from consumer.crypto.vault import Vault
 from consumer.database.engine import DatabaseThread, create_engine
+from consumer.database.job import ThreadJob
+from consumer.delivery.backlog import Backlog
 from consumer.delivery.failing import Failing, Notes
 from consumer.delivery.known_rows import TakenUp
 from consumer.delivery.lanes import Lanes
@@ -22,17 +24,24 @@ from consumer.delivery.parking import Parking
 from consumer.delivery.recall import Recall
 from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
+from consumer.events.event import Event
+from consumer.intake.cursor_reader import CursorReader
 from consumer.intake.dead_letters import DeadLetters
-from consumer.intake.decode import Mapped
+from consumer.intake.decode import Mapped, decode
+from consumer.intake.record import Record
 from consumer.intake.source import Source
 from consumer.intake.topics import ClusterView, TopicWatch
+from consumer.ledger import cursors
+from consumer.ledger.cursors import KeptCursor
 from consumer.ledger.due import fetch
+from consumer.ledger.rows import DueKey
 from consumer.loop.part import Part
 from consumer.loop.poller import Poller, raise_descriptor_limit
 from consumer.matching.catalog import Catalog, EndpointCache, SubscriptionProblems, find_endpoints
 from consumer.matching.destinations import rules_of
 from consumer.matching.inbox import Inbox
 from consumer.matching.selection import Budget, Selector
+from consumer.matching.subscribers import find_subscribers
 from consumer.schemas.translation import Translation, in_threads
 from consumer.schemas.wire_format import Decode, SchemaId
 from consumer.sending.adapter import LoopAdapter
@@ -41,6 +50,7 @@ from consumer.sending.pool import connections, fitting
 from consumer.telemetry.metrics import Metrics
 from consumer.telemetry.tracer import Tracer
 from consumer.worker.attempt_log import AttemptLog
+from consumer.worker.catch_up import CatchUp, LookUp
 from consumer.worker.dispatch import Dispatch
 from consumer.worker.housekeeping import Housekeeping
 from consumer.worker.maintenance import Maintenance
@@ -199,8 +209,10 @@ class WorkerParts:
             monotonic=monotonic,
             tracer=tracer,
         )
+        partitions = self.source.partitions
+        self.backlog = Backlog(self.parking, delivery.backlog_rows, lambda each: partitions[each].tracker.identity)
         self.dispatch = dispatch = Dispatch(
-            self.inbox, self.lanes, self.settling, selector, metrics, monotonic, self.translation, tracer
+            self.inbox, self.lanes, self.settling, selector, self.backlog, metrics, monotonic, self.translation, tracer
         )
         self.polling = Polling(
             self.source,
@@ -237,8 +249,44 @@ class WorkerParts:
             monotonic=monotonic,
         )
 
+        # Subscriptions that are behind read the log at positions of their own.
+        find_by_id = partial(find_subscribers, engine, default_secrets=secrets, decrypt=decrypt, rules=rules)
+
+        def look_up(due_keys: Collection[DueKey]) -> LookUp:
+            kept: dict[DueKey, list[KeptCursor]] = {}
+            for cursor in cursors.of_due_keys(engine, group, due_keys):
+                kept.setdefault(cursor.due_key, []).append(cursor)
+            return LookUp(find_by_id(sorted({due_key[2] for due_key in due_keys})), kept, frozenset(due_keys))
+
+        def read_event(record: Record) -> Event | None:
+            if self.translation is None:
+                return decode(record, kafka.tenant, mapped)
+            return (
+                decode(self.translation.json_of(record), kafka.tenant, mapped)
+                if self.translation.knows(record)
+                else None
+            )
+
+        self.catch_up = CatchUp(
+            self.backlog,
+            partial(CursorReader, kafka, monotonic),
+            read_event,
+            look_up,
+            ThreadJob[LookUp](taking_up.submit, "could not look for cursors", monotonic),
+            self.lanes,
+            self.settling,
+            selector,
+            self.memory,
+            owns=self.ownership.owns,
+            given_out=lambda partition: self.ownership.given_out(partition, dispatch.first_offset(partition)),
+            live_at=partial(self.ownership.live_at, untouched=dispatch.untouched),
+            settled_to=self.ownership.settled_to,
+            clock=clock,
+            monotonic=monotonic,
+        )
+
         # Partitions come and go, and regular work.
-        self.takeover = Takeover(self.source, self.ownership, self.parking, self.recall, self.inbox)
+        self.takeover = Takeover(self.source, self.ownership, self.parking, self.recall, self.inbox, self.catch_up)
         self.handover = Handover(
             self.source,
             self.ownership,
@@ -249,6 +297,7 @@ class WorkerParts:
             self.dead_letters,
             self.sender,
             self.memory,
+            self.catch_up,
             turn=loop.turn,
             monotonic=monotonic,
             drain=delivery.drain,
@@ -276,6 +325,7 @@ class WorkerParts:
             self.notes,
             self.dead_letters,
             self.recall,
+            self.catch_up,
             self.relay,
             self.housekeeping,
             self.maintenance,
