@@ -40,13 +40,11 @@ class DueKeys(dict[DueKey, float]):
 
 
 class OpenRows(Counter[DueKey]):
-    """How many open rows each due key has, as far as this process has written them since their partition came."""
+    """How many open rows each due key has, or is about to get from this process, since its partition was assigned."""
 
-    def note(self, due_key: DueKey, item: NewDelivery | AttemptResult) -> None:
-        """A delivery was stored, or the result of an attempt at a stored one."""
-        if isinstance(item, NewDelivery):
-            self[due_key] += item.status == "parked"
-        elif item.status != "parked" and self[due_key] > 0:
+    def ended(self, due_key: DueKey, item: NewDelivery | AttemptResult) -> None:
+        """A row was written: it may be a row less."""
+        if item.status != "parked" and self[due_key] > 0:
             self[due_key] -= 1
 
     def forget(self, partitions: Collection[TopicPartition]) -> None:

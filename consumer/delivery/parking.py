@@ -166,6 +166,7 @@ class Parking(Part):
             self.ordering_keys.began(delivery.ordering_key, delivery.event.record.offset)
         self._bytes += delivery.event.size
         due_key = due_key_of(delivery.event, delivery.subscription_id)
+        self.open_rows[due_key] += 1
         self._to_write.append(PendingWrite(delivery, on_stored, due_key, self._monotonic()))
 
     def resolve(self, result: AttemptResult, due_key: DueKey, on_stored: OnStored) -> None:
@@ -350,7 +351,7 @@ class Parking(Part):
         item = pending.item
         if pending.due_key[:2] in gone or isinstance(item, NewCursor | CursorMove):
             return
-        self.open_rows.note(pending.due_key, item)
+        self.open_rows.ended(pending.due_key, item)
         if item.ordering_key is not None:
             if isinstance(item, NewDelivery):
                 offset = item.event.record.offset
