@@ -326,7 +326,6 @@ class DeliverySettings(RuleSettings, SigningSettings):
         1_000,
         "Deliveries of a subscription in a partition that are stored at most; events beyond are read from Kafka again "
         "once the receiver takes them.",
-        1_000,
         ge=1,
     )
     disable_after: Duration = setting(

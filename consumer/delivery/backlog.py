@@ -4,8 +4,7 @@ Rows are for retries, positions for backlogs. A receiver that is down gets at mo
 partition; the events after these are covered by a cursor, which costs one row however many they are.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from consumer.delivery.cursors import Cursor
 from consumer.delivery.delivery import Lane, OpenRecord
@@ -30,37 +29,43 @@ class Backlog:
         self._most_rows = most_rows
         self._identity_of = identity_of
         self._cursors: dict[TopicPartition, Covered] = {}
+        self.news: dict[DueKey, None] = {}  # due keys with cursors that were begun, or loaded, since this was emptied
 
     def of(self, partition: TopicPartition) -> Covered:
         """The cursors of a partition; later ones appear in it."""
         return self._cursors.setdefault(partition, {})
 
-    def all(self) -> Iterator[Cursor]:
-        """Every cursor of this worker's partitions."""
-        return (cursor for covered in self._cursors.values() for several in covered.values() for cursor in several)
+    def owing(self, due_key: DueKey) -> list[Cursor]:
+        """The cursors that may move: the first one that owes events, and those of replays."""
+        owing = [each for each in self.here(due_key) if each.stored and (each.ending or not each.finished)]
+        return [cursor for number, cursor in enumerate(owing) if not number or cursor.replay]
 
-    def active(self) -> Iterator[Cursor]:
-        """The cursors that may move: of each subscription in a partition the first one that owes events, and replays."""
-        for covered in self._cursors.values():
-            for several in covered.values():
-                owing = (cursor for cursor in several if cursor.stored and not (cursor.finished and not cursor.ending))
-                for number, cursor in enumerate(owing):
-                    if not number or cursor.replay:
-                        yield cursor
+    def here(self, due_key: DueKey) -> Sequence[Cursor]:
+        """The cursors of a due key, the lowest first."""
+        return self.of(due_key[:2]).get(due_key[2], ())
 
     def may_store(self, due_key: DueKey) -> bool:
         """Whether the subscription may have more stored deliveries in the partition."""
         return self._rows[due_key] < self._most_rows and not self._parking.full
 
     def merge(self, due_key: DueKey, kept: Iterable[KeptCursor]) -> None:
-        """Take the cursors of a due key as the database has them: their ids, and the ones that others have begun."""
-        here = {(cursor.replay, cursor.first): cursor for cursor in self.of(due_key[:2]).get(due_key[2], ())}
+        """Take the cursors of a due key as the database has them.
+
+        They get their ids; cursors that others have begun or moved appear, and those that are gone disappear.
+        """
+        here = {(cursor.replay, cursor.first): cursor for cursor in self.here(due_key)}
         for each in kept:
-            known = here.get((each.replay, each.first))
+            known = here.pop((each.replay, each.first), None)
             if known is None:
+                self._add(Cursor(each))
+            elif known.astray:
+                self.drop(known)
                 self._add(Cursor(each))
             elif known.id is None and known.stored:
                 known.id = each.id
+        for cursor in here.values():
+            if cursor.id is not None:
+                self.drop(cursor)
 
     def load(self, partition: TopicPartition, kept: Iterable[KeptCursor]) -> None:
         """Take a partition's cursors from the database. Call it before the first record of the partition is matched."""
@@ -96,10 +101,10 @@ class Backlog:
         return any(cursor.ending for cursor in several)
 
     def save(self, cursor: Cursor) -> None:
-        """Store a cursor's position, unless it has not moved. A cursor that another owner has moved is forgotten."""
+        """Store a cursor's position, unless it has not moved."""
         move = cursor.begin_save()
         if move is not None:
-            self._parking.move(move, cursor.due_key, cursor.end_save, partial(self.drop, cursor))
+            self._parking.move(move, cursor.due_key, cursor.end_save, cursor.went_astray)
 
     def drop(self, cursor: Cursor) -> None:
         """Forget a cursor whose row is gone."""
@@ -120,11 +125,14 @@ class Backlog:
         return next((cursor for cursor in several if cursor.covers(event.record.offset)), None)
 
     def _begin(self, event: Event, endpoint: Endpoint, reason: CursorReason) -> Cursor:
-        due_key = due_key_of(event, endpoint.subscription_id)
+        due_key, offset = due_key_of(event, endpoint.subscription_id), event.record.offset
+        # After a crash, records before another cursor's may come again.
+        later = (each.first for each in self.of(due_key[:2]).get(due_key[2], ()) if not each.replay)
         new = NewCursor(
             due_key,
-            event.record.offset,
+            offset,
             reason,
+            min((first for first in later if first > offset), default=None),
             timestamp=event.record.timestamp,
             identity=self._identity_of(due_key[:2]),
         )
@@ -135,5 +143,6 @@ class Backlog:
 
     def _add(self, cursor: Cursor) -> None:
         several = self.of(cursor.due_key[:2]).setdefault(cursor.due_key[2], [])
+        self.news[cursor.due_key] = None
         several.append(cursor)
         several.sort(key=lambda each: (each.replay, each.first))

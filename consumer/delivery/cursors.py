@@ -17,14 +17,17 @@ class Cursor:
 
     `read_to` is the next offset to read; events below it are settled, or on their way. `stored`: the database has it.
     `unsaved` counts what was settled since the last save; a crash repeats it. `ending`: its end is not stored yet.
+    `astray`: another owner has moved it, and its position is to be read again before it moves.
     """
 
     __slots__ = (
+        "_moved",
         "_saved",
         "_saving",
         "_timestamp",
         "_tracker",
         "_waiting",
+        "astray",
         "due_key",
         "end",
         "ending",
@@ -43,11 +46,12 @@ class Cursor:
         self.reason = kept.reason
         self.first, self.end = kept.first, kept.end
         self.read_to = kept.next
-        self.stored, self.ending = stored, False
+        self.stored, self.ending, self.astray = stored, False, False
         self._tracker = OffsetTracker(kept.next, kept.runs)
         self._timestamp = kept.timestamp
         self._saved = kept.next, kept.end
         self._saving: tuple[int, int | None] | None = None
+        self._moved = 0  # with the save that is under way
         self._waiting: list[Callable[[], None]] = []
 
     @classmethod
@@ -66,8 +70,13 @@ class Cursor:
 
     @property
     def unsaved(self) -> int:
-        """Events settled since the last save began."""
-        return self._tracker.moved
+        """How often it has moved since the position that is stored."""
+        return self._tracker.moved + self._moved
+
+    @property
+    def open(self) -> int:
+        """Events that are on their way."""
+        return self._tracker.open
 
     @property
     def timestamp(self) -> int | None:
@@ -120,13 +129,18 @@ class Cursor:
         """The position to store; None if it has not moved, its row is not known, or a save is under way."""
         if self.id is None or self._saving is not None or not (self._tracker.moved or self.end != self._saved[1]):
             return None
+        self._moved = self._tracker.moved
         self._tracker.committing()
         mark, runs = self._tracker.committable(RUNS_LENGTH) or (self.read_to, "")
         self._saving = mark, self.end
         return CursorMove(self.id, self._saved[0], *self._saving, runs, self.timestamp)
 
+    def went_astray(self) -> None:
+        """The save found that another owner has moved the cursor, or that it is gone."""
+        self.astray = True
+
     def end_save(self) -> None:
         """The save that was begun is stored."""
         assert self._saving is not None  # noqa: S101 (for mypy)
-        self._saved, self._saving = self._saving, None
+        self._saved, self._saving, self._moved = self._saving, None, 0
         self.ending = self.ending and self.end != self._saved[1]

@@ -88,6 +88,11 @@ class OffsetTracker:
             self._top = offset + 1
         self.moved += 1
 
+    @property
+    def open(self) -> int:
+        """Records that are not settled."""
+        return len(self._open)
+
     def skip_to(self, offset: int) -> None:
         """Nothing between the last record seen and this offset is left to settle."""
         if offset > self.position:

@@ -6,8 +6,9 @@ partition take turns, so that a far cursor does not keep a near one waiting.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import chain, islice
 from math import inf
 from typing import NamedTuple
 
@@ -34,8 +35,9 @@ from consumer.matching.subscribers import Subscriber
 
 log = structlog.get_logger(__name__)
 
-SAVE_EVERY = 1.0  # seconds between two saves of a cursor's position
-MOST_UNSAVED = 500  # settled deliveries of a cursor that a crash may repeat
+SAVE_EVERY = 1.0  # seconds between two saves of positions
+SAVE_AFTER = 100  # events of all cursors that have settled since
+MOST_UNSAVED = 400  # events of all cursors that are on their way or not saved: a crash may repeat them
 NEAR = 2_000  # offsets within which cursors share a pass; and the records of a pass before another one has its turn
 PASSES = 8  # partitions that are read at once
 RECORDS = 100  # of one turn, so that catching up does not slow the live stream
@@ -128,11 +130,13 @@ class CatchUp(Part):
         self._monotonic = monotonic
         self._passes: dict[TopicPartition, _Pass] = {}
         self._subscribers: dict[int, Subscriber] = {}
-        self._urgent: dict[DueKey, None] = {}  # to be looked up at once
+        self._urgent: dict[DueKey, None] = {}  # to be looked at soon
+        self._idle: dict[DueKey, None] = {}  # to be looked at in turn: they may not move now
+        self._moving: dict[DueKey, None] = {}  # their subscriptions may get events
         self._not_before: dict[Cursor, float] = {}
         self._served: dict[Cursor, float] = {}
         self._looked = self._saved = -inf
-        self._after: DueKey | None = None
+        self._open = self._unsaved = 0
 
     @property
     def busy(self) -> bool:
@@ -148,7 +152,6 @@ class CatchUp(Part):
     def assigned(self, partition: TopicPartition, kept: Iterable[KeptCursor]) -> None:
         """Take a partition's cursors, before its first record is matched."""
         self._backlog.load(partition, kept)
-        self.look_at({each.due_key for each in kept})
 
     def stop(self, partitions: Collection[TopicPartition]) -> None:
         """Read these partitions no more."""
@@ -175,11 +178,13 @@ class CatchUp(Part):
         """Forget partitions that have left."""
         self.stop(partitions)
         self._backlog.forget(partitions)
-        self._urgent = {each: None for each in self._urgent if each[:2] not in partitions}
+        for several in (self._urgent, self._idle, self._moving):
+            for due_key in [each for each in several if each[:2] in partitions]:
+                del several[due_key]
 
     def save(self, partitions: Collection[TopicPartition]) -> None:
         """Store the positions of partitions that are given up."""
-        for cursor in self._backlog.all():
+        for cursor in self._active():
             if cursor.due_key[:2] in partitions:
                 self._backlog.save(cursor)
 
@@ -191,38 +196,57 @@ class CatchUp(Part):
     # Looking.
 
     def _look(self, now: float) -> None:
+        news, self._backlog.news = self._backlog.news, {}
+        self._urgent |= news
         if not self._looks.ready:
             return
-        wanted = list(self._urgent)[:LOOKED_AT]
+        wanted = list(islice(self._urgent, LOOKED_AT))
         if now - self._looked >= LOOK_EVERY:
             self._looked = now
-            wanted += self._next_ones(LOOKED_AT - len(wanted))
-        if not wanted:
-            return
+            wanted += islice(chain(self._moving, self._idle), LOOKED_AT)
         for due_key in wanted:
             self._urgent.pop(due_key, None)
-        self._looks.start(partial(self._look_up, wanted), self._found, partial(self._not_found, wanted))
-
-    def _next_ones(self, most: int) -> list[DueKey]:
-        """Due keys with unfinished cursors, in turn."""
-        all_of_them = sorted({cursor.due_key for cursor in self._backlog.all() if not cursor.finished})
-        after = [each for each in all_of_them if self._after is None or each > self._after]
-        chosen = after[:most]
-        self._after = chosen[-1] if len(after) > most else None
-        return chosen
+        if wanted:
+            self._looks.start(partial(self._look_up, wanted), self._found, partial(self._not_found, wanted))
 
     def _not_found(self, wanted: Iterable[DueKey], _error: Exception) -> None:
         self.look_at(wanted)
 
     def _found(self, answer: LookUp) -> None:
         for due_key in answer.due_keys:
-            if self._owns(due_key[:2]):
-                self._backlog.merge(due_key, answer.kept.get(due_key, ()))
+            self._idle.pop(due_key, None)
+            self._moving.pop(due_key, None)
+            if not self._owns(due_key[:2]):
+                continue
+            self._backlog.merge(due_key, answer.kept.get(due_key, ()))
             subscriber = answer.subscribers.get(due_key[2])
             if subscriber is None:
                 self._subscribers.pop(due_key[2], None)
             else:
                 self._subscribers[due_key[2]] = subscriber
+            if self._backlog.here(due_key):
+                self._sort(due_key, subscriber)
+
+    def _sort(self, due_key: DueKey, subscriber: Subscriber | None) -> None:
+        """Move the cursors of a due key, or look at them again in turn."""
+        endpoint = None if subscriber is None else subscriber.endpoint
+        if endpoint is not None and not endpoint.paused and endpoint.fault is None:
+            self._moving[due_key] = None
+            return
+        self._idle[due_key] = None
+        if subscriber is not None and not subscriber.enabled:
+            self._close_open_ones(due_key)
+
+    def _close_open_ones(self, due_key: DueKey) -> None:
+        """A disabled subscription wants no events: it is owed those from before, as its stored deliveries are."""
+        live = self._live_at(due_key[:2])
+        for cursor in self._backlog.here(due_key):
+            if cursor.end is None and cursor.id is not None and live is not None:
+                cursor.meet(max(cursor.read_to, live))
+                self._backlog.save(cursor)
+
+    def _active(self) -> Iterator[Cursor]:
+        return (cursor for due_key in self._moving for cursor in self._backlog.owing(due_key) if not cursor.astray)
 
     # Passes.
 
@@ -230,7 +254,7 @@ class CatchUp(Part):
         if len(self._passes) >= PASSES or not self._memory.room:
             return
         ready: dict[TopicPartition, list[Cursor]] = {}
-        for cursor in self._backlog.active():
+        for cursor in self._active():
             partition = cursor.due_key[:2]
             if partition not in self._passes and self._may_read(cursor, now):
                 ready.setdefault(partition, []).append(cursor)
@@ -258,7 +282,7 @@ class CatchUp(Part):
             and not endpoint.paused
             and endpoint.fault is None
             and (cursor.end is None or cursor.read_to < cursor.end)
-            and cursor.unsaved < MOST_UNSAVED
+            and self._open + self._unsaved < MOST_UNSAVED
             and self._owns(partition)
             and not self._selector.is_over(subscription)
             and self._lanes.room(subscription, now) > 0
@@ -269,7 +293,7 @@ class CatchUp(Part):
         reader = self._reader
         if reader is None or not self._passes or not self._memory.room:
             return
-        if any(len(each.pending) >= RECORDS for each in self._passes.values()):
+        if any(each.pending for each in self._passes.values()):  # one that waits for its schema holds the others up
             return
         for record in reader.read(RECORDS):
             if (each := self._passes.get(record.partition.topic_partition)) is not None:
@@ -318,7 +342,7 @@ class CatchUp(Part):
         answer = self._selector.ask(endpoint, event)
         if answer is FilterResult.UNWANTED:
             return True
-        if answer is FilterResult.NOT_ASKED or cursor.unsaved >= MOST_UNSAVED:
+        if answer is FilterResult.NOT_ASKED or self._open + self._unsaved >= MOST_UNSAVED:
             return False
         lane = self._lanes.lane(endpoint)
         key = ordering_key_of(event, endpoint)
@@ -340,6 +364,7 @@ class CatchUp(Part):
 
     def _opened(self, cursor: Cursor, event: Event) -> OpenRecord:
         self._memory.keep(event, event.size)
+        self._open += 1
 
         def settle(offset: int) -> None:
             self._memory.drop(event)
@@ -351,7 +376,7 @@ class CatchUp(Part):
 
     def _meet(self) -> None:
         """End the cursors that have read all that the live stream has fanned out."""
-        for cursor in self._backlog.active():
+        for cursor in self._active():
             if cursor.end is None and cursor.id is not None and self._is_reading(cursor):
                 live = self._live_at(cursor.due_key[:2])
                 if live is not None and cursor.read_to >= live:
@@ -364,13 +389,16 @@ class CatchUp(Part):
 
     def _save(self, now: float) -> None:
         due = now - self._saved >= SAVE_EVERY
-        if due:
+        self._open = sum(cursor.open for cursor in self._active())
+        self._unsaved = sum(cursor.unsaved for cursor in self._active())
+        if due or self._unsaved >= SAVE_AFTER:
             self._saved = now
-        for cursor in self._backlog.active():
-            if due or cursor.unsaved >= MOST_UNSAVED or cursor.ending:
+            for cursor in self._active():
                 self._backlog.save(cursor)
         if due:
-            self._ended([cursor for cursor in self._backlog.all() if self._is_past(cursor)])
+            self._ended(
+                [cursor for each in self._moving for cursor in self._backlog.here(each) if self._is_past(cursor)]
+            )
 
     def _is_past(self, cursor: Cursor) -> bool:
         """It owes nothing, and no record that it covers is still to come in the live stream."""
@@ -385,5 +413,7 @@ class CatchUp(Part):
     def _ended(self, cursors: Iterable[Cursor]) -> None:
         for cursor in cursors:
             self._backlog.drop(cursor)
+            if not self._backlog.here(cursor.due_key):
+                self._moving.pop(cursor.due_key, None)
             self._served.pop(cursor, None)
             self._not_before.pop(cursor, None)

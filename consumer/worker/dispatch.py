@@ -60,7 +60,9 @@ class Fanout:
             if not self.position % LOOK_EVERY and self._selector.is_spent():
                 return False
             endpoint = endpoints[self.position]
-            if (self._covered or endpoint.paused) and self._backlog.leaves(event, endpoint, self.record):
+            if (endpoint.subscription_id in self._covered or endpoint.paused) and self._backlog.leaves(
+                event, endpoint, self.record
+            ):
                 self.position += 1
                 continue
             if endpoint.selection is not None and self._answer[0] != self.position:
@@ -75,7 +77,7 @@ class Fanout:
                 endpoint.fault is not None
                 or not asked
                 or (ordering_key is not None and settling.goes_behind_rows(ordering_key))
-                or (bool(self._covered) and self._backlog.is_met(event, endpoint))
+                or (endpoint.subscription_id in self._covered and self._backlog.is_met(event, endpoint))
             )
             lane = None if stored else lanes.lane(endpoint)
             slow = lane is not None and lane.pace is not None and not lane.sends_within(QUEUE_SECONDS, now)

@@ -64,3 +64,53 @@ def test_a_receiver_that_is_down_costs_few_rows(deployment: Deployment) -> None:
     assert_in_order(deployment, "/down")
     assert not deployment.duplicates()
     worker.stop()
+
+
+def test_nothing_is_lost_when_workers_die_while_they_catch_up(deployment: Deployment) -> None:
+    """Killed while paused, while reading behind, and near the live stream: each event comes, few twice, in order."""
+    paused = deployment.subscribe("a", "/paused", ordering="key")
+    deployment.subscribe("a", "/other")
+    workers = [deployment.start(KAFKA_SESSION_TIMEOUT_MS="2000") for _ in range(2)]
+    for worker in workers:
+        eventually(worker.ready)
+    with deployment.publishing("a", per_second=500, keys=KEYS):
+        eventually(lambda: len(deployment.receiver.at("/paused")) > 500)
+        _pause(deployment, paused)
+        eventually(lambda: len(_cursors(deployment)) == deployment.partitions)
+        import time
+        kills = [time.time()]
+        workers[0].kill()
+        workers.append(deployment.start(KAFKA_SESSION_TIMEOUT_MS="2000"))
+        eventually(workers[2].ready)
+        got = len(deployment.receiver.at("/other"))
+        eventually(lambda: len(deployment.receiver.at("/other")) > got + 5000)
+        got = len(deployment.receiver.at("/paused"))
+        _resume(deployment, paused)
+        eventually(lambda: len(deployment.receiver.at("/paused")) > got + 500)
+        kills.append(time.time())
+        workers[1].kill()
+        workers.append(deployment.start(KAFKA_SESSION_TIMEOUT_MS="2000"))
+        got = len(deployment.receiver.at("/paused"))
+        eventually(lambda: len(deployment.receiver.at("/paused")) > got + 2000)
+        kills.append(time.time())
+        workers[2].kill()
+    eventually(
+        deployment.finished, otherwise=lambda: (deployment.missing(), _cursors(deployment), deployment.rows()[:3])
+    )
+    import collections, time
+    seen = {}
+    hist = collections.Counter()
+    base = kills[0]
+    for r in list(deployment.receiver.requests):
+        if r.accepted:
+            k = (r.path, r.body)
+            if k in seen:
+                hist[(r.path, round(r.at - base, 1), round(seen[k] - base, 1))] += 1
+            seen[k] = r.at
+    for k in sorted(hist.items()): print(k)
+    print([round(k - base, 1) for k in kills])
+    print(deployment.workers[2].log[-1500:])
+    assert deployment.duplicates() < 3 * 500
+    deployment.assert_true_to_what_was_published()
+    assert_in_order(deployment, "/paused")
+    print("dups", deployment.duplicates(), len(deployment.published))
