@@ -43,6 +43,7 @@ PASSES = 8  # partitions that are read at once
 RECORDS = 100  # of one turn, so that catching up does not slow the live stream
 LOOK_EVERY = 5.0  # seconds between two looks at idle cursors
 LOOKED_AT = 256  # subscriptions of one look
+REST = 0.5  # seconds without a record after which a pass ends
 AGAIN = 0.1  # seconds until a cursor whose lane had no room is tried again
 
 
@@ -57,11 +58,12 @@ class LookUp(NamedTuple):
 class _Pass:
     """The cursors that read a partition together; `pending` events were read and not yet offered."""
 
-    def __init__(self, members: Mapping[Cursor, Subscriber], begin: int) -> None:
+    def __init__(self, members: Mapping[Cursor, Subscriber], begin: int, now: float) -> None:
         self.members = dict(members)
         self.pending: deque[Record] = deque()
         self.position = begin  # the records before it were offered
         self.until = begin + NEAR
+        self.moved_at = now
         self._by_pattern: dict[Pattern, list[Cursor]] = {}
         for cursor, subscriber in members.items():
             self._by_pattern.setdefault(subscriber.pattern, []).append(cursor)
@@ -79,12 +81,20 @@ class _Pass:
     def leave(self, cursor: Cursor) -> None:
         """The cursor has read the records before `position`, and goes on from there in another pass."""
         del self.members[cursor]
-        cursor.passed(self.position)
+        cursor.passed(self.position if cursor.end is None else min(self.position, cursor.end))
 
-    def end(self) -> None:
-        """All members have read the records before `position`."""
-        for cursor in self.members:
-            cursor.passed(self.position)
+    def advance(self, position: int) -> None:
+        """All members have read the records before this offset; the ones that end there leave."""
+        self.position = max(self.position, position)
+        for cursor in list(self.members):
+            cursor.passed(self.position if cursor.end is None else min(self.position, cursor.end))
+            if cursor.end is not None and cursor.read_to >= cursor.end:
+                del self.members[cursor]
+
+    def is_over(self, now: float) -> bool:
+        """Another pass of the partition may have its turn."""
+        rested = not self.pending and (self.position >= self.until or now >= self.moved_at + REST)
+        return rested or not self.members
 
 
 class CatchUp(Part):
@@ -170,7 +180,7 @@ class CatchUp(Part):
         for partition, each in list(self._passes.items()):
             self._offer(partition, each, now)
         self._begin_passes(now)
-        self._read()
+        self._read(now)
         self._meet()
         self._save(now)
 
@@ -265,7 +275,7 @@ class CatchUp(Part):
             for each in near:
                 self._served[each] = now
             members = {each: self._subscribers[each.due_key[2]] for each in near}
-            self._passes[partition] = _Pass(members, first.read_to)
+            self._passes[partition] = _Pass(members, first.read_to, now)
             if self._reader is None:
                 self._reader = self._open_reader()
             self._reader.seek(partition, first.read_to)
@@ -289,7 +299,7 @@ class CatchUp(Part):
             and self._given_out(partition)(cursor.first - 1)
         )
 
-    def _read(self) -> None:
+    def _read(self, now: float) -> None:
         reader = self._reader
         if reader is None or not self._passes or not self._memory.room:
             return
@@ -298,6 +308,7 @@ class CatchUp(Part):
         for record in reader.read(RECORDS):
             if (each := self._passes.get(record.partition.topic_partition)) is not None:
                 each.pending.append(record)
+                each.moved_at = now
         for removed in reader.removed:
             log.error("retention removed records before a subscription got them", **removed._asdict())
         reader.removed.clear()
@@ -325,10 +336,8 @@ class CatchUp(Part):
             if self._selector.is_spent():
                 break
         reader = self._reader
-        if reader is not None and not each.pending:
-            each.position = max(each.position, reader.positions.get(partition, 0))
-        each.end()
-        if not each.members or (not each.pending and each.position >= each.until):
+        each.advance(0 if reader is None or each.pending else reader.positions.get(partition, 0))
+        if each.is_over(now):
             del self._passes[partition]
 
     def _takes(self, cursor: Cursor, subscriber: Subscriber, event: Event, now: float) -> bool:

@@ -38,8 +38,12 @@ def test_a_paused_subscription_gets_its_events_later(deployment: Deployment, ord
         assert len(deployment.receiver.at("/paused")) == got
         assert not deployment.rows()
         _resume(deployment, paused)
-        eventually(lambda: all(end is not None for *_, end in _cursors(deployment)), otherwise=lambda: _cursors(deployment))
-    eventually(deployment.finished, otherwise=lambda: (deployment.missing(), _cursors(deployment), deployment.rows()[:3]))
+        eventually(
+            lambda: all(end is not None for *_, end in _cursors(deployment)), otherwise=lambda: _cursors(deployment)
+        )
+    eventually(
+        deployment.finished, otherwise=lambda: (deployment.missing(), _cursors(deployment), deployment.rows()[:3])
+    )
     assert not deployment.duplicates()
     deployment.assert_true_to_what_was_published()
     if ordering == "key":
@@ -55,12 +59,16 @@ def test_a_receiver_that_is_down_costs_few_rows(deployment: Deployment) -> None:
     eventually(worker.ready)
     deployment.publish(["a"] * 12_000, keys=KEYS)
     eventually(lambda: not deployment.lag(), otherwise=lambda: (deployment.lag(), _cursors(deployment)))
-    ((most,),) = deployment.sql("SELECT MAX(n) FROM (SELECT COUNT(*) AS n FROM webhook_deliveries GROUP BY partition_no)")
+    ((most,),) = deployment.sql(
+        "SELECT MAX(n) FROM (SELECT COUNT(*) AS n FROM webhook_deliveries GROUP BY partition_no)"
+    )
     assert isinstance(most, int)
     assert most < 1100
     assert len(_cursors(deployment)) == deployment.partitions
     del deployment.receiver.rules["/down"]
-    eventually(deployment.finished, otherwise=lambda: (deployment.missing(), _cursors(deployment), deployment.rows()[:3]))
+    eventually(
+        deployment.finished, otherwise=lambda: (deployment.missing(), _cursors(deployment), deployment.rows()[:3])
+    )
     assert_in_order(deployment, "/down")
     assert not deployment.duplicates()
     worker.stop()
@@ -78,6 +86,7 @@ def test_nothing_is_lost_when_workers_die_while_they_catch_up(deployment: Deploy
         _pause(deployment, paused)
         eventually(lambda: len(_cursors(deployment)) == deployment.partitions)
         import time
+
         kills = [time.time()]
         workers[0].kill()
         workers.append(deployment.start(KAFKA_SESSION_TIMEOUT_MS="2000"))
@@ -98,6 +107,7 @@ def test_nothing_is_lost_when_workers_die_while_they_catch_up(deployment: Deploy
         deployment.finished, otherwise=lambda: (deployment.missing(), _cursors(deployment), deployment.rows()[:3])
     )
     import collections, time
+
     seen = {}
     hist = collections.Counter()
     base = kills[0]
@@ -107,7 +117,8 @@ def test_nothing_is_lost_when_workers_die_while_they_catch_up(deployment: Deploy
             if k in seen:
                 hist[(r.path, round(r.at - base, 1), round(seen[k] - base, 1))] += 1
             seen[k] = r.at
-    for k in sorted(hist.items()): print(k)
+    for k in sorted(hist.items()):
+        print(k)
     print([round(k - base, 1) for k in kills])
     print(deployment.workers[2].log[-1500:])
     assert deployment.duplicates() < 3 * 500

@@ -69,6 +69,21 @@ Offset = tuple[TopicPartition, int]  # of a record
 Sent = tuple[str, str]  # webhook id and url: a delivery, as receivers see it
 
 
+class Cursor(NamedTuple):
+    """A position of the subscription with this URL."""
+
+    place: TopicPartition
+    url: str
+    first: int
+    next: int
+    end: int | None
+    settled: Callable[[int], bool]
+
+    def owes(self, offset: int) -> bool:
+        """The cursor will deliver the event at this offset."""
+        return self.first <= offset and (self.end is None or offset < self.end) and not self.settled(offset)
+
+
 class Row(NamedTuple):
     """A stored delivery."""
 
@@ -223,6 +238,43 @@ class Deployment:
             with self.engine.begin() as connection:
                 connection.execute(text("UPDATE webhook_subscriptions SET enabled = 1 WHERE url = :url"), {"url": url})
 
+    def pause(self, url: str) -> None:
+        """Pause by SQL."""
+        self._execute("UPDATE webhook_subscriptions SET paused_at = CURRENT_TIMESTAMP WHERE url = :url", url=url)
+
+    def resume_all(self) -> None:
+        """Resume all paused subscriptions by SQL."""
+        self._execute("UPDATE webhook_subscriptions SET paused_at = NULL")
+
+    def _execute(self, statement: str, **binds: object) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(text(statement), binds)
+
+    def cursors(self) -> list[Cursor]:
+        """All cursors."""
+        statement = (
+            "SELECT partition_no, subscription_id, first_offset, next_offset, end_offset, settled_runs"
+            " FROM webhook_cursors ORDER BY id"
+        )
+        with reading(self.engine) as connection:
+            return [
+                Cursor(
+                    (TOPIC, number), self.subscriptions[subscription], first, after, end, settled_by(after, runs or "")
+                )
+                for number, subscription, first, after, end, runs in connection.execute(text(statement))
+            ]
+
+    def covered(self) -> set[Sent]:
+        """Deliveries that a cursor owes."""
+        return {
+            delivery
+            for cursor in self.cursors()
+            for place, offset in self.records
+            if place == cursor.place and cursor.owes(offset)
+            for delivery in self.deliveries_of(place, offset)
+            if delivery[1] == cursor.url
+        }
+
     def look_at_subscriptions(self) -> set[str]:
         """Excuse unsettled events of the disabled subscriptions. Returns their URLs."""
         with reading(self.engine) as connection:
@@ -270,7 +322,7 @@ class Deployment:
 
     def owed(self, place: TopicPartition, settled: Callable[[int], bool]) -> dict[int, list[str]]:
         """By offset, for `settled` records: URLs of deliveries neither taken, stored nor refused, and "burial"."""
-        done = {*self.rows(), *self.world.taken, *self.excused, *self.refused()}
+        done = {*self.rows(), *self.world.taken, *self.excused, *self.refused(), *self.covered()}
         owed = {}
         for where, offset in self.records:
             if where == place and settled(offset):
@@ -288,6 +340,7 @@ class Deployment:
         self.world.takes_commits = True
         self.world.speak()
         self.enable_all()
+        self.resume_all()
         self.world.dead_letters.door_open = True
         self.world.source.assign([0, 1])
 
@@ -308,7 +361,7 @@ class Deployment:
                 self.mend()
                 world.now += 31.0
                 quiet = 0
-        pytest.fail(f"not at rest: {world.committed} {self.rows()} {world.worker.reasons()}")
+        pytest.fail(f"not at rest: {world.committed} {self.rows()} {world.worker.reasons()} {self.cursors()} {world.worker.parts.catch_up.__dict__}")
 
     def at_rest(self) -> bool:
         """All offsets are committed, and no delivery or event is pending."""
@@ -317,6 +370,7 @@ class Deployment:
         with reading(self.engine) as connection:
             untold = connection.execute(text("SELECT count(*) FROM webhook_operations")).scalar_one()
         waiting = {"parked", "blocked", "held"} & set(self.statuses())
+        waiting |= {"cursor" for cursor in self.cursors() if cursor.end is None or cursor.next < cursor.end}
         return marks == ends and not waiting and not untold and not self.world.transport.open
 
     def duplicates(self) -> list[Sent]:

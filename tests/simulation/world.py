@@ -97,6 +97,7 @@ class World:
             patch.setattr("consumer.worker.wiring.operations_topic", partial(_OperationsTopic, self))
             patch.setattr("consumer.worker.wiring.TopicWatch", partial(_TopicWatch, self))
             patch.setattr("consumer.worker.wiring.Source", partial(_Source, self))
+            patch.setattr("consumer.worker.wiring.CursorReader", partial(_CursorReader, self))
             # CPU time is not simulated: a garbage collection could put a filter over its budget.
             patch.setattr("consumer.worker.wiring.Selector", partial(Selector, processor=lambda: 0.0))
             self.worker = Worker(
@@ -289,6 +290,39 @@ class _TopicWatch(Part):
 
     def close(self) -> bool:
         return True
+
+
+class _CursorReader:
+    """The log, read where the worker says."""
+
+    fault = None
+
+    def __init__(self, world: World, _kafka: object, _clock: object) -> None:
+        self._world = world
+        self._partitions: dict[TopicPartition, AssignedPartition] = {}
+        self.positions: dict[TopicPartition, int] = {}
+        self.removed: list[Any] = []
+        self.restarted: set[TopicPartition] = set()
+
+    def seek(self, place: TopicPartition, offset: int) -> None:
+        self.positions[place] = offset
+        self._partitions[place] = AssignedPartition(*place)
+
+    def drop(self, places: Collection[TopicPartition]) -> None:
+        for place in places:
+            self.positions.pop(place, None)
+
+    def read(self, _limit: int) -> list[Record]:
+        """The next two records of each partition, so that reading takes turns."""
+        records = []
+        for place, first in self.positions.items():
+            for offset, (key, value) in list(enumerate(self._world.log[place]))[first : first + 2]:
+                records.append(Record(self._partitions[place], offset, int(BORN * 1000) + offset, key, value, None))
+                self.positions[place] = offset + 1
+        return records
+
+    def close(self) -> None:
+        self.positions = {}
 
 
 class _Source:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -81,7 +81,7 @@ class WorkerMachine(RuleBasedStateMachine):
         self.filtered = filtered
         # With few slots and a short cache, deliveries queue and events wait.
         self.deployment = Deployment(
-            engine, urls, filtered, max_in_flight=3, subscription_cache=0.2, refused_after=REFUSED_AFTER
+            engine, urls, filtered, max_in_flight=3, subscription_cache=0.2, refused_after=REFUSED_AFTER, backlog_rows=3
         )
         self.world = self.deployment.world
         self.watch = Watch(self.deployment)
@@ -199,6 +199,29 @@ class WorkerMachine(RuleBasedStateMachine):
     @rule()
     def enable(self) -> None:
         self.deployment.enable_all()
+
+    @rule(number=st.integers(0, 9))
+    def pause(self, number: int) -> None:
+        self.deployment.pause(self.urls[number % len(self.urls)])
+
+    @rule()
+    def resume(self) -> None:
+        self.deployment.resume_all()
+
+    @rule(number=NUMBERS, kinds=KINDS, more=KINDS, which=st.integers(0, 9), turns=st.integers(0, 12))
+    @mortal
+    def pause_for_a_while(self, number: int, kinds: list[int], more: list[int], which: int, turns: int) -> None:
+        """Events come while a subscription is paused, and while it catches up."""
+        self.all_goes_well()
+        self.pause(which)
+        self.world.settle_down(5)
+        self.write(number, kinds)
+        self.world.settle_down(5)
+        self.deployment.resume_all()
+        self.world.now += 6.0
+        self.world.settle_down(turns)
+        self.write(number, more)
+        self.world.settle_down(3)
 
     @rule(number=NUMBERS, kinds=KINDS, more=KINDS, which=st.none() | st.integers(0, 9), redeliver=st.booleans())
     @mortal
@@ -474,6 +497,7 @@ def test_no_order_of_events_loses_a_delivery(
     for module in ("delivery", "lanes"):  # so that fan-outs wait and deliveries are parked
         monkeypatch.setattr(f"consumer.delivery.{module}.LANE_DELIVERIES", 2)
     monkeypatch.setattr("consumer.delivery.breaker.IN_A_ROW", 3)
+    monkeypatch.setattr("consumer.worker.catch_up.NEAR", 3)
     monkeypatch.setattr("consumer.delivery.parking.STORE_BATCH", 4)  # rows of a record take several transactions
     monkeypatch.setattr("consumer.delivery.parking.StoredKeys", partial(StoredKeys, 2))  # so that keys are untracked
 
@@ -487,7 +511,7 @@ def test_no_order_of_events_loses_a_delivery(
         run_state_machine_as_test(
             make,  # type: ignore[arg-type]  # any factory will do, its documentation says
             settings=settings(
-                max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+                max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
             ),
         )
 
