@@ -37,7 +37,7 @@ class Backlog:
 
     def owing(self, due_key: DueKey) -> list[Cursor]:
         """The cursors that may move: the first one that owes events, and those of replays."""
-        owing = [each for each in self.here(due_key) if each.stored and (each.ending or not each.finished)]
+        owing = [each for each in self.here(due_key) if each.stored and not each.finished]
         return [cursor for number, cursor in enumerate(owing) if not number or cursor.replay]
 
     def here(self, due_key: DueKey) -> Sequence[Cursor]:
@@ -80,9 +80,12 @@ class Backlog:
         """
         cursor = self._covering(event, endpoint)
         if cursor is None:
-            if not endpoint.paused:
+            if endpoint.paused:
+                cursor = self._begin(event, endpoint, CursorReason.PAUSED)
+            elif endpoint.ordered and self._is_overtaken(event, endpoint):
+                cursor = self._begin(event, endpoint, CursorReason.BEHIND)
+            else:
                 return False
-            cursor = self._begin(event, endpoint, CursorReason.PAUSED)
         cursor.leave(record.settle_one)
         return True
 
@@ -119,6 +122,14 @@ class Backlog:
         """Forget partitions that have left."""
         for partition in partitions:
             self._cursors.pop(partition, None)
+
+    def _is_overtaken(self, event: Event, endpoint: Endpoint) -> bool:
+        """A cursor that ends before the event has not read its last events, as after a crash: they go first."""
+        return any(
+            cursor.end is not None and cursor.read_to < cursor.end <= event.record.offset
+            for cursor in self.here(due_key_of(event, endpoint.subscription_id))
+            if not cursor.replay
+        )
 
     def _covering(self, event: Event, endpoint: Endpoint) -> Cursor | None:
         several = self.of(event.record.topic_partition).get(endpoint.subscription_id, ())

@@ -5,7 +5,7 @@ cursor's events pass the lanes as those of the live stream do, and settle its ow
 stream, one offset becomes its end: below it the cursor owes, from it on the live stream does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from consumer.intake.offsets import OffsetTracker
 from consumer.ledger.cursors import CursorMove, KeptCursor, NewCursor
@@ -26,6 +26,7 @@ class Cursor:
         "_saving",
         "_timestamp",
         "_tracker",
+        "_stored",
         "_waiting",
         "astray",
         "due_key",
@@ -51,6 +52,8 @@ class Cursor:
         self._timestamp = kept.timestamp
         self._saved = kept.next, kept.end
         self._saving: tuple[int, int | None] | None = None
+        # Offsets and timestamps of its stored deliveries, which a crash has hidden from the position; None: not known.
+        self._stored: Collection[tuple[int, int]] | None = None if stored else ()
         self._moved = 0  # with the save that is under way
         self._waiting: list[Callable[[], None]] = []
 
@@ -85,9 +88,18 @@ class Cursor:
         return self._timestamp if oldest is None else oldest
 
     @property
+    def knows_rows(self) -> bool:
+        """Its stored deliveries are known, so that it may read."""
+        return self._stored is not None
+
+    def has_rows(self, stored: Collection[tuple[int, int]]) -> None:
+        """These deliveries (offset and timestamp of the record) are stored."""
+        self._stored = stored
+
+    @property
     def finished(self) -> bool:
-        """All that it owes is settled."""
-        return self.end is not None and self.next >= self.end
+        """All that it owes is settled, and the database knows."""
+        return self.end is not None and self.next >= self.end and not self.unsaved and self._saving is None
 
     def covers(self, offset: int) -> bool:
         """The live stream leaves this offset to it. A replay sends again what the live stream has sent."""
@@ -108,8 +120,11 @@ class Cursor:
             settle()
 
     def take(self, offset: int, timestamp: int) -> bool:
-        """Read an event that the subscription gets; False if it was settled before a restart. Then `settle` it."""
+        """Read an event that the subscription gets; False if it was settled before a restart. Else `settle` it."""
         self.read_to, self._timestamp = offset + 1, timestamp
+        if self._stored and (offset, timestamp) in self._stored:
+            self._tracker.skip_to(offset + 1)
+            return False
         return self._tracker.track(offset, timestamp=timestamp)
 
     def settle(self, offset: int) -> None:

@@ -98,6 +98,8 @@ class OffsetTracker:
         if offset > self.position:
             self.position = self._top = offset
             self.moved += 1
+            while self._restored and self._restored[0][1] <= offset:
+                self._restored.popleft()
 
     @property
     def oldest_timestamp(self) -> int | None:

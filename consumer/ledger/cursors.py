@@ -13,11 +13,17 @@ from consumer.database.engine import reading, writing
 from consumer.database.statements import AnyRow, AnySelect, any_of, any_tuple_of, pieces, pieces_of
 from consumer.events.event import TopicPartition
 from consumer.ledger.rows import DueKey, bind, in_transaction, is_bound, time_of
-from models import CursorReason, StoredCursor
+from models import CursorReason, ParkedDelivery, Status, StoredCursor
 from models.cursor import RUNS_LENGTH
 
 _PLACE = (StoredCursor.group_id, StoredCursor.topic, StoredCursor.partition_no, StoredCursor.subscription_id)
 _KEY = (*_PLACE, StoredCursor.replay, StoredCursor.first_offset)
+DUE_KEY = (
+    ParkedDelivery.group_id,
+    ParkedDelivery.topic,
+    ParkedDelivery.partition_no,
+    ParkedDelivery.subscription_id,
+)
 _NEW = (
     *_KEY,
     StoredCursor.next_offset,
@@ -33,6 +39,7 @@ _INSERT = insert(StoredCursor).from_select(
     select(*map(bind, _NEW)).where(~exists().where(is_bound(*_KEY))),
     include_defaults=False,
 )
+_CLEAR = delete(StoredCursor).where(is_bound(*_KEY), StoredCursor.end_offset == StoredCursor.first_offset)
 _SAVE = (
     update(StoredCursor)
     .where(StoredCursor.id == bindparam("b_id"), StoredCursor.next_offset == bindparam("b_before"))
@@ -88,7 +95,7 @@ class CursorMove(NamedTuple):
 
 
 def begin(bind: Engine | Connection, group: str, cursors: Sequence[NewCursor], now: float) -> None:
-    """Store cursors that have settled nothing yet. One that is there already stays as it is."""
+    """Store cursors that have settled nothing yet. One that is there already stays as it is, unless it covers nothing."""
     binds = [
         {
             "b_group_id": group,
@@ -109,10 +116,15 @@ def begin(bind: Engine | Connection, group: str, cursors: Sequence[NewCursor], n
     ]
     if not binds:
         return
+
+    def work(connection: Connection) -> None:
+        connection.execute(_CLEAR, binds)
+        connection.execute(_INSERT, binds)
+
     if isinstance(bind, Connection):
-        bind.execute(_INSERT, binds)
+        work(bind)
     else:
-        in_transaction(bind, lambda connection: connection.execute(_INSERT, binds))
+        in_transaction(bind, work)
 
 
 def of_partition(engine: Engine, group: str, partition: TopicPartition) -> list[KeptCursor]:
@@ -134,6 +146,22 @@ def of_due_keys(engine: Engine, group: str, due_keys: Collection[DueKey]) -> lis
     here = StoredCursor.group_id == group, any_tuple_of(place, sorted(due_keys))
     with reading(engine) as connection:
         return [_kept(row) for row in connection.execute(_cursors().where(*here))]
+
+
+def stored(engine: Engine, group: str, due_keys: Collection[DueKey]) -> dict[DueKey, set[tuple[int, int, int]]]:
+    """The stored deliveries of these due keys, in any state: replay, offset and record timestamp."""
+    found: dict[DueKey, set[tuple[int, int, int]]] = {due_key: set() for due_key in due_keys}
+    if not due_keys:
+        return found
+    row = ParkedDelivery
+    place = row.topic.expression, row.partition_no.expression, row.subscription_id.expression
+    rows = select(*DUE_KEY[1:], row.replay, row.record_offset, row.record_ts).where(
+        row.group_id == group, row.status.in_(list(Status)), any_tuple_of(place, sorted(due_keys))
+    )
+    with reading(engine) as connection:
+        for each in connection.execute(rows):
+            found[due_key_of_row(each)].add((each.replay, each.record_offset, each.record_ts))
+    return found
 
 
 def save(engine: Engine, moves: Sequence[CursorMove], now: float) -> frozenset[int]:
@@ -170,6 +198,10 @@ def remove(bind: Engine | Connection, ids: Iterable[int]) -> int:
         return 0
     with writing(bind) as connection:
         return connection.execute(delete(StoredCursor).where(any_of(StoredCursor.id.expression, rows))).rowcount
+
+
+def due_key_of_row(row: AnyRow) -> DueKey:
+    return row.topic, row.partition_no, row.subscription_id
 
 
 def _cursors() -> AnySelect:

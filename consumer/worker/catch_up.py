@@ -53,6 +53,7 @@ class LookUp(NamedTuple):
     subscribers: Mapping[int, Subscriber]
     kept: Mapping[DueKey, list[KeptCursor]]
     due_keys: frozenset[DueKey]
+    stored: Mapping[DueKey, set[tuple[int, int, int]]]
 
 
 class _Pass:
@@ -105,7 +106,7 @@ class CatchUp(Part):
         backlog: Backlog,
         open_reader: Callable[[], CursorReader],
         read_event: Callable[[Record], Event | None],
-        look_up: Callable[[Collection[DueKey]], LookUp],
+        look_up: Callable[[Collection[DueKey], Collection[DueKey]], LookUp],
         looks: ThreadJob[LookUp],
         lanes: Lanes,
         settling: Settling,
@@ -217,7 +218,8 @@ class CatchUp(Part):
         for due_key in wanted:
             self._urgent.pop(due_key, None)
         if wanted:
-            self._looks.start(partial(self._look_up, wanted), self._found, partial(self._not_found, wanted))
+            new = [key for key in wanted if not all(cursor.knows_rows for cursor in self._backlog.here(key))]
+            self._looks.start(partial(self._look_up, wanted, new), self._found, partial(self._not_found, wanted))
 
     def _not_found(self, wanted: Iterable[DueKey], _error: Exception) -> None:
         self.look_at(wanted)
@@ -234,6 +236,10 @@ class CatchUp(Part):
                 self._subscribers.pop(due_key[2], None)
             else:
                 self._subscribers[due_key[2]] = subscriber
+            for cursor in self._backlog.here(due_key):
+                if not cursor.knows_rows and due_key in answer.stored:
+                    rows = answer.stored[due_key]
+                    cursor.has_rows({(offset, at) for replay, offset, at in rows if replay == cursor.replay})
             if self._backlog.here(due_key):
                 self._sort(due_key, subscriber)
 
@@ -291,6 +297,7 @@ class CatchUp(Part):
             endpoint is not None
             and not endpoint.paused
             and endpoint.fault is None
+            and cursor.knows_rows
             and (cursor.end is None or cursor.read_to < cursor.end)
             and self._open + self._unsaved < MOST_UNSAVED
             and self._owns(partition)
@@ -414,7 +421,6 @@ class CatchUp(Part):
         mark = self._settled_to(cursor.due_key[:2])
         return (
             cursor.finished
-            and not cursor.ending
             and cursor.end is not None
             and (bool(cursor.replay) or (mark is not None and mark >= cursor.end))
         )

@@ -252,11 +252,16 @@ class WorkerParts:
         # Subscriptions that are behind read the log at positions of their own.
         find_by_id = partial(find_subscribers, engine, default_secrets=secrets, decrypt=decrypt, rules=rules)
 
-        def look_up(due_keys: Collection[DueKey]) -> LookUp:
+        def look_up(due_keys: Collection[DueKey], new: Collection[DueKey]) -> LookUp:
             kept: dict[DueKey, list[KeptCursor]] = {}
             for cursor in cursors.of_due_keys(engine, group, due_keys):
                 kept.setdefault(cursor.due_key, []).append(cursor)
-            return LookUp(find_by_id(sorted({due_key[2] for due_key in due_keys})), kept, frozenset(due_keys))
+            return LookUp(
+                find_by_id(sorted({due_key[2] for due_key in due_keys})),
+                kept,
+                frozenset(due_keys),
+                cursors.stored(engine, group, new),
+            )
 
         def read_event(record: Record) -> Event | None:
             if self.translation is None:

@@ -361,7 +361,15 @@ class Deployment:
                 self.mend()
                 world.now += 31.0
                 quiet = 0
-        pytest.fail(f"not at rest: {world.committed} {self.rows()} {world.worker.reasons()} {self.cursors()} {world.worker.parts.catch_up.__dict__}")
+        up = world.worker.parts.catch_up
+        lines = [
+            f"{c.due_key} [{c.first},{c.next}->{c.read_to},{c.end}) open={c.open} unsaved={c.unsaved} rows={c.knows_rows} stored={c.stored}"
+            f" ending={c.ending} id={c.id} astray={c.astray} moving={c.due_key in up._moving} idle={c.due_key in up._idle} nb={up._not_before.get(c)}"
+            for covered in up._backlog._cursors.values() for several in covered.values() for c in several
+        ]
+        lines += [f"{place} {p.__dict__}" for place, p in up._passes.items()]
+        pytest.fail("not at rest: now " + str(world.now) + "\n" + "\n".join(lines))
+
 
     def at_rest(self) -> bool:
         """All offsets are committed, and no delivery or event is pending."""
