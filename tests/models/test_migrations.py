@@ -232,7 +232,7 @@ def test_a_failed_migration_changes_nothing(empty: Engine, path: Path) -> None:
 @on_oracle
 @pytest.mark.parametrize("column", ["url", "event_type"])
 def test_a_downgrade_that_would_cut_a_value_drops_nothing(emulator: OracleEmulator, column: str) -> None:
-    """Oracle's DDL commits by itself: after ORA-01441 the stored deliveries would be lost, and neither way be open."""
+    """Oracle's DDL commits by itself: after a refusal (ORA-01441) the stored deliveries would be lost."""
     emulator.add_user("NEW", "secret")
     engine = connect_to(emulator.url_of("NEW"))
     migrations.upgrade(engine)
@@ -241,7 +241,7 @@ def test_a_downgrade_that_would_cut_a_value_drops_nothing(emulator: OracleEmulat
         statement = "INSERT INTO webhook_subscriptions (url, event_type) VALUES (:url, :event_type)"
         connection.execute(sa.text(statement), values)
     before = sa.inspect(engine).get_table_names()
-    with pytest.raises(sa.exc.DBAPIError, match="ORA-01441"):
+    with pytest.raises(sa.exc.DBAPIError, match=r"ORA-01441|ORA-12899"):
         command.downgrade(migrations._config(engine), "0001")
     assert sa.inspect(engine).get_table_names() == before
     engine.dispose()

@@ -140,7 +140,7 @@ def test_h2_looks_for_due_rows_in_the_index_of_heads(server: OracleEmulator) -> 
     assert {name.split(",")[0] for name in sent} == {"scan", "fetch"}
     connection = server._instance.database.connect("WEBHOOKS")
     for each in sent.values():
-        prepared = connection.prepare("EXPLAIN " + parse(with_literals(each), PROFILE_19C).h2[0])
+        prepared = connection.prepare("EXPLAIN " + parse(with_literals(each)).h2[0])
         result: Any = connection.execute(prepared, [], 1).result
         assert result.next()
         plan = str(result.getString(1))

@@ -92,7 +92,7 @@ def _cursor(session: Session, number: int, sql: str | None, bind_count: int) -> 
     session.sql = sql
     refusal = None
     try:
-        statement = parse(sql, session.profile)
+        statement = parse(sql)
     except OracleError as error:
         statement, refusal = unparsed(sql, bind_count), error
     cursor = session.cursors.get(number)

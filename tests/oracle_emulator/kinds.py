@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from itertools import pairwise
 
-from tests.oracle_emulator.rules import refused
+from tests.oracle_emulator.errors import refused
 
 
 class Kind(StrEnum):

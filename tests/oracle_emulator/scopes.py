@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 from sqlglot import exp
 
-from tests.oracle_emulator.errors import Unsupported
+from tests.oracle_emulator.errors import Unsupported, refused
 from tests.oracle_emulator.kinds import Kind
-from tests.oracle_emulator.rules import refused
 from tests.oracle_emulator.sql_functions import AGGREGATES
 
 _PSEUDO = {"ROWNUM": Kind.NUMBER, **dict.fromkeys(("ROWID", "USER", "DBTIMEZONE", "SESSIONTIMEZONE"), Kind.CHAR)}
