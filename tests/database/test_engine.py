@@ -38,12 +38,6 @@ def test_a_database_in_memory_is_refused(url: str) -> None:
         connect_to(url)
 
 
-def test_sqlite_has_no_schemas() -> None:
-    """A schema for SQLite is an error, as it would be ignored."""
-    with pytest.raises(SettingsError, match="DATABASE_SCHEMA"):
-        connect_to("sqlite:///x.db", "HOOKS")
-
-
 def test_an_engine_does_not_connect_by_itself(tmp_path: Path) -> None:
     """Creating an engine touches neither file nor network."""
     connect_to(f"sqlite:///{tmp_path}/x.db")

