@@ -31,7 +31,7 @@ BY_H2 = {
     "DROP INDEX nope": 1418,
     "ROLLBACK TO SAVEPOINT nope": 1086,
 }
-# Accepted by H2, and by the grammars of `tests.golden`: for Oracle's Error Help, and the named pages of the SQL
+# Accepted by H2, and by the grammar of `tests.golden`: for Oracle's Error Help, and the named pages of the SQL
 # Language Reference.
 REFUSED = {
     # LOBs: "Comparison Conditions", "LOB Restrictions"
@@ -139,7 +139,7 @@ SCHEMA = [
     "ALTER TABLE t MODIFY n NUMBER(12, 2)",
     "INSERT INTO t (name, n) VALUES ('x', 7)",
 ]
-# Definitions on SCHEMA that H2 and the grammars accept.
+# Definitions on SCHEMA that H2 and the grammar accept.
 REFUSED_ON_SCHEMA = {
     "CREATE INDEX ix_n2 ON t (n)": 1408,
     "CREATE INDEX ix_d2 ON t (n DESC)": 1408,
@@ -236,7 +236,9 @@ def test_a_long_bind_is_for_values_alone(cursor: oracledb.Cursor) -> None:
 
 
 def test_a_bind_may_not_have_a_reserved_name(cursor: oracledb.Cursor) -> None:
-    """It may if it is quoted, as SQLAlchemy does."""
+    """It may if it is quoted, as SQLAlchemy does. RETURNING is for VALUES alone."""
+    sql = "INSERT INTO t (id) SELECT 1 FROM dual RETURNING id INTO :x"
+    assert code_of(cursor, sql, x=cursor.var(int)) == 933
     assert code_of(cursor, "SELECT 1 FROM dual WHERE :level = 1", level=1) == 1745
     assert cursor.execute('SELECT 1 FROM dual WHERE :"level" = 1', {'"level"': 1}).fetchone() == (1,)
 

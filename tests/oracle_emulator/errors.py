@@ -30,6 +30,7 @@ _RULES = {
     920: "invalid relational operator",
     923: "FROM keyword not found where expected",
     932: "inconsistent datatypes: expected {} got {}",
+    933: "SQL command not properly ended",
     934: "group function is not allowed here",
     937: "not a single-group group function",
     942: "table or view does not exist",

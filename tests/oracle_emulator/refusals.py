@@ -1,4 +1,4 @@
-"""SQL that a real Oracle refuses, that H2 and the grammars of `tests.golden` accept, and that words show.
+"""SQL that a real Oracle refuses, that H2 and the grammar of `tests.golden` accept, and that words show.
 
 The rules for a statement's names, types and clauses are in `meaning`, those for definitions in `definitions`.
 """
@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from tests.oracle_emulator.errors import refused
-from tests.oracle_emulator.tokens import Token
+from tests.oracle_emulator.tokens import Token, top_level
 
 # Reserved as names of columns, tables and binds, unless quoted.
 RESERVED = frozenset(
@@ -42,6 +42,8 @@ def refuse(words: Sequence[Token], kind: str) -> None:
     for position, word in enumerate(words[:-2]):
         if word.upper in _NO_FUNCTIONS and [each.text for each in words[position + 1 : position + 3]] == ["(", ")"]:
             raise refused(923)
+    if kind == "dml" and {"INSERT", "SELECT", "RETURNING"} <= {word.upper for word in top_level(words)}:
+        raise refused(933)
     verb, what, *rest = (*(word.text for word in words), "", "")
     if (verb.upper(), what.upper()) == ("ALTER", "SESSION") and _SETTING.sub("", " ".join(rest)).strip() != "SET":
         raise refused(2248)
