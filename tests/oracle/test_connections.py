@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -91,28 +90,6 @@ def test_a_server_that_is_too_old_is_refused(start_oracle: Start) -> None:
     eventually(lambda: not oracle.clients)
 
 
-def test_idle_connections_are_probed(oracle: OracleEmulator) -> None:
-    """The kernel's keep-alive probes keep firewalls from dropping an idle connection, and detect a lost server."""
-    engine = make(oracle.url)
-    ping(engine)
-    (timer, left) = _timer_to(oracle.port)
-    assert timer == "02", "a keep-alive timer (proc(5))"
-    assert 60 < left <= 120
-    engine.dispose()
-
-
-def _timer_to(port: int) -> tuple[str, float]:
-    """The kind of timer on the client's connection to a port, and its seconds."""
-    try:
-        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    except OSError:
-        pytest.skip("needs Linux's /proc/net/tcp")
-    remote = f":{port:04X}"
-    (found,) = (fields for fields in map(str.split, lines) if fields[2].endswith(remote) and fields[3] == "01")
-    kind, _, ticks = found[5].partition(":")
-    return kind, int(ticks, 16) / 100
-
-
 def test_a_session_is_checked_before_use(oracle: OracleEmulator) -> None:
     """It costs one round trip, with a statement that is parsed once. No statement gets a session that was ended."""
     engine = make(oracle.url)
@@ -127,18 +104,6 @@ def test_a_session_is_checked_before_use(oracle: OracleEmulator) -> None:
     before = session_of(engine)
     oracle.kill_sessions()
     assert session_of(engine) != before
-    engine.dispose()
-
-
-def test_sessions_are_renewed_after_half_an_hour(oracle: OracleEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sessions move to a node that has come back, but are not renewed earlier."""
-    engine = make(oracle.url)
-    first = session_of(engine)
-    now = time.time()
-    monkeypatch.setattr("sqlalchemy.pool.base.time.time", lambda: now + 1700)
-    assert session_of(engine) == first
-    monkeypatch.setattr("sqlalchemy.pool.base.time.time", lambda: now + 1900)
-    assert session_of(engine) != first
     engine.dispose()
 
 
@@ -198,16 +163,6 @@ def use_three(engine: Engine) -> None:
     with engine.connect() as one, engine.connect() as two, engine.connect() as three:
         for each in (one, two, three):
             each.exec_driver_sql("SELECT 1 FROM dual")
-
-
-def test_a_listener_that_was_down(start_oracle: Start) -> None:
-    """The error says so until it is up; then the same engine connects."""
-    port = free_port()
-    engine = make(f"{USER}127.0.0.1:{port}/?service_name=FREEPDB1")
-    assert "Connection refused" in refusal(engine)
-    start_oracle(port=port)
-    ping(engine)
-    engine.dispose()
 
 
 def test_a_listener_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def test_large_objects(table: oracledb.Cursor) -> None:
 
 
 def test_many_rows_are_fetched_in_several_calls(cursor: oracledb.Cursor) -> None:
-    """Repeated column values are left out on the wire, and a query can be abandoned half read."""
+    """A query can be abandoned half read."""
     cursor.execute("CREATE TABLE m (i NUMBER(9), s VARCHAR2(20 CHAR))")
     rows = [(number, f"group{number // 50}") for number in range(1000)]
     cursor.executemany("INSERT INTO m VALUES (:1, :2)", rows)

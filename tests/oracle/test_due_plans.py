@@ -8,13 +8,12 @@ import pytest
 import sqlalchemy as sa
 
 from consumer.database import migrations
-from consumer.ledger import store
 from tests.databases import connect_to
-from tests.ledger.rows_kit import make_event, parked, run
+from tests.ledger.rows_kit import run
 from tests.oracle import due_plans
 from tests.oracle.conftest import Start
 from tests.oracle.due_plans import LOOK, NOT_SEEN, OK, Sent, judge_plan, statements, with_literals
-from tests.oracle_emulator import PROFILE_19C, OracleEmulator, OracleError
+from tests.oracle_emulator import PROFILE_19C, OracleEmulator
 from tests.oracle_emulator.statement import parse
 
 PASSWORD = "only-here"

@@ -40,19 +40,18 @@ def run(
 
 
 def send_rows(session: Session, writer: Writer, cursor: Cursor, count: int, *, parameters: bool = False) -> None:
-    """Sends the next rows of a query, without the column values that repeat those of the row before."""
+    """Sends the next rows of a query."""
     if cursor.result is None:
         raise OracleError(1002, "fetch out of sequence")
     writer.byte(answers.ROW_HEADER, 0x22).number(len(cursor.columns), 0, count, 0, 0).counted(None)
-    last: list[bytes] | None = None
     for _ in range(count):
         row = _next(cursor)
         if row is None:
             break
         cursor.sent += 1
-        images = [_image(cursor, position, value) for position, value in enumerate(row)]
-        _write_row(writer, cursor, images, last)
-        last = images
+        writer.byte(answers.ROW_DATA)
+        for position, value in enumerate(row):
+            _write_value(writer, cursor, position, value)
     else:
         cursor.ahead = _next(cursor)
         row = cursor.ahead or []
@@ -82,25 +81,8 @@ def _next(cursor: Cursor) -> list[Value] | None:
     return row or columns.fetch(cursor.result, cursor.columns)
 
 
-def _image(cursor: Cursor, position: int, value: Value) -> bytes:
-    column, writer = cursor.columns[position], Writer()
+def _write_value(writer: Writer, cursor: Cursor, position: int, value: Value) -> None:
+    column = cursor.columns[position]
     if column.size:  # a column that is always NULL is not sent
         as_lob = cursor.defines is None or cursor.defines[position] in values.LOBS
         answers.column_value(writer, value, column.kind, inline=column.is_lob and not as_lob)
-    return bytes(writer)
-
-
-def _write_row(writer: Writer, cursor: Cursor, images: list[bytes], last: list[bytes] | None) -> None:
-    sent = [
-        last is None or column.is_lob or image != last[position]
-        for position, (column, image) in enumerate(zip(cursor.columns, images, strict=True))
-    ]
-    if not all(sent):
-        bits = bytearray((len(sent) + 7) // 8)
-        for position, is_sent in enumerate(sent):
-            bits[position // 8] |= is_sent << position % 8
-        writer.byte(answers.BIT_VECTOR).number(sent.count(True)).raw(bytes(bits))
-    writer.byte(answers.ROW_DATA)
-    for image, is_sent in zip(images, sent, strict=True):
-        if is_sent:
-            writer.raw(image)
