@@ -5,7 +5,7 @@ from collections.abc import Container, Sequence
 from sqlglot import exp
 
 from tests.oracle_emulator.errors import Unsupported, refused
-from tests.oracle_emulator.kinds import INSTANTS, LOBS, Kind
+from tests.oracle_emulator.kinds import AGGREGATES, INSTANTS, LOBS, Kind
 from tests.oracle_emulator.scopes import (
     Output,
     Scope,
@@ -17,7 +17,6 @@ from tests.oracle_emulator.scopes import (
     name_of,
     resolve,
 )
-from tests.oracle_emulator.sql_functions import AGGREGATES
 from tests.oracle_emulator.type_rules import check, comparable_alone, convert, type_of
 
 _UNNAMED = ""  # an output that no name reaches

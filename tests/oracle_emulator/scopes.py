@@ -7,8 +7,7 @@ from typing import NamedTuple
 from sqlglot import exp
 
 from tests.oracle_emulator.errors import Unsupported, refused
-from tests.oracle_emulator.kinds import Kind
-from tests.oracle_emulator.sql_functions import AGGREGATES
+from tests.oracle_emulator.kinds import AGGREGATES, Kind
 
 _PSEUDO = {"ROWNUM": Kind.NUMBER, **dict.fromkeys(("ROWID", "USER", "DBTIMEZONE", "SESSIONTIMEZONE"), Kind.CHAR)}
 _QUALIFIED = {"ROWID"}

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from sqlglot import exp
 
 from tests.oracle_emulator.errors import Unsupported, refused
-from tests.oracle_emulator.kinds import CONVERTS, INSTANTS, LOBS, Kind, alike, comparable
+from tests.oracle_emulator.kinds import CONVERTS, FUNCTIONS, INSTANTS, LOBS, Kind, alike, comparable
 from tests.oracle_emulator.scopes import Output, Scope, call_of, resolve
-from tests.oracle_emulator.sql_functions import FUNCTIONS
 
 _RESULTS = {
     "N": Kind.NUMBER,
