@@ -32,7 +32,7 @@ def test_the_documented_urls_are_accepted(monkeypatch: pytest.MonkeyPatch) -> No
     for settings in blocks:
         make(settings.pop("DATABASE_URL"), **settings)
     documented = set(re.findall(r"[`?&](\w+)(?=[=`])", text))
-    assert documented >= oracle_module._TEXTS | oracle_module._NUMBERS | oracle_module._SWITCHES
+    assert documented >= oracle_module._PARAMETERS
 
 
 @pytest.mark.parametrize(
