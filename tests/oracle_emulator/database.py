@@ -1,6 +1,5 @@
 """One H2 database in memory with a schema for each user, and the sessions' connections to it."""
 
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -152,18 +151,11 @@ class Connection:
 
     def columns(self, schema: str, table: str) -> tuple[tuple[str, str], ...]:
         """A table's or view's visible columns: names, and types as Oracle names them. Empty if there is none."""
-        known, names = self.database.columns, [schema] if schema else [self._schema, "SYS"]
-        for each in names:
-            name = re.sub("^USER_", "ALL_", table) if each == "SYS" else table
-            if (each, name) not in known:
-                known[each, name] = self._read_columns(each, name)
-            if known[each, name]:
-                return known[each, name]
-        return ()
-
-    def _read_columns(self, schema: str, table: str) -> tuple[tuple[str, str], ...]:
-        found = self._find(schema, table)
-        return tuple((each.name, each.kind) for each in definitions.columns_of(found)) if found else ()
+        known, key = self.database.columns, (schema or self._schema, table)
+        if key not in known:
+            found = self._find(*key)
+            known[key] = tuple((each.name, each.kind) for each in definitions.columns_of(found)) if found else ()
+        return known[key]
 
     def table(self, schema: str, name: str) -> Table | None:
         """A table of a schema (empty: the current one); None if there is none of that name."""

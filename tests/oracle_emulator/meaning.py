@@ -11,7 +11,6 @@ from sqlglot.errors import SqlglotError
 from sqlglot.parsers.oracle import OracleParser
 
 from tests.oracle_emulator import values
-from tests.oracle_emulator.dictionary import VIEWS
 from tests.oracle_emulator.errors import Unsupported, refused
 from tests.oracle_emulator.instance import Bind
 from tests.oracle_emulator.kinds import Kind
@@ -138,11 +137,9 @@ def _bind_name(token: Token) -> str:
 
 @lru_cache(maxsize=1000)
 def _columns(table: tuple[str, str], columns: Columns) -> Sequence[Output]:
-    """The columns; those of the dictionary's views have no known types."""
     if table[1] == "DUAL" and not columns:
         return [Output("DUMMY", Kind.CHAR)]
-    known = table[1] not in VIEWS and not table[1].startswith("USER_")
-    return [Output(name, _BY_NAME[kind] if known else Kind.ANY) for name, kind in columns]
+    return [Output(name, _BY_NAME[kind]) for name, kind in columns]
 
 
 def _check_reserved(tree: exp.Expr) -> None:
