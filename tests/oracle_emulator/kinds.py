@@ -22,7 +22,6 @@ class Kind(StrEnum):
     DATE = "DATE"
     TIMESTAMP = "TIMESTAMP"
     TIMESTAMP_TZ = "TIMESTAMP WITH TIME ZONE"
-    INTERVAL = "INTERVAL"
     BOOLEAN = "BOOLEAN"
     ANY = "-"  # NULL, and what the emulator's dictionary does not know
 
@@ -37,7 +36,6 @@ CONVERTS = {
     Kind.BLOB: {Kind.RAW, Kind.CHAR},
     Kind.RAW: {Kind.CHAR, Kind.BLOB},
     **dict.fromkeys(INSTANTS, INSTANTS | {Kind.CHAR}),
-    Kind.INTERVAL: {Kind.CHAR},
     Kind.BOOLEAN: {Kind.CHAR, Kind.NUMBER},
     Kind.ANY: set(Kind),
 }
@@ -82,26 +80,15 @@ def _table(lines: str) -> dict[str, Function]:
 # Each line is a name, the result and the arguments, as in chapters "Functions" and "Aggregate/Analytic Functions" of
 # the SQL Language Reference (19c). A missing function is refused, and recorded as a failure of the emulator.
 # Arguments: n number, c text, d date or timestamp, s any but a LOB, x any.
-# Results: N number, C text, T timestamp, Z timestamp with time zone, R raw, L CLOB, B BLOB, 1 as the first argument,
+# Results: N number, C text, T timestamp, Z timestamp with time zone, 1 as the first argument,
 # t CLOB if the first argument is one, else text.
 _SCALARS = _table("""
-BITAND,POWER,MOD N nn
 LOWER,UPPER t c
-RPAD,LPAD t cnc
-SUBSTR t cnn
-REPLACE t ccc
-LENGTH,LENGTHB N x
-TO_CHAR C xcc
-TO_TIMESTAMP T ccc
-TO_TIMESTAMP_TZ Z ccc
+RPAD t cnc
+LENGTH N x
+TO_TIMESTAMP_TZ Z cc
 SYS_EXTRACT_UTC T d
-TO_CLOB L x
-TO_BLOB B xc
-HEXTORAW R c
-SYS_CONTEXT C ccn
-DBMS_LOB.GETLENGTH N x
-DBMS_LOB.SUBSTR C xnn
-DBMS_LOB.COMPARE N xxnnn
+SYS_CONTEXT C cc
 """)
 AGGREGATES = _table("""
 COUNT N s

@@ -18,7 +18,6 @@ _FIXED = (
         "CURRENT_SCHEMA",
     ),
     (re.compile(r"^(\s*WITH)(?=\s+\w+\s*\()", re.IGNORECASE), r"\1 RECURSIVE"),
-    (re.compile(r"\bDBMS_LOB\s*\.\s*GETLENGTH\s*\(", re.IGNORECASE), "LENGTH("),
 )
 _DDL = tuple(
     (re.compile(pattern, re.IGNORECASE | re.DOTALL), replacement)

@@ -62,11 +62,8 @@ def inside(node: exp.Expr) -> Iterator[exp.Expr]:
 
 
 def call_of(node: exp.Expr) -> str:
-    """The name of the function that a node calls, with its package; empty for other nodes."""
-    if not isinstance(node, exp.Anonymous):
-        return ""
-    package = f"{name_of(node.parent.this)}." if isinstance(node.parent, exp.Dot) else ""
-    return package + str(node.this).upper()
+    """The name of the function that a node calls; empty for other nodes."""
+    return str(node.this).upper() if isinstance(node, exp.Anonymous) else ""
 
 
 def aggregates(node: exp.Expr) -> list[exp.Expr]:
