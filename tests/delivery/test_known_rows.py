@@ -13,7 +13,7 @@ from consumer.delivery.known_rows import RowsReading, StoredKeys, ordering_key_o
 from consumer.events.event import TopicPartition
 from consumer.ledger.rows import OrderingKey
 from consumer.subscriptions.endpoint import Endpoint
-from tests.delivery.store_kit import URL, make_event
+from tests.ledger.rows_kit import URL, make_event
 
 PLACES = [("t", 0), ("t", 1)]
 ALL = [OrderingKey(subscription, *place, key) for subscription in (1, 2) for place in PLACES for key in "abc"]

@@ -28,7 +28,7 @@ Result = Literal["delivered", "parked", "exhausted"]
 BOOM = AttemptFailure("boom", 503, "<h1>no</h1>", 95.0)
 
 
-def make_event(offset: int, *, topic: str = "t", partition: int = 0, body: bytes = b"{}", **more: object) -> Event:
+def make_event(offset: int = 0, *, topic: str = "t", partition: int = 0, body: bytes = b"{}", **more: object) -> Event:
     record = RecordId(topic, partition, offset, 1_700_000_000_000 + offset)
     plain = Event(record, "user.created", f"msg_{offset}", body, "application/json", None, None)
     event = plain._replace(**more)  # type: ignore[arg-type]  # a test's shorthand

@@ -20,7 +20,7 @@ from consumer.ledger.rows import AttemptFailure, DueKey, NewDelivery, OrderingKe
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint_row import Rules
 from models import ParkedDelivery, Subscription
-from tests.delivery.store_kit import DEFAULT, GROUP, URL, make_event
+from tests.ledger.rows_kit import DEFAULT, GROUP, URL, make_event
 
 NOW = 1_700_000_000.0
 PLACES = [("t", 0), ("t", 1), ("u", 0)]
