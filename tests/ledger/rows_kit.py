@@ -127,6 +127,21 @@ def losing_the_answer(engine: Engine, work: Callable[[], object]) -> None:
             work()
 
 
+def statements(engine: Engine, work: Callable[[], object]) -> list[str]:
+    """The statements that `work` sends, with those that begin and end transactions."""
+    found: list[str] = []
+
+    def note(*call: Any) -> None:
+        found.append(call[2])
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        work()
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    return found
+
+
 def plans(engine: Engine, work: Callable[[], object]) -> list[tuple[str, str]]:
     """Each statement that `work` runs, with SQLite's plan of it."""
     found: list[tuple[str, str]] = []

@@ -1,10 +1,9 @@
 """Upkeep: rows follow their subscriptions, failing subscriptions are disabled, unneeded rows are deleted."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Connection, Engine, event, update
+from sqlalchemy import Engine, update
 
 from consumer.events.event import RecordId
 from consumer.ledger import assigned, marks, outbox, store, upkeep
@@ -25,6 +24,7 @@ from tests.ledger.rows_kit import (
     query,
     result,
     run,
+    statements,
     states,
 )
 from tests.oracle_emulator import OracleEmulator
@@ -35,19 +35,6 @@ def steps(engine: Engine) -> list[upkeep.Reconciled]:
     found = [upkeep.reconcile(engine, 500.0)]
     while (end := found[-1].end) is not None:
         found.append(upkeep.reconcile(engine, 500.0, end))
-    return found
-
-
-def statements(engine: Engine, work: Callable[[], object]) -> list[str]:
-    """The statements that `work` sends, with those that begin and end transactions."""
-    found: list[str] = []
-
-    def note(_: Connection, __: object, statement: str, *___: object) -> None:
-        found.append(statement)
-
-    event.listen(engine, "before_cursor_execute", note)
-    work()
-    event.remove(engine, "before_cursor_execute", note)
     return found
 
 
