@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, event, text
 
 from consumer.crypto.vault import Decrypt
 from consumer.events.event import Event, RecordId, extra_of
-from consumer.ledger import assigned, due
+from consumer.ledger import assigned, due, store
 from consumer.ledger.rows import (
     AttemptFailure,
     AttemptResult,
@@ -50,6 +50,11 @@ def ordered(offset: int, subscription: int, key: bytes = b"k", *, partition: int
 
 def ordering_key(subscription: int, key: bytes = b"k", partition: int = 0) -> OrderingKey:
     return OrderingKey(subscription, "t", partition, order_key(key))
+
+
+def park(engine: Engine, *rows: NewDelivery, group: str = GROUP, now: float = 96.0) -> None:
+    """Stores rows, as a worker of the group does."""
+    store.park(engine, group, rows, now)
 
 
 def find(

@@ -10,20 +10,18 @@ from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.upkeep import Purged
 from consumer.subscriptions import repository
 from models import Status
-from tests.databases import on_oracle
 from tests.ledger.rows_kit import (
-    BOOM,
     GROUP,
     URL,
     losing_the_answer,
     make_event,
+    park,
     parked,
     plans,
     query,
     run,
     states,
 )
-from tests.oracle_emulator import OracleEmulator, OracleError
 
 OLD, CUT, NEW = 1000.0, 2000.0, 3000.0
 ENDED = [Status.EXHAUSTED]
@@ -33,18 +31,11 @@ def keep(
     engine: Engine, sub: int, offsets: range, status: str = "exhausted", at: float = OLD, group: str = GROUP
 ) -> None:
     """Stores rows in a state, last changed at a given time."""
-    rows = [parked(make_event(offset), sub) for offset in offsets]
-    if status == "exhausted":
-        rows = [row._replace(status="exhausted", next_attempt_at=None, last=BOOM) for row in rows]
-    store.park(engine, group, rows, at)
-    if status not in {"parked", "exhausted"}:
-        run(
-            engine,
-            "UPDATE webhook_deliveries SET status = :status WHERE record_offset >= :first AND record_offset < :stop",
-            status=status,
-            first=offsets.start,
-            stop=offsets.stop,
-        )
+    park(engine, *(parked(make_event(offset), sub) for offset in offsets), group=group, now=at)
+    changed = (
+        "UPDATE webhook_deliveries SET status = :status WHERE record_offset BETWEEN :first AND :last AND group_id = :g"
+    )
+    run(engine, changed, status=status, first=offsets.start, last=offsets.stop - 1, g=group)
 
 
 def total(steps: Iterable[Purged]) -> tuple[int, int]:
@@ -131,16 +122,6 @@ def test_a_row_redelivered_meanwhile_stays(engine: Engine, sub: int) -> None:
         assert upkeep._purge(connection, rows=rows) == (2, 2)
     assert states(engine) == {1: "parked"}
     assert payloads(engine) == [1]
-
-
-@on_oracle
-def test_a_payload_that_a_worker_needs_meanwhile_is_kept(engine: Engine, emulator: OracleEmulator, sub: int) -> None:
-    """If a delivery of it is stored meanwhile, the foreign key refuses (ORA-02292), and the step is repeated."""
-    keep(engine, sub, range(2))
-    emulator.inject("^DELETE FROM webhook_payloads", OracleError(2292, "integrity constraint violated - child record"))
-    assert total(upkeep.purge(engine, ENDED, CUT)) == (2, 2)
-    assert len([call for call in emulator.calls if call.sql.startswith("DELETE FROM webhook_payloads")]) == 1
-    assert payloads(engine) == []
 
 
 def test_a_step_reads_no_more_than_its_ids(sqlite_engine: Engine) -> None:
