@@ -73,7 +73,7 @@ class Crowd:
 
     def offer(self, now: float = 0.0) -> Admission:
         """A delivery for an empty lane, queued if it is admitted."""
-        lane = self.lanes.lane(endpoint(next(self.numbers), "http://example.com/", **self.options))
+        lane = self.lanes.lane(endpoint(next(self.numbers), **self.options))
         found = self.lanes.admit(lane, len(BODY), now)
         if found is Admission.QUEUE:
             self.lanes.enqueue(delivery(lane), now)
@@ -129,7 +129,7 @@ def test_stuck_lanes_do_not_hold_the_intake(monkeypatch: pytest.MonkeyPatch) -> 
 def in_turn(crowd: Crowd, *, ends: bool) -> float:
     """Twenty lanes with three deliveries each, for one and a half seconds. Requests end at once, or never."""
     for number in range(20):
-        fill(crowd.lanes, crowd.lanes.lane(endpoint(number, "http://example.com/", **crowd.options)), 3)
+        fill(crowd.lanes, crowd.lanes.lane(endpoint(number, **crowd.options)), 3)
     now = 0.0
     while now < 1.5 * SLOW:
         for each in turn(crowd.lanes, now):
@@ -158,7 +158,7 @@ def test_a_lane_does_not_hold_the_intake_if_slots_do_not_turn_over(monkeypatch: 
 def test_a_hung_receiver_does_not_hold_the_intake_when_slots_are_scarce() -> None:
     """Other lanes take most slots and turn them over, but none of this lane's requests has ended for a second."""
     lanes = Lanes(8)
-    hung, *others = (lanes.lane(endpoint(number, "http://example.com/")) for number in range(5))
+    hung, *others = (lanes.lane(endpoint(number)) for number in range(5))
     for lane in (hung, *others):
         fill(lanes, lane, LANE_DELIVERIES + 100)
     opened: list[Delivery] = []
