@@ -465,7 +465,7 @@ def test_a_row_written_while_ordering_keys_are_read_stays_known(store: Store) ->
     """The read may have begun before the row was committed, and may be answered after it."""
     posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
     ordering_keys = store.parking.ordering_keys
-    store.parking._reads._submit = DatabaseThread("reads", posted.put).submit
+    store.parking.loading._submit = DatabaseThread("reads", posted.put).submit
     ordering_keys.loaded(HERE, None, RowsReading())
     store.parking.ask_again()
     store.parking.poll(0.0)
@@ -522,7 +522,7 @@ def test_a_delivery_that_is_refused_for_long_is_handed_on(refused: Store) -> Non
     assert "ck_webhook_deliveries_due" in str(error).lower()
     refused.monotonic.now += 600
     refused.parking.poll(0.0)
-    assert (refused.parking._writes.busy, refused.settled, refused.parking.set_aside) == (False, [], 1)
+    assert (refused.parking.storing.busy, refused.settled, refused.parking.set_aside) == (False, [], 1)
     settle()
     settle()
     assert (refused.settled, refused.parking.backlog, refused.parking.fault) == ([1], 0, None)
