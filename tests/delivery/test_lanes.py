@@ -177,24 +177,16 @@ def test_a_lane_full_of_retries_is_slow() -> None:
 
 
 def test_a_lane_is_bounded_in_bytes() -> None:
-    """Large bodies fill a lane before their number does. A single one always goes."""
+    """A single body always goes. Without room for another large one, no due row is read: it would be refused again."""
     lanes = Lanes(1)
     lane = lanes.lane(endpoint())
     assert lanes.admit(lane, LANE_BYTES * 2, 0.0) is Admission.QUEUE
-    lanes.enqueue(delivery(lane, body=bytes(LANE_BYTES)), 0.0)
-    assert lanes.admit(lane, 1, 0.0) is Admission.BACKPRESSURE
-    assert lanes.room(1, 0.0) == 0
-
-
-def test_a_lane_without_room_for_another_large_body_is_full() -> None:
-    """Otherwise its oldest due rows would be read from the database and refused again and again."""
-    lanes = Lanes(1)
-    lane = lanes.lane(endpoint())
     body = bytes(2**20 - 1)
     while lanes.admit(lane, len(body), 0.0) is Admission.QUEUE:
         assert lanes.room(1, 0.0) > 0
         lanes.enqueue(delivery(lane, body=body), 0.0)
-    assert lanes.room(1, 0.0) == 0
+    assert lanes.admit(lane, len(body), 0.0) is Admission.BACKPRESSURE
+    assert (lane.held, lanes.room(1, 0.0)) == (16, 0)
 
 
 def test_a_cleared_lane_in_the_turn_list_goes_on() -> None:
@@ -297,8 +289,7 @@ def test_a_limit_is_shared_by_the_topics_that_a_subscription_names() -> None:
     assert (lanes.lane(chosen).limit, lanes.lane(other).limit) == (50, 50)
     lanes.rebound(lambda topics: 1.0 if topics == frozenset({"orders"}) else 0.1)
     assert (lanes.lane(chosen).limit, lanes.lane(other).limit) == (50, 5)
-    later = endpoint(3, max_in_flight=20, selection=selection)
-    assert lanes.lane(later).limit == 20
+    assert lanes.lane(endpoint(3, max_in_flight=20, selection=selection)).limit == 20
     assert lanes.lane(endpoint(max_in_flight=50)).limit == 5
 
 

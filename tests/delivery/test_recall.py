@@ -7,8 +7,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from sqlalchemy import Engine, event
 
 from consumer.database.job import BACK_OFF
@@ -201,11 +199,6 @@ def test_due_keys_are_scanned_once_and_then_slowly(bench: Bench) -> None:
             bench.look(0.1)
         assert statements <= 13 * step + 100
         assert bench.due_keys[due_keys[0]] != NOW + 3600
-    bench.recall.within(0.0)
-    statements = 0
-    for _ in range(20):
-        bench.look(0.1)
-    assert statements > 5 * step
 
 
 def test_rows_that_others_mark_are_found_soon_however_many_due_keys_there_are(bench: Bench) -> None:
@@ -549,42 +542,3 @@ def test_an_event_too_large_for_the_filter_is_given_up(bench: Bench, key: bytes 
         (2, "parked", 0, None),
     ]
     assert len(bench.taken_up) == 1
-
-
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    rows=st.lists(st.tuples(st.booleans(), st.integers(0, 12)), min_size=1, max_size=12),
-    outages=st.sets(st.integers(0, 40)),
-    most=st.integers(1, 5),
-)
-def test_every_row_comes_once_and_not_before_it_is_due(
-    bench: Bench, rows: list[tuple[bool, int]], outages: set[int], most: int
-) -> None:
-    """This process or others store it; lanes have little room, and the database fails now and then."""
-    bench.sql("DELETE FROM webhook_deliveries")
-    begun = bench.clock.now
-    due_at = {}
-    for offset, (here, due) in enumerate(rows):
-        due_at[offset] = begun + due
-        row = bench.new(offset)._replace(next_attempt_at=begun + due)
-        (bench.store if here else bench.others_park)(row)
-    came: list[int] = []
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("delivery", "lanes"):
-            patch.setattr(f"consumer.delivery.{module}.LANE_DELIVERIES", most)
-        for turn in range(200):
-            if turn in outages:
-                with bench.without():
-                    found = bench.look(0.25)
-            else:
-                found = bench.look(0.25)
-            assert all(due_at[offset] <= bench.clock.now for offset in found)
-            came += found
-            while (delivery := bench.lanes.next(bench.monotonic.now)) is not None:
-                bench.lanes.finished(delivery.lane)
-            if len(came) == len(rows):
-                break
-    assert sorted(came) == list(range(len(rows)))
-    for each in list(bench.taken_up):
-        bench.taken_up.remove(each)
-    bench.due_keys.clear()

@@ -98,6 +98,7 @@ def test_looking_for_keys_out_of_order(full: Engine) -> None:
             lambda engine: upkeep.waiting(engine, GROUP, "t", 0),
             "(group_id=? AND status=? AND topic=? AND partition_no=?",
         ),
+        (lambda engine: list(upkeep.purge(engine, (Status.DELIVERED,), 1e10)), "SEARCH "),
         (
             lambda engine: search.loads(engine, [1], 10),
             "COVERING INDEX ix_webhook_deliveries_receiver (subscription_id=? AND status=?",

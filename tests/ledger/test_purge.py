@@ -17,7 +17,6 @@ from tests.ledger.rows_kit import (
     make_event,
     park,
     parked,
-    plans,
     query,
     run,
     states,
@@ -122,22 +121,6 @@ def test_a_row_redelivered_meanwhile_stays(engine: Engine, sub: int) -> None:
         assert upkeep._purge(connection, rows=rows) == (2, 2)
     assert states(engine) == {1: "parked"}
     assert payloads(engine) == [1]
-
-
-def test_a_step_reads_no_more_than_its_ids(sqlite_engine: Engine) -> None:
-    """A step reads by primary key from where the last one ended, so a million rows that stay cost no long statement.
-
-    On SQLite, whose plans can be read.
-    """
-    sub = repository.add(sqlite_engine, URL, "user.created")
-    keep(sqlite_engine, sub, range(12))
-    found = plans(sqlite_engine, lambda: list(upkeep.purge(sqlite_engine, ENDED, CUT)))
-    read = [plan for sql, plan in found if "FROM webhook_deliveries" in sql.partition("WHERE")[0]]
-    assert len(read) > 6
-    assert all(
-        "INTEGER PRIMARY KEY" in plan or "COVERING INDEX" in plan or plan == "SEARCH webhook_deliveries"
-        for plan in read
-    ), read
 
 
 def test_gaps_between_ids_are_jumped_over(engine: Engine, sub: int) -> None:
