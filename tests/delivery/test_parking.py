@@ -51,7 +51,7 @@ def parked(offset: int = 0, subscription: int = 1, *, topic: str = "t", **more: 
 
 def ordered(offset: int, key: bytes = b"k", **more: object) -> NewDelivery:
     """The same, with a key and in order."""
-    return rows_kit.ordered(offset, 1, key, attempt=1, **more)
+    return rows_kit.ordered(offset, 1, key, attempt=1, **more)  # type: ignore[arg-type]  # fields of the row
 
 
 def ended(row: int, key: OrderingKey | None = None) -> AttemptResult:

@@ -326,7 +326,7 @@ def test_headers_and_tenant_come_back(engine: Engine, sub: int, body: bytes) -> 
 
 def test_headers_that_are_not_text_are_left_out(engine: Engine, sub: int) -> None:
     """Values that are null or not UTF-8 are not stored; expressions do not see them either."""
-    headers = ({"a": b"1", "binary": b"\xff", "null": None}, {}, {"binary": b"\xff"})
+    headers: list[dict[str, bytes | None]] = [{"a": b"1", "binary": b"\xff", "null": None}, {}, {"binary": b"\xff"}]
     park(engine, *(parked(make_event(offset, headers=each), sub) for offset, each in enumerate(headers)))
     assert [row.event.headers or {} for row in find(engine)] == [{"a": b"1"}, {}, {}]
 
