@@ -79,17 +79,6 @@ def test_a_delivery_is_shown_in_full(engine: Engine, sub: int) -> None:
     assert admin.detail(engine, 2) is None
 
 
-def test_a_delivery_given_up_without_an_attempt_has_a_reason(engine: Engine, sub: int) -> None:
-    """If the subscription was removed before the first attempt, the row's error says so."""
-    store.park(engine, GROUP, [parked(make_event(1), sub, attempt=0)], 96.0)
-    repository.remove(engine, sub)
-    upkeep.reconcile(engine, 3000.0)
-    (row,) = admin.find(engine, DeliveryQuery(), limit=1)
-    assert row.first is None
-    assert row.last is not None
-    assert (row.last.error, row.last.at) == ("the subscription was removed", row.updated_at)
-
-
 def test_redelivery_starts_a_new_schedule(engine: Engine, sub: int) -> None:
     """A redelivered row is due now. Its attempt number goes on, so that results of a zombie are recognised."""
     park(engine, *(parked(make_event(offset), sub, attempt=9) for offset in range(2)))
@@ -215,18 +204,6 @@ def test_a_group_adopts_the_deliveries_of_another(engine: Engine, sub: int, monk
     assert payloads == [("old", 1), (GROUP, 25)]
     assert [each for each in admin.adopt(engine, "old", GROUP, 200.0) if any(each)] == [Adopted(0, 1)]
     assert len(assigned.settled_keys(engine, GROUP, "t", 0, 0).keys) == 25
-
-
-def test_an_adoption_moves_existing_rows(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An adoption ends even if workers of the old group go on storing; rows stored meanwhile stay there."""
-    monkeypatch.setattr(upkeep, "BATCH", 10)
-    store.park(engine, "old", [parked(make_event(offset), sub) for offset in range(25)], 96.0)
-    moved = []
-    for batch in admin.adopt(engine, "old", GROUP, 200.0):
-        moved.append(batch.moved)
-        store.park(engine, "old", [parked(make_event(100 + len(moved) * 10 + n), sub) for n in range(10)], 96.0)
-    assert moved == [10, 10, 5]
-    assert counts(engine, "old") == {"parked": 30}
 
 
 def test_adoption_keeps_the_order_of_keys(engine: Engine, sub: int) -> None:
