@@ -51,10 +51,6 @@ class _Note:
     backoff: Backoff
 
 
-def _nothing() -> None:
-    """A note settles no record."""
-
-
 class Notes(Part):
     """Writes what no record waits for: a subscription is failing, recovered or disabled, an event says so.
 
@@ -86,7 +82,7 @@ class Notes(Part):
         own = (note.backoff.fault for note in list(self._notes) if note.backoff.fault is not None)
         return self.writes.fault or next(own, None)
 
-    def add(self, write: Callable[[Engine], object], on_written: Callable[[], object] = _nothing) -> None:
+    def add(self, write: Callable[[Engine], object], on_written: Callable[[], object] = lambda: None) -> None:
         """`write` gets the engine, on the database thread, and may be called again; then `on_written`, on the loop."""
         self._notes.append(_Note(write, on_written, Backoff(self._monotonic, longest=LONGEST_BACK_OFF)))
 
@@ -168,7 +164,7 @@ class Failing:
             and self._handled.get(key) != noted
         ):
             _keep(self._handled, key, noted)
-            reason = f"every attempt failed for {_days(now - noted)}"
+            reason = f"every attempt failed for {(now - noted) / 86400:.1f} days"
             self.disable(endpoint, reason, now, now - self._disable_after, quietly=quietly)
 
     def _count(self, key: int, now: float) -> None:
@@ -274,7 +270,3 @@ def _keep(kept: OrderedDict[int, T], key: int, value: T) -> None:
     kept.move_to_end(key)
     if len(kept) > MOST:
         kept.popitem(last=False)
-
-
-def _days(seconds: float) -> str:
-    return f"{seconds / 86400:.1f} days"
