@@ -36,6 +36,7 @@ def test_one_subscription_with_many_stored_keys_displaces_no_other() -> None:
     for number in range(1000):
         ordering_keys.seen(OrderingKey(1, "t", number % 2, str(number)))
         assert kept(ordering_keys) <= 100
+        assert number > 97 or not ordering_keys.unknown, "there is room for a hundred"
     assert all(OrderingKey(1, "t", number % 2, "any") in ordering_keys for number in range(2))
     assert [OrderingKey(2, "t", number, key) in ordering_keys for number in (0, 1) for key in ("k", "l")] == [
         True,
@@ -53,7 +54,7 @@ def test_very_many_subscriptions_take_no_room() -> None:
     ordering_keys = StoredKeys(most=100)
     for number, key in itertools.product(range(1000), "ab"):
         ordering_keys.seen(OrderingKey(number, "t", 0, key))
-        assert sum(len(known or ()) for known in ordering_keys._known.values()) <= 100
+        assert kept(ordering_keys) <= 100
     assert all(OrderingKey(number, "t", 0, "c") in ordering_keys for number in (0, 999))
 
 
@@ -98,6 +99,11 @@ def test_a_loaded_partition_has_the_keys_that_its_reading_missed() -> None:
     ordering_keys.loaded(("t", 0), None, reading)
     assert old in ordering_keys, "there are too many to know them"
     assert list(ordering_keys.unknown) == [("t", 0)]
+    ordering_keys.loaded(("t", 0), [read], reading)
+    assert (ordering_keys.unknown, kept(ordering_keys)) == ({}, 2)
+    ordering_keys.end_reading(reading)
+    ordering_keys.seen(old, 3)
+    assert list(reading.missed) == [new], "it has ended"
 
 
 def test_rows_that_are_being_written_count_one_by_one() -> None:
@@ -116,5 +122,9 @@ def test_rows_that_are_being_written_count_one_by_one() -> None:
 
 
 def kept(ordering_keys: StoredKeys) -> int:
-    """The number of known keys."""
-    return sum(len(keys or ()) for each in ordering_keys._known.values() for keys in (each or {}).values())
+    """The number of known keys; a subscription with too many of them counts as one."""
+    found = sum(
+        1 if keys is None else len(keys) for each in ordering_keys._known.values() for keys in (each or {}).values()
+    )
+    assert ordering_keys._count == found
+    return found
