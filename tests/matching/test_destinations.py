@@ -21,7 +21,7 @@ from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.options import Effect
 from models import Subscription
 from tests.crypto.vaults import in_the_clear
-from tests.delivery.store_kit import DEFAULT, GROUP, make_event
+from tests.ledger.rows_kit import DEFAULT, GROUP, make_event
 
 PUBLIC, PRIVATE, ALLOWED = "https://example.com/hooks", "https://10.0.0.1/hooks", "http://10.1.0.1/hooks"
 ALLOW_SOME = RuleSettings.model_validate({"WEBHOOK_ALLOW_NETWORKS": "10.1.0.0/16"})

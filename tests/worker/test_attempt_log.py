@@ -17,8 +17,9 @@ from consumer.subscriptions.endpoint import Endpoint
 from consumer.worker import attempt_log
 from consumer.worker.attempt_log import RESPONSE, AttemptLog
 from tests.delivery.desk_kit import response
-from tests.delivery.store_kit import DEFAULT, NOW, URL, make_event
+from tests.delivery.store_kit import NOW
 from tests.kafka_kit import QUIET, Kafka, unique
+from tests.ledger.rows_kit import DEFAULT, URL, make_event
 
 Open = Callable[[KafkaSettings, str], AttemptLog]
 SERVED = 120.0  # seconds

@@ -18,7 +18,7 @@ from consumer.matching.selection import TURN, Selector
 from consumer.subscriptions.endpoint import BrokenFilter, Endpoint, Selection
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.dispatch import LEAVING, LOOK_EVERY, Fanout
-from tests.delivery.store_kit import URL, make_event
+from tests.ledger.rows_kit import URL, make_event
 
 MANY = 10_000
 

@@ -14,7 +14,7 @@ from consumer.matching.selection import Selector
 from consumer.subscriptions.endpoint import Batch, Endpoint
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.dispatch import Fanout
-from tests.delivery.store_kit import URL, make_event
+from tests.ledger.rows_kit import URL, make_event
 from tests.worker.test_fanout import Postponed
 
 HUNG = 30  # turns until a request is given up

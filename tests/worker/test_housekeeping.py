@@ -18,8 +18,8 @@ from consumer.subscriptions import repository, tls
 from consumer.worker import housekeeping
 from consumer.worker.housekeeping import Housekeeping
 from models import StoredOperation
-from tests.delivery.store_kit import GROUP, URL, Store
-from tests.ledger.rows_kit import make_event, ordered, parked, run, states
+from tests.delivery.store_kit import Store
+from tests.ledger.rows_kit import GROUP, URL, make_event, ordered, parked, run, states
 
 HERE = ("t", 0)
 
