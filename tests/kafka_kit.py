@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to be exported
     AdminClient,
     AlterConfigOpType,
@@ -87,6 +87,24 @@ class Kafka:
         producer = Producer({"bootstrap.servers": self.servers, **QUIET, "transactional.id": unique("transactions")})
         producer.init_transactions(20)
         return producer
+
+    def read(self, topic: str, number: int) -> list[Message]:
+        """The records of a topic, in any partition, once there are so many."""
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": unique("reader"), **QUIET})
+        found: list[Message] = []
+
+        def have_come() -> bool:
+            found.extend(message for message in consumer.consume(100, 0.1) if message.error() is None)
+            return len(found) >= number
+
+        try:
+            eventually(lambda: consumer.list_topics(topic, 60).topics[topic].partitions)  # a producer may create it
+            partitions = consumer.list_topics(topic, 60).topics[topic].partitions
+            consumer.assign([TopicPartition(topic, each, OFFSET_BEGINNING) for each in partitions])
+            eventually(have_come, every=0.0)
+        finally:
+            consumer.close()
+        return found
 
     def committed(self, group: str, topic: str, partition: int = 0) -> tuple[int, str | None]:
         """The group's committed offset and metadata."""
