@@ -256,7 +256,17 @@ def test_the_name_of_the_tenant_header_can_be_set() -> None:
     assert decode(record({}, headers), "account").tenant is None
 
 
-def test_headers_and_key_of_a_record_are_counted() -> None:
-    """The bounds on memory include them: a record with a small body may have a megabyte of headers."""
-    event = decode(record({"type": "a"}, [("name", b"x" * 1000), ("null", None)]))
-    assert event.size == len(event.body) + 1 + len("name") + 1000 + len("null")
+@pytest.mark.parametrize(
+    ("key", "value", "headers", "size", "extra"),
+    [
+        (None, b"{}", None, 2, 0),
+        (b"key", b"{}", None, 5, 3),
+        (b"key", b"{}", [("a", b"1234"), ("bc", None)], 5 + 7 + 2 * 100, 3 + 7),
+    ],
+)
+def test_headers_and_key_of_a_record_are_counted(
+    key: bytes | None, value: bytes, headers: Headers | None, size: int, extra: int
+) -> None:
+    """The bounds on memory include them: a mebibyte of empty headers takes more than a large value."""
+    each = record(value, headers, key=key)
+    assert (each.size, decode(each).extra) == (size, extra)
