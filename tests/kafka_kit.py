@@ -217,6 +217,17 @@ def until(condition: Callable[[], object], *members: Member, timeout: float = LI
     )
 
 
+def reading(
+    kafka: Kafka, join: Callable[..., Member], values: Sequence[bytes | None], *, settle: bool = True, **properties: str
+) -> tuple[str, KafkaSettings, Member]:
+    """A new topic with these records, the settings of a new group, and its member, which has read them all."""
+    topic, settings = kafka.topic(), kafka.settings(**properties)
+    kafka.write(topic, values)
+    member = join(settings, [topic], settle=settle)
+    until(lambda: len(member.records) == len(values), member)
+    return topic, settings, member
+
+
 def await_looks() -> None:
     """Wait for pending reads of a log that requests have started, so that their log lines do not reach other tests."""
     permits = [replay_request._LOOKS.acquire(timeout=60) for _ in range(4)]

@@ -14,7 +14,7 @@ from consumer.intake.record import AssignedPartition
 from consumer.intake.source import Source
 from tests.chaos.commit_log import CommitLog
 from tests.kafka_broker import KafkaBroker
-from tests.kafka_kit import QUIET, Kafka, Member, unique, until
+from tests.kafka_kit import QUIET, Kafka, Member, reading, unique, until
 
 Join = Callable[..., Member]
 PROTOCOLS = pytest.mark.parametrize("protocol", ["classic", "consumer"])
@@ -102,17 +102,13 @@ def test_a_missing_topic_is_a_fault_until_it_exists(real_kafka: Kafka, join: Joi
 
 @PROTOCOLS
 def test_a_broker_that_is_killed_and_restarted(
-    real_kafka: Kafka, kafka_cluster: KafkaBroker | None, join: Join, protocol: str
+    real_kafka: Kafka, brokers: KafkaBroker, join: Join, protocol: str
 ) -> None:
     """Meanwhile the member is not ready and no commit blocks. No record is lost, and it becomes ready by itself."""
-    if kafka_cluster is None:
-        pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill")
-    topic = real_kafka.topic()
-    settings = real_kafka.settings(group_protocol=protocol, heartbeat_interval_ms="300")
-    real_kafka.write(topic, [b"1"])
-    member = join(settings, [topic], settle=False)
-    until(lambda: member.values == [b"1"], member)
-    kafka_cluster.kill()
+    topic, settings, member = reading(
+        real_kafka, join, [b"1"], settle=False, group_protocol=protocol, heartbeat_interval_ms="300"
+    )
+    brokers.kill()
     try:
         member.records[0].partition.tracker.settle(0)
         until(lambda: "no Kafka broker reachable" in (member.source.fault or ""), member)
@@ -121,7 +117,7 @@ def test_a_broker_that_is_killed_and_restarted(
         member.source.commit_now(member.source.partitions.values())
         assert time.monotonic() - begin < 20  # a commit that waited would take a minute
     finally:
-        kafka_cluster.restart()
+        brokers.restart()
     real_kafka.write(topic, [b"2"])
     until(lambda: b"2" in member.values, member, timeout=120)
     assert member.values == [b"1", b"2"]
@@ -131,11 +127,9 @@ def test_a_broker_that_is_killed_and_restarted(
 
 @PROTOCOLS
 def test_a_coordinator_that_freezes_during_a_rebalance_delays_the_loop_by_seconds(
-    real_kafka: Kafka, kafka_cluster: KafkaBroker | None, join: Join, protocol: str
+    real_kafka: Kafka, brokers: KafkaBroker, join: Join, protocol: str
 ) -> None:
     """The last commit is given up and the loop goes on. The next owner reads the uncommitted records."""
-    if kafka_cluster is None:
-        pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to freeze")
     topic = real_kafka.topic(partitions=2)
     settings = real_kafka.settings(group_protocol=protocol, heartbeat_interval_ms="300")
     for number in range(2):
@@ -147,7 +141,7 @@ def test_a_coordinator_that_freezes_during_a_rebalance_delays_the_loop_by_second
     def freeze(_leaving: list[AssignedPartition]) -> None:
         for record in first.records:
             record.partition.tracker.settle(record.offset)
-        kafka_cluster.pause()
+        brokers.pause()
         frozen_at.append(time.monotonic())
 
     first.source._tell_revoked = freeze
@@ -157,7 +151,7 @@ def test_a_coordinator_that_freezes_during_a_rebalance_delays_the_loop_by_second
             until(lambda: frozen_at, first, second)
         took = time.monotonic() - frozen_at[0]
     finally:
-        kafka_cluster.resume()
+        brokers.resume()
     assert 4 < took < 7
     assert first.waits > 20
     assert [entry["reason"] for entry in logs if "reason" in entry] == ["the coordinator does not answer"]
@@ -172,18 +166,16 @@ def test_a_coordinator_that_freezes_during_a_rebalance_delays_the_loop_by_second
 
 @PROTOCOLS
 def test_an_assigned_partition_without_a_position_delays_no_other(
-    real_kafka: Kafka, kafka_cluster: KafkaBroker | None, join: Join, monkeypatch: pytest.MonkeyPatch, protocol: str
+    real_kafka: Kafka, brokers: KafkaBroker, join: Join, monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
     """Kafka does not answer where it stands. This is reported, the loop turns, and its records come after that."""
-    if kafka_cluster is None:
-        pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to freeze")
     topic = real_kafka.topic()
     real_kafka.write(topic, [b"1", b"2"])
     assigned = Source._on_assign
 
     def freeze(source: Source, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if partitions:
-            kafka_cluster.pause()
+            brokers.pause()
         assigned(source, consumer, partitions)
 
     monkeypatch.setattr(Source, "_on_assign", freeze)
@@ -203,7 +195,7 @@ def test_an_assigned_partition_without_a_position_delays_no_other(
         assert longest < 0.5
         assert (len(member.assigned), member.source.opening, member.records) == (1, True, [])
     finally:
-        kafka_cluster.resume()
+        brokers.resume()
     until(lambda: member.values == [b"1", b"2"], member)
     until(lambda: member.source.fault is None, member)
     assert not member.source.opening
@@ -242,32 +234,27 @@ def test_a_draining_member_lets_others_join_and_leave(real_kafka: Kafka, join: J
 @PROTOCOLS
 @pytest.mark.parametrize("rebalance", [False, True], ids=["stop", "rebalance"])
 def test_offsets_do_not_go_back_when_the_coordinator_dies_during_a_last_commit(
-    real_kafka: Kafka, kafka_cluster: KafkaBroker | None, join: Join, protocol: str, *, rebalance: bool
+    real_kafka: Kafka, brokers: KafkaBroker, join: Join, protocol: str, *, rebalance: bool
 ) -> None:
     """A round is then unanswered. When the coordinator is back, librdkafka sends it again, after any later one."""
-    if kafka_cluster is None:
-        pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill")
     groups = []
     for _ in range(3):
-        topic = real_kafka.topic()
-        settings = real_kafka.settings(group_protocol=protocol)
-        real_kafka.write(topic, [b"1", b"2"])
-        groups.append((join(settings, [topic], settle=False), CommitLog(real_kafka.servers, settings.group_id, topic)))
+        topic, settings, member = reading(real_kafka, join, [b"1", b"2"], settle=False, group_protocol=protocol)
+        groups.append((member, CommitLog(real_kafka.servers, settings.group_id, topic)))
     members = [member for member, _ in groups]
-    until(lambda: all(len(member.records) == 2 for member in members), *members)
-    kafka_cluster.pause()
+    brokers.pause()
     for member in members:
         tracker = member.records[0].partition.tracker
         tracker.settle(0)
         member.source.commit()
         tracker.settle(1)
         member.source.rebalancing = rebalance
-    kafka_cluster.kill()
+    brokers.kill()
     time.sleep(0.1)
     with ThreadPoolExecutor() as threads:
         for member in members:
             threads.submit(member.source.commit_now, member.source.partitions.values())
-        kafka_cluster.restart()
+        brokers.restart()
     for member in members:
         member.source.rebalancing = False
         member.source.resume()
