@@ -106,13 +106,11 @@ def test_a_revoke_waits_for_a_refused_row_briefly_and_once(deployment: Deploymen
     deployment.write(1, "b")
     world.settle_down()
     for seconds in (1.0, 31.0):
-        world.transport.answer(0, result("fails"))
-        world.settle_down(3)
+        deployment.answer("fails", turns=3)
         world.now += seconds
         world.settle_down()
     deployment.obstruct(how, "{0}.record_offset = 0")
-    world.transport.answer(0, result("taken"))
-    world.settle_down()
+    deployment.answer("taken")
     assert world.worker.parts.parking.set_aside == 1
     world.on_wait = world.run_jobs
     assert 1.0 < waited(deployment, 1) < LATELY
@@ -147,8 +145,7 @@ def test_a_revoke_waits_for_the_result_of_a_stored_delivery(deployment: Deployme
     deployment.write(0, "b")
     for seconds in (20, 300):
         world.settle_down()
-        world.transport.answer(0, result("fails"))
-        world.settle_down(seconds)
+        deployment.answer("fails", turns=seconds)
     world.settle_down(50)
     world.transport.answer(0, result("taken"))
     world.turn()
@@ -223,8 +220,7 @@ def test_other_partitions_go_on_while_one_leaves(deployment: Deployment) -> None
     deployment.write(1, "b")
     for seconds in (20, 280):
         world.settle_down()
-        world.transport.answer(0, result("fails"))
-        world.settle_down(seconds)
+        deployment.answer("fails", turns=seconds)
     deployment.write(0, "b")
     world.settle_down(3)
     assert len(world.transport.open) == 1

@@ -7,20 +7,21 @@ from typing import Any, cast
 
 import orjson
 import pytest
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Message
 from sqlalchemy import Engine, event, func, select, text
 from structlog.testing import capture_logs
 
 from consumer.config.settings import KafkaSettings
 from consumer.database.engine import DatabaseThread
 from consumer.intake.decode import decode
-from consumer.intake.offsets import OffsetTracker
-from consumer.intake.record import AssignedPartition, Headers, Record
+from consumer.intake.record import Headers
 from consumer.ledger import outbox
 from consumer.ledger.rows import OperationalEvent
 from consumer.worker.outbox_relay import EVENTS_AT_ONCE, SELDOM, SOON, OutboxRelay, operations_topic
 from models import StoredOperation
-from tests.kafka_kit import QUIET, Kafka, unique
+from tests.kafka_kit import Kafka, unique
+from tests.records import record
+from tests.waiting import eventually
 
 GROUP = "webhooks"
 Open = Callable[..., "Rig"]
@@ -61,11 +62,12 @@ class Rig:
 
     def until(self, condition: Callable[[], object], *, seconds: float = 0.0) -> None:
         """Turn, `seconds` each time, until `condition` holds."""
-        end = time.monotonic() + 60
-        while not condition():
-            assert time.monotonic() < end, (self.relay.busy, self.stored())
-            self.turn(seconds)
-            time.sleep(0.002)
+        eventually(
+            condition,
+            every=0.002,
+            meanwhile=lambda: self.turn(seconds),
+            otherwise=lambda: (self.relay.busy, self.stored()),
+        )
 
     def settle(self) -> None:
         """Start due work, and turn until no answer is pending."""
@@ -104,18 +106,8 @@ def said(logs: Sequence[MutableMapping[str, Any]]) -> list[MutableMapping[str, A
 
 
 def messages(kafka: KafkaSettings, number: int) -> list[Message]:
-    """The messages on the topic, read until half a second after `number` have come."""
-    consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": unique("reader"), **QUIET})
-    consumer.assign([TopicPartition(kafka.operations_topic, partition, 0) for partition in range(4)])
-    found: list[Message] = []
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        found += [each for each in consumer.consume(500, 0.1) if not each.error()]
-        if len(found) >= number:
-            end = min(end, time.monotonic() + 0.5)
-            number = 1_000_000
-    consumer.close()
-    return found
+    """The messages on the topic, once there are so many."""
+    return Kafka(kafka.bootstrap_servers, real=True).read(kafka.operations_topic, number)
 
 
 def published(kafka: KafkaSettings, number: int) -> list[str]:
@@ -180,10 +172,7 @@ def test_an_event_is_a_structured_cloudevent(open_rig: Open, real_kafka: Kafka) 
         "datacontenttype": "application/json",
         "data": {"subscription_id": 7, "reason": "410 Gone"},
     }
-    partition = AssignedPartition("operations", 0, OffsetTracker(None))
-    first, second = (
-        decode(Record(partition, 0, 0, b"7", each.value(), cast("Headers", each.headers()))) for each in (once, again)
-    )
+    first, second = (decode(record(each.value(), cast("Headers", each.headers()))) for each in (once, again))
     assert first == second
     assert (first.type, first.content_type) == ("subscription.disabled", "application/cloudevents+json")
 
@@ -336,24 +325,3 @@ def test_reads_are_rare_but_soon_after_an_event(open_rig: Open, nowhere: KafkaSe
     rig.relay.wake()
     assert looks(SOON, wake=False) == 1
     assert looks(SELDOM - SOON, wake=False) == 0
-
-
-def test_a_failing_database_is_reported_and_retried(open_rig: Open, nowhere: KafkaSettings) -> None:
-    """A back-off applies. Once the database answers, the relay does not wait for the next regular read."""
-    rig = open_rig(nowhere)
-    rig.write("a")
-    rig.rename("webhook_operations", "away")
-    with capture_logs() as logs:
-        rig.settle()
-        for _ in range(10):
-            rig.settle()
-        assert rig.looks == 1
-        rig.rename("away", "webhook_operations")
-        rig.turn(0.2)
-        rig.until(lambda: len(rig.pending) == 1)
-    refused, over = said(logs)
-    assert (refused["event"], over["event"]) == (
-        "could not read operational events, or remove published ones",
-        "the database answers again",
-    )
-    assert "the tables are missing or old" in refused["error"]

@@ -2,11 +2,9 @@
 
 import json
 import signal
-import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,7 +20,8 @@ from models import Subscription
 from tests.databases import database
 from tests.end_to_end.webhook_receiver import Answer, Receiver, always
 from tests.kafka_kit import Kafka, unique
-from tests.processes import PROGRAM, environment
+from tests.processes import PROGRAM, environment, free_port
+from tests.waiting import eventually
 
 OUTCOMES = {"delivered", "retried", "parked", "exhausted"}
 
@@ -31,8 +30,7 @@ class Run:
     """The process of a worker, its port and its log."""
 
     def __init__(self, directory: Path, **variables: str) -> None:
-        with closing(socket.create_server(("127.0.0.1", 0))) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.log_file = directory / "log"
         settings = {
             "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
@@ -67,18 +65,16 @@ class Run:
         assert answer.status_code == (503 if reasons else 200)
         return reasons
 
-    def until(self, condition: Callable[[], object], timeout: float = 120.0) -> None:
+    def until(self, condition: Callable[[], object]) -> None:
         """Wait until `condition` holds. While the port is not open, it does not hold."""
-        end = time.monotonic() + timeout
-        while True:
+
+        def holds() -> bool:
             assert self.process.poll() is None, self.log
-            try:
-                if condition():
-                    return
-            except requests.ConnectionError:
-                pass
-            assert time.monotonic() < end, self.log
-            time.sleep(0.02)
+            with suppress(requests.ConnectionError):  # not yet
+                return bool(condition())
+            return False
+
+        eventually(holds, every=0.02, otherwise=lambda: self.log)
 
     def stop(self) -> int:
         """Send SIGTERM. Returns the exit status."""
@@ -117,7 +113,6 @@ def test_without_its_database_it_waits_and_reports_why(start: Start, address: st
     assert why in reason
     assert requests.get(f"http://127.0.0.1:{run.port}/healthz", timeout=60).status_code == 200
     assert requests.get(f"http://127.0.0.1:{run.port}/metrics", timeout=60).status_code == 200
-    time.sleep(1.2)  # two more attempts
     assert run.stop() == 0
     assert [line["event"] for line in run.lines()] == ["starting", "waiting for the database"]
     assert "p4ssw0rd" not in run.log + reason

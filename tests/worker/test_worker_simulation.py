@@ -1,11 +1,17 @@
 """The worker in a simulated world: specific orders of records, answers and rebalances."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import Engine
+from structlog.testing import capture_logs
 
 from consumer.database.job import SLOW
+from consumer.events.event import Event
 from consumer.intake.commits import COMMIT_RECORDS
+from consumer.intake.decode import decode
 from consumer.intake.offsets import decode as settled_above
+from consumer.intake.record import Record
 from consumer.matching.inbox import MOST_EVENTS
 from consumer.worker.ownership import STORED_ALONE
 from consumer.worker.polling import PAUSE_AFTER
@@ -20,9 +26,7 @@ def fail_until_due(deployment: Deployment) -> None:
     world = deployment.world
     deployment.write(0, "b")
     world.settle_down()
-    for _ in range(2):
-        world.transport.answer(0, result("fails"))
-        world.settle_down(20)
+    deployment.answer("fails", "fails", turns=20)
     world.now += 30
     world.settle_down()
     assert len(world.transport.open) == 1
@@ -84,6 +88,29 @@ def test_a_record_is_held_until_its_dead_letter_is_acknowledged(deployment: Depl
     assert world.committed[TOPIC, 0] == (3, "")
 
 
+def test_a_bug_of_a_decoder_makes_a_dead_letter_of_its_record(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a record would end one worker after the other. The log shows the place in the code, and no payload."""
+
+    def failing(record: Record, *more: Any) -> Event:
+        if record.offset == 1:
+            raise RuntimeError(f"{record.value!r}gy payload")
+        return decode(record, *more)
+
+    monkeypatch.setattr("consumer.worker.polling.decode", failing)
+    with capture_logs() as logs:
+        for _ in range(3):
+            deployment.write(0, "nobody")
+        deployment.world.settle_down()
+    assert deployment.world.buried == {((TOPIC, 0), 1)}
+    assert deployment.world.committed[TOPIC, 0] == (3, "")
+    failed, undecodable = (entry for entry in logs if "decod" in entry["event"])
+    assert (undecodable["reason"], undecodable["record"]) == ("error", failed["record"])
+    assert "in failing" in failed["exception"]
+    assert "payload" not in str((failed["error"], undecodable["error"]))
+
+
 def test_offsets_are_committed_four_times_a_second_or_after_many_records(deployment: Deployment) -> None:
     """Each commit costs a request to Kafka; the deliveries since the last one come again after a crash."""
     world = deployment.world
@@ -127,8 +154,7 @@ def test_answers_of_a_lost_assignment_settle_nothing_in_the_next(deployment: Dep
     world.settle_down()
     assert (TOPIC, 0) not in world.committed
     assert len(world.transport.open) == 1
-    world.transport.answer(0, result("taken"))
-    world.settle_down()
+    deployment.answer("taken")
     assert world.committed[TOPIC, 0] == (1, "")
 
 
@@ -163,8 +189,7 @@ def test_a_row_whose_result_is_not_written_yet_is_not_sent_again(deployment: Dep
         world.now += 10
         world.settle_down()
     assert len(world.transport.open) == 1
-    world.transport.answer(0, result("taken"))
-    world.settle_down()
+    deployment.answer("taken")
     assert deployment.statuses() == ["delivered"]
     assert len(world.sent) == 4
 
@@ -182,8 +207,7 @@ def test_events_for_a_forbidden_address_are_sent_once_the_address_changes(
         world.settle_down(2)
         while world.transport.open:
             looks += 1
-            world.transport.answer(0, result("refused"))
-            world.settle_down(2)
+            deployment.answer("refused", turns=2)
         world.now += 1.0
         if restart and second == 450:
             world.start(0, 1)
@@ -247,8 +271,7 @@ def test_a_process_wrongly_taken_for_dead_overwrites_nothing(deployment: Deploym
     world.turn()
     world.start(0, 1)
     world.settle_down()
-    world.transport.answer(0, result("fails"))
-    world.settle_down()
+    deployment.answer("fails")
     ((_, before),) = deployment.rows().items()
     while world.late:
         world.late.popleft()()
@@ -278,15 +301,13 @@ def test_a_batch_goes_on_when_some_of_its_deliveries_leave(deployment: Deploymen
     rows = deployment.rows().values()
     assert [(row.place, row.attempt, row.status) for row in rows] == [((TOPIC, leaving), 1, "parked")] * number[leaving]
     assert world.committed == {(TOPIC, leaving): (number[leaving], "")}
-    world.transport.answer(0, result("taken"))
-    world.settle_down(20)
+    deployment.answer("taken", turns=20)
     assert world.committed[TOPIC, staying] == (number[staying], "")
     assert len(world.sent) == 3
     world.source.assign([leaving])
     world.settle_down(20)
     assert len(world.sent) == 3 + number[leaving]
-    world.transport.answer(0, result("taken"))
-    world.settle_down(5)
+    deployment.answer("taken", turns=5)
     assert set(deployment.statuses()) == {"delivered"}
 
 
@@ -295,14 +316,12 @@ def test_no_attempt_of_a_lost_partition_is_written(deployment: Deployment) -> No
     world = deployment.world
     open_batch(deployment)
     for seconds in (1.0, 31.0):
-        world.transport.answer(0, result("fails"))
-        world.settle_down(3)
+        deployment.answer("fails", turns=3)
         world.now += seconds
         world.settle_down()
     assert (len(world.transport.open), len(world.sent)) == (1, 9)
     world.source.lose(0)
-    world.transport.answer(0, result("taken"))
-    world.settle_down(5)
+    deployment.answer("taken", turns=5)
     assert sorted((row.place, row.attempt, row.status) for row in deployment.rows().values()) == [
         ((TOPIC, 0), 2, "parked"),
         ((TOPIC, 0), 2, "parked"),
@@ -317,9 +336,7 @@ def test_an_ordered_row_waits_until_its_partitions_position_is_known(engine: Eng
     world.start(0)
     deployment.write(0, "x")
     world.settle_down()
-    for _ in range(2):
-        world.transport.answer(0, result("fails"))
-        world.settle_down(20)
+    deployment.answer("fails", "fails", turns=20)
     assert world.committed[TOPIC, 0] == (1, "")
     world.silent = True
     world.start(0)
@@ -340,8 +357,7 @@ def test_stored_deliveries_wait_briefly_for_their_partitions_records(deployment:
     deployment.write(0, "b")
     for seconds in (20, 40):
         world.settle_down()
-        world.transport.answer(0, result("fails"))
-        world.settle_down(seconds)
+        deployment.answer("fails", turns=seconds)
     world.stop()
     world.now += 60
     world.silent = True
@@ -478,8 +494,7 @@ def test_a_refused_last_commit_repeats_deliveries(deployment: Deployment) -> Non
     deployment.write(0, "b")
     world.settle_down()
     world.takes_commits, world.silent = False, True
-    world.transport.answer(0, result("taken"))
-    world.settle_down()
+    deployment.answer("taken")
     world.source.revoke(0)
     world.source.assign([0])
     world.settle_down()
@@ -488,8 +503,7 @@ def test_a_refused_last_commit_repeats_deliveries(deployment: Deployment) -> Non
     world.speak()
     world.settle_down()
     assert len(world.sent) == 2
-    world.transport.answer(0, result("taken"))
-    world.settle_down()
+    deployment.answer("taken")
     assert world.committed[TOPIC, 0] == (1, "")
 
 
@@ -501,17 +515,14 @@ def test_a_row_read_before_an_earlier_one_of_its_key_was_stored_waits_for_that(e
     world.start(0)
     deployment.write(0, "x")
     world.settle_down()
-    for _ in range(2):
-        world.transport.answer(0, result("fails"))
-        world.settle_down(20)
+    deployment.answer("fails", "fails", turns=20)
     deployment.obstruct("locked", "{0}.record_offset = 1")
     for _ in range(2):
         deployment.write(0, "x")
     world.settle_down()
     world.now += 30
     world.settle_down()
-    world.transport.answer(0, result("taken"))
-    world.settle_down(2)
+    deployment.answer("taken", turns=2)
     assert [(row.offset, row.status) for row in deployment.rows().values()] == [(0, "delivered"), (2, "parked")]
     deployment.obstruct(None)
     world.now += 60
