@@ -59,6 +59,15 @@ class Kafka:
             admin.create_topics([NewTopic(name, partitions, self.replicas, config=config)])[name].result(60)
         return name
 
+    def topic_on(self, replicas: list[list[int]], **config: str) -> str:
+        """A new topic with a partition on each of these lists of nodes, of which one is enough to write."""
+        name = unique("topic")
+        config = {key.replace("_", "."): value for key, value in config.items()} | {"min.insync.replicas": "1"}
+        new = NewTopic(name, len(replicas), replica_assignment=replicas, config=config)
+        admin = AdminClient({"bootstrap.servers": self.servers, **QUIET})
+        eventually(lambda: admin.create_topics([new])[name].exception(60) is None)  # a node may still be starting
+        return name
+
     def configure(self, name: str, kind: str = "TOPIC", **config: str) -> None:
         """Change the configuration of a topic or group, on a real cluster. `a_b` is `a.b`."""
         entries = [

@@ -6,15 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic  # the admin package does not export it to type checkers
 from structlog.testing import capture_logs
 
 from consumer.intake.record import AssignedPartition
 from consumer.intake.source import Source
 from tests.chaos.commit_log import CommitLog
 from tests.kafka_broker import KafkaBroker
-from tests.kafka_kit import QUIET, Kafka, Member, reading, unique, until
+from tests.kafka_kit import Kafka, Member, reading, unique, until
 
 Join = Callable[..., Member]
 PROTOCOLS = pytest.mark.parametrize("protocol", ["classic", "consumer"])
@@ -55,36 +53,6 @@ def test_a_member_without_partitions_is_ready(real_kafka: Kafka, join: Join, pro
     assert len(first.source.partitions) + len(second.source.partitions) == 1
 
 
-@PROTOCOLS
-def test_a_pattern_leaves_the_dead_letter_topic_out(real_kafka: Kafka, join: Join, protocol: str) -> None:
-    """A topic created later is found. The dead-letter topic, though it matches, is not.
-
-    With KIP-848 the broker looks for new topics every 10 s at the soonest, which this test does not wait for.
-    """
-    prefix = unique("pattern")
-    dead = real_kafka.topic(f"{prefix}.dead")
-    one = real_kafka.topic(f"{prefix}.one")
-    real_kafka.write(dead, [b"dead"])
-    real_kafka.write(one, [b"one"])
-    settings = real_kafka.settings(dead_letters=dead, group_protocol=protocol, topic_metadata_refresh_interval_ms="500")
-    member = join(settings, [f"^{prefix}[.].*"])
-    until(lambda: b"one" in member.values, member)
-    expected = {one}
-    if protocol == "classic":
-        two = real_kafka.topic(f"{prefix}.two")
-        real_kafka.write(two, [b"two"])
-        until(lambda: b"two" in member.values, member)
-        expected.add(two)
-    real_kafka.write(dead, [b"dead"])
-    for _ in range(20):
-        member.turn()
-    assert b"dead" not in member.values
-    assert {partition.topic for partition in member.assigned} == expected
-    if protocol == "classic":  # the dead letters' partitions do not shift the others' assignment
-        assert {each.topic for each in member.source._consumer.assignment()} == expected
-    assert member.source.fault is None
-
-
 def test_a_missing_topic_is_a_fault_until_it_exists(real_kafka: Kafka, join: Join) -> None:
     """The log names it once, and /readyz too. It is consumed as soon as it exists."""
     topic = unique("later")
@@ -98,31 +66,6 @@ def test_a_missing_topic_is_a_fault_until_it_exists(real_kafka: Kafka, join: Joi
     real_kafka.write(topic, [b"1"])
     until(lambda: member.values == [b"1"], member)
     assert member.source.fault is None
-
-
-@PROTOCOLS
-def test_a_broker_that_is_killed_and_restarted(
-    real_kafka: Kafka, brokers: KafkaBroker, join: Join, protocol: str
-) -> None:
-    """Meanwhile the member is not ready and no commit blocks. No record is lost, and it becomes ready by itself."""
-    topic, settings, member = reading(
-        real_kafka, join, [b"1"], settle=False, group_protocol=protocol, heartbeat_interval_ms="300"
-    )
-    brokers.kill()
-    try:
-        member.records[0].partition.tracker.settle(0)
-        until(lambda: "no Kafka broker reachable" in (member.source.fault or ""), member)
-        begin = time.monotonic()
-        member.source.commit()
-        member.source.commit_now(member.source.partitions.values())
-        assert time.monotonic() - begin < 20  # a commit that waited would take a minute
-    finally:
-        brokers.restart()
-    real_kafka.write(topic, [b"2"])
-    until(lambda: b"2" in member.values, member, timeout=120)
-    assert member.values == [b"1", b"2"]
-    until(lambda: member.source.fault is None, member)
-    until(lambda: real_kafka.committed(settings.group_id, topic)[0] == 1, member)
 
 
 @PROTOCOLS
@@ -276,11 +219,7 @@ def test_offsets_do_not_go_back_when_the_coordinator_dies_during_a_last_commit(
 def test_a_log_without_a_leader_delays_no_other(three_nodes: KafkaBroker, join: Join) -> None:
     """The others are read. It is read when it has a leader again."""
     kafka = Kafka(three_nodes.bootstrap, real=True)
-    topic = unique("positions")
-    admin = AdminClient({"bootstrap.servers": kafka.servers, **QUIET})
-    config = {"min.insync.replicas": "1"}
-    new = NewTopic(topic, 3, replica_assignment=[[1], [3], [2]], config=config)
-    admin.create_topics([new])[topic].result(60)
+    topic = kafka.topic_on([[1], [3], [2]])
     for number in range(3):
         kafka.write(topic, [b"%d" % number] * 3, partition=number)
     three_nodes.kill(3)

@@ -2,7 +2,6 @@
 
 import json
 import time
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.errors import Undecodable
-from consumer.intake.decode import MAX_VALUE_BYTES
 from consumer.schemas.protobuf import protobuf_decoder
 from consumer.schemas.wire_format import Framed
 from tests.schemas.descriptors import SCALARS, class_of, everything, field, file_of, map_field, text_of
@@ -227,16 +225,6 @@ def test_few_bytes_do_not_become_much() -> None:
             tree()(Framed(1, FIRST + payload))
         assert refused.value.reason == reason
         assert time.process_time() - began < 3
-
-
-@given(st.binary(max_size=200))
-def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    """They cause no other exception."""
-    for indexes in (b"", FIRST):
-        with suppress(Undecodable):
-            found = DECODE(Framed(1, indexes + data))
-            json.loads(found)
-            assert len(found) <= MAX_VALUE_BYTES
 
 
 def test_imports_are_built_in_or_references() -> None:

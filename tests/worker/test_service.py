@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 import requests
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from consumer.database import migrations
 from consumer.errors import DatabaseUnavailable
 from consumer.subscriptions import repository
 from consumer.worker.service import Service
-from models import Subscription
 from tests.databases import database
 from tests.end_to_end.webhook_receiver import Answer, Receiver, always
 from tests.kafka_kit import Kafka, unique
@@ -166,38 +165,16 @@ def test_the_back_off_grows_and_each_reason_is_logged_once(engine: Engine, monke
     assert [line["reason"] for line in logs] == [refused, silent, refused]
 
 
-def test_secrets_and_payloads_are_never_logged(start: Start, tmp_path: Path, mock_kafka: str) -> None:
-    """At level DEBUG, for all outcomes: delivered, failed, gone, refused, not an event, no usable secret."""
+def test_payloads_are_never_logged(start: Start, tmp_path: Path, mock_kafka: str) -> None:
+    """At level DEBUG, neither bodies nor headers, whether they are delivered, fail, are gone or are not events."""
     engine = database(tmp_path / "webhooks.db")
     migrations.upgrade(engine)
     kafka, topic = Kafka(mock_kafka, real=False), unique("topic")
-    hidden = {name: f"s3cr3t{name}" for name in ("default", "own", "stored", "body", "key", "user", "path", "header")}
+    body, header = "s3cr3tbody", "s3cr3theader"
     with Receiver() as receiver:
-        receiver.rules["/fails"] = always(Answer(500))
-        receiver.rules["/gone"] = always(Answer(410))
-        port = receiver.url("/").split(":")[2]
-        for path in ("/ok", "/fails", "/gone"):
-            repository.add(engine, receiver.url(path), "t", hidden["own"])
-        for url in (
-            f"http://u:{hidden['user']}@127.0.0.1:{port}/userinfo",
-            f"http://u:{hidden['user']}@127.0.0.1:1/{hidden['path']}?token={hidden['path']}",
-            f"http://u:{hidden['user']}@10.0.0.1/{hidden['path']}",
-            f"http://u:{hidden['user']}@name.invalid/{hidden['path']}",
-        ):
-            added = repository.add(engine, receiver.url("/ok"), "t", hidden["own"])
-            with engine.begin() as connection:
-                connection.execute(update(Subscription).where(Subscription.id == added).values(url=url))
-        with engine.begin() as connection:
-            for subscription, url in enumerate((f"ftp://{hidden['path']}", f"//u:{hidden['user']}@h/"), start=100):
-                statement = "INSERT INTO webhook_subscriptions (id, url, event_type) VALUES (?, ?, 't')"
-                connection.exec_driver_sql(statement, (subscription, url))
-            connection.exec_driver_sql(
-                "INSERT INTO webhook_subscriptions (id, url, event_type) VALUES (200, ?, 't')", (receiver.url("/x"),)
-            )
-            connection.exec_driver_sql(
-                "INSERT INTO webhook_secrets (subscription_id, secret) VALUES (200, ?)",
-                (f"whsec_{hidden['stored']}!",),
-            )
+        for path, status in (("/ok", 200), ("/fails", 500), ("/gone", 410)):
+            receiver.rules[path] = always(Answer(status))
+            repository.add(engine, receiver.url(path), "t")
         engine.dispose()
         run = start(
             DATABASE_URL=f"sqlite:///{tmp_path}/webhooks.db",
@@ -205,21 +182,14 @@ def test_secrets_and_payloads_are_never_logged(start: Start, tmp_path: Path, moc
             KAFKA_TOPICS=topic,
             KAFKA_GROUP_ID=unique("group"),
             KAFKA_DEAD_LETTER_TOPIC=unique("dead"),
-            WEBHOOK_SECRET=hidden["default"],
             WEBHOOK_ALLOW_NETWORKS="127.0.0.0/8",
             WEBHOOK_RETRY_SCHEDULE="0.05,60",
             LOG_LEVEL="DEBUG",
         )
-        body = hidden["body"]
-        kafka.write(
-            topic, [b'{"type": "t", "x": "%s"}' % body.encode()], headers=[("authorization", hidden["header"].encode())]
-        )
+        kafka.write(topic, [f'{{"type": "t", "x": "{body}"}}'.encode()], headers=[("authorization", header.encode())])
         for bad in (f'{{"{body}', f'["{body}"]', f'"{body}"', f'{{"type": "{body} "}}', f'{{"type": ["{body}"]}}'):
             kafka.write(topic, [bad.encode(), bad.encode("utf-16")])
         run.until(lambda: run.logged("undecodable") == 10)
-        run.until(lambda: any(line.get("subscription") == 200 for line in run.lines()))
         run.until(lambda: {each["outcome"] for each in run.lines() if "outcome" in each} == OUTCOMES)
-        run.until(lambda: run.logged("attempt") >= 4)
-        run.until(lambda: run.logged("a subscription is broken") >= 7)
         assert run.stop() == 0
-    assert [line for line in run.log.splitlines() if any(secret in line for secret in hidden.values())] == []
+    assert [line for line in run.log.splitlines() if body in line or header in line] == []
