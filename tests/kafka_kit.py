@@ -91,9 +91,11 @@ class Kafka:
             self._producer.produce(topic, value, b"key", partition, headers=list(headers))
         assert self._producer.flush(20) == 0
 
-    def transactional(self) -> Producer:
-        """A transactional producer that is initialized."""
-        producer = Producer({"bootstrap.servers": self.servers, **QUIET, "transactional.id": unique("transactions")})
+    def transactional(self, **properties: str) -> Producer:
+        """A transactional producer that is initialized. `a_b` is the property `a.b`."""
+        config = {key.replace("_", "."): value for key, value in properties.items()}
+        config |= {"bootstrap.servers": self.servers, "transactional.id": unique("transactions")}
+        producer = Producer({**config, **QUIET})
         producer.init_transactions(20)
         return producer
 

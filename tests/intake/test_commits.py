@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from structlog.testing import capture_logs
 
-from consumer.intake.commits import Commits
+from consumer.intake.commits import COMMIT_RECORDS, Commits, is_commit_due
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import AssignedPartition
 
@@ -258,3 +258,18 @@ def test_a_refused_or_unanswered_round_commits_nothing(partition: AssignedPartit
     assert offsets(coordinator) == [1, 1, 1]
     coordinator.commits.finish(None, coordinator.sent[-1:])
     assert (look(coordinator, partition, 502.0), coordinator.commits.fault) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("since", "moved", "due"),
+    [
+        (0.24, 1, False),
+        (0.25, 1, True),
+        (0.02, COMMIT_RECORDS - 1, False),
+        (0.02, COMMIT_RECORDS, True),
+        (0.0, 999, False),
+    ],
+)
+def test_offsets_are_committed_four_times_a_second_or_after_many(since: float, moved: int, *, due: bool) -> None:
+    """Each commit costs a request to Kafka; the deliveries since the last one come again after a crash."""
+    assert is_commit_due(since, lambda: moved) is due

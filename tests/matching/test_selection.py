@@ -1,11 +1,10 @@
 """Whether a subscription wants an event: topics and filters, their errors, and their share of a turn."""
 
 import itertools
-from collections.abc import Callable
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -132,48 +131,6 @@ def test_the_time_of_a_turn_is_bounded(step: float) -> None:
             selector.ask(wanting("data.amount > 1"), carrying({"amount": 1}))
             done += 1
         assert done == 1000 if not step else done * step <= 0.1 + step
-
-
-NUMBERS = st.integers(-5, 5)
-Rule = tuple[str, Callable[[dict[str, int]], bool]]
-
-
-def compared(name: str, sign: str, number: int) -> Rule:
-    """A comparison, as CEL text and as a Python function."""
-    signs: dict[str, Callable[[int, int], bool]] = {
-        "==": int.__eq__, "!=": int.__ne__, "<": int.__lt__, "<=": int.__le__, ">": int.__gt__, ">=": int.__ge__,
-    }  # fmt: skip
-    return f"data.{name} {sign} {number}", lambda data: signs[sign](data[name], number)
-
-
-def both(left: Rule, right: Rule) -> Rule:
-    return f"({left[0]} && {right[0]})", lambda data: left[1](data) and right[1](data)
-
-
-def either(left: Rule, right: Rule) -> Rule:
-    return f"({left[0]} || {right[0]})", lambda data: left[1](data) or right[1](data)
-
-
-def neither(rule: Rule) -> Rule:
-    return f"!({rule[0]})", lambda data: not rule[1](data)
-
-
-RULES = st.recursive(
-    st.builds(compared, st.sampled_from("abc"), st.sampled_from(["==", "!=", "<", "<=", ">", ">="]), NUMBERS),
-    lambda rules: st.builds(both, rules, rules) | st.builds(either, rules, rules) | st.builds(neither, rules),
-    max_leaves=6,
-)
-
-
-@settings(deadline=None)
-@given(rule=RULES, values=st.tuples(NUMBERS, NUMBERS, NUMBERS))
-def test_a_filter_agrees_with_python(rule: Rule, values: tuple[int, int, int]) -> None:
-    """Comparisons and their combinations, on numbers of an event."""
-    text, judge = rule
-    data = dict(zip("abc", values, strict=True))
-    assert Selector(Metrics()).ask(wanting(text), carrying(data)) is (
-        FilterResult.WANTED if judge(data) else FilterResult.UNWANTED
-    )
 
 
 def test_events_are_distinguished_by_identity() -> None:

@@ -97,32 +97,3 @@ def test_a_hung_collector_does_not_block() -> None:
     spans, closing = map(float, done.stdout.split())
     assert spans < 60
     assert closing < 8
-
-
-def test_opentelemetry_is_not_imported_while_tracing_is_off() -> None:
-    """No module of a worker imports it."""
-    code = "import sys, consumer.worker.service; assert not [name for name in sys.modules if 'opentelemetry' in name]"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment({}))
-
-
-def test_a_collector_without_the_extra_is_a_settings_error(tmp_path: object) -> None:
-    """The message says what to install, or how to turn traces off. While they are off, nothing is needed."""
-    code = "import sys; sys.modules['opentelemetry'] = None\nfrom consumer.cli.app import main; sys.exit(main(['run']))"
-
-    def run(**variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", code],
-            check=False,
-            cwd=str(tmp_path),
-            env=environment(variables),
-            capture_output=True,
-            text=True,
-        )
-
-    collector = "http://127.0.0.1:4318"
-    missing = run(OTEL_EXPORTER_OTLP_ENDPOINT=collector)
-    assert missing.returncode == 2
-    assert 'pip install "kafka-webhooks[otel]"' in missing.stderr
-    for off in ({}, {"OTEL_SDK_DISABLED": "true"}):
-        found = run(**({"OTEL_EXPORTER_OTLP_ENDPOINT": collector, **off} if off else {}))
-        assert "otel" not in found.stderr

@@ -8,7 +8,6 @@ from structlog.testing import capture_logs
 
 from consumer.database.job import SLOW
 from consumer.events.event import Event
-from consumer.intake.commits import COMMIT_RECORDS
 from consumer.intake.decode import decode
 from consumer.intake.offsets import decode as settled_above
 from consumer.intake.record import Record
@@ -109,38 +108,6 @@ def test_a_bug_of_a_decoder_makes_a_dead_letter_of_its_record(
     assert (undecodable["reason"], undecodable["record"]) == ("error", failed["record"])
     assert "in failing" in failed["exception"]
     assert "payload" not in str((failed["error"], undecodable["error"]))
-
-
-def test_offsets_are_committed_four_times_a_second_or_after_many_records(deployment: Deployment) -> None:
-    """Each commit costs a request to Kafka; the deliveries since the last one come again after a crash."""
-    world = deployment.world
-    world.settle_down()
-    for most, records in ((5, 1), (40, COMMIT_RECORDS)):
-        begin, before = world.now, world.source.commits.total
-        while world.now < begin + 1.0:
-            for _ in range(records):
-                deployment.write(0, "nobody")
-            world.turn()
-            world.run_jobs()
-            world.now += 0.02
-        assert most / 2 < world.source.commits.total - before <= most
-
-
-def test_records_settled_above_the_mark_are_not_sent_after_a_crash(deployment: Deployment) -> None:
-    """The commit's metadata names them. Only the open record is sent again."""
-    world = deployment.world
-    for kind in ("b", "a", "b"):
-        deployment.write(0, kind)
-    world.settle_down()
-    assert len(world.transport.open) == 4
-    for _ in range(3):  # both deliveries of the second record, and that of the third
-        world.transport.answer(1, result("taken"))
-    world.settle_down()
-    assert world.committed[TOPIC, 0][0] == 0
-    before = len(world.sent)
-    world.start(0, 1)
-    world.settle_down()
-    assert world.sent[before:] == [world.sent[0]]
 
 
 def test_answers_of_a_lost_assignment_settle_nothing_in_the_next(deployment: Deployment) -> None:
