@@ -1,4 +1,5 @@
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,9 @@ from consumer.intake.decode import MAX_TYPE_LENGTH, MAX_VALUE_BYTES, decode
 from consumer.intake.record import BAD_HEADERS, Headers
 from tests.records import record, refusal
 
-CLOUDEVENT = {"specversion": "1.0", "type": "order.paid", "id": "A1", "source": "/shop"}
+CLOUDEVENT: dict[str, Any] = {"specversion": "1.0", "type": "order.paid", "id": "A1", "source": "/shop"}
+NO_IDS: tuple[object, ...] = (5, None, "", [], {})
+NO_TENANTS: tuple[object, ...] = ("", "x" * 256, 1.5, [], {"name": "acme"})
 UNUSABLE = (b"", b"\xff", b"x" * 256)  # as a tenant
 TRACEPARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -153,7 +156,7 @@ def test_a_producers_id_does_not_depend_on_the_records_place() -> None:
     assert webhook_id({}, named) == webhook_id({"other": 1}, named, offset=9) != webhook_id({}, named, topic="b")
 
 
-@pytest.mark.parametrize("value", [{"id": 123}, *(CLOUDEVENT | {"id": each} for each in (5, None, "", [], {}))])
+@pytest.mark.parametrize("value", [{"id": 123}, *(CLOUDEVENT | {"id": each} for each in NO_IDS)])
 def test_an_id_of_the_entity_or_that_is_no_string_is_not_the_events(value: object) -> None:
     """The event is sent, with the id of the record's place: two events of user 123 have different webhook ids."""
     assert webhook_id(value) == webhook_id(value) != webhook_id(value, offset=8)
@@ -235,10 +238,7 @@ def test_traceparent(header: bytes | None, passed: bool) -> None:  # noqa: FBT00
         ({}, [("event-type", b"a"), ("tenant", b"*")], "*"),
         *(({}, [(name, text)], None) for name in ("ce_tenant", "tenant") for text in UNUSABLE),
         *(({}, [("ce_tenant", text), ("tenant", b"acme")], None) for text in UNUSABLE),
-        *(
-            (CLOUDEVENT | {"tenant": each}, [("tenant", b"acme")], None)
-            for each in ("", "x" * 256, 1.5, [], {"name": "acme"})
-        ),
+        *((CLOUDEVENT | {"tenant": each}, [("tenant", b"acme")], None) for each in NO_TENANTS),
     ],
 )
 def test_the_tenant_of_an_event(value: object, headers: Headers | None, tenant: str | None) -> None:

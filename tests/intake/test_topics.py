@@ -1,6 +1,5 @@
 """Decisions from the cluster's metadata: alone, then compared with the assignments and answers of a real Kafka."""
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -244,22 +243,22 @@ def test_gone_topics_are_absent_for_ten_minutes_of_answers(
 
 # The thread that requests metadata.
 
-Watch = Callable[..., tuple[ClusterView, Callable[[], None]]]
+Watch = Callable[..., tuple[ClusterView, Callable[[], None], TopicWatch]]
 
 
 @pytest.fixture
 def watch() -> Iterator[Watch]:
-    """Makes a worker's parts: the Topics, and a call that waits for the next answer."""
+    """Makes a worker's parts: the view, a call that waits for the next answer, and the watch."""
     made: list[TopicWatch] = []
 
-    def make(kafka: KafkaSettings, *names: str) -> tuple[ClusterView, Callable[[], None]]:
+    def make(kafka: KafkaSettings, *names: str) -> tuple[ClusterView, Callable[[], None], TopicWatch]:
         known, posted = ClusterView(kafka, names), SimpleQueue[Callable[[], None]]()
         made.append(TopicWatch(kafka, posted.put, known.learn, known.consumed, every=0.05))
 
         def answer() -> None:
             posted.get(timeout=60)()
 
-        return known, answer
+        return known, answer, made[-1]
 
     yield make
     for each in made:
@@ -270,18 +269,15 @@ def test_new_and_deleted_topics_are_seen(real_kafka: Kafka, watch: Watch) -> Non
     """A new topic is seen at once with its partitions, and later more partitions and its deletion."""
     kafka = real_kafka.settings(topic_blacklist="t-")
     here, later = real_kafka.topic(unique("t-a"), partitions=2), unique("t-b")
-    known, answer = watch(kafka, here, later)
+    known, answer, _ = watch(kafka, here, later)
     answer()
     assert known._counts[here] == 2  # also a topic that librdkafka ignores is known
     assert later not in known._counts
     real_kafka.topic(later, partitions=3)
-    while later not in known._counts:
-        answer()
-    assert known._counts[later] == 3
+    eventually(lambda: known._counts.get(later) == 3, meanwhile=answer)
     admin = AdminClient({"bootstrap.servers": real_kafka.servers, **QUIET})
     admin.delete_topics([later])[later].result(60)
-    while later in known._counts:
-        answer()
+    eventually(lambda: later not in known._counts, meanwhile=answer)
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
@@ -297,7 +293,7 @@ def test_consumed_topics_are_those_that_kafka_assigns(
     wanted = [f"^{prefix}", f"^{prefix}[.].*", f"^{prefix}[[:digit:]]", f"^{prefix}-dead"]
     wanted = wanted if protocol == "consumer" else wanted[:1]
     member = join(kafka, wanted)
-    known, answer = watch(kafka, *wanted)
+    known, answer, _ = watch(kafka, *wanted)
     answer()
     expected = {(name, number) for name in names if known.consumed(name) for number in range(2)}
     until(lambda: set(member.source.partitions) == expected, member)
@@ -311,7 +307,7 @@ def test_consumed_topics_are_those_that_kafka_assigns(
 def test_the_cluster_shows_which_topics_are_written_to(real_kafka: Kafka, watch: Watch) -> None:
     """A record in one of them gives its owner a larger share of the limits, whichever member asks."""
     busy, quiet = (real_kafka.topic(unique(name), partitions=2) for name in ("busy", "quiet"))
-    known, answer = watch(real_kafka.settings(), busy, quiet)
+    known, answer, _ = watch(real_kafka.settings(), busy, quiet)
     answer()
     assert known.share({(busy, 0)}) == 0.25
     real_kafka.write(busy, [b"event"])
@@ -326,7 +322,7 @@ def test_a_silent_cluster_changes_nothing_and_is_logged_once(
     """The last answer stays valid. The log has one line when answers stop and one when they are back."""
     monkeypatch.setattr("consumer.intake.topics.TIMEOUT", 0.1)
     topic = real_kafka.topic(partitions=3)
-    known, answer = watch(real_kafka.settings(), topic)
+    known, answer, _ = watch(real_kafka.settings(), topic)
     answer()
     with capture_logs() as logs:
         brokers.kill()
@@ -350,7 +346,7 @@ def test_topics_are_learnt_without_the_ends_that_do_not_come(
     kafka.write(topic, [b"event"])
     with monkeypatch.context() as silent:
         silent.setattr(AdminClient, "list_offsets", lambda _self, asked, **_: {each: Future[None]() for each in asked})
-        known, answer = watch(kafka.settings(), topic)
+        known, answer, _ = watch(kafka.settings(), topic)
         answer()
         answer()
         assert (known._counts[topic], dict(known._ends)) == (4, {})
@@ -370,7 +366,7 @@ def test_an_unexpected_exception_does_not_end_the_requests(
     kafka.write(topic, [b"event"])
     with capture_logs() as logs, monkeypatch.context() as failing:
         failing.setattr(AdminClient, "list_topics", fails)
-        known, answer = watch(kafka.settings(), topic)
+        known, answer, _ = watch(kafka.settings(), topic)
         until(lambda: logs)
     answer()
     assert known._counts[topic] == 4
@@ -378,23 +374,17 @@ def test_an_unexpected_exception_does_not_end_the_requests(
 
 
 @pytest.mark.parametrize(("protocol", "fault"), [("classic", None), ("consumer", "no topic of KAFKA_TOPICS exists")])
-def test_a_worker_without_any_topic_is_not_ready(mock_kafka: str, protocol: str, fault: str | None) -> None:
+def test_a_worker_without_any_topic_is_not_ready(
+    mock_kafka: str, watch: Watch, protocol: str, fault: str | None
+) -> None:
     """Both protocols need that: with the classic one, librdkafka reports each missing topic, with KIP-848 none."""
-    posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
-    kafka = Kafka(mock_kafka, real=False).settings(group_protocol=protocol)
-    watch = TopicWatch(kafka, posted.put, lambda _answer, _now, _ends: None, lambda _: False)
-    posted.get(timeout=60)
-    assert watch.fault == fault
-    assert watch.close(10)
+    _, answer, subject = watch(Kafka(mock_kafka, real=False).settings(group_protocol=protocol), unique("none"))
+    answer()
+    assert subject.fault == fault
 
 
-def test_closing_does_not_wait_for_a_pending_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_does_not_wait_for_a_pending_request(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster that does not answer does not keep a process from stopping."""
     monkeypatch.setattr("consumer.intake.topics.TIMEOUT", 1.0)
-    posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
-    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
-    watch = TopicWatch(kafka, posted.put, lambda _answer, _now, _ends: None, lambda _: True)
-    time.sleep(0.1)
-    assert not watch.close(0.2)
-    assert watch.close(10)
-    assert posted.empty()
+    _, _, subject = watch(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
+    assert not subject.close(0.2)

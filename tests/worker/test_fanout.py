@@ -76,7 +76,7 @@ def fanout(
     key: bytes | None = None,
 ) -> Fanout:
     """An event of record 0 for these subscriptions."""
-    record = OpenRecord([].append if settled is None else settled.append, 0, len(targets))
+    record = OpenRecord((list[int]() if settled is None else settled).append, 0, len(targets))
     return Fanout(make_event(body=body, key=key), targets, record, selector or Selector(Metrics()))
 
 

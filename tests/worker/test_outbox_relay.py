@@ -115,10 +115,16 @@ def published(kafka: KafkaSettings, number: int) -> list[str]:
     return [orjson.loads(each.value() or b"")["id"] for each in messages(kafka, number)]
 
 
+def with_topic(kafka: Kafka, group: str = "", compression: str = "lz4", **of_topic: Any) -> KafkaSettings:
+    """Settings with an existing topic for operational events."""
+    settings = kafka.settings(group=group, compression_type=compression)
+    return settings.model_copy(update={"operations_topic": kafka.topic(**of_topic)})
+
+
 @pytest.fixture
 def kafka(real_kafka: Kafka) -> KafkaSettings:
-    """Settings with an existing topic for operational events."""
-    return real_kafka.settings().model_copy(update={"operations_topic": real_kafka.topic()})
+    """Settings with a topic of one partition."""
+    return with_topic(real_kafka)
 
 
 @pytest.fixture
@@ -154,7 +160,7 @@ def test_events_are_published_in_order_and_deleted(open_rig: Open, kafka: KafkaS
 
 def test_an_event_is_a_structured_cloudevent(open_rig: Open, real_kafka: Kafka) -> None:
     """It has the attributes that the specification requires; published twice, workers give it the same webhook id."""
-    kafka = real_kafka.settings(group="a group/1").model_copy(update={"operations_topic": real_kafka.topic()})
+    kafka = with_topic(real_kafka, group="a group/1")
     rig = open_rig(kafka)
     for row in (1, 2):
         operation = OperationalEvent("subscription.disabled", "x", {"subscription_id": 7, "reason": "410 Gone"})
@@ -179,8 +185,7 @@ def test_an_event_is_a_structured_cloudevent(open_rig: Open, real_kafka: Kafka) 
 
 def test_an_event_that_cannot_be_published_does_not_stop_the_others(open_rig: Open, real_kafka: Kafka) -> None:
     """No record can be made of one, and the topic refuses another. Both stay in the database, and the log names one."""
-    topic = real_kafka.topic(unique("operations"), partitions=4, max_message_bytes="5000")
-    kafka = real_kafka.settings(compression_type="none").model_copy(update={"operations_topic": topic})
+    kafka = with_topic(real_kafka, compression="none", partitions=4, max_message_bytes="5000")
     rig = open_rig(kafka)
     rig.write("a")
     rig.write("large", subscription_id=8, padding="x" * 9000)
@@ -195,7 +200,7 @@ def test_an_event_that_cannot_be_published_does_not_stop_the_others(open_rig: Op
 
 def test_events_of_one_subscription_stay_in_order(open_rig: Open, real_kafka: Kafka) -> None:
     """They have the same key and so the same partition. An event without a subscription has neither key nor subject."""
-    kafka = real_kafka.settings().model_copy(update={"operations_topic": real_kafka.topic(partitions=4)})
+    kafka = with_topic(real_kafka, partitions=4)
     rig = open_rig(kafka)
     for number in range(30):
         rig.write(str(number), subscription_id=number % 5)

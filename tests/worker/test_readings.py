@@ -33,13 +33,8 @@ def test_the_age_of_the_first_unsettled_record_is_that_of_its_timestamp(deployme
     assert readings(deployment).oldest_unsettled[TOPIC, 0] == pytest.approx(BORN + world.now - second)
     deployment.answer("taken")
     assert readings(deployment).oldest_unsettled == {(TOPIC, 0): 0.0, (TOPIC, 1): 0.0}
-
-
-def test_a_record_without_a_timestamp_has_no_age(deployment: Deployment) -> None:
-    """Its age would be half a century."""
-    world = deployment.world
     partition: AssignedPartition = world.source.partitions[TOPIC, 0]
-    partition.tracker.track(0)
+    partition.tracker.track(3)  # without a timestamp, its age would be half a century
     assert readings(deployment).oldest_unsettled == {(TOPIC, 1): 0.0}
 
 

@@ -1,14 +1,10 @@
 """`kafka-webhooks run` as a process: waiting for its dependencies, its log, its end, and secrecy."""
 
 import json
-import signal
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import requests
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
@@ -17,37 +13,29 @@ from consumer.errors import DatabaseUnavailable
 from consumer.subscriptions import repository
 from consumer.worker.service import Service
 from tests.databases import database
+from tests.end_to_end.service_rig import Worker
 from tests.end_to_end.webhook_receiver import Answer, Receiver, always
 from tests.kafka_kit import Kafka, unique
-from tests.processes import PROGRAM, environment, free_port
+from tests.processes import free_port
 from tests.waiting import eventually
 
 OUTCOMES = {"delivered", "retried", "parked", "exhausted"}
 
 
-class Run:
-    """The process of a worker, its port and its log."""
+class Run(Worker):
+    """A worker whose log is read line by line."""
 
     def __init__(self, directory: Path, **variables: str) -> None:
-        self.port = free_port()
-        self.log_file = directory / "log"
+        port = free_port()
         settings = {
             "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
             "KAFKA_TOPICS": "users",
             "WEBHOOK_SECRET": "secret",
             "KAFKA_GROUP_PROTOCOL": "consumer",  # on the mock cluster a classic group takes 3 s to begin
             "OPS_HOST": "127.0.0.1",
-            "OPS_PORT": str(self.port),
+            "OPS_PORT": str(port),
         }
-        with self.log_file.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*PROGRAM, "run"], stdout=log, stderr=log, cwd=directory, env=environment(settings | variables)
-            )
-
-    @property
-    def log(self) -> str:
-        """The whole log so far."""
-        return self.log_file.read_text()
+        super().__init__(settings | variables, port, directory / "log")
 
     def lines(self) -> list[dict[str, object]]:
         """The log's complete lines; each is JSON."""
@@ -57,28 +45,15 @@ class Run:
         """The number of lines with this event."""
         return sum(line["event"] == event for line in self.lines())
 
-    def reasons(self) -> list[str]:
-        """The reasons why it is not ready; empty if it is ready."""
-        answer = requests.get(f"http://127.0.0.1:{self.port}/readyz", timeout=60)
-        reasons: list[str] = answer.json()["reasons"]
-        assert answer.status_code == (503 if reasons else 200)
-        return reasons
-
     def until(self, condition: Callable[[], object]) -> None:
-        """Wait until `condition` holds. While the port is not open, it does not hold."""
+        """Wait until `condition` holds. The process goes on meanwhile."""
+        eventually(lambda: self.process.poll() is not None or condition(), every=0.02, otherwise=lambda: self.log)
+        assert self.process.poll() is None, self.log
 
-        def holds() -> bool:
-            assert self.process.poll() is None, self.log
-            with suppress(requests.ConnectionError):  # not yet
-                return bool(condition())
-            return False
-
-        eventually(holds, every=0.02, otherwise=lambda: self.log)
-
-    def stop(self) -> int:
-        """Send SIGTERM. Returns the exit status."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(120)
+    def reason(self) -> str:
+        """Why it is not ready, once it has begun."""
+        self.until(lambda: self.unready_because() not in {"", "starting"})
+        return self.unready_because()
 
 
 Start = Callable[..., Run]
@@ -95,8 +70,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield begin
     for run in running:
-        run.process.kill()
-        run.process.wait(120)
+        run.kill()
 
 
 @pytest.mark.parametrize(
@@ -106,13 +80,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
 def test_without_its_database_it_waits_and_reports_why(start: Start, address: str, why: str) -> None:
     """Alive and not ready, with one log line, no traceback and no password. SIGTERM ends it with status 0."""
     run = start(DATABASE_URL=f"oracle+oracledb://webhooks:p4ssw0rd@{address}/?service_name=FREEPDB1")
-    run.until(lambda: run.reasons() != ["starting"])
-    (reason,) = run.reasons()
+    reason = run.reason()
     assert reason.startswith("database: ")
     assert why in reason
-    assert requests.get(f"http://127.0.0.1:{run.port}/healthz", timeout=60).status_code == 200
-    assert requests.get(f"http://127.0.0.1:{run.port}/metrics", timeout=60).status_code == 200
-    assert run.stop() == 0
+    assert [run.get(path)[0] for path in ("/healthz", "/metrics")] == [200, 200]
+    run.stop()
     assert [line["event"] for line in run.lines()] == ["starting", "waiting for the database"]
     assert "p4ssw0rd" not in run.log + reason
 
@@ -128,13 +100,12 @@ def test_it_waits_for_missing_tables(start: Start, tmp_path: Path, mock_kafka: s
         KAFKA_TOPICS=topic,
         KAFKA_GROUP_ID=unique("group"),
     )
-    run.until(lambda: run.reasons() != ["starting"])
-    (reason,) = run.reasons()
+    reason = run.reason()
     assert reason.endswith("run kafka-webhooks migrate")
     assert f"not {migrations.state(database(path)).head}" in reason
     migrations.upgrade(database(path))
-    run.until(lambda: run.reasons() == [])
-    assert run.stop() == 0
+    run.until(run.ready)
+    run.stop()
     assert run.logged("waiting for the database") == 1
     assert run.lines()[-1]["event"] == "stopped"
 
@@ -191,5 +162,5 @@ def test_payloads_are_never_logged(start: Start, tmp_path: Path, mock_kafka: str
             kafka.write(topic, [bad.encode(), bad.encode("utf-16")])
         run.until(lambda: run.logged("undecodable") == 10)
         run.until(lambda: {each["outcome"] for each in run.lines() if "outcome" in each} == OUTCOMES)
-        assert run.stop() == 0
+        run.stop()
     assert [line for line in run.log.splitlines() if body in line or header in line] == []

@@ -17,7 +17,7 @@ from consumer.worker.polling import PAUSE_AFTER
 from tests.ledger.rows_kit import query, run
 from tests.simulation.deployment import ORDERED, URLS, Deployment, result
 from tests.simulation.watch import Watch
-from tests.simulation.world import TOPIC, Crash
+from tests.simulation.world import TOPIC
 
 
 def fail_until_due(deployment: Deployment) -> None:
@@ -29,12 +29,6 @@ def fail_until_due(deployment: Deployment) -> None:
     world.now += 30
     world.settle_down()
     assert len(world.transport.open) == 1
-
-
-def test_more_connections_are_kept_than_there_are_slots(deployment: Deployment) -> None:
-    """Otherwise, with more receivers than slots, each request would open a connection."""
-    world = deployment.world
-    assert world.transport.max_connections > world.delivery.max_in_flight
 
 
 def test_without_room_partitions_are_paused_and_still_polled(deployment: Deployment) -> None:
@@ -189,61 +183,6 @@ def test_events_for_a_forbidden_address_are_sent_once_the_address_changes(
         world.now += 1.0
     assert len(world.taken) == len(set(world.taken)) == 3
     assert {(row.status, row.attempt) for row in deployment.rows().values()} <= {("delivered", 1)}
-
-
-def test_a_delivery_with_an_unacknowledged_commit_is_stored_once(deployment: Deployment) -> None:
-    """The database has it but the worker does not know. Its record is settled when the write was repeated."""
-    world = deployment.world
-    deployment.write(0, "b")
-    world.settle_down()
-    world.transport.answer(0, result("hopeless"))
-    world.turn()
-    world.database.lost_answers = 1
-    world.run_jobs()
-    world.turn()
-    assert deployment.statuses() == ["exhausted"]
-    assert world.committed == {}
-    assert "disk I/O error" in world.worker.reasons()[0]
-    world.settle_down()
-    assert deployment.statuses() == ["exhausted"]
-    assert world.committed[TOPIC, 0] == (1, "")
-    assert world.worker.reasons() == []
-
-
-@pytest.mark.parametrize(("steps", "stored"), [(0, []), (1, []), (2, []), (3, ["exhausted"])])
-def test_a_process_that_dies_while_storing_leaves_all_or_nothing(
-    deployment: Deployment, steps: int, stored: list[str]
-) -> None:
-    """It dies before the payload, the row or the event, or after the commit. Unstored deliveries are sent again."""
-    world = deployment.world
-    deployment.write(0, "b")
-    world.settle_down()
-    world.transport.answer(0, result("hopeless"))
-    world.turn()
-    world.dies_after = steps
-    with pytest.raises(Crash):
-        world.run_jobs()
-    assert deployment.statuses() == stored
-    world.start(0, 1)
-    world.settle_down()
-    assert len(world.transport.open) == 1 - len(stored)
-    assert ((TOPIC, 0) in world.committed) == bool(stored)
-
-
-def test_a_process_wrongly_taken_for_dead_overwrites_nothing(deployment: Deployment) -> None:
-    """Its result comes late, after its successor's own attempt."""
-    world = deployment.world
-    fail_until_due(deployment)
-    world.transport.answer(0, result("hopeless"))
-    world.turn()
-    world.start(0, 1)
-    world.settle_down()
-    deployment.answer("fails")
-    ((_, before),) = deployment.rows().items()
-    while world.late:
-        world.late.popleft()()
-    ((_, after),) = deployment.rows().items()
-    assert (after.status, after.attempt) == (before.status, before.attempt) == ("parked", 3)
 
 
 def open_batch(deployment: Deployment) -> None:
@@ -409,69 +348,6 @@ def test_an_event_too_large_for_a_filter_is_given_up_visibly(
     assert world.committed[TOPIC, 0] == (2, "")
     assert [each.type for each in world.announced] == ["delivery.exhausted"]
     assert world.metrics.events == {"matched": 1, "unmatched": 1}
-
-
-def test_a_locked_row_holds_only_its_own_offset(deployment: Deployment) -> None:
-    """Other rows are stored. /readyz names the locked one, which is stored, and not sent again, once it is unlocked."""
-    world = deployment.world
-    for _ in range(3):
-        deployment.write(0, "b")
-    world.settle_down()
-    deployment.obstruct("locked", "{0}.record_offset = 1")
-    for _ in range(3):
-        world.transport.answer(0, result("hopeless"))
-    world.settle_down(20)
-    mark, metadata = world.committed[TOPIC, 0]
-    assert (mark, settled_above(mark, metadata)) == (1, [(2, 3)])
-    assert any("DPY-4024" in reason and "topic t, partition 0, offset 1" in reason for reason in world.worker.reasons())
-    deployment.obstruct(None)
-    world.now += 60
-    world.settle_down()
-    assert world.committed[TOPIC, 0] == (3, "")
-    assert deployment.statuses() == ["exhausted"] * 3
-    assert (len(world.sent), world.worker.reasons()) == (3, [])
-
-
-def test_a_filter_over_its_budget_runs_later(engine: Engine) -> None:
-    """New events are stored and their offset moves. Later each is sent once, or filtered out."""
-    deployment = Deployment(engine, filtered=URLS["b"])
-    world = deployment.world
-    world.start(0)
-    world.settle_down(2)
-    deployment.over_its_budget(*URLS["b"])
-    for _ in range(4):  # the last one does not match
-        deployment.write(0, "b")
-    world.settle_down(10)
-    assert (world.sent, deployment.statuses()) == ([], ["parked"] * 4)
-    assert world.committed[TOPIC, 0] == (4, "")
-    world.now += 61
-    world.settle_down(10)
-    assert [deployment.offsets[each][1] for each, _ in world.sent] == [0, 1, 2]
-    for _ in range(3):
-        world.transport.answer(0, result("taken"))
-    world.settle_down()
-    assert [(row.status, row.attempt) for row in deployment.rows().values()] == [("delivered", 1)] * 3 + [
-        ("delivered", 0)
-    ]
-
-
-def test_a_refused_last_commit_repeats_deliveries(deployment: Deployment) -> None:
-    """The partition leaves all the same. Its next owner begins at the committed offset, once Kafka answers."""
-    world = deployment.world
-    deployment.write(0, "b")
-    world.settle_down()
-    world.takes_commits, world.silent = False, True
-    deployment.answer("taken")
-    world.source.revoke(0)
-    world.source.assign([0])
-    world.settle_down()
-    assert (world.committed, len(world.sent)) == ({}, 1)
-    world.takes_commits = True
-    world.speak()
-    world.settle_down()
-    assert len(world.sent) == 2
-    deployment.answer("taken")
-    assert world.committed[TOPIC, 0] == (1, "")
 
 
 def test_a_row_read_before_an_earlier_one_of_its_key_was_stored_waits_for_that(engine: Engine) -> None:
