@@ -6,7 +6,6 @@ import pytest
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
-from consumer.database.job import SLOW
 from consumer.events.event import Event
 from consumer.intake.decode import decode
 from consumer.intake.offsets import decode as settled_above
@@ -48,23 +47,6 @@ def test_without_room_partitions_are_paused_and_still_polled(deployment: Deploym
     world.settle_down()
     assert not world.source.paused
     assert world.committed[TOPIC, 0] == (MOST_EVENTS + 10, "")
-
-
-def test_a_database_that_does_not_answer_is_reported(deployment: Deployment) -> None:
-    """A call ends only after half a minute. /readyz says so sooner, of look-ups as of deliveries to be stored."""
-    world = deployment.world
-    deployment.write(0, "a")
-    for statement in ("a look-up", "storing"):
-        world.turn()
-        world.turn()
-        assert world.worker.reasons() == [], statement
-        world.now += SLOW
-        assert "database: no answer for 5 s" in " ".join(world.worker.reasons()), statement
-        if statement == "a look-up":
-            world.settle_down()
-            world.transport.answer(0, result("gone"))
-    world.settle_down()
-    assert world.worker.reasons() == []
 
 
 def test_a_record_is_held_until_its_dead_letter_is_acknowledged(deployment: Deployment) -> None:
@@ -233,28 +215,6 @@ def test_no_attempt_of_a_lost_partition_is_written(deployment: Deployment) -> No
         ((TOPIC, 0), 2, "parked"),
         ((TOPIC, 1), 3, "delivered"),
     ]
-
-
-def test_an_ordered_row_waits_until_its_partitions_position_is_known(engine: Engine) -> None:
-    """The lag may be of an earlier assignment, and an earlier record of its key may be unread."""
-    deployment = Deployment(engine, (ORDERED,))
-    world = deployment.world
-    world.start(0)
-    deployment.write(0, "x")
-    world.settle_down()
-    deployment.answer("fails", "fails", turns=20)
-    assert world.committed[TOPIC, 0] == (1, "")
-    world.silent = True
-    world.start(0)
-    (partition,) = world.source.partitions.values()
-    partition.lag = 0
-    world.now += 60
-    world.settle_down()
-    assert world.transport.open == []
-    world.silent = False
-    world.source.tell(partition)
-    world.settle_down()
-    assert len(world.transport.open) == 1
 
 
 def test_stored_deliveries_wait_briefly_for_their_partitions_records(deployment: Deployment) -> None:
