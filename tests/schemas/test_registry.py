@@ -104,20 +104,6 @@ def test_references(registry: SchemaRegistry) -> None:
     number = registry.add("top", json.dumps(top), references=references)
     assert body_of(registry, in_front(number, b"\0\2")) == {"Left": {"day": "MON"}, "Right": {"day": "TUE"}}
 
-    money = file_of("money.proto", "common")
-    field(money.message_type.add(name="Money"), "cents", "int32")
-    registry.add("money", text_of(money), "PROTOBUF")
-    bill = file_of("bill.proto", "shop", "common/money.proto", "google/protobuf/timestamp.proto")
-    message = bill.message_type.add(name="Bill")
-    field(message, "sum", ".common.Money")
-    field(message, "at", ".google.protobuf.Timestamp")
-    references = [{"name": "common/money.proto", "subject": "money", "version": 1}]
-    number = registry.add("bill", text_of(bill), "PROTOBUF", references)
-    assert body_of(registry, in_front(number, b"\0\x0a\2\x08\5\x12\0")) == {
-        "sum": {"cents": 5},
-        "at": "1970-01-01T00:00:00Z",
-    }
-
 
 @pytest.mark.parametrize(
     ("kind", "schema", "references", "text"),
