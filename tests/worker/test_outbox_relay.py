@@ -19,7 +19,7 @@ from consumer.ledger import outbox
 from consumer.ledger.rows import OperationalEvent
 from consumer.worker.outbox_relay import EVENTS_AT_ONCE, SELDOM, SOON, OutboxRelay, operations_topic
 from models import StoredOperation
-from tests.kafka_kit import Kafka, unique
+from tests.kafka_kit import Kafka, read_all, unique
 from tests.records import record
 from tests.waiting import eventually
 
@@ -111,8 +111,10 @@ def messages(kafka: KafkaSettings, number: int) -> list[Message]:
 
 
 def published(kafka: KafkaSettings, number: int) -> list[str]:
-    """Their CloudEvents ids."""
-    return [orjson.loads(each.value() or b"")["id"] for each in messages(kafka, number)]
+    """The CloudEvents ids on a topic of one partition, all of them once there are so many."""
+    messages(kafka, number)
+    found = read_all(kafka.bootstrap_servers, kafka.operations_topic)
+    return [orjson.loads(each.value() or b"")["id"] for each in found]
 
 
 def with_topic(kafka: Kafka, group: str = "", compression: str = "lz4", **of_topic: Any) -> KafkaSettings:
@@ -185,7 +187,7 @@ def test_an_event_is_a_structured_cloudevent(open_rig: Open, real_kafka: Kafka) 
 
 def test_an_event_that_cannot_be_published_does_not_stop_the_others(open_rig: Open, real_kafka: Kafka) -> None:
     """No record can be made of one, and the topic refuses another. Both stay in the database, and the log names one."""
-    kafka = with_topic(real_kafka, compression="none", partitions=4, max_message_bytes="5000")
+    kafka = with_topic(real_kafka, compression="none", max_message_bytes="5000")
     rig = open_rig(kafka)
     rig.write("a")
     rig.write("large", subscription_id=8, padding="x" * 9000)
@@ -227,15 +229,11 @@ def test_an_acknowledged_event_that_could_not_be_deleted_is_not_sent_twice_by_th
         for _ in range(5):
             rig.relay.wake()
             rig.turn(SELDOM)
-            time.sleep(0.05)
         assert rig.relay.busy
         rig.rename("away", "webhook_operations")
         rig.until(lambda: not rig.relay.busy, seconds=1.0)
     refused, over = said(logs)
-    assert (refused["event"], over["event"]) == (
-        "could not read operational events, or remove published ones",
-        "the database answers again",
-    )
+    assert over["event"] == "the database answers again"
     assert "the tables are missing or old" in refused["error"]
     assert rig.stored() == 0
     rig.write("c")
