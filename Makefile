@@ -57,7 +57,7 @@ fuzz: $(VENV)/development .cache/fuzz/atheris ## inputs that break what reads by
 	@$(PIP) install --upgrade --target $@ --require-hashes --requirement requirements-fuzz.txt
 
 membership: $(VENV)/development ## workers that join, leave, die and change their protocol, and topics that change under them (java 17 and maven; MEMBERSHIP_ROUNDS)
-	KAFKA_TEST_REQUIRED=1 $(BIN)/python -m pytest -m chaos tests/membership/test_membership_long.py $(PYTEST)
+	KAFKA_TEST_REQUIRED=1 $(BIN)/python -m pytest -m chaos tests/membership $(PYTEST)
 
 lint: $(VENV)/development ## style, types, and which package may import which
 	$(BIN)/ruff check .

@@ -21,12 +21,13 @@ REFUSED_AFTER = 3600.0  # seconds
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that moves by `step` at each reading, and when a test moves it."""
 
-    def __init__(self, now: float) -> None:
-        self.now = now
+    def __init__(self, now: float = 100.0, step: float = 0.0) -> None:
+        self.now, self.step = now, step
 
     def __call__(self) -> float:
+        self.now += self.step
         return self.now
 
 

@@ -167,6 +167,12 @@ class Deployment:
         }
         self.look_at_subscriptions()
 
+    def answer(self, *outcomes: str, turns: int = 12) -> None:
+        """The first open request gets these results, one after the other, with turns behind each."""
+        for outcome in outcomes:
+            self.world.transport.answer(0, result(outcome))
+            self.world.settle_down(turns)
+
     def database_fails(self, how: str | None) -> None:
         """Begin one of FAULTS, in place of the present one; None ends it."""
         if how == self.fault:
