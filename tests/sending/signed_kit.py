@@ -1,5 +1,6 @@
 """Signed requests of an endpoint, built like those of deliveries."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,3 +27,14 @@ def header(request: bytes, name: str) -> str | None:
         if key.lower() == name:
             return value
     return None
+
+
+def respond(status: int, body: object) -> bytes:
+    """An answer with this body, as JSON if it is not bytes."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(content), content)
+
+
+def grant(token: str) -> bytes:
+    """The answer of a token server."""
+    return respond(200, {"access_token": token, "token_type": "Bearer", "expires_in": 3600})

@@ -13,7 +13,7 @@ from consumer.sending.payloads import MOST_FORMS, render
 from consumer.sending.request import build, build_batch
 from consumer.sending.signing import prepare
 from consumer.subscriptions.endpoint import Batch, Endpoint, PayloadFormat
-from tests.sending.conftest import NO_CONTENT, Receive, Sender
+from tests.sending.conftest import Net
 from tests.signatures import hexed, standard
 
 BODY = json.dumps({"items": [{"id": number, "name": "Ada"} for number in range(50)]}).encode()
@@ -90,11 +90,10 @@ def test_a_subscriptions_own_encoding() -> None:
     assert (request.body, request.headers["content-encoding"]) == (BODY, "zstd")
 
 
-def test_the_compressed_body_is_sent(sender: Sender, receive: Receive) -> None:
+def test_the_compressed_body_is_sent(net: Net) -> None:
     """The content-length is that of the compressed body."""
-    receiver = receive(NO_CONTENT)
-    request = request_of(replace(ENDPOINT, url=receiver.url))
-    assert sender.adapter.send(request).status_code == 204
+    receiver = net.receive()
+    net.sender().response(request_of(replace(ENDPOINT, url=receiver.url)))
     head, _, body = receiver.requests[0].partition(b"\r\n\r\n")
     assert b"\r\ncontent-encoding: gzip\r\nContent-Length: %d" % len(body) in head
     assert zlib.decompress(body, wbits=31) == BODY

@@ -20,16 +20,7 @@ from consumer.sending.dns import _CachedAddresses, alternated
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.route import placed
 from consumer.sending.transfer import Result
-from tests.sending.conftest import (
-    LOOPBACK,
-    NO_CONTENT,
-    Clock,
-    MakeSender,
-    Receive,
-    Sender,
-    black_hole,
-    descriptors,
-)
+from tests.sending.conftest import LOOPBACK, Clock, Net, Sender, black_hole, closed_port, descriptors
 
 OTHERS = EgressPolicy((ip_network("127.0.0.1/32"), ip_network("::1/128")))
 PRIVATE = (
@@ -85,19 +76,32 @@ def connected_to() -> Iterator[list[str]]:
         yield seen
 
 
-def dialled(connector: Connector, name: str, port: int, addresses: list[str]) -> Dial:
-    """A dial to a name that has these addresses."""
-    connector.resolver._cache[name] = _CachedAddresses(tuple(addresses), 1e9)
-    dial = Dial(connector, placed(f"http://{name}:{port}/", None, None), print)
-    dial.start()
-    return dial
+class Dialling:
+    """A connector whose clock stands still, and its poller."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.poller = Poller(self.clock)
+        self.connector = Connector(self.poller, egress=LOOPBACK, timeout=5, clock=self.clock)
+
+    def dial(self, name: str, port: int, *addresses: str) -> Dial:
+        """A dial to a name that has these addresses."""
+        self.connector.resolver._cache[name] = _CachedAddresses(addresses, 1e9)
+        dial = Dial(self.connector, placed(f"http://{name}:{port}/", None, None), print)
+        dial.start()
+        return dial
+
+    def turn_after(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.poller.turn(0)
 
 
-def closed_port() -> int:
-    """A port on which no process listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+@pytest.fixture
+def dialling() -> Iterator[Dialling]:
+    made = Dialling()
+    yield made
+    made.connector.close()
+    made.poller.close()
 
 
 # The order of addresses.
@@ -117,39 +121,36 @@ def test_families_take_turns(addresses: list[str]) -> None:
 
 
 def test_an_address_that_refuses_costs_no_time(
-    monkeypatch: pytest.MonkeyPatch, sender: Sender, receive: Receive, connected_to: list[str]
+    net: Net, monkeypatch: pytest.MonkeyPatch, connected_to: list[str]
 ) -> None:
     """The next address is tried at once, as for a name of both families whose receiver listens on IPv4 only."""
     monkeypatch.setattr("consumer.sending.connector._ATTEMPT_DELAY", 60.0)
-    receiver = receive(NO_CONTENT)
+    sender = net.sender()
     sender.know("both.test", "::1", "127.0.0.3", "127.0.0.1")
-    assert sender.response(f"http://both.test:{receiver.port}/").status_code == 204
+    assert sender.response(net.receive().at("both.test")).status_code == 204
     assert connected_to == ["::1", "127.0.0.3", "127.0.0.1"]
     assert sender.adapter.connections_opened == 1
 
 
-def test_an_address_that_does_not_answer_costs_a_quarter_of_a_second(
-    make_sender: MakeSender, receive: Receive, connected_to: list[str]
-) -> None:
+def test_an_address_that_does_not_answer_costs_a_quarter_of_a_second(net: Net, connected_to: list[str]) -> None:
     """Then the next one is tried beside it (RFC 8305, section 5). The connection that comes second is closed."""
-    receiver, clock = receive(NO_CONTENT), Clock()
-    sender, results = make_sender(clock=clock), list[Result]()
+    receiver, sender = net.receive(), net.sender(clock=net.clock)
     sender.know("half.test", "127.0.0.2", "127.0.0.3", "127.0.0.1")
     with black_hole("127.0.0.2", receiver.port):
         connected_to.clear()
         before = descriptors()
-        sender.submit(f"http://half.test:{receiver.port}/", results)
+        results = sender.start(receiver.at("half.test"))
         sender.turn_until(lambda: connected_to)
-        clock.now += 0.24
+        net.clock.now += 0.24
         for _ in range(3):
             sender.poller.turn(0)
         assert connected_to == ["127.0.0.2"]
-        clock.now += 0.02
+        net.clock.now += 0.02
         sender.turn_until(lambda: results)
         assert connected_to == ["127.0.0.2", "127.0.0.3", "127.0.0.1"]
         sender.adapter._pool.close()
         sender.turn_until(lambda: descriptors() == before)
-        assert len(sender.poller._handlers) == 1
+        assert sender.open_sockets() == 0
 
 
 def test_the_address_that_answers_last_is_waited_for(sender: Sender, connected_to: list[str]) -> None:
@@ -163,25 +164,19 @@ def test_the_address_that_answers_last_is_waited_for(sender: Sender, connected_t
         assert transfer.stage.late() == "no connection to 127.0.0.2"
 
 
-def test_few_addresses_of_a_name_are_tried_at_once(connected_to: list[str]) -> None:
+def test_few_addresses_of_a_name_are_tried_at_once(dialling: Dialling, connected_to: list[str]) -> None:
     """Each takes a descriptor. The next one replaces the first, which has been silent for a second by then."""
-    now = [0.0]
-    poller = Poller(lambda: now[0])
-    connector = Connector(poller, egress=LOOPBACK, timeout=5, clock=lambda: now[0])
     with black_hole() as port:
         before = descriptors()
         connected_to.clear()
-        dial = dialled(connector, "many.test", port, ["127.0.0.1"] * 16)
-        for step in range(1, 16):
-            now[0] = step * 0.251
-            poller.turn(0)
+        dial = dialling.dial("many.test", port, *["127.0.0.1"] * 16)
+        for _ in range(15):
+            dialling.turn_after(0.251)
         assert len(connected_to) == 16
         assert descriptors() - before == 4
         assert dial.late().count("127.0.0.1") == 4
         dial.cancel()
         assert descriptors() == before
-    connector.close()
-    poller.close()
 
 
 def test_when_all_addresses_refuse_the_error_names_one(sender: Sender, connected_to: list[str]) -> None:
@@ -196,65 +191,56 @@ def test_when_all_addresses_refuse_the_error_names_one(sender: Sender, connected
     assert f"[::1]:{port}: Connection refused" in str(sender.result(f"http://down6.test:{port}/"))
 
 
-def test_a_dial_that_waits_again_does_not_delay_others(connected_to: list[str]) -> None:
+def test_a_dial_that_waits_again_does_not_delay_others(dialling: Dialling, connected_to: list[str]) -> None:
     """Its next address is due later than that of a dial that began after it."""
-    now = [0.0]
-    poller = Poller(lambda: now[0])
-    connector = Connector(poller, egress=LOOPBACK, timeout=5, clock=lambda: now[0])
     with black_hole() as port:
         connected_to.clear()
-        first = dialled(connector, "a.test", port, ["127.0.0.1"] * 4)
-        now[0] = 0.1
-        second = dialled(connector, "b.test", port, ["127.0.0.1", "127.0.0.9"])
-        now[0] = 0.2
+        first = dialling.dial("a.test", port, *["127.0.0.1"] * 4)
+        dialling.clock.now += 0.1
+        second = dialling.dial("b.test", port, "127.0.0.1", "127.0.0.9")
+        dialling.clock.now += 0.1
         first.try_next()  # as after its address has refused
-        for now[0] in (0.251, 0.351):
-            poller.turn(0)
+        for seconds in (0.051, 0.1):
+            dialling.turn_after(seconds)
         assert connected_to[3:] == ["127.0.0.9"]
         first.cancel()
         second.cancel()
-    connector.close()
-    poller.close()
 
 
 # Addresses that are never connected to.
 
 
-def test_no_spelling_of_a_private_address_is_connected_to(make_sender: MakeSender, connected_to: list[str]) -> None:
+def test_no_spelling_of_a_private_address_is_connected_to(net: Net, connected_to: list[str]) -> None:
     """With either scheme, in the URL or from a name server. The fixture records every connect call."""
-    sender = make_sender(egress=EgressPolicy(allow_http=True), nameservers=["127.0.0.1:1"])
+    sender = net.sender(egress=EgressPolicy(allow_http=True), nameservers=["127.0.0.1:1"])
     hosts = list(private_hosts())
     assert len(hosts) > 600
-    refused: dict[str, Result] = {}
-    for scheme in ("http", "https"):
-        for number, host in enumerate(hosts):
-            prepared = sender.prepare("http://x/")
-            prepared.url = f"{scheme}://{host}:1/"
-            sender.adapter.submit(prepared, lambda result, url=prepared.url: refused.update({url: result}))  # type: ignore[misc]
-            if host.startswith("["):
-                sender.know(f"n{number}.test", host.strip("[]").replace("%25", "%"))
-                name = f"{scheme}://n{number}.test/"
-                prepared = sender.prepare(name)
-                sender.adapter.submit(prepared, lambda result, url=name: refused.update({url: result}))  # type: ignore[misc]
+    for number, host in enumerate(hosts):
+        if host.startswith("["):
+            sender.know(f"n{number}.test", host.strip("[]").replace("%25", "%"))
+    named = [f"n{number}.test" for number, host in enumerate(hosts) if host.startswith("[")]
+    results: list[Result] = []
+    for url in [f"{scheme}://{host}:1/" for scheme in ("http", "https") for host in (*hosts, *named)]:
+        prepared = sender.prepare("http://x/")
+        prepared.url = url
+        sender.submit(prepared, results)
     sender.turn_until(lambda: not sender.adapter.in_flight)
-    assert {url: result for url, result in refused.items() if not isinstance(result, EgressRefused)} == {}
-    assert len(refused) > 1_500
+    assert [result for result in results if not isinstance(result, EgressRefused)] == []
+    assert len(results) > 1_500
     assert connected_to == []
     assert sender.adapter.connections_opened == 0
 
 
-def test_a_forbidden_address_among_others_is_not_connected_to(
-    make_sender: MakeSender, receive: Receive, connected_to: list[str]
-) -> None:
+def test_a_forbidden_address_among_others_is_not_connected_to(net: Net, connected_to: list[str]) -> None:
     """It is used neither before an allowed one nor when that one is down. If all are forbidden, it is refused."""
-    sender, receiver = make_sender(egress=OTHERS), receive(NO_CONTENT)
+    sender, receiver = net.sender(egress=OTHERS), net.receive()
     sender.know("mixed.test", "10.0.0.1", "fe80::1", "127.0.0.1", "127.0.0.2")
-    assert sender.response(f"http://mixed.test:{receiver.port}/").status_code == 204
+    assert sender.response(receiver.at("mixed.test")).status_code == 204
     result = sender.result(f"http://mixed.test:{closed_port()}/")
     assert type(result) is errors.ConnectionError
     assert connected_to == ["127.0.0.1", "127.0.0.1"]
     sender.know("private.test", "10.0.0.1", "127.0.0.2")
-    assert isinstance(sender.result(f"http://private.test:{receiver.port}/"), EgressRefused)
+    assert isinstance(sender.result(receiver.at("private.test")), EgressRefused)
     assert connected_to == ["127.0.0.1", "127.0.0.1"]
 
 
@@ -264,9 +250,10 @@ Stuck = tuple[dict[str, Any], str, str]
 
 
 @contextlib.contextmanager
-def stuck(stage: str, receive: Receive) -> Iterator[Stuck]:
+def stuck(stage: str, net: Net) -> Iterator[Stuck]:
     """The sender's options, the URL, and the error's text for a request that stops at this stage."""
-    deaf, half = receive(b"HTTP/1.1 200 OK\r\n\r\n"), receive(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", "hang")
+    deaf = net.receive(b"HTTP/1.1 200 OK\r\n\r\n")
+    half = net.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", "hang")
     with black_hole() as port, socket.create_server(("127.0.0.1", 0)) as listener:
         hole, silent = f"127.0.0.1:{port}", f"127.0.0.1:{listener.getsockname()[1]}"
         there = "https://x.test/"
@@ -278,11 +265,7 @@ def stuck(stage: str, receive: Receive) -> Iterator[Stuck]:
             "TLS": ({}, f"https://{silent}/", "no TLS handshake with 127.0.0.1"),
             "TLS with proxy": ({"proxy": f"https://{silent}"}, there, "no TLS handshake with the proxy 127.0.0.1"),
             "CONNECT": ({"proxy": f"http://{silent}"}, there, "no answer to CONNECT from the proxy 127.0.0.1"),
-            "TLS in tunnel": (
-                {"proxy": f"http://127.0.0.1:{deaf.port}"},
-                there,
-                "no TLS handshake with x.test through the proxy",
-            ),
+            "TLS in tunnel": ({"proxy": deaf.base}, there, "no TLS handshake with x.test through the proxy"),
             "answer": ({}, f"http://{silent}/", "no answer"),
             "body": ({}, half.url, "no answer"),
         }
@@ -302,51 +285,44 @@ def never_resolving(sender: Sender, monkeypatch: pytest.MonkeyPatch, clock: Cloc
         return place_of(*ask)
 
     monkeypatch.setattr(sender.adapter._places, "of", placed_late)
-    monkeypatch.setattr(
-        sender.adapter._connector.resolver, "resolve", lambda *ask: None if "hung" in ask[0] else known(*ask)
-    )
+    monkeypatch.setattr(resolver, "resolve", lambda *ask: None if "hung" in ask[0] else known(*ask))
 
 
 @pytest.mark.parametrize("stage", [*STAGES, "answer"])
-def test_each_time_limit_names_the_missing_step(
-    monkeypatch: pytest.MonkeyPatch, make_sender: MakeSender, receive: Receive, stage: str
-) -> None:
+def test_each_time_limit_names_the_missing_step(net: Net, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     """Operators read it in `last_error`. No descriptor or handler stays open."""
-    with stuck(stage, receive) as (options, url, text):
-        clock, results = Clock(), list[Result]()
-        limits = {"timeout": 0.35, "connect_timeout": 0.35 if stage == "answer" else 0.2}
-        sender = make_sender(clock=clock, **limits, **options)
-        never_resolving(sender, monkeypatch, clock)
-        handlers, before = len(sender.poller._handlers), descriptors()
+    with stuck(stage, net) as (options, url, text):
+        limit, results = 0.35 if stage == "answer" else 0.2, list[Result]()
+        sender = net.sender(clock=net.clock, timeout=0.35, connect_timeout=limit, **options)
+        never_resolving(sender, monkeypatch, net.clock)
+        before = descriptors()
         sender.awaits(sender.submit(url, results), text)
-        result = sender.timed_out(results, clock)
+        result = sender.timed_out(results)
         assert type(result) is (errors.ReadTimeout if stage == "answer" else errors.ConnectTimeout)
-        limit = "0.35" if stage == "answer" else "0.2"
         assert str(result) == f"{text} within {limit} s"
-        assert len(sender.poller._handlers) == handlers
+        assert sender.open_sockets() == 0
         sender.turn_until(lambda: descriptors() <= before)
 
 
 @pytest.mark.parametrize("how", ["cancel", "close"])
 @pytest.mark.parametrize("stage", [*STAGES, "answer", "body"])
 def test_a_cancelled_request_leaves_no_descriptor_open(
-    monkeypatch: pytest.MonkeyPatch, make_sender: MakeSender, receive: Receive, stage: str, how: str
+    net: Net, monkeypatch: pytest.MonkeyPatch, stage: str, how: str
 ) -> None:
     """At every stage, by cancelling the transfer or closing the adapter."""
-    with stuck(stage, receive) as (options, url, text):
-        sender = make_sender(**options)
-        never_resolving(sender, monkeypatch, Clock())
-        handlers, before = len(sender.poller._handlers), descriptors()
-        results: list[Result] = []
+    with stuck(stage, net) as (options, url, text):
+        sender, results = net.sender(**options), list[Result]()
+        never_resolving(sender, monkeypatch, net.clock)
+        before = descriptors()
         transfer = sender.submit(url, results)
         sender.awaits(transfer, text)
         if stage == "body":
             sender.turn_until(lambda: isinstance(transfer.stage.late(), Answer))
         for _ in range(3):
             sender.poller.turn(0.01)
-        assert "name" in stage or len(sender.poller._handlers) == handlers + 1
+        assert "name" in stage or sender.open_sockets() == 1
         (sender.adapter.cancel if how == "cancel" else lambda _: sender.adapter.close())(transfer)
-        assert len(sender.poller._handlers) == handlers
+        assert sender.open_sockets() == 0
         assert sender.adapter.in_flight == 0
         assert transfer.stage is None
         sender.turn_until(lambda: descriptors() <= before)

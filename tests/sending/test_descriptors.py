@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from requests import Response
 
 from consumer.errors import NoDescriptor
 from consumer.sending.pool import fitting, none_left
-from tests.sending.conftest import NO_CONTENT, Receive, Sender
+from tests.sending.conftest import Net
 
 
 @contextmanager
@@ -35,15 +34,15 @@ def test_few_descriptors_leave_fewer_slots(limit: int, slots: int) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "name.test"])
-def test_without_a_descriptor_there_is_no_attempt(sender: Sender, receive: Receive, host: str) -> None:
+def test_without_a_descriptor_there_is_no_attempt(net: Net, host: str) -> None:
     """The error says so, whether the connection or the look-up of the name has none. Kept connections are closed."""
-    receiver = receive(NO_CONTENT)
-    assert sender.response(receiver.url).status_code == 204
-    assert len(sender.adapter._pool) == 1
+    sender, receiver = net.sender(), net.receive()
+    sender.response(receiver.url)
+    assert len(sender.idle) == 1
     assert not none_left()
     with no_more_files():
         result = sender.result(f"http://{host}:1/")
     assert isinstance(result, NoDescriptor)
     assert "this process may open no more files" in str(result)
-    assert len(sender.adapter._pool) == 0
-    assert isinstance(sender.result(receiver.url), Response)
+    assert sender.idle == []
+    sender.response(receiver.url)

@@ -1,7 +1,6 @@
 """HTTP/2 sessions without a socket: frames that a receiver may send, and the limits."""
 
 import tracemalloc
-from collections.abc import Iterable
 from random import Random
 
 import pytest
@@ -72,7 +71,12 @@ class Talk:
 
     def frames(self, least: int = 2**20) -> list[tuple[int, int, int, bytes]]:
         """The frames that the session sends: kind, flags, stream and payload."""
-        return list(split(self.session.take(least)))
+        sent, found = self.session.take(least), []
+        while sent:
+            size = int.from_bytes(sent[:3])
+            found.append((sent[3], sent[4], int.from_bytes(sent[5:9]), sent[9 : 9 + size]))
+            sent = sent[9 + size :]
+        return found
 
     def failure(self, *sent: bytes) -> str:
         with pytest.raises(SessionFailed) as failed:
@@ -80,21 +84,14 @@ class Talk:
         return str(failed.value)
 
 
-def split(sent: bytes) -> Iterable[tuple[int, int, int, bytes]]:
-    while sent:
-        size = int.from_bytes(sent[:3])
-        yield sent[3], sent[4], int.from_bytes(sent[5:9]), sent[9 : 9 + size]
-        sent = sent[9 + size :]
-
-
 def test_an_answer() -> None:
-    """It has a status, lines as in HTTP/1.1, and a body, and may come in any pieces."""
+    """It has a status, lines as in HTTP/1.1, and a body, and may come in any pieces. Trailers are dropped."""
     for size in (1, 7, 1000):
         talk = Talk()
         stream = talk.send(b"{}")
-        sent = (
-            talk.head(stream, 200, (b"retry-after", b"7"), (b"x", b"")) + data(stream, b"ab") + data(stream, b"c", END)
-        )
+        trailers = raw(HEADERS, LAST, stream.number, Encoder().encode([(b"grpc-status", b"0")]))
+        head = talk.head(stream, 200, (b"retry-after", b"7"), (b"x", b""))
+        sent = head + data(stream, b"ab") + data(stream, b"c") + trailers
         ended = [each for at in range(0, len(sent), size) for each in talk.receive(sent[at : at + size])]
         assert ended == [stream]
         assert stream.cut() == Answer(200, b"HTTP/2 200\r\nretry-after: 7\r\nx: ", b"abc", keep=False)
@@ -294,15 +291,6 @@ def test_interim_answers_and_trailers_count_as_parts_of_the_head(field: bytes) -
     )
 
 
-def test_trailers_are_read_and_dropped() -> None:
-    """Trailers end the answer."""
-    talk = Talk()
-    stream = talk.send()
-    trailers = raw(HEADERS, LAST, stream.number, Encoder().encode([(b"grpc-status", b"0")]))
-    ended = talk.one(talk.head(stream, 200), data(stream, b"ok"), trailers)
-    assert ended.cut() == Answer(200, b"HTTP/2 200", b"ok", keep=False)
-
-
 @pytest.mark.parametrize("lengths", [[b"abc"], [b"2", b"3"], [b"1"], [b"3"], [b"-2"], [b""]])
 def test_a_wrong_length_does_not_matter(lengths: list[bytes]) -> None:
     """The answer counts, with the body that came, and the connection goes on."""
@@ -314,8 +302,8 @@ def test_a_wrong_length_does_not_matter(lengths: list[bytes]) -> None:
     assert talk.one(talk.head(other, 204, *fields, flags=LAST)).status == 204
 
 
-def test_a_priority_that_makes_no_sense_is_skipped() -> None:
-    """A stream that depends on itself does no harm, in a frame of its own or in a head."""
+def test_a_priority_of_a_stream_over_itself_is_skipped() -> None:
+    """It does no harm, in a frame of its own or in a head."""
     talk = Talk()
     stream = talk.send()
     itself = stream.number.to_bytes(4) + b"\0"
@@ -422,32 +410,24 @@ def test_an_early_answer_ends_the_request() -> None:
     assert talk.frames() == []
 
 
-def test_a_cancelled_request() -> None:
-    """The receiver gets a RST_STREAM. Its later frames for the request have no effect."""
+@pytest.mark.parametrize("since", [0, 1_100])
+def test_a_cancelled_request(since: int) -> None:
+    """The receiver gets a RST_STREAM. Its later frames have no effect, but that a head fills the table of fields.
+
+    That holds however many requests have ended since.
+    """
     talk = Talk()
     stream, other = talk.send(b"x" * 100_000), talk.send()
     talk.session.cancel(stream)
     assert (RESET, 0, 1, Code.CANCEL.to_bytes(4)) in talk.frames()
     talk.session.cancel(stream)
     assert talk.frames() == []
-    late = (talk.head(stream, 200, (b"x", b"indexed")), data(stream, b"late", END), window(1, 5))
-    assert talk.receive(*late) == []
-    ended = talk.one(talk.head(other, 200, (b"x", b"indexed"), flags=LAST))
-    assert ended.cut() == Answer(200, b"HTTP/2 200\r\nx: indexed", b"", keep=False)
-
-
-def test_late_frames_for_a_request_that_was_cancelled_long_ago() -> None:
-    """They have no effect, however many requests have ended since; a head still fills the table of fields."""
-    talk = Talk()
-    old = talk.send(b"x")
-    talk.session.cancel(old)
-    for _ in range(1_100):
+    for _ in range(since):
         talk.one(talk.head(talk.send(), 204, flags=LAST))
         talk.frames()
-    last = talk.send()
-    late = (talk.head(old, 200, (b"x", b"indexed")), data(old, b"late", END), window(1, 5), raw(RESET, 0, 1, bytes(4)))
-    assert talk.receive(*late) == []
-    ended = talk.one(talk.head(last, 200, (b"x", b"indexed"), flags=LAST))
+    late = (data(stream, b"late", END), window(1, 5), raw(RESET, 0, 1, bytes(4)))
+    assert talk.receive(talk.head(stream, 200, (b"x", b"indexed")), *late) == []
+    ended = talk.one(talk.head(other, 200, (b"x", b"indexed"), flags=LAST))
     assert ended.cut() == Answer(200, b"HTTP/2 200\r\nx: indexed", b"", keep=False)
 
 

@@ -1,6 +1,5 @@
 """Late turns of the loop, after a pause of the process or a long wait: received bytes are read before time-outs."""
 
-import contextlib
 import select
 import socket
 import threading
@@ -10,7 +9,7 @@ from requests.exceptions import ConnectTimeout, ReadTimeout
 
 from consumer.loop.poller import GAP, Poller
 from consumer.sending.transfer import Result
-from tests.sending.conftest import Clock, MakeSender, Receive
+from tests.sending.conftest import NO_CONTENT, Net, black_hole, statuses
 
 
 def test_only_a_late_turn_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,14 +45,14 @@ def test_only_a_late_turn_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
 class Stage:
     """A sender whose clock stands still unless the test moves it, and receivers that answer when the test says so."""
 
-    def __init__(self, make_sender: MakeSender, receive: Receive, **limits: float) -> None:
-        self.clock = Clock()
-        self.sender = make_sender(clock=self.clock, **limits)
+    def __init__(self, net: Net, **limits: float) -> None:
+        self.clock = net.clock
+        self.sender = net.sender(clock=net.clock, **limits)
         self.results: list[Result] = []
-        self._receive = receive
+        self._net = net
         self._answers: list[tuple[threading.Event, threading.Event]] = []
 
-    def submit(self, text: bytes = b"HTTP/1.1 204 No Content\r\n\r\n") -> None:
+    def submit(self, text: bytes = NO_CONTENT) -> None:
         """Send a request, which has arrived when this returns. Its answer comes with `answer`, or never."""
         go, answered = threading.Event(), threading.Event()
         self._answers.append((go, answered))
@@ -66,7 +65,7 @@ class Stage:
             answered.set()
             return bool(connection.recv(1))
 
-        receiver = self._receive(behave)
+        receiver = self._net.receive(behave)
         self.sender.submit(receiver.url, self.results)
         self.sender.turn_until(lambda: receiver.requests)
 
@@ -79,26 +78,24 @@ class Stage:
     def result(self, step: float) -> tuple[Result, float]:
         """Turn with these seconds between the turns, until there is a result. Returns it and the time it took."""
         began = self.clock.now
-        self.sender.timed_out(self.results, self.clock, step)
+        self.sender.timed_out(self.results, step)
         return self.results.pop(), self.clock.now - began
 
 
-def test_answers_that_came_during_a_pause_are_read_before_the_time_out(
-    make_sender: MakeSender, receive: Receive
-) -> None:
+def test_answers_that_came_during_a_pause_are_read_before_the_time_out(net: Net) -> None:
     """The process was paused or waited for Kafka. Otherwise each answered request would be sent once more."""
-    stage = Stage(make_sender, receive, timeout=0.5)
+    stage = Stage(net, timeout=0.5)
     for _ in range(3):
         stage.submit()
     stage.answer()
     stage.clock.now += 0.8
     stage.sender.turn_until(lambda: len(stage.results) == 3)
-    assert [getattr(result, "status_code", result) for result in stage.results] == [204] * 3
+    assert statuses(stage.results) == {204: 3}
 
 
-def test_a_request_unanswered_after_a_pause_has_its_time_once_more(make_sender: MakeSender, receive: Receive) -> None:
+def test_a_request_unanswered_after_a_pause_has_its_time_once_more(net: Net) -> None:
     """Not more than that, however often the loop is late. The next request to the receiver has the usual limit."""
-    stage = Stage(make_sender, receive, timeout=0.6, connect_timeout=0.6)
+    stage = Stage(net, timeout=0.6, connect_timeout=0.6)
     stage.submit()
     stage.clock.now += 0.8
     result, took = stage.result(GAP + 0.05)
@@ -111,53 +108,47 @@ def test_a_request_unanswered_after_a_pause_has_its_time_once_more(make_sender: 
     assert 0.5 < took < 0.9
 
 
-def test_an_answer_that_came_just_before_another_late_turn_is_read_first(
-    make_sender: MakeSender, receive: Receive
-) -> None:
+def test_an_answer_that_came_just_before_another_late_turn_is_read_first(net: Net) -> None:
     """The turn in which its time is over is also the one that reads it."""
-    stage = Stage(make_sender, receive, timeout=0.6)
+    stage = Stage(net, timeout=0.6)
     stage.submit()
     stage.clock.now += 0.5
     stage.sender.poller.turn(0)
     stage.answer()
     stage.clock.now += 0.8
     stage.sender.turn_until(lambda: stage.results)
-    assert getattr(stage.results[0], "status_code", stage.results[0]) == 204
+    assert statuses(stage.results) == {204: 1}
 
 
-def test_a_status_line_that_came_counts_whatever_its_body_does(make_sender: MakeSender, receive: Receive) -> None:
+def test_a_status_line_that_came_counts_whatever_its_body_does(net: Net) -> None:
     """As always: the event is delivered, and must not be sent again because of a body that is not needed."""
-    stage = Stage(make_sender, receive, timeout=0.6)
+    stage = Stage(net, timeout=0.6)
     stage.submit(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx")
     stage.answer()
     stage.clock.now += 0.8
     result, _ = stage.result(0.1)
-    assert getattr(result, "status_code", result) == 200
+    assert statuses([result]) == {200: 1}
 
 
-def test_a_connection_made_during_a_pause_is_used(make_sender: MakeSender, receive: Receive) -> None:
+def test_a_connection_made_during_a_pause_is_used(net: Net) -> None:
     """By the clock, its time to connect is over. A connection that is not made by then is a ConnectTimeout."""
-    stage = Stage(make_sender, receive, timeout=0.6, connect_timeout=0.1)
-    stage.sender.submit(receive(b"HTTP/1.1 204 No Content\r\n\r\n").url, stage.results)
+    stage = Stage(net, timeout=0.6, connect_timeout=0.1)
+    stage.sender.submit(net.receive().url, stage.results)
     stage.sender.poller.turn(0)
     stage.clock.now += 0.5
     stage.sender.turn_until(lambda: stage.results)
-    assert getattr(stage.results.pop(), "status_code", None) == 204
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as filling:
-        for _ in range(4):
-            client = filling.enter_context(socket.socket())
-            client.setblocking(False)
-            client.connect_ex(full.getsockname())
-        stage.sender.submit(f"http://127.0.0.1:{full.getsockname()[1]}/", stage.results)
+    assert statuses([stage.results.pop()]) == {204: 1}
+    with black_hole() as port:
+        stage.sender.submit(f"http://127.0.0.1:{port}/", stage.results)
         stage.sender.poller.turn(0)
         stage.clock.now += 0.5
         result, _ = stage.result(0.1)
     assert isinstance(result, ConnectTimeout)
 
 
-def test_a_time_out_is_judged_by_what_has_been_read(make_sender: MakeSender, receive: Receive) -> None:
+def test_a_time_out_is_judged_by_what_has_been_read(net: Net) -> None:
     """In a flood the poller leaves ready descriptors for later turns. An answer may wait there, but not for ever."""
-    stage = Stage(make_sender, receive, timeout=5)
+    stage = Stage(net, timeout=5)
     stage.submit()
     (transfer,) = stage.sender.adapter._open
     for seconds, is_judged in ((5.5, False), (1.0, True)):

@@ -19,8 +19,7 @@ from consumer.crypto.vault import Vault
 from consumer.errors import NotAuthorized, SettingsError
 from consumer.sending.request import message
 from consumer.sending.route import placed
-from consumer.sending.transfer import Result
-from tests.sending.conftest import NO_CONTENT, Receive, Sender
+from tests.sending.conftest import Net
 from tests.sending.signed_kit import EVENT, NOW_UTC, header, signed
 
 SIGV4 = '{"name": "sigv4", "args": ["AKID", "s3cret-key", "eu-central-1", "execute-api"]}'
@@ -45,13 +44,10 @@ def key_of(date: str) -> bytes:
     return key
 
 
-def test_an_installed_plug_in_signs_each_request(sender: Sender, receive: Receive) -> None:
+def test_an_installed_plug_in_signs_each_request(net: Net) -> None:
     """The receiver computes AWS's signature from the request that has arrived, and finds the same one in it."""
-    receiver, auth = receive(NO_CONTENT), made(SIGV4)
-    results: list[Result] = []
-    for body in (b'{"id": 1}', b'{"id": 2}'):
-        sender.adapter.submit(signed(receiver.url, body, auth=auth), results.append)
-    sender.turn_until(lambda: len(results) == 2)
+    receiver, auth = net.receive(), made(SIGV4)
+    net.sender().results(*(signed(receiver.url, body, auth=auth) for body in (b'{"id": 1}', b'{"id": 2}')))
     for request in receiver.requests:
         got = header(request, "authorization") or ""
         match = re.fullmatch(r"AWS4-HMAC-SHA256 Credential=AKID/(\d+)/\S+, SignedHeaders=(\S+), Signature=(\S+)", got)
