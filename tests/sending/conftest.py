@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -71,22 +71,14 @@ def closed_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def read_request(connection: socket.socket, *, whole: bool = True) -> bytes:
-    """One request's head and body; not `whole`, only the bytes that came with the head. Empty at the end."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        chunk = connection.recv(65536)
-        if not chunk:
-            return b""
-        data += chunk
-    head, _, body = data.partition(b"\r\n\r\n")
-    length = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
-    while whole and len(body) < length:
-        chunk = connection.recv(65536)
-        if not chunk:
-            return b""
-        body += chunk
-    return head + b"\r\n\r\n" + body
+def read_request(file: IO[bytes], *, whole: bool = True) -> bytes:
+    """One request's head and body; not `whole`, the head alone. Empty at the end."""
+    lines: list[bytes] = []
+    while (line := file.readline()) not in (b"\r\n", b""):
+        lines.append(line)
+    length = next((int(each[15:]) for each in lines if each.lower().startswith(b"content-length:")), 0)
+    body = file.read(length) if whole else b""
+    return b"".join([*lines, b"\r\n", body]) if line and len(body) in {length, 0} else b""
 
 
 def answer(text: bytes, then: str = "keep") -> Behaviour:
@@ -199,8 +191,9 @@ class Receiver(Listener):
         super().__init__("http" if tls is None else "https", greet)
 
     def _serve(self, raw: socket.socket) -> None:
-        with raw if self._tls is None else self._tls.wrap_socket(raw, server_side=True) as connection:
-            while request := read_request(connection, whole=self._whole):
+        secured = raw if self._tls is None else self._tls.wrap_socket(raw, server_side=True)
+        with secured as connection, connection.makefile("rb") as file:
+            while request := read_request(file, whole=self._whole):
                 self.requests.append(request)
                 if isinstance(connection, ssl.SSLSocket):
                     self.resumed.append(bool(connection.session_reused))

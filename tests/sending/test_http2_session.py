@@ -449,33 +449,33 @@ def test_the_end_of_the_connection() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "weight"),
-    [(kind, 1) for kind in ("settings", "ping", "unknown", "priority", "window", "reset", "data", "heads")]
-    + [("large heads", 11)],
+    ("frame", "weight"),
+    [
+        (settings(), 1),
+        (raw(PING, 0, 0, b"x" * 8), 1),
+        (raw(UNKNOWN, 0, 0), 1),
+        (raw(PRIORITY, 0, 1, b"x" * 5), 1),
+        (window(3, 1), 1),
+        (raw(RESET, 0, 1, bytes(4)), 1),
+        (raw(DATA, 0, 1), 1),
+        (raw(HEADERS, LAST, 1, b"\x88"), 1),
+        (raw(HEADERS, LAST, 1, b"\x00\x01a\x7f\x81\x13" + b"x" * 2_560), 11),
+    ],
+    ids=["settings", "ping", "unknown", "priority", "window", "reset", "data", "heads", "large heads"],
 )
-def test_a_flood_of_frames_ends_the_connection(kind: str, weight: int) -> None:
-    """A thousand frames that belong to no answer are allowed, and some more for each frame that was sent.
-
-    A large head counts as several frames, since decoding it costs more.
-    """
+def test_a_flood_of_frames_ends_the_connection(frame: bytes, weight: int) -> None:
+    """A thousand frames that belong to no answer are allowed. A large head counts as several: decoding costs more."""
     talk = Talk()
     closed, _ = talk.send(), talk.send()
     talk.session.cancel(closed)
-    frames = {
-        "settings": settings(),
-        "ping": raw(PING, 0, 0, b"x" * 8),
-        "unknown": raw(UNKNOWN, 0, 0),
-        "priority": raw(PRIORITY, 0, 1, b"x" * 5),
-        "window": window(3, 1),
-        "reset": raw(RESET, 0, 1, bytes(4)),
-        "data": data(closed, b""),
-        "heads": raw(HEADERS, LAST, 1, b"\x88"),
-        "large heads": raw(HEADERS, LAST, 1, b"\x00\x01a\x7f\x81\x13" + b"x" * 2_560),
-    }
-    talk.receive(frames[kind] * ((CONTROL - 10) // weight))
-    assert talk.failure(frames[kind] * 30) == "it sent more than 1000 frames that belong to no answer"
+    talk.receive(frame * ((CONTROL - 10) // weight))
+    assert talk.failure(frame * 30) == "it sent more than 1000 frames that belong to no answer"
+
+
+def test_a_ping_at_each_request_is_allowed() -> None:
+    """Each frame that was sent earns some."""
     talk = Talk()
-    for _ in range(CONTROL):  # a ping at each request is allowed
+    for _ in range(CONTROL):
         stream = talk.send()
         talk.one(raw(PING, 0, 0, b"x" * 8), settings(), talk.head(stream, 204, flags=LAST))
 

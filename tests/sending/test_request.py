@@ -269,19 +269,10 @@ def test_an_event_with_an_invalid_header_value_cannot_join_a_batch(event: Event)
 @pytest.mark.parametrize(
     "url",
     [
-        *(
-            "https://user:s3cret@host:99999/",
-            "https://user:s3cret@/hook",
-            "http//user:s3cret@host",
-            "//user:s3cret@host",
-        ),
-        *(
-            "https://user:s3cret/x@host/",
-            "https://user:[s3cret]@host/",
-            "https://user:s3cret@[::1/",
-            "https://s3cret%zz/",
-        ),
-        *("https://*.example/s3cret", "https://.example/s3cret", "https://a:1 s3cret@host/", "https://[v1.s3cret]/"),
+        *("https://user:s3cret@host:99999/", "https://user:s3cret@/hook", "http//user:s3cret@host"),
+        *("//user:s3cret@host", "https://user:s3cret/x@host/", "https://user:[s3cret]@host/"),
+        *("https://user:s3cret@[::1/", "https://s3cret%zz/", "https://*.example/s3cret", "https://.example/s3cret"),
+        *("https://a:1 s3cret@host/", "https://[v1.s3cret]/"),
     ],
 )
 def test_an_error_does_not_quote_the_url(url: str) -> None:
