@@ -9,21 +9,10 @@ from typing import cast
 
 import pytest
 import requests
-from requests import exceptions as errors
 
-from consumer.loop.poller import BUDGET
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.transfer import Result
-from tests.sending.conftest import NO_CONTENT, Net, Sender, closed_port
-
-
-def test_an_expired_connection_answer_is_not_reused(net: Net) -> None:
-    """A new connection goes to the name's current address."""
-    sender, receiver = net.sender(), net.receive(b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n", "close")
-    for address, result in (("127.0.0.1", True), ("127.0.0.2", False), ("127.0.0.1", True), ("127.0.0.1", True)):
-        sender.know("moving.test", address)
-        answered = sender.result(receiver.at("moving.test"))
-        assert isinstance(answered, requests.Response) is result, answered
+from tests.sending.conftest import NO_CONTENT, Net
 
 
 def test_an_idle_connection_keeps_no_large_body(net: Net) -> None:
@@ -40,16 +29,6 @@ def test_an_idle_connection_keeps_no_large_body(net: Net) -> None:
     assert sys.getrefcount(body) == before
     assert sender.response(receiver.url).status_code == 204
     assert receiver.requests[-1].endswith(b"\r\n\r\n{}")
-
-
-def test_a_failure_is_not_the_answer_before_it(net: Net) -> None:
-    """A failure after a 204 is a failure."""
-    sender = net.sender(connect_timeout=2)  # to answer TLS, plain HTTP waits for the end of a head
-    good = net.receive()
-    nobody, secure = f"http://127.0.0.1:{closed_port()}/", good.url.replace("http:", "https:")
-    for url in (nobody, "http://10.0.0.1/", secure, net.receive(b"", "close").url):
-        assert sender.response(good.url).status_code == 204
-        assert isinstance(sender.result(url), errors.ConnectionError)
 
 
 def test_cancel_at_any_time(net: Net) -> None:
@@ -119,24 +98,6 @@ def test_an_exception_in_a_callback_is_raised_by_turn(net: Net) -> None:
     assert sender.response(receiver.url).status_code == 204
 
 
-def test_results_are_handed_over_in_parts(net: Net) -> None:
-    """Failed batches take long to judge. The loop goes on in between, and no result is lost."""
-    sender, ended = net.sender(clock=net.clock), list[Result]()
-
-    def judge(result: Result) -> None:
-        ended.append(result)
-        net.clock.now += BUDGET * 0.6
-
-    for _ in range(5):
-        sender.adapter.submit(sender.prepare("http://10.0.0.1/"), judge)
-    counts = []
-    while len(ended) < 5:
-        sender.poller.turn(0)
-        counts.append(len(ended))
-    assert counts == [2, 4, 5]
-    assert sender.adapter.in_flight == 0
-
-
 def test_a_bug_in_the_policy_is_raised(net: Net) -> None:
     """Without a verdict of the policy, no connection is opened. The request has ended: its callback does not run."""
     sender = net.sender(egress=cast("EgressPolicy", type("Broken", (), {"refusal": lambda *_: 1 / 0})()))
@@ -144,34 +105,6 @@ def test_a_bug_in_the_policy_is_raised(net: Net) -> None:
     with pytest.raises(ZeroDivisionError):
         sender.submit(receiver.url, [])
     assert (receiver.connections, sender.adapter.in_flight) == (0, 0)
-
-
-def test_close_cancels_open_transfers(net: Net) -> None:
-    """After `close` nothing is in flight and no callback runs. A second `close` is no error."""
-    sender = net.sender()
-    results = sender.start(net.receive(b"", "hang").url, "http://nowhere.invalid/")
-    sender.poller.turn(0)
-    sender.adapter.close()
-    sender.adapter.close()
-    assert sender.adapter.in_flight == 0
-    sender.poller.turn(0)
-    assert results == []
-
-
-def test_a_callback_may_close_the_adapter(sender: Sender) -> None:
-    """The other results of that turn are not passed to their callbacks."""
-    ended: list[Result] = []
-
-    def end(result: Result) -> None:
-        ended.append(result)
-        sender.adapter.close()
-
-    for _ in range(3):
-        sender.adapter.submit(sender.prepare("nonsense:"), end)
-    sender.poller.turn(0)
-    sender.poller.turn(0)
-    assert len(ended) == 1
-    assert sender.adapter.in_flight == 0
 
 
 def test_a_session_with_an_auth_plug_in(net: Net) -> None:

@@ -9,7 +9,6 @@ from requests import exceptions as errors
 
 from consumer.sending.answer import Answer
 from consumer.sending.dns import Resolution
-from consumer.sending.egress import EgressPolicy
 from consumer.sending.transfer import Result
 from tests.sending.conftest import Net, Sender
 
@@ -96,29 +95,15 @@ def test_proxies_of_the_environment_are_ignored(net: Net, monkeypatch: pytest.Mo
     assert (proxy.connections, receiver.connections) == (0, 1)
 
 
-def test_a_configured_proxy_gets_every_request(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No name is resolved here, no egress rule applies, and no_proxy does not bypass the proxy."""
-    monkeypatch.setenv("no_proxy", "*")
-    proxy = net.receive()
-    sender = net.sender(egress=EgressPolicy(), proxy=proxy.base)
-    assert sender.response("http://name-that-does-not-resolve.invalid/x").status_code == 204
-    assert proxy.requests[0].startswith(b"POST http://name-that-does-not-resolve.invalid/x HTTP/1.1")
-
-
-def test_a_name_that_does_not_resolve(sender: Sender) -> None:
-    """The error contains the name. A second look-up comes from the cache."""
-    for _ in range(2):
-        result = sender.result("http://nowhere.invalid/")
-        assert isinstance(result, errors.ConnectionError)
-        assert "'nowhere.invalid' does not resolve" in str(result)
-
-
-def test_localhost_by_name(net: Net) -> None:
-    """`localhost` resolves in any case and with a final dot."""
+def test_names_are_resolved(net: Net) -> None:
+    """`localhost` in any case, and names with a final dot. The error for one without an address contains the name."""
     sender, receiver = net.sender(), net.receive()
     sender.know("dotted.test.", "127.0.0.1")
     for host in ("localhost", "LOCALHOST", "dotted.test."):
         assert sender.response(receiver.at(host)).status_code == 204
+    result = sender.result("http://nowhere.invalid/")
+    assert isinstance(result, errors.ConnectionError)
+    assert "'nowhere.invalid' does not resolve" in str(result)
 
 
 @pytest.mark.parametrize(

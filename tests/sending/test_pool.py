@@ -44,15 +44,6 @@ def take(pool: Pool, way: Route, now: float, served_at: float = 0.0, room: int =
     return cast("Kept | None", pool.take(way, now, served_at, room))
 
 
-def test_another_port_or_scheme_is_another_route() -> None:
-    """A connection of one route must not carry requests of the other."""
-    pool = Pool(10)
-    put(pool, Kept(route()), 1.0)
-    assert take(pool, Route("r0.test", 443, tls=False), 1.0) is None
-    assert take(pool, Route("r0.test", 444, tls=True), 1.0) is None
-    assert take(pool, Route("r0.test", 443, tls=True), 1.0) is not None
-
-
 @pytest.mark.parametrize(("idle", "kept"), [(109.9, True), (110.0, False), (500.0, False)])
 def test_a_connection_that_was_idle_for_long_is_not_used(idle: float, *, kept: bool) -> None:
     """Most servers have closed it by then."""

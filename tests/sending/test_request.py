@@ -126,16 +126,6 @@ def test_a_cloud_event_in_binary_mode() -> None:
 # Signatures.
 
 
-def test_signatures_of_private_keys_come_after_those_of_secrets() -> None:
-    """One header has a signature for each secret and each private key."""
-    key = Ed25519Key(bytes(32))
-    request = request_of(replace(ENDPOINT, private_keys=(key,)))
-    signatures = request.headers["webhook-signature"].split()
-    assert [signature.split(",")[0] for signature in signatures] == ["v1", "v1", "v1a"]
-    message = b"msg_abc.1700000000." + EVENT.body
-    assert signatures[2] == "v1a," + b64encode(key.sign(message)).decode()
-
-
 def test_the_hex_header_can_have_another_name_and_a_prefix() -> None:
     """As `sha256=…` in `X-Hub-Signature-256`, for receivers that look for it there."""
     request = request_of(replace(ENDPOINT, hex_header="X-Hub-Signature-256", hex_prefix="sha256="))
@@ -193,14 +183,6 @@ def test_credentials_take_precedence_over_a_custom_header() -> None:
     """If both set `Authorization`, the credentials apply."""
     endpoint = replace(ENDPOINT, auth=BearerAuth("a"), headers=(("authorization", "b"),))
     assert request_of(endpoint).headers["authorization"] == "Bearer a"
-
-
-def test_the_repr_of_an_endpoint_has_no_credentials() -> None:
-    """It has no custom headers and no secrets either."""
-    endpoint = replace(ENDPOINT, auth=BearerAuth("a-token"), headers=(("x", "a-value"),), secrets=(b"a-secret",))
-    assert "a-token" not in repr(endpoint)
-    assert "a-value" not in repr(endpoint)
-    assert "a-secret" not in repr(endpoint)
 
 
 # Batches.

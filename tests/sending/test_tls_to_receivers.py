@@ -11,7 +11,7 @@ import trustme
 from requests import exceptions as errors
 
 from consumer.sending.tls import KeptSession, Tls
-from tests.sending.conftest import NO_CONTENT, Net, Sender, answer, in_turn, reset, server_tls
+from tests.sending.conftest import NO_CONTENT, Net, answer, in_turn, reset, server_tls
 
 NOW = datetime.now(UTC)
 PRIVATE = "; if its authority is a private one: subscriptions set-tls --ca"
@@ -235,20 +235,3 @@ def test_a_kept_connection_that_ended_is_replaced(net: Net) -> None:
     for number in range(1, 5):
         assert sender.response(receiver.url).status_code == 204
         assert receiver.connections == number
-
-
-@pytest.mark.parametrize("size", [100, 60_000, 3_000_000])
-def test_bodies_of_any_size_arrive_complete(sender: Sender, net: Net, size: int) -> None:
-    """After a partial write, OpenSSL requires the same bytes again."""
-
-    def behave(connection: Any, request: bytes) -> bool:
-        body = request.partition(b"\r\n\r\n")[2]
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % min(size, 65536) + body[-65536:])
-        return True
-
-    receiver = net.receive(behave, tls=net.tls())
-    body = (bytes(range(251)) * (size // 251 + 1))[:size]
-    for _ in range(2):
-        assert sender.response(sender.prepare(receiver.url, body)).content == body[-65536:]
-        assert receiver.requests[-1].endswith(b"\r\n\r\n" + body)
-    assert receiver.connections == 1
