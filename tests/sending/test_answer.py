@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.sending.answer import Answer, AnswerReader, BadAnswer
-from tests.sending.answer_grammar import cut, kept, mutated, right
-from tests.sending.answers_kit import CHUNKED, CONTINUE, EMPTY, HINTS, OK, cuts, read, reason
+from tests.sending.answers import CHUNKED, CONTINUE, EMPTY, HINTS, OK, cut, cuts, kept, mutated, read, reason, right
 
 LENGTH = OK + b"Content-Length: 2\r\n"
 OTHER = "it answered with something other than HTTP/1.1"

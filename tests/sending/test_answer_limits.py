@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pytest
 
 from consumer.sending.answer import BYTES, PIECES, Answer, AnswerReader
-from tests.sending.answers_kit import CHUNKED, CONTINUE, EMPTY, HINTS, OK, pieces_of, read, reason
+from tests.sending.answers import CHUNKED, CONTINUE, EMPTY, HINTS, OK, pieces_of, read, reason
 
 READ = 16_384  # bytes of a read, as many as a TLS record has
 

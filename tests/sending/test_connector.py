@@ -1,6 +1,8 @@
 """Opening connections: the order of addresses, addresses never used, time limits, and no descriptor left open."""
 
 import contextlib
+import os
+import resource
 import socket
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_network
@@ -12,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests import exceptions as errors
 
-from consumer.errors import EgressRefused
+from consumer.errors import EgressRefused, NoDescriptor
 from consumer.loop.poller import Poller
 from consumer.sending.answer import Answer
 from consumer.sending.connector import Connector, Dial
 from consumer.sending.dns import _CachedAddresses, alternated
 from consumer.sending.egress import EgressPolicy
+from consumer.sending.pool import none_left
 from consumer.sending.route import placed
 from consumer.sending.transfer import Result
 from tests.sending.conftest import LOOPBACK, Clock, Net, Sender, black_hole, closed_port, descriptors
@@ -319,6 +322,34 @@ def test_a_cancelled_request_leaves_no_descriptor_open(
         assert transfer.stage is None
         sender.turn_until(lambda: descriptors() <= before)
         assert results == []
+
+
+@contextlib.contextmanager
+def no_more_files() -> Iterator[None]:
+    """Let this process open no more files."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "name.test"])
+def test_without_a_descriptor_there_is_no_attempt(net: Net, host: str) -> None:
+    """The error says so, whether the connection or the look-up of the name has none. Kept connections are closed."""
+    sender, receiver = net.sender(), net.receive()
+    sender.response(receiver.url)
+    assert len(sender.idle) == 1
+    assert not none_left()
+    with no_more_files():
+        result = sender.result(f"http://{host}:1/")
+    assert isinstance(result, NoDescriptor)
+    assert "this process may open no more files" in str(result)
+    assert sender.idle == []
+    sender.response(receiver.url)
 
 
 def test_a_failed_dial_may_be_cancelled(sender: Sender) -> None:

@@ -311,19 +311,6 @@ def test_a_priority_of_a_stream_over_itself_is_skipped() -> None:
     assert talk.one(raw(PRIORITY, 0, stream.number, itself), raw(PRIORITY, 0, 9, b"x"), head).status == 200
 
 
-@pytest.mark.parametrize("head", [b"", b"\x88"], ids=["without a status", "with a status"])
-def test_an_answer_that_breaks_the_protocol_costs_others_no_attempt(head: bytes) -> None:
-    """Its own status counts if it came; the others' requests may be sent again, unless their status came too."""
-    talk = Talk()
-    bad, answered, other = talk.send(), talk.send(), talk.send()
-    talk.receive(talk.head(answered, 200))
-    start = raw(HEADERS, LAST_HEAD, bad.number, head) if head else b""
-    assert talk.failure(start, window(bad.number, 0)).startswith("it broke the protocol: ")
-    assert talk.session.end("why", orderly=False) == [bad, answered, other]
-    assert (bad.status, bad.error) == (200 if head else 0, "why")
-    assert (answered.status, other.status, other.error) == (200, 0, "")
-
-
 @pytest.mark.parametrize("sent", [raw(PING, 0, 0, b"x"), raw(DATA, 0, 7), raw(DATA, 0, 2)])
 def test_a_fault_of_the_connection_fails_all_its_requests(sent: bytes) -> None:
     """No single request has caused it, so each gets the reason."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.sending.connection import Connection
-from consumer.sending.pool import _RESTING, KEPT, REST, Pool, connections
+from consumer.sending.pool import _RESTING, KEPT, REST, Pool, connections, fitting
 from consumer.sending.route import Route
 
 
@@ -122,6 +122,14 @@ def test_a_connection_rests_before_it_is_used_again() -> None:
 def test_more_connections_are_kept_than_requests_are_open(slots: int, descriptors: int, most: int) -> None:
     """The number is bounded by the descriptors, and requests do not run out of them."""
     assert connections(slots, descriptors) == most
+
+
+@pytest.mark.parametrize(
+    ("limit", "slots"), [(1_000_000, 1000), (2000, 1000), (1500, 1000), (1024, 524), (200, 50), (75, 19), (3, 1)]
+)
+def test_few_descriptors_leave_fewer_slots(limit: int, slots: int) -> None:
+    """Brokers, the database, ports and files need some: 500, or three quarters of few."""
+    assert fitting(1000, limit) == slots
 
 
 STEPS = st.tuples(

@@ -1,7 +1,10 @@
-"""Building the request of a delivery, and of a batch."""
+"""Building the request of a delivery, and of a batch; compressed bodies."""
 
+import json
+import zlib
 from base64 import b64encode
 from dataclasses import replace
+from random import Random
 from typing import get_args
 
 import pytest
@@ -17,10 +20,12 @@ from consumer.crypto.keys import Ed25519Key
 from consumer.events.event import Event, RecordId
 from consumer.expressions.expression import compile_projection
 from consumer.http.header_rules import header_lines
-from consumer.sending.payloads import Unrenderable, render
+from consumer.sending.exchange import SignedRequest
+from consumer.sending.payloads import MOST_FORMS, Unrenderable, render
 from consumer.sending.request import build, build_batch
 from consumer.sending.signing import prepare
 from consumer.subscriptions.endpoint import Batch, Endpoint, PayloadFormat
+from tests.sending.conftest import Net
 from tests.signatures import hexed, standard
 
 ENDPOINT = Endpoint(7, "https://example.com/hook?a=b", (b"new", b"old"))
@@ -243,6 +248,90 @@ def test_an_event_with_an_invalid_header_value_cannot_join_a_batch(event: Event)
     """An id or a type that no header can hold is refused alone, before the batch is built."""
     with pytest.raises(Unrenderable, match="visible ASCII"):
         render(BATCHING, event)
+
+
+# Compressed bodies.
+
+LONG = json.dumps({"items": [{"id": number, "name": "Ada"} for number in range(50)]}).encode()
+LONG_EVENT = EVENT._replace(body=LONG)
+GZIPPING = replace(ENDPOINT, secrets=(b"key",), gzip_above=100)
+
+
+def compressed_of(endpoint: Endpoint, event: Event = LONG_EVENT, traceparent: str | None = None) -> SignedRequest:
+    if endpoint.batch is None:
+        return build(prepare(endpoint), endpoint, event, 1700000000, traceparent)
+    return build_batch(prepare(endpoint), endpoint, [render(endpoint, event)] * 2, 1700000000, traceparent)
+
+
+@pytest.mark.parametrize("traceparent", [None, TRACEPARENT])
+@pytest.mark.parametrize("batch", [None, Batch(2, 0.0)])
+@pytest.mark.parametrize("form", ["record", "standard", "cloudevents"])
+def test_a_body_above_the_size_is_compressed(form: PayloadFormat, batch: Batch | None, traceparent: str | None) -> None:
+    """Everything else is unchanged: the signatures cover the body before compression."""
+    endpoint = replace(GZIPPING, payload_format=form, batch=batch)
+    request, plain = compressed_of(endpoint, traceparent=traceparent), compressed_of(replace(endpoint, gzip_above=None))
+    body = request.body
+    assert isinstance(body, bytes)
+    assert len(body) < len(LONG) // 2
+    assert zlib.decompress(body, wbits=31) == request.payload == plain.body == plain.payload
+    assert (request.is_compressed, plain.is_compressed) == (True, False)
+    headers = dict(request.headers)
+    assert (headers.pop("content-encoding"), headers.pop("content-length")) == ("gzip", str(len(body)))
+    assert headers.pop("traceparent", None) == traceparent
+    assert headers == {name: value for name, value in plain.headers.items() if name != "content-length"}
+    webhook_id = headers["webhook-id"]
+    assert headers["webhook-signature"] == standard((b"key",), (), webhook_id, 1700000000, request.payload)
+    assert headers["x-webhook-signature"] == hexed(b"key", request.payload)
+
+
+def test_only_above_the_size() -> None:
+    """A body of exactly that size is not compressed."""
+    for size, is_compressed in ((len(LONG), False), (len(LONG) - 1, True), (0, True)):
+        assert compressed_of(replace(GZIPPING, gzip_above=size)).is_compressed is is_compressed
+
+
+@pytest.mark.parametrize("body", [Random(1).randbytes(5_000), b"{}", b""])
+def test_a_body_that_would_not_shrink_is_not_compressed(body: bytes) -> None:
+    """It has no content-encoding header then."""
+    request = compressed_of(replace(GZIPPING, gzip_above=0), LONG_EVENT._replace(body=body))
+    assert request.body == body
+    assert "content-encoding" not in request.headers
+
+
+def test_each_attempt_sends_the_same_bytes() -> None:
+    """This holds even if other events were sent in between, so that a receiver can compare its logs."""
+    first = compressed_of(GZIPPING).body
+    compressed_of(GZIPPING, LONG_EVENT._replace(body=LONG + b" "))
+    again = compressed_of(GZIPPING).body
+    assert again == first
+    assert again is not first
+
+
+def test_a_fanout_compresses_once() -> None:
+    """All subscriptions with the same form of an event share the result, in any order. The last few forms are kept."""
+    standard_form = replace(GZIPPING, payload_format="standard")
+    bodies = [compressed_of(endpoint).body for endpoint in (GZIPPING, standard_form) * 3]
+    assert bodies[0] is bodies[2] is bodies[4]
+    assert bodies[1] is bodies[3] is bodies[5]
+    incompressible = LONG_EVENT._replace(body=Random(1).randbytes(1_000))
+    assert compressed_of(GZIPPING, incompressible).body is compressed_of(GZIPPING, incompressible).body
+    for _ in range(MOST_FORMS):
+        compressed_of(GZIPPING, LONG_EVENT._replace(body=bytes(LONG)))
+
+
+def test_a_subscriptions_own_encoding() -> None:
+    """Its records are compressed already, as its own header says. They are not compressed twice."""
+    request = compressed_of(replace(GZIPPING, headers=(("Content-Encoding", "zstd"),)))
+    assert (request.body, request.headers["content-encoding"]) == (LONG, "zstd")
+
+
+def test_the_compressed_body_is_sent(net: Net) -> None:
+    """The content-length is that of the compressed body."""
+    receiver = net.receive()
+    net.sender().response(compressed_of(replace(GZIPPING, url=receiver.url)))
+    head, _, body = receiver.requests[0].partition(b"\r\n\r\n")
+    assert b"\r\ncontent-encoding: gzip\r\nContent-Length: %d" % len(body) in head
+    assert zlib.decompress(body, wbits=31) == LONG
 
 
 # URLs.
