@@ -119,11 +119,10 @@ def in_turn(*behaviours: Behaviour | bytes) -> Behaviour:
 class Listener:
     """Listens on loopback, with a thread for each connection, which `_serve` handles."""
 
-    def __init__(self, scheme: str, greet: Callable[[socket.socket], None] | None) -> None:
+    def __init__(self, scheme: str) -> None:
         self.connections = 0
         self.faults: list[Exception] = []  # of the client's protocol
         self.stopped = threading.Event()
-        self._greet = greet
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port: int = self._listener.getsockname()[1]
         self.base = f"{scheme}://127.0.0.1:{self.port}"
@@ -142,15 +141,13 @@ class Listener:
                 connection.close()
                 return
             self.connections += 1
-            thread = threading.Thread(target=self._greeted, args=(connection,), daemon=True)
+            thread = threading.Thread(target=self._accepted, args=(connection,), daemon=True)
             self._threads.append(thread)
             thread.start()
 
-    def _greeted(self, raw: socket.socket) -> None:
+    def _accepted(self, raw: socket.socket) -> None:
         with raw, contextlib.suppress(OSError):  # the client may disconnect at any time
             raw.settimeout(60)
-            if self._greet is not None:
-                self._greet(raw)
             self._serve(raw)
 
     def _serve(self, raw: socket.socket) -> None:
@@ -180,17 +177,18 @@ class Receiver(Listener):
         tls: ssl.SSLContext | None,
         *,
         whole: bool = True,
-        greet: Callable[[socket.socket], None] | None = None,
+        greet: Callable[[socket.socket], object] = id,
     ) -> None:
         self.requests: list[bytes] = []
         self.resumed: list[bool] = []
         self.protocols: list[str | None] = []
         self._behave = behave
         self._tls = tls
-        self._whole = whole
-        super().__init__("http" if tls is None else "https", greet)
+        self._whole, self._greet = whole, greet
+        super().__init__("http" if tls is None else "https")
 
     def _serve(self, raw: socket.socket) -> None:
+        self._greet(raw)
         secured = raw if self._tls is None else self._tls.wrap_socket(raw, server_side=True)
         with secured as connection, connection.makefile("rb") as file:
             while request := read_request(file, whole=self._whole):

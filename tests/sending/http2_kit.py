@@ -35,12 +35,11 @@ class Got(NamedTuple):
     headers: dict[str, str]
     body: bytes
 
-    def answer(self, status: int = 204, body: bytes = b"", **headers: str) -> None:
+    def answer(self, status: int = 204, body: bytes = b"") -> None:
         """Answer the request, from any thread."""
-        fields = [(":status", str(status)), *((name.replace("_", "-"), value) for name, value in headers.items())]
         pieces = [body[at : at + 16_384] for at in range(0, len(body), 16_384)]
         with contextlib.suppress(StreamClosedError), self.peer.speaking() as h2:
-            h2.send_headers(self.stream, fields, end_stream=not body)
+            h2.send_headers(self.stream, [(":status", str(status))], end_stream=not body)
             for piece in pieces:
                 h2.send_data(self.stream, piece, end_stream=piece is pieces[-1])
 
@@ -115,7 +114,6 @@ class Http2Receiver(Listener):
         *,
         settings: dict[SettingCodes, int] | None = None,
         acknowledges: bool = True,
-        greet: Callable[[socket.socket], None] | None = None,
     ) -> None:
         tls.set_alpn_protocols(["h2", "http/1.1"])
         self.got: list[Got] = []
@@ -124,7 +122,7 @@ class Http2Receiver(Listener):
         self._tls = tls
         self._settings = settings or {}
         self._acknowledges = acknowledges
-        super().__init__("https", greet)
+        super().__init__("https")
 
     def _serve(self, raw: socket.socket) -> None:
         with self._tls.wrap_socket(raw, server_side=True) as connection:
@@ -143,8 +141,3 @@ class Http2Receiver(Listener):
 def cut(peer: Peer) -> None:
     """End the connection abruptly. SSLSocket's own shutdown would leave TLS, and the rest be read in the clear."""
     socket.socket.shutdown(peer.connection, socket.SHUT_RDWR)
-
-
-def answering(status: int = 204, body: bytes = b"", **headers: str) -> Callable[[Got], None]:
-    """Give the same answer to each request."""
-    return lambda got: got.answer(status, body, **headers)

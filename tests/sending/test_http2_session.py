@@ -9,7 +9,7 @@ from h2.settings import SettingCodes
 from hpack import Decoder, Encoder
 from requests import Request
 
-from consumer.sending.answer import Answer
+from consumer.sending.answer import INTERIM, Answer
 from consumer.sending.http2_session import BODY_FRAMES, CONTROL, FRAMES, STREAMS, Http2Session, SessionFailed
 from consumer.sending.transfer import HTTP2_HEADS, Http2Exchange, Transfer
 from tests.sending.http2_kit import goaway, raw
@@ -34,6 +34,10 @@ def settings(values: dict[SettingCodes, int] | None = None, flags: int = 0) -> b
 
 def window(number: int, more: int) -> bytes:
     return raw(WINDOW, 0, number, more.to_bytes(4))
+
+
+def status_block(status: bytes) -> bytes:
+    return Encoder().encode([(b":status", status)] if status else [(b"x", b"y")])
 
 
 def data(of: Http2Exchange, body: bytes, flags: int = 0) -> bytes:
@@ -228,26 +232,38 @@ def test_a_body_in_too_many_pieces_is_cut() -> None:
 
 
 def test_interim_answers() -> None:
-    """20 are skipped. With one more there is no answer."""
+    """They are skipped."""
     talk = Talk()
     stream = talk.send()
-    interim = [talk.head(stream, 103, (b"link", b"</a>")) for _ in range(21)]
-    assert talk.receive(*interim[:20]) == []
-    assert talk.one(interim[20]).error == "it sent more than 20 interim answers"
-    stream = talk.send()
-    final = talk.one(talk.head(stream, 100), talk.head(stream, 204, flags=LAST))
-    assert final.cut() == Answer(204, b"HTTP/2 204", b"", keep=False)
+    assert talk.receive(*[talk.head(stream, 103, (b"link", b"</a>"))] * INTERIM) == []
+    assert talk.one(talk.head(stream, 204, flags=LAST)).cut() == Answer(204, b"HTTP/2 204", b"", keep=False)
 
 
-@pytest.mark.parametrize("status", [b"", b"20", b"2000", b"abc", b"101", b"099", b"\xb2\xb0\xb0"])
-def test_an_invalid_status(status: bytes) -> None:
-    """It ends the request, but not the connection."""
+NO_STATUS = "the head of its answer has no valid status"
+STATUSES = (b"", b"20", b"2000", b"abc", b"101", b"099", b"\xb2\xb0\xb0")
+
+
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [
+        *((raw(HEADERS, LAST_HEAD, 1, status_block(each)), NO_STATUS) for each in STATUSES),
+        (raw(HEADERS, LAST_HEAD, 1, status_block(b"103")) * 21, "it sent more than 20 interim answers"),
+        (raw(RESET, 0, 1, Code.CANCEL.to_bytes(4)), "it reset the request: CANCEL"),
+        (raw(RESET, 0, 1, bytes(3) + b"\x77"), "it reset the request: error 119"),
+        (raw(RESET, 0, 1, Code.HTTP_1_1_REQUIRED.to_bytes(4)), "it wants HTTP/1.1: set http_version to 1.1"),
+    ],
+)
+def test_an_answer_without_a_status_fails_its_request_alone(sent: bytes, error: str) -> None:
+    """The error gives the reason. Other requests go on. A status that is known counts, as with HTTP/1.1."""
     talk = Talk()
-    stream, other = talk.send(), talk.send()
-    block = Encoder().encode([(b":status", status)] if status else [(b"x", b"y")])
-    ended = talk.one(raw(HEADERS, LAST_HEAD, stream.number, block))
-    assert (ended.cut(), ended.error) == (None, "the head of its answer has no valid status")
+    _, other = talk.send(), talk.send()
+    ended = talk.one(sent)
+    assert (ended.cut(), ended.error) == (None, error)
     assert list(talk.session.exchanges.values()) == [other]
+    if sent[3] == RESET:
+        assert talk.receive(sent) == []
+        talk = Talk()
+        assert talk.one(talk.head(talk.send(), 200), sent).status == 200
 
 
 def test_invalid_header_lines_are_left_out() -> None:
@@ -344,25 +360,6 @@ def test_a_receiver_that_allows_no_more_requests_gets_none() -> None:
     assert talk.session.room == 0
     talk.receive(settings({SettingCodes.MAX_CONCURRENT_STREAMS: 5}))
     assert talk.session.room == 5
-
-
-@pytest.mark.parametrize(
-    ("code", "error"),
-    [
-        (Code.CANCEL, "it reset the request: CANCEL"),
-        (0x77, "it reset the request: error 119"),
-        (Code.HTTP_1_1_REQUIRED, "it wants HTTP/1.1: set http_version to 1.1"),
-    ],
-)
-def test_a_reset_request_has_failed_unless_its_status_is_known(code: int, error: str) -> None:
-    """The error gives the reason. A known status counts, as with HTTP/1.1."""
-    talk = Talk()
-    reset = raw(RESET, 0, talk.send().number, code.to_bytes(4))
-    ended = talk.one(reset)
-    assert (ended.cut(), ended.error) == (None, error)
-    assert talk.receive(reset) == []
-    talk = Talk()
-    assert talk.one(talk.head(talk.send(), 200), reset).status == 200
 
 
 def test_goaway() -> None:

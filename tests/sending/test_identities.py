@@ -127,21 +127,20 @@ def test_equal_identities_share_a_context_and_old_contexts_are_dropped(
     posted = SimpleQueue[Callable[[], None]]()
     contexts = TlsContexts(posted.put)
 
-    def made_of(of: TlsIdentity, *, anew: bool = False) -> Tls:
+    def made_of(of: TlsIdentity) -> Tls:
         found: list[Future[Tls]] = []
         contexts.of(of, found.append)
-        assert anew or found
         if not found:  # the thread has not made it at once
             posted.get(timeout=60)()
         return found[0].result()
 
     first, second, third = (identity(clients.issue_cert(f"{name}.test"), None) for name in "abc")
-    made = made_of(first, anew=True)
+    made = made_of(first)
     assert made_of(TlsIdentity(first.certificate, first.private_key, first.authorities)) is made
-    other = made_of(second, anew=True)
+    other = made_of(second)
     assert made_of(second) is other  # used again, it drops no other
     assert made_of(first) is made  # the most recently used
-    made_of(third, anew=True)
+    made_of(third)
     assert made_of(first) is made
     assert len(contexts._own) == 2
     contexts.close()

@@ -3,43 +3,40 @@
 import select
 import socket
 import threading
+from types import SimpleNamespace
 
 import pytest
 from requests.exceptions import ConnectTimeout, ReadTimeout
 
-from consumer.loop.poller import GAP, Poller
+from consumer.loop.poller import GAP
 from consumer.sending.transfer import Result
 from tests.sending.conftest import NO_CONTENT, Net, black_hole, statuses
 
 
-def test_only_a_late_turn_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_late_turn_is_reported(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first turn is not late, and neither is one that waited as long as requested."""
-    now = [100.0]
-    poller = Poller(lambda: now[0])
+    poller, clock = net.sender(clock=net.clock).poller, net.clock
     told: list[float] = []
-    poller.on_gap(lambda: told.append(now[0]))
+    poller.on_gap(lambda: told.append(clock.now))
 
     def pass_by(seconds: float) -> None:
         poller.post(lambda: None)  # the turn does not wait
-        now[0] += seconds
+        clock.now += seconds
         poller.turn(5.0)
+
+    def wait(timeout: float, _limit: int) -> list[tuple[int, int]]:
+        clock.now += timeout
+        return []
 
     pass_by(0)
     pass_by(GAP - 0.01)
     assert told == []
     pass_by(GAP + 0.01)
     assert len(told) == 1
-
-    class Epoll:
-        def poll(self, timeout: float, _limit: int) -> list[tuple[int, int]]:
-            now[0] += timeout
-            return []
-
     with monkeypatch.context() as patch:
-        patch.setattr(poller, "_epoll", Epoll())
+        patch.setattr(poller, "_epoll", SimpleNamespace(poll=wait))
         poller.turn(5.0)
     assert len(told) == 1
-    poller.close()
 
 
 class Stage:

@@ -108,22 +108,6 @@ def test_a_401_fetches_one_new_token(net: Net) -> None:
     assert len(server.requests) == 3
 
 
-def test_a_failing_token_server_is_asked_less_and_less_often(net: Net, receiver: Receiver) -> None:
-    """During a pause, requests fail at once with its error, and no request reaches the receiver."""
-    clock = [time.monotonic()]
-    sender, server = net.sender(clock=lambda: clock[0]), net.receive(respond(401, {"error": "invalid_client"}))
-    of = credentials(server)
-    told = f"no access token from 127.0.0.1:{server.port}: status 401 (invalid_client)"
-    for asked, pause in enumerate((1, 2, 4, 8, 16, 30, 30), 1):
-        assert statuses(send(sender, receiver, of, 5)) == {told: 5}
-        assert len(server.requests) == asked
-        clock[0] += pause - 0.1
-        assert statuses(send(sender, receiver, of)) == {told: 1}
-        assert len(server.requests) == asked
-        clock[0] += 0.2
-    assert receiver.requests == []
-
-
 def test_each_error_names_its_own_request(net: Net, receiver: Receiver) -> None:
     """The secrets of the failed request are masked."""
     results = send(net.sender(), receiver, credentials(net.receive(respond(503, b""))), 2)
@@ -253,6 +237,17 @@ def test_a_failed_renewal_keeps_the_present_token(loop: Loop) -> None:
     loop.answer({}, 500)
     loop.now += 0.6
     assert loop.obtain() == "no access token from id.test: status 500"
+
+
+def test_a_failing_token_server_is_asked_less_and_less_often(loop: Loop) -> None:
+    """During a pause, requests fail at once with its error."""
+    told = "no access token from id.test: status 401 (invalid_client)"
+    for pause in (1, 2, 4, 8, 16, 30, 30):
+        assert (loop.obtain(), len(loop.fetches)) == (None, 1)
+        loop.answer({"error": "invalid_client"}, 401)
+        loop.now += pause - 0.1
+        assert (loop.obtain(), loop.fetches) == (told, [])
+        loop.now += 0.2
 
 
 def test_a_token_url_without_a_request_fails_the_requests_alone(loop: Loop) -> None:
