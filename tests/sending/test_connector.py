@@ -271,14 +271,14 @@ STAGES = ("name", "proxy name", "connect", "connect to proxy", "TLS", "TLS with 
 
 def never_resolving(sender: Sender, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     """Names with "hung" never resolve. Connecting starts late after the submission, as on a busy machine."""
-    resolver, place_of = sender.adapter._connector.resolver, sender.adapter._places.of
+    resolver, place_of = sender.adapter._connector.resolver, sender.adapter._place
     known = resolver.resolve
 
     def placed_late(*ask: Any) -> Any:
         clock.now += 0.002
         return place_of(*ask)
 
-    monkeypatch.setattr(sender.adapter._places, "of", placed_late)
+    monkeypatch.setattr(sender.adapter, "_place", placed_late)
     monkeypatch.setattr(resolver, "resolve", lambda *ask: None if "hung" in ask[0] else known(*ask))
 
 

@@ -24,12 +24,10 @@ def test_a_post_arrives_as_it_was_prepared(net: Net) -> None:
         b"POST /hook?a=b HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nwebhook-id: msg_1\r\ncontent-type: application/json\r\n"
         b"x-empty:\r\nContent-Length: 2\r\n\r\n{}" % receiver.port
     ]
-    assert (response.status_code, response.reason, response.content) == (204, "No Content", b"")
+    assert (response.status_code, response.content) == (204, b"")
     assert response.headers["X-ONE"] == "1, 2"
-    assert response.elapsed.total_seconds() > 0
     assert response.ok
     assert response.url == receiver.url + "?a=b"
-    assert not response.cookies
     assert response.history == []
 
 
