@@ -88,6 +88,11 @@ class Talk:
         return str(failed.value)
 
 
+@pytest.fixture
+def talk() -> Talk:
+    return Talk()
+
+
 def test_an_answer() -> None:
     """It has a status, lines as in HTTP/1.1, and a body, and may come in any pieces. Trailers are dropped."""
     for size in (1, 7, 1000):
@@ -138,9 +143,8 @@ def test_one_request_goes_out_before_the_receivers_limit_is_known() -> None:
 # Flow control.
 
 
-def test_a_body_goes_out_as_far_as_the_windows_allow() -> None:
+def test_a_body_goes_out_as_far_as_the_windows_allow(talk: Talk) -> None:
     """64 KiB at first, then as the receiver opens the windows of the stream and of the connection."""
-    talk = Talk()
     stream = talk.send(b"x" * 100_000)
     assert sum(len(payload) for kind, *_, payload in talk.frames() if kind == DATA) == 65_535
     talk.receive(window(stream.number, 100_000))
@@ -174,9 +178,8 @@ def test_the_bytes_taken_at_once_are_bounded() -> None:
     assert 65_536 <= len(talk.session.take(65_536)) < 65_536 + 17_000
 
 
-def test_what_waits_to_be_sent_is_bounded() -> None:
+def test_what_waits_to_be_sent_is_bounded(talk: Talk) -> None:
     """A receiver that answers and asks, and reads nothing, gets no more requests until it reads."""
-    talk = Talk()
     for _ in range(100):
         if talk.session.room:
             stream = exchange()
@@ -189,9 +192,8 @@ def test_what_waits_to_be_sent_is_bounded() -> None:
     assert talk.session.room == STREAMS
 
 
-def test_the_connections_window_is_opened_again_and_a_streams_window_is_not() -> None:
+def test_the_connections_window_is_opened_again_and_a_streams_window_is_not(talk: Talk) -> None:
     """So a receiver can answer for ever, but no stream exceeds 64 KiB by more than a byte."""
-    talk = Talk()
     opened = 0
     for _ in range(200):
         stream = talk.send()
@@ -202,9 +204,8 @@ def test_the_connections_window_is_opened_again_and_a_streams_window_is_not() ->
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_an_endless_body_is_cut(more: int) -> None:
+def test_an_endless_body_is_cut(talk: Talk, more: int) -> None:
     """64 KiB are kept whole. With one byte more the stream is reset, and the connection goes on."""
-    talk = Talk()
     stream = talk.send()
     talk.frames()
     pieces = [data(stream, b"x" * 16_384) for _ in range(4)]
@@ -215,9 +216,8 @@ def test_an_endless_body_is_cut(more: int) -> None:
     assert talk.session.room == STREAMS
 
 
-def test_a_body_in_too_many_pieces_is_cut() -> None:
+def test_a_body_in_too_many_pieces_is_cut(talk: Talk) -> None:
     """Pieces cost more than bytes, empty ones too."""
-    talk = Talk()
     stream = talk.send()
     tracemalloc.start()
     assert talk.receive(talk.head(stream, 200), data(stream, b"") * 56, data(stream, b"x" * 16) * 200) == []
@@ -231,9 +231,8 @@ def test_a_body_in_too_many_pieces_is_cut() -> None:
 # Heads.
 
 
-def test_interim_answers() -> None:
+def test_interim_answers(talk: Talk) -> None:
     """They are skipped."""
-    talk = Talk()
     stream = talk.send()
     assert talk.receive(*[talk.head(stream, 103, (b"link", b"</a>"))] * INTERIM) == []
     assert talk.one(talk.head(stream, 204, flags=LAST)).cut() == Answer(204, b"HTTP/2 204", b"", keep=False)
@@ -253,9 +252,8 @@ STATUSES = (b"", b"20", b"2000", b"abc", b"101", b"099", b"\xb2\xb0\xb0")
         (raw(RESET, 0, 1, Code.HTTP_1_1_REQUIRED.to_bytes(4)), "it wants HTTP/1.1: set http_version to 1.1"),
     ],
 )
-def test_an_answer_without_a_status_fails_its_request_alone(sent: bytes, error: str) -> None:
+def test_an_answer_without_a_status_fails_its_request_alone(talk: Talk, sent: bytes, error: str) -> None:
     """The error gives the reason. Other requests go on. A status that is known counts, as with HTTP/1.1."""
-    talk = Talk()
     _, other = talk.send(), talk.send()
     ended = talk.one(sent)
     assert (ended.cut(), ended.error) == (None, error)
@@ -266,9 +264,8 @@ def test_an_answer_without_a_status_fails_its_request_alone(sent: bytes, error: 
         assert talk.one(talk.head(talk.send(), 200), sent).status == 200
 
 
-def test_invalid_header_lines_are_left_out() -> None:
+def test_invalid_header_lines_are_left_out(talk: Talk) -> None:
     """The answer counts. Its valid fields are listed and can be looked up by name; 200 lines are, as with HTTP/1.1."""
-    talk = Talk()
     fields = ((b"a", b"b\r\nx: y"), (b":x", b"y"), (b"", b"y"), (b"c\0", b"d"), (b"E", b"f"))
     ended = talk.one(talk.head(talk.send(), 503, *fields, flags=LAST))
     assert ended.cut() == Answer(503, b"HTTP/2 503\r\nE: f", b"", keep=False)
@@ -279,9 +276,8 @@ ENTRY = b"\x40\x01a\x7f\x81\x0e" + b"x" * 1_920  # of the dynamic table, which a
 
 
 @pytest.mark.parametrize("field", [b"\x00\x00\x00", b"\x82", b"\x40\x00\x00", ENTRY + b"\xbe" * 9])
-def test_the_limit_of_a_head(field: bytes) -> None:
+def test_the_limit_of_a_head(talk: Talk, field: bytes) -> None:
     """16 KiB encoded, in any number of frames, and as many decoded, with 32 bytes more for each field."""
-    talk = Talk()
     stream = talk.send()
     start, more = (raw(kind, 0, stream.number, b"x" * 10_000) for kind in (HEADERS, CONTINUATION))
     assert talk.failure(start, more) == "the head of its answer has more than 16 KiB"
@@ -292,9 +288,8 @@ def test_the_limit_of_a_head(field: bytes) -> None:
 
 
 @pytest.mark.parametrize("field", [b"\x00\x01a\x7f\xd1\x0e" + b"x" * 2_000, b"\xbe"])
-def test_interim_answers_and_trailers_count_as_parts_of_the_head(field: bytes) -> None:
+def test_interim_answers_and_trailers_count_as_parts_of_the_head(talk: Talk, field: bytes) -> None:
     """Encoded and decoded, as with HTTP/1.1: each may take milliseconds of CPU. Other answers do not count."""
-    talk = Talk()
     talk.one(raw(HEADERS, LAST, talk.send().number, b"\x89" + ENTRY))
     stream, other = talk.send(), talk.send()
     interim = raw(HEADERS, LAST_HEAD, stream.number, b"\x08\x03103" + field)
@@ -308,9 +303,8 @@ def test_interim_answers_and_trailers_count_as_parts_of_the_head(field: bytes) -
 
 
 @pytest.mark.parametrize("lengths", [[b"abc"], [b"2", b"3"], [b"1"], [b"3"], [b"-2"], [b""]])
-def test_a_wrong_length_does_not_matter(lengths: list[bytes]) -> None:
+def test_a_wrong_length_does_not_matter(talk: Talk, lengths: list[bytes]) -> None:
     """The answer counts, with the body that came, and the connection goes on."""
-    talk = Talk()
     stream, other = talk.send(), talk.send()
     fields = [(b"content-length", length) for length in lengths]
     ended = talk.one(talk.head(stream, 200, *fields), data(stream, b"ok", END))
@@ -318,9 +312,8 @@ def test_a_wrong_length_does_not_matter(lengths: list[bytes]) -> None:
     assert talk.one(talk.head(other, 204, *fields, flags=LAST)).status == 204
 
 
-def test_a_priority_of_a_stream_over_itself_is_skipped() -> None:
+def test_a_priority_of_a_stream_over_itself_is_skipped(talk: Talk) -> None:
     """It does no harm, in a frame of its own or in a head."""
-    talk = Talk()
     stream = talk.send()
     itself = stream.number.to_bytes(4) + b"\0"
     head = raw(HEADERS, LAST | PRIORITIZED, stream.number, itself + talk.block(200))
@@ -328,9 +321,8 @@ def test_a_priority_of_a_stream_over_itself_is_skipped() -> None:
 
 
 @pytest.mark.parametrize("sent", [raw(PING, 0, 0, b"x"), raw(DATA, 0, 7), raw(DATA, 0, 2)])
-def test_a_fault_of_the_connection_fails_all_its_requests(sent: bytes) -> None:
+def test_a_fault_of_the_connection_fails_all_its_requests(talk: Talk, sent: bytes) -> None:
     """No single request has caused it, so each gets the reason."""
-    talk = Talk()
     streams = [talk.send(), talk.send()]
     talk.failure(raw(PRIORITY, 0, 1, bytes(5)), sent)
     assert [each.error for each in talk.session.end("why", orderly=False)] == ["why"] * len(streams)
@@ -339,9 +331,8 @@ def test_a_fault_of_the_connection_fails_all_its_requests(sent: bytes) -> None:
 # The end of requests.
 
 
-def test_a_refused_request_may_be_sent_again() -> None:
+def test_a_refused_request_may_be_sent_again(talk: Talk) -> None:
     """REFUSED_STREAM promises that it was not processed. The number of open requests becomes the receiver's limit."""
-    talk = Talk()
     first, second, third = talk.send(), talk.send(), talk.send()
     assert talk.one(raw(RESET, 0, 5, Code.REFUSED_STREAM.to_bytes(4))) is third
     assert (third.status, third.error, talk.session.room) == (0, "", 0)
@@ -350,9 +341,8 @@ def test_a_refused_request_may_be_sent_again() -> None:
     assert list(talk.session.exchanges.values()) == [second]
 
 
-def test_a_receiver_that_allows_no_more_requests_gets_none() -> None:
+def test_a_receiver_that_allows_no_more_requests_gets_none(talk: Talk) -> None:
     """What it refuses afterwards does not raise its own limit of 0; a later limit of its own counts again."""
-    talk = Talk()
     streams = [talk.send() for _ in range(3)]
     talk.receive(settings({SettingCodes.MAX_CONCURRENT_STREAMS: 0}))
     refused = [raw(RESET, 0, each.number, Code.REFUSED_STREAM.to_bytes(4)) for each in streams]
@@ -362,9 +352,8 @@ def test_a_receiver_that_allows_no_more_requests_gets_none() -> None:
     assert talk.session.room == 5
 
 
-def test_goaway() -> None:
+def test_goaway(talk: Talk) -> None:
     """Requests that it did not process may be sent again. The others go on, and no further ones are opened."""
-    talk = Talk()
     first, second = talk.send(), talk.send(b"x" * 100_000)
     assert talk.receive(goaway(2**31 - 1)) == [], "it announces the end (RFC 9113, 6.8)"
     assert talk.session.leaving
@@ -374,18 +363,16 @@ def test_goaway() -> None:
     assert [each for each in talk.frames() if each[2] == second.number and each[0] == DATA] == []
 
 
-def test_goaway_with_an_error() -> None:
+def test_goaway_with_an_error(talk: Talk) -> None:
     """The error names its code. Unprocessed requests may still be sent again."""
-    talk = Talk()
     first, second = talk.send(), talk.send()
     assert talk.failure(goaway(1, Code.ENHANCE_YOUR_CALM)) == "it ended the connection: ENHANCE_YOUR_CALM"
     assert talk.session.end("why", orderly=False) == [second, first]
     assert (second.error, first.error) == ("", "why")
 
 
-def test_an_early_answer_ends_the_request() -> None:
+def test_an_early_answer_ends_the_request(talk: Talk) -> None:
     """The rest of the body is not sent."""
-    talk = Talk()
     stream = talk.send(b"x" * 100_000)
     talk.frames()
     assert talk.one(talk.head(stream, 413, flags=LAST)).status == 413
@@ -395,12 +382,11 @@ def test_an_early_answer_ends_the_request() -> None:
 
 
 @pytest.mark.parametrize("since", [0, 1_100])
-def test_a_cancelled_request(since: int) -> None:
+def test_a_cancelled_request(talk: Talk, since: int) -> None:
     """The receiver gets a RST_STREAM. Its later frames have no effect, but that a head fills the table of fields.
 
     That holds however many requests have ended since.
     """
-    talk = Talk()
     stream, other = talk.send(b"x" * 100_000), talk.send()
     talk.session.cancel(stream)
     assert (RESET, 0, 1, Code.CANCEL.to_bytes(4)) in talk.frames()
@@ -415,9 +401,8 @@ def test_a_cancelled_request(since: int) -> None:
     assert ended.cut() == Answer(200, b"HTTP/2 200\r\nx: indexed", b"", keep=False)
 
 
-def test_the_end_of_the_connection() -> None:
+def test_the_end_of_the_connection(talk: Talk) -> None:
     """On a connection that had worked, a request is unprocessed if no byte came after it. A known status counts."""
-    talk = Talk()
     answered, heard = talk.send(), talk.send()
     talk.receive(talk.head(answered, 200))
     unheard = talk.send()
@@ -447,26 +432,23 @@ def test_the_end_of_the_connection() -> None:
     ],
     ids=["settings", "ping", "unknown", "priority", "window", "reset", "data", "heads", "large heads"],
 )
-def test_a_flood_of_frames_ends_the_connection(frame: bytes, weight: int) -> None:
+def test_a_flood_of_frames_ends_the_connection(talk: Talk, frame: bytes, weight: int) -> None:
     """A thousand frames that belong to no answer are allowed. A large head counts as several: decoding costs more."""
-    talk = Talk()
     closed, _ = talk.send(), talk.send()
     talk.session.cancel(closed)
     talk.receive(frame * ((CONTROL - 10) // weight))
     assert talk.failure(frame * 30) == "it sent more than 1000 frames that belong to no answer"
 
 
-def test_a_ping_at_each_request_is_allowed() -> None:
+def test_a_ping_at_each_request_is_allowed(talk: Talk) -> None:
     """Each frame that was sent earns some."""
-    talk = Talk()
     for _ in range(CONTROL):
         stream = talk.send()
         talk.one(raw(PING, 0, 0, b"x" * 8), settings(), talk.head(stream, 204, flags=LAST))
 
 
-def test_a_turn_parses_a_bounded_part() -> None:
+def test_a_turn_parses_a_bounded_part(talk: Talk) -> None:
     """The rest stays until the caller allows more: frames by their number, heads by their fields too."""
-    talk = Talk()
     streams = [talk.send() for _ in range(20)]
     sent = [raw(HEADERS, LAST, stream.number, b"\x88" + b"\x90" * 250) for stream in streams]
     talk.session.budget = FRAMES
@@ -480,9 +462,8 @@ def test_a_turn_parses_a_bounded_part() -> None:
     assert len(talk.frames()) == FRAMES
 
 
-def test_unknown_settings_are_not_kept() -> None:
+def test_unknown_settings_are_not_kept(talk: Talk) -> None:
     """There are 65,536 of them, which would take 40 MB and 10 ms for each further SETTINGS."""
-    talk = Talk()
     talk.receive(raw(SETTINGS, 0, 0, b"".join((code).to_bytes(2) + bytes(4) for code in range(100, 2_000))))
     assert len(talk.session._h2.remote_settings) < 10
 
@@ -512,9 +493,8 @@ def test_unknown_settings_are_not_kept() -> None:
         (raw(DATA, PADDED, 1, b"\x05abc"), "it broke the protocol: "),
     ],
 )
-def test_a_violation_of_the_protocol_ends_the_connection(sent: bytes, why: str) -> None:
+def test_a_violation_of_the_protocol_ends_the_connection(talk: Talk, sent: bytes, why: str) -> None:
     """The error says what was wrong."""
-    talk = Talk()
     talk.send()
     assert talk.failure(sent).startswith(why)
 

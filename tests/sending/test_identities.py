@@ -1,13 +1,12 @@
 """Client certificates and authorities of subscriptions: which are used, and that no connection is shared."""
 
-import math
 import ssl
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from queue import SimpleQueue
 
 import pytest
@@ -15,7 +14,7 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 from requests import exceptions as errors
 
 from consumer.crypto.certificates import LONGEST_CHAIN, TlsIdentity, install
@@ -193,37 +192,14 @@ def test_an_identity_that_openssl_refuses_is_a_clear_error(
     assert (guarded.requests, len(made)) == ([], 1)
 
 
-Signer = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-GOOD = ec.generate_private_key(ec.SECP256R1())
-
-
-def exponent_of_3071_bits() -> rsa.RSAPrivateKey:
-    """A signature of this key takes 9 ms to verify, instead of 0.1 ms."""
-    its = rsa.generate_private_key(65537, 3072).private_numbers()
-    e, phi = 2**3070 + 1, (its.p - 1) * (its.q - 1)
-    while math.gcd(e, phi) != 1:
-        e += 2
-    d = pow(e, -1, phi)
-    public = rsa.RSAPublicNumbers(e, its.p * its.q)
-    numbers = rsa.RSAPrivateNumbers(its.p, its.q, d, d % (its.p - 1), d % (its.q - 1), its.iqmp, public)
-    return numbers.private_key(unsafe_skip_rsa_key_validation=True)
-
-
-def certificate(name: int, issuer: int, key: Signer, signer: Signer) -> str:
-    """A certificate of the authority `name`, or for 127.0.0.1 if that is 0."""
-    subject, by = (x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, str(each))]) for each in (name, issuer))
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(by).public_key(key.public_key())
-    builder = builder.serial_number(name + 1).not_valid_before(NOW - timedelta(1)).not_valid_after(NOW + timedelta(1))
-    builder = builder.add_extension(x509.BasicConstraints(ca=name > 0, path_length=None), critical=True)
-    if not name:
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False)
-    return builder.sign(signer, SHA256()).public_bytes(Encoding.PEM).decode()
-
-
-def shown(length: int, key: Signer) -> TlsIdentity:
-    """A chain of so many certificates below the authority `length`, whose intermediates have this key."""
-    chain = [certificate(n, n + 1, GOOD if n == 0 else key, GOOD if n + 1 == length else key) for n in range(length)]
-    return TlsIdentity("".join(chain), GOOD.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+def costly() -> str:
+    """A certificate of a key that takes 9 ms to verify a signature, instead of 0.1 ms: its exponent has 3071 bits."""
+    modulus = rsa.generate_private_key(65537, 3072).public_key().public_numbers().n
+    key, nobody = rsa.RSAPublicNumbers(2**3070 + 1, modulus).public_key(), x509.Name([])
+    made = x509.CertificateBuilder(nobody, nobody, key, 1, NOW, NOW).sign(
+        ec.generate_private_key(ec.SECP256R1()), SHA256()
+    )
+    return made.public_bytes(Encoding.PEM).decode()
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -231,16 +207,18 @@ def test_a_chain_that_costs_too_much_is_not_verified(net: Net, version: ssl.TLSV
     """The subscription's owner may be the authority: 76 certificates took 0.5 s of the loop in each handshake."""
     sender = net.sender()
 
-    def send_to(length: int, key: Signer = GOOD) -> Result:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    def send_to(length: int, more: str = "") -> Result:
+        by = root = trustme.CA(path_length=20)
+        for _ in range(length - 1):
+            by = by.create_child_ca()
+        shown, context = identity(by.issue_cert("127.0.0.1"), None), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.maximum_version = version
-        install(context, shown(length, key))
-        own = TlsIdentity(authorities=certificate(length, length, GOOD, GOOD))
-        return sender.result(signed(net.receive(tls=context).url, tls=own))
+        install(context, replace(shown, certificate=f"{shown.certificate}{more}"))
+        return sender.result(signed(net.receive(tls=context).url, tls=identity(None, root)))
 
     assert statuses([send_to(LONGEST_CHAIN)]) == {204: 1}
     for refused, text in (
         (send_to(LONGEST_CHAIN + 1), "it shows more than 10 certificates"),
-        (send_to(2, exponent_of_3071_bits()), "certificate 2 that it shows: it has an RSA key whose public exponent"),
+        (send_to(1, costly()), "certificate 2 that it shows: it has an RSA key whose public exponent"),
     ):
         assert refusal(refused).startswith(f"the certificate is refused: {text}")
