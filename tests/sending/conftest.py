@@ -3,6 +3,7 @@
 import contextlib
 import select
 import socket
+import socketserver
 import ssl
 import struct
 import threading
@@ -11,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from ipaddress import ip_network
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any, TypeVar
 
 import psutil
 import pytest
@@ -27,9 +28,6 @@ from consumer.sending.egress import EgressPolicy
 from consumer.sending.transfer import Result
 from tests.sending.signed_kit import signed
 from tests.waiting import eventually
-
-if TYPE_CHECKING:
-    from tests.sending.http2_kit import Http2Receiver  # needs the extra `http2`
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 TUNNEL = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -116,55 +114,51 @@ def in_turn(*behaviours: Behaviour | bytes) -> Behaviour:
     return behave
 
 
-class Listener:
+class Listener(socketserver.ThreadingTCPServer):
     """Listens on loopback, with a thread for each connection, which `_serve` handles."""
 
+    request_queue_size = 1024
+
     def __init__(self, scheme: str) -> None:
+        super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
         self.connections = 0
         self.faults: list[Exception] = []  # of the client's protocol
-        self.stopped = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.port: int = self._listener.getsockname()[1]
+        self.port = int(self.server_address[1])
         self.base = f"{scheme}://127.0.0.1:{self.port}"
         self.url = f"{self.base}/hook"
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
-        self._threads[0].start()
+        threading.Thread(target=self.serve_forever, args=(0.005,), daemon=True).start()
 
     def at(self, host: str) -> str:
         """Its URL with another host."""
         return self.url.replace("127.0.0.1", host)
 
-    def _accept(self) -> None:
-        while True:
-            connection, _ = self._listener.accept()
-            if self.stopped.is_set():
-                connection.close()
-                return
-            self.connections += 1
-            thread = threading.Thread(target=self._accepted, args=(connection,), daemon=True)
-            self._threads.append(thread)
-            thread.start()
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections += 1
+        super().process_request(request, client_address)
 
-    def _accepted(self, raw: socket.socket) -> None:
-        with raw, contextlib.suppress(OSError):  # the client may disconnect at any time
-            raw.settimeout(60)
-            self._serve(raw)
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        del client_address
+        with contextlib.suppress(OSError):  # the client may disconnect at any time
+            request.settimeout(60)
+            self._serve(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        request.close()  # and no FIN before a RST
 
     def _serve(self, raw: socket.socket) -> None:
         raise NotImplementedError
 
     def close(self) -> None:
         """End the accepting thread. Connections end when their client closes them."""
-        self.stopped.set()
-        with contextlib.suppress(OSError), socket.create_connection(self._listener.getsockname()[:2]):
-            self._threads[0].join(60)
-        self._listener.close()
-        for thread in self._threads[1:]:
-            thread.join(60)
+        self.shutdown()
+        self.server_close()
+
+
+L = TypeVar("L", bound=Listener)
 
 
 class Receiver(Listener):
-    """Listens on loopback and runs a behaviour for each request. `stopped` ends behaviours that hang.
+    """Listens on loopback and runs a behaviour for each request.
 
     `resumed` and `protocols` say of each request whether its connection resumed a TLS session, and the protocol that
     was chosen for it. Not `whole`: the behaviour starts when the head of a request has been read. `greet` is called
@@ -340,15 +334,10 @@ class Net:
     def receive(self, behaviour: Behaviour | bytes = NO_CONTENT, then: str = "keep", **options: Any) -> Receiver:
         """A receiver that answers these bytes, or behaves like this; `tls=`, `whole=` and `greet=` as of Receiver."""
         behave = answer(behaviour, then) if isinstance(behaviour, bytes) else behaviour
-        made = Receiver(behave, options.pop("tls", None), **options)
-        self._receivers.append(made)
-        return made
+        return self.add(Receiver(behave, options.pop("tls", None), **options))
 
-    def receive2(self, behave: Any = None, **options: Any) -> "Http2Receiver":
-        """A receiver that offers HTTP/2 and answers 204, or behaves like this."""
-        from tests.sending.http2_kit import Got, Http2Receiver  # noqa: PLC0415 (it needs the extra)
-
-        made = Http2Receiver(behave or Got.answer, self.tls(), **options)
+    def add(self, made: L) -> L:
+        """Have a receiver ended with the test."""
         self._receivers.append(made)
         return made
 

@@ -14,7 +14,7 @@ from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 
-from tests.sending.conftest import Listener
+from tests.sending.conftest import Listener, Net
 
 
 def raw(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
@@ -141,3 +141,8 @@ class Http2Receiver(Listener):
 def cut(peer: Peer) -> None:
     """End the connection abruptly. SSLSocket's own shutdown would leave TLS, and the rest be read in the clear."""
     socket.socket.shutdown(peer.connection, socket.SHUT_RDWR)
+
+
+def receive2(net: Net, behave: Callable[[Got], None] = Got.answer, **options: Any) -> Http2Receiver:
+    """A receiver that offers HTTP/2 and answers 204, or behaves like this."""
+    return net.add(Http2Receiver(behave, net.tls(), **options))

@@ -15,15 +15,14 @@ from hypothesis import strategies as st
 from requests import exceptions as errors
 
 from consumer.errors import EgressRefused, NoDescriptor
-from consumer.loop.poller import Poller
 from consumer.sending.answer import Answer
-from consumer.sending.connector import Connector, Dial
-from consumer.sending.dns import _CachedAddresses, alternated
+from consumer.sending.connector import Dial
+from consumer.sending.dns import alternated
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.pool import none_left
 from consumer.sending.route import placed
 from consumer.sending.transfer import Result
-from tests.sending.conftest import LOOPBACK, Clock, Net, Sender, black_hole, closed_port, descriptors
+from tests.sending.conftest import Clock, Net, Sender, black_hole, closed_port, descriptors
 from tests.sending.test_egress import PRIVATE
 
 OTHERS = EgressPolicy((ip_network("127.0.0.1/32"), ip_network("::1/128")))
@@ -55,7 +54,7 @@ def private_hosts() -> Iterator[str]:
 
 
 @pytest.fixture
-def connected_to() -> Iterator[list[str]]:
+def connected_to(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """All addresses to which our sockets connect, in that order."""
     seen: list[str] = []
     connect_ex = socket.socket.connect_ex
@@ -64,38 +63,9 @@ def connected_to() -> Iterator[list[str]]:
         seen.append(address[0])
         return connect_ex(self, address)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(socket.socket, "connect_ex", connecting)
-        patch.setattr(socket.socket, "connect", lambda *_: pytest.fail("our code never connects this way"))
-        yield seen
-
-
-class Dialling:
-    """A connector whose clock stands still, and its poller."""
-
-    def __init__(self) -> None:
-        self.clock = Clock()
-        self.poller = Poller(self.clock)
-        self.connector = Connector(self.poller, egress=LOOPBACK, timeout=5, clock=self.clock)
-
-    def dial(self, name: str, port: int, *addresses: str) -> Dial:
-        """A dial to a name that has these addresses."""
-        self.connector.resolver._cache[name] = _CachedAddresses(addresses, 1e9)
-        dial = Dial(self.connector, placed(f"http://{name}:{port}/", None, None), print)
-        dial.start()
-        return dial
-
-    def turn_after(self, seconds: float) -> None:
-        self.clock.now += seconds
-        self.poller.turn(0)
-
-
-@pytest.fixture
-def dialling() -> Iterator[Dialling]:
-    made = Dialling()
-    yield made
-    made.connector.close()
-    made.poller.close()
+    monkeypatch.setattr(socket.socket, "connect_ex", connecting)
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("our code never connects this way"))
+    return seen
 
 
 # The order of addresses.
@@ -158,18 +128,21 @@ def test_the_address_that_answers_last_is_waited_for(sender: Sender, connected_t
         assert transfer.stage.late() == "no connection to 127.0.0.2"
 
 
-def test_few_addresses_of_a_name_are_tried_at_once(dialling: Dialling, connected_to: list[str]) -> None:
+def test_few_addresses_of_a_name_are_tried_at_once(net: Net, connected_to: list[str]) -> None:
     """Each takes a descriptor. The next one replaces the first, which has been silent for a second by then."""
+    sender = net.sender(clock=net.clock)
+    sender.know("many.test", *["127.0.0.1"] * 16)
     with black_hole() as port:
         before = descriptors()
         connected_to.clear()
-        dial = dialling.dial("many.test", port, *["127.0.0.1"] * 16)
+        transfer = sender.submit(f"http://many.test:{port}/", [])
         for _ in range(15):
-            dialling.turn_after(0.251)
+            net.clock.now += 0.251
+            sender.poller.turn(0)
         assert len(connected_to) == 16
         assert descriptors() - before == 4
-        assert dial.late().count("127.0.0.1") == 4
-        dial.cancel()
+        assert transfer.stage.late().count("127.0.0.1") == 4
+        sender.adapter.cancel(transfer)
         assert descriptors() == before
 
 
@@ -185,20 +158,22 @@ def test_when_all_addresses_refuse_the_error_names_one(sender: Sender, connected
     assert f"[::1]:{port}: Connection refused" in str(sender.result(f"http://down6.test:{port}/"))
 
 
-def test_a_dial_that_waits_again_does_not_delay_others(dialling: Dialling, connected_to: list[str]) -> None:
+def test_a_dial_that_waits_again_does_not_delay_others(net: Net, connected_to: list[str]) -> None:
     """Its next address is due later than that of a dial that began after it."""
+    sender = net.sender(clock=net.clock)
+    sender.know("a.test", *["127.0.0.1"] * 4)
+    sender.know("b.test", "127.0.0.1", "127.0.0.9")
     with black_hole() as port:
         connected_to.clear()
-        first = dialling.dial("a.test", port, *["127.0.0.1"] * 4)
-        dialling.clock.now += 0.1
-        second = dialling.dial("b.test", port, "127.0.0.1", "127.0.0.9")
-        dialling.clock.now += 0.1
-        first.try_next()  # as after its address has refused
+        first = sender.submit(f"http://a.test:{port}/", [])
+        net.clock.now += 0.1
+        sender.submit(f"http://b.test:{port}/", [])
+        net.clock.now += 0.1
+        first.stage.try_next()  # as after its address has refused
         for seconds in (0.051, 0.1):
-            dialling.turn_after(seconds)
+            net.clock.now += seconds
+            sender.poller.turn(0)
         assert connected_to[3:] == ["127.0.0.9"]
-        first.cancel()
-        second.cancel()
 
 
 # Addresses that are never connected to.

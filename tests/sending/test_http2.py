@@ -22,7 +22,7 @@ from consumer.sending.http2_session import FRAMES, Http2Session
 from consumer.sending.http2_sharing import Sharing
 from consumer.sending.transfer import Result, Transfer
 from tests.sending.conftest import NO_CONTENT, Net, Sender, black_hole, descriptors, statuses
-from tests.sending.http2_kit import Got, Http2Receiver, cut, goaway, raw
+from tests.sending.http2_kit import Got, Http2Receiver, cut, goaway, raw, receive2
 from tests.sending.signed_kit import signed
 from tests.waiting import eventually
 
@@ -53,9 +53,9 @@ class Held:
             self.got.pop().answer(200)
 
 
-def pair(net: Net, behave: Callable[[Got], None] | None = None, **options: Any) -> tuple[Sender, Http2Receiver]:
+def pair(net: Net, behave: Callable[[Got], None] = Got.answer, **options: Any) -> tuple[Sender, Http2Receiver]:
     """A sender whose requests ask for HTTP/2, and a receiver with these options."""
-    return net.sender(http2=True), net.receive2(behave, **options)
+    return net.sender(http2=True), receive2(net, behave, **options)
 
 
 def fails(error: Exception) -> Any:
@@ -91,7 +91,7 @@ def test_one_connection_carries_all_requests(net: Net) -> None:
 @pytest.mark.parametrize("way", ["direct", "windows stay closed", "http", "https"])
 def test_large_bodies_go_both_ways(net: Net, way: str) -> None:
     """As far as the receiver's windows are open, also in a tunnel and with TLS in TLS, on one connection."""
-    receiver = net.receive2(answering(b"y" * 65_000), acknowledges=way != "windows stay closed")
+    receiver = receive2(net, answering(b"y" * 65_000), acknowledges=way != "windows stay closed")
     by_proxy = net.proxy(way, receiver).base if way.startswith("http") else ""
     sender = net.sender(http2=True, proxy=by_proxy)
     bodies = [LARGE[:60_000]] if way == "windows stay closed" else [LARGE, *(LARGE[: 50_000 * n] for n in range(10))]
@@ -168,7 +168,7 @@ def test_a_status_counts_though_the_body_is_late(net: Net) -> None:
             h2.send_headers(got.stream, [(":status", "410"), ("retry-after", "7")])
             h2.send_data(got.stream, b"xxx")
 
-    sender, receiver = net.sender(http2=True, timeout=0.4, clock=net.clock), net.receive2(behave)
+    sender, receiver = net.sender(http2=True, timeout=0.4, clock=net.clock), receive2(net, behave)
     results = list[Result]()
     transfer = sender.submit(receiver.url, results)
     sender.awaits(transfer, "no answer")
@@ -182,7 +182,7 @@ def test_after_a_time_out_on_a_silent_connection_another_one_is_used(net: Net) -
     """The other end may have disappeared silently. With HTTP/1.1, too, a time-out ends its connection."""
     held = Held()
     sender = net.sender(http2=True, timeout=0.3, clock=net.clock)
-    receiver = net.receive2(held, acknowledges=False)
+    receiver = receive2(net, held, acknowledges=False)
     first = sender.start(receiver.url)
     sender.turn_until(lambda: held.got)
     held.answer_all()
@@ -319,7 +319,7 @@ def test_a_turn_reads_a_bounded_part_of_a_flood(net: Net, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Http2Session, "_on_frame", counted)
     monkeypatch.setattr(Http2Connection, "_read", lambda connection: frames.append(0) or read(connection))  # type: ignore[func-returns-value]
-    receiver = net.receive2(held)
+    receiver = receive2(net, held)
     sender = net.sender(http2=True, proxy=net.proxy(scheme, receiver).base if scheme else "")
     results = sender.start(receiver.url)
     sender.turn_until(lambda: held.got)
@@ -350,7 +350,7 @@ def test_answers_that_came_before_a_write_failed_count(net: Net) -> None:
 def test_a_connection_that_was_idle_for_long_is_checked_and_reused(net: Net) -> None:
     """Frames that have come meanwhile are read first. Afterwards it is kept as before."""
     ahead = 0.0
-    sender, receiver = net.sender(http2=True, clock=lambda: time.monotonic() + ahead), net.receive2()
+    sender, receiver = net.sender(http2=True, clock=lambda: time.monotonic() + ahead), receive2(net)
     for _ in range(3):
         sender.response(receiver.url)
         assert len(sender.idle) == 1
@@ -364,7 +364,7 @@ def test_a_connection_is_used_for_ten_minutes(net: Net) -> None:
     """Even if it is never idle, since the name may have moved. Its open requests are still answered on it."""
     held, ahead = Held(), 0.0
     sender = net.sender(http2=True, timeout=1_000, clock=lambda: time.monotonic() + ahead)
-    receiver = net.receive2(held)
+    receiver = receive2(net, held)
     results: list[Result] = []
     for number, connections in ((1, 1), (2, 1), (3, 2)):
         ahead = 601.0 if connections == 2 else 0.0
@@ -413,7 +413,7 @@ def test_any_order_of_submitting_and_cancelling(net: Net, seed: int) -> None:
         few = {SettingCodes.MAX_CONCURRENT_STREAMS: 2}
         ends = [(then, context) for then in ("close", "reset", "hang") for context in (None, tls)]
         urls = [
-            *(net.receive2(moody(number), settings=few if number % 2 else {}).url for number in range(4)),
+            *(receive2(net, moody(number), settings=few if number % 2 else {}).url for number in range(4)),
             *(net.receive(tls=tls).url, net.receive().url, f"https://127.0.0.1:{hole}/", "nonsense:"),
             *(net.receive(b"HTTP/1.1 200 OK\r\n\r\nx", then, tls=context).url for then, context in ends),
             *(f"http://both.test:{hole}/", "http://10.0.0.1/", f"https://x{'x' * 64}.test/"),

@@ -1,9 +1,10 @@
 """Look-ups of names: cached, shared, bounded, and none delays another."""
 
-import socket
+import socketserver
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -14,48 +15,37 @@ from tests.sending.conftest import Clock
 from tests.waiting import eventually
 
 
-class NameServer:
+class NameServer(socketserver.UDPServer):
     """Answers A queries of names below `good.test` with 192.0.2.7; hangs for `hung`; NXDOMAIN for all other names.
 
     `many.good.test` has 30 addresses of each family.
     """
 
     def __init__(self) -> None:
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self.socket.getsockname()[1]}"
+        super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
+        self.address = f"127.0.0.1:{self.server_address[1]}"
         self.queries: list[str] = []
-        self.thread = threading.Thread(target=self._serve, daemon=True)
-        self.thread.start()
+        threading.Thread(target=self.serve_forever, args=(0.005,), daemon=True).start()
 
-    def _serve(self) -> None:
-        while True:
-            query, client = self.socket.recvfrom(4096)
-            if query == b"stop":
-                return
-            labels, place = [], 12
-            while query[place]:
-                labels.append(query[place + 1 : place + 1 + query[place]].decode())
-                place += 1 + query[place]
-            kind = struct.unpack_from("!H", query, place + 1)[0]
-            question, name = query[12 : place + 5], ".".join(labels).lower()
-            self.queries.append(name)
-            if "hung" in name:
-                continue
-            good = name.endswith("good.test")
-            addresses = [bytes((192, 0, 2, 7))] if good and kind == 1 else []
-            if name.startswith("many."):
-                start = b"\xc0\0\x02" if kind == 1 else b"\x20\x01\x0d\xb8" + bytes(11)
-                addresses = [start + bytes((last,)) for last in range(30)]
-            answers = b"".join(b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, 60, len(each)) + each for each in addresses)
-            head = query[:2] + struct.pack("!HHHHH", 0x8180 if good else 0x8183, 1, len(addresses), 0, 0)
-            self.socket.sendto(head + question + answers, client)
-
-    def close(self) -> None:
-        host, port = self.address.split(":")
-        self.socket.sendto(b"stop", (host, int(port)))
-        self.thread.join()
-        self.socket.close()
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        query, listener = request
+        labels, place = [], 12
+        while query[place]:
+            labels.append(query[place + 1 : place + 1 + query[place]].decode())
+            place += 1 + query[place]
+        kind = struct.unpack_from("!H", query, place + 1)[0]
+        question, name = query[12 : place + 5], ".".join(labels).lower()
+        self.queries.append(name)
+        if "hung" in name:
+            return
+        good = name.endswith("good.test")
+        addresses = [bytes((192, 0, 2, 7))] if good and kind == 1 else []
+        if name.startswith("many."):
+            start = b"\xc0\0\x02" if kind == 1 else b"\x20\x01\x0d\xb8" + bytes(11)
+            addresses = [start + bytes((last,)) for last in range(30)]
+        answers = b"".join(b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, 60, len(each)) + each for each in addresses)
+        head = query[:2] + struct.pack("!HHHHH", 0x8180 if good else 0x8183, 1, len(addresses), 0, 0)
+        listener.sendto(head + question + answers, client_address)
 
 
 class Asking:
@@ -85,9 +75,9 @@ class Asking:
 
 @pytest.fixture
 def server() -> Iterator[NameServer]:
-    made = NameServer()
-    yield made
-    made.close()
+    with NameServer() as made:
+        yield made
+        made.shutdown()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from consumer.sending.connector import Dial, TunnelReader
 from consumer.sending.exchange import SignedRequest
 from consumer.sending.http2_session import Http2Session
 from tests.sending.conftest import Net, Sender, black_hole
+from tests.sending.http2_kit import receive2
 from tests.sending.signed_kit import grant, signed
 
 UNEXPECTED = "unexpected error of the worker"
@@ -28,7 +29,7 @@ def way(net: Net, protocol: str) -> tuple[Sender, Callable[[], PreparedRequest]]
         receiver, auth = net.receive(), OAuth2(net.receive(grant("t0ken")).url, "client", "s3cret")
         return net.sender(), lambda: signed(receiver.url, auth=auth)
     if protocol == "http2":
-        url, sender = net.receive2().url, net.sender(http2=True)
+        url, sender = receive2(net).url, net.sender(http2=True)
     elif protocol == "proxy":
         to = net.receive(tls=net.tls("receiver.test"))
         url, sender = to.at("receiver.test"), net.sender(proxy=net.proxy("http", to).base)
@@ -99,7 +100,7 @@ def test_a_bug_after_a_resolved_name_or_at_the_next_address_fails_its_request(
 
 def test_a_bug_in_sending_the_frames_of_a_turn_ends_the_connection(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
     """The requests on it fail. The next one opens another connection."""
-    sender, receiver = net.sender(http2=True), net.receive2(lambda got: got.answer() if got.body == b"now" else None)
+    sender, receiver = net.sender(http2=True), receive2(net, lambda got: got.answer() if got.body == b"now" else None)
     now, never = (sender.prepare(receiver.url, body) for body in (b"now", b"never"))
     sender.response(now)
     results = sender.start(never)
