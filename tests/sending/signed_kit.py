@@ -20,13 +20,10 @@ def signed(url: str, body: bytes = EVENT.body, **fields: Any) -> SignedRequest:
     return build(prepare(endpoint), endpoint, EVENT._replace(body=body), 1_700_000_000)
 
 
-def header(request: bytes, name: str) -> str | None:
-    """A header of a received request."""
-    for line in request.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]:
-        key, _, value = line.partition(": ")
-        if key.lower() == name:
-            return value
-    return None
+def headers_of(request: bytes) -> dict[str, str]:
+    """The headers of a received request, by their names in lower case."""
+    lines = request.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
+    return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
 
 
 def respond(status: int, body: object) -> bytes:

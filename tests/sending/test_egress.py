@@ -60,18 +60,6 @@ def test_the_loopback_address_of_ipv6_can_be_allowed() -> None:
     assert "0.0.0.1" not in (STRICT.refusal("http", "::1") or "")
 
 
-@given(st.ip_addresses(v=4))
-def test_wrapping_an_address_never_helps(address: IPv4Address) -> None:
-    """An address that is refused as IPv4 is also refused as IPv4-mapped, NAT64 and 6to4."""
-    if STRICT.refusal("https", str(address)) is not None:
-        for text in (
-            f"::ffff:{address}",
-            f"64:ff9b::{address}",
-            f"2002:{int(address) >> 16:x}:{int(address) & 0xFFFF:x}::",
-        ):
-            assert STRICT.refusal("https", text) is not None
-
-
 @given(st.text())
 def test_nonsense_is_refused_and_raises_nothing(text: str) -> None:
     """Every text that a resolver may return gets a verdict."""

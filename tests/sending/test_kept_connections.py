@@ -4,9 +4,9 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
 from itertools import count
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from requests import exceptions as errors
@@ -201,21 +201,6 @@ def test_an_end_after_an_answer_does_not_change_it(net: Net, how: str) -> None:
         assert receiver.connections == number
 
 
-class Counting:
-    """Wraps an object and counts the calls of its methods."""
-
-    def __init__(self, real: Any) -> None:
-        self._real = real
-        self.calls: list[str] = []
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            self.calls.append(name)
-            return getattr(self._real, name)(*arguments)
-
-        return call
-
-
 def test_a_delivery_on_a_kept_connection_is_one_send_and_one_receive(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
     """The poller's registration does not change: a system call costs as much as parsing the answer.
 
@@ -226,15 +211,15 @@ def test_a_delivery_on_a_kept_connection_is_one_send_and_one_receive(net: Net, m
     receiver = net.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000)
     sender.response(receiver.url)
     (connection,) = sender.idle
-    stream, epoll = Counting(connection.stream), Counting(sender.poller._epoll)
+    stream, epoll = Mock(wraps=connection.stream), Mock(wraps=sender.poller._epoll)
     connection._send, connection._recv = stream.send, stream.recv
     monkeypatch.setattr(sender.poller, "_epoll", epoll)
     for _ in range(10):
         assert sender.response(receiver.url).status_code == 200
-    assert stream.calls == ["send", "recv"] * 10
-    assert set(epoll.calls) == {"poll"}
+    assert [name for name, *_ in stream.method_calls] == ["send", "recv"] * 10
+    assert {name for name, *_ in epoll.method_calls} == {"poll"}
     sender.response(sender.prepare(receiver.url, LARGE))
-    assert [call for call in epoll.calls if call != "poll"] == ["modify"] * 2
+    assert [name for name, *_ in epoll.method_calls if name != "poll"] == ["modify"] * 2
     assert receiver.connections == 1
 
 

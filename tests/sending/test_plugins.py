@@ -19,7 +19,7 @@ from consumer.errors import NotAuthorized, SettingsError
 from consumer.sending.request import message
 from consumer.sending.route import placed
 from tests.sending.conftest import Net
-from tests.sending.signed_kit import EVENT, NOW_UTC, header, signed
+from tests.sending.signed_kit import EVENT, NOW_UTC, headers_of, signed
 
 SIGV4 = '{"name": "sigv4", "args": ["AKID", "s3cret-key", "eu-central-1", "execute-api"]}'
 URL = "https://hooks.test/a?b=c"
@@ -41,14 +41,13 @@ def test_an_installed_plug_in_signs_each_request(net: Net) -> None:
     net.sender().results(*(signed(receiver.url, body, auth=auth) for body in (b'{"id": 1}', b'{"id": 2}')))
     aws = AWS4Auth("AKID", "s3cret-key", "eu-central-1", "execute-api")
     for request in receiver.requests:
-        head, _, body = request.partition(b"\r\n\r\n")
-        headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
-        signature = headers.pop("Authorization")
+        headers, body = headers_of(request), request.partition(b"\r\n\r\n")[2]
+        signature = headers.pop("authorization")
         assert signature.startswith("AWS4-HMAC-SHA256 Credential=AKID/")
         assert headers["x-amz-content-sha256"] == hashlib.sha256(body).hexdigest()
         assert aws(Request("POST", receiver.url, headers, data=body).prepare()).headers["Authorization"] == signature
-        assert header(request, "webhook-signature")
-        assert header(request, "webhook-id") == EVENT.webhook_id
+        assert headers["webhook-signature"]
+        assert headers["webhook-id"] == EVENT.webhook_id
     assert len(receiver.requests) == 2
 
 

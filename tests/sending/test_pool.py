@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.sending.connection import Connection
 from consumer.sending.pool import _RESTING, KEPT, REST, Pool, connections, fitting
 from consumer.sending.route import Route
 
@@ -36,7 +35,7 @@ def route(number: int = 0) -> Route:
 
 
 def put(pool: Pool, kept: Kept, now: float) -> Kept:
-    pool.put(cast("Connection", kept), now)
+    pool.put(kept, now)
     return kept
 
 
@@ -154,7 +153,7 @@ def test_the_bound_holds_in_any_order_of_calls(most: int, steps: list[tuple[str,
             assert taken is None or taken is [one for one in before if not one.closed][-1]
             idle = [one for one in idle if one is not taken]
         elif what == "drop" and before:
-            pool.drop(cast("Connection", before[0]))
+            pool.drop(before[0])
             idle.remove(before[0])
         elif what == "expire":
             pool.expire(now)

@@ -4,6 +4,7 @@ import socket
 import ssl
 import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -200,8 +201,8 @@ def test_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     tls = Tls()
 
     def remember(port: int, *, ticket: bool = True) -> None:
-        session: Any = type("Session", (), {"has_ticket": ticket})()
-        ended: Any = type("Ended", (), {"session": session, "session_reused": True})()
+        session: Any = SimpleNamespace(has_ticket=ticket)
+        ended: Any = SimpleNamespace(session=session, session_reused=True)
         tls.remember(("x.test", port), ended, KeptSession(session, 2e9))
 
     for port in (1, 2, 3, 1, 4):
