@@ -35,7 +35,8 @@ def test_the_limits_of_an_answer(text_of: Callable[[int], bytes], size: int) -> 
         text = text_of(more)
         answer = read(pieces_of(text, size))
         assert (answer.status, answer.keep) == (200, more == 0)
-        assert answer.head.splitlines() == text.partition(b"\r\n\r\n")[0].splitlines()[:200]
+        assert text.startswith(answer.head)
+        assert answer.head.count(b"\n") < 200
         assert len(answer.body) <= 65_536
 
 

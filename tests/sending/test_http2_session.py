@@ -14,7 +14,7 @@ from consumer.sending.http2_session import BODY_FRAMES, CONTROL, FRAMES, STREAMS
 from consumer.sending.transfer import HTTP2_HEADS, Http2Exchange, Transfer
 from tests.sending.http2_kit import goaway, raw
 
-HEAD = b"POST /hook HTTP/1.1\r\nHost: example.com\r\nx-a: b\r\nContent-Length: %d\r\n\r\n"
+HEAD = b"POST /hook HTTP/1.1\r\nHost: example.com\r\nx-a: b\r\nKeep-Alive: 5\r\nContent-Length: %d\r\n\r\n"
 OTHER = "it answered with something other than HTTP/2"
 DATA, HEADERS, PRIORITY, RESET, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION, UNKNOWN = *range(10), 0x42
 END, LAST_HEAD, PADDED, PRIORITIZED = 0x1, 0x4, 0x8, 0x20
