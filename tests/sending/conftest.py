@@ -227,21 +227,10 @@ class Clock:
 class Sender:
     """A poller and an adapter, with helpers for tests. `http2`: all of its requests ask for HTTP/2."""
 
-    def __init__(
-        self,
-        *,
-        egress: EgressPolicy = LOOPBACK,
-        timeout: float = 60,
-        connect_timeout: float = 30,
-        http2: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-        **more: Any,
-    ) -> None:
-        self.http2 = http2
-        self.clock = clock
-        self.poller = Poller(clock)
-        more = {"max_connections": 64, "timeout": timeout, "connect_timeout": connect_timeout, **more}
-        self.adapter = LoopAdapter(self.poller, egress=egress, clock=clock, **more)
+    def __init__(self, *, http2: bool = False, clock: Callable[[], float] = time.monotonic, **options: Any) -> None:
+        self.http2, self.clock, self.poller = http2, clock, Poller(clock)
+        options = {"egress": LOOPBACK, "timeout": 60.0, "connect_timeout": 30.0, "max_connections": 64, **options}
+        self.adapter = LoopAdapter(self.poller, clock=clock, **options)
 
     def know(self, name: str, *addresses: str) -> None:
         """Put a name's addresses into the resolver's cache."""

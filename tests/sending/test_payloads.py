@@ -17,16 +17,7 @@ from consumer.events.event import Event, RecordId
 from consumer.expressions.expression import compile_projection
 from consumer.ledger import store
 from consumer.sending import payloads
-from consumer.sending.payloads import (
-    CLOUD_EVENT,
-    CLOUD_EVENTS,
-    JSON,
-    MOST_FORMS,
-    PROJECTION_BYTES,
-    Rendered,
-    Unrenderable,
-    render_batch,
-)
+from consumer.sending.payloads import CLOUD_EVENT, CLOUD_EVENTS, JSON, Rendered, Unrenderable, render_batch
 from consumer.sending.payloads import render as render_for
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Batch, Endpoint, PayloadFormat
@@ -70,8 +61,7 @@ def parsed(payload: Rendered) -> Any:
 def cloud_event(event: Event, projection: str | None = None) -> dict[str, Any]:
     payload = render("cloudevents", event, projection)
     assert payload.content_type == CLOUD_EVENT
-    found: dict[str, Any] = parsed(payload)
-    return found
+    return dict(parsed(payload))
 
 
 def structured(**members: Any) -> Event:
@@ -251,7 +241,7 @@ def test_a_projection_replaces_the_data() -> None:
         ("type(1)", "cannot represent"),
         ("1 / (data.amount - 5)", "zero"),
         ("[data.text, data.text, data.text]", "too large for this expression"),
-        ("data.numbers", f"at most {PROJECTION_BYTES}"),
+        ("data.numbers", f"at most {payloads.PROJECTION_BYTES}"),
     ],
 )
 def test_a_value_without_a_json_form_is_refused(kind: PayloadFormat, projection: str, why: str) -> None:
@@ -331,7 +321,7 @@ def test_the_memo_holds_few_forms() -> None:
     for number in range(50):
         render_for(endpoint_of("record", f"[data.amount, {number}]"), event)
     assert payloads._last is not None
-    assert len(payloads._last._forms) == MOST_FORMS
+    assert len(payloads._last._forms) == payloads.MOST_FORMS
     assert render_for(endpoint_of("record", "[data.amount, 0]"), event).body == b"[5,0]"
 
 

@@ -249,9 +249,10 @@ GZIPPING = replace(ENDPOINT, secrets=(b"key",), gzip_above=100)
 
 
 def compressed_of(endpoint: Endpoint, event: Event = LONG_EVENT, traceparent: str | None = None) -> SignedRequest:
+    template, at = prepare(endpoint), 1700000000
     if endpoint.batch is None:
-        return build(prepare(endpoint), endpoint, event, 1700000000, traceparent)
-    return build_batch(prepare(endpoint), endpoint, [render(endpoint, event)] * 2, 1700000000, traceparent)
+        return build(template, endpoint, event, at, traceparent)
+    return build_batch(template, endpoint, [render(endpoint, event)] * 2, at, traceparent)
 
 
 @pytest.mark.parametrize("traceparent", [None, TRACEPARENT])
