@@ -14,7 +14,6 @@ from cryptography.fernet import Fernet
 
 from consumer.crypto.keys import Ed25519Key, parse_signing_key
 from consumer.crypto.vault import Owner, Vault
-from consumer.ops.check import check_all
 from tests.processes import Command
 
 KEY, OLD_KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(3))
@@ -174,33 +173,6 @@ def test_a_change_of_the_encryption_key(deployment: Deployment) -> None:
     _, told = deployment("encrypt-secrets", WEBHOOK_ENCRYPTION_KEY="", status=2)
     assert "WEBHOOK_ENCRYPTION_KEY is not set" in told
     assert "--unencrypted" not in told
-
-
-def test_check_reports_how_secrets_are_stored(deployment: Deployment) -> None:
-    """It counts them, and lists subscriptions with secrets in the clear or, as a failure, undecryptable ones."""
-
-    def secrets(key: str) -> tuple[bool, str]:
-        values = {"DATABASE_URL": deployment.settings["DATABASE_URL"], "WEBHOOK_ENCRYPTION_KEY": key}
-        (found,) = [each for each in check_all({n: v for n, v in values.items() if v}) if each.part == "secrets"]
-        return found.ok, found.text
-
-    assert secrets(KEY) == (True, "0 secrets owned by subscriptions")
-    deployment.insert("hidden")
-    clear = "1 secret owned by subscriptions; stored in the clear for 1 subscription (1): "
-    short = (
-        "; shorter or longer than Standard Webhooks requires for 1 subscription (1): "
-        "kafka-webhooks subscriptions rotate-secret"
-    )
-    assert secrets(KEY) == (True, f"{clear}kafka-webhooks subscriptions encrypt-secrets{short}")
-    assert secrets("") == (True, f"{clear}set WEBHOOK_ENCRYPTION_KEY{short}")
-    deployment("add", "https://example.com/hooks", "user.deleted")
-    deployment("rotate-secret", "2", "--overlap", "0")
-    assert secrets(KEY)[0]
-    for key in ("", OTHER_KEY):
-        ok, text = secrets(key)
-        assert not ok
-        assert "; cannot be decrypted for 1 subscription (2), whose deliveries are stored, not sent: " in text
-        assert "hidden" not in text
 
 
 HIDDEN = {

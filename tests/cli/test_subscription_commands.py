@@ -11,12 +11,9 @@ from sqlalchemy import Engine, insert, select, text, update
 
 from consumer.cli.subscription_options import FLAGS, flag_of
 from consumer.crypto.vault import Owner, Vault
-from consumer.ledger import upkeep
-from consumer.ops import check
 from consumer.subscriptions import repository
 from consumer.subscriptions.options import OPTIONS
 from models import Subscription, SubscriptionSecret
-from tests.databases import url_of
 from tests.processes import Command
 
 URL = "https://example.com/hooks"
@@ -43,11 +40,6 @@ WORDS: dict[str, tuple[Sequence[str], Any]] = {  # by column: the flag's argumen
 }
 ALL_FLAGS = [word for column, (words, _) in WORDS.items() for each in words for word in (flag_of(column), each)]
 STORED = {column: value for column, (_, value) in WORDS.items()}
-
-
-@pytest.fixture
-def database(engine: Engine) -> dict[str, str]:
-    return {"DATABASE_URL": url_of(engine)}
 
 
 def options(engine: Engine, subscription_id: int = 1) -> dict[str, Any]:
@@ -135,73 +127,6 @@ def test_if_not_exists_compares_url_type_and_tenant(called: Command, database: d
     assert json.loads(called(*add, "--tenant", "acme", "--json", **database).stdout)["added"] is True
     assert json.loads(called(*add, "--tenant", "*", "--json", **database).stdout)["added"] is False
     assert len(tuple(repository.walk(engine))) == 2
-
-
-def test_check_counts_broken_subscriptions(
-    database: dict[str, str], engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It counts enabled ones; if there are too many to examine, only among the first."""
-
-    def said() -> str:
-        (found,) = [each for each in check.check_all(database) if each.part == "subscriptions"]
-        assert found.ok
-        return found.text
-
-    for event_type in ("a", "b", "c", "d"):
-        repository.add(engine, URL, event_type)
-    assert said() == "4 enabled"
-    with engine.begin() as connection:
-        connection.execute(update(Subscription).where(Subscription.id > 2).values(event_filter="1 +"))
-    assert said() == "4 enabled; 2 of them broken: kafka-webhooks subscriptions list --broken"
-    repository.set_enabled(engine, 1, enabled=False)
-    monkeypatch.setattr(check, "_MOST", 2)
-    assert said() == "3 enabled; 1 of the first 2 broken: kafka-webhooks subscriptions list --broken"
-
-
-def test_check_warns_of_failing_receivers(called: Command, database: dict[str, str], engine: Engine) -> None:
-    """The line has the subscriptions and since when; the check does not fail, since workers can start."""
-
-    def said() -> check.Finding:
-        (found,) = [each for each in check.check_all(database) if each.part == "receivers"]
-        return found
-
-    first, second, _ = (repository.add(engine, URL, event_type) for event_type in ("a", "b", "c"))
-    assert said() == ("receivers", True, "none fails", False)
-    upkeep.failing(engine, second, 1_700_000_000.0)
-    upkeep.failing(engine, first, 1_700_000_060.0)
-    text = "all attempts fail for 2 subscriptions (2, 1), the first since 2023-11-14 22:13 UTC: kafka-webhooks top"
-    assert said() == ("receivers", True, text, True)
-    assert f"! receivers: {text}" in called("check", **database).stdout.splitlines()
-
-
-def test_check_lists_refused_addresses_and_shared_secrets(database: dict[str, str], engine: Engine) -> None:
-    """It lists subscriptions whose URL or address is refused, and those that sign with WEBHOOK_SECRET but must not."""
-
-    def said(**variables: str) -> str:
-        (found,) = [each for each in check.check_all(database | variables) if each.part == "subscriptions"]
-        assert found.ok
-        return found.text
-
-    for url in (URL, "https://10.0.0.1/", "https://localhost/a", "https://localhost/b", "https://nowhere.invalid/"):
-        repository.add(engine, url, "a")
-    repository.add(engine, URL, "a", tenant="acme")
-    begin, end = said().split("; nothing can be sent to ")
-    listed = "kafka-webhooks subscriptions list --broken"
-    assert begin == (
-        f"6 enabled; 1 of them broken: {listed}; 1 of them sign with WEBHOOK_SECRET and should not: {listed}, "
-        "then kafka-webhooks subscriptions rotate-secret"
-    )
-    assert end.startswith("2 subscriptions (3, 4); their deliveries are stored: its host resolves to ")
-    assert "WEBHOOK_ALLOW_NETWORKS" in end
-    assert "; 2 of them broken" not in said(WEBHOOK_ALLOW_NETWORKS="10.0.0.0/8")
-    assert "nothing can be sent" not in said(WEBHOOK_ALLOW_NETWORKS="127.0.0.0/8")
-    assert "nothing can be sent" not in said(WEBHOOK_PROXY="http://proxy:3128")
-    assert "6 of them broken" in said(WEBHOOK_REQUIRE_OWN_SECRET="true")
-    with engine.begin() as connection:
-        connection.execute(update(Subscription).where(Subscription.id != 5).values(verified_url=Subscription.url))
-    asked = said(WEBHOOK_REQUIRE_VERIFICATION="true", WEBHOOK_ORIGIN="events.example.com")
-    assert "; not verified: 1 subscription (5): kafka-webhooks subscriptions verify ID; " in asked
-    assert "not verified" not in said()
 
 
 @pytest.mark.parametrize(
