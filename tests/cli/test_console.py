@@ -48,7 +48,7 @@ def test_times_and_ages(text: str, means: float) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "now", "yesterday", "14:00", "120", "1785254400", "-2h", "2 h", "1h30m", "2H", "..h", "2026-02-30", "\uff12h"],
+    ["", "yesterday", "14:00", "120", "1785254400", "-2h", "2 h", "1h30m", "2H", "..h", "2026-02-30", "\uff12h"],
 )
 def test_invalid_times_are_refused(text: str) -> None:
     """A bare number is refused too: it may be seconds, a year or a unix time. The error shows a valid value."""

@@ -10,18 +10,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
-from consumer.events.event import Event, RecordId
 from consumer.ledger import store
-from consumer.ledger.rows import AttemptFailure, NewDelivery
 from consumer.subscriptions import repository
 from tests.databases import url_of
+from tests.ledger.rows_kit import GROUP, URL, make_event, parked, query, run
 from tests.processes import PROGRAM, environment
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals here")
 
-URL = "https://example.com/hook"
 QUESTION = "Redeliver 3 deliveries? [y/N]:"
 # A separate program, because forking a process with threads, which this one may have, is not safe.
 ON_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
@@ -71,10 +69,8 @@ class Terminal:
 def settings(engine: Engine) -> dict[str, str]:
     """Settings with three exhausted deliveries and no worker to send them."""
     subscription = repository.add(engine, URL, "a")
-    failure = AttemptFailure("status 503", 503, None, 1_700_000_000.0)
-    events = [Event(RecordId("t", 0, offset, 0), "a", f"msg_{offset}", b"{}", "", None, None) for offset in range(3)]
-    rows = [NewDelivery(event, subscription, URL, 1, "exhausted", None, failure, failure) for event in events]
-    store.park(engine, "webhooks", rows, 1_700_000_000.0)
+    rows = [parked(make_event(offset), subscription, status="exhausted", next_attempt_at=None) for offset in range(3)]
+    store.park(engine, GROUP, rows, 100.0)
     return {"DATABASE_URL": url_of(engine), "TERM": "xterm"}
 
 
@@ -97,22 +93,12 @@ def terminal(settings: dict[str, str], tmp_path: Path) -> Iterator[Open]:
 
 
 def marked(engine: Engine) -> int:
-    with engine.connect() as connection:
-        found: int = connection.execute(
-            text("SELECT count(*) FROM webhook_deliveries WHERE status = 'parked'")
-        ).scalar_one()
+    found: int = query(engine, "SELECT count(*) FROM webhook_deliveries WHERE status = 'parked'")[0][0]
     return found
 
 
 @pytest.mark.parametrize(
-    ("keys", "status", "says"),
-    [
-        ("n\n", 1, "nothing was changed"),
-        ("\n", 1, "nothing was changed"),
-        ("^D", 1, "nothing was changed"),
-        ("^C", 0, ""),
-    ],
-    ids=["no", "enter", "end of input", "Ctrl-C"],
+    ("keys", "status", "says"), [("n\n", 1, "nothing was changed"), ("^D", 1, "nothing was changed"), ("^C", 0, "")]
 )
 def test_nothing_is_done_without_a_yes(engine: Engine, terminal: Open, keys: str, status: int, says: str) -> None:
     """Any other answer to the question changes nothing."""
@@ -134,8 +120,7 @@ def test_a_bar_shows_progress_until_ctrl_c(engine: Engine, terminal: Open) -> No
     command.until("0 delivered, 3 still owed")
     assert marked(engine) == 3
     assert re.search(r"\[#+\] +100%  3 due now", command.shown)
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE webhook_deliveries SET status = 'delivered' WHERE id = 1"))
+    run(engine, "UPDATE webhook_deliveries SET status = 'delivered' WHERE id = 1")
     command.until("1 delivered, 2 still owed")
     assert re.search(r"\[#+-+\] +33% .* 1 delivered, 2 still owed", command.shown)
     command.type("^C")

@@ -73,22 +73,16 @@ def test_a_long_wait_is_reported_once(capsys: pytest.CaptureFixture[str], second
     assert capsys.readouterr() == ("", "waiting for the tide\n")
 
 
-def test_an_error_ends_the_waiting(capsys: pytest.CaptureFixture[str], seconds: type[Seconds]) -> None:
-    """Nothing is reported afterwards."""
+def test_nothing_is_reported_with_json_or_after_an_error(
+    capsys: pytest.CaptureFixture[str], seconds: type[Seconds]
+) -> None:
+    """Only commands with JSON output are quiet; the next command reports again."""
     with pytest.raises(ValueError, match="at once"), Waiting("the tide"):
         raise ValueError("at once")
-    seconds.pass_by()
-    assert capsys.readouterr().err == ""
-
-
-def test_nothing_is_reported_with_json(capsys: pytest.CaptureFixture[str], seconds: type[Seconds]) -> None:
-    """Only commands with JSON output are quiet; the next command reports again."""
-    with quietly(quiet=True), Waiting("the tide"):
-        seconds.pass_by()
-    assert capsys.readouterr().err == ""
-    with quietly(quiet=False), Waiting("the tide"):
-        seconds.pass_by()
-    assert capsys.readouterr().err == "waiting for the tide\n"
+    for quiet, said in ((True, ""), (False, "waiting for the tide\n")):
+        with quietly(quiet=quiet), Waiting("the tide"):
+            seconds.pass_by()
+        assert capsys.readouterr().err == said
 
 
 def test_a_locked_database_is_reported(called: Command, sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
