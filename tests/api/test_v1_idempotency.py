@@ -6,12 +6,14 @@ from typing import Any
 
 import orjson
 import pytest
+from cryptography.fernet import Fernet
 from requests import Response
 from sqlalchemy import Connection, Engine, event
 
 from consumer.api.context import once
 from consumer.api.problems import RequestRefused
 from consumer.api.tokens import TokenFile
+from consumer.crypto.vault import Vault
 from consumer.errors import KeyTaken
 from consumer.ledger.request_keys import request_key
 from consumer.subscriptions import repository
@@ -50,8 +52,11 @@ def refusal(answer: Response) -> tuple[int, str]:
 def test_a_repeated_creation_creates_nothing(api: Api) -> None:
     """The answer is the same, with Location, ETag and the generated key; there is one subscription and one event.
 
-    The subscription is shown as it is now.
+    The subscription is shown as it is now, and without its key if that cannot be decrypted any more.
     """
+    backing = api.app.state.backing
+    vault = Vault(Fernet.generate_key().decode())
+    api.app.state.backing = backing._replace(deployment=backing.deployment._replace(vault=vault))
     first = create(api, NEW | SECRETS)
     assert (first.status_code, replayed(first)) == (201, False)
     again = create(api, NEW | SECRETS)
@@ -66,6 +71,8 @@ def test_a_repeated_creation_creates_nothing(api: Api) -> None:
     changed = api.call("PATCH", first.headers["location"].removeprefix("/v1"), {"rate_limit": 5})
     later = create(api, NEW | SECRETS)
     assert (later.json()["rate_limit"], later.headers["etag"]) == (5.0, changed.headers["etag"])
+    api.app.state.backing = backing
+    assert "receiver_key" not in create(api, NEW | SECRETS).json()
 
 
 def test_a_later_secret_is_not_shown(api: Api) -> None:
