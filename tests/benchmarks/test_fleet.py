@@ -18,10 +18,10 @@ from benchmarks.fleet import capacity, statements
 from benchmarks.fleet.costs import MEASURED
 from benchmarks.fleet.deploy import cut_off, rebalanced, rolling
 from benchmarks.fleet.failing import _Pod, suffer
-from benchmarks.fleet.killed import Offered, Run, killed, run
+from benchmarks.fleet.killed import Offered, Run, run
 from benchmarks.fleet.measure import counting, ledger
 from benchmarks.fleet.measure import statements as counted
-from benchmarks.fleet.world import TIMEOUT, Failure, Outage, World, latency, mean_open, seeded, waits, zipf
+from benchmarks.fleet.world import TIMEOUT, Failure, Outage, World, seeded, waits, zipf
 from consumer.matching.catalog import Catalog, Key, Matches
 from consumer.subscriptions import repository
 from tests.simulation.deployment import result
@@ -52,15 +52,6 @@ def test_a_kill_at_full_speed_repeats_as_much_as_was_measured() -> None:
     repeated = [full_speed(204, 0.0, seed, 0.5).repeated for seed in range(10)]
     assert 80 <= min(repeated) <= max(repeated) <= 500
     assert sum(repeated) / len(repeated) == pytest.approx((136 + 229 + 347 + 453) / 4, rel=0.2)
-
-
-def test_pods_are_killed_like_workers() -> None:
-    """At their share of the rate, with all kinds of latency, they repeat open requests and half a commit interval's."""
-    runs = killed(SMALL, 4, 2, seed=1)
-    assert len(runs) == 2
-    assert runs == killed(SMALL, 4, 2, seed=1)
-    expected = SMALL.of_a_pod * (mean_open() + 0.125)
-    assert sum(each.repeated for each in runs) / 2 == pytest.approx(expected, rel=0.5)
 
 
 def test_statements_are_as_many_as_the_ledger_makes() -> None:
@@ -170,17 +161,6 @@ def test_look_ups_are_those_of_the_catalog(receivers: int, rate: float) -> None:
     assert len(asked) / seconds == pytest.approx(expected, rel=0.2)
 
 
-@given(rate=st.floats(100, 1e6), more=st.floats(1, 3), receivers=st.integers(1, 60))
-def test_a_higher_rate_never_needs_fewer_pods(rate: float, more: float, receivers: int) -> None:
-    """This holds for each of the three bounds."""
-    world = World(receivers=receivers, rate=rate)
-    less, greater = capacity.needed(world), capacity.needed(replace(world, rate=rate * more))
-    assert less.by_cpu <= greater.by_cpu
-    assert less.by_slots <= greater.by_slots
-    assert less.by_memory <= greater.by_memory
-    assert greater.pods == max(greater.by_cpu, greater.by_slots, greater.by_memory)
-
-
 @given(
     owned=st.lists(st.sets(st.integers(0, 30)), max_size=6).map(
         lambda sets: {each: sorted(mine - set().union(*sets[:each])) for each, mine in enumerate(sets)}
@@ -245,18 +225,6 @@ def test_an_outage_is_worked_off() -> None:
     assert len(story.waits) >= story.stored > 0
     assert story.waits[len(story.waits) // 2] < 120.0
     assert story.waits[-1] < 1800.0 * 1.2 + 60
-
-
-def test_the_world_is_consistent() -> None:
-    """Shares add up to one, the busiest come first, and latencies have the mean that the capacity assumes."""
-    for number in (1, 7, 64, 65, 1_000_000):
-        classes = zipf(number)
-        assert sum(each.number for each in classes) == number
-        assert sum(each.number * each.share for each in classes) == pytest.approx(1.0)
-        assert sorted(classes, key=lambda each: -each.share) == list(classes)
-    random = Random(1)
-    drawn = [min(latency(random), TIMEOUT) for _ in range(60_000)]
-    assert sum(drawn) / len(drawn) == pytest.approx(mean_open(), rel=0.05)
 
 
 def test_the_same_seed_prints_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

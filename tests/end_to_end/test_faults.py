@@ -4,7 +4,6 @@ from confluent_kafka.admin import AdminClient
 
 from tests.end_to_end.service_rig import Deployment, assert_in_order
 from tests.end_to_end.webhook_receiver import Answer, always, every, in_turn
-from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka
 from tests.waiting import eventually
 
@@ -64,29 +63,3 @@ def test_a_fatal_kafka_error_ends_the_process(deployment: Deployment) -> None:
     eventually(lambda: not deployment.lag())
     other.stop()
     assert deployment.duplicates() <= 20
-
-
-def test_no_kafka_while_one_worker_ends_and_the_next_starts(deployment: Deployment, brokers: KafkaBroker) -> None:
-    """Stored deliveries are sent without it. The first worker stops in time, without its last commit.
-
-    The second one waits, reports it, and repeats at most those records.
-    """
-    deployment.subscribe("a", "/good")
-    deployment.receiver.rules["/good"] = every(5, in_turn(404, 200))
-    settings = {"KAFKA_SESSION_TIMEOUT_MS": "10000", "WEBHOOK_RETRY_SCHEDULE": "2s,1s", "WEBHOOK_RETRY_IN_MEMORY": "0"}
-    worker = deployment.start(**settings)
-    deployment.publish(["a"] * 50)
-    eventually(lambda: len(deployment.rows("parked")) == 10, every=0.01)
-    brokers.kill()
-    eventually(lambda: not deployment.missing())
-    eventually(lambda: "no Kafka broker reachable" in worker.unready_because())
-    worker.stop(within=60)
-    worker = deployment.start(**settings)
-    eventually(lambda: "no Kafka broker reachable" in worker.unready_because())
-    assert worker.get("/healthz")[0] == 200
-    brokers.restart()
-    deployment.publish(["a"] * 50)
-    eventually(deployment.finished)
-    eventually(worker.ready)
-    assert deployment.duplicates() <= 50
-    deployment.assert_true_to_what_was_published()
