@@ -26,7 +26,7 @@ from consumer.cli.console import (
 )
 from consumer.cli.deployment import deployment, open_database
 from consumer.cli.progress import progress_bar, until_signal
-from consumer.cli.watching import states_of, watch
+from consumer.cli.watching import watch
 from consumer.config.environment import load
 from consumer.config.settings import KafkaSettings
 from consumer.errors import WebhooksError
@@ -206,10 +206,7 @@ def redeliver(
         raise typer.Exit(1)
     typer.echo(f"{number(len(marked), 'delivery')} due now; the workers send them")
     if not no_wait:
-        watch(
-            states_of(marked, lambda block: search.progress(engine, block)),
-            lambda: search.next_of(engine, marked),
-        )
+        watch(lambda: search.progress(engine, marked), lambda: search.next_of(engine, marked))
 
 
 def adopt(

@@ -20,7 +20,7 @@ from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.keys import Algorithm, parse_signing_key
 from consumer.crypto.vault import Vault
 from consumer.database.statements import AnyRow
-from consumer.errors import Conflict, DeliveriesOwed, NotFound
+from consumer.errors import Conflict, DeliveriesOwed, InvalidSubscription, NotFound
 from consumer.http.urls import redact_url
 from consumer.ledger import admin, outbox, replays, request_keys, search
 from consumer.ledger.admin import DeliveryQuery, RedeliveryStep, StoredDetail
@@ -37,6 +37,7 @@ from consumer.subscriptions.secrets import Credential, Rotation
 CREATED, CHANGED, REMOVED = "subscription.created", "subscription.changed", "subscription.removed"
 ENABLED, DISABLED, ROTATED = "subscription.enabled", "subscription.disabled", "subscription.secret_rotated"
 VERIFIED, PINGED, REDELIVERED = "subscription.verified", "subscription.pinged", "delivery.redelivered"
+LONGEST_OVERLAP = 366 * 86400.0  # seconds
 MOST_OWED = 10_000  # deliveries that are counted before a removal; beyond, a count only says that there are more
 
 
@@ -196,11 +197,18 @@ class Changes:
         self,
         subscription_id: int,
         *,
-        overlap: timedelta,
+        overlap: float,
         secret: str | None = None,
         algorithm: Algorithm | None = None,
     ) -> Rotation:
-        """Give a subscription a new signing secret, as `secrets.rotate` does."""
+        """Give a subscription a new signing secret, as `secrets.rotate` does; `overlap` in seconds.
+
+        InvalidSubscription for an overlap of more than a leap year, and for a secret with an algorithm.
+        """
+        if overlap > LONGEST_OVERLAP:
+            raise InvalidSubscription("is too long; at most 366d", "overlap")
+        if secret is not None and algorithm is not None:
+            raise InvalidSubscription("a given secret determines it; leave it out", "algorithm")
         where = self.deployment
         with self._change(subscription_id, ROTATED) as change:
             rotation = secrets.rotate(
@@ -208,7 +216,7 @@ class Changes:
                 subscription_id,
                 vault=where.vault,
                 default=where.default,
-                overlap=overlap,
+                overlap=timedelta(seconds=overlap),
                 now=where.now,
                 secret=secret,
                 algorithm=algorithm,
