@@ -317,7 +317,7 @@ class Changes:
         told: Mapping[str, object] = {},
     ) -> None:
         """Write the event of a change, unless nothing changed."""
-        was, is_now = _shown(before), _shown(after)
+        was, is_now = (None if item is None else shown(item) for item in (before, after))
         if was == is_now and not told:
             return
         subject = after or before
@@ -345,10 +345,8 @@ def _seen(found: Subscribed | None, subscription_id: int, tenant: str | None) ->
     return found
 
 
-def _shown(item: Subscribed | None) -> dict[str, Any] | None:
+def shown(item: Subscribed) -> dict[str, Any]:
     """The parts of a subscription that people change. The number and kinds of its secrets are among them."""
-    if item is None:
-        return None
     return {
         **item.options,
         "enabled": item.enabled,

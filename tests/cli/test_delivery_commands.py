@@ -283,7 +283,7 @@ def test_a_signal_ends_a_purge_after_the_present_step(
 
     def interrupted(*arguments: Any) -> Iterator[upkeep.Purged]:
         for step in whole(*arguments):
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
             yield step
 
     monkeypatch.setattr(upkeep, "BATCH", 2)

@@ -28,8 +28,13 @@ def pass_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         timers.append(Mock(say=say))
         return timers[-1]
 
+    def pass_by() -> None:
+        while timers:
+            if not (over := timers.pop()).cancel.called:
+                over.say()
+
     monkeypatch.setattr(progress, "Timer", timer)
-    return lambda: [each.say() for each in timers if not each.cancel.called] and timers.clear()
+    return pass_by
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def test_a_signal_ends_the_watching_alone(capsys: pytest.CaptureFixture[str]) ->
 
     def look() -> Counter[str]:
         if clock() > 1_700_000_005:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
         return Counter(parked=1)
 
     follow(look, clock)

@@ -110,9 +110,10 @@ def test_a_failed_change_is_neither_made_nor_reported(by: Changes, monkeypatch: 
         by.edit(added, lambda _: {"batch_size": 0})
     with pytest.raises(InvalidSubscription):
         by.set_credential(added, "basic", "no colon")
-    for wrong in ({"overlap": 367 * 86400.0}, {"overlap": 0.0, "secret": "a", "algorithm": "hmac"}):
+    wrongs: list[dict[str, Any]] = [{"overlap": 367 * 86400.0}, {"overlap": 0.0, "secret": "a", "algorithm": "hmac"}]
+    for wrong in wrongs:
         with pytest.raises(InvalidSubscription, match=r"^overlap: is too long|^algorithm: a given secret"):
-            by.rotate(added, **wrong)  # type: ignore[arg-type]  # a table
+            by.rotate(added, **wrong)
     engine = by.deployment.engine
     before = repository.get(engine, added)
 
