@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
-from sqlalchemy import Engine, insert, select, text, update
+from sqlalchemy import Engine, select, text, update
 
 from consumer.cli.subscription_options import FLAGS, flag_of
 from consumer.crypto.vault import Owner, Vault
@@ -199,18 +199,6 @@ def test_list_shows_broken_subscriptions(called: Command, database: dict[str, st
     assert called("subscriptions", "list", "--tenant", "acme", **database).stderr == "no subscriptions\n"
     shown = called("subscriptions", "show", "2", **database).stdout
     assert "problem 2         signature_header: 'no no' is not a valid header name; its events are stored" in shown
-
-
-def test_ids_set_by_plain_sql_can_be_named(called: Command, database: dict[str, str], engine: Engine) -> None:
-    """Negative ids are counted, listed and, behind `--`, removed."""
-    for number in (-7, 0):
-        with engine.begin() as connection:
-            connection.execute(insert(Subscription), {"id": number, "url": URL, "event_type": "t"})
-    listed = json.loads(called("subscriptions", "list", "--json", **database).stdout)
-    assert [item["id"] for item in listed] == [-7, 0]
-    for words, number in ((["0"], 0), (["--", "-7"], -7)):
-        removed = called("subscriptions", "remove", *words, **database)
-        assert (removed.returncode, removed.stdout) == (0, f"subscription {number} removed\n")
 
 
 def test_secrets_go_in_and_are_not_shown(called: Command, database: dict[str, str], engine: Engine) -> None:
