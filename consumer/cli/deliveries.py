@@ -97,19 +97,8 @@ def list_some(
         print_json([_as_json(item) for item in page])
     elif page:
         columns = ("id", "status", "subscription", "event_type", "attempts", "changed", "next_attempt", "last_error")
-        rows = [
-            {
-                "id": item.id,
-                "status": item.status,
-                "subscription": item.subscription_id,
-                "event_type": item.event_type,
-                "attempts": item.attempt,
-                "changed": time_text(item.updated_at),
-                "next_attempt": time_text(_next_attempt(item)),
-                "last_error": shortened(item.last.error, 60) if item.last else None,
-            }
-            for item in page
-        ]
+        errors = [shortened(item.last.error, 60) if item.last else None for item in page]
+        rows = [_as_json(item) | {"last_error": error} for item, error in zip(page, errors, strict=True)]
         print_rows(columns, rows)
     else:
         typer.echo("no such deliveries are stored", err=True)
