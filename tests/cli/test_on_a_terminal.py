@@ -17,6 +17,7 @@ from consumer.subscriptions import repository
 from tests.databases import url_of
 from tests.ledger.rows_kit import GROUP, URL, make_event, parked, query, run
 from tests.processes import PROGRAM, environment
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals here")
 
@@ -38,11 +39,9 @@ class Terminal:
             env=environment(settings),
         )
 
-    def until(self, said: str, within: float = 120.0) -> None:
+    def until(self, said: str) -> None:
         """Waits until the output contains this."""
-        end = time.monotonic() + within
-        while said not in self.shown:
-            assert self._more(end), self.shown
+        eventually(lambda: said in self.shown, meanwhile=self._read, otherwise=lambda: self.shown)
 
     def type(self, keys: str) -> None:
         """Types this; `^C` and `^D` are control characters."""
@@ -50,16 +49,16 @@ class Terminal:
         self.process.stdin.write(keys.replace("^C", "\x03").replace("^D", "\x04").encode())
         self.process.stdin.flush()
 
-    def end(self, within: float = 120.0) -> int:
+    def end(self) -> int:
         """The exit status."""
-        end = time.monotonic() + within
-        while self._more(end):
-            pass
-        return self.process.wait(within)
+        eventually(lambda: self.process.poll() is not None, meanwhile=self._read, otherwise=lambda: self.shown)
+        while self._read():
+            continue
+        return self.process.wait()
 
-    def _more(self, end: float) -> bool:
+    def _read(self) -> bool:
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, end - time.monotonic()))
+        ready, _, _ = select.select([self.process.stdout], [], [], 0.05)
         part = os.read(self.process.stdout.fileno(), 65536) if ready else b""
         self.shown += part.decode()
         return bool(part)

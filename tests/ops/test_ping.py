@@ -36,11 +36,11 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"
 KEY = b"the-default-secret"
 VAULT = Vault(Fernet.generate_key().decode())
 DATA = {"amount": 5, "more": "x" * 200}
-PING = Callable[..., dict[str, Any]]
+Pinged = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def pinged(engine: Engine) -> PING:
+def pinged(engine: Engine) -> Pinged:
     """Sends a subscription an event, as a process with these settings does; returns the exchange for display."""
 
     def send(number: int, data: str | None = None, vault: Vault = VAULT, **settings: str) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def echo(connection: socket.socket, request: bytes) -> bool:
     return True
 
 
-def test_the_exchange_is_shown(engine: Engine, pinged: PING, receive: Receive) -> None:
+def test_the_exchange_is_shown(engine: Engine, pinged: Pinged, receive: Receive) -> None:
     """It has the address, the sent request, times and answer; no delivery is stored, and an event names the actor."""
     receiver = receive(OK)
     one = repository.add(engine, receiver.url, "a")
@@ -100,7 +100,7 @@ def test_the_exchange_is_shown(engine: Engine, pinged: PING, receive: Receive) -
     ],
 )
 def test_the_format_is_the_subscriptions(
-    engine: Engine, pinged: PING, receive: Receive, options: dict[str, Any], expected: object
+    engine: Engine, pinged: Pinged, receive: Receive, options: dict[str, Any], expected: object
 ) -> None:
     """The event has the subscription's format, projection and batch, and is shown as it was signed.
 
@@ -149,7 +149,7 @@ def test_a_verdict_says_what_a_worker_would_do(result: Result, verdict: str, adv
 
 @pytest.mark.parametrize("known", [True, False])
 def test_tls_is_shown(
-    engine: Engine, pinged: PING, receive: Receive, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, known: bool
+    engine: Engine, pinged: Pinged, receive: Receive, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, known: bool
 ) -> None:
     """The exchange has version, cipher, the certificate's subject, issuer and expiry, also of an untrusted one."""
     authority = trustme.CA(organization_name="The authority")
@@ -170,7 +170,7 @@ def test_tls_is_shown(
     assert known or "SSL_CERT_FILE" in told["advice"]
 
 
-def test_no_answer_in_time(engine: Engine, pinged: PING, receive: Receive) -> None:
+def test_no_answer_in_time(engine: Engine, pinged: Pinged, receive: Receive) -> None:
     """The subscription's own time-out applies, and the exchange shows that the connection was made."""
     receiver = receive(b"", "hang")
     told = pinged(repository.add(engine, receiver.url, "a", timeout_seconds=0.3))
@@ -191,7 +191,7 @@ def test_no_answer_in_time(engine: Engine, pinged: PING, receive: Receive) -> No
     ],
 )
 def test_an_event_that_cannot_be_sent_says_why(
-    engine: Engine, pinged: PING, receive: Receive, url: str, options: dict[str, Any], said: str
+    engine: Engine, pinged: Pinged, receive: Receive, url: str, options: dict[str, Any], said: str
 ) -> None:
     """Nothing is sent for a refused or unknown address, a broken subscription, or a projection that fails on it."""
     receiver = receive(OK)
@@ -227,7 +227,7 @@ PLUGIN = [("plugin", '{"name": "key", "args": ["key-of-theirs"]}')]
     ],
 )
 def test_secrets_are_sent_and_not_shown(
-    engine: Engine, pinged: PING, receive: Receive, secrets: list[tuple[str, str]], names: set[str]
+    engine: Engine, pinged: Pinged, receive: Receive, secrets: list[tuple[str, str]], names: set[str]
 ) -> None:
     """The exchange, also the answer that echoes it, masks credentials, custom headers and a plug-in's headers."""
     receiver = receive(echo)
@@ -246,7 +246,7 @@ def test_secrets_are_sent_and_not_shown(
     assert "team-blue" not in str(told)
 
 
-def test_answers_stay_readable(engine: Engine, pinged: PING, receive: Receive) -> None:
+def test_answers_stay_readable(engine: Engine, pinged: Pinged, receive: Receive) -> None:
     """A custom header of one character is not masked in them, and of a long one only the start is shown."""
     receiver = receive(b"HTTP/1.1 200 OK\r\nContent-Length: 50012\r\n\r\nv1 is v1 now" + b"x" * 50_000)
     told = pinged(repository.add(engine, receiver.url, "a", custom_headers='{"X-Version": "1"}'))
