@@ -1,6 +1,5 @@
 """The command line of a deployment, in processes of its own."""
 
-import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -41,11 +40,6 @@ class CommandLine:
     def run(self, *words: str, **variables: str) -> tuple[int, str, str]:
         """Runs a command to its end: exit status, stdout, stderr."""
         return end_of(self.start(*words, **variables))
-
-    def broken(self) -> dict[int, str]:
-        """The states in `subscriptions list --broken`, by subscription."""
-        _, shown, _ = self.run("subscriptions", "list", "--broken", "--json", WEBHOOK_ALLOW_NETWORKS="127.0.0.0/8")
-        return {each["id"]: each["state"] for each in json.loads(shown)}
 
 
 class Api:
