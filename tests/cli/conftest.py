@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from consumer.cli.app import main
 from tests.databases import url_of
 from tests.processes import PROGRAM, Command, Start, environment
-from tests.sending.conftest import receive  # noqa: F401 (a fixture)
+from tests.sending.conftest import authority, net, receive  # noqa: F401 (fixtures)
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,8 @@ from consumer.matching.selection import (
 )
 from consumer.subscriptions.endpoint import BrokenFilter, Endpoint, Selection
 from consumer.telemetry.metrics import Metrics
-from tests.delivery.store_kit import Clock, make_event
+from tests.delivery.store_kit import Clock
+from tests.ledger.rows_kit import make_event
 
 URL = "https://example.com/hook"
 MARK, BROKEN = "a customer's own words", "broken"

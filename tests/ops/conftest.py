@@ -1,3 +1,3 @@
 """Fixtures of what operators do."""
 
-from tests.sending.conftest import receive  # noqa: F401 (a fixture)
+from tests.sending.conftest import authority, net, receive  # noqa: F401 (fixtures)

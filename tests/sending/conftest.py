@@ -368,3 +368,12 @@ def net(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Iterator[Net]
 @pytest.fixture
 def sender(net: Net) -> Sender:
     return net.sender()
+
+
+Receive = Callable[..., Receiver]
+
+
+@pytest.fixture
+def receive(net: Net) -> Receive:
+    """Makes receivers, for tests with senders of their own."""
+    return net.receive
