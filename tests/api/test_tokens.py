@@ -9,9 +9,9 @@ from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from consumer.api import tokens
-from consumer.api.tokens import Caller, TokenFile, generate, line_of, parse
+from consumer.api.tokens import SCOPES, Caller, TokenFile, generate, line_of, parse
 from consumer.errors import SettingsError
-from tests.api.v1_kit import NEW, SCOPES, make_api, token_file
+from tests.api.v1_kit import NEW, make_api, token_file
 
 
 def test_a_printed_line_is_a_token_of_the_file() -> None:

@@ -49,13 +49,7 @@ class Api:
         port = free_port()
         self.process = commands.start("api", API_PORT=str(port), **variables)
         self.url = f"http://127.0.0.1:{port}"
-        eventually(self._up)
-
-    def _up(self) -> bool:
-        try:
-            return requests.get(f"{self.url}/healthz", timeout=60).ok
-        except requests.ConnectionError:
-            return False
+        eventually(lambda: is_up(self.url))
 
     def call(self, method: str, path: str, body: Any = None, status: int = 200) -> dict[str, Any]:
         """The answer to a request below /v1."""
@@ -63,6 +57,14 @@ class Api:
         assert answer.status_code == status, answer.text
         found: dict[str, Any] = answer.json()
         return found
+
+
+def is_up(url: str) -> bool:
+    """Whether the API at this URL answers."""
+    try:
+        return requests.get(f"{url}/healthz", timeout=60).ok
+    except requests.ConnectionError:
+        return False
 
 
 def end_of(process: "subprocess.Popen[str]", within: float = 120.0) -> tuple[int, str, str]:
