@@ -13,6 +13,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from consumer import __version__
 from consumer.cli.app import main
 from consumer.config import settings
 from consumer.config.environment import check, load
@@ -63,6 +64,19 @@ def test_our_services_set_existing_settings(name: str) -> None:
         assert known_properties(load(settings.KafkaSettings, values).properties)[1] == []
 
 
+def test_start_order() -> None:
+    """A dependency on a healthy service needs a health check there. One on a finished job needs a job that ends."""
+    for service in SERVICES.values():
+        for other, wait in service.get("depends_on", {}).items():
+            match wait["condition"]:
+                case "service_healthy":
+                    assert "healthcheck" in SERVICES[other]
+                case "service_completed_successfully":
+                    assert SERVICES[other]["restart"].startswith("on-failure")
+                case condition:
+                    pytest.fail(f"{condition} waits for nothing")
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_health_checks_are_programs(name: str) -> None:
     """A health check in Python compiles, and uses the port of its service."""
@@ -103,6 +117,13 @@ def test_there_are_two_workers_that_may_drain() -> None:
     assert int(service["stop_grace_period"].removesuffix("s")) >= drain + 35
 
 
+def test_ports_are_on_loopback_only() -> None:
+    """The passwords are written in the file."""
+    for service in SERVICES.values():
+        for port in service.get("ports", ()):
+            assert port.startswith("127.0.0.1:")
+
+
 def instructions() -> list[tuple[str, str]]:
     lines = DOCKERFILE.splitlines()
     pairs = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
@@ -126,6 +147,12 @@ def test_the_image_runs_a_real_command_unprivileged() -> None:
     assert int(found["USER"]) > 0
     ports = found["EXPOSE"].split()
     assert ports == [str(settings.OpsSettings().ops_port), str(settings.ApiSettings().api_port)]
+
+
+def test_the_label_of_the_image_has_the_programs_version() -> None:
+    """The licence is the project's."""
+    labels = dict(re.findall(r'^LABEL org[.]opencontainers[.]image[.](\S+)="(.*)"$', DOCKERFILE, re.MULTILINE))
+    assert (labels["version"], labels["licenses"]) == (__version__, "Apache-2.0")
 
 
 @pytest.mark.parametrize(("alive", "status"), [(True, 0), (False, 1)])
