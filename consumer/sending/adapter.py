@@ -148,6 +148,7 @@ class LoopAdapter(BaseAdapter):
             self.cancel(transfer)
         if isinstance(results[0], RequestException):
             raise results[0]
+        results[0].connection = self  # type: ignore[assignment]  # requests.auth plug-ins answer a challenge through it
         return results[0]
 
     def exchange(self, request: PreparedRequest, timeout: float | None) -> tuple[Result, ExchangeTrace]:

@@ -6,10 +6,11 @@ from typing import cast
 
 import pytest
 import requests
+from requests.auth import HTTPDigestAuth
 
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.transfer import Result
-from tests.sending.conftest import Net, statuses
+from tests.sending.conftest import NO_CONTENT, Net, in_turn, statuses
 
 
 def test_an_idle_connection_keeps_no_large_body(net: Net) -> None:
@@ -92,7 +93,7 @@ def test_a_bug_in_the_policy_is_raised(net: Net) -> None:
 
 
 def test_a_session_with_an_auth_plug_in(net: Net) -> None:
-    """The usual ways of requests work: mounting a session, requests.auth, JSON in both directions."""
+    """The usual ways of requests work: mounting a session, requests.auth, JSON in both directions, digest auth."""
     receiver = net.receive(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 8\r\n\r\n{"a": 1}')
     with requests.Session() as session:
         session.mount("http://", net.sender().adapter)
@@ -101,4 +102,8 @@ def test_a_session_with_an_auth_plug_in(net: Net) -> None:
         assert response.encoding == "utf-8"
         assert b"Authorization: Basic dXNlcjpwYXNzd29yZA==\r\n" in receiver.requests[0]
         assert receiver.requests[0].endswith(b'{"b": 2}')
+        challenge = b'HTTP/1.1 401 No\r\nWWW-Authenticate: Digest realm="r", nonce="n"\r\nContent-Length: 0\r\n\r\n'
+        challenging = net.receive(in_turn(challenge, NO_CONTENT))
+        assert session.post(challenging.url, data=b"x", auth=HTTPDigestAuth("user", "pass")).status_code == 204
+        assert b"Authorization: Digest" in challenging.requests[1]
         assert session.get(receiver.url).json() == {"a": 1}

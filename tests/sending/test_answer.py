@@ -19,7 +19,7 @@ def in_any_pieces(text: bytes) -> Answer:
 
 
 @pytest.mark.parametrize("status", [200, 201, 299, 301, 400, 410, 503, 999])
-@pytest.mark.parametrize("lines", [b"", b"\r\n", b"\n", b"\r\n\r\n\r\n", b"\r\n" + CONTINUE + b"\r\n"])
+@pytest.mark.parametrize("lines", [b"", b"\r\n", b"\n", b"\r\n\r\n\r\n", b"\r\n\r\n" + CONTINUE + b"\r\n"])
 def test_a_body_of_a_given_length(status: int, lines: bytes) -> None:
     """The result has the status, the head unchanged and the body. The connection is kept. A reason is not needed.
 

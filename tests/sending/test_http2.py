@@ -35,31 +35,15 @@ def answering(body: bytes) -> Callable[[Got], None]:
     return lambda got: got.answer(200, body)
 
 
-class Held:
-    """Holds requests until `answer_all`, and answers later ones at once."""
-
-    def __init__(self) -> None:
-        self.got: list[Got] = []
-        self._is_over = False
-
-    def __call__(self, got: Got) -> None:
-        self.got.append(got)
-        if self._is_over:
-            got.answer(200)
-
-    def answer_all(self, *, from_now_on: bool = False) -> None:
-        self._is_over = from_now_on
-        while self.got:
-            self.got.pop().answer(200)
+def answer_all(held: list[Got]) -> None:
+    """Answer the requests that a receiver has held."""
+    while held:
+        held.pop().answer(200)
 
 
 def pair(net: Net, behave: Callable[[Got], None] = Got.answer, **options: Any) -> tuple[Sender, Http2Receiver]:
     """A sender whose requests ask for HTTP/2, and a receiver with these options."""
     return net.sender(http2=True), receive2(net, behave, **options)
-
-
-def fails(error: Exception) -> Any:
-    raise error
 
 
 def sharing_of(sender: Sender) -> Sharing:
@@ -74,12 +58,13 @@ def connection_of(transfer: Transfer) -> Any:
 
 def test_one_connection_carries_all_requests(net: Net) -> None:
     """It carries them at once, up to our limit, and one after another. It is kept in between."""
-    held = Held()
-    sender, receiver = pair(net, held)
+    held = list[Got]()
+    sender, receiver = pair(net, held.append)
     results = sender.start(*[receiver.url] * 100)
-    sender.turn_until(lambda: len(held.got) == 100)
+    sender.turn_until(lambda: len(held) == 100)
     assert results == []
-    held.answer_all(from_now_on=True)
+    receiver._behave = Got.answer
+    answer_all(held)
     sender.turn_until(lambda: len(results) == 100)
     for _ in range(3):
         sender.response(receiver.url)
@@ -131,12 +116,12 @@ def test_other_subscriptions_get_http_1_1(net: Net) -> None:
 
 def test_a_low_limit_of_streams_opens_more_connections(net: Net) -> None:
     """The receiver's limit holds for each connection. Waiting requests go out as soon as there is room."""
-    held = Held()
-    sender, receiver = pair(net, held, settings={SettingCodes.MAX_CONCURRENT_STREAMS: 2})
+    held = list[Got]()
+    sender, receiver = pair(net, held.append, settings={SettingCodes.MAX_CONCURRENT_STREAMS: 2})
     results = sender.start(*[receiver.url] * 6)
-    sender.turn_until(lambda: len(held.got) == 6)
+    sender.turn_until(lambda: len(held) == 6)
     assert len(receiver.peers) == sender.adapter.connections_opened == 3
-    held.answer_all()
+    answer_all(held)
     sender.turn_until(lambda: len(results) == 6)
     assert statuses(results) == {200: 6}
     assert len(sender.idle) == 3
@@ -144,15 +129,15 @@ def test_a_low_limit_of_streams_opens_more_connections(net: Net) -> None:
 
 def test_a_request_that_times_out_ends_alone(net: Net) -> None:
     """The receiver gets a RST_STREAM, and the other requests on the connection are answered."""
-    held, late = Held(), list[Result]()
-    sender, receiver = pair(net, held, acknowledges=False)
+    held, late = list[Got](), list[Result]()
+    sender, receiver = pair(net, held.append, acknowledges=False)
     other = sender.start(receiver.url)
-    sender.turn_until(lambda: len(held.got) == 1)
+    sender.turn_until(lambda: len(held) == 1)
     sender.adapter.submit(signed(receiver.url, LARGE, http2=True), late.append, timeout=0.3)
     sender.turn_until(lambda: late)
     assert isinstance(late[0], errors.ReadTimeout)
     assert str(late[0]) == "no answer within 0.3 s"
-    held.answer_all()
+    answer_all(held)
     sender.turn_until(lambda: other)
     assert statuses(other) == {200: 1}
     (peer,) = receiver.peers
@@ -180,18 +165,18 @@ def test_a_status_counts_though_the_body_is_late(net: Net) -> None:
 
 def test_after_a_time_out_on_a_silent_connection_another_one_is_used(net: Net) -> None:
     """The other end may have disappeared silently. With HTTP/1.1, too, a time-out ends its connection."""
-    held = Held()
+    held = list[Got]()
     sender = net.sender(http2=True, timeout=0.3, clock=net.clock)
-    receiver = receive2(net, held, acknowledges=False)
+    receiver = receive2(net, held.append, acknowledges=False)
     first = sender.start(receiver.url)
-    sender.turn_until(lambda: held.got)
-    held.answer_all()
+    sender.turn_until(lambda: held)
+    answer_all(held)
     sender.turn_until(lambda: first)
     second = sender.start(receiver.url)
-    sender.turn_until(lambda: held.got)
+    sender.turn_until(lambda: held)
     assert isinstance(sender.timed_out(second), errors.ReadTimeout)
     sender.start(receiver.url)
-    sender.turn_until(lambda: len(held.got) == 2)
+    sender.turn_until(lambda: len(held) == 2)
     assert len(receiver.peers) == 2
 
 
@@ -260,17 +245,17 @@ def test_an_unprocessed_request_is_sent_again(net: Net, how: str) -> None:
 
 def test_goaway_moves_requests_to_another_connection(net: Net) -> None:
     """Requests above the last processed one are sent again. The others are answered on the old connection."""
-    held = Held()
-    sender, receiver = pair(net, held)
+    held = list[Got]()
+    sender, receiver = pair(net, held.append)
     results = sender.start(*[receiver.url] * 3)
-    sender.turn_until(lambda: len(held.got) == 3)
-    first = held.got[0]
-    held.got.clear()
+    sender.turn_until(lambda: len(held) == 3)
+    first = held[0]
+    held.clear()
     first.peer.say(goaway(1))
-    sender.turn_until(lambda: len(held.got) == 2)
-    assert [got.peer for got in held.got] == [receiver.peers[1]] * 2
+    sender.turn_until(lambda: len(held) == 2)
+    assert [got.peer for got in held] == [receiver.peers[1]] * 2
     first.answer(200)
-    held.answer_all()
+    answer_all(held)
     sender.turn_until(lambda: len(results) == 3)
     assert statuses(results) == {200: 3}
     assert len(sender.idle) == 1
@@ -311,7 +296,7 @@ def test_an_endpoint_that_breaks_the_protocol_fails_alone(net: Net) -> None:
 def test_a_turn_reads_a_bounded_part_of_a_flood(net: Net, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     """Others are served before the rest, also with TLS in TLS, which holds bytes that no poller reports."""
     frames: list[int] = []  # of each read
-    read, on_frame, held = Http2Connection._read, Http2Session._on_frame, Held()
+    read, on_frame, held = Http2Connection._read, Http2Session._on_frame, list[Got]()
 
     def counted(session: Http2Session, *frame: Any) -> None:
         frames[-1] += 1
@@ -319,13 +304,13 @@ def test_a_turn_reads_a_bounded_part_of_a_flood(net: Net, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Http2Session, "_on_frame", counted)
     monkeypatch.setattr(Http2Connection, "_read", lambda connection: frames.append(0) or read(connection))  # type: ignore[func-returns-value]
-    receiver = receive2(net, held)
+    receiver = receive2(net, held.append)
     sender = net.sender(http2=True, proxy=net.proxy(scheme, receiver).base if scheme else "")
     results = sender.start(receiver.url)
-    sender.turn_until(lambda: held.got)
+    sender.turn_until(lambda: held)
     for _ in range(600):
-        held.got[0].peer.say(PingFrame(0, bytes(8)).serialize())
-    held.answer_all()
+        held[0].peer.say(PingFrame(0, bytes(8)).serialize())
+    answer_all(held)
     sender.turn_until(lambda: results)
     assert sum(frames) > 600
     assert max(frames) <= FRAMES
@@ -333,14 +318,24 @@ def test_a_turn_reads_a_bounded_part_of_a_flood(net: Net, monkeypatch: pytest.Mo
 
 def test_answers_that_came_before_a_write_failed_count(net: Net) -> None:
     """The other requests fail."""
-    held, results = Held(), list[Result]()
-    sender, receiver = pair(net, held)
+    held, results = list[Got](), list[Result]()
+    sender, receiver = pair(net, held.append)
     transfers = [sender.submit(receiver.url, results) for _ in range(3)]
-    sender.turn_until(lambda: len(held.got) == 3 and connection_of(transfers[0]).session.settled)
+    sender.turn_until(lambda: len(held) == 3 and connection_of(transfers[0]).session.settled)
     stream = connection_of(transfers[0]).stream
-    came = [b"".join(raw(1, 5, transfer.stage.number, b"\x88") for transfer in transfers[:2])]
-    stream.recv = lambda _: came.pop() if came else fails(ssl.SSLWantReadError())
-    stream.send = lambda _: fails(BrokenPipeError(EPIPE, "Broken pipe"))
+    answers = b"".join(raw(1, 5, transfer.stage.number, b"\x88") for transfer in transfers[:2])
+    came: list[bytes] = []
+
+    def receive(_size: int) -> bytes:
+        if not came:
+            raise ssl.SSLWantReadError
+        return came.pop()
+
+    def send(_data: bytes) -> int:
+        came.append(answers)
+        raise BrokenPipeError(EPIPE, "Broken pipe")
+
+    stream.recv, stream.send = receive, send
     sender.submit(receiver.url, results)
     sender.turn_until(lambda: len(results) == 4)
     assert statuses(results) == {200: 2, f"{CLOSED}: Broken pipe": 2}
@@ -362,16 +357,16 @@ def test_a_connection_that_was_idle_for_long_is_checked_and_reused(net: Net) -> 
 
 def test_a_connection_is_used_for_ten_minutes(net: Net) -> None:
     """Even if it is never idle, since the name may have moved. Its open requests are still answered on it."""
-    held, ahead = Held(), 0.0
+    held, ahead = list[Got](), 0.0
     sender = net.sender(http2=True, timeout=1_000, clock=lambda: time.monotonic() + ahead)
-    receiver = receive2(net, held)
+    receiver = receive2(net, held.append)
     results: list[Result] = []
     for number, connections in ((1, 1), (2, 1), (3, 2)):
         ahead = 601.0 if connections == 2 else 0.0
         sender.submit(receiver.url, results)
-        sender.turn_until(lambda number=number: len(held.got) == number)  # type: ignore[misc]
+        sender.turn_until(lambda number=number: len(held) == number)  # type: ignore[misc]
         assert len(receiver.peers) == connections
-    held.answer_all()
+    answer_all(held)
     sender.turn_until(lambda: len(results) == 3)
     assert len(sender.idle) == 1
 

@@ -40,10 +40,7 @@ def test_only_a_late_turn_is_reported(net: Net, monkeypatch: pytest.MonkeyPatch)
     assert len(told) == 1
 
 
-Asked = tuple[list[Result], Callable[[], None]]
-
-
-def asked(net: Net, sender: Sender, text: bytes = NO_CONTENT) -> Asked:
+def asked(net: Net, sender: Sender, text: bytes = NO_CONTENT) -> tuple[list[Result], Callable[[], None]]:
     """Send a request, which has arrived when this returns: where its result goes, and what lets its receiver answer.
 
     The answer waits in the kernel when that returns.

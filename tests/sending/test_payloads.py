@@ -380,20 +380,18 @@ def test_the_data_of_binary_mode(event: Event, body: bytes, content_type: str) -
 
 
 def test_the_attributes_of_binary_mode() -> None:
-    """They are those of structured mode, as text; names that CloudEvents does not allow become no headers."""
+    """They are those of structured mode, as text; names that CloudEvents does not allow become no headers.
+
+    The value of a projection is the body, as JSON.
+    """
     event = structured(
         subject='a "b" 100% é\r\nx: y', dataschema="https://a.example/s", n=7, yes=True, no=False, empty="", none=None,
         **{"Upper": "x", "a-b": "x", "a\r\nx": "y"},
     )  # fmt: skip
     schema = {"dataschema": "https://a.example/s", "subject": 'a "b" 100% é\r\nx: y'}
     assert binary(event)[2] == ATTRIBUTES | schema | {"time": TIME, "n": "7", "yes": "true", "no": "false"}
+    assert binary(event, "type") == (b'"order.paid"', JSON, binary(event)[2])
     assert b"ce-subject: a%20%22b%22%20100%25%20%C3%A9%0D%0Ax:%20y\r\n" in payloads.attribute_lines(event)
-
-
-def test_a_projection_in_binary_mode() -> None:
-    """Its value is the body, as JSON."""
-    event = structured(data={"a": [1]})
-    assert binary(event, "data.a") == (b"[1]", JSON, binary(event)[2])
 
 
 @pytest.mark.parametrize(

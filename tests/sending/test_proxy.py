@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests import exceptions as errors
 
-from consumer.http.urls import parse_proxy
 from consumer.sending.connector import NoTunnel, TunnelReader
 from consumer.sending.egress import EgressPolicy
 from tests.sending.conftest import (
@@ -78,14 +77,6 @@ def test_every_way_through_a_proxy(net: Net, monkeypatch: pytest.MonkeyPatch, pr
     if tunnelled:
         assert way.receiver.requests[0].startswith(b"POST /hook HTTP/1.1\r\nHost: %b\r\n" % place)
         assert b"Proxy-" not in way.receiver.requests[0]
-
-
-def test_an_ipv6_address_is_in_brackets() -> None:
-    """Both in requests to the proxy and in the proxy's own URL."""
-    proxy = parse_proxy("http://[::1]:3128")
-    assert (proxy.host, proxy.port) == ("::1", 3128)
-    place = b"[2001:db8::1]:443"
-    assert proxy.connect("2001:db8::1", 443).startswith(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n" % (place, place))
 
 
 @PROXIES
@@ -239,37 +230,6 @@ def test_the_verdict_on_a_proxys_answer_does_not_depend_on_its_pieces(text: byte
         places = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
         pieces = [whole[begin:end] for begin, end in pairwise(places)]
         assert judged([*pieces, b""]) == judged([*([whole] if whole else []), b""])
-
-
-@pytest.mark.parametrize(
-    ("user", "told"),
-    [
-        ("bob:pass%20word", "bob:pass word"),
-        ("bob%40x:s3%3Acr:et", "bob@x:s3:cr:et"),
-        ("bob:s3/c@et", "bob:s3/c@et"),
-        ("bob:p%C3%A4sse", "bob:pässe"),
-        ("bob", "bob:"),
-    ],
-)
-def test_a_proxys_password(user: str, told: str) -> None:
-    """It is sent percent-decoded."""
-    line = b"Proxy-Authorization: Basic " + b64encode(told.encode()) + b"\r\n"
-    assert parse_proxy(f"http://{user}@127.0.0.1:1").authorization == line
-
-
-@pytest.mark.parametrize(
-    "proxy",
-    [
-        *("http://bob:s3cret@127.0.0.1:99999", "http://bob:s3/cret@127.0.0.1:x", "http://bob:s3cret@[::1"),
-        *("http://bob:s3cret@", "socks5h://bob:s3cret@nowhere.invalid:1", "http://bob:s3%00cret@proxy"),
-    ],
-)
-def test_an_invalid_proxy_is_refused_without_its_password(proxy: str) -> None:
-    """It is refused at the start, and the text goes to a log."""
-    with pytest.raises(ValueError, match=r"starts with neither|is malformed") as refused:
-        parse_proxy(proxy)
-    for piece in ("s3", "cret", "bob"):
-        assert piece not in str(refused.value)
 
 
 @pytest.mark.parametrize("proxy", ["http://bob:s3@cret@127.0.0.1:1", "https://bob:s3#cret@127.0.0.1:1"])

@@ -109,7 +109,8 @@ Pair = tuple[Lower, TlsStream, Records]
 @pytest.fixture
 def pair(authority: trustme.CA) -> Pair:
     """A stream after its handshake, the socket below it, and the maker of the receiver's records."""
-    with Records.of(server_tls(authority.issue_cert("receiver.test"))) as (context, records):
+    context = server_tls(authority.issue_cert("receiver.test"))
+    with Records.of(context) as records:
         lower = Lower(context)
         stream = stream_over(lower, authority)
         lower.until(stream.do_handshake)
