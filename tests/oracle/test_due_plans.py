@@ -26,7 +26,7 @@ def server(start_oracle: Start) -> OracleEmulator:
 
 
 def tables(server: OracleEmulator) -> list[str]:
-    engine = sa.create_engine(server.url)
+    engine = connect_to(server.url)
     try:
         return sa.inspect(engine).get_table_names()
     finally:
@@ -50,7 +50,7 @@ def test_each_statement_gets_a_verdict_and_no_table_is_left(server: OracleEmulat
 
 def test_a_schema_that_is_in_use_is_refused(server: OracleEmulator) -> None:
     """The program cannot know whose tables these are, so it drops none."""
-    engine = sa.create_engine(server.url)
+    engine = connect_to(server.url)
     run(engine, "CREATE TABLE webhook_subscriptions (id NUMBER)")
     engine.dispose()
     assert due_plans.main(server.url, 400, lambda _: None) == 2

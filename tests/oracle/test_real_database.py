@@ -14,7 +14,7 @@ URL = "https://example.com/hook"
 
 
 def tables(url: str) -> list[str]:
-    engine = sa.create_engine(url)
+    engine = connect_to(url)
     try:
         return sa.inspect(engine).get_table_names()
     finally:
@@ -35,7 +35,7 @@ def test_each_test_begins_with_empty_tables_and_the_last_leaves_none(oracle: Ora
 
 def test_a_schema_that_is_in_use_is_refused(oracle: OracleEmulator) -> None:
     """The tests cannot know whose tables these are, so they touch none."""
-    engine = sa.create_engine(oracle.url)
+    engine = connect_to(oracle.url)
     run(engine, "CREATE TABLE orders (id NUMBER)")
     engine.dispose()
     with pytest.raises(Exit, match=r"orders.*of its own"), RealOracle(connect_to, oracle.url):

@@ -40,7 +40,6 @@ _RULES = {
     1408: "such column list already indexed",
     1439: "column to be modified must be empty to change datatype",
     1442: "column to be modified to NOT NULL is already NOT NULL",
-    1453: "SET TRANSACTION must be first statement of transaction",
     1461: "can bind a LONG value only for insert into a LONG column",
     1704: "string literal too long",
     1745: "invalid host/bind variable name",
@@ -86,7 +85,6 @@ _BY_H2_CODE = {
     90035: (955, "name is already used by an existing object"),
     90053: (1427, "single-row subquery returns more than one row"),
     90059: (918, "column ambiguously defined"),
-    90063: (1086, "savepoint '{name}' never established in this session or is invalid"),
     90081: (1400, 'cannot insert NULL into ("{schema}"."?"."{name}")'),
     H2_CONCURRENT_UPDATE: (8177, "can't serialize access for this transaction"),
 }

@@ -76,8 +76,7 @@ def _again(session: Session, reader: Reader, writer: Writer, *, fetch: bool) -> 
     cursor = session.cursor_of(number)
     executions = 1 if fetch or cursor.statement.kind == "query" else count
     rows: list[dict[int, Value]] = [{}] * executions
-    sent = [position for position in cursor.statement.in_binds if position not in cursor.returned]
-    if sent:
+    if sent := cursor.statement.in_binds:
         rows = binds.read_rows(session, reader, cursor, sent, executions)
     options = _EXECUTE
     if fetch:
