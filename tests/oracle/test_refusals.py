@@ -60,6 +60,8 @@ REFUSED = {
     "SELECT body + 1 FROM t": 932,
     "SELECT -d FROM t": 932,
     "SELECT d * 2 FROM t": 932,
+    "SELECT d + d FROM t": 975,
+    "SELECT ts + tz FROM t": 30087,
     "SELECT CAST(d AS NUMBER) FROM t": 932,
     "SELECT CAST(n AS BIGINT) FROM t": 902,
     "SELECT CAST(n AS VARCHAR2) FROM t": 906,

@@ -1,7 +1,7 @@
 """An emulated Oracle server for tests: the unmodified driver connects to it, and its SQL runs on H2.
 
     with OracleEmulator(PROFILE_23AI) as oracle:
-        engine = connect_to(oracle.url)
+        engine = sqlalchemy.create_engine(oracle.url)
         oracle.inject("INSERT INTO t", OracleError(60, "deadlock detected"))  # ORA-00060, once
         oracle.inject("^COMMIT$", drop="after")  # commit, and lose the answer
         oracle.kill_sessions()  # all server processes die

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from tests.oracle_emulator import answers, columns, definitions, values
-from tests.oracle_emulator.errors import OracleError, Unsupported
+from tests.oracle_emulator.errors import OracleError, Unsupported, refused
 from tests.oracle_emulator.login import alter_session
 from tests.oracle_emulator.rewriting import DOMAIN
 from tests.oracle_emulator.session import Cursor, Session
@@ -15,7 +15,10 @@ from tests.oracle_emulator.tokens import tokens_of, without_space
 from tests.oracle_emulator.values import Value
 from tests.oracle_emulator.wire import Writer
 
+_OUT = 16  # direction of an OUT bind
 _SLEEP = re.compile(r"dbms_(?:session|lock)\.sleep\s*\(\s*([\d.]+)", re.IGNORECASE)
+_TRANSACTION_ID = re.compile(r":\w+\s*:=\s*dbms_transaction\.local_transaction_id", re.IGNORECASE)
+_ROLLBACK_TO = re.compile(r"ROLLBACK\s+TO\s+(?:SAVEPOINT\s+)?", re.IGNORECASE)
 
 Row = Mapping[int, Value]
 
@@ -65,8 +68,13 @@ def other(session: Session, writer: Writer, cursor: Cursor) -> None:
         alter_session(session, sql)
     elif found := re.match(r"COMMIT\b|ROLLBACK\s*$", sql, re.IGNORECASE):
         end_transaction(session, found[0].strip().upper())
-    else:
-        raise Unsupported(900, "invalid SQL statement")
+    elif re.match(r"(?:SAVEPOINT|ROLLBACK\s+TO)\b", sql, re.IGNORECASE):
+        session.connection.command(_ROLLBACK_TO.sub("ROLLBACK TO SAVEPOINT ", sql))
+    elif re.match(r"SET\s+TRANSACTION\b", sql, re.IGNORECASE):
+        if session.in_transaction:
+            raise refused(1453)
+    elif not re.match(r"LOCK\s+TABLE", sql, re.IGNORECASE):
+        raise OracleError(900, "invalid SQL statement")
     answers.parameters(session, writer)
     answers.end(session, writer, cursor=cursor.number)
 
@@ -127,10 +135,14 @@ def _send_returned(writer: Writer, cursor: Cursor, returned: list[list[list[Valu
 
 
 def _block(session: Session, writer: Writer, cursor: Cursor, sql: str) -> None:
-    """Runs the only PL/SQL blocks there are: those of the tests."""
+    """Runs the only PL/SQL blocks there are: those of SQLAlchemy and of the tests."""
     if sleep := _SLEEP.search(sql):
         woken = threading.Event()
         session.worker.run(lambda: woken.wait(float(sleep[1])), woken.set)
+    elif _TRANSACTION_ID.search(sql):
+        writer.byte(answers.IO_VECTOR, 0).number(1, 0, 1, 0, 0, 0).byte(_OUT)
+        cursor.returned = frozenset({0})
+        writer.byte(answers.ROW_DATA).value(b"1.2.3").number(0)
     elif not re.fullmatch(r"begin\s+null;\s*end;?", sql, re.IGNORECASE):
         raise Unsupported(6550, "line 1, column 1:\nPLS-00201: the emulator has no PL/SQL")
     answers.end(session, writer, cursor=cursor.number)

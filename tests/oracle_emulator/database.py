@@ -52,7 +52,7 @@ class Database:
         # The columns by schema and table, as read from H2 until a definition changes.
         self.columns: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {}
         self._own = java.of_java("java.sql.DriverManager").getConnection(self._url, "sa", "")
-        self.run(dictionary.definitions(character_set))
+        self.run(dictionary.definitions(f"{release}.0.0", character_set))
 
     def connect(self, schema: str) -> "Connection":
         """A connection that resolves names in a schema."""

@@ -6,7 +6,9 @@ It has the parts that SQLAlchemy's dialect reads: at its first connection, in `h
 import re
 
 VIEWS = {
+    "V$PARAMETER": """SELECT 'compatible' AS NAME, '{compatible}' AS "VALUE" FROM DUAL""",
     "NLS_DATABASE_PARAMETERS": """SELECT 'NLS_CHARACTERSET' AS PARAMETER, '{character_set}' AS "VALUE" FROM DUAL""",
+    "V$TRANSACTION": "SELECT 0 AS FLAG, '1' AS XIDUSN, '2' AS XIDSLOT, '3' AS XIDSQN FROM DUAL",
     "ALL_TABLES": """SELECT TABLE_NAME, TABLE_SCHEMA AS OWNER, 'USERS' AS TABLESPACE_NAME,
         CAST(NULL AS VARCHAR(30)) AS IOT_NAME, CAST(NULL AS VARCHAR(30)) AS DURATION,
         'DISABLED' AS COMPRESSION, CAST(NULL AS VARCHAR(30)) AS COMPRESS_FOR
@@ -95,12 +97,16 @@ VIEWS = {
 }
 
 _NAMES = re.compile(rf'(?<![\w.$"])({"|".join(map(re.escape, VIEWS))})(?![\w$])', re.IGNORECASE)
-_OWN = re.compile(r"(?<![\w.$\"'])USER_(TABLES|CONSTRAINTS|INDEXES)(?![\w$'])", re.IGNORECASE)
+_OWN = re.compile(r"(?<![\w.$\"'])USER_(TABLES|TAB_COMMENTS|COL_COMMENTS|CONSTRAINTS|INDEXES)(?![\w$'])", re.IGNORECASE)
 
 
-def definitions(character_set: str) -> list[str]:
-    """The statements that create the views and the function behind checks of lengths."""
-    views = (f'CREATE VIEW SYS."{name}" AS {body.format(character_set=character_set)}' for name, body in VIEWS.items())
+def definitions(compatible: str, character_set: str) -> list[str]:
+    """The statements that create the views and the function behind checks of lengths.
+
+    `compatible` is the server's parameter of that name.
+    """
+    values = {"compatible": compatible, "character_set": character_set}
+    views = (f'CREATE VIEW SYS."{name}" AS {body.format(**values)}' for name, body in VIEWS.items())
     raises = "CREATE ALIAS SYS.TOO_LONG FOR 'java.util.Objects.requireNonNull(java.lang.Object,java.lang.String)'"
     return ["CREATE SCHEMA IF NOT EXISTS SYS", raises, *views]
 

@@ -36,10 +36,12 @@ _RULES = {
     942: "table or view does not exist",
     955: "name is already used by an existing object",
     972: "identifier is too long",
+    975: "date + date not allowed",
     979: "not a GROUP BY expression",
     1408: "such column list already indexed",
     1439: "column to be modified must be empty to change datatype",
     1442: "column to be modified to NOT NULL is already NOT NULL",
+    1453: "SET TRANSACTION must be first statement of transaction",
     1461: "can bind a LONG value only for insert into a LONG column",
     1704: "string literal too long",
     1745: "invalid host/bind variable name",
@@ -54,6 +56,7 @@ _RULES = {
     2329: "column of datatype TIMESTAMP WITH TIME ZONE cannot be unique or a primary key",
     22818: "subquery expressions not allowed here",
     24816: "Expanded non LONG bind data supplied after actual LONG or LOB column",
+    30087: "Adding two datetime values is not allowed",
 }
 
 
@@ -85,6 +88,7 @@ _BY_H2_CODE = {
     90035: (955, "name is already used by an existing object"),
     90053: (1427, "single-row subquery returns more than one row"),
     90059: (918, "column ambiguously defined"),
+    90063: (1086, "savepoint '{name}' never established in this session or is invalid"),
     90081: (1400, 'cannot insert NULL into ("{schema}"."?"."{name}")'),
     H2_CONCURRENT_UPDATE: (8177, "can't serialize access for this transaction"),
 }

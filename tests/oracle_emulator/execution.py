@@ -76,7 +76,8 @@ def _again(session: Session, reader: Reader, writer: Writer, *, fetch: bool) -> 
     cursor = session.cursor_of(number)
     executions = 1 if fetch or cursor.statement.kind == "query" else count
     rows: list[dict[int, Value]] = [{}] * executions
-    if sent := cursor.statement.in_binds:
+    sent = [position for position in cursor.statement.in_binds if position not in cursor.returned]
+    if sent:
         rows = binds.read_rows(session, reader, cursor, sent, executions)
     options = _EXECUTE
     if fetch:

@@ -22,6 +22,7 @@ _LONG_STRINGS = 0x04
 _VERIFIER_12C = 0x4815
 _ITERATIONS, _KEY_ITERATIONS = 4096, 3
 _TIME_ZONE = re.compile(r"TIME_ZONE\s*=\s*'([^']+)'", re.IGNORECASE)
+_ISOLATION = re.compile(r"ISOLATION_LEVEL\s*=\s*(SERIALIZABLE|READ COMMITTED)", re.IGNORECASE)
 _SCHEMA = re.compile(r"CURRENT_SCHEMA\s*=\s*\"?(\w+)", re.IGNORECASE)
 
 
@@ -149,9 +150,11 @@ class Login:
 
 
 def alter_session(session: Session, sql: str) -> None:
-    """Applies the parts of ALTER SESSION that matter here: time zone, schema."""
+    """Applies the parts of ALTER SESSION that matter here: time zone, isolation level, schema."""
     if found := _TIME_ZONE.search(sql):
         session.connection.command(f"SET TIME ZONE '{found[1]}'")
+    if found := _ISOLATION.search(sql):
+        session.connection.command(f"SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL {found[1]}")
     if found := _SCHEMA.search(sql):
         if found[1].upper() not in session.instance.passwords:
             raise OracleError(1435, "user does not exist")

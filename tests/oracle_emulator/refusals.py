@@ -23,7 +23,8 @@ _LONGEST_NAME = 128
 _NO_FUNCTIONS = frozenset({"SYSTIMESTAMP", "SYSDATE", "CURRENT_TIMESTAMP", "CURRENT_DATE", "LOCALTIMESTAMP", "USER"})
 # The session's parameters that the service sets: another one is ORA-02248, as a misspelt one is.
 _SETTING = re.compile(
-    r"""TIME_ZONE = '[+-]\d\d:\d\d'|NLS_(?:SORT|COMP) = BINARY|CURRENT_SCHEMA = "?\w+"?|DDL_LOCK_TIMEOUT = \d+""",
+    r"""TIME_ZONE = '[+-]\d\d:\d\d'|NLS_(?:SORT|COMP) = BINARY|CURRENT_SCHEMA = "?\w+"?|DDL_LOCK_TIMEOUT = \d+"""
+    r"|ISOLATION_LEVEL = (?:SERIALIZABLE|READ COMMITTED)",
     re.IGNORECASE,
 )
 

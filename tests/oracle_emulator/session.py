@@ -32,6 +32,7 @@ class Cursor:
     columns: list[Column] = field(default_factory=list)
     binds: list[Bind] = field(default_factory=list)
     defines: list[int] | None = None  # the column types that the client has defined
+    returned: frozenset[int] = frozenset()  # OUT binds of PL/SQL
     ahead: list[Value] | None = None  # a row already read and not sent yet
     sent: int = 0  # rows
 
