@@ -1,6 +1,5 @@
 """The engine's guarantees, the classification of errors, and the thread that runs statements."""
 
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -253,11 +252,6 @@ def test_ping_says_why_on_one_line() -> None:
     assert "pa55word" not in str(caught.value)
 
 
-def test_ping_of_a_database_that_answers(engine: Engine) -> None:
-    """A ping of a reachable database returns nothing."""
-    ping(engine)
-
-
 class Loop:
     """The loop's queue of callbacks, which the test runs turn by turn."""
 
@@ -344,14 +338,6 @@ def test_closing_gives_up_on_a_hung_job(loop: Loop) -> None:
     assert not thread.close(0.05)
     release.set()
     assert thread.close(10)
-
-
-def test_the_sqlite_driver_begins_no_transaction(sqlite_engine: Engine) -> None:
-    """We begin transactions, so they include DDL and reads."""
-    with sqlite_engine.connect() as connection:
-        raw = connection.connection.driver_connection
-        assert isinstance(raw, sqlite3.Connection)
-        assert raw.isolation_level is None
 
 
 @on_oracle

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import oracledb
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, inspect
 from sqlalchemy.exc import DBAPIError
 
 from consumer.config.environment import load
@@ -28,6 +28,15 @@ def connects(url: str, **more: str) -> None:
     engine = make(url, **more)
     ping(engine)
     engine.dispose()
+
+
+def tables(url: str) -> list[str]:
+    """The tables of a user."""
+    engine = make(url)
+    try:
+        return inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
 
 
 def tnsnames(directory: Path, text: str) -> Path:

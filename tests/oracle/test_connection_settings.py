@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy.exc import OperationalError
 
 from consumer.config.settings import DatabaseSettings
 from consumer.database import oracle as oracle_module
-from consumer.database.engine import create_engine, unavailable
+from consumer.database.engine import create_engine
 from consumer.errors import SettingsError
 from consumer.ops import check
 from tests.oracle.connection_kit import OPEN, PASSWORDLESS, SERVICE, USER, make, refusal, tnsnames
@@ -54,18 +53,6 @@ def test_an_unreachable_place(tmp_path: Path, place: str, text: str, monkeypatch
     tnsnames(tmp_path, f"webhooks = (DESCRIPTION={OPEN}{SERVICE})\nhalf = (DESCRIPTION=nothing)\n".format(port=1))
     given = {"empty": empty, "directory": tmp_path}
     assert refusal(make(USER + place.format(**given))).startswith(text.format(**given))
-
-
-def test_a_failed_log_in_is_an_sqlalchemy_error(tmp_path: Path) -> None:
-    """So a replay, which waits for failed statements, also waits for failed log-ins of any cause."""
-    file = tmp_path / "password"
-    for engine in (
-        make(f"{USER}nowhere.invalid/?service_name=X"),
-        make(PASSWORDLESS.format(port=1), DATABASE_PASSWORD_FILE=str(file)),
-    ):
-        with pytest.raises(OperationalError) as caught:
-            engine.connect()
-        assert unavailable(caught.value) is not None
 
 
 @pytest.mark.parametrize(

@@ -29,19 +29,6 @@ def test_the_version_is_the_profiles(oracle: OracleEmulator, connection: oracled
     connection.ping()
 
 
-@pytest.mark.parametrize("wrong", [{"password": "bad"}, {"user": "nobody"}])
-def test_a_wrong_log_in_is_refused(connect: Connect, wrong: dict[str, str]) -> None:
-    """A wrong password and an unknown user look the same."""
-    with pytest.raises(oracledb.DatabaseError, match="ORA-01017"):
-        connect(**wrong)
-
-
-def test_an_unknown_service_is_refused(oracle: OracleEmulator, connect: Connect) -> None:
-    """The listener refuses it."""
-    with pytest.raises(oracledb.OperationalError, match="DPY-6001"):
-        connect(dsn=f"127.0.0.1:{oracle.port}/nope")
-
-
 def test_values_are_read_back_unchanged(connection: oracledb.Connection, cursor: oracledb.Cursor) -> None:
     """Numbers of 38 digits, times of the years 1 to 9999, and text and bytes of all wire formats survive."""
     random = Random(7)
@@ -77,15 +64,6 @@ def test_returning_into(table: oracledb.Cursor) -> None:
     assert (sorted(names.getvalue()), table.rowcount) == (["c", "d"], 2)
     table.execute("DELETE FROM t WHERE id = 99 RETURNING name INTO :x", {"x": names})
     assert (names.getvalue(), table.rowcount) == ([], 0)
-
-
-def test_large_objects(table: oracledb.Cursor) -> None:
-    """They are bound as LONG and read inline, as the service does."""
-    text, data = "é" * 70_000, bytes(range(256)) * 300
-    table.execute("INSERT INTO t (name, body, b) VALUES ('big', :1, :2)", [text, data])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(oracledb.defaults, "fetch_lobs", False)
-        assert table.execute("SELECT body, b FROM t WHERE name = 'big'").fetchone() == (text, data)
 
 
 def test_many_rows_are_fetched_in_several_calls(cursor: oracledb.Cursor) -> None:
@@ -127,15 +105,6 @@ def test_transactions(connect: Connect, table: oracledb.Cursor) -> None:
     with connect() as third:
         third.cursor().execute("INSERT INTO t (name) VALUES ('lost')")
     assert count() == 1
-
-
-def test_a_call_that_takes_too_long_is_cancelled(connection: oracledb.Connection) -> None:
-    """The client cancels it, and the session stays usable."""
-    connection.call_timeout = 200
-    with pytest.raises(oracledb.DatabaseError, match="DPY-4024"):
-        connection.cursor().execute("begin dbms_session.sleep(20); end;")
-    connection.call_timeout = 0
-    assert connection.cursor().execute("SELECT 1 FROM dual").fetchone() == (1,)
 
 
 def test_a_locked_row_is_waited_for(connect: Connect, table: oracledb.Cursor) -> None:

@@ -5,13 +5,13 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from consumer.database import migrations
 from tests.databases import connect_to
 from tests.ledger.rows_kit import run
 from tests.oracle import due_plans
 from tests.oracle.conftest import Start
+from tests.oracle.connection_kit import tables
 from tests.oracle.due_plans import LOOK, NOT_SEEN, OK, Sent, judge_plan, statements, with_literals
 from tests.oracle_emulator import PROFILE_19C, OracleEmulator
 from tests.oracle_emulator.statement import parse
@@ -25,14 +25,6 @@ def server(start_oracle: Start) -> OracleEmulator:
     return start_oracle(PROFILE_19C, users={"webhooks": PASSWORD})
 
 
-def tables(server: OracleEmulator) -> list[str]:
-    engine = sa.create_engine(server.url)
-    try:
-        return sa.inspect(engine).get_table_names()
-    finally:
-        engine.dispose()
-
-
 def test_each_statement_gets_a_verdict_and_no_table_is_left(server: OracleEmulator) -> None:
     """The program says `not seen` where the emulator cannot know, and tells no password."""
     lines: list[str] = []
@@ -44,17 +36,17 @@ def test_each_statement_gets_a_verdict_and_no_table_is_left(server: OracleEmulat
         assert re.search(rf"{NOT_SEEN}: {sender}, statement \d: its plan: ORA-00900", said)
         assert re.search(rf"{NOT_SEEN}: {sender}, statement \d: .*logical reads: ORA-00942", said)
     assert status == int(LOOK in said)
-    assert tables(server) == []
+    assert tables(server.url) == []
     server.forget()  # it has no DBMS_STATS
 
 
 def test_a_schema_that_is_in_use_is_refused(server: OracleEmulator) -> None:
     """The program cannot know whose tables these are, so it drops none."""
-    engine = sa.create_engine(server.url)
+    engine = connect_to(server.url)
     run(engine, "CREATE TABLE webhook_subscriptions (id NUMBER)")
     engine.dispose()
     assert due_plans.main(server.url, 400, lambda _: None) == 2
-    assert tables(server) == ["webhook_subscriptions"]
+    assert tables(server.url) == ["webhook_subscriptions"]
 
 
 @pytest.mark.parametrize("url", ["", f"oracle+oracledb://u:{PASSWORD}@x@127.0.0.1:1/", "sqlite:///nowhere.db"])

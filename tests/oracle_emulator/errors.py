@@ -36,6 +36,7 @@ _RULES = {
     942: "table or view does not exist",
     955: "name is already used by an existing object",
     972: "identifier is too long",
+    975: "date + date not allowed",
     979: "not a GROUP BY expression",
     1408: "such column list already indexed",
     1439: "column to be modified must be empty to change datatype",
@@ -55,6 +56,7 @@ _RULES = {
     2329: "column of datatype TIMESTAMP WITH TIME ZONE cannot be unique or a primary key",
     22818: "subquery expressions not allowed here",
     24816: "Expanded non LONG bind data supplied after actual LONG or LOB column",
+    30087: "Adding two datetime values is not allowed",
 }
 
 

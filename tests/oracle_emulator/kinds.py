@@ -22,6 +22,7 @@ class Kind(StrEnum):
     DATE = "DATE"
     TIMESTAMP = "TIMESTAMP"
     TIMESTAMP_TZ = "TIMESTAMP WITH TIME ZONE"
+    INTERVAL = "INTERVAL"
     BOOLEAN = "BOOLEAN"
     ANY = "-"  # NULL, and what the emulator's dictionary does not know
 
@@ -36,6 +37,7 @@ CONVERTS = {
     Kind.BLOB: {Kind.RAW, Kind.CHAR},
     Kind.RAW: {Kind.CHAR, Kind.BLOB},
     **dict.fromkeys(INSTANTS, INSTANTS | {Kind.CHAR}),
+    Kind.INTERVAL: {Kind.CHAR},
     Kind.BOOLEAN: {Kind.CHAR, Kind.NUMBER},
     Kind.ANY: set(Kind),
 }

@@ -33,6 +33,7 @@ _FIXED: dict[type[exp.Expr], Kind] = {
     exp.National: Kind.CHAR,
     exp.Systimestamp: Kind.TIMESTAMP_TZ,
     exp.DateStrToDate: Kind.DATE,
+    exp.Interval: Kind.INTERVAL,
     exp.Star: Kind.ANY,
     exp.CurrentUser: Kind.CHAR,
 }
@@ -195,10 +196,22 @@ def _boolean(node: exp.Expr, scope: Scope) -> Kind:
 
 
 def _arithmetic(node: exp.Add | exp.Sub | exp.Mul | exp.Div, scope: Scope) -> Kind:
-    """The type of a sum or product; no statement of ours has one of times, so these are refused."""
-    for each in (node.left, node.right):
-        convert(Kind.NUMBER, each, scope)
-    return Kind.NUMBER
+    """The type of a sum or product: table "Matrix of Datetime Arithmetic"."""
+    left, right = type_of(node.left, scope), type_of(node.right, scope)
+    if not {left, right} & (INSTANTS | {Kind.INTERVAL}):
+        for each in (node.left, node.right):
+            convert(Kind.NUMBER, each, scope)
+        return Kind.NUMBER
+    if left in INSTANTS and isinstance(node, exp.Add | exp.Sub):
+        if right == Kind.INTERVAL:
+            return left
+        if right in {Kind.NUMBER, Kind.ANY}:
+            return Kind.DATE
+        if right in INSTANTS and isinstance(node, exp.Add):
+            raise refused(975 if left == right == Kind.DATE else 30087)
+        if right in INSTANTS:
+            return Kind.NUMBER if left == right == Kind.DATE else Kind.INTERVAL
+    raise refused(932, Kind.NUMBER, left if left in INSTANTS else right)
 
 
 def _case(node: exp.Case, scope: Scope) -> Kind:
