@@ -37,8 +37,10 @@ test-oracle: $(VENV)/development oracle-url ## the database's tests on a real Or
 	$(BIN)/python -m pytest -m oracle $(PYTEST)
 
 first-hour: $(VENV)/development oracle-url ## the four things to look at first on a real Oracle (ORACLE_URL as above; ROWS, a million)
-	$(BIN)/python -m pytest -n 0 -m oracle tests/ledger/test_key_order.py tests/oracle/test_binds.py
-	@$(BIN)/python -m tests.oracle.due_plans $(ROWS)
+	@status=0; \
+	$(BIN)/python -m pytest -n 0 -m oracle tests/ledger/test_key_order.py tests/oracle/test_binds.py || status=1; \
+	$(BIN)/python -m tests.oracle.due_plans $(ROWS) || status=1; \
+	exit $$status
 
 oracle-url:
 	@test -n "$$ORACLE_URL" || { echo "set ORACLE_URL, for example: oracle+oracledb://user:password@host:1521/?service_name=FREEPDB1"; exit 2; }

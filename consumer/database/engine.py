@@ -1,5 +1,6 @@
 """The engine, and the thread that runs statements."""
 
+import errno
 import os
 import sqlite3
 import time
@@ -247,6 +248,15 @@ def _trouble(path: Path, error: OSError) -> str:
     return f"{error.strerror}: correct DATABASE_URL, or the owner or mode of the file and its directory"
 
 
+def _look_at(path: Path) -> None:
+    """Raise the OSError of a file that cannot be used. Opens nothing: a close drops the locks of all connections."""
+    path.stat()
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not (os.access(path, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK)):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def _explained(error: sqlite3.Error, path: Path | str) -> sqlite3.Error:
     """An error of opening a file, with the path and advice added to its text."""
     reason: object = error
@@ -254,7 +264,7 @@ def _explained(error: sqlite3.Error, path: Path | str) -> sqlite3.Error:
         reason = "it is not an SQLite database: correct DATABASE_URL"
     elif isinstance(path, Path):
         try:
-            path.open("r+b").close()
+            _look_at(path)
         except OSError as cause:
             reason = _trouble(path, cause)
             if isinstance(cause, FileNotFoundError) and path.parent.is_dir():

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 from cryptography.fernet import Fernet
+from fastapi.responses import Response as HttpResponse
 from requests import Response
 from sqlalchemy import Connection, Engine, event
 
@@ -15,7 +16,7 @@ from consumer.api.problems import RequestRefused
 from consumer.api.tokens import TokenFile
 from consumer.crypto.vault import Vault
 from consumer.errors import KeyTaken
-from consumer.ledger.request_keys import request_key
+from consumer.ledger.request_keys import note, request_key
 from consumer.subscriptions import repository
 from tests.api.v1_kit import NEW, Api, make_api
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
@@ -166,6 +167,19 @@ def test_a_crash_leaves_neither_key_nor_subscription(api: Api) -> None:
         assert query(api.engine, f"SELECT count(*) FROM webhook_{table}") == [(0,)]  # noqa: S608 (names of ours)
     again = create(api, NEW | SECRETS)
     assert (again.status_code, replayed(again)) == (201, False)
+
+
+def test_the_loser_of_a_race_gets_the_winners_answer(engine: Engine) -> None:
+    """Of two requests that found the key new, one creates."""
+    key = request_key(KEY, (), b"", 1_790_000_000.0)
+
+    def lose() -> Any:
+        with engine.begin() as connection:
+            note(connection, key, 7)
+        raise KeyTaken
+
+    answer = once(engine, key, lose, lambda found: HttpResponse(str(found.resource_id)))
+    assert (answer.body, answer.headers["idempotency-replayed"]) == (b"7", "true")
 
 
 def test_a_key_whose_row_was_removed_is_a_503(engine: Engine) -> None:

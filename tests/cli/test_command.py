@@ -103,10 +103,10 @@ def test_a_misspelt_setting_is_reported_once(start: Start, words: list[str]) -> 
     """A command that reads settings prints one line with the most similar name and never the value."""
     process = start(*words, **LEAST, WEBHOOK_TIMEOUTS="hidden")
     assert process.stderr is not None
-    errors = ""
-    while "variable is ignored" not in errors:
-        errors += (line := process.stderr.readline())
-        assert line, errors
+    errors = last = ""
+    while not last or "variable is ignored" in last or "variable is ignored" not in errors:  # and one line more
+        errors += (last := process.stderr.readline())
+        assert last, errors
     process.send_signal(signal.SIGTERM)
     errors += process.communicate(timeout=120)[1]
     told = [json.loads(line) for line in errors.splitlines() if "variable is ignored" in line]

@@ -1,5 +1,8 @@
 """The engine's guarantees, the classification of errors, and the thread that runs statements."""
 
+import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -15,7 +18,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from consumer.database.engine import DatabaseThread, create_file, ping, reading, unavailable
+from consumer.database.engine import DatabaseThread, _explained, create_file, ping, reading, unavailable
 from consumer.database.errors import is_outage
 from consumer.database.statements import IN_LIST, PIECE, any_of, in_pieces, pieces, pieces_of
 from consumer.errors import DatabaseTooSlow, DatabaseUnavailable, SettingsError
@@ -136,12 +139,28 @@ def meaning(code: str, kind: type[oracledb.Error] = oracledb.DatabaseError) -> D
     return found
 
 
+def test_a_failed_open_takes_no_lock_from_open_connections(tmp_path: Path) -> None:
+    """POSIX drops all locks of a process on a file when it closes any descriptor of it."""
+    create_file(engine := connect_to(f"sqlite:///{tmp_path}/x.db"))
+    other = "import sqlite3; c = sqlite3.connect('x.db'); c.execute('SELECT 1 FROM sqlite_master'); c.close()"
+    with engine.connect() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (n INTEGER)")
+        connection.commit()
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorname, error.sqlite_errorcode = "SQLITE_IOERR", 10
+        assert "disk I/O error" in str(_explained(error, tmp_path / "x.db"))
+        subprocess.run([sys.executable, "-c", other], cwd=tmp_path, check=True)
+        assert (tmp_path / "x.db-wal").exists()  # else its commits are lost
+    engine.dispose()
+
+
 @pytest.mark.parametrize(
     "code",
     [
         *("ORA-03113", "DPY-4011", "DPY-6005", "ORA-01012", "ORA-01089"),  # lost, shut down
         *("ORA-00060", "ORA-00942", "ORA-01017"),  # deadlock, not migrated yet, password rotated
         *("ORA-01653", "ORA-04031", "ORA-00376", "ORA-01591"),  # space, memory, files, other sessions: a DBA resolves
+        *("ORA-00018", "ORA-01502", "ORA-01536", "ORA-02391", "ORA-28365", "ORA-30036"),
     ],
 )
 def test_a_transient_error_is_an_outage(code: str) -> None:

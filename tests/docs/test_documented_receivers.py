@@ -200,10 +200,11 @@ def test_receiver(start: Start, status: Callable[[PreparedRequest], int], langua
     url, process = start(language, f"{OLD} {NEW}")
     other = EVENT._replace(webhook_id="msg_other")
     trusted = [signed(NEW, OLD, url=url), signed(NEW, OLD, url=url), signed(OLD, url=url, event=other)]
-    refused = [signed(OTHER, url=url), signed(NEW, url=url, age=400), signed(NEW, url=url), signed(NEW, url=url)]
-    del refused[2].headers["webhook-signature"]
-    refused[3].body = BODY.replace(b"123", b"124")
-    assert [status(request) for request in (*trusted, *refused)] == [204] * 3 + [401] * 4
+    refused = [signed(OTHER, url=url), signed(NEW, url=url, age=400), *(signed(NEW, url=url) for _ in range(4))]
+    for request, name in zip(refused[2:5], ("id", "timestamp", "signature"), strict=True):
+        del request.headers[f"webhook-{name}"]
+    refused[5].body = BODY.replace(b"123", b"124")
+    assert [status(request) for request in (*trusted, *refused)] == [204] * 3 + [401] * 6
     process.terminate()
     lines = [line.split(" ", 3) for line in process.communicate(timeout=120)[0].splitlines()]
     assert [line[:3] for line in lines] == [

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
+from threading import Event
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from hypothesis import given
 from hypothesis import strategies as st
@@ -385,6 +387,14 @@ def test_a_worker_without_any_topic_is_not_ready(
 
 def test_closing_does_not_wait_for_a_pending_request(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster that does not answer does not keep a process from stopping."""
-    monkeypatch.setattr("consumer.intake.topics.TIMEOUT", 1.0)
+    asked = Event()
+
+    def hang(*_: object, **__: object) -> None:
+        asked.set()
+        Event().wait(2.0)
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    monkeypatch.setattr("consumer.intake.topics.AdminClient.list_topics", hang)
     _, _, subject = watch(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
+    assert asked.wait(60)
     assert not subject.close(0.2)

@@ -28,7 +28,7 @@ from models import ParkedDelivery, Payload
 from tests.crypto.vaults import in_the_clear
 from tests.databases import connect_to
 from tests.ledger.rows_kit import DEFAULT, GROUP, PLACES, make_event, parked
-from tests.oracle.oracle_databases import OURS
+from tests.oracle.oracle_databases import OURS, tables_of
 
 ROWS = 1_000_000
 RECEIVERS = range(1, 17)  # subscriptions, each with a sixteenth of the rows
@@ -188,8 +188,9 @@ def main(url: str, rows: int, say: Callable[[str], None]) -> int:
     except (SQLAlchemyError, WebhooksError, ValueError) as error:
         say(f"ORACLE_URL: {line(error)}")
         return 2
-    if engine.dialect.name != "oracle" or sa.inspect(engine).get_table_names():
+    if engine.dialect.name != "oracle" or tables_of(engine):
         say("ORACLE_URL has to name an Oracle server, and a user without tables: this program drops the service's.")
+        engine.dispose()
         return 2
     say(f"{place_of(engine)}, {rows:,} deliveries")
     sound = True
@@ -200,7 +201,7 @@ def main(url: str, rows: int, say: Callable[[str], None]) -> int:
             say(f"{verdict}: {text}".replace("\n", "\n    "))
     finally:
         with _patient(engine) as connection:
-            for name in sorted(OURS & {*sa.inspect(connection).get_table_names()}):
+            for name in sorted(OURS & tables_of(engine)):
                 connection.exec_driver_sql(f"DROP TABLE {name} CASCADE CONSTRAINTS PURGE")
         engine.dispose()
     return 0 if sound else 1

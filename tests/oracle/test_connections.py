@@ -93,6 +93,7 @@ def test_a_server_that_is_too_old_is_refused(start_oracle: Start) -> None:
 def test_a_session_is_checked_before_use(oracle: OracleEmulator) -> None:
     """It costs one round trip, with a statement that is parsed once. No statement gets a session that was ended."""
     engine = make(oracle.url)
+    assert engine.pool._recycle == 1800
     for _ in range(2):
         session_of(engine)
     oracle.forget()

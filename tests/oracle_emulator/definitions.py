@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tests.oracle_emulator.errors import refused
 from tests.oracle_emulator.java import Java
-from tests.oracle_emulator.tokens import Token
+from tests.oracle_emulator.tokens import Token, closing
 
 # H2 counts UTF-16 units, so a VARCHAR2 has a domain there that counts bytes or characters. Its length in H2 is beyond
 # any real one, and tells what was declared: twice the length, plus 1 if it counts bytes.
@@ -24,6 +24,7 @@ _BY_H2 = {
 _LONGEST = {"VARCHAR2": 4000, "CHAR": 2000, "RAW": 2000}
 _NOT_TYPES = frozenset({"TEXT", "BIGINT", "DATETIME", "TIMESTAMPTZ", "SERIAL", "UUID", "BYTEA", "TINYINT"})
 _NEW_TYPES = {"BOOLEAN": 23, "BOOL": 23, "JSON": 21}  # since these releases
+_CLOCKS = frozenset({"SYSDATE", "SYSTIMESTAMP", "CURRENT_DATE", "CURRENT_TIMESTAMP", "LOCALTIMESTAMP"})
 _NOT_NAMES = frozenset({"ADD", "MODIFY", "COLUMN", "IS"})
 
 
@@ -78,7 +79,14 @@ def table_in(words: Sequence[Token]) -> tuple[str, str]:
 
 
 def refuse_types(words: Sequence[Token], release: int) -> None:
-    """Refuses types of other databases, and of later releases."""
+    """Refuses types of other databases, and of later releases; clocks in a check; DROP without COLUMN."""
+    uppers = [word.upper for word in words]
+    for check in [place for place, upper in enumerate(uppers) if upper == "CHECK"]:
+        if _CLOCKS.intersection(uppers[check : closing(words, check + 1)]):
+            raise refused(2436)
+    dropped = uppers[uppers.index("DROP") + 1 :][:1] if uppers[:2] == ["ALTER", "TABLE"] and "DROP" in uppers else []
+    if dropped and dropped[0] not in {"COLUMN", "CONSTRAINT", "PRIMARY", "UNIQUE", "("}:
+        raise refused(905)
     for name, word in pairwise(words):
         is_type = name.kind in {"word", "quoted"} and name.upper not in _NOT_NAMES
         if is_type and (word.upper in _NOT_TYPES or release < _NEW_TYPES.get(word.upper, 0)):

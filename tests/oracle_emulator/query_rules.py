@@ -161,6 +161,8 @@ def _set_operation(tree: exp.SetOperation, scope: Scope) -> list[Output]:
 def _select(tree: exp.Select, scope: Scope) -> list[Output]:
     if any(tree.args.get(clause) is not None for clause in ("connect", "having", "qualify", "pivots", "windows")):
         raise unsupported("a clause of this query")
+    if tree.args.get("distinct") is not None and tree.args["distinct"].args.get("on") is not None:
+        raise refused(936)
     _from(tree, scope)
     where(tree.args["where"].this if tree.args.get("where") is not None else None, scope)
     columns = _outputs(tree, scope)

@@ -243,6 +243,8 @@ def _cast(node: exp.Cast, scope: Scope) -> Kind:
 
 def _call(node: exp.Anonymous, scope: Scope) -> Kind:
     name, arguments = call_of(node), node.expressions
+    if name == "COALESCE" and len(arguments) < 2:
+        raise refused(938)
     if name == "COALESCE":
         return alike([type_of(each, scope) for each in arguments])
     if name not in FUNCTIONS:

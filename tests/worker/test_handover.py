@@ -87,13 +87,25 @@ def test_a_revoke_waits_for_a_write_under_way_even_after_its_time_limit(deployme
 
 
 @pytest.mark.parametrize(
-    ("group_waits", "seconds"), [(300.0, STORE_DRAIN + WRITE_LIMIT), (7.0, REVOKE_PART * 7.0)], ids=["", "impatient"]
+    ("group_waits", "seconds"),
+    [(300.0, STORE_DRAIN + WRITE_LIMIT), (7.0, REVOKE_PART * 7.0)],
+    ids=["patient", "impatient"],
 )
 def test_a_revoke_does_not_wait_for_ever(deployment: Deployment, group_waits: float, seconds: float) -> None:
     """The database's time limit ends a statement. A member that is expelled meanwhile cannot commit."""
     deployment.world.source.rebalance_timeout = group_waits
     give_up(deployment, 1)
     assert waited(deployment, 1) == pytest.approx(seconds, abs=0.1)
+
+
+def test_a_stop_does_not_wait_for_ever_for_the_database(deployment: Deployment) -> None:
+    """What it does not store stays unsettled, and comes again."""
+    world = deployment.world
+    give_up(deployment, 1)
+    begin = world.now
+    world.stop()
+    assert world.now - begin == pytest.approx(STORE_DRAIN, abs=0.1)
+    assert (deployment.rows(), world.committed) == ({}, {})
 
 
 @pytest.mark.parametrize("how", OBSTACLES)

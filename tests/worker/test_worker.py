@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from prometheus_client import generate_latest
 from pydantic import SecretStr
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from standardwebhooks import Webhook
 
 from consumer.config.environment import load
@@ -23,6 +23,7 @@ from consumer.worker.worker import Worker
 from tests.databases import url_of
 from tests.end_to_end.webhook_receiver import Receiver
 from tests.kafka_kit import Kafka, unique
+from tests.ledger.rows_kit import query, states
 from tests.waiting import eventually
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -212,3 +213,20 @@ def test_the_next_request_does_not_wait_for_records(rig: Rig, monkeypatch: pytes
     eventually(lambda: len(rig.receiver.requests) == 51)
     assert waits
     assert not any(waits)
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.1/", "ftp://example.com/", "nonsense"])
+def test_an_invalid_url_costs_no_event_and_affects_no_other(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """Its delivery is stored without an attempt, and the offset moves."""
+    rig.subscribe("/one")
+    with rig.engine.begin() as connection:
+        connection.execute(text("INSERT INTO webhook_subscriptions (url, event_type) VALUES (:u, 'a')"), {"u": url})
+    rig.write(*events(1))
+    rig.start(monkeypatch)
+    eventually(lambda: states(rig.engine) and rig.receiver.requests)
+    rig.stop()
+    assert states(rig.engine) == {0: "parked"}
+    assert query(rig.engine, "SELECT attempt FROM webhook_deliveries") == [(0,)]
+    assert rig.committed() == 1

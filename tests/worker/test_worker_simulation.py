@@ -373,3 +373,22 @@ def test_a_partition_assigned_during_a_stop_starts_nothing(deployment: Deploymen
     world.start(0, 1)
     world.settle_down()
     assert [deployment.offsets[each][0] for each, _ in world.sent[before:]].count((TOPIC, 1)) == 1
+
+
+def test_more_connections_are_kept_than_there_are_slots(deployment: Deployment) -> None:
+    """Otherwise, with more receivers than slots, each request would open a connection."""
+    world = deployment.world
+    assert world.transport.max_connections > world.delivery.max_in_flight
+
+
+def test_offsets_are_committed_four_times_a_second(deployment: Deployment) -> None:
+    """Each commit costs a request to Kafka; the deliveries since the last one come again after a crash."""
+    world = deployment.world
+    world.settle_down()
+    begin, before = world.now, world.source.commits.total
+    while world.now < begin + 1.0:
+        deployment.write(0, "nobody")
+        world.turn()
+        world.run_jobs()
+        world.now += 0.02
+    assert 2 < world.source.commits.total - before <= 5
