@@ -172,6 +172,8 @@ class LoopAdapter(BaseAdapter):
             self.cancel(transfer)
         self._pool.close()
         self._connector.close()
+        if self._sharing is not None:
+            self._sharing.close()
         self._poller.remove_timer(self._judge)
         self._poller.remove_timer(self._sweep)
 

@@ -15,6 +15,7 @@ from consumer.sending.transfer import ConnectionOwner, Http2Exchange, Transfer, 
 
 _WRITE = 65_536  # bytes taken from the session at once; a small body waits for at most so many of a large one
 _WRITES = 4  # in a turn
+_LAST_READS = 32  # of a connection that has failed, each as long as a turn's: more than all frames of a TLS record take
 
 
 class Http2Connection:
@@ -188,9 +189,14 @@ class Http2Connection:
     def _read_last(self, error: OSError) -> None:
         """Nothing more can be written: take the answers that have arrived before, and end the connection."""
         self.session.leaving = True
-        self._read()
-        if self._fd >= 0:
-            self._closed(error)
+        for _ in range(_LAST_READS):
+            was_behind, heard = self.session.is_behind, self.session.heard
+            self._read()
+            if self._fd < 0:
+                return
+            if not was_behind and self.session.heard == heard:  # no more bytes have come
+                break
+        self._closed(error)
 
     def _closed(self, error: OSError | None) -> None:
         reason = f": {reason_of(error)}" if error is not None else ""

@@ -99,12 +99,12 @@ class _H2(H2Connection):
 class Http2Session:
     """The state of a connection. `settled`: the receiver's settings have come. `leaving`: it takes no more requests.
 
-    `budget`: how many frames it may parse until the caller sets it again. `is_behind`: some may be left because it was
-    spent.
+    `took_none`: the receiver has ended it, and says that it has processed no request (RFC 9113, 6.8). `budget`: how
+    many frames it may parse until the caller sets it again. `is_behind`: some may be left because it was spent.
     """
 
     def __init__(self) -> None:
-        self.settled = self.leaving = False
+        self.settled = self.leaving = self.took_none = False
         self.exchanges: dict[int, Http2Exchange] = {}
         self.heard = 0
         self.budget, self.is_behind = FRAMES, False
@@ -287,7 +287,7 @@ class Http2Session:
             exchange.encoded = self._block_size
 
     def _on_goaway(self, last: int, code: int) -> None:
-        self.leaving = True
+        self.leaving, self.took_none = True, not last
         for exchange in [each for number, each in self.exchanges.items() if number > last]:
             self._forget(exchange)
             self._end(exchange, "")

@@ -20,6 +20,7 @@ from consumer.sending.route import Route
 from consumer.sending.transfer import ConnectionOwner, Stage, Transfer, unexpected
 
 _REFUSALS = 3  # of one request, after which it fails
+_REST = 0.5  # seconds until the next connection to a receiver that has ended one before it took any request
 
 
 class _Group:
@@ -33,11 +34,13 @@ class _Group:
         self.connections: list[Http2Connection] = []
         self.dial: Stage | None = None
         self.leader: Transfer | None = None
+        self.rests = False  # opens no connection for a moment
         self.waiting: dict[Transfer, None] = {}
 
     def wants_another(self) -> bool:
         """Whether no connection is being opened, and the receiver's limit of requests is known for each open one."""
-        return self.leader is None and all(each.session.settled for each in self.connections if each.is_open)
+        is_free = self.leader is None and not self.rests
+        return is_free and all(each.session.settled for each in self.connections if each.is_open)
 
 
 class _Waiting:
@@ -51,8 +54,10 @@ class _Waiting:
 
     def late(self) -> Answer | str:
         """The text of the connect time-out."""
-        dial = self._group.dial
-        return dial.late() if dial is not None else f"no free connection to {self._group.route.host}"
+        host = self._group.route.host
+        if self._group.dial is not None:
+            return self._group.dial.late()
+        return f"{host} ended a connection before any request" if self._group.rests else f"no free connection to {host}"
 
     def cancel(self) -> None:
         """Wait no longer."""
@@ -73,6 +78,7 @@ class Sharing:
         self._pool = pool
         self._clock = clock
         self._groups: dict[Route, _Group] = {}
+        self._rested = poller.timer(guarded(unexpected, self._on_rested))
 
     def carry(self, transfer: Transfer, route: Route) -> None:
         """Send the request on a connection that has room, or on the next one."""
@@ -112,10 +118,25 @@ class Sharing:
         connection.carry(transfer)
         self._serve(group)
 
+    def close(self) -> None:
+        """Open no more connections."""
+        self._poller.remove_timer(self._rested)
+
     # Called by connections.
 
     def _unprocessed(self, connection: Http2Connection, transfer: Transfer) -> None:
-        """Send the request again, unless receivers have refused it too often."""
+        """Send the request again, unless receivers have refused it too often.
+
+        A receiver that takes no request on a new connection is being replaced, or starts: the request waits, until its
+        own time-out, for a connection that is opened a moment later.
+        """
+        if connection.session.took_none:
+            group = self._group(connection.route)
+            group.rests = True
+            self._wait(group, transfer)
+            if self._rested.deadline is None:
+                self._rested.deadline = self._clock() + _REST
+            return
         transfer.refusals += 1
         if transfer.refusals < _REFUSALS:
             self.carry(transfer, connection.route)
@@ -141,6 +162,12 @@ class Sharing:
             connection.cancel()
         if group is not None:
             self._serve(group)  # requests that waited for this connection may open another
+
+    def _on_rested(self) -> None:
+        for group in tuple(self._groups.values()):
+            if group.rests:
+                group.rests = False
+                self._serve(group)
 
     def _group(self, route: Route) -> _Group:
         group = self._groups.get(route)

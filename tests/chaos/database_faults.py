@@ -3,9 +3,8 @@
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from itertools import count
 from math import inf
-from random import Random
+from random import Random, random
 
 from tests.chaos.book import Disruption
 from tests.chaos.faults import Fault, Waits
@@ -232,9 +231,8 @@ def _writes(call: Call) -> bool:
     return call.sql.startswith(WRITES)
 
 
-def _every_other_write() -> Matches:
-    turns = count()
-    return lambda call: _writes(call) and next(turns) % 2 == 0
+def _half_of_the_writes(call: Call) -> bool:
+    return _writes(call) and random() < 0.5
 
 
 def _oracle(world: World) -> EmulatedOracle:
@@ -260,7 +258,7 @@ ORACLE = (
     _fault(CUT_LATE, _failing(CUT_LATE, _writes, drop="after", times=4)),
     _fault(END_OF_FILE, _failing(END_OF_FILE, _writes, 3113, times=4)),
     _fault(LOST, _failing(LOST, lambda call: call.sql == "COMMIT", drop="after", times=6)),
-    _fault(DEADLOCK, _failing(DEADLOCK, _every_other_write(), 60)),
+    _fault(DEADLOCK, _failing(DEADLOCK, _half_of_the_writes, 60)),
     _fault(HUNG, hang),
     _fault("ORA-01017", rotate_password),
     _fault("listener down", close_listener),

@@ -144,6 +144,15 @@ def test_a_late_failure_counts_only_the_last_two_buckets() -> None:
     assert not any(result(made, 25.0, failed=n % 2 == 0) for n in range(40))
 
 
+def test_half_of_fifty_attempts_open_it() -> None:
+    """Exactly half suffices, with the fiftieth attempt; attempts of older buckets do not count."""
+    made = breaker()
+    results = [True, False] + [False, True] * 24
+    assert [result(made, 0.0, failed=failed) for failed in results] == [False] * 49 + [True]
+    made = breaker()
+    assert not any(result(made, now, failed=failed) for now in (0.0, 30.0) for failed in [True, False] * 20)
+
+
 def test_old_failures_are_forgotten() -> None:
     """A failure in every third attempt never opens it. After 20 s without a failure no count is left."""
     made, now = breaker(), 0.0

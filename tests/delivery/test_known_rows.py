@@ -119,6 +119,9 @@ def test_rows_that_are_being_written_count_one_by_one() -> None:
     assert ordering_keys.first_unseen(ordering_key, RowsReading()) == inf
     ordering_keys.written(ordering_key, 7, is_open=False)
     assert ordering_key not in ordering_keys, "a late answer"
+    for offset in (9, 5):
+        ordering_keys.began(ordering_key, offset)
+    assert ordering_keys.first_unseen(ordering_key, RowsReading()) == 5
 
 
 def kept(ordering_keys: StoredKeys) -> int:

@@ -90,6 +90,7 @@ def test_a_client_that_sends_no_head_is_disconnected(port: int, sent: bytes) -> 
     """Its time is limited, however much of the head has come."""
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(sent)
+        assert not is_cut_off(client, 0.1)
         assert is_cut_off(client, 60.0)
     assert get(port) == "here"
 

@@ -16,9 +16,10 @@ from h2.settings import SettingCodes
 from hyperframe.frame import PingFrame
 from requests import exceptions as errors
 
+from consumer.sending import http2_sharing
 from consumer.sending.answer import Answer
 from consumer.sending.http2_connection import Http2Connection
-from consumer.sending.http2_session import FRAMES, Http2Session
+from consumer.sending.http2_session import Http2Session
 from consumer.sending.http2_sharing import Sharing
 from consumer.sending.transfer import Result, Transfer
 from tests.sending.conftest import NO_CONTENT, Net, Sender, black_hole, descriptors, statuses
@@ -220,8 +221,7 @@ def test_waiting_requests_fail_with_their_connection(net: Net) -> None:
     assert sharing_of(sender)._groups == {}
 
 
-@pytest.mark.parametrize("how", ["REFUSED_STREAM", "GOAWAY"])
-def test_an_unprocessed_request_is_sent_again(net: Net, how: str) -> None:
+def test_an_unprocessed_request_is_sent_again(net: Net) -> None:
     """The receiver says that it has not processed it. The third refusal is final."""
     count = Counter[str]()
 
@@ -230,8 +230,6 @@ def test_an_unprocessed_request_is_sent_again(net: Net, how: str) -> None:
         count[name] += 1
         if name == "once" and count[name] == 2:
             got.answer()
-        elif how == "GOAWAY":
-            got.peer.say(goaway(max(0, got.stream - 2)))
         else:
             got.reset(ErrorCodes.REFUSED_STREAM)
 
@@ -295,15 +293,14 @@ def test_an_endpoint_that_breaks_the_protocol_fails_alone(net: Net) -> None:
 @pytest.mark.parametrize("scheme", ["", "https"])
 def test_a_turn_reads_a_bounded_part_of_a_flood(net: Net, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     """Others are served before the rest, also with TLS in TLS, which holds bytes that no poller reports."""
-    frames: list[int] = []  # of each read
-    read, on_frame, held = Http2Connection._read, Http2Session._on_frame, list[Got]()
+    frames = [0]  # of each turn
+    on_frame, held = Http2Session._on_frame, list[Got]()
 
     def counted(session: Http2Session, *frame: Any) -> None:
         frames[-1] += 1
         on_frame(session, *frame)
 
     monkeypatch.setattr(Http2Session, "_on_frame", counted)
-    monkeypatch.setattr(Http2Connection, "_read", lambda connection: frames.append(0) or read(connection))  # type: ignore[func-returns-value]
     receiver = receive2(net, held.append)
     sender = net.sender(http2=True, proxy=net.proxy(scheme, receiver).base if scheme else "")
     results = sender.start(receiver.url)
@@ -311,19 +308,73 @@ def test_a_turn_reads_a_bounded_part_of_a_flood(net: Net, monkeypatch: pytest.Mo
     for _ in range(600):
         held[0].peer.say(PingFrame(0, bytes(8)).serialize())
     answer_all(held)
-    sender.turn_until(lambda: results)
+    sender.turn_until(lambda: frames.append(0) or results)  # type: ignore[func-returns-value]
     assert sum(frames) > 600
-    assert max(frames) <= FRAMES
+    assert max(frames) < 600
+
+
+def test_a_turn_reads_few_large_records(net: Net) -> None:
+    """A head of 16 KiB takes more than 2 ms to decode."""
+    held, results, reads = list[Got](), list[Result](), [0]  # of each turn
+    sender, receiver = pair(net, held.append)
+    transfer = sender.submit(receiver.url, results)
+    sender.turn_until(lambda: held and connection_of(transfer).session.settled)
+    stream = connection_of(transfer).stream
+    own = stream.recv
+
+    def receive(most: int) -> bytes:
+        if sum(reads) == 64:
+            return own(most)  # type: ignore[no-any-return]
+        reads[-1] += 1
+        return raw(0x42, 0, 0, bytes(16_000))
+
+    stream.recv = receive
+    answer_all(held)
+    sender.turn_until(lambda: reads.append(0) or results)  # type: ignore[func-returns-value]
+    assert sum(reads) == 64
+    assert max(reads) <= 2, "a turn looks at most twice"
+
+
+@pytest.mark.parametrize("code", [ErrorCodes.NO_ERROR, ErrorCodes.ENHANCE_YOUR_CALM])
+def test_goaway_before_any_request_costs_no_attempt(net: Net, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """A server that is being replaced ends new connections: requests wait, and go to the next one that takes them."""
+    monkeypatch.setattr(http2_sharing, "_REST", 0.01)
+
+    def behave(got: Got) -> None:
+        if len(receiver.peers) <= 2 * http2_sharing._REFUSALS:
+            got.peer.say(goaway(0, code))
+        else:
+            got.answer()
+
+    sender, receiver = pair(net, behave)
+    assert statuses(sender.results(*[receiver.url] * 3)) == {204: 3}
+    assert len(receiver.peers) == 2 * http2_sharing._REFUSALS + 1
+
+
+def test_goaway_before_any_request_opens_connections_one_by_one(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many requests wait, the next connection comes after a rest. At their time-out the requests fail."""
+    sender = net.sender(http2=True, timeout=0.5, clock=net.clock)
+    receiver = receive2(net, lambda got: got.peer.say(goaway(0)))
+    results: list[Result] = []
+    monkeypatch.setattr(http2_sharing, "_REST", 60)
+    for transfer in [sender.submit(receiver.url, results) for _ in range(20)]:
+        sender.awaits(transfer, "127.0.0.1 ended a connection before any request")
+    sender.timed_out(results)
+    sender.turn_until(lambda: len(results) == 20)
+    assert {type(result) for result in results} == {errors.ConnectTimeout}
+    assert "127.0.0.1 ended a connection before any request within" in str(results[0])
+    assert len(receiver.peers) == 1
 
 
 def test_answers_that_came_before_a_write_failed_count(net: Net) -> None:
-    """The other requests fail."""
+    """However many frames come with them, in several records; the other requests fail."""
     held, results = list[Got](), list[Result]()
     sender, receiver = pair(net, held.append)
     transfers = [sender.submit(receiver.url, results) for _ in range(3)]
     sender.turn_until(lambda: len(held) == 3 and connection_of(transfers[0]).session.settled)
     stream = connection_of(transfers[0]).stream
-    answers = b"".join(raw(1, 5, transfer.stage.number, b"\x88") for transfer in transfers[:2])
+    pings = PingFrame(0, bytes(8)).serialize() * 250
+    answers = [pings + raw(1, 5, transfer.stage.number, b"\x88") for transfer in transfers[:2]]
     came: list[bytes] = []
 
     def receive(_size: int) -> bytes:
@@ -332,7 +383,7 @@ def test_answers_that_came_before_a_write_failed_count(net: Net) -> None:
         return came.pop()
 
     def send(_data: bytes) -> int:
-        came.append(answers)
+        came.extend(answers)
         raise BrokenPipeError(EPIPE, "Broken pipe")
 
     stream.recv, stream.send = receive, send
