@@ -230,3 +230,16 @@ def test_an_invalid_url_costs_no_event_and_affects_no_other(
     assert states(rig.engine) == {0: "parked"}
     assert query(rig.engine, "SELECT attempt FROM webhook_deliveries") == [(0,)]
     assert rig.committed() == 1
+
+
+def test_a_name_with_a_forbidden_address_gets_no_connection(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the address shows it. The delivery is stored without an attempt."""
+    rig.subscribe("/one")
+    with rig.engine.begin() as connection:
+        connection.execute(text("UPDATE webhook_subscriptions SET url = REPLACE(url, '127.0.0.1', 'localhost')"))
+    rig.write(*events(1))
+    rig.start(monkeypatch, WEBHOOK_ALLOW_NETWORKS="127.0.0.2/32")
+    eventually(lambda: states(rig.engine))
+    rig.stop()
+    assert query(rig.engine, "SELECT status, attempt FROM webhook_deliveries") == [("parked", 0)]
+    assert not rig.receiver.requests
