@@ -36,8 +36,11 @@ test-all: test test-rest ## all tests but for `make chaos` and `make membership`
 test-oracle: $(VENV)/development oracle-url ## the database's tests on a real Oracle: ORACLE_URL names a user with an empty schema of its own
 	$(BIN)/python -m pytest -m oracle $(PYTEST)
 
-first-hour: $(VENV)/development oracle-url ## the four things to look at first on a real Oracle, each with a verdict (ORACLE_URL as above; ROWS, a million)
-	@$(BIN)/python -m tests.oracle.first_hour $(ROWS)
+first-hour: $(VENV)/development oracle-url ## the four things to look at first on a real Oracle (ORACLE_URL as above; ROWS, a million)
+	@status=0; \
+	$(BIN)/python -m pytest -n 0 -m oracle tests/ledger/test_key_order.py tests/oracle/test_binds.py || status=1; \
+	$(BIN)/python -m tests.oracle.due_plans $(ROWS) || status=1; \
+	exit $$status
 
 oracle-url:
 	@test -n "$$ORACLE_URL" || { echo "set ORACLE_URL, for example: oracle+oracledb://user:password@host:1521/?service_name=FREEPDB1"; exit 2; }
@@ -56,7 +59,7 @@ fuzz: $(VENV)/development .cache/fuzz/atheris ## inputs that break what reads by
 	@$(PIP) install --upgrade --target $@ --require-hashes --requirement requirements-fuzz.txt
 
 membership: $(VENV)/development ## workers that join, leave, die and change their protocol, and topics that change under them (java 17 and maven; MEMBERSHIP_ROUNDS)
-	KAFKA_TEST_REQUIRED=1 $(BIN)/python -m pytest -m chaos tests/membership/test_membership_long.py $(PYTEST)
+	KAFKA_TEST_REQUIRED=1 $(BIN)/python -m pytest -m chaos tests/membership $(PYTEST)
 
 lint: $(VENV)/development ## style, types, and which package may import which
 	$(BIN)/ruff check .

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +21,7 @@ from tests.kafka_broker import CACHE as KAFKAS
 from tests.kafka_broker import die_with_parent
 from tests.processes import free_ports
 from tests.provided import NotProvided, find_java, kept, maven, run
+from tests.waiting import eventually
 
 VERSION = "3.3.3"
 MIN_JAVA = 21
@@ -72,16 +72,20 @@ class Apicurio:
             start_new_session=True,
             preexec_fn=die_with_parent,  # noqa: PLW1509 (one system call, looked up before)
         )
-        end = time.monotonic() + 180
-        while self._process.poll() is None and time.monotonic() < end:
-            with contextlib.suppress(requests.ConnectionError):
-                if requests.get(f"{self.url}/subjects", timeout=60).ok:
-                    return self
-            time.sleep(0.1)
-        self._log.seek(0)
-        tail = self._log.read().decode(errors="replace")[-3000:]
-        self.__exit__()
-        raise RuntimeError(f"Apicurio Registry is not ready:\n{tail}")
+        try:
+            eventually(self._serves, timeout=180, every=0.1)
+        except AssertionError:
+            self._log.seek(0)
+            tail = self._log.read().decode(errors="replace")[-3000:]
+            self.__exit__()
+            raise RuntimeError(f"Apicurio Registry is not ready:\n{tail}") from None
+        return self
+
+    def _serves(self) -> bool:
+        assert self._process.poll() is None
+        with contextlib.suppress(requests.ConnectionError):
+            return requests.get(f"{self.url}/subjects", timeout=60).ok
+        return False
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()  # it has nothing to keep

@@ -67,6 +67,14 @@ def kafka_cluster() -> Iterator[KafkaBroker | None]:
         yield broker
 
 
+@pytest.fixture
+def brokers(kafka_cluster: KafkaBroker | None) -> KafkaBroker:
+    """The brokers, to be killed, restarted or frozen; the test brings them back."""
+    if kafka_cluster is None:
+        pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill or to freeze")
+    return kafka_cluster
+
+
 @pytest.fixture(scope="session")
 def kafka_bootstrap(kafka_cluster: KafkaBroker | None) -> str:
     """Addresses of a real Kafka."""

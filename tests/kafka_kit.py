@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to be exported
     AdminClient,
     AlterConfigOpType,
@@ -59,6 +59,15 @@ class Kafka:
             admin.create_topics([NewTopic(name, partitions, self.replicas, config=config)])[name].result(60)
         return name
 
+    def topic_on(self, replicas: list[list[int]], **config: str) -> str:
+        """A new topic with a partition on each of these lists of nodes, of which one is enough to write."""
+        name = unique("topic")
+        config = {key.replace("_", "."): value for key, value in config.items()} | {"min.insync.replicas": "1"}
+        new = NewTopic(name, len(replicas), replica_assignment=replicas, config=config)
+        admin = AdminClient({"bootstrap.servers": self.servers, **QUIET})
+        eventually(lambda: admin.create_topics([new])[name].exception(60) is None)  # a node may still be starting
+        return name
+
     def configure(self, name: str, kind: str = "TOPIC", **config: str) -> None:
         """Change the configuration of a topic or group, on a real cluster. `a_b` is `a.b`."""
         entries = [
@@ -82,11 +91,31 @@ class Kafka:
             self._producer.produce(topic, value, b"key", partition, headers=list(headers))
         assert self._producer.flush(20) == 0
 
-    def transactional(self) -> Producer:
-        """A transactional producer that is initialized."""
-        producer = Producer({"bootstrap.servers": self.servers, **QUIET, "transactional.id": unique("transactions")})
+    def transactional(self, **properties: str) -> Producer:
+        """A transactional producer that is initialized. `a_b` is the property `a.b`."""
+        config = {key.replace("_", "."): value for key, value in properties.items()}
+        config |= {"bootstrap.servers": self.servers, "transactional.id": unique("transactions")}
+        producer = Producer({**config, **QUIET})
         producer.init_transactions(20)
         return producer
+
+    def read(self, topic: str, number: int) -> list[Message]:
+        """The records of a topic, in any partition, once there are so many."""
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": unique("reader"), **QUIET})
+        found: list[Message] = []
+
+        def have_come() -> bool:
+            found.extend(message for message in consumer.consume(100, 0.1) if message.error() is None)
+            return len(found) >= number
+
+        try:
+            eventually(lambda: consumer.list_topics(topic, 60).topics[topic].partitions)  # a producer may create it
+            partitions = consumer.list_topics(topic, 60).topics[topic].partitions
+            consumer.assign([TopicPartition(topic, each, OFFSET_BEGINNING) for each in partitions])
+            eventually(have_come, every=0.0)
+        finally:
+            consumer.close()
+        return found
 
     def committed(self, group: str, topic: str, partition: int = 0) -> tuple[int, str | None]:
         """The group's committed offset and metadata."""
@@ -197,6 +226,17 @@ def until(condition: Callable[[], object], *members: Member, timeout: float = LI
         meanwhile=turn if members else None,
         otherwise=lambda: [(each.source.fault, each.values) for each in members],
     )
+
+
+def reading(
+    kafka: Kafka, join: Callable[..., Member], values: Sequence[bytes | None], *, settle: bool = True, **properties: str
+) -> tuple[str, KafkaSettings, Member]:
+    """A new topic with these records, the settings of a new group, and its member, which has read them all."""
+    topic, settings = kafka.topic(), kafka.settings(**properties)
+    kafka.write(topic, values)
+    member = join(settings, [topic], settle=settle)
+    until(lambda: len(member.records) == len(values), member)
+    return topic, settings, member
 
 
 def await_looks() -> None:

@@ -360,7 +360,7 @@ def _create(name: str, key: Sequence[str], *items: sa.schema.SchemaItem) -> None
     for item in items:
         if isinstance(item, sa.Column):
             item.comment = _comment(name, item.name)
-    # Oracle's checks come apart: of the two grammars in the tests, each knows one of IDENTITY and IS JSON.
+    # Oracle's checks come apart: the tests' grammar does not know IS JSON in a table with IDENTITY.
     apart = [item for item in items if isinstance(item, sa.CheckConstraint) and " IS JSON" in str(item.sqltext)]
     op.create_table(
         name,

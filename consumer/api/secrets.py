@@ -1,6 +1,6 @@
 """/v1/subscriptions/{id}/secrets and /tls: write-only, except for a generated key, which the answer shows once."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -29,7 +29,6 @@ from models.subscription import SECRET_LENGTH
 
 router = APIRouter(prefix="/subscriptions/{subscription_id}", tags=["secrets"])
 
-_LONGEST_OVERLAP = 366 * 86400.0  # seconds
 _DONE: dict[int | str, dict[str, Any]] = {204: {"description": "Done; the token lacks the scope `read`."}}
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB…\n-----END CERTIFICATE-----\n"
 _KEY = "-----BEGIN PRIVATE KEY-----\nMIGH…\n-----END PRIVATE KEY-----\n"
@@ -132,11 +131,11 @@ def set_credential(_: Keeper, changes: Changing, subscription_id: SubscriptionId
 @router.post("/secrets/rotate", response_model=Rotated)
 def rotate_secret(_: Keeper, changes: Changing, subscription_id: SubscriptionId, new: NewSigningSecret) -> Response:
     """Sign with a new secret from now on; the previous ones sign too until the overlap ends."""
-    if new.secret is not None and new.algorithm is not None:
-        raise invalid("a given secret determines its algorithm; leave it out", "algorithm")
-    rotation = changes.rotate(
-        subscription_id, overlap=_overlap(new.overlap), secret=new.secret, algorithm=new.algorithm
-    )
+    try:
+        overlap = seconds(new.overlap)
+    except ValueError:
+        raise invalid("is not a duration such as 24h or 0", "overlap") from None
+    rotation = changes.rotate(subscription_id, overlap=overlap, secret=new.secret, algorithm=new.algorithm)
     return answer(
         Rotated(
             algorithm=algorithm_of(rotation.secret),
@@ -179,13 +178,3 @@ def remove_tls(_: Keeper, changes: Changing, subscription_id: SubscriptionId) ->
     if not changes.remove_tls(subscription_id):
         raise NotFound("certificate", subscription_id, "the subscription has none of its own")
     return Response(status_code=HTTPStatus.NO_CONTENT)
-
-
-def _overlap(given: str | float) -> timedelta:
-    try:
-        duration = seconds(given)
-    except ValueError:
-        raise invalid("is not a duration such as 24h or 0", "overlap") from None
-    if duration > _LONGEST_OVERLAP:
-        raise invalid("is too long; at most 366d", "overlap")
-    return timedelta(seconds=duration)

@@ -52,32 +52,19 @@ def api() -> None:
         -d '{"url": "https://example.com/hooks", "eventType": "user.created"}'
     """
     values = environment()
-    delivery = _delivery(values)
     check((ApiSettings, DatabaseSettings, ConsumerGroupSettings, RuleSettings), values)
     configure()
     settings = load(ApiSettings, values)
     tokens = TokenFile(settings.api_tokens_file, settings.api_token.get_secret_value() if settings.api_token else None)
-    database, limits = load(DatabaseSettings, values), load(RuleSettings, values)
-    engine, vault, rules = create_engine(database), Vault(database.encryption_keys), resolving_rules_of(limits)
-    default = () if delivery is None else delivery.secrets
-    deployment = Deployment(engine, load(ConsumerGroupSettings, values).group_id, vault, rules_of(limits), default)
-    backing = _observing(
-        Backing(
-            deployment,
-            rules.refusal,
-            ping=None if delivery is None else partial(ping, send=sending_by(delivery)),
-            ask=None if delivery is None else asking(delivery),
-        ),
-        values,
-    )
-    jobs = None if backing.log is None else ReplayJobs(deployment, backing.log.kafka, backing.log.read_event)
+    backing = _backing(values)
     app = with_console(create_app(backing, tokens), backing, tokens)
     listener = listen(settings.bind_host, settings.api_port)
     host, port = listener.getsockname()[:2]
     structlog.get_logger(__name__).info("listening", url=f"http://{host}:{port}", token=tokens.required)
-    if jobs is None:
+    if backing.log is None:
         serve(app, listener)
     else:
+        jobs = ReplayJobs(backing.deployment, backing.log.kafka, backing.log.read_event)
         jobs.start()
         serve(app, listener, jobs.close)
 
@@ -110,21 +97,29 @@ def api_token(
     typer.echo(line, err=True)
 
 
-def _observing(backing: Backing, values: Mapping[str, str]) -> Backing:
-    """Add lag, attempts and the log, which are in Kafka. Without KAFKA_BOOTSTRAP_SERVERS the API reports that."""
+def _backing(values: Mapping[str, str]) -> Backing:
+    """The deployment of these settings. Without those of a part, such as Kafka's, the API reports that."""
+    signs = {"WEBHOOK_SECRET", "WEBHOOK_SECRET" + FILE} & set(values)
+    delivery = load(DeliverySettings, values) if signs else None
+    database, limits = load(DatabaseSettings, values), load(RuleSettings, values)
+    engine, vault = create_engine(database), Vault(database.encryption_keys)
+    group = load(ConsumerGroupSettings, values).group_id
+    deployment = Deployment(engine, group, vault, rules_of(limits), delivery.secrets if delivery else ())
     kafka = load(KafkaSettings, values) if "KAFKA_BOOTSTRAP_SERVERS" in values else None
     topics = load(TopicSettings, values).topics if "KAFKA_TOPICS" in values else ()
-    history = None
+    log, history = None, None
+    if kafka is not None and topics:
+        log = Log(kafka, topics, event_reader(kafka, load(SchemaSettings, values)))
     if kafka is not None and kafka.attempts_topic is not None:
         history = AttemptHistory(kafka, kafka.attempts_topic)
         history.start()
-    where = backing.deployment
-    look = shared(partial(overview, where.engine, kafka, topics, where.vault, where.rules))
-    if kafka is not None and topics:
-        backing = backing._replace(log=Log(kafka, topics, event_reader(kafka, load(SchemaSettings, values))))
-    return backing._replace(history=history, look=look, kafka=kafka)
-
-
-def _delivery(values: Mapping[str, str]) -> DeliverySettings | None:
-    """The settings for test events. None without WEBHOOK_SECRET, which the rest of the API does not need."""
-    return load(DeliverySettings, values) if {"WEBHOOK_SECRET", "WEBHOOK_SECRET" + FILE} & set(values) else None
+    return Backing(
+        deployment,
+        resolving_rules_of(limits).refusal,
+        ping=None if delivery is None else partial(ping, send=sending_by(delivery)),
+        ask=None if delivery is None else asking(delivery),
+        history=history,
+        look=shared(partial(overview, engine, kafka, topics, vault, deployment.rules)),
+        kafka=kafka,
+        log=log,
+    )

@@ -26,7 +26,7 @@ from consumer.cli.console import (
 )
 from consumer.cli.deployment import deployment, open_database
 from consumer.cli.progress import progress_bar, until_signal
-from consumer.cli.watching import states_of, watch
+from consumer.cli.watching import watch
 from consumer.config.environment import load
 from consumer.config.settings import KafkaSettings
 from consumer.errors import WebhooksError
@@ -97,19 +97,8 @@ def list_some(
         print_json([_as_json(item) for item in page])
     elif page:
         columns = ("id", "status", "subscription", "event_type", "attempts", "changed", "next_attempt", "last_error")
-        rows = [
-            {
-                "id": item.id,
-                "status": item.status,
-                "subscription": item.subscription_id,
-                "event_type": item.event_type,
-                "attempts": item.attempt,
-                "changed": time_text(item.updated_at),
-                "next_attempt": time_text(_next_attempt(item)),
-                "last_error": shortened(item.last.error, 60) if item.last else None,
-            }
-            for item in page
-        ]
+        errors = [shortened(item.last.error, 60) if item.last else None for item in page]
+        rows = [_as_json(item) | {"last_error": error} for item, error in zip(page, errors, strict=True)]
         print_rows(columns, rows)
     else:
         typer.echo("no such deliveries are stored", err=True)
@@ -206,10 +195,7 @@ def redeliver(
         raise typer.Exit(1)
     typer.echo(f"{number(len(marked), 'delivery')} due now; the workers send them")
     if not no_wait:
-        watch(
-            states_of(marked, lambda block: search.progress(engine, block)),
-            lambda: search.next_of(engine, marked),
-        )
+        watch(lambda: search.progress(engine, marked), lambda: search.next_of(engine, marked))
 
 
 def adopt(

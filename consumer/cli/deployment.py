@@ -14,7 +14,7 @@ from consumer.crypto.vault import Vault
 from consumer.database.engine import create_engine, place_of
 from consumer.errors import SettingsError
 from consumer.matching.destinations import rules_of
-from consumer.ops.changes import Changes, Deployment, command_line_actor
+from consumer.ops.changes import Changes, Deployment, command_line_actor, shown
 from consumer.subscriptions.endpoint_row import Rules
 from consumer.subscriptions.repository import Subscribed
 from consumer.telemetry.logs import configure_logging
@@ -90,14 +90,8 @@ def json_of(item: Subscribed) -> dict[str, object]:
     return {
         "id": item.id,
         "state": item.state,
-        **item.options,
+        **shown(item),
         "url": item.url,
-        "enabled": item.enabled,
-        "disabled_reason": item.disabled_reason,
-        "secrets": item.secrets,
-        "credentials": list(item.credentials),
-        "tls": None if item.tls is None else item.tls.as_json(),
-        "verified": item.verified,
         "problems": [problem.as_json() for problem in item.problems],
         "failing_since": item.failing_since.isoformat() if item.failing_since else None,
         "created_at": item.created_at.isoformat() if item.created_at else None,

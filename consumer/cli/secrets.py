@@ -1,7 +1,6 @@
 """`kafka-webhooks subscriptions rotate-secret`, `set-credential`, `set-tls` and `encrypt-secrets`."""
 
 import sys
-from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +17,6 @@ from consumer.crypto.keys import algorithm_of, receiver_key, weakness
 from consumer.subscriptions import secrets, tls
 
 STDIN = "-"
-_LONGEST_OVERLAP = 366 * 86400.0  # seconds
 
 PANEL = "Secrets (- reads the standard input)"
 
@@ -63,17 +61,13 @@ def rotate_secret(
       kafka-webhooks subscriptions rotate-secret 7 --algorithm ed25519 --json
       kafka-webhooks subscriptions rotate-secret 7 --secret - < new-secret
     """
-    if secret is not None and algorithm is not None:
-        raise typer.BadParameter("a given secret determines its algorithm", param_hint="--algorithm")
     lasting = duration(overlap, "--overlap")
-    if lasting > _LONGEST_OVERLAP:
-        raise typer.BadParameter("at most 366d", param_hint="--overlap")
     values = environment()
     default = load(SigningSettings, values).secrets if {"WEBHOOK_SECRET", "WEBHOOK_SECRET" + FILE} & set(values) else ()
     vault = vault_to_write(unencrypted=unencrypted)
     rotation = changes(vault, default).rotate(
         subscription_id,
-        overlap=timedelta(seconds=lasting),
+        overlap=lasting,
         secret=None if secret is None else given("signing", secret),
         algorithm=algorithm,
     )

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import typer
 
@@ -13,31 +13,9 @@ from consumer.cli.progress import progress_bar, signals_noted
 LOOK = 0.5  # seconds between two queries at least; queries take at most a sixth of the time
 STALLED = 30.0  # seconds; workers look for marked rows every 5 s
 LINE = 10.0  # seconds between two lines without a terminal
-BLOCK = 500  # rows per query
-_ENDED = frozenset(("delivered", "exhausted"))
 _OWED = ("parked", "blocked")
 
 States = Callable[[], Counter[str]]
-
-
-def states_of(ids: Sequence[int], ask: Callable[[Sequence[int]], Counter[str]]) -> States:
-    """A function that counts the states of these rows with `ask`, which is not called again for ended blocks."""
-    ended = Counter[str]()
-    blocks = [ids[start : start + BLOCK] for start in range(0, len(ids), BLOCK)]
-
-    def look() -> Counter[str]:
-        states, left = Counter(ended), []
-        for block in blocks:
-            found = ask(block)
-            states.update(found)
-            if found.keys() <= _ENDED:
-                ended.update(found)
-            else:
-                left.append(block)
-        blocks[:] = left
-        return states
-
-    return look
 
 
 def watch(

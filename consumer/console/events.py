@@ -12,7 +12,7 @@ from consumer.api.problems import Code, RequestRefused
 from consumer.config.settings import KafkaSettings
 from consumer.console.app import PageRoute, Visit, to
 from consumer.console.rendering import whole
-from consumer.errors import WebhooksError
+from consumer.errors import Tombstone, Undecodable, WebhooksError
 from consumer.events.attempt import DELIVERED
 from consumer.intake.record import Unreadable
 from consumer.intake.topics import consumes
@@ -49,9 +49,14 @@ def _show(backing: Backing, visit: Visit) -> Response:
     kafka, names, read_event = backing.replayed()
     if not consumes(kafka, names)(topic):
         raise RequestRefused(Code.NOT_FOUND, f"No worker consumes {topic}: it is not one of KAFKA_TOPICS.")
-    found = events.find(kafka, read_event, *place)
-    if found is None:
+    record = events.record_at(kafka, *place)
+    if record is None:
         raise RequestRefused(Code.NOT_FOUND, f"{topic}[{partition}] has no record at offset {offset} any more.")
+    event, reason = None, None
+    try:
+        event = read_event(record)
+    except (Undecodable, Tombstone) as error:
+        reason = str(error)
     where, history = backing.deployment, backing.history
     attempts = (
         []
@@ -59,12 +64,13 @@ def _show(backing: Backing, visit: Visit) -> Response:
         else history.recent(None, SHOWN, lambda each: (each.topic, each.partition, each.offset) == place)
     )
     stored = admin.of_record(where.engine, where.group, *place)
-    headers = found.record.headers
     return visit.render(
         "event.html",
-        found=found,
-        value=found.record.value or b"",
-        headers=() if headers is None or isinstance(headers, Unreadable) else headers,
+        record=record,
+        event=event,
+        reason=reason,
+        value=record.value or b"",
+        headers=() if record.headers is None or isinstance(record.headers, Unreadable) else record.headers,
         most=BODY,
         on=history is not None,
         attempts=attempts,

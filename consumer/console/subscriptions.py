@@ -1,7 +1,6 @@
 """The list of subscriptions, and the page of a subscription."""
 
 from collections.abc import Mapping
-from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple, get_args
@@ -23,7 +22,7 @@ from consumer.subscriptions.repository import State, Subscribed
 
 PAGE = 50
 ATTEMPTS, STORED = 50, 10  # shown on a subscription's page
-OVERLAP = timedelta(hours=24)  # in which the previous secret signs too
+OVERLAP = 86_400.0  # seconds in which the previous secret signs too
 _STATES = (("", "any"), *((state, state) for state in get_args(State)))
 _PARTS = ("url", "event_type", "tenant")  # of the filter, besides the state
 

@@ -1,5 +1,6 @@
 """The engine, and the thread that runs statements."""
 
+import errno
 import os
 import sqlite3
 import time
@@ -198,7 +199,7 @@ def create_file(engine: Engine) -> None:
     try:
         path.touch()
     except OSError as error:
-        raise DatabaseUnavailable(f"{path} cannot be created: {_trouble(path, new=True) or error.strerror}") from None
+        raise DatabaseUnavailable(f"{path} cannot be created: {_trouble(path, error)}") from None
 
 
 def _sqlite(url: sa.URL) -> Engine:
@@ -240,36 +241,34 @@ def _path_of(url: sa.URL) -> Path | None:
     return Path(os.path.abspath(url.database))  # noqa: PTH100 (`resolve` would follow links, as SQLite does later)
 
 
-def _trouble(path: Path, *, new: bool = False) -> str | None:
-    """The reason why a file cannot be opened (`new`: can neither be made), and what to do; None if none is found."""
-    folder = path.parent
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except PermissionError:
-        return f"this user may not enter {folder}, or a directory above it: change its owner or its mode"
-    except OSError as error:  # the name is too long, say
-        return f"{error.strerror}: correct DATABASE_URL"
-    beside = f"this user may not write to {folder}, where SQLite keeps files beside it: change its owner or its mode"
-    reasons = {
-        "it is a directory: name a file in DATABASE_URL": path.is_dir(),
-        f"there is no directory {folder}: make it, or correct DATABASE_URL": not folder.is_dir(),
-        beside: not os.access(folder, os.W_OK),
-        "there is no such file: correct DATABASE_URL, or make it with kafka-webhooks migrate": not new
-        and not path.exists(),
-        "this user may not read and write it: change its owner or its mode": not new
-        and not os.access(path, os.R_OK | os.W_OK),
-    }
-    return next((reason for reason, applies in reasons.items() if applies), None)
+def _trouble(path: Path, error: OSError) -> str:
+    """The reason why a file cannot be opened or made, and what to do."""
+    if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
+        return f"there is no directory {path.parent}: make it, or correct DATABASE_URL"
+    return f"{error.strerror}: correct DATABASE_URL, or the owner or mode of the file and its directory"
+
+
+def _look_at(path: Path) -> None:
+    """Raise the OSError of a file that cannot be used. Opens nothing: a close drops the locks of all connections."""
+    path.stat()
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not (os.access(path, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK)):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _explained(error: sqlite3.Error, path: Path | str) -> sqlite3.Error:
     """An error of opening a file, with the path and advice added to its text."""
-    reason: object = _trouble(path) if isinstance(path, Path) else None
-    if reason is None:
-        no_database = error.sqlite_errorname == "SQLITE_NOTADB"
-        reason = "it is not an SQLite database: correct DATABASE_URL" if no_database else error
+    reason: object = error
+    if error.sqlite_errorname == "SQLITE_NOTADB":
+        reason = "it is not an SQLite database: correct DATABASE_URL"
+    elif isinstance(path, Path):
+        try:
+            _look_at(path)
+        except OSError as cause:
+            reason = _trouble(path, cause)
+            if isinstance(cause, FileNotFoundError) and path.parent.is_dir():
+                reason = "there is no such file: correct DATABASE_URL, or make it with kafka-webhooks migrate"
     told = type(error)(f"{path} cannot be opened: {reason}")
     told.sqlite_errorname, told.sqlite_errorcode = error.sqlite_errorname, error.sqlite_errorcode
     return told

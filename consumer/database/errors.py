@@ -44,7 +44,8 @@ _TOO_SLOW = (
     "ORA-56735",  # the resource manager's limit per call: elapsed time
 )
 # The same statement may succeed later. So may all OperationalErrors of Oracle; the codes below have other types too.
-_NO_ROOM = {
+_TRANSIENT = {
+    # Space.
     "ORA-00257",  # archiver error: connect as administrator only
     "ORA-01536",  # space quota exceeded
     "ORA-01628",  # an undo segment has reached its maximum of extents
@@ -68,8 +69,7 @@ _NO_ROOM = {
     "ORA-30032",  # a resumable statement has timed out waiting for space
     "ORA-30036",  # no undo space
     "ORA-65114",  # a pluggable database may not grow
-}
-_LIMITS = {
+    # Limits of the server, of sessions and of memory.
     "ORA-00018",  # maximum number of sessions
     "ORA-00020",  # maximum number of processes
     "ORA-00052",  # maximum number of enqueue resources
@@ -82,8 +82,7 @@ _LIMITS = {
     "ORA-04036",  # PGA_AGGREGATE_LIMIT
     "ORA-07454",  # timed out in the resource manager's queue
     "ORA-27102",  # the system is out of memory
-}
-_FILES_AND_INDEXES = {
+    # Files and indexes.
     "ORA-00372",  # a file may not be changed now
     "ORA-00376",  # a file cannot be read now
     "ORA-01114",  # writing a file failed
@@ -98,8 +97,7 @@ _FILES_AND_INDEXES = {
     "ORA-28365",  # the keystore of encrypted tablespaces is closed
     "ORA-28374",  # the keystore lacks the master key
     "ORA-28417",  # the keystore that a password opens is closed
-}
-_OTHER_SESSIONS = {
+    # Other sessions.
     "ORA-00051",  # timed out waiting for a resource
     "ORA-00054",  # resource busy
     "ORA-00060",  # deadlock
@@ -118,8 +116,7 @@ _OTHER_SESSIONS = {
     "ORA-12801",  # a parallel query server failed, and names no cause
     "ORA-63300",  # rolled back for a transaction of higher priority, in 23ai
     "ORA-63302",  # so it was, by an earlier statement, and no rollback has followed yet
-}
-_ACCOUNTS_AND_MODES = {
+    # Accounts, and modes of the database.
     "ORA-01017",  # invalid credential: a password is being rotated
     "ORA-01031",  # no such privilege: a grant may follow
     "ORA-01035",  # restricted session
@@ -133,7 +130,6 @@ _ACCOUNTS_AND_MODES = {
     "ORA-28001",  # password expired
     "ORA-41900",  # no such privilege, in 23ai
 }
-_TRANSIENT = _NO_ROOM | _LIMITS | _FILES_AND_INDEXES | _OTHER_SESSIONS | _ACCOUNTS_AND_MODES
 _NOT_MIGRATED = {"ORA-00942", "ORA-00904"}  # no such table, no such column
 _SQLITE_TRANSIENT = (
     "BUSY",

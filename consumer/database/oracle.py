@@ -39,31 +39,30 @@ EXPIRE_TIME = 2
 STATEMENT_CACHE = 64
 PROGRAM = "kafka-webhooks"  # in V$SESSION
 
-_TEXTS = {
+_SWITCHES = {"disable_oob", "ssl_server_dn_match", "use_sni"}
+_PARAMETERS = {
+    *_SWITCHES,
     "cclass",
     "config_dir",
     "dsn",
     "edition",
+    "expire_time",
     "https_proxy",
+    "https_proxy_port",
     "instance_name",
     "protocol",
     "purity",
+    "retry_count",
+    "retry_delay",
+    "sdu",
     "server_type",
     "service_name",
     "ssl_server_cert_dn",
     "ssl_version",
-    "wallet_location",
-}
-_NUMBERS = {
-    "expire_time",
-    "https_proxy_port",
-    "retry_count",
-    "retry_delay",
-    "sdu",
     "stmtcachesize",
     "tcp_connect_timeout",
+    "wallet_location",
 }
-_SWITCHES = {"disable_oob", "ssl_server_dn_match", "use_sni"}
 _PURITIES = {"PURITY_NEW": oracledb.PURITY_NEW, "PURITY_SELF": oracledb.PURITY_SELF}  # SQLAlchemy refuses other words
 _ON, _OFF = {"on", "true", "yes"}, {"off", "false", "no"}  # the driver takes every unknown word for off
 _ELSEWHERE = {
@@ -163,8 +162,8 @@ def _query(url: sa.URL) -> dict[str, Any]:
     for name, value in url.query.items():
         if name in _ELSEWHERE:
             raise SettingsError(f"DATABASE_URL: {name} does not belong in its parameters: {_ELSEWHERE[name]}")
-        if name not in _TEXTS | _NUMBERS | _SWITCHES:
-            known = ", ".join(sorted(_TEXTS | _NUMBERS | _SWITCHES))
+        if name not in _PARAMETERS:
+            known = ", ".join(sorted(_PARAMETERS))
             raise SettingsError(f"DATABASE_URL: {name} is not a connection parameter; these are: {known}")
         if not isinstance(value, str):
             raise SettingsError(f"DATABASE_URL: {name} is given more than once")

@@ -184,12 +184,11 @@ class Lane:
         """
         batch, first = self.batch, self.queue[0]
         assert batch is not None  # noqa: S101 (for the type checker)
-        if len(self.queue) >= batch.size or first.goes_alone or self.room(now) <= 0 or self._has_bytes():
+        if len(self.queue) >= batch.size or first.goes_alone or self.room(now) <= 0:
+            return now
+        if self.held_bytes >= BATCH_BYTES and sum(len(each.event.body) for each in self.queue) >= BATCH_BYTES:
             return now
         return max(now, first.queued_at + batch.wait)
-
-    def _has_bytes(self) -> bool:
-        return self.held_bytes >= BATCH_BYTES and sum(len(each.event.body) for each in self.queue) >= BATCH_BYTES
 
     def gather(self) -> Sequence[Delivery]:
         """Move deliveries from the queue to the `batch_members` of its first delivery, and return them.

@@ -51,10 +51,6 @@ class _Note:
     backoff: Backoff
 
 
-def _nothing() -> None:
-    """A note settles no record."""
-
-
 class Notes(Part):
     """Writes what no record waits for: a subscription is failing, recovered or disabled, an event says so.
 
@@ -73,32 +69,27 @@ class Notes(Part):
         self._engine, self._monotonic = engine, monotonic
         self._on_operation = on_operation
         self._notes: deque[_Note] = deque()  # without the note that is being written
-        self._writes = ThreadJob[object](thread.submit, FAILED, monotonic, backs_off=is_outage)
+        self.writes = ThreadJob[object](thread.submit, FAILED, monotonic, backs_off=is_outage)
 
     @property
     def pending(self) -> int:
         """How many notes are not yet written; a stop loses them."""
-        return len(self._notes) + self._writes.busy
+        return len(self._notes) + self.writes.busy
 
     @property
     def fault(self) -> str | None:
         """Why a note is not written, for /readyz."""
         own = (note.backoff.fault for note in list(self._notes) if note.backoff.fault is not None)
-        return self._writes.fault or next(own, None)
+        return self.writes.fault or next(own, None)
 
-    @property
-    def backoff(self) -> float:
-        """Seconds that writing pauses after an error; 0 after a success."""
-        return self._writes.backoff
-
-    def add(self, write: Callable[[Engine], object], on_written: Callable[[], object] = _nothing) -> None:
+    def add(self, write: Callable[[Engine], object], on_written: Callable[[], object] = lambda: None) -> None:
         """`write` gets the engine, on the database thread, and may be called again; then `on_written`, on the loop."""
         self._notes.append(_Note(write, on_written, Backoff(self._monotonic, longest=LONGEST_BACK_OFF)))
 
     @property
     def writable(self) -> bool:
         """A note is being written, or may be at once: a stop waits for it."""
-        return self._writes.busy or any(note.backoff.ready for note in self._notes)
+        return self.writes.busy or any(note.backoff.ready for note in self._notes)
 
     @property
     def busy(self) -> bool:
@@ -107,12 +98,12 @@ class Notes(Part):
 
     def poll(self, _now: float) -> None:
         """Start to write the next note, unless one is under way."""
-        if not self._writes.ready:
+        if not self.writes.ready:
             return
         for note in self._notes:
             if note.backoff.ready:
                 self._notes.remove(note)
-                self._writes.start(
+                self.writes.start(
                     partial(note.write, self._engine), partial(self._written, note), partial(self._failed, note)
                 )
                 return
@@ -173,7 +164,7 @@ class Failing:
             and self._handled.get(key) != noted
         ):
             _keep(self._handled, key, noted)
-            reason = f"every attempt failed for {_days(now - noted)}"
+            reason = f"every attempt failed for {(now - noted) / 86400:.1f} days"
             self.disable(endpoint, reason, now, now - self._disable_after, quietly=quietly)
 
     def _count(self, key: int, now: float) -> None:
@@ -279,7 +270,3 @@ def _keep(kept: OrderedDict[int, T], key: int, value: T) -> None:
     kept.move_to_end(key)
     if len(kept) > MOST:
         kept.popitem(last=False)
-
-
-def _days(seconds: float) -> str:
-    return f"{seconds / 86400:.1f} days"

@@ -163,7 +163,6 @@ class StoredKeys:
         if ordering_keys is None:
             self._known[partition] = None
             return
-        self._known[partition] = {}
         missed = [ordering_key for ordering_key in reading.missed if ordering_key[1:3] == partition]
         for ordering_key in chain(ordering_keys, missed):
             self._add(ordering_key)

@@ -21,6 +21,7 @@ from enum import Enum, auto
 from functools import cache
 from heapq import heapify, heappop, heappush
 from itertools import count
+from math import inf
 
 from consumer.delivery.delivery import LANE_BYTES, LANE_DELIVERIES, Delivery, Lane
 from consumer.delivery.limits import LARGEST, Share, Slots
@@ -349,14 +350,20 @@ class Lanes:
 
     def _begins(self, lane: Lane, now: float) -> bool:
         """Whether a request of this limited lane may start; if not, the lane leaves the turn until it may."""
-        at = lane.startable_at(now)
-        if at > now:
-            self._rest(self._ready.popleft(), at)
+        if (at := lane.startable_at(now)) > now:
+            self._ready.popleft()
+            if at < inf:
+                heappush(self._resting, (at, next(self._tie), lane))
+            else:  # until one of its requests ends
+                lane.listed = False
             return False
         if lane.batch is not None:
-            at = lane.complete_at(now)
-            if at > now and not self._full:
-                self._gather(self._ready.popleft(), at)
+            if (at := lane.complete_at(now)) > now and not self._full:  # until then, or until more is queued
+                self._ready.popleft()
+                lane.listed = False
+                if not lane.gathers:  # else the heap has it with an earlier moment
+                    lane.gathers = True
+                    heappush(self._gathering, (at, next(self._tie), lane))
                 return False
             for follower in lane.gather():
                 self._hold(follower, -1)
@@ -378,20 +385,6 @@ class Lanes:
         if not lane.listed:
             lane.listed = True
             self._ready.append(lane)
-
-    def _rest(self, lane: Lane, until: float) -> None:
-        """Take a lane out of the turn until then, or (inf) until one of its requests ends."""
-        if until < float("inf"):
-            heappush(self._resting, (until, next(self._tie), lane))
-        else:
-            lane.listed = False
-
-    def _gather(self, lane: Lane, until: float) -> None:
-        """Take a lane out of the turn until then, or until more is queued."""
-        lane.listed = False
-        if not lane.gathers:  # else the heap has it with an earlier moment
-            lane.gathers = True
-            heappush(self._gathering, (until, next(self._tie), lane))
 
     def _look_again(self) -> None:
         """Wake lanes whose limits changed: at a rate of 0.001 they would rest for a quarter of an hour more."""

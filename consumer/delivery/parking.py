@@ -57,7 +57,7 @@ class Parking(Part):
     """Writes that wait or are under way. All methods are called on the loop's thread.
 
     `due_keys` are the due keys of the rows that are known to wait, `ordering_keys` the ordering keys of such rows, and
-    `open_rows` how many there are.
+    `open_rows` how many there are. `storing` and `loading` are the jobs of storing, and of loading what is stored.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class Parking(Part):
         self._aside_next = False  # writes that were set aside take turns with batches
         self._forgotten: set[TopicPartition] = set()
         self._to_load: deque[_Load] = deque()
-        self._writes = ThreadJob[_Done](
+        self.storing = ThreadJob[_Done](
             writer.submit, "could not store deliveries; their offsets wait", monotonic, backs_off=is_outage
         )
-        self._reads = ThreadJob[_Known](
+        self.loading = ThreadJob[_Known](
             reader.submit, "could not load the stored deliveries of a partition; its events wait", monotonic
         )
         self.due_keys = DueKeys()
@@ -106,7 +106,7 @@ class Parking(Part):
     @property
     def fault(self) -> str | None:
         """Why writes fail, or partitions not read, for /readyz."""
-        return self._writes.fault or self._aside.fault or self._reads.fault
+        return self.storing.fault or self._aside.fault or self.loading.fault
 
     @property
     def set_aside(self) -> int:
@@ -127,16 +127,6 @@ class Parking(Part):
         writing = () if self._trying is not None else self._writing
         heads = (next(iter(writing), None), first(self._to_write))
         return min((head.queued_at for head in heads if head is not None), default=None)
-
-    @property
-    def write_backoff(self) -> float:
-        """Seconds that storing pauses after an error; 0 after a success."""
-        return self._writes.backoff
-
-    @property
-    def read_backoff(self) -> float:
-        """As `write_backoff`, of loading stored deliveries."""
-        return self._reads.backoff
 
     @property
     def full(self) -> bool:
@@ -194,9 +184,9 @@ class Parking(Part):
 
     def poll(self, _now: float) -> None:
         """Start the next read and the next batch, unless one is under way or backing off."""
-        if self._to_load and self._reads.ready:
+        if self._to_load and self.loading.ready:
             self._load()
-        if not self._writes.ready:
+        if not self.storing.ready:
             return
         self._trying = self._aside.next() if self._aside_next or not self._to_write else None
         self._aside_next = self._trying is None
@@ -209,7 +199,7 @@ class Parking(Part):
         else:
             return
         self._writing = batch
-        self._writes.start(job, partial(self._written, batch), partial(self._failed, batch))
+        self.storing.start(job, partial(self._written, batch), partial(self._failed, batch))
 
     def ask_again(self) -> None:
         """Load the ordering keys of partitions that had too many: there may be fewer now."""
@@ -250,7 +240,7 @@ class Parking(Part):
                 loaded(settled)
 
         reading = self.ordering_keys.begin_reading()
-        self._reads.start(job, done, lambda _error: self.ordering_keys.end_reading(reading))
+        self.loading.start(job, done, lambda _error: self.ordering_keys.end_reading(reading))
 
     def _write(self, items: Sequence[Written]) -> _Done:
         new = [item for item in items if isinstance(item, NewDelivery)]

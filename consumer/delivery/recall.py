@@ -79,7 +79,7 @@ class Recall(Part):
     ) -> None:
         self._engine, self._group = engine, group
         self._fetch = fetch
-        self._looks = ThreadJob[_Answer](thread.submit, "could not look for due deliveries", monotonic)
+        self.looks = ThreadJob[_Answer](thread.submit, "could not look for due deliveries", monotonic)
         self._parking = parking
         self._lanes = lanes
         self._settling = settling
@@ -103,14 +103,14 @@ class Recall(Part):
     @property
     def busy(self) -> bool:
         """A look is under way on the database thread."""
-        return self._looks.busy
+        return self.looks.busy
 
     @property
     def fault(self) -> str | None:
         """Why looks fail, or which rows cannot be read or postponed, for /readyz."""
         now = self._monotonic()
-        if self._looks.fault is not None:
-            return self._looks.fault
+        if self.looks.fault is not None:
+            return self.looks.fault
         if now < self._unreadable_until:
             row, error = next(iter(self._unreadable.items()))
             more = f" and {len(self._unreadable) - 1} more" if len(self._unreadable) > 1 else ""
@@ -118,11 +118,6 @@ class Recall(Part):
         if now < self._next_postponing + POSTPONED:  # until the next try, which may take half a minute, has ended
             return f"database: {self._unchanged}; stored deliveries cannot be postponed"
         return None
-
-    @property
-    def backoff(self) -> float:
-        """Seconds that taking up pauses after an error; 0 after a success."""
-        return self._looks.backoff
 
     def within(self, seconds: float) -> None:
         """Partitions were assigned: begin a scan within so many seconds."""
@@ -136,7 +131,7 @@ class Recall(Part):
     def poll(self, _now: float) -> None:
         """Look for due rows, recent marks and rows to scan, as far as it is time."""
         now = self._monotonic()
-        if now < self._next or self._parking.full or not self._looks.ready:
+        if now < self._next or self._parking.full or not self.looks.ready:
             return
         self._next = now + SOON
         owned = self._partitions()
@@ -161,7 +156,7 @@ class Recall(Part):
                 return _Answer(marks, scanned, fetched, None)
             return _Answer(marks, scanned, fetched, self._postpone(fetched, clock) if postpones else "")
 
-        self._looks.start(job, partial(self._answered, reading), partial(self._failed, reading, wants))
+        self.looks.start(job, partial(self._answered, reading), partial(self._failed, reading, wants))
 
     def _postpone(self, fetched: Fetched, now: float) -> str | None:
         """Postpone the faulty rows, on the database thread. Returns the error if one of them cannot be changed."""

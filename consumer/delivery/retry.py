@@ -3,11 +3,9 @@
 A tenacity policy decides (`iter`), and the loop waits, in memory or, for long waits, in the database. The policy reads
 only the number of attempts, so a stored delivery continues where it was. A success never reaches the policy.
 
-A delivery's age is its number of attempts, not the time since the first one. An attempt may be late, because no worker
-ran, the circuit breaker was open or the subscription was disabled. It is still that attempt: the next wait is the next
-entry of the schedule, counted from the end of this attempt. No entry is skipped to catch up, so a receiver that was
-down together with the workers still gets the whole schedule. No entry is repeated either, whichever process makes the
-attempt. A schedule may thus take longer than the sum of its waits, never shorter.
+An attempt may be late, because no worker ran, the circuit breaker was open or the subscription was disabled. The next
+wait is the next entry of the schedule all the same, counted from the end of this attempt: no entry is skipped to catch
+up, and none is repeated, so a receiver that was down together with the workers still gets the whole schedule.
 """
 
 from collections.abc import Sequence

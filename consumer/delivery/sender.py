@@ -166,10 +166,10 @@ class Sender(Part):
             self._begin(delivery, now, span=span)
             self._completed(delivery, _failure(delivery, error))
             return
-        self._begin(delivery, now, request.body, span)
-        self._submit(delivery, request)
+        self._submit(delivery, request, now, span)
 
-    def _submit(self, delivery: Delivery, request: SignedRequest) -> None:
+    def _submit(self, delivery: Delivery, request: SignedRequest, now: float, span: TraceSpan | None) -> None:
+        self._begin(delivery, now, request.body, span)
         ended = partial(self._completed, delivery)
         try:
             delivery.transfer = self._transport.submit(request, ended, timeout=delivery.lane.endpoint.timeout)
@@ -216,8 +216,7 @@ class Sender(Part):
                 self._begin(first, now, span=span)
                 self._completed(first, _failure(first, error))
             else:
-                self._begin(first, now, request.body, span)
-                self._submit(first, request)
+                self._submit(first, request, now, span)
         else:
             self._lanes.finished(lane, slots)
         for each, why in hopeless:

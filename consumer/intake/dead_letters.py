@@ -9,6 +9,7 @@ back-off. Its offset does not move, so nothing is lost while the topic is missin
 import heapq
 import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain, count
 from typing import Any
@@ -37,17 +38,15 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
+@dataclass(slots=True, eq=False)
 class _Letter:
     """A dead letter that is not stored yet. `size` is an index into `_SIZES`: how much of the record is sent."""
 
-    __slots__ = ("failures", "headers", "on_stored", "record", "size")
-
-    def __init__(self, record: Record, headers: Headers, on_stored: Callable[[], None]) -> None:
-        self.record = record
-        self.headers = headers
-        self.on_stored = on_stored
-        self.failures = 0
-        self.size = 0
+    record: Record
+    headers: Headers
+    on_stored: Callable[[], None]
+    failures: int = 0
+    size: int = 0
 
 
 _Content = tuple[bytes | None, bytes | None, Headers]

@@ -16,7 +16,7 @@ from consumer.errors import FatalKafkaError, KafkaUnavailable, WebhooksError
 from consumer.events.event import TopicPartition
 from consumer.intake.record import UNREADABLE, AssignedPartition, Record, UnreadableBatches, batch, headers_of
 from consumer.intake.topics import consumes
-from consumer.kafka.client import IS_IT_UP, LibrdkafkaLog, Reachability, Reported, explained, onlooker, refused
+from consumer.kafka.client import IS_IT_UP, Reachability, Reported, explained, made, onlooker
 from consumer.ledger.replays import Span
 from consumer.loop.part import guarded
 
@@ -67,20 +67,15 @@ class LogReader:
         self._failures: list[Exception] = []
         self._reachability = Reachability(kafka, clock, expected=False)
         keep = self._failures.append
-        try:
-            self._consumer = Consumer(
-                {
-                    **onlooker(kafka, f"kafka-webhooks-{name}", warns=True),
-                    **_FIXED,
-                    # The binding requires a group id. This one is unique, and nothing is ever stored under it.
-                    "group.id": f"kafka-webhooks-{name}-{uuid.uuid4().hex}",
-                    "error_cb": guarded(keep, self._on_error),
-                    "stats_cb": guarded(keep, lambda document: self._reachability.statistics(orjson.loads(document))),
-                },
-                logger=LibrdkafkaLog(),
-            )
-        except KafkaException as error:
-            raise refused(error, kafka.properties) from None
+        config = {
+            **onlooker(kafka, f"kafka-webhooks-{name}", warns=True),
+            **_FIXED,
+            # The binding requires a group id. This one is unique, and nothing is ever stored under it.
+            "group.id": f"kafka-webhooks-{name}-{uuid.uuid4().hex}",
+            "error_cb": guarded(keep, self._on_error),
+            "stats_cb": guarded(keep, lambda document: self._reachability.statistics(orjson.loads(document))),
+        }
+        self._consumer = made(Consumer, config, kafka)
 
     def __enter__(self) -> Self:
         return self

@@ -29,7 +29,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable
 from consumer.intake.offsets import identity_of, same_cluster
 from consumer.intake.record import AssignedPartition
-from consumer.kafka.client import LibrdkafkaLog, onlooker
+from consumer.kafka.client import LibrdkafkaLog, made, onlooker
 from consumer.loop.backoff import seconds_after
 
 log = structlog.get_logger(__name__)
@@ -150,7 +150,7 @@ class Positions:
         self._post, self._on_committed = post, on_committed
         self._questions: SimpleQueue[Sequence[AssignedPartition] | None] = SimpleQueue()
         config = {**onlooker(kafka), "group.id": kafka.group_id, "enable.auto.commit": False}
-        self._consumer = Consumer(config, logger=LibrdkafkaLog())
+        self._consumer = made(Consumer, config, kafka)
         # A daemon: an outstanding request must not keep a stopped process alive.
         self._thread = Thread(target=self._run, name="positions", daemon=True)
         self._thread.start()

@@ -29,20 +29,6 @@ class Reading:
     Raises Undecodable (too_deep) if a header's content cannot be written.
     """
 
-    __slots__ = (
-        "_has_zeros",
-        "_inner",
-        "_parsed",
-        "_seconds",
-        "_unwrap",
-        "body",
-        "given",
-        "headers",
-        "key",
-        "record",
-        "value",
-    )
-
     def __init__(self, record: Record, headers: dict[str, bytes | None], *, unwrap: bool) -> None:
         self.record = record
         self.headers = {name: _bare(header) for name, header in headers.items()} if unwrap else headers

@@ -33,24 +33,6 @@ class AssignedPartition:
     ends the readable part of the log, how many records it holds back, and since when it has been seen to.
     """
 
-    __slots__ = (
-        "_reached_at",
-        "begin",
-        "end",
-        "first",
-        "gap",
-        "held",
-        "lag",
-        "number",
-        "opened",
-        "owned",
-        "read_to",
-        "revoking",
-        "topic",
-        "topic_partition",
-        "tracker",
-    )
-
     def __init__(self, topic: str, number: int, tracker: OffsetTracker | None = None) -> None:
         self.topic = topic
         self.number = number

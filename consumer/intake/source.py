@@ -24,7 +24,7 @@ from consumer.intake.record import (
     headers_of,
 )
 from consumer.intake.topics import hides
-from consumer.kafka.client import LibrdkafkaLog, refused
+from consumer.kafka.client import made, refused
 from consumer.loop.part import guarded
 
 log = structlog.get_logger(__name__)
@@ -88,25 +88,22 @@ class Source:
         self.health = SourceHealth(kafka, clock)
         self._reported = self.health.reported
         keep = self._failures.append
+        config |= {
+            "error_cb": guarded(keep, self.health.error),
+            "stats_cb": guarded(keep, self._on_statistics),
+            "on_commit": guarded(keep, self.commits.finish),
+        }
+        self._consumer = made(Consumer, config, kafka)
         try:
-            self._consumer = Consumer(
-                {
-                    **config,
-                    "error_cb": guarded(keep, self.health.error),
-                    "stats_cb": guarded(keep, self._on_statistics),
-                    "on_commit": guarded(keep, self.commits.finish),
-                },
-                logger=LibrdkafkaLog(),
-            )
             self._consumer.subscribe(
                 list(topics),
                 on_assign=guarded(keep, self._on_assign),
                 on_revoke=guarded(keep, self._on_revoke),
                 on_lost=guarded(keep, self._on_lost),
             )
-            self._positions = Positions(kafka, post, self._owned, self._on_committed, self._on_identity)
         except KafkaException as error:
             raise refused(error, kafka.properties) from None
+        self._positions = Positions(kafka, post, self._owned, self._on_committed, self._on_identity)
         cooperative = config.get("partition.assignment.strategy", "cooperative-sticky") == "cooperative-sticky"
         self._assign = self._consumer.incremental_assign if cooperative else self._consumer.assign
 

@@ -24,7 +24,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not said to
 
 from consumer.config.settings import KafkaSettings
 from consumer.events.event import TopicPartition
-from consumer.kafka.client import LibrdkafkaLog, onlooker, refused
+from consumer.kafka.client import made, onlooker
 from consumer.loop.part import Part
 
 log = structlog.get_logger(__name__)
@@ -198,10 +198,7 @@ class TopicWatch(Part):
         self._failing = False
         self._says_none = kafka.properties.get("group.protocol") == "consumer"  # else librdkafka names missing topics
         self._fault: str | None = None
-        try:
-            admin = AdminClient(onlooker(kafka), logger=LibrdkafkaLog())
-        except KafkaException as error:
-            raise refused(error, kafka.properties) from None
+        admin = made(AdminClient, onlooker(kafka), kafka)
         self._closing = Event()
         # A daemon: an outstanding request must not keep a stopped process alive.
         self._asking = Thread(target=self._work, args=(admin,), name="topics", daemon=True)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -18,6 +18,8 @@ from consumer.crypto.certificates import ca_file
 from consumer.errors import FatalKafkaError, KafkaUnavailable, SettingsError
 
 log = structlog.get_logger(__name__)
+
+Client = TypeVar("Client")
 
 # librdkafka logs these for every broker and every attempt; `Reachability` reports each fault once.
 _QUIET_FACILITIES = frozenset({"FAIL", "ERROR", "CONFWARN", "GETPID"})
@@ -150,6 +152,14 @@ def refused(error: KafkaException, properties: Mapping[str, str]) -> SettingsErr
             why = f"cannot be read: {unread.strerror}"
         return SettingsError(f"{slips.variable_of(found[1])}: {path} {why}")
     return SettingsError(f"Kafka's client refuses the settings: {text}")
+
+
+def made(kind: Callable[..., Client], config: Mapping[str, Any], kafka: KafkaSettings) -> Client:
+    """A client of librdkafka, whose lines go to our log. SettingsError: it refuses a setting."""
+    try:
+        return kind(config, logger=LibrdkafkaLog())
+    except KafkaException as error:
+        raise refused(error, kafka.properties) from None
 
 
 def _refusal(config: dict[str, str]) -> str:

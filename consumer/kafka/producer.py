@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable, WebhooksError
-from consumer.kafka.client import LibrdkafkaLog, client_properties, explained, refused
+from consumer.kafka.client import client_properties, explained, made
 
 log = structlog.get_logger(__name__)
 
@@ -71,10 +71,8 @@ class AcknowledgedTopic:
         self._slow = False
         self._said = False  # whether the log says that the topic is slow or fails
         self._again_at = 0.0
-        try:
-            self._producer = self._new_producer()
-        except KafkaException as error:
-            raise refused(error, kafka.properties) from None
+        self._kafka = kafka
+        self._producer = made(Producer, self._config, kafka)
 
     @property
     def fault(self) -> str | None:
@@ -148,10 +146,7 @@ class AcknowledgedTopic:
         if self._clock() >= self._again_at:
             self._again_at = self._clock() + BACK_OFF[1]
             self._fatal = None
-            self._producer = self._new_producer()
-
-    def _new_producer(self) -> Producer:
-        return Producer(self._config, logger=LibrdkafkaLog())
+            self._producer = made(Producer, self._config, self._kafka)
 
 
 def _advice(purpose: Purpose, error: KafkaError) -> str:
@@ -202,10 +197,7 @@ class Publisher:
             "topic.metadata.propagation.max.ms": 10_000,  # a topic may have to be created first
             "error_cb": self._failed,
         }
-        try:
-            self._producer = Producer(config, logger=LibrdkafkaLog())
-        except KafkaException as error:
-            raise refused(error, kafka.properties) from None
+        self._producer = made(Producer, config, kafka)
 
     def publish(self, records: Sequence[Outgoing]) -> Answers:
         """Publish, and wait for the answer to each record: its place, or why Kafka does not have it.

@@ -31,7 +31,6 @@ from consumer.ledger import marks
 from consumer.ledger.ordering import normalise, put_in_order
 from consumer.ledger.rows import (
     ATTEMPTS,
-    BATCH,
     OF_PAYLOAD,
     PAYLOAD,
     PAYLOAD_RECORD,
@@ -40,6 +39,7 @@ from consumer.ledger.rows import (
     bind,
     event_of,
     first_of,
+    in_batches,
     in_transaction,
     is_bound,
     last_of,
@@ -230,7 +230,7 @@ def redeliver(
     Blocked rows keep their turn. Delivered rows are left alone, and so are rows stored after the call. A step is a
     transaction, and each row is in one step only.
     """
-    for part in steps(engine, selection) if selection.ids is None else _parts(sorted(set(selection.ids))):
+    for part in steps(engine, selection) if selection.ids is None else in_batches(selection.ids):
         redo = partial(_redeliver, ids=part, selection=selection, now=now, note=note)
         yield in_transaction(engine, redo) if part else RedeliveryStep((), 0)
 
@@ -305,11 +305,6 @@ def steps(engine: Engine, selection: DeliveryQuery) -> Iterator[Sequence[int]]:
     """The ids of a selection's current rows, in steps of `by_id`."""
     for rows in by_id(engine, _ids(selection).order_by(ParkedDelivery.id), *_conditions(selection)):
         yield [row.id for row in rows]
-
-
-def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(ids), BATCH):
-        yield ids[start : start + BATCH]
 
 
 def _redeliverable(ids: Collection[int], selection: DeliveryQuery) -> AnySelect:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, bindparam, delete, insert, select
 
 from consumer.database.engine import reading
 from consumer.database.statements import any_of
-from consumer.ledger.rows import BATCH, OperationalEvent, unix
+from consumer.ledger.rows import BATCH, OperationalEvent, in_batches, unix
 from models import StoredOperation
 
 KEPT = 7 * 86400.0  # seconds that an event waits to be published: Kafka's default retention
@@ -77,9 +77,9 @@ def _data(text: str) -> dict[str, object]:
 
 def forget(engine: Engine, ids: Sequence[int]) -> None:
     """Delete events by row id, once they are published."""
-    for start in range(0, len(ids), BATCH):
+    for some in in_batches(ids):
         with engine.begin() as connection:
-            connection.execute(_DELETE, [{"b_id": row} for row in sorted(ids)[start : start + BATCH]])
+            connection.execute(_DELETE, [{"b_id": row} for row in some])
 
 
 def expire(engine: Engine, group: str, before: float) -> int:

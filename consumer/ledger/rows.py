@@ -3,7 +3,7 @@
 Binds are named `b_…`: INSERT and UPDATE already use a column's own name, and some names are reserved as Oracle binds.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -183,6 +183,13 @@ def in_transaction(engine: Engine, work: Callable[[Connection], T]) -> T:
             rivals += 1
             if rivals == RIVALS:
                 raise
+
+
+def in_batches(ids: Iterable[int]) -> Iterator[list[int]]:
+    """Each id once, in rising order, BATCH at a time."""
+    ordered = sorted(set(ids))
+    for start in range(0, len(ordered), BATCH):
+        yield ordered[start : start + BATCH]
 
 
 def record_binds(group: str, record: RecordId) -> dict[str, object]:

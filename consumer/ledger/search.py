@@ -28,7 +28,7 @@ from consumer.database.engine import reading
 from consumer.database.statements import IN_LIST, AnySelect, any_of, padded
 from consumer.errors import InvalidPosition
 from consumer.ledger.admin import STORED, DeliveryQuery, StoredDelivery, delivery_of, unindexed
-from consumer.ledger.rows import ATTEMPTS, BATCH, OF_PAYLOAD, OPEN, AttemptFailure, last_of, unix
+from consumer.ledger.rows import ATTEMPTS, OF_PAYLOAD, OPEN, AttemptFailure, in_batches, last_of, unix
 from consumer.ledger.upkeep import by_id, by_no_index
 from models import ParkedDelivery, Payload, Status, Subscription
 from models.base import BEFORE_IDS
@@ -255,13 +255,12 @@ def of_subscription(engine: Engine, subscription_id: int) -> Counter[str]:
 
 def progress(engine: Engine, ids: Collection[int]) -> Counter[str]:
     """How many of these rows are in each state; a row that is gone was delivered."""
-    ordered = sorted(ids)
     states: Counter[str] = Counter()
     with reading(engine) as connection:
-        for part in (ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH)):
+        for part in in_batches(ids):
             found = connection.execute(select(ParkedDelivery.status).where(any_of(ParkedDelivery.id.expression, part)))
             states.update(found.scalars())
-    states[Status.DELIVERED.value] += len(ordered) - states.total()
+    states[Status.DELIVERED.value] += len(set(ids)) - states.total()
     return +states
 
 
@@ -286,10 +285,12 @@ def last_of_replay(engine: Engine, replay_id: int) -> float | None:
 
 def next_of(engine: Engine, ids: Collection[int]) -> float | None:
     """The earliest due time (unix seconds) among the parked ones of these rows; None if none is parked."""
-    ordered = sorted(ids)
-    parts = (ordered[start : start + BATCH] for start in range(0, len(ordered), BATCH))
-    found = (_next(engine, part) for part in parts)
-    return min((moment for moment in found if moment is not None), default=None)
+    due_at, found = ParkedDelivery.next_attempt_at, []
+    with reading(engine) as connection:
+        for part in in_batches(ids):
+            parked = any_of(ParkedDelivery.id.expression, part), ParkedDelivery.status == Status.PARKED
+            found.append(connection.scalar(select(due_at).where(*parked).order_by(due_at).limit(1)))
+    return min((unix(moment) for moment in found if moment is not None), default=None)
 
 
 def _binds(subscriptions: Collection[int]) -> dict[str, int]:
@@ -327,14 +328,3 @@ def _due(engine: Engine, replay_id: int, *which: ColumnElement[bool]) -> Iterato
         engine, select(ParkedDelivery.next_attempt_at), ParkedDelivery.replay == replay_id, parked, *which
     ):
         yield from (unix(row.next_attempt_at) for row in rows)
-
-
-def _next(engine: Engine, ids: Collection[int]) -> float | None:
-    statement = (
-        select(ParkedDelivery.next_attempt_at)
-        .where(any_of(ParkedDelivery.id.expression, sorted(ids)), ParkedDelivery.status == Status.PARKED)
-        .order_by(ParkedDelivery.next_attempt_at)
-        .limit(1)
-    )
-    with reading(engine) as connection:
-        return unix(connection.scalar(statement))

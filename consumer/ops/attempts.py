@@ -72,9 +72,8 @@ class RecentAttempts:
         self._of: dict[int, deque[int]] = {}  # numbers by subscription
         self._oldest: list[tuple[float, int]] = []  # a heap by time; it may have numbers that are forgotten
         self._number = 0
-        self._counts: OrderedDict[int | None, _Counts] = OrderedDict()
+        self._counts: OrderedDict[int, _Counts] = OrderedDict()
         self._all_counts = _Counts()
-        self._failed_in: dict[int, int] = {}  # the last minute in which an attempt failed, by subscription
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -90,12 +89,9 @@ class RecentAttempts:
         if counts is None:
             counts = self._counts[subscription] = _Counts()
             if len(self._counts) > COUNTED:
-                forgotten, _ = self._counts.popitem(last=False)
-                self._failed_in.pop(forgotten, None)  # type: ignore[arg-type]  # None is not among its keys
+                self._counts.popitem(last=False)
         self._counts.move_to_end(subscription)
         counts.count(minute, ok=ok)
-        if not ok:
-            self._failed_in[subscription] = max(minute, self._failed_in.get(subscription, 0))
         self._number = number = self._number + 1
         self._kept[number] = attempt, size + OVERHEAD
         self.bytes += size + OVERHEAD
@@ -125,11 +121,11 @@ class RecentAttempts:
     def most_failed(self, minutes: int, limit: int, now: float) -> list[Tried]:
         """The subscriptions with the most failed attempts in the last `minutes`, the current one included."""
         last = int(now // 60)
-        recent = [each for each, minute in self._failed_in.items() if minute > last - minutes]
         tried = []
-        for each in recent:
-            counted = [self._counts[each].of(minute) for minute in range(last - minutes + 1, last + 1)]
-            tried.append(Tried(each, sum(ok for ok, _ in counted), sum(failed for _, failed in counted)))
+        for each, counts in self._counts.items():
+            if counts.failed_at > last - minutes:
+                counted = [counts.of(minute) for minute in range(last - minutes + 1, last + 1)]
+                tried.append(Tried(each, sum(ok for ok, _ in counted), sum(failed for _, failed in counted)))
         return nlargest(limit, tried, key=attrgetter("failed"))
 
     def _fit(self, now: float) -> None:
@@ -159,9 +155,10 @@ class RecentAttempts:
 class _Counts:
     """Attempts by minute, of the last hour."""
 
-    __slots__ = ("_failed", "_minutes", "_ok")
+    __slots__ = ("_failed", "_minutes", "_ok", "failed_at")
 
     def __init__(self) -> None:
+        self.failed_at = 0  # the last minute in which an attempt failed
         self._minutes = [0] * MINUTES  # which minute each place counts
         self._ok = [0] * MINUTES
         self._failed = [0] * MINUTES
@@ -173,6 +170,7 @@ class _Counts:
         if self._minutes[place] < minute:
             self._minutes[place], self._ok[place], self._failed[place] = minute, 0, 0
         (self._ok if ok else self._failed)[place] += 1
+        self.failed_at = self.failed_at if ok else max(self.failed_at, minute)
 
     def of(self, minute: int) -> tuple[int, int]:
         place = minute % MINUTES

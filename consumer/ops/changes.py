@@ -20,7 +20,7 @@ from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.keys import Algorithm, parse_signing_key
 from consumer.crypto.vault import Vault
 from consumer.database.statements import AnyRow
-from consumer.errors import Conflict, DeliveriesOwed, NotFound
+from consumer.errors import Conflict, DeliveriesOwed, InvalidSubscription, NotFound
 from consumer.http.urls import redact_url
 from consumer.ledger import admin, outbox, replays, request_keys, search
 from consumer.ledger.admin import DeliveryQuery, RedeliveryStep, StoredDetail
@@ -37,6 +37,7 @@ from consumer.subscriptions.secrets import Credential, Rotation
 CREATED, CHANGED, REMOVED = "subscription.created", "subscription.changed", "subscription.removed"
 ENABLED, DISABLED, ROTATED = "subscription.enabled", "subscription.disabled", "subscription.secret_rotated"
 VERIFIED, PINGED, REDELIVERED = "subscription.verified", "subscription.pinged", "delivery.redelivered"
+LONGEST_OVERLAP = 366 * 86400.0  # seconds
 MOST_OWED = 10_000  # deliveries that are counted before a removal; beyond, a count only says that there are more
 
 
@@ -196,11 +197,18 @@ class Changes:
         self,
         subscription_id: int,
         *,
-        overlap: timedelta,
+        overlap: float,
         secret: str | None = None,
         algorithm: Algorithm | None = None,
     ) -> Rotation:
-        """Give a subscription a new signing secret, as `secrets.rotate` does."""
+        """Give a subscription a new signing secret, as `secrets.rotate` does; `overlap` in seconds.
+
+        InvalidSubscription for an overlap of more than a leap year, and for a secret with an algorithm.
+        """
+        if overlap > LONGEST_OVERLAP:
+            raise InvalidSubscription("is too long; at most 366d", "overlap")
+        if secret is not None and algorithm is not None:
+            raise InvalidSubscription("a given secret determines it; leave it out", "algorithm")
         where = self.deployment
         with self._change(subscription_id, ROTATED) as change:
             rotation = secrets.rotate(
@@ -208,7 +216,7 @@ class Changes:
                 subscription_id,
                 vault=where.vault,
                 default=where.default,
-                overlap=overlap,
+                overlap=timedelta(seconds=overlap),
                 now=where.now,
                 secret=secret,
                 algorithm=algorithm,
@@ -309,7 +317,7 @@ class Changes:
         told: Mapping[str, object] = {},
     ) -> None:
         """Write the event of a change, unless nothing changed."""
-        was, is_now = _shown(before), _shown(after)
+        was, is_now = (None if item is None else shown(item) for item in (before, after))
         if was == is_now and not told:
             return
         subject = after or before
@@ -337,10 +345,8 @@ def _seen(found: Subscribed | None, subscription_id: int, tenant: str | None) ->
     return found
 
 
-def _shown(item: Subscribed | None) -> dict[str, Any] | None:
+def shown(item: Subscribed) -> dict[str, Any]:
     """The parts of a subscription that people change. The number and kinds of its secrets are among them."""
-    if item is None:
-        return None
     return {
         **item.options,
         "enabled": item.enabled,

@@ -17,7 +17,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.errors import KafkaUnavailable, WebhooksError
 from consumer.events.event import TopicPartition
 from consumer.intake.topics import consumes
-from consumer.kafka.client import IS_IT_UP, LibrdkafkaLog, explained, onlooker, refused, remedy
+from consumer.kafka.client import IS_IT_UP, LibrdkafkaLog, explained, made, onlooker, remedy
 
 TIMEOUT = 10.0  # seconds for each request
 _SOON = 3.0  # seconds for a broker to answer: an overview waits five in all
@@ -97,10 +97,7 @@ def connected(kafka: KafkaSettings, seconds: float = TIMEOUT / 2) -> tuple[Admin
     """
     detail: list[str] = []
     config = {**onlooker(kafka), "error_cb": lambda error: detail.append(explained(error))}
-    try:
-        admin = AdminClient(config, logger=LibrdkafkaLog())
-    except KafkaException as error:
-        raise refused(error, kafka.properties) from None
+    admin = made(AdminClient, config, kafka)
     try:
         return admin, admin.list_topics(timeout=seconds)
     except KafkaException:

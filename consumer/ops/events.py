@@ -10,7 +10,6 @@ from typing import NamedTuple
 import orjson
 
 from consumer.config.settings import KafkaSettings, SchemaSettings
-from consumer.errors import Tombstone, Undecodable
 from consumer.events.event import Event
 from consumer.intake.decode import decode, decoded
 from consumer.intake.log_reader import LogReader
@@ -22,14 +21,6 @@ SECONDS = 5.0  # of one reading
 MOST_BYTES = 16 * 2**20  # of the records
 
 ReadEvent = Callable[[Record], Event]  # raises Tombstone, Undecodable and RegistryUnavailable
-
-
-class FoundRecord(NamedTuple):
-    """A record of the log, and its event. `event` None: the record is not an event, for this `reason`."""
-
-    record: Record
-    event: Event | None
-    reason: str | None
 
 
 class AuditEntry(NamedTuple):
@@ -65,17 +56,6 @@ def record_at(kafka: KafkaSettings, topic: str, partition: int, offset: int) -> 
             return None
         reader.start([Span(topic, partition, offset, offset + 1)])
         return next((record for record in _read(reader, 1) if record.offset == offset), None)
-
-
-def find(kafka: KafkaSettings, read_event: ReadEvent, topic: str, partition: int, offset: int) -> FoundRecord | None:
-    """The record at an offset with its event; None if the log no longer holds it. Raises as `newest` does."""
-    record = record_at(kafka, topic, partition, offset)
-    if record is None:
-        return None
-    try:
-        return FoundRecord(record, read_event(record), None)
-    except (Undecodable, Tombstone) as error:
-        return FoundRecord(record, None, str(error))
 
 
 def audit(kafka: KafkaSettings, limit: int) -> list[AuditEntry]:

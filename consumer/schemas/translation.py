@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 from threading import Lock, Thread
 
@@ -127,16 +128,14 @@ def in_threads(load: Callable[[SchemaId], Decode], post: Callable[[Callable[[], 
     return ask
 
 
+@dataclass(slots=True, eq=False)
 class _Question:
     """A schema that records wait for."""
 
-    __slots__ = ("asked", "failures", "reason", "retry_at")
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.failures = 0
-        self.reason: str | None = None
-        self.retry_at = 0.0
+    asked: bool = False
+    failures: int = 0
+    reason: str | None = None
+    retry_at: float = 0.0
 
 
 class Translation(Part):

@@ -28,7 +28,7 @@ from consumer.sending.exchange import LazyResponse, SignedRequest
 from consumer.sending.oauth2 import Tokens
 from consumer.sending.pool import NO_DESCRIPTOR, SWEEP, Pool, Reusable, none_left
 from consumer.sending.request import message
-from consumer.sending.route import Places, Route
+from consumer.sending.route import Place, Route, placed
 from consumer.sending.tls import ByteStream
 from consumer.sending.trace import ExchangeTrace, Recorder
 from consumer.sending.transfer import Result, Stage, Transfer, unexpected
@@ -80,7 +80,6 @@ class LoopAdapter(BaseAdapter):
         self._pool = Pool(max_connections)
         self._tokens = Tokens(self._fetch_token, self._authorized, poller.post, clock)
         self._sharing: Sharing | None = None  # made for the first request by HTTP/2
-        self._places = Places(self._proxy)
         self._open: dict[Transfer, None] = {}
         self._closed = False
         self._judge = poller.timer(self._on_judgement)
@@ -182,7 +181,7 @@ class LoopAdapter(BaseAdapter):
 
     def _start(self, transfer: Transfer, now: float) -> None:
         try:
-            place = self._places.of(transfer.request, transfer.identity)
+            place = self._place(transfer)
             transfer.head, transfer.body = message(transfer.request, place.line)
         except RequestException as error:
             self.failed(transfer, error)
@@ -196,6 +195,14 @@ class LoopAdapter(BaseAdapter):
             connection.carry(transfer)
         else:
             self._connect(transfer, place.route)
+
+    def _place(self, transfer: Transfer) -> Place:
+        request = transfer.request
+        http2 = isinstance(request, SignedRequest) and request.template.http2
+        try:
+            return placed(request.url or "", transfer.identity, self._proxy, http2)
+        except ValueError as error:
+            raise errors.InvalidURL(str(error)) from None
 
     def _shared(self) -> "Sharing":
         if self._sharing is None:
@@ -235,7 +242,7 @@ class LoopAdapter(BaseAdapter):
         self.await_connection(transfer)
         if len(self._open) + len(self._pool) > self._most:
             self._pool.make_room()
-        place = self._places.of(transfer.request, transfer.identity)
+        place = self._place(transfer)
         route = place.route
         transfer.connected = route.tls or (route.proxy is not None and route.proxy.tls)
         return Dial(self._connector, place, self._contained(transfer, partial(self._on_dialled, done)))
@@ -290,7 +297,7 @@ class LoopAdapter(BaseAdapter):
 
     def unused(self, transfer: Transfer) -> None:
         """Send the transfer over a new connection."""
-        self._connect(transfer, self._places.of(transfer.request, transfer.identity).route)
+        self._connect(transfer, self._place(transfer).route)
 
     def _connect(self, transfer: Transfer, route: Route) -> None:
         dial = transfer.stage = self.dial(transfer, partial(self._on_connected, transfer, route))
@@ -312,8 +319,7 @@ class LoopAdapter(BaseAdapter):
     # Handing over results.
 
     def _respond(self, transfer: Transfer, answer: Answer) -> None:
-        seconds = self._clock() - transfer.began
-        self._end(transfer, LazyResponse(transfer.request, answer.status, answer.head, answer.body, seconds))
+        self._end(transfer, LazyResponse(transfer.request, answer.status, answer.head, answer.body))
 
     def _end(self, transfer: Transfer, result: Result) -> None:
         transfer.stage = None

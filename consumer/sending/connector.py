@@ -275,7 +275,7 @@ class Dial:
                 self._on_peer()
                 return
             if self._connector.recorder is not None:
-                self._connector.recorder.secured()
+                self._connector.recorder.step("tls")
             self._succeed()
 
     def _no_tls(self, proxy: Proxy | None, error: Exception) -> None:

@@ -4,13 +4,11 @@ Not compiled (docs/performance.md), since they derive from classes of a library.
 """
 
 from collections.abc import Mapping
-from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
 import requests
 from requests import PreparedRequest
-from requests.cookies import RequestsCookieJar
 from requests.exceptions import InvalidHeader
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_encoding_from_headers
@@ -120,25 +118,23 @@ def _fault(result: object, body: object, url: str | None) -> str | None:
 
 
 class LazyResponse(requests.Response):
-    """Sets status and body at once, and headers, reason, cookies and elapsed on first access.
+    """Sets status and body at once, and headers on first access. It has no reason phrase, cookies or elapsed time.
 
     `requests.Response.__init__` makes a cookie jar and a dictionary (6 µs), which a 2xx answer never needs, so it is
-    not called. `seconds` is the value of `elapsed`: the whole exchange, body included.
+    not called.
     """
 
     _content_consumed = True
     _next = None
     raw = None
+    reason = ""
 
-    def __init__(  # deliberately does not call the parent's
-        self, request: requests.PreparedRequest, status: int, head: bytes, body: bytes, seconds: float
-    ) -> None:
+    def __init__(self, request: PreparedRequest, status: int, head: bytes, body: bytes) -> None:
         self.request = request
         self.url = request.url or ""
         self.status_code = status
         self._content = body
         self._head = head
-        self._seconds = seconds
 
     @cached_property
     def headers(self) -> CaseInsensitiveDict[str]:  # type: ignore[override]
@@ -152,25 +148,9 @@ class LazyResponse(requests.Response):
         return result
 
     @cached_property
-    def reason(self) -> str:  # type: ignore[override]
-        """The reason phrase; empty if there is none."""
-        line = self._head.partition(b"\r\n")[0].decode("latin-1")
-        return line.partition(" ")[2].partition(" ")[2]
-
-    @cached_property
-    def elapsed(self) -> timedelta:  # type: ignore[override]
-        """The time of the whole exchange."""
-        return timedelta(seconds=self._seconds)
-
-    @cached_property
     def encoding(self) -> str | None:  # type: ignore[override]
         """That of the content type."""
         return get_encoding_from_headers(self.headers)
-
-    @cached_property
-    def cookies(self) -> RequestsCookieJar:  # type: ignore[override]
-        """None are kept."""
-        return RequestsCookieJar()
 
     @cached_property
     def history(self) -> list[requests.Response]:  # type: ignore[override]

@@ -147,17 +147,15 @@ class Http2Connection:
         if events & WRITE and self._waits_to_write:
             self._write()
         if events & ~WRITE and not self.session.is_behind:  # else the rest is parsed first
-            self._read_more()
+            self._read()
 
     def _read_soon(self) -> None:
-        self._poller.post(guarded(self._on_bug, self._read_more))
-
-    def _read_more(self) -> None:
-        if self._fd >= 0:
-            self._read()
+        self._poller.post(guarded(self._on_bug, self._read))
 
     def _read(self) -> None:
         """Parse the frames that were left, or those of the next TLS records: a bounded number, the rest later."""
+        if self._fd < 0:
+            return
         session = self.session
         session.budget = FRAMES
         is_more = True

@@ -52,12 +52,7 @@ def build(
     lines = stamp.lines if traceparent is None else stamp.untraced + _traced(traceparent)
     if endpoint.payload_format == "cloudevents-binary":
         lines += attribute_lines(event)
-    request = _signed(template, stamp.start, lines, body)
-    if template.gzip_above is not None and len(body) > template.gzip_above:
-        request.send_as(compressed_for(event, body))
-    if template.plugin is not None:
-        call_plugin(template.plugin, request)
-    return request
+    return _finished(template, stamp.start, lines, body, event)
 
 
 def build_batch(
@@ -78,12 +73,7 @@ def build_batch(
     lines = _lines(content_type, webhook_id, timestamp, types.pop() if len(types) == 1 else None)
     if traceparent is not None:
         lines += _traced(traceparent)
-    request = _signed(template, _start(webhook_id, timestamp), lines, body)
-    if template.gzip_above is not None and len(body) > template.gzip_above:
-        request.send_as(compressed(body))
-    if template.plugin is not None:
-        call_plugin(template.plugin, request)
-    return request
+    return _finished(template, _start(webhook_id, timestamp), lines, body)
 
 
 def batch_id(payloads: Sequence[Rendered]) -> str:
@@ -118,8 +108,14 @@ def _lines(content_type: str, webhook_id: str, timestamp: int, event_type: str |
     return encoded(lines)
 
 
-def _signed(template: Template, start: bytes, lines: bytes, body: bytes) -> SignedRequest:
-    return SignedRequest(template, lines + template.signature_lines(start, body), body)
+def _finished(template: Template, start: bytes, lines: bytes, body: bytes, event: Event | None = None) -> SignedRequest:
+    """The request, signed, compressed if it is large (once for the event, if it has one), and passed to the plug-in."""
+    request = SignedRequest(template, lines + template.signature_lines(start, body), body)
+    if template.gzip_above is not None and len(body) > template.gzip_above:
+        request.send_as(compressed(body) if event is None else compressed_for(event, body))
+    if template.plugin is not None:
+        call_plugin(template.plugin, request)
+    return request
 
 
 def message(request: PreparedRequest, line: bytes) -> tuple[bytes, bytes]:

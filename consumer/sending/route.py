@@ -1,16 +1,11 @@
 """Where a request goes, and how it is reached: parsed from its URL."""
 
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from requests import PreparedRequest
-from requests.exceptions import InvalidURL
-
 from consumer.crypto.certificates import TlsIdentity
 from consumer.http.urls import DEFAULT_PORTS, Proxy, parse_target, place_of
-from consumer.sending.exchange import SignedRequest
-
-_MAX_URLS = 10_000
 
 
 class Route(NamedTuple):
@@ -43,7 +38,8 @@ class Place(NamedTuple):
     line: bytes
 
 
-def placed(url: str, identity: TlsIdentity | None, proxy: Proxy | None, *, http2: bool = False) -> Place:
+@lru_cache(10_000)
+def placed(url: str, identity: TlsIdentity | None, proxy: Proxy | None, http2: bool = False) -> Place:  # noqa: FBT001, FBT002 (a key of the cache)
     """Parse a URL. `identity` and `http2` count for https alone. Raises ValueError as `parse_target` does."""
     scheme, host, port, address = parse_target(url)
     parts = urlsplit(url)
@@ -60,26 +56,3 @@ def placed(url: str, identity: TlsIdentity | None, proxy: Proxy | None, *, http2
     # All plain http targets share one route: any connection to the proxy may carry their requests.
     line = f"{scheme}://{name}{path}{host_line}".encode() + proxy.authorization
     return Place(Route(proxy.host, proxy.port, tls, proxy), None, line)
-
-
-class Places:
-    """Keeps the parsed URLs of requests, which reach receivers through `proxy` unless it is None."""
-
-    def __init__(self, proxy: Proxy | None) -> None:
-        self._proxy = proxy
-        self._known: dict[tuple[str, bool, TlsIdentity | None], Place] = {}
-
-    def of(self, request: PreparedRequest, identity: TlsIdentity | None) -> Place:
-        """The target of `request`. Raises InvalidURL."""
-        http2 = isinstance(request, SignedRequest) and request.template.http2
-        key = request.url or "", http2, identity
-        place = self._known.get(key)
-        if place is None:
-            try:
-                place = placed(key[0], identity, self._proxy, http2=http2)
-            except ValueError as error:
-                raise InvalidURL(str(error)) from None
-            if len(self._known) >= _MAX_URLS:
-                self._known.clear()
-            self._known[key] = place
-        return place

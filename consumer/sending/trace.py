@@ -170,7 +170,3 @@ class Recorder:
             return
         expires = found.not_valid_after_utc.strftime("%Y-%m-%d %H:%M:%S UTC")
         self.trace.certificate = Certificate(found.subject.rfc4514_string(), found.issuer.rfc4514_string(), expires)
-
-    def secured(self) -> None:
-        """The TLS handshake is complete."""
-        self.step("tls")

@@ -37,8 +37,8 @@ class Stage(Protocol):
 class Transfer:
     """A submitted request, to pass to `cancel`. `connected`: it has begun to open a TLS connection of its own.
 
-    `head` and `body` are the bytes to write. Times are monotonic seconds: the transfer `began`, its connection is due
-    by `connect_by`, its answer by `deadline`. `again`: its time limit was restarted after the loop had stood still.
+    `head` and `body` are the bytes to write. Times are monotonic seconds: its connection is due by `connect_by`, its
+    answer by `deadline`. `again`: its time limit was restarted after the loop had stood still.
     `identity`: of its TLS connection. `grant`: of its access token, if it needs one. `refusals`: how often a receiver
     has closed or refused it unprocessed.
     """
@@ -57,7 +57,6 @@ class Transfer:
     ) -> None:
         self.request = request
         self.callback: Callable[[Result], None] | None = callback  # None: done or cancelled
-        self.began = began
         self.limit = limit
         self.deadline = self.connect_by = began + limit
         self.head = self.body = b""

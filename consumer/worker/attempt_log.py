@@ -13,7 +13,7 @@ from consumer.config.settings import KafkaSettings
 from consumer.delivery.delivery import Delivery
 from consumer.delivery.outcome import Delivered, Outcome
 from consumer.events.attempt import Attempt, key_of, render
-from consumer.kafka.client import LibrdkafkaLog, client_properties, refused
+from consumer.kafka.client import client_properties, made
 from consumer.ledger.rows import escaped
 from consumer.loop.part import Part
 
@@ -61,20 +61,14 @@ class AttemptLog(Part):
         self._poll_at = self._say_at = 0.0
         self._said = 0  # the value of `dropped` in the last log line
         self._reason = ""
-        properties = client_properties(kafka)  # Source has warned of the unknown ones
-        try:
-            self._producer = Producer(
-                {
-                    **_DEFAULTS,
-                    **properties,
-                    **_FIXED,
-                    "bootstrap.servers": kafka.bootstrap_servers,
-                    "on_delivery": self._answered,
-                },
-                logger=LibrdkafkaLog(),
-            )
-        except KafkaException as error:
-            raise refused(error, kafka.properties) from None
+        config = {
+            **_DEFAULTS,
+            **client_properties(kafka),  # Source has warned of the unknown ones
+            **_FIXED,
+            "bootstrap.servers": kafka.bootstrap_servers,
+            "on_delivery": self._answered,
+        }
+        self._producer = made(Producer, config, kafka)
         self._produce: Callable[..., None] = self._producer.produce
 
     def report(self, delivery: Delivery, what: str, outcome: Outcome, at: float, seconds: float) -> None:

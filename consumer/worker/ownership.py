@@ -1,6 +1,7 @@
 """The partitions whose deliveries this worker sends: which these are, and how it takes them over and gives them up."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 
@@ -35,48 +36,43 @@ WRITE_LIMIT = 35.0  # seconds for a statement under way: the database's own limi
 NO_LOG = 2**63 - 1  # stands for an offset where no log is left: the largest that Kafka and the column hold
 
 
+@dataclass(eq=False)
 class Ownership:
     """`partitions` are those that Kafka has assigned, until their assignment has ended.
 
     `adopted` partitions have rows but no longer exist in Kafka. The worker that leads the group sends these rows.
     """
 
-    def __init__(
-        self,
-        partitions: Mapping[TopicPartition, AssignedPartition],
-        topics: ClusterView,
-        monotonic: Callable[[], float],
-    ) -> None:
-        self._partitions = partitions
-        self._topics = topics
-        self._monotonic = monotonic
-        self._closed = False
-        self.adopted: dict[TopicPartition, None] = {}
+    partitions: Mapping[TopicPartition, AssignedPartition]
+    topics: ClusterView
+    monotonic: Callable[[], float]
+    closed: bool = False
+    adopted: dict[TopicPartition, None] = field(default_factory=dict)
 
     def leads(self) -> bool:
         """Whether this worker does the work that one worker of the group should do."""
-        return not self._closed and self._topics.leads(self._kept())
+        return not self.closed and self.topics.leads(self._kept())
 
     def close(self) -> None:
         """The group is being left."""
-        self._closed = True
+        self.closed = True
 
     def topic_partitions(self) -> Collection[TopicPartition]:
         """The partitions whose stored deliveries this worker sends."""
-        return () if self._closed else {*self._kept(), *self.adopted}
+        return () if self.closed else {*self._kept(), *self.adopted}
 
     def owns(self, topic_partition: TopicPartition) -> bool:
         """Whether the partition is one of `topic_partitions`."""
-        partition = self._partitions.get(topic_partition)
+        partition = self.partitions.get(topic_partition)
         kept = topic_partition in self.adopted if partition is None else not partition.revoking
-        return kept and not self._closed
+        return kept and not self.closed
 
     def _kept(self) -> list[TopicPartition]:
-        return [each.topic_partition for each in self._partitions.values() if not each.revoking]
+        return [each.topic_partition for each in self.partitions.values() if not each.revoking]
 
     def adopt(self, stored: Collection[TopicPartition]) -> None:
         """Adopt those of the partitions with rows, `stored`, that are long gone, if this worker leads."""
-        adopted = dict.fromkeys(self._topics.gone(stored, self._monotonic())) if self.leads() else {}
+        adopted = dict.fromkeys(self.topics.gone(stored, self.monotonic())) if self.leads() else {}
         for topic in {topic for topic, _ in adopted.keys() - self.adopted.keys()}:
             log.warning("a topic is gone; sending its stored deliveries", topic=topic)
         self.adopted = adopted
@@ -93,7 +89,7 @@ class Ownership:
 
         `waiting` is the lowest offset that was read and is not yet fanned out; None if there is none.
         """
-        partition = self._partitions.get(topic_partition)
+        partition = self.partitions.get(topic_partition)
         if partition is None:
             return lambda _: True  # no log is left to read
         return partition.passed if waiting is None else lambda offset: offset < waiting
@@ -103,7 +99,7 @@ class Ownership:
 
         `untouched`: the first one that was read and waits.
         """
-        assigned = self._partitions.get(partition)
+        assigned = self.partitions.get(partition)
         if assigned is None or not assigned.opened:
             return None
         waiting, position = untouched(partition), assigned.tracker.position
@@ -111,12 +107,12 @@ class Ownership:
 
     def settled_to(self, partition: TopicPartition) -> int | None:
         """Every record below is settled; None: it is not known yet."""
-        assigned = self._partitions.get(partition)
+        assigned = self.partitions.get(partition)
         return None if assigned is None else assigned.tracker.low_water_mark
 
     def unasked(self) -> dict[TopicPartition, int]:
         """Adopted partitions, which no restart reads, except partitions of a topic that was just recreated."""
-        return dict.fromkeys(self.adopted.keys() - self._partitions.keys(), NO_LOG)
+        return dict.fromkeys(self.adopted.keys() - self.partitions.keys(), NO_LOG)
 
 
 class Takeover:
@@ -179,44 +175,31 @@ class Takeover:
                 self._source.open(partition)
 
 
+@dataclass(frozen=True)
 class Handover:
-    """Gives partitions up, and runs the loop for the other partitions meanwhile."""
+    """Gives partitions up, and runs the loop for the other partitions meanwhile.
 
-    def __init__(
-        self,
-        source: Source,
-        ownership: Ownership,
-        dispatch: Dispatch,
-        lanes: Lanes,
-        settling: Settling,
-        parking: Parking,
-        dead_letters: DeadLetters,
-        sender: Sender,
-        memory: Memory,
-        catch_up: CatchUp,
-        turn: Callable[[float], None],
-        monotonic: Callable[[], float],
-        drain: float,
-    ) -> None:
-        """`turn(seconds)` runs the loop. `drain`: seconds that requests in flight get to end at a stop."""
-        self._source = source
-        self._ownership = ownership
-        self._dispatch = dispatch
-        self._lanes = lanes
-        self._settling = settling
-        self._parking = parking
-        self._dead_letters = dead_letters
-        self._sender = sender
-        self._memory = memory
-        self._catch_up = catch_up
-        self._turn = turn
-        self._monotonic = monotonic
-        self._drain_seconds = drain
+    `turn(seconds)` runs the loop. `drain`: seconds that requests in flight get to end at a stop.
+    """
+
+    source: Source
+    ownership: Ownership
+    dispatch: Dispatch
+    lanes: Lanes
+    settling: Settling
+    parking: Parking
+    dead_letters: DeadLetters
+    sender: Sender
+    memory: Memory
+    catch_up: CatchUp
+    turn: Callable[[float], None]
+    monotonic: Callable[[], float]
+    drain: float
 
     def revoke(self, partitions: Sequence[AssignedPartition]) -> None:
         """Give up revoked partitions, for which the whole group waits. The caller commits afterwards."""
-        longest = REVOKE_PART * self._source.rebalance_timeout
-        seconds, until = min(REVOKE_DRAIN, self._drain_seconds, longest / 2), self._monotonic() + longest
+        longest = REVOKE_PART * self.source.rebalance_timeout
+        seconds, until = min(REVOKE_DRAIN, self.drain, longest / 2), self.monotonic() + longest
         self._drain(partitions, seconds, until)
         self._await_writes(partitions, until)
 
@@ -226,18 +209,18 @@ class Handover:
 
     def stop(self, partitions: Sequence[AssignedPartition]) -> None:
         """Give up all partitions. The caller commits afterwards."""
-        log.info("stopping", in_flight=len(self._sender.open), seconds=self._drain_seconds)
-        self._drain(partitions, self._drain_seconds)
+        log.info("stopping", in_flight=len(self.sender.open), seconds=self.drain)
+        self._drain(partitions, self.drain)
 
     def lose(self, partitions: Sequence[AssignedPartition]) -> None:
         """Other workers own these partitions now: forget their deliveries, and store and commit nothing of them."""
         topic_partitions = self._leaving(partitions)
-        self._dispatch.discard(topic_partitions)
-        for delivery in self._lanes.withdraw(lambda delivery: _topic_partition(delivery) in topic_partitions):
-            self._settling.on_lost(delivery)
+        self.dispatch.discard(topic_partitions)
+        for delivery in self.lanes.withdraw(lambda delivery: _topic_partition(delivery) in topic_partitions):
+            self.settling.on_lost(delivery)
         for request in self._open(topic_partitions):
             for delivery in self._take_out(request, topic_partitions):
-                self._settling.on_lost(delivery)
+                self.settling.on_lost(delivery)
         self._forget(partitions, topic_partitions)
 
     def _drain(self, partitions: Sequence[AssignedPartition], seconds: float, until: float = inf) -> None:
@@ -248,31 +231,31 @@ class Handover:
         # 1. Start no more requests. Store the open deliveries of records that some receivers have seen, as far as the
         # database keeps up; the next owner reads the other records again.
         topic_partitions = self._leaving(partitions)
-        self._catch_up.stop(topic_partitions)
-        fanout = self._dispatch.discard(topic_partitions)
-        if fanout is not None and fanout.abandon(self._lanes, self._settling):
+        self.catch_up.stop(topic_partitions)
+        fanout = self.dispatch.discard(topic_partitions)
+        if fanout is not None and fanout.abandon(self.lanes, self.settling):
             fanout = None
-        for delivery in self._lanes.withdraw(lambda delivery: _topic_partition(delivery) in topic_partitions):
-            self._settling.on_revoked(delivery)
+        for delivery in self.lanes.withdraw(lambda delivery: _topic_partition(delivery) in topic_partitions):
+            self.settling.on_revoked(delivery)
         # 2. Wait for requests in flight; failures are stored, not retried here.
-        end = min(self._monotonic() + seconds, until)
-        while self._monotonic() < end and self._open(topic_partitions):
-            self._turn(0.01)
+        end = min(self.monotonic() + seconds, until)
+        while self.monotonic() < end and self._open(topic_partitions):
+            self.turn(0.01)
         # 3. Cancel the rest: their outcome is unknown, so they are stored as attempted.
         for request in self._open(topic_partitions):
-            took = self._monotonic() - request.started_at
-            self._settling.on_cancelled(self._take_out(request, topic_partitions), took)
-        self._catch_up.save(topic_partitions)
+            took = self.monotonic() - request.started_at
+            self.settling.on_cancelled(self._take_out(request, topic_partitions), took)
+        self.catch_up.save(topic_partitions)
         # 4. Wait until all of it is stored; unstored deliveries stay unsettled, and the next owner repeats them. Do not
         # wait for entries of other partitions, or for entries that the database has refused for long: the whole group
         # would wait.
-        end = min(self._monotonic() + STORE_DRAIN, until)
-        while self._monotonic() < end and (
-            fanout is not None or self._parking.holds(topic_partitions) or self._dead_letters.holds(topic_partitions)
+        end = min(self.monotonic() + STORE_DRAIN, until)
+        while self.monotonic() < end and (
+            fanout is not None or self.parking.holds(topic_partitions) or self.dead_letters.holds(topic_partitions)
         ):
-            if fanout is not None and fanout.abandon(self._lanes, self._settling):
+            if fanout is not None and fanout.abandon(self.lanes, self.settling):
                 fanout = None
-            self._turn(0.01)
+            self.turn(0.01)
         self._forget(partitions, topic_partitions)
 
     def _await_writes(self, partitions: Sequence[AssignedPartition], until: float) -> None:
@@ -284,26 +267,26 @@ class Handover:
         made an attempt meanwhile.
         """
         topic_partitions = {each.topic_partition for each in partitions}
-        end = min(self._monotonic() + WRITE_LIMIT, until)
-        while self._monotonic() < end and self._parking.writes(topic_partitions):
-            self._turn(0.01)
+        end = min(self.monotonic() + WRITE_LIMIT, until)
+        while self.monotonic() < end and self.parking.writes(topic_partitions):
+            self.turn(0.01)
 
     def _leaving(self, partitions: Sequence[AssignedPartition]) -> set[TopicPartition]:
         """These partitions, and the adopted ones, which have rows but no log, if this worker no longer leads."""
-        return {each.topic_partition for each in partitions} | set(self._ownership.released())
+        return {each.topic_partition for each in partitions} | set(self.ownership.released())
 
     def _forget(self, partitions: Sequence[AssignedPartition], topic_partitions: Collection[TopicPartition]) -> None:
-        self._catch_up.forget(topic_partitions)
-        self._parking.forget(topic_partitions)
+        self.catch_up.forget(topic_partitions)
+        self.parking.forget(topic_partitions)
         for partition in partitions:
-            self._memory.leave(partition)
+            self.memory.leave(partition)
 
     def _take_out(self, request: Delivery, topic_partitions: Collection[TopicPartition]) -> list[Delivery]:
         """Release and return a request's deliveries of these partitions. A batch goes on with its other deliveries."""
         carried = request.batch()
         leaving = [each for each in carried if _topic_partition(each) in topic_partitions]
         if len(leaving) == len(carried):
-            self._sender.cancel(request)
+            self.sender.cancel(request)
         for each in leaving:
             each.released = True
         return leaving
@@ -312,7 +295,7 @@ class Handover:
         """The delivery that stands for each open request that carries deliveries of these partitions."""
         return [
             each
-            for each in self._sender.open
+            for each in self.sender.open
             if any(_topic_partition(carried) in topic_partitions for carried in each.batch())
         ]
 

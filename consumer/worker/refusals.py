@@ -1,6 +1,7 @@
 """Deliveries that the database will not store: their records go to the dead-letter topic, so that the offsets move."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -19,24 +20,16 @@ log = structlog.get_logger(__name__)
 REASON = "not_stored"  # of the dead letter
 
 
+@dataclass(frozen=True)
 class Refusals:
     """Used on the loop's thread."""
 
-    def __init__(
-        self,
-        group: str,
-        operations_topic: str,
-        dead_letters: DeadLetters,
-        notes: Notes,
-        metrics: Metrics,
-        partitions: Callable[[], Mapping[TopicPartition, AssignedPartition]],
-    ) -> None:
-        self._group = group
-        self._operations_topic = operations_topic
-        self._dead_letters = dead_letters
-        self._notes = notes
-        self._metrics = metrics
-        self._partitions = partitions
+    group: str
+    operations_topic: str
+    dead_letters: DeadLetters
+    notes: Notes
+    metrics: Metrics
+    partitions: Callable[[], Mapping[TopicPartition, AssignedPartition]]
 
     def give_up(self, item: NewDelivery, error: Exception, settle: Callable[[], None]) -> None:
         """Dead-letter the record of a delivery, and `settle` the delivery once the dead letter is acknowledged.
@@ -44,20 +37,20 @@ class Refusals:
         A partition that has been revoked is the next owner's, which meets the same refusal.
         """
         event = item.event
-        partition = self._partitions().get(event.record.topic_partition)
+        partition = self.partitions().get(event.record.topic_partition)
         if partition is not None:
             headers = None if event.headers is None else list(event.headers.items())
             record = Record(partition, event.record.offset, event.record.timestamp, event.key, event.body, headers)
             detail = f"subscription {item.subscription_id}: {error}"
-            self._dead_letters.send(record, REASON, detail, partial(self._stored, item, str(error), settle))
+            self.dead_letters.send(record, REASON, detail, partial(self._stored, item, str(error), settle))
 
     def _stored(self, item: NewDelivery, error: str, settle: Callable[[], None]) -> None:
         operation = dead_lettered(item, error)
-        self._metrics.deliveries["dead_lettered"] += 1
+        self.metrics.deliveries["dead_lettered"] += 1
         log.error("a delivery could not be stored; its record is on the dead-letter topic", **operation.data)
-        if item.event.record.topic != self._operations_topic:  # no event about the delivery of an event
-            write = partial(outbox.add, group=self._group, operations=[operation])
-            self._notes.add(lambda engine: in_transaction(engine, write))
+        if item.event.record.topic != self.operations_topic:  # no event about the delivery of an event
+            write = partial(outbox.add, group=self.group, operations=[operation])
+            self.notes.add(lambda engine: in_transaction(engine, write))
         settle()
 
 

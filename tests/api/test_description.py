@@ -44,9 +44,3 @@ def test_an_operation_is_explained(operation: dict[str, Any]) -> None:
     assert len(operation["tags"]) == 1
     scopes = [scope for each in operation.get("security", ()) for scope in each["HTTPBearer"]]
     assert all(f"`{scope}`" in operation["description"].split("Scope:")[1] for scope in scopes)
-
-
-def test_the_versioned_resources_come_first() -> None:
-    """Viewers show operations in this order."""
-    under = [path.startswith("/v1/") for path in DESCRIPTION["paths"]]
-    assert under == sorted(under, reverse=True)

@@ -60,17 +60,12 @@ def test_a_registration_as_in_the_tutorial(serve: Callable[..., str], engine: En
     ("body", "said"),
     [
         ({}, "url: Field required; eventType: Field required"),
-        ({"url": "https://example.com"}, "eventType: Field required"),
         ({"url": 1, "eventType": "a"}, "url: Input should be a valid string"),
-        ({"url": "https://example.com", "eventType": None}, "eventType: Input should be a valid string"),
         ({"url": "https://example.com", "eventType": ""}, "event_type: is empty"),
-        ({"url": "https://example.com", "eventType": "order.*.paid"}, "write order.* (one segment below order)"),
         ({"url": "ftp://example.com", "eventType": "a"}, "https://"),
         ({"url": "https://example.com", "eventType": "a", "tenant": "acme"}, "tenant: Extra inputs"),
-        ({**GOOD, "ownSecret": "true"}, "ownSecret: Input should be a valid boolean"),
         ({**GOOD, "own_secret": True}, "own_secret: Extra inputs"),
         ([], "JSON object"),
-        ("text", "JSON object"),
     ],
 )
 def test_bad_input_is_explained(serve: Callable[..., str], engine: Engine, body: Any, said: str) -> None:
@@ -78,14 +73,6 @@ def test_bad_input_is_explained(serve: Callable[..., str], engine: Engine, body:
     status, answer = register(serve(engine), body)
     assert status == 400
     assert said in answer["error"]
-    assert tuple(repository.walk(engine)) == ()
-
-
-def test_the_settings_rules_refuse(serve: Callable[..., str], engine: Engine) -> None:
-    """The answer is a 400 with the rule's reason."""
-    url = serve(engine, refusal=lambda _: "WEBHOOK_ALLOW_NETWORKS has to allow its address")
-    status, answer = register(url)
-    assert (status, answer["error"]) == (400, "url: WEBHOOK_ALLOW_NETWORKS has to allow its address")
     assert tuple(repository.walk(engine)) == ()
 
 
@@ -104,13 +91,19 @@ def test_an_own_secret_is_shown_once(serve: Callable[..., str], engine: Engine) 
     assert secret not in str(logs)
 
 
-def test_an_own_secret_can_be_required(serve: Callable[..., str], engine: Engine) -> None:
-    """A request without `ownSecret` gets a 400 that says what to send."""
-    status, answer = register(serve(engine, rules=Rules(own_secret=True)), GOOD)
-    assert (status, answer["error"]) == (
-        400,
-        "ownSecret must be true: each subscription needs a secret of its own (WEBHOOK_REQUIRE_OWN_SECRET)",
-    )
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"refusal": lambda _: "its address is not allowed"}, "url: its address is not allowed"),
+        (
+            {"rules": Rules(own_secret=True)},
+            "ownSecret must be true: each subscription needs a secret of its own (WEBHOOK_REQUIRE_OWN_SECRET)",
+        ),
+    ],
+)
+def test_the_settings_rules_refuse(serve: Callable[..., str], engine: Engine, more: Any, said: str) -> None:
+    """The answer is a 400 with the rule's reason."""
+    assert register(serve(engine, **more)) == (400, {"error": said})
     assert tuple(repository.walk(engine)) == ()
 
 
@@ -200,13 +193,8 @@ def test_a_failing_database_is_the_tutorials_500(serve: Callable[..., str], tmp_
         engine.dispose()
 
 
-def test_errors_are_json(serve: Callable[..., str], engine: Engine) -> None:
-    """Unknown paths and methods are answered in JSON too."""
-    url = serve(engine)
-    for answer, status in (
-        (requests.get(f"{url}/nothing", timeout=60), 404),
-        (requests.get(f"{url}/docs", timeout=60), 404),  # FastAPI's page loads scripts from a foreign host
-        (requests.get(f"{url}/register-webhook", timeout=60), 405),
-    ):
-        assert answer.status_code == status
-        assert set(answer.json()) == {"error"}
+@pytest.mark.parametrize(("path", "status"), [("/nothing", 404), ("/docs", 404), ("/register-webhook", 405)])
+def test_errors_are_json(serve: Callable[..., str], engine: Engine, path: str, status: int) -> None:
+    """Unknown paths and methods are answered in JSON too. FastAPI's page, which loads foreign scripts, is unknown."""
+    answer = requests.get(f"{serve(engine)}{path}", timeout=60)
+    assert (answer.status_code, set(answer.json())) == (status, {"error"})

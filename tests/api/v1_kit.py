@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from sqlalchemy import Engine
 
 from consumer.api.app import create_app
 from consumer.api.backing import Backing
-from consumer.api.tokens import Scope, TokenFile
+from consumer.api.tokens import SCOPES, TokenFile, line_of
 from consumer.crypto.vault import Vault
 from consumer.http.server import BackgroundServer, listen
 from consumer.ledger import outbox
@@ -27,7 +26,6 @@ URL = "https://example.com/hooks"
 NEW = {"url": URL, "event_type": "order.created"}
 DEFAULT = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",)
 running: list[BackgroundServer] = []  # closed after each test
-SCOPES: tuple[Scope, ...] = ("read", "write", "secrets")
 # Scopes and tenant by the token's text, which is also its name.
 TOKENS: Mapping[str, tuple[tuple[str, ...], str | None]] = {
     "all": (SCOPES, None),
@@ -70,12 +68,7 @@ class Api:
 
 def token_file(path: Path) -> str:
     """Writes the token file of TOKENS."""
-    lines = []
-    for name, (scopes, tenant) in TOKENS.items():
-        of = "" if tenant is None else f', tenant = "{tenant}"'
-        listed = ", ".join(f'"{scope}"' for scope in scopes)
-        lines.append(f'{name} = {{ sha256 = "{sha256(name.encode()).hexdigest()}", scopes = [{listed}]{of} }}\n')
-    path.write_text("".join(lines))
+    path.write_text("\n".join(line_of(name, name, *given) for name, given in TOKENS.items()))
     return str(path)
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.compare import __main__ as command
 from benchmarks.compare import page, results, tables
 from benchmarks.compare.results import Report, Result
 
@@ -26,15 +25,6 @@ def test_a_table_has_the_columns_with_values() -> None:
     assert dict(zip(head, first, strict=True))["after kill -9"] == ""
     assert "p99, ms" in head
     assert not {"lost", "repeated"} & set(head)
-
-
-def test_other_scenarios_share_a_table() -> None:
-    """It has the rate and the CPU of each program, and marks losses."""
-    report = Report({}, [OURS, replace(OURS, scenario="tls"), replace(PEER, scenario="4KB", lost=3)])
-    head, _, first, second = lines(tables.tables(report).partition("### Bodies, subscriptions, TLS\n\n")[2])
-    assert head == ["", "4 KB bodies", "TLS"]
-    assert first == ["this service, one worker", "", "16,500 (54.3)"]
-    assert second == ["Parallel Consumer, Vert.x", "13,300 (54.3), lost **3**", ""]
 
 
 def test_losses_are_marked() -> None:
@@ -64,21 +54,3 @@ def test_only_text_between_the_markers_changes() -> None:
     assert page.filled(empty, {"results": "new\nlines"}) == page.filled(text, {"results": "new\nlines"})
     with pytest.raises(KeyError, match="machine"):
         page.filled(text, {"machine": "x"})
-
-
-def test_the_selection_of_runs() -> None:
-    """Peers have no fan-out, the quick run is short, and a name selects a scenario or a program."""
-    everything = command.pairs([], quick=False)
-    assert {program.name for scenario, program in everything if scenario.fan_out > 1} == {
-        "worker",
-        "workers-2",
-        "compiled",
-        "compiled-2",
-        "tutorial",
-    }
-    assert {scenario.name for scenario, _ in command.pairs([], quick=True)} == {"0ms", "100ms"}
-    assert [(scenario.name, program.name) for scenario, program in command.pairs(["tls", "threads"], quick=False)] == [
-        ("tls", "threads")
-    ]
-    with pytest.raises(ValueError, match="nothing-of-ours"):
-        command.pairs(["nothing-of-ours"], quick=False)

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from benchmarks.fleet import __main__ as command
-from benchmarks.fleet import capacity, statements
+from benchmarks.fleet import statements
 from benchmarks.fleet.costs import MEASURED
-from benchmarks.fleet.deploy import cut_off, rebalanced, rolling
+from benchmarks.fleet.deploy import cut_off, rolling
 from benchmarks.fleet.failing import _Pod, suffer
-from benchmarks.fleet.killed import Offered, Run, killed, run
+from benchmarks.fleet.killed import Offered, Run, run
 from benchmarks.fleet.measure import counting, ledger
 from benchmarks.fleet.measure import statements as counted
-from benchmarks.fleet.world import TIMEOUT, Failure, Outage, World, latency, mean_open, seeded, waits, zipf
-from consumer.matching.catalog import Catalog, Key, Matches
+from benchmarks.fleet.world import TIMEOUT, Failure, Outage, World, seeded, waits
 from consumer.subscriptions import repository
 from tests.simulation.deployment import result
 from tests.simulation.world import THREADS
@@ -52,15 +51,6 @@ def test_a_kill_at_full_speed_repeats_as_much_as_was_measured() -> None:
     repeated = [full_speed(204, 0.0, seed, 0.5).repeated for seed in range(10)]
     assert 80 <= min(repeated) <= max(repeated) <= 500
     assert sum(repeated) / len(repeated) == pytest.approx((136 + 229 + 347 + 453) / 4, rel=0.2)
-
-
-def test_pods_are_killed_like_workers() -> None:
-    """At their share of the rate, with all kinds of latency, they repeat open requests and half a commit interval's."""
-    runs = killed(SMALL, 4, 2, seed=1)
-    assert len(runs) == 2
-    assert runs == killed(SMALL, 4, 2, seed=1)
-    expected = SMALL.of_a_pod * (mean_open() + 0.125)
-    assert sum(each.repeated for each in runs) / 2 == pytest.approx(expected, rel=0.5)
 
 
 def test_statements_are_as_many_as_the_ledger_makes() -> None:
@@ -138,70 +128,6 @@ def test_a_pod_in_an_outage_is_like_the_real_worker(engine: Engine) -> None:
     assert mean("taking up", "polling", "upkeep") + leading == pytest.approx(reading, rel=0.2)
 
 
-@pytest.mark.parametrize(("receivers", "rate"), [(100, 50.0), (20_000, 400.0), (3, 0.5)])
-def test_look_ups_are_those_of_the_catalog(receivers: int, rate: float) -> None:
-    """The product's catalog, on a simulated clock, makes as many statements for as many keys as calculated."""
-    random, classes = Random(1), zipf(receivers)
-    now, seconds = 0.0, 40.0
-    asked: list[int] = []
-    answers: list[tuple[float, Callable[[Matches | Exception], None], Matches]] = []
-
-    def ask(keys: tuple[Key, ...], done: Callable[[Matches | Exception], None]) -> None:
-        asked.append(len(keys))
-        answers.append((now + 0.001, done, dict.fromkeys(keys, ())))
-
-    catalog = Catalog(ask, capacity.CACHE, lambda: now)
-    shares = [each.number * each.share for each in classes]
-    comes = 0.0
-    while now < seconds:
-        while comes <= now:
-            chosen = random.choices(range(len(classes)), shares)[0]
-            key = f"t.{chosen}.{random.randrange(classes[chosen].number)}", None
-            catalog.match(key)
-            catalog.want([key])
-            comes += random.expovariate(rate)
-        catalog.want(())
-        while answers and answers[0][0] <= now:
-            _, done, answer = answers.pop(0)
-            done(answer)
-        now += 0.002
-    expected, keys = capacity.lookups(classes, rate)
-    assert sum(asked) / seconds == pytest.approx(keys, rel=0.15)
-    assert len(asked) / seconds == pytest.approx(expected, rel=0.2)
-
-
-@given(rate=st.floats(100, 1e6), more=st.floats(1, 3), receivers=st.integers(1, 60))
-def test_a_higher_rate_never_needs_fewer_pods(rate: float, more: float, receivers: int) -> None:
-    """This holds for each of the three bounds."""
-    world = World(receivers=receivers, rate=rate)
-    less, greater = capacity.needed(world), capacity.needed(replace(world, rate=rate * more))
-    assert less.by_cpu <= greater.by_cpu
-    assert less.by_slots <= greater.by_slots
-    assert less.by_memory <= greater.by_memory
-    assert greater.pods == max(greater.by_cpu, greater.by_slots, greater.by_memory)
-
-
-@given(
-    owned=st.lists(st.sets(st.integers(0, 30)), max_size=6).map(
-        lambda sets: {each: sorted(mine - set().union(*sets[:each])) for each, mine in enumerate(sets)}
-    ),
-    members=st.sets(st.integers(0, 9), min_size=1),
-    partitions=st.integers(31, 60),
-)
-def test_as_few_partitions_as_possible_move(owned: dict[int, list[int]], members: set[int], partitions: int) -> None:
-    """Each has one owner, shares are even, and no even assignment takes fewer from remaining members."""
-    moved = rebalanced(owned, members, partitions)
-    assert sorted(number for mine in moved.owned.values() for number in mine) == list(range(partitions))
-    sizes = [len(mine) for mine in moved.owned.values()]
-    assert moved.owned.keys() == members
-    assert max(sizes) - min(sizes) <= 1
-    least, more = divmod(partitions, len(members))
-    before = sorted((len(owned.get(each, ())) for each in members), reverse=True)
-    assert len(moved.revoked) == sum(max(0, size - least - (place < more)) for place, size in enumerate(before))
-    for member in members:
-        assert set(owned.get(member, ())) - set(moved.revoked) <= set(moved.owned[member])
-
-
 def test_a_deploy_repeats_what_outlasts_its_drain() -> None:
     """Each partition leaves a pod that stops and one that goes on; with a drain as long as the limit of an exchange
     only the second cuts anything off.
@@ -234,29 +160,6 @@ def test_nothing_is_lost_and_nothing_is_owed_twice(
     story = pod.story()
     assert story.offered == story.delivered + story.owed + story.in_hand + story.exhausted
     assert story == suffer(world, mine, 600.0, name, until=until)
-
-
-def test_an_outage_is_worked_off() -> None:
-    """All open deliveries are made once the receivers are back, untried ones soon, tried ones on their schedule."""
-    world = World(pods=1, receivers=20, partitions=3, rate=5.0)
-    mine = [(rank, Outage(0.0, 900.0, Failure.REFUSED)) for rank in range(5)]
-    story = suffer(world, mine, 900.0, "a")
-    assert story.exhausted == 0
-    assert len(story.waits) >= story.stored > 0
-    assert story.waits[len(story.waits) // 2] < 120.0
-    assert story.waits[-1] < 1800.0 * 1.2 + 60
-
-
-def test_the_world_is_consistent() -> None:
-    """Shares add up to one, the busiest come first, and latencies have the mean that the capacity assumes."""
-    for number in (1, 7, 64, 65, 1_000_000):
-        classes = zipf(number)
-        assert sum(each.number for each in classes) == number
-        assert sum(each.number * each.share for each in classes) == pytest.approx(1.0)
-        assert sorted(classes, key=lambda each: -each.share) == list(classes)
-    random = Random(1)
-    drawn = [min(latency(random), TIMEOUT) for _ in range(60_000)]
-    assert sum(drawn) / len(drawn) == pytest.approx(mean_open(), rel=0.05)
 
 
 def test_the_same_seed_prints_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

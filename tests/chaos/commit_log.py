@@ -4,13 +4,14 @@ Polling the committed offsets would miss those between two requests, and a broke
 memory. The formats are Kafka's OffsetCommitKey and OffsetCommitValue. Another version is an error.
 """
 
-import time
+from contextlib import suppress
 from struct import Struct
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from tests.kafka_kit import QUIET, unique
+from tests.waiting import eventually
 
 TOPIC = "__consumer_offsets"
 MADE_WITHIN = 20.0  # seconds
@@ -53,17 +54,16 @@ class CommitLog:
 
     def _partitions(self) -> list[int]:
         """A new cluster has no such topic before the first request for a coordinator."""
-        end = time.monotonic() + MADE_WITHIN
-        while True:
-            try:
+        found: list[int] = []
+
+        def are_there() -> bool:
+            with suppress(KafkaException):  # the coordinator is being created
                 self._consumer.committed([TopicPartition(TOPIC, 0)], MADE_WITHIN)
-                if found := list(self._consumer.list_topics(TOPIC, MADE_WITHIN).topics[TOPIC].partitions):
-                    return found
-            except KafkaException:  # the coordinator is being created
-                if time.monotonic() > end:
-                    raise
-            assert time.monotonic() < end, f"no {TOPIC}"
-            time.sleep(0.1)
+                found.extend(self._consumer.list_topics(TOPIC, MADE_WITHIN).topics[TOPIC].partitions)
+            return bool(found)
+
+        eventually(are_there, MADE_WITHIN)
+        return found
 
     def _decode(self, key: bytes, value: bytes | None) -> Commit | None:
         if _INT16.unpack_from(key)[0] not in _COMMIT_KEYS:

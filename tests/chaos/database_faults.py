@@ -2,25 +2,27 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from math import inf
-from random import Random
+from random import Random, random
 
 from tests.chaos.book import Disruption
 from tests.chaos.faults import Fault, Waits
 from tests.chaos.world import Part, World
-from tests.end_to_end.deployed_database import EmulatedOracle
+from tests.end_to_end.deployed_database import EmulatedOracle, SqliteDatabase
 from tests.oracle_emulator import Call, OracleError
 from tests.oracle_emulator.instance import Drop, Matches
 
 Place = tuple[int, int]  # partition and offset
+Play = Callable[[World, Random], Waits]
 
 TABLES = ("webhook_subscriptions", "webhook_deliveries", "webhook_payloads", "webhook_operations")
 HANGS = 3.0  # seconds of a call, longer than `altered_worker.impatient` waits
 FAILS_OVER = 120.0  # seconds
 LONGEST = 8.0  # seconds
 WRITES = ("INSERT", "UPDATE", "DELETE")
-CUT, END_OF_FILE, LOST = "DPY-4011 in a batch", "ORA-03113 in a batch", "answers to commits lost"
+CUT, CUT_LATE = "DPY-4011 before a batch", "DPY-4011 behind a batch"
+END_OF_FILE, LOST = "ORA-03113 in a batch", "answers to commits lost"
 LOCKED, REFUSED = "one row locked", "one row refused"
 JUST_NOW = 0.25  # seconds: a new delivery is not stored sooner, as its first wait is in memory
 ALONE_WITHIN = 20.0  # seconds: eight times 2, and some more
@@ -31,30 +33,25 @@ DEADLOCK, HUNG, STARTS = "ORA-00060", "call_timeout", "failover of two minutes"
 # SQLite.
 
 
-def hide_tables(world: World, random: Random) -> Waits:
-    """All tables are renamed."""
-    with world.outage(Part.DATABASE), world.deployment.sqlite.no_tables(*TABLES):
-        yield random.uniform(0.5, 3.0)
-
-
-def lock_database(world: World, random: Random) -> Waits:
-    """Another process holds the write lock."""
-    with world.outage(Part.DATABASE), world.deployment.sqlite.locked():
-        yield random.uniform(0.5, 3.0)
-
-
-def break_inserts(world: World, random: Random) -> Waits:
-    """A batched insert fails at one of its rows."""
-    sql = world.deployment.sql
-    with world.outage(Part.DATABASE):
-        sql(
-            "CREATE TRIGGER chaos BEFORE INSERT ON webhook_deliveries WHEN NEW.record_offset % 5 = 3"
-            " BEGIN SELECT RAISE(FAIL, 'in the middle of a batch'); END"
-        )
-        try:
+def _sqlite(make: Callable[[SqliteDatabase], AbstractContextManager[None]]) -> Play:
+    def play(world: World, random: Random) -> Waits:
+        with world.outage(Part.DATABASE), make(world.deployment.sqlite):
             yield random.uniform(0.5, 3.0)
-        finally:
-            sql("DROP TRIGGER chaos")
+
+    return play
+
+
+@contextmanager
+def _broken_inserts(database: SqliteDatabase) -> Iterator[None]:
+    """A batched insert fails at one of its rows."""
+    database.sql(
+        "CREATE TRIGGER chaos BEFORE INSERT ON webhook_deliveries WHEN NEW.record_offset % 5 = 3"
+        " BEGIN SELECT RAISE(FAIL, 'in the middle of a batch'); END"
+    )
+    try:
+        yield
+    finally:
+        database.sql("DROP TRIGGER chaos")
 
 
 def refuse_row(world: World, random: Random) -> Waits:
@@ -113,34 +110,15 @@ def kill_sessions(world: World, random: Random) -> Waits:
             yield random.uniform(0.2, 1.0)
 
 
-def cut_connections(world: World, random: Random) -> Waits:
-    """Connections end during a batch, before or after it is executed: DPY-4011."""
-    before = random.random() < 0.5
-    with world.outage(Part.DATABASE), _calls(world, CUT, _writes, drop="before" if before else "after", times=4):
-        yield from _until_met(world, CUT, random)
+def _failing(what: str, matches: Matches, code: int = 0, drop: Drop = "", times: float = inf) -> Play:
+    """Some calls fail with this error of Oracle, or their connections end: before they are executed, or after."""
 
+    def play(world: World, random: Random) -> Waits:
+        error = OracleError(code, "of the chaos") if code else None
+        with world.outage(Part.DATABASE), _calls(world, what, matches, error, drop=drop, times=times):
+            yield from _until_met(world, what, random)
 
-def end_of_file(world: World, random: Random) -> Waits:
-    """The server process dies and reports it: ORA-03113."""
-    error = OracleError(3113, "end-of-file on communication channel")
-    with world.outage(Part.DATABASE), _calls(world, END_OF_FILE, _writes, error, times=4):
-        yield from _until_met(world, END_OF_FILE, random)
-
-
-def lose_commits(world: World, random: Random) -> Waits:
-    """Transactions are committed, but the answers are lost."""
-    with world.outage(Part.DATABASE), _calls(world, LOST, lambda call: call.sql == "COMMIT", drop="after", times=6):
-        yield from _until_met(world, LOST, random)
-
-
-def deadlocks(world: World, random: Random) -> Waits:
-    """Every other write is the victim of a deadlock: ORA-00060."""
-    error = OracleError(60, "deadlock detected while waiting for resource")
-    with (
-        world.outage(Part.DATABASE),
-        _calls(world, DEADLOCK, lambda call: _writes(call) and random.random() < 0.5, error),
-    ):
-        yield from _until_met(world, DEADLOCK, random)
+    return play
 
 
 def hang(world: World, random: Random) -> Waits:
@@ -253,29 +231,34 @@ def _writes(call: Call) -> bool:
     return call.sql.startswith(WRITES)
 
 
+def _half_of_the_writes(call: Call) -> bool:
+    return _writes(call) and random() < 0.5
+
+
 def _oracle(world: World) -> EmulatedOracle:
     database = world.deployment.database
     assert isinstance(database, EmulatedOracle)
     return database
 
 
-def _fault(name: str, play: Callable[[World, Random], Waits], *more: str) -> Fault:
+def _fault(name: str, play: Play, *more: str) -> Fault:
     return Fault(name, frozenset({"database", *more}), play)
 
 
 ROW_REFUSED, ROW_LOCKED = Fault(REFUSED, frozenset({"rows"}), refuse_row), _fault(LOCKED, lock_row)
 SQLITE = (
-    _fault("tables away", hide_tables, "rows"),
-    _fault("database locked", lock_database, "rows"),
-    _fault("insert fails in a batch", break_inserts, "rows"),
+    _fault("tables away", _sqlite(lambda database: database.no_tables(*TABLES)), "rows"),
+    _fault("database locked", _sqlite(lambda database: database.locked()), "rows"),
+    _fault("insert fails in a batch", _sqlite(_broken_inserts), "rows"),
     ROW_REFUSED,
 )
 ORACLE = (
     _fault("sessions killed", kill_sessions),
-    _fault(CUT, cut_connections),
-    _fault(END_OF_FILE, end_of_file),
-    _fault(LOST, lose_commits),
-    _fault(DEADLOCK, deadlocks),
+    _fault(CUT, _failing(CUT, _writes, drop="before", times=4)),
+    _fault(CUT_LATE, _failing(CUT_LATE, _writes, drop="after", times=4)),
+    _fault(END_OF_FILE, _failing(END_OF_FILE, _writes, 3113, times=4)),
+    _fault(LOST, _failing(LOST, lambda call: call.sql == "COMMIT", drop="after", times=6)),
+    _fault(DEADLOCK, _failing(DEADLOCK, _half_of_the_writes, 60)),
     _fault(HUNG, hang),
     _fault("ORA-01017", rotate_password),
     _fault("listener down", close_listener),

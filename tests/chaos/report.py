@@ -1,7 +1,6 @@
 """The result of a run, as a row of a table."""
 
 from collections import Counter
-from itertools import groupby
 
 from tests.chaos.book import Book, Rule
 from tests.chaos.world import World
@@ -40,7 +39,11 @@ def full(run: str, world: World) -> str:
         (each.at, f"{each.what} until {each.until:.3f}: {each.repeated} repeated, not settled at {each.since:.3f}")
         for each in book.disruptions
     ]
-    happened = [f"{at:.3f} {what}" for at, what in sorted(world.moves + told + _repeats(book))]
+    repeats = [
+        (each.at, f"partition {each.partition} again, accepted before at {each.before:.3f}: {each.cause}")
+        for each in book.repeats
+    ]
+    happened = [f"{at:.3f} {what}" for at, what in sorted(world.moves + told + repeats)]
     violations = [f"{rule}: {what}" for rule, what in book.violations]
     return "\n".join([line(run, world), *(f"  {each}" for each in (*violations, *happened))])
 
@@ -61,15 +64,3 @@ def _causes(book: Book) -> str:
         times[each.what] += 1
         repeated[each.what] += each.repeated
     return ", ".join(f"{repeated[what]} by {times[what]} {what}" for what in sorted(times))
-
-
-def _repeats(book: Book) -> list[tuple[float, str]]:
-    """Repeats, grouped by second, partition and cause."""
-    lines = []
-    ordered = sorted((int(each.at), each.partition, each.cause, each.at, each.before) for each in book.repeats)
-    for (_, partition, cause), group in groupby(ordered, key=lambda each: each[:3]):
-        here = list(group)
-        before = sorted(each[4] for each in here)
-        what = f"{len(here)} of partition {partition} again, first accepted from {before[0]:.3f} to {before[-1]:.3f}"
-        lines.append((here[0][3], f"{what}: {cause}"))
-    return lines

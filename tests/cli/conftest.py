@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 import structlog
+from sqlalchemy import Engine
 
 from consumer.cli.app import main
+from tests.databases import url_of
 from tests.processes import PROGRAM, Command, Start, environment
+from tests.sending.conftest import authority, net, receive  # noqa: F401 (fixtures)
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +24,12 @@ def _logs_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     )
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture
+def database(engine: Engine) -> dict[str, str]:
+    """The setting of a migrated database."""
+    return {"DATABASE_URL": url_of(engine)}
 
 
 @pytest.fixture

@@ -61,19 +61,11 @@ def test_bash_completes(installed: dict[str, str], words: list[str], some: set[s
 
 
 @pytest.mark.parametrize(("shell", "registers"), [("zsh", "compdef "), ("fish", "complete --command kafka-webhooks")])
-def test_the_other_shells_have_a_script(command: Command, shell: str, registers: str) -> None:
+def test_the_other_shells_have_a_script(called: Command, shell: str, registers: str) -> None:
     """Each script calls the program with the same environment variable."""
-    done = command("completion", shell)
-    assert done.returncode == 0
-    assert registers in done.stdout
-    assert "_KAFKA_WEBHOOKS_COMPLETE=complete_" in done.stdout
-
-
-def test_a_shell_without_a_script_is_a_usage_error(command: Command) -> None:
-    """The error names the shells that have one."""
-    done = command("completion", "tcsh")
-    assert done.returncode == 2
-    assert "bash" in done.stderr
+    script = called("completion", shell).stdout
+    assert registers in script
+    assert "_KAFKA_WEBHOOKS_COMPLETE=complete_" in script
 
 
 def test_an_answer_imports_no_database_and_no_kafka(installed: dict[str, str]) -> None:

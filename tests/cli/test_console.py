@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 import typer
@@ -48,7 +47,7 @@ def test_times_and_ages(text: str, means: float) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "now", "yesterday", "14:00", "120", "1785254400", "-2h", "2 h", "1h30m", "2H", "..h", "2026-02-30", "\uff12h"],
+    ["", "yesterday", "14:00", "120", "1785254400", "-2h", "2 h", "1h30m", "2H", "..h", "2026-02-30", "\uff12h"],
 )
 def test_invalid_times_are_refused(text: str) -> None:
     """A bare number is refused too: it may be seconds, a year or a unix time. The error shows a valid value."""
@@ -63,17 +62,10 @@ def test_no_text_breaks_a_time(text: str) -> None:
         assert moment(text, NOW, "--since") >= 0
 
 
-@given(st.integers(1 - 10**18, 10**18 - 1))
-def test_ids_are_numbers(number: int) -> None:
-    """An id may be negative, because plain SQL can set it."""
-    assert row_id(str(number)) == number
-
-
-@pytest.mark.parametrize(
-    "text", ["", "-", "--1", "+1", "1.0", " 1", "1e3", "x", "٣", "9223372036854775808", "9" * 5000]
-)
+@pytest.mark.parametrize("text", ["", "-", "--1", "+1", "1.0", " 1", "1e3", "٣", "9223372036854775808", "9" * 5000])
 def test_invalid_ids_are_refused(text: str) -> None:
-    """An id that no row can have is a usage error, not a database error."""
+    """An id that no row can have is a usage error, not a database error. It may be negative: plain SQL can set it."""
+    assert row_id(str(-(10**17))) == -(10**17)
     with pytest.raises(typer.BadParameter, match="a whole number such as 7"):
         row_id(text)
 
@@ -100,28 +92,14 @@ def test_invalid_headers_are_refused(text: str) -> None:
         header(text, "--header")
 
 
-def test_rows_stand_under_their_names(capsys: pytest.CaptureFixture[str]) -> None:
-    """Columns are aligned, a missing value is a dash, and no value can control the terminal."""
-    print_rows(("id", "error"), [{"id": 1, "error": None}, {"id": 1234, "error": "\x1b[2Jno"}])
-    assert capsys.readouterr().out.splitlines() == ["id    error", "1     -", "1234  \\x1b[2Jno"]
+def test_a_list_is_printed_page_by_page(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns are aligned and widen from the page that has a longer value on; a missing value is a dash.
 
-
-def test_a_long_list_is_printed_page_by_page(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Columns widen from the page that has a longer value on. A JSON array is one document all the same."""
+    No value can control the terminal. A JSON array is one document all the same.
+    """
     monkeypatch.setattr(console, "PAGE", 2)
-    printed = []
-
-    def rows() -> Iterator[dict[str, object]]:
-        for row in (1, 2, 1000, 3):
-            if row == 1000:
-                printed.append(capsys.readouterr().out.splitlines())
-            yield {"id": row, "error": "e"}
-
-    assert print_rows(("id", "error"), rows()) == 4
-    printed.append(capsys.readouterr().out.splitlines())
-    assert printed == [["id  error", "1   e", "2   e"], ["1000  e", "3     e"]]
+    assert print_rows(("id", "error"), ({"id": row, "error": None} for row in (1, 2, "\x1b[2J", 3))) == 4
+    assert capsys.readouterr().out.splitlines() == ["id  error", "1   -", "2   -", "\\x1b[2J  -", "3        -"]
     assert print_rows(("id", "error"), ()) == 0
     assert capsys.readouterr().out == ""
     for values in ([], [{"a": {"ü": [1, None]}}], [1, "x\ny", []]):
@@ -133,11 +111,7 @@ def test_text_is_made_printable() -> None:
     """Letters of any alphabet stay; control characters and marks of text direction are removed."""
     assert printable("Jané 名\r\n\u202e") == "Jané 名\\r\\n\\u202e"
     assert (shortened("abc", 3), shortened("abcd", 3)) == ("abc", "ab…")
-    assert (number(1, "delivery"), number(2000, "delivery"), number(0, "record")) == (
-        "1 delivery",
-        "2,000 deliveries",
-        "0 records",
-    )
+    assert [number(1, "delivery"), number(2000, "delivery")] == ["1 delivery", "2,000 deliveries"]
 
 
 def test_a_signal_ends_work_after_the_present_batch(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,36 +1,28 @@
-"""`deliveries`, `subscriptions` and the refusals of `replay`; no worker runs."""
+"""`deliveries`, `subscriptions`, and the refusals of `replay`; no worker runs."""
 
 import json
+import re
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, insert, text, update
 
 from consumer.cli import console
-from consumer.events.event import Event, RecordId
-from consumer.ledger import outbox, store
-from consumer.ledger.rows import AttemptFailure, NewDelivery
+from consumer.ledger import replays, store, upkeep
+from consumer.ledger.rows import AttemptFailure
 from consumer.subscriptions import repository
 from models import StoredReplay, Subscription
-from tests.databases import url_of
+from tests.ledger.rows_kit import GROUP, URL, make_event, parked, query
 from tests.processes import Command
 
-GROUP = "webhooks"
-URL = "https://example.com/hook"
+DAY = 86_400.0
 AT = 1_700_000_000.0
+KAFKA = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "KAFKA_TOPICS": "t"}  # nobody listens there
 FAILED = AttemptFailure("status 503\x1b[31m", 503, "<h1>no\x1b]0;title\x07", AT + 5)
-
-
-@pytest.fixture
-def database(engine: Engine) -> dict[str, str]:
-    """Settings of a command: the database, and a Kafka address where nobody listens."""
-    return {
-        "DATABASE_URL": url_of(engine),
-        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
-        "KAFKA_TOPICS": "t",
-    }
 
 
 @pytest.fixture
@@ -38,16 +30,16 @@ def sub(engine: Engine) -> int:
     return repository.add(engine, URL, "a", rate_limit=20, ordering="key")
 
 
-def keep(engine: Engine, sub: int, offsets: Sequence[int], status: str, *, event_type: str = "a") -> None:
-    """Stores deliveries of records with these offsets, parked for long or exhausted."""
+def keep(
+    engine: Engine, sub: int, offsets: Sequence[int], status: str, *, event_type: str = "a", at: float = 0.0
+) -> None:
+    """Stores deliveries of records with these offsets, parked for long or exhausted, `at` a time or now."""
     rows = []
     for offset in offsets:
-        event = Event(
-            RecordId("t", 2, offset, int(AT * 1000)), event_type, f"msg_{offset}", b'{"\xc3\xbc": 1}', "", None, None
-        )
-        row = NewDelivery(event, sub, URL, 1, "exhausted", None, FAILED, FAILED)
-        rows.append(row if status == "exhausted" else row._replace(status="parked", next_attempt_at=AT + 9e8))
-    store.park(engine, GROUP, rows, time.time())
+        event = make_event(offset, partition=2, type=event_type, body=b'{"\xc3\xbc": 1}')
+        row = parked(event, sub, AT + 9e8, status=status, first=FAILED, last=FAILED)
+        rows.append(row if status == "parked" else row._replace(next_attempt_at=None))
+    store.park(engine, GROUP, rows, at or time.time())
 
 
 def states(engine: Engine) -> dict[int, str]:
@@ -55,12 +47,12 @@ def states(engine: Engine) -> dict[int, str]:
         return {row[0]: row[1] for row in connection.execute(text("SELECT id, status FROM webhook_deliveries"))}
 
 
-def test_deliveries_are_listed_by_filter(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
+def test_deliveries_are_listed_by_filter(called: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
     """Filters and a limit apply, the limit is reported, and a receiver's answer cannot control the terminal."""
     other = repository.add(engine, URL, "b")
     keep(engine, sub, range(3), "exhausted")
     keep(engine, other, range(5, 7), "parked", event_type="b")
-    shown = command("deliveries", "list", **database)
+    shown = called("deliveries", "list", **database)
     assert (shown.returncode, shown.stderr) == (0, "")
     head, first, *_ = shown.stdout.splitlines()
     columns = ["id", "status", "subscription", "event_type", "attempts", "changed", "next_attempt", "last_error"]
@@ -71,20 +63,20 @@ def test_deliveries_are_listed_by_filter(command: Command, database: dict[str, s
     assert "\x1b" not in shown.stdout
 
     def ids(*options: str) -> list[int]:
-        listed = command("deliveries", "list", "--json", *options, **database)
+        listed = called("deliveries", "list", "--json", *options, **database)
         return [item["id"] for item in json.loads(listed.stdout)]
 
     assert ids("--status", "parked", "--status", "held") == [4, 5]
     assert ids("--subscription", str(sub), "--since", "1h") == [1, 2, 3]
     assert ids("--event-type", "b", "--after", "4") == [5]
     assert ids("--until", "2020-01-01") == []
-    cut = command("deliveries", "list", "--limit", "2", **database)
+    cut = called("deliveries", "list", "--limit", "2", **database)
     assert (len(cut.stdout.splitlines()), cut.stderr.split(":")[0]) == (3, "there are more")
     assert "--after 2" in cut.stderr
-    assert command("deliveries", "list", "--status", "held", **database).stderr == "no such deliveries are stored\n"
+    assert called("deliveries", "list", "--status", "held", **database).stderr == "no such deliveries are stored\n"
 
 
-def test_no_password_of_a_url_is_shown(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
+def test_no_password_of_a_url_is_shown(called: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
     """Plain SQL can store such a URL, which is broken; lists are copied into tickets."""
     keep(engine, sub, [7], "parked")
     with engine.begin() as connection:
@@ -97,64 +89,58 @@ def test_no_password_of_a_url_is_shown(command: Command, database: dict[str, str
         ("deliveries", "list", "--json"),
         ("deliveries", "show", "1"),
     ):
-        said = command(*words, **database).stdout
+        said = called(*words, **database).stdout
         assert ("@host/" in said, "s3cret" in said) == (True, False), words
 
 
-def test_a_delivery_is_shown_in_full(command: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
+def test_a_delivery_is_shown_in_full(called: Command, database: dict[str, str], engine: Engine, sub: int) -> None:
     """The output has record, receiver, attempts and the answer; the body only on request."""
     keep(engine, sub, [7], "parked")
-    shown = command("deliveries", "show", "1", **database).stdout
+    shown = called("deliveries", "show", "1", **database).stdout
     assert "\x1b" not in shown
-    for line in (
-        "topic partition 2 offset 7",
-        "webhook id msg_7",
-        f"url {URL}",
-        "attempts 1",
-        "last status 503",
-        "first attempt 2023-11-14T22:13:25Z",
-        "record time 2023-11-14T22:13:20Z",
-        "retry schedule as in WEBHOOK_RETRY_SCHEDULE",
-    ):
-        words = line.replace("topic partition", "partition").split(" offset ")
-        assert all(part.split()[-1] in shown for part in words), line
+    fields = dict(re.split("  +", line, maxsplit=1) for line in shown.splitlines())
+    assert {name: fields[name] for name in ("partition", "offset", "webhook id", "url", "attempts", "last status")} == {
+        "partition": "2",
+        "offset": "7",
+        "webhook id": "msg_7",
+        "url": URL,
+        "attempts": "1",
+        "last status": "503",
+    }
+    assert (fields["first attempt"], fields["record time"]) == ("2023-11-14T22:13:25Z", "2023-11-14T22:13:20Z")
+    assert fields["retry schedule"] == "as in WEBHOOK_RETRY_SCHEDULE"
     assert "ü" not in shown
-    assert '{"ü": 1}' in command("deliveries", "show", "1", "--body", **database).stdout
-    found = json.loads(command("deliveries", "show", "1", "--body", "--json", **database).stdout)
+    assert '{"ü": 1}' in called("deliveries", "show", "1", "--body", **database).stdout
+    found = json.loads(called("deliveries", "show", "1", "--body", "--json", **database).stdout)
     assert (found["body"], found["status"], found["offset"]) == ('{"ü": 1}', "parked", 7)
-    assert "body" not in json.loads(command("deliveries", "show", "1", "--json", **database).stdout)
-    missing = command("deliveries", "show", "2", **database)
+    assert "body" not in json.loads(called("deliveries", "show", "1", "--json", **database).stdout)
+    missing = called("deliveries", "show", "2", **database)
     assert (missing.returncode, missing.stdout, len(missing.stderr.splitlines())) == (1, "", 1)
 
 
 def test_redelivery_marks_the_selected_deliveries(
-    command: Command, database: dict[str, str], engine: Engine, sub: int
+    called: Command, database: dict[str, str], engine: Engine, sub: int
 ) -> None:
     """Options select exhausted deliveries unless they name a status.
 
-    Ids select any. Those of removed subscriptions are skipped. Operational events name the user and the deliveries.
+    Ids select any. Those of removed subscriptions are skipped.
     """
     gone = repository.add(engine, URL, "b")
     keep(engine, sub, range(3), "exhausted")
     keep(engine, gone, range(5, 7), "exhausted", event_type="b")
     repository.remove(engine, gone)
-    nobody = command("deliveries", "redeliver", "--subscription", str(sub), **database)
+    nobody = called("deliveries", "redeliver", "--subscription", str(sub), **database)
     assert (nobody.returncode, nobody.stdout) == (2, "")
     assert "--yes" in nobody.stderr
-    by_id = command("deliveries", "redeliver", "2", "--no-wait", **database)
+    by_id = called("deliveries", "redeliver", "2", "--no-wait", **database)
     assert (by_id.returncode, by_id.stdout) == (0, "1 delivery due now; the workers send them\n")
     assert states(engine) == {1: "exhausted", 2: "parked", 3: "exhausted", 4: "exhausted", 5: "exhausted"}
-    rest = command("deliveries", "redeliver", "--since", "1h", "--yes", "--no-wait", **database)
+    rest = called("deliveries", "redeliver", "--since", "1h", "--yes", "--no-wait", **database)
     assert (rest.returncode, rest.stdout) == (0, "2 deliveries due now; the workers send them\n")
     assert "2 deliveries skipped: their subscriptions were removed" in rest.stderr
-    none = command("deliveries", "redeliver", "4", "99", "--no-wait", **database)
+    none = called("deliveries", "redeliver", "4", "99", "--no-wait", **database)
     assert (none.returncode, none.stdout) == (1, "")
     assert "not sent again: 4, 99" in none.stderr
-    told = [event for _, event, _ in outbox.pending(engine, GROUP, 9)]
-    assert [(each.type, each.data["delivery_ids"], each.data["subscription_ids"]) for each in told] == [
-        ("delivery.redelivered", ids, [sub]) for ids in ([2], [1, 3])
-    ]
-    assert {str(each.data["actor"]).partition(":")[0] for each in told} == {"cli"}
 
 
 def test_removing_asks_before_deliveries_are_given_up(
@@ -186,42 +172,42 @@ def test_removing_asks_before_deliveries_are_given_up(
 
 
 def test_adoption_moves_rows_and_reports_the_rest(
-    command: Command, database: dict[str, str], engine: Engine, sub: int
+    called: Command, database: dict[str, str], engine: Engine, sub: int
 ) -> None:
     """Rows that the new group has stored itself stay and are counted; a group cannot adopt its own."""
     keep(engine, sub, range(3), "parked")
-    database |= {"KAFKA_GROUP_ID": "new"}
-    nothing = command("deliveries", "adopt", "--from-group", "other", "--yes", **database)
+    database |= {"KAFKA_GROUP_ID": "new", "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    nothing = called("deliveries", "adopt", "--from-group", "other", "--yes", **database)
     assert (nothing.returncode, nothing.stderr) == (0, "the group other has no deliveries stored\n")
-    asked = command("deliveries", "adopt", "--from-group", GROUP, **database)
+    asked = called("deliveries", "adopt", "--from-group", GROUP, **database)
     assert asked.returncode == 2
-    done = command("deliveries", "adopt", "--from-group", GROUP, "--yes", **database)
+    done = called("deliveries", "adopt", "--from-group", GROUP, "--yes", **database)
     assert (done.returncode, done.stdout) == (0, "3 deliveries moved to new\n")
     keep(engine, sub, range(4), "parked")
-    again = command("deliveries", "adopt", "--from-group", GROUP, "--yes", **database)
+    again = called("deliveries", "adopt", "--from-group", GROUP, "--yes", **database)
     assert again.stdout.splitlines() == [
         "1 delivery moved to new",
         f"3 deliveries left with {GROUP}: new has stored the same ones",
     ]
-    own = command("deliveries", "adopt", "--from-group", "new", "--yes", **database)
+    own = called("deliveries", "adopt", "--from-group", "new", "--yes", **database)
     assert (own.returncode, len(own.stderr.splitlines())) == (2, 1)
 
 
-def test_a_subscription_from_add_to_enable(command: Command, database: dict[str, str]) -> None:
+def test_a_subscription_from_add_to_enable(called: Command, database: dict[str, str]) -> None:
     """It is added, disabled with a reason and enabled again."""
-    assert command("subscriptions", "add", URL, "a", **database).stdout == "subscription 1 added\n"
-    disabled = command("subscriptions", "disable", "1", "--reason", "moves", **database)
+    assert called("subscriptions", "add", URL, "a", **database).stdout == "subscription 1 added\n"
+    disabled = called("subscriptions", "disable", "1", "--reason", "moves", **database)
     assert disabled.stdout == "subscription 1 is disabled\n"
-    again = command("subscriptions", "disable", "1", **database)
+    again = called("subscriptions", "disable", "1", **database)
     assert again.stdout == "subscription 1 was disabled already, because: moves\n"
-    other = command("subscriptions", "disable", "1", "--reason", "gone", **database)
+    other = called("subscriptions", "disable", "1", "--reason", "gone", **database)
     assert other.stdout == "subscription 1 was disabled already, because: moves; the reason is now: gone\n"
-    assert "disabled: gone" in command("subscriptions", "list", **database).stdout
-    assert command("subscriptions", "enable", "1", **database).stdout == "subscription 1 is enabled\n"
+    assert "disabled: gone" in called("subscriptions", "list", **database).stdout
+    assert called("subscriptions", "enable", "1", **database).stdout == "subscription 1 is enabled\n"
 
 
 def test_stored_deliveries_of_a_subscription_are_counted(
-    command: Command, database: dict[str, str], engine: Engine, sub: int
+    called: Command, database: dict[str, str], engine: Engine, sub: int
 ) -> None:
     """Enabling it reports how many were held."""
     keep(engine, sub, range(3), "exhausted")
@@ -230,12 +216,81 @@ def test_stored_deliveries_of_a_subscription_are_counted(
         connection.execute(text("UPDATE webhook_deliveries SET status = 'held' WHERE record_offset = 5"))
         since = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         connection.execute(update(Subscription).values(failing_since=since))
-    shown = command("subscriptions", "show", "1", **database).stdout
+    shown = called("subscriptions", "show", "1", **database).stdout
     assert "failing since 2026-01-02T03:04:05Z" in shown.splitlines()[0]
     counted = [line.split() for line in shown.splitlines()[-4:]]
     assert counted == [["parked", "0"], ["blocked", "0"], ["held", "1"], ["exhausted", "3"]]
-    enabled = command("subscriptions", "enable", "1", **database).stdout
+    enabled = called("subscriptions", "enable", "1", **database).stdout
     assert enabled == "subscription 1 is enabled; 1 delivery held for it will be sent within a minute\n"
+
+
+@pytest.fixture
+def old(engine: Engine, sub: int) -> int:
+    """Five deliveries exhausted 40 days ago, two exhausted today, and a replay of 40 days ago."""
+    keep(engine, sub, range(5), "exhausted", at=time.time() - 40 * DAY)
+    keep(engine, sub, range(5, 7), "exhausted")
+    replays.finish(engine, replays.create(engine, GROUP, sub, 0.0, 1.0, None, 1.0, []), time.time() - 40 * DAY)
+    return sub
+
+
+def left(engine: Engine) -> list[int]:
+    """The numbers of deliveries, payloads and replays."""
+    tables = ("webhook_deliveries", "webhook_payloads", "webhook_replays")
+    return [query(engine, f"SELECT COUNT(*) FROM {table}")[0][0] for table in tables]  # noqa: S608 (names above)
+
+
+@pytest.mark.usefixtures("old")
+def test_a_purge_counts_deletes_and_reports(called: Command, database: dict[str, str], engine: Engine) -> None:
+    """It reports the count before and after; a second run finds nothing and asks no question."""
+    words = ("deliveries", "purge", "--older-than", "30d")
+    counted = called(*words, "--dry-run", **database)
+    assert (counted.returncode, counted.stdout) == (0, "5 deliveries and 1 replay would be deleted\n")
+    as_json = json.loads(called(*words, "--dry-run", "--json", **database).stdout)
+    assert as_json.keys() == {"before", "deliveries", "replays"}
+    assert left(engine) == [7, 7, 1]
+    done = called(*words, "--yes", **database)
+    assert (done.returncode, done.stdout) == (0, "5 deliveries, 5 payloads and 1 replay deleted\n")
+    assert left(engine) == [2, 2, 0]
+    again = json.loads(called(*words, "--json", **database).stdout)
+    assert [again[name] for name in ("deliveries", "payloads", "replays")] == [0, 0, 0]
+
+
+@pytest.mark.usefixtures("old")
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--older-than 30d", "Delete 5 deliveries and 1 replay that ended before"),
+        ("--older-than 1h --yes", "at least a day"),
+        ("--older-than soon --yes", "neither a time"),
+        ("--older-than 30d --status held --yes", "'held' is not one of"),
+    ],
+)
+def test_a_refused_purge_is_2_and_deletes_nothing(
+    called: Command, database: dict[str, str], engine: Engine, line: str, said: str
+) -> None:
+    """It refuses without a terminal or --yes, a time that is too recent, and open states."""
+    refused = called("deliveries", "purge", *line.split(), **database)
+    assert (refused.returncode, refused.stdout, said in refused.stderr) == (2, "", True)
+    assert left(engine) == [7, 7, 1]
+
+
+@pytest.mark.usefixtures("old")
+def test_a_signal_ends_a_purge_after_the_present_step(
+    called: Command, database: dict[str, str], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line reports the rest, which the same command deletes."""
+    whole = upkeep.purge
+
+    def interrupted(*arguments: Any) -> Iterator[upkeep.Purged]:
+        for step in whole(*arguments):
+            signal.raise_signal(signal.SIGINT)
+            yield step
+
+    monkeypatch.setattr(upkeep, "BATCH", 2)
+    monkeypatch.setattr(upkeep, "purge", interrupted)
+    ended = called("deliveries", "purge", "--older-than", "30d", "--yes", **database)
+    assert (ended.returncode, left(engine)) == (0, [5, 5, 1])
+    assert ended.stderr == "stopped; the rest is unchanged; the same command deletes it\n"
 
 
 @pytest.mark.parametrize(
@@ -250,10 +305,10 @@ def test_stored_deliveries_of_a_subscription_are_counted(
     ],
 )
 def test_an_invalid_replay_is_2(
-    command: Command, database: dict[str, str], sub: int, words: Sequence[str], says: str
+    called: Command, database: dict[str, str], sub: int, words: Sequence[str], says: str
 ) -> None:
     """The error says what to change, before Kafka is contacted."""
-    ended = command("replay", "--subscription", str(sub), *words, "--yes", **database)
+    ended = called("replay", "--subscription", str(sub), *words, "--yes", **database, **KAFKA)
     assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (2, "", 1)
     assert says in ended.stderr
 
@@ -270,7 +325,7 @@ def test_an_invalid_replay_is_2(
     ],
 )
 def test_an_impossible_replay_is_1(
-    command: Command, database: dict[str, str], engine: Engine, sub: int, words: Sequence[str], says: str
+    called: Command, database: dict[str, str], engine: Engine, sub: int, words: Sequence[str], says: str
 ) -> None:
     """Nothing is stored for an absent or disabled subscription, for another group, or for a replay of API processes.
 
@@ -291,6 +346,6 @@ def test_an_impossible_replay_is_1(
                     background=background,
                 )
             )
-    ended = command("replay", *words, "--yes", **database)
+    ended = called("replay", *words, "--yes", **database, **KAFKA)
     assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (1, "", 1)
     assert says in ended.stderr

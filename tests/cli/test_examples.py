@@ -9,19 +9,17 @@ from pathlib import Path
 import pytest
 import trustme
 from cryptography.fernet import Fernet
-from sqlalchemy import Engine, insert, text
+from sqlalchemy import Engine, insert
 
 from consumer.cli.app import COMMANDS, GROUPS, PROGRAM
-from consumer.events.event import Event, RecordId
 from consumer.ledger import store
-from consumer.ledger.rows import AttemptFailure, NewDelivery
 from models import Subscription
 from tests.commands import commands
 from tests.databases import url_of
+from tests.ledger.rows_kit import GROUP, URL, make_event, parked, run
 from tests.processes import Command
 
 ALL = commands()
-URL = "https://example.com/hooks"
 OAUTH2 = '{"token_url": "https://id.example.com/token", "client_id": "webhooks", "client_secret": "secret"}'
 ALONE = {"migrate", "subscriptions", "deliveries"}  # these need only a database
 NOT_ALONE = {"ping", "verify", "--verify"}  # except these, which need a receiver
@@ -75,16 +73,11 @@ def test_an_option_describes_its_value(name: str) -> None:
 @pytest.fixture
 def database(engine: Engine) -> dict[str, str]:
     """Settings of a deployment with the subscription and deliveries that the examples name."""
-    failure = AttemptFailure("status 503", 503, None, 1_700_000_000.0)
-    events = [
-        Event(RecordId("t", 0, offset, 0), "user.created", f"m_{offset}", b"{}", "", None, None) for offset in (1, 2)
-    ]
     with engine.begin() as connection:
         connection.execute(insert(Subscription), {"id": 7, "url": URL, "event_type": "user.created"})
-    rows = [NewDelivery(event, 7, URL, 1, "exhausted", None, failure, failure) for event in events]
-    store.park(engine, "webhooks", rows, 1_700_000_000.0)
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE webhook_deliveries SET id = id + 1233"))
+    rows = [parked(make_event(offset), 7, status="exhausted", next_attempt_at=None) for offset in (1, 2)]
+    store.park(engine, GROUP, rows, 100.0)
+    run(engine, "UPDATE webhook_deliveries SET id = id + 1233")
     return {
         "DATABASE_URL": url_of(engine),
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",

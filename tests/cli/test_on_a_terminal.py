@@ -10,18 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
-from consumer.events.event import Event, RecordId
 from consumer.ledger import store
-from consumer.ledger.rows import AttemptFailure, NewDelivery
 from consumer.subscriptions import repository
 from tests.databases import url_of
+from tests.ledger.rows_kit import GROUP, URL, make_event, parked, query, run
 from tests.processes import PROGRAM, environment
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals here")
 
-URL = "https://example.com/hook"
 QUESTION = "Redeliver 3 deliveries? [y/N]:"
 # A separate program, because forking a process with threads, which this one may have, is not safe.
 ON_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
@@ -40,11 +39,9 @@ class Terminal:
             env=environment(settings),
         )
 
-    def until(self, said: str, within: float = 120.0) -> None:
+    def until(self, said: str) -> None:
         """Waits until the output contains this."""
-        end = time.monotonic() + within
-        while said not in self.shown:
-            assert self._more(end), self.shown
+        eventually(lambda: said in self.shown, meanwhile=self._read, otherwise=lambda: self.shown)
 
     def type(self, keys: str) -> None:
         """Types this; `^C` and `^D` are control characters."""
@@ -52,16 +49,16 @@ class Terminal:
         self.process.stdin.write(keys.replace("^C", "\x03").replace("^D", "\x04").encode())
         self.process.stdin.flush()
 
-    def end(self, within: float = 120.0) -> int:
+    def end(self) -> int:
         """The exit status."""
-        end = time.monotonic() + within
-        while self._more(end):
-            pass
-        return self.process.wait(within)
+        eventually(lambda: self.process.poll() is not None, meanwhile=self._read, otherwise=lambda: self.shown)
+        while self._read():
+            continue
+        return self.process.wait()
 
-    def _more(self, end: float) -> bool:
+    def _read(self) -> bool:
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, end - time.monotonic()))
+        ready, _, _ = select.select([self.process.stdout], [], [], 0.05)
         part = os.read(self.process.stdout.fileno(), 65536) if ready else b""
         self.shown += part.decode()
         return bool(part)
@@ -71,10 +68,8 @@ class Terminal:
 def settings(engine: Engine) -> dict[str, str]:
     """Settings with three exhausted deliveries and no worker to send them."""
     subscription = repository.add(engine, URL, "a")
-    failure = AttemptFailure("status 503", 503, None, 1_700_000_000.0)
-    events = [Event(RecordId("t", 0, offset, 0), "a", f"msg_{offset}", b"{}", "", None, None) for offset in range(3)]
-    rows = [NewDelivery(event, subscription, URL, 1, "exhausted", None, failure, failure) for event in events]
-    store.park(engine, "webhooks", rows, 1_700_000_000.0)
+    rows = [parked(make_event(offset), subscription, status="exhausted", next_attempt_at=None) for offset in range(3)]
+    store.park(engine, GROUP, rows, 100.0)
     return {"DATABASE_URL": url_of(engine), "TERM": "xterm"}
 
 
@@ -97,22 +92,12 @@ def terminal(settings: dict[str, str], tmp_path: Path) -> Iterator[Open]:
 
 
 def marked(engine: Engine) -> int:
-    with engine.connect() as connection:
-        found: int = connection.execute(
-            text("SELECT count(*) FROM webhook_deliveries WHERE status = 'parked'")
-        ).scalar_one()
+    found: int = query(engine, "SELECT count(*) FROM webhook_deliveries WHERE status = 'parked'")[0][0]
     return found
 
 
 @pytest.mark.parametrize(
-    ("keys", "status", "says"),
-    [
-        ("n\n", 1, "nothing was changed"),
-        ("\n", 1, "nothing was changed"),
-        ("^D", 1, "nothing was changed"),
-        ("^C", 0, ""),
-    ],
-    ids=["no", "enter", "end of input", "Ctrl-C"],
+    ("keys", "status", "says"), [("n\n", 1, "nothing was changed"), ("^D", 1, "nothing was changed"), ("^C", 0, "")]
 )
 def test_nothing_is_done_without_a_yes(engine: Engine, terminal: Open, keys: str, status: int, says: str) -> None:
     """Any other answer to the question changes nothing."""
@@ -134,8 +119,7 @@ def test_a_bar_shows_progress_until_ctrl_c(engine: Engine, terminal: Open) -> No
     command.until("0 delivered, 3 still owed")
     assert marked(engine) == 3
     assert re.search(r"\[#+\] +100%  3 due now", command.shown)
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE webhook_deliveries SET status = 'delivered' WHERE id = 1"))
+    run(engine, "UPDATE webhook_deliveries SET status = 'delivered' WHERE id = 1")
     command.until("1 delivered, 2 still owed")
     assert re.search(r"\[#+-+\] +33% .* 1 delivered, 2 still owed", command.shown)
     command.type("^C")

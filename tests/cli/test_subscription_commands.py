@@ -7,16 +7,13 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
-from sqlalchemy import Engine, insert, select, text, update
+from sqlalchemy import Engine, select, text, update
 
 from consumer.cli.subscription_options import FLAGS, flag_of
 from consumer.crypto.vault import Owner, Vault
-from consumer.ledger import upkeep
-from consumer.ops import check
 from consumer.subscriptions import repository
 from consumer.subscriptions.options import OPTIONS
 from models import Subscription, SubscriptionSecret
-from tests.databases import url_of
 from tests.processes import Command
 
 URL = "https://example.com/hooks"
@@ -43,11 +40,6 @@ WORDS: dict[str, tuple[Sequence[str], Any]] = {  # by column: the flag's argumen
 }
 ALL_FLAGS = [word for column, (words, _) in WORDS.items() for each in words for word in (flag_of(column), each)]
 STORED = {column: value for column, (_, value) in WORDS.items()}
-
-
-@pytest.fixture
-def database(engine: Engine) -> dict[str, str]:
-    return {"DATABASE_URL": url_of(engine)}
 
 
 def options(engine: Engine, subscription_id: int = 1) -> dict[str, Any]:
@@ -100,7 +92,6 @@ def test_edit_sets_and_unsets_every_option(called: Command, database: dict[str, 
             ["--timeout", "10m"],
             "--timeout: is 600.0 seconds; it must be from 0.001 to 300 seconds; for example --timeout 5s",
         ),
-        (["--batch-size", "many"], "'--batch-size': 'many' is not a whole number"),
         (["--format", "xml"], "--format: is 'xml'; it must be record, standard, cloudevents or cloudevents-binary"),
         (["--header", "X-A"], "--header: write 'NAME: VALUE'"),
         (["--header", "X-A: 1", "--header", "X-A: 2"], "X-A is given twice"),
@@ -108,7 +99,6 @@ def test_edit_sets_and_unsets_every_option(called: Command, database: dict[str, 
             ["--header", "Authorization: Bearer abc"],
             "Authorization is a credential; store it in webhook_secrets (--basic, --bearer",
         ),
-        (["--url", "https://10.0.0.1:99999"], "--url: the URL is malformed"),
     ],
 )
 def test_an_invalid_change_is_refused(
@@ -137,95 +127,15 @@ def test_if_not_exists_compares_url_type_and_tenant(called: Command, database: d
     assert len(tuple(repository.walk(engine))) == 2
 
 
-def test_check_counts_broken_subscriptions(
-    database: dict[str, str], engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It counts enabled ones; if there are too many to examine, only among the first."""
-
-    def said() -> str:
-        (found,) = [each for each in check.check_all(database) if each.part == "subscriptions"]
-        assert found.ok
-        return found.text
-
-    for event_type in ("a", "b", "c", "d"):
-        repository.add(engine, URL, event_type)
-    assert said() == "4 enabled"
-    with engine.begin() as connection:
-        connection.execute(update(Subscription).where(Subscription.id > 2).values(event_filter="1 +"))
-    assert said() == "4 enabled; 2 of them broken: kafka-webhooks subscriptions list --broken"
-    repository.set_enabled(engine, 1, enabled=False)
-    monkeypatch.setattr(check, "_MOST", 2)
-    assert said() == "3 enabled; 1 of the first 2 broken: kafka-webhooks subscriptions list --broken"
-
-
-def test_check_warns_of_failing_receivers(called: Command, database: dict[str, str], engine: Engine) -> None:
-    """The line has the subscriptions and since when; the check does not fail, since workers can start."""
-
-    def said() -> check.Finding:
-        (found,) = [each for each in check.check_all(database) if each.part == "receivers"]
-        return found
-
-    first, second, _ = (repository.add(engine, URL, event_type) for event_type in ("a", "b", "c"))
-    assert said() == ("receivers", True, "none fails", False)
-    upkeep.failing(engine, second, 1_700_000_000.0)
-    upkeep.failing(engine, first, 1_700_000_060.0)
-    text = "all attempts fail for 2 subscriptions (2, 1), the first since 2023-11-14 22:13 UTC: kafka-webhooks top"
-    assert said() == ("receivers", True, text, True)
-    assert f"! receivers: {text}" in called("check", **database).stdout.splitlines()
-
-
-def test_check_lists_refused_addresses_and_shared_secrets(database: dict[str, str], engine: Engine) -> None:
-    """It lists subscriptions whose URL or address is refused, and those that sign with WEBHOOK_SECRET but must not."""
-
-    def said(**variables: str) -> str:
-        (found,) = [each for each in check.check_all(database | variables) if each.part == "subscriptions"]
-        assert found.ok
-        return found.text
-
-    for url in (URL, "https://10.0.0.1/", "https://localhost/a", "https://localhost/b", "https://nowhere.invalid/"):
-        repository.add(engine, url, "a")
-    repository.add(engine, URL, "a", tenant="acme")
-    begin, end = said().split("; nothing can be sent to ")
-    listed = "kafka-webhooks subscriptions list --broken"
-    assert begin == (
-        f"6 enabled; 1 of them broken: {listed}; 1 of them sign with WEBHOOK_SECRET and should not: {listed}, "
-        "then kafka-webhooks subscriptions rotate-secret"
-    )
-    assert end.startswith("2 subscriptions (3, 4); their deliveries are stored: its host resolves to ")
-    assert "WEBHOOK_ALLOW_NETWORKS" in end
-    assert "; 2 of them broken" not in said(WEBHOOK_ALLOW_NETWORKS="10.0.0.0/8")
-    assert "nothing can be sent" not in said(WEBHOOK_ALLOW_NETWORKS="127.0.0.0/8")
-    assert "nothing can be sent" not in said(WEBHOOK_PROXY="http://proxy:3128")
-    assert "6 of them broken" in said(WEBHOOK_REQUIRE_OWN_SECRET="true")
-    with engine.begin() as connection:
-        connection.execute(update(Subscription).where(Subscription.id != 5).values(verified_url=Subscription.url))
-    asked = said(WEBHOOK_REQUIRE_VERIFICATION="true", WEBHOOK_ORIGIN="events.example.com")
-    assert "; not verified: 1 subscription (5): kafka-webhooks subscriptions verify ID; " in asked
-    assert "not verified" not in said()
-
-
-@pytest.mark.parametrize(
-    ("url", "variables", "said"),
-    [
-        (
-            "https://10.0.0.1/",
-            {},
-            "10.0.0.1 is not a public address; to allow it, add its network to WEBHOOK_ALLOW",
-        ),
-        ("http://1.1.1.1/", {}, "plain http to a public address is refused; use https, or set WEBHOOK_ALLOW_HTTP"),
-        (URL, {"WEBHOOK_REQUIRE_OWN_SECRET": "true"}, "WEBHOOK_REQUIRE_OWN_SECRET requires one: "),
-    ],
-)
+@pytest.mark.parametrize("words", [("add", "https://10.0.0.1/", "a"), ("edit", "1", "--url", "https://10.0.0.1/")])
 def test_the_deployments_rules_refuse(
-    called: Command, database: dict[str, str], engine: Engine, url: str, variables: dict[str, str], said: str
+    called: Command, database: dict[str, str], engine: Engine, words: Sequence[str]
 ) -> None:
     """By `add` and `edit`: status 2, one line that names the setting, and no change."""
-    added = called("subscriptions", "add", url, "a", **database, **variables)
-    assert (added.returncode, said in added.stderr, len(added.stderr.splitlines())) == (2, True, 1)
-    assert tuple(repository.walk(engine)) == ()
     repository.add(engine, f"{URL}/old", "a")
-    edited = called("subscriptions", "edit", "1", "--url", url, **database, **variables)
-    assert (edited.returncode, said in edited.stderr, len(edited.stderr.splitlines())) == (2, True, 1)
+    refused = called("subscriptions", *words, **database)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert "10.0.0.1 is not a public address; to allow it, add its network to WEBHOOK_ALLOW" in refused.stderr
     assert [row.url for row in repository.walk(engine)] == [f"{URL}/old"]
 
 
@@ -278,8 +188,6 @@ def test_list_shows_broken_subscriptions(called: Command, database: dict[str, st
     assert states[3] == "failing since 2026-01-01T00:00:00Z"
     listed = called("subscriptions", "list", "--broken", **database)
     assert (listed.returncode, len(listed.stdout.splitlines())) == (1, 3)
-    required = called("subscriptions", "list", "--broken", "--json", **database, WEBHOOK_REQUIRE_OWN_SECRET="true")
-    assert (required.returncode, len(json.loads(required.stdout))) == (1, 4)
     assert called("subscriptions", "list", **database).returncode == 0
     broken = json.loads(called("subscriptions", "list", "--broken", "--json", **database).stdout)
     assert [(item["id"], [problem["option"] for problem in item["problems"]]) for item in broken] == [
@@ -289,41 +197,14 @@ def test_list_shows_broken_subscriptions(called: Command, database: dict[str, st
     disabled = json.loads(called("subscriptions", "list", "--disabled", "--json", **database).stdout)
     assert [item["id"] for item in disabled] == [2]
     assert called("subscriptions", "list", "--tenant", "acme", **database).stderr == "no subscriptions\n"
-    with engine.begin() as connection:
-        connection.execute(update(Subscription).where(Subscription.id == 3).values(event_filter=None, event_type="a."))
-    assert "broken: event_type: ends with a dot" in called("subscriptions", "list", "--broken", **database).stdout
     shown = called("subscriptions", "show", "2", **database).stdout
-    assert (
-        "problem 2         signature_header: 'no no' is not a valid header name; its events are stored, not sent\n"
-        in shown
-    )
-
-
-def test_ids_set_by_plain_sql_can_be_named(called: Command, database: dict[str, str], engine: Engine) -> None:
-    """Negative ids are counted, listed and, behind `--`, removed."""
-    for number in (-7, 0):
-        with engine.begin() as connection:
-            connection.execute(insert(Subscription), {"id": number, "url": URL, "event_type": "t"})
-    listed = json.loads(called("subscriptions", "list", "--json", **database).stdout)
-    assert [item["id"] for item in listed] == [-7, 0]
-    for words, number in ((["0"], 0), (["--", "-7"], -7)):
-        removed = called("subscriptions", "remove", *words, **database)
-        assert (removed.returncode, removed.stdout) == (0, f"subscription {number} removed\n")
+    assert "problem 2         signature_header: 'no no' is not a valid header name; its events are stored" in shown
 
 
 def test_secrets_go_in_and_are_not_shown(called: Command, database: dict[str, str], engine: Engine) -> None:
     """They are encrypted if there is a key; list, show and JSON print their number and kinds."""
     key = Fernet.generate_key().decode()
-    words = [
-        "--secret",
-        "sign-a",
-        "--bearer",
-        "-",
-        "--secret-header",
-        "X-Key: head-c",
-        "--secret-header",
-        "X-Z=head-d",
-    ]
+    words = ["--secret", "sign-a", "--bearer", "-", "--secret-header", "X-Key: head-c", "--secret-header", "X-Z=head-d"]
     added = called(*ADD, *words, stdin="bear-b\n", **database, WEBHOOK_ENCRYPTION_KEY=key)
     assert (added.returncode, added.stdout) == (0, "subscription 1 added\n")
     with engine.connect() as connection:
@@ -332,10 +213,7 @@ def test_secrets_go_in_and_are_not_shown(called: Command, database: dict[str, st
     headers = [Vault(key).decrypt(stored, Owner(1, "header")) for kind, stored in rows if kind == "header"]
     assert sorted(headers) == ["X-Key: head-c", "X-Z: head-d"]
     assert all(stored.startswith("fernet:") for _, stored in rows)
-    for words in (["list"], ["list", "--json"], ["show", "1"], ["show", "1", "--json"]):
-        shown = called("subscriptions", *words, **database, WEBHOOK_ENCRYPTION_KEY=key)
-        assert shown.returncode == 0
-        assert not any(word in shown.stdout + shown.stderr for word in ("sign-a", "bear-b", "head-", "fernet"))
+    shown = called("subscriptions", "show", "1", "--json", **database, WEBHOOK_ENCRYPTION_KEY=key)
     assert (json.loads(shown.stdout)["secrets"], json.loads(shown.stdout)["credentials"]) == (1, ["bearer", "header"])
     assert (json.loads(shown.stdout)["state"], json.loads(shown.stdout)["problems"]) == ("enabled", [])
     assert "WEBHOOK_ENCRYPTION_KEY is not set" in called("subscriptions", "list", "--broken", **database).stdout

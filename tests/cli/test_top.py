@@ -33,10 +33,8 @@ def test_the_overview_is_printed_once(called: Command, settings: dict[str, str])
     for arguments in (["top"], ["top", "--once"]):
         done = called(*arguments, **settings)
         assert (done.returncode, done.stderr) == (0, "")
-        assert "2023-11-14T22:13:20Z" in done.stdout
-        assert "boom" in done.stdout
-        assert r"[bold]moved\x1b[31m" in done.stdout
-        assert "Lag: 0 records" in done.stdout
+        shown = ("2023-11-14T22:13:20Z", "boom", r"[bold]moved\x1b[31m", "Lag: 0 records")
+        assert [text for text in shown if text not in done.stdout] == []
 
 
 def test_the_overview_as_json(called: Command, settings: dict[str, str]) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import ClassVar
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import Engine
@@ -19,36 +19,22 @@ from tests.processes import Command
 ADD = ["subscriptions", "add", "https://example.com/hooks", "a"]
 
 
-class Seconds:
-    """Timers of a second, which is over when the test says so."""
-
-    def __init__(self, _seconds: float, say: Callable[[], None]) -> None:
-        self._say: Callable[[], None] | None = say
-        self.started.append(self)
-
-    started: ClassVar[list["Seconds"]] = []
-
-    def start(self) -> None:
-        pass
-
-    def cancel(self) -> None:
-        self._say = None
-
-    @classmethod
-    def pass_by(cls) -> None:
-        """All seconds that have begun are over."""
-        for each in cls.started:
-            if each._say is not None:
-                each._say()
-        cls.started.clear()
-
-
 @pytest.fixture
-def seconds(monkeypatch: pytest.MonkeyPatch) -> type[Seconds]:
-    """No real time."""
-    Seconds.started.clear()
-    monkeypatch.setattr(progress, "Timer", Seconds)
-    return Seconds
+def pass_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Ends the seconds that have begun and were not cancelled; there is no real time."""
+    timers: list[Mock] = []
+
+    def timer(_seconds: float, say: Callable[[], None]) -> Mock:
+        timers.append(Mock(say=say))
+        return timers[-1]
+
+    def pass_by() -> None:
+        while timers:
+            if not (over := timers.pop()).cancel.called:
+                over.say()
+
+    monkeypatch.setattr(progress, "Timer", timer)
+    return pass_by
 
 
 @contextmanager
@@ -63,32 +49,26 @@ def locked(engine: Engine, wait: Callable[[], object]) -> Iterator[None]:
         end.join()
 
 
-def test_a_long_wait_is_reported_once(capsys: pytest.CaptureFixture[str], seconds: type[Seconds]) -> None:
+def test_a_long_wait_is_reported_once(capsys: pytest.CaptureFixture[str], pass_by: Callable[[], None]) -> None:
     """It is reported once however often it occurs, and short waits are not."""
     slow = Waiting("the tide")
     for is_short in (True, False, False):
         with slow:
             if not is_short:
-                seconds.pass_by()
+                pass_by()
     assert capsys.readouterr() == ("", "waiting for the tide\n")
 
 
-def test_an_error_ends_the_waiting(capsys: pytest.CaptureFixture[str], seconds: type[Seconds]) -> None:
-    """Nothing is reported afterwards."""
+def test_nothing_is_reported_with_json_or_after_an_error(
+    capsys: pytest.CaptureFixture[str], pass_by: Callable[[], None]
+) -> None:
+    """Only commands with JSON output are quiet; the next command reports again."""
     with pytest.raises(ValueError, match="at once"), Waiting("the tide"):
         raise ValueError("at once")
-    seconds.pass_by()
-    assert capsys.readouterr().err == ""
-
-
-def test_nothing_is_reported_with_json(capsys: pytest.CaptureFixture[str], seconds: type[Seconds]) -> None:
-    """Only commands with JSON output are quiet; the next command reports again."""
-    with quietly(quiet=True), Waiting("the tide"):
-        seconds.pass_by()
-    assert capsys.readouterr().err == ""
-    with quietly(quiet=False), Waiting("the tide"):
-        seconds.pass_by()
-    assert capsys.readouterr().err == "waiting for the tide\n"
+    for quiet, said in ((True, ""), (False, "waiting for the tide\n")):
+        with quietly(quiet=quiet), Waiting("the tide"):
+            pass_by()
+        assert capsys.readouterr().err == said
 
 
 def test_a_locked_database_is_reported(called: Command, sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,13 @@
 """Watching deliveries: queries, output, and the end."""
 
-import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 import typer
 
-from consumer.cli.watching import BLOCK, STALLED, States, states_of, summary, watch
+from consumer.cli.watching import STALLED, States, summary, watch
 
 
 class Clock:
@@ -66,47 +65,21 @@ def test_nothing_moves(capsys: pytest.CaptureFixture[str], due_in: float | None,
     assert len([line for line in capsys.readouterr().err.splitlines() if says in line]) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_watching_alone(capsys: pytest.CaptureFixture[str], number: signal.Signals) -> None:
-    """A line says that the workers send the rest, and the signal handlers are restored."""
-    before = signal.getsignal(number)
+def test_a_signal_ends_the_watching_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line says that the workers send the rest."""
     clock = Clock()
 
     def look() -> Counter[str]:
         if clock() > 1_700_000_005:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(signal.SIGINT)
         return Counter(parked=1)
 
     follow(look, clock)
-    shown = capsys.readouterr()
-    assert (shown.out, shown.err) == (
-        "0 delivered, 1 still owed\n",
-        "no longer watching; the workers send the rest\n",
-    )
-    assert signal.getsignal(number) is before
-
-
-def test_ended_blocks_are_not_queried_again() -> None:
-    """A block of rows that are all delivered or exhausted keeps its count."""
-    asked: list[Sequence[int]] = []
-    states = dict.fromkeys(range(2 * BLOCK), "parked")
-
-    def ask(block: Sequence[int]) -> Counter[str]:
-        asked.append(block)
-        return Counter(states[each] for each in block)
-
-    look = states_of(sorted(states), ask)
-    assert look() == {"parked": 2 * BLOCK}
-    states |= dict.fromkeys(range(BLOCK), "delivered") | {0: "exhausted"}
-    assert look() == {"parked": BLOCK, "delivered": BLOCK - 1, "exhausted": 1}
-    asked.clear()
-    assert look() == {"parked": BLOCK, "delivered": BLOCK - 1, "exhausted": 1}
-    assert asked == [list(range(BLOCK, 2 * BLOCK))]
+    assert capsys.readouterr() == ("0 delivered, 1 still owed\n", "no longer watching; the workers send the rest\n")
 
 
 def test_a_summary_names_the_present_states() -> None:
     """Delivered is always shown, other states if they occur."""
     assert summary(Counter()) == "0 delivered"
-    assert summary(Counter(delivered=1200, exhausted=1, held=2, parked=3, blocked=4)) == (
-        "1,200 delivered, 1 exhausted, 2 held, 7 still owed"
-    )
+    states = Counter(delivered=1200, exhausted=1, held=2, parked=3, blocked=4)
+    assert summary(states) == "1,200 delivered, 1 exhausted, 2 held, 7 still owed"

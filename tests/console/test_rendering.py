@@ -38,14 +38,7 @@ def test_a_time_is_relative_to_now(at: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("at", "text"),
-    [
-        (1_764_000_000.9, "2025-11-24T16:00:00Z"),
-        (1_764_000_000_000.0, "1970-01-01T00:00:00Z"),
-        (253_402_351_199.0, "1970-01-01T00:00:00Z"),
-        (1e300, "1970-01-01T00:00:00Z"),
-        (-0.001, "1970-01-01T00:00:00Z"),
-    ],
-    ids=["a time", "microseconds", "the year 10000", "beyond all clocks", "no timestamp"],
+    [(1_764_000_000.9, "2025-11-24T16:00:00Z"), (1e300, "1970-01-01T00:00:00Z"), (-0.001, "1970-01-01T00:00:00Z")],
 )
 def test_any_timestamp_has_a_text(at: float, text: str) -> None:
     """Producers set the timestamps of records. A time outside the calendar is shown as the epoch, as events have it."""

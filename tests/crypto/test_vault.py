@@ -21,6 +21,7 @@ from consumer.crypto.credentials import (
 )
 from consumer.crypto.keys import Ed25519Key
 from consumer.crypto.vault import ENCRYPTED, Owner, Vault
+from consumer.subscriptions.endpoint import Endpoint
 
 OLD_KEY, KEY, OTHER_KEY = (Fernet.generate_key().decode() for _ in range(3))
 SEED = bytes(range(32))
@@ -253,7 +254,10 @@ def test_representations_show_no_secret() -> None:
     """The repr of rows, credentials, auth objects, keys and vaults contains no secret."""
     rows = (stored("signing", HIDDEN), stored("bearer", HIDDEN), stored("header", f"x-key: {HIDDEN}"))
     found = good(*rows)
-    shown = repr([*rows, found, found.auth, HTTPBasicAuth(HIDDEN, HIDDEN), Vault(KEY), Ed25519Key(SEED)])
+    endpoint = Endpoint(
+        1, "", (HIDDEN.encode(),), private_keys=(Ed25519Key(SEED),), headers=(("x-key", HIDDEN),), auth=found.auth
+    )
+    shown = repr([*rows, found, found.auth, endpoint, HTTPBasicAuth(HIDDEN, HIDDEN), Vault(KEY), Ed25519Key(SEED)])
     assert HIDDEN not in shown
     assert KEY not in shown
     assert repr(SEED)[2:20] not in shown

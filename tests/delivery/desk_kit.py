@@ -11,13 +11,13 @@ from consumer.delivery.limits import Memory
 from consumer.delivery.outcome import Outcome
 from consumer.delivery.settling import Settling
 from consumer.events.event import TopicPartition
-from consumer.ledger import store as ledger
-from consumer.ledger.rows import AttemptFailure, NewDelivery, OrderingKey
+from consumer.ledger.rows import AttemptFailure, OrderingKey
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Batch, Endpoint
 from consumer.telemetry.metrics import Metrics
 from models import Subscription
-from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, Store, make_event
+from tests.delivery.store_kit import NOW, Store
+from tests.ledger.rows_kit import DEFAULT, GROUP, URL, make_event, parked
 from tests.simulation.transport import Hopeless
 
 TOOK = 0.25
@@ -26,21 +26,20 @@ ROW = ("status", "attempt", "next_attempt_at", "last_status", "last_error")
 BOOM = AttemptFailure("boom", 500, None, NOW - 60)
 
 
-class Desk:
+class Desk(Store):
     """A Settling on a real ledger, with one subscription."""
 
     def __init__(self, engine: Engine, batch: Batch | None = None, disable_after: float = 0.0) -> None:
-        self.store = Store(engine)
+        super().__init__(engine)
         self.metrics = Metrics()
         self.lanes = Lanes(100)
         self.memory = Memory()
-        self.clock = self.store.clock
         self.taken_up = TakenUp(self.memory)
         self.revoked: set[TopicPartition] = set()  # partitions that another worker owns
         self.settling = Settling(
             self.lanes,
-            self.store.parking,
-            Failing(self.store.notes, GROUP, disable_after),
+            self.parking,
+            Failing(self.notes, GROUP, disable_after),
             self.metrics,
             self.taken_up,
             schedule=(SHORT, LONG),
@@ -50,11 +49,10 @@ class Desk:
             owns=lambda topic_partition: topic_partition not in self.revoked,
             report=self._report,
             clock=self.clock,
-            monotonic=self.store.monotonic,
+            monotonic=self.monotonic,
         )
-        self.subscription = repository.add(engine, URL, "user.created")
+        self.subscription = repository.add(engine, URL, "user.created", ordering="key")
         self.endpoint = Endpoint(self.subscription, URL, DEFAULT, batch=batch)
-        self.settled: list[int] = []
         # Offset, attempts, status, outcome of the delivery, end time and seconds of each attempt.
         self.reported: list[tuple[int, int, int | None, str, float, float]] = []
 
@@ -88,17 +86,22 @@ class Desk:
         delivery.first = delivery.last = BOOM if attempts else None
         return delivery
 
+    def enqueue(self, *deliveries: Delivery) -> None:
+        """Queue deliveries."""
+        for delivery in deliveries:
+            self.lanes.enqueue(delivery, self.monotonic.now)
+
     def open(self, *deliveries: Delivery) -> Delivery:
         """Open one request for all deliveries. Returns the delivery that represents it."""
-        for delivery in deliveries:
-            self.lanes.enqueue(delivery, self.store.monotonic.now)
+        self.enqueue(*deliveries)
         return self.go_on(deliveries[0])
 
-    def go_on(self, delivery: Delivery) -> Delivery:
-        """Open the delivery's next request."""
-        self.lanes.wake(self.store.monotonic.now)
-        assert self.lanes.next(self.store.monotonic.now) is delivery
-        delivery.started_at = self.store.monotonic.now - TOOK
+    def go_on(self, delivery: Delivery, seconds: float = 0.0) -> Delivery:
+        """Open the delivery's next request, after so many seconds."""
+        self.monotonic.now += seconds
+        self.lanes.wake(self.monotonic.now)
+        assert self.lanes.next(self.monotonic.now) is delivery
+        delivery.started_at = self.monotonic.now - TOOK
         for each in delivery.batch():
             if isinstance(each.origin, OpenRecord):
                 each.origin.started = True
@@ -113,42 +116,37 @@ class Desk:
         else:
             self.settling.on_result(delivery, result)
 
-    def due_row(self, attempts: int = 1, offset: int = 0, replay: int = 0) -> Delivery:
+    def due_row(self, attempts: int = 1, replay: int = 0) -> Delivery:
         """A stored row with an open request."""
-        return self.open(self.row(attempts, offset, replay))
+        return self.open(self.row(attempts, replay=replay))
 
     def row(self, attempts: int = 1, offset: int = 0, replay: int = 0, schedule_start: int = 0) -> Delivery:
         """A stored row that has been taken up."""
         event = make_event(offset)
-        row = NewDelivery(
-            event,
-            self.subscription,
-            URL,
-            attempts,
-            "parked",
-            NOW,
-            BOOM,
-            BOOM,
-            replay=replay,
-            schedule_start=schedule_start,
-        )
-        ledger.park(self.store.engine, GROUP, [row], NOW)
-        found = max(self.store.rows("id"))
+        row = parked(event, self.subscription, NOW, attempt=attempts, replay=replay, schedule_start=schedule_start)
+        self.others_park(row._replace(first=BOOM, last=BOOM))
+        found = max(self.rows("id"))
         self.taken_up.add(found[0], ("t", 0, self.subscription), event)
         return self.delivery(StoredRow(found[0], schedule_start), attempts, offset)
 
-    def rows(self) -> list[tuple[object, ...]]:
-        """Status, attempts, seconds until the next attempt, last status, last error."""
-        return self.store.seconds(*ROW)
+    def results(self) -> list[tuple[object, ...]]:
+        """Status, attempts, seconds until the next attempt, last status, last error of each row."""
+        return self.seconds(*ROW)
 
     def waiting(self) -> list[float]:
         """Seconds until each retry in memory."""
-        return [due - self.store.monotonic.now for lane in self.lanes for due, _, _ in lane.waiting]
+        return [due - self.monotonic.now for lane in self.lanes for due, _, _ in lane.waiting]
+
+    @property
+    def opens_in(self) -> float | None:
+        """Seconds until the present lane's circuit breaker allows a request; None if it is closed."""
+        until = self.lanes.lane(self.endpoint).breaker.open_until
+        return None if until is None else until - self.monotonic.now
 
     def disabled(self) -> str | None:
         """Why the subscription is disabled; None if it is not."""
-        self.store.write_notes()
-        with self.store.engine.connect() as connection:
+        self.write_notes()
+        with self.engine.connect() as connection:
             return connection.scalar(select(Subscription.disabled_reason).where(Subscription.enabled == 0))
 
 

@@ -11,24 +11,23 @@ from sqlalchemy import Engine, select, text
 from consumer.database.engine import DatabaseThread
 from consumer.delivery.failing import Notes
 from consumer.delivery.parking import Parking
-from consumer.events.event import Event, RecordId
+from consumer.ledger import store as ledger
 from consumer.ledger.rows import NewDelivery
 from models import ParkedDelivery
+from tests.ledger.rows_kit import GROUP
 
-GROUP = "webhooks"
-URL = "https://example.com/hook"
 NOW = 1_700_000_100.0  # 100 s after the record with offset 0
-DEFAULT = (b"default",)
 REFUSED_AFTER = 3600.0  # seconds
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that moves by `step` at each reading, and when a test moves it."""
 
-    def __init__(self, now: float) -> None:
-        self.now = now
+    def __init__(self, now: float = 100.0, step: float = 0.0) -> None:
+        self.now, self.step = now, step
 
     def __call__(self) -> float:
+        self.now += self.step
         return self.now
 
 
@@ -42,6 +41,7 @@ class Store:
         self.posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.thread = DatabaseThread("ledger", self.posted.put)
         self.woken: list[None] = []  # one for each batch that may have written an operational event
+        self.settled: list[int] = []  # offsets of settled records
         # Deliveries that will not be stored, each with the reason and the callback that settles it.
         self.refused: list[tuple[NewDelivery, Exception, Callable[[], None]]] = []
         told = self.woken.append
@@ -57,6 +57,21 @@ class Store:
             refused_after=REFUSED_AFTER,
         )
         self.notes = Notes(engine, self.thread, self.monotonic, lambda: told(None))
+
+    def park(self, *rows: NewDelivery) -> None:
+        """Hand rows to the Parking. Each settles its offset."""
+        for row in rows:
+            offset = row.event.record.offset
+            self.parking.park(row, lambda offset=offset: self.settled.append(offset))  # type: ignore[misc]
+
+    def others_park(self, *rows: NewDelivery) -> None:
+        """Another process stores these rows."""
+        ledger.park(self.engine, GROUP, rows, self.clock.now)
+
+    def passes(self, seconds: float) -> None:
+        """Advance both clocks."""
+        self.clock.now += seconds
+        self.monotonic.now += seconds
 
     def answer(self) -> None:
         """Run the next thing that the database thread has posted."""
@@ -111,11 +126,3 @@ def rename(engine: Engine, old: str, new: str) -> None:
     """Rename a table."""
     with engine.begin() as connection:
         connection.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
-
-
-def make_event(
-    offset: int = 0, *, topic: str = "t", partition: int = 0, body: bytes = b"{}", key: bytes | None = None
-) -> Event:
-    """An event of a record."""
-    record = RecordId(topic, partition, offset, 1_700_000_000_000 + offset)
-    return Event(record, "user.created", f"msg_{offset}", body, "application/json", key, None, extra=len(key or b""))

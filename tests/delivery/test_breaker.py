@@ -1,4 +1,4 @@
-"""The circuit breaker: compared with a plain reference, and with simulated receivers that fail."""
+"""The circuit breaker, alone and with simulated receivers that fail."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -7,7 +7,6 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from consumer.delivery.breaker import REFUSED_IN_A_ROW, REFUSED_PROBES, Breaker
 
@@ -145,6 +144,15 @@ def test_a_late_failure_counts_only_the_last_two_buckets() -> None:
     assert not any(result(made, 25.0, failed=n % 2 == 0) for n in range(40))
 
 
+def test_half_of_fifty_attempts_open_it() -> None:
+    """Exactly half suffices, with the fiftieth attempt; attempts of older buckets do not count."""
+    made = breaker()
+    results = [True, False] + [False, True] * 24
+    assert [result(made, 0.0, failed=failed) for failed in results] == [False] * 49 + [True]
+    made = breaker()
+    assert not any(result(made, now, failed=failed) for now in (0.0, 30.0) for failed in [True, False] * 20)
+
+
 def test_old_failures_are_forgotten() -> None:
     """A failure in every third attempt never opens it. After 20 s without a failure no count is left."""
     made, now = breaker(), 0.0
@@ -222,6 +230,13 @@ def test_slow_start_applies_to_a_lane_with_one_request(most: int, seconds: int) 
     assert made.window(1.0 + seconds) is None
 
 
+def test_a_receiver_that_answers_only_its_probe_is_left_alone_for_longer() -> None:
+    """A window of one cannot be halved."""
+    made = probed()
+    assert [made.failed(1.5, 1.5) for _ in range(10)] == [False] * 9 + [True]
+    assert (made.window(1.5), made.open_until) == (0, 3.5)
+
+
 def test_slow_start_waits_for_proof() -> None:
     """The window grows only if it was used up: one success a second does not show that sixty-four at once succeed."""
     made = probed()
@@ -295,149 +310,3 @@ def test_idle_breakers() -> None:
     assert made.idle(600.0)
     assert not opened().idle(600.9)
     assert opened().idle(601.0)
-
-
-class Plain:
-    """A plain reference of the rules: state names, lists, and numbers computed on request."""
-
-    def __init__(self) -> None:
-        self.state = "closed"
-        self.row: list[bool] = []
-        self.counted: list[tuple[int, bool]] = []  # attempts with their bucket number
-        self.first_bucket = 0.0
-        self.step: list[bool] = []
-        self.step_began = self.open_until = 0.0
-        self.openings = 0
-        self.slow = 1
-        self.since = 0.0  # results of requests started earlier do not count
-        self.halved = self.answered = False
-
-    def result(self, now: float, started: float, *, failed: bool) -> None:
-        if self.state != "closed" and started < self.since:
-            return
-        if self.state == "open":
-            if failed:
-                self.trip(now)
-            else:
-                self.state, self.slow, self.halved, self.answered = "slow start", 1, False, False
-                self.step, self.step_began = [], now
-            return
-        self.row.append(failed)
-        self.count(now, failed=failed)
-        failures = sum(each for _, each in self.counted)
-        broken = failed and (self.row[-10:] == [True] * 10 or 50 <= len(self.counted) <= 2 * failures)
-        if self.state == "slow start":
-            self.step.append(failed)
-            self.answered = self.answered or not failed
-            over = sum(self.step) > len(self.step) / 5
-            late = now >= self.step_began + 1
-            if self.answered and self.slow > 1 and (broken or (late and over)):
-                self.slow //= 2
-                self.since, self.halved, self.answered = now, True, False
-                self.row, self.counted, self.first_bucket = [], [], now
-                self.step, self.step_began = [], now
-                return
-            if late and (over or self.step.count(False) >= self.slow):
-                self.slow += 0 if over else max(1, self.slow // 8) if self.halved else self.slow
-                self.step, self.step_began = [], now
-        if broken:
-            self.trip(now)
-        elif not failed and self.state == "slow start" and self.slow > MachineOfBreaker.MOST:
-            self.state, self.openings, self.row, self.counted = "closed", 0, [], []
-        elif self.state == "closed" and not failures:
-            self.counted = []
-
-    def count(self, now: float, *, failed: bool) -> None:
-        if self.state == "closed" and not self.counted:
-            self.first_bucket = now
-        bucket = int((now - self.first_bucket) // 10)
-        last = self.counted[-1][0] if self.counted else 0
-        if bucket > last + 1:  # both buckets are over: begin anew
-            self.first_bucket, self.counted, bucket = now, [], 0
-        self.counted = [(number, each) for number, each in self.counted if number >= bucket - 1]
-        self.counted.append((bucket, failed))
-
-    def trip(self, now: float) -> None:
-        self.row, self.counted, self.first_bucket = [], [], now
-        self.state = "open"
-        self.open_until = self.since = now + min(2**self.openings, 60)
-        self.openings += 1
-
-    def window(self, now: float) -> int | None:
-        if self.state == "open":
-            return int(now >= self.open_until)
-        return self.slow if self.state == "slow start" else None
-
-
-class MachineOfBreaker(RuleBasedStateMachine):
-    """A lane of at most four requests that starts, ends and cancels them in any order, at any time."""
-
-    MOST = 4
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-        self.breaker = breaker()
-        self.plain = Plain()
-        self.requests: list[float] = []
-
-    def _may_start(self) -> bool:
-        window = self.breaker.window(self.now)
-        return len(self.requests) < (self.MOST if window is None else window)
-
-    @rule(seconds=st.sampled_from([0.25, 0.5, 1.0, 2.0, 8.0, 20.0]))
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
-
-    @precondition(lambda self: self.breaker.open_until is not None)
-    @rule()
-    def wait_until_half_open(self) -> None:
-        self.now = max(self.now, self.breaker.open_until or 0.0)
-
-    @precondition(lambda self: self._may_start())
-    @rule()
-    def start(self) -> None:
-        self.requests.append(self.now)
-        until = self.breaker.open_until
-        if until is not None:
-            assert self.requests == [self.now], "the probe is the only open request"
-
-    @precondition(lambda self: self.requests)
-    @rule(data=st.data(), failed=st.booleans())
-    def answer(self, data: st.DataObject, *, failed: bool) -> None:
-        started = self.requests.pop(data.draw(st.integers(0, len(self.requests) - 1)))
-        self._result(started, failed=failed)
-
-    @rule(failures=st.integers(1, 10), successes=st.integers(0, 5))
-    def several_one_after_the_other(self, failures: int, successes: int) -> None:
-        for failed in [True] * failures + [False] * successes:
-            if self._may_start():
-                self._result(self.now, failed=failed)
-
-    @precondition(lambda self: self.requests)
-    @rule()
-    def cancel(self) -> None:
-        self.requests.pop()
-
-    def _result(self, started: float, *, failed: bool) -> None:
-        before, opens_before = self.breaker.open_until, self.plain.openings
-        if failed:
-            opened_by_it = self.breaker.failed(self.now, started)
-        else:
-            self.breaker.succeeded(self.now, started, self.MOST)
-            opened_by_it = False
-        self.plain.result(self.now, started, failed=failed)
-        assert opened_by_it == (self.plain.openings > opens_before)
-        if before is not None and started < before:
-            assert self.breaker.open_until == before, "a late result changes nothing"
-
-    @invariant()
-    def it_is_as_the_rules_say(self) -> None:
-        assert self.breaker.window(self.now) == self.plain.window(self.now)
-        assert (self.breaker.open_until is not None) == (self.plain.state == "open")
-        assert self.breaker.restrains == (self.plain.state != "closed")
-        if self.plain.state != "closed":
-            assert not self.breaker.idle(self.now) or self.now >= self.plain.open_until + 600
-
-
-TestBreaker = MachineOfBreaker.TestCase

@@ -1,7 +1,6 @@
 """Subscriptions whose every attempt fails, with the attempts spread over several workers."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 
 import pytest
 from sqlalchemy import Engine
@@ -10,43 +9,47 @@ from consumer.delivery.failing import NOTE_AFTER, STALE, Failing, Notes
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.repository import Subscribed
-from tests.delivery.store_kit import DEFAULT, GROUP, NOW, URL, Store
+from tests.delivery.store_kit import NOW, Store
+from tests.ledger.rows_kit import DEFAULT, GROUP, URL
 
 DAY = 86400.0
 DISABLE_AFTER = 5 * DAY
 EVENT = ("msg_1",)
 
 
-class Workers:
+class Workers(Store):
     """Two workers on one database, with one subscription."""
 
     def __init__(self, engine: Engine) -> None:
-        self.store = Store(engine)
-        self.one, self.other = (Failing(self.store.notes, GROUP, DISABLE_AFTER) for _ in range(2))
+        super().__init__(engine)
+        self.one, self.other = (Failing(self.notes, GROUP, DISABLE_AFTER) for _ in range(2))
         self.subscription = repository.add(engine, URL, "user.created")
 
     def endpoint(self) -> Endpoint:
         """The subscription as the database has it now, after all notes were written."""
-        self.store.write_all()
         since = self.now().failing_since
-        return replace(
-            Endpoint(self.subscription, URL, DEFAULT), failing_since=None if since is None else since.timestamp()
-        )
+        return Endpoint(self.subscription, URL, DEFAULT, failing_since=None if since is None else since.timestamp())
 
     def now(self) -> Subscribed:
         """The subscription."""
-        self.store.write_all()
-        found = repository.get(self.store.engine, self.subscription)
+        self.write_all()
+        found = repository.get(self.engine, self.subscription)
         assert found is not None
         return found
 
+    def marked(self) -> Endpoint:
+        """The subscription, after a minute of failures on the first worker."""
+        for second in (0.0, NOTE_AFTER):
+            self.one.failed(self.endpoint(), NOW + second, EVENT)
+        assert self.endpoint().failing_since == NOW
+        return self.endpoint()
+
 
 @pytest.fixture
-def workers(engine: Engine) -> Iterator[Workers]:
+def workers(engine: Engine, rigs: list[Store]) -> Workers:
     """Two workers."""
-    result = Workers(engine)
-    yield result
-    assert result.store.thread.close(10)
+    rigs.append(workers := Workers(engine))
+    return workers
 
 
 @pytest.mark.parametrize("last", ["one", "other"])
@@ -75,8 +78,7 @@ def test_days_of_nothing_but_failures_disable(workers: Workers, last: str) -> No
 )
 def test_a_few_bad_moments_do_not_disable(workers: Workers, failures: dict[float, str]) -> None:
     """Failures days apart, with no attempts in between, are not enough: several events must fail, on several days."""
-    workers.one.failed(workers.endpoint(), NOW, EVENT)
-    workers.one.failed(workers.endpoint(), NOW + NOTE_AFTER, EVENT)
+    workers.marked()
     for day, identity in failures.items():
         workers.one.failed(workers.endpoint(), NOW + NOTE_AFTER + day * DAY, [identity])
     assert workers.now().enabled
@@ -114,11 +116,11 @@ def test_a_mark_that_is_being_written_is_not_written_again(workers: Workers) -> 
     unmarked = workers.endpoint()
     for minute in range(10):
         workers.one.failed(unmarked, NOW + minute * NOTE_AFTER, EVENT)
-    assert workers.store.notes.pending == 1
+    assert workers.notes.pending == 1
     workers.other.succeeded(workers.endpoint(), NOW + 10 * NOTE_AFTER)
     assert workers.now().failing_since is None
     workers.one.failed(unmarked, NOW + 11 * NOTE_AFTER, EVENT)
-    assert workers.store.notes.pending == 1
+    assert workers.notes.pending == 1
     assert workers.now().failing_since is not None
 
 
@@ -136,7 +138,7 @@ def test_a_success_begins_the_minute_anew(workers: Workers) -> None:
 
 def test_with_0_nothing_is_disabled_for_failing(workers: Workers) -> None:
     """The subscription is still marked as failing, for operators."""
-    never = Failing(workers.store.notes, GROUP, 0.0)
+    never = Failing(workers.notes, GROUP, 0.0)
     never.failed(workers.endpoint(), NOW, EVENT)
     never.failed(workers.endpoint(), NOW + NOTE_AFTER, EVENT)
     assert workers.endpoint().failing_since == NOW
@@ -149,18 +151,16 @@ def test_a_burst_of_410s_disables_once(workers: Workers) -> None:
     endpoint = workers.endpoint()
     for _ in range(3):
         workers.one.disable(endpoint, "410", NOW)
-    assert workers.store.notes.pending == 1
+    assert workers.notes.pending == 1
     assert not workers.now().enabled
-    repository.set_enabled(workers.store.engine, workers.subscription, enabled=True)
+    repository.set_enabled(workers.engine, workers.subscription, enabled=True)
     workers.one.disable(workers.endpoint(), "410", NOW + 1)
     assert not workers.now().enabled
 
 
 def test_a_410_disables_while_another_note_is_being_written(workers: Workers) -> None:
     """The pending note, that it has failed for days, has no effect because another worker succeeded first."""
-    workers.one.failed(workers.endpoint(), NOW, EVENT)
-    workers.one.failed(workers.endpoint(), NOW + NOTE_AFTER, EVENT)
-    marked = workers.endpoint()
+    marked = workers.marked()
     workers.other.succeeded(marked, NOW + DISABLE_AFTER)
     workers.one.failed(marked, NOW + DISABLE_AFTER, EVENT)
     workers.one.disable(marked, "the receiver answered 410 Gone", NOW + DISABLE_AFTER)

@@ -1,69 +1,37 @@
 """Batches in lanes: their size, their wait, which deliveries go alone, and that none is lost or sent twice."""
 
-from collections.abc import Sequence
-from itertools import chain
 from typing import NamedTuple
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.delivery.delivery import BATCH_BYTES, LANE_DELIVERIES, OPEN_DELIVERIES, Delivery, Lane, OpenRecord
+from consumer.delivery.delivery import BATCH_BYTES, LANE_DELIVERIES, OPEN_DELIVERIES
 from consumer.delivery.lanes import STILL, Admission, Lanes
-from consumer.events.event import Event, RecordId
-from consumer.ledger.rows import AttemptFailure, OrderingKey
-from consumer.subscriptions.endpoint import Batch, Endpoint
-
-
-def lane_of(lanes: Lanes, batch: Batch | None, number: int = 1, **limits: float) -> Lane:
-    """The lane of a subscription with batches."""
-    endpoint = Endpoint(number, "http://example.com/", (b"key",), batch=batch, **limits)  # type: ignore[arg-type]  # field names
-    return lanes.lane(endpoint)
-
-
-def delivery(
-    lane: Lane, offset: int = 0, *, size: int = 1, key: str | None = None, status: int | None = None
-) -> Delivery:
-    """A delivery with a body of this size. If `status` is given, its last attempt was answered with it."""
-    event = Event(RecordId("t", 0, offset, 0), "a", f"msg_{offset}", bytes(size), "application/json", None, None)
-    ordering_key = None if key is None else OrderingKey(lane.endpoint.subscription_id, "t", 0, key)
-    result = Delivery(event, lane, OpenRecord(lambda _: None, offset, 1), ordering_key)
-    result.last = None if status is None else AttemptFailure("", status, None, 0.0)
-    return result
-
-
-def put(lanes: Lanes, lane: Lane, offsets: Sequence[int], now: float = 0.0) -> None:
-    """Queue deliveries that were never attempted."""
-    for offset in offsets:
-        lanes.enqueue(delivery(lane, offset), now)
-
-
-def sent(lanes: Lanes, now: float = 0.0) -> list[list[int]]:
-    """The offsets in each request that one turn starts."""
-    lanes.wake(now)
-    return [[each.event.record.offset for each in first.batch()] for first in iter(lambda: lanes.next(now), None)]
+from consumer.subscriptions.endpoint import Batch
+from tests.delivery.lanes_kit import broken, delivery, endpoint, fill, sent
 
 
 def test_a_batch_goes_when_it_is_full() -> None:
     """Two full batches go at once, in the order of the log. The rest waits for a third one or for its time."""
     lanes = Lanes(100)
-    lane = lane_of(lanes, Batch(3, 2.0))
-    put(lanes, lane, range(7))
+    lane = lanes.lane(endpoint(batch=Batch(3, 2.0)))
+    fill(lanes, lane, 7)
     assert sent(lanes) == [[0, 1, 2], [3, 4, 5]]
     assert (lane.in_flight, lanes.slots.in_flight, lane.held) == (2, 2, 1)
-    put(lanes, lane, [7], now=1.0)
+    fill(lanes, lane, 1, now=1.0, first=7)
     assert sent(lanes, 1.0) == []
-    put(lanes, lane, [8], now=1.5)
+    fill(lanes, lane, 1, now=1.5, first=8)
     assert sent(lanes, 1.5) == [[6, 7, 8]]
 
 
 def test_a_batch_goes_when_its_first_has_waited() -> None:
     """It goes neither earlier nor later, and no turn examines the lane meanwhile."""
     lanes = Lanes(100)
-    lane = lane_of(lanes, Batch(3, 2.0))
-    put(lanes, lane, [0], now=1.0)
+    lane = lanes.lane(endpoint(batch=Batch(3, 2.0)))
+    fill(lanes, lane, 1, now=1.0)
     assert sent(lanes, 1.0) == []
-    put(lanes, lane, [1], now=2.0)
+    fill(lanes, lane, 1, now=2.0, first=1)
     assert sent(lanes, 2.9) == []
     assert not lanes.ready()
     assert (lanes.wakes_before(3.0), lanes.wakes_before(3.01)) == (False, True)
@@ -74,13 +42,13 @@ def test_a_batch_goes_when_its_first_has_waited() -> None:
 def test_a_batch_goes_when_it_has_its_bytes() -> None:
     """A batch holds up to a mebibyte of bodies. The delivery beyond that goes next; a larger body goes alone."""
     lanes = Lanes(100)
-    lane = lane_of(lanes, Batch(100, 2.0))
+    lane = lanes.lane(endpoint(batch=Batch(100, 2.0)))
     for offset, size in enumerate([BATCH_BYTES // 2, BATCH_BYTES // 2 - 1]):
-        lanes.enqueue(delivery(lane, offset, size=size), 0.0)
+        lanes.enqueue(delivery(lane, offset, bytes(size)), 0.0)
     assert sent(lanes) == []
-    lanes.enqueue(delivery(lane, 2, size=2), 0.0)
+    lanes.enqueue(delivery(lane, 2, bytes(2)), 0.0)
     assert sent(lanes) == [[0, 1]]
-    lanes.enqueue(delivery(lane, 3, size=BATCH_BYTES + 1), 0.0)
+    lanes.enqueue(delivery(lane, 3, bytes(BATCH_BYTES + 1)), 0.0)
     lanes.enqueue(delivery(lane, 4), 0.0)
     assert sent(lanes) == [[2], [3]]
     assert sent(lanes, 2.0) == [[4]]
@@ -90,8 +58,8 @@ def test_a_batch_goes_when_it_has_its_bytes() -> None:
 def test_retries_of_a_receiver_failure_go_in_batches(status: int) -> None:
     """Deliveries that failed together share a batch again, though each has its own due time, behind queued ones."""
     lanes = Lanes(100)
-    lane = lane_of(lanes, Batch(4, 2.0))
-    put(lanes, lane, [9])
+    lane = lanes.lane(endpoint(batch=Batch(4, 2.0)))
+    fill(lanes, lane, 1, first=9)
     for offset in range(5):
         lanes.wait(delivery(lane, offset, status=status), due=0.1 * (offset + 1))
     for tenth in range(4):
@@ -103,10 +71,10 @@ def test_retries_of_a_receiver_failure_go_in_batches(status: int) -> None:
 def test_a_batch_is_one_request_to_every_limit() -> None:
     """Slots, `max_in_flight`, `rate_limit` and the breaker count requests. A lane has room for what these may carry."""
     lanes = Lanes(1000)
-    lane = lane_of(lanes, Batch(100, 60.0), max_in_flight=2, rate_limit=1.0)
+    lane = lanes.lane(endpoint(batch=Batch(100, 60.0), max_in_flight=2, rate_limit=1.0))
     admitted = 0
     while lanes.admit(lane, 1, 0.0) is Admission.QUEUE:
-        put(lanes, lane, [admitted])
+        fill(lanes, lane, 1, first=admitted)
         admitted += 1
     assert admitted == 500
     assert [len(each) for each in sent(lanes)] == [100]
@@ -120,17 +88,14 @@ def test_a_batch_is_one_request_to_every_limit() -> None:
 def test_a_probe_is_a_batch() -> None:
     """After an open period there is room for a whole batch. The next batch waits for its answer."""
     lanes = Lanes(1000)
-    lane = lane_of(lanes, Batch(1000, 60.0))
-    for _ in range(10):
-        lane.breaker.failed(0.0, 0.0)
-    until = lane.breaker.open_until
-    assert until is not None
+    lane = lanes.lane(endpoint(batch=Batch(1000, 60.0)))
+    until = broken(lane)
     assert lanes.admit(lane, 1, 0.0) is Admission.STORE
     assert lanes.room(1, until) == 1000
-    put(lanes, lane, range(1000), now=until)
+    fill(lanes, lane, 1000, now=until)
     assert lanes.admit(lane, 1, until) is Admission.STORE
     assert [len(each) for each in sent(lanes, until)] == [1000]
-    put(lanes, lane, range(1000), now=until)
+    fill(lanes, lane, 1000, now=until)
     assert sent(lanes, until) == []
     lanes.finished(lane)
     lane.succeeded(until + 0.1, until, lanes.slots.total)
@@ -140,7 +105,7 @@ def test_a_probe_is_a_batch() -> None:
 def test_a_full_lane_sends_an_incomplete_batch() -> None:
     """No further delivery can come in to fill the batch. With one key or a rate limit, it would wait for a minute."""
     lanes = Lanes(100)
-    lane = lane_of(lanes, Batch(1000, 60.0))
+    lane = lanes.lane(endpoint(batch=Batch(1000, 60.0)))
     for offset in range(LANE_DELIVERIES):
         lanes.enqueue(delivery(lane, offset, key="a" if offset else "b"), 0.0)
     assert sent(lanes) == [[0, 1]]
@@ -150,11 +115,11 @@ def test_a_full_process_sends_incomplete_batches(monkeypatch: pytest.MonkeyPatch
     """Batches with long waits must not keep other deliveries out. When there is room again, they wait again."""
     monkeypatch.setattr("consumer.delivery.lanes.ALL_DELIVERIES", 6)
     lanes = Lanes(100)
-    waiting = [lane_of(lanes, Batch(100, 60.0), number) for number in (1, 2)]
+    waiting = [lanes.lane(endpoint(number, batch=Batch(100, 60.0))) for number in (1, 2)]
     for lane in waiting:
-        put(lanes, lane, range(2))
+        fill(lanes, lane, 2)
     assert sent(lanes) == []
-    put(lanes, lane_of(lanes, Batch(100, 60.0), 3), range(2))
+    fill(lanes, lanes.lane(endpoint(3, batch=Batch(100, 60.0))), 2)
     assert sent(lanes) == [[0, 1]]
     assert sent(lanes, 1.0) == []
 
@@ -165,15 +130,15 @@ def test_a_full_lane_holds_the_intake_while_its_batch_may_go() -> None:
     A hung receiver does not hold the intake once the lane has its maximum open.
     """
     lanes = Lanes(1000)
-    lane = lane_of(lanes, Batch(1000, 60.0))
-    put(lanes, lane, range(LANE_DELIVERIES - 1))
+    lane = lanes.lane(endpoint(batch=Batch(1000, 60.0)))
+    fill(lanes, lane, LANE_DELIVERIES - 1)
     assert sent(lanes, 30.0) == []
-    put(lanes, lane, [0], now=30.0)
+    fill(lanes, lane, 1, now=30.0)
     assert lanes.admit(lane, 1, 30.0) is Admission.BACKPRESSURE
     requests = 0
     while lanes.admit(lane, 1, 31.0) is not Admission.STORE and requests < 20:
         requests += len(sent(lanes, 31.0))
-        put(lanes, lane, range(LANE_DELIVERIES), now=31.0)
+        fill(lanes, lane, LANE_DELIVERIES, now=31.0)
     assert requests == OPEN_DELIVERIES // 1000
     assert lanes.admit(lane, 1, 31.0 + STILL) is Admission.STORE
 
@@ -182,42 +147,38 @@ def test_batches_that_hang_hold_a_bounded_number_of_deliveries() -> None:
     """Counted in slots alone, a lane could have half a million deliveries open."""
     lanes = Lanes(10_000)
     for size in (3, 100, 1000):
-        lane = lane_of(lanes, Batch(size, 60.0), size)
-        put(lanes, lane, range(2 * OPEN_DELIVERIES))
+        lane = lanes.lane(endpoint(size, batch=Batch(size, 60.0)))
+        fill(lanes, lane, 2 * OPEN_DELIVERIES)
         assert len(sent(lanes)) == lane.in_flight == OPEN_DELIVERIES // size
 
 
-def test_a_lane_goes_on_when_its_batch_option_changes(lanes: Lanes) -> None:
+def test_a_lane_goes_on_when_its_batch_option_changes() -> None:
     """Waiting deliveries go when the subscription no longer asks for batches, or for a shorter wait. Retries do too."""
-    batched = lane_of(lanes, Batch(10, 60.0))
-    put(lanes, batched, range(2))
+    lanes = Lanes(100)
+    batched = lanes.lane(endpoint(batch=Batch(10, 60.0)))
+    fill(lanes, batched, 2)
     assert sent(lanes) == []
-    assert lane_of(lanes, Batch(10, 1.0)) is batched
+    assert lanes.lane(endpoint(batch=Batch(10, 1.0))) is batched
     assert sent(lanes, 0.5) == []
     assert sent(lanes, 1.0) == [[0, 1]]
-    put(lanes, batched, range(2), now=1.0)
+    fill(lanes, batched, 2, now=1.0)
     assert sent(lanes, 1.0) == []
-    lane_of(lanes, None)
+    lanes.lane(endpoint(batch=None))
     assert sent(lanes, 1.1) == [[0], [1]]
 
 
 @pytest.mark.parametrize("batch", [None, Batch(1, 0.0)])
-def test_a_lane_at_its_limit_goes_on_when_the_limit_is_raised(lanes: Lanes, batch: Batch | None) -> None:
+def test_a_lane_at_its_limit_goes_on_when_the_limit_is_raised(batch: Batch | None) -> None:
     """The subscription or a larger share may raise it. The open requests need not end first: they may hang."""
+    lanes = Lanes(100)
     lanes.rebound(lambda _: 0.5)
-    lane = lane_of(lanes, batch, max_in_flight=2)
-    put(lanes, lane, range(4))
+    lane = lanes.lane(endpoint(batch=batch, max_in_flight=2))
+    fill(lanes, lane, 4)
     assert sent(lanes) == [[0]]
     lanes.rebound(lambda _: 1.0)
     assert sent(lanes, 0.1) == [[1]]
-    lane_of(lanes, batch, max_in_flight=3)
+    lanes.lane(endpoint(batch=batch, max_in_flight=3))
     assert sent(lanes, 0.2) == [[2]]
-
-
-@pytest.fixture
-def lanes() -> Lanes:
-    """Lanes with slots for all requests."""
-    return Lanes(100)
 
 
 class Offer(NamedTuple):
@@ -241,9 +202,9 @@ def test_every_delivery_goes_once_in_time_in_a_bounded_batch(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("consumer.delivery.delivery.BATCH_BYTES", ROOM)
         lanes = Lanes(1000)
-        lane = lane_of(lanes, Batch(size, ticks * TICK))
+        lane = lanes.lane(endpoint(batch=Batch(size, ticks * TICK)))
         coming = {
-            number: delivery(lane, number, size=offer.size, status=404 if offer.alone else None)
+            number: delivery(lane, number, bytes(offer.size), status=404 if offer.alone else None)
             for number, offer in enumerate(offers)
         }
         queued_at: dict[int, int] = {}
@@ -273,19 +234,3 @@ def test_every_delivery_goes_once_in_time_in_a_bounded_batch(
             assert all(tick - queued_at[number] < max(ticks, 1) for number in queued_at.keys() - set(gone))
         assert sorted(gone) == sorted(coming)
         assert (lanes.held, lanes.slots.in_flight, lane.held_bytes) == (0, 0, 0)
-
-
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 5))
-@example([0] * 25 + [1], 1)
-def test_new_deliveries_keep_the_order_of_the_log(gaps: list[int], size: int) -> None:
-    """The order holds within a batch and from batch to batch."""
-    lanes = Lanes(200)  # no request ends here: a lane without ended requests has room for all of them
-    lane = lane_of(lanes, Batch(size, 1.0))
-    began: list[list[int]] = []
-    now = 0.0
-    for offset, gap in enumerate(gaps):
-        now += gap / 4
-        put(lanes, lane, [offset], now)
-        began += sent(lanes, now)
-    began += sent(lanes, now + 1.0)
-    assert list(chain.from_iterable(began)) == list(range(len(gaps)))

@@ -15,7 +15,7 @@ from consumer.delivery.limits import OPEN_BYTES, TIMED_OUT
 from consumer.ledger.rows import AttemptFailure, OrderingKey
 from consumer.sending.signing import Template
 from consumer.subscriptions.endpoint import Batch, Endpoint, Selection
-from tests.delivery.lanes_kit import BODY, delivery, endpoint, fill, started, turn
+from tests.delivery.lanes_kit import BODY, broken, delivery, endpoint, fill, started, turn
 
 
 def test_a_hung_receiver_leaves_slots_to_the_others() -> None:
@@ -106,9 +106,8 @@ def test_hung_receivers_take_at_most_half_of_the_slots() -> None:
 def test_a_turn_opens_few_new_connections() -> None:
     """Each needs a TLS handshake. Receivers that keep connections open do not wait for those that close them."""
     lanes = Lanes(1000)
-    closing, kept, plain = (
-        lanes.lane(endpoint(n, f"http{s}://example.com/")) for n, s in ((1, "s"), (2, "s"), (3, ""))
-    )
+    urls = ("https://example.com/", "https://example.com/", "http://example.com/")
+    closing, kept, plain = (lanes.lane(endpoint(number, url)) for number, url in enumerate(urls))
     kept.connects = False  # as its last request shows
     for lane in (closing, kept, plain):
         fill(lanes, lane, 100)
@@ -178,24 +177,16 @@ def test_a_lane_full_of_retries_is_slow() -> None:
 
 
 def test_a_lane_is_bounded_in_bytes() -> None:
-    """Large bodies fill a lane before their number does. A single one always goes."""
+    """A single body always goes. Without room for another large one, no due row is read: it would be refused again."""
     lanes = Lanes(1)
     lane = lanes.lane(endpoint())
     assert lanes.admit(lane, LANE_BYTES * 2, 0.0) is Admission.QUEUE
-    lanes.enqueue(delivery(lane, body=bytes(LANE_BYTES)), 0.0)
-    assert lanes.admit(lane, 1, 0.0) is Admission.BACKPRESSURE
-    assert lanes.room(1, 0.0) == 0
-
-
-def test_a_lane_without_room_for_another_large_body_is_full() -> None:
-    """Otherwise its oldest due rows would be read from the database and refused again and again."""
-    lanes = Lanes(1)
-    lane = lanes.lane(endpoint())
     body = bytes(2**20 - 1)
     while lanes.admit(lane, len(body), 0.0) is Admission.QUEUE:
         assert lanes.room(1, 0.0) > 0
         lanes.enqueue(delivery(lane, body=body), 0.0)
-    assert lanes.room(1, 0.0) == 0
+    assert lanes.admit(lane, len(body), 0.0) is Admission.BACKPRESSURE
+    assert (lane.held, lanes.room(1, 0.0)) == (16, 0)
 
 
 def test_a_cleared_lane_in_the_turn_list_goes_on() -> None:
@@ -243,8 +234,7 @@ def test_a_mark_changes_no_request() -> None:
     lane = lanes.lane(endpoint())
     prepared = lane.prepared
     marked = endpoint(failing_since=5.0)
-    assert lanes.lane(marked).endpoint is marked
-    assert lane.prepared is prepared
+    assert (lanes.lane(marked).endpoint, lane.prepared) == (marked, prepared)
     assert lanes.lane(endpoint(max_in_flight=3, failing_since=6.0)).limit == 3
     assert lane.prepared is not prepared
 
@@ -270,37 +260,6 @@ def test_lanes_are_woken_once_however_many_subscriptions_change(monkeypatch: pyt
     assert len(started(lanes, 1.0)) == 100
     assert heaps == 2
     assert not lanes.wakes_before(1.0)
-
-
-def test_a_key_goes_one_at_a_time_beside_other_keys() -> None:
-    """New deliveries of a key stand behind its queued, open or waiting one. Other keys do not wait."""
-    lanes = Lanes(100)
-    lane = lanes.lane(endpoint())
-    for offset, key in enumerate("aabab"):
-        lanes.enqueue(delivery(lane, offset, key=key), 0.0)
-    lanes.enqueue(delivery(lane, 9), 0.0)
-    begun = {each.event.record.offset: each for each in started(lanes)}
-    assert sorted(begun) == [0, 2, 9]
-    lanes.finished(lane)
-    lanes.wait(begun[0], due=5.0)
-    assert started(lanes) == []
-    lanes.wake(5.0)
-    (again,) = started(lanes, 5.0)
-    assert again is begun[0]
-    for offset in (1, 3):
-        lanes.finished(lane)
-        lanes.go_on(lane, pair_of(again))
-        (again,) = started(lanes, 5.0)
-        assert again.event.record.offset == offset
-    lanes.finished(lane)
-    lanes.go_on(lane, pair_of(again))
-    assert (started(lanes, 5.0), lanes.held, lanes.slots.in_flight) == ([], 1, 2)
-
-
-def pair_of(each: Delivery) -> OrderingKey:
-    """The ordering key of an ordered delivery."""
-    assert each.ordering_key is not None
-    return each.ordering_key
 
 
 def test_a_limit_is_shared_among_workers_and_follows_the_partitions() -> None:
@@ -330,8 +289,7 @@ def test_a_limit_is_shared_by_the_topics_that_a_subscription_names() -> None:
     assert (lanes.lane(chosen).limit, lanes.lane(other).limit) == (50, 50)
     lanes.rebound(lambda topics: 1.0 if topics == frozenset({"orders"}) else 0.1)
     assert (lanes.lane(chosen).limit, lanes.lane(other).limit) == (50, 5)
-    later = endpoint(3, max_in_flight=20, selection=selection)
-    assert lanes.lane(later).limit == 20
+    assert lanes.lane(endpoint(3, max_in_flight=20, selection=selection)).limit == 20
     assert lanes.lane(endpoint(max_in_flight=50)).limit == 5
 
 
@@ -373,10 +331,7 @@ def test_an_open_breaker_admits_nothing_and_the_probe_is_alone() -> None:
     """Open: all deliveries are stored. Half-open: one goes, the next waits for its answer. Then twice as many go."""
     lanes = Lanes(1000)
     lane = lanes.lane(endpoint())
-    for _ in range(10):
-        lane.breaker.failed(0.0, 0.0)
-    until = lane.breaker.open_until
-    assert until is not None
+    until = broken(lane)
     assert (lanes.admit(lane, 1, 0.0), lanes.room(1, 0.0)) == (Admission.STORE, 0)
     assert lanes.room(1, until) == 2
     for offset in range(2):
@@ -394,10 +349,7 @@ def test_a_lane_rests_until_its_breaker_lets_a_request_through() -> None:
     lanes = Lanes(10)
     lane = lanes.lane(endpoint())
     fill(lanes, lane, 2)
-    for _ in range(10):
-        lane.breaker.failed(0.0, 0.0)
-    until = lane.breaker.open_until
-    assert until is not None
+    until = broken(lane)
     assert started(lanes) == []
     assert (lanes.wakes_before(until), lanes.wakes_before(until + 0.1)) == (False, True)
     lanes.wake(until)
@@ -423,9 +375,7 @@ class LanesMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.here: set[Delivery] = set()
         self.flying: list[Delivery] = []  # open requests
-        self.ordering_keys: defaultdict[OrderingKey, list[Delivery]] = defaultdict(
-            list
-        )  # deliveries held or open, in order
+        self.ordering_keys = defaultdict[OrderingKey, list[Delivery]](list)  # deliveries held or open, in order
         self.offsets = iter(range(10**9))
 
     @rule(
@@ -576,18 +526,6 @@ class LanesMachine(RuleBasedStateMachine):
 
 
 TestLanes = LanesMachine.TestCase
-
-
-@given(st.integers(1, 2000), st.integers(1, 30))
-def test_every_lane_with_work_gets_on(slots: int, hung: int) -> None:
-    """However many receivers hang, another lane starts as soon as any slot is free."""
-    lanes = Lanes(slots)
-    for number in range(hung):
-        fill(lanes, lanes.lane(endpoint(number)), 20)
-    begun = started(lanes)
-    lanes.finished(begun[0].lane)
-    fill(lanes, lanes.lane(endpoint(99)), 1)
-    assert any(each.lane.endpoint.subscription_id == 99 for each in started(lanes)) or lanes.slots.in_flight == slots
 
 
 @given(sizes=st.lists(st.integers(0, 12), min_size=1, max_size=40), hung=st.booleans())

@@ -65,15 +65,15 @@ def test_lanes_after_a_large_fanout_are_forgotten(monkeypatch: pytest.MonkeyPatc
 class Crowd:
     """A process that may hold ten deliveries, and ten more for empty lanes, one each."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, slots: int, **options: float) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, slots: int, max_in_flight: int | None = None) -> None:
         monkeypatch.setattr("consumer.delivery.lanes.ALL_DELIVERIES", 10)
         self.lanes = Lanes(slots)
-        self.options = options
+        self.max_in_flight = max_in_flight
         self.numbers = iter(range(10**6))
 
     def offer(self, now: float = 0.0) -> Admission:
         """A delivery for an empty lane, queued if it is admitted."""
-        lane = self.lanes.lane(endpoint(next(self.numbers), "http://example.com/", **self.options))
+        lane = self.lanes.lane(endpoint(next(self.numbers), max_in_flight=self.max_in_flight))
         found = self.lanes.admit(lane, len(BODY), now)
         if found is Admission.QUEUE:
             self.lanes.enqueue(delivery(lane), now)
@@ -126,39 +126,41 @@ def test_stuck_lanes_do_not_hold_the_intake(monkeypatch: pytest.MonkeyPatch) -> 
     assert crowd.offer() is not Admission.QUEUE
 
 
-def in_turn(crowd: Crowd, *, ends: bool) -> float:
-    """Twenty lanes with three deliveries each, for one and a half seconds. Requests end at once, or never."""
+@pytest.mark.parametrize(
+    ("slots", "limit", "ends", "decision"),
+    [
+        (1, None, True, Admission.BACKPRESSURE),
+        (4, None, False, Admission.STORE),
+        (1, 1, True, Admission.STORE),
+    ],
+    ids=["all slots turn over", "receivers keep the slots", "at its own limit"],
+)
+def test_a_lane_that_waits_for_a_slot_holds_the_intake_if_slots_turn_over(
+    monkeypatch: pytest.MonkeyPatch, slots: int, limit: int | None, decision: Admission, *, ends: bool
+) -> None:
+    """Its head has then waited for the other lanes. Else it waits for its receiver, and its deliveries are stored."""
+    lanes = Crowd(monkeypatch, slots, limit).lanes
     for number in range(20):
-        fill(crowd.lanes, crowd.lanes.lane(endpoint(number, "http://example.com/", **crowd.options)), 3)
+        fill(lanes, lanes.lane(endpoint(number, max_in_flight=limit)), 3)
     now = 0.0
     while now < 1.5 * SLOW:
-        for each in turn(crowd.lanes, now):
+        for each in turn(lanes, now):
             if ends:
-                crowd.lanes.finished(each.lane)
+                lanes.finished(each.lane)
         now += STILL / 4
-    return now
-
-
-def test_a_lane_that_waits_for_a_slot_holds_the_intake(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If all slots turn over, a head that has waited a second has waited for the other lanes: nothing is stored."""
-    crowd = Crowd(monkeypatch, slots=1)
-    now = in_turn(crowd, ends=True)
-    waiting = [lane for lane in crowd.lanes if lane.queue]
+    if limit:
+        (open_one,) = turn(lanes, now)
+        waiting, now = [open_one.lane], now + SLOW
+    else:
+        waiting = [lane for lane in lanes if lane.queue]
     assert any(now - lane.queue[0].queued_at >= SLOW for lane in waiting)
-    assert {crowd.lanes.admit(lane, 1, now) for lane in waiting} == {Admission.BACKPRESSURE}
-
-
-def test_a_lane_does_not_hold_the_intake_if_slots_do_not_turn_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Receivers keep the slots, so the time until the lane's turn is unknown."""
-    crowd = Crowd(monkeypatch, slots=4)
-    now = in_turn(crowd, ends=False)
-    assert {crowd.lanes.admit(lane, 1, now) for lane in crowd.lanes} == {Admission.STORE}
+    assert {lanes.admit(lane, 1, now) for lane in waiting} == {decision}
 
 
 def test_a_hung_receiver_does_not_hold_the_intake_when_slots_are_scarce() -> None:
     """Other lanes take most slots and turn them over, but none of this lane's requests has ended for a second."""
     lanes = Lanes(8)
-    hung, *others = (lanes.lane(endpoint(number, "http://example.com/")) for number in range(5))
+    hung, *others = (lanes.lane(endpoint(number)) for number in range(5))
     for lane in (hung, *others):
         fill(lanes, lane, LANE_DELIVERIES + 100)
     opened: list[Delivery] = []
@@ -173,15 +175,6 @@ def test_a_hung_receiver_does_not_hold_the_intake_when_slots_are_scarce() -> Non
     assert lanes.slots.is_scarce(hung.slots)
     assert lanes.admit(others[0], 1, now) is Admission.BACKPRESSURE
     assert lanes.admit(hung, 1, now) is Admission.STORE
-
-
-def test_a_lane_at_its_own_limit_does_not_hold_the_intake(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However fast the others are, this lane waits for its receiver."""
-    crowd = Crowd(monkeypatch, slots=1, max_in_flight=1)
-    now = in_turn(crowd, ends=True)
-    (open_one,) = turn(crowd.lanes, now)
-    assert open_one.lane.queue
-    assert crowd.lanes.admit(open_one.lane, 1, now + SLOW) is Admission.STORE
 
 
 def test_a_crowd_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from consumer.delivery.known_rows import TakenUp
 from consumer.delivery.limits import LARGEST, Memory
-from tests.delivery.store_kit import make_event
+from tests.ledger.rows_kit import make_event
 
 MOST = 8 * LARGEST
 HEAD = ("t", 0, 1)

@@ -18,7 +18,7 @@ from requests.exceptions import (
     SSLError,
 )
 
-from consumer.delivery.outcome import Delivered, Failed, Gone, Rejected, Unsendable, judge, retry_after
+from consumer.delivery.outcome import Delivered, Failed, Gone, Rejected, Unsendable, judge, retry_after, unavailable
 from consumer.errors import EgressRefused
 from consumer.sending import trace
 from consumer.sending.exchange import SignedRequest
@@ -26,14 +26,13 @@ from consumer.sending.oauth2 import LONGEST_TOKEN
 from consumer.sending.signing import prepare
 from consumer.sending.trace import masked_start
 from consumer.subscriptions.endpoint import Endpoint
+from tests.delivery import desk_kit
 
 
 def response(status: int, body: bytes = b"", **headers: str) -> Response:
     """An answer with a status, a body and headers."""
-    result = Response()
-    result.status_code = status
+    result = desk_kit.response(status, **headers)
     result._content = body
-    result.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
     return result
 
 
@@ -47,22 +46,19 @@ def test_every_status_has_its_outcome() -> None:
             assert outcome == Gone()
         else:
             assert outcome == Failed(f"status {status}", status)
+            assert judge(response(status, Retry_After="7"), 0.0) == Failed(f"status {status}", status, 7.0)
 
 
 @pytest.mark.parametrize(("status", "is_told"), [(400, True), (415, True), (404, False), (503, False)])
 def test_an_error_may_name_the_compressed_body(status: int, is_told: bool) -> None:  # noqa: FBT001 (a test's parameter)
     """If compression may be the cause, the error names the option, also when the status is final."""
-    endpoint = Endpoint(1, "https://example.com/", ())
     answer = response(status)
+    answer.request = request = SignedRequest(prepare(Endpoint(1, "https://example.com/", ())), b"", b"{}" * 100)
+    request.send_as(b"packed")
     for final in (frozenset[int](), frozenset([status])):
-        answer.request = request = SignedRequest(prepare(endpoint), b"", b"{}" * 100)
-        plain = judge(answer, 0.0, final)
-        request.send_as(b"packed")
-        compressed = judge(answer, 0.0, final)
-        assert isinstance(plain, Failed | Rejected)
-        assert isinstance(compressed, Failed | Rejected)
-        assert plain.error == f"status {status}"
-        assert compressed.error == plain.error + ", to a body compressed with gzip (gzip_above)" * is_told
+        outcome = judge(answer, 0.0, final)
+        assert isinstance(outcome, Failed | Rejected)
+        assert outcome.error == f"status {status}" + ", to a body compressed with gzip (gzip_above)" * is_told
 
 
 @pytest.mark.parametrize(
@@ -189,18 +185,7 @@ def test_only_the_start_of_an_answer_is_searched_for_secrets() -> None:
     assert masked_start(text, ["secret"], 1000) == "x" * 900 + "(not shown)"
 
 
-@pytest.mark.parametrize(
-    ("unavailable", "statuses"),
-    [(True, [408, 429, 500, 503, 599]), (False, [301, 400, 401, 404, 409, 425, 499])],
-)
-def test_which_statuses_count_against_the_receiver(statuses: list[int], *, unavailable: bool) -> None:
+def test_which_statuses_count_against_the_receiver() -> None:
     """Time-outs, too many requests and server errors count. Other statuses concern the one event."""
-    for status in statuses:
-        outcome = judge(response(status), 0.0)
-        assert isinstance(outcome, Failed)
-        assert outcome.unavailable == unavailable
-
-
-def test_retry_after_is_read_from_the_answer() -> None:
-    """The header reaches the outcome."""
-    assert judge(response(503, Retry_After="7"), 0.0) == Failed("status 503", 503, 7.0)
+    counted = {408, 429, 500, 503, 599}
+    assert {each for each in (*counted, 301, 400, 401, 404, 409, 425, 499) if unavailable(each)} == counted

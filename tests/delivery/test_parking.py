@@ -1,8 +1,8 @@
 """Storing deliveries: none counts as stored before its commit, and none is forgotten meanwhile."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from itertools import count
 from math import inf
 from queue import SimpleQueue
 from typing import Any, NoReturn
@@ -20,14 +20,18 @@ from consumer.delivery.parking import BACKLOG_BYTES, STORE_BATCH
 from consumer.errors import DatabaseUnavailable
 from consumer.ledger import store as ledger
 from consumer.ledger.assigned import Settled
-from consumer.ledger.rows import AttemptFailure, AttemptResult, NewDelivery, OrderingKey, order_key
-from consumer.subscriptions import repository
+from consumer.ledger.rows import AttemptResult, NewDelivery, OrderingKey
 from models import Payload
 from tests.databases import on_oracle
-from tests.delivery.store_kit import GROUP, REFUSED_AFTER, URL, Store, make_event
+from tests.delivery.store_kit import REFUSED_AFTER, Store
+from tests.ledger import rows_kit
+from tests.ledger.rows_kit import BOOM, GROUP, make_event, ordering_key
 from tests.oracle_emulator import OracleEmulator, OracleError
+from tests.waiting import eventually
 
-HEAD = ("t", 0, 1)
+HERE, HEAD = ("t", 0), ("t", 0, 1)
+KEY, OTHER, UNSEEN = (ordering_key(1, key) for key in (b"k", b"l", b"m"))
+TOPICS = (f"refused-{number}" for number in count())
 RECORD_1 = {
     "group_id": GROUP,
     "topic": "t",
@@ -37,34 +41,40 @@ RECORD_1 = {
     "event_type": "user.created",
     "webhook_id": "msg_1",
 }
-BOOM = AttemptFailure("boom", 503, None, 400.0)
 
 
-@pytest.fixture
-def store(engine: Engine) -> Iterator[Store]:
-    """A Parking on an empty database."""
-    result = Store(engine)
-    yield result
-    assert result.thread.close(20)
+def parked(offset: int = 0, subscription: int = 1, *, topic: str = "t", **more: object) -> NewDelivery:
+    """A delivery to store, after one attempt."""
+    row = rows_kit.parked(make_event(offset, topic=topic), subscription, 500.0)
+    return row._replace(**more)  # type: ignore[arg-type]  # a test's shorthand
 
 
-def parked(offset: int = 0, subscription: int = 1, *, topic: str = "t", at: float = 500.0) -> NewDelivery:
-    """A delivery to store."""
-    return NewDelivery(make_event(offset, topic=topic), subscription, URL, 1, "parked", at, BOOM, BOOM)
+def ordered(offset: int, key: bytes = b"k", **more: object) -> NewDelivery:
+    """The same, with a key and in order."""
+    return rows_kit.ordered(offset, 1, key, attempt=1, **more)  # type: ignore[arg-type]  # fields of the row
+
+
+def ended(row: int, key: OrderingKey | None = None) -> AttemptResult:
+    """The success of a stored delivery's second attempt."""
+    return AttemptResult(row, 1, "delivered", None, 200, None, 600.0, key)
+
+
+def unseen(store: Store, key: OrderingKey = KEY) -> tuple[bool, float]:
+    """Whether the key has rows, and the first offset of a row that is being written."""
+    return key in store.parking.ordering_keys, store.parking.ordering_keys.first_unseen(key, RowsReading())
 
 
 def poison(offset: int, topic: str = "t") -> NewDelivery:
     """A row that every database refuses: parked, but never due."""
-    return parked(offset, topic=topic)._replace(next_attempt_at=None)
+    return parked(offset, topic=topic, next_attempt_at=None)
 
 
 def test_a_delivery_is_settled_when_its_transaction_is_committed(store: Store) -> None:
     """It is not settled when it is handed over or when the write begins. When it is, other connections see the row."""
     seen: list[list[tuple[object, ...]]] = []
     store.parking.park(parked(7), lambda: seen.append(store.rows("record_offset")))
-    assert (store.parking.backlog, store.parking._writes.busy) == (1, False)
     store.parking.poll(0.0)
-    assert (store.parking.backlog, store.parking._writes.busy, seen) == (1, True, [])
+    assert (store.parking.backlog, seen) == (1, [])
     store.answer()
     assert seen == [[(7,)]]
     assert (store.parking.backlog, store.parking.busy) == (0, False)
@@ -75,50 +85,47 @@ def test_while_another_process_holds_the_lock_nothing_is_settled(store: Store) -
 
     SQLite locks the whole file, Oracle the key.
     """
-    settled: list[int] = []
+    begun: list[object] = []
     with store.engine.connect() as rival:
         rival.execute(insert(Payload).values(**RECORD_1))
-        store.parking.park(parked(1), lambda: settled.append(1))
+        event.listen(store.engine, "before_cursor_execute", lambda *call: begun.append(call[2]))
+        store.park(parked(1))
         store.parking.poll(0.0)
-        time.sleep(0.2)
-        store.parking.park(parked(2), lambda: settled.append(2))
+        eventually(lambda: begun)
+        store.park(parked(2))
         store.parking.poll(0.0)
         assert store.posted.empty()
-        assert (store.parking.backlog, settled) == (2, [])
+        assert (store.parking.backlog, store.settled) == (2, [])
         rival.rollback()
     store.answer()
-    assert settled == [1]
+    assert store.settled == [1]
     store.write()
-    assert settled == [1, 2]
+    assert store.settled == [1, 2]
 
 
 def test_one_batch_is_written_at_a_time(store: Store) -> None:
     """A transaction takes at most STORE_BATCH deliveries, in order."""
-    settled: list[int] = []
-    for offset in range(STORE_BATCH + 3):
-        store.parking.park(parked(offset), lambda offset=offset: settled.append(offset))  # type: ignore[misc]
+    store.park(*map(parked, range(STORE_BATCH + 3)))
     store.write()
-    assert settled == list(range(STORE_BATCH))
+    assert store.settled == list(range(STORE_BATCH))
     assert len(store.rows("id")) == STORE_BATCH
     store.write()
-    assert settled == list(range(STORE_BATCH + 3))
+    assert store.settled == list(range(STORE_BATCH + 3))
 
 
 def loses_nothing(store: Store, outage: AbstractContextManager[object]) -> None:
     """Three writes fail. The batch stays whole and in order; `fault` gives the reason until a write succeeds."""
-    settled: list[int] = []
-    for offset in range(5):
-        store.parking.park(parked(offset), lambda offset=offset: settled.append(offset))  # type: ignore[misc]
+    store.park(*map(parked, range(5)))
     with outage, capture_logs() as logs:
         for _ in range(3):
             store.write()
             store.monotonic.now += BACK_OFF[1]
-        assert (store.parking.backlog, settled) == (5, [])
+        assert (store.parking.backlog, store.settled) == (5, [])
         assert str(store.parking.fault).startswith("database: ")
     assert [line["event"] for line in logs] == ["could not store deliveries; their offsets wait"]
     with capture_logs() as logs:
         store.write()
-    assert (settled, store.parking.backlog, store.parking.fault) == ([0, 1, 2, 3, 4], 0, None)
+    assert (store.settled, store.parking.backlog, store.parking.fault) == ([0, 1, 2, 3, 4], 0, None)
     assert [line["event"] for line in logs] == ["the database answers again"]
     assert [row for (row,) in store.rows("record_offset")] == [0, 1, 2, 3, 4]
 
@@ -136,6 +143,7 @@ def test_a_database_without_its_tables_loses_nothing(store: Store) -> None:
         ("INSERT INTO webhook_deliveries", {"drop": "before"}),
         ("INSERT INTO webhook_deliveries", {"drop": "after"}),
         ("^COMMIT$", {"drop": "before"}),
+        ("^COMMIT$", {"drop": "after"}),  # it is written, and only the answer is lost
         ("^COMMIT$", {"error": OracleError(1089, "immediate shutdown or close in progress")}),
         ("INSERT INTO webhook_deliveries", {"error": OracleError(1012, "not logged on")}),
         ("INSERT INTO webhook_deliveries", {"error": OracleError(60, "deadlock detected")}),
@@ -147,25 +155,11 @@ def test_a_database_without_its_tables_loses_nothing(store: Store) -> None:
 def test_an_oracle_that_fails_loses_nothing(
     store: Store, emulator: OracleEmulator, statement: str, fault: dict[str, Any]
 ) -> None:
-    """Wherever the session breaks, a batch is written as a whole or not at all, and the next session goes on."""
+    """Wherever the session breaks, a batch is written as a whole, once, and settled by the next session's answer."""
     if statement == "^CONNECT$":
         store.engine.dispose()
     emulator.inject(statement, **fault, times=3)
     loses_nothing(store, nullcontext())
-
-
-@on_oracle
-def test_a_commit_whose_answer_is_lost_is_written_again(store: Store, emulator: OracleEmulator) -> None:
-    """The table has each row once. It is settled when the repeated write is answered."""
-    settled: list[int] = []
-    for offset in range(5):
-        store.parking.park(parked(offset), lambda offset=offset: settled.append(offset))  # type: ignore[misc]
-    emulator.inject("^COMMIT$", drop="after")
-    store.write()
-    assert (settled, len(store.rows("id"))) == ([], 5)
-    store.monotonic.now += BACK_OFF[1]
-    store.write()
-    assert (settled, len(store.rows("id"))) == ([0, 1, 2, 3, 4], 5)
 
 
 @on_oracle
@@ -174,7 +168,7 @@ def test_a_call_that_exceeds_its_timeout_ends(store: Store) -> None:
     rival = store.engine.connect()
     rival.execute(insert(Payload).values(**RECORD_1))
     event.listen(store.engine, "connect", lambda connection, _: setattr(connection, "call_timeout", 500))
-    store.parking.park(parked(1), lambda: None)
+    store.park(parked(1))
     store.write()
     assert any(part in str(store.parking.fault) for part in ("DPY-4024", "previous socket timeout"))
     rival.rollback()
@@ -190,19 +184,16 @@ def test_a_call_that_exceeds_its_timeout_ends(store: Store) -> None:
 @given(refused=st.lists(st.booleans(), min_size=1, max_size=40))
 def test_a_row_that_the_database_refuses_does_not_hold_the_others(store: Store, refused: list[bool]) -> None:
     """Batches halve until each refused row is alone. It is set aside and stays unsettled, and `fault` names it."""
-    topic = f"t{len(store.rows('id'))}-{time.monotonic_ns()}"
-    settled: list[int] = []
-    for offset, bad in enumerate(refused):
-        row = poison(offset, topic) if bad else parked(offset, topic=topic)
-        store.parking.park(row, lambda offset=offset: settled.append(offset))  # type: ignore[misc]
+    topic = next(TOPICS)
+    store.settled.clear()
+    store.park(*(poison(offset, topic) if bad else parked(offset, topic=topic) for offset, bad in enumerate(refused)))
     writes = 0
     while store.parking.backlog > store.parking.set_aside:
         store.write()
         writes += 1
         assert writes < 10 + 12 * sum(refused), "no back-off between them"
     good = [offset for offset, bad in enumerate(refused) if not bad]
-    assert sorted(settled) == good
-    assert len(settled) == len(good)
+    assert sorted(store.settled) == good
     assert sorted(row for row, name in store.rows("record_offset", "topic") if name == topic) == good
     assert store.parking.set_aside == sum(refused)
     if any(refused):
@@ -216,127 +207,113 @@ def test_a_row_that_the_database_refuses_does_not_hold_the_others(store: Store, 
 
 def test_a_refused_row_is_retried_less_and_less_often(store: Store) -> None:
     """In the end about once a minute, in turn with new rows. It is stored as soon as the database accepts it."""
-    settled: list[int] = []
-    for offset in (1, 2):
-        store.parking.park(poison(offset), lambda: settled.append(0))
+    store.park(poison(1), poison(2))
     for _ in range(3):
         store.write()
     assert store.parking.set_aside == 2
     written = 0
     for second in range(600):
         if second % 60 == 0:
-            store.parking.park(parked(10 + second), lambda second=second: settled.append(second))  # type: ignore[misc]
+            store.park(parked(10 + second))
         store.parking.poll(0.0)
         if store.parking._writing:
             store.answer()
             written += 1
         store.monotonic.now += 1
-    assert settled == [60 * minute for minute in range(10)]
+    assert store.settled == [10 + 60 * minute for minute in range(10)]
     assert 10 + 2 * 10 <= written <= 10 + 2 * 16
     for each in store.parking._aside:
-        event = each.pending.item.event  # type: ignore[union-attr]  # a new delivery
-        each.pending = each.pending._replace(item=parked(event.record.offset))
+        record = each.pending.item.event.record  # type: ignore[union-attr]  # a new delivery
+        each.pending = each.pending._replace(item=parked(record.offset))
     for _ in range(2):
         store.monotonic.now += 60
         store.write()
-    assert settled[-2:] == [0, 0]
+    assert store.settled[-2:] == [1, 2]
     assert (store.parking.set_aside, store.parking.fault, store.parking.backlog) == (0, None, 0)
 
 
 def test_a_refused_row_keeps_its_keys_later_rows_behind_it(store: Store) -> None:
     """They are stored, and none of them is taken up before the refused row."""
-    ordering_key = OrderingKey(1, "t", 0, order_key(b"k"))
-    store.parking.park(poison(1)._replace(ordering_key=ordering_key), lambda: None)
-    store.write()
-    store.parking.park(parked(2)._replace(ordering_key=ordering_key), lambda: None)
-    store.write()
+    for row in (ordered(1, next_attempt_at=None), ordered(2)):
+        store.park(row)
+        store.write()
     assert (store.parking.set_aside, store.rows("record_offset")) == (1, [(2,)])
-    assert store.parking.ordering_keys.first_unseen(ordering_key, RowsReading()) == 1
+    assert unseen(store) == (True, 1)
 
 
 @on_oracle
 def test_a_locked_row_does_not_keep_others_from_being_stored(store: Store) -> None:
     """Another session's UPDATE of it is not committed. The call times out, and only that row is set aside."""
-    ledger.park(store.engine, GROUP, [parked(0)], 500.0)
+    store.others_park(parked(0))
     event.listen(store.engine, "connect", lambda connection, _: setattr(connection, "call_timeout", 500))
     store.engine.dispose()
-    settled: list[int] = []
     with store.engine.connect() as rival:
         rival.connection.dbapi_connection.call_timeout = 0  # type: ignore[union-attr]  # the connection is open
         rival.execute(text("UPDATE webhook_deliveries SET next_attempt_at = CURRENT_TIMESTAMP"))
         result = AttemptResult(1, 1, "delivered", None, 200, None, 600.0)
-        store.parking.resolve(result, HEAD, lambda: settled.append(0))
-        for offset in range(1, 20):
-            store.parking.park(parked(offset, 2), lambda offset=offset: settled.append(offset))  # type: ignore[misc]
+        store.parking.resolve(result, HEAD, lambda: store.settled.append(0))
+        store.park(*(parked(offset, 2) for offset in range(1, 20)))
         writes = 0
         while store.parking.backlog > store.parking.set_aside:
             store.write()
             store.monotonic.now += BACK_OFF[1]
             writes += 1
             assert writes < 20
-        assert sorted(settled) == list(range(1, 20))
+        assert sorted(store.settled) == list(range(1, 20))
         assert "row 1, subscription 1" in str(store.parking.fault)
         rival.rollback()
     store.monotonic.now += 60
     store.write()
-    assert settled[-1] == 0
+    assert store.settled[-1] == 0
     assert store.parking.fault is None
 
 
 def test_deliveries_of_a_partition_that_has_left_are_not_stored(store: Store) -> None:
     """The next owner reads them again. They are neither written nor settled, unless their write is under way."""
-    settled: list[int] = []
-    for offset, partition in ((1, 0), (2, 1)):
-        event = make_event(offset, partition=partition)
-        row = parked(offset)._replace(event=event)
-        store.parking.park(row, lambda offset=offset: settled.append(offset))  # type: ignore[misc]
-    store.parking.forget({("t", 0)})
+    store.park(parked(1), parked(2, event=make_event(2, partition=1)))
+    store.parking.forget({HERE})
     store.write()
-    assert (settled, store.rows("record_offset")) == ([2], [(2,)])
-    store.parking.park(parked(3), lambda: settled.append(3))
+    assert (store.settled, store.rows("record_offset")) == ([2], [(2,)])
+    store.park(parked(3))
     with store.without():
         store.parking.poll(0.0)
-        store.parking.forget({("t", 0)})
+        store.parking.forget({HERE})
         store.parking.forget({("t", 1)})
         store.answer()
-    assert (store.parking.backlog, settled, store.rows("record_offset")) == (0, [2], [(2,)])
+    assert (store.parking.backlog, store.settled, store.rows("record_offset")) == (0, [2], [(2,)])
     store.monotonic.now += BACK_OFF[1]
-    store.parking.park(parked(4), lambda: settled.append(4))
+    store.park(parked(4))
     store.parking.poll(0.0)
-    store.parking.forget({("t", 0)})
+    store.parking.forget({HERE})
     store.answer()
-    assert (settled, store.rows("record_offset")) == ([2, 4], [(2,), (4,)])
+    assert (store.settled, store.rows("record_offset")) == ([2, 4], [(2,), (4,)])
 
 
 def test_large_bodies_fill_the_backlog_before_their_number_does(store: Store) -> None:
     """Waiting bodies take memory. When they are written or forgotten, there is room again."""
-    body = bytes(BACKLOG_BYTES // 4)
-    for offset in range(4):
+    rows = [parked(event=make_event(offset, body=bytes(BACKLOG_BYTES // 4))) for offset in range(4)]
+    for make_room in (store.write, lambda: store.parking.forget({HERE})):
+        for row in rows:
+            assert not store.parking.full
+            store.park(row)
+        assert store.parking.full
+        make_room()
         assert not store.parking.full
-        store.parking.park(parked(offset)._replace(event=make_event(offset, body=body)), lambda: None)
-    assert store.parking.full
-    store.write()
-    assert not store.parking.full
-    for offset in range(4, 8):
-        store.parking.park(parked(offset)._replace(event=make_event(offset, body=body)), lambda: None)
-    store.parking.forget({("t", 0)})
-    assert not store.parking.full
 
 
-def test_a_batch_that_fails_half_way_is_repeated_whole(store: Store) -> None:
+def test_a_batch_that_fails_half_way_is_repeated_whole(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """New rows are already committed when a later statement of the batch fails. The repetition adds no duplicates."""
-    settled: list[str] = []
-    ledger.park(store.engine, GROUP, [parked(1)], 500.0)
-    store.parking.park(parked(2), lambda: settled.append("parked"))
-    store.parking.resolve(AttemptResult(1, 1, "delivered", None, 200, None, 600.0), HEAD, lambda: settled.append("-"))
-    with pytest.MonkeyPatch.context() as patch:
+    store.others_park(parked(1))
+    store.park(parked(2))
+    store.parking.resolve(ended(1), HEAD, lambda: store.settled.append(1))
+    with monkeypatch.context() as patch:
         patch.setattr(ledger, "record", _unavailable)
         store.write()
         assert store.rows("record_offset", "status") == [(1, "parked"), (2, "parked")]
-        assert settled == []
+        assert store.settled == []
     store.monotonic.now += 1
     store.write()
-    assert settled == ["parked", "-"]
+    assert store.settled == [2, 1]
     assert store.rows("record_offset", "status") == [(1, "delivered"), (2, "parked")]
 
 
@@ -346,7 +323,7 @@ def _unavailable(*_: object) -> NoReturn:
 
 def test_a_partition_is_loaded_when_the_database_answers(store: Store) -> None:
     """It loads rows in any state from the offset on. A failed read is repeated before the next partition's."""
-    ledger.park(store.engine, GROUP, [parked(1), parked(5), parked(6)._replace(status="exhausted")], 500.0)
+    store.others_park(parked(1), parked(5), parked(6)._replace(status="exhausted"))
     loaded: list[tuple[str, Settled]] = []
     store.parking.load_stored(("t", 0), 5, lambda keys: loaded.append(("t0", keys)))
     store.parking.load_stored(("t", 1), 0, lambda keys: loaded.append(("t1", keys)))
@@ -368,66 +345,49 @@ def test_a_partition_is_loaded_when_the_database_answers(store: Store) -> None:
     assert (store.parking.busy, store.parking.fault) == (False, None)
 
 
-def ordered(offset: int, key: bytes = b"k") -> NewDelivery:
-    """A delivery to store, with a key and in order."""
-    return parked(offset)._replace(event=make_event(offset, key=key), ordering_key=pair_of(key))
-
-
-def pair_of(key: bytes = b"k") -> OrderingKey:
-    """The ordering key of subscription 1 and a key."""
-    return OrderingKey(1, "t", 0, order_key(key))
-
-
-def ended(row: int, ordering_key: OrderingKey | None = None) -> AttemptResult:
-    """The success of a stored delivery's second attempt."""
-    return AttemptResult(row, 1, "delivered", None, 200, None, 600.0, ordering_key)
-
-
 def test_written_rows_have_a_due_key(store: Store) -> None:
     """It is due with its first row. It is not added before the commit, nor for rows that have left or ended."""
     due_keys = store.parking.due_keys
-    store.parking.park(parked(1, at=900.0), lambda: None)
-    store.parking.park(parked(2, at=700.0), lambda: None)
-    store.parking.park(parked(3, 2)._replace(status="exhausted", next_attempt_at=None), lambda: None)
+    store.park(parked(1, next_attempt_at=900.0), parked(2, next_attempt_at=700.0))
+    store.park(parked(3, 2, status="exhausted", next_attempt_at=None))
     assert due_keys == {}
     store.write()
-    assert due_keys == {("t", 0, 1): 700.0}
-    store.parking.resolve(AttemptResult(1, 1, "parked", 600.0, 500, BOOM, 500.0), ("t", 0, 1), lambda: None)
+    assert due_keys == {HEAD: 700.0}
+    store.parking.resolve(AttemptResult(1, 1, "parked", 600.0, 500, BOOM, 500.0), HEAD, lambda: None)
     store.parking.resolve(ended(2), ("t", 0, 5), lambda: None)
     store.write()
-    assert due_keys == {("t", 0, 1): 600.0}
-    store.parking.park(parked(4, 3), lambda: None)
+    assert due_keys == {HEAD: 600.0}
+    store.park(parked(4, 3))
     store.parking.poll(0.0)
-    store.parking.forget({("t", 0)})
+    store.parking.forget({HERE})
     store.answer()
     assert store.parking.due_keys == {}
 
 
 def test_an_ordered_row_makes_its_due_key_due_at_once(store: Store) -> None:
     """When a key's first row ends, the next becomes due. The database has decided which row is first."""
-    store.parking.park(ordered(1)._replace(next_attempt_at=10**10), lambda: None)
+    store.park(ordered(1, next_attempt_at=10**10))
     store.write()
     assert store.parking.due_keys.pop(HEAD) == 0.0
-    store.parking.resolve(ended(1, pair_of()), HEAD, lambda: None)
+    store.parking.resolve(ended(1, KEY), HEAD, lambda: None)
     store.write()
     assert store.parking.due_keys == {HEAD: 0.0}
 
 
 def test_an_ordering_key_is_known_from_handover_until_its_last_row_ends(store: Store) -> None:
     """Meanwhile the key's new deliveries are stored behind it. No row is sent while an earlier one is being written."""
-    ordering_keys = store.parking.ordering_keys
-    assert pair_of() not in ordering_keys
-    store.parking.park(ordered(1), lambda: None)
-    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), RowsReading())) == (True, 1)
+    assert unseen(store) == (False, inf)
+    store.park(ordered(1))
+    assert unseen(store) == (True, 1)
     store.write()
-    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), RowsReading())) == (True, inf)
-    store.parking.park(ordered(2), lambda: None)
+    assert unseen(store) == (True, inf)
+    store.park(ordered(2))
     store.write()
     for row in (1, 2):
-        assert pair_of() in ordering_keys
-        store.parking.resolve(ended(row, pair_of())._replace(attempt_before=1), HEAD, lambda: None)
+        assert unseen(store) == (True, inf)
+        store.parking.resolve(ended(row, KEY), HEAD, lambda: None)
         store.write()
-    assert pair_of() not in ordering_keys
+    assert unseen(store) == (False, inf)
 
 
 def test_a_given_up_delivery_frees_its_key_once_it_is_stored(store: Store) -> None:
@@ -435,82 +395,74 @@ def test_a_given_up_delivery_frees_its_key_once_it_is_stored(store: Store) -> No
 
     It does not free deliveries of the key handed over after it: these hold the key until they are stored.
     """
-    ordering_keys = store.parking.ordering_keys
-    given_up = ordered(1)._replace(status="exhausted", next_attempt_at=None)
-    store.parking.park(given_up, lambda: None)
-    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), RowsReading())) == (True, 1)
+    store.park(ordered(1, status="exhausted", next_attempt_at=None))
+    assert unseen(store) == (True, 1)
     store.write()
-    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), RowsReading())) == (False, inf)
-    store.parking.park(given_up._replace(event=make_event(2, key=b"k")), lambda: None)
+    assert unseen(store) == (False, inf)
+    store.park(ordered(2, status="exhausted", next_attempt_at=None))
     store.parking.poll(0.0)
-    store.parking.park(ordered(3), lambda: None)
+    store.park(ordered(3))
     store.answer()
-    assert ordering_keys.first_unseen(pair_of(), RowsReading()) == 3
+    assert unseen(store) == (True, 3)
     store.write()
-    assert (pair_of() in ordering_keys, ordering_keys.first_unseen(pair_of(), RowsReading())) == (True, inf)
+    assert unseen(store) == (True, inf)
 
 
 def test_a_read_for_a_partition_that_has_left_is_discarded(store: Store) -> None:
     """The read may be under way or not. It is repeated if the partition comes back."""
     told: list[str] = []
-    ledger.park(store.engine, GROUP, [ordered(1)], 500.0)
-    store.parking.load_stored(("t", 0), 0, lambda _: told.append("first"))
+    store.others_park(ordered(1))
+    store.parking.load_stored(HERE, 0, lambda _: told.append("first"))
     store.parking.load_stored(("t", 1), 0, lambda _: told.append("other"))
     store.parking.poll(0.0)
-    store.parking.forget([("t", 0)])
-    store.parking.load_stored(("t", 0), 0, lambda _: told.append("again"))
+    store.parking.forget([HERE])
+    store.parking.load_stored(HERE, 0, lambda _: told.append("again"))
     store.answer()
-    assert (told, pair_of() in store.parking.ordering_keys) == ([], False)
-    for _ in range(2):
-        store.parking.poll(0.0)
-        store.answer()
-    assert (told, pair_of() in store.parking.ordering_keys) == (["other", "again"], True)
+    assert (told, KEY in store.parking.ordering_keys) == ([], False)
+    store.write()
+    store.write()
+    assert (told, KEY in store.parking.ordering_keys) == (["other", "again"], True)
     assert not store.parking.busy
 
 
 def test_the_ordering_keys_of_a_partition_come_and_go_with_it(store: Store) -> None:
     """They are loaded with the settled records. Keys of other partitions are not."""
-    ledger.park(store.engine, GROUP, [ordered(1), ordered(2), ordered(3, b"l")], 500.0)
-    store.parking.load_stored(("t", 0), 9, lambda _: None)
-    assert pair_of() not in store.parking.ordering_keys
-    store.parking.poll(0.0)
-    store.answer()
-    assert [key for key in (b"k", b"l", b"m") if pair_of(key) in store.parking.ordering_keys] == [b"k", b"l"]
-    assert pair_of()._replace(partition=1) not in store.parking.ordering_keys
-    store.parking.forget({("t", 0)})
-    assert pair_of() not in store.parking.ordering_keys
+    store.others_park(ordered(1), ordered(2), ordered(3, b"l"))
+    store.parking.load_stored(HERE, 9, lambda _: None)
+    assert KEY not in store.parking.ordering_keys
+    store.write()
+    assert [key in store.parking.ordering_keys for key in (KEY, OTHER, UNSEEN)] == [True, True, False]
+    assert KEY._replace(partition=1) not in store.parking.ordering_keys
+    store.parking.forget({HERE})
+    assert KEY not in store.parking.ordering_keys
 
 
 def test_with_too_many_ordering_keys_all_count_as_stored(store: Store) -> None:
     """They are read again at each housekeeping, until they are few enough to be known."""
     store.parking.ordering_keys.most = 1
-    live = repository.add(store.engine, URL, "user.created")
-    assert live == 1
-    ledger.park(store.engine, GROUP, [ordered(1), ordered(2, b"l")], 500.0)
-    store.parking.load_stored(("t", 0), 0, lambda _: None)
-    store.parking.poll(0.0)
-    store.answer()
-    assert pair_of(b"never seen") in store.parking.ordering_keys
-    ledger.record(store.engine, GROUP, [ended(2, pair_of(b"l"))])
+    store.others_park(ordered(1), ordered(2, b"l"))
+    store.parking.load_stored(HERE, 0, lambda _: None)
+    store.write()
+    assert UNSEEN in store.parking.ordering_keys
+    ledger.record(store.engine, GROUP, [ended(2, OTHER)])
     store.parking.ask_again()
-    store.parking.poll(0.0)
-    store.answer()
-    assert [key for key in (b"k", b"l", b"m") if pair_of(key) in store.parking.ordering_keys] == [b"k"]
+    store.write()
+    assert [key in store.parking.ordering_keys for key in (KEY, OTHER, UNSEEN)] == [True, False, False]
 
 
 def test_a_row_written_while_ordering_keys_are_read_stays_known(store: Store) -> None:
     """The read may have begun before the row was committed, and may be answered after it."""
     posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
     ordering_keys = store.parking.ordering_keys
-    store.parking._reads._submit = DatabaseThread("reads", posted.put).submit
-    ordering_keys.loaded(("t", 0), None, RowsReading())
+    store.parking.loading._submit = DatabaseThread("reads", posted.put).submit
+    ordering_keys.loaded(HERE, None, RowsReading())
     store.parking.ask_again()
     store.parking.poll(0.0)
     answer = posted.get(timeout=60)
-    store.parking.park(ordered(1), lambda: None)
+    store.park(ordered(1))
     store.write()
     answer()
-    assert (ordering_keys.unknown, pair_of() in ordering_keys, pair_of(b"l") in ordering_keys) == ({}, True, False)
+    assert (ordering_keys.unknown, KEY in ordering_keys, OTHER in ordering_keys) == ({}, True, False)
 
 
 def test_rereading_ordering_keys_reads_no_more_than_the_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -531,87 +483,84 @@ def test_rereading_ordering_keys_reads_no_more_than_the_bound(store: Store, monk
     assert asked == [*((partition, 10) for partition in range(4)), *((partition, 2) for partition in range(4))]
 
 
-def refuse(store: Store, offset: int = 1) -> list[int]:
-    """Set aside a delivery that the database never accepts. Returns the offsets that it settles."""
-    settled: list[int] = []
-    store.parking.park(poison(offset), lambda: settled.append(offset))
+def refuse(store: Store) -> None:
+    """The database refuses a delivery at offset 1, alone too."""
+    store.park(poison(1))
     store.write()
     assert store.parking.set_aside == 1
-    return settled
 
 
 @pytest.fixture
-def refused(store: Store) -> list[int]:
-    """The offsets that are settled; a delivery at offset 1 has been refused until its time was over."""
-    settled = refuse(store)
+def refused(store: Store) -> Store:
+    """The database has refused a delivery until its time was over."""
+    refuse(store)
     store.monotonic.now += 60
     store.write()
-    assert (store.refused, settled) == ([], [])
+    assert (store.refused, store.settled) == ([], [])
     store.clock.now += REFUSED_AFTER
     store.monotonic.now += 60
-    return settled
+    return store
 
 
-def test_a_delivery_that_is_refused_for_long_is_handed_on(store: Store, refused: list[int]) -> None:
+def test_a_delivery_that_is_refused_for_long_is_handed_on(refused: Store) -> None:
     """It is not tried again, and is settled as if stored once the caller says so."""
-    assert "topic t, partition 0, offset 1, subscription 1" in str(store.parking.fault)
-    store.write()
-    ((item, error, settle),) = store.refused
+    assert "topic t, partition 0, offset 1, subscription 1" in str(refused.parking.fault)
+    refused.write()
+    ((item, error, settle),) = refused.refused
     assert item.event.record.offset == 1
     assert "ck_webhook_deliveries_due" in str(error).lower()
-    store.monotonic.now += 600
-    store.parking.poll(0.0)
-    assert (store.parking._writes.busy, refused, store.parking.set_aside) == (False, [], 1)
+    refused.monotonic.now += 600
+    refused.parking.poll(0.0)
+    assert (refused.parking.storing.busy, refused.settled, refused.parking.set_aside) == (False, [], 1)
     settle()
     settle()
-    assert (refused, store.parking.set_aside, store.parking.backlog, store.parking.fault) == ([1], 0, 0, None)
-    assert store.parking._bytes == 0
+    assert (refused.settled, refused.parking.backlog, refused.parking.fault) == ([1], 0, None)
+    assert refused.parking._bytes == 0
 
 
-def test_one_of_a_partition_that_has_left_is_the_next_owners(store: Store, refused: list[int]) -> None:
+def test_one_of_a_partition_that_has_left_is_the_next_owners(refused: Store) -> None:
     """It is not settled here, even if it was handed on. The next owner finds since when it is refused."""
-    store.parking.poll(0.0)
-    store.parking.forget({("t", 0)})
-    store.answer()
-    assert (store.refused, store.parking.set_aside) == ([], 0)
-    settled = refuse(store)
-    store.monotonic.now += 60
-    store.write()
-    ((_, _, settle),) = store.refused
-    store.parking.forget({("t", 0)})
+    refused.parking.poll(0.0)
+    refused.parking.forget({HERE})
+    refused.answer()
+    assert (refused.refused, refused.parking.set_aside) == ([], 0)
+    refuse(refused)
+    refused.monotonic.now += 60
+    refused.write()
+    ((_, _, settle),) = refused.refused
+    refused.parking.forget({HERE})
     settle()
-    assert (refused, settled, store.parking.set_aside, store.parking._bytes) == ([], [], 0, 0)
+    assert (refused.settled, refused.parking.set_aside, refused.parking._bytes) == ([], 0, 0)
 
 
 def test_a_delivery_that_is_handed_on_frees_its_key(store: Store) -> None:
     """As after a stored delivery that was given up. Its due key is due at once."""
-    ordering_key = pair_of()
-    store.parking.park(poison(1)._replace(ordering_key=ordering_key), lambda: None)
+    store.park(ordered(1, next_attempt_at=None))
     for _ in range(3):
         store.write()
         store.monotonic.now += 60
         store.clock.now += REFUSED_AFTER
     ((_, _, settle),) = store.refused
-    assert store.parking.ordering_keys.first_unseen(ordering_key, RowsReading()) == 1
+    assert unseen(store) == (True, 1)
     settle()
-    assert store.parking.ordering_keys.first_unseen(ordering_key, RowsReading()) == inf
-    assert store.parking.due_keys == {("t", 0, 1): 0.0}
+    assert unseen(store) == (False, inf)
+    assert store.parking.due_keys == {HEAD: 0.0}
 
 
-def test_no_delivery_is_handed_on_while_the_database_is_away(store: Store, refused: list[int]) -> None:
+def test_no_delivery_is_handed_on_while_the_database_is_away(refused: Store) -> None:
     """An outage is not a refusal: the database may accept the delivery after it."""
-    with store.without():
-        store.write()
-        assert (store.refused, refused, store.parking.set_aside) == ([], [], 1)
+    with refused.without():
+        refused.write()
+        assert (refused.refused, refused.settled, refused.parking.set_aside) == ([], [], 1)
 
 
 def test_the_result_of_an_attempt_that_is_refused_stays_here(store: Store) -> None:
     """It holds no offset, and its row is in the database: it is tried again for as long as that takes."""
-    ledger.park(store.engine, GROUP, [parked(0)], 500.0)
+    store.others_park(parked(0))
     store.parking.resolve(AttemptResult(1, 1, "parked", None, 500, BOOM, 600.0), HEAD, lambda: None)
     for _ in range(4):
         store.write()
         store.monotonic.now += 60
         store.clock.now += REFUSED_AFTER
     assert (store.refused, store.parking.set_aside) == ([], 1)
-    store.parking.forget({("t", 0)})
+    store.parking.forget({HERE})

@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tenacity import BaseRetrying
 
 from consumer.delivery.outcome import Failed, Outcome, Rejected, Undeliverable
 from consumer.delivery.retry import MOST_RETRY_AFTER, RetryPolicy, policy_for, wait_after
@@ -41,33 +40,11 @@ def test_retry_after_moves_the_attempt_later_never_earlier(asked: float) -> None
     assert decision == max(60.0, min(asked, MOST_RETRY_AFTER))
 
 
-@given(
-    schedule=st.lists(st.floats(0.001, 1e6), min_size=1, max_size=9),
-    late=st.lists(st.floats(0, 1e6), min_size=9, max_size=9),
-)
-def test_a_late_attempt_skips_nothing(schedule: list[float], late: list[float]) -> None:
-    """However late each attempt is, every entry of the schedule is used, from the end of the attempt before it."""
-    policy, now, attempts, waited = RetryPolicy(schedule, 0.0), 0.0, 1, list[float]()
-    while (decision := policy.decide(attempts, Failed("status 500", 500))) is not None:
-        waited.append(decision)
-        now += decision + late[attempts - 1]
-        attempts += 1
-    assert waited == schedule
-    assert now >= sum(schedule) * 0.999999
-
-
 def test_a_changed_schedule_continues_the_count() -> None:
     """A shorter schedule may be used up at once. A longer one continues with the next entry."""
     failed = Failed("status 500", 500)
     assert policy_for((1.0,), 0.0).decide(3, failed) is None
     assert policy_for((1.0, 2.0, 3.0, 4.0), 0.0).decide(3, failed) == 3.0
-
-
-def test_equal_schedules_share_a_policy() -> None:
-    """A subscription's own schedule costs nothing per attempt, and tenacity still makes the decision."""
-    assert policy_for((1.0, 2.0), 0.2) is policy_for((1.0, 2.0), 0.2)
-    assert policy_for((1.0, 2.0), 0.2) is not policy_for((1.0, 2.0), 0.1)
-    assert isinstance(policy_for((1.0, 2.0), 0.2), BaseRetrying)
 
 
 POLICY = RetryPolicy((5.0, 60.0), 0.0)

@@ -1,7 +1,7 @@
 """Requests for the deliveries that lanes start: single or batched, in the subscription's time limit, or impossible."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
 import orjson
@@ -23,7 +23,8 @@ from consumer.sending.payloads import Rendered, render
 from consumer.sending.transfer import Result
 from consumer.subscriptions.endpoint import Batch, Endpoint
 from tests.delivery.desk_kit import SHORT, Desk, response
-from tests.delivery.store_kit import DEFAULT, URL
+from tests.delivery.store_kit import Store
+from tests.ledger.rows_kit import DEFAULT, URL
 from tests.span_recorder import SpanRecorder
 
 
@@ -60,51 +61,46 @@ class Wire:
         return [request.body for request in self.requests]
 
 
-class Counter:
-    """A Sender at a Desk. The test sets the subscription's options."""
+class Counter(Desk):
+    """A Sender. The test sets the subscription's options."""
 
     def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
         self.tracer = SpanRecorder()
-        self.desk = Desk(engine)
         self.wire = Wire()
-        store = self.desk.store
-        self.budget = Budget(store.monotonic)
+        self.budget = Budget(self.monotonic)
         transport = cast("LoopAdapter", self.wire)
         self.sender = Sender(
-            self.desk.lanes,
-            self.desk.settling,
-            transport,
-            self.desk.memory,
-            self.budget,
-            store.clock,
-            store.monotonic,
-            self.tracer,
+            self.lanes, self.settling, transport, self.memory, self.budget, self.clock, self.monotonic, self.tracer
         )
 
     def ask(self, url: str = URL, **options: object) -> None:
         """Set the subscription's URL and options."""
-        self.desk.endpoint = Endpoint(self.desk.subscription, url, DEFAULT, **options)  # type: ignore[arg-type]  # field names
+        self.endpoint = Endpoint(self.subscription, url, DEFAULT, **options)  # type: ignore[arg-type]  # field names
 
     def queue(self, *bodies: bytes) -> list[Delivery]:
         """Queue one delivery for each body, of records not yet started."""
-        deliveries = [self.desk.delivery(offset=offset) for offset in range(len(bodies))]
+        deliveries = [self.delivery(offset=offset) for offset in range(len(bodies))]
         for delivery, body in zip(deliveries, bodies, strict=True):
             delivery.event = delivery.event._replace(body=body)
-            self.desk.lanes.enqueue(delivery, self.desk.store.monotonic.now)
+        self.enqueue(*deliveries)
         return deliveries
 
-    def start(self) -> None:
-        """A turn of the loop."""
-        self.desk.lanes.wake(self.desk.store.monotonic.now)
+    def turn(self, *bodies: bytes, **options: object) -> list[Delivery]:
+        """A turn of the loop. With bodies, their deliveries are queued before, with these options if there are some."""
+        if options:
+            self.ask(**options)  # type: ignore[arg-type]  # field names
+        deliveries = self.queue(*bodies)
+        self.lanes.wake(self.monotonic.now)
         self.sender.start()
+        return deliveries
 
 
 @pytest.fixture
-def counter(engine: Engine) -> Iterator[Counter]:
+def counter(engine: Engine, rigs: list[Store]) -> Counter:
     """A Sender on an empty database."""
-    result = Counter(engine)
-    yield result
-    assert result.desk.store.thread.close(20)
+    rigs.append(counter := Counter(engine))
+    return counter
 
 
 @pytest.mark.parametrize("batch", [None, Batch(2, 0.0)])
@@ -113,9 +109,7 @@ def test_a_request_has_its_subscriptions_time_limit(
     counter: Counter, batch: Batch | None, timeout: float | None
 ) -> None:
     """The subscription's own limit, or None for the deployment's."""
-    counter.ask(batch=batch, timeout=timeout)
-    counter.queue(b"{}")
-    counter.start()
+    counter.turn(b"{}", batch=batch, timeout=timeout)
     assert counter.wire.timeouts == [timeout]
 
 
@@ -124,71 +118,65 @@ def test_a_process_without_descriptors_makes_no_attempt(counter: Counter, batch:
     """The deliveries wait in memory, and are sent a moment later. /readyz says so for a minute."""
     counter.ask(batch=batch)
     deliveries = counter.queue(b"1", b"2")
-    store, sender = counter.desk.store, counter.sender
-    counter.start()
+    sender = counter.sender
+    counter.turn()
     with capture_logs() as logs:
         for end in (counter.wire.end,) if batch else counter.wire.ends:
             end(NoDescriptor("this process may open no more files"))
     assert [entry["log_level"] for entry in logs] == ["warning"]
     assert sender.fault == "this process may open no more files"
-    assert (sender.ready, bool(sender.open), counter.desk.metrics.attempts.total()) == (False, False, 0)
+    assert (sender.ready, bool(sender.open), counter.metrics.attempts.total()) == (False, False, 0)
     before = counter.wire.bodies()
-    counter.start()
+    counter.turn()
     assert counter.wire.bodies() == before
-    store.monotonic.now += NO_DESCRIPTOR_WAIT
+    counter.monotonic.now += NO_DESCRIPTOR_WAIT
     assert sender.ready
-    counter.start()
+    counter.turn()
     assert sorted(map(str, counter.wire.bodies())) == sorted(map(str, before * 2))
     assert [each.attempts for each in deliveries] == [0, 0]
-    store.monotonic.now += 60
+    counter.monotonic.now += 60
     assert sender.fault is None
 
 
 def test_a_revoked_partition_waits_for_no_descriptor(counter: Counter) -> None:
     """Its deliveries are stored, also those behind it in order: the next owner sends them."""
     counter.ask(ordered=True)
-    first, second = (counter.desk.delivery(offset=offset, key=b"k") for offset in (0, 1))
-    for each in (first, second):
-        counter.desk.lanes.enqueue(each, counter.desk.store.monotonic.now)
-    counter.start()
-    counter.desk.revoked.add(first.event.record.topic_partition)
+    counter.enqueue(*(counter.delivery(offset=offset, key=b"k") for offset in (0, 1)))
+    counter.turn()
+    counter.revoked.add(("t", 0))
     counter.wire.end(NoDescriptor("this process may open no more files"))
-    counter.desk.store.write()
-    assert [row[:2] for row in counter.desk.rows()] == [("parked", 0), ("blocked", 0)]
-    assert counter.desk.lanes.held == 0
+    counter.write()
+    assert [row[:2] for row in counter.results()] == [("parked", 0), ("blocked", 0)]
+    assert counter.lanes.held == 0
 
 
 @pytest.mark.parametrize("number", [1, 2, 5])
 def test_a_batch_is_an_array_however_few_it_holds(counter: Counter, number: int) -> None:
     """Its order is that of the log. All its records count as started. One request is open, and its end ends all."""
-    counter.ask(batch=Batch(5, 0.0))
-    deliveries = counter.queue(*(b'{"n":%d}' % each for each in range(number)))
-    counter.start()
+    deliveries = counter.turn(*(b'{"n":%d}' % each for each in range(number)), batch=Batch(5, 0.0))
     (body,) = counter.wire.bodies()
     assert orjson.loads(body or b"") == [{"n": each} for each in range(number)]
     assert all(each.origin.started for each in deliveries)  # type: ignore[union-attr]  # records
-    assert (list(counter.sender.open), counter.desk.lanes.slots.in_flight) == ([deliveries[0]], 1)
+    assert (list(counter.sender.open), counter.lanes.slots.in_flight) == ([deliveries[0]], 1)
     counter.wire.end(response(200))
-    assert counter.desk.settled == list(range(number))
-    assert (counter.sender.open, counter.desk.lanes.slots.in_flight) == ({}, 0)
+    assert counter.settled == list(range(number))
+    assert (counter.sender.open, counter.lanes.slots.in_flight) == ({}, 0)
 
 
 @pytest.mark.parametrize("bad", [{0}, {2}, {0, 1}, {0, 1, 2}])
 def test_a_member_that_cannot_be_rendered_is_given_up_and_the_others_go(counter: Counter, bad: set[int]) -> None:
     """Its place in the batch does not matter. If no member can be rendered, there is no request and no slot."""
-    counter.ask(batch=Batch(3, 0.0))
-    deliveries = counter.queue(*(b"no JSON" if each in bad else b"%d" % each for each in range(3)))
-    counter.start()
+    deliveries = counter.turn(*(b"no JSON" if each in bad else b"%d" % each for each in range(3)), batch=Batch(3, 0.0))
     good = [each for each in range(3) if each not in bad]
     assert [orjson.loads(body or b"") for body in counter.wire.bodies()] == ([good] if good else [])
-    assert counter.desk.lanes.slots.in_flight == bool(good)
+    assert counter.lanes.slots.in_flight == bool(good)
     assert {number for number, each in enumerate(deliveries) if each.origin.started} == set(good)  # type: ignore[union-attr]  # records
     if good:
         counter.wire.end(response(200))
-    counter.desk.store.write()
-    assert sorted(counter.desk.settled) == [0, 1, 2]
-    assert counter.desk.store.rows("record_offset", "status") == [(each, "exhausted") for each in sorted(bad)]
-    assert counter.desk.metrics.attempts == ({"2xx": 1} if good else {})
+    counter.write()
+    assert sorted(counter.settled) == [0, 1, 2]
+    assert counter.rows("record_offset", "status") == [(each, "exhausted") for each in sorted(bad)]
+    assert counter.metrics.attempts == ({"2xx": 1} if good else {})
 
 
 @pytest.mark.parametrize("batch", [None, Batch(10, 0.0)])
@@ -202,25 +190,20 @@ def test_the_time_of_a_projection_is_charged(
     )  # the sixth is over the budget
     trips: list[float] = []
     monkeypatch.setattr(Breaker, "trip", lambda _self, _now, seconds: trips.append(seconds))
-    counter.ask(batch=batch)
-    counter.queue(*[b"{}"] * 10)
-    counter.start()
+    counter.turn(*[b"{}"] * 10, batch=batch)
     assert (len(counter.budget), next(ticks)) == (0, 0)
-    counter.ask(batch=batch, projection=compile_projection("{'a': data.a}"))
-    counter.queue(*[b'{"a": 1}', b"{}"] * 5)
-    counter.start()
-    assert counter.budget.is_over(counter.desk.subscription)
+    counter.turn(*[b'{"a": 1}', b"{}"] * 5, batch=batch, projection=compile_projection("{'a': data.a}"))
+    assert counter.budget.is_over(counter.subscription)
     assert trips == [PAUSE], "once, whatever the batch has left"
 
 
 def test_an_event_that_cannot_be_rendered_is_given_up(counter: Counter) -> None:
-    """It gets no request and no slot, and the next event goes on."""
-    counter.ask(payload_format="standard")
-    counter.queue(b"\xff", b"{}")
-    counter.start()
-    assert (len(counter.wire.requests), counter.desk.lanes.slots.in_flight) == (1, 1)
-    counter.desk.store.write()
-    assert counter.desk.store.rows("record_offset", "status", "attempt") == [(0, "exhausted", 1)]
+    """It gets no request and no slot, its span ends with the error's type, and the next event goes on."""
+    counter.turn(b"\xff", b"{}", payload_format="standard")
+    assert (len(counter.wire.requests), counter.lanes.slots.in_flight) == (1, 1)
+    assert [(span.error, span.ended) for span in counter.tracer.spans] == [("Unrenderable", 1), (None, 0)]
+    counter.write()
+    assert counter.rows("record_offset", "status", "attempt") == [(0, "exhausted", 1)]
 
 
 def fail(*_: object, **__: object) -> NoReturn:
@@ -244,16 +227,16 @@ def test_a_bug_in_a_request_fails_its_attempt_alone(
         else:
             patch.setattr("consumer.delivery.sender.build", fail)
             patch.setattr("consumer.delivery.sender.build_batch", fail)
-        counter.start()
+        counter.turn()
     (bug, attempt) = logs
     assert (bug["event"], type(bug["exc_info"])) == ("a request could not be made", AttributeError)
     assert (attempt["outcome"], attempt["error"]) == ("retried", BUG)
     assert [(span.error, span.ended) for span in counter.tracer.spans] == [("RequestException", 1)]
-    assert (counter.sender.open, counter.desk.lanes.slots.in_flight, counter.desk.settled) == ({}, 0, [])
-    counter.desk.store.monotonic.now += SHORT
-    counter.start()
+    assert (counter.sender.open, counter.lanes.slots.in_flight, counter.settled) == ({}, 0, [])
+    counter.monotonic.now += SHORT
+    counter.turn()
     counter.wire.end(response(200))
-    assert (counter.wire.bodies(), counter.desk.settled) == ([b"1" if batch is None else b"[1]"], [0])
+    assert (counter.wire.bodies(), counter.settled) == ([b"1" if batch is None else b"[1]"], [0])
 
 
 def test_a_bug_in_rendering_gives_up_its_own_event_of_a_batch(
@@ -265,51 +248,43 @@ def test_a_bug_in_rendering_gives_up_its_own_event_of_a_batch(
         return fail() if event.body == b"1" else render(endpoint, event)
 
     monkeypatch.setattr("consumer.delivery.sender.render", render_or_fail)
-    counter.ask(batch=Batch(3, 0.0))
-    counter.queue(b"0", b"1", b"2")
-    counter.start()
+    counter.turn(b"0", b"1", b"2", batch=Batch(3, 0.0))
     counter.wire.end(response(200))
-    counter.desk.store.write()
+    counter.write()
     assert counter.wire.bodies() == [b"[0,2]"]
-    assert counter.desk.store.rows("record_offset", "status", "last_error") == [(1, "exhausted", BUG)]
-    assert sorted(counter.desk.settled) == [0, 1, 2]
+    assert counter.rows("record_offset", "status", "last_error") == [(1, "exhausted", BUG)]
+    assert sorted(counter.settled) == [0, 1, 2]
 
 
 def test_an_invalid_url_parks_all_of_a_batch(counter: Counter) -> None:
     """There is no address to send it to until the subscription is corrected."""
-    counter.ask(url="nonsense", batch=Batch(3, 0.0))
-    counter.queue(b"1", b"2")
-    counter.start()
+    counter.turn(b"1", b"2", url="nonsense", batch=Batch(3, 0.0))
     assert counter.wire.requests == []
-    counter.desk.store.write()
-    assert counter.desk.store.rows("status", "attempt") == [("parked", 0)] * 2
-    assert counter.desk.lanes.slots.in_flight == 0
+    counter.write()
+    assert counter.rows("status", "attempt") == [("parked", 0)] * 2
+    assert counter.lanes.slots.in_flight == 0
 
 
 def test_a_failed_batch_is_split_when_batches_are_switched_off(counter: Counter) -> None:
     """Each event is sent in a request of its own, once."""
-    counter.ask(batch=Batch(3, 0.0))
-    counter.queue(b"1", b"2")
-    counter.start()
+    counter.turn(b"1", b"2", batch=Batch(3, 0.0))
     counter.wire.end(response(503))
     counter.ask()
-    counter.desk.lanes.lane(counter.desk.endpoint)
-    counter.desk.store.monotonic.now += SHORT
-    counter.start()
+    counter.lanes.lane(counter.endpoint)
+    counter.monotonic.now += SHORT
+    counter.turn()
     assert sorted(counter.wire.bodies()[1:]) == [b"1", b"2"]  # type: ignore[type-var]  # bytes
     assert all(len(each.batch()) == 1 for each in counter.sender.open)
 
 
 def test_a_turn_starts_a_bounded_number_of_deliveries(counter: Counter) -> None:
     """The bound counts deliveries, batched or not: to render and sign them takes time while other receivers wait."""
-    counter.ask(batch=Batch(GROWTH // 2, 0.0))
-    counter.queue(*[b"{}"] * (GROWTH * 3))
-    counter.start()
+    counter.turn(*[b"{}"] * (GROWTH * 3), batch=Batch(GROWTH // 2, 0.0))
     assert len(counter.wire.requests) == 2
     counter.wire.end(response(200))
-    counter.start()
+    counter.turn()
     assert len(counter.wire.requests) == 2 + 3
-    assert counter.desk.lanes.ready()
+    assert counter.lanes.ready()
 
 
 @pytest.mark.parametrize("options", [{"projection": compile_projection("data")}, {"gzip_above": 0}])
@@ -317,11 +292,10 @@ def test_projections_and_compression_take_a_part_of_a_turn(counter: Counter, opt
     """A large event takes long. The others go in the next turn, so that the loop polls meanwhile."""
     counter.ask(**options)
     counter.queue(b"1", b"2", b"3")
-    monotonic = counter.desk.store.monotonic
     submit = counter.wire.submit
 
     def slowly(*given: Any, **named: Any) -> Wire:
-        monotonic.now += 1.0
+        counter.monotonic.now += 1.0
         return submit(*given, **named)
 
     counter.wire.submit = slowly  # type: ignore[method-assign]
@@ -332,10 +306,9 @@ def test_projections_and_compression_take_a_part_of_a_turn(counter: Counter, opt
 
 def test_a_batch_that_takes_long_to_render_goes_in_parts(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
     """Events without time in this turn are first in the next one, in order. None is lost or sent twice."""
-    monotonic = counter.desk.store.monotonic
 
     def slowly(endpoint: Endpoint, event: Event) -> Rendered:
-        monotonic.now += 0.015
+        counter.monotonic.now += 0.015
         return render(endpoint, event)
 
     monkeypatch.setattr("consumer.delivery.sender.render", slowly)
@@ -344,8 +317,8 @@ def test_a_batch_that_takes_long_to_render_goes_in_parts(counter: Counter, monke
     for _ in range(3):
         counter.sender.start()
     assert counter.wire.bodies() == [b"[0,1]", b"[2,3]", b"[4]"]
-    assert counter.desk.lanes.slots.in_flight == 3
-    assert counter.desk.lanes.held == 0
+    assert counter.lanes.slots.in_flight == 3
+    assert counter.lanes.held == 0
 
 
 def test_a_batch_is_bounded_in_rendered_bytes(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,39 +333,33 @@ def test_a_batch_is_bounded_in_rendered_bytes(counter: Counter, monkeypatch: pyt
 
 def test_a_rendered_body_counts_while_its_request_is_open(counter: Counter) -> None:
     """A body sent unchanged is the record's own and is counted with the record."""
-    counter.ask()
-    counter.queue(b'{"id":1}')
-    counter.start()
-    assert counter.desk.memory.held == 0
-    counter.ask(payload_format="standard")
-    counter.queue(b'{"id":1}', b'{"id":2}')
-    counter.start()
+    counter.turn(b'{"id":1}')
+    assert counter.memory.held == 0
+    counter.turn(b'{"id":1}', b'{"id":2}', payload_format="standard")
     *_, first, second = counter.wire.bodies()
-    assert counter.desk.memory.held == len(first or b"") + len(second or b"")
+    assert counter.memory.held == len(first or b"") + len(second or b"")
     counter.wire.end(response(200))
-    assert counter.desk.memory.held == len(first or b"")
+    assert counter.memory.held == len(first or b"")
     (other,) = (each for each in counter.sender.open if each.rendered is not None)
     counter.sender.cancel(other)
-    assert counter.desk.memory.held == 0
-    counter.ask(gzip_above=0)
-    counter.queue(b'{"id":1}' * 100)
-    counter.start()
+    assert counter.memory.held == 0
+    counter.turn(b'{"id":1}' * 100, gzip_above=0)
     compressed = counter.wire.bodies()[-1]
-    assert counter.desk.memory.held == len(compressed or b"") < 100
+    assert counter.memory.held == len(compressed or b"") < 100
 
 
 def test_while_memory_is_full_one_request_is_open_at_a_time(counter: Counter) -> None:
     """The deliveries in memory can then still leave it."""
     counter.ask()
     counter.queue(b"1", b"2", b"3")
-    counter.desk.memory.hold("t[0]", MEMORY)
+    counter.memory.hold("t[0]", MEMORY)
     for number in (1, 2):
-        counter.start()
-        counter.start()
+        counter.turn()
+        counter.turn()
         assert len(counter.wire.requests) == number
         counter.wire.end(response(200))
-    counter.desk.memory.leave("t[0]")
-    counter.start()
+    counter.memory.leave("t[0]")
+    counter.turn()
     assert len(counter.wire.requests) == 3
 
 
@@ -400,33 +367,20 @@ def test_a_request_carries_the_span_of_its_attempt(counter: Counter) -> None:
     """The span ends with the request: answered, failed or cancelled."""
     spans = counter.tracer.spans
     for number, status in enumerate((200, 503)):
-        counter.queue(b"{}")
-        counter.start()
+        counter.turn(b"{}")
         assert counter.wire.requests[-1].headers["traceparent"] == spans[number].traceparent
         assert not spans[number].ended
         counter.wire.end(response(status))
-    (delivery,) = counter.queue(b"{}")
-    counter.start()
+    (delivery,) = counter.turn(b"{}")
     counter.sender.cancel(delivery)
     assert [(span.error, span.ended) for span in spans] == [(None, 1), ("503", 1), ("cancelled", 1)]
 
 
 def test_a_batch_carries_the_span_of_its_request(counter: Counter) -> None:
     """One span for all of its events. Events left out because they cannot be rendered are not counted."""
-    counter.ask(batch=Batch(3, 1.0), projection=compile_projection("{'a': data.a}"))
-    counter.queue(b'{"a": 1}', b"{}", b'{"a": 2}')
-    counter.start()
+    counter.turn(b'{"a": 1}', b"{}", b'{"a": 2}', batch=Batch(3, 1.0), projection=compile_projection("{'a': data.a}"))
     (request,), (span,) = counter.wire.requests, counter.tracer.spans
     assert request.headers["traceparent"] == span.traceparent
     assert span.attributes["messaging.batch.message_count"] == 2
     counter.wire.end(response(200))
     assert span.ended == 1
-
-
-def test_the_span_of_an_event_that_cannot_be_rendered_ends_at_once(counter: Counter) -> None:
-    """It ends with the error's type, and no request carries it."""
-    counter.ask(projection=compile_projection("{'a': data.a}"))
-    counter.queue(b"{}")
-    counter.start()
-    assert counter.wire.requests == []
-    assert [(span.error, span.ended) for span in counter.tracer.spans] == [("Unrenderable", 1)]

@@ -1,6 +1,6 @@
 """After the request of a batch: effects that count once, effects for each delivery, and deliveries that go on alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 
@@ -17,7 +17,8 @@ from consumer.errors import EgressRefused
 from consumer.ledger import outbox
 from consumer.subscriptions.endpoint import Batch, Endpoint
 from tests.delivery.desk_kit import LONG, SHORT, TOOK, Desk, response
-from tests.delivery.store_kit import DEFAULT, GROUP, URL
+from tests.delivery.store_kit import Store
+from tests.ledger.rows_kit import DEFAULT, GROUP, URL
 from tests.simulation.transport import Hopeless
 
 REFUSED = EgressRefused("10.0.0.1 is a private address")
@@ -34,11 +35,10 @@ RESULTS: dict[str, Response | RequestException] = {
 
 
 @pytest.fixture
-def desk(engine: Engine) -> Iterator[Desk]:
+def desk(engine: Engine, rigs: list[Store]) -> Desk:
     """A Settling whose subscription has batches without a wait."""
-    result = Desk(engine, Batch(100, 0.0), disable_after=86400.0)
-    yield result
-    assert result.store.thread.close(20)
+    rigs.append(desk := Desk(engine, Batch(100, 0.0), disable_after=86400.0))
+    return desk
 
 
 def three(desk: Desk) -> list[Delivery]:
@@ -48,42 +48,50 @@ def three(desk: Desk) -> list[Delivery]:
 
 def rows(desk: Desk) -> list[tuple[object, ...]]:
     """Offset, status and attempts of each row."""
-    return sorted(desk.store.rows("record_offset", "status", "attempt"))
+    return sorted(desk.rows("record_offset", "status", "attempt"))
 
 
 def test_a_2xx_delivers_all_and_counts_as_one_request(desk: Desk) -> None:
     """Each delivery is settled and counted as delivered. One attempt is counted and timed."""
     desk.end(desk.open(*three(desk)), response(204))
     assert desk.settled == [0, 1]
-    desk.store.write()
+    desk.write()
     assert rows(desk) == [(2, "delivered", 3)]
     assert desk.metrics.deliveries == {"delivered": 3}
     assert desk.metrics.attempts == {"2xx": 1}
     assert sum(desk.metrics.attempt_seconds.counts) == 1
     assert sum(desk.metrics.delivery_latency_seconds.counts) == 3
     assert (desk.lanes.slots.in_flight, desk.lanes.held, len(desk.taken_up)) == (0, 0, 0)
+    assert [each[:4] for each in desk.reported] == [
+        (0, 1, 204, "delivered"),
+        (1, 2, 204, "delivered"),
+        (2, 3, 204, "delivered"),
+    ]
 
 
 def test_a_failure_is_an_attempt_of_each_by_its_own_schedule(desk: Desk) -> None:
     """The first is retried from memory, the second is stored for a longer wait, the third is given up."""
-    members = three(desk)
-    desk.end(desk.open(*members), response(503))
+    desk.end(desk.open(*three(desk)), response(503))
     assert desk.waiting() == [SHORT]
-    desk.store.write()
+    desk.write()
     assert rows(desk) == [(1, "parked", 2), (2, "exhausted", 3)]
-    assert [row[2] for row in desk.rows()] == [None, LONG]
+    assert [row[2] for row in desk.results()] == [None, LONG]
     assert desk.metrics.deliveries == {"retried": 1, "parked": 1, "exhausted": 1}
     assert desk.metrics.attempts == {"5xx": 1}
-    assert [each.attempts for each in members] == [1, 2, 3]
-    assert [event.data["attempts"] for _, event, _ in outbox.pending(desk.store.engine, GROUP, 9)] == [3]
+    assert [each[:4] for each in desk.reported] == [
+        (0, 1, 503, "retried"),
+        (1, 2, 503, "parked"),
+        (2, 3, 503, "exhausted"),
+    ]
+    assert [event.data["attempts"] for _, event, _ in outbox.pending(desk.engine, GROUP, 9)] == [3]
 
 
 def test_a_batch_that_fails_is_one_failure_to_the_breaker(desk: Desk) -> None:
     """Ten failed requests in a row open it, whatever number of deliveries each carried."""
     for number in range(10):
-        assert desk.lanes.lane(desk.endpoint).breaker.open_until is None
+        assert desk.opens_in is None
         desk.end(desk.open(*(desk.delivery(offset=100 * number + each) for each in range(5))), response(503))
-    assert desk.lanes.lane(desk.endpoint).breaker.open_until is not None
+    assert desk.opens_in is not None
     assert desk.lanes.held == 0, "waiting deliveries are stored"
 
 
@@ -94,52 +102,52 @@ def test_deliveries_that_failed_together_are_retried_together(desk: Desk, result
     members = [desk.delivery(offset=offset) for offset in range(20)]
     desk.end(desk.open(*members), RESULTS[result])
     (due,) = set(desk.waiting())
-    desk.store.monotonic.now += due
-    assert desk.go_on(members[0]).batch() == tuple(members)
+    assert desk.go_on(members[0], due).batch() == tuple(members)
 
 
 def end_each_alone(desk: Desk, members: Sequence[Delivery]) -> None:
     """All are due and go in requests of their own. The second one is refused again, the others succeed."""
-    desk.lanes.wake(desk.store.monotonic.now)
+    desk.lanes.wake(desk.monotonic.now)
     for _ in members:
-        each = desk.lanes.next(desk.store.monotonic.now)
+        each = desk.lanes.next(desk.monotonic.now)
         assert each is not None
         assert each.batch() == (each,)
         desk.end(each, response(422 if each is members[1] else 200))
-    desk.store.write()
+    desk.write()
 
 
-def test_a_refused_batch_is_retried_one_by_one(desk: Desk) -> None:
-    """One delivery is the cause: it fails again and is given up in the end. Its neighbours are delivered."""
+@pytest.mark.parametrize(
+    ("final", "schedule", "wait", "cause"),
+    [
+        (frozenset[int](), None, SHORT, "parked"),
+        (frozenset((422,)), None, 0.0, "exhausted"),
+        (frozenset[int](), (), 0.0, "exhausted"),
+    ],
+    ids=["not final", "by its status", "by its schedule"],
+)
+def test_a_refused_batch_is_retried_one_by_one(
+    desk: Desk, final: frozenset[int], schedule: tuple[float, ...] | None, wait: float, cause: str
+) -> None:
+    """One delivery is the cause: it fails again, and only it is given up in the end. Its neighbours are delivered."""
+    desk.endpoint = replace(desk.endpoint, final_statuses=final, retry_schedule=schedule)
     members = [desk.delivery(offset=offset) for offset in range(3)]
     desk.end(desk.open(*members), response(422))
-    desk.store.monotonic.now += SHORT
+    desk.monotonic.now += wait
     end_each_alone(desk, members)
-    assert (sorted(desk.settled), rows(desk)) == ([0, 1, 2], [(1, "parked", 2)])
-
-
-@pytest.mark.parametrize("final", [frozenset((422,)), frozenset[int]()], ids=["by its status", "by its schedule"])
-def test_a_final_failure_of_a_batch_ends_no_delivery(desk: Desk, final: frozenset[int]) -> None:
-    """After a final status, or at a schedule's last attempt, each goes alone first. Only the cause is then given up."""
-    desk.endpoint = replace(desk.endpoint, final_statuses=final, retry_schedule=None if final else ())
-    members = [desk.delivery(offset=offset) for offset in range(3)]
-    desk.end(desk.open(*members), response(422))
-    end_each_alone(desk, members)
-    assert (sorted(desk.settled), rows(desk)) == ([0, 1, 2], [(1, "exhausted", 2)])
+    assert (sorted(desk.settled), rows(desk)) == ([0, 1, 2], [(1, cause, 2)])
 
 
 def test_a_410_ends_all_and_disables_once(desk: Desk) -> None:
     """Deliveries waiting for the same receiver are held."""
-    waiting = desk.delivery(offset=9)
     request = desk.open(*three(desk))
-    desk.lanes.enqueue(waiting, desk.store.monotonic.now)
+    desk.enqueue(desk.delivery(offset=9))
     with capture_logs() as logs:
         desk.end(request, response(410))
-    desk.store.write_all()
+    desk.write_all()
     assert rows(desk) == [(0, "exhausted", 1), (1, "exhausted", 2), (2, "exhausted", 3), (9, "held", 0)]
     assert desk.disabled() == "the receiver answered 410 Gone"
     assert [line["event"] for line in logs].count("disabling a subscription") == 1
-    told = [event.type for _, event, _ in outbox.pending(desk.store.engine, GROUP, 9)]
+    told = [event.type for _, event, _ in outbox.pending(desk.engine, GROUP, 9)]
     assert sorted(told) == ["delivery.exhausted"] * 3 + ["subscription.disabled"]
 
 
@@ -147,8 +155,8 @@ def test_a_batch_raises_events_unless_all_of_it_is_operational_events(desk: Desk
     """Operational events alone raise no further ones. Another event among them does."""
     members = [desk.delivery(offset=0, topic="operations"), desk.delivery(offset=1)]
     desk.end(desk.open(*members), response(410))
-    desk.store.write_all()
-    told = [(event.type, event.data.get("offset")) for _, event, _ in outbox.pending(desk.store.engine, GROUP, 9)]
+    desk.write_all()
+    told = [(event.type, event.data.get("offset")) for _, event, _ in outbox.pending(desk.engine, GROUP, 9)]
     assert sorted(told) == [("delivery.exhausted", 1), ("subscription.disabled", None)]
 
 
@@ -166,9 +174,9 @@ def test_leaving_deliveries_of_an_open_batch_are_stored_and_the_rest_goes_on(des
     assert desk.metrics.attempts == {}
     desk.end(request, response(200))
     assert desk.settled == [each.event.record.offset for each in members if each not in left]
-    desk.store.write_all()
+    desk.write_all()
     assert rows(desk) == {0: [(0, "parked", 1), (2, "parked", 2)], 1: [(1, "parked", 1)]}[leaving]
-    assert {row[4] for row in desk.rows()} == {"stopped while the request was open: its outcome is unknown"}
+    assert {row[4] for row in desk.results()} == {"stopped while the request was open: its outcome is unknown"}
 
 
 def test_a_key_goes_on_after_a_batch(desk: Desk) -> None:
@@ -176,11 +184,10 @@ def test_a_key_goes_on_after_a_batch(desk: Desk) -> None:
     first, second, third = (desk.delivery(offset=offset, key=key) for offset, key in enumerate((b"a", b"b", b"a")))
     desk.end(desk.open(first, second, third), response(200))
     assert desk.go_on(third).batch() == (third,)
-    fourth = desk.delivery(offset=3, key=b"a")
-    desk.lanes.enqueue(fourth, desk.store.monotonic.now)
+    desk.enqueue(desk.delivery(offset=3, key=b"a"))
     third.attempts = 1
     desk.end(third, response(503))
-    desk.store.write()
+    desk.write()
     assert rows(desk) == [(2, "parked", 2), (3, "blocked", 0)]
 
 
@@ -215,10 +222,10 @@ def test_each_record_is_settled_once_and_not_too_early(
     offsets = {base + number: number % 3 for number in range(7)}
     attempts = dict.fromkeys(offsets, 0)
     for offset, partition in offsets.items():
-        desk.lanes.enqueue(desk.delivery(offset=offset, partition=partition), desk.store.monotonic.now)
+        desk.lanes.enqueue(desk.delivery(offset=offset, partition=partition), desk.monotonic.now)
     for result in results:
-        desk.lanes.wake(desk.store.monotonic.now)
-        while (request := desk.lanes.next(desk.store.monotonic.now)) is not None:
+        desk.lanes.wake(desk.monotonic.now)
+        while (request := desk.lanes.next(desk.monotonic.now)) is not None:
             carried = request.batch()
             assert len(carried) <= size
             for each in carried:
@@ -229,9 +236,9 @@ def test_each_record_is_settled_once_and_not_too_early(
                 desk.settling.on_cancelled(request.split(), TOOK)
             else:
                 desk.end(request, RESULTS[result])
-        desk.store.monotonic.now += SHORT
+        desk.monotonic.now += SHORT
     assert (desk.lanes.slots.in_flight, desk.lanes.lane(desk.endpoint).in_flight) == (0, 0)
-    desk.store.write_all()
+    desk.write_all()
     waiting = {each.event.record.offset for each in desk.lanes.withdraw(lambda _: True)}
     assert sorted((*desk.settled, *waiting)) == sorted(offsets)
     assert all(number <= 3 for number in attempts.values())

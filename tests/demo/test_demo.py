@@ -29,6 +29,7 @@ from consumer.subscriptions import repository
 from tests.oracle.oracle_databases import start_emulator
 from tests.processes import PROGRAM
 from tests.signatures import standard
+from tests.waiting import eventually
 
 DEMO = (*PROGRAM, "demo")
 ORACLE_DEMO = (sys.executable, "-m", "tests.oracle.oracle_demo")
@@ -154,12 +155,11 @@ def demo_folder(tmp_path: Path) -> Iterator[Path]:
     assert list(tmp_path.iterdir()) == []
 
 
-def _start(demo_folder: Path, command: Sequence[str] = DEMO, **changes: str) -> "subprocess.Popen[str]":
+def _start(demo_folder: Path, command: Sequence[str] = DEMO) -> "subprocess.Popen[str]":
     """Starts a demo, which must ignore a .env and settings of the user that would stop a worker."""
     return subprocess.Popen(
         command,
-        env={**os.environ, "TMPDIR": str(demo_folder), "KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "WEBHOOK_TIMEOUT": "x"}
-        | changes,
+        env={**os.environ, "TMPDIR": str(demo_folder), "KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "WEBHOOK_TIMEOUT": "x"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -246,11 +246,7 @@ def test_worker_ends_with_a_demo_that_is_killed(demo_folder: Path) -> None:
         _await_line(process, "╭")
         process.kill()
         process.communicate(timeout=120)
-    deadline = time.monotonic() + 60
-    while _workers(demo_folder) and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-    assert _workers(demo_folder) == []
+    eventually(lambda: not _workers(demo_folder))
     for left in sorted(demo_folder.rglob("*"), reverse=True):  # the files that it could not remove
         left.rmdir() if left.is_dir() else left.unlink()
 
@@ -258,14 +254,8 @@ def test_worker_ends_with_a_demo_that_is_killed(demo_folder: Path) -> None:
 def test_on_a_terminal_without_colours(demo_folder: Path) -> None:
     """A terminal gets a live table, no colours with NO_COLOR, and its cursor back."""
     ours, theirs = pty.openpty()
-    environment = {
-        **os.environ,
-        "TMPDIR": str(demo_folder),
-        "NO_COLOR": "1",
-        "TERM": "xterm",
-        "COLUMNS": "80",
-        "LINES": "24",
-    }
+    terminal = {"NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
+    environment = os.environ | terminal | {"TMPDIR": str(demo_folder)}
     process = subprocess.Popen(
         [sys.executable, "-m", "consumer", "demo"], env=environment, stdout=theirs, stderr=theirs
     )

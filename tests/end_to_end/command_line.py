@@ -1,6 +1,5 @@
 """The command line of a deployment, in processes of its own."""
 
-import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -42,11 +41,6 @@ class CommandLine:
         """Runs a command to its end: exit status, stdout, stderr."""
         return end_of(self.start(*words, **variables))
 
-    def broken(self) -> dict[int, str]:
-        """The states in `subscriptions list --broken`, by subscription."""
-        _, shown, _ = self.run("subscriptions", "list", "--broken", "--json", WEBHOOK_ALLOW_NETWORKS="127.0.0.0/8")
-        return {each["id"]: each["state"] for each in json.loads(shown)}
-
 
 class Api:
     """An API process and its client."""
@@ -55,13 +49,7 @@ class Api:
         port = free_port()
         self.process = commands.start("api", API_PORT=str(port), **variables)
         self.url = f"http://127.0.0.1:{port}"
-        eventually(self._up)
-
-    def _up(self) -> bool:
-        try:
-            return requests.get(f"{self.url}/healthz", timeout=60).ok
-        except requests.ConnectionError:
-            return False
+        eventually(lambda: is_up(self.url))
 
     def call(self, method: str, path: str, body: Any = None, status: int = 200) -> dict[str, Any]:
         """The answer to a request below /v1."""
@@ -69,6 +57,14 @@ class Api:
         assert answer.status_code == status, answer.text
         found: dict[str, Any] = answer.json()
         return found
+
+
+def is_up(url: str) -> bool:
+    """Whether the API at this URL answers."""
+    try:
+        return requests.get(f"{url}/healthz", timeout=60).ok
+    except requests.ConnectionError:
+        return False
 
 
 def end_of(process: "subprocess.Popen[str]", within: float = 120.0) -> tuple[int, str, str]:

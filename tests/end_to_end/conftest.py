@@ -1,7 +1,6 @@
 """A whole deployment on real Kafka for each test."""
 
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,7 @@ from tests.end_to_end.canaries import search
 from tests.end_to_end.command_line import CommandLine
 from tests.end_to_end.deployed_database import DeployedDatabase, OracleDatabase, SqliteDatabase
 from tests.end_to_end.service_rig import Deployment
-from tests.end_to_end.webhook_receiver import Door, Receiver
-from tests.kafka_broker import KafkaBroker
+from tests.end_to_end.webhook_receiver import Receiver
 
 
 @pytest.fixture
@@ -20,13 +18,6 @@ def receiver() -> Iterator[Receiver]:
     """A receiver that listens until the test ends."""
     with Receiver() as listening:
         yield listening
-
-
-@pytest.fixture
-def door() -> Iterator[Door]:
-    """A port that is reserved, where no receiver listens yet."""
-    with closing(Door()) as closed:
-        yield closed
 
 
 @pytest.fixture
@@ -51,16 +42,6 @@ def deployment(
     for worker in deployment.workers:
         worker.kill()
     deployment.assert_no_secret_is_told()
-
-
-@pytest.fixture
-def brokers(kafka_cluster: KafkaBroker | None) -> Iterator[KafkaBroker]:
-    """The brokers, which a test may kill; they run again when the test ends."""
-    if kafka_cluster is None:
-        pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill")
-    yield kafka_cluster
-    if any(process.poll() is not None for process in kafka_cluster._processes.values()):
-        kafka_cluster.restart()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 
 from tests.end_to_end.service_rig import Deployment
 from tests.intake.raw_producer import BOMB, SMALL_READS, write_bomb
-from tests.kafka_kit import Kafka, headers_of, read_all, unique
+from tests.kafka_kit import Kafka, headers_of, read_all
 from tests.waiting import eventually
 
 LARGE = json.dumps({"type": "a", "filler": "x" * 1_500_000}).encode()
@@ -18,7 +18,6 @@ BAD = {
     "bad_type": b'{"type": "two words"}',
     "too_large": LARGE,
 }
-MISSING = "create it, or set KAFKA_DEAD_LETTER_TOPIC"
 
 
 def test_bad_records_are_dead_lettered_and_the_rest_is_delivered(deployment: Deployment, kafka_bootstrap: str) -> None:
@@ -49,35 +48,6 @@ def test_bad_records_are_dead_lettered_and_the_rest_is_delivered(deployment: Dep
         assert headers["dead-letter-partition"] == str(number % 4).encode()
         assert headers["trace"] == b"7"
     assert headers["dead-letter-sha256"] == hashlib.sha256(LARGE).hexdigest().encode()
-
-
-def test_a_partition_waits_for_the_dead_letter_topic(deployment: Deployment, kafka_bootstrap: str) -> None:
-    """While it is missing, the offset stays below the bad record and /readyz says so. Events go on.
-
-    Events delivered behind the bad record are stored in the commit's metadata: a restart does not repeat them.
-    """
-    dead = unique("dead")
-    deployment.subscribe("a", "/good")
-    deployment.publish(["a"] * 4)
-    deployment.write(b"bad", partition=2)
-    deployment.publish(["a"] * 40)
-    settings = {
-        "KAFKA_DEAD_LETTER_TOPIC": dead,
-        "KAFKA_ALLOW_AUTO_CREATE_TOPICS": "false",
-        "KAFKA_TOPIC_METADATA_PROPAGATION_MAX_MS": "300",
-    }
-    for _ in range(2):
-        worker = deployment.start(**settings)
-        eventually(lambda worker=worker: MISSING in worker.unready_because())  # type: ignore[misc]
-        eventually(lambda: not deployment.missing() and deployment.lag() == 11)
-        assert deployment.committed()[2] == 1
-        worker.stop()
-    Kafka(kafka_bootstrap, real=True).topic(dead)
-    worker = deployment.start(**settings)
-    eventually(lambda: not deployment.lag() and worker.ready())
-    worker.stop()
-    assert [letter.value() for letter in read_all(kafka_bootstrap, dead)] == [b"bad"]
-    assert deployment.accepted() == deployment.expected()
 
 
 def test_a_batch_that_cannot_be_decompressed_holds_up_nothing(deployment: Deployment, kafka_bootstrap: str) -> None:

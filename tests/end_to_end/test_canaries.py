@@ -16,10 +16,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-import requests
 
 from tests.end_to_end.canaries import planted, search
 from tests.end_to_end.canary_scene import AUTHORITY, IDENTITY, Scene
+from tests.end_to_end.command_line import is_up
 from tests.end_to_end.service_rig import Deployment, Worker
 from tests.end_to_end.webhook_receiver import Answer, Silence, always
 from tests.processes import PROGRAM, environment, free_port
@@ -83,7 +83,7 @@ def test_no_secret_is_printed_stored_published_or_served(scene: Scene) -> None:
 def subscribe(scene: Scene) -> dict[str, int]:
     """Adds subscriptions whose receivers each fail in another way; most have all kinds of credentials."""
     deployment, secrets = scene.deployment, scene.secrets
-    eventually(lambda: is_up(scene))
+    eventually(lambda: is_up(scene.url))
     token, header = secrets["a bearer token"], secrets["a confidential header"]
     basic = f"shop:{secrets['a basic password']}"
     coded = b64encode(basic.encode()).decode()
@@ -265,14 +265,6 @@ def crash(scene: Scene) -> None:
     eventually(lambda: "an error of ours" in worker.log)
     worker.terminate()
     worker.process.wait(120)
-
-
-def is_up(scene: Scene) -> bool:
-    """Whether the API answers."""
-    try:
-        return bool(requests.get(f"{scene.url}/healthz", timeout=60).status_code)
-    except requests.ConnectionError:
-        return False
 
 
 def assert_something_happened(scene: Scene, worker: Worker) -> None:

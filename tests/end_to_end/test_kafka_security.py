@@ -168,28 +168,6 @@ def test_each_way_to_connect_delivers_each_event_once(
     worker.stop()
 
 
-def test_a_callback_that_fails_is_named(estate: Estate) -> None:
-    """At the start the process ends with the reason; later the log has it, and nothing is lost."""
-    estate.give()
-    tokens = estate.kafka.tokens
-    tokens.seconds, tokens.down = TOKEN_LIFE, True
-    try:
-        worker = estate.start(**estate.connecting("callback"))
-        assert worker.process.wait(120) == 1
-        assert "no token for Kafka from KAFKA_OAUTH_CALLBACK: it failed (HTTPError)" in worker.log
-        tokens.down = False
-        worker = estate.start(**estate.connecting("callback"))
-        eventually(worker.ready)
-        tokens.down = True
-        eventually(lambda: not worker.ready())
-        eventually(lambda: "KAFKA_OAUTH_CALLBACK: it failed (HTTPError)" in worker.log)
-    finally:
-        tokens.down = False
-    estate.publish(["a"] * 20)
-    eventually(estate.finished)
-    worker.stop()
-
-
 # The text that reports a worker's missing right, by the page's name of the topic or group.
 WITHOUT = {
     "orders": "allow this service's user Read on the topic",

@@ -11,13 +11,13 @@ from consumer.errors import Tombstone, Undecodable
 from consumer.events.event import Event
 from consumer.expressions.expression import compile_projection
 from consumer.intake.decode import MAX_TENANT_LENGTH, MAX_VALUE_BYTES
-from consumer.intake.offsets import OffsetTracker
-from consumer.intake.record import BAD_HEADERS, AssignedPartition, Headers, Record, Unreadable
+from consumer.intake.record import BAD_HEADERS, Headers, Record, Unreadable
 from consumer.sending.payloads import Unrenderable, render, render_batch
 from consumer.sending.request import build
 from consumer.sending.signing import prepare
 from consumer.subscriptions.endpoint import Batch, Endpoint, PayloadFormat
 from consumer.subscriptions.patterns import candidates
+from tests.records import record
 
 T = TypeVar("T")
 REASONS = frozenset(
@@ -64,17 +64,10 @@ def record_of(data: bytes) -> Record:
                 continue
             headers.append((named, unquote_to_bytes(text.removeprefix(b" ")) if colon else None))
     topic = _NOT_IN_TOPICS.sub(b"-", parts.get(b"topic", b"")[:249]).decode() or "orders"
-    return Record(
-        AssignedPartition(topic, 2, OffsetTracker(None)),
-        7,
-        1_700_000_000_000,
-        parts.get(b"key"),
-        None if b"null" in parts else value,
-        headers or None,
-    )
+    return record(None if b"null" in parts else value, headers or None, key=parts.get(b"key"), topic=topic)
 
 
-def refusal(by: Callable[[Record], T], record: Record) -> T | str:
+def made_or_refused(by: Callable[[Record], T], record: Record) -> T | str:
     """The event that a decoder makes of a record, or the reason of its refusal. Any other error is a mistake."""
     try:
         return by(record)

@@ -23,8 +23,7 @@ from consumer.http.urls import check_target, parse_target, redact_url
 from consumer.intake.decode import MAX_VALUE_BYTES, decode
 from consumer.intake.mapping import TopicMapping
 from consumer.intake.mapping_file import parse
-from consumer.intake.offsets import OffsetTracker
-from consumer.intake.record import AssignedPartition, Record
+from consumer.intake.record import Record
 from consumer.ops.explain import explain
 from consumer.schemas.avro import avro_decoder
 from consumer.schemas.protobuf import protobuf_decoder
@@ -33,7 +32,8 @@ from consumer.sending.answer import BODY_LIMIT, Answer, AnswerReader, BadAnswer
 from consumer.sending.payloads import PROJECTION_BYTES, Unrenderable, render
 from consumer.sending.signing import prepare
 from consumer.subscriptions.endpoint import Endpoint
-from tests.fuzz.records import KEYS, PLACE, check_event, record_of, refusal
+from tests.fuzz.records import KEYS, PLACE, check_event, made_or_refused, record_of
+from tests.records import record as new_record
 from tests.schemas.descriptors import everything, field, file_of, text_of
 from tests.schemas.orders import AVRO
 
@@ -45,8 +45,8 @@ _WORD = re.compile(r"[A-Za-z0-9]{4,}")
 def decoding(data: bytes) -> None:
     """A record without a mapping: an explanation gives the same event, and names the source of each field."""
     record = record_of(data)
-    made = refusal(decode, record)
-    assert made == refusal(decode, record)
+    made = made_or_refused(decode, record)
+    assert made == made_or_refused(decode, record)
     explained = explain(record, "tenant", None)
     if isinstance(made, Event):
         assert explained.event == made
@@ -57,9 +57,9 @@ def decoding(data: bytes) -> None:
 
 
 def _mapped(mapping: TopicMapping, record: Record) -> None:
-    made = refusal(mapping.decode, record)
-    assert made == refusal(mapping.decode, record)
-    steps = refusal(lambda each: list(mapping.explain(each)), record)
+    made = made_or_refused(mapping.decode, record)
+    assert made == made_or_refused(mapping.decode, record)
+    steps = made_or_refused(lambda each: list(mapping.explain(each)), record)
     if isinstance(made, Event):
         check_event(made, record)
         assert isinstance(steps, list)
@@ -108,14 +108,14 @@ def protobuf(data: bytes) -> None:
 
 
 def _schema(made: Decode, given: Framed) -> None:
-    record = Record(_HERE, 7, 1, None, given.payload, [("content-type", b"avro/binary")])
-    found = refusal(lambda each: in_json(each, given, made), record)
-    assert found == refusal(lambda each: in_json(each, given, made), record)
+    record = new_record(given.payload, [("content-type", b"avro/binary")])
+    found = made_or_refused(lambda each: in_json(each, given, made), record)
+    assert found == made_or_refused(lambda each: in_json(each, given, made), record)
     if isinstance(found, Record):
         assert found.value is not None
         orjson.loads(found.value)
         assert len(found.value) < 6 * MAX_VALUE_BYTES, len(found.value)  # escapes are not counted
-        event = refusal(decode, found)
+        event = made_or_refused(decode, found)
         if isinstance(event, Event):
             check_event(event, found)
 
@@ -123,13 +123,13 @@ def _schema(made: Decode, given: Framed) -> None:
 def framing(data: bytes) -> None:
     """A record that may name a schema: the position of its id, and the rest."""
     record = record_of(data)
-    found = refusal(framed, record)
+    found = made_or_refused(framed, record)
     if isinstance(found, Framed):
         assert record.value is not None
         assert record.value.endswith(found.payload)
         most = 2**64 if found.name_in_front else 2**31
         assert not isinstance(found.schema, int) or 0 <= found.schema < most
-        refusal(lambda each: in_json(each, found, _AVRO[0]), record)
+        made_or_refused(lambda each: in_json(each, found, _AVRO[0]), record)
 
 
 def expressions(data: bytes) -> None:
@@ -145,7 +145,7 @@ def expressions(data: bytes) -> None:
             assert 0 < len(str(error)) < 1000, error
             continue
         for record in (record_of(given), *_RECORDS):
-            event = refusal(decode, record)
+            event = made_or_refused(decode, record)
             if isinstance(event, Event):
                 _value(expression, event)
 
@@ -271,16 +271,15 @@ def _tree() -> Iterator[Any]:
     yield file
 
 
-_HERE = AssignedPartition("orders", 2, OffsetTracker(None))
 _BODY = {
     "type": "order.paid", "a": {"b": [1, "x", {"c": True}]}, "items": [{"sku": "a", "qty": 1}, {"sku": "b", "qty": 2}],
     "amount": 150, "price": 12.5, "big": 2**64 - 1, "none": None, "name": MARK, "at": "2026-01-02T03:04:05Z",
     "payload": '{"id": 1}', "before": None, "after": {"id": 7}, "op": "c",
 }  # fmt: skip
 _RECORDS = (
-    Record(_HERE, 7, 1_700_000_000_000, b'{"id": 7}', orjson.dumps(_BODY), [("ce_id", MARK.encode()), ("h", None)]),
-    Record(_HERE, 7, -1, b"k", b"\xff\0" + MARK.encode(), [("event-type", b"a"), ("x", MARK.encode())]),
-    Record(_HERE, 7, 1, b"k", None, None),
+    new_record(_BODY, [("ce_id", MARK.encode()), ("h", None)], key=b'{"id": 7}'),
+    new_record(b"\xff\0" + MARK.encode(), [("event-type", b"a"), ("x", MARK.encode())])._replace(timestamp=-1),
+    new_record(None),
 )
 _NODE = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": ["null", "Node"]}]}
 _KINDS = {

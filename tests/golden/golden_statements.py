@@ -305,7 +305,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.search._ids": ("The ids of a page of a search, newest first, of each state or subscription.",),
         "ledger.search.search": ("The rows of these ids that meet conditions without an index.",),
         "ledger.search.of_subscription": ("A subscription's number of rows by state.",),
-        "ledger.search._next": ("The earliest due time of these rows.",),
+        "ledger.search.next_of": ("The earliest due time of these rows.",),
     },
 }
 LOOSE = {

@@ -1,7 +1,6 @@
 """The files in docs/sql/oracle have all SQL that Oracle receives, word for word."""
 
-from collections.abc import Callable, Iterator
-from itertools import combinations
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,31 +9,15 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import iterate
 
 from consumer.database.oracle import TEXT
-from consumer.ledger import admin, upkeep
-from consumer.ledger.admin import DeliveryQuery
-from consumer.matching.catalog import find_endpoints
 from models import Payload
-from tests.crypto.vaults import in_the_clear
 from tests.golden.golden_check import look, seen, unknown
-from tests.golden.golden_sql import COMMAND, FOLDER, MIGRATIONS, ROOT, SESSION, blocks, issuer, known
-from tests.golden.golden_statements import CHOICE, files, printed_migrations
-from tests.ledger.rows_kit import GROUP, URL
+from tests.golden.golden_sql import COMMAND, FOLDER, MIGRATIONS, ROOT, blocks, issuer, known
+from tests.golden.golden_statements import files, printed_migrations
 from tests.oracle.oracle_databases import start_emulator
 from tests.oracle_emulator import PROFILES
 
 STALE = f"is out of date: run `{COMMAND}` and review the difference"
 HEADED = 3  # lines: function, purpose, and the statement's first
-
-
-@pytest.fixture
-def watched(new_engine: Callable[[], Engine]) -> Iterator[Engine]:
-    """An engine whose statements are checked, with an empty memory of checked ones."""
-    engine = new_engine()
-    event.listen(engine, "before_cursor_execute", look)
-    seen.clear()
-    yield engine
-    unknown.clear()
-    engine.dispose()
 
 
 @pytest.mark.oracle
@@ -53,24 +36,6 @@ def test_the_files_have_the_statements_that_the_driver_sends(profile: str) -> No
 def test_the_file_of_migrations_is_alembics_output() -> None:
     """So a changed migration shows its SQL in the same review."""
     assert MIGRATIONS.read_text() == printed_migrations(), f"docs/sql/oracle/{MIGRATIONS.name} {STALE}"
-
-
-def test_each_statement_is_headed_by_its_function() -> None:
-    """Each statement is headed by an existing function and a line with the purpose."""
-    for path in set(FOLDER.glob("*.sql")) - {MIGRATIONS, SESSION}:
-        for block in blocks(path.read_text()):
-            function, purpose, *_ = block.strip().splitlines()
-            *module, name = function.removeprefix("-- ").split(".")
-            source = ROOT.joinpath("consumer", *module).with_suffix(".py").read_text()
-            assert f"def {name}(" in source, function
-            assert purpose.startswith("-- "), function
-
-
-def test_no_statement_locks_limited_rows() -> None:
-    """Oracle refuses FOR UPDATE of a subquery with ROWNUM (ORA-02014), and no row is limited by FETCH FIRST."""
-    statements = [block for path in FOLDER.glob("*.sql") for block in blocks(path.read_text())]
-    assert sum("ROWNUM" in sql for sql in statements) > 20
-    assert [sql for sql in statements if "FETCH " in sql or ("FOR UPDATE" in sql and "ROWNUM" in sql)] == []
 
 
 @pytest.mark.oracle
@@ -110,31 +75,22 @@ def long_binds(compiled: Any) -> list[str]:
     ]
 
 
-def test_an_unknown_statement_is_noticed(watched: Engine) -> None:
+def test_an_unknown_statement_is_noticed(new_engine: Callable[[], Engine]) -> None:
     """Statements of `consumer` are checked on any database; those of other code are not."""
+    engine = new_engine()
+    event.listen(engine, "before_cursor_execute", look)
+    seen.clear()
     issue = "def ask(engine, statement):\n    with engine.connect() as connection: connection.execute(statement)"
     for place in ("tests", "consumer"):
         assert not unknown
         scope: dict[str, Any] = {}
         exec(compile(issue, ROOT / place / "added.py", "exec"), scope)  # noqa: S102 (ours, as if it stood in that file)
-        scope["ask"](watched, select(Payload.topic))
+        scope["ask"](engine, select(Payload.topic))
     ((sql, function),) = unknown.items()
+    unknown.clear()
+    engine.dispose()
     assert function == "added.ask"
     assert "webhook_payloads.topic" in sql
-
-
-def test_calls_of_one_statement_are_recognised(watched: Engine) -> None:
-    """List lengths, row limits and optional conditions make no other statement."""
-    for number in (1, 3, 512, 2000):
-        find_endpoints(watched, [(f"t{each}", None) for each in range(number)], (b"k",), in_the_clear)
-    choice: Any = CHOICE | {"event_type": "t"}
-    for size in range(len(choice) + 1):
-        for names in combinations(choice, size):
-            chosen = {name: choice[name] for name in names}
-            admin.find(watched, DeliveryQuery(**chosen), limit=size + 1)
-            list(admin.redeliver(watched, DeliveryQuery(ids=[1, 2, 3], **chosen), 1.0))
-    upkeep.disable(watched, GROUP, 1, "410", url=URL)
-    assert unknown == {}
 
 
 def test_a_condition_more_is_another_statement() -> None:

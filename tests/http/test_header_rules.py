@@ -15,15 +15,8 @@ from consumer.subscriptions.endpoint import Endpoint
 
 # RFC 9110, 7.6.1 and 10.1; RFC 9112, 6: headers of the connection or of message framing
 FRAMING = (
-    "Host",
-    "Content-Length",
-    "Transfer-Encoding",
-    "Connection",
-    "Keep-Alive",
-    "TE",
-    "Trailer",
-    "Upgrade",
-    "Expect",
+    *("Host", "Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive"),
+    *("TE", "Trailer", "Upgrade", "Expect"),
 )
 PROXIES = ("Proxy-Authorization", "Proxy-Authenticate", "Proxy-Connection")
 OURS = ("webhook-id", "webhook-timestamp", "webhook-signature", "x-webhook-event", "content-type", "traceparent")

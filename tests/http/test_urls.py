@@ -1,12 +1,13 @@
 """The target of a URL, invalid URLs, and that no text shows a part that may be a password."""
 
+from base64 import b64encode
 from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.http.urls import check_target, parse_target, place_of, redact_url, without_addresses
+from consumer.http.urls import check_target, parse_proxy, parse_target, place_of, redact_url, without_addresses
 
 
 @given(st.ip_addresses().map(str), st.integers(1, 65535))
@@ -106,3 +107,42 @@ def test_any_text_is_refused_or_has_a_host_and_a_port(text: str) -> None:
 def test_a_published_url_has_no_password(url: str, published: str) -> None:
     """Operational events and commands name the target of a delivery without a password, at any position."""
     assert redact_url(url) == published
+
+
+def test_an_ipv6_address_of_a_proxy_is_in_brackets() -> None:
+    """Both in requests to the proxy and in the proxy's own URL."""
+    proxy = parse_proxy("http://[::1]:3128")
+    assert (proxy.host, proxy.port) == ("::1", 3128)
+    place = b"[2001:db8::1]:443"
+    assert proxy.connect("2001:db8::1", 443).startswith(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n" % (place, place))
+
+
+@pytest.mark.parametrize(
+    ("user", "told"),
+    [
+        ("bob:pass%20word", "bob:pass word"),
+        ("bob%40x:s3%3Acr:et", "bob@x:s3:cr:et"),
+        ("bob:s3/c@et", "bob:s3/c@et"),
+        ("bob:p%C3%A4sse", "bob:pässe"),
+        ("bob", "bob:"),
+    ],
+)
+def test_a_proxys_password(user: str, told: str) -> None:
+    """It is sent percent-decoded."""
+    line = b"Proxy-Authorization: Basic " + b64encode(told.encode()) + b"\r\n"
+    assert parse_proxy(f"http://{user}@127.0.0.1:1").authorization == line
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        *("http://bob:s3cret@127.0.0.1:99999", "http://bob:s3/cret@127.0.0.1:x", "http://bob:s3cret@[::1"),
+        *("http://bob:s3cret@", "socks5h://bob:s3cret@nowhere.invalid:1", "http://bob:s3%00cret@proxy"),
+    ],
+)
+def test_an_invalid_proxy_is_refused_without_its_password(proxy: str) -> None:
+    """It is refused at the start, and the text goes to a log."""
+    with pytest.raises(ValueError, match=r"starts with neither|is malformed") as refused:
+        parse_proxy(proxy)
+    for piece in ("s3", "cret", "bob"):
+        assert piece not in str(refused.value)

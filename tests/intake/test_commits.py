@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from structlog.testing import capture_logs
 
-from consumer.intake.commits import Commits
+from consumer.intake.commits import COMMIT_RECORDS, Commits, is_commit_due
 from consumer.intake.offsets import OffsetTracker
 from consumer.intake.record import AssignedPartition
 
@@ -71,13 +71,26 @@ class Answer:
         self.error = error
 
 
+def settle(partition: AssignedPartition, offset: int) -> None:
+    """Read and settle a record."""
+    partition.tracker.track(offset)
+    partition.tracker.settle(offset)
+
+
+def settled(number: int = 0, *offsets: int) -> AssignedPartition:
+    """A partition whose records up to the last of these offsets were read, and those at the offsets settled."""
+    partition = AssignedPartition("topic", number, OffsetTracker(0))
+    for offset in range(max(offsets, default=-1) + 1):
+        partition.tracker.track(offset)
+    for offset in offsets:
+        partition.tracker.settle(offset)
+    return partition
+
+
 @pytest.fixture
 def partition() -> AssignedPartition:
     """A partition with a settled record."""
-    tracker = OffsetTracker(0)
-    tracker.track(0)
-    tracker.settle(0)
-    return AssignedPartition("topic", 0, tracker)
+    return settled(0, 0)
 
 
 def offsets(coordinator: Coordinator) -> list[int]:
@@ -90,9 +103,7 @@ def test_a_last_commit_ends_when_the_coordinator_shows_it(partition: AssignedPar
     assert coordinator.last(partition)
     assert (offsets(coordinator), coordinator.now) == ([1], 0.0)
     assert (coordinator.commits.total, coordinator.commits.fault, partition.tracker.moved) == (1, None, False)
-    other = AssignedPartition("topic", 1, OffsetTracker(0))
-    other.tracker.track(0)
-    other.tracker.settle(0)
+    other = settled(1, 0)
     coordinator.start(other)
     coordinator.commits.finish(None, coordinator.sent[:1])  # the late answer of the last commit
     assert not coordinator.commits.settled([other])
@@ -139,9 +150,7 @@ def test_a_last_commit_is_not_sent_again_before_it_is_known_to_be_refused(partit
 def test_the_loop_goes_on_during_a_last_commit_and_sends_no_other_round(partition: AssignedPartition) -> None:
     """With two rounds under way, librdkafka may send the earlier one again, after the later one."""
     coordinator = Coordinator(silent=20)
-    other = AssignedPartition("topic", 1, OffsetTracker(0))
-    other.tracker.track(0)
-    other.tracker.settle(0)
+    other = settled(1, 0)
     turns = []
     coordinator.waited = [lambda: turns.append(coordinator.start(other))]
     assert coordinator.last(partition)
@@ -162,8 +171,7 @@ def test_a_last_commit_waits_for_the_round_before_it(
     """Inside a rebalance the round's answer cannot arrive. The coordinator's committed offset shows it."""
     coordinator = Coordinator(before, silent=silent)
     coordinator.start(partition)
-    partition.tracker.track(1)
-    partition.tracker.settle(1)
+    settle(partition, 1)
     assert coordinator.last(partition) is taken
     assert offsets(coordinator) == ([1, 2] if taken else [1])
     assert waited[0] - 0.01 <= coordinator.now <= waited[1] + 0.01
@@ -202,13 +210,7 @@ def test_a_commit_names_the_highest_leader_epoch_seen(partition: AssignedPartiti
 
 def test_metadata_that_is_too_large_for_one_partition_is_left_out() -> None:
     """It would fail for ever. The failures of other partitions do not hide it."""
-    coordinator, partitions = Coordinator(), []
-    for number in range(2):
-        tracker = OffsetTracker(0)
-        for offset in range(2):
-            tracker.track(offset)
-        tracker.settle(1)
-        partitions.append(AssignedPartition("topic", number, tracker))
+    coordinator, partitions = Coordinator(), [settled(number, 1) for number in range(2)]
     coordinator.commits.start(coordinator, partitions)  # type: ignore[arg-type]
     assert all(each.metadata for each in coordinator.sent)
     codes = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.OFFSET_METADATA_TOO_LARGE)
@@ -219,12 +221,6 @@ def test_metadata_that_is_too_large_for_one_partition_is_left_out() -> None:
     assert [each.metadata for each in coordinator.sent] == ["", ""]
 
 
-def settle(partition: AssignedPartition, offset: int) -> None:
-    """Read and settle a record."""
-    partition.tracker.track(offset)
-    partition.tracker.settle(offset)
-
-
 def look(coordinator: Coordinator, partition: AssignedPartition, now: float) -> float | None:
     """The time until which all offsets are committed, in a turn of the loop at `now`."""
     coordinator.now = now
@@ -233,7 +229,7 @@ def look(coordinator: Coordinator, partition: AssignedPartition, now: float) -> 
 
 def test_settled_records_are_known_to_be_committed_once_their_round_is_answered() -> None:
     """A round covers records settled before it began. If there is nothing to send, all are committed."""
-    coordinator, partition = Coordinator(), AssignedPartition("topic", 0, OffsetTracker(0))
+    coordinator, partition = Coordinator(), settled()
     assert look(coordinator, partition, 10.0) is None
     settle(partition, 0)
     assert look(coordinator, partition, 11.0) == 10.0
@@ -262,3 +258,18 @@ def test_a_refused_or_unanswered_round_commits_nothing(partition: AssignedPartit
     assert offsets(coordinator) == [1, 1, 1]
     coordinator.commits.finish(None, coordinator.sent[-1:])
     assert (look(coordinator, partition, 502.0), coordinator.commits.fault) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("since", "moved", "due"),
+    [
+        (0.24, 1, False),
+        (0.25, 1, True),
+        (0.02, COMMIT_RECORDS - 1, False),
+        (0.02, COMMIT_RECORDS, True),
+        (0.0, 999, False),
+    ],
+)
+def test_offsets_are_committed_four_times_a_second_or_after_many(since: float, moved: int, *, due: bool) -> None:
+    """Each commit costs a request to Kafka; the deliveries since the last one come again after a crash."""
+    assert is_commit_due(since, lambda: moved) is due

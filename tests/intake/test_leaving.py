@@ -48,6 +48,9 @@ class Member:
         self._consumer.close()
 
 
+NewMember = Callable[..., tuple[Member, str]]
+
+
 @pytest.fixture(params=[CLASSIC, KIP_848], ids=["classic", "consumer"])
 def new_member(request: pytest.FixtureRequest, kafka_bootstrap: str) -> Callable[..., tuple[Member, str]]:
     """Makes members with a partition whose assignment callback is still pending. Returns the member and its group."""
@@ -76,7 +79,7 @@ def owns(member: Any) -> bool:
 
 
 def test_a_pending_assignment_is_taken_and_revoked_before_the_close(
-    new_member: Callable[..., tuple[Member, str]], kafka_bootstrap: str
+    new_member: NewMember, kafka_bootstrap: str
 ) -> None:
     """If it closed first, one in a hundred would hang for ever."""
     member, group = new_member()
@@ -85,9 +88,7 @@ def test_a_pending_assignment_is_taken_and_revoked_before_the_close(
     assert members_of(kafka_bootstrap, group) == []
 
 
-def test_a_static_member_keeps_its_assignment(
-    new_member: Callable[..., tuple[Member, str]], kafka_bootstrap: str
-) -> None:
+def test_a_static_member_keeps_its_assignment(new_member: NewMember, kafka_bootstrap: str) -> None:
     """It takes the pending assignment, and the partition stays assigned to it."""
     member, group = new_member(group_instance_id="one")
     leave(member, lambda: len(member.told), static=True)  # type: ignore[arg-type]
@@ -95,7 +96,7 @@ def test_a_static_member_keeps_its_assignment(
     assert [owns(each) for each in members_of(kafka_bootstrap, group)] == [True]
 
 
-def test_after_a_fatal_error_it_only_closes(new_member: Callable[..., tuple[Member, str]]) -> None:
+def test_after_a_fatal_error_it_only_closes(new_member: NewMember) -> None:
     """There is no group left to leave."""
     member, _ = new_member()
     member.fatal = True

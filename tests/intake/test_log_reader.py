@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 from structlog.testing import capture_logs
 
 from consumer.config.settings import KafkaSettings
-from consumer.errors import KafkaUnavailable, SettingsError, Undecodable, WebhooksError
+from consumer.errors import KafkaUnavailable, SettingsError, WebhooksError
 from consumer.intake.decode import decode
 from consumer.intake.log_reader import LogReader
 from consumer.intake.record import Record
@@ -18,6 +18,8 @@ from consumer.ledger.replays import Span
 from tests.intake.raw_producer import BOMB, SMALL_READS, produce_with_header_name, write_bomb
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka, unique
+from tests.records import refusal
+from tests.waiting import eventually
 
 Open = Callable[[KafkaSettings], LogReader]
 BASE = 1_700_000_000  # the records' own timestamps, unix seconds; brokers refuse timestamps in the future
@@ -51,24 +53,32 @@ def write_at(kafka: Kafka, topic: str, times: Sequence[float], partition: int = 
     assert not any(refused)
 
 
-def read_all(reader: LogReader, within: float = 120.0, limit: int = 100) -> list[Record]:
+def read_all(reader: LogReader, limit: int = 100) -> list[Record]:
     """Read everything to the end."""
+    return read_until(reader, lambda _: reader.done, limit)
+
+
+def read_until(reader: LogReader, condition: Callable[[list[Record]], bool], limit: int = 1) -> list[Record]:
+    """Read until the condition holds for the records."""
     records: list[Record] = []
-    end = time.monotonic() + within
-    while not reader.done:
-        assert time.monotonic() < end, (reader.positions, len(records))
-        records += reader.read(limit, 0.1)
+    eventually(
+        lambda: condition(records),
+        meanwhile=lambda: records.extend(reader.read(limit, 0.1)),
+        otherwise=lambda: (reader.positions, len(records)),
+    )
     return records
 
 
-def read_some(reader: LogReader, count: int) -> list[Record]:
-    """Read so many records, one at a time."""
-    records: list[Record] = []
-    end = time.monotonic() + 60
-    while len(records) < count:
-        assert time.monotonic() < end
-        records += reader.read(1, 0.1)
-    return records
+def in_a_transaction(kafka: Kafka, topic: str, *how: str) -> Producer:
+    """Write a record in a transaction for each of `how`, which is how it ends: commit, abort, or open."""
+    producer = kafka.transactional()
+    for each in how:
+        producer.begin_transaction()
+        producer.produce(topic, b"inside", b"key", 0)
+        producer.flush(20)
+        if each != "open":
+            getattr(producer, f"{each}_transaction")(20)
+    return producer
 
 
 def values(records: Sequence[Record]) -> list[bytes | None]:
@@ -120,32 +130,24 @@ def test_timestamps_out_of_order_add_no_older_records(real_kafka: Kafka, reader_
     assert values(read_all(reader)) == [b"1000", b"20", b"30"]
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["committed", "aborted"])
-def test_transaction_markers_at_the_end_are_skipped(real_kafka: Kafka, reader_of: Open, kept: bool) -> None:  # noqa: FBT001 (pytest)
+@pytest.mark.parametrize("how", ["commit", "abort"])
+def test_transaction_markers_at_the_end_are_skipped(real_kafka: Kafka, reader_of: Open, how: str) -> None:
     """A span that ends with a transaction's markers, or with aborted records, still ends."""
     topic = topic_of(real_kafka)
     real_kafka.write(topic, [b"before"])
-    producer = real_kafka.transactional()
-    for _ in range(3):
-        producer.begin_transaction()
-        producer.produce(topic, b"inside", b"key", 0)
-        producer.flush(20)
-        (producer.commit_transaction if kept else producer.abort_transaction)(20)
+    in_a_transaction(real_kafka, topic, *[how] * 3)
     reader = reader_of(real_kafka.settings())
     (span,) = reader.spans([(topic, 0)], 0, None)
     assert span.end == 7
     reader.start([span])
-    assert values(read_all(reader)) == [b"before"] + [b"inside"] * (3 if kept else 0)
+    assert values(read_all(reader)) == [b"before"] + [b"inside"] * (3 if how == "commit" else 0)
     assert reader.positions == {(topic, 0): 7}
 
 
 def test_a_marker_before_the_end_adds_no_record(real_kafka: Kafka, reader_of: Open) -> None:
     """If the last offset before the end is no record, the next record arrives anyway and is left out."""
     topic = topic_of(real_kafka)
-    producer = real_kafka.transactional()
-    producer.begin_transaction()
-    producer.produce(topic, b"inside", b"key", 0)
-    producer.commit_transaction(20)
+    in_a_transaction(real_kafka, topic, "commit")
     now = time.time()  # the broker sets a marker's timestamp
     write_at(real_kafka, topic, [10, 20], base=now)
     reader = reader_of(real_kafka.settings())
@@ -160,10 +162,7 @@ def test_an_open_transaction_is_not_waited_for(real_kafka: Kafka, reader_of: Ope
     """The log ends where the first open transaction begins. Workers read its records later."""
     topic = topic_of(real_kafka)
     real_kafka.write(topic, [b"before"])
-    producer = real_kafka.transactional()
-    producer.begin_transaction()
-    producer.produce(topic, b"inside", b"key", 0)
-    producer.flush(20)
+    producer = in_a_transaction(real_kafka, topic, "open")
     reader = reader_of(real_kafka.settings())
     reader.start(reader.spans([(topic, 0)], 0, None))
     assert values(read_all(reader)) == [b"before"]
@@ -178,28 +177,12 @@ def test_a_read_is_resumed_at_its_positions(real_kafka: Kafka, reader_of: Open) 
     first = reader_of(real_kafka.settings())
     spans = first.spans(first.partitions([topic]), 0, None)
     first.start(spans)
-    records: list[Record] = []
-    while len(records) < 8:
-        records += first.read(1, 0.1)
+    records = read_until(first, lambda records: len(records) >= 8)
     rest = [span._replace(begin=first.positions[span.topic, span.number]) for span in spans]
     second = reader_of(real_kafka.settings())
     second.start(rest)
     records += read_all(second)
     assert len(records) == len({record.id for record in records}) == 16
-
-
-def test_the_groups_offsets_are_not_changed(real_kafka: Kafka, reader_of: Open) -> None:
-    """Nothing is committed, whatever group id the settings have."""
-    topic = topic_of(real_kafka)
-    real_kafka.write(topic, [b"1", b"2"])
-    settings = real_kafka.settings()
-    member = Consumer({"bootstrap.servers": real_kafka.servers, "group.id": settings.group_id, **QUIET})
-    member.commit(offsets=[TopicPartition(topic, 0, 1)], asynchronous=False)
-    member.close()
-    reader = reader_of(settings)
-    reader.start(reader.spans([(topic, 0)], 0, None))
-    assert len(read_all(reader)) == 2
-    assert real_kafka.committed(settings.group_id, topic)[0] == 1
 
 
 def remove_before(kafka: Kafka, topic: str, offset: int) -> None:
@@ -275,9 +258,7 @@ def test_records_are_read_as_by_a_worker(real_kafka: Kafka, reader_of: Open) -> 
     first, empty, poison = read_all(reader)
     assert (first.headers, empty.value) == ([("event-type", b"a"), ("b", None)], None)
     assert decode(first).type == "a"
-    with pytest.raises(Undecodable) as refused:
-        decode(poison)
-    assert refused.value.reason == "bad_headers"
+    assert refusal(decode, poison).reason == "bad_headers"
 
 
 @pytest.mark.parametrize("stall", [0.0, 1.0], ids=["read at once", "with reports of several reads queued"])
@@ -290,15 +271,13 @@ def test_an_unreadable_batch_is_skipped_record_by_record(kafka: Kafka, reader_of
     reader = reader_of(kafka.settings(**SMALL_READS))
     (span,) = reader.spans([(topic, 0)], 0, None)
     reader.start([span])
-    assert values(read_some(reader, 1)) == [b"0"]
+    assert values(read_until(reader, bool)) == [b"0"]
     time.sleep(stall)
     records = read_all(reader)
     assert [record.offset for record in records] == list(range(1, 13))
     assert values(records) == [None, None, *[b"3"] * 10]
-    for record in records[:2]:
-        with pytest.raises(Undecodable, match="Decompression") as refused:
-            decode(record)
-        assert refused.value.reason == "unreadable"
+    for refused in (refusal(decode, record) for record in records[:2]):
+        assert (refused.reason, "Decompression" in str(refused)) == ("unreadable", True)
 
 
 def test_a_span_ends_within_an_unreadable_batch(kafka: Kafka, reader_of: Open) -> None:
@@ -311,44 +290,24 @@ def test_a_span_ends_within_an_unreadable_batch(kafka: Kafka, reader_of: Open) -
     assert reader.positions == {(topic, 0): 2}
 
 
-def test_an_outage_of_the_broker_is_waited_for(
-    real_kafka: Kafka, kafka_cluster: KafkaBroker | None, reader_of: Open
-) -> None:
+def test_an_outage_of_the_broker_is_waited_for(real_kafka: Kafka, brokers: KafkaBroker, reader_of: Open) -> None:
     """It is reported once meanwhile. Reading goes on by itself, and no record comes twice."""
-    if kafka_cluster is None:
-        pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill")
     topic = topic_of(real_kafka)
     write_at(real_kafka, topic, range(20_000))
     settings = real_kafka.settings(fetch_message_max_bytes="2000", reconnect_backoff_max_ms="500")
     reader = reader_of(settings)
     reader._consumer.list_topics(timeout=60)
     reader.start(reader.spans([(topic, 0)], 0, None))
-    records: list[Record] = []
-    while len(records) < 50:
-        records += reader.read(10, 0.1)
-    time.sleep(0.5)  # librdkafka fetches some thousand ahead
+    records = read_until(reader, lambda records: len(records) >= 50, 10)
     with capture_logs() as logs:
-        kafka_cluster.kill()
+        brokers.kill()
         try:
-            end = time.monotonic() + 60
-            while not (reader.fault or "").startswith("no Kafka broker reachable"):
-                assert time.monotonic() < end
-                records += reader.read(1, 0)
-                time.sleep(0.01)
-            end = time.monotonic() + 3  # three times the interval of librdkafka's reports about brokers
-            while time.monotonic() < end:
-                records += (fetched := reader.read(1, 0))
-                assert fetched  # before the outage, without a message about the broker
-                assert reader.fault is not None
-                time.sleep(0.01)
+            records += read_until(reader, lambda _: (reader.fault or "").startswith("no Kafka broker reachable"))
         finally:
-            kafka_cluster.restart()
-        records += read_all(reader, within=60, limit=1000)
+            brokers.restart()
+        records += read_all(reader, 1000)
         assert values(records) == [b"%g" % number for number in range(20_000)]
-        end = time.monotonic() + 5  # librdkafka's messages about the outage may come after the records
-        while reader.fault is not None:
-            assert time.monotonic() < end
-            reader.read(10, 0.1)
+        read_until(reader, lambda _: reader.fault is None)  # librdkafka may report the outage behind the records
     told = [line["event"] for line in logs if "Kafka" in line["event"] and line["log_level"] != "debug"]
     there_and_back = ["no Kafka broker reachable", "connected to Kafka"]
     assert told in (there_and_back, 2 * there_and_back)  # a connection that breaks late is reported, too
@@ -364,14 +323,19 @@ def test_no_broker_at_the_start_is_an_error(reader_of: Open, monkeypatch: pytest
         reader.spans([("t", 0)], 0, None)
 
 
-def test_settings_of_members_do_not_disturb_the_reader(real_kafka: Kafka, reader_of: Open) -> None:
-    """A deployment's settings for its group do not apply to a reader. A setting that librdkafka refuses is one line."""
+def test_a_reader_and_the_group_do_not_disturb_each_other(real_kafka: Kafka, reader_of: Open) -> None:
+    """A deployment's settings for its group do not apply to a reader, and nothing is committed."""
     topic = topic_of(real_kafka)
-    real_kafka.write(topic, [b"1"])
-    reader = reader_of(
-        real_kafka.settings(group_protocol="consumer", group_instance_id="one", max_poll_interval_ms="10000")
+    real_kafka.write(topic, [b"1", b"2"])
+    settings = real_kafka.settings(
+        group_protocol="consumer", group_instance_id="one", max_poll_interval_ms="10000", fetch_wait_max_ms="10"
     )
+    member = Consumer({"bootstrap.servers": real_kafka.servers, "group.id": settings.group_id, **QUIET})
+    member.commit(offsets=[TopicPartition(topic, 0, 1)], asynchronous=False)
+    member.close()
+    reader = reader_of(settings)
     reader.start(reader.spans([(topic, 0)], 0, None))
-    assert values(read_all(reader)) == [b"1"]
+    assert values(read_all(reader)) == [b"1", b"2"]
+    assert real_kafka.committed(settings.group_id, topic)[0] == 1
     with pytest.raises(SettingsError):
         LogReader(real_kafka.settings(fetch_wait_max_ms="x"))

@@ -10,9 +10,9 @@ from consumer.events.cloud_event import cloud_event_of
 from consumer.events.event import Event
 from consumer.intake.decode import decode
 from consumer.intake.mapping_file import parse
-from consumer.intake.offsets import OffsetTracker
-from consumer.intake.record import AssignedPartition, Headers, Record
+from consumer.intake.record import Headers
 from tests.processes import ROOT
+from tests.records import record
 
 FOLDER = ROOT / "docs/mappings"
 
@@ -23,10 +23,8 @@ def made(
     """The event by an example's mapping. Text and objects are written as JSON, bytes unchanged."""
     mapped = parse((FOLDER / f"{example}.toml").read_text(), example)
     assert mapped.of(topic) is not None
-    body, name = (each if isinstance(each, bytes | None) else json.dumps(each).encode() for each in (value, key))
-    return decode(
-        Record(AssignedPartition(topic, 0, OffsetTracker(None)), offset, 1, name, body, headers), mapped=mapped
-    )
+    name = key if isinstance(key, bytes | None) else json.dumps(key).encode()
+    return decode(record(value, headers, key=name, topic=topic, offset=offset), mapped=mapped)
 
 
 def enveloped(schema: dict[str, Any], payload: object) -> dict[str, Any]:
@@ -169,8 +167,7 @@ def test_spring_cloud_stream(quote: str) -> None:
     event = made("spring-cloud-stream", "billing-out-0", b'{"invoice":  7}', headers)
     assert (event.type, event.content_type, event.body) == ("invoice.paid", "application/json", b'{"invoice":  7}')
     plain: Headers = [("event-id", b"0190a3c4")]
-    default = decode(Record(AssignedPartition("billing-out-0", 0, OffsetTracker(None)), 1, 1, None, b"{}", plain))
-    assert event.webhook_id == default.webhook_id
+    assert event.webhook_id == decode(record({}, plain, topic="billing-out-0")).webhook_id
 
 
 def test_spring_kafka_names_the_class() -> None:

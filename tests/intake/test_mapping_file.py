@@ -107,14 +107,6 @@ def settings(path: object) -> KafkaSettings:
     return KafkaSettings(bootstrap_servers="127.0.0.1:1", mappings_file=None if path is None else str(path))
 
 
-def test_the_setting(tmp_path: Path) -> None:
-    """It names the file. Without it there are no mappings."""
-    path = tmp_path / "mappings.toml"
-    path.write_text(GOOD)
-    assert mappings_of(settings(None)) is None
-    assert isinstance(mappings_of(settings(path)), Mappings)
-
-
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -123,8 +115,8 @@ def test_the_setting(tmp_path: Path) -> None:
         (b" " * (MOST_BYTES + 1), f"has more than {MOST_BYTES} bytes"),
     ],
 )
-def test_an_unusable_file(tmp_path: Path, content: bytes | None, says: str) -> None:
-    """It is an error of the settings that names the file."""
+def test_the_setting_names_the_file(tmp_path: Path, content: bytes | None, says: str) -> None:
+    """An unusable file is an error of the settings that names it. Without the setting there are no mappings."""
     path = tmp_path / "mappings.toml"
     if content is not None:
         path.write_bytes(content)
@@ -132,3 +124,6 @@ def test_an_unusable_file(tmp_path: Path, content: bytes | None, says: str) -> N
         mappings_of(settings(path))
     with pytest.raises(SettingsError, match="cannot be opened"):
         mappings_of(settings("a\0b"))
+    path.write_text(GOOD)
+    assert isinstance(mappings_of(settings(path)), Mappings)
+    assert mappings_of(settings(None)) is None

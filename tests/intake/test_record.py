@@ -1,4 +1,4 @@
-"""Sizes of records. A partition tells records removed by retention from offsets skipped by compaction."""
+"""A partition tells records removed by retention from offsets skipped by compaction."""
 
 from typing import Any, cast
 
@@ -10,13 +10,9 @@ from structlog.testing import capture_logs
 from consumer.config.settings import KafkaSettings
 from consumer.intake.group_consumer import SourceHealth
 from consumer.intake.record import (
-    BAD_HEADERS,
     GAP_SECONDS,
     STEADY_SECONDS,
     AssignedPartition,
-    Headers,
-    Record,
-    Unreadable,
 )
 from tests.kafka_kit import Kafka
 
@@ -30,21 +26,6 @@ def partition(committed: int | None = 10, *, read: int = 0) -> AssignedPartition
     for offset in range(read):
         each.tracker.track((committed or 0) + offset)
     return each
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "headers", "size"),
-    [
-        (None, None, None, 0),
-        (b"key", b"value", BAD_HEADERS, 8),
-        (b"key", b"value", [("a", b"1234"), ("bc", None)], 8 + 7 + 2 * 100),
-    ],
-)
-def test_the_size_of_a_record_is_all_that_it_holds(
-    key: bytes | None, value: bytes | None, headers: Headers | Unreadable | None, size: int
-) -> None:
-    """A header takes memory besides its name and value: a mebibyte of empty ones takes more than a large value."""
-    assert Record(partition(), 0, 0, key, value, headers).size == size
 
 
 def test_records_below_the_begin_of_the_log_were_overtaken() -> None:
@@ -86,16 +67,11 @@ def test_an_offset_beyond_a_steady_end_is_of_an_earlier_topic() -> None:
     assert list(map(each.passed, (118, 119, 120, 200))) == [True] * 4
 
 
-def test_retention_that_removed_all_unread_records_is_noticed_at_the_end_of_the_log() -> None:
-    """No further record has to come for that."""
-    each = AssignedPartition("t", 0)
-    each.start(10)
+def test_records_removed_before_the_first_is_read_are_reported_once() -> None:
+    """They are known once the first remaining record comes, or at the end of the log, if there is none."""
+    each = partition()
     each.reached(50, NOW)
     assert each.overtaken(50, NOW + 1) == 40
-
-
-def test_records_removed_before_the_first_is_read_are_reported_once() -> None:
-    """They are known once the first remaining record comes."""
     each = partition()
     assert each.overtaken(40, NOW) == 0
     each.skipped(40, NOW)
@@ -103,21 +79,13 @@ def test_records_removed_before_the_first_is_read_are_reported_once() -> None:
     assert [each.overtaken(40, NOW), each.overtaken(40, NOW)] == [30, 0]
 
 
-@pytest.mark.parametrize("begin", [10, 51])
-def test_a_gap_not_caused_by_retention_is_not_reported(begin: int) -> None:
-    """The log begins before the gap, or in the middle of the records read since."""
-    each = partition(read=1)
-    each.skipped(50, NOW)
-    assert each.overtaken(begin, NOW) == 0
-
-
-def test_a_new_group_has_missed_nothing() -> None:
-    """Its log may begin anywhere."""
-    each = partition(None)
-    assert each.overtaken(50, NOW) == 0
+@pytest.mark.parametrize(("committed", "begin"), [(10, 10), (10, 51), (None, 50)])
+def test_a_gap_not_caused_by_retention_is_not_reported(committed: int | None, begin: int) -> None:
+    """The log begins before the gap, or in the middle of the records read since, or the group is new."""
+    each = partition(committed, read=0 if committed is None else 1)
     each.skipped(50, NOW)
     each.tracker.track(50)
-    assert each.overtaken(50, NOW) == 0
+    assert each.overtaken(begin, NOW) == 0
 
 
 def test_a_gap_is_forgotten_after_a_while() -> None:

@@ -11,12 +11,18 @@ from consumer.config.settings import KafkaSettings
 from consumer.intake.log_reader import LogReader
 from consumer.intake.offsets import encode
 from consumer.intake.positions import STEADY_AFTER, TopicIds, digest
-from consumer.intake.record import AssignedPartition
 from consumer.ops.cluster import connected
-from tests.kafka_kit import QUIET, Kafka, Member, unique, until
+from tests.kafka_kit import QUIET, Kafka, Member, reading, unique, until
 
 Join = Callable[..., Member]
 OLD, NEW = [b"old %d" % number for number in range(10)], [b"new %d" % number for number in range(30)]
+
+
+def commit(kafka: Kafka, settings: KafkaSettings, topic: str, offset: int, metadata: str = "") -> None:
+    """Commit for the group, as a member before this one."""
+    before = Consumer({"bootstrap.servers": kafka.servers, "group.id": settings.group_id, **QUIET})
+    before.commit(offsets=[TopicPartition(topic, 0, offset, metadata=metadata)], asynchronous=False)
+    before.close()
 
 
 def made_anew(kafka: Kafka, topic: str) -> None:
@@ -38,30 +44,16 @@ def made_anew(kafka: Kafka, topic: str) -> None:
 def test_a_running_member_reads_a_recreated_topic_from_its_first_record(
     real_kafka: Kafka, join: Join, monkeypatch: pytest.MonkeyPatch, reset: str
 ) -> None:
-    """This holds even if the new log is longer than its position, so that Kafka reports no error.
-
-    An answer that comes during a rebalance changes nothing; it comes again.
-    """
+    """This holds even if the new log is longer than its position, so that Kafka reports no error."""
     monkeypatch.setattr("consumer.intake.positions._IDLE", 0.2)
     topic = real_kafka.topic()
     settings = real_kafka.settings(auto_offset_reset=reset)
-    before = Consumer({"bootstrap.servers": real_kafka.servers, "group.id": settings.group_id, **QUIET})
-    before.commit(offsets=[TopicPartition(topic, 0, 0)], asynchronous=False)
-    before.close()
+    commit(real_kafka, settings, topic, 0)
     real_kafka.write(topic, OLD)
     member = join(settings, [topic])
     until(lambda: member.values == OLD, member)
     (old,) = member.source.partitions.values()
     until(lambda: old.tracker.identity, member)
-    answers: list[str] = []
-
-    def first_in_a_rebalance(partition: AssignedPartition, identity: str) -> None:
-        answers.append(identity)
-        member.source.rebalancing = len(answers) == 1
-        member.source._on_identity(partition, identity)
-        member.source.rebalancing = False
-
-    monkeypatch.setattr(member.source._positions, "_on_identity", first_in_a_rebalance)
     member.source.pause()  # fetches nothing, as while the database is down
     made_anew(real_kafka, topic)
     Kafka(real_kafka.servers, real=True).write(topic, NEW)
@@ -70,7 +62,6 @@ def test_a_running_member_reads_a_recreated_topic_from_its_first_record(
         until(lambda: set(NEW) <= set(member.values), member)
     assert member.values[-len(NEW) :] == NEW
     assert (member.lost, old.owned) == ([old], False)
-    assert len(answers) > 1
     assert [entry["reason"] for entry in logs if "reason" in entry] == ["its topic was deleted and made anew"]
     until(lambda: real_kafka.committed(settings.group_id, topic)[0] == len(NEW), member)
 
@@ -78,11 +69,7 @@ def test_a_running_member_reads_a_recreated_topic_from_its_first_record(
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_an_offset_of_the_old_topic_does_not_count_in_the_new_one(real_kafka: Kafka, join: Join, protocol: str) -> None:
     """A member settles old records and commits them after the topic was recreated. The next one ignores that."""
-    topic = real_kafka.topic()
-    settings = real_kafka.settings(group_protocol=protocol)
-    real_kafka.write(topic, OLD)
-    first = join(settings, [topic], settle=False)
-    until(lambda: first.values == OLD, first)
+    topic, settings, first = reading(real_kafka, join, OLD, settle=False, group_protocol=protocol)
     (partition,) = first.source.partitions.values()
     until(lambda: partition.tracker.identity, first)
     partition.tracker.settle(0)
@@ -109,10 +96,7 @@ def test_a_commit_copied_by_a_mirror_counts_only_with_its_offset(real_kafka: Kaf
     settings = real_kafka.settings()
     real_kafka.write(topic, OLD)
     identity = "A" * 21 + "Q" + digest("the old cluster") if origin == "another cluster" else None
-    before = Consumer({"bootstrap.servers": real_kafka.servers, "group.id": settings.group_id, **QUIET})
-    committed = TopicPartition(topic, 0, 2, metadata=encode(3, [(4, 7)], identity))
-    before.commit(offsets=[committed], asynchronous=False)
-    before.close()
+    commit(real_kafka, settings, topic, 2, encode(3, [(4, 7)], identity))
     with capture_logs() as logs:
         member = join(settings, [topic])
         until(lambda: len(member.records) >= 8, member)
@@ -148,10 +132,7 @@ def test_clients_that_only_look_create_no_topic(real_kafka: Kafka) -> None:
 def test_a_cluster_without_topic_ids_delays_nothing(mock_kafka: str, join: Join) -> None:
     """Members read and close as usual. Offsets are committed without an id."""
     kafka = Kafka(mock_kafka, real=False)
-    topic, settings = kafka.topic(), kafka.settings()
-    kafka.write(topic, OLD)
-    member = join(settings, [topic])
-    until(lambda: member.values == OLD, member)
+    topic, settings, member = reading(kafka, join, OLD)
     until(lambda: kafka.committed(settings.group_id, topic)[0] == len(OLD), member)
     assert member.source.close()
     assert kafka.committed(settings.group_id, topic) == (len(OLD), "")

@@ -1,11 +1,12 @@
 """Decisions from the cluster's metadata: alone, then compared with the assignments and answers of a real Kafka."""
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
+from threading import Event
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,14 +26,13 @@ from consumer.intake.topics import (
 )
 from tests.kafka_broker import KafkaBroker
 from tests.kafka_kit import QUIET, Kafka, Member, unique, until
+from tests.waiting import eventually
 
 
 def settings(**properties: str) -> KafkaSettings:
     """Settings of a cluster that gets no requests."""
-    named = {name.replace("_", "."): value for name, value in properties.items()}
-    return KafkaSettings(
-        bootstrap_servers="nowhere:9092", dead_letter_topic="dead", attempts_topic="attempts", properties=named
-    )
+    kafka = Kafka("nowhere:9092", real=False)
+    return kafka.settings(dead_letters="dead", **properties).model_copy(update={"attempts_topic": "attempts"})
 
 
 def topics(*names: str) -> ClusterView:
@@ -64,17 +64,16 @@ def topics(*names: str) -> ClusterView:
         (["attempts"], "attempts", "classic", False),
         (["^.*"], "dead2", "classic", True),
         (["x", "^y"], "yes", "classic", True),
+        # The blacklist's patterns match anywhere in a name.
+        (["^.*", "private-x"], "private-x", "classic", False),
+        (["^.*"], "my-private", "classic", True),
+        (["^.*"], "a.tmp.b", "classic", False),
     ],
 )
 def test_names_and_patterns(names: list[str], topic: str, protocol: str, expected: bool) -> None:  # noqa: FBT001 (a table)
     """Classic patterns match anywhere in a name, those of KIP-848 the whole name. Dead letters are never consumed."""
-    assert consumes(settings(group_protocol=protocol), names)(topic) is expected
-
-
-def test_topics_that_librdkafka_ignores_are_not_consumed() -> None:
-    """`topic.blacklist` holds patterns that match anywhere in a name."""
-    matches = consumes(settings(topic_blacklist="^private,tmp"), ["^.*", "private-x"])
-    assert [name for name in ("private-x", "my-private", "a.tmp.b", "a") if matches(name)] == ["my-private", "a"]
+    kafka = settings(group_protocol=protocol, topic_blacklist="^private,tmp")
+    assert consumes(kafka, names)(topic) is expected
 
 
 def test_an_invalid_pattern_does_not_prevent_a_start() -> None:
@@ -89,13 +88,12 @@ def test_an_invalid_pattern_does_not_prevent_a_start() -> None:
 
 
 def test_before_the_first_answer_there_is_no_leader_and_no_reduced_share() -> None:
-    """No leader for a moment is better than one per worker. No limit is reduced before the total is known."""
+    """No leader for a moment is better than one per worker. No limit is reduced before the total is known.
+
+    If no pattern is supported, each worker with partitions leads: events announced twice have the same id.
+    """
     known = topics()
     assert (known.leads({("a", 0)}), known.share({("a", 0)}), known.lowest) == (False, 1.0, None)
-
-
-def test_an_unsupported_pattern_does_not_leave_a_group_without_a_leader() -> None:
-    """Each worker with partitions then leads. Events announced twice have the same id."""
     known = topics("elsewhere")
     known.learn({"a": 3}, 0.0)
     assert (known.leads({("a", 1)}), known.leads(set())) == (True, False)
@@ -150,7 +148,7 @@ def test_owners_of_busy_partitions_get_nearly_all_of_a_limit() -> None:
     """By count, two workers with the six busy of 200 partitions would have a fifth. No setting names the busy ones."""
     known = topics("^.*")
     counts = {"busy": 6, **{f"quiet-{number}": 2 for number in range(97)}}
-    ends = {(topic, number): 0 for topic, total in counts.items() for number in range(total)}
+    ends = {place: 0 for topic, total in counts.items() for place in numbered(topic, total)}
     known.learn(counts, 0.0, ends)
     quiet = [place for place in ends if place[0] != "busy"]
     workers = [
@@ -198,20 +196,13 @@ def test_no_topic_is_gone_while_the_cluster_is_silent() -> None:
     assert known.gone([("b", 0)], now + 2 + CONTINUOUS) == []
 
 
-def test_an_answer_without_any_consumed_topic_is_not_trusted() -> None:
-    """An account that lost its rights sees no topics, although they exist and others own them."""
-    known = topics()
-    known.learn({"a": 1, "b": 1}, 0.0)
-    now = told(known, {"other": 1}, EVERY, 2 * GONE_AFTER)
-    assert known.gone([("a", 0), ("b", 0)], now) == []
-
-
-def test_a_topic_with_an_error_is_not_missing() -> None:
-    """It keeps its known partitions."""
+@pytest.mark.parametrize(("answer", "gone"), [({"other": 1}, []), ({"a": 1, "b": None}, [("b", 3)])])
+def test_topics_that_an_account_may_not_see_are_not_gone(answer: Counts, gone: list[tuple[str, int]]) -> None:
+    """An answer without any consumed topic is not trusted. A topic with an error keeps its known partitions."""
     known = topics()
     known.learn({"a": 1, "b": 3}, 0.0)
-    now = told(known, {"a": 1, "b": None}, EVERY, 2 * GONE_AFTER)
-    assert known.gone(numbered("b", 4), now) == [("b", 3)]
+    now = told(known, answer, EVERY, 2 * GONE_AFTER)
+    assert known.gone(numbered("b", 4), now) == gone
 
 
 def test_short_lived_topics_take_no_memory_for_long() -> None:
@@ -254,22 +245,22 @@ def test_gone_topics_are_absent_for_ten_minutes_of_answers(
 
 # The thread that requests metadata.
 
-Watch = Callable[..., tuple[ClusterView, Callable[[], None]]]
+Watch = Callable[..., tuple[ClusterView, Callable[[], None], TopicWatch]]
 
 
 @pytest.fixture
 def watch() -> Iterator[Watch]:
-    """Makes a worker's parts: the Topics, and a call that waits for the next answer."""
+    """Makes a worker's parts: the view, a call that waits for the next answer, and the watch."""
     made: list[TopicWatch] = []
 
-    def make(kafka: KafkaSettings, *names: str) -> tuple[ClusterView, Callable[[], None]]:
+    def make(kafka: KafkaSettings, *names: str) -> tuple[ClusterView, Callable[[], None], TopicWatch]:
         known, posted = ClusterView(kafka, names), SimpleQueue[Callable[[], None]]()
         made.append(TopicWatch(kafka, posted.put, known.learn, known.consumed, every=0.05))
 
         def answer() -> None:
             posted.get(timeout=60)()
 
-        return known, answer
+        return known, answer, made[-1]
 
     yield make
     for each in made:
@@ -280,18 +271,15 @@ def test_new_and_deleted_topics_are_seen(real_kafka: Kafka, watch: Watch) -> Non
     """A new topic is seen at once with its partitions, and later more partitions and its deletion."""
     kafka = real_kafka.settings(topic_blacklist="t-")
     here, later = real_kafka.topic(unique("t-a"), partitions=2), unique("t-b")
-    known, answer = watch(kafka, here, later)
+    known, answer, _ = watch(kafka, here, later)
     answer()
     assert known._counts[here] == 2  # also a topic that librdkafka ignores is known
     assert later not in known._counts
     real_kafka.topic(later, partitions=3)
-    while later not in known._counts:
-        answer()
-    assert known._counts[later] == 3
+    eventually(lambda: known._counts.get(later) == 3, meanwhile=answer)
     admin = AdminClient({"bootstrap.servers": real_kafka.servers, **QUIET})
     admin.delete_topics([later])[later].result(60)
-    while later in known._counts:
-        answer()
+    eventually(lambda: later not in known._counts, meanwhile=answer)
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
@@ -307,13 +295,13 @@ def test_consumed_topics_are_those_that_kafka_assigns(
     wanted = [f"^{prefix}", f"^{prefix}[.].*", f"^{prefix}[[:digit:]]", f"^{prefix}-dead"]
     wanted = wanted if protocol == "consumer" else wanted[:1]
     member = join(kafka, wanted)
-    known, answer = watch(kafka, *wanted)
+    known, answer, _ = watch(kafka, *wanted)
     answer()
     expected = {(name, number) for name in names if known.consumed(name) for number in range(2)}
     until(lambda: set(member.source.partitions) == expected, member)
     assert len(expected) == (6 if protocol == "consumer" else 8)
-    end = time.monotonic() + 0.5
-    until(lambda: time.monotonic() > end, member)
+    for _ in range(10):
+        member.turn()
     assert set(member.source.partitions) == expected
     assert (known.leads(member.source.partitions), known.share(member.source.partitions)) == (True, 1.0)
 
@@ -321,7 +309,7 @@ def test_consumed_topics_are_those_that_kafka_assigns(
 def test_the_cluster_shows_which_topics_are_written_to(real_kafka: Kafka, watch: Watch) -> None:
     """A record in one of them gives its owner a larger share of the limits, whichever member asks."""
     busy, quiet = (real_kafka.topic(unique(name), partitions=2) for name in ("busy", "quiet"))
-    known, answer = watch(real_kafka.settings(), busy, quiet)
+    known, answer, _ = watch(real_kafka.settings(), busy, quiet)
     answer()
     assert known.share({(busy, 0)}) == 0.25
     real_kafka.write(busy, [b"event"])
@@ -331,29 +319,21 @@ def test_the_cluster_shows_which_topics_are_written_to(real_kafka: Kafka, watch:
 
 
 def test_a_silent_cluster_changes_nothing_and_is_logged_once(
-    real_kafka: Kafka, kafka_cluster: KafkaBroker | None, watch: Watch, monkeypatch: pytest.MonkeyPatch
+    real_kafka: Kafka, brokers: KafkaBroker, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last answer stays valid. The log has one line when answers stop and one when they are back."""
-    if kafka_cluster is None:
-        pytest.skip("the brokers of KAFKA_TEST_BOOTSTRAP_SERVERS are not ours to kill")
     monkeypatch.setattr("consumer.intake.topics.TIMEOUT", 0.1)
     topic = real_kafka.topic(partitions=3)
-    known, answer = watch(real_kafka.settings(), topic)
+    known, answer, _ = watch(real_kafka.settings(), topic)
     answer()
     with capture_logs() as logs:
-        kafka_cluster.kill()
+        brokers.kill()
         try:
-            end = time.monotonic() + 60
-            while not any("does not list" in entry["event"] for entry in logs):
-                assert time.monotonic() < end
-                time.sleep(0.05)
-            time.sleep(1)
+            eventually(lambda: any("does not list" in entry["event"] for entry in logs))
             assert (known.lowest, known.share({(topic, 0), (topic, 1)})) == ((topic, 0), 2 / 3)
         finally:
-            kafka_cluster.restart()
-        end = time.monotonic() + 60
-        while not any("again" in entry["event"] for entry in logs) and time.monotonic() < end:
-            answer()
+            brokers.restart()
+        eventually(lambda: any("again" in entry["event"] for entry in logs), meanwhile=answer)
     said = [entry["log_level"] for entry in logs if "its topics" in entry["event"]]
     assert said == ["warning", "info"]
 
@@ -368,7 +348,7 @@ def test_topics_are_learnt_without_the_ends_that_do_not_come(
     kafka.write(topic, [b"event"])
     with monkeypatch.context() as silent:
         silent.setattr(AdminClient, "list_offsets", lambda _self, asked, **_: {each: Future[None]() for each in asked})
-        known, answer = watch(kafka.settings(), topic)
+        known, answer, _ = watch(kafka.settings(), topic)
         answer()
         answer()
         assert (known._counts[topic], dict(known._ends)) == (4, {})
@@ -388,7 +368,7 @@ def test_an_unexpected_exception_does_not_end_the_requests(
     kafka.write(topic, [b"event"])
     with capture_logs() as logs, monkeypatch.context() as failing:
         failing.setattr(AdminClient, "list_topics", fails)
-        known, answer = watch(kafka.settings(), topic)
+        known, answer, _ = watch(kafka.settings(), topic)
         until(lambda: logs)
     answer()
     assert known._counts[topic] == 4
@@ -396,23 +376,25 @@ def test_an_unexpected_exception_does_not_end_the_requests(
 
 
 @pytest.mark.parametrize(("protocol", "fault"), [("classic", None), ("consumer", "no topic of KAFKA_TOPICS exists")])
-def test_a_worker_without_any_topic_is_not_ready(mock_kafka: str, protocol: str, fault: str | None) -> None:
+def test_a_worker_without_any_topic_is_not_ready(
+    mock_kafka: str, watch: Watch, protocol: str, fault: str | None
+) -> None:
     """Both protocols need that: with the classic one, librdkafka reports each missing topic, with KIP-848 none."""
-    posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
-    kafka = Kafka(mock_kafka, real=False).settings(group_protocol=protocol)
-    watch = TopicWatch(kafka, posted.put, lambda _answer, _now, _ends: None, lambda _: False)
-    posted.get(timeout=60)
-    assert watch.fault == fault
-    assert watch.close(10)
+    _, answer, subject = watch(Kafka(mock_kafka, real=False).settings(group_protocol=protocol), unique("none"))
+    answer()
+    assert subject.fault == fault
 
 
-def test_closing_does_not_wait_for_a_pending_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_does_not_wait_for_a_pending_request(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster that does not answer does not keep a process from stopping."""
-    monkeypatch.setattr("consumer.intake.topics.TIMEOUT", 1.0)
-    posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
-    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
-    watch = TopicWatch(kafka, posted.put, lambda _answer, _now, _ends: None, lambda _: True)
-    time.sleep(0.1)
-    assert not watch.close(0.2)
-    assert watch.close(10)
-    assert posted.empty()
+    asked = Event()
+
+    def hang(*_: object, **__: object) -> None:
+        asked.set()
+        Event().wait(2.0)
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    monkeypatch.setattr("consumer.intake.topics.AdminClient.list_topics", hang)
+    _, _, subject = watch(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
+    assert asked.wait(60)
+    assert not subject.close(0.2)

@@ -68,20 +68,20 @@ def test_a_leader_that_does_not_answer_is_named() -> None:
     assert [entry["event"] for entry in logs] == ["a Kafka broker does not answer", "connected to Kafka"]
 
 
-def test_a_broker_without_requests_is_no_fault() -> None:
-    """Paused partitions are not fetched. A new request is not as old as the last answer."""
+def test_a_broker_without_requests_or_partitions_is_no_fault() -> None:
+    """Paused partitions are not fetched. A new request is not as old as the last answer.
+
+    No event waits for a broker that leads none of the partitions: another one leads its former ones.
+    """
     seen = Statistics()
-    seen.waiting[LEADER] = 0
+    seen.waiting[LEADER], seen.waiting[OTHER] = 0, 1
     assert seen.pass_by(600) is None
     seen.waiting[LEADER] = 1
     assert seen.pass_by(2) is None
-
-
-def test_a_broker_that_leads_no_partition_is_ignored() -> None:
-    """Another one leads its former partitions, so no event waits for it."""
-    seen = Statistics()
-    seen.waiting[OTHER] = 1
     assert seen.pass_by(600, LEADER) is None
+    patient = Statistics(**{"fetch.wait.max.ms": "30000"})  # is added to the limit
+    assert patient.pass_by(int(SILENT) + 29) is None
+    assert patient.pass_by(2) is not None
 
 
 def test_a_coordinator_may_delay_the_answer_to_a_join() -> None:
@@ -92,13 +92,6 @@ def test_a_coordinator_may_delay_the_answer_to_a_join() -> None:
     assert seen.pass_by(300, LEADER) is None
     seen.join_state = "steady"
     assert "has not answered" in str(seen.pass_by(int(SILENT) + 2, LEADER))
-
-
-def test_a_fetch_may_be_configured_to_wait_for_long() -> None:
-    """`fetch.wait.max.ms` is added to the limit."""
-    seen = Statistics(**{"fetch.wait.max.ms": "30000"})
-    assert seen.pass_by(int(SILENT) + 29) is None
-    assert seen.pass_by(2) is not None
 
 
 @pytest.mark.parametrize(("protocol", "paused"), [("classic", False), ("classic", True), ("consumer", False)])

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, event, text
 
 from consumer.crypto.vault import Decrypt
 from consumer.events.event import Event, RecordId, extra_of
-from consumer.ledger import assigned, due
+from consumer.ledger import assigned, due, store
 from consumer.ledger.rows import (
     AttemptFailure,
     AttemptResult,
@@ -28,7 +28,7 @@ Result = Literal["delivered", "parked", "exhausted"]
 BOOM = AttemptFailure("boom", 503, "<h1>no</h1>", 95.0)
 
 
-def make_event(offset: int, *, topic: str = "t", partition: int = 0, body: bytes = b"{}", **more: object) -> Event:
+def make_event(offset: int = 0, *, topic: str = "t", partition: int = 0, body: bytes = b"{}", **more: object) -> Event:
     record = RecordId(topic, partition, offset, 1_700_000_000_000 + offset)
     plain = Event(record, "user.created", f"msg_{offset}", body, "application/json", None, None)
     event = plain._replace(**more)  # type: ignore[arg-type]  # a test's shorthand
@@ -50,6 +50,11 @@ def ordered(offset: int, subscription: int, key: bytes = b"k", *, partition: int
 
 def ordering_key(subscription: int, key: bytes = b"k", partition: int = 0) -> OrderingKey:
     return OrderingKey(subscription, "t", partition, order_key(key))
+
+
+def park(engine: Engine, *rows: NewDelivery, group: str = GROUP, now: float = 96.0) -> None:
+    """Stores rows, as a worker of the group does."""
+    store.park(engine, group, rows, now)
 
 
 def find(
@@ -125,6 +130,21 @@ def losing_the_answer(engine: Engine, work: Callable[[], object]) -> None:
         patch.setattr(engine.dialect, "do_commit", lose)
         with pytest.raises(LostAnswer):
             work()
+
+
+def statements(engine: Engine, work: Callable[[], object]) -> list[str]:
+    """The statements that `work` sends, with those that begin and end transactions."""
+    found: list[str] = []
+
+    def note(*call: Any) -> None:
+        found.append(call[2])
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        work()
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    return found
 
 
 def plans(engine: Engine, work: Callable[[], object]) -> list[tuple[str, str]]:

@@ -4,14 +4,13 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event, select
+from sqlalchemy import Connection, Engine, event
 
 from consumer.ledger import admin, assigned, store, upkeep
 from consumer.ledger.admin import Adopted, DeliveryQuery, RedeliveryStep
 from consumer.ledger.rows import AttemptFailure, AttemptResult
 from consumer.ledger.search import progress
 from consumer.subscriptions import repository
-from models import ParkedDelivery
 from tests.ledger.rows_kit import (
     BOOM,
     GROUP,
@@ -22,6 +21,7 @@ from tests.ledger.rows_kit import (
     make_event,
     offsets,
     ordered,
+    park,
     parked,
     query,
     result,
@@ -43,36 +43,24 @@ def marked(engine: Engine, selection: DeliveryQuery, now: float = 5000.0) -> lis
 def test_stored_deliveries_are_found(engine: Engine, sub: int) -> None:
     """Deliveries are found by group, state, subscription, type and last change, a page at a time, ordered by id."""
     other = repository.add(engine, URL, "t")
-    store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(4)], 96.0)
-    store.park(engine, "another", [parked(make_event(9, type="t"), other)], 96.0)
+    park(engine, *(parked(make_event(offset), sub) for offset in range(4)))
+    park(engine, parked(make_event(9, type="t"), other), group="another")
     store.record(engine, GROUP, [result(find(engine)[2], "exhausted")])
-    store.park(engine, GROUP, [parked(make_event(9), sub)], 60.0)
-    ids = {
-        "all": admin.find(engine, DeliveryQuery(), limit=10),
-        "page": admin.find(engine, DeliveryQuery(), limit=2, after_id=1),
-        "group": admin.find(engine, DeliveryQuery(group="another"), limit=10),
-        "states": admin.find(engine, DeliveryQuery(statuses=("exhausted", "held")), limit=10),
-        "subscription": admin.find(engine, DeliveryQuery(subscription=other), limit=10),
-        "type": admin.find(engine, DeliveryQuery(event_type="t"), limit=10),
-        "since": admin.find(engine, DeliveryQuery(group=GROUP, since=60.5), limit=10),
-        "until": admin.find(engine, DeliveryQuery(since=60.0, until=96.0), limit=10),
-        "given up since": admin.find(engine, DeliveryQuery(since=2000.0), limit=10),
-        "as it was": admin.find(engine, DeliveryQuery(group=GROUP, until=2000.0), limit=10),
-        "none": admin.find(engine, DeliveryQuery(group=GROUP, event_type="t"), limit=10),
-    }
-    assert {name: [row.id for row in rows] for name, rows in ids.items()} == {
-        "all": [1, 2, 3, 4, 5, 6],
-        "page": [2, 3],
-        "group": [5],
-        "states": [3],
-        "subscription": [5],
-        "type": [5],
-        "since": [1, 2, 3, 4],
-        "until": [6],
-        "given up since": [3],
-        "as it was": [1, 2, 4, 6],
-        "none": [],
-    }
+    park(engine, parked(make_event(9), sub), now=60.0)
+    for asked, expected in (
+        (DeliveryQuery(), [1, 2, 3, 4, 5, 6]),
+        (DeliveryQuery(group="another"), [5]),
+        (DeliveryQuery(statuses=("exhausted", "held")), [3]),
+        (DeliveryQuery(subscription=other), [5]),
+        (DeliveryQuery(event_type="t"), [5]),
+        (DeliveryQuery(group=GROUP, since=60.5), [1, 2, 3, 4]),
+        (DeliveryQuery(since=60.0, until=96.0), [6]),
+        (DeliveryQuery(since=2000.0), [3]),
+        (DeliveryQuery(group=GROUP, until=2000.0), [1, 2, 4, 6]),
+        (DeliveryQuery(group=GROUP, event_type="t"), []),
+    ):
+        assert [row.id for row in admin.find(engine, asked, limit=10)] == expected, asked
+    assert [row.id for row in admin.find(engine, DeliveryQuery(), limit=2, after_id=1)] == [2, 3]
 
 
 def test_a_delivery_is_shown_in_full(engine: Engine, sub: int) -> None:
@@ -91,23 +79,9 @@ def test_a_delivery_is_shown_in_full(engine: Engine, sub: int) -> None:
     assert admin.detail(engine, 2) is None
 
 
-def test_a_delivery_given_up_without_an_attempt_has_a_reason(engine: Engine, sub: int) -> None:
-    """If the subscription was removed before the first attempt, the row's error says so."""
-    store.park(engine, GROUP, [parked(make_event(1), sub, attempt=0)], 96.0)
-    repository.remove(engine, sub)
-    upkeep.reconcile(engine, 3000.0)
-    (row,) = admin.find(engine, DeliveryQuery(), limit=1)
-    assert row.first is None
-    assert row.last is not None
-    assert (row.last.error, row.last.at) == ("the subscription was removed", row.updated_at)
-
-
 def test_redelivery_starts_a_new_schedule(engine: Engine, sub: int) -> None:
-    """A redelivered row is due now.
-
-    Its attempt number goes on, so that results of a zombie are recognised, and the new schedule starts behind it.
-    """
-    store.park(engine, GROUP, [parked(make_event(offset), sub, attempt=9) for offset in range(2)], 96.0)
+    """A redelivered row is due now. Its attempt number goes on, so that results of a zombie are recognised."""
+    park(engine, *(parked(make_event(offset), sub, attempt=9) for offset in range(2)))
     (stale, _) = find(engine)
     exhaust_all(engine)
     assert marked(engine, DeliveryQuery(ids=[1, 77])) == [RedeliveryStep((1,), 0)]
@@ -137,43 +111,30 @@ def test_a_row_attempted_meanwhile_is_not_marked(engine: Engine, sub: int) -> No
     assert [row.attempt for row in find(engine, 200.0)] == [4]
 
 
-def test_redelivery_by_filter_goes_in_batches(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each matching row is marked exactly once, in several transactions, though its state changes on the way."""
-    monkeypatch.setattr(upkeep, "BATCH", 10)
-    store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(25)], 96.0)
-    store.park(engine, "another", [parked(make_event(1), sub)], 96.0)
-    exhaust_all(engine)
-    batches = marked(engine, DeliveryQuery(group=GROUP, statuses=("exhausted",), event_type="user.created"))
-    assert [len(batch.ids) for batch in batches] == [10, 10, 5]
-    assert counts(engine) == {"parked": 25}
-    assert not any(batch.ids for batch in marked(engine, DeliveryQuery(statuses=("exhausted",))))
-
-
 def test_redelivery_marks_existing_rows_once(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows that become exhausted during a redelivery, for the first time or again, are left to the next one."""
+    """It takes several transactions. Rows that are exhausted meanwhile, or again, are left to the next redelivery."""
     monkeypatch.setattr(upkeep, "BATCH", 10)
-    store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(25)], 96.0)
+    park(engine, *(parked(make_event(offset), sub) for offset in range(25)))
+    park(engine, parked(make_event(1), sub), group="another")
     exhaust_all(engine)
-    ids: list[int] = []
-    for batch in admin.redeliver(engine, DeliveryQuery(statuses=("exhausted",)), 5000.0):
-        ids += batch.ids
-        run(engine, "UPDATE webhook_deliveries SET status = 'exhausted'")
-        later = [make_event(100 + len(ids) + number) for number in range(10)]
-        store.park(engine, GROUP, [parked(each, sub, status="exhausted") for each in later], 96.0)
-    assert ids == list(range(1, 26))
+    steps: list[tuple[int, ...]] = []
+    chosen = DeliveryQuery(group=GROUP, statuses=("exhausted",), event_type="user.created")
+    for step in admin.redeliver(engine, chosen, 5000.0):
+        steps.append(step.ids)
+        run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE group_id = :g", g=GROUP)
+        later = (make_event(100 * len(steps) + number) for number in range(10))
+        park(engine, *(parked(each, sub, status="exhausted") for each in later))
+    assert [len(ids) for ids in steps] == [10, 10, 5]
+    assert [row for ids in steps for row in ids] == list(range(1, 26))
+    assert counts(engine, "another") == {"parked": 1}
 
 
 def test_unsendable_rows_are_not_marked(engine: Engine) -> None:
-    """Rows of removed subscriptions are counted only.
-
-    Those of disabled ones stay held and get a new schedule once enabled. Delivered rows are skipped.
-    """
+    """Rows of removed subscriptions are only counted; those of disabled ones stay held, with a new schedule."""
     gone, off, on = (repository.add(engine, URL, "user.created") for _ in range(3))
-    store.park(engine, GROUP, [parked(make_event(number), number) for number in (gone, off, on)], 96.0)
-    rows = {row.endpoint.subscription_id: row for row in find(engine)}
-    store.record(
-        engine, GROUP, [result(rows[gone], "exhausted"), result(rows[off], "exhausted"), result(rows[on], "delivered")]
-    )
+    park(engine, *(parked(make_event(number), number) for number in (gone, off, on)))
+    for row in find(engine):
+        store.record(engine, GROUP, [result(row, "delivered" if row.endpoint.subscription_id == on else "exhausted")])
     repository.remove(engine, gone)
     repository.set_enabled(engine, off, enabled=False)
     assert marked(engine, DeliveryQuery()) == [RedeliveryStep((2,), 1)]
@@ -196,7 +157,7 @@ def test_redelivery_keeps_the_order_of_keys(engine: Engine, sub: int) -> None:
 
 def test_progress_counts_states(engine: Engine, sub: int) -> None:
     """Progress counts rows by state, and a pruned row counts as delivered."""
-    store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(4)], 96.0)
+    park(engine, *(parked(make_event(offset), sub) for offset in range(4)))
     one, two, three, _ = find(engine)
     store.record(engine, GROUP, [result(one, "delivered"), result(two, "exhausted"), result(three, "delivered")])
     expected = Counter({"parked": 1, "exhausted": 1, "delivered": 2})
@@ -225,51 +186,24 @@ def test_an_attempt_under_way_does_not_swallow_a_redelivery(
     code = 200 if status == "delivered" else 503
     for _ in range(2):  # the first answer may be lost
         store.record(engine, GROUP, [AttemptResult(1, 3, status, next_at, code, failure, NOW + 1)])
-        with engine.connect() as connection:
-            row = connection.execute(
-                select(
-                    ParkedDelivery.status,
-                    ParkedDelivery.attempt,
-                    ParkedDelivery.schedule_start,
-                    ParkedDelivery.next_attempt_at,
-                )
-            ).one()
-        due = row.next_attempt_at
-        assert (*row[:3], due and due.timestamp()) == after
+        (row,) = admin.find(engine, DeliveryQuery(), limit=1)
+        assert (row.status, row.attempt, row.schedule_start, row.next_attempt_at) == after
 
 
 def test_a_group_adopts_the_deliveries_of_another(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of all states and their payloads move in batches.
-
-    A row that the new group already has stays with the old one.
-    """
+    """Rows of all states and their payloads move, in steps. A row that the new group already has stays."""
     monkeypatch.setattr(upkeep, "BATCH", 10)
-    store.park(engine, "old", [parked(make_event(offset), sub) for offset in range(25)], 96.0)
-    store.park(engine, "old", [parked(make_event(3), sub, replay=1)], 96.0)
-    store.park(engine, GROUP, [parked(make_event(3, body=b"mine"), sub, 300.0)], 96.0)
+    park(engine, *(parked(make_event(offset), sub) for offset in range(25)), group="old")
+    park(engine, parked(make_event(3), sub, replay=1), group="old")
+    park(engine, parked(make_event(3, body=b"mine"), sub, 300.0))
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset = 4")
-    adopted = list(admin.adopt(engine, "old", GROUP, 200.0))
-    assert adopted == [Adopted(9, 1), Adopted(10, 0), Adopted(6, 0)]
+    assert list(admin.adopt(engine, "old", GROUP, 200.0)) == [Adopted(9, 1), Adopted(10, 0), Adopted(6, 0)]
     assert sorted(offsets(find(engine))) == sorted([*(n for n in range(25) if n != 4), 3])
     assert counts(engine, "old") == {"parked": 1}
-    assert query(engine, "SELECT group_id, count(*) FROM webhook_payloads GROUP BY group_id ORDER BY 1") == [
-        ("old", 1),
-        (GROUP, 25),
-    ]
+    payloads = query(engine, "SELECT group_id, count(*) FROM webhook_payloads GROUP BY group_id ORDER BY 1")
+    assert payloads == [("old", 1), (GROUP, 25)]
     assert [each for each in admin.adopt(engine, "old", GROUP, 200.0) if any(each)] == [Adopted(0, 1)]
     assert len(assigned.settled_keys(engine, GROUP, "t", 0, 0).keys) == 25
-
-
-def test_an_adoption_moves_existing_rows(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An adoption ends even if workers of the old group go on storing; rows stored meanwhile stay there."""
-    monkeypatch.setattr(upkeep, "BATCH", 10)
-    store.park(engine, "old", [parked(make_event(offset), sub) for offset in range(25)], 96.0)
-    moved = []
-    for batch in admin.adopt(engine, "old", GROUP, 200.0):
-        moved.append(batch.moved)
-        store.park(engine, "old", [parked(make_event(100 + len(moved) * 10 + n), sub) for n in range(10)], 96.0)
-    assert moved == [10, 10, 5]
-    assert counts(engine, "old") == {"parked": 30}
 
 
 def test_adoption_keeps_the_order_of_keys(engine: Engine, sub: int) -> None:

@@ -6,48 +6,44 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, event, insert, literal, text, update
-from sqlalchemy.types import NullType
+from sqlalchemy import Engine, insert, text
 from structlog.testing import capture_logs
 
 from consumer.crypto.vault import Owner
 from consumer.errors import DatabaseRefused
-from consumer.events.event import Event
 from consumer.ledger import due, rows, store
 from consumer.ledger.assigned import SEEKS, scan
 from consumer.ledger.due import LATER, POSTPONED, Fetched, FetchRequest, fetch, postpone
-from consumer.ledger.rows import AttemptFailure, DueKey, NewDelivery, OrderingKey, order_key
+from consumer.ledger.rows import AttemptFailure, DueKey
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint_row import Rules
-from models import ParkedDelivery, Subscription
-from tests.delivery.store_kit import DEFAULT, GROUP, URL, make_event
+from models import Subscription
+from tests.ledger.rows_kit import (
+    DEFAULT,
+    GROUP,
+    PLACES,
+    URL,
+    make_event,
+    offsets,
+    ordered,
+    parked,
+    query,
+    run,
+    statements,
+)
 
 NOW = 1_700_000_000.0
-PLACES = [("t", 0), ("t", 1), ("u", 0)]
 FAILURE = AttemptFailure("boom", 503, None, NOW - 5)
 Row = tuple[DueKey, int, float]  # due key, offset, seconds until it is due
 
 
-def park(engine: Engine, rows: Collection[Row], group: str = GROUP) -> None:
+def park(engine: Engine, *rows: Row, group: str = GROUP) -> None:
     """Parks rows, each after one attempt."""
-    store.park(
-        engine,
-        group,
-        [
-            NewDelivery(
-                make_event(offset, topic=topic, partition=partition),
-                subscription,
-                URL,
-                1,
-                "parked",
-                NOW + due,
-                FAILURE,
-                FAILURE,
-            )
-            for (topic, partition, subscription), offset, due in rows
-        ],
-        NOW,
+    stored = (
+        parked(make_event(offset, topic=topic, partition=partition), subscription, NOW + due)
+        for (topic, partition, subscription), offset, due in rows
     )
+    store.park(engine, group, [row._replace(first=FAILURE, last=FAILURE) for row in stored], NOW)
 
 
 def taken(
@@ -75,9 +71,9 @@ def decrypt(stored: str, _owner: Owner) -> str:
     return stored
 
 
-def subscribed(engine: Engine, number: int = 1) -> list[int]:
-    """The ids of so many subscriptions."""
-    return [repository.add(engine, URL, "user.created") for _ in range(number)]
+def subscribed(engine: Engine, number: int = 1) -> list[DueKey]:
+    """The due keys of so many subscriptions in one partition."""
+    return [("t", 0, repository.add(engine, URL, "user.created")) for _ in range(number)]
 
 
 def walked(engine: Engine, places: Collection[tuple[str, int]], most: int) -> dict[DueKey, float]:
@@ -104,10 +100,10 @@ def test_a_scan_finds_each_due_key_with_its_first_due_time(
     engine: Engine, rows: list[tuple[DueKey, int]], most: int
 ) -> None:
     """A scan covers the requested partitions of this group, whatever its limit of seeks."""
-    _clear(engine)
+    run(engine, "DELETE FROM webhook_deliveries")
     numbered = [(due_key, offset, float(due)) for offset, (due_key, due) in enumerate(rows)]
-    park(engine, numbered)
-    park(engine, [(("t", 0, 9), 0, 0.0)], group="another")
+    park(engine, *numbered)
+    park(engine, (("t", 0, 9), 0, 0.0), group="another")
     expected: dict[DueKey, float] = {}
     for due_key, _, after in numbered:
         if due_key[:2] in PLACES:
@@ -122,14 +118,14 @@ def test_rows_come_in_the_order_in_which_they_are_due(
     engine: Engine, rows: list[tuple[DueKey, int]], rooms: dict[DueKey, int], here: set[int]
 ) -> None:
     """A fetch takes the earliest due rows that are not in memory, up to its room, and says when the next one is due."""
-    _clear(engine)
+    run(engine, "DELETE FROM webhook_deliveries")
     if not tuple(repository.walk(engine)):
         with engine.begin() as connection:
             rows_of_all = [{"id": number, "url": URL, "event_type": "user.created"} for number in SUBSCRIPTIONS]
             connection.execute(insert(Subscription), rows_of_all)
     numbered = [(due_key, offset, float(due)) for offset, (due_key, due) in enumerate(rows)]
-    park(engine, numbered)
-    ids = _ids(engine)
+    park(engine, *numbered)
+    ids = dict(map(tuple, query(engine, "SELECT record_offset, id FROM webhook_deliveries")))
     found = taken(engine, rooms, *(ids[offset] for offset in here if offset in ids))
     expected: list[int] = []
     later: dict[DueKey, float] = {}
@@ -140,63 +136,55 @@ def test_rows_come_in_the_order_in_which_they_are_due(
         expected += due
         if len(others) > len(due):
             later[due_key] = NOW + others[len(due)][0]
-    assert [row.event.record.offset for row in found.rows] == expected
+    assert offsets(found.rows) == expected
     assert found.next_due == later
     for row in found.rows:
         assert (row.attempt, row.first, row.last) == (1, FAILURE, FAILURE)
 
 
 def test_a_fetched_row_is_ready_to_send(engine: Engine) -> None:
-    """A row has its event as stored, its subscription as of now, its attempts and its ordering key.
-
-    Its filter, if it is pending, is evaluated before the first attempt and not again.
-    """
+    """It has its subscription as of now, and its ordering key. Its pending filter is evaluated before an attempt."""
     number = repository.add(engine, URL, "user.created", "own secret", ordering="key", rate_limit=2.0)
-    made = make_event(3, body=b'{"n": 3}', key=b"k")
-    ordering_key = OrderingKey(number, "t", 0, order_key(b"k"))
-    new = NewDelivery(made, number, URL, 2, "parked", NOW, FAILURE, FAILURE, ordering_key, schedule_start=1)
+    new = ordered(3, number, attempt=2, next_attempt_at=NOW, first=FAILURE, last=FAILURE, schedule_start=1)
     store.park(engine, GROUP, [new], NOW)
     (row,) = taken(engine, {("t", 0, number): 1}).rows
-    assert row.event == made
-    assert (row.attempt, row.schedule_start, row.ordering_key, row.replay) == (2, 1, ordering_key, 0)
+    assert (row.event, row.ordering_key) == (new.event, new.ordering_key)
+    assert (row.attempt, row.schedule_start, row.replay) == (2, 1, 0)
     assert (row.endpoint.secrets, row.endpoint.ordered, row.endpoint.rate_limit) == ((b"own secret",), True, 2.0)
-    pending = new._replace(event=make_event(4), ordering_key=None, filter_pending=True)
-    store.park(engine, GROUP, [pending, pending._replace(event=make_event(5), attempt=0, first=None, last=None)], NOW)
+    pending = [parked(make_event(4 + tried), number, NOW, attempt=tried, filter_pending=True) for tried in (0, 1)]
+    store.park(engine, GROUP, pending, NOW)
     rows = taken(engine, {("t", 0, number): 3}).rows
-    assert [(each.attempt, each.filter_pending) for each in rows] == [(2, False), (2, False), (0, True)]
+    assert [(each.attempt, each.filter_pending) for each in rows] == [(2, False), (0, True), (1, False)]
 
 
 def test_rows_of_disabled_or_removed_subscriptions_are_skipped(engine: Engine) -> None:
     """Their due keys are checked again later, because upkeep will hold or exhaust the rows. Other rows are fetched."""
     off, on = subscribed(engine, 2)
-    park(engine, [(("t", 0, off), 1, 0.0), (("t", 0, on), 2, 0.0), (("t", 0, 99), 3, 0.0)])
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE webhook_subscriptions SET enabled = 0 WHERE id = :id"), {"id": off})
-    found = taken(engine, {("t", 0, off): 5, ("t", 0, on): 5, ("t", 0, 99): 5})
-    assert [row.event.record.offset for row in found.rows] == [2]
-    assert found.next_due == {("t", 0, off): NOW + LATER, ("t", 0, 99): NOW + LATER}
+    gone = ("t", 0, 99)
+    park(engine, (off, 1, 0.0), (on, 2, 0.0), (gone, 3, 0.0))
+    repository.set_enabled(engine, off[2], enabled=False)
+    found = taken(engine, {off: 5, on: 5, gone: 5})
+    assert offsets(found.rows) == [2]
+    assert found.next_due == {off: NOW + LATER, gone: NOW + LATER}
 
 
 def test_unsignable_rows_are_postponed_and_hold_up_no_other(engine: Engine) -> None:
     """They are postponed by a minute, in the database: another worker would read the same secret."""
-    (broken, fine) = subscribed(engine, 2)
-    with engine.begin() as connection:
-        connection.execute(
-            text("INSERT INTO webhook_secrets (subscription_id, secret) VALUES (:id, 'unusable')"), {"id": broken}
-        )
-    park(engine, [(("t", 0, broken), 1, 0.0), (("t", 0, fine), 2, 0.0)])
-    found = taken(engine, {("t", 0, broken): 5, ("t", 0, fine): 5})
-    assert [row.event.record.offset for row in found.rows] == [2]
-    assert found.next_due == {("t", 0, broken): NOW + POSTPONED}
-    assert list(found.faulty.values()) == [("t", 0, broken)]
-    assert scan(engine, GROUP, PLACES, None).due_keys[("t", 0, broken)] == NOW + POSTPONED
+    broken, fine = subscribed(engine, 2)
+    run(engine, "INSERT INTO webhook_secrets (subscription_id, secret) VALUES (:id, 'unusable')", id=broken[2])
+    park(engine, (broken, 1, 0.0), (fine, 2, 0.0))
+    found = taken(engine, {broken: 5, fine: 5})
+    assert offsets(found.rows) == [2]
+    assert found.next_due == {broken: NOW + POSTPONED}
+    assert list(found.faulty.values()) == [broken]
+    assert scan(engine, GROUP, PLACES, None).due_keys[broken] == NOW + POSTPONED
 
 
 def test_a_locked_row_is_not_waited_for(engine: Engine) -> None:
     """The other rows are postponed at once. SQLite has no locks of rows."""
-    (number,) = subscribed(engine)
-    park(engine, [(("t", 0, number), 1, 0.0), (("t", 0, number), 2, 0.0)])
-    locked, free = sorted(row.id for row in taken(engine, {("t", 0, number): 5}).rows)
+    (due_key,) = subscribed(engine)
+    park(engine, (due_key, 1, 0.0), (due_key, 2, 0.0))
+    locked, free = sorted(row.id for row in taken(engine, {due_key: 5}).rows)
     with engine.connect() as other:
         if engine.dialect.name == "oracle":
             other.execute(text("SELECT id FROM webhook_deliveries WHERE id = :id FOR UPDATE"), {"id": locked})
@@ -204,77 +192,58 @@ def test_a_locked_row_is_not_waited_for(engine: Engine) -> None:
                 postpone(engine, [locked, free], NOW + POSTPONED)
         else:
             postpone(engine, [free], NOW + POSTPONED)
-    assert [row.id for row in taken(engine, {("t", 0, number): 5}).rows] == [locked]
+    assert [row.id for row in taken(engine, {due_key: 5}).rows] == [locked]
     postpone(engine, [locked, free, free + 1000], NOW + POSTPONED)
-    assert not taken(engine, {("t", 0, number): 5}).rows
+    assert not taken(engine, {due_key: 5}).rows
 
 
 def test_a_fault_is_logged_when_it_changes(engine: Engine) -> None:
     """A fault is logged once, not at each fetch of its rows, and again after it was repaired and has come back."""
-    (number,) = subscribed(engine)
-    park(engine, [(("t", 0, number), 1, 0.0)])
+    (due_key,) = subscribed(engine)
+    park(engine, (due_key, 1, 0.0))
     said: dict[int, str] = {}
     faults = [Rules(lambda _, why=why: why) for why in ("no", "no", "never", None, "never")]  # type: ignore[misc]
     with capture_logs() as logs:
         for minute, rules in enumerate(faults):
-            wants, now = [FetchRequest(("t", 0, number), 5, frozenset())], NOW + minute * POSTPONED
+            wants, now = [FetchRequest(due_key, 5, frozenset())], NOW + minute * POSTPONED
             fetch(engine, GROUP, wants, now, default_secrets=DEFAULT, decrypt=decrypt, rules=rules, said=said)
     assert [entry["reasons"] for entry in logs] == [
-        {number: f"url: {why}; its events are stored, not sent"} for why in ("no", "never", "never")
+        {due_key[2]: f"url: {why}; its events are stored, not sent"} for why in ("no", "never", "never")
     ]
 
 
-def test_an_unreadable_row_is_postponed_and_holds_up_no_other(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("read", ["event_of", "last_of"])
+def test_an_unreadable_row_is_postponed_and_holds_up_no_other(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
     """A row for which the driver raises does not keep others, of its subscription too, from being fetched."""
     one, two = subscribed(engine, 2)
-    park(engine, [(("t", 0, one), 1, 0.0), (("t", 0, one), 2, 0.0), (("t", 0, two), 3, 0.0)])
-    whole = rows.event_of
+    park(engine, (one, 1, 0.0), (one, 2, 0.0), (two, 3, 0.0))
+    whole = getattr(rows, read)
 
-    def refuse(row: Any) -> Event:
+    def refuse(row: Any) -> object:
         if row.record_offset == 2:
             raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
         return whole(row)
 
-    def offsets(now: float) -> list[int]:
-        return sorted(row.event.record.offset for row in taken(engine, {("t", 0, one): 5}, now=now).rows)
-
-    monkeypatch.setattr(due, "event_of", refuse)
-    found = taken(engine, {("t", 0, one): 5, ("t", 0, two): 5})
-    assert sorted(row.event.record.offset for row in found.rows) == [1, 3]
+    monkeypatch.setattr(due, read, refuse)
+    found = taken(engine, {one: 5, two: 5})
+    assert sorted(offsets(found.rows)) == [1, 3]
     assert list(found.unreadable.values()) == ["'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"]
-    assert found.next_due == {("t", 0, one): NOW + POSTPONED, ("t", 0, two): NOW + POSTPONED}
-    assert list(found.faulty.values()) == [("t", 0, one)]
+    assert found.next_due == {one: NOW + POSTPONED, two: NOW + POSTPONED}
+    assert list(found.faulty.values()) == [one]
     monkeypatch.undo()
-    assert (offsets(NOW), offsets(NOW + POSTPONED)) == ([1], [1, 2])
+    assert [sorted(offsets(taken(engine, {one: 5}, now=NOW + late).rows)) for late in (0, POSTPONED)] == [[1], [1, 2]]
 
 
 def test_a_row_with_an_error_and_no_time_of_its_attempt_is_fetched(engine: Engine) -> None:
     """Migrated rows and rows given up without an attempt have none: the time of their last change stands for it."""
-    one, two = subscribed(engine, 2)
-    park(engine, [(("t", 0, one), 1, 0.0), (("t", 0, two), 2, 0.0)])
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE webhook_deliveries SET last_attempt_at = NULL WHERE record_offset = 1"))
-    found = taken(engine, {("t", 0, one): 5, ("t", 0, two): 5})
-    assert [(row.event.record.offset, row.last and row.last.error) for row in found.rows] == [(1, "boom"), (2, "boom")]
+    (due_key,) = subscribed(engine)
+    park(engine, (due_key, 1, 0.0))
+    run(engine, "UPDATE webhook_deliveries SET last_attempt_at = NULL")
+    found = taken(engine, {due_key: 5})
+    assert [row.last for row in found.rows] == [FAILURE._replace(at=NOW)]
     assert not found.faulty
-
-
-def test_a_row_that_makes_no_delivery_is_postponed_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fault in the columns of one row keeps neither its neighbours nor other subscriptions from being fetched."""
-    one, two = subscribed(engine, 2)
-    park(engine, [(("t", 0, one), 1, 0.0), (("t", 0, one), 2, 0.0), (("t", 0, two), 3, 0.0)])
-    whole = rows.last_of
-
-    def refuse(row: Any) -> AttemptFailure | None:
-        if row.record_offset == 2:
-            raise AttributeError("no such column")
-        return whole(row)
-
-    monkeypatch.setattr(due, "last_of", refuse)
-    found = taken(engine, {("t", 0, one): 5, ("t", 0, two): 5})
-    assert sorted(row.event.record.offset for row in found.rows) == [1, 3]
-    assert list(found.unreadable.values()) == ["no such column"]
-    assert list(found.faulty.values()) == [("t", 0, one)]
 
 
 @pytest.mark.parametrize(
@@ -282,128 +251,65 @@ def test_a_row_that_makes_no_delivery_is_postponed_alone(engine: Engine, monkeyp
 )
 def test_a_value_of_a_wrong_type_is_a_fault_of_its_row(sqlite_engine: Engine, column: str, value: object) -> None:
     """SQLite keeps it. Fetched, the row would end each worker that has sent it, after each request."""
-    (number,) = subscribed(sqlite_engine)
-    park(sqlite_engine, [(("t", 0, number), 1, 0.0), (("t", 0, number), 2, 0.0)])
-    with sqlite_engine.begin() as connection:
-        connection.execute(
-            update(ParkedDelivery).where(ParkedDelivery.record_offset == 1).values({column: literal(value, NullType())})
-        )
-    found = taken(sqlite_engine, {("t", 0, number): 5})
-    assert [row.event.record.offset for row in found.rows] == [2]
+    (due_key,) = subscribed(sqlite_engine)
+    park(sqlite_engine, (due_key, 1, 0.0), (due_key, 2, 0.0))
+    run(sqlite_engine, f"UPDATE webhook_deliveries SET {column} = :v WHERE record_offset = 1", v=value)  # noqa: S608 (a name)
+    found = taken(sqlite_engine, {due_key: 5})
+    assert offsets(found.rows) == [2]
     (why,) = found.unreadable.values()
     assert "is of the wrong type" in why
 
 
 def test_large_bodies_are_fetched_in_parts(engine: Engine) -> None:
-    """At least one row is fetched, whatever its size.
-
-    A due key with more is due at once. A record's body counts once.
-    """
+    """At least one row is fetched; a due key with more is due at once. A record's body counts once."""
     one, two = subscribed(engine, 2)
-    for offset in range(3):
-        big = make_event(offset, body=bytes(1000))
-        for number in (one, two):
-            store.park(engine, GROUP, [NewDelivery(big, number, URL, 0, "parked", NOW)], NOW)
-    wants = {("t", 0, one): 5, ("t", 0, two): 5}
-    small = taken(engine, wants, most_bytes=10)
-    assert [row.event.record.offset for row in small.rows] == [0]
-    assert small.next_due == dict.fromkeys(wants, NOW)
-    whole = taken(engine, wants, most_bytes=3000)
-    assert len(whole.rows) == 6
-    assert whole.next_due == {}
+    big = (make_event(offset, body=bytes(1000)) for offset in range(3))
+    store.park(engine, GROUP, [parked(each, due_key[2], NOW) for each in big for due_key in (one, two)], NOW)
+    small = taken(engine, {one: 5, two: 5}, most_bytes=10)
+    assert offsets(small.rows) == [0]
+    assert small.next_due == {one: NOW, two: NOW}
+    whole = taken(engine, {one: 5, two: 5}, most_bytes=3000)
+    assert (len(whole.rows), whole.next_due) == (6, {})
 
 
 def test_only_parked_rows_are_fetched(engine: Engine) -> None:
     """Held, blocked and exhausted rows are not fetched."""
-    (number,) = subscribed(engine)
-    park(engine, [(("t", 0, number), offset, 0.0) for offset in range(4)])
-    with engine.begin() as connection:
-        for offset, status in ((0, "held"), (1, "blocked"), (2, "exhausted")):
-            statement = text("UPDATE webhook_deliveries SET status = :s WHERE record_offset = :o")
-            connection.execute(statement, {"s": status, "o": offset})
-    found = taken(engine, {("t", 0, number): 9})
-    assert [row.event.record.offset for row in found.rows] == [3]
-
-
-def test_the_cost_does_not_grow_with_the_backlog(sqlite_engine: Engine) -> None:
-    """Each statement seeks in the index of due keys; none scans or sorts the rows of others.
-
-    The plan is SQLite's: no emulator has Oracle's.
-    """
-    engine = sqlite_engine
-    (number,) = subscribed(engine)
-    park(engine, [(("t", 0, number), offset, 0.0) for offset in range(3)])
-    statements: list[tuple[str, object]] = []
-
-    def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
-        if "webhook_deliveries" in statement and statement.startswith(("SELECT", "WITH")):
-            statements.append((statement, parameters))
-
-    event.listen(engine, "before_cursor_execute", note)
-    scan(engine, GROUP, PLACES, None)
-    taken(engine, {("t", 0, number): 2, ("t", 1, number): 2})
-    event.remove(engine, "before_cursor_execute", note)
-    assert len(statements) > 5
-    for statement, parameters in statements:
-        with engine.connect() as connection:
-            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()  # type: ignore[arg-type]
-        steps = [str(step.detail) for step in plan]
-        assert any(step.startswith("SEARCH webhook_deliveries ") for step in steps), (statement, steps)
-        for step in steps:
-            assert "B-TREE" not in step, (statement, steps)
-            if step.startswith("SCAN "):  # a subquery of first rows, and the values that a scan has found
-                assert step.removeprefix("SCAN ") in {"leap", "CONSTANT ROW"} | {f"anon_{n}" for n in range(9)}, steps
-        if "LIMIT" in statement and "UNION ALL" in statement:
-            searches = [step for step in steps if step.startswith("SEARCH")]
-            assert len(searches) == 2, steps
-            for step in searches:
-                assert "COVERING INDEX ix_webhook_deliveries_head" in step, steps
-                assert "partition_no=? AND subscription_id=?)" in step, steps
+    (due_key,) = subscribed(engine)
+    park(engine, *((due_key, offset, 0.0) for offset in range(4)))
+    for offset, status in enumerate(("held", "blocked", "exhausted")):
+        run(engine, "UPDATE webhook_deliveries SET status = :s WHERE record_offset = :o", s=status, o=offset)
+    assert offsets(taken(engine, {due_key: 9}).rows) == [3]
 
 
 @pytest.mark.parametrize("column", ["subscription_id", "partition_no"])
 def test_a_text_in_place_of_a_number_holds_up_no_other_row(sqlite_engine: Engine, column: str) -> None:
     """SQLite keeps a text in any column: its row is not found, and the others are."""
-    numbers = subscribed(sqlite_engine, 3)
-    park(sqlite_engine, [(("t", 0, each), offset, 0.0) for offset, each in enumerate(numbers)])
+    due_keys = subscribed(sqlite_engine, 3)
+    park(sqlite_engine, *((each, offset, 0.0) for offset, each in enumerate(due_keys)))
     with sqlite_engine.begin() as connection:
         connection.execute(text("PRAGMA defer_foreign_keys = ON"))
         tables = ("webhook_deliveries", "webhook_payloads")[: 2 if column == "partition_no" else 1]
         for table in tables:
             connection.execute(text(f"UPDATE {table} SET {column} = 'text' WHERE record_offset = 1"))  # noqa: S608 (names)
-    assert sorted(scan(sqlite_engine, GROUP, PLACES, None).due_keys) == [("t", 0, numbers[0]), ("t", 0, numbers[2])]
+    assert sorted(scan(sqlite_engine, GROUP, PLACES, None).due_keys) == [due_keys[0], due_keys[2]]
 
 
 def test_many_due_keys_take_few_statements(engine: Engine) -> None:
     """A statement finds the due keys of a partition, and one the first rows of PARTS due keys, however many wait."""
-    subscriptions = subscribed(engine, 400)
-    park(engine, [(("t", 0, each), offset, 0.0) for offset, each in enumerate(subscriptions)])
-    statements: list[str] = []
-    event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
-    found = walked(engine, PLACES, SEEKS)
-    assert len(found) == 400
-    assert len(taken(engine, dict.fromkeys(found, 5)).rows) == 400
-    on_deliveries = [each for each in statements if "webhook_deliveries" in each]
+    due_keys = subscribed(engine, 400)
+    park(engine, *((each, offset, 0.0) for offset, each in enumerate(due_keys)))
+
+    def fetch_all() -> None:
+        found = walked(engine, PLACES, SEEKS)
+        assert sorted(found) == due_keys
+        assert len(taken(engine, dict.fromkeys(found, 5)).rows) == 400
+
+    on_deliveries = [each for each in statements(engine, fetch_all) if "webhook_deliveries" in each]
     assert len(on_deliveries) <= 400 / 50 + 10, on_deliveries
 
 
 @pytest.mark.parametrize("places", [[], [("t", 0)]])
 def test_an_empty_database_costs_one_statement(engine: Engine, places: list[tuple[str, int]]) -> None:
     """If the group has no due row at all, one statement says so, however many partitions are owned."""
-    seen: list[str] = []
-    event.listen(engine, "before_cursor_execute", lambda *arguments: seen.append(arguments[2]))
-    assert scan(engine, GROUP, places * 100, None) == ({}, None)
+    seen = statements(engine, lambda: scan(engine, GROUP, places * 100, None))
     assert sum("webhook_deliveries" in statement for statement in seen) == 1
-
-
-def _clear(engine: Engine) -> None:
-    with engine.begin() as connection:
-        connection.execute(text("DELETE FROM webhook_deliveries"))
-        connection.execute(text("DELETE FROM webhook_payloads"))
-
-
-def _ids(engine: Engine) -> dict[int, int]:
-    """Row ids by offset."""
-    with engine.connect() as connection:
-        found = connection.execute(text("SELECT record_offset, id FROM webhook_deliveries")).all()
-        return {row.record_offset: row.id for row in found}

@@ -6,11 +6,11 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.events.event import RecordId
-from consumer.ledger import admin, marks, ordering, replays, store, upkeep
+from consumer.ledger import admin, marks, ordering, replays, upkeep
 from consumer.ledger.replays import Span
-from consumer.ledger.rows import NewDelivery
+from consumer.ledger.rows import DueKey, NewDelivery
 from consumer.subscriptions import repository
-from tests.ledger.rows_kit import GROUP, URL, find, make_event, ordered, parked, query, run
+from tests.ledger.rows_kit import GROUP, URL, find, make_event, ordered, park, parked, query, run
 
 REFUSED = RecordId("t", 0, 5, 1_700_000_000_000)
 
@@ -19,7 +19,7 @@ REFUSED = RecordId("t", 0, 5, 1_700_000_000_000)
 def sub(engine: Engine) -> int:
     """A subscription with a stored delivery, whose due key is not marked."""
     number = repository.add(engine, URL, "user.created", ordering="key")
-    store.park(engine, GROUP, [parked(make_event(1), number)], 96.0)
+    park(engine, parked(make_event(1), number))
     assert marks.recent(engine, GROUP, None) == ({}, None)
     return number
 
@@ -66,24 +66,27 @@ def test_old_marks_are_not_read_again(engine: Engine) -> None:
 def test_rows_made_due_are_marked(engine: Engine, sub: int) -> None:
     """Redelivery, adoption, a replay, an enabled subscription and a repaired key mark the rows that become due."""
     (row,) = find(engine)
+    here, there = ("t", 0, sub), ("t", 1, sub)
+
+    def marked(group: str = GROUP) -> dict[DueKey, int]:
+        return marks.recent(engine, group, None).due_keys
+
     list(admin.redeliver(engine, admin.DeliveryQuery(ids=[row.id]), 100.0))
-    assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 1}
-    repository.set_enabled(engine, sub, enabled=False)
-    upkeep.reconcile(engine, 100.0)
-    assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 1}, "held rows are not due"
-    repository.set_enabled(engine, sub, enabled=True)
-    upkeep.reconcile(engine, 100.0)
-    assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 2}
+    assert marked() == {here: 1}
+    for enabled in (False, True):  # held rows are not due
+        repository.set_enabled(engine, sub, enabled=enabled)
+        upkeep.reconcile(engine, 100.0)
+        assert marked() == {here: 1 + enabled}
     replay = replays.create(engine, GROUP, sub, 0.0, 9.0, None, 1.0, [Span("t", 1, 0, 9)])
     again = NewDelivery(make_event(3, partition=1), sub, URL, 0, "parked", 1.0, replay=replay)
     replays.advance(engine, replay, GROUP, [again], {("t", 1): 9}, 100.0)
-    assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 2, ("t", 1, sub): 1}
-    store.park(engine, GROUP, [ordered(5, sub), ordered(6, sub)], 96.0)
+    assert marked() == {here: 2, there: 1}
+    park(engine, ordered(5, sub), ordered(6, sub))
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset = 5")
     ordering.repair(engine, GROUP, "t", 0, 100.0)
-    assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 3, ("t", 1, sub): 1}
+    assert marked() == {here: 3, there: 1}
     list(admin.adopt(engine, GROUP, "another", 100.0))
-    assert marks.recent(engine, "another", None).due_keys == {("t", 0, sub): 1, ("t", 1, sub): 1}
+    assert marked("another") == {here: 1, there: 1}
 
 
 def test_since_when_a_delivery_is_refused_is_noted_once(engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""Searching stored deliveries page by page."""
+"""Searching stored deliveries page by page, and counting them up to a bound, whatever the table's size."""
 
 from collections.abc import Callable
 
@@ -6,21 +6,20 @@ import pytest
 from sqlalchemy import Engine, bindparam, update
 
 from consumer.errors import InvalidPosition
-from consumer.ledger import admin, search, store
+from consumer.ledger import admin, search
 from consumer.ledger.admin import DeliveryQuery
-from consumer.ledger.rows import time_of
+from consumer.ledger.rows import AttemptFailure, time_of
 from consumer.subscriptions import repository
 from models import ParkedDelivery, Status
-from tests.ledger.rows_kit import GROUP, URL, make_event, parked, plans, query, run
+from tests.ledger.rows_kit import URL, make_event, park, parked, plans, query, run
 
 HOUR = 3600.0
 T = 1_700_000_000.0
 
 
-def found(engine: Engine, asked: DeliveryQuery, limit: int = 200) -> list[int]:
+def found(engine: Engine, asked: DeliveryQuery, limit: int = 200, position: str | None = None) -> list[int]:
     """The offsets on all pages, which never overlap."""
     offsets: list[int] = []
-    position = None
     while True:
         page = search.search(engine, asked, limit, position)
         assert len(page.deliveries) <= limit
@@ -50,7 +49,7 @@ def two(engine: Engine) -> tuple[int, int]:
         )
         for offset in range(80)
     ]
-    store.park(engine, GROUP, [parked(event, subs[event.record.offset % 2]) for event in events], T)
+    park(engine, *(parked(event, subs[event.record.offset % 2]) for event in events), now=T)
     stored_at = update(ParkedDelivery).where(ParkedDelivery.record_offset == bindparam("b_offset"))
     with engine.begin() as connection:
         connection.execute(
@@ -65,14 +64,9 @@ def two(engine: Engine) -> tuple[int, int]:
 def test_pages_have_each_delivery_once_newest_first(engine: Engine, two: tuple[int, int], limit: int) -> None:
     """The pages have each delivery once, newest first, whatever their length and whatever is stored meanwhile."""
     first = search.search(engine, DeliveryQuery(), limit)
-    store.park(engine, GROUP, [parked(make_event(99), two[0])], T)
-    offsets = [each.record.offset for each in first.deliveries]
-    position = first.position
-    while position is not None:
-        page = search.search(engine, DeliveryQuery(), limit, position)
-        offsets += [each.record.offset for each in page.deliveries]
-        position = page.position
-    assert offsets == list(range(79, -1, -1))
+    park(engine, parked(make_event(99), two[0]), now=T)
+    rest = found(engine, DeliveryQuery(), limit, first.position) if first.position else []
+    assert [*(each.record.offset for each in first.deliveries), *rest] == list(range(79, -1, -1))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +133,7 @@ def test_an_empty_table_has_an_empty_page(engine: Engine) -> None:
 
 def test_ids_out_of_the_order_of_time_are_found(engine: Engine, two: tuple[int, int]) -> None:
     """Rows are found though workers' clocks and cached sequences order ids and times differently by some minutes."""
-    store.park(engine, GROUP, [parked(make_event(80), two[0])], T + 79 * 600 - 300)
+    park(engine, parked(make_event(80), two[0]), now=T + 79 * 600 - 300)
     assert found(engine, DeliveryQuery(since=T + 79 * 600)) == [79]
     assert found(engine, DeliveryQuery(until=T + 79 * 600))[:2] == [80, 78]
     assert found(engine, DeliveryQuery(since=T + 79 * 600 - 300)) == [80, 79]
@@ -181,7 +175,44 @@ def test_redelivery_by_tenant_and_topic(engine: Engine, two: tuple[int, int]) ->
 def test_an_index_has_the_ids_in_order(sqlite_engine: Engine, asked: DeliveryQuery, index: str) -> None:
     """An index gives the ids in order, and rows are read by id, whatever the conditions."""
     sub = repository.add(sqlite_engine, URL, "user.created")
-    store.park(sqlite_engine, GROUP, [parked(make_event(offset), sub) for offset in range(10)], T)
+    park(sqlite_engine, *(parked(make_event(offset), sub) for offset in range(10)), now=T)
     told = plans(sqlite_engine, lambda: search.search(sqlite_engine, asked))
     assert all("SCAN webhook_" not in plan for _, plan in told), told
     assert any(index in plan and "ORDER BY" not in plan for _, plan in told), told
+
+
+def test_states_are_counted_up_to_a_bound(engine: Engine, sub: int) -> None:
+    """A count of one above the bound means more; a state without rows counts zero."""
+    park(engine, *(parked(make_event(offset), sub) for offset in range(8)))
+    run(engine, "UPDATE webhook_deliveries SET status = 'held' WHERE record_offset < 3")
+    assert search.by_state(engine, 3) == {"parked": 4, "blocked": 0, "held": 3, "exhausted": 0, "delivered": 0}
+
+
+def test_the_most_loaded_subscriptions_come_first(engine: Engine) -> None:
+    """The ones with most open rows come first, up to the limit requested; each count stops at its bound."""
+    few, many, ended, some = (repository.add(engine, URL, "user.created") for _ in range(4))
+    for sub, number in ((ended, 9), (few, 1), (many, 7), (some, 3)):
+        park(engine, *(parked(make_event(offset), sub) for offset in range(number)))
+    run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE subscription_id = :s", s=ended)
+    run(engine, "UPDATE webhook_deliveries SET status = 'held' WHERE subscription_id = :s", s=some)
+    assert search.most_loaded(engine, 10) == [many, some, few]
+    assert search.most_loaded(engine, 2) == [many, some]
+    assert search.loads(engine, [ended, few, many, some, 999], 5) == {ended: 0, few: 1, many: 5, some: 3, 999: 0}
+    assert search.loads(engine, [], 5) == {}
+
+
+def test_the_latest_failure_is_found(engine: Engine) -> None:
+    """It is one of the rows stored first or last: an outage stores many without an attempt behind those that failed."""
+    sub, other = (repository.add(engine, URL, "user.created") for _ in range(2))
+    assert search.last_failures(engine, [sub]) == search.last_failures(engine, []) == {}
+    late = AttemptFailure("status 500", 500, None, 99.0)
+    rows = [
+        parked(make_event(1), sub),
+        parked(make_event(2), sub, last=late),
+        parked(make_event(3), sub, attempt=0),
+        parked(make_event(4), other, last=(others := late._replace(error="another's", at=500.0))),
+    ]
+    park(engine, *rows, *(parked(make_event(offset), sub, attempt=0) for offset in range(5, 25)))
+    assert search.last_failures(engine, [sub, 999, other]) == {sub: late, other: others}
+    run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset = 2")
+    assert search.last_failures(engine, [sub]) == {sub: late}

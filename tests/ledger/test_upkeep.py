@@ -4,12 +4,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Connection, Engine, event, update
+from sqlalchemy import Engine, update
 
 from consumer.events.event import RecordId
 from consumer.ledger import assigned, marks, outbox, store, upkeep
 from consumer.subscriptions import repository
-from models import StoredOperation
+from models import Status, StoredOperation
 from tests.faults import refusing
 from tests.ledger.rows_kit import (
     GROUP,
@@ -21,10 +21,12 @@ from tests.ledger.rows_kit import (
     offsets,
     operation,
     ordered,
+    park,
     parked,
     query,
     result,
     run,
+    statements,
     states,
 )
 from tests.oracle_emulator import OracleEmulator
@@ -38,35 +40,25 @@ def steps(engine: Engine) -> list[upkeep.Reconciled]:
     return found
 
 
-def statements(engine: Engine, work: Callable[[], object]) -> list[str]:
-    """The statements that `work` sends, with those that begin and end transactions."""
-    found: list[str] = []
-
-    def note(_: Connection, __: object, statement: str, *___: object) -> None:
-        found.append(statement)
-
-    event.listen(engine, "before_cursor_execute", note)
-    work()
-    event.remove(engine, "before_cursor_execute", note)
-    return found
+def told(engine: Engine, group: str = GROUP) -> list[str]:
+    return [event.event_id for _, event, _ in outbox.pending(engine, group, 100)]
 
 
-def told(engine: Engine) -> list[str]:
-    return [event.event_id for _, event, _ in outbox.pending(engine, GROUP, 100)]
+def failing_since(engine: Engine, sub: int) -> float | None:
+    found = repository.get(engine, sub)
+    assert found is not None
+    return None if found.failing_since is None else found.failing_since.timestamp()
 
 
 def test_a_disabled_subscription_holds_its_rows_and_enabling_resumes_them(engine: Engine, sub: int) -> None:
     """A 410 holds all rows; enabling by plain SQL makes them due. The first reason stays and is reported once."""
     other = repository.add(engine, URL, "user.created")
-    store.park(engine, GROUP, [parked(make_event(offset), sub, 5000.0) for offset in range(3)], 96.0)
-    store.park(engine, GROUP, [parked(make_event(9), other)], 96.0)
-    assert upkeep.disable(engine, GROUP, sub, "410 Gone", operation(1))
+    park(engine, *(parked(make_event(offset), sub, 5000.0) for offset in range(3)), parked(make_event(9), other))
+    losing_the_answer(engine, lambda: upkeep.disable(engine, GROUP, sub, "410 Gone", operation(1)))
     assert not upkeep.disable(engine, GROUP, sub, "again", operation(2))
     assert counts(engine) == {"parked": 1, "held": 3}
-    assert [(row.enabled, row.disabled_reason) for row in repository.walk(engine)] == [
-        (False, "410 Gone"),
-        (True, None),
-    ]
+    found = [(row.enabled, row.disabled_reason) for row in repository.walk(engine)]
+    assert found == [(False, "410 Gone"), (True, None)]
     assert told(engine) == ["op_1"]
     assert upkeep.reconcile(engine, 500.0) == (0, 0, 0, None)
     run(engine, "UPDATE webhook_subscriptions SET enabled = 1")
@@ -74,24 +66,11 @@ def test_a_disabled_subscription_holds_its_rows_and_enabling_resumes_them(engine
     assert sorted(offsets(find(engine, 500.0))) == [0, 1, 2, 9]
 
 
-def test_disabling_again_after_a_lost_answer_holds_rows(engine: Engine, sub: int) -> None:
-    """The repetition reports nothing again, and holds the rows that the first call did not reach."""
-    store.park(engine, GROUP, [parked(make_event(1), sub)], 96.0)
-    losing_the_answer(engine, lambda: upkeep.disable(engine, GROUP, sub, "410", operation()))
-    assert not upkeep.disable(engine, GROUP, sub, "410", operation())
-    assert (states(engine), told(engine)) == ({1: "held"}, ["op_1"])
-
-
 def test_a_subscription_that_only_fails_is_disabled(engine: Engine, sub: int) -> None:
-    """The time counts from the first note.
-
-    A subscription that recovered is not disabled, and one is disabled only once.
-    """
+    """The time counts from the first note. One that recovered is not disabled, and one is disabled only once."""
     upkeep.failing(engine, sub, 1000.25)
     upkeep.failing(engine, sub, 2000.0)
-    found = repository.get(engine, sub)
-    assert found is not None
-    assert found.failing_since == datetime.fromtimestamp(1000.25, UTC)
+    assert failing_since(engine, sub) == 1000.25
     assert not upkeep.disable(engine, GROUP, sub, "failing", operation(1), failing_before=1000.0)
     assert upkeep.recovered(engine, GROUP, sub, operation(2))
     assert not upkeep.recovered(engine, GROUP, sub, operation(3))
@@ -99,9 +78,7 @@ def test_a_subscription_that_only_fails_is_disabled(engine: Engine, sub: int) ->
     upkeep.failing(engine, sub, 3000.0)
     assert upkeep.disable(engine, GROUP, sub, "failing", operation(5), failing_before=3000.0)
     assert told(engine) == ["op_2", "op_5"]
-    found = repository.get(engine, sub)
-    assert found is not None
-    assert (found.enabled, found.disabled_reason, found.failing_since) == (False, "failing", None)
+    assert failing_since(engine, sub) is None
     upkeep.failing(engine, sub, 4000.0)  # a late answer
     assert not upkeep.recovered(engine, GROUP, sub)
 
@@ -109,14 +86,13 @@ def test_a_subscription_that_only_fails_is_disabled(engine: Engine, sub: int) ->
 def test_a_removed_subscription_exhausts_its_rows(engine: Engine, sub: int) -> None:
     """Parked, blocked and held rows are exhausted with that reason; delivered ones stay. No event is stored."""
     held, chain = (repository.add(engine, URL, "user.created") for _ in range(2))
-    store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(2)], 96.0)
-    store.park(engine, GROUP, [parked(make_event(2), held, 200.0), *(ordered(n, chain) for n in (3, 4))], 96.0)
+    park(engine, *(parked(make_event(offset), sub) for offset in range(2)))
+    park(engine, parked(make_event(2), held, 200.0), *(ordered(n, chain) for n in (3, 4)))
     store.record(engine, GROUP, [result(find(engine)[0], "delivered")])
     upkeep.disable(engine, GROUP, held, "410")
     for number in (sub, held, chain):
         repository.remove(engine, number)
-    store.park(engine, GROUP, [parked(make_event(5), -7)], 96.0)  # ids set by plain SQL
-    store.park(engine, GROUP, [parked(make_event(6), 0)], 96.0)
+    park(engine, parked(make_event(5), -7), parked(make_event(6), 0))  # ids set by plain SQL
     assert upkeep.reconcile(engine, 500.0) == (0, 0, 6, None)
     assert upkeep.reconcile(engine, 500.0) == (0, 0, 0, None)
     assert states(engine) == {0: "delivered"} | dict.fromkeys((1, 2, 3, 4, 5, 6), "exhausted")
@@ -128,7 +104,7 @@ def test_a_removed_subscription_exhausts_its_rows(engine: Engine, sub: int) -> N
 def test_many_rows_follow_in_batches(engine: Engine, sub: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows beyond one transaction follow in later steps, so work between the steps does not wait for all."""
     monkeypatch.setattr(upkeep, "CHANGED_AT_ONCE", 10)
-    store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(35)], 96.0)
+    park(engine, *(parked(make_event(offset), sub) for offset in range(35)))
     upkeep.disable(engine, GROUP, sub, "410")
     assert counts(engine) == {"held": 10, "parked": 25}
     assert [step.held for step in steps(engine)] == [10, 10, 5]
@@ -141,7 +117,7 @@ def test_each_step_visits_a_few_subscriptions(engine: Engine, monkeypatch: pytes
     monkeypatch.setattr(upkeep, "SEEKS", 2)
     subs = [repository.add(engine, URL, "user.created") for _ in range(5)]
     for sub in subs:
-        store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(20)], 96.0)
+        park(engine, *(parked(make_event(offset), sub) for offset in range(20)))
     repository.set_enabled(engine, subs[0], enabled=False)
     repository.remove(engine, subs[3])
     repository.set_enabled(engine, subs[4], enabled=False)
@@ -197,17 +173,23 @@ def test_delivered_rows_below_the_committed_offset_are_pruned(engine: Engine) ->
     assert offsets(find(engine)) == [1, 2]
 
 
-def test_pruning_repeats_if_a_delivery_is_stored_meanwhile(
-    engine: Engine, emulator: OracleEmulator | None, sub: int
-) -> None:
-    """Oracle waits for the other writer and then refuses (ORA-02292): the step starts again.
+def prune(engine: Engine) -> int:
+    return upkeep.prune(engine, GROUP, "t", 0, 2)
 
-    SQLite runs them one by one.
-    """
-    store.park(engine, GROUP, [parked(make_event(offset), sub) for offset in range(2)], 96.0)
+
+def purge(engine: Engine) -> int:
+    return sum(step.deliveries for step in upkeep.purge(engine, [Status.DELIVERED], 1e10))
+
+
+@pytest.mark.parametrize("work", [prune, purge])
+def test_a_payload_that_a_worker_needs_meanwhile_is_kept(
+    engine: Engine, emulator: OracleEmulator | None, sub: int, work: Callable[[Engine], int]
+) -> None:
+    """Oracle waits for the other writer and then refuses (ORA-02292), and the step starts again."""
+    park(engine, *(parked(make_event(offset), sub) for offset in range(2)))
     store.record(engine, GROUP, [result(row, "delivered") for row in find(engine)])
     with refusing(engine, emulator, "DELETE FROM webhook_payloads", error=2292, times=3) as refused:
-        assert upkeep.prune(engine, GROUP, "t", 0, 2) == 2
+        assert work(engine) == 2
     assert len(refused) == 3
     assert query(engine, "SELECT record_offset FROM webhook_payloads") == []
 
@@ -222,50 +204,40 @@ def test_delivered_rows_of_a_replay_are_pruned_at_once(engine: Engine, sub: int)
 
 
 def test_topics_with_open_rows(engine: Engine, sub: int) -> None:
-    """Topics with an open or delivered row are listed; exhausted rows do not count.
-
-    Delivered rows of a deleted topic are to be deleted, whichever worker sent them and however long ago.
-    """
+    """Exhausted rows do not count. Delivered rows do: of a deleted topic, any worker deletes them, however old."""
     for topic, partition in (("t", 0), ("t", 5), ("u", 2), ("v", 3), ("x", 4)):
-        store.park(engine, GROUP, [parked(make_event(1, topic=topic, partition=partition), sub)], 96.0)
-    store.park(engine, "another", [parked(make_event(1, topic="w"), sub)], 96.0)
-    run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE topic = 'u'")
-    run(engine, "UPDATE webhook_deliveries SET status = 'held' WHERE topic = 'v'")
-    run(engine, "UPDATE webhook_deliveries SET status = 'delivered' WHERE topic = 'x'")
+        park(engine, parked(make_event(1, topic=topic, partition=partition), sub))
+    park(engine, parked(make_event(1, topic="w"), sub), group="another")
+    for topic, status in (("u", "exhausted"), ("v", "held"), ("x", "delivered")):
+        run(engine, "UPDATE webhook_deliveries SET status = :s WHERE topic = :t", s=status, t=topic)
     run(engine, "UPDATE webhook_deliveries SET status = 'blocked' WHERE topic = 't' AND partition_no = 0")
     assert assigned.open_topics(engine, GROUP) == ["t", "v", "x"]
     assert [assigned.next_partition(engine, GROUP, "t", after) for after in (-1, 0, 4, 5)] == [0, 5, 5, None]
 
 
 def test_partitions_with_rows(engine: Engine, sub: int) -> None:
-    """Partitions with rows of any state, or with marks alone, are found.
-
-    Other workers' partitions cost at most one seek for each of ours.
-    """
+    """Partitions with rows of any state, or with marks alone, are found."""
     for topic, partition in (("t", 0), ("t", 5), ("t", 6), ("u", 2)):
-        store.park(engine, GROUP, [parked(make_event(1, topic=topic, partition=partition), sub)], 96.0)
-    store.park(engine, "another", [parked(make_event(1, topic="t", partition=3), sub)], 96.0)
+        park(engine, parked(make_event(1, topic=topic, partition=partition), sub))
+    park(engine, parked(make_event(1, topic="t", partition=3), sub), group="another")
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE partition_no = 5")
     marks.refused_since(engine, GROUP, RecordId("t", 9, 1, 0), sub, 1.0)
     ours = [("t", number) for number in (*range(6), *range(7, 12))]
     assert assigned.with_rows(engine, GROUP, [*ours, ("u", 1), ("v", 0)]) == {("t", 0), ("t", 5), ("t", 9)}
 
 
-def test_operational_events_stay_until_they_are_published(engine: Engine, sub: int) -> None:
-    """They come in the order of writing, of one group. One that is already waiting is not written again."""
-    for number in (2, 1):
-        repository.set_enabled(engine, sub, enabled=True)
-        upkeep.disable(engine, GROUP, sub, "410", operation(number))
-    repository.set_enabled(engine, sub, enabled=True)
-    upkeep.disable(engine, GROUP, sub, "410", operation(1))
+def test_operational_events_stay_until_they_are_published(engine: Engine) -> None:
+    """They come in the order of writing, each once for a group: two deployments publish to topics of their own."""
+    for group, number in ((GROUP, 2), (GROUP, 1), (GROUP, 2), ("another", 1)):
+        with engine.begin() as connection:
+            outbox.add(connection, group, [operation(number)])
     (first, event, at), _ = outbox.pending(engine, GROUP, 10)
     assert event == operation(2)
     assert abs(at - datetime.now(UTC).timestamp()) < 60
     outbox.forget(engine, [first])
     outbox.forget(engine, [first])
-    assert told(engine) == ["op_1"]
+    assert (told(engine), told(engine, "another")) == (["op_1"], ["op_1"])
     assert len(outbox.pending(engine, GROUP, 1)) == 1
-    assert outbox.pending(engine, "another", 10) == []
 
 
 def test_an_unreadable_operational_event_holds_up_no_other(engine: Engine) -> None:
@@ -275,14 +247,6 @@ def test_an_unreadable_operational_event_holds_up_no_other(engine: Engine) -> No
         connection.exec_driver_sql("UPDATE webhook_operations SET data = '[1]' WHERE event_id = 'op_0'")
     found = [event.data for _, event, _ in outbox.pending(engine, GROUP, 4)]
     assert found == [{"unreadable": "[1]"}, operation(1).data]
-
-
-def test_operational_events_of_two_groups_are_two(engine: Engine) -> None:
-    """Two deployments on one database report on the same subscription, each on its own topic."""
-    for group in (GROUP, "another"):
-        with engine.begin() as connection:
-            outbox.add(connection, group, [operation(1)])
-    assert [len(outbox.pending(engine, group, 9)) for group in (GROUP, "another")] == [1, 1]
 
 
 def test_unpublished_operational_events_expire(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,23 +57,12 @@ def find(
     return {event_type: found[event_type, None] for event_type in types}
 
 
-def test_each_type_gets_exactly_its_subscriptions(engine: Engine) -> None:
-    """By id within a type. An unwanted type has none; case and prefixes count; disabled ones match no type."""
-    ids = [repository.add(engine, URL, event_type) for event_type in ("a", "b", "a", "A", "ab")]
-    disabled = repository.add(engine, URL, "a")
-    with engine.begin() as connection:
-        connection.execute(update(Subscription).where(Subscription.id == disabled).values(enabled=0))
-    found = find(engine, "a", "b", "nobody")
-    assert {key: [endpoint.subscription_id for endpoint in value] for key, value in found.items()} == {
-        "a": [ids[0], ids[2]],
-        "b": [ids[1]],
-        "nobody": [],
-    }
-
-
 def test_one_statement_finds_patterns_and_tenants(engine: Engine) -> None:
-    """Each key has each of its subscriptions once, by id, whatever patterns and tenants these use."""
-    written = [
+    """Each key has each of its subscriptions once, by id, whatever patterns and tenants these use.
+
+    Case and prefixes count; disabled ones match no type, and an unwanted type has none.
+    """
+    exact, wide, every, other, items, acme, both = written = [
         ("order.created", "*"),
         ("order.*", "acme"),
         ("*", "*"),
@@ -82,26 +71,24 @@ def test_one_statement_finds_patterns_and_tenants(engine: Engine) -> None:
         ("*", "acme"),
         ("order.created", "acme"),
     ]
-    ids = {each: repository.add(engine, URL, each[0], tenant=each[1]) for each in written}
+    whose = {repository.add(engine, URL, each[0], tenant=each[1]): each for each in [*written, ("Order.created", "*")]}
+    disabled = repository.add(engine, URL, "order.created")
+    repository.set_enabled(engine, disabled, enabled=False)
     sent: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *arguments: sent.append(arguments[2]))
-    keys: list[Key] = [
-        ("order.created", None),
-        ("order.created", "acme"),
-        ("order.item.added", "other"),
-        ("user.created", "acme"),
-        ("user.created", "*"),
-    ]
-    found = find_endpoints(engine, keys, DEFAULT, Vault().decrypt)
-    assert len([statement for statement in sent if statement.startswith("SELECT")]) == 1
-    whose = {number: each for each, number in ids.items()}
-    assert {key: [whose[endpoint.subscription_id] for endpoint in found[key]] for key in keys} == {
-        keys[0]: [written[0], written[2]],
-        keys[1]: [written[0], written[1], written[2], written[5], written[6]],
-        keys[2]: [written[2], written[3], written[4]],
-        keys[3]: [written[2], written[5]],
-        keys[4]: [written[2]],
+    expected: dict[Key, list[tuple[str, str]]] = {
+        ("order.created", None): [exact, every],
+        ("order.created", "acme"): [exact, wide, every, acme, both],
+        ("order.item.added", "other"): [every, other, items],
+        ("user.created", "acme"): [every, acme],
+        ("user.created", "*"): [every],
     }
+    found = find_endpoints(engine, [*expected], DEFAULT, Vault().decrypt)
+    assert len([statement for statement in sent if statement.startswith("SELECT")]) == 1
+    assert {key: [whose[each.subscription_id] for each in found[key]] for key in expected} == expected
+    for number in whose:
+        repository.remove(engine, number)
+    assert find(engine, "order.created", "nobody") == {"order.created": (), "nobody": ()}
 
 
 NAMES = st.sampled_from(["a", "b", "a.b", "a.b.c", "a.*", "a.**", "a.b.*", "*", "b.a", "a..b", ".a"])
@@ -277,7 +264,7 @@ class Database:
         found, done = self._pending.pop(0)
         done(error or found)
 
-    def catalog(self, ttl: float) -> Catalog:
+    def catalog(self, ttl: float = 1.0) -> Catalog:
         return Catalog(self.ask, ttl, lambda: self.now)
 
     @property
@@ -294,30 +281,20 @@ def endpoints(*ids: int) -> tuple[Endpoint, ...]:
     return tuple(Endpoint(number, URL, DEFAULT) for number in ids)
 
 
-def test_a_type_is_looked_up_once_and_kept(database: Database) -> None:
-    """It is unknown at first. Wanted twice, it is requested once. Until it expires, the cache answers."""
-    database.content["t"] = endpoints(1)
-    catalog = database.catalog(1.0)
-    assert catalog.match(key("t")) is None
-    catalog.want([key("t")])
-    catalog.want([key("t")])
-    database.answer()
-    assert catalog.match(key("t")) == endpoints(1)
-    database.now += 0.4
-    assert catalog.match(key("t")) == endpoints(1)
-    assert database.asked[0] == (key("t"),)
-
-
-def test_types_wanted_during_a_look_up_are_requested_together(database: Database) -> None:
-    """One statement is under way at a time. The next one, a moment after its begin, has all types wanted meanwhile."""
-    catalog = database.catalog(1.0)
+@pytest.mark.parametrize("error", [None, DatabaseUnavailable("gone")])
+def test_types_wanted_during_a_look_up_are_requested_together(database: Database, error: Exception | None) -> None:
+    """One statement is under way at a time. The next one has all types wanted meanwhile, also after an outage."""
+    catalog = database.catalog()
     catalog.want([key("a")])
     catalog.want([key("b")])
     catalog.want([key("c"), key("b")])
     database.now += 2 * GAP
     assert database.asked == [(key("a"),)]
-    database.answer()
-    assert database.asked == [(key("a"),), (key("b"), key("c"))]
+    database.answer(error)
+    database.now += 1
+    catalog.want([])
+    assert len(database.asked) == 2
+    assert set(database.asked[1]) == {key("b"), key("c"), *([key("a")] if error else [])}
 
 
 @pytest.mark.parametrize("ttl", [0.0, 1.0])
@@ -332,93 +309,68 @@ def test_waiting_records_are_answered_however_long_it_takes(database: Database, 
 
 
 def test_a_steady_flow_never_waits(database: Database) -> None:
-    """Half-way to its end an answer is requested again, while the old one is still used."""
-    catalog = database.catalog(1.0)
+    """An unknown type is requested once. Half-way to its end the answer is requested again, while it is still used."""
+    database.content["t"] = endpoints(1)
+    catalog = database.catalog()
+    assert catalog.match(key("t")) is None
+    catalog.want([key("t")])
     catalog.want([key("t")])
     database.answer()
     for _ in range(100):
-        database.now += 0.1
-        assert catalog.match(key("t")) is not None
+        assert catalog.match(key("t")) == endpoints(1)
         if database.pending:
             database.answer()
+        database.now += 0.1
+    assert database.asked[0] == (key("t"),)
     assert 15 <= len(database.asked) <= 21
 
 
 def test_an_unchanged_answer_has_the_same_objects(database: Database) -> None:
     """The request prepared for an endpoint is found by identity after a refresh without changes."""
-    catalog = database.catalog(1.0)
-    database.content["t"] = endpoints(1, 2)
-    catalog.want([key("t")])
-    database.answer()
-    first = catalog.match(key("t"))
-    database.content["t"] = endpoints(1, 2)
-    database.now += 0.6
-    catalog.want([key("t")])
-    database.answer()
-    assert catalog.match(key("t")) is first
-    database.content["t"] = endpoints(2)
-    database.now += 0.6
-    catalog.want([key("t")])
-    database.answer()
-    assert catalog.match(key("t")) == endpoints(2)
+    catalog, found = database.catalog(), []
+    for ids in ((1, 2), (1, 2), (2,)):
+        database.content["t"] = endpoints(*ids)
+        catalog.want([key("t")])
+        database.answer()
+        found.append(catalog.match(key("t")))
+        database.now += 0.6
+    assert found[0] is found[1]
+    assert found[2] == endpoints(2)
 
 
 def test_a_failure_is_reported_and_retried_with_back_off(database: Database) -> None:
-    """The fault is for /readyz and logged once. No statement is sent during the back-off. A success ends both."""
-    catalog = database.catalog(1.0)
-    waits = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
-    with capture_logs() as logs:
-        for wait in waits:
-            catalog.want([key("t")])
-            database.answer(DatabaseUnavailable("ORA-03113: gone"))
-            assert catalog.fault == "database: ORA-03113: gone"
-            asked = len(database.asked)
-            database.now += wait * 0.99
-            catalog.want([key("t")])
-            assert len(database.asked) == asked
-            database.now += wait * 0.011
-        assert len(logs) == 1
-        catalog.want([key("t")])
-        database.answer()
-    assert catalog.fault is None
-    assert catalog.match(key("t"), arrived=database.now) == ()
-
-
-def test_after_a_failure_one_statement_requests_all_types(database: Database) -> None:
-    """A thousand types that waited during an outage do not cause a thousand statements in sequence."""
-    catalog = database.catalog(1.0)
-    catalog.want([key("a")])
-    catalog.want([key("b")])
-    database.answer(DatabaseUnavailable("gone"))
-    database.now += 1
-    catalog.want([key("c")])
-    assert len(database.asked) == 2
-    assert set(database.asked[1]) == {key("a"), key("b"), key("c")}
+    """The fault is for /readyz. No statement is sent during the back-off. A success ends both."""
+    catalog = database.catalog()
+    catalog.want([key("t")])
+    database.answer(DatabaseUnavailable("ORA-03113: gone"))
+    assert (catalog.fault, catalog.backoff > 0) == ("database: ORA-03113: gone", True)
+    catalog.want([key("t")])
+    assert not database.pending
+    database.now += catalog.backoff * 1.01
+    catalog.want([key("t")])
+    database.answer()
+    assert (catalog.fault, catalog.match(key("t"), arrived=database.now)) == (None, ())
 
 
 def test_memory_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is counted in endpoints, not types. The least recently requested type leaves. A large new one is kept."""
     monkeypatch.setattr("consumer.matching.catalog.MOST_KEPT", 12)
     catalog = database.catalog(1000.0)
-    for number in range(10):
-        database.now += 1
-        database.content[str(number)] = endpoints(1, 2, 3)
-        catalog.want([key(str(number))])
+
+    def look(name: str, number: int = 3, seconds: float = 1) -> list[str]:
+        database.now += seconds
+        database.content[name] = endpoints(*range(number))
+        catalog.want([key(name)])
         database.answer()
-    assert [name for name, _ in catalog._entries] == ["7", "8", "9"]
-    database.now += 600
-    catalog.want([key("7")])
-    database.answer()
-    database.now += 1
-    database.content["large"] = endpoints(*range(20))
-    catalog.want([key("large")])
-    database.answer()
+        return [each for each, _ in catalog._entries]
+
+    for number in range(10):
+        kept = look(str(number))
+    assert kept == ["7", "8", "9"]
+    look("7", seconds=600)
+    assert look("large", 20) == ["large"]
     assert catalog.match(key("large")) == database.content["large"]
-    assert [name for name, _ in catalog._entries] == ["large"]
-    database.now += 1
-    catalog.want([key("0")])
-    database.answer()
-    assert (list(catalog._entries), catalog._kept) == ([key("0")], 4)
+    assert (look("0"), catalog._kept) == (["0"], 4)
 
 
 @given(

@@ -40,6 +40,11 @@ class Lookups:
         both = Endpoint(1, URL, (b"k",)), Endpoint(2, URL, (b"k",))
         done({key: () if key[0] == "nobody" else both for key in keys})
 
+    def know(self) -> None:
+        """Look up the type `a`."""
+        self.catalog.want([("a", None)])
+        self.answer()
+
     def out(self) -> list[tuple[int, list[int]]]:
         """All events that may go now, with their subscriptions."""
         return [
@@ -88,8 +93,7 @@ def test_a_stored_delivery_is_left_out_of_exactly_its_record() -> None:
     for offset in range(4):
         desk.put(offset)
     desk.put(0, place=THERE)
-    desk.catalog.want([("a", None)])
-    desk.answer()
+    desk.know()
     assert desk.out() == [(0, [2]), (1, [1, 2]), (2, []), (3, [1, 2]), (0, [1, 2])]
 
 
@@ -102,8 +106,7 @@ def test_stored_deliveries_at_higher_offsets_are_requested_when_an_event_needs_t
         desk.put(offset)
     desk.put(7, place=THERE)
     assert (desk.wanted, desk.inbox.stands_aside(HERE)) == ([(HERE, 4)], True)
-    desk.catalog.want([("a", None)])
-    desk.answer()
+    desk.know()
     assert desk.out() == [(0, [1, 2]), (1, [2]), (7, [1, 2])]
     assert (desk.out(), bool(desk.inbox), desk.inbox.first_offset(HERE)) == ([], True, 4)
     desk.inbox.stored(HERE, {(4, 5004, 2)}, 5)
@@ -122,8 +125,7 @@ def test_stored_deliveries_of_waiting_events_are_kept() -> None:
     for offset in (0, 1, 2):
         desk.put(offset)
     desk.inbox.stored(HERE, {(2, 5002, 2)})
-    desk.catalog.want([("a", None)])
-    desk.answer()
+    desk.know()
     assert desk.out() == [(0, [2]), (1, [2]), (2, [1])]
 
 
@@ -131,8 +133,7 @@ def test_stored_deliveries_are_forgotten_once_passed() -> None:
     """Later events are not compared with them. With ten thousand subscriptions each comparison would take 1.5 ms."""
     desk = Lookups()
     desk.inbox.stored(HERE, {(1, 5001, 1), (2, 5002, 2)}, 9)
-    desk.catalog.want([("a", None)])
-    desk.answer()
+    desk.know()
     for offset in range(5):
         desk.put(offset)
     found = list(iter(desk.inbox.next, None))
@@ -154,8 +155,7 @@ def test_room_is_bounded_in_events_and_in_bytes() -> None:
     for offset in range(MOST_EVENTS):
         desk.put(offset)
     assert desk.inbox.room == 0
-    desk.catalog.want([("a", None)])
-    desk.answer()
+    desk.know()
     desk.inbox.next()
     assert desk.inbox.room == 1
     assert len(desk.out()) == MOST_EVENTS - 1

@@ -3,10 +3,8 @@
 import time
 from itertools import chain
 
-from confluent_kafka import Producer
-
 from tests.end_to_end.webhook_receiver import Answer, always
-from tests.kafka_kit import QUIET, unique
+from tests.kafka_kit import Kafka
 from tests.membership.fleet import LONG_SESSION, PATH, Fleet
 from tests.waiting import eventually
 
@@ -184,11 +182,11 @@ def partitions_added(fleet: Fleet, protocol: str) -> None:
 
 def transactions(fleet: Fleet, protocol: str) -> None:
     """Transactions are committed and aborted, and one stays open until the broker aborts it."""
-    deployment = fleet.deployment
+    deployment, kafka = fleet.deployment, Kafka(fleet.deployment.servers, real=True)
     fleet.start_all("first", "second", **group_settings(protocol))
     with fleet.flow():
         for number in range(3 * fleet.rounds):
-            producer = _transactional(deployment.servers, timeout_ms=60_000)
+            producer = kafka.transactional()
             producer.begin_transaction()
             bodies = [b'{"type":"a","transaction":"%d-%d"}' % (number, each) for each in range(40)]
             for each, body in enumerate(bodies):
@@ -200,7 +198,7 @@ def transactions(fleet: Fleet, protocol: str) -> None:
                 producer.commit_transaction(20)
             else:
                 producer.abort_transaction(20)
-        left_open = _transactional(deployment.servers, timeout_ms=2_000)
+        left_open = kafka.transactional(transaction_timeout_ms="2000")
         left_open.begin_transaction()
         left_open.produce(deployment.topic, b'{"type":"a","transaction":"open"}', b"key", 0)
         left_open.flush(20)
@@ -262,16 +260,3 @@ def _settled(fleet: Fleet) -> None:
 
 def _owned(fleet: Fleet, name: str) -> list[int]:
     return sorted(fleet.workers[name].lag())
-
-
-def _transactional(servers: str, timeout_ms: int) -> Producer:
-    producer = Producer(
-        {
-            "bootstrap.servers": servers,
-            **QUIET,
-            "transactional.id": unique("transactions"),
-            "transaction.timeout.ms": timeout_ms,
-        }
-    )
-    producer.init_transactions(20)
-    return producer

@@ -1,7 +1,7 @@
 """Changes of subscriptions and the operational events that they write."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -23,7 +23,7 @@ CHANGES: list[Callable[[Changes, int], object]] = [
     lambda by, number: by.edit(number, lambda _: {"rate_limit": 5.0}),
     lambda by, number: by.set_enabled(number, False),
     lambda by, number: by.set_verified(number, URL, None),
-    lambda by, number: by.rotate(number, overlap=timedelta(0)),
+    lambda by, number: by.rotate(number, overlap=0.0),
     lambda by, number: by.set_credential(number, "bearer", "t"),
     lambda by, number: by.remove(number, give_up=True),
 ]
@@ -54,7 +54,7 @@ def test_each_change_is_reported_with_its_actor(by: Changes) -> None:
     by.set_enabled(added, False, "moving")
     by.set_enabled(added, True)
     by.set_verified(added, URL, 90)
-    by.rotate(added, overlap=timedelta(hours=1))
+    by.rotate(added, overlap=3600.0)
     by.set_credential(added, "bearer", "t0ken")
     by.remove_credentials(added)
     by.remove(added, give_up=False)
@@ -110,6 +110,10 @@ def test_a_failed_change_is_neither_made_nor_reported(by: Changes, monkeypatch: 
         by.edit(added, lambda _: {"batch_size": 0})
     with pytest.raises(InvalidSubscription):
         by.set_credential(added, "basic", "no colon")
+    wrongs: list[dict[str, Any]] = [{"overlap": 367 * 86400.0}, {"overlap": 0.0, "secret": "a", "algorithm": "hmac"}]
+    for wrong in wrongs:
+        with pytest.raises(InvalidSubscription, match=r"^overlap: is too long|^algorithm: a given secret"):
+            by.rotate(added, **wrong)
     engine = by.deployment.engine
     before = repository.get(engine, added)
 

@@ -79,16 +79,12 @@ def test_a_topic_without_a_mapping_has_the_default_rules() -> None:
 
 
 def test_a_dead_letter_has_the_fields_before_the_invalid_one() -> None:
-    """It also has the reason and detail of the dead letter."""
+    """It also has the reason and detail of the dead letter. A tombstone has no field and no event."""
+    assert explained(None)[2:] == ((), "tombstone", None, None, None)
     found = explained({"table": "orders", "op": "c"})
     assert (found.outcome, found.event, found.reason) == ("dead_letter", None, "no_body")
     assert found.detail == "the mapping of shop.*: body: the record has nothing that value.after reads"
     assert [step.field for step in found.steps] == ["type"]
-
-
-def test_a_tombstone_is_recognised() -> None:
-    """It has no field and no event."""
-    assert explained(None)[2:] == ((), "tombstone", None, None, None)
 
 
 def test_subscriptions_that_would_get_it_and_those_that_would_not(engine: Engine) -> None:

@@ -17,7 +17,7 @@ from standardwebhooks import Webhook
 
 from consumer.crypto.keys import Ed25519Key, parse_verifying_key
 from consumer.http.server import BackgroundServer, listen
-from consumer.ops.receiver import BODY_BYTES, TOLERANCE, HexHeader, Received, Reply, create_app, verify
+from consumer.ops.receiver import BODY_BYTES, HexHeader, Received, Reply, create_app, verify
 from tests.signatures import hexed, standard
 
 NOW = 1_700_000_000
@@ -36,15 +36,9 @@ def signed(body: bytes, secrets: tuple[bytes, ...], timestamp: int = NOW) -> dic
 
 @given(st.binary(max_size=300), st.sampled_from([(NEW,), (NEW, OLD), (OLD,)]))
 def test_the_senders_signatures_are_verified(body: bytes, secrets: tuple[bytes, ...]) -> None:
-    """During a rotation either side may have the older secret, the newer one or both."""
+    """During a rotation either side may have the older secret, the newer one or both; they cover the body."""
     assert verify(signed(body, secrets), body, (NEW, OLD), NOW) is None
-
-
-@given(st.binary(max_size=300), st.binary(max_size=300))
-def test_another_body_is_refused(body: bytes, other: bytes) -> None:
-    """A signature is valid for its body only."""
-    problem = verify(signed(body, (NEW,)), other, (NEW,), NOW)
-    assert (problem is None) == (body == other)
+    assert verify(signed(body, secrets), body + b"x", (NEW, OLD), NOW) is not None
 
 
 @given(st.dictionaries(st.sampled_from(sorted(signed(b"", (NEW,)))), st.text(st.characters(max_codepoint=255))))
@@ -116,9 +110,10 @@ def test_another_library_signs_the_same() -> None:
         ({"webhook-signature": ""}, "missing"),
         ({"webhook-id": "msg_2"}, "no v1 or v1a signature"),
         ({"webhook-timestamp": "now"}, "not a number"),
+        ({"webhook-timestamp": str(NOW - 300)}, "no v1 or v1a signature"),
+        ({"webhook-timestamp": str(NOW + 300)}, "no v1 or v1a signature"),
         ({"webhook-timestamp": str(NOW - 301)}, "clock"),
         ({"webhook-timestamp": str(NOW + 301)}, "clock"),
-        ({"webhook-timestamp": str(NOW + 1)}, "no v1 or v1a signature"),
         ({"webhook-signature": "v1a,AAAA v2,BBBB"}, "no v1 or v1a signature"),
         ({"x-webhook-signature": hexed(OTHER, b"body")}, "x-webhook-signature"),
     ],
@@ -126,12 +121,6 @@ def test_another_library_signs_the_same() -> None:
 def test_each_fault_is_named(change: dict[str, str], problem: str) -> None:
     """The operator of a receiver sees what is wrong."""
     assert problem in (verify({**signed(b"body", (NEW,)), **change}, b"body", (NEW,), NOW) or "")
-
-
-def test_the_clock_may_be_off_by_the_tolerance() -> None:
-    """A timestamp up to 300 s off, either way, is accepted."""
-    for skew in (-TOLERANCE, TOLERANCE):
-        assert verify(signed(b"", (NEW,)), b"", (NEW,), NOW + skew) is None
 
 
 @pytest.fixture
@@ -189,14 +178,6 @@ def test_compressed_bodies(serve: Callable[[Reply], str], received: list[tuple[R
     assert [request.body for request, _ in received] == [b"body", b"other", b"no gzip"]
 
 
-@pytest.mark.parametrize("status", [204, 301, 410, 500])
-def test_any_status(serve: Callable[[Reply], str], status: int) -> None:
-    """The status of the answer can be configured."""
-    url = serve(Reply(status))
-    answer = requests.post(url, b"", headers=signed(b"", (NEW,)), timeout=60, allow_redirects=False)
-    assert answer.status_code == status
-
-
 def test_a_delay_delays_only_its_own_answer(serve: Callable[..., str]) -> None:
     """A slow receiver answers eight requests at the same time."""
     delays: list[float] = []
@@ -219,5 +200,4 @@ def test_a_delay_delays_only_its_own_answer(serve: Callable[..., str]) -> None:
 def test_other_methods(serve: Callable[[Reply], str]) -> None:
     """A GET is a health check; other methods are refused."""
     url = serve(Reply(503))
-    assert requests.get(url, timeout=60).status_code == 200
-    assert requests.put(url, b"", timeout=60).status_code == 405
+    assert [requests.get(url, timeout=60).status_code, requests.put(url, b"", timeout=60).status_code] == [200, 405]

@@ -84,6 +84,21 @@ def test_the_summary_counts_the_last_sixty_minutes() -> None:
     assert [each[1:] for each in recent.summary(7, later)] == [(0, 0)] * 59 + [(1, 0)]
 
 
+def test_the_subscriptions_that_failed_most_come_first() -> None:
+    """Those whose attempts failed in the last minutes do, with the successes and failures of that time."""
+    recent = RecentAttempts()
+    for number, at, outcome in (
+        (1, 0, "parked"),
+        (2, 70, "parked"),
+        (2, 0, "parked"),
+        (2, 0, "delivered"),
+        (3, 700, "x"),
+    ):
+        recent.add(attempt(number, at=NOW - at, outcome=outcome), 1, NOW)
+    assert recent.most_failed(10, 9, NOW) == [(2, 1, 2), (1, 0, 1)]
+    assert recent.most_failed(1, 1, NOW) == [(1, 0, 1)]
+
+
 def test_counts_are_bounded_too() -> None:
     """The subscription whose last attempt is oldest is dropped."""
     recent = RecentAttempts()

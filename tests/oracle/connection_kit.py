@@ -5,12 +5,12 @@ from pathlib import Path
 
 import oracledb
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, inspect
 from sqlalchemy.exc import DBAPIError
 
 from consumer.config.environment import load
 from consumer.config.settings import DatabaseSettings
-from consumer.database.engine import create_engine, unavailable
+from consumer.database.engine import create_engine, ping, unavailable
 
 USER = "oracle+oracledb://webhooks:secret@"
 PASSWORDLESS = "oracle+oracledb://webhooks@127.0.0.1:{port}/?service_name=FREEPDB1"
@@ -21,6 +21,22 @@ OPEN = "(ADDRESS=(PROTOCOL=TCP)(HOST=127.0.0.1)(PORT={port}))"
 def make(url: str, **more: str) -> Engine:
     """An engine, made as the program makes it from these settings."""
     return create_engine(load(DatabaseSettings, {"DATABASE_URL": url, **more}))
+
+
+def connects(url: str, **more: str) -> None:
+    """Connects once by these settings, and disconnects."""
+    engine = make(url, **more)
+    ping(engine)
+    engine.dispose()
+
+
+def tables(url: str) -> list[str]:
+    """The tables of a user."""
+    engine = make(url)
+    try:
+        return inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
 
 
 def tnsnames(directory: Path, text: str) -> Path:

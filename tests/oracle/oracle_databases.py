@@ -84,6 +84,12 @@ class EmulatedOracles:
         return self._servers[profile]
 
 
+def tables_of(engine: Engine) -> set[str]:
+    """The user's tables. SQLAlchemy's list leaves out those in the tablespaces SYSTEM and SYSAUX."""
+    there = sa.inspect(engine)
+    return {*there.get_table_names(), *filter(there.has_table, OURS)}
+
+
 class RealOracle:
     """The schema of a user that tests have to themselves: it must hold no table, and holds none afterwards."""
 
@@ -122,7 +128,7 @@ class RealOracle:
             engine.dispose()
 
     def _tables(self) -> set[str]:
-        return set(sa.inspect(self._engine).get_table_names())
+        return tables_of(self._engine)
 
     def _empty(self) -> None:
         if self._tables() != OURS:  # a test has left a table behind, or removed one of ours

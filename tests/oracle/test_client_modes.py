@@ -12,7 +12,6 @@ from typing import Any
 import oracledb
 import pytest
 
-from consumer.errors import SettingsError
 from tests.oracle.connection_kit import USER, make, refusal
 
 LIB = "/opt/oracle/instantclient"
@@ -66,18 +65,10 @@ def test_thick_mode_loads_the_client_before_it_connects(driver: Driver) -> None:
     assert params.get_connect_string().startswith("(DESCRIPTION=(EXPIRE_TIME=2)(TRANSPORT_CONNECT_TIMEOUT=5)(ADDRESS=")
 
 
-@pytest.mark.parametrize(
-    ("place", "dsn"),
-    [
-        ("payments", "payments"),  # perhaps known to LDAP only
-        (
-            "/?dsn=(DESCRIPTION=(ADDRESS=(PROTOCOL=TCP)(HOST=h)(PORT=1)))",
-            "(DESCRIPTION=(ADDRESS=(PROTOCOL=TCP)(HOST=h)(PORT=1)))",
-        ),
-    ],
-)
-def test_the_client_resolves_names_itself(driver: Driver, place: str, dsn: str) -> None:
+@pytest.mark.parametrize("dsn", ["payments", "(DESCRIPTION=(ADDRESS=(PROTOCOL=TCP)(HOST=h)(PORT=1)))"])
+def test_the_client_resolves_names_itself(driver: Driver, dsn: str) -> None:
     """An alias of tnsnames.ora or LDAP and a descriptor go to the client as they are."""
+    place = dsn if dsn == "payments" else f"/?dsn={dsn}"
     assert asked(driver, USER + place, ORACLE_CLIENT_LIB=LIB)[0] == dsn
 
 
@@ -104,16 +95,11 @@ def test_a_directory_without_a_client() -> None:
     )
 
 
-def test_a_proxy_user(driver: Driver) -> None:
-    """The brackets name the account whose rights and schema count."""
-    _, params = asked(driver, f"oracle+oracledb://gateway[hooks]:secret@{PLACE}")
-    assert (params.user, params.proxy_user) == ("gateway", "hooks")
-
-
-def test_an_edition_and_drcp(driver: Driver) -> None:
-    """Both are parameters of the URL."""
+def test_a_proxy_user_an_edition_and_drcp(driver: Driver) -> None:
+    """The URL has them: the user's brackets name the account whose rights and schema count."""
     more = "&edition=V2&server_type=pooled&cclass=HOOKS&purity=PURITY_SELF"
-    _, params = asked(driver, USER + PLACE + more)
+    _, params = asked(driver, f"oracle+oracledb://gateway[hooks]:secret@{PLACE}{more}")
+    assert (params.user, params.proxy_user) == ("gateway", "hooks")
     assert (params.edition, params.server_type, params.cclass) == ("V2", "pooled", "HOOKS")
     assert params.purity == oracledb.PURITY_SELF
 
@@ -144,22 +130,3 @@ def test_an_access_token_replaces_the_password(driver: Driver, monkeypatch: pyte
     assert asks(False) == "a-token"
     with pytest.raises(oracledb.OperationalError, match=r"DATABASE_TOKEN_CALLBACK fails: RuntimeError$"):
         asks(True)
-
-
-@pytest.mark.parametrize(
-    ("url", "more", "text"),
-    [
-        (USER + PLACE, {"DATABASE_TOKEN_CALLBACK": TOKENS}, "take user and password out of DATABASE_URL"),
-        (USER + PLACE, {"DATABASE_TOKEN_CALLBACK": "none"}, "DATABASE_TOKEN_CALLBACK: is not written module:function"),
-        (USER + PLACE, {"ORACLE_CLIENT_LIB": LIB, "DATABASE_WALLET_PASSWORD": "p"}, "cwallet.sso: unset it"),
-        (USER + PLACE + "&purity=old", {}, "purity=old: write PURITY_NEW or PURITY_SELF"),
-        (USER + PLACE + "&server_type=mine", {}, "server_type=mine: DPY-4028"),
-        ("sqlite:///x.db", {"ORACLE_CLIENT_LIB": LIB}, "ORACLE_CLIENT_LIB: SQLite has no client"),
-        ("sqlite:///x.db", {"DATABASE_TOKEN_CALLBACK": TOKENS}, "DATABASE_TOKEN_CALLBACK: SQLite has no tokens"),
-    ],
-)
-def test_settings_that_cannot_work_together(url: str, more: dict[str, str], text: str, driver: Driver) -> None:
-    """Each is refused at the start, with a line that says what to change."""
-    del driver  # nothing is loaded
-    with pytest.raises(SettingsError, match=text):
-        make(url, **more)

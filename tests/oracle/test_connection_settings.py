@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy.exc import OperationalError
 
 from consumer.config.settings import DatabaseSettings
 from consumer.database import oracle as oracle_module
-from consumer.database.engine import create_engine, unavailable
+from consumer.database.engine import create_engine
 from consumer.errors import SettingsError
 from consumer.ops import check
 from tests.oracle.connection_kit import OPEN, PASSWORDLESS, SERVICE, USER, make, refusal, tnsnames
 
+ANY = USER + "h/?service_name=X"
+TOKENS = "tests.oracle.test_client_modes:token"
 DOCUMENT = Path(__file__).parents[2] / "docs/database.md"
 
 
@@ -30,7 +31,7 @@ def test_the_documented_urls_are_accepted(monkeypatch: pytest.MonkeyPatch) -> No
     for settings in blocks:
         make(settings.pop("DATABASE_URL"), **settings)
     documented = set(re.findall(r"[`?&](\w+)(?=[=`])", text))
-    assert documented >= oracle_module._TEXTS | oracle_module._NUMBERS | oracle_module._SWITCHES
+    assert documented >= oracle_module._PARAMETERS
 
 
 @pytest.mark.parametrize(
@@ -54,18 +55,6 @@ def test_an_unreachable_place(tmp_path: Path, place: str, text: str, monkeypatch
     assert refusal(make(USER + place.format(**given))).startswith(text.format(**given))
 
 
-def test_a_failed_log_in_is_an_sqlalchemy_error(tmp_path: Path) -> None:
-    """So a replay, which waits for failed statements, also waits for failed log-ins of any cause."""
-    file = tmp_path / "password"
-    for engine in (
-        make(f"{USER}nowhere.invalid/?service_name=X"),
-        make(PASSWORDLESS.format(port=1), DATABASE_PASSWORD_FILE=str(file)),
-    ):
-        with pytest.raises(OperationalError) as caught:
-            engine.connect()
-        assert unavailable(caught.value) is not None
-
-
 @pytest.mark.parametrize(
     ("content", "text"),
     [(None, "cannot be read: No such file"), (b"\n", "is empty"), (b"\xff\n", "cannot be read: it is not UTF-8")],
@@ -87,26 +76,25 @@ def test_no_password_at_all() -> None:
 @pytest.mark.parametrize(
     ("url", "more", "text"),
     [
-        (
-            USER + "h/?service_name=X",
-            {"DATABASE_PASSWORD_FILE": "/p"},
-            "DATABASE_URL holds a password, and",
-        ),
+        (ANY, {"DATABASE_PASSWORD_FILE": "/p"}, "DATABASE_URL holds a password, and"),
+        (ANY, {"DATABASE_TOKEN_CALLBACK": TOKENS}, "take user and password out of DATABASE_URL"),
+        (ANY, {"DATABASE_TOKEN_CALLBACK": "none"}, "DATABASE_TOKEN_CALLBACK: is not written module:function"),
+        (ANY, {"ORACLE_CLIENT_LIB": "/l", "DATABASE_WALLET_PASSWORD": "p"}, "cwallet.sso: unset it"),
+        ("sqlite:///x.db", {"ORACLE_CLIENT_LIB": "/l"}, "ORACLE_CLIENT_LIB: SQLite has no client"),
+        ("sqlite:///x.db", {"DATABASE_TOKEN_CALLBACK": TOKENS}, "DATABASE_TOKEN_CALLBACK: SQLite has no tokens"),
+        ("sqlite:///x.db", {"DATABASE_SCHEMA": "HOOKS"}, "DATABASE_SCHEMA: SQLite has no schemas"),
         ("sqlite:///x.db", {"DATABASE_PASSWORD_FILE": "/p"}, "DATABASE_PASSWORD_FILE: SQLite has no passwords"),
         ("sqlite:///x.db", {"DATABASE_WALLET_PASSWORD": "p"}, "DATABASE_WALLET_PASSWORD: SQLite has no wallets"),
-        (USER + "h/?service_name=X&wallet_password=p4ss", {}, "wallet_password does not belong .*DATABASE_WALLET_PASS"),
-        (USER + "h/?service_name=X&password=p4ss", {}, "password does not belong .* before the @"),
-        (
-            USER + "h/?service_name=X&walletlocation=/w",
-            {},
-            "walletlocation is not a connection parameter.*wallet_location",
-        ),
-        (USER + "h/?service_name=X&service_name=Y", {}, "service_name is given more than once"),
-        (USER + "h/?service_name=X&ssl_server_dn_match=1", {}, "ssl_server_dn_match=1: write true or false"),
-        (USER + "h/?service_name=X&expire_time=2m", {}, "expire_time=2m: "),
-        (USER + "h/?service_name=X&retry_count=-1", {}, "retry_count=-1: "),
-        (USER + "h/?service_name=X&protocol=tls", {}, "protocol=tls: DPY-4021"),
-        (USER + "h/?service_name=X&ssl_version=3", {}, "ssl_version=3: DPY-4032"),
+        (ANY + "&wallet_password=p4ss", {}, "wallet_password does not belong .*DATABASE_WALLET_PASS"),
+        (ANY + "&password=p4ss", {}, "password does not belong .* before the @"),
+        (ANY + "&walletlocation=/w", {}, "walletlocation is not a connection parameter.*wallet_location"),
+        (ANY + "&service_name=Y", {}, "service_name is given more than once"),
+        (ANY + "&ssl_server_dn_match=1", {}, "ssl_server_dn_match=1: write true or false"),
+        (ANY + "&expire_time=2m", {}, "expire_time=2m: "),
+        (ANY + "&purity=old", {}, "purity=old: write PURITY_NEW or PURITY_SELF"),
+        (ANY + "&server_type=mine", {}, "server_type=mine: DPY-4028"),
+        (ANY + "&protocol=tls", {}, "protocol=tls: DPY-4021"),
+        (ANY + "&ssl_version=3", {}, "ssl_version=3: DPY-4032"),
         (USER + "h:1521/sid?service_name=X", {}, "sid is a SID"),
         (USER + "h:1521", {}, "port and no service"),
         (USER + "alias?protocol=tcps", {}, "protocol needs a host and service_name"),

@@ -1,24 +1,16 @@
 """The handling of the database of ORACLE_URL by `make test-oracle`, shown on an emulated one."""
 
 import pytest
-import sqlalchemy as sa
 from _pytest.outcomes import Exit
 
 from consumer.subscriptions import repository
 from tests.databases import connect_to
 from tests.ledger.rows_kit import run
+from tests.oracle.connection_kit import tables
 from tests.oracle.oracle_databases import RealOracle
 from tests.oracle_emulator import OracleEmulator
 
 URL = "https://example.com/hook"
-
-
-def tables(url: str) -> list[str]:
-    engine = sa.create_engine(url)
-    try:
-        return sa.inspect(engine).get_table_names()
-    finally:
-        engine.dispose()
 
 
 def test_each_test_begins_with_empty_tables_and_the_last_leaves_none(oracle: OracleEmulator) -> None:
@@ -35,7 +27,7 @@ def test_each_test_begins_with_empty_tables_and_the_last_leaves_none(oracle: Ora
 
 def test_a_schema_that_is_in_use_is_refused(oracle: OracleEmulator) -> None:
     """The tests cannot know whose tables these are, so they touch none."""
-    engine = sa.create_engine(oracle.url)
+    engine = connect_to(oracle.url)
     run(engine, "CREATE TABLE orders (id NUMBER)")
     engine.dispose()
     with pytest.raises(Exit, match=r"orders.*of its own"), RealOracle(connect_to, oracle.url):

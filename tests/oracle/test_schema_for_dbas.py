@@ -1,35 +1,23 @@
 """The schema as a DBA reviews it: comments, names, keys, checks, and the migration that created them."""
 
 import re
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine, insert
 from sqlalchemy.exc import IntegrityError
 
-from consumer.database import migrations
 from consumer.ledger import outbox, replays
 from consumer.ledger.replays import Span
 from consumer.ledger.rows import OperationalEvent
 from models import Base, StoredOperation
 from models.base import Flag
 from tests.databases import on_oracle
-from tests.ledger.rows_kit import query
 
-ROOT = Path(__file__).parents[2]
 TABLES = Base.metadata.tables
 
 
 # Comments.
-
-
-def models_comments() -> dict[tuple[str, str], str | None]:
-    return {
-        (table.name.upper(), column.name.upper()): column.comment
-        for table in TABLES.values()
-        for column in table.columns
-    }
 
 
 def test_everything_has_a_comment_that_any_tool_can_print() -> None:
@@ -41,20 +29,6 @@ def test_everything_has_a_comment_that_any_tool_can_print() -> None:
         assert comment
         assert re.fullmatch(r"[ -~]{5,200}\.", comment), comment
         assert not re.search(r"[&;'\"]", comment), comment
-
-
-@on_oracle
-def test_the_dictionary_has_the_comments_of_the_models(engine: Engine) -> None:
-    """Each table and each column has its comment. Alembic's own table has none."""
-    of_models = f"table_name LIKE 'WEBHOOK%' AND table_name != '{migrations.VERSIONS.upper()}'"
-    found = query(engine, f"SELECT table_name, comments FROM user_tab_comments WHERE {of_models}")  # noqa: S608 (ours)
-    assert {row[0]: row[1] for row in found} == {table.name.upper(): table.comment for table in TABLES.values()}
-    found = query(
-        engine,
-        "SELECT table_name, column_name, comments FROM user_col_comments"  # noqa: S608 (the same)
-        f" WHERE {of_models} AND column_name NOT LIKE 'SYS%'",
-    )
-    assert {(row[0], row[1]): row[2] for row in found} == models_comments()
 
 
 # Names and checks.

@@ -13,8 +13,16 @@ a real server can show more. README.md lists the missing parts.
 
 from tests.oracle_emulator.emulator import OracleEmulator, Tables
 from tests.oracle_emulator.errors import OracleError
-from tests.oracle_emulator.instance import Bind, Call, Client
-from tests.oracle_emulator.profiles import PROFILE_18C, PROFILE_19C, PROFILE_23AI, PROFILES, Profile
+from tests.oracle_emulator.instance import (
+    PROFILE_18C,
+    PROFILE_19C,
+    PROFILE_23AI,
+    PROFILES,
+    Bind,
+    Call,
+    Client,
+    Profile,
+)
 
 __all__ = [
     "PROFILES",

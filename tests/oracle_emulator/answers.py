@@ -11,7 +11,7 @@ from tests.oracle_emulator.values import Value
 from tests.oracle_emulator.wire import Writer
 
 ERROR, ROW_HEADER, ROW_DATA, PARAMETERS, STATUS = 4, 6, 7, 8, 9
-IO_VECTOR, DESCRIBE, BIT_VECTOR = 11, 16, 21
+IO_VECTOR, DESCRIBE = 11, 16
 AL32UTF8 = 873
 _IMPLICIT = 1  # the form: the database's character set
 _NOW = bytes([120, 126, 1, 1, 1, 1, 1])  # a DATE, which the driver ignores

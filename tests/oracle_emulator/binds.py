@@ -5,10 +5,10 @@ from math import inf
 
 from tests.oracle_emulator import meaning, values
 from tests.oracle_emulator.answers import ROW_DATA
-from tests.oracle_emulator.declared import LOBS
+from tests.oracle_emulator.definitions import LOBS
+from tests.oracle_emulator.errors import refused
 from tests.oracle_emulator.instance import Bind
 from tests.oracle_emulator.packets import Disconnect
-from tests.oracle_emulator.rules import refused
 from tests.oracle_emulator.session import Cursor, Session
 from tests.oracle_emulator.values import Value
 from tests.oracle_emulator.wire import Reader

@@ -3,14 +3,12 @@
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 
-from tests.oracle_emulator import answers, columns, values
-from tests.oracle_emulator.declared import owner_of
-from tests.oracle_emulator.definitions import Definer, of_existing_rows
-from tests.oracle_emulator.errors import OracleError, Unsupported
+from tests.oracle_emulator import answers, columns, definitions, values
+from tests.oracle_emulator.errors import OracleError, Unsupported, refused
 from tests.oracle_emulator.login import alter_session
 from tests.oracle_emulator.rewriting import DOMAIN
-from tests.oracle_emulator.rules import refused
 from tests.oracle_emulator.session import Cursor, Session
 from tests.oracle_emulator.statement import Statement
 from tests.oracle_emulator.tokens import tokens_of, without_space
@@ -83,21 +81,20 @@ def other(session: Session, writer: Writer, cursor: Cursor) -> None:
 
 def _define(session: Session, statement: Statement) -> None:
     connection, words = session.connection, without_space(tokens_of(statement.sql))
-    if words[0].upper in {"CREATE", "ALTER", "DROP", "TRUNCATE"}:
-        schema = owner_of(words)
-        tables, others = connection.tables(schema), connection.others(schema)
-        Definer(session.profile.release, tables, others, connection.has_rows).refuse(words)
+    schema, name = definitions.table_in(words)
+    before = connection.table(schema, name)
+    if name:
+        definitions.refuse_types(words, session.profile.release)
     connection.database.add_domains(each for each in statement.h2 if each.startswith(DOMAIN))
     try:
         for each in statement.h2:
             if not each.startswith(DOMAIN):
                 connection.command(each)
-    except OracleError as error:
-        raise of_existing_rows(statement.sql, error) from None
     finally:
         if words[0].upper != "COMMENT":
-            named = None if words[0].upper in {"DROP", "RENAME"} else [word.upper.strip('"') for word in words]
-            connection.database.forget(named)
+            connection.database.columns.clear()
+    if (after := connection.table(schema, name)) is not None:
+        definitions.refuse(words, before, after, partial(connection.has_values, schema, name))
 
 
 def end_transaction(session: Session, how: str) -> None:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from tests.oracle_emulator import values
-from tests.oracle_emulator.declared import length_of
+from tests.oracle_emulator.definitions import length_of
 from tests.oracle_emulator.errors import OracleError, Unsupported
 from tests.oracle_emulator.java import Java
 from tests.oracle_emulator.values import Value

@@ -1,8 +1,7 @@
 """One H2 database in memory with a schema for each user, and the sessions' connections to it."""
 
-import re
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
@@ -11,8 +10,8 @@ from typing import NamedTuple, TypeVar
 
 import jpype
 
-from tests.oracle_emulator import declared, dictionary, java
-from tests.oracle_emulator.declared import Table
+from tests.oracle_emulator import definitions, dictionary, java
+from tests.oracle_emulator.definitions import Table
 from tests.oracle_emulator.errors import H2_LOCK_TIMEOUT, OracleError, from_h2
 from tests.oracle_emulator.java import Java
 from tests.oracle_emulator.values import Value
@@ -50,9 +49,8 @@ class Database:
         self.changed = 0  # rows, so far
         self._domains: set[str] = set()
         self.defining = RLock()  # held while a definition changes: H2 takes a table away meanwhile
-        # As read from H2, until a definition changes: columns by schema and table, and all about tables by schema.
+        # The columns by schema and table, as read from H2 until a definition changes.
         self.columns: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {}
-        self.tables: dict[str, dict[str, Table]] = {}
         self._own = java.of_java("java.sql.DriverManager").getConnection(self._url, "sa", "")
         self.run(dictionary.definitions(f"{release}.0.0", character_set))
 
@@ -82,20 +80,13 @@ class Database:
 
     def run(self, statements: Iterable[str]) -> None:
         """Runs statements in H2's SQL."""
-        self.forget()
+        self.columns.clear()
         statement = self._own.createStatement()
         try:
             for sql in statements:
                 statement.execute(sql)
         finally:
             statement.close()
-
-    def forget(self, words: Collection[str] | None = None) -> None:
-        """Reads the tables again that these words name, or all of them."""
-        self.columns.clear()
-        for schema in self.tables.values():
-            for name in list(schema) if words is None else words:
-                schema.pop(name, None)
 
     def add_domains(self, statements: Iterable[str]) -> None:
         """Creates the domains of text columns, which all schemas share, if they do not exist."""
@@ -160,38 +151,28 @@ class Connection:
 
     def columns(self, schema: str, table: str) -> tuple[tuple[str, str], ...]:
         """A table's or view's visible columns: names, and types as Oracle names them. Empty if there is none."""
-        known, names = self.database.columns, [schema] if schema else [self._schema, "SYS"]
-        for each in names:
-            name = re.sub("^USER_", "ALL_", table) if each == "SYS" else table
-            if (each, name) not in known:
-                known[each, name] = self._read_columns(each, name)
-            if known[each, name]:
-                return known[each, name]
-        return ()
+        known, key = self.database.columns, (schema or self._schema, table)
+        if key not in known:
+            found = self._find(*key)
+            known[key] = tuple((each.name, each.kind) for each in definitions.columns_of(found)) if found else ()
+        return known[key]
 
-    def _read_columns(self, schema: str, table: str) -> tuple[tuple[str, str], ...]:
-        found = self._h2.getSchema(schema)
-        table = found and found.findTableOrView(self._connection.getSession(), table)
-        return tuple((each.name, each.kind) for each in declared.columns_of(table)) if table else ()
+    def table(self, schema: str, name: str) -> Table | None:
+        """A table of a schema (empty: the current one); None if there is none of that name."""
+        found = self._find(schema or self._schema, name)
+        return definitions.table_of(found) if found else None
 
-    def tables(self, schema: str) -> dict[str, Table]:
-        """The tables of a schema (empty: the current one)."""
-        own = schema or self._schema
-        return declared.tables(self._h2.getSchema(own), self.database.tables.setdefault(own, {}))
+    def _find(self, schema: str, name: str) -> Java | None:
+        session = self._connection.getSession()
+        found = session.getDatabase().findSchema(schema)
+        return found and found.findTableOrView(session, name)
 
-    def others(self, schema: str) -> dict[str, str]:
-        """The other names in a schema that tables may not have, with their kinds."""
-        return declared.others(self._h2.getSchema(schema or self._schema))
-
-    @property
-    def _h2(self) -> Java:
-        return self._connection.getSession().getDatabase()
-
-    def has_rows(self, sql: str) -> bool:
-        """Whether a query in H2's SQL has rows."""
+    def has_values(self, schema: str, table: str, column: str) -> bool:
+        """Whether a column is not NULL in some row."""
+        place = f'"{schema or self._schema}"."{table}"'
         statement = self._connection.createStatement()
         try:
-            return bool(self._translating(lambda: statement.executeQuery(f"{sql} FETCH FIRST 1 ROW ONLY")).next())
+            return bool(statement.executeQuery(f'SELECT 1 FROM {place} WHERE "{column}" IS NOT NULL').next())  # noqa: S608 (H2's own names)
         finally:
             statement.close()
 

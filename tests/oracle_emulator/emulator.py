@@ -13,9 +13,19 @@ from typing import NamedTuple, Self
 from tests.oracle_emulator.conversation import Conversation
 from tests.oracle_emulator.database import Database
 from tests.oracle_emulator.errors import OracleError
-from tests.oracle_emulator.instance import Call, Client, Drop, Failure, Fault, Instance, Matches, pattern
+from tests.oracle_emulator.instance import (
+    PROFILE_19C,
+    Call,
+    Client,
+    Drop,
+    Failure,
+    Fault,
+    Instance,
+    Matches,
+    Profile,
+    pattern,
+)
 from tests.oracle_emulator.packets import Channel
-from tests.oracle_emulator.profiles import PROFILE_19C, Profile
 from tests.oracle_emulator.session import Session
 
 _FIRST_SESSION = 101

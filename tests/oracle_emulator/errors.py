@@ -17,12 +17,63 @@ class OracleError(Exception):
         self.rows = rows
 
 
+# The rules that the emulator applies itself: those of the SQL Language Reference (19c) and of "Logical Database Limits"
+# in Database Reference. A number's cause and action are on docs.oracle.com/error-help/db/ora-00932/ and so on.
+_RULES = {
+    900: "invalid SQL statement",
+    902: "invalid datatype",
+    904: '"{}": invalid identifier',
+    905: "missing keyword",
+    906: "missing left parenthesis",
+    907: "missing right parenthesis",
+    910: "specified length too long for its datatype",
+    918: "column ambiguously defined",
+    920: "invalid relational operator",
+    923: "FROM keyword not found where expected",
+    936: "missing expression",
+    938: "not enough arguments for function",
+    2436: "date or system variable wrongly specified in CHECK constraint",
+    932: "inconsistent datatypes: expected {} got {}",
+    933: "SQL command not properly ended",
+    934: "group function is not allowed here",
+    937: "not a single-group group function",
+    942: "table or view does not exist",
+    955: "name is already used by an existing object",
+    972: "identifier is too long",
+    975: "date + date not allowed",
+    979: "not a GROUP BY expression",
+    1408: "such column list already indexed",
+    1439: "column to be modified must be empty to change datatype",
+    1442: "column to be modified to NOT NULL is already NOT NULL",
+    1453: "SET TRANSACTION must be first statement of transaction",
+    1461: "can bind a LONG value only for insert into a LONG column",
+    1704: "string literal too long",
+    1745: "invalid host/bind variable name",
+    1786: "FOR UPDATE of this query expression is not allowed",
+    1790: "expression must have same datatype as corresponding expression",
+    1795: "maximum number of expressions in a list is {}",
+    1796: "this operator cannot be used with lists",
+    1843: "not a valid month",
+    2014: "cannot select FOR UPDATE from view with DISTINCT, GROUP BY, etc.",
+    2248: "invalid option for ALTER SESSION",
+    2261: "such unique or primary key already exists in the table",
+    2329: "column of datatype TIMESTAMP WITH TIME ZONE cannot be unique or a primary key",
+    22818: "subquery expressions not allowed here",
+    24816: "Expanded non LONG bind data supplied after actual LONG or LOB column",
+    30087: "Adding two datetime values is not allowed",
+}
+
+
+def refused(code: int, *values: object) -> OracleError:
+    """The error of a rule, to be raised."""
+    return OracleError(code, _RULES[code].format(*values, "", ""))
+
+
 class Unsupported(OracleError):
     """A request that the emulator lacks: answered with an error, and recorded among the failures."""
 
 
 _BY_H2_CODE = {
-    21002: (913, "too many values"),
     22003: (1438, "value larger than specified precision allowed for this column"),
     22004: (1438, "value larger than specified precision allowed for this column"),
     22007: (1843, "not a valid month"),
@@ -31,28 +82,19 @@ _BY_H2_CODE = {
     40001: (60, "deadlock detected while waiting for resource"),
     42101: (955, "name is already used by an existing object"),
     42102: (942, "table or view does not exist"),
-    42103: (942, "table or view does not exist"),
-    42104: (942, "table or view does not exist"),
     42111: (955, "name is already used by an existing object"),
     42112: (1418, "specified index does not exist"),
     42121: (957, "duplicate column name"),
     42122: (904, '"{name}": invalid identifier'),
     H2_LOCK_TIMEOUT: (54, "resource busy and acquire with NOWAIT specified or timeout expired"),
     57014: (1013, "user requested cancel of current operation"),
-    90016: (979, "not a GROUP BY expression"),
     90022: (904, '"{name}": invalid identifier'),
     90035: (955, "name is already used by an existing object"),
-    90036: (2289, "sequence does not exist"),
-    90045: (2264, "name already used by an existing constraint"),
     90053: (1427, "single-row subquery returns more than one row"),
-    90057: (2443, "Cannot drop constraint  - nonexistent constraint"),
     90059: (918, "column ambiguously defined"),
     90063: (1086, "savepoint '{name}' never established in this session or is invalid"),
     90081: (1400, 'cannot insert NULL into ("{schema}"."?"."{name}")'),
-    90085: (2429, "cannot drop index used for enforcement of unique/primary key"),
     H2_CONCURRENT_UPDATE: (8177, "can't serialize access for this transaction"),
-    90136: (32795, "cannot insert into a generated always identity column"),
-    90154: (32795, "cannot insert into a generated always identity column"),
 }
 _UNIQUE, _VALUE_TOO_LONG, _CALL_FAILED = 23505, 22001, 90105
 _GENERAL = 50000

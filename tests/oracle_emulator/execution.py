@@ -1,8 +1,8 @@
-"""The calls that execute statements."""
+"""The calls that execute statements, and the rows of queries."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from tests.oracle_emulator import answers, binds, changes, queries
+from tests.oracle_emulator import answers, binds, changes, columns, values
 from tests.oracle_emulator.errors import OracleError
 from tests.oracle_emulator.instance import Call
 from tests.oracle_emulator.packets import Disconnect
@@ -12,8 +12,10 @@ from tests.oracle_emulator.values import Value
 from tests.oracle_emulator.wire import Reader, Writer
 
 _PARSE = 1
+_DEFINE, _EXECUTE, _FETCH, _COMMIT = 0x10, 0x20, 0x40, 0x100  # options of an execution
 _COUNT_EACH = 0x4000
 _SETTINGS = 13  # numbers that describe an execution: the second is its count, the tenth its flags
+_NO_DATA = OracleError(1403, "no data found")
 
 
 def execute(session: Session, reader: Reader, writer: Writer) -> None:
@@ -64,7 +66,7 @@ def fetch(session: Session, reader: Reader, writer: Writer) -> None:
     """Fetches more rows."""
     cursor = session.cursor_of(reader.number())
     session.sql = cursor.statement.sql
-    queries.send_rows(session, writer, cursor, reader.number())
+    _send_rows(session, writer, cursor, reader.number())
 
 
 def _again(session: Session, reader: Reader, writer: Writer, *, fetch: bool) -> None:
@@ -77,11 +79,11 @@ def _again(session: Session, reader: Reader, writer: Writer, *, fetch: bool) -> 
     sent = [position for position in cursor.statement.in_binds if position not in cursor.returned]
     if sent:
         rows = binds.read_rows(session, reader, cursor, sent, executions)
-    options = queries.EXECUTE
+    options = _EXECUTE
     if fetch:
-        options |= queries.FETCH
+        options |= _FETCH
     elif flags & 1:
-        options |= queries.COMMIT
+        options |= _COMMIT
     _run(session, writer, cursor, rows, fetch=count, options=options, describe=False)
 
 
@@ -92,7 +94,7 @@ def _cursor(session: Session, number: int, sql: str | None, bind_count: int) -> 
     session.sql = sql
     refusal = None
     try:
-        statement = parse(sql, session.profile)
+        statement = parse(sql)
     except OracleError as error:
         statement, refusal = unparsed(sql, bind_count), error
     cursor = session.cursors.get(number)
@@ -115,7 +117,7 @@ def _run(
     describe: bool = True,
     parsed: bool = False,
 ) -> None:
-    statement, executes = cursor.statement, options & queries.EXECUTE
+    statement, executes = cursor.statement, options & _EXECUTE
     session.sql = statement.sql
     fault = None
     if executes:
@@ -127,13 +129,88 @@ def _run(
     if executes and statement.kind in {"query", "dml"}:
         session.check(cursor)
     if statement.kind == "query":
-        queries.run(session, writer, cursor, rows[0], rows=fetch, options=options, describe=describe)
+        _query(session, writer, cursor, rows[0], rows=fetch, options=options, describe=describe)
     elif not executes:
         answers.end(session, writer, cursor=cursor.number)
     elif statement.kind == "dml":
-        commit = bool(options & queries.COMMIT)
+        commit = bool(options & _COMMIT)
         changes.change(session, writer, cursor, rows, commit=commit, counts=counts, full=describe)
     else:
         changes.other(session, writer, cursor)
     if fault and fault.drop == "after":
         raise Disconnect
+
+
+def _query(
+    session: Session,
+    writer: Writer,
+    cursor: Cursor,
+    binds: Mapping[int, Value],
+    *,
+    rows: int,
+    options: int,
+    describe: bool,
+) -> None:
+    """Executes a query or continues one; sends the columns and the first rows, as the options request."""
+    if options & _EXECUTE or cursor.result is None:
+        _start(session, cursor, binds)
+    if describe and not options & _DEFINE:
+        answers.describe(session, writer, cursor.columns)
+    # A real server sends large objects and columns that are always NULL only on request.
+    undefined_lobs = cursor.defines is None and any(column.is_lob for column in cursor.columns)
+    waits = undefined_lobs or any(column.size == 0 for column in cursor.columns)
+    if options & _FETCH and not waits:
+        _send_rows(session, writer, cursor, rows, parameters=describe)
+        return
+    if describe:
+        answers.parameters(session, writer)
+    answers.end(session, writer, cursor=cursor.number)
+
+
+def _send_rows(session: Session, writer: Writer, cursor: Cursor, count: int, *, parameters: bool = False) -> None:
+    """Sends the next rows of a query."""
+    if cursor.result is None:
+        raise OracleError(1002, "fetch out of sequence")
+    writer.byte(answers.ROW_HEADER, 0x22).number(len(cursor.columns), 0, count, 0, 0).counted(None)
+    for _ in range(count):
+        row = _next(cursor)
+        if row is None:
+            break
+        cursor.sent += 1
+        writer.byte(answers.ROW_DATA)
+        for position, value in enumerate(row):
+            _write_value(writer, cursor, position, value)
+    else:
+        cursor.ahead = _next(cursor)
+        row = cursor.ahead or []
+    if parameters:
+        answers.parameters(session, writer)
+    if row is None:
+        cursor.result = None
+        answers.end(session, writer, cursor=cursor.number, rows=cursor.sent, error=_NO_DATA)
+    else:
+        answers.end(session, writer, cursor=cursor.number, rows=cursor.sent)
+
+
+def _start(session: Session, cursor: Cursor, binds: Mapping[int, Value]) -> None:
+    statement, connection = cursor.statement, session.connection
+    prepared = session.prepare(cursor)
+    row = [binds.get(position) for position in statement.in_binds]
+    connection.ready()
+    done = session.worker.run(lambda: connection.execute(prepared, row, statement.lock_wait), connection.cancel)
+    cursor.result, cursor.ahead, cursor.sent = done.result, None, 0
+    if statement.locks:
+        session.in_transaction = True
+    cursor.columns = columns.describe(cursor.result, session.profile.release)
+
+
+def _next(cursor: Cursor) -> list[Value] | None:
+    row, cursor.ahead = cursor.ahead, None
+    return row or columns.fetch(cursor.result, cursor.columns)
+
+
+def _write_value(writer: Writer, cursor: Cursor, position: int, value: Value) -> None:
+    column = cursor.columns[position]
+    if column.size:  # a column that is always NULL is not sent
+        as_lob = cursor.defines is None or cursor.defines[position] in values.LOBS
+        answers.column_value(writer, value, column.kind, inline=column.is_lob and not as_lob)

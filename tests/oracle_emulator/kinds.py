@@ -1,10 +1,14 @@
-"""Oracle's types, and which of them go together: pages "Data Type Comparison Rules" and "Data Conversion"."""
+"""Oracle's types, and which of them go together: pages "Data Type Comparison Rules" and "Data Conversion".
+
+Below, the functions that our statements call, with the types of their arguments and results.
+"""
 
 from collections.abc import Sequence
 from enum import StrEnum
 from itertools import pairwise
+from typing import NamedTuple
 
-from tests.oracle_emulator.rules import refused
+from tests.oracle_emulator.errors import refused
 
 
 class Kind(StrEnum):
@@ -58,3 +62,39 @@ def comparable(left: Kind, right: Kind) -> None:
     if {left, right} == {Kind.BOOLEAN, Kind.NUMBER}:
         return
     raise refused(932, left, right)
+
+
+class Function(NamedTuple):
+    """A function's result, and the kinds of its arguments."""
+
+    result: str
+    arguments: str
+
+
+def _table(lines: str) -> dict[str, Function]:
+    found = {}
+    for line in lines.strip().splitlines():
+        names, result, arguments = line.split()
+        found.update(dict.fromkeys(names.split(","), Function(result, arguments)))
+    return found
+
+
+# Each line is a name, the result and the arguments, as in chapters "Functions" and "Aggregate/Analytic Functions" of
+# the SQL Language Reference (19c). A missing function is refused, and recorded as a failure of the emulator.
+# Arguments: n number, c text, d date or timestamp, s any but a LOB, x any.
+# Results: N number, C text, T timestamp, Z timestamp with time zone, 1 as the first argument,
+# t CLOB if the first argument is one, else text.
+_SCALARS = _table("""
+LOWER,UPPER t c
+RPAD t cnc
+LENGTH N x
+TO_TIMESTAMP_TZ Z cc
+SYS_EXTRACT_UTC T d
+SYS_CONTEXT C cc
+""")
+AGGREGATES = _table("""
+COUNT N s
+SUM,AVG N n
+MIN,MAX 1 s
+""")
+FUNCTIONS = _SCALARS | AGGREGATES

@@ -11,14 +11,11 @@ from sqlglot.errors import SqlglotError
 from sqlglot.parsers.oracle import OracleParser
 
 from tests.oracle_emulator import values
-from tests.oracle_emulator.change_rules import change
-from tests.oracle_emulator.dictionary import VIEWS
-from tests.oracle_emulator.errors import OracleError, Unsupported
+from tests.oracle_emulator.errors import Unsupported, refused
 from tests.oracle_emulator.instance import Bind
 from tests.oracle_emulator.kinds import Kind
-from tests.oracle_emulator.query_rules import query, table_key
+from tests.oracle_emulator.query_rules import change, query, table_key
 from tests.oracle_emulator.refusals import RESERVED
-from tests.oracle_emulator.rules import refused
 from tests.oracle_emulator.scopes import Output, World, name_of
 from tests.oracle_emulator.tokens import Token, tokens_of
 
@@ -26,8 +23,7 @@ Columns: TypeAlias = tuple[tuple[str, str], ...]  # names and types of a table's
 
 LONGEST_LITERAL = 4000  # bytes
 _CALLED = {"CAST", "EXTRACT", "TRIM"}  # functions with words between their arguments
-_PSEUDO = {"LEVEL", "ROWNUM", "ROWID", "SYSDATE", "USER", "UID", "DEFAULT"}
-_RESERVED_AS: dict[type[exp.Expr], int] = {exp.Alias: 923, exp.TableAlias: 933, exp.Table: 903, exp.Schema: 1747}
+_NO_NAMES = {"ROWNUM", "ROWID", "SYSDATE", "USER", "DEFAULT"}  # reserved words that sqlglot takes for columns
 _KINDS = {
     **dict.fromkeys(values.TEXTS, Kind.CHAR),
     **dict.fromkeys(values.BYTES, Kind.RAW),
@@ -115,7 +111,7 @@ def _read(sql: str) -> tuple[exp.Expr, frozenset[tuple[str, str]]]:
     try:
         tree = sqlglot.parse_one("".join(_readable(tokens_of(sql))), dialect=_Plain)
     except SqlglotError as error:
-        raise _unread(sql, error) from None
+        raise Unsupported(900, f"invalid SQL statement (sqlglot cannot read it: {str(error)[:200]})") from None
     return tree, frozenset(
         table_key(each) for each in tree.find_all(exp.Table) if isinstance(each.this, exp.Identifier)
     )
@@ -139,33 +135,16 @@ def _bind_name(token: Token) -> str:
     return "b_" + token.text[1:].strip('"').upper()
 
 
-def _unread(sql: str, error: Exception) -> OracleError:
-    words = [token.upper for token in tokens_of(sql) if token.kind != "space"]
-    for before, word, after in zip(words, words[1:], words[2:], strict=False):
-        if before == "AS" and word in RESERVED and after in {",", "FROM"}:
-            return refused(923)
-    return Unsupported(900, f"invalid SQL statement (sqlglot cannot read it: {str(error)[:200]})")
-
-
 @lru_cache(maxsize=1000)
 def _columns(table: tuple[str, str], columns: Columns) -> Sequence[Output]:
-    """The columns; those of the dictionary's views have no known types."""
     if table[1] == "DUAL" and not columns:
         return [Output("DUMMY", Kind.CHAR)]
-    known = table[1] not in VIEWS and not table[1].startswith("USER_")
-    return [Output(name, _BY_NAME[kind] if known else Kind.ANY) for name, kind in columns]
+    return [Output(name, _BY_NAME[kind]) for name, kind in columns]
 
 
 def _check_reserved(tree: exp.Expr) -> None:
     """Refuses reserved words as names, unless quoted: page "Oracle SQL Reserved Words"."""
     for node in tree.find_all(exp.Identifier):
-        name, parent = node.name.upper(), node.parent
-        if node.quoted or name not in RESERVED or parent is None:
-            continue
-        is_set = isinstance(parent.parent, exp.EQ) and isinstance(parent.parent.parent, exp.Update)
-        if type(parent) in _RESERVED_AS:
-            raise refused(_RESERVED_AS[type(parent)])
-        if (is_set and parent.arg_key == "this") or (parent.args.get("table") is not None and name != "ROWID"):
-            raise refused(1747)
-        if name not in _PSEUDO:
-            raise refused(936)
+        name = node.name.upper()
+        if not node.quoted and name in RESERVED and (name not in _NO_NAMES or not isinstance(node.parent, exp.Column)):
+            raise refused(904, name)

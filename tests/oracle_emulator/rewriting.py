@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
-from tests.oracle_emulator.declared import WIDE
+from tests.oracle_emulator.definitions import WIDE
 from tests.oracle_emulator.tokens import Token, closing, text_of, tokens_of, without_space
 
 _EPOCH = "1970-01-01 00:00:00"
@@ -18,7 +18,6 @@ _FIXED = (
         "CURRENT_SCHEMA",
     ),
     (re.compile(r"^(\s*WITH)(?=\s+\w+\s*\()", re.IGNORECASE), r"\1 RECURSIVE"),
-    (re.compile(r"\bDBMS_LOB\s*\.\s*GETLENGTH\s*\(", re.IGNORECASE), "LENGTH("),
 )
 _DDL = tuple(
     (re.compile(pattern, re.IGNORECASE | re.DOTALL), replacement)

@@ -6,10 +6,8 @@ from typing import NamedTuple
 
 from sqlglot import exp
 
-from tests.oracle_emulator.errors import Unsupported
-from tests.oracle_emulator.kinds import Kind
-from tests.oracle_emulator.rules import refused
-from tests.oracle_emulator.sql_functions import AGGREGATES
+from tests.oracle_emulator.errors import Unsupported, refused
+from tests.oracle_emulator.kinds import AGGREGATES, Kind
 
 _PSEUDO = {"ROWNUM": Kind.NUMBER, **dict.fromkeys(("ROWID", "USER", "DBTIMEZONE", "SESSIONTIMEZONE"), Kind.CHAR)}
 _QUALIFIED = {"ROWID"}
@@ -64,11 +62,8 @@ def inside(node: exp.Expr) -> Iterator[exp.Expr]:
 
 
 def call_of(node: exp.Expr) -> str:
-    """The name of the function that a node calls, with its package; empty for other nodes."""
-    if not isinstance(node, exp.Anonymous):
-        return ""
-    package = f"{name_of(node.parent.this)}." if isinstance(node.parent, exp.Dot) else ""
-    return package + str(node.this).upper()
+    """The name of the function that a node calls; empty for other nodes."""
+    return str(node.this).upper() if isinstance(node, exp.Anonymous) else ""
 
 
 def aggregates(node: exp.Expr) -> list[exp.Expr]:

@@ -7,7 +7,6 @@ from functools import lru_cache
 from math import inf
 from typing import Literal
 
-from tests.oracle_emulator.profiles import Profile
 from tests.oracle_emulator.refusals import refuse
 from tests.oracle_emulator.rewriting import for_h2, returning, to_h2_ddl
 from tests.oracle_emulator.tokens import Token, tokens_of, top_level, without_space
@@ -36,12 +35,12 @@ class Statement:
 
 
 @lru_cache(maxsize=2000)
-def parse(sql: str, profile: Profile) -> Statement:
+def parse(sql: str) -> Statement:
     """The parsed statement. Raises OracleError if Oracle would refuse it."""
     tokens = tokens_of(sql)
     words = without_space(tokens)
     kind = _kind(words)
-    refuse(words, kind, profile)
+    refuse(words, kind)
     if kind == "ddl":
         return Statement(sql, kind, h2=to_h2_ddl(tokens))
     clause = _returning_clause(tokens) if kind == "dml" else None

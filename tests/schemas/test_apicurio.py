@@ -10,13 +10,13 @@ import pytest
 from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient
 
 from consumer.config.settings import SchemaSettings
-from consumer.errors import Undecodable
-from consumer.intake.record import AssignedPartition, Headers, Record
+from consumer.intake.record import Headers
 from consumer.schemas.registry import Registry
 from consumer.schemas.translation import translator
 from consumer.schemas.wire_format import APICURIO_CONTENT
 from tests.apicurio import Apicurio
 from tests.provided import or_skip
+from tests.records import in_front, record, refusal
 from tests.schemas.orders import as_json, serializers
 
 MONEY = 'syntax = "proto3"; package common; import "google/type/date.proto"; message Money { int64 cents = 1; }'
@@ -50,7 +50,7 @@ def producer(apicurio: Apicurio) -> Iterator[SchemaRegistryClient]:
 
 def body(client: Registry, value: bytes, headers: Headers | None = None) -> Any:
     """The JSON of a record."""
-    found = translator(client.decoder)(Record(AssignedPartition("orders", 0), 7, 0, None, value, headers)).value
+    found = translator(client.decoder)(record(value, headers)).value
     return None if found is None else json.loads(found)
 
 
@@ -70,20 +70,12 @@ def test_protobuf_registered_as_text(client: Registry, producer: SchemaRegistryC
     number = producer.register_schema("bills-value", Schema(BILL, "PROTOBUF", references))
     expected = {"sum": {"cents": "5"}, "sizes": {"a": 7}}
     value = b"\x0a\2\x08\5\x1a\5\x0a\1a\x10\7"
-    assert body(client, struct.pack(">bI", 0, number) + b"\2\2" + value) == expected
+    assert body(client, in_front(number, b"\2\2" + value)) == expected
     named = b"\6\x0a\4Bill" + value  # as Apicurio's serializer writes it
     assert body(client, named, [(APICURIO_CONTENT, struct.pack(">q", number))]) == expected
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        (APICURIO_CONTENT, b"\xff" * 8),
-        ("__value_schema_id", b"\1" + bytes(16)),
-    ],
-)
+@pytest.mark.parametrize("header", [(APICURIO_CONTENT, b"\xff" * 8), ("__value_schema_id", b"\1" + bytes(16))])
 def test_unknown_ids(client: Registry, header: tuple[str, bytes]) -> None:
     """Each is a dead letter. It has no GUIDs, and answers requests for one as for any wrong path."""
-    with pytest.raises(Undecodable) as refused:
-        body(client, b"\2a", [header])
-    assert refused.value.reason == "unknown_schema"
+    assert refusal(body, client, b"\2a", [header]).reason == "unknown_schema"

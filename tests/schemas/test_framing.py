@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.errors import Undecodable
-from consumer.intake.record import BAD_HEADERS, AssignedPartition, Headers, Record, Unreadable
+from consumer.intake.record import BAD_HEADERS, Headers
 from consumer.schemas.wire_format import (
     APICURIO_CONTENT,
     APICURIO_ENCODING,
@@ -17,19 +16,15 @@ from consumer.schemas.wire_format import (
     Framed,
     framed,
 )
+from tests.records import in_front, record, refusal
 
 GUID = UUID("4bf92f35-77b3-4da6-a3ce-929d0e0e4736")
-
-
-def record(value: bytes | None, headers: Headers | Unreadable | None = None) -> Record:
-    """A record of `orders`."""
-    return Record(AssignedPartition("orders", 0), 7, 0, b"key", value, headers)
 
 
 @given(st.integers(0, 2**31 - 1), st.binary(max_size=20))
 def test_the_id_in_front(number: int, payload: bytes) -> None:
     """A zero byte and four bytes precede the payload."""
-    assert framed(record(struct.pack(">bI", 0, number) + payload)) == Framed(number, payload)
+    assert framed(record(in_front(number, payload))) == Framed(number, payload)
 
 
 @given(st.uuids(), st.binary(max_size=9), st.binary(max_size=20))
@@ -54,9 +49,8 @@ def test_the_headers_of_apicurio() -> None:
     assert framed(record(b"\0x", [header, (APICURIO_ENCODING, b"BINARY")])) is not None
     assert framed(record(b"{}", [header, (APICURIO_ENCODING, b"JSON")])) is None
     for wrong in ((APICURIO_CONTENT, b"\0\0\0\5"), (APICURIO_GLOBAL, struct.pack(">q", 5))):
-        with pytest.raises(Undecodable, match="of 8 bytes: let its producer write one") as refused:
-            framed(record(b"x", [wrong]))
-        assert refused.value.reason == "bad_schema_id"
+        refused = refusal(framed, record(b"x", [wrong]))
+        assert (refused.reason, "of 8 bytes: let its producer write one" in str(refused)) == ("bad_schema_id", True)
 
 
 @pytest.mark.parametrize("value", [None, b"", b"{}", b"\1abcdefghijklmnopqrst", b" \0"])
@@ -78,6 +72,4 @@ def test_other_values_name_no_schema(value: bytes | None) -> None:
 )
 def test_an_invalid_id(value: bytes, header: bytes | None, reason: str) -> None:
     """The record is a dead letter with the reason, and the registry gets no request."""
-    with pytest.raises(Undecodable) as refused:
-        framed(record(value, None if header is None else [(HEADER, header)]))
-    assert refused.value.reason == reason
+    assert refusal(framed, record(value, None if header is None else [(HEADER, header)])).reason == reason

@@ -1,19 +1,25 @@
-"""Receivers with configurable behaviour, one thread per connection, and a sender with helpers for tests."""
+"""Receivers on loopback, one thread per connection; proxies to them; and senders. `net` makes them and ends them."""
 
 import contextlib
+import select
 import socket
+import socketserver
 import ssl
 import struct
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from ipaddress import ip_network
-from typing import Any
+from typing import IO, Any, TypeVar
 
 import psutil
 import pytest
 import requests
 import trustme
+from requests import PreparedRequest, Response
 
 from consumer.loop.poller import Poller
 from consumer.sending.adapter import LoopAdapter
@@ -21,10 +27,13 @@ from consumer.sending.connection import Connection
 from consumer.sending.dns import _CachedAddresses
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.transfer import Result
+from tests.sending.signed_kit import signed
+from tests.waiting import eventually
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
+TUNNEL = b"HTTP/1.1 200 Connection established\r\n\r\n"
 LOOPBACK = EgressPolicy((ip_network("127.0.0.0/8"), ip_network("::1/128")))
-Behaviour = Callable[[socket.socket, bytes], bool]  # one request; True: keep the connection
+Behaviour = Callable[[Any, bytes], bool]  # one request on a socket; True: keep the connection
 
 
 def reset(connection: socket.socket) -> None:
@@ -55,32 +64,33 @@ def black_hole(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def read_request(connection: socket.socket, *, whole: bool = True) -> bytes:
-    """One request's head and body; not `whole`, only the bytes that came with the head. Empty at the end."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        chunk = connection.recv(65536)
-        if not chunk:
-            return b""
-        data += chunk
-    head, _, body = data.partition(b"\r\n\r\n")
-    length = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
-    while whole and len(body) < length:
-        chunk = connection.recv(65536)
-        if not chunk:
-            return b""
-        body += chunk
-    return head + b"\r\n\r\n" + body
+def closed_port() -> int:
+    """A port on which no process listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
-def answer(text: bytes, then: str = "keep") -> Callable[[socket.socket, bytes], bool]:
-    """Answer `text` to every request, then keep the connection, close it, reset it, hang, or go on for ever."""
+def read_request(file: IO[bytes], *, whole: bool = True) -> bytes:
+    """One request's head and body; not `whole`, the head alone. Empty at the end."""
+    lines: list[bytes] = []
+    while (line := file.readline()) not in (b"\r\n", b""):
+        lines.append(line)
+    length = next((int(each[15:]) for each in lines if each.lower().startswith(b"content-length:")), 0)
+    body = file.read(length) if whole else b""
+    return b"".join([*lines, b"\r\n", body]) if line and len(body) == (length if whole else 0) else b""
+
+
+def answer(text: bytes, then: str = "keep") -> Behaviour:
+    """Answer `text` to every request, then keep the connection, close it, half or by RST, hang, or go on for ever."""
 
     def behave(connection: socket.socket, _request: bytes) -> bool:
         connection.sendall(text)
         if then == "reset":
+            time.sleep(0.05 if text else 0)  # the end would overtake the text
             reset(connection)
-        elif then == "hang":
+        elif then == "half-close":
+            connection.shutdown(socket.SHUT_WR)
+        if then in {"hang", "half-close"}:
             connection.recv(1)
         elif then == "drip":
             while True:
@@ -94,55 +104,71 @@ def answer(text: bytes, then: str = "keep") -> Callable[[socket.socket, bytes], 
     return behave
 
 
-class Listener:
+def in_turn(*behaviours: Behaviour | bytes) -> Behaviour:
+    """The first request gets the first behaviour, and so on; the last one stays."""
+    left = list(behaviours)
+
+    def behave(connection: socket.socket, request: bytes) -> bool:
+        each = left.pop(0) if len(left) > 1 else left[0]
+        return (answer(each) if isinstance(each, bytes) else each)(connection, request)
+
+    return behave
+
+
+class Listener(socketserver.ThreadingTCPServer):
     """Listens on loopback, with a thread for each connection, which `_serve` handles."""
 
-    def __init__(self, scheme: str, greet: Callable[[socket.socket], None] | None) -> None:
+    request_queue_size = 1024
+
+    def __init__(self, scheme: str) -> None:
+        super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
         self.connections = 0
-        self.stopped = threading.Event()
-        self._greet = greet
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.port: int = self._listener.getsockname()[1]
-        self.url = f"{scheme}://127.0.0.1:{self.port}/hook"
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
-        self._threads[0].start()
+        self.faults: list[Exception] = []  # of the client's protocol, and of the behaviour
+        self.port = int(self.server_address[1])
+        self.base = f"{scheme}://127.0.0.1:{self.port}"
+        self.url = f"{self.base}/hook"
+        threading.Thread(target=self.serve_forever, args=(0.005,), daemon=True).start()
 
-    def _accept(self) -> None:
-        while True:
-            connection, _ = self._listener.accept()
-            if self.stopped.is_set():
-                connection.close()
-                return
-            self.connections += 1
-            thread = threading.Thread(target=self._greeted, args=(connection,), daemon=True)
-            self._threads.append(thread)
-            thread.start()
+    def at(self, host: str) -> str:
+        """Its URL with another host."""
+        return self.url.replace("127.0.0.1", host)
 
-    def _greeted(self, raw: socket.socket) -> None:
-        with raw, contextlib.suppress(OSError):  # the client may disconnect at any time
-            raw.settimeout(60)
-            if self._greet is not None:
-                self._greet(raw)
-            self._serve(raw)
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections += 1
+        super().process_request(request, client_address)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        del client_address
+        with contextlib.suppress(OSError):  # the client may disconnect at any time
+            request.settimeout(60)
+            self._serve(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        del request, client_address
+        if isinstance(fault := sys.exception(), Exception):
+            self.faults.append(fault)
+
+    def shutdown_request(self, request: Any) -> None:
+        request.close()  # and no FIN before a RST
 
     def _serve(self, raw: socket.socket) -> None:
         raise NotImplementedError
 
     def close(self) -> None:
         """End the accepting thread. Connections end when their client closes them."""
-        self.stopped.set()
-        with contextlib.suppress(OSError), socket.create_connection(self._listener.getsockname()[:2]):
-            self._threads[0].join(60)
-        self._listener.close()
-        for thread in self._threads[1:]:
-            thread.join(60)
+        self.shutdown()
+        self.server_close()
+
+
+L = TypeVar("L", bound=Listener)
 
 
 class Receiver(Listener):
-    """Listens on loopback and runs a behaviour for each request. `stopped` ends behaviours that hang.
+    """Listens on loopback and runs a behaviour for each request.
 
-    Not `whole`: the behaviour starts when the head of a request has been read. `greet` is called with each
-    accepted connection.
+    `resumed` and `protocols` say of each request whether its connection resumed a TLS session, and the protocol that
+    was chosen for it. Not `whole`: the behaviour starts when the head of a request has been read. `greet` is called
+    with each accepted connection.
     """
 
     def __init__(
@@ -151,20 +177,48 @@ class Receiver(Listener):
         tls: ssl.SSLContext | None,
         *,
         whole: bool = True,
-        greet: Callable[[socket.socket], None] | None = None,
+        greet: Callable[[socket.socket], object] = lambda _connection: None,
     ) -> None:
         self.requests: list[bytes] = []
+        self.resumed: list[bool] = []
+        self.protocols: list[str | None] = []
         self._behave = behave
         self._tls = tls
-        self._whole = whole
-        super().__init__("http" if tls is None else "https", greet)
+        self._whole, self._greet = whole, greet
+        super().__init__("http" if tls is None else "https")
 
     def _serve(self, raw: socket.socket) -> None:
-        with raw if self._tls is None else self._tls.wrap_socket(raw, server_side=True) as connection:
-            while request := read_request(connection, whole=self._whole):
+        self._greet(raw)
+        secured = raw if self._tls is None else self._tls.wrap_socket(raw, server_side=True)
+        with secured as connection, connection.makefile("rb") as file:
+            while request := read_request(file, whole=self._whole):
                 self.requests.append(request)
+                if isinstance(connection, ssl.SSLSocket):
+                    self.resumed.append(bool(connection.session_reused))
+                    self.protocols.append(connection.selected_alpn_protocol())
                 if not self._behave(connection, request):
                     return
+
+
+def proxying(port: int, head: bytes = TUNNEL, piece: int = 65536) -> Behaviour:
+    """Connects all requests to one receiver, in pieces of at most `piece` bytes; answers CONNECT with `head`."""
+
+    def behave(connection: socket.socket, request: bytes) -> bool:
+        with socket.create_connection(("127.0.0.1", port), 20) as onward:
+            if not request.startswith(b"CONNECT "):
+                onward.sendall(request)
+                connection.sendall(onward.recv(65536))
+                return True
+            connection.sendall(head)
+            ways = {connection: onward, onward: connection}
+            while True:
+                pending = isinstance(connection, ssl.SSLSocket) and connection.pending()
+                one = connection if pending else select.select([*ways], [], [], 60)[0][0]
+                if not (data := one.recv(piece)):
+                    return False
+                ways[one].sendall(data)
+
+    return behave
 
 
 class Clock:
@@ -177,54 +231,67 @@ class Clock:
 
 
 class Sender:
-    """A poller and an adapter, with helpers for tests."""
+    """A poller and an adapter, with helpers for tests. `http2`: all of its requests ask for HTTP/2."""
 
-    def __init__(
-        self, *, egress: EgressPolicy = LOOPBACK, timeout: float = 60, connect_timeout: float = 30, **more: Any
-    ) -> None:
-        self.poller = Poller(more.get("clock", time.monotonic))
-        self.adapter = LoopAdapter(
-            self.poller,
-            egress=egress,
-            timeout=timeout,
-            connect_timeout=connect_timeout,
-            **{"max_connections": 64, **more},
-        )
+    def __init__(self, *, http2: bool = False, clock: Callable[[], float] = time.monotonic, **options: Any) -> None:
+        self.http2, self.clock, self.poller = http2, clock, Poller(clock)
+        options = {"egress": LOOPBACK, "timeout": 60.0, "connect_timeout": 30.0, "max_connections": 64, **options}
+        self.adapter = LoopAdapter(self.poller, clock=clock, **options)
 
     def know(self, name: str, *addresses: str) -> None:
         """Put a name's addresses into the resolver's cache."""
-        self.adapter._connector.resolver._cache[name] = _CachedAddresses(addresses, self.poller._clock() + 60)
+        self.adapter._connector.resolver._cache[name] = _CachedAddresses(addresses, self.clock() + 60)
 
-    def prepare(self, url: str, body: bytes | str | None = b"{}", **headers: str) -> requests.PreparedRequest:
+    def prepare(self, url: str, body: bytes | str | None = b"{}", **headers: str) -> PreparedRequest:
+        if self.http2:
+            return signed(url, body if isinstance(body, bytes) else b"", http2=True, headers=tuple(headers.items()))
         return requests.Request("POST", url, data=body, headers=headers).prepare()
 
-    def submit(self, url: str, results: list[Result], **headers: str) -> Any:
-        return self.adapter.submit(self.prepare(url, **headers), results.append)
+    def submit(self, to: str | PreparedRequest, results: list[Result], **headers: str) -> Any:
+        return self.adapter.submit(self.prepare(to, **headers) if isinstance(to, str) else to, results.append)
 
-    def result(self, url: str, **headers: str) -> Result:
+    def start(self, *to: str | PreparedRequest) -> list[Result]:
+        """Submit the requests. The list gets their results."""
         results: list[Result] = []
-        self.submit(url, results, **headers)
+        for each in to:
+            self.submit(each, results)
         assert results == []  # never inside submit
-        self.turn_until(lambda: results)
-        return results[0]
+        return results
 
-    def response(self, url: str, **headers: str) -> requests.Response:
-        result = self.result(url, **headers)
-        assert isinstance(result, requests.Response), result
+    def results(self, *to: str | PreparedRequest) -> list[Result]:
+        """Submit the requests, and wait for all of their results."""
+        results = self.start(*to)
+        self.turn_until(lambda: len(results) == len(to))
+        return results
+
+    def result(self, to: str | PreparedRequest, **headers: str) -> Result:
+        return self.results(self.prepare(to, **headers) if isinstance(to, str) else to)[0]
+
+    def response(self, to: str | PreparedRequest, **headers: str) -> Response:
+        result = self.result(to, **headers)
+        assert isinstance(result, Response), result
         return result
 
-    def turn_until(self, done: Callable[[], object], limit: float = 120.0) -> None:
-        deadline = time.monotonic() + limit
-        while not done():
-            assert time.monotonic() < deadline
-            self.poller.turn(0.05)
+    @property
+    def idle(self) -> list[Any]:
+        """The idle connections."""
+        return list(self.adapter._pool._idle)
+
+    def open_sockets(self) -> int:
+        """The sockets that the sender has open, but for idle connections."""
+        return len(self.poller._handlers) - len(self.idle) - 1
+
+    def turn_until(self, done: Callable[[], object]) -> None:
+        eventually(done, meanwhile=partial(self.poller.turn, 0.05))
 
     def awaits(self, transfer: Any, text: str) -> None:
         """Turn until the transfer's time-out would have this text."""
         self.turn_until(lambda: transfer.stage is not None and text in str(transfer.stage.late()))
 
-    def timed_out(self, results: list[Result], clock: Clock, step: float = 0.1) -> Result:
-        """Turn, `step` seconds of the clock after each other, until there is a result."""
+    def timed_out(self, results: list[Result], step: float = 0.1) -> Result:
+        """Turn, `step` seconds of the standing clock after each other, until there is a result."""
+        clock = self.clock
+        assert isinstance(clock, Clock)
         began = clock.now
         while not results:
             assert clock.now - began < 120
@@ -238,48 +305,54 @@ class Sender:
         self.poller.close()
 
 
-@pytest.fixture(autouse=True)
-def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a request follow an answer on its connection at once, so that tests can count connections."""
-    monkeypatch.setattr(Connection, "rest", 0.0)
+def statuses(results: list[Result]) -> Counter[object]:
+    """How many results have each status, or each text of an error."""
+    return Counter(result.status_code if isinstance(result, Response) else str(result) for result in results)
 
 
-Receive = Callable[..., Receiver]
-MakeSender = Callable[..., Sender]
+class Net:
+    """Makes receivers, proxies and senders. Senders trust `authority`, unless a subscription has its own.
 
+    `clock` is one that stands still, for senders made with `clock=net.clock`.
+    """
 
-@pytest.fixture
-def receive() -> Iterator[Receive]:
-    """Make receivers: `receive(text, then="keep")` or `receive(behaviour)`, optionally with `tls=` or `whole=`."""
-    made: list[Receiver] = []
+    def __init__(self, authority: trustme.CA) -> None:
+        self.authority = authority
+        self.clock = Clock()
+        self._senders: list[Sender] = []
+        self._receivers: list[Listener] = []
 
-    def make(behaviour: Behaviour | bytes, then: str = "keep", **options: Any) -> Receiver:
+    def tls(self, *names: str) -> ssl.SSLContext:
+        """The TLS context of a receiver whose certificate is for these names and 127.0.0.1."""
+        return server_tls(self.authority.issue_cert("127.0.0.1", *names))
+
+    def receive(self, behaviour: Behaviour | bytes = NO_CONTENT, then: str = "keep", **options: Any) -> Receiver:
+        """A receiver that answers these bytes, or behaves like this; `tls=`, `whole=` and `greet=` as of Receiver."""
         behave = answer(behaviour, then) if isinstance(behaviour, bytes) else behaviour
-        made.append(Receiver(behave, options.pop("tls", None), **options))
-        return made[-1]
+        return self.add(Receiver(behave, options.pop("tls", None), **options))
 
-    yield make
-    for receiver in made:
-        receiver.close()
+    def add(self, made: L) -> L:
+        """Have a receiver ended with the test."""
+        self._receivers.append(made)
+        return made
 
+    def proxy(self, scheme: str, to: Listener, **options: Any) -> Receiver:
+        """A proxy by http or https, which connects to this receiver."""
+        tls = self.tls("receiver.test") if scheme == "https" else None
+        return self.receive(proxying(to.port, **options), tls=tls)
 
-@pytest.fixture
-def make_sender(receive: Receive) -> Iterator[MakeSender]:
-    del receive  # its receivers close after the senders, since they wait for the senders' connections
-    made: list[Sender] = []
+    def sender(self, **options: Any) -> Sender:
+        """A sender, with the arguments of `LoopAdapter`."""
+        self._senders.append(Sender(**options))
+        return self._senders[-1]
 
-    def make(**options: Any) -> Sender:
-        made.append(Sender(**options))
-        return made[-1]
-
-    yield make
-    for sender in made:
-        sender.close()
-
-
-@pytest.fixture
-def sender(make_sender: MakeSender) -> Sender:
-    return make_sender()
+    def close(self) -> None:
+        """End the senders, then the receivers, which wait for the senders' connections."""
+        for sender in self._senders:
+            sender.close()
+        for receiver in self._receivers:
+            receiver.close()
+        assert [fault for each in self._receivers for fault in each.faults] == []
 
 
 @pytest.fixture(scope="session")
@@ -288,16 +361,25 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture
-def trusted(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Iterator[trustme.CA]:
-    """An authority that is trusted by all senders made from now on."""
+def net(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Iterator[Net]:
+    # A request may follow an answer on its connection at once, so that tests can count connections.
+    monkeypatch.setattr(Connection, "rest", 0.0)
     with authority.cert_pem.tempfile() as bundle:
         monkeypatch.setenv("SSL_CERT_FILE", bundle)
-        yield authority
+        made = Net(authority)
+        yield made
+        made.close()
 
 
 @pytest.fixture
-def receive2(trusted: trustme.CA) -> Iterator[Any]:
-    """Make receivers that offer HTTP/2 (`http2_kit.Receive2`)."""
-    kit = pytest.importorskip("tests.sending.http2_kit")
-    with kit.receivers(trusted) as make:
-        yield make
+def sender(net: Net) -> Sender:
+    return net.sender()
+
+
+Receive = Callable[..., Receiver]
+
+
+@pytest.fixture
+def receive(net: Net) -> Receive:
+    """Makes receivers, for tests with senders of their own."""
+    return net.receive

@@ -1,36 +1,20 @@
-"""An HTTP/2 receiver on the library h2, and a sender whose subscriptions ask for HTTP/2."""
+"""An HTTP/2 receiver on the library h2."""
 
 import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import pytest
-import trustme
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, WindowUpdated
 from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
-from requests import PreparedRequest, Request
 
-from consumer.http.header_rules import header_lines
-from consumer.sending.exchange import SignedRequest
-from consumer.sending.signing import prepare
-from consumer.subscriptions.endpoint import Endpoint
-from tests.sending.conftest import Listener, Sender, server_tls
-
-
-def request(
-    url: str, body: bytes = b"{}", headers: Mapping[str, str] | None = None, *, http2: bool = True
-) -> PreparedRequest:
-    """A request of a subscription that asks for HTTP/2."""
-    endpoint = Endpoint(1, url, (), http2=http2, hex_header=None)
-    lines = header_lines(Request("POST", url, headers=headers).prepare().headers)
-    return SignedRequest(prepare(endpoint), lines, body)
+from tests.sending.conftest import Listener, Net
 
 
 def raw(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
@@ -43,13 +27,6 @@ def goaway(last: int, code: int = 0) -> bytes:
     return GoAwayFrame(0, last, code, b"debug").serialize()
 
 
-class Http2Sender(Sender):
-    """A sender whose requests all ask for HTTP/2."""
-
-    def prepare(self, url: str, body: bytes | str | None = b"{}", **headers: str) -> PreparedRequest:
-        return request(url, body if isinstance(body, bytes) else (body or "").encode(), headers)
-
-
 class Got(NamedTuple):
     """A complete request, with its connection and stream."""
 
@@ -58,12 +35,11 @@ class Got(NamedTuple):
     headers: dict[str, str]
     body: bytes
 
-    def answer(self, status: int = 204, body: bytes = b"", **headers: str) -> None:
+    def answer(self, status: int = 204, body: bytes = b"") -> None:
         """Answer the request, from any thread."""
-        fields = [(":status", str(status)), *((name.replace("_", "-"), value) for name, value in headers.items())]
         pieces = [body[at : at + 16_384] for at in range(0, len(body), 16_384)]
         with contextlib.suppress(StreamClosedError), self.peer.speaking() as h2:
-            h2.send_headers(self.stream, fields, end_stream=not body)
+            h2.send_headers(self.stream, [(":status", str(status))], end_stream=not body)
             for piece in pieces:
                 h2.send_data(self.stream, piece, end_stream=piece is pieces[-1])
 
@@ -138,17 +114,15 @@ class Http2Receiver(Listener):
         *,
         settings: dict[SettingCodes, int] | None = None,
         acknowledges: bool = True,
-        greet: Callable[[socket.socket], None] | None = None,
     ) -> None:
         tls.set_alpn_protocols(["h2", "http/1.1"])
         self.got: list[Got] = []
         self.peers: list[Peer] = []
-        self.faults: list[ProtocolError] = []  # of the client's
         self._behave = behave
         self._tls = tls
         self._settings = settings or {}
         self._acknowledges = acknowledges
-        super().__init__("https", greet)
+        super().__init__("https")
 
     def _serve(self, raw: socket.socket) -> None:
         with self._tls.wrap_socket(raw, server_side=True) as connection:
@@ -169,28 +143,6 @@ def cut(peer: Peer) -> None:
     socket.socket.shutdown(peer.connection, socket.SHUT_RDWR)
 
 
-Receive2 = Callable[..., Http2Receiver]
-
-
-def answering(status: int = 204, body: bytes = b"", **headers: str) -> Callable[[Got], None]:
-    """Give the same answer to each request."""
-    return lambda got: got.answer(status, body, **headers)
-
-
-@contextlib.contextmanager
-def receivers(authority: trustme.CA) -> Iterator[Receive2]:
-    """Make receivers that are trusted through `authority`."""
-    made: list[Http2Receiver] = []
-
-    def make(behave: Callable[[Got], None] | None = None, **options: Any) -> Http2Receiver:
-        made.append(Http2Receiver(behave or answering(), server_tls(authority.issue_cert("127.0.0.1")), **options))
-        return made[-1]
-
-    try:
-        yield make
-    finally:
-        for receiver in made:
-            receiver.close()
-    for receiver in made:
-        if receiver.faults:
-            pytest.fail(f"the sender broke the protocol: {receiver.faults}")
+def receive2(net: Net, behave: Callable[[Got], None] = Got.answer, **options: Any) -> Http2Receiver:
+    """A receiver that offers HTTP/2 and answers 204, or behaves like this."""
+    return net.add(Http2Receiver(behave, net.tls(), **options))

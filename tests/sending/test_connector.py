@@ -1,6 +1,8 @@
 """Opening connections: the order of addresses, addresses never used, time limits, and no descriptor left open."""
 
 import contextlib
+import os
+import resource
 import socket
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_network
@@ -12,35 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests import exceptions as errors
 
-from consumer.errors import EgressRefused
-from consumer.loop.poller import Poller
+from consumer.errors import EgressRefused, NoDescriptor
 from consumer.sending.answer import Answer
-from consumer.sending.connector import Connector, Dial
-from consumer.sending.dns import _CachedAddresses, alternated
+from consumer.sending.connector import Dial
+from consumer.sending.dns import alternated
 from consumer.sending.egress import EgressPolicy
+from consumer.sending.pool import none_left
 from consumer.sending.route import placed
 from consumer.sending.transfer import Result
-from tests.sending.conftest import (
-    LOOPBACK,
-    NO_CONTENT,
-    Clock,
-    MakeSender,
-    Receive,
-    Sender,
-    black_hole,
-    descriptors,
-)
+from tests.sending.conftest import Clock, Net, Sender, black_hole, closed_port, descriptors
+from tests.sending.test_egress import PRIVATE
 
 OTHERS = EgressPolicy((ip_network("127.0.0.1/32"), ip_network("::1/128")))
-PRIVATE = (
-    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
-    *("192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
-    *("224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32"),
-)
-PRIVATE_6 = (
-    *("::", "::1", "::2", "fe80::1", "febf::1", "fec0::1", "fc00::1", "fd00:ec2::254", "ff02::1", "ff0e::1"),
-    *("100::1", "2001:db8::1", "3fff::1", "64:ff9b:1::1", "4000::1", "2001:2::1", "0:0:0:0:0:0:0:1", "::0001"),
-)
 
 
 def spellings(address: IPv4Address) -> list[str]:
@@ -60,17 +45,16 @@ def spellings(address: IPv4Address) -> list[str]:
 
 
 def private_hosts() -> Iterator[str]:
-    """The first and the last address of each network that is not public, in every spelling."""
-    for network in map(ip_network, PRIVATE):
-        for address in dict.fromkeys((network[0], network[-1])):
-            assert isinstance(address, IPv4Address)
-            yield from spellings(address)
-    for text in PRIVATE_6:
-        yield from (f"[{text}]", f"[{text.upper()}]", f"[{IPv6Address(text).exploded}]", f"[{text}%25lo]")
+    """Addresses that are not public, in every spelling."""
+    for text in PRIVATE:
+        if ":" not in text:
+            yield from spellings(IPv4Address(text))
+        elif "%" not in text:
+            yield from (f"[{text}]", f"[{text.upper()}]", f"[{IPv6Address(text).exploded}]", f"[{text}%25lo]")
 
 
 @pytest.fixture
-def connected_to() -> Iterator[list[str]]:
+def connected_to(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """All addresses to which our sockets connect, in that order."""
     seen: list[str] = []
     connect_ex = socket.socket.connect_ex
@@ -79,25 +63,9 @@ def connected_to() -> Iterator[list[str]]:
         seen.append(address[0])
         return connect_ex(self, address)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(socket.socket, "connect_ex", connecting)
-        patch.setattr(socket.socket, "connect", lambda *_: pytest.fail("our code never connects this way"))
-        yield seen
-
-
-def dialled(connector: Connector, name: str, port: int, addresses: list[str]) -> Dial:
-    """A dial to a name that has these addresses."""
-    connector.resolver._cache[name] = _CachedAddresses(tuple(addresses), 1e9)
-    dial = Dial(connector, placed(f"http://{name}:{port}/", None, None), print)
-    dial.start()
-    return dial
-
-
-def closed_port() -> int:
-    """A port on which no process listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    monkeypatch.setattr(socket.socket, "connect_ex", connecting)
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("our code never connects this way"))
+    return seen
 
 
 # The order of addresses.
@@ -117,39 +85,36 @@ def test_families_take_turns(addresses: list[str]) -> None:
 
 
 def test_an_address_that_refuses_costs_no_time(
-    monkeypatch: pytest.MonkeyPatch, sender: Sender, receive: Receive, connected_to: list[str]
+    net: Net, monkeypatch: pytest.MonkeyPatch, connected_to: list[str]
 ) -> None:
     """The next address is tried at once, as for a name of both families whose receiver listens on IPv4 only."""
     monkeypatch.setattr("consumer.sending.connector._ATTEMPT_DELAY", 60.0)
-    receiver = receive(NO_CONTENT)
+    sender = net.sender()
     sender.know("both.test", "::1", "127.0.0.3", "127.0.0.1")
-    assert sender.response(f"http://both.test:{receiver.port}/").status_code == 204
+    assert sender.response(net.receive().at("both.test")).status_code == 204
     assert connected_to == ["::1", "127.0.0.3", "127.0.0.1"]
     assert sender.adapter.connections_opened == 1
 
 
-def test_an_address_that_does_not_answer_costs_a_quarter_of_a_second(
-    make_sender: MakeSender, receive: Receive, connected_to: list[str]
-) -> None:
+def test_an_address_that_does_not_answer_costs_a_quarter_of_a_second(net: Net, connected_to: list[str]) -> None:
     """Then the next one is tried beside it (RFC 8305, section 5). The connection that comes second is closed."""
-    receiver, clock = receive(NO_CONTENT), Clock()
-    sender, results = make_sender(clock=clock), list[Result]()
+    receiver, sender = net.receive(), net.sender(clock=net.clock)
     sender.know("half.test", "127.0.0.2", "127.0.0.3", "127.0.0.1")
     with black_hole("127.0.0.2", receiver.port):
         connected_to.clear()
         before = descriptors()
-        sender.submit(f"http://half.test:{receiver.port}/", results)
+        results = sender.start(receiver.at("half.test"))
         sender.turn_until(lambda: connected_to)
-        clock.now += 0.24
+        net.clock.now += 0.24
         for _ in range(3):
             sender.poller.turn(0)
         assert connected_to == ["127.0.0.2"]
-        clock.now += 0.02
+        net.clock.now += 0.02
         sender.turn_until(lambda: results)
         assert connected_to == ["127.0.0.2", "127.0.0.3", "127.0.0.1"]
         sender.adapter._pool.close()
-        sender.turn_until(lambda: descriptors() == before)
-        assert len(sender.poller._handlers) == 1
+        sender.turn_until(lambda: descriptors() <= before)
+        assert sender.open_sockets() == 0
 
 
 def test_the_address_that_answers_last_is_waited_for(sender: Sender, connected_to: list[str]) -> None:
@@ -163,25 +128,22 @@ def test_the_address_that_answers_last_is_waited_for(sender: Sender, connected_t
         assert transfer.stage.late() == "no connection to 127.0.0.2"
 
 
-def test_few_addresses_of_a_name_are_tried_at_once(connected_to: list[str]) -> None:
+def test_few_addresses_of_a_name_are_tried_at_once(net: Net, connected_to: list[str]) -> None:
     """Each takes a descriptor. The next one replaces the first, which has been silent for a second by then."""
-    now = [0.0]
-    poller = Poller(lambda: now[0])
-    connector = Connector(poller, egress=LOOPBACK, timeout=5, clock=lambda: now[0])
+    sender = net.sender(clock=net.clock)
+    sender.know("many.test", *["127.0.0.1"] * 16)
     with black_hole() as port:
         before = descriptors()
         connected_to.clear()
-        dial = dialled(connector, "many.test", port, ["127.0.0.1"] * 16)
-        for step in range(1, 16):
-            now[0] = step * 0.251
-            poller.turn(0)
+        transfer = sender.submit(f"http://many.test:{port}/", [])
+        for _ in range(15):
+            net.clock.now += 0.251
+            sender.poller.turn(0)
         assert len(connected_to) == 16
         assert descriptors() - before == 4
-        assert dial.late().count("127.0.0.1") == 4
-        dial.cancel()
+        assert transfer.stage.late().count("127.0.0.1") == 4
+        sender.adapter.cancel(transfer)
         assert descriptors() == before
-    connector.close()
-    poller.close()
 
 
 def test_when_all_addresses_refuse_the_error_names_one(sender: Sender, connected_to: list[str]) -> None:
@@ -196,65 +158,58 @@ def test_when_all_addresses_refuse_the_error_names_one(sender: Sender, connected
     assert f"[::1]:{port}: Connection refused" in str(sender.result(f"http://down6.test:{port}/"))
 
 
-def test_a_dial_that_waits_again_does_not_delay_others(connected_to: list[str]) -> None:
+def test_a_dial_that_waits_again_does_not_delay_others(net: Net, connected_to: list[str]) -> None:
     """Its next address is due later than that of a dial that began after it."""
-    now = [0.0]
-    poller = Poller(lambda: now[0])
-    connector = Connector(poller, egress=LOOPBACK, timeout=5, clock=lambda: now[0])
+    sender = net.sender(clock=net.clock)
+    sender.know("a.test", *["127.0.0.1"] * 4)
+    sender.know("b.test", "127.0.0.1", "127.0.0.9")
     with black_hole() as port:
         connected_to.clear()
-        first = dialled(connector, "a.test", port, ["127.0.0.1"] * 4)
-        now[0] = 0.1
-        second = dialled(connector, "b.test", port, ["127.0.0.1", "127.0.0.9"])
-        now[0] = 0.2
-        first.try_next()  # as after its address has refused
-        for now[0] in (0.251, 0.351):
-            poller.turn(0)
+        first = sender.submit(f"http://a.test:{port}/", [])
+        net.clock.now += 0.1
+        sender.submit(f"http://b.test:{port}/", [])
+        net.clock.now += 0.1
+        first.stage.try_next()  # as after its address has refused
+        for seconds in (0.051, 0.1):
+            net.clock.now += seconds
+            sender.poller.turn(0)
         assert connected_to[3:] == ["127.0.0.9"]
-        first.cancel()
-        second.cancel()
-    connector.close()
-    poller.close()
 
 
 # Addresses that are never connected to.
 
 
-def test_no_spelling_of_a_private_address_is_connected_to(make_sender: MakeSender, connected_to: list[str]) -> None:
+def test_no_spelling_of_a_private_address_is_connected_to(net: Net, connected_to: list[str]) -> None:
     """With either scheme, in the URL or from a name server. The fixture records every connect call."""
-    sender = make_sender(egress=EgressPolicy(allow_http=True), nameservers=["127.0.0.1:1"])
+    sender = net.sender(egress=EgressPolicy(allow_http=True), nameservers=["127.0.0.1:1"])
     hosts = list(private_hosts())
-    assert len(hosts) > 600
-    refused: dict[str, Result] = {}
-    for scheme in ("http", "https"):
-        for number, host in enumerate(hosts):
-            prepared = sender.prepare("http://x/")
-            prepared.url = f"{scheme}://{host}:1/"
-            sender.adapter.submit(prepared, lambda result, url=prepared.url: refused.update({url: result}))  # type: ignore[misc]
-            if host.startswith("["):
-                sender.know(f"n{number}.test", host.strip("[]").replace("%25", "%"))
-                name = f"{scheme}://n{number}.test/"
-                prepared = sender.prepare(name)
-                sender.adapter.submit(prepared, lambda result, url=name: refused.update({url: result}))  # type: ignore[misc]
+    assert len(hosts) > 500
+    for number, host in enumerate(hosts):
+        if host.startswith("["):
+            sender.know(f"n{number}.test", host.strip("[]").replace("%25", "%"))
+    named = [f"n{number}.test" for number, host in enumerate(hosts) if host.startswith("[")]
+    results: list[Result] = []
+    for url in [f"{scheme}://{host}:1/" for scheme in ("http", "https") for host in (*hosts, *named)]:
+        prepared = sender.prepare("http://x/")
+        prepared.url = url
+        sender.submit(prepared, results)
     sender.turn_until(lambda: not sender.adapter.in_flight)
-    assert {url: result for url, result in refused.items() if not isinstance(result, EgressRefused)} == {}
-    assert len(refused) > 1_500
+    assert [result for result in results if not isinstance(result, EgressRefused)] == []
+    assert len(results) > 1_200
     assert connected_to == []
     assert sender.adapter.connections_opened == 0
 
 
-def test_a_forbidden_address_among_others_is_not_connected_to(
-    make_sender: MakeSender, receive: Receive, connected_to: list[str]
-) -> None:
+def test_a_forbidden_address_among_others_is_not_connected_to(net: Net, connected_to: list[str]) -> None:
     """It is used neither before an allowed one nor when that one is down. If all are forbidden, it is refused."""
-    sender, receiver = make_sender(egress=OTHERS), receive(NO_CONTENT)
+    sender, receiver = net.sender(egress=OTHERS), net.receive()
     sender.know("mixed.test", "10.0.0.1", "fe80::1", "127.0.0.1", "127.0.0.2")
-    assert sender.response(f"http://mixed.test:{receiver.port}/").status_code == 204
+    assert sender.response(receiver.at("mixed.test")).status_code == 204
     result = sender.result(f"http://mixed.test:{closed_port()}/")
     assert type(result) is errors.ConnectionError
     assert connected_to == ["127.0.0.1", "127.0.0.1"]
     sender.know("private.test", "10.0.0.1", "127.0.0.2")
-    assert isinstance(sender.result(f"http://private.test:{receiver.port}/"), EgressRefused)
+    assert isinstance(sender.result(receiver.at("private.test")), EgressRefused)
     assert connected_to == ["127.0.0.1", "127.0.0.1"]
 
 
@@ -264,9 +219,10 @@ Stuck = tuple[dict[str, Any], str, str]
 
 
 @contextlib.contextmanager
-def stuck(stage: str, receive: Receive) -> Iterator[Stuck]:
+def stuck(stage: str, net: Net) -> Iterator[Stuck]:
     """The sender's options, the URL, and the error's text for a request that stops at this stage."""
-    deaf, half = receive(b"HTTP/1.1 200 OK\r\n\r\n"), receive(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", "hang")
+    deaf = net.receive(b"HTTP/1.1 200 OK\r\n\r\n")
+    half = net.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", "hang")
     with black_hole() as port, socket.create_server(("127.0.0.1", 0)) as listener:
         hole, silent = f"127.0.0.1:{port}", f"127.0.0.1:{listener.getsockname()[1]}"
         there = "https://x.test/"
@@ -278,11 +234,7 @@ def stuck(stage: str, receive: Receive) -> Iterator[Stuck]:
             "TLS": ({}, f"https://{silent}/", "no TLS handshake with 127.0.0.1"),
             "TLS with proxy": ({"proxy": f"https://{silent}"}, there, "no TLS handshake with the proxy 127.0.0.1"),
             "CONNECT": ({"proxy": f"http://{silent}"}, there, "no answer to CONNECT from the proxy 127.0.0.1"),
-            "TLS in tunnel": (
-                {"proxy": f"http://127.0.0.1:{deaf.port}"},
-                there,
-                "no TLS handshake with x.test through the proxy",
-            ),
+            "TLS in tunnel": ({"proxy": deaf.base}, there, "no TLS handshake with x.test through the proxy"),
             "answer": ({}, f"http://{silent}/", "no answer"),
             "body": ({}, half.url, "no answer"),
         }
@@ -294,63 +246,85 @@ STAGES = ("name", "proxy name", "connect", "connect to proxy", "TLS", "TLS with 
 
 def never_resolving(sender: Sender, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     """Names with "hung" never resolve. Connecting starts late after the submission, as on a busy machine."""
-    resolver, place_of = sender.adapter._connector.resolver, sender.adapter._places.of
+    resolver, place_of = sender.adapter._connector.resolver, sender.adapter._place
     known = resolver.resolve
 
     def placed_late(*ask: Any) -> Any:
         clock.now += 0.002
         return place_of(*ask)
 
-    monkeypatch.setattr(sender.adapter._places, "of", placed_late)
-    monkeypatch.setattr(
-        sender.adapter._connector.resolver, "resolve", lambda *ask: None if "hung" in ask[0] else known(*ask)
-    )
+    monkeypatch.setattr(sender.adapter, "_place", placed_late)
+    monkeypatch.setattr(resolver, "resolve", lambda *ask: None if "hung" in ask[0] else known(*ask))
 
 
 @pytest.mark.parametrize("stage", [*STAGES, "answer"])
-def test_each_time_limit_names_the_missing_step(
-    monkeypatch: pytest.MonkeyPatch, make_sender: MakeSender, receive: Receive, stage: str
-) -> None:
+def test_each_time_limit_names_the_missing_step(net: Net, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     """Operators read it in `last_error`. No descriptor or handler stays open."""
-    with stuck(stage, receive) as (options, url, text):
-        clock, results = Clock(), list[Result]()
-        limits = {"timeout": 0.35, "connect_timeout": 0.35 if stage == "answer" else 0.2}
-        sender = make_sender(clock=clock, **limits, **options)
-        never_resolving(sender, monkeypatch, clock)
-        handlers, before = len(sender.poller._handlers), descriptors()
+    with stuck(stage, net) as (options, url, text):
+        limit, results = 0.35 if stage == "answer" else 0.2, list[Result]()
+        sender = net.sender(clock=net.clock, timeout=0.35, connect_timeout=limit, **options)
+        never_resolving(sender, monkeypatch, net.clock)
+        before = descriptors()
         sender.awaits(sender.submit(url, results), text)
-        result = sender.timed_out(results, clock)
+        result = sender.timed_out(results)
         assert type(result) is (errors.ReadTimeout if stage == "answer" else errors.ConnectTimeout)
-        limit = "0.35" if stage == "answer" else "0.2"
         assert str(result) == f"{text} within {limit} s"
-        assert len(sender.poller._handlers) == handlers
+        assert sender.open_sockets() == 0
         sender.turn_until(lambda: descriptors() <= before)
 
 
 @pytest.mark.parametrize("how", ["cancel", "close"])
 @pytest.mark.parametrize("stage", [*STAGES, "answer", "body"])
 def test_a_cancelled_request_leaves_no_descriptor_open(
-    monkeypatch: pytest.MonkeyPatch, make_sender: MakeSender, receive: Receive, stage: str, how: str
+    net: Net, monkeypatch: pytest.MonkeyPatch, stage: str, how: str
 ) -> None:
     """At every stage, by cancelling the transfer or closing the adapter."""
-    with stuck(stage, receive) as (options, url, text):
-        sender = make_sender(**options)
-        never_resolving(sender, monkeypatch, Clock())
-        handlers, before = len(sender.poller._handlers), descriptors()
-        results: list[Result] = []
+    with stuck(stage, net) as (options, url, text):
+        sender, results = net.sender(**options), list[Result]()
+        never_resolving(sender, monkeypatch, net.clock)
+        before = descriptors()
         transfer = sender.submit(url, results)
         sender.awaits(transfer, text)
         if stage == "body":
             sender.turn_until(lambda: isinstance(transfer.stage.late(), Answer))
         for _ in range(3):
             sender.poller.turn(0.01)
-        assert "name" in stage or len(sender.poller._handlers) == handlers + 1
-        (sender.adapter.cancel if how == "cancel" else lambda _: sender.adapter.close())(transfer)
-        assert len(sender.poller._handlers) == handlers
+        assert "name" in stage or sender.open_sockets() == 1
+        for _ in range(2):  # the second time does nothing
+            (sender.adapter.cancel if how == "cancel" else lambda _: sender.adapter.close())(transfer)
+        assert sender.open_sockets() == 0
         assert sender.adapter.in_flight == 0
         assert transfer.stage is None
         sender.turn_until(lambda: descriptors() <= before)
         assert results == []
+
+
+@contextlib.contextmanager
+def no_more_files() -> Iterator[None]:
+    """Let this process open no more files."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "name.test"])
+def test_without_a_descriptor_there_is_no_attempt(net: Net, host: str) -> None:
+    """The error says so, whether the connection or the look-up of the name has none. Kept connections are closed."""
+    sender, receiver = net.sender(), net.receive()
+    sender.response(receiver.url)
+    assert len(sender.idle) == 1
+    assert not none_left()
+    with no_more_files():
+        result = sender.result(f"http://{host}:1/")
+    assert isinstance(result, NoDescriptor)
+    assert "this process may open no more files" in str(result)
+    assert sender.idle == []
+    sender.response(receiver.url)
 
 
 def test_a_failed_dial_may_be_cancelled(sender: Sender) -> None:

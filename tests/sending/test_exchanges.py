@@ -1,55 +1,47 @@
-from __future__ import annotations
+"""Requests and answers over real sockets: the bytes that arrive, the status that counts, and time limits."""
 
-import time
-from base64 import b64encode
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import requests
 from requests import exceptions as errors
 
-from consumer.http.urls import parse_proxy
 from consumer.sending.answer import Answer
-from consumer.sending.dns import Resolution, _CachedAddresses
-from consumer.sending.egress import EgressPolicy
+from consumer.sending.dns import Resolution
 from consumer.sending.transfer import Result
-from tests.sending.conftest import Clock, MakeSender, Receive, Sender
+from tests.sending.conftest import Net, Sender
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\nX-One: 1\r\nx-one: 2\r\n\r\n"
 
 
-def test_a_post_arrives_as_it_was_prepared(sender: Sender, receive: Receive) -> None:
+def test_a_post_arrives_as_it_was_prepared(net: Net) -> None:
     """The body byte for byte, the given headers, the body's length, and no other header."""
-    receiver = receive(NO_CONTENT)
+    sender, receiver = net.sender(), net.receive(NO_CONTENT)
     headers = {"webhook-id": "msg_1", "content-type": "application/json", "x-empty": "", "accept-encoding": "gzip"}
     response = sender.response(receiver.url + "?a=b", **headers)
     assert receiver.requests == [
         b"POST /hook?a=b HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nwebhook-id: msg_1\r\ncontent-type: application/json\r\n"
         b"x-empty:\r\nContent-Length: 2\r\n\r\n{}" % receiver.port
     ]
-    assert (response.status_code, response.reason, response.content) == (204, "No Content", b"")
+    assert (response.status_code, response.content) == (204, b"")
     assert response.headers["X-ONE"] == "1, 2"
-    assert response.elapsed.total_seconds() > 0
     assert response.ok
     assert response.url == receiver.url + "?a=b"
-    assert not response.cookies
     assert response.history == []
 
 
 @pytest.mark.parametrize("then", ["close", "reset", "hang", "drip", "endless"])
 @pytest.mark.parametrize("status", [200, 410, 503])
-def test_a_status_line_counts_whatever_the_body_does(
-    make_sender: MakeSender, receive: Receive, then: str, status: int
-) -> None:
+def test_a_status_line_counts_whatever_the_body_does(net: Net, then: str, status: int) -> None:
     """A cut, slow, endless or reset body does not change the status. At most 64 KiB of it are kept."""
-    clock, results = Clock(), list[Result]()
-    sender = make_sender(timeout=0.7, clock=clock)
-    receiver = receive(b"HTTP/1.1 %d X\r\nRetry-After: 7\r\nContent-Length: 999999999\r\n\r\nabc" % status, then)
+    sender, results = net.sender(timeout=0.7, clock=net.clock), list[Result]()
+    receiver = net.receive(b"HTTP/1.1 %d X\r\nRetry-After: 7\r\nContent-Length: 999999999\r\n\r\nabc" % status, then)
     transfer = sender.submit(receiver.url, results)
     if then in {"hang", "drip"}:
         sender.awaits(transfer, "no answer")
         sender.turn_until(lambda: isinstance(cut := transfer.stage.late(), Answer) and cut.body)
-        sender.timed_out(results, clock)
+        sender.timed_out(results)
     sender.turn_until(lambda: results)
     (response,) = results
     assert isinstance(response, requests.Response), response
@@ -67,131 +59,57 @@ def test_a_status_line_counts_whatever_the_body_does(
         (b"", "reset", errors.ConnectionError),
         (b"", "hang", errors.ReadTimeout),
         (b"HTTP/1.1 20", "hang", errors.ReadTimeout),
-        (b"HTTP/1.1 20", "close", errors.ConnectionError),
-        (b"HTTP/1.1 100 Continue\r\n\r\n", "hang", errors.ReadTimeout),
         (b"SSH-2.0-OpenSSH\r\n", "hang", errors.ConnectionError),
-        (b"\x00" * 100, "hang", errors.RequestException),
         (b"", "endless", errors.RequestException),
     ],
 )
-def test_no_status_line_is_an_error(
-    make_sender: MakeSender, receive: Receive, text: bytes, then: str, error: type[Exception]
-) -> None:
+def test_no_status_line_is_an_error(net: Net, text: bytes, then: str, error: type[Exception]) -> None:
     """An invalid answer is an exception of requests, with its request, within the time limit."""
-    sender = make_sender(timeout=0.5 if error is errors.ReadTimeout else 60)
-    receiver = receive(text, then)
-    result = sender.result(receiver.url)
+    sender = net.sender(timeout=0.5 if error is errors.ReadTimeout else 60)
+    result = sender.result(net.receive(text, then).url)
     assert isinstance(result, error)
     assert isinstance(result, requests.RequestException)
     assert result.request is not None
     assert str(result)
 
 
-def test_redirects_are_returned(sender: Sender, receive: Receive) -> None:
+def test_redirects_are_returned(net: Net) -> None:
     """A 3xx is an answer like any other. Its target gets no request."""
-    target = receive(NO_CONTENT)
-    receiver = receive(b"HTTP/1.1 302 Found\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % target.url.encode())
-    assert sender.response(receiver.url).status_code == 302
+    target = net.receive()
+    receiver = net.receive(b"HTTP/1.1 302 Found\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % target.url.encode())
+    assert net.sender().response(receiver.url).status_code == 302
     assert target.connections == 0
 
 
-def test_proxies_of_the_environment_are_ignored(
-    monkeypatch: pytest.MonkeyPatch, make_sender: MakeSender, receive: Receive
-) -> None:
+def test_proxies_of_the_environment_are_ignored(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
     """If http_proxy were obeyed, the egress rule would see only the proxy."""
-    proxy, receiver = receive(NO_CONTENT), receive(NO_CONTENT)
+    proxy, receiver = net.receive(), net.receive()
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "https_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
-    make_sender().response(receiver.url)
+    net.sender().response(receiver.url)
     assert (proxy.connections, receiver.connections) == (0, 1)
 
 
-def test_a_configured_proxy_gets_every_request(
-    monkeypatch: pytest.MonkeyPatch, make_sender: MakeSender, receive: Receive
-) -> None:
-    """No name is resolved here, no egress rule applies, and no_proxy does not bypass the proxy."""
-    monkeypatch.setenv("no_proxy", "*")
-    proxy = receive(NO_CONTENT)
-    sender = make_sender(egress=EgressPolicy(), proxy=f"http://127.0.0.1:{proxy.port}")
-    assert sender.response("http://name-that-does-not-resolve.invalid/x").status_code == 204
-    assert proxy.requests[0].startswith(b"POST http://name-that-does-not-resolve.invalid/x HTTP/1.1")
-
-
-@pytest.mark.parametrize(
-    ("user", "told"),
-    [
-        ("bob:pass%20word", "bob:pass word"),
-        ("bob%40x:s3%3Acr:et", "bob@x:s3:cr:et"),
-        ("bob:s3/c@et", "bob:s3/c@et"),
-        ("bob:p%C3%A4sse", "bob:pässe"),
-        ("bob", "bob:"),
-    ],
-)
-def test_a_proxys_password(make_sender: MakeSender, receive: Receive, user: str, told: str) -> None:
-    """It is sent percent-decoded."""
-    proxy = receive(NO_CONTENT)
-    sender = make_sender(proxy=f"http://{user}@127.0.0.1:{proxy.port}")
-    assert sender.response("http://receiver.invalid/").status_code == 204
-    assert b"Proxy-Authorization: Basic " + b64encode(told.encode()) + b"\r\n" in proxy.requests[0]
-
-
-@pytest.mark.parametrize(
-    "proxy",
-    [
-        *("http://bob:s3cret@127.0.0.1:99999", "http://bob:s3/cret@127.0.0.1:x", "http://bob:s3cret@[::1"),
-        *("http://bob:s3cret@", "socks5h://bob:s3cret@nowhere.invalid:1", "http://bob:s3%00cret@proxy"),
-    ],
-)
-def test_an_invalid_proxy_is_refused_without_its_password(proxy: str) -> None:
-    """It is refused at the start, and the text goes to a log."""
-    with pytest.raises(ValueError, match=r"starts with neither|is malformed") as refused:
-        parse_proxy(proxy)
-    for piece in ("s3", "cret", "bob"):
-        assert piece not in str(refused.value)
-
-
-@pytest.mark.parametrize("proxy", ["http://bob:s3@cret@127.0.0.1:1", "https://bob:s3#cret@127.0.0.1:1"])
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxys_password_is_in_no_error(make_sender: MakeSender, scheme: str, proxy: str) -> None:
-    """Otherwise it would be logged, stored as `last_error` and published with every delivery."""
-    result = make_sender(proxy=proxy).result(f"{scheme}://receiver.invalid/")
-    assert isinstance(result, errors.ProxyError)
-    for piece in ("s3", "cret", "bob"):
-        assert piece not in str(result)
-
-
-def test_a_name_that_does_not_resolve(sender: Sender) -> None:
-    """The error contains the name. A second look-up comes from the cache."""
-    for _ in range(2):
-        result = sender.result("http://nowhere.invalid/")
-        assert isinstance(result, errors.ConnectionError)
-        assert "'nowhere.invalid' does not resolve" in str(result)
-
-
-def test_localhost_by_name(sender: Sender, receive: Receive) -> None:
-    """`localhost` resolves in any case and with a final dot."""
-    receiver = receive(NO_CONTENT)
-    sender.adapter._connector.resolver._cache["dotted.test."] = _CachedAddresses(("127.0.0.1",), time.monotonic() + 60)
+def test_names_are_resolved(net: Net) -> None:
+    """`localhost` in any case, and names with a final dot. The error for one without an address contains the name."""
+    sender, receiver = net.sender(), net.receive()
+    sender.know("dotted.test.", "127.0.0.1")
     for host in ("localhost", "LOCALHOST", "dotted.test."):
-        assert sender.response(f"http://{host}:{receiver.port}/").status_code == 204
+        assert sender.response(receiver.at(host)).status_code == 204
+    result = sender.result("http://nowhere.invalid/")
+    assert isinstance(result, errors.ConnectionError)
+    assert "'nowhere.invalid' does not resolve" in str(result)
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *(("x", "a\r\nb: c"), ("a b", "x"), ("hOST", "evil"), ("Connection", "close")),
-    ],
+    ("name", "value"), [("x", "a\r\nb: c"), ("a b", "x"), ("hOST", "evil"), ("Connection", "close")]
 )
-def test_dangerous_headers_never_reach_the_wire(sender: Sender, receive: Receive, name: str, value: str) -> None:
+def test_dangerous_headers_never_reach_the_wire(net: Net, name: str, value: str) -> None:
     """Headers that could end a line or frame the message raise InvalidHeader, and nothing is sent."""
-    receiver = receive(NO_CONTENT)
+    sender, receiver = net.sender(), net.receive()
     request = sender.prepare(receiver.url)
     request.headers[name] = value
-    results: list[Result] = []
-    sender.adapter.submit(request, results.append)
-    assert results == []
-    sender.turn_until(lambda: results)
-    assert isinstance(results[0], errors.InvalidHeader)
+    assert isinstance(sender.result(request), errors.InvalidHeader)
     assert receiver.connections == 0
 
 
@@ -202,36 +120,33 @@ def test_an_invalid_url(sender: Sender, url: str) -> None:
     """It ends as InvalidURL in the callback, not as an exception from submit."""
     request = sender.prepare("http://127.0.0.1/")
     request.url = url
-    results: list[Result] = []
-    sender.adapter.submit(request, results.append)
-    sender.turn_until(lambda: results)
-    assert isinstance(results[0], errors.InvalidURL)
+    assert isinstance(sender.result(request), errors.InvalidURL)
 
 
-def test_resolving_a_name_counts_towards_the_time_limit(make_sender: MakeSender, receive: Receive) -> None:
+def test_resolving_a_name_counts_towards_the_time_limit(net: Net) -> None:
     """The limit covers the whole exchange. A receiver that hangs gets the time that the look-up has left."""
-    clock, results = Clock(), list[Result]()
-    sender, receiver = make_sender(timeout=0.6, clock=clock), receive(b"", "hang")
+    sender, receiver = net.sender(timeout=0.6, clock=net.clock), net.receive(b"", "hang")
     waiting: list[Callable[[Resolution], None]] = []
     sender.adapter._connector.resolver.resolve = lambda _name, answered: waiting.append(answered)  # type: ignore[assignment,method-assign]
-    begin = clock.now
-    sender.submit(f"http://slow.test:{receiver.port}/", results)
+    begin = net.clock.now
+    results = sender.start(receiver.at("slow.test"))
     for _ in range(2):  # no turn is late
-        clock.now += 0.2
+        net.clock.now += 0.2
         sender.poller.turn(0)
     waiting[0](("127.0.0.1",))
     sender.turn_until(lambda: receiver.requests)
-    assert isinstance(sender.timed_out(results, clock), errors.ReadTimeout)
-    assert 0.5 < clock.now - begin < 0.9
+    assert isinstance(sender.timed_out(results), errors.ReadTimeout)
+    assert 0.5 < net.clock.now - begin < 0.9
 
 
-def test_a_request_may_have_its_own_time_limit(sender: Sender, receive: Receive) -> None:
-    """`timeout` of submit replaces the adapter's, for that request only."""
-    receiver = receive(b"", "hang")
-    results, others = list[Result](), list[Result]()
-    sender.submit(receiver.url, others)
-    sender.adapter.submit(sender.prepare(receiver.url), results.append, timeout=0.2)
-    sender.turn_until(lambda: results)
+def test_a_request_may_have_its_own_time_limit(net: Net) -> None:
+    """`timeout` of submit replaces the adapter's, for that request only. `send` raises the error."""
+    sender, receiver = net.sender(), net.receive(b"", "hang")
+    others = sender.start(receiver.url)
+    with pytest.raises(errors.ReadTimeout, match=r"^no answer within 0\.2 s$"):
+        sender.adapter.send(sender.prepare(receiver.url), timeout=0.2)
     assert others == []
-    assert isinstance(results[0], errors.ReadTimeout)
-    assert str(results[0]) == "no answer within 0.2 s"
+    sender.poller.post(partial(divmod, 1, 0))
+    with pytest.raises(ZeroDivisionError):
+        sender.adapter.send(sender.prepare(receiver.url), timeout=(50, 60))
+    assert sender.adapter.in_flight == 1

@@ -1,7 +1,6 @@
 """HTTP/2 sessions without a socket: frames that a receiver may send, and the limits."""
 
 import tracemalloc
-from collections.abc import Iterable
 from random import Random
 
 import pytest
@@ -10,12 +9,12 @@ from h2.settings import SettingCodes
 from hpack import Decoder, Encoder
 from requests import Request
 
-from consumer.sending.answer import Answer
+from consumer.sending.answer import INTERIM, Answer
 from consumer.sending.http2_session import BODY_FRAMES, CONTROL, FRAMES, STREAMS, Http2Session, SessionFailed
 from consumer.sending.transfer import HTTP2_HEADS, Http2Exchange, Transfer
 from tests.sending.http2_kit import goaway, raw
 
-HEAD = b"POST /hook HTTP/1.1\r\nHost: example.com\r\nx-a: b\r\nContent-Length: %d\r\n\r\n"
+HEAD = b"POST /hook HTTP/1.1\r\nHost: example.com\r\nx-a: b\r\nKeep-Alive: 5\r\nContent-Length: %d\r\n\r\n"
 OTHER = "it answered with something other than HTTP/2"
 DATA, HEADERS, PRIORITY, RESET, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION, UNKNOWN = *range(10), 0x42
 END, LAST_HEAD, PADDED, PRIORITIZED = 0x1, 0x4, 0x8, 0x20
@@ -35,6 +34,10 @@ def settings(values: dict[SettingCodes, int] | None = None, flags: int = 0) -> b
 
 def window(number: int, more: int) -> bytes:
     return raw(WINDOW, 0, number, more.to_bytes(4))
+
+
+def status_block(status: bytes) -> bytes:
+    return Encoder().encode([(b":status", status)] if status else [(b"x", b"y")])
 
 
 def data(of: Http2Exchange, body: bytes, flags: int = 0) -> bytes:
@@ -72,7 +75,12 @@ class Talk:
 
     def frames(self, least: int = 2**20) -> list[tuple[int, int, int, bytes]]:
         """The frames that the session sends: kind, flags, stream and payload."""
-        return list(split(self.session.take(least)))
+        sent, found = self.session.take(least), []
+        while sent:
+            size = int.from_bytes(sent[:3])
+            found.append((sent[3], sent[4], int.from_bytes(sent[5:9]), sent[9 : 9 + size]))
+            sent = sent[9 + size :]
+        return found
 
     def failure(self, *sent: bytes) -> str:
         with pytest.raises(SessionFailed) as failed:
@@ -80,21 +88,19 @@ class Talk:
         return str(failed.value)
 
 
-def split(sent: bytes) -> Iterable[tuple[int, int, int, bytes]]:
-    while sent:
-        size = int.from_bytes(sent[:3])
-        yield sent[3], sent[4], int.from_bytes(sent[5:9]), sent[9 : 9 + size]
-        sent = sent[9 + size :]
+@pytest.fixture
+def talk() -> Talk:
+    return Talk()
 
 
 def test_an_answer() -> None:
-    """It has a status, lines as in HTTP/1.1, and a body, and may come in any pieces."""
+    """It has a status, lines as in HTTP/1.1, and a body, and may come in any pieces. Trailers are dropped."""
     for size in (1, 7, 1000):
         talk = Talk()
         stream = talk.send(b"{}")
-        sent = (
-            talk.head(stream, 200, (b"retry-after", b"7"), (b"x", b"")) + data(stream, b"ab") + data(stream, b"c", END)
-        )
+        trailers = raw(HEADERS, LAST, stream.number, Encoder().encode([(b"grpc-status", b"0")]))
+        head = talk.head(stream, 200, (b"retry-after", b"7"), (b"x", b""))
+        sent = head + data(stream, b"ab") + data(stream, b"c") + trailers
         ended = [each for at in range(0, len(sent), size) for each in talk.receive(sent[at : at + size])]
         assert ended == [stream]
         assert stream.cut() == Answer(200, b"HTTP/2 200\r\nretry-after: 7\r\nx: ", b"abc", keep=False)
@@ -137,9 +143,8 @@ def test_one_request_goes_out_before_the_receivers_limit_is_known() -> None:
 # Flow control.
 
 
-def test_a_body_goes_out_as_far_as_the_windows_allow() -> None:
+def test_a_body_goes_out_as_far_as_the_windows_allow(talk: Talk) -> None:
     """64 KiB at first, then as the receiver opens the windows of the stream and of the connection."""
-    talk = Talk()
     stream = talk.send(b"x" * 100_000)
     assert sum(len(payload) for kind, *_, payload in talk.frames() if kind == DATA) == 65_535
     talk.receive(window(stream.number, 100_000))
@@ -173,9 +178,8 @@ def test_the_bytes_taken_at_once_are_bounded() -> None:
     assert 65_536 <= len(talk.session.take(65_536)) < 65_536 + 17_000
 
 
-def test_what_waits_to_be_sent_is_bounded() -> None:
+def test_what_waits_to_be_sent_is_bounded(talk: Talk) -> None:
     """A receiver that answers and asks, and reads nothing, gets no more requests until it reads."""
-    talk = Talk()
     for _ in range(100):
         if talk.session.room:
             stream = exchange()
@@ -188,9 +192,8 @@ def test_what_waits_to_be_sent_is_bounded() -> None:
     assert talk.session.room == STREAMS
 
 
-def test_the_connections_window_is_opened_again_and_a_streams_window_is_not() -> None:
+def test_the_connections_window_is_opened_again_and_a_streams_window_is_not(talk: Talk) -> None:
     """So a receiver can answer for ever, but no stream exceeds 64 KiB by more than a byte."""
-    talk = Talk()
     opened = 0
     for _ in range(200):
         stream = talk.send()
@@ -201,9 +204,8 @@ def test_the_connections_window_is_opened_again_and_a_streams_window_is_not() ->
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_an_endless_body_is_cut(more: int) -> None:
+def test_an_endless_body_is_cut(talk: Talk, more: int) -> None:
     """64 KiB are kept whole. With one byte more the stream is reset, and the connection goes on."""
-    talk = Talk()
     stream = talk.send()
     talk.frames()
     pieces = [data(stream, b"x" * 16_384) for _ in range(4)]
@@ -214,9 +216,8 @@ def test_an_endless_body_is_cut(more: int) -> None:
     assert talk.session.room == STREAMS
 
 
-def test_a_body_in_too_many_pieces_is_cut() -> None:
+def test_a_body_in_too_many_pieces_is_cut(talk: Talk) -> None:
     """Pieces cost more than bytes, empty ones too."""
-    talk = Talk()
     stream = talk.send()
     tracemalloc.start()
     assert talk.receive(talk.head(stream, 200), data(stream, b"") * 56, data(stream, b"x" * 16) * 200) == []
@@ -230,32 +231,41 @@ def test_a_body_in_too_many_pieces_is_cut() -> None:
 # Heads.
 
 
-def test_interim_answers() -> None:
-    """20 are skipped. With one more there is no answer."""
-    talk = Talk()
+def test_interim_answers(talk: Talk) -> None:
+    """They are skipped."""
     stream = talk.send()
-    interim = [talk.head(stream, 103, (b"link", b"</a>")) for _ in range(21)]
-    assert talk.receive(*interim[:20]) == []
-    assert talk.one(interim[20]).error == "it sent more than 20 interim answers"
-    stream = talk.send()
-    final = talk.one(talk.head(stream, 100), talk.head(stream, 204, flags=LAST))
-    assert final.cut() == Answer(204, b"HTTP/2 204", b"", keep=False)
+    assert talk.receive(*[talk.head(stream, 103, (b"link", b"</a>"))] * INTERIM) == []
+    assert talk.one(talk.head(stream, 204, flags=LAST)).cut() == Answer(204, b"HTTP/2 204", b"", keep=False)
 
 
-@pytest.mark.parametrize("status", [b"", b"20", b"2000", b"abc", b"101", b"099", b"\xb2\xb0\xb0"])
-def test_an_invalid_status(status: bytes) -> None:
-    """It ends the request, but not the connection."""
-    talk = Talk()
-    stream, other = talk.send(), talk.send()
-    block = Encoder().encode([(b":status", status)] if status else [(b"x", b"y")])
-    ended = talk.one(raw(HEADERS, LAST_HEAD, stream.number, block))
-    assert (ended.cut(), ended.error) == (None, "the head of its answer has no valid status")
+NO_STATUS = "the head of its answer has no valid status"
+STATUSES = (b"", b"20", b"2000", b"abc", b"101", b"099", b"\xb2\xb0\xb0")
+
+
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [
+        *((raw(HEADERS, LAST_HEAD, 1, status_block(each)), NO_STATUS) for each in STATUSES),
+        (raw(HEADERS, LAST_HEAD, 1, status_block(b"103")) * 21, "it sent more than 20 interim answers"),
+        (raw(RESET, 0, 1, Code.CANCEL.to_bytes(4)), "it reset the request: CANCEL"),
+        (raw(RESET, 0, 1, bytes(3) + b"\x77"), "it reset the request: error 119"),
+        (raw(RESET, 0, 1, Code.HTTP_1_1_REQUIRED.to_bytes(4)), "it wants HTTP/1.1: set http_version to 1.1"),
+    ],
+)
+def test_an_answer_without_a_status_fails_its_request_alone(talk: Talk, sent: bytes, error: str) -> None:
+    """The error gives the reason. Other requests go on. A status that is known counts, as with HTTP/1.1."""
+    _, other = talk.send(), talk.send()
+    ended = talk.one(sent)
+    assert (ended.cut(), ended.error) == (None, error)
     assert list(talk.session.exchanges.values()) == [other]
+    if sent[3] == RESET:
+        assert talk.receive(sent) == []
+        talk = Talk()
+        assert talk.one(talk.head(talk.send(), 200), sent).status == 200
 
 
-def test_invalid_header_lines_are_left_out() -> None:
+def test_invalid_header_lines_are_left_out(talk: Talk) -> None:
     """The answer counts. Its valid fields are listed and can be looked up by name; 200 lines are, as with HTTP/1.1."""
-    talk = Talk()
     fields = ((b"a", b"b\r\nx: y"), (b":x", b"y"), (b"", b"y"), (b"c\0", b"d"), (b"E", b"f"))
     ended = talk.one(talk.head(talk.send(), 503, *fields, flags=LAST))
     assert ended.cut() == Answer(503, b"HTTP/2 503\r\nE: f", b"", keep=False)
@@ -266,9 +276,8 @@ ENTRY = b"\x40\x01a\x7f\x81\x0e" + b"x" * 1_920  # of the dynamic table, which a
 
 
 @pytest.mark.parametrize("field", [b"\x00\x00\x00", b"\x82", b"\x40\x00\x00", ENTRY + b"\xbe" * 9])
-def test_the_limit_of_a_head(field: bytes) -> None:
+def test_the_limit_of_a_head(talk: Talk, field: bytes) -> None:
     """16 KiB encoded, in any number of frames, and as many decoded, with 32 bytes more for each field."""
-    talk = Talk()
     stream = talk.send()
     start, more = (raw(kind, 0, stream.number, b"x" * 10_000) for kind in (HEADERS, CONTINUATION))
     assert talk.failure(start, more) == "the head of its answer has more than 16 KiB"
@@ -279,9 +288,8 @@ def test_the_limit_of_a_head(field: bytes) -> None:
 
 
 @pytest.mark.parametrize("field", [b"\x00\x01a\x7f\xd1\x0e" + b"x" * 2_000, b"\xbe"])
-def test_interim_answers_and_trailers_count_as_parts_of_the_head(field: bytes) -> None:
+def test_interim_answers_and_trailers_count_as_parts_of_the_head(talk: Talk, field: bytes) -> None:
     """Encoded and decoded, as with HTTP/1.1: each may take milliseconds of CPU. Other answers do not count."""
-    talk = Talk()
     talk.one(raw(HEADERS, LAST, talk.send().number, b"\x89" + ENTRY))
     stream, other = talk.send(), talk.send()
     interim = raw(HEADERS, LAST_HEAD, stream.number, b"\x08\x03103" + field)
@@ -294,19 +302,9 @@ def test_interim_answers_and_trailers_count_as_parts_of_the_head(field: bytes) -
     )
 
 
-def test_trailers_are_read_and_dropped() -> None:
-    """Trailers end the answer."""
-    talk = Talk()
-    stream = talk.send()
-    trailers = raw(HEADERS, LAST, stream.number, Encoder().encode([(b"grpc-status", b"0")]))
-    ended = talk.one(talk.head(stream, 200), data(stream, b"ok"), trailers)
-    assert ended.cut() == Answer(200, b"HTTP/2 200", b"ok", keep=False)
-
-
 @pytest.mark.parametrize("lengths", [[b"abc"], [b"2", b"3"], [b"1"], [b"3"], [b"-2"], [b""]])
-def test_a_wrong_length_does_not_matter(lengths: list[bytes]) -> None:
+def test_a_wrong_length_does_not_matter(talk: Talk, lengths: list[bytes]) -> None:
     """The answer counts, with the body that came, and the connection goes on."""
-    talk = Talk()
     stream, other = talk.send(), talk.send()
     fields = [(b"content-length", length) for length in lengths]
     ended = talk.one(talk.head(stream, 200, *fields), data(stream, b"ok", END))
@@ -314,32 +312,17 @@ def test_a_wrong_length_does_not_matter(lengths: list[bytes]) -> None:
     assert talk.one(talk.head(other, 204, *fields, flags=LAST)).status == 204
 
 
-def test_a_priority_that_makes_no_sense_is_skipped() -> None:
-    """A stream that depends on itself does no harm, in a frame of its own or in a head."""
-    talk = Talk()
+def test_a_priority_of_a_stream_over_itself_is_skipped(talk: Talk) -> None:
+    """It does no harm, in a frame of its own or in a head."""
     stream = talk.send()
     itself = stream.number.to_bytes(4) + b"\0"
     head = raw(HEADERS, LAST | PRIORITIZED, stream.number, itself + talk.block(200))
     assert talk.one(raw(PRIORITY, 0, stream.number, itself), raw(PRIORITY, 0, 9, b"x"), head).status == 200
 
 
-@pytest.mark.parametrize("head", [b"", b"\x88"], ids=["without a status", "with a status"])
-def test_an_answer_that_breaks_the_protocol_costs_others_no_attempt(head: bytes) -> None:
-    """Its own status counts if it came; the others' requests may be sent again, unless their status came too."""
-    talk = Talk()
-    bad, answered, other = talk.send(), talk.send(), talk.send()
-    talk.receive(talk.head(answered, 200))
-    start = raw(HEADERS, LAST_HEAD, bad.number, head) if head else b""
-    assert talk.failure(start, window(bad.number, 0)).startswith("it broke the protocol: ")
-    assert talk.session.end("why", orderly=False) == [bad, answered, other]
-    assert (bad.status, bad.error) == (200 if head else 0, "why")
-    assert (answered.status, other.status, other.error) == (200, 0, "")
-
-
 @pytest.mark.parametrize("sent", [raw(PING, 0, 0, b"x"), raw(DATA, 0, 7), raw(DATA, 0, 2)])
-def test_a_fault_of_the_connection_fails_all_its_requests(sent: bytes) -> None:
+def test_a_fault_of_the_connection_fails_all_its_requests(talk: Talk, sent: bytes) -> None:
     """No single request has caused it, so each gets the reason."""
-    talk = Talk()
     streams = [talk.send(), talk.send()]
     talk.failure(raw(PRIORITY, 0, 1, bytes(5)), sent)
     assert [each.error for each in talk.session.end("why", orderly=False)] == ["why"] * len(streams)
@@ -348,9 +331,8 @@ def test_a_fault_of_the_connection_fails_all_its_requests(sent: bytes) -> None:
 # The end of requests.
 
 
-def test_a_refused_request_may_be_sent_again() -> None:
+def test_a_refused_request_may_be_sent_again(talk: Talk) -> None:
     """REFUSED_STREAM promises that it was not processed. The number of open requests becomes the receiver's limit."""
-    talk = Talk()
     first, second, third = talk.send(), talk.send(), talk.send()
     assert talk.one(raw(RESET, 0, 5, Code.REFUSED_STREAM.to_bytes(4))) is third
     assert (third.status, third.error, talk.session.room) == (0, "", 0)
@@ -359,9 +341,8 @@ def test_a_refused_request_may_be_sent_again() -> None:
     assert list(talk.session.exchanges.values()) == [second]
 
 
-def test_a_receiver_that_allows_no_more_requests_gets_none() -> None:
+def test_a_receiver_that_allows_no_more_requests_gets_none(talk: Talk) -> None:
     """What it refuses afterwards does not raise its own limit of 0; a later limit of its own counts again."""
-    talk = Talk()
     streams = [talk.send() for _ in range(3)]
     talk.receive(settings({SettingCodes.MAX_CONCURRENT_STREAMS: 0}))
     refused = [raw(RESET, 0, each.number, Code.REFUSED_STREAM.to_bytes(4)) for each in streams]
@@ -371,28 +352,8 @@ def test_a_receiver_that_allows_no_more_requests_gets_none() -> None:
     assert talk.session.room == 5
 
 
-@pytest.mark.parametrize(
-    ("code", "error"),
-    [
-        (Code.CANCEL, "it reset the request: CANCEL"),
-        (0x77, "it reset the request: error 119"),
-        (Code.HTTP_1_1_REQUIRED, "it wants HTTP/1.1: set http_version to 1.1"),
-    ],
-)
-def test_a_reset_request_has_failed_unless_its_status_is_known(code: int, error: str) -> None:
-    """The error gives the reason. A known status counts, as with HTTP/1.1."""
-    talk = Talk()
-    reset = raw(RESET, 0, talk.send().number, code.to_bytes(4))
-    ended = talk.one(reset)
-    assert (ended.cut(), ended.error) == (None, error)
-    assert talk.receive(reset) == []
-    talk = Talk()
-    assert talk.one(talk.head(talk.send(), 200), reset).status == 200
-
-
-def test_goaway() -> None:
+def test_goaway(talk: Talk) -> None:
     """Requests that it did not process may be sent again. The others go on, and no further ones are opened."""
-    talk = Talk()
     first, second = talk.send(), talk.send(b"x" * 100_000)
     assert talk.receive(goaway(2**31 - 1)) == [], "it announces the end (RFC 9113, 6.8)"
     assert talk.session.leaving
@@ -402,18 +363,16 @@ def test_goaway() -> None:
     assert [each for each in talk.frames() if each[2] == second.number and each[0] == DATA] == []
 
 
-def test_goaway_with_an_error() -> None:
+def test_goaway_with_an_error(talk: Talk) -> None:
     """The error names its code. Unprocessed requests may still be sent again."""
-    talk = Talk()
     first, second = talk.send(), talk.send()
     assert talk.failure(goaway(1, Code.ENHANCE_YOUR_CALM)) == "it ended the connection: ENHANCE_YOUR_CALM"
     assert talk.session.end("why", orderly=False) == [second, first]
     assert (second.error, first.error) == ("", "why")
 
 
-def test_an_early_answer_ends_the_request() -> None:
+def test_an_early_answer_ends_the_request(talk: Talk) -> None:
     """The rest of the body is not sent."""
-    talk = Talk()
     stream = talk.send(b"x" * 100_000)
     talk.frames()
     assert talk.one(talk.head(stream, 413, flags=LAST)).status == 413
@@ -422,38 +381,28 @@ def test_an_early_answer_ends_the_request() -> None:
     assert talk.frames() == []
 
 
-def test_a_cancelled_request() -> None:
-    """The receiver gets a RST_STREAM. Its later frames for the request have no effect."""
-    talk = Talk()
+@pytest.mark.parametrize("since", [0, 1_100])
+def test_a_cancelled_request(talk: Talk, since: int) -> None:
+    """The receiver gets a RST_STREAM. Its later frames have no effect, but that a head fills the table of fields.
+
+    That holds however many requests have ended since.
+    """
     stream, other = talk.send(b"x" * 100_000), talk.send()
     talk.session.cancel(stream)
     assert (RESET, 0, 1, Code.CANCEL.to_bytes(4)) in talk.frames()
     talk.session.cancel(stream)
     assert talk.frames() == []
-    late = (talk.head(stream, 200, (b"x", b"indexed")), data(stream, b"late", END), window(1, 5))
-    assert talk.receive(*late) == []
+    for _ in range(since):
+        talk.one(talk.head(talk.send(), 204, flags=LAST))
+        talk.frames()
+    late = (data(stream, b"late", END), window(1, 5), raw(RESET, 0, 1, bytes(4)))
+    assert talk.receive(talk.head(stream, 200, (b"x", b"indexed")), *late) == []
     ended = talk.one(talk.head(other, 200, (b"x", b"indexed"), flags=LAST))
     assert ended.cut() == Answer(200, b"HTTP/2 200\r\nx: indexed", b"", keep=False)
 
 
-def test_late_frames_for_a_request_that_was_cancelled_long_ago() -> None:
-    """They have no effect, however many requests have ended since; a head still fills the table of fields."""
-    talk = Talk()
-    old = talk.send(b"x")
-    talk.session.cancel(old)
-    for _ in range(1_100):
-        talk.one(talk.head(talk.send(), 204, flags=LAST))
-        talk.frames()
-    last = talk.send()
-    late = (talk.head(old, 200, (b"x", b"indexed")), data(old, b"late", END), window(1, 5), raw(RESET, 0, 1, bytes(4)))
-    assert talk.receive(*late) == []
-    ended = talk.one(talk.head(last, 200, (b"x", b"indexed"), flags=LAST))
-    assert ended.cut() == Answer(200, b"HTTP/2 200\r\nx: indexed", b"", keep=False)
-
-
-def test_the_end_of_the_connection() -> None:
+def test_the_end_of_the_connection(talk: Talk) -> None:
     """On a connection that had worked, a request is unprocessed if no byte came after it. A known status counts."""
-    talk = Talk()
     answered, heard = talk.send(), talk.send()
     talk.receive(talk.head(answered, 200))
     unheard = talk.send()
@@ -469,40 +418,37 @@ def test_the_end_of_the_connection() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "weight"),
-    [(kind, 1) for kind in ("settings", "ping", "unknown", "priority", "window", "reset", "data", "heads")]
-    + [("large heads", 11)],
+    ("frame", "weight"),
+    [
+        (settings(), 1),
+        (raw(PING, 0, 0, b"x" * 8), 1),
+        (raw(UNKNOWN, 0, 0), 1),
+        (raw(PRIORITY, 0, 1, b"x" * 5), 1),
+        (window(3, 1), 1),
+        (raw(RESET, 0, 1, bytes(4)), 1),
+        (raw(DATA, 0, 1), 1),
+        (raw(HEADERS, LAST, 1, b"\x88"), 1),
+        (raw(HEADERS, LAST, 1, b"\x00\x01a\x7f\x81\x13" + b"x" * 2_560), 11),
+    ],
+    ids=["settings", "ping", "unknown", "priority", "window", "reset", "data", "heads", "large heads"],
 )
-def test_a_flood_of_frames_ends_the_connection(kind: str, weight: int) -> None:
-    """A thousand frames that belong to no answer are allowed, and some more for each frame that was sent.
-
-    A large head counts as several frames, since decoding it costs more.
-    """
-    talk = Talk()
+def test_a_flood_of_frames_ends_the_connection(talk: Talk, frame: bytes, weight: int) -> None:
+    """A thousand frames that belong to no answer are allowed. A large head counts as several: decoding costs more."""
     closed, _ = talk.send(), talk.send()
     talk.session.cancel(closed)
-    frames = {
-        "settings": settings(),
-        "ping": raw(PING, 0, 0, b"x" * 8),
-        "unknown": raw(UNKNOWN, 0, 0),
-        "priority": raw(PRIORITY, 0, 1, b"x" * 5),
-        "window": window(3, 1),
-        "reset": raw(RESET, 0, 1, bytes(4)),
-        "data": data(closed, b""),
-        "heads": raw(HEADERS, LAST, 1, b"\x88"),
-        "large heads": raw(HEADERS, LAST, 1, b"\x00\x01a\x7f\x81\x13" + b"x" * 2_560),
-    }
-    talk.receive(frames[kind] * ((CONTROL - 10) // weight))
-    assert talk.failure(frames[kind] * 30) == "it sent more than 1000 frames that belong to no answer"
-    talk = Talk()
-    for _ in range(CONTROL):  # a ping at each request is allowed
+    talk.receive(frame * ((CONTROL - 10) // weight))
+    assert talk.failure(frame * 30) == "it sent more than 1000 frames that belong to no answer"
+
+
+def test_a_ping_at_each_request_is_allowed(talk: Talk) -> None:
+    """Each frame that was sent earns some."""
+    for _ in range(CONTROL):
         stream = talk.send()
         talk.one(raw(PING, 0, 0, b"x" * 8), settings(), talk.head(stream, 204, flags=LAST))
 
 
-def test_a_turn_parses_a_bounded_part() -> None:
+def test_a_turn_parses_a_bounded_part(talk: Talk) -> None:
     """The rest stays until the caller allows more: frames by their number, heads by their fields too."""
-    talk = Talk()
     streams = [talk.send() for _ in range(20)]
     sent = [raw(HEADERS, LAST, stream.number, b"\x88" + b"\x90" * 250) for stream in streams]
     talk.session.budget = FRAMES
@@ -516,9 +462,8 @@ def test_a_turn_parses_a_bounded_part() -> None:
     assert len(talk.frames()) == FRAMES
 
 
-def test_unknown_settings_are_not_kept() -> None:
+def test_unknown_settings_are_not_kept(talk: Talk) -> None:
     """There are 65,536 of them, which would take 40 MB and 10 ms for each further SETTINGS."""
-    talk = Talk()
     talk.receive(raw(SETTINGS, 0, 0, b"".join((code).to_bytes(2) + bytes(4) for code in range(100, 2_000))))
     assert len(talk.session._h2.remote_settings) < 10
 
@@ -548,9 +493,8 @@ def test_unknown_settings_are_not_kept() -> None:
         (raw(DATA, PADDED, 1, b"\x05abc"), "it broke the protocol: "),
     ],
 )
-def test_a_violation_of_the_protocol_ends_the_connection(sent: bytes, why: str) -> None:
+def test_a_violation_of_the_protocol_ends_the_connection(talk: Talk, sent: bytes, why: str) -> None:
     """The error says what was wrong."""
-    talk = Talk()
     talk.send()
     assert talk.failure(sent).startswith(why)
 

@@ -1,13 +1,12 @@
 """Client certificates and authorities of subscriptions: which are used, and that no connection is shared."""
 
-import math
 import ssl
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from queue import SimpleQueue
 
 import pytest
@@ -15,37 +14,32 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 from requests import exceptions as errors
 
 from consumer.crypto.certificates import LONGEST_CHAIN, TlsIdentity, install
 from consumer.sending import tls
 from consumer.sending.tls import Tls, TlsContexts
 from consumer.sending.transfer import Result
-from tests.sending.conftest import NO_CONTENT, MakeSender, Receive, Receiver, Sender, server_tls
+from tests.sending.conftest import NO_CONTENT, Net, Receiver, server_tls, statuses
 from tests.sending.signed_kit import signed
 
 NOW = datetime.now(UTC)
 
 
-def pem(blobs: list[trustme.Blob]) -> str:
-    return "".join(blob.bytes().decode() for blob in blobs)
-
-
 def identity(client: trustme.LeafCert | None, authority: trustme.CA | None) -> TlsIdentity:
     """The stored identity of a subscription with this certificate and these authorities."""
     return TlsIdentity(
-        None if client is None else pem(client.cert_chain_pems),
+        None if client is None else "".join(each.bytes().decode() for each in client.cert_chain_pems),
         None if client is None else client.private_key_pem.bytes().decode(),
         None if authority is None else authority.cert_pem.bytes().decode(),
     )
 
 
-def result_of(sender: Sender, url: str, of: TlsIdentity | None) -> Result:
-    results: list[Result] = []
-    sender.adapter.submit(signed(url, tls=of), results.append)
-    sender.turn_until(lambda: results)
-    return results[0]
+def refusal(result: Result) -> str:
+    """The text of a TLS error."""
+    assert type(result) is errors.SSLError
+    return str(result)
 
 
 @pytest.fixture
@@ -54,85 +48,57 @@ def clients() -> trustme.CA:
     return trustme.CA()
 
 
-def wants_client(receiver: trustme.LeafCert, clients: trustme.CA) -> ssl.SSLContext:
-    context = server_tls(receiver)
+@pytest.fixture
+def guarded(net: Net, clients: trustme.CA) -> Receiver:
+    """A receiver that requires a certificate of `clients`."""
+    context = net.tls()
     context.verify_mode = ssl.CERT_REQUIRED
     clients.configure_trust(context)
-    return context
-
-
-@pytest.fixture
-def guarded(authority: trustme.CA, clients: trustme.CA, receive: Receive) -> Receiver:
-    """A receiver that requires a certificate of `clients`."""
-    return receive(NO_CONTENT, tls=wants_client(authority.issue_cert("127.0.0.1"), clients))
-
-
-def test_a_client_certificate_is_accepted(
-    authority: trustme.CA, clients: trustme.CA, guarded: Receiver, make_sender: MakeSender
-) -> None:
-    """With its own authorities, the deployment's are not needed. Without a certificate the error has a clear reason."""
-    sender = make_sender()
-    mine = identity(clients.issue_cert("sender.test"), authority)
-    assert result_of(sender, guarded.url, mine).status_code == 204  # type: ignore[union-attr]
-    without = result_of(sender, guarded.url, identity(None, authority))
-    assert type(without) is errors.SSLError
-    assert "it wants a client certificate: subscriptions set-tls" in str(without)
-    assert len(guarded.requests) == 1
+    return net.receive(tls=context)
 
 
 @pytest.mark.parametrize(
-    ("fault", "text"),
+    ("shown", "text"),
     [
+        ("none", "it wants a client certificate: subscriptions set-tls"),
         ("stranger", "it does not trust the authority of the client certificate"),
         ("expired", "it refuses the client certificate as expired"),
+        ("right", None),
     ],
 )
-def test_a_refused_client_certificate_has_a_reason(
-    authority: trustme.CA, clients: trustme.CA, guarded: Receiver, make_sender: MakeSender, fault: str, text: str
+def test_a_client_certificate_is_shown(
+    net: Net, clients: trustme.CA, guarded: Receiver, shown: str, text: str | None
 ) -> None:
-    """The error has the receiver's reason, so that an operator sees what is wrong with the certificate."""
-    if fault == "expired":
-        shown = clients.issue_cert("a.test", not_before=NOW - timedelta(9), not_after=NOW - timedelta(1))
+    """If it is refused, the error has the receiver's reason, so that an operator sees what is wrong with it."""
+    expired = clients.issue_cert("a.test", not_before=NOW - timedelta(9), not_after=NOW - timedelta(1))
+    stranger, right = trustme.CA().issue_cert("a.test"), clients.issue_cert("a.test")
+    client = {"none": None, "stranger": stranger, "expired": expired, "right": right}[shown]
+    result = net.sender().result(signed(guarded.url, tls=identity(client, net.authority)))
+    if text is None:
+        assert statuses([result]) == {204: 1}
     else:
-        shown = trustme.CA().issue_cert("a.test")
-    refused = result_of(make_sender(), guarded.url, identity(shown, authority))
-    assert type(refused) is errors.SSLError
-    assert text in str(refused)
-    assert guarded.requests == []
+        assert text in refusal(result)
+        assert guarded.requests == []
 
 
-def test_own_authorities_replace_the_deployments(
-    authority: trustme.CA, trusted: trustme.CA, receive: Receive, make_sender: MakeSender
-) -> None:
-    """A subscription with authorities does not trust those of the deployment, and vice versa."""
-    assert trusted is authority
-    sender, private = make_sender(), trustme.CA()
-    public_one = receive(NO_CONTENT, tls=server_tls(authority.issue_cert("127.0.0.1")))
-    private_one = receive(NO_CONTENT, tls=server_tls(private.issue_cert("127.0.0.1")))
-    own = identity(None, private)
-    assert result_of(sender, private_one.url, own).status_code == 204  # type: ignore[union-attr]
-    assert result_of(sender, public_one.url, None).status_code == 204  # type: ignore[union-attr]
-    for receiver, of in ((public_one, own), (private_one, None)):
-        refused = result_of(sender, receiver.url, of)
-        assert type(refused) is errors.SSLError
-        assert "the certificate is refused" in str(refused)
+def test_own_authorities_replace_the_deployments(net: Net) -> None:
+    """A subscription with authorities does not trust those of the deployment, and vice versa.
 
-
-def test_an_intermediate_can_be_the_authority(receive: Receive, make_sender: MakeSender) -> None:
-    """Its root need not be trusted."""
-    root = trustme.CA()
+    An intermediate can be the authority: its root need not be trusted.
+    """
+    sender, root = net.sender(), trustme.CA()
     intermediate = root.create_child_ca()
-    receiver = receive(NO_CONTENT, tls=server_tls(intermediate.issue_cert("127.0.0.1")))
-    of = identity(None, intermediate)
-    assert result_of(make_sender(), receiver.url, of).status_code == 204  # type: ignore[union-attr]
+    public_one = net.receive(tls=net.tls())
+    private_one = net.receive(tls=server_tls(intermediate.issue_cert("127.0.0.1")))
+    own = identity(None, intermediate)
+    assert statuses(sender.results(signed(private_one.url, tls=own), signed(public_one.url))) == {204: 2}
+    for refused in sender.results(signed(public_one.url, tls=own), signed(private_one.url)):
+        assert "the certificate is refused" in refusal(refused)
 
 
-def test_connections_are_not_shared_between_identities(
-    authority: trustme.CA, clients: trustme.CA, trusted: trustme.CA, receive: Receive, make_sender: MakeSender
-) -> None:
+def test_connections_are_not_shared_between_identities(net: Net, clients: trustme.CA) -> None:
     """Nor are TLS sessions: each connection shows its own certificate, even where a session could be resumed."""
-    assert trusted is authority
-    context = server_tls(authority.issue_cert("127.0.0.1"))
+    context = net.tls()
     context.verify_mode = ssl.CERT_OPTIONAL
     clients.configure_trust(context)
     shown: list[str | None] = []
@@ -143,49 +109,44 @@ def test_connections_are_not_shared_between_identities(
         connection.sendall(NO_CONTENT)
         return True
 
-    receiver, sender = receive(behave, tls=context), make_sender()
+    receiver, sender = net.receive(behave, tls=context), net.sender()
     first, second = (identity(clients.issue_cert(name), None) for name in ("first.test", "second.test"))
     for of in (first, second, None, first, second, None):
-        assert result_of(sender, receiver.url, of).status_code == 204  # type: ignore[union-attr]
+        assert sender.response(signed(receiver.url, tls=of)).status_code == 204
     assert shown == ["first.test", "second.test", None] * 2
     assert receiver.connections == 3
 
 
+@pytest.mark.usefixtures("net")  # an authority is trusted
 def test_equal_identities_share_a_context_and_old_contexts_are_dropped(
-    clients: trustme.CA, trusted: trustme.CA, monkeypatch: pytest.MonkeyPatch
+    clients: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A context with the public authorities takes most of a megabyte."""
-    assert trusted
     monkeypatch.setattr(tls, "_IDENTITIES", 2)
     posted = SimpleQueue[Callable[[], None]]()
     contexts = TlsContexts(posted.put)
 
-    def made_of(of: TlsIdentity, *, anew: bool = False) -> Tls:
+    def made_of(of: TlsIdentity) -> Tls:
         found: list[Future[Tls]] = []
         contexts.of(of, found.append)
-        assert anew or found
         if not found:  # the thread has not made it at once
             posted.get(timeout=60)()
         return found[0].result()
 
     first, second, third = (identity(clients.issue_cert(f"{name}.test"), None) for name in "abc")
-    made = made_of(first, anew=True)
+    made = made_of(first)
     assert made_of(TlsIdentity(first.certificate, first.private_key, first.authorities)) is made
-    other = made_of(second, anew=True)
+    other = made_of(second)
     assert made_of(second) is other  # used again, it drops no other
     assert made_of(first) is made  # the most recently used
-    made_of(third, anew=True)
+    made_of(third)
     assert made_of(first) is made
     assert len(contexts._own) == 2
     contexts.close()
 
 
 def test_contexts_are_made_in_a_thread(
-    authority: trustme.CA,
-    guarded: Receiver,
-    clients: trustme.CA,
-    make_sender: MakeSender,
-    monkeypatch: pytest.MonkeyPatch,
+    net: Net, guarded: Receiver, clients: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hundred new identities at once would stop the loop for seconds; each is made once, however many requests wait.
 
@@ -200,13 +161,12 @@ def test_contexts_are_made_in_a_thread(
         install(context, of)
 
     monkeypatch.setattr(tls, "install", hold)
-    now = [time.monotonic()]
-    sender, results, late = make_sender(clock=lambda: now[0]), list[Result](), list[Result]()
-    of = [identity(clients.issue_cert(f"{name}.test"), authority) for name in "ab"]
-    for each in (*of, *of):
-        sender.adapter.submit(signed(guarded.url, tls=each), results.append)
+    now, late = [time.monotonic()], list[Result]()
+    sender = net.sender(clock=lambda: now[0])
+    of = [identity(clients.issue_cert(f"{name}.test"), net.authority) for name in "ab"]
+    results = sender.start(*(signed(guarded.url, tls=each) for each in (*of, *of)))
     sender.adapter.submit(signed(guarded.url, tls=of[1]), late.append, timeout=1)
-    assert type(result_of(sender, guarded.url, None)) is errors.SSLError  # the receiver wants a certificate
+    refusal(sender.result(guarded.url))  # the receiver wants a certificate
     for _ in range(2):  # after a late turn, each request has its time once more
         now[0] += 1.1
         sender.poller.turn(0)
@@ -214,75 +174,51 @@ def test_contexts_are_made_in_a_thread(
     assert str(late[0]) == "the subscription's certificates were not read within 1 s"
     held.set()
     sender.turn_until(lambda: len(results) == len(of) * 2)
-    assert [result.status_code for result in results] == [204] * 4  # type: ignore[union-attr]
+    assert statuses(results) == {204: 4}
     assert len(makers) == len(of)
     assert threading.get_ident() not in makers
 
 
 def test_an_identity_that_openssl_refuses_is_a_clear_error(
-    sender: Sender, guarded: Receiver, monkeypatch: pytest.MonkeyPatch
+    net: Net, guarded: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request is not sent, and others are not affected."""
     made: list[object] = []
+    sender = net.sender()
     monkeypatch.setattr(tls, "_trust_file", lambda *about: made.append(about))
     broken = TlsIdentity("-----BEGIN CERTIFICATE-----", "-----BEGIN PRIVATE KEY-----")
-    refused = result_of(sender, guarded.url, broken)
-    assert type(refused) is errors.SSLError
-    assert "the subscription's certificates cannot be used" in str(refused)
+    refused = sender.result(signed(guarded.url, tls=broken))
+    assert "the subscription's certificates cannot be used" in refusal(refused)
     assert (guarded.requests, len(made)) == ([], 1)
 
 
-Signer = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-GOOD = ec.generate_private_key(ec.SECP256R1())
-
-
-def exponent_of_3071_bits() -> rsa.RSAPrivateKey:
-    """A signature of this key takes 9 ms to verify, instead of 0.1 ms."""
-    its = rsa.generate_private_key(65537, 3072).private_numbers()
-    e, phi = 2**3070 + 1, (its.p - 1) * (its.q - 1)
-    while math.gcd(e, phi) != 1:
-        e += 2
-    d = pow(e, -1, phi)
-    public = rsa.RSAPublicNumbers(e, its.p * its.q)
-    numbers = rsa.RSAPrivateNumbers(its.p, its.q, d, d % (its.p - 1), d % (its.q - 1), its.iqmp, public)
-    return numbers.private_key(unsafe_skip_rsa_key_validation=True)
-
-
-def certificate(name: int, issuer: int, key: Signer, signer: Signer) -> str:
-    """A certificate of the authority `name`, or for 127.0.0.1 if that is 0."""
-    subject, by = (x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, str(each))]) for each in (name, issuer))
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(by).public_key(key.public_key())
-    builder = builder.serial_number(name + 1).not_valid_before(NOW - timedelta(1)).not_valid_after(NOW + timedelta(1))
-    builder = builder.add_extension(x509.BasicConstraints(ca=name > 0, path_length=None), critical=True)
-    if not name:
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False)
-    return builder.sign(signer, SHA256()).public_bytes(Encoding.PEM).decode()
-
-
-def shown(length: int, key: Signer) -> TlsIdentity:
-    """A chain of so many certificates below the authority `length`, whose intermediates have this key."""
-    chain = [certificate(n, n + 1, GOOD if n == 0 else key, GOOD if n + 1 == length else key) for n in range(length)]
-    return TlsIdentity("".join(chain), GOOD.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+def costly() -> str:
+    """A certificate of a key that takes 9 ms to verify a signature, instead of 0.1 ms: its exponent has 3071 bits."""
+    modulus = rsa.generate_private_key(65537, 3072).public_key().public_numbers().n
+    key, nobody = rsa.RSAPublicNumbers(2**3070 + 1, modulus).public_key(), x509.Name([])
+    made = x509.CertificateBuilder(nobody, nobody, key, 1, NOW, NOW).sign(
+        ec.generate_private_key(ec.SECP256R1()), SHA256()
+    )
+    return made.public_bytes(Encoding.PEM).decode()
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_chain_that_costs_too_much_is_not_verified(
-    receive: Receive, make_sender: MakeSender, version: ssl.TLSVersion
-) -> None:
+def test_a_chain_that_costs_too_much_is_not_verified(net: Net, version: ssl.TLSVersion) -> None:
     """The subscription's owner may be the authority: 76 certificates took 0.5 s of the loop in each handshake."""
-    sender = make_sender()
+    sender = net.sender()
 
-    def send_to(length: int, key: Signer = GOOD) -> Result:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    def send_to(length: int, more: str = "") -> Result:
+        by = root = trustme.CA(path_length=20)
+        for _ in range(length - 1):
+            by = by.create_child_ca()
+        shown, context = identity(by.issue_cert("127.0.0.1"), None), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.maximum_version = version
-        install(context, shown(length, key))
-        own = TlsIdentity(authorities=certificate(length, length, GOOD, GOOD))
-        return result_of(sender, receive(NO_CONTENT, tls=context).url, own)
+        install(context, replace(shown, certificate=f"{shown.certificate}{more}"))
+        return sender.result(signed(net.receive(tls=context).url, tls=identity(None, root)))
 
-    assert send_to(LONGEST_CHAIN).status_code == 204  # type: ignore[union-attr]
+    assert statuses([send_to(LONGEST_CHAIN)]) == {204: 1}
     for refused, text in (
         (send_to(LONGEST_CHAIN + 1), "it shows more than 10 certificates"),
-        (send_to(2, exponent_of_3071_bits()), "certificate 2 that it shows: it has an RSA key whose public exponent"),
+        (send_to(1, costly()), "certificate 2 that it shows: it has an RSA key whose public exponent"),
     ):
-        assert type(refused) is errors.SSLError
-        assert str(refused).startswith(f"the certificate is refused: {text}")
+        assert refusal(refused).startswith(f"the certificate is refused: {text}")

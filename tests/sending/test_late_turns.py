@@ -1,168 +1,146 @@
 """Late turns of the loop, after a pause of the process or a long wait: received bytes are read before time-outs."""
 
-import contextlib
 import select
 import socket
 import threading
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from requests.exceptions import ConnectTimeout, ReadTimeout
 
-from consumer.loop.poller import GAP, Poller
+from consumer.loop.poller import GAP
 from consumer.sending.transfer import Result
-from tests.sending.conftest import Clock, MakeSender, Receive
+from tests.sending.conftest import NO_CONTENT, Net, Sender, black_hole, statuses
 
 
-def test_only_a_late_turn_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_late_turn_is_reported(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first turn is not late, and neither is one that waited as long as requested."""
-    now = [100.0]
-    poller = Poller(lambda: now[0])
+    poller, clock = net.sender(clock=net.clock).poller, net.clock
     told: list[float] = []
-    poller.on_gap(lambda: told.append(now[0]))
+    poller.on_gap(lambda: told.append(clock.now))
 
     def pass_by(seconds: float) -> None:
         poller.post(lambda: None)  # the turn does not wait
-        now[0] += seconds
+        clock.now += seconds
         poller.turn(5.0)
+
+    def wait(timeout: float, _limit: int) -> list[tuple[int, int]]:
+        clock.now += timeout
+        return []
 
     pass_by(0)
     pass_by(GAP - 0.01)
     assert told == []
     pass_by(GAP + 0.01)
     assert len(told) == 1
-
-    class Epoll:
-        def poll(self, timeout: float, _limit: int) -> list[tuple[int, int]]:
-            now[0] += timeout
-            return []
-
     with monkeypatch.context() as patch:
-        patch.setattr(poller, "_epoll", Epoll())
+        patch.setattr(poller, "_epoll", SimpleNamespace(poll=wait))
         poller.turn(5.0)
     assert len(told) == 1
-    poller.close()
 
 
-class Stage:
-    """A sender whose clock stands still unless the test moves it, and receivers that answer when the test says so."""
+def asked(net: Net, sender: Sender, text: bytes = NO_CONTENT) -> tuple[list[Result], Callable[[], None]]:
+    """Send a request, which has arrived when this returns: where its result goes, and what lets its receiver answer.
 
-    def __init__(self, make_sender: MakeSender, receive: Receive, **limits: float) -> None:
-        self.clock = Clock()
-        self.sender = make_sender(clock=self.clock, **limits)
-        self.results: list[Result] = []
-        self._receive = receive
-        self._answers: list[tuple[threading.Event, threading.Event]] = []
+    The answer waits in the kernel when that returns.
+    """
+    go, answered = threading.Event(), threading.Event()
 
-    def submit(self, text: bytes = b"HTTP/1.1 204 No Content\r\n\r\n") -> None:
-        """Send a request, which has arrived when this returns. Its answer comes with `answer`, or never."""
-        go, answered = threading.Event(), threading.Event()
-        self._answers.append((go, answered))
+    def behave(connection: socket.socket, _request: bytes) -> bool:
+        while not go.wait(0.05):
+            if select.select([connection], [], [], 0)[0]:  # the client has left
+                return False
+        connection.sendall(text)
+        answered.set()
+        return bool(connection.recv(1))
 
-        def behave(connection: socket.socket, _request: bytes) -> bool:
-            while not go.wait(0.05):
-                if select.select([connection], [], [], 0)[0]:  # the client has left
-                    return False
-            connection.sendall(text)
-            answered.set()
-            return bool(connection.recv(1))
+    def answer() -> None:
+        go.set()
+        assert answered.wait(60)
 
-        receiver = self._receive(behave)
-        self.sender.submit(receiver.url, self.results)
-        self.sender.turn_until(lambda: receiver.requests)
-
-    def answer(self) -> None:
-        """All receivers answer: the answers wait in the kernel when this returns."""
-        for go, answered in self._answers:
-            go.set()
-            assert answered.wait(60)
-
-    def result(self, step: float) -> tuple[Result, float]:
-        """Turn with these seconds between the turns, until there is a result. Returns it and the time it took."""
-        began = self.clock.now
-        self.sender.timed_out(self.results, self.clock, step)
-        return self.results.pop(), self.clock.now - began
+    receiver = net.receive(behave)
+    results = sender.start(receiver.url)
+    sender.turn_until(lambda: receiver.requests)
+    return results, answer
 
 
-def test_answers_that_came_during_a_pause_are_read_before_the_time_out(
-    make_sender: MakeSender, receive: Receive
-) -> None:
+def late(sender: Sender, results: list[Result], step: float) -> tuple[Result, float]:
+    """Turn with these seconds between the turns, until there is a result. Returns it and the time it took."""
+    began = sender.clock()
+    return sender.timed_out(results, step), sender.clock() - began
+
+
+def test_answers_that_came_during_a_pause_are_read_before_the_time_out(net: Net) -> None:
     """The process was paused or waited for Kafka. Otherwise each answered request would be sent once more."""
-    stage = Stage(make_sender, receive, timeout=0.5)
-    for _ in range(3):
-        stage.submit()
-    stage.answer()
-    stage.clock.now += 0.8
-    stage.sender.turn_until(lambda: len(stage.results) == 3)
-    assert [getattr(result, "status_code", result) for result in stage.results] == [204] * 3
+    sender = net.sender(clock=net.clock, timeout=0.5)
+    several = [asked(net, sender) for _ in range(3)]
+    for _, answer in several:
+        answer()
+    net.clock.now += 0.8
+    for results, _ in several:
+        sender.turn_until(lambda results=results: results)  # type: ignore[misc]
+        assert statuses(results) == {204: 1}
 
 
-def test_a_request_unanswered_after_a_pause_has_its_time_once_more(make_sender: MakeSender, receive: Receive) -> None:
+def test_a_request_unanswered_after_a_pause_has_its_time_once_more(net: Net) -> None:
     """Not more than that, however often the loop is late. The next request to the receiver has the usual limit."""
-    stage = Stage(make_sender, receive, timeout=0.6, connect_timeout=0.6)
-    stage.submit()
-    stage.clock.now += 0.8
-    result, took = stage.result(GAP + 0.05)
+    sender = net.sender(clock=net.clock, timeout=0.6, connect_timeout=0.6)
+    results, _ = asked(net, sender)
+    net.clock.now += 0.8
+    result, took = late(sender, results, GAP + 0.05)
     assert isinstance(result, ReadTimeout)
     assert 0.5 < took < 1.3
-    assert stage.sender.adapter.in_flight == 0
-    stage.submit()
-    result, took = stage.result(0.05)
+    assert sender.adapter.in_flight == 0
+    result, took = late(sender, asked(net, sender)[0], 0.05)
     assert isinstance(result, ReadTimeout)
     assert 0.5 < took < 0.9
 
 
-def test_an_answer_that_came_just_before_another_late_turn_is_read_first(
-    make_sender: MakeSender, receive: Receive
-) -> None:
+def test_an_answer_that_came_just_before_another_late_turn_is_read_first(net: Net) -> None:
     """The turn in which its time is over is also the one that reads it."""
-    stage = Stage(make_sender, receive, timeout=0.6)
-    stage.submit()
-    stage.clock.now += 0.5
-    stage.sender.poller.turn(0)
-    stage.answer()
-    stage.clock.now += 0.8
-    stage.sender.turn_until(lambda: stage.results)
-    assert getattr(stage.results[0], "status_code", stage.results[0]) == 204
+    sender = net.sender(clock=net.clock, timeout=0.6)
+    results, answer = asked(net, sender)
+    net.clock.now += 0.5
+    sender.poller.turn(0)
+    answer()
+    net.clock.now += 0.8
+    sender.turn_until(lambda: results)
+    assert statuses(results) == {204: 1}
 
 
-def test_a_status_line_that_came_counts_whatever_its_body_does(make_sender: MakeSender, receive: Receive) -> None:
+def test_a_status_line_that_came_counts_whatever_its_body_does(net: Net) -> None:
     """As always: the event is delivered, and must not be sent again because of a body that is not needed."""
-    stage = Stage(make_sender, receive, timeout=0.6)
-    stage.submit(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx")
-    stage.answer()
-    stage.clock.now += 0.8
-    result, _ = stage.result(0.1)
-    assert getattr(result, "status_code", result) == 200
+    sender = net.sender(clock=net.clock, timeout=0.6)
+    results, answer = asked(net, sender, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx")
+    answer()
+    net.clock.now += 0.8
+    assert statuses([sender.timed_out(results)]) == {200: 1}
 
 
-def test_a_connection_made_during_a_pause_is_used(make_sender: MakeSender, receive: Receive) -> None:
+def test_a_connection_made_during_a_pause_is_used(net: Net) -> None:
     """By the clock, its time to connect is over. A connection that is not made by then is a ConnectTimeout."""
-    stage = Stage(make_sender, receive, timeout=0.6, connect_timeout=0.1)
-    stage.sender.submit(receive(b"HTTP/1.1 204 No Content\r\n\r\n").url, stage.results)
-    stage.sender.poller.turn(0)
-    stage.clock.now += 0.5
-    stage.sender.turn_until(lambda: stage.results)
-    assert getattr(stage.results.pop(), "status_code", None) == 204
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as filling:
-        for _ in range(4):
-            client = filling.enter_context(socket.socket())
-            client.setblocking(False)
-            client.connect_ex(full.getsockname())
-        stage.sender.submit(f"http://127.0.0.1:{full.getsockname()[1]}/", stage.results)
-        stage.sender.poller.turn(0)
-        stage.clock.now += 0.5
-        result, _ = stage.result(0.1)
-    assert isinstance(result, ConnectTimeout)
+    sender = net.sender(clock=net.clock, timeout=0.6, connect_timeout=0.1)
+    results = sender.start(net.receive().url)
+    sender.poller.turn(0)
+    net.clock.now += 0.5
+    sender.turn_until(lambda: results)
+    assert statuses(results) == {204: 1}
+    with black_hole() as port:
+        results = sender.start(f"http://127.0.0.1:{port}/")
+        sender.poller.turn(0)
+        net.clock.now += 0.5
+        assert isinstance(sender.timed_out(results), ConnectTimeout)
 
 
-def test_a_time_out_is_judged_by_what_has_been_read(make_sender: MakeSender, receive: Receive) -> None:
+def test_a_time_out_is_judged_by_what_has_been_read(net: Net) -> None:
     """In a flood the poller leaves ready descriptors for later turns. An answer may wait there, but not for ever."""
-    stage = Stage(make_sender, receive, timeout=5)
-    stage.submit()
-    (transfer,) = stage.sender.adapter._open
+    sender = net.sender(clock=net.clock, timeout=5)
+    results, _ = asked(net, sender)
+    (transfer,) = sender.adapter._open
     for seconds, is_judged in ((5.5, False), (1.0, True)):
-        stage.clock.now += seconds
-        stage.sender.adapter._on_judgement()  # the poller has served no turn since
+        net.clock.now += seconds
+        sender.adapter._on_judgement()  # the poller has served no turn since
         assert (transfer.stage is None) is is_judged
-    stage.sender.turn_until(lambda: stage.results)
-    assert isinstance(stage.results[0], ReadTimeout)
+    sender.turn_until(lambda: results)
+    assert isinstance(results[0], ReadTimeout)

@@ -4,7 +4,7 @@ import json
 import socket
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -13,65 +13,47 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 from requests import ConnectionError as RequestsConnectionError
-from requests import Response
 
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.credentials import OAuth2
 from consumer.errors import NotAuthorized
 from consumer.sending.exchange import LazyResponse
-from consumer.sending.oauth2 import Key, Token, Tokens, token_of, token_request
+from consumer.sending.oauth2 import Key, Tokens, token_of, token_request
 from consumer.sending.transfer import Result, Stage, Transfer
-from tests.sending.conftest import NO_CONTENT, Clock, MakeSender, Receive, Receiver, Sender, server_tls
-from tests.sending.signed_kit import header, signed
+from tests.sending.conftest import NO_CONTENT, Behaviour, Net, Receiver, Sender, in_turn, server_tls, statuses
+from tests.sending.signed_kit import grant, headers_of, respond, signed
 
 CREDENTIALS = OAuth2("https://id.test/token", "client", "s3cret")
 KEY = Key(CREDENTIALS, None)
 UNAUTHORIZED = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
 
 
-def respond(status: int, body: object) -> bytes:
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(content), content)
-
-
-def grant(token: str, **more: Any) -> bytes:
-    return respond(200, {"access_token": token, "token_type": "Bearer", "expires_in": 3600, **more})
-
-
 def credentials(server: Receiver, **fields: Any) -> OAuth2:
     return OAuth2(server.url, "client", "s3cret", **fields)
 
 
-def send(sender: Sender, url: str, of: OAuth2, times: int = 1, **fields: Any) -> list[Result]:
-    results: list[Result] = []
-    for _ in range(times):
-        sender.adapter.submit(signed(url, auth=of, **fields), results.append)
-    sender.turn_until(lambda: len(results) == times)
-    return results
-
-
-def statuses(results: list[Result]) -> set[object]:
-    return {result.status_code if isinstance(result, Response) else str(result) for result in results}
+def send(sender: Sender, to: Receiver, of: OAuth2, times: int = 1, **fields: Any) -> list[Result]:
+    return sender.results(*(signed(to.url, auth=of, **fields) for _ in range(times)))
 
 
 def bearers(receiver: Receiver) -> list[str | None]:
-    return [header(request, "authorization") for request in receiver.requests]
+    return [headers_of(request).get("authorization") for request in receiver.requests]
 
 
 @pytest.fixture
-def receiver(receive: Receive) -> Receiver:
-    return receive(NO_CONTENT)
+def receiver(net: Net) -> Receiver:
+    return net.receive()
 
 
 # Requests with real token servers.
 
 
-def test_one_fetch_serves_all_waiting_requests(sender: Sender, receive: Receive, receiver: Receiver) -> None:
+def test_one_fetch_serves_all_waiting_requests(net: Net, receiver: Receiver) -> None:
     """A thousand deliveries need a token at once and later ones reuse it. Each delivery is sent once."""
-    server = receive(grant("t0ken"))
+    sender, server = net.sender(), net.receive(grant("t0ken"))
     of = credentials(server, scope="events.write", parameters=(("audience", "hooks"),))
-    assert statuses(send(sender, receiver.url, of, 1000)) == {204}
-    assert statuses(send(sender, receiver.url, of)) == {204}
+    assert statuses(send(sender, receiver, of, 1000)) == {204: 1000}
+    assert statuses(send(sender, receiver, of)) == {204: 1}
     assert bearers(receiver) == ["Bearer t0ken"] * 1001
     (request,) = server.requests
     assert parse_qs(request.partition(b"\r\n\r\n")[2].decode()) == {
@@ -79,141 +61,103 @@ def test_one_fetch_serves_all_waiting_requests(sender: Sender, receive: Receive,
         "scope": ["events.write"],
         "audience": ["hooks"],
     }
-    assert b64decode((header(request, "authorization") or "").removeprefix("Basic ")) == b"client:s3cret"
+    assert b64decode(headers_of(request)["authorization"].removeprefix("Basic ")) == b"client:s3cret"
 
 
-def test_other_credentials_have_another_token(sender: Sender, receive: Receive, receiver: Receiver) -> None:
+def test_other_credentials_have_another_token(net: Net, receiver: Receiver) -> None:
     """No credentials get another one's token. Equal credentials of two subscriptions share one."""
-    tokens = iter(range(9))
-    server = receive(lambda connection, _: not connection.sendall(grant(f"t{next(tokens)}")))
+    sender, server = net.sender(), net.receive(tokens())
     one, two = credentials(server), credentials(server, scope="other")
     for of in (one, two, one, two):
-        send(sender, receiver.url, of)
+        send(sender, receiver, of)
     assert bearers(receiver) == ["Bearer t0", "Bearer t1", "Bearer t0", "Bearer t1"]
 
 
-def refuses(tokens: set[str]) -> Callable[[socket.socket, bytes], bool]:
+def tokens() -> Behaviour:
+    """A server that grants the tokens t0, t1, and so on."""
+    return in_turn(*(grant(f"t{number}") for number in range(9)))
+
+
+def refuses(withdrawn: set[str]) -> Behaviour:
     """A receiver that answers 401 to these tokens."""
 
     def behave(connection: socket.socket, request: bytes) -> bool:
-        bearer = (header(request, "authorization") or "").removeprefix("Bearer ")
-        connection.sendall(UNAUTHORIZED if bearer in tokens else NO_CONTENT)
+        bearer = headers_of(request)["authorization"].removeprefix("Bearer ")
+        connection.sendall(UNAUTHORIZED if bearer in withdrawn else NO_CONTENT)
         return True
 
     return behave
 
 
-def test_a_401_fetches_one_new_token(make_sender: MakeSender, receive: Receive) -> None:
+def test_a_401_fetches_one_new_token(net: Net) -> None:
     """A withdrawn token is replaced within the same attempt. If the new one is refused too, the attempt fails."""
-    clock = [time.monotonic()]
-    sender = make_sender(clock=lambda: clock[0])
-    tokens = iter(range(9))
-    server = receive(lambda connection, _: not connection.sendall(grant(f"t{next(tokens)}")))
-    withdrawn: set[str] = set()
-    receiver, of = receive(refuses(withdrawn)), credentials(server)
-    assert statuses(send(sender, receiver.url, of)) == {204}
+    clock, withdrawn = [time.monotonic()], set[str]()
+    sender, server = net.sender(clock=lambda: clock[0]), net.receive(tokens())
+    receiver, of = net.receive(refuses(withdrawn)), credentials(server)
+    assert statuses(send(sender, receiver, of)) == {204: 1}
     withdrawn.add("t0")
     clock[0] += 11
-    assert statuses(send(sender, receiver.url, of, 20)) == {204}
+    assert statuses(send(sender, receiver, of, 20)) == {204: 20}
     assert len(server.requests) == 2
     withdrawn.add("t1")
-    assert statuses(send(sender, receiver.url, of, 3)) == {401}  # the token is new: a third one would not help
+    assert statuses(send(sender, receiver, of, 3)) == {401: 3}  # the token is new: a third one would not help
     assert len(server.requests) == 2
-    clock[0] += 11
-    withdrawn.add("t2")
-    assert statuses(send(sender, receiver.url, of)) == {401}
-    assert len(server.requests) == 3
 
 
-def test_a_failing_token_server_is_asked_less_and_less_often(make_sender: MakeSender, receive: Receive) -> None:
-    """During a pause, requests fail at once with its error, and no request reaches the receiver."""
-    clock = [time.monotonic()]
-    sender = make_sender(clock=lambda: clock[0])
-    server, receiver = receive(respond(401, {"error": "invalid_client"})), receive(NO_CONTENT)
-    of = credentials(server)
-    told = f"no access token from 127.0.0.1:{server.port}: status 401 (invalid_client)"
-    for asked, pause in enumerate((1, 2, 4, 8, 16, 30, 30), 1):
-        assert statuses(send(sender, receiver.url, of, 5)) == {told}
-        assert len(server.requests) == asked
-        clock[0] += pause - 0.1
-        assert statuses(send(sender, receiver.url, of)) == {told}
-        assert len(server.requests) == asked
-        clock[0] += 0.2
-    assert receiver.requests == []
-
-
-def test_each_error_names_its_own_request(sender: Sender, receive: Receive, receiver: Receiver) -> None:
+def test_each_error_names_its_own_request(net: Net, receiver: Receiver) -> None:
     """The secrets of the failed request are masked."""
-    results = send(sender, receiver.url, credentials(receive(respond(503, b""))), 2)
+    results = send(net.sender(), receiver, credentials(net.receive(respond(503, b""))), 2)
     assert isinstance(results[0], NotAuthorized)
     assert results[0].request is not results[1].request
 
 
-def test_a_hung_token_server_counts_towards_the_requests_time_limit(
-    make_sender: MakeSender, receive: Receive, receiver: Receiver
-) -> None:
+def test_a_hung_token_server_counts_towards_the_requests_time_limit(net: Net, receiver: Receiver) -> None:
     """The delivery's time limit covers the fetch, and other requests are not held up."""
-    clock, results = Clock(), list[Result]()
-    sender = make_sender(timeout=0.5, clock=clock)
-    hangs = receive(b"", then="hang")
-    sender.adapter.submit(signed(receiver.url, auth=credentials(hangs)), results.append)
-    late = sender.timed_out(results, clock)
+    sender, hangs = net.sender(timeout=0.5, clock=net.clock), net.receive(b"", then="hang")
+    late = sender.timed_out(sender.start(signed(receiver.url, auth=credentials(hangs))))
     assert str(late) == f"no access token from 127.0.0.1:{hangs.port} within 0.5 s"
     assert sender.response(receiver.url).status_code == 204
 
 
-def test_a_cancelled_request_leaves_the_fetch_to_the_others(
-    sender: Sender, receive: Receive, receiver: Receiver
-) -> None:
+def test_a_cancelled_request_leaves_the_fetch_to_the_others(net: Net, receiver: Receiver) -> None:
     """The cancelled request's callback does not run."""
-    of, results = credentials(receive(grant("t"))), []  # type: ignore[var-annotated]
-    first = sender.adapter.submit(signed(receiver.url, auth=of), results.append)
-    sender.adapter.submit(signed(receiver.url, auth=of), results.append)
+    of, results, sender = credentials(net.receive(grant("t"))), list[Result](), net.sender()
+    first, _ = (sender.submit(signed(receiver.url, auth=of), results) for _ in range(2))
     sender.adapter.cancel(first)
     sender.turn_until(lambda: results)
-    assert statuses(results) == {204}
+    assert statuses(results) == {204: 1}
     assert len(receiver.requests) == 1
 
 
-def test_the_token_server_obeys_the_rules_for_receivers(
-    authority: trustme.CA, make_sender: MakeSender, receive: Receive, receiver: Receiver
-) -> None:
+def test_the_token_server_obeys_the_rules_for_receivers(net: Net, receiver: Receiver) -> None:
     """The egress rule applies to it, and the subscription's TLS identity verifies its certificate."""
-    far = OAuth2("https://169.254.169.254/token", "client", "s3cret")
-    (refused,) = send(make_sender(), receiver.url, far)
+    far, private = OAuth2("https://169.254.169.254/token", "client", "s3cret"), trustme.CA()
+    (refused,) = send(net.sender(), receiver, far)
     assert "169.254.169.254" in str(refused)
     assert isinstance(refused, NotAuthorized)
-    server = receive(grant("t"), tls=server_tls(authority.issue_cert("127.0.0.1")))
-    own = TlsIdentity(authorities=authority.cert_pem.bytes().decode())
-    assert statuses(send(make_sender(), receiver.url, credentials(server), tls=own)) == {204}
-    (unknown,) = send(make_sender(), receiver.url, credentials(server))
+    server = net.receive(grant("t"), tls=server_tls(private.issue_cert("127.0.0.1")))
+    own = TlsIdentity(authorities=private.cert_pem.bytes().decode())
+    assert statuses(send(net.sender(), receiver, credentials(server), tls=own)) == {204: 1}
+    (unknown,) = send(net.sender(), receiver, credentials(server))
     assert "the certificate is refused" in str(unknown)
 
 
-def test_the_token_is_set_even_if_headers_were_read_before(
-    sender: Sender, receive: Receive, receiver: Receiver
-) -> None:
+def test_the_token_is_set_even_if_headers_were_read_before(net: Net, receiver: Receiver) -> None:
     """Code that inspects a request before it is sent does not lose the token. It is then there to be masked."""
-    request = signed(receiver.url, auth=credentials(receive(grant("t"))))
+    request = signed(receiver.url, auth=credentials(net.receive(grant("t"))))
     assert "authorization" not in request.headers
-    results: list[Result] = []
-    sender.adapter.submit(request, results.append)
-    sender.turn_until(lambda: results)
+    net.sender().response(request)
     assert bearers(receiver) == ["Bearer t"]
     assert request.headers["authorization"] == "Bearer t"
 
 
-def test_the_token_replaces_the_subscriptions_own_authorization(
-    sender: Sender, receive: Receive, receiver: Receiver
-) -> None:
+def test_the_token_replaces_the_subscriptions_own_authorization(net: Net, receiver: Receiver) -> None:
     """As other credentials do. A request with two such lines is invalid."""
-    of = credentials(receive(grant("t")))
-    assert statuses(send(sender, receiver.url, of, headers=(("AUTHORIZATION", "Basic eA=="), ("x-a", "b")))) == {204}
+    of = credentials(net.receive(grant("t")))
+    send(net.sender(), receiver, of, headers=(("AUTHORIZATION", "Basic eA=="), ("x-a", "b")))
     lines = receiver.requests[0].lower().split(b"\r\n")
-    assert [line for line in lines if line.startswith((b"authorization:", b"x-a:"))] == [
-        b"x-a: b",
-        b"authorization: bearer t",
-    ]
+    mine = [line for line in lines if line.startswith((b"authorization:", b"x-a:"))]
+    assert mine == [b"x-a: b", b"authorization: bearer t"]
 
 
 # The decisions, without a network.
@@ -255,12 +199,12 @@ class Loop:
 
 def answer(body: object, status: int = 200) -> Result:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return LazyResponse(token_request(CREDENTIALS), status, b"", content, 0.1)
+    return LazyResponse(token_request(CREDENTIALS), status, b"", content)
 
 
 @pytest.fixture
-def loop() -> Iterator[Loop]:
-    return Loop()  # type: ignore[return-value]
+def loop() -> Loop:
+    return Loop()
 
 
 def test_a_token_is_renewed_while_it_is_valid(loop: Loop) -> None:
@@ -289,6 +233,17 @@ def test_a_failed_renewal_keeps_the_present_token(loop: Loop) -> None:
     loop.answer({}, 500)
     loop.now += 0.6
     assert loop.obtain() == "no access token from id.test: status 500"
+
+
+def test_a_failing_token_server_is_asked_less_and_less_often(loop: Loop) -> None:
+    """During a pause, requests fail at once with its error."""
+    told = "no access token from id.test: status 401 (invalid_client)"
+    for pause in (1, 2, 4, 8, 16, 30, 30):
+        assert (loop.obtain(), len(loop.fetches)) == (None, 1)
+        loop.answer({"error": "invalid_client"}, 401)
+        loop.now += pause - 0.1
+        assert (loop.obtain(), loop.fetches) == (told, [])
+        loop.now += 0.2
 
 
 def test_a_token_url_without_a_request_fails_the_requests_alone(loop: Loop) -> None:
@@ -322,6 +277,7 @@ def test_a_refused_token_is_dropped_unless_it_is_new_or_already_replaced(loop: L
 @pytest.mark.parametrize(
     ("status", "body", "text"),
     [
+        (0, RequestsConnectionError("no route"), "no route"),
         (200, {}, "its answer has no access_token"),
         (200, b"<html>", "its answer has no access_token"),
         (200, ["access_token"], "its answer has no access_token"),
@@ -340,38 +296,24 @@ def test_a_refused_token_is_dropped_unless_it_is_new_or_already_replaced(loop: L
 def test_an_answer_without_a_token_has_its_reason(status: int, body: object, text: str) -> None:
     """Only an error code that is defined is quoted: the server may echo the secret."""
     with pytest.raises(NotAuthorized) as refused:
-        token_of(KEY, answer(body, status), 0.0)
+        token_of(KEY, body if isinstance(body, RequestsConnectionError) else answer(body, status), 0.0)
     assert str(refused.value) == f"no access token from id.test: {text}"
-
-
-def test_a_missing_answer_has_its_reason() -> None:
-    """The reason is named as for a receiver."""
-    with pytest.raises(NotAuthorized, match=r"^no access token from id.test: no route$"):
-        token_of(KEY, RequestsConnectionError("no route"), 0.0)
 
 
 @pytest.mark.parametrize(
     ("given_life", "renew", "end"),
-    [(3600, 2880, 3590), ("3600", 2880, 3590), (10, 8, 9), (None, 240, 290), (-1, 240, 290), ("soon", 240, 290)],
+    [
+        *((3600, 2880, 3590), ("3600", 2880, 3590), (10, 8, 9), (0.001, 0.8, 0.9)),
+        *((1e300, 2073600, 2591990), ("inf", 2073600, 2591990)),
+        *((None, 240, 290), (0, 240, 290), (-1, 240, 290), ("soon", 240, 290), ("nan", 240, 290), (["x"], 240, 290)),
+    ],
 )
 def test_the_lifetime_of_a_token(given_life: object, renew: float, end: float) -> None:
     """`expires_in` counts from the request for the token. Without a usable value the lifetime is five minutes."""
     body = {"access_token": "a", "expires_in": given_life}
-    assert token_of(KEY, answer(body), 0.0) == Token("a", 0.0, renew, end)
-
-
-@given(
-    st.none()
-    | st.booleans()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text()
-    | st.integers()
-    | st.lists(st.text())
-)
-def test_no_lifetime_is_negative(life: object) -> None:
-    """Whatever value a server sends."""
-    token = token_of(KEY, answer(json.dumps({"access_token": "a", "expires_in": life}).encode()), 0.0)
-    assert 0.5 < token.renew_at < token.expires_at <= 30 * 86400
+    token = token_of(KEY, answer(body), 0.0)
+    assert token[:2] == ("a", 0.0)
+    assert token[2:] == pytest.approx((renew, end))
 
 
 @given(st.text(min_size=1), st.text(min_size=1))

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.sending.connection import Connection
-from consumer.sending.pool import _RESTING, KEPT, REST, Pool, connections
+from consumer.sending.pool import _RESTING, KEPT, REST, Pool, connections, fitting
 from consumer.sending.route import Route
 
 
@@ -36,21 +35,12 @@ def route(number: int = 0) -> Route:
 
 
 def put(pool: Pool, kept: Kept, now: float) -> Kept:
-    pool.put(cast("Connection", kept), now)
+    pool.put(kept, now)
     return kept
 
 
 def take(pool: Pool, way: Route, now: float, served_at: float = 0.0, room: int = 1_000) -> Kept | None:
     return cast("Kept | None", pool.take(way, now, served_at, room))
-
-
-def test_another_port_or_scheme_is_another_route() -> None:
-    """A connection of one route must not carry requests of the other."""
-    pool = Pool(10)
-    put(pool, Kept(route()), 1.0)
-    assert take(pool, Route("r0.test", 443, tls=False), 1.0) is None
-    assert take(pool, Route("r0.test", 444, tls=True), 1.0) is None
-    assert take(pool, Route("r0.test", 443, tls=True), 1.0) is not None
 
 
 @pytest.mark.parametrize(("idle", "kept"), [(109.9, True), (110.0, False), (500.0, False)])
@@ -133,6 +123,14 @@ def test_more_connections_are_kept_than_requests_are_open(slots: int, descriptor
     assert connections(slots, descriptors) == most
 
 
+@pytest.mark.parametrize(
+    ("limit", "slots"), [(1_000_000, 1000), (2000, 1000), (1500, 1000), (1024, 524), (200, 50), (75, 19), (3, 1)]
+)
+def test_few_descriptors_leave_fewer_slots(limit: int, slots: int) -> None:
+    """Brokers, the database, ports and files need some: 500, or three quarters of few."""
+    assert fitting(1000, limit) == slots
+
+
 STEPS = st.tuples(
     st.sampled_from(("put", "take", "drop", "expire")), st.integers(0, 3), st.floats(0, 60), st.booleans()
 )
@@ -155,7 +153,7 @@ def test_the_bound_holds_in_any_order_of_calls(most: int, steps: list[tuple[str,
             assert taken is None or taken is [one for one in before if not one.closed][-1]
             idle = [one for one in idle if one is not taken]
         elif what == "drop" and before:
-            pool.drop(cast("Connection", before[0]))
+            pool.drop(before[0])
             idle.remove(before[0])
         elif what == "expire":
             pool.expire(now)

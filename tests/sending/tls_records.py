@@ -26,13 +26,13 @@ class Records:
 
     @classmethod
     @contextlib.contextmanager
-    def of(cls, context: ssl.SSLContext) -> Iterator[tuple[ssl.SSLContext, Self]]:
-        """The context, without tickets of its own, and the records of the one handshake made in this block."""
+    def of(cls, context: ssl.SSLContext) -> Iterator[Self]:
+        """The records of the one handshake made in this block. The context makes no tickets of its own."""
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.num_tickets = 0
         with tempfile.TemporaryDirectory() as folder:
             context.keylog_filename = f"{folder}/keys"
-            yield context, cls(Path(folder, "keys"))
+            yield cls(Path(folder, "keys"))
 
     def start(self) -> None:
         """Read the receiver's secret."""

@@ -133,24 +133,16 @@ class Deployment:
     ) -> None:
         self.engine = engine
         self.filtered = filtered
-        self.subscriptions = {
-            repository.add(engine, url, event_type, ordering="key" if url in IN_ORDER else "none"): url
-            for event_type, its in URLS.items()
-            for url in its
-            if url in urls
-        }
-        batched = "payload_format = 'cloudevents', batch_size = :size, batch_wait_ms = :wait WHERE url = :url"
-        with engine.begin() as connection:
-            for url, size in BATCHED.items():
-                connection.execute(
-                    text(f"UPDATE webhook_subscriptions SET {batched}"),  # noqa: S608 (a constant)
-                    {"size": size, "wait": BATCH_WAIT, "url": url},
-                )
-            for url in filtered:
-                connection.execute(
-                    text("UPDATE webhook_subscriptions SET event_filter = :filter WHERE url = :url"),
-                    {"filter": FILTER, "url": url},
-                )
+        self.subscriptions: dict[int, str] = {}
+        for event_type, its in URLS.items():
+            for url in filter(urls.__contains__, its):
+                options: dict[str, Any] = {"ordering": "key" if url in IN_ORDER else "none"}
+                if url in BATCHED:
+                    batch = {"batch_size": BATCHED[url], "batch_wait_ms": BATCH_WAIT}
+                    options |= {"payload_format": "cloudevents", **batch}
+                if url in filtered:
+                    options["event_filter"] = FILTER
+                self.subscriptions[repository.add(engine, url, event_type, **options)] = url
         self.world = World(engine, retry_schedule=SCHEDULE, **delivery)
         self.records: dict[Offset, str] = {}
         self.offsets: dict[str, Offset] = {}  # by webhook id
@@ -181,6 +173,12 @@ class Deployment:
             each for each in self.deliveries_of(place, offset) if self._enabled_at[each[1]] >= counts_after
         }
         self.look_at_subscriptions()
+
+    def answer(self, *outcomes: str, turns: int = 12) -> None:
+        """The first open request gets these results, one after the other, with turns behind each."""
+        for outcome in outcomes:
+            self.world.transport.answer(0, result(outcome))
+            self.world.settle_down(turns)
 
     def database_fails(self, how: str | None) -> None:
         """Begin one of FAULTS, in place of the present one; None ends it."""

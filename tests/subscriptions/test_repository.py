@@ -6,18 +6,23 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from cryptography.fernet import Fernet
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import Engine, insert, update
 
 from consumer.crypto.vault import Vault
 from consumer.errors import InvalidSubscription
 from consumer.matching.catalog import find_endpoints
 from consumer.subscriptions import repository
-from models import Subscription, SubscriptionSecret
+from models import Subscription
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
 from tests.ledger.rows_kit import run
 
 URL = "https://example.com/hook"
+
+
+def shown(engine: Engine, subscription_id: int) -> repository.Subscribed:
+    found = repository.get(engine, subscription_id)
+    assert found is not None
+    return found
 
 
 def test_a_subscription_is_listed_until_it_is_removed(engine: Engine) -> None:
@@ -68,13 +73,11 @@ def test_enabling_clears_the_reason_and_the_failures(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(update(Subscription).values(failing_since=datetime.fromtimestamp(50, UTC)))
     assert repository.set_enabled(engine, added, enabled=False, reason="moving")
-    row = repository.get(engine, added)
-    assert row is not None
+    row = shown(engine, added)
     assert (row.enabled, row.disabled_reason, row.failing_since) == (False, "moving", datetime.fromtimestamp(50, UTC))
     assert find_endpoints(engine, [("t", None)], (), Vault().decrypt)["t", None] == ()
     assert repository.set_enabled(engine, added, enabled=True, reason="not kept")
-    row = repository.get(engine, added)
-    assert row is not None
+    row = shown(engine, added)
     assert (row.enabled, row.disabled_reason, row.failing_since) == (True, None, None)
 
 
@@ -85,8 +88,7 @@ def test_disabling_again_keeps_the_reason_until_there_is_another(engine: Engine)
     told = []
     for reason in (None, None, "moving", None, "", "gone"):
         assert repository.set_enabled(engine, added, enabled=False, reason=reason)
-        row = repository.get(engine, added)
-        assert row is not None
+        row = shown(engine, added)
         assert not row.enabled
         told.append(row.disabled_reason)
     assert told == [None, None, "moving", "moving", "moving", "gone"]
@@ -98,27 +100,6 @@ def test_an_unknown_subscription_is_neither_shown_nor_enabled(engine: Engine) ->
     assert not repository.set_enabled(engine, 7, enabled=True)
     with pytest.raises(InvalidSubscription, match="the reason has 1001 characters; at most 1000"):
         repository.set_enabled(engine, 7, enabled=False, reason="x" * 1001)
-
-
-def test_a_secret_is_stored_encrypted_and_signs(engine: Engine) -> None:
-    """With an encryption key the table holds no usable secret, and the look-up returns the secret's bytes."""
-    vault = Vault(Fernet.generate_key().decode())
-    added = repository.add(engine, URL, "t", "a secret of their own", vault=vault)
-    with engine.connect() as connection:
-        stored = connection.execute(select(SubscriptionSecret.secret)).scalar_one()
-    assert stored.startswith("fernet:")
-    assert "secret of" not in stored
-    (endpoint,) = find_endpoints(engine, [("t", None)], (b"default",), vault.decrypt)["t", None]
-    assert (endpoint.subscription_id, endpoint.secrets) == (added, (b"a secret of their own",))
-    assert "secret of" not in repr(endpoint)
-
-
-def test_the_longest_accepted_values_are_matched(engine: Engine) -> None:
-    """A url of 2,048 characters and an event type of 255 are stored and read back whole."""
-    url, event_type = "https://example.com/".ljust(2048, "x"), "t" * 255
-    added = repository.add(engine, url, event_type)
-    (endpoint,) = find_endpoints(engine, [(event_type, None)], (b"k",), Vault().decrypt)[event_type, None]
-    assert (endpoint.subscription_id, endpoint.url) == (added, url)
 
 
 def test_a_subscription_added_by_sql_is_listed(engine: Engine) -> None:

@@ -294,17 +294,6 @@ def test_all_are_encrypted_with_the_newest_key(engine: Engine) -> None:
     assert texts(engine) == after
 
 
-def test_batches_of_many(engine: Engine) -> None:
-    """All are processed once, in batches, and their number is known beforehand."""
-    store(engine, [f"secret {number}" for number in range(450)])
-    assert secrets.count(engine) == 450
-    batches = list(secrets.reencrypt(engine, VAULT))
-    assert [batch.looked_at for batch in batches] == [200, 200, 50]
-    assert sum(batch.encrypted for batch in batches) == 450
-    stored = [VAULT.decrypt(text, FIRST) for text in texts(engine).values()]
-    assert sorted(stored) == sorted(f"secret {number}" for number in range(450))
-
-
 def test_secrets_changed_meanwhile_stay(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A secret that is changed or deleted between its read and its write is left as it is."""
     first, second, third = store(engine, ["one", "two", "three"])

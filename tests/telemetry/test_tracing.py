@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,22 +15,24 @@ TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-00"
 
 
-@pytest.fixture(autouse=True)
-def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """A collector, which tracers export to."""
     for name in ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_TRACES_SAMPLER"):
         monkeypatch.delenv(name, raising=False)
+    with Collector() as running:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", running.endpoint)
+        yield running
 
 
-def test_sampled_and_unsampled_parents_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampled_and_unsampled_parents_are_followed(collector: Collector) -> None:
     """A sampled one is continued with a new span id and exported. An unsampled one is passed on unchanged."""
-    with Collector() as collector:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
-        tracer = OpenTelemetryTracer()
-        seen = tracer.start("seen", "client", SAMPLED, {"a": 1}, links=[UNSAMPLED, "x"], ago=2.0)
-        unseen = tracer.start("unseen", "client", UNSAMPLED, {})
-        for each in (seen, unseen):
-            each.end({"b": "c"}, "ReadTimeout")
-        tracer.close()
+    tracer = OpenTelemetryTracer()
+    seen = tracer.start("seen", "client", SAMPLED, {"a": 1}, links=[UNSAMPLED, "x"], ago=2.0)
+    unseen = tracer.start("unseen", "client", UNSAMPLED, {})
+    for each in (seen, unseen):
+        each.end({"b": "c"}, "ReadTimeout")
+    tracer.close()
     (span,) = collector.spans
     assert span.traceparent == seen.traceparent
     assert (span.trace, span.parent, span.attributes) == (
@@ -43,39 +46,35 @@ def test_sampled_and_unsampled_parents_are_followed(monkeypatch: pytest.MonkeyPa
     assert unseen.traceparent == UNSAMPLED
 
 
-def test_a_sampler_that_ignores_parents_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sampler_that_ignores_parents_is_used(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may sample traces that the producer has not sampled."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
-    with Collector() as collector:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
-        tracer = OpenTelemetryTracer()
-        tracer.start("seen", "client", UNSAMPLED, {}).end({})
-        tracer.close()
+    tracer = OpenTelemetryTracer()
+    tracer.start("seen", "client", UNSAMPLED, {}).end({})
+    tracer.close()
     assert [span.name for span in collector.spans] == ["seen"]
 
 
 @pytest.mark.parametrize("parent", [None, "", "x", "00-zz-zz-01", f"00-{'0' * 32}-{'0' * 16}-01", "\r\n", "1-2-3-4-5"])
-def test_a_span_without_a_valid_parent_is_a_root(monkeypatch: pytest.MonkeyPatch, parent: str | None) -> None:
+def test_a_span_without_a_valid_parent_is_a_root(collector: Collector, parent: str | None) -> None:
     """Stored rows may have been edited by SQL."""
-    with Collector() as collector:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
-        tracer = OpenTelemetryTracer()
-        tracer.start("root", "consumer", parent, {}).end({})
-        tracer.close()
+    tracer = OpenTelemetryTracer()
+    tracer.start("root", "consumer", parent, {}).end({})
+    tracer.close()
     (span,) = collector.spans
     assert (span.parent, span.error, span.kind, span.service) == ("", False, "CONSUMER", "kafka-webhooks")
 
 
-def test_the_standard_variables_name_the_service_and_the_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_standard_variables_name_the_service_and_the_sampler(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As in every program with OpenTelemetry. The sampler decides about roots. A sampled parent is followed."""
-    with Collector() as collector:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
-        monkeypatch.setenv("OTEL_SERVICE_NAME", "hooks")
-        monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
-        tracer = OpenTelemetryTracer()
-        tracer.start("root", "consumer", None, {}).end({})
-        tracer.start("child", "consumer", SAMPLED, {}).end({})
-        tracer.close()
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "hooks")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+    tracer = OpenTelemetryTracer()
+    tracer.start("root", "consumer", None, {}).end({})
+    tracer.start("child", "consumer", SAMPLED, {}).end({})
+    tracer.close()
     assert [(span.name, span.service) for span in collector.spans] == [("child", "hooks")]
 
 
@@ -97,32 +96,3 @@ def test_a_hung_collector_does_not_block() -> None:
     spans, closing = map(float, done.stdout.split())
     assert spans < 60
     assert closing < 8
-
-
-def test_opentelemetry_is_not_imported_while_tracing_is_off() -> None:
-    """No module of a worker imports it."""
-    code = "import sys, consumer.worker.service; assert not [name for name in sys.modules if 'opentelemetry' in name]"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment({}))
-
-
-def test_a_collector_without_the_extra_is_a_settings_error(tmp_path: object) -> None:
-    """The message says what to install, or how to turn traces off. While they are off, nothing is needed."""
-    code = "import sys; sys.modules['opentelemetry'] = None\nfrom consumer.cli.app import main; sys.exit(main(['run']))"
-
-    def run(**variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", code],
-            check=False,
-            cwd=str(tmp_path),
-            env=environment(variables),
-            capture_output=True,
-            text=True,
-        )
-
-    collector = "http://127.0.0.1:4318"
-    missing = run(OTEL_EXPORTER_OTLP_ENDPOINT=collector)
-    assert missing.returncode == 2
-    assert 'pip install "kafka-webhooks[otel]"' in missing.stderr
-    for off in ({}, {"OTEL_SDK_DISABLED": "true"}):
-        found = run(**({"OTEL_EXPORTER_OTLP_ENDPOINT": collector, **off} if off else {}))
-        assert "otel" not in found.stderr

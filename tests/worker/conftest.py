@@ -3,6 +3,7 @@
 import pytest
 from sqlalchemy import Engine
 
+from tests.schemas.conftest import registry  # noqa: F401 (a fixture)
 from tests.simulation.deployment import Deployment
 
 

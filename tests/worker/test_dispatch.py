@@ -7,7 +7,6 @@ import pytest
 from consumer.delivery.delivery import LANE_DELIVERIES
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.settling import Settling
-from consumer.events.event import Event, RecordId
 from consumer.expressions.expression import compile_filter
 from consumer.matching.catalog import Catalog, Matches
 from consumer.matching.inbox import Inbox
@@ -15,9 +14,10 @@ from consumer.matching.selection import TURN, Selector
 from consumer.subscriptions.endpoint import Endpoint, Selection
 from consumer.telemetry.metrics import Metrics
 from consumer.worker.dispatch import LOOK_EVERY, Dispatch
+from tests.delivery.store_kit import Clock
+from tests.ledger.rows_kit import URL, make_event
 from tests.span_recorder import SpanRecorder
 
-URL = "https://example.com/hook"
 WANTED, REFUSED = "data.n == 1", "data.n > 1"
 
 
@@ -25,12 +25,12 @@ class Desk:
     """A dispatch with known subscriptions, if `known`. The clock moves by `step` at each reading."""
 
     def __init__(self, *filters: str | None, step: float = 0.0, known: bool = True) -> None:
-        self.now, self.step = 100.0, step
+        self.clock = Clock(step=step)
         endpoints = tuple(
             Endpoint(number, URL, (b"k",), selection=None if each is None else Selection(filter=compile_filter(each)))
             for number, each in enumerate(filters, 1)
         )
-        answer: Matches = {("a", None): endpoints}
+        answer: Matches = {("user.created", None): endpoints}
         catalog = Catalog(lambda _, done: done(answer) if known else None, 1000.0, lambda: 100.0)
         self.inbox = Inbox(catalog, lambda _place, _offset: None)
         self.inbox.stored(("t", 0), set())
@@ -46,13 +46,18 @@ class Desk:
             tracer=self.tracer,
         )
 
-    def clock(self) -> float:
-        self.now += self.step
-        return self.now
-
     def put(self, offset: int) -> None:
-        event = Event(RecordId("t", 0, offset, 1), "a", "msg", b'{"n": 1}', "application/json", None, None)
+        event = make_event(offset, body=b'{"n": 1}')
         self.inbox.put(event, self.settled.append, 100.0)
+
+    def run(self, turns: int | None = None) -> int:
+        """This many turns, or until no event waits. Each turn but the last requests another one. Returns the turns."""
+        done = 0
+        while self.dispatch.busy if turns is None else done < turns:
+            self.dispatch.poll(self.clock())
+            done += 1
+            assert turns is not None or self.dispatch.ready == self.dispatch.busy
+        return done
 
 
 @pytest.mark.parametrize(
@@ -72,8 +77,7 @@ def test_an_event_is_matched_if_any_subscription_wants_it(
     """It is counted once. If no subscription wants it, it is settled at once."""
     desk = Desk(*filters)
     desk.put(0)
-    for _ in range(3):
-        desk.dispatch.poll(desk.clock())
+    desk.run(3)
     assert dict(desk.metrics.events) == {outcome: 1}
     assert desk.settled == ([0] if settled else [])
     assert not desk.dispatch.busy
@@ -82,17 +86,7 @@ def test_an_event_is_matched_if_any_subscription_wants_it(
     counts = span.attributes["webhooks.subscriptions.matched"], span.attributes["webhooks.subscriptions.refused"]
     assert counts == (len(filters) - refused, refused)
     assert span.ended == 1
-    assert span.ago == desk.now - 100.0  # measured from the event's arrival
-
-
-def turns_of(desk: Desk) -> int:
-    """The number of turns until no event waits. Each turn but the last requests another one."""
-    turns = 0
-    while desk.dispatch.busy:
-        desk.dispatch.poll(desk.clock())
-        turns += 1
-        assert desk.dispatch.ready == desk.dispatch.busy
-    return turns
+    assert span.ago == desk.clock.now - 100.0  # measured from the event's arrival
 
 
 def test_filters_leave_time_for_the_rest_of_a_turn() -> None:
@@ -100,8 +94,8 @@ def test_filters_leave_time_for_the_rest_of_a_turn() -> None:
     desk = Desk(*[REFUSED] * 20, WANTED, *[REFUSED] * 20, step=TURN / 10)
     for offset in range(5):
         desk.put(offset)
-    desk.dispatch.poll(desk.clock())  # requests their subscriptions
-    assert turns_of(desk) >= 200 / 11
+    desk.run(1)  # requests their subscriptions
+    assert desk.run() >= 200 / 11
     assert dict(desk.metrics.events) == {"matched": 5}
 
 
@@ -109,10 +103,9 @@ def test_filters_leave_time_for_the_rest_of_a_turn() -> None:
 def test_an_event_whose_deliveries_are_all_stored_is_matched(filters: tuple[str | None, ...]) -> None:
     """After a restart it has no delivery left to make, but subscriptions did want it."""
     desk = Desk(*filters)
-    desk.inbox.stored(("t", 0), {(0, 1, 1)})
+    desk.inbox.stored(("t", 0), {(0, 1_700_000_000_000, 1)})
     desk.put(0)
-    for _ in range(3):
-        desk.dispatch.poll(desk.clock())
+    desk.run(3)
     assert dict(desk.metrics.events) == {"matched": 1}
     assert desk.settled == [0]
 
@@ -145,8 +138,7 @@ def test_a_partly_fanned_out_event_is_the_first_of_its_partition() -> None:
     while not lanes_of(desk):
         desk.dispatch.poll(desk.clock())
     assert (lanes_of(desk) < 2000, desk.dispatch.first_offset(("t", 0))) == (True, 0)
-    while desk.dispatch.busy:
-        desk.dispatch.poll(desk.clock())
+    desk.run()
     assert desk.dispatch.first_offset(("t", 0)) is None
 
 

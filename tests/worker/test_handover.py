@@ -86,17 +86,26 @@ def test_a_revoke_waits_for_a_write_under_way_even_after_its_time_limit(deployme
     assert [(row.place, row.offset) for row in deployment.rows().values()] == [((TOPIC, 1), 0)]
 
 
-def test_a_revoke_does_not_wait_for_ever_for_a_statement(deployment: Deployment) -> None:
-    """The database's time limit ends it. Meanwhile no member reads the partition."""
+@pytest.mark.parametrize(
+    ("group_waits", "seconds"),
+    [(300.0, STORE_DRAIN + WRITE_LIMIT), (7.0, REVOKE_PART * 7.0)],
+    ids=["patient", "impatient"],
+)
+def test_a_revoke_does_not_wait_for_ever(deployment: Deployment, group_waits: float, seconds: float) -> None:
+    """The database's time limit ends a statement. A member that is expelled meanwhile cannot commit."""
+    deployment.world.source.rebalance_timeout = group_waits
     give_up(deployment, 1)
-    assert waited(deployment, 1) == pytest.approx(STORE_DRAIN + WRITE_LIMIT, abs=0.1)
+    assert waited(deployment, 1) == pytest.approx(seconds, abs=0.1)
 
 
-def test_no_revoke_takes_longer_than_the_group_waits(deployment: Deployment) -> None:
-    """A member that is expelled meanwhile cannot commit."""
-    deployment.world.source.rebalance_timeout = 7.0
+def test_a_stop_does_not_wait_for_ever_for_the_database(deployment: Deployment) -> None:
+    """What it does not store stays unsettled, and comes again."""
+    world = deployment.world
     give_up(deployment, 1)
-    assert waited(deployment, 1) == pytest.approx(REVOKE_PART * 7.0, abs=0.1)
+    begin = world.now
+    world.stop()
+    assert world.now - begin == pytest.approx(STORE_DRAIN, abs=0.1)
+    assert (deployment.rows(), world.committed) == ({}, {})
 
 
 @pytest.mark.parametrize("how", OBSTACLES)
@@ -106,13 +115,11 @@ def test_a_revoke_waits_for_a_refused_row_briefly_and_once(deployment: Deploymen
     deployment.write(1, "b")
     world.settle_down()
     for seconds in (1.0, 31.0):
-        world.transport.answer(0, result("fails"))
-        world.settle_down(3)
+        deployment.answer("fails", turns=3)
         world.now += seconds
         world.settle_down()
     deployment.obstruct(how, "{0}.record_offset = 0")
-    world.transport.answer(0, result("taken"))
-    world.settle_down()
+    deployment.answer("taken")
     assert world.worker.parts.parking.set_aside == 1
     world.on_wait = world.run_jobs
     assert 1.0 < waited(deployment, 1) < LATELY
@@ -147,8 +154,7 @@ def test_a_revoke_waits_for_the_result_of_a_stored_delivery(deployment: Deployme
     deployment.write(0, "b")
     for seconds in (20, 300):
         world.settle_down()
-        world.transport.answer(0, result("fails"))
-        world.settle_down(seconds)
+        deployment.answer("fails", turns=seconds)
     world.settle_down(50)
     world.transport.answer(0, result("taken"))
     world.turn()
@@ -223,8 +229,7 @@ def test_other_partitions_go_on_while_one_leaves(deployment: Deployment) -> None
     deployment.write(1, "b")
     for seconds in (20, 280):
         world.settle_down()
-        world.transport.answer(0, result("fails"))
-        world.settle_down(seconds)
+        deployment.answer("fails", turns=seconds)
     deployment.write(0, "b")
     world.settle_down(3)
     assert len(world.transport.open) == 1

@@ -2,11 +2,10 @@
 
 import json
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 
 import pytest
+import requests
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
@@ -35,23 +34,19 @@ def loop() -> Loop:
 def server(loop: Loop) -> Iterator[BackgroundServer]:
     metrics = Metrics()
     metrics.deliveries["delivered"] = 7
-    app = create_app(loop.status, registry(metrics, lambda: Readings(lag={("users", 0): 3})), lambda: loop.now)
+    app = create_app(loop.status, registry(metrics, Readings), lambda: loop.now)
     server = BackgroundServer(app, listen("127.0.0.1", 0), "test")
     yield server
     server.close()
 
 
 def get(server: BackgroundServer, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=60) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
+    answer = requests.get(f"http://127.0.0.1:{server.port}{path}", timeout=60)
+    return answer.status_code, answer.text
 
 
 def test_alive_while_the_loop_turns(server: BackgroundServer, loop: Loop) -> None:
-    """`/healthz` is 200 unless the loop has not turned for 30 s."""
+    """`/healthz` is 200 unless the loop has not turned for 30 s. `/metrics` has the worker's samples."""
     assert get(server, "/healthz")[0] == 200
     loop.now += STALLED - 0.1
     assert get(server, "/healthz")[0] == 200
@@ -59,6 +54,7 @@ def test_alive_while_the_loop_turns(server: BackgroundServer, loop: Loop) -> Non
     status, body = get(server, "/healthz")
     assert (status, json.loads(body)) == (503, {"alive": False, "reasons": ["the loop has not turned for 30 s"]})
     assert get(server, "/readyz")[0] == 503
+    assert 'webhooks_deliveries_total{outcome="delivered"} 7.0' in get(server, "/metrics")[1]
 
 
 def test_every_reason_is_listed(server: BackgroundServer, loop: Loop) -> None:
@@ -71,34 +67,26 @@ def test_every_reason_is_listed(server: BackgroundServer, loop: Loop) -> None:
     assert (status, json.loads(body)) == (200, {"ready": True, "reasons": []})
 
 
-def test_metrics_are_prometheus_text(server: BackgroundServer) -> None:
-    """`/metrics` has the worker's samples."""
-    status, body = get(server, "/metrics")
-    assert status == 200
-    assert 'webhooks_deliveries_total{outcome="delivered"} 7.0' in body
-    assert 'webhooks_consumer_lag{partition="0",topic="users"} 3.0' in body
+def served(port: int) -> BackgroundServer | None:
+    """The port of a worker without reasons and metrics."""
+    return serve("127.0.0.1", port, lambda: LoopState(0, ()), CollectorRegistry())
 
 
 def test_a_taken_port_is_a_warning() -> None:
     """If another process has the port, the worker runs without it and logs that."""
     with socket.create_server(("127.0.0.1", 0)) as other, capture_logs() as logs:
-        assert serve("127.0.0.1", other.getsockname()[1], lambda: LoopState(0, ()), CollectorRegistry()) is None
+        assert served(other.getsockname()[1]) is None
     assert [entry["log_level"] for entry in logs] == ["warning"]
     assert "OPS_PORT" in logs[0]["change"]
 
 
-def test_port_0_disables_the_port() -> None:
-    """With OPS_PORT=0 the worker does not listen."""
-    assert serve("127.0.0.1", 0, lambda: LoopState(0, ()), CollectorRegistry()) is None
-
-
 def test_closing_frees_the_port_at_once() -> None:
-    """After `close` another process can bind it."""
+    """After `close` another process can bind it. With OPS_PORT=0 the worker does not listen."""
+    assert served(0) is None
     probe = listen("127.0.0.1", 0)
     port = probe.getsockname()[1]
     probe.close()
-    server = serve("127.0.0.1", port, lambda: LoopState(0, ()), CollectorRegistry())
+    server = served(port)
     assert server is not None
-    assert server.port == port
     server.close()
     listen("127.0.0.1", port).close()

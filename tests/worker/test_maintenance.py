@@ -195,9 +195,3 @@ def test_slewing_is_no_jump(looks: list[tuple[float, float]]) -> None:
     clocks = Clocks()
     assert all(clocks.pass_by(seconds, set_by=by) is None for seconds, by in looks)
     assert clocks.watch.fault is None
-
-
-@given(DURATIONS, st.floats(JUMP + 0.01, 1e6) | st.floats(-1e6, -JUMP - 0.01))
-def test_the_size_of_a_jump_excludes_the_time_passed(seconds: float, by: float) -> None:
-    """It is the size of the step, without the time between the checks."""
-    assert Clocks().pass_by(seconds, set_by=by) == pytest.approx(by, abs=0.01)

@@ -28,20 +28,13 @@ def test_the_age_of_the_first_unsettled_record_is_that_of_its_timestamp(deployme
     world.settle_down()
     world.now = 40.0
     assert readings(deployment).oldest_unsettled == {(TOPIC, 0): pytest.approx(40.0), (TOPIC, 1): 0.0}
-    world.transport.answer(0, result("taken"))
-    world.settle_down(1)
+    deployment.answer("taken", turns=1)
     second = BORN + 0.001  # timestamp of offset 1
     assert readings(deployment).oldest_unsettled[TOPIC, 0] == pytest.approx(BORN + world.now - second)
-    world.transport.answer(0, result("taken"))
-    world.settle_down()
+    deployment.answer("taken")
     assert readings(deployment).oldest_unsettled == {(TOPIC, 0): 0.0, (TOPIC, 1): 0.0}
-
-
-def test_a_record_without_a_timestamp_has_no_age(deployment: Deployment) -> None:
-    """Its age would be half a century."""
-    world = deployment.world
     partition: AssignedPartition = world.source.partitions[TOPIC, 0]
-    partition.tracker.track(0)
+    partition.tracker.track(3)  # without a timestamp, its age would be half a century
     assert readings(deployment).oldest_unsettled == {(TOPIC, 1): 0.0}
 
 
@@ -51,9 +44,7 @@ def test_the_next_stored_attempt_is_shown(deployment: Deployment) -> None:
     deployment.write(0, "b")
     world.settle_down()
     assert readings(deployment).next_attempt is None
-    for _ in range(2):
-        world.transport.answer(0, result("fails"))
-        world.settle_down(20)
+    deployment.answer("fails", "fails", turns=20)
     first = readings(deployment).next_attempt
     assert first is not None
     assert 25 < first < 30
@@ -62,8 +53,7 @@ def test_the_next_stored_attempt_is_shown(deployment: Deployment) -> None:
     world.now += 100
     assert readings(deployment).next_attempt == 0
     world.settle_down()
-    world.transport.answer(0, result("taken"))
-    world.settle_down()
+    deployment.answer("taken")
     assert readings(deployment).next_attempt is None
 
 
@@ -85,8 +75,7 @@ def test_a_failing_subscription_is_shown_until_it_succeeds(deployment: Deploymen
         if not world.transport.open:
             world.now += 5
             world.settle_down()
-    world.transport.answer(0, result("taken"))
-    world.settle_down()
+    deployment.answer("taken")
     assert (readings(deployment).failing, readings(deployment).failing_longest) == (0, {})
 
 
@@ -191,9 +180,7 @@ def test_the_database_shows_its_durations_errors_and_back_off(deployment: Deploy
     deployment.write(0, "b")
     with capture_logs():
         world.settle_down()
-        for _ in range(2):
-            world.transport.answer(0, result("fails"))
-            world.settle_down(20)
+        deployment.answer("fails", "fails", turns=20)
         world.settle_down(30)
     during = readings(deployment)
     assert during.database_errors["storing"]["unavailable"] > 1

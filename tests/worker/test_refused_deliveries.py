@@ -12,7 +12,7 @@ from tests.simulation.world import TOPIC, Crash, World
 BAD, LAST = 3, 6
 REFUSED_AFTER = 300.0  # seconds
 NEVER = """
-CREATE TRIGGER never BEFORE INSERT ON webhook_deliveries WHEN NEW.record_offset = 3 AND NEW.partition_no = 0
+CREATE TRIGGER never BEFORE INSERT ON webhook_deliveries WHEN {}
 BEGIN SELECT RAISE(ABORT, 'a rule of ours'); END
 """
 
@@ -20,13 +20,15 @@ BEGIN SELECT RAISE(ABORT, 'a rule of ours'); END
 class Site:
     """One subscription whose receiver fails, so that each delivery must be stored. One row is never accepted."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self, engine: Engine, never: str = f"NEW.record_offset = {BAD} AND NEW.partition_no = 0", last: int = LAST
+    ) -> None:
         self.engine = engine
         self.subscription = repository.add(engine, "https://one.example/a", "a")
         with engine.begin() as connection:
-            connection.execute(text(NEVER))
+            connection.execute(text(NEVER.format(never)))
         self.world = World(engine, retry_in_memory=0.0, retry_schedule=(10.0**6,), refused_after=REFUSED_AFTER)
-        for offset in range(LAST + 1):
+        for offset in range(last + 1):
             for number in (0, 1):
                 self.world.write(number, b'{"type": "a", "n": %d}' % offset)
         self.world.start(0, 1)
@@ -105,21 +107,14 @@ def test_it_is_settled_when_the_dead_letter_is_acknowledged(site: Site) -> None:
 
 def test_a_database_that_refuses_every_delivery_ends_none(sqlite_engine: Engine) -> None:
     """Deliveries of several subscriptions are refused and none is stored: the offsets are held until that is over."""
-    for path in ("a", "b"):
-        repository.add(sqlite_engine, f"https://one.example/{path}", "a")
-    with sqlite_engine.begin() as connection:
-        connection.execute(text(NEVER.replace("NEW.record_offset = 3 AND NEW.partition_no = 0", "1")))
-    site = Site.__new__(Site)
-    site.engine = sqlite_engine
-    site.world = World(sqlite_engine, retry_in_memory=0.0, retry_schedule=(10.0**6,), refused_after=REFUSED_AFTER)
-    site.world.write(0, b'{"type": "a"}')
-    site.world.start(0)
+    repository.add(sqlite_engine, "https://one.example/b", "a")
+    site = Site(sqlite_engine, "1", last=0)
     site.turns(int(REFUSED_AFTER) + 200)
-    assert (site.outcomes, site.committed[0]) == ((0, 2), 0)
+    assert (site.outcomes, site.committed) == ((0, 4), [0, 0])
     with sqlite_engine.begin() as connection:
         connection.execute(text("DROP TRIGGER never"))
     site.turns(120)
-    assert (site.outcomes, site.committed[0], site.world.buried) == ((0, 0), 1, set())
+    assert (site.outcomes, site.committed, site.world.buried) == ((0, 0), [1, 1], set())
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

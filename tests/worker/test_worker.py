@@ -1,24 +1,19 @@
 """The worker on real parts: librdkafka's mock cluster, a database and a receiver, with the loop in a test thread."""
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka import TopicPartition
 from prometheus_client import generate_latest
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 from standardwebhooks import Webhook
-from structlog.testing import capture_logs
 
 from consumer.config.environment import load
 from consumer.config.settings import DatabaseSettings, DeliverySettings, KafkaSettings
-from consumer.events.event import Event
-from consumer.intake.decode import decode
 from consumer.intake.record import AssignedPartition, Record
 from consumer.schemas.wire_format import Decode, SchemaId
 from consumer.subscriptions import repository
@@ -26,8 +21,10 @@ from consumer.telemetry.metrics import Metrics, registry
 from consumer.worker.wiring import WorkerParts
 from consumer.worker.worker import Worker
 from tests.databases import url_of
-from tests.end_to_end.webhook_receiver import Answer, Receiver, always
-from tests.kafka_kit import QUIET, Kafka, unique
+from tests.end_to_end.webhook_receiver import Receiver
+from tests.kafka_kit import Kafka, unique
+from tests.ledger.rows_kit import query, states
+from tests.waiting import eventually
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -122,17 +119,13 @@ class Rig:
         if hasattr(self, "_thread") and self._thread.is_alive():
             self.stop()
 
+    def dead_letters(self, number: int) -> list[bytes]:
+        """The first values on the dead-letter topic."""
+        return [each.value() or b"" for each in self.kafka.read(self.settings.dead_letter_topic, number)]
+
     def committed(self) -> int:
         """The group's committed offset of partition 0; negative if there is none."""
         return self.kafka.committed(self.settings.group_id, self.topic)[0]
-
-    def rows(self) -> list[tuple[Any, ...]]:
-        """Offset, status, attempts and last error of each stored delivery."""
-        with self.engine.connect() as connection:
-            found = connection.execute(
-                text("SELECT record_offset, status, attempt, last_error FROM webhook_deliveries ORDER BY record_offset")
-            )
-            return [tuple(row) for row in found]
 
 
 @pytest.fixture
@@ -144,47 +137,33 @@ def rig(mock_kafka: str, engine: Engine) -> Iterator[Rig]:
         result.end()
 
 
-def until(condition: Callable[[], object], timeout: float = 120.0) -> None:
-    """Wait for a condition that other threads bring about."""
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def events(number: int, event_type: str = "a") -> Sequence[bytes]:
     """This many different bodies."""
     return [b'{"type": "%s", "n": %d}' % (event_type.encode(), each) for each in range(number)]
 
 
-def dead_letters(rig: Rig, number: int) -> list[bytes | None]:
-    """The first values on the dead-letter topic."""
-    reader = Consumer({"bootstrap.servers": rig.kafka.servers, "group.id": unique("reader"), **QUIET})
-    reader.assign([TopicPartition(rig.settings.dead_letter_topic, each, OFFSET_BEGINNING) for each in range(4)])
-    messages = reader.consume(number, 15)
-    reader.close()
-    return [message.value() for message in messages]
-
-
 def test_events_arrive_signed_and_are_then_committed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each subscription gets each event once, byte for byte, with a signature that a receiver's library accepts."""
+    """Each subscription gets each event once, byte for byte, with a signature that a receiver's library accepts.
+
+    Unwanted records, undecodable ones, which are dead letters, and tombstones move the offset, too.
+    """
     rig.subscribe("/one")
     rig.subscribe("/two")
-    bodies = events(20)
-    rig.write(*bodies)
+    bodies, bad = events(20), [b"no JSON", b"", b"\xff"]
+    rig.write(*events(3, "nobody"), *bad, None, *bodies, None)
     rig.start(monkeypatch)
-    until(lambda: len(rig.receiver.requests) == 40)
-    until(lambda: rig.worker.readings().commits)
+    eventually(lambda: len(rig.receiver.requests) == 40)
+    assert sorted(rig.dead_letters(3)) == sorted(bad)
+    eventually(lambda: rig.worker.readings().commits)
     rig.stop()
-    assert rig.committed() == 20
+    assert rig.committed() == 28
     for path in ("/one", "/two"):
         requests = rig.receiver.at(path)
         assert sorted(request.body for request in requests) == sorted(bodies)
         for request in requests:
             Webhook(SECRET).verify(request.body, request.headers)
-    assert rig.metrics.events == {"matched": 20}
+    assert rig.metrics.events == {"matched": 20, "unmatched": 3, "dead_lettered": 3, "tombstone": 2}
     assert rig.metrics.deliveries == {"delivered": 40}
-    assert rig.rows() == []
 
 
 def test_scrapes_do_not_disturb_the_loop(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,8 +182,8 @@ def test_scrapes_do_not_disturb_the_loop(rig: Rig, monkeypatch: pytest.MonkeyPat
 
     for batch in range(1, 6):
         rig.write(*events(30))
-        until(partial(delivered, 60 * batch))
-    until(lambda: set(rig.worker.readings().oldest_unsettled.values()) == {0.0})
+        eventually(partial(delivered, 60 * batch))
+    eventually(lambda: set(rig.worker.readings().oldest_unsettled.values()) == {0.0})
     now = rig.worker.readings()
     rig.stop()
     assert 0 < max(ages) < 60
@@ -221,7 +200,7 @@ def test_the_next_request_does_not_wait_for_records(rig: Rig, monkeypatch: pytes
     rig.subscribe("/one")
     rig.write(*events(1))
     worker = rig.start(monkeypatch, WEBHOOK_MAX_IN_FLIGHT="1")
-    until(lambda: rig.receiver.requests)
+    eventually(lambda: rig.receiver.requests)
     poll, waits = worker.parts.source.poll, []
 
     def polled(limit: int, timeout: float) -> list[Record]:
@@ -231,105 +210,9 @@ def test_the_next_request_does_not_wait_for_records(rig: Rig, monkeypatch: pytes
 
     monkeypatch.setattr(worker.parts.source, "poll", polled)
     rig.write(*events(50))
-    until(lambda: len(rig.receiver.requests) == 51)
+    eventually(lambda: len(rig.receiver.requests) == 51)
     assert waits
     assert not any(waits)
-
-
-def test_unwanted_events_are_committed_and_invalid_ones_are_dead_lettered_first(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Unmatched records, undecodable records and tombstones all move the offset.
-
-    Undecodable ones are in the dead-letter topic, unchanged. Tombstones are only counted.
-    """
-    rig.subscribe("/one")
-    rig.write(*events(3, "nobody"), b"no JSON", None, *events(1), b"", b"\xff", None)
-    rig.start(monkeypatch)
-    until(lambda: rig.receiver.requests)
-    assert sorted(dead_letters(rig, 3), key=str) == [b"", b"\xff", b"no JSON"]
-    rig.stop()
-    assert rig.committed() == 9
-    assert rig.metrics.events == {"unmatched": 3, "dead_lettered": 3, "matched": 1, "tombstone": 2}
-
-
-def test_a_bug_of_a_decoder_makes_a_dead_letter_of_its_record(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such a record would end one worker after the other. The log shows the place in the code, and no payload."""
-
-    def failing(record: Record, *more: Any) -> Event:
-        if record.value == b"bug":
-            raise RuntimeError(record.value.decode() + "gy payload")
-        return decode(record, *more)
-
-    monkeypatch.setattr("consumer.worker.polling.decode", failing)
-    rig.subscribe("/one")
-    rig.write(*events(1), b"bug", *events(1))
-    with capture_logs() as logs:
-        rig.start(monkeypatch)
-        until(lambda: len(rig.receiver.requests) == 2)
-        assert dead_letters(rig, 1) == [b"bug"]
-        rig.stop()
-    assert rig.committed() == 3
-    failed, undecodable = (entry for entry in logs if "decod" in entry["event"])
-    assert (undecodable["reason"], undecodable["record"]) == ("error", failed["record"])
-    assert "in failing" in failed["exception"]
-    assert "payload" not in str((failed["error"], undecodable["error"]))
-
-
-def test_a_revoke_waits_for_open_requests_and_commits_them(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No request starts. Open ones end and are committed before the callback returns. Other records are not started."""
-    rig.subscribe("/slow")
-    rig.receiver.rules["/slow"] = always(Answer(delay=0.5))
-    rig.write(*events(20))
-    rig.start(monkeypatch, WEBHOOK_MAX_IN_FLIGHT="8")  # one lane takes half of the slots
-    until(lambda: len(rig.receiver.requests) == 4)
-    rig.on_loop(rig.revoke)
-    assert rig.metrics.deliveries == {"delivered": 4}
-    assert rig.committed() == 4
-    for _ in range(20):  # turns
-        rig.on_loop(lambda: None)
-    assert len(rig.receiver.requests) == 4
-    assert rig.rows() == []
-    rig.stop()
-    assert rig.committed() == 4
-
-
-def test_a_stop_drains_and_a_new_worker_goes_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Open requests are completed and unstarted records are left. Both workers together send each event once."""
-    rig.subscribe("/slow")
-    rig.receiver.rules["/slow"] = always(Answer(delay=0.3))
-    bodies = events(40)
-    rig.write(*bodies)
-    rig.start(monkeypatch, WEBHOOK_MAX_IN_FLIGHT="16")
-    until(lambda: len(rig.receiver.requests) >= 8)
-    rig.stop()
-    sent = len(rig.receiver.requests)
-    assert sent < 40
-    assert rig.committed() == sent == rig.metrics.deliveries["delivered"]
-    del rig.receiver.rules["/slow"]
-    rig.start(monkeypatch)
-    until(lambda: len(rig.receiver.requests) == 40)
-    rig.stop()
-    assert sorted(request.body for request in rig.receiver.requests) == sorted(bodies)
-    assert rig.committed() == 40
-
-
-def test_without_the_subscriptions_table_events_wait(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The look-up fails, nothing is committed, and the reason is reported. Later all events arrive."""
-    rig.subscribe("/one")
-    with rig.engine.begin() as connection:
-        connection.execute(text("ALTER TABLE webhook_subscriptions RENAME TO away"))
-    rig.write(*events(5))
-    worker = rig.start(monkeypatch)
-    until(lambda: any("the tables are missing or old" in reason for reason in worker.reasons()))
-    assert rig.committed() < 0
-    with rig.engine.begin() as connection:
-        connection.execute(text("ALTER TABLE away RENAME TO webhook_subscriptions"))
-    until(lambda: len(rig.receiver.requests) == 5)
-    until(lambda: not worker.reasons())
-    until(lambda: set(worker.readings().lag) == {(rig.topic, number) for number in range(4)})
-    rig.stop()
-    assert rig.committed() == 5
 
 
 @pytest.mark.parametrize("url", ["http://10.0.0.1/", "ftp://example.com/", "nonsense"])
@@ -342,7 +225,21 @@ def test_an_invalid_url_costs_no_event_and_affects_no_other(
         connection.execute(text("INSERT INTO webhook_subscriptions (url, event_type) VALUES (:u, 'a')"), {"u": url})
     rig.write(*events(1))
     rig.start(monkeypatch)
-    until(lambda: rig.rows() and rig.receiver.requests)
+    eventually(lambda: states(rig.engine) and rig.receiver.requests)
     rig.stop()
-    assert rig.rows() == [(0, "parked", 0, None)]
+    assert states(rig.engine) == {0: "parked"}
+    assert query(rig.engine, "SELECT attempt FROM webhook_deliveries") == [(0,)]
     assert rig.committed() == 1
+
+
+def test_a_name_with_a_forbidden_address_gets_no_connection(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the address shows it. The delivery is stored without an attempt."""
+    rig.subscribe("/one")
+    with rig.engine.begin() as connection:
+        connection.execute(text("UPDATE webhook_subscriptions SET url = REPLACE(url, '127.0.0.1', 'localhost')"))
+    rig.write(*events(1))
+    rig.start(monkeypatch, WEBHOOK_ALLOW_NETWORKS="127.0.0.2/32")
+    eventually(lambda: states(rig.engine))
+    rig.stop()
+    assert query(rig.engine, "SELECT status, attempt FROM webhook_deliveries") == [("parked", 0)]
+    assert not rig.receiver.requests

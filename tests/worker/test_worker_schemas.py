@@ -1,7 +1,6 @@
 """A worker whose records have schemas: with a registry that answers, that fails, or that lacks a schema."""
 
 import json
-import struct
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -11,19 +10,14 @@ from consumer.config.environment import load
 from consumer.config.settings import SchemaSettings
 from consumer.ops.check import _schema_registry
 from consumer.schemas.registry import Registry
+from tests.records import in_front
 from tests.schemas.orders import as_json, serializers
-from tests.schemas.registry_server import SchemaRegistry, schema_registry
-from tests.worker.test_worker import Rig, dead_letters, until
+from tests.schemas.registry_server import SchemaRegistry
+from tests.waiting import eventually
+from tests.worker.test_worker import Rig
 from tests.worker.test_worker import rig as rig  # noqa: PLC0414 (a fixture)
 
-UNKNOWN = struct.pack(">bI", 0, 999) + b"unknown"
-
-
-@pytest.fixture
-def registry() -> Iterator[SchemaRegistry]:
-    """An empty registry."""
-    with schema_registry() as running:
-        yield running
+UNKNOWN = in_front(999, b"unknown")
 
 
 @pytest.fixture
@@ -43,7 +37,7 @@ def orders(registry: SchemaRegistry, *numbers: int) -> list[bytes]:
 
 def reason_of(rig: Rig) -> str:
     """The reason in /readyz about the registry, once there is one."""
-    until(lambda: any("schema registry" in each for each in rig.worker.reasons()))
+    eventually(lambda: any("schema registry" in each for each in rig.worker.reasons()))
     return next(each for each in rig.worker.reasons() if "schema registry" in each)
 
 
@@ -54,12 +48,12 @@ def test_records_arrive_as_json_and_bad_ones_are_dead_lettered_unchanged(
     rig.subscribe("/one", "order.paid")
     rig.subscribe("/one", "a")
     (good,) = orders(schemas, 1)
-    no_object = struct.pack(">bI", 0, schemas.add("text", '"string"')) + b"\x02x"
+    no_object = in_front(schemas.add("text", '"string"'), b"\x02x")
     rig.write(good, UNKNOWN, b'{"type": "a"}', good[:-3], no_object, good)
     rig.start(monkeypatch)
-    until(lambda: len(rig.receiver.requests) == 3)
-    assert sorted(map(str, dead_letters(rig, 3))) == sorted(map(str, [UNKNOWN, good[:-3], no_object]))
-    until(lambda: rig.worker.readings().commits)
+    eventually(lambda: len(rig.receiver.requests) == 3)
+    assert sorted(rig.dead_letters(3)) == sorted([UNKNOWN, good[:-3], no_object])
+    eventually(lambda: rig.worker.readings().commits)
     rig.stop()
     assert rig.committed() == 6
     bodies = [request.body for request in rig.receiver.requests]
@@ -93,7 +87,7 @@ def test_partitions_that_leave_while_waiting_are_left_unchanged(
     assert rig.committed() < 0
     schemas.status = 0
     rig.start(monkeypatch)
-    until(lambda: len(rig.receiver.requests) == 3)
+    eventually(lambda: len(rig.receiver.requests) == 3)
     rig.stop()
     assert [json.loads(request.body)["id"] for request in rig.receiver.requests] == [1, 2, 3]
     assert rig.committed() == 3

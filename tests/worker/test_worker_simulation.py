@@ -1,18 +1,22 @@
 """The worker in a simulated world: specific orders of records, answers and rebalances."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import Engine
+from structlog.testing import capture_logs
 
-from consumer.database.job import SLOW
-from consumer.intake.commits import COMMIT_RECORDS
+from consumer.events.event import Event
+from consumer.intake.decode import decode
 from consumer.intake.offsets import decode as settled_above
+from consumer.intake.record import Record
 from consumer.matching.inbox import MOST_EVENTS
 from consumer.worker.ownership import STORED_ALONE
 from consumer.worker.polling import PAUSE_AFTER
 from tests.ledger.rows_kit import query, run
 from tests.simulation.deployment import ORDERED, URLS, Deployment, result
 from tests.simulation.watch import Watch
-from tests.simulation.world import TOPIC, Crash
+from tests.simulation.world import TOPIC
 
 
 def fail_until_due(deployment: Deployment) -> None:
@@ -20,18 +24,10 @@ def fail_until_due(deployment: Deployment) -> None:
     world = deployment.world
     deployment.write(0, "b")
     world.settle_down()
-    for _ in range(2):
-        world.transport.answer(0, result("fails"))
-        world.settle_down(20)
+    deployment.answer("fails", "fails", turns=20)
     world.now += 30
     world.settle_down()
     assert len(world.transport.open) == 1
-
-
-def test_more_connections_are_kept_than_there_are_slots(deployment: Deployment) -> None:
-    """Otherwise, with more receivers than slots, each request would open a connection."""
-    world = deployment.world
-    assert world.transport.max_connections > world.delivery.max_in_flight
 
 
 def test_without_room_partitions_are_paused_and_still_polled(deployment: Deployment) -> None:
@@ -53,23 +49,6 @@ def test_without_room_partitions_are_paused_and_still_polled(deployment: Deploym
     assert world.committed[TOPIC, 0] == (MOST_EVENTS + 10, "")
 
 
-def test_a_database_that_does_not_answer_is_reported(deployment: Deployment) -> None:
-    """A call ends only after half a minute. /readyz says so sooner, of look-ups as of deliveries to be stored."""
-    world = deployment.world
-    deployment.write(0, "a")
-    for statement in ("a look-up", "storing"):
-        world.turn()
-        world.turn()
-        assert world.worker.reasons() == [], statement
-        world.now += SLOW
-        assert "database: no answer for 5 s" in " ".join(world.worker.reasons()), statement
-        if statement == "a look-up":
-            world.settle_down()
-            world.transport.answer(0, result("gone"))
-    world.settle_down()
-    assert world.worker.reasons() == []
-
-
 def test_a_record_is_held_until_its_dead_letter_is_acknowledged(deployment: Deployment) -> None:
     """Later records are settled above the mark. With the acknowledgement, the mark passes all of them."""
     world = deployment.world
@@ -84,36 +63,27 @@ def test_a_record_is_held_until_its_dead_letter_is_acknowledged(deployment: Depl
     assert world.committed[TOPIC, 0] == (3, "")
 
 
-def test_offsets_are_committed_four_times_a_second_or_after_many_records(deployment: Deployment) -> None:
-    """Each commit costs a request to Kafka; the deliveries since the last one come again after a crash."""
-    world = deployment.world
-    world.settle_down()
-    for most, records in ((5, 1), (40, COMMIT_RECORDS)):
-        begin, before = world.now, world.source.commits.total
-        while world.now < begin + 1.0:
-            for _ in range(records):
-                deployment.write(0, "nobody")
-            world.turn()
-            world.run_jobs()
-            world.now += 0.02
-        assert most / 2 < world.source.commits.total - before <= most
+def test_a_bug_of_a_decoder_makes_a_dead_letter_of_its_record(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a record would end one worker after the other. The log shows the place in the code, and no payload."""
 
+    def failing(record: Record, *more: Any) -> Event:
+        if record.offset == 1:
+            raise RuntimeError(f"{record.value!r}gy payload")
+        return decode(record, *more)
 
-def test_records_settled_above_the_mark_are_not_sent_after_a_crash(deployment: Deployment) -> None:
-    """The commit's metadata names them. Only the open record is sent again."""
-    world = deployment.world
-    for kind in ("b", "a", "b"):
-        deployment.write(0, kind)
-    world.settle_down()
-    assert len(world.transport.open) == 4
-    for _ in range(3):  # both deliveries of the second record, and that of the third
-        world.transport.answer(1, result("taken"))
-    world.settle_down()
-    assert world.committed[TOPIC, 0][0] == 0
-    before = len(world.sent)
-    world.start(0, 1)
-    world.settle_down()
-    assert world.sent[before:] == [world.sent[0]]
+    monkeypatch.setattr("consumer.worker.polling.decode", failing)
+    with capture_logs() as logs:
+        for _ in range(3):
+            deployment.write(0, "nobody")
+        deployment.world.settle_down()
+    assert deployment.world.buried == {((TOPIC, 0), 1)}
+    assert deployment.world.committed[TOPIC, 0] == (3, "")
+    failed, undecodable = (entry for entry in logs if "decod" in entry["event"])
+    assert (undecodable["reason"], undecodable["record"]) == ("error", failed["record"])
+    assert "in failing" in failed["exception"]
+    assert "payload" not in str((failed["error"], undecodable["error"]))
 
 
 def test_answers_of_a_lost_assignment_settle_nothing_in_the_next(deployment: Deployment) -> None:
@@ -127,8 +97,7 @@ def test_answers_of_a_lost_assignment_settle_nothing_in_the_next(deployment: Dep
     world.settle_down()
     assert (TOPIC, 0) not in world.committed
     assert len(world.transport.open) == 1
-    world.transport.answer(0, result("taken"))
-    world.settle_down()
+    deployment.answer("taken")
     assert world.committed[TOPIC, 0] == (1, "")
 
 
@@ -163,8 +132,7 @@ def test_a_row_whose_result_is_not_written_yet_is_not_sent_again(deployment: Dep
         world.now += 10
         world.settle_down()
     assert len(world.transport.open) == 1
-    world.transport.answer(0, result("taken"))
-    world.settle_down()
+    deployment.answer("taken")
     assert deployment.statuses() == ["delivered"]
     assert len(world.sent) == 4
 
@@ -182,8 +150,7 @@ def test_events_for_a_forbidden_address_are_sent_once_the_address_changes(
         world.settle_down(2)
         while world.transport.open:
             looks += 1
-            world.transport.answer(0, result("refused"))
-            world.settle_down(2)
+            deployment.answer("refused", turns=2)
         world.now += 1.0
         if restart and second == 450:
             world.start(0, 1)
@@ -198,62 +165,6 @@ def test_events_for_a_forbidden_address_are_sent_once_the_address_changes(
         world.now += 1.0
     assert len(world.taken) == len(set(world.taken)) == 3
     assert {(row.status, row.attempt) for row in deployment.rows().values()} <= {("delivered", 1)}
-
-
-def test_a_delivery_with_an_unacknowledged_commit_is_stored_once(deployment: Deployment) -> None:
-    """The database has it but the worker does not know. Its record is settled when the write was repeated."""
-    world = deployment.world
-    deployment.write(0, "b")
-    world.settle_down()
-    world.transport.answer(0, result("hopeless"))
-    world.turn()
-    world.database.lost_answers = 1
-    world.run_jobs()
-    world.turn()
-    assert deployment.statuses() == ["exhausted"]
-    assert world.committed == {}
-    assert "disk I/O error" in world.worker.reasons()[0]
-    world.settle_down()
-    assert deployment.statuses() == ["exhausted"]
-    assert world.committed[TOPIC, 0] == (1, "")
-    assert world.worker.reasons() == []
-
-
-@pytest.mark.parametrize(("steps", "stored"), [(0, []), (1, []), (2, []), (3, ["exhausted"])])
-def test_a_process_that_dies_while_storing_leaves_all_or_nothing(
-    deployment: Deployment, steps: int, stored: list[str]
-) -> None:
-    """It dies before the payload, the row or the event, or after the commit. Unstored deliveries are sent again."""
-    world = deployment.world
-    deployment.write(0, "b")
-    world.settle_down()
-    world.transport.answer(0, result("hopeless"))
-    world.turn()
-    world.dies_after = steps
-    with pytest.raises(Crash):
-        world.run_jobs()
-    assert deployment.statuses() == stored
-    world.start(0, 1)
-    world.settle_down()
-    assert len(world.transport.open) == 1 - len(stored)
-    assert ((TOPIC, 0) in world.committed) == bool(stored)
-
-
-def test_a_process_wrongly_taken_for_dead_overwrites_nothing(deployment: Deployment) -> None:
-    """Its result comes late, after its successor's own attempt."""
-    world = deployment.world
-    fail_until_due(deployment)
-    world.transport.answer(0, result("hopeless"))
-    world.turn()
-    world.start(0, 1)
-    world.settle_down()
-    world.transport.answer(0, result("fails"))
-    world.settle_down()
-    ((_, before),) = deployment.rows().items()
-    while world.late:
-        world.late.popleft()()
-    ((_, after),) = deployment.rows().items()
-    assert (after.status, after.attempt) == (before.status, before.attempt) == ("parked", 3)
 
 
 def open_batch(deployment: Deployment) -> None:
@@ -278,15 +189,13 @@ def test_a_batch_goes_on_when_some_of_its_deliveries_leave(deployment: Deploymen
     rows = deployment.rows().values()
     assert [(row.place, row.attempt, row.status) for row in rows] == [((TOPIC, leaving), 1, "parked")] * number[leaving]
     assert world.committed == {(TOPIC, leaving): (number[leaving], "")}
-    world.transport.answer(0, result("taken"))
-    world.settle_down(20)
+    deployment.answer("taken", turns=20)
     assert world.committed[TOPIC, staying] == (number[staying], "")
     assert len(world.sent) == 3
     world.source.assign([leaving])
     world.settle_down(20)
     assert len(world.sent) == 3 + number[leaving]
-    world.transport.answer(0, result("taken"))
-    world.settle_down(5)
+    deployment.answer("taken", turns=5)
     assert set(deployment.statuses()) == {"delivered"}
 
 
@@ -295,43 +204,17 @@ def test_no_attempt_of_a_lost_partition_is_written(deployment: Deployment) -> No
     world = deployment.world
     open_batch(deployment)
     for seconds in (1.0, 31.0):
-        world.transport.answer(0, result("fails"))
-        world.settle_down(3)
+        deployment.answer("fails", turns=3)
         world.now += seconds
         world.settle_down()
     assert (len(world.transport.open), len(world.sent)) == (1, 9)
     world.source.lose(0)
-    world.transport.answer(0, result("taken"))
-    world.settle_down(5)
+    deployment.answer("taken", turns=5)
     assert sorted((row.place, row.attempt, row.status) for row in deployment.rows().values()) == [
         ((TOPIC, 0), 2, "parked"),
         ((TOPIC, 0), 2, "parked"),
         ((TOPIC, 1), 3, "delivered"),
     ]
-
-
-def test_an_ordered_row_waits_until_its_partitions_position_is_known(engine: Engine) -> None:
-    """The lag may be of an earlier assignment, and an earlier record of its key may be unread."""
-    deployment = Deployment(engine, (ORDERED,))
-    world = deployment.world
-    world.start(0)
-    deployment.write(0, "x")
-    world.settle_down()
-    for _ in range(2):
-        world.transport.answer(0, result("fails"))
-        world.settle_down(20)
-    assert world.committed[TOPIC, 0] == (1, "")
-    world.silent = True
-    world.start(0)
-    (partition,) = world.source.partitions.values()
-    partition.lag = 0
-    world.now += 60
-    world.settle_down()
-    assert world.transport.open == []
-    world.silent = False
-    world.source.tell(partition)
-    world.settle_down()
-    assert len(world.transport.open) == 1
 
 
 def test_stored_deliveries_wait_briefly_for_their_partitions_records(deployment: Deployment) -> None:
@@ -340,8 +223,7 @@ def test_stored_deliveries_wait_briefly_for_their_partitions_records(deployment:
     deployment.write(0, "b")
     for seconds in (20, 40):
         world.settle_down()
-        world.transport.answer(0, result("fails"))
-        world.settle_down(seconds)
+        deployment.answer("fails", turns=seconds)
     world.stop()
     world.now += 60
     world.silent = True
@@ -428,71 +310,6 @@ def test_an_event_too_large_for_a_filter_is_given_up_visibly(
     assert world.metrics.events == {"matched": 1, "unmatched": 1}
 
 
-def test_a_locked_row_holds_only_its_own_offset(deployment: Deployment) -> None:
-    """Other rows are stored. /readyz names the locked one, which is stored, and not sent again, once it is unlocked."""
-    world = deployment.world
-    for _ in range(3):
-        deployment.write(0, "b")
-    world.settle_down()
-    deployment.obstruct("locked", "{0}.record_offset = 1")
-    for _ in range(3):
-        world.transport.answer(0, result("hopeless"))
-    world.settle_down(20)
-    mark, metadata = world.committed[TOPIC, 0]
-    assert (mark, settled_above(mark, metadata)) == (1, [(2, 3)])
-    assert any("DPY-4024" in reason and "topic t, partition 0, offset 1" in reason for reason in world.worker.reasons())
-    deployment.obstruct(None)
-    world.now += 60
-    world.settle_down()
-    assert world.committed[TOPIC, 0] == (3, "")
-    assert deployment.statuses() == ["exhausted"] * 3
-    assert (len(world.sent), world.worker.reasons()) == (3, [])
-
-
-def test_a_filter_over_its_budget_runs_later(engine: Engine) -> None:
-    """New events are stored and their offset moves. Later each is sent once, or filtered out."""
-    deployment = Deployment(engine, filtered=URLS["b"])
-    world = deployment.world
-    world.start(0)
-    world.settle_down(2)
-    deployment.over_its_budget(*URLS["b"])
-    for _ in range(4):  # the last one does not match
-        deployment.write(0, "b")
-    world.settle_down(10)
-    assert (world.sent, deployment.statuses()) == ([], ["parked"] * 4)
-    assert world.committed[TOPIC, 0] == (4, "")
-    world.now += 61
-    world.settle_down(10)
-    assert [deployment.offsets[each][1] for each, _ in world.sent] == [0, 1, 2]
-    for _ in range(3):
-        world.transport.answer(0, result("taken"))
-    world.settle_down()
-    assert [(row.status, row.attempt) for row in deployment.rows().values()] == [("delivered", 1)] * 3 + [
-        ("delivered", 0)
-    ]
-
-
-def test_a_refused_last_commit_repeats_deliveries(deployment: Deployment) -> None:
-    """The partition leaves all the same. Its next owner begins at the committed offset, once Kafka answers."""
-    world = deployment.world
-    deployment.write(0, "b")
-    world.settle_down()
-    world.takes_commits, world.silent = False, True
-    world.transport.answer(0, result("taken"))
-    world.settle_down()
-    world.source.revoke(0)
-    world.source.assign([0])
-    world.settle_down()
-    assert (world.committed, len(world.sent)) == ({}, 1)
-    world.takes_commits = True
-    world.speak()
-    world.settle_down()
-    assert len(world.sent) == 2
-    world.transport.answer(0, result("taken"))
-    world.settle_down()
-    assert world.committed[TOPIC, 0] == (1, "")
-
-
 def test_a_row_read_before_an_earlier_one_of_its_key_was_stored_waits_for_that(engine: Engine) -> None:
     """The read of due rows was under way, and its answer, which lacks the earlier row, comes after the write's."""
     deployment = Deployment(engine, (ORDERED,))
@@ -501,17 +318,14 @@ def test_a_row_read_before_an_earlier_one_of_its_key_was_stored_waits_for_that(e
     world.start(0)
     deployment.write(0, "x")
     world.settle_down()
-    for _ in range(2):
-        world.transport.answer(0, result("fails"))
-        world.settle_down(20)
+    deployment.answer("fails", "fails", turns=20)
     deployment.obstruct("locked", "{0}.record_offset = 1")
     for _ in range(2):
         deployment.write(0, "x")
     world.settle_down()
     world.now += 30
     world.settle_down()
-    world.transport.answer(0, result("taken"))
-    world.settle_down(2)
+    deployment.answer("taken", turns=2)
     assert [(row.offset, row.status) for row in deployment.rows().values()] == [(0, "delivered"), (2, "parked")]
     deployment.obstruct(None)
     world.now += 60
@@ -559,3 +373,22 @@ def test_a_partition_assigned_during_a_stop_starts_nothing(deployment: Deploymen
     world.start(0, 1)
     world.settle_down()
     assert [deployment.offsets[each][0] for each, _ in world.sent[before:]].count((TOPIC, 1)) == 1
+
+
+def test_more_connections_are_kept_than_there_are_slots(deployment: Deployment) -> None:
+    """Otherwise, with more receivers than slots, each request would open a connection."""
+    world = deployment.world
+    assert world.transport.max_connections > world.delivery.max_in_flight
+
+
+def test_offsets_are_committed_four_times_a_second(deployment: Deployment) -> None:
+    """Each commit costs a request to Kafka; the deliveries since the last one come again after a crash."""
+    world = deployment.world
+    world.settle_down()
+    begin, before = world.now, world.source.commits.total
+    while world.now < begin + 1.0:
+        deployment.write(0, "nobody")
+        world.turn()
+        world.run_jobs()
+        world.now += 0.02
+    assert 2 < world.source.commits.total - before <= 5

@@ -1754,7 +1754,7 @@ GROUP BY
   webhook_deliveries.status
 ;
 
--- ledger.search._next
+-- ledger.search.next_of
 -- The earliest due time of these rows.
 SELECT
   anon_1.next_attempt_at

@@ -1,16 +1,21 @@
-"""One round of scenarios that no other test covers, with one or two protocols. `make membership` runs all, for longer.
+"""One round of scenarios that no other test covers; `make membership` runs each with each protocol, for longer.
 
 Workers die in `tests/chaos`; topics are recreated in `tests/intake/test_topic_made_anew.py`.
 """
 
+import os
+
 import pytest
 
-from tests.membership.cases import NewFleet, judge
+from tests.membership.cases import CASES, NewFleet, judge
 from tests.membership.conftest import Say
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+ROUNDS = int(os.environ.get("MEMBERSHIP_ROUNDS", "3"))
+
+pytestmark = pytest.mark.kafka
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("name", "protocol"),
     [
@@ -26,3 +31,11 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 def test_nothing_is_lost(name: str, protocol: str, new_fleet: NewFleet, say: Say) -> None:
     """All records are delivered, and once, unless a worker dies or the topic is recreated."""
     say(judge(name, protocol, 1, new_fleet))
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(180 + 120 * ROUNDS)
+@pytest.mark.parametrize(("name", "protocol"), [(name, each) for name, (_, all_) in CASES.items() for each in all_])
+def test_nothing_is_lost_in_several_rounds(name: str, protocol: str, new_fleet: NewFleet, say: Say) -> None:
+    """The same, with MEMBERSHIP_ROUNDS."""
+    say(judge(name, protocol, ROUNDS, new_fleet))

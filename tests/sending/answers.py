@@ -1,21 +1,24 @@
-"""Strategies for answers by the grammar of RFC 9112, for nearly valid ones, and for their pieces."""
+"""Answers of a receiver, valid by the grammar of RFC 9112 or nearly; their pieces; and how AnswerReader reads them."""
 
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
+import pytest
 from hypothesis import strategies as st
+
+from consumer.sending.answer import Answer, AnswerReader, BadAnswer
+
+OK = b"HTTP/1.1 200 OK\r\n"
+EMPTY = b"Content-Length: 0\r\n\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+
 
 _NAMES = (b"A", b"Content-Type", b"x-long", b"Retry-After", b"Set-Cookie", b"Upgrade", b"Keep-Alive", b"Trailer")
 _VALUES = (b"", b"b", b"text/plain; q=1", b"x" * 900, b"7", b"a=b\tc", b"\xc3\xa4", b"h2c", b"chunked", b"close")
 _CONNECTION = (
-    b"",
-    b"",
-    b"",
-    b"close",
-    b"keep-alive",
-    b"CLOSE",
-    b"Keep-Alive, Upgrade",
-    b"x, close",
-    b"close, keep-alive",
+    *(b"", b"", b"", b"close", b"keep-alive", b"CLOSE", b"Keep-Alive, Upgrade", b"x, close", b"close, keep-alive"),
 )
 _REASONS = (b" OK", b" OK", b"", b" ", b" Not\tFound", b" \xff", b" 200 OK")
 _EXTENSIONS = (b"", b"", b"", b";a", b";a=b", b';a="b;c"', b";a=b;c=d")
@@ -25,20 +28,9 @@ _BODILESS = (204, 304)
 _SNIPPETS = (
     *(b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\0", b" ", b"\t", b":", b";", b",", b"-", b"+", b"0", b"\x01", b"\x7f"),
     *(b"Content-Length: 3\r\n", b"Content-Length: 0\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n"),
-    *(
-        b"Transfer-Encoding: gzip\r\n",
-        b"Transfer-Encoding: gzip, chunked\r\n",
-        b" folded\r\n",
-        b"1\r\nx\r\n",
-        b"0\r\n\r\n",
-    ),
-    *(
-        b"HTTP/1.1 200 OK\r\n",
-        b"HTTP/1.1 100 Continue\r\n\r\n",
-        b"HTTP/1.1 101 Upgraded\r\n\r\n",
-        b"HTTP/2.0",
-        b"f" * 16,
-    ),
+    *(b"Transfer-Encoding: gzip\r\n", b"Transfer-Encoding: gzip, chunked\r\n", b" folded\r\n", b"1\r\nx\r\n"),
+    *(b"0\r\n\r\n", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 101 Upgraded\r\n\r\n"),
+    *(b"HTTP/2.0", b"f" * 16),
 )
 
 _fields = st.tuples(
@@ -124,3 +116,38 @@ def cut(draw: st.DrawFn, texts: st.SearchStrategy[bytes]) -> list[bytes]:
     most = min(len(text), draw(st.sampled_from((200, 70_000))))
     places = sorted({0, len(text), *draw(st.lists(st.integers(0, most), max_size=5))})
     return [text[start:end] for start, end in pairwise(places)]
+
+
+def read(pieces: Iterable[bytes], reader: AnswerReader | None = None) -> Answer:
+    """The answer, if the connection ends after the pieces. Raises BadAnswer.
+
+    `keep` is false if bytes are left: a connection with unrequested bytes is closed.
+    """
+    reader = reader or AnswerReader()
+    rest = iter(pieces)
+    for piece in rest:
+        answer = reader.feed(piece)
+        if answer is not None:
+            return answer._replace(keep=answer.keep and not any(rest))
+    return reader.end()
+
+
+def reason(pieces: Iterable[bytes], reader: AnswerReader | None = None) -> str:
+    """The reason why the text is no answer."""
+    with pytest.raises(BadAnswer) as bad:
+        read(pieces, reader)
+    return str(bad.value)
+
+
+def pieces_of(text: bytes, size: int) -> Iterator[bytes]:
+    """Pieces of one size, except for the last."""
+    return (text[start : start + size] for start in range(0, len(text), size))
+
+
+def cuts(text: bytes) -> Iterator[list[bytes]]:
+    """The whole text, the text cut at each place, and byte by byte if that many reads are allowed."""
+    yield [text]
+    for place in range(1, len(text)):
+        yield [text[:place], text[place:]]
+    if len(text) < 256:
+        yield list(pieces_of(text, 1))
