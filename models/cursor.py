@@ -74,6 +74,9 @@ class StoredCursor(Base):
     record_ts: Mapped[int | None] = mapped_column(
         BigInteger, comment="Timestamp in milliseconds of the record at next_offset. Null: not known."
     )
+    version: Mapped[int] = mapped_column(
+        Integer, server_default=text("0"), comment="Number of changes. A worker that names an old one changes nothing."
+    )
     topic_identity: Mapped[str | None] = mapped_column(
         String(TOPIC_IDENTITY_LENGTH), comment="Id of the topic and of its cluster. Null: not known."
     )

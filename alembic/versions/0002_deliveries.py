@@ -318,6 +318,7 @@ def _create_tables() -> None:
         must("next_offset", sa.BigInteger),
         may("end_offset", sa.BigInteger),
         may("settled_runs", 4000),
+        must("version", sa.Integer, "0"),
         may("record_ts", sa.BigInteger),
         may("topic_identity", 60),
         must("created_at", TIME, NOW),

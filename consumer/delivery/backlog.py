@@ -5,8 +5,9 @@ partition; the events after these are covered by a cursor, which costs one row h
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 
-from consumer.delivery.cursors import Cursor
+from consumer.delivery.cursors import Cursor, Left
 from consumer.delivery.delivery import Lane, OpenRecord
 from consumer.delivery.known_rows import OpenRows
 from consumer.delivery.parking import Parking
@@ -22,8 +23,15 @@ Covered = dict[int, list[Cursor]]  # the cursors of a partition, by subscription
 class Backlog:
     """The cursors of assigned partitions."""
 
-    def __init__(self, parking: Parking, most_rows: int, identity_of: Callable[[TopicPartition], str | None]) -> None:
-        """`identity_of`: the identity of a partition's topic, as commits name it; None: not known."""
+    def __init__(
+        self,
+        parking: Parking,
+        store: Callable[[Event, Endpoint, OpenRecord], None],
+        most_rows: int,
+        identity_of: Callable[[TopicPartition], str | None],
+    ) -> None:
+        """`store` stores a delivery. `identity_of`: the identity of a partition's topic, as commits name it, if known."""
+        self._store = store
         self._parking = parking
         self._rows: OpenRows = parking.open_rows
         self._most_rows = most_rows
@@ -54,6 +62,7 @@ class Backlog:
         They get their ids; cursors that others have begun or moved appear, and those that are gone disappear.
         """
         here = {(cursor.replay, cursor.first): cursor for cursor in self.here(due_key)}
+        left: list[Left] = []
         for each in kept:
             known = here.pop((each.replay, each.first), None)
             if known is None:
@@ -61,11 +70,16 @@ class Backlog:
             elif known.astray:
                 self.drop(known)
                 self._add(Cursor(each))
+                left += known.waiting
             elif known.id is None and known.stored:
-                known.id = each.id
+                known.is_row(each)
         for cursor in here.values():
             if cursor.id is not None:
                 self.drop(cursor)
+                left += cursor.waiting
+        for each_left in left:  # what no cursor covers any more is stored
+            if not self.leaves(*each_left):
+                self._store(*each_left)
 
     def load(self, partition: TopicPartition, kept: Iterable[KeptCursor]) -> None:
         """Take a partition's cursors from the database. Call it before the first record of the partition is matched."""
@@ -86,7 +100,9 @@ class Backlog:
                 cursor = self._begin(event, endpoint, CursorReason.BEHIND)
             else:
                 return False
-        cursor.leave(record.settle_one)
+        cursor.leave(Left(event, endpoint, record))
+        if not cursor.confirmed:
+            self.save(cursor)
         return True
 
     def takes(self, event: Event, endpoint: Endpoint, record: OpenRecord, lane: Lane | None) -> bool:
@@ -95,7 +111,7 @@ class Backlog:
         down = lane is not None and lane.breaker.is_long_open
         if not down and self._rows[due_key_of(event, endpoint.subscription_id)] + held < self._most_rows:
             return False
-        self._begin(event, endpoint, CursorReason.BEHIND).leave(record.settle_one)
+        self._begin(event, endpoint, CursorReason.BEHIND).leave(Left(event, endpoint, record))
         return True
 
     def is_met(self, event: Event, endpoint: Endpoint) -> bool:
@@ -107,7 +123,12 @@ class Backlog:
         """Store a cursor's position, unless it has not moved."""
         move = cursor.begin_save()
         if move is not None:
-            self._parking.move(move, cursor.due_key, cursor.end_save, cursor.went_astray)
+            self._parking.move(move, cursor.due_key, cursor.end_save, partial(self._went_astray, cursor))
+
+    def _went_astray(self, cursor: Cursor) -> None:
+        """Another owner has moved the cursor, or it is gone: read its row again."""
+        cursor.astray = True
+        self.news[cursor.due_key] = None
 
     def drop(self, cursor: Cursor) -> None:
         """Forget a cursor whose row is gone."""
@@ -149,7 +170,7 @@ class Backlog:
         )
         cursor = Cursor.new(new)
         self._add(cursor)
-        self._parking.begin(new, cursor.is_stored)
+        self._parking.begin(new, cursor.confirm)
         return cursor
 
     def _add(self, cursor: Cursor) -> None:

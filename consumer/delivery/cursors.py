@@ -5,30 +5,45 @@ cursor's events pass the lanes as those of the live stream do, and settle its ow
 stream, one offset becomes its end: below it the cursor owes, from it on the live stream does.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
+from typing import NamedTuple
 
+from consumer.delivery.delivery import OpenRecord
+from consumer.events.event import Event
 from consumer.intake.offsets import OffsetTracker
 from consumer.ledger.cursors import CursorMove, KeptCursor, NewCursor
+from consumer.subscriptions.endpoint import Endpoint
 from models.cursor import RUNS_LENGTH
+
+
+class Left(NamedTuple):
+    """A delivery of the live stream that is left to a cursor."""
+
+    event: Event
+    endpoint: Endpoint
+    record: OpenRecord
 
 
 class Cursor:
     """A subscription's own position in an assigned partition: its events from `first` to before `end` (None: open).
 
     `read_to` is the next offset to read; events below it are settled, or on their way. `stored`: the database has it.
-    `unsaved` counts what was settled since the last save; a crash repeats it. `ending`: its end is not stored yet.
-    `astray`: another owner has moved it, and its position is to be read again before it moves.
+    `confirmed`: it has been written in this assignment, so that no earlier owner can change it any more. `unsaved`
+    counts what was settled since the last save; a crash repeats it. `ending`: its end is not stored yet. `astray`:
+    another owner has moved it, and its row is to be read again before it moves. `waiting`: deliveries that were left
+    to it and that are settled once it is confirmed.
     """
 
     __slots__ = (
         "_moved",
         "_saved",
         "_saving",
+        "_stored",
         "_timestamp",
         "_tracker",
-        "_stored",
-        "_waiting",
+        "_version",
         "astray",
+        "confirmed",
         "due_key",
         "end",
         "ending",
@@ -38,6 +53,7 @@ class Cursor:
         "reason",
         "replay",
         "stored",
+        "waiting",
     )
 
     def __init__(self, kept: KeptCursor, *, stored: bool = True) -> None:
@@ -48,6 +64,8 @@ class Cursor:
         self.first, self.end = kept.first, kept.end
         self.read_to = kept.next
         self.stored, self.ending, self.astray = stored, False, False
+        self.confirmed = False
+        self._version = kept.version
         self._tracker = OffsetTracker(kept.next, kept.runs)
         self._timestamp = kept.timestamp
         self._saved = kept.next, kept.end
@@ -55,13 +73,13 @@ class Cursor:
         # Offsets and timestamps of its stored deliveries, which a crash has hidden from the position; None: not known.
         self._stored: Collection[tuple[int, int]] | None = None if stored else ()
         self._moved = 0  # with the save that is under way
-        self._waiting: list[Callable[[], None]] = []
+        self.waiting: list[Left] = []
 
     @classmethod
     def new(cls, new: NewCursor) -> "Cursor":
         """A cursor that is about to be stored."""
         kept = KeptCursor(
-            0, new.due_key, new.replay, new.reason, new.first, new.first, new.end, "", new.timestamp, new.identity
+            0, new.due_key, new.replay, new.reason, new.first, new.first, new.end, "", new.timestamp, new.identity, 0
         )
         return cls(kept, stored=False)
 
@@ -105,19 +123,23 @@ class Cursor:
         """The live stream leaves this offset to it. A replay sends again what the live stream has sent."""
         return not self.replay and self.first <= offset and (self.end is None or offset < self.end)
 
-    def leave(self, settle: Callable[[], None]) -> None:
-        """The live stream leaves a delivery: `settle` is called once the cursor is stored."""
-        if self.stored:
-            settle()
+    def leave(self, left: Left) -> None:
+        """The live stream leaves a delivery: it is settled once the cursor is confirmed."""
+        if self.confirmed:
+            left.record.settle_one()
         else:
-            self._waiting.append(settle)
+            self.waiting.append(left)
 
-    def is_stored(self) -> None:
-        """The database has the cursor: settle the deliveries that were left to it."""
-        self.stored = True
-        waiting, self._waiting = self._waiting, []
-        for settle in waiting:
-            settle()
+    def confirm(self) -> None:
+        """The database has the cursor as it is here: settle the deliveries that were left to it."""
+        self.stored = self.confirmed = True
+        waiting, self.waiting = self.waiting, []
+        for left in waiting:
+            left.record.settle_one()
+
+    def is_row(self, kept: KeptCursor) -> None:
+        """Its row has been read."""
+        self.id, self._version = kept.id, kept.version
 
     def take(self, offset: int, timestamp: int) -> bool:
         """Read an event that the subscription gets; False if it was settled before a restart. Else `settle` it."""
@@ -142,20 +164,19 @@ class Cursor:
 
     def begin_save(self) -> CursorMove | None:
         """The position to store; None if it has not moved, its row is not known, or a save is under way."""
-        if self.id is None or self._saving is not None or not (self._tracker.moved or self.end != self._saved[1]):
+        moved = self._tracker.moved or self.end != self._saved[1] or (self.waiting and not self.confirmed)
+        if self.id is None or self._saving is not None or self.astray or not moved:
             return None
         self._moved = self._tracker.moved
         self._tracker.committing()
         mark, runs = self._tracker.committable(RUNS_LENGTH) or (self.read_to, "")
         self._saving = mark, self.end
-        return CursorMove(self.id, self._saved[0], *self._saving, runs, self.timestamp)
-
-    def went_astray(self) -> None:
-        """The save found that another owner has moved the cursor, or that it is gone."""
-        self.astray = True
+        return CursorMove(self.id, self._version, *self._saving, runs, self.timestamp)
 
     def end_save(self) -> None:
         """The save that was begun is stored."""
         assert self._saving is not None  # noqa: S101 (for mypy)
         self._saved, self._saving, self._moved = self._saving, None, 0
+        self._version += 1
         self.ending = self.ending and self.end != self._saved[1]
+        self.confirm()

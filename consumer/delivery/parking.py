@@ -332,7 +332,7 @@ class Parking(Part):
             aside.pending.on_stored()
 
     def _dropped(self, pending: PendingWrite, partitions: Collection[TopicPartition]) -> bool:
-        if not isinstance(pending.item, NewDelivery | NewCursor) or pending.due_key[:2] not in partitions:
+        if isinstance(pending.item, AttemptResult) or pending.due_key[:2] not in partitions:
             return False
         self._bytes -= _size(pending)
         return True

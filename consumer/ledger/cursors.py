@@ -42,8 +42,9 @@ _INSERT = insert(StoredCursor).from_select(
 _CLEAR = delete(StoredCursor).where(is_bound(*_KEY), StoredCursor.end_offset == StoredCursor.first_offset)
 _SAVE = (
     update(StoredCursor)
-    .where(StoredCursor.id == bindparam("b_id"), StoredCursor.next_offset == bindparam("b_before"))
+    .where(StoredCursor.id == bindparam("b_id"), StoredCursor.version == bindparam("b_version"))
     .values(
+        version=StoredCursor.version + 1,
         next_offset=bind(StoredCursor.next_offset),
         end_offset=bind(StoredCursor.end_offset),
         settled_runs=pieces_of("b_runs", RUNS_LENGTH),
@@ -81,13 +82,14 @@ class KeptCursor(NamedTuple):
     runs: str
     timestamp: int | None
     identity: str | None
+    version: int
 
 
 class CursorMove(NamedTuple):
-    """A new position of the cursor `id`, whose position was `before` when its owner last read or wrote it."""
+    """A new position of the cursor `id`, whose owner last read or wrote this `version`."""
 
     id: int
-    before: int
+    version: int
     next: int
     end: int | None
     runs: str
@@ -172,7 +174,7 @@ def save(engine: Engine, moves: Sequence[CursorMove], now: float) -> frozenset[i
     binds = [
         {
             "b_id": move.id,
-            "b_before": move.before,
+            "b_version": move.version,
             "b_next_offset": move.next,
             "b_end_offset": move.end,
             "b_record_ts": move.timestamp,
@@ -184,11 +186,11 @@ def save(engine: Engine, moves: Sequence[CursorMove], now: float) -> frozenset[i
     with engine.begin() as connection:
         if connection.execute(_SAVE, binds).rowcount == len(binds):
             return frozenset()
-        there = select(StoredCursor.id, StoredCursor.next_offset).where(
+        there = select(StoredCursor.id, StoredCursor.version, StoredCursor.next_offset, StoredCursor.end_offset).where(
             any_of(StoredCursor.id.expression, [move.id for move in moves])
         )
-        kept = {row.id: row.next_offset for row in connection.execute(there)}
-    return frozenset(move.id for move in moves if kept.get(move.id) != move.next)
+        kept = {row.id: (row.version, row.next_offset, row.end_offset) for row in connection.execute(there)}
+    return frozenset(move.id for move in moves if kept.get(move.id) != (move.version + 1, move.next, move.end))
 
 
 def remove(bind: Engine | Connection, ids: Iterable[int]) -> int:
@@ -222,4 +224,5 @@ def _kept(row: AnyRow) -> KeptCursor:
         row.settled_runs or "",
         row.record_ts,
         row.topic_identity,
+        row.version,
     )

@@ -54,6 +54,7 @@ class LookUp(NamedTuple):
     kept: Mapping[DueKey, list[KeptCursor]]
     due_keys: frozenset[DueKey]
     stored: Mapping[DueKey, set[tuple[int, int, int]]]
+    began: int
 
 
 class _Pass:
@@ -106,7 +107,7 @@ class CatchUp(Part):
         backlog: Backlog,
         open_reader: Callable[[], CursorReader],
         read_event: Callable[[Record], Event | None],
-        look_up: Callable[[Collection[DueKey], Collection[DueKey]], LookUp],
+        look_up: Callable[[Collection[DueKey], Collection[DueKey], int], LookUp],
         looks: ThreadJob[LookUp],
         lanes: Lanes,
         settling: Settling,
@@ -148,6 +149,8 @@ class CatchUp(Part):
         self._served: dict[Cursor, float] = {}
         self._looked = self._saved = -inf
         self._open = self._unsaved = 0
+        self._rebalances = 0
+        self._assigned_at: dict[TopicPartition, int] = {}
 
     @property
     def busy(self) -> bool:
@@ -162,6 +165,8 @@ class CatchUp(Part):
 
     def assigned(self, partition: TopicPartition, kept: Iterable[KeptCursor]) -> None:
         """Take a partition's cursors, before its first record is matched."""
+        self._rebalances += 1
+        self._assigned_at[partition] = self._rebalances
         self._backlog.load(partition, kept)
 
     def stop(self, partitions: Collection[TopicPartition]) -> None:
@@ -219,7 +224,8 @@ class CatchUp(Part):
             self._urgent.pop(due_key, None)
         if wanted:
             new = [key for key in wanted if not all(cursor.knows_rows for cursor in self._backlog.here(key))]
-            self._looks.start(partial(self._look_up, wanted, new), self._found, partial(self._not_found, wanted))
+            look = partial(self._look_up, wanted, new, self._rebalances)
+            self._looks.start(look, self._found, partial(self._not_found, wanted))
 
     def _not_found(self, wanted: Iterable[DueKey], _error: Exception) -> None:
         self.look_at(wanted)
@@ -229,6 +235,9 @@ class CatchUp(Part):
             self._idle.pop(due_key, None)
             self._moving.pop(due_key, None)
             if not self._owns(due_key[:2]):
+                continue
+            if self._assigned_at.get(due_key[:2], 0) > answer.began:  # read for an earlier assignment
+                self._urgent[due_key] = None
                 continue
             self._backlog.merge(due_key, answer.kept.get(due_key, ()))
             subscriber = answer.subscribers.get(due_key[2])

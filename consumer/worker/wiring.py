@@ -16,8 +16,9 @@ from consumer.crypto.vault import Vault
 from consumer.database.engine import DatabaseThread, create_engine
 from consumer.database.job import ThreadJob
 from consumer.delivery.backlog import Backlog
+from consumer.delivery.delivery import OpenRecord
 from consumer.delivery.failing import Failing, Notes
-from consumer.delivery.known_rows import TakenUp
+from consumer.delivery.known_rows import TakenUp, ordering_key_of
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.limits import Memory
 from consumer.delivery.parking import Parking
@@ -47,6 +48,7 @@ from consumer.schemas.wire_format import Decode, SchemaId
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.pool import connections, fitting
+from consumer.subscriptions.endpoint import Endpoint
 from consumer.telemetry.metrics import Metrics
 from consumer.telemetry.tracer import Tracer
 from consumer.worker.attempt_log import AttemptLog
@@ -210,7 +212,13 @@ class WorkerParts:
             tracer=tracer,
         )
         partitions = self.source.partitions
-        self.backlog = Backlog(self.parking, delivery.backlog_rows, lambda each: partitions[each].tracker.identity)
+
+        def store(event: Event, endpoint: Endpoint, record: OpenRecord) -> None:
+            self.settling.postpone(event, endpoint, record, ordering_key_of(event, endpoint))
+
+        self.backlog = Backlog(
+            self.parking, store, delivery.backlog_rows, lambda each: partitions[each].tracker.identity
+        )
         self.dispatch = dispatch = Dispatch(
             self.inbox, self.lanes, self.settling, selector, self.backlog, metrics, monotonic, self.translation, tracer
         )
@@ -252,7 +260,7 @@ class WorkerParts:
         # Subscriptions that are behind read the log at positions of their own.
         find_by_id = partial(find_subscribers, engine, default_secrets=secrets, decrypt=decrypt, rules=rules)
 
-        def look_up(due_keys: Collection[DueKey], new: Collection[DueKey]) -> LookUp:
+        def look_up(due_keys: Collection[DueKey], new: Collection[DueKey], began: int) -> LookUp:
             kept: dict[DueKey, list[KeptCursor]] = {}
             for cursor in cursors.of_due_keys(engine, group, due_keys):
                 kept.setdefault(cursor.due_key, []).append(cursor)
@@ -261,6 +269,7 @@ class WorkerParts:
                 kept,
                 frozenset(due_keys),
                 cursors.stored(engine, group, new),
+                began,
             )
 
         def read_event(record: Record) -> Event | None:
