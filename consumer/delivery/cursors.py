@@ -117,7 +117,8 @@ class Cursor:
     @property
     def finished(self) -> bool:
         """All that it owes is settled, and the database knows."""
-        return self.end is not None and self.next >= self.end and not self.unsaved and self._saving is None
+        is_over = self.end is not None and self.next >= self.end
+        return is_over and not self.unsaved and self._saving is None and self._saved[1] == self.end
 
     def covers(self, offset: int) -> bool:
         """The live stream leaves this offset to it. A replay sends again what the live stream has sent."""

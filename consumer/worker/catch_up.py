@@ -116,14 +116,13 @@ class CatchUp(Part):
         owns: Callable[[TopicPartition], bool],
         given_out: Callable[[TopicPartition], Callable[[int], bool]],
         live_at: Callable[[TopicPartition], int | None],
-        settled_to: Callable[[TopicPartition], int | None],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
         """`read_event` decodes a record; None: its schema is not known yet. It raises Tombstone and Undecodable.
 
         `live_at`: the first offset of a partition that the live stream has not yet fanned out; `given_out`: a predicate
-        on offsets, whether it has fanned out everything up to there; `settled_to`: its low-water mark.
+        on offsets, whether it has fanned out everything up to there.
         """
         self._backlog = backlog
         self._open_reader = open_reader
@@ -137,7 +136,6 @@ class CatchUp(Part):
         self._owns = owns
         self._given_out = given_out
         self._live_at = live_at
-        self._settled_to = settled_to
         self._clock = clock
         self._monotonic = monotonic
         self._passes: dict[TopicPartition, _Pass] = {}
@@ -249,7 +247,7 @@ class CatchUp(Part):
                 if not cursor.knows_rows and due_key in answer.stored:
                     rows = answer.stored[due_key]
                     cursor.has_rows({(offset, at) for replay, offset, at in rows if replay == cursor.replay})
-            if self._backlog.here(due_key):
+            if not all(cursor.finished for cursor in self._backlog.here(due_key)):
                 self._sort(due_key, subscriber)
 
     def _sort(self, due_key: DueKey, subscriber: Subscriber | None) -> None:
@@ -421,23 +419,8 @@ class CatchUp(Part):
             for cursor in self._active():
                 self._backlog.save(cursor)
         if due:
-            self._ended(
-                [cursor for each in self._moving for cursor in self._backlog.here(each) if self._is_past(cursor)]
-            )
-
-    def _is_past(self, cursor: Cursor) -> bool:
-        """It owes nothing, and no record that it covers is still to come in the live stream."""
-        mark = self._settled_to(cursor.due_key[:2])
-        return (
-            cursor.finished
-            and cursor.end is not None
-            and (bool(cursor.replay) or (mark is not None and mark >= cursor.end))
-        )
-
-    def _ended(self, cursors: Iterable[Cursor]) -> None:
-        for cursor in cursors:
-            self._backlog.drop(cursor)
-            if not self._backlog.here(cursor.due_key):
-                self._moving.pop(cursor.due_key, None)
-            self._served.pop(cursor, None)
-            self._not_before.pop(cursor, None)
+            over = [each for each in self._moving if all(cursor.finished for cursor in self._backlog.here(each))]
+            for due_key in over:
+                del self._moving[due_key]
+            self._served = {each: at for each, at in self._served.items() if not each.finished}
+            self._not_before = {each: at for each, at in self._not_before.items() if not each.finished}

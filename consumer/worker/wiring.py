@@ -294,7 +294,6 @@ class WorkerParts:
             owns=self.ownership.owns,
             given_out=lambda partition: self.ownership.given_out(partition, dispatch.first_offset(partition)),
             live_at=partial(self.ownership.live_at, untouched=dispatch.untouched),
-            settled_to=self.ownership.settled_to,
             clock=clock,
             monotonic=monotonic,
         )

@@ -366,7 +366,9 @@ class Deployment:
             for covered in up._backlog._cursors.values() for several in covered.values() for c in several
         ]
         lines += [f"{place} {p.__dict__}" for place, p in up._passes.items()]
-        pytest.fail("not at rest: now " + str(world.now) + "\n" + "\n".join(lines))
+        lines += [str(x[:5]) for x in self.cursors()]
+        lines += [f"{up._urgent} {up._idle} {up._moving} {up._assigned_at} {list(world.source.partitions)} {up._looks.__dict__} {world.committed} {self.statuses()} ends={[len(l) for l in world.log.values()]} open={len(world.transport.open)} {world.worker.reasons()}"]
+        pytest.fail("not at rest: now " + str(world.now) + " ## " + " ## ".join(lines))
 
 
     def at_rest(self) -> bool:
