@@ -96,7 +96,7 @@ class Backlog:
         if cursor is None:
             if endpoint.paused:
                 cursor = self._begin(event, endpoint, CursorReason.PAUSED)
-            elif endpoint.ordered and self._is_overtaken(event, endpoint):
+            elif endpoint.ordered and self.is_behind(due_key_of(event, endpoint.subscription_id), event.record.offset):
                 cursor = self._begin(event, endpoint, CursorReason.BEHIND)
             else:
                 return False
@@ -144,11 +144,11 @@ class Backlog:
         for partition in partitions:
             self._cursors.pop(partition, None)
 
-    def _is_overtaken(self, event: Event, endpoint: Endpoint) -> bool:
-        """A cursor that ends before the event has not read its last events, as after a crash: they go first."""
+    def is_behind(self, due_key: DueKey, offset: int) -> bool:
+        """A cursor has still to read events before this offset, which go first if the subscription is ordered."""
         return any(
-            cursor.end is not None and cursor.read_to < cursor.end <= event.record.offset
-            for cursor in self.here(due_key_of(event, endpoint.subscription_id))
+            cursor.read_to < (offset if cursor.end is None else min(cursor.end, offset))
+            for cursor in self.here(due_key)
             if not cursor.replay
         )
 

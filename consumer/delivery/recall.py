@@ -72,6 +72,7 @@ class Recall(Part):
         rows: TakenUp,
         selector: Selector,
         memory: Memory,
+        is_behind: Callable[[DueKey, int], bool],
         partitions: Callable[[], Collection[TopicPartition]],
         given_out: Callable[[TopicPartition], Callable[[int], bool]],
         clock: Callable[[], float],
@@ -86,6 +87,7 @@ class Recall(Part):
         self._rows = rows
         self._selector = selector
         self._memory = memory
+        self._is_behind = is_behind
         self._partitions = partitions
         self._given_out = given_out
         self._clock = clock
@@ -259,7 +261,9 @@ class Recall(Part):
             due_key = due_key_of(row.event, row.endpoint.subscription_id)
             if row.id in self._rows or partition not in partitions:
                 continue
-            early = row.ordering_key is not None and self._is_early(row.ordering_key, offset, reading, given_out, ends)
+            early = row.ordering_key is not None and (
+                self._is_early(row.ordering_key, offset, reading, given_out, ends) or self._is_behind(due_key, offset)
+            )
             if not early and row.filter_pending and not self._is_wanted(row, due_key):
                 if row.ordering_key is not None and row.id not in self._rows:
                     ends[row.ordering_key] = offset

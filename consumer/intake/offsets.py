@@ -45,7 +45,18 @@ class OffsetTracker:
     and other records have those offsets.
     """
 
-    __slots__ = ("_open", "_restored", "_top", "_trusted", "committed", "epoch", "identity", "moved", "position")
+    __slots__ = (
+        "_open",
+        "_restored",
+        "_top",
+        "_trusted",
+        "committed",
+        "epoch",
+        "identity",
+        "moved",
+        "position",
+        "restored_to",
+    )
 
     def __init__(self, committed: int | None, metadata: str = "", epoch: int | None = None) -> None:
         self.committed = committed
@@ -56,6 +67,7 @@ class OffsetTracker:
         self.position = -1 if committed is None else committed
         self._top = self.position  # after the highest settled offset seen
         self._restored = deque(decode(committed, metadata)) if committed is not None else deque[Run]()
+        self.restored_to = self._restored[-1][1] if self._restored else -1
         self._trusted = _MAX_EPOCH if epoch is None else epoch  # the highest epoch under which `_restored` is valid
         self.epoch = epoch
         self.moved = 0

@@ -102,8 +102,10 @@ class Ownership:
         assigned = self.partitions.get(partition)
         if assigned is None or not assigned.opened:
             return None
-        waiting, position = untouched(partition), assigned.tracker.position
-        return waiting if waiting is not None else position if position >= 0 else None
+        waiting, tracker = untouched(partition), assigned.tracker
+        # Records that were settled before a restart, perhaps because a cursor covers them, are not given out again.
+        first = max(tracker.position if waiting is None else waiting, tracker.restored_to)
+        return first if first >= 0 else None
 
     def settled_to(self, partition: TopicPartition) -> int | None:
         """Every record below is settled; None: it is not known yet."""

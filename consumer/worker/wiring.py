@@ -251,6 +251,7 @@ class WorkerParts:
             rows,
             selector,
             self.memory,
+            is_behind=self.backlog.is_behind,
             partitions=self.ownership.topic_partitions,
             given_out=lambda partition: self.ownership.given_out(partition, dispatch.first_offset(partition)),
             clock=clock,
