@@ -71,7 +71,7 @@ class Cursor:
         self._saved = kept.next, kept.end
         self._saving: tuple[int, int | None] | None = None
         # Offsets and timestamps of its stored deliveries, which a crash has hidden from the position; None: not known.
-        self._stored: Collection[tuple[int, int]] | None = None if stored else ()
+        self._stored: Collection[tuple[int, int]] | None = None
         self._moved = 0  # with the save that is under way
         self.waiting: list[Left] = []
 
