@@ -83,9 +83,9 @@ class Backlog:
 
     def load(self, partition: TopicPartition, kept: Iterable[KeptCursor]) -> None:
         """Take a partition's cursors from the database. Call it before the first record of the partition is matched."""
+        self._cursors[partition] = {}
         for each in kept:
             self._add(Cursor(each))
-        self.of(partition)
 
     def leaves(self, event: Event, endpoint: Endpoint, record: OpenRecord) -> bool:
         """Leave a delivery of the live stream to the cursor that covers it, and begin one if the receiver is paused.

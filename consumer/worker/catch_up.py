@@ -85,6 +85,11 @@ class _Pass:
         del self.members[cursor]
         cursor.passed(self.position if cursor.end is None else min(self.position, cursor.end))
 
+    def keep(self, due_key: DueKey, cursors: Collection[Cursor]) -> None:
+        """The due key has these cursors now: others read no more."""
+        for cursor in [each for each in self.members if each.due_key == due_key and each not in cursors]:
+            del self.members[cursor]
+
     def advance(self, position: int) -> None:
         """All members have read the records before this offset; the ones that end there leave."""
         self.position = max(self.position, position)
@@ -192,6 +197,8 @@ class CatchUp(Part):
         """Forget partitions that have left."""
         self.stop(partitions)
         self._backlog.forget(partitions)
+        for partition in partitions:
+            self._assigned_at.pop(partition, None)
         for several in (self._urgent, self._idle, self._moving):
             for due_key in [each for each in several if each[:2] in partitions]:
                 del several[due_key]
@@ -232,12 +239,14 @@ class CatchUp(Part):
         for due_key in answer.due_keys:
             self._idle.pop(due_key, None)
             self._moving.pop(due_key, None)
-            if not self._owns(due_key[:2]):
+            if due_key[:2] not in self._assigned_at:
                 continue
-            if self._assigned_at.get(due_key[:2], 0) > answer.began:  # read for an earlier assignment
+            if self._assigned_at[due_key[:2]] > answer.began:  # read for an earlier assignment
                 self._urgent[due_key] = None
                 continue
             self._backlog.merge(due_key, answer.kept.get(due_key, ()))
+            if (reading := self._passes.get(due_key[:2])) is not None:
+                reading.keep(due_key, self._backlog.here(due_key))
             subscriber = answer.subscribers.get(due_key[2])
             if subscriber is None:
                 self._subscribers.pop(due_key[2], None)
