@@ -1,6 +1,7 @@
 """Builders of ledger rows, and queries that read them back."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import pytest
@@ -132,6 +133,16 @@ def losing_the_answer(engine: Engine, work: Callable[[], object]) -> None:
             work()
 
 
+@contextmanager
+def _each_statement(engine: Engine, tell: Callable[..., None]) -> Iterator[None]:
+    """Call `tell` before each statement, with the arguments of SQLAlchemy's `before_cursor_execute`."""
+    event.listen(engine, "before_cursor_execute", tell)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", tell)
+
+
 def statements(engine: Engine, work: Callable[[], object]) -> list[str]:
     """The statements that `work` sends, with those that begin and end transactions."""
     found: list[str] = []
@@ -139,11 +150,8 @@ def statements(engine: Engine, work: Callable[[], object]) -> list[str]:
     def note(*call: Any) -> None:
         found.append(call[2])
 
-    event.listen(engine, "before_cursor_execute", note)
-    try:
+    with _each_statement(engine, note):
         work()
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
     return found
 
 
@@ -158,9 +166,6 @@ def plans(engine: Engine, work: Callable[[], object]) -> list[tuple[str, str]]:
             found.append((statement, " | ".join(row[3] for row in raw.fetchall())))
             raw.close()
 
-    event.listen(engine, "before_cursor_execute", explain)
-    try:
+    with _each_statement(engine, explain):
         work()
-    finally:
-        event.remove(engine, "before_cursor_execute", explain)
     return found

@@ -99,7 +99,7 @@ def test_a_revoke_does_not_wait_for_ever(deployment: Deployment, group_waits: fl
 
 
 def test_a_stop_does_not_wait_for_ever_for_the_database(deployment: Deployment) -> None:
-    """What it does not store stays unsettled, and comes again."""
+    """Deliveries that it does not store stay unsettled, and come again."""
     world = deployment.world
     give_up(deployment, 1)
     begin = world.now
