@@ -30,7 +30,7 @@ class Backlog:
         most_rows: int,
         identity_of: Callable[[TopicPartition], str | None],
     ) -> None:
-        """`store` stores a delivery. `identity_of`: the identity of a partition's topic, as commits name it, if known."""
+        """`store` stores a delivery; `identity_of` gives the identity of a partition's topic, as commits name it."""
         self._store = store
         self._parking = parking
         self._rows: OpenRows = parking.open_rows

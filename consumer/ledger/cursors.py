@@ -97,7 +97,7 @@ class CursorMove(NamedTuple):
 
 
 def begin(bind: Engine | Connection, group: str, cursors: Sequence[NewCursor], now: float) -> None:
-    """Store cursors that have settled nothing yet. One that is there already stays as it is, unless it covers nothing."""
+    """Store cursors that have settled nothing yet. One that exists stays as it is, unless it covers nothing."""
     binds = [
         {
             "b_group_id": group,

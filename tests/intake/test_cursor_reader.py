@@ -91,7 +91,7 @@ def test_a_transactions_marker_moves_the_position(real_kafka: Kafka, reading: Op
 
 
 def test_what_retention_took_is_counted(real_kafka: Kafka, reading: Open) -> None:
-    """A position that the log no longer holds: the missing offsets are named, and reading begins with the first left."""
+    """A position that the log no longer holds: the missing offsets are named, and reading begins after them."""
     topic = real_kafka.topic()
     real_kafka.write(topic, [b"{}"] * 20)
     remove_before(real_kafka, topic, 15)

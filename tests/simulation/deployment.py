@@ -359,17 +359,7 @@ class Deployment:
                 self.mend()
                 world.now += 31.0
                 quiet = 0
-        up = world.worker.parts.catch_up
-        lines = [
-            f"{c.due_key} [{c.first},{c.next}->{c.read_to},{c.end}) open={c.open} unsaved={c.unsaved} rows={c.knows_rows} stored={c.stored}"
-            f" ending={c.ending} id={c.id} astray={c.astray} moving={c.due_key in up._moving} idle={c.due_key in up._idle} nb={up._not_before.get(c)}"
-            for covered in up._backlog._cursors.values() for several in covered.values() for c in several
-        ]
-        lines += [f"{place} {p.__dict__}" for place, p in up._passes.items()]
-        lines += [str(x[:5]) for x in self.cursors()]
-        lines += [f"{up._urgent} {up._idle} {up._moving} {up._assigned_at} {list(world.source.partitions)} {up._looks.__dict__} {world.committed} {self.statuses()} ends={[len(l) for l in world.log.values()]} open={len(world.transport.open)} {world.worker.reasons()}"]
-        pytest.fail("not at rest: now " + str(world.now) + " ## " + " ## ".join(lines))
-
+        pytest.fail(f"not at rest: {world.committed} {self.rows()} {self.cursors()} {world.worker.reasons()}")
 
     def at_rest(self) -> bool:
         """All offsets are committed, and no delivery or event is pending."""

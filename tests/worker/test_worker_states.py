@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -511,7 +511,7 @@ def test_no_order_of_events_loses_a_delivery(
         run_state_machine_as_test(
             make,  # type: ignore[arg-type]  # any factory will do, its documentation says
             settings=settings(
-                max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
+                max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
             ),
         )
 
