@@ -135,9 +135,14 @@ def test_changes_together_are_one_transaction(by: Changes) -> None:
     """If the last of them fails, none is made or reported; the condition is asked once, before the first."""
     added, asked = by.add(URL, "a").id, []
     one_by_one = replace(by, condition=asked.append)
-    with pytest.raises(InvalidSubscription), one_by_one.together(added) as one:
-        one.pause(added)
-        one.edit(added, lambda _: {"batch_size": 0})
+
+    def change() -> None:
+        with one_by_one.together(added) as one:
+            one.pause(added)
+            one.edit(added, lambda _: {"batch_size": 0})
+
+    with pytest.raises(InvalidSubscription):
+        change()
     assert len(asked) == 1
     assert by.deployment.subscription(added).mode == "enabled"
     assert [kind for kind, _ in told(by)] == ["subscription.created"]
