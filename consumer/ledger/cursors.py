@@ -184,10 +184,10 @@ def of_due_keys(engine: Engine, group: str, due_keys: Collection[DueKey]) -> lis
         return [_kept(row) for row in connection.execute(_cursors().where(*here))]
 
 
-def of_subscription(engine: Engine, subscription_id: int, most: int = MOST_SHOWN) -> list[OwedPart]:
+def of_subscription(bind: Engine | Connection, subscription_id: int, most: int = MOST_SHOWN) -> list[OwedPart]:
     """What a subscription is owed by its cursors in all groups, by place; at most `most` of them."""
     mine = StoredCursor.subscription_id == subscription_id, _unfinished()
-    with reading(engine) as connection:
+    with reading(bind) as connection:
         rows = connection.execute(_cursors().where(*mine).limit(most))
         return [
             OwedPart(

@@ -218,11 +218,11 @@ class Changes:
             outbox.tell(connection, self.deployment.group, PINGED, told)
 
     def remove(self, subscription_id: int, *, give_up: bool) -> None:
-        """Remove a subscription and its secrets; DeliveriesOwed if it has deliveries to be sent, unless `give_up`."""
+        """Remove a subscription, its secrets and cursors; DeliveriesOwed if it is owed events, unless `give_up`."""
         with self._change(subscription_id, REMOVED) as change:
             if not give_up:
                 owed = search.loads(change.connection, [subscription_id], MOST_OWED + 1)[subscription_id]
-                if owed:
+                if owed or cursors.of_subscription(change.connection, subscription_id, 1):
                     raise DeliveriesOwed(owed)
             repository.remove(change.connection, subscription_id)
 
