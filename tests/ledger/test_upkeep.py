@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import Engine, update
 
 from consumer.events.event import RecordId
-from consumer.ledger import assigned, marks, outbox, store, upkeep
+from consumer.ledger import assigned, cursors, marks, outbox, store, upkeep
+from consumer.ledger.cursors import NewCursor
 from consumer.subscriptions import repository
-from models import Status, StoredOperation
+from models import CursorReason, Status, StoredOperation
 from tests.faults import refusing
 from tests.ledger.rows_kit import (
     GROUP,
@@ -216,14 +217,15 @@ def test_topics_with_open_rows(engine: Engine, sub: int) -> None:
 
 
 def test_partitions_with_rows(engine: Engine, sub: int) -> None:
-    """Partitions with rows of any state, or with marks alone, are found."""
+    """Partitions with rows of any state, with marks alone, or with cursors alone, are found."""
     for topic, partition in (("t", 0), ("t", 5), ("t", 6), ("u", 2)):
         park(engine, parked(make_event(1, topic=topic, partition=partition), sub))
     park(engine, parked(make_event(1, topic="t", partition=3), sub), group="another")
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE partition_no = 5")
     marks.refused_since(engine, GROUP, RecordId("t", 9, 1, 0), sub, 1.0)
+    cursors.begin(engine, GROUP, [NewCursor(("t", 8, sub), 0, CursorReason.PAUSED)], 1.0)
     ours = [("t", number) for number in (*range(6), *range(7, 12))]
-    assert assigned.with_rows(engine, GROUP, [*ours, ("u", 1), ("v", 0)]) == {("t", 0), ("t", 5), ("t", 9)}
+    assert assigned.with_rows(engine, GROUP, [*ours, ("u", 1), ("v", 0)]) == {("t", 0), ("t", 5), ("t", 8), ("t", 9)}
 
 
 def test_operational_events_stay_until_they_are_published(engine: Engine) -> None:
