@@ -67,6 +67,25 @@ def test_a_disabled_subscription_holds_its_rows_and_enabling_resumes_them(engine
     assert sorted(offsets(find(engine, 500.0))) == [0, 1, 2, 9]
 
 
+def test_a_paused_subscription_holds_its_rows_and_resuming_gives_them_back(engine: Engine) -> None:
+    """They are due then, each key in its order, and their owner is told. One that is disabled as well stays held."""
+    sub, both = (repository.add(engine, URL, "user.created", ordering="key") for _ in range(2))
+    park(engine, *(ordered(offset, to) for to in (sub, both) for offset in (1, 2)), parked(make_event(9), sub, 5000.0))
+    run(engine, "UPDATE webhook_subscriptions SET paused_at = CURRENT_TIMESTAMP")
+    assert upkeep.reconcile(engine, 500.0) == (3, 0, 0, None)
+    assert states(engine, sub) == {1: "held", 2: "blocked", 9: "held"}
+    assert find(engine, 9000.0) == []
+    assert upkeep.reconcile(engine, 500.0) == (0, 0, 0, None)
+    assert marks.recent(engine, GROUP, None).due_keys == {}
+    repository.set_enabled(engine, both, enabled=False)
+    run(engine, "UPDATE webhook_subscriptions SET paused_at = NULL")
+    assert upkeep.reconcile(engine, 500.0) == (0, 2, 0, None)
+    assert states(engine, sub) == {1: "parked", 2: "blocked", 9: "parked"}
+    assert set(states(engine, both).values()) == {"held", "blocked"}
+    assert marks.recent(engine, GROUP, None).due_keys == {("t", 0, sub): 1}
+    assert sorted(offsets(find(engine, 500.0))) == [1, 2, 9]
+
+
 def test_a_subscription_that_only_fails_is_disabled(engine: Engine, sub: int) -> None:
     """The time counts from the first note. One that recovered is not disabled, and one is disabled only once."""
     upkeep.failing(engine, sub, 1000.25)
