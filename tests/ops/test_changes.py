@@ -16,7 +16,7 @@ from consumer.ledger.cursors import NewCursor
 from consumer.ledger.rows import DueKey
 from consumer.ops.changes import Changes, Deployment
 from consumer.subscriptions import repository, secrets
-from consumer.subscriptions.repository import Mode
+from consumer.subscriptions.subscribed import Mode, Subscribed
 from models import CursorReason
 from tests.databases import each_new_engine as new_engine  # noqa: F401 (a fixture)
 from tests.ledger.rows_kit import make_event, parked, run
@@ -214,7 +214,7 @@ def test_a_condition_and_a_tenant_prevent_each_change(by: Changes) -> None:
     added = by.add(URL, "a", tenant="acme").id
     seen = []
 
-    def refuse(item: repository.Subscribed) -> None:
+    def refuse(item: Subscribed) -> None:
         seen.append(item.id)
         raise LookupError
 
