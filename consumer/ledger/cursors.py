@@ -188,10 +188,10 @@ def of_subscription(bind: Engine | Connection, subscription_id: int, most: int =
     """What a subscription is owed by its cursors in all groups, by place; at most `most` of them."""
     cursor = StoredCursor
     shown = cursor.reason, cursor.replay, cursor.next_offset, cursor.end_offset, cursor.record_ts
-    place = cursor.group_id, cursor.topic, cursor.partition_no
-    mine = select(*place, *shown).where(cursor.subscription_id == subscription_id, _unfinished())
+    place = cursor.topic, cursor.partition_no
+    mine = select(cursor.group_id, *place, *shown).where(cursor.subscription_id == subscription_id, _unfinished())
     with reading(bind) as connection:
-        rows = connection.execute(mine.order_by(*place, cursor.first_offset).limit(most))
+        rows = connection.execute(mine.order_by(*place, cursor.group_id, cursor.first_offset).limit(most))
         return [
             OwedPart(
                 group, topic, number, CursorReason(reason), replay, position, end, at / 1000 if at and at > 0 else None

@@ -413,9 +413,9 @@ FROM (
       OR webhook_cursors.end_offset > webhook_cursors.next_offset
     )
   ORDER BY
-    webhook_cursors.group_id,
     webhook_cursors.topic,
     webhook_cursors.partition_no,
+    webhook_cursors.group_id,
     webhook_cursors.first_offset
 ) anon_1
 WHERE
