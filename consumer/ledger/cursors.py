@@ -192,12 +192,7 @@ def of_subscription(bind: Engine | Connection, subscription_id: int, most: int =
     mine = select(cursor.group_id, *place, *shown).where(cursor.subscription_id == subscription_id, _unfinished())
     with reading(bind) as connection:
         rows = connection.execute(mine.order_by(*place, cursor.group_id, cursor.first_offset).limit(most))
-        return [
-            OwedPart(
-                group, topic, number, CursorReason(reason), replay, position, end, at / 1000 if at and at > 0 else None
-            )
-            for group, topic, number, reason, replay, position, end, at in rows
-        ]
+        return [_owed(row) for row in rows]
 
 
 def covering(
@@ -317,6 +312,19 @@ def prune(engine: Engine, group: str, partition: TopicPartition, committed: int)
 
 def due_key_of_row(row: AnyRow) -> DueKey:
     return row.topic, row.partition_no, row.subscription_id
+
+
+def _owed(row: AnyRow) -> OwedPart:
+    return OwedPart(
+        row.group_id,
+        row.topic,
+        row.partition_no,
+        CursorReason(row.reason),
+        row.replay,
+        row.next_offset,
+        row.end_offset,
+        row.record_ts / 1000 if (row.record_ts or 0) > 0 else None,
+    )
 
 
 def _unfinished() -> ColumnElement[bool]:
