@@ -42,6 +42,7 @@ class Bench(Desk):
         self.endpoint = replace(self.endpoint, ordered=True)
         self.places: Collection[tuple[str, int]] = [HERE]
         self.given_out = 10**9  # records below this offset are fanned out
+        self.read_to = 10**9  # the subscription's cursor has read the records below this offset
         self.budget = Budget(self.monotonic)
         self.recall = Recall(
             engine,
@@ -54,10 +55,11 @@ class Bench(Desk):
             self.taken_up,
             Selector(Metrics(), self.budget, self.monotonic),
             self.memory,
-            lambda: self.places,
-            lambda _: lambda offset: offset < self.given_out,
-            self.clock,
-            self.monotonic,
+            is_behind=lambda _due_key, offset: self.read_to < offset,
+            partitions=lambda: self.places,
+            given_out=lambda _: lambda offset: offset < self.given_out,
+            clock=self.clock,
+            monotonic=self.monotonic,
         )
         self.due_key: DueKey = (*HERE, self.subscription)
         self.due_keys = self.parking.due_keys
