@@ -31,7 +31,7 @@ class Log(Desk):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        self.backlog = Backlog(self.parking, self.settling, MOST, lambda _partition: "topic")
+        self.backlog = Backlog(self.parking, self.settling, MOST, lambda _partition: "topic", {})
         self.due_key: DueKey = ("t", 0, self.subscription)
 
     def leaves(self, offset: int, *, paused: bool = False, ordered: bool = False) -> bool:
