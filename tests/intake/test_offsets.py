@@ -52,6 +52,17 @@ def test_in_order() -> None:
     assert tracker.committable() == (8, "")
 
 
+def test_skipping_passes_what_was_settled_before_a_restart() -> None:
+    """Within a settled run the mark is the run's end; behind it, it is where the reader is."""
+    tracker = OffsetTracker(10, encode(10, [(15, 20), (30, 40)]))
+    for position, expected in ((12, (12, [(15, 20), (30, 40)])), (17, (20, [(30, 40)])), (25, (25, [(30, 40)]))):
+        tracker.skip_to(position)
+        mark, metadata = tracker.committable() or (0, "")
+        assert (mark, decode(mark, metadata)) == expected
+    tracker.skip_to(50)
+    assert tracker.committable() == (50, "")
+
+
 @given(logs, st.data())
 def test_what_is_skipped_holds_nothing(log: list[int], data: st.DataObject) -> None:
     """Offsets that are passed over count as settled, whatever a restart has brought. Open records hold the mark."""
