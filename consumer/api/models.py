@@ -257,6 +257,12 @@ class ShownCursor(Shown):
         str | None, Field(description="Time of the next record, if known.", examples=["2026-07-28T14:00:00.120Z"])
     ]
     seconds_behind: Annotated[int | None, Field(description="Age of that record.", examples=[3600])]
+    expires_at: Annotated[
+        str | None,
+        Field(
+            description="When retention removes it. Null: not known, or never.", examples=["2026-08-04T14:00:00.120Z"]
+        ),
+    ]
 
 
 class SubscriptionInFull(ShownSubscription):

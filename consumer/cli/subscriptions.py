@@ -242,7 +242,7 @@ def show(subscription_id: IdArgument, *, as_json: JsonOption = False) -> None:
         if parts:
             typer.echo()
             rows = (each | {"behind": _age(each["seconds_behind"])} for each in parts)
-            print_rows(("topic", "partition", "reason", "position", "end", "record_at", "behind"), rows)
+            print_rows(("topic", "partition", "reason", "position", "end", "behind", "expires_at"), rows)
 
 
 def _age(seconds: Any) -> timedelta | None:

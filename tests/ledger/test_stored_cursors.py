@@ -1,12 +1,13 @@
 """Cursors in the database: begun once, moved by their owner alone, removed with their subscription."""
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
 from consumer.ledger import cursors
 from consumer.ledger.cursors import CursorMove, KeptCursor, NewCursor, OwedPart
+from consumer.ledger.rows import time_of
 from consumer.subscriptions import repository
-from models import CursorReason
+from models import CursorReason, StoredCursor
 from tests.ledger.rows_kit import GROUP, URL, losing_the_answer, make_event, park, parked, run
 
 RUNS = "w2::7:" + "A" * 3000
@@ -142,14 +143,16 @@ def test_cursors_end_with_their_subscription(engine: Engine, sub: int) -> None:
 def test_a_subscription_is_owed_what_its_unfinished_cursors_cover(engine: Engine, sub: int) -> None:
     """They are listed by place, of all groups and within a limit; other subscriptions' and finished ones are not."""
     begin(engine, sub, partition=1, timestamp=1_700_500)
+    with engine.begin() as connection:
+        connection.execute(update(StoredCursor).values(expires_at=time_of(9000.0)))
     begin(engine, sub, end=9, replay=3, reason=CursorReason.REPLAY)
     begin(engine, sub, first=40, end=40)
     begin(engine, repository.add(engine, URL, "a"))
     cursors.begin(engine, "other", [NewCursor(("u", 0, sub), 9, CursorReason.START)], 100.0)
     owed = [
-        OwedPart(GROUP, "t", 0, CursorReason.REPLAY, 3, 5, 9, None),
-        OwedPart(GROUP, "t", 1, CursorReason.PAUSED, 0, 5, None, 1700.5),
-        OwedPart("other", "u", 0, CursorReason.START, 0, 9, None, None),
+        OwedPart(GROUP, "t", 0, CursorReason.REPLAY, 3, 5, 9, None, None),
+        OwedPart(GROUP, "t", 1, CursorReason.PAUSED, 0, 5, None, 1700.5, 9000.0),
+        OwedPart("other", "u", 0, CursorReason.START, 0, 9, None, None, None),
     ]
     assert cursors.of_subscription(engine, sub, 9) == owed
     assert cursors.of_subscription(engine, sub, 2) == owed[:2]
