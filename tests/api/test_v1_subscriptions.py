@@ -99,8 +99,9 @@ def test_a_merge_patch_changes_its_members(api: Api) -> None:
 
 
 def test_a_patch_sets_the_state(api: Api) -> None:
-    """The answer has it, with its time and reason. Repeated, it keeps both and writes no further event."""
+    """The answer has it, with its time and reason, and another ETag. Repeated, it changes and reports nothing."""
     path = f"/subscriptions/{api.create()['id']}"
+    tag = api.call("GET", path).headers["etag"]
 
     def patch(**body: Any) -> list[Any]:
         answer = api.call("PATCH", path, body)
@@ -111,7 +112,9 @@ def test_a_patch_sets_the_state(api: Api) -> None:
 
     assert patch(state="paused", reason="moves") == ["paused", True, None, "moves"]
     began = api.call("GET", path).json()["paused_at"]
+    assert (again := api.call("GET", path).headers["etag"]) != tag
     assert patch(state="paused") == ["paused", True, None, "moves"]
+    assert api.call("GET", path).headers["etag"] == again
     assert patch(state="paused", reason="still") == ["paused", True, None, "still"]
     assert api.call("GET", path).json()["paused_at"] == began
     assert patch(state="disabled", reason="gone") == ["disabled", False, "gone", "still"]
