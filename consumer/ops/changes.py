@@ -9,33 +9,33 @@ import getpass
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-import orjson
 from sqlalchemy import Connection, Engine
 
 from consumer.crypto.certificates import TlsIdentity
 from consumer.crypto.keys import Algorithm, parse_signing_key
 from consumer.crypto.vault import Vault
+from consumer.database.engine import writing
 from consumer.database.statements import AnyRow
 from consumer.errors import Conflict, DeliveriesOwed, InvalidSubscription, NotFound
-from consumer.http.urls import redact_url
-from consumer.ledger import admin, outbox, replays, request_keys, search
+from consumer.ledger import admin, cursors, outbox, replays, request_keys, search
 from consumer.ledger.admin import DeliveryQuery, RedeliveryStep, StoredDetail
 from consumer.ledger.replays import Replay
 from consumer.ledger.request_keys import RequestDigests
-from consumer.sending.trace import MASK
+from consumer.ops.reported import masked, shown
 from consumer.sending.validation_request import lowered
 from consumer.subscriptions import repository, secrets, tls
 from consumer.subscriptions.endpoint import Endpoint
 from consumer.subscriptions.endpoint_row import Rules
-from consumer.subscriptions.repository import Subscribed
 from consumer.subscriptions.secrets import Credential, Rotation
+from consumer.subscriptions.subscribed import Mode, Subscribed
 
 CREATED, CHANGED, REMOVED = "subscription.created", "subscription.changed", "subscription.removed"
 ENABLED, DISABLED, ROTATED = "subscription.enabled", "subscription.disabled", "subscription.secret_rotated"
+PAUSED, RESUMED = "subscription.paused", "subscription.resumed"
 VERIFIED, PINGED, REDELIVERED = "subscription.verified", "subscription.pinged", "delivery.redelivered"
 LONGEST_OVERLAP = 366 * 86400.0  # seconds
 MOST_OWED = 10_000  # deliveries that are counted before a removal; beyond, a count only says that there are more
@@ -109,13 +109,21 @@ def _always(_: Subscribed) -> None:
 class Changes:
     """The changes that an `actor` of a `tenant` (None: all) may make. NotFound: its object is not there, or not theirs.
 
-    `condition` gets the locked subscription before a change, and raises to prevent it.
+    `condition` gets the locked subscription before a change, and raises to prevent it. With a `connection`, changes of
+    a subscription are part of its transaction.
     """
 
     deployment: Deployment
     actor: str
     tenant: str | None = None
     condition: Callable[[Subscribed], object] = _always
+    connection: Connection | None = None
+
+    @contextmanager
+    def together(self, subscription_id: int) -> Iterator["Changes"]:
+        """Several changes of a subscription in one transaction, whose condition is asked once."""
+        with self._locked(subscription_id) as (connection, _):
+            yield replace(self, connection=connection, condition=_always)
 
     def add(
         self,
@@ -162,6 +170,29 @@ class Changes:
             repository.set_enabled(change.connection, subscription_id, enabled, reason)
         return change
 
+    def pause(self, subscription_id: int, reason: str | None = None) -> Change:
+        """Pause, as `repository.pause` does."""
+        with self._change(subscription_id, PAUSED) as change:
+            repository.pause(change.connection, subscription_id, reason)
+        return change
+
+    def resume(self, subscription_id: int) -> Change:
+        """Resume, as `repository.resume` does."""
+        with self._change(subscription_id, RESUMED) as change:
+            repository.resume(change.connection, subscription_id)
+        return change
+
+    def set_mode(self, subscription_id: int, mode: Mode, reason: str | None = None) -> Subscribed:
+        """Change whatever is needed for this mode: `enabled` resumes too, and `paused` enables."""
+        with self.together(subscription_id) as one:
+            if mode == "disabled":
+                return one.set_enabled(subscription_id, False, reason).after
+            if mode == "paused":
+                one.pause(subscription_id, reason)
+                return one.set_enabled(subscription_id, True).after
+            one.set_enabled(subscription_id, True)
+            return one.resume(subscription_id).after
+
     def set_verified(self, subscription_id: int, url: str, rate: int | None) -> Subscribed:
         """Note that the receiver at `url` permits its events, at most `rate` a minute (None: any).
 
@@ -185,11 +216,11 @@ class Changes:
             outbox.tell(connection, self.deployment.group, PINGED, told)
 
     def remove(self, subscription_id: int, *, give_up: bool) -> None:
-        """Remove a subscription and its secrets; DeliveriesOwed if it has deliveries to be sent, unless `give_up`."""
+        """Remove a subscription, its secrets and cursors; DeliveriesOwed if it is owed events, unless `give_up`."""
         with self._change(subscription_id, REMOVED) as change:
             if not give_up:
                 owed = search.loads(change.connection, [subscription_id], MOST_OWED + 1)[subscription_id]
-                if owed:
+                if owed or cursors.of_subscription(change.connection, subscription_id, 1):
                     raise DeliveriesOwed(owed)
             repository.remove(change.connection, subscription_id)
 
@@ -289,12 +320,11 @@ class Changes:
 
     @contextmanager
     def _change(self, subscription_id: int, kind: str) -> Iterator[Change]:
-        """A transaction that holds the subscription's row, and writes the event if the block has changed something."""
-        with self.deployment.engine.begin() as connection:
-            if not secrets.lock(connection, subscription_id):
-                raise NotFound("subscription", subscription_id)
-            before = _seen(self._read(connection, subscription_id), subscription_id, self.tenant)
-            self.condition(before)
+        """A transaction that holds the subscription's row, and writes the event if the block has changed something.
+
+        If the subscription gets its events only from now on, the owners of its cursors are asked to look at them.
+        """
+        with self._locked(subscription_id) as (connection, before):
             change = Change(connection, before)
             yield change
             if kind == REMOVED:
@@ -302,6 +332,17 @@ class Changes:
                 return
             change.after = self._read(connection, subscription_id)
             self._tell(connection, kind, before, change.after, change.told)
+            if before.mode != "enabled" == change.after.mode:
+                cursors.look_at(connection, subscription_id)
+
+    @contextmanager
+    def _locked(self, subscription_id: int) -> Iterator[tuple[Connection, Subscribed]]:
+        with writing(self.connection or self.deployment.engine) as connection:
+            if not secrets.lock(connection, subscription_id):
+                raise NotFound("subscription", subscription_id)
+            before = _seen(self._read(connection, subscription_id), subscription_id, self.tenant)
+            self.condition(before)
+            yield connection, before
 
     def _read(self, connection: Connection, subscription_id: int) -> Subscribed:
         found = repository.get(connection, subscription_id, self.deployment.vault, self.deployment.rules)
@@ -323,11 +364,11 @@ class Changes:
         subject = after or before
         assert subject is not None  # noqa: S101 (for mypy)
         data = {"subscription_id": subject.id, "url": subject.url, "actor": self.actor, **told}
-        if kind == DISABLED:
-            data["reason"] = subject.disabled_reason
+        if kind in {DISABLED, PAUSED}:
+            data["reason"] = subject.disabled_reason if kind == DISABLED else subject.paused_reason
         if kind != ROTATED and was is not None and is_now is not None:
             data["changed"] = [name for name in was if was[name] != is_now[name]]
-        data |= {"before": _masked(was), "after": _masked(is_now)}
+        data |= {"before": masked(was), "after": masked(is_now)}
         outbox.tell(connection, self.deployment.group, kind, data)
 
 
@@ -343,33 +384,3 @@ def _seen(found: Subscribed | None, subscription_id: int, tenant: str | None) ->
     if found is None or tenant not in {None, found.tenant}:
         raise NotFound("subscription", subscription_id)
     return found
-
-
-def shown(item: Subscribed) -> dict[str, Any]:
-    """The parts of a subscription that people change. The number and kinds of its secrets are among them."""
-    return {
-        **item.options,
-        "enabled": item.enabled,
-        "disabled_reason": item.disabled_reason,
-        "secrets": item.secrets,
-        "credentials": list(item.credentials),
-        "tls": None if item.tls is None else item.tls.as_json(),
-        "verified": item.verified,
-    }
-
-
-def _masked(shown: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Masks confidential values: a password in the URL, and the values of headers."""
-    if shown is None:
-        return None
-    return {**shown, "url": redact_url(str(shown["url"])), "custom_headers": _names_only(shown["custom_headers"])}
-
-
-def _names_only(headers: str | None) -> str | None:
-    if headers is None:
-        return None
-    try:
-        found = orjson.loads(headers)
-    except orjson.JSONDecodeError:
-        return MASK
-    return orjson.dumps(dict.fromkeys(found, MASK)).decode() if isinstance(found, dict) else MASK

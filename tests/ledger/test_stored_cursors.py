@@ -4,9 +4,10 @@ import pytest
 from sqlalchemy import Engine
 
 from consumer.ledger import cursors
-from consumer.ledger.cursors import CursorMove, KeptCursor, NewCursor
+from consumer.ledger.cursors import CursorMove, KeptCursor, NewCursor, OwedPart
+from consumer.subscriptions import repository
 from models import CursorReason
-from tests.ledger.rows_kit import GROUP, losing_the_answer, make_event, park, parked, run
+from tests.ledger.rows_kit import GROUP, URL, losing_the_answer, make_event, park, parked, run
 
 RUNS = "w2::7:" + "A" * 3000
 
@@ -146,3 +147,34 @@ def test_cursors_end_with_their_subscription(engine: Engine, sub: int) -> None:
     assert [each.first for each in here(engine)] == [50]
     run(engine, "DELETE FROM webhook_subscriptions WHERE id = :id", id=sub)
     assert not here(engine)
+
+
+def test_a_subscription_is_owed_what_its_unfinished_cursors_cover(engine: Engine, sub: int) -> None:
+    """They are listed by place, of all groups and within a limit; other subscriptions' and finished ones are not."""
+    begin(engine, sub, partition=1, timestamp=1_700_500)
+    begin(engine, sub, end=9, replay=3, reason=CursorReason.REPLAY)
+    begin(engine, sub, first=40, end=40)
+    begin(engine, repository.add(engine, URL, "a"))
+    cursors.begin(engine, "other", [NewCursor(("u", 0, sub), 9, CursorReason.START)], 100.0)
+    owed = [
+        OwedPart(GROUP, "t", 0, CursorReason.REPLAY, 3, 5, 9, None),
+        OwedPart(GROUP, "t", 1, CursorReason.PAUSED, 0, 5, None, 1700.5),
+        OwedPart("other", "u", 0, CursorReason.START, 0, 9, None, None),
+    ]
+    assert cursors.of_subscription(engine, sub, 9) == owed
+    assert cursors.of_subscription(engine, sub, 2) == owed[:2]
+
+
+def test_a_cursor_covers_the_offsets_that_it_owes(engine: Engine, sub: int) -> None:
+    """Not those below its position or from its end on; a replay's cursor covers none."""
+    begin(engine, sub, end=9)
+    begin(engine, sub, first=20, reason=CursorReason.BEHIND)
+    begin(engine, sub, first=9, end=20, replay=3, reason=CursorReason.REPLAY)
+    run(engine, "UPDATE webhook_cursors SET next_offset = 6 WHERE first_offset = 5")
+
+    def covered(*offsets: int, group: str = GROUP, partition: int = 0) -> list[dict[int, CursorReason]]:
+        return [cursors.covering(engine, group, ("t", partition), offset, [sub, 99]) for offset in offsets]
+
+    assert covered(5, 6, 8, 9, 19) == [{}, {sub: CursorReason.PAUSED}, {sub: CursorReason.PAUSED}, {}, {}]
+    assert covered(20, 10**9) == [{sub: CursorReason.BEHIND}] * 2
+    assert covered(20, group="other") == covered(20, partition=1) == [{}]
