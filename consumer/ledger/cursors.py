@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, bindparam, delete, exists, insert, se
 from consumer.database.engine import reading, writing
 from consumer.database.statements import AnyRow, AnySelect, any_of, any_tuple_of, pieces, pieces_of
 from consumer.events.event import TopicPartition
+from consumer.ledger import marks
 from consumer.ledger.rows import DueKey, bind, in_transaction, is_bound, time_of
 from models import CursorReason, ParkedDelivery, Status, StoredCursor
 from models.cursor import RUNS_LENGTH
@@ -200,6 +201,12 @@ def remove(bind: Engine | Connection, ids: Iterable[int]) -> int:
         return 0
     with writing(bind) as connection:
         return connection.execute(delete(StoredCursor).where(any_of(StoredCursor.id.expression, rows))).rowcount
+
+
+def mark_for_look(connection: Connection, subscription_id: int) -> None:
+    """Have all owners look at the cursors of a subscription. Call it last in a transaction, as `marks.look`."""
+    theirs = select(*_PLACE).where(StoredCursor.subscription_id == subscription_id).distinct()
+    marks.look_for(connection, connection.execute(theirs))
 
 
 def due_key_of_row(row: AnyRow) -> DueKey:

@@ -183,7 +183,7 @@ class WorkerParts:
         )
 
         # From lanes to results, and from results to next steps.
-        self.failing = Failing(self.notes, group, delivery.disable_after)
+        self.failing = Failing(self.notes, group, delivery.pause_after)
         self.settling = Settling(
             self.lanes,
             self.parking,

@@ -75,6 +75,7 @@ class Worker:
             log_lines_dropped=LogFile.dropped,
             oldest_unsettled=_ages(owned, clock),
             next_attempt=None if next_at is None else max(0.0, next_at - clock),
+            paused=parts.housekeeping.paused,
             failing=len(failing),
             failing_longest={key: max(0.0, clock - since) for key, since in islice(failing.items(), MOST_SHOWN)},
             certificates={
