@@ -45,7 +45,7 @@ class Probes(Part):
         recall: Recall,
         stored_keys: StoredKeys,
         failing: Failing,
-        from_log: Callable[[DueKey], None],
+        from_log: Callable[[DueKey, float], None],
         partitions: Callable[[], Collection[TopicPartition]],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -87,7 +87,7 @@ class Probes(Part):
             for probe in answer.claimed.probes:
                 self._failing.probes(probe.due_key[2], probe.paused_at)
                 if probe.row is None:
-                    self._from_log(probe.due_key)
+                    self._from_log(probe.due_key, now)
             self._recall.send(answer.rows, reading)
             self._stored_keys.end_reading(reading)
 

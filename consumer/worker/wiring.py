@@ -29,7 +29,7 @@ from consumer.intake.dead_letters import DeadLetters
 from consumer.intake.decode import Mapped
 from consumer.intake.source import Source
 from consumer.intake.topics import ClusterView, TopicWatch
-from consumer.ledger.due import fetch
+from consumer.ledger.due import fetch, fetch_to_probe
 from consumer.loop.part import Part
 from consumer.loop.poller import Poller, raise_descriptor_limit
 from consumer.matching.catalog import Catalog, EndpointCache, SubscriptionProblems, find_endpoints
@@ -54,6 +54,7 @@ from consumer.worker.maintenance import Maintenance
 from consumer.worker.outbox_relay import OutboxRelay, operations_topic
 from consumer.worker.ownership import Handover, Ownership, Takeover
 from consumer.worker.polling import Polling
+from consumer.worker.probes import Probes
 from consumer.worker.refusals import Refusals
 
 if TYPE_CHECKING:
@@ -264,6 +265,21 @@ class WorkerParts:
             settled_to=self.ownership.settled_to,
         )
 
+        self.probes = Probes(
+            engine,
+            group,
+            delivery.resume_probe,
+            partial(fetch_to_probe, engine, group, default_secrets=secrets, decrypt=decrypt, rules=rules),
+            taking_up,
+            self.recall,
+            self.parking.ordering_keys,
+            self.failing,
+            self.catch_up.probe,
+            self.ownership.topic_partitions,
+            clock,
+            monotonic,
+        )
+
         # Partitions come and go, and regular work.
         self.takeover = Takeover(self.source, self.ownership, self.parking, self.recall, self.inbox, self.catch_up)
         self.handover = Handover(
@@ -305,6 +321,7 @@ class WorkerParts:
             self.dead_letters,
             self.recall,
             self.catch_up,
+            self.probes,
             self.relay,
             self.housekeeping,
             self.maintenance,
