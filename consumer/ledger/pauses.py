@@ -105,7 +105,7 @@ def resume(
         if changed:
             if operation is not None:
                 outbox.add(connection, group, [operation])
-            cursors.mark_for_look(connection, subscription_id)
+            cursors.look_at(connection, subscription_id)
         return changed == 1
 
     changed = in_transaction(engine, change)
