@@ -26,6 +26,7 @@ from consumer.ledger import (
     marks,
     ordering,
     outbox,
+    pauses,
     replays,
     request_keys,
     search,
@@ -35,7 +36,7 @@ from consumer.ledger import (
 from consumer.ledger.admin import DeliveryQuery
 from consumer.ledger.due import FetchRequest
 from consumer.ledger.replays import Lease, Span
-from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent
+from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent, time_of
 from consumer.matching.catalog import find_endpoints
 from consumer.subscriptions import health, repository, secrets, tls
 from consumer.subscriptions.endpoint_row import Rules
@@ -221,7 +222,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "ledger_upkeep": {
-        "ledger.upkeep.disable": ("Disable a subscription, after a 410 or days of failures.",),
+        "ledger.upkeep.disable": ("Disable a subscription, after a 410.",),
         "ledger.upkeep.failing": ("A subscription has begun to fail.",),
         "ledger.upkeep.recovered": ("A subscription has recovered.",),
         "ledger.upkeep._enabled": ("Which of these subscriptions exist, and which are enabled?",),
@@ -231,6 +232,11 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Resume held rows, an array.",
             "Exhaust rows of removed subscriptions, an array.",
         ),
+        "ledger.pauses.pause": ("Pause a subscription, after days of failures.",),
+        "ledger.pauses.claim": ("Paused subscriptions that are to be probed.", "Claim a probe."),
+        "ledger.pauses._owed": ("The first rows of due keys, of a state.", "The cursors of these subscriptions."),
+        "ledger.pauses.resume": ("Resume a subscription, after a probe that succeeded.",),
+        "ledger.pauses.count": ("How many subscriptions have failures paused?",),
         "ledger.upkeep.prune": ("Delivered rows below the committed offset.", "Delete these rows, an array."),
         "ledger.upkeep.drop_payloads": ("Delete payloads without rows, an array.",),
         "ledger.marks._delete": (
@@ -551,7 +557,12 @@ def _keep(engine: Engine) -> None:
     upkeep.failing(engine, 1, T)
     upkeep.recovered(engine, group, 1)
     told = OperationalEvent("subscription.disabled", "op_3", {})
-    upkeep.disable(engine, group, 1, "410", told, failing_before=T, url=URL)
+    upkeep.failing(engine, 1, T)
+    pauses.pause(engine, group, 1, "failures", T, told, failing_before=T, url=URL)
+    pauses.claim(engine, group, {("t", 0)}, 2 * T, 100.0)
+    pauses.count(engine)
+    pauses.resume(engine, group, 1, time_of(T), T, told)
+    upkeep.disable(engine, group, 1, "410", told, url=URL)
     upkeep.disable(engine, group, 1, "410", told)
     upkeep.reconcile(engine, T)
     repository.set_enabled(engine, 1, enabled=True)
