@@ -71,7 +71,7 @@ class KafkaSettings(ConsumerGroupSettings):
     operations_topic: TopicName = setting(
         "KAFKA_OPERATIONS_TOPIC",
         "webhooks.operations",
-        "Topic for operational events: a subscription disabled or recovered, a delivery exhausted.",
+        "Topic for operational events: a subscription disabled, paused or recovered, a delivery exhausted.",
     )
     attempts_topic: TopicName | None = setting(
         "KAFKA_ATTEMPTS_TOPIC",
