@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import structlog
 from sqlalchemy import Engine
@@ -42,7 +42,6 @@ STALE = 600.0
 SHOWN = 900.0  # seconds for which a subscription is shown after a failure; a Retry-After keeps a breaker open for 600
 
 LONGEST_BACK_OFF = 60.0  # seconds, of one note
-_SAID = {"disabled": "disabling a subscription", "paused": "pausing a subscription"}
 FAILED = "could not write a subscription's new state, or an operational event"
 
 
@@ -172,7 +171,8 @@ class Failing:
             _keep(self._handled, key, noted)
             reason = f"every attempt failed for {(now - noted) / 86400:.1f} days"
             pause = partial(pauses.pause, now=now, failing_before=now - self._pause_after)
-            self._stop(endpoint, "paused", pause, reason, now, quietly=quietly)
+            told = OperationalEvent("subscription.paused", f"paused-{key}-{round(now * 1000)}", _why(endpoint, reason))
+            self._stop(endpoint, pause, None if quietly else told, reason, "pausing a subscription")
 
     def _count(self, key: int, now: float) -> None:
         """Count a failure of a subscription without a note, and write the note after a minute."""
@@ -253,41 +253,36 @@ class Failing:
 
     def disable(self, endpoint: Endpoint, reason: str, now: float, *, quietly: bool = False) -> None:
         """Disable a subscription: its receiver has answered 410."""
-        self._probed.pop(endpoint.subscription_id, None)
-        self._stop(endpoint, "disabled", upkeep.disable, reason, now, quietly=quietly)
+        key = endpoint.subscription_id
+        told = OperationalEvent("subscription.disabled", f"disabled-{key}-{round(now * 1000)}", _why(endpoint, reason))
+        self._probed.pop(key, None)
+        self._stop(endpoint, upkeep.disable, None if quietly else told, reason, "disabling a subscription")
 
     def _stop(
         self,
         endpoint: Endpoint,
-        what: Literal["disabled", "paused"],
         write: Callable[..., object],
+        operation: OperationalEvent | None,
         reason: str,
-        now: float,
-        *,
-        quietly: bool,
+        what: str,
     ) -> None:
         key = endpoint.subscription_id
         self._unnoted.pop(key, None)
         self._noted.pop(key, None)
         if (what, key) in self._writing:  # every open request may get the same answer
             return
-        log.warning(_SAID[what], subscription=key, reason=reason)
-        data = {"subscription_id": key, "url": redact_url(endpoint.url), "reason": reason}
-        operation = OperationalEvent(f"subscription.{what}", f"{what}-{key}-{round(now * 1000)}", data)
-        write = partial(
-            write,
-            group=self._group,
-            subscription_id=key,
-            reason=reason,
-            operation=None if quietly else operation,
-            url=endpoint.url,
-        )
-        self._write(what, key, write)
+        log.warning(what, subscription=key, reason=reason)
+        mine = {"group": self._group, "subscription_id": key, "reason": reason, "url": endpoint.url}
+        self._write(what, key, partial(write, **mine, operation=operation))
 
     def _write(self, what: str, key: int, write: Callable[[Engine], object]) -> None:
         if (what, key) not in self._writing:
             self._writing.add((what, key))
             self._notes.add(write, partial(self._writing.discard, (what, key)))
+
+
+def _why(endpoint: Endpoint, reason: str) -> dict[str, object]:
+    return {"subscription_id": endpoint.subscription_id, "url": redact_url(endpoint.url), "reason": reason}
 
 
 def _keep(kept: OrderedDict[int, T], key: int, value: T) -> None:
