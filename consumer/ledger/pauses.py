@@ -118,16 +118,19 @@ def claim(
 ) -> Claimed:
     """Claim probes of subscriptions that were paused or probed `every` seconds ago, and are owed something here.
 
-    At most one for each subscription; none of a subscription that another worker has just claimed. One statement if
-    none is due. A step covers LOOKED_AT subscriptions; call it again with the `end` of the last one.
+    At most one for each subscription; none of a subscription that another worker has just claimed. Due keys take turns,
+    so that one that cannot be sent does not prevent all probes. One statement if no probe is due. A step covers
+    LOOKED_AT subscriptions; call it again with the `end` of the last one.
     """
+    number = Subscription.id + 0  # by the index of few rows, and not by that of all ids
     due = select(Subscription.id, Subscription.paused_at, Subscription.probed_at).where(
-        Subscription.probed_at <= time_of(now - every), _PAUSED_BY_FAILURE, Subscription.enabled == 1
+        Subscription.probed_at <= time_of(now - every), _PAUSED_BY_FAILURE, Subscription.enabled == 1, number > after
     )
     with reading(engine) as connection:
-        rest = sorted((row for row in connection.execute(due) if row.id > after), key=lambda row: row.id)
-        some = rest[:LOOKED_AT]
+        found = connection.execute(due.order_by(number).limit(LOOKED_AT + 1)).all()
+        some = found[:LOOKED_AT]
         owed = _owed(connection, group, partitions, [row.id for row in some]) if some else {}
+    turn = int(now // every)
     probes: list[Probe] = []
     for row in some:
         if row.id not in owed:
@@ -139,8 +142,8 @@ def claim(
         )
         with engine.begin() as connection:
             if connection.execute(update(Subscription).where(*mine).values(probed_at=time_of(now))).rowcount:
-                probes.append(Probe(row.paused_at, *owed[row.id]))
-    return Claimed(tuple(probes), some[-1].id if len(rest) > len(some) else None)
+                probes.append(Probe(row.paused_at, *owed[row.id][turn % len(owed[row.id])]))
+    return Claimed(tuple(probes), some[-1].id if len(found) > len(some) else None)
 
 
 def count(engine: Engine) -> int:
@@ -153,8 +156,11 @@ def count(engine: Engine) -> int:
 
 def _owed(
     connection: Connection, group: str, partitions: Collection[TopicPartition], subscriptions: list[int]
-) -> dict[int, tuple[DueKey, int | None]]:
-    """By subscription, the due key and row of a first owed delivery in these partitions. Row None: that of a cursor."""
+) -> dict[int, list[tuple[DueKey, int | None]]]:
+    """By subscription, due keys in these partitions with their first owed row. Row None: that of a cursor.
+
+    Those of cursors only if the subscription has no row that may go: each of their events becomes another row.
+    """
     due_keys = [(group, *partition, each) for partition in sorted(partitions) for each in subscriptions]
     rows = chain(*(of_each(connection, part, DUE_KEY, due_keys, 1) for part in (_first_held, _first_parked)))
     owing = select(*_CURSOR).where(
@@ -167,12 +173,15 @@ def _owed(
         due_key = due_key_of_row(cursor)
         if due_key[:2] in partitions:
             at[due_key] = min(cursor.next_offset, at.get(due_key, cursor.next_offset))
-    found: dict[int, tuple[DueKey, int | None]] = {due_key[2]: (due_key, None) for due_key in sorted(at, reverse=True)}
-    for row in sorted(rows, key=lambda row: row.record_offset, reverse=True):
+    found: dict[int, list[tuple[DueKey, int | None]]] = {}
+    for row in sorted(rows, key=lambda row: row.id):
         due_key = due_key_of_row(row)
         if row.record_offset < at.get(due_key, row.record_offset + 1):  # else the cursor's event goes first
-            found[row.subscription_id] = due_key, row.id
-    return found
+            found.setdefault(due_key[2], []).append((due_key, row.id))
+    of_cursors: dict[int, list[tuple[DueKey, int | None]]] = {}
+    for due_key in sorted(at):
+        of_cursors.setdefault(due_key[2], []).append((due_key, None))
+    return of_cursors | found
 
 
 _CURSOR = (StoredCursor.topic, StoredCursor.partition_no, StoredCursor.subscription_id, StoredCursor.next_offset)

@@ -116,6 +116,19 @@ def test_the_first_owed_event_is_the_probe(engine: Engine) -> None:
     assert places(engine, claim(engine, PAUSED + 4 * HOUR)) == [(("t", 0, sub), 7)]
 
 
+def test_due_keys_take_turns(engine: Engine, sub: int) -> None:
+    """One whose row or event cannot be sent does not prevent all probes. Rows go before the events of cursors."""
+    for number in (0, 1):
+        begin(engine, sub, 9, number)
+    pause(engine, sub)
+    probed = [claim(engine, PAUSED + hour * HOUR)[0] for hour in range(1, 4)]
+    assert [each.due_key[1] for each in probed] in ([0, 1, 0], [1, 0, 1])
+    park(engine, *(parked(make_event(3, partition=number), sub) for number in (0, 1)))
+    rows = [claim(engine, PAUSED + hour * HOUR)[0] for hour in range(4, 7)]
+    assert [each.due_key[1] for each in rows] in ([0, 1, 0], [1, 0, 1])
+    assert all(each.row for each in rows)
+
+
 def test_many_subscriptions_take_several_steps(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """One with nothing owed does not keep the others from their probes, nor is its turn used up."""
     monkeypatch.setattr(pauses, "LOOKED_AT", 2)
