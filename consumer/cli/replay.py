@@ -25,7 +25,7 @@ from consumer.ops.replay import Choice, Progress, run
 from consumer.ops.replay_request import Plan, Wanted, create, parts, plan, spans
 from consumer.ops.replay_request import records as number_of
 from consumer.subscriptions import repository
-from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.subscribed import Subscribed
 
 _LINE = 10.0  # seconds between two lines without a terminal
 

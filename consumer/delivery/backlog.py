@@ -4,7 +4,7 @@ Rows are for retries, positions for backlogs. A receiver that is down gets at mo
 partition; the events after these are covered by a cursor, which costs one row however many they are.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 
 from consumer.delivery.cursors import Cursor, Left
@@ -13,7 +13,6 @@ from consumer.delivery.known_rows import OpenRows, ordering_key_of
 from consumer.delivery.parking import Parking
 from consumer.delivery.settling import Settling
 from consumer.events.event import Event, TopicPartition
-from consumer.intake.record import AssignedPartition
 from consumer.ledger.cursors import KeptCursor, NewCursor
 from consumer.ledger.rows import DueKey, due_key_of
 from consumer.subscriptions.endpoint import Endpoint
@@ -30,14 +29,14 @@ class Backlog:
         parking: Parking,
         settling: Settling,
         most_rows: int,
-        partitions: Mapping[TopicPartition, AssignedPartition],
+        identity_of: Callable[[TopicPartition], str | None],
     ) -> None:
-        """`most_rows`: how many rows a subscription may have in a partition. `partitions`: the assigned ones."""
+        """A subscription may have `most_rows` in a partition. `identity_of` gives a topic's identity, as in commits."""
         self._settling = settling
         self._parking = parking
         self._rows: OpenRows = parking.open_rows
         self._most_rows = most_rows
-        self._partitions = partitions
+        self._identity_of = identity_of
         self._cursors: dict[TopicPartition, Covered] = {}
         self.news: dict[DueKey, None] = {}  # due keys with cursors that were begun, or loaded, since this was emptied
         self.met: dict[DueKey, bool] = {}  # due keys that live events were left to, and whether they are paused
@@ -84,11 +83,19 @@ class Backlog:
             if not self.leaves(event, endpoint, record):  # no cursor covers it any more
                 self._settling.postpone(event, endpoint, record, ordering_key_of(event, endpoint))
 
-    def load(self, partition: TopicPartition, kept: Iterable[KeptCursor]) -> None:
-        """Take a partition's cursors from the database. Call it before the first record of the partition is matched."""
-        self._cursors[partition] = {}
+    def load(self, partition: AssignedPartition, kept: Iterable[KeptCursor]) -> list[KeptCursor]:
+        """Take a partition's cursors from the database, before the first record of the partition is matched.
+
+        Returns the ones of an earlier topic of this name, whose records are gone: these owe nothing any more.
+        """
+        self._cursors[partition.topic_partition] = {}
+        identity, lost = partition.tracker.identity, []
         for each in kept:
-            self._add(Cursor(each))
+            if identity is not None and each.identity not in {None, identity}:
+                lost.append(each)
+            else:
+                self._add(Cursor(rewound(each, partition.first)))
+        return lost
 
     def leaves(self, event: Event, endpoint: Endpoint, record: OpenRecord) -> bool:
         """Leave a delivery of the live stream to the cursor that covers it, and begin one if the receiver is paused.
@@ -170,15 +177,28 @@ class Backlog:
             reason,
             min((first for first in later if first > offset), default=None),
             timestamp=event.record.timestamp,
-            identity=self._partitions[due_key[:2]].tracker.identity,
+            identity=self._identity_of(due_key[:2]),
         )
         cursor = Cursor.new(new)
         self._add(cursor)
-        self._parking.begin(new, cursor.confirm)
+        self._parking.begin(new, partial(self._begun, cursor))
         return cursor
+
+    def _begun(self, cursor: Cursor) -> None:
+        """A new cursor is stored: its deliveries are settled, and its row can be looked up."""
+        cursor.confirm()
+        self.news[cursor.due_key] = None
 
     def _add(self, cursor: Cursor) -> None:
         several = self.of(cursor.due_key[:2]).setdefault(cursor.due_key[2], [])
-        self.news[cursor.due_key] = None
+        if cursor.stored:
+            self.news[cursor.due_key] = None
         several.append(cursor)
         several.sort(key=lambda each: (each.replay, each.first))
+
+
+def rewound(kept: KeptCursor, first: int | None) -> KeptCursor:
+    """A cursor of a log that was truncated, and that has other records from the offset `first` on; None: it was not."""
+    if first is None or first < kept.first or kept.next <= first:
+        return kept
+    return kept._replace(next=first, runs="")

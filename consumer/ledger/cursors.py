@@ -7,7 +7,7 @@ below `next`, and in `runs`, everything is settled. Each function may be repeate
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, bindparam, delete, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, bindparam, delete, exists, insert, or_, select, update
 
 from consumer.database.engine import reading, writing
 from consumer.database.statements import AnyRow, AnySelect, any_of, any_tuple_of, pieces, pieces_of
@@ -43,7 +43,14 @@ _INSERT = insert(StoredCursor).from_select(
     select(*map(bind, _NEW)).where(~exists().where(is_bound(*_KEY))),
     include_defaults=False,
 )
-_CLEAR = delete(StoredCursor).where(is_bound(*_KEY), StoredCursor.end_offset == StoredCursor.first_offset)
+# A cursor that covers nothing, or of an earlier topic of this name.
+_CLEAR = delete(StoredCursor).where(
+    is_bound(*_KEY),
+    or_(
+        StoredCursor.end_offset == StoredCursor.first_offset,
+        StoredCursor.topic_identity != bind(StoredCursor.topic_identity),
+    ),
+)
 _SAVE = (
     update(StoredCursor)
     .where(StoredCursor.id == bindparam("b_id"), StoredCursor.version == bindparam("b_version"))
@@ -131,7 +138,10 @@ class CursorMove(NamedTuple):
 
 
 def begin(bind: Engine | Connection, group: str, cursors: Sequence[NewCursor], now: float) -> None:
-    """Store cursors that have settled nothing yet. One that exists stays as it is, unless it covers nothing."""
+    """Store cursors that have settled nothing yet. One that exists stays as it is.
+
+    Unless it covers nothing, or belongs to an earlier topic of this name.
+    """
     binds = [
         {
             "b_group_id": group,
@@ -184,24 +194,15 @@ def of_due_keys(engine: Engine, group: str, due_keys: Collection[DueKey]) -> lis
         return [_kept(row) for row in connection.execute(_cursors().where(*here))]
 
 
-def of_subscription(engine: Engine, subscription_id: int, most: int = MOST_SHOWN) -> list[OwedPart]:
+def of_subscription(bind: Engine | Connection, subscription_id: int, most: int = MOST_SHOWN) -> list[OwedPart]:
     """What a subscription is owed by its cursors in all groups, by place; at most `most` of them."""
-    mine = StoredCursor.subscription_id == subscription_id, _unfinished()
-    with reading(engine) as connection:
-        rows = connection.execute(_cursors().where(*mine).limit(most))
-        return [
-            OwedPart(
-                row.group_id,
-                row.topic,
-                row.partition_no,
-                CursorReason(row.reason),
-                row.replay,
-                row.next_offset,
-                row.end_offset,
-                row.record_ts / 1000 if (row.record_ts or 0) > 0 else None,
-            )
-            for row in rows
-        ]
+    cursor = StoredCursor
+    shown = cursor.reason, cursor.replay, cursor.next_offset, cursor.end_offset, cursor.record_ts
+    place = cursor.topic, cursor.partition_no
+    mine = select(cursor.group_id, *place, *shown).where(cursor.subscription_id == subscription_id, _unfinished())
+    with reading(bind) as connection:
+        rows = connection.execute(mine.order_by(*place, cursor.group_id, cursor.first_offset).limit(most))
+        return [_owed(row) for row in rows]
 
 
 def covering(
@@ -236,14 +237,26 @@ def look_at(connection: Connection, subscription_id: int) -> None:
 
 
 def stored(engine: Engine, group: str, due_keys: Collection[DueKey]) -> dict[DueKey, set[tuple[int, int, int]]]:
-    """The stored deliveries of these due keys, in any state: replay, offset and record timestamp."""
+    """The stored deliveries, in any state, of these due keys' cursors at or after their positions.
+
+    By replay, offset and record timestamp. A crash may have hidden them from the position.
+    """
     found: dict[DueKey, set[tuple[int, int, int]]] = {due_key: set() for due_key in due_keys}
     if not due_keys:
         return found
-    row = ParkedDelivery
-    place = row.topic.expression, row.partition_no.expression, row.subscription_id.expression
-    rows = select(*DUE_KEY[1:], row.replay, row.record_offset, row.record_ts).where(
-        row.group_id == group, row.status.in_(list(Status)), any_tuple_of(place, sorted(due_keys))
+    row, cursor = ParkedDelivery, StoredCursor
+    place = cursor.topic.expression, cursor.partition_no.expression, cursor.subscription_id.expression
+    rows = (
+        select(*DUE_KEY[1:], row.replay, row.record_offset, row.record_ts)
+        .join(cursor, and_(*(mine == its for mine, its in zip(DUE_KEY, _PLACE, strict=True))))
+        .where(
+            cursor.group_id == group,
+            any_tuple_of(place, sorted(due_keys)),
+            row.replay == cursor.replay,
+            row.record_offset >= cursor.next_offset,
+            or_(cursor.end_offset.is_(None), row.record_offset < cursor.end_offset),
+            row.status.in_(list(Status)),
+        )
     )
     with reading(engine) as connection:
         for each in connection.execute(rows):
@@ -287,8 +300,41 @@ def remove(bind: Engine | Connection, ids: Iterable[int]) -> int:
         return connection.execute(delete(StoredCursor).where(any_of(StoredCursor.id.expression, rows))).rowcount
 
 
+def prune(engine: Engine, group: str, partition: TopicPartition, committed: int) -> int:
+    """Delete finished cursors of a partition that end at or below the committed offset. Returns their number.
+
+    Before that a restart would read again what they have covered, and send it. Those of replays show their progress.
+    """
+    over = (
+        StoredCursor.group_id == group,
+        StoredCursor.topic == partition[0],
+        StoredCursor.partition_no == partition[1],
+        StoredCursor.replay == 0,
+        StoredCursor.end_offset == StoredCursor.next_offset,
+        StoredCursor.end_offset <= committed,
+    )
+    with reading(engine) as connection:  # a write would block other writers; usually there is nothing to delete
+        if connection.scalar(select(StoredCursor.id).where(*over).limit(1)) is None:
+            return 0
+    with engine.begin() as connection:
+        return connection.execute(delete(StoredCursor).where(*over)).rowcount
+
+
 def due_key_of_row(row: AnyRow) -> DueKey:
     return row.topic, row.partition_no, row.subscription_id
+
+
+def _owed(row: AnyRow) -> OwedPart:
+    return OwedPart(
+        row.group_id,
+        row.topic,
+        row.partition_no,
+        CursorReason(row.reason),
+        row.replay,
+        row.next_offset,
+        row.end_offset,
+        row.record_ts / 1000 if (row.record_ts or 0) > 0 else None,
+    )
 
 
 def _unfinished() -> ColumnElement[bool]:

@@ -28,7 +28,7 @@ from consumer.ops.events import ReadEvent
 from consumer.subscriptions.endpoint import Endpoint, Selection
 from consumer.subscriptions.options import LEAST_NUMBER, Effect, read
 from consumer.subscriptions.patterns import matches
-from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.subscribed import Subscribed
 from consumer.telemetry.metrics import Metrics
 from models.subscription import EVERY_TENANT
 

@@ -23,7 +23,7 @@ from consumer.ops.events import ReadEvent
 from consumer.ops.replay import MOST_RATE, check_receiver, default_rate
 from consumer.subscriptions.options import LEAST_NUMBER
 from consumer.subscriptions.patterns import check_pattern, matches
-from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.subscribed import Subscribed
 
 CREATED, CANCELLED = "replay.created", "replay.cancelled"
 SECONDS = 10.0  # for which a request waits for Kafka

@@ -18,7 +18,7 @@ from consumer.errors import RegistryUnavailable, Tombstone, Undecodable
 from consumer.events.event import Event, TopicPartition
 from consumer.intake.cursor_reader import CursorReader
 from consumer.intake.decode import Mapped, decode
-from consumer.intake.record import Record
+from consumer.intake.record import AssignedPartition, Record
 from consumer.ledger.cursors import KeptCursor
 from consumer.ledger.rows import DueKey
 from consumer.loop.part import Part
@@ -27,6 +27,7 @@ from consumer.matching.subscribers import Subscriber
 from consumer.schemas.translation import Translation
 from consumer.worker.cursor_looks import CursorLooks, LookUp
 from consumer.worker.feeder import Feeder
+from consumer.worker.losses import Losses
 from consumer.worker.reading_pass import NEAR, Pass
 
 log = structlog.get_logger(__name__)
@@ -57,13 +58,17 @@ class CatchUp(Part):
         given_out: Callable[[TopicPartition], Callable[[int], bool]],
         live_at: Callable[[TopicPartition], int | None],
         settled_to: Callable[[TopicPartition], int | None],
+        losses: Losses,
+        remove: Callable[[int], None],
     ) -> None:
         """`look` and `job` as for CursorLooks, `read_event` as `event_of`.
 
         `live_at`: the first offset of a partition that the live stream has not yet fanned out; `settled_to`: the first
         one that it has not settled; `given_out`: a predicate on offsets, whether it has fanned out everything up to
-        there.
+        there. `remove` deletes the row of a cursor.
         """
+        self._losses = losses
+        self._remove = remove
         self._backlog = backlog
         self._feeder = feeder
         self.looks = CursorLooks(backlog, look, job, self._end_at_live, self._changed)
@@ -81,6 +86,12 @@ class CatchUp(Part):
         self._moved: dict[Cursor, None] = {}  # cursors whose position is not saved, perhaps
         self._over: dict[Cursor, None] = {}  # finished ones, whose offsets a restart might still read
         self._saved = -inf
+        self._more = False
+
+    @property
+    def ready(self) -> bool:
+        """More records have come than were read."""
+        return self._more
 
     @property
     def busy(self) -> bool:
@@ -93,10 +104,13 @@ class CatchUp(Part):
         reader = self._reader
         return self.looks.fault or (reader.fault if reader is not None and self._passes else None)
 
-    def assigned(self, partition: TopicPartition, kept: Iterable[KeptCursor]) -> None:
+    def assigned(self, partition: AssignedPartition, kept: Iterable[KeptCursor]) -> None:
         """Take a partition's cursors, before its first record is matched."""
-        self._backlog.load(partition, kept)
-        self.looks.assigned(partition)
+        for lost in self._backlog.load(partition, kept):
+            stop = lost.next + 1 if lost.end is None else lost.end
+            self._losses.report(lost.due_key, lost.next, stop, "the topic was deleted and made anew")
+            self._remove(lost.id)
+        self.looks.assigned(partition.topic_partition)
 
     def stop(self, partitions: Collection[TopicPartition]) -> None:
         """Read these partitions no more."""
@@ -187,17 +201,26 @@ class CatchUp(Part):
         )
 
     def _read(self, now: float) -> None:
-        reader = self._reader
+        reader, self._more = self._reader, False
         if reader is None or not self._passes or not self._memory.room:
             return
         if sum(len(each.pending) for each in self._passes.values()) >= RECORDS:
             return
-        for record in reader.read(RECORDS):
+        records = reader.read(RECORDS)
+        self._more = len(records) == RECORDS
+        for record in records:
             if (each := self._passes.get(record.partition.topic_partition)) is not None:
                 each.add(record, now)
         for removed in reader.removed:
-            log.error("retention removed records before a subscription got them", **removed._asdict())
+            if (each := self._passes.get(removed.partition)) is not None:
+                for cursor in each.members:
+                    stop = removed.stop if cursor.end is None else min(removed.stop, cursor.end)
+                    self._losses.report(cursor.due_key, cursor.read_to, stop, "retention removed their records")
         reader.removed.clear()
+        for partition in reader.restarted:  # the live stream finds the cut, and the partition is assigned again
+            self._passes.pop(partition, None)
+            self._not_before[partition] = now + SAVE_EVERY
+        reader.restarted.clear()
 
     def _offer(self, partition: TopicPartition, each: Pass, now: float) -> None:
         """Offer the events that were read. If one has to wait for its schema, the pass ends."""
@@ -222,13 +245,13 @@ class CatchUp(Part):
 
     def _waiting(self, event: Event, each: Pass, now: float) -> list[Cursor]:
         """Give an event to the members that owe it. Returns the ones that cannot take it now."""
-        is_given_out = self._given_out(event.record.topic_partition)(event.record.offset)
         waiting = []
         for cursor in each.getting(event):
             if cursor not in each.members:  # it has just been probed
                 continue
             endpoint = each.members[cursor].endpoint
-            is_early = cursor.replay and not is_given_out  # a replay follows the live stream
+            # A replay follows the live stream.
+            is_early = cursor.replay and not self._given_out(cursor.due_key[:2])(event.record.offset)
             if endpoint is None or is_early or not self._feeder.takes(cursor, endpoint, event, now):
                 waiting.append(cursor)
             elif endpoint.paused and cursor.open:

@@ -11,7 +11,7 @@ from consumer.events.event import Event
 from consumer.matching.selection import FILTER_TOO_LARGE, FilterResult, Selector
 from consumer.subscriptions.endpoint import Endpoint
 
-MOST_UNSAVED = 200  # settled events of all cursors whose positions are not saved: a crash sends them again
+MOST_UNSAVED = 400  # settled events of all cursors whose positions are not saved: a crash sends them again
 
 
 class Feeder:
@@ -50,7 +50,7 @@ class Feeder:
         answer = self._selector.ask(endpoint, event)
         if answer is FilterResult.UNWANTED:
             return True
-        if answer is FilterResult.NOT_ASKED or not self.has_room(endpoint.subscription_id, now):
+        if answer is FilterResult.NOT_ASKED or self.unsaved >= MOST_UNSAVED:
             return False
         lane, key = self._lanes.lane(endpoint), ordering_key_of(event, endpoint)
         # Events behind a stored one of their ordering key are stored too, as far as the subscription may have rows.

@@ -11,7 +11,7 @@ from consumer.ledger import outbox
 from consumer.ledger.rows import time_of
 from consumer.subscriptions import repository
 from consumer.subscriptions.endpoint import Endpoint
-from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.subscribed import Subscribed
 from models import Subscription
 from tests.delivery.store_kit import NOW, Store
 from tests.ledger.rows_kit import DEFAULT, GROUP, URL

@@ -22,6 +22,7 @@ from consumer.events.event import RecordId
 from consumer.ledger import (
     admin,
     assigned,
+    cursors,
     due,
     marks,
     ordering,
@@ -34,13 +35,15 @@ from consumer.ledger import (
     upkeep,
 )
 from consumer.ledger.admin import DeliveryQuery
+from consumer.ledger.cursors import CursorMove, NewCursor
 from consumer.ledger.due import FetchRequest
 from consumer.ledger.replays import Lease, Span
 from consumer.ledger.rows import AttemptResult, NewDelivery, OperationalEvent, time_of
 from consumer.matching.catalog import find_endpoints
+from consumer.matching.subscribers import find_subscribers
 from consumer.subscriptions import health, repository, secrets, tls
 from consumer.subscriptions.endpoint_row import Rules
-from models import Status
+from models import CursorReason, Status
 from tests.crypto.vaults import in_the_clear
 from tests.databases import connect_to
 from tests.golden.golden_sql import (
@@ -83,6 +86,9 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "matching.catalog.find_endpoints": (
             "Workers, hot: the subscriptions to these types and tenants, with their signing secrets.",
         ),
+        "matching.subscribers.find_subscribers": (
+            "Workers: subscriptions that are behind, by id, with their signing secrets.",
+        ),
         "subscriptions.repository.add": ("Insert a subscription.",),
         "subscriptions.repository.find": ("Does it exist already?",),
         "subscriptions.repository.edit": (
@@ -98,15 +104,19 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.health.failing": ("Failing subscriptions, the longest failing first.",),
         "subscriptions.health.named": ("The names of these subscriptions.",),
         "subscriptions.health.disabled": ("Disabled subscriptions, newest first.",),
+        "subscriptions.health.paused": ("Paused subscriptions, the longest paused first.",),
         "subscriptions.health.named_types": (
             "The first event types that subscriptions name, and how many name each.",
             "The next event types.",
         ),
         "subscriptions.repository.count_enabled": ("`check`: the number of enabled subscriptions.",),
-        "subscriptions.repository.set_enabled": (
+        "subscriptions.repository._switch": (
             "Disable it and keep an earlier reason.",
             "Disable it for a new reason.",
             "Enable it.",
+            "Pause it and keep an earlier reason.",
+            "Pause it for a new reason.",
+            "Resume it.",
         ),
         "subscriptions.repository.set_verified": ("Its receiver has agreed, up to this rate.",),
         "subscriptions.repository.remove": ("Remove it, and its secrets by the foreign key.",),
@@ -170,6 +180,22 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Among some keys, ordering keys with a parked row behind another open one.",
         ),
         "ledger.ordering._thousandth": ("The last key of a step: the step has a thousand rows of a state.",),
+        "ledger.cursors.begin": (
+            "Delete cursors that ended where these begin, an array.",
+            "Insert the cursors that are not stored yet, an array.",
+        ),
+        "ledger.cursors.save": (
+            "Workers, each second: positions of cursors that have moved, an array.",
+            "Some of these were moved by another worker, or are gone: as they are now.",
+        ),
+        "ledger.cursors.of_partition": ("A partition is assigned: its cursors.",),
+        "ledger.cursors.of_due_keys": ("The cursors of these due keys (partition and subscription).",),
+        "ledger.cursors.stored": ("The stored deliveries of cursors' due keys, in any state.",),
+        "ledger.cursors.remove": ("Delete cursors.",),
+        "ledger.cursors.prune": (
+            "Upkeep: are there finished cursors below the committed offset?",
+            "Delete these.",
+        ),
         "ledger.outbox.add": (
             "Which of these operational events are stored already?",
             "Insert operational events, an array.",
@@ -220,6 +246,7 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         "ledger.assigned._numbers": (
             "Upkeep: the next of these partitions that has rows.",
             "Upkeep: the next of these partitions that has marks.",
+            "Upkeep: the next of these partitions that has cursors.",
         ),
     },
     "ledger_upkeep": {
@@ -275,6 +302,8 @@ PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "Mark due rows again for the partition's owner, an array.",
             "Insert the first mark, an array.",
         ),
+        "ledger.cursors.of_subscription": ("What a subscription's cursors owe it.",),
+        "ledger.cursors.covering": ("`explain`: the cursors that cover an offset, of these subscriptions.",),
         "ledger.search.progress": ("The number of these rows in each state.",),
         "ledger.admin._adopt": (
             "A batch of rows, and whether the new group already has each delivery.",
@@ -424,6 +453,7 @@ def _subscribe(engine: Engine) -> None:
     for _ in range(3):
         repository.add(engine, URL, "user.created", "a secret", ordering="key")
     find_endpoints(engine, [("created", None)], KEYS, in_the_clear)
+    find_subscribers(engine, [1], KEYS, in_the_clear)
     repository.find(engine, URL, "user.created")
     repository.edit(engine, 1, {"timeout_seconds": 5.0}, Rules(own_secret=True))
     repository.edit(engine, 1, {"event_filter": None})
@@ -432,6 +462,7 @@ def _subscribe(engine: Engine) -> None:
     repository.page(engine, after=None, limit=10)
     health.failing(engine, 20)
     health.disabled(engine, 20)
+    health.paused(engine, 20)
     health.named(engine, [1])
     for after in (None, "user.created"):
         health.named_types(engine, 10, after)
@@ -439,6 +470,9 @@ def _subscribe(engine: Engine) -> None:
     repository.get(engine, 1)
     for enabled, reason in ((False, None), (False, "moves"), (True, None)):
         repository.set_enabled(engine, 1, enabled, reason)
+    for why in (None, "moves"):
+        repository.pause(engine, 1, why)
+    repository.resume(engine, 1)
     with engine.begin() as connection:
         repository.set_verified(connection, 1, URL, 1.5)
     _change_secrets(engine)
@@ -481,8 +515,20 @@ def _store(engine: Engine) -> None:
     store.record(engine, GROUP, [AttemptResult(2, 9, "parked", 2.0, 503, BOOM, 2.0)])
     store.record(engine, GROUP, [AttemptResult(2, 1, "unwanted", None, None, None, 2.0)])
     ordering.repair(engine, GROUP, "t", 0, 1.0)
+    _follow_the_log(engine)
     waiting = outbox.pending(engine, GROUP, 10)
     outbox.forget(engine, [row for row, _, _ in waiting])
+
+
+def _follow_the_log(engine: Engine) -> None:
+    cursors.begin(engine, GROUP, [NewCursor(("t", 0, 1), 5, CursorReason.PAUSED)], T)
+    cursors.save(engine, [CursorMove(99, 0, 6, None, "", None)], T)
+    cursors.of_partition(engine, GROUP, ("t", 0))
+    cursors.of_due_keys(engine, GROUP, [("t", 0, 1)])
+    cursors.stored(engine, GROUP, [("t", 0, 1)])
+    cursors.remove(engine, [99])
+    cursors.begin(engine, GROUP, [NewCursor(("t", 0, 1), 7, CursorReason.PAUSED, 7)], T)
+    cursors.prune(engine, GROUP, ("t", 0), 9)
 
 
 def _send(engine: Engine) -> None:
@@ -520,6 +566,11 @@ def _command(engine: Engine) -> None:
             engine, DeliveryQuery(ids=[1], event_type="user.created", tenant="acme", topic="t", **choice), T
         )
     )
+    cursors.begin(engine, GROUP, [NewCursor(("t", 3, 1), 5, CursorReason.PAUSED)], T)
+    cursors.of_subscription(engine, 1)
+    cursors.covering(engine, GROUP, ("t", 3), 5, [1])
+    with engine.begin() as connection:
+        cursors.look_at(connection, 1)
     search.progress(engine, [1, 2])
     span = Span("t", 0, 0, 9)
     replay = replays.create(engine, GROUP, 1, 0.0, T, None, 1.0, [span])

@@ -33,7 +33,7 @@ from consumer.ops.replay import (
     run,
 )
 from consumer.subscriptions import repository
-from consumer.subscriptions.repository import Subscribed
+from consumer.subscriptions.subscribed import Subscribed
 from models import ParkedDelivery, StoredReplay
 from tests.faults import refusing
 from tests.kafka_kit import Kafka

@@ -258,6 +258,7 @@ SELECT
   webhook_subscriptions.id AS subscription_id,
   webhook_subscriptions.failing_since,
   webhook_subscriptions.verified_url,
+  webhook_subscriptions.paused_at,
   webhook_subscriptions.url,
   webhook_subscriptions.event_type,
   webhook_subscriptions.tenant,
@@ -290,6 +291,7 @@ LEFT OUTER JOIN webhook_tls
 WHERE
   webhook_subscriptions.id IN (:id_1_1)
   AND webhook_subscriptions.enabled = :enabled_1
+  AND webhook_subscriptions.paused_at IS NULL
 ORDER BY
   webhook_subscriptions.id,
   webhook_secrets.created_at DESC,
@@ -559,4 +561,15 @@ WHERE
   webhook_marks.group_id = :group_id_1
   AND webhook_marks.topic = :topic_1
   AND webhook_marks.partition_no >= :partition_no_1
+;
+
+-- ledger.assigned._numbers
+-- Upkeep: the next of these partitions that has cursors.
+SELECT
+  MIN(webhook_cursors.partition_no) AS min_1
+FROM webhook_cursors
+WHERE
+  webhook_cursors.group_id = :group_id_1
+  AND webhook_cursors.topic = :topic_1
+  AND webhook_cursors.partition_no >= :partition_no_1
 ;

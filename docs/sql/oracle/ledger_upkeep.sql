@@ -32,7 +32,8 @@ WHERE
 -- Which of these subscriptions exist, and which are enabled?
 SELECT
   webhook_subscriptions.id,
-  webhook_subscriptions.enabled
+  webhook_subscriptions.enabled,
+  webhook_subscriptions.paused_at
 FROM webhook_subscriptions
 WHERE
   webhook_subscriptions.id IN (:id_1_1)
@@ -87,6 +88,22 @@ WHERE
     webhook_deliveries.status = :status_1
     OR webhook_deliveries.status = :status_2
     OR webhook_deliveries.status = :status_3
+  )
+;
+
+-- ledger.cursors.look_at
+-- The due keys of a subscription's cursors.
+SELECT DISTINCT
+  webhook_cursors.group_id,
+  webhook_cursors.topic,
+  webhook_cursors.partition_no,
+  webhook_cursors.subscription_id
+FROM webhook_cursors
+WHERE
+  webhook_cursors.subscription_id = :subscription_id_1
+  AND (
+    webhook_cursors.end_offset IS NULL
+    OR webhook_cursors.end_offset > webhook_cursors.next_offset
   )
 ;
 
