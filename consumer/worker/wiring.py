@@ -271,21 +271,6 @@ class WorkerParts:
             remove=lambda cursor: self.notes.add(lambda engine: cursors.remove(engine, [cursor])),
         )
 
-        self.probes = Probes(
-            engine,
-            group,
-            delivery.resume_probe,
-            partial(fetch_to_probe, engine, group, default_secrets=secrets, decrypt=decrypt, rules=rules),
-            taking_up,
-            self.recall,
-            self.parking.ordering_keys,
-            self.failing,
-            self.catch_up.probe,
-            self.ownership.topic_partitions,
-            clock,
-            monotonic,
-        )
-
         # Partitions come and go, and regular work.
         self.takeover = Takeover(self.source, self.ownership, self.parking, self.recall, self.inbox, self.catch_up)
         self.handover = Handover(
@@ -327,7 +312,20 @@ class WorkerParts:
             self.dead_letters,
             self.recall,
             self.catch_up,
-            self.probes,
+            Probes(
+                engine,
+                group,
+                delivery.resume_probe,
+                partial(fetch_to_probe, engine, group, default_secrets=secrets, decrypt=decrypt, rules=rules),
+                taking_up,
+                self.recall,
+                self.parking.ordering_keys,
+                self.failing,
+                self.catch_up.probe,
+                self.ownership.topic_partitions,
+                clock,
+                monotonic,
+            ),
             self.relay,
             self.housekeeping,
             self.maintenance,
