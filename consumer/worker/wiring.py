@@ -209,7 +209,10 @@ class WorkerParts:
             monotonic=monotonic,
             tracer=tracer,
         )
-        self.backlog = Backlog(self.parking, self.settling, delivery.backlog_rows, self.ownership.identity_of)
+        self.backlog = Backlog(
+            self.parking, self.settling, delivery.backlog_rows, self.ownership.identity_of, self.topics.retentions
+        )
+        self.topic_watch.ask_retention(self.backlog.topics)
         self.dispatch = dispatch = Dispatch(
             self.inbox, self.lanes, self.settling, selector, self.backlog, metrics, monotonic, self.translation, tracer
         )
@@ -251,13 +254,12 @@ class WorkerParts:
         )
 
         # Subscriptions that are behind read the log at positions of their own.
-        find_by_id = partial(find_subscribers, engine, default_secrets=secrets, decrypt=decrypt, rules=rules)
 
         self.losses = Losses(group, self.notes)
         self.catch_up = CatchUp(
             self.backlog,
             Feeder(self.backlog, self.lanes, self.settling, selector, self.memory),
-            partial(look_up, engine, group, find_by_id),
+            partial(look_up, engine, group, partial(find_subscribers, engine, secrets, decrypt, rules=rules)),
             ThreadJob[LookUp](taking_up.submit, "could not look for cursors", monotonic),
             partial(CursorReader, kafka, monotonic),
             partial(event_of, translation=self.translation, tenant_name=kafka.tenant, mapped=mapped),
@@ -267,6 +269,7 @@ class WorkerParts:
             given_out=lambda partition: self.ownership.given_out(partition, dispatch.first_offset(partition)),
             live_at=partial(self.ownership.live_at, untouched=dispatch.untouched),
             settled_to=self.ownership.settled_to,
+            retentions=self.topics.retentions,
             losses=self.losses,
             remove=lambda cursor: self.notes.add(lambda engine: cursors.remove(engine, [cursor])),
         )

@@ -453,7 +453,7 @@ def _subscribe(engine: Engine) -> None:
     for _ in range(3):
         repository.add(engine, URL, "user.created", "a secret", ordering="key")
     find_endpoints(engine, [("created", None)], KEYS, in_the_clear)
-    find_subscribers(engine, [1], KEYS, in_the_clear)
+    find_subscribers(engine, KEYS, in_the_clear, [1])
     repository.find(engine, URL, "user.created")
     repository.edit(engine, 1, {"timeout_seconds": 5.0}, Rules(own_secret=True))
     repository.edit(engine, 1, {"event_filter": None})
