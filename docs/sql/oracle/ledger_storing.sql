@@ -598,7 +598,10 @@ WHERE
   AND webhook_cursors.subscription_id = :b_subscription_id
   AND webhook_cursors.replay = :b_replay
   AND webhook_cursors.first_offset = :b_first_offset
-  AND webhook_cursors.end_offset = webhook_cursors.first_offset
+  AND (
+    webhook_cursors.end_offset = webhook_cursors.first_offset
+    OR webhook_cursors.topic_identity != :b_topic_identity
+  )
 ;
 
 -- ledger.cursors.begin
@@ -654,7 +657,7 @@ WHERE
 -- Workers, each second: positions of cursors that have moved, an array.
 UPDATE webhook_cursors SET next_offset = :b_next_offset, end_offset = :b_end_offset, settled_runs = (
   :b_runs_0 || :b_runs_1 || :b_runs_2 || :b_runs_3
-), record_ts = :b_record_ts, version = (
+), record_ts = :b_record_ts, expires_at = :b_expires_at, version = (
   webhook_cursors.version + :version_1
 ), updated_at = :b_updated_at
 WHERE
@@ -688,6 +691,7 @@ SELECT
   webhook_cursors.end_offset,
   webhook_cursors.settled_runs,
   webhook_cursors.record_ts,
+  webhook_cursors.expires_at,
   webhook_cursors.version,
   webhook_cursors.topic_identity,
   webhook_cursors.created_at,
@@ -719,6 +723,7 @@ SELECT
   webhook_cursors.end_offset,
   webhook_cursors.settled_runs,
   webhook_cursors.record_ts,
+  webhook_cursors.expires_at,
   webhook_cursors.version,
   webhook_cursors.topic_identity,
   webhook_cursors.created_at,

@@ -69,6 +69,14 @@ COMMENT ON COLUMN webhook_subscriptions.paused_reason IS 'Why it was paused.'
 
 /
 
+ALTER TABLE webhook_subscriptions ADD probed_at TIMESTAMP
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.probed_at IS 'When failures paused it, or its receiver was last probed since. Before paused_at or null: not probed.'
+
+/
+
 ALTER TABLE webhook_subscriptions ADD ordering VARCHAR2(10 CHAR) DEFAULT 'none' NOT NULL
 
 /
@@ -761,6 +769,7 @@ CREATE TABLE webhook_cursors (
     settled_runs VARCHAR2(4000 CHAR), 
     version INTEGER DEFAULT 0 NOT NULL, 
     record_ts NUMBER(19), 
+    expires_at TIMESTAMP, 
     topic_identity VARCHAR2(60 CHAR), 
     created_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
     updated_at TIMESTAMP DEFAULT SYS_EXTRACT_UTC(SYSTIMESTAMP) NOT NULL, 
@@ -827,6 +836,10 @@ COMMENT ON COLUMN webhook_cursors.version IS 'Number of changes. A worker that n
 /
 
 COMMENT ON COLUMN webhook_cursors.record_ts IS 'Timestamp in milliseconds of the record at next_offset. Null: not known.'
+
+/
+
+COMMENT ON COLUMN webhook_cursors.expires_at IS 'When retention removes that record. Null: not known, or never.'
 
 /
 
@@ -932,6 +945,10 @@ CREATE INDEX ix_webhook_subs_failing ON webhook_subscriptions (failing_since)
 /
 
 CREATE INDEX ix_webhook_subs_paused ON webhook_subscriptions (paused_at)
+
+/
+
+CREATE INDEX ix_webhook_subs_probed ON webhook_subscriptions (probed_at)
 
 /
 
