@@ -1,6 +1,7 @@
 """Pauses by failure in the database: who probes what and when, and what a successful probe changes."""
 
 from datetime import datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, select, update
@@ -69,6 +70,23 @@ def test_one_probe_in_each_interval_and_group(engine: Engine, sub: int) -> None:
     assert places(engine, [probe]) == [(("t", 0, sub), 3)]
     assert not claim(engine, PAUSED + 2 * HOUR - 1)
     assert len(claim(engine, PAUSED + 2 * HOUR)) == 1
+
+
+def test_one_of_two_workers_that_look_at_once_claims(engine: Engine, sub: int) -> None:
+    """The other one has looked before, and is late."""
+    park(engine, parked(make_event(3), sub))
+    pause(engine, sub)
+    owed = pauses._owed
+    with pytest.MonkeyPatch.context() as patch:
+
+        def slowly(*call: Any) -> Any:
+            found = owed(*call)
+            patch.undo()
+            assert len(claim(engine)) == 1
+            return found
+
+        patch.setattr(pauses, "_owed", slowly)
+        assert not claim(engine, PAUSED + HOUR + 1)
 
 
 def test_only_what_is_owed_here_is_probed(engine: Engine, sub: int) -> None:
