@@ -127,11 +127,12 @@ def test_the_first_owed_event_is_the_probe(engine: Engine) -> None:
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset = 4")
     run(engine, "UPDATE webhook_deliveries SET status = 'held' WHERE record_offset = 5")
     park(engine, ordered(3, sub))  # redelivered: it goes before the held one
-    assert places(engine, claim(engine, PAUSED + 2 * HOUR)) == [(("t", 0, sub), 3)]
+    for hour in (2, 3):  # whosever turn it is
+        assert places(engine, claim(engine, PAUSED + hour * HOUR)) == [(("t", 0, sub), 3)]
     run(engine, "UPDATE webhook_deliveries SET status = 'exhausted' WHERE record_offset < 6")
-    assert places(engine, claim(engine, PAUSED + 3 * HOUR)) == [(("t", 0, sub), None)]
+    assert places(engine, claim(engine, PAUSED + 4 * HOUR)) == [(("t", 0, sub), None)]
     run(engine, "UPDATE webhook_cursors SET end_offset = next_offset")
-    assert places(engine, claim(engine, PAUSED + 4 * HOUR)) == [(("t", 0, sub), 7)]
+    assert places(engine, claim(engine, PAUSED + 5 * HOUR)) == [(("t", 0, sub), 7)]
 
 
 def test_due_keys_take_turns(engine: Engine, sub: int) -> None:
