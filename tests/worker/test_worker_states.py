@@ -38,7 +38,8 @@ from tests.simulation.watch import Watch
 from tests.simulation.world import THREADS, TOPIC, Crash
 
 MIXED, KEYED_ONLY, BATCHED_ONLY = (*VALUES, "a", "x"), ("x", "x", "x", "y", "keyless"), ("c", "c", "c", "x", "y")
-NUMBERS = st.integers(0, 1)
+PARTITIONS = 3
+NUMBERS = st.integers(0, PARTITIONS - 1)
 KINDS = st.lists(st.integers(0, 99), min_size=1, max_size=4)  # each stands for one of a machine's kinds
 JOBS = st.lists(st.lists(st.sampled_from(THREADS), max_size=3), min_size=1, max_size=5)  # between two turns
 ASKED = st.lists(st.tuples(st.sampled_from(["revoke", "lose", "assign"]), NUMBERS), max_size=2)  # by the group
@@ -90,13 +91,14 @@ class WorkerMachine(RuleBasedStateMachine):
             refused_after=REFUSED_AFTER,
             backlog_rows=3,
             resume_probe=PROBE,
+            partitions=PARTITIONS,
         )
         self.world = self.deployment.world
         self.watch = Watch(self.deployment)
 
     @initialize()
     def begin(self) -> None:
-        self.world.start(0, 1)
+        self.world.start(*range(PARTITIONS))
 
     # Records come, receivers answer, time passes.
 
@@ -465,7 +467,7 @@ class WorkerMachine(RuleBasedStateMachine):
         if not self.calm:
             self.watch.process_ended()
         self.world.on_wait = self.world.on_serve = lambda: None
-        self.world.start(0, 1)
+        self.world.start(*range(PARTITIONS))
 
     def revoked(self, number: int) -> None:
         self.world.source.revoke(number)
