@@ -73,8 +73,8 @@ def pause(
             Subscription.failing_since <= time_of(failing_before),
             Subscription.url == in_pieces(Subscription.url, url),
         )
-        paused = {"paused_at": time_of(now), "paused_reason": cut(reason, REASON_LENGTH), "probed_at": time_of(now)}
-        changed = connection.execute(statement.values(paused)).rowcount
+        since = {"paused_at": time_of(now), "probed_at": time_of(now), "failing_since": None}
+        changed = connection.execute(statement.values(paused_reason=cut(reason, REASON_LENGTH), **since)).rowcount
         if changed and operation is not None:
             outbox.add(connection, group, [operation])
         return changed == 1

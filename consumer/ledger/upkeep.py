@@ -118,7 +118,10 @@ def disable(
 def failing(engine: Engine, subscription_id: int, since: float) -> None:
     """Note since when (unix seconds) all attempts of a subscription have failed; an earlier noted time stands."""
     statement = update(Subscription).where(
-        Subscription.id == subscription_id, Subscription.enabled == 1, Subscription.failing_since.is_(None)
+        Subscription.id == subscription_id,
+        Subscription.enabled == 1,
+        Subscription.paused_at.is_(None),
+        Subscription.failing_since.is_(None),
     )
     with engine.begin() as connection:
         connection.execute(statement.values(failing_since=time_of(since)))

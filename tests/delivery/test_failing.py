@@ -216,7 +216,7 @@ def test_a_probe_that_fails_changes_nothing(workers: Workers) -> None:
     workers.other.failed(paused, NOW + PAUSE_AFTER + 7200, EVENT)
     workers.other.succeeded(paused, NOW + PAUSE_AFTER + 7201)
     assert workers.paused()
-    assert [what for what, _ in told(workers)] == ["subscription.paused", "subscription.recovered"]
+    assert [what for what, _ in told(workers)] == ["subscription.paused"]
 
 
 def test_a_success_without_a_probe_does_not_resume(workers: Workers) -> None:

@@ -106,7 +106,8 @@ def test_a_subscription_that_only_fails_is_paused(engine: Engine, sub: int) -> N
     losing_the_answer(engine, lambda: pause(5, 3000.0))
     assert not pause(6, 3000.0)
     assert told(engine) == ["op_2", "op_5"]
-    assert (counts(engine), failing_since(engine, sub)) == ({"held": 1}, 3000.0)
+    upkeep.failing(engine, sub, 4000.0)  # a late answer
+    assert (counts(engine), failing_since(engine, sub)) == ({"held": 1}, None)
 
 
 def test_a_removed_subscription_exhausts_its_rows(engine: Engine, sub: int) -> None:
