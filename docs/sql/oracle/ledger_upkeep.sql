@@ -16,6 +16,7 @@ UPDATE webhook_subscriptions SET failing_since = :failing_since
 WHERE
   webhook_subscriptions.id = :id_1
   AND webhook_subscriptions.enabled = :enabled_1
+  AND webhook_subscriptions.paused_at IS NULL
   AND webhook_subscriptions.failing_since IS NULL
 ;
 
@@ -108,7 +109,7 @@ WHERE
 
 -- ledger.pauses.pause
 -- Pause a subscription, after days of failures.
-UPDATE webhook_subscriptions SET paused_at = :paused_at, paused_reason = :paused_reason, probed_at = :probed_at
+UPDATE webhook_subscriptions SET paused_at = :paused_at, paused_reason = :paused_reason, probed_at = :probed_at, failing_since = :failing_since
 WHERE
   webhook_subscriptions.id = :id_1
   AND webhook_subscriptions.enabled = :enabled_1
