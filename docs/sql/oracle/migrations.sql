@@ -69,6 +69,14 @@ COMMENT ON COLUMN webhook_subscriptions.paused_reason IS 'Why it was paused.'
 
 /
 
+ALTER TABLE webhook_subscriptions ADD probed_at TIMESTAMP
+
+/
+
+COMMENT ON COLUMN webhook_subscriptions.probed_at IS 'When failures paused it, or its receiver was last probed since. Before paused_at or null: not probed.'
+
+/
+
 ALTER TABLE webhook_subscriptions ADD ordering VARCHAR2(10 CHAR) DEFAULT 'none' NOT NULL
 
 /
@@ -937,6 +945,10 @@ CREATE INDEX ix_webhook_subs_failing ON webhook_subscriptions (failing_since)
 /
 
 CREATE INDEX ix_webhook_subs_paused ON webhook_subscriptions (paused_at)
+
+/
+
+CREATE INDEX ix_webhook_subs_probed ON webhook_subscriptions (probed_at)
 
 /
 
