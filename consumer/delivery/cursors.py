@@ -172,7 +172,7 @@ class Cursor:
         self._tracker.committing()
         mark, runs = self._tracker.committable(RUNS_LENGTH) or (self.read_to, "")
         self._saving = mark, self.end
-        return CursorMove(self.id, self._version, *self._saving, runs, self.timestamp)
+        return CursorMove(self.id, self._version, *self._saving, runs, self.timestamp, self.replay)
 
     def end_save(self) -> None:
         """The save that was begun is stored."""

@@ -86,7 +86,7 @@ class KeptCursor(NamedTuple):
 
 
 class CursorMove(NamedTuple):
-    """A new position of the cursor `id`, whose owner last read or wrote this `version`."""
+    """A new position of the cursor `id` of a `replay` (0: none), whose owner last read or wrote this `version`."""
 
     id: int
     version: int
@@ -94,6 +94,7 @@ class CursorMove(NamedTuple):
     end: int | None
     runs: str
     timestamp: int | None
+    replay: int = 0
 
 
 def begin(bind: Engine | Connection, group: str, cursors: Sequence[NewCursor], now: float) -> None:
