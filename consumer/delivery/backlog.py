@@ -4,14 +4,16 @@ Rows are for retries, positions for backlogs. A receiver that is down gets at mo
 partition; the events after these are covered by a cursor, which costs one row however many they are.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 
 from consumer.delivery.cursors import Cursor, Left
 from consumer.delivery.delivery import Lane, OpenRecord
-from consumer.delivery.known_rows import OpenRows
+from consumer.delivery.known_rows import OpenRows, ordering_key_of
 from consumer.delivery.parking import Parking
+from consumer.delivery.settling import Settling
 from consumer.events.event import Event, TopicPartition
+from consumer.intake.record import AssignedPartition
 from consumer.ledger.cursors import KeptCursor, NewCursor
 from consumer.ledger.rows import DueKey, due_key_of
 from consumer.subscriptions.endpoint import Endpoint
@@ -26,18 +28,19 @@ class Backlog:
     def __init__(
         self,
         parking: Parking,
-        store: Callable[[Event, Endpoint, OpenRecord], None],
+        settling: Settling,
         most_rows: int,
-        identity_of: Callable[[TopicPartition], str | None],
+        partitions: Mapping[TopicPartition, AssignedPartition],
     ) -> None:
-        """`store` stores a delivery; `identity_of` gives the identity of a partition's topic, as commits name it."""
-        self._store = store
+        """`most_rows`: how many rows a subscription may have in a partition. `partitions`: the assigned ones."""
+        self._settling = settling
         self._parking = parking
         self._rows: OpenRows = parking.open_rows
         self._most_rows = most_rows
-        self._identity_of = identity_of
+        self._partitions = partitions
         self._cursors: dict[TopicPartition, Covered] = {}
         self.news: dict[DueKey, None] = {}  # due keys with cursors that were begun, or loaded, since this was emptied
+        self.met: dict[DueKey, bool] = {}  # due keys that live events were left to, and whether they are paused
 
     def of(self, partition: TopicPartition) -> Covered:
         """The cursors of a partition; later ones appear in it."""
@@ -77,9 +80,9 @@ class Backlog:
             if cursor.id is not None:
                 self.drop(cursor)
                 left += cursor.waiting
-        for each_left in left:  # what no cursor covers any more is stored
-            if not self.leaves(*each_left):
-                self._store(*each_left)
+        for event, endpoint, record in left:
+            if not self.leaves(event, endpoint, record):  # no cursor covers it any more
+                self._settling.postpone(event, endpoint, record, ordering_key_of(event, endpoint))
 
     def load(self, partition: TopicPartition, kept: Iterable[KeptCursor]) -> None:
         """Take a partition's cursors from the database. Call it before the first record of the partition is matched."""
@@ -100,6 +103,7 @@ class Backlog:
                 cursor = self._begin(event, endpoint, CursorReason.BEHIND)
             else:
                 return False
+        self.met[cursor.due_key] = endpoint.paused
         cursor.leave(Left(event, endpoint, record))
         if not cursor.confirmed:
             self.save(cursor)
@@ -166,7 +170,7 @@ class Backlog:
             reason,
             min((first for first in later if first > offset), default=None),
             timestamp=event.record.timestamp,
-            identity=self._identity_of(due_key[:2]),
+            identity=self._partitions[due_key[:2]].tracker.identity,
         )
         cursor = Cursor.new(new)
         self._add(cursor)

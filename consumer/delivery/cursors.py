@@ -28,16 +28,16 @@ class Cursor:
     """A subscription's own position in an assigned partition: its events from `first` to before `end` (None: open).
 
     `read_to` is the next offset to read; events below it are settled, or on their way. `stored`: the database has it.
-    `confirmed`: it has been written in this assignment, so that no earlier owner can change it any more. `unsaved`
-    counts what was settled since the last save; a crash repeats it. `ending`: its end is not stored yet. `astray`:
-    another owner has moved it, and its row is to be read again before it moves. `waiting`: deliveries that were left
-    to it and that are settled once it is confirmed.
+    `confirmed`: it has been written in this assignment, so that no earlier owner can change it any more. `ending`: its
+    end is not stored yet. `astray`: another owner has moved it, and its row is to be read again before it moves.
+    `waiting`: deliveries that were left to it and that are settled once it is confirmed.
     """
 
     __slots__ = (
-        "_moved",
         "_saved",
         "_saving",
+        "_saving_settled",
+        "_settled",
         "_stored",
         "_timestamp",
         "_tracker",
@@ -72,7 +72,7 @@ class Cursor:
         self._saving: tuple[int, int | None] | None = None
         # Offsets and timestamps of its stored deliveries, which a crash has hidden from the position; None: not known.
         self._stored: Collection[tuple[int, int]] | None = None
-        self._moved = 0  # with the save that is under way
+        self._settled = self._saving_settled = 0  # events since the last save began, and with the one under way
         self.waiting: list[Left] = []
 
     @classmethod
@@ -91,8 +91,18 @@ class Cursor:
 
     @property
     def unsaved(self) -> int:
-        """How often it has moved since the position that is stored."""
-        return self._tracker.moved + self._moved
+        """Events that have settled since the stored position: a crash sends them again."""
+        return self._settled + self._saving_settled
+
+    @property
+    def moved(self) -> bool:
+        """The database does not have its position or its end."""
+        return self._tracker.moved > 0 or self._saving is not None or self._saved[1] != self.end
+
+    @property
+    def read_all(self) -> bool:
+        """It has read up to its end."""
+        return self.end is not None and self.read_to >= self.end
 
     @property
     def open(self) -> int:
@@ -117,8 +127,7 @@ class Cursor:
     @property
     def finished(self) -> bool:
         """All that it owes is settled, and the database knows."""
-        is_over = self.end is not None and self.next >= self.end
-        return is_over and not self.unsaved and self._saving is None and self._saved[1] == self.end
+        return self.end is not None and self.next >= self.end and not self.moved
 
     def covers(self, offset: int) -> bool:
         """The live stream leaves this offset to it. A replay sends again what the live stream has sent."""
@@ -153,10 +162,11 @@ class Cursor:
     def settle(self, offset: int) -> None:
         """An event that was taken is delivered or stored."""
         self._tracker.settle(offset)
+        self._settled += 1
 
     def passed(self, offset: int) -> None:
-        """Nothing below this offset is left to read for the subscription."""
-        self.read_to = max(self.read_to, offset)
+        """Nothing below this offset, or before its end, is left to read for the subscription."""
+        self.read_to = max(self.read_to, offset if self.end is None else min(offset, self.end))
         self._tracker.skip_to(self.read_to)
 
     def meet(self, offset: int) -> None:
@@ -165,10 +175,11 @@ class Cursor:
 
     def begin_save(self) -> CursorMove | None:
         """The position to store; None if it has not moved, its row is not known, or a save is under way."""
-        moved = self._tracker.moved or self.end != self._saved[1] or (self.waiting and not self.confirmed)
-        if self.id is None or self._saving is not None or self.astray or not moved:
+        if self.id is None or self._saving is not None or self.astray:
             return None
-        self._moved = self._tracker.moved
+        if not self.moved and (self.confirmed or not self.waiting):
+            return None
+        self._saving_settled, self._settled = self._settled, 0
         self._tracker.committing()
         mark, runs = self._tracker.committable(RUNS_LENGTH) or (self.read_to, "")
         self._saving = mark, self.end
@@ -177,7 +188,7 @@ class Cursor:
     def end_save(self) -> None:
         """The save that was begun is stored."""
         assert self._saving is not None  # noqa: S101 (for mypy)
-        self._saved, self._saving, self._moved = self._saving, None, 0
+        self._saved, self._saving, self._saving_settled = self._saving, None, 0
         self._version += 1
         self.ending = self.ending and self.end != self._saved[1]
         self.confirm()

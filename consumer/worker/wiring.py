@@ -4,7 +4,7 @@ Where two parts need each other, the first one talks to the second through the l
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,26 +16,20 @@ from consumer.crypto.vault import Vault
 from consumer.database.engine import DatabaseThread, create_engine
 from consumer.database.job import ThreadJob
 from consumer.delivery.backlog import Backlog
-from consumer.delivery.delivery import OpenRecord
 from consumer.delivery.failing import Failing, Notes
-from consumer.delivery.known_rows import TakenUp, ordering_key_of
+from consumer.delivery.known_rows import TakenUp
 from consumer.delivery.lanes import Lanes
 from consumer.delivery.limits import Memory
 from consumer.delivery.parking import Parking
 from consumer.delivery.recall import Recall
 from consumer.delivery.sender import Sender
 from consumer.delivery.settling import Settling
-from consumer.events.event import Event
 from consumer.intake.cursor_reader import CursorReader
 from consumer.intake.dead_letters import DeadLetters
-from consumer.intake.decode import Mapped, decode
-from consumer.intake.record import Record
+from consumer.intake.decode import Mapped
 from consumer.intake.source import Source
 from consumer.intake.topics import ClusterView, TopicWatch
-from consumer.ledger import cursors
-from consumer.ledger.cursors import KeptCursor
 from consumer.ledger.due import fetch
-from consumer.ledger.rows import DueKey
 from consumer.loop.part import Part
 from consumer.loop.poller import Poller, raise_descriptor_limit
 from consumer.matching.catalog import Catalog, EndpointCache, SubscriptionProblems, find_endpoints
@@ -48,12 +42,13 @@ from consumer.schemas.wire_format import Decode, SchemaId
 from consumer.sending.adapter import LoopAdapter
 from consumer.sending.egress import EgressPolicy
 from consumer.sending.pool import connections, fitting
-from consumer.subscriptions.endpoint import Endpoint
 from consumer.telemetry.metrics import Metrics
 from consumer.telemetry.tracer import Tracer
 from consumer.worker.attempt_log import AttemptLog
-from consumer.worker.catch_up import CatchUp, LookUp
+from consumer.worker.catch_up import CatchUp, event_of
+from consumer.worker.cursor_looks import LookUp, look_up
 from consumer.worker.dispatch import Dispatch
+from consumer.worker.feeder import Feeder
 from consumer.worker.housekeeping import Housekeeping
 from consumer.worker.maintenance import Maintenance
 from consumer.worker.outbox_relay import OutboxRelay, operations_topic
@@ -211,14 +206,7 @@ class WorkerParts:
             monotonic=monotonic,
             tracer=tracer,
         )
-        partitions = self.source.partitions
-
-        def store(event: Event, endpoint: Endpoint, record: OpenRecord) -> None:
-            self.settling.postpone(event, endpoint, record, ordering_key_of(event, endpoint))
-
-        self.backlog = Backlog(
-            self.parking, store, delivery.backlog_rows, lambda each: partitions[each].tracker.identity
-        )
+        self.backlog = Backlog(self.parking, self.settling, delivery.backlog_rows, self.source.partitions)
         self.dispatch = dispatch = Dispatch(
             self.inbox, self.lanes, self.settling, selector, self.backlog, metrics, monotonic, self.translation, tracer
         )
@@ -261,42 +249,19 @@ class WorkerParts:
         # Subscriptions that are behind read the log at positions of their own.
         find_by_id = partial(find_subscribers, engine, default_secrets=secrets, decrypt=decrypt, rules=rules)
 
-        def look_up(due_keys: Collection[DueKey], new: Collection[DueKey], began: int) -> LookUp:
-            kept: dict[DueKey, list[KeptCursor]] = {}
-            for cursor in cursors.of_due_keys(engine, group, due_keys):
-                kept.setdefault(cursor.due_key, []).append(cursor)
-            return LookUp(
-                find_by_id(sorted({due_key[2] for due_key in due_keys})),
-                kept,
-                frozenset(due_keys),
-                cursors.stored(engine, group, new),
-                began,
-            )
-
-        def read_event(record: Record) -> Event | None:
-            if self.translation is None:
-                return decode(record, kafka.tenant, mapped)
-            return (
-                decode(self.translation.json_of(record), kafka.tenant, mapped)
-                if self.translation.knows(record)
-                else None
-            )
-
         self.catch_up = CatchUp(
             self.backlog,
-            partial(CursorReader, kafka, monotonic),
-            read_event,
-            look_up,
+            Feeder(self.backlog, self.lanes, self.settling, selector, self.memory),
+            partial(look_up, engine, group, find_by_id),
             ThreadJob[LookUp](taking_up.submit, "could not look for cursors", monotonic),
-            self.lanes,
-            self.settling,
+            partial(CursorReader, kafka, monotonic),
+            partial(event_of, translation=self.translation, tenant_name=kafka.tenant, mapped=mapped),
             selector,
             self.memory,
             owns=self.ownership.owns,
             given_out=lambda partition: self.ownership.given_out(partition, dispatch.first_offset(partition)),
             live_at=partial(self.ownership.live_at, untouched=dispatch.untouched),
-            clock=clock,
-            monotonic=monotonic,
+            settled_to=self.ownership.settled_to,
         )
 
         # Partitions come and go, and regular work.

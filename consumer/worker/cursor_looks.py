@@ -1,0 +1,196 @@
+"""Looks at cursors and their subscriptions in the database: which ones may move, and what others have changed.
+
+A look answers for many due keys at once, and while it is under way, cursors move on.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from math import inf
+from typing import NamedTuple
+
+from sqlalchemy import Engine
+
+from consumer.database.job import ThreadJob
+from consumer.delivery.backlog import Backlog
+from consumer.delivery.cursors import Cursor
+from consumer.events.event import TopicPartition
+from consumer.ledger import cursors
+from consumer.ledger.cursors import KeptCursor
+from consumer.ledger.rows import DueKey
+from consumer.matching.subscribers import Subscriber
+
+EVERY = 5.0  # seconds between two looks at due keys that may not move
+MET_EVERY = 0.5  # seconds until the live stream's news of pauses and resumptions lead to a look
+MOST = 256  # due keys of one look
+FRESH = 2.0  # seconds for which a subscription that was looked up may be used for a new pass
+
+Find = Callable[[Sequence[int]], Mapping[int, Subscriber]]
+
+
+class LookUp(NamedTuple):
+    """The cursors and subscriptions of due keys, and the stored deliveries of the ones for which these were not known.
+
+    `began`: the number of the last assignment before it.
+    """
+
+    due_keys: Sequence[DueKey]
+    kept: Mapping[DueKey, list[KeptCursor]]
+    subscribers: Mapping[int, Subscriber]
+    stored: Mapping[DueKey, set[tuple[int, int, int]]]
+    began: int
+
+
+def look_up(
+    engine: Engine, group: str, find: Find, due_keys: Sequence[DueKey], new: Collection[DueKey], began: int
+) -> LookUp:
+    """Read what is known of due keys (one or more), in a few statements; `new` ones with their stored deliveries."""
+    kept: dict[DueKey, list[KeptCursor]] = {}
+    for cursor in cursors.of_due_keys(engine, group, due_keys):
+        kept.setdefault(cursor.due_key, []).append(cursor)
+    subscribers = find(sorted({due_key[2] for due_key in due_keys}))
+    return LookUp(due_keys, kept, subscribers, cursors.stored(engine, group, new), began)
+
+
+class CursorLooks:
+    """The due keys with cursors, of assigned partitions: the ones that may move, and the idle ones.
+
+    `passing` are the partitions with cursors that may move, in the order in which they get their turns.
+    """
+
+    def __init__(
+        self,
+        backlog: Backlog,
+        look: Callable[[Sequence[DueKey], Collection[DueKey], int], LookUp],
+        job: ThreadJob[LookUp],
+        on_disabled: Callable[[DueKey], None],
+        on_change: Callable[[DueKey], None],
+    ) -> None:
+        """`on_disabled`: a due key's subscription wants no events. `on_change`: its cursors may be others now."""
+        self._backlog = backlog
+        self._look, self._job = look, job
+        self._on_disabled, self._on_change = on_disabled, on_change
+        self._urgent: dict[DueKey, None] = {}  # to be looked at soon
+        self._idle: dict[DueKey, None] = {}  # to be looked at in turn
+        self._moving = OrderedDict[TopicPartition, OrderedDict[DueKey, tuple[Subscriber, float]]]()
+        self._looked = self._met = -inf
+        self._assignments = 0
+        self._assigned_at: dict[TopicPartition, int] = {}
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing can be looked up."""
+        return self._job.fault
+
+    def assigned(self, partition: TopicPartition) -> None:
+        """A partition has come, and the backlog has its cursors."""
+        self._assignments += 1
+        self._assigned_at[partition] = self._assignments
+
+    def forget(self, partitions: Collection[TopicPartition]) -> None:
+        """Partitions have left."""
+        for partition in partitions:
+            self._assigned_at.pop(partition, None)
+            self._moving.pop(partition, None)
+        for several in (self._urgent, self._idle):
+            for due_key in [each for each in several if each[:2] in partitions]:
+                del several[due_key]
+
+    def look_at(self, due_keys: Iterable[DueKey]) -> None:
+        """Somebody has begun, paused, resumed or moved something there."""
+        self._urgent |= dict.fromkeys(due_keys)
+
+    def poll(self, now: float) -> None:
+        """Begin a look, unless one is under way."""
+        begun, self._backlog.news = self._backlog.news, {}
+        self._urgent |= begun
+        met, self._backlog.met = self._backlog.met, {}
+        self.look_at(
+            key for key, paused in met.items() if key in (self._moving.get(key[:2], ()) if paused else self._idle)
+        )
+        if not self._job.ready:
+            return
+        wanted = list(islice(self._urgent, MOST))
+        if now - self._looked >= EVERY:
+            self._looked = now
+            wanted += islice(self._idle, MOST)
+        for due_key in wanted:
+            self._urgent.pop(due_key, None)
+        if wanted:
+            new = [key for key in wanted if not all(cursor.knows_rows for cursor in self._backlog.here(key))]
+            look = partial(self._look, wanted, new, self._assignments)
+            self._job.start(look, partial(self._found, now), lambda _error: self.look_at(wanted))
+
+    def partitions(self) -> list[TopicPartition]:
+        """The partitions with cursors that may move, the one that has waited longest for its turn first."""
+        return list(self._moving)
+
+    def candidates(self, partition: TopicPartition) -> Iterator[Cursor]:
+        """Cursors of a partition that may move; of several of a due key, the first one that owes, and replays."""
+        for due_key in list(islice(self._moving.get(partition, ()), MOST)):
+            yield from self._backlog.owing(due_key)
+
+    def subscriber(self, due_key: DueKey, now: float) -> Subscriber | None:
+        """The subscription of a due key that may move. None: it was looked up long ago, and is looked up again."""
+        subscriber, looked = self._moving[due_key[:2]][due_key]
+        if now < looked + FRESH:
+            return subscriber
+        self._urgent[due_key] = None
+        return None
+
+    def may_move(self, due_key: DueKey) -> bool:
+        """The subscription may get events."""
+        return due_key in self._moving.get(due_key[:2], ())
+
+    def settled(self, due_key: DueKey) -> None:
+        """A cursor of the due key has finished: if none is left, there is nothing to look at."""
+        if all(cursor.finished for cursor in self._backlog.here(due_key)):
+            self._idle.pop(due_key, None)
+            self._stop(due_key)
+
+    def served(self, partition: TopicPartition, due_keys: Iterable[DueKey]) -> None:
+        """These due keys have had their turn, and so has the partition."""
+        moving = self._moving.get(partition)
+        if moving is None:
+            return
+        self._moving.move_to_end(partition)
+        for due_key in due_keys:
+            if due_key in moving:
+                moving.move_to_end(due_key)
+
+    def _found(self, now: float, answer: LookUp) -> None:
+        for due_key in answer.due_keys:
+            self._idle.pop(due_key, None)
+            assigned_at = self._assigned_at.get(due_key[:2])
+            if assigned_at is None:
+                continue
+            if assigned_at > answer.began:  # read for an earlier assignment
+                self._urgent[due_key] = None
+                continue
+            self._backlog.merge(due_key, answer.kept.get(due_key, ()))
+            for cursor in self._backlog.here(due_key):
+                if not cursor.knows_rows and due_key in answer.stored:
+                    rows = answer.stored[due_key]
+                    cursor.has_rows({(offset, at) for replay, offset, at in rows if replay == cursor.replay})
+            self._sort(due_key, answer.subscribers.get(due_key[2]), now)
+            self._on_change(due_key)
+
+    def _sort(self, due_key: DueKey, subscriber: Subscriber | None, now: float) -> None:
+        """The due key's cursors may move, or are idle, or owe nothing."""
+        endpoint = None if subscriber is None else subscriber.endpoint
+        may_move = endpoint is not None and not endpoint.paused and endpoint.fault is None
+        if subscriber is not None and may_move:
+            self._moving.setdefault(due_key[:2], OrderedDict())[due_key] = subscriber, now
+        else:
+            self._stop(due_key)
+            self._idle[due_key] = None
+        self.settled(due_key)
+        if subscriber is not None and not subscriber.enabled:
+            self._on_disabled(due_key)
+
+    def _stop(self, due_key: DueKey) -> None:
+        if (moving := self._moving.get(due_key[:2])) is not None:
+            moving.pop(due_key, None)
+            if not moving:
+                del self._moving[due_key[:2]]
